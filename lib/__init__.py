@@ -1,0 +1,5 @@
+"""A replication of "The Unreasonable Ineffectiveness of the Deeper Layers" (arXiv 2403.17887).
+
+The way from a model's name to a picture:
+models.load -> similarity.block_distances -> pruning.Block -> sweep.sweep -> results -> plotting.
+"""

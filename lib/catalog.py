@@ -1,0 +1,129 @@
+"""What a model's name stands for: pinned revisions, and the identity that results are keyed by.
+
+Imports neither torch nor transformers, so a batch can be checked and planned at once.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib import assets
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model known by a short name: where its weights come from, and its size."""
+
+    label: str  # as figures show it
+    source: str  # an asset, "random", or a hub id
+    revision: str | None  # pinned commit of a hub id
+    num_layers: int  # L
+    vocab_size: int  # V
+    note: str
+
+
+MODELS = {
+    "tiny-random": Model("tiny random Llama", "random", None, 8, 49_152, "built on the spot"),
+    "smollm2-135m": Model(
+        "SmolLM2-135M", "asset", None, 30, 49_152, "Instruct; 4-bit weights (Q4_1), dequantised"
+    ),
+    "llama-2-7b": Model(
+        "Llama-2-7B",
+        "meta-llama/Llama-2-7b-hf",
+        "01c7f73d771dfac7d292323805ebc428287df4f9",
+        32,
+        32_000,
+        "gated",
+    ),
+    "llama-2-13b": Model(
+        "Llama-2-13B",
+        "meta-llama/Llama-2-13b-hf",
+        "5c31dfb671ce7cfe2d7bb7c04375e44c55e815b1",
+        40,
+        32_000,
+        "gated",
+    ),
+    "llama-2-70b": Model(
+        "Llama-2-70B",
+        "meta-llama/Llama-2-70b-hf",
+        "3aba440b59558f995867ba6e1f58f21d0336b5bb",
+        80,
+        32_000,
+        "gated",
+    ),
+    "qwen-7b": Model(
+        "Qwen-7B", "Qwen/Qwen-7B", "ef3c5c9c57b252f3149c1408daf4d649ec8b6c85", 32, 151_936, ""
+    ),
+    "qwen-14b": Model(
+        "Qwen-14B", "Qwen/Qwen-14B", "c4051215126d906ac22bb67fe5edb39a921cd831", 40, 151_936, ""
+    ),
+    "mistral-7b": Model(
+        "Mistral-7B",
+        "mistralai/Mistral-7B-v0.1",
+        "27d67f1b5f57dc0953326b2601d68371d40ea8da",
+        32,
+        32_000,
+        "",
+    ),
+    "phi-2": Model(
+        "Phi-2", "microsoft/phi-2", "810d367871c1d460086d9f82db8696f2e0a0fcd0", 32, 51_200, ""
+    ),
+}
+
+
+class ModelError(ValueError):
+    """A model cannot be had; the message says why and what to do, in one sentence."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model's weights are: kind is random, asset, gguf, folder or hub."""
+
+    kind: str
+    location: str  # a path, a hub id, or an asset's name
+    revision: str  # identifies the very weights
+
+
+def resolve(name: str) -> Source:
+    """The source of `name`: a key of MODELS, a .gguf file, a local folder or a hub id.
+
+    Raises ModelError if `name` is none of these; does not touch the network.
+    """
+    model = MODELS.get(name)
+    if model and model.source == "random":
+        return Source("random", name, "seed 0")
+    if model and model.source == "asset":
+        return Source("asset", name, assets.ASSETS[name].sha256)
+    if model:
+        return Source("hub", model.source, model.revision)
+    local = Path(name).expanduser()
+    if local.is_file() and local.suffix == ".gguf":
+        return Source("gguf", str(local.resolve()), assets.digest(local))
+    if local.is_dir():
+        if not (local / "config.json").exists():
+            raise ModelError(f"{local} is no checkpoint: it has no config.json.")
+        return Source("folder", str(local.resolve()), _fingerprint(local))
+    if _looks_like_hub_id(name):
+        return Source("hub", name, "main")
+    raise ModelError(
+        f"Unknown model {name!r}: give one of {', '.join(MODELS)}, a hub id (owner/name), "
+        "a folder with a config.json, or a .gguf file that exists."
+    )
+
+
+def label(name: str) -> str:
+    """How figures call the model."""
+    return MODELS[name].label if name in MODELS else Path(name).name
+
+
+def _looks_like_hub_id(name: str) -> bool:
+    owner, _, rest = name.partition("/")
+    return bool(owner.strip("~.") and rest) and "/" not in rest and not rest.endswith(".gguf")
+
+
+def _fingerprint(folder: Path) -> str:
+    """Changes whenever a file of the checkpoint is rewritten: names, sizes, times, config."""
+    files = sorted(p for p in folder.iterdir() if p.is_file())
+    lines = [f"{p.name} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in files]
+    lines.append((folder / "config.json").read_text())
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

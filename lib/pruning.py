@@ -1,0 +1,160 @@
+"""Remove a block of consecutive layers: in memory, reversibly, or into an ordinary checkpoint.
+
+A block is 0-indexed and half-open: Block(start, size) is `range(start, start + size)` in the
+numbering of the unpruned model. The input of layer `start` goes to layer `start + size` instead.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from lib.models import decoder_config, decoder_layers, layers_attribute
+
+# Configuration entries that count layers from the bottom, and lists of layer indices; lists with
+# one entry a layer (layer_types, no_rope_layers, …) are recognised by their name and length.
+_THRESHOLDS = ("max_window_layers", "first_k_dense_replace")
+_INDEX_LISTS = ("mlp_only_layers", "moe_layers")
+
+
+@dataclass(frozen=True, order=True)
+class Block:
+    """The consecutive layers start, …, start + size - 1 that are dropped; size 0 drops nothing."""
+
+    start: int
+    size: int
+
+    def __post_init__(self):
+        if self.start < 0 or self.size < 0:
+            raise ValueError(f"A block needs a start and a size of at least 0, not {self}.")
+
+    @property
+    def stop(self) -> int:
+        """The first layer after the cut."""
+        return self.start + self.size
+
+    def kept(self, num_layers: int) -> list[int]:
+        """The layers that stay, of a model of `num_layers`. Raises ValueError if none would."""
+        if self.stop > num_layers or (self.size and self.size >= num_layers):
+            raise ValueError(
+                f"Cannot drop layers {self.start} to {self.stop - 1} of a model with "
+                f"{num_layers} layers (0 to {num_layers - 1}): at least one must stay."
+            )
+        return [l for l in range(num_layers) if not self.start <= l < self.stop]
+
+
+UNPRUNED = Block(0, 0)
+
+
+def similarity_block(distances, size: int) -> Block:
+    """The paper's choice: start l*(n) = argmin over l of d(x^(l), x^(l+n))."""
+    return Block(distances.best_start(size), size)
+
+
+def simple_block(num_layers: int, size: int) -> Block:
+    """The paper's simple strategy: the `size` deepest layers except the last one."""
+    block = Block(num_layers - 1 - size, size) if size < num_layers else Block(0, size)
+    block.kept(num_layers)
+    return block
+
+
+@contextmanager
+def dropped(model, block: Block) -> Iterator[None]:
+    """The model without `block`: layers, configuration and layer indices follow the cut.
+
+    Everything is restored on exit, also after an error. Inside, the model is an ordinary HF
+    model of L - size layers: it generates with a cache and saves.
+    """
+    with only_layers(model, block.kept(len(decoder_layers(model)))):
+        yield
+
+
+@contextmanager
+def only_layers(model, keep: Sequence[int]) -> Iterator[nn.ModuleList]:
+    """The model with only the layers `keep`, in that order; yields them; restores on exit."""
+    layers = decoder_layers(model)
+    decoder, name = model.get_decoder(), layers_attribute(model)
+    kept = nn.ModuleList(layers[l] for l in keep)
+    configs = {id(c): c for c in (decoder_config(model), model.config.get_text_config(decoder=True))}
+    before = [(c, _layer_entries(c, len(layers))) for c in configs.values()]
+    try:
+        for config, entries in before:
+            for key, value in entries.items():
+                setattr(config, key, _followed(key, value, keep))
+        _number(kept)
+        setattr(decoder, name, kept)
+        yield kept
+    finally:
+        setattr(decoder, name, layers)
+        _number(layers)
+        for config, entries in before:
+            for key, value in entries.items():
+                setattr(config, key, value)
+
+
+def _layer_entries(config, num_layers: int) -> dict:
+    """The entries of a configuration that depend on how many layers there are, or on which."""
+    if config.is_heterogeneous:
+        raise ValueError(
+            f"{type(config).__name__} describes layers of different shapes (per_layer_config), "
+            "which pruning does not support."
+        )
+    entries = {"num_hidden_layers": config.num_hidden_layers}
+    for key, value in vars(config).items():
+        one_each = "layer" in key and isinstance(value, (list, tuple)) and len(value) == num_layers
+        threshold = key in _THRESHOLDS and isinstance(value, int)
+        indices = key in _INDEX_LISTS and isinstance(value, (list, tuple))
+        if one_each or threshold or indices:
+            entries[key] = value
+    return entries
+
+
+def _followed(key: str, value, keep: Sequence[int]):
+    """A configuration entry after the cut."""
+    if key == "num_hidden_layers":
+        return len(keep)
+    if key in _THRESHOLDS:
+        return sum(l < value for l in keep)
+    if key in _INDEX_LISTS:
+        return [new for new, old in enumerate(keep) if old in value]
+    return type(value)(value[l] for l in keep)
+
+
+def _number(layers: nn.ModuleList) -> None:
+    """Give every module of layer i the layer_idx i (it addresses the key-value cache)."""
+    for index, layer in enumerate(layers):
+        for module in layer.modules():
+            if isinstance(getattr(module, "layer_idx", None), int):
+                module.layer_idx = index
+
+
+def save_pruned(model, tokenizer, block: Block, folder: str | Path) -> Path:
+    """Save the model without `block` as an ordinary HF checkpoint, and return its folder.
+
+    It is written beside `folder`, loaded again and compared logit by logit with the pruned model
+    in memory; only then does it get its name. Raises RuntimeError if the logits differ,
+    FileExistsError if the folder is there already.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists already: delete it or choose another folder.")
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    with dropped(model, block):
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+        reloaded = AutoModelForCausalLM.from_pretrained(part, dtype=model.dtype).to(model.device)
+        probe = torch.arange(48, device=model.device).reshape(2, 24) % model.config.vocab_size
+        with torch.inference_mode():
+            same = torch.equal(model(probe).logits, reloaded.eval()(probe).logits)
+    if not same:
+        shutil.rmtree(part)
+        raise RuntimeError(f"The checkpoint of {block} gives other logits than the pruned model.")
+    os.replace(part, folder)
+    return folder

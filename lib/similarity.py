@@ -1,0 +1,157 @@
+"""Angular distances between layer inputs: all blocks of a model from one forward pass."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from lib import data, models, results
+from lib.models import decoder_layers, residual_stream
+from lib.profiles import Profile
+from lib.pruning import Block
+
+VERSION = 1  # bumped by hand when the numbers of `measure` change
+FOLDS = 16
+
+
+@dataclass(frozen=True)
+class BlockDistances:
+    """d(x^(l), x^(m)) for all 0 <= l, m <= L, as fractions of a half turn (0 to 1).
+
+    matrix, standard_error: (L+1, L+1), fp64. folds: (F, L+1, L+1), the means over F disjoint
+    parts of the sequences, for resampling (F = 16, fewer only for fewer sequences).
+    """
+
+    matrix: np.ndarray
+    standard_error: np.ndarray
+    folds: np.ndarray
+    num_sequences: int
+
+    @property
+    def num_layers(self) -> int:
+        """L."""
+        return len(self.matrix) - 1
+
+    def of(self, block: Block) -> float:
+        """The distance between the input of `block` and its output."""
+        return float(self.matrix[block.start, block.stop])
+
+    def row(self, size: int) -> np.ndarray:
+        """d(x^(l), x^(l+size)) for l = 0 … L - size: one curve of figure 1c, one row of figure 4."""
+        if not 1 <= size < self.num_layers:
+            raise ValueError(
+                f"A block size must lie between 1 and {self.num_layers - 1}, not {size}: the "
+                f"model has {self.num_layers} layers and one must stay."
+            )
+        return np.diagonal(self.matrix, size)
+
+    def best_start(self, size: int) -> int:
+        """l*(n) = argmin over l of d(x^(l), x^(l+n)), n = size."""
+        return int(np.argmin(self.row(size)))
+
+
+def block_distances(model, batches: Iterable[dict]) -> BlockDistances:
+    """All distances of section 3.2 of the paper from one pass of the base model (no lm_head).
+
+    batches: dicts with `input_ids` and `attention_mask`, both (B, T), padded on either side.
+    Only the last real token of each sequence counts; angles, not cosines, are averaged; states
+    are compared as fp64 unit vectors. Holds (L+1)·B·D numbers of a batch.
+    """
+    depth = len(decoder_layers(model)) + 1
+    total, squares = np.zeros((depth, depth)), np.zeros((depth, depth))
+    folds, counts = np.zeros((FOLDS, depth, depth)), np.zeros(FOLDS, int)
+    seen = 0
+    for batch in batches:
+        angles = _angles(last_token_states(model, batch))
+        total += angles.sum(0)
+        squares += (angles**2).sum(0)
+        for i, angle in enumerate(angles, start=seen):
+            folds[i % FOLDS] += angle
+            counts[i % FOLDS] += 1
+        seen += len(angles)
+    if seen < 2:
+        raise ValueError(f"Angular distances need at least 2 sequences, not {seen}.")
+    mean = total / seen
+    variance = np.maximum(squares / seen - mean**2, 0) * seen / (seen - 1)
+    used = counts > 0
+    return BlockDistances(
+        mean, np.sqrt(variance / seen), folds[used] / counts[used, None, None], seen
+    )
+
+
+@torch.inference_mode()
+def last_token_states(model, batch: dict) -> torch.Tensor:
+    """x_T^(l) of each sequence: (B, L+1, D), T its last real token."""
+    ids, last = right_padded(batch["input_ids"], batch["attention_mask"])
+    ids, last = ids.to(model.device), last.to(model.device)
+    rows = torch.arange(len(ids), device=model.device)
+    states = []
+    with residual_stream(model, lambda l, x: states.append(x[rows, last])):
+        model.get_decoder()(input_ids=ids, use_cache=False)
+    return torch.stack([x.to(model.device) for x in states], dim=1)
+
+
+def right_padded(ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same sequences with all padding on the right, and the index of each last real token.
+
+    There, causal attention and positions need no mask, whatever the architecture.
+    """
+    order = (mask == 0).long().argsort(dim=1, stable=True)
+    return ids.gather(1, order), mask.sum(1).long() - 1
+
+
+def _angles(states: torch.Tensor) -> np.ndarray:
+    """Angular distances (B, L+1, L+1) of states (B, L+1, D): arccos of the cosines over pi."""
+    unit = torch.nn.functional.normalize(states.to("cpu", torch.float64), dim=-1)
+    cosines = unit @ unit.transpose(1, 2)
+    angles = torch.arccos(cosines.clamp(-1, 1)) / torch.pi
+    angles.diagonal(dim1=1, dim2=2).zero_()
+    return angles.numpy()
+
+
+def calibration_batches(texts: list[str], tokenizer, max_tokens: int, batch_tokens: int):
+    """Batches for `block_distances`: each text one sequence, truncated, longest first."""
+    sequences = [tokenizer(text, truncation=True, max_length=max_tokens).input_ids for text in texts]
+    size = max(1, batch_tokens // max_tokens)
+    sequences.sort(key=len, reverse=True)
+    for i in tqdm(range(0, len(sequences), size), desc="angular distances"):
+        part = sequences[i : i + size]
+        ids = torch.zeros(len(part), len(part[0]), dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, sequence in enumerate(part):
+            ids[row, : len(sequence)] = torch.tensor(sequence)
+            mask[row, : len(sequence)] = 1
+        yield {"input_ids": ids, "attention_mask": mask}
+
+
+def measure(name: str, profile: Profile) -> BlockDistances:
+    """The distances of model `name` on C4, from the results if they are there."""
+    params = models.identity(name, profile) | data.identity("c4", profile.source)
+    params |= {
+        "sequences": profile.similarity_sequences,
+        "max_tokens": profile.similarity_tokens,
+        "batch_tokens": profile.batch_tokens,
+        "version": VERSION,
+    }
+
+    def compute() -> dict:
+        model, tokenizer = models.load(name, dtype=profile.dtype, quantization=profile.quantization)
+        texts = data.c4("validation", profile.source, profile.similarity_sequences)
+        found = block_distances(
+            model,
+            calibration_batches(texts, tokenizer, profile.similarity_tokens, profile.batch_tokens),
+        )
+        return {
+            "matrix": found.matrix.tolist(),
+            "standard_error": found.standard_error.tolist(),
+            "folds": found.folds.tolist(),
+            "num_sequences": found.num_sequences,
+        }
+
+    values = results.load_or_compute("similarity", params, compute)["values"]
+    return BlockDistances(
+        *(np.array(values[key]) for key in ("matrix", "standard_error", "folds")),
+        values["num_sequences"],
+    )
