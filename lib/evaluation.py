@@ -30,11 +30,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Task:
-    """Examples of one data set and how they are scored; `params` is what a result's key says."""
+    """The examples of one data set, of the kind `name` (a key of KINDS)."""
 
     name: str
     examples: tuple[dict, ...]
-    params: dict
 
     def rows(self, tokenizer) -> list[list[Row]]:
         """The rows of each example."""
@@ -70,7 +69,8 @@ class Task:
 class Kind:
     """How a task is read from a profile, encoded and scored."""
 
-    build: Callable[[Profile], tuple[list[dict], dict]]
+    counts: Callable[[Profile], dict]  # how much of it a profile asks for
+    build: Callable[[Profile], list[dict]]  # its examples, as text
     rows: Callable[[dict, object], list[Row]]
     score: Callable[[dict, list[np.ndarray]], tuple[float, float]]  # value and weight
     unit: str  # "accuracy" or "nats"
@@ -78,11 +78,19 @@ class Kind:
 
 def task(name: str, profile: Profile) -> Task:
     """The task `name` (a key of KINDS) with as many examples as `profile` says."""
+    return Task(name, tuple(_kind(name).build(profile)))
+
+
+def params(name: str, profile: Profile) -> dict:
+    """What a result's key says of a task; reads no data."""
+    described = {"task": name, "prompt_version": PROMPT_VERSION}
+    return described | _kind(name).counts(profile) | data.identity(name, profile.source)
+
+
+def _kind(name: str) -> Kind:
     if name not in KINDS:
         raise ValueError(f"Unknown task {name!r}: choose one of {', '.join(KINDS)}.")
-    examples, params = KINDS[name].build(profile)
-    identity = data.identity(name, profile.source)
-    return Task(name, tuple(examples), params | identity | {"prompt_version": PROMPT_VERSION})
+    return KINDS[name]
 
 
 def weighted_mean(values: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
@@ -97,7 +105,7 @@ def weighted_mean(values: np.ndarray, weights: np.ndarray) -> tuple[float, float
 # ---- what each task asks, as text ----------------------------------------------------------
 
 
-def _mmlu(profile: Profile) -> tuple[list[dict], dict]:
+def _mmlu(profile: Profile) -> list[dict]:
     """The prompt of Hendrycks et al.: header, `shots` solved examples, the question."""
     subjects, shots = profile.mmlu_subjects, profile.mmlu_shots
     examples = []
@@ -116,7 +124,7 @@ def _mmlu(profile: Profile) -> tuple[list[dict], dict]:
             }
             for row in rows["test"]
         ]
-    return examples, {"subjects": subjects, "questions": profile.mmlu_questions, "shots": shots}
+    return examples
 
 
 def _lettered(row: dict) -> str:
@@ -126,9 +134,9 @@ def _lettered(row: dict) -> str:
     return f"{row['question'].strip()}\n{choices}Answer:"
 
 
-def _boolq(profile: Profile) -> tuple[list[dict], dict]:
+def _boolq(profile: Profile) -> list[dict]:
     rows = data.boolq(profile.source, profile.boolq_questions)
-    examples = [
+    return [
         {
             "prompt": f"{row['passage']}\nQuestion: {row['question']}?\nAnswer:",
             "choices": [" No", " Yes"],
@@ -138,12 +146,11 @@ def _boolq(profile: Profile) -> tuple[list[dict], dict]:
         }
         for row in rows
     ]
-    return examples, {"questions": profile.boolq_questions, "shots": 0}
 
 
-def _arc_easy(profile: Profile) -> tuple[list[dict], dict]:
+def _arc_easy(profile: Profile) -> list[dict]:
     rows = data.arc_easy(profile.source, profile.arc_easy_questions)
-    examples = [
+    return [
         {
             "prompt": f"Question: {row['question']}\nAnswer:",
             "choices": [f" {text}" for text in row["choices"]["text"]],
@@ -153,13 +160,11 @@ def _arc_easy(profile: Profile) -> tuple[list[dict], dict]:
         }
         for row in rows
     ]
-    return examples, {"questions": profile.arc_easy_questions, "shots": 0}
 
 
-def _c4(profile: Profile) -> tuple[list[dict], dict]:
+def _c4(profile: Profile) -> list[dict]:
     texts = data.c4("validation", profile.source, profile.c4_sequences)
-    examples = [{"text": text, "max_tokens": profile.c4_tokens} for text in texts]
-    return examples, {"sequences": profile.c4_sequences, "max_tokens": profile.c4_tokens}
+    return [{"text": text, "max_tokens": profile.c4_tokens} for text in texts]
 
 
 # ---- how each task is read and scored ------------------------------------------------------
@@ -210,8 +215,36 @@ def _loss(example: dict, outputs: list[np.ndarray]) -> tuple[float, float]:
 
 
 KINDS = {
-    "mmlu": Kind(_mmlu, _one_token_choices, _likeliest, "accuracy"),
-    "boolq": Kind(_boolq, _one_token_choices, _likeliest, "accuracy"),
-    "arc_easy": Kind(_arc_easy, _completions, _likeliest, "accuracy"),
-    "c4": Kind(_c4, _text, _loss, "nats"),
+    "mmlu": Kind(
+        lambda p: {
+            "subjects": p.mmlu_subjects,
+            "questions": p.mmlu_questions,
+            "shots": p.mmlu_shots,
+        },
+        _mmlu,
+        _one_token_choices,
+        _likeliest,
+        "accuracy",
+    ),
+    "boolq": Kind(
+        lambda p: {"questions": p.boolq_questions, "shots": 0},
+        _boolq,
+        _one_token_choices,
+        _likeliest,
+        "accuracy",
+    ),
+    "arc_easy": Kind(
+        lambda p: {"questions": p.arc_easy_questions, "shots": 0},
+        _arc_easy,
+        _completions,
+        _likeliest,
+        "accuracy",
+    ),
+    "c4": Kind(
+        lambda p: {"sequences": p.c4_sequences, "max_tokens": p.c4_tokens},
+        _c4,
+        _text,
+        _loss,
+        "nats",
+    ),
 }

@@ -234,7 +234,9 @@ def _download(source: Source) -> Path:
             "`hf auth login`."
         ) from error
     except hub_errors.RepositoryNotFoundError as error:
-        raise ModelError(f"The hub has no model {name}, or it is private: check its name.") from error
+        raise ModelError(
+            f"The hub has no model {name}, or it is private: check its name."
+        ) from error
     except hub_errors.RevisionNotFoundError as error:
         raise ModelError(f"{name} has no revision {source.revision} on the hub.") from error
     except (OSError, hub_errors.HfHubHTTPError) as error:

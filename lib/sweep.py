@@ -8,10 +8,9 @@ something is scored. Layer applications: L + the sum of the layers after each cu
 """
 
 import copy
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 import pandas as pd
@@ -20,13 +19,17 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import DynamicCache
 
-from lib import evaluation
+from lib import evaluation, models, results
+from lib.batches import Own, bundles
 from lib.evaluation import Row, Task
 from lib.models import decoder_config, decoder_layers, logits, residual_stream
-from lib.pruning import UNPRUNED, Block, only_layers
+from lib.profiles import Profile
+from lib.pruning import UNPRUNED, Block, only_layers, similarity_block, simple_block
+from lib.similarity import BlockDistances
+
+VERSION = 1  # bumped by hand when the numbers of `measure` change
 
 HEAD_POSITIONS = 256  # logits of this many positions are held at once
-PREFIX_STEP = 4  # shared prefixes are cut to a multiple of this, so that more of them batch
 
 
 def sweep(
@@ -35,7 +38,7 @@ def sweep(
     """Score the unpruned model and every block of `blocks` on `tasks`, with shared work.
 
     One row per block and task: block_start, block_size (0, 0 is the unpruned model), task,
-    value, standard_error, n, and the per-example `values` and `weights` of the mean.
+    value, standard_error, n, and the per-example values (`examples`) and `weights` of the mean.
     Equal to dropping each block and scoring the model whole. Raises ValueError for a block that
     does not fit the model.
     """
@@ -45,7 +48,9 @@ def sweep(
     records = []
     for task in tasks:
         rows = task.rows(tokenizer)
-        outputs = log_probabilities(model, blocks, sum(rows, []), batch_tokens, task.name)
+        outputs = log_probabilities(
+            model, blocks, [row for example in rows for row in example], batch_tokens, task.name
+        )
         for block in blocks:
             found = iter(outputs[block])
             values, weights = task.scores([[next(found) for _ in example] for example in rows])
@@ -58,7 +63,7 @@ def sweep(
                     "value": mean,
                     "standard_error": error,
                     "n": int((weights > 0).sum()),
-                    "values": values,
+                    "examples": values,
                     "weights": weights,
                 }
             )
@@ -88,9 +93,96 @@ def log_probabilities(
 
             ids = own.ids.to(model.device)
             for block, states in final_states(model, blocks, ids, prefix_cache):
-                for place, values in zip(own.places, own.scored(model, states), strict=True):
+                for place, values in zip(own.places, _scored(model, states, own), strict=True):
                     outputs[block][place] = values
     return outputs
+
+
+def measure(name: str, profile: Profile, blocks: Sequence[Block], tasks: list[str]) -> pd.DataFrame:
+    """Scores of model `name`, unpruned and without each block, on `tasks` (keys of evaluation.KINDS).
+
+    What the results hold is read, what is missing is swept and stored, one result per block and
+    task. The columns are those of `sweep` without the values of single examples, and profile,
+    model, dtype, quantization, fraction (of layers dropped), chance, majority and shots.
+    """
+    blocks = list(dict.fromkeys([UNPRUNED, *blocks]))
+    identity = models.identity(name, profile)
+    loaded = None
+    records = []
+    for task in tasks:
+        keys = {block: _params(identity, profile, task, block) for block in blocks}
+        missing = [block for block in blocks if results.load("scores", keys[block]) is None]
+        if missing:
+            loaded = loaded or models.load(
+                name, dtype=profile.dtype, quantization=profile.quantization
+            )
+            _sweep_and_store(*loaded, profile, task, {block: keys[block] for block in missing})
+        for block in blocks:
+            records.append(_tidy(profile, results.load("scores", keys[block])))
+    return pd.DataFrame(records)
+
+
+def curves(
+    name: str, profile: Profile, distances: BlockDistances, tasks: list[str]
+) -> pd.DataFrame:
+    """The pruning curves of both strategies: `measure`, with columns strategy and treatment.
+
+    The unpruned model is a row of its own (strategy "none", treatment "unpruned").
+    """
+    num_layers = distances.num_layers
+    sizes = profile.block_sizes(num_layers)
+    chosen = {
+        "similarity": [similarity_block(distances, n) for n in sizes],
+        "simple": [simple_block(num_layers, n) for n in sizes],
+    }
+    scores = measure(name, profile, [*chosen["similarity"], *chosen["simple"]], tasks)
+    scores["fraction"] = scores.block_size / num_layers
+    parts = [scores[scores.block_size == 0].assign(strategy="none", treatment="unpruned")]
+    for strategy, blocks in chosen.items():
+        wanted = pd.MultiIndex.from_tuples([(b.start, b.size) for b in blocks])
+        mine = pd.MultiIndex.from_frame(scores[["block_start", "block_size"]]).isin(wanted)
+        parts.append(scores[mine].assign(strategy=strategy, treatment="unhealed"))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _params(identity: dict, profile: Profile, task: str, block: Block) -> dict:
+    where = {"block_start": block.start, "block_size": block.size}
+    how = {"batch_tokens": profile.batch_tokens, "version": VERSION}
+    return identity | evaluation.params(task, profile) | where | how
+
+
+def _sweep_and_store(model, tokenizer, profile: Profile, name: str, keys: dict) -> None:
+    """Sweep one task over the blocks of `keys` and store a result each."""
+    task = evaluation.task(name, profile)
+    start = time.monotonic()
+    scores = sweep(model, tokenizer, list(keys), [task], profile.batch_tokens)
+    seconds = (time.monotonic() - start) / len(scores)
+    for row in scores.itertuples():
+        block = Block(row.block_start, row.block_size)
+        if block in keys:
+            values = {
+                "value": row.value,
+                "standard_error": row.standard_error,
+                "n": row.n,
+                "examples": row.examples.tolist(),
+                "weights": row.weights.tolist(),
+                "chance": task.chance(model.config.get_text_config().vocab_size),
+                "majority": task.majority,
+            }
+            results.save("scores", keys[block], values, seconds)
+
+
+def _tidy(profile: Profile, record: dict) -> dict:
+    """A stored result as a row of a figure's CSV."""
+    params, values = record["params"], record["values"]
+    told = ("model", "dtype", "quantization", "block_start", "block_size", "task")
+    found = ("value", "standard_error", "n", "chance", "majority")
+    return (
+        {"profile": profile.name}
+        | {key: params[key] for key in told}
+        | {key: values[key] for key in found}
+        | {"shots": params.get("shots")}
+    )
 
 
 # ---- one batch through every block ---------------------------------------------------------
@@ -168,95 +260,12 @@ def _repeated(cache: DynamicCache, repeats: int) -> DynamicCache:
     return grown
 
 
-# ---- which rows are read together ----------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Own:
-    """What rows have beyond their prefixes: ids (B, T), right-padded, and where to score them.
-
-    Right-padded sequences need no mask: causal attention never looks ahead.
-    """
-
-    ids: torch.Tensor
-    places: list[int]  # of each row in the task
-    row: torch.Tensor  # (N,) of each scored position,
-    position: torch.Tensor  # (N,) and
-    wanted: torch.Tensor  # (N, C) the tokens asked for there
-    counts: list[int]  # scored positions of each row
-
-    def scored(self, model, states: torch.Tensor) -> list[np.ndarray]:
-        """The wanted log-probabilities of each row; lm_head runs on the scored positions only."""
-        picked = states[self.row.to(states.device), self.position.to(states.device)]
-        chunks = zip(picked.split(HEAD_POSITIONS), self.wanted.split(HEAD_POSITIONS), strict=True)
-        found = [_log_softmax_at(logits(model, part), wanted) for part, wanted in chunks]
-        return [part.flatten().numpy() for part in torch.cat(found).split(self.counts)]
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """G prefixes of equal length (G, P), or None, and the batches of rows that go on from them."""
-
-    prefix: torch.Tensor | None
-    batches: list[Own]
-
-    def repeats(self, own: Own) -> int:
-        """How many rows of `own` go on from each prefix."""
-        return len(own.ids) // len(self.prefix)
-
-
-def bundles(rows: list[Row], batch_tokens: int) -> Iterator[Bundle]:
-    """Rows of a group share their prefix; groups of equal shape are read together.
-
-    A forward pass reads about `batch_tokens` tokens, or one row if that is longer.
-    """
-    groups = {}
-    for place, row in enumerate(rows):
-        key = ("alone", place) if row.group is None else row.group
-        groups.setdefault(key, []).append((place, row))
-    shaped = [(*_shape(group), group) for group in groups.values()]
-    shaped.sort(key=lambda s: s[:3])
-    for (length, size), alike in groupby(shaped, key=lambda s: s[:2]):
-        alike = list(alike)
-        while alike:
-            cost = [length + size * own for _, _, own, _ in alike]
-            fits = sum((i + 1) * c <= batch_tokens for i, c in enumerate(cost)) or 1
-            taken, alike = [group for *_, group in alike[:fits]], alike[fits:]
-            yield _bundle(taken, length, batch_tokens)
-
-
-def _shape(group: list[tuple[int, Row]]) -> tuple[int, int, int]:
-    """Length of the shared prefix, number of rows, longest remainder. Scored positions are own."""
-    tokens = [row.tokens for _, row in group]
-    unscored = min(len(row.tokens) - len(row.wanted) for _, row in group)
-    same = (len(set(column)) == 1 for column in zip(*tokens))
-    shared = next((i for i, equal in enumerate(same) if not equal), min(map(len, tokens)))
-    length = min(shared, unscored) // PREFIX_STEP * PREFIX_STEP if len(group) > 1 else 0
-    return length, len(group), max(map(len, tokens)) - length
-
-
-def _bundle(groups: list[list[tuple[int, Row]]], length: int, batch_tokens: int) -> Bundle:
-    prefix = [group[0][1].tokens[:length] for group in groups]
-    rows = [pair for group in groups for pair in group]
-    if len(groups) == 1:  # may be many rows: shortest first, split into several batches
-        rows.sort(key=lambda pair: len(pair[1].tokens))
-    longest = max(len(row.tokens) for _, row in rows) - length
-    size = len(rows) if len(groups) > 1 else max(1, batch_tokens // max(longest, 1))
-    batches = [_own(rows[i : i + size], length) for i in range(0, len(rows), size)]
-    return Bundle(torch.tensor(prefix) if length else None, batches)
-
-
-def _own(pairs: list[tuple[int, Row]], length: int) -> Own:
-    own = [torch.tensor(row.tokens[length:]) for _, row in pairs]
-    scored = [
-        (i, len(own[i]) - len(row.wanted) + k, wanted)
-        for i, (_, row) in enumerate(pairs)
-        for k, wanted in enumerate(row.wanted)
-    ]
-    row, position, wanted = (torch.tensor(column) for column in zip(*scored, strict=True))
-    ids = nn.utils.rnn.pad_sequence(own, batch_first=True)
-    places, counts = [place for place, _ in pairs], [len(row.wanted) for _, row in pairs]
-    return Own(ids, places, row, position, wanted, counts)
+def _scored(model, states: torch.Tensor, own: Own) -> list[np.ndarray]:
+    """The wanted log-probabilities of each row; lm_head runs on the scored positions only."""
+    picked = states[own.row.to(states.device), own.position.to(states.device)]
+    chunks = zip(picked.split(HEAD_POSITIONS), own.wanted.split(HEAD_POSITIONS), strict=True)
+    found = [_log_softmax_at(logits(model, part), wanted) for part, wanted in chunks]
+    return [part.flatten().numpy() for part in torch.cat(found).split(own.counts)]
 
 
 def _log_softmax_at(scores: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
