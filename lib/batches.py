@@ -63,7 +63,7 @@ def _shape(group: list[tuple[int, Row]]) -> tuple[int, int, int]:
     """Length of the shared prefix, number of rows, longest remainder. Scored positions are own."""
     tokens = [row.tokens for _, row in group]
     unscored = min(len(row.tokens) - len(row.wanted) for _, row in group)
-    same = (len(set(column)) == 1 for column in zip(*tokens))
+    same = (len(set(column)) == 1 for column in zip(*tokens, strict=False))
     shared = next((i for i, equal in enumerate(same) if not equal), min(map(len, tokens)))
     length = min(shared, unscored) // PREFIX_STEP * PREFIX_STEP if len(group) > 1 else 0
     return length, len(group), max(map(len, tokens)) - length

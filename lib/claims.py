@@ -62,7 +62,7 @@ def transitions(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def leaves_deep_band(distances: BlockDistances) -> int | None:
-    """The first block size whose best start lies in the lower third while the smaller one's does not.
+    """The first block size whose best start jumps down into the lower third of the model.
 
     There the choice jumps from the deep band of similar layers to the shallow end.
     """

@@ -12,7 +12,7 @@ import transformers
 from huggingface_hub import errors as hub_errors
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig
-from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from lib import assets, paths
 from lib.catalog import MODELS, ModelError, Source, resolve
@@ -147,7 +147,9 @@ def residual_stream(model, visit: Callable[[int, torch.Tensor], None], at: list[
 @contextmanager
 def _final_states(model, states: torch.Tensor) -> Iterator[None]:
     decoder = model.get_decoder()
-    decoder.forward = lambda *args, **kwargs: BaseModelOutputWithPast(last_hidden_state=states)
+    decoder.forward = lambda *args, **kwargs: BaseModelOutputWithPastAndCrossAttentions(
+        last_hidden_state=states
+    )
     try:
         yield
     finally:

@@ -86,6 +86,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m lib.run", description=__doc__.split("\n")[0])
     parser.add_argument("--profile", default="quick", help=f"one of {', '.join(profiles.PROFILES)}")
     parser.add_argument("--only", nargs="+", metavar="NN", help="notebook numbers, as 01 02")
+    parser.add_argument(
+        "--figure", metavar="N", help="instead: the notebook of a figure, as 4 or 1c"
+    )
     parser.add_argument("--models", nargs="+", help="names, folders, hub ids or .gguf files")
     parser.add_argument(
         "--limit", type=int, metavar="N", help="cut every count of the profile to N"
@@ -111,6 +114,25 @@ def parameters_of(options: argparse.Namespace) -> dict:
     return {name: value for name, value in parameters.items() if value is not None}
 
 
+def chosen(options: argparse.Namespace) -> list[str]:
+    """The numbers of the notebooks asked for. Raises ValueError for one that does not exist."""
+    if options.figure:
+        wanted = f"figure_{options.figure}"
+        numbers = [
+            number
+            for number, notebook in NOTEBOOKS.items()
+            if any(name.rstrip("abcd") == wanted or name == wanted for name in notebook.figures)
+        ]
+        if not numbers:
+            raise ValueError(f"No notebook draws figure {options.figure}.")
+        return numbers
+    numbers = options.only or list(NOTEBOOKS)
+    for number in numbers:
+        if number not in NOTEBOOKS:
+            raise ValueError(f"No notebook {number}: choose among {', '.join(NOTEBOOKS)}.")
+    return numbers
+
+
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
     logging.getLogger("papermill").setLevel(logging.ERROR)
@@ -118,10 +140,7 @@ def main(argv: list[str] | None = None) -> int:
     failed = False
     try:
         parameters = parameters_of(options)
-        numbers = options.only or list(NOTEBOOKS)
-        for number in numbers:
-            if number not in NOTEBOOKS:
-                raise ValueError(f"No notebook {number}: choose among {', '.join(NOTEBOOKS)}.")
+        numbers = chosen(options)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2

@@ -57,7 +57,8 @@ def figure_1b(block: Block, num_layers: int, profile: Profile) -> Figure:
         )
         axes.add_patch(arrow)
         middle = (block.start + block.stop) / 2
-        text = f"x^({block.start}), the input of layer {block.start}, goes to {_after(block, num_layers)}"
+        after = f"layer {block.stop}" if block.stop < num_layers else "the final norm"
+        text = f"x^({block.start}), the input of layer {block.start}, goes to {after}"
         axes.text(middle, 1.25 + 0.1 * block.size, text, ha="center", va="bottom", size=8)
         axes.set(
             xlim=(-0.6, num_layers + 0.6),
@@ -70,7 +71,3 @@ def figure_1b(block: Block, num_layers: int, profile: Profile) -> Figure:
         drawn["new_index"] = drawn.layer.map({old: new for new, old in enumerate(sorted(kept))})
         drawn["new_index"] = drawn.new_index.astype("Int64")
         return save_figure(figure, drawn, "figure_1b", profile)
-
-
-def _after(block: Block, num_layers: int) -> str:
-    return f"layer {block.stop}" if block.stop < num_layers else "the final norm"

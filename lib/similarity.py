@@ -40,7 +40,7 @@ class BlockDistances:
         return float(self.matrix[block.start, block.stop])
 
     def row(self, size: int) -> np.ndarray:
-        """d(x^(l), x^(l+size)) for l = 0 … L - size: one curve of figure 1c, one row of figure 4."""
+        """d(x^(l), x^(l+size)), l = 0 … L - size: a curve of figure 1c, a row of figure 4."""
         if not 1 <= size < self.num_layers:
             raise ValueError(
                 f"A block size must lie between 1 and {self.num_layers - 1}, not {size}: the "

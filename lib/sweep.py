@@ -99,7 +99,7 @@ def log_probabilities(
 
 
 def measure(name: str, profile: Profile, blocks: Sequence[Block], tasks: list[str]) -> pd.DataFrame:
-    """Scores of model `name`, unpruned and without each block, on `tasks` (keys of evaluation.KINDS).
+    """Scores of model `name`, unpruned and without each block; tasks are keys of evaluation.KINDS.
 
     What the results hold is read, what is missing is swept and stored, one result per block and
     task. The columns are those of `sweep` without the values of single examples, and profile,

@@ -1,0 +1,54 @@
+# `make` explains itself. Variables: PROFILE=quick, MODELS="name …", LIMIT=n, PYTHON=python3.
+PYTHON ?= python3
+PROFILE ?= quick
+BIN := .venv/bin
+RUN := $(BIN)/python -m lib.run --profile $(PROFILE) \
+	$(if $(MODELS),--models $(MODELS)) $(if $(LIMIT),--limit $(LIMIT))
+
+.PHONY: help assets figures figure-% lab test test-all bench lint format clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([^:]+):.*## /\1\t/' \
+		| awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+.venv/installed-all: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,parity]'
+	@touch $@
+
+assets: .venv/installed  ## download and verify the embedded model and the data sets
+	$(BIN)/python -m lib.assets
+
+figures: assets  ## every notebook, headless, into figures/<profile>/ (PROFILE=quick, laptop, paper)
+	$(RUN)
+
+figure-%: assets  ## what one figure needs, as in make figure-4 or make figure-1c
+	$(RUN) --figure $*
+
+lab: assets  ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks
+
+test: .venv/installed lint  ## the tests on tiny models, every notebook included (minutes)
+	$(BIN)/python -m pytest -q -m "not real"
+
+test-all: .venv/installed-all lint  ## these, and those on the embedded model and against lm-eval
+	$(BIN)/python -m pytest -q
+
+bench: .venv/installed-all  ## the table of speed ratios, on an idle machine
+	$(BIN)/python -m benchmarks
+
+lint: .venv/installed  ## ruff, as configured in pyproject.toml
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: .venv/installed  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## delete results, figures and executed notebooks of smoke and quick; keep downloads
+	rm -rf data/results papermill_runs figures/smoke figures/quick

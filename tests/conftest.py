@@ -1,0 +1,118 @@
+"""Tiny random models of many architectures, in fp32, and an isolated output folder."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # tests never ask a hub
+
+import pytest
+import torch
+import transformers
+from transformers import AutoModelForCausalLM
+
+from lib import paths
+
+VOCAB, LAYERS, WINDOW, LENGTH = 96, 6, 8, 28  # sequences are longer than the sliding window
+SIZE = {
+    "vocab_size": VOCAB,
+    "num_hidden_layers": LAYERS,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_attention_heads": 4,
+    "initializer_range": 0.3,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+GROUPED = SIZE | {"num_key_value_heads": 2, "max_position_embeddings": 128}
+ARCHITECTURES = {
+    "llama": lambda: transformers.LlamaConfig(**GROUPED),
+    "mistral": lambda: transformers.MistralConfig(**GROUPED, sliding_window=WINDOW),
+    "qwen2": lambda: transformers.Qwen2Config(
+        **GROUPED, use_sliding_window=True, sliding_window=WINDOW, max_window_layers=3
+    ),
+    "qwen3": lambda: transformers.Qwen3Config(**GROUPED, head_dim=8),
+    "gemma3": lambda: transformers.Gemma3TextConfig(
+        **GROUPED,
+        head_dim=8,
+        sliding_window=WINDOW,
+        layer_types=["sliding_attention", "sliding_attention", "full_attention"] * 2,
+    ),
+    "phi": lambda: transformers.PhiConfig(**GROUPED, partial_rotary_factor=0.5),
+    "gpt_neox": lambda: transformers.GPTNeoXConfig(**SIZE),
+    "smollm3": lambda: transformers.SmolLM3Config(
+        **GROUPED,
+        no_rope_layers=[1, 1, 0, 1, 0, 1],
+        use_sliding_window=True,
+        sliding_window=WINDOW,
+        layer_types=["sliding_attention", "full_attention"] * 3,
+    ),
+    # beyond the list: learned positions added to the embeddings; layers that return tuples
+    "gpt2": lambda: transformers.GPT2Config(
+        vocab_size=VOCAB, n_layer=LAYERS, n_embd=32, n_head=4, n_positions=128
+    ),
+    "bloom": lambda: transformers.BloomConfig(
+        vocab_size=VOCAB, n_layer=LAYERS, hidden_size=32, n_head=4
+    ),
+}
+
+
+def tiny(name: str):
+    """A model whose layers all do something: weights and biases are random, norms not all one."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(ARCHITECTURES[name](), dtype=torch.float32).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.2 * torch.randn_like(parameter))
+    return model
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def architecture(request):
+    return request.param
+
+
+@pytest.fixture
+def model(architecture):
+    return tiny(architecture)
+
+
+@pytest.fixture
+def llama():
+    return tiny("llama")
+
+
+@pytest.fixture
+def ids():
+    return torch.randint(3, VOCAB, (3, LENGTH), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def output(tmp_path, monkeypatch):
+    """Everything a test measures goes to an empty folder."""
+    for name, place in {
+        "RESULTS": tmp_path / "data" / "results",
+        "FIGURES": tmp_path / "figures",
+        "RUNS": tmp_path / "papermill_runs",
+    }.items():
+        monkeypatch.setattr(paths, name, place)
+    return tmp_path
+
+
+class Characters:
+    """A tokenizer for tests: one token a character, none for special tokens."""
+
+    def __call__(self, text, truncation=False, max_length=None):
+        if isinstance(text, list):
+            texts = [[3 + ord(c) % (VOCAB - 3) for c in t] for t in text]
+            return transformers.BatchEncoding({"input_ids": texts})
+        ids = [3 + ord(c) % (VOCAB - 3) for c in text]
+        return transformers.BatchEncoding({"input_ids": ids[:max_length] if truncation else ids})
+
+    def save_pretrained(self, folder):
+        pass
+
+
+@pytest.fixture
+def tokenizer():
+    return Characters()

@@ -1,0 +1,114 @@
+"""The shared sweep equals dropping each block and running the model whole."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import LAYERS, VOCAB
+
+from lib import batches, sweep
+from lib.evaluation import Row, Task
+from lib.models import decoder_layers, logits
+from lib.pruning import UNPRUNED, Block, dropped
+
+BLOCKS = [UNPRUNED, Block(1, 1), Block(0, 3), Block(1, 3), Block(2, 2), Block(4, 2), Block(0, 5)]
+
+
+def random_tokens(count: int, seed: int) -> tuple[int, ...]:
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(torch.randint(3, VOCAB, (count,), generator=generator).tolist())
+
+
+def few_shot_rows() -> list[Row]:
+    """Two groups with prefixes longer than the sliding window, rows of unlike length, and loners."""
+    rows = []
+    for group, (length, size) in enumerate([(17, 5), (17, 5), (13, 2)]):
+        prefix = random_tokens(length, seed=group)
+        for i in range(size):
+            own = random_tokens(3 + 2 * i, seed=10 * group + i)
+            rows.append(Row(prefix + own, ((5, 6, 7),), group))
+    rows += [Row(random_tokens(n, seed=n), ((5, 6, 7), (8, 9, 10))) for n in (4, 25, 9)]
+    return rows
+
+
+def whole(model, row: Row) -> np.ndarray:
+    """The wanted log-probabilities of one row, alone, by HF's own causal-LM forward."""
+    with torch.inference_mode():
+        scores = model(torch.tensor([row.tokens])).logits[0].double().log_softmax(-1)
+    return scores[-len(row.wanted) :].gather(1, torch.tensor(row.wanted)).flatten().numpy()
+
+
+def test_final_states_bit_for_bit(model, ids):
+    """In fp32, at equal batch shapes, also for blocks with the first or the last layer."""
+    with torch.inference_mode():
+        for block, states in sweep.final_states(model, BLOCKS, ids, lambda block: None):
+            with dropped(model, block):
+                expected = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+            assert torch.equal(states, expected), block
+
+
+def test_scores_with_shared_prefixes(model):
+    rows = few_shot_rows()
+    found = sweep.log_probabilities(model, BLOCKS, rows, batch_tokens=60, label="test")
+    for block in BLOCKS:
+        with dropped(model, block):
+            for row, values in zip(rows, found[block], strict=True):
+                np.testing.assert_allclose(values, whole(model, row), atol=1e-4, err_msg=str(block))
+
+
+def test_head_is_the_models_own(model, ids):
+    with torch.inference_mode():
+        states = model.get_decoder()(input_ids=ids).last_hidden_state
+        assert torch.allclose(logits(model, states[0]), model(ids[:1]).logits[0], atol=1e-5)
+        model(ids)  # and the decoder computes again afterwards
+
+
+def test_layer_applications_are_counted(llama):
+    rows = few_shot_rows()
+    applied = []
+    for layer in decoder_layers(llama):
+        layer.register_forward_hook(lambda *_: applied.append(1))
+    sweep.log_probabilities(llama, BLOCKS, rows, batch_tokens=60, label="test")
+    passes = sum(
+        (bundle.prefix is not None) + len(bundle.batches) for bundle in batches.bundles(rows, 60)
+    )
+    after_cuts = sum(LAYERS - block.stop for block in BLOCKS if block.size)
+    assert len(applied) == passes * (LAYERS + after_cuts)
+
+
+def test_bundles_hold_every_row_once_and_share_prefixes():
+    rows = few_shot_rows()
+    found = list(batches.bundles(rows, batch_tokens=60))
+    places = [place for bundle in found for own in bundle.batches for place in own.places]
+    assert sorted(places) == list(range(len(rows)))
+    read = sum(
+        (b.prefix.numel() if b.prefix is not None else 0) + sum(o.ids.numel() for o in b.batches)
+        for b in found
+    )
+    assert read < sum(len(row.tokens) for row in rows)
+    for bundle in found:
+        for own in bundle.batches:
+            assert own.ids.numel() <= 60 or len(own.places) == 1
+
+
+def test_sweep_table(llama, tokenizer):
+    examples = tuple({"text": "abcdefgh" * k, "max_tokens": 20} for k in (1, 2, 3))
+    table = sweep.sweep(llama, tokenizer, [Block(1, 2), Block(1, 2)], [Task("c4", examples)])
+    assert list(zip(table.block_start, table.block_size, strict=True)) == [(0, 0), (1, 2)]
+    row = table.iloc[1]
+    assert row.n == 3 and row.weights.tolist() == [7, 15, 19]
+    assert row.value == pytest.approx(np.average(row.examples, weights=row.weights))
+    with dropped(llama, Block(1, 2)):
+        alone = sweep.sweep(llama, tokenizer, [], [Task("c4", examples)]).iloc[0]
+    assert row.value == pytest.approx(alone.value, abs=1e-5)
+
+
+def test_a_block_that_does_not_fit(llama, tokenizer):
+    with pytest.raises(ValueError, match="at least one must stay"):
+        sweep.sweep(llama, tokenizer, [Block(5, 2)], [])
+
+
+def test_the_model_comes_back_after_an_error(llama, ids):
+    before = llama(ids).logits
+    with pytest.raises(RuntimeError), sweep.resumed(llama, Block(1, 2), torch.zeros(1)):
+        raise RuntimeError
+    assert torch.equal(llama(ids).logits, before)
