@@ -6,38 +6,40 @@ import pandas as pd
 from lib import catalog
 from lib.similarity import BlockDistances
 
+SIGNAL = 4  # a score this many standard errors from chance can show a transition
+
 
 def depth_statistics(maps: dict[str, BlockDistances]) -> pd.DataFrame:
-    """Claim 4, per model: are deeper blocks more similar, and those with the last layer least?
+    """Claim 4, per model: are deep blocks more similar, and those with the last layer least?
 
     shallow, deep: mean distance of blocks of up to L/4 layers that lie wholly in the lower or the
-    upper half of the model, the last layer left out. last_is_largest: the share of block sizes up
-    to L/2 at which the block that includes the last layer is the most distant of its row.
+    upper half of the model, without the first and the last layer. first, last: mean distance of
+    blocks of up to L/2 layers that include that layer, each row rescaled to [0, 1] as in figure 4.
     """
     rows = []
     for name, distances in maps.items():
         half, quarter = distances.num_layers // 2, max(1, distances.num_layers // 4)
-        sizes = range(1, quarter + 1)
-        lower = [distances.row(n)[: half - n + 1].mean() for n in sizes]
-        upper = [distances.row(n)[half:-1].mean() for n in sizes]
-        last = [np.argmax(distances.row(n)) == distances.num_layers - n for n in range(1, half + 1)]
-        rows.append(
-            {
-                "model": catalog.label(name),
-                "shallow": np.mean(lower),
-                "deep": np.mean(upper),
-                "last_is_largest": np.mean(last),
-            }
-        )
+        lower = [distances.row(n)[1 : half - n + 1].mean() for n in range(1, quarter + 1)]
+        upper = [distances.row(n)[half:-1].mean() for n in range(1, quarter + 1)]
+        ends = [rescaled(distances.row(n))[[0, -1]] for n in range(1, half + 1)]
+        first, last = np.mean(ends, axis=0)
+        means = {"shallow": np.mean(lower), "deep": np.mean(upper), "first": first, "last": last}
+        rows.append({"model": catalog.label(name)} | means)
     return pd.DataFrame(rows)
+
+
+def rescaled(row: np.ndarray) -> np.ndarray:
+    """A row of figure 4: shifted and rescaled to [0, 1] (all 0 if its values are equal)."""
+    spread = np.ptp(row)
+    return (row - row.min()) / spread if spread else np.zeros(len(row))
 
 
 def transitions(scores: pd.DataFrame) -> pd.DataFrame:
     """Claim 1, per model, strategy and task: where does the score fall half way to chance?
 
     block_size, fraction: the first depth at which the score has lost half its distance between
-    the unpruned model and chance, missing if none has. gap is that distance in standard errors of
-    the unpruned score: below about 4 the model shows no signal to lose.
+    the unpruned model and chance. gap is that distance in standard errors of the unpruned score.
+    Missing where no depth has lost half, or where the gap is below SIGNAL: nothing to lose.
     """
     rows = []
     unpruned = scores[scores.treatment == "unpruned"].set_index(["model", "task"])
@@ -45,7 +47,8 @@ def transitions(scores: pd.DataFrame) -> pd.DataFrame:
     for (name, task, strategy), curve in pruned.groupby(["model", "task", "strategy"], sort=False):
         start = unpruned.loc[(name, task)]
         kept = (curve.value - start.chance) / (start.value - start.chance)
-        fallen = curve[kept < 0.5].head(1)
+        gap = abs(start.value - start.chance) / start.standard_error
+        fallen = curve[(kept < 0.5) & (gap >= SIGNAL)].head(1)
         rows.append(
             {
                 "model": catalog.label(name),
@@ -53,7 +56,7 @@ def transitions(scores: pd.DataFrame) -> pd.DataFrame:
                 "strategy": strategy,
                 "unpruned": start.value,
                 "chance": start.chance,
-                "gap": abs(start.value - start.chance) / start.standard_error,
+                "gap": gap,
                 "block_size": fallen.block_size.iloc[0] if len(fallen) else None,
                 "fraction": fallen.fraction.iloc[0] if len(fallen) else None,
             }

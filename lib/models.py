@@ -146,10 +146,10 @@ def residual_stream(model, visit: Callable[[int, torch.Tensor], None], at: list[
 
 @contextmanager
 def _final_states(model, states: torch.Tensor) -> Iterator[None]:
+    """The model with a decoder that hands out `states`."""
     decoder = model.get_decoder()
-    decoder.forward = lambda *args, **kwargs: BaseModelOutputWithPastAndCrossAttentions(
-        last_hidden_state=states
-    )
+    answer = BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states)
+    decoder.forward = lambda *args, **kwargs: answer
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from lib import catalog, paths
+from lib import catalog, claims, paths
 from lib.profiles import Profile
 from lib.similarity import BlockDistances
 
@@ -25,7 +25,8 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlesize": 10,
-    "legend.frameon": False,
+    "legend.framealpha": 0.85,
+    "legend.edgecolor": "none",
     "legend.fontsize": 8,
     "figure.constrained_layout.use": True,
 }
@@ -37,7 +38,6 @@ TASKS = {
     "arc_easy": "ARC-Easy accuracy (0-shot)",
     "c4": "C4 validation loss / ln V",
 }
-FRACTION = "fraction of layers dropped"
 
 
 def colour(name: str):
@@ -72,7 +72,6 @@ def distance_table(maps: dict[str, BlockDistances], profile: Profile) -> pd.Data
     for name, distances in maps.items():
         for size in range(1, distances.num_layers):
             row = distances.row(size)
-            spread = np.ptp(row)
             records.append(
                 pd.DataFrame(
                     {
@@ -82,7 +81,7 @@ def distance_table(maps: dict[str, BlockDistances], profile: Profile) -> pd.Data
                         "block_size": size,
                         "value": row,
                         "standard_error": np.diagonal(distances.standard_error, size),
-                        "normalised": (row - row.min()) / spread if spread else np.zeros(len(row)),
+                        "normalised": claims.rescaled(row),
                         "n": distances.num_sequences,
                     }
                 )
@@ -176,7 +175,7 @@ def figure_5(scores: pd.DataFrame, profile: Profile) -> Figure:
                 _reference_lines(axis, mine, "black")
                 for strategy, shade in STRATEGIES.items():
                     curve = mine[(mine.strategy == strategy) & (mine.treatment == treatment)]
-                    _curve(axis, curve, shade, treatment, strategy)
+                    _curve(axis, mine, curve, shade, treatment, strategy)
                 _label(axis, task, mine, f"{catalog.label(name)}, {treatment}" if i == 0 else "")
         return save_figure(figure, shown, "figure_5", profile)
 
@@ -202,26 +201,29 @@ def _by_family(scores: pd.DataFrame, tasks: list[str], name: str, profile: Profi
                 mine = shown[(shown.task == task) & (shown.model.map(catalog.family) == family)]
                 for model, curves in mine.groupby("model", sort=False):
                     _reference_lines(axis, curves, colour(model))
-                    for treatment, curve in curves[curves.block_size > 0].groupby("treatment"):
+                    pruned = curves[curves.treatment != "unpruned"]
+                    for treatment, curve in pruned.groupby("treatment"):
                         text = f"{catalog.label(model)}, {treatment}"
-                        _curve(axis, curve, colour(model), treatment, text)
+                        _curve(axis, curves, curve, colour(model), treatment, text)
                 _label(axis, task, mine, family if i == 0 else "")
         return save_figure(figure, shown, name, profile)
 
 
 def _panels(rows: int, columns: int):
-    return plt.subplots(
-        rows, columns, figsize=(1 + 4.6 * columns, 0.4 + 2.9 * rows), squeeze=False, sharex=True
-    )
+    size = (1 + 4.6 * columns, 0.4 + 2.9 * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=True)
+    for axis in axes[-1]:
+        axis.set_xlabel("fraction of layers dropped")
+    return figure, axes
 
 
-def _curve(axis, curve: pd.DataFrame, shade, treatment: str, text: str) -> None:
-    """One line with an error bar of one standard error at each point."""
-    curve = curve.sort_values("fraction")
+def _curve(axis, scores: pd.DataFrame, curve: pd.DataFrame, shade, treatment: str, text: str):
+    """One line from the unpruned score on, with an error bar of one standard error a point."""
+    points = pd.concat([scores[scores.treatment == "unpruned"], curve]).sort_values("fraction")
     axis.errorbar(
-        curve.fraction,
-        curve.value,
-        curve.standard_error,
+        points.fraction,
+        points.value,
+        points.standard_error,
         color=shade,
         ls=TREATMENTS[treatment],
         marker=".",
@@ -232,8 +234,7 @@ def _curve(axis, curve: pd.DataFrame, shade, treatment: str, text: str) -> None:
 
 def _reference_lines(axis, scores: pd.DataFrame, shade) -> None:
     """The unpruned score, chance, and for BoolQ what the commonest answer scores."""
-    unpruned = scores[scores.treatment == "unpruned"]
-    for row in unpruned.itertuples():
+    for row in scores[scores.treatment == "unpruned"].itertuples():
         axis.axhline(row.value, color=shade, ls=TREATMENTS["unpruned"], lw=1, label="unpruned")
         axis.axhline(row.chance, color="grey", ls=(0, (5, 3)), lw=1, label="chance")
         if pd.notna(row.majority):
@@ -243,9 +244,9 @@ def _reference_lines(axis, scores: pd.DataFrame, shade) -> None:
 def _label(axis, task: str, scores: pd.DataFrame, title: str) -> None:
     first = scores.iloc[0]
     shots = "" if pd.isna(first.shots) else int(first.shots)
-    axis.set(xlabel=FRACTION, title=title)
+    axis.set_title(title)
+    axis.set_title(f"n = {first.n}, ±1 s.e.", loc="right", fontsize=7)
     axis.set_ylabel(TASKS[task].format(shots=shots))
-    axis.text(0.98, 0.02, f"n = {first.n}, ±1 s.e.", transform=axis.transAxes, ha="right", size=7)
     handles, texts = axis.get_legend_handles_labels()
     unique = dict(zip(texts, handles, strict=True))
     axis.legend(unique.values(), unique.keys(), loc="best")

@@ -46,12 +46,9 @@ def execute(number: str, parameters: dict) -> Path:
     Raises ValueError for a parameter that the notebook does not have, RunError if it fails or
     leaves a figure out; a failed copy is kept as <name>.failed.ipynb.
     """
+    check_parameters(number, parameters)
     notebook = NOTEBOOKS[number]
     source = paths.NOTEBOOKS / f"{notebook.file}.ipynb"
-    known = papermill.inspect_notebook(str(source))
-    for name in parameters:
-        if name not in known:
-            raise ValueError(f"{source.name} has no parameter {name}: it has {', '.join(known)}.")
     profile = parameters.get("PROFILE", "quick")
     folder = paths.RUNS / profile
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,7 +56,12 @@ def execute(number: str, parameters: dict) -> Path:
     start = time.time()
     try:
         papermill.execute_notebook(
-            str(source), str(running), parameters, kernel_name="python3", cwd=str(paths.NOTEBOOKS)
+            str(source),
+            str(running),
+            parameters,
+            kernel_name="python3",
+            cwd=str(paths.NOTEBOOKS),
+            extra_arguments=["--log-level=ERROR"],
         )
         _check_figures(notebook, paths.FIGURES / profile, since=start)
     except Exception as error:
@@ -73,6 +75,15 @@ def execute(number: str, parameters: dict) -> Path:
     done = folder / f"{notebook.file}.ipynb"
     os.replace(running, done)
     return done
+
+
+def check_parameters(number: str, parameters: dict) -> None:
+    """Raise ValueError for a parameter that notebook `number` does not have."""
+    source = paths.NOTEBOOKS / f"{NOTEBOOKS[number].file}.ipynb"
+    known = papermill.inspect_notebook(str(source))
+    for name in parameters:
+        if name not in known:
+            raise ValueError(f"{source.name} has no parameter {name}: it has {', '.join(known)}.")
 
 
 def _check_figures(notebook: Notebook, folder: Path, since: float) -> None:
@@ -141,6 +152,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         parameters = parameters_of(options)
         numbers = chosen(options)
+        for number in numbers:
+            check_parameters(number, parameters)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
@@ -148,7 +161,7 @@ def main(argv: list[str] | None = None) -> int:
         start = time.monotonic()
         try:
             print(f"{execute(number, parameters)}  {time.monotonic() - start:.0f} s")
-        except (RunError, ValueError) as error:
+        except RunError as error:
             print(error, file=sys.stderr)
             failed = True
     return int(failed)

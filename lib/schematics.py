@@ -40,7 +40,7 @@ def figure_1b(block: Block, num_layers: int, profile: Profile) -> Figure:
     """Figure 1b: the layers of a model, those of `block` crossed out, and the new connection."""
     kept = set(block.kept(num_layers))
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(max(6, 0.36 * num_layers), 2.2))
+        figure, axes = plt.subplots(figsize=(max(6, 0.36 * num_layers), 1.9))
         for l in range(num_layers):
             stays = l in kept
             shade = "#cfe3f5" if stays else "#eeeeee"
@@ -59,10 +59,10 @@ def figure_1b(block: Block, num_layers: int, profile: Profile) -> Figure:
         middle = (block.start + block.stop) / 2
         after = f"layer {block.stop}" if block.stop < num_layers else "the final norm"
         text = f"x^({block.start}), the input of layer {block.start}, goes to {after}"
-        axes.text(middle, 1.25 + 0.1 * block.size, text, ha="center", va="bottom", size=8)
+        axes.text(middle, 1.15 + 0.07 * block.size, text, ha="center", va="bottom", size=8)
         axes.set(
             xlim=(-0.6, num_layers + 0.6),
-            ylim=(-0.2, 1.8 + 0.12 * block.size),
+            ylim=(-0.2, 1.5 + 0.08 * block.size),
             title=f"Block(start={block.start}, size={block.size}) of {num_layers} layers",
         )
         axes.axis("off")

@@ -19,7 +19,7 @@ def random_tokens(count: int, seed: int) -> tuple[int, ...]:
 
 
 def few_shot_rows() -> list[Row]:
-    """Two groups with prefixes longer than the sliding window, rows of unlike length, and loners."""
+    """Groups with prefixes longer than the sliding window, rows of unlike length, and loners."""
     rows = []
     for group, (length, size) in enumerate([(17, 5), (17, 5), (13, 2)]):
         prefix = random_tokens(length, seed=group)

@@ -1,0 +1,41 @@
+"""`python -m benchmarks [--only 3 4] [--tiny]`: measure the rows, print and write the table."""
+
+import argparse
+import sys
+
+from benchmarks import counts, distances, mmlu, sweeps, table
+from benchmarks.sizes import FULL, TINY
+
+ROWS = {
+    1: distances.similarity_pass,
+    2: distances.distance_map,
+    3: sweeps.arc_easy,
+    4: sweeps.c4,
+    5: counts.llama_2_70b,
+    6: mmlu.against_lm_eval,
+}
+
+
+def main() -> None:
+    chosen = _arguments()
+    size = TINY if chosen.tiny else FULL
+    lines = []
+    for row in chosen.only:
+        print(f"row {row} …", file=sys.stderr, flush=True)
+        lines += ROWS[row](size)
+    text = table.markdown(lines)
+    print(text)
+    if size is FULL and chosen.only == list(ROWS):  # a table is of one run, or not kept
+        table.FILE.parent.mkdir(exist_ok=True)
+        table.FILE.write_text(text, encoding="utf-8")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", type=int, nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--tiny", action="store_true", help="a tiny random model, to try the rows")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""lm-evaluation-harness on MMLU, with its own template and the questions that the library reads."""
+
+import json
+from pathlib import Path
+
+from lib import data
+
+MISSING = "not measured: lm-eval is not installed (pip install -e '.[parity]')"
+PREFIX = "local_mmlu_"
+
+
+def write_tasks(folder: Path, subjects: int, questions: int, shots: int) -> list[str]:
+    """Task files for lm-eval, one a subject: MMLU's template of lm-eval on local questions.
+
+    Returns the tasks' names, in the order in which the library reads the subjects.
+    """
+    import lm_eval.tasks
+
+    template = Path(lm_eval.tasks.__file__).parent / "mmlu/default/_default_template_yaml"
+    names = []
+    for subject, splits in data.mmlu("wheels", subjects, questions).items():
+        files = {
+            split: _write_rows(folder / f"{subject}_{split}.jsonl", splits[split])
+            for split in ("dev", "test")
+        }
+        about = subject.replace("_", " ")
+        config = {
+            "include": str(template),
+            "task": PREFIX + subject,
+            "dataset_path": "json",
+            "dataset_kwargs": {"data_files": files, "cache_dir": str(folder / "cache")},
+            "description": f"The following are multiple choice questions (with answers) about "
+            f"{about}.\n\n",
+            "num_fewshot": shots,
+        }
+        (folder / f"{PREFIX}{subject}.yaml").write_text(json.dumps(config))  # JSON is YAML
+        names.append(config["task"])
+    return names
+
+
+def _write_rows(file: Path, rows: list[dict]) -> str:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(file)
+
+
+def task_manager(folder: Path):
+    """Knows the tasks of `folder` only: lm-eval's thousands take seconds to list."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=str(folder), include_defaults=False)
+
+
+def evaluate(model, tokenizer, names: list[str], manager, batch_size: int) -> list[dict]:
+    """lm-eval's samples of one model in memory, task by task, in the order of the questions."""
+    import lm_eval
+    from lm_eval.models.huggingface import HFLM
+
+    wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+    found = lm_eval.simple_evaluate(
+        model=wrapped, tasks=names, task_manager=manager, log_samples=True, bootstrap_iters=0
+    )
+    by_task = [sorted(found["samples"][name], key=lambda s: s["doc_id"]) for name in names]
+    return [sample for samples in by_task for sample in samples]
+
+
+def log_probabilities(sample: dict) -> list[float]:
+    """Of the choices of one question."""
+    return [float(value) for value, _ in sample["filtered_resps"]]
+
+
+def encoded(model, tokenizer, samples: list[dict]) -> list[list[tuple[list[int], list[int]]]]:
+    """How lm-eval reads each question: the tokens of the prompt and of the choice, per choice."""
+    from lm_eval.models.huggingface import HFLM
+
+    wrapped = HFLM(pretrained=model, tokenizer=tokenizer)
+    return [[wrapped._encode_pair(*pair) for pair in sample["arguments"]] for sample in samples]

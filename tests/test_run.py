@@ -1,0 +1,130 @@
+"""The notebooks, headless, in `smoke`, and every kind of bad input."""
+
+import os
+import subprocess
+import sys
+
+import nbformat
+import pandas as pd
+import pytest
+
+from lib import paths, run
+
+COLUMNS = {
+    "profile", "model", "dtype", "quantization", "strategy", "block_start", "block_size",
+    "fraction", "treatment", "task", "value", "standard_error", "n", "shots",
+}  # fmt: skip
+
+
+def launch(output, *arguments, cwd="/") -> subprocess.CompletedProcess:
+    environment = os.environ | {"DEEPER_LAYERS_OUTPUT": str(output)}
+    command = [sys.executable, "-m", "lib.run", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """Every notebook once, from another working directory, into a folder with an odd name."""
+    output = tmp_path_factory.mktemp("a füll run")
+    done = launch(output, "--profile", "smoke", cwd=output)
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+def test_every_notebook_leaves_its_figures(smoke):
+    for notebook in run.NOTEBOOKS.values():
+        assert (smoke / "papermill_runs/smoke" / f"{notebook.file}.ipynb").exists()
+        for name in notebook.figures:
+            picture = smoke / "figures/smoke" / f"{name}.png"
+            assert picture.read_bytes().startswith(b"\x89PNG")
+            assert len(pd.read_csv(picture.with_suffix(".csv"))) > 1
+    assert not list(smoke.rglob("*.part")) and not list(smoke.rglob("*.running.ipynb"))
+
+
+@pytest.mark.parametrize("name", ["figure_2", "figure_3", "figure_5", "figure_6"])
+def test_tables_are_tidy(smoke, name):
+    table = pd.read_csv(smoke / "figures/smoke" / f"{name}.csv")
+    assert set(table.columns) >= COLUMNS
+    assert table[["value", "standard_error", "n", "chance"]].notna().all().all()
+    assert not table.duplicated(["model", "strategy", "block_start", "block_size", "task"]).any()
+
+
+def test_a_second_run_only_draws(smoke):
+    results = {p: p.stat().st_mtime_ns for p in smoke.rglob("data/results/**/*.json")}
+    tables = {p: p.read_bytes() for p in smoke.rglob("figures/**/*.csv")}
+    assert results and tables
+    assert launch(smoke, "--profile", "smoke").returncode == 0
+    assert {p: p.stat().st_mtime_ns for p in smoke.rglob("data/results/**/*.json")} == results
+    assert {p: p.read_bytes() for p in smoke.rglob("figures/**/*.csv")} == tables
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["--profile", "nope"], "Unknown profile 'nope'"),
+        (["--models", "nope"], "Unknown model 'nope'"),
+        (["--only", "99"], "No notebook 99"),
+        (["--figure", "77"], "No notebook draws figure 77"),
+        (["--limit", "0"], "LIMIT must be a whole number of at least 1"),
+        (["--set", "PROFLE=smoke"], "has no parameter PROFLE"),
+        (["--set", "PROFILE"], "--set takes NAME=VALUE"),
+    ],
+)
+def test_bad_input_is_one_sentence_before_any_computing(tmp_path, arguments, said):
+    done = launch(tmp_path, "--profile", "smoke", *arguments)
+    assert done.returncode != 0
+    assert said in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_notebook_is_kept_as_failed(output, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
+    cells = [
+        nbformat.v4.new_code_cell("PROFILE = 'smoke'", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell("raise ValueError('the reason\\nand more')"),
+    ]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata["kernelspec"] = {"name": "python3", "language": "python"}
+    notebook.metadata["kernelspec"]["display_name"] = "Python 3"
+    nbformat.write(notebook, tmp_path / f"{run.NOTEBOOKS['01'].file}.ipynb")
+    with pytest.raises(run.RunError, match="failed: the reason$"):
+        run.execute("01", {"PROFILE": "smoke"})
+    names = [p.name for p in (paths.RUNS / "smoke").iterdir()]
+    assert names == [f"{run.NOTEBOOKS['01'].file}.failed.ipynb"]
+    cells.pop()
+    notebook.cells = cells
+    nbformat.write(notebook, tmp_path / f"{run.NOTEBOOKS['01'].file}.ipynb")
+    with pytest.raises(run.RunError, match="without writing figure_1a.png"):
+        run.execute("01", {"PROFILE": "smoke"})
+
+
+@pytest.mark.parametrize("file", sorted(paths.NOTEBOOKS.glob("*.ipynb")), ids=lambda p: p.stem)
+def test_committed_notebooks_are_clean(file):
+    notebook = nbformat.read(file, as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert not cell.outputs and cell.execution_count is None
+            assert len(cell.source.splitlines()) <= 10
+    assert file.stem in {n.file for n in run.NOTEBOOKS.values()}
+
+
+def test_runner_imports_neither_torch_nor_transformers():
+    code = "import sys, lib.run; print({'torch', 'transformers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", done.stderr
+
+
+def test_repository_is_complete_and_small():
+    ignored = subprocess.run(
+        ["git", "check-ignore", *map(str, (paths.ROOT / "lib").glob("*.py"))],
+        cwd=paths.ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert ignored.stdout == ""
+    listed = subprocess.run(["git", "ls-files"], cwd=paths.ROOT, capture_output=True, text=True)
+    for name in listed.stdout.splitlines():
+        assert (paths.ROOT / name).stat().st_size < 2_000_000, name
