@@ -91,6 +91,15 @@ def test_weighted_mean_counts_subjects_alike():
     assert mean == 0.5 and error == pytest.approx(np.std([1, 0, 1, 0], ddof=1) / 2)
 
 
+def test_mmlu_weights_count_subjects_alike():
+    task = evaluation.task("mmlu", replace(SMOKE, mmlu_questions=150))
+    by_subject = {}
+    for example in task.examples:
+        by_subject.setdefault(example["group"], []).append(example["weight"])
+    assert len({len(weights) for weights in by_subject.values()}) > 1
+    assert all(sum(weights) == pytest.approx(1) for weights in by_subject.values())
+
+
 def test_chance_and_majority():
     assert evaluation.task("mmlu", SMOKE).chance(100) == 0.25
     assert evaluation.task("c4", SMOKE).chance(32_000) == pytest.approx(10.3735, abs=1e-4)

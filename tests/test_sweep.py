@@ -46,9 +46,11 @@ def test_final_states_bit_for_bit(model, ids):
             assert torch.equal(states, expected), block
 
 
-def test_scores_with_shared_prefixes(model):
+@pytest.mark.parametrize("batch_tokens", [30, 60, 500])
+def test_scores_with_shared_prefixes(model, batch_tokens):
+    """One prefix for several batches, one batch, and several prefixes in one batch."""
     rows = few_shot_rows()
-    found = sweep.log_probabilities(model, BLOCKS, rows, batch_tokens=60, label="test")
+    found = sweep.log_probabilities(model, BLOCKS, rows, batch_tokens, label="test")
     for block in BLOCKS:
         with dropped(model, block):
             for row, values in zip(rows, found[block], strict=True):
