@@ -22,7 +22,9 @@ def main() -> None:
     lines = []
     for row in chosen.only:
         print(f"row {row} …", file=sys.stderr, flush=True)
-        lines += ROWS[row](size)
+        measured = ROWS[row](size)
+        print(table.markdown(measured), file=sys.stderr, flush=True)
+        lines += measured
     text = table.markdown(lines)
     print(text)
     if size is FULL and chosen.only == list(ROWS):  # a table is of one run, or not kept

@@ -9,14 +9,15 @@ from lib import data, evaluation, models, profiles, similarity
 from lib.pruning import Block, similarity_block, simple_block
 from lib.similarity import BlockDistances
 
+BATCH_TOKENS = profiles.QUICK.batch_tokens
+
 load = cache(models.load)
 
 
 def c4_batches(tokenizer, sequences: int, tokens: int) -> list[dict]:
     """C4 as the similarity pass reads it."""
     texts = data.c4("validation", "wheels", sequences)
-    budget = profiles.QUICK.batch_tokens
-    return list(similarity.calibration_batches(texts, tokenizer, tokens, budget))
+    return list(similarity.calibration_batches(texts, tokenizer, tokens, BATCH_TOKENS))
 
 
 @cache

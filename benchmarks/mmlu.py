@@ -10,7 +10,6 @@ from benchmarks import harness, inputs
 from benchmarks.sizes import Size
 from benchmarks.table import Line, seconds
 from benchmarks.timing import Pair, alternate
-from lib import profiles
 from lib.pruning import UNPRUNED, Block, dropped, similarity_block
 from lib.sweep import log_probabilities
 
@@ -56,7 +55,6 @@ def _measure(size: Size, model, tokenizer, task) -> Pair:
     """One turn of each, tokenising included: the reference takes minutes, far above any noise."""
     found = inputs.distances(size, "float32")
     blocks = [UNPRUNED, *(similarity_block(found, n) for n in size.mmlu_block_sizes)]
-    budget = profiles.QUICK.batch_tokens
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         names = harness.write_tasks(
@@ -66,7 +64,7 @@ def _measure(size: Size, model, tokenizer, task) -> Pair:
         return alternate(
             lambda: each_dropped(model, tokenizer, blocks, *harnessed),
             lambda: log_probabilities(
-                model, blocks, _flat(task.rows(tokenizer)), budget, task.name
+                model, blocks, _flat(task.rows(tokenizer)), inputs.BATCH_TOKENS, task.name
             ),
             repeats=1,
         )

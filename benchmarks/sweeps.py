@@ -8,50 +8,46 @@ from benchmarks import counts, inputs
 from benchmarks.sizes import Size
 from benchmarks.table import Line, seconds
 from benchmarks.timing import alternate
-from lib.models import decoder_layers, logits
+from lib.batches import bundles
+from lib.evaluation import Row
+from lib.models import decoder_layers
 from lib.pruning import UNPRUNED, Block, dropped
-from lib.sweep import HEAD_POSITIONS, sweep
+from lib.sweep import scored, sweep
 
 
 def arc_easy(size: Size) -> list[Line]:
-    """Row 3: few positions are scored, so the layers decide."""
+    """Row 3: questions, whose answers are scored token by token."""
     task = inputs.task("arc_easy", size)
-    what = f"Sweep on ARC-Easy, {len(task.examples)} questions"
-    return [_row(size, 3, task, what, lambda model, blocks: _limit(model, blocks, head=0))]
+    return [_row(size, 3, task, f"ARC-Easy, {len(task.examples)} questions", least=2.5)]
 
 
 def c4(size: Size) -> list[Line]:
     """Row 4: every position is scored, so every version owes a whole lm_head of its own."""
     task = inputs.task("c4", size)
-    what = f"Sweep on the C4 loss, {len(task.examples)} sequences of {size.tokens} tokens"
-
-    def limit(model, blocks):
-        ids = torch.tensor(_equal_lengths(task, inputs.load(size.model, dtype=None)[1]))
-        return _limit(model, blocks, head_in_layers(model, ids, size.repeats))
-
-    return [_row(size, 4, task, what, limit)]
+    what = f"the C4 loss, {len(task.examples)} sequences of {size.tokens} tokens"
+    return [_row(size, 4, task, what, least=None)]
 
 
-def _row(size: Size, number: int, task, what: str, limit) -> Line:
+def _row(size: Size, number: int, task, what: str, least: float | None) -> Line:
     model, tokenizer = inputs.load(size.model, dtype=None)
     half = len(decoder_layers(model)) // 2
     blocks = inputs.both_strategies(inputs.distances(size), range(1, half + 1))
     pair = alternate(
         lambda: whole_versions(model, tokenizer, blocks, task),
-        lambda: sweep(model, tokenizer, blocks, [task]),
+        lambda: sweep(model, tokenizer, blocks, [task], inputs.BATCH_TOKENS),
         size.repeats,
     )
     same, text = agreement(pair.reference_value, pair.ours_value)
     return Line(
         row=number,
-        what=f"{what}, both strategies, n = 1 … {half}, {len(blocks)} distinct blocks",
+        what=f"Sweep on {what}, both strategies, n = 1 … {half}, {len(blocks)} distinct blocks",
         reference="each version whole: same rows, batches and prefixes",
         ours="`sweep.sweep`",
-        required="≥ 2.5, same scores" if number == 3 else "same scores",
+        required=f"≥ {least}, same scores" if least else "same scores",
         ratio=pair.speedup,
-        met=same and (pair.speedup >= 2.5 or number != 3),
+        met=same and pair.speedup >= (least or 0),
         seconds=seconds(pair),
-        limit=limit(model, blocks),
+        limit=_limit(model, blocks, head_in_layers(model, task.rows(tokenizer), size.repeats)),
         dtype=inputs.dtype_of(model),
         notes=(text,),
     )
@@ -62,7 +58,7 @@ def whole_versions(model, tokenizer, blocks: list[Block], task) -> pd.DataFrame:
     scores = []
     for block in [UNPRUNED, *blocks]:
         with dropped(model, block):
-            scores.append(sweep(model, tokenizer, [], [task]))
+            scores.append(sweep(model, tokenizer, [], [task], inputs.BATCH_TOKENS))
     return pd.concat(scores, ignore_index=True)
 
 
@@ -75,31 +71,29 @@ def agreement(reference: pd.DataFrame, ours: pd.DataFrame) -> tuple[bool, str]:
 
 
 def _limit(model, blocks: list[Block], head: float) -> str:
-    """What counts allow; with the head, where it matters."""
+    """What counts allow: of layers alone, and with the head that each version owes."""
     layers = len(decoder_layers(model))
-    plain = f"{counts.ratio(layers, blocks):.2f}"
-    if not head:
-        return plain
-    owed = counts.ratio(layers, blocks, head)
-    return f"{owed:.2f}, as the head costs {head:.1f} layers ({plain} if it cost nothing)"
+    alone, owed = counts.ratio(layers, blocks), counts.ratio(layers, blocks, head)
+    return f"{alone:.2f} (layers); {owed:.2f} (each version's own head is {head:.1f} layers)"
 
 
 @torch.inference_mode()
-def head_in_layers(model, ids: torch.Tensor, repeats: int) -> float:
-    """Time of lm_head and log-softmax on every position, over that of one layer."""
-    ids = ids.to(model.device)
-    decoder = model.get_decoder()
-    states = decoder(input_ids=ids, use_cache=False).last_hidden_state.flatten(0, 1)
+def head_in_layers(model, examples: list[list[Row]], repeats: int) -> float:
+    """Time to score all rows (lm_head, log-softmax), over that of one layer to read them."""
+    rows = [row for example in examples for row in example]
+    shared = list(bundles(rows, inputs.BATCH_TOKENS))
+    owns = [own for bundle in shared for own in bundle.batches]
+    prefixes = [bundle.prefix for bundle in shared if bundle.prefix is not None]
 
-    def head():
-        for part in states.split(HEAD_POSITIONS):
-            logits(model, part).float().logsumexp(-1)
+    def read(batches):
+        decoder = model.get_decoder()
+        batches = [ids.to(model.device) for ids in batches]
+        return [decoder(input_ids=ids, use_cache=False).last_hidden_state for ids in batches]
 
-    pair = alternate(lambda: decoder(input_ids=ids, use_cache=False), head, 2 * repeats)
+    states = read([own.ids for own in owns])
+    pair = alternate(
+        lambda: read([*prefixes, *(own.ids for own in owns)]),
+        lambda: [scored(model, *batch) for batch in zip(states, owns, strict=True)],
+        2 * repeats,
+    )
     return pair.ours / (pair.reference / len(decoder_layers(model)))
-
-
-def _equal_lengths(task, tokenizer) -> list[tuple[int, ...]]:
-    """The tokens of those rows of a task that are as long as its longest."""
-    tokens = [row.tokens for example in task.rows(tokenizer) for row in example]
-    return [row for row in tokens if len(row) == max(map(len, tokens))]

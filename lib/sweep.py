@@ -29,7 +29,7 @@ from lib.similarity import BlockDistances
 
 VERSION = 1  # bumped by hand when the numbers of `measure` change
 
-HEAD_POSITIONS = 256  # logits of this many positions are held at once
+HEAD_POSITIONS = 128  # logits of this many positions are held at once
 
 
 def sweep(
@@ -93,7 +93,7 @@ def log_probabilities(
 
             ids = own.ids.to(model.device)
             for block, states in final_states(model, blocks, ids, prefix_cache):
-                for place, values in zip(own.places, _scored(model, states, own), strict=True):
+                for place, values in zip(own.places, scored(model, states, own), strict=True):
                     outputs[block][place] = values
     return outputs
 
@@ -260,7 +260,7 @@ def _repeated(cache: DynamicCache, repeats: int) -> DynamicCache:
     return grown
 
 
-def _scored(model, states: torch.Tensor, own: Own) -> list[np.ndarray]:
+def scored(model, states: torch.Tensor, own: Own) -> list[np.ndarray]:
     """The wanted log-probabilities of each row; lm_head runs on the scored positions only."""
     picked = states[own.row.to(states.device), own.position.to(states.device)]
     chunks = zip(picked.split(HEAD_POSITIONS), own.wanted.split(HEAD_POSITIONS), strict=True)
@@ -269,6 +269,8 @@ def _scored(model, states: torch.Tensor, own: Own) -> list[np.ndarray]:
 
 
 def _log_softmax_at(scores: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """log p of `wanted` (N, C) under logits (N, V), in fp32, on the CPU."""
+    """log p of `wanted` (N, C) under logits (N, V), in fp32, on the CPU; overwrites fp32 logits."""
     scores = scores.float()
-    return (scores.gather(1, wanted.to(scores.device)) - scores.logsumexp(-1, True)).cpu()
+    largest = scores.amax(-1, keepdim=True)
+    found = scores.gather(1, wanted.to(scores.device)) - largest
+    return (found - scores.sub_(largest).exp_().sum(-1, keepdim=True).log_()).cpu()
