@@ -1,9 +1,9 @@
-# `make` explains itself. Variables: PROFILE=quick, MODELS="name …", LIMIT=n, PYTHON=python3.
+# `make` explains itself. Variables: PROFILE=quick, MODELS="name …", LIMIT=n, STEPS=n, PYTHON=python3.
 PYTHON ?= python3
 PROFILE ?= quick
 BIN := .venv/bin
 RUN := $(BIN)/python -m lib.run --profile $(PROFILE) \
-	$(if $(MODELS),--models $(MODELS)) $(if $(LIMIT),--limit $(LIMIT))
+	$(if $(MODELS),--models $(MODELS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(STEPS),--steps $(STEPS))
 
 .PHONY: help assets figures figure-% lab test test-all bench lint format clean
 .DEFAULT_GOAL := help

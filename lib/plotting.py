@@ -13,9 +13,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from lib import catalog, claims, paths
+from lib import catalog, paths
 from lib.profiles import Profile
-from lib.similarity import BlockDistances
 
 STYLE = {
     "figure.dpi": 110,
@@ -54,6 +53,7 @@ def save_figure(figure: Figure, shown: pd.DataFrame, name: str, profile: Profile
     folder.mkdir(parents=True, exist_ok=True)
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
+    shown = shown.drop(columns=["examples", "weights"], errors="ignore")
     table = shown.to_csv(index=False, float_format="%.10g").encode()
     for suffix, content in ((".csv", table), (".png", picture.getvalue())):
         part = folder / f"{name}{suffix}.part"
@@ -63,86 +63,16 @@ def save_figure(figure: Figure, shown: pd.DataFrame, name: str, profile: Profile
     return figure
 
 
-# ---- angular distances ---------------------------------------------------------------------
-
-
-def distance_table(maps: dict[str, BlockDistances], profile: Profile) -> pd.DataFrame:
-    """d(l, l+n) of every block of every model, one row each, with the row-normalised value."""
-    records = []
-    for name, distances in maps.items():
-        for size in range(1, distances.num_layers):
-            row = distances.row(size)
-            records.append(
-                pd.DataFrame(
-                    {
-                        "profile": profile.name,
-                        "model": name,
-                        "block_start": np.arange(len(row)),
-                        "block_size": size,
-                        "value": row,
-                        "standard_error": np.diagonal(distances.standard_error, size),
-                        "normalised": claims.rescaled(row),
-                        "n": distances.num_sequences,
-                    }
-                )
-            )
-    return pd.concat(records, ignore_index=True)
-
-
-def figure_1c(name: str, distances: BlockDistances, profile: Profile) -> Figure:
-    """Figure 1c: d(x^(l), x^(l+n)) against l, a curve per n, the black line through l*(n)."""
-    table = distance_table({name: distances}, profile)
-    table = table[table.block_size <= max(profile.block_sizes(distances.num_layers))]
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(6, 4.2))
-        colours = plt.get_cmap("viridis")
-        deepest = table.block_size.max()
-        for size, row in table.groupby("block_size"):
-            shade = colours((size - 1) / max(deepest - 1, 1))
-            axes.plot(row.block_start, row.value, color=shade, lw=1)
-            low, high = row.value - row.standard_error, row.value + row.standard_error
-            axes.fill_between(row.block_start, low, high, color=shade, alpha=0.3, lw=0)
-        best = table.loc[table.groupby("block_size").value.idxmin()]
-        axes.plot(best.block_start, best.value, "k.-", ms=4, lw=1, label="best start l*(n)")
-        scale = plt.cm.ScalarMappable(plt.Normalize(1, deepest), colours)
-        figure.colorbar(scale, ax=axes, label="block size n (layers)")
-        axes.set(
-            xlabel="block start l (layer)",
-            ylabel="angular distance d(l, l+n)",
-            title=f"{catalog.label(name)}, {distances.num_sequences} C4 sequences, ±1 s.e.",
-        )
-        axes.legend(loc="upper left")
-        return save_figure(figure, table, "figure_1c", profile)
-
-
-def figure_4(maps: dict[str, BlockDistances], profile: Profile) -> Figure:
-    """Figure 4: a heatmap a model, x = l, y = n, each row rescaled to [0, 1]; yellow is similar."""
-    table = distance_table(maps, profile)
-    columns = min(3, len(maps))
-    rows = -(-len(maps) // columns)
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            rows, columns, figsize=(1.5 + 4.2 * columns, 3.9 * rows), squeeze=False
-        )
-        for axis in axes.flat[len(maps) :]:
-            axis.remove()
-        for axis, (name, distances) in zip(axes.flat, maps.items(), strict=False):
-            mine = table[table.model == name]
-            grid = mine.pivot(index="block_size", columns="block_start", values="normalised")
-            mesh = axis.pcolormesh(grid.columns, grid.index, grid, cmap="viridis_r", vmin=0, vmax=1)
-            best = mine.loc[mine.groupby("block_size").value.idxmin()]
-            axis.plot(best.block_start, best.block_size, "k.", ms=3, label="best start l*(n)")
-            axis.set(
-                xlabel="block start l (layer)",
-                ylabel="block size n (layers)",
-                title=f"{catalog.label(name)}, {distances.num_sequences} sequences",
-            )
-            axis.legend(loc="upper right")
-        figure.colorbar(mesh, ax=axes, label="shifted, rescaled distance (0: most similar)")
-        return save_figure(figure, table, "figure_4", profile)
-
-
 # ---- scores against the fraction of layers dropped -----------------------------------------
+
+
+QA = ["mmlu", "boolq", "arc_easy"]
+
+
+def figure_1d(scores: pd.DataFrame, profile: Profile) -> Figure:
+    """Figure 1d: one model, question answering and C4 loss, healed and unhealed."""
+    mine = scores[(scores.model == scores.model.iloc[0]) & (scores.strategy != "simple")]
+    return _by_family(mine, [*QA, "c4"], "figure_1d", profile)
 
 
 def figure_2(scores: pd.DataFrame, profile: Profile) -> Figure:
@@ -162,22 +92,37 @@ def figure_6(scores: pd.DataFrame, profile: Profile) -> Figure:
 
 def figure_5(scores: pd.DataFrame, profile: Profile) -> Figure:
     """Figure 5: simple (red) against similarity-informed pruning (blue), a column a treatment."""
-    tasks = ["mmlu", "boolq", "arc_easy", "c4"]
-    shown = in_units_of_chance(scores[scores.task.isin(tasks)])
-    treatments = [t for t in ("unhealed", "healed") if (shown.treatment == t).any()]
-    models = list(shown.model.unique())
-    columns = [(name, treatment) for name in models for treatment in treatments]
-    with plt.rc_context(STYLE):
-        figure, axes = _panels(len(tasks), len(columns))
-        for i, task in enumerate(tasks):
-            for axis, (name, treatment) in zip(axes[i], columns, strict=True):
-                mine = shown[(shown.task == task) & (shown.model == name)]
-                _reference_lines(axis, mine, "black")
-                for strategy, shade in STRATEGIES.items():
-                    curve = mine[(mine.strategy == strategy) & (mine.treatment == treatment)]
-                    _curve(axis, mine, curve, shade, treatment, strategy)
-                _label(axis, task, mine, f"{catalog.label(name)}, {treatment}" if i == 0 else "")
-        return save_figure(figure, shown, "figure_5", profile)
+    treatments = [t for t in ("unhealed", "healed") if (scores.treatment == t).any()]
+    columns = {
+        (model, treatment): f"{catalog.label(model)}, {treatment}"
+        for model in scores.model.unique()
+        for treatment in treatments
+    }
+    lines = {strategy: (shade, strategy) for strategy, shade in STRATEGIES.items()}
+    return _grid(
+        scores,
+        [*QA, "c4"],
+        columns,
+        lambda s, column: s[(s.model == column[0]) & s.treatment.isin(["unpruned", column[1]])],
+        lambda s: [(shade, text, s[s.strategy == key]) for key, (shade, text) in lines.items()],
+        "figure_5",
+        profile,
+    )
+
+
+def figure_7(scores: pd.DataFrame, profile: Profile) -> Figure:
+    """Figure 7: prompts of the question sets; columns `ablation` (order, number) of `variant`."""
+    return _ablation(scores, ["mmlu", "arc_easy"], "figure_7", profile)
+
+
+def figure_8(scores: pd.DataFrame, profile: Profile) -> Figure:
+    """Figure 8: the seed of healing; a line a `variant`."""
+    return _ablation(scores, ["mmlu", "arc_easy", "c4"], "figure_8", profile)
+
+
+def figure_9(scores: pd.DataFrame, profile: Profile) -> Figure:
+    """Figure 9: the LoRA rank, a line a `variant`; columns are the two strategies."""
+    return _ablation(scores, ["mmlu", "arc_easy", "c4"], "figure_9", profile)
 
 
 def in_units_of_chance(scores: pd.DataFrame) -> pd.DataFrame:
@@ -191,21 +136,65 @@ def in_units_of_chance(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _by_family(scores: pd.DataFrame, tasks: list[str], name: str, profile: Profile) -> Figure:
-    """Similarity-informed pruning: rows are tasks, columns families of models."""
-    shown = in_units_of_chance(scores[scores.task.isin(tasks) & (scores.strategy != "simple")])
-    families = list(dict.fromkeys(map(catalog.family, shown.model)))
+    """Similarity-informed pruning: a column a family of models, a line a model and treatment."""
+    families = list(dict.fromkeys(map(catalog.family, scores.model)))
+
+    def lines(panel: pd.DataFrame):
+        pruned = panel[panel.treatment != "unpruned"]
+        for (model, treatment), curve in pruned.groupby(["model", "treatment"], sort=False):
+            yield colour(model), f"{catalog.label(model)}, {treatment}", curve
+
+    return _grid(
+        scores[scores.strategy != "simple"],
+        tasks,
+        {family: family for family in families},
+        lambda s, family: s[s.model.map(catalog.family) == family],
+        lines,
+        name,
+        profile,
+    )
+
+
+def _ablation(scores: pd.DataFrame, tasks: list[str], name: str, profile: Profile) -> Figure:
+    """A column an `ablation`, a line a `variant`, each from its own unpruned score on."""
+    variants = list(dict.fromkeys(scores.variant))
+    shades = dict(zip(variants, sns.color_palette("viridis", len(variants)), strict=True))
+
+    def lines(panel: pd.DataFrame):
+        pruned = panel[panel.treatment != "unpruned"]
+        for variant, curve in pruned.groupby("variant", sort=False):
+            yield shades[variant], variant, curve
+
+    return _grid(
+        scores,
+        tasks,
+        {ablation: ablation for ablation in dict.fromkeys(scores.ablation)},
+        lambda s, ablation: s[s.ablation == ablation],
+        lines,
+        name,
+        profile,
+    )
+
+
+def _grid(scores, tasks, columns: dict, panel_of, lines_of, name: str, profile: Profile) -> Figure:
+    """A row of panels a task, a column a key of `columns` (with its title).
+
+    panel_of(scores, key) are the scores of a column, lines_of(panel) its lines: colour, text and
+    points. A line starts at the unpruned score; a point without a value is a gap.
+    """
+    shown = in_units_of_chance(scores[scores.task.isin(tasks)])
     with plt.rc_context(STYLE):
-        figure, axes = _panels(len(tasks), len(families))
+        figure, axes = _panels(len(tasks), len(columns))
         for i, task in enumerate(tasks):
-            for axis, family in zip(axes[i], families, strict=True):
-                mine = shown[(shown.task == task) & (shown.model.map(catalog.family) == family)]
-                for model, curves in mine.groupby("model", sort=False):
-                    _reference_lines(axis, curves, colour(model))
-                    pruned = curves[curves.treatment != "unpruned"]
-                    for treatment, curve in pruned.groupby("treatment"):
-                        text = f"{catalog.label(model)}, {treatment}"
-                        _curve(axis, curves, curve, colour(model), treatment, text)
-                _label(axis, task, mine, family if i == 0 else "")
+            for axis, (key, title) in zip(axes[i], columns.items(), strict=True):
+                panel = panel_of(shown[shown.task == task], key)
+                unpruned = panel[panel.treatment == "unpruned"]
+                alone = unpruned.model.nunique() < len(unpruned)
+                for model, rows in unpruned.groupby("model", sort=False):
+                    _reference_lines(axis, rows, "black" if alone else colour(model))
+                for shade, text, points in lines_of(panel):
+                    _curve(axis, unpruned, points, shade, text)
+                _label(axis, task, panel, title if i == 0 else "")
         return save_figure(figure, shown, name, profile)
 
 
@@ -217,15 +206,20 @@ def _panels(rows: int, columns: int):
     return figure, axes
 
 
-def _curve(axis, scores: pd.DataFrame, curve: pd.DataFrame, shade, treatment: str, text: str):
-    """One line from the unpruned score on, with an error bar of one standard error a point."""
-    points = pd.concat([scores[scores.treatment == "unpruned"], curve]).sort_values("fraction")
+def _curve(axis, unpruned: pd.DataFrame, points: pd.DataFrame, shade, text: str) -> None:
+    """One line from the unpruned score of its model (and variant) on; bars of one s.e."""
+    if points.empty:
+        return
+    first = points.iloc[0]
+    same = [c for c in ("model", "variant") if c in points and unpruned[c].notna().all()]
+    start = unpruned[(unpruned[same] == first[same]).all(axis=1)].head(1)
+    line = pd.concat([start, points]).sort_values("fraction")
     axis.errorbar(
-        points.fraction,
-        points.value,
-        points.standard_error,
+        line.fraction,
+        line.value,
+        line.standard_error,
         color=shade,
-        ls=TREATMENTS[treatment],
+        ls=TREATMENTS[first.treatment],
         marker=".",
         elinewidth=0.8,
         label=text,
@@ -234,7 +228,7 @@ def _curve(axis, scores: pd.DataFrame, curve: pd.DataFrame, shade, treatment: st
 
 def _reference_lines(axis, scores: pd.DataFrame, shade) -> None:
     """The unpruned score, chance, and for BoolQ what the commonest answer scores."""
-    for row in scores[scores.treatment == "unpruned"].itertuples():
+    for row in scores.itertuples():
         axis.axhline(row.value, color=shade, ls=TREATMENTS["unpruned"], lw=1, label="unpruned")
         axis.axhline(row.chance, color="grey", ls=(0, (5, 3)), lw=1, label="chance")
         if pd.notna(row.majority):

@@ -19,12 +19,24 @@ class Profile:
     c4_sequences: int  # C4 sequences for the loss
     c4_tokens: int
     arc_easy_questions: int
+    arc_easy_shots: int
     mmlu_subjects: int  # evenly spaced among the 57
     mmlu_questions: int  # per subject
     mmlu_shots: int
     boolq_questions: int
+    shot_order: int  # 0: as in the data set; else the seed of a shuffle
     deepest_fraction: float  # prune up to this fraction of the layers
     dense_fraction: float  # every block size up to here, every second one beyond
+    heal_fractions: tuple[float, ...]  # of the layers dropped where a healing is made
+    ablation_fractions: tuple[float, ...]  # the same for seeds and ranks
+    ablation_ranks: tuple[int, ...]
+    ablation_questions: int  # of ARC-Easy and a subject of MMLU, for each of many prompts
+    heal_steps: int  # optimizer steps; the paper: 5,000
+    heal_tokens: int  # tokens of a sequence; 16 sequences a step
+    heal_learning_rate: float
+    heal_rank: int
+    heal_warmup: int  # steps
+    heal_packed: bool  # full sequences, or one truncated and padded document each
     batch_tokens: int  # tokens a forward pass reads at once
 
     def block_sizes(self, num_layers: int) -> list[int]:
@@ -32,6 +44,26 @@ class Profile:
         dense = int(self.dense_fraction * num_layers)
         deepest = min(int(self.deepest_fraction * num_layers), num_layers - 1)
         return [n for n in range(1, deepest + 1) if n <= dense or (n - dense) % 2 == 0]
+
+    def healed_sizes(self, num_layers: int) -> list[int]:
+        """Numbers of layers dropped at which a healing is made."""
+        return _sizes(self.heal_fractions, num_layers)
+
+    def ablation_sizes(self, num_layers: int) -> list[int]:
+        """Numbers of layers dropped at which seeds and ranks are compared."""
+        return _sizes(self.ablation_fractions, num_layers)
+
+    def with_prompt(self, shots: int, order: int = 0) -> "Profile":
+        """The same with another prompt for the questions that have examples before them."""
+        count = self.ablation_questions
+        return replace(
+            self,
+            arc_easy_shots=shots,
+            mmlu_shots=shots,
+            shot_order=order,
+            arc_easy_questions=min(self.arc_easy_questions, count),
+            mmlu_questions=min(self.mmlu_questions, count),
+        )
 
     def limited(self, limit: int | None) -> "Profile":
         """The same profile with every count of sequences, questions and subjects cut to `limit`."""
@@ -43,7 +75,12 @@ class Profile:
         return replace(self, **cut)
 
 
+def _sizes(fractions: tuple[float, ...], num_layers: int) -> list[int]:
+    return sorted({max(1, round(fraction * num_layers)) for fraction in fractions})
+
+
 _COUNTS = {
+    "ablation_questions",
     "similarity_sequences",
     "c4_sequences",
     "arc_easy_questions",
@@ -56,19 +93,31 @@ QUICK = Profile(
     name="quick",
     models=("smollm2-135m",),
     dtype=None,
-    quantization=None,
+    quantization="nf4",
     source="wheels",
     similarity_sequences=256,
     similarity_tokens=128,
     c4_sequences=48,
     c4_tokens=128,
     arc_easy_questions=200,
+    arc_easy_shots=0,
     mmlu_subjects=4,
     mmlu_questions=20,
     mmlu_shots=5,
     boolq_questions=40,
+    shot_order=0,
     deepest_fraction=0.8,
     dense_fraction=0.5,
+    heal_fractions=(0.1, 0.2, 0.3, 0.4, 0.5),
+    ablation_fractions=(0.3,),
+    ablation_ranks=(2, 8, 64),
+    ablation_questions=60,
+    heal_steps=16,
+    heal_tokens=64,
+    heal_learning_rate=1e-3,
+    heal_rank=8,
+    heal_warmup=2,
+    heal_packed=True,
     batch_tokens=2048,
 )
 
@@ -78,6 +127,7 @@ PROFILES = {
         name="smoke",
         models=("tiny-random",),
         dtype="float32",
+        quantization=None,
         similarity_sequences=20,
         similarity_tokens=24,
         c4_sequences=6,
@@ -87,6 +137,11 @@ PROFILES = {
         mmlu_questions=4,
         mmlu_shots=2,
         boolq_questions=4,
+        heal_fractions=(0.25, 0.5),
+        ablation_ranks=(2, 8),
+        ablation_questions=4,
+        heal_steps=3,
+        heal_tokens=16,
     ),
     "quick": QUICK,
     "laptop": replace(
@@ -98,6 +153,10 @@ PROFILES = {
         arc_easy_questions=570,
         mmlu_subjects=12,
         boolq_questions=200,
+        ablation_fractions=(0.2, 0.3),
+        ablation_questions=120,
+        heal_steps=48,
+        heal_warmup=4,
         dense_fraction=0.8,
     ),
     "paper": replace(
@@ -122,20 +181,39 @@ PROFILES = {
         mmlu_questions=1_534,  # the largest subject: all 14,042 questions
         boolq_questions=3_270,
         dense_fraction=0.8,
+        heal_fractions=tuple(n / 16 for n in range(1, 13)),
+        ablation_fractions=tuple(n / 16 for n in range(1, 13)),
+        ablation_ranks=(2, 4, 8, 16, 32, 64),
+        ablation_questions=1_534,
+        heal_steps=5_000,
+        heal_tokens=2048,
+        heal_learning_rate=3e-4,
+        heal_rank=64,
+        heal_warmup=100,
+        heal_packed=False,
         batch_tokens=16_384,
     ),
 }
 
 
-def get(name: str, models: list[str] | None = None, limit: int | None = None) -> Profile:
+def get(
+    name: str,
+    models: list[str] | None = None,
+    limit: int | None = None,
+    steps: int | None = None,
+) -> Profile:
     """The profile `name` (smoke, quick, laptop or paper).
 
-    models replaces its models, limit cuts its counts. Raises ValueError for an unknown profile
-    or model, before anything is loaded.
+    models replaces its models, limit cuts its counts, steps its healing steps. Raises ValueError
+    for an unknown profile or model, before anything is loaded.
     """
     if name not in PROFILES:
         raise ValueError(f"Unknown profile {name!r}: choose one of {', '.join(PROFILES)}.")
     profile = PROFILES[name].limited(limit)
+    if steps is not None:
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+            raise ValueError(f"STEPS must be a whole number of at least 1, not {steps!r}.")
+        profile = replace(profile, heal_steps=min(profile.heal_steps, steps))
     if models:
         profile = replace(profile, models=tuple(models))
     for model in profile.models:

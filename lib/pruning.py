@@ -80,7 +80,8 @@ def only_layers(model, keep: Sequence[int]) -> Iterator[nn.ModuleList]:
     """The model with only the layers `keep`, in that order; yields them; restores on exit."""
     layers = decoder_layers(model)
     decoder, name = model.get_decoder(), layers_attribute(model)
-    kept = nn.ModuleList(layers[l] for l in keep)
+    staying = [layers[l] for l in keep]
+    kept = nn.ModuleList(staying)
     configs = {
         id(c): c for c in (decoder_config(model), model.config.get_text_config(decoder=True))
     }
@@ -89,12 +90,12 @@ def only_layers(model, keep: Sequence[int]) -> Iterator[nn.ModuleList]:
         for config, entries in before:
             for key, value in entries.items():
                 setattr(config, key, _followed(key, value, keep))
-        _number(kept)
+        _number(staying, range(len(keep)))
         setattr(decoder, name, kept)
         yield kept
     finally:
         setattr(decoder, name, layers)
-        _number(layers)
+        _number(staying, keep)
         for config, entries in before:
             for key, value in entries.items():
                 setattr(config, key, value)
@@ -128,9 +129,9 @@ def _followed(key: str, value, keep: Sequence[int]):
     return type(value)(value[l] for l in keep)
 
 
-def _number(layers: nn.ModuleList) -> None:
-    """Give every module of layer i the layer_idx i (it addresses the key-value cache)."""
-    for index, layer in enumerate(layers):
+def _number(layers: list[nn.Module], indices: Sequence[int]) -> None:
+    """Give every module of each layer its layer_idx (it addresses the key-value cache)."""
+    for index, layer in zip(indices, layers, strict=True):
         for module in layer.modules():
             if isinstance(getattr(module, "layer_idx", None), int):
                 module.layer_idx = index

@@ -85,6 +85,11 @@ def load_or_compute(kind: str, params: dict, compute: Callable[[], dict]) -> dic
     return record
 
 
+def discard(kind: str, params: dict) -> None:
+    """Forget a measurement, so that it is made again."""
+    location(kind, params).unlink(missing_ok=True)
+
+
 def environment() -> dict:
     """What the numbers were made with."""
     packages = ("torch", "transformers", "bitsandbytes", "datasets")

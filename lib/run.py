@@ -33,6 +33,11 @@ NOTEBOOKS = {
         "01_similarity_heatmaps", ("figure_1a", "figure_1b", "figure_1c", "figure_4"), 1
     ),
     "02": Notebook("02_pruning_curves", ("figure_2", "figure_3", "figure_5", "figure_6"), 5),
+    "03": Notebook("03_healing", ("figure_1d", "figure_2", "figure_3", "figure_6"), 10),
+    "04": Notebook("04_simple_vs_similarity", ("figure_5",), 1),
+    "05": Notebook("05_ablation_prompts", ("figure_7",), 3),
+    "06": Notebook("06_ablation_seeds", ("figure_8",), 2),
+    "07": Notebook("07_ablation_lora_rank", ("figure_9",), 4),
 }
 
 
@@ -104,6 +109,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--limit", type=int, metavar="N", help="cut every count of the profile to N"
     )
+    parser.add_argument("--steps", type=int, metavar="N", help="heal for at most N steps")
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="other notebook parameters"
     )
@@ -112,8 +118,13 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def parameters_of(options: argparse.Namespace) -> dict:
     """Notebook parameters from the command line, checked before anything runs."""
-    profiles.get(options.profile, options.models, options.limit)
-    parameters = {"PROFILE": options.profile, "MODELS": options.models, "LIMIT": options.limit}
+    profiles.get(options.profile, options.models, options.limit, options.steps)
+    parameters = {
+        "PROFILE": options.profile,
+        "MODELS": options.models,
+        "LIMIT": options.limit,
+        "STEPS": options.steps,
+    }
     for pair in options.set:
         name, separator, value = pair.partition("=")
         if not separator:

@@ -158,7 +158,7 @@ def measure(name: str, profile: Profile) -> BlockDistances:
     }
 
     def compute() -> dict:
-        model, tokenizer = models.load(name, dtype=profile.dtype, quantization=profile.quantization)
+        model, tokenizer = models.base(name, profile)
         texts = data.c4("validation", profile.source, profile.similarity_sequences)
         found = block_distances(
             model,

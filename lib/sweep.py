@@ -8,7 +8,6 @@ something is scored. Layer applications: L + the sum of the layers after each cu
 """
 
 import copy
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -19,15 +18,11 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import DynamicCache
 
-from lib import evaluation, models, results
+from lib import evaluation
 from lib.batches import Own, bundles
 from lib.evaluation import Row, Task
 from lib.models import decoder_config, decoder_layers, logits, residual_stream
-from lib.profiles import Profile
-from lib.pruning import UNPRUNED, Block, only_layers, similarity_block, simple_block
-from lib.similarity import BlockDistances
-
-VERSION = 1  # bumped by hand when the numbers of `measure` change
+from lib.pruning import UNPRUNED, Block, only_layers
 
 HEAD_POSITIONS = 128  # logits of this many positions are held at once
 
@@ -96,93 +91,6 @@ def log_probabilities(
                 for place, values in zip(own.places, scored(model, states, own), strict=True):
                     outputs[block][place] = values
     return outputs
-
-
-def measure(name: str, profile: Profile, blocks: Sequence[Block], tasks: list[str]) -> pd.DataFrame:
-    """Scores of model `name`, unpruned and without each block; tasks are keys of evaluation.KINDS.
-
-    What the results hold is read, what is missing is swept and stored, one result per block and
-    task. The columns are those of `sweep` without the values of single examples, and profile,
-    model, dtype, quantization, fraction (of layers dropped), chance, majority and shots.
-    """
-    blocks = list(dict.fromkeys([UNPRUNED, *blocks]))
-    identity = models.identity(name, profile)
-    loaded = None
-    records = []
-    for task in tasks:
-        keys = {block: _params(identity, profile, task, block) for block in blocks}
-        missing = [block for block in blocks if results.load("scores", keys[block]) is None]
-        if missing:
-            loaded = loaded or models.load(
-                name, dtype=profile.dtype, quantization=profile.quantization
-            )
-            _sweep_and_store(*loaded, profile, task, {block: keys[block] for block in missing})
-        for block in blocks:
-            records.append(_tidy(profile, results.load("scores", keys[block])))
-    return pd.DataFrame(records)
-
-
-def curves(
-    name: str, profile: Profile, distances: BlockDistances, tasks: list[str]
-) -> pd.DataFrame:
-    """The pruning curves of both strategies: `measure`, with columns strategy and treatment.
-
-    The unpruned model is a row of its own (strategy "none", treatment "unpruned").
-    """
-    num_layers = distances.num_layers
-    sizes = profile.block_sizes(num_layers)
-    chosen = {
-        "similarity": [similarity_block(distances, n) for n in sizes],
-        "simple": [simple_block(num_layers, n) for n in sizes],
-    }
-    scores = measure(name, profile, [*chosen["similarity"], *chosen["simple"]], tasks)
-    scores["fraction"] = scores.block_size / num_layers
-    parts = [scores[scores.block_size == 0].assign(strategy="none", treatment="unpruned")]
-    for strategy, blocks in chosen.items():
-        wanted = pd.MultiIndex.from_tuples([(b.start, b.size) for b in blocks])
-        mine = pd.MultiIndex.from_frame(scores[["block_start", "block_size"]]).isin(wanted)
-        parts.append(scores[mine].assign(strategy=strategy, treatment="unhealed"))
-    return pd.concat(parts, ignore_index=True)
-
-
-def _params(identity: dict, profile: Profile, task: str, block: Block) -> dict:
-    where = {"block_start": block.start, "block_size": block.size}
-    how = {"batch_tokens": profile.batch_tokens, "version": VERSION}
-    return identity | evaluation.params(task, profile) | where | how
-
-
-def _sweep_and_store(model, tokenizer, profile: Profile, name: str, keys: dict) -> None:
-    """Sweep one task over the blocks of `keys` and store a result each."""
-    task = evaluation.task(name, profile)
-    start = time.monotonic()
-    scores = sweep(model, tokenizer, list(keys), [task], profile.batch_tokens)
-    seconds = (time.monotonic() - start) / len(scores)
-    for row in scores.itertuples():
-        block = Block(row.block_start, row.block_size)
-        if block in keys:
-            values = {
-                "value": row.value,
-                "standard_error": row.standard_error,
-                "n": row.n,
-                "examples": row.examples.tolist(),
-                "weights": row.weights.tolist(),
-                "chance": task.chance(model.config.get_text_config().vocab_size),
-                "majority": task.majority,
-            }
-            results.save("scores", keys[block], values, seconds)
-
-
-def _tidy(profile: Profile, record: dict) -> dict:
-    """A stored result as a row of a figure's CSV."""
-    params, values = record["params"], record["values"]
-    told = ("model", "dtype", "quantization", "block_start", "block_size", "task")
-    found = ("value", "standard_error", "n", "chance", "majority")
-    return (
-        {"profile": profile.name}
-        | {key: params[key] for key in told}
-        | {key: values[key] for key in found}
-        | {"shots": params.get("shots")}
-    )
 
 
 # ---- one batch through every block ---------------------------------------------------------

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from lib import profiles, results, similarity, sweep
+from lib import curves, models, profiles, results
 from lib.pruning import UNPRUNED, Block
 
 PARAMS = {"model": "tiny", "revision": "abc", "block_start": 3, "version": 1}
@@ -61,8 +61,8 @@ def test_names_cannot_leave_the_folder(output):
 def test_each_depth_has_its_own_score(output):
     """A cache that is not keyed by the block gives every depth the unpruned score."""
     smoke = profiles.get("smoke")
-    table = sweep.measure("tiny-random", smoke, [Block(1, 2), Block(3, 2)], ["c4"])
-    again = sweep.measure("tiny-random", smoke, [Block(3, 2), Block(1, 2)], ["c4"])
+    table = curves.measure("tiny-random", smoke, [Block(1, 2), Block(3, 2)], ["c4"])
+    again = curves.measure("tiny-random", smoke, [Block(3, 2), Block(1, 2)], ["c4"])
     assert table.value.nunique() == 3
     assert again.value.tolist() == [table.value[0], table.value[2], table.value[1]]
     assert len(list((output / "data/results/scores").iterdir())) == 3
@@ -70,17 +70,17 @@ def test_each_depth_has_its_own_score(output):
 
 def test_only_what_is_missing_is_measured(output, monkeypatch):
     smoke = profiles.get("smoke")
-    sweep.measure("tiny-random", smoke, [Block(1, 2)], ["c4"])
+    curves.measure("tiny-random", smoke, [Block(1, 2)], ["c4"])
     asked = []
-    real = sweep.sweep
+    real = curves.sweep
 
     def spy(model, tokenizer, blocks, tasks, batch_tokens):
         asked.extend(blocks)
         return real(model, tokenizer, blocks, tasks, batch_tokens)
 
-    monkeypatch.setattr(sweep, "sweep", spy)
-    sweep.measure("tiny-random", smoke, [Block(1, 2), Block(2, 2)], ["c4"])
+    monkeypatch.setattr(curves, "sweep", spy)
+    curves.measure("tiny-random", smoke, [Block(1, 2), Block(2, 2)], ["c4"])
     assert asked == [Block(2, 2)]
-    monkeypatch.setattr(similarity.models, "load", lambda *a, **k: pytest.fail("loaded again"))
-    table = sweep.measure("tiny-random", smoke, [Block(1, 2), Block(2, 2), UNPRUNED], ["c4"])
+    monkeypatch.setattr(models, "base", lambda *a, **k: pytest.fail("loaded again"))
+    table = curves.measure("tiny-random", smoke, [Block(1, 2), Block(2, 2), UNPRUNED], ["c4"])
     assert len(table) == 3

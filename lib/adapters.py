@@ -1,0 +1,123 @@
+"""LoRA adapters on the FFN projections of a pruned model: put on, taken off, saved, merged."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import transformers
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from lib.models import decoder_layers
+from lib.pruning import Block, dropped, save_pruned
+
+FFN = ("mlp", "feed_forward", "ffn", "fc1", "fc2")  # what decoders call their FFN, or its parts
+
+
+def ffn_projections(model) -> list[str]:
+    """Full paths of the FFN projections of every decoder layer, and of nothing else.
+
+    By full path, because a bare name (`c_proj`, `fc1`) may also match attention or vision parts.
+    """
+    layers = set(decoder_layers(model))
+    names = [
+        f"{path}.{name}"
+        for path, layer in model.named_modules()
+        if layer in layers
+        for name, module in layer.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D)) and name.split(".")[0] in FFN
+    ]
+    if not names:
+        raise ValueError(f"{type(model).__name__} has no FFN that is called {' or '.join(FFN)}.")
+    return names
+
+
+@contextmanager
+def fresh(model, recipe) -> Iterator[PeftModel]:
+    """The model with a new LoRA adapter on its FFN projections, for training; gone on exit."""
+    transformers.set_seed(recipe.seed)
+    config = LoraConfig(
+        r=recipe.rank,
+        lora_alpha=recipe.rank,
+        lora_dropout=recipe.dropout,
+        target_modules=ffn_projections(model),
+        task_type="CAUSAL_LM",
+    )
+    with _unwrapped_after(model):
+        yield get_peft_model(model, config)
+
+
+@contextmanager
+def attached(model, block: Block, adapter: str | Path) -> Iterator[PeftModel]:
+    """The model without `block` and with the adapter that healed it; both undone on exit."""
+    with dropped(model, block), _unwrapped_after(model):
+        yield PeftModel.from_pretrained(model, adapter).eval()
+
+
+@contextmanager
+def _unwrapped_after(model) -> Iterator[None]:
+    """Whatever adapter the model gets inside is gone on exit, and training flags are restored."""
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    training, use_cache = model.training, model.config.use_cache
+    modules = dict(model.named_modules())
+    try:
+        yield
+    finally:
+        for name, module in modules.items():
+            parent, _, child = name.rpartition(".")
+            if name and getattr(modules[parent], child) is not module:
+                setattr(modules[parent], child, module)
+        for attribute in ("peft_config", "_hf_peft_config_loaded"):
+            model.__dict__.pop(attribute, None)
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+            parameter.grad = None
+        model.config.use_cache = use_cache
+        model.train(training)
+
+
+def save(wrapped: PeftModel, folder: Path) -> Path:
+    """Save an adapter whole or not at all; return its folder."""
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    wrapped.save_pretrained(part)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(part, folder)
+    return folder
+
+
+def save_merged(
+    model, tokenizer, block: Block, adapter: str | Path, folder: str | Path, card: str
+) -> Path:
+    """Save the healed model as an ordinary HF checkpoint: block dropped, adapter merged.
+
+    `card` becomes its README.md; the adapter goes along in the folder `adapter`. The weights of
+    `model` are as before afterwards.
+    """
+    with attached(model, block, adapter) as wrapped:
+        before = {name: p.detach().clone() for name, p in _base_weights(wrapped).items()}
+        wrapped.merge_adapter()
+    try:
+        saved = save_pruned(model, tokenizer, block, folder)
+    finally:
+        with dropped(model, block), torch.no_grad():
+            for name, weight in before.items():
+                model.get_parameter(name).copy_(weight)
+    shutil.copytree(adapter, saved / "adapter")
+    (saved / "README.md").write_text(card, encoding="utf-8")
+    return saved
+
+
+def _base_weights(wrapped: PeftModel) -> dict[str, torch.Tensor]:
+    """The weights that an adapter would be merged into, by their path in the bare model."""
+    layers = wrapped.base_model.model.named_modules()
+    return {
+        f"{name}.weight": module.get_base_layer().weight
+        for name, module in layers
+        if isinstance(module, LoraLayer)
+    }

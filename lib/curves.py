@@ -1,0 +1,225 @@
+"""Measured scores of pruned models, healed or not, as tidy tables; read from results if there."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+
+import pandas as pd
+
+from lib import adapters, evaluation, healing, models, paths, results
+from lib.profiles import Profile
+from lib.pruning import UNPRUNED, Block, similarity_block, simple_block
+from lib.similarity import BlockDistances
+from lib.sweep import sweep
+
+VERSION = 1  # bumped by hand when the numbers of a score change
+STRATEGIES = ("similarity", "simple")
+
+
+def measure(name: str, profile: Profile, blocks: Sequence[Block], tasks: list[str]) -> pd.DataFrame:
+    """Scores of model `name`, unpruned and without each block; tasks are keys of evaluation.KINDS.
+
+    What the results hold is read; what is missing is swept and stored, one result per block and
+    task. The columns are those of `sweep`, and profile,
+    model, dtype, quantization, fraction (of layers dropped), chance, majority and shots.
+    """
+    blocks = list(dict.fromkeys([UNPRUNED, *blocks]))
+    identity = models.identity(name, profile)
+    records = []
+    for task in tasks:
+        keys = {block: _params(identity, profile, task, block) for block in blocks}
+        missing = [block for block in blocks if results.load("scores", keys[block]) is None]
+        if missing:
+            model, tokenizer = models.base(name, profile)
+            _sweep_and_store(model, tokenizer, profile, task, {b: keys[b] for b in missing})
+        records += [_tidy(profile, results.load("scores", keys[block])) for block in blocks]
+    return pd.DataFrame(records)
+
+
+def unhealed(
+    name: str, profile: Profile, distances: BlockDistances, tasks: list[str]
+) -> pd.DataFrame:
+    """The pruning curves of both strategies: `measure`, with columns strategy and treatment.
+
+    The unpruned model is a row of its own (strategy "none", treatment "unpruned").
+    """
+    num_layers = distances.num_layers
+    chosen = {s: blocks_of(s, distances, profile.block_sizes(num_layers)) for s in STRATEGIES}
+    scores = measure(name, profile, [*chosen["similarity"], *chosen["simple"]], tasks)
+    scores["fraction"] = scores.block_size / num_layers
+    parts = [scores[scores.block_size == 0].assign(strategy="none", treatment="unpruned")]
+    for strategy, blocks in chosen.items():
+        wanted = pd.MultiIndex.from_tuples([(b.start, b.size) for b in blocks])
+        mine = pd.MultiIndex.from_frame(scores[["block_start", "block_size"]]).isin(wanted)
+        parts.append(scores[mine].assign(strategy=strategy, treatment="unhealed"))
+    return pd.concat(parts, ignore_index=True)
+
+
+def healed(
+    name: str,
+    profile: Profile,
+    distances: BlockDistances,
+    tasks: list[str],
+    strategies: Sequence[str] = STRATEGIES,
+    sizes: Sequence[int] | None = None,
+    **changes,
+) -> pd.DataFrame:
+    """Scores after healing, in the columns of `unhealed` and with seed and rank.
+
+    sizes: by default the profile's. changes: of the recipe, as rank=2 or seed=1. A healing that
+    diverged or ran out of memory has no score: its rows say so in `status`, with no value.
+    """
+    recipe = healing.recipe(name, profile, **changes)
+    sizes = sizes or profile.healed_sizes(distances.num_layers)
+    records = []
+    for strategy in strategies:
+        for block in blocks_of(strategy, distances, sizes):
+            for row in _healed_scores(name, profile, block, recipe, tasks):
+                records.append(row | {"strategy": strategy, "treatment": "healed"})
+    table = pd.DataFrame(records)
+    table["fraction"] = table.block_size / distances.num_layers
+    return table
+
+
+def variants(
+    name: str,
+    distances: BlockDistances,
+    tasks: list[str],
+    ablations: dict[str, dict[str, tuple[Profile, dict]]],
+    sizes_of: Callable[[int], list[int]],
+) -> pd.DataFrame:
+    """Healed scores of variants of a measurement, with columns ablation and variant.
+
+    ablations: ablation -> variant -> (profile, changes of the recipe). An ablation that is called
+    like a strategy uses it, others the similarity-informed one. sizes_of: block sizes, given L.
+    """
+    sizes = sizes_of(distances.num_layers)
+    parts = []
+    for ablation, chosen in ablations.items():
+        strategies = [ablation] if ablation in STRATEGIES else ["similarity"]
+        for variant, (profile, changes) in chosen.items():
+            unpruned = measure(name, profile, [], tasks)
+            unpruned = unpruned.assign(fraction=0.0, strategy="none", treatment="unpruned")
+            after = healed(name, profile, distances, tasks, strategies, sizes, **changes)
+            both = pd.concat([unpruned, after], ignore_index=True)
+            parts.append(both.assign(ablation=ablation, variant=variant))
+    return pd.concat(parts, ignore_index=True)
+
+
+def healing_table(name: str, profile: Profile, distances: BlockDistances) -> pd.DataFrame:
+    """How each healing of notebook 03 went, one row each."""
+    recipe = healing.recipe(name, profile)
+    rows = []
+    for strategy in STRATEGIES:
+        for block in blocks_of(strategy, distances, profile.healed_sizes(distances.num_layers)):
+            record = heal(name, profile, block, recipe)
+            values = record["values"]
+            ends = values["losses"] or [None]
+            rows.append(
+                {
+                    "strategy": strategy,
+                    "block_start": block.start,
+                    "block_size": block.size,
+                    "status": values["status"],
+                    "first_loss": ends[0],
+                    "last_loss": ends[-1],
+                    "tokens": values["real_tokens"],
+                    "epochs": values["epochs"],
+                    "seconds": record["seconds"],
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def blocks_of(strategy: str, distances: BlockDistances, sizes: Sequence[int]) -> list[Block]:
+    """The blocks of a strategy, "similarity" or "simple"."""
+    if strategy == "similarity":
+        return [similarity_block(distances, size) for size in sizes]
+    return [simple_block(distances.num_layers, size) for size in sizes]
+
+
+def heal(name: str, profile: Profile, block: Block, recipe: healing.Recipe) -> dict:
+    """The stored record of a healing, made first if it is missing or its adapter is gone."""
+    params = _healing_params(models.identity(name, profile), block, recipe)
+    folder = paths.RESULTS / "adapters" / results.key("healing", params)[:20]
+    if not (folder / "adapter").exists():
+        results.discard("healing", params)
+
+    def compute() -> dict:
+        model, tokenizer = models.base(name, profile)
+        found = asdict(healing.heal(model, tokenizer, block, recipe, folder))
+        return found | {"adapter": None if found["adapter"] is None else folder.name}
+
+    return results.load_or_compute("healing", params, compute)
+
+
+def _healed_scores(name, profile: Profile, block: Block, recipe, tasks: list[str]) -> list[dict]:
+    """A tidy row per task of one healed model; healed only if a score is missing."""
+    identity = models.identity(name, profile)
+    cure = _healing_params({}, block, recipe)
+    keys = {task: _params(identity, profile, task, block) | cure for task in tasks}
+    missing = {task: key for task, key in keys.items() if results.load("scores", key) is None}
+    if missing:
+        values = heal(name, profile, block, recipe)["values"]
+        if values["status"] != "ok":
+            return [_without_value(profile, key, values["status"]) for key in keys.values()]
+        model, tokenizer = models.base(name, profile)
+        adapter = paths.RESULTS / "adapters" / values["adapter"] / "adapter"
+        with adapters.attached(model, block, adapter):
+            for task, key in missing.items():
+                _sweep_and_store(model, tokenizer, profile, task, {UNPRUNED: key})
+    return [_tidy(profile, results.load("scores", key)) for key in keys.values()]
+
+
+def _params(identity: dict, profile: Profile, task: str, block: Block) -> dict:
+    where = {"block_start": block.start, "block_size": block.size}
+    how = {"batch_tokens": profile.batch_tokens, "version": VERSION}
+    return identity | evaluation.params(task, profile) | where | how
+
+
+def _healing_params(identity: dict, block: Block, recipe: healing.Recipe) -> dict:
+    where = {"block_start": block.start, "block_size": block.size}
+    return identity | where | healing.params(recipe)
+
+
+def _sweep_and_store(model, tokenizer, profile: Profile, name: str, keys: dict) -> None:
+    """Sweep one task over the blocks of `keys` and store a result each."""
+    task = evaluation.task(name, profile)
+    start = time.monotonic()
+    scores = sweep(model, tokenizer, list(keys), [task], profile.batch_tokens)
+    seconds = (time.monotonic() - start) / len(scores)
+    for row in scores.itertuples():
+        block = Block(row.block_start, row.block_size)
+        if block in keys:
+            values = {
+                "value": row.value,
+                "standard_error": row.standard_error,
+                "n": row.n,
+                "examples": row.examples.tolist(),
+                "weights": row.weights.tolist(),
+                "chance": task.chance(model.config.get_text_config().vocab_size),
+                "majority": task.majority,
+            }
+            results.save("scores", keys[block], values, seconds)
+
+
+def _tidy(profile: Profile, record: dict) -> dict:
+    """A stored score as a row of a figure's CSV."""
+    found = ("value", "standard_error", "n", "chance", "majority", "examples", "weights")
+    values = {key: record["values"][key] for key in found}
+    return _described(profile, record["params"]) | values | {"status": "ok"}
+
+
+def _without_value(profile: Profile, params: dict, status: str) -> dict:
+    """A row for a model that could not be healed: drawn as missing."""
+    return _described(profile, params) | {"status": status}
+
+
+def _described(profile: Profile, params: dict) -> dict:
+    told = ("model", "dtype", "quantization", "block_start", "block_size", "task")
+    recipe = params.get("recipe", {})
+    return (
+        {"profile": profile.name}
+        | {key: params[key] for key in told}
+        | {"shots": params.get("shots"), "seed": recipe.get("seed"), "rank": recipe.get("rank")}
+    )

@@ -1,0 +1,218 @@
+"""Heal a pruned model: a short LoRA fine-tune of its FFN projections on C4 (the paper's QLoRA).
+
+HF Trainer and peft do the work. This module fixes the recipe, the order of the data, what counts
+as a complete checkpoint, and that the model comes back as it was.
+"""
+
+import json
+import math
+import os
+import random
+import shutil
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from lib import adapters, catalog, checkpoints, data
+from lib.profiles import Profile
+from lib.pruning import Block, dropped
+
+VERSION = 1  # bumped by hand when what `heal` leaves changes
+CHECKPOINTS = 8  # a healing leaves this many on its way
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One healing (section 3 of the paper's appendix). LoRA alpha equals the rank."""
+
+    steps: int
+    max_tokens: int  # a sequence's length
+    learning_rate: float  # at its peak; cosine schedule after the warm-up
+    rank: int
+    warmup_steps: int
+    packed: bool  # documents joined and cut into full sequences, or truncated and padded
+    source: str  # of the documents, as in a profile
+    batch: int = 16  # sequences a step, whatever the micro-batch
+    dropout: float = 0.05
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Healed:
+    """What a healing left. status: "ok", "diverged" (loss not finite) or "oom"."""
+
+    adapter: Path | None  # a peft adapter, in the numbering of the pruned model
+    losses: list[float]  # training loss of each step, nats
+    status: str
+    micro_batch: int
+    epochs: float  # how often the documents were read
+    real_tokens: int  # tokens trained on, padding not counted
+
+
+def recipe(name: str, profile: Profile, **changes) -> Recipe:
+    """The recipe of model `name` in `profile`; the paper's own, for its models in `paper`."""
+    found = Recipe(
+        steps=profile.heal_steps,
+        max_tokens=profile.heal_tokens,
+        learning_rate=profile.heal_learning_rate,
+        rank=profile.heal_rank,
+        warmup_steps=profile.heal_warmup,
+        packed=profile.heal_packed,
+        source=profile.source,
+    )
+    own = catalog.MODELS[name].healing if name in catalog.MODELS else None
+    if profile.name == "paper" and own:
+        found = replace(
+            found, max_tokens=own.max_tokens, learning_rate=own.learning_rate, rank=own.rank
+        )
+    return replace(found, **changes)
+
+
+def params(recipe: Recipe) -> dict:
+    """What a result's key says of a healing."""
+    told = {"recipe": asdict(recipe), "healing_version": VERSION}
+    return told | data.healing_identity(recipe.source)
+
+
+def heal(
+    model, tokenizer, block: Block, recipe: Recipe, folder: str | Path, micro_batch: int = 16
+) -> Healed:
+    """Fine-tune LoRA adapters of the model without `block`, and keep them in `folder`.
+
+    Goes on from the newest complete checkpoint in `folder`, if a call was interrupted there.
+    Halves the micro-batch when memory runs out; the global batch stays. The model comes back
+    undropped and without adapter, also after an error.
+    """
+    folder = Path(folder)
+    if (folder / "healed.json").exists():
+        return _finished(folder)
+    sequences, epochs = training_sequences(tokenizer, recipe)
+    losses, status, adapter = [], "oom", None
+    while micro_batch and status == "oom":
+        try:
+            with dropped(model, block), adapters.fresh(model, recipe) as wrapped:
+                losses = _train(wrapped, tokenizer, sequences, recipe, folder, micro_batch)
+                status = "ok" if all(map(math.isfinite, losses)) else "diverged"
+                if status == "ok":
+                    adapter = adapters.save(wrapped, folder / "adapter")
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            micro_batch //= 2
+    losses = [loss for loss in losses if math.isfinite(loss)]
+    tokens = sum(len(sequence["input_ids"]) for sequence in sequences)
+    return _finish(folder, Healed(adapter, losses, status, micro_batch, epochs, tokens))
+
+
+# ---- training ------------------------------------------------------------------------------
+
+
+class _InOrder(Trainer):
+    """Reads the training set in the order that the recipe's seed has fixed."""
+
+    def _get_train_sampler(self, train_dataset=None):
+        return torch.utils.data.SequentialSampler(train_dataset or self.train_dataset)
+
+
+class _Watch(TrainerCallback):
+    """Seals each checkpoint once it is whole; stops when the loss is no longer finite."""
+
+    def on_save(self, args, state, control, **kwargs):
+        checkpoints.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if not math.isfinite((logs or {}).get("loss", 0.0)):
+            control.should_training_stop = True
+
+
+def _train(wrapped, tokenizer, sequences, recipe: Recipe, folder: Path, micro_batch: int):
+    """Train from the newest complete checkpoint on; the loss of each step."""
+    trainer = _InOrder(
+        model=wrapped,
+        args=_training_arguments(recipe, folder, micro_batch, wrapped.device.type == "cpu"),
+        train_dataset=sequences,
+        data_collator=DataCollatorForSeq2Seq(tokenizer),
+        callbacks=[_Watch()],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    start = checkpoints.newest_complete(folder)
+    trainer.train(resume_from_checkpoint=str(start) if start else None)
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def _training_arguments(recipe: Recipe, folder: Path, micro_batch: int, on_cpu: bool):
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=recipe.steps,
+        per_device_train_batch_size=micro_batch,
+        gradient_accumulation_steps=recipe.batch // micro_batch,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=recipe.warmup_steps,
+        seed=recipe.seed,
+        full_determinism=True,
+        save_strategy="steps",
+        save_steps=max(1, recipe.steps // CHECKPOINTS),
+        save_total_limit=2,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        report_to=[],
+        use_cpu=on_cpu,
+        dataloader_pin_memory=not on_cpu,
+        remove_unused_columns=False,
+    )
+
+
+def _out_of_memory(error: Exception) -> bool:
+    told = ("out of memory", "can't allocate memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(t in str(error).lower() for t in told)
+
+
+def _finish(folder: Path, found: Healed) -> Healed:
+    """Write what the healing left, last of all, and drop its checkpoints."""
+    told = asdict(found) | {"adapter": None if found.adapter is None else found.adapter.name}
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / "healed.json.part"
+    part.write_text(json.dumps(told))
+    os.replace(part, folder / "healed.json")
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    return found
+
+
+def _finished(folder: Path) -> Healed:
+    told = json.loads((folder / "healed.json").read_text())
+    adapter = folder / told.pop("adapter") if told["adapter"] else told.pop("adapter")
+    return Healed(adapter=adapter, **told)
+
+
+# ---- data ----------------------------------------------------------------------------------
+
+
+def training_sequences(tokenizer, recipe: Recipe) -> tuple[list[dict], float]:
+    """All sequences of the run in the order they are read, and how many epochs that is.
+
+    Packed: documents joined by the end-of-text token and cut into sequences of max_tokens. Else
+    each document is one sequence, truncated; batches pad it, with no loss on the padding.
+    Documents are shuffled anew each epoch, by the seed.
+    """
+    wanted = recipe.steps * recipe.batch
+    ids = tokenizer(data.healing_texts(recipe.source, wanted)).input_ids
+    order = random.Random(recipe.seed)
+    sequences, stream, first_epoch = [], [], 0
+    while len(sequences) < wanted:
+        for document in order.sample(ids, len(ids)):
+            if not recipe.packed:
+                sequences.append(document[: recipe.max_tokens])
+                continue
+            stream += [*document, tokenizer.eos_token_id]
+            while len(stream) >= recipe.max_tokens:
+                sequences.append(stream[: recipe.max_tokens])
+                stream = stream[recipe.max_tokens :]
+        first_epoch = first_epoch or max(len(sequences), 1)
+    chosen = [{"input_ids": s, "labels": s} for s in sequences[:wanted]]
+    return chosen, round(wanted / first_epoch, 3)

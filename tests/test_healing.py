@@ -1,0 +1,351 @@
+"""Healing: trust in the gradient, resume byte for byte, and a model that comes back whole."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import bitsandbytes
+import pytest
+import torch
+from conftest import ARCHITECTURES, tiny
+from peft import PeftModel
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from lib import adapters, checkpoints, healing, models, profiles
+from lib.models import decoder_layers
+from lib.pruning import Block, dropped
+
+SMOKE = profiles.get("smoke")
+BLOCK = Block(3, 2)
+RECIPE = replace(healing.recipe("tiny-random", SMOKE), steps=6, learning_rate=0.05)
+WEIGHTS = "adapter_model.safetensors"
+
+
+@pytest.fixture
+def base():
+    return models.load("tiny-random", dtype="float32")
+
+
+def healed_bytes(base, folder, recipe=RECIPE) -> bytes:
+    found = healing.heal(*base, BLOCK, recipe, folder)
+    assert found.status == "ok" and len(found.losses) == recipe.steps
+    return (found.adapter / WEIGHTS).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    base = models.load("tiny-random", dtype="float32")
+    return healed_bytes(base, tmp_path_factory.mktemp("undisturbed"))
+
+
+# ---- what is trained -----------------------------------------------------------------------
+
+FFN = {
+    "llama": ["gate_proj", "up_proj", "down_proj"],
+    "mistral": ["gate_proj", "up_proj", "down_proj"],
+    "qwen2": ["gate_proj", "up_proj", "down_proj"],
+    "phi": ["fc1", "fc2"],
+    "gemma3": ["gate_proj", "up_proj", "down_proj"],
+    "gpt_neox": ["dense_h_to_4h", "dense_4h_to_h"],
+    "gpt2": ["c_fc", "c_proj"],
+}
+
+
+@pytest.mark.parametrize("name", FFN)
+def test_only_the_ffn_is_adapted(name):
+    model = tiny(name)
+    paths = adapters.ffn_projections(model)
+    prefix = {"gpt2": "transformer.h", "gpt_neox": "gpt_neox.layers"}.get(name, "model.layers")
+    expected = {f"{prefix}.{l}.mlp.{p}" for l in range(6) for p in FFN[name]}
+    assert set(paths) == expected and len(paths) == len(expected)
+    with dropped(model, Block(1, 3)), adapters.fresh(model, RECIPE) as wrapped:
+        trained = {n for n, p in wrapped.named_parameters() if p.requires_grad}
+    assert len(trained) == 2 * 3 * len(FFN[name])
+    assert all("lora_" in n and ".mlp." in n for n in trained)
+
+
+def test_a_model_without_a_known_ffn(llama):
+    for layer in decoder_layers(llama):
+        layer.other = layer._modules.pop("mlp")
+    with pytest.raises(ValueError, match="has no FFN that is called mlp or"):
+        adapters.ffn_projections(llama)
+
+
+# ---- trust in the gradient -----------------------------------------------------------------
+
+
+def in_nf4(model: nn.Module) -> nn.Module:
+    """Every linear weight but the head's to NF4 and back, by bitsandbytes' own functions."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and name != "lm_head":
+            packed, state = bitsandbytes.functional.quantize_4bit(
+                module.weight.data, quant_type="nf4", compress_statistics=True
+            )
+            module.weight.data = bitsandbytes.functional.dequantize_4bit(packed, state)
+    return model
+
+
+def lora_gradients(model, ids) -> dict[str, torch.Tensor]:
+    with adapters.fresh(model, replace(RECIPE, dropout=0.0)) as wrapped:
+        for name, parameter in wrapped.named_parameters():
+            if "lora_B" in name:
+                nn.init.normal_(parameter, std=0.1)
+        wrapped.train()
+        wrapped(input_ids=ids, labels=ids).loss.backward()
+        return {n: p.grad.clone() for n, p in wrapped.named_parameters() if p.requires_grad}
+
+
+def test_gradients_through_nf4_also_after_an_evaluation(tmp_path, ids):
+    """In every layer those of the dequantised weights; an evaluation without gradients before
+    the training must not change them (it does, without an error, in bitsandbytes' CPU path)."""
+    tiny("llama").to(torch.bfloat16).save_pretrained(tmp_path)
+    shutil.copytree(
+        models.checkpoint(models.resolve("smollm2-135m")),
+        tmp_path,
+        dirs_exist_ok=True,
+        ignore=shutil.ignore_patterns("config.json", "generation_config.json", "*.safetensors"),
+    )
+    quantised, _ = models.load(str(tmp_path), quantization="nf4", dtype="bfloat16", device="cpu")
+    assert quantised.model.rotary_emb.inv_freq.dtype == torch.float32
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    unquantised = plain(ids).logits
+    reference = in_nf4(plain)
+    with torch.inference_mode():
+        assert not torch.equal(quantised(ids).logits, unquantised)
+        assert torch.equal(quantised(ids).logits, reference(ids).logits)
+    found, expected = lora_gradients(quantised, ids), lora_gradients(reference, ids)
+    assert len(found) == 6 * 3 * 2
+    for name, gradient in expected.items():
+        assert gradient.norm() > 0
+        torch.testing.assert_close(found[name], gradient, msg=name)
+
+
+# ---- data ----------------------------------------------------------------------------------
+
+
+def test_packed_sequences_are_full(base):
+    sequences, epochs = healing.training_sequences(base[1], RECIPE)
+    assert len(sequences) == RECIPE.steps * RECIPE.batch
+    assert {len(s["input_ids"]) for s in sequences} == {RECIPE.max_tokens}
+    assert 0 < epochs < 0.05
+
+
+def test_documents_are_truncated_and_padding_has_no_loss(base):
+    recipe = replace(RECIPE, packed=False, max_tokens=300)
+    sequences, _ = healing.training_sequences(base[1], recipe)
+    lengths = [len(s["input_ids"]) for s in sequences]
+    assert max(lengths) == 300 and min(lengths) < 300
+    batch = healing.DataCollatorForSeq2Seq(base[1])(sequences[:16])
+    assert ((batch["labels"] == -100) == (batch["attention_mask"] == 0)).all()
+
+
+def test_order_depends_on_the_seed_alone(base):
+    one, same, other = (
+        healing.training_sequences(base[1], replace(RECIPE, seed=seed))[0] for seed in (0, 0, 1)
+    )
+    assert one == same and one != other
+
+
+# ---- resume --------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """What no handler catches."""
+
+
+@pytest.mark.parametrize("step", [1, 2, 4, 5])
+def test_continues_after_an_interruption(base, undisturbed, tmp_path, monkeypatch, step):
+    def stop(self, args, state, control, **kwargs):
+        if state.global_step == step:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(healing._Watch, "on_step_end", stop)
+        with pytest.raises(Killed):
+            healing.heal(*base, BLOCK, RECIPE, tmp_path)
+    assert not (tmp_path / "adapter").exists()
+    started = []
+    real = checkpoints.newest_complete
+    monkeypatch.setattr(
+        checkpoints, "newest_complete", lambda f: started.append(real(f)) or started[-1]
+    )
+    assert healed_bytes(base, tmp_path) == undisturbed
+    assert [p and p.name for p in started] == [f"checkpoint-{step - 1}" if step > 1 else None]
+
+
+DAMAGE = {
+    "no optimizer": lambda c: (c / "optimizer.pt").unlink(),
+    "no scheduler": lambda c: (c / "scheduler.pt").unlink(),
+    "no RNG state": lambda c: next(c.glob("rng_state*")).unlink(),
+    "half an adapter": lambda c: (c / WEIGHTS).write_bytes((c / WEIGHTS).read_bytes()[:99]),
+    "empty state": lambda c: (c / "trainer_state.json").write_text(""),
+    "not sealed": lambda c: (c / checkpoints.SEAL).unlink(),
+    "another adapter": lambda c: (c / WEIGHTS).write_bytes(
+        (c / WEIGHTS).read_bytes()[:-4] + b"\0\0\0\0"
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """A healing that was stopped after its fourth step: checkpoints 2 and 3 are there."""
+    folder = tmp_path_factory.mktemp("interrupted")
+
+    def stop(self, args, state, control, **kwargs):
+        if state.global_step == 4:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(healing._Watch, "on_step_end", stop)
+        healing.heal(*models.load("tiny-random", dtype="float32"), BLOCK, RECIPE, folder)
+    return folder
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_checkpoint_does_not_count(base, undisturbed, interrupted, tmp_path, damage):
+    folder = shutil.copytree(interrupted, tmp_path / "copy")
+    assert checkpoints.newest_complete(folder).name == "checkpoint-3"
+    DAMAGE[damage](folder / "checkpoint-3")
+    assert checkpoints.newest_complete(folder).name == "checkpoint-2"
+    assert healed_bytes(base, folder) == undisturbed
+
+
+def test_kill_minus_nine(base, undisturbed, tmp_path):
+    code = (
+        "import sys; sys.path.insert(0, 'tests')\n"
+        "from test_healing import BLOCK, RECIPE\nfrom lib import healing, models\n"
+        "base = models.load('tiny-random', dtype='float32')\n"
+        f"healing.heal(*base, BLOCK, RECIPE, {str(tmp_path)!r})"
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    while not (tmp_path / "checkpoint-2" / checkpoints.SEAL).exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "healed.json").exists()
+    assert healed_bytes(base, tmp_path) == undisturbed
+
+
+def test_a_finished_healing_is_not_repeated(base, tmp_path, monkeypatch):
+    first = healing.heal(*base, BLOCK, RECIPE, tmp_path)
+    monkeypatch.setattr(healing, "_train", lambda *a: pytest.fail("trained again"))
+    assert healing.heal(*base, BLOCK, RECIPE, tmp_path) == first
+    assert not list(tmp_path.glob("checkpoint-*"))
+
+
+# ---- seeds, failures, and what is left of the model ----------------------------------------
+
+
+def test_equal_seeds_repeat_and_others_differ(base, undisturbed, tmp_path):
+    assert healed_bytes(base, tmp_path / "same") == undisturbed
+    assert healed_bytes(base, tmp_path / "other", replace(RECIPE, seed=1)) != undisturbed
+
+
+def test_healing_lowers_the_loss(base, tmp_path):
+    found = healing.heal(*base, BLOCK, replace(RECIPE, steps=12), tmp_path)
+    assert sum(found.losses[-3:]) < sum(found.losses[:3])
+
+
+def test_a_diverging_rate_ends_as_diverged_and_the_next_job_runs(base, undisturbed, tmp_path):
+    wild = replace(RECIPE, learning_rate=1e30)
+    found = healing.heal(*base, BLOCK, wild, tmp_path / "wild")
+    assert (found.status, found.adapter) == ("diverged", None)
+    assert len(found.losses) < RECIPE.steps
+    assert healed_bytes(base, tmp_path / "next") == undisturbed
+
+
+def test_out_of_memory_halves_the_micro_batch(base, tmp_path, monkeypatch):
+    real, tried = healing._train, []
+
+    def limited(wrapped, tokenizer, sequences, recipe, folder, micro_batch):
+        tried.append(micro_batch)
+        if micro_batch > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return real(wrapped, tokenizer, sequences, recipe, folder, micro_batch)
+
+    monkeypatch.setattr(healing, "_train", limited)
+    found = healing.heal(*base, BLOCK, RECIPE, tmp_path / "a")
+    assert (found.status, found.micro_batch, tried) == ("ok", 4, [16, 8, 4])
+    whole = healing.heal(*base, BLOCK, RECIPE, tmp_path / "b", micro_batch=4)
+    assert whole.losses == found.losses
+    monkeypatch.setattr(healing, "_train", lambda *a: limited(*a[:-1], 99))
+    found = healing.heal(*base, BLOCK, RECIPE, tmp_path / "c")
+    assert (found.status, found.adapter) == ("oom", None)
+
+
+def test_accumulation_keeps_the_global_batch(base, tmp_path):
+    """The first loss of a step is that of 16 sequences, whatever the micro-batch."""
+    one, four = (
+        healing.heal(*base, BLOCK, replace(RECIPE, dropout=0.0), tmp_path / str(m), micro_batch=m)
+        for m in (16, 4)
+    )
+    assert four.losses[0] == pytest.approx(one.losses[0], abs=1e-4)
+    assert four.losses[-1] == pytest.approx(one.losses[-1], abs=1e-2)
+
+
+def test_the_model_comes_back_whole(base, tmp_path, monkeypatch, ids):
+    model, _ = base
+    modules, config = dict(model.named_modules()), model.config.to_dict()
+    flags = [p.requires_grad for p in model.parameters()]
+    before = model(ids).logits
+    healing.heal(*base, BLOCK, RECIPE, tmp_path / "fine")
+
+    def broken(*arguments):
+        raise ValueError("inside")
+
+    monkeypatch.setattr(healing, "_train", broken)
+    with pytest.raises(ValueError, match="inside"):
+        healing.heal(*base, BLOCK, RECIPE, tmp_path / "broken")
+    assert dict(model.named_modules()) == modules
+    assert model.config.to_dict() == config
+    assert [p.requires_grad for p in model.parameters()] == flags
+    assert not model.training and not hasattr(model, "peft_config")
+    assert torch.equal(model(ids).logits, before)
+
+
+# ---- adapters ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [n for n in ARCHITECTURES if n not in ("bloom", "gpt2")])
+def test_saved_adapter_on_the_base_pruned_again(name, tmp_path, ids):
+    """Adapters are stored in the pruned numbering: prune the same way, then attach."""
+    model = tiny(name)
+    with dropped(model, Block(1, 3)), adapters.fresh(model, RECIPE) as wrapped:
+        for parameter_name, parameter in wrapped.named_parameters():
+            if "lora_B" in parameter_name:
+                nn.init.normal_(parameter, std=0.3)
+        wrapped.eval()
+        expected = wrapped(ids).logits
+        adapters.save(wrapped, tmp_path / "adapter")
+    with dropped(tiny(name), Block(1, 3)) as _:
+        pass
+    again = tiny(name)
+    with adapters.attached(again, Block(1, 3), tmp_path / "adapter"):
+        assert torch.equal(again(ids).logits, expected)
+    with dropped(model, Block(1, 3)):
+        assert not torch.equal(model(ids).logits, expected)
+
+
+def test_merged_checkpoint_to_take_away(base, tmp_path, ids):
+    model, tokenizer = base
+    found = healing.heal(*base, BLOCK, RECIPE, tmp_path / "healing")
+    before = {n: p.clone() for n, p in model.named_parameters()}
+    with adapters.attached(model, BLOCK, found.adapter):
+        expected = model(ids).logits
+    folder = adapters.save_merged(
+        model, tokenizer, BLOCK, found.adapter, tmp_path / "merged", "# card"
+    )
+    plain = AutoModelForCausalLM.from_pretrained(folder).eval()
+    torch.testing.assert_close(plain(ids).logits, expected, atol=1e-4, rtol=1e-4)
+    assert (folder / "README.md").read_text() == "# card"
+    assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
+    with dropped(model, BLOCK):
+        beside = PeftModel.from_pretrained(model, folder / "adapter").eval()
+        torch.testing.assert_close(beside(ids).logits, expected)
