@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from benchmarks import counts, distances, mmlu, sweeps, table
+from benchmarks import counts, distances, mmlu, sweeps, table, training
 from benchmarks.sizes import FULL, TINY
 
 ROWS = {
@@ -13,6 +13,8 @@ ROWS = {
     4: sweeps.c4,
     5: counts.llama_2_70b,
     6: mmlu.against_lm_eval,
+    7: training.against_plain_script,
+    8: training.packing,
 }
 
 

@@ -20,6 +20,8 @@ class Size:
     mmlu_shots: int
     mmlu_block_sizes: tuple[int, ...]
     harness_batch: int  # lm-eval's batch size
+    healing_steps: int
+    packing_tokens: int  # longest sequence of row 8
 
 
 FULL = Size(
@@ -36,6 +38,8 @@ FULL = Size(
     mmlu_shots=5,
     mmlu_block_sizes=(2, 4, 6, 8, 10, 12, 14, 16),
     harness_batch=8,
+    healing_steps=3,
+    packing_tokens=512,
 )
 
 TINY = replace(
@@ -52,4 +56,6 @@ TINY = replace(
     mmlu_questions=2,
     mmlu_shots=1,
     mmlu_block_sizes=(2,),
+    healing_steps=1,
+    packing_tokens=32,
 )

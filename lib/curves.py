@@ -14,6 +14,7 @@ from lib.sweep import sweep
 
 VERSION = 1  # bumped by hand when the numbers of a score change
 STRATEGIES = ("similarity", "simple")
+SCORE = ("value", "standard_error", "n", "chance", "majority", "examples", "weights")
 
 
 def measure(name: str, profile: Profile, blocks: Sequence[Block], tasks: list[str]) -> pd.DataFrame:
@@ -74,9 +75,9 @@ def healed(
     records = []
     for strategy in strategies:
         for block in blocks_of(strategy, distances, sizes):
-            for row in _healed_scores(name, profile, block, recipe, tasks):
-                records.append(row | {"strategy": strategy, "treatment": "healed"})
-    table = pd.DataFrame(records)
+            found = healed_block(name, profile, block, recipe, tasks)
+            records.append(found.assign(strategy=strategy, treatment="healed"))
+    table = pd.concat(records, ignore_index=True)
     table["fraction"] = table.block_size / distances.num_layers
     return table
 
@@ -153,8 +154,10 @@ def heal(name: str, profile: Profile, block: Block, recipe: healing.Recipe) -> d
     return results.load_or_compute("healing", params, compute)
 
 
-def _healed_scores(name, profile: Profile, block: Block, recipe, tasks: list[str]) -> list[dict]:
-    """A tidy row per task of one healed model; healed only if a score is missing."""
+def healed_block(
+    name: str, profile: Profile, block: Block, recipe: healing.Recipe, tasks: list[str]
+) -> pd.DataFrame:
+    """The scores of one healed model, a row a task; it is healed only if one is missing."""
     identity = models.identity(name, profile)
     cure = _healing_params({}, block, recipe)
     keys = {task: _params(identity, profile, task, block) | cure for task in tasks}
@@ -162,13 +165,14 @@ def _healed_scores(name, profile: Profile, block: Block, recipe, tasks: list[str
     if missing:
         values = heal(name, profile, block, recipe)["values"]
         if values["status"] != "ok":
-            return [_without_value(profile, key, values["status"]) for key in keys.values()]
+            gaps = [_without_value(profile, key, values["status"]) for key in keys.values()]
+            return pd.DataFrame(gaps)
         model, tokenizer = models.base(name, profile)
         adapter = paths.RESULTS / "adapters" / values["adapter"] / "adapter"
         with adapters.attached(model, block, adapter):
             for task, key in missing.items():
                 _sweep_and_store(model, tokenizer, profile, task, {UNPRUNED: key})
-    return [_tidy(profile, results.load("scores", key)) for key in keys.values()]
+    return pd.DataFrame([_tidy(profile, results.load("scores", key)) for key in keys.values()])
 
 
 def _params(identity: dict, profile: Profile, task: str, block: Block) -> dict:
@@ -205,14 +209,13 @@ def _sweep_and_store(model, tokenizer, profile: Profile, name: str, keys: dict) 
 
 def _tidy(profile: Profile, record: dict) -> dict:
     """A stored score as a row of a figure's CSV."""
-    found = ("value", "standard_error", "n", "chance", "majority", "examples", "weights")
-    values = {key: record["values"][key] for key in found}
+    values = {key: record["values"][key] for key in SCORE}
     return _described(profile, record["params"]) | values | {"status": "ok"}
 
 
 def _without_value(profile: Profile, params: dict, status: str) -> dict:
     """A row for a model that could not be healed: drawn as missing."""
-    return _described(profile, params) | {"status": status}
+    return _described(profile, params) | dict.fromkeys(SCORE) | {"status": status}
 
 
 def _described(profile: Profile, params: dict) -> dict:

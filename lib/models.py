@@ -53,7 +53,7 @@ def load(
         if quantization:
             raise ModelError(f"{name_or_path} is made on the spot and cannot be quantised.")
         return _tiny_random(dtype, device), _with_pad(_tokenizer(resolve("smollm2-135m")))
-    quantized = {"quantization_config": _nf4()} if quantization else {}
+    quantized = {"quantization_config": nf4()} if quantization else {}
     model = AutoModelForCausalLM.from_pretrained(
         checkpoint(source), dtype=dtype, device_map=device, **quantized
     )
@@ -186,7 +186,7 @@ def logits(model, states: torch.Tensor) -> torch.Tensor:
         return model(input_ids=placeholder, use_cache=False).logits[0]
 
 
-def _nf4() -> BitsAndBytesConfig:
+def nf4() -> BitsAndBytesConfig:
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

@@ -1,0 +1,109 @@
+"""Rows 7 and 8: what a healing step costs beside a plain QLoRA script, and what packing gains."""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import transformers
+from peft import LoraConfig, get_peft_model
+from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
+
+from benchmarks import inputs
+from benchmarks.sizes import Size
+from benchmarks.table import Line, seconds
+from benchmarks.timing import alternate
+from lib import adapters, healing, models, profiles
+
+QUANTISABLE = "smollm2-135m"  # the tiny random model is made on the spot and has no NF4 form
+
+
+def against_plain_script(size: Size) -> list[Line]:
+    """Row 7: the same batch, length, adapters and steps through HF's parts as they come."""
+    recipe = replace(_recipe(), steps=size.healing_steps)
+    ours, tokenizer = inputs.load(QUANTISABLE, quantization="nf4")
+    plain = transformers.AutoModelForCausalLM.from_pretrained(
+        models.checkpoint(models.resolve(QUANTISABLE)),
+        dtype=torch.bfloat16,
+        quantization_config=models.nf4(),
+    )
+    sequences, _ = healing.training_sequences(tokenizer, recipe)
+    pair = alternate(
+        lambda: _plain(plain, tokenizer, sequences, recipe),
+        lambda: _ours(ours, tokenizer, sequences, recipe),
+        1,
+    )
+    line = Line(
+        row=7,
+        what=f"Healing, {recipe.steps} steps of {recipe.batch} × {recipe.max_tokens} tokens",
+        reference="plain HF Trainer, peft and bitsandbytes (NF4)",
+        ours="`healing.heal`'s training, checkpoints included",
+        required="≥ 0.95",
+        ratio=pair.speedup,
+        met=pair.speedup >= 0.95,
+        seconds=seconds(pair),
+        dtype="NF4, bf16 compute",
+    )
+    return [line]
+
+
+def packing(size: Size) -> list[Line]:
+    """Row 8: real tokens (no padding) trained on in a second, packed against padded documents."""
+    model, tokenizer = inputs.load(QUANTISABLE, quantization="nf4")
+    packed = replace(_recipe(), steps=1, max_tokens=size.packing_tokens)
+    padded = replace(packed, packed=False)
+    sets = {r.packed: healing.training_sequences(tokenizer, r)[0] for r in (packed, padded)}
+    pair = alternate(
+        lambda: _ours(model, tokenizer, sets[False], padded),
+        lambda: _ours(model, tokenizer, sets[True], packed),
+        size.repeats,
+    )
+    real = {which: sum(len(s["input_ids"]) for s in found) for which, found in sets.items()}
+    line = Line(
+        row=8,
+        what=f"One step of {packed.batch} sequences of up to {size.packing_tokens} tokens",
+        reference=f"padded documents, {real[False] / pair.reference:.0f} real tokens/s",
+        ours=f"packed, {real[True] / pair.ours:.0f} real tokens/s",
+        required="shown",
+        ratio=(real[True] / pair.ours) / (real[False] / pair.reference),
+        seconds=seconds(pair),
+        dtype="NF4, bf16 compute",
+    )
+    return [line]
+
+
+def _recipe() -> healing.Recipe:
+    return healing.recipe(QUANTISABLE, profiles.get("quick"))
+
+
+def _ours(model, tokenizer, sequences, recipe) -> list[float]:
+    with tempfile.TemporaryDirectory() as folder, adapters.fresh(model, recipe) as wrapped:
+        return healing._train(wrapped, tokenizer, sequences, recipe, Path(folder), recipe.batch)
+
+
+def _plain(model, tokenizer, sequences, recipe) -> None:
+    config = LoraConfig(
+        r=recipe.rank,
+        lora_alpha=recipe.rank,
+        lora_dropout=recipe.dropout,
+        target_modules=["gate_proj", "up_proj", "down_proj"],
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            folder,
+            max_steps=recipe.steps,
+            per_device_train_batch_size=recipe.batch,
+            learning_rate=recipe.learning_rate,
+            lr_scheduler_type="cosine",
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            use_cpu=not torch.cuda.is_available(),
+        )
+        trainer = Trainer(
+            model=get_peft_model(model, config),
+            args=arguments,
+            train_dataset=sequences,
+            data_collator=DataCollatorForSeq2Seq(tokenizer),
+        )
+        trainer.train()

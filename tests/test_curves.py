@@ -1,0 +1,100 @@
+"""Curves of healed models: gaps, paired differences, and the model to take away."""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import claims, curves, export, healing, paths, plotting, profiles, similarity
+from lib.pruning import Block
+
+SMOKE = replace(profiles.get("smoke"), c4_sequences=4, arc_easy_questions=4)
+NAME = "tiny-random"
+
+
+@pytest.fixture
+def distances(output):
+    return similarity.measure(NAME, SMOKE)
+
+
+def test_a_diverged_healing_is_a_gap_and_the_next_job_runs(distances):
+    wild = curves.healed(NAME, SMOKE, distances, ["c4"], ["simple"], [2], learning_rate=1e30)
+    fine = curves.healed(NAME, SMOKE, distances, ["c4"], ["simple"], [3])
+    assert wild.status.tolist() == ["diverged"] and wild.value.isna().all()
+    assert fine.status.tolist() == ["ok"] and fine.value.notna().all()
+    unhealed = curves.unhealed(NAME, SMOKE, distances, ["c4"])
+    both = pd.concat([unhealed, wild, fine], ignore_index=True)
+    plotting.figure_3(both.replace({"strategy": {"simple": "similarity"}}), SMOKE)
+    table = pd.read_csv(paths.FIGURES / "smoke" / "figure_3.csv")
+    assert table[table.treatment == "healed"].value.isna().tolist() == [True, False]
+
+
+def test_a_healing_whose_adapter_is_gone_is_made_again(distances):
+    recipe = healing.recipe(NAME, SMOKE)
+    first = curves.heal(NAME, SMOKE, Block(3, 2), recipe)
+    adapter = paths.RESULTS / "adapters" / first["values"]["adapter"] / "adapter"
+    content = (adapter / "adapter_model.safetensors").read_bytes()
+
+    shutil.rmtree(adapter.parent)
+    again = curves.heal(NAME, SMOKE, Block(3, 2), recipe)
+    assert again["values"]["losses"] == first["values"]["losses"]
+    assert (adapter / "adapter_model.safetensors").read_bytes() == content
+
+
+def test_seed_rank_and_steps_have_results_of_their_own(distances):
+    tables = [
+        curves.healed(NAME, SMOKE, distances, ["c4"], ["simple"], [2], **changes)
+        for changes in ({}, {"seed": 1}, {"rank": 2}, {"steps": 2})
+    ]
+    assert pd.concat(tables).value.nunique() == 4
+    assert [t["rank"].iloc[0] for t in tables] == [8, 8, 2, 8]
+
+
+def test_paired_differences():
+    shared = {"model": "m", "task": "c4", "treatment": "healed", "block_size": 2, "n": 3}
+    table = pd.DataFrame(
+        [
+            shared | {"strategy": s, "value": 0, "examples": e, "weights": [1, 1, 1]}
+            for s, e in (("simple", [1.0, 2, 3]), ("similarity", [0.5, 1.5, 2.5]))
+        ]
+    )
+    (row,) = claims.paired(table, "strategy", "simple", "similarity").itertuples()
+    assert row.difference == -0.5 and row.standard_error == pytest.approx(0, abs=1e-12)
+    assert row.pair == "similarity - simple"
+
+
+def test_taken_away_model_gives_the_recorded_loss(distances, tmp_path):
+    """In a fresh process, with plain transformers."""
+    block = Block(3, 2)
+    folder = export.healed_model(NAME, SMOKE, block, tmp_path / "healed", ["c4"])
+    recipe = healing.recipe(NAME, SMOKE)
+    recorded = curves.healed_block(NAME, SMOKE, block, recipe, ["c4"]).iloc[0]
+    code = f"""
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from lib import data
+model = AutoModelForCausalLM.from_pretrained({str(folder)!r}).eval()
+tokenizer = AutoTokenizer.from_pretrained({str(folder)!r})
+losses, counts = [], []
+for text in data.c4("validation", "wheels", {SMOKE.c4_sequences}):
+    ids = tokenizer(text, return_tensors="pt").input_ids[:, :{SMOKE.c4_tokens}]
+    losses.append(model(ids, labels=ids).loss.item())
+    counts.append(ids.numel() - 1)
+print(sum(l * c for l, c in zip(losses, counts)) / sum(counts))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert float(done.stdout) == pytest.approx(recorded.value, abs=1e-3), done.stderr
+    card = (folder / "README.md").read_text()
+    assert "range(3, 5)" in card and f"{recorded.value:.4f}" in card and "rank | 8" in card
+
+
+def test_in_units_of_chance():
+    table = pd.DataFrame({"task": ["c4", "mmlu"], "value": [2.0, 0.5], "standard_error": [1.0, 0.1],
+                          "chance": [4.0, 0.25]})  # fmt: skip
+    shown = plotting.in_units_of_chance(table)
+    assert shown.value.tolist() == [0.5, 0.5] and shown.chance.tolist() == [1.0, 0.25]
+    assert np.allclose(shown.standard_error, [0.25, 0.1])
