@@ -1,0 +1,73 @@
+"""The embedded 30-layer model itself (make test-all)."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import counts, inputs, mmlu, sizes
+from lib import evaluation, models, paths, profiles, similarity, sweep
+from lib.pruning import UNPRUNED, Block, dropped
+
+pytestmark = pytest.mark.real
+SIZE = replace(
+    sizes.FULL,
+    similarity_sequences=32,
+    mmlu_subjects=2,
+    mmlu_questions=4,
+    mmlu_block_sizes=(4,),
+)
+
+
+@pytest.fixture(scope="module")
+def real():
+    return inputs.load("smollm2-135m", dtype="float32")
+
+
+def test_it_is_the_model_we_think(real):
+    model, tokenizer = real
+    assert len(models.decoder_layers(model)) == 30 and model.config.vocab_size == 49_152
+    ids = tokenizer("The capital of France is", return_tensors="pt").input_ids
+    assert tokenizer.decode(model(ids).logits[0, -1].argmax()) == " Paris"
+
+
+def test_loss_is_that_of_transformers(real):
+    """The C4 loss of the sweep, unpruned and pruned, against HF's own loss."""
+    model, tokenizer = real
+    profile = replace(profiles.get("quick"), c4_sequences=4, c4_tokens=64)
+    task = evaluation.task("c4", profile)
+    found = sweep.sweep(model, tokenizer, [Block(13, 6)], [task])
+    for row, block in zip(found.itertuples(), (UNPRUNED, Block(13, 6)), strict=True):
+        with dropped(model, block), torch.inference_mode():
+            for example, value in zip(task.examples, row.examples, strict=True):
+                ids = tokenizer(example["text"], return_tensors="pt").input_ids[:, :64]
+                assert value == pytest.approx(model(ids, labels=ids).loss.item(), abs=1e-4)
+
+
+def test_shape_of_the_map(real):
+    """The last layer's row ends, and the first layer, are unlike; small blocks lie mid-model."""
+    model, tokenizer = real
+    found = similarity.block_distances(model, inputs.c4_batches(tokenizer, 32, 64))
+    assert found.of(Block(0, 1)) > 0.3
+    assert np.argmin(found.row(6)) in range(10, 17)
+    assert found.row(1)[-1] > 2 * found.row(1).min()
+
+
+def test_the_same_letters_as_lm_eval(real):
+    pytest.importorskip("lm_eval")
+    task = inputs.task("mmlu", SIZE)
+    pair = mmlu._measure(SIZE, *real, task)
+    same, notes = mmlu.compare(pair.reference_value, pair.ours_value)
+    assert same, notes
+    theirs = mmlu.stacked(
+        {b: map(mmlu.harness.log_probabilities, s) for b, s in pair.reference_value.items()}
+    )
+    assert np.abs(theirs - mmlu.stacked(pair.ours_value)).max() < 1e-3
+
+
+def test_sharing_pays_most_for_the_deepest_models():
+    """The count of layer applications for 80 layers, from the l*(n) of third-party scripts."""
+    both, simple = (line.ratio for line in counts.llama_2_70b(sizes.FULL))
+    assert both > 9.5 and simple > 20
+    assert (paths.DATA / "reference.json").exists()
