@@ -61,9 +61,10 @@ def attached(model, block: Block, adapter: str | Path) -> Iterator[PeftModel]:
 
 @contextmanager
 def _unwrapped_after(model) -> Iterator[None]:
-    """Whatever adapter the model gets inside is gone on exit, and training flags are restored."""
+    """Whatever adapter the model gets inside is gone on exit; training flags are restored."""
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     training, use_cache = model.training, model.config.use_cache
+    deterministic = torch.are_deterministic_algorithms_enabled()  # the Trainer turns it on
     modules = dict(model.named_modules())
     try:
         yield
@@ -77,6 +78,7 @@ def _unwrapped_after(model) -> Iterator[None]:
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
             parameter.grad = None
+        torch.use_deterministic_algorithms(deterministic)
         model.config.use_cache = use_cache
         model.train(training)
 

@@ -201,13 +201,15 @@ def training_sequences(tokenizer, recipe: Recipe) -> tuple[list[dict], float]:
     Documents are shuffled anew each epoch, by the seed.
     """
     wanted = recipe.steps * recipe.batch
-    ids = tokenizer(data.healing_texts(recipe.source, wanted)).input_ids
+    texts = data.healing_texts(recipe.source, wanted)
+    cut = {} if recipe.packed else {"truncation": True, "max_length": recipe.max_tokens}
+    ids = tokenizer(texts, **cut).input_ids
     order = random.Random(recipe.seed)
     sequences, stream, first_epoch = [], [], 0
     while len(sequences) < wanted:
         for document in order.sample(ids, len(ids)):
             if not recipe.packed:
-                sequences.append(document[: recipe.max_tokens])
+                sequences.append(document)
                 continue
             stream += [*document, tokenizer.eos_token_id]
             while len(stream) >= recipe.max_tokens:

@@ -152,6 +152,7 @@ def _by_family(scores: pd.DataFrame, tasks: list[str], name: str, profile: Profi
         lines,
         name,
         profile,
+        by_model=True,
     )
 
 
@@ -176,11 +177,14 @@ def _ablation(scores: pd.DataFrame, tasks: list[str], name: str, profile: Profil
     )
 
 
-def _grid(scores, tasks, columns: dict, panel_of, lines_of, name: str, profile: Profile) -> Figure:
+def _grid(
+    scores, tasks, columns: dict, panel_of, lines_of, name, profile, by_model=False
+) -> Figure:
     """A row of panels a task, a column a key of `columns` (with its title).
 
     panel_of(scores, key) are the scores of a column, lines_of(panel) its lines: colour, text and
-    points. A line starts at the unpruned score; a point without a value is a gap.
+    points. A line starts at the unpruned score; a point without a value is a gap. by_model: the
+    unpruned scores have the colours of their models.
     """
     shown = in_units_of_chance(scores[scores.task.isin(tasks)])
     with plt.rc_context(STYLE):
@@ -189,9 +193,8 @@ def _grid(scores, tasks, columns: dict, panel_of, lines_of, name: str, profile: 
             for axis, (key, title) in zip(axes[i], columns.items(), strict=True):
                 panel = panel_of(shown[shown.task == task], key)
                 unpruned = panel[panel.treatment == "unpruned"]
-                alone = unpruned.model.nunique() < len(unpruned)
                 for model, rows in unpruned.groupby("model", sort=False):
-                    _reference_lines(axis, rows, "black" if alone else colour(model))
+                    _reference_lines(axis, rows, colour(model) if by_model else "black")
                 for shade, text, points in lines_of(panel):
                     _curve(axis, unpruned, points, shade, text)
                 _label(axis, task, panel, title if i == 0 else "")
@@ -200,7 +203,9 @@ def _grid(scores, tasks, columns: dict, panel_of, lines_of, name: str, profile: 
 
 def _panels(rows: int, columns: int):
     size = (1 + 4.6 * columns, 0.4 + 2.9 * rows)
-    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=True)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=size, squeeze=False, sharex=True, sharey="row"
+    )
     for axis in axes[-1]:
         axis.set_xlabel("fraction of layers dropped")
     return figure, axes

@@ -1,11 +1,14 @@
 """The notebooks, headless, in `smoke`, and every kind of bad input."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import nbformat
 import pandas as pd
+import psutil
 import pytest
 
 from lib import paths, run
@@ -128,3 +131,31 @@ def test_repository_is_complete_and_small():
     listed = subprocess.run(["git", "ls-files"], cwd=paths.ROOT, capture_output=True, text=True)
     for name in listed.stdout.splitlines():
         assert (paths.ROOT / name).stat().st_size < 2_000_000, name
+
+
+def test_killed_in_the_middle_of_a_healing_and_continued(smoke, tmp_path):
+    """kill -9 of runner and kernel; the next run does what is missing and ends with the same."""
+    arguments = ("--profile", "smoke", "--only", "01", "02", "03")
+    environment = os.environ | {"DEEPER_LAYERS_OUTPUT": str(tmp_path)}
+    runner = subprocess.Popen(
+        [sys.executable, "-m", "lib.run", *arguments],
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not list(tmp_path.glob("data/results/adapters/*/checkpoint-*")):
+        assert runner.poll() is None
+        time.sleep(0.02)
+    os.killpg(runner.pid, signal.SIGKILL)
+    for kernel in psutil.process_iter(["cmdline", "environ"]):  # kernels have their own session
+        if (kernel.info["environ"] or {}).get("DEEPER_LAYERS_OUTPUT") == str(tmp_path):
+            kernel.kill()
+    runner.wait()
+    assert not (tmp_path / "papermill_runs/smoke/03_healing.ipynb").exists()
+    done = {p: p.stat().st_mtime_ns for p in tmp_path.glob("data/results/*/*.json")}
+    assert launch(tmp_path, *arguments).returncode == 0
+    assert {p: p.stat().st_mtime_ns for p in done} == done
+    for name in ("figure_1d", "figure_2", "figure_3", "figure_4", "figure_6"):
+        again, once = (f / "figures/smoke" / f"{name}.csv" for f in (tmp_path, smoke))
+        assert again.read_bytes() == once.read_bytes(), name
