@@ -27,7 +27,7 @@ class Size:
 FULL = Size(
     name="full",
     model="smollm2-135m",
-    repeats=3,
+    repeats=2,
     similarity_sequences=64,
     map_sequences=8,
     tokens=128,

@@ -32,9 +32,9 @@ STYLE = {
 TREATMENTS = {"unpruned": "--", "unhealed": ":", "healed": "-"}
 STRATEGIES = {"similarity": "tab:blue", "simple": "tab:red"}
 TASKS = {
-    "mmlu": "MMLU accuracy ({shots}-shot)",
-    "boolq": "BoolQ accuracy (0-shot)",
-    "arc_easy": "ARC-Easy accuracy (0-shot)",
+    "mmlu": "MMLU accuracy",
+    "boolq": "BoolQ accuracy",
+    "arc_easy": "ARC-Easy accuracy",
     "c4": "C4 validation loss / ln V",
 }
 
@@ -107,6 +107,7 @@ def figure_5(scores: pd.DataFrame, profile: Profile) -> Figure:
         lambda s: [(shade, text, s[s.strategy == key]) for key, (shade, text) in lines.items()],
         "figure_5",
         profile,
+        unpruned_colour=lambda model: "black",
     )
 
 
@@ -152,7 +153,7 @@ def _by_family(scores: pd.DataFrame, tasks: list[str], name: str, profile: Profi
         lines,
         name,
         profile,
-        by_model=True,
+        unpruned_colour=colour,
     )
 
 
@@ -178,13 +179,13 @@ def _ablation(scores: pd.DataFrame, tasks: list[str], name: str, profile: Profil
 
 
 def _grid(
-    scores, tasks, columns: dict, panel_of, lines_of, name, profile, by_model=False
+    scores, tasks, columns, panel_of, lines_of, name, profile, unpruned_colour=lambda model: None
 ) -> Figure:
     """A row of panels a task, a column a key of `columns` (with its title).
 
     panel_of(scores, key) are the scores of a column, lines_of(panel) its lines: colour, text and
-    points. A line starts at the unpruned score; a point without a value is a gap. by_model: the
-    unpruned scores have the colours of their models.
+    points. A line starts at the unpruned score; a point without a value is a gap.
+    unpruned_colour(model) is that of its dashed line, None for none.
     """
     shown = in_units_of_chance(scores[scores.task.isin(tasks)])
     with plt.rc_context(STYLE):
@@ -194,7 +195,7 @@ def _grid(
                 panel = panel_of(shown[shown.task == task], key)
                 unpruned = panel[panel.treatment == "unpruned"]
                 for model, rows in unpruned.groupby("model", sort=False):
-                    _reference_lines(axis, rows, colour(model) if by_model else "black")
+                    _reference_lines(axis, rows, unpruned_colour(model))
                 for shade, text, points in lines_of(panel):
                     _curve(axis, unpruned, points, shade, text)
                 _label(axis, task, panel, title if i == 0 else "")
@@ -234,18 +235,18 @@ def _curve(axis, unpruned: pd.DataFrame, points: pd.DataFrame, shade, text: str)
 def _reference_lines(axis, scores: pd.DataFrame, shade) -> None:
     """The unpruned score, chance, and for BoolQ what the commonest answer scores."""
     for row in scores.itertuples():
-        axis.axhline(row.value, color=shade, ls=TREATMENTS["unpruned"], lw=1, label="unpruned")
+        if shade is not None:
+            axis.axhline(row.value, color=shade, ls=TREATMENTS["unpruned"], lw=1, label="unpruned")
         axis.axhline(row.chance, color="grey", ls=(0, (5, 3)), lw=1, label="chance")
         if pd.notna(row.majority):
             axis.axhline(row.majority, color="grey", ls="-.", lw=1, label="majority answer")
 
 
 def _label(axis, task: str, scores: pd.DataFrame, title: str) -> None:
-    first = scores.iloc[0]
-    shots = "" if pd.isna(first.shots) else int(first.shots)
+    shots = scores.shots.dropna().unique()
     axis.set_title(title)
-    axis.set_title(f"n = {first.n}, ±1 s.e.", loc="right", fontsize=7)
-    axis.set_ylabel(TASKS[task].format(shots=shots))
+    axis.set_title(f"n = {scores.n.iloc[0]}, ±1 s.e.", loc="right", fontsize=7)
+    axis.set_ylabel(TASKS[task] + (f" ({int(shots[0])}-shot)" if len(shots) == 1 else ""))
     handles, texts = axis.get_legend_handles_labels()
     unique = dict(zip(texts, handles, strict=True))
     axis.legend(unique.values(), unique.keys(), loc="best")

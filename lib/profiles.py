@@ -30,7 +30,7 @@ class Profile:
     heal_fractions: tuple[float, ...]  # of the layers dropped where a healing is made
     ablation_fractions: tuple[float, ...]  # the same for seeds and ranks
     ablation_ranks: tuple[int, ...]
-    ablation_questions: int  # of ARC-Easy and a subject of MMLU, for each of many prompts
+    ablation_questions: int  # of ARC-Easy and of MMLU, for each of many prompts
     heal_steps: int  # optimizer steps; the paper: 5,000
     heal_tokens: int  # tokens of a sequence; 16 sequences a step
     heal_learning_rate: float
@@ -62,7 +62,7 @@ class Profile:
             mmlu_shots=shots,
             shot_order=order,
             arc_easy_questions=min(self.arc_easy_questions, count),
-            mmlu_questions=min(self.mmlu_questions, count),
+            mmlu_questions=min(self.mmlu_questions, max(1, count // self.mmlu_subjects)),
         )
 
     def limited(self, limit: int | None) -> "Profile":
@@ -111,7 +111,7 @@ QUICK = Profile(
     heal_fractions=(0.1, 0.2, 0.3, 0.4, 0.5),
     ablation_fractions=(0.3,),
     ablation_ranks=(2, 8, 64),
-    ablation_questions=60,
+    ablation_questions=48,
     heal_steps=16,
     heal_tokens=64,
     heal_learning_rate=1e-3,
@@ -184,7 +184,7 @@ PROFILES = {
         heal_fractions=tuple(n / 16 for n in range(1, 13)),
         ablation_fractions=tuple(n / 16 for n in range(1, 13)),
         ablation_ranks=(2, 4, 8, 16, 32, 64),
-        ablation_questions=1_534,
+        ablation_questions=100_000,  # all
         heal_steps=5_000,
         heal_tokens=2048,
         heal_learning_rate=3e-4,
