@@ -15,7 +15,7 @@ from lib import paths, run
 
 COLUMNS = {
     "profile", "model", "dtype", "quantization", "strategy", "block_start", "block_size",
-    "fraction", "treatment", "task", "value", "standard_error", "n", "shots",
+    "fraction", "treatment", "task", "value", "standard_error", "n", "seed", "rank", "shots",
 }  # fmt: skip
 
 
@@ -49,7 +49,9 @@ def test_tables_are_tidy(smoke, name):
     table = pd.read_csv(smoke / "figures/smoke" / f"{name}.csv")
     assert set(table.columns) >= COLUMNS
     assert table[["value", "standard_error", "n", "chance"]].notna().all().all()
-    assert not table.duplicated(["model", "strategy", "block_start", "block_size", "task"]).any()
+    point = ["model", "strategy", "treatment", "block_start", "block_size", "task"]
+    assert not table.duplicated(point).any()
+    assert set(table.treatment) == {"unpruned", "unhealed", "healed"}
 
 
 def test_a_second_run_only_draws(smoke):
