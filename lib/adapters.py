@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,9 @@ from transformers.pytorch_utils import Conv1D
 
 from lib.models import decoder_layers
 from lib.pruning import Block, dropped, save_pruned
+
+# peft 0.21 asks transformers for an attribute that has a new name
+warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
 
 FFN = ("mlp", "feed_forward", "ffn", "fc1", "fc2")  # what decoders call their FFN, or its parts
 
