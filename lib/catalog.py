@@ -7,7 +7,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import assets
+from lib import assets, paths
 
 
 @dataclass(frozen=True)
@@ -143,20 +143,29 @@ def resolve(name: str) -> Source:
     if model and model.source == "asset":
         return Source("asset", name, assets.ASSETS[name].sha256)
     if model:
-        return Source("hub", model.source, model.revision)
+        return _hub(model.source, model.revision)
     local = Path(name).expanduser()
     if local.is_file() and local.suffix == ".gguf":
         return Source("gguf", str(local.resolve()), assets.digest(local))
     if local.is_dir():
-        if not (local / "config.json").exists():
-            raise ModelError(f"{local} is no checkpoint: it has no config.json.")
-        return Source("folder", str(local.resolve()), _fingerprint(local))
+        return _folder(local)
     if _looks_like_hub_id(name):
-        return Source("hub", name, "main")
+        return _hub(name, "main")
     raise ModelError(
         f"Unknown model {name!r}: give one of {', '.join(MODELS)}, a hub id (owner/name), "
         "a folder with a config.json, or a .gguf file that exists."
     )
+
+
+def _hub(repository: str, revision: str) -> Source:
+    mirrored = paths.mirrored(repository)
+    return _folder(mirrored) if mirrored else Source("hub", repository, revision)
+
+
+def _folder(local: Path) -> Source:
+    if not (local / "config.json").exists():
+        raise ModelError(f"{local} is no checkpoint: it has no config.json.")
+    return Source("folder", str(local.resolve()), _fingerprint(local))
 
 
 def label(name: str) -> str:

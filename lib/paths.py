@@ -1,7 +1,8 @@
 """Every path of the project, independent of the working directory.
 
 Set DEEPER_LAYERS_OUTPUT to send everything that a run writes (results, figures, executed
-notebooks) to another folder; downloads stay with the checkout.
+notebooks) to another folder; downloads stay with the checkout. Set DEEPER_LAYERS_MIRROR to a
+folder of repositories (owner/name/…, as on the hub) to read models and data sets from it.
 """
 
 import os
@@ -17,3 +18,10 @@ OUTPUT = Path(os.environ.get("DEEPER_LAYERS_OUTPUT", ROOT)).expanduser().resolve
 RESULTS = OUTPUT / "data" / "results"
 FIGURES = OUTPUT / "figures"
 RUNS = OUTPUT / "papermill_runs"
+
+
+def mirrored(repository: str) -> Path | None:
+    """The local copy of a hub repository (owner/name), if the mirror has one."""
+    mirror = os.environ.get("DEEPER_LAYERS_MIRROR")
+    folder = mirror and Path(mirror).expanduser().resolve() / repository
+    return folder if folder and folder.is_dir() else None
