@@ -9,8 +9,8 @@ from benchmarks.sizes import Size
 from benchmarks.table import Line, seconds
 from benchmarks.timing import alternate
 from lib.batches import bundles
+from lib.decoder import decoder_layers
 from lib.evaluation import Row
-from lib.models import decoder_layers
 from lib.pruning import UNPRUNED, Block, dropped
 from lib.sweep import scored, sweep
 

@@ -13,7 +13,7 @@ from benchmarks import inputs
 from benchmarks.sizes import Size
 from benchmarks.table import Line, seconds
 from benchmarks.timing import alternate
-from lib import adapters, healing, models, profiles
+from lib import adapters, healing, models, profiles, sources
 
 QUANTISABLE = "smollm2-135m"  # the tiny random model is made on the spot and has no NF4 form
 
@@ -23,7 +23,7 @@ def against_plain_script(size: Size) -> list[Line]:
     recipe = replace(_recipe(), steps=size.healing_steps)
     ours, tokenizer = inputs.load(QUANTISABLE, quantization="nf4")
     plain = transformers.AutoModelForCausalLM.from_pretrained(
-        models.checkpoint(models.resolve(QUANTISABLE)),
+        sources.checkpoint(models.resolve(QUANTISABLE)),
         dtype=torch.bfloat16,
         quantization_config=models.nf4(),
     )

@@ -14,13 +14,20 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from lib.models import decoder_layers
+from lib.decoder import decoder_layers
 from lib.pruning import Block, dropped, save_pruned
 
 # peft 0.21 asks transformers for an attribute that has a new name
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
 
-FFN = ("mlp", "feed_forward", "ffn", "fc1", "fc2")  # what decoders call their FFN, or its parts
+FFN = (
+    "mlp",
+    "shared_mlp",
+    "feed_forward",
+    "ffn",
+    "fc1",
+    "fc2",
+)  # what decoders call their FFN, or its parts
 
 
 def ffn_projections(model) -> list[str]:
@@ -28,16 +35,20 @@ def ffn_projections(model) -> list[str]:
 
     By full path, because a bare name (`c_proj`, `fc1`) may also match attention or vision parts.
     """
-    layers = set(decoder_layers(model))
-    names = [
-        f"{path}.{name}"
-        for path, layer in model.named_modules()
-        if layer in layers
-        for name, module in layer.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and name.split(".")[0] in FFN
-    ]
-    if not names:
-        raise ValueError(f"{type(model).__name__} has no FFN that is called {' or '.join(FFN)}.")
+    places = {layer: path for path, layer in model.named_modules()}
+    names = []
+    for l, layer in enumerate(decoder_layers(model)):
+        found = [
+            f"{places[layer]}.{name}"
+            for name, module in layer.named_modules()
+            if isinstance(module, (nn.Linear, Conv1D)) and name.split(".")[0] in FFN
+        ]
+        if not found:
+            raise ValueError(
+                f"Layer {l} of {type(model).__name__} cannot be healed: it has no linear FFN "
+                f"projection under {', '.join(FFN)} (experts are stacked tensors)."
+            )
+        names += found
     return names
 
 

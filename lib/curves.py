@@ -147,8 +147,8 @@ def heal(name: str, profile: Profile, block: Block, recipe: healing.Recipe) -> d
         results.discard("healing", params)
 
     def compute() -> dict:
-        model, tokenizer = models.base(name, profile)
-        found = asdict(healing.heal(model, tokenizer, block, recipe, folder))
+        model, tokenizer = models.base(name, profile, block)
+        found = asdict(healing.heal(model, tokenizer, UNPRUNED, recipe, folder))
         return found | {"adapter": None if found["adapter"] is None else folder.name}
 
     return results.load_or_compute("healing", params, compute)
@@ -167,9 +167,9 @@ def healed_block(
         if values["status"] != "ok":
             gaps = [_without_value(profile, key, values["status"]) for key in keys.values()]
             return pd.DataFrame(gaps)
-        model, tokenizer = models.base(name, profile)
+        model, tokenizer = models.base(name, profile, block)
         adapter = paths.RESULTS / "adapters" / values["adapter"] / "adapter"
-        with adapters.attached(model, block, adapter):
+        with adapters.attached(model, UNPRUNED, adapter):
             for task, key in missing.items():
                 _sweep_and_store(model, tokenizer, profile, task, {UNPRUNED: key})
     return pd.DataFrame([_tidy(profile, results.load("scores", key)) for key in keys.values()])

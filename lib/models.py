@@ -1,27 +1,33 @@
-"""Load any decoder-only model by name, and reach its parts the same way for every architecture."""
+"""Load any decoder-only model by name, whole or only the layers that stay."""
 
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import lru_cache
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import huggingface_hub
 import torch
 import transformers
-from huggingface_hub import errors as hub_errors
+from accelerate.utils import get_max_memory
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig
-from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+)
 
-from lib import assets, paths
+from lib import qwen1, weights
 from lib.catalog import MODELS, ModelError, Source, resolve
+from lib.decoder import decoder_layers, layers_attribute
 from lib.profiles import Profile
+from lib.pruning import UNPRUNED, Block, followed
+from lib.sources import checkpoint
+
+NF4_BYTES = 0.516  # a weight in NF4 with double quantisation: 4 bits and its share of the scales
 
 __all__ = ["MODELS", "ModelError", "decoder_layers", "load"]
-
-CHECKPOINT_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
 
 def load(
@@ -30,6 +36,7 @@ def load(
     quantization: str | None = None,
     dtype: str | torch.dtype | None = None,
     device: str | None = None,
+    block: Block = UNPRUNED,
 ):
     """Load (model, tokenizer): a key of MODELS, a hub id, a local folder or a .gguf file.
 
@@ -39,37 +46,65 @@ def load(
     backward once a forward without gradients has repacked the weights).
     dtype: of the weights; by default bf16 where the hardware computes in it, else fp32.
     device: "cpu", "cuda", …; by default the GPU if there is one.
+    block: layers that are left out and never read; the model is that of `pruning.dropped`.
     Raises ModelError with one sentence for whatever cannot be had.
     """
-    if quantization not in (None, "nf4"):
-        raise ModelError(f"Unknown quantization {quantization!r}: give None or 'nf4'.")
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    source = resolve(name_or_path)
-    device = device or default_device()
-    dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
-    dtype = dtype or getattr(torch, default_dtype(device))
+    source, options = _checked(name_or_path, quantization, dtype, device)
+    contents = _contents(source)
+    keep = block.kept(contents.num_layers)
+    return _assembled(contents, keep, **options), tokenizer(name_or_path)
+
+
+def one_layer_models(
+    name_or_path: str,
+    *,
+    quantization: str | None = None,
+    dtype: str | torch.dtype | None = None,
+    device: str | None = None,
+) -> Iterator[nn.Module]:
+    """The model of each single layer l = 0, 1, …, L - 1 in turn, as `load` would make it.
+
+    Each layer is read when its turn comes; embeddings, norm and lm_head are read once and shared.
+    """
+    source, options = _checked(name_or_path, quantization, dtype, device)
+    contents = _contents(source)
+    shared = {}
+    for l in range(contents.num_layers):
+        model = _assembled(replace(contents, tensors=contents.tensors | shared), [l], **options)
+        own = {id(parameter) for parameter in decoder_layers(model).parameters()}
+        shared = {n: p.data for n, p in model.named_parameters() if id(p) not in own}
+        yield model
+
+
+_loaded = {}
+
+
+def base(name: str, profile: Profile, block: Block = UNPRUNED):
+    """(model, tokenizer) as a profile measures them, without `block`; the last one stays loaded."""
+    wanted = (name, profile.quantization, profile.dtype, block)
+    if wanted not in _loaded:
+        _loaded.clear()  # first, so that two models are never held at once
+        _loaded[wanted] = load(
+            name, quantization=profile.quantization, dtype=profile.dtype, block=block
+        )
+    return _loaded[wanted]
+
+
+def base_layers(name: str, profile: Profile) -> Iterator[nn.Module]:
+    """The model of each single layer in turn, as a profile measures them."""
+    return one_layer_models(name, quantization=profile.quantization, dtype=profile.dtype)
+
+
+def fits(name: str, profile: Profile) -> bool:
+    """Whether the whole model fits into the memory that is free now, by the size of its weights."""
+    source, options = _checked(name, profile.quantization, profile.dtype, None)
     if source.kind == "random":
-        if quantization:
-            raise ModelError(f"{name_or_path} is made on the spot and cannot be quantised.")
-        return _tiny_random(dtype, device), _with_pad(_tokenizer(resolve("smollm2-135m")))
-    quantized = {"quantization_config": nf4()} if quantization else {}
-    model = AutoModelForCausalLM.from_pretrained(
-        checkpoint(source), dtype=dtype, device_map=device, **quantized
-    )
-    if quantization and device == "cpu":
-        model = model.dequantize(dtype)
-    return model.eval(), _with_pad(_tokenizer(source))
-
-
-@lru_cache(maxsize=1)
-def _kept(name: str, quantization: str | None, dtype: str | None):
-    return load(name, quantization=quantization, dtype=dtype)
-
-
-def base(name: str, profile: Profile):
-    """(model, tokenizer) as a profile measures them; the last one stays loaded."""
-    return _kept(name, profile.quantization, profile.dtype)
+        return True
+    count = weights.count(_contents(source).tensors)
+    four_bit = NF4_BYTES if profile.quantization else 0
+    unpacked = 0 if four_bit and options["device"] != "cpu" else options["dtype"].itemsize
+    free = get_max_memory()
+    return count * (four_bit + unpacked) < free["cpu" if options["device"] == "cpu" else 0]
 
 
 def identity(name: str, profile: Profile) -> dict:
@@ -85,17 +120,6 @@ def identity(name: str, profile: Profile) -> dict:
     }
 
 
-def checkpoint(source: Source) -> Path:
-    """The local folder of a model's weights, downloaded or dequantised first if need be."""
-    if source.kind == "hub":
-        return _download(source)
-    if source.kind == "asset":
-        return _dequantised(assets.path(source.location), source.revision)
-    if source.kind == "gguf":
-        return _dequantised(Path(source.location), source.revision)
-    return Path(source.location)
-
-
 def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -108,84 +132,6 @@ def default_dtype(device: str) -> str:
     return "bfloat16" if fast else "float32"
 
 
-def decoder_config(model):
-    """The configuration that the decoder reads (of a multimodal model, its text part)."""
-    return model.get_decoder().config
-
-
-def decoder_layers(model) -> nn.ModuleList:
-    """The list of decoder layers, as long as the configuration says, of any HF decoder."""
-    return getattr(model.get_decoder(), layers_attribute(model))
-
-
-def layers_attribute(model) -> str:
-    """What the decoder calls its list of layers (`layers`, `h`, `blocks`, …)."""
-    length = decoder_config(model).num_hidden_layers
-    lists = [
-        name
-        for name, child in model.get_decoder().named_children()
-        if isinstance(child, nn.ModuleList) and len(child) == length
-    ]
-    if len(lists) != 1:
-        raise ModelError(
-            f"{type(model).__name__} is not a decoder with one uniform list of {length} layers."
-        )
-    return lists[0]
-
-
-@contextmanager
-def residual_stream(model, visit: Callable[[int, torch.Tensor], None], at: list[int] | None = None):
-    """While active, every forward calls visit(l, x) with x^(l), shape (B, T, D), for l in `at`.
-
-    x^(l) is the input to layer l, x^(L) the output of the last layer before the final norm
-    (`hidden_states[-1]` of HF is after it). By default all l = 0 … L.
-    """
-    layers = decoder_layers(model)
-    wanted = range(len(layers) + 1) if at is None else at
-    handles = []
-    for depth in wanted:
-        if depth < len(layers):
-
-            def before(module, args, kwargs, depth=depth):
-                visit(depth, args[0] if args else kwargs["hidden_states"])
-
-            handles.append(layers[depth].register_forward_pre_hook(before, with_kwargs=True))
-        else:
-
-            def after(module, args, output, depth=depth):
-                visit(depth, output[0] if isinstance(output, tuple) else output)
-
-            handles.append(layers[-1].register_forward_hook(after))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def _final_states(model, states: torch.Tensor) -> Iterator[None]:
-    """The model with a decoder that hands out `states`."""
-    decoder = model.get_decoder()
-    answer = BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states)
-    decoder.forward = lambda *args, **kwargs: answer
-    try:
-        yield
-    finally:
-        del decoder.forward
-
-
-def logits(model, states: torch.Tensor) -> torch.Tensor:
-    """Logits (N, V) of final states (N, D), by the model's own forward.
-
-    The decoder hands out `states` instead of computing, so that whatever the architecture does
-    around its lm_head (bias, soft-capping, scaling) is done, and only where it is wanted.
-    """
-    with _final_states(model, states[None]):
-        placeholder = torch.zeros(1, len(states), dtype=torch.long, device=states.device)
-        return model(input_ids=placeholder, use_cache=False).logits[0]
-
-
 def nf4() -> BitsAndBytesConfig:
     return BitsAndBytesConfig(
         load_in_4bit=True,
@@ -195,17 +141,127 @@ def nf4() -> BitsAndBytesConfig:
     )
 
 
-def _tokenizer(source: Source):
-    return AutoTokenizer.from_pretrained(checkpoint(source))
+@dataclass(frozen=True)
+class _Contents:
+    """What a model is made of: its configuration, its tensors (read when indexed), its folder."""
+
+    config: object
+    tensors: dict
+    folder: Path | None
+
+    @property
+    def num_layers(self) -> int:
+        return self.config.get_text_config(decoder=True).num_hidden_layers
 
 
-def _with_pad(tokenizer):
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
+def _checked(name: str, quantization, dtype, device) -> tuple[Source, dict]:
+    """The source, and how its weights are wanted, with the defaults filled in."""
+    if quantization not in (None, "nf4"):
+        raise ModelError(f"Unknown quantization {quantization!r}: give None or 'nf4'.")
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    device = device or default_device()
+    dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    dtype = dtype or getattr(torch, default_dtype(device))
+    return resolve(name), {"quantization": quantization, "dtype": dtype, "device": device}
 
 
-def _tiny_random(dtype: torch.dtype, device: str):
+def _contents(source: Source) -> _Contents:
+    if source.kind == "random":
+        model = _tiny_random()
+        return _Contents(model.config, model.state_dict(), None)
+    folder = checkpoint(source)
+    try:
+        raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if raw.get("model_type") == qwen1.MODEL_TYPE:
+            return _Contents(qwen1.config(raw), qwen1.renamed(weights.stored(folder)), folder)
+        config = AutoConfig.from_pretrained(folder)
+    except KeyError as error:
+        raise ModelError(f"{folder / 'config.json'} does not say {error}.") from error
+    except (ValueError, OSError) as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(
+            f"{folder / 'config.json'} describes no model that transformers "
+            f"{transformers.__version__} knows ({str(error).strip().splitlines()[0]})."
+        ) from error
+    return _Contents(config, weights.stored(folder), folder)
+
+
+def _assembled(contents: _Contents, keep: Sequence[int], quantization, dtype, device):
+    """The model of the layers `keep`, on the meta device first; only their tensors are read."""
+    _check_uniform(contents.config)
+    config = followed(contents.config, keep)
+    one = _skeleton(followed(contents.config, [0]))
+    tensors = weights.renumbered(
+        contents.tensors, decoder_layers(one)[0], layers_attribute(one), keep
+    )
+    quantized = {"quantization_config": nf4()} if quantization else {}
+    model, found = type(one).from_pretrained(
+        None,
+        config=config,
+        state_dict=tensors,
+        dtype=dtype,
+        device_map=device,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+        **quantized,
+    )
+    for problem in ("missing_keys", "mismatched_keys"):
+        if found[problem]:
+            name = sorted(map(str, found[problem]))[0]
+            raise ModelError(
+                f"The tensors in {contents.folder} are not those of its config.json "
+                f"({len(found[problem])} {problem.replace('_keys', '')}, such as {name})."
+            )
+    if quantization and device == "cpu":
+        model = model.dequantize(dtype)
+    model.name_or_path = model.config.name_or_path = str(contents.folder or "")
+    if contents.folder and (contents.folder / "generation_config.json").exists():
+        model.generation_config = GenerationConfig.from_pretrained(contents.folder)
+    return model.eval()
+
+
+def _check_uniform(config) -> None:
+    """Raise ModelError if the configuration cannot follow when layers are removed.
+
+    It can if the layers that are left are then the same layers; a model without its first layer,
+    where all move by one, tells.
+    """
+    count = config.get_text_config(decoder=True).num_hidden_layers
+    whole, cut = (_skeleton(followed(config, range(first, count))) for first in (0, 1))
+    before, after = (
+        [{name: p.shape for name, p in layer.named_parameters()} for layer in decoder_layers(model)]
+        for model in (whole, cut)
+    )
+    if before[1:] != after:
+        raise ModelError(
+            f"A {config.model_type} decoder decides by the position of a layer of what kind it is, "
+            "so none can be removed."
+        )
+
+
+def _skeleton(config):
+    """The model of a configuration without any weights."""
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ModelError(f"{config.model_type} is no decoder-only language model.")
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
+
+
+def tokenizer(name: str):
+    """The tokenizer of a model; it pads with its end-of-text token if it has no other."""
+    source = resolve(name)
+    folder = checkpoint(resolve("smollm2-135m") if source.kind == "random" else source)
+    if (folder / "qwen.tiktoken").exists():
+        return qwen1.tokenizer(folder)
+    found = AutoTokenizer.from_pretrained(folder)
+    if found.pad_token is None:
+        found.pad_token = found.eos_token
+    return found
+
+
+def _tiny_random():
     """An 8-layer Llama with random weights and the embedded model's vocabulary, for tests."""
     config = transformers.LlamaConfig(
         vocab_size=MODELS["tiny-random"].vocab_size,
@@ -219,49 +275,4 @@ def _tiny_random(dtype: torch.dtype, device: str):
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return AutoModelForCausalLM.from_config(config, dtype=dtype).to(device).eval()
-
-
-def _dequantised(file: Path, digest: str) -> Path:
-    """The checkpoint that `file`, a GGUF, is turned into once: plain bf16 safetensors."""
-    folder = paths.CHECKPOINTS / f"{file.stem}-{digest[:12]}"
-    if folder.exists():
-        return folder
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    model = AutoModelForCausalLM.from_pretrained(
-        file.parent,
-        gguf_file=file.name,
-        dtype=torch.bfloat16,
-        quantization_config=GgufConfig(dequantize=True),
-    )
-    model.save_pretrained(part)
-    AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(part)
-    os.replace(part, folder)
-    return folder
-
-
-def _download(source: Source) -> Path:
-    name = source.location
-    try:
-        return Path(
-            huggingface_hub.snapshot_download(
-                name, revision=source.revision, allow_patterns=CHECKPOINT_FILES
-            )
-        )
-    except hub_errors.GatedRepoError as error:
-        raise ModelError(
-            f"{name} is gated: accept its licence on its page on the hub, then log in with "
-            "`hf auth login`."
-        ) from error
-    except hub_errors.RepositoryNotFoundError as error:
-        raise ModelError(
-            f"The hub has no model {name}, or it is private: check its name."
-        ) from error
-    except hub_errors.RevisionNotFoundError as error:
-        raise ModelError(f"{name} has no revision {source.revision} on the hub.") from error
-    except (OSError, hub_errors.HfHubHTTPError) as error:
-        raise ModelError(
-            f"{name} is not in the local cache and the hub cannot be reached: connect, or give "
-            "a local folder, a .gguf file or smollm2-135m."
-        ) from error
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)

@@ -4,6 +4,7 @@ A block is 0-indexed and half-open: Block(start, size) is `range(start, start + 
 numbering of the unpruned model. The input of layer `start` goes to layer `start + size` instead.
 """
 
+import copy
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -15,12 +16,13 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from lib.models import decoder_config, decoder_layers, layers_attribute
+from lib.catalog import ModelError
+from lib.decoder import decoder_config, decoder_layers, layers_attribute
 
 # Configuration entries that count layers from the bottom, and lists of layer indices; lists with
 # one entry a layer (layer_types, no_rope_layers, …) are recognised by their name and length.
 _THRESHOLDS = ("max_window_layers", "first_k_dense_replace")
-_INDEX_LISTS = ("mlp_only_layers", "moe_layers")
+_INDEX_LISTS = ("mlp_only_layers", "moe_layers", "attn_layer_indices")
 
 
 @dataclass(frozen=True, order=True)
@@ -82,14 +84,9 @@ def only_layers(model, keep: Sequence[int]) -> Iterator[nn.ModuleList]:
     decoder, name = model.get_decoder(), layers_attribute(model)
     staying = [layers[l] for l in keep]
     kept = nn.ModuleList(staying)
-    configs = {
-        id(c): c for c in (decoder_config(model), model.config.get_text_config(decoder=True))
-    }
-    before = [(c, _layer_entries(c, len(layers))) for c in configs.values()]
+    before = [(c, _layer_entries(c)) for c in _configs(model)]
     try:
-        for config, entries in before:
-            for key, value in entries.items():
-                setattr(config, key, _followed(key, value, keep))
+        _follow(before, keep)
         _number(staying, range(len(keep)))
         setattr(decoder, name, kept)
         yield kept
@@ -101,14 +98,35 @@ def only_layers(model, keep: Sequence[int]) -> Iterator[nn.ModuleList]:
                 setattr(config, key, value)
 
 
-def _layer_entries(config, num_layers: int) -> dict:
+def followed(config, keep: Sequence[int]):
+    """A copy of an HF configuration that describes the model of only the layers `keep`."""
+    config = copy.deepcopy(config)
+    text = config.get_text_config(decoder=True)
+    _follow([(text, _layer_entries(text))], keep)
+    return config
+
+
+def _configs(model) -> list:
+    """The configurations that say how many layers there are: the decoder's, and the model's own."""
+    both = (decoder_config(model), model.config.get_text_config(decoder=True))
+    return list({id(config): config for config in both}.values())
+
+
+def _follow(before: list[tuple], keep: Sequence[int]) -> None:
+    for config, entries in before:
+        for key, value in entries.items():
+            setattr(config, key, _followed(key, value, keep))
+
+
+def _layer_entries(config) -> dict:
     """The entries of a configuration that depend on how many layers there are, or on which."""
     if config.is_heterogeneous:
-        raise ValueError(
+        raise ModelError(
             f"{type(config).__name__} describes layers of different shapes (per_layer_config), "
             "which pruning does not support."
         )
-    entries = {"num_hidden_layers": config.num_hidden_layers}
+    num_layers = config.num_hidden_layers
+    entries = {"num_hidden_layers": num_layers}
     for key, value in vars(config).items():
         one_each = "layer" in key and isinstance(value, (list, tuple)) and len(value) == num_layers
         threshold = key in _THRESHOLDS and isinstance(value, int)

@@ -1,20 +1,25 @@
 """Angular distances between layer inputs: all blocks of a model from one forward pass."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 from tqdm.auto import tqdm
 
 from lib import data, models, results
-from lib.models import decoder_layers, residual_stream
+from lib.decoder import residual_stream
 from lib.profiles import Profile
-from lib.pruning import Block
+from lib.pruning import UNPRUNED, Block
+from lib.sweep import resumed
 
 VERSION = 1  # bumped by hand when the numbers of `measure` change
 FOLDS = 16
+CHUNK = 64  # batches whose states are held when a model is read layer by layer
 
 
 @dataclass(frozen=True)
@@ -60,17 +65,50 @@ def block_distances(model, batches: Iterable[dict]) -> BlockDistances:
     Only the last real token of each sequence counts; angles, not cosines, are averaged; states
     are compared as fp64 unit vectors. Holds (L+1)·B·D numbers of a batch.
     """
-    depth = len(decoder_layers(model)) + 1
-    total, squares = np.zeros((depth, depth)), np.zeros((depth, depth))
-    folds, counts = np.zeros((FOLDS, depth, depth)), np.zeros(FOLDS, int)
-    seen = 0
-    for batch in batches:
-        angles = _angles(last_token_states(model, batch))
-        total += angles.sum(0)
-        squares += (angles**2).sum(0)
-        for i, angle in enumerate(angles, start=seen):
-            folds[i % FOLDS] += angle
-            counts[i % FOLDS] += 1
+    return _averaged(last_token_states(model, batch) for batch in batches)
+
+
+def layerwise_distances(
+    layers: Callable[[], Iterator[nn.Module]], batches: Iterable[dict], chunk: int = CHUNK
+) -> BlockDistances:
+    """`block_distances` of a model that is never whole in memory: the same numbers.
+
+    layers() yields the models of each single layer in turn (`models.one_layer_models`). Each goes
+    over a chunk of `chunk` batches, whose states are held, before the next is read: every weight is
+    read once a chunk, and two layers are held at most.
+    """
+    batches = iter(batches)
+    chunks = iter(lambda: list(islice(batches, chunk)), [])
+    return _averaged(states for part in chunks for states in _states_by_layer(layers(), part))
+
+
+@torch.inference_mode()
+def _states_by_layer(layers: Iterator[nn.Module], chunk: list[dict]) -> list[torch.Tensor]:
+    """x_T^(l) of each batch of a chunk: (B, L+1, D)."""
+    padded = [right_padded(batch["input_ids"], batch["attention_mask"]) for batch in chunk]
+    inputs, found = [None] * len(chunk), [[] for _ in chunk]
+    for l, model in enumerate(layers):
+        for i, (ids, last) in enumerate(padded):
+            seen = {}
+            start = resumed(model, UNPRUNED, inputs[i]) if l else nullcontext()
+            with start, residual_stream(model, seen.__setitem__, at=[1] if l else [0, 1]):
+                model.get_decoder()(input_ids=ids.to(model.device), use_cache=False)
+            rows = torch.arange(len(ids))
+            found[i] += [x[rows, last] for _, x in sorted(seen.items())]
+            inputs[i] = seen[1]
+    return [torch.stack(states, dim=1) for states in found]
+
+
+def _averaged(parts: Iterable[torch.Tensor]) -> BlockDistances:
+    """Mean angles over sequences, whose last-token states come as (B, L+1, D)."""
+    total = squares = folds = 0.0
+    counts, seen = np.zeros(FOLDS, int), 0
+    for states in parts:
+        angles = _angles(states)
+        total, squares = total + angles.sum(0), squares + (angles**2).sum(0)
+        places = np.arange(seen, seen + len(angles)) % FOLDS
+        folds = folds + np.stack([angles[places == fold].sum(0) for fold in range(FOLDS)])
+        counts += np.bincount(places, minlength=FOLDS)
         seen += len(angles)
     if seen < 2:
         raise ValueError(f"Angular distances need at least 2 sequences, not {seen}.")
@@ -158,12 +196,14 @@ def measure(name: str, profile: Profile) -> BlockDistances:
     }
 
     def compute() -> dict:
-        model, tokenizer = models.base(name, profile)
         texts = data.c4("validation", profile.source, profile.similarity_sequences)
-        found = block_distances(
-            model,
-            calibration_batches(texts, tokenizer, profile.similarity_tokens, profile.batch_tokens),
-        )
+        tokens = profile.similarity_tokens
+        tokenizer = models.tokenizer(name)
+        batches = calibration_batches(texts, tokenizer, tokens, profile.batch_tokens)
+        if models.fits(name, profile):
+            found = block_distances(models.base(name, profile)[0], batches)
+        else:
+            found = layerwise_distances(lambda: models.base_layers(name, profile), batches)
         return {
             "matrix": found.matrix.tolist(),
             "standard_error": found.standard_error.tolist(),

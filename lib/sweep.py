@@ -10,6 +10,7 @@ something is scored. Layer applications: L + the sum of the layers after each cu
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -17,11 +18,12 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 from transformers import DynamicCache
+from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
 from lib import evaluation
 from lib.batches import Own, bundles
+from lib.decoder import decoder_config, decoder_layers, logits, residual_stream
 from lib.evaluation import Row, Task
-from lib.models import decoder_config, decoder_layers, logits, residual_stream
 from lib.pruning import UNPRUNED, Block, only_layers
 
 HEAD_POSITIONS = 128  # logits of this many positions are held at once
@@ -71,6 +73,8 @@ def log_probabilities(
 ) -> dict[Block, list[np.ndarray]]:
     """For each block, the log-probabilities (fp32) of every row's wanted tokens, flattened."""
     outputs = {block: [None] * len(rows) for block in blocks}
+    if not _shares_prefixes(model):
+        rows = [replace(row, group=None) for row in rows]
     for shared in tqdm(list(bundles(rows, batch_tokens)), desc=label):
         caches = {}
         if shared.prefix is not None:
@@ -104,40 +108,40 @@ def final_states(
     `cache_of` gives a block's key-value cache, or None; it is asked while the model has the
     layers (and the configuration) that the cache is for.
     """
-    states, as_tuple = {}, []
+    states, widths = {}, []
     starts = sorted({block.start for block in blocks if block.size})
     last = decoder_layers(model)[-1]
-    noted = last.register_forward_hook(lambda *call: as_tuple.append(isinstance(call[2], tuple)))
+    noted = last.register_forward_hook(lambda *call: widths.append(_width(call[2])))
     with residual_stream(model, states.__setitem__, at=starts):
         full = _forward(model, ids, cache_of(UNPRUNED))
     noted.remove()
     yield UNPRUNED, full
     for block in blocks:
         if block.size:
-            with resumed(model, block, states[block.start], as_tuple[0]):
+            with resumed(model, block, states[block.start], widths[0]):
                 final = _forward(model, ids, cache_of(block))
             yield block, final
 
 
 @contextmanager
-def resumed(model, block: Block, state: torch.Tensor, as_tuple: bool = False) -> Iterator[None]:
+def resumed(model, block: Block, state: torch.Tensor, width: int = 0) -> Iterator[None]:
     """The model from the cut on: its first layer is `block.stop`, and reads `state`, not input.
 
     HF's own forward builds masks, rotary embeddings and the final norm, from a configuration
-    that matches the layers that are left. as_tuple: what the layers return is wrapped in a tuple.
+    that matches the layers that are left. width: of the tuple that a layer returns, if it does.
     """
     num_layers = len(decoder_layers(model))
     after = range(block.stop, num_layers)
     with only_layers(model, after or [num_layers - 1]) as layers:
         if not after:
-            layers[0] = _PassThrough(as_tuple)
+            layers[0] = _PassThrough(width)
 
-        def replace(module, args, kwargs):
+        def from_the_cut(module, args, kwargs):
             if args:
                 return (state, *args[1:]), kwargs
             return args, kwargs | {"hidden_states": state}
 
-        hook = layers[0].register_forward_pre_hook(replace, with_kwargs=True)
+        hook = layers[0].register_forward_pre_hook(from_the_cut, with_kwargs=True)
         try:
             yield
         finally:
@@ -147,17 +151,28 @@ def resumed(model, block: Block, state: torch.Tensor, as_tuple: bool = False) ->
 class _PassThrough(nn.Module):
     """Stands where no layer is left after the cut (the block includes the last layer)."""
 
-    def __init__(self, as_tuple: bool):
+    def __init__(self, width: int):
         super().__init__()
-        self.as_tuple = as_tuple
+        self.width = width
 
     def forward(self, hidden_states, *args, **kwargs):
-        return (hidden_states,) if self.as_tuple else hidden_states
+        return (hidden_states,) + (None,) * (self.width - 1) if self.width else hidden_states
+
+
+def _width(output) -> int:
+    return len(output) if isinstance(output, tuple) else 0
 
 
 def _forward(model, ids: torch.Tensor, cache: DynamicCache | None) -> torch.Tensor:
     decoder = model.get_decoder()
     return decoder(input_ids=ids, cache=cache, use_cache=cache is not None).last_hidden_state
+
+
+def _shares_prefixes(model) -> bool:
+    """Whether one cache can go on in several ways: it holds keys and values, no running state."""
+    layers = DynamicCache(config=decoder_config(model)).layers
+    running = [isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers]
+    return not any(running)
 
 
 def _repeated(cache: DynamicCache, repeats: int) -> DynamicCache:

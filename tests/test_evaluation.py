@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lib import catalog, data, evaluation, models, profiles
+from lib import data, evaluation, models, profiles
 from lib.evaluation import Task
 
 SMOKE = profiles.get("smoke")
@@ -14,7 +14,7 @@ SMOKE = profiles.get("smoke")
 @pytest.fixture(scope="module")
 def smollm2():
     """The embedded model's tokenizer: byte-level BPE, where " No" and "No" are two tokens."""
-    return models._tokenizer(catalog.resolve("smollm2-135m"))
+    return models.tokenizer("smollm2-135m")
 
 
 def test_mmlu_prompt_is_hendrycks(smollm2):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import LAYERS, tiny
 
-from lib.models import decoder_config, decoder_layers
+from lib.decoder import decoder_config, decoder_layers
 from lib.pruning import Block, dropped, save_pruned, simple_block
 
 CUTS = [Block(0, 1), Block(1, 3), Block(2, 2), Block(3, 3), Block(0, 5)]

@@ -6,7 +6,7 @@ import torch
 from conftest import LAYERS, LENGTH, VOCAB
 from torch import nn
 
-from lib import models, similarity
+from lib import decoder, similarity
 from lib.similarity import BlockDistances, block_distances
 
 LENGTHS = [LENGTH, 5, 17, 1, 23]
@@ -132,7 +132,7 @@ def test_folds_average_to_the_matrix(llama):
 def test_no_lm_head_and_one_pass(llama):
     calls = []
     llama.lm_head.register_forward_hook(lambda *_: calls.append("head"))
-    for layer in models.decoder_layers(llama):
+    for layer in decoder.decoder_layers(llama):
         layer.register_forward_hook(lambda *_: calls.append("layer"))
     block_distances(llama, [padded("right")])
     assert calls == ["layer"] * LAYERS
@@ -142,7 +142,7 @@ def test_hooks_are_gone_after_an_error(llama):
     def broken(depth, state):
         raise RuntimeError("inside")
 
-    with pytest.raises(RuntimeError), models.residual_stream(llama, broken):
+    with pytest.raises(RuntimeError), decoder.residual_stream(llama, broken):
         llama(torch.tensor([[3, 4]]))
     llama(torch.tensor([[3, 4]]))
 

@@ -6,8 +6,8 @@ import torch
 from conftest import LAYERS, VOCAB
 
 from lib import batches, sweep
+from lib.decoder import decoder_layers, logits
 from lib.evaluation import Row, Task
-from lib.models import decoder_layers, logits
 from lib.pruning import UNPRUNED, Block, dropped
 
 BLOCKS = [UNPRUNED, Block(1, 1), Block(0, 3), Block(1, 3), Block(2, 2), Block(4, 2), Block(0, 5)]
