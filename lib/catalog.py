@@ -4,6 +4,7 @@ Imports neither torch nor transformers, so a batch can be checked and planned at
 """
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -166,6 +167,20 @@ def _folder(local: Path) -> Source:
     if not (local / "config.json").exists():
         raise ModelError(f"{local} is no checkpoint: it has no config.json.")
     return Source("folder", str(local.resolve()), _fingerprint(local))
+
+
+def num_layers(name: str) -> int | None:
+    """L, as far as it is known without the network: of models in MODELS and of local folders."""
+    if name in MODELS:
+        return MODELS[name].num_layers
+    source = resolve(name)
+    if source.kind != "folder":
+        return None
+    raw = json.loads((Path(source.location) / "config.json").read_text(encoding="utf-8"))
+    raw = raw.get("text_config") or raw
+    return next(
+        (raw[key] for key in ("num_hidden_layers", "n_layer", "n_layers") if key in raw), None
+    )
 
 
 def label(name: str) -> str:

@@ -39,6 +39,23 @@ class Profile:
     heal_packed: bool  # full sequences, or one truncated and padded document each
     batch_tokens: int  # tokens a forward pass reads at once
 
+    sizes: tuple[int, ...] = ()  # heal at these numbers of dropped layers only; empty: at all below
+    ablation_names: tuple[str, ...] = ()  # models of figures 7 and 8; empty: the first one
+    rank_names: tuple[str, ...] = ()  # models of figure 9; empty: the first one
+
+    @property
+    def ablation_models(self) -> tuple[str, ...]:
+        """The models whose prompts and seeds vary (figures 7 and 8)."""
+        return self._among(self.ablation_names)
+
+    @property
+    def rank_models(self) -> tuple[str, ...]:
+        """The models whose LoRA rank varies (figure 9)."""
+        return self._among(self.rank_names)
+
+    def _among(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(n for n in names if n in self.models) or self.models[:1]
+
     def block_sizes(self, num_layers: int) -> list[int]:
         """Numbers of layers to drop from a model of `num_layers`: 1, 2, 3, …, then every second."""
         dense = int(self.dense_fraction * num_layers)
@@ -47,11 +64,11 @@ class Profile:
 
     def healed_sizes(self, num_layers: int) -> list[int]:
         """Numbers of layers dropped at which a healing is made."""
-        return _sizes(self.heal_fractions, num_layers)
+        return list(self.sizes) or _sizes(self.heal_fractions, num_layers)
 
     def ablation_sizes(self, num_layers: int) -> list[int]:
         """Numbers of layers dropped at which seeds and ranks are compared."""
-        return _sizes(self.ablation_fractions, num_layers)
+        return list(self.sizes) or _sizes(self.ablation_fractions, num_layers)
 
     def with_prompt(self, shots: int, order: int = 0) -> "Profile":
         """The same with another prompt for the questions that have examples before them."""
@@ -192,6 +209,8 @@ PROFILES = {
         heal_warmup=100,
         heal_packed=False,
         batch_tokens=16_384,
+        ablation_names=("llama-2-13b",),
+        rank_names=("mistral-7b", "llama-2-7b", "llama-2-70b"),
     ),
 }
 
@@ -201,11 +220,13 @@ def get(
     models: list[str] | None = None,
     limit: int | None = None,
     steps: int | None = None,
+    sizes: list[int] | None = None,
 ) -> Profile:
     """The profile `name` (smoke, quick, laptop or paper).
 
-    models replaces its models, limit cuts its counts, steps its healing steps. Raises ValueError
-    for an unknown profile or model, before anything is loaded.
+    models replaces its models, limit cuts its counts, steps its healing steps, sizes are the only
+    numbers of dropped layers at which it heals. Raises ValueError for an unknown profile or model,
+    before anything is loaded.
     """
     if name not in PROFILES:
         raise ValueError(f"Unknown profile {name!r}: choose one of {', '.join(PROFILES)}.")
@@ -214,6 +235,9 @@ def get(
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
             raise ValueError(f"STEPS must be a whole number of at least 1, not {steps!r}.")
         profile = replace(profile, heal_steps=min(profile.heal_steps, steps))
+    if any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in sizes or ()):
+        raise ValueError(f"SIZES must be whole numbers of at least 1, not {sizes!r}.")
+    profile = replace(profile, sizes=tuple(sizes or ()))
     if models:
         profile = replace(profile, models=tuple(models))
     for model in profile.models:
