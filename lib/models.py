@@ -47,8 +47,7 @@ def load(
     """
     source, options = _checked(name_or_path, quantization, dtype, device)
     contents = contents_of(source)
-    keep = block.kept(contents.num_layers)
-    return _assembled(contents, keep, **options), tokenizer(name_or_path)
+    return _assembled(contents, block.kept(contents.num_layers), **options), tokenizer(name_or_path)
 
 
 def one_layer_models(
