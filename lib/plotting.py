@@ -92,18 +92,16 @@ def figure_6(scores: pd.DataFrame, profile: Profile) -> Figure:
 
 def figure_5(scores: pd.DataFrame, profile: Profile) -> Figure:
     """Figure 5: simple (red) against similarity-informed pruning (blue), a column a treatment."""
-    treatments = [t for t in ("unhealed", "healed") if (scores.treatment == t).any()]
-    columns = {
-        (model, treatment): f"{catalog.label(model)}, {treatment}"
-        for model in scores.model.unique()
-        for treatment in treatments
-    }
+    mine = scores[scores.model == profile.main_model]
+    treatments = [t for t in ("unhealed", "healed") if (mine.treatment == t).any()]
+    label = catalog.label(profile.main_model)
+    columns = {treatment: f"{label}, {treatment}" for treatment in treatments}
     lines = {strategy: (shade, strategy) for strategy, shade in STRATEGIES.items()}
     return _grid(
-        scores,
+        mine,
         [*QA, "c4"],
         columns,
-        lambda s, column: s[(s.model == column[0]) & s.treatment.isin(["unpruned", column[1]])],
+        lambda s, treatment: s[s.treatment.isin(["unpruned", treatment])],
         lambda s: [(shade, text, s[s.strategy == key]) for key, (shade, text) in lines.items()],
         "figure_5",
         profile,

@@ -40,13 +40,13 @@ class Profile:
     batch_tokens: int  # tokens a forward pass reads at once
 
     sizes: tuple[int, ...] = ()  # heal at these numbers of dropped layers only; empty: at all below
-    main_names: tuple[str, ...] = ()  # the model of figures 1b, 1c and 1d; empty: the first one
+    main_names: tuple[str, ...] = ()  # the model of figures 1 and 5; empty: the first one
     ablation_names: tuple[str, ...] = ()  # models of figures 7 and 8; empty: the first one
     rank_names: tuple[str, ...] = ()  # models of figure 9; empty: the first one
 
     @property
     def main_model(self) -> str:
-        """The model that figures 1b, 1c and 1d show."""
+        """The model that figures 1 and 5 show."""
         return self._among(self.main_names)[0]
 
     @property
