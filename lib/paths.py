@@ -6,6 +6,7 @@ folder of repositories (owner/name/…, as on the hub) to read models and data s
 """
 
 import os
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,6 +19,11 @@ OUTPUT = Path(os.environ.get("DEEPER_LAYERS_OUTPUT", ROOT)).expanduser().resolve
 RESULTS = OUTPUT / "data" / "results"
 FIGURES = OUTPUT / "figures"
 RUNS = OUTPUT / "papermill_runs"
+
+
+def component(name: str) -> str:
+    """`name`, of a model say, as one component of a path: it cannot lead out of its folder."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")[-60:]
 
 
 def mirrored(repository: str) -> Path | None:
