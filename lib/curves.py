@@ -14,7 +14,6 @@ from lib.sweep import sweep
 
 VERSION = results.VERSIONS["scores"]
 STRATEGIES = ("similarity", "simple")
-NOT_MEASURED = "not measured"
 SCORE = ("value", "standard_error", "n", "chance", "majority", "examples", "weights")
 NO_SCORE = dict.fromkeys(SCORE[:5], float("nan")) | {"n": 0, "examples": None, "weights": None}
 
@@ -184,7 +183,7 @@ def _tried(name: str, profile: Profile, block: Block, recipe: healing.Recipe) ->
         return heal(name, profile, block, recipe)
     except results.NotMeasured:
         values = {"losses": [], "real_tokens": None, "epochs": None}
-        return {"status": NOT_MEASURED, "values": values, "seconds": None}
+        return {"status": results.NotMeasured.status, "values": values, "seconds": None}
 
 
 def _params(identity: dict, profile: Profile, task: str, block: Block) -> dict:
@@ -219,7 +218,7 @@ def _sweep_and_store(model, tokenizer, profile: Profile, name: str, keys: dict) 
             results.save("scores", keys[block], values, seconds)
 
 
-def _row(profile: Profile, params: dict, status: str = NOT_MEASURED) -> dict:
+def _row(profile: Profile, params: dict, status: str = results.NotMeasured.status) -> dict:
     """A stored score as a row of a figure's CSV; one that is not there is drawn as missing.
 
     status: why it is not there.

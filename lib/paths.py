@@ -1,7 +1,8 @@
 """Every path of the project, independent of the working directory.
 
 Set DEEPER_LAYERS_OUTPUT to send everything that a run writes (results, figures, executed
-notebooks) to another folder; downloads stay with the checkout. Set DEEPER_LAYERS_MIRROR to a
+notebooks) to another folder, DEEPER_LAYERS_FIGURES to send the figures elsewhere; downloads stay
+with the checkout. Set DEEPER_LAYERS_MIRROR to a
 folder of repositories (owner/name/…, as on the hub) to read models and data sets from it.
 """
 
@@ -17,7 +18,7 @@ CHECKPOINTS = DATA / "checkpoints"  # GGUF files, dequantised once
 
 OUTPUT = Path(os.environ.get("DEEPER_LAYERS_OUTPUT", ROOT)).expanduser().resolve()
 RESULTS = OUTPUT / "data" / "results"
-FIGURES = OUTPUT / "figures"
+FIGURES = Path(os.environ.get("DEEPER_LAYERS_FIGURES", OUTPUT / "figures"))
 RUNS = OUTPUT / "papermill_runs"
 
 

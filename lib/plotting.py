@@ -47,8 +47,16 @@ def colour(name: str):
 
 
 def save_figure(figure: Figure, shown: pd.DataFrame, name: str, profile: Profile) -> Figure:
-    """Write figures/<profile>/<name>.png and its .csv, each whole or not at all."""
+    """Write figures/<profile>/<name>.png and its .csv, each whole or not at all.
+
+    A model that the profile is missing is named below the picture and is a row without a value.
+    """
     folder = paths.FIGURES / profile.name
+    if profile.missing:
+        absent = pd.DataFrame(profile.missing, columns=["model", "status"])
+        shown = pd.concat([shown, absent.assign(profile=profile.name)], ignore_index=True)
+        told = (f"{catalog.label(name)} ({status})" for name, status in profile.missing)
+        figure.text(0, -0.04, f"missing: {', '.join(told)}", fontsize=8)
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     shown = shown.drop(columns=["examples", "weights"], errors="ignore")

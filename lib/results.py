@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 class NotMeasured(RuntimeError):
     """A result is not there, and this run only draws."""
 
+    status = "not measured"
+
 
 def key(kind: str, params: dict) -> str:
     """sha256 of the canonical JSON of a measurement's parameters."""
