@@ -11,6 +11,9 @@ from lib import batch, jobs, paths, profiles, results
 from lib.execution import Launch, Outcome
 from lib.jobs import Job
 
+ENGINES = ("local", "ray")
+TIMED = {"figure_cost", "figure_heal_where"}  # figures of seconds
+
 
 class Backwards(batch.Serial):
     """An engine in which what was submitted last ends first."""
@@ -87,6 +90,23 @@ def test_a_failure_changes_no_other_job_and_what_is_done_is_not_repeated(output)
     assert batch.record(parts[0], profiles.get("smoke", limit=1), {"PROFILE": "smoke"}) is None
 
 
+def test_a_whole_notebook_counts_as_its_jobs(output):
+    """One model on one machine: no jobs run, but those that a cluster would run are known done."""
+    smoke, told = profiles.get("smoke"), {"PROFILE": "smoke"}
+    names = {number: batch.Notebook(number, (), 0) for number in ("01", "03", "04")}
+    ends = {"01": Outcome("ok", "", 3.0), "03": Outcome("failed"), "04": Outcome("ok")}
+    engine = batch.Serial(lambda launch: ends[launch.notebook.file])
+    batch.run(batch.Batch(names, told, smoke), [], engine)
+    known = {job: batch.record(job, smoke, told) for job in jobs.jobs(smoke, names)}
+    assert {job.notebook: bool(record) for job, record in known.items()} == {
+        "01": True,
+        "03": False,
+    }
+    ends["03"] = Outcome("ok", "", 8.0)
+    batch.run(batch.Batch(names, told, smoke), [], engine)
+    assert all(batch.record(job, smoke, told)["seconds"] == 8.0 for job in known if job.size)
+
+
 def test_after_a_failure_the_notebooks_of_the_jobs_only_draw(output):
     drawn = {}
 
@@ -146,15 +166,17 @@ def test_faults_of_nodes(tmp_path, fault):
 @pytest.mark.real
 def test_ray_gives_the_tables_of_the_serial_engine(tmp_path):
     """Every notebook of `smoke` in an empty folder, serially and on Ray: the same CSVs."""
-    for engine in ("local", "ray"):
+    for engine in ENGINES:
         command = [sys.executable, "-m", "lib.run", "--profile", "smoke", "--engine", engine]
         environment = os.environ | {"DEEPER_LAYERS_OUTPUT": str(tmp_path / engine)}
         done = subprocess.run(
             command, env=environment, cwd=paths.ROOT, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stdout + done.stderr
+    names = [{f.name for f in tmp_path.glob(f"{e}/data/results/s*/*.json")} for e in ENGINES]
+    assert names[0] == names[1] and names[0], "keys differ"
     tables = list((tmp_path / "local/figures/smoke").glob("*.csv"))
     assert len(tables) > 10
-    for table in tables:
+    for table in (table for table in tables if table.stem not in TIMED):
         again = tmp_path / "ray/figures/smoke" / table.name
         assert again.read_bytes() == table.read_bytes(), table.name

@@ -5,6 +5,7 @@
 
 import json
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -39,6 +40,16 @@ def worker_dies(folder: Path) -> str:
     tries = toys.lines(folder, "tried").count("dies")
     assert tries == 3 and "3 times" in seen["reason"], (tries, seen)
     return f"lost after {tries} tries, reported; the 5 others ok"
+
+
+def interrupted(folder: Path) -> str:
+    runner = toys.start(folder, "slow", "b", "--engine=ray")
+    toys.until(lambda: any("slow" in line for line in toys.lines(folder)), 120)
+    runner.send_signal(signal.SIGINT)
+    status, told = toys.finish(runner)
+    toys.until(lambda: not toys.processes(folder / "output"), 10)
+    assert status == 130 and told.strip().endswith("goes on from here."), (status, told)
+    return "exit 130; no runner, worker or kernel is left"
 
 
 # ---- in a process of its own -------------------------------------------------------------------
@@ -97,6 +108,7 @@ def main() -> int:
 QUICK = []
 SLOW = [
     Fault("3 nodes, 24 jobs, one node killed", "all end, none twice, one GPU each", node_lost),
+    Fault("Ctrl-C on Ray", "exit 130, no process left", interrupted),
     Fault("a job whose worker always dies", "reported after its retries", worker_dies),
 ]
 

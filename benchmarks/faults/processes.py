@@ -36,7 +36,7 @@ def out_of_memory(folder: Path, name: str) -> str:
 
 
 def time_limit(folder: Path) -> str:
-    runner = toys.start(folder, "slow", "b", "--time-limit", "0.2")
+    runner = toys.start(folder, "slow", "b", "--time-limit=0.2")
     status, told = toys.finish(runner)
     assert status == 1 and _row(told, "slow").startswith("time limit "), told
     assert _row(told, "/b").startswith("ok ") and not toys.processes(folder / "output"), told

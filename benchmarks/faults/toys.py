@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -55,8 +56,12 @@ def attempt(launch: Launch) -> Outcome:
 
 def main() -> int:
     folder, *names = sys.argv[1:]
-    options = [name for name in names if name.startswith("--") or name.replace(".", "").isdigit()]
+    options = [name for name in names if name.startswith("--")]
     models = set_up(Path(folder), [name for name in names if name not in options])
+    if "--engine=ray" in options:
+        from lib import cluster
+
+        cluster.Ray = partial(cluster.Ray, attempt)
     run.NOTEBOOKS = {"01": TOY}
     return run.main(["--profile", "smoke", "--models", *models, *options])
 
