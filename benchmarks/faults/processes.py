@@ -9,7 +9,7 @@ import papermill
 import psutil
 
 from benchmarks.faults import Fault, toys
-from lib import batch, paths, profiles
+from lib import batch, paths, profiles, progress
 from lib.execution import Outcome
 from lib.jobs import Job
 
@@ -93,13 +93,13 @@ def token(folder: Path) -> str:
 def thousand(folder: Path, count: int = 1000) -> str:
     """A no-op executor; RSS of this process after a fifth of the jobs and at the end."""
     sizes, engine = [], batch.Serial(lambda launch: Outcome("ok"))
-    real = batch.Progress.told
-    batch.Progress.told = lambda *told: sizes.append(psutil.Process().memory_info().rss)
+    real = progress.Progress.told
+    progress.Progress.told = lambda *told: sizes.append(psutil.Process().memory_info().rss)
     start = time.monotonic()
     try:
         found = _batch(folder, [Job("03", "tiny-random", n) for n in range(count)], engine)
     finally:
-        batch.Progress.told = real
+        progress.Progress.told = real
     each = (time.monotonic() - start) / count
     grown = (sizes[-1] - sizes[count // 5]) / 2**20
     assert len(found) == count and all(o.status == "ok" for o in found.values())
@@ -143,7 +143,7 @@ def _batch(folder: Path, jobs: list[Job], engine) -> dict[str, Outcome]:
     notebooks = {number: toys.TOY for number in ("01", "03")}
     whole = batch.Batch(notebooks, {"PROFILE": "smoke"}, profiles.get("smoke"))
     try:
-        return batch.run_jobs(whole, jobs, engine, batch.Progress(len(jobs)))
+        return batch.run_jobs(whole, jobs, engine, progress.Progress(len(jobs)))
     finally:
         paths.RESULTS, paths.RUNS = before
 
@@ -156,16 +156,16 @@ def _row(told: str, name: str) -> str:
 
 QUICK = [
     Fault("kernel killed -9 mid-notebook", "that job alone fails, copy kept", kernel_killed),
-    Fault("time limit reached", "that job alone ends", time_limit),
     Fault("second runner, same results", "one sentence that names the first", second_runner),
     Fault("Ctrl-C", "exit 130, no process left", lambda f: interrupted(f, signal.SIGINT)),
     Fault("a notebook prints the hub token", "it stands in no file", token),
-    Fault("1,000 jobs, no-op executor", "< 50 ms a job, memory flat", thousand),
 ]
 SLOW = [
+    Fault("time limit reached", "that job alone ends", time_limit),
     Fault("SIGTERM, as from Slurm", "as Ctrl-C", lambda f: interrupted(f, signal.SIGTERM)),
     Fault("runner killed -9", "no kernel stays behind", runner_killed),
     Fault("no memory (RLIMIT_AS)", "oom, others go on", lambda f: out_of_memory(f, "memory")),
     Fault("torch.cuda.OutOfMemoryError", "oom, others go on", lambda f: out_of_memory(f, "cuda")),
+    Fault("1,000 jobs, no-op executor", "< 50 ms a job, memory flat", thousand),
     Fault("20 jobs through papermill", "< 50 ms beyond papermill's own", through_papermill),
 ]
