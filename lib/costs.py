@@ -1,0 +1,192 @@
+"""What one measurement takes, by formulas that follow the code: FLOPs, bytes read, memory.
+
+A multiplication with a matrix of P parameters is 2P FLOPs a token. Memory is that at the peak: of
+the largest batch, with every sequence as long as it may be. Imports neither torch nor transformers.
+"""
+
+from dataclasses import dataclass
+from math import ceil
+
+from lib import lengths
+from lib.cards import DISK, GIB, Card
+from lib.recipes import Recipe
+from lib.shapes import Shape
+
+NF4_BYTES = 0.516  # a weight in NF4 with double quantisation: 4 bits and its share of the scales
+STORED = 2  # bytes of a weight on disk
+CHUNK = 64  # batches whose states are held when a model is read layer by layer
+HEAD_POSITIONS = 128  # logits of this many positions are held at once in a sweep
+RUNTIME = 1.5 * GIB  # of a GPU: CUDA's context and the allocator's fragments, assumed
+LOGITS = 14  # bytes of a logit in training: bf16, and in fp32 log-softmax and two gradients
+
+# Bytes that a layer keeps for the backward pass in bf16, per token and per number of (D, FFN,
+# queries + keys), beside the inputs of its adapters: counted with autograd's hooks.
+_KEPT = {
+    "phi": (2, 8, 4),
+    "gpt_neox": (2, 2, 4),
+    "gemma3_text": (16, 6, 8),
+    "qwen3": (8, 6, 8),
+    "olmo2": (8, 6, 8),
+}
+_KEPT_ELSEWHERE = (8, 6, 4)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one measurement takes; memory in bytes, at its peak."""
+
+    how: str
+    tokens: float  # read
+    applications: float  # of one layer to one token
+    flops: float
+    weights: float
+    activations: float  # and whatever else is held of a batch
+    optimizer: float = 0  # adapters, their gradients and AdamW's moments
+    read: float = 0  # bytes from disk
+    written: float = 0  # bytes on disk
+    trains: bool = False
+
+    @property
+    def memory(self) -> float:
+        return self.weights + self.activations + self.optimizer
+
+    def seconds(self, card: Card) -> float:
+        """Time to read from disk, and then to compute."""
+        rate = card.training_rate if self.trains else card.rate
+        return self.flops / rate + self.read / DISK
+
+
+# ---- parts ---------------------------------------------------------------------------------
+
+
+def weights(shape: Shape, layers: int, quantization: str | None, card: Card) -> float:
+    """Bytes of the weights in memory. Quantised are the layers' matrices, except experts."""
+    count = shape.parameters(layers)
+    if quantization is None or card.on_cpu:  # on a CPU NF4 values are unpacked
+        return count * card.element
+    linear = layers * (shape.attention + (shape.expert if shape.experts == 1 else 0))
+    return linear * NF4_BYTES + (count - linear) * card.element
+
+
+def _matrices(shape: Shape, applications: float) -> float:
+    return applications * 2 * shape.active
+
+
+def _attention(shape: Shape, applications: float, context: float) -> float:
+    return applications * 4 * shape.query * context
+
+
+def _head(shape: Shape, positions: float) -> float:
+    return positions * 2 * shape.hidden * shape.vocab_size
+
+
+def _working(shape: Shape, tokens: float, card: Card) -> float:
+    """Bytes that one layer works with in a forward pass of `tokens` tokens, and the runtime's."""
+    states = tokens * card.element * (3 * shape.hidden + 3 * shape.active_experts * shape.ffn)
+    return states if card.on_cpu else states + shape.expert / 3 * card.element + RUNTIME
+
+
+def kept(shape: Shape, rank: int, card: Card) -> float:
+    """Bytes a token that one layer keeps for the backward pass of its adapters.
+
+    Adapters work in fp32: each keeps its input after dropout, and the mask of the dropout, which
+    is fp32 on a CPU and bool on a GPU.
+    """
+    d, ffn, heads = _KEPT.get(shape.architecture, _KEPT_ELSEWHERE)
+    own = d * shape.hidden + ffn * shape.ffn + heads * (shape.query + shape.key)
+    inputs = sum(inputs for inputs, _ in shape.ffn_matrices)
+    adapters = inputs * (8 if card.on_cpu else 5) + 4 * rank * len(shape.ffn_matrices)
+    return own * card.element / 2 + adapters
+
+
+# ---- measurements --------------------------------------------------------------------------
+
+
+def similarity(shape: Shape, asked: dict, quantization: str | None, card: Card) -> Cost:
+    """All angular distances: one pass of every layer over C4, without lm_head.
+
+    Layer by layer where the weights alone do not fit, as `similarity.measure` does it.
+    """
+    longest = asked["max_tokens"]
+    sequences = max(1, asked["batch_tokens"] // longest)
+    tokens = asked["sequences"] * lengths.mean(longest)
+    applications = tokens * shape.num_layers
+    whole = weights(shape, shape.num_layers, quantization, card)
+    held = _working(shape, sequences * longest, card)
+    read = shape.parameters() * STORED
+    how = "whole"
+    if whole > card.memory:
+        how = "layer by layer"
+        whole = weights(shape, 2, quantization, card)
+        held += CHUNK * sequences * longest * shape.hidden * card.element
+        read *= ceil(asked["sequences"] / sequences / CHUNK)
+    return Cost(
+        how=how,
+        tokens=tokens,
+        applications=applications,
+        flops=_matrices(shape, applications)
+        + _attention(shape, applications, lengths.context(longest)),
+        weights=whole,
+        activations=held + sequences * (shape.num_layers + 1) * shape.hidden * card.element,
+        read=read,
+    )
+
+
+def sweep(
+    shape: Shape, layers: int, after: list[int], asked: dict, quantization: str | None, card: Card
+) -> Cost:
+    """Scores of a task by a model of `layers` layers, and of its versions cut further.
+
+    after: how many layers each version has after its cut; it runs only those. The states at the
+    cuts are held (at no more cuts than layers), and the keys and values of shared prefixes.
+    """
+    found, batch = lengths.reading(asked), asked["batch_tokens"]
+    per_token = layers + sum(after)
+    applications = found.tokens * per_token
+    cuts = min(len(after), layers)
+    pair = 2 * shape.key * card.element  # a token's keys and values in one layer
+    prefixes = (found.held * per_token + found.repeated * batch * layers) * pair
+    head = HEAD_POSITIONS * shape.vocab_size * (card.element + 4)
+    flops = _matrices(shape, applications) + _attention(shape, applications, found.context)
+    return Cost(
+        how="whole" if layers == shape.num_layers else f"{layers} of {shape.num_layers} layers",
+        tokens=found.tokens,
+        applications=applications,
+        flops=flops + _head(shape, found.scored * (1 + len(after))),
+        weights=weights(shape, layers, quantization, card),
+        activations=_working(shape, batch, card)
+        + cuts * batch * shape.hidden * card.element
+        + prefixes
+        + head,
+        read=shape.parameters(layers) * STORED,
+    )
+
+
+def healing(
+    shape: Shape, layers: int, recipe: Recipe, quantization: str | None, card: Card, micro: int
+) -> Cost:
+    """A healing of the `layers` layers that are left, `micro` sequences at a time.
+
+    The base is frozen, so that its backward pass costs as much as its forward pass; attention's
+    costs twice as much.
+    """
+    length = recipe.max_tokens if recipe.packed else lengths.mean(recipe.max_tokens, alike=micro)
+    tokens = recipe.steps * recipe.batch * length
+    context = recipe.max_tokens / 2 if recipe.packed else lengths.context(recipe.max_tokens)
+    trained = shape.lora(recipe.rank, layers)
+    base = 2 * (_matrices(shape, tokens * layers) + _head(shape, tokens))
+    base += 3 * _attention(shape, tokens * layers, context)
+    states = layers * kept(shape, recipe.rank, card) + LOGITS * shape.vocab_size
+    batch = micro * recipe.max_tokens
+    return Cost(
+        how=f"micro-batch {micro}",
+        tokens=tokens,
+        applications=tokens * layers,
+        flops=base + 6 * trained * tokens,
+        weights=weights(shape, layers, quantization, card),
+        activations=batch * states + _working(shape, batch, card),
+        optimizer=16 * trained,
+        read=shape.parameters(layers) * STORED,
+        written=(3 * 12 + 4) * trained,  # checkpoints: two are kept, one is being written
+        trains=True,
+    )

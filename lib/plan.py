@@ -1,0 +1,203 @@
+"""What a run will take, before it runs: `python -m lib.run --profile paper --plan --card a100-40`.
+
+Every job of `lib.jobs` as the results it must leave, each with its cost (`lib.costs`) and how it
+fits the card. Loads no model, imports neither torch nor transformers, writes nothing.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from lib import cards, catalog, costs, paths
+from lib.cards import Card
+from lib.costs import Cost
+from lib.jobs import Job, jobs
+from lib.pieces import Piece, Stored, pieces, stored
+from lib.profiles import Profile
+from lib.shapes import Shape
+
+MICRO_BATCHES = (16, 8, 4, 2, 1)  # the order in which `healing.heal` tries them
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A job, whether its results are there, and the costs of those that it must still leave."""
+
+    job: Job
+    done: bool
+    costs: list[Cost] | None  # None: the model's sizes are not known without the network
+
+
+def estimates(profile: Profile, notebooks: Sequence[str], card: Card) -> list[Estimate]:
+    """Every job of `notebooks`; a result that several need is counted with the first one."""
+    found, counted = [], set()
+    shapes = {model: catalog.shape(model) for model in profile.models}
+    there = {model: stored(model, profile) for model in profile.models}
+    for job in jobs(profile, notebooks):
+        shape, maps = shapes[job.model], there[job.model]
+        if shape is None:
+            found.append(Estimate(job, False, None))
+            continue
+        needed = pieces(job, profile, shape.num_layers)
+        missing = [p for p in needed if not any(known.has(p) for known in maps)]
+        new = {_name(job.model, piece): piece for piece in missing}
+        new = [piece for name, piece in new.items() if name not in counted]
+        counted |= {_name(job.model, piece) for piece in new}
+        after = _layers_after(job.model, shape, maps)
+        found.append(Estimate(job, not missing, _costs(shape, new, after, card)))
+    return found
+
+
+def _name(model: str, piece: Piece) -> tuple:
+    """The same for results that are the same, though asked for by different notebooks."""
+    asked = () if piece.kind == "healing" else tuple(sorted(piece.asked.items()))
+    return model, piece.kind, asked, piece.strategy, piece.size, piece.recipe
+
+
+def _layers_after(model: str, shape: Shape, there: list[Stored]):
+    """How many layers a version runs after its cut, given strategy and size.
+
+    By its distance map, else a published list of best starts, else as in the mean of those.
+    """
+    lists = json.loads((paths.DATA / "reference.json").read_text(encoding="utf-8"))["best_starts"]
+    lists = {name: starts for name, starts in lists.items() if name in catalog.MODELS}
+
+    def published(name: str, share: float) -> float:
+        """The share of layers after the cut, where `share` of the layers are dropped."""
+        num_layers, starts = catalog.MODELS[name].num_layers, lists[name]
+        size = min(max(1, round(share * num_layers)), len(starts))
+        return 1 - (starts[size - 1] + size) / num_layers
+
+    def after(strategy: str, size: int) -> int:
+        if strategy == "simple":
+            return 1
+        if there:
+            return shape.num_layers - size - there[0].start(strategy, size)
+        names = [model] if model in lists else list(lists)
+        shares = [published(name, size / shape.num_layers) for name in names]
+        return round(shape.num_layers * sum(shares) / len(shares))
+
+    return after
+
+
+def _costs(shape: Shape, missing: list[Piece], after: Callable, card: Card) -> list[Cost]:
+    """The costs of results in the order in which they are measured; weights stay loaded."""
+    found, loaded = [], None
+    for (healed, *_), call in groupby(missing, key=_call):
+        cost = _cost(shape, list(call), after, card)
+        found.append(replace(cost, read=0) if healed == loaded else cost)
+        loaded = healed
+    return found
+
+
+def _call(piece: Piece) -> tuple:
+    """The same for results of one call; first, which layers it loads."""
+    block = (piece.strategy, piece.size) if piece.recipe else None
+    return block, piece.kind, piece.task, piece.profile, piece.recipe
+
+
+def _cost(shape: Shape, call: list[Piece], after: Callable, card: Card) -> Cost:
+    """The cost of one call: of one result, or of a task's scores of many blocks, not healed."""
+    first = call[0]
+    quantization = first.profile.quantization
+    if first.kind == "similarity":
+        return costs.similarity(shape, first.asked, quantization, card)
+    layers = shape.num_layers - (first.size if first.recipe else 0)
+    if first.kind == "scores":
+        cut = [after(p.strategy, p.size) for p in call if p.strategy and not p.recipe]
+        return costs.sweep(shape, layers, cut, first.asked, quantization, card)
+    tried = [
+        costs.healing(shape, layers, first.recipe, quantization, card, micro)
+        for micro in MICRO_BATCHES
+    ]
+    fitting = [cost for cost in tried if cost.memory <= card.memory]
+    return (fitting or tried[-1:])[0]
+
+
+# ---- the table -----------------------------------------------------------------------------
+
+HEADER = ("model", "notebook", "jobs", "done", "tokens", "PFLOP", "hours", "hours a job")
+HEADER += ("weights", "batch", "LoRA", "read", "disk", "how")
+WIDTHS = (13, 8, 4, 4, 7, 8, 7, 11, 7, 6, 5, 6, 5)
+
+
+def table(profile: Profile, notebooks: Sequence[str], card_name: str | None = None) -> str:
+    """The plan of a run as text, one row for each model and notebook, at most 120 columns wide.
+
+    Memory is that of the job that needs most. Raises ValueError for an unknown card.
+    """
+    card = _with_measured_rates(cards.get(card_name), profile)
+    found = estimates(profile, notebooks, card)
+    groups = groupby(found, key=lambda e: (e.job.model, e.job.notebook))
+    rows = [_row(model, notebook, list(group), card) for (model, notebook), group in groups]
+    everything = [cost for estimate in found for cost in estimate.costs or []]
+    total = sum(cost.seconds(card) for cost in everything) / 3600
+    lines = [
+        f"{profile.name} on {card.name}: {card.memory / 1e9:.1f} GB, weights in "
+        f"{profile.quantization or profile.dtype}. Rate: {card.source}.",
+        "Memory and disk in GB, of the largest job of a row; batch: activations and caches.",
+        "",
+        _line(HEADER),
+        *map(_line, rows),
+        "",
+        f"{len(found)} jobs, {sum(e.done for e in found)} done; {total:,.0f} hours, "
+        f"{sum(c.flops for c in everything):.2e} FLOP, "
+        f"{sum(c.read for c in everything) / 1e12:.1f} TB read.",
+    ]
+    return "\n".join(lines)
+
+
+def _row(model: str, notebook: str, group: list[Estimate], card: Card) -> tuple:
+    """The cells of one row."""
+    done = sum(estimate.done for estimate in group)
+    start = (catalog.label(model)[:13], notebook, len(group), done)
+    if any(estimate.costs is None for estimate in group):
+        return (*start, *[""] * 9, "sizes unknown: give a local folder")
+    left = [estimate.costs for estimate in group if estimate.costs]
+    if not left:
+        return (*start, *[""] * 9, "done" if done == len(group) else "by rows above")
+    hours = [sum(cost.seconds(card) for cost in job) / 3600 for job in left]
+    everything = [cost for job in left for cost in job]
+    most = max(everything, key=lambda cost: cost.memory)
+    return (
+        *start,
+        _short(sum(cost.tokens for cost in everything)),
+        f"{sum(cost.flops for cost in everything) / 1e15:,.0f}",
+        f"{sum(hours):.1f}",
+        _span(f"{min(hours):.1f}", f"{max(hours):.1f}"),
+        *(f"{part / 1e9:.1f}" for part in (most.weights, most.activations, most.optimizer)),
+        f"{sum(cost.read for cost in everything) / 1e9:,.0f}",
+        f"{max(cost.written for cost in everything) / 1e9:.1f}",
+        _how(left, card),
+    )
+
+
+def _how(left: list[list[Cost]], card: Card) -> str:
+    """How the jobs of a row fit, or how many do not."""
+    healings = [cost for job in left for cost in job if cost.trains]
+    hows = list(dict.fromkeys(cost.how for cost in healings or left[0]))
+    too_large = [job for job in left if any(cost.memory > card.memory for cost in job)]
+    if len(too_large) == len(left):
+        return "does not fit"
+    return _span(hows[0], hows[-1]) + (f"; {len(too_large)} do not fit" if too_large else "")
+
+
+def _span(low: str, high: str) -> str:
+    return low if low == high else f"{low}–{high.rpartition(' ')[2]}"
+
+
+def _short(number: float) -> str:
+    return f"{number / 1e9:.2f}G" if number >= 1e9 else f"{number / 1e6:.1f}M"
+
+
+def _line(cells: tuple) -> str:
+    """A line of the table: names and the last cell to the left, numbers to the right."""
+    *cells, how = map(str, cells)
+    padded = [c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, WIDTHS, strict=True))]
+    return f"{' '.join(padded)}  {how}".rstrip()
+
+
+def _with_measured_rates(card: Card, profile: Profile) -> Card:
+    """The CPU at the rates of what it has measured, if it has."""
+    return card
