@@ -8,11 +8,12 @@ from dataclasses import replace
 
 from lib import assets, evaluation, models, paths, profiles
 from lib.batches import bundles
+from lib.evaluation import MOST_SHOTS
 
 MODEL = "smollm2-135m"
 BATCH_TOKENS = 4096
-PROMPTS = [("mmlu", 0), ("mmlu", 1), ("mmlu", 3), ("mmlu", 5), ("boolq", 0)]
-PROMPTS += [("arc_easy", 0), ("arc_easy", 1), ("arc_easy", 3), ("arc_easy", 5)]
+PROMPTS = [(task, shots) for task in ("mmlu", "arc_easy") for shots in range(MOST_SHOTS + 1)]
+PROMPTS += [("boolq", 0)]
 
 
 def documents(tokenizer) -> list[int]:

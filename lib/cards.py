@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 
 GIB = 2**30
 UTILISATION = 0.3  # of the peak; published training runs reached 0.21 to 0.46 (PaLM, arXiv
@@ -64,13 +65,12 @@ def get(name: str | None = None) -> Card:
 
 
 def measured(card: Card, forward: list[float], training: list[float]) -> Card:
-    """The card with the medians of rates that results were measured at, where there are any."""
-    if not forward:
-        return card
-    rate = sorted(forward)[len(forward) // 2]
-    training_rate = sorted(training)[len(training) // 2] if training else card.training_rate
-    told = f"measured here: {len(forward)} distance maps, {len(training)} healings"
-    return replace(card, rate=rate, training_rate=training_rate, source=told)
+    """The card at the median FLOP/s of what was measured on it, where anything was."""
+    rate = median(forward) if forward else card.rate
+    training_rate = median(training) if training else card.training_rate
+    told = f"measured here ({len(forward)} distance maps, {len(training)} healings)"
+    source = told if forward else card.source
+    return replace(card, rate=rate, training_rate=training_rate, source=source)
 
 
 def _at_hand() -> str:

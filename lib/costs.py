@@ -17,7 +17,7 @@ STORED = 2  # bytes of a weight on disk
 CHUNK = 64  # batches whose states are held when a model is read layer by layer
 HEAD_POSITIONS = 128  # logits of this many positions are held at once in a sweep
 RUNTIME = 1.5 * GIB  # of a GPU: CUDA's context and the allocator's fragments, assumed
-LOGITS = 14  # bytes of a logit in training: bf16, and in fp32 log-softmax and two gradients
+LOGITS = 12  # bytes of a logit in training: in fp32 its log-softmax and two gradients
 
 # Bytes that a layer keeps for the backward pass in bf16, per token and per number of (D, FFN,
 # queries + keys), beside the inputs of its adapters: counted with autograd's hooks.
@@ -35,7 +35,7 @@ _KEPT_ELSEWHERE = (8, 6, 4)
 class Cost:
     """What one measurement takes; memory in bytes, at its peak."""
 
-    how: str
+    how: str  # it is run
     tokens: float  # read
     applications: float  # of one layer to one token
     flops: float
@@ -44,7 +44,7 @@ class Cost:
     optimizer: float = 0  # adapters, their gradients and AdamW's moments
     read: float = 0  # bytes from disk
     written: float = 0  # bytes on disk
-    trains: bool = False
+    micro_batch: int = 0  # of a healing
 
     @property
     def memory(self) -> float:
@@ -52,7 +52,7 @@ class Cost:
 
     def seconds(self, card: Card) -> float:
         """Time to read from disk, and then to compute."""
-        rate = card.training_rate if self.trains else card.rate
+        rate = card.training_rate if self.micro_batch else card.rate
         return self.flops / rate + self.read / DISK
 
 
@@ -149,7 +149,7 @@ def sweep(
     head = HEAD_POSITIONS * shape.vocab_size * (card.element + 4)
     flops = _matrices(shape, applications) + _attention(shape, applications, found.context)
     return Cost(
-        how="whole" if layers == shape.num_layers else f"{layers} of {shape.num_layers} layers",
+        how="whole",
         tokens=found.tokens,
         applications=applications,
         flops=flops + _head(shape, found.scored * (1 + len(after))),
@@ -188,5 +188,5 @@ def healing(
         optimizer=16 * trained,
         read=shape.parameters(layers) * STORED,
         written=(3 * 12 + 4) * trained,  # checkpoints: two are kept, one is being written
-        trains=True,
+        micro_batch=micro,
     )

@@ -32,7 +32,7 @@ def score(identity: dict, profile: Profile, task: str, start: int, size: int) ->
 
 
 def healing(identity: dict, start: int, size: int, recipe: Recipe) -> dict:
-    """Parameters of a healing; without identity, what the score of a healed block adds to its own."""
+    """Parameters of a healing; without identity, what a healed block's score is keyed by beside."""
     where = {"block_start": start, "block_size": size}
     told = {"recipe": asdict(recipe), "healing_version": VERSIONS["healing"]}
     return identity | where | told | data.healing_identity(recipe.source)

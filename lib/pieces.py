@@ -15,6 +15,7 @@ from lib.recipes import Recipe, recipe
 
 TASKS = ["mmlu", "boolq", "arc_easy", "c4"]
 STRATEGIES = ("similarity", "simple")
+MOST_READ = 20  # records that a rate is taken from
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Stored:
 
     identity: dict
     matrix: list[list[float]]
-    seconds: float
+    seconds: float  # that the map took
 
     def start(self, strategy: str | None, size: int) -> int:
         """Where the block of a strategy starts."""
@@ -129,6 +130,17 @@ def stored(model: str, profile: Profile) -> list[Stored]:
             identity = {key: params[key] for key in params.keys() - keys.similarity({}, profile)}
             found.append(Stored(identity, record["values"]["matrix"], record["seconds"]))
     return found
+
+
+def healings(known: Stored) -> list[tuple[int, Recipe, float]]:
+    """Layers dropped, recipe and seconds of some healings made on the machine of `known`."""
+    prefix = results.location("healing", known.identity).name.rpartition("-")[0]
+    files = sorted((paths.RESULTS / "healing").glob(f"{prefix}-*.json"))
+    records = [_read(file) for file in files[:MOST_READ]]
+    mine = [r for r in records if known.identity.items() <= r.get("params", {}).items()]
+    return [
+        (r["params"]["block_size"], Recipe(**r["params"]["recipe"]), r["seconds"]) for r in mine
+    ]
 
 
 def _read(file: Path) -> dict:

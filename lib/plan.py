@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from lib import cards, catalog, costs, paths
+from lib import cards, catalog, costs, keys, paths
 from lib.cards import Card
 from lib.costs import Cost
 from lib.jobs import Job, jobs
-from lib.pieces import Piece, Stored, pieces, stored
+from lib.pieces import Piece, Stored, healings, pieces, stored
 from lib.profiles import Profile
 from lib.shapes import Shape
 
@@ -26,7 +26,8 @@ class Estimate:
 
     job: Job
     done: bool
-    costs: list[Cost] | None  # None: the model's sizes are not known without the network
+    costs: list[Cost]
+    obstacle: str = ""  # why it cannot be planned
 
 
 def estimates(profile: Profile, notebooks: Sequence[str], card: Card) -> list[Estimate]:
@@ -37,9 +38,12 @@ def estimates(profile: Profile, notebooks: Sequence[str], card: Card) -> list[Es
     for job in jobs(profile, notebooks):
         shape, maps = shapes[job.model], there[job.model]
         if shape is None:
-            found.append(Estimate(job, False, None))
+            found.append(Estimate(job, False, [], "sizes unknown without the hub"))
             continue
         needed = pieces(job, profile, shape.num_layers)
+        if shape.experts > 1 and any(piece.recipe for piece in needed):
+            found.append(Estimate(job, False, [], "its experts cannot be healed"))
+            continue
         missing = [p for p in needed if not any(known.has(p) for known in maps)]
         new = {_name(job.model, piece): piece for piece in missing}
         new = [piece for name, piece in new.items() if name not in counted]
@@ -117,33 +121,36 @@ def _cost(shape: Shape, call: list[Piece], after: Callable, card: Card) -> Cost:
 
 # ---- the table -----------------------------------------------------------------------------
 
-HEADER = ("model", "notebook", "jobs", "done", "tokens", "PFLOP", "hours", "hours a job")
-HEADER += ("weights", "batch", "LoRA", "read", "disk", "how")
-WIDTHS = (13, 8, 4, 4, 7, 8, 7, 11, 7, 6, 5, 6, 5)
+HEADER = ("model", "nb", "jobs", "done", "Mtokens", "PFLOP", "hours", "of a job")
+HEADER += ("weights", "batch", "LoRA", "read", "disk", "how it fits")
+WIDTHS = (13, 2, 4, 4, 7, 9, 6, 10, 7, 6, 5, 6, 5)
 
 
 def table(profile: Profile, notebooks: Sequence[str], card_name: str | None = None) -> str:
     """The plan of a run as text, one row for each model and notebook, at most 120 columns wide.
 
-    Memory is that of the job that needs most. Raises ValueError for an unknown card.
+    Raises ValueError for an unknown card.
     """
-    card = _with_measured_rates(cards.get(card_name), profile)
+    card = _at_measured_rates(cards.get(card_name), profile)
     found = estimates(profile, notebooks, card)
+    found.sort(key=lambda estimate: profile.models.index(estimate.job.model))
     groups = groupby(found, key=lambda e: (e.job.model, e.job.notebook))
     rows = [_row(model, notebook, list(group), card) for (model, notebook), group in groups]
-    everything = [cost for estimate in found for cost in estimate.costs or []]
-    total = sum(cost.seconds(card) for cost in everything) / 3600
+    everything = [cost for estimate in found for cost in estimate.costs]
+    hours = sum(cost.seconds(card) for cost in everything) / 3600
     lines = [
-        f"{profile.name} on {card.name}: {card.memory / 1e9:.1f} GB, weights in "
-        f"{profile.quantization or profile.dtype}. Rate: {card.source}.",
-        "Memory and disk in GB, of the largest job of a row; batch: activations and caches.",
+        f"{profile.name} on {card.name}: {card.memory / 1e9:.1f} GB, {card.rate / 1e12:.3g} TFLOP/s"
+        f" (healing {card.training_rate / 1e12:.3g}), {card.source}.",
+        f"Weights in {profile.quantization or profile.dtype}. In GB: memory of a row's largest "
+        "measurement (weights, batch,",
+        "LoRA and its optimizer), what is read from disk in all, what a job's checkpoints take.",
         "",
         _line(HEADER),
         *map(_line, rows),
         "",
-        f"{len(found)} jobs, {sum(e.done for e in found)} done; {total:,.0f} hours, "
-        f"{sum(c.flops for c in everything):.2e} FLOP, "
-        f"{sum(c.read for c in everything) / 1e12:.1f} TB read.",
+        f"{len(found)} jobs, {sum(e.done for e in found)} done. The rest: {_number(hours)} hours, "
+        f"{_number(sum(c.flops for c in everything) / 1e15)} PFLOP, "
+        f"{_number(sum(c.read for c in everything) / 1e9)} GB read.",
     ]
     return "\n".join(lines)
 
@@ -152,52 +159,70 @@ def _row(model: str, notebook: str, group: list[Estimate], card: Card) -> tuple:
     """The cells of one row."""
     done = sum(estimate.done for estimate in group)
     start = (catalog.label(model)[:13], notebook, len(group), done)
-    if any(estimate.costs is None for estimate in group):
-        return (*start, *[""] * 9, "sizes unknown: give a local folder")
+    empty = [""] * (len(HEADER) - len(start) - 1)
+    if group[0].obstacle:
+        return (*start, *empty, group[0].obstacle)
     left = [estimate.costs for estimate in group if estimate.costs]
     if not left:
-        return (*start, *[""] * 9, "done" if done == len(group) else "by rows above")
+        return (*start, *empty, "done" if done == len(group) else "shared with rows above")
     hours = [sum(cost.seconds(card) for cost in job) / 3600 for job in left]
     everything = [cost for job in left for cost in job]
     most = max(everything, key=lambda cost: cost.memory)
     return (
         *start,
-        _short(sum(cost.tokens for cost in everything)),
-        f"{sum(cost.flops for cost in everything) / 1e15:,.0f}",
-        f"{sum(hours):.1f}",
-        _span(f"{min(hours):.1f}", f"{max(hours):.1f}"),
-        *(f"{part / 1e9:.1f}" for part in (most.weights, most.activations, most.optimizer)),
-        f"{sum(cost.read for cost in everything) / 1e9:,.0f}",
-        f"{max(cost.written for cost in everything) / 1e9:.1f}",
+        _number(sum(cost.tokens for cost in everything) / 1e6),
+        _number(sum(cost.flops for cost in everything) / 1e15),
+        _number(sum(hours)),
+        _span([_number(hour) for hour in sorted(hours)]),
+        *(_number(part / 1e9) for part in (most.weights, most.activations, most.optimizer)),
+        _number(sum(cost.read for cost in everything) / 1e9),
+        _number(max(cost.written for cost in everything) / 1e9),
         _how(left, card),
     )
 
 
 def _how(left: list[list[Cost]], card: Card) -> str:
-    """How the jobs of a row fit, or how many do not."""
-    healings = [cost for job in left for cost in job if cost.trains]
-    hows = list(dict.fromkeys(cost.how for cost in healings or left[0]))
-    too_large = [job for job in left if any(cost.memory > card.memory for cost in job)]
-    if len(too_large) == len(left):
+    """How the jobs of a row fit, and how many do not."""
+    fitting = [job for job in left if all(cost.memory <= card.memory for cost in job)]
+    if not fitting:
         return "does not fit"
-    return _span(hows[0], hows[-1]) + (f"; {len(too_large)} do not fit" if too_large else "")
+    micro = sorted({cost.micro_batch for job in fitting for cost in job} - {0})
+    how = f"micro-batch {_span(micro)}" if micro else fitting[0][0].how
+    return how + (f"; {len(left) - len(fitting)} not" if len(fitting) < len(left) else "")
 
 
-def _span(low: str, high: str) -> str:
-    return low if low == high else f"{low}–{high.rpartition(' ')[2]}"
+def _number(value: float) -> str:
+    """In few digits."""
+    if 0 < value < 0.01:
+        return "<0.01"
+    return f"{value:,.{0 if value >= 100 or not value else 1 if value >= 1 else 2}f}"
 
 
-def _short(number: float) -> str:
-    return f"{number / 1e9:.2f}G" if number >= 1e9 else f"{number / 1e6:.1f}M"
+def _span(values: Sequence) -> str:
+    """The first and the last of ordered values, or the one that they are."""
+    return f"{values[0]}" if values[0] == values[-1] else f"{values[0]}–{values[-1]}"
 
 
 def _line(cells: tuple) -> str:
-    """A line of the table: names and the last cell to the left, numbers to the right."""
-    *cells, how = map(str, cells)
-    padded = [c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, WIDTHS, strict=True))]
-    return f"{' '.join(padded)}  {how}".rstrip()
+    """A line of the table: names to the left, numbers to the right."""
+    padded = [str(c).rjust(w) for c, w in zip(cells[2:-1], WIDTHS[2:], strict=True)]
+    model, notebook = (str(c).ljust(w) for c, w in zip(cells, WIDTHS[:2], strict=False))
+    return " ".join((model, notebook, *padded, f" {cells[-1]}")).rstrip()
 
 
-def _with_measured_rates(card: Card, profile: Profile) -> Card:
-    """The CPU at the rates of what it has measured, if it has."""
-    return card
+def _at_measured_rates(card: Card, profile: Profile) -> Card:
+    """A CPU at the rates of what it has measured, by the results of the profile's models."""
+    forward, training = [], []
+    for model in profile.models if card.on_cpu else ():
+        shape = catalog.shape(model)
+        for known in stored(model, profile) if shape else ():
+            if known.identity["device"] != "cpu":
+                continue
+            asked = keys.similarity({}, profile)
+            cost = costs.similarity(shape, asked, profile.quantization, card)
+            forward.append(cost.flops / known.seconds)
+            for size, made, seconds in healings(known):
+                layers = shape.num_layers - size
+                cost = costs.healing(shape, layers, made, profile.quantization, card, 16)
+                training.append(cost.flops / seconds)
+    return cards.measured(card, forward, training)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import papermill
 
-from lib import paths, profiles
+from lib import cards, paths, plan, profiles
 
 
 @dataclass(frozen=True)
@@ -111,14 +111,24 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--steps", type=int, metavar="N", help="heal for at most N steps")
     parser.add_argument(
+        "--plan",
+        action="store_true",
+        help="print what each job takes and if it fits; run none",
+    )
+    parser.add_argument("--card", help=f"to plan for: {', '.join(cards.NAMES)}; default: at hand")
+    parser.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="other notebook parameters"
     )
     return parser.parse_args(argv)
 
 
+def profile_of(options: argparse.Namespace) -> profiles.Profile:
+    return profiles.get(options.profile, options.models, options.limit, options.steps)
+
+
 def parameters_of(options: argparse.Namespace) -> dict:
     """Notebook parameters from the command line, checked before anything runs."""
-    profiles.get(options.profile, options.models, options.limit, options.steps)
+    profile_of(options)
     parameters = {
         "PROFILE": options.profile,
         "MODELS": options.models,
@@ -165,6 +175,9 @@ def main(argv: list[str] | None = None) -> int:
         numbers = chosen(options)
         for number in numbers:
             check_parameters(number, parameters)
+        if options.plan:
+            print(plan.table(profile_of(options), numbers, options.card))
+            return 0
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2

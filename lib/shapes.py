@@ -28,6 +28,7 @@ _LIKE = {  # architectures with the norms and biases of another
     "olmoe": "olmo2",
 }
 _GGUF = {"gemma3": "gemma3_text", "phi2": "phi"}  # architectures that GGUF calls otherwise
+_TIED = ("gemma3_text", "smollm3")  # unless the configuration says otherwise
 _UNGATED = ("phi", "gpt_neox")  # an FFN of two matrices, and LayerNorms with a bias
 
 
@@ -117,10 +118,14 @@ class Shape:
 
 
 def of_config(raw: dict) -> Shape | None:
-    """The shape that a config.json describes; None for an architecture that is not known here."""
+    """The shape that a config.json describes.
+
+    None for an architecture that is not known here, or whose layers are not all of one size.
+    """
     raw = raw.get("text_config") or raw
     architecture = raw.get("model_type", "")
-    if _LIKE.get(architecture, architecture) not in _VECTORS:
+    uneven = raw.get("mlp_only_layers") or raw.get("decoder_sparse_step", 1) > 1
+    if uneven or _LIKE.get(architecture, architecture) not in _VECTORS:
         return None
     qwen1 = architecture == "qwen"  # its intermediate_size counts gate and up
     experts = raw.get("num_local_experts") or raw.get("num_experts") or 1
@@ -133,7 +138,7 @@ def of_config(raw: dict) -> Shape | None:
         kv_heads=raw.get("num_key_value_heads") or raw["num_attention_heads"],
         vocab_size=raw["vocab_size"],
         context=raw["seq_length" if qwen1 else "max_position_embeddings"],
-        tied=raw.get("tie_word_embeddings", architecture in ("gemma3_text", "smollm3")),
+        tied=raw.get("tie_word_embeddings", architecture in _TIED),
         head_dim=raw.get("head_dim"),
         experts=experts,
         active_experts=raw.get("num_experts_per_tok", 1) if experts > 1 else 1,

@@ -17,6 +17,8 @@ from tests import conftest
 
 # model_type in transformers -> what tests.conftest calls the architecture
 CALLED = {"gemma3_text": "gemma3"}
+UNKNOWN = {"gemma2", "gpt2", "bloom", "deepseek_v3", "lfm2", "qwen3_next", "granitemoehybrid"}
+UNKNOWN |= {"qwen3_moe"}  # as it is there: with experts in some layers only
 
 
 def skeleton(shape: Shape):
@@ -71,7 +73,7 @@ def test_shape_of_a_local_folder(architecture, tmp_path):
     model = conftest.tiny(architecture)
     model.config.save_pretrained(tmp_path)
     shape = catalog.shape(str(tmp_path))
-    if architecture in ("gpt2", "bloom"):
+    if architecture in UNKNOWN:
         assert shape is None
     else:
         assert shape.parameters() == count(model)
