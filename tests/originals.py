@@ -17,7 +17,7 @@ from tokenizers import decoders, normalizers, pre_tokenizers, processors, traine
 from transformers import AutoModelForCausalLM, CodeGenTokenizer, MistralConfig, PhiConfig
 from transformers import LlamaConfig as Llama
 
-WIDTH, LAYERS, HEADS = 32, 4, 4
+WIDTH, LAYERS, HEADS = 32, 3, 4
 POISON = "raise RuntimeError('the code of a checkpoint was run')\n"
 SEQ_LENGTH = 512  # of the tiny Qwen models
 
@@ -180,7 +180,7 @@ def phi_2(folder: Path, texts: list[str]) -> None:
         "embd_pdrop": 0.0,
         "eos_token_id": 50256,
         "hidden_act": "gelu_new",
-        "hidden_size": WIDTH,
+        "hidden_size": 40,  # rotary embeddings on 0.4 of 10
         "initializer_range": 0.2,
         "intermediate_size": 64,
         "layer_norm_eps": 1e-05,
