@@ -145,7 +145,8 @@ def sweep(
     applications = found.tokens * per_token
     cuts = min(len(after), layers)
     pair = 2 * shape.key * card.element  # a token's keys and values in one layer
-    prefixes = (found.held * per_token + found.repeated * batch * layers) * pair
+    repeated = (found.repeated + 1) * batch if found.repeated else 0  # prefixes and what follows
+    prefixes = (found.held * per_token + repeated * layers) * pair
     head = HEAD_POSITIONS * shape.vocab_size * (card.element + 4)
     flops = _matrices(shape, applications) + _attention(shape, applications, found.context)
     return Cost(

@@ -32,14 +32,14 @@ from lib import (
 from lib.batches import bundles
 from lib.cards import Card
 from lib.decoder import decoder_layers
-from lib.evaluation import Task
+from lib.evaluation import Row, Task
 from lib.jobs import Job
 from lib.lengths import Reading
 from lib.pieces import Piece
-from lib.pruning import Block
+from lib.pruning import UNPRUNED, Block
 from lib.recipes import Recipe, recipe
 from lib.shapes import Shape, of_config
-from lib.sweep import sweep
+from lib.sweep import log_probabilities, sweep
 from tests import conftest
 
 SMOKE = profiles.get("smoke")
@@ -170,6 +170,18 @@ def test_what_a_layer_keeps_for_the_backward_pass(architecture):
     assert planned == pytest.approx(counted, rel=0.02)
 
 
+def peak_bytes(work) -> int:
+    """The most memory that PyTorch holds at once while it works, on the CPU."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        work()
+    held = peak = 0
+    for event in profiler.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    return peak
+
+
 @pytest.mark.parametrize("vocab_size", [500, 20_000])
 @pytest.mark.parametrize("architecture", ["llama", "phi"])
 def test_peak_memory_of_a_healing_step(architecture, vocab_size):
@@ -177,16 +189,30 @@ def test_peak_memory_of_a_healing_step(architecture, vocab_size):
     ids = torch.randint(3, 64, (4, 128))
     with adapters.fresh(model, packed()) as wrapped:
         wrapped.train()
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-            wrapped(input_ids=ids, labels=ids, attention_mask=ids > 0).loss.backward()
-    held = peak = 0
-    for event in profiler.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            peak = max(peak, held)
+        peak = peak_bytes(
+            lambda: wrapped(input_ids=ids, labels=ids, attention_mask=ids > 0).loss.backward()
+        )
     shape = of_config(model.config.to_dict())
     cost = costs.healing(shape, 6, packed(max_tokens=128), None, card(1e9, on_cpu=True), 4)
     assert cost.activations == pytest.approx(peak, rel=0.15)
+
+
+@pytest.mark.parametrize("prefix", [0, 200])
+def test_peak_memory_of_a_sweep(prefix, monkeypatch):
+    """With shared prefixes it is their keys and values that fill the memory."""
+    model = bf16("llama", 12, vocab_size=500).eval()
+    shape = of_config(model.config.to_dict())
+    own = 12 if prefix else 100
+    shared = tuple(range(3, 3 + prefix))
+    rows = [Row(shared + (i,) * own, ((5, 6),), "all" if prefix else None) for i in range(3, 131)]
+    blocks = [UNPRUNED, *(Block(5, n) for n in range(1, 7)), *(Block(11 - n, n) for n in (1, 2))]
+    batch = max(len(own.ids) for bundle in bundles(rows, 512) for own in bundle.batches)
+    read = Reading(1, 1, 1, held=prefix, repeated=batch * prefix / 512)
+    monkeypatch.setattr(lengths, "reading", lambda asked: read)
+    after = [12 - block.stop for block in blocks[1:]]
+    cost = costs.sweep(shape, 12, after, {"batch_tokens": 512}, None, card(1e9, on_cpu=True))
+    peak = peak_bytes(lambda: log_probabilities(model, blocks, rows, 512, "rows"))
+    assert cost.activations == pytest.approx(peak, rel=0.25)
 
 
 # ---- by hand -------------------------------------------------------------------------------
