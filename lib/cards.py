@@ -10,6 +10,7 @@ from statistics import median
 GIB = 2**30
 UTILISATION = 0.3  # of the peak; published training runs reached 0.21 to 0.46 (PaLM, arXiv
 # 2204.02311, table 3). An assumption, not a measurement of this code.
+RUNTIME = 1.5  # GiB of a GPU for CUDA's context and the allocator's fragments, assumed
 DISK = 1e9  # bytes read a second, assumed
 
 
@@ -30,19 +31,19 @@ class Card:
 
 
 def _gpu(name: str, gib: float, peak: float) -> Card:
-    """A GPU: what PyTorch reports as its memory, and the dense bf16 peak of its data sheet."""
+    """A GPU: the GiB that PyTorch reports, and the dense bf16 peak of its data sheet."""
     rate = UTILISATION * peak
     source = f"{UTILISATION:.0%} of {peak / 1e12:.0f} TFLOP/s (data sheet, dense bf16), assumed"
-    return Card(name, gib * GIB, rate, rate, source)
+    return Card(name, (gib - RUNTIME) * GIB, rate, rate, source)
 
 
 def _cpu() -> Card:
-    """This machine: rates measured once with SmolLM2-135M on two cores with AVX512-BF16."""
+    """This machine, at the rates of rows 1 and 7 of benchmarks/results/first_light.md."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     flags = Path("/proc/cpuinfo")
     fast = flags.exists() and any(f in flags.read_text() for f in ("avx512_bf16", "amx_bf16"))
     source = "measured once on two cores with AVX512-BF16, not here"
-    return Card("cpu", memory, 0.4e12, 0.25e12, source, on_cpu=True, element=2 if fast else 4)
+    return Card("cpu", memory, 0.46e12, 0.22e12, source, on_cpu=True, element=2 if fast else 4)
 
 
 GPUS = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from lib import lengths
-from lib.cards import DISK, GIB, Card
+from lib.cards import DISK, Card
 from lib.recipes import Recipe
 from lib.shapes import Shape
 
@@ -16,7 +16,6 @@ NF4_BYTES = 0.516  # a weight in NF4 with double quantisation: 4 bits and its sh
 STORED = 2  # bytes of a weight on disk
 CHUNK = 64  # batches whose states are held when a model is read layer by layer
 HEAD_POSITIONS = 128  # logits of this many positions are held at once in a sweep
-RUNTIME = 1.5 * GIB  # of a GPU: CUDA's context and the allocator's fragments, assumed
 LOGITS = 12  # bytes of a logit in training: in fp32 its log-softmax and two gradients
 
 # Bytes that a layer keeps for the backward pass in bf16, per token and per number of (D, FFN,
@@ -45,6 +44,7 @@ class Cost:
     read: float = 0  # bytes from disk
     written: float = 0  # bytes on disk
     micro_batch: int = 0  # of a healing
+    recomputes: bool = False  # activations in its backward pass
 
     @property
     def memory(self) -> float:
@@ -81,9 +81,9 @@ def _head(shape: Shape, positions: float) -> float:
 
 
 def _working(shape: Shape, tokens: float, card: Card) -> float:
-    """Bytes that one layer works with in a forward pass of `tokens` tokens, and the runtime's."""
+    """Bytes that one layer works with in a pass of `tokens` tokens: states, a matrix unpacked."""
     states = tokens * card.element * (3 * shape.hidden + 3 * shape.active_experts * shape.ffn)
-    return states if card.on_cpu else states + shape.expert / 3 * card.element + RUNTIME
+    return states + (0 if card.on_cpu else shape.expert / 3 * card.element)
 
 
 def kept(shape: Shape, rank: int, card: Card) -> float:
@@ -164,30 +164,41 @@ def sweep(
 
 
 def healing(
-    shape: Shape, layers: int, recipe: Recipe, quantization: str | None, card: Card, micro: int
+    shape: Shape,
+    layers: int,
+    recipe: Recipe,
+    quantization: str | None,
+    card: Card,
+    micro_batch: int,
+    recomputes: bool = False,
 ) -> Cost:
-    """A healing of the `layers` layers that are left, `micro` sequences at a time.
+    """A healing of the `layers` layers that are left, `micro_batch` sequences at a time.
 
     The base is frozen, so that its backward pass costs as much as its forward pass; attention's
-    costs twice as much.
+    costs twice as much. Recomputing costs another forward pass, and keeps one layer at a time.
     """
-    length = recipe.max_tokens if recipe.packed else lengths.mean(recipe.max_tokens, alike=micro)
+    longest = recipe.max_tokens
+    length = longest if recipe.packed else lengths.mean(longest, alike=micro_batch)
+    context = longest / 2 if recipe.packed else lengths.context(longest)
     tokens = recipe.steps * recipe.batch * length
-    context = recipe.max_tokens / 2 if recipe.packed else lengths.context(recipe.max_tokens)
     trained = shape.lora(recipe.rank, layers)
-    base = 2 * (_matrices(shape, tokens * layers) + _head(shape, tokens))
-    base += 3 * _attention(shape, tokens * layers, context)
-    states = layers * kept(shape, recipe.rank, card) + LOGITS * shape.vocab_size
-    batch = micro * recipe.max_tokens
+    through = _matrices(shape, tokens * layers)
+    flops = (3 if recomputes else 2) * through + 2 * _head(shape, tokens) + 6 * trained * tokens
+    flops += (4 if recomputes else 3) * _attention(shape, tokens * layers, context)
+    batch = micro_batch * longest
+    one = kept(shape, recipe.rank, card)
+    held, again = (shape.hidden * card.element, one) if recomputes else (one, 0)
+    head, layer = batch * LOGITS * shape.vocab_size, batch * again + _working(shape, batch, card)
     return Cost(
-        how=f"micro-batch {micro}",
+        how="healing",
         tokens=tokens,
         applications=tokens * layers,
-        flops=base + 6 * trained * tokens,
+        flops=flops,
         weights=weights(shape, layers, quantization, card),
-        activations=batch * states + _working(shape, batch, card),
+        activations=batch * layers * held + max(head, layer),  # one after the other
         optimizer=16 * trained,
         read=shape.parameters(layers) * STORED,
         written=(3 * 12 + 4) * trained,  # checkpoints: two are kept, one is being written
-        micro_batch=micro,
+        micro_batch=micro_batch,
+        recomputes=recomputes,
     )

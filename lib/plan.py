@@ -15,9 +15,8 @@ from lib.costs import Cost
 from lib.jobs import Job, jobs
 from lib.pieces import Piece, Stored, healings, pieces, stored
 from lib.profiles import Profile
+from lib.recipes import attempts
 from lib.shapes import Shape
-
-MICRO_BATCHES = (16, 8, 4, 2, 1)  # the order in which `healing.heal` tries them
 
 
 @dataclass(frozen=True)
@@ -112,8 +111,8 @@ def _cost(shape: Shape, call: list[Piece], after: Callable, card: Card) -> Cost:
         cut = [after(p.strategy, p.size) for p in call if p.strategy and not p.recipe]
         return costs.sweep(shape, layers, cut, first.asked, quantization, card)
     tried = [
-        costs.healing(shape, layers, first.recipe, quantization, card, micro)
-        for micro in MICRO_BATCHES
+        costs.healing(shape, layers, first.recipe, quantization, card, *attempt)
+        for attempt in attempts(first.recipe.batch)
     ]
     fitting = [cost for cost in tried if cost.memory <= card.memory]
     return (fitting or tried[-1:])[0]
@@ -122,8 +121,8 @@ def _cost(shape: Shape, call: list[Piece], after: Callable, card: Card) -> Cost:
 # ---- the table -----------------------------------------------------------------------------
 
 HEADER = ("model", "nb", "jobs", "done", "Mtokens", "PFLOP", "hours", "of a job")
-HEADER += ("weights", "batch", "LoRA", "read", "disk", "how it fits")
-WIDTHS = (13, 2, 4, 4, 7, 9, 6, 10, 7, 6, 5, 6, 5)
+HEADER += ("base", "batch", "LoRA", "read", "disk", "how it fits")
+WIDTHS = (12, 2, 4, 4, 7, 9, 5, 10, 5, 5, 5, 5, 4)
 
 
 def table(profile: Profile, notebooks: Sequence[str], card_name: str | None = None) -> str:
@@ -142,8 +141,9 @@ def table(profile: Profile, notebooks: Sequence[str], card_name: str | None = No
         f"{profile.name} on {card.name}: {card.memory / 1e9:.1f} GB, {card.rate / 1e12:.3g} TFLOP/s"
         f" (healing {card.training_rate / 1e12:.3g}), {card.source}.",
         f"Weights in {profile.quantization or profile.dtype}. In GB: memory of a row's largest "
-        "measurement (weights, batch,",
-        "LoRA and its optimizer), what is read from disk in all, what a job's checkpoints take.",
+        "measurement (base weights, batch,",
+        "LoRA and its optimizer), what is read from disk in all, what a job's checkpoints take. "
+        "m: sequences at a time.",
         "",
         _line(HEADER),
         *map(_line, rows),
@@ -158,7 +158,7 @@ def table(profile: Profile, notebooks: Sequence[str], card_name: str | None = No
 def _row(model: str, notebook: str, group: list[Estimate], card: Card) -> tuple:
     """The cells of one row."""
     done = sum(estimate.done for estimate in group)
-    start = (catalog.label(model)[:13], notebook, len(group), done)
+    start = (catalog.label(model)[:12], notebook, len(group), done)
     empty = [""] * (len(HEADER) - len(start) - 1)
     if group[0].obstacle:
         return (*start, *empty, group[0].obstacle)
@@ -187,8 +187,11 @@ def _how(left: list[list[Cost]], card: Card) -> str:
     if not fitting:
         return "does not fit"
     micro = sorted({cost.micro_batch for job in fitting for cost in job} - {0})
-    how = f"micro-batch {_span(micro)}" if micro else fitting[0][0].how
-    return how + (f"; {len(left) - len(fitting)} not" if len(fitting) < len(left) else "")
+    recomputing = sum(any(cost.recomputes for cost in job) for job in fitting)
+    told = [f"m {_span(micro)}" if micro else fitting[0][0].how]
+    told += [f"{recomputing} recompute"] if recomputing else []
+    told += [f"{len(left) - len(fitting)} not"] if len(fitting) < len(left) else []
+    return ", ".join(told)
 
 
 def _number(value: float) -> str:

@@ -39,3 +39,12 @@ def recipe(name: str, profile: Profile, **changes) -> Recipe:
             found, max_tokens=own.max_tokens, learning_rate=own.learning_rate, rank=own.rank
         )
     return replace(found, **changes)
+
+
+def attempts(micro_batch: int) -> list[tuple[int, bool]]:
+    """Sequences at a time, and whether activations are recomputed: less and less memory.
+
+    None of it changes what is learnt; recomputing costs a second forward pass.
+    """
+    halves = [micro_batch >> i for i in range(micro_batch.bit_length())]
+    return [(half, False) for half in halves] + [(1, True)]

@@ -37,7 +37,7 @@ from lib.jobs import Job
 from lib.lengths import Reading
 from lib.pieces import Piece
 from lib.pruning import UNPRUNED, Block
-from lib.recipes import Recipe, recipe
+from lib.recipes import Recipe, attempts, recipe
 from lib.shapes import Shape, of_config
 from lib.sweep import log_probabilities, sweep
 from tests import conftest
@@ -182,18 +182,22 @@ def peak_bytes(work) -> int:
     return peak
 
 
+@pytest.mark.parametrize("recomputes", [False, True])
 @pytest.mark.parametrize("vocab_size", [500, 20_000])
 @pytest.mark.parametrize("architecture", ["llama", "phi"])
-def test_peak_memory_of_a_healing_step(architecture, vocab_size):
+def test_peak_memory_of_a_healing_step(architecture, vocab_size, recomputes):
     model = bf16(architecture, 6, vocab_size=vocab_size)
     ids = torch.randint(3, 64, (4, 128))
     with adapters.fresh(model, packed()) as wrapped:
         wrapped.train()
+        if recomputes:
+            model.activation_checkpointing_enable()
         peak = peak_bytes(
             lambda: wrapped(input_ids=ids, labels=ids, attention_mask=ids > 0).loss.backward()
         )
     shape = of_config(model.config.to_dict())
-    cost = costs.healing(shape, 6, packed(max_tokens=128), None, card(1e9, on_cpu=True), 4)
+    how = packed(max_tokens=128), None, card(1e9, on_cpu=True), 4, recomputes
+    cost = costs.healing(shape, 6, *how)
     assert cost.activations == pytest.approx(peak, rel=0.15)
 
 
@@ -263,13 +267,13 @@ def healed_in(memory: float) -> costs.Cost:
     return plan._cost(SHAPE, [piece], None, card(memory))
 
 
-@pytest.mark.parametrize("micro", plan.MICRO_BATCHES)
-def test_the_micro_batch_is_halved_until_it_fits(micro):
-    needed = costs.healing(SHAPE, 8, packed(), None, card(0), micro).memory
-    assert healed_in(needed).micro_batch == micro
-    below = healed_in(needed - 1)
-    assert below.micro_batch == max(micro // 2, 1)
-    assert (below.memory <= needed - 1) == (micro > 1)
+@pytest.mark.parametrize("place", range(6))
+def test_a_healing_takes_less_and_less_memory_until_it_fits(place):
+    tried = [costs.healing(SHAPE, 8, packed(), None, card(0), *how) for how in attempts(16)]
+    assert healed_in(tried[place].memory) == tried[place]
+    below = healed_in(tried[place].memory - 1)
+    assert below == tried[min(place + 1, 5)]
+    assert (below.memory < tried[place].memory) == (place < 5)  # else it does not fit
 
 
 def row(monkeypatch, memory: float, notebook: str = "03") -> str:
@@ -281,14 +285,14 @@ def row(monkeypatch, memory: float, notebook: str = "03") -> str:
 def test_the_table_says_how_many_jobs_fit(monkeypatch, output):
     shape, own = catalog.MODELS["phi-2"].shape, recipe("phi-2", PAPER)
     more, fewer = (
-        costs.healing(shape, layers, own, "nf4", card(0), 1).memory for layers in (24, 16)
+        costs.healing(shape, layers, own, "nf4", card(0), 1, True).memory for layers in (24, 16)
     )
-    assert "micro-batch" in row(monkeypatch, 1e12) and "not" not in row(monkeypatch, 1e12)
+    assert row(monkeypatch, 1e12).endswith("m 16")
     monkeypatch.setattr(plan, "pieces", lambda job, profile, L: [
         Piece("healing", profile, None, "simple", job.size, own)
     ])  # fmt: skip
-    assert row(monkeypatch, more).endswith("micro-batch 1")
-    assert row(monkeypatch, more - 1).endswith("micro-batch 1; 1 not")
+    assert row(monkeypatch, more).endswith("m 1, 2 recompute")
+    assert row(monkeypatch, more - 1).endswith("m 1, 1 recompute, 1 not")
     assert row(monkeypatch, fewer - 1).endswith("does not fit")
 
 
