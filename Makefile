@@ -8,7 +8,7 @@ RUN := $(BIN)/python -m lib.run --profile $(PROFILE) \
 	$(if $(MODELS),--models $(MODELS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(STEPS),--steps $(STEPS)) \
 	$(if $(ENGINE),--engine $(ENGINE))
 
-.PHONY: help assets figures figure-% lab test test-all bench faults lint format clean
+.PHONY: help assets figures figure-% plan lab test test-all bench faults lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -32,6 +32,9 @@ figures: assets  ## every notebook, headless, into figures/<profile>/ (PROFILE=q
 
 figure-%: assets  ## what one figure needs, as in make figure-4 or make figure-1c
 	$(RUN) --figure $*
+
+plan: .venv/installed  ## what a run would take, and how it fits (PROFILE=paper, CARD=a100-40)
+	$(RUN) --plan $(if $(CARD),--card $(CARD))
 
 lab: assets  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks

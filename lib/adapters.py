@@ -88,6 +88,9 @@ def _unwrapped_after(model) -> Iterator[None]:
             parent, _, child = name.rpartition(".")
             if name and getattr(modules[parent], child) is not module:
                 setattr(modules[parent], child, module)
+        if model.is_activation_checkpointing:
+            model.activation_checkpointing_disable()
+            model.disable_input_require_grads()
         for attribute in ("peft_config", "_hf_peft_config_loaded"):
             model.__dict__.pop(attribute, None)
         for parameter, flag in flags:

@@ -12,14 +12,13 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from lib import data, models, results
+from lib import data, keys, models, results
 from lib.catalog import ModelError
 from lib.decoder import residual_stream
 from lib.profiles import Profile
 from lib.pruning import UNPRUNED, Block
 from lib.sweep import resumed
 
-VERSION = results.VERSIONS["similarity"]
 FOLDS = 16
 CHUNK = 64  # batches whose states are held when a model is read layer by layer
 
@@ -212,13 +211,7 @@ def measure_all(
 
 def measure(name: str, profile: Profile) -> BlockDistances:
     """The distances of model `name` on C4, from the results if they are there."""
-    params = models.identity(name, profile) | data.identity("c4", profile.source)
-    params |= {
-        "sequences": profile.similarity_sequences,
-        "max_tokens": profile.similarity_tokens,
-        "batch_tokens": profile.batch_tokens,
-        "version": VERSION,
-    }
+    params = keys.similarity(models.identity(name, profile), profile)
 
     def compute() -> dict:
         texts = data.c4("validation", profile.source, profile.similarity_sequences)
