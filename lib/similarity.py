@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from lib import data, models, results
 from lib.decoder import residual_stream
+from lib.islands import islands  # noqa: F401  what is read from distances, beside those
 from lib.profiles import Profile
 from lib.pruning import UNPRUNED, Block
 from lib.sweep import resumed
