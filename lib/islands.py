@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
+from lib import catalog
+
 THRESHOLD = 0.1  # of the row-rescaled distance: what is below counts as similar
 RESAMPLES = 200
 FEWEST_FOLDS = 16  # of which stability is told
@@ -60,19 +62,21 @@ def regions(matrix: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
     """The connected regions of similar blocks: a label for each block of up to L/2 layers.
 
     matrix: distances (L+1, L+1). Returns (L//2, L), [n-1, l]: 0 where the row-rescaled distance is
-    above `threshold`, 1 in the deep band, 2, 3, … in the islands. The deep band is the region
-    that holds the best starts l*(n) of the most sizes n (of two equals, the larger region).
-    Longer blocks are left out: all of them contain the middle of the model.
+    above `threshold`, 1 in the deep band, 2, 3, … in the islands, the largest first. The deep band
+    is the region that holds the best starts l*(n) of the most sizes n (of two equals, the larger
+    region). Longer blocks are left out: all of them contain the middle of the model.
     """
     if not 0 < threshold < 1:
         raise ValueError(f"The threshold of a rescaled distance lies in (0, 1), not {threshold}.")
     rows = rescaled(by_size(matrix)[: (len(matrix) - 1) // 2])
-    labels, _ = ndimage.label(rows <= threshold, structure=NEIGHBOURS)
-    best = np.bincount(labels[np.arange(len(rows)), np.nanargmin(rows, axis=1)])
-    area = np.bincount(labels.ravel())[: len(best)]
-    band = max(np.flatnonzero(best), key=lambda label: (best[label], area[label]))
-    order = [0, band, *(i for i in range(1, labels.max() + 1) if i != band)]
-    return np.argsort(order)[labels]
+    labels, count = ndimage.label(rows <= threshold, structure=NEIGHBOURS)
+    best = np.bincount(
+        labels[np.arange(len(rows)), np.nanargmin(rows, axis=1)], minlength=count + 1
+    )
+    area = np.bincount(labels.ravel(), minlength=count + 1)
+    band = max(range(1, count + 1), key=lambda label: (best[label], area[label]))
+    others = sorted({*range(1, count + 1)} - {band}, key=lambda label: -area[label])
+    return np.argsort([0, band, *others])[labels]
 
 
 def islands(distances, threshold: float = THRESHOLD, resamples: int = RESAMPLES) -> pd.DataFrame:
@@ -87,7 +91,7 @@ def islands(distances, threshold: float = THRESHOLD, resamples: int = RESAMPLES)
     empty if there are no islands.
     """
     found = regions(distances.matrix, threshold)
-    masks = sorted((found == i for i in range(BAND + 1, found.max() + 1)), key=np.sum)[::-1]
+    masks = _islands_of(found)
     again = _resampled(distances.folds, threshold, resamples) if masks else []
     rows = [
         {
@@ -105,7 +109,7 @@ def islands(distances, threshold: float = THRESHOLD, resamples: int = RESAMPLES)
 def tabled(maps: dict, thresholds=(THRESHOLD,)) -> pd.DataFrame:
     """The `islands` of several maps, at each of some thresholds."""
     tables = [
-        islands(distances, threshold).assign(model=name)
+        islands(distances, threshold).assign(model=catalog.label(name))
         for name, distances in maps.items()
         for threshold in thresholds
     ]
@@ -125,6 +129,10 @@ def outline(mask: np.ndarray) -> tuple[list, list]:
                 x += [start + across[0], start + across[1], np.nan]
                 y += [row + 1 + along[0], row + 1 + along[1], np.nan]
     return x, y
+
+
+def _islands_of(labels: np.ndarray) -> list[np.ndarray]:
+    return [labels == i for i in range(BAND + 1, labels.max() + 1)]
 
 
 def _middle(mask: np.ndarray) -> float:
@@ -167,7 +175,7 @@ def _share(mask: np.ndarray, again: list[np.ndarray]) -> float:
     """In what share of the labelled maps an island overlaps `mask` by half; NaN without maps."""
 
     def reappears(labels: np.ndarray) -> bool:
-        islands = (labels == i for i in range(BAND + 1, labels.max() + 1))
-        return any((mask & other).sum() >= (mask | other).sum() / 2 for other in islands)
+        others = _islands_of(labels)
+        return any((mask & other).sum() >= (mask | other).sum() / 2 for other in others)
 
     return float(np.mean([reappears(labels) for labels in again])) if again else float("nan")
