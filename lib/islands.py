@@ -1,5 +1,7 @@
 """Islands: similar blocks apart from the deep band of a distance map (figure 4, claim 5)."""
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 from scipy import ndimage
@@ -8,6 +10,7 @@ from lib import catalog
 
 THRESHOLD = 0.1  # of the row-rescaled distance: what is below counts as similar
 RESAMPLES = 200
+STABLE = 0.95  # an island with at least this stability is called stable
 FEWEST_FOLDS = 16  # of which stability is told
 BAND = 1  # the label of the deep band in `regions`; islands have those above it
 # A block's neighbours in (n, l): shifted by one layer, or longer or shorter by one at either end.
@@ -113,7 +116,19 @@ def tabled(maps: dict, thresholds=(THRESHOLD,)) -> pd.DataFrame:
         for name, distances in maps.items()
         for threshold in thresholds
     ]
-    return pd.concat(tables, ignore_index=True)[["model", *COLUMNS]]
+    return pd.concat(tables, ignore_index=True).infer_objects()[["model", *COLUMNS]]
+
+
+def counted(maps: dict, thresholds=(0.02, 0.05, 0.1, 0.2)) -> pd.DataFrame:
+    """How many islands each map has at each threshold, and how many of them are STABLE."""
+    table = tabled(maps, thresholds)
+    rows = []
+    for name, threshold in product(map(catalog.label, maps), thresholds):
+        found = table[(table.model == name) & (table.threshold == threshold)]
+        sides = {side: int((found.side == side).sum()) for side in ("shallower", "deeper")}
+        stable = int((found.stability >= STABLE).sum())
+        rows.append({"model": name, "threshold": threshold} | sides | {"stable": stable})
+    return pd.DataFrame(rows)
 
 
 def outline(mask: np.ndarray) -> tuple[list, list]:
