@@ -94,18 +94,13 @@ def islands(distances, threshold: float = THRESHOLD, resamples: int = RESAMPLES)
     empty if there are no islands.
     """
     found = regions(distances.matrix, threshold)
-    masks = _islands_of(found)
-    again = _resampled(distances.folds, threshold, resamples) if masks else []
-    rows = [
-        {
-            "island": i,
-            "side": "shallower" if _middle(mask) < _middle(found == BAND) else "deeper",
-            "threshold": threshold,
-            "stability": _share(mask, again),
-        }
-        | _extent(mask, distances)
-        for i, mask in enumerate(masks, start=1)
-    ]
+    stability = _stability(found, distances.folds, threshold, resamples)
+    rows = []
+    for i, share in enumerate(stability, start=1):
+        mask = found == BAND + i
+        side = "shallower" if _middle(mask) < _middle(found == BAND) else "deeper"
+        row = {"island": i, "side": side, "threshold": threshold, "stability": share}
+        rows.append(row | _extent(mask, distances))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -146,10 +141,6 @@ def outline(mask: np.ndarray) -> tuple[list, list]:
     return x, y
 
 
-def _islands_of(labels: np.ndarray) -> list[np.ndarray]:
-    return [labels == i for i in range(BAND + 1, labels.max() + 1)]
-
-
 def _middle(mask: np.ndarray) -> float:
     """The mean middle of the blocks of a mask, in layers."""
     sizes, starts = np.nonzero(mask)
@@ -178,19 +169,19 @@ def _extent(mask: np.ndarray, distances) -> dict:
     }
 
 
-def _resampled(folds: np.ndarray, threshold: float, resamples: int) -> list[np.ndarray]:
-    """The `regions` of bootstrapped maps; none with too few folds."""
+def _stability(found: np.ndarray, folds: np.ndarray, threshold: float, resamples: int):
+    """In what share of bootstrapped maps each island of `found` reappears."""
     if len(folds) < FEWEST_FOLDS:
-        return []
+        return np.full(found.max() - BAND, np.nan)
     draws = np.random.default_rng(0).integers(len(folds), size=(resamples, len(folds)))
-    return [regions(folds[draw].mean(0), threshold) for draw in draws]
+    again = (regions(folds[draw].mean(0), threshold) for draw in draws)
+    return np.mean([_reappear(found, labels) for labels in again], axis=0)
 
 
-def _share(mask: np.ndarray, again: list[np.ndarray]) -> float:
-    """In what share of the labelled maps an island overlaps `mask` by half; NaN without maps."""
-
-    def reappears(labels: np.ndarray) -> bool:
-        others = _islands_of(labels)
-        return any((mask & other).sum() >= (mask | other).sum() / 2 for other in others)
-
-    return float(np.mean([reappears(labels) for labels in again])) if again else float("nan")
+def _reappear(found: np.ndarray, again: np.ndarray) -> np.ndarray:
+    """Whether an island of `again` shares half of all blocks of both with each of `found`."""
+    pairs = found * (again.max() + 1) + again
+    shape = (found.max() + 1, again.max() + 1)
+    shared = np.bincount(pairs.ravel(), minlength=shape[0] * shape[1]).reshape(shape)
+    either = shared.sum(1, keepdims=True) + shared.sum(0) - shared
+    return (shared >= either / 2)[BAND + 1 :, BAND + 1 :].any(axis=1)
