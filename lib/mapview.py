@@ -13,27 +13,27 @@ from lib.pruning import similarity_block
 from lib.similarity import BlockDistances
 
 VIEWS = ("row-normalised", "raw")
-TRACES = {  # of a model, in order: the row of the figure, and the style; "map" is a heatmap
-    "map": (1, {}),
-    "band": (1, {"line_color": "black", "hoverinfo": "skip"}),
-    "islands": (1, {"line_color": "red", "hoverinfo": "skip"}),
-    "best starts": (
-        1,
-        {"marker_color": "black", "marker_size": 3, "mode": "markers", "hoverinfo": "skip"},
-    ),
-    "cursor": (1, {"line_color": "black", "hoverinfo": "skip"}),
-    "curve": (2, {"line_color": "teal", "mode": "lines+markers"}),
-    "lowest": (2, {"marker_color": "red", "mode": "markers", "marker_size": 9}),
-    "damage": (3, {"marker_color": "silver", "mode": "markers"}),
-    "damage at n": (3, {"marker_color": "red", "mode": "markers"}),
-}
-MOVING = ("cursor", "curve", "lowest", "damage at n")  # those that follow n
-Y_TITLES = {1: "block size n (layers)", 2: "distance d(l, l+n)", 3: "damage"}
-NO_DAMAGE = pd.DataFrame(columns=["block_start", "block_size", "value"])
 HOVER = (
     "l = %{x}, n = %{y}<br>d = %{customdata[0]:.4f} ± %{customdata[1]:.4f}"
     "<br>drops layers range(%{x}, %{customdata[2]})<extra></extra>"
 )
+MAP = {"hovertemplate": HOVER, "hoverongaps": False, "coloraxis": "coloraxis"}
+COUNTS = {"colorscale": "Greys", "showscale": False, "zmin": 0, "hovertemplate": "%{z} blocks"}
+TRACES = {  # of a model, in order: the row of the figure, and the style
+    "map": (1, MAP),
+    "band": (1, {"mode": "lines", "line_color": "black", "hoverinfo": "skip"}),
+    "islands": (1, {"mode": "lines", "line_color": "red", "hoverinfo": "skip"}),
+    "best starts": (1, {"mode": "markers", "marker": {"color": "black", "size": 3}}),
+    "cursor": (1, {"mode": "lines", "line_color": "black", "hoverinfo": "skip"}),
+    "curve": (2, {"mode": "lines+markers", "line_color": "teal"}),
+    "lowest": (2, {"mode": "markers", "marker": {"color": "red", "size": 9}}),
+    "damage": (3, COUNTS),
+    "damage at n": (3, {"mode": "markers", "marker_color": "red"}),
+}
+BINS = (60, 40)  # of all blocks in distance against damage
+MOVING = ("cursor", "curve", "lowest", "damage at n")  # those that follow n
+Y_TITLES = {1: "block size n (layers)", 2: "distance d(l, l+n)", 3: "damage"}
+NO_DAMAGE = pd.DataFrame(columns=["block_start", "block_size", "value"])
 
 
 def figure(
@@ -58,7 +58,7 @@ def figure(
         drawn |= _moving(first, distances, _table(damage, name))
         for trace in _names(damage):
             row, style = TRACES[trace]
-            drawing.add_trace(_trace(trace, style, drawn[trace]), row, column)
+            drawing.add_trace(_trace(trace, **style, **drawn[trace]), row, column)
         _label_axes(drawing, column, distances, rows)
     drawing.update_layout(height=360 * rows, showlegend=False, template="plotly_white")
     drawing.update_layout(modebar_remove=["sendChartToCloud", "select2d", "lasso2d"])
@@ -117,7 +117,7 @@ def _still(distances: BlockDistances, damage: pd.DataFrame) -> dict[str, dict]:
         "band": _outline(regions == islands.BAND),
         "islands": _outline(regions > islands.BAND),
         "best starts": {"x": best, "y": block_sizes},
-        "damage": _damaged(distances, damage),
+        "damage": _density(**_damaged(distances, damage)),
     }
 
 
@@ -146,16 +146,22 @@ def _damaged(distances: BlockDistances, blocks: pd.DataFrame) -> dict:
     return {"x": _rounded(found), "y": _rounded(blocks.value.to_numpy(float))}
 
 
+def _density(x: list, y: list) -> dict:
+    """How many blocks lie where: thousands of markers would take a browser too long to redraw."""
+    counts, *edges = np.histogram2d(x, y, BINS)
+    centres = [_rounded((edge[1:] + edge[:-1]) / 2) for edge in edges]
+    shown = np.where(counts, counts, np.nan)
+    return {"x": centres[0], "y": centres[1], "z": _rounded(shown.T)}
+
+
 def _outline(mask: np.ndarray) -> dict:
     x, y = islands.outline(mask)
     return {"x": _rounded(np.array(x)), "y": _rounded(np.array(y))}
 
 
-def _trace(name: str, style: dict, values: dict) -> go.Heatmap | go.Scatter:
-    if name == "map":
-        options = {"hovertemplate": HOVER, "hoverongaps": False, "coloraxis": "coloraxis"}
-        return go.Heatmap(name=name, **options, **values)
-    return go.Scatter(name=name, **{"mode": "lines", "line_width": 1.5} | style | values)
+def _trace(name: str, **values) -> go.Heatmap | go.Scatter:
+    kind = go.Heatmap if "z" in values else go.Scatter
+    return kind(name=name, **values)
 
 
 def _names(damage: dict[str, pd.DataFrame] | None) -> list[str]:
