@@ -18,7 +18,8 @@ HOVER = (
     "<br>drops layers range(%{x}, %{customdata[2]})<extra></extra>"
 )
 MAP = {"hovertemplate": HOVER, "hoverongaps": False, "coloraxis": "coloraxis"}
-COUNTS = {"colorscale": "Greys", "showscale": False, "zmin": 0, "hovertemplate": "%{z} blocks"}
+GREYS = [[0, "lightgrey"], [1, "black"]]
+COUNTS = {"colorscale": GREYS, "showscale": False, "hovertemplate": "%{z} blocks<extra></extra>"}
 TRACES = {  # of a model, in order: the row of the figure, and the style
     "map": (1, MAP),
     "band": (1, {"mode": "lines", "line_color": "black", "hoverinfo": "skip"}),
