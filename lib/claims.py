@@ -5,6 +5,7 @@ import pandas as pd
 
 from lib import catalog
 from lib.evaluation import weighted_mean
+from lib.islands import rescaled
 from lib.similarity import BlockDistances
 
 SIGNAL = 4  # a score this many standard errors from chance can show a transition
@@ -27,12 +28,6 @@ def depth_statistics(maps: dict[str, BlockDistances]) -> pd.DataFrame:
         means = {"shallow": np.mean(lower), "deep": np.mean(upper), "first": first, "last": last}
         rows.append({"model": catalog.label(name)} | means)
     return pd.DataFrame(rows)
-
-
-def rescaled(row: np.ndarray) -> np.ndarray:
-    """A row of figure 4: shifted and rescaled to [0, 1] (all 0 if its values are equal)."""
-    spread = np.ptp(row)
-    return (row - row.min()) / spread if spread else np.zeros(len(row))
 
 
 def transitions(scores: pd.DataFrame) -> pd.DataFrame:
