@@ -1,9 +1,7 @@
 """Load any decoder-only model by name, whole or only the layers that stay."""
 
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import torch
 import transformers
@@ -11,23 +9,21 @@ from accelerate.utils import get_max_memory
 from torch import nn
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
-    AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     BitsAndBytesConfig,
     GenerationConfig,
 )
 
-from lib import qwen1, weights
+from lib import weights
 from lib.catalog import MODELS, ModelError, Source, resolve
-from lib.decoder import decoder_layers, layers_attribute
+from lib.decoder import decoder_layers
 from lib.profiles import Profile
 from lib.pruning import UNPRUNED, Block, followed
-from lib.sources import checkpoint
+from lib.sources import Contents, contents_of, tokenizer
 
 NF4_BYTES = 0.516  # a weight in NF4 with double quantisation: 4 bits and its share of the scales
 
-__all__ = ["MODELS", "ModelError", "decoder_layers", "load"]
+__all__ = ["MODELS", "ModelError", "decoder_layers", "load", "tokenizer"]
 
 
 def load(
@@ -50,7 +46,7 @@ def load(
     Raises ModelError with one sentence for whatever cannot be had.
     """
     source, options = _checked(name_or_path, quantization, dtype, device)
-    contents = _contents(source)
+    contents = contents_of(source)
     keep = block.kept(contents.num_layers)
     return _assembled(contents, keep, **options), tokenizer(name_or_path)
 
@@ -67,7 +63,7 @@ def one_layer_models(
     Each layer is read when its turn comes; embeddings, norm and lm_head are read once and shared.
     """
     source, options = _checked(name_or_path, quantization, dtype, device)
-    contents = _contents(source)
+    contents = contents_of(source)
     shared = {}
     for l in range(contents.num_layers):
         model = _assembled(replace(contents, tensors=contents.tensors | shared), [l], **options)
@@ -100,7 +96,7 @@ def fits(name: str, profile: Profile) -> bool:
     source, options = _checked(name, profile.quantization, profile.dtype, None)
     if source.kind == "random":
         return True
-    count = weights.count(_contents(source).tensors)
+    count = weights.count(contents_of(source).tensors)
     four_bit = NF4_BYTES if profile.quantization else 0
     unpacked = 0 if four_bit and options["device"] != "cpu" else options["dtype"].itemsize
     free = get_max_memory()
@@ -141,19 +137,6 @@ def nf4() -> BitsAndBytesConfig:
     )
 
 
-@dataclass(frozen=True)
-class _Contents:
-    """What a model is made of: its configuration, its tensors (read when indexed), its folder."""
-
-    config: object
-    tensors: dict
-    folder: Path | None
-
-    @property
-    def num_layers(self) -> int:
-        return self.config.get_text_config(decoder=True).num_hidden_layers
-
-
 def _checked(name: str, quantization, dtype, device) -> tuple[Source, dict]:
     """The source, and how its weights are wanted, with the defaults filled in."""
     if quantization not in (None, "nf4"):
@@ -166,36 +149,12 @@ def _checked(name: str, quantization, dtype, device) -> tuple[Source, dict]:
     return resolve(name), {"quantization": quantization, "dtype": dtype, "device": device}
 
 
-def _contents(source: Source) -> _Contents:
-    if source.kind == "random":
-        model = _tiny_random()
-        return _Contents(model.config, model.state_dict(), None)
-    folder = checkpoint(source)
-    try:
-        raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if raw.get("model_type") == qwen1.MODEL_TYPE:
-            return _Contents(qwen1.config(raw), qwen1.renamed(weights.stored(folder)), folder)
-        config = AutoConfig.from_pretrained(folder)
-    except KeyError as error:
-        raise ModelError(f"{folder / 'config.json'} does not say {error}.") from error
-    except (ValueError, OSError) as error:
-        if isinstance(error, ModelError):
-            raise
-        raise ModelError(
-            f"{folder / 'config.json'} describes no model that transformers "
-            f"{transformers.__version__} knows ({str(error).strip().splitlines()[0]})."
-        ) from error
-    return _Contents(config, weights.stored(folder), folder)
-
-
-def _assembled(contents: _Contents, keep: Sequence[int], quantization, dtype, device):
+def _assembled(contents: Contents, keep: Sequence[int], quantization, dtype, device):
     """The model of the layers `keep`, on the meta device first; only their tensors are read."""
     _check_uniform(contents.config)
     config = followed(contents.config, keep)
     one = _skeleton(followed(contents.config, [0]))
-    tensors = weights.renumbered(
-        contents.tensors, decoder_layers(one)[0], layers_attribute(one), keep
-    )
+    tensors = weights.renumbered(contents.tensors, one, contents.num_layers, keep)
     quantized = {"quantization_config": nf4()} if quantization else {}
     model, found = type(one).from_pretrained(
         None,
@@ -247,32 +206,3 @@ def _skeleton(config):
         raise ModelError(f"{config.model_type} is no decoder-only language model.")
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config)
-
-
-def tokenizer(name: str):
-    """The tokenizer of a model; it pads with its end-of-text token if it has no other."""
-    source = resolve(name)
-    folder = checkpoint(resolve("smollm2-135m") if source.kind == "random" else source)
-    if (folder / "qwen.tiktoken").exists():
-        return qwen1.tokenizer(folder)
-    found = AutoTokenizer.from_pretrained(folder)
-    if found.pad_token is None:
-        found.pad_token = found.eos_token
-    return found
-
-
-def _tiny_random():
-    """An 8-layer Llama with random weights and the embedded model's vocabulary, for tests."""
-    config = transformers.LlamaConfig(
-        vocab_size=MODELS["tiny-random"].vocab_size,
-        num_hidden_layers=MODELS["tiny-random"].num_layers,
-        hidden_size=32,
-        intermediate_size=64,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        tie_word_embeddings=True,
-        initializer_range=0.2,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)

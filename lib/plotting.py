@@ -71,7 +71,7 @@ QA = ["mmlu", "boolq", "arc_easy"]
 
 def figure_1d(scores: pd.DataFrame, profile: Profile) -> Figure:
     """Figure 1d: one model, question answering and C4 loss, healed and unhealed."""
-    mine = scores[(scores.model == scores.model.iloc[0]) & (scores.strategy != "simple")]
+    mine = scores[(scores.model == profile.main_model) & (scores.strategy != "simple")]
     return _by_family(mine, [*QA, "c4"], "figure_1d", profile)
 
 
@@ -158,7 +158,7 @@ def _by_family(scores: pd.DataFrame, tasks: list[str], name: str, profile: Profi
 
 
 def _ablation(scores: pd.DataFrame, tasks: list[str], name: str, profile: Profile) -> Figure:
-    """A column an `ablation`, a line a `variant`, each from its own unpruned score on."""
+    """A column a model and `ablation`, a line a `variant`, each from its own unpruned score on."""
     variants = list(dict.fromkeys(scores.variant))
     shades = dict(zip(variants, sns.color_palette("viridis", len(variants)), strict=True))
 
@@ -167,11 +167,15 @@ def _ablation(scores: pd.DataFrame, tasks: list[str], name: str, profile: Profil
         for variant, curve in pruned.groupby("variant", sort=False):
             yield shades[variant], variant, curve
 
+    columns = {
+        (model, ablation): f"{catalog.label(model)}, {ablation}"
+        for model, ablation in dict.fromkeys(zip(scores.model, scores.ablation, strict=True))
+    }
     return _grid(
         scores,
         tasks,
-        {ablation: ablation for ablation in dict.fromkeys(scores.ablation)},
-        lambda s, ablation: s[s.ablation == ablation],
+        columns,
+        lambda s, column: s[(s.model == column[0]) & (s.ablation == column[1])],
         lines,
         name,
         profile,

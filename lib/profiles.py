@@ -50,8 +50,14 @@ class Profile:
     batch_tokens: int  # tokens a forward pass reads at once
 
     sizes: tuple[int, ...] = ()  # heal at these numbers of dropped layers only; empty: at all below
+    main_names: tuple[str, ...] = ()  # the model of figures 1b, 1c and 1d; empty: the first one
     ablation_names: tuple[str, ...] = ()  # models of figures 7 and 8; empty: the first one
     rank_names: tuple[str, ...] = ()  # models of figure 9; empty: the first one
+
+    @property
+    def main_model(self) -> str:
+        """The model that figures 1b, 1c and 1d show."""
+        return self._among(self.main_names)[0]
 
     @property
     def ablation_models(self) -> tuple[str, ...]:
@@ -258,6 +264,7 @@ PROFILES = {
         heal_warmup=100,
         heal_packed=False,
         batch_tokens=16_384,
+        main_names=("llama-2-70b",),
         ablation_names=("llama-2-13b",),
         rank_names=("mistral-7b", "llama-2-7b", "llama-2-70b"),
     ),

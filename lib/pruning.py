@@ -5,6 +5,7 @@ numbering of the unpruned model. The input of layer `start` goes to layer `start
 """
 
 import copy
+import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM
 
@@ -155,27 +157,61 @@ def _number(layers: list[nn.Module], indices: Sequence[int]) -> None:
                 module.layer_idx = index
 
 
+def for_other_tools(block: Block, num_layers: int, name: str) -> dict[str, str]:
+    """The same cut of model `name` as files that mergekit and llama.cpp read, by file name.
+
+    A passthrough merge of the slices that stay (half-open ranges), and the list for llama.cpp's
+    `llama-quantize --prune-layers`. Both number layers as we do, in the unpruned model.
+    """
+    block.kept(num_layers)
+    slices = [(0, block.start), (block.stop, num_layers)]
+    lines = ["merge_method: passthrough", "dtype: bfloat16", "slices:"]
+    for start, stop in slices:
+        if start < stop:
+            source = f"{{model: {json.dumps(name)}, layer_range: [{start}, {stop}]}}"
+            lines.append(f"  - sources: [{source}]")
+    return {
+        "mergekit.yml": "\n".join(lines) + "\n",
+        "llama-prune-layers.txt": ",".join(map(str, range(block.start, block.stop))) + "\n",
+    }
+
+
 def save_pruned(model, tokenizer, block: Block, folder: str | Path) -> Path:
     """Save the model without `block` as an ordinary HF checkpoint, and return its folder.
 
     It is written beside `folder`, loaded again and compared logit by logit with the pruned model
-    in memory; only then does it get its name. Raises RuntimeError if the logits differ,
-    FileExistsError if the folder is there already.
+    in memory; only then does it get its name. The files of `for_other_tools` lie in it. Raises
+    RuntimeError if the logits differ, FileExistsError if the folder is there already, OSError if
+    it cannot be written; nothing is left behind then.
     """
     folder = Path(folder)
     if folder.exists():
         raise FileExistsError(f"{folder} exists already: delete it or choose another folder.")
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    with dropped(model, block):
-        model.save_pretrained(part)
-        tokenizer.save_pretrained(part)
-        reloaded = AutoModelForCausalLM.from_pretrained(part, dtype=model.dtype).to(model.device)
-        probe = torch.arange(48, device=model.device).reshape(2, 24) % model.config.vocab_size
-        with torch.inference_mode():
-            same = torch.equal(model(probe).logits, reloaded.eval()(probe).logits)
-    if not same:
-        shutil.rmtree(part)
-        raise RuntimeError(f"The checkpoint of {block} gives other logits than the pruned model.")
-    os.replace(part, folder)
+    num_layers, name = len(decoder_layers(model)), model.name_or_path
+    try:
+        with dropped(model, block):
+            model.save_pretrained(part)
+            tokenizer.save_pretrained(part)
+            _check_saved(model, block, part)
+        for file, text in for_other_tools(block, num_layers, name).items():
+            (part / file).write_text(text, encoding="utf-8")
+        os.replace(part, folder)
+    except (OSError, SafetensorError) as error:
+        raise OSError(f"{folder} could not be written: {error}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
     return folder
+
+
+def _check_saved(model, block: Block, folder: Path) -> None:
+    """Raise RuntimeError if the checkpoint in `folder` is not the model, logit by logit."""
+    reloaded = AutoModelForCausalLM.from_pretrained(folder, dtype=model.dtype).to(model.device)
+    probe = torch.arange(48, device=model.device).reshape(2, 24) % model.config.vocab_size
+    with torch.inference_mode():
+        ours, theirs = (m(probe, use_cache=False).logits for m in (model, reloaded.eval()))
+        if not torch.equal(ours, theirs):
+            raise RuntimeError(
+                f"The checkpoint of {block} gives other logits than the pruned model."
+            )

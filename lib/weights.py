@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from lib.catalog import ModelError
+from lib.decoder import decoder_layers, layers_attribute
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 
@@ -26,7 +27,7 @@ def stored(folder: Path) -> dict:
             shard = safe_open(file, framework="pt")
         except FileNotFoundError as error:
             raise ModelError(
-                f"{folder} is incomplete: {file.name} is missing; fetch it again."
+                f"{folder} is incomplete: {file.name} is missing (only safetensors are read)."
             ) from error
         except (SafetensorError, OSError) as error:
             raise ModelError(f"{file} is damaged ({error}): fetch it again.") from error
@@ -49,23 +50,37 @@ def count(tensors: dict) -> int:
     return sum(math.prod(tensor.get_shape()) for tensor in tensors.values())
 
 
-def renumbered(tensors: dict, layer: nn.Module, attribute: str, keep: Sequence[int]) -> dict:
+def renumbered(tensors: dict, model: nn.Module, num_layers: int, keep: Sequence[int]) -> dict:
     """The tensors that a model of only the layers `keep` has, under the names they have there.
 
-    layer: any decoder layer of the model (its parameters' names tell the decoder's layers from,
-    say, a vision tower's), attribute: what the decoder calls its list of layers.
+    model: one of the same kind, with any layers: what its parameters are called tells the
+    decoder's layers from, say, a vision tower's. Raises ModelError if not all of the `num_layers`
+    layers are there, or more than these.
     """
-    numbered = re.compile(rf"(?P<before>(?:.*\.)?{attribute}\.)(?P<layer>\d+)\.(?P<after>.+)")
-    found = {name: numbered.fullmatch(name) for name in tensors}
-    own = {name for name, _ in layer.named_parameters()}
+    places = re.compile(
+        rf"(?P<before>(?:.*\.)?{layers_attribute(model)}\.)(?P<layer>\d+)\.(?P<after>.+)"
+    )
+    found = {name: places.fullmatch(name) for name in tensors}
+    own = {name for name, _ in decoder_layers(model)[0].named_parameters()}
     prefixes = Counter(m["before"] for m in found.values() if m and m["after"] in own)
     prefix = prefixes.most_common(1)[0][0] if prefixes else None
-    place = {old: new for new, old in enumerate(keep)}
+    layers = {int(m["layer"]) for m in found.values() if m and m["before"] == prefix}
+    more = {l for l in layers if l >= num_layers and not _ignored(model, f"{prefix}{l}.")}
+    if more or not layers.issuperset(range(num_layers)):
+        raise ModelError(
+            f"The configuration says {num_layers} layers, the tensors are those of {len(layers)}: "
+            "these files do not belong together."
+        )
     kept = {}
-    for name, tensor in tensors.items():
-        match = found[name]
+    for name, match in found.items():
         if not match or match["before"] != prefix:
-            kept[name] = tensor
-        elif int(match["layer"]) in place:
-            kept[f"{prefix}{place[int(match['layer'])]}.{match['after']}"] = tensor
+            kept[name] = tensors[name]
+        elif int(match["layer"]) in keep:
+            kept[f"{prefix}{keep.index(int(match['layer']))}.{match['after']}"] = tensors[name]
     return kept
+
+
+def _ignored(model: nn.Module, name: str) -> bool:
+    """Whether a checkpoint may hold tensors called so though the model has none such."""
+    patterns = type(model)._keys_to_ignore_on_load_unexpected or ()
+    return any(re.search(pattern, name) for pattern in patterns)

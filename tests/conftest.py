@@ -5,6 +5,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"  # tests never ask a hub
 
 import pytest
+import tokenizers
 import torch
 import transformers
 from transformers import AutoModelForCausalLM
@@ -46,12 +47,66 @@ ARCHITECTURES = {
         sliding_window=WINDOW,
         layer_types=["sliding_attention", "full_attention"] * 3,
     ),
+    "olmo2": lambda: transformers.Olmo2Config(**GROUPED),
+    "phi3": lambda: transformers.Phi3Config(**GROUPED, sliding_window=WINDOW),
+    "gemma2": lambda: transformers.Gemma2Config(**GROUPED, head_dim=8, sliding_window=WINDOW),
     # beyond the list: learned positions added to the embeddings; layers that return tuples
     "gpt2": lambda: transformers.GPT2Config(
         vocab_size=VOCAB, n_layer=LAYERS, n_embd=32, n_head=4, n_positions=128
     ),
     "bloom": lambda: transformers.BloomConfig(
         vocab_size=VOCAB, n_layer=LAYERS, hidden_size=32, n_head=4
+    ),
+    # mixtures of experts, and hybrids of attention with convolution or a state space
+    "qwen3_moe": lambda: transformers.Qwen3MoeConfig(
+        **GROUPED,
+        head_dim=8,
+        moe_intermediate_size=16,
+        num_experts=4,
+        num_experts_per_tok=2,
+        mlp_only_layers=[1, 4],
+    ),
+    "deepseek_v3": lambda: transformers.DeepseekV3Config(
+        **SIZE,
+        num_key_value_heads=4,
+        moe_intermediate_size=16,
+        n_routed_experts=4,
+        num_experts_per_tok=2,
+        n_group=2,
+        topk_group=2,
+        first_k_dense_replace=2,
+        kv_lora_rank=8,
+        q_lora_rank=8,
+        qk_rope_head_dim=4,
+        qk_nope_head_dim=4,
+        v_head_dim=8,
+    ),
+    "lfm2": lambda: transformers.Lfm2Config(
+        **GROUPED, layer_types=["conv", "full_attention", "conv"] * 2, block_multiple_of=8
+    ),
+    "qwen3_next": lambda: transformers.Qwen3NextConfig(
+        **GROUPED,
+        head_dim=8,
+        layer_types=["linear_attention", "linear_attention", "full_attention"] * 2,
+        linear_num_key_heads=2,
+        linear_num_value_heads=4,
+        linear_key_head_dim=8,
+        linear_value_head_dim=8,
+        moe_intermediate_size=16,
+        shared_expert_intermediate_size=16,
+        num_experts=4,
+        num_experts_per_tok=2,
+    ),
+    "granitemoehybrid": lambda: transformers.GraniteMoeHybridConfig(
+        **GROUPED,
+        layer_types=["mamba", "attention", "mamba"] * 2,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        shared_intermediate_size=16,
+        mamba_n_heads=4,
+        mamba_d_state=8,
+        mamba_expand=2,
+        mamba_d_head=16,
     ),
 }
 
@@ -116,3 +171,17 @@ class Characters:
 @pytest.fixture
 def tokenizer():
     return Characters()
+
+
+def stored(model, folder, **kwargs):
+    """`model` as a checkpoint folder with a tokenizer of one token a letter."""
+    model.save_pretrained(folder, **kwargs)
+    letters = {"<unk>": 0, "<s>": 1, "</s>": 2} | {chr(33 + i): 3 + i for i in range(VOCAB - 3)}
+    plain = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=letters, merges=[], unk_token="<unk>"))
+    plain.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)]
+    )
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=plain, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained(folder)
+    return folder

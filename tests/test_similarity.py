@@ -25,7 +25,9 @@ def padded(side: str) -> dict:
 def states_one_by_one(model, raw: bool = True) -> np.ndarray:
     """x_T^(l) (B, L+1, D), each sequence alone and unpadded, from HF's own hidden_states."""
     decoder = model.get_decoder()
-    for name in ("norm", "final_layernorm", "final_layer_norm", "ln_f") if raw else ():
+    for name in (
+        ("norm", "final_layernorm", "final_layer_norm", "ln_f", "embedding_norm") if raw else ()
+    ):
         if hasattr(decoder, name):
             setattr(decoder, name, nn.Identity())
     batch, states = padded("right"), []

@@ -33,7 +33,9 @@ def few_shot_rows() -> list[Row]:
 def whole(model, row: Row) -> np.ndarray:
     """The wanted log-probabilities of one row, alone, by HF's own causal-LM forward."""
     with torch.inference_mode():
-        scores = model(torch.tensor([row.tokens])).logits[0].double().log_softmax(-1)
+        scores = (
+            model(torch.tensor([row.tokens]), use_cache=False).logits[0].double().log_softmax(-1)
+        )
     return scores[-len(row.wanted) :].gather(1, torch.tensor(row.wanted)).flatten().numpy()
 
 
@@ -60,7 +62,7 @@ def test_scores_with_shared_prefixes(model, batch_tokens):
 def test_head_is_the_models_own(model, ids):
     with torch.inference_mode():
         states = model.get_decoder()(input_ids=ids).last_hidden_state
-        assert torch.allclose(logits(model, states[0]), model(ids[:1]).logits[0], atol=1e-5)
+        assert torch.allclose(logits(model, states[0]), model(ids).logits[0], atol=1e-5)
         model(ids)  # and the decoder computes again afterwards
 
 

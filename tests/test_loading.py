@@ -1,0 +1,250 @@
+"""Only what stays is read, from every layout of a checkpoint; and what is damaged says so."""
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+
+import bitsandbytes
+import numpy as np
+import pytest
+import torch
+from conftest import ARCHITECTURES, LAYERS, stored, tiny
+from test_similarity import padded
+from transformers.pytorch_utils import Conv1D
+
+from lib import adapters, models, paths, similarity, weights
+from lib.catalog import ModelError
+from lib.decoder import decoder_layers
+from lib.pruning import Block, dropped
+
+CUTS = [Block(1, 3), Block(0, 2), Block(4, 2)]
+EXPERTS = ("qwen3_moe", "qwen3_next", "deepseek_v3")
+
+
+@pytest.fixture
+def folder(architecture, tmp_path):
+    """A checkpoint in several shards, with an index."""
+    return stored(tiny(architecture), tmp_path / "model", max_shard_size="60KB")
+
+
+def logits(model, ids):
+    with torch.inference_mode():
+        return model(ids, use_cache=False).logits
+
+
+def test_reads_what_transformers_reads(folder, architecture, ids):
+    assert len(list(folder.glob("*.safetensors"))) > 1
+    loaded, _ = models.load(str(folder), dtype="float32")
+    assert torch.equal(logits(loaded, ids), logits(tiny(architecture), ids))
+
+
+@pytest.mark.parametrize("quantization", [None, "nf4"])
+def test_a_model_without_a_block_is_the_dropped_model(folder, ids, quantization):
+    options = {"dtype": "float32", "quantization": quantization}
+    whole, _ = models.load(str(folder), **options)
+    for block in CUTS:
+        part, _ = models.load(str(folder), **options, block=block)
+        assert len(decoder_layers(part)) == LAYERS - block.size
+        with dropped(whole, block):
+            assert torch.equal(logits(part, ids), logits(whole, ids)), block
+
+
+def test_single_layers_give_the_same_distances(folder):
+    batches = [padded("right"), padded("left"), padded("right")]
+    whole = similarity.block_distances(models.load(str(folder), dtype="float32")[0], batches)
+    for chunk in (1, 2):
+        layers = similarity.layerwise_distances(
+            lambda: models.one_layer_models(str(folder), dtype="float32"), batches, chunk
+        )
+        np.testing.assert_array_equal(layers.matrix, whole.matrix)
+        np.testing.assert_array_equal(layers.standard_error, whole.standard_error)
+        np.testing.assert_array_equal(layers.folds, whole.folds)
+
+
+def test_nf4_is_what_bitsandbytes_makes_of_the_weights(folder, architecture):
+    loaded, _ = models.load(str(folder), dtype="float32", quantization="nf4")
+    plain = tiny(architecture)
+    seen = 0
+    for name, module in loaded.named_modules():
+        if isinstance(module, torch.nn.Linear) and module is not loaded.get_output_embeddings():
+            original = plain.get_submodule(name)
+            weight = original.weight.data
+            weight = weight.T.contiguous() if isinstance(original, Conv1D) else weight
+            packed, state = bitsandbytes.functional.quantize_4bit(
+                weight, quant_type="nf4", compress_statistics=True
+            )
+            expected = bitsandbytes.functional.dequantize_4bit(packed, state)
+            seen += torch.equal(module.weight, expected)
+            assert torch.equal(module.weight, expected) or torch.equal(module.weight, weight), name
+    quantised = [m for m in decoder_layers(loaded).modules() if isinstance(m, torch.nn.Linear)]
+    assert seen == len(quantised) or architecture in EXPERTS
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_layer_can_be_healed_or_says_why_not(name):
+    model = tiny(name)
+    if name in EXPERTS[:1]:
+        with pytest.raises(ValueError, match="experts are stacked tensors"):
+            adapters.ffn_projections(model)
+    else:
+        found = adapters.ffn_projections(model)
+        assert {int(path.split(".")[2]) for path in found} == set(range(LAYERS))
+        assert not [path for path in found if "attn" in path or "attention" in path.split(".")]
+
+
+def test_dropped_layers_are_never_read(tmp_path, monkeypatch):
+    folder = stored(tiny("llama"), tmp_path / "model")
+    read = []
+
+    class Watched:
+        def __init__(self, name, tensor):
+            self.name, self.tensor = name, tensor
+
+        def __getitem__(self, index):
+            read.append(self.name)
+            return self.tensor[index]
+
+        def __getattr__(self, attribute):
+            return getattr(self.tensor, attribute)
+
+    plain = weights.stored
+    monkeypatch.setattr(
+        weights, "stored", lambda f: {n: Watched(n, t) for n, t in plain(f).items()}
+    )
+    models.load(str(folder), dtype="float32", block=Block(2, 3))
+    layers = {name.split(".")[2] for name in read if ".layers." in name}
+    assert layers == {"0", "1", "5"} and len(read) == len(set(read))
+    read.clear()
+    for _ in models.one_layer_models(str(folder), dtype="float32"):
+        pass
+    assert len(read) == len(set(read)) == len(plain(folder))
+
+
+# ---- kinds of layers that cannot be taken out ------------------------------------------------
+
+
+def test_a_hybrid_whose_pattern_is_a_formula(tmp_path):
+    import transformers
+
+    config = transformers.JambaConfig(
+        vocab_size=96,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        attn_layer_period=3,
+        attn_layer_offset=1,
+        expert_layer_period=2,
+        num_experts=2,
+        use_mamba_kernels=False,
+    )
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    with pytest.raises(ModelError, match="decides by the position of a layer of what kind"):
+        models.load(str(stored(model, tmp_path / "jamba")))
+
+
+# ---- damage ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def llama_folder(tmp_path):
+    return stored(tiny("llama"), tmp_path / "model", max_shard_size="60KB")
+
+
+def cut_short(folder):
+    shard = sorted(folder.glob("*.safetensors"))[1]
+    shard.write_bytes(shard.read_bytes()[:-100])
+
+
+def emptied(folder):
+    sorted(folder.glob("*.safetensors"))[0].write_bytes(b"")
+
+
+def without_a_shard(folder):
+    sorted(folder.glob("*.safetensors"))[1].unlink()
+
+
+def without_weights(folder):
+    for file in folder.glob("*.safetensors*"):
+        file.unlink()
+
+
+def with_a_broken_index(folder):
+    (folder / weights.INDEX).write_text("{")
+
+
+def with_config(**changes):
+    def change(folder):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | changes))
+
+    return change
+
+
+def with_a_broken_config(folder):
+    (folder / "config.json").write_text('{"model_type": "lla')
+
+
+@pytest.mark.parametrize(
+    "damage, said",
+    [
+        (cut_short, "is damaged"),
+        (emptied, "is damaged"),
+        (without_a_shard, "is incomplete: .* is missing"),
+        (without_weights, "is incomplete: model.safetensors is missing"),
+        (with_a_broken_index, "model.safetensors.index.json is damaged"),
+        (with_a_broken_config, "config.json"),
+        (with_config(num_hidden_layers=5), "says 5 layers, the tensors are those of 6"),
+        (with_config(num_hidden_layers=7), "says 7 layers, the tensors are those of 6"),
+        (with_config(hidden_size=64), "not those of its config.json"),
+        (with_config(vocab_size=97), "not those of its config.json"),
+        (with_config(tie_word_embeddings=False, model_type="olmo2"), "not those of its"),
+        (with_config(model_type="nonsense"), "describes no model that transformers"),
+        (with_config(model_type="bert"), "is not a decoder with one uniform list"),
+        (with_config(model_type="t5"), "no decoder-only language model"),
+        (with_config(model_type="qwen"), "does not say 'seq_length'"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_damage_is_one_sentence(llama_folder, damage, said):
+    damage(llama_folder)
+    with pytest.raises(ModelError, match=said) as told:
+        models.load(str(llama_folder))
+    assert "\n" not in str(told.value)
+
+
+def run_with_small_disk(code: str, tmp_path, limit: int) -> subprocess.CompletedProcess:
+    """Run code whose every write beyond `limit` bytes of a file fails, as on a full disk."""
+
+    def full():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, preexec_fn=full
+    )
+
+
+def test_a_full_disk_leaves_nothing_half_saved(tmp_path):
+    folder = stored(tiny("llama"), tmp_path / "model")
+    code = (
+        "from lib import models, pruning\n"
+        f"model, tokenizer = models.load({str(folder)!r})\n"
+        f"pruning.save_pruned(model, tokenizer, pruning.Block(1, 1), {str(tmp_path / 'cut')!r})\n"
+    )
+    done = run_with_small_disk(code, tmp_path, limit=20_000)
+    assert done.returncode != 0 and "could not be written" in done.stderr.splitlines()[-1]
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_damaged_gguf_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "CHECKPOINTS", tmp_path / "checkpoints")
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"GGUF\x03\x00\x00\x00 and no more")
+    with pytest.raises(ModelError, match="model.gguf cannot be read as a GGUF model") as told:
+        models.load(str(file))
+    assert "\n" not in str(told.value)
+    assert not [p for p in (tmp_path / "checkpoints").iterdir() if p.is_dir()]
