@@ -34,14 +34,15 @@ def measure(
     model's end, after which nothing is left to heal, have no value; their status says so.
     """
     unpruned = curves.measure(name, profile, [], tasks)
-    parts = [unpruned.assign(treatment="unpruned", strategy="none")]
+    untold = {"adapters": None, "step_seconds": np.nan, "seconds": np.nan}
+    parts = [unpruned.assign(treatment="unpruned", strategy="none", **untold)]
     for size in profile.ablation_sizes(distances.num_layers):
         block = similarity_block(distances, size)
         unhealed = curves.measure(name, profile, [block], tasks)
         unhealed = unhealed[unhealed.block_size > 0]
         parts.append(unhealed.assign(treatment="unhealed", seconds=0.0))
         if block.stop == distances.num_layers:
-            gone = {"value": None, "standard_error": None, "status": "no layer after the cut"}
+            gone = dict.fromkeys(curves.SCORE, np.nan) | {"status": "no layer after the cut"}
             parts.append(unhealed.assign(treatment="healed", adapters=WHERE[1], **gone))
             continue
         recipe = healing.recipe(name, profile)

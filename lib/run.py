@@ -38,6 +38,10 @@ NOTEBOOKS = {
     "05": Notebook("05_ablation_prompts", ("figure_7",), 3),
     "06": Notebook("06_ablation_seeds", ("figure_8",), 2),
     "07": Notebook("07_ablation_lora_rank", ("figure_9",), 4),
+    "09": Notebook("09_inference_cost", ("figure_cost",), 2),
+    "10": Notebook(
+        "10_beyond_the_paper", ("figure_beyond", "figure_damage", "figure_heal_where"), 4
+    ),
 }
 
 
