@@ -15,9 +15,9 @@ ROWS = {
     6: mmlu.against_lm_eval,
     7: training.against_plain_script,
     8: training.packing,
-    9: sweeps.damage_map,
     9: memory.half_a_model,
     10: memory.layer_by_layer,
+    11: sweeps.damage_map,
 }
 
 

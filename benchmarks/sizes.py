@@ -15,7 +15,7 @@ class Size:
     tokens: int  # of a C4 sequence
     arc_easy_questions: int
     c4_sequences: int
-    damage_sequences: int  # row 9, once for every block
+    damage_sequences: int  # row 11, once for every block
     mmlu_subjects: int
     mmlu_questions: int  # per subject
     mmlu_shots: int

