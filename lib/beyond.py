@@ -105,31 +105,37 @@ def _scatter(axis, table: pd.DataFrame, correlations: pd.DataFrame, title: str) 
 
 
 def figure_heal_where(scores: pd.DataFrame, tasks: list[str], profile: Profile) -> Figure:
-    """Quality against seconds of training: adapters on all layers, and only after the cut."""
+    """Quality against seconds of training, a row a model: adapters on all layers, and only after
+    the cut."""
     shown = plotting.in_units_of_chance(scores)
-    sizes = sorted(set(shown.block_size) - {0})
-    shades = dict(zip(sizes, plt.get_cmap("viridis")(np.linspace(0, 0.8, len(sizes))), strict=True))
+    names = list(dict.fromkeys(shown.model))
+    size = (1 + 4.6 * len(tasks), 3.6 * len(names))
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, len(tasks), figsize=(1 + 4.6 * len(tasks), 3.8))
-        for axis, task in zip(np.atleast_1d(axes), tasks, strict=True):
-            mine = shown[shown.task == task]
-            for row in mine[(mine.treatment != "unpruned") & mine.value.notna()].itertuples():
-                healed = row.treatment == "healed"
-                told = f"healed, {row.adapters}" if healed else "unhealed"
-                axis.errorbar(
-                    row.seconds,
-                    row.value,
-                    row.standard_error,
-                    color=shades[row.block_size],
-                    marker=ADAPTERS[row.adapters] if healed else "x",
-                    ls="",
-                    label=f"n = {row.block_size}, {told}",
-                )
-            unpruned = mine[mine.treatment == "unpruned"].iloc[0]
-            axis.axhline(unpruned.value, color="black", ls="--", lw=1, label="unpruned")
-            axis.axhline(unpruned.chance, color="grey", ls=(0, (5, 3)), lw=1, label="chance")
-            axis.set(xlabel="seconds of training", ylabel=TASKS[task])
-            axis.set_title(f"n = {unpruned.n:.0f}, ±1 s.e.", loc="right", fontsize=7)
-            axis.legend()
-        figure.suptitle(catalog.label(shown.model.iloc[0]), fontsize=10)
+        figure, axes = plt.subplots(len(names), len(tasks), figsize=size, squeeze=False)
+        for i, name in enumerate(names):
+            for axis, task in zip(axes[i], tasks, strict=True):
+                mine = shown[(shown.model == name) & (shown.task == task)]
+                for row in mine[mine.value.notna()].itertuples():
+                    _healing(axis, row)
+                unpruned = mine.iloc[0]
+                axis.set(xlabel="seconds of training", ylabel=TASKS[task])
+                axis.set_title(f"{catalog.label(name)}, {mine.block_size.max()} layers dropped")
+                axis.set_title(f"n = {unpruned.n:.0f}, ±1 s.e.", loc="right", fontsize=7)
+                axis.legend()
         return save_figure(figure, shown, "figure_heal_where", profile)
+
+
+def _healing(axis, row) -> None:
+    """One score: a dashed line of the unpruned model (and of chance), else a point in time."""
+    if row.treatment == "unpruned":
+        axis.axhline(row.value, color="black", ls="--", lw=1, label="unpruned")
+        axis.axhline(row.chance, color="grey", ls=(0, (5, 3)), lw=1, label="chance")
+        return
+    marker, label = {
+        "unhealed": ("x", "unhealed"),
+        "healed": (ADAPTERS.get(row.adapters), f"healed, {row.adapters}"),
+    }[row.treatment]
+    shade = "tab:orange" if row.adapters == "after the cut" else plotting.colour(row.model)
+    axis.errorbar(
+        row.seconds, row.value, row.standard_error, color=shade, marker=marker, ls="", label=label
+    )

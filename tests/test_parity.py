@@ -48,6 +48,9 @@ def test_hellaswag_is_that_of_lm_eval(base, block, tmp_path):
     found = iter(ours)
     values, _ = task.scores([[next(found) for _ in range(4)] for _ in samples])
     assert values.tolist() == [sample["acc_norm"] for sample in samples]
+    whole = np.array([row.sum() for row in ours]).reshape(-1, 4).argmax(1)
+    right = [float(a == e["answer"]) for a, e in zip(whole, task.examples, strict=True)]
+    assert right == [sample["acc"] for sample in samples]
 
 
 @pytest.mark.parametrize("block", [UNPRUNED, BLOCK], ids=["unpruned", "pruned"])
