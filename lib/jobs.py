@@ -49,8 +49,6 @@ def _parts(profile: Profile, number: str) -> list[tuple[str, list[int | None]]]:
         "05": [(model, _sizes(model, healed)) for model in profile.ablation_models],
         "06": [(model, _sizes(model, ablation)) for model in profile.ablation_models],
         "07": [(model, _sizes(model, ablation)) for model in profile.rank_models],
-        "09": once,
-        "10": once,
     }.get(number, [])
 
 
