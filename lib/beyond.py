@@ -69,10 +69,11 @@ def figure_damage(tables: pd.DataFrame, correlations: pd.DataFrame, profile: Pro
         for row, name in zip(axes, names, strict=True):
             mine = shown[shown.model == name]
             label = f"{catalog.label(name)}, {mine.n.iloc[0]} texts"
-            _map(row[0], mine, "distance_rescaled", "distance", "viridis_r", (0, 1))
-            _map(row[1], mine, "value_rescaled", "damage", "viridis_r", (0, 1))
+            _map(
+                row[0], mine, "distance_rescaled", "distance (rescaled by row)", "viridis_r", (0, 1)
+            )
+            _map(row[1], mine, "value_rescaled", "damage (rescaled by row)", "viridis_r", (0, 1))
             _map(row[2], mine, "residual", "rank by damage − by distance", "coolwarm", (-1, 1))
-            row[0].set_title(catalog.label(name), loc="left", fontsize=8)
             _scatter(row[3], mine, correlations[correlations.model == name], label)
         return save_figure(figure, shown, "figure_damage", profile)
 
@@ -101,7 +102,7 @@ def _scatter(axis, table: pd.DataFrame, correlations: pd.DataFrame, title: str) 
     axis.figure.colorbar(points, ax=axis, label="block size n (layers)")
     axis.set(xlabel="angular distance", ylabel="rise of the C4 loss (nats)", title=title)
     axis.set_yscale("symlog", linthresh=0.1)
-    axis.text(0.98, 0.03, "\n".join(told), transform=axis.transAxes, ha="right", fontsize=8)
+    axis.text(0.02, 0.98, "\n".join(told), transform=axis.transAxes, va="top", fontsize=8)
 
 
 def figure_heal_where(scores: pd.DataFrame, tasks: list[str], profile: Profile) -> Figure:
