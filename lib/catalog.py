@@ -5,6 +5,7 @@ Imports neither torch nor transformers, so a batch can be checked and planned at
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,6 +124,14 @@ MODELS = {
 class ModelError(ValueError):
     """A model cannot be had; the message says why and what to do, in one sentence."""
 
+    status = "skipped: not available"
+
+
+class GatedError(ModelError):
+    """The hub has the model, but its licence is not accepted, or there is no login."""
+
+    status = "skipped: gated"
+
 
 @dataclass(frozen=True)
 class Source:
@@ -194,8 +203,8 @@ def family(name: str) -> str:
 
 
 def _looks_like_hub_id(name: str) -> bool:
-    owner, _, rest = name.partition("/")
-    return bool(owner.strip("~.") and rest) and "/" not in rest and not rest.endswith(".gguf")
+    part = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # so that no name leads out of a folder
+    return bool(re.fullmatch(f"{part}/{part}", name)) and not name.endswith(".gguf")
 
 
 def _fingerprint(folder: Path) -> str:

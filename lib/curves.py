@@ -12,9 +12,10 @@ from lib.pruning import UNPRUNED, Block, similarity_block, simple_block
 from lib.similarity import BlockDistances
 from lib.sweep import sweep
 
-VERSION = 1  # bumped by hand when the numbers of a score change
+VERSION = results.VERSIONS["scores"]
 STRATEGIES = ("similarity", "simple")
 SCORE = ("value", "standard_error", "n", "chance", "majority", "examples", "weights")
+NO_SCORE = dict.fromkeys(SCORE[:5], float("nan")) | {"n": 0, "examples": None, "weights": None}
 
 
 def measure(name: str, profile: Profile, blocks: Sequence[Block], tasks: list[str]) -> pd.DataFrame:
@@ -30,10 +31,10 @@ def measure(name: str, profile: Profile, blocks: Sequence[Block], tasks: list[st
     for task in tasks:
         keys = {block: _params(identity, profile, task, block) for block in blocks}
         missing = [block for block in blocks if results.load("scores", keys[block]) is None]
-        if missing:
+        if missing and not results.draws_only():
             model, tokenizer = models.base(name, profile)
             _sweep_and_store(model, tokenizer, profile, task, {b: keys[b] for b in missing})
-        records += [_tidy(profile, results.load("scores", keys[block])) for block in blocks]
+        records += [_row(profile, keys[block]) for block in blocks]
     return pd.DataFrame(records)
 
 
@@ -113,7 +114,7 @@ def healing_table(name: str, profile: Profile, distances: BlockDistances) -> pd.
     rows = []
     for strategy in STRATEGIES:
         for block in blocks_of(strategy, distances, profile.healed_sizes(distances.num_layers)):
-            record = heal(name, profile, block, recipe)
+            record = _tried(name, profile, block, recipe)
             values = record["values"]
             ends = values["losses"] or [None]
             rows.append(
@@ -121,7 +122,7 @@ def healing_table(name: str, profile: Profile, distances: BlockDistances) -> pd.
                     "strategy": strategy,
                     "block_start": block.start,
                     "block_size": block.size,
-                    "status": values["status"],
+                    "status": record["status"],
                     "first_loss": ends[0],
                     "last_loss": ends[-1],
                     "tokens": values["real_tokens"],
@@ -143,7 +144,8 @@ def heal(name: str, profile: Profile, block: Block, recipe: healing.Recipe) -> d
     """The stored record of a healing, made first if it is missing or its adapter is gone."""
     params = _healing_params(models.identity(name, profile), block, recipe)
     folder = paths.RESULTS / "adapters" / results.key("healing", params)[:20]
-    if not (folder / "adapter").exists():
+    stored = results.load("healing", params)
+    if stored and stored["values"]["adapter"] and not (folder / "adapter").exists():
         results.discard("healing", params)
 
     def compute() -> dict:
@@ -163,16 +165,25 @@ def healed_block(
     keys = {task: _params(identity, profile, task, block) | cure for task in tasks}
     missing = {task: key for task, key in keys.items() if results.load("scores", key) is None}
     if missing:
-        values = heal(name, profile, block, recipe)["values"]
-        if values["status"] != "ok":
-            gaps = [_without_value(profile, key, values["status"]) for key in keys.values()]
-            return pd.DataFrame(gaps)
-        model, tokenizer = models.base(name, profile, block)
-        adapter = paths.RESULTS / "adapters" / values["adapter"] / "adapter"
-        with adapters.attached(model, UNPRUNED, adapter):
-            for task, key in missing.items():
-                _sweep_and_store(model, tokenizer, profile, task, {UNPRUNED: key})
-    return pd.DataFrame([_tidy(profile, results.load("scores", key)) for key in keys.values()])
+        record = _tried(name, profile, block, recipe)
+        if record["status"] != "ok":
+            return pd.DataFrame([_row(profile, key, record["status"]) for key in keys.values()])
+        if not results.draws_only():
+            model, tokenizer = models.base(name, profile, block)
+            adapter = paths.RESULTS / "adapters" / record["values"]["adapter"] / "adapter"
+            with adapters.attached(model, UNPRUNED, adapter):
+                for task, key in missing.items():
+                    _sweep_and_store(model, tokenizer, profile, task, {UNPRUNED: key})
+    return pd.DataFrame([_row(profile, key) for key in keys.values()])
+
+
+def _tried(name: str, profile: Profile, block: Block, recipe: healing.Recipe) -> dict:
+    """`heal`, or where this run only draws and it is missing, a record that says so."""
+    try:
+        return heal(name, profile, block, recipe)
+    except results.NotMeasured:
+        values = {"losses": [], "real_tokens": None, "epochs": None}
+        return {"status": results.NotMeasured.status, "values": values, "seconds": None}
 
 
 def _params(identity: dict, profile: Profile, task: str, block: Block) -> dict:
@@ -207,22 +218,19 @@ def _sweep_and_store(model, tokenizer, profile: Profile, name: str, keys: dict) 
             results.save("scores", keys[block], values, seconds)
 
 
-def _tidy(profile: Profile, record: dict) -> dict:
-    """A stored score as a row of a figure's CSV."""
-    values = {key: record["values"][key] for key in SCORE}
-    return _described(profile, record["params"]) | values | {"status": "ok"}
+def _row(profile: Profile, params: dict, status: str = results.NotMeasured.status) -> dict:
+    """A stored score as a row of a figure's CSV; one that is not there is drawn as missing.
 
-
-def _without_value(profile: Profile, params: dict, status: str) -> dict:
-    """A row for a model that could not be healed: drawn as missing."""
-    return _described(profile, params) | dict.fromkeys(SCORE) | {"status": status}
-
-
-def _described(profile: Profile, params: dict) -> dict:
+    status: why it is not there.
+    """
+    record = results.load("scores", params)
+    values = {key: record["values"][key] for key in SCORE} if record else NO_SCORE
     told = ("model", "dtype", "quantization", "block_start", "block_size", "task")
     recipe = params.get("recipe", {})
     return (
         {"profile": profile.name}
         | {key: params[key] for key in told}
         | {"shots": params.get("shots"), "seed": recipe.get("seed"), "rank": recipe.get("rank")}
+        | values
+        | {"status": "ok" if record else status}
     )

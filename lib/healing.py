@@ -5,23 +5,27 @@ as a complete checkpoint, and that the model comes back as it was.
 """
 
 import json
+import logging
 import math
-import os
 import random
 import shutil
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from lib import adapters, catalog, checkpoints, data
+from lib import adapters, catalog, checkpoints, data, results
 from lib.profiles import Profile
 from lib.pruning import Block, dropped
 
-VERSION = 1  # bumped by hand when what `heal` leaves changes
+VERSION = results.VERSIONS["healing"]
 CHECKPOINTS = 8  # a healing leaves this many on its way
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -84,11 +88,40 @@ def heal(
 
     Goes on from the newest complete checkpoint in `folder`, if a call was interrupted there.
     Halves the micro-batch when memory runs out; the global batch stays. The model comes back
-    undropped and without adapter, also after an error.
+    undropped and without adapter, also after an error. A second process that is to heal into the
+    same folder waits, and takes what the first one left.
     """
     folder = Path(folder)
-    if (folder / "healed.json").exists():
-        return _finished(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        if (folder / "healed.json").exists():
+            return _finished(folder)
+        found = _healed(model, tokenizer, block, recipe, folder, micro_batch)
+        if found.status != "oom":  # with more memory it goes on from its checkpoints
+            _finish(folder, found)
+        return found
+
+
+# ---- training ------------------------------------------------------------------------------
+
+
+@contextmanager
+def _alone(folder: Path):
+    """Hold the lock of a healing's folder; it is let go when the process ends, however it does."""
+    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.warning("Another process heals into %s: waiting for it.", folder)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _healed(model, tokenizer, block, recipe: Recipe, folder: Path, micro_batch: int) -> Healed:
+    """Train, with half the micro-batch whenever memory runs out."""
     sequences, epochs = training_sequences(tokenizer, recipe)
     losses, status, adapter = [], "oom", None
     while micro_batch and status == "oom":
@@ -104,10 +137,7 @@ def heal(
             micro_batch //= 2
     losses = [loss for loss in losses if math.isfinite(loss)]
     tokens = sum(len(sequence["input_ids"]) for sequence in sequences)
-    return _finish(folder, Healed(adapter, losses, status, micro_batch, epochs, tokens))
-
-
-# ---- training ------------------------------------------------------------------------------
+    return Healed(adapter, losses, status, micro_batch, epochs, tokens)
 
 
 class _InOrder(Trainer):
@@ -172,16 +202,12 @@ def _out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(t in str(error).lower() for t in told)
 
 
-def _finish(folder: Path, found: Healed) -> Healed:
+def _finish(folder: Path, found: Healed) -> None:
     """Write what the healing left, last of all, and drop its checkpoints."""
     told = asdict(found) | {"adapter": None if found.adapter is None else found.adapter.name}
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / "healed.json.part"
-    part.write_text(json.dumps(told))
-    os.replace(part, folder / "healed.json")
+    results.write_whole(folder / "healed.json", json.dumps(told).encode())
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
-    return found
 
 
 def _finished(folder: Path) -> Healed:

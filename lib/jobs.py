@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from lib import catalog
 from lib.profiles import Profile
 
+WAVES = (("01",), ("02",), ("03",), ("05", "06", "07"))  # maps, unhealed scores, healings, variants
+
 
 @dataclass(frozen=True)
 class Job:
@@ -18,6 +20,11 @@ class Job:
     notebook: str
     model: str
     size: int | None = None
+
+    @property
+    def wave(self) -> int:
+        """A job builds on those of the same model and an earlier wave."""
+        return next(i for i, notebooks in enumerate(WAVES) if self.notebook in notebooks)
 
     @property
     def parameters(self) -> dict:

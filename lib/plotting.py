@@ -5,7 +5,6 @@ A figure function takes measurements, draws, and saves figures/<profile>/<name>.
 """
 
 import io
-import os
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,7 +12,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from lib import catalog, paths
+from lib import catalog, paths, results
 from lib.profiles import Profile
 
 STYLE = {
@@ -48,17 +47,22 @@ def colour(name: str):
 
 
 def save_figure(figure: Figure, shown: pd.DataFrame, name: str, profile: Profile) -> Figure:
-    """Write figures/<profile>/<name>.png and its .csv, each whole or not at all."""
+    """Write figures/<profile>/<name>.png and its .csv, each whole or not at all.
+
+    A model that the profile is missing is named below the picture and is a row without a value.
+    """
     folder = paths.FIGURES / profile.name
-    folder.mkdir(parents=True, exist_ok=True)
+    if profile.missing:
+        absent = pd.DataFrame(profile.missing, columns=["model", "status"])
+        shown = pd.concat([shown, absent.assign(profile=profile.name)], ignore_index=True)
+        told = (f"{catalog.label(name)} ({status})" for name, status in profile.missing)
+        figure.text(0, -0.04, f"missing: {', '.join(told)}", fontsize=8)
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     shown = shown.drop(columns=["examples", "weights"], errors="ignore")
     table = shown.to_csv(index=False, float_format="%.10g").encode()
     for suffix, content in ((".csv", table), (".png", picture.getvalue())):
-        part = folder / f"{name}{suffix}.part"
-        part.write_bytes(content)
-        os.replace(part, folder / f"{name}{suffix}")
+        results.write_whole(folder / f"{name}{suffix}", content)
     plt.close(figure)
     return figure
 

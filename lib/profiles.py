@@ -39,6 +39,7 @@ class Profile:
     heal_packed: bool  # full sequences, or one truncated and padded document each
     batch_tokens: int  # tokens a forward pass reads at once
 
+    missing: tuple[tuple[str, str], ...] = ()  # models that could not be had, and why
     sizes: tuple[int, ...] = ()  # heal at these numbers of dropped layers only; empty: at all below
     main_names: tuple[str, ...] = ()  # the model of figures 1b, 1c and 1d; empty: the first one
     ablation_names: tuple[str, ...] = ()  # models of figures 7 and 8; empty: the first one

@@ -1,0 +1,225 @@
+"""A run of many jobs that survives: each on its own, recorded when it ends, none twice.
+
+A job (`lib.jobs`) is a notebook over fewer models and depths. What the jobs measure, the notebooks
+over the full lists then find, and only draw. One model on one machine has no jobs: its notebooks
+measure as they go.
+"""
+
+import json
+import os
+import platform
+import shlex
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+
+from filelock import FileLock, Timeout
+from tqdm.auto import tqdm
+
+from lib import catalog, paths, results
+from lib.execution import Launch, Notebook, Outcome, attempt
+from lib.jobs import WAVES, Job
+from lib.profiles import Profile
+
+MEASURED = {number for wave in WAVES for number in wave} | {"04"}  # by jobs; 04 has none of its own
+
+
+class Occupied(RuntimeError):
+    """Another runner writes to the results; the message says which."""
+
+
+class Serial:
+    """The engine of one machine: one launch after the other."""
+
+    def __init__(self, execute: Callable[[Launch], Outcome] = attempt):
+        self.execute, self.queue = execute, deque()
+
+    def submit(self, launch: Launch) -> None:
+        """Have `launch` executed."""
+        self.queue.append(launch)
+
+    def ended(self) -> tuple[Launch, Outcome]:
+        """Wait for a submitted launch to end."""
+        launch = self.queue.popleft()
+        return launch, self.execute(launch)
+
+    def close(self) -> None:
+        """Nothing is left open."""
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Be the only runner of the results folder. Raises Occupied if there is another."""
+    owner = paths.RESULTS / "runner.json"
+    paths.RESULTS.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(paths.RESULTS / "runner.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        first = json.loads(owner.read_text(encoding="utf-8")) if owner.exists() else {}
+        told = ", ".join(f"{name} {value}" for name, value in first.items())
+        raise Occupied(f"Another run writes to {paths.RESULTS} ({told}): wait for it.") from error
+    me = {
+        "pid": os.getpid(),
+        "host": platform.node(),
+        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "command": shlex.join(sys.argv),
+    }
+    try:
+        results.write_whole(owner, json.dumps(me).encode())
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
+
+
+def run(
+    notebooks: Mapping[str, Notebook],
+    parameters: dict,
+    profile: Profile,
+    jobs: list[Job],
+    engine,
+    time_limit: float | None = None,
+) -> dict[str, Outcome]:
+    """Every job of `jobs`, then the notebooks over the full lists; how each ended, by its label.
+
+    A job that is recorded as done is not started. If one fails, the notebooks that it was for draw
+    what the others measured, and do not try to measure the rest.
+    """
+    results.forget_out_of_memory()
+    progress = Progress(len(jobs) + len(notebooks))
+    found = {}
+
+    def launch(job: Job) -> Launch:
+        return Launch(
+            notebooks[job.notebook], parameters | job.parameters, shard(job), False, time_limit
+        )
+
+    to_do = []
+    for job in jobs:
+        before = record(job, profile, parameters)
+        if before and before["status"] == "ok":
+            found[label(job, notebooks)] = Outcome("ok", "done before", before["seconds"])
+            progress.told(label(job, notebooks), found[label(job, notebooks)])
+        else:
+            to_do.append(job)
+    for job, outcome in in_order(to_do, engine, launch):
+        values = {"reason": outcome.reason}
+        params = record_params(job, profile, parameters)
+        results.save("job", params, values, outcome.seconds, outcome.status)
+        found[label(job, notebooks)] = outcome
+        progress.told(label(job, notebooks), outcome)
+    failed = any(outcome.status != "ok" for outcome in found.values())
+    for number, notebook in notebooks.items():
+        draws_only = failed and number in MEASURED
+        engine.submit(Launch(notebook, parameters, "", draws_only, time_limit))
+        _, outcome = engine.ended()
+        found[notebook.file] = outcome
+        progress.told(notebook.file, outcome)
+    return found
+
+
+def in_order(
+    jobs: Iterable[Job], engine, launch: Callable[[Job], Launch]
+) -> Iterator[tuple[Job, Outcome]]:
+    """Each job and how it ended; it starts once its model's jobs of earlier waves have ended.
+
+    The jobs of a model that cannot be had end with the first of them.
+    """
+    waiting, running = list(jobs), {}
+    left = Counter((job.model, job.wave) for job in waiting)
+    while waiting or running:
+        ready = [job for job in waiting if not any(left[job.model, w] for w in range(job.wave))]
+        waiting = [job for job in waiting if any(left[job.model, w] for w in range(job.wave))]
+        for job in ready:
+            started = launch(job)
+            running[started.shard] = job
+            engine.submit(started)
+        done, outcome = engine.ended()
+        job = running.pop(done.shard)
+        left[job.model, job.wave] -= 1
+        yield job, outcome
+        if outcome.status.startswith("skipped"):
+            for other in [other for other in waiting if other.model == job.model]:
+                waiting.remove(other)
+                left[other.model, other.wave] -= 1
+                yield other, replace(outcome, seconds=0.0)
+
+
+# ---- what is known of a job ------------------------------------------------------------------
+
+
+def record(job: Job, profile: Profile, parameters: dict) -> dict | None:
+    """The record (kind "job") of how a job last ended: status, seconds, and values.reason."""
+    return results.load("job", record_params(job, profile, parameters))
+
+
+def record_params(job: Job, profile: Profile, parameters: dict) -> dict:
+    """What a job's record is keyed by: all that decides what it measures.
+
+    A record only saves starting a kernel: what is missing in spite of it, the notebooks measure.
+    """
+    counts = asdict(replace(profile, models=(), sizes=()))
+    others = {name: value for name, value in parameters.items() if name != "MODELS"}
+    return asdict(job) | {
+        "revision": catalog.resolve(job.model).revision,
+        "profile": counts,
+        "parameters": others,
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "versions": results.VERSIONS,
+    }
+
+
+def shard(job: Job) -> str:
+    """The name of a job's folder."""
+    name = paths.component(job.model)
+    unique = results.key("job", asdict(job))[:6]
+    return f"{job.notebook}-{name}{'' if job.size is None else f'-n{job.size}'}-{unique}"
+
+
+def label(job: Job, notebooks: Mapping[str, Notebook]) -> str:
+    """A job as the closing table calls it."""
+    size = "" if job.size is None else f" n={job.size}"
+    return f"{notebooks[job.notebook].file} {job.model}{size}"
+
+
+# ---- what a reader sees ----------------------------------------------------------------------
+
+
+class Progress:
+    """A line for each end, in a terminal and in a log alike; in a terminal a bar below them."""
+
+    def __init__(self, total: int):
+        self.total, self.ends, self.failed, self.worked = total, 0, 0, 0
+        self.start = time.monotonic()
+        self.bar = tqdm(total=total, desc="jobs", disable=None)
+
+    def told(self, name: str, outcome: Outcome) -> None:
+        """Count and print one end. The estimate is the mean time so far for each one left."""
+        self.ends += 1
+        self.failed += outcome.status != "ok"
+        self.worked += outcome.reason != "done before"
+        left = self.total - self.ends
+        line = f"[{self.ends}/{self.total}] {name}: {outcome.status}, {outcome.seconds:.0f} s"
+        line += f"; {self.failed} failed, {left} left"
+        if left and self.worked:
+            minutes = (time.monotonic() - self.start) / self.worked * left / 60
+            line += f", about {minutes:.0f} min"
+        self.bar.update()
+        tqdm.write(line, file=sys.stdout)
+        sys.stdout.flush()
+        if not left:
+            self.bar.close()
+
+
+def table(found: Mapping[str, Outcome]) -> str:
+    """The closing table: status, seconds, name and reason of each job and notebook."""
+    lines = [
+        f"{outcome.status:22} {outcome.seconds:8.0f} s  {name}"
+        + (f": {outcome.reason}" if outcome.reason else "")
+        for name, outcome in found.items()
+    ]
+    return "\n".join([f"{'status':22} {'time':>10}  job", *lines])
