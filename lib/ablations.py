@@ -6,6 +6,11 @@ from lib.profiles import Profile
 SHOTS = (0, 1, 3, 5)
 ORDERS = (0, 1, 2)  # 0: that of the data set; else the seed of a shuffle
 SEEDS = (0, 1, 2)
+TASKS = {
+    "prompts": ["mmlu", "arc_easy"],
+    "seeds": ["mmlu", "arc_easy", "c4"],
+    "ranks": ["mmlu", "arc_easy", "c4"],
+}
 
 
 def prompts(profile: Profile) -> dict:

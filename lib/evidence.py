@@ -1,22 +1,21 @@
 """What the claims are judged by: a run's measurements, gathered from its results."""
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from lib import ablations, catalog, curves, healing, paths, results, similarity
+from lib import ablations, curves, healing, profiles, results, similarity
 from lib.profiles import Profile
 from lib.similarity import BlockDistances
-from lib.transitions import SIGNAL, Curve, curve
+from lib.transitions import SIGNAL, Curve, curve, gap
 
-QUESTIONS = ("mmlu", "boolq", "arc_easy")  # in the order in which they are asked for a signal
+QUESTIONS = ("mmlu", "boolq", "arc_easy")  # in the order in which a signal is looked for
 PAPER_HEALING = 5_000 * 16  # steps, sequences a step
-DIGITS = 7  # significant ones, of stored evidence
-UNSTORED = ("weights",)
+DIGITS = 7  # significant ones, of what is saved
 
 
 @dataclass(frozen=True)
@@ -25,15 +24,15 @@ class Evidence:
 
     healed_share: sequences of a healing as a share of the paper's. maps: distances of each model.
     tables: "scores" (columns of curves.unhealed and curves.healed), "prompts", "seeds" and "ranks"
-    (of curves.variants), "cost" (of inference_cost.measure), "damage" (of damage.measure).
+    (of curves.variants).
     """
 
-    profile: str
+    profile: Profile
     healed_share: float
     maps: dict[str, BlockDistances]
     tables: dict[str, pd.DataFrame]
 
-    def models(self, table: str = "scores") -> list[str]:
+    def models(self, table: str) -> list[str]:
         """The models of a table."""
         return list(self.tables[table].model.unique()) if table in self.tables else []
 
@@ -42,7 +41,7 @@ class Evidence:
         if table not in self.tables:
             return None
         rows = self.tables[table]
-        rows = rows[(rows.model == model) & (rows.task == task) & rows.value.notna()]
+        rows = rows[(rows.model == model) & (rows.task == task)]
         for column in {"ablation", "variant"} & where.keys():
             rows = rows[rows[column] == where.pop(column)]
         points = rows[rows.treatment != "unpruned"]
@@ -51,47 +50,90 @@ class Evidence:
         unpruned = rows[rows.treatment == "unpruned"]
         return curve(unpruned.iloc[0], points) if len(unpruned) and len(points) else None
 
-    def answered(self, model: str, table: str = "scores") -> tuple[str | None, str]:
-        """The first question set that the unpruned model answers beyond chance, or why none."""
+    def answered(self, table: str, model: str) -> tuple[str | None, str]:
+        """The first question set that the unpruned model answers beyond chance; else why none."""
         rows = self.tables[table]
+        mine = rows[(rows.model == model) & (rows.treatment == "unpruned")]
         gaps = {}
         for task in QUESTIONS:
-            start = rows[(rows.model == model) & (rows.task == task)]
-            start = start[(start.treatment == "unpruned") & start.value.notna()]
-            if len(start):
-                gaps[task] = curve(start.iloc[0], start.iloc[:0]).gap
+            if (mine.task == task).any():
+                gaps[task] = gap(mine[mine.task == task].iloc[0])
                 if gaps[task] >= SIGNAL:
                     return task, ""
-        told = ", ".join(f"{task} {gap:.1f}" for task, gap in gaps.items())
-        return None, f"no signal: standard errors above chance, unpruned: {told} (of {SIGNAL})"
+        told = ", ".join(f"{task} {found:.1f}" for task, found in gaps.items())
+        return None, f"no signal: unpruned scores in s.e. above chance: {told}; {SIGNAL} are needed"
 
 
 def gather(profile: Profile, compute: bool = True) -> Evidence:
-    """The evidence of a run. compute: measure what the results lack, else leave it out."""
-    maps, tables = {}, {}
+    """The evidence of a run. compute: measure what the results lack, else leave it out.
 
-    def add(table: str, measure: Callable[[], pd.DataFrame | None]) -> None:
-        found = _attempt(measure)
-        if found is not None:
-            tables.setdefault(table, []).append(found)
-
-    with results.drawing_only(not compute):
-        for name in profile.models:
-            found = _attempt(lambda: similarity.measure(name, profile))
-            if found is not None:
-                maps[name] = found
-        for name, distances in maps.items():
-            for task in [*QUESTIONS, "c4"]:
-                both = (name, profile, distances, [task])
-                add("scores", lambda: curves.unhealed(*both))
-                add("scores", lambda: curves.healed(*both))
-        for table, varied, models, sizes, tasks in _ablations(profile):
-            for name in models:
-                for task in tasks:
-                    args = (name, maps.get(name), [task], varied, sizes)
-                    if name in maps:
-                        add(table, lambda: curves.variants(*args))
+    Raises ModelError if none of the profile's models can be had.
+    """
+    with nullcontext() if compute else results.drawing_only():
+        try:
+            maps, left = similarity.measure_all(profile.models, profile)
+        except results.NotMeasured:
+            maps, left = {}, replace(profile, models=())
+        parts = _parts(profile, maps)
+    tables = {table: pd.concat(found) for table, found in parts.items() if found}
+    there = {table: rows[rows.value.notna()] for table, rows in tables.items()}
     recipe = healing.recipe(profile.main_model, profile)
-    share = recipe.steps * recipe.batch / PAPER_HEALING
-    joined = {table: pd.concat(parts, ignore_index=True) for table, parts in tables.items()}
-    return Evidence(profile.name, share, maps, joined)
+    return Evidence(
+        left,
+        recipe.steps * recipe.batch / PAPER_HEALING,
+        maps,
+        {table: rows.reset_index(drop=True) for table, rows in there.items() if len(rows)},
+    )
+
+
+def _parts(profile: Profile, maps: dict[str, BlockDistances]) -> dict[str, list[pd.DataFrame]]:
+    """The measurements of each model, by table."""
+    tasks = [*QUESTIONS, "c4"]
+    scores = []
+    for name, map_ in maps.items():
+        scores += [f(name, profile, map_, tasks) for f in (curves.unhealed, curves.healed)]
+    varied = {
+        "prompts": (ablations.prompts, profile.ablation_models, profile.healed_sizes),
+        "seeds": (ablations.seeds, profile.ablation_models, profile.ablation_sizes),
+        "ranks": (ablations.ranks, profile.rank_models, profile.ablation_sizes),
+    }
+    parts = {"scores": scores}
+    for table, (variants, names, sizes_of) in varied.items():
+        parts[table] = [
+            curves.variants(name, maps[name], ablations.TASKS[table], variants(profile), sizes_of)
+            for name in names
+            if name in maps
+        ]
+    return parts
+
+
+def save(found: Evidence, file: Path) -> None:
+    """Write evidence as one JSON file, numbers rounded to DIGITS."""
+    maps = {name: asdict(distances) for name, distances in found.maps.items()}
+    tables = {name: rows.to_dict("list") for name, rows in found.tables.items()}
+    told = {"profile": found.profile.name, "healed_share": found.healed_share}
+    content = _rounded(told | {"maps": maps, "tables": tables})
+    results.write_whole(file, json.dumps(content, separators=(",", ":")).encode())
+
+
+def load(file: Path) -> Evidence:
+    """The evidence of a file that `save` wrote. Raises FileNotFoundError if there is none."""
+    raw = json.loads(file.read_text(encoding="utf-8"))
+    maps = {
+        name: BlockDistances(*(np.array(v) if isinstance(v, list) else v for v in map_.values()))
+        for name, map_ in raw["maps"].items()
+    }
+    tables = {name: pd.DataFrame(rows) for name, rows in raw["tables"].items()}
+    return Evidence(profiles.get(raw["profile"]), raw["healed_share"], maps, tables)
+
+
+def _rounded(value):
+    """Numbers with DIGITS significant digits, missing ones as None, arrays as lists."""
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_rounded(item) for item in value]
+    if isinstance(value, (float, np.floating)):
+        short = float(f"{value:.{DIGITS}g}")
+        return None if np.isnan(short) else int(short) if short.is_integer() else short
+    return value.item() if isinstance(value, np.generic) else value

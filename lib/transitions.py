@@ -27,6 +27,7 @@ class Curve:
     floor: float
     gap: float
     n: int
+    is_loss: bool  # less is better
 
     @property
     def lost(self) -> np.ndarray:
@@ -54,15 +55,26 @@ def curve(unpruned: pd.Series, points: pd.DataFrame) -> Curve:
     """The curve through an unpruned score and those of the same model and task at some depths."""
     points = points.sort_values("fraction")
     examples = np.stack([np.asarray(e, float) for e in (unpruned.examples, *points.examples)])
-    floor = float(np.fmax(*np.array([unpruned.chance, unpruned.majority], float)))
-    above = floor - unpruned.value if unpruned.task in LOSSES else unpruned.value - floor
     return Curve(
         np.array([0.0, *points.fraction]),
         resampled(examples, np.asarray(unpruned.weights, float)),
-        floor,
-        above / unpruned.standard_error,
+        floor(unpruned),
+        gap(unpruned),
         int(unpruned.n),
+        unpruned.task in LOSSES,
     )
+
+
+def floor(score: pd.Series) -> float:
+    """What knowing nothing scores: chance, or the commonest answer where that scores more."""
+    return float(np.fmax(*np.array([score.chance, score.majority], float)))
+
+
+def gap(score: pd.Series) -> float:
+    """How far a score is above its floor (a loss: below), in standard errors."""
+    above = floor(score) - score.value if score.task in LOSSES else score.value - floor(score)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.float64(above) / score.standard_error)
 
 
 def transitions(scores: pd.DataFrame) -> pd.DataFrame:
@@ -95,13 +107,6 @@ def transitions(scores: pd.DataFrame) -> pd.DataFrame:
 def halfway(line: Curve) -> tuple[float, float, float]:
     """The first fraction where half is lost, and its interval; infinite: not where measured."""
     return interval(line.crossing(never=line.deepest), line.crossing(never=np.inf))
-
-
-def width(line: Curve) -> tuple[float, float, float]:
-    """From a quarter lost to three quarters lost, in fractions of the layers, with its interval."""
-    start = line.crossing(0.25)
-    ends = (line.crossing(0.75, never) for never in (line.deepest, np.inf))
-    return interval(*(end - start for end in ends))
 
 
 def leaves_deep_band(distances: BlockDistances) -> int | None:
