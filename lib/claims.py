@@ -12,11 +12,11 @@ from scipy.stats import kendalltau
 
 from lib import ablations, catalog, comparisons
 from lib.criteria import CRITERIA
-from lib.evidence import Evidence
+from lib.evidence import QUESTIONS, Evidence
 from lib.intervals import interval, paired, resampled, resampled_map
-from lib.islands import by_size, islands_of, regions, rescaled
+from lib.islands import rescaled, shallower
 from lib.similarity import BlockDistances
-from lib.transitions import SIGNAL, halfway, leaves_deep_band, transitions
+from lib.transitions import halfway, leaves_deep_band, transitions
 from lib.verdicts import Verdict, judged, not_run, undecided
 
 __all__ = ["depth_statistics", "leaves_deep_band", "paired", "transitions", "verdicts"]
@@ -128,8 +128,8 @@ def robustness(found: Evidence) -> list[Verdict]:
     """Claim 8: deeper models keep their answers longer; over all models that have a transition."""
     lines = {}
     for model in found.models("scores"):
-        task, _ = found.answered("scores", model)
-        line = task and found.line("scores", model, task, **UNHEALED)
+        task, _ = found.answered("scores", model, QUESTIONS)
+        line = task and found.line("scores", model, task=task, **UNHEALED)
         if line:
             lines[model] = line
     if len(lines) < 2:
@@ -159,19 +159,18 @@ def _lines(
     """A verdict on `part` for each model that has all `lines` in `table`.
 
     lines: what the points of each have in common. A line without a `task` is of the first question
-    set that the model answers.
+    set that the model answers; without a signal on the first line nothing can be judged.
     """
     every = []
     for model in found.models(table):
-        asked, why = lines[0].get("task"), ""
-        if asked is None:
-            asked, why = found.answered(table, model)
-        curves = [found.line(table, model, **({"task": asked} | line)) for line in lines]
-        if asked is None and found.has(table, model, lines[0]):
+        tasks = (lines[0]["task"],) if "task" in lines[0] else QUESTIONS
+        task, why = found.answered(table, model, tasks)
+        curves = [found.line(table, model, **({"task": task} | line)) for line in lines]
+        if why and len(found.points(table, model, **lines[0])):
             every.append(undecided(part, model, why))
         elif all(curves):
             n = min(curve.n for curve in curves)
-            every.append(judged(part, model, asked, statistic(*curves), n, found.healed_share))
+            every.append(judged(part, model, task, statistic(*curves), n, found.healed_share))
     return every
 
 
@@ -218,3 +217,89 @@ def _depth_means(maps: np.ndarray) -> dict[str, np.ndarray]:
     first, last = np.moveaxis(np.mean(ends, axis=0), -1, 0)
     shallow, deep = np.mean(lower, axis=0), np.mean(upper, axis=0)
     return {"shallow": shallow, "deep": deep, "first": first, "last": last}
+
+
+def islands(found: Evidence) -> list[Verdict]:
+    """Claim 5: models of the Qwen family have islands of similar blocks in shallow layers."""
+    every = []
+    for model, distances in found.maps.items():
+        if "qwen" in model.lower():
+            count = np.array([shallower(map_) for map_ in resampled_map(distances)], float)
+            n = distances.num_sequences
+            every.append(judged("5", model, "", interval(count), n, found.healed_share))
+    return every
+
+
+def damage(found: Evidence) -> list[Verdict]:
+    """Claim 6: dropping shallow layers hurts more than dropping deep ones.
+
+    The blocks are those of claim 4: up to L/4 layers of one half, without the first and last layer.
+    """
+    every = []
+    for model in found.models("damage"):
+        rows = found.tables["damage"]
+        rows = rows[rows.model == model]
+        num_layers = found.maps[model].num_layers
+        half, quarter = num_layers // 2, max(1, num_layers // 4)
+        start, stop = rows.block_start, rows.block_start + rows.block_size
+        small = rows.block_size <= quarter
+        lower, upper = (
+            _mean_of_sizes(rows[small & (start >= first) & (stop <= last)])
+            for first, last in ((1, half), (half, num_layers - 1))
+        )
+        means = resampled((lower - upper)[None], np.asarray(rows.weights.iloc[0], float))
+        verdict = judged("6", model, "c4", interval(means[:, 0]), len(lower), found.healed_share)
+        every.append(verdict)
+    return every
+
+
+def _mean_of_sizes(rows: pd.DataFrame) -> np.ndarray:
+    """The rise of each text's loss: the mean over block sizes of the mean over blocks."""
+    return np.mean([np.mean(list(r.examples), axis=0) for _, r in rows.groupby("block_size")], 0)
+
+
+# ---- from the cost of inference ------------------------------------------------------------
+
+
+def cost(found: Evidence) -> list[Verdict]:
+    """Claim 12: pruning cuts memory and latency, and stacks with quantisation."""
+    every = []
+    for model in found.models("cost"):
+        rows = found.tables["cost"]
+        rows = rows[rows.model == model].sort_values("fraction")
+        plain, packed = rows[rows.quantization.isna()], rows[rows.quantization == "nf4"]
+        for part, task in {"12a": "weights", "12b": "prefill", "12c": "decode"}.items():
+            of_task = plain[plain.task == task]
+            if len(of_task):
+                every.append(_saved(part, of_task.iloc[-1]))
+        weights = [t[t.task == "weights"].value.tolist() for t in (plain, packed)]
+        if all(weights):
+            ratio = weights[1][-1] / min(weights[1][0], weights[0][-1])
+            every.append(judged("12d", model, "weights", (ratio,) * 3, 1, 1, fewest=1))
+    return every
+
+
+def _saved(part: str, row: pd.Series) -> Verdict:
+    """What the deepest cut saves of a quantity, for each share of the layers that it drops."""
+    exact = row.task == "weights"
+    ratios = (row.ratio,) * 3 if exact else (row.ratio, row.ratio_high, row.ratio_low)
+    saved = tuple((1 - ratio) / row.fraction for ratio in ratios)
+    fewest = 1 if exact else FEWEST_TURNS
+    return judged(part, row.model, row.task, saved, int(row.n), 1, fewest=fewest)
+
+
+CLAIMS = {
+    1: transition,
+    2: sharpness,
+    3: loss,
+    4: depth,
+    5: islands,
+    6: damage,
+    7: strategies,
+    8: robustness,
+    9: prompts,
+    10: seeds,
+    11: ranks,
+    12: cost,
+    13: reasoning,
+}

@@ -209,4 +209,9 @@ CRITERIA = {
         "smallest loss of accuracy at any depth",
         0,
     ),
+    "13c": Criterion(
+        "GSM8K's gold solutions become less likely with any amount of pruning",
+        "smallest rise of their bits per byte at any depth",
+        0,
+    ),
 }

@@ -1,6 +1,7 @@
 """What the claims are judged by: a run's measurements, gathered from its results."""
 
 import json
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import pandas as pd
 from lib import ablations, curves, healing, profiles, results, similarity
 from lib.profiles import Profile
 from lib.similarity import BlockDistances
-from lib.transitions import SIGNAL, Curve, curve, gap
+from lib.transitions import SIGNAL, Curve, curve, floor, gap
 
 QUESTIONS = ("mmlu", "boolq", "arc_easy")  # in the order in which a signal is looked for
 PAPER_HEALING = 5_000 * 16  # steps, sequences a step
@@ -36,32 +37,39 @@ class Evidence:
         """The models of a table."""
         return list(self.tables[table].model.unique()) if table in self.tables else []
 
-    def line(self, table: str, model: str, task: str, **where) -> Curve | None:
-        """The curve through the unpruned score and those points that have the values `where`."""
-        if table not in self.tables:
-            return None
+    def points(self, table: str, model: str, **where) -> pd.DataFrame:
+        """The rows of a table of one model that have the values `where`."""
         rows = self.tables[table]
-        rows = rows[(rows.model == model) & (rows.task == task)]
-        for column in {"ablation", "variant"} & where.keys():
-            rows = rows[rows[column] == where.pop(column)]
-        points = rows[rows.treatment != "unpruned"]
+        rows = rows[rows.model == model]
         for column, value in where.items():
-            points = points[points[column] == value]
-        unpruned = rows[rows.treatment == "unpruned"]
+            rows = rows[rows[column] == value]
+        return rows
+
+    def line(self, table: str, model: str, **where) -> Curve | None:
+        """The curve through the pruned scores that have the values `where`, from the unpruned on."""
+        points = self.points(table, model, **where)
+        same = {key: where[key] for key in ("task", "ablation", "variant") if key in where}
+        unpruned = self.points(table, model, treatment="unpruned", **same)
         return curve(unpruned.iloc[0], points) if len(unpruned) and len(points) else None
 
-    def answered(self, table: str, model: str) -> tuple[str | None, str]:
-        """The first question set that the unpruned model answers beyond chance; else why none."""
-        rows = self.tables[table]
-        mine = rows[(rows.model == model) & (rows.treatment == "unpruned")]
+    def answered(self, table: str, model: str, tasks: Sequence[str]) -> tuple[str, str]:
+        """The first of `tasks` on which the unpruned model shows a signal; else "" and why not.
+
+        A signal is a score SIGNAL standard errors better than knowing nothing, where that is known.
+        """
         gaps = {}
-        for task in QUESTIONS:
-            if (mine.task == task).any():
-                gaps[task] = gap(mine[mine.task == task].iloc[0])
-                if gaps[task] >= SIGNAL:
+        for task in tasks:
+            unpruned = self.points(table, model, task=task, treatment="unpruned")
+            if len(unpruned):
+                start = unpruned.iloc[0]
+                gaps[task] = gap(start)
+                if gaps[task] >= SIGNAL or np.isnan(floor(start)):
                     return task, ""
         told = ", ".join(f"{task} {found:.1f}" for task, found in gaps.items())
-        return None, f"no signal: unpruned scores in s.e. above chance: {told}; {SIGNAL} are needed"
+        return (
+            "",
+            f"no signal: unpruned, s.e. above chance: {told}; {SIGNAL} needed" if told else "",
+        )
 
 
 def gather(profile: Profile, compute: bool = True) -> Evidence:

@@ -18,9 +18,10 @@ from filelock import FileLock, Timeout
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from lib import adapters, catalog, checkpoints, data, results
+from lib import adapters, after_cut, catalog, checkpoints, data, results
 from lib.profiles import Profile
 from lib.pruning import Block, dropped
+from lib.sweep import resumed
 
 VERSION = results.VERSIONS["healing"]
 CHECKPOINTS = 8  # a healing leaves this many on its way
@@ -42,6 +43,7 @@ class Recipe:
     batch: int = 16  # sequences a step, whatever the micro-batch
     dropout: float = 0.05
     seed: int = 0
+    first_layer: int = 0  # adapters from this layer on, in the numbering of the pruned model
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,15 @@ class _InOrder(Trainer):
         return torch.utils.data.SequentialSampler(train_dataset or self.train_dataset)
 
 
+class _FromTheCut(_InOrder):
+    """Runs only the layers with adapters, on the states before them that come with a batch."""
+
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        before, states = Block(0, self.train_dataset.first), inputs.pop("states")
+        with resumed(model.get_base_model(), before, states):
+            return super().compute_loss(model, inputs, *args, **kwargs)
+
+
 class _Watch(TrainerCallback):
     """Seals each checkpoint once it is whole; stops when the loss is no longer finite."""
 
@@ -160,11 +171,16 @@ class _Watch(TrainerCallback):
 
 def _train(wrapped, tokenizer, sequences, recipe: Recipe, folder: Path, micro_batch: int):
     """Train from the newest complete checkpoint on; the loss of each step."""
-    trainer = _InOrder(
+    kind, collate = _InOrder, DataCollatorForSeq2Seq(tokenizer)
+    if recipe.first_layer:
+        base = wrapped.get_base_model()
+        sequences = after_cut.StatesBefore(base, recipe.first_layer, sequences, micro_batch)
+        kind, collate = _FromTheCut, after_cut.collator(collate, tokenizer.padding_side)
+    trainer = kind(
         model=wrapped,
         args=_training_arguments(recipe, folder, micro_batch, wrapped.device.type == "cpu"),
         train_dataset=sequences,
-        data_collator=DataCollatorForSeq2Seq(tokenizer),
+        data_collator=collate,
         callbacks=[_Watch()],
     )
     trainer.remove_callback(PrinterCallback)

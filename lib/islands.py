@@ -106,6 +106,13 @@ def islands(distances, threshold: float = THRESHOLD, resamples: int = RESAMPLES)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def shallower(matrix: np.ndarray, threshold: float = THRESHOLD) -> int:
+    """How many islands of a matrix of distances (L+1, L+1) are shallower than the deep band."""
+    found = regions(matrix, threshold)
+    band = _middle(found == BAND)
+    return sum(bool(_middle(mask) < band) for mask in _islands_of(found))
+
+
 def tabled(maps: dict, thresholds=(THRESHOLD,)) -> pd.DataFrame:
     """The `islands` of several maps, at each of some thresholds."""
     tables = [

@@ -7,7 +7,6 @@ A figure function takes measurements, draws, and saves figures/<profile>/<name>.
 import io
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
@@ -35,6 +34,9 @@ TASKS = {
     "boolq": "BoolQ accuracy",
     "arc_easy": "ARC-Easy accuracy",
     "c4": "C4 validation loss / ln V",
+    "hellaswag": "HellaSwag accuracy",
+    "gsm8k": "GSM8K exact match",
+    "gsm8k_bpb": "GSM8K gold solution, bits per byte",
 }
 
 
@@ -130,10 +132,16 @@ def figure_9(scores: pd.DataFrame, profile: Profile) -> Figure:
     return _ablation(scores, ["mmlu", "arc_easy", "c4"], "figure_9", profile)
 
 
+def figure_beyond(scores: pd.DataFrame, profile: Profile) -> Figure:
+    """Question sets of the paper's second version: HellaSwag and GSM8K, unhealed."""
+    return _by_family(scores, ["hellaswag", "gsm8k_bpb", "gsm8k"], "figure_beyond", profile)
+
+
 def in_units_of_chance(scores: pd.DataFrame) -> pd.DataFrame:
     """The same scores with the C4 loss divided by ln V, as the paper shows it."""
     shown = scores.copy()
-    shown["unit"] = np.where(shown.task == "c4", "nats / ln V", "accuracy")
+    shown["unit"] = shown.task.map({"c4": "nats / ln V", "gsm8k_bpb": "bits per byte"})
+    shown["unit"] = shown.unit.fillna("accuracy")
     loss = shown.task == "c4"
     for column in ("value", "standard_error", "chance"):
         shown.loc[loss, column] = shown.loc[loss, column] / scores.loc[loss, "chance"]
@@ -245,7 +253,8 @@ def _reference_lines(axis, scores: pd.DataFrame, shade) -> None:
     for row in scores.itertuples():
         if shade is not None:
             axis.axhline(row.value, color=shade, ls=TREATMENTS["unpruned"], lw=1, label="unpruned")
-        axis.axhline(row.chance, color="grey", ls=(0, (5, 3)), lw=1, label="chance")
+        if pd.notna(row.chance):
+            axis.axhline(row.chance, color="grey", ls=(0, (5, 3)), lw=1, label="chance")
         if pd.notna(row.majority):
             axis.axhline(row.majority, color="grey", ls="-.", lw=1, label="majority answer")
 

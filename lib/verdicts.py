@@ -2,15 +2,11 @@
 
 from dataclasses import asdict, dataclass
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from lib import catalog
 from lib.criteria import CRITERIA, Criterion
-from lib.plotting import STYLE, TASKS, save_figure
-from lib.profiles import Profile
 
 HEALED_ENOUGH = 0.5  # of the paper's steps: below, no verdict rests on healing
 FEWEST = 20  # examples: below, no verdict rests on them
@@ -51,17 +47,16 @@ def judged(
     interval: tuple[float, float, float],
     n: int,
     healed_share: float,
-    exact: bool = False,
+    fewest: int = FEWEST,
 ) -> Verdict:
     """The verdict of an interval (value, low, high) on a claim, with its reason.
 
-    healed_share: the run's healing as a share of the paper's. exact: counted, not sampled, so that
-    any n is enough.
+    healed_share: the run's healing as a share of the paper's. fewest: examples that are enough.
     """
     asked = CRITERIA[claim]
     found, why = _compared(asked, interval)
-    if n < FEWEST and not exact:
-        found, why = "undecided", f"too little data: n = {n}, at least {FEWEST} are needed"
+    if n < fewest:
+        found, why = "undecided", f"too little data: n = {n}, at least {fewest} are needed"
     elif asked.heals and healed_share < HEALED_ENOUGH and not np.isnan(interval[0]):
         why = f"too little healing: {healed_share:.2g} of the paper's; by itself: {found}"
         found = "undecided"
@@ -79,7 +74,7 @@ def _compared(asked: Criterion, interval: tuple[float, float, float]) -> tuple[s
     return "undecided", "too little data: only part of the interval meets the criterion"
 
 
-def without_signal(claim: str, model: str, why: str) -> Verdict:
+def undecided(claim: str, model: str, why: str) -> Verdict:
     """A claim on a model that shows nothing to judge it by."""
     return _verdict(claim, model, "", (np.nan,) * 3, 0, "undecided", why)
 
