@@ -12,10 +12,10 @@ from scipy.stats import kendalltau
 
 from lib import ablations, catalog, comparisons
 from lib.criteria import CRITERIA
+from lib.depth import depth_means, depth_statistics, lower_less_upper
 from lib.evidence import QUESTIONS, Evidence
 from lib.intervals import interval, paired, resampled, resampled_map
-from lib.islands import rescaled, shallower
-from lib.similarity import BlockDistances
+from lib.islands import shallower
 from lib.transitions import halfway, leaves_deep_band, transitions
 from lib.verdicts import Verdict, judged, not_run, undecided
 
@@ -181,42 +181,12 @@ def depth(found: Evidence) -> list[Verdict]:
     """Claim 4: deeper blocks are more similar, blocks with the last layer the most dissimilar."""
     every = []
     for model, distances in found.maps.items():
-        means = _depth_means(resampled_map(distances))
+        means = depth_means(resampled_map(distances))
         values = {"4a": means["deep"] - means["shallow"], "4b": means["last"]}
         for part, value in values.items():
             n = distances.num_sequences
             every.append(judged(part, model, "", interval(value), n, found.healed_share))
     return every
-
-
-def depth_statistics(maps: dict[str, BlockDistances]) -> pd.DataFrame:
-    """Claim 4, per model: are deep blocks more similar, and those with the last layer least?
-
-    shallow, deep: mean distance of blocks of up to L/4 layers that lie wholly in the lower or the
-    upper half of the model, without the first and the last layer. first, last: mean distance of
-    blocks of up to L/2 layers that include that layer, each row rescaled to [0, 1] as in figure 4.
-    """
-    rows = [
-        {"model": catalog.label(name)} | _depth_means(distances.matrix)
-        for name, distances in maps.items()
-    ]
-    return pd.DataFrame(rows)
-
-
-def _depth_means(maps: np.ndarray) -> dict[str, np.ndarray]:
-    """The means of `depth_statistics` of maps (…, L+1, L+1)."""
-    num_layers = maps.shape[-1] - 1
-    half, quarter = num_layers // 2, max(1, num_layers // 4)
-
-    def row(size):
-        return np.diagonal(maps, size, axis1=-2, axis2=-1)
-
-    lower = [row(n)[..., 1 : half - n + 1].mean(-1) for n in range(1, quarter + 1)]
-    upper = [row(n)[..., half:-1].mean(-1) for n in range(1, quarter + 1)]
-    ends = [rescaled(row(n))[..., [0, -1]] for n in range(1, half + 1)]
-    first, last = np.moveaxis(np.mean(ends, axis=0), -1, 0)
-    shallow, deep = np.mean(lower, axis=0), np.mean(upper, axis=0)
-    return {"shallow": shallow, "deep": deep, "first": first, "last": last}
 
 
 def islands(found: Evidence) -> list[Verdict]:
@@ -231,31 +201,14 @@ def islands(found: Evidence) -> list[Verdict]:
 
 
 def damage(found: Evidence) -> list[Verdict]:
-    """Claim 6: dropping shallow layers hurts more than dropping deep ones.
-
-    The blocks are those of claim 4: up to L/4 layers of one half, without the first and last layer.
-    """
+    """Claim 6: dropping shallow layers hurts more than dropping deep ones."""
     every = []
     for model in found.models("damage"):
-        rows = found.tables["damage"]
-        rows = rows[rows.model == model]
-        num_layers = found.maps[model].num_layers
-        half, quarter = num_layers // 2, max(1, num_layers // 4)
-        start, stop = rows.block_start, rows.block_start + rows.block_size
-        small = rows.block_size <= quarter
-        lower, upper = (
-            _mean_of_sizes(rows[small & (start >= first) & (stop <= last)])
-            for first, last in ((1, half), (half, num_layers - 1))
-        )
-        means = resampled((lower - upper)[None], np.asarray(rows.weights.iloc[0], float))
-        verdict = judged("6", model, "c4", interval(means[:, 0]), len(lower), found.healed_share)
-        every.append(verdict)
+        rows = found.points("damage", model)
+        apart = lower_less_upper(rows, found.maps[model].num_layers)
+        means = resampled(apart[None], np.asarray(rows.weights.iloc[0], float))[:, 0]
+        every.append(judged("6", model, "c4", interval(means), len(apart), found.healed_share))
     return every
-
-
-def _mean_of_sizes(rows: pd.DataFrame) -> np.ndarray:
-    """The rise of each text's loss: the mean over block sizes of the mean over blocks."""
-    return np.mean([np.mean(list(r.examples), axis=0) for _, r in rows.groupby("block_size")], 0)
 
 
 # ---- from the cost of inference ------------------------------------------------------------

@@ -1,7 +1,7 @@
 """What the claims are judged by: a run's measurements, gathered from its results."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib import ablations, curves, healing, profiles, results, similarity
+from lib import ablations, curves, damage, healing, inference_cost, profiles, results, similarity
 from lib.profiles import Profile
 from lib.similarity import BlockDistances
 from lib.transitions import SIGNAL, Curve, curve, floor, gap
 
 QUESTIONS = ("mmlu", "boolq", "arc_easy")  # in the order in which a signal is looked for
 PAPER_HEALING = 5_000 * 16  # steps, sequences a step
+NOTHING = pd.DataFrame(columns=["model", "task", "strategy", "treatment"])
 DIGITS = 7  # significant ones, of what is saved
 
 
@@ -25,7 +26,7 @@ class Evidence:
 
     healed_share: sequences of a healing as a share of the paper's. maps: distances of each model.
     tables: "scores" (columns of curves.unhealed and curves.healed), "prompts", "seeds" and "ranks"
-    (of curves.variants).
+    (of curves.variants), "cost" (of inference_cost.measure), "damage" (of damage.measure).
     """
 
     profile: Profile
@@ -39,14 +40,14 @@ class Evidence:
 
     def points(self, table: str, model: str, **where) -> pd.DataFrame:
         """The rows of a table of one model that have the values `where`."""
-        rows = self.tables[table]
+        rows = self.tables.get(table, NOTHING)
         rows = rows[rows.model == model]
         for column, value in where.items():
             rows = rows[rows[column] == value]
         return rows
 
     def line(self, table: str, model: str, **where) -> Curve | None:
-        """The curve through the pruned scores that have the values `where`, from the unpruned on."""
+        """The curve through the pruned scores that have the values `where`, and the unpruned."""
         points = self.points(table, model, **where)
         same = {key: where[key] for key in ("task", "ablation", "variant") if key in where}
         unpruned = self.points(table, model, treatment="unpruned", **same)
@@ -112,7 +113,19 @@ def _parts(profile: Profile, maps: dict[str, BlockDistances]) -> dict[str, list[
             for name in names
             if name in maps
         ]
+    for table, measure in {"cost": inference_cost.measure, "damage": damage.measure}.items():
+        parts[table] = [
+            t for t in (_there(measure, name, profile) for name in maps) if t is not None
+        ]
     return parts
+
+
+def _there(measure: Callable, name: str, profile: Profile) -> pd.DataFrame | None:
+    """A measurement, or None where it is missing and stays so."""
+    try:
+        return measure(name, profile)
+    except results.NotMeasured:
+        return None
 
 
 def save(found: Evidence, file: Path) -> None:

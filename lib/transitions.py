@@ -1,4 +1,4 @@
-"""Where a score falls: the lines of figures 2, 3 and 6, resampled, and what they lose on the way."""
+"""Where scores fall: the lines of figures 2, 3 and 6, resampled, and what they have lost."""
 
 from dataclasses import dataclass, replace
 
@@ -84,7 +84,8 @@ def transitions(scores: pd.DataFrame) -> pd.DataFrame:
     more than half of what lay between the unpruned score and the floor (chance, or for BoolQ the
     commonest answer) is lost; low, high: its 95 % interval over resampled questions. gap is that
     distance in standard errors of the unpruned score. Missing where no depth has lost half, or
-    where the gap is below SIGNAL: nothing to lose. An infinite `high` lies beyond what was measured.
+    where the gap is below SIGNAL: nothing to lose. An infinite `high` lies beyond the depths
+    measured.
     """
     rows = []
     unpruned = scores[scores.treatment == "unpruned"].set_index(["model", "task"], drop=False)

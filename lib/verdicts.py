@@ -2,11 +2,15 @@
 
 from dataclasses import asdict, dataclass
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from lib import catalog
 from lib.criteria import CRITERIA, Criterion
+from lib.plotting import STYLE, save_figure
+from lib.profiles import Profile
 
 HEALED_ENOUGH = 0.5  # of the paper's steps: below, no verdict rests on healing
 FEWEST = 20  # examples: below, no verdict rests on them
@@ -93,3 +97,62 @@ def _verdict(claim, model, task, interval, n, found, why) -> Verdict:
 def table(verdicts: list[Verdict]) -> pd.DataFrame:
     """Verdicts as a table, a row each."""
     return pd.DataFrame(map(asdict, verdicts))
+
+
+def markdown(verdicts: list[Verdict]) -> str:
+    """Verdicts as the table of the README."""
+    lines = [
+        "| | the paper says | measured, and when it holds | value (95 % interval) | verdict |",
+        "|---|---|---|---|---|",
+    ]
+    for v in verdicts:
+        value = " ".join(filter(None, [_numbers(v), f"({_where(v)})" if _where(v) else ""]))
+        reason = "" if v.verdict in ("holds", "does not hold") else f": {v.why}"
+        cells = [v.claim, v.statement, v.criterion, value, f"**{v.verdict}**{reason}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _numbers(v: Verdict) -> str:
+    """Value and interval, as text; empty if there are none."""
+    if np.isnan(v.statistic):
+        return ""
+    value, low, high = (f"{x:.2f}" if np.isfinite(x) else "∞" for x in (v.statistic, v.low, v.high))
+    return value if low == high else f"{value} [{low}, {high}]"
+
+
+def _where(v: Verdict) -> str:
+    """What a verdict was found on."""
+    return ", ".join(filter(None, [v.model, v.task, f"n = {v.n}" if v.n else ""]))
+
+
+def figure_claims(verdicts: list[Verdict], profile: Profile) -> Figure:
+    """A strip a verdict: where it holds (shaded), the statistic and its interval, coloured."""
+    with plt.rc_context(STYLE | {"figure.constrained_layout.use": False}):
+        figure, axes = plt.subplots(len(verdicts), 1, figsize=(11, 0.42 * len(verdicts)))
+        figure.subplots_adjust(left=0.42, right=0.66, hspace=0.9)
+        for axis, verdict in zip(axes, verdicts, strict=True):
+            _strip(axis, verdict)
+        return save_figure(figure, table(verdicts), "figure_claims", profile)
+
+
+def _strip(axis, v: Verdict) -> None:
+    asked, shade = CRITERIA[v.claim], COLOURS[v.verdict]
+    axis.set(yticks=[], xticks=[], ylim=(-1, 1))
+    axis.spines[["left", "bottom"]].set_visible(False)
+    beside = {"transform": axis.transAxes, "va": "center", "fontsize": 8}
+    axis.text(-0.02, 0.5, f"{v.claim}  {v.statement}", ha="right", **beside)
+    axis.text(1.02, 0.5, " · ".join(filter(None, [v.verdict, _where(v)])), color=shade, **beside)
+    if np.isnan(v.statistic):
+        return axis.text(0, 0.5, v.why.split(":")[0], color="grey", **beside)
+    bounds = [asked.least, asked.most]
+    seen = [x for x in (v.statistic, v.low, v.high, *bounds) if np.isfinite(x)]
+    room = 0.15 * (np.ptp(seen) or 1)
+    least, most = min(seen) - room, max(seen) + room
+    axis.set(xlim=(least, most), xticks=[b for b in bounds if np.isfinite(b)])
+    axis.tick_params(labelsize=6, length=2, pad=1)
+    axis.axvspan(
+        max(least, asked.least), min(most, asked.most), color="tab:green", alpha=0.15, lw=0
+    )
+    axis.plot(np.clip([v.low, v.high], least, most), [0, 0], color=shade, lw=2)
+    axis.plot(np.clip(v.statistic, least, most), 0, "o", color=shade, ms=5)
