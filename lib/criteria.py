@@ -162,7 +162,7 @@ CRITERIA = {
         heals=True,
     ),
     "10b": Criterion(
-        "Nor the loss",
+        "The seed of healing does not change the loss",
         "largest mean difference in C4 loss (nats) from the first seed",
         most=0.05,
         heals=True,
