@@ -22,7 +22,7 @@ def beside(found: Evidence) -> pd.DataFrame:
     rows = []
     for model, distances in found.maps.items():
         starts = known["best_starts"].get(model, [])
-        for size, start in enumerate(starts, start=1):
+        for size, start in enumerate(starts[: distances.num_layers - 1], start=1):
             ours = (distances.best_start(size),) * 3
             rows.append(_row(known, model, "best_starts", ours, (start, start), size))
         line = found.line("scores", model, task="mmlu", strategy="similarity", treatment="unhealed")
