@@ -18,7 +18,7 @@ COLOURS = {
     "holds": "tab:green",
     "does not hold": "tab:red",
     "undecided": "tab:orange",
-    "not run": "lightgrey",
+    "not run": "darkgrey",
 }
 
 
@@ -128,9 +128,9 @@ def _where(v: Verdict) -> str:
 
 def figure_claims(verdicts: list[Verdict], profile: Profile) -> Figure:
     """A strip a verdict: where it holds (shaded), the statistic and its interval, coloured."""
-    with plt.rc_context(STYLE | {"figure.constrained_layout.use": False}):
+    with plt.rc_context(STYLE | {"figure.constrained_layout.use": False, "savefig.dpi": 80}):
         figure, axes = plt.subplots(len(verdicts), 1, figsize=(11, 0.42 * len(verdicts)))
-        figure.subplots_adjust(left=0.42, right=0.66, hspace=0.9)
+        figure.subplots_adjust(left=0.42, right=0.64, hspace=0.9)
         for axis, verdict in zip(axes, verdicts, strict=True):
             _strip(axis, verdict)
         return save_figure(figure, table(verdicts), "figure_claims", profile)
@@ -142,7 +142,8 @@ def _strip(axis, v: Verdict) -> None:
     axis.spines[["left", "bottom"]].set_visible(False)
     beside = {"transform": axis.transAxes, "va": "center", "fontsize": 8}
     axis.text(-0.02, 0.5, f"{v.claim}  {v.statement}", ha="right", **beside)
-    axis.text(1.02, 0.5, " · ".join(filter(None, [v.verdict, _where(v)])), color=shade, **beside)
+    told = " · ".join(filter(None, [v.verdict, _numbers(v), _where(v)]))
+    axis.text(1.02, 0.5, told, color=shade, **beside)
     if np.isnan(v.statistic):
         return axis.text(0, 0.5, v.why.split(":")[0], color="grey", **beside)
     bounds = [asked.least, asked.most]

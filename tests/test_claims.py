@@ -313,7 +313,8 @@ def test_deeper_models_are_more_robust_or_not():
 
 
 def test_an_interval_across_the_bound_is_undecided():
-    for interval in ((0.20, 0.10, 0.30), (0.55, 0.50, np.inf), (np.nan,) * 3):
+    across = ((0.3, 0.1, 0.4), (0.6, 0.5, 0.7), (0.1, 0.1, 0.3), (0.5, 0.5, np.inf), (np.nan,) * 3)
+    for interval in across:
         assert judged("1", MODEL, "mmlu", interval, N, 1.0).verdict == "undecided"
     assert judged("1", MODEL, "mmlu", (0.8, 0.7, np.inf), N, 1.0).verdict == "does not hold"
     assert judged("6", MODEL, "c4", (0.0, 0.0, 0.0), N, 1.0).verdict == "does not hold"
