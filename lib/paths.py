@@ -6,6 +6,7 @@ with the checkout. Set DEEPER_LAYERS_MIRROR to a
 folder of repositories (owner/name/…, as on the hub) to read models and data sets from it.
 """
 
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -33,3 +34,10 @@ def mirrored(repository: str) -> Path | None:
     mirror = os.environ.get("DEEPER_LAYERS_MIRROR")
     folder = mirror and Path(mirror).expanduser().resolve() / repository
     return folder if folder and folder.is_dir() else None
+
+
+def fingerprint(folder: Path) -> str:
+    """Changes whenever a file in `folder` is rewritten: names, sizes and times of all."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    lines = [f"{p.relative_to(folder)} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

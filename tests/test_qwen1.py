@@ -1,0 +1,145 @@
+"""Qwen-1 as Qwen2: against a forward written from the architecture's definition, and tiktoken."""
+
+import json
+import math
+import unicodedata
+
+import pytest
+import tiktoken
+import torch
+from originals import qwen_1, ranks
+from torch.nn.functional import silu
+
+from lib import decoder, models, paths, qwen1, weights
+from lib.pruning import Block, dropped, save_pruned
+
+TEXTS = [
+    "The five boxing wizards jump quickly; it's 1234.5 miles away, isn't it?\n\n  Yes.",
+    "Ünïcödé: e\u0301 and é are one letter; 日本語 and emoji 🙂 are bytes.",
+    "def f(x):\r\n\treturn  x ** 2   # tabs\t and trailing   \n",
+    "",
+    " ",
+    "\n\n\n a",
+]
+
+CORPUS = [(paths.ROOT / "README.md").read_text(encoding="utf-8"), *TEXTS]
+
+
+def norm(x, weight, eps):
+    return x / torch.sqrt((x * x).mean(-1, keepdim=True) + eps) * weight
+
+
+def rotated(x, base):
+    """(T, heads, D): the halves of each head turned by position · base^(-2i/D)."""
+    length, _, width = x.shape
+    frequency = base ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
+    angle = torch.arange(length, dtype=torch.float64)[:, None] * frequency
+    cos, sin = angle.cos()[:, None], angle.sin()[:, None]
+    one, other = x[..., : width // 2], x[..., width // 2 :]
+    return torch.cat([one * cos - other * sin, other * cos + one * sin], dim=-1)
+
+
+def reference(config: dict, tensors: dict, ids: torch.Tensor) -> torch.Tensor:
+    """Logits (T, V) of one sequence in fp64, without any library's layers."""
+    w = {name: tensor.double() for name, tensor in tensors.items()}
+    heads, eps = config["num_attention_heads"], config["layer_norm_epsilon"]
+    x = w["transformer.wte.weight"][ids]
+    length, width = x.shape
+    future = torch.ones(length, length, dtype=torch.bool).triu(1)
+    for l in range(config["num_hidden_layers"]):
+        own = {n.split(f"h.{l}.")[1]: t for n, t in w.items() if f".h.{l}." in n}
+        y = norm(x, own["ln_1.weight"], eps)
+        fused = y @ own["attn.c_attn.weight"].T + own["attn.c_attn.bias"]
+        q, k, v = (part.reshape(length, heads, -1) for part in fused.split(width, dim=-1))
+        q, k = (rotated(part, config["rotary_emb_base"]) for part in (q, k))
+        scores = torch.einsum("ihd,jhd->hij", q, k) / math.sqrt(width // heads)
+        mixed = torch.einsum("hij,jhd->ihd", scores.masked_fill(future, -torch.inf).softmax(-1), v)
+        x = x + mixed.reshape(length, width) @ own["attn.c_proj.weight"].T
+        y = norm(x, own["ln_2.weight"], eps)
+        inner = (y @ own["mlp.w1.weight"].T) * silu(y @ own["mlp.w2.weight"].T)
+        x = x + inner @ own["mlp.c_proj.weight"].T
+    return norm(x, w["transformer.ln_f.weight"], eps) @ w["lm_head.weight"].T
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("Qwen-7B")
+    qwen_1(folder, CORPUS)
+    return folder
+
+
+def stored_tensors(folder) -> tuple[dict, dict]:
+    config = json.loads((folder / "config.json").read_text())
+    return config, {name: tensor[...] for name, tensor in weights.stored(folder).items()}
+
+
+@pytest.mark.parametrize("length", [1, 40])
+def test_logits_are_those_of_the_definition(folder, length):
+    config, tensors = stored_tensors(folder)
+    model, _ = models.load(str(folder), dtype="float32")
+    ids = torch.randint(0, config["vocab_size"], (length,), generator=torch.Generator())
+    with torch.inference_mode():
+        found = model(ids[None]).logits[0].double()
+    expected = reference(config, tensors, ids)
+    assert torch.allclose(found, expected, atol=1e-4)
+    assert expected.std() > 0.5  # they do not agree by being nothing
+
+
+def test_swapped_halves_would_be_noticed(folder):
+    config, tensors = stored_tensors(folder)
+    ids = torch.arange(20)
+    swapped = {n.replace(".w1.", ".w?.").replace(".w2.", ".w1."): t for n, t in tensors.items()}
+    swapped = {n.replace(".w?.", ".w2."): t for n, t in swapped.items()}
+    apart = reference(config, swapped, ids) - reference(config, tensors, ids)
+    assert apart.abs().max() > 0.1
+
+
+def test_without_a_block_and_saved(folder, tmp_path):
+    """Block-loading of c_attn's thirds, and a pruned Qwen-1 saved as the Qwen2 it now is."""
+    model, tokenizer = models.load(str(folder), dtype="float32")
+    part, _ = models.load(str(folder), dtype="float32", block=Block(1, 1))
+    ids = torch.arange(30)[None]
+    with dropped(model, Block(1, 1)), torch.inference_mode():
+        assert torch.equal(model(ids).logits, part(ids).logits)
+    saved = save_pruned(model, tokenizer, Block(1, 1), tmp_path / "pruned")
+    again, words = models.load(str(saved), dtype="float32")
+    assert len(decoder.decoder_layers(again)) == 2
+    assert words(TEXTS[0]).input_ids == tokenizer(TEXTS[0]).input_ids
+    assert words.pad_token == "<|extra_0|>"
+
+
+def test_renaming_reads_nothing(folder):
+    class Unread:
+        def __init__(self, tensor):
+            self.get_shape = tensor.get_shape
+
+    tensors = weights.stored(folder)
+    renamed = qwen1.renamed({name: Unread(tensor) for name, tensor in tensors.items()})
+    assert len(renamed) == len(tensors) + 4 * 3  # c_attn's weight and bias become q, k and v
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_tokens_are_those_of_tiktoken(folder, text):
+    vocabulary = ranks(CORPUS)
+    special = {token: len(vocabulary) + i for i, token in enumerate(qwen1._SPECIAL)}
+    theirs = tiktoken.Encoding(
+        "qwen", pat_str=qwen1._WORDS, mergeable_ranks=vocabulary, special_tokens=special
+    )
+    ours = qwen1.tokenizer(folder)
+    expected = theirs.encode(unicodedata.normalize("NFC", text), allowed_special="all")
+    assert ours(text).input_ids == expected
+    assert ours.decode(expected) == unicodedata.normalize("NFC", text)
+    assert ours.pad_token_id == special["<|extra_0|>"]
+    assert ours.eos_token_id == special["<|endoftext|>"]
+
+
+def test_special_tokens_are_one_token(folder):
+    ours = qwen1.tokenizer(folder)
+    assert len(ours("<|endoftext|><|im_start|><|extra_204|>").input_ids) == 3
+
+
+def test_its_own_code_is_never_run(folder):
+    """The checkpoint's Python raises when it is run; nothing in lib asks for it."""
+    models.load(str(folder), dtype="float32", block=Block(0, 2))
+    for file in [*(paths.ROOT / "lib").glob("*.py"), *paths.NOTEBOOKS.glob("*.ipynb")]:
+        assert "trust_remote" + "_code" not in file.read_text(encoding="utf-8"), file
