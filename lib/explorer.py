@@ -24,6 +24,9 @@ body {{font-family: sans-serif}} h1 {{font-size: 1.3em}}
 table {{border-collapse: collapse; font-size: 0.85em}} td, th {{padding: 0.1em 0.5em}}
 </style></head><body>
 <h1>{title}</h1>
+<p>Yellow blocks are similar. Black dots: the best start l*(n) of each size; black outline: the deep
+band; red outline: islands (rescaled distance of at most {threshold}, sizes up to half the
+layers). Move the slider to another size; point at a block to see what it would drop.</p>
 <div class="wide"><div class="plot">{plot}</div></div>
 <h2>Islands</h2>
 <div class="wide">{islands}</div>
@@ -41,7 +44,7 @@ def explore(
     """
     drawing = go.FigureWidget(mapview.figure(maps, damage))
     first, last = mapview.sizes(maps)
-    size = widgets.IntSlider(first, 1, last, description="block size n")
+    size = widgets.IntSlider(first, 1, last, description="block size n", layout={"width": "50%"})
     view = widgets.ToggleButtons(options=mapview.VIEWS)
     size.observe(
         lambda change: drawing.plotly_update(*mapview.at_size(change["new"], maps, damage)), "value"
@@ -65,6 +68,7 @@ def save_html(
     page = PAGE.format(
         title="Distance maps: " + " and ".join(map(catalog.label, maps)),
         plot=drawing.to_html(full_html=False, include_plotlyjs=True, config=options),
+        threshold=islands.THRESHOLD,
         islands=table if len(found) else "<p>None.</p>",
     )
     file = paths.FIGURES / profile.name / "explorer.html"

@@ -1,5 +1,7 @@
 """Islands: similar blocks apart from the deep band of a distance map (figure 4, claim 5)."""
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 from scipy import ndimage
@@ -8,6 +10,7 @@ from lib import catalog
 
 THRESHOLD = 0.1  # of the row-rescaled distance: what is below counts as similar
 RESAMPLES = 200
+STABLE = 0.95  # an island with at least this stability is called stable
 FEWEST_FOLDS = 16  # of which stability is told
 BAND = 1  # the label of the deep band in `regions`; islands have those above it
 # A block's neighbours in (n, l): shifted by one layer, or longer or shorter by one at either end.
@@ -91,18 +94,13 @@ def islands(distances, threshold: float = THRESHOLD, resamples: int = RESAMPLES)
     empty if there are no islands.
     """
     found = regions(distances.matrix, threshold)
-    masks = _islands_of(found)
-    again = _resampled(distances.folds, threshold, resamples) if masks else []
-    rows = [
-        {
-            "island": i,
-            "side": "shallower" if _middle(mask) < _middle(found == BAND) else "deeper",
-            "threshold": threshold,
-            "stability": _share(mask, again),
-        }
-        | _extent(mask, distances)
-        for i, mask in enumerate(masks, start=1)
-    ]
+    stability = _stability(found, distances.folds, threshold, resamples)
+    rows = []
+    for i, share in enumerate(stability, start=1):
+        mask = found == BAND + i
+        side = "shallower" if _middle(mask) < _middle(found == BAND) else "deeper"
+        row = {"island": i, "side": side, "threshold": threshold, "stability": share}
+        rows.append(row | _extent(mask, distances))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -120,7 +118,19 @@ def tabled(maps: dict, thresholds=(THRESHOLD,)) -> pd.DataFrame:
         for name, distances in maps.items()
         for threshold in thresholds
     ]
-    return pd.concat(tables, ignore_index=True)[["model", *COLUMNS]]
+    return pd.concat(tables, ignore_index=True).infer_objects()[["model", *COLUMNS]]
+
+
+def counted(maps: dict, thresholds=(0.02, 0.05, 0.1, 0.2)) -> pd.DataFrame:
+    """How many islands each map has at each threshold, and how many of them are STABLE."""
+    table = tabled(maps, thresholds)
+    rows = []
+    for name, threshold in product(map(catalog.label, maps), thresholds):
+        found = table[(table.model == name) & (table.threshold == threshold)]
+        sides = {side: int((found.side == side).sum()) for side in ("shallower", "deeper")}
+        stable = int((found.stability >= STABLE).sum())
+        rows.append({"model": name, "threshold": threshold} | sides | {"stable": stable})
+    return pd.DataFrame(rows)
 
 
 def outline(mask: np.ndarray) -> tuple[list, list]:
@@ -136,10 +146,6 @@ def outline(mask: np.ndarray) -> tuple[list, list]:
                 x += [start + across[0], start + across[1], np.nan]
                 y += [row + 1 + along[0], row + 1 + along[1], np.nan]
     return x, y
-
-
-def _islands_of(labels: np.ndarray) -> list[np.ndarray]:
-    return [labels == i for i in range(BAND + 1, labels.max() + 1)]
 
 
 def _middle(mask: np.ndarray) -> float:
@@ -170,19 +176,19 @@ def _extent(mask: np.ndarray, distances) -> dict:
     }
 
 
-def _resampled(folds: np.ndarray, threshold: float, resamples: int) -> list[np.ndarray]:
-    """The `regions` of bootstrapped maps; none with too few folds."""
+def _stability(found: np.ndarray, folds: np.ndarray, threshold: float, resamples: int):
+    """In what share of bootstrapped maps each island of `found` reappears."""
     if len(folds) < FEWEST_FOLDS:
-        return []
+        return np.full(found.max() - BAND, np.nan)
     draws = np.random.default_rng(0).integers(len(folds), size=(resamples, len(folds)))
-    return [regions(folds[draw].mean(0), threshold) for draw in draws]
+    again = (regions(folds[draw].mean(0), threshold) for draw in draws)
+    return np.mean([_reappear(found, labels) for labels in again], axis=0)
 
 
-def _share(mask: np.ndarray, again: list[np.ndarray]) -> float:
-    """In what share of the labelled maps an island overlaps `mask` by half; NaN without maps."""
-
-    def reappears(labels: np.ndarray) -> bool:
-        others = _islands_of(labels)
-        return any((mask & other).sum() >= (mask | other).sum() / 2 for other in others)
-
-    return float(np.mean([reappears(labels) for labels in again])) if again else float("nan")
+def _reappear(found: np.ndarray, again: np.ndarray) -> np.ndarray:
+    """Whether an island of `again` shares half of all blocks of both with each of `found`."""
+    pairs = found * (again.max() + 1) + again
+    shape = (found.max() + 1, again.max() + 1)
+    shared = np.bincount(pairs.ravel(), minlength=shape[0] * shape[1]).reshape(shape)
+    either = shared.sum(1, keepdims=True) + shared.sum(0) - shared
+    return (shared >= either / 2)[BAND + 1 :, BAND + 1 :].any(axis=1)

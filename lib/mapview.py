@@ -61,6 +61,7 @@ def figure(
             drawing.add_trace(_trace(trace, style, drawn[trace]), row, column)
         _label_axes(drawing, column, distances, rows)
     drawing.update_layout(height=360 * rows, showlegend=False, template="plotly_white")
+    drawing.update_layout(modebar_remove=["sendChartToCloud", "select2d", "lasso2d"])
     drawing.update_coloraxes(colorscale="Viridis", reversescale=True)
     drawing.plotly_relayout(in_view(VIEWS[0], maps, damage)[1])
     return drawing

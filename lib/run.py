@@ -26,6 +26,7 @@ NOTEBOOKS = {
     "05": Notebook("05_ablation_prompts", ("figure_7",), 3),
     "06": Notebook("06_ablation_seeds", ("figure_8",), 2),
     "07": Notebook("07_ablation_lora_rank", ("figure_9",), 4),
+    "08": Notebook("08_qwen_islands", ("figure_islands",), 1),
     "11": Notebook("11_claims", ("figure_claims",), 1),
 }
 

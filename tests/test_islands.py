@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lib import similarity
-from lib.islands import by_size, islands, outline, regions, rescaled, tabled
+from lib.islands import by_size, counted, islands, outline, regions, rescaled, tabled
 from lib.similarity import BlockDistances
 
 L, FOLDS = 24, 16
@@ -117,5 +117,9 @@ def test_table_of_several_maps():
     found = tabled(maps, thresholds=(0.05, 0.1))
     assert found.model.tolist() == ["planted", "planted"]
     assert found.threshold.tolist() == [0.05, 0.1]
+    assert found.area.dtype.kind == "i"
     assert tabled({"smooth": maps["smooth"]}).empty
+    counts = counted(maps, thresholds=(0.1,)).set_index("model")
+    assert counts.shallower.to_dict() == {"smooth": 0, "planted": 1}
+    assert counts.deeper.sum() == 0 and counts.stable["planted"] == 1
     assert similarity.islands is islands
