@@ -27,35 +27,41 @@ WHERE = ("all layers", "after the cut")
 def measure(
     name: str, profile: Profile, distances: BlockDistances, tasks: list[str]
 ) -> pd.DataFrame:
-    """Scores before and after both healings, in the columns of `curves.healed`.
+    """Scores before and after both healings at one depth, in the columns of `curves.healed`.
 
-    And adapters (where they are, one of WHERE), step_seconds (median time of a training step,
-    both measured in turn in one run) and seconds (of all steps). Rows of a block that reaches the
-    model's end, after which nothing is left to heal, have no value; their status says so.
+    And adapters (where they are, one of WHERE), step_seconds (median time of a training step, both
+    measured in turn in one run) and seconds (of all steps). The depth is the middle one of the
+    profile's ablations. A block that reaches the model's end leaves nothing to heal after it: one
+    row without value, whose status says so.
     """
     unpruned = curves.measure(name, profile, [], tasks)
-    parts = [unpruned.assign(treatment="unpruned", strategy="none")]
-    for size in profile.ablation_sizes(distances.num_layers):
-        block = similarity_block(distances, size)
-        unhealed = curves.measure(name, profile, [block], tasks)
-        unhealed = unhealed[unhealed.block_size > 0]
-        parts.append(unhealed.assign(treatment="unhealed", seconds=0.0))
-        if block.stop == distances.num_layers:
-            gone = {"value": None, "standard_error": None, "status": "no layer after the cut"}
-            parts.append(unhealed.assign(treatment="healed", adapters=WHERE[1], **gone))
-            continue
-        recipe = healing.recipe(name, profile)
-        times = step_seconds(name, profile, block, recipe)
-        for where, first in zip(WHERE, (0, block.start), strict=True):
-            healed = curves.healed_block(
-                name, profile, block, replace(recipe, first_layer=first), tasks
-            )
-            step = float(np.median(times[where]))
-            told = {"adapters": where, "step_seconds": step, "seconds": recipe.steps * step}
-            parts.append(healed.assign(treatment="healed", **told))
+    untold = {"adapters": None, "step_seconds": np.nan, "seconds": np.nan}
+    parts = [unpruned.assign(treatment="unpruned", strategy="none", **untold)]
+    sizes = profile.ablation_sizes(distances.num_layers)
+    block = similarity_block(distances, sizes[len(sizes) // 2])
+    unhealed = curves.measure(name, profile, [block], tasks)
+    unhealed = unhealed[unhealed.block_size > 0].assign(strategy="similarity")
+    parts.append(unhealed.assign(treatment="unhealed", **untold | {"seconds": 0.0}))
+    if block.stop == distances.num_layers:
+        gone = dict.fromkeys(curves.SCORE, np.nan) | {"status": "no layer after the cut"}
+        parts.append(unhealed.assign(treatment="healed", **untold, **gone))
+    else:
+        parts += _healed(name, profile, block, tasks)
     table = pd.concat(parts, ignore_index=True)
-    table["strategy"] = table.strategy.fillna("similarity")
     return table.assign(fraction=table.block_size / distances.num_layers)
+
+
+def _healed(name: str, profile: Profile, block: Block, tasks: list[str]) -> list[pd.DataFrame]:
+    recipe = healing.recipe(name, profile)
+    times = step_seconds(name, profile, block, recipe)
+    parts = []
+    for where, first in zip(WHERE, (0, block.start), strict=True):
+        own = replace(recipe, first_layer=first)
+        step = float(np.median(times[where]))
+        told = {"adapters": where, "step_seconds": step, "seconds": recipe.steps * step}
+        found = curves.healed_block(name, profile, block, own, tasks)
+        parts.append(found.assign(strategy="similarity", treatment="healed", **told))
+    return parts
 
 
 def step_seconds(name: str, profile: Profile, block: Block, recipe: healing.Recipe) -> dict:

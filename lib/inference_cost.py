@@ -36,6 +36,7 @@ def measure(name: str, profile: Profile) -> pd.DataFrame:
     (s a token). value is the median of n turns, low and high their quartiles; ratio is the median
     of the ratios to the unpruned model of the same format and turn, ratio_low and ratio_high its
     95 % interval. A format that does not fit into memory has no value, and its status says so.
+    Raises ModelError if none fits.
     """
     params = models.identity(name, profile) | {
         "fractions": list(profile.heal_fractions),
@@ -55,6 +56,8 @@ def _measured(name: str, profile: Profile) -> dict:
     for quantization in FORMATS:
         if models.fits(name, replace(profile, quantization=quantization)):
             loaded[quantization] = load(name, profile, quantization)
+    if not loaded:
+        raise catalog.ModelError(f"{name} does not fit into the free memory, in NF4 neither.")
     num_layers = len(decoder_layers(next(iter(loaded.values()))))
     sizes = profile.healed_sizes(num_layers)
     blocks = [UNPRUNED, *(simple_block(num_layers, size) for size in sizes)]

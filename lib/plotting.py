@@ -262,7 +262,7 @@ def _reference_lines(axis, scores: pd.DataFrame, shade) -> None:
 def _label(axis, task: str, scores: pd.DataFrame, title: str) -> None:
     shots = scores.shots.dropna().unique()
     axis.set_title(title)
-    axis.set_title(f"n = {scores.n.iloc[0]}, ±1 s.e.", loc="right", fontsize=7)
+    axis.set_title(f"n = {scores.n.iloc[0]:.0f}, ±1 s.e.", loc="right", fontsize=7)
     axis.set_ylabel(TASKS[task] + (f" ({int(shots[0])}-shot)" if len(shots) == 1 else ""))
     handles, texts = axis.get_legend_handles_labels()
     unique = dict(zip(texts, handles, strict=True))

@@ -27,6 +27,10 @@ NOTEBOOKS = {
     "06": Notebook("06_ablation_seeds", ("figure_8",), 2),
     "07": Notebook("07_ablation_lora_rank", ("figure_9",), 4),
     "08": Notebook("08_qwen_islands", ("figure_islands",), 1),
+    "09": Notebook("09_inference_cost", ("figure_cost",), 2),
+    "10": Notebook(
+        "10_beyond_the_paper", ("figure_beyond", "figure_damage", "figure_heal_where"), 4
+    ),
     "11": Notebook("11_claims", ("figure_claims",), 1),
 }
 

@@ -151,13 +151,14 @@ def test_both_healings_side_by_side(output, monkeypatch):
     assert set(healed.index) == set(heal_where.WHERE)
     assert (healed.seconds > 0).all()
     assert healed.value["all layers"] != healed.value["after the cut"]
+    assert healed.block_size.eq(SMOKE.ablation_sizes(8)[0]).all() and healed.fraction.gt(0).all()
     assert found[found.treatment == "unhealed"].seconds.eq(0).all()
     monkeypatch.setattr(
         heal_where, "similarity_block", lambda distances, size: Block(8 - size, size)
     )
     at_the_end = heal_where.measure("tiny-random", SMOKE, Distances(), ["c4"])
     (row,) = at_the_end[at_the_end.treatment == "healed"].itertuples()
-    assert row.status == "no layer after the cut" and row.value is None
+    assert row.status == "no layer after the cut" and np.isnan(row.value)
 
 
 # ---- HellaSwag and GSM8K -------------------------------------------------------------------

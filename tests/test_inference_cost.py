@@ -112,6 +112,9 @@ def test_formats_that_do_not_fit_are_listed(output, monkeypatch):
     missing = found[found.status != "ok"]
     assert missing.status.tolist() == ["too large"] and missing.value.isna().all()
     assert (found[found.status == "ok"].quantization == "nf4").all()
+    monkeypatch.setattr(models, "fits", lambda name, profile: False)
+    with pytest.raises(models.ModelError, match="does not fit"):
+        inference_cost.measure("tiny-random", SMOKE)
 
 
 def test_the_papers_arithmetic():
