@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
-from scipy.stats import kendalltau
 
 from lib import ablations, catalog, comparisons
 from lib.criteria import CRITERIA
@@ -138,15 +137,9 @@ def robustness(found: Evidence) -> list[Verdict]:
     if len(lines) < FEWEST_MODELS:
         return [undecided("8", names, f"too little data: {len(lines)} models")]
     layers = [found.maps[model].num_layers for model in lines]
-    fallen = np.stack([line.crossing(never=1.0) for line in lines.values()], axis=1)
-    correlation = np.array([_kendall(layers, row) for row in fallen])
+    correlation = comparisons.order(layers, *lines.values())
     fewest = min(line.n for line in lines.values())
-    return [judged("8", names, "", interval(correlation), fewest, found.healed_share)]
-
-
-def _kendall(first, second) -> float:
-    """Kendall's rank correlation; 0 if all values of one are equal."""
-    return float(np.nan_to_num(kendalltau(first, second).statistic))
+    return [judged("8", names, "", correlation, fewest, found.healed_share)]
 
 
 def _variant(ablation: str, variant: str) -> dict:
@@ -166,7 +159,7 @@ def _lines(
         tasks = (lines[0]["task"],) if "task" in lines[0] else QUESTIONS
         task, why = found.answered(table, model, tasks)
         curves = [found.line(table, model, **({"task": task} | line)) for line in lines]
-        if why and len(found.points(table, model, **lines[0])):
+        if why:
             every.append(undecided(part, model, why))
         elif all(curves):
             n = min(curve.n for curve in curves)
@@ -192,11 +185,12 @@ def depth(found: Evidence) -> list[Verdict]:
 def islands(found: Evidence) -> list[Verdict]:
     """Claim 5: models of the Qwen family have islands of similar blocks in shallow layers."""
     every = []
-    for model, distances in found.maps.items():
+    for model, distances in (found.recorded | found.maps).items():
         if "qwen" in model.lower():
             count = np.array([shallower(map_) for map_ in resampled_map(distances)], float)
+            told = f"{model} (recorded map)" if model in found.recorded else model
             n = distances.num_sequences
-            every.append(judged("5", model, "", interval(count), n, found.healed_share))
+            every.append(judged("5", told, "", interval(count), n, found.healed_share))
     return every
 
 

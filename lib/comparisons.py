@@ -4,7 +4,10 @@ Lines are transitions.Curve; those that are compared are so at the depths that a
 paired on the examples. Every function returns (value, low, high).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
+from scipy.stats import kendalltau
 
 from lib.intervals import interval
 from lib.transitions import Curve
@@ -84,6 +87,13 @@ def lost_when_lost(first: Curve, second: Curve) -> Interval:
     first, second = first.at(second), second.at(first)
     there = first.fractions == first.crossing()[:, None]
     return interval(_mean_where(there, second.lost))
+
+
+def order(ranks: Sequence[float], *lines: Curve) -> Interval:
+    """Kendall's correlation of `ranks` with where each line has lost half; 0 if all are equal."""
+    fallen = np.stack([line.crossing(never=1.0) for line in lines], axis=1)
+    found = [kendalltau(ranks, row).statistic for row in fallen]
+    return interval(np.nan_to_num(np.array(found)))
 
 
 def _gain(first: Curve, second: Curve) -> np.ndarray:

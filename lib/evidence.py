@@ -3,13 +3,24 @@
 import json
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from lib import ablations, curves, damage, healing, inference_cost, profiles, results, similarity
+from lib import (
+    ablations,
+    curves,
+    damage,
+    healing,
+    inference_cost,
+    profiles,
+    reasoning,
+    results,
+    similarity,
+)
+from lib.catalog import ModelError
 from lib.profiles import Profile
 from lib.similarity import BlockDistances
 from lib.transitions import SIGNAL, Curve, curve, floor, gap
@@ -17,6 +28,7 @@ from lib.transitions import SIGNAL, Curve, curve, floor, gap
 QUESTIONS = ("mmlu", "boolq", "arc_easy")  # in the order in which a signal is looked for
 PAPER_HEALING = 5_000 * 16  # steps, sequences a step
 NOTHING = pd.DataFrame(columns=["model", "task", "strategy", "treatment"])
+RECORDED = ("qwen2.5-coder-0.5b",)  # maps for claim 5
 DIGITS = 7  # significant ones, of what is saved
 
 
@@ -24,15 +36,18 @@ DIGITS = 7  # significant ones, of what is saved
 class Evidence:
     """The measurements of a run; what was not measured is not there.
 
-    healed_share: sequences of a healing as a share of the paper's. maps: distances of each model.
-    tables: "scores" (columns of curves.unhealed and curves.healed), "prompts", "seeds" and "ranks"
-    (of curves.variants), "cost" (of inference_cost.measure), "damage" (of damage.measure).
+    healed_share: sequences of a healing as a share of the paper's. maps: distances of each model;
+    recorded: those of other models, kept in data/recorded/ and not of this run.
+    tables: "scores" (of curves.unhealed, curves.healed and reasoning.measure), "prompts", "seeds"
+    and "ranks" (of curves.variants), "cost" (of inference_cost.measure), "damage" (of
+    damage.measure).
     """
 
     profile: Profile
     healed_share: float
     maps: dict[str, BlockDistances]
     tables: dict[str, pd.DataFrame]
+    recorded: dict[str, BlockDistances] = field(default_factory=dict)
 
     def models(self, table: str) -> list[str]:
         """The models of a table."""
@@ -67,10 +82,7 @@ class Evidence:
                 if gaps[task] >= SIGNAL or np.isnan(floor(start)):
                     return task, ""
         told = ", ".join(f"{task} {found:.1f}" for task, found in gaps.items())
-        return (
-            "",
-            f"no signal: unpruned, s.e. above chance: {told}; {SIGNAL} needed" if told else "",
-        )
+        return "", f"no signal: standard errors above chance: {told} (of {SIGNAL})" if told else ""
 
 
 def gather(profile: Profile, compute: bool = True) -> Evidence:
@@ -92,6 +104,7 @@ def gather(profile: Profile, compute: bool = True) -> Evidence:
         recipe.steps * recipe.batch / PAPER_HEALING,
         maps,
         {table: rows.reset_index(drop=True) for table, rows in there.items() if len(rows)},
+        {name: similarity.recorded(name)[0] for name in RECORDED},
     )
 
 
@@ -101,6 +114,7 @@ def _parts(profile: Profile, maps: dict[str, BlockDistances]) -> dict[str, list[
     scores = []
     for name, map_ in maps.items():
         scores += [f(name, profile, map_, tasks) for f in (curves.unhealed, curves.healed)]
+        scores.append(reasoning.measure(name, profile, map_))
     varied = {
         "prompts": (ablations.prompts, profile.ablation_models, profile.healed_sizes),
         "seeds": (ablations.seeds, profile.ablation_models, profile.ablation_sizes),
@@ -121,18 +135,19 @@ def _parts(profile: Profile, maps: dict[str, BlockDistances]) -> dict[str, list[
 
 
 def _there(measure: Callable, name: str, profile: Profile) -> pd.DataFrame | None:
-    """A measurement, or None where it is missing and stays so."""
+    """A measurement, or None where it is missing and stays so, or the model does not fit."""
     try:
         return measure(name, profile)
-    except results.NotMeasured:
+    except (results.NotMeasured, ModelError):
         return None
 
 
 def save(found: Evidence, file: Path) -> None:
-    """Write evidence as one JSON file, numbers rounded to DIGITS."""
+    """Write evidence as one JSON file, numbers rounded to DIGITS; recorded maps have their own."""
     maps = {name: asdict(distances) for name, distances in found.maps.items()}
     tables = {name: rows.to_dict("list") for name, rows in found.tables.items()}
     told = {"profile": found.profile.name, "healed_share": found.healed_share}
+    told |= {"recorded": list(found.recorded)}
     content = _rounded(told | {"maps": maps, "tables": tables})
     results.write_whole(file, json.dumps(content, separators=(",", ":")).encode())
 
@@ -145,7 +160,8 @@ def load(file: Path) -> Evidence:
         for name, map_ in raw["maps"].items()
     }
     tables = {name: pd.DataFrame(rows) for name, rows in raw["tables"].items()}
-    return Evidence(profiles.get(raw["profile"]), raw["healed_share"], maps, tables)
+    recorded = {name: similarity.recorded(name)[0] for name in raw["recorded"]}
+    return Evidence(profiles.get(raw["profile"]), raw["healed_share"], maps, tables, recorded)
 
 
 def _rounded(value):

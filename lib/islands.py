@@ -107,8 +107,8 @@ def islands(distances, threshold: float = THRESHOLD, resamples: int = RESAMPLES)
 def shallower(matrix: np.ndarray, threshold: float = THRESHOLD) -> int:
     """How many islands of a matrix of distances (L+1, L+1) are shallower than the deep band."""
     found = regions(matrix, threshold)
-    band = _middle(found == BAND)
-    return sum(bool(_middle(mask) < band) for mask in _islands_of(found))
+    islands_ = range(BAND + 1, found.max() + 1)
+    return sum(_middle(found == label) < _middle(found == BAND) for label in islands_)
 
 
 def tabled(maps: dict, thresholds=(THRESHOLD,)) -> pd.DataFrame:

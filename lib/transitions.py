@@ -73,8 +73,8 @@ def floor(score: pd.Series) -> float:
 def gap(score: pd.Series) -> float:
     """How far a score is above its floor (a loss: below), in standard errors."""
     above = floor(score) - score.value if score.task in LOSSES else score.value - floor(score)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return float(np.float64(above) / score.standard_error)
+    with np.errstate(divide="ignore"):
+        return float(np.float64(above) / score.standard_error) if above else 0.0
 
 
 def transitions(scores: pd.DataFrame) -> pd.DataFrame:

@@ -418,14 +418,16 @@ def test_without_results_nothing_is_gathered_and_nothing_computed(output):
 
 
 def test_what_is_there_is_gathered(output):
-    """Of all measurements only the maps: claim 4 is judged, the others were not run."""
+    """Only the map, so only claim 4 is judged; and claim 5 on the recorded map of a Qwen."""
     smoke = profiles.get("smoke")
     similarity.measure(smoke.main_model, smoke)
     before = list(paths.RESULTS.rglob("*.json"))
     found = evidence.gather(smoke, compute=False)
     assert list(paths.RESULTS.rglob("*.json")) == before
     ran = {v.claim for v in claims.verdicts(found) if v.verdict != "not run"}
-    assert ran == {"4a", "4b"}
+    assert ran == {"4a", "4b", "5"}
+    (qwen,) = claims.islands(found)
+    assert qwen.model == "qwen2.5-coder-0.5b (recorded map)"
     assert found.healed_share == smoke.heal_steps / 5_000
 
 
