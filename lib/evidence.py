@@ -25,6 +25,7 @@ from lib.profiles import Profile
 from lib.similarity import BlockDistances
 from lib.transitions import SIGNAL, Curve, curve, floor, gap
 
+VERSION = 1  # bumped by hand when what `save` keeps changes
 QUESTIONS = ("mmlu", "boolq", "arc_easy")  # in the order in which a signal is looked for
 PAPER_HEALING = 5_000 * 16  # steps, sequences a step
 NOTHING = pd.DataFrame(columns=["model", "task", "strategy", "treatment"])
@@ -142,26 +143,33 @@ def _there(measure: Callable, name: str, profile: Profile) -> pd.DataFrame | Non
         return None
 
 
-def save(found: Evidence, file: Path) -> None:
-    """Write evidence as one JSON file, numbers rounded to DIGITS; recorded maps have their own."""
+def save(found: Evidence) -> Path:
+    """Keep evidence as a result of its own, numbers rounded to DIGITS; returns its file.
+
+    So it can be judged again without the measurements, and is left as it is if nothing changed.
+    """
+    params = {"profile": asdict(found.profile), "version": VERSION}
     maps = {name: asdict(distances) for name, distances in found.maps.items()}
     tables = {name: rows.to_dict("list") for name, rows in found.tables.items()}
-    told = {"profile": found.profile.name, "healed_share": found.healed_share}
-    told |= {"recorded": list(found.recorded)}
-    content = _rounded(told | {"maps": maps, "tables": tables})
-    results.write_whole(file, json.dumps(content, separators=(",", ":")).encode())
+    told = {"healed_share": found.healed_share, "recorded": list(found.recorded)}
+    values = _rounded(told | {"maps": maps, "tables": tables})
+    before = results.load("evidence", params)
+    if before is None or before["values"] != values:
+        results.save("evidence", params, values, seconds=0)
+    return results.location("evidence", params)
 
 
 def load(file: Path) -> Evidence:
-    """The evidence of a file that `save` wrote. Raises FileNotFoundError if there is none."""
-    raw = json.loads(file.read_text(encoding="utf-8"))
+    """The evidence of a file that `save` wrote."""
+    record = json.loads(file.read_text(encoding="utf-8"))
+    values, profile = record["values"], profiles.get(record["params"]["profile"]["name"])
     maps = {
         name: BlockDistances(*(np.array(v) if isinstance(v, list) else v for v in map_.values()))
-        for name, map_ in raw["maps"].items()
+        for name, map_ in values["maps"].items()
     }
-    tables = {name: pd.DataFrame(rows) for name, rows in raw["tables"].items()}
-    recorded = {name: similarity.recorded(name)[0] for name in raw["recorded"]}
-    return Evidence(profiles.get(raw["profile"]), raw["healed_share"], maps, tables, recorded)
+    tables = {name: pd.DataFrame(rows) for name, rows in values["tables"].items()}
+    recorded = {name: similarity.recorded(name)[0] for name in values["recorded"]}
+    return Evidence(profile, values["healed_share"], maps, tables, recorded)
 
 
 def _rounded(value):

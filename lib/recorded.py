@@ -5,16 +5,22 @@ from pathlib import Path
 
 from lib import claims, evidence, paths, verdicts
 
-EVIDENCE = paths.RECORDED / "laptop" / "evidence.json"
+EVIDENCE = paths.RECORDED / "laptop" / "evidence"
 NONE = "There is no recorded run yet, so there are no verdicts.\n"
 START, END = "<!-- verdicts -->\n", "<!-- end of verdicts -->\n"
 
 
-def section(file: Path = EVIDENCE) -> str:
-    """The verdicts of the recorded run as a table; without one, a sentence that says so."""
-    if not file.exists():
+def section(folder: Path = EVIDENCE) -> str:
+    """The verdicts of the recorded run as a table; without one, a sentence that says so.
+
+    folder: holds what evidence.save kept. Raises ValueError if that is more than one file.
+    """
+    files = list(folder.glob("*.json"))
+    if not files:
         return NONE
-    return verdicts.markdown(claims.verdicts(evidence.load(file)))
+    if len(files) > 1:
+        raise ValueError(f"{folder} holds {len(files)} files: keep that of the recorded run only.")
+    return verdicts.markdown(claims.verdicts(evidence.load(files[0])))
 
 
 def shown(readme: str) -> str:
@@ -30,12 +36,11 @@ def main() -> int:
     file = paths.ROOT / "README.md"
     readme = file.read_text(encoding="utf-8")
     try:
-        inside = shown(readme)
+        before, after = (START + text + END for text in (shown(readme), section()))
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    now = readme.replace(START + inside + END, START + section() + END)
-    file.write_text(now, encoding="utf-8")
+    file.write_text(readme.replace(before, after), encoding="utf-8")
     return 0
 
 

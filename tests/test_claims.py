@@ -227,7 +227,7 @@ CONTRADICTS = {
     "6": {"damaged": (0.2, 1.0)},
     "7a": changed("c4", "simple", "unhealed", grows(0.6, jump=8)),
     "7b": changed("mmlu", "simple", "healed", falls(0.10)),
-    "7c": changed("c4", "simple", "healed", lambda f: grows(1.0)(f) - 0.01 * (f > 0)),
+    "7c": changed("c4", "simple", "healed", lambda f: grows(1.05 - 0.2 * (0.2 < f < 0.3))(f)),
     "7d": changed("c4", "simple", "healed", grows(5)),
     "9a": {"order": ORDER | {2: falls(0.40, top=0.60)}},
     "9b": {"number": NUMBER | {max(NUMBER): falls(0.7)}},
@@ -382,15 +382,21 @@ def test_lines_are_compared_where_both_were_measured():
     part = curve(table.iloc[0], table.iloc[[4, 10, 16]])
     assert comparisons.mean_gain(whole, part) == (0, 0, 0)
     assert comparisons.shift(whole, part)[0] == 0
+    later = rows("mmlu", falls(0.6))
+    later = curve(later.iloc[0], later.iloc[1:])
+    assert comparisons.shift(whole, later)[0] == pytest.approx(0.2, abs=0.05)
     assert np.isnan(comparisons.steepness(curve(table.iloc[0], table.iloc[[4, 10]]))[0])
 
 
 # ---- what is kept and shown ----------------------------------------------------------------
 
 
-def test_saved_evidence_gives_the_same_verdicts(tmp_path, agreeing):
-    file = tmp_path / "evidence.json"
-    evidence.save(a_run(), file)
+def test_saved_evidence_gives_the_same_verdicts(output, agreeing):
+    file = evidence.save(a_run())
+    when = file.stat().st_mtime_ns
+    assert evidence.save(a_run()) == file and file.stat().st_mtime_ns == when
+    evidence.save(a_run(healed_share=0.9))
+    assert file.stat().st_mtime_ns != when
     again = {v.claim: v for v in claims.verdicts(evidence.load(file))}
     for part, one in agreeing.items():
         assert again[part].verdict == one.verdict and again[part].why == one.why
@@ -460,10 +466,13 @@ def test_the_readme_shows_the_verdicts_of_the_recorded_run():
     assert recorded.shown(readme) == recorded.section()
 
 
-def test_the_section_follows_the_recorded_evidence(tmp_path):
-    file = tmp_path / "evidence.json"
-    assert recorded.section(file) == recorded.NONE
-    evidence.save(robust((0.2, 0.4, 0.6)), file)
-    assert "Llama-2-13B" in recorded.section(file) and "**holds**" in recorded.section(file)
+def test_the_section_follows_the_recorded_evidence(output):
+    folder = paths.RESULTS / "evidence"
+    assert recorded.section(folder) == recorded.NONE
+    file = evidence.save(robust((0.2, 0.4, 0.6)))
+    assert "Llama-2-13B" in recorded.section(folder) and "**holds**" in recorded.section(folder)
+    file.with_stem("another").write_bytes(file.read_bytes())
+    with pytest.raises(ValueError, match="holds 2 files"):
+        recorded.section(folder)
     with pytest.raises(ValueError, match="lacks the marks"):
         recorded.shown("no marks")
