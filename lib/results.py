@@ -111,13 +111,15 @@ def draws_only() -> bool:
 
 @contextmanager
 def drawing_only() -> Iterator[None]:
-    """What is missing within stays missing."""
-    before = os.environ.get(DRAW_ONLY, "")
+    """What is missing stays missing within."""
+    before = os.environ.get(DRAW_ONLY)
     os.environ[DRAW_ONLY] = "1"
     try:
         yield
     finally:
-        os.environ[DRAW_ONLY] = before
+        del os.environ[DRAW_ONLY]
+        if before is not None:
+            os.environ[DRAW_ONLY] = before
 
 
 def discard(kind: str, params: dict) -> None:
