@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib import catalog, plotting
-from lib.claims import rescaled
+from lib.islands import rescaled
 from lib.plotting import STYLE, TASKS, save_figure
 from lib.profiles import Profile
 

@@ -31,6 +31,7 @@ NOTEBOOKS = {
     "10": Notebook(
         "10_beyond_the_paper", ("figure_beyond", "figure_damage", "figure_heal_where"), 4
     ),
+    "11": Notebook("11_claims", ("figure_claims",), 1),
 }
 
 
