@@ -5,7 +5,7 @@ BIN := .venv/bin
 RUN := $(BIN)/python -m lib.run --profile $(PROFILE) \
 	$(if $(MODELS),--models $(MODELS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(STEPS),--steps $(STEPS))
 
-.PHONY: help assets figures figure-% lab test test-all bench lint format clean
+.PHONY: help assets figures figure-% report record lab test test-all bench lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -29,6 +29,12 @@ figures: assets  ## every notebook, headless, into figures/<profile>/ (PROFILE=q
 
 figure-%: assets  ## what one figure needs, as in make figure-4 or make figure-1c
 	$(RUN) --figure $*
+
+report: .venv/installed  ## figures, notebooks and numbers as web pages: papermill_runs/index.html
+	$(BIN)/python -m lib.report --profile $(PROFILE)
+
+record: assets  ## measure `laptop` and export it to data/recorded/ and figures/laptop/ (90 minutes)
+	$(BIN)/python -m lib.record
 
 lab: assets  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks
