@@ -36,8 +36,8 @@ report: .venv/installed  ## figures, notebooks and numbers as web pages: papermi
 record: assets  ## measure `laptop` and export it to data/recorded/ and figures/laptop/ (90 minutes)
 	$(BIN)/python -m lib.record
 
-lab: assets  ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks
+lab: assets  ## open the notebooks and exercises in JupyterLab
+	$(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks
 
 test: .venv/installed lint  ## the tests on tiny models, every notebook included (minutes)
 	$(BIN)/python -m pytest -q -m "not real"

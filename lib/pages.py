@@ -9,6 +9,7 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 from matplotlib import mathtext
+from matplotlib.font_manager import FontProperties
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
@@ -66,7 +67,7 @@ def _formula(latex: str) -> str:
     """A formula as a picture, or where it cannot be drawn, its LaTeX."""
     drawn, picture = latex.replace(r"\lVert", r"\|").replace(r"\rVert", r"\|"), io.BytesIO()
     try:
-        mathtext.math_to_image(f"${drawn.strip()}$", picture, format="svg")
+        mathtext.math_to_image(f"${drawn.strip()}$", picture, FontProperties(size=13), format="svg")
     except ValueError:
         return f"`{latex}`"
     told = latex.replace('"', "&quot;").replace("\n", " ")

@@ -9,6 +9,7 @@ import os
 import sys
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import quote
 
 import nbformat
 import pandas as pd
@@ -30,6 +31,12 @@ SHOWS = {
     "figure_7": "order and number of few-shot examples",
     "figure_8": "seeds of healing",
     "figure_9": "LoRA ranks",
+    "figure_islands": "islands of similar layers, in a Qwen and in the run's models",
+    "figure_cost": "memory and latency against the layers dropped",
+    "figure_beyond": "HellaSwag and GSM8K against the fraction dropped",
+    "figure_damage": "the loss without each block, beside its distance",
+    "figure_heal_where": "healing all layers, or those after the cut only",
+    "figure_claims": "the paper's claims: what holds",
 }
 POINT = ["model", "task", "treatment", "block_start", "block_size", "shots", "seed", "rank"]
 READ = ["value", "standard_error", "n", "recorded", "recorded_error", "recorded_n", "units"]
@@ -45,7 +52,7 @@ def build(profile: Profile) -> Path:
     Raises ReportError if the profile has left neither a notebook nor a figure.
     """
     notebooks = [_notebook(number, profile.name) for number in NOTEBOOKS]
-    figures = [_figure(name, profile.name) for name in SHOWS]
+    figures = [_figure(name, profile.name) for name in drawn_by()]
     if not any(n["page"] for n in notebooks) and not any(f["picture"] for f in figures):
         raise ReportError(
             f"Nothing of profile {profile.name} is there to report: "
@@ -59,6 +66,7 @@ def build(profile: Profile) -> Path:
         made=f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
         notebooks=notebooks,
         figures=figures,
+        interactive={f.name: _address(f) for f in (paths.FIGURES / profile.name).glob("*.html")},
         verdicts=_verdicts(profile.name),
         compared=_compared(profile),
         versions=_versions(),
@@ -91,18 +99,22 @@ def _notebook(number: str, profile: str) -> dict:
 
 
 def _figure(name: str, profile: str) -> dict:
-    """A figure's pictures, its own and the recorded one, and the files that belong to it."""
+    """A figure's pictures, its own and the recorded one, and its table."""
     folder = paths.FIGURES / profile
-    files = [file for file in sorted(folder.glob(f"{name}*")) if file.suffix in (".csv", ".html")]
     recorded = paths.ROOT / "figures" / record.PROFILE / f"{name}.png"
     return {
         "name": name.replace("_", " "),
-        "shows": SHOWS[name],
-        "notebooks": [n for n in NOTEBOOKS if name in NOTEBOOKS[n].figures],
+        "shows": SHOWS[name].replace("`", ""),
+        "notebooks": drawn_by()[name],
         "picture": pages.picture(folder / f"{name}.png"),
         "recorded": pages.picture(recorded) if profile != record.PROFILE else None,
-        "files": {file.name: os.path.relpath(file, paths.RUNS) for file in files},
+        "table": _address(folder / f"{name}.csv"),
     }
+
+
+def _address(file: Path) -> str:
+    """A file as the index refers to it."""
+    return quote(os.path.relpath(file, paths.RUNS))
 
 
 def _verdicts(profile: str) -> str | None:
@@ -138,6 +150,14 @@ def _versions() -> str:
     return pages.table(pd.DataFrame(rows, columns=["", "this run", "recorded run"]))
 
 
+def drawn_by() -> dict[str, list[str]]:
+    """The figures, in the order of SHOWS, each with the numbers of the notebooks that draw it."""
+    found = {
+        name: [n for n, notebook in NOTEBOOKS.items() if name in notebook.figures] for name in SHOWS
+    }
+    return {name: numbers for name, numbers in found.items() if numbers}
+
+
 def figure_index() -> str:
     """The README's table: what draws each figure, how, and in how many minutes."""
     lines = [
@@ -145,13 +165,13 @@ def figure_index() -> str:
         "|---|---|---|---|---|---|",
     ]
     linked = set()
-    for name, shows in SHOWS.items():
-        number = name.removeprefix("figure_")
-        mine = {n: notebook for n, notebook in NOTEBOOKS.items() if name in notebook.figures}
-        told = [n if n in linked else f"[{n}](notebooks/{mine[n].file}.ipynb)" for n in mine]
-        linked |= mine.keys()
-        minutes = sum(notebook.minutes for notebook in mine.values())
-        cells = (number, shows, ", ".join(told), f"`make figure-{number}`", f"{minutes:g}")
+    for name, numbers in drawn_by().items():
+        links = {n: f"[{n}](notebooks/{NOTEBOOKS[n].file}.ipynb)" for n in numbers}
+        notebooks = ", ".join(n if n in linked else links[n] for n in numbers)
+        linked.update(numbers)
+        minutes = sum(NOTEBOOKS[n].minutes for n in numbers)
+        short = name.removeprefix("figure_")
+        cells = (short, SHOWS[name], notebooks, f"`make figure-{short}`", f"{minutes:g}")
         lines.append(f"| {' | '.join(cells)} | 2 CPU cores |")
     return "\n".join(lines)
 
