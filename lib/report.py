@@ -39,7 +39,8 @@ SHOWS = {
     "figure_claims": "the paper's claims: what holds",
 }
 POINT = ["model", "task", "treatment", "block_start", "block_size", "shots", "seed", "rank"]
-READ = ["value", "standard_error", "n", "recorded", "recorded_error", "recorded_n", "units"]
+READ = ["value", "standard_error", "n", "recorded", "recorded_error", "recorded_n"]
+READ += ["difference", "units"]
 
 
 class ReportError(RuntimeError):
