@@ -14,7 +14,7 @@ from urllib.parse import quote
 import nbformat
 import pandas as pd
 
-from lib import comparison, pages, paths, profiles, record
+from lib import agreement, pages, paths, profiles, record
 from lib.profiles import Profile
 from lib.run import NOTEBOOKS
 
@@ -125,8 +125,8 @@ def _verdicts(profile: str) -> str | None:
 
 def _compared(profile: Profile) -> dict:
     """The run beside the recorded one: what differs, what agrees, what was set otherwise."""
-    found = comparison.compare(profile)
-    told = {"beyond": comparison.BEYOND, "recorded": record.described(record.PROFILE)}
+    found = agreement.compare(profile)
+    told = {"beyond": agreement.BEYOND, "recorded": record.described(record.PROFILE)}
     if found.empty or not told["recorded"]:
         return told | {"count": 0}
     compared, apart = found[found.settings == ""], found[found.settings != ""]

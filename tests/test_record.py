@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from lib import comparison, curves, models, paths, profiles, record, results, similarity
+from lib import agreement, curves, models, paths, profiles, record, results, similarity
 from lib.pruning import Block
 
 PARAMS = {"model": "tiny-random", "block_start": 1, "block_size": 2}
@@ -103,7 +103,7 @@ def test_a_reader_never_reads_the_recorded_run(recorded, monkeypatch):
         curves.measure("tiny-random", SMOKE, [Block(1, 2)], ["c4"])
 
 
-# ---- comparison ---------------------------------------------------------------------------
+# ---- beside the recorded run -----------------------------------------------------------------------
 
 
 def changed(folder, change):
@@ -127,7 +127,7 @@ def both(recorded):
 
 
 def test_the_same_run_differs_nowhere(both):
-    found = comparison.compare(SMOKE)
+    found = agreement.compare(SMOKE)
     assert set(found.task) == {"distance", "c4", "arc_easy"}
     assert set(found.treatment[found.kind == "scores"]) == {"unpruned", "unhealed"}
     assert (found.difference == 0).all() and not found.differs.any()
@@ -142,7 +142,7 @@ def test_a_shift_is_measured_in_its_paired_error(both):
             found["values"]["examples"] = (examples + 1 + noise).tolist()
 
     changed(both, shift)
-    found = comparison.compare(SMOKE)
+    found = agreement.compare(SMOKE)
     assert set(found.task[found.differs]) == {"c4"} and (found.settings == "").all()
     assert found.difference[found.differs].tolist() == pytest.approx([-1, -1], abs=0.02)
     assert (found.units[found.differs] < -100).all()
@@ -155,7 +155,7 @@ def test_other_amounts_of_data_are_compared_as_independent_samples(both):
             found["values"]["value"] -= 3 * found["values"]["standard_error"]
 
     changed(both, more)
-    loss = comparison.compare(SMOKE).query("task == 'c4'")
+    loss = agreement.compare(SMOKE).query("task == 'c4'")
     expected = np.hypot(loss.standard_error, loss.recorded_error)
     assert np.allclose(loss.error, expected) and np.allclose(loss.units, 3 / np.sqrt(2))
     assert loss.differs.all()
@@ -168,7 +168,7 @@ def test_other_settings_are_told_and_not_compared(both):
 
     changed(both, longer)
     (both / "similarity").rename(both / "other")
-    found = comparison.compare(SMOKE)
+    found = agreement.compare(SMOKE)
     assert set(found.settings[found.task == "c4"]) == {"max_tokens 24 / 200"}
     assert set(found.settings[found.task == "distance"]) == {"not recorded"}
     assert found.difference[found.task != "arc_easy"].isna().all() and not found.differs.any()
@@ -176,9 +176,9 @@ def test_other_settings_are_told_and_not_compared(both):
 
 def test_results_of_another_profile_are_not_this_run(both):
     def other(found):
-        for name in comparison.AMOUNTS:
+        for name in agreement.AMOUNTS:
             if name in found["params"]:
                 found["params"][name] += 1
 
     changed(paths.RESULTS, other)
-    assert comparison.compare(SMOKE).empty
+    assert agreement.compare(SMOKE).empty

@@ -97,7 +97,7 @@ def test_the_run_stands_beside_the_recorded_one(ran, monkeypatch):
     index = report.build(SMOKE).read_text()
     compared = SMOKE.block_sizes(6)
     assert re.search(r"\d+ measurements can be compared; <b>0</b> differ", index), compared
-    monkeypatch.setattr(report.comparison, "BEYOND", -1)
+    monkeypatch.setattr(report.agreement, "BEYOND", -1)
     assert not re.search(r"<b>0</b> differ", report.build(SMOKE).read_text())
     shutil.rmtree(paths.RECORDED)
     assert "No recorded run to compare with." in report.build(SMOKE).read_text()
