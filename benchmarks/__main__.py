@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from benchmarks import counts, distances, mmlu, sweeps, table, training
+from benchmarks import counts, distances, memory, mmlu, sweeps, table, training
 from benchmarks.sizes import FULL, TINY
 
 ROWS = {
@@ -15,6 +15,8 @@ ROWS = {
     6: mmlu.against_lm_eval,
     7: training.against_plain_script,
     8: training.packing,
+    9: memory.half_a_model,
+    10: memory.layer_by_layer,
 }
 
 

@@ -84,5 +84,6 @@ def figure_4(maps: dict[str, BlockDistances], profile: Profile) -> Figure:
                 title=f"{catalog.label(name)}, {distances.num_sequences} sequences",
             )
             axis.legend(loc="upper right")
-        figure.colorbar(mesh, ax=axes, label="shifted, rescaled distance (0: most similar)")
+        drawn = list(axes.flat[: len(maps)])
+        figure.colorbar(mesh, ax=drawn, label="shifted, rescaled distance (0: most similar)")
         return save_figure(figure, table, "figure_4", profile)

@@ -46,7 +46,7 @@ def load(
     Raises ModelError with one sentence for whatever cannot be had.
     """
     source, options = _checked(name_or_path, quantization, dtype, device)
-    contents = contents_of(source)
+    contents = _contents(source)
     return _assembled(contents, block.kept(contents.num_layers), **options), tokenizer(name_or_path)
 
 
@@ -62,12 +62,13 @@ def one_layer_models(
     Each layer is read when its turn comes; embeddings, norm and lm_head are read once and shared.
     """
     source, options = _checked(name_or_path, quantization, dtype, device)
-    contents = contents_of(source)
-    shared = {}
-    for l in range(contents.num_layers):
+    num_layers, shared = _contents(source).num_layers, {}
+    for l in range(num_layers):
+        contents = contents_of(source)  # opened anew, or all that was read would stay mapped
         model = _assembled(replace(contents, tensors=contents.tensors | shared), [l], **options)
         own = {id(parameter) for parameter in decoder_layers(model).parameters()}
         shared = {n: p.data for n, p in model.named_parameters() if id(p) not in own}
+        del contents
         yield model
 
 
@@ -148,9 +149,15 @@ def _checked(name: str, quantization, dtype, device) -> tuple[Source, dict]:
     return resolve(name), {"quantization": quantization, "dtype": dtype, "device": device}
 
 
+def _contents(source: Source) -> Contents:
+    """What a model is made of. Raises ModelError if it cannot do without some of its layers."""
+    contents = contents_of(source)
+    _check_uniform(contents.config)
+    return contents
+
+
 def _assembled(contents: Contents, keep: Sequence[int], quantization, dtype, device):
     """The model of the layers `keep`, on the meta device first; only their tensors are read."""
-    _check_uniform(contents.config)
     config = followed(contents.config, keep)
     one = _skeleton(followed(contents.config, [0]))
     tensors = weights.renumbered(contents.tensors, one, contents.num_layers, keep)

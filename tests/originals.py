@@ -17,7 +17,8 @@ from tokenizers import decoders, normalizers, pre_tokenizers, processors, traine
 from transformers import AutoModelForCausalLM, CodeGenTokenizer, MistralConfig, PhiConfig
 from transformers import LlamaConfig as Llama
 
-WIDTH, LAYERS, HEADS = 32, 4, 4
+WIDTH, LAYERS, HEADS = 32, 3, 4
+ANSWERS = "Answer: Yes Answer: No Answer: A Answer: B Answer: C Answer: D " * 100
 POISON = "raise RuntimeError('the code of a checkpoint was run')\n"
 SEQ_LENGTH = 512  # of the tiny Qwen models
 
@@ -58,11 +59,12 @@ def sentencepiece_like(folder: Path, texts: list[str], vocab_size: int = 600) ->
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
     )
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")  # to train by words
     special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     tokenizer.train_from_iterator(
         texts, trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=special[:3])
     )
-    content = json.loads(tokenizer.to_str())
+    content = json.loads(tokenizer.to_str()) | {"pre_tokenizer": None}
     vocab = content["model"]["vocab"]
     for token in special[3:]:
         vocab.setdefault(token, len(vocab))
@@ -104,7 +106,7 @@ def ranks(texts: list[str], vocab_size: int = 400) -> dict[bytes, int]:
 
     from lib.qwen1 import _WORDS
 
-    return bpe_train(" ".join(texts)[:20_000], vocab_size, _WORDS, visualise=None)
+    return bpe_train((ANSWERS + " ".join(texts))[:20_000], vocab_size, _WORDS, visualise=None)
 
 
 def tiktoken_file(folder: Path, vocabulary: dict[bytes, int]) -> None:
@@ -180,7 +182,7 @@ def phi_2(folder: Path, texts: list[str]) -> None:
         "embd_pdrop": 0.0,
         "eos_token_id": 50256,
         "hidden_act": "gelu_new",
-        "hidden_size": WIDTH,
+        "hidden_size": 40,  # rotary embeddings on 0.4 of 10
         "initializer_range": 0.2,
         "intermediate_size": 64,
         "layer_norm_eps": 1e-05,
@@ -317,11 +319,14 @@ def table(root: Path, place: str, rows: list[dict]) -> None:
 
 
 def mirror(root: Path, texts: list[str], questions: dict[str, list[dict]]) -> Path:
-    """All of it below `root`. questions: rows of "mmlu" (with subject), "boolq" and "arc_easy"."""
+    """All of it below `root`. questions: rows of "mmlu" (with subject), "boolq" and "arc_easy".
+
+    The answers are one token in every vocabulary, as they are in the originals.
+    """
     for repository, write in MODELS.items():
         folder = root / repository
         folder.mkdir(parents=True)
-        write(folder, texts)
+        write(folder, [ANSWERS, *texts])
     c4(root, texts)
     for split in ("dev", "validation", "test"):
         table(root, f"cais/mmlu/all/{split}", questions["mmlu"])
