@@ -35,12 +35,22 @@ def record(name: str, numbers: Iterable[str] = tuple(NOTEBOOKS)) -> int:
     codes = []
     for number in numbers:
         start = time.monotonic()
-        command = [sys.executable, "-m", "lib.run", "--profile", name, "--only", number]
-        environment = os.environ | {"DEEPER_LAYERS_OUTPUT": str(workplace(name))}
-        code = subprocess.run(command, env=environment, cwd=paths.ROOT).returncode
+        code = _run(name, number)
         codes += [code, export(name)]
         _describe(name, number, code, time.monotonic() - start)
     return int(any(codes))
+
+
+def _run(name: str, number: str) -> int:
+    """Run one notebook into the workplace; its exit status."""
+    command = [sys.executable, "-m", "lib.run", "--profile", name, "--only", number]
+    environment = os.environ | {"DEEPER_LAYERS_OUTPUT": str(workplace(name))}
+    runner = subprocess.Popen(command, env=environment, cwd=paths.ROOT)
+    try:
+        return runner.wait()
+    except KeyboardInterrupt:
+        runner.wait()  # it was interrupted as well, and ends what it has started
+        raise
 
 
 def workplace(name: str) -> Path:
@@ -153,6 +163,9 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("Interrupted; the same command goes on from here.", file=sys.stderr)
+        return 130
     files = [f for f in (paths.RECORDED / options.profile).rglob("*") if f.is_file()]
     size = sum(f.stat().st_size for f in files) / 1e6
     print(f"{paths.RECORDED / options.profile}: {len(files)} files, {size:.1f} MB")

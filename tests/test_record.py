@@ -103,7 +103,7 @@ def test_a_reader_never_reads_the_recorded_run(recorded, monkeypatch):
         curves.measure("tiny-random", SMOKE, [Block(1, 2)], ["c4"])
 
 
-# ---- beside the recorded run -----------------------------------------------------------------------
+# ---- beside the recorded run ---------------------------------------------------------------
 
 
 def changed(folder, change):
