@@ -89,7 +89,7 @@ def _costs(shape: Shape, missing: list[Piece], after: Callable, card: Card) -> l
     found, loaded = [], None
     for (healed, *_), call in groupby(missing, key=_call):
         cost = _cost(shape, list(call), after, card)
-        found.append(replace(cost, read=0) if healed == loaded else cost)
+        found.append(replace(cost, read=0) if found and healed == loaded else cost)
         loaded = healed
     return found
 
