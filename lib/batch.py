@@ -1,8 +1,8 @@
 """A run of many jobs that survives: each on its own, recorded when it ends, none twice.
 
 A job (`lib.jobs`) is a notebook over fewer models and depths. What the jobs measure, the notebooks
-over the full lists then find, and only draw. One model on one machine has no jobs: its notebooks
-measure as they go.
+over the full lists then find, and only draw. On a cluster a job is one model at one depth, on one
+machine it is one model; and one model on one machine has no jobs: its notebooks measure as they go.
 """
 
 import json
@@ -14,17 +14,18 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 
 from filelock import FileLock, Timeout
-from tqdm.auto import tqdm
 
 from lib import catalog, paths, results
 from lib.execution import Launch, Notebook, Outcome, attempt
-from lib.jobs import WAVES, Job
+from lib.jobs import WAVES, Job, by_model
+from lib.jobs import jobs as all_jobs
 from lib.profiles import Profile
+from lib.progress import DONE_BEFORE, Progress
 
-MEASURED = {number for wave in WAVES for number in wave} | {"04"}  # by jobs; 04 has none of its own
+MEASURED = {number for wave in WAVES for number in wave} | {"04", "11"}  # 04, 11 have no jobs
 
 
 class Occupied(RuntimeError):
@@ -76,49 +77,64 @@ def alone() -> Iterator[None]:
         lock.release()
 
 
-def run(
-    notebooks: Mapping[str, Notebook],
-    parameters: dict,
-    profile: Profile,
-    jobs: list[Job],
-    engine,
-    time_limit: float | None = None,
-) -> dict[str, Outcome]:
-    """Every job of `jobs`, then the notebooks over the full lists; how each ended, by its label.
+@dataclass(frozen=True)
+class Batch:
+    """What the jobs of a run have in common: notebooks by number, parameters, minutes for each."""
 
-    A job that is recorded as done is not started. If one fails, the notebooks that it was for draw
-    what the others measured, and do not try to measure the rest.
-    """
-    results.forget_out_of_memory()
-    progress = Progress(len(jobs) + len(notebooks))
-    found = {}
+    notebooks: Mapping[str, Notebook]
+    parameters: dict
+    profile: Profile
+    time_limit: float | None = None
 
-    def launch(job: Job) -> Launch:
+    def launch(self, job: Job) -> Launch:
+        """The notebook of a job, as a shard."""
+        parameters = self.parameters | job.parameters
         return Launch(
-            notebooks[job.notebook], parameters | job.parameters, shard(job), False, time_limit
+            self.notebooks[job.notebook], parameters, shard(job), time_limit=self.time_limit
         )
 
-    to_do = []
-    for job in jobs:
-        before = record(job, profile, parameters)
-        if before and before["status"] == "ok":
-            found[label(job, notebooks)] = Outcome("ok", "done before", before["seconds"])
-            progress.told(label(job, notebooks), found[label(job, notebooks)])
-        else:
-            to_do.append(job)
-    for job, outcome in in_order(to_do, engine, launch):
-        values = {"reason": outcome.reason}
-        params = record_params(job, profile, parameters)
-        results.save("job", params, values, outcome.seconds, outcome.status)
-        found[label(job, notebooks)] = outcome
-        progress.told(label(job, notebooks), outcome)
+    def label(self, job: Job) -> str:
+        """A job as the closing table calls it."""
+        size = "" if job.size is None else f" n={job.size}"
+        return f"{self.notebooks[job.notebook].file} {job.model}{size}"
+
+
+def run(batch: Batch, jobs: list[Job], engine) -> dict[str, Outcome]:
+    """Every job of `jobs`, then the notebooks over the full lists; how each ended, by its label.
+
+    If a job fails, the notebooks that it was for draw what the others measured, and do not try to
+    measure the rest.
+    """
+    results.forget_out_of_memory()
+    progress = Progress(len(jobs) + len(batch.notebooks))
+    found = run_jobs(batch, jobs, engine, progress)
     failed = any(outcome.status != "ok" for outcome in found.values())
-    for number, notebook in notebooks.items():
+    for number, notebook in batch.notebooks.items():
         draws_only = failed and number in MEASURED
-        engine.submit(Launch(notebook, parameters, "", draws_only, time_limit))
+        engine.submit(Launch(notebook, batch.parameters, "", draws_only, batch.time_limit))
         _, outcome = engine.ended()
+        if not jobs and outcome.status == "ok":
+            note_measured(batch, number, outcome.seconds)
         found[notebook.file] = outcome
         progress.told(notebook.file, outcome)
+    return found
+
+
+def run_jobs(batch: Batch, jobs: list[Job], engine, progress: Progress) -> dict[str, Outcome]:
+    """How each job ended; one that is recorded as done is not started, the others are recorded."""
+    found, to_do = {}, []
+    for job in jobs:
+        before = record(job, batch.profile, batch.parameters)
+        if before and before["status"] == "ok":
+            found[batch.label(job)] = Outcome("ok", DONE_BEFORE, before["seconds"])
+            progress.told(batch.label(job), found[batch.label(job)])
+        else:
+            to_do.append(job)
+    for job, outcome in in_order(to_do, engine, batch.launch):
+        params = record_params(job, batch.profile, batch.parameters)
+        results.save("job", params, {"reason": outcome.reason}, outcome.seconds, outcome.status)
+        found[batch.label(job)] = outcome
+        progress.told(batch.label(job), outcome)
     return found
 
 
@@ -153,8 +169,24 @@ def in_order(
 
 
 def record(job: Job, profile: Profile, parameters: dict) -> dict | None:
-    """The record (kind "job") of how a job last ended: status, seconds, and values.reason."""
+    """The record (kind "job") of how a job last ended: status, seconds, and values.reason.
+
+    That of the same model at all depths, where it was done with them.
+    """
+    whole = results.load("job", record_params(replace(job, size=None), profile, parameters))
+    if job.size is None or (whole and whole["status"] == "ok"):
+        return whole
     return results.load("job", record_params(job, profile, parameters))
+
+
+def note_measured(batch: Batch, number: str, seconds: float) -> None:
+    """Record the jobs that a whole notebook has done."""
+    done = by_model(all_jobs(batch.profile, [number]))
+    for job in done:
+        before = record(job, batch.profile, batch.parameters)
+        if before is None or before["status"] != "ok":
+            params = record_params(job, batch.profile, batch.parameters)
+            results.save("job", params, {"reason": ""}, seconds / len(done))
 
 
 def record_params(job: Job, profile: Profile, parameters: dict) -> dict:
@@ -178,48 +210,3 @@ def shard(job: Job) -> str:
     name = paths.component(job.model)
     unique = results.key("job", asdict(job))[:6]
     return f"{job.notebook}-{name}{'' if job.size is None else f'-n{job.size}'}-{unique}"
-
-
-def label(job: Job, notebooks: Mapping[str, Notebook]) -> str:
-    """A job as the closing table calls it."""
-    size = "" if job.size is None else f" n={job.size}"
-    return f"{notebooks[job.notebook].file} {job.model}{size}"
-
-
-# ---- what a reader sees ----------------------------------------------------------------------
-
-
-class Progress:
-    """A line for each end, in a terminal and in a log alike; in a terminal a bar below them."""
-
-    def __init__(self, total: int):
-        self.total, self.ends, self.failed, self.worked = total, 0, 0, 0
-        self.start = time.monotonic()
-        self.bar = tqdm(total=total, desc="jobs", disable=None)
-
-    def told(self, name: str, outcome: Outcome) -> None:
-        """Count and print one end. The estimate is the mean time so far for each one left."""
-        self.ends += 1
-        self.failed += outcome.status != "ok"
-        self.worked += outcome.reason != "done before"
-        left = self.total - self.ends
-        line = f"[{self.ends}/{self.total}] {name}: {outcome.status}, {outcome.seconds:.0f} s"
-        line += f"; {self.failed} failed, {left} left"
-        if left and self.worked:
-            minutes = (time.monotonic() - self.start) / self.worked * left / 60
-            line += f", about {minutes:.0f} min"
-        self.bar.update()
-        tqdm.write(line, file=sys.stdout)
-        sys.stdout.flush()
-        if not left:
-            self.bar.close()
-
-
-def table(found: Mapping[str, Outcome]) -> str:
-    """The closing table: status, seconds, name and reason of each job and notebook."""
-    lines = [
-        f"{outcome.status:22} {outcome.seconds:8.0f} s  {name}"
-        + (f": {outcome.reason}" if outcome.reason else "")
-        for name, outcome in found.items()
-    ]
-    return "\n".join([f"{'status':22} {'time':>10}  job", *lines])

@@ -108,12 +108,13 @@ def variants(
 
 
 def healing_table(name: str, profile: Profile, distances: BlockDistances) -> pd.DataFrame:
-    """How each healing of notebook 03 went, one row each."""
-    recipe = healing.recipe(name, profile)
+    """How each healing of notebook 03 went, one row each; needs the adapters of none."""
+    identity, recipe = models.identity(name, profile), healing.recipe(name, profile)
     rows = []
     for strategy in STRATEGIES:
         for block in blocks_of(strategy, distances, profile.healed_sizes(distances.num_layers)):
-            record = _tried(name, profile, block, recipe)
+            key = keys.healing(identity, block.start, block.size, recipe)
+            record = results.load("healing", key) or _tried(name, profile, block, recipe)
             values = record["values"]
             ends = values["losses"] or [None]
             rows.append(

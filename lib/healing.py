@@ -18,9 +18,10 @@ from filelock import FileLock, Timeout
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from lib import adapters, checkpoints, data, results
+from lib import adapters, after_cut, checkpoints, data, results
 from lib.pruning import Block, dropped
 from lib.recipes import Recipe, attempts, recipe
+from lib.sweep import resumed
 
 __all__ = ["Healed", "Recipe", "heal", "recipe", "training_sequences"]
 
@@ -110,6 +111,15 @@ class _InOrder(Trainer):
         return torch.utils.data.SequentialSampler(train_dataset or self.train_dataset)
 
 
+class _FromTheCut(_InOrder):
+    """Runs only the layers with adapters, on the states before them that come with a batch."""
+
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        before, states = Block(0, self.train_dataset.first), inputs.pop("states")
+        with resumed(model.get_base_model(), before, states):
+            return super().compute_loss(model, inputs, *args, **kwargs)
+
+
 class _Watch(TrainerCallback):
     """Seals each checkpoint once it is whole; stops when the loss is no longer finite."""
 
@@ -131,13 +141,18 @@ def _train(
     recomputes: bool = False,
 ) -> list[float]:
     """Train from the newest complete checkpoint on; the loss of each step."""
-    trainer = _InOrder(
+    kind, collate = _InOrder, DataCollatorForSeq2Seq(tokenizer)
+    if recipe.first_layer:
+        base = wrapped.get_base_model()
+        sequences = after_cut.StatesBefore(base, recipe.first_layer, sequences, micro_batch)
+        kind, collate = _FromTheCut, after_cut.collator(collate, tokenizer.padding_side)
+    trainer = kind(
         model=wrapped,
         args=_training_arguments(
             recipe, folder, micro_batch, recomputes, wrapped.device.type == "cpu"
         ),
         train_dataset=sequences,
-        data_collator=DataCollatorForSeq2Seq(tokenizer),
+        data_collator=collate,
         callbacks=[_Watch()],
     )
     trainer.remove_callback(PrinterCallback)

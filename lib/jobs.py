@@ -4,8 +4,8 @@ A job is a notebook with fewer models and block sizes: what it measures, the sam
 of them then finds in the results. Imports neither torch nor transformers.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from lib import catalog
 from lib.profiles import Profile
@@ -43,6 +43,11 @@ def jobs(profile: Profile, notebooks: Sequence[str]) -> list[Job]:
         for model, sizes in _parts(profile, number):
             found += [Job(number, model, size) for size in sizes]
     return found
+
+
+def by_model(found: Iterable[Job]) -> list[Job]:
+    """The same work in fewer jobs: all depths of a model in one."""
+    return list(dict.fromkeys(replace(job, size=None) for job in found))
 
 
 def _parts(profile: Profile, number: str) -> list[tuple[str, list[int | None]]]:

@@ -20,6 +20,7 @@ class Recipe:
     batch: int = 16  # sequences a step, whatever the micro-batch
     dropout: float = 0.05
     seed: int = 0
+    first_layer: int = 0  # adapters from this layer on, in the numbering of the pruned model
 
 
 def recipe(name: str, profile: Profile, **changes) -> Recipe:

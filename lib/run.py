@@ -12,7 +12,7 @@ import signal
 import sys
 from contextlib import closing
 
-from lib import batch, cards, jobs, plan, profiles
+from lib import batch, cards, jobs, plan, profiles, progress
 from lib.execution import Notebook, check_parameters
 from lib.profiles import Profile
 
@@ -26,6 +26,12 @@ NOTEBOOKS = {
     "05": Notebook("05_ablation_prompts", ("figure_7",), 3),
     "06": Notebook("06_ablation_seeds", ("figure_8",), 2),
     "07": Notebook("07_ablation_lora_rank", ("figure_9",), 4),
+    "08": Notebook("08_qwen_islands", ("figure_islands",), 1),
+    "09": Notebook("09_inference_cost", ("figure_cost",), 2),
+    "10": Notebook(
+        "10_beyond_the_paper", ("figure_beyond", "figure_damage", "figure_heal_where"), 4
+    ),
+    "11": Notebook("11_claims", ("figure_claims",), 1),
 }
 
 
@@ -99,15 +105,17 @@ def chosen(options: argparse.Namespace) -> list[str]:
 def run(options: argparse.Namespace, profile: Profile, numbers: list[str], parameters: dict) -> int:
     """Jobs first where there are any, then the notebooks; the exit status."""
     notebooks = {number: NOTEBOOKS[number] for number in numbers}
+    parts = jobs.jobs(profile, numbers)
     if options.engine == "ray":
         from lib.cluster import Ray as Engine
     else:
         from lib.batch import Serial as Engine
-    sharded = options.engine == "ray" or len(profile.models) > 1
-    parts = jobs.jobs(profile, numbers) if sharded else []
+
+        parts = jobs.by_model(parts) if len(profile.models) > 1 else []
     with batch.alone(), closing(Engine()) as engine:
-        found = batch.run(notebooks, parameters, profile, parts, engine, options.time_limit)
-    print(batch.table(found))
+        whole = batch.Batch(notebooks, parameters, profile, options.time_limit)
+        found = batch.run(whole, parts, engine)
+    print(progress.table(found))
     return int(any(outcome.status != "ok" for outcome in found.values()))
 
 

@@ -1,6 +1,7 @@
 """Healing: trust in the gradient, resume byte for byte, and a model that comes back whole."""
 
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -213,6 +214,29 @@ def test_a_damaged_checkpoint_does_not_count(base, undisturbed, interrupted, tmp
     DAMAGE[damage](folder / "checkpoint-3")
     assert checkpoints.newest_complete(folder).name == "checkpoint-2"
     assert healed_bytes(base, folder) == undisturbed
+
+
+class _Evil:
+    """A pickle that writes a file when it is loaded."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return open, (str(self.file), "w")
+
+
+@pytest.mark.parametrize("part", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_a_checkpoint_runs_no_code(base, interrupted, tmp_path, part):
+    """Not even one whose seal is right."""
+    folder = shutil.copytree(interrupted, tmp_path / "copy")
+    checkpoint = checkpoints.newest_complete(folder)
+    torch.save(_Evil(tmp_path / "proof"), checkpoint / part)
+    (checkpoint / checkpoints.SEAL).unlink()
+    checkpoints.seal(checkpoint)
+    with pytest.raises(pickle.UnpicklingError, match="[Ww]eights.only"):
+        healing.heal(*base, BLOCK, RECIPE, folder)
+    assert not (tmp_path / "proof").exists()
 
 
 def test_kill_minus_nine(base, undisturbed, tmp_path):
