@@ -15,6 +15,7 @@ def _measured() -> dict:
     return json.loads((paths.DATA / "lengths.json").read_text(encoding="utf-8"))
 
 
+@cache
 def mean(max_tokens: int, alike: int = 1) -> float:
     """Mean tokens of a C4 document truncated to `max_tokens`.
 
@@ -26,6 +27,7 @@ def mean(max_tokens: int, alike: int = 1) -> float:
     return sum(n * share for n, share in zip(lengths, shares, strict=True))
 
 
+@cache
 def context(max_tokens: int) -> float:
     """Mean number of tokens that a token of such a document attends to."""
     lengths = [min(n, max_tokens) for n in _measured()["c4"]]
