@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from transformers import DataCollatorForSeq2Seq
 
-from lib import adapters, after_cut, curves, healing, models, results
+from lib import adapters, after_cut, curves, healing, keys, models, results
 from lib.profiles import Profile
 from lib.pruning import Block, similarity_block
 from lib.similarity import BlockDistances
@@ -43,7 +43,7 @@ def measure(
     unhealed = unhealed[unhealed.block_size > 0].assign(strategy="similarity")
     parts.append(unhealed.assign(treatment="unhealed", **untold | {"seconds": 0.0}))
     if block.stop == distances.num_layers:
-        gone = dict.fromkeys(curves.SCORE, np.nan) | {"status": "no layer after the cut"}
+        gone = curves.NO_SCORE | {"status": "no layer after the cut"}
         parts.append(unhealed.assign(treatment="healed", **untold, **gone))
     else:
         parts += _healed(name, profile, block, tasks)
@@ -66,10 +66,7 @@ def _healed(name: str, profile: Profile, block: Block, tasks: list[str]) -> list
 
 def step_seconds(name: str, profile: Profile, block: Block, recipe: healing.Recipe) -> dict:
     """Seconds of TURNS training steps (forward, backward of a whole batch) with each of WHERE."""
-    params = models.identity(name, profile) | healing.params(recipe)
-    params |= {
-        "block_start": block.start,
-        "block_size": block.size,
+    params = keys.healing(models.identity(name, profile), block.start, block.size, recipe) | {
         "batch_tokens": profile.batch_tokens,
         "turns": TURNS,
         "step_version": VERSION,
