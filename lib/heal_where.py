@@ -66,7 +66,8 @@ def _healed(name: str, profile: Profile, block: Block, tasks: list[str]) -> list
 
 def step_seconds(name: str, profile: Profile, block: Block, recipe: healing.Recipe) -> dict:
     """Seconds of TURNS training steps (forward, backward of a whole batch) with each of WHERE."""
-    params = keys.healing(models.identity(name, profile), block.start, block.size, recipe) | {
+    params = keys.healing(models.identity(name, profile), block.start, block.size, recipe)
+    params |= {
         "batch_tokens": profile.batch_tokens,
         "turns": TURNS,
         "step_version": VERSION,

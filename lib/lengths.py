@@ -51,14 +51,18 @@ def reading(asked: dict) -> Reading:
         tokens = asked["sequences"] * length
         return Reading(tokens, tokens - asked["sequences"], context(asked["max_tokens"]))
     found = _measured()[task][str(asked["shots"])]
-    groups = asked.get("subjects", 1)
-    most = found["questions"] / (57 if task == "mmlu" else 1)
-    questions = groups * min(asked["questions"], most)
-    shared = found["prefix"] / max(found["groups"], 1)
-    if found["groups"] > 57:  # every question shares a prefix among its own answers
-        groups = questions
-    tokens = groups * shared + questions * found["own"]
-    read_before = shared + found["own"] / 2
+    groups, most = found["groups"], found["questions"]
+    if "subjects" in asked:  # each a group with its own examples
+        questions = asked["subjects"] * min(asked["questions"], most / groups)
+        groups = asked["subjects"]
+    else:
+        questions = min(asked["questions"], most)
+        groups = questions if groups == most else groups  # the answers to a question share it
+    shared = found["prefix"] / found["groups"] if groups else 0
     return Reading(
-        tokens, questions * found["scored"], read_before, found["held"], found["repeated"]
+        tokens=groups * shared + questions * found["own"],
+        scored=questions * found["scored"],
+        context=shared + found["own"] / 2,
+        held=found["held"],
+        repeated=found["repeated"],
     )

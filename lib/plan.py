@@ -89,7 +89,7 @@ def _costs(shape: Shape, missing: list[Piece], after: Callable, card: Card) -> l
     found, loaded = [], None
     for (healed, *_), call in groupby(missing, key=_call):
         cost = _cost(shape, list(call), after, card)
-        found.append(replace(cost, read=0) if healed == loaded else cost)
+        found.append(replace(cost, read=0) if found and healed == loaded else cost)
         loaded = healed
     return found
 
@@ -148,11 +148,18 @@ def table(profile: Profile, notebooks: Sequence[str], card_name: str | None = No
         _line(HEADER),
         *map(_line, rows),
         "",
+        *_not_planned(notebooks, found),
         f"{len(found)} jobs, {sum(e.done for e in found)} done. The rest: {_number(hours)} hours, "
         f"{_number(sum(c.flops for c in everything) / 1e15)} PFLOP, "
         f"{_number(sum(c.read for c in everything) / 1e9)} GB read.",
     ]
     return "\n".join(lines)
+
+
+def _not_planned(notebooks: Sequence[str], found: list[Estimate]) -> list[str]:
+    """A line that names the notebooks that are no jobs, if there are any."""
+    left = [number for number in notebooks if number not in {e.job.notebook for e in found}]
+    return [f"Not counted, as they are not made of jobs: {', '.join(left)}."] if left else []
 
 
 def _row(model: str, notebook: str, group: list[Estimate], card: Card) -> tuple:

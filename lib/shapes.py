@@ -4,6 +4,7 @@ Imports neither torch nor transformers.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from gguf import GGUFReader
@@ -145,6 +146,7 @@ def of_config(raw: dict) -> Shape | None:
     )
 
 
+@cache
 def of_gguf(file: Path) -> Shape | None:
     """The shape in a GGUF file's header; None for an architecture that is not known here."""
     reader = GGUFReader(file)

@@ -1,5 +1,6 @@
 """The plan of a run: its formulas against real counts, its fits at their boundaries."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import transformers
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModelForCausalLM
 
+from benchmarks import lengths as measure_lengths
 from lib import (
     adapters,
     cards,
@@ -29,6 +31,7 @@ from lib import (
     run,
     similarity,
 )
+from lib import sweep as sweep_module
 from lib.batches import bundles
 from lib.cards import Card
 from lib.decoder import decoder_layers
@@ -219,6 +222,12 @@ def test_peak_memory_of_a_sweep(prefix, monkeypatch):
     assert cost.activations == pytest.approx(peak, rel=0.25)
 
 
+def test_the_plan_assumes_what_the_code_does():
+    assert costs.CHUNK == similarity.CHUNK
+    assert costs.HEAD_POSITIONS == sweep_module.HEAD_POSITIONS
+    assert inspect.signature(healing.heal).parameters["micro_batch"].default == packed().batch
+
+
 # ---- by hand -------------------------------------------------------------------------------
 
 
@@ -360,6 +369,8 @@ def test_a_result_that_several_need_is_counted_once():
     healed = [e for e in both if e.job == Job("03", "phi-2", 2)][0]
     assert sum(cost.micro_batch > 0 for cost in healed.costs) == 2  # one for each strategy
     assert len(healed.costs) == 2 + 2 * 4
+    kept = catalog.MODELS["phi-2"].shape.parameters(30) * 2
+    assert [cost.read for cost in healed.costs] == [kept, 0, 0, 0, 0] * 2  # loaded, then healed
     seeds = plan.estimates(PAPER, ["03", "06"], card(1e12))[-1]
     assert sum(cost.micro_batch > 0 for cost in seeds.costs) == 2  # the third is notebook 03's
 
@@ -404,3 +415,18 @@ def test_planning_loads_neither_torch_nor_transformers(tmp_path):
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT).returncode == 0
+
+
+def test_the_table_in_the_readme_is_that_of_now(output):
+    readme = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+    assert plan.table(PAPER, NOTEBOOKS, "a100-40") in readme
+
+
+@pytest.mark.real
+def test_the_lengths_are_those_of_the_data():
+    measured = json.loads((paths.DATA / "lengths.json").read_text(encoding="utf-8"))
+    tokenizer = models.tokenizer(measure_lengths.MODEL)
+    assert measure_lengths.documents(tokenizer) == measured["c4"]
+    for task, shots in (("boolq", 0), ("arc_easy", 0), ("arc_easy", 5)):
+        found = measure_lengths.questions(task, shots, tokenizer)
+        assert found == measured[task][str(shots)]
