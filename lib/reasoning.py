@@ -28,7 +28,7 @@ def measure(name: str, profile: Profile, distances: BlockDistances) -> pd.DataFr
     if written.value[0] > 0:
         written = curves.measure(name, profile, at(few), ["gsm8k"])
     else:
-        gone = dict.fromkeys(curves.SCORE, float("nan")) | {"status": UNSOLVED}
+        gone = curves.NO_SCORE | {"status": UNSOLVED}
         skipped = [
             written.iloc[0].to_dict() | gone | {"block_start": b.start, "block_size": b.size}
             for b in at(few)
