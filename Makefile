@@ -1,11 +1,14 @@
-# `make` explains itself. Variables: PROFILE=quick, MODELS="name …", LIMIT=n, STEPS=n, PYTHON=python3.
+# `make` explains itself. Variables: PROFILE=quick, MODELS="name …", LIMIT=n, STEPS=n, ENGINE=ray,
+# PYTHON=python3.
 PYTHON ?= python3
 PROFILE ?= quick
 BIN := .venv/bin
+INSTALLED := .venv/installed$(if $(filter ray,$(ENGINE)),-all)
 RUN := $(BIN)/python -m lib.run --profile $(PROFILE) \
-	$(if $(MODELS),--models $(MODELS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(STEPS),--steps $(STEPS))
+	$(if $(MODELS),--models $(MODELS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(STEPS),--steps $(STEPS)) \
+	$(if $(ENGINE),--engine $(ENGINE))
 
-.PHONY: help assets figures figure-% lab test test-all bench lint format clean
+.PHONY: help assets figures figure-% plan report record lab test test-all bench faults lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -18,10 +21,10 @@ help:  ## this list
 	@touch $@
 
 .venv/installed-all: .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,parity]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,parity,cluster]'
 	@touch $@
 
-assets: .venv/installed  ## download and verify the embedded model and the data sets
+assets: $(INSTALLED)  ## download and verify the embedded model and the data sets
 	$(BIN)/python -m lib.assets
 
 figures: assets  ## every notebook, headless, into figures/<profile>/ (PROFILE=quick, laptop, paper)
@@ -30,8 +33,17 @@ figures: assets  ## every notebook, headless, into figures/<profile>/ (PROFILE=q
 figure-%: assets  ## what one figure needs, as in make figure-4 or make figure-1c
 	$(RUN) --figure $*
 
-lab: assets  ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks
+plan: .venv/installed  ## what a run would take, and how it fits (PROFILE=paper, CARD=a100-40)
+	$(RUN) --plan $(if $(CARD),--card $(CARD))
+
+report: .venv/installed  ## figures, notebooks and numbers as web pages: papermill_runs/index.html
+	$(BIN)/python -m lib.report --profile $(PROFILE)
+
+record: assets  ## measure `laptop` and export it to data/recorded/ and figures/laptop/ (90 minutes)
+	$(BIN)/python -m lib.record
+
+lab: assets  ## open the notebooks and exercises in JupyterLab
+	$(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks
 
 test: .venv/installed lint  ## the tests on tiny models, every notebook included (minutes)
 	$(BIN)/python -m pytest -q -m "not real"
@@ -41,6 +53,9 @@ test-all: .venv/installed-all lint  ## these, and those on the embedded model an
 
 bench: .venv/installed-all  ## the table of speed ratios, on an idle machine
 	$(BIN)/python -m benchmarks
+
+faults: .venv/installed-all  ## kill, fill and cut off what a run needs; the table of what it did then
+	$(BIN)/python -m benchmarks.faults
 
 lint: .venv/installed  ## ruff, as configured in pyproject.toml
 	$(BIN)/ruff check .

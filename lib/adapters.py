@@ -30,14 +30,14 @@ FFN = (
 )  # what decoders call their FFN, or its parts
 
 
-def ffn_projections(model) -> list[str]:
-    """Full paths of the FFN projections of every decoder layer, and of nothing else.
+def ffn_projections(model, first: int = 0) -> list[str]:
+    """Full paths of the FFN projections of every decoder layer from `first` on, and of no others.
 
     By full path, because a bare name (`c_proj`, `fc1`) may also match attention or vision parts.
     """
     places = {layer: path for path, layer in model.named_modules()}
     names = []
-    for l, layer in enumerate(decoder_layers(model)):
+    for l, layer in list(enumerate(decoder_layers(model)))[first:]:
         found = [
             f"{places[layer]}.{name}"
             for name, module in layer.named_modules()
@@ -49,6 +49,8 @@ def ffn_projections(model) -> list[str]:
                 f"projection under {', '.join(FFN)} (experts are stacked tensors)."
             )
         names += found
+    if not names:
+        raise ValueError(f"There is no layer {first} to heal: the cut reaches the model's end.")
     return names
 
 
@@ -60,7 +62,7 @@ def fresh(model, recipe) -> Iterator[PeftModel]:
         r=recipe.rank,
         lora_alpha=recipe.rank,
         lora_dropout=recipe.dropout,
-        target_modules=ffn_projections(model),
+        target_modules=ffn_projections(model, recipe.first_layer),
         task_type="CAUSAL_LM",
     )
     with _unwrapped_after(model):
@@ -88,6 +90,9 @@ def _unwrapped_after(model) -> Iterator[None]:
             parent, _, child = name.rpartition(".")
             if name and getattr(modules[parent], child) is not module:
                 setattr(modules[parent], child, module)
+        if model.is_activation_checkpointing:
+            model.activation_checkpointing_disable()
+            model.disable_input_require_grads()
         for attribute in ("peft_config", "_hf_peft_config_loaded"):
             model.__dict__.pop(attribute, None)
         for parameter, flag in flags:

@@ -1,10 +1,10 @@
 """Checkpoints that count only once all their parts are there."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
+from lib import results
 from lib.assets import digest
 
 SEAL = "complete.json"
@@ -14,9 +14,7 @@ def seal(checkpoint: Path) -> None:
     """Declare a checkpoint complete: the digests of all its files, written last."""
     files = sorted(p for p in checkpoint.rglob("*") if p.is_file() and p.name != SEAL)
     digests = {p.relative_to(checkpoint).as_posix(): digest(p) for p in files}
-    part = checkpoint / f"{SEAL}.part"
-    part.write_text(json.dumps(digests))
-    os.replace(part, checkpoint / SEAL)
+    results.write_whole(checkpoint / SEAL, json.dumps(digests).encode())
 
 
 def complete(checkpoint: Path) -> bool:

@@ -104,6 +104,13 @@ def islands(distances, threshold: float = THRESHOLD, resamples: int = RESAMPLES)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def shallower(matrix: np.ndarray, threshold: float = THRESHOLD) -> int:
+    """How many islands of a matrix of distances (L+1, L+1) are shallower than the deep band."""
+    found = regions(matrix, threshold)
+    islands_ = range(BAND + 1, found.max() + 1)
+    return sum(_middle(found == label) < _middle(found == BAND) for label in islands_)
+
+
 def tabled(maps: dict, thresholds=(THRESHOLD,)) -> pd.DataFrame:
     """The `islands` of several maps, at each of some thresholds."""
     tables = [

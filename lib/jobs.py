@@ -4,11 +4,13 @@ A job is a notebook with fewer models and block sizes: what it measures, the sam
 of them then finds in the results. Imports neither torch nor transformers.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from lib import catalog
 from lib.profiles import Profile
+
+WAVES = (("01",), ("02",), ("03",), ("05", "06", "07"))  # maps, unhealed scores, healings, variants
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,11 @@ class Job:
     notebook: str
     model: str
     size: int | None = None
+
+    @property
+    def wave(self) -> int:
+        """A job builds on those of the same model and an earlier wave."""
+        return next(i for i, notebooks in enumerate(WAVES) if self.notebook in notebooks)
 
     @property
     def parameters(self) -> dict:
@@ -36,6 +43,11 @@ def jobs(profile: Profile, notebooks: Sequence[str]) -> list[Job]:
         for model, sizes in _parts(profile, number):
             found += [Job(number, model, size) for size in sizes]
     return found
+
+
+def by_model(found: Iterable[Job]) -> list[Job]:
+    """The same work in fewer jobs: all depths of a model in one."""
+    return list(dict.fromkeys(replace(job, size=None) for job in found))
 
 
 def _parts(profile: Profile, number: str) -> list[tuple[str, list[int | None]]]:

@@ -1,12 +1,14 @@
 """Every path of the project, independent of the working directory.
 
 Set DEEPER_LAYERS_OUTPUT to send everything that a run writes (results, figures, executed
-notebooks) to another folder; downloads stay with the checkout. Set DEEPER_LAYERS_MIRROR to a
+notebooks) to another folder, DEEPER_LAYERS_FIGURES to send the figures elsewhere; downloads stay
+with the checkout. Set DEEPER_LAYERS_MIRROR to a
 folder of repositories (owner/name/…, as on the hub) to read models and data sets from it.
 """
 
 import hashlib
 import os
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,8 +20,13 @@ CHECKPOINTS = DATA / "checkpoints"  # GGUF files, dequantised once
 
 OUTPUT = Path(os.environ.get("DEEPER_LAYERS_OUTPUT", ROOT)).expanduser().resolve()
 RESULTS = OUTPUT / "data" / "results"
-FIGURES = OUTPUT / "figures"
+FIGURES = Path(os.environ.get("DEEPER_LAYERS_FIGURES", OUTPUT / "figures"))
 RUNS = OUTPUT / "papermill_runs"
+
+
+def component(name: str) -> str:
+    """`name`, of a model say, as one component of a path: it cannot lead out of its folder."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")[-60:]
 
 
 def mirrored(repository: str) -> Path | None:

@@ -2,22 +2,37 @@
 
 A file's name is the sha256 of the canonical parameters: everything that changes a number. So a
 result can be looked up before anything is loaded, and a changed parameter never finds an old one.
+What cannot be read is set aside, never deleted, and measured again. Its status says how it ended:
+"ok", "diverged", "oom" (an "oom" holds until the next run, which tries it again).
 """
 
 import hashlib
 import json
+import logging
 import math
 import os
 import platform
-import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 
 from lib import paths
 
 SCHEMA = 1
+FIELDS = {"schema", "key", "kind", "params", "status", "values", "seconds", "environment"}
+VERSIONS = {"similarity": 1, "scores": 1, "healing": 1}  # bumped by hand when the numbers change
+DRAW_ONLY = "DEEPER_LAYERS_DRAW_ONLY"  # set in the environment of a run that only draws
+
+log = logging.getLogger(__name__)
+
+
+class NotMeasured(RuntimeError):
+    """A result is not there, and this run only draws."""
+
+    status = "not measured"
 
 
 def key(kind: str, params: dict) -> str:
@@ -28,29 +43,33 @@ def key(kind: str, params: dict) -> str:
 
 def location(kind: str, params: dict) -> Path:
     """The file of a measurement."""
-    model = re.sub(r"[^A-Za-z0-9._-]+", "-", str(params.get("model", "any"))).strip(".-")[-60:]
+    model = paths.component(str(params.get("model", "any")))
     return paths.RESULTS / kind / f"{model}-{key(kind, params)[:20]}.json"
 
 
 def load(kind: str, params: dict) -> dict | None:
-    """The stored record, or None if it is absent or not valid."""
+    """The stored record, whatever its status, or None.
+
+    A file that is not valid is set aside as `<name>.corrupt`, with one line in the log.
+    """
+    file = location(kind, params)
     try:
-        record = json.loads(location(kind, params).read_text(encoding="utf-8"))
-        valid = (
-            record["schema"] == SCHEMA
-            and record["key"] == key(kind, params)
-            and record["status"] == "ok"
-            and _finite(record["values"])
-        )
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+        record = json.loads(file.read_text(encoding="utf-8"))
+        problem = _problem(record, kind, params)
+    except FileNotFoundError:
         return None
-    return record if valid else None
+    except ValueError:
+        problem = "is not JSON"
+    if problem:
+        aside = _set_aside(file)
+        log.warning("%s %s: set aside as %s, measured again.", file, problem, aside.name)
+    return None if problem else record
 
 
-def save(kind: str, params: dict, values: dict, seconds: float) -> dict:
+def save(kind: str, params: dict, values: dict, seconds: float, status: str = "ok") -> dict:
     """Store a measurement whole or not at all, and return its record.
 
-    Raises ValueError if a value is not finite.
+    Raises ValueError if a value is not finite, OSError if it cannot be written.
     """
     if not _finite(values):
         raise ValueError(f"A {kind} result of {params.get('model')} is not finite; not stored.")
@@ -59,35 +78,83 @@ def save(kind: str, params: dict, values: dict, seconds: float) -> dict:
         "key": key(kind, params),
         "kind": kind,
         "params": params,
-        "status": "ok",
+        "status": status,
         "values": values,
         "seconds": round(seconds, 3),
         "environment": environment(),
     }
-    target = location(kind, params)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_suffix(f".{os.getpid()}.part")
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(record, file, allow_nan=False)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, target)
+    write_whole(location(kind, params), json.dumps(record, allow_nan=False).encode())
     return record
 
 
 def load_or_compute(kind: str, params: dict, compute: Callable[[], dict]) -> dict:
-    """The stored record of a measurement, else that of `compute()`, stored."""
+    """The stored record of a measurement, else that of `compute()`, stored.
+
+    The status is that which the values name, else "ok". Raises NotMeasured if it is not stored
+    and this process may only draw.
+    """
     record = load(kind, params)
     if record is None:
+        if draws_only():
+            raise NotMeasured(f"The {kind} result of {params.get('model')} was not measured.")
         start = time.monotonic()
         values = compute()
-        record = save(kind, params, values, time.monotonic() - start)
+        seconds = time.monotonic() - start
+        record = save(kind, params, values, seconds, values.get("status", "ok"))
     return record
+
+
+def draws_only() -> bool:
+    """Whether what is missing stays missing: the last pass of a run some of whose jobs failed."""
+    return bool(os.environ.get(DRAW_ONLY))
+
+
+@contextmanager
+def drawing_only() -> Iterator[None]:
+    """What is missing stays missing within."""
+    before = os.environ.get(DRAW_ONLY)
+    os.environ[DRAW_ONLY] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[DRAW_ONLY]
+        if before is not None:
+            os.environ[DRAW_ONLY] = before
 
 
 def discard(kind: str, params: dict) -> None:
     """Forget a measurement, so that it is made again."""
     location(kind, params).unlink(missing_ok=True)
+
+
+def forget_out_of_memory() -> None:
+    """Let this run try again what an earlier one had no memory for."""
+    for file in (paths.RESULTS / "healing").glob("*.json"):
+        try:
+            status = json.loads(file.read_text(encoding="utf-8"))["status"]
+        except (ValueError, KeyError, TypeError):
+            continue  # whoever needs it sets it aside
+        if status == "oom":
+            file.unlink()
+
+
+def write_whole(target: Path, content: bytes) -> None:
+    """Write a file whole or not at all; when this returns it is on the disk."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.{platform.node()}-{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def environment() -> dict:
@@ -97,6 +164,31 @@ def environment() -> dict:
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
     } | {name: version(name) for name in packages}
+
+
+def _problem(record, kind: str, params: dict) -> str | None:
+    """Why a record is not that of these parameters, if so."""
+    if not isinstance(record, dict) or not FIELDS <= record.keys():
+        return "is not complete"
+    if record["schema"] != SCHEMA:
+        return f"has schema {record['schema']}, not {SCHEMA}"
+    if not isinstance(record["params"], dict) or not _finite(record["params"]):
+        return "has no parameters"
+    if not record["key"] == key(kind, record["params"]) == key(kind, params):
+        return "is of other parameters"
+    if not isinstance(record["values"], dict) or not _finite(record["values"]):
+        return "has values that are not finite"
+    return None if isinstance(record["status"], str) else "has no status"
+
+
+def _set_aside(file: Path) -> Path:
+    names = (file.with_name(f"{file.name}{n or ''}.corrupt") for n in count())
+    aside = next(name for name in names if not name.exists())
+    try:
+        os.replace(file, aside)
+    except FileNotFoundError:
+        pass  # another process has just done so
+    return aside
 
 
 def _finite(value) -> bool:

@@ -1,32 +1,20 @@
 """Run notebooks headless through papermill: `python -m lib.run --profile quick --only 01 02`.
 
-A notebook counts as done if it ran to its end and left its figures; only then does its executed
-copy appear under its own name in papermill_runs/<profile>/. Imports neither torch nor
-transformers, so bad input ends at once.
+Ends with a table of every job and notebook, and with status 0 only if all of them finished and
+left their figures whole. Imports neither torch nor transformers, so bad input ends at once.
 """
 
 import argparse
 import json
 import logging
 import os
+import signal
 import sys
-import time
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import closing
 
-import papermill
-
-from lib import paths, profiles
-
-
-@dataclass(frozen=True)
-class Notebook:
-    """A notebook, the figures it leaves, and its minutes in `quick` on two idle cores."""
-
-    file: str
-    figures: tuple[str, ...]
-    minutes: float
-
+from lib import batch, cards, jobs, plan, profiles, progress
+from lib.execution import Notebook, check_parameters
+from lib.profiles import Profile
 
 NOTEBOOKS = {
     "01": Notebook(
@@ -39,64 +27,12 @@ NOTEBOOKS = {
     "06": Notebook("06_ablation_seeds", ("figure_8",), 2),
     "07": Notebook("07_ablation_lora_rank", ("figure_9",), 4),
     "08": Notebook("08_qwen_islands", ("figure_islands",), 1),
+    "09": Notebook("09_inference_cost", ("figure_cost",), 2),
+    "10": Notebook(
+        "10_beyond_the_paper", ("figure_beyond", "figure_damage", "figure_heal_where"), 4
+    ),
+    "11": Notebook("11_claims", ("figure_claims",), 1),
 }
-
-
-class RunError(RuntimeError):
-    """A notebook did not finish; the message says why in one sentence."""
-
-
-def execute(number: str, parameters: dict) -> Path:
-    """Run notebook `number` with `parameters` and return its executed copy.
-
-    Raises ValueError for a parameter that the notebook does not have, RunError if it fails or
-    leaves a figure out; a failed copy is kept as <name>.failed.ipynb.
-    """
-    check_parameters(number, parameters)
-    notebook = NOTEBOOKS[number]
-    source = paths.NOTEBOOKS / f"{notebook.file}.ipynb"
-    profile = parameters.get("PROFILE", "quick")
-    folder = paths.RUNS / profile
-    folder.mkdir(parents=True, exist_ok=True)
-    running = folder / f"{notebook.file}.running.ipynb"
-    start = time.time()
-    try:
-        papermill.execute_notebook(
-            str(source),
-            str(running),
-            parameters,
-            kernel_name="python3",
-            cwd=str(paths.NOTEBOOKS),
-            extra_arguments=["--log-level=ERROR"],
-        )
-        _check_figures(notebook, paths.FIGURES / profile, since=start)
-    except Exception as error:
-        if running.exists():
-            os.replace(running, folder / f"{notebook.file}.failed.ipynb")
-        if isinstance(error, RunError):
-            raise
-        reason = getattr(error, "evalue", None) or str(error)
-        first = (reason.strip().splitlines() or [type(error).__name__])[0]
-        raise RunError(f"{source.name} failed: {first}") from error
-    done = folder / f"{notebook.file}.ipynb"
-    os.replace(running, done)
-    return done
-
-
-def check_parameters(number: str, parameters: dict) -> None:
-    """Raise ValueError for a parameter that notebook `number` does not have."""
-    source = paths.NOTEBOOKS / f"{NOTEBOOKS[number].file}.ipynb"
-    known = papermill.inspect_notebook(str(source))
-    for name in parameters:
-        if name not in known:
-            raise ValueError(f"{source.name} has no parameter {name}: it has {', '.join(known)}.")
-
-
-def _check_figures(notebook: Notebook, folder: Path, since: float) -> None:
-    for name in notebook.figures:
-        for file in (folder / f"{name}.png", folder / f"{name}.csv"):
-            if not file.exists() or file.stat().st_mtime < since - 1:
-                raise RunError(f"{notebook.file}.ipynb finished without writing {file.name}.")
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -112,14 +48,24 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--steps", type=int, metavar="N", help="heal for at most N steps")
     parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="ray: spread the jobs over the GPUs of a Ray cluster, or of this machine",
+    )
+    parser.add_argument("--time-limit", type=float, metavar="MINUTES", help="end a job after this")
+    parser.add_argument(
+        "--plan", action="store_true", help="print what each job takes and if it fits; run none"
+    )
+    parser.add_argument("--card", help=f"to plan for: {', '.join(cards.NAMES)}; default: at hand")
+    parser.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="other notebook parameters"
     )
     return parser.parse_args(argv)
 
 
 def parameters_of(options: argparse.Namespace) -> dict:
-    """Notebook parameters from the command line, checked before anything runs."""
-    profiles.get(options.profile, options.models, options.limit, options.steps)
+    """Notebook parameters from the command line."""
     parameters = {
         "PROFILE": options.profile,
         "MODELS": options.models,
@@ -156,27 +102,53 @@ def chosen(options: argparse.Namespace) -> list[str]:
     return numbers
 
 
+def run(options: argparse.Namespace, profile: Profile, numbers: list[str], parameters: dict) -> int:
+    """Jobs first where there are any, then the notebooks; the exit status."""
+    notebooks = {number: NOTEBOOKS[number] for number in numbers}
+    parts = jobs.jobs(profile, numbers)
+    if options.engine == "ray":
+        from lib.cluster import Ray as Engine
+    else:
+        from lib.batch import Serial as Engine
+
+        parts = jobs.by_model(parts) if len(profile.models) > 1 else []
+    with batch.alone(), closing(Engine()) as engine:
+        whole = batch.Batch(notebooks, parameters, profile, options.time_limit)
+        found = batch.run(whole, parts, engine)
+    print(progress.table(found))
+    return int(any(outcome.status != "ok" for outcome in found.values()))
+
+
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
     logging.getLogger("papermill").setLevel(logging.ERROR)
     os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
-    failed = False
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(ending) != signal.SIG_IGN:  # as under nohup
+            signal.signal(ending, signal.default_int_handler)  # no kernel stays behind
     try:
         parameters = parameters_of(options)
+        sizes = parameters.get("SIZES")
+        if options.time_limit is not None and options.time_limit <= 0:
+            raise ValueError(f"--time-limit takes minutes above 0, not {options.time_limit:g}.")
+        profile = profiles.get(options.profile, options.models, options.limit, options.steps, sizes)
         numbers = chosen(options)
         for number in numbers:
-            check_parameters(number, parameters)
+            check_parameters(NOTEBOOKS[number], parameters)
+        if options.plan:
+            print(plan.table(profile, numbers, options.card))
+            return 0
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    for number in numbers:
-        start = time.monotonic()
-        try:
-            print(f"{execute(number, parameters)}  {time.monotonic() - start:.0f} s")
-        except RunError as error:
-            print(error, file=sys.stderr)
-            failed = True
-    return int(failed)
+    try:
+        return run(options, profile, numbers, parameters)
+    except (batch.Occupied, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted; the same command goes on from here.", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Angular distances between layer inputs: all blocks of a model from one forward pass."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -12,16 +13,18 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from lib import data, models, paths, results
+from lib import data, keys, models, paths, results
+from lib.catalog import ModelError
 from lib.decoder import residual_stream
 from lib.islands import islands  # noqa: F401  what is read from distances, beside those
 from lib.profiles import Profile
 from lib.pruning import UNPRUNED, Block
 from lib.sweep import resumed
 
-VERSION = 1  # bumped by hand when the numbers of `measure` change
 FOLDS = 16
 CHUNK = 64  # batches whose states are held when a model is read layer by layer
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -187,15 +190,30 @@ def best_starts(maps: dict[str, BlockDistances]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def measure_all(
+    names: Sequence[str], profile: Profile
+) -> tuple[dict[str, BlockDistances], Profile]:
+    """The distances of each of `names` that can be had, and the profile without the others.
+
+    Those stand in its `missing`, which every figure shows, and are told in the log. Raises the
+    ModelError (or NotMeasured) of the last one if none can be had.
+    """
+    found, missing = {}, {}
+    for name in names:
+        try:
+            found[name] = measure(name, profile)
+        except (ModelError, results.NotMeasured) as error:
+            missing[name] = error.status
+            log.warning("Without %s: %s", name, error)
+            if not found and name == names[-1]:
+                raise
+    left = tuple(name for name in profile.models if name not in missing)
+    return found, replace(profile, models=left, missing=(*profile.missing, *missing.items()))
+
+
 def measure(name: str, profile: Profile) -> BlockDistances:
     """The distances of model `name` on C4, from the results if they are there."""
-    params = models.identity(name, profile) | data.identity("c4", profile.source)
-    params |= {
-        "sequences": profile.similarity_sequences,
-        "max_tokens": profile.similarity_tokens,
-        "batch_tokens": profile.batch_tokens,
-        "version": VERSION,
-    }
+    params = keys.similarity(models.identity(name, profile), profile)
 
     def compute() -> dict:
         texts = data.c4("validation", profile.source, profile.similarity_sequences)

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from lib import assets, paths, qwen1, weights
-from lib.catalog import MODELS, ModelError, Source, resolve
+from lib.catalog import MODELS, GatedError, ModelError, Source, resolve
 
 CHECKPOINT_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
 
@@ -125,7 +125,7 @@ def _download(source: Source) -> Path:
             )
         )
     except hub_errors.GatedRepoError as error:
-        raise ModelError(
+        raise GatedError(
             f"{name} is gated: accept its licence on its page on the hub, then log in with "
             "`hf auth login`."
         ) from error

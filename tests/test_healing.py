@@ -1,6 +1,7 @@
 """Healing: trust in the gradient, resume byte for byte, and a model that comes back whole."""
 
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -215,6 +216,29 @@ def test_a_damaged_checkpoint_does_not_count(base, undisturbed, interrupted, tmp
     assert healed_bytes(base, folder) == undisturbed
 
 
+class _Evil:
+    """A pickle that writes a file when it is loaded."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return open, (str(self.file), "w")
+
+
+@pytest.mark.parametrize("part", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_a_checkpoint_runs_no_code(base, interrupted, tmp_path, part):
+    """Not even one whose seal is right."""
+    folder = shutil.copytree(interrupted, tmp_path / "copy")
+    checkpoint = checkpoints.newest_complete(folder)
+    torch.save(_Evil(tmp_path / "proof"), checkpoint / part)
+    (checkpoint / checkpoints.SEAL).unlink()
+    checkpoints.seal(checkpoint)
+    with pytest.raises(pickle.UnpicklingError, match="[Ww]eights.only"):
+        healing.heal(*base, BLOCK, RECIPE, folder)
+    assert not (tmp_path / "proof").exists()
+
+
 def test_kill_minus_nine(base, undisturbed, tmp_path):
     code = (
         "import sys; sys.path.insert(0, 'tests')\n"
@@ -264,20 +288,41 @@ def test_a_diverging_rate_ends_as_diverged_and_the_next_job_runs(base, undisturb
 def test_out_of_memory_halves_the_micro_batch(base, tmp_path, monkeypatch):
     real, tried = healing._train, []
 
-    def limited(wrapped, tokenizer, sequences, recipe, folder, micro_batch):
+    def limited(wrapped, tokenizer, sequences, recipe, folder, micro_batch, recomputes):
         tried.append(micro_batch)
         if micro_batch > 4:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return real(wrapped, tokenizer, sequences, recipe, folder, micro_batch)
+        return real(wrapped, tokenizer, sequences, recipe, folder, micro_batch, recomputes)
 
     monkeypatch.setattr(healing, "_train", limited)
     found = healing.heal(*base, BLOCK, RECIPE, tmp_path / "a")
     assert (found.status, found.micro_batch, tried) == ("ok", 4, [16, 8, 4])
     whole = healing.heal(*base, BLOCK, RECIPE, tmp_path / "b", micro_batch=4)
     assert whole.losses == found.losses
-    monkeypatch.setattr(healing, "_train", lambda *a: limited(*a[:-1], 99))
+    monkeypatch.setattr(healing, "_train", lambda *a: limited(*a[:-2], 99, True))
     found = healing.heal(*base, BLOCK, RECIPE, tmp_path / "c")
     assert (found.status, found.adapter) == ("oom", None)
+
+
+def test_at_last_activations_are_recomputed_and_nothing_else_changes(base, tmp_path, monkeypatch):
+    model, _ = base
+    real, hooks = healing._train, model.get_input_embeddings()._forward_hooks.copy()
+
+    def limited(*arguments):
+        if not arguments[-1]:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        assert arguments[0].base_model.model.is_activation_checkpointing is False
+        return real(*arguments)
+
+    whole = healing.heal(*base, BLOCK, RECIPE, tmp_path / "a", micro_batch=1)
+    monkeypatch.setattr(healing, "_train", limited)
+    found = healing.heal(*base, BLOCK, RECIPE, tmp_path / "b")
+    assert (found.status, found.micro_batch, found.recomputes) == ("ok", 1, True)
+    assert found.losses == whole.losses and not whole.recomputes
+    first, second = ((h.adapter / "adapter_model.safetensors").read_bytes() for h in (whole, found))
+    assert first == second
+    assert not model.is_activation_checkpointing
+    assert model.get_input_embeddings()._forward_hooks == hooks
 
 
 def test_accumulation_keeps_the_global_batch(base, tmp_path):

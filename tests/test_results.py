@@ -1,8 +1,12 @@
-import json
+import logging
 
 import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from lib import curves, models, profiles, results
+from benchmarks.faults import files
+from lib import curves, healing, models, paths, profiles, results, similarity
 from lib.pruning import UNPRUNED, Block
 
 PARAMS = {"model": "tiny", "revision": "abc", "block_start": 3, "version": 1}
@@ -12,6 +16,27 @@ def test_keys_do_not_drift():
     """A changed key makes every stored result unreachable: change this line only knowingly."""
     expected = "9808ec356857f2393931"
     assert results.key("scores", PARAMS)[:20] == expected
+
+
+def test_keys_of_real_measurements_do_not_drift(output, monkeypatch):
+    """Model and data revision, prompt, dtype, block, recipe, threads, versions: all are in it."""
+    monkeypatch.setattr(models, "default_device", lambda: "cpu")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    smoke, asked = profiles.get("smoke"), {}
+    monkeypatch.setattr(
+        results, "load_or_compute", lambda kind, params, _: asked.setdefault(kind, params) and 1 / 0
+    )
+    with pytest.raises(ZeroDivisionError):
+        similarity.measure("tiny-random", smoke)
+    with pytest.raises(ZeroDivisionError):
+        curves.heal("tiny-random", smoke, Block(1, 2), healing.recipe("tiny-random", smoke))
+    identity = models.identity("tiny-random", smoke)
+    asked["scores"] = curves._params(identity, smoke, "mmlu", Block(1, 2))
+    assert {kind: results.key(kind, params)[:12] for kind, params in asked.items()} == {
+        "similarity": "74f1cdaea1c7",
+        "healing": "8c99643b3446",
+        "scores": "7b4bf15bde05",
+    }
 
 
 def test_every_parameter_is_in_the_key():
@@ -32,17 +57,99 @@ def test_computed_once(output):
     assert first["params"] == PARAMS and first["environment"]["torch"]
 
 
-@pytest.mark.parametrize("damage", ["", "{", '{"schema": 1}', "[]", "\x00"])
-def test_a_damaged_result_is_absent(output, damage):
+@pytest.mark.parametrize("damage", ["{", '{"schema": 1}', "[]", "\x00", "1", "null"])
+def test_a_damaged_result_is_set_aside(output, caplog, damage):
     results.save("scores", PARAMS, {"value": 1.0}, 0)
-    results.location("scores", PARAMS).write_text(damage)
-    assert results.load("scores", PARAMS) is None
+    file = results.location("scores", PARAMS)
+    file.write_text(damage)
+    with caplog.at_level(logging.WARNING):
+        assert results.load("scores", PARAMS) is None
+    [record] = caplog.records
+    assert f"set aside as {file.name}.corrupt" in record.message
+    assert file.with_name(f"{file.name}.corrupt").read_text() == damage and not file.exists()
+    assert results.load("scores", PARAMS) is None and len(caplog.records) == 1
 
 
-def test_a_result_of_other_parameters_is_absent(output):
-    record = results.save("scores", PARAMS | {"version": 2}, {"value": 1.0}, 0)
-    results.location("scores", PARAMS).write_text(json.dumps(record))
+VALUES = st.dictionaries(
+    st.text(max_size=5), st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=4)
+)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(values=VALUES, data=st.data())
+def test_a_result_is_read_back_whole_or_not_at_all(output, values, data):
+    record = results.save("scores", PARAMS, values, 0)
+    assert results.load("scores", PARAMS) == record
+    file = results.location("scores", PARAMS)
+    content = file.read_bytes()
+    file.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
     assert results.load("scores", PARAMS) is None
+    assert results.load_or_compute("scores", PARAMS, lambda: values)["values"] == values
+
+
+@pytest.mark.parametrize("fault", files.QUICK, ids=lambda fault: fault.fault)
+def test_faults_of_files(tmp_path, fault):
+    assert fault.check(tmp_path)
+
+
+def test_a_failed_write_leaves_nothing(output, monkeypatch):
+    results.save("scores", PARAMS, {"value": 1.0}, 0)
+    before = results.location("scores", PARAMS).read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(results.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        results.save("scores", PARAMS, {"value": 2.0}, 0)
+    assert [f.read_bytes() for f in paths.RESULTS.rglob("*") if f.is_file()] == [before]
+
+
+def test_out_of_memory_holds_until_the_next_run(output, monkeypatch):
+    """Twice tried at most: within a run it is not tried again, the next run does so."""
+    calls, smoke = [], profiles.get("smoke")
+    recipe = healing.recipe("tiny-random", smoke)
+
+    def no_memory(*_):
+        calls.append(1)
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(healing, "_train", no_memory)
+    rows = curves.healed_block("tiny-random", smoke, Block(1, 2), recipe, ["c4"])
+    assert rows.status.tolist() == ["oom"] and rows.value.isna().all()
+    micro_batches = len(calls)
+    assert curves.heal("tiny-random", smoke, Block(1, 2), recipe)["status"] == "oom"
+    assert len(calls) == micro_batches
+    results.forget_out_of_memory()
+    curves.heal("tiny-random", smoke, Block(1, 2), recipe)
+    assert len(calls) == 2 * micro_batches
+
+
+def test_a_pass_that_only_draws_measures_nothing(output, monkeypatch):
+    smoke = profiles.get("smoke")
+    curves.measure("tiny-random", smoke, [Block(1, 2)], ["c4"])
+    monkeypatch.setenv("DEEPER_LAYERS_DRAW_ONLY", "1")
+    monkeypatch.setattr(models, "base", lambda *a, **k: pytest.fail("loaded"))
+    rows = curves.measure("tiny-random", smoke, [Block(1, 2), Block(3, 2)], ["c4"])
+    assert rows.status.tolist() == ["ok", "ok", "not measured"]
+    assert rows.value.isna().tolist() == [False, False, True]
+    recipe = healing.recipe("tiny-random", smoke)
+    healed = curves.healed_block("tiny-random", smoke, Block(1, 2), recipe, ["c4", "mmlu"])
+    assert set(healed.status) == {"not measured"} and healed.n.tolist() == [0, 0]
+    with pytest.raises(results.NotMeasured):
+        similarity.measure_all(["tiny-random"], smoke)
+
+
+def test_models_that_cannot_be_had_are_named(output, caplog):
+    smoke = profiles.get("smoke", models=["nobody/absent", "tiny-random"])
+    maps, left = similarity.measure_all(smoke.models, smoke)
+    assert list(maps) == ["tiny-random"] and left.models == ("tiny-random",)
+    assert left.missing == (("nobody/absent", "skipped: not available"),)
+    assert "Without nobody/absent: " in caplog.text
+    with pytest.raises(models.ModelError, match="nobody/absent"):
+        similarity.measure_all(["nobody/absent"], smoke)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

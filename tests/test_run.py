@@ -11,7 +11,9 @@ import pandas as pd
 import psutil
 import pytest
 
-from lib import paths, run
+from benchmarks.faults import processes
+from lib import execution, paths, run
+from lib.execution import Launch, RunError
 
 COLUMNS = {
     "profile", "model", "dtype", "quantization", "strategy", "block_start", "block_size",
@@ -73,6 +75,7 @@ def test_a_second_run_only_draws(smoke):
         (["--limit", "0"], "LIMIT must be a whole number of at least 1"),
         (["--set", "PROFLE=smoke"], "has no parameter PROFLE"),
         (["--set", "PROFILE"], "--set takes NAME=VALUE"),
+        (["--time-limit", "0"], "--time-limit takes minutes above 0"),
     ],
 )
 def test_bad_input_is_one_sentence_before_any_computing(tmp_path, arguments, said):
@@ -92,15 +95,21 @@ def test_a_failed_notebook_is_kept_as_failed(output, tmp_path, monkeypatch):
     notebook.metadata["kernelspec"] = {"name": "python3", "language": "python"}
     notebook.metadata["kernelspec"]["display_name"] = "Python 3"
     nbformat.write(notebook, tmp_path / f"{run.NOTEBOOKS['01'].file}.ipynb")
-    with pytest.raises(run.RunError, match="failed: the reason$"):
-        run.execute("01", {"PROFILE": "smoke"})
+    launch = Launch(run.NOTEBOOKS["01"], {"PROFILE": "smoke"})
+    with pytest.raises(RunError, match="failed: the reason$"):
+        execution.execute(launch)
     names = [p.name for p in (paths.RUNS / "smoke").iterdir()]
     assert names == [f"{run.NOTEBOOKS['01'].file}.failed.ipynb"]
     cells.pop()
     notebook.cells = cells
     nbformat.write(notebook, tmp_path / f"{run.NOTEBOOKS['01'].file}.ipynb")
-    with pytest.raises(run.RunError, match="without writing figure_1a.png"):
-        run.execute("01", {"PROFILE": "smoke"})
+    with pytest.raises(RunError, match="without writing figure_1a.png"):
+        execution.execute(launch)
+
+
+@pytest.mark.parametrize("fault", processes.QUICK, ids=lambda fault: fault.fault)
+def test_faults_of_processes(tmp_path, fault):
+    assert fault.check(tmp_path / "ä run")
 
 
 @pytest.mark.parametrize("file", sorted(paths.NOTEBOOKS.glob("*.ipynb")), ids=lambda p: p.stem)

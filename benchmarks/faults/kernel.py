@@ -1,0 +1,53 @@
+"""What the toy notebook does in its kernel; imports as little as it can."""
+
+import os
+import time
+from pathlib import Path
+
+from lib import paths, results
+
+
+def measure(name: str) -> dict:
+    """What the toy model `name` does when it is measured; a line in OUTPUT/measured each time."""
+    note("measured", f"{name} {os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES')}")
+    if name.startswith("slow"):
+        time.sleep(600)
+    if name.startswith("memory"):
+        import resource
+
+        import torch
+
+        resource.setrlimit(resource.RLIMIT_AS, (8 * 2**30, 8 * 2**30))
+        torch.ones(2**32)
+    if name.startswith("cuda"):
+        import torch
+
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    if name.startswith("large"):
+        return {"bytes": "x" * 2**21}
+    if name.startswith("token"):
+        print("logged in with", os.environ["HF_TOKEN"])
+    return {"value": len(name)}
+
+
+def work(profile: str, models: list[str]) -> None:
+    """The toy notebook: measure each model through the results, draw a table."""
+    rows = ["model,value,status"]
+    for name in (Path(model).name for model in models):
+        try:
+            record = results.load_or_compute(
+                "toy", {"model": name}, lambda name=name: measure(name)
+            )
+            rows.append(f"{name},{record['values'].get('value', 0)},ok")
+        except results.NotMeasured as error:
+            rows.append(f"{name},,{error.status}")
+    folder = paths.FIGURES / profile
+    results.write_whole(folder / "figure_toy.csv", "\n".join(rows).encode())
+    results.write_whole(folder / "figure_toy.png", b"\x89PNG")
+
+
+def note(file: str, line: str) -> None:
+    """Append a line to OUTPUT/`file`."""
+    paths.OUTPUT.mkdir(parents=True, exist_ok=True)
+    with (paths.OUTPUT / file).open("a", encoding="utf-8") as out:
+        out.write(line + "\n")

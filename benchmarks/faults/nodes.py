@@ -1,0 +1,116 @@
+"""Faults of nodes: a Ray cluster of three nodes with fake GPUs on this machine.
+
+`python -m benchmarks.faults.nodes FOLDER lost|dying` runs toy jobs there and prints what it saw.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from benchmarks.faults import Fault, kernel, toys
+from lib import batch, profiles
+from lib.execution import Launch, Outcome
+from lib.jobs import Job
+
+
+def node_lost(folder: Path) -> str:
+    seen = _run(folder, "lost")
+    assert seen["statuses"] == {"ok": 24}, seen
+    measured = [line.split() for line in toys.lines(folder)]
+    devices = Counter(device for _, _, device in measured)
+    assert all(device in ("0", "1") for device in devices), devices
+    ends = Counter(toys.lines(folder, "ended"))
+    assert len(ends) == 24, ends
+    repeated = [name for name in seen["ended_before"] if ends[name] != 1]
+    assert len(seen["ended_before"]) >= 6 and not repeated, seen
+    again = len(measured) - 24
+    return (
+        f"24 ok, each saw one device; {len(seen['ended_before'])} had ended before, none of them "
+        f"repeated; {again} measured again"
+    )
+
+
+def worker_dies(folder: Path) -> str:
+    seen = _run(folder, "dying")
+    assert seen["statuses"] == {"ok": 5, "lost": 1}, seen
+    tries = toys.lines(folder, "tried").count("dies")
+    assert tries == 3 and "3 times" in seen["reason"], (tries, seen)
+    return f"lost after {tries} tries, reported; the 5 others ok"
+
+
+def interrupted(folder: Path) -> str:
+    runner = toys.start(folder, "slow", "b", "--engine=ray")
+    toys.until(lambda: any("slow" in line for line in toys.lines(folder)), 120)
+    runner.send_signal(signal.SIGINT)
+    status, told = toys.finish(runner)
+    toys.until(lambda: not toys.processes(folder / "output"), 10)
+    assert status == 130 and told.strip().endswith("goes on from here."), (status, told)
+    return "exit 130; no runner, worker or kernel is left"
+
+
+# ---- in a process of its own -------------------------------------------------------------------
+
+
+def execute(launch: Launch) -> Outcome:
+    """A toy job in its worker."""
+    name = Path(launch.parameters["MODELS"][0]).name
+    kernel.note("tried", name)
+    if name == "dies":
+        os.kill(os.getpid(), 9)
+    found = toys.attempt(launch)
+    kernel.note("ended", name)
+    return found
+
+
+def _run(folder: Path, what: str) -> dict:
+    status, told = toys.finish(toys.start(folder, what, module="benchmarks.faults.nodes"))
+    assert status == 0, told
+    return json.loads(told[told.index('{"') :].splitlines()[0])
+
+
+def main() -> int:
+    from ray.cluster_utils import Cluster
+
+    from lib.cluster import Ray
+
+    folder, what = Path(sys.argv[1]), sys.argv[2]
+    names = [f"job{n}" for n in range(24)] if what == "lost" else ["dies", *"abcde"]
+    models = toys.set_up(folder, names)
+    node = {"num_cpus": 1, "num_gpus": 2, "object_store_memory": 80 * 2**20}
+    cluster = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
+    nodes = [cluster.add_node(**node) for _ in range(2)]
+    cluster.wait_for_nodes()
+    os.environ["RAY_ADDRESS"] = cluster.address
+    os.environ["OMP_NUM_THREADS"] = "1"
+    found, before = {}, []
+    whole = batch.Batch({"01": toys.TOY}, {"PROFILE": "smoke"}, profiles.get("smoke"))
+    engine = Ray(execute)
+    for job, outcome in batch.in_order([Job("01", m) for m in models], engine, whole.launch):
+        found[job.model] = outcome
+        before.append(Path(job.model).name)
+        if what == "lost" and len(found) == 6:
+            time.sleep(1)  # its two workers are in the middle of a job
+            cluster.remove_node(nodes[0], allow_graceful=False)
+            ended_before = list(before)
+    engine.close()
+    cluster.shutdown()
+    statuses = Counter(outcome.status for outcome in found.values())
+    reason = next((o.reason for o in found.values() if o.status != "ok"), "")
+    seen = {"statuses": statuses, "reason": reason}
+    print(json.dumps(seen | ({"ended_before": ended_before} if what == "lost" else {})))
+    return 0
+
+
+QUICK = []
+SLOW = [
+    Fault("3 nodes, 24 jobs, one node killed", "all end, none twice, one GPU each", node_lost),
+    Fault("Ctrl-C on Ray", "exit 130, no process left", interrupted),
+    Fault("a job whose worker always dies", "reported after its retries", worker_dies),
+]
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""Faults of processes: killed kernels and runners, no memory, no time, a second runner."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import papermill
+import psutil
+
+from benchmarks.faults import Fault, toys
+from lib import batch, paths, profiles, progress
+from lib.execution import Outcome
+from lib.jobs import Job
+
+
+def kernel_killed(folder: Path) -> str:
+    runner = toys.start(folder, "a", "slow", "b")
+    toys.until(lambda: len(toys.lines(folder)) == 2)
+    toys.kill(int(toys.lines(folder)[1].split()[1]))
+    status, told = toys.finish(runner)
+    assert status == 1 and "killed" in _row(told, "slow"), told
+    assert all(_row(told, name).startswith("ok ") for name in ("/a", "/b")), told
+    kept = list(folder.glob("output/papermill_runs/smoke/shards/*slow*/*.ipynb"))
+    assert [file.name for file in kept] == ["toy.failed.ipynb"]
+    table = (folder / "output/figures/smoke/figure_toy.csv").read_text()
+    assert "slow,,not measured" in table and "b,1,ok" in table, table
+    return "killed, kept as toy.failed.ipynb; the others ok and drawn; exit 1"
+
+
+def out_of_memory(folder: Path, name: str) -> str:
+    status, told = toys.finish(toys.start(folder, name, "b"))
+    assert status == 1 and _row(told, name).startswith("oom "), told
+    assert _row(told, "/b").startswith("ok "), told
+    return f"oom: {_row(told, name).split('failed: ')[1][:50]}…; the other ok"
+
+
+def time_limit(folder: Path) -> str:
+    runner = toys.start(folder, "slow", "b", "--time-limit=0.2")
+    status, told = toys.finish(runner)
+    assert status == 1 and _row(told, "slow").startswith("time limit "), told
+    assert _row(told, "/b").startswith("ok ") and not toys.processes(folder / "output"), told
+    return "ended after 12 s, no process left; the other ok"
+
+
+def second_runner(folder: Path) -> str:
+    first = toys.start(folder, "slow")
+    toys.until(lambda: toys.lines(folder))
+    status, told = toys.finish(toys.start(folder, "b"))
+    first.send_signal(signal.SIGTERM)
+    assert status == 2 and len(told.strip().splitlines()) == 1, told
+    assert f"pid {first.pid}," in told and "command" in told, told
+    toys.finish(first)
+    status, again = toys.finish(toys.start(folder, "b"))
+    assert status == 0, again
+    return f"exit 2: “{told.strip()[:22]}… pid {first.pid}, …”; afterwards free again"
+
+
+def interrupted(folder: Path, number: int) -> str:
+    runner = toys.start(folder, "slow", "b")
+    toys.until(lambda: toys.lines(folder))
+    assert len(toys.processes(folder / "output")) >= 2
+    runner.send_signal(number)
+    start = time.monotonic()
+    status, told = toys.finish(runner)
+    seconds = time.monotonic() - start
+    toys.until(lambda: not toys.processes(folder / "output"), 2)
+    assert status == 130 and told.strip().endswith("goes on from here."), told
+    return f"exit 130 after {seconds:.1f} s, no process left"
+
+
+def runner_killed(folder: Path) -> str:
+    runner = toys.start(folder, "slow")
+    toys.until(lambda: toys.lines(folder))
+    toys.kill(runner.pid)
+    start = time.monotonic()
+    runner.communicate()
+    toys.until(lambda: not toys.processes(folder / "output"), 10)
+    return f"its kernel ended by itself after {time.monotonic() - start:.1f} s"
+
+
+def token(folder: Path) -> str:
+    status, told = toys.finish(toys.start(folder, "token"))
+    assert status == 0, told
+    copies = [file for file in folder.rglob("*") if file.is_file()]
+    [shown] = folder.glob("output/papermill_runs/smoke/toy.ipynb")
+    assert "logged in with <token>" in shown.read_text(), shown.read_text()
+    assert not [f for f in copies if toys.SECRET.encode() in f.read_bytes()]
+    assert toys.SECRET not in told
+    return f"“<token>” in the copy, in none of {len(copies)} files, not in the log"
+
+
+def thousand(folder: Path, count: int = 1000) -> str:
+    """A no-op executor; RSS of this process after a fifth of the jobs and at the end."""
+    sizes, engine = [], batch.Serial(lambda launch: Outcome("ok"))
+    real = progress.Progress.told
+    progress.Progress.told = lambda *told: sizes.append(psutil.Process().memory_info().rss)
+    start = time.monotonic()
+    try:
+        found = _batch(folder, [Job("03", "tiny-random", n) for n in range(count)], engine)
+    finally:
+        progress.Progress.told = real
+    each = (time.monotonic() - start) / count
+    grown = (sizes[-1] - sizes[count // 5]) / 2**20
+    assert len(found) == count and all(o.status == "ok" for o in found.values())
+    assert each < 0.05 and grown < 10, (each, grown)
+    return f"{1000 * each:.1f} ms a job, {grown:+.1f} MB"
+
+
+def through_papermill(folder: Path, count: int = 20) -> str:
+    inside, sizes, real = [], [], papermill.execute_notebook
+
+    def timed(*args, **kwargs):
+        start = time.monotonic()
+        try:
+            return real(*args, **kwargs)
+        finally:
+            inside.append(time.monotonic() - start)
+            sizes.append(psutil.Process().memory_info().rss)
+
+    before, path = paths.NOTEBOOKS, os.environ.get("PYTHONPATH", "")
+    models = toys.set_up(folder, [f"m{n}" for n in range(count)])
+    os.environ["PYTHONPATH"] = f"{paths.ROOT}:{path}"
+    papermill.execute_notebook = timed
+    start = time.monotonic()
+    try:
+        found = _batch(folder, [Job("01", model) for model in models], batch.Serial())
+    finally:
+        papermill.execute_notebook, paths.NOTEBOOKS = real, before
+        os.environ["PYTHONPATH"] = path
+    each = (time.monotonic() - start - sum(inside)) / count
+    grown = (sizes[-1] - sizes[count // 4]) / 2**20
+    assert len(found) == count and all(o.status == "ok" for o in found.values()), found
+    assert each < 0.05 and grown < 20, (each, grown)
+    own = sum(inside) / count
+    return f"{1000 * each:.1f} ms a job beyond papermill's {own:.2f} s, {grown:+.1f} MB"
+
+
+def _batch(folder: Path, jobs: list[Job], engine) -> dict[str, Outcome]:
+    """`batch.run` of toy jobs in this process, with its results in `folder`."""
+    before = paths.RESULTS, paths.RUNS
+    paths.RESULTS, paths.RUNS = folder / "results", folder / "runs"
+    notebooks = {number: toys.TOY for number in ("01", "03")}
+    whole = batch.Batch(notebooks, {"PROFILE": "smoke"}, profiles.get("smoke"))
+    try:
+        return batch.run_jobs(whole, jobs, engine, progress.Progress(len(jobs)))
+    finally:
+        paths.RESULTS, paths.RUNS = before
+
+
+def _row(told: str, name: str) -> str:
+    """The line of the closing table about job `name`."""
+    table = told[told.index("status  ") :].splitlines()
+    return next(line for line in table if name in line)
+
+
+QUICK = [
+    Fault("kernel killed -9 mid-notebook", "that job alone fails, copy kept", kernel_killed),
+    Fault("second runner, same results", "one sentence that names the first", second_runner),
+    Fault("Ctrl-C", "exit 130, no process left", lambda f: interrupted(f, signal.SIGINT)),
+    Fault("a notebook prints the hub token", "it stands in no file", token),
+]
+SLOW = [
+    Fault("time limit reached", "that job alone ends", time_limit),
+    Fault("SIGTERM, as from Slurm", "as Ctrl-C", lambda f: interrupted(f, signal.SIGTERM)),
+    Fault("runner killed -9", "no kernel stays behind", runner_killed),
+    Fault("no memory (RLIMIT_AS)", "oom, others go on", lambda f: out_of_memory(f, "memory")),
+    Fault("torch.cuda.OutOfMemoryError", "oom, others go on", lambda f: out_of_memory(f, "cuda")),
+    Fault("1,000 jobs, no-op executor", "< 50 ms a job, memory flat", thousand),
+    Fault("20 jobs through papermill", "< 50 ms beyond papermill's own", through_papermill),
+]

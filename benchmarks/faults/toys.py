@@ -1,0 +1,128 @@
+"""A toy notebook and toy models for the real runner: each does what its name says.
+
+`python -m benchmarks.faults.toys FOLDER NAME …` is `python -m lib.run` over them, one job each.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import nbformat
+import psutil
+
+from lib import execution, paths, run
+from lib.execution import Launch, Notebook, Outcome
+
+TOY = Notebook("toy", ("figure_toy",), 0)
+SECRET = "hf_ThisTokenMustNotBeShown"
+
+
+# ---- in the runner ---------------------------------------------------------------------------
+
+
+def set_up(folder: Path, names: list[str]) -> list[str]:
+    """Write the toy notebook and the models into `folder`; the models' paths."""
+    paths.NOTEBOOKS = folder / "notebooks"
+    paths.NOTEBOOKS.mkdir(parents=True, exist_ok=True)
+    head = "PROFILE = 'smoke'\nMODELS: list = None\nSIZES: list = None"
+    body = "from benchmarks.faults import kernel\n\nkernel.work(PROFILE, MODELS)"
+    cells = [
+        nbformat.v4.new_code_cell(head, metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(body),
+    ]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata["kernelspec"] = {
+        "name": "python3",
+        "language": "python",
+        "display_name": "Python 3",
+    }
+    nbformat.write(notebook, paths.NOTEBOOKS / "toy.ipynb")
+    for name in names:
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / "config.json").write_text(json.dumps({"num_hidden_layers": 8}))
+    return [str(folder / name) for name in names]
+
+
+def attempt(launch: Launch) -> Outcome:
+    """What a job of the toys does in a process that knows nothing of them yet."""
+    paths.NOTEBOOKS = Path(os.environ["TOYS"]) / "notebooks"
+    return execution.attempt(launch)
+
+
+def main() -> int:
+    folder, *names = sys.argv[1:]
+    options = [name for name in names if name.startswith("--")]
+    models = set_up(Path(folder), [name for name in names if name not in options])
+    if "--engine=ray" in options:
+        from lib import cluster
+
+        cluster.Ray = partial(cluster.Ray, attempt)
+    run.NOTEBOOKS = {"01": TOY}
+    return run.main(["--profile", "smoke", "--models", *models, *options])
+
+
+# ---- around the runner -----------------------------------------------------------------------
+
+
+def start(folder: Path, *names: str, module: str = "benchmarks.faults.toys") -> subprocess.Popen:
+    """A runner over toy models, whose output goes to `folder`/output."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", module, str(folder), *names],
+        env=environment(folder / "output"),
+        cwd=paths.ROOT,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def environment(output: Path) -> dict:
+    """The environment of a runner that writes to `output`."""
+    told = {"DEEPER_LAYERS_OUTPUT": str(output), "PYTHONPATH": str(paths.ROOT)}
+    return os.environ | told | {"HF_TOKEN": SECRET, "TOYS": str(output.parent)}
+
+
+def finish(runner: subprocess.Popen) -> tuple[int, str]:
+    """Wait for a runner: its exit status and all that it printed."""
+    out, error = runner.communicate(timeout=300)
+    return runner.returncode, out + error
+
+
+def lines(folder: Path, file: str = "measured") -> list[str]:
+    """The lines that toys noted, so far."""
+    place = folder / "output" / file
+    return place.read_text(encoding="utf-8").splitlines() if place.exists() else []
+
+
+def until(condition, seconds: float = 60) -> None:
+    """Wait for `condition()` to hold. Raises AssertionError if it does not in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def processes(output: Path) -> list[psutil.Process]:
+    """Every process whose output goes to `output`: runners, workers and kernels."""
+    found = []
+    for process in psutil.process_iter(["environ"]):
+        told = process.info["environ"] or {}
+        alive = process.status() != psutil.STATUS_ZOMBIE
+        if told.get("DEEPER_LAYERS_OUTPUT") == str(output) and alive:
+            found.append(process)
+    return found
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
