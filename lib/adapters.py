@@ -34,6 +34,7 @@ def ffn_projections(model, first: int = 0) -> list[str]:
     """Full paths of the FFN projections of every decoder layer from `first` on, and of no others.
 
     By full path, because a bare name (`c_proj`, `fc1`) may also match attention or vision parts.
+    Raises ValueError for a layer without any, or with experts there.
     """
     places = {layer: path for path, layer in model.named_modules()}
     names = []
@@ -43,10 +44,11 @@ def ffn_projections(model, first: int = 0) -> list[str]:
             for name, module in layer.named_modules()
             if isinstance(module, (nn.Linear, Conv1D)) and name.split(".")[0] in FFN
         ]
-        if not found:
+        stacked = [n for n, p in layer.named_parameters() if p.ndim > 2 and n.split(".")[0] in FFN]
+        if stacked or not found:
             raise ValueError(
-                f"Layer {l} of {type(model).__name__} cannot be healed: it has no linear FFN "
-                f"projection under {', '.join(FFN)} (experts are stacked tensors)."
+                f"Layer {l} of {type(model).__name__} cannot be healed: LoRA needs linear FFN "
+                f"projections under {', '.join(FFN)}, and no experts (stacked tensors) there."
             )
         names += found
     if not names:

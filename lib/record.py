@@ -80,6 +80,7 @@ def export(name: str) -> int:
     Returns 0, or 1 if a file is too large to be committed, which is then left out and told.
     """
     results_of = {f: f.parent.name for f in _measured(name).glob("*/*.json") if _read(f)}
+    results_of = {f: kind for f, kind in results_of.items() if kind != "job"}  # the runner's own
     copies = {f: paths.RECORDED / name / kind / f.name for f, kind in results_of.items()}
     drawn = (workplace(name) / "figures" / name).glob("*.*")
     copies |= {f: paths.FIGURES / name / f.name for f in drawn if f.suffix in LARGEST}
