@@ -130,6 +130,7 @@ def _address(server: subprocess.Popen, folder: Path) -> str:
 def test_notebook_in_jupyterlab(page, jupyter, tmp_path):
     page.goto(jupyter)
     page.locator(".jp-Notebook h1").wait_for(timeout=60_000)
+    expect(page.locator("#jp-main-statusbar")).to_contain_text("| Idle", timeout=60_000)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     text = page.locator(".annotation-text", has_text="drops range").first
