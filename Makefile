@@ -8,7 +8,7 @@ RUN := $(BIN)/python -m lib.run --profile $(PROFILE) \
 	$(if $(MODELS),--models $(MODELS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(STEPS),--steps $(STEPS)) \
 	$(if $(ENGINE),--engine $(ENGINE))
 
-.PHONY: help assets figures figure-% lab test test-all bench faults lint format clean
+.PHONY: help assets figures figure-% plan report record lab test test-all bench faults lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -33,8 +33,17 @@ figures: assets  ## every notebook, headless, into figures/<profile>/ (PROFILE=q
 figure-%: assets  ## what one figure needs, as in make figure-4 or make figure-1c
 	$(RUN) --figure $*
 
-lab: assets  ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks
+plan: .venv/installed  ## what a run would take, and how it fits (PROFILE=paper, CARD=a100-40)
+	$(RUN) --plan $(if $(CARD),--card $(CARD))
+
+report: .venv/installed  ## figures, notebooks and numbers as web pages: papermill_runs/index.html
+	$(BIN)/python -m lib.report --profile $(PROFILE)
+
+record: assets  ## measure `laptop` and export it to data/recorded/ and figures/laptop/ (90 minutes)
+	$(BIN)/python -m lib.record
+
+lab: assets  ## open the notebooks and exercises in JupyterLab
+	$(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks
 
 test: .venv/installed lint  ## the tests on tiny models, every notebook included (minutes)
 	$(BIN)/python -m pytest -q -m "not real"

@@ -17,6 +17,7 @@ ROWS = {
     8: training.packing,
     9: memory.half_a_model,
     10: memory.layer_by_layer,
+    11: sweeps.damage_map,
 }
 
 

@@ -15,6 +15,7 @@ class Size:
     tokens: int  # of a C4 sequence
     arc_easy_questions: int
     c4_sequences: int
+    damage_sequences: int  # row 11, once for every block
     mmlu_subjects: int
     mmlu_questions: int  # per subject
     mmlu_shots: int
@@ -33,6 +34,7 @@ FULL = Size(
     tokens=128,
     arc_easy_questions=40,
     c4_sequences=16,
+    damage_sequences=4,
     mmlu_subjects=4,
     mmlu_questions=25,
     mmlu_shots=5,
@@ -52,6 +54,7 @@ TINY = replace(
     tokens=24,
     arc_easy_questions=4,
     c4_sequences=4,
+    damage_sequences=2,
     mmlu_subjects=2,
     mmlu_questions=2,
     mmlu_shots=1,

@@ -1,5 +1,7 @@
 """Rows 3 and 4: scores of all pruned versions, shared work against each version whole."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import torch
@@ -9,6 +11,7 @@ from benchmarks.sizes import Size
 from benchmarks.table import Line, seconds
 from benchmarks.timing import alternate
 from lib.batches import bundles
+from lib.damage import all_blocks
 from lib.decoder import decoder_layers
 from lib.evaluation import Row
 from lib.pruning import UNPRUNED, Block, dropped
@@ -18,20 +21,37 @@ from lib.sweep import scored, sweep
 def arc_easy(size: Size) -> list[Line]:
     """Row 3: questions, whose answers are scored token by token."""
     task = inputs.task("arc_easy", size)
-    return [_row(size, 3, task, f"ARC-Easy, {len(task.examples)} questions", least=2.5)]
+    what = f"ARC-Easy, {len(task.examples)} questions, both strategies"
+    return [_row(size, 3, task, what, _both(size), least=2.5)]
 
 
 def c4(size: Size) -> list[Line]:
     """Row 4: every position is scored, so every version owes a whole lm_head of its own."""
     task = inputs.task("c4", size)
-    what = f"the C4 loss, {len(task.examples)} sequences of {size.tokens} tokens"
-    return [_row(size, 4, task, what, least=None)]
+    what = f"the C4 loss, {len(task.examples)} sequences of {size.tokens} tokens, both strategies"
+    return [_row(size, 4, task, what, _both(size), least=None)]
 
 
-def _row(size: Size, number: int, task, what: str, least: float | None) -> Line:
+def damage_map(size: Size) -> list[Line]:
+    """Row 11: the C4 loss without every block there is."""
+    task = inputs.task("c4", replace(size, c4_sequences=size.damage_sequences))
+    model, _ = inputs.load(size.model, dtype=None)
+    blocks = all_blocks(len(decoder_layers(model)))
+    what = f"the C4 loss, {len(task.examples)} sequences of {size.tokens} tokens: the damage map"
+    return [_row(replace(size, repeats=1), 11, task, what, blocks, least=1.4)]
+
+
+def _both(size: Size) -> list[Block]:
+    """The blocks of both strategies, up to half of the layers."""
+    found = inputs.distances(size)
+    return inputs.both_strategies(found, range(1, found.num_layers // 2 + 1))
+
+
+def _row(
+    size: Size, number: int, task, what: str, blocks: list[Block], least: float | None
+) -> Line:
     model, tokenizer = inputs.load(size.model, dtype=None)
-    half = len(decoder_layers(model)) // 2
-    blocks = inputs.both_strategies(inputs.distances(size), range(1, half + 1))
+    sizes = f"n = 1 … {max(block.size for block in blocks)}, {len(blocks)} distinct blocks"
     pair = alternate(
         lambda: whole_versions(model, tokenizer, blocks, task),
         lambda: sweep(model, tokenizer, blocks, [task], inputs.BATCH_TOKENS),
@@ -40,7 +60,7 @@ def _row(size: Size, number: int, task, what: str, least: float | None) -> Line:
     same, text = agreement(pair.reference_value, pair.ours_value)
     return Line(
         row=number,
-        what=f"Sweep on {what}, both strategies, n = 1 … {half}, {len(blocks)} distinct blocks",
+        what=f"Sweep on {what}, {sizes}",
         reference="each version whole: same rows, batches and prefixes",
         ours="`sweep.sweep`",
         required=f"≥ {least}, same scores" if least else "same scores",

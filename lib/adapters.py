@@ -30,25 +30,29 @@ FFN = (
 )  # what decoders call their FFN, or its parts
 
 
-def ffn_projections(model) -> list[str]:
-    """Full paths of the FFN projections of every decoder layer, and of nothing else.
+def ffn_projections(model, first: int = 0) -> list[str]:
+    """Full paths of the FFN projections of every decoder layer from `first` on, and of no others.
 
     By full path, because a bare name (`c_proj`, `fc1`) may also match attention or vision parts.
+    Raises ValueError for a layer without any, or with experts there.
     """
     places = {layer: path for path, layer in model.named_modules()}
     names = []
-    for l, layer in enumerate(decoder_layers(model)):
+    for l, layer in list(enumerate(decoder_layers(model)))[first:]:
         found = [
             f"{places[layer]}.{name}"
             for name, module in layer.named_modules()
             if isinstance(module, (nn.Linear, Conv1D)) and name.split(".")[0] in FFN
         ]
-        if not found:
+        stacked = [n for n, p in layer.named_parameters() if p.ndim > 2 and n.split(".")[0] in FFN]
+        if stacked or not found:
             raise ValueError(
-                f"Layer {l} of {type(model).__name__} cannot be healed: it has no linear FFN "
-                f"projection under {', '.join(FFN)} (experts are stacked tensors)."
+                f"Layer {l} of {type(model).__name__} cannot be healed: LoRA needs linear FFN "
+                f"projections under {', '.join(FFN)}, and no experts (stacked tensors) there."
             )
         names += found
+    if not names:
+        raise ValueError(f"There is no layer {first} to heal: the cut reaches the model's end.")
     return names
 
 
@@ -60,7 +64,7 @@ def fresh(model, recipe) -> Iterator[PeftModel]:
         r=recipe.rank,
         lora_alpha=recipe.rank,
         lora_dropout=recipe.dropout,
-        target_modules=ffn_projections(model),
+        target_modules=ffn_projections(model, recipe.first_layer),
         task_type="CAUSAL_LM",
     )
     with _unwrapped_after(model):
@@ -88,6 +92,9 @@ def _unwrapped_after(model) -> Iterator[None]:
             parent, _, child = name.rpartition(".")
             if name and getattr(modules[parent], child) is not module:
                 setattr(modules[parent], child, module)
+        if model.is_activation_checkpointing:
+            model.activation_checkpointing_disable()
+            model.disable_input_require_grads()
         for attribute in ("peft_config", "_hf_peft_config_loaded"):
             model.__dict__.pop(attribute, None)
         for parameter, flag in flags:

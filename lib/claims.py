@@ -1,100 +1,252 @@
-"""The paper's claims as statistics of a run's measurements."""
+"""The paper's 13 claims, each judged by one function from a run's measurements.
+
+A claim has parts, each a key of criteria.CRITERIA, where the bounds are; a function gives a verdict
+for each part and each model that was measured. lib.verdicts says what makes a verdict.
+"""
+
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 
-from lib import catalog
-from lib.evaluation import weighted_mean
-from lib.similarity import BlockDistances
+from lib import ablations, catalog, comparisons
+from lib.criteria import CRITERIA
+from lib.depth import depth_means, depth_statistics, lower_less_upper
+from lib.evidence import QUESTIONS, Evidence
+from lib.intervals import interval, paired, resampled, resampled_map
+from lib.islands import shallower
+from lib.transitions import halfway, leaves_deep_band, transitions
+from lib.verdicts import Verdict, judged, not_run, undecided
 
-SIGNAL = 4  # a score this many standard errors from chance can show a transition
+__all__ = ["depth_statistics", "leaves_deep_band", "paired", "transitions", "verdicts"]
+
+FEWEST_TURNS = 5  # of a latency
+FEWEST_MODELS = 3  # for a rank correlation
+UNHEALED = {"strategy": "similarity", "treatment": "unhealed"}
+HEALED = {"strategy": "similarity", "treatment": "healed"}
+SIMPLE = {"strategy": "simple", "treatment": "unhealed"}
+SIMPLE_HEALED = {"strategy": "simple", "treatment": "healed"}
+C4 = {"task": "c4"}
 
 
-def depth_statistics(maps: dict[str, BlockDistances]) -> pd.DataFrame:
-    """Claim 4, per model: are deep blocks more similar, and those with the last layer least?
+def verdicts(found: Evidence) -> list[Verdict]:
+    """Every part of every claim, in order: its verdicts, or that it was not run."""
+    every = [verdict for claim in CLAIMS.values() for verdict in claim(found)]
+    return [
+        verdict
+        for part in CRITERIA
+        for verdict in [v for v in every if v.claim == part] or [not_run(part)]
+    ]
 
-    shallow, deep: mean distance of blocks of up to L/4 layers that lie wholly in the lower or the
-    upper half of the model, without the first and the last layer. first, last: mean distance of
-    blocks of up to L/2 layers that include that layer, each row rescaled to [0, 1] as in figure 4.
+
+# ---- from lines: scores against the fraction of layers dropped -----------------------------
+
+
+def transition(found: Evidence) -> list[Verdict]:
+    """Claim 1: question answering survives until 20 to 55 % of the layers are gone."""
+    return _lines(found, "1", halfway, [UNHEALED])
+
+
+def sharpness(found: Evidence) -> list[Verdict]:
+    """Claim 2: the transition is sharp, to chance, and healing changes it little."""
+    return [
+        *_lines(found, "2a", comparisons.width, [UNHEALED]),
+        *_lines(found, "2b", comparisons.left_beyond, [UNHEALED]),
+        *_lines(found, "2c", comparisons.width, [HEALED]),
+        *_lines(found, "2d", comparisons.shift, [UNHEALED, HEALED]),
+        *_lines(found, "2e", comparisons.mean_gain, [UNHEALED, HEALED]),
+    ]
+
+
+def loss(found: Evidence) -> list[Verdict]:
+    """Claim 3: unhealed, the loss jumps with question answering; healed, they come apart."""
+    return [
+        *_lines(found, "3a", comparisons.shift, [UNHEALED, UNHEALED | C4]),
+        *_lines(found, "3b", comparisons.steepness, [HEALED | C4]),
+        *_lines(found, "3c", comparisons.lost_when_lost, [HEALED, HEALED | C4]),
+    ]
+
+
+def strategies(found: Evidence) -> list[Verdict]:
+    """Claim 7: simple pruning is far worse unhealed, and comparable healed."""
+    both = [HEALED, SIMPLE_HEALED]
+    on_loss = [line | C4 for line in both]
+    return [
+        *_lines(found, "7a", comparisons.mean_cost, [UNHEALED | C4, SIMPLE | C4]),
+        *_lines(found, "7b", comparisons.mean_gain, both[::-1]),
+        *_lines(found, "7c", comparisons.least_gain, on_loss),
+        *_lines(found, "7d", comparisons.largest_cost, on_loss),
+    ]
+
+
+def prompts(found: Evidence) -> list[Verdict]:
+    """Claim 9: order and number of the few-shot examples do not change the picture."""
+    orders = [_variant("order", f"order {k}") for k in ablations.ORDERS]
+    none_and_most = [
+        _variant("number", f"{k} examples") for k in (min(ablations.SHOTS), max(ablations.SHOTS))
+    ]
+    return [
+        *_lines(found, "9a", comparisons.largest_change, orders, "prompts"),
+        *_lines(found, "9b", comparisons.shift, none_and_most, "prompts"),
+        *_lines(found, "9c", comparisons.gain_where_flat, none_and_most, "prompts"),
+    ]
+
+
+def seeds(found: Evidence) -> list[Verdict]:
+    """Claim 10: the seed of healing does not change the picture."""
+    lines = [_variant("seeds", f"seed {seed}") for seed in ablations.SEEDS]
+    return [
+        *_lines(found, "10a", comparisons.largest_change, lines, "seeds"),
+        *_lines(found, "10b", comparisons.largest_change, [x | C4 for x in lines], "seeds"),
+    ]
+
+
+def ranks(found: Evidence) -> list[Verdict]:
+    """Claim 11: a lower LoRA rank answers better and has a worse loss."""
+    if "ranks" not in found.tables:
+        return []
+    known = found.tables["ranks"]["rank"].dropna().astype(int)
+    lines = [_variant("similarity", f"rank {rank}") for rank in (known.max(), known.min())]
+    return [
+        *_lines(found, "11a", comparisons.mean_gain, lines, "ranks"),
+        *_lines(found, "11b", comparisons.mean_gain, [x | C4 for x in lines], "ranks"),
+    ]
+
+
+def reasoning(found: Evidence) -> list[Verdict]:
+    """Claim 13: HellaSwag and GSM8K are harmed by any amount of pruning."""
+    tasks = {"13a": "hellaswag", "13b": "gsm8k", "13c": "gsm8k_bpb"}
+    return [
+        verdict
+        for part, task in tasks.items()
+        for verdict in _lines(found, part, comparisons.least_harm, [UNHEALED | {"task": task}])
+    ]
+
+
+def robustness(found: Evidence) -> list[Verdict]:
+    """Claim 8: deeper models keep their answers longer; over all models that have a transition."""
+    lines = {}
+    for model in found.models("scores"):
+        task, _ = found.answered("scores", model, QUESTIONS)
+        line = task and found.line("scores", model, task=task, **UNHEALED)
+        if line:
+            lines[model] = line
+    if len(lines) < 2:
+        return []
+    names = ", ".join(map(catalog.label, lines))
+    if len(lines) < FEWEST_MODELS:
+        return [undecided("8", names, f"too little data: {len(lines)} models")]
+    layers = [found.maps[model].num_layers for model in lines]
+    correlation = comparisons.order(layers, *lines.values())
+    fewest = min(line.n for line in lines.values())
+    return [judged("8", names, "", correlation, fewest, found.healed_share)]
+
+
+def _variant(ablation: str, variant: str) -> dict:
+    return {"ablation": ablation, "variant": variant, "treatment": "healed"}
+
+
+def _lines(
+    found: Evidence, part: str, statistic: Callable, lines: list[dict], table: str = "scores"
+) -> list[Verdict]:
+    """A verdict on `part` for each model that has all `lines` in `table`.
+
+    lines: what the points of each have in common. A line without a `task` is of the first question
+    set that the model answers; without a signal on the first line nothing can be judged.
     """
-    rows = []
-    for name, distances in maps.items():
-        half, quarter = distances.num_layers // 2, max(1, distances.num_layers // 4)
-        lower = [distances.row(n)[1 : half - n + 1].mean() for n in range(1, quarter + 1)]
-        upper = [distances.row(n)[half:-1].mean() for n in range(1, quarter + 1)]
-        ends = [rescaled(distances.row(n))[[0, -1]] for n in range(1, half + 1)]
-        first, last = np.mean(ends, axis=0)
-        means = {"shallow": np.mean(lower), "deep": np.mean(upper), "first": first, "last": last}
-        rows.append({"model": catalog.label(name)} | means)
-    return pd.DataFrame(rows)
+    every = []
+    for model in found.models(table):
+        tasks = (lines[0]["task"],) if "task" in lines[0] else QUESTIONS
+        task, why = found.answered(table, model, tasks)
+        curves = [found.line(table, model, **({"task": task} | line)) for line in lines]
+        if why:
+            every.append(undecided(part, model, why))
+        elif all(curves):
+            n = min(curve.n for curve in curves)
+            every.append(judged(part, model, task, statistic(*curves), n, found.healed_share))
+    return every
 
 
-def rescaled(row: np.ndarray) -> np.ndarray:
-    """A row of figure 4: shifted and rescaled to [0, 1] (all 0 if its values are equal)."""
-    spread = np.ptp(row)
-    return (row - row.min()) / spread if spread else np.zeros(len(row))
+# ---- from maps: distances and damage of every block ----------------------------------------
 
 
-def transitions(scores: pd.DataFrame) -> pd.DataFrame:
-    """Claim 1, per model, strategy and task: where does the score fall half way to chance?
-
-    block_size, fraction: the first depth at which the score has lost half its distance between
-    the unpruned model and chance. gap is that distance in standard errors of the unpruned score.
-    Missing where no depth has lost half, or where the gap is below SIGNAL: nothing to lose.
-    """
-    rows = []
-    unpruned = scores[scores.treatment == "unpruned"].set_index(["model", "task"])
-    pruned = scores[scores.treatment != "unpruned"].sort_values("block_size")
-    for (name, task, strategy), curve in pruned.groupby(["model", "task", "strategy"], sort=False):
-        start = unpruned.loc[(name, task)]
-        kept = (curve.value - start.chance) / (start.value - start.chance)
-        gap = abs(start.value - start.chance) / start.standard_error
-        fallen = curve[(kept < 0.5) & (gap >= SIGNAL)].head(1)
-        rows.append(
-            {
-                "model": catalog.label(name),
-                "task": task,
-                "strategy": strategy,
-                "unpruned": start.value,
-                "chance": start.chance,
-                "gap": gap,
-                "block_size": fallen.block_size.iloc[0] if len(fallen) else None,
-                "fraction": fallen.fraction.iloc[0] if len(fallen) else None,
-            }
-        )
-    return pd.DataFrame(rows)
+def depth(found: Evidence) -> list[Verdict]:
+    """Claim 4: deeper blocks are more similar, blocks with the last layer the most dissimilar."""
+    every = []
+    for model, distances in found.maps.items():
+        means = depth_means(resampled_map(distances))
+        values = {"4a": means["deep"] - means["shallow"], "4b": means["last"]}
+        for part, value in values.items():
+            n = distances.num_sequences
+            every.append(judged(part, model, "", interval(value), n, found.healed_share))
+    return every
 
 
-def leaves_deep_band(distances: BlockDistances) -> int | None:
-    """The first block size whose best start jumps down into the lower third of the model.
+def islands(found: Evidence) -> list[Verdict]:
+    """Claim 5: models of the Qwen family have islands of similar blocks in shallow layers."""
+    every = []
+    for model, distances in (found.recorded | found.maps).items():
+        if "qwen" in model.lower():
+            count = np.array([shallower(map_) for map_ in resampled_map(distances)], float)
+            told = f"{model} (recorded map)" if model in found.recorded else model
+            n = distances.num_sequences
+            every.append(judged("5", told, "", interval(count), n, found.healed_share))
+    return every
 
-    There the choice jumps from the deep band of similar layers to the shallow end.
-    """
-    third = distances.num_layers / 3
-    starts = [distances.best_start(n) for n in range(1, distances.num_layers)]
-    for size, (before, after) in enumerate(zip(starts, starts[1:], strict=False), start=2):
-        if before - after > 1 and after < third:
-            return size
-    return None
+
+def damage(found: Evidence) -> list[Verdict]:
+    """Claim 6: dropping shallow layers hurts more than dropping deep ones."""
+    every = []
+    for model in found.models("damage"):
+        rows = found.points("damage", model)
+        apart = lower_less_upper(rows, found.maps[model].num_layers)
+        means = resampled(apart[None], np.asarray(rows.weights.iloc[0], float))[:, 0]
+        every.append(judged("6", model, "c4", interval(means), len(apart), found.healed_share))
+    return every
 
 
-def paired(scores: pd.DataFrame, by: str, first, second) -> pd.DataFrame:
-    """How far two lines of a figure are apart at each depth, paired on examples.
+# ---- from the cost of inference ------------------------------------------------------------
 
-    by: the column that tells the lines apart, first and second two of its values. difference:
-    the score of `second` less that of `first` (for c4 in nats, where less is better), with the
-    standard error of the mean of the examples' differences.
-    """
-    columns = ["model", "task", "treatment", "block_size"]
-    columns += [c for c in ("strategy", "ablation") if c != by and c in scores]
-    columns = [c for c in columns if c != by]
-    told = scores[(scores.block_size > 0) & scores.value.notna()].set_index(columns)
-    left, right = told[told[by] == first], told[told[by] == second]
-    rows = []
-    for key in left.index.intersection(right.index):
-        a, b = left.loc[key], right.loc[key]
-        apart = np.array(b.examples) - np.array(a.examples)
-        mean, error = weighted_mean(apart, np.array(a.weights))
-        found = {"difference": mean, "standard_error": error, "n": a.n}
-        rows.append(dict(zip(columns, key, strict=True)) | {"pair": f"{second} - {first}"} | found)
-    return pd.DataFrame(rows)
+
+def cost(found: Evidence) -> list[Verdict]:
+    """Claim 12: pruning cuts memory and latency, and stacks with quantisation."""
+    every = []
+    for model in found.models("cost"):
+        rows = found.tables["cost"]
+        rows = rows[rows.model == model].sort_values("fraction")
+        plain, packed = rows[rows.quantization.isna()], rows[rows.quantization == "nf4"]
+        for part, task in {"12a": "weights", "12b": "prefill", "12c": "decode"}.items():
+            of_task = plain[plain.task == task]
+            if len(of_task):
+                every.append(_saved(part, of_task.iloc[-1]))
+        weights = [t[t.task == "weights"].value.tolist() for t in (plain, packed)]
+        if all(weights):
+            ratio = weights[1][-1] / min(weights[1][0], weights[0][-1])
+            every.append(judged("12d", model, "weights", (ratio,) * 3, 1, 1, fewest=1))
+    return every
+
+
+def _saved(part: str, row: pd.Series) -> Verdict:
+    """What the deepest cut saves of a quantity, for each share of the layers that it drops."""
+    exact = row.task == "weights"
+    ratios = (row.ratio,) * 3 if exact else (row.ratio, row.ratio_high, row.ratio_low)
+    saved = tuple((1 - ratio) / row.fraction for ratio in ratios)
+    fewest = 1 if exact else FEWEST_TURNS
+    return judged(part, row.model, row.task, saved, int(row.n), 1, fewest=fewest)
+
+
+CLAIMS = {
+    1: transition,
+    2: sharpness,
+    3: loss,
+    4: depth,
+    5: islands,
+    6: damage,
+    7: strategies,
+    8: robustness,
+    9: prompts,
+    10: seeds,
+    11: ranks,
+    12: cost,
+    13: reasoning,
+}

@@ -6,13 +6,12 @@ from dataclasses import asdict
 
 import pandas as pd
 
-from lib import adapters, evaluation, healing, models, paths, results
+from lib import adapters, evaluation, healing, keys, models, paths, results
 from lib.profiles import Profile
 from lib.pruning import UNPRUNED, Block, similarity_block, simple_block
 from lib.similarity import BlockDistances
 from lib.sweep import sweep
 
-VERSION = results.VERSIONS["scores"]
 STRATEGIES = ("similarity", "simple")
 SCORE = ("value", "standard_error", "n", "chance", "majority", "examples", "weights")
 NO_SCORE = dict.fromkeys(SCORE[:5], float("nan")) | {"n": 0, "examples": None, "weights": None}
@@ -29,12 +28,12 @@ def measure(name: str, profile: Profile, blocks: Sequence[Block], tasks: list[st
     identity = models.identity(name, profile)
     records = []
     for task in tasks:
-        keys = {block: _params(identity, profile, task, block) for block in blocks}
-        missing = [block for block in blocks if results.load("scores", keys[block]) is None]
+        wanted = {b: keys.score(identity, profile, task, b.start, b.size) for b in blocks}
+        missing = [block for block in blocks if results.load("scores", wanted[block]) is None]
         if missing and not results.draws_only():
             model, tokenizer = models.base(name, profile)
-            _sweep_and_store(model, tokenizer, profile, task, {b: keys[b] for b in missing})
-        records += [_row(profile, keys[block]) for block in blocks]
+            _sweep_and_store(model, tokenizer, profile, task, {b: wanted[b] for b in missing})
+        records += [_row(profile, wanted[block]) for block in blocks]
     return pd.DataFrame(records)
 
 
@@ -109,12 +108,13 @@ def variants(
 
 
 def healing_table(name: str, profile: Profile, distances: BlockDistances) -> pd.DataFrame:
-    """How each healing of notebook 03 went, one row each."""
-    recipe = healing.recipe(name, profile)
+    """How each healing of notebook 03 went, one row each; needs the adapters of none."""
+    identity, recipe = models.identity(name, profile), healing.recipe(name, profile)
     rows = []
     for strategy in STRATEGIES:
         for block in blocks_of(strategy, distances, profile.healed_sizes(distances.num_layers)):
-            record = _tried(name, profile, block, recipe)
+            key = keys.healing(identity, block.start, block.size, recipe)
+            record = results.load("healing", key) or _tried(name, profile, block, recipe)
             values = record["values"]
             ends = values["losses"] or [None]
             rows.append(
@@ -142,7 +142,7 @@ def blocks_of(strategy: str, distances: BlockDistances, sizes: Sequence[int]) ->
 
 def heal(name: str, profile: Profile, block: Block, recipe: healing.Recipe) -> dict:
     """The stored record of a healing, made first if it is missing or its adapter is gone."""
-    params = _healing_params(models.identity(name, profile), block, recipe)
+    params = keys.healing(models.identity(name, profile), block.start, block.size, recipe)
     folder = paths.RESULTS / "adapters" / results.key("healing", params)[:20]
     stored = results.load("healing", params)
     if stored and stored["values"]["adapter"] and not (folder / "adapter").exists():
@@ -161,20 +161,22 @@ def healed_block(
 ) -> pd.DataFrame:
     """The scores of one healed model, a row a task; it is healed only if one is missing."""
     identity = models.identity(name, profile)
-    cure = _healing_params({}, block, recipe)
-    keys = {task: _params(identity, profile, task, block) | cure for task in tasks}
-    missing = {task: key for task, key in keys.items() if results.load("scores", key) is None}
+    cure = keys.healing({}, block.start, block.size, recipe)
+    wanted = {
+        task: keys.score(identity, profile, task, block.start, block.size) | cure for task in tasks
+    }
+    missing = {task: key for task, key in wanted.items() if results.load("scores", key) is None}
     if missing:
         record = _tried(name, profile, block, recipe)
         if record["status"] != "ok":
-            return pd.DataFrame([_row(profile, key, record["status"]) for key in keys.values()])
+            return pd.DataFrame([_row(profile, key, record["status"]) for key in wanted.values()])
         if not results.draws_only():
             model, tokenizer = models.base(name, profile, block)
             adapter = paths.RESULTS / "adapters" / record["values"]["adapter"] / "adapter"
             with adapters.attached(model, UNPRUNED, adapter):
                 for task, key in missing.items():
                     _sweep_and_store(model, tokenizer, profile, task, {UNPRUNED: key})
-    return pd.DataFrame([_row(profile, key) for key in keys.values()])
+    return pd.DataFrame([_row(profile, key) for key in wanted.values()])
 
 
 def _tried(name: str, profile: Profile, block: Block, recipe: healing.Recipe) -> dict:
@@ -186,26 +188,15 @@ def _tried(name: str, profile: Profile, block: Block, recipe: healing.Recipe) ->
         return {"status": results.NotMeasured.status, "values": values, "seconds": None}
 
 
-def _params(identity: dict, profile: Profile, task: str, block: Block) -> dict:
-    where = {"block_start": block.start, "block_size": block.size}
-    how = {"batch_tokens": profile.batch_tokens, "version": VERSION}
-    return identity | evaluation.params(task, profile) | where | how
-
-
-def _healing_params(identity: dict, block: Block, recipe: healing.Recipe) -> dict:
-    where = {"block_start": block.start, "block_size": block.size}
-    return identity | where | healing.params(recipe)
-
-
-def _sweep_and_store(model, tokenizer, profile: Profile, name: str, keys: dict) -> None:
-    """Sweep one task over the blocks of `keys` and store a result each."""
+def _sweep_and_store(model, tokenizer, profile: Profile, name: str, wanted: dict) -> None:
+    """Sweep one task over the blocks of `wanted` and store a result each."""
     task = evaluation.task(name, profile)
     start = time.monotonic()
-    scores = sweep(model, tokenizer, list(keys), [task], profile.batch_tokens)
+    scores = sweep(model, tokenizer, list(wanted), [task], profile.batch_tokens)
     seconds = (time.monotonic() - start) / len(scores)
     for row in scores.itertuples():
         block = Block(row.block_start, row.block_size)
-        if block in keys:
+        if block in wanted:
             values = {
                 "value": row.value,
                 "standard_error": row.standard_error,
@@ -215,7 +206,7 @@ def _sweep_and_store(model, tokenizer, profile: Profile, name: str, keys: dict) 
                 "chance": task.chance(model.config.get_text_config().vocab_size),
                 "majority": task.majority,
             }
-            results.save("scores", keys[block], values, seconds)
+            results.save("scores", wanted[block], values, seconds)
 
 
 def _row(profile: Profile, params: dict, status: str = results.NotMeasured.status) -> dict:

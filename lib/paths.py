@@ -14,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 DATA = ROOT / "data"
+RECORDED = DATA / "recorded"  # committed; to compare with, never a cache
 ASSETS = DATA / "assets"  # unpacked downloads
 CHECKPOINTS = DATA / "checkpoints"  # GGUF files, dequantised once
 

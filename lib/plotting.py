@@ -7,7 +7,6 @@ A figure function takes measurements, draws, and saves figures/<profile>/<name>.
 import io
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
@@ -35,6 +34,9 @@ TASKS = {
     "boolq": "BoolQ accuracy",
     "arc_easy": "ARC-Easy accuracy",
     "c4": "C4 validation loss / ln V",
+    "hellaswag": "HellaSwag accuracy",
+    "gsm8k": "GSM8K exact match",
+    "gsm8k_bpb": "GSM8K gold solution, bits per byte",
 }
 
 
@@ -96,18 +98,16 @@ def figure_6(scores: pd.DataFrame, profile: Profile) -> Figure:
 
 def figure_5(scores: pd.DataFrame, profile: Profile) -> Figure:
     """Figure 5: simple (red) against similarity-informed pruning (blue), a column a treatment."""
-    treatments = [t for t in ("unhealed", "healed") if (scores.treatment == t).any()]
-    columns = {
-        (model, treatment): f"{catalog.label(model)}, {treatment}"
-        for model in scores.model.unique()
-        for treatment in treatments
-    }
+    mine = scores[scores.model == profile.main_model]
+    treatments = [t for t in ("unhealed", "healed") if (mine.treatment == t).any()]
+    label = catalog.label(profile.main_model)
+    columns = {treatment: f"{label}, {treatment}" for treatment in treatments}
     lines = {strategy: (shade, strategy) for strategy, shade in STRATEGIES.items()}
     return _grid(
-        scores,
+        mine,
         [*QA, "c4"],
         columns,
-        lambda s, column: s[(s.model == column[0]) & s.treatment.isin(["unpruned", column[1]])],
+        lambda s, treatment: s[s.treatment.isin(["unpruned", treatment])],
         lambda s: [(shade, text, s[s.strategy == key]) for key, (shade, text) in lines.items()],
         "figure_5",
         profile,
@@ -130,10 +130,16 @@ def figure_9(scores: pd.DataFrame, profile: Profile) -> Figure:
     return _ablation(scores, ["mmlu", "arc_easy", "c4"], "figure_9", profile)
 
 
+def figure_beyond(scores: pd.DataFrame, profile: Profile) -> Figure:
+    """Question sets of the paper's second version: HellaSwag and GSM8K, unhealed."""
+    return _by_family(scores, ["hellaswag", "gsm8k_bpb", "gsm8k"], "figure_beyond", profile)
+
+
 def in_units_of_chance(scores: pd.DataFrame) -> pd.DataFrame:
     """The same scores with the C4 loss divided by ln V, as the paper shows it."""
     shown = scores.copy()
-    shown["unit"] = np.where(shown.task == "c4", "nats / ln V", "accuracy")
+    shown["unit"] = shown.task.map({"c4": "nats / ln V", "gsm8k_bpb": "bits per byte"})
+    shown["unit"] = shown.unit.fillna("accuracy")
     loss = shown.task == "c4"
     for column in ("value", "standard_error", "chance"):
         shown.loc[loss, column] = shown.loc[loss, column] / scores.loc[loss, "chance"]
@@ -245,7 +251,8 @@ def _reference_lines(axis, scores: pd.DataFrame, shade) -> None:
     for row in scores.itertuples():
         if shade is not None:
             axis.axhline(row.value, color=shade, ls=TREATMENTS["unpruned"], lw=1, label="unpruned")
-        axis.axhline(row.chance, color="grey", ls=(0, (5, 3)), lw=1, label="chance")
+        if pd.notna(row.chance):
+            axis.axhline(row.chance, color="grey", ls=(0, (5, 3)), lw=1, label="chance")
         if pd.notna(row.majority):
             axis.axhline(row.majority, color="grey", ls="-.", lw=1, label="majority answer")
 
@@ -253,7 +260,7 @@ def _reference_lines(axis, scores: pd.DataFrame, shade) -> None:
 def _label(axis, task: str, scores: pd.DataFrame, title: str) -> None:
     shots = scores.shots.dropna().unique()
     axis.set_title(title)
-    axis.set_title(f"n = {scores.n.iloc[0]}, ±1 s.e.", loc="right", fontsize=7)
+    axis.set_title(f"n = {scores.n.iloc[0]:.0f}, ±1 s.e.", loc="right", fontsize=7)
     axis.set_ylabel(TASKS[task] + (f" ({int(shots[0])}-shot)" if len(shots) == 1 else ""))
     handles, texts = axis.get_legend_handles_labels()
     unique = dict(zip(texts, handles, strict=True))

@@ -24,6 +24,16 @@ class Profile:
     mmlu_questions: int  # per subject
     mmlu_shots: int
     boolq_questions: int
+    hellaswag_questions: int
+    gsm8k_questions: int  # for the likelihood of the gold solution
+    gsm8k_generated: int  # that the model answers itself
+    gsm8k_shots: int
+    gsm8k_new_tokens: int  # at most, of an answer
+    damage_sequences: int  # C4 sequences for the loss without every block
+    damage_tokens: int
+    cost_prompt_tokens: int  # read at once to time prefill
+    cost_new_tokens: int  # then written one by one to time decoding
+    cost_repeats: int
     shot_order: int  # 0: as in the data set; else the seed of a shuffle
     deepest_fraction: float  # prune up to this fraction of the layers
     dense_fraction: float  # every block size up to here, every second one beyond
@@ -41,13 +51,13 @@ class Profile:
 
     missing: tuple[tuple[str, str], ...] = ()  # models that could not be had, and why
     sizes: tuple[int, ...] = ()  # heal at these numbers of dropped layers only; empty: at all below
-    main_names: tuple[str, ...] = ()  # the model of figures 1b, 1c and 1d; empty: the first one
+    main_names: tuple[str, ...] = ()  # the model of figures 1 and 5; empty: the first one
     ablation_names: tuple[str, ...] = ()  # models of figures 7 and 8; empty: the first one
     rank_names: tuple[str, ...] = ()  # models of figure 9; empty: the first one
 
     @property
     def main_model(self) -> str:
-        """The model that figures 1b, 1c and 1d show."""
+        """The model that figures 1 and 5 show."""
         return self._among(self.main_names)[0]
 
     @property
@@ -111,6 +121,10 @@ _COUNTS = {
     "mmlu_subjects",
     "mmlu_questions",
     "boolq_questions",
+    "hellaswag_questions",
+    "gsm8k_questions",
+    "gsm8k_generated",
+    "damage_sequences",
 }
 
 QUICK = Profile(
@@ -129,6 +143,16 @@ QUICK = Profile(
     mmlu_questions=20,
     mmlu_shots=5,
     boolq_questions=40,
+    hellaswag_questions=40,
+    gsm8k_questions=16,
+    gsm8k_generated=8,
+    gsm8k_shots=5,
+    gsm8k_new_tokens=96,
+    damage_sequences=16,
+    damage_tokens=64,
+    cost_prompt_tokens=128,
+    cost_new_tokens=16,
+    cost_repeats=7,
     shot_order=0,
     deepest_fraction=0.8,
     dense_fraction=0.5,
@@ -161,6 +185,16 @@ PROFILES = {
         mmlu_questions=4,
         mmlu_shots=2,
         boolq_questions=4,
+        hellaswag_questions=4,
+        gsm8k_questions=2,
+        gsm8k_generated=2,
+        gsm8k_shots=1,
+        gsm8k_new_tokens=8,
+        damage_sequences=4,
+        damage_tokens=16,
+        cost_prompt_tokens=16,
+        cost_new_tokens=4,
+        cost_repeats=3,
         heal_fractions=(0.25, 0.5),
         ablation_ranks=(2, 8),
         ablation_questions=4,
@@ -177,6 +211,12 @@ PROFILES = {
         arc_easy_questions=570,
         mmlu_subjects=12,
         boolq_questions=200,
+        hellaswag_questions=120,
+        gsm8k_questions=40,
+        gsm8k_generated=24,
+        damage_sequences=32,
+        damage_tokens=96,
+        cost_repeats=15,
         ablation_fractions=(0.2, 0.3),
         ablation_questions=120,
         heal_steps=48,
@@ -204,6 +244,15 @@ PROFILES = {
         mmlu_subjects=57,
         mmlu_questions=1_534,  # the largest subject: all 14,042 questions
         boolq_questions=3_270,
+        hellaswag_questions=10_042,
+        gsm8k_questions=1_319,
+        gsm8k_generated=1_319,
+        gsm8k_new_tokens=256,
+        damage_sequences=32,
+        damage_tokens=2048,
+        cost_prompt_tokens=2048,
+        cost_new_tokens=128,
+        cost_repeats=15,
         dense_fraction=0.8,
         heal_fractions=tuple(n / 16 for n in range(1, 13)),
         ablation_fractions=tuple(n / 16 for n in range(1, 13)),
@@ -215,7 +264,7 @@ PROFILES = {
         heal_rank=64,
         heal_warmup=100,
         heal_packed=False,
-        batch_tokens=16_384,
+        batch_tokens=2_048,
         main_names=("llama-2-70b",),
         ablation_names=("llama-2-13b",),
         rank_names=("mistral-7b", "llama-2-7b", "llama-2-70b"),

@@ -13,7 +13,8 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
@@ -23,6 +24,7 @@ from lib import paths
 SCHEMA = 1
 FIELDS = {"schema", "key", "kind", "params", "status", "values", "seconds", "environment"}
 VERSIONS = {"similarity": 1, "scores": 1, "healing": 1}  # bumped by hand when the numbers change
+DRAW_ONLY = "DEEPER_LAYERS_DRAW_ONLY"  # set in the environment of a run that only draws
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +106,20 @@ def load_or_compute(kind: str, params: dict, compute: Callable[[], dict]) -> dic
 
 def draws_only() -> bool:
     """Whether what is missing stays missing: the last pass of a run some of whose jobs failed."""
-    return bool(os.environ.get("DEEPER_LAYERS_DRAW_ONLY"))
+    return bool(os.environ.get(DRAW_ONLY))
+
+
+@contextmanager
+def drawing_only() -> Iterator[None]:
+    """What is missing stays missing within."""
+    before = os.environ.get(DRAW_ONLY)
+    os.environ[DRAW_ONLY] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[DRAW_ONLY]
+        if before is not None:
+            os.environ[DRAW_ONLY] = before
 
 
 def discard(kind: str, params: dict) -> None:

@@ -12,7 +12,7 @@ import signal
 import sys
 from contextlib import closing
 
-from lib import batch, jobs, profiles, progress
+from lib import batch, cards, jobs, plan, profiles, progress
 from lib.execution import Notebook, check_parameters
 from lib.profiles import Profile
 
@@ -26,6 +26,12 @@ NOTEBOOKS = {
     "05": Notebook("05_ablation_prompts", ("figure_7",), 3),
     "06": Notebook("06_ablation_seeds", ("figure_8",), 2),
     "07": Notebook("07_ablation_lora_rank", ("figure_9",), 4),
+    "08": Notebook("08_qwen_islands", ("figure_islands",), 1),
+    "09": Notebook("09_inference_cost", ("figure_cost",), 2),
+    "10": Notebook(
+        "10_beyond_the_paper", ("figure_beyond", "figure_damage", "figure_heal_where"), 4
+    ),
+    "11": Notebook("11_claims", ("figure_claims",), 1),
 }
 
 
@@ -48,6 +54,10 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="ray: spread the jobs over the GPUs of a Ray cluster, or of this machine",
     )
     parser.add_argument("--time-limit", type=float, metavar="MINUTES", help="end a job after this")
+    parser.add_argument(
+        "--plan", action="store_true", help="print what each job takes and if it fits; run none"
+    )
+    parser.add_argument("--card", help=f"to plan for: {', '.join(cards.NAMES)}; default: at hand")
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="other notebook parameters"
     )
@@ -125,6 +135,9 @@ def main(argv: list[str] | None = None) -> int:
         numbers = chosen(options)
         for number in numbers:
             check_parameters(NOTEBOOKS[number], parameters)
+        if options.plan:
+            print(plan.table(profile, numbers, options.card))
+            return 0
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2

@@ -1,5 +1,6 @@
 """Angular distances between layer inputs: all blocks of a model from one forward pass."""
 
+import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -12,14 +13,14 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from lib import data, models, results
+from lib import data, keys, models, paths, results
 from lib.catalog import ModelError
 from lib.decoder import residual_stream
+from lib.islands import islands  # noqa: F401  what is read from distances, beside those
 from lib.profiles import Profile
 from lib.pruning import UNPRUNED, Block
 from lib.sweep import resumed
 
-VERSION = results.VERSIONS["similarity"]
 FOLDS = 16
 CHUNK = 64  # batches whose states are held when a model is read layer by layer
 
@@ -212,13 +213,7 @@ def measure_all(
 
 def measure(name: str, profile: Profile) -> BlockDistances:
     """The distances of model `name` on C4, from the results if they are there."""
-    params = models.identity(name, profile) | data.identity("c4", profile.source)
-    params |= {
-        "sequences": profile.similarity_sequences,
-        "max_tokens": profile.similarity_tokens,
-        "batch_tokens": profile.batch_tokens,
-        "version": VERSION,
-    }
+    params = keys.similarity(models.identity(name, profile), profile)
 
     def compute() -> dict:
         texts = data.c4("validation", profile.source, profile.similarity_sequences)
@@ -241,3 +236,14 @@ def measure(name: str, profile: Profile) -> BlockDistances:
         *(np.array(values[key]) for key in ("matrix", "standard_error", "folds")),
         values["num_sequences"],
     )
+
+
+def recorded(name: str) -> tuple[BlockDistances, dict]:
+    """A recorded map of data/recorded/, and how it was measured. Raises ValueError if absent."""
+    file = paths.RECORDED / f"{name}.json"
+    if not file.exists():
+        known = ", ".join(sorted(p.stem for p in paths.RECORDED.glob("*.json")))
+        raise ValueError(f"No recorded map {name!r}: choose one of {known}.")
+    record = json.loads(file.read_text(encoding="utf-8"))
+    arrays = [np.array(record.pop(key)) for key in ("matrix", "standard_error", "folds")]
+    return BlockDistances(*arrays, record["sequences"]), record

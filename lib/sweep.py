@@ -24,6 +24,7 @@ from lib import evaluation
 from lib.batches import Own, bundles
 from lib.decoder import decoder_config, decoder_layers, logits, residual_stream
 from lib.evaluation import Row, Task
+from lib.generation import continuations
 from lib.pruning import UNPRUNED, Block, only_layers
 
 HEAD_POSITIONS = 128  # logits of this many positions are held at once
@@ -36,7 +37,8 @@ def sweep(
 
     One row per block and task: block_start, block_size (0, 0 is the unpruned model), task,
     value, standard_error, n, and the per-example values (`examples`) and `weights` of the mean.
-    Equal to dropping each block and scoring the model whole. Raises ValueError for a block that
+    Equal to dropping each block and scoring the model whole. Where the model writes its answer,
+    nothing is shared: each version writes on its own. Raises ValueError for a block that
     does not fit the model.
     """
     blocks = list(dict.fromkeys([UNPRUNED, *blocks]))
@@ -45,9 +47,12 @@ def sweep(
     records = []
     for task in tasks:
         rows = task.rows(tokenizer)
-        outputs = log_probabilities(
-            model, blocks, [row for example in rows for row in example], batch_tokens, task.name
-        )
+        flat = [row for example in rows for row in example]
+        if task.kind.generated:
+            limit = task.examples[0]["new_tokens"]
+            outputs = continuations(model, tokenizer, blocks, flat, limit, batch_tokens)
+        else:
+            outputs = log_probabilities(model, blocks, flat, batch_tokens, task.name)
         for block in blocks:
             found = iter(outputs[block])
             values, weights = task.scores([[next(found) for _ in example] for example in rows])

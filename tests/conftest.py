@@ -110,6 +110,8 @@ ARCHITECTURES = {
     ),
 }
 
+EXPERTS = ("qwen3_moe", "qwen3_next", "deepseek_v3")  # in place of the FFN
+
 
 def tiny(name: str):
     """A model whose layers all do something: weights and biases are random, norms not all one."""

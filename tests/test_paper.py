@@ -73,6 +73,7 @@ def test_ablations_are_about_the_papers_models(paper):
     assert set(figure(paper, "figure_9").model) == {"mistral-7b", "llama-2-7b", "llama-2-70b"}
     assert set(figure(paper, "figure_1c").model) == {"llama-2-70b"}
     assert set(figure(paper, "figure_1d").model) == {"llama-2-70b"}
+    assert set(figure(paper, "figure_5").model) == {"llama-2-70b"}
 
 
 def test_each_model_is_healed_by_its_own_recipe(paper):

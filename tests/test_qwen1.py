@@ -64,6 +64,7 @@ def reference(config: dict, tensors: dict, ids: torch.Tensor) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("Qwen-7B")
+    torch.manual_seed(0)
     qwen_1(folder, CORPUS)
     return folder
 

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.faults import files
-from lib import curves, healing, models, paths, profiles, results, similarity
+from lib import curves, healing, keys, models, paths, profiles, results, similarity
 from lib.pruning import UNPRUNED, Block
 
 PARAMS = {"model": "tiny", "revision": "abc", "block_start": 3, "version": 1}
@@ -31,10 +31,10 @@ def test_keys_of_real_measurements_do_not_drift(output, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         curves.heal("tiny-random", smoke, Block(1, 2), healing.recipe("tiny-random", smoke))
     identity = models.identity("tiny-random", smoke)
-    asked["scores"] = curves._params(identity, smoke, "mmlu", Block(1, 2))
+    asked["scores"] = keys.score(identity, smoke, "mmlu", 1, 2)
     assert {kind: results.key(kind, params)[:12] for kind, params in asked.items()} == {
         "similarity": "74f1cdaea1c7",
-        "healing": "8c99643b3446",
+        "healing": "64586b013fa8",
         "scores": "7b4bf15bde05",
     }
 

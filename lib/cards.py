@@ -1,0 +1,90 @@
+"""The processors that a run is planned for, with the rates that its hours are estimated from."""
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+GIB = 2**30
+UTILISATION = 0.3  # of the peak; published training runs reached 0.21 to 0.46 (PaLM, arXiv
+# 2204.02311, table 3). An assumption, not a measurement of this code.
+RUNTIME = 1.5  # GiB of a GPU for CUDA's context and the allocator's fragments, assumed
+DISK = 1e9  # bytes read a second, assumed
+
+
+@dataclass(frozen=True)
+class Card:
+    """A processor: memory that a program can use (bytes), rates in FLOP/s, and where they are from.
+
+    element: bytes of a weight that is not quantised.
+    """
+
+    name: str
+    memory: float
+    rate: float  # forward
+    training_rate: float  # healing
+    source: str
+    on_cpu: bool = False
+    element: int = 2
+
+
+def _gpu(name: str, gib: float, peak: float) -> Card:
+    """A GPU: the GiB that PyTorch reports, and the dense bf16 peak of its data sheet."""
+    rate = UTILISATION * peak
+    source = f"{UTILISATION:.0%} of {peak / 1e12:.0f} TFLOP/s (data sheet, dense bf16), assumed"
+    return Card(name, (gib - RUNTIME) * GIB, rate, rate, source)
+
+
+def _cpu() -> Card:
+    """This machine, at the rates of rows 1 and 7 of benchmarks/results/first_light.md."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    flags = Path("/proc/cpuinfo")
+    fast = flags.exists() and any(f in flags.read_text() for f in ("avx512_bf16", "amx_bf16"))
+    source = "measured once on two cores with AVX512-BF16, not here"
+    return Card("cpu", memory, 0.46e12, 0.22e12, source, on_cpu=True, element=2 if fast else 4)
+
+
+GPUS = {
+    "a100-40": _gpu("a100-40", 39.4, 312e12),
+    "a100-80": _gpu("a100-80", 79.1, 312e12),
+    "h100": _gpu("h100", 79.1, 989e12),
+}
+NAMES = (*GPUS, "cpu")
+
+
+def get(name: str | None = None) -> Card:
+    """The card called `name`; by default the GPU at hand, else the CPU.
+
+    Raises ValueError for an unknown name, or a GPU at hand whose rate is not known.
+    """
+    name = name or _at_hand()
+    if name not in NAMES:
+        raise ValueError(f"Unknown card {name!r}: choose one of {', '.join(NAMES)}.")
+    return GPUS[name] if name in GPUS else _cpu()
+
+
+def measured(card: Card, forward: list[float], training: list[float]) -> Card:
+    """The card at the median FLOP/s of what was measured on it, where anything was."""
+    rate = median(forward) if forward else card.rate
+    training_rate = median(training) if training else card.training_rate
+    told = f"measured here ({len(forward)} distance maps, {len(training)} healings)"
+    source = told if forward else card.source
+    return replace(card, rate=rate, training_rate=training_rate, source=source)
+
+
+def _at_hand() -> str:
+    """The card of the first GPU that nvidia-smi lists, or the CPU."""
+    if not shutil.which("nvidia-smi"):
+        return "cpu"
+    query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    lines = subprocess.run(query, capture_output=True, text=True).stdout.splitlines()
+    if not lines:
+        return "cpu"
+    name, mib = (part.strip() for part in lines[0].rsplit(",", 1))
+    if "A100" in name:
+        return "a100-80" if int(mib) > 50_000 else "a100-40"
+    if "H100" in name:
+        return "h100"
+    raise ValueError(f"No rate is known for the GPU at hand, {name}: give --card {NAMES[0]}, …")

@@ -1,0 +1,247 @@
+"""What dropped layers save when a model runs: memory of its weights, prefill and decode latency.
+
+All versions are measured in one run and in turn, the unpruned model among them, so that whatever
+else slows the machine slows them alike; what counts are ratios to the unpruned model of the same
+turn. NF4 weights stay packed here, on the CPU too: nothing is timed under another's name.
+"""
+
+import time
+from dataclasses import replace
+
+import bitsandbytes as bnb
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from lib import catalog, models, results
+from lib.decoder import decoder_layers
+from lib.profiles import Profile
+from lib.pruning import UNPRUNED, dropped, simple_block
+
+VERSION = 1  # bumped by hand when the numbers of `measure` change
+FORMATS = (None, "nf4")
+RESAMPLES = 1000
+GB = 1e9
+
+# What bitsandbytes' CPU kernel for packed weights asks of their shape (outputs, inputs).
+_KERNEL = (32, 64)
+
+
+def measure(name: str, profile: Profile) -> pd.DataFrame:
+    """Memory and speed of model `name`, whole and with the deepest layers dropped, as it is and
+    in NF4.
+
+    One row per version and quantity (`task`): weights (GB), prefill (s for the prompt), decode
+    (s a token). value is the median of n turns, low and high their quartiles; ratio is the median
+    of the ratios to the unpruned model of the same format and turn, ratio_low and ratio_high its
+    95 % interval. A format that does not fit into memory has no value, and its status says so.
+    Raises ModelError if none fits.
+    """
+    params = models.identity(name, profile) | {
+        "fractions": list(profile.heal_fractions),
+        "sizes": list(profile.sizes),
+        "prompt_tokens": profile.cost_prompt_tokens,
+        "new_tokens": profile.cost_new_tokens,
+        "repeats": profile.cost_repeats,
+        "version": VERSION,
+    }
+    params.pop("quantization")
+    record = results.load_or_compute("inference_cost", params, lambda: _measured(name, profile))
+    return _table(profile, record)
+
+
+def _measured(name: str, profile: Profile) -> dict:
+    loaded = {}
+    for quantization in FORMATS:
+        if models.fits(name, replace(profile, quantization=quantization)):
+            loaded[quantization] = load(name, profile, quantization)
+    if not loaded:
+        raise catalog.ModelError(f"{name} does not fit into the free memory, in NF4 neither.")
+    num_layers = len(decoder_layers(next(iter(loaded.values()))))
+    sizes = profile.healed_sizes(num_layers)
+    blocks = [UNPRUNED, *(simple_block(num_layers, size) for size in sizes)]
+    prompt = torch.arange(profile.cost_prompt_tokens)[None]
+    versions = [(quantization, block) for quantization in loaded for block in blocks]
+    seconds, bytes_of = {version: [] for version in versions}, {}
+    for turn in range(profile.cost_repeats + 1):
+        for quantization, block in versions:
+            model = loaded[quantization]
+            with dropped(model, block):
+                found = latencies(model, prompt, profile.cost_new_tokens)
+                bytes_of[quantization, block] = weight_bytes(model)
+            if turn:  # the first turn warms up: kernels are chosen, weights are packed
+                seconds[quantization, block].append(found)
+    return {
+        "num_layers": num_layers,
+        "missing": [quantization for quantization in FORMATS if quantization not in loaded],
+        "versions": [
+            {
+                "quantization": quantization,
+                "block": [block.start, block.size],
+                "weights": bytes_of[quantization, block],
+                "prefill": [prefill for prefill, _ in found],
+                "decode": [decode for _, decode in found],
+            }
+            for (quantization, block), found in seconds.items()
+        ],
+    }
+
+
+@torch.inference_mode()
+def latencies(model, prompt: torch.Tensor, new_tokens: int) -> tuple[float, float]:
+    """Seconds to read `prompt` (1, T), and seconds a token to write `new_tokens` more, greedily."""
+    prompt = prompt.to(model.device)
+    start = _now()
+    out = model(input_ids=prompt, use_cache=True, logits_to_keep=1)
+    read = _now()
+    for _ in range(new_tokens):
+        token = out.logits[:, -1:].argmax(-1)
+        out = model(input_ids=token, cache=out.cache, use_cache=True)
+    return read - start, (_now() - read) / new_tokens
+
+
+def _now() -> float:
+    """The time once all work is done: a GPU works on after the call has returned."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+# ---- memory --------------------------------------------------------------------------------
+
+
+def weight_bytes(model) -> int:
+    """Bytes of all parameters and buffers, the scales of 4-bit weights included; shared once."""
+    tensors = [*model.parameters(), *model.buffers()]
+    for parameter in model.parameters():
+        tensors += _scales(getattr(parameter, "quant_state", None))
+    return sum({t.data_ptr(): t.numel() * t.element_size() for t in tensors}.values())
+
+
+def _scales(state) -> list[torch.Tensor]:
+    """The tensors that belong to a 4-bit weight, and to its scales if these are quantised too."""
+    found = [value for value in vars(state).values() if torch.is_tensor(value)] if state else []
+    return found + (_scales(state.state2) if getattr(state, "state2", None) else [])
+
+
+def load(name: str, profile: Profile, quantization: str | None):
+    """A model to run, not to train: NF4 weights are packed, as they are on a GPU."""
+    if quantization is None or models.default_device() != "cpu":
+        return models.load(name, quantization=quantization, dtype=profile.dtype)[0]
+    return packed(models.load(name, dtype=profile.dtype)[0])
+
+
+def packed(model):
+    """The model with every linear map of its decoder in packed NF4, for inference only.
+
+    The same maps and the same 4-bit values as `models.load(quantization="nf4")`, which unpacks them
+    on a CPU. Raises ModelError if there is none to pack.
+    """
+    decoder = model.get_decoder()
+    maps = {name: child for name, child in decoder.named_modules() if type(child) is nn.Linear}
+    if not maps:
+        raise catalog.ModelError(f"{type(model).__name__} has no linear maps to pack into NF4.")
+    for name, linear in maps.items():
+        parent, _, child = name.rpartition(".")
+        setattr(decoder.get_submodule(parent), child, _packed(linear))
+    return model.requires_grad_(False).eval()
+
+
+def _packed(linear: nn.Linear) -> bnb.nn.Linear4bit:
+    how = models.nf4()
+    four_bit = bnb.nn.Linear4bit(
+        linear.in_features,
+        linear.out_features,
+        bias=linear.bias is not None,
+        compute_dtype=how.bnb_4bit_compute_dtype,
+        compress_statistics=how.bnb_4bit_use_double_quant,
+        quant_type=how.bnb_4bit_quant_type,
+        device="meta",
+    )
+    four_bit.weight = bnb.nn.Params4bit(
+        linear.weight.data,
+        requires_grad=False,
+        compress_statistics=how.bnb_4bit_use_double_quant,
+        quant_type=how.bnb_4bit_quant_type,
+        module=four_bit,
+    )
+    four_bit.bias = linear.bias
+    if linear.out_features % _KERNEL[0] or linear.in_features % _KERNEL[1]:
+        four_bit.support_avx512bf16_for_cpu = False  # the general kernel takes any shape
+    return four_bit.to(linear.weight.device)
+
+
+# ---- tables --------------------------------------------------------------------------------
+
+
+def _table(profile: Profile, record: dict) -> pd.DataFrame:
+    values, told = record["values"], record["params"]
+    versions = pd.DataFrame(values["versions"])
+    described = {"profile": profile.name, "model": told["model"], "dtype": told["dtype"]}
+    rows = []
+    for quantization, of_format in versions.groupby("quantization", dropna=False, sort=False):
+        whole = of_format.iloc[0]
+        for version in of_format.itertuples():
+            start, size = version.block
+            where = described | {
+                "quantization": None if pd.isna(quantization) else quantization,
+                "strategy": "simple" if size else "none",
+                "block_start": start,
+                "block_size": size,
+                "fraction": size / values["num_layers"],
+                "treatment": "unhealed" if size else "unpruned",
+                "status": "ok",
+            }
+            weights = {"value": version.weights / GB, "ratio": version.weights / whole.weights}
+            rows.append(where | {"task": "weights", "n": 1} | weights)
+            for task in ("prefill", "decode"):
+                rows.append(where | {"task": task} | _spread(getattr(version, task), whole[task]))
+    missing = [described | {"quantization": q, "status": "too large"} for q in values["missing"]]
+    return pd.DataFrame(rows + missing)
+
+
+def _spread(seconds: list[float], unpruned: list[float]) -> dict:
+    """Median and quartiles of a latency; its ratio to the unpruned one, paired by turn."""
+    ratios = np.array(seconds) / unpruned
+    drawn = np.random.default_rng(0).choice(ratios, (RESAMPLES, len(ratios)))
+    low, high = np.quantile(np.median(drawn, axis=1), [0.025, 0.975])
+    return {
+        "value": np.median(seconds),
+        "low": np.quantile(seconds, 0.25),
+        "high": np.quantile(seconds, 0.75),
+        "ratio": np.median(ratios),
+        "ratio_low": low,
+        "ratio_high": high,
+        "n": len(ratios),
+    }
+
+
+def arithmetic(names: list[str], fraction: float = 0.5) -> pd.DataFrame:
+    """The paper's arithmetic from the models' configurations: GB of weights, nothing is loaded.
+
+    whole: 16-bit. dropped: 16-bit, without `fraction` of the layers. nf4: with the scales of NF4,
+    and embeddings and lm_head in 16 bits, as bitsandbytes has it. both: the two together. paper:
+    a quarter (4 bits of 16) of what is left after `fraction`, as the paper counts.
+    """
+    rows = []
+    for name in names:
+        shape = catalog.shape(name)
+        matrices = shape.attention + shape.experts * shape.expert
+        left = shape.num_layers - round(fraction * shape.num_layers)
+
+        def nf4(layers, shape=shape, matrices=matrices):
+            return 2 * (shape.parameters(layers) - layers * matrices) + (
+                models.NF4_BYTES * layers * matrices
+            )
+
+        counted = {
+            "whole": 2 * shape.parameters(),
+            "dropped": 2 * shape.parameters(left),
+            "nf4": nf4(shape.num_layers),
+            "both": nf4(left),
+            "paper": 2 * shape.parameters() * (1 - fraction) / 4,
+        }
+        told = {key: value / GB for key, value in counted.items()}
+        rows.append({"model": catalog.label(name), "layers": shape.num_layers} | told)
+    return pd.DataFrame(rows)

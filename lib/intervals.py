@@ -1,0 +1,78 @@
+"""95 % intervals by resampling what was averaged: questions, texts, or folds of texts.
+
+Row 0 of everything resampled is what was measured, the rows after it are resamples. The draws of n
+examples are always the same, so what is computed row by row from several measurements of the same
+examples is paired on them.
+"""
+
+import numpy as np
+import pandas as pd
+
+from lib.evaluation import weighted_mean
+
+RESAMPLES = 1000
+LEVELS = (0.025, 0.975)
+
+
+def resampled(examples: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted means of D measurements of the same n examples, as measured and resampled.
+
+    examples: (D, n), weights: (n,). Returns (1 + RESAMPLES, D).
+    """
+    draw = np.random.default_rng(0)
+    n = len(weights)
+    means = [examples @ weights / weights.sum()]
+    for _ in range(RESAMPLES):
+        drawn = np.bincount(draw.integers(n, size=n), minlength=n) * weights
+        means.append(examples @ drawn / drawn.sum())
+    return np.array(means)
+
+
+def resampled_map(distances) -> np.ndarray:
+    """A similarity.BlockDistances as measured and with its folds resampled.
+
+    Returns (1 + RESAMPLES, L+1, L+1).
+    """
+    folds = distances.folds
+    means = resampled(folds.reshape(len(folds), -1).T, np.ones(len(folds)))
+    means = means.reshape(-1, *folds.shape[1:])
+    means[0] = distances.matrix
+    return means
+
+
+def interval(values: np.ndarray, upper: np.ndarray | None = None) -> tuple[float, float, float]:
+    """A statistic and its 95 % interval, from its value in each row: (1 + RESAMPLES,).
+
+    upper: where `values` only bounds the statistic from below, what bounds it from above. A
+    statistic that is not defined (NaN) as measured, or in one of twenty resamples, has no interval.
+    """
+    ends = values, values if upper is None else upper
+    if np.isnan(values[0]) or np.isnan(values).mean() > 0.05:
+        return np.nan, np.nan, np.nan
+    low, high = (
+        np.quantile(end[1:][~np.isnan(end[1:])], level, method="inverted_cdf")
+        for end, level in zip(ends, LEVELS, strict=True)
+    )
+    return float(ends[1][0]), float(low), float(high)
+
+
+def paired(scores: pd.DataFrame, by: str, first, second) -> pd.DataFrame:
+    """How far two lines of a figure are apart at each depth, paired on examples.
+
+    by: the column that tells the lines apart, first and second two of its values. difference:
+    the score of `second` less that of `first` (for c4 in nats, where less is better), with the
+    standard error of the mean of the examples' differences.
+    """
+    columns = ["model", "task", "treatment", "block_size"]
+    columns += [c for c in ("strategy", "ablation") if c != by and c in scores]
+    columns = [c for c in columns if c != by]
+    told = scores[(scores.block_size > 0) & scores.value.notna()].set_index(columns)
+    left, right = told[told[by] == first], told[told[by] == second]
+    rows = []
+    for key in left.index.intersection(right.index):
+        a, b = left.loc[key], right.loc[key]
+        apart = np.array(b.examples) - np.array(a.examples)
+        mean, error = weighted_mean(apart, np.array(a.weights))
+        found = {"difference": mean, "standard_error": error, "n": a.n}
+        rows.append(dict(zip(columns, key, strict=True)) | {"pair": f"{second} - {first}"} | found)
+    return pd.DataFrame(rows)

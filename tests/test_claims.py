@@ -1,0 +1,478 @@
+"""Every claim can be met, missed and left open: synthetic runs of which the answer is known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import (
+    ablations,
+    claims,
+    comparisons,
+    evidence,
+    intervals,
+    paths,
+    profiles,
+    recorded,
+    reference,
+    results,
+    similarity,
+    verdicts,
+)
+from lib.criteria import CRITERIA
+from lib.evidence import Evidence
+from lib.similarity import BlockDistances
+from lib.transitions import curve, transitions
+from lib.verdicts import judged
+
+L, N, LN_V = 24, 400, 10.0
+SIZES = range(1, 20)
+MODEL = "qwen-7b"
+
+
+# ---- synthetic runs ------------------------------------------------------------------------
+
+
+def falls(at: float, top: float = 0.85, width: float = 0.05, floor: float = 0.25):
+    """A score that falls from `top` to `floor` around the fraction `at`."""
+    return lambda f: float(np.interp(f, [at - width / 2, at + width / 2], [top, floor]))
+
+
+def grows(slope: float, jump: float = 0.0, at: float = 0.4):
+    """A loss that grows from 3 nats linearly, with a jump."""
+    return lambda f: 3 + slope * f + jump * (f >= at)
+
+
+def rows(task, value, strategy="similarity", treatment="unhealed", n=N, model=MODEL, **told):
+    """The scores of one line, with a value for each question: its right answers are nested."""
+    draw = np.random.default_rng(len(task))
+    luck, records = draw.permutation(n) / n, []
+    for size in (0, *SIZES):
+        mean = value(size / L)
+        nats = task in ("c4", "gsm8k_bpb")
+        examples = mean + 0.3 * (luck - luck.mean()) if nats else (luck < mean).astype(float)
+        records.append(
+            {
+                "model": model,
+                "task": task,
+                "strategy": strategy if size else "none",
+                "treatment": treatment if size else "unpruned",
+                "block_size": size,
+                "fraction": size / L,
+                "value": examples.mean(),
+                "standard_error": examples.std(ddof=1) / np.sqrt(n),
+                "n": n,
+                "chance": {"c4": LN_V, "gsm8k": 0.0, "gsm8k_bpb": np.nan}.get(task, 0.25),
+                "majority": np.nan,
+                "examples": examples,
+                "weights": np.ones(n),
+            }
+            | told
+        )
+    return pd.DataFrame(records)
+
+
+def joined(parts) -> pd.DataFrame:
+    """Lines as one table; the unpruned scores of a model and task (and variant) once."""
+    table = pd.concat(parts, ignore_index=True)
+    point = ["model", "task", "strategy", "treatment", "block_size"]
+    point += [c for c in ("ablation", "variant") if c in table]
+    return table.drop_duplicates(point)
+
+
+SCORES = {  # as the paper has it: task, strategy, treatment
+    ("mmlu", "similarity", "unhealed"): falls(0.40),
+    ("mmlu", "similarity", "healed"): lambda f: falls(0.43)(f) + 0.03 * (0 < f < 0.35),
+    ("mmlu", "simple", "healed"): falls(0.43),
+    ("c4", "similarity", "unhealed"): grows(0.5, jump=8),
+    ("c4", "similarity", "healed"): grows(1.0),
+    ("c4", "simple", "unhealed"): grows(0.5, jump=10, at=0.02),
+    ("c4", "simple", "healed"): lambda f: grows(1.2)(f) + 0.02 * (f > 0),
+    ("hellaswag", "similarity", "unhealed"): lambda f: 0.8 - 0.6 * f - 0.05 * (f > 0),
+    ("gsm8k", "similarity", "unhealed"): lambda f: 0.6 - 0.6 * f - 0.05 * (f > 0),
+    ("gsm8k_bpb", "similarity", "unhealed"): lambda f: 0.8 + f,
+}
+NUMBER = {k: falls(0.40, top=0.80 + 0.01 * k) for k in ablations.SHOTS}
+ORDER = dict.fromkeys(ablations.ORDERS, falls(0.40))
+SEEDS = {"mmlu": dict.fromkeys(ablations.SEEDS, falls(0.43)), "c4": {0: grows(1.0)}}
+SEEDS["c4"] |= {1: grows(1.01), 2: grows(0.99)}
+RANKS = {"mmlu": {2: falls(0.43, top=0.90), 64: falls(0.43)}}
+RANKS["c4"] = {2: grows(1.4), 64: grows(1.0)}
+
+
+def smooth(start, size):
+    """Distances: the deeper the more similar, except the last layer."""
+    return 0.1 + 0.02 * size - 0.004 * start + 0.3 * (start + size == L)
+
+
+def with_island(start, size):
+    """The same, and a few shallow blocks are as similar as deep ones."""
+    planted = (start >= 4) & (start <= 6) & (size >= 2) & (size <= 5)
+    return np.where(planted, smooth(L - 1 - size, size) + 0.003, smooth(start, size))
+
+
+def upside_down(start, size):
+    """The deeper the less similar, the last layer no exception; no islands."""
+    return 0.1 + 0.02 * size + 0.004 * start - 0.3 * (start + size == L) * (size > 0)
+
+
+def a_map(value, n=256, num_layers=L) -> BlockDistances:
+    start, stop = np.mgrid[: num_layers + 1, : num_layers + 1]
+    upper = np.triu(value(start, np.maximum(stop - start, 1)), 1)
+    noise = np.random.default_rng(0).standard_normal((16, *upper.shape)) * 1e-4
+    folds = np.array([upper + np.triu(part, 1) for part in noise])
+    folds = folds + folds.transpose(0, 2, 1)
+    return BlockDistances(folds.mean(0), folds.std(0) / 4, folds, n)
+
+
+def damage(shallow=1.0, deep=0.2, n=N) -> pd.DataFrame:
+    blocks = [(start, size) for size in range(1, L) for start in range(L - size + 1)]
+    texts = np.random.default_rng(0).normal(0, 0.3, n)
+    return pd.DataFrame(
+        {
+            "model": MODEL,
+            "block_start": start,
+            "block_size": size,
+            "value": shallow if start + size <= L // 2 else deep,
+            "examples": texts + (shallow if start + size <= L // 2 else deep),
+            "weights": np.ones(n),
+        }
+        for start, size in blocks
+    )
+
+
+def cost(memory=0.55, prefill=0.6, decode=0.6, packed=0.15, turns=9) -> pd.DataFrame:
+    """Ratios at half the layers to the unpruned model, and what the packed one weighs."""
+    table = []
+    for task, ratio in {"weights": memory, "prefill": prefill, "decode": decode}.items():
+        for fraction in (0.0, 0.5):
+            at = ratio if fraction else 1.0
+            plain = {"quantization": None, "value": at, "ratio": at, "fraction": fraction}
+            table.append(plain | {"task": task, "ratio_low": at - 0.02, "ratio_high": at + 0.02})
+    for fraction, value in ((0.0, 0.3), (0.5, packed)):
+        nf4 = {"quantization": "nf4", "value": value, "ratio": value / 0.3, "fraction": fraction}
+        table.append(nf4 | {"task": "weights"})
+    return pd.DataFrame(table).assign(model=MODEL, n=turns)
+
+
+def a_run(
+    scores=SCORES,
+    number=NUMBER,
+    order=ORDER,
+    seeds=SEEDS,
+    ranks=RANKS,
+    distances=with_island,
+    damaged=(1.0, 0.2),
+    costs=None,
+    n=N,
+    healed_share=1.0,
+) -> Evidence:
+    """A whole run of one model; by default one that agrees with the paper in everything."""
+    healed = {"treatment": "healed", "n": n}
+    prompts = [
+        rows("mmlu", value, ablation=name, variant=text.format(key), **healed)
+        for name, text, values in (
+            ("number", "{} examples", number),
+            ("order", "order {}", order),
+        )
+        for key, value in values.items()
+    ]
+    seeded, ranked = (
+        [
+            rows(task, value, ablation=name, variant=f"{text} {key}", rank=key, **healed)
+            for task, values in lines.items()
+            for key, value in values.items()
+        ]
+        for name, text, lines in (("seeds", "seed", seeds), ("similarity", "rank", ranks))
+    )
+    tables = {
+        "scores": joined([rows(*key[:1], value, *key[1:], n=n) for key, value in scores.items()]),
+        "prompts": joined(prompts),
+        "seeds": joined(seeded),
+        "ranks": joined(ranked),
+        "damage": damage(*damaged, n=n),
+        "cost": cost(**(costs or {})),
+    }
+    maps = {MODEL: a_map(distances, 256 if n == N else n)}
+    return Evidence(profiles.get("paper"), healed_share, maps, tables)
+
+
+def robust(order) -> Evidence:
+    """Models of 12, 24 and 36 layers, which fall where `order` says."""
+    names = ("llama-2-7b", "llama-2-13b", "llama-2-70b")[: len(order)]
+    tables = [rows("mmlu", falls(at), model=name) for name, at in zip(names, order, strict=True)]
+    maps = {n: a_map(smooth, num_layers=12 * (i + 1)) for i, n in enumerate(names)}
+    return Evidence(profiles.get("paper"), 1.0, maps, {"scores": pd.concat(tables)})
+
+
+def changed(task, strategy, treatment, value) -> dict:
+    return {"scores": SCORES | {(task, strategy, treatment): value}}
+
+
+AGREES = {part: {} for part in CRITERIA if part != "8"}
+CONTRADICTS = {
+    "1": changed("mmlu", "similarity", "unhealed", falls(0.10)),
+    "2a": changed("mmlu", "similarity", "unhealed", falls(0.40, width=0.7)),
+    "2b": changed("mmlu", "similarity", "unhealed", lambda f: falls(0.40)(f) + 0.3 * (f > 0.5)),
+    "2c": changed("mmlu", "similarity", "healed", falls(0.40, width=0.7)),
+    "2d": changed("mmlu", "similarity", "healed", falls(0.70)),
+    "2e": changed("mmlu", "similarity", "healed", lambda f: falls(0.40)(f) - 0.05 * (f > 0)),
+    "3a": changed("c4", "similarity", "unhealed", grows(0.5, jump=8, at=0.1)),
+    "3b": changed("c4", "similarity", "healed", grows(0.5, jump=4)),
+    "3c": changed("c4", "similarity", "healed", grows(8)),
+    "4a": {"distances": upside_down},
+    "4b": {"distances": upside_down},
+    "5": {"distances": smooth},
+    "6": {"damaged": (0.2, 1.0)},
+    "7a": changed("c4", "simple", "unhealed", grows(0.6, jump=8)),
+    "7b": changed("mmlu", "simple", "healed", falls(0.10)),
+    "7c": changed("c4", "simple", "healed", lambda f: grows(1.05 - 0.2 * (0.2 < f < 0.3))(f)),
+    "7d": changed("c4", "simple", "healed", grows(5)),
+    "9a": {"order": ORDER | {2: falls(0.40, top=0.60)}},
+    "9b": {"number": NUMBER | {max(NUMBER): falls(0.7)}},
+    "9c": {"number": NUMBER | {max(NUMBER): falls(0.40, top=0.70)}},
+    "10a": {"seeds": SEEDS | {"mmlu": SEEDS["mmlu"] | {2: falls(0.20)}}},
+    "10b": {"seeds": SEEDS | {"c4": SEEDS["c4"] | {2: grows(2)}}},
+    "11a": {"ranks": RANKS | {"mmlu": {2: falls(0.43), 64: falls(0.43, top=0.9)}}},
+    "11b": {"ranks": RANKS | {"c4": {2: grows(1), 64: grows(1.4)}}},
+    "12a": {"costs": {"memory": 0.9}},
+    "12b": {"costs": {"prefill": 0.95}},
+    "12c": {"costs": {"decode": 0.95}},
+    "12d": {"costs": {"packed": 0.6}},
+    "13a": changed("hellaswag", "similarity", "unhealed", falls(0.4)),
+    "13b": changed("gsm8k", "similarity", "unhealed", falls(0.4, top=0.6, floor=0.0)),
+    "13c": changed("gsm8k_bpb", "similarity", "unhealed", lambda f: 0.8 + f - 0.1 * (0 < f < 0.1)),
+}
+HEALS = [part for part in AGREES if CRITERIA[part].heals]
+COUNTED = ["12a", "12d"]  # bytes, not samples
+
+
+def verdict(found: Evidence, part: str) -> verdicts.Verdict:
+    judge = claims.CLAIMS[int(part.rstrip("abcde"))]
+    (one,) = [v for v in judge(found) if v.claim == part]
+    return one
+
+
+@pytest.fixture(scope="module")
+def agreeing() -> dict:
+    return {v.claim: v for v in claims.verdicts(a_run())}
+
+
+@pytest.fixture(scope="module")
+def thin() -> dict:
+    return {v.claim: v for v in claims.verdicts(a_run(n=12, costs={"turns": 3}))}
+
+
+@pytest.fixture(scope="module")
+def unhealed() -> dict:
+    return {v.claim: v for v in claims.verdicts(a_run(healed_share=0.01))}
+
+
+# ---- verdicts ------------------------------------------------------------------------------
+
+
+def test_every_part_of_every_claim_is_tried():
+    assert set(CONTRADICTS) == set(AGREES)
+    assert {int(part.rstrip("abcde")) for part in CRITERIA} == set(claims.CLAIMS) == {*range(1, 14)}
+
+
+@pytest.mark.parametrize("part", AGREES)
+def test_a_run_that_agrees_holds(agreeing, part):
+    one = agreeing[part]
+    assert one.verdict == "holds", one
+    assert one.low <= one.statistic <= one.high and one.n > 0
+
+
+@pytest.mark.parametrize("part", CONTRADICTS)
+def test_a_run_that_contradicts_does_not_hold(part):
+    one = verdict(a_run(**CONTRADICTS[part]), part)
+    assert one.verdict == "does not hold", one
+
+
+@pytest.mark.parametrize("part", [part for part in AGREES if part not in COUNTED])
+def test_too_little_data_is_undecided(thin, part):
+    assert thin[part].verdict == "undecided"
+    assert "too little data" in thin[part].why or "no signal" in thin[part].why
+
+
+@pytest.mark.parametrize("part", AGREES)
+def test_too_little_healing_decides_nothing_that_rests_on_it(unhealed, part):
+    one = unhealed[part]
+    assert (one.verdict == "undecided") == (part in HEALS)
+    if part in HEALS:
+        assert "too little healing" in one.why and one.why.endswith("by itself: holds")
+
+
+def test_deeper_models_are_more_robust_or_not():
+    assert verdict(robust((0.2, 0.4, 0.6)), "8").verdict == "holds"
+    assert verdict(robust((0.6, 0.4, 0.2)), "8").verdict == "does not hold"
+    two = verdict(robust((0.2, 0.4)), "8")
+    assert two.verdict == "undecided" and "2 models" in two.why
+    assert claims.robustness(a_run()) == []
+
+
+def test_an_interval_across_the_bound_is_undecided():
+    across = ((0.3, 0.1, 0.4), (0.6, 0.5, 0.7), (0.1, 0.1, 0.3), (0.5, 0.5, np.inf), (np.nan,) * 3)
+    for interval in across:
+        assert judged("1", MODEL, "mmlu", interval, N, 1.0).verdict == "undecided"
+    assert judged("1", MODEL, "mmlu", (0.8, 0.7, np.inf), N, 1.0).verdict == "does not hold"
+    assert judged("6", MODEL, "c4", (0.0, 0.0, 0.0), N, 1.0).verdict == "does not hold"
+
+
+def test_without_measurements_nothing_is_run():
+    nothing = Evidence(profiles.get("paper"), 1.0, {}, {})
+    assert [v.verdict for v in claims.verdicts(nothing)] == ["not run"] * len(CRITERIA)
+
+
+def test_without_a_signal_no_transition_is_judged():
+    guesses = {key: (lambda f: 0.25) for key in SCORES if key[0] == "mmlu"}
+    run = a_run(scores=SCORES | guesses)
+    on_questions = [verdict(run, part) for part in ("1", "2a", "2c", "3a", "3c", "7b")]
+    assert {v.verdict for v in on_questions} == {"undecided"}
+    assert all("no signal" in v.why for v in on_questions)
+
+
+# ---- statistics ----------------------------------------------------------------------------
+
+
+def test_transitions_have_an_interval():
+    table = joined([rows("mmlu", falls(0.40)), rows("mmlu", falls(0.20), "simple")])
+    found = transitions(table.assign(model="m")).set_index("strategy")
+    assert found.fraction["similarity"] == pytest.approx(10 / L)
+    assert found.block_size["similarity"] == 10
+    assert (found.low <= found.fraction).all() and (found.fraction <= found.high).all()
+    assert found.high["simple"] < found.low["similarity"]
+
+
+def test_a_noisy_transition_has_a_wider_interval_than_a_sure_one():
+    few, many = (transitions(rows("mmlu", falls(0.4, width=0.4), n=n)).iloc[0] for n in (60, 2_000))
+    assert few.high - few.low > many.high - many.low
+
+
+def test_a_score_that_never_falls_has_no_transition():
+    row = transitions(rows("mmlu", lambda f: 0.8)).iloc[0]
+    assert pd.isna(row.fraction) and pd.isna(row.block_size)
+    assert row.low == max(SIZES) / L and row.high == np.inf
+
+
+def test_saying_yes_is_no_signal():
+    """BoolQ: above chance, below what the commonest answer scores."""
+    table = rows("boolq", lambda f: 0.6, n=2_000).assign(chance=0.5, majority=0.62)
+    row = transitions(table).iloc[0]
+    assert row.gap < 0 and np.isnan(row.low)
+    assert transitions(table.assign(majority=0.5)).iloc[0].gap > 4
+
+
+def test_resampling_gives_the_standard_error_and_pairs():
+    draw = np.random.default_rng(3)
+    examples, weights = draw.normal(size=500), draw.uniform(1, 5, 500)
+    means = intervals.resampled(np.stack([examples, examples + 0.5]), weights)
+    assert means[0, 0] == pytest.approx(np.average(examples, weights=weights))
+    error = intervals.weighted_mean(examples, weights)[1]
+    assert means[1:, 0].std() == pytest.approx(error, rel=0.1)
+    assert np.allclose(means[:, 1] - means[:, 0], 0.5)
+    value, low, high = intervals.interval(means[:, 0])
+    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.1)
+
+
+def test_lines_are_compared_where_both_were_measured():
+    table = rows("mmlu", falls(0.4))
+    whole = curve(table.iloc[0], table.iloc[1:])
+    part = curve(table.iloc[0], table.iloc[[4, 10, 16]])
+    assert comparisons.mean_gain(whole, part) == (0, 0, 0)
+    assert comparisons.shift(whole, part)[0] == 0
+    later = rows("mmlu", falls(0.6))
+    later = curve(later.iloc[0], later.iloc[1:])
+    assert comparisons.shift(whole, later)[0] == pytest.approx(0.2, abs=0.05)
+    assert np.isnan(comparisons.steepness(curve(table.iloc[0], table.iloc[[4, 10]]))[0])
+
+
+# ---- what is kept and shown ----------------------------------------------------------------
+
+
+def test_saved_evidence_gives_the_same_verdicts(output, agreeing):
+    file = evidence.save(a_run())
+    when = file.stat().st_mtime_ns
+    assert evidence.save(a_run()) == file and file.stat().st_mtime_ns == when
+    evidence.save(a_run(healed_share=0.9))
+    assert file.stat().st_mtime_ns != when
+    again = {v.claim: v for v in claims.verdicts(evidence.load(file))}
+    for part, one in agreeing.items():
+        assert again[part].verdict == one.verdict and again[part].why == one.why
+        assert again[part].statistic == pytest.approx(one.statistic, abs=1e-5, nan_ok=True)
+
+
+def test_figure_and_table_show_every_verdict(output, agreeing):
+    shown = list(agreeing.values())
+    verdicts.figure_claims(shown, profiles.get("smoke"))
+    table = pd.read_csv(paths.FIGURES / "smoke" / "figure_claims.csv", dtype={"claim": str})
+    assert table.claim.tolist() == list(CRITERIA)
+    assert table.verdict.tolist() == [v.verdict for v in shown]
+    lines = verdicts.markdown(shown).splitlines()
+    assert len(lines) == len(CRITERIA) + 2
+    assert lines[2].startswith("| 1 | Question answering survives") and "**holds**" in lines[2]
+    assert len({line.count("|") for line in lines}) == 1
+
+
+def test_without_results_nothing_is_gathered_and_nothing_computed(output):
+    smoke = profiles.get("smoke")
+    found = evidence.gather(smoke, compute=False)
+    assert found.maps == {} and found.tables == {}
+    assert list(paths.RESULTS.rglob("*.json")) == []
+    assert not results.draws_only()
+
+
+def test_what_is_there_is_gathered(output):
+    """Only the map, so only claim 4 is judged; and claim 5 on the recorded map of a Qwen."""
+    smoke = profiles.get("smoke")
+    similarity.measure(smoke.main_model, smoke)
+    before = list(paths.RESULTS.rglob("*.json"))
+    found = evidence.gather(smoke, compute=False)
+    assert list(paths.RESULTS.rglob("*.json")) == before
+    ran = {v.claim for v in claims.verdicts(found) if v.verdict != "not run"}
+    assert ran == {"4a", "4b", "5"}
+    (qwen,) = claims.islands(found)
+    assert qwen.model == "qwen2.5-coder-0.5b (recorded map)"
+    assert found.healed_share == smoke.heal_steps / 5_000
+
+
+def test_reference_numbers_stand_beside_ours_only_for_the_same_model():
+    own = robust((0.2, 0.4, 0.6))
+    table = reference.beside(own).set_index(["model", "quantity"])
+    fall = table.loc[[("Llama-2-13B", "transitions")]].iloc[0]
+    assert fall.low <= fall.ours <= fall.high and fall.ours == pytest.approx(0.4, abs=0.05)
+    assert (fall.least, fall.most) == (0.45, 0.55)
+    starts = table.loc[[("Llama-2-7B", "best_starts")]]
+    assert starts.ours.tolist() == [own.maps["llama-2-7b"].best_start(n) for n in range(1, 12)]
+    assert starts["least"].tolist() == [23, 24, 23, 23, 23, 22, 22, 21, 20, 19, 18]
+    assert "unconfirmed" in starts.source.iloc[0]
+    other = replace(own, maps={"smollm2-135m": own.maps["llama-2-7b"]}, tables={})
+    assert reference.beside(other).empty
+
+
+def test_deviations_are_what_differs_from_the_paper():
+    assert reference.deviations(profiles.get("paper")).empty
+    steps = reference.deviations(profiles.get("quick")).set_index("setting").loc["heal_steps"]
+    assert steps.here == profiles.get("quick").heal_steps and steps.paper == 5_000
+
+
+# ---- the README ----------------------------------------------------------------------------
+
+
+def test_the_readme_shows_the_verdicts_of_the_recorded_run():
+    """`python -m lib.recorded` brings it up to date."""
+    readme = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+    assert recorded.shown(readme) == recorded.section()
+
+
+def test_the_section_follows_the_recorded_evidence(output):
+    folder = paths.RESULTS / "evidence"
+    assert recorded.section(folder) == recorded.NONE
+    file = evidence.save(robust((0.2, 0.4, 0.6)))
+    assert "Llama-2-13B" in recorded.section(folder) and "**holds**" in recorded.section(folder)
+    file.with_stem("another").write_bytes(file.read_bytes())
+    with pytest.raises(ValueError, match="holds 2 files"):
+        recorded.section(folder)
+    with pytest.raises(ValueError, match="lacks the marks"):
+        recorded.shown("no marks")

@@ -1,0 +1,136 @@
+"""Bytes and seconds of pruned models: what is counted, what is timed, how ratios are made."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny
+from torch import nn
+
+from lib import inference_cost, models, profiles
+from lib.pruning import Block, dropped
+
+SMOKE = profiles.get("smoke")
+
+
+def test_bytes_are_those_of_the_tensors(llama):
+    whole = sum(p.numel() for p in llama.parameters()) * 4
+    buffers = sum(b.numel() * b.element_size() for b in llama.buffers())
+    assert inference_cost.weight_bytes(llama) == whole + buffers
+    layer = sum(p.numel() for p in models.decoder_layers(llama)[0].parameters()) * 4
+    with dropped(llama, Block(1, 3)):
+        assert inference_cost.weight_bytes(llama) == whole + buffers - 3 * layer
+    llama.lm_head.weight = llama.get_input_embeddings().weight  # tied: counted once
+    tied = llama.lm_head.weight.numel() * 4
+    assert inference_cost.weight_bytes(llama) == whole + buffers - tied
+
+
+def four_bit_model():
+    """A tiny model of widths that every 4-bit kernel takes."""
+    torch.manual_seed(0)
+    config = tiny("llama").config
+    config.update({"hidden_size": 64, "intermediate_size": 128, "num_key_value_heads": 2})
+    return models.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
+
+
+def test_packed_weights_are_4_bit_and_the_same_function(ids):
+    plain = four_bit_model()
+    state = {name: tensor.clone() for name, tensor in plain.state_dict().items()}
+    unpacked = (
+        type(plain)
+        .from_pretrained(
+            None,
+            config=plain.config,
+            state_dict=state,
+            dtype=torch.bfloat16,
+            quantization_config=models.nf4(),
+        )
+        .dequantize(torch.bfloat16)
+    )
+    with torch.inference_mode():
+        expected, unquantised = unpacked(ids).logits.float(), plain(ids).logits.float()
+        matrices = sum(
+            p.numel()
+            for layer in models.decoder_layers(plain)
+            for p in layer.parameters()
+            if p.ndim == 2
+        )
+        whole = inference_cost.weight_bytes(plain)
+        packed = inference_cost.packed(plain)
+        found = packed(ids).logits.float()
+    error, quantised = (found - expected).norm(), (unquantised - expected).norm()
+    assert error < 0.2 * quantised
+    scales = inference_cost.weight_bytes(packed) - (whole - 2 * matrices) - matrices / 2
+    assert 0 < scales < 0.2 * matrices
+    assert not any(type(m) is nn.Linear for m in packed.get_decoder().modules())
+
+
+def test_a_model_without_linear_maps_is_not_called_nf4():
+    with pytest.raises(models.ModelError, match="no linear maps to pack"):
+        inference_cost.packed(tiny("gpt2"))
+
+
+def test_decoding_goes_on_from_the_cache(llama, monkeypatch):
+    """The tokens written while the clock runs are those of HF's own greedy generation."""
+    prompt = torch.arange(3, 15)[None]
+    seen = []
+    with dropped(llama, Block(2, 2)):
+        expected = llama.generate(prompt, do_sample=False, max_new_tokens=5, eos_token_id=None)
+        llama.get_input_embeddings().register_forward_pre_hook(lambda m, a: seen.append(a[0]))
+        prefill, decode = inference_cost.latencies(llama, prompt, 5)
+    assert torch.equal(torch.cat(seen, dim=1), expected)
+    assert prefill > 0 and decode > 0
+
+
+def test_versions_are_measured_in_turn_and_paired(output, monkeypatch):
+    """A machine that slows down turn by turn changes no ratio; the first turn is not counted."""
+    order = []
+
+    def latencies(model, prompt, new_tokens):
+        layers = len(models.decoder_layers(model))
+        order.append(layers)
+        turn = (len(order) - 1) // 6
+        return float(layers * (1 + turn)), float(layers * (1 + turn))
+
+    monkeypatch.setattr(inference_cost, "latencies", latencies)
+    found = inference_cost.measure("tiny-random", SMOKE)
+    sizes = [0, *SMOKE.healed_sizes(8)]
+    assert order == [8 - size for size in sizes] * 2 * (SMOKE.cost_repeats + 1)
+    times = found[found.task != "weights"]
+    assert (times.n == SMOKE.cost_repeats).all()
+    np.testing.assert_allclose(times.ratio, (8 - times.block_size) / 8)
+    np.testing.assert_allclose(times.ratio_low, times.ratio_high)
+    assert (times.low < times.high).all()
+    count = len(order)
+    assert inference_cost.measure("tiny-random", SMOKE).equals(found) and len(order) == count
+
+
+def test_formats_that_do_not_fit_are_listed(output, monkeypatch):
+    monkeypatch.setattr(models, "fits", lambda name, profile: profile.quantization is not None)
+    found = inference_cost.measure("tiny-random", replace(SMOKE, cost_repeats=1))
+    missing = found[found.status != "ok"]
+    assert missing.status.tolist() == ["too large"] and missing.value.isna().all()
+    assert (found[found.status == "ok"].quantization == "nf4").all()
+    monkeypatch.setattr(models, "fits", lambda name, profile: False)
+    with pytest.raises(models.ModelError, match="does not fit"):
+        inference_cost.measure("tiny-random", SMOKE)
+
+
+def test_the_papers_arithmetic():
+    found = inference_cost.arithmetic(["llama-2-70b", "smollm2-135m"]).set_index("model")
+    large = found.loc["Llama-2-70B"]
+    assert large.whole == pytest.approx(140, rel=0.02) and large.paper == pytest.approx(
+        17.5, rel=0.02
+    )
+    assert large.paper < large.both < large.nf4 < large.dropped < large.whole
+
+
+def test_arithmetic_counts_what_lies_in_memory():
+    """16-bit bytes by configuration and of the model itself, whole and halved (no buffers)."""
+    model, _ = models.load("tiny-random", dtype="bfloat16")
+    found = inference_cost.arithmetic(["tiny-random"]).iloc[0]
+    buffers = sum(b.numel() * b.element_size() for b in model.buffers())
+    assert found.whole * 1e9 == inference_cost.weight_bytes(model) - buffers
+    with dropped(model, Block(3, 4)):
+        assert found.dropped * 1e9 == inference_cost.weight_bytes(model) - buffers

@@ -1,0 +1,125 @@
+"""Islands in synthetic maps: what was planted is found, and nothing else."""
+
+import numpy as np
+import pytest
+
+from lib import similarity
+from lib.islands import by_size, counted, islands, outline, regions, rescaled, tabled
+from lib.similarity import BlockDistances
+
+L, FOLDS = 24, 16
+
+
+def a_map(value, noise: float = 0.0, folds: int = FOLDS) -> BlockDistances:
+    """The map of d(l, l+n) = value(l, n), measured with `noise` in each fold."""
+    start, stop = np.mgrid[: L + 1, : L + 1]
+    size = np.maximum(stop - start, 1)
+    upper = np.triu(np.broadcast_to(value(start, size), start.shape).astype(float), 1)
+    rng = np.random.default_rng(1)
+    parts = [upper + np.triu(noise * rng.standard_normal(upper.shape), 1) for _ in range(folds)]
+    parts = np.array([part + part.T for part in parts])
+    error = parts.std(0, ddof=1) / np.sqrt(folds) if folds > 1 else np.zeros_like(upper)
+    return BlockDistances(parts.mean(0), error, parts, 16 * folds)
+
+
+def smooth(start, size):
+    """The deeper the more similar, except the last layer."""
+    last = start + size == L
+    return 0.1 + 0.02 * size - 0.004 * start + 0.3 * last
+
+
+def with_island(start, size):
+    planted = (start >= 4) & (start <= 6) & (size >= 2) & (size <= 5)
+    lowest = (start == 5) & (size == 3)
+    return np.where(
+        planted, smooth(L - 1 - size, size) + 0.003 - 0.002 * lowest, smooth(start, size)
+    )
+
+
+def test_a_planted_island_is_found():
+    found = islands(a_map(with_island, noise=1e-4))
+    assert len(found) == 1
+    row = found.iloc[0]
+    assert (row.first_start, row.last_start) == (4, 6)
+    assert (row.smallest_size, row.largest_size) == (2, 5)
+    assert (row.first_layer, row.last_layer) == (4, 10)
+    assert (row.block_start, row.block_size, row.area) == (5, 3, 12)
+    assert row.value == pytest.approx(0.081, abs=1e-3)
+    assert row.standard_error == pytest.approx(1e-4 / 4, rel=0.8)
+    assert row.side == "shallower" and row.stability == 1
+
+
+def test_a_smooth_map_has_none():
+    assert islands(a_map(smooth)).empty
+    assert islands(a_map(lambda l, n: 0.02 * n)).empty
+    thin = islands(a_map(lambda l, n: (2 * l + n - L) ** 2 + n), threshold=0.01)
+    assert thin.empty  # a narrow band that moves one layer a size is in one piece
+
+
+def test_noise_is_not_stable():
+    """In a flat map islands are accidents of the noise, and seldom come back."""
+    found = islands(a_map(lambda l, n: 0.3 + 0 * l, noise=0.1))
+    assert len(found) > 3
+    assert found.stability.max() < 0.7 and found.stability.median() < 0.5
+
+
+def test_noise_makes_a_planted_island_less_stable():
+    clear, noisy = (islands(a_map(with_island, noise)).stability for noise in (1e-3, 0.1))
+    assert clear.tolist() == [1]
+    assert noisy.max() < 0.9
+
+
+def test_the_band_is_where_most_best_starts_lie():
+    """A larger region that holds fewer of them is an island, though it lies deeper."""
+
+    def two(start, size):
+        band = np.abs(start - 3) <= 1 - (size % 2)
+        patch = (start >= 8) & (start + size <= 18) & (size <= 8)
+        return np.where(band, 0.0, np.where(patch, 0.05, 1.0))
+
+    labels = regions(a_map(two).matrix)
+    assert (labels[:, 3] == 1).all() and labels[0, 10] == 2
+    assert islands(a_map(two)).side.tolist() == ["deeper"]
+
+
+def test_few_folds_tell_no_stability():
+    found = islands(a_map(with_island, noise=1e-4, folds=8))
+    assert len(found) == 1 and found.stability.isna().all()
+
+
+@pytest.mark.parametrize("threshold", [0, 1, -0.1])
+def test_a_threshold_outside_0_1_is_refused(threshold):
+    with pytest.raises(ValueError, match="threshold of a rescaled distance"):
+        islands(a_map(smooth), threshold)
+
+
+def test_blocks_by_size_are_the_rows_of_the_map():
+    distances = a_map(smooth, noise=0.01)
+    rows = by_size(distances.matrix)
+    for n in range(1, L):
+        np.testing.assert_array_equal(rows[n - 1, : L - n + 1], distances.row(n))
+        assert np.isnan(rows[n - 1, L - n + 1 :]).all()
+    assert np.nanmin(rescaled(rows), axis=1).tolist() == [0] * (L - 1)
+    assert np.nanmax(rescaled(rows), axis=1).tolist() == [1] * (L - 1)
+
+
+def test_an_outline_encloses_its_blocks():
+    mask = np.zeros((4, 6), bool)
+    mask[1:3, 2:4] = True
+    x, y = outline(mask)
+    assert len(x) == len(y) == 3 * 8  # a 2 x 2 square has 8 sides
+    assert (np.nanmin(x), np.nanmax(x), np.nanmin(y), np.nanmax(y)) == (1.5, 3.5, 1.5, 3.5)
+
+
+@pytest.mark.filterwarnings("error")
+def test_table_of_several_maps():
+    maps = {"smooth": a_map(smooth), "planted": a_map(with_island)}
+    found = tabled(maps, thresholds=(0.05, 0.1))
+    assert found.model.tolist() == ["planted", "planted"]
+    assert found.threshold.tolist() == [0.05, 0.1]
+    assert found.area.dtype.kind == "i"
+    assert tabled({"smooth": maps["smooth"]}).empty
+    counts = counted(maps, thresholds=(0.1,)).set_index("model")
+    assert counts.shallower.to_dict() == {"smooth": 0, "planted": 1}
+    assert counts.deeper.sum() == 0 and counts.stable["planted"] == 1
+    assert similarity.islands is islands

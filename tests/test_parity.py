@@ -1,0 +1,99 @@
+"""HellaSwag and GSM8K against lm-eval's own tasks on the same questions (make test-all)."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from benchmarks import harness
+from lib import data, evaluation, models, profiles, sweep
+from lib.pruning import UNPRUNED, Block, dropped
+
+pytestmark = pytest.mark.real
+BLOCK = Block(13, 2)
+PROFILE = replace(
+    profiles.get("quick"),
+    hellaswag_questions=6,
+    gsm8k_generated=3,
+    gsm8k_questions=3,
+    gsm8k_shots=3,
+    gsm8k_new_tokens=40,
+)
+
+
+@pytest.fixture(scope="module", params=["tiny-random", "smollm2-135m"])
+def base(request):
+    pytest.importorskip("lm_eval")
+    return models.load(request.param, dtype="float32")
+
+
+def theirs(base, block, folder, name) -> list[dict]:
+    with dropped(base[0], block):
+        return harness.evaluate(*base, [name], harness.task_manager(folder), batch_size=1)
+
+
+@pytest.mark.parametrize("block", [UNPRUNED, BLOCK], ids=["unpruned", "pruned"])
+def test_hellaswag_is_that_of_lm_eval(base, block, tmp_path):
+    """Log-likelihoods of all endings, and accuracy by log-likelihood a character (acc_norm)."""
+    if block.stop > len(models.decoder_layers(base[0])):
+        block = Block(3, 2)
+    task = evaluation.task("hellaswag", PROFILE)
+    rows = data.hellaswag("wheels", PROFILE.hellaswag_questions)
+    name = harness.write_task(tmp_path, "hellaswag", {"validation": rows}, training_split=None)
+    samples = theirs(base, block, tmp_path, name)
+    flat = [row for example in task.rows(base[1]) for row in example]
+    ours = sweep.log_probabilities(base[0], [UNPRUNED, block], flat, 2048, "hellaswag")[block]
+    expected = [value for sample in samples for value in harness.log_probabilities(sample)]
+    np.testing.assert_allclose([row.sum() for row in ours], expected, atol=2e-3)
+    found = iter(ours)
+    values, _ = task.scores([[next(found) for _ in range(4)] for _ in samples])
+    assert values.tolist() == [sample["acc_norm"] for sample in samples]
+    whole = np.array([row.sum() for row in ours]).reshape(-1, 4).argmax(1)
+    right = [float(a == e["answer"]) for a, e in zip(whole, task.examples, strict=True)]
+    assert right == [sample["acc"] for sample in samples]
+
+
+@pytest.mark.parametrize("block", [UNPRUNED, BLOCK], ids=["unpruned", "pruned"])
+def test_gsm8k_is_that_of_lm_eval(base, block, tmp_path):
+    """The texts that the model writes after the same examples, and whether they are right."""
+    if block.stop > len(models.decoder_layers(base[0])):
+        block = Block(3, 2)
+    task = evaluation.task("gsm8k", PROFILE)
+    shots, scored = data.gsm8k("wheels", PROFILE.gsm8k_generated, PROFILE.gsm8k_shots)
+    stops = {"until": ["Question:", "</s>", "<|im_end|>"], "do_sample": False}
+    name = harness.write_task(
+        tmp_path,
+        "gsm8k",
+        {"train": shots, "test": scored},
+        num_fewshot=PROFILE.gsm8k_shots,
+        fewshot_config={"sampler": "first_n", "split": "train"},
+        generation_kwargs=stops | {"max_gen_toks": PROFILE.gsm8k_new_tokens},
+    )
+    samples = [s for s in theirs(base, block, tmp_path, name) if s["filter"] == "strict-match"]
+    assert [s["arguments"][0][0] for s in samples] == [e["prompt"] for e in task.examples]
+    rows = [row for (row,) in task.rows(base[1])]
+    limit = PROFILE.gsm8k_new_tokens
+    ours = sweep.continuations(base[0], base[1], [block], rows, limit, 2048)[block]
+    assert ours == [s["resps"][0][0] for s in samples]
+    assert task.scores([[text] for text in ours])[0].tolist() == [s["exact_match"] for s in samples]
+
+
+def test_exact_match_is_that_of_lm_eval():
+    """On texts that no small model writes: right ones, wrong ones, and several numbers."""
+    pytest.importorskip("lm_eval")
+    from lm_eval.api.metrics import exact_match_fn
+    from lm_eval.filters.extraction import RegexFilter
+
+    example = {"answer": "It is <<1000+80=1080>>1080\n#### 1,080"}
+    texts = ["#### 1080", "#### $1,080", "#### 1,080.", "1080", "#### -1080", "#### 10\n#### 1080"]
+    strict = RegexFilter(r"#### (\-?[0-9\.\,]+)").apply([[t] for t in texts], [{}] * len(texts))
+    ignored = [",", r"\$", r"(?s).*#### ", r"\.$"]
+    expected = [
+        exact_match_fn(
+            predictions=[said], references=[example["answer"]], regexes_to_ignore=ignored,
+            ignore_case=True,
+        )["exact_match"]
+        for (said,) in strict
+    ]  # fmt: skip
+    ours = [evaluation.Task("gsm8k", (example,)).scores([[t]])[0][0] for t in texts]
+    assert ours == expected and 0 < sum(ours) < len(texts)

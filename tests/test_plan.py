@@ -1,0 +1,432 @@
+"""The plan of a run: its formulas against real counts, its fits at their boundaries."""
+
+import inspect
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+import transformers
+from torch.profiler import ProfilerActivity, profile
+from transformers import AutoModelForCausalLM
+
+from benchmarks import lengths as measure_lengths
+from lib import (
+    adapters,
+    cards,
+    catalog,
+    costs,
+    curves,
+    healing,
+    keys,
+    lengths,
+    models,
+    paths,
+    plan,
+    profiles,
+    pruning,
+    results,
+    run,
+    similarity,
+)
+from lib import sweep as sweep_module
+from lib.batches import bundles
+from lib.cards import Card
+from lib.decoder import decoder_layers
+from lib.evaluation import Row, Task
+from lib.jobs import Job
+from lib.lengths import Reading
+from lib.pieces import Piece
+from lib.pruning import UNPRUNED, Block
+from lib.recipes import Recipe, attempts, recipe
+from lib.shapes import Shape, of_config
+from lib.sweep import log_probabilities, sweep
+from tests import conftest
+
+SMOKE = profiles.get("smoke")
+PAPER = profiles.get("paper")
+SHAPE = Shape("llama", 10, 64, 128, 4, 2, 1000, 512)
+ASKED = {"sequences": 100, "max_tokens": 64, "batch_tokens": 256}
+NOTEBOOKS = list(run.NOTEBOOKS)
+
+
+def card(memory: float, on_cpu: bool = False) -> Card:
+    return Card("test", memory, 1e12, 0.5e12, "stated", on_cpu=on_cpu)
+
+
+def packed(**changes) -> Recipe:
+    return Recipe(**{
+        "steps": 2, "max_tokens": 16, "learning_rate": 1e-3, "rank": 4, "warmup_steps": 0,
+        "packed": True, "source": "wheels",
+    } | changes)  # fmt: skip
+
+
+# ---- formulas against counts of the real thing ---------------------------------------------
+
+
+class Applications:
+    """Counts applications of layers to tokens while a model runs."""
+
+    def __init__(self, model):
+        self.count = 0
+        for layer in decoder_layers(model):
+            layer.register_forward_hook(self.add)
+
+    def add(self, module, args, output):
+        state = output[0] if isinstance(output, tuple) else output
+        self.count += state.shape[0] * state.shape[1]
+
+
+@pytest.fixture
+def model():
+    return conftest.tiny("llama")
+
+
+@pytest.fixture
+def shape(model):
+    return of_config(model.config.to_dict())
+
+
+def test_a_sweep_applies_as_many_layers_as_planned(model, shape, tokenizer, monkeypatch):
+    texts = ({"text": "one two three", "max_tokens": 9}, {"text": "four", "max_tokens": 9})
+    task = Task("c4", texts)
+    rows = [row for example in task.rows(tokenizer) for row in example]
+    tokens = sum(own.ids.numel() for bundle in bundles(rows, 64) for own in bundle.batches)
+    monkeypatch.setattr(lengths, "reading", lambda asked: Reading(tokens, tokens, 1))
+    counted = Applications(model)
+    sweep(model, tokenizer, [Block(1, 2), Block(2, 1)], [task], 64)
+    cost = costs.sweep(shape, 6, [3, 3], {"batch_tokens": 64}, None, card(1e9))
+    assert counted.count == cost.applications == tokens * (6 + 3 + 3)
+
+
+def test_a_distance_map_applies_as_many_layers_as_planned(model, shape, ids, monkeypatch):
+    monkeypatch.setattr(lengths, "mean", lambda max_tokens: ids.shape[1])
+    counted = Applications(model)
+    mask = torch.ones_like(ids)
+    similarity.block_distances(model, [{"input_ids": ids, "attention_mask": mask}])
+    asked = {"sequences": len(ids), "max_tokens": ids.shape[1], "batch_tokens": ids.numel()}
+    cost = costs.similarity(shape, asked, None, card(1e9))
+    assert counted.count == cost.applications == ids.numel() * 6
+
+
+def test_a_healing_applies_as_many_layers_as_planned(tmp_path, monkeypatch):
+    real = catalog.MODELS["tiny-random"].shape
+    model, tokenizer = models.load("tiny-random", dtype="float32")
+    cure = recipe("tiny-random", SMOKE)
+    counted = Applications(model)
+    healing.heal(model, tokenizer, Block(3, 2), cure, tmp_path / "healed")
+    cost = costs.healing(real, 6, cure, None, card(1e9), 16)
+    assert counted.count == cost.applications == cure.steps * 16 * cure.max_tokens * 6
+
+
+def kept_for_backward(model) -> int:
+    """Bytes that autograd keeps of one training step with fresh adapters, weights apart."""
+    ids = torch.randint(3, 64, (2, 128))
+    with adapters.fresh(model, packed()) as wrapped:
+        wrapped.train()
+        own = {parameter.untyped_storage().data_ptr() for parameter in wrapped.parameters()}
+        seen = {}
+
+        def keep(tensor):
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in own:
+                seen[storage.data_ptr()] = storage.nbytes(), tensor  # held, so that none is reused
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            wrapped(input_ids=ids, labels=ids, attention_mask=torch.ones_like(ids))
+    return sum(size for size, _ in seen.values())
+
+
+SIZES = {
+    "vocab_size": 64, "hidden_size": 128, "intermediate_size": 352, "num_attention_heads": 4,
+    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+TRAINED = {
+    "llama": transformers.LlamaConfig,
+    "qwen2": transformers.Qwen2Config,
+    "qwen3": transformers.Qwen3Config,
+    "mistral": transformers.MistralConfig,
+    "smollm3": transformers.SmolLM3Config,
+    "olmo2": transformers.Olmo2Config,
+    "gemma3": transformers.Gemma3TextConfig,
+    "phi": transformers.PhiConfig,
+    "phi3": transformers.Phi3Config,
+    "gpt_neox": transformers.GPTNeoXConfig,
+}
+
+
+def bf16(architecture: str, num_layers: int, **changes):
+    grouped = {} if architecture == "gpt_neox" else {"num_key_value_heads": 2, "head_dim": 32}
+    grouped = {} if architecture == "phi" else grouped
+    config = TRAINED[architecture](**SIZES | grouped | changes, num_hidden_layers=num_layers)
+    return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+
+
+@pytest.mark.parametrize("architecture", TRAINED)
+def test_what_a_layer_keeps_for_the_backward_pass(architecture):
+    few, more = bf16(architecture, 2), bf16(architecture, 4)
+    counted = (kept_for_backward(more) - kept_for_backward(few)) / 2 / (2 * 128)
+    planned = costs.kept(of_config(few.config.to_dict()), 4, card(1e9, on_cpu=True))
+    assert planned == pytest.approx(counted, rel=0.02)
+
+
+def peak_bytes(work) -> int:
+    """The most memory that PyTorch holds at once while it works, on the CPU."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        work()
+    held = peak = 0
+    for event in profiler.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    return peak
+
+
+@pytest.mark.parametrize("recomputes", [False, True])
+@pytest.mark.parametrize("vocab_size", [500, 20_000])
+@pytest.mark.parametrize("architecture", ["llama", "phi"])
+def test_peak_memory_of_a_healing_step(architecture, vocab_size, recomputes):
+    model = bf16(architecture, 6, vocab_size=vocab_size)
+    ids = torch.randint(3, 64, (4, 128))
+    with adapters.fresh(model, packed()) as wrapped:
+        wrapped.train()
+        if recomputes:
+            model.activation_checkpointing_enable()
+        peak = peak_bytes(
+            lambda: wrapped(input_ids=ids, labels=ids, attention_mask=ids > 0).loss.backward()
+        )
+    shape = of_config(model.config.to_dict())
+    how = packed(max_tokens=128), None, card(1e9, on_cpu=True), 4, recomputes
+    cost = costs.healing(shape, 6, *how)
+    assert cost.activations == pytest.approx(peak, rel=0.15)
+
+
+@pytest.mark.parametrize("prefix", [0, 200])
+def test_peak_memory_of_a_sweep(prefix, monkeypatch):
+    """With shared prefixes it is their keys and values that fill the memory."""
+    model = bf16("llama", 12, vocab_size=500).eval()
+    shape = of_config(model.config.to_dict())
+    own = 12 if prefix else 100
+    shared = tuple(range(3, 3 + prefix))
+    rows = [Row(shared + (i,) * own, ((5, 6),), "all" if prefix else None) for i in range(3, 131)]
+    blocks = [UNPRUNED, *(Block(5, n) for n in range(1, 7)), *(Block(11 - n, n) for n in (1, 2))]
+    batch = max(len(own.ids) for bundle in bundles(rows, 512) for own in bundle.batches)
+    read = Reading(1, 1, 1, held=prefix, repeated=batch * prefix / 512)
+    monkeypatch.setattr(lengths, "reading", lambda asked: read)
+    after = [12 - block.stop for block in blocks[1:]]
+    cost = costs.sweep(shape, 12, after, {"batch_tokens": 512}, None, card(1e9, on_cpu=True))
+    peak = peak_bytes(lambda: log_probabilities(model, blocks, rows, 512, "rows"))
+    assert cost.activations == pytest.approx(peak, rel=0.25)
+
+
+def test_the_plan_assumes_what_the_code_does():
+    assert costs.CHUNK == similarity.CHUNK
+    assert costs.HEAD_POSITIONS == sweep_module.HEAD_POSITIONS
+    assert inspect.signature(healing.heal).parameters["micro_batch"].default == packed().batch
+
+
+# ---- by hand -------------------------------------------------------------------------------
+
+
+def test_a_healing_counted_by_hand():
+    """A layer: attention 2·64·(64 + 32), FFN 3·64·128; 8 layers, 2 steps of 16 · 16 tokens."""
+    cost = costs.healing(SHAPE, 8, packed(), "nf4", card(1e9), 4)
+    tokens, matrices = 512, 12_288 + 24_576
+    lora = 4 * 8 * (2 * (64 + 128) + 128 + 64)
+    assert cost.tokens == tokens
+    assert cost.flops == (
+        2 * 2 * tokens * 8 * matrices  # forward, and back through frozen layers
+        + 3 * 4 * tokens * 8 * 64 * 8  # attention, 8 tokens back on average
+        + 2 * 2 * tokens * 64 * 1000  # lm_head
+        + 6 * tokens * lora
+    )
+    outside = 2 * 64 * 1000 + 64 + 8 * 2 * 64
+    assert cost.weights == pytest.approx(0.516 * 8 * matrices + 2 * outside)
+    assert cost.optimizer == 16 * lora
+    assert cost.seconds(card(1e9)) == pytest.approx(cost.flops / 0.5e12 + cost.read / cards.DISK)
+
+
+def test_padding_grows_with_the_micro_batch():
+    assert lengths.mean(64) < lengths.mean(64, alike=2) < lengths.mean(64, alike=16) <= 64
+    assert lengths.context(64) <= 32
+
+
+def test_nf4_is_unpacked_on_a_cpu():
+    whole = costs.weights(SHAPE, 10, "nf4", card(1e9, on_cpu=True))
+    assert whole == 2 * SHAPE.parameters() > costs.weights(SHAPE, 10, "nf4", card(1e9))
+
+
+# ---- what fits, and how --------------------------------------------------------------------
+
+
+def test_a_map_is_read_layer_by_layer_where_the_weights_do_not_fit():
+    weights = costs.weights(SHAPE, 10, None, card(0))
+    assert costs.similarity(SHAPE, ASKED, None, card(weights)).how == "whole"
+    streamed = costs.similarity(SHAPE, ASKED, None, card(weights - 1))
+    assert streamed.how == "layer by layer" and streamed.weights < weights
+    many = costs.similarity(SHAPE, ASKED | {"sequences": 64 * 4 + 1}, None, card(weights - 1))
+    assert streamed.read == SHAPE.parameters() * 2 and many.read == 2 * streamed.read
+
+
+def healed_in(memory: float) -> costs.Cost:
+    piece = Piece("healing", replace(PAPER, quantization=None), None, "simple", 2, packed())
+    return plan._cost(SHAPE, [piece], None, card(memory))
+
+
+@pytest.mark.parametrize("place", range(6))
+def test_a_healing_takes_less_and_less_memory_until_it_fits(place):
+    tried = [costs.healing(SHAPE, 8, packed(), None, card(0), *how) for how in attempts(16)]
+    assert healed_in(tried[place].memory) == tried[place]
+    below = healed_in(tried[place].memory - 1)
+    assert below == tried[min(place + 1, 5)]
+    assert (below.memory < tried[place].memory) == (place < 5)  # else it does not fit
+
+
+def row(monkeypatch, memory: float, notebook: str = "03") -> str:
+    monkeypatch.setitem(cards.GPUS, "a100-40", card(memory))
+    profile = replace(PAPER, models=("phi-2",), heal_fractions=(0.25, 0.5))
+    return plan.table(profile, [notebook], "a100-40").splitlines()[5]
+
+
+def test_the_table_says_how_many_jobs_fit(monkeypatch, output):
+    shape, own = catalog.MODELS["phi-2"].shape, recipe("phi-2", PAPER)
+    more, fewer = (
+        costs.healing(shape, layers, own, "nf4", card(0), 1, True).memory for layers in (24, 16)
+    )
+    assert row(monkeypatch, 1e12).endswith("m 16")
+    monkeypatch.setattr(plan, "pieces", lambda job, profile, L: [
+        Piece("healing", profile, None, "simple", job.size, own)
+    ])  # fmt: skip
+    assert row(monkeypatch, more).endswith("m 1, 2 recompute")
+    assert row(monkeypatch, more - 1).endswith("m 1, 1 recompute, 1 not")
+    assert row(monkeypatch, fewer - 1).endswith("does not fit")
+
+
+def test_a_model_of_unknown_sizes_is_named_as_such(tmp_path, output):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "rwkv", "n_layers": 7}))
+    profile = profiles.get("paper", models=[str(tmp_path), "nobody/knows", "phi-2"])
+    text = plan.table(profile, ["01"], "h100").splitlines()
+    assert [line.endswith("sizes unknown without the hub") for line in text[5:8]] == [
+        True, True, False,
+    ]  # fmt: skip
+
+
+def test_experts_cannot_be_healed(tmp_path, output):
+    transformers.MixtralConfig(**conftest.GROUPED).save_pretrained(tmp_path)
+    text = plan.table(profiles.get("quick", models=[str(tmp_path)]), ["01", "03"], "h100")
+    assert "whole" in text.splitlines()[5]
+    assert text.splitlines()[6].endswith("its experts cannot be healed")
+
+
+# ---- what is there already, and what is counted once ---------------------------------------
+
+
+def jobs_done(notebooks: list[str]) -> list[bool]:
+    return [estimate.done for estimate in plan.estimates(SMOKE, notebooks, card(1e12))]
+
+
+def test_jobs_are_done_once_their_results_are_there(output):
+    notebooks = ["01", "02", "03", "06"]
+    assert jobs_done(notebooks) == [False] * 5
+    distances = similarity.measure("tiny-random", SMOKE)
+    assert jobs_done(notebooks) == [True] + [False] * 4
+    tasks = ["mmlu", "boolq", "arc_easy", "c4"]
+    curves.unhealed("tiny-random", SMOKE, distances, tasks)
+    assert jobs_done(notebooks) == [True, True, False, False, False]
+    curves.healed("tiny-random", SMOKE, distances, tasks, sizes=[2])
+    assert jobs_done(notebooks) == [True, True, True, False, False]
+    for seed in (1, 2):
+        curves.healed("tiny-random", SMOKE, distances, tasks, ["similarity"], [2], seed=seed)
+    assert jobs_done(notebooks) == [True, True, True, False, True]
+
+
+def test_a_healing_that_failed_leaves_no_scores_to_wait_for(output):
+    distances = similarity.measure("tiny-random", SMOKE)
+    assert jobs_done(["06"]) == [False]
+    curves.measure("tiny-random", SMOKE, [], ["mmlu", "arc_easy", "c4"])
+    block = pruning.similarity_block(distances, 2)
+    for seed in (0, 1, 2):
+        cure = recipe("tiny-random", SMOKE, seed=seed)
+        params = keys.healing(models.identity("tiny-random", SMOKE), block.start, 2, cure)
+        results.save("healing", params, {"status": "diverged"}, seconds=1)
+    assert jobs_done(["06"]) == [True]
+
+
+def test_damaged_results_are_not_there(output):
+    similarity.measure("tiny-random", SMOKE)
+    (file,) = (paths.RESULTS / "similarity").glob("*.json")
+    file.write_text(file.read_text()[:100])
+    assert jobs_done(["01"]) == [False]
+
+
+def test_a_result_that_several_need_is_counted_once():
+    alone, _ = plan.estimates(PAPER, ["02"], card(1e12)), None
+    both = plan.estimates(PAPER, ["02", "03"], card(1e12))
+    assert [e.costs for e in both if e.job.notebook == "02"] == [e.costs for e in alone]
+    healed = [e for e in both if e.job == Job("03", "phi-2", 2)][0]
+    assert sum(cost.micro_batch > 0 for cost in healed.costs) == 2  # one for each strategy
+    assert len(healed.costs) == 2 + 2 * 4
+    kept = catalog.MODELS["phi-2"].shape.parameters(30) * 2
+    assert [cost.read for cost in healed.costs] == [kept, 0, 0, 0, 0] * 2  # loaded, then healed
+    seeds = plan.estimates(PAPER, ["03", "06"], card(1e12))[-1]
+    assert sum(cost.micro_batch > 0 for cost in seeds.costs) == 2  # the third is notebook 03's
+
+
+def test_a_cpu_is_planned_at_the_rate_of_its_results(output):
+    stated = cards.get("cpu")
+    assert plan._at_measured_rates(stated, SMOKE) == stated
+    similarity.measure("tiny-random", SMOKE)
+    (file,) = (paths.RESULTS / "similarity").glob("*.json")
+    record = json.loads(file.read_text())
+    cost = plan.estimates(SMOKE, ["02"], stated)  # not counted: it is there
+    record["seconds"] = 2.0
+    file.write_text(json.dumps(record))
+    asked = {"sequences": 20, "max_tokens": 24, "batch_tokens": SMOKE.batch_tokens}
+    cost = costs.similarity(catalog.MODELS["tiny-random"].shape, asked, None, stated)
+    assert plan._at_measured_rates(stated, SMOKE).rate == pytest.approx(cost.flops / 2)
+
+
+# ---- the command ---------------------------------------------------------------------------
+
+
+def test_the_plan_of_the_paper(capsys, output):
+    assert run.main(["--profile", "paper", "--plan", "--card", "a100-40"]) == 0
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 120
+    for name in PAPER.models:
+        assert printed.count(catalog.label(name)) >= 3
+    assert not list(output.rglob("*"))
+
+
+def test_an_unknown_card_is_one_sentence(capsys):
+    assert run.main(["--plan", "--card", "abacus"]) == 2
+    said = capsys.readouterr()
+    assert not said.out
+    assert said.err == "Unknown card 'abacus': choose one of a100-40, a100-80, h100, cpu.\n"
+
+
+def test_planning_loads_neither_torch_nor_transformers(tmp_path):
+    code = (
+        "import sys; from lib import plan, profiles; "
+        "plan.table(profiles.get('paper'), ['01', '02', '03', '05', '06', '07'], 'h100'); "
+        "sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT).returncode == 0
+
+
+def test_the_table_in_the_readme_is_that_of_now(output):
+    readme = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+    assert plan.table(PAPER, NOTEBOOKS, "a100-40") in readme
+
+
+@pytest.mark.real
+def test_the_lengths_are_those_of_the_data():
+    measured = json.loads((paths.DATA / "lengths.json").read_text(encoding="utf-8"))
+    tokenizer = models.tokenizer(measure_lengths.MODEL)
+    assert measure_lengths.documents(tokenizer) == measured["c4"]
+    for task, shots in (("boolq", 0), ("arc_easy", 0), ("arc_easy", 5)):
+        found = measure_lengths.questions(task, shots, tokenizer)
+        assert found == measured[task][str(shots)]

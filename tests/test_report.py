@@ -1,0 +1,180 @@
+"""The report: nothing is dropped silently, nothing is asked of a network, a phone can show it."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib import resources
+
+import nbformat
+import pandas as pd
+import pytest
+from nbformat import v4
+
+from lib import curves, paths, profiles, record, report, run, similarity
+from lib.pruning import Block
+
+SMOKE = profiles.get("smoke")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.fixture
+def ran(output, monkeypatch):
+    """Notebook 01 finished, 02 failed, the rest missing; figure 4 drawn; all of it recorded."""
+    monkeypatch.setattr(paths, "ROOT", output)
+    monkeypatch.setattr(paths, "RECORDED", output / "data" / "recorded")
+    folder = paths.RUNS / "smoke"
+    folder.mkdir(parents=True)
+    frame = pd.DataFrame({f"column_{i}": ["a <b> wide one"] for i in range(30)})
+    page, text = frame._repr_html_(), {"text/plain": "the frame"}
+    formula = r"$$d = \frac{1}{\pi} \arccos \lVert x \rVert$$ and $\nonsense$"
+    outputs = [
+        v4.new_output("execute_result", text | {"text/html": page}, execution_count=1),
+        v4.new_output("display_data", {"text/html": "<script src='http://x/'></script>"}),
+        v4.new_output("display_data", {"application/vnd.jupyter.widget-view+json": {}}),
+        v4.new_output("stream", text="printed\n"),
+    ]
+    cells = [
+        v4.new_markdown_cell("# 1 · Similar <layers>\n\n" + formula),
+        v4.new_code_cell("print('printed')  # " + "long " * 60, outputs=outputs),
+    ]
+    notebook = v4.new_notebook(cells=cells, metadata={"papermill": {"duration": 90.0}})
+    nbformat.write(notebook, folder / f"{run.NOTEBOOKS['01'].file}.ipynb")
+    cells[1].outputs = [v4.new_output("error", ename="ValueError", evalue="why\nmore")]
+    nbformat.write(notebook, folder / f"{run.NOTEBOOKS['02'].file}.failed.ipynb")
+    similarity.measure("tiny-random", SMOKE)
+    curves.measure("tiny-random", SMOKE, [Block(1, 2)], ["c4"])
+    draw("smoke", "figure_4")
+    draw(record.PROFILE, "figure_4")
+    shutil.copytree(paths.RESULTS, paths.RECORDED / record.PROFILE)
+    record._describe(record.PROFILE, "01", 0, 60)
+    return output
+
+
+def draw(profile, name):
+    folder = paths.FIGURES / profile
+    folder.mkdir(parents=True)
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 4))
+    figure.subplots().plot([1, 2], [2, 1])
+    figure.savefig(folder / f"{name}.png")
+    (folder / f"{name}.csv").write_text("l,n\n1,2\n")
+
+
+def test_finished_failed_and_missing_are_told_apart(ran):
+    index = report.build(SMOKE).read_text()
+    assert '<a href="smoke/01_similarity_heatmaps.html">1 · Similar &lt;layers&gt;</a>' in index
+    assert "failed: ValueError: why<" in index and "1.5" in index
+    assert index.count('class="missing">missing') == len(run.NOTEBOOKS) - 2
+    absent = [name.replace("_", " ") for name in report.drawn_by() if name != "figure_4"]
+    assert f"Missing: {', '.join(absent)}." in index
+    assert "No verdicts: figure_claims.csv is missing." in index
+    failed = (paths.RUNS / "smoke/02_pruning_curves.html").read_text()
+    assert "This notebook failed. ValueError: why" in failed
+
+
+def test_a_newer_state_replaces_an_older_one(ran):
+    done = paths.RUNS / "smoke/01_similarity_heatmaps.ipynb"
+    failed = shutil.copy(done, done.with_suffix(".failed.ipynb"))
+    for newer, state in ((failed, "failed"), (done, "done")):
+        os.utime(newer, (os.stat(newer).st_atime, 2e9 + (newer == done)))
+        assert report._notebook("01", "smoke")["state"] == state
+
+
+def test_figures_verdicts_and_versions_are_inside(ran):
+    table = pd.DataFrame({"claim": ["deep <layers>"], "verdict": ["does not hold"]})
+    table.to_csv(paths.FIGURES / "smoke/figure_claims.csv", index=False)
+    index = report.build(SMOKE).read_text()
+    assert "does not hold" in index and "deep &lt;layers&gt;" in index
+    assert index.count('src="data:image/png') == 2  # this run's figure 4 and the recorded one
+    assert 'href="../figures/smoke/figure_4.csv"' in index
+    assert record.described(record.PROFILE)["environment"]["torch"] in index
+
+
+def test_the_run_stands_beside_the_recorded_one(ran, monkeypatch):
+    index = report.build(SMOKE).read_text()
+    compared = SMOKE.block_sizes(6)
+    assert re.search(r"\d+ measurements can be compared; <b>0</b> differ", index), compared
+    monkeypatch.setattr(report.agreement, "BEYOND", -1)
+    assert not re.search(r"<b>0</b> differ", report.build(SMOKE).read_text())
+    shutil.rmtree(paths.RECORDED)
+    assert "No recorded run to compare with." in report.build(SMOKE).read_text()
+
+
+def test_notebooks_become_pages_without_kernel_or_network(ran):
+    report.build(SMOKE)
+    page = (paths.RUNS / "smoke/01_similarity_heatmaps.html").read_text()
+    assert '<details class="code">' in page and "printed" in page and "a &lt;b&gt; wide" in page
+    assert 'class="formula"' in page and r"<code>\nonsense</code>" in page
+    assert not re.search(r'(src|href)="?\s*(https?:)?//', page) and page.count("<script") == 1
+
+
+def test_nothing_to_report_is_one_sentence(output, monkeypatch):
+    monkeypatch.setattr(paths, "RECORDED", output / "recorded")
+    with pytest.raises(report.ReportError, match="make figures PROFILE=smoke first"):
+        report.build(SMOKE)
+    assert list(output.iterdir()) == []
+
+
+@pytest.mark.parametrize("argument, said", [("nope", "Unknown profile"), ("smoke", "Nothing of")])
+def test_bad_input_is_one_sentence(tmp_path, argument, said):
+    command = [sys.executable, "-m", "lib.report", "--profile", argument]
+    environment = os.environ | {"DEEPER_LAYERS_OUTPUT": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 2 and done.stderr.startswith(said)
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_index_of_figures_is_current():
+    """The README's table is `python -m lib.report --index`, and names every figure."""
+    drawn = {name for notebook in run.NOTEBOOKS.values() for name in notebook.figures}
+    assert set(report.drawn_by()) == drawn
+    assert report.figure_index() in (paths.ROOT / "README.md").read_text()
+
+
+def test_the_template_is_installed_with_the_package():
+    assert (resources.files("lib") / "page.html.j2").is_file()
+
+
+# ---- in a browser -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium")
+    quiet = ("background-networking", "component-update", "sync", "gpu")
+    flags = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in quiet)]
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield chromium
+        chromium.close()
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("width", [1280, 390])
+def test_in_a_browser(ran, browser, width):
+    """From a file: no request, no console message, no scrolling sideways, every picture drawn."""
+    index = report.build(SMOKE)
+    page = browser.new_page(viewport={"width": width, "height": 844})
+    asked, said = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    for file in (index, *sorted((paths.RUNS / "smoke").glob("*.html"))):
+        page.goto(file.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), file.name
+        pictures = "[...document.images].map(i => [i.naturalWidth, i.width])"
+        for natural, shown in page.evaluate(pictures):
+            assert natural and shown >= min(natural, width) / 2, file.name  # legible
+    page.goto(index.as_uri())
+    page.click("text=1 · Similar")
+    assert page.locator("details.code[open]").count() == 0
+    page.click("text=unfold all code")
+    assert page.locator("details.code[open]").count() == 1
+    assert page.locator("pre", has_text="print('printed')").is_visible()
+    assert not said
+    assert {url.partition(":")[0] for url in asked} <= {"file", "data"}

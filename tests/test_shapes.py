@@ -1,0 +1,140 @@
+"""The sizes in the table of models, against the models themselves, without their weights."""
+
+import json
+
+import pytest
+import torch
+import transformers
+from gguf import GGUFWriter
+from peft import LoraConfig, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from lib import catalog, shapes
+from lib.adapters import ffn_projections
+from lib.decoder import decoder_layers
+from lib.shapes import Shape
+from tests import conftest
+
+# model_type in transformers -> what tests.conftest calls the architecture
+CALLED = {"gemma3_text": "gemma3"}
+UNKNOWN = {"gemma2", "gpt2", "bloom", "deepseek_v3", "lfm2", "qwen3_next", "granitemoehybrid"}
+UNKNOWN |= {"qwen3_moe"}  # as it is there: with experts in some layers only
+
+
+def skeleton(shape: Shape):
+    """The model of a shape on the meta device: no weights."""
+    config = AutoConfig.for_model(
+        shape.architecture,
+        vocab_size=shape.vocab_size,
+        num_hidden_layers=shape.num_layers,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.ffn,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head,
+        max_position_embeddings=shape.context,
+        tie_word_embeddings=shape.tied,
+        pad_token_id=0,
+    )
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
+
+
+def count(module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("name", catalog.MODELS)
+def test_parameters_are_those_of_the_model(name):
+    shape = catalog.MODELS[name].shape
+    model = skeleton(shape)
+    assert shape.parameters() == count(model)
+    assert shape.layer == count(decoder_layers(model)[0])
+
+
+@pytest.mark.parametrize("name", catalog.MODELS)
+def test_lora_parameters_are_those_of_peft(name):
+    shape = catalog.MODELS[name].shape
+    model = skeleton(shape)
+    config = LoraConfig(r=4, target_modules=ffn_projections(model))
+    wrapped = get_peft_model(model, config)
+    trained = sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
+    assert shape.lora(4, shape.num_layers) == trained
+
+
+@pytest.mark.parametrize("name", catalog.MODELS)
+def test_every_architecture_of_the_table_has_a_tiny_model(name):
+    architecture = catalog.MODELS[name].shape.architecture
+    assert CALLED.get(architecture, architecture) in conftest.ARCHITECTURES
+
+
+@pytest.mark.parametrize("architecture", conftest.ARCHITECTURES)
+def test_shape_of_a_local_folder(architecture, tmp_path):
+    model = conftest.tiny(architecture)
+    model.config.save_pretrained(tmp_path)
+    shape = catalog.shape(str(tmp_path))
+    if architecture in UNKNOWN:
+        assert shape is None
+    else:
+        assert shape.parameters() == count(model)
+    assert catalog.num_layers(str(tmp_path)) == conftest.LAYERS
+
+
+def test_shape_of_the_text_part_of_a_multimodal_model():
+    text = transformers.Gemma3TextConfig(num_hidden_layers=5)
+    raw = transformers.Gemma3Config(text_config=text).to_dict()
+    assert shapes.of_config(raw) == shapes.of_config(text.to_dict())
+    assert shapes.of_config(raw).num_layers == 5
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        transformers.MixtralConfig(**conftest.GROUPED, num_local_experts=4, num_experts_per_tok=2),
+        transformers.Qwen3MoeConfig(
+            **conftest.GROUPED,
+            head_dim=8,
+            num_experts=4,
+            num_experts_per_tok=2,
+            moe_intermediate_size=16,
+        ),
+        transformers.OlmoeConfig(**conftest.GROUPED, num_experts=4, num_experts_per_tok=2),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_every_expert_counts(config):
+    shape = shapes.of_config(config.to_dict())
+    assert shape.experts == 4 and shape.active < shape.layer
+    assert shape.parameters() == count(AutoModelForCausalLM.from_config(config))
+
+
+def test_qwen_1_counts_both_halves_of_its_ffn():
+    table = catalog.MODELS["qwen-7b"].shape
+    raw = {
+        "model_type": "qwen", "num_hidden_layers": 32, "hidden_size": 4096, "vocab_size": 151936,
+        "intermediate_size": 22016, "num_attention_heads": 32, "seq_length": 8192,
+        "tie_word_embeddings": False,
+    }  # fmt: skip
+    assert shapes.of_config(raw).parameters() == table.parameters()
+
+
+def test_an_unknown_architecture_has_no_shape(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "rwkv", "n_layers": 7}))
+    assert catalog.shape(str(tmp_path)) is None and catalog.num_layers(str(tmp_path)) == 7
+
+
+def test_shape_of_a_gguf_file(tmp_path):
+    file = tmp_path / "tiny.gguf"
+    writer = GGUFWriter(file, "llama")
+    writer.add_block_count(3)
+    writer.add_embedding_length(32)
+    writer.add_feed_forward_length(48)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    writer.add_context_length(128)
+    writer.add_token_list([str(i) for i in range(96)])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    assert catalog.shape(str(file)) == Shape("llama", 3, 32, 48, 4, 2, 96, 128, tied=True)
