@@ -21,6 +21,8 @@ import psutil
 
 from lib import paths
 
+FINDINGS = ("diverged", "no answer")  # a row without a value that says so is measured, not missing
+
 
 @dataclass(frozen=True)
 class Notebook:
@@ -85,8 +87,10 @@ def attempt(launch: Launch) -> Outcome:
     try:
         execute(launch)
         gaps = missing_points(launch)
-        status = "incomplete" if any(not gap.endswith(": diverged") for gap in gaps) else "ok"
-        reason = f"without {', '.join(gaps)}" if gaps else ""
+        found = all(status.startswith(FINDINGS) for _, status in gaps)
+        status = "ok" if found else "incomplete"
+        told = ", ".join(f"{model} ({status})" for model, status in gaps)
+        reason = f"without {told}" if gaps else ""
     except RunError as error:
         status, reason = error.status, str(error)
     return Outcome(status, reason, round(time.monotonic() - start, 3))
@@ -132,14 +136,14 @@ def check_parameters(notebook: Notebook, parameters: dict) -> None:
             raise ValueError(f"{source.name} has no parameter {name}: it has {', '.join(known)}.")
 
 
-def missing_points(launch: Launch) -> list[str]:
-    """The models whose rows in the figures' tables have no value, and why."""
+def missing_points(launch: Launch) -> list[tuple[str, str]]:
+    """(model, status) of the rows in the figures' tables that have no value, each pair once."""
     found = {}
     for name in launch.notebook.figures:
         with (launch.figures / f"{name}.csv").open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 if row.get("status") and row["status"] != "ok" and not row.get("value"):
-                    found[f"{row['model']}: {row['status']}"] = None
+                    found[row["model"], row["status"]] = None
     return list(found)
 
 

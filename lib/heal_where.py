@@ -43,7 +43,7 @@ def measure(
     unhealed = unhealed[unhealed.block_size > 0].assign(strategy="similarity")
     parts.append(unhealed.assign(treatment="unhealed", **untold | {"seconds": 0.0}))
     if block.stop == distances.num_layers:
-        gone = curves.NO_SCORE | {"status": "no layer after the cut"}
+        gone = curves.NO_SCORE | {"status": "no answer: no layer after the cut"}
         parts.append(unhealed.assign(treatment="healed", **untold, **gone))
     else:
         parts += _healed(name, profile, block, tasks)

@@ -7,7 +7,7 @@ from lib.profiles import Profile
 from lib.pruning import similarity_block
 from lib.similarity import BlockDistances
 
-UNSOLVED = "skipped: the unpruned model solves none"
+UNSOLVED = "no answer: the unpruned model solves none"
 
 
 def measure(name: str, profile: Profile, distances: BlockDistances) -> pd.DataFrame:

@@ -159,7 +159,7 @@ def test_both_healings_side_by_side(output, monkeypatch):
     )
     at_the_end = heal_where.measure("tiny-random", SMOKE, Distances(), ["c4"])
     (row,) = at_the_end[at_the_end.treatment == "healed"].itertuples()
-    assert row.status == "no layer after the cut" and np.isnan(row.value)
+    assert row.status == "no answer: no layer after the cut" and np.isnan(row.value)
 
 
 # ---- HellaSwag and GSM8K -------------------------------------------------------------------
