@@ -7,6 +7,8 @@ INSTALLED := .venv/installed$(if $(filter ray,$(ENGINE)),-all)
 RUN := $(BIN)/python -m lib.run --profile $(PROFILE) \
 	$(if $(MODELS),--models $(MODELS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(STEPS),--steps $(STEPS)) \
 	$(if $(ENGINE),--engine $(ENGINE))
+# a worker takes whole files; no worker's threads are in the other's way
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help assets figures figure-% plan report record lab test test-all bench faults lint format clean
 .DEFAULT_GOAL := help
@@ -46,10 +48,11 @@ lab: assets  ## open the notebooks and exercises in JupyterLab
 	$(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks
 
 test: .venv/installed lint  ## the tests on tiny models, every notebook included (minutes)
-	$(BIN)/python -m pytest -q -m "not real"
+	$(TEST) -m "not real"
 
 test-all: .venv/installed-all lint  ## these, and those on the embedded model and against lm-eval
-	$(BIN)/python -m pytest -q
+	$(TEST) -m "not real"
+	$(BIN)/python -m pytest -q -m real
 
 bench: .venv/installed-all  ## the table of speed ratios, on an idle machine
 	$(BIN)/python -m benchmarks

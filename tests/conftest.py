@@ -124,6 +124,11 @@ def tiny(name: str):
     return model
 
 
+def pytest_collection_modifyitems(items):
+    """What takes longest begins first, and two workers end together."""
+    items.sort(key=lambda item: item.path.name != "test_run.py")
+
+
 @pytest.fixture(params=ARCHITECTURES)
 def architecture(request):
     return request.param
