@@ -58,7 +58,8 @@ def one_layer_models(
 ) -> Iterator[nn.Module]:
     """The model of each single layer l = 0, 1, …, L - 1 in turn, as `load` would make it.
 
-    Each layer is read when its turn comes; embeddings, norm and lm_head are read once and shared.
+    Each layer is read when its turn comes, and is taken out of its model when the next one's has;
+    embeddings, norm and lm_head are read once and shared.
     """
     source, options = _checked(name_or_path, quantization, dtype, device)
     num_layers, shared = _contents(source).num_layers, {}
@@ -69,6 +70,7 @@ def one_layer_models(
         shared = {n: p.data for n, p in model.named_parameters() if id(p) not in own}
         del contents
         yield model
+        del decoder_layers(model)[:]  # whoever still holds the model no longer holds the layer
 
 
 _loaded = {}
