@@ -123,18 +123,20 @@ def save_merged(
     `card` becomes its README.md; the adapter goes along in the folder `adapter`. The weights of
     `model` are as before afterwards.
     """
+
+    def adapter_and_card(unfinished: Path) -> None:
+        shutil.copytree(adapter, unfinished / "adapter")
+        (unfinished / "README.md").write_text(card, encoding="utf-8")
+
     with attached(model, block, adapter) as wrapped:
         before = {name: p.detach().clone() for name, p in _base_weights(wrapped).items()}
         wrapped.merge_adapter()
     try:
-        saved = save_pruned(model, tokenizer, block, folder)
+        return save_pruned(model, tokenizer, block, folder, add=adapter_and_card)
     finally:
         with dropped(model, block), torch.no_grad():
             for name, weight in before.items():
                 model.get_parameter(name).copy_(weight)
-    shutil.copytree(adapter, saved / "adapter")
-    (saved / "README.md").write_text(card, encoding="utf-8")
-    return saved
 
 
 def _base_weights(wrapped: PeftModel) -> dict[str, torch.Tensor]:

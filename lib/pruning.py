@@ -8,7 +8,7 @@ import copy
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,13 +176,16 @@ def for_other_tools(block: Block, num_layers: int, name: str) -> dict[str, str]:
     }
 
 
-def save_pruned(model, tokenizer, block: Block, folder: str | Path) -> Path:
+def save_pruned(
+    model, tokenizer, block: Block, folder: str | Path, add: Callable[[Path], None] | None = None
+) -> Path:
     """Save the model without `block` as an ordinary HF checkpoint, and return its folder.
 
     It is written beside `folder`, loaded again and compared logit by logit with the pruned model
-    in memory; only then does it get its name. The files of `for_other_tools` lie in it. Raises
-    RuntimeError if the logits differ, FileExistsError if the folder is there already, OSError if
-    it cannot be written; nothing is left behind then.
+    in memory; only then does it get its name. The files of `for_other_tools` lie in it, and what
+    `add` writes into the folder that it is given. Raises RuntimeError if the logits differ,
+    FileExistsError if the folder is there already, OSError if it cannot be written; nothing is
+    left behind then.
     """
     folder = Path(folder)
     if folder.exists():
@@ -197,6 +200,8 @@ def save_pruned(model, tokenizer, block: Block, folder: str | Path) -> Path:
             _check_saved(model, block, part)
         for file, text in for_other_tools(block, num_layers, name).items():
             (part / file).write_text(text, encoding="utf-8")
+        if add:
+            add(part)
         os.replace(part, folder)
     except (OSError, SafetensorError) as error:
         raise OSError(f"{folder} could not be written: {error}") from error

@@ -394,3 +394,17 @@ def test_merged_checkpoint_to_take_away(base, tmp_path, ids):
     with dropped(model, BLOCK):
         beside = PeftModel.from_pretrained(model, folder / "adapter").eval()
         torch.testing.assert_close(beside(ids).logits, expected)
+
+
+def test_merged_checkpoint_is_whole_or_not_there(base, tmp_path, monkeypatch):
+    def full(source, target):
+        raise OSError("No space left on device")
+
+    model, tokenizer = base
+    found = healing.heal(*base, BLOCK, RECIPE, tmp_path / "healing")
+    before = {n: p.clone() for n, p in model.named_parameters()}
+    monkeypatch.setattr(adapters.shutil, "copytree", full)
+    with pytest.raises(OSError, match="merged could not be written: No space"):
+        adapters.save_merged(model, tokenizer, BLOCK, found.adapter, tmp_path / "merged", "card")
+    assert not list(tmp_path.glob("merged*"))
+    assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
