@@ -209,7 +209,6 @@ PROFILES = {
         c4_tokens=200,
         similarity_tokens=200,
         arc_easy_questions=570,
-        mmlu_subjects=8,
         boolq_questions=100,
         hellaswag_questions=100,
         gsm8k_questions=32,
