@@ -213,6 +213,7 @@ PROFILES = {
         hellaswag_questions=100,
         gsm8k_questions=32,
         gsm8k_generated=16,
+        damage_sequences=24,
         damage_tokens=96,
         cost_repeats=15,
         ablation_questions=80,
