@@ -110,7 +110,7 @@ def figure_heal_where(scores: pd.DataFrame, tasks: list[str], profile: Profile) 
     the cut."""
     shown = plotting.in_units_of_chance(scores)
     names = list(dict.fromkeys(shown.model))
-    size = (1 + 4.6 * len(tasks), 3.6 * len(names))
+    size = (2.6 + 4.6 * len(tasks), 3.6 * len(names))
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(len(names), len(tasks), figsize=size, squeeze=False)
         for i, name in enumerate(names):
@@ -122,7 +122,7 @@ def figure_heal_where(scores: pd.DataFrame, tasks: list[str], profile: Profile) 
                 axis.set(xlabel="seconds of training", ylabel=TASKS[task])
                 axis.set_title(f"{catalog.label(name)}, {mine.block_size.max()} layers dropped")
                 axis.set_title(f"n = {unpruned.n:.0f}, ±1 s.e.", loc="right", fontsize=7)
-                axis.legend()
+            axes[i][-1].legend(loc="upper left", bbox_to_anchor=(1, 1))
         return save_figure(figure, shown, "figure_heal_where", profile)
 
 

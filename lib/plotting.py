@@ -37,7 +37,7 @@ TASKS = {
     "c4": "C4 validation loss / ln V",
     "hellaswag": "HellaSwag accuracy",
     "gsm8k": "GSM8K exact match",
-    "gsm8k_bpb": "GSM8K gold solution, bits per byte",
+    "gsm8k_bpb": "GSM8K gold, bits per byte",
 }
 
 
