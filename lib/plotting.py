@@ -29,6 +29,7 @@ STYLE = {
     "figure.constrained_layout.use": True,
 }
 TREATMENTS = {"unpruned": "--", "unhealed": ":", "healed": "-"}
+FEW = 2_000  # colours of lines and text, with their soft edges; a map has more
 STRATEGIES = {"similarity": "tab:blue", "simple": "tab:red"}
 TASKS = {
     "mmlu": "MMLU accuracy",
@@ -71,10 +72,11 @@ def save_figure(figure: Figure, shown: pd.DataFrame, name: str, profile: Profile
 
 
 def _in_few_colours(picture: io.BytesIO) -> bytes:
-    """A PNG in 256 colours: it looks the same in a third of the bytes."""
-    small = io.BytesIO()
-    few = Image.open(picture).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    few.save(small, "png", optimize=True)
+    """A PNG in 256 colours, a third of the bytes, unless it has shades that this would change."""
+    small, drawn = io.BytesIO(), Image.open(picture).convert("RGB")
+    if drawn.getcolors(FEW):
+        drawn = drawn.quantize(256, dither=Image.Dither.NONE)
+    drawn.save(small, "png", optimize=True)
     return small.getvalue()
 
 
