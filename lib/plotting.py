@@ -65,13 +65,13 @@ def save_figure(figure: Figure, shown: pd.DataFrame, name: str, profile: Profile
     figure.savefig(picture, format="png")
     shown = shown.drop(columns=["examples", "weights"], errors="ignore")
     table = shown.to_csv(index=False, float_format="%.10g").encode()
-    for suffix, content in ((".csv", table), (".png", _in_few_colours(picture))):
+    for suffix, content in ((".csv", table), (".png", _compressed(picture))):
         results.write_whole(folder / f"{name}{suffix}", content)
     plt.close(figure)
     return figure
 
 
-def _in_few_colours(picture: io.BytesIO) -> bytes:
+def _compressed(picture: io.BytesIO) -> bytes:
     """A PNG in 256 colours, a third of the bytes, unless it has shades that this would change."""
     small, drawn = io.BytesIO(), Image.open(picture).convert("RGB")
     if drawn.getcolors(FEW):
