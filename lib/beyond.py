@@ -7,8 +7,9 @@ from matplotlib.figure import Figure
 
 from lib import catalog, plotting
 from lib.islands import rescaled
-from lib.plotting import STYLE, TASKS, save_figure
+from lib.plotting import TASKS
 from lib.profiles import Profile
+from lib.style import STYLE, colour, save_figure
 
 COSTS = {
     "weights": "weights (GB)",
@@ -30,7 +31,7 @@ def figure_cost(costs: pd.DataFrame, profile: Profile) -> Figure:
             mine = shown[shown.task == task]
             for (name, quantization), line in mine.groupby(["model", "quantization"], dropna=False):
                 quantization = None if pd.isna(quantization) else quantization
-                style = {"color": plotting.colour(name), "ls": FORMATS[quantization], "marker": "."}
+                style = {"color": colour(name), "ls": FORMATS[quantization], "marker": "."}
                 told = "NF4" if quantization else line.dtype.iloc[0]
                 _with_bars(above, line, "value", "low", "high", style, catalog.label(name), told)
                 _with_bars(below, line, "ratio", "ratio_low", "ratio_high", style)
@@ -136,7 +137,7 @@ def _healing(axis, row) -> None:
         "unhealed": ("x", "unhealed"),
         "healed": (ADAPTERS.get(row.adapters), f"healed, {row.adapters}"),
     }[row.treatment]
-    shade = "tab:orange" if row.adapters == "after the cut" else plotting.colour(row.model)
+    shade = "tab:orange" if row.adapters == "after the cut" else colour(row.model)
     axis.errorbar(
         row.seconds, row.value, row.standard_error, color=shade, marker=marker, ls="", label=label
     )

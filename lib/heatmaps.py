@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 
 from lib import catalog, islands
 from lib.islands import rescaled
-from lib.plotting import STYLE, save_figure
 from lib.profiles import Profile
 from lib.similarity import BlockDistances
+from lib.style import STYLE, save_figure
 
 
 def distance_table(maps: dict[str, BlockDistances], profile: Profile) -> pd.DataFrame:

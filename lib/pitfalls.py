@@ -15,12 +15,13 @@ from matplotlib.figure import Figure
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from lib import data, models, plotting
+from lib import data, models
 from lib.decoder import decoder_layers, layers_attribute, residual_stream
 from lib.evaluation import Task
 from lib.profiles import Profile
 from lib.pruning import Block, dropped
 from lib.similarity import block_distances, calibration_batches, last_token_states
+from lib.style import STYLE, save_figure
 from lib.sweep import sweep
 
 TEXTS = 24
@@ -196,7 +197,7 @@ def draw(pairs: Sequence[Pair]) -> Figure:
     """A panel per pitfall: the right way solid, wrong ones dashed."""
     across = min(3, len(pairs))
     down = -(-len(pairs) // across)
-    with plt.rc_context(plotting.STYLE):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(down, across, figsize=(4.4 * across, 3.2 * down), squeeze=False)
         for axis, pair in zip(axes.flat, pairs, strict=False):
             for way, line in pair.table.groupby("way", sort=False):
@@ -211,4 +212,4 @@ def draw(pairs: Sequence[Pair]) -> Figure:
 def save(pairs: Sequence[Pair], profile: Profile) -> Figure:
     """All panels in one picture, figures/<profile>/pitfalls.png, and its .csv."""
     shown = pd.concat([pair.table.assign(pitfall=pair.title) for pair in pairs])
-    return plotting.save_figure(draw(pairs), shown, "pitfalls", profile)
+    return save_figure(draw(pairs), shown, "pitfalls", profile)

@@ -5,9 +5,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
-from lib.plotting import STYLE, save_figure
 from lib.profiles import Profile
 from lib.pruning import Block
+from lib.style import STYLE, save_figure
 
 STEPS = [
     ("measure", "one forward pass over C4:\nangular distance d(l, l+n)\nof every block"),

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from lib import catalog
 from lib.criteria import CRITERIA, Criterion
-from lib.plotting import STYLE, save_figure
 from lib.profiles import Profile
+from lib.style import STYLE, save_figure
 
 HEALED_ENOUGH = 0.5  # of the paper's steps: below, no verdict rests on healing
 FEWEST = 20  # examples: below, no verdict rests on them
