@@ -94,17 +94,18 @@ def variants(
     ablations: ablation -> variant -> (profile, changes of the recipe). An ablation that is called
     like a strategy uses it, others the similarity-informed one. sizes_of: block sizes, given L.
     """
-    sizes = sizes_of(distances.num_layers)
-    parts = []
-    for ablation, chosen in ablations.items():
-        strategies = [ablation] if ablation in STRATEGIES else ["similarity"]
-        for variant, (profile, changes) in chosen.items():
-            unpruned = measure(name, profile, [], tasks)
-            unpruned = unpruned.assign(fraction=0.0, strategy="none", treatment="unpruned")
-            after = healed(name, profile, distances, tasks, strategies, sizes, **changes)
-            both = pd.concat([unpruned, after], ignore_index=True)
-            parts.append(both.assign(ablation=ablation, variant=variant))
-    return pd.concat(parts, ignore_index=True)
+    parts = {(ablation, variant): [] for ablation in ablations for variant in ablations[ablation]}
+    for size in [0, *sizes_of(distances.num_layers)]:  # a model is loaded once for all variants
+        for (ablation, variant), rows in parts.items():
+            profile, changes = ablations[ablation][variant]
+            if size:
+                strategies = [ablation] if ablation in STRATEGIES else ["similarity"]
+                found = healed(name, profile, distances, tasks, strategies, [size], **changes)
+            else:
+                found = measure(name, profile, [], tasks)
+                found = found.assign(fraction=0.0, strategy="none", treatment="unpruned")
+            rows.append(found.assign(ablation=ablation, variant=variant))
+    return pd.concat([part for rows in parts.values() for part in rows], ignore_index=True)
 
 
 def healing_table(name: str, profile: Profile, distances: BlockDistances) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import claims, curves, export, healing, paths, plotting, profiles, similarity
+from lib import claims, curves, export, healing, models, paths, plotting, profiles, similarity
 from lib.pruning import Block
 
 SMOKE = replace(profiles.get("smoke"), c4_sequences=4, arc_easy_questions=4)
@@ -52,6 +52,17 @@ def test_seed_rank_and_steps_have_results_of_their_own(distances):
     ]
     assert pd.concat(tables).value.nunique() == 4
     assert [t["rank"].iloc[0] for t in tables] == [8, 8, 2, 8]
+
+
+def test_variants_share_a_loaded_model_and_keep_their_rows_together(distances, monkeypatch):
+    loads, load = [], models.load
+    monkeypatch.setattr(models, "_loaded", {})
+    monkeypatch.setattr(models, "load", lambda *a, **k: loads.append(k["block"]) or load(*a, **k))
+    prompts = {"number": {f"{k} examples": (SMOKE.with_prompt(k), {}) for k in (0, 1)}}
+    table = curves.variants(NAME, distances, ["arc_easy"], prompts, lambda num_layers: [2, 3])
+    assert [block.size for block in loads] == [0, 2, 3]
+    assert table.variant.tolist() == ["0 examples"] * 3 + ["1 examples"] * 3
+    assert table.block_size.tolist() == [0, 2, 3] * 2 and table.value.notna().all()
 
 
 def test_paired_differences():
