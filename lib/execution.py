@@ -26,7 +26,7 @@ FINDINGS = ("diverged", "no answer")  # a row without a value that says so is me
 
 @dataclass(frozen=True)
 class Notebook:
-    """A notebook, the figures it leaves, and its minutes in `quick` on two idle cores."""
+    """A notebook, the figures it leaves, and its minutes in `quick` on two cores."""
 
     file: str
     figures: tuple[str, ...]

@@ -119,8 +119,13 @@ def _address(file: Path) -> str:
 
 
 def _verdicts(profile: str) -> str | None:
+    """The table of claims; what a phone shows of it without scrolling comes first."""
     file = paths.FIGURES / profile / "figure_claims.csv"
-    return pages.table(pd.read_csv(file)) if file.exists() else None
+    if not file.exists():
+        return None
+    judged = pd.read_csv(file)
+    columns = dict.fromkeys(["claim", "statement", "verdict", *judged])
+    return pages.table(judged[list(columns)])
 
 
 def _compared(profile: Profile) -> dict:

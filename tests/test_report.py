@@ -84,10 +84,11 @@ def test_a_newer_state_replaces_an_older_one(ran):
 
 
 def test_figures_verdicts_and_versions_are_inside(ran):
-    table = pd.DataFrame({"claim": ["deep <layers>"], "verdict": ["does not hold"]})
-    table.to_csv(paths.FIGURES / "smoke/figure_claims.csv", index=False)
+    judged = {"claim": "1", "task": "c4", "statement": "deep <layers>", "verdict": "does not hold"}
+    pd.DataFrame([judged]).to_csv(paths.FIGURES / "smoke/figure_claims.csv", index=False)
     index = report.build(SMOKE).read_text()
-    assert "does not hold" in index and "deep &lt;layers&gt;" in index
+    cells = ("1", "deep &lt;layers&gt;", "does not hold", "c4")
+    assert re.search(r"\s*".join(f"<td>{cell}</td>" for cell in cells), index)
     assert index.count('src="data:image/png') == 2  # this run's figure 4 and the recorded one
     assert 'href="../figures/smoke/figure_4.csv"' in index
     assert record.described(record.PROFILE)["environment"]["torch"] in index
