@@ -20,16 +20,16 @@ NOTEBOOKS = {
     "01": Notebook(
         "01_similarity_heatmaps", ("figure_1a", "figure_1b", "figure_1c", "figure_4"), 1
     ),
-    "02": Notebook("02_pruning_curves", ("figure_2", "figure_3", "figure_5", "figure_6"), 7),
-    "03": Notebook("03_healing", ("figure_1d", "figure_2", "figure_3", "figure_6"), 15),
+    "02": Notebook("02_pruning_curves", ("figure_2", "figure_3", "figure_5", "figure_6"), 4),
+    "03": Notebook("03_healing", ("figure_1d", "figure_2", "figure_3", "figure_6"), 6),
     "04": Notebook("04_simple_vs_similarity", ("figure_5",), 1),
-    "05": Notebook("05_ablation_prompts", ("figure_7",), 5),
-    "06": Notebook("06_ablation_seeds", ("figure_8",), 3),
-    "07": Notebook("07_ablation_lora_rank", ("figure_9",), 6),
+    "05": Notebook("05_ablation_prompts", ("figure_7",), 3),
+    "06": Notebook("06_ablation_seeds", ("figure_8",), 2),
+    "07": Notebook("07_ablation_lora_rank", ("figure_9",), 3),
     "08": Notebook("08_qwen_islands", ("figure_islands",), 1),
-    "09": Notebook("09_inference_cost", ("figure_cost",), 2),
+    "09": Notebook("09_inference_cost", ("figure_cost",), 1),
     "10": Notebook(
-        "10_beyond_the_paper", ("figure_beyond", "figure_damage", "figure_heal_where"), 8
+        "10_beyond_the_paper", ("figure_beyond", "figure_damage", "figure_heal_where"), 5
     ),
     "11": Notebook("11_claims", ("figure_claims",), 1),
 }
