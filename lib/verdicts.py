@@ -70,7 +70,7 @@ def judged(
 def _compared(asked: Criterion, interval: tuple[float, float, float]) -> tuple[str, str]:
     value, low, high = interval
     if np.isnan([value, low, high]).any():
-        return "undecided", "the statistic is not defined at the depths measured"
+        return "undecided", "no value: the statistic is not defined at the depths measured"
     if asked.least < low and high < asked.most:
         return "holds", "the whole interval meets the criterion"
     if high <= asked.least or low >= asked.most:

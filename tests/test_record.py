@@ -4,9 +4,10 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from lib import agreement, curves, models, paths, profiles, record, results, similarity
+from lib import agreement, curves, models, paths, profiles, record, results, run, similarity
 from lib.pruning import Block
 
 PARAMS = {"model": "tiny-random", "block_start": 1, "block_size": 2}
@@ -92,6 +93,16 @@ def test_what_is_committed_is_small():
     assert committed
     for file in committed:
         assert file.stat().st_size <= record.LARGEST[file.suffix], file
+
+
+def test_the_recorded_figures_are_finished():
+    """Notebook 02 draws the unhealed lines of figures that 03 and 04 complete."""
+    folder = paths.ROOT / "figures" / record.PROFILE
+    for name in {name for notebook in run.NOTEBOOKS.values() for name in notebook.figures}:
+        assert (folder / f"{name}.png").exists(), name
+    for name in run.NOTEBOOKS["02"].figures:
+        treatments = set(pd.read_csv(folder / f"{name}.csv").treatment)
+        assert treatments == {"unpruned", "unhealed", "healed"}, name
 
 
 def test_a_reader_never_reads_the_recorded_run(recorded, monkeypatch):
