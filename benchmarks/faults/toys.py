@@ -77,6 +77,7 @@ def start(folder: Path, *names: str, module: str = "benchmarks.faults.toys") -> 
         env=environment(folder / "output"),
         cwd=paths.ROOT,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # `make test &` ignores it
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
