@@ -165,6 +165,7 @@ def test_repository_is_complete_and_small():
     listed = subprocess.run(["git", "ls-files"], cwd=paths.ROOT, capture_output=True, text=True)
     for name in listed.stdout.splitlines():
         assert (paths.ROOT / name).stat().st_size < 2_000_000, name
+        assert "/" in name or "." in name or name in ("LICENSE", "Makefile"), "a run's leftover"
 
 
 def test_killed_in_the_middle_of_a_healing_and_continued(smoke, tmp_path):
