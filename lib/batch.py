@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 
 from filelock import FileLock, Timeout
 
-from lib import catalog, paths, results
+from lib import paths, registry, results
 from lib.execution import Launch, Notebook, Outcome, attempt
 from lib.jobs import WAVES, Job, by_model
 from lib.jobs import jobs as all_jobs
@@ -197,7 +197,7 @@ def record_params(job: Job, profile: Profile, parameters: dict) -> dict:
     counts = asdict(replace(profile, models=(), sizes=()))
     others = {name: value for name, value in parameters.items() if name != "MODELS"}
     return asdict(job) | {
-        "revision": catalog.resolve(job.model).revision,
+        "revision": registry.resolve(job.model).revision,
         "profile": counts,
         "parameters": others,
         "threads": os.environ.get("OMP_NUM_THREADS"),

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib import catalog, plotting
+from lib import plotting, registry
 from lib.islands import rescaled
 from lib.plotting import TASKS
 from lib.profiles import Profile
@@ -33,7 +33,7 @@ def figure_cost(costs: pd.DataFrame, profile: Profile) -> Figure:
                 quantization = None if pd.isna(quantization) else quantization
                 style = {"color": colour(name), "ls": FORMATS[quantization], "marker": "."}
                 told = "NF4" if quantization else line.dtype.iloc[0]
-                _with_bars(above, line, "value", "low", "high", style, catalog.label(name), told)
+                _with_bars(above, line, "value", "low", "high", style, registry.label(name), told)
                 _with_bars(below, line, "ratio", "ratio_low", "ratio_high", style)
             deepest = shown.fraction.max()
             below.plot([0, deepest], [1, 1 - deepest], color="grey", lw=1, label="layers left")
@@ -69,7 +69,7 @@ def figure_damage(tables: pd.DataFrame, correlations: pd.DataFrame, profile: Pro
         figure, axes = plt.subplots(len(names), 4, figsize=(17, 4.2 * len(names)), squeeze=False)
         for row, name in zip(axes, names, strict=True):
             mine = shown[shown.model == name]
-            label = f"{catalog.label(name)}, {mine.n.iloc[0]} texts"
+            label = f"{registry.label(name)}, {mine.n.iloc[0]} texts"
             _map(
                 row[0], mine, "distance_rescaled", "distance (rescaled by row)", "viridis_r", (0, 1)
             )
@@ -121,7 +121,7 @@ def figure_heal_where(scores: pd.DataFrame, tasks: list[str], profile: Profile) 
                     _healing(axis, row)
                 unpruned = mine.iloc[0]
                 axis.set(xlabel="seconds of training", ylabel=TASKS[task])
-                axis.set_title(f"{catalog.label(name)}, {mine.block_size.max()} layers dropped")
+                axis.set_title(f"{registry.label(name)}, {mine.block_size.max()} layers dropped")
                 axis.set_title(f"n = {unpruned.n:.0f}, ±1 s.e.", loc="right", fontsize=7)
             axes[i][-1].legend(loc="upper left", bbox_to_anchor=(1, 1))
         return save_figure(figure, shown, "figure_heal_where", profile)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from lib import ablations, catalog, comparisons
+from lib import ablations, comparisons, registry
 from lib.criteria import CRITERIA
 from lib.depth import depth_means, depth_statistics, lower_less_upper
 from lib.evidence import QUESTIONS, Evidence
@@ -133,7 +133,7 @@ def robustness(found: Evidence) -> list[Verdict]:
             lines[model] = line
     if len(lines) < 2:
         return []
-    names = ", ".join(map(catalog.label, lines))
+    names = ", ".join(map(registry.label, lines))
     if len(lines) < FEWEST_MODELS:
         return [undecided("8", names, f"too little data: {len(lines)} models")]
     layers = [found.maps[model].num_layers for model in lines]

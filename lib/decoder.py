@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
-from lib.catalog import ModelError
+from lib.registry import ModelError
 
 
 def decoder_config(model):

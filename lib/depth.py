@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from lib import catalog
+from lib import registry
 from lib.islands import rescaled
 from lib.similarity import BlockDistances
 
@@ -16,7 +16,7 @@ def depth_statistics(maps: dict[str, BlockDistances]) -> pd.DataFrame:
     blocks of up to L/2 layers that include that layer, each row rescaled to [0, 1] as in figure 4.
     """
     rows = [
-        {"model": catalog.label(name)} | depth_means(distances.matrix)
+        {"model": registry.label(name)} | depth_means(distances.matrix)
         for name, distances in maps.items()
     ]
     return pd.DataFrame(rows)

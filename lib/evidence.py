@@ -20,8 +20,8 @@ from lib import (
     results,
     similarity,
 )
-from lib.catalog import ModelError
 from lib.profiles import Profile
+from lib.registry import ModelError
 from lib.similarity import BlockDistances
 from lib.transitions import SIGNAL, Curve, curve, floor, gap
 

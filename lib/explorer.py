@@ -11,7 +11,7 @@ import ipywidgets as widgets
 import pandas as pd
 import plotly.graph_objects as go
 
-from lib import catalog, islands, mapview, paths
+from lib import islands, mapview, paths, registry
 from lib.profiles import Profile
 from lib.similarity import BlockDistances
 
@@ -66,7 +66,7 @@ def save_html(
     found = islands.tabled(maps)
     table = found.to_html(index=False, border=0, float_format="{:.4g}".format)
     page = PAGE.format(
-        title="Distance maps: " + " and ".join(map(catalog.label, maps)),
+        title="Distance maps: " + " and ".join(map(registry.label, maps)),
         plot=drawing.to_html(full_html=False, include_plotlyjs=True, config=options),
         threshold=islands.THRESHOLD,
         islands=table if len(found) else "<p>None.</p>",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib import adapters, catalog, curves, healing, models, paths
+from lib import adapters, curves, healing, models, paths, registry
 from lib.profiles import Profile
 from lib.pruning import Block
 
@@ -36,9 +36,9 @@ def card(
     name: str, profile: Profile, block: Block, recipe: healing.Recipe, scores: pd.DataFrame
 ) -> str:
     """The model card: base, block, recipe and scores."""
-    source = catalog.resolve(name)
+    source = registry.resolve(name)
     facts = {
-        "base": f"{catalog.label(name)} ({source.kind} {source.location}, {source.revision})",
+        "base": f"{registry.label(name)} ({source.kind} {source.location}, {source.revision})",
         "weights": f"{profile.quantization or 'not quantised'}, unpacked, adapter merged",
         "dropped": f"layers range({block.start}, {block.stop}), 0-indexed, of the base",
     } | {key: value for key, value in asdict(recipe).items()}
@@ -51,7 +51,7 @@ def card(
         [
             f"---\nbase_model: {source.location if source.kind == 'hub' else name}\n"
             "library_name: transformers\ntags: [pruned, healed]\n---\n",
-            f"# {catalog.label(name)} without {block.size} layers, healed\n",
+            f"# {registry.label(name)} without {block.size} layers, healed\n",
             "| | |\n|---|---|",
             *rows,
             "\n| task | score (c4: nats) | n | chance |\n|---|---|---|---|",

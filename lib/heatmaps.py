@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib import catalog, islands
+from lib import islands, registry
 from lib.islands import rescaled
 from lib.profiles import Profile
 from lib.similarity import BlockDistances
@@ -55,7 +55,7 @@ def figure_1c(name: str, distances: BlockDistances, profile: Profile) -> Figure:
         axes.set(
             xlabel="block start l (layer)",
             ylabel="angular distance d(l, l+n)",
-            title=f"{catalog.label(name)}, {distances.num_sequences} C4 sequences, ±1 s.e.",
+            title=f"{registry.label(name)}, {distances.num_sequences} C4 sequences, ±1 s.e.",
         )
         axes.legend(loc="upper left")
         return save_figure(figure, table, "figure_1c", profile)
@@ -120,7 +120,7 @@ def _heatmaps(maps: dict[str, BlockDistances], table: pd.DataFrame) -> tuple[Fig
         axis.set(
             xlabel="block start l (layer)",
             ylabel="block size n (layers)",
-            title=f"{catalog.label(name)}, {distances.num_sequences} sequences",
+            title=f"{registry.label(name)}, {distances.num_sequences} sequences",
         )
         axis.legend(loc="upper right")
     drawn = list(axes.flat[: len(maps)])

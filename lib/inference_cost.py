@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from lib import catalog, models, results
+from lib import models, registry, results
 from lib.decoder import decoder_layers
 from lib.profiles import Profile
 from lib.pruning import UNPRUNED, dropped, simple_block
@@ -57,7 +57,7 @@ def _measured(name: str, profile: Profile) -> dict:
         if models.fits(name, replace(profile, quantization=quantization)):
             loaded[quantization] = load(name, profile, quantization)
     if not loaded:
-        raise catalog.ModelError(f"{name} does not fit into the free memory, in NF4 neither.")
+        raise registry.ModelError(f"{name} does not fit into the free memory, in NF4 neither.")
     num_layers = len(decoder_layers(next(iter(loaded.values()))))
     sizes = profile.healed_sizes(num_layers)
     blocks = [UNPRUNED, *(simple_block(num_layers, size) for size in sizes)]
@@ -141,7 +141,7 @@ def packed(model):
     decoder = model.get_decoder()
     maps = {name: child for name, child in decoder.named_modules() if type(child) is nn.Linear}
     if not maps:
-        raise catalog.ModelError(f"{type(model).__name__} has no linear maps to pack into NF4.")
+        raise registry.ModelError(f"{type(model).__name__} has no linear maps to pack into NF4.")
     for name, linear in maps.items():
         parent, _, child = name.rpartition(".")
         setattr(decoder.get_submodule(parent), child, _packed(linear))
@@ -226,7 +226,7 @@ def arithmetic(names: list[str], fraction: float = 0.5) -> pd.DataFrame:
     """
     rows = []
     for name in names:
-        shape = catalog.shape(name)
+        shape = registry.shape(name)
         matrices = shape.attention + shape.experts * shape.expert
         left = shape.num_layers - round(fraction * shape.num_layers)
 
@@ -243,5 +243,5 @@ def arithmetic(names: list[str], fraction: float = 0.5) -> pd.DataFrame:
             "paper": 2 * shape.parameters() * (1 - fraction) / 4,
         }
         told = {key: value / GB for key, value in counted.items()}
-        rows.append({"model": catalog.label(name), "layers": shape.num_layers} | told)
+        rows.append({"model": registry.label(name), "layers": shape.num_layers} | told)
     return pd.DataFrame(rows)

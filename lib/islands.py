@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from lib import catalog
+from lib import registry
 
 THRESHOLD = 0.1  # of the row-rescaled distance: what is below counts as similar
 RESAMPLES = 200
@@ -114,7 +114,7 @@ def shallower(matrix: np.ndarray, threshold: float = THRESHOLD) -> int:
 def tabled(maps: dict, thresholds=(THRESHOLD,)) -> pd.DataFrame:
     """The `islands` of several maps, at each of some thresholds."""
     tables = [
-        islands(distances, threshold).assign(model=catalog.label(name))
+        islands(distances, threshold).assign(model=registry.label(name))
         for name, distances in maps.items()
         for threshold in thresholds
     ]
@@ -125,7 +125,7 @@ def counted(maps: dict, thresholds=(0.02, 0.05, 0.1, 0.2)) -> pd.DataFrame:
     """How many islands each map has at each threshold, and how many of them are STABLE."""
     table = tabled(maps, thresholds)
     rows = []
-    for name, threshold in product(map(catalog.label, maps), thresholds):
+    for name, threshold in product(map(registry.label, maps), thresholds):
         found = table[(table.model == name) & (table.threshold == threshold)]
         sides = {side: int((found.side == side).sum()) for side in ("shallower", "deeper")}
         stable = int((found.stability >= STABLE).sum())

@@ -7,7 +7,7 @@ of them then finds in the results. Imports neither torch nor transformers.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from lib import catalog
+from lib import registry
 from lib.profiles import Profile
 
 WAVES = (("01",), ("02",), ("03",), ("05", "06", "07"))  # maps, unhealed scores, healings, variants
@@ -65,5 +65,5 @@ def _parts(profile: Profile, number: str) -> list[tuple[str, list[int | None]]]:
 
 
 def _sizes(model: str, sizes_of) -> list[int | None]:
-    num_layers = catalog.num_layers(model)
+    num_layers = registry.num_layers(model)
     return [None] if num_layers is None else sizes_of(num_layers)

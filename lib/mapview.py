@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from lib import catalog, islands
+from lib import islands, registry
 from lib.pruning import similarity_block
 from lib.similarity import BlockDistances
 
@@ -50,7 +50,7 @@ def figure(
     drawing = make_subplots(
         rows,
         len(maps),
-        subplot_titles=[catalog.label(name) for name in maps] + _sentences(first, maps),
+        subplot_titles=[registry.label(name) for name in maps] + _sentences(first, maps),
         row_heights=[0.6, 0.4, 0.4][:rows],
         vertical_spacing=0.24 / rows,
     )

@@ -15,11 +15,11 @@ from transformers import (
 )
 
 from lib import weights
-from lib.catalog import MODELS, ModelError, Source, resolve
 from lib.costs import NF4_BYTES
 from lib.decoder import decoder_layers
 from lib.profiles import Profile
 from lib.pruning import UNPRUNED, Block, followed
+from lib.registry import MODELS, ModelError, Source, resolve
 from lib.sources import Contents, contents_of, tokenizer
 
 __all__ = ["MODELS", "ModelError", "decoder_layers", "load", "tokenizer"]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import catalog, evaluation, keys, paths, results
+from lib import evaluation, keys, paths, registry, results
 from lib.jobs import Job
 from lib.profiles import Profile
 from lib.recipes import Recipe, recipe
@@ -119,7 +119,7 @@ class Stored:
 
 def stored(model: str, profile: Profile) -> list[Stored]:
     """The distance maps of `model` as `profile` measures them; one for each kind of machine."""
-    wanted = {"model": model, "revision": catalog.resolve(model).revision}
+    wanted = {"model": model, "revision": registry.resolve(model).revision}
     wanted |= {"quantization": profile.quantization} | keys.similarity({}, profile)
     prefix = results.location("similarity", wanted).name.rpartition("-")[0]
     found = []

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from lib import cards, catalog, costs, keys, paths
+from lib import cards, costs, keys, paths, registry
 from lib.cards import Card
 from lib.costs import Cost
 from lib.jobs import Job, jobs
@@ -32,7 +32,7 @@ class Estimate:
 def estimates(profile: Profile, notebooks: Sequence[str], card: Card) -> list[Estimate]:
     """Every job of `notebooks`; a result that several need is counted with the first one."""
     found, counted = [], set()
-    shapes = {model: catalog.shape(model) for model in profile.models}
+    shapes = {model: registry.shape(model) for model in profile.models}
     there = {model: stored(model, profile) for model in profile.models}
     for job in jobs(profile, notebooks):
         shape, maps = shapes[job.model], there[job.model]
@@ -64,11 +64,11 @@ def _layers_after(model: str, shape: Shape, there: list[Stored]):
     By its distance map, else a published list of best starts, else as in the mean of those.
     """
     lists = json.loads((paths.DATA / "reference.json").read_text(encoding="utf-8"))["best_starts"]
-    lists = {name: starts for name, starts in lists.items() if name in catalog.MODELS}
+    lists = {name: starts for name, starts in lists.items() if name in registry.MODELS}
 
     def published(name: str, share: float) -> float:
         """The share of layers after the cut, where `share` of the layers are dropped."""
-        num_layers, starts = catalog.MODELS[name].num_layers, lists[name]
+        num_layers, starts = registry.MODELS[name].num_layers, lists[name]
         size = min(max(1, round(share * num_layers)), len(starts))
         return 1 - (starts[size - 1] + size) / num_layers
 
@@ -165,7 +165,7 @@ def _not_planned(notebooks: Sequence[str], found: list[Estimate]) -> list[str]:
 def _row(model: str, notebook: str, group: list[Estimate], card: Card) -> tuple:
     """The cells of one row."""
     done = sum(estimate.done for estimate in group)
-    start = (catalog.label(model)[:12], notebook, len(group), done)
+    start = (registry.label(model)[:12], notebook, len(group), done)
     empty = [""] * (len(HEADER) - len(start) - 1)
     if group[0].obstacle:
         return (*start, *empty, group[0].obstacle)
@@ -224,7 +224,7 @@ def _at_measured_rates(card: Card, profile: Profile) -> Card:
     """A CPU at the rates of what it has measured, by the results of the profile's models."""
     forward, training = [], []
     for model in profile.models if card.on_cpu else ():
-        shape = catalog.shape(model)
+        shape = registry.shape(model)
         for known in stored(model, profile) if shape else ():
             if known.identity["device"] != "cpu":
                 continue

@@ -9,7 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from lib import catalog
+from lib import registry
 from lib.profiles import Profile
 from lib.style import STYLE, colour, save_figure
 
@@ -52,7 +52,7 @@ def figure_5(scores: pd.DataFrame, profile: Profile) -> Figure:
     """Figure 5: simple (red) against similarity-informed pruning (blue), a column a treatment."""
     mine = scores[scores.model == profile.main_model]
     treatments = [t for t in ("unhealed", "healed") if (mine.treatment == t).any()]
-    label = catalog.label(profile.main_model)
+    label = registry.label(profile.main_model)
     columns = {treatment: f"{label}, {treatment}" for treatment in treatments}
     lines = {strategy: (shade, strategy) for strategy, shade in STRATEGIES.items()}
     return _grid(
@@ -100,18 +100,18 @@ def in_units_of_chance(scores: pd.DataFrame) -> pd.DataFrame:
 
 def _by_family(scores: pd.DataFrame, tasks: list[str], name: str, profile: Profile) -> Figure:
     """Similarity-informed pruning: a column a family of models, a line a model and treatment."""
-    families = list(dict.fromkeys(map(catalog.family, scores.model)))
+    families = list(dict.fromkeys(map(registry.family, scores.model)))
 
     def lines(panel: pd.DataFrame):
         pruned = panel[panel.treatment != "unpruned"]
         for (model, treatment), curve in pruned.groupby(["model", "treatment"], sort=False):
-            yield colour(model), f"{catalog.label(model)}, {treatment}", curve
+            yield colour(model), f"{registry.label(model)}, {treatment}", curve
 
     return _grid(
         scores[scores.strategy != "simple"],
         tasks,
         {family: family for family in families},
-        lambda s, family: s[s.model.map(catalog.family) == family],
+        lambda s, family: s[s.model.map(registry.family) == family],
         lines,
         name,
         profile,
@@ -130,7 +130,7 @@ def _ablation(scores: pd.DataFrame, tasks: list[str], name: str, profile: Profil
             yield shades[variant], variant, curve
 
     columns = {
-        (model, ablation): f"{catalog.label(model)}, {ablation}"
+        (model, ablation): f"{registry.label(model)}, {ablation}"
         for model, ablation in dict.fromkeys(zip(scores.model, scores.ablation, strict=True))
     }
     return _grid(

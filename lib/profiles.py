@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields, replace
 
-from lib import catalog
+from lib import registry
 
 
 @dataclass(frozen=True)
@@ -298,5 +298,5 @@ def get(
     if models:
         profile = replace(profile, models=tuple(models))
     for model in profile.models:
-        catalog.resolve(model)
+        registry.resolve(model)
     return profile

@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from lib.catalog import ModelError
 from lib.decoder import decoder_config, decoder_layers, layers_attribute
+from lib.registry import ModelError
 
 # Configuration entries that count layers from the bottom, and lists of layer indices; lists with
 # one entry a layer (layer_types, no_rope_layers, …) are recognised by their name and length.

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from lib import catalog
+from lib import registry
 from lib.profiles import Profile
 
 
@@ -34,7 +34,7 @@ def recipe(name: str, profile: Profile, **changes) -> Recipe:
         packed=profile.heal_packed,
         source=profile.source,
     )
-    own = catalog.MODELS[name].healing if name in catalog.MODELS else None
+    own = registry.MODELS[name].healing if name in registry.MODELS else None
     if profile.name == "paper" and own:
         found = replace(
             found, max_tokens=own.max_tokens, learning_rate=own.learning_rate, rank=own.rank

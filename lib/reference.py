@@ -5,7 +5,7 @@ from dataclasses import fields
 
 import pandas as pd
 
-from lib import catalog, paths, profiles
+from lib import paths, profiles, registry
 from lib.evidence import Evidence
 from lib.intervals import interval
 from lib.profiles import Profile
@@ -36,7 +36,7 @@ def beside(found: Evidence) -> pd.DataFrame:
 
 def _row(known: dict, model: str, quantity: str, ours, reference, size: int | None = None) -> dict:
     return {
-        "model": catalog.label(model),
+        "model": registry.label(model),
         "quantity": quantity,
         "block_size": size,
         **dict(zip(("ours", "low", "high"), ours, strict=True)),

@@ -14,11 +14,11 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from lib import data, keys, models, paths, results
-from lib.catalog import ModelError
 from lib.decoder import residual_stream
 from lib.islands import islands  # noqa: F401  what is read from distances, beside those
 from lib.profiles import Profile
 from lib.pruning import UNPRUNED, Block
+from lib.registry import ModelError
 from lib.sweep import resumed
 
 FOLDS = 16

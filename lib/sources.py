@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from lib import assets, paths, qwen1, weights
-from lib.catalog import MODELS, GatedError, ModelError, Source, resolve
+from lib.registry import MODELS, GatedError, ModelError, Source, resolve
 
 CHECKPOINT_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
 

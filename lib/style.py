@@ -8,7 +8,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from PIL import Image
 
-from lib import catalog, paths, results
+from lib import paths, registry, results
 from lib.profiles import Profile
 
 STYLE = {
@@ -29,7 +29,7 @@ FEW = 2_000  # colours of lines and text, with their soft edges; a map has more
 
 def colour(name: str):
     """The colour of a model in every figure."""
-    known = list(catalog.MODELS)
+    known = list(registry.MODELS)
     place = known.index(name) if name in known else len(known) + sum(map(ord, name))
     palette = sns.color_palette("colorblind")
     return palette[place % len(palette)]
@@ -44,7 +44,7 @@ def save_figure(figure: Figure, shown: pd.DataFrame, name: str, profile: Profile
     if profile.missing:
         absent = pd.DataFrame(profile.missing, columns=["model", "status"])
         shown = pd.concat([shown, absent.assign(profile=profile.name)], ignore_index=True)
-        told = (f"{catalog.label(name)} ({status})" for name, status in profile.missing)
+        told = (f"{registry.label(name)} ({status})" for name, status in profile.missing)
         figure.text(0, -0.04, f"missing: {', '.join(told)}", fontsize=8)
     picture = io.BytesIO()
     figure.savefig(picture, format="png")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from lib import catalog
+from lib import registry
 from lib.intervals import interval, resampled
 from lib.similarity import BlockDistances
 
@@ -97,7 +97,7 @@ def transitions(scores: pd.DataFrame) -> pd.DataFrame:
         value, low, high = halfway(line) if line.gap >= SIGNAL else (np.nan,) * 3
         size = points.block_size[np.isclose(points.fraction, value)]
         rows.append(
-            dict(zip(lines, (catalog.label(key[0]), *key[1:]), strict=True))
+            dict(zip(lines, (registry.label(key[0]), *key[1:]), strict=True))
             | {"unpruned": start.value, "chance": line.floor, "gap": line.gap}
             | {"block_size": size.iloc[0] if len(size) else None}
             | {"fraction": value if np.isfinite(value) else None, "low": low, "high": high}

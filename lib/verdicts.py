@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib import catalog
+from lib import registry
 from lib.criteria import CRITERIA, Criterion
 from lib.profiles import Profile
 from lib.style import STYLE, save_figure
@@ -90,7 +90,7 @@ def not_run(claim: str) -> Verdict:
 
 def _verdict(claim, model, task, interval, n, found, why) -> Verdict:
     asked = CRITERIA[claim]
-    label = catalog.label(model) if model else ""
+    label = registry.label(model) if model else ""
     return Verdict(claim, label, task, asked.statement, asked.text, *interval, n, found, why)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from lib.catalog import ModelError
 from lib.decoder import decoder_layers, layers_attribute
+from lib.registry import ModelError
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 

@@ -15,9 +15,9 @@ from test_similarity import padded
 from transformers.pytorch_utils import Conv1D
 
 from lib import adapters, models, paths, similarity, weights
-from lib.catalog import ModelError
 from lib.decoder import decoder_layers
 from lib.pruning import Block, dropped
+from lib.registry import ModelError
 
 CUTS = [Block(1, 3), Block(0, 2), Block(4, 2)]
 

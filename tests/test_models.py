@@ -10,8 +10,8 @@ import pytest
 import torch
 from conftest import tiny
 
-from lib import catalog, models
-from lib.catalog import ModelError
+from lib import models, registry
+from lib.registry import ModelError
 
 
 @pytest.mark.parametrize("name", ["nonsense", "", "./absent.gguf", "a/b/c", "~/x", "/etc", "../x"])
@@ -73,8 +73,8 @@ def test_offline(tmp_path):
 
 
 def test_the_papers_models_are_pinned_and_no_other_revision_is_made_up():
-    for name, model in catalog.MODELS.items():
-        source = catalog.resolve(name)
+    for name, model in registry.MODELS.items():
+        source = registry.resolve(name)
         if source.kind == "hub":
             assert (len(source.revision) == 40) if model.healing else (source.revision == "main")
             assert source.location == model.source
@@ -82,10 +82,10 @@ def test_the_papers_models_are_pinned_and_no_other_revision_is_made_up():
 
 def test_a_local_folder(tmp_path, tokenizer):
     tiny("qwen3").save_pretrained(tmp_path / "model")
-    source = catalog.resolve(str(tmp_path / "model"))
+    source = registry.resolve(str(tmp_path / "model"))
     assert source.kind == "folder"
     tiny("llama").save_pretrained(tmp_path / "model")
-    assert catalog.resolve(str(tmp_path / "model")).revision != source.revision
+    assert registry.resolve(str(tmp_path / "model")).revision != source.revision
 
 
 def test_decoder_layers_of_a_model_without_one_uniform_list(llama):

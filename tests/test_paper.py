@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from originals import mirror
 
-from lib import catalog, data, profiles, run
+from lib import data, profiles, registry, run
 
 pytestmark = pytest.mark.real
 NOTEBOOKS = ["01", "02", "03", "04", "05", "06", "07"]
@@ -57,7 +57,7 @@ def test_panels_are_the_papers(paper, name):
     """Three families, seven models, each unpruned, unhealed and healed."""
     table = figure(paper, name)
     assert set(table.model) == set(PAPER)
-    assert set(table.model.map(catalog.family)) == {"Llama-2", "Qwen", "Mistral and Phi-2"}
+    assert set(table.model.map(registry.family)) == {"Llama-2", "Qwen", "Mistral and Phi-2"}
     for _, rows in table[table.strategy != "simple"].groupby("model"):
         assert set(rows.treatment) == {"unpruned", "unhealed", "healed"}
         assert rows.value.notna().all() and set(rows.quantization) == {"nf4"}
@@ -80,7 +80,7 @@ def test_each_model_is_healed_by_its_own_recipe(paper):
     healed = figure(paper, "figure_2")
     healed = healed[healed.treatment == "healed"]
     for name, rows in healed.groupby("model"):
-        assert set(rows["rank"]) == {catalog.MODELS[name].healing.rank}
+        assert set(rows["rank"]) == {registry.MODELS[name].healing.rank}
     found = {}
     for file in paper.glob("data/results/healing/*.json"):
         record = json.loads(file.read_text())
@@ -89,7 +89,7 @@ def test_each_model_is_healed_by_its_own_recipe(paper):
             found.setdefault(record["params"]["model"], []).append(recipe)
     assert set(found) == set(PAPER)
     for name, recipes in found.items():
-        own = catalog.MODELS[name].healing
+        own = registry.MODELS[name].healing
         assert {recipe["max_tokens"] for recipe in recipes} == {own.max_tokens}
         assert {recipe["learning_rate"] for recipe in recipes} == {own.learning_rate}
         assert own.rank in {recipe["rank"] for recipe in recipes}
@@ -107,7 +107,7 @@ def test_each_adapter_is_on_the_papers_modules(paper):
     for file in paper.glob("data/results/adapters/*/adapter/adapter_config.json"):
         config = json.loads(file.read_text())
         for name in modules:
-            if catalog.MODELS[name].source in config["base_model_name_or_path"]:
+            if registry.MODELS[name].source in config["base_model_name_or_path"]:
                 found = {path.rpartition(".")[2] for path in config["target_modules"]}
                 bases.setdefault(name, set()).update(found)
                 assert all(".mlp." in path for path in config["target_modules"])

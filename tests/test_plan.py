@@ -16,7 +16,6 @@ from benchmarks import lengths as measure_lengths
 from lib import (
     adapters,
     cards,
-    catalog,
     costs,
     curves,
     healing,
@@ -27,6 +26,7 @@ from lib import (
     plan,
     profiles,
     pruning,
+    registry,
     results,
     run,
     similarity,
@@ -112,7 +112,7 @@ def test_a_distance_map_applies_as_many_layers_as_planned(model, shape, ids, mon
 
 
 def test_a_healing_applies_as_many_layers_as_planned(tmp_path, monkeypatch):
-    real = catalog.MODELS["tiny-random"].shape
+    real = registry.MODELS["tiny-random"].shape
     model, tokenizer = models.load("tiny-random", dtype="float32")
     cure = recipe("tiny-random", SMOKE)
     counted = Applications(model)
@@ -292,7 +292,7 @@ def row(monkeypatch, memory: float, notebook: str = "03") -> str:
 
 
 def test_the_table_says_how_many_jobs_fit(monkeypatch, output):
-    shape, own = catalog.MODELS["phi-2"].shape, recipe("phi-2", PAPER)
+    shape, own = registry.MODELS["phi-2"].shape, recipe("phi-2", PAPER)
     more, fewer = (
         costs.healing(shape, layers, own, "nf4", card(0), 1, True).memory for layers in (24, 16)
     )
@@ -369,7 +369,7 @@ def test_a_result_that_several_need_is_counted_once():
     healed = [e for e in both if e.job == Job("03", "phi-2", 2)][0]
     assert sum(cost.micro_batch > 0 for cost in healed.costs) == 2  # one for each strategy
     assert len(healed.costs) == 2 + 2 * 4
-    kept = catalog.MODELS["phi-2"].shape.parameters(30) * 2
+    kept = registry.MODELS["phi-2"].shape.parameters(30) * 2
     assert [cost.read for cost in healed.costs] == [kept, 0, 0, 0, 0] * 2  # loaded, then healed
     seeds = plan.estimates(PAPER, ["03", "06"], card(1e12))[-1]
     assert sum(cost.micro_batch > 0 for cost in seeds.costs) == 2  # the third is notebook 03's
@@ -385,7 +385,7 @@ def test_a_cpu_is_planned_at_the_rate_of_its_results(output):
     record["seconds"] = 2.0
     file.write_text(json.dumps(record))
     asked = {"sequences": 20, "max_tokens": 24, "batch_tokens": SMOKE.batch_tokens}
-    cost = costs.similarity(catalog.MODELS["tiny-random"].shape, asked, None, stated)
+    cost = costs.similarity(registry.MODELS["tiny-random"].shape, asked, None, stated)
     assert plan._at_measured_rates(stated, SMOKE).rate == pytest.approx(cost.flops / 2)
 
 
@@ -397,7 +397,7 @@ def test_the_plan_of_the_paper(capsys, output):
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) <= 120
     for name in PAPER.models:
-        assert printed.count(catalog.label(name)) >= 3
+        assert printed.count(registry.label(name)) >= 3
     assert not list(output.rglob("*"))
 
 

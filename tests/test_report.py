@@ -5,6 +5,8 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
+from fnmatch import fnmatch
 from importlib import resources
 
 import nbformat
@@ -135,8 +137,11 @@ def test_the_index_of_figures_is_current():
     assert report.figure_index() in (paths.ROOT / "README.md").read_text()
 
 
-def test_the_template_is_installed_with_the_package():
-    assert (resources.files("lib") / "page.html.j2").is_file()
+@pytest.mark.parametrize("name", ["page.html.j2", "models.csv"])
+def test_what_the_package_reads_is_installed_with_it(name):
+    settings = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert any(fnmatch(name, pattern) for pattern in settings["package-data"]["lib"])
+    assert (resources.files("lib") / name).is_file()
 
 
 # ---- in a browser -------------------------------------------------------------------------

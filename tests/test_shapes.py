@@ -9,7 +9,7 @@ from gguf import GGUFWriter
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from lib import catalog, shapes
+from lib import registry, shapes
 from lib.adapters import ffn_projections
 from lib.decoder import decoder_layers
 from lib.shapes import Shape
@@ -44,17 +44,17 @@ def count(module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-@pytest.mark.parametrize("name", catalog.MODELS)
+@pytest.mark.parametrize("name", registry.MODELS)
 def test_parameters_are_those_of_the_model(name):
-    shape = catalog.MODELS[name].shape
+    shape = registry.MODELS[name].shape
     model = skeleton(shape)
     assert shape.parameters() == count(model)
     assert shape.layer == count(decoder_layers(model)[0])
 
 
-@pytest.mark.parametrize("name", catalog.MODELS)
+@pytest.mark.parametrize("name", registry.MODELS)
 def test_lora_parameters_are_those_of_peft(name):
-    shape = catalog.MODELS[name].shape
+    shape = registry.MODELS[name].shape
     model = skeleton(shape)
     config = LoraConfig(r=4, target_modules=ffn_projections(model))
     wrapped = get_peft_model(model, config)
@@ -62,9 +62,9 @@ def test_lora_parameters_are_those_of_peft(name):
     assert shape.lora(4, shape.num_layers) == trained
 
 
-@pytest.mark.parametrize("name", catalog.MODELS)
+@pytest.mark.parametrize("name", registry.MODELS)
 def test_every_architecture_of_the_table_has_a_tiny_model(name):
-    architecture = catalog.MODELS[name].shape.architecture
+    architecture = registry.MODELS[name].shape.architecture
     assert CALLED.get(architecture, architecture) in conftest.ARCHITECTURES
 
 
@@ -72,12 +72,12 @@ def test_every_architecture_of_the_table_has_a_tiny_model(name):
 def test_shape_of_a_local_folder(architecture, tmp_path):
     model = conftest.tiny(architecture)
     model.config.save_pretrained(tmp_path)
-    shape = catalog.shape(str(tmp_path))
+    shape = registry.shape(str(tmp_path))
     if architecture in UNKNOWN:
         assert shape is None
     else:
         assert shape.parameters() == count(model)
-    assert catalog.num_layers(str(tmp_path)) == conftest.LAYERS
+    assert registry.num_layers(str(tmp_path)) == conftest.LAYERS
 
 
 def test_shape_of_the_text_part_of_a_multimodal_model():
@@ -109,7 +109,7 @@ def test_every_expert_counts(config):
 
 
 def test_qwen_1_counts_both_halves_of_its_ffn():
-    table = catalog.MODELS["qwen-7b"].shape
+    table = registry.MODELS["qwen-7b"].shape
     raw = {
         "model_type": "qwen", "num_hidden_layers": 32, "hidden_size": 4096, "vocab_size": 151936,
         "intermediate_size": 22016, "num_attention_heads": 32, "seq_length": 8192,
@@ -120,7 +120,7 @@ def test_qwen_1_counts_both_halves_of_its_ffn():
 
 def test_an_unknown_architecture_has_no_shape(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "rwkv", "n_layers": 7}))
-    assert catalog.shape(str(tmp_path)) is None and catalog.num_layers(str(tmp_path)) == 7
+    assert registry.shape(str(tmp_path)) is None and registry.num_layers(str(tmp_path)) == 7
 
 
 def test_shape_of_a_gguf_file(tmp_path):
@@ -137,4 +137,4 @@ def test_shape_of_a_gguf_file(tmp_path):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    assert catalog.shape(str(file)) == Shape("llama", 3, 32, 48, 4, 2, 96, 128, tied=True)
+    assert registry.shape(str(file)) == Shape("llama", 3, 32, 48, 4, 2, 96, 128, tied=True)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.faults import Fault, toys
-from lib import catalog, paths, results
+from lib import paths, registry, results
 
 PARAMS = {"model": "toy", "version": 1}
 
@@ -75,9 +75,9 @@ def leading_elsewhere(folder: Path) -> str:
         place = results.location("toy", {"model": name})
         assert place.parent == paths.RESULTS / "toy" and len(place.name) < 100, place
         try:
-            source = catalog.resolve(name)
+            source = registry.resolve(name)
             raise AssertionError(f"{name} is taken for {source}")
-        except (catalog.ModelError, ValueError):
+        except (registry.ModelError, ValueError):
             pass
     return f"{len(names)} of {len(names)} names refused; none leads out of data/results"
 

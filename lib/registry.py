@@ -1,8 +1,11 @@
-"""What a model's name stands for: pinned revisions, and the identity that results are keyed by.
+"""What a model's name stands for: its row in models.csv, and the identity that keys its results.
 
+The paper's seven models are pinned to a commit. The others are not: their commits could not be
+looked up without the hub, and a wrong one would be worse than the newest.
 Imports neither torch nor transformers, so a batch can be checked and planned at once.
 """
 
+import csv
 import json
 import re
 from dataclasses import dataclass
@@ -10,7 +13,58 @@ from pathlib import Path
 
 from lib import assets, paths, shapes
 from lib.shapes import Shape
-from lib.zoo import MODELS
+
+TABLE = Path(__file__).with_name("models.csv")  # layers: L; hidden: D; vocab: V; context: tokens
+YES = {"yes": True, "no": False}
+SIZES = ("layers", "hidden", "ffn", "heads", "kv_heads", "vocab", "context")
+
+
+@dataclass(frozen=True)
+class Healing:
+    """What the paper's healing recipe has of its own for a model (section 3 of its appendix)."""
+
+    max_tokens: int
+    learning_rate: float  # peak
+    rank: int
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model known by a short name: where its weights come from, and its sizes."""
+
+    label: str  # as figures show it
+    family: str  # models of a family share a panel
+    source: str  # an asset, "random", or a hub id
+    revision: str | None  # pinned commit of a hub id; None: not pinned, the newest is taken
+    licence: str
+    gated: bool  # its licence must be accepted on the hub
+    note: str
+    shape: Shape
+    healing: Healing | None  # of the paper's models
+
+    @property
+    def num_layers(self) -> int:
+        """L."""
+        return self.shape.num_layers
+
+    @property
+    def vocab_size(self) -> int:
+        """V."""
+        return self.shape.vocab_size
+
+
+def _model(row: dict[str, str]) -> Model:
+    told = {column: row[column] for column in ("label", "family", "source", "licence", "note")}
+    tied, head_dim = YES[row["tied"]], int(row["head_dim"]) if row["head_dim"] else None
+    shape = Shape(row["architecture"], *(int(row[size]) for size in SIZES), tied, head_dim)
+    rate = row["heal_learning_rate"]
+    own = Healing(int(row["heal_tokens"]), float(rate), int(row["heal_rank"])) if rate else None
+    revision, gated = row["revision"] or None, YES[row["gated"]]
+    return Model(**told, revision=revision, gated=gated, shape=shape, healing=own)
+
+
+with TABLE.open(encoding="utf-8", newline="") as _rows:
+    MODELS = {row["name"]: _model(row) for row in csv.DictReader(_rows)}
 
 
 class ModelError(ValueError):
