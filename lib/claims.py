@@ -1,7 +1,8 @@
-"""The paper's 13 claims, each judged by one function from a run's measurements.
+"""The paper's 13 claims, judged from a run's measurements.
 
-A claim has parts, each a key of criteria.CRITERIA, where the bounds are; a function gives a verdict
-for each part and each model that was measured. lib.verdicts says what makes a verdict.
+A claim has parts, each a row of claims.csv with its bounds. A row of LINES judges a part, or one of
+the FUNCTIONS judges all parts of a claim; each gives a verdict for every model that was measured.
+lib.verdicts says what makes a verdict.
 """
 
 from collections.abc import Callable
@@ -10,13 +11,12 @@ import numpy as np
 import pandas as pd
 
 from lib import ablations, comparisons, registry
-from lib.criteria import CRITERIA
 from lib.depth import depth_means, depth_statistics, lower_less_upper
 from lib.evidence import QUESTIONS, Evidence
 from lib.intervals import interval, paired, resampled, resampled_map
 from lib.islands import shallower
 from lib.transitions import halfway, leaves_deep_band, transitions
-from lib.verdicts import Verdict, judged, not_run, undecided
+from lib.verdicts import CRITERIA, Verdict, judged, not_run, undecided
 
 __all__ = ["depth_statistics", "leaves_deep_band", "paired", "transitions", "verdicts"]
 
@@ -29,9 +29,42 @@ SIMPLE_HEALED = {"strategy": "simple", "treatment": "healed"}
 C4 = {"task": "c4"}
 
 
+def _varied(ablation: str, *variants: str) -> list[dict]:
+    return [{"ablation": ablation, "variant": v, "treatment": "healed"} for v in variants]
+
+
+ORDERS = _varied("order", *(f"order {k}" for k in ablations.ORDERS))
+SHOTS = _varied("number", *(f"{k} examples" for k in (min(ablations.SHOTS), max(ablations.SHOTS))))
+SEEDS = _varied("seeds", *(f"seed {seed}" for seed in ablations.SEEDS))
+LINES = {  # part: a statistic, the lines it is of, and their table if not "scores"
+    "1": (halfway, [UNHEALED]),
+    "2a": (comparisons.width, [UNHEALED]),
+    "2b": (comparisons.left_beyond, [UNHEALED]),
+    "2c": (comparisons.width, [HEALED]),
+    "2d": (comparisons.shift, [UNHEALED, HEALED]),
+    "2e": (comparisons.mean_gain, [UNHEALED, HEALED]),
+    "3a": (comparisons.shift, [UNHEALED, UNHEALED | C4]),
+    "3b": (comparisons.steepness, [HEALED | C4]),
+    "3c": (comparisons.lost_when_lost, [HEALED, HEALED | C4]),
+    "7a": (comparisons.mean_cost, [UNHEALED | C4, SIMPLE | C4]),
+    "7b": (comparisons.mean_gain, [SIMPLE_HEALED, HEALED]),
+    "7c": (comparisons.least_gain, [HEALED | C4, SIMPLE_HEALED | C4]),
+    "7d": (comparisons.largest_cost, [HEALED | C4, SIMPLE_HEALED | C4]),
+    "9a": (comparisons.largest_change, ORDERS, "prompts"),
+    "9b": (comparisons.shift, SHOTS, "prompts"),
+    "9c": (comparisons.gain_where_flat, SHOTS, "prompts"),
+    "10a": (comparisons.largest_change, SEEDS, "seeds"),
+    "10b": (comparisons.largest_change, [line | C4 for line in SEEDS], "seeds"),
+    "13a": (comparisons.least_harm, [UNHEALED | {"task": "hellaswag"}]),
+    "13b": (comparisons.least_harm, [UNHEALED | {"task": "gsm8k"}]),
+    "13c": (comparisons.least_harm, [UNHEALED | {"task": "gsm8k_bpb"}]),
+}
+
+
 def verdicts(found: Evidence) -> list[Verdict]:
-    """Every part of every claim, in order: its verdicts, or that it was not run."""
-    every = [verdict for claim in CLAIMS.values() for verdict in claim(found)]
+    """Every part of every claim, in claims.csv's order: its verdicts, or that it was not run."""
+    every = [verdict for part, line in LINES.items() for verdict in on_lines(found, part, *line)]
+    every += [verdict for function in FUNCTIONS.values() for verdict in function(found)]
     return [
         verdict
         for part in CRITERIA
@@ -42,84 +75,15 @@ def verdicts(found: Evidence) -> list[Verdict]:
 # ---- from lines: scores against the fraction of layers dropped -----------------------------
 
 
-def transition(found: Evidence) -> list[Verdict]:
-    """Claim 1: question answering survives until 20 to 55 % of the layers are gone."""
-    return _lines(found, "1", halfway, [UNHEALED])
-
-
-def sharpness(found: Evidence) -> list[Verdict]:
-    """Claim 2: the transition is sharp, to chance, and healing changes it little."""
-    return [
-        *_lines(found, "2a", comparisons.width, [UNHEALED]),
-        *_lines(found, "2b", comparisons.left_beyond, [UNHEALED]),
-        *_lines(found, "2c", comparisons.width, [HEALED]),
-        *_lines(found, "2d", comparisons.shift, [UNHEALED, HEALED]),
-        *_lines(found, "2e", comparisons.mean_gain, [UNHEALED, HEALED]),
-    ]
-
-
-def loss(found: Evidence) -> list[Verdict]:
-    """Claim 3: unhealed, the loss jumps with question answering; healed, they come apart."""
-    return [
-        *_lines(found, "3a", comparisons.shift, [UNHEALED, UNHEALED | C4]),
-        *_lines(found, "3b", comparisons.steepness, [HEALED | C4]),
-        *_lines(found, "3c", comparisons.lost_when_lost, [HEALED, HEALED | C4]),
-    ]
-
-
-def strategies(found: Evidence) -> list[Verdict]:
-    """Claim 7: simple pruning is far worse unhealed, and comparable healed."""
-    both = [HEALED, SIMPLE_HEALED]
-    on_loss = [line | C4 for line in both]
-    return [
-        *_lines(found, "7a", comparisons.mean_cost, [UNHEALED | C4, SIMPLE | C4]),
-        *_lines(found, "7b", comparisons.mean_gain, both[::-1]),
-        *_lines(found, "7c", comparisons.least_gain, on_loss),
-        *_lines(found, "7d", comparisons.largest_cost, on_loss),
-    ]
-
-
-def prompts(found: Evidence) -> list[Verdict]:
-    """Claim 9: order and number of the few-shot examples do not change the picture."""
-    orders = [_variant("order", f"order {k}") for k in ablations.ORDERS]
-    none_and_most = [
-        _variant("number", f"{k} examples") for k in (min(ablations.SHOTS), max(ablations.SHOTS))
-    ]
-    return [
-        *_lines(found, "9a", comparisons.largest_change, orders, "prompts"),
-        *_lines(found, "9b", comparisons.shift, none_and_most, "prompts"),
-        *_lines(found, "9c", comparisons.gain_where_flat, none_and_most, "prompts"),
-    ]
-
-
-def seeds(found: Evidence) -> list[Verdict]:
-    """Claim 10: the seed of healing does not change the picture."""
-    lines = [_variant("seeds", f"seed {seed}") for seed in ablations.SEEDS]
-    return [
-        *_lines(found, "10a", comparisons.largest_change, lines, "seeds"),
-        *_lines(found, "10b", comparisons.largest_change, [x | C4 for x in lines], "seeds"),
-    ]
-
-
 def ranks(found: Evidence) -> list[Verdict]:
     """Claim 11: a lower LoRA rank answers better and has a worse loss."""
     if "ranks" not in found.tables:
         return []
     known = found.tables["ranks"]["rank"].dropna().astype(int)
-    lines = [_variant("similarity", f"rank {rank}") for rank in (known.max(), known.min())]
+    lines = _varied("similarity", f"rank {known.max()}", f"rank {known.min()}")
     return [
-        *_lines(found, "11a", comparisons.mean_gain, lines, "ranks"),
-        *_lines(found, "11b", comparisons.mean_gain, [x | C4 for x in lines], "ranks"),
-    ]
-
-
-def reasoning(found: Evidence) -> list[Verdict]:
-    """Claim 13: HellaSwag and GSM8K are harmed by any amount of pruning."""
-    tasks = {"13a": "hellaswag", "13b": "gsm8k", "13c": "gsm8k_bpb"}
-    return [
-        verdict
-        for part, task in tasks.items()
-        for verdict in _lines(found, part, comparisons.least_harm, [UNHEALED | {"task": task}])
+        *on_lines(found, "11a", comparisons.mean_gain, lines, "ranks"),
+        *on_lines(found, "11b", comparisons.mean_gain, [line | C4 for line in lines], "ranks"),
     ]
 
 
@@ -142,11 +106,7 @@ def robustness(found: Evidence) -> list[Verdict]:
     return [judged("8", names, "", correlation, fewest, found.healed_share)]
 
 
-def _variant(ablation: str, variant: str) -> dict:
-    return {"ablation": ablation, "variant": variant, "treatment": "healed"}
-
-
-def _lines(
+def on_lines(
     found: Evidence, part: str, statistic: Callable, lines: list[dict], table: str = "scores"
 ) -> list[Verdict]:
     """A verdict on `part` for each model that has all `lines` in `table`.
@@ -235,18 +195,4 @@ def _saved(part: str, row: pd.Series) -> Verdict:
     return judged(part, row.model, row.task, saved, int(row.n), 1, fewest=fewest)
 
 
-CLAIMS = {
-    1: transition,
-    2: sharpness,
-    3: loss,
-    4: depth,
-    5: islands,
-    6: damage,
-    7: strategies,
-    8: robustness,
-    9: prompts,
-    10: seeds,
-    11: ranks,
-    12: cost,
-    13: reasoning,
-}
+FUNCTIONS = {"4": depth, "5": islands, "6": damage, "8": robustness, "11": ranks, "12": cost}

@@ -1,6 +1,11 @@
-"""What counts as a verdict: the criterion of each claim, and whether an interval meets it."""
+"""What counts as a verdict: the criterion of each claim, and whether an interval meets it.
 
+The criteria are the rows of claims.csv. The bounds are ours: the paper states its claims in words.
+"""
+
+import csv
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,10 +13,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib import registry
-from lib.criteria import CRITERIA, Criterion
 from lib.profiles import Profile
 from lib.style import STYLE, save_figure
 
+TABLE = Path(__file__).with_name("claims.csv")
 HEALED_ENOUGH = 0.5  # of the paper's steps: below, no verdict rests on healing
 FEWEST = 20  # examples: below, no verdict rests on them
 COLOURS = {
@@ -20,6 +25,41 @@ COLOURS = {
     "undecided": "tab:orange",
     "not run": "darkgrey",
 }
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """A claim of the paper, and between which values a statistic must lie for it to hold.
+
+    Values are fractions of the model's layers, accuracies, or shares of what lies between the
+    unpruned model's score and that of knowing nothing ("the way to chance").
+    """
+
+    statement: str
+    statistic: str  # what is measured, in words
+    least: float  # -inf: no bound
+    most: float  # inf: no bound
+    heals: bool  # the statistic is one of healed models
+
+    @property
+    def text(self) -> str:
+        """The criterion as one sentence."""
+        bounds = {
+            (False, True): f"below {self.most:g}",
+            (True, False): f"above {self.least:g}",
+            (True, True): f"between {self.least:g} and {self.most:g}",
+        }
+        return f"{self.statistic}: {bounds[self.least > -np.inf, self.most < np.inf]}"
+
+
+def _criterion(row: dict[str, str]) -> Criterion:
+    least, most = float(row["least"] or -np.inf), float(row["most"] or np.inf)
+    heals = {"yes": True, "no": False}[row["heals"]]
+    return Criterion(row["statement"], row["statistic"], least, most, heals)
+
+
+with TABLE.open(encoding="utf-8", newline="") as _rows:
+    CRITERIA = {row["claim"]: _criterion(row) for row in csv.DictReader(_rows)}
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,7 @@ def test_the_index_of_figures_is_current():
     assert report.figure_index() in (paths.ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("name", ["page.html.j2", "models.csv"])
+@pytest.mark.parametrize("name", ["page.html.j2", "claims.csv", "models.csv"])
 def test_what_the_package_reads_is_installed_with_it(name):
     settings = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     assert any(fnmatch(name, pattern) for pattern in settings["package-data"]["lib"])
