@@ -25,6 +25,7 @@ from lib.decoder import decoder_config, decoder_layers, layers_attribute
 # one entry a layer (layer_types, no_rope_layers, …) are recognised by their name and length.
 _THRESHOLDS = ("max_window_layers", "first_k_dense_replace")
 _INDEX_LISTS = ("mlp_only_layers", "moe_layers", "attn_layer_indices")
+NUMBERS = ("layer_idx", "layer_id")  # what modules call the number of their layer
 
 
 @dataclass(frozen=True, order=True)
@@ -127,6 +128,11 @@ def _layer_entries(config) -> dict:
             f"{type(config).__name__} describes layers of different shapes (per_layer_config), "
             "which pruning does not support."
         )
+    if getattr(config, "hidden_size_per_layer_input", 0):
+        raise ModelError(
+            f"{type(config).__name__} describes weights for each layer outside of the layers "
+            "(hidden_size_per_layer_input), which pruning does not support."
+        )
     num_layers = config.num_hidden_layers
     entries = {"num_hidden_layers": num_layers}
     for key, value in vars(config).items():
@@ -150,11 +156,12 @@ def _followed(key: str, value, keep: Sequence[int]):
 
 
 def _number(layers: list[nn.Module], indices: Sequence[int]) -> None:
-    """Give every module of each layer its layer_idx (it addresses the key-value cache)."""
+    """Give every module of each layer its number (it addresses the key-value cache)."""
     for index, layer in zip(indices, layers, strict=True):
         for module in layer.modules():
-            if isinstance(getattr(module, "layer_idx", None), int):
-                module.layer_idx = index
+            for name in NUMBERS:
+                if isinstance(getattr(module, name, None), int):
+                    setattr(module, name, index)
 
 
 def for_other_tools(block: Block, num_layers: int, name: str) -> dict[str, str]:

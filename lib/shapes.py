@@ -147,8 +147,11 @@ def of_config(raw: dict) -> Shape | None:
 
 
 @cache
-def of_gguf(file: Path) -> Shape | None:
-    """The shape in a GGUF file's header; None for an architecture that is not known here."""
+def of_gguf(file: Path, revision: str) -> Shape | None:
+    """The shape in a GGUF file's header; None for an architecture that is not known here.
+
+    revision: of the file, so that another one in its place is read anew.
+    """
     reader = GGUFReader(file)
     name = reader.fields["general.architecture"].contents()
     architecture = _GGUF.get(name, name)

@@ -193,7 +193,14 @@ def best_starts(maps: dict[str, BlockDistances]) -> pd.DataFrame:
 def measure_all(
     names: Sequence[str], profile: Profile
 ) -> tuple[dict[str, BlockDistances], Profile]:
-    """The distances of each of `names` that can be had, and the profile without the others.
+    """The distances of each of `names` that can be had, and the profile without the others."""
+    return measure_each(measure, names, profile)
+
+
+def measure_each(
+    measure: Callable, names: Sequence[str], profile: Profile
+) -> tuple[dict[str, object], Profile]:
+    """`measure(name, profile)` of each of `names` that can be had; the profile without the others.
 
     Those stand in its `missing`, which every figure shows, and are told in the log. Raises the
     ModelError (or NotMeasured) of the last one if none can be had.

@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import tiny
 from torch import nn
+from transformers import AutoModelForCausalLM
 
 from lib import inference_cost, models, profiles
 from lib.pruning import Block, dropped
@@ -31,7 +32,7 @@ def four_bit_model():
     torch.manual_seed(0)
     config = tiny("llama").config
     config.update({"hidden_size": 64, "intermediate_size": 128, "num_key_value_heads": 2})
-    return models.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
+    return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
 
 
 def test_packed_weights_are_4_bit_and_the_same_function(ids):
