@@ -2,8 +2,9 @@
 
 import ctypes
 import gc
+import logging
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -15,7 +16,7 @@ from transformers import (
     GenerationConfig,
 )
 
-from lib import formats, uniform, weights
+from lib import formats, results, uniform, weights
 from lib.catalog import MODELS, ModelError, Source, resolve
 from lib.costs import NF4_BYTES
 from lib.decoder import decoder_layers
@@ -24,6 +25,8 @@ from lib.pruning import UNPRUNED, Block, followed
 from lib.sources import Contents, contents_of, settled, tokenizer
 
 __all__ = ["MODELS", "ModelError", "decoder_layers", "load", "tokenizer"]
+
+log = logging.getLogger(__name__)
 
 
 def load(
@@ -98,6 +101,27 @@ def base_layers(name: str, profile: Profile) -> Iterator[nn.Module]:
 
 def _wanted(name: str, profile: Profile, block: Block) -> tuple:
     return (*identity(name, profile).items(), block)
+
+
+def measure_each(
+    measure: Callable, names: Sequence[str], profile: Profile
+) -> tuple[dict[str, object], Profile]:
+    """`measure(name, profile)` of each of `names` that can be had; the profile without the others.
+
+    Those stand in its `missing`, which every figure shows, and are told in the log. Raises the
+    ModelError (or NotMeasured) of the last one if none can be had.
+    """
+    found, missing = {}, {}
+    for name in names:
+        try:
+            found[name] = measure(name, profile)
+        except (ModelError, results.NotMeasured) as error:
+            missing[name] = error.status
+            log.warning("Without %s: %s", name, error)
+            if not found and name == names[-1]:
+                raise
+    left = tuple(name for name in profile.models if name not in missing)
+    return found, replace(profile, models=left, missing=(*profile.missing, *missing.items()))
 
 
 def release() -> None:

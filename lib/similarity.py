@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -14,7 +14,6 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from lib import data, keys, models, paths, results
-from lib.catalog import ModelError
 from lib.decoder import residual_stream
 from lib.islands import islands  # noqa: F401  what is read from distances, beside those
 from lib.profiles import Profile
@@ -194,28 +193,7 @@ def measure_all(
     names: Sequence[str], profile: Profile
 ) -> tuple[dict[str, BlockDistances], Profile]:
     """The distances of each of `names` that can be had, and the profile without the others."""
-    return measure_each(measure, names, profile)
-
-
-def measure_each(
-    measure: Callable, names: Sequence[str], profile: Profile
-) -> tuple[dict[str, object], Profile]:
-    """`measure(name, profile)` of each of `names` that can be had; the profile without the others.
-
-    Those stand in its `missing`, which every figure shows, and are told in the log. Raises the
-    ModelError (or NotMeasured) of the last one if none can be had.
-    """
-    found, missing = {}, {}
-    for name in names:
-        try:
-            found[name] = measure(name, profile)
-        except (ModelError, results.NotMeasured) as error:
-            missing[name] = error.status
-            log.warning("Without %s: %s", name, error)
-            if not found and name == names[-1]:
-                raise
-    left = tuple(name for name in profile.models if name not in missing)
-    return found, replace(profile, models=left, missing=(*profile.missing, *missing.items()))
+    return models.measure_each(measure, names, profile)
 
 
 def measure(name: str, profile: Profile) -> BlockDistances:
