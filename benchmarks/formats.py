@@ -1,4 +1,4 @@
-"""Row 12: the format that is measured as the fastest, against whole forwards of the model in each."""
+"""Row 12: the format that is measured as the fastest, against whole forwards in each."""
 
 import torch
 

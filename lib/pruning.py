@@ -28,9 +28,9 @@ from lib.shapes import Shape
 _THRESHOLDS = ("max_window_layers", "first_k_dense_replace")
 _INDEX_LISTS = ("mlp_only_layers", "moe_layers", "attn_layer_indices")
 _OTHER_WAY = (
-    "mergekit and llama-quantize --prune-layers cut no lists that say what each layer does, as this "
-    "model may have: turn the folder that pruning.save_pruned writes into a GGUF instead, with "
-    "llama.cpp's convert_hf_to_gguf.py.\n"
+    "mergekit and llama-quantize --prune-layers cut no lists that say what each layer does, as "
+    "this model may have: turn the folder that pruning.save_pruned writes into a GGUF instead, "
+    "with llama.cpp's convert_hf_to_gguf.py.\n"
 )
 NUMBERS = ("layer_idx", "layer_id")  # what modules call the number of their layer
 
