@@ -1,12 +1,12 @@
-# `make` explains itself. Variables: PROFILE=quick, MODELS="name …", LIMIT=n, STEPS=n, ENGINE=ray,
-# PYTHON=python3.
+# `make` explains itself. Variables: PROFILE=quick, MODELS="name …", LIMIT=n, STEPS=n, DTYPE=float32,
+# ENGINE=ray, PYTHON=python3.
 PYTHON ?= python3
 PROFILE ?= quick
 BIN := .venv/bin
 INSTALLED := .venv/installed$(if $(filter ray,$(ENGINE)),-all)
 RUN := $(BIN)/python -m lib.run --profile $(PROFILE) \
 	$(if $(MODELS),--models $(MODELS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(STEPS),--steps $(STEPS)) \
-	$(if $(ENGINE),--engine $(ENGINE))
+	$(if $(DTYPE),--dtype $(DTYPE)) $(if $(ENGINE),--engine $(ENGINE))
 # a worker takes whole files; no worker's threads are in the other's way
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 

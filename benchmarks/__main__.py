@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from benchmarks import counts, distances, memory, mmlu, sweeps, table, training
+from benchmarks import counts, distances, formats, memory, mmlu, sweeps, table, training
 from benchmarks.sizes import FULL, TINY
 
 ROWS = {
@@ -18,6 +18,7 @@ ROWS = {
     9: memory.half_a_model,
     10: memory.layer_by_layer,
     11: sweeps.damage_map,
+    12: formats.fastest_format,
 }
 
 

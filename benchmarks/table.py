@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.timing import Pair
+from lib import results
 
 FILE = Path(__file__).parent / "results" / "first_light.md"
 
@@ -75,9 +76,10 @@ def _machine(lines: list[Line]) -> list[str]:
     packages = ("torch", "transformers", "lm-eval")
     versions = ", ".join(f"{name} {_version(name)}" for name in packages)
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
     return [
         f"- Date: {datetime.date.today()}",
-        f"- Machine: {_cpu()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {gpu}",
+        f"- Machine: {results.processor()}, {cores}, {gpu}",
         f"- Versions: python {platform.python_version()}, {versions}",
         "- Weights: " + _weights(lines),
         "- Each pair is measured in one run, in turn (A B A B); the least of each is shown. "
@@ -98,11 +100,3 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _cpu() -> str:
-    """The processor's name; Linux tells it in a file, other systems through `platform`."""
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text().splitlines() if told.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -1,11 +1,13 @@
 """The processors that a run is planned for, with the rates that its hours are estimated from."""
 
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import median
+
+from lib import formats
 
 GIB = 2**30
 UTILISATION = 0.3  # of the peak; published training runs reached 0.21 to 0.46 (PaLM, arXiv
@@ -40,16 +42,18 @@ def _gpu(name: str, gib: float, peak: float) -> Card:
 def _cpu() -> Card:
     """This machine, at the rates of rows 1 and 7 of benchmarks/results/first_light.md."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    flags = Path("/proc/cpuinfo")
-    fast = flags.exists() and any(f in flags.read_text() for f in ("avx512_bf16", "amx_bf16"))
+    kept = formats.remembered() or {"dtype": "bfloat16"}  # a plan measures nothing
+    element = 4 if kept["dtype"] == "float32" else 2
     source = "measured once on two cores with AVX512-BF16, not here"
-    return Card("cpu", memory, 0.46e12, 0.22e12, source, on_cpu=True, element=2 if fast else 4)
+    return Card("cpu", memory, 0.46e12, 0.22e12, source, on_cpu=True, element=element)
 
 
+PEAKS = {"A100": 312e12, "H100": 989e12, "H200": 989e12}  # by what nvidia-smi's name contains
 GPUS = {
-    "a100-40": _gpu("a100-40", 39.4, 312e12),
-    "a100-80": _gpu("a100-80", 79.1, 312e12),
-    "h100": _gpu("h100", 79.1, 989e12),
+    "a100-40": _gpu("a100-40", 39.4, PEAKS["A100"]),
+    "a100-80": _gpu("a100-80", 79.1, PEAKS["A100"]),
+    "h100": _gpu("h100", 79.1, PEAKS["H100"]),
+    "h200": _gpu("h200", 139.7, PEAKS["H200"]),
 }
 NAMES = (*GPUS, "cpu")
 
@@ -59,7 +63,8 @@ def get(name: str | None = None) -> Card:
 
     Raises ValueError for an unknown name, or a GPU at hand whose rate is not known.
     """
-    name = name or _at_hand()
+    if name is None:
+        return _at_hand() or _cpu()
     if name not in NAMES:
         raise ValueError(f"Unknown card {name!r}: choose one of {', '.join(NAMES)}.")
     return GPUS[name] if name in GPUS else _cpu()
@@ -74,17 +79,22 @@ def measured(card: Card, forward: list[float], training: list[float]) -> Card:
     return replace(card, rate=rate, training_rate=training_rate, source=source)
 
 
-def _at_hand() -> str:
-    """The card of the first GPU that nvidia-smi lists, or the CPU."""
+def _at_hand() -> Card | None:
+    """The card of the first GPU that nvidia-smi lists; None where it lists none."""
     if not shutil.which("nvidia-smi"):
-        return "cpu"
+        return None
     query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-    lines = subprocess.run(query, capture_output=True, text=True).stdout.splitlines()
-    if not lines:
-        return "cpu"
-    name, mib = (part.strip() for part in lines[0].rsplit(",", 1))
-    if "A100" in name:
-        return "a100-80" if int(mib) > 50_000 else "a100-40"
-    if "H100" in name:
-        return "h100"
-    raise ValueError(f"No rate is known for the GPU at hand, {name}: give --card {NAMES[0]}, …")
+    answer = subprocess.run(query, capture_output=True, text=True)
+    listed = re.match(r"(?P<name>.+), *(?P<mib>.+)", answer.stdout)
+    if answer.returncode or not listed:  # no devices, or no driver
+        return None
+    name, mib = listed["name"], listed["mib"].strip()
+    kind = next((kind for kind in PEAKS if kind in name), None)
+    if kind is None or not mib.isdecimal():
+        raise ValueError(
+            f"No rate is known for the GPU at hand ({name}, {mib} MiB): choose a card to plan for, "
+            f"one of {', '.join(NAMES)}."
+        )
+    found = _gpu(name, int(mib) / 1024, PEAKS[kind])
+    near = [c for c in GPUS.values() if c.rate == found.rate and abs(c.memory - found.memory) < GIB]
+    return near[0] if near else found

@@ -13,7 +13,12 @@ from lib.registry import ModelError
 
 def decoder_config(model):
     """The configuration that the decoder reads (of a multimodal model, its text part)."""
-    return model.get_decoder().config
+    try:
+        return model.get_decoder().config
+    except AttributeError as error:
+        raise ModelError(
+            f"{type(model).__name__} calls something else its decoder, so its layers are not found."
+        ) from error
 
 
 def decoder_layers(model) -> nn.ModuleList:
@@ -22,18 +27,25 @@ def decoder_layers(model) -> nn.ModuleList:
 
 
 def layers_attribute(model) -> str:
-    """What the decoder calls its list of layers (`layers`, `h`, `blocks`, …)."""
+    """What the decoder calls its list of layers (`layers`, `h`, `blocks`, …).
+
+    A list of modules without weights (rotary embeddings, say) is none.
+    """
     length = decoder_config(model).num_hidden_layers
     lists = [
         name
         for name, child in model.get_decoder().named_children()
-        if isinstance(child, nn.ModuleList) and len(child) == length
+        if isinstance(child, nn.ModuleList) and len(child) == length and _weighs(child)
     ]
     if len(lists) != 1:
         raise ModelError(
             f"{type(model).__name__} is not a decoder with one uniform list of {length} layers."
         )
     return lists[0]
+
+
+def _weighs(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is not None
 
 
 @contextmanager

@@ -68,6 +68,7 @@ def step_seconds(name: str, profile: Profile, block: Block, recipe: healing.Reci
     """Seconds of TURNS training steps (forward, backward of a whole batch) with each of WHERE."""
     params = keys.healing(models.identity(name, profile), block.start, block.size, recipe)
     params |= {
+        "processor": results.processor(params["device"]),
         "batch_tokens": profile.batch_tokens,
         "turns": TURNS,
         "step_version": VERSION,

@@ -1,10 +1,12 @@
 """What dropped layers save when a model runs: memory of its weights, prefill and decode latency.
 
-All versions are measured in one run and in turn, the unpruned model among them, so that whatever
-else slows the machine slows them alike; what counts are ratios to the unpruned model of the same
-turn. NF4 weights stay packed here, on the CPU too: nothing is timed under another's name.
+All versions of a format are measured in one run and in turn, the unpruned model among them, so that
+whatever else slows the machine slows them alike; what counts are ratios to the unpruned model of
+the same turn. One format is in memory at a time. NF4 weights stay packed here, on the CPU too:
+nothing is timed under another's name.
 """
 
+import logging
 import time
 from dataclasses import replace
 
@@ -19,13 +21,15 @@ from lib.decoder import decoder_layers
 from lib.profiles import Profile
 from lib.pruning import UNPRUNED, dropped, simple_block
 
-VERSION = 1  # bumped by hand when the numbers of `measure` change
+VERSION = 2  # bumped by hand when the numbers of `measure` change
 FORMATS = (None, "nf4")
 RESAMPLES = 1000
 GB = 1e9
 
 # What bitsandbytes' CPU kernel for packed weights asks of their shape (outputs, inputs).
 _KERNEL = (32, 64)
+
+log = logging.getLogger(__name__)
 
 
 def measure(name: str, profile: Profile) -> pd.DataFrame:
@@ -35,9 +39,33 @@ def measure(name: str, profile: Profile) -> pd.DataFrame:
     One row per version and quantity (`task`): weights (GB), prefill (s for the prompt), decode
     (s a token). value is the median of n turns, low and high their quartiles; ratio is the median
     of the ratios to the unpruned model of the same format and turn, ratio_low and ratio_high its
-    95 % interval. A format that does not fit into memory has no value, and its status says so.
-    Raises ModelError if none fits.
+    95 % interval. A format that cannot be measured now, since it does not fit into memory say, has
+    no value but a status; nothing of it is stored. Raises the ModelError (or NotMeasured) of the
+    last format if none can be.
     """
+    parts, missing = [], []
+    for quantization in FORMATS:
+        own = replace(profile, quantization=quantization)
+        try:
+            parts.append(_table(own, _of_format(name, own)))
+        except (registry.ModelError, results.NotMeasured) as error:
+            missing.append({"quantization": quantization, "status": error.status})
+            log.warning("%s in %s: %s", name, quantization or "its own format", error)
+            if not parts and quantization == FORMATS[-1]:
+                raise
+    described = {"profile": profile.name, "model": name, "dtype": parts[0].dtype.iloc[0]}
+    parts += [pd.DataFrame([row]).assign(**described) for row in missing]
+    return pd.concat(parts, ignore_index=True)
+
+
+class TooLarge(registry.ModelError):
+    """A model does not fit into the free memory."""
+
+    status = "too large"
+
+
+def _of_format(name: str, profile: Profile) -> dict:
+    """The record of one format, that of the profile."""
     params = models.identity(name, profile) | {
         "fractions": list(profile.heal_fractions),
         "sizes": list(profile.sizes),
@@ -46,44 +74,45 @@ def measure(name: str, profile: Profile) -> pd.DataFrame:
         "repeats": profile.cost_repeats,
         "version": VERSION,
     }
-    params.pop("quantization")
-    record = results.load_or_compute("inference_cost", params, lambda: _measured(name, profile))
-    return _table(profile, record)
+    params["processor"] = results.processor(params["device"])
+    return results.load_or_compute("inference_cost", params, lambda: _measured(name, profile))
 
 
 def _measured(name: str, profile: Profile) -> dict:
-    loaded = {}
-    for quantization in FORMATS:
-        if models.fits(name, replace(profile, quantization=quantization)):
-            loaded[quantization] = load(name, profile, quantization)
-    if not loaded:
-        raise registry.ModelError(f"{name} does not fit into the free memory, in NF4 neither.")
-    num_layers = len(decoder_layers(next(iter(loaded.values()))))
+    told = f"{name} in {profile.quantization or 'its own format'} does not fit into the free memory"
+    models.release()  # also this model, if it is loaded to be measured otherwise
+    if not models.fits(name, profile):
+        raise TooLarge(f"{told}.")
+    try:
+        return _in_turn(load(name, profile, profile.quantization), profile)
+    except torch.OutOfMemoryError as error:
+        raise TooLarge(f"{told} once it runs.") from error
+
+
+def _in_turn(model, profile: Profile) -> dict:
+    """Bytes and seconds of the model and of its cut versions."""
+    num_layers = len(decoder_layers(model))
     sizes = profile.healed_sizes(num_layers)
     blocks = [UNPRUNED, *(simple_block(num_layers, size) for size in sizes)]
     prompt = torch.arange(profile.cost_prompt_tokens)[None]
-    versions = [(quantization, block) for quantization in loaded for block in blocks]
-    seconds, bytes_of = {version: [] for version in versions}, {}
+    seconds, bytes_of = {block: [] for block in blocks}, {}
     for turn in range(profile.cost_repeats + 1):
-        for quantization, block in versions:
-            model = loaded[quantization]
+        for block in blocks:
             with dropped(model, block):
                 found = latencies(model, prompt, profile.cost_new_tokens)
-                bytes_of[quantization, block] = weight_bytes(model)
+                bytes_of[block] = weight_bytes(model)
             if turn:  # the first turn warms up: kernels are chosen, weights are packed
-                seconds[quantization, block].append(found)
+                seconds[block].append(found)
     return {
         "num_layers": num_layers,
-        "missing": [quantization for quantization in FORMATS if quantization not in loaded],
         "versions": [
             {
-                "quantization": quantization,
                 "block": [block.start, block.size],
-                "weights": bytes_of[quantization, block],
+                "weights": bytes_of[block],
                 "prefill": [prefill for prefill, _ in found],
                 "decode": [decode for _, decode in found],
             }
-            for (quantization, block), found in seconds.items()
+            for block, found in seconds.items()
         ],
     }
 
@@ -178,27 +207,26 @@ def _packed(linear: nn.Linear) -> bnb.nn.Linear4bit:
 def _table(profile: Profile, record: dict) -> pd.DataFrame:
     values, told = record["values"], record["params"]
     versions = pd.DataFrame(values["versions"])
-    described = {"profile": profile.name, "model": told["model"], "dtype": told["dtype"]}
-    rows = []
-    for quantization, of_format in versions.groupby("quantization", dropna=False, sort=False):
-        whole = of_format.iloc[0]
-        for version in of_format.itertuples():
-            start, size = version.block
-            where = described | {
-                "quantization": None if pd.isna(quantization) else quantization,
-                "strategy": "simple" if size else "none",
-                "block_start": start,
-                "block_size": size,
-                "fraction": size / values["num_layers"],
-                "treatment": "unhealed" if size else "unpruned",
-                "status": "ok",
-            }
-            weights = {"value": version.weights / GB, "ratio": version.weights / whole.weights}
-            rows.append(where | {"task": "weights", "n": 1} | weights)
-            for task in ("prefill", "decode"):
-                rows.append(where | {"task": task} | _spread(getattr(version, task), whole[task]))
-    missing = [described | {"quantization": q, "status": "too large"} for q in values["missing"]]
-    return pd.DataFrame(rows + missing)
+    whole, rows = versions.iloc[0], []
+    for version in versions.itertuples():
+        start, size = version.block
+        where = {
+            "profile": profile.name,
+            "model": told["model"],
+            "dtype": told["dtype"],
+            "quantization": told["quantization"],
+            "strategy": "simple" if size else "none",
+            "block_start": start,
+            "block_size": size,
+            "fraction": size / values["num_layers"],
+            "treatment": "unhealed" if size else "unpruned",
+            "status": "ok",
+        }
+        weights = {"value": version.weights / GB, "ratio": version.weights / whole.weights}
+        rows.append(where | {"task": "weights", "n": 1} | weights)
+        for task in ("prefill", "decode"):
+            rows.append(where | {"task": task} | _spread(getattr(version, task), whole[task]))
+    return pd.DataFrame(rows)
 
 
 def _spread(seconds: list[float], unpruned: list[float]) -> dict:

@@ -1,6 +1,10 @@
 """Load any decoder-only model by name, whole or only the layers that stay."""
 
-from collections.abc import Iterator, Sequence
+import ctypes
+import gc
+import logging
+import platform
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -8,21 +12,21 @@ import transformers
 from accelerate.utils import get_max_memory
 from torch import nn
 from transformers import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    AutoModelForCausalLM,
     BitsAndBytesConfig,
     GenerationConfig,
 )
 
-from lib import weights
+from lib import formats, results, uniform, weights
 from lib.costs import NF4_BYTES
 from lib.decoder import decoder_layers
 from lib.profiles import Profile
 from lib.pruning import UNPRUNED, Block, followed
 from lib.registry import MODELS, ModelError, Source, resolve
-from lib.sources import Contents, contents_of, tokenizer
+from lib.sources import Contents, contents_of, settled, tokenizer
 
 __all__ = ["MODELS", "ModelError", "decoder_layers", "load", "tokenizer"]
+
+log = logging.getLogger(__name__)
 
 
 def load(
@@ -39,7 +43,7 @@ def load(
     4-bit values are then unpacked once into weights of `dtype`: the same function, as fast as any
     other model, and with gradients that can be trusted (bitsandbytes' CPU kernels have no
     backward once a forward without gradients has repacked the weights).
-    dtype: of the weights; by default bf16 where the hardware computes in it, else fp32.
+    dtype: of the weights; by default that of `default_dtype`.
     device: "cpu", "cuda", …; by default the GPU if there is one.
     block: layers that are left out and never read; the model is that of `pruning.dropped`.
     Raises ModelError with one sentence for whatever cannot be had.
@@ -77,10 +81,13 @@ _loaded = {}
 
 
 def base(name: str, profile: Profile, block: Block = UNPRUNED):
-    """(model, tokenizer) as a profile measures them, without `block`; the last one stays loaded."""
-    wanted = (name, profile.quantization, profile.dtype, block)
+    """(model, tokenizer) as a profile measures them, without `block`; the last one stays loaded.
+
+    It is known by its identity: once the files have changed, they are read again.
+    """
+    wanted = _wanted(name, profile, block)
     if wanted not in _loaded:
-        _loaded.clear()  # first, so that two models are never held at once
+        release()  # first, so that two models are never held at once
         _loaded[wanted] = load(
             name, quantization=profile.quantization, dtype=profile.dtype, block=block
         )
@@ -92,29 +99,86 @@ def base_layers(name: str, profile: Profile) -> Iterator[nn.Module]:
     return one_layer_models(name, quantization=profile.quantization, dtype=profile.dtype)
 
 
+def _wanted(name: str, profile: Profile, block: Block) -> tuple:
+    return (*identity(name, profile).items(), block)
+
+
+def measure_each(
+    measure: Callable, names: Sequence[str], profile: Profile
+) -> tuple[dict[str, object], Profile]:
+    """`measure(name, profile)` of each of `names` that can be had; the profile without the others.
+
+    Those stand in its `missing`, which every figure shows, and are told in the log. Raises the
+    ModelError (or NotMeasured) of the last one if none can be had.
+    """
+    found, missing = {}, {}
+    for name in names:
+        try:
+            found[name] = measure(name, profile)
+        except (ModelError, results.NotMeasured) as error:
+            missing[name] = error.status
+            log.warning("Without %s: %s", name, error)
+            if not found and name == names[-1]:
+                raise
+    left = tuple(name for name in profile.models if name not in missing)
+    return found, replace(profile, models=left, missing=(*profile.missing, *missing.items()))
+
+
+def release() -> None:
+    """Let go of the model that stays loaded, and of the memory that was kept for the next one."""
+    _loaded.clear()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def fits(name: str, profile: Profile) -> bool:
-    """Whether the whole model fits into the memory that is free now, by the size of its weights."""
+    """Whether the whole model, and room for a batch, fit into the free memory.
+
+    The model that stays loaded is let go first, since the next one takes its place.
+    """
+    if _wanted(name, profile, UNPRUNED) in _loaded:
+        return True
     source, options = _checked(name, profile.quantization, profile.dtype, None)
     if source.kind == "random":
         return True
-    count = weights.count(contents_of(source).tensors)
-    four_bit = NF4_BYTES if profile.quantization else 0
-    unpacked = 0 if four_bit and options["device"] != "cpu" else options["dtype"].itemsize
-    free = get_max_memory()
-    return count * (four_bit + unpacked) < free["cpu" if options["device"] == "cpu" else 0]
+    contents, on_cpu = contents_of(source), options["device"] == "cpu"
+    element = options["dtype"].itemsize
+    four_bit = NF4_BYTES + (element if on_cpu else 0)  # on a CPU the values are unpacked
+    matrix = four_bit if profile.quantization else element
+    needed = weights.in_memory(contents.tensors, matrix, element)
+    release()
+    free = get_max_memory()["cpu" if on_cpu else 0]
+    if not on_cpu:  # blocks that PyTorch keeps count as used, but it can use them
+        free += torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    return needed + _room(contents.config, profile.batch_tokens) * element < free
+
+
+def _room(config, tokens: int) -> int:
+    """Numbers that a batch needs: keys and values of all layers, and what one layer works with."""
+    text = config.get_text_config(decoder=True)
+    heads = getattr(text, "num_attention_heads", 1)
+    kv_heads = getattr(text, "num_key_value_heads", None) or heads
+    keys = text.num_hidden_layers * text.hidden_size * kv_heads // heads
+    return tokens * (2 * keys + 16 * text.hidden_size)
 
 
 def identity(name: str, profile: Profile) -> dict:
-    """What a result's key says of the model: the very weights, and how they compute."""
+    """What a result's key says of the model: the very weights, and how they compute.
+
+    Asks the hub for the commit of a model of which nothing is in the local cache yet.
+    """
     device = default_device()
-    return {
+    known = {
         "model": name,
-        "revision": resolve(name).revision,
+        "revision": settled(resolve(name)).revision,
         "dtype": profile.dtype or default_dtype(device),
         "quantization": profile.quantization,
         "device": device,
-        "threads": torch.get_num_threads(),
     }
+    return known | ({"threads": torch.get_num_threads()} if device == "cpu" else {})
 
 
 def default_device() -> str:
@@ -122,11 +186,13 @@ def default_device() -> str:
 
 
 def default_dtype(device: str) -> str:
-    """bfloat16 where the hardware multiplies in it (GPUs, AVX512-BF16, AMX), else float32."""
-    fast = device != "cpu" or {"avx512_bf16", "amx_bf16"} & {
-        name for name, has in torch.cpu.get_capabilities().items() if has
-    }
-    return "bfloat16" if fast else "float32"
+    """On a CPU `formats.fastest`; bfloat16 on a GPU that computes in it, else float32."""
+    if device == "cpu":
+        return formats.fastest()
+    emulated = device.startswith("cuda") and not torch.cuda.is_bf16_supported(
+        including_emulation=False
+    )
+    return "float32" if emulated else "bfloat16"
 
 
 def nf4() -> BitsAndBytesConfig:
@@ -145,22 +211,25 @@ def _checked(name: str, quantization, dtype, device) -> tuple[Source, dict]:
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     device = device or default_device()
-    dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
-    dtype = dtype or getattr(torch, default_dtype(device))
-    return resolve(name), {"quantization": quantization, "dtype": dtype, "device": device}
+    if not isinstance(dtype, torch.dtype):
+        try:
+            dtype = getattr(torch, formats.checked(dtype) if dtype else default_dtype(device))
+        except ValueError as error:
+            raise ModelError(str(error)) from error
+    return settled(resolve(name)), {"quantization": quantization, "dtype": dtype, "device": device}
 
 
 def _contents(source: Source) -> Contents:
     """What a model is made of. Raises ModelError if it cannot do without some of its layers."""
     contents = contents_of(source)
-    _check_uniform(contents.config)
+    uniform.check(contents.config)
     return contents
 
 
 def _assembled(contents: Contents, keep: Sequence[int], quantization, dtype, device):
     """The model of the layers `keep`, on the meta device first; only their tensors are read."""
     config = followed(contents.config, keep)
-    one = _skeleton(followed(contents.config, [0]))
+    one = uniform.skeleton(followed(contents.config, [0]))
     tensors = weights.renumbered(contents.tensors, one, contents.num_layers, keep)
     quantized = {"quantization_config": nf4()} if quantization else {}
     model, found = type(one).from_pretrained(
@@ -186,30 +255,3 @@ def _assembled(contents: Contents, keep: Sequence[int], quantization, dtype, dev
     if contents.folder and (contents.folder / "generation_config.json").exists():
         model.generation_config = GenerationConfig.from_pretrained(contents.folder)
     return model.eval()
-
-
-def _check_uniform(config) -> None:
-    """Raise ModelError if the configuration cannot follow when layers are removed.
-
-    It can if the layers that are left are then the same layers; a model without its first layer,
-    where all move by one, tells.
-    """
-    count = config.get_text_config(decoder=True).num_hidden_layers
-    whole, cut = (_skeleton(followed(config, range(first, count))) for first in (0, 1))
-    before, after = (
-        [{name: p.shape for name, p in layer.named_parameters()} for layer in decoder_layers(model)]
-        for model in (whole, cut)
-    )
-    if before[1:] != after:
-        raise ModelError(
-            f"A {config.model_type} decoder decides by the position of a layer of what kind it is, "
-            "so none can be removed."
-        )
-
-
-def _skeleton(config):
-    """The model of a configuration without any weights."""
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise ModelError(f"{config.model_type} is no decoder-only language model.")
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)

@@ -130,7 +130,7 @@ def table(profile: Profile, notebooks: Sequence[str], card_name: str | None = No
 
     Raises ValueError for an unknown card.
     """
-    card = _at_measured_rates(cards.get(card_name), profile)
+    card = _at_measured_rates(_asked_for(cards.get(card_name), profile), profile)
     found = estimates(profile, notebooks, card)
     found.sort(key=lambda estimate: profile.models.index(estimate.job.model))
     groups = groupby(found, key=lambda e: (e.job.model, e.job.notebook))
@@ -218,6 +218,12 @@ def _line(cells: tuple) -> str:
     padded = [str(c).rjust(w) for c, w in zip(cells[2:-1], WIDTHS[2:], strict=True)]
     model, notebook = (str(c).ljust(w) for c, w in zip(cells, WIDTHS[:2], strict=False))
     return " ".join((model, notebook, *padded, f" {cells[-1]}")).rstrip()
+
+
+def _asked_for(card: Card, profile: Profile) -> Card:
+    """The card with weights in the format that the profile asks for, if it does."""
+    sizes = {None: card.element, "float32": 4}
+    return replace(card, element=sizes.get(profile.dtype, 2))
 
 
 def _at_measured_rates(card: Card, profile: Profile) -> Card:

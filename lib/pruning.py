@@ -18,13 +18,21 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM
 
+from lib import shapes
 from lib.decoder import decoder_config, decoder_layers, layers_attribute
 from lib.registry import ModelError
+from lib.shapes import Shape
 
 # Configuration entries that count layers from the bottom, and lists of layer indices; lists with
 # one entry a layer (layer_types, no_rope_layers, …) are recognised by their name and length.
 _THRESHOLDS = ("max_window_layers", "first_k_dense_replace")
 _INDEX_LISTS = ("mlp_only_layers", "moe_layers", "attn_layer_indices")
+_OTHER_WAY = (
+    "mergekit and llama-quantize --prune-layers cut no lists that say what each layer does, as "
+    "this model may have: turn the folder that pruning.save_pruned writes into a GGUF instead, "
+    "with llama.cpp's convert_hf_to_gguf.py.\n"
+)
+NUMBERS = ("layer_idx", "layer_id")  # what modules call the number of their layer
 
 
 @dataclass(frozen=True, order=True)
@@ -127,6 +135,11 @@ def _layer_entries(config) -> dict:
             f"{type(config).__name__} describes layers of different shapes (per_layer_config), "
             "which pruning does not support."
         )
+    if getattr(config, "hidden_size_per_layer_input", 0):
+        raise ModelError(
+            f"{type(config).__name__} describes weights for each layer outside of the layers "
+            "(hidden_size_per_layer_input), which pruning does not support."
+        )
     num_layers = config.num_hidden_layers
     entries = {"num_hidden_layers": num_layers}
     for key, value in vars(config).items():
@@ -150,20 +163,27 @@ def _followed(key: str, value, keep: Sequence[int]):
 
 
 def _number(layers: list[nn.Module], indices: Sequence[int]) -> None:
-    """Give every module of each layer its layer_idx (it addresses the key-value cache)."""
+    """Give every module of each layer its number (it addresses the key-value cache)."""
     for index, layer in zip(indices, layers, strict=True):
         for module in layer.modules():
-            if isinstance(getattr(module, "layer_idx", None), int):
-                module.layer_idx = index
+            for name in NUMBERS:
+                if isinstance(getattr(module, name, None), int):
+                    setattr(module, name, index)
 
 
-def for_other_tools(block: Block, num_layers: int, name: str) -> dict[str, str]:
+def for_other_tools(
+    block: Block, num_layers: int, name: str, shape: Shape | None
+) -> dict[str, str]:
     """The same cut of model `name` as files that mergekit and llama.cpp read, by file name.
 
     A passthrough merge of the slices that stay (half-open ranges), and the list for llama.cpp's
-    `llama-quantize --prune-layers`. Both number layers as we do, in the unpruned model.
+    `llama-quantize --prune-layers`. Both number layers as we do, in the unpruned model. Neither
+    cuts a list that says what each layer does: where the layers are not all of one kind, or the
+    sizes of the model are not known (shape None), one file says which way works.
     """
     block.kept(num_layers)
+    if shape is None or not shape.alike:
+        return {"other-tools.txt": _OTHER_WAY}
     slices = [(0, block.start), (block.stop, num_layers)]
     lines = ["merge_method: passthrough", "dtype: bfloat16", "slices:"]
     for start, stop in slices:
@@ -198,7 +218,8 @@ def save_pruned(
             model.save_pretrained(part)
             tokenizer.save_pretrained(part)
             _check_saved(model, block, part)
-        for file, text in for_other_tools(block, num_layers, name).items():
+        shape = shapes.of_config(model.config.to_dict())
+        for file, text in for_other_tools(block, num_layers, name, shape).items():
             (part / file).write_text(text, encoding="utf-8")
         if add:
             add(part)

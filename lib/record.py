@@ -21,6 +21,7 @@ from lib import paths, profiles, results
 from lib.run import NOTEBOOKS
 
 PROFILE = "laptop"
+FORMAT = "format.json"  # what the recording was begun in (lib.formats)
 LARGEST = {".json": 2_000_000, ".csv": 2_000_000, ".png": 200_000}  # bytes of a committed file
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,8 @@ def restore(name: str) -> int:
             count += 1
         else:
             log.warning("%s is not a valid result: measured again.", file)
+    if (paths.RECORDED / name / FORMAT).exists():
+        _copy(paths.RECORDED / name / FORMAT, _measured(name) / FORMAT)
     return count
 
 
@@ -82,6 +85,7 @@ def export(name: str) -> int:
     results_of = {f: f.parent.name for f in _measured(name).glob("*/*.json") if _read(f)}
     results_of = {f: kind for f, kind in results_of.items() if kind != "job"}  # the runner's own
     copies = {f: paths.RECORDED / name / kind / f.name for f, kind in results_of.items()}
+    copies |= {file: paths.RECORDED / name / FORMAT for file in _measured(name).glob(FORMAT)}
     drawn = (workplace(name) / "figures" / name).glob("*.*")
     copies |= {f: paths.FIGURES / name / f.name for f in drawn if f.suffix in LARGEST}
     code = 0

@@ -9,7 +9,10 @@ import csv
 import json
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+
+import huggingface_hub.constants
 
 from lib import assets, paths, shapes
 from lib.shapes import Shape
@@ -85,7 +88,7 @@ class Source:
 
     kind: str
     location: str  # a path, a hub id, or an asset's name
-    revision: str  # identifies the very weights
+    revision: str  # identifies the very weights: the commit of a hub model, as far as it is known
 
 
 def resolve(name: str) -> Source:
@@ -102,7 +105,10 @@ def resolve(name: str) -> Source:
         return _hub(model.source, model.revision or "main")
     local = Path(name).expanduser()
     if local.is_file() and local.suffix == ".gguf":
-        return Source("gguf", str(local.resolve()), assets.digest(local))
+        status = local.stat()
+        return Source(
+            "gguf", str(local.resolve()), _digest(local, status.st_size, status.st_mtime_ns)
+        )
     if local.is_dir():
         return _folder(local)
     if _looks_like_hub_id(name):
@@ -113,9 +119,26 @@ def resolve(name: str) -> Source:
     )
 
 
+@cache
+def _digest(file: Path, size: int, changed: int) -> str:
+    """The sha256 of a file, read once for each size and time of change (ns)."""
+    return assets.digest(file)
+
+
 def _hub(repository: str, revision: str) -> Source:
+    """A hub model at a commit, or at a branch (main) of which the local cache knows no commit.
+
+    `sources.settled` asks the hub for it; until then nothing of the model can have been measured.
+    """
     mirrored = paths.mirrored(repository)
-    return _folder(mirrored) if mirrored else Source("hub", repository, revision)
+    if mirrored:
+        return _folder(mirrored)
+    cached = Path(
+        huggingface_hub.constants.HF_HUB_CACHE, f"models--{repository.replace('/', '--')}"
+    )
+    branch = cached / "refs" / revision
+    commit = branch.read_text(encoding="utf-8").strip() if branch.is_file() else revision
+    return Source("hub", repository, commit)
 
 
 def _folder(local: Path) -> Source:
@@ -130,7 +153,7 @@ def shape(name: str) -> Shape | None:
     if source.kind == "folder":
         return shapes.of_config(_configuration(source))
     if source.kind == "gguf":
-        return shapes.of_gguf(Path(source.location))
+        return shapes.of_gguf(Path(source.location), source.revision)
     return MODELS[name].shape if name in MODELS else None
 
 

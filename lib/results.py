@@ -12,9 +12,11 @@ import logging
 import math
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
@@ -61,7 +63,7 @@ def load(kind: str, params: dict) -> dict | None:
     except ValueError:
         problem = "is not JSON"
     if problem:
-        aside = _set_aside(file)
+        aside = set_aside(file)
         log.warning("%s %s: set aside as %s, measured again.", file, problem, aside.name)
     return None if problem else record
 
@@ -158,12 +160,28 @@ def write_whole(target: Path, content: bytes) -> None:
 
 
 def environment() -> dict:
-    """What the numbers were made with."""
+    """What the numbers were made with: processor, card (None without one), versions."""
     packages = ("torch", "transformers", "bitsandbytes", "datasets")
+    torch = sys.modules.get("torch")  # whoever measures on a GPU has imported it
     return {
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
+        "processor": processor(),
+        "card": processor("cuda") if torch and torch.cuda.is_available() else None,
     } | {name: version(name) for name in packages}
+
+
+@cache
+def processor(device: str = "cpu") -> str:
+    """The name of what computes: this machine's CPU, or with "cuda" the GPU."""
+    if device != "cpu":
+        import torch
+
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else device
+    told = Path("/proc/cpuinfo")  # of Linux; other systems tell it through `platform`
+    lines = told.read_text(encoding="utf-8").splitlines() if told.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _problem(record, kind: str, params: dict) -> str | None:
@@ -181,7 +199,8 @@ def _problem(record, kind: str, params: dict) -> str | None:
     return None if isinstance(record["status"], str) else "has no status"
 
 
-def _set_aside(file: Path) -> Path:
+def set_aside(file: Path) -> Path:
+    """Rename a file that cannot be read to a free `<name>.corrupt`, and return that."""
     names = (file.with_name(f"{file.name}{n or ''}.corrupt") for n in count())
     aside = next(name for name in names if not name.exists())
     try:

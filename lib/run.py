@@ -12,7 +12,7 @@ import signal
 import sys
 from contextlib import closing
 
-from lib import batch, cards, jobs, plan, profiles, progress
+from lib import batch, cards, formats, jobs, plan, profiles, progress
 from lib.execution import Notebook, check_parameters
 from lib.profiles import Profile
 
@@ -47,6 +47,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--limit", type=int, metavar="N", help="cut every count of the profile to N"
     )
     parser.add_argument("--steps", type=int, metavar="N", help="heal for at most N steps")
+    parser.add_argument("--dtype", help=f"of the weights: {', '.join(formats.DTYPES)}")
     parser.add_argument(
         "--engine",
         choices=("local", "ray"),
@@ -71,6 +72,7 @@ def parameters_of(options: argparse.Namespace) -> dict:
         "MODELS": options.models,
         "LIMIT": options.limit,
         "STEPS": options.steps,
+        "DTYPE": options.dtype,
     }
     for pair in options.set:
         name, separator, value = pair.partition("=")
@@ -128,10 +130,11 @@ def main(argv: list[str] | None = None) -> int:
             signal.signal(ending, signal.default_int_handler)  # no kernel stays behind
     try:
         parameters = parameters_of(options)
-        sizes = parameters.get("SIZES")
+        sizes, dtype = parameters.get("SIZES"), parameters.get("DTYPE")
         if options.time_limit is not None and options.time_limit <= 0:
             raise ValueError(f"--time-limit takes minutes above 0, not {options.time_limit:g}.")
-        profile = profiles.get(options.profile, options.models, options.limit, options.steps, sizes)
+        counts = (options.models, options.limit, options.steps, sizes)
+        profile = profiles.get(options.profile, *counts, dtype)
         numbers = chosen(options)
         for number in numbers:
             check_parameters(NOTEBOOKS[number], parameters)

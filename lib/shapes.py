@@ -30,6 +30,7 @@ _LIKE = {  # architectures with the norms and biases of another
 }
 _GGUF = {"gemma3": "gemma3_text", "phi2": "phi"}  # architectures that GGUF calls otherwise
 _TIED = ("gemma3_text", "smollm3")  # unless the configuration says otherwise
+_PATTERNED = ("gemma3_text", "smollm3")  # their layers' attention differs by position
 _UNGATED = ("phi", "gpt_neox")  # an FFN of two matrices, and LayerNorms with a bias
 
 
@@ -49,6 +50,12 @@ class Shape:
     head_dim: int | None = None  # if not hidden / heads
     experts: int = 1
     active_experts: int = 1
+    patterned: bool = False  # a list in the configuration says what each layer does
+
+    @property
+    def alike(self) -> bool:
+        """Whether all layers are of one kind, so that a tool need not know which is which."""
+        return not self.patterned and self.architecture not in _PATTERNED
 
     @property
     def head(self) -> int:
@@ -143,12 +150,19 @@ def of_config(raw: dict) -> Shape | None:
         head_dim=raw.get("head_dim"),
         experts=experts,
         active_experts=raw.get("num_experts_per_tok", 1) if experts > 1 else 1,
+        patterned=any(
+            "layer" in key and isinstance(value, list) and len({*map(str, value)}) > 1
+            for key, value in raw.items()
+        ),
     )
 
 
 @cache
-def of_gguf(file: Path) -> Shape | None:
-    """The shape in a GGUF file's header; None for an architecture that is not known here."""
+def of_gguf(file: Path, revision: str) -> Shape | None:
+    """The shape in a GGUF file's header; None for an architecture that is not known here.
+
+    revision: of the file, so that another one in its place is read anew.
+    """
     reader = GGUFReader(file)
     name = reader.fields["general.architecture"].contents()
     architecture = _GGUF.get(name, name)

@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -18,7 +18,6 @@ from lib.decoder import residual_stream
 from lib.islands import islands  # noqa: F401  what is read from distances, beside those
 from lib.profiles import Profile
 from lib.pruning import UNPRUNED, Block
-from lib.registry import ModelError
 from lib.sweep import resumed
 
 FOLDS = 16
@@ -193,22 +192,8 @@ def best_starts(maps: dict[str, BlockDistances]) -> pd.DataFrame:
 def measure_all(
     names: Sequence[str], profile: Profile
 ) -> tuple[dict[str, BlockDistances], Profile]:
-    """The distances of each of `names` that can be had, and the profile without the others.
-
-    Those stand in its `missing`, which every figure shows, and are told in the log. Raises the
-    ModelError (or NotMeasured) of the last one if none can be had.
-    """
-    found, missing = {}, {}
-    for name in names:
-        try:
-            found[name] = measure(name, profile)
-        except (ModelError, results.NotMeasured) as error:
-            missing[name] = error.status
-            log.warning("Without %s: %s", name, error)
-            if not found and name == names[-1]:
-                raise
-    left = tuple(name for name in profile.models if name not in missing)
-    return found, replace(profile, models=left, missing=(*profile.missing, *missing.items()))
+    """The distances of each of `names` that can be had, and the profile without the others."""
+    return models.measure_each(measure, names, profile)
 
 
 def measure(name: str, profile: Profile) -> BlockDistances:

@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
 import shutil
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import huggingface_hub
@@ -58,7 +61,7 @@ def contents_of(source: Source) -> Contents:
 
 def tokenizer(name: str):
     """The tokenizer of a model; it pads with its end-of-text token if it has no other."""
-    source = resolve(name)
+    source = settled(resolve(name))
     folder = checkpoint(resolve("smollm2-135m") if source.kind == "random" else source)
     if (folder / "qwen.tiktoken").exists():
         return qwen1.tokenizer(folder)
@@ -116,14 +119,36 @@ def _first(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def settled(source: Source) -> Source:
+    """The same source; of a hub model whose commit is not known, the hub's newest one.
+
+    The local cache then notes it (refs/main), and from then on `resolve` finds it there: what was
+    measured once is measured further on the same weights. Raises ModelError if it cannot be asked.
+    """
+    if source.kind != "hub" or re.fullmatch("[0-9a-f]{40}", source.revision):
+        return source
+    with _one_sentence(source):
+        file = huggingface_hub.hf_hub_download(
+            source.location, "config.json", revision=source.revision
+        )
+    return replace(source, revision=Path(file).parent.name)  # of snapshots/<commit>/config.json
+
+
 def _download(source: Source) -> Path:
-    name = source.location
-    try:
+    with _one_sentence(source):
         return Path(
             huggingface_hub.snapshot_download(
-                name, revision=source.revision, allow_patterns=CHECKPOINT_FILES
+                source.location, revision=source.revision, allow_patterns=CHECKPOINT_FILES
             )
         )
+
+
+@contextmanager
+def _one_sentence(source: Source) -> Iterator[None]:
+    """Whatever the hub answers as a ModelError."""
+    name = source.location
+    try:
+        yield
     except hub_errors.GatedRepoError as error:
         raise GatedError(
             f"{name} is gated: accept its licence on its page on the hub, then log in with "
@@ -135,6 +160,8 @@ def _download(source: Source) -> Path:
         ) from error
     except hub_errors.RevisionNotFoundError as error:
         raise ModelError(f"{name} has no revision {source.revision} on the hub.") from error
+    except hub_errors.RemoteEntryNotFoundError as error:
+        raise ModelError(f"{name} is no model: it has no config.json.") from error
     except (OSError, hub_errors.HfHubHTTPError) as error:
         raise ModelError(
             f"{name} is not in the local cache and the hub cannot be reached: connect, or give "

@@ -48,6 +48,7 @@ def sweep(
     for task in tasks:
         rows = task.rows(tokenizer)
         flat = [row for example in rows for row in example]
+        _check_lengths(model, flat, task.name)
         if task.kind.generated:
             limit = task.examples[0]["new_tokens"]
             outputs = continuations(model, tokenizer, blocks, flat, limit, batch_tokens)
@@ -70,6 +71,16 @@ def sweep(
                 }
             )
     return pd.DataFrame(records)
+
+
+def _check_lengths(model, rows: list[Row], task: str) -> None:
+    """Raise ValueError for a row beyond the tokens up to which the model is what it stands for."""
+    longest = max(len(row.tokens) for row in rows)
+    most = getattr(decoder_config(model), "exact_length", longest)
+    if longest > most:
+        raise ValueError(
+            f"A row of {task} has {longest} tokens; this model is its original only up to {most}."
+        )
 
 
 @torch.inference_mode()

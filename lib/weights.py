@@ -45,9 +45,17 @@ def _shards(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(set(places.values()))]
 
 
-def count(tensors: dict) -> int:
-    """How many numbers `tensors` hold."""
-    return sum(math.prod(tensor.get_shape()) for tensor in tensors.values())
+def in_memory(tensors: dict, matrix: float, other: float) -> float:
+    """Bytes of all `tensors`: `matrix` for a number that NF4 quantises, `other` for any other.
+
+    Those are the layers' matrices; embeddings, lm_head, norms, biases and experts are not.
+    """
+    found = 0
+    for name, tensor in tensors.items():
+        shape = tensor.get_shape() if hasattr(tensor, "get_shape") else tensor.shape
+        quantised = len(shape) == 2 and re.search(r"\.\d+\.", name) and ".experts." not in name
+        found += math.prod(shape) * (matrix if quantised else other)
+    return found
 
 
 def renumbered(tensors: dict, model: nn.Module, num_layers: int, keep: Sequence[int]) -> dict:

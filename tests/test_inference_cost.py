@@ -1,12 +1,15 @@
 """Bytes and seconds of pruned models: what is counted, what is timed, how ratios are made."""
 
+import gc
+import weakref
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from conftest import tiny
+from conftest import stored, tiny
 from torch import nn
+from transformers import AutoModelForCausalLM
 
 from lib import inference_cost, models, profiles
 from lib.pruning import Block, dropped
@@ -31,7 +34,7 @@ def four_bit_model():
     torch.manual_seed(0)
     config = tiny("llama").config
     config.update({"hidden_size": 64, "intermediate_size": 128, "num_key_value_heads": 2})
-    return models.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
+    return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
 
 
 def test_packed_weights_are_4_bit_and_the_same_function(ids):
@@ -104,6 +107,58 @@ def test_versions_are_measured_in_turn_and_paired(output, monkeypatch):
     assert (times.low < times.high).all()
     count = len(order)
     assert inference_cost.measure("tiny-random", SMOKE).equals(found) and len(order) == count
+
+
+def test_one_format_is_in_memory_at_a_time(output, monkeypatch):
+    held, alive = [], []
+    load = inference_cost.load
+
+    def watched(*args):
+        gc.collect()
+        held.append(sum(reference() is not None for reference in alive))
+        model = load(*args)
+        alive.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(inference_cost, "load", watched)
+    models.base("tiny-random", SMOKE)
+    alive.append(weakref.ref(next(iter(models._loaded.values()))[0]))
+    found = inference_cost.measure("tiny-random", SMOKE)
+    assert held == [0, 0] and set(found.status) == {"ok"}
+
+
+def test_a_format_that_fails_leaves_the_other_and_is_tried_again(output, monkeypatch):
+    once = replace(SMOKE, cost_repeats=1)
+    load, failing = inference_cost.load, [True]
+
+    def out_of_memory(name, profile, quantization):
+        if quantization and failing[0]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return load(name, profile, quantization)
+
+    monkeypatch.setattr(inference_cost, "load", out_of_memory)
+    found = inference_cost.measure("tiny-random", once)
+    assert found[found.status != "ok"][["quantization", "status"]].values.tolist() == [
+        ["nf4", "too large"]
+    ]
+    assert found[found.status == "ok"].quantization.isna().all()
+    failing[0] = False
+    again = inference_cost.measure("tiny-random", once)
+    assert (again.status == "ok").all() and set(again.quantization.dropna()) == {"nf4"}
+    plain, first = again[again.quantization.isna()].value, found[found.status == "ok"].value
+    assert plain.tolist() == first.tolist()
+
+
+def test_a_model_that_cannot_be_had_leaves_the_others(output, monkeypatch):
+    once = replace(SMOKE, cost_repeats=1, models=("gpt2-folder", "nobody/knows", "tiny-random"))
+    folder = stored(tiny("gpt2"), output / "gpt2")
+    names = [str(folder), "nobody/knows", "tiny-random"]
+    tables, left = models.measure_each(inference_cost.measure, names, once)
+    assert list(tables) == [str(folder), "tiny-random"]
+    assert left.missing == (("nobody/knows", "skipped: not available"),)
+    gpt2 = tables[str(folder)]  # it has no linear maps to pack, but a plain format
+    assert set(gpt2[gpt2.status == "ok"].quantization) == {None}
+    assert gpt2[gpt2.status != "ok"].quantization.tolist() == ["nf4"]
 
 
 def test_formats_that_do_not_fit_are_listed(output, monkeypatch):

@@ -10,7 +10,8 @@ import bitsandbytes
 import numpy as np
 import pytest
 import torch
-from conftest import ARCHITECTURES, EXPERTS, LAYERS, stored, tiny
+import transformers
+from conftest import ARCHITECTURES, EXPERTS, GROUPED, LAYERS, VOCAB, WINDOW, stored, tiny
 from test_similarity import padded
 from transformers.pytorch_utils import Conv1D
 
@@ -125,8 +126,6 @@ def test_dropped_layers_are_never_read(tmp_path, monkeypatch):
 
 
 def test_a_hybrid_whose_pattern_is_a_formula(tmp_path):
-    import transformers
-
     config = transformers.JambaConfig(
         vocab_size=96,
         hidden_size=32,
@@ -143,6 +142,99 @@ def test_a_hybrid_whose_pattern_is_a_formula(tmp_path):
     model = transformers.AutoModelForCausalLM.from_config(config)
     with pytest.raises(ModelError, match="decides by the position of a layer of what kind"):
         models.load(str(stored(model, tmp_path / "jamba")))
+
+
+# ---- layers that depend on their place ------------------------------------------------------
+
+
+def diff_llama():
+    return transformers.DiffLlamaConfig(**GROUPED)
+
+
+def inverse_gpt2():
+    return transformers.GPT2Config(
+        vocab_size=VOCAB,
+        n_layer=LAYERS,
+        n_embd=32,
+        n_head=4,
+        n_positions=128,
+        scale_attn_by_inverse_layer_idx=True,
+    )
+
+
+def gemma3n():
+    sizes = GROUPED | {"head_dim": 8, "hidden_size_per_layer_input": 8, "laurel_rank": 4}
+    return transformers.Gemma3nTextConfig(
+        **sizes,
+        num_kv_shared_layers=0,
+        vocab_size_per_layer_input=VOCAB,
+        altup_num_inputs=2,
+        activation_sparsity_pattern=[0.0] * LAYERS,
+        layer_types=["full_attention"] * LAYERS,
+    )
+
+
+def modern_bert():
+    return transformers.ModernBertDecoderConfig(
+        vocab_size=VOCAB,
+        hidden_size=32,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=4,
+        intermediate_size=48,
+        pad_token_id=0,
+    )
+
+
+def built(config):
+    torch.manual_seed(0)
+    return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+
+
+@pytest.mark.parametrize("config", [diff_llama, inverse_gpt2, gemma3n, modern_bert])
+def test_what_cannot_follow_a_cut_is_one_sentence(config, tmp_path):
+    """These would load as another model than `dropped` has (the first two), or fail in between."""
+    folder = stored(built(config()), tmp_path / "model")
+    with pytest.raises(ModelError) as told:
+        models.load(str(folder), block=Block(1, 2))
+    assert "\n" not in str(told.value) and "one uniform list" not in str(told.value)
+
+
+@pytest.mark.parametrize("config", [gemma3n, modern_bert])
+def test_what_cannot_be_cut_in_memory_is_one_sentence(config):
+    with pytest.raises(ModelError, match="outside of the layers|something else its decoder"):
+        with dropped(built(config()), Block(1, 2)):
+            pass
+
+
+def test_as_many_rotary_embeddings_as_layers(tmp_path, ids):
+    """Granite-SWA has a list of them, which is no list of layers."""
+    config = transformers.GraniteSWAConfig(**GROUPED, sliding_window=WINDOW)
+    model = built(config)
+    folder = stored(model, tmp_path / "model")
+    for block in (Block(1, 2), Block(0, 4), Block(0, 5)):
+        part, _ = models.load(str(folder), dtype="float32", block=block)
+        with dropped(model, block):
+            assert torch.equal(logits(part, ids), logits(model, ids)), block
+
+
+def test_layers_that_call_their_number_otherwise_generate(ids):
+    config = transformers.GPTNeoConfig(
+        vocab_size=VOCAB,
+        hidden_size=32,
+        num_layers=LAYERS,
+        num_heads=4,
+        intermediate_size=48,
+        attention_types=[[["global", "local"], LAYERS // 2]],
+        window_size=WINDOW,
+        max_position_embeddings=128,
+    )
+    model = built(config)
+    with dropped(model, Block(1, 2)), torch.inference_mode():
+        cached = model.generate(ids, max_new_tokens=4, do_sample=False, eos_token_id=None)
+        whole = ids
+        for _ in range(4):
+            whole = torch.cat([whole, logits(model, whole)[:, -1:].argmax(-1)], dim=1)
+    assert torch.equal(cached, whole)
 
 
 # ---- damage ------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
+import huggingface_hub
 import pytest
 import torch
 from conftest import tiny
@@ -42,9 +43,9 @@ class FakeHub(BaseHTTPRequestHandler):
         pass
 
 
-def sentence(name: str, tmp_path, **environment) -> str:
-    """What loading `name` says in a fresh process."""
-    code = f"from lib import models\ntry: models.load({name!r})\n"
+def sentence(name: str, tmp_path, code: str | None = None, **environment) -> str:
+    """What loading `name` (or other code) says in a fresh process."""
+    code = f"from lib import models, profiles\ntry: {code or f'models.load({name!r})'}\n"
     code += "except models.ModelError as error: print(error)"
     settings = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"} | environment
     done = subprocess.run(
@@ -72,7 +73,8 @@ def test_offline(tmp_path):
     assert said.startswith("microsoft/phi-2 is not in the local cache") and "\n" not in said
 
 
-def test_the_papers_models_are_pinned_and_no_other_revision_is_made_up():
+def test_the_papers_models_are_pinned_and_no_other_revision_is_made_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     for name, model in registry.MODELS.items():
         source = registry.resolve(name)
         if source.kind == "hub":

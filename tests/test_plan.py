@@ -405,7 +405,7 @@ def test_an_unknown_card_is_one_sentence(capsys):
     assert run.main(["--plan", "--card", "abacus"]) == 2
     said = capsys.readouterr()
     assert not said.out
-    assert said.err == "Unknown card 'abacus': choose one of a100-40, a100-80, h100, cpu.\n"
+    assert said.err == "Unknown card 'abacus': choose one of a100-40, a100-80, h100, h200, cpu.\n"
 
 
 def test_planning_loads_neither_torch_nor_transformers(tmp_path):

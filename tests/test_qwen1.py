@@ -7,11 +7,16 @@ import unicodedata
 import pytest
 import tiktoken
 import torch
-from originals import qwen_1, ranks
+from originals import LAYERS, SEQ_LENGTH, qwen_1, qwen_1_config, qwen_1_weights, ranks, shards
+from torch.nn import functional
 from torch.nn.functional import silu
 
-from lib import decoder, models, paths, qwen1, weights
-from lib.pruning import Block, dropped, save_pruned
+from lib import decoder, models, paths, profiles, qwen1, registry, weights
+from lib.evaluation import Task
+from lib.pruning import UNPRUNED, Block, dropped, save_pruned
+from lib.recipes import recipe
+from lib.registry import ModelError
+from lib.sweep import sweep
 
 TEXTS = [
     "The five boxing wizards jump quickly; it's 1234.5 miles away, isn't it?\n\n  Yes.",
@@ -93,6 +98,136 @@ def test_swapped_halves_would_be_noticed(folder):
     swapped = {n.replace(".w?.", ".w2."): t for n, t in swapped.items()}
     apart = reference(config, swapped, ids) - reference(config, tensors, ids)
     assert apart.abs().max() > 0.1
+
+
+# ---- bit for bit ------------------------------------------------------------------------------
+
+
+def turned(x, cos, sin):
+    one, other = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-other, one], dim=-1) * sin
+
+
+def original(config: dict, w: dict, layers: list[int], ids: torch.Tensor) -> torch.Tensor:
+    """Logits (B, T, V) in fp32: the operations of the original, in its order, of only `layers`."""
+    heads, eps = config["num_attention_heads"], config["layer_norm_epsilon"]
+
+    def normed(x, weight):
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps) * weight
+
+    x = functional.embedding(ids, w["transformer.wte.weight"])
+    batch, length, width = x.shape
+    head = width // heads
+    frequency = 1.0 / (config["rotary_emb_base"] ** (torch.arange(0, head, 2).float() / head))
+    angle = torch.outer(torch.arange(length).float(), frequency).repeat(1, 2)[None, :, None]
+    past = torch.ones(length, length, dtype=torch.bool).tril()
+    for l in layers:
+        own = {n.split(f"h.{l}.")[1]: t for n, t in w.items() if f".h.{l}." in n}
+        fused = functional.linear(
+            normed(x, own["ln_1.weight"]), own["attn.c_attn.weight"], own["attn.c_attn.bias"]
+        )
+        q, k, v = (part.reshape(batch, length, heads, head) for part in fused.split(width, -1))
+        q, k = (turned(part, angle.cos(), angle.sin()) for part in (q, k))
+        q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=past)
+        mixed = mixed.transpose(1, 2).reshape(batch, length, width)
+        x = x + functional.linear(mixed, own["attn.c_proj.weight"])
+        y = normed(x, own["ln_2.weight"])
+        up, gate = (functional.linear(y, own[f"mlp.{name}.weight"]) for name in ("w1", "w2"))
+        x = x + functional.linear(up * silu(gate), own["mlp.c_proj.weight"])
+    return functional.linear(normed(x, w["transformer.ln_f.weight"]), w["lm_head.weight"])
+
+
+def written(folder, changes: dict | None = None, more: dict | None = None, dtype=torch.bfloat16):
+    """A Qwen-1 with another configuration, or with tensors besides its own; returns both."""
+    config = qwen_1_config(208)
+    (folder / "config.json").write_text(json.dumps(config | (changes or {})))
+    torch.manual_seed(0)
+    tensors = qwen_1_weights(config, dtype) | (more or {})
+    shards(folder, tensors, 2)
+    return config, tensors
+
+
+@pytest.mark.parametrize("block", [UNPRUNED, Block(1, 1), Block(0, 2), Block(1, 2)], ids=str)
+def test_logits_are_the_originals_bit_for_bit(folder, tmp_path, block):
+    """fp32, random weights, biases and norms; pruned in memory, and loaded without the block."""
+    config, tensors = written(tmp_path, dtype=torch.float32)
+    (tmp_path / "qwen.tiktoken").write_bytes((folder / "qwen.tiktoken").read_bytes())
+    whole, _ = models.load(str(tmp_path), dtype="float32", device="cpu")
+    part, _ = models.load(str(tmp_path), dtype="float32", device="cpu", block=block)
+    generator = torch.Generator().manual_seed(1)
+    for length in (1, 2, 7, 17, 33, 64):
+        for _ in range(3):
+            ids = torch.randint(0, config["vocab_size"], (3, length), generator=generator)
+            expected = original(config, tensors, block.kept(LAYERS), ids)
+            with torch.inference_mode(), dropped(whole, block):
+                assert torch.equal(whole(ids, use_cache=False).logits, expected)
+                assert torch.equal(part(ids, use_cache=False).logits, expected)
+    assert expected.std() > 0.5
+
+
+# ---- what is not known, and what is beyond ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"no_bias": False},
+        {"rotary_pct": 0.5},
+        {"kv_channels": 16},
+        {"tie_word_embeddings": True},
+        {"scale_attn_weights": False},
+        {"attn_dropout_prob": 0.1},
+        {"num_key_value_heads": 2},
+        {"use_cache_quantization": True},
+        {"quantization_config": {"bits": 4}},
+        {"something_new": 1},
+    ],
+    ids=str,
+)
+def test_a_configuration_that_is_not_known_is_refused(tmp_path, change):
+    written(tmp_path, change)
+    with pytest.raises(ModelError, match=f"not the one that is known here.*{next(iter(change))}"):
+        models.load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "name", ["h.0.attn.q_norm.weight", "h.1.attn.c_proj.bias", "h.2.ln_3.weight", "more.weight"]
+)
+def test_a_tensor_that_is_not_known_is_refused(tmp_path, name):
+    written(tmp_path, more={f"transformer.{name}": torch.ones(32)})
+    with pytest.raises(ModelError, match=f"{name} is no tensor of the Qwen-1"):
+        models.load(str(tmp_path))
+
+
+def test_stored_buffers_are_not_missed():
+    stored = dict.fromkeys(["transformer.rotary_emb.inv_freq", "transformer.h.0.attn.masked_bias"])
+    assert qwen1.renamed(stored) == {}
+
+
+def test_the_published_configurations_are_known():
+    """With the entries that only some of the published ones have."""
+    raw = qwen_1_config(151_936) | {"torch_dtype": "bfloat16", "softmax_in_fp32": False}
+    raw |= {"use_cache_kernel": False, "use_cache_quantization": False, "bf16": True}
+    assert qwen1.config(raw).exact_length == raw["seq_length"]
+
+
+def test_nothing_is_scored_beyond_the_length_of_the_original(folder, tmp_path):
+    model, tokenizer = models.load(str(folder), dtype="float32")
+    saved = save_pruned(model, tokenizer, Block(1, 1), tmp_path / "pruned")
+    read, beyond = (  # the last token is predicted, not read
+        Task("c4", ({"text": "one two three " * 600, "max_tokens": SEQ_LENGTH + 1 + more},))
+        for more in (0, 1)
+    )
+    for each in (model, models.load(str(saved), dtype="float32")[0]):
+        assert len(sweep(each, tokenizer, [], [read])) == 1
+        with pytest.raises(ValueError, match="c4 has 513 tokens; .* only up to 512"):
+            sweep(each, tokenizer, [], [beyond])
+
+
+def test_qwen_14b_is_healed_at_the_papers_length():
+    model = registry.MODELS["qwen-14b"]
+    assert recipe("qwen-14b", profiles.get("paper")).max_tokens == 4096 > model.shape.context
 
 
 def test_without_a_block_and_saved(folder, tmp_path):

@@ -1,0 +1,123 @@
+"""Whether a model fits: what its weights take in memory, what is free, and what is merely kept."""
+
+import subprocess
+import sys
+import weakref
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import LAYERS, stored, tiny
+from originals import qwen_1_config, qwen_1_weights
+
+from lib import models, paths, profiles, qwen1, registry, weights
+from lib.costs import NF4_BYTES
+
+SMOKE = replace(profiles.get("smoke"), dtype="bfloat16", batch_tokens=16)
+
+
+@pytest.fixture(params=["llama", "phi", "qwen3"])
+def folder(request, tmp_path):
+    return stored(tiny(request.param), tmp_path / request.param)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A GPU of which `free` bytes are not reserved, and `kept` are reserved but not allocated."""
+    memory = {"free": 0, "kept": 0}
+    monkeypatch.setattr(models, "default_device", lambda: "cuda")
+    monkeypatch.setattr(models, "get_max_memory", lambda: {0: memory["free"], "cpu": 0})
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 1000)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 1000 + memory["kept"])
+    return memory
+
+
+class Told:
+    """Free memory that notes what is compared with it."""
+
+    def __add__(self, kept):
+        return self
+
+    def __gt__(self, needed):
+        self.needed = needed
+        return True
+
+
+def needed(folder, quantization: str | None, gpu) -> float:
+    """The bytes that must be free."""
+    gpu["free"] = told = Told()
+    assert models.fits(str(folder), replace(SMOKE, quantization=quantization))
+    return told.needed
+
+
+def test_nf4_leaves_embeddings_head_norms_and_biases_in_16_bits(folder, gpu):
+    """Between the two formats, only the layers' matrices differ."""
+    shape = registry.shape(str(folder))
+    matrices = LAYERS * (shape.attention + shape.expert)
+    saved = needed(folder, None, gpu) - needed(folder, "nf4", gpu)
+    assert saved == pytest.approx(matrices * (2 - NF4_BYTES))
+
+
+def test_there_is_room_for_a_batch(folder, gpu):
+    whole = weights.in_memory(weights.stored(folder), 2, 2)
+    room = needed(folder, None, gpu) - whole
+    hidden = 32
+    assert room > 16 * 2 * 2 * LAYERS * hidden / 2  # keys and values of all layers, of two heads
+
+
+def test_memory_that_pytorch_keeps_is_free(folder, gpu):
+    least = needed(folder, None, gpu)
+    gpu |= {"free": least - 1, "kept": 1}
+    assert not models.fits(str(folder), SMOKE)
+    gpu["kept"] = 2
+    assert models.fits(str(folder), SMOKE)
+
+
+def test_a_model_that_will_be_let_go_does_not_count(tmp_path, gpu, monkeypatch):
+    monkeypatch.setattr(models, "default_device", lambda: "cpu")
+    small = stored(tiny("llama"), tmp_path / "small")
+    loaded = weakref.ref(models.base("tiny-random", SMOKE)[0])
+    free = iter([loaded])
+    monkeypatch.setattr(
+        models, "get_max_memory", lambda: {"cpu": 0 if next(free)() is not None else 2**40}
+    )
+    assert models.fits(str(small), SMOKE)
+    models.base(str(small), SMOKE)
+    assert models.fits(str(small), SMOKE)  # it is there; memory is not asked for
+
+
+def test_experts_are_not_quantised_and_qwen_1_is():
+    config = qwen_1_config(208)
+    renamed = qwen1.renamed({n: _Stored(t) for n, t in qwen_1_weights(config).items()})
+    layer = 4 * 32 * 32 + 3 * 32 * 48
+    assert weights.in_memory(renamed, 1, 0) == config["num_hidden_layers"] * layer
+    names = ("model.layers.0.mlp.experts.1.up_proj.weight", "model.layers.0.mlp.gate.weight")
+    assert weights.in_memory(dict.fromkeys(names, torch.ones(4, 2)), 1, 0) == 8
+
+
+class _Stored:
+    def __init__(self, tensor):
+        self.get_shape = lambda: list(tensor.shape)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_memory_that_glibc_keeps_is_given_back():
+    """As in a kernel, which keeps freed memory."""
+    code = (
+        "import torch, psutil\n"
+        "from lib import models\n"
+        "held = [torch.ones(2**18) for _ in range(200)]\n"
+        "del held\n"
+        "before = psutil.Process().memory_info().rss\n"
+        "models.release()\n"
+        "print(before - psutil.Process().memory_info().rss)\n"
+    )
+    kept = "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=paths.ROOT,
+        env={"GLIBC_TUNABLES": kept, "OMP_NUM_THREADS": "1"},
+    )
+    assert int(done.stdout) > 150 * 2**20, done.stderr

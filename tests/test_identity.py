@@ -1,0 +1,249 @@
+"""A model is known by what its files are, a timing by what it was timed on."""
+
+import os
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import huggingface_hub
+import pytest
+import torch
+from conftest import stored, tiny
+from gguf import GGUFWriter
+from test_models import sentence
+
+from lib import (
+    assets,
+    curves,
+    heal_where,
+    healing,
+    inference_cost,
+    models,
+    pieces,
+    plan,
+    profiles,
+    registry,
+    results,
+    similarity,
+    sources,
+)
+from lib.cards import Card
+from lib.pruning import Block
+
+SMOKE = profiles.get("smoke", limit=4)
+HUB = "some/model"
+
+
+def llama(seed: int):
+    model = tiny("llama")
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        model.lm_head.weight.normal_()
+    return model
+
+
+def loss(name: str) -> float:
+    return curves.measure(name, SMOKE, [], ["c4"]).value[0]
+
+
+def test_weights_that_are_written_over_are_read_again(output):
+    """Train, save, measure, train on, save to the same folder, measure: in one process."""
+    folder = output / "model"
+    found = []
+    for seed in (0, 1):
+        stored(llama(seed), folder)
+        found.append(loss(str(folder)))
+    assert found[0] != found[1]
+    models.release()
+    for file in results.paths.RESULTS.rglob("scores/*.json"):
+        file.unlink()
+    assert loss(str(folder)) == found[1]
+
+
+def test_one_model_stays_loaded_while_its_files_do(output, monkeypatch):
+    folder, loads = stored(llama(0), output / "model"), []
+    load = models.load
+    monkeypatch.setattr(models, "load", lambda *a, **k: loads.append(a) or load(*a, **k))
+    for _ in range(2):
+        models.base(str(folder), SMOKE)
+    assert len(loads) == 1
+    monkeypatch.setattr(models, "default_device", lambda: "meta")
+    models.base(str(folder), SMOKE)
+    assert len(loads) == 2 and len(models._loaded) == 1
+
+
+def gguf(file, layers: int):
+    writer = GGUFWriter(file, "llama")
+    writer.add_block_count(layers)
+    writer.add_embedding_length(32)
+    writer.add_feed_forward_length(48)
+    writer.add_head_count(4)
+    writer.add_context_length(128)
+    writer.add_token_list([str(i) for i in range(96)])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_a_gguf_file_is_hashed_once_and_known_by_its_content(tmp_path, monkeypatch):
+    file, hashed = tmp_path / "model.gguf", []
+    digest = assets.digest
+    monkeypatch.setattr(assets, "digest", lambda f: hashed.append(f) or digest(f))
+    gguf(file, layers=3)
+    before = [registry.resolve(str(file)) for _ in range(3)]
+    assert len(set(before)) == 1 and len(hashed) == 1
+    assert registry.shape(str(file)).num_layers == 3
+    gguf(file, layers=5)
+    os.utime(file, ns=(0, file.stat().st_mtime_ns + 1))  # as long as before
+    assert registry.resolve(str(file)) != before[0] and len(hashed) == 2
+    assert registry.shape(str(file)).num_layers == 5
+
+
+# ---- the hub ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """The local cache with two commits of a model; the function that moves main to one of them."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    folder = tmp_path / "hub" / "models--some--model"
+    (folder / "refs").mkdir(parents=True)
+    commits = ["a" * 40, "b" * 40]
+    for seed, commit in enumerate(commits):
+        stored(llama(seed), folder / "snapshots" / commit)
+
+    def move(place: int) -> str:
+        (folder / "refs" / "main").write_text(commits[place])
+        return commits[place]
+
+    return move
+
+
+def test_a_hub_model_is_known_by_its_commit(cache, output):
+    found = []
+    for place in (0, 1, 0):
+        commit = cache(place)
+        assert models.identity(HUB, SMOKE)["revision"] == registry.resolve(HUB).revision == commit
+        found.append(loss(HUB))
+        assert torch.equal(models.base(HUB, SMOKE)[0].lm_head.weight, llama(place).lm_head.weight)
+    assert found[0] == found[2] != found[1]
+
+
+def test_a_commit_that_is_named_is_loaded_wherever_main_has_gone(cache):
+    source = sources.Source("hub", HUB, cache(0))
+    cache(1)
+    assert sources.checkpoint(sources.settled(source)).name == "a" * 40
+
+
+class Repository(BaseHTTPRequestHandler):
+    """A hub whose repositories have one commit, and of it the configuration."""
+
+    def do_HEAD(self):
+        self.answer(body=False)
+
+    def do_GET(self):
+        self.answer(body=True)
+
+    def answer(self, body: bool):
+        content = b"{}" if self.path == f"/{HUB}/resolve/main/config.json" else b""
+        found = content or self.path == f"/{HUB}/resolve/{'c' * 40}/config.json"
+        self.send_response(200 if found else 404)
+        self.send_header("X-Repo-Commit", "c" * 40)
+        self.send_header("ETag", '"e"')
+        self.send_header("Content-Length", str(len(b"{}" if found else b"")))
+        self.end_headers()
+        if body and found:
+            self.wfile.write(b"{}")
+
+    def log_message(self, *args):
+        pass
+
+
+def test_the_first_commit_that_the_hub_tells_is_kept(tmp_path):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Repository)
+    Thread(target=server.serve_forever, daemon=True).start()
+    hub = f"http://127.0.0.1:{server.server_port}"
+    code = f"print(models.identity({HUB!r}, profiles.get('smoke'))['revision'])"
+    assert sentence(HUB, tmp_path, code=code, HF_ENDPOINT=hub) == "c" * 40
+    server.shutdown()
+    code = f"from lib import registry; print(registry.resolve({HUB!r}).revision)"
+    assert sentence(HUB, tmp_path, code=code, HF_HUB_OFFLINE="1") == "c" * 40
+
+
+def test_nothing_is_planned_as_done_of_a_commit_that_is_not_known(cache, output):
+    cache(0)
+    tokens = profiles.get("smoke", models=[HUB], limit=4)
+    similarity.measure(HUB, tokens)
+    assert pieces.stored(HUB, tokens)
+    assert (registry.resolve(HUB).revision, registry.resolve("no/body").revision) == (
+        "a" * 40,
+        "main",
+    )
+    assert not pieces.stored("no/body", tokens)
+
+
+def test_a_commit_that_cannot_be_asked_for_is_one_sentence(tmp_path):
+    code = f"models.identity({HUB!r}, profiles.get('smoke'))"
+    said = sentence(HUB, tmp_path, code=code, HF_HUB_OFFLINE="1")
+    assert said.startswith("some/model is not in the local cache") and "\n" not in said
+
+
+# ---- what it was measured on -----------------------------------------------------------------
+
+
+def test_threads_are_told_apart_on_a_cpu_only(monkeypatch):
+    told = {}
+    for device in ("cpu", "cuda"):
+        monkeypatch.setattr(models, "default_device", lambda device=device: device)
+        told[device] = models.identity("tiny-random", SMOKE)
+    assert told["cpu"].keys() - told["cuda"].keys() == {"threads"}
+
+
+def timings(processor: str, monkeypatch) -> set[str]:
+    """The keys of what is timed."""
+    monkeypatch.setattr(results, "processor", lambda device="cpu": processor)
+    asked = {}
+
+    def load_or_compute(kind, params, compute):
+        asked[kind] = params
+        raise results.NotMeasured
+
+    monkeypatch.setattr(results, "load_or_compute", load_or_compute)
+    with pytest.raises(results.NotMeasured):
+        inference_cost.measure("tiny-random", SMOKE)
+    cure = healing.recipe("tiny-random", SMOKE)
+    with pytest.raises(results.NotMeasured):
+        heal_where.step_seconds("tiny-random", SMOKE, Block(1, 2), cure)
+    assert set(asked) == {"inference_cost", "healing_speed"}
+    return {results.key(kind, params) for kind, params in asked.items()}
+
+
+def test_timings_of_another_processor_are_never_found(monkeypatch):
+    assert not timings("Abacus 9", monkeypatch) & timings("Loom 2", monkeypatch)
+    assert timings("Abacus 9", monkeypatch) == timings("Abacus 9", monkeypatch)
+
+
+def test_every_record_names_its_processor(output):
+    told = results.environment()
+    assert told["processor"] == results.processor() != ""
+    assert (told["card"] is not None) == torch.cuda.is_available()
+
+
+def test_the_card_is_named(monkeypatch):
+    results.processor.cache_clear()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100")
+    assert results.environment()["card"] == "NVIDIA H100"
+    results.processor.cache_clear()
+
+
+def test_results_of_a_gpu_are_found_by_a_plan(output, monkeypatch):
+    """Their identity has no threads."""
+    monkeypatch.setattr(models, "default_device", lambda: "cuda")
+    load = models.load
+    monkeypatch.setattr(models, "load", lambda *a, **k: load(*a, **k | {"device": "cpu"}))
+    similarity.measure("tiny-random", SMOKE)
+    [found] = pieces.stored("tiny-random", SMOKE)
+    assert found.identity == models.identity("tiny-random", SMOKE)
+    card = Card("test", 1e12, 1e12, 1e12, "stated")
+    assert [estimate.done for estimate in plan.estimates(SMOKE, ["01"], card)] == [True]
