@@ -10,6 +10,8 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
+from lib.evaluation import Task
+
 SPECIAL = ("<unk>", "<s>", "</s>")
 ANSWERS = (" A", " B", " C", " D", " No", " Yes")  # one token each, as question sets need them
 VOCABULARY = len(SPECIAL) + 256 + len(ANSWERS)
@@ -68,3 +70,20 @@ def texts(count: int, longest: int, shortest: int | None = None) -> list[str]:
     draw, shortest = random.Random(0), longest if shortest is None else shortest
     lengths = [draw.randint(shortest, longest) for _ in range(count)]
     return ["".join(draw.choices(string.ascii_letters, k=length)) for length in lengths]
+
+
+def task(name: str, count: int, length: int = 40, shots: int = 1) -> Task:
+    """A question set of random letters in the form of the real one, each question of `length`."""
+    asked = texts((1 + shots) * count, length)
+    choices = {"mmlu": ANSWERS[:4], "boolq": ANSWERS[4:], "gsm8k_bpb": (" to be",)}
+    choices = choices.get(name, (" to be", " or", " not to be"))
+    examples = []
+    for i, question in enumerate(asked[:count]):
+        subject = i % 2 if name == "mmlu" else i
+        solved = tuple(f"{asked[count + subject + 2 * j]}\nAnswer: A\n\n" for j in range(shots))
+        parts = ("About letters.\n\n", solved, f"{question}\nAnswer:")
+        right = choices[0] if name == "gsm8k_bpb" else i % len(choices)
+        example = {"prompt": parts[0] + "".join(solved) + parts[2], "choices": list(choices)}
+        group = None if name == "boolq" else subject
+        examples.append(example | {"parts": parts, "answer": right, "group": group, "weight": 1})
+    return Task(name, tuple(examples))
