@@ -63,6 +63,7 @@ def texts_of_unequal_length(name: str, profile: Profile) -> dict:
 def final_norm(model, batch: dict) -> Pair:
     """hidden_states[-1] of HF is the output of the final norm, not of the last layer."""
     right = block_distances(model, [batch]).matrix[:-1, -1][::-1]
+    batch = _on(model, batch)
     rows, last = range(len(batch["input_ids"])), batch["attention_mask"].sum(1) - 1
     hidden = model.get_decoder()(**batch, use_cache=False, output_hidden_states=True).hidden_states
     states = [x[rows, last] for x in hidden]
@@ -76,7 +77,7 @@ def half_precision(model, batch: dict) -> Pair:
     states = last_token_states(model, batch).bfloat16()
     unit = nn.functional.normalize(states, dim=-1)
     cosines = (unit[:, :-1] * unit[:, 1:]).sum(-1)
-    wrong = torch.arccos(cosines.clamp(-1, 1)).float().mean(0) / torch.pi
+    wrong = (torch.arccos(cosines.clamp(-1, 1)).float().mean(0) / torch.pi).numpy(force=True)
     return _neighbours(model, batch, "Half precision", {"cosines in bfloat16": wrong})
 
 
@@ -85,7 +86,7 @@ def last_token(model, batch: dict) -> Pair:
     """Position -1 of a right-padded batch is padding, for all but the longest text."""
     states = []
     with residual_stream(model, lambda l, x: states.append(x[:, -1])):
-        model.get_decoder()(**batch, use_cache=False)
+        model.get_decoder()(**_on(model, batch), use_cache=False)
     wrong = _steps(states)
     return _neighbours(model, batch, "The last token", {"position -1": wrong})
 
@@ -93,6 +94,7 @@ def last_token(model, batch: dict) -> Pair:
 @torch.inference_mode()
 def averages(model, batch: dict) -> Pair:
     """The paper averages angles, of the last tokens: not cosines, and not over all tokens."""
+    batch = _on(model, batch)
     states, mask = [], batch["attention_mask"].bool()
     with residual_stream(model, lambda l, x: states.append(x)):
         model.get_decoder()(**batch, use_cache=False)
@@ -103,6 +105,11 @@ def averages(model, batch: dict) -> Pair:
         "mean over all tokens": _steps([x[mask] for x in states]),
     }
     return _neighbours(model, batch, "What is averaged", ways)
+
+
+def _on(model, batch: dict) -> dict:
+    """The batch where the model is."""
+    return {name: tensor.to(model.device) for name, tensor in batch.items()}
 
 
 def _neighbours(model, batch: dict, title: str, wrong: dict) -> Pair:

@@ -3,6 +3,8 @@
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # tests never ask a hub
+if "DEEPER_LAYERS_DEVICE" not in os.environ:  # as `make gpu` sets it
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # tests and their kernels compute on the CPU anywhere
 
 import pytest
 import tokenizers

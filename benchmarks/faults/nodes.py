@@ -80,6 +80,7 @@ def main() -> int:
     folder, what = Path(sys.argv[1]), sys.argv[2]
     names = [f"job{n}" for n in range(24)] if what == "lost" else ["dies", *"abcde"]
     models = toys.set_up(folder, names)
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # its GPUs are made up, and none may be hidden
     node = {"num_cpus": 1, "num_gpus": 2, "object_store_memory": 80 * 2**20}
     cluster = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
     nodes = [cluster.add_node(**node) for _ in range(2)]

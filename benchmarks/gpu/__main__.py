@@ -1,0 +1,155 @@
+"""`make gpu`, or `python -m benchmarks.gpu --tiny` to rehearse it."""
+
+import argparse
+import shutil
+import signal
+import sys
+import time
+import traceback
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from unittest import mock
+
+import torch
+
+import benchmarks.gpu
+from benchmarks.gpu import random_model
+from benchmarks.gpu.bench import HEADER, Bench, Row
+from benchmarks.gpu.sections import SECTIONS, SEVEN_B, TINY
+from lib import cards, data, models, paths, profiles
+
+DISK = 15e9  # bytes: the model's 13.5 GB, adapters and checkpoints
+RESULTS = paths.ROOT / "benchmarks" / "results"
+VERSIONS = ("torch", "transformers", "peft", "accelerate", "bitsandbytes")
+
+
+class TimeIsUp(Exception):
+    """A section took longer than it may."""
+
+
+def refusal(work: Path) -> str:
+    """Why nothing can be measured, in one sentence; empty if it can."""
+    if not torch.cuda.is_available():
+        return (
+            f"PyTorch {torch.__version__} sees no GPU here: run `make gpu` where there is one, or "
+            "rehearse it with `python -m benchmarks.gpu --tiny`."
+        )
+    free = shutil.disk_usage(work.parent).free
+    if free < DISK:
+        return (
+            f"The model needs {DISK / 1e9:.0f} GB of disk, and {work.parent} has {free / 1e9:.1f}: "
+            "make room, or name another folder with --work."
+        )
+    return ""
+
+
+def bench(work: Path, tiny: bool) -> Bench:
+    """The model to be written, and how much is asked of it."""
+    sizes, longest, many = (TINY, 64, 4) if tiny else (SEVEN_B, 2048, 48)
+    profile = replace(
+        profiles.get("paper"),
+        models=(str(work / "random-7b"),),
+        similarity_sequences=2 * many,
+        similarity_tokens=longest,
+        c4_sequences=many,
+        c4_tokens=longest,
+        mmlu_questions=many,
+        heal_fractions=(0.5,),
+        heal_tokens=longest,
+        heal_rank=2,
+        heal_packed=True,
+        cost_prompt_tokens=longest,
+        cost_new_tokens=4 if tiny else 32,
+        cost_repeats=2 if tiny else 4,
+        batch_tokens=longest,
+    )
+    try:
+        card = cards.get()
+    except ValueError:  # a GPU whose rate is not known
+        card = cards.get("a100-40")
+    return Bench(profile.models[0], sizes["num_hidden_layers"], profile, card, tiny)
+
+
+def measure(bench: Bench, sections: dict, budget: float) -> list[str]:
+    """Run the sections one after the other, each in its time; the names of those that failed."""
+    failed, begun = [], time.monotonic()
+
+    def up(*_):
+        raise TimeIsUp
+
+    signal.signal(signal.SIGALRM, up)
+    for section, most in sections.items():
+        name, left = section.__name__, budget - (time.monotonic() - begun)
+        print(f"[{budget - left:3.0f} s] {section.__doc__}", flush=True)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, max(0.01, min(most, left)))
+            section(bench)
+        except TimeIsUp:
+            bench.add(Row(name, note=f"ended: {min(most, left):.0f} s were left for it"))
+        except Exception as error:
+            failed.append(name)
+            told = (str(error).strip().splitlines() or [""])[0]
+            bench.add(Row(name, note=f"failed: {type(error).__name__}: {told[:200]}"))
+            traceback.print_exc(limit=-8, file=sys.stdout)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    return failed
+
+
+def report(bench: Bench, seconds: float) -> str:
+    """The table as a page."""
+    gpu = torch.cuda.is_available()
+    device = torch.cuda.get_device_name() if gpu else "no GPU"
+    size = "a small model" if bench.tiny else "Llama-2-7B's shape"
+    told = ", ".join(f"{name} {version(name)}" for name in VERSIONS)
+    rows = (HEADER, ["---"] * len(HEADER), *(row.cells() for row in bench.rows))
+    return "\n".join(
+        [
+            f"# `make gpu` on {device}\n",
+            f"- Random weights, {size}; {seconds:.0f} s in all",
+            f"- Planned for {bench.card.name}: {bench.card.source}",
+            f"- Versions: {told}",
+            "- GB: the peak above what was held before (weights: what is kept); ratio: measured / "
+            "planned\n",
+            *("| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in rows),
+            "",
+        ]
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser("python -m benchmarks.gpu", description=benchmarks.gpu.__doc__)
+    parser.add_argument("--tiny", action="store_true", help="a small model, on whatever is there")
+    parser.add_argument("--budget", type=float, default=560, help="seconds (560)")
+    parser.add_argument("--work", type=Path, default=paths.DATA / "gpu", help="for 15 GB; emptied")
+    options = parser.parse_args(arguments)
+    work, begun = options.work.resolve(), time.monotonic()
+    work.parent.mkdir(parents=True, exist_ok=True)
+    why = "" if options.tiny else refusal(work)
+    if why:
+        print(why, file=sys.stderr)
+        return 2
+    asked = bench(work, options.tiny)
+    texts = random_model.texts(96, asked.profile.heal_tokens, asked.profile.heal_tokens // 4)
+    try:
+        with (
+            mock.patch.object(data, "healing_texts", lambda source, count: texts),
+            mock.patch.object(paths, "RESULTS", work / "results"),
+        ):
+            failed = measure(asked, SECTIONS, options.budget)
+    finally:
+        models._loaded.clear()
+        shutil.rmtree(work, ignore_errors=True)
+    page = report(asked, time.monotonic() - begun)
+    print("\n" + page)
+    if torch.cuda.is_available() and not options.tiny:
+        file = RESULTS / f"gpu-{paths.component(torch.cuda.get_device_name()).lower()}.md"
+        file.write_text(page, encoding="utf-8")
+        print(f"Written to {file.relative_to(paths.ROOT)}.")
+    print(f"Failed: {', '.join(failed)}." if failed else "Nothing failed.")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""Healing on the GPU: steps of the paper's size through the end of memory, and equal adapters."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+from benchmarks.gpu.bench import Bench, Measured, Row, counter, held, wait
+from lib import costs, healing
+from lib.pruning import UNPRUNED
+
+STEPS = 3  # the first warms up, the last is not timed: no step begins after it
+WEIGHTS = "adapter_model.safetensors"
+
+
+class Stopped(BaseException):
+    """What no handler catches."""
+
+
+def steps(bench: Bench) -> None:
+    """a healing's steps: 16 sequences until memory ends, then fewer, recomputed, padded"""
+    longest = bench.profile.heal_tokens
+    recipe = healing.recipe(bench.name, bench.profile, steps=STEPS, warmup_steps=1)
+    after = replace(recipe, first_layer=bench.block.start)
+    cases = {
+        "as many as fit": (recipe, 16, False),
+        "one at a time": (recipe, 1, False),
+        "recomputed": (recipe, 1, True),
+        "rank 64": (replace(recipe, rank=64), 2, False),
+        "padded": (replace(recipe, packed=False), 2, False),
+        "after the cut": (after, 2, False),
+    }
+    for name, (own, micro, recomputes) in cases.items():
+        folder = Path(bench.name).with_name(f"steps {name}")
+        found, took = heal(bench, own, folder, micro, recomputes)
+        layers = bench.num_layers - bench.block.size
+        how = (found.micro_batch, found.recomputes)
+        cost = costs.healing(bench.shape, layers, own, "nf4", bench.card, *how)
+        losses = "…".join(f"{loss:.3f}" for loss in (found.losses or [0])[:: STEPS - 1])
+        note = f"m {how[0]}{', recomputed' * how[1]}, {found.status}, losses {losses}"
+        what = f"a step of 16 x {longest}, {name}"
+        if own.packed and not own.first_layer:
+            bench.planned(what, took, cost, 1 / STEPS, note)
+        else:  # other tokens, or fewer layers, than the plan counts
+            bench.add(Row(what, took, memory=cost.activations + cost.optimizer, note=note))
+
+
+def same_bytes(bench: Bench) -> None:
+    """the same adapter twice, after an interruption, and with activations recomputed"""
+    short = {"steps": 8, "batch": 4, "max_tokens": bench.profile.heal_tokens // 8}
+    recipe = healing.recipe(bench.name, bench.profile, **short)
+    made = Path(bench.name).with_name
+
+    def adapter(name: str, micro: int, recomputes: bool = False) -> bytes:
+        found, _ = heal(bench, recipe, made(name), micro, recomputes)
+        return (found.adapter / WEIGHTS).read_bytes()
+
+    once = adapter("once", 4)
+    equal = {"twice": adapter("twice", 4) == once}
+    try:
+        heal(bench, recipe, made("resumed"), 4, stop_at=6)
+    except Stopped:
+        equal["resumed"] = adapter("resumed", 4) == once
+    equal["recomputed"] = adapter("single", 1) == adapter("single recomputed", 1, True)
+    bench.add(Row("same adapter, byte for byte", note=str(equal)))
+    if not all(equal.values()):
+        raise AssertionError(f"Adapters differ: {equal}.")
+
+
+def heal(bench: Bench, recipe, folder: Path, micro: int, recomputes=False, stop_at=0):
+    """The healing of the cut model, from `micro` sequences at a time; a step's time and peak.
+
+    A step begins with its first micro-batch, which a hook sees. When memory ran out, the clock
+    starts again. stop_at: the micro-batch that is interrupted.
+    """
+    model, tokenizer = bench.model(bench.block)
+    before, begun, sizes = held(), [], []
+
+    def begins(module, args, kwargs):
+        sequences = len(kwargs["input_ids"])
+        if sizes[-1:] != [sequences]:
+            begun.clear()
+            sizes.append(sequences)
+            if counter():
+                counter().reset_peak_memory_stats()
+        wait()
+        begun.append(time.perf_counter())
+        if len(begun) == stop_at:
+            raise Stopped
+
+    patched = mock.patch.object(healing, "attempts", lambda micro: [(1, True)])
+    hook = model.register_forward_pre_hook(begins, with_kwargs=True)
+    try:
+        if recomputes:
+            patched.start()
+        found = healing.heal(model, tokenizer, UNPRUNED, recipe, folder, micro)
+    finally:
+        hook.remove()
+        if recomputes:
+            patched.stop()
+    starts = begun[:: recipe.batch // found.micro_batch]
+    apart = [later - earlier for earlier, later in zip(starts, starts[1:], strict=False)]
+    peak = counter().max_memory_allocated() - before if counter() else None
+    return found, Measured(min(apart, default=None), peak)

@@ -1,0 +1,142 @@
+"""What is measured, in turn; each section adds its rows."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from benchmarks.gpu import healing, random_model
+from benchmarks.gpu.bench import Bench, Measured, Row, clock
+from lib import costs, inference_cost, models, paths, plan, similarity
+from lib.batches import bundles
+from lib.evaluation import Task
+from lib.pruning import UNPRUNED, Block, dropped
+from lib.sweep import sweep
+
+SEVEN_B = {"hidden_size": 4096, "intermediate_size": 11_008, "num_hidden_layers": 32}
+SEVEN_B |= {"num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32_000}
+TINY = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 8}
+TINY |= {"num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 320}
+
+
+def agreement(bench: Bench) -> None:
+    """the library on a small model, next to the CPU"""
+    if not torch.cuda.is_available():
+        return bench.add(Row("small model", note="not compared: the device is the CPU"))
+    file = paths.ROOT / "tests" / "simulated_device" / "whole_path.py"
+    places = os.pathsep.join(map(str, (paths.ROOT, paths.ROOT / "tests")))
+    told = os.environ | {"DEEPER_LAYERS_DEVICE": "cuda", "PYTHONPATH": places}
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", file]
+    done = subprocess.run(command, env=told, capture_output=True, text=True, timeout=150)
+    lines = (done.stdout or done.stderr).strip().splitlines()
+    bench.add(Row("small model", note=lines[-1]))
+    if done.returncode:
+        raise AssertionError("\n".join(lines[-60:]))
+
+
+def loading(bench: Bench) -> None:
+    """the model: written, loaded in NF4, whole and without a block"""
+    sizes, shards = (TINY, 2) if bench.tiny else (SEVEN_B, 14)
+    with clock() as took:
+        random_model.write(Path(bench.name), shards, models.default_device(), **sizes)
+    bench.add(Row("write the model", Measured(took.seconds)))
+    for block in (UNPRUNED, bench.block):
+        models._loaded.clear()
+        with clock() as took:
+            model, _ = bench.model(block)
+        layers = bench.num_layers - block.size
+        planned = costs.weights(bench.shape, layers, "nf4", bench.card)
+        note = f"{inference_cost.weight_bytes(model) / 1e9:.3g} GB of tensors"
+        note += f", {took.peak / 1e9:.3g} at the peak" if took.peak else ""
+        kept = Measured(took.seconds, took.kept)
+        bench.add(Row(f"load {layers} layers", kept, memory=planned, note=note))
+        del model
+
+
+def distances(bench: Bench) -> None:
+    """angular distances, whole and layer by layer"""
+    model, tokenizer = bench.model()
+    profile, longest = bench.profile, bench.profile.similarity_tokens
+    texts = random_model.texts(profile.similarity_sequences, longest)
+    batches = list(similarity.calibration_batches(texts, tokenizer, longest, profile.batch_tokens))
+    similarity.block_distances(model, batches[:2])
+    with clock() as took:
+        similarity.block_distances(model, batches)
+    asked = {"max_tokens": longest, "sequences": len(texts), "batch_tokens": profile.batch_tokens}
+    cost = costs.similarity(bench.shape, asked, "nf4", bench.card)
+    bench.planned("distances", took, cost, len(texts) * longest / cost.tokens)
+    with clock() as took:
+        parts = similarity.layerwise_distances(
+            lambda: models.one_layer_models(bench.name, quantization="nf4"), batches[:2]
+        )
+    apart = abs(parts.matrix - similarity.block_distances(model, batches[:2]).matrix).max()
+    note = f"{apart:.1e} from the whole model's"
+    bench.add(Row("distances of 2 batches, layer by layer", took, note=note))
+
+
+def sweeps(bench: Bench) -> None:
+    """a sweep on C4 and on questions with shared examples"""
+    profile, layers = bench.profile, bench.num_layers
+    texts = random_model.texts(profile.c4_sequences, profile.c4_tokens)
+    c4 = Task("c4", tuple({"text": t, "max_tokens": profile.c4_tokens} for t in texts))
+    questions = random_model.task("mmlu", profile.mmlu_questions, profile.c4_tokens // 8, shots=5)
+    blocks = [Block(layers - 1 - n - n % 3, n) for n in range(1, layers // 2, 3)]
+    model, tokenizer = bench.model()
+    for task in (c4, questions):
+        sweep(model, tokenizer, [], [Task(task.name, task.examples[:1])], profile.batch_tokens)
+        with clock() as took:
+            table = sweep(model, tokenizer, blocks, [task], profile.batch_tokens)
+        with dropped(model, blocks[-1]):
+            alone = sweep(model, tokenizer, [], [task], profile.batch_tokens).value[0]
+        apart = abs(alone - table.value.iloc[-1])
+        asked = {"sequences": len(texts), "max_tokens": profile.c4_tokens, "task": task.name}
+        asked |= {"subjects": 2, "questions": len(task.examples) // 2, "shots": 5}
+        asked |= {"batch_tokens": profile.batch_tokens}
+        after = [layers - block.stop for block in blocks]
+        cost = costs.sweep(bench.shape, layers, after, asked, "nf4", bench.card)
+        share = _tokens(task, tokenizer, profile.batch_tokens) / cost.tokens
+        note = f"{len(blocks)} blocks; the last {apart:.1e} from dropped and scored alone"
+        bench.planned(f"sweep {task.name}", took, cost, share, note)
+
+
+def _tokens(task: Task, tokenizer, batch_tokens: int) -> int:
+    """How many tokens a version reads of a task."""
+    read = list(bundles([row for rows in task.rows(tokenizer) for row in rows], batch_tokens))
+    prefixes = sum(bundle.prefix.numel() for bundle in read if bundle.prefix is not None)
+    return prefixes + sum(own.ids.numel() for bundle in read for own in bundle.batches)
+
+
+def running(bench: Bench) -> None:
+    """inference cost in 16 bits and in NF4"""
+    table = inference_cost.measure(bench.name, bench.profile)
+    table = table[table.status == "ok"]
+    formats = table.quantization.fillna("not quantised")
+    packed = replace(bench.card, on_cpu=False)  # also where `load` unpacks it
+    for (kind, size), rows in table.groupby([formats, "block_size"], sort=False):
+        found, layers = rows.set_index("task").value, bench.num_layers - int(size)
+        planned = costs.weights(bench.shape, layers, "nf4" if kind == "nf4" else None, packed)
+        took = Measured(None, round(found.weights * inference_cost.GB))
+        note = f"prefill {found.prefill * 1e3:.3g} ms, a token {found.decode * 1e3:.3g} ms"
+        bench.add(Row(f"run {layers} layers, {kind}", took, memory=planned, note=note))
+
+
+def the_plan(bench: Bench) -> None:
+    """what --plan says of this model"""
+    print(plan.table(bench.profile, ["01", "02", "03"]))
+
+
+# What runs, and the seconds that each may take.
+SECTIONS: dict[Callable, float] = {
+    agreement: 150,
+    loading: 150,
+    distances: 40,
+    sweeps: 60,
+    healing.steps: 150,
+    healing.same_bytes: 80,
+    running: 80,
+    the_plan: 10,
+}

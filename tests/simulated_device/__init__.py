@@ -1,0 +1,87 @@
+"""A GPU simulated on the CPU: `register()` gives this process a device "sim" (see sim.cpp).
+
+It is for a process of its own: PyTorch cannot forget a device, and takes it for the accelerator.
+"""
+
+import ctypes
+import hashlib
+import shutil
+import subprocess
+import types
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch._dynamo
+from filelock import FileLock
+
+HERE = Path(__file__).resolve().parent
+BUILT = HERE / "build"  # git ignores it
+NAME = "sim"
+COMPILER = "g++"
+
+
+def missing() -> str:
+    """Why there can be no simulated device here, in one sentence; empty if there can."""
+    return "" if shutil.which(COMPILER) else f"The simulated device needs a compiler, {COMPILER}."
+
+
+def library() -> Path:
+    """The compiled sim.cpp; made once for each PyTorch and each version of the source.
+
+    Needs a compiler and what comes with PyTorch's wheel, no Python headers and no build tool.
+    Raises RuntimeError with the compiler's words.
+    """
+    home, source = Path(torch.__file__).parent, HERE / "sim.cpp"
+    command = [
+        *(COMPILER, "-std=c++20", "-O0", "-w", "-fPIC", "-shared", str(source)),
+        f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
+        *(f"-I{home / 'include'}", f"-L{home / 'lib'}", "-lc10", "-ltorch_cpu"),
+    ]
+    told = repr((command, torch.__version__, torch.version.git_version)).encode()
+    digest = hashlib.sha256(told + source.read_bytes()).hexdigest()
+    found = BUILT / f"sim-{digest[:16]}.so"
+    BUILT.mkdir(exist_ok=True)
+    with FileLock(BUILT / "lock"):
+        if not found.exists():
+            part = found.with_suffix(".part")
+            done = subprocess.run([*command, "-o", str(part)], capture_output=True, text=True)
+            if done.returncode:
+                raise RuntimeError(f"sim.cpp does not compile: {done.stderr[-2000:]}")
+            part.replace(found)
+    return found
+
+
+def register() -> None:
+    """Give this process the device "sim", and torch.sim what torch.cuda has."""
+    torch._dynamo.config.disable = True  # no code is generated for it
+    lib = ctypes.CDLL(str(library()))
+    lib.sim_held.restype = lib.sim_peak.restype = ctypes.c_int64
+    lib.sim_limit.argtypes = [ctypes.c_int64]
+    lib.sim_register()
+    torch.utils.rename_privateuse1_backend(NAME)
+    module = types.ModuleType(f"torch.{NAME}")
+    answers = {
+        **{"is_available": True, "is_initialized": True, "device_count": 1, "current_device": 0},
+        **{"_is_in_bad_fork": False, "is_bf16_supported": True, "synchronize": None},
+        **{"set_device": None, "empty_cache": None, "manual_seed": None, "manual_seed_all": None},
+        **{"get_amp_supported_dtype": [torch.bfloat16, torch.float16]},
+    }
+    for name, answer in answers.items():
+        setattr(module, name, lambda *args, answer=answer: answer)
+    module.memory_allocated = lambda device=None: lib.sim_held()
+    module.max_memory_allocated = lambda device=None: lib.sim_peak()
+    module.reset_peak_memory_stats = lambda device=None: lib.sim_reset_peak()
+    module.limit = lib.sim_limit
+    torch._register_device_module(NAME, module)
+    torch.utils.generate_methods_for_privateuse1_backend()
+
+
+@contextmanager
+def at_most(more: int):
+    """Inside, the device has room for `more` bytes above what it holds."""
+    torch.sim.limit(torch.sim.memory_allocated() + more)
+    try:
+        yield
+    finally:
+        torch.sim.limit(2**62)
