@@ -20,10 +20,11 @@ from lib import (
     results,
     similarity,
 )
+from lib.answers import SIGNAL, floor, gap
 from lib.catalog import ModelError
 from lib.profiles import Profile
 from lib.similarity import BlockDistances
-from lib.transitions import SIGNAL, Curve, curve, floor, gap
+from lib.transitions import Curve, curve
 
 VERSION = 1  # bumped by hand when what `save` keeps changes
 QUESTIONS = ("mmlu", "boolq", "arc_easy")  # in the order in which a signal is looked for
