@@ -29,7 +29,7 @@ def told(
     examples: Sequence[dict],
     weights: np.ndarray,
 ) -> dict:
-    """What the answers to multiple-choice questions were like, as the columns of a score.
+    """What the answers to multiple-choice questions were like: the columns TOLD of a score.
 
     likelihoods: of each question the log-likelihood of each choice, compared: what decides among
     them. commonest: the share of the place (such as the letter) that is chosen most. ties: how many
@@ -102,8 +102,8 @@ def stored(values: np.ndarray, weights: np.ndarray, likelihoods, examples) -> di
     starts = np.flatnonzero(np.diff(weights, prepend=np.nan))
     runs = np.diff(np.append(starts, len(weights)))
     found = {
-        "examples": [_short(value, DIGITS) for value in values.tolist()],
-        "weights": [[_short(w), n] for w, n in zip(weights[starts].tolist(), runs.tolist(), strict=True)],
+        "examples": [_plain(round(value, DIGITS)) for value in values.tolist()],
+        "weights": [[_plain(weights[i]), int(n)] for i, n in zip(starts, runs, strict=True)],
     }
     if likelihoods is not None:
         found["choices"] = [np.rint(-NATS * v).astype(int).tolist() for v in likelihoods]
@@ -111,8 +111,9 @@ def stored(values: np.ndarray, weights: np.ndarray, likelihoods, examples) -> di
     return found
 
 
-def _short(value: float, digits: int = 17) -> float | int:
-    return int(value) if value.is_integer() else round(value, digits)
+def _plain(value: float) -> float | int:
+    """A whole number without its .0."""
+    return int(value) if value.is_integer() else float(value)
 
 
 def examples_of(values: dict) -> tuple[np.ndarray, np.ndarray]:

@@ -18,8 +18,9 @@ def continuations(
     """For each block, how the model without it goes on from every row, greedily.
 
     Greedily means the likeliest token each time: no penalty that a model's generation_config asks
-    for (as of repetitions) is applied. A text ends before the first of GSM8K_STOPS, at the end of text, or after `new_tokens` tokens.
-    Prompts of like length are read together, about `batch_tokens` tokens at once.
+    for (as of repetitions) is applied. A text ends before the first of GSM8K_STOPS, at the end of
+    text, or after `new_tokens` tokens. Prompts of like length are read together, about
+    `batch_tokens` tokens at once.
     """
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].tokens))
     longest = max(len(row.tokens) for row in rows) + new_tokens

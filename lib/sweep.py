@@ -39,9 +39,11 @@ def sweep(
     value, standard_error, n, the per-example values (`examples`) and `weights` of the mean. Of
     multiple-choice questions also the log-likelihood of each choice (`choices`, nats) and what they
     tell (commonest, ties, margin, bits_per_byte: `answers.told`). shortened: questions whose prompt
-    lost solved examples to fit. Equal to dropping each block and scoring the model whole. Where the model writes its answer,
-    nothing is shared: each version writes on its own. Raises ValueError for a block that
-    does not fit the model.
+    lost solved examples to fit.
+
+    Equal to dropping each block and scoring the model whole. Where the model writes its answer,
+    nothing is shared: each version writes on its own. Raises ValueError for a block that does not
+    fit the model.
     """
     blocks = list(dict.fromkeys([UNPRUNED, *blocks]))
     for block in blocks:

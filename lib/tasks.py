@@ -13,7 +13,7 @@ import numpy as np
 from lib import prompts
 from lib.profiles import Profile
 
-MOST_TOKENS = 2048  # of a prompt, as in Hendrycks et al.: solved examples are left out until it fits
+MOST_TOKENS = 2048  # of a prompt, as in Hendrycks et al.: it has fewer examples if it is longer
 GSM8K_STOPS = ("Question:", "</s>", "<|im_end|>")  # where an answer ends, as in lm-eval
 
 

@@ -11,7 +11,6 @@ from lib.intervals import interval, resampled
 from lib.similarity import BlockDistances
 
 
-
 @dataclass(frozen=True)
 class Curve:
     """The scores of a model with more and more layers dropped.
