@@ -7,12 +7,16 @@ from lib import data
 
 MISSING = "not measured: lm-eval is not installed (pip install -e '.[parity]')"
 PREFIX = "local_mmlu_"
+CHOICES = "".join(f"\n{letter}. {{{{choices[{i}]}}}}" for i, letter in enumerate("ABCD"))
+QUESTION = "{{question}}" + CHOICES + "\nAnswer:"
 
 
 def write_tasks(folder: Path, subjects: int, questions: int, shots: int) -> list[str]:
     """Task files for lm-eval, one a subject: MMLU's template of lm-eval on local questions.
 
-    Returns the tasks' names, in the order in which the library reads the subjects.
+    But for what lm-eval changes in the original prompt: there, two spaces follow "about", and
+    questions are not stripped. Returns the tasks' names, in the order in which the library reads
+    the subjects.
     """
     import lm_eval.tasks
 
@@ -30,7 +34,8 @@ def write_tasks(folder: Path, subjects: int, questions: int, shots: int) -> list
             "dataset_path": "json",
             "dataset_kwargs": {"data_files": files, "cache_dir": str(folder / "cache")},
             "description": f"The following are multiple choice questions (with answers) about "
-            f"{about}.\n\n",
+            f" {about}.\n\n",
+            "doc_to_text": QUESTION,
             "num_fewshot": shots,
         }
         (folder / f"{PREFIX}{subject}.yaml").write_text(json.dumps(config))  # JSON is YAML

@@ -33,7 +33,7 @@ def questions(task: str, shots: int, tokenizer) -> dict:
     count = len(examples.examples)
     return {
         "questions": count,
-        "groups": len({row.group for row in rows} - {None}),
+        "groups": len({example["group"] for example in examples.examples} - {None}),
         "prefix": sum(b.prefix.numel() for b in read if b.prefix is not None),
         "own": round(sum(o.ids.numel() for b in read for o in b.batches) / count, 3),
         "scored": round(sum(len(row.wanted) for row in rows) / count, 3),

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from lib import evaluation, paths, record
+from lib import answers, evaluation, paths, record
 from lib.profiles import Profile
 
 MACHINE = ("dtype", "device", "threads")  # parameters that the machine decides
@@ -81,7 +81,7 @@ def _reading(found: dict, start: int, size: int) -> tuple:
     values = found["values"]
     if found["kind"] == "scores":
         told = [values[key] for key in ("value", "standard_error", "n")]
-        return *told, np.array(values["examples"]), np.array(values["weights"])
+        return *told, *answers.examples_of(values)
     matrix, errors, folds = (np.array(values[k]) for k in ("matrix", "standard_error", "folds"))
     at = (start, start + size)
     parts = folds[:, *at]

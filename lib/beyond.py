@@ -117,22 +117,20 @@ def figure_heal_where(scores: pd.DataFrame, tasks: list[str], profile: Profile) 
         for i, name in enumerate(names):
             for axis, task in zip(axes[i], tasks, strict=True):
                 mine = shown[(shown.model == name) & (shown.task == task)]
-                for row in mine[mine.value.notna()].itertuples():
+                unpruned = mine[mine.treatment == "unpruned"]
+                plotting.reference_lines(axis, unpruned, "black")
+                plotting.stamp(axis, unpruned)
+                for row in mine[mine.value.notna() & (mine.treatment != "unpruned")].itertuples():
                     _healing(axis, row)
-                unpruned = mine.iloc[0]
                 axis.set(xlabel="seconds of training", ylabel=TASKS[task])
                 axis.set_title(f"{registry.label(name)}, {mine.block_size.max()} layers dropped")
-                axis.set_title(f"n = {unpruned.n:.0f}, ±1 s.e.", loc="right", fontsize=7)
+                axis.set_title(f"n = {mine.n.iloc[0]:.0f}, ±1 s.e.", loc="right", fontsize=7)
             axes[i][-1].legend(loc="upper left", bbox_to_anchor=(1, 1))
         return save_figure(figure, shown, "figure_heal_where", profile)
 
 
 def _healing(axis, row) -> None:
-    """One score: a dashed line of the unpruned model (and of chance), else a point in time."""
-    if row.treatment == "unpruned":
-        axis.axhline(row.value, color="black", ls="--", lw=1, label="unpruned")
-        axis.axhline(row.chance, color="grey", ls=(0, (5, 3)), lw=1, label="chance")
-        return
+    """One pruned score: a point in time."""
     marker, label = {
         "unhealed": ("x", "unhealed"),
         "healed": (ADAPTERS.get(row.adapters), f"healed, {row.adapters}"),

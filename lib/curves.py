@@ -6,23 +6,24 @@ from dataclasses import asdict
 
 import pandas as pd
 
-from lib import adapters, evaluation, healing, keys, models, paths, results
+from lib import adapters, answers, evaluation, healing, keys, models, paths, results
 from lib.profiles import Profile
 from lib.pruning import UNPRUNED, Block, similarity_block, simple_block
 from lib.similarity import BlockDistances
-from lib.sweep import sweep
+from lib.sweep import sweep, without_reading
 
 STRATEGIES = ("similarity", "simple")
-SCORE = ("value", "standard_error", "n", "chance", "majority", "examples", "weights")
-NO_SCORE = dict.fromkeys(SCORE[:5], float("nan")) | {"n": 0, "examples": None, "weights": None}
+SCORE = ("value", "standard_error", "n", "chance", "majority", "floor", *answers.TOLD, "shortened")
+NO_SCORE = dict.fromkeys(SCORE, float("nan")) | {"n": 0, "examples": None, "weights": None}
 
 
 def measure(name: str, profile: Profile, blocks: Sequence[Block], tasks: list[str]) -> pd.DataFrame:
     """Scores of model `name`, unpruned and without each block; tasks are keys of evaluation.KINDS.
 
     What the results hold is read; what is missing is swept and stored, one result per block and
-    task. The columns are those of `sweep`, and profile,
-    model, dtype, quantization, fraction (of layers dropped), chance, majority and shots.
+    task. The columns are those of `sweep` but choices, and profile, model, dtype, quantization,
+    fraction (of layers dropped), chance, majority, shots, and in rows of the unpruned model floor:
+    what the best answer scores that reads no question (`sweep.without_reading`), or chance.
     """
     blocks = list(dict.fromkeys([UNPRUNED, *blocks]))
     identity = models.identity(name, profile)
@@ -195,19 +196,19 @@ def _sweep_and_store(model, tokenizer, profile: Profile, name: str, wanted: dict
     start = time.monotonic()
     scores = sweep(model, tokenizer, list(wanted), [task], profile.batch_tokens)
     seconds = (time.monotonic() - start) / len(scores)
+    vocabulary = model.config.get_text_config().vocab_size
     for row in scores.itertuples():
         block = Block(row.block_start, row.block_size)
         if block in wanted:
-            values = {
-                "value": row.value,
-                "standard_error": row.standard_error,
-                "n": row.n,
-                "examples": row.examples.tolist(),
-                "weights": row.weights.tolist(),
-                "chance": task.chance(model.config.get_text_config().vocab_size),
-                "majority": task.majority,
-            }
-            results.save("scores", wanted[block], values, seconds)
+            params, scored = wanted[block], row._asdict()
+            values = {key: scored[key] for key in SCORE if key in scored}
+            values |= answers.stored(row.examples, row.weights, row.choices, task.examples)
+            values |= {"chance": task.chance(vocabulary), "majority": task.majority}
+            if not params["block_size"]:
+                blind = without_reading(model, tokenizer, task, profile.batch_tokens)
+                values |= {"without_reading": blind}
+                values |= {"floor": max([values["chance"], *blind.values()])}
+            results.save("scores", params, values, seconds)
 
 
 def _row(profile: Profile, params: dict, status: str = results.NotMeasured.status) -> dict:
@@ -216,12 +217,16 @@ def _row(profile: Profile, params: dict, status: str = results.NotMeasured.statu
     status: why it is not there.
     """
     record = results.load("scores", params)
-    values = {key: record["values"][key] for key in SCORE} if record else NO_SCORE
-    told = ("model", "dtype", "quantization", "block_start", "block_size", "task")
+    values = NO_SCORE
+    if record:
+        told = {key: record["values"].get(key) for key in SCORE}
+        told["examples"], told["weights"] = answers.examples_of(record["values"])
+        values = values | {key: value for key, value in told.items() if value is not None}
+    known = ("model", "dtype", "quantization", "block_start", "block_size", "task")
     recipe = params.get("recipe", {})
     return (
         {"profile": profile.name}
-        | {key: params[key] for key in told}
+        | {key: params[key] for key in known}
         | {"shots": params.get("shots"), "seed": recipe.get("seed"), "rank": recipe.get("rank")}
         | values
         | {"status": "ok" if record else status}

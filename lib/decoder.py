@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn.functional import linear
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from lib.registry import ModelError
@@ -93,6 +94,38 @@ def _final_states(model, states: torch.Tensor) -> Iterator[None]:
         yield
     finally:
         del decoder.forward
+
+
+@contextmanager
+def exact_head(model) -> Iterator[None]:
+    """The model with an lm_head whose products are not rounded: fp32 logits of bf16 states.
+
+    In bf16 a logit of 16 is known to 0.06 only, and the best of several choices may tie. A CPU
+    holds an fp32 copy of the weights meanwhile; CUDA answers in fp32 without one (torch >= 2.8).
+    """
+    head = model.get_output_embeddings()
+    weight = getattr(head, "weight", None)
+    if type(head) is not nn.Linear or weight.dtype == torch.float32:
+        yield
+        return
+    bias = None if head.bias is None else head.bias.float()
+    if weight.is_cuda and hasattr(torch.ops.aten.mm, "dtype"):
+
+        def forward(states):
+            found = torch.mm(states.flatten(0, -2), weight.t(), out_dtype=torch.float32)
+            return (found if bias is None else found + bias).unflatten(0, states.shape[:-1])
+
+    else:
+        copy = weight.float()
+
+        def forward(states):
+            return linear(states.float(), copy, bias)
+
+    head.forward = forward
+    try:
+        yield
+    finally:
+        del head.forward
 
 
 def logits(model, states: torch.Tensor) -> torch.Tensor:

@@ -4,16 +4,16 @@ A task has examples; an example becomes rows (token sequences with the tokens as
 last positions); a score turns the log-probabilities of an example's rows into one number.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lib import data
+from lib import answers, data
 from lib.profiles import Profile
-from lib.tasks import KINDS, Kind, Row
+from lib.tasks import KINDS, Kind, Row, likelihoods
 
 __all__ = ["KINDS", "PROMPT_VERSION", "Row", "Task", "params", "task", "weighted_mean"]
-PROMPT_VERSION = 1  # bumped by hand when a prompt changes
+PROMPT_VERSION = 2  # bumped by hand when a prompt changes
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,44 @@ class Task:
 
         The weights make the mean over examples the mean over MMLU's subjects, or C4's tokens.
         """
+        if self.kind.compared:
+            compared = self._compared(self.likelihoods(outputs))
+            pairs = zip(compared, self.examples, strict=True)
+            return np.array([answers.credit(c, e["answer"]) for c, e in pairs]), self._weights
         pairs = [self.kind.score(*pair) for pair in zip(self.examples, outputs, strict=True)]
         values, weights = np.array(pairs, dtype=float).T
         return values, weights
+
+    def likelihoods(self, outputs: list[list]) -> list[np.ndarray] | None:
+        """Of each question the log-likelihood of each choice (nats), where there are choices."""
+        return [likelihoods(found) for found in outputs] if self.kind.compared else None
+
+    def told(self, found: list[np.ndarray] | None) -> dict:
+        """What the answers were like (`answers.told`), from `likelihoods`; without choices None."""
+        if found is None:
+            return dict.fromkeys(answers.TOLD)
+        return answers.told(found, self._compared(found), self.examples, self._weights)
+
+    def blind(self) -> dict[str, float]:
+        """What guessing and the answers without a model score (`answers.blind`)."""
+        if not self.kind.compared:
+            return {}
+        return answers.blind(self.examples, self._weights, self.kind.completes)
+
+    def unasked(self) -> "Task | None":
+        """The same choices without the question, where they are texts: each after "Answer:"."""
+        if not (self.kind.compared and self.kind.completes):
+            return None
+        bare = {"prompt": "Answer:", "group": "all"}
+        return replace(self, examples=tuple(example | bare for example in self.examples))
+
+    def _compared(self, found: list[np.ndarray]) -> list[np.ndarray]:
+        pairs = zip(self.examples, found, strict=True)
+        return [self.kind.compared(example, values) for example, values in pairs]
+
+    @property
+    def _weights(self) -> np.ndarray:
+        return np.array([example["weight"] for example in self.examples], float)
 
     def chance(self, vocab_size: int) -> float | None:
         """What guessing scores: the mean of one in the number of choices; ln V for the loss.

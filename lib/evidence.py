@@ -20,12 +20,13 @@ from lib import (
     results,
     similarity,
 )
+from lib.answers import SIGNAL, floor, gap
 from lib.profiles import Profile
 from lib.registry import ModelError
 from lib.similarity import BlockDistances
-from lib.transitions import SIGNAL, Curve, curve, floor, gap
+from lib.transitions import Curve, curve
 
-VERSION = 1  # bumped by hand when what `save` keeps changes
+VERSION = 2  # bumped by hand when what `save` keeps changes
 QUESTIONS = ("mmlu", "boolq", "arc_easy")  # in the order in which a signal is looked for
 PAPER_HEALING = 5_000 * 16  # steps, sequences a step
 NOTHING = pd.DataFrame(columns=["model", "task", "strategy", "treatment"])
@@ -72,7 +73,7 @@ class Evidence:
     def answered(self, table: str, model: str, tasks: Sequence[str]) -> tuple[str, str]:
         """The first of `tasks` on which the unpruned model shows a signal; else "" and why not.
 
-        A signal is a score SIGNAL standard errors better than knowing nothing, where that is known.
+        A signal is a score SIGNAL standard errors better than its floor, where that is known.
         """
         gaps = {}
         for task in tasks:
@@ -83,7 +84,8 @@ class Evidence:
                 if gaps[task] >= SIGNAL or np.isnan(floor(start)):
                     return task, ""
         told = ", ".join(f"{task} {found:.1f}" for task, found in gaps.items())
-        return "", f"no signal: standard errors above chance: {told} (of {SIGNAL})" if told else ""
+        why = f"no signal: standard errors above the floor: {told} (of {SIGNAL})"
+        return "", why if told else ""
 
 
 def gather(profile: Profile, compute: bool = True) -> Evidence:

@@ -1,11 +1,12 @@
 """What pruned models write: greedy continuations of prompts (GSM8K)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 from tqdm.auto import tqdm
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from lib.pruning import Block, dropped
 from lib.tasks import GSM8K_STOPS, Row
@@ -16,8 +17,10 @@ def continuations(
 ) -> dict[Block, list[str]]:
     """For each block, how the model without it goes on from every row, greedily.
 
-    A text ends before the first of GSM8K_STOPS, at the end of text, or after `new_tokens` tokens.
-    Prompts of like length are read together, about `batch_tokens` tokens at once.
+    Greedily means the likeliest token each time: no penalty that a model's generation_config asks
+    for (as of repetitions) is applied. A text ends before the first of GSM8K_STOPS, at the end of
+    text, or after `new_tokens` tokens. Prompts of like length are read together, about
+    `batch_tokens` tokens at once.
     """
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].tokens))
     longest = max(len(row.tokens) for row in rows) + new_tokens
@@ -25,7 +28,7 @@ def continuations(
     batches = [order[i : i + size] for i in range(0, len(order), size)]
     texts = {block: [""] * len(rows) for block in blocks}
     for block in tqdm(blocks, desc="generation"):
-        with dropped(model, block):
+        with dropped(model, block), _plain(model):
             for batch in batches:
                 prompts = [rows[i].tokens for i in batch]
                 for i, text in zip(
@@ -33,6 +36,17 @@ def continuations(
                 ):
                     texts[block][i] = text
     return texts
+
+
+@contextmanager
+def _plain(model) -> Iterator[None]:
+    """The model with a generation_config that says nothing but which tokens end a text."""
+    own = model.generation_config
+    model.generation_config = GenerationConfig(eos_token_id=own.eos_token_id)
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 @torch.inference_mode()

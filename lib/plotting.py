@@ -9,7 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from lib import registry
+from lib import answers, registry
 from lib.profiles import Profile
 from lib.style import STYLE, colour, save_figure
 
@@ -93,7 +93,7 @@ def in_units_of_chance(scores: pd.DataFrame) -> pd.DataFrame:
     shown["unit"] = shown.task.map({"c4": "nats / ln V", "gsm8k_bpb": "bits per byte"})
     shown["unit"] = shown.unit.fillna("accuracy")
     loss = shown.task == "c4"
-    for column in ("value", "standard_error", "chance"):
+    for column in {"value", "standard_error", "chance", "floor"} & set(shown):
         shown.loc[loss, column] = shown.loc[loss, column] / scores.loc[loss, "chance"]
     return shown
 
@@ -161,7 +161,8 @@ def _grid(
                 panel = panel_of(shown[shown.task == task], key)
                 unpruned = panel[panel.treatment == "unpruned"]
                 for model, rows in unpruned.groupby("model", sort=False):
-                    _reference_lines(axis, rows, unpruned_colour(model))
+                    reference_lines(axis, rows, unpruned_colour(model))
+                stamp(axis, unpruned)
                 for shade, text, points in lines_of(panel):
                     _curve(axis, unpruned, points, shade, text)
                 _label(axis, task, panel, title if i == 0 else "")
@@ -198,15 +199,29 @@ def _curve(axis, unpruned: pd.DataFrame, points: pd.DataFrame, shade, text: str)
     )
 
 
-def _reference_lines(axis, scores: pd.DataFrame, shade) -> None:
-    """The unpruned score, chance, and for BoolQ what the commonest answer scores."""
-    for row in scores.itertuples():
+def reference_lines(axis, unpruned: pd.DataFrame, shade) -> None:
+    """Unpruned scores, chance, and where it is better the floor: what no reading scores."""
+    for row in unpruned.itertuples():
+        floor = answers.floor(row)
         if shade is not None:
             axis.axhline(row.value, color=shade, ls=TREATMENTS["unpruned"], lw=1, label="unpruned")
         if pd.notna(row.chance):
             axis.axhline(row.chance, color="grey", ls=(0, (5, 3)), lw=1, label="chance")
-        if pd.notna(row.majority):
-            axis.axhline(row.majority, color="grey", ls="-.", lw=1, label="majority answer")
+            if floor > row.chance:
+                axis.axhline(floor, color="grey", ls="-.", lw=1, label="floor")
+
+
+def stamp(axis, unpruned: pd.DataFrame) -> None:
+    """Say behind the lines which unpruned models (or variants) do not stand out from the floor."""
+    every = unpruned[unpruned.value.notna()]
+    silent = every[[answers.no_signal(row) for row in every.itertuples()]]
+    if silent.empty:
+        return
+    names = silent.variant if "variant" in silent else silent.model.map(registry.label)
+    some = len(silent) < len(every)
+    told = "no signal" + (f":\n{', '.join(dict.fromkeys(names))}" if some else "")
+    style = {"color": "0.85", "weight": "bold", "fontsize": 14 if some else 26, "zorder": 0}
+    axis.text(0.5, 0.5, told, ha="center", va="center", transform=axis.transAxes, **style)
 
 
 def _label(axis, task: str, scores: pd.DataFrame, title: str) -> None:

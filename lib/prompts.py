@@ -10,32 +10,38 @@ MOST_SHOTS = 5
 
 
 def mmlu(profile: Profile) -> list[dict]:
-    """The prompt of Hendrycks et al.: header, `shots` solved examples, the question."""
+    """The prompt of Hendrycks et al., to the letter: header, `shots` solved examples, the question.
+
+    Their header has two spaces after "about". parts: header, examples and question, from which a
+    prompt that is too long is made anew with fewer examples.
+    """
     subjects, shots = profile.mmlu_subjects, profile.mmlu_shots
     examples = []
     for subject, rows in data.mmlu(profile.source, subjects, profile.mmlu_questions).items():
-        prefix = f"The following are multiple choice questions (with answers) about {subject}.\n\n"
-        prefix = prefix.replace("_", " ")
-        for shot in _ordered(rows["dev"][:shots], profile.shot_order):
-            prefix += f"{_lettered(shot)} {'ABCD'[shot['answer']]}\n\n"
-        examples += [
-            {
-                "prompt": prefix + _lettered(row),
-                "choices": [" A", " B", " C", " D"],
-                "answer": row["answer"],
-                "group": subject,
-                "weight": 1 / len(rows["test"]),
-            }
-            for row in rows["test"]
-        ]
+        about = "".join(f" {word}" for word in subject.split("_"))
+        header = f"The following are multiple choice questions (with answers) about {about}.\n\n"
+        shown = _ordered(rows["dev"][:shots], profile.shot_order)
+        solved = tuple(f"{_lettered(shot)} {'ABCD'[shot['answer']]}\n\n" for shot in shown)
+        for row in rows["test"]:
+            question = _lettered(row)
+            examples.append(
+                {
+                    "prompt": header + "".join(solved) + question,
+                    "parts": (header, solved, question),
+                    "choices": [" A", " B", " C", " D"],
+                    "answer": row["answer"],
+                    "group": subject,
+                    "weight": 1 / len(rows["test"]),
+                }
+            )
     return examples
 
 
 def _lettered(row: dict) -> str:
     choices = "".join(
-        f"{letter}. {text}\n" for letter, text in zip("ABCD", row["choices"], strict=True)
+        f"\n{letter}. {text}" for letter, text in zip("ABCD", row["choices"], strict=True)
     )
-    return f"{row['question'].strip()}\n{choices}Answer:"
+    return f"{row['question']}{choices}\nAnswer:"
 
 
 def boolq(profile: Profile) -> list[dict]:

@@ -21,8 +21,8 @@ from transformers import DynamicCache
 from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
 from lib import evaluation
-from lib.batches import Own, bundles
-from lib.decoder import decoder_config, decoder_layers, logits, residual_stream
+from lib.batches import Bundle, Own, bundles
+from lib.decoder import decoder_config, decoder_layers, exact_head, logits, residual_stream
 from lib.evaluation import Row, Task
 from lib.generation import continuations
 from lib.pruning import UNPRUNED, Block, only_layers
@@ -36,10 +36,14 @@ def sweep(
     """Score the unpruned model and every block of `blocks` on `tasks`, with shared work.
 
     One row per block and task: block_start, block_size (0, 0 is the unpruned model), task,
-    value, standard_error, n, and the per-example values (`examples`) and `weights` of the mean.
+    value, standard_error, n, the per-example values (`examples`) and `weights` of the mean. Of
+    multiple-choice questions also the log-likelihood of each choice (`choices`, nats) and what they
+    tell (commonest, ties, margin, bits_per_byte: `answers.told`). shortened: questions whose prompt
+    lost solved examples to fit.
+
     Equal to dropping each block and scoring the model whole. Where the model writes its answer,
-    nothing is shared: each version writes on its own. Raises ValueError for a block that
-    does not fit the model.
+    nothing is shared: each version writes on its own. Raises ValueError for a block that does not
+    fit the model.
     """
     blocks = list(dict.fromkeys([UNPRUNED, *blocks]))
     for block in blocks:
@@ -54,22 +58,12 @@ def sweep(
             outputs = continuations(model, tokenizer, blocks, flat, limit, batch_tokens)
         else:
             outputs = log_probabilities(model, blocks, flat, batch_tokens, task.name)
+        shortened = sum(row.left_out > 0 for row in flat)
         for block in blocks:
             found = iter(outputs[block])
-            values, weights = task.scores([[next(found) for _ in example] for example in rows])
-            mean, error = evaluation.weighted_mean(values, weights)
-            records.append(
-                {
-                    "block_start": block.start,
-                    "block_size": block.size,
-                    "task": task.name,
-                    "value": mean,
-                    "standard_error": error,
-                    "n": int((weights > 0).sum()),
-                    "examples": values,
-                    "weights": weights,
-                }
-            )
+            scored_as = _score(task, [[next(found) for _ in example] for example in rows])
+            where = {"block_start": block.start, "block_size": block.size, "task": task.name}
+            records.append(where | scored_as | {"shortened": shortened})
     return pd.DataFrame(records)
 
 
@@ -83,6 +77,33 @@ def _check_lengths(model, rows: list[Row], task: str) -> None:
         )
 
 
+def _score(task: Task, outputs: list[list]) -> dict:
+    """One version's score on a task, from what it says to the rows of each example."""
+    values, weights = task.scores(outputs)
+    mean, error = evaluation.weighted_mean(values, weights)
+    choices = task.likelihoods(outputs)
+    return {
+        "value": mean,
+        "standard_error": error,
+        "n": int((weights > 0).sum()),
+        "examples": values,
+        "weights": weights,
+        "choices": choices,
+    } | task.told(choices)
+
+
+def without_reading(model, tokenizer, task: Task, batch_tokens: int) -> dict[str, float]:
+    """What answers score on a task's very questions that read none, by how they are chosen.
+
+    letter, shortest: as in `answers.blind`; own: the likeliest choice to `model`, without the
+    question, where choices are texts. Empty where there are no choices.
+    """
+    found = task.blind()
+    if unasked := task.unasked():
+        found["own"] = float(sweep(model, tokenizer, [], [unasked], batch_tokens).value[0])
+    return found
+
+
 @torch.inference_mode()
 def log_probabilities(
     model, blocks: Sequence[Block], rows: list[Row], batch_tokens: int, label: str
@@ -91,26 +112,32 @@ def log_probabilities(
     outputs = {block: [None] * len(rows) for block in blocks}
     if not _shares_prefixes(model):
         rows = [replace(row, group=None) for row in rows]
-    for shared in tqdm(list(bundles(rows, batch_tokens)), desc=label):
-        caches = {}
-        if shared.prefix is not None:
-
-            def new_cache(block):
-                caches[block] = DynamicCache(config=decoder_config(model))
-                return caches[block]
-
-            for _ in final_states(model, blocks, shared.prefix.to(model.device), new_cache):
-                pass
-        for own in shared.batches:
-
-            def prefix_cache(block):
-                return _repeated(caches[block], shared.repeats(own)) if caches else None
-
-            ids = own.ids.to(model.device)
-            for block, states in final_states(model, blocks, ids, prefix_cache):
-                for place, values in zip(own.places, scored(model, states, own), strict=True):
-                    outputs[block][place] = values
+    with exact_head(model):
+        for shared in tqdm(list(bundles(rows, batch_tokens)), desc=label):
+            _read(model, blocks, shared, outputs)
     return outputs
+
+
+def _read(model, blocks: Sequence[Block], shared: Bundle, outputs: dict) -> None:
+    """Put the log-probabilities of a bundle's rows in their places in `outputs`."""
+    caches = {}
+    if shared.prefix is not None:
+
+        def new_cache(block):
+            caches[block] = DynamicCache(config=decoder_config(model))
+            return caches[block]
+
+        for _ in final_states(model, blocks, shared.prefix.to(model.device), new_cache):
+            pass
+    for own in shared.batches:
+
+        def prefix_cache(block):
+            return _repeated(caches[block], shared.repeats(own)) if caches else None
+
+        ids = own.ids.to(model.device)
+        for block, states in final_states(model, blocks, ids, prefix_cache):
+            for place, values in zip(own.places, scored(model, states, own), strict=True):
+                outputs[block][place] = values
 
 
 # ---- one batch through every block ---------------------------------------------------------
@@ -201,15 +228,12 @@ def _repeated(cache: DynamicCache, repeats: int) -> DynamicCache:
 
 def scored(model, states: torch.Tensor, own: Own) -> list[np.ndarray]:
     """The wanted log-probabilities of each row; lm_head runs on the scored positions only."""
-    picked = states[own.row.to(states.device), own.position.to(states.device)]
-    chunks = zip(picked.split(HEAD_POSITIONS), own.wanted.split(HEAD_POSITIONS), strict=True)
-    found = [_log_softmax_at(logits(model, part), wanted) for part, wanted in chunks]
-    return [part.flatten().numpy() for part in torch.cat(found).split(own.counts)]
-
-
-def _log_softmax_at(scores: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """log p of `wanted` (N, C) under logits (N, V), in fp32, on the CPU; overwrites fp32 logits."""
-    scores = scores.float()
-    largest = scores.amax(-1, keepdim=True)
-    found = scores.gather(1, wanted.to(scores.device)) - largest
-    return (found - scores.sub_(largest).exp_().sum(-1, keepdim=True).log_()).cpu()
+    device = states.device
+    picked, wanted = states[own.row.to(device), own.position.to(device)], own.wanted.to(device)
+    found = [
+        logits(model, part).float().log_softmax(-1).gather(1, tokens)
+        for part, tokens in zip(
+            picked.split(HEAD_POSITIONS), wanted.split(HEAD_POSITIONS), strict=True
+        )
+    ]
+    return [part.flatten().numpy() for part in torch.cat(found).cpu().split(own.counts)]

@@ -5,7 +5,7 @@ turns what the model says to them into one number.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from lib import prompts
 from lib.profiles import Profile
 
+MOST_TOKENS = 2048  # of a prompt, as in Hendrycks et al.: it has fewer examples if it is longer
 GSM8K_STOPS = ("Question:", "</s>", "<|im_end|>")  # where an answer ends, as in lm-eval
 
 
@@ -21,12 +22,13 @@ class Row:
     """One token sequence. Rows of a group may start alike; what they share is computed once.
 
     wanted: for each of the last len(wanted) positions, the tokens whose log-probability there is
-    asked for.
+    asked for. left_out: solved examples that the prompt would have, but for its length.
     """
 
     tokens: tuple[int, ...]
     wanted: tuple[tuple[int, ...], ...]
-    group: int | str | None = None
+    group: Hashable = None
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -36,40 +38,71 @@ class Kind:
     counts: Callable[[Profile], dict]  # how much of it a profile asks for
     build: Callable[[Profile], list[dict]]  # its examples, as text
     rows: Callable[[dict, object], list[Row]]
-    score: Callable[[dict, list], tuple[float, float]]  # value and weight
     unit: str  # "accuracy", "nats" or "bits per byte"
+    score: Callable[[dict, list], tuple[float, float]] | None = None  # value and weight
+    compared: Callable[[dict, np.ndarray], np.ndarray] | None = None  # or what decides the choice
     data: str | None = None  # the data set, where it is not called like the task
     generated: bool = False  # the model goes on from each row; its text is scored
+
+    @property
+    def completes(self) -> bool:
+        """Whether the choices are texts of their own, not names of what stands in the prompt."""
+        return self.rows is _completions
 
 
 # ---- how each task is read and scored ------------------------------------------------------
 
 
 def _one_token_choices(example: dict, tokenizer) -> list[Row]:
-    """One row: the prompt, asked at its last position for each choice's single token."""
-    prompt, *wholes = _encoded(example, tokenizer)
-    answers = [whole[len(prompt) :] for whole in wholes]
-    if any(len(answer) != 1 for answer in answers):
+    """One row: the prompt, asked at its last position for each choice's single token.
+
+    Each choice is read after the prompt's last line only, which is all that bears on its token.
+    """
+    tokens, left_out = _fitted(example, tokenizer)
+    cue = example["prompt"].rpartition("\n")[2]
+    start, answers = _continued(cue, example["choices"], tokenizer)
+    if tokens[-1:] != start[-1:] or any(len(answer) != 1 for answer in answers):
         raise ValueError(
             f"The tokenizer does not read each of {example['choices']} as one token after the "
             "prompt, so they cannot be compared at one position."
         )
-    return [Row(tuple(prompt), (tuple(token for (token,) in answers),), example["group"])]
+    group = None if example["group"] is None else (example["group"], left_out)
+    return [Row(tuple(tokens), (tuple(token for (token,) in answers),), group, left_out)]
+
+
+def _fitted(example: dict, tokenizer) -> tuple[list[int], int]:
+    """Tokens of the prompt, without as many of its solved examples as make it fit, from the last.
+
+    A question that does not fit without any is read whole.
+    """
+    tokens, left_out = tokenizer(example["prompt"]).input_ids, 0
+    header, shots, question = example.get("parts", ("", (), ""))
+    while len(tokens) > MOST_TOKENS and left_out < len(shots):
+        left_out += 1
+        kept = "".join(shots[: len(shots) - left_out])
+        tokens = tokenizer(header + kept + question).input_ids
+    return tokens, left_out
 
 
 def _completions(example: dict, tokenizer) -> list[Row]:
     """A row a choice: prompt and choice, asked for the choice's tokens (its last is not read)."""
-    prompt, *wholes = _encoded(example, tokenizer)
+    prompt, answers = _continued(example["prompt"], example["choices"], tokenizer)
     return [
-        Row(tuple(whole[:-1]), tuple((t,) for t in whole[len(prompt) :]), example["group"])
-        for whole in wholes
+        Row((*prompt, *answer[:-1]), tuple((token,) for token in answer), example["group"])
+        for answer in answers
     ]
 
 
-def _encoded(example: dict, tokenizer) -> list[list[int]]:
-    """The tokens of the prompt, and of the prompt followed by each choice."""
-    prompt = example["prompt"]
-    return tokenizer([prompt, *(prompt + choice for choice in example["choices"])]).input_ids
+def _continued(prompt: str, choices: list[str], tokenizer) -> tuple[list[int], list[list[int]]]:
+    """The tokens of the prompt, and those of each choice after it."""
+    start, *wholes = tokenizer([prompt, *(prompt + choice for choice in choices)]).input_ids
+    for choice, whole in zip(choices, wholes, strict=True):
+        if whole[: len(start)] != start or len(whole) == len(start):
+            raise ValueError(
+                f"The tokenizer reads the end of the prompt otherwise where {choice!r} follows it, "
+                "so that the choice has no tokens of its own to be scored."
+            )
+    return start, [whole[len(start) :] for whole in wholes]
 
 
 def _text(example: dict, tokenizer) -> list[Row]:
@@ -83,22 +116,24 @@ def _prompt(example: dict, tokenizer) -> list[Row]:
     return [Row(tuple(tokenizer(example["prompt"]).input_ids), (), example["group"])]
 
 
-def _likeliest(example: dict, outputs: list[np.ndarray]) -> tuple[float, float]:
-    """1 if the likeliest of the choices is the right one, else 0; and the example's weight."""
-    likelihoods = outputs[0] if len(outputs) == 1 else [row.sum() for row in outputs]
-    return float(np.argmax(likelihoods) == example["answer"]), example["weight"]
+def likelihoods(outputs: list[np.ndarray]) -> np.ndarray:
+    """The log-likelihood of each choice in nats: tokens of one position, or a row a choice."""
+    return np.array(outputs[0] if len(outputs) == 1 else [row.sum() for row in outputs], float)
+
+
+def _whole(example: dict, found: np.ndarray) -> np.ndarray:
+    """Choices are compared by their log-likelihood."""
+    return found
+
+
+def _per_character(example: dict, found: np.ndarray) -> np.ndarray:
+    """By log-likelihood a character, without the space before the choice (acc_norm of lm-eval)."""
+    return found / [len(choice) - 1 for choice in example["choices"]]
 
 
 def _loss(example: dict, outputs: list[np.ndarray]) -> tuple[float, float]:
     """Mean negative log-likelihood of the text's tokens, in nats; weighted by their number."""
     return (float(-outputs[0].mean()) if len(outputs[0]) else 0.0), len(outputs[0])
-
-
-def _likeliest_per_character(example: dict, outputs: list[np.ndarray]) -> tuple[float, float]:
-    """The same as `_likeliest` by log-likelihood a character (acc_norm of lm-eval)."""
-    lengths = [len(choice) - 1 for choice in example["choices"]]  # without the space before it
-    likelihoods = [row.sum() / n for row, n in zip(outputs, lengths, strict=True)]
-    return float(np.argmax(likelihoods) == example["answer"]), example["weight"]
 
 
 def _bits_per_byte(example: dict, outputs: list[np.ndarray]) -> tuple[float, float]:
@@ -129,15 +164,15 @@ KINDS = {
         },
         prompts.mmlu,
         _one_token_choices,
-        _likeliest,
         "accuracy",
+        compared=_whole,
     ),
     "boolq": Kind(
         lambda p: {"questions": p.boolq_questions, "shots": 0},
         prompts.boolq,
         _one_token_choices,
-        _likeliest,
         "accuracy",
+        compared=_whole,
     ),
     "arc_easy": Kind(
         lambda p: {
@@ -147,22 +182,22 @@ KINDS = {
         },
         prompts.arc_easy,
         _completions,
-        _likeliest,
         "accuracy",
+        compared=_whole,
     ),
     "c4": Kind(
         lambda p: {"sequences": p.c4_sequences, "max_tokens": p.c4_tokens},
         prompts.c4,
         _text,
-        _loss,
         "nats",
+        _loss,
     ),
     "hellaswag": Kind(
         lambda p: {"questions": p.hellaswag_questions, "shots": 0},
         prompts.hellaswag,
         _completions,
-        _likeliest_per_character,
         "accuracy",
+        compared=_per_character,
     ),
     "gsm8k": Kind(
         lambda p: {
@@ -172,16 +207,16 @@ KINDS = {
         },
         lambda p: prompts.gsm8k(p, p.gsm8k_generated),
         _prompt,
-        _exact_match,
         "accuracy",
+        _exact_match,
         generated=True,
     ),
     "gsm8k_bpb": Kind(
         lambda p: {"questions": p.gsm8k_questions, "shots": p.gsm8k_shots},
         lambda p: prompts.gsm8k(p, p.gsm8k_questions),
         _completions,
-        _bits_per_byte,
         "bits per byte",
+        _bits_per_byte,
         data="gsm8k",
     ),
 }

@@ -6,11 +6,9 @@ import numpy as np
 import pandas as pd
 
 from lib import registry
+from lib.answers import LOSSES, SIGNAL, floor, gap
 from lib.intervals import interval, resampled
 from lib.similarity import BlockDistances
-
-SIGNAL = 4  # standard errors above chance that an unpruned score needs to have something to lose
-LOSSES = ("c4", "gsm8k_bpb")  # tasks where less is better
 
 
 @dataclass(frozen=True)
@@ -18,7 +16,7 @@ class Curve:
     """The scores of a model with more and more layers dropped.
 
     fractions: (D,), of the layers dropped, from 0 on (unpruned). values: (1 + RESAMPLES, D), row 0
-    as measured. floor: what knowing nothing scores. gap: how far above it the unpruned model is
+    as measured. floor: what no reading scores. gap: how far above it the unpruned model is
     (for a loss: below), in standard errors. n: examples, the same at every depth.
     """
 
@@ -65,24 +63,12 @@ def curve(unpruned: pd.Series, points: pd.DataFrame) -> Curve:
     )
 
 
-def floor(score: pd.Series) -> float:
-    """What knowing nothing scores: chance, or the commonest answer where that scores more."""
-    return float(np.fmax(*np.array([score.chance, score.majority], float)))
-
-
-def gap(score: pd.Series) -> float:
-    """How far a score is above its floor (a loss: below), in standard errors."""
-    above = floor(score) - score.value if score.task in LOSSES else score.value - floor(score)
-    with np.errstate(divide="ignore"):
-        return float(np.float64(above) / score.standard_error) if above else 0.0
-
-
 def transitions(scores: pd.DataFrame) -> pd.DataFrame:
     """Claim 1: where does each score fall half way to what knowing nothing scores?
 
     A row per model, task, strategy and treatment. block_size, fraction: the first depth at which
-    more than half of what lay between the unpruned score and the floor (chance, or for BoolQ the
-    commonest answer) is lost; low, high: its 95 % interval over resampled questions. gap is that
+    more than half of what lay between the unpruned score and the floor (the best answer that reads
+    no question) is lost; low, high: its 95 % interval over resampled questions. gap is that
     distance in standard errors of the unpruned score. Missing where no depth has lost half, or
     where the gap is below SIGNAL: nothing to lose. An infinite `high` lies beyond the depths
     measured.
@@ -98,7 +84,7 @@ def transitions(scores: pd.DataFrame) -> pd.DataFrame:
         size = points.block_size[np.isclose(points.fraction, value)]
         rows.append(
             dict(zip(lines, (registry.label(key[0]), *key[1:]), strict=True))
-            | {"unpruned": start.value, "chance": line.floor, "gap": line.gap}
+            | {"unpruned": start.value, "floor": line.floor, "gap": line.gap}
             | {"block_size": size.iloc[0] if len(size) else None}
             | {"fraction": value if np.isfinite(value) else None, "low": low, "high": high}
         )

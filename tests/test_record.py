@@ -67,8 +67,8 @@ def test_only_valid_results_are_restored(exported):
         "",
         whole[:40],
         whole.replace("1.0", "NaN"),
-        whole.replace('"block_start": 1', '"block_start": 3'),
-        whole.replace('"schema": 1', '"schema": 0'),
+        whole.replace('"block_start":1', '"block_start":3'),
+        whole.replace('"schema":1', '"schema":0'),
     ):
         exported.write_text(damaged)
         assert record.restore("smoke") == 0

@@ -6,7 +6,7 @@ import torch
 from conftest import LAYERS, VOCAB
 
 from lib import batches, sweep
-from lib.decoder import decoder_layers, logits
+from lib.decoder import decoder_layers, exact_head, logits
 from lib.evaluation import Row, Task
 from lib.pruning import UNPRUNED, Block, dropped
 
@@ -66,6 +66,47 @@ def test_head_is_the_models_own(model, ids):
         model(ids)  # and the decoder computes again afterwards
 
 
+def yes_and_no(model, rows: int) -> list[Row]:
+    """Questions whose two answers (tokens 5 and 6) are almost alike to a bf16 model."""
+    model.to(torch.bfloat16)
+    with torch.no_grad():
+        head = model.lm_head.weight
+        head[5] *= 20 / head[5].norm()
+        head[6] = head[5] * (1 + 0.005 * torch.randn(head.shape[1]))
+    return [Row(random_tokens(6 + i % 5, seed=i), ((5, 6),)) for i in range(rows)]
+
+
+def test_choices_do_not_tie_because_of_rounding(llama):
+    """lm_head's products are kept in fp32: in bf16 a third of these answers are equal."""
+    rows = yes_and_no(llama, 40)
+    with torch.inference_mode():
+        rounded = [llama(torch.tensor([row.tokens])).logits[0, -1, 5:7] for row in rows]
+    assert sum(float(a == b) for a, b in rounded) > 8
+    for block in (UNPRUNED, Block(1, 2)):
+        found = sweep.log_probabilities(llama, [UNPRUNED, block], rows, 60, label="test")[block]
+        assert not any(a == b for a, b in found)
+        with dropped(llama, block), torch.inference_mode():
+            for row, (a, b) in zip(rows, found, strict=True):
+                states = llama.get_decoder()(torch.tensor([row.tokens])).last_hidden_state[0, -1]
+                exact = llama.lm_head.weight[5:7].double() @ states.double()
+                assert a - b == pytest.approx(float(exact[0] - exact[1]), abs=0.02)
+    assert "forward" not in vars(llama.lm_head)
+
+
+def test_the_exact_head_is_the_models_own(model, ids):
+    """In bf16 states and weights, whatever stands around lm_head (bias, soft-capping, scale)."""
+    states = model.get_decoder()(ids).last_hidden_state[0]
+    expected = logits(model, states.bfloat16().float())
+    head = model.get_output_embeddings()
+    head.weight.data = head.weight.data.bfloat16()
+    if head.bias is not None:
+        head.bias.data = head.bias.data.bfloat16()
+    with torch.inference_mode(), exact_head(model):
+        found = logits(model, states.bfloat16())
+    assert found.dtype == torch.float32 and found.shape == expected.shape
+    assert float((found - expected).abs().max()) < 0.02 * float(expected.std())
+
+
 def test_layer_applications_are_counted(llama):
     rows = few_shot_rows()
     applied = []
@@ -104,6 +145,28 @@ def test_sweep_table(llama, tokenizer):
     with dropped(llama, Block(1, 2)):
         alone = sweep.sweep(llama, tokenizer, [], [Task("c4", examples)]).iloc[0]
     assert row.value == pytest.approx(alone.value, abs=1e-5)
+
+
+def test_sweep_tells_what_was_answered(llama, tokenizer):
+    """The log-likelihood of every choice, and that a constant answer is one."""
+    with torch.no_grad():
+        llama.lm_head.weight[3 + ord("b") % 93] = 0  # a logit of 0, whatever is asked
+        llama.lm_head.weight[3 + ord("a") % 93] = 0  # the same: an exact tie
+    shared = {"choices": ["a", "b"], "group": None, "weight": 1}
+    asked = tuple(shared | {"prompt": f"q{i}?", "answer": i % 2} for i in range(6))
+    table = sweep.sweep(llama, tokenizer, [Block(1, 2)], [Task("boolq", asked)])
+    assert table.ties.tolist() == [6, 6] and np.allclose(table.commonest, 0.5)
+    assert np.allclose(table.value, 0.5) and table.margin.tolist() == [0, 0]
+    assert table.examples[0].tolist() == [0.5] * 6
+    with torch.no_grad():
+        llama.lm_head.bias = torch.nn.Parameter(torch.zeros(VOCAB))
+        llama.lm_head.bias[3 + ord("b") % 93] = 1.0
+    table = sweep.sweep(llama, tokenizer, [Block(1, 2)], [Task("boolq", asked)])
+    assert table.ties.tolist() == [0, 0] and np.allclose(table.commonest, 1)
+    assert table.examples[1].tolist() == [0, 1, 0, 1, 0, 1]
+    for row, choices in zip(Task("boolq", asked).rows(tokenizer), table.choices[0], strict=True):
+        np.testing.assert_allclose(choices, whole(llama, row[0]), atol=1e-5)
+    assert np.allclose(np.diff(np.array(table.choices[1])), 1)
 
 
 def test_a_block_that_does_not_fit(llama, tokenizer):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from lib import cards, catalog, models, profiles
+from lib import cards, models, profiles, registry
 from lib.pruning import UNPRUNED, Block
 from lib.shapes import Shape
 
@@ -69,7 +69,7 @@ class Bench:
 
     @property
     def shape(self) -> Shape:
-        return catalog.shape(self.name)
+        return registry.shape(self.name)
 
     @property
     def block(self) -> Block:

@@ -1,0 +1,196 @@
+"""What a score tells beyond its value: answers, ties, margins, floors; stored small, drawn."""
+
+import json
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import answers, curves, evaluation, models, paths, plotting, profiles, results, transitions
+from lib.pruning import Block
+from lib.sweep import without_reading
+
+SMOKE = replace(profiles.get("smoke"), arc_easy_questions=6, hellaswag_questions=6)
+ONE, TWO = {"answer": 0, "weight": 1}, {"answer": 1, "weight": 3}
+LETTERS = [e | {"choices": [" A", " B", " C"]} for e in (ONE, ONE, TWO)]
+TEXTS = [e | {"choices": [" no", " \u00e4h"]} for e in (ONE, TWO)]
+
+
+def test_what_the_answers_tell():
+    """With the weights of the score: the last question counts three times."""
+    found = [np.log([0.5, 0.25, 0.25]), np.log([0.4, 0.4, 0.2]), np.log([0.2, 0.2, 0.6])]
+    told = answers.told(found, found, LETTERS, np.array([1, 1, 3.0]))
+    assert told["ties"] == 1 and told["commonest"] == pytest.approx(3 / 5)
+    assert told["margin"] == pytest.approx((np.log(2) + 0 + 3 * np.log(0.2 / 0.6)) / 5)
+    bits = -np.log2([0.5, 0.4, 0.2]) @ [1, 1, 3] / 5
+    assert told["bits_per_byte"] == pytest.approx(bits)  # a letter is a byte
+
+
+def test_margin_is_of_what_is_compared_and_bytes_are_of_the_text():
+    found = [np.array([-2.0, -3.0]), np.array([-4.0, -2.0])]
+    compared = [values / [2, 4] for values in found]
+    told = answers.told(found, compared, TEXTS, np.array([1, 3.0]))
+    assert told["margin"] == pytest.approx((1 * (-1 + 0.75) + 3 * (-0.5 + 2)) / 4)
+    assert told["bits_per_byte"] == pytest.approx((2 + 3 * 2) / np.log(2) / (2 + 3 * 3))
+
+
+def test_a_constant_answer_is_seen():
+    found = [np.array([-1.0, -2, -3])] * 3
+    assert answers.told(found, found, LETTERS, np.ones(3))["commonest"] == 1
+
+
+def test_floors_that_need_no_model():
+    weights = np.array([1, 1, 3.0])
+    assert answers.blind(LETTERS, weights, completions=False) == {"letter": 3 / 5}
+    texts = [e | {"choices": c} for e, c in ((ONE, [" yes", " no"]), (TWO, [" up", " on", " x"]))]
+    assert answers.blind(texts, np.array([1, 3.0]), True) == {"letter": 3 / 4, "shortest": 0}
+    tied = [ONE | {"choices": [" on", " no", " yes"]}]
+    assert answers.blind(tied, np.ones(1), True)["shortest"] == 1 / 2
+
+
+def test_the_floor_of_boolq_is_its_majority():
+    task = evaluation.task("boolq", replace(SMOKE, boolq_questions=3270))
+    assert task.blind() == {"letter": task.majority}
+
+
+@pytest.mark.parametrize("name", ["arc_easy", "hellaswag"])
+def test_the_choices_own_likelihood(name):
+    """Of each choice after "Answer:" alone, by the unpruned model; scored as the task is."""
+    model, tokenizer = models.load("tiny-random", dtype="float32", device="cpu")
+    task = evaluation.task(name, SMOKE)
+    found = without_reading(model, tokenizer, task, 256)
+    right = []
+    for example in task.examples:
+        likelihoods = []
+        for choice in example["choices"]:
+            ids = tokenizer("Answer:" + choice, return_tensors="pt").input_ids
+            start = len(tokenizer("Answer:").input_ids)
+            scores = model(ids).logits[0, start - 1 : -1].log_softmax(-1)
+            own = float(scores.detach().gather(1, ids[0, start:, None]).sum())
+            likelihoods.append(own / (len(choice) - 1 if name == "hellaswag" else 1))
+        right.append(float(np.argmax(likelihoods) == example["answer"]))
+    assert found["own"] == pytest.approx(np.mean(right))
+    assert set(found) == {"letter", "shortest", "own"}
+    assert without_reading(model, tokenizer, evaluation.task("c4", SMOKE), 256) == {}
+
+
+# ---- what is stored ------------------------------------------------------------------------
+
+
+def test_a_stored_score_says_what_was_answered(output):
+    table = curves.measure("tiny-random", SMOKE, [Block(1, 2)], ["arc_easy", "c4"])
+    unpruned, pruned, c4, _ = (row for _, row in table.iterrows())
+    kept = {
+        (r["params"]["task"], r["params"]["block_size"]): r["values"]
+        for r in map(json.loads, (f.read_text() for f in paths.RESULTS.rglob("scores/*.json")))
+    }
+    values = kept["arc_easy", 2]
+    task = evaluation.task("arc_easy", SMOKE)
+    assert values["answers"] == [example["answer"] for example in task.examples]
+    choices = answers.choices_of(values)
+    again = [answers.credit(c, a) for c, a in zip(choices, values["answers"], strict=True)]
+    assert again == pruned.examples.tolist() == values["examples"]
+    assert np.average(again, weights=pruned.weights) == pytest.approx(pruned.value)
+    right = [c[a] - np.delete(c, a).max() for c, a in zip(choices, values["answers"], strict=True)]
+    assert pruned.margin == pytest.approx(np.mean(right), abs=1e-3)
+    assert 1 / 5 <= pruned.commonest <= 1 and pruned.ties == 0 and pruned.bits_per_byte > 0
+    without = kept["arc_easy", 0]["without_reading"]
+    assert unpruned.floor == max(unpruned.chance, *without.values()) and np.isnan(pruned.floor)
+    assert c4.floor == c4.chance and np.isnan(c4.commonest) and "choices" not in kept["c4", 0]
+
+
+def test_mmlu_whole_stays_small(output):
+    """14,042 questions: less than 400 kB; the weights of subjects are runs, read back exactly."""
+    sizes = np.full(57, 246) + (np.arange(57) < 20)
+    weights = np.concatenate([np.full(n, 1 / n) for n in sizes])
+    draw = np.random.default_rng(0)
+    found = list(np.log(draw.dirichlet(np.ones(4), len(weights))) - 4)
+    examples = [{"answer": int(a)} for a in draw.integers(4, size=len(weights))]
+    values = draw.integers(2, size=len(weights)).astype(float)
+    stored = answers.stored(values, weights, found, examples)
+    results.save("scores", {"model": "m"}, stored, 0)
+    assert len(weights) == 14_042
+    assert results.location("scores", {"model": "m"}).stat().st_size < 400_000
+    back = results.load("scores", {"model": "m"})["values"]
+    assert len(back["weights"]) == 2  # equal neighbours are one run
+    for mine, theirs in zip(answers.examples_of(back), (values, weights), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    np.testing.assert_allclose(answers.choices_of(back), found, atol=5.1e-4)
+
+
+def test_scores_of_before_are_read():
+    old = {"examples": [1.0, 0.0, 0.5], "weights": [7.0, 7.0, 9.0]}
+    examples, weights = answers.examples_of(old)
+    assert examples.tolist() == old["examples"] and weights.tolist() == old["weights"]
+    assert answers.choices_of(old) is None
+
+
+# ---- floors in figures and verdicts --------------------------------------------------------
+
+
+def scores(value: float, floor: float = np.nan, model="qwen-7b", task="boolq", **told):
+    """An unpruned score with a standard error of 0.02, and a pruned one."""
+    shared = {
+        "model": model,
+        "task": task,
+        "chance": 0.25,
+        "majority": np.nan,
+        "n": 500,
+        "shots": 5,
+    }
+    shared |= {"standard_error": 0.02, "weights": np.ones(4), **told}
+    unpruned = shared | {"treatment": "unpruned", "strategy": "none", "block_size": 0}
+    pruned = shared | {"treatment": "unhealed", "strategy": "similarity", "block_size": 3}
+    return pd.DataFrame(
+        [
+            unpruned | {"fraction": 0.0, "value": value, "floor": floor, "examples": np.ones(4)},
+            pruned | {"fraction": 0.1, "value": 0.26, "floor": np.nan, "examples": np.zeros(4)},
+        ]
+    )
+
+
+def test_the_floor_decides_where_it_is_known():
+    first = scores(0.40, floor=0.35).iloc[0]
+    assert answers.floor(first) == 0.35 and answers.gap(first) == pytest.approx(2.5)
+    assert transitions.transitions(scores(0.40, floor=0.35)).floor.tolist() == [0.35]
+    old = scores(0.40).drop(columns="floor").iloc[0]
+    assert answers.floor(old) == 0.25 and not answers.no_signal(old)
+    old["majority"] = 0.38
+    assert answers.floor(old) == 0.38 and answers.no_signal(old)
+
+
+@pytest.mark.parametrize(
+    "value, floor, silent",
+    [(0.40, 0.30, False), (0.40, 0.35, True), (0.31, np.nan, True), (0.40, np.nan, False),
+     (np.nan, 0.3, False)],
+)  # fmt: skip
+def test_a_panel_without_a_signal_says_so(output, monkeypatch, value, floor, silent):
+    axes = drawn(monkeypatch, scores(value, floor))
+    texts = [text.get_text() for text in axes[0].texts]
+    assert texts == (["no signal"] if silent else [])
+    known = dict(zip(*reversed(axes[0].get_legend_handles_labels()), strict=True))
+    assert ("floor" in known) == (floor > 0.25)
+    if "floor" in known:
+        assert known["floor"].get_ydata()[0] == floor
+    table = pd.read_csv(paths.FIGURES / "smoke" / "figure_6.csv")
+    assert table.floor.tolist()[0] == pytest.approx(floor, nan_ok=True)
+
+
+def test_a_panel_names_those_of_several_models_without_a_signal(output, monkeypatch):
+    both = pd.concat([scores(0.8), scores(0.3, model="qwen-14b")], ignore_index=True)
+    assert [t.get_text() for t in drawn(monkeypatch, both)[0].texts] == ["no signal:\nQwen-14B"]
+
+
+def test_a_loss_has_a_signal_below_its_floor(output, monkeypatch):
+    loss = scores(3.0, 10.0, task="c4", chance=10.0)
+    assert answers.gap(loss.iloc[0]) == pytest.approx(350)
+    assert not drawn(monkeypatch, loss, plotting.figure_3)[0].texts
+    worse = scores(11.0, 10.0, task="c4", chance=10.0)
+    assert drawn(monkeypatch, worse, plotting.figure_3)[0].texts
+
+
+def drawn(monkeypatch, table, figure=plotting.figure_6):
+    monkeypatch.setattr(plt, "close", lambda *_: None)
+    return figure(table, profiles.get("smoke")).axes

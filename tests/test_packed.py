@@ -1,0 +1,100 @@
+"""NF4 weights that stay packed, as on a GPU, on a CPU: the same numbers as unpacked ones."""
+
+import shutil
+
+import bitsandbytes as bnb
+import numpy as np
+import pytest
+import torch
+import transformers
+from bitsandbytes.nn import modules
+
+from lib import data, evaluation, generation, models, profiles, similarity, sources
+from lib.pruning import UNPRUNED, Block, dropped
+from lib.sweep import sweep
+from lib.tasks import Row
+
+BLOCKS = [Block(1, 2), Block(0, 3), Block(3, 2)]
+CPU = torch.device("cpu")  # as an object it is not the "cpu" on which models.load unpacks
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A small Llama with the embedded model's tokenizer."""
+    place = tmp_path_factory.mktemp("packed")
+    config = transformers.LlamaConfig(
+        vocab_size=49_152,
+        num_hidden_layers=5,
+        hidden_size=64,
+        intermediate_size=128,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+        initializer_range=0.2,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model.save_pretrained(place)
+    tokenizer = sources.checkpoint(models.resolve("smollm2-135m"))
+    ignored = shutil.ignore_patterns("config.json", "generation_config.json", "*.safetensors")
+    shutil.copytree(tokenizer, place, dirs_exist_ok=True, ignore=ignored)
+    return str(place)
+
+
+@pytest.fixture(autouse=True)
+def as_on_a_gpu(monkeypatch):
+    """Without the repacking for inference that bitsandbytes does on some CPUs."""
+    monkeypatch.setattr(modules, "has_avx512bf16", lambda: False)
+
+
+def load(folder, device=CPU, **options):
+    model, tokenizer = models.load(
+        folder, quantization="nf4", dtype="bfloat16", device=device, **options
+    )
+    packed = [m for m in model.modules() if isinstance(m, bnb.nn.Linear4bit)]
+    for module in packed:
+        module.support_avx512bf16_for_cpu = False
+    assert bool(packed) == (device is CPU)
+    return model, tokenizer
+
+
+def test_sweep_of_packed_weights(folder):
+    profile = profiles.get("smoke")
+    tasks = [evaluation.task(name, profile) for name in ("c4", "mmlu", "arc_easy")]
+    packed, plain = (sweep(*load(folder, device), BLOCKS, tasks) for device in (CPU, "cpu"))
+    for mine, theirs in zip(packed.itertuples(), plain.itertuples(), strict=True):
+        assert mine.value == pytest.approx(theirs.value, abs=0.01)
+        np.testing.assert_allclose(mine.examples, theirs.examples, atol=0.01)
+        for a, b in zip(mine.choices or (), theirs.choices or (), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0.02)
+
+
+def test_distances_of_packed_weights_whole_and_layer_by_layer(folder):
+    model, tokenizer = load(folder)
+    texts = data.c4("validation", "wheels", 12)
+
+    def batches():
+        return similarity.calibration_batches(texts, tokenizer, 40, 160)
+
+    whole = similarity.block_distances(model, batches())
+    layers = models.one_layer_models(folder, quantization="nf4", dtype="bfloat16", device=CPU)
+    by_layer = similarity.layerwise_distances(lambda: layers, batches())
+    np.testing.assert_allclose(by_layer.matrix, whole.matrix, atol=1e-6)
+
+
+def test_packed_weights_without_a_block(folder):
+    """Loaded without it, or dropped: the same model; and it writes the same text."""
+    model, tokenizer = load(folder)
+    ids = torch.randint(3, 40_000, (2, 24), generator=torch.Generator().manual_seed(0))
+    rows = [Row(tuple(range(100, 108)), ()), Row(tuple(range(200, 205)), ())]
+    written = generation.continuations(model, tokenizer, [UNPRUNED, *BLOCKS], rows, 6, 200)
+    for block in BLOCKS:
+        part, _ = load(folder, block=block)
+        with torch.inference_mode(), dropped(model, block):
+            expected = model(ids).logits
+        with torch.inference_mode():
+            assert torch.equal(part(ids).logits, expected)
+        alone = generation.continuations(part, tokenizer, [UNPRUNED], rows, 6, 200)
+        assert alone[UNPRUNED] == written[block]
