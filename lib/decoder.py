@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn.functional import linear
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from lib.registry import ModelError
@@ -96,38 +95,6 @@ def _final_states(model, states: torch.Tensor) -> Iterator[None]:
         del decoder.forward
 
 
-@contextmanager
-def exact_head(model) -> Iterator[None]:
-    """The model with an lm_head whose products are not rounded: fp32 logits of bf16 states.
-
-    In bf16 a logit of 16 is known to 0.06 only, and the best of several choices may tie. A CPU
-    holds an fp32 copy of the weights meanwhile; CUDA answers in fp32 without one (torch >= 2.8).
-    """
-    head = model.get_output_embeddings()
-    weight = getattr(head, "weight", None)
-    if type(head) is not nn.Linear or weight.dtype == torch.float32:
-        yield
-        return
-    bias = None if head.bias is None else head.bias.float()
-    if weight.is_cuda and hasattr(torch.ops.aten.mm, "dtype"):
-
-        def forward(states):
-            found = torch.mm(states.flatten(0, -2), weight.t(), out_dtype=torch.float32)
-            return (found if bias is None else found + bias).unflatten(0, states.shape[:-1])
-
-    else:
-        copy = weight.float()
-
-        def forward(states):
-            return linear(states.float(), copy, bias)
-
-    head.forward = forward
-    try:
-        yield
-    finally:
-        del head.forward
-
-
 def logits(model, states: torch.Tensor) -> torch.Tensor:
     """Logits (N, V) of final states (N, D), by the model's own forward.
 
@@ -137,3 +104,25 @@ def logits(model, states: torch.Tensor) -> torch.Tensor:
     with _final_states(model, states[None]):
         placeholder = torch.zeros(1, len(states), dtype=torch.long, device=states.device)
         return model(input_ids=placeholder, use_cache=False).logits[0]
+
+
+def precise_logits(model, states: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """`logits` in fp32 (N, V), where those of the tokens `wanted` (N, C) were never rounded.
+
+    In bf16 a logit of 16 is known to 0.06 only, and the best of several choices may tie. So the
+    products of the wanted tokens are made in fp32; the others only enter the normalisation. What
+    the architecture does to logits, it does to each alike.
+    """
+    found, head = logits(model, states).float(), model.get_output_embeddings()
+    if type(head) is not nn.Linear or head.weight.dtype == torch.float32:
+        return found
+
+    def products(x):
+        made = torch.einsum("bnd,ncd->bnc", x.float(), head.weight[wanted].float())
+        return made if head.bias is None else made + head.bias[wanted].float()
+
+    head.forward = products
+    try:
+        return found.scatter_(1, wanted, logits(model, states).float())
+    finally:
+        del head.forward

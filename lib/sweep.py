@@ -21,8 +21,8 @@ from transformers import DynamicCache
 from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
 from lib import evaluation
-from lib.batches import Bundle, Own, bundles
-from lib.decoder import decoder_config, decoder_layers, exact_head, logits, residual_stream
+from lib.batches import Own, bundles
+from lib.decoder import decoder_config, decoder_layers, precise_logits, residual_stream
 from lib.evaluation import Row, Task
 from lib.generation import continuations
 from lib.pruning import UNPRUNED, Block, only_layers
@@ -112,32 +112,26 @@ def log_probabilities(
     outputs = {block: [None] * len(rows) for block in blocks}
     if not _shares_prefixes(model):
         rows = [replace(row, group=None) for row in rows]
-    with exact_head(model):
-        for shared in tqdm(list(bundles(rows, batch_tokens)), desc=label):
-            _read(model, blocks, shared, outputs)
+    for shared in tqdm(list(bundles(rows, batch_tokens)), desc=label):
+        caches = {}
+        if shared.prefix is not None:
+
+            def new_cache(block):
+                caches[block] = DynamicCache(config=decoder_config(model))
+                return caches[block]
+
+            for _ in final_states(model, blocks, shared.prefix.to(model.device), new_cache):
+                pass
+        for own in shared.batches:
+
+            def prefix_cache(block):
+                return _repeated(caches[block], shared.repeats(own)) if caches else None
+
+            ids = own.ids.to(model.device)
+            for block, states in final_states(model, blocks, ids, prefix_cache):
+                for place, values in zip(own.places, scored(model, states, own), strict=True):
+                    outputs[block][place] = values
     return outputs
-
-
-def _read(model, blocks: Sequence[Block], shared: Bundle, outputs: dict) -> None:
-    """Put the log-probabilities of a bundle's rows in their places in `outputs`."""
-    caches = {}
-    if shared.prefix is not None:
-
-        def new_cache(block):
-            caches[block] = DynamicCache(config=decoder_config(model))
-            return caches[block]
-
-        for _ in final_states(model, blocks, shared.prefix.to(model.device), new_cache):
-            pass
-    for own in shared.batches:
-
-        def prefix_cache(block):
-            return _repeated(caches[block], shared.repeats(own)) if caches else None
-
-        ids = own.ids.to(model.device)
-        for block, states in final_states(model, blocks, ids, prefix_cache):
-            for place, values in zip(own.places, scored(model, states, own), strict=True):
-                outputs[block][place] = values
 
 
 # ---- one batch through every block ---------------------------------------------------------
@@ -231,7 +225,7 @@ def scored(model, states: torch.Tensor, own: Own) -> list[np.ndarray]:
     device = states.device
     picked, wanted = states[own.row.to(device), own.position.to(device)], own.wanted.to(device)
     found = [
-        logits(model, part).float().log_softmax(-1).gather(1, tokens)
+        precise_logits(model, part, tokens).log_softmax(-1).gather(1, tokens)
         for part, tokens in zip(
             picked.split(HEAD_POSITIONS), wanted.split(HEAD_POSITIONS), strict=True
         )
