@@ -72,7 +72,7 @@ def test_a_second_run_only_draws(smoke):
         (["--models", "nope"], "Unknown model 'nope'"),
         (["--only", "99"], "No notebook 99"),
         (["--figure", "77"], "No notebook draws figure 77"),
-        (["--limit", "0"], "LIMIT must be a whole number of at least 1"),
+        (["--limit", "1"], "LIMIT must be a whole number of at least 2 (one example has no"),
         (["--set", "PROFLE=smoke"], "has no parameter PROFLE"),
         (["--set", "PROFILE"], "--set takes NAME=VALUE"),
         (["--time-limit", "0"], "--time-limit takes minutes above 0"),
