@@ -50,9 +50,7 @@ def scores(checkpoint: Path, profile: Profile, tasks: list[str]) -> pd.DataFrame
     return sweep(model, tokenizer, [], asked, profile.batch_tokens)
 
 
-def card(
-    name: str, block: Block, facts: dict, saved: pd.DataFrame, attached: pd.DataFrame
-) -> str:
+def card(name: str, block: Block, facts: dict, saved: pd.DataFrame, attached: pd.DataFrame) -> str:
     """The model card: base, block, recipe, the checkpoint's scores and the adapter's own."""
     source = catalog.resolve(name)
     facts = {

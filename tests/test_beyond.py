@@ -91,6 +91,7 @@ class Distances:
 
 
 def test_both_healings_side_by_side(output, monkeypatch):
+    monkeypatch.setattr(heal_where, "TURNS", 1)
     found = heal_where.measure("tiny-random", SMOKE, Distances(), ["c4"])
     healed = found[found.treatment == "healed"].set_index("adapters")
     assert set(healed.index) == set(heal_where.WHERE)
@@ -107,6 +108,7 @@ def test_both_healings_side_by_side(output, monkeypatch):
 
 def test_the_timed_step_is_that_of_the_healing(output, monkeypatch):
     """As many sequences at a time as the healing had memory for, recomputed if it had to."""
+    monkeypatch.setattr(heal_where, "TURNS", 1)
     ways, train = [], healing._train
 
     def limited(wrapped, tokenizer, sequences, recipe, folder, *how):
