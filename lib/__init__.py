@@ -5,5 +5,9 @@ models.load -> similarity.block_distances -> pruning.Block -> sweep.sweep -> res
 """
 
 import logging
+import os
 
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of optional kernels it lacks
+# cuBLAS computes the same bits each time only with workspaces of its own. CUDA reads this as it
+# starts, so it is set before torch is imported, and a kernel inherits it.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

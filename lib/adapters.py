@@ -3,7 +3,7 @@
 import os
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -83,7 +84,6 @@ def _unwrapped_after(model) -> Iterator[None]:
     """Whatever adapter the model gets inside is gone on exit; training flags are restored."""
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     training, use_cache = model.training, model.config.use_cache
-    deterministic = torch.are_deterministic_algorithms_enabled()  # the Trainer turns it on
     modules = dict(model.named_modules())
     try:
         yield
@@ -94,15 +94,18 @@ def _unwrapped_after(model) -> Iterator[None]:
                 setattr(modules[parent], child, module)
         if model.is_activation_checkpointing:
             model.activation_checkpointing_disable()
-            model.disable_input_require_grads()
         for attribute in ("peft_config", "_hf_peft_config_loaded"):
             model.__dict__.pop(attribute, None)
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
             parameter.grad = None
-        torch.use_deterministic_algorithms(deterministic)
         model.config.use_cache = use_cache
         model.train(training)
+
+
+def saved(folder: Path) -> bool:
+    """Whether an adapter is there."""
+    return (folder / SAFETENSORS_WEIGHTS_NAME).exists()
 
 
 def save(wrapped: PeftModel, folder: Path) -> Path:
@@ -116,20 +119,33 @@ def save(wrapped: PeftModel, folder: Path) -> Path:
 
 
 def save_merged(
-    model, tokenizer, block: Block, adapter: str | Path, folder: str | Path, card: str
+    model,
+    tokenizer,
+    block: Block,
+    adapter: str | Path,
+    folder: str | Path,
+    card: Callable[[Path], str],
 ) -> Path:
     """Save the healed model as an ordinary HF checkpoint: block dropped, adapter merged.
 
-    `card` becomes its README.md; the adapter goes along in the folder `adapter`. The weights of
-    `model` are as before afterwards.
+    `card` of the checkpoint, where it lies until it is whole, becomes its README.md; the adapter
+    goes along in the folder `adapter`. The weights of `model` are as before afterwards. Raises
+    ValueError for weights packed in 4 bits.
     """
 
     def adapter_and_card(unfinished: Path) -> None:
+        text = card(unfinished)
         shutil.copytree(adapter, unfinished / "adapter")
-        (unfinished / "README.md").write_text(card, encoding="utf-8")
+        (unfinished / "README.md").write_text(text, encoding="utf-8")
 
     with attached(model, block, adapter) as wrapped:
-        before = {name: p.detach().clone() for name, p in _base_weights(wrapped).items()}
+        weights = _base_weights(wrapped)
+        if not all(weight.is_floating_point() for weight in weights.values()):
+            raise ValueError(
+                "An adapter cannot be merged into weights packed in 4 bits: load the model with "
+                "device='cpu', which unpacks them."
+            )
+        before = {name: weight.detach().clone() for name, weight in weights.items()}
         wrapped.merge_adapter()
     try:
         return save_pruned(model, tokenizer, block, folder, add=adapter_and_card)

@@ -147,7 +147,7 @@ def heal(name: str, profile: Profile, block: Block, recipe: healing.Recipe) -> d
     params = keys.healing(models.identity(name, profile), block.start, block.size, recipe)
     folder = paths.RESULTS / "adapters" / results.key("healing", params)[:20]
     stored = results.load("healing", params)
-    if stored and stored["values"]["adapter"] and not (folder / "adapter").exists():
+    if stored and stored["values"]["adapter"] and not adapters.saved(folder / "adapter"):
         results.discard("healing", params)
 
     def compute() -> dict:

@@ -21,6 +21,7 @@ import papermill
 import psutil
 
 from lib import paths
+from lib.recipes import no_memory
 
 KEEP_MEMORY = (  # freed memory stays with the kernel, in large pages: less time, the same numbers
     "glibc.malloc.hugetlb=1"
@@ -158,10 +159,10 @@ def missing_points(launch: Launch) -> list[tuple[str, str]]:
 
 @contextmanager
 def _told(launch: Launch) -> Iterator[None]:
-    """A kernel's environment: where its figures go, whether it may measure, how it allocates."""
+    """A kernel's environment: where its figures go, whether it may measure, its GPU, its memory."""
     told = {"DEEPER_LAYERS_FIGURES": str(launch.folder)} if launch.shard else {}
     told |= {"DEEPER_LAYERS_DRAW_ONLY": "1"} if launch.draws_only else {}
-    told |= _allocator()
+    told |= _one_gpu() | _allocator()
     before = {name: os.environ.get(name) for name in told}
     os.environ.update(told)
     try:
@@ -172,6 +173,11 @@ def _told(launch: Launch) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def _one_gpu() -> dict[str, str]:
+    """A kernel sees one GPU, the first of those this process sees; none, if they are hidden."""
+    return {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]}
 
 
 def _allocator() -> dict[str, str]:
@@ -249,7 +255,7 @@ def _reason(error: Exception) -> str:
 
 def _status(error: Exception) -> str:
     """A failure's word in the closing table; errors in a kernel come by name."""
-    name, told = getattr(error, "ename", type(error).__name__), _reason(error).lower()
+    name, told = getattr(error, "ename", type(error).__name__), _reason(error)
     named = {
         "GatedError": "skipped: gated",
         "ModelError": "skipped: not available",
@@ -257,5 +263,4 @@ def _status(error: Exception) -> str:
         "MemoryError": "oom",
         "OutOfMemoryError": "oom",
     }
-    no_memory = "out of memory" in told or "can't allocate memory" in told
-    return "oom" if no_memory else named.get(name, "failed")
+    return "oom" if no_memory(told) else named.get(name, "failed")

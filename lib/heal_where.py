@@ -1,25 +1,26 @@
 """Where healing acts: adapters on all layers against adapters only after the cut.
 
-Same recipe, same data in the same order. After the cut only, the layers before it need no backward
-pass, and their states are computed once a sequence.
+Same recipe, same data in the same order. After the cut only, the layers before it have nothing to
+learn, so the backward pass ends at the cut.
 """
 
+import tempfile
 import time
-from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from transformers import DataCollatorForSeq2Seq
+from transformers import TrainerCallback
 
-from lib import adapters, after_cut, curves, healing, keys, models, results
+from lib import adapters, curves, healing, keys, models, results
 from lib.profiles import Profile
 from lib.pruning import Block, similarity_block
+from lib.recipes import no_memory
 from lib.similarity import BlockDistances
-from lib.sweep import resumed
 
-VERSION = 1  # bumped by hand when the numbers of a step's time change
+VERSION = 2  # bumped by hand when the numbers of a step's time change
 TURNS = 3  # of each timed step, after one that warms up
 WHERE = ("all layers", "after the cut")
 
@@ -29,13 +30,14 @@ def measure(
 ) -> pd.DataFrame:
     """Scores before and after both healings at one depth, in the columns of `curves.healed`.
 
-    And adapters (where they are, one of WHERE), step_seconds (median time of a training step, both
-    measured in turn in one run) and seconds (of all steps). The depth is the middle one of the
-    profile's ablations. A block that reaches the model's end leaves nothing to heal after it: one
-    row without value, whose status says so.
+    And adapters (where they are, one of WHERE), micro_batch (sequences at a time, as the healing
+    had memory for), step_seconds (median of `step_seconds`) and seconds (step_seconds times the
+    steps: an estimate of the training alone, without loading, data and checkpoints). The depth is
+    the middle one of the profile's ablations. A healing that cannot be made or timed has no value;
+    its status says why: no layer after the cut, diverged, oom, not measured.
     """
     unpruned = curves.measure(name, profile, [], tasks)
-    untold = {"adapters": None, "step_seconds": np.nan, "seconds": np.nan}
+    untold = {"adapters": None, "micro_batch": None, "step_seconds": np.nan, "seconds": np.nan}
     parts = [unpruned.assign(treatment="unpruned", strategy="none", **untold)]
     sizes = profile.ablation_sizes(distances.num_layers)
     block = similarity_block(distances, sizes[len(sizes) // 2])
@@ -53,61 +55,81 @@ def measure(
 
 def _healed(name: str, profile: Profile, block: Block, tasks: list[str]) -> list[pd.DataFrame]:
     recipe = healing.recipe(name, profile)
-    times = step_seconds(name, profile, block, recipe)
+    recipes = dict(zip(WHERE, (recipe, replace(recipe, first_layer=block.start)), strict=True))
+    scores = {w: curves.healed_block(name, profile, block, recipes[w], tasks) for w in WHERE}
+    try:
+        timed, gap = step_seconds(name, profile, block, recipes), None
+    except RuntimeError as error:
+        if not (isinstance(error, results.NotMeasured) or no_memory(str(error))):
+            raise
+        timed, gap = {}, getattr(error, "status", "oom")
     parts = []
-    for where, first in zip(WHERE, (0, block.start), strict=True):
-        own = replace(recipe, first_layer=first)
-        step = float(np.median(times[where]))
-        told = {"adapters": where, "step_seconds": step, "seconds": recipe.steps * step}
-        found = curves.healed_block(name, profile, block, own, tasks)
-        parts.append(found.assign(strategy="similarity", treatment="healed", **told))
+    for where, found in scores.items():
+        if gap:
+            status = found.status.where(found.status != "ok", gap)
+            found = found.assign(**curves.NO_SCORE | {"status": status})
+        how = timed.get(where, {"micro_batch": None, "seconds": [np.nan]})
+        step = float(np.median(how["seconds"]))
+        told = {"adapters": where, "micro_batch": how["micro_batch"], "step_seconds": step}
+        told |= {"seconds": recipe.steps * step, "strategy": "similarity", "treatment": "healed"}
+        parts.append(found.assign(**told))
     return parts
 
 
-def step_seconds(name: str, profile: Profile, block: Block, recipe: healing.Recipe) -> dict:
-    """Seconds of TURNS training steps (forward, backward of a whole batch) with each of WHERE."""
-    params = keys.healing(models.identity(name, profile), block.start, block.size, recipe)
-    params |= {
-        "processor": results.processor(params["device"]),
-        "batch_tokens": profile.batch_tokens,
-        "turns": TURNS,
-        "step_version": VERSION,
-    }
+def step_seconds(
+    name: str, profile: Profile, block: Block, recipes: dict[str, healing.Recipe]
+) -> dict[str, dict]:
+    """Seconds of TURNS training steps of each healing that went well, measured in turn.
+
+    A step is the healing's own: forward and backward pass of a batch, in the micro-batch that the
+    healing had memory for (recomputing activations if it had to), and the update.
+    {where: {"micro_batch": sequences, "seconds": [...]}}. Raises RuntimeError when memory runs out.
+    """
+    identity, made, told = models.identity(name, profile), {}, {}
+    for where, recipe in recipes.items():
+        key = keys.healing({}, block.start, block.size, recipe)
+        stored = results.load("healing", identity | key)
+        record = stored or curves.heal(name, profile, block, recipe)
+        if record["status"] == "ok":
+            how = {way: record["values"][way] for way in ("micro_batch", "recomputes")}
+            made[where], told[where] = (recipe, *how.values()), key | how
+    params = identity | {"processor": results.processor(identity["device"])}
+    params |= {"healings": told, "turns": TURNS, "step_version": VERSION}
 
     def compute() -> dict:
-        model, tokenizer = models.base(name, profile, block)
-        micro_batch = max(1, min(recipe.batch, profile.batch_tokens // recipe.max_tokens))
-        return _timed_in_turn(model, tokenizer, block.start, recipe, micro_batch)
+        return _timed_in_turn(*models.base(name, profile, block), made)
 
-    return results.load_or_compute("healing_speed", params, compute)["values"]
+    return results.load_or_compute("healing_speed", params, compute)["values"] if made else {}
 
 
-def _timed_in_turn(
-    model, tokenizer, first: int, recipe: healing.Recipe, micro_batch: int
-) -> dict[str, list[float]]:
-    sequences, _ = healing.training_sequences(tokenizer, replace(recipe, steps=TURNS + 1))
-    seconds = {where: [] for where in WHERE}
+def _timed_in_turn(model, tokenizer, made: dict[str, tuple]) -> dict[str, dict]:
+    found = {w: {"micro_batch": micro, "seconds": []} for w, (_, micro, _) in made.items()}
+    (common, *_), *_ = made.values()  # they differ in their first layer only
+    sequences, _ = healing.training_sequences(tokenizer, replace(common, steps=TURNS + 1))
     for turn in range(TURNS + 1):
-        batch = sequences[turn * recipe.batch : (turn + 1) * recipe.batch]
-        for where, layer in zip(WHERE, (0, first), strict=True):
-            with adapters.fresh(model, replace(recipe, first_layer=layer)) as wrapped:
-                wrapped.train()
-                start = time.perf_counter()
-                for i in range(0, recipe.batch, micro_batch):
-                    loss(wrapped, tokenizer, batch[i : i + micro_batch], layer).backward()
-                if model.device.type == "cuda":
-                    torch.cuda.synchronize()
-                seconds[where].append(time.perf_counter() - start)
-    return {where: found[1:] for where, found in seconds.items()}
+        batch = sequences[turn * common.batch : (turn + 1) * common.batch]
+        for where, (recipe, *how) in made.items():
+            clock = _Clock()
+            with tempfile.TemporaryDirectory() as folder, adapters.fresh(model, recipe) as wrapped:
+                one = replace(recipe, steps=1)
+                healing._train(wrapped, tokenizer, batch, one, Path(folder), *how, [clock])
+            if turn:  # the first one warms up
+                found[where]["seconds"].append(clock.seconds)
+    return found
 
 
-def loss(wrapped, tokenizer, sequences: list[dict], first: int) -> torch.Tensor:
-    """The training loss of `sequences`; if `first` is not 0, from the states before that layer."""
-    base, collate = wrapped.get_base_model(), DataCollatorForSeq2Seq(tokenizer)
-    if first:
-        states = after_cut.StatesBefore(base, first, sequences, len(sequences))
-        sequences = [states[i] for i in range(len(states))]
-        collate = after_cut.collator(collate, tokenizer.padding_side)
-    inputs = {name: tensor.to(base.device) for name, tensor in collate(sequences).items()}
-    with resumed(base, Block(0, first), inputs.pop("states")) if first else nullcontext():
-        return wrapped(**inputs).loss
+class _Clock(TrainerCallback):
+    """The seconds of a training step."""
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.start = _now()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.seconds = _now() - self.start
+
+
+def _now() -> float:
+    """The time once all work is done: a GPU works on after the call has returned."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()

@@ -9,21 +9,23 @@ import logging
 import math
 import random
 import shutil
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
-from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
+from torch.nn.utils.rnn import pad_sequence
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from lib import adapters, after_cut, checkpoints, data, results
+from lib import adapters, checkpoints, data, results
 from lib.pruning import Block, dropped
-from lib.recipes import Recipe, attempts, recipe
-from lib.sweep import resumed
+from lib.recipes import Recipe, attempts, no_memory, recipe
+from lib.sweep import shares_prefixes
 
-__all__ = ["Healed", "Recipe", "heal", "recipe", "training_sequences"]
+__all__ = ["Healed", "Recipe", "heal", "padded", "recipe", "training_sequences"]
 
 CHECKPOINTS = 8  # a healing leaves this many on its way
 
@@ -48,7 +50,7 @@ def heal(
 ) -> Healed:
     """Fine-tune LoRA adapters of the model without `block`, and keep them in `folder`.
 
-    Goes on from the newest complete checkpoint in `folder`, if a call was interrupted there.
+    Resumes from the newest complete checkpoint in `folder`, if a call was interrupted there.
     Halves the micro-batch when memory runs out, and at last recomputes activations; the global
     batch stays. The model comes back
     undropped and without adapter, also after an error. A second process that is to heal into the
@@ -57,10 +59,10 @@ def heal(
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
-        if (folder / "healed.json").exists():
-            return _finished(folder)
+        if finished := _finished(folder):
+            return finished
         found = _healed(model, tokenizer, block, recipe, folder, micro_batch)
-        if found.status != "oom":  # with more memory it goes on from its checkpoints
+        if found.status != "oom":  # with more memory it resumes from its checkpoints
             _finish(folder, found)
         return found
 
@@ -97,7 +99,7 @@ def _healed(model, tokenizer, block, recipe: Recipe, folder: Path, micro_batch: 
                     adapter = adapters.save(wrapped, folder / "adapter")
             break
         except RuntimeError as error:
-            if not _out_of_memory(error):
+            if not no_memory(str(error)):
                 raise
     losses = [loss for loss in losses if math.isfinite(loss)]
     tokens = sum(len(sequence["input_ids"]) for sequence in sequences)
@@ -109,15 +111,6 @@ class _InOrder(Trainer):
 
     def _get_train_sampler(self, train_dataset=None):
         return torch.utils.data.SequentialSampler(train_dataset or self.train_dataset)
-
-
-class _FromTheCut(_InOrder):
-    """Runs only the layers with adapters, on the states before them that come with a batch."""
-
-    def compute_loss(self, model, inputs, *args, **kwargs):
-        before, states = Block(0, self.train_dataset.first), inputs.pop("states")
-        with resumed(model.get_base_model(), before, states):
-            return super().compute_loss(model, inputs, *args, **kwargs)
 
 
 class _Watch(TrainerCallback):
@@ -139,33 +132,30 @@ def _train(
     folder: Path,
     micro_batch: int,
     recomputes: bool = False,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> list[float]:
     """Train from the newest complete checkpoint on; the loss of each step."""
-    kind, collate = _InOrder, DataCollatorForSeq2Seq(tokenizer)
-    if recipe.first_layer:
-        base = wrapped.get_base_model()
-        sequences = after_cut.StatesBefore(base, recipe.first_layer, sequences, micro_batch)
-        kind, collate = _FromTheCut, after_cut.collator(collate, tokenizer.padding_side)
-    trainer = kind(
+    model = wrapped.get_base_model()
+    if recomputes:
+        model.activation_checkpointing_enable()
+        model.disable_input_require_grads()  # or gradients would flow to the embeddings
+    trainer = _InOrder(
         model=wrapped,
-        args=_training_arguments(
-            recipe, folder, micro_batch, recomputes, wrapped.device.type == "cpu"
-        ),
+        args=_training_arguments(recipe, folder, micro_batch, wrapped.device.type == "cpu"),
         train_dataset=sequences,
-        data_collator=collate,
-        callbacks=[_Watch()],
+        data_collator=lambda batch: padded(batch, tokenizer.pad_token_id),
+        callbacks=[_Watch(), *callbacks],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     start = checkpoints.newest_complete(folder)
-    trainer.train(resume_from_checkpoint=str(start) if start else None)
+    with _deterministic(warn_only=not shares_prefixes(model)):
+        trainer.train(resume_from_checkpoint=str(start) if start else None)
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
-def _training_arguments(
-    recipe: Recipe, folder: Path, micro_batch: int, recomputes: bool, on_cpu: bool
-):
-    return TrainingArguments(
+def _training_arguments(recipe: Recipe, folder: Path, micro_batch: int, on_cpu: bool):
+    arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=recipe.steps,
         per_device_train_batch_size=micro_batch,
@@ -174,8 +164,6 @@ def _training_arguments(
         lr_scheduler_type="cosine",
         warmup_steps=recipe.warmup_steps,
         seed=recipe.seed,
-        full_determinism=True,
-        activation_checkpointing=recomputes,
         save_strategy="steps",
         save_steps=max(1, recipe.steps // CHECKPOINTS),
         save_total_limit=2,
@@ -186,11 +174,28 @@ def _training_arguments(
         dataloader_pin_memory=not on_cpu,
         remove_unused_columns=False,
     )
+    arguments._n_gpu = min(1, arguments.n_gpu)  # one, however many there are: the batch stays
+    return arguments
 
 
-def _out_of_memory(error: Exception) -> bool:
-    told = ("out of memory", "can't allocate memory")
-    return isinstance(error, torch.OutOfMemoryError) or any(t in str(error).lower() for t in told)
+@contextmanager
+def _deterministic(warn_only: bool) -> Iterator[None]:
+    """Inside, PyTorch computes the same bits each time; warn_only: where it can.
+
+    Not by transformers' `full_determinism`: it changes environment variables that CUDA has read
+    already, and forbids torch.cumsum, by which a running state is computed on a GPU.
+    """
+    cudnn = torch.backends.cudnn
+    enabled = torch.are_deterministic_algorithms_enabled()
+    only_warned = torch.is_deterministic_algorithms_warn_only_enabled()
+    flags = cudnn.deterministic, cudnn.benchmark
+    try:
+        torch.use_deterministic_algorithms(True, warn_only=warn_only)
+        cudnn.deterministic, cudnn.benchmark = True, False
+        yield
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=only_warned)
+        cudnn.deterministic, cudnn.benchmark = flags
 
 
 def _finish(folder: Path, found: Healed) -> None:
@@ -201,10 +206,13 @@ def _finish(folder: Path, found: Healed) -> None:
         shutil.rmtree(checkpoint)
 
 
-def _finished(folder: Path) -> Healed:
+def _finished(folder: Path) -> Healed | None:
+    """What an earlier call left, if it came to its end and its adapter is still there."""
+    if not (folder / "healed.json").exists():
+        return None
     told = json.loads((folder / "healed.json").read_text())
-    adapter = folder / told.pop("adapter") if told["adapter"] else told.pop("adapter")
-    return Healed(adapter=adapter, **told)
+    adapter = told.pop("adapter") and folder / "adapter"
+    return None if adapter and not adapters.saved(adapter) else Healed(adapter=adapter, **told)
 
 
 # ---- data ----------------------------------------------------------------------------------
@@ -235,3 +243,17 @@ def training_sequences(tokenizer, recipe: Recipe) -> tuple[list[dict], float]:
         first_epoch = first_epoch or max(len(sequences), 1)
     chosen = [{"input_ids": s, "labels": s} for s in sequences[:wanted]]
     return chosen, round(wanted / first_epoch, 3)
+
+
+def padded(sequences: list[dict], pad_token: int) -> dict[str, torch.Tensor]:
+    """A batch of training sequences, each (B, T); there is no loss on padding (label -100).
+
+    Padded on the right, whatever the tokenizer's side: on the left the last padding would be asked
+    for a sequence's first token.
+    """
+    ids, labels = ([torch.tensor(s[name]) for s in sequences] for name in ("input_ids", "labels"))
+    return {
+        "input_ids": pad_sequence(ids, batch_first=True, padding_value=pad_token),
+        "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
+        "labels": pad_sequence(labels, batch_first=True, padding_value=-100),
+    }

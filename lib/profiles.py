@@ -103,8 +103,11 @@ class Profile:
         """The same profile with every count of sequences, questions and subjects cut to `limit`."""
         if limit is None:
             return self
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-            raise ValueError(f"LIMIT must be a whole number of at least 1, not {limit!r}.")
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 2:
+            raise ValueError(
+                "LIMIT must be a whole number of at least 2 (one example has no standard error), "
+                f"not {limit!r}."
+            )
         cut = {f.name: min(getattr(self, f.name), limit) for f in fields(self) if f.name in _COUNTS}
         return replace(self, **cut)
 
@@ -292,7 +295,9 @@ def get(
     if steps is not None:
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
             raise ValueError(f"STEPS must be a whole number of at least 1, not {steps!r}.")
-        profile = replace(profile, heal_steps=min(profile.heal_steps, steps))
+        steps = min(profile.heal_steps, steps)
+        warmup = profile.heal_warmup * steps // profile.heal_steps  # the same share of fewer steps
+        profile = replace(profile, heal_steps=steps, heal_warmup=warmup)
     if any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in sizes or ()):
         raise ValueError(f"SIZES must be whole numbers of at least 1, not {sizes!r}.")
     profile = replace(profile, sizes=tuple(sizes or ()))

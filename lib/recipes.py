@@ -45,7 +45,19 @@ def recipe(name: str, profile: Profile, **changes) -> Recipe:
 def attempts(micro_batch: int) -> list[tuple[int, bool]]:
     """Sequences at a time, and whether activations are recomputed: less and less memory.
 
-    None of it changes what is learnt; recomputing costs a second forward pass.
+    Recomputing costs a second forward pass and changes no bit. A smaller micro-batch draws other
+    dropout masks: the recipe is the same, the adapter differs as another seed's would.
     """
     halves = [micro_batch >> i for i in range(micro_batch.bit_length())]
     return [(half, False) for half in halves] + [(1, True)]
+
+
+def no_memory(message: str) -> bool:
+    """Whether an error's message says that memory ran out (cuBLAS does not call it so)."""
+    told = (
+        "out of memory",
+        "can't allocate memory",
+        "cublas_status_alloc_failed",
+        "cublas_status_not_initialized",
+    )
+    return any(words in message.lower() for words in told)

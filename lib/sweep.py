@@ -110,7 +110,7 @@ def log_probabilities(
 ) -> dict[Block, list[np.ndarray]]:
     """For each block, the log-probabilities (fp32) of every row's wanted tokens, flattened."""
     outputs = {block: [None] * len(rows) for block in blocks}
-    if not _shares_prefixes(model):
+    if not shares_prefixes(model):
         rows = [replace(row, group=None) for row in rows]
     for shared in tqdm(list(bundles(rows, batch_tokens)), desc=label):
         caches = {}
@@ -205,7 +205,7 @@ def _forward(model, ids: torch.Tensor, cache: DynamicCache | None) -> torch.Tens
     return decoder(input_ids=ids, cache=cache, use_cache=cache is not None).last_hidden_state
 
 
-def _shares_prefixes(model) -> bool:
+def shares_prefixes(model) -> bool:
     """Whether one cache can go on in several ways: it holds keys and values, no running state."""
     layers = DynamicCache(config=decoder_config(model)).layers
     running = [isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers]

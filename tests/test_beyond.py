@@ -1,19 +1,17 @@
 """Where healing acts, HellaSwag, GSM8K: each equal to the plain way of doing it."""
 
-from collections import Counter
 from dataclasses import replace
 
 import datasets
 import numpy as np
 import pytest
 import torch
-from conftest import LAYERS, Characters
-from torch import nn
-from transformers import DataCollatorForSeq2Seq, GenerationConfig
+from conftest import ARCHITECTURES, EXPERTS, LAYERS, Characters, tiny
+from transformers import GenerationConfig
 
 from lib import (
     adapters,
-    after_cut,
+    beyond,
     data,
     evaluation,
     generation,
@@ -22,8 +20,9 @@ from lib import (
     models,
     profiles,
     prompts,
+    results,
 )
-from lib.decoder import decoder_layers, residual_stream
+from lib.decoder import residual_stream
 from lib.evaluation import Task
 from lib.pruning import UNPRUNED, Block, dropped
 from lib.sweep import sweep
@@ -38,63 +37,25 @@ RECIPE = replace(
 # ---- where healing acts --------------------------------------------------------------------
 
 
-def test_states_before_are_the_inputs_of_the_layer(model, ids):
-    seen = {}
-    with torch.no_grad(), residual_stream(model, seen.__setitem__, at=[FIRST]):
-        model.get_decoder()(input_ids=ids[:1], use_cache=False)
-    applied = []
-    for l, layer in enumerate(decoder_layers(model)):
-        layer.register_forward_hook(lambda *_, l=l: applied.append(l))
-    short, long = ids[1, :9].tolist(), ids[0].tolist()
-    states = after_cut.states_before(model, FIRST, [short, long])
-    assert applied == list(range(FIRST)) and [len(s) for s in states] == [9, len(long)]
-    torch.testing.assert_close(states[1], seen[FIRST][0], atol=1e-4, rtol=1e-4)
+@pytest.mark.parametrize("recomputes", [False, True])
+@pytest.mark.parametrize("name", sorted({*ARCHITECTURES} - {"bloom", *EXPERTS}))
+def test_no_gradient_goes_before_the_cut(name, recomputes, tmp_path):
+    """No state up to the cut is part of what the backward pass goes through."""
+    model, needed = tiny(name), {}
+    recipe = replace(RECIPE, steps=1, batch=2, warmup_steps=0)
+    sequences = [{"input_ids": [5, 6, 7 + i], "labels": [5, 6, 7 + i]} for i in range(2)]
+    with adapters.fresh(model, recipe) as wrapped:
+        with residual_stream(model, lambda l, x: needed.setdefault(l, x.requires_grad)):
+            healing._train(wrapped, Padding, sequences, recipe, tmp_path, 2, recomputes)
+        learnt = [p for n, p in wrapped.named_parameters() if "lora_B" in n]
+        assert learnt and all(p.abs().max() > 0 for p in learnt)
+    assert needed == {l: l > FIRST for l in range(LAYERS + 1)}
 
 
-def test_each_state_is_computed_once(llama, monkeypatch):
-    asked = []
-    whole = after_cut.states_before
-    monkeypatch.setattr(
-        after_cut, "states_before", lambda m, l, ids: asked.append(len(ids)) or whole(m, l, ids)
-    )
-    sequences = [{"input_ids": [3 + i] * (4 + i), "labels": [3] * (4 + i)} for i in range(7)]
-    items = after_cut.StatesBefore(llama, FIRST, sequences, chunk=3)
-    assert [len(items[i]["states"]) for i in range(len(items))] == [4 + i for i in range(7)]
-    assert asked == [3, 3, 1]
+class Padding:
+    """As much of a tokenizer as training needs."""
 
-
-@pytest.mark.parametrize("packed", [True, False])
-@pytest.mark.parametrize("dropout", [0.0, 0.05])
-def test_training_from_states_is_training_whole(tmp_path, packed, dropout):
-    """The same losses and the same adapters, with the layers before the cut run or not."""
-    model, tokenizer = models.load("tiny-random", dtype="float32")
-    recipe = replace(RECIPE, packed=packed, dropout=dropout)
-    sequences, _ = healing.training_sequences(tokenizer, recipe)
-    losses, weights, applied = {}, {}, {}
-    for way, trained in {"whole": replace(recipe, first_layer=0), "states": recipe}.items():
-        calls = []
-        with dropped(model, Block(FIRST, 2)), adapters.fresh(model, recipe) as wrapped:
-            for l, layer in enumerate(decoder_layers(model)):
-                layer.mlp.register_forward_hook(
-                    lambda *_, l=l: calls.append((l, torch.is_grad_enabled()))
-                )
-            losses[way] = healing._train(
-                wrapped, tokenizer, sequences, trained, tmp_path / way, micro_batch=8
-            )
-            weights[way] = {n: p.detach().clone() for n, p in wrapped.named_parameters()}
-        model = models.load("tiny-random", dtype="float32")[0]
-        applied[way] = Counter(calls)
-    trainable = [n for n in weights["whole"] if "lora_B" in n]
-    assert len(trainable) == 3 * (8 - 2 - FIRST)
-    np.testing.assert_allclose(losses["states"], losses["whole"], atol=1e-4)
-    for name in trainable:
-        torch.testing.assert_close(
-            weights["states"][name], weights["whole"][name], atol=2e-3, rtol=2e-2
-        )
-        assert weights["whole"][name].abs().max() > 0.01
-    passes = 2 * recipe.steps
-    assert applied["whole"] == {(l, True): passes for l in range(6)}
-    assert applied["states"] == {(l, l >= FIRST): passes for l in range(6)}
+    pad_token_id = 0
 
 
 def test_healing_after_the_cut_leaves_an_ordinary_adapter(tmp_path, ids):
@@ -123,43 +84,84 @@ def test_nothing_to_heal_after_the_end(tmp_path, llama):
             pass
 
 
-def test_the_timed_step_is_a_training_step():
-    """Loss and gradients of both ways to a step are those of the same adapters, run whole."""
-    model, tokenizer = models.load("tiny-random", dtype="float32")
-    recipe = replace(RECIPE, dropout=0.0)
-    sequences, _ = healing.training_sequences(tokenizer, replace(recipe, steps=1))
-    batch = DataCollatorForSeq2Seq(tokenizer)(sequences)
-    with adapters.fresh(model, recipe) as wrapped:
-        for name, parameter in wrapped.named_parameters():
-            if "lora_B" in name:
-                nn.init.normal_(parameter, std=0.1)
-        expected = wrapped(**batch).loss
-        for first in (0, FIRST):
-            found = heal_where.loss(wrapped, tokenizer, sequences, first)
-            assert found.item() == pytest.approx(expected.item(), abs=1e-5)
-        found.backward()
-        assert all(p.grad is not None for p in wrapped.parameters() if p.requires_grad)
+class Distances:
+    num_layers = 8
+
+    def best_start(self, size: int) -> int:
+        return 3
 
 
 def test_both_healings_side_by_side(output, monkeypatch):
-    monkeypatch.setattr(heal_where, "similarity_block", lambda distances, size: Block(3, size))
-
-    class Distances:
-        num_layers = 8
-
+    monkeypatch.setattr(heal_where, "TURNS", 1)
     found = heal_where.measure("tiny-random", SMOKE, Distances(), ["c4"])
     healed = found[found.treatment == "healed"].set_index("adapters")
     assert set(healed.index) == set(heal_where.WHERE)
-    assert (healed.seconds > 0).all()
+    assert (healed.seconds > 0).all() and healed.micro_batch.eq(16).all()
+    assert healed.seconds.tolist() == (SMOKE.heal_steps * healed.step_seconds).tolist()
     assert healed.value["all layers"] != healed.value["after the cut"]
     assert healed.block_size.eq(SMOKE.ablation_sizes(8)[0]).all() and healed.fraction.gt(0).all()
     assert found[found.treatment == "unhealed"].seconds.eq(0).all()
-    monkeypatch.setattr(
-        heal_where, "similarity_block", lambda distances, size: Block(8 - size, size)
-    )
+    monkeypatch.setattr(Distances, "best_start", lambda distances, size: 8 - size)
     at_the_end = heal_where.measure("tiny-random", SMOKE, Distances(), ["c4"])
     (row,) = at_the_end[at_the_end.treatment == "healed"].itertuples()
     assert row.status == "no answer: no layer after the cut" and np.isnan(row.value)
+
+
+def test_the_timed_step_is_that_of_the_healing(output, monkeypatch):
+    """As many sequences at a time as the healing had memory for, recomputed if it had to."""
+    monkeypatch.setattr(heal_where, "TURNS", 1)
+    ways, train = [], healing._train
+
+    def limited(wrapped, tokenizer, sequences, recipe, folder, *how):
+        ways.append((bool(recipe.first_layer), recipe.steps, len(sequences), *how[:2]))
+        if how[0] > (4 if recipe.first_layer else 1) or not (recipe.first_layer or how[1]):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return train(wrapped, tokenizer, sequences, recipe, folder, *how)
+
+    monkeypatch.setattr(healing, "_train", limited)
+    found = heal_where.measure("tiny-random", SMOKE, Distances(), ["c4"])
+    healed = found[found.treatment == "healed"].set_index("adapters")
+    assert healed.micro_batch.to_dict() == {"all layers": 1, "after the cut": 4}
+    assert healed.step_seconds.gt(0).all()
+    timed = [way for way in ways if way[1] == 1]
+    assert timed == [(False, 1, 16, 1, True), (True, 1, 16, 4, False)] * (heal_where.TURNS + 1)
+    monkeypatch.setattr(healing, "_train", lambda *a: pytest.fail("timed again"))
+    again = heal_where.measure("tiny-random", SMOKE, Distances(), ["c4"])
+    assert again.step_seconds.tolist()[2:] == found.step_seconds.tolist()[2:]
+
+
+def test_no_memory_for_one_leaves_the_other(output, monkeypatch):
+    """A healing that ran out of memory is a row with a status; the figure has the rest."""
+    train = healing._train
+
+    def limited(wrapped, tokenizer, sequences, recipe, *rest):
+        if not recipe.first_layer:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return train(wrapped, tokenizer, sequences, recipe, *rest)
+
+    monkeypatch.setattr(healing, "_train", limited)
+    found = heal_where.measure("tiny-random", SMOKE, Distances(), ["c4"])
+    healed = found[found.treatment == "healed"].set_index("adapters")
+    assert healed.status.to_dict() == {"all layers": "oom", "after the cut": "ok"}
+    assert healed.value.notna().tolist() == healed.seconds.notna().tolist() == [False, True]
+    assert beyond.figure_heal_where(found, ["c4"], SMOKE)
+
+
+def test_a_step_that_cannot_be_timed_is_a_row_with_a_status(output, monkeypatch):
+    def no_memory(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(heal_where, "_timed_in_turn", no_memory)
+        found = heal_where.measure("tiny-random", SMOKE, Distances(), ["c4"])
+    with results.drawing_only():
+        drawn = heal_where.measure("tiny-random", SMOKE, Distances(), ["c4"])
+    for table, status in ((found, "oom"), (drawn, "not measured")):
+        healed = table[table.treatment == "healed"]
+        assert healed.status.tolist() == [status] * 2 and healed.value.isna().all()
+        assert table[table.treatment != "healed"].value.notna().all()
+    found = heal_where.measure("tiny-random", SMOKE, Distances(), ["c4"])
+    assert found.value.notna().all() and found.seconds.notna().sum() == 3
 
 
 # ---- HellaSwag and GSM8K -------------------------------------------------------------------

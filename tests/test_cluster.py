@@ -89,7 +89,7 @@ def test_a_failure_changes_no_other_job_and_what_is_done_is_not_repeated(output)
     assert tried == [shard for shard in first if shard[:2] == "02"] + [""] * 4
     record = batch.record(parts[0], smoke, {"PROFILE": "smoke"})
     assert record["status"] == "ok" and record["seconds"] == 2.0
-    assert batch.record(parts[0], profiles.get("smoke", limit=1), {"PROFILE": "smoke"}) is None
+    assert batch.record(parts[0], profiles.get("smoke", limit=2), {"PROFILE": "smoke"}) is None
 
 
 def test_a_whole_notebook_counts_as_its_jobs(output):

@@ -17,7 +17,17 @@ from peft import PeftModel
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from lib import adapters, checkpoints, healing, models, profiles, sources
+from lib import (
+    adapters,
+    checkpoints,
+    curves,
+    execution,
+    healing,
+    models,
+    paths,
+    profiles,
+    sources,
+)
 from lib.decoder import decoder_layers
 from lib.pruning import Block, dropped
 
@@ -141,8 +151,30 @@ def test_documents_are_truncated_and_padding_has_no_loss(base):
     sequences, _ = healing.training_sequences(base[1], recipe)
     lengths = [len(s["input_ids"]) for s in sequences]
     assert max(lengths) == 300 and min(lengths) < 300
-    batch = healing.DataCollatorForSeq2Seq(base[1])(sequences[:16])
+    batch = healing.padded(sequences[:16], base[1].pad_token_id)
     assert ((batch["labels"] == -100) == (batch["attention_mask"] == 0)).all()
+    assert batch["attention_mask"].sum(1).tolist() == lengths[:16]
+
+
+@pytest.mark.parametrize("first", [0, 3])
+def test_padding_predicts_no_token(base, tmp_path, monkeypatch, first):
+    """Also with a tokenizer that pads on the left: there the first token came after padding."""
+    model, tokenizer = base
+    recipe = replace(RECIPE, packed=False, max_tokens=64, steps=2, first_layer=first)
+    losses, batches = {}, []
+    step = healing.Trainer.training_step
+    monkeypatch.setattr(
+        healing.Trainer, "training_step", lambda *a, **k: batches.append(a[2]) or step(*a, **k)
+    )
+    for side in ("right", "left"):
+        tokenizer.padding_side = side
+        found = healing.heal(model, tokenizer, BLOCK, recipe, tmp_path / side, micro_batch=8)
+        losses[side] = found.losses
+        assert tokenizer.padding_side == side
+    assert losses["left"] == losses["right"] and len(batches) == 8
+    for batch in batches:
+        asked, before = batch["labels"][:, 1:] != -100, batch["attention_mask"][:, :-1]
+        assert (before == 0).any() and not asked[before == 0].any()
 
 
 def test_order_depends_on_the_seed_alone(base):
@@ -257,6 +289,25 @@ def test_kill_minus_nine(base, undisturbed, tmp_path):
     assert healed_bytes(base, tmp_path) == undisturbed
 
 
+def test_a_lost_adapter_is_trained_again(base, undisturbed, tmp_path):
+    """A record next to no adapter says nothing."""
+    found = healing.heal(*base, BLOCK, RECIPE, tmp_path)
+    shutil.rmtree(found.adapter)
+    assert healed_bytes(base, tmp_path) == undisturbed
+
+
+def test_a_stored_healing_without_its_adapter_is_made_again(output):
+    smoke, block = SMOKE, Block(1, 2)
+    recipe = healing.recipe("tiny-random", smoke)
+    first = curves.heal("tiny-random", smoke, block, recipe)
+    adapter = paths.RESULTS / "adapters" / first["values"]["adapter"] / "adapter"
+    before = (adapter / WEIGHTS).read_bytes()
+    (adapter / WEIGHTS).unlink()
+    again = curves.heal("tiny-random", smoke, block, recipe)
+    assert again["status"] == "ok" and again["values"]["losses"] == first["values"]["losses"]
+    assert (adapter / WEIGHTS).read_bytes() == before
+
+
 def test_a_finished_healing_is_not_repeated(base, tmp_path, monkeypatch):
     first = healing.heal(*base, BLOCK, RECIPE, tmp_path)
     monkeypatch.setattr(healing, "_train", lambda *a: pytest.fail("trained again"))
@@ -302,6 +353,107 @@ def test_out_of_memory_halves_the_micro_batch(base, tmp_path, monkeypatch):
     monkeypatch.setattr(healing, "_train", lambda *a: limited(*a[:-2], 99, True))
     found = healing.heal(*base, BLOCK, RECIPE, tmp_path / "c")
     assert (found.status, found.adapter) == ("oom", None)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA out of memory. Tried to allocate 2 GiB",
+        "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+    ],
+)
+def test_whatever_lacks_memory_is_tried_with_less(base, tmp_path, monkeypatch, message):
+    tried = []
+
+    def fails(*arguments):
+        tried.append(arguments[-2:])
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(healing, "_train", fails)
+    assert healing.heal(*base, BLOCK, RECIPE, tmp_path).status == "oom"
+    assert tried == [(16, False), (8, False), (4, False), (2, False), (1, False), (1, True)]
+    assert execution._status(RuntimeError(message)) == "oom"
+    message = "mat1 and mat2 shapes cannot be multiplied"
+    with pytest.raises(RuntimeError, match="shapes"):
+        healing.heal(*base, BLOCK, RECIPE, tmp_path)
+    assert execution._status(RuntimeError(message)) == "failed"
+
+
+@pytest.mark.parametrize("gpus", [1, 8])
+def test_a_step_is_the_batch_however_many_gpus_there_are(base, tmp_path, monkeypatch, gpus):
+    """Trainer multiplies the batch and the loss by the number of GPUs that torch sees."""
+    sizes, step = [], healing.Trainer.training_step
+
+    def counted(trainer, model, inputs, *rest):
+        sizes.append(len(inputs["input_ids"]))
+        return step(trainer, model, inputs, *rest)
+
+    recipe = replace(RECIPE, steps=3)
+    alone = healing.heal(*base, BLOCK, recipe, tmp_path / "cpu", micro_batch=4).losses
+    real = healing.TrainingArguments
+    monkeypatch.setattr(healing, "TrainingArguments", lambda **k: real(**k | {"use_cpu": False}))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(healing.Trainer, "training_step", counted)
+    found = healing.heal(*base, BLOCK, recipe, tmp_path / "gpus", micro_batch=4)
+    assert sizes == [4] * (3 * recipe.batch // 4)
+    assert found.losses == alone
+
+
+def test_determinism_is_torchs_and_only_for_the_training(base, tmp_path, monkeypatch):
+    """Environment variables that CUDA has read by then stay; so do torch's settings."""
+    monkeypatch.delenv("CUDA_LAUNCH_BLOCKING", raising=False)
+    settings, inside = _settings(), []
+    step = healing.Trainer.training_step
+    monkeypatch.setattr(
+        healing.Trainer, "training_step", lambda *a, **k: inside.append(_settings()) or step(*a)
+    )
+    healing.heal(*base, BLOCK, replace(RECIPE, steps=1), tmp_path)
+    assert set(inside) == {(True, False, True, False)}
+    assert _settings() == settings and not settings[0]
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert "CUDA_LAUNCH_BLOCKING" not in os.environ
+
+
+def _settings() -> tuple[bool, ...]:
+    return (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.backends.cudnn.deterministic,
+        torch.backends.cudnn.benchmark,
+    )
+
+
+@pytest.mark.parametrize("name, warned", [("llama", False), ("granitemoehybrid", True)])
+def test_a_running_state_may_be_summed_up(name, warned, tmp_path, monkeypatch):
+    """On a GPU the sum (torch.cumsum) has no deterministic form, and would end the healing."""
+    sums, settings, cumsum = [], [], torch.cumsum
+
+    def counted(x, *args, **kwargs):
+        sums.append(x.is_floating_point())
+        return cumsum(x, *args, **kwargs)
+
+    step = healing.Trainer.training_step
+    monkeypatch.setattr(
+        healing.Trainer, "training_step", lambda *a, **k: settings.append(_settings()) or step(*a)
+    )
+    monkeypatch.setattr(torch, "cumsum", counted)
+    sequences = [{"input_ids": [5, 6, 7 + i], "labels": [5, 6, 7 + i]} for i in range(2)]
+    recipe = replace(RECIPE, steps=1, batch=2)
+    with adapters.fresh(tiny(name), recipe) as wrapped:
+        healing._train(wrapped, models.tokenizer("tiny-random"), sequences, recipe, tmp_path, 2)
+    assert settings == [(True, warned, True, False)]
+    assert any(sums) == warned
+
+
+def test_the_warm_up_follows_fewer_steps():
+    paper = profiles.get("paper")
+    assert (paper.heal_steps, paper.heal_warmup) == (5000, 100)
+    cut = profiles.get("paper", steps=50)
+    assert (cut.heal_steps, cut.heal_warmup) == (50, 1)
+    assert profiles.get("paper", steps=10_000) == paper
+    assert healing.recipe("mistral-7b", cut).warmup_steps == 1
 
 
 def test_at_last_activations_are_recomputed_and_nothing_else_changes(base, tmp_path, monkeypatch):
@@ -385,7 +537,7 @@ def test_merged_checkpoint_to_take_away(base, tmp_path, ids):
     with adapters.attached(model, BLOCK, found.adapter):
         expected = model(ids).logits
     folder = adapters.save_merged(
-        model, tokenizer, BLOCK, found.adapter, tmp_path / "merged", "# card"
+        model, tokenizer, BLOCK, found.adapter, tmp_path / "merged", lambda checkpoint: "# card"
     )
     plain = AutoModelForCausalLM.from_pretrained(folder).eval()
     torch.testing.assert_close(plain(ids).logits, expected, atol=1e-4, rtol=1e-4)
@@ -405,6 +557,6 @@ def test_merged_checkpoint_is_whole_or_not_there(base, tmp_path, monkeypatch):
     before = {n: p.clone() for n, p in model.named_parameters()}
     monkeypatch.setattr(adapters.shutil, "copytree", full)
     with pytest.raises(OSError, match="merged could not be written: No space"):
-        adapters.save_merged(model, tokenizer, BLOCK, found.adapter, tmp_path / "merged", "card")
+        adapters.save_merged(model, tokenizer, BLOCK, found.adapter, tmp_path / "merged", str)
     assert not list(tmp_path.glob("merged*"))
     assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())

@@ -72,7 +72,7 @@ def test_a_second_run_only_draws(smoke):
         (["--models", "nope"], "Unknown model 'nope'"),
         (["--only", "99"], "No notebook 99"),
         (["--figure", "77"], "No notebook draws figure 77"),
-        (["--limit", "0"], "LIMIT must be a whole number of at least 1"),
+        (["--limit", "1"], "LIMIT must be a whole number of at least 2 (one example has no"),
         (["--set", "PROFLE=smoke"], "has no parameter PROFLE"),
         (["--set", "PROFILE"], "--set takes NAME=VALUE"),
         (["--time-limit", "0"], "--time-limit takes minutes above 0"),
@@ -105,6 +105,32 @@ def test_a_failed_notebook_is_kept_as_failed(output, tmp_path, monkeypatch):
     nbformat.write(notebook, tmp_path / f"{run.NOTEBOOKS['01'].file}.ipynb")
     with pytest.raises(RunError, match="without writing figure_1a.png"):
         execution.execute(launch)
+
+
+@pytest.mark.parametrize(
+    "given, seen",
+    [(None, "0"), ("2,3", "2"), ("GPU-8b2c,GPU-11", "GPU-8b2c"), ("5", "5"), ("", "")],
+)
+def test_a_kernel_sees_one_gpu(monkeypatch, given, seen):
+    """The first of those that are visible; none where all are hidden."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if given is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    with execution._told(Launch(run.NOTEBOOKS["01"])):
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == seen
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"]
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == given
+
+
+def test_cublas_is_told_before_torch_starts():
+    """By whatever of lib is imported first; somebody's own setting stays."""
+    code = "import os, lib; print(os.environ['CUBLAS_WORKSPACE_CONFIG'])"
+    others = {k: v for k, v in os.environ.items() if k != "CUBLAS_WORKSPACE_CONFIG"}
+    for given, expected in (({}, ":4096:8"), ({"CUBLAS_WORKSPACE_CONFIG": ":16:8"}, ":16:8")):
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=others | given, capture_output=True, text=True
+        )
+        assert done.stdout.strip() == expected
 
 
 def test_a_kernel_keeps_freed_memory_unless_told_otherwise(monkeypatch):

@@ -1,0 +1,135 @@
+"""Healing on weights that stay packed in 4 bits, as on a GPU, but on the CPU.
+
+`models.load` unpacks for device "cpu" and not for torch.device("cpu"). bitsandbytes is told that
+the processor has no AVX512-BF16: there a forward in eval mode repacks the weights for inference,
+and every gradient after it is wrong.
+"""
+
+from dataclasses import replace
+
+import bitsandbytes
+import numpy as np
+import pytest
+import torch
+import transformers
+from conftest import VOCAB, stored
+from transformers import AutoModelForCausalLM
+
+from lib import adapters, healing, models, profiles
+from lib.decoder import residual_stream
+from lib.pruning import Block
+
+BLOCK, FIRST = Block(2, 1), 2
+RECIPE = replace(
+    healing.recipe("tiny-random", profiles.get("smoke")),
+    steps=4,
+    max_tokens=32,
+    learning_rate=0.05,
+    packed=False,
+)
+WEIGHTS = "adapter_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A Llama large enough for whole blocks of 64 weights."""
+    config = transformers.LlamaConfig(
+        vocab_size=VOCAB,
+        num_hidden_layers=5,
+        hidden_size=64,
+        intermediate_size=128,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.2,
+    )
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    return str(stored(model, tmp_path_factory.mktemp("packed")))
+
+
+@pytest.fixture
+def packed(checkpoint, monkeypatch):
+    monkeypatch.setattr(bitsandbytes.nn.modules, "has_avx512bf16", lambda: False)
+    how = {"quantization": "nf4", "dtype": "bfloat16"}
+    model, tokenizer = models.load(checkpoint, device=torch.device("cpu"), **how)
+    layers = [m for m in model.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
+    assert len(layers) == 5 * 7 and all(m.weight.dtype == torch.uint8 for m in layers)
+    return model, tokenizer
+
+
+def healed(base, folder, recipe=RECIPE, **how) -> tuple[healing.Healed, bytes]:
+    found = healing.heal(*base, BLOCK, recipe, folder, **how)
+    assert found.status == "ok" and len(found.losses) == recipe.steps
+    return found, (found.adapter / WEIGHTS).read_bytes()
+
+
+def test_healing_packed_is_healing_unpacked(packed, checkpoint, tmp_path, ids):
+    unpacked = models.load(checkpoint, quantization="nf4", dtype="bfloat16", device="cpu")
+    first, second = (
+        healed(base, tmp_path / name)[0] for base, name in ((packed, "4bit"), (unpacked, "bf16"))
+    )
+    np.testing.assert_allclose(first.losses, second.losses, atol=0.01)
+    logits = []
+    for model, _ in (packed, unpacked):
+        with adapters.attached(model, BLOCK, first.adapter), torch.inference_mode():
+            logits.append(model(ids).logits)
+    torch.testing.assert_close(*logits, atol=0.1, rtol=0.05)
+
+
+def test_the_packed_model_comes_back_whole(packed, tmp_path, ids):
+    model, _ = packed
+    before, modules = model(ids).logits, dict(model.named_modules())
+    healed(packed, tmp_path / "all")
+    healed(packed, tmp_path / "after", replace(RECIPE, first_layer=FIRST))
+    assert dict(model.named_modules()) == modules and not model.training
+    assert torch.equal(model(ids).logits, before)
+
+
+@pytest.mark.parametrize("first", [0, FIRST])
+def test_recomputed_activations_change_no_bit(packed, tmp_path, monkeypatch, first):
+    recipe, needed, train = replace(RECIPE, first_layer=first), {}, healing._train
+
+    def limited(wrapped, *arguments):
+        if not arguments[-1]:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        look = residual_stream(
+            wrapped.get_base_model(), lambda l, x: needed.setdefault(l, x.requires_grad)
+        )
+        with look:
+            return train(wrapped, *arguments)
+
+    whole, expected = healed(packed, tmp_path / "whole", recipe, micro_batch=1)
+    monkeypatch.setattr(healing, "_train", limited)
+    again, found = healed(packed, tmp_path / "again", recipe)
+    assert again.recomputes and not whole.recomputes
+    assert again.losses == whole.losses and found == expected
+    assert needed == {l: l > first for l in range(5)}
+
+
+@pytest.mark.parametrize("first", [0, FIRST])
+def test_resumed_is_uninterrupted(packed, tmp_path, monkeypatch, first):
+    recipe = replace(RECIPE, first_layer=first)
+    whole, expected = healed(packed, tmp_path / "whole", recipe)
+
+    def stop(self, args, state, control, **kwargs):
+        if state.global_step == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(healing._Watch, "on_step_end", stop)
+        with pytest.raises(KeyboardInterrupt):
+            healing.heal(*packed, BLOCK, recipe, tmp_path / "resumed")
+    assert (tmp_path / "resumed" / "checkpoint-2").exists()
+    again, found = healed(packed, tmp_path / "resumed", recipe)
+    assert again.losses == whole.losses and found == expected
+
+
+def test_no_adapter_is_merged_into_packed_weights(packed, tmp_path, ids):
+    """Merging would quantise anew; only the codes, not their scales, could be put back."""
+    model, tokenizer = packed
+    found, _ = healed(packed, tmp_path / "healed")
+    before = model(ids).logits
+    with pytest.raises(ValueError, match="cannot be merged into weights packed in 4 bits"):
+        adapters.save_merged(model, tokenizer, BLOCK, found.adapter, tmp_path / "merged", str)
+    assert torch.equal(model(ids).logits, before)
+    assert not list(tmp_path.glob("merged*"))
