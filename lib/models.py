@@ -189,7 +189,7 @@ def default_dtype(device: str) -> str:
     """On a CPU `formats.fastest`; bfloat16 on a GPU that computes in it, else float32."""
     if device == "cpu":
         return formats.fastest()
-    emulated = device.startswith("cuda") and not torch.cuda.is_bf16_supported(
+    emulated = str(device).startswith("cuda") and not torch.cuda.is_bf16_supported(
         including_emulation=False
     )
     return "float32" if emulated else "bfloat16"
