@@ -1,16 +1,21 @@
 # `make` explains itself. Variables: PROFILE=quick, MODELS="name …", LIMIT=n, STEPS=n, DTYPE=float32,
-# ENGINE=ray, PYTHON=python3.
+# ENGINE=ray, PYTHON=python3. Of the installation, when .venv is made:
+# CONSTRAINTS=constraints.txt installs the exact versions of the recorded run.
+# WHEELS=wheels installs from that folder alone, which `make wheels` fills where there is a network.
+# SYSTEM=1 uses the packages that $(PYTHON) has (PyTorch for this GPU, say), and adds what is missing.
 PYTHON ?= python3
 PROFILE ?= quick
 BIN := .venv/bin
 INSTALLED := .venv/installed$(if $(filter ray,$(ENGINE)),-all)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	$(if $(WHEELS),--no-index --find-links $(WHEELS)) $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 RUN := $(BIN)/python -m lib.run --profile $(PROFILE) \
 	$(if $(MODELS),--models $(MODELS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(STEPS),--steps $(STEPS)) \
 	$(if $(DTYPE),--dtype $(DTYPE)) $(if $(ENGINE),--engine $(ENGINE))
 # a worker takes whole files; no worker's threads are in the other's way
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help assets figures figure-% plan report record lab test test-all bench faults lint format clean
+.PHONY: help assets figures figure-% plan report record lab test test-all bench gpu wheels faults lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -18,12 +23,12 @@ help:  ## this list
 		| awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 .venv/installed: pyproject.toml
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(PYTHON) -m venv $(if $(SYSTEM),--system-site-packages) .venv
+	$(PIP) -e '.[dev]'
 	@touch $@
 
 .venv/installed-all: .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,parity,cluster]'
+	$(PIP) -e '.[dev,parity,cluster]'
 	@touch $@
 
 assets: $(INSTALLED)  ## download and verify the embedded model and the data sets
@@ -56,6 +61,12 @@ test-all: .venv/installed-all lint  ## these, and those on the embedded model an
 
 bench: .venv/installed-all  ## the table of speed ratios, on an idle machine
 	$(BIN)/python -m benchmarks
+
+gpu: .venv/installed  ## the first thing to run on a GPU: all of it, measured next to the plan (10 minutes)
+	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python -m benchmarks.gpu
+
+wheels:  ## what is installed, into wheels/, for a machine without a network (make gpu WHEELS=wheels)
+	$(PYTHON) -m pip download --quiet -d wheels $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) '.[dev]' 'setuptools>=77'
 
 faults: .venv/installed-all  ## kill, fill and cut off what a run needs; the table of what it did then
 	$(BIN)/python -m benchmarks.faults

@@ -15,7 +15,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import simulated_device
-from benchmarks.gpu import random_model
+from benchmarks.gpu import __main__ as gpu
+from benchmarks.gpu import random_model, sections
 from lib import (
     adapters,
     damage,
@@ -353,3 +354,13 @@ def test_what_is_saved(name, output):
     with default_device(DEVICE):
         folder = export.healed_model(name, SMOKE, BLOCK, output / "healed", ["c4"])
     assert AutoModelForCausalLM.from_pretrained(folder).config.num_hidden_layers == 6
+
+
+@simulated
+def test_make_gpu(tmp_path):
+    """Its sections of the uncut model, with memory that is counted."""
+    asked = gpu.bench(tmp_path / "work", tiny=True)
+    kinds = (sections.loading, sections.distances, sections.sweeps)
+    with default_device("sim"):
+        assert gpu.measure(asked, dict.fromkeys(kinds, 60), budget=60) == []
+    assert len(asked.rows) == 7 and all(row.measured.peak for row in asked.rows[1:])
