@@ -220,8 +220,8 @@ def stamp(axis, unpruned: pd.DataFrame) -> None:
     names = silent.variant if "variant" in silent else silent.model.map(registry.label)
     some = len(silent) < len(every)
     told = "no signal" + (f":\n{', '.join(dict.fromkeys(names))}" if some else "")
-    style = {"color": "0.85", "weight": "bold", "fontsize": 14 if some else 26, "zorder": 0}
-    axis.text(0.5, 0.5, told, ha="center", va="center", transform=axis.transAxes, **style)
+    style = {"color": "0.8", "weight": "bold", "fontsize": 13 if some else 26, "zorder": 0}
+    axis.text(0.98, 0.97, told, ha="right", va="top", transform=axis.transAxes, **style)
 
 
 def _label(axis, task: str, scores: pd.DataFrame, title: str) -> None:

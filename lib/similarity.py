@@ -155,20 +155,26 @@ def _angles(states: torch.Tensor) -> np.ndarray:
 
 
 def calibration_batches(texts: list[str], tokenizer, max_tokens: int, batch_tokens: int):
-    """Batches for `block_distances`: each text one sequence, truncated, longest first."""
+    """Batches for `block_distances`: each text one sequence, truncated, longest first.
+
+    About `batch_tokens` tokens a batch, padding counted.
+    """
     sequences = [
         tokenizer(text, truncation=True, max_length=max_tokens).input_ids for text in texts
     ]
-    size = max(1, batch_tokens // max_tokens)
     sequences.sort(key=len, reverse=True)
-    for i in tqdm(range(0, len(sequences), size), desc="angular distances"):
-        part = sequences[i : i + size]
+    told = tqdm(total=len(sequences), desc="angular distances")
+    while sequences:
+        size = max(1, batch_tokens // max(1, len(sequences[0])))
+        part, sequences = sequences[:size], sequences[size:]
         ids = torch.zeros(len(part), len(part[0]), dtype=torch.long)
         mask = torch.zeros_like(ids)
         for row, sequence in enumerate(part):
             ids[row, : len(sequence)] = torch.tensor(sequence)
             mask[row, : len(sequence)] = 1
         yield {"input_ids": ids, "attention_mask": mask}
+        told.update(len(part))
+    told.close()
 
 
 def best_starts(maps: dict[str, BlockDistances]) -> pd.DataFrame:

@@ -85,6 +85,18 @@ def test_batches_do_not_change_the_numbers(llama):
     np.testing.assert_allclose(one.folds, many.folds, atol=1e-7)
 
 
+def test_short_texts_are_read_together(llama, tokenizer):
+    """As many as fit with their padding; the numbers are those of one text at a time."""
+    texts = ["abcdefg" * n for n in (1, 4, 2, 3, 1, 2)]
+    together = list(similarity.calibration_batches(texts, tokenizer, 20, 20))
+    shapes = [tuple(batch["input_ids"].shape) for batch in together]
+    assert shapes == [(1, 20), (1, 20), (1, 14), (1, 14), (2, 7)]
+    many = list(similarity.calibration_batches(texts, tokenizer, 20, 43))
+    assert [len(batch["input_ids"]) for batch in many] == [2, 3, 1]
+    one, found = block_distances(llama, together), block_distances(llama, many)
+    np.testing.assert_allclose(found.matrix, one.matrix, atol=1e-7)
+
+
 def test_mean_of_angles_not_angle_of_the_mean():
     states = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [-1.0, 1e-9]]])
     assert similarity._angles(states).mean(0)[0, 1] == pytest.approx(0.5, abs=1e-6)
