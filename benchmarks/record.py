@@ -63,13 +63,14 @@ def restore(name: str) -> int:
     still holds stays. Adapters are not exported: a healing is repeated only if a score of it is
     missing.
     """
-    found = list(results.archive(paths.RECORDED / name).records())
+    exported = results.archive(paths.RECORDED / name)
+    found = list(exported.records())
     for result in found:
         place = results.location(result["kind"], result["params"])
         target = _measured(name) / place.relative_to(paths.RESULTS)
         if not target.exists():
             results.write_whole(target, json.dumps(result | {"restored": True}).encode())
-    begun = results.archive(paths.RECORDED / name).run.get("format")
+    begun = exported.run.get("format")
     if begun:
         results.write_whole(_measured(name) / "format.json", json.dumps(begun).encode())
     return len(found)
