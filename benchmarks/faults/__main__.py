@@ -6,10 +6,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.faults import files, nodes, notebooks, processes
+from benchmarks.faults import files, machines, nodes, notebooks, processes
 
 FAULTS = [
-    fault for module in (processes, files, notebooks, nodes) for fault in module.QUICK + module.SLOW
+    fault
+    for module in (processes, files, machines, notebooks, nodes)
+    for fault in module.QUICK + module.SLOW
 ]
 
 

@@ -69,12 +69,14 @@ def main() -> int:
 # ---- around the runner -----------------------------------------------------------------------
 
 
-def start(folder: Path, *names: str, module: str = "benchmarks.faults.toys") -> subprocess.Popen:
-    """A runner over toy models, whose output goes to `folder`/output."""
+def start(
+    folder: Path, *names: str, module: str = "benchmarks.faults.toys", **told: str
+) -> subprocess.Popen:
+    """A runner over toy models, whose output goes to `folder`/output; told: its environment."""
     folder.mkdir(parents=True, exist_ok=True)
     return subprocess.Popen(
         [sys.executable, "-m", module, str(folder), *names],
-        env=environment(folder / "output"),
+        env=environment(folder / "output") | told,
         cwd=paths.ROOT,
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # `make test &` ignores it

@@ -1,0 +1,153 @@
+"""Faults of machines and files: several GPUs, other weights in a folder, an adapter that is gone.
+
+`python -m benchmarks.faults.machines WHAT FOLDER` does WHAT there and prints what came of it.
+"""
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.faults import Fault, toys
+from lib import paths
+
+
+def several_gpus(folder: Path) -> str:
+    """A runner is shown two GPUs, a process that heals counts eight."""
+    status, told = toys.finish(toys.start(folder, "a", CUDA_VISIBLE_DEVICES="2,3"))
+    assert status == 0, told
+    (line,) = toys.lines(folder)
+    assert line.split()[2] == "2", line
+    found = _done("heal_where_eight_are_counted", folder)
+    assert found["a step"] == found["batch"] == 16, found
+    return "the kernel saw the first; 16 sequences a step where torch counts 8 GPUs"
+
+
+def weights_overwritten(folder: Path) -> str:
+    """A model is saved, measured, saved into the same folder with other weights, measured."""
+    first, second = _done("measure_overwritten", folder)["distances"]
+    alone = _done("measure", folder, folder / "other output")["distances"]
+    assert first != second == alone, (first, second, alone)
+    return "measured anew, and as by a process that never saw the first weights"
+
+
+def adapter_deleted(folder: Path) -> str:
+    """The adapter of a healing is deleted, its record stays."""
+    first, again = (_done("heal", folder) for _ in range(2))
+    assert first["trained"] and not again["trained"], (first, again)
+    shutil.rmtree(next((folder / "output").glob("**/adapter")))
+    anew = _done("heal", folder)
+    assert anew["trained"] and anew["losses"] == first["losses"], (first, anew)
+    assert len(list((folder / "output").glob("**/adapter/*.safetensors"))) == 1
+    return "healed again, the same losses"
+
+
+def another_processor(folder: Path) -> str:
+    """A results folder was begun on a processor that is fastest in the format that this is not."""
+    here = _done("format", folder)
+    other = {"bfloat16": "float32", "float32": "bfloat16"}[here["dtype"]]
+    file = folder / "output" / "data" / "results" / "format.json"
+    file.write_text(json.dumps({"dtype": other, "processor": "another", "seconds": {}}))
+    moved = _done("format", folder)
+    assert moved["dtype"] == moved["keyed"] == other, (here, moved)
+    assert len(moved["told"]) == 1 and "another" in moved["told"][0], moved
+    return f"{here['dtype']} is fastest here; it resumes in {other}, and one line says so"
+
+
+# ---- in a process of its own -------------------------------------------------------------------
+
+
+def heal_where_eight_are_counted(folder: Path) -> dict:
+    import torch
+
+    from lib import healing
+
+    torch.cuda.device_count = lambda: 8
+    sizes, padded = [], healing.padded
+    healing.padded = lambda batch, *how: sizes.append(len(batch)) or padded(batch, *how)
+    recipe, _ = _healed(folder / "healed", micro_batch=4)
+    return {"a step": sum(sizes) / recipe.steps, "batch": recipe.batch}
+
+
+def heal(folder: Path) -> dict:
+    from lib import healing
+
+    trained, real = [], healing._train
+    healing._train = lambda *args: trained.append(1) or real(*args)
+    _, found = _healed(paths.RESULTS / "adapters" / "toy")
+    return {"trained": bool(trained), "losses": found.losses}
+
+
+def _healed(place: Path, **how):
+    from lib import healing, models, profiles
+    from lib.pruning import Block
+
+    recipe = healing.recipe("tiny-random", profiles.get("smoke"))
+    model, tokenizer = models.load("tiny-random", dtype="float32", device="cpu")
+    return recipe, healing.heal(model, tokenizer, Block(2, 2), recipe, place, **how)
+
+
+def measure_overwritten(folder: Path) -> dict:
+    import torch
+
+    from lib import models
+
+    model, tokenizer = models.load("tiny-random", dtype="float32", device="cpu")
+    found = []
+    for factor in (1, 1.3):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(factor)
+        model.save_pretrained(folder / "model")
+        tokenizer.save_pretrained(folder / "model")
+        found += [measure(folder)["distances"]]
+    return {"distances": found}
+
+
+def measure(folder: Path) -> dict:
+    from lib import profiles, similarity
+
+    name = str(folder / "model")
+    found = similarity.measure(name, profiles.get("smoke", models=[name]))
+    return {"distances": float(found.matrix.mean())}
+
+
+def format(folder: Path) -> dict:
+    from lib import formats, models, profiles
+
+    told, handler = [], logging.Handler()
+    handler.emit = lambda record: told.append(record.getMessage())
+    logging.getLogger("lib").addHandler(handler)
+    profile = profiles.get("quick")
+    keyed = models.identity("tiny-random", profile)["dtype"]
+    return {"dtype": formats.fastest(), "keyed": keyed, "told": told}
+
+
+def _done(what: str, folder: Path, output: Path | None = None) -> dict:
+    """What `what` came to in a process of its own, whose results go to `output`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    told = subprocess.run(
+        [sys.executable, "-m", "benchmarks.faults.machines", what, str(folder)],
+        env=toys.environment(output or folder / "output"),
+        cwd=paths.ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert told.returncode == 0, told.stderr[-400:]
+    return json.loads(told.stdout.splitlines()[-1])
+
+
+DONE = (heal_where_eight_are_counted, heal, measure_overwritten, measure, format)
+QUICK = []
+SLOW = [
+    Fault("an adapter deleted next to its record", "healed again", adapter_deleted),
+    Fault("several GPUs visible", "a kernel sees one; the batch stays 16", several_gpus),
+    Fault("a model folder overwritten", "measured anew", weights_overwritten),
+    Fault("results move to another processor", "they keep their format", another_processor),
+]
+
+if __name__ == "__main__":
+    actions = {action.__name__: action for action in DONE}
+    print(json.dumps(actions[sys.argv[1]](Path(sys.argv[2]))))
