@@ -162,7 +162,8 @@ def _told(launch: Launch) -> Iterator[None]:
     """A kernel's environment: where its figures go, whether it may measure, its GPU, its memory."""
     told = {"DEEPER_LAYERS_FIGURES": str(launch.folder)} if launch.shard else {}
     told |= {"DEEPER_LAYERS_DRAW_ONLY": "1"} if launch.draws_only else {}
-    told |= _one_gpu() | _allocator()
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "0")  # of several the first; none if it is empty
+    told |= {"CUDA_VISIBLE_DEVICES": gpus.split(",")[0]} | _allocator()
     before = {name: os.environ.get(name) for name in told}
     os.environ.update(told)
     try:
@@ -173,11 +174,6 @@ def _told(launch: Launch) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-def _one_gpu() -> dict[str, str]:
-    """A kernel sees one GPU, the first of those this process sees; none, if they are hidden."""
-    return {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]}
 
 
 def _allocator() -> dict[str, str]:

@@ -33,9 +33,15 @@ def test_keys_of_real_measurements_do_not_drift(output, monkeypatch):
     identity = models.identity("tiny-random", smoke)
     asked["scores"] = keys.score(identity, smoke, "mmlu", 1, 2)
     assert {kind: results.key(kind, params)[:12] for kind, params in asked.items()} == {
+<<<<<<< HEAD
         "similarity": "ae8e95a7d9ff",
         "healing": "5cef66a5f86f",
         "scores": "c9aa8124bdcf",
+=======
+        "similarity": "74f1cdaea1c7",
+        "healing": "5cef66a5f86f",
+        "scores": "7b4bf15bde05",
+>>>>>>> heal
     }
 
 
