@@ -109,7 +109,8 @@ class Merging(Characters):
     def __call__(self, text, **options):
         if isinstance(text, str):
             return super().__call__(text, **options)
-        return super().__call__([text[0], *(t[: len(text[0]) - 1] + "#" for t in text[1:])])
+        end = len(text[0])
+        return super().__call__([text[0], *(t[: end - 1] + "#" + t[end:] for t in text[1:])])
 
 
 @pytest.mark.parametrize("name", ["boolq", "arc_easy"])
