@@ -42,7 +42,7 @@ report: .venv/installed  ## figures, notebooks and numbers as web pages: papermi
 	$(BIN)/python -m lib.report --profile $(PROFILE)
 
 record: assets  ## measure `laptop` and export it to data/recorded/ and figures/laptop/ (90 minutes)
-	$(BIN)/python -m lib.record
+	$(BIN)/python -m benchmarks.record
 
 lab: assets  ## open the notebooks and exercises in JupyterLab
 	$(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks

@@ -21,7 +21,7 @@ def ratio(num_layers: int, blocks: list[Block], head: float = 0) -> float:
 
 def llama_2_70b(size: Size) -> list[Line]:
     """Row 5, computed only: the sweep of the paper's largest model, L = 80 and n = 1 … 64."""
-    starts = json.loads((paths.DATA / "reference.json").read_text())["best_starts"]["llama-2-70b"]
+    starts = json.loads((paths.DATA / "published.json").read_text())["best_starts"]["llama-2-70b"]
     similar = [Block(start, n) for n, start in enumerate(starts, start=1)]
     simple = [simple_block(80, n) for n in range(1, len(starts) + 1)]
     both = list(dict.fromkeys([*similar, *simple]))

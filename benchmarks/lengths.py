@@ -1,4 +1,4 @@
-"""How many tokens the data sets have: `python -m benchmarks.lengths` writes data/lengths.json.
+"""How many tokens the data sets have: `python -m benchmarks.lengths` writes data/token_counts.json.
 
 The plan of a run reads them, so that it needs neither a tokenizer nor the data.
 """
@@ -57,7 +57,7 @@ def main() -> None:
     }
     for task, shots in PROMPTS:
         told.setdefault(task, {})[str(shots)] = questions(task, shots, tokenizer)
-    (paths.DATA / "lengths.json").write_text(json.dumps(told, separators=(", ", ": ")) + "\n")
+    (paths.DATA / "token_counts.json").write_text(json.dumps(told, separators=(", ", ": ")) + "\n")
 
 
 if __name__ == "__main__":

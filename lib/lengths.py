@@ -12,7 +12,7 @@ from lib import paths
 
 @cache
 def _measured() -> dict:
-    return json.loads((paths.DATA / "lengths.json").read_text(encoding="utf-8"))
+    return json.loads((paths.DATA / "token_counts.json").read_text(encoding="utf-8"))
 
 
 @cache

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import catalog, evaluation, keys, paths, results
+from lib import catalog, evaluation, keys, results
 from lib.jobs import Job
 from lib.profiles import Profile
 from lib.recipes import Recipe, recipe
@@ -121,9 +121,8 @@ def stored(model: str, profile: Profile) -> list[Stored]:
     """The distance maps of `model` as `profile` measures them; one for each kind of machine."""
     wanted = {"model": model, "revision": catalog.resolve(model).revision}
     wanted |= {"quantization": profile.quantization} | keys.similarity({}, profile)
-    prefix = results.location("similarity", wanted).name.rpartition("-")[0]
     found = []
-    for file in sorted((paths.RESULTS / "similarity").glob(f"{prefix}-*.json")):
+    for file in sorted(results.location("similarity", wanted).parent.glob("*.json")):
         record = _read(file)
         params = record.get("params", {})
         if all(params.get(key) == value for key, value in wanted.items()):
@@ -134,9 +133,9 @@ def stored(model: str, profile: Profile) -> list[Stored]:
 
 def healings(known: Stored) -> list[tuple[int, Recipe, float]]:
     """Layers dropped, recipe and seconds of some healings made on the machine of `known`."""
-    prefix = results.location("healing", known.identity).name.rpartition("-")[0]
-    files = sorted((paths.RESULTS / "healing").glob(f"{prefix}-*.json"))
-    records = [_read(file) for file in files[:MOST_READ]]
+    files = results.location("healing", known.identity).parent.glob("*.json")
+    sample = sorted(files, key=lambda file: file.stem[-8:])[:MOST_READ]  # by key: of all depths
+    records = [_read(file) for file in sample]
     mine = [r for r in records if known.identity.items() <= r.get("params", {}).items()]
     return [
         (r["params"]["block_size"], Recipe(**r["params"]["recipe"]), r["seconds"]) for r in mine

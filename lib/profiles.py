@@ -270,6 +270,7 @@ PROFILES = {
         rank_names=("mistral-7b", "llama-2-7b", "llama-2-70b"),
     ),
 }
+RECORDED = "laptop"  # the one whose run is committed: data/recorded/, figures/
 
 
 def get(

@@ -13,12 +13,12 @@ from lib.transitions import Curve, halfway
 
 
 def beside(found: Evidence) -> pd.DataFrame:
-    """Our numbers beside those of data/reference.json, for models that have any there.
+    """Our numbers beside those of data/published.json, for models that have any there.
 
     A row per model, quantity (and block_size, for l*(n)): ours with its 95 % interval where it has
     one, the reference from `least` to `most`, and its source. Empty if no model has any.
     """
-    known = json.loads((paths.DATA / "reference.json").read_text(encoding="utf-8"))
+    known = json.loads((paths.DATA / "published.json").read_text(encoding="utf-8"))
     rows = []
     for model, distances in found.maps.items():
         starts = known["best_starts"].get(model, [])

@@ -14,7 +14,8 @@ from urllib.parse import quote
 import nbformat
 import pandas as pd
 
-from lib import agreement, pages, paths, profiles, record
+from lib import compare, pages, paths, profiles, results
+from lib.archive import Archive
 from lib.profiles import Profile
 from lib.run import NOTEBOOKS
 
@@ -59,6 +60,8 @@ def build(profile: Profile) -> Path:
             f"Nothing of profile {profile.name} is there to report: "
             f"run make figures PROFILE={profile.name} first."
         )
+    here = results.archive(paths.RESULTS)
+    recorded = results.archive(paths.RECORDED / profiles.RECORDED)
     index = paths.RUNS / "index.html"
     index.parent.mkdir(parents=True, exist_ok=True)
     told = pages.page(
@@ -69,8 +72,8 @@ def build(profile: Profile) -> Path:
         figures=figures,
         interactive={f.name: _address(f) for f in (paths.FIGURES / profile.name).glob("*.html")},
         verdicts=_verdicts(profile.name),
-        compared=_compared(profile),
-        versions=_versions(),
+        compared=_compared(profile, here, recorded),
+        versions=_versions(here, recorded),
     )
     index.write_text(told, encoding="utf-8")
     return index
@@ -102,13 +105,13 @@ def _notebook(number: str, profile: str) -> dict:
 def _figure(name: str, profile: str) -> dict:
     """A figure's pictures, its own and the recorded one, and its table."""
     folder = paths.FIGURES / profile
-    recorded = paths.ROOT / "figures" / record.PROFILE / f"{name}.png"
+    recorded = paths.ROOT / "figures" / profiles.RECORDED / f"{name}.png"
     return {
         "name": name.replace("_", " "),
         "shows": SHOWS[name].replace("`", ""),
         "notebooks": drawn_by()[name],
         "picture": pages.picture(folder / f"{name}.png"),
-        "recorded": pages.picture(recorded) if profile != record.PROFILE else None,
+        "recorded": pages.picture(recorded) if profile != profiles.RECORDED else None,
         "table": _address(folder / f"{name}.csv"),
     }
 
@@ -128,10 +131,10 @@ def _verdicts(profile: str) -> str | None:
     return pages.table(judged[list(columns)])
 
 
-def _compared(profile: Profile) -> dict:
+def _compared(profile: Profile, here: Archive, recorded: Archive) -> dict:
     """The run beside the recorded one: what differs, what agrees, what was set otherwise."""
-    found = agreement.compare(profile)
-    told = {"beyond": agreement.BEYOND, "recorded": record.described(record.PROFILE)}
+    found = compare.compare(profile, here, recorded)
+    told = {"beyond": compare.BEYOND, "recorded": recorded.run}
     if found.empty or not told["recorded"]:
         return told | {"count": 0}
     compared, apart = found[found.settings == ""], found[found.settings != ""]
@@ -146,13 +149,12 @@ def _compared(profile: Profile) -> dict:
     }
 
 
-def _versions() -> str:
+def _versions(here: Archive, recorded: Archive) -> str:
     """With what the stored results were measured, here and in the recorded run."""
-    here = pd.DataFrame(found["environment"] for found in record.stored(paths.RESULTS))
-    recorded = (record.described(record.PROFILE) or {}).get("environment", {})
-    told = {name: ", ".join(here[name].dropna().unique()) for name in here}
-    names = list(told | recorded)
-    rows = [(name, told.get(name), recorded.get(name)) for name in names]
+    stored = pd.DataFrame(found["environment"] for found in here.records())
+    told = {name: ", ".join(stored[name].dropna().unique()) for name in stored}
+    then = recorded.run.get("environment", {})
+    rows = [(name, told.get(name), then.get(name)) for name in told | then]
     return pages.table(pd.DataFrame(rows, columns=["", "this run", "recorded run"]))
 
 
@@ -164,34 +166,12 @@ def drawn_by() -> dict[str, list[str]]:
     return {name: numbers for name, numbers in found.items() if numbers}
 
 
-def figure_index() -> str:
-    """The README's table: what draws each figure, how, and in how many minutes."""
-    lines = [
-        "| figure | shows | notebook | command | minutes (`quick`) | hardware |",
-        "|---|---|---|---|---|---|",
-    ]
-    linked = set()
-    for name, numbers in drawn_by().items():
-        links = {n: f"[{n}](notebooks/{NOTEBOOKS[n].file}.ipynb)" for n in numbers}
-        notebooks = ", ".join(n if n in linked else links[n] for n in numbers)
-        linked.update(numbers)
-        minutes = sum(NOTEBOOKS[n].minutes for n in numbers)
-        short = name.removeprefix("figure_")
-        cells = (short, SHOWS[name], notebooks, f"`make figure-{short}`", f"{minutes:g}")
-        lines.append(f"| {' | '.join(cells)} | 2 CPU cores |")
-    return "\n".join(lines)
-
-
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m lib.report", description=__doc__.split("\n")[0]
     )
     parser.add_argument("--profile", default="quick", help="the run to report")
-    parser.add_argument("--index", action="store_true", help="print the README's table of figures")
     options = parser.parse_args(argv)
-    if options.index:
-        print(figure_index())
-        return 0
     try:
         print(build(profiles.get(options.profile)))
     except (ValueError, ReportError) as error:

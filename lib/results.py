@@ -1,15 +1,15 @@
 """One measurement, one JSON file: complete and valid, or absent.
 
-A file's name is the sha256 of the canonical parameters: everything that changes a number. So a
+A result's key is the sha256 of the canonical parameters: everything that changes a number. So a
 result can be looked up before anything is loaded, and a changed parameter never finds an old one.
 What cannot be read is set aside, never deleted, and measured again. Its status says how it ended:
 "ok", "diverged", "oom" (an "oom" holds until the next run, which tries it again).
+
+The recorded run is kept in fewer files: `<kind>.jsonl`, a line a result. An archive reads either.
 """
 
-import hashlib
 import json
 import logging
-import math
 import os
 import platform
 import time
@@ -20,9 +20,9 @@ from itertools import count
 from pathlib import Path
 
 from lib import paths
+from lib.archive import SCHEMA, finite, key, location, parsed, stored
+from lib.archive import archive as archive  # many results at once
 
-SCHEMA = 1
-FIELDS = {"schema", "key", "kind", "params", "status", "values", "seconds", "environment"}
 VERSIONS = {"similarity": 1, "scores": 1, "healing": 1}  # bumped by hand when the numbers change
 DRAW_ONLY = "DEEPER_LAYERS_DRAW_ONLY"  # set in the environment of a run that only draws
 
@@ -35,18 +35,6 @@ class NotMeasured(RuntimeError):
     status = "not measured"
 
 
-def key(kind: str, params: dict) -> str:
-    """sha256 of the canonical JSON of a measurement's parameters."""
-    text = json.dumps({"kind": kind} | params, sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def location(kind: str, params: dict) -> Path:
-    """The file of a measurement."""
-    model = paths.component(str(params.get("model", "any")))
-    return paths.RESULTS / kind / f"{model}-{key(kind, params)[:20]}.json"
-
-
 def load(kind: str, params: dict) -> dict | None:
     """The stored record, whatever its status, or None.
 
@@ -54,12 +42,9 @@ def load(kind: str, params: dict) -> dict | None:
     """
     file = location(kind, params)
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        problem = _problem(record, kind, params)
+        record, problem = parsed(file.read_bytes(), kind, params)
     except FileNotFoundError:
         return None
-    except ValueError:
-        problem = "is not JSON"
     if problem:
         aside = _set_aside(file)
         log.warning("%s %s: set aside as %s, measured again.", file, problem, aside.name)
@@ -71,7 +56,7 @@ def save(kind: str, params: dict, values: dict, seconds: float, status: str = "o
 
     Raises ValueError if a value is not finite, OSError if it cannot be written.
     """
-    if not _finite(values):
+    if not finite(values):
         raise ValueError(f"A {kind} result of {params.get('model')} is not finite; not stored.")
     record = {
         "schema": SCHEMA,
@@ -129,13 +114,9 @@ def discard(kind: str, params: dict) -> None:
 
 def forget_out_of_memory() -> None:
     """Let this run try again what an earlier one had no memory for."""
-    for file in (paths.RESULTS / "healing").glob("*.json"):
-        try:
-            status = json.loads(file.read_text(encoding="utf-8"))["status"]
-        except (ValueError, KeyError, TypeError):
-            continue  # whoever needs it sets it aside
-        if status == "oom":
-            file.unlink()
+    for record in stored(paths.RESULTS, "healing"):
+        if record["status"] == "oom":
+            discard("healing", record["params"])
 
 
 def write_whole(target: Path, content: bytes) -> None:
@@ -166,21 +147,6 @@ def environment() -> dict:
     } | {name: version(name) for name in packages}
 
 
-def _problem(record, kind: str, params: dict) -> str | None:
-    """Why a record is not that of these parameters, if so."""
-    if not isinstance(record, dict) or not FIELDS <= record.keys():
-        return "is not complete"
-    if record["schema"] != SCHEMA:
-        return f"has schema {record['schema']}, not {SCHEMA}"
-    if not isinstance(record["params"], dict) or not _finite(record["params"]):
-        return "has no parameters"
-    if not record["key"] == key(kind, record["params"]) == key(kind, params):
-        return "is of other parameters"
-    if not isinstance(record["values"], dict) or not _finite(record["values"]):
-        return "has values that are not finite"
-    return None if isinstance(record["status"], str) else "has no status"
-
-
 def _set_aside(file: Path) -> Path:
     names = (file.with_name(f"{file.name}{n or ''}.corrupt") for n in count())
     aside = next(name for name in names if not name.exists())
@@ -189,11 +155,3 @@ def _set_aside(file: Path) -> Path:
     except FileNotFoundError:
         pass  # another process has just done so
     return aside
-
-
-def _finite(value) -> bool:
-    if isinstance(value, dict):
-        return all(map(_finite, value.values()))
-    if isinstance(value, list):
-        return all(map(_finite, value))
-    return not isinstance(value, float) or math.isfinite(value)

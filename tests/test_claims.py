@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks import readme
 from lib import (
     ablations,
     claims,
@@ -14,7 +15,6 @@ from lib import (
     intervals,
     paths,
     profiles,
-    recorded,
     reference,
     results,
     similarity,
@@ -461,18 +461,27 @@ def test_deviations_are_what_differs_from_the_paper():
 
 
 def test_the_readme_shows_the_verdicts_of_the_recorded_run():
-    """`python -m lib.recorded` brings it up to date."""
-    readme = (paths.ROOT / "README.md").read_text(encoding="utf-8")
-    assert recorded.shown(readme) == recorded.section()
+    """`python -m benchmarks.readme` brings it up to date."""
+    text = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme.shown(text) == readme.section()
+
+
+def test_the_tables_of_the_readme_are_renewed(tmp_path, monkeypatch):
+    text = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    old = text.replace(readme.shown(text), "old\n").replace("| similarity heatmaps |", "| old |")
+    (tmp_path / "README.md").write_text(old, encoding="utf-8")
+    assert readme.main() == 0
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == text
 
 
 def test_the_section_follows_the_recorded_evidence(output):
     folder = paths.RESULTS / "evidence"
-    assert recorded.section(folder) == recorded.NONE
+    assert readme.section(folder) == readme.NONE
     file = evidence.save(robust((0.2, 0.4, 0.6)))
-    assert "Llama-2-13B" in recorded.section(folder) and "**holds**" in recorded.section(folder)
+    assert "Llama-2-13B" in readme.section(folder) and "**holds**" in readme.section(folder)
     file.with_stem("another").write_bytes(file.read_bytes())
     with pytest.raises(ValueError, match="holds 2 files"):
-        recorded.section(folder)
+        readme.section(folder)
     with pytest.raises(ValueError, match="lacks the marks"):
-        recorded.shown("no marks")
+        readme.shown("no marks")

@@ -175,7 +175,7 @@ def test_ray_gives_the_tables_of_the_serial_engine(tmp_path):
             command, env=environment, cwd=paths.ROOT, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stdout + done.stderr
-    names = [{f.name for f in tmp_path.glob(f"{e}/data/results/s*/*.json")} for e in ENGINES]
+    names = [{f.name for f in tmp_path.glob(f"{e}/data/results/s*/*/*.json")} for e in ENGINES]
     assert names[0] == names[1] and names[0], "keys differ"
     tables = list((tmp_path / "local/figures/smoke").glob("*.csv"))
     assert len(tables) > 10

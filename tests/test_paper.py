@@ -82,7 +82,7 @@ def test_each_model_is_healed_by_its_own_recipe(paper):
     for name, rows in healed.groupby("model"):
         assert set(rows["rank"]) == {catalog.MODELS[name].healing.rank}
     found = {}
-    for file in paper.glob("data/results/healing/*.json"):
+    for file in paper.glob("data/results/healing/*/*.json"):
         record = json.loads(file.read_text())
         recipe = record["params"]["recipe"]
         if recipe["seed"] == 0:

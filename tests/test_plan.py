@@ -357,7 +357,7 @@ def test_a_healing_that_failed_leaves_no_scores_to_wait_for(output):
 
 def test_damaged_results_are_not_there(output):
     similarity.measure("tiny-random", SMOKE)
-    (file,) = (paths.RESULTS / "similarity").glob("*.json")
+    (file,) = (paths.RESULTS / "similarity").glob("*/*.json")
     file.write_text(file.read_text()[:100])
     assert jobs_done(["01"]) == [False]
 
@@ -379,7 +379,7 @@ def test_a_cpu_is_planned_at_the_rate_of_its_results(output):
     stated = cards.get("cpu")
     assert plan._at_measured_rates(stated, SMOKE) == stated
     similarity.measure("tiny-random", SMOKE)
-    (file,) = (paths.RESULTS / "similarity").glob("*.json")
+    (file,) = (paths.RESULTS / "similarity").glob("*/*.json")
     record = json.loads(file.read_text())
     cost = plan.estimates(SMOKE, ["02"], stated)  # not counted: it is there
     record["seconds"] = 2.0
@@ -424,7 +424,7 @@ def test_the_table_in_the_readme_is_that_of_now(output):
 
 @pytest.mark.real
 def test_the_lengths_are_those_of_the_data():
-    measured = json.loads((paths.DATA / "lengths.json").read_text(encoding="utf-8"))
+    measured = json.loads((paths.DATA / "token_counts.json").read_text(encoding="utf-8"))
     tokenizer = models.tokenizer(measure_lengths.MODEL)
     assert measure_lengths.documents(tokenizer) == measured["c4"]
     for task, shots in (("boolq", 0), ("arc_easy", 0), ("arc_easy", 5)):

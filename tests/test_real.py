@@ -70,4 +70,4 @@ def test_sharing_pays_most_for_the_deepest_models():
     """The count of layer applications for 80 layers, from the l*(n) of third-party scripts."""
     both, simple = (line.ratio for line in counts.llama_2_70b(sizes.FULL))
     assert both > 9.5 and simple > 20
-    assert (paths.DATA / "reference.json").exists()
+    assert (paths.DATA / "published.json").exists()

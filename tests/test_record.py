@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import agreement, curves, models, paths, profiles, record, results, run, similarity
+from benchmarks import record
+from lib import compare, curves, models, paths, profiles, results, run, similarity
 from lib.pruning import Block
 
 PARAMS = {"model": "tiny-random", "block_start": 1, "block_size": 2}
@@ -17,23 +18,28 @@ SMOKE = profiles.get("smoke")
 @pytest.fixture
 def recorded(output, monkeypatch):
     monkeypatch.setattr(paths, "RECORDED", output / "recorded")
-    monkeypatch.setattr(record, "PROFILE", "smoke")
+    monkeypatch.setattr(profiles, "RECORDED", "smoke")
     return output / "recorded" / "smoke"
 
 
 def contents(folder):
-    return {p.relative_to(folder): p.read_bytes() for p in folder.glob("*/*.json")}
+    return {p.name: p.read_bytes() for p in folder.glob("*.jsonl")}
+
+
+def told(folder):
+    """What run.json says."""
+    return results.archive(folder).run
 
 
 def test_recorded_wiped_and_continued(recorded):
     """Nothing is measured twice in a clean clone, not even a healing, whose adapter is gone."""
     assert record.record("smoke", ["03"]) == 0
     first = contents(recorded)
-    assert {path.parts[0] for path in first} == {"similarity", "scores", "healing"}
+    assert set(first) == {"similarity.jsonl", "scores.jsonl", "healing.jsonl"}
     pictures = sorted(p.name for p in paths.FIGURES.glob("smoke/*.png"))
     assert "figure_1d.png" in pictures
-    told = record.described("smoke")
-    assert told["environment"]["torch"] and set(told["notebooks"]) == {"03"}
+    run_of = told(recorded)
+    assert run_of["environment"]["torch"] and set(run_of["notebooks"]) == {"03"}
 
     shutil.rmtree(paths.RUNS)
     shutil.rmtree(paths.FIGURES)
@@ -46,35 +52,98 @@ def test_recorded_wiped_and_continued(recorded):
 
 def test_a_failed_notebook_is_recorded_as_failed(recorded, capsys):
     assert record.record("smoke", ["99"]) == 1
-    assert record.described("smoke")["notebooks"]["99"]["exit_status"] == 2
+    assert told(recorded)["notebooks"]["99"]["exit_status"] == 2
+
+
+# ---- results as lines ----------------------------------------------------------------------
+
+HEALED = PARAMS | {"task": "c4", "recipe": {"rank": 8, "seed": 0}, "learning_rate": 1e-3}
+VALUES = {"value": 0.1234567891, "n": 3, "examples": [1.0, 0.0, 2 / 3], "weights": [1 / 3] * 3}
 
 
 @pytest.fixture
-def exported(recorded):
-    """One result in the export."""
-    results.save("scores", PARAMS, {"value": 1.0}, 0)
-    place = results.location("scores", PARAMS)
-    file = recorded / "scores" / place.name
-    file.parent.mkdir(parents=True)
-    shutil.move(place, file)
-    return file
+def measured(recorded, monkeypatch):
+    """Two results in the workplace; in another environment than the recording began with: one."""
+    monkeypatch.setattr(paths, "RESULTS", record.workplace("smoke") / "data" / "results")
+    record.describe("smoke", "01", 0, 60)
+    results.save("scores", HEALED, VALUES, 1.5)
+    monkeypatch.setattr(results, "environment", lambda: {"torch": "another"})
+    results.save("healing", HEALED, {"status": "diverged", "losses": []}, 0, "diverged")
+    assert record.export("smoke") == 0
+    return recorded
 
 
-def test_only_valid_results_are_restored(exported):
-    assert record.restore("smoke") == 1
-    whole = exported.read_text()
-    for damaged in (
-        "",
+def test_a_line_says_only_what_follows_from_nothing_else(measured):
+    line = json.loads((measured / "scores.jsonl").read_text())
+    assert line == {
+        "params": HEALED,
+        "status": "ok",
+        "values": VALUES
+        | {"value": 0.1234568, "examples": [1.0, 0.0, 0.6666667]}
+        | {"weights": 0.3333333},
+        "seconds": 1.5,
+    }
+    (other,) = (measured / "healing.jsonl").read_text().splitlines()
+    assert json.loads(other)["environment"] == {"torch": "another"}
+
+
+def test_a_restored_result_is_found_and_exported_as_it_was(measured):
+    first, live = contents(measured), results.load("scores", HEALED)
+    shutil.rmtree(paths.RESULTS)
+    assert record.restore("smoke") == 2
+    found = results.load("scores", HEALED)
+    rounded = {"value": 0.1234568, "examples": [1.0, 0.0, 0.6666667], "weights": [0.3333333] * 3}
+    assert found == live | {"values": VALUES | rounded, "restored": True}
+    assert results.load("healing", HEALED)["environment"] == {"torch": "another"}
+    assert results.load("healing", HEALED)["status"] == "diverged"
+    assert record.export("smoke") == 0 and contents(measured) == first
+
+
+def test_what_the_workplace_still_holds_is_not_replaced_by_rounded_numbers(measured):
+    live = results.load("scores", HEALED)
+    record.restore("smoke")
+    assert results.load("scores", HEALED) == live
+
+
+def test_the_committed_run_is_restored_and_exported_as_it_is(recorded):
+    """Every line: its key, and so its file, follows from its parameters."""
+    committed = paths.ROOT / "data" / "recorded" / "laptop"
+    shutil.copytree(committed, recorded)
+    assert record.restore("smoke") == sum(
+        map(len, map(bytes.splitlines, contents(committed).values()))
+    )
+    for kind in ("similarity", "scores", "healing", "damage", "inference_cost", "healing_speed"):
+        assert list((record.workplace("smoke") / "data/results" / kind / "smollm2-135m").iterdir())
+    (recorded / "scores.jsonl").unlink()
+    assert record.export("smoke") == 0 and contents(recorded) == contents(committed)
+
+
+def test_only_valid_results_are_restored(measured, caplog):
+    file, described = measured / "scores.jsonl", measured / "run.json"
+    (measured / "healing.jsonl").unlink()
+    shutil.rmtree(paths.RESULTS)
+    whole, run_of = file.read_text(), described.read_text()
+    damages = (
+        "\n",
         whole[:40],
-        whole.replace("1.0", "NaN"),
-        whole.replace('"block_start": 1', '"block_start": 3'),
-        whole.replace('"schema": 1', '"schema": 0'),
-    ):
-        exported.write_text(damaged)
-        assert record.restore("smoke") == 0
-    exported.write_text(whole)
-    exported.rename(exported.with_stem("other"))
+        "[]\n",
+        whole.replace("0.1234568", "NaN"),
+        whole.replace("8", "Infinity", 1),
+        whole.replace('"examples"', '"weight"'),
+        whole.replace('"status"', '"state"', 1),
+        whole.replace('"seconds"', '"schema":0,"seconds"'),
+    )
+    for damaged in damages:
+        caplog.clear()
+        file.write_text(damaged)
+        assert record.restore("smoke") == 0 and len(caplog.records) == 1, damaged
+        assert "scores.jsonl, line 1," in caplog.text and not paths.RESULTS.exists()
+    file.write_text(whole)
+    described.write_text(run_of.replace('"schema": 1', '"schema": 0'))
     assert record.restore("smoke") == 0
+    described.write_text(run_of)
+    file.write_text(damages[1] + "\n" + whole)
+    assert record.restore("smoke") == 1
 
 
 def test_files_too_large_to_commit_are_left_out_and_told(recorded, capsys):
@@ -89,15 +158,16 @@ def test_files_too_large_to_commit_are_left_out_and_told(recorded, capsys):
 
 
 def test_what_is_committed_is_small():
-    committed = [*paths.ROOT.glob("figures/laptop/*.png"), *paths.RECORDED.rglob("*.json")]
+    recorded = [*paths.RECORDED.rglob("*.json"), *paths.RECORDED.rglob("*.jsonl")]
+    committed = [*paths.ROOT.glob("figures/laptop/*.png"), *recorded]
     assert committed
     for file in committed:
-        assert file.stat().st_size <= record.LARGEST[file.suffix], file
+        assert file.stat().st_size <= record.LARGEST.get(file.suffix, 2_000_000), file
 
 
 def test_the_recorded_figures_are_finished():
     """Notebook 02 draws the unhealed lines of figures that 03 and 04 complete."""
-    folder = paths.ROOT / "figures" / record.PROFILE
+    folder = paths.ROOT / "figures" / profiles.RECORDED
     for name in {name for notebook in run.NOTEBOOKS.values() for name in notebook.figures}:
         assert (folder / f"{name}.png").exists(), name
     for name in run.NOTEBOOKS["02"].figures:
@@ -119,7 +189,7 @@ def test_a_reader_never_reads_the_recorded_run(recorded, monkeypatch):
 
 def changed(folder, change):
     """Apply `change` to the records in a folder, as if they had been measured so."""
-    for file in list(folder.glob("*/*.json")):
+    for file in list(folder.glob("*/*/*.json")):
         found = json.loads(file.read_text())
         change(found)
         found["key"] = results.key(found["kind"], found["params"])
@@ -137,10 +207,25 @@ def both(recorded):
     return recorded
 
 
+def compared():
+    here, recorded = (results.archive(f) for f in (paths.RESULTS, paths.RECORDED / "smoke"))
+    return compare.compare(SMOKE, here, recorded)
+
+
 def test_the_same_run_differs_nowhere(both):
-    found = agreement.compare(SMOKE)
+    found = compared()
     assert set(found.task) == {"distance", "c4", "arc_easy"}
     assert set(found.treatment[found.kind == "scores"]) == {"unpruned", "unhealed"}
+    assert (found.difference == 0).all() and not found.differs.any()
+
+
+def test_the_same_run_differs_nowhere_from_its_rounded_lines(both, monkeypatch):
+    found = results.archive(both)
+    for kind in ("scores", "similarity"):
+        (both / f"{kind}.jsonl").write_bytes(record.lines(found.records(kind), {}))
+        shutil.rmtree(both / kind)
+    found = compared()
+    assert (found.settings == "").all() and len(found) > 5
     assert (found.difference == 0).all() and not found.differs.any()
 
 
@@ -153,7 +238,7 @@ def test_a_shift_is_measured_in_its_paired_error(both):
             found["values"]["examples"] = (examples + 1 + noise).tolist()
 
     changed(both, shift)
-    found = agreement.compare(SMOKE)
+    found = compared()
     assert set(found.task[found.differs]) == {"c4"} and (found.settings == "").all()
     assert found.difference[found.differs].tolist() == pytest.approx([-1, -1], abs=0.02)
     assert (found.units[found.differs] < -100).all()
@@ -166,7 +251,7 @@ def test_other_amounts_of_data_are_compared_as_independent_samples(both):
             found["values"]["value"] -= 3 * found["values"]["standard_error"]
 
     changed(both, more)
-    loss = agreement.compare(SMOKE).query("task == 'c4'")
+    loss = compared().query("task == 'c4'")
     expected = np.hypot(loss.standard_error, loss.recorded_error)
     assert np.allclose(loss.error, expected) and np.allclose(loss.units, 3 / np.sqrt(2))
     assert loss.differs.all()
@@ -179,7 +264,7 @@ def test_other_settings_are_told_and_not_compared(both):
 
     changed(both, longer)
     (both / "similarity").rename(both / "other")
-    found = agreement.compare(SMOKE)
+    found = compared()
     assert set(found.settings[found.task == "c4"]) == {"max_tokens 24 / 200"}
     assert set(found.settings[found.task == "distance"]) == {"not recorded"}
     assert found.difference[found.task != "arc_easy"].isna().all() and not found.differs.any()
@@ -187,9 +272,9 @@ def test_other_settings_are_told_and_not_compared(both):
 
 def test_results_of_another_profile_are_not_this_run(both):
     def other(found):
-        for name in agreement.AMOUNTS:
+        for name in compare.AMOUNTS:
             if name in found["params"]:
                 found["params"][name] += 1
 
     changed(paths.RESULTS, other)
-    assert agreement.compare(SMOKE).empty
+    assert compared().empty

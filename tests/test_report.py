@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 from nbformat import v4
 
-from lib import curves, paths, profiles, record, report, run, similarity
+from benchmarks import readme, record
+from lib import curves, paths, profiles, report, results, run, similarity
 from lib.pruning import Block
 
 SMOKE = profiles.get("smoke")
@@ -46,9 +47,9 @@ def ran(output, monkeypatch):
     similarity.measure("tiny-random", SMOKE)
     curves.measure("tiny-random", SMOKE, [Block(1, 2)], ["c4"])
     draw("smoke", "figure_4")
-    draw(record.PROFILE, "figure_4")
-    shutil.copytree(paths.RESULTS, paths.RECORDED / record.PROFILE)
-    record._describe(record.PROFILE, "01", 0, 60)
+    draw(profiles.RECORDED, "figure_4")
+    shutil.copytree(paths.RESULTS, paths.RECORDED / profiles.RECORDED)
+    record.describe(profiles.RECORDED, "01", 0, 60)
     return output
 
 
@@ -91,14 +92,14 @@ def test_figures_verdicts_and_versions_are_inside(ran):
     assert re.search(r"\s*".join(f"<td>{cell}</td>" for cell in cells), index)
     assert index.count('src="data:image/png') == 2  # this run's figure 4 and the recorded one
     assert 'href="../figures/smoke/figure_4.csv"' in index
-    assert record.described(record.PROFILE)["environment"]["torch"] in index
+    assert results.environment()["torch"] in index
 
 
 def test_the_run_stands_beside_the_recorded_one(ran, monkeypatch):
     index = report.build(SMOKE).read_text()
     compared = SMOKE.block_sizes(6)
     assert re.search(r"\d+ measurements can be compared; <b>0</b> differ", index), compared
-    monkeypatch.setattr(report.agreement, "BEYOND", -1)
+    monkeypatch.setattr(report.compare, "BEYOND", -1)
     assert not re.search(r"<b>0</b> differ", report.build(SMOKE).read_text())
     shutil.rmtree(paths.RECORDED)
     assert "No recorded run to compare with." in report.build(SMOKE).read_text()
@@ -129,10 +130,10 @@ def test_bad_input_is_one_sentence(tmp_path, argument, said):
 
 
 def test_the_index_of_figures_is_current():
-    """The README's table is `python -m lib.report --index`, and names every figure."""
+    """`python -m benchmarks.readme` brings it up to date, and it names every figure."""
     drawn = {name for notebook in run.NOTEBOOKS.values() for name in notebook.figures}
     assert set(report.drawn_by()) == drawn
-    assert report.figure_index() in (paths.ROOT / "README.md").read_text()
+    assert readme.figure_index() in (paths.ROOT / "README.md").read_text()
 
 
 def test_the_template_is_installed_with_the_package():

@@ -162,7 +162,71 @@ def test_values_that_are_not_finite_are_refused(output, value):
 def test_names_cannot_leave_the_folder(output):
     for model in ("../../etc/passwd", "/abs", "..", "a/b"):
         place = results.location("scores", PARAMS | {"model": model})
-        assert place.parent == results.location("scores", PARAMS).parent
+        assert place.resolve().parent.parent == (paths.RESULTS / "scores").resolve()
+
+
+SCORE = {"model": "tiny", "task": "mmlu", "shots": 5, "block_start": 13, "block_size": 6}
+CURE = {"recipe": {"rank": 8, "seed": 0, "steps": 32}}
+
+
+@pytest.mark.parametrize(
+    "kind, params, name",
+    [
+        ("scores", SCORE, "mmlu-5shot-l13-n06"),
+        ("scores", SCORE | CURE | {"shots": 0}, "mmlu-l13-n06-healed-r8-s0"),
+        ("scores", SCORE | {"block_start": 0, "block_size": 0}, "mmlu-5shot-whole"),
+        ("scores", {"model": "tiny", "task": "../" * 40 + "c4"}, "c4"),
+        ("similarity", {"model": "tiny", "data": "hub:allenai/c4", "sequences": 256}, "c4-256"),
+        ("damage", {"data": "wheel:c4", "sequences": 8, "first": 16}, "c4-8-from16"),
+        ("healing", {"model": "tiny", "block_start": 1, "block_size": 2} | CURE, "l01-n02-healed"),
+        ("job", {"notebook": "03", "model": "tiny", "size": 2}, "03-"),
+        ("inference_cost", {"model": "tiny"}, ""),
+    ],
+)
+def test_names_speak(output, kind, params, name):
+    place = results.location(kind, params)
+    assert place.relative_to(paths.RESULTS).parts[:-1] == (kind, params.get("model", "any"))
+    assert name in place.name and place.stem.endswith(results.key(kind, params)[:8])
+    assert len(place.name) < 100
+
+
+# ---- many results --------------------------------------------------------------------------
+
+
+def test_an_archive_finds_what_was_asked_whatever_machine_and_version(output):
+    machine = {"dtype": "float32", "device": "cpu", "threads": 2}
+    for n, version in ((1, 1), (3, 2), (2, 2)):
+        params = SCORE | machine | {"version": version, "threads": n}
+        results.save("scores", params, {"n": n}, 0)
+    results.save("healing", SCORE | machine | CURE, {"losses": []}, 0, "diverged")
+    found = results.archive(paths.RESULTS)
+    asked = SCORE | {"dtype": "bfloat16", "device": "cuda", "processor": "another"}
+    assert found.find("scores", asked | {"version": 1})["values"]["n"] == 1
+    assert found.find("scores", asked | {"version": 3})["values"]["n"] == 3
+    assert found.find("healing", asked | CURE | {"healing_version": 7})["status"] == "diverged"
+    assert found.find("scores", asked | {"block_size": 5}) is None
+    assert found.find("scores", asked | CURE) is None and found.find("toy", asked) is None
+    assert len(list(found.records())) == 4 and len(list(found.records("healing"))) == 1
+
+
+def test_an_archive_leaves_out_what_is_not_valid(output, caplog):
+    results.save("scores", SCORE, {"n": 1}, 0)
+    healed = paths.RESULTS / "adapters" / "0123" / "healed.json"
+    healed.parent.mkdir(parents=True)
+    healed.write_text("{}")
+    assert len(list(results.archive(paths.RESULTS).records())) == 1 and not caplog.records
+    file = results.location("scores", SCORE)
+    whole = file.read_text()
+    for damaged in ("", whole[:40], "[]", whole.replace('"block_start": 13', '"block_start": 14')):
+        caplog.clear()
+        file.write_text(damaged)
+        assert not list(results.archive(paths.RESULTS).records()) and file.exists()
+        assert len(caplog.records) == 1 and caplog.records[0].message.endswith(": left out.")
+
+
+def test_without_a_folder_an_archive_is_empty(output):
+    found = results.archive(paths.RESULTS)
+    assert not list(found.records()) and found.run == {} and found.find("scores", SCORE) is None
 
 
 def test_each_depth_has_its_own_score(output):
@@ -172,7 +236,7 @@ def test_each_depth_has_its_own_score(output):
     again = curves.measure("tiny-random", smoke, [Block(3, 2), Block(1, 2)], ["c4"])
     assert table.value.nunique() == 3
     assert again.value.tolist() == [table.value[0], table.value[2], table.value[1]]
-    assert len(list((output / "data/results/scores").iterdir())) == 3
+    assert len(list((output / "data/results/scores/tiny-random").iterdir())) == 3
 
 
 def test_only_what_is_missing_is_measured(output, monkeypatch):

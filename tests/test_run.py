@@ -188,7 +188,7 @@ def test_killed_in_the_middle_of_a_healing_and_continued(smoke, tmp_path):
             kernel.kill()
     runner.wait()
     assert not (tmp_path / "papermill_runs/smoke/03_healing.ipynb").exists()
-    done = {p: p.stat().st_mtime_ns for p in tmp_path.glob("data/results/*/*.json")}
+    done = {p: p.stat().st_mtime_ns for p in tmp_path.glob("data/results/*/*/*.json")}
     assert launch(tmp_path, *arguments).returncode == 0
     assert {p: p.stat().st_mtime_ns for p in done} == done
     for name in ("figure_1d", "figure_2", "figure_3", "figure_4", "figure_6"):

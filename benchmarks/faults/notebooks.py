@@ -28,7 +28,7 @@ def killed_and_continued(folder: Path) -> str:
     runner.send_signal(signal.SIGKILL)
     runner.communicate()
     toys.until(lambda: not toys.processes(output))
-    done = {f: f.stat().st_mtime_ns for f in output.glob("data/results/*/*.json")}
+    done = {f: f.stat().st_mtime_ns for f in output.glob("data/results/*/*/*.json")}
     copies = {f: f.stat().st_mtime_ns for f in output.glob("papermill_runs/smoke/shards/*/*.ipynb")}
     finished = [f for f in copies if not f.name.endswith(".running.ipynb")]
     assert len(finished) == 3, finished

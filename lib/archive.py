@@ -1,0 +1,176 @@
+"""How results are named, checked and read back: one, or all of a folder.
+
+A result's key is the sha256 of the canonical parameters: everything that changes a number. A run
+leaves a JSON file each; the recorded run is kept as a file a kind, `<kind>.jsonl`, with a line for
+each result, and run.json, which says once what holds for all lines. An archive reads either form.
+"""
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib import paths
+
+SCHEMA = 1
+FIELDS = {"schema", "key", "kind", "params", "status", "values", "seconds", "environment"}
+MACHINE = ("dtype", "device", "threads", "processor")  # parameters that the machine decides
+VERSION_PARAMS = ("version", "prompt_version", "healing_version", "step_version")
+DIGITS = 7  # significant ones, of what is recorded
+SHARED = ("schema", "environment")  # what run.json says once for all lines that say nothing else
+
+log = logging.getLogger(__name__)
+
+
+def key(kind: str, params: dict) -> str:
+    """sha256 of the canonical JSON of a measurement's parameters."""
+    text = json.dumps({"kind": kind} | params, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def location(kind: str, params: dict) -> Path:
+    """The file of a measurement: <kind>/<model>/<what was asked>-<first digits of the key>.json."""
+    model = paths.component(str(params.get("model", ""))) or "any"
+    name = paths.component("-".join([*_named(params), key(kind, params)[:8]]))
+    return paths.RESULTS / kind / model / f"{name}.json"
+
+
+def _named(params: dict) -> list[str]:
+    """What a file's name shows: arc_easy-l13-n06-healed-r8-s0, mmlu-5shot-whole, c4-256."""
+    data = params.get("data", "").rpartition(":")[2]
+    shown = [params.get("notebook"), params.get("task") or data, params.get("sequences")]
+    shown.append(params.get("shots") and f"{params['shots']}shot")
+    shown.append(params.get("first") and f"from{params['first']}")
+    if "block_size" in params:
+        block = "l{block_start:02}-n{block_size:02}".format(**params)
+        shown.append(block if params["block_size"] else "whole")
+    if "recipe" in params:
+        shown.append("healed-r{rank}-s{seed}".format(**params["recipe"]))
+    return [str(part) for part in shown if part]
+
+
+def parsed(text: bytes, kind: str, params: dict | None = None, run: dict | None = None) -> tuple:
+    """The record of a file, or with `run` of a line, and why it is not valid, if so.
+
+    params: whose record it must be, where that is known. run: what run.json says.
+    """
+    try:
+        record = json.loads(text)
+        record = record if run is None else _unpacked(record, kind, run)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None, "is not JSON"
+    return record, _problem(record, kind, params)
+
+
+def _problem(record, kind: str, params: dict | None) -> str | None:
+    """Why a record is not that of these parameters, or of its own, if so."""
+    if not isinstance(record, dict) or not FIELDS <= record.keys():
+        return "is not complete"
+    if record["schema"] != SCHEMA:
+        return f"has schema {record['schema']}, not {SCHEMA}"
+    if not isinstance(record["params"], dict) or not finite(record["params"]):
+        return "has no parameters"
+    if not record["key"] == key(kind, record["params"]) == key(kind, params or record["params"]):
+        return "is of other parameters"
+    if not isinstance(record["values"], dict) or not finite(record["values"]):
+        return "has values that are not finite"
+    return None if isinstance(record["status"], str) else "has no status"
+
+
+def finite(value) -> bool:
+    if isinstance(value, dict):
+        return all(map(finite, value.values()))
+    if isinstance(value, list):
+        return all(map(finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def rounded(value):
+    """The same with the DIGITS that are recorded."""
+    if isinstance(value, dict):
+        return {name: rounded(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+
+
+# ---- many results --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The results of a folder, found by what was asked, whatever the machine and the version.
+
+    asked: the records, by what they were asked. run: what run.json says of them all, else {}.
+    """
+
+    asked: dict[str, list[dict]]
+    run: dict
+
+    def records(self, kind: str | None = None) -> Iterator[dict]:
+        """Every record, or those of a kind."""
+        every = (record for records in self.asked.values() for record in records)
+        return (record for record in every if kind in (None, record["kind"]))
+
+    def find(self, kind: str, params: dict) -> dict | None:
+        """The record that has `params`, those of MACHINE and VERSION_PARAMS apart; or None.
+
+        Of several the one with the same versions, then the one with the most examples.
+        """
+
+        def likeness(record: dict) -> tuple[int, int]:
+            same = [record["params"].get(name) == params.get(name) for name in VERSION_PARAMS]
+            return sum(same), record["values"].get("n", 0)
+
+        return max(self.asked.get(_asked(kind, params), []), key=likeness, default=None)
+
+
+def _asked(kind: str, params: dict) -> str:
+    """The same for measurements that differ in the machine or a version only."""
+    ignored = (*MACHINE, *VERSION_PARAMS)
+    return key(kind, {name: value for name, value in params.items() if name not in ignored})
+
+
+def archive(folder: Path) -> Archive:
+    """The results of a folder: a file each, as a run leaves them, or a `<kind>.jsonl` a kind."""
+    asked: dict[str, list[dict]] = {}
+    for record in stored(folder):
+        asked.setdefault(_asked(record["kind"], record["params"]), []).append(record)
+    return Archive(asked, _run(folder))
+
+
+def stored(folder: Path, kind: str = "*") -> Iterator[dict]:
+    """The valid records in such a folder; the log has a line for each that is left out."""
+    for place, of_kind, text, run in _texts(folder, kind):
+        record, problem = parsed(text, of_kind, run=run)
+        if problem:
+            log.warning("%s %s: left out.", place, problem)
+        else:
+            yield record
+
+
+def _texts(folder: Path, kind: str) -> Iterator[tuple]:
+    """The texts of an archive's results: place, kind, text and, for lines, what run.json says."""
+    for file in sorted(folder.glob(f"{kind}/*/*.json")):
+        if file.parts[-3] != "adapters":
+            yield file, file.parts[-3], file.read_bytes(), None
+    for file in sorted(folder.glob(f"{kind}.jsonl")):
+        for number, line in enumerate(file.read_bytes().splitlines(), start=1):
+            yield f"{file}, line {number},", file.stem, line, _run(folder)
+
+
+def _run(folder: Path) -> dict:
+    file = folder / "run.json"
+    return json.loads(file.read_bytes()) if file.exists() else {}
+
+
+def _unpacked(line: dict, kind: str, run: dict) -> dict:
+    """The record of a line, which leaves out what run.json says and what follows from the rest."""
+    shared = {name: run[name] for name in SHARED if name in run}
+    values = line["values"]
+    if isinstance(values.get("weights"), (int, float)):  # of every example
+        values["weights"] = [values["weights"]] * len(values["examples"])
+    return {"kind": kind, "key": key(kind, line["params"])} | shared | line
