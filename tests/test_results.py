@@ -223,7 +223,11 @@ def test_an_archive_leaves_out_what_is_not_valid(output, caplog):
     assert len(list(results.archive(paths.RESULTS).records())) == 1 and not caplog.records
     file = results.location("scores", SCORE)
     whole = file.read_text()
+<<<<<<< HEAD
     for damaged in ("", whole[:40], "[]", whole.replace('"block_start":13', '"block_start":14')):
+=======
+    for damaged in ("", whole[:40], "[]", whole.replace('"block_start": 13', '"block_start": 14')):
+>>>>>>> archive
         caplog.clear()
         file.write_text(damaged)
         assert not list(results.archive(paths.RESULTS).records()) and file.exists()
