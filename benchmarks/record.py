@@ -63,23 +63,16 @@ def restore(name: str) -> int:
     still holds stays. Adapters are not exported: a healing is repeated only if a score of it is
     missing.
     """
-<<<<<<< HEAD
     exported = results.archive(paths.RECORDED / name)
     found = list(exported.records())
-=======
-    found = list(results.archive(paths.RECORDED / name).records())
->>>>>>> archive
     for result in found:
         place = results.location(result["kind"], result["params"])
         target = _measured(name) / place.relative_to(paths.RESULTS)
         if not target.exists():
             results.write_whole(target, json.dumps(result | {"restored": True}).encode())
-<<<<<<< HEAD
     begun = exported.run.get("format")
     if begun:
         results.write_whole(_measured(name) / "format.json", json.dumps(begun).encode())
-=======
->>>>>>> archive
     return len(found)
 
 
@@ -121,25 +114,18 @@ def lines(found: Iterable[dict], shared: dict) -> bytes:
         line |= {n: result[n] for n in archive.SHARED if result[n] != shared.get(n)}
         line["values"] = archive.rounded(line["values"])
         weights = line["values"].get("weights")
-<<<<<<< HEAD
         if _all_equal(weights):  # of every example
-=======
-        if isinstance(weights, list) and len(set(weights)) == 1:  # of every example
->>>>>>> archive
             line["values"]["weights"] = weights[0]
         texts.append(json.dumps(line, separators=(",", ":"), allow_nan=False) + "\n")
     return "".join(texts).encode()
 
 
-<<<<<<< HEAD
 def _all_equal(weights) -> bool:
     """Whether they are numbers, one an example, and all the same (newer ones are runs already)."""
     numbers = isinstance(weights, list) and not any(isinstance(w, list) for w in weights)
     return numbers and len(set(weights)) == 1
 
 
-=======
->>>>>>> archive
 def _order(result: dict) -> tuple:
     params = result["params"]
     block = params.get("block_size", 0), params.get("block_start", 0)
@@ -158,11 +144,8 @@ def describe(name: str, number: str, code: int, seconds: float) -> None:
     before = told["notebooks"].get(number, {"minutes": 0})
     minutes = round(before["minutes"] + seconds / 60, 1)
     told["notebooks"][number] = {"exit_status": code, "minutes": minutes}
-<<<<<<< HEAD
     begun = _measured(name) / "format.json"  # which the recording keeps, wherever it resumes
     told |= {"format": json.loads(begun.read_bytes())} if begun.exists() else {}
-=======
->>>>>>> archive
     told |= {"date": datetime.now(UTC).date().isoformat(), "cores": len(os.sched_getaffinity(0))}
     text = json.dumps(told, indent=1) + "\n"
     results.write_whole(paths.RECORDED / name / "run.json", text.encode())

@@ -6,11 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-<<<<<<< HEAD
 from lib import answers, evaluation
-=======
-from lib import evaluation
->>>>>>> archive
 from lib.archive import MACHINE, Archive, rounded
 from lib.profiles import Profile
 
@@ -88,13 +84,8 @@ def _reading(found: dict, start: int, size: int) -> tuple:
     values = found["values"]
     if found["kind"] == "scores":
         told = [values[key] for key in ("value", "standard_error", "n")]
-<<<<<<< HEAD
         parts, weights = answers.examples_of(values)
         return *told, np.array(rounded(parts.tolist())), weights
-=======
-        parts = np.array(rounded(values["examples"]))
-        return *told, parts, np.broadcast_to(values["weights"], len(parts))
->>>>>>> archive
     matrix, errors, folds = (np.array(values[k]) for k in ("matrix", "standard_error", "folds"))
     at = (start, start + size)
     parts = np.array(rounded(folds[:, *at].tolist()))

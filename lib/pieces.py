@@ -8,11 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-<<<<<<< HEAD
 from lib import evaluation, keys, registry, results
-=======
-from lib import catalog, evaluation, keys, results
->>>>>>> archive
 from lib.jobs import Job
 from lib.profiles import Profile
 from lib.recipes import Recipe, recipe

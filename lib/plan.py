@@ -64,11 +64,7 @@ def _layers_after(model: str, shape: Shape, there: list[Stored]):
     By its distance map, else a published list of best starts, else as in the mean of those.
     """
     lists = json.loads((paths.DATA / "published.json").read_text(encoding="utf-8"))["best_starts"]
-<<<<<<< HEAD
     lists = {name: starts for name, starts in lists.items() if name in registry.MODELS}
-=======
-    lists = {name: starts for name, starts in lists.items() if name in catalog.MODELS}
->>>>>>> archive
 
     def published(name: str, share: float) -> float:
         """The share of layers after the cut, where `share` of the layers are dropped."""

@@ -25,11 +25,7 @@ from lib import paths
 from lib.archive import SCHEMA, finite, key, location, parsed, stored
 from lib.archive import archive as archive  # many results at once
 
-<<<<<<< HEAD
 VERSIONS = {"similarity": 2, "scores": 2, "healing": 2}  # bumped by hand when the numbers change
-=======
-VERSIONS = {"similarity": 1, "scores": 1, "healing": 1}  # bumped by hand when the numbers change
->>>>>>> archive
 DRAW_ONLY = "DEEPER_LAYERS_DRAW_ONLY"  # set in the environment of a run that only draws
 
 log = logging.getLogger(__name__)
@@ -157,7 +153,6 @@ def environment() -> dict:
     } | {name: version(name) for name in packages}
 
 
-<<<<<<< HEAD
 @cache
 def processor(device: str = "cpu") -> str:
     """The name of what computes: this machine's CPU, or with "cuda" the GPU."""
@@ -173,9 +168,6 @@ def processor(device: str = "cpu") -> str:
 
 def set_aside(file: Path) -> Path:
     """Rename a file that cannot be read to a free `<name>.corrupt`, and return that."""
-=======
-def _set_aside(file: Path) -> Path:
->>>>>>> archive
     names = (file.with_name(f"{file.name}{n or ''}.corrupt") for n in count())
     aside = next(name for name in names if not name.exists())
     try:

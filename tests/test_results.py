@@ -33,15 +33,9 @@ def test_keys_of_real_measurements_do_not_drift(output, monkeypatch):
     identity = models.identity("tiny-random", smoke)
     asked["scores"] = keys.score(identity, smoke, "mmlu", 1, 2)
     assert {kind: results.key(kind, params)[:12] for kind, params in asked.items()} == {
-<<<<<<< HEAD
         "similarity": "ae8e95a7d9ff",
         "healing": "5cef66a5f86f",
         "scores": "c9aa8124bdcf",
-=======
-        "similarity": "74f1cdaea1c7",
-        "healing": "5cef66a5f86f",
-        "scores": "7b4bf15bde05",
->>>>>>> heal
     }
 
 
@@ -223,11 +217,7 @@ def test_an_archive_leaves_out_what_is_not_valid(output, caplog):
     assert len(list(results.archive(paths.RESULTS).records())) == 1 and not caplog.records
     file = results.location("scores", SCORE)
     whole = file.read_text()
-<<<<<<< HEAD
     for damaged in ("", whole[:40], "[]", whole.replace('"block_start":13', '"block_start":14')):
-=======
-    for damaged in ("", whole[:40], "[]", whole.replace('"block_start": 13', '"block_start": 14')):
->>>>>>> archive
         caplog.clear()
         file.write_text(damaged)
         assert not list(results.archive(paths.RESULTS).records()) and file.exists()
