@@ -12,7 +12,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM
 
-from lib import paths
+from lib import formats, paths
 
 VOCAB, LAYERS, WINDOW, LENGTH = 96, 6, 8, 28  # sequences are longer than the sliding window
 SIZE = {
@@ -149,6 +149,15 @@ def llama():
 @pytest.fixture
 def ids():
     return torch.randint(3, VOCAB, (3, LENGTH), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_format_is_remembered(tmp_path_factory):
+    """A busy machine's tests do not decide the format of the checkout's own results."""
+    place, file, own = tmp_path_factory.mktemp("format"), formats._file, paths.RESULTS
+    formats._file = lambda: place / "format.json" if paths.RESULTS == own else file()
+    yield
+    formats._file = file
 
 
 @pytest.fixture
