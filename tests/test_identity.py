@@ -199,8 +199,8 @@ def test_threads_are_told_apart_on_a_cpu_only(monkeypatch):
     assert told["cpu"].keys() - told["cuda"].keys() == {"threads"}
 
 
-def timings(processor: str, monkeypatch) -> set[str]:
-    """The keys of what is timed."""
+def timed(kind: str, measure, processor: str, monkeypatch) -> str:
+    """The key of what `measure` times on a processor."""
     monkeypatch.setattr(results, "processor", lambda device="cpu": processor)
     asked = {}
 
@@ -210,17 +210,26 @@ def timings(processor: str, monkeypatch) -> set[str]:
 
     monkeypatch.setattr(results, "load_or_compute", load_or_compute)
     with pytest.raises(results.NotMeasured):
-        inference_cost.measure("tiny-random", SMOKE)
+        measure()
+    return results.key(kind, asked[kind])
+
+
+def inference():
+    inference_cost.measure("tiny-random", SMOKE)
+
+
+def healing_step():
     cure = healing.recipe("tiny-random", SMOKE)
-    with pytest.raises(results.NotMeasured):
-        heal_where.step_seconds("tiny-random", SMOKE, Block(1, 2), cure)
-    assert set(asked) == {"inference_cost", "healing_speed"}
-    return {results.key(kind, params) for kind, params in asked.items()}
+    heal_where.step_seconds("tiny-random", SMOKE, Block(1, 2), cure)
 
 
-def test_timings_of_another_processor_are_never_found(monkeypatch):
-    assert not timings("Abacus 9", monkeypatch) & timings("Loom 2", monkeypatch)
-    assert timings("Abacus 9", monkeypatch) == timings("Abacus 9", monkeypatch)
+@pytest.mark.parametrize(
+    "kind, measure", [("inference_cost", inference), ("healing_speed", healing_step)]
+)
+def test_timings_of_another_processor_are_never_found(kind, measure, monkeypatch):
+    names = ("Abacus 9", "Loom 2", "Abacus 9")
+    first, other, again = (timed(kind, measure, name, monkeypatch) for name in names)
+    assert first == again != other
 
 
 def test_every_record_names_its_processor(output):
