@@ -206,6 +206,8 @@ def timed(kind: str, measure, processor: str, monkeypatch) -> str:
 
     def load_or_compute(kind, params, compute):
         asked[kind] = params
+        if kind == "healing":  # how it went, not in what time
+            return {"status": "ok", "values": {"micro_batch": 16, "recomputes": False}}
         raise results.NotMeasured
 
     monkeypatch.setattr(results, "load_or_compute", load_or_compute)
@@ -220,7 +222,7 @@ def inference():
 
 def healing_step():
     cure = healing.recipe("tiny-random", SMOKE)
-    heal_where.step_seconds("tiny-random", SMOKE, Block(1, 2), cure)
+    heal_where.step_seconds("tiny-random", SMOKE, Block(1, 2), {"all layers": cure})
 
 
 @pytest.mark.parametrize(
