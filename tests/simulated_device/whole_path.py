@@ -6,6 +6,7 @@ in a process of its own, and `make gpu` on CUDA (DEEPER_LAYERS_DEVICE=cuda).
 
 import gc
 import os
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -284,15 +285,23 @@ def test_healing_out_of_memory(name, tmp_path):
         whole = heal(sim, tokenizer, BLOCK, recipe, tmp_path / f"{micro}", micro)
         assert whole.micro_batch == micro
         peaks[micro] = torch.sim.max_memory_allocated() - held
-        gc.collect()
-    assert torch.sim.memory_allocated() == held, "what a healing took comes back"
+        assert comes_back(held)
     with simulated_device.at_most((peaks[8] + peaks[4]) // 2):
         found = heal(sim, tokenizer, BLOCK, recipe, tmp_path / "found")
     assert found.micro_batch == 4 and adapter(found) == adapter(whole)
     with simulated_device.at_most(peaks[4] // 16):
         assert heal(sim, tokenizer, BLOCK, recipe, tmp_path / "none").status == "oom"
-    gc.collect()
-    assert torch.sim.memory_allocated() == held
+    assert comes_back(held)
+
+
+def comes_back(held: int) -> bool:
+    """Whether the device holds that many bytes again; a thread of autograd may still let go."""
+    for _ in range(100):
+        gc.collect()
+        if torch.sim.memory_allocated() == held:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def test_where_healing_acts(name, output):
