@@ -5,8 +5,11 @@ import gc
 import logging
 import platform
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from unittest import mock
 
+import bitsandbytes
 import torch
 import transformers
 from accelerate.utils import get_max_memory
@@ -219,6 +222,29 @@ def _checked(name: str, quantization, dtype, device) -> tuple[Source, dict]:
     return settled(resolve(name)), {"quantization": quantization, "dtype": dtype, "device": device}
 
 
+@contextmanager
+def _unpacked_by_blocks() -> Iterator[None]:
+    """NF4 is unpacked block by block: of 64 numbers, which share a scale.
+
+    On a CPU bitsandbytes 0.50 does it row by row, and takes wrong scales, without an error, where
+    a row is no multiple of a block.
+    """
+    unpack = bitsandbytes.functional.dequantize_4bit
+
+    def by_blocks(weight, state):
+        shape, block = state.shape, state.blocksize
+        if shape.numel() % block:
+            return unpack(weight, state)
+        state.shape = torch.Size((shape.numel() // block, block))
+        try:
+            return unpack(weight, state).reshape(shape)
+        finally:
+            state.shape = shape
+
+    with mock.patch.object(bitsandbytes.functional, "dequantize_4bit", by_blocks):
+        yield
+
+
 def _contents(source: Source) -> Contents:
     """What a model is made of. Raises ModelError if it cannot do without some of its layers."""
     contents = contents_of(source)
@@ -250,7 +276,8 @@ def _assembled(contents: Contents, keep: Sequence[int], quantization, dtype, dev
                 f"({len(found[problem])} {problem.replace('_keys', '')}, such as {name})."
             )
     if quantization and device == "cpu":
-        model = model.dequantize(dtype)
+        with _unpacked_by_blocks():
+            model = model.dequantize(dtype)
     model.name_or_path = model.config.name_or_path = str(contents.folder or "")
     if contents.folder and (contents.folder / "generation_config.json").exists():
         model.generation_config = GenerationConfig.from_pretrained(contents.folder)
