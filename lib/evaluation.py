@@ -5,15 +5,14 @@ last positions); a score turns the log-probabilities of an example's rows into o
 """
 
 from dataclasses import dataclass, replace
+from inspect import signature
 
 import numpy as np
 
 from lib import answers, data
-from lib.profiles import Profile
 from lib.tasks import KINDS, Kind, Row, likelihoods
 
-__all__ = ["KINDS", "PROMPT_VERSION", "Row", "Task", "params", "task", "weighted_mean"]
-PROMPT_VERSION = 2  # bumped by hand when a prompt changes
+__all__ = ["KINDS", "Row", "Task", "task", "weighted_mean"]
 
 
 @dataclass(frozen=True)
@@ -97,22 +96,17 @@ class Task:
         return float(np.bincount([e["answer"] for e in self.examples]).max() / len(self.examples))
 
 
-def task(name: str, profile: Profile) -> Task:
-    """The task `name` (a key of KINDS) with as many examples as `profile` says."""
-    return Task(name, tuple(_kind(name).build(profile)))
+def task(params: dict) -> Task:
+    """The task that a result's parameters ask for: its name, where its data is, its counts.
 
-
-def params(name: str, profile: Profile) -> dict:
-    """What a result's key says of a task; reads no data."""
-    kind = _kind(name)
-    described = {"task": name, "prompt_version": PROMPT_VERSION} | kind.counts(profile)
-    return described | data.identity(kind.data or name, profile.source)
-
-
-def _kind(name: str) -> Kind:
+    Raises ValueError for a task that is not known.
+    """
+    name = params["task"]
     if name not in KINDS:
         raise ValueError(f"Unknown task {name!r}: choose one of {', '.join(KINDS)}.")
-    return KINDS[name]
+    build = KINDS[name].build
+    counts = {key: params[key] for key in signature(build).parameters if key in params}
+    return Task(name, tuple(build(data.source(params), **counts)))
 
 
 def weighted_mean(values: np.ndarray, weights: np.ndarray) -> tuple[float, float]:

@@ -10,14 +10,12 @@ import numpy as np
 import pandas as pd
 
 from lib import (
-    ablations,
-    curves,
     damage,
     healing,
     inference_cost,
     profiles,
-    reasoning,
     results,
+    scores,
     similarity,
 )
 from lib.answers import SIGNAL, floor, gap
@@ -27,7 +25,6 @@ from lib.similarity import BlockDistances
 from lib.transitions import Curve, curve
 
 VERSION = 2  # bumped by hand when what `save` keeps changes
-QUESTIONS = ("mmlu", "boolq", "arc_easy")  # in the order in which a signal is looked for
 PAPER_HEALING = 5_000 * 16  # steps, sequences a step
 NOTHING = pd.DataFrame(columns=["model", "task", "strategy", "treatment"])
 RECORDED = ("qwen2.5-coder-0.5b",)  # maps for claim 5
@@ -40,8 +37,8 @@ class Evidence:
 
     healed_share: sequences of a healing as a share of the paper's. maps: distances of each model;
     recorded: those of other models, kept in data/recorded/ and not of this run.
-    tables: "scores" (of curves.unhealed, curves.healed and reasoning.measure), "prompts", "seeds"
-    and "ranks" (of curves.variants), "cost" (of inference_cost.measure), "damage" (of
+    tables: "scores" (scores.unhealed, healed and reasoning), "prompts", "seeds"
+    and "ranks", "cost" (of inference_cost.measure), "damage" (of
     damage.measure).
     """
 
@@ -98,8 +95,8 @@ def gather(profile: Profile, compute: bool = True) -> Evidence:
             maps, left = similarity.measure_all(profile.models, profile)
         except results.NotMeasured:
             maps, left = {}, replace(profile, models=())
-        parts = _parts(profile, maps)
-    tables = {table: pd.concat(found) for table, found in parts.items() if found}
+        parts = _parts(profile, maps) if maps else {}
+    tables = {table: pd.concat(found) for table, found in parts.items() if sum(map(len, found))}
     there = {table: rows[rows.value.notna()] for table, rows in tables.items()}
     recipe = healing.recipe(profile.main_model, profile)
     return Evidence(
@@ -113,27 +110,12 @@ def gather(profile: Profile, compute: bool = True) -> Evidence:
 
 def _parts(profile: Profile, maps: dict[str, BlockDistances]) -> dict[str, list[pd.DataFrame]]:
     """The measurements of each model, by table."""
-    tasks = [*QUESTIONS, "c4"]
-    scores = []
-    for name, map_ in maps.items():
-        scores += [f(name, profile, map_, tasks) for f in (curves.unhealed, curves.healed)]
-        scores.append(reasoning.measure(name, profile, map_))
-    varied = {
-        "prompts": (ablations.prompts, profile.ablation_models, profile.healed_sizes),
-        "seeds": (ablations.seeds, profile.ablation_models, profile.ablation_sizes),
-        "ranks": (ablations.ranks, profile.rank_models, profile.ablation_sizes),
-    }
-    parts = {"scores": scores}
-    for table, (variants, names, sizes_of) in varied.items():
-        parts[table] = [
-            curves.variants(name, maps[name], ablations.TASKS[table], variants(profile), sizes_of)
-            for name in names
-            if name in maps
-        ]
+    curves = (scores.unhealed, scores.healed, scores.reasoning)
+    parts = {"scores": [f(maps, profile) for f in curves]}
+    parts |= {f.__name__: [f(maps, profile)] for f in (scores.prompts, scores.seeds, scores.ranks)}
     for table, measure in {"cost": inference_cost.measure, "damage": damage.measure}.items():
-        parts[table] = [
-            t for t in (_there(measure, name, profile) for name in maps) if t is not None
-        ]
+        found = (_there(measure, name, profile) for name in maps)
+        parts[table] = [t for t in found if t is not None]
     return parts
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib import adapters, curves, evaluation, healing, models, paths, registry
+from lib import adapters, evaluation, healing, models, paths, registry, wanted
+from lib import scores as measured
 from lib.profiles import Profile
 from lib.pruning import Block
 from lib.sweep import sweep
@@ -22,10 +23,10 @@ def healed_model(
     or ran out of memory.
     """
     recipe = healing.recipe(name, profile, **changes)
-    values = curves.heal(name, profile, block, recipe)["values"]
+    values = measured.heal(name, profile, block, recipe)["values"]
     if values["status"] != "ok":
         raise RuntimeError(f"The healing of {name} without {block} ended as {values['status']}.")
-    attached = curves.healed_block(name, profile, block, recipe, tasks)
+    attached = measured.healed_block(name, profile, block, recipe, tasks)
     adapter = paths.RESULTS / "adapters" / values["adapter"] / "adapter"
     dtype = models.identity(name, profile)["dtype"]  # that of the healing, whatever the CPU's is
     model, tokenizer = models.load(
@@ -46,7 +47,7 @@ def scores(checkpoint: Path, profile: Profile, tasks: list[str]) -> pd.DataFrame
     name = str(checkpoint)
     device = None if models.fits(name, profile) else "cpu"
     model, tokenizer = models.load(name, dtype=profile.dtype, device=device)
-    asked = [evaluation.task(task, profile) for task in tasks]
+    asked = [evaluation.task(wanted.of_task(task, profile)) for task in tasks]
     return sweep(model, tokenizer, [], asked, profile.batch_tokens)
 
 

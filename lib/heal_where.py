@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from transformers import TrainerCallback
 
-from lib import adapters, curves, healing, keys, models, results
+from lib import adapters, fetching, healing, models, results, scores, wanted
 from lib.profiles import Profile
 from lib.pruning import Block, similarity_block
 from lib.recipes import no_memory
@@ -28,7 +28,7 @@ WHERE = ("all layers", "after the cut")
 def measure(
     name: str, profile: Profile, distances: BlockDistances, tasks: list[str]
 ) -> pd.DataFrame:
-    """Scores before and after both healings at one depth, in the columns of `curves.healed`.
+    """Scores before and after both healings at one depth, in the columns of `scores.healed`.
 
     And adapters (where they are, one of WHERE), micro_batch (sequences at a time, as the healing
     had memory for), step_seconds (median of `step_seconds`) and seconds (step_seconds times the
@@ -36,16 +36,16 @@ def measure(
     the middle one of the profile's ablations. A healing that cannot be made or timed has no value;
     its status says why: no layer after the cut, diverged, oom, not measured.
     """
-    unpruned = curves.measure(name, profile, [], tasks)
+    unpruned = scores.measure(name, profile, [], tasks)
     untold = {"adapters": None, "micro_batch": None, "step_seconds": np.nan, "seconds": np.nan}
     parts = [unpruned.assign(treatment="unpruned", strategy="none", **untold)]
     sizes = profile.ablation_sizes(distances.num_layers)
     block = similarity_block(distances, sizes[len(sizes) // 2])
-    unhealed = curves.measure(name, profile, [block], tasks)
+    unhealed = scores.measure(name, profile, [block], tasks)
     unhealed = unhealed[unhealed.block_size > 0].assign(strategy="similarity")
     parts.append(unhealed.assign(treatment="unhealed", **untold | {"seconds": 0.0}))
     if block.stop == distances.num_layers:
-        gone = curves.NO_SCORE | {"status": "no answer: no layer after the cut"}
+        gone = scores.NO_SCORE | {"status": "no answer: no layer after the cut"}
         parts.append(unhealed.assign(treatment="healed", **untold, **gone))
     else:
         parts += _healed(name, profile, block, tasks)
@@ -56,7 +56,7 @@ def measure(
 def _healed(name: str, profile: Profile, block: Block, tasks: list[str]) -> list[pd.DataFrame]:
     recipe = healing.recipe(name, profile)
     recipes = dict(zip(WHERE, (recipe, replace(recipe, first_layer=block.start)), strict=True))
-    scores = {w: curves.healed_block(name, profile, block, recipes[w], tasks) for w in WHERE}
+    healed = {w: scores.healed_block(name, profile, block, recipes[w], tasks) for w in WHERE}
     try:
         timed, gap = step_seconds(name, profile, block, recipes), None
     except RuntimeError as error:
@@ -64,10 +64,10 @@ def _healed(name: str, profile: Profile, block: Block, tasks: list[str]) -> list
             raise
         timed, gap = {}, getattr(error, "status", "oom")
     parts = []
-    for where, found in scores.items():
+    for where, found in healed.items():
         if gap:
             status = found.status.where(found.status != "ok", gap)
-            found = found.assign(**curves.NO_SCORE | {"status": status})
+            found = found.assign(**scores.NO_SCORE | {"status": status})
         how = timed.get(where, {"micro_batch": None, "seconds": [np.nan]})
         step = float(np.median(how["seconds"]))
         told = {"adapters": where, "micro_batch": how["micro_batch"], "step_seconds": step}
@@ -87,11 +87,12 @@ def step_seconds(
     """
     identity, made, told = models.identity(name, profile), {}, {}
     for where, recipe in recipes.items():
-        key = keys.healing({}, block.start, block.size, recipe)
-        stored = results.load("healing", identity | key)
-        record = stored or curves.heal(name, profile, block, recipe)
+        (asked,) = fetching.here([wanted.healing(name, profile, block, recipe)])
+        stored = results.load("healing", asked.params)
+        record = stored or scores.heal(name, profile, block, recipe)
         if record["status"] == "ok":
             how = {way: record["values"][way] for way in ("micro_batch", "recomputes")}
+            key = {k: v for k, v in asked.params.items() if k not in identity}
             made[where], told[where] = (recipe, *how.values()), key | how
     params = identity | {"processor": results.processor(identity["device"])}
     params |= {"healings": told, "turns": TURNS, "step_version": VERSION}

@@ -84,26 +84,25 @@ _loaded = {}
 
 
 def base(name: str, profile: Profile, block: Block = UNPRUNED):
-    """(model, tokenizer) as a profile measures them, without `block`; the last one stays loaded.
+    """(model, tokenizer) as a profile measures them, without `block`; the last one stays loaded."""
+    return loaded(name, profile.quantization, profile.dtype, block)
+
+
+def loaded(name: str, quantization: str | None, dtype: str | None, block: Block = UNPRUNED):
+    """(model, tokenizer) of `load`; the last one stays loaded.
 
     It is known by its identity: once the files have changed, they are read again.
     """
-    wanted = _wanted(name, profile, block)
+    wanted = (*weights_of(name, quantization, dtype).items(), block)
     if wanted not in _loaded:
         release()  # first, so that two models are never held at once
-        _loaded[wanted] = load(
-            name, quantization=profile.quantization, dtype=profile.dtype, block=block
-        )
+        _loaded[wanted] = load(name, quantization=quantization, dtype=dtype, block=block)
     return _loaded[wanted]
 
 
 def base_layers(name: str, profile: Profile) -> Iterator[nn.Module]:
     """The model of each single layer in turn, as a profile measures them."""
     return one_layer_models(name, quantization=profile.quantization, dtype=profile.dtype)
-
-
-def _wanted(name: str, profile: Profile, block: Block) -> tuple:
-    return (*identity(name, profile).items(), block)
 
 
 def measure_each(
@@ -142,7 +141,7 @@ def fits(name: str, profile: Profile) -> bool:
 
     The model that stays loaded is let go first, since the next one takes its place.
     """
-    if _wanted(name, profile, UNPRUNED) in _loaded:
+    if (*identity(name, profile).items(), UNPRUNED) in _loaded:
         return True
     source, options = _checked(name, profile.quantization, profile.dtype, None)
     if source.kind == "random":
@@ -169,7 +168,12 @@ def _room(config, tokens: int) -> int:
 
 
 def identity(name: str, profile: Profile) -> dict:
-    """What a result's key says of the model: the very weights, and how they compute.
+    """What a result's key says of a profile's model (`weights_of`)."""
+    return weights_of(name, profile.quantization, profile.dtype)
+
+
+def weights_of(name: str, quantization: str | None, dtype: str | None) -> dict:
+    """What a result's key says of a model: the very weights, and how they compute.
 
     Asks the hub for the commit of a model of which nothing is in the local cache yet.
     """
@@ -177,8 +181,8 @@ def identity(name: str, profile: Profile) -> dict:
     known = {
         "model": name,
         "revision": settled(resolve(name)).revision,
-        "dtype": profile.dtype or default_dtype(device),
-        "quantization": profile.quantization,
+        "dtype": dtype or default_dtype(device),
+        "quantization": quantization,
         "device": device,
     }
     return known | ({"threads": torch.get_num_threads()} if device == "cpu" else {})

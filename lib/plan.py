@@ -1,22 +1,28 @@
 """What a run will take, before it runs: `python -m lib.run --profile paper --plan --card a100-40`.
 
-Every job of `lib.jobs` as the results it must leave, each with its cost (`lib.costs`) and how it
-fits the card. Loads no model, imports neither torch nor transformers, writes nothing.
+Every job of `lib.experiments` as the results it must leave, each with its cost (`lib.costs`) and
+how it fits the card. Loads no model, imports neither torch nor transformers, writes nothing.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import groupby
 
-from lib import cards, costs, keys, paths, registry
+from lib import cards, costs, paths, registry, results, wanted
+from lib.archive import parsed, stored
+from lib.blocks import BlockDistances
 from lib.cards import Card
 from lib.costs import Cost
-from lib.jobs import Job, jobs
-from lib.pieces import Piece, Stored, healings, pieces, stored
+from lib.experiments import Job, jobs
 from lib.profiles import Profile
-from lib.recipes import attempts
+from lib.recipes import Recipe, attempts
 from lib.shapes import Shape
+from lib.wanted import Wanted, grouped
+
+MACHINE = ("revision", "quantization", "dtype", "device", "threads")  # of a result's model
+MOST_READ = 20  # records that a rate is taken from
 
 
 @dataclass(frozen=True)
@@ -29,87 +35,123 @@ class Estimate:
     obstacle: str = ""  # why it cannot be planned
 
 
+@dataclass(frozen=True)
+class Guess:
+    """The best starts of a model that has no map yet, as in the mean of those of `names`."""
+
+    num_layers: int
+    names: tuple[str, ...]
+
+    def best_start(self, size: int) -> int:
+        """l*(n), n = size."""
+        after = [_share_after(name, size / self.num_layers) for name in self.names]
+        return self.num_layers - size - round(self.num_layers * sum(after) / len(after))
+
+
 def estimates(profile: Profile, notebooks: Sequence[str], card: Card) -> list[Estimate]:
     """Every job of `notebooks`; a result that several need is counted with the first one."""
     found, counted = [], set()
     shapes = {model: registry.shape(model) for model in profile.models}
-    there = {model: stored(model, profile) for model in profile.models}
+    maps = {model: _maps(model, profile) for model in profile.models}
     for job in jobs(profile, notebooks):
-        shape, maps = shapes[job.model], there[job.model]
+        shape = shapes[job.model]
         if shape is None:
             found.append(Estimate(job, False, [], "sizes unknown without the hub"))
             continue
-        needed = pieces(job, profile, shape.num_layers)
-        if shape.experts > 1 and any(piece.recipe for piece in needed):
+        needed, missing = _missing(job, profile, shape, maps[job.model])
+        if shape.experts > 1 and any(w.recipe for w in needed):
             found.append(Estimate(job, False, [], "its experts cannot be healed"))
             continue
-        missing = [p for p in needed if not any(known.has(p) for known in maps)]
-        new = {_name(job.model, piece): piece for piece in missing}
-        new = [piece for name, piece in new.items() if name not in counted]
-        counted |= {_name(job.model, piece) for piece in new}
-        after = _layers_after(job.model, shape, maps)
-        found.append(Estimate(job, not missing, _costs(shape, new, after, card)))
+        new = {results.key(w.kind, w.params): w for w in missing}
+        new = {key: w for key, w in new.items() if key not in counted}
+        counted |= new.keys()
+        found.append(Estimate(job, not missing, _costs(shape, list(new.values()), card)))
     return found
 
 
-def _name(model: str, piece: Piece) -> tuple:
-    """The same for results that are the same, though asked for by different notebooks."""
-    asked = () if piece.kind == "healing" else tuple(sorted(piece.asked.items()))
-    return model, piece.kind, asked, piece.strategy, piece.size, piece.recipe
+def _missing(
+    job: Job, profile: Profile, shape: Shape, maps: list[dict]
+) -> tuple[list[Wanted], list[Wanted]]:
+    """All results of a job, and those of them that no machine has left."""
+    if not maps:
+        needed = job.wanted(Guess(shape.num_layers, _published(job.model)), profile)
+        return needed, needed
+    versions = [_keyed(job, profile, record) for record in maps]
+    missing = [same[0] for same in zip(*versions, strict=True) if not any(map(_there, same))]
+    return versions[0], missing
 
 
-def _layers_after(model: str, shape: Shape, there: list[Stored]):
-    """How many layers a version runs after its cut, given strategy and size.
-
-    By its distance map, else a published list of best starts, else as in the mean of those.
-    """
-    lists = json.loads((paths.DATA / "published.json").read_text(encoding="utf-8"))["best_starts"]
-    lists = {name: starts for name, starts in lists.items() if name in registry.MODELS}
-
-    def published(name: str, share: float) -> float:
-        """The share of layers after the cut, where `share` of the layers are dropped."""
-        num_layers, starts = registry.MODELS[name].num_layers, lists[name]
-        size = min(max(1, round(share * num_layers)), len(starts))
-        return 1 - (starts[size - 1] + size) / num_layers
-
-    def after(strategy: str, size: int) -> int:
-        if strategy == "simple":
-            return 1
-        if there:
-            return shape.num_layers - size - there[0].start(strategy, size)
-        names = [model] if model in lists else list(lists)
-        shares = [published(name, size / shape.num_layers) for name in names]
-        return round(shape.num_layers * sum(shares) / len(shares))
-
-    return after
+def _keyed(job: Job, profile: Profile, record: dict) -> list[Wanted]:
+    """The results of a job as the machine keys them that has made a map."""
+    machine = {key: record["params"][key] for key in MACHINE if key in record["params"]}
+    every = job.wanted(BlockDistances.stored(record["values"]), profile)
+    return [replace(w, params=w.params | machine) for w in every]
 
 
-def _costs(shape: Shape, missing: list[Piece], after: Callable, card: Card) -> list[Cost]:
+def _there(wanted: Wanted) -> bool:
+    """Whether a result is stored, or its healing failed, so that there is none to be had."""
+    if results.location(wanted.kind, wanted.params).exists():
+        return True
+    healed = wanted.recipe and results.load("healing", wanted.healing.params)
+    return bool(healed) and healed["values"]["status"] != "ok"
+
+
+def _maps(model: str, profile: Profile) -> list[dict]:
+    """The stored results of a model's distances; one for each kind of machine."""
+    asked = wanted.similarity(model, profile).params
+    asked |= {"revision": registry.resolve(model).revision}
+    asked = {key: value for key, value in asked.items() if key != "dtype" or value}
+    there = stored(paths.RESULTS, "similarity")
+    return [record for record in there if asked.items() <= record["params"].items()]
+
+
+@cache
+def _starts() -> dict[str, list[int]]:
+    """Published best starts, of the models that are known here."""
+    text = (paths.DATA / "published.json").read_text(encoding="utf-8")
+    known = json.loads(text)["best_starts"]
+    return {name: starts for name, starts in known.items() if name in registry.MODELS}
+
+
+def _published(model: str) -> tuple[str, ...]:
+    """Whose published starts a model is planned by: its own, or the mean of all."""
+    return (model,) if model in _starts() else tuple(_starts())
+
+
+def _share_after(name: str, share: float) -> float:
+    """The share of layers after the published cut of a model that drops `share` of its layers."""
+    num_layers, starts = registry.MODELS[name].num_layers, _starts()[name]
+    size = min(max(1, round(share * num_layers)), len(starts))
+    return 1 - (starts[size - 1] + size) / num_layers
+
+
+def _costs(shape: Shape, missing: list[Wanted], card: Card) -> list[Cost]:
     """The costs of results in the order in which they are measured; weights stay loaded."""
     found, loaded = [], None
-    for (healed, *_), call in groupby(missing, key=_call):
-        cost = _cost(shape, list(call), after, card)
-        found.append(replace(cost, read=0) if found and healed == loaded else cost)
-        loaded = healed
+    for call, same in grouped(missing, _call).items():
+        cost = _cost(shape, same, card)
+        found.append(replace(cost, read=0) if found and call[0] == loaded else cost)
+        loaded = call[0]
     return found
 
 
-def _call(piece: Piece) -> tuple:
+def _call(wanted: Wanted) -> tuple:
     """The same for results of one call; first, which layers it loads."""
-    block = (piece.strategy, piece.size) if piece.recipe else None
-    return block, piece.kind, piece.task, piece.profile, piece.recipe
+    block = wanted.block if wanted.recipe else None
+    asked = {k: v for k, v in wanted.params.items() if k not in ("block_start", "block_size")}
+    return block, results.key(wanted.kind, asked)
 
 
-def _cost(shape: Shape, call: list[Piece], after: Callable, card: Card) -> Cost:
+def _cost(shape: Shape, call: list[Wanted], card: Card) -> Cost:
     """The cost of one call: of one result, or of a task's scores of many blocks, not healed."""
     first = call[0]
-    quantization = first.profile.quantization
+    quantization = first.params["quantization"]
     if first.kind == "similarity":
-        return costs.similarity(shape, first.asked, quantization, card)
-    layers = shape.num_layers - (first.size if first.recipe else 0)
+        return costs.similarity(shape, first.params, quantization, card)
+    layers = shape.num_layers - (first.block.size if first.recipe else 0)
     if first.kind == "scores":
-        cut = [after(p.strategy, p.size) for p in call if p.strategy and not p.recipe]
-        return costs.sweep(shape, layers, cut, first.asked, quantization, card)
+        cut = [shape.num_layers - w.block.stop for w in call if w.block.size and not w.recipe]
+        return costs.sweep(shape, layers, cut, first.params, quantization, card)
     tried = [
         costs.healing(shape, layers, first.recipe, quantization, card, *attempt)
         for attempt in attempts(first.recipe.batch)
@@ -231,14 +273,28 @@ def _at_measured_rates(card: Card, profile: Profile) -> Card:
     forward, training = [], []
     for model in profile.models if card.on_cpu else ():
         shape = registry.shape(model)
-        for known in stored(model, profile) if shape else ():
-            if known.identity["device"] != "cpu":
+        maps = _maps(model, profile) if shape else []
+        for record in maps:
+            if record["params"]["device"] != "cpu":
                 continue
-            asked = keys.similarity({}, profile)
-            cost = costs.similarity(shape, asked, profile.quantization, card)
-            forward.append(cost.flops / known.seconds)
-            for size, made, seconds in healings(known):
-                layers = shape.num_layers - size
-                cost = costs.healing(shape, layers, made, profile.quantization, card, 16)
-                training.append(cost.flops / seconds)
+            cost = costs.similarity(shape, record["params"], profile.quantization, card)
+            forward.append(cost.flops / record["seconds"])
+            training += _healing_rates(shape, profile, record["params"], card)
     return cards.measured(card, forward, training)
+
+
+def _healing_rates(shape: Shape, profile: Profile, of_map: dict, card: Card) -> list[float]:
+    """FLOP/s of some healings that were made on the machine of a map."""
+    same = {key: of_map[key] for key in ("model", *MACHINE) if key in of_map}
+    files = results.location("healing", same).parent.glob("*.json")
+    sample = sorted(files, key=lambda file: file.stem[-8:])[:MOST_READ]  # by key: of all depths
+    found = []
+    for file in sample:
+        record, problem = parsed(file.read_bytes(), "healing")
+        if problem or not same.items() <= record["params"].items():
+            continue
+        layers = shape.num_layers - record["params"]["block_size"]
+        made = Recipe(**record["params"]["recipe"])
+        cost = costs.healing(shape, layers, made, profile.quantization, card, 16)
+        found.append(cost.flops / record["seconds"])
+    return found

@@ -1,26 +1,25 @@
-"""What each question set asks, as text: prompts, choices and answers of a profile's examples."""
+"""What each question set asks, as text: prompts, choices and answers."""
 
 import random
 import re
 
 from lib import data
-from lib.profiles import Profile
 
+VERSION = 2  # bumped by hand when a prompt changes
 MOST_SHOTS = 5
 
 
-def mmlu(profile: Profile) -> list[dict]:
+def mmlu(source: str, subjects: int, questions: int, shots: int, shot_order: int) -> list[dict]:
     """The prompt of Hendrycks et al., to the letter: header, `shots` solved examples, the question.
 
     Their header has two spaces after "about". parts: header, examples and question, from which a
     prompt that is too long is made anew with fewer examples.
     """
-    subjects, shots = profile.mmlu_subjects, profile.mmlu_shots
     examples = []
-    for subject, rows in data.mmlu(profile.source, subjects, profile.mmlu_questions).items():
+    for subject, rows in data.mmlu(source, subjects, questions).items():
         about = "".join(f" {word}" for word in subject.split("_"))
         header = f"The following are multiple choice questions (with answers) about {about}.\n\n"
-        shown = _ordered(rows["dev"][:shots], profile.shot_order)
+        shown = _ordered(rows["dev"][:shots], shot_order)
         solved = tuple(f"{_lettered(shot)} {'ABCD'[shot['answer']]}\n\n" for shot in shown)
         for row in rows["test"]:
             question = _lettered(row)
@@ -44,8 +43,8 @@ def _lettered(row: dict) -> str:
     return f"{row['question']}{choices}\nAnswer:"
 
 
-def boolq(profile: Profile) -> list[dict]:
-    rows = data.boolq(profile.source, profile.boolq_questions)
+def boolq(source: str, questions: int) -> list[dict]:
+    rows = data.boolq(source, questions)
     return [
         {
             "prompt": f"{row['passage']}\nQuestion: {row['question']}?\nAnswer:",
@@ -58,11 +57,11 @@ def boolq(profile: Profile) -> list[dict]:
     ]
 
 
-def arc_easy(profile: Profile) -> list[dict]:
+def arc_easy(source: str, questions: int, shots: int, shot_order: int) -> list[dict]:
     """Question and answer; the solved examples before them, if any, are never scored."""
-    shots, scored = data.arc_easy(profile.source, profile.arc_easy_questions, MOST_SHOTS)
+    solved, scored = data.arc_easy(source, questions, MOST_SHOTS)
     prefix = ""
-    for row in _ordered(shots[: profile.arc_easy_shots], profile.shot_order):
+    for row in _ordered(solved[:shots], shot_order):
         answer = row["choices"]["text"][row["choices"]["label"].index(row["answerKey"])]
         prefix += f"Question: {row['question']}\nAnswer: {answer}\n\n"
     return [
@@ -82,15 +81,15 @@ def _ordered(shots: list[dict], order: int) -> list[dict]:
     return random.Random(order).sample(shots, len(shots)) if order else shots
 
 
-def c4(profile: Profile) -> list[dict]:
-    texts = data.c4("validation", profile.source, profile.c4_sequences)
-    return [{"text": text, "max_tokens": profile.c4_tokens} for text in texts]
+def c4(source: str, sequences: int, max_tokens: int) -> list[dict]:
+    texts = data.c4("validation", source, sequences)
+    return [{"text": text, "max_tokens": max_tokens} for text in texts]
 
 
-def hellaswag(profile: Profile) -> list[dict]:
+def hellaswag(source: str, questions: int) -> list[dict]:
     """How does the story go on? Contexts and endings as lm-eval's task of that name cleans them."""
     examples = []
-    for i, row in enumerate(data.hellaswag(profile.source, profile.hellaswag_questions)):
+    for i, row in enumerate(data.hellaswag(source, questions)):
         context = f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}"
         examples.append(
             {
@@ -109,17 +108,17 @@ def _without_brackets(text: str) -> str:
     return text.replace("  ", " ")
 
 
-def gsm8k(profile: Profile, count: int) -> list[dict]:
+def gsm8k(source: str, questions: int, shots: int, new_tokens: int | None = None) -> list[dict]:
     """A word problem after solved ones (the same for each); `answer` is the gold solution."""
-    shots, scored = data.gsm8k(profile.source, count, profile.gsm8k_shots)
+    solved, scored = data.gsm8k(source, questions, shots)
     asked = "Question: {question}\nAnswer:"
-    prefix = "".join(f"{asked.format(**row)} {row['answer']}\n\n" for row in shots)
+    prefix = "".join(f"{asked.format(**row)} {row['answer']}\n\n" for row in solved)
     return [
         {
             "prompt": prefix + asked.format(question=row["question"]),
             "choices": [f" {row['answer']}"],
             "answer": row["answer"],
-            "new_tokens": profile.gsm8k_new_tokens,
+            "new_tokens": new_tokens,
             "group": "all",
             "weight": 1,
         }

@@ -10,7 +10,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,9 +18,12 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from lib import shapes
+from lib.blocks import UNPRUNED, Block, similarity_block, simple_block
 from lib.decoder import decoder_config, decoder_layers, layers_attribute
 from lib.registry import ModelError
 from lib.shapes import Shape
+
+__all__ = ["UNPRUNED", "Block", "dropped", "save_pruned", "similarity_block", "simple_block"]
 
 # Configuration entries that count layers from the bottom, and lists of layer indices; lists with
 # one entry a layer (layer_types, no_rope_layers, …) are recognised by their name and length.
@@ -33,47 +35,6 @@ _OTHER_WAY = (
     "with llama.cpp's convert_hf_to_gguf.py.\n"
 )
 NUMBERS = ("layer_idx", "layer_id")  # what modules call the number of their layer
-
-
-@dataclass(frozen=True, order=True)
-class Block:
-    """The consecutive layers start, …, start + size - 1 that are dropped; size 0 drops nothing."""
-
-    start: int
-    size: int
-
-    def __post_init__(self):
-        if self.start < 0 or self.size < 0:
-            raise ValueError(f"A block needs a start and a size of at least 0, not {self}.")
-
-    @property
-    def stop(self) -> int:
-        """The first layer after the cut."""
-        return self.start + self.size
-
-    def kept(self, num_layers: int) -> list[int]:
-        """The layers that stay, of a model of `num_layers`. Raises ValueError if none would."""
-        if self.stop > num_layers or (self.size and self.size >= num_layers):
-            raise ValueError(
-                f"Cannot drop layers {self.start} to {self.stop - 1} of a model with "
-                f"{num_layers} layers (0 to {num_layers - 1}): at least one must stay."
-            )
-        return [l for l in range(num_layers) if not self.start <= l < self.stop]
-
-
-UNPRUNED = Block(0, 0)
-
-
-def similarity_block(distances, size: int) -> Block:
-    """The paper's choice: start l*(n) = argmin over l of d(x^(l), x^(l+n))."""
-    return Block(distances.best_start(size), size)
-
-
-def simple_block(num_layers: int, size: int) -> Block:
-    """The paper's simple strategy: the `size` deepest layers except the last one."""
-    block = Block(num_layers - 1 - size, size) if size < num_layers else Block(0, size)
-    block.kept(num_layers)
-    return block
 
 
 @contextmanager

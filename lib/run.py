@@ -12,7 +12,7 @@ import signal
 import sys
 from contextlib import closing
 
-from lib import batch, cards, formats, jobs, plan, profiles, progress
+from lib import batch, cards, experiments, formats, plan, profiles, progress
 from lib.execution import Notebook, check_parameters
 from lib.profiles import Profile
 
@@ -107,13 +107,13 @@ def chosen(options: argparse.Namespace) -> list[str]:
 def run(options: argparse.Namespace, profile: Profile, numbers: list[str], parameters: dict) -> int:
     """Jobs first where there are any, then the notebooks; the exit status."""
     notebooks = {number: NOTEBOOKS[number] for number in numbers}
-    parts = jobs.jobs(profile, numbers)
+    parts = experiments.jobs(profile, numbers)
     if options.engine == "ray":
         from lib.cluster import Ray as Engine
     else:
         from lib.batch import Serial as Engine
 
-        parts = jobs.by_model(parts) if len(profile.models) > 1 else []
+        parts = experiments.by_model(parts) if len(profile.models) > 1 else []
     with batch.alone(), closing(Engine()) as engine:
         whole = batch.Batch(notebooks, parameters, profile, options.time_limit)
         found = batch.run(whole, parts, engine)

@@ -4,7 +4,6 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -13,53 +12,17 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from lib import data, keys, models, paths, results
+from lib import data, fetching, models, paths, results, wanted
+from lib.blocks import UNPRUNED, BlockDistances
 from lib.decoder import residual_stream
 from lib.islands import islands  # noqa: F401  what is read from distances, beside those
 from lib.profiles import Profile
-from lib.pruning import UNPRUNED, Block
 from lib.sweep import resumed
 
 FOLDS = 16
 CHUNK = 64  # batches whose states are held when a model is read layer by layer
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class BlockDistances:
-    """d(x^(l), x^(m)) for all 0 <= l, m <= L, as fractions of a half turn (0 to 1).
-
-    matrix, standard_error: (L+1, L+1), fp64. folds: (F, L+1, L+1), the means over F disjoint
-    parts of the sequences, for resampling (F = 16, fewer only for fewer sequences).
-    """
-
-    matrix: np.ndarray
-    standard_error: np.ndarray
-    folds: np.ndarray
-    num_sequences: int
-
-    @property
-    def num_layers(self) -> int:
-        """L."""
-        return len(self.matrix) - 1
-
-    def of(self, block: Block) -> float:
-        """The distance between the input of `block` and its output."""
-        return float(self.matrix[block.start, block.stop])
-
-    def row(self, size: int) -> np.ndarray:
-        """d(x^(l), x^(l+size)), l = 0 … L - size: a curve of figure 1c, a row of figure 4."""
-        if not 1 <= size < self.num_layers:
-            raise ValueError(
-                f"A block size must lie between 1 and {self.num_layers - 1}, not {size}: the "
-                f"model has {self.num_layers} layers and one must stay."
-            )
-        return np.diagonal(self.matrix, size)
-
-    def best_start(self, size: int) -> int:
-        """l*(n) = argmin over l of d(x^(l), x^(l+n)), n = size."""
-        return int(np.argmin(self.row(size)))
 
 
 def block_distances(model, batches: Iterable[dict]) -> BlockDistances:
@@ -204,7 +167,7 @@ def measure_all(
 
 def measure(name: str, profile: Profile) -> BlockDistances:
     """The distances of model `name` on C4, from the results if they are there."""
-    params = keys.similarity(models.identity(name, profile), profile)
+    (asked,) = fetching.here([wanted.similarity(name, profile)])
 
     def compute() -> dict:
         texts = data.c4("validation", profile.source, profile.similarity_sequences)
@@ -222,11 +185,8 @@ def measure(name: str, profile: Profile) -> BlockDistances:
             "num_sequences": found.num_sequences,
         }
 
-    values = results.load_or_compute("similarity", params, compute)["values"]
-    return BlockDistances(
-        *(np.array(values[key]) for key in ("matrix", "standard_error", "folds")),
-        values["num_sequences"],
-    )
+    record = results.load_or_compute(asked.kind, asked.params, compute)
+    return BlockDistances.stored(record["values"])
 
 
 def recorded(name: str) -> tuple[BlockDistances, dict]:

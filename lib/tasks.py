@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from lib import prompts
-from lib.profiles import Profile
 
 MOST_TOKENS = 2048  # of a prompt, as in Hendrycks et al.: it has fewer examples if it is longer
 GSM8K_STOPS = ("Question:", "</s>", "<|im_end|>")  # where an answer ends, as in lm-eval
@@ -33,15 +32,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Kind:
-    """How a task is read from a profile, encoded and scored."""
+    """How a task is built, encoded and scored."""
 
-    counts: Callable[[Profile], dict]  # how much of it a profile asks for
-    build: Callable[[Profile], list[dict]]  # its examples, as text
+    build: Callable[..., list[dict]]  # its examples as text, given the source and the counts
     rows: Callable[[dict, object], list[Row]]
     unit: str  # "accuracy", "nats" or "bits per byte"
     score: Callable[[dict, list], tuple[float, float]] | None = None  # value and weight
     compared: Callable[[dict, np.ndarray], np.ndarray] | None = None  # or what decides the choice
-    data: str | None = None  # the data set, where it is not called like the task
     generated: bool = False  # the model goes on from each row; its text is scored
 
     @property
@@ -155,68 +152,11 @@ def _number(answer: str) -> str:
 
 
 KINDS = {
-    "mmlu": Kind(
-        lambda p: {
-            "subjects": p.mmlu_subjects,
-            "questions": p.mmlu_questions,
-            "shots": p.mmlu_shots,
-            "shot_order": p.shot_order,
-        },
-        prompts.mmlu,
-        _one_token_choices,
-        "accuracy",
-        compared=_whole,
-    ),
-    "boolq": Kind(
-        lambda p: {"questions": p.boolq_questions, "shots": 0},
-        prompts.boolq,
-        _one_token_choices,
-        "accuracy",
-        compared=_whole,
-    ),
-    "arc_easy": Kind(
-        lambda p: {
-            "questions": p.arc_easy_questions,
-            "shots": p.arc_easy_shots,
-            "shot_order": p.shot_order,
-        },
-        prompts.arc_easy,
-        _completions,
-        "accuracy",
-        compared=_whole,
-    ),
-    "c4": Kind(
-        lambda p: {"sequences": p.c4_sequences, "max_tokens": p.c4_tokens},
-        prompts.c4,
-        _text,
-        "nats",
-        _loss,
-    ),
-    "hellaswag": Kind(
-        lambda p: {"questions": p.hellaswag_questions, "shots": 0},
-        prompts.hellaswag,
-        _completions,
-        "accuracy",
-        compared=_per_character,
-    ),
-    "gsm8k": Kind(
-        lambda p: {
-            "questions": p.gsm8k_generated,
-            "shots": p.gsm8k_shots,
-            "new_tokens": p.gsm8k_new_tokens,
-        },
-        lambda p: prompts.gsm8k(p, p.gsm8k_generated),
-        _prompt,
-        "accuracy",
-        _exact_match,
-        generated=True,
-    ),
-    "gsm8k_bpb": Kind(
-        lambda p: {"questions": p.gsm8k_questions, "shots": p.gsm8k_shots},
-        lambda p: prompts.gsm8k(p, p.gsm8k_questions),
-        _completions,
-        "bits per byte",
-        _bits_per_byte,
-        data="gsm8k",
-    ),
+    "mmlu": Kind(prompts.mmlu, _one_token_choices, "accuracy", compared=_whole),
+    "boolq": Kind(prompts.boolq, _one_token_choices, "accuracy", compared=_whole),
+    "arc_easy": Kind(prompts.arc_easy, _completions, "accuracy", compared=_whole),
+    "c4": Kind(prompts.c4, _text, "nats", _loss),
+    "hellaswag": Kind(prompts.hellaswag, _completions, "accuracy", compared=_per_character),
+    "gsm8k": Kind(prompts.gsm8k, _prompt, "accuracy", _exact_match, generated=True),
+    "gsm8k_bpb": Kind(prompts.gsm8k, _completions, "bits per byte", _bits_per_byte),
 }

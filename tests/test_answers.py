@@ -8,7 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import answers, curves, evaluation, models, paths, plotting, profiles, results, transitions
+from lib import (
+    answers,
+    evaluation,
+    models,
+    paths,
+    plotting,
+    profiles,
+    results,
+    scores,
+    transitions,
+    wanted,
+)
 from lib.pruning import Block
 from lib.sweep import without_reading
 
@@ -51,7 +62,7 @@ def test_floors_that_need_no_model():
 
 
 def test_the_floor_of_boolq_is_its_majority():
-    task = evaluation.task("boolq", replace(SMOKE, boolq_questions=3270))
+    task = evaluation.task(wanted.of_task("boolq", replace(SMOKE, boolq_questions=3270)))
     assert task.blind() == {"letter": task.majority}
 
 
@@ -59,7 +70,7 @@ def test_the_floor_of_boolq_is_its_majority():
 def test_the_choices_own_likelihood(name):
     """Of each choice after "Answer:" alone, by the unpruned model; scored as the task is."""
     model, tokenizer = models.load("tiny-random", dtype="float32", device="cpu")
-    task = evaluation.task(name, SMOKE)
+    task = evaluation.task(wanted.of_task(name, SMOKE))
     found = without_reading(model, tokenizer, task, 256)
     right = []
     for example in task.examples:
@@ -73,21 +84,23 @@ def test_the_choices_own_likelihood(name):
         right.append(float(np.argmax(likelihoods) == example["answer"]))
     assert found["own"] == pytest.approx(np.mean(right))
     assert set(found) == {"letter", "shortest", "own"}
-    assert without_reading(model, tokenizer, evaluation.task("c4", SMOKE), 256) == {}
+    assert (
+        without_reading(model, tokenizer, evaluation.task(wanted.of_task("c4", SMOKE)), 256) == {}
+    )
 
 
 # ---- what is stored ------------------------------------------------------------------------
 
 
 def test_a_stored_score_says_what_was_answered(output):
-    table = curves.measure("tiny-random", SMOKE, [Block(1, 2)], ["arc_easy", "c4"])
+    table = scores.measure("tiny-random", SMOKE, [Block(1, 2)], ["arc_easy", "c4"])
     unpruned, pruned, c4, _ = (row for _, row in table.iterrows())
     kept = {
         (r["params"]["task"], r["params"]["block_size"]): r["values"]
-        for r in map(json.loads, (f.read_text() for f in paths.RESULTS.rglob("scores/*.json")))
+        for r in map(json.loads, (f.read_text() for f in paths.RESULTS.rglob("scores/*/*.json")))
     }
     values = kept["arc_easy", 2]
-    task = evaluation.task("arc_easy", SMOKE)
+    task = evaluation.task(wanted.of_task("arc_easy", SMOKE))
     assert values["answers"] == [example["answer"] for example in task.examples]
     choices = answers.choices_of(values)
     again = [answers.credit(c, a) for c, a in zip(choices, values["answers"], strict=True)]
@@ -130,7 +143,7 @@ def test_scores_of_before_are_read():
 # ---- floors in figures and verdicts --------------------------------------------------------
 
 
-def scores(value: float, floor: float = np.nan, model="qwen-7b", task="boolq", **told):
+def pair(value: float, floor: float = np.nan, model="qwen-7b", task="boolq", **told):
     """An unpruned score with a standard error of 0.02, and a pruned one."""
     shared = {
         "model": model,
@@ -152,10 +165,10 @@ def scores(value: float, floor: float = np.nan, model="qwen-7b", task="boolq", *
 
 
 def test_the_floor_decides_where_it_is_known():
-    first = scores(0.40, floor=0.35).iloc[0]
+    first = pair(0.40, floor=0.35).iloc[0]
     assert answers.floor(first) == 0.35 and answers.gap(first) == pytest.approx(2.5)
-    assert transitions.transitions(scores(0.40, floor=0.35)).floor.tolist() == [0.35]
-    old = scores(0.40).drop(columns="floor").iloc[0]
+    assert transitions.transitions(pair(0.40, floor=0.35)).floor.tolist() == [0.35]
+    old = pair(0.40).drop(columns="floor").iloc[0]
     assert answers.floor(old) == 0.25 and not answers.no_signal(old)
     old["majority"] = 0.38
     assert answers.floor(old) == 0.38 and answers.no_signal(old)
@@ -167,7 +180,7 @@ def test_the_floor_decides_where_it_is_known():
      (np.nan, 0.3, False)],
 )  # fmt: skip
 def test_a_panel_without_a_signal_says_so(output, monkeypatch, value, floor, silent):
-    axes = drawn(monkeypatch, scores(value, floor))
+    axes = drawn(monkeypatch, pair(value, floor))
     texts = [text.get_text() for text in axes[0].texts]
     assert texts == (["no signal"] if silent else [])
     known = dict(zip(*reversed(axes[0].get_legend_handles_labels()), strict=True))
@@ -179,15 +192,15 @@ def test_a_panel_without_a_signal_says_so(output, monkeypatch, value, floor, sil
 
 
 def test_a_panel_names_those_of_several_models_without_a_signal(output, monkeypatch):
-    both = pd.concat([scores(0.8), scores(0.3, model="qwen-14b")], ignore_index=True)
+    both = pd.concat([pair(0.8), pair(0.3, model="qwen-14b")], ignore_index=True)
     assert [t.get_text() for t in drawn(monkeypatch, both)[0].texts] == ["no signal:\nQwen-14B"]
 
 
 def test_a_loss_has_a_signal_below_its_floor(output, monkeypatch):
-    loss = scores(3.0, 10.0, task="c4", chance=10.0)
+    loss = pair(3.0, 10.0, task="c4", chance=10.0)
     assert answers.gap(loss.iloc[0]) == pytest.approx(350)
     assert not drawn(monkeypatch, loss, plotting.figure_3)[0].texts
-    worse = scores(11.0, 10.0, task="c4", chance=10.0)
+    worse = pair(11.0, 10.0, task="c4", chance=10.0)
     assert drawn(monkeypatch, worse, plotting.figure_3)[0].texts
 
 

@@ -21,6 +21,7 @@ from lib import (
     profiles,
     prompts,
     results,
+    wanted,
 )
 from lib.decoder import residual_stream
 from lib.evaluation import Task
@@ -173,7 +174,7 @@ def smollm2():
 
 
 def test_hellaswag_is_cleaned_and_asks_for_whole_endings(smollm2):
-    task = evaluation.task("hellaswag", replace(SMOKE, hellaswag_questions=400))
+    task = evaluation.task(wanted.of_task("hellaswag", replace(SMOKE, hellaswag_questions=400)))
     texts = [text for e in task.examples for text in (e["prompt"], *e["choices"])]
     assert not any("[title]" in t or "[step]" in t or t.endswith(" ") for t in texts)
     raw = data.hellaswag("wheels", 400)
@@ -195,7 +196,7 @@ def test_gsm8k_shots_are_not_scored():
     shots, scored = data.gsm8k("wheels", 10_000, 5)
     assert len(shots) == 5 and len(scored) == 1319 - 5
     assert not {row["question"] for row in shots} & {row["question"] for row in scored}
-    (example, _) = prompts.gsm8k(SMOKE, 2)
+    (example, _) = prompts.gsm8k(SMOKE.source, 2, SMOKE.gsm8k_shots)
     assert example["prompt"].count("Question: ") == SMOKE.gsm8k_shots + 1
     assert example["prompt"].endswith("\nAnswer:")
 
@@ -244,8 +245,11 @@ def test_bits_per_byte():
     example = {"choices": [" añb"], "answer": "añb"}
     values, weights = Task("gsm8k_bpb", (example,)).scores([[np.log([1 / 256**3, 1 / 256**2])]])
     assert values.tolist() == pytest.approx([8]) and weights.tolist() == [5]
-    task = evaluation.task("gsm8k_bpb", SMOKE)
-    assert task.chance(100) is None and evaluation.task("gsm8k", SMOKE).chance(100) == 0
+    task = evaluation.task(wanted.of_task("gsm8k_bpb", SMOKE))
+    assert (
+        task.chance(100) is None
+        and evaluation.task(wanted.of_task("gsm8k", SMOKE)).chance(100) == 0
+    )
 
 
 class Letters(Characters):

@@ -8,10 +8,10 @@ import pytest
 
 from benchmarks import readme
 from lib import (
-    ablations,
     claims,
     comparisons,
     evidence,
+    experiments,
     intervals,
     paths,
     profiles,
@@ -92,9 +92,9 @@ SCORES = {  # as the paper has it: task, strategy, treatment
     ("gsm8k", "similarity", "unhealed"): lambda f: 0.6 - 0.6 * f - 0.05 * (f > 0),
     ("gsm8k_bpb", "similarity", "unhealed"): lambda f: 0.8 + f,
 }
-NUMBER = {k: falls(0.40, top=0.80 + 0.01 * k) for k in ablations.SHOTS}
-ORDER = dict.fromkeys(ablations.ORDERS, falls(0.40))
-SEEDS = {"mmlu": dict.fromkeys(ablations.SEEDS, falls(0.43)), "c4": {0: grows(1.0)}}
+NUMBER = {k: falls(0.40, top=0.80 + 0.01 * k) for k in experiments.SHOTS}
+ORDER = dict.fromkeys(experiments.ORDERS, falls(0.40))
+SEEDS = {"mmlu": dict.fromkeys(experiments.SEEDS, falls(0.43)), "c4": {0: grows(1.0)}}
 SEEDS["c4"] |= {1: grows(1.01), 2: grows(0.99)}
 RANKS = {"mmlu": {2: falls(0.43, top=0.90), 64: falls(0.43)}}
 RANKS["c4"] = {2: grows(1.4), 64: grows(1.0)}

@@ -8,9 +8,15 @@ from pathlib import Path
 import pytest
 
 from benchmarks.faults import nodes
-from lib import batch, jobs, paths, profiles, results
+from lib import (
+    batch,
+    experiments,
+    paths,
+    profiles,
+    results,
+)
 from lib.execution import Launch, Outcome
-from lib.jobs import Job
+from lib.experiments import Job
 
 ENGINES = ("local", "ray")
 TIMED = {"figure_cost", "figure_heal_where"}  # figures of seconds
@@ -70,7 +76,7 @@ def test_a_model_that_cannot_be_had_is_tried_once(engine):
 
 def test_a_failure_changes_no_other_job_and_what_is_done_is_not_repeated(output):
     smoke = profiles.get("smoke")
-    parts = jobs.jobs(smoke, ["01", "02", "03", "06"])
+    parts = experiments.jobs(smoke, ["01", "02", "03", "06"])
     tried, fails = [], {"02"}
 
     def execute(launch):
@@ -99,7 +105,7 @@ def test_a_whole_notebook_counts_as_its_jobs(output):
     ends = {"01": Outcome("ok", "", 3.0), "03": Outcome("failed"), "04": Outcome("ok")}
     engine = batch.Serial(lambda launch: ends[launch.notebook.file])
     batch.run(batch.Batch(names, told, smoke), [], engine)
-    known = {job: batch.record(job, smoke, told) for job in jobs.jobs(smoke, names)}
+    known = {job: batch.record(job, smoke, told) for job in experiments.jobs(smoke, names)}
     assert {job.notebook: bool(record) for job, record in known.items()} == {
         "01": True,
         "03": False,

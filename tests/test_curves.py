@@ -9,7 +9,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import claims, curves, export, healing, models, paths, plotting, profiles, similarity
+from lib import (
+    claims,
+    experiments,
+    export,
+    healing,
+    models,
+    paths,
+    plotting,
+    profiles,
+    scores,
+    similarity,
+)
 from lib.pruning import Block
 
 SMOKE = replace(profiles.get("smoke"), c4_sequences=4, arc_easy_questions=4)
@@ -22,11 +33,11 @@ def distances(output):
 
 
 def test_a_diverged_healing_is_a_gap_and_the_next_job_runs(distances):
-    wild = curves.healed(NAME, SMOKE, distances, ["c4"], ["simple"], [2], learning_rate=1e30)
-    fine = curves.healed(NAME, SMOKE, distances, ["c4"], ["simple"], [3])
+    wild = scores.healed({NAME: distances}, SMOKE, ["c4"], ["simple"], [2], learning_rate=1e30)
+    fine = scores.healed({NAME: distances}, SMOKE, ["c4"], ["simple"], [3])
     assert wild.status.tolist() == ["diverged"] and wild.value.isna().all()
     assert fine.status.tolist() == ["ok"] and fine.value.notna().all()
-    unhealed = curves.unhealed(NAME, SMOKE, distances, ["c4"])
+    unhealed = scores.unhealed({NAME: distances}, SMOKE, ["c4"])
     both = pd.concat([unhealed, wild, fine], ignore_index=True)
     plotting.figure_3(both.replace({"strategy": {"simple": "similarity"}}), SMOKE)
     table = pd.read_csv(paths.FIGURES / "smoke" / "figure_3.csv")
@@ -35,19 +46,19 @@ def test_a_diverged_healing_is_a_gap_and_the_next_job_runs(distances):
 
 def test_a_healing_whose_adapter_is_gone_is_made_again(distances):
     recipe = healing.recipe(NAME, SMOKE)
-    first = curves.heal(NAME, SMOKE, Block(3, 2), recipe)
+    first = scores.heal(NAME, SMOKE, Block(3, 2), recipe)
     adapter = paths.RESULTS / "adapters" / first["values"]["adapter"] / "adapter"
     content = (adapter / "adapter_model.safetensors").read_bytes()
 
     shutil.rmtree(adapter.parent)
-    again = curves.heal(NAME, SMOKE, Block(3, 2), recipe)
+    again = scores.heal(NAME, SMOKE, Block(3, 2), recipe)
     assert again["values"]["losses"] == first["values"]["losses"]
     assert (adapter / "adapter_model.safetensors").read_bytes() == content
 
 
 def test_seed_rank_and_steps_have_results_of_their_own(distances):
     tables = [
-        curves.healed(NAME, SMOKE, distances, ["c4"], ["simple"], [2], **changes)
+        scores.healed({NAME: distances}, SMOKE, ["c4"], ["simple"], [2], **changes)
         for changes in ({}, {"seed": 1}, {"rank": 2}, {"steps": 2})
     ]
     assert pd.concat(tables).value.nunique() == 4
@@ -59,7 +70,8 @@ def test_variants_share_a_loaded_model_and_keep_their_rows_together(distances, m
     monkeypatch.setattr(models, "_loaded", {})
     monkeypatch.setattr(models, "load", lambda *a, **k: loads.append(k["block"]) or load(*a, **k))
     prompts = {"number": {f"{k} examples": (SMOKE.with_prompt(k), {}) for k in (0, 1)}}
-    table = curves.variants(NAME, distances, ["arc_easy"], prompts, lambda num_layers: [2, 3])
+    wanted = experiments._variants(NAME, distances, prompts, ["arc_easy"], [2, 3])
+    table = scores.table(wanted, scores.fetch(wanted))
     assert [block.size for block in loads] == [0, 2, 3]
     assert table.variant.tolist() == ["0 examples"] * 3 + ["1 examples"] * 3
     assert table.block_size.tolist() == [0, 2, 3] * 2 and table.value.notna().all()
@@ -83,7 +95,7 @@ def test_taken_away_model_gives_the_recorded_loss(distances, tmp_path):
     block = Block(3, 2)
     folder = export.healed_model(NAME, SMOKE, block, tmp_path / "healed", ["c4"])
     recipe = healing.recipe(NAME, SMOKE)
-    recorded = curves.healed_block(NAME, SMOKE, block, recipe, ["c4"]).iloc[0]
+    recorded = scores.healed_block(NAME, SMOKE, block, recipe, ["c4"]).iloc[0]
     code = f"""
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from conftest import Characters
 
-from lib import data, evaluation, models, profiles, tasks
+from lib import (
+    data,
+    evaluation,
+    models,
+    profiles,
+    tasks,
+    wanted,
+)
 from lib.evaluation import Task
 
 SMOKE = profiles.get("smoke")
@@ -44,7 +51,7 @@ def test_mmlu_prompt_is_hendrycks_to_the_letter(smollm2):
         for subject, rows in asked.items()
         for row in rows["test"]
     ]
-    task = evaluation.task("mmlu", profile)
+    task = evaluation.task(wanted.of_task("mmlu", profile))
     assert [example["prompt"] for example in task.examples] == expected
     assert expected[0].startswith(
         "The following are multiple choice questions (with answers) about  abstract algebra.\n\n"
@@ -54,7 +61,7 @@ def test_mmlu_prompt_is_hendrycks_to_the_letter(smollm2):
 
 
 def test_mmlu_prompt_and_its_answers(smollm2):
-    task = evaluation.task("mmlu", SMOKE)
+    task = evaluation.task(wanted.of_task("mmlu", SMOKE))
     example = task.examples[0]
     assert example["prompt"].count("\nAnswer:") == SMOKE.mmlu_shots + 1
     assert example["prompt"].endswith("\nAnswer:")
@@ -67,7 +74,7 @@ def test_mmlu_prompt_and_its_answers(smollm2):
 def test_choices_are_read_as_after_the_whole_prompt(smollm2):
     """They are tokenised after its last line only."""
     for name in ("mmlu", "boolq"):
-        task = evaluation.task(name, SMOKE)
+        task = evaluation.task(wanted.of_task(name, SMOKE))
         for example, (row,) in zip(task.examples, task.rows(smollm2), strict=True):
             whole = smollm2([example["prompt"] + choice for choice in example["choices"]]).input_ids
             assert [(*row.tokens, token) for token in row.wanted[0]] == list(map(tuple, whole))
@@ -96,7 +103,7 @@ def test_every_mmlu_prompt_fits(smollm2):
     asked = data.mmlu("wheels", 57, 3)
     profile = replace(SMOKE, mmlu_subjects=57, mmlu_questions=3, mmlu_shots=5)
     long = ("high_school_us_history", "high_school_european_history")
-    task = evaluation.task("mmlu", profile)
+    task = evaluation.task(wanted.of_task("mmlu", profile))
     rows = [row for (row,) in Task("mmlu", task.examples).rows(smollm2)]
     assert len(rows) == 3 * len(asked) and max(len(row.tokens) for row in rows) <= 2048
     shortened = {row.group[0] for row in rows if row.left_out}
@@ -116,7 +123,7 @@ class Merging(Characters):
 @pytest.mark.parametrize("name", ["boolq", "arc_easy"])
 def test_a_choice_that_changes_the_prompts_tokens_is_refused(name):
     with pytest.raises(ValueError, match="reads the end of the prompt otherwise"):
-        evaluation.task(name, SMOKE).rows(Merging())
+        evaluation.task(wanted.of_task(name, SMOKE)).rows(Merging())
 
 
 def test_shots_come_from_items_that_are_not_scored():
@@ -129,7 +136,7 @@ def test_shots_come_from_items_that_are_not_scored():
 
 
 def test_boolq_answers_keep_their_space(smollm2):
-    task = evaluation.task("boolq", SMOKE)
+    task = evaluation.task(wanted.of_task("boolq", SMOKE))
     (row,) = task.rows(smollm2)[0]
     assert [smollm2.decode([t]) for t in row.wanted[0]] == [" No", " Yes"]
     assert row.wanted[0][0] != smollm2("No").input_ids[0]
@@ -137,22 +144,22 @@ def test_boolq_answers_keep_their_space(smollm2):
 
 def test_answers_that_are_not_one_token_are_refused(tokenizer):
     with pytest.raises(ValueError, match="as one token"):
-        evaluation.task("boolq", SMOKE).rows(tokenizer)
+        evaluation.task(wanted.of_task("boolq", SMOKE)).rows(tokenizer)
 
 
 def test_arc_rows_ask_for_the_whole_choice(smollm2):
-    task = evaluation.task("arc_easy", SMOKE)
+    task = evaluation.task(wanted.of_task("arc_easy", SMOKE))
     for example, rows in zip(task.examples, task.rows(smollm2), strict=True):
         assert len(rows) == len(example["choices"])
         for choice, row in zip(example["choices"], rows, strict=True):
-            wanted = [t for (t,) in row.wanted]
-            assert smollm2.decode(wanted) == choice
-            read = smollm2.decode(list(row.tokens) + wanted[-1:])
+            asked = [t for (t,) in row.wanted]
+            assert smollm2.decode(asked) == choice
+            read = smollm2.decode(list(row.tokens) + asked[-1:])
             assert read == example["prompt"] + choice
 
 
 def test_c4_asks_for_every_token_but_the_first(smollm2):
-    task = evaluation.task("c4", SMOKE)
+    task = evaluation.task(wanted.of_task("c4", SMOKE))
     (row,) = task.rows(smollm2)[0]
     ids = smollm2(task.examples[0]["text"]).input_ids[: SMOKE.c4_tokens]
     assert list(row.tokens) == ids[:-1] and [t for (t,) in row.wanted] == ids[1:]
@@ -189,7 +196,7 @@ def test_weighted_mean_counts_subjects_alike():
 
 
 def test_mmlu_weights_count_subjects_alike():
-    task = evaluation.task("mmlu", replace(SMOKE, mmlu_questions=150))
+    task = evaluation.task(wanted.of_task("mmlu", replace(SMOKE, mmlu_questions=150)))
     by_subject = {}
     for example in task.examples:
         by_subject.setdefault(example["group"], []).append(example["weight"])
@@ -198,9 +205,11 @@ def test_mmlu_weights_count_subjects_alike():
 
 
 def test_chance_and_majority():
-    assert evaluation.task("mmlu", SMOKE).chance(100) == 0.25
-    assert evaluation.task("c4", SMOKE).chance(32_000) == pytest.approx(10.3735, abs=1e-4)
-    boolq = evaluation.task("boolq", replace(SMOKE, boolq_questions=3270))
+    assert evaluation.task(wanted.of_task("mmlu", SMOKE)).chance(100) == 0.25
+    assert evaluation.task(wanted.of_task("c4", SMOKE)).chance(32_000) == pytest.approx(
+        10.3735, abs=1e-4
+    )
+    boolq = evaluation.task(wanted.of_task("boolq", replace(SMOKE, boolq_questions=3270)))
     assert boolq.chance(100) == 0.5
     assert boolq.majority == pytest.approx(0.62, abs=0.005)
 
@@ -213,4 +222,4 @@ def test_healing_and_measuring_share_no_document():
 
 def test_unknown_task():
     with pytest.raises(ValueError, match="Unknown task 'mlmu'"):
-        evaluation.task("mlmu", SMOKE)
+        evaluation.task(wanted.of_task("mlmu", SMOKE))

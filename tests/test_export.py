@@ -6,7 +6,16 @@ import pytest
 import torch
 from conftest import stored, tiny
 
-from lib import adapters, curves, evaluation, export, healing, models, profiles
+from lib import (
+    adapters,
+    evaluation,
+    export,
+    healing,
+    models,
+    profiles,
+    scores,
+    wanted,
+)
 from lib.pruning import Block
 from lib.sweep import sweep
 
@@ -19,17 +28,19 @@ def test_the_card_has_the_scores_of_the_checkpoint(output, quantization):
     """In bf16 a merged adapter is rounded: the checkpoint is not quite the model with adapter."""
     name = str(stored(tiny("llama").to(torch.bfloat16), output / "base"))
     profile = replace(SMOKE, quantization=quantization)
-    cure = {"learning_rate": 0.03, "steps": 4}
+    cure = {"learning_rate": 0.3, "steps": 8}
     folder = export.healed_model(name, profile, BLOCK, output / "healed", ["c4"], **cure)
     card = (folder / "README.md").read_text()
     (row,) = [line for line in card.splitlines() if line.startswith("| c4 |")]
     _, _, score, adapter, difference, n, _, _ = map(str.strip, row.split("|"))
     model, tokenizer = models.load(str(folder), dtype="bfloat16")
     assert model.dtype == torch.bfloat16
-    (found,) = sweep(model, tokenizer, [], [evaluation.task("c4", profile)]).itertuples()
+    (found,) = sweep(
+        model, tokenizer, [], [evaluation.task(wanted.of_task("c4", profile))]
+    ).itertuples()
     assert score == f"{found.value:.4f} ± {found.standard_error:.4f}" and n == str(found.n)
     recipe = healing.recipe(name, profile, **cure)
-    attached = curves.healed_block(name, profile, BLOCK, recipe, ["c4"]).value[0]
+    attached = scores.healed_block(name, profile, BLOCK, recipe, ["c4"]).value[0]
     assert adapter == f"{attached:.4f}" and difference == f"{found.value - attached:+.4f}"
     assert abs(found.value - attached) > 1e-4
     assert "| micro batch | 16 |" in card and "bfloat16" in card
@@ -39,8 +50,8 @@ def test_the_weights_have_the_format_of_the_healing(output, monkeypatch):
     """Merged on the processor, also where the healing was on a GPU and the two differ."""
     monkeypatch.setattr(models, "default_device", lambda: "cuda")
     monkeypatch.setattr(models, "default_dtype", lambda d: "float16" if d == "cuda" else "float32")
-    monkeypatch.setattr(curves, "heal", lambda *a: {"values": {"status": "ok", "adapter": "x"}})
-    monkeypatch.setattr(curves, "healed_block", lambda *a: None)
+    monkeypatch.setattr(scores, "heal", lambda *a: {"values": {"status": "ok", "adapter": "x"}})
+    monkeypatch.setattr(scores, "healed_block", lambda *a: None)
     monkeypatch.setattr(adapters, "save_merged", lambda model, *a: model)
     name = str(stored(tiny("llama"), output / "base"))
     profile = replace(SMOKE, dtype=None)

@@ -20,12 +20,12 @@ from transformers import AutoModelForCausalLM
 from lib import (
     adapters,
     checkpoints,
-    curves,
     execution,
     healing,
     models,
     paths,
     profiles,
+    scores,
     sources,
 )
 from lib.decoder import decoder_layers
@@ -299,11 +299,11 @@ def test_a_lost_adapter_is_trained_again(base, undisturbed, tmp_path):
 def test_a_stored_healing_without_its_adapter_is_made_again(output):
     smoke, block = SMOKE, Block(1, 2)
     recipe = healing.recipe("tiny-random", smoke)
-    first = curves.heal("tiny-random", smoke, block, recipe)
+    first = scores.heal("tiny-random", smoke, block, recipe)
     adapter = paths.RESULTS / "adapters" / first["values"]["adapter"] / "adapter"
     before = (adapter / WEIGHTS).read_bytes()
     (adapter / WEIGHTS).unlink()
-    again = curves.heal("tiny-random", smoke, block, recipe)
+    again = scores.heal("tiny-random", smoke, block, recipe)
     assert again["status"] == "ok" and again["values"]["losses"] == first["values"]["losses"]
     assert (adapter / WEIGHTS).read_bytes() == before
 

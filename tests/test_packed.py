@@ -10,7 +10,16 @@ import transformers
 from bitsandbytes.nn import modules
 from conftest import stored
 
-from lib import data, evaluation, generation, models, profiles, similarity, sources
+from lib import (
+    data,
+    evaluation,
+    generation,
+    models,
+    profiles,
+    similarity,
+    sources,
+    wanted,
+)
 from lib.pruning import UNPRUNED, Block, dropped
 from lib.sweep import sweep
 from lib.tasks import Row
@@ -63,7 +72,7 @@ def load(folder, device=CPU, **options):
 
 def test_sweep_of_packed_weights(folder):
     profile = profiles.get("smoke")
-    tasks = [evaluation.task(name, profile) for name in ("c4", "mmlu", "arc_easy")]
+    tasks = [evaluation.task(wanted.of_task(name, profile)) for name in ("c4", "mmlu", "arc_easy")]
     packed, plain = (sweep(*load(folder, device), BLOCKS, tasks) for device in (CPU, "cpu"))
     for mine, theirs in zip(packed.itertuples(), plain.itertuples(), strict=True):
         assert mine.value == pytest.approx(theirs.value, abs=0.01)

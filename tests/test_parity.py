@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from benchmarks import harness
-from lib import data, evaluation, models, profiles, sweep
+from lib import (
+    data,
+    evaluation,
+    models,
+    profiles,
+    sweep,
+    wanted,
+)
 from lib.pruning import UNPRUNED, Block, dropped
 
 pytestmark = pytest.mark.real
@@ -37,7 +44,7 @@ def test_hellaswag_is_that_of_lm_eval(base, block, tmp_path):
     """Log-likelihoods of all endings, and accuracy by log-likelihood a character (acc_norm)."""
     if block.stop > len(models.decoder_layers(base[0])):
         block = Block(3, 2)
-    task = evaluation.task("hellaswag", PROFILE)
+    task = evaluation.task(wanted.of_task("hellaswag", PROFILE))
     rows = data.hellaswag("wheels", PROFILE.hellaswag_questions)
     name = harness.write_task(tmp_path, "hellaswag", {"validation": rows}, training_split=None)
     samples = theirs(base, block, tmp_path, name)
@@ -58,7 +65,7 @@ def test_gsm8k_is_that_of_lm_eval(base, block, tmp_path):
     """The texts that the model writes after the same examples, and whether they are right."""
     if block.stop > len(models.decoder_layers(base[0])):
         block = Block(3, 2)
-    task = evaluation.task("gsm8k", PROFILE)
+    task = evaluation.task(wanted.of_task("gsm8k", PROFILE))
     shots, scored = data.gsm8k("wheels", PROFILE.gsm8k_generated, PROFILE.gsm8k_shots)
     stops = {"until": ["Question:", "</s>", "<|im_end|>"], "do_sample": False}
     name = harness.write_task(

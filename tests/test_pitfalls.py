@@ -6,7 +6,16 @@ import papermill
 import pytest
 import torch
 
-from lib import evaluation, models, paths, pitfalls, profiles, pruning, similarity
+from lib import (
+    evaluation,
+    models,
+    paths,
+    pitfalls,
+    profiles,
+    pruning,
+    similarity,
+    wanted,
+)
 
 SMOKE = profiles.get("smoke")
 NAME = SMOKE.main_model
@@ -69,7 +78,7 @@ def test_the_labs_own_arithmetic_makes_no_difference(llama, batch):
 
 def test_scores_differ(loaded):
     model, tokenizer = loaded
-    task = evaluation.task("c4", SMOKE)
+    task = evaluation.task(wanted.of_task("c4", SMOKE))
     blocks = [pruning.Block(2, 2), pruning.Block(2, 4)]
     right, wrong = right_and_wrong(pitfalls.stale_configuration(model, tokenizer, blocks, task))
     assert wrong.iloc[0, 0] == right.iloc[0]

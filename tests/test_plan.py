@@ -17,9 +17,9 @@ from lib import (
     adapters,
     cards,
     costs,
-    curves,
+    experiments,
+    fetching,
     healing,
-    keys,
     lengths,
     models,
     paths,
@@ -29,16 +29,17 @@ from lib import (
     registry,
     results,
     run,
+    scores,
     similarity,
+    wanted,
 )
 from lib import sweep as sweep_module
 from lib.batches import bundles
 from lib.cards import Card
 from lib.decoder import decoder_layers
 from lib.evaluation import Row, Task
-from lib.jobs import Job
+from lib.experiments import Job
 from lib.lengths import Reading
-from lib.pieces import Piece
 from lib.pruning import UNPRUNED, Block
 from lib.recipes import Recipe, attempts, recipe
 from lib.shapes import Shape, of_config
@@ -272,8 +273,9 @@ def test_a_map_is_read_layer_by_layer_where_the_weights_do_not_fit():
 
 
 def healed_in(memory: float) -> costs.Cost:
-    piece = Piece("healing", replace(PAPER, quantization=None), None, "simple", 2, packed())
-    return plan._cost(SHAPE, [piece], None, card(memory))
+    plain = replace(PAPER, quantization=None)
+    asked = wanted.healing("any", plain, Block(7, 2), packed())
+    return plan._cost(SHAPE, [asked], card(memory))
 
 
 @pytest.mark.parametrize("place", range(6))
@@ -297,9 +299,8 @@ def test_the_table_says_how_many_jobs_fit(monkeypatch, output):
         costs.healing(shape, layers, own, "nf4", card(0), 1, True).memory for layers in (24, 16)
     )
     assert row(monkeypatch, 1e12).endswith("m 16")
-    monkeypatch.setattr(plan, "pieces", lambda job, profile, L: [
-        Piece("healing", profile, None, "simple", job.size, own)
-    ])  # fmt: skip
+    one = lambda job, *_: [wanted.healing("phi-2", PAPER, Block(3, job.size), own)]  # noqa: E731
+    monkeypatch.setattr(experiments.Job, "wanted", one)
     assert row(monkeypatch, more).endswith("m 1, 2 recompute")
     assert row(monkeypatch, more - 1).endswith("m 1, 1 recompute, 1 not")
     assert row(monkeypatch, fewer - 1).endswith("does not fit")
@@ -333,25 +334,25 @@ def test_jobs_are_done_once_their_results_are_there(output):
     assert jobs_done(notebooks) == [False] * 5
     distances = similarity.measure("tiny-random", SMOKE)
     assert jobs_done(notebooks) == [True] + [False] * 4
-    tasks = ["mmlu", "boolq", "arc_easy", "c4"]
-    curves.unhealed("tiny-random", SMOKE, distances, tasks)
+    maps = {"tiny-random": distances}
+    scores.unhealed(maps, SMOKE)
     assert jobs_done(notebooks) == [True, True, False, False, False]
-    curves.healed("tiny-random", SMOKE, distances, tasks, sizes=[2])
+    scores.healed(maps, SMOKE, sizes=[2])
     assert jobs_done(notebooks) == [True, True, True, False, False]
     for seed in (1, 2):
-        curves.healed("tiny-random", SMOKE, distances, tasks, ["similarity"], [2], seed=seed)
+        scores.healed(maps, SMOKE, experiments.TASKS, ["similarity"], [2], seed=seed)
     assert jobs_done(notebooks) == [True, True, True, False, True]
 
 
 def test_a_healing_that_failed_leaves_no_scores_to_wait_for(output):
     distances = similarity.measure("tiny-random", SMOKE)
     assert jobs_done(["06"]) == [False]
-    curves.measure("tiny-random", SMOKE, [], ["mmlu", "arc_easy", "c4"])
+    scores.measure("tiny-random", SMOKE, [], ["mmlu", "arc_easy", "c4"])
     block = pruning.similarity_block(distances, 2)
     for seed in (0, 1, 2):
         cure = recipe("tiny-random", SMOKE, seed=seed)
-        params = keys.healing(models.identity("tiny-random", SMOKE), block.start, 2, cure)
-        results.save("healing", params, {"status": "diverged"}, seconds=1)
+        (asked,) = fetching.here([wanted.healing("tiny-random", SMOKE, block, cure)])
+        results.save("healing", asked.params, {"status": "diverged"}, seconds=1)
     assert jobs_done(["06"]) == [True]
 
 

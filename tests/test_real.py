@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from benchmarks import counts, inputs, mmlu, sizes
-from lib import evaluation, models, paths, profiles, similarity, sweep
+from lib import (
+    evaluation,
+    models,
+    paths,
+    profiles,
+    similarity,
+    sweep,
+    wanted,
+)
 from lib.pruning import UNPRUNED, Block, dropped
 
 pytestmark = pytest.mark.real
@@ -36,7 +44,7 @@ def test_loss_is_that_of_transformers(real):
     """The C4 loss of the sweep, unpruned and pruned, against HF's own loss."""
     model, tokenizer = real
     profile = replace(profiles.get("quick"), c4_sequences=4, c4_tokens=64)
-    task = evaluation.task("c4", profile)
+    task = evaluation.task(wanted.of_task("c4", profile))
     found = sweep.sweep(model, tokenizer, [Block(13, 6)], [task])
     for row, block in zip(found.itertuples(), (UNPRUNED, Block(13, 6)), strict=True):
         with dropped(model, block), torch.inference_mode():

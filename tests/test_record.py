@@ -8,7 +8,16 @@ import pandas as pd
 import pytest
 
 from benchmarks import record
-from lib import compare, curves, models, paths, profiles, results, run, similarity
+from lib import (
+    compare,
+    models,
+    paths,
+    profiles,
+    results,
+    run,
+    scores,
+    similarity,
+)
 from lib.pruning import Block
 
 PARAMS = {"model": "tiny-random", "block_start": 1, "block_size": 2}
@@ -177,11 +186,11 @@ def test_the_recorded_figures_are_finished():
 
 def test_a_reader_never_reads_the_recorded_run(recorded, monkeypatch):
     """The same scores, recorded: a reader's run measures them all the same."""
-    curves.measure("tiny-random", SMOKE, [Block(1, 2)], ["c4"])
+    scores.measure("tiny-random", SMOKE, [Block(1, 2)], ["c4"])
     shutil.move(paths.RESULTS, recorded)
-    monkeypatch.setattr(models, "base", lambda *a, **k: pytest.fail("measured"))
+    monkeypatch.setattr(models, "loaded", lambda *a, **k: pytest.fail("measured"))
     with pytest.raises(pytest.fail.Exception, match="measured"):
-        curves.measure("tiny-random", SMOKE, [Block(1, 2)], ["c4"])
+        scores.measure("tiny-random", SMOKE, [Block(1, 2)], ["c4"])
 
 
 # ---- beside the recorded run ---------------------------------------------------------------
@@ -202,7 +211,7 @@ def changed(folder, change):
 def both(recorded):
     """A reader's run and the same recorded."""
     similarity.measure("tiny-random", SMOKE)
-    curves.measure("tiny-random", SMOKE, [Block(1, 2)], ["c4", "arc_easy"])
+    scores.measure("tiny-random", SMOKE, [Block(1, 2)], ["c4", "arc_easy"])
     shutil.copytree(paths.RESULTS, recorded)
     return recorded
 

@@ -15,7 +15,15 @@ import pytest
 from nbformat import v4
 
 from benchmarks import readme, record
-from lib import curves, paths, profiles, report, results, run, similarity
+from lib import (
+    paths,
+    profiles,
+    report,
+    results,
+    run,
+    scores,
+    similarity,
+)
 from lib.pruning import Block
 
 SMOKE = profiles.get("smoke")
@@ -47,7 +55,7 @@ def ran(output, monkeypatch):
     cells[1].outputs = [v4.new_output("error", ename="ValueError", evalue="why\nmore")]
     nbformat.write(notebook, folder / f"{run.NOTEBOOKS['02'].file}.failed.ipynb")
     similarity.measure("tiny-random", SMOKE)
-    curves.measure("tiny-random", SMOKE, [Block(1, 2)], ["c4"])
+    scores.measure("tiny-random", SMOKE, [Block(1, 2)], ["c4"])
     draw("smoke", "figure_4")
     draw(profiles.RECORDED, "figure_4")
     shutil.copytree(paths.RESULTS, paths.RECORDED / profiles.RECORDED)

@@ -6,7 +6,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.faults import files
-from lib import curves, healing, keys, models, paths, profiles, results, similarity
+from lib import (
+    fetching,
+    healing,
+    models,
+    paths,
+    profiles,
+    results,
+    scores,
+    similarity,
+    wanted,
+)
 from lib.pruning import UNPRUNED, Block
 
 PARAMS = {"model": "tiny", "revision": "abc", "block_start": 3, "version": 1}
@@ -29,9 +39,9 @@ def test_keys_of_real_measurements_do_not_drift(output, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         similarity.measure("tiny-random", smoke)
     with pytest.raises(ZeroDivisionError):
-        curves.heal("tiny-random", smoke, Block(1, 2), healing.recipe("tiny-random", smoke))
-    identity = models.identity("tiny-random", smoke)
-    asked["scores"] = keys.score(identity, smoke, "mmlu", 1, 2)
+        scores.heal("tiny-random", smoke, Block(1, 2), healing.recipe("tiny-random", smoke))
+    (score,) = fetching.here([wanted.score("tiny-random", smoke, "mmlu", Block(1, 2))])
+    asked["scores"] = score.params
     assert {kind: results.key(kind, params)[:12] for kind, params in asked.items()} == {
         "similarity": "ae8e95a7d9ff",
         "healing": "5cef66a5f86f",
@@ -117,26 +127,26 @@ def test_out_of_memory_holds_until_the_next_run(output, monkeypatch):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(healing, "_train", no_memory)
-    rows = curves.healed_block("tiny-random", smoke, Block(1, 2), recipe, ["c4"])
+    rows = scores.healed_block("tiny-random", smoke, Block(1, 2), recipe, ["c4"])
     assert rows.status.tolist() == ["oom"] and rows.value.isna().all()
     micro_batches = len(calls)
-    assert curves.heal("tiny-random", smoke, Block(1, 2), recipe)["status"] == "oom"
+    assert scores.heal("tiny-random", smoke, Block(1, 2), recipe)["status"] == "oom"
     assert len(calls) == micro_batches
     results.forget_out_of_memory()
-    curves.heal("tiny-random", smoke, Block(1, 2), recipe)
+    scores.heal("tiny-random", smoke, Block(1, 2), recipe)
     assert len(calls) == 2 * micro_batches
 
 
 def test_a_pass_that_only_draws_measures_nothing(output, monkeypatch):
     smoke = profiles.get("smoke")
-    curves.measure("tiny-random", smoke, [Block(1, 2)], ["c4"])
+    scores.measure("tiny-random", smoke, [Block(1, 2)], ["c4"])
     monkeypatch.setenv("DEEPER_LAYERS_DRAW_ONLY", "1")
     monkeypatch.setattr(models, "base", lambda *a, **k: pytest.fail("loaded"))
-    rows = curves.measure("tiny-random", smoke, [Block(1, 2), Block(3, 2)], ["c4"])
+    rows = scores.measure("tiny-random", smoke, [Block(1, 2), Block(3, 2)], ["c4"])
     assert rows.status.tolist() == ["ok", "ok", "not measured"]
     assert rows.value.isna().tolist() == [False, False, True]
     recipe = healing.recipe("tiny-random", smoke)
-    healed = curves.healed_block("tiny-random", smoke, Block(1, 2), recipe, ["c4", "mmlu"])
+    healed = scores.healed_block("tiny-random", smoke, Block(1, 2), recipe, ["c4", "mmlu"])
     assert set(healed.status) == {"not measured"} and healed.n.tolist() == [0, 0]
     with pytest.raises(results.NotMeasured):
         similarity.measure_all(["tiny-random"], smoke)
@@ -232,8 +242,8 @@ def test_without_a_folder_an_archive_is_empty(output):
 def test_each_depth_has_its_own_score(output):
     """A cache that is not keyed by the block gives every depth the unpruned score."""
     smoke = profiles.get("smoke")
-    table = curves.measure("tiny-random", smoke, [Block(1, 2), Block(3, 2)], ["c4"])
-    again = curves.measure("tiny-random", smoke, [Block(3, 2), Block(1, 2)], ["c4"])
+    table = scores.measure("tiny-random", smoke, [Block(1, 2), Block(3, 2)], ["c4"])
+    again = scores.measure("tiny-random", smoke, [Block(3, 2), Block(1, 2)], ["c4"])
     assert table.value.nunique() == 3
     assert again.value.tolist() == [table.value[0], table.value[2], table.value[1]]
     assert len(list((output / "data/results/scores/tiny-random").iterdir())) == 3
@@ -241,17 +251,17 @@ def test_each_depth_has_its_own_score(output):
 
 def test_only_what_is_missing_is_measured(output, monkeypatch):
     smoke = profiles.get("smoke")
-    curves.measure("tiny-random", smoke, [Block(1, 2)], ["c4"])
+    scores.measure("tiny-random", smoke, [Block(1, 2)], ["c4"])
     asked = []
-    real = curves.sweep
+    real = scores.sweep
 
     def spy(model, tokenizer, blocks, tasks, batch_tokens):
         asked.extend(blocks)
         return real(model, tokenizer, blocks, tasks, batch_tokens)
 
-    monkeypatch.setattr(curves, "sweep", spy)
-    curves.measure("tiny-random", smoke, [Block(1, 2), Block(2, 2)], ["c4"])
+    monkeypatch.setattr(scores, "sweep", spy)
+    scores.measure("tiny-random", smoke, [Block(1, 2), Block(2, 2)], ["c4"])
     assert asked == [Block(2, 2)]
     monkeypatch.setattr(models, "base", lambda *a, **k: pytest.fail("loaded again"))
-    table = curves.measure("tiny-random", smoke, [Block(1, 2), Block(2, 2), UNPRUNED], ["c4"])
+    table = scores.measure("tiny-random", smoke, [Block(1, 2), Block(2, 2), UNPRUNED], ["c4"])
     assert len(table) == 3

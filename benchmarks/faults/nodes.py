@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.faults import Fault, kernel, toys
 from lib import batch, profiles
 from lib.execution import Launch, Outcome
-from lib.jobs import Job
+from lib.experiments import Job
 
 
 def node_lost(folder: Path) -> str:

@@ -11,7 +11,7 @@ import psutil
 from benchmarks.faults import Fault, toys
 from lib import batch, paths, profiles, progress
 from lib.execution import Outcome
-from lib.jobs import Job
+from lib.experiments import Job
 
 
 def kernel_killed(folder: Path) -> str:

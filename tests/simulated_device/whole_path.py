@@ -32,6 +32,7 @@ from lib import (
     pitfalls,
     profiles,
     similarity,
+    wanted,
 )
 from lib.pruning import UNPRUNED, Block, dropped, save_pruned
 from lib.sweep import log_probabilities, sweep
@@ -190,7 +191,10 @@ TASKS = ("mmlu", "boolq", "arc_easy", "hellaswag", "gsm8k_bpb")
 def test_scores_of_every_task(pair, precision):
     cpu, sim, tokenizer = pair
     blocks = [BLOCK, Block(6, 2), Block(0, 1)]
-    for task in (evaluation.task("c4", SMOKE), *(random_model.task(name, 6) for name in TASKS)):
+    for task in (
+        evaluation.task(wanted.of_task("c4", SMOKE)),
+        *(random_model.task(name, 6) for name in TASKS),
+    ):
         rows = [row for example in task.rows(tokenizer) for row in example]
         expected, found = (
             log_probabilities(m, [UNPRUNED, *blocks], rows, 512, task.name) for m in (cpu, sim)
@@ -267,7 +271,7 @@ def test_healing_and_its_resume(pair, tmp_path, monkeypatch, quantization, first
     again = heal(sim, tokenizer, BLOCK, recipe, tmp_path / "resumed")
     assert adapter(again) == adapter(found)
     assert again.losses == found.losses and len(found.losses) == RECIPE.steps
-    task = evaluation.task("c4", SMOKE)
+    task = evaluation.task(wanted.of_task("c4", SMOKE))
     with adapters.attached(sim, BLOCK, found.adapter):
         healed = sweep(sim, tokenizer, [], [task]).value[0]
     assert healed != sweep(sim, tokenizer, [BLOCK], [task]).value[1]
@@ -345,7 +349,7 @@ def test_pitfalls(pair):
 
 def test_pitfalls_of_scores(name):
     (cpu, tokenizer), (sim, _) = load(name, device="cpu"), load(name)
-    task = evaluation.task("c4", SMOKE)
+    task = evaluation.task(wanted.of_task("c4", SMOKE))
     for pitfall in (pitfalls.stale_configuration, pitfalls.unkeyed_cache):
         expected, found = (pitfall(m, tokenizer, [BLOCK], task).table.value for m in (cpu, sim))
         np.testing.assert_allclose(found, expected, err_msg=pitfall.__name__, **CLOSE)
