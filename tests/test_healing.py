@@ -1,5 +1,6 @@
 """Healing: trust in the gradient, resume byte for byte, and a model that comes back whole."""
 
+import math
 import os
 import pickle
 import shutil
@@ -15,7 +16,7 @@ import torch
 from conftest import ARCHITECTURES, EXPERTS, tiny
 from peft import PeftModel
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, TrainerCallback
 
 from lib import (
     adapters,
@@ -321,6 +322,30 @@ def test_a_finished_healing_is_not_repeated(base, tmp_path, monkeypatch):
 def test_equal_seeds_repeat_and_others_differ(base, undisturbed, tmp_path):
     assert healed_bytes(base, tmp_path / "same") == undisturbed
     assert healed_bytes(base, tmp_path / "other", replace(RECIPE, seed=1)) != undisturbed
+
+
+class Rates(TrainerCallback):
+    """The optimizer's settings at each step."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_step_begin(self, args, state, control, optimizer=None, **kwargs):
+        self.seen += [(g["lr"], g["weight_decay"]) for g in optimizer.param_groups[:1]]
+
+
+def test_the_training_follows_the_recipe(base, tmp_path):
+    """LoRA alpha is the rank; the rate rises to its peak, and falls along a cosine."""
+    model, tokenizer = base
+    recipe, rates = replace(RECIPE, rank=4, warmup_steps=2, steps=6), Rates()
+    sequences, _ = healing.training_sequences(tokenizer, recipe)
+    with dropped(model, BLOCK), adapters.fresh(model, recipe) as wrapped:
+        lora = wrapped.peft_config["default"]
+        healing._train(wrapped, tokenizer, sequences, recipe, tmp_path, 16, callbacks=[rates])
+    assert (lora.r, lora.lora_alpha, lora.lora_dropout) == (4, 4, 0.05)
+    shares = [0, 0.5, *((1 + math.cos(math.pi * step / 4)) / 2 for step in range(4))]
+    assert [rate for rate, _ in rates.seen] == pytest.approx([0.05 * s for s in shares])
+    assert {decay for _, decay in rates.seen} == {0}
 
 
 def test_healing_lowers_the_loss(base, tmp_path):
