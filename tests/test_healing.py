@@ -13,7 +13,7 @@ from dataclasses import replace
 import bitsandbytes
 import pytest
 import torch
-from conftest import ARCHITECTURES, EXPERTS, tiny
+from conftest import ARCHITECTURES, EXPERTS, stored, tiny
 from peft import PeftModel
 from torch import nn
 from transformers import AutoModelForCausalLM, TrainerCallback
@@ -176,6 +176,15 @@ def test_padding_predicts_no_token(base, tmp_path, monkeypatch, first):
     for batch in batches:
         asked, before = batch["labels"][:, 1:] != -100, batch["attention_mask"][:, :-1]
         assert (before == 0).any() and not asked[before == 0].any()
+
+
+def test_documents_begin_as_the_tokenizer_begins_them(tmp_path):
+    """With its token for the beginning of a text, if it has one."""
+    tokenizer = models.tokenizer(str(stored(tiny("llama"), tmp_path / "model")))
+    recipe = replace(RECIPE, steps=1, packed=False, max_tokens=8)
+    sequences, _ = healing.training_sequences(tokenizer, recipe)
+    assert {sequence["input_ids"][0] for sequence in sequences} == {1}
+    assert all(1 not in sequence["input_ids"][1:] for sequence in sequences)
 
 
 def test_order_depends_on_the_seed_alone(base):
