@@ -10,10 +10,9 @@ import sys
 import time
 from dataclasses import replace
 
-import bitsandbytes
 import pytest
 import torch
-from conftest import ARCHITECTURES, EXPERTS, stored, tiny
+from conftest import ARCHITECTURES, EXPERTS, in_nf4, stored, tiny
 from peft import PeftModel
 from torch import nn
 from transformers import AutoModelForCausalLM, TrainerCallback
@@ -91,14 +90,11 @@ def test_a_model_without_a_known_ffn(llama):
 # ---- trust in the gradient -----------------------------------------------------------------
 
 
-def in_nf4(model: nn.Module) -> nn.Module:
+def all_in_nf4(model: nn.Module) -> nn.Module:
     """Every linear weight but the head's to NF4 and back, by bitsandbytes' own functions."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and name != "lm_head":
-            packed, state = bitsandbytes.functional.quantize_4bit(
-                module.weight.data, quant_type="nf4", compress_statistics=True
-            )
-            module.weight.data = bitsandbytes.functional.dequantize_4bit(packed, state)
+            module.weight.data = in_nf4(module.weight.data)
     return model
 
 
@@ -126,7 +122,7 @@ def test_gradients_through_nf4_also_after_an_evaluation(tmp_path, ids):
     assert quantised.model.rotary_emb.inv_freq.dtype == torch.float32
     plain = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
     unquantised = plain(ids).logits
-    reference = in_nf4(plain)
+    reference = all_in_nf4(plain)
     with torch.inference_mode():
         assert not torch.equal(quantised(ids).logits, unquantised)
         assert torch.equal(quantised(ids).logits, reference(ids).logits)
