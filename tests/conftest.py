@@ -6,6 +6,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # tests never ask a hub
 if "DEEPER_LAYERS_DEVICE" not in os.environ:  # as `make gpu` sets it
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # tests and their kernels compute on the CPU anywhere
 
+import bitsandbytes
 import pytest
 import tokenizers
 import torch
@@ -189,6 +190,15 @@ class Characters:
 @pytest.fixture
 def tokenizer():
     return Characters()
+
+
+def in_nf4(weight: torch.Tensor) -> torch.Tensor:
+    """A weight to NF4 and back, by bitsandbytes' own functions; a block is a row of 64 for them."""
+    rows = weight.reshape(-1, 64) if weight.numel() % 64 == 0 else weight
+    packed, state = bitsandbytes.functional.quantize_4bit(
+        rows, quant_type="nf4", compress_statistics=True
+    )
+    return bitsandbytes.functional.dequantize_4bit(packed, state).reshape(weight.shape)
 
 
 def stored(model, folder, **kwargs):

