@@ -117,12 +117,15 @@ def reasoning(maps: Maps, profile: Profile) -> pd.DataFrame:
         if values is None or values["value"] > 0:
             answers = fetch(written)
         else:
-            known = records[-1]["params"]
-            answers = [
-                {"params": known | w.params, "values": None, "status": UNSOLVED} for w in written
-            ]
+            answers = [_unasked(records[-1], w.block) for w in written]
         parts.append(table([*wanted, *written], [*records, *answers]))
     return pd.concat(parts, ignore_index=True)
+
+
+def _unasked(unpruned: dict, block: Block) -> dict:
+    """The record of a pruned model that is not asked, since the unpruned one solves nothing."""
+    where = {"block_start": block.start, "block_size": block.size}
+    return {"params": unpruned["params"] | where, "values": None, "status": UNSOLVED}
 
 
 def healings(maps: Maps, profile: Profile) -> pd.DataFrame:

@@ -77,6 +77,15 @@ def test_variants_share_a_loaded_model_and_keep_their_rows_together(distances, m
     assert table.block_size.tolist() == [0, 2, 3] * 2 and table.value.notna().all()
 
 
+def test_a_row_that_is_not_asked_says_what_it_is_of(distances):
+    """Also where the processor's format is not the profile's own."""
+    profile = replace(SMOKE, dtype=None)
+    table = scores.reasoning({NAME: distances}, profile)
+    gone = table[table.status == scores.UNSOLVED]
+    assert gone.block_size.tolist() == profile.healed_sizes(distances.num_layers)
+    assert set(gone.dtype) == set(table.dtype) and gone.dtype.notna().all()
+
+
 def test_paired_differences():
     shared = {"model": "m", "task": "c4", "treatment": "healed", "block_size": 2, "n": 3}
     table = pd.DataFrame(
