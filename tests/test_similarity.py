@@ -7,7 +7,8 @@ from conftest import LAYERS, LENGTH, VOCAB
 from torch import nn
 
 from lib import decoder, similarity
-from lib.similarity import BlockDistances, block_distances
+from lib.blocks import Block, BlockDistances
+from lib.similarity import block_distances
 
 LENGTHS = [LENGTH, 5, 17, 1, 23]
 
@@ -131,7 +132,7 @@ def test_rows_and_best_start():
     np.testing.assert_array_equal(distances.row(1), [matrix[l, l + 1] for l in range(4)])
     assert len(distances.row(3)) == 2
     assert distances.best_start(1) == 2
-    assert distances.of(similarity.Block(1, 2)) == matrix[1, 3]
+    assert distances.of(Block(1, 2)) == matrix[1, 3]
     with pytest.raises(ValueError, match="block size must lie between 1 and 3, not 4"):
         distances.best_start(4)
 
