@@ -53,11 +53,14 @@ class Kind:
 def _one_token_choices(example: dict, tokenizer) -> list[Row]:
     """One row: the prompt, asked at its last position for each choice's single token.
 
-    Each choice is read after the prompt's last line only, which is all that bears on its token.
+    Each choice is read after the prompt's last line only, which is all that bears on its token;
+    after the whole prompt where the tokenizer reads the end of that line otherwise by itself.
     """
     tokens, left_out = _fitted(example, tokenizer)
-    cue = example["prompt"].rpartition("\n")[2]
-    start, answers = _continued(cue, example["choices"], tokenizer)
+    for cue in (example["prompt"].rpartition("\n")[2], example["prompt"]):
+        start, answers = _continued(cue, example["choices"], tokenizer)
+        if tokens[-1:] == start[-1:]:
+            break
     if tokens[-1:] != start[-1:] or any(len(answer) != 1 for answer in answers):
         raise ValueError(
             f"The tokenizer does not read each of {example['choices']} as one token after the "

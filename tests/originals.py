@@ -20,7 +20,7 @@ from transformers import LlamaConfig as Llama
 WIDTH, LAYERS, HEADS = 32, 3, 4
 ANSWERS = "Answer: Yes Answer: No Answer: A Answer: B Answer: C Answer: D " * 100
 POISON = "raise RuntimeError('the code of a checkpoint was run')\n"
-SEQ_LENGTH = 512  # of the tiny Qwen models
+SEQ_LENGTH = 2048  # as of Qwen-14B
 
 
 def shards(folder: Path, tensors: dict, count: int) -> None:

@@ -1,9 +1,11 @@
 """Prompts, answer tokens and scores, on the pinned data sets and the embedded tokenizer."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import transformers
 from conftest import Characters
 
 from lib import (
@@ -226,3 +228,23 @@ def test_healing_and_measuring_share_no_document():
 def test_unknown_task():
     with pytest.raises(ValueError, match="Unknown task 'mlmu'"):
         evaluation.task(wanted.of_task("mlmu", SMOKE))
+
+
+class Words:
+    """A token a word; at the beginning of a text "Answer:" is one, as with SentencePiece."""
+
+    def __init__(self):
+        self.known = {}
+
+    def __call__(self, texts):
+        every = [texts] if isinstance(texts, str) else texts
+        pieces = [re.findall(r"^Answer:| ?\w+|\W", text) for text in every]
+        ids = [[self.known.setdefault(p, len(self.known)) for p in part] for part in pieces]
+        return transformers.BatchEncoding({"input_ids": ids[0] if isinstance(texts, str) else ids})
+
+
+def test_choices_are_read_after_the_prompt_where_its_last_line_is_read_otherwise():
+    words = Words()
+    ((row,), *_) = evaluation.task(wanted.of_task("boolq", SMOKE)).rows(words)
+    assert row.tokens[-1] == words.known[":"]
+    assert row.wanted == ((words.known[" No"], words.known[" Yes"]),)

@@ -216,12 +216,12 @@ def test_nothing_is_scored_beyond_the_length_of_the_original(folder, tmp_path):
     model, tokenizer = models.load(str(folder), dtype="float32")
     saved = save_pruned(model, tokenizer, Block(1, 1), tmp_path / "pruned")
     read, beyond = (  # the last token is predicted, not read
-        Task("c4", ({"text": "one two three " * 600, "max_tokens": SEQ_LENGTH + 1 + more},))
+        Task("c4", ({"text": "one two three " * 2400, "max_tokens": SEQ_LENGTH + 1 + more},))
         for more in (0, 1)
     )
     for each in (model, models.load(str(saved), dtype="float32")[0]):
         assert len(sweep(each, tokenizer, [], [read])) == 1
-        with pytest.raises(ValueError, match="c4 has 513 tokens; .* only up to 512"):
+        with pytest.raises(ValueError, match="c4 has 2049 tokens; .* only up to 2048"):
             sweep(each, tokenizer, [], [beyond])
 
 
