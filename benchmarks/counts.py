@@ -5,7 +5,7 @@ import json
 from benchmarks.sizes import Size
 from benchmarks.table import Line
 from lib import paths
-from lib.pruning import Block, simple_block
+from lib.blocks import Block, simple_block
 
 
 def ratio(num_layers: int, blocks: list[Block], head: float = 0) -> float:

@@ -8,7 +8,7 @@ from benchmarks import inputs
 from benchmarks.sizes import Size
 from benchmarks.table import Line, seconds
 from benchmarks.timing import alternate
-from lib.decoder import decoder_layers
+from lib.models.decoder import decoder_layers
 from lib.similarity import block_distances, right_padded
 
 

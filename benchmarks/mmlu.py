@@ -10,7 +10,8 @@ from benchmarks import harness, inputs
 from benchmarks.sizes import Size
 from benchmarks.table import Line, seconds
 from benchmarks.timing import Pair, alternate
-from lib.pruning import UNPRUNED, Block, dropped, similarity_block
+from lib.blocks import UNPRUNED, Block, similarity_block
+from lib.pruning import dropped
 from lib.sweep import log_probabilities
 
 TIE = 1e-4  # nats: closer than this, rounding decides which letter wins

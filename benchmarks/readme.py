@@ -6,8 +6,9 @@ They are the verdicts of the recorded run, and the figures with what draws each.
 import sys
 from pathlib import Path
 
-from lib import claims, evidence, paths, profiles, report, verdicts
-from lib.run import NOTEBOOKS
+from lib import paths, profiles
+from lib.claims import bounds, checks, tables
+from lib.run.notebooks import NOTEBOOKS, SHOWS, drawn_by
 
 EVIDENCE = paths.RECORDED / profiles.RECORDED / "evidence"
 NONE = "There is no recorded run yet, so there are no verdicts.\n"
@@ -25,20 +26,20 @@ def section(folder: Path = EVIDENCE) -> str:
         return NONE
     if len(files) > 1:
         raise ValueError(f"{folder} holds {len(files)} files: keep that of the recorded run only.")
-    return verdicts.markdown(claims.verdicts(evidence.load(files[0])))
+    return bounds.markdown(checks.verdicts(tables.load(files[0])))
 
 
 def figure_index() -> str:
     """A row a figure: what draws it, how, and in how many minutes."""
     lines = ["|---|---|---|---|---|---|"]
     linked = set()
-    for name, numbers in report.drawn_by().items():
+    for name, numbers in drawn_by().items():
         links = {n: f"[{n}](notebooks/{NOTEBOOKS[n].file}.ipynb)" for n in numbers}
         notebooks = ", ".join(n if n in linked else links[n] for n in numbers)
         linked.update(numbers)
         minutes = sum(NOTEBOOKS[n].minutes for n in numbers)
         short = name.removeprefix("figure_")
-        cells = (short, report.SHOWS[name], notebooks, f"`make figure-{short}`", f"{minutes:g}")
+        cells = (short, SHOWS[name], notebooks, f"`make figure-{short}`", f"{minutes:g}")
         lines.append(f"| {' | '.join(cells)} | 2 CPU cores |")
     return HEADER + "\n".join(lines) + "\n"
 

@@ -16,8 +16,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lib import archive, paths, profiles, results
-from lib.run import NOTEBOOKS
+from lib import paths, profiles, results
+from lib.results import archive
+from lib.run.notebooks import NOTEBOOKS
 
 LARGEST = {".jsonl": 2_000_000, ".csv": 2_000_000, ".png": 200_000}  # bytes of a committed file
 KEPT = ("params", "status", "values", "seconds")  # of a record; the rest follows, or is shared
@@ -69,10 +70,10 @@ def restore(name: str) -> int:
         place = results.location(result["kind"], result["params"])
         target = _measured(name) / place.relative_to(paths.RESULTS)
         if not target.exists():
-            results.write_whole(target, json.dumps(result | {"restored": True}).encode())
+            paths.write_whole(target, json.dumps(result | {"restored": True}).encode())
     begun = exported.run.get("format")
     if begun:
-        results.write_whole(_measured(name) / "format.json", json.dumps(begun).encode())
+        paths.write_whole(_measured(name) / "format.json", json.dumps(begun).encode())
     return len(found)
 
 
@@ -94,7 +95,7 @@ def export(name: str) -> int:
     for target, content in files.items():
         size, most = len(content), LARGEST[target.suffix]
         if size <= most:
-            results.write_whole(target, content)
+            paths.write_whole(target, content)
         else:
             print(
                 f"{target.name} has {size:,} bytes of at most {most:,}: left out.", file=sys.stderr
@@ -148,7 +149,7 @@ def describe(name: str, number: str, code: int, seconds: float) -> None:
     told |= {"format": json.loads(begun.read_bytes())} if begun.exists() else {}
     told |= {"date": datetime.now(UTC).date().isoformat(), "cores": len(os.sched_getaffinity(0))}
     text = json.dumps(told, indent=1) + "\n"
-    results.write_whole(paths.RECORDED / name / "run.json", text.encode())
+    paths.write_whole(paths.RECORDED / name / "run.json", text.encode())
 
 
 def _measured(name: str) -> Path:

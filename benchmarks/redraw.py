@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 from playwright.sync_api import sync_playwright
 
-from lib import explorer, paths, profiles
-from lib.similarity import BlockDistances
+from lib import paths, profiles
+from lib.blocks import BlockDistances
+from lib.figures import explorer
 
 LAYERS = 80
 LIMIT = 200  # ms

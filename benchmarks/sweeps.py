@@ -10,11 +10,12 @@ from benchmarks import counts, inputs
 from benchmarks.sizes import Size
 from benchmarks.table import Line, seconds
 from benchmarks.timing import alternate
-from lib.batches import bundles
-from lib.damage import all_blocks
-from lib.decoder import decoder_layers
-from lib.evaluation import Row
-from lib.pruning import UNPRUNED, Block, dropped
+from lib.blocks import UNPRUNED, Block
+from lib.data.encoding import Row
+from lib.measure.damage import all_blocks
+from lib.models.decoder import decoder_layers
+from lib.models.reading import bundles
+from lib.pruning import dropped
 from lib.sweep import scored, sweep
 
 

@@ -13,7 +13,8 @@ from benchmarks import inputs
 from benchmarks.sizes import Size
 from benchmarks.table import Line, seconds
 from benchmarks.timing import alternate
-from lib import adapters, healing, models, profiles, sources
+from lib import healing, profiles
+from lib.models import adapters, files, loading, registry
 
 QUANTISABLE = "smollm2-135m"  # the tiny random model is made on the spot and has no NF4 form
 
@@ -23,9 +24,9 @@ def against_plain_script(size: Size) -> list[Line]:
     recipe = replace(_recipe(), steps=size.healing_steps)
     ours, tokenizer = inputs.load(QUANTISABLE, quantization="nf4")
     plain = transformers.AutoModelForCausalLM.from_pretrained(
-        sources.checkpoint(models.resolve(QUANTISABLE)),
+        files.checkpoint(registry.resolve(QUANTISABLE)),
         dtype=torch.bfloat16,
-        quantization_config=models.nf4(),
+        quantization_config=loading.nf4(),
     )
     sequences, _ = healing.training_sequences(tokenizer, recipe)
     pair = alternate(
@@ -72,8 +73,8 @@ def packing(size: Size) -> list[Line]:
     return [line]
 
 
-def _recipe() -> healing.Recipe:
-    return healing.recipe(QUANTISABLE, profiles.get("quick"))
+def _recipe() -> profiles.Recipe:
+    return profiles.recipe(QUANTISABLE, profiles.get("quick"))
 
 
 def _ours(model, tokenizer, sequences, recipe) -> list[float]:

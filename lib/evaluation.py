@@ -1,18 +1,86 @@
 """The paper's evaluations: tasks as rows to read, and their scores as one number an example.
 
-A task has examples; an example becomes rows (token sequences with the tokens asked for at their
-last positions); a score turns the log-probabilities of an example's rows into one number.
+A task has examples, plain dicts of text; an example becomes rows (token sequences with the tokens
+asked for at their last positions); a score turns what a model says to them into one number.
 """
 
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
 
 import numpy as np
 
-from lib import answers, data
-from lib.tasks import KINDS, Kind, Row, likelihoods
+from lib.data import encoding, prompts, sets
+from lib.data.encoding import Row
 
-__all__ = ["KINDS", "Row", "Task", "task", "weighted_mean"]
+TOLD = ("commonest", "ties", "margin", "bits_per_byte")  # columns of a score
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a task is built, encoded and scored."""
+
+    build: Callable[..., list[dict]]  # its examples as text, given the source and the counts
+    rows: Callable[[dict, object], list[Row]]
+    unit: str  # "accuracy", "nats" or "bits per byte"
+    score: Callable[[dict, list], tuple[float, float]] | None = None  # value and weight
+    compared: Callable[[dict, np.ndarray], np.ndarray] | None = None  # or what decides the choice
+    generated: bool = False  # the model goes on from each row; its text is scored
+
+    @property
+    def completes(self) -> bool:
+        """Whether the choices are texts of their own, not names of what stands in the prompt."""
+        return self.rows is encoding.completions
+
+
+def likelihoods(outputs: list[np.ndarray]) -> np.ndarray:
+    """The log-likelihood of each choice in nats: tokens of one position, or a row a choice."""
+    return np.array(outputs[0] if len(outputs) == 1 else [row.sum() for row in outputs], float)
+
+
+def _whole(example: dict, found: np.ndarray) -> np.ndarray:
+    """Choices are compared by their log-likelihood."""
+    return found
+
+
+def _per_character(example: dict, found: np.ndarray) -> np.ndarray:
+    """By log-likelihood a character, without the space before the choice (acc_norm of lm-eval)."""
+    return found / [len(choice) - 1 for choice in example["choices"]]
+
+
+def _loss(example: dict, outputs: list[np.ndarray]) -> tuple[float, float]:
+    """Mean negative log-likelihood of the text's tokens, in nats; weighted by their number."""
+    return (float(-outputs[0].mean()) if len(outputs[0]) else 0.0), len(outputs[0])
+
+
+def _bits_per_byte(example: dict, outputs: list[np.ndarray]) -> tuple[float, float]:
+    """Negative log2-likelihood of the one choice over its bytes; weighted by its bytes."""
+    length = len(example["choices"][0].encode())
+    return float(-outputs[0].sum() / np.log(2) / length), length
+
+
+def _exact_match(example: dict, outputs: list[str]) -> tuple[float, float]:
+    """1 if the first "#### number" of the text is that of the gold solution (strict-match)."""
+    said = re.search(r"#### (-?[0-9.,]+)", outputs[0])
+    return float(said is not None and _number(said[1]) == _number(example["answer"])), 1
+
+
+def _number(answer: str) -> str:
+    for ignored in (",", r"\$", r"(?s).*#### ", r"\.$"):
+        answer = re.sub(ignored, "", answer)
+    return answer.lower()
+
+
+KINDS = {
+    "mmlu": Kind(prompts.mmlu, encoding.one_token_choices, "accuracy", compared=_whole),
+    "boolq": Kind(prompts.boolq, encoding.one_token_choices, "accuracy", compared=_whole),
+    "arc_easy": Kind(prompts.arc_easy, encoding.completions, "accuracy", compared=_whole),
+    "c4": Kind(prompts.c4, encoding.text, "nats", _loss),
+    "hellaswag": Kind(prompts.hellaswag, encoding.completions, "accuracy", compared=_per_character),
+    "gsm8k": Kind(prompts.gsm8k, encoding.prompt, "accuracy", _exact_match, generated=True),
+    "gsm8k_bpb": Kind(prompts.gsm8k, encoding.completions, "bits per byte", _bits_per_byte),
+}
 
 
 @dataclass(frozen=True)
@@ -38,7 +106,7 @@ class Task:
         if self.kind.compared:
             compared = self._compared(self.likelihoods(outputs))
             pairs = zip(compared, self.examples, strict=True)
-            return np.array([answers.credit(c, e["answer"]) for c, e in pairs]), self._weights
+            return np.array([credit(c, e["answer"]) for c, e in pairs]), self._weights
         pairs = [self.kind.score(*pair) for pair in zip(self.examples, outputs, strict=True)]
         values, weights = np.array(pairs, dtype=float).T
         return values, weights
@@ -50,14 +118,14 @@ class Task:
     def told(self, found: list[np.ndarray] | None) -> dict:
         """What the answers were like (`answers.told`), from `likelihoods`; without choices None."""
         if found is None:
-            return dict.fromkeys(answers.TOLD)
-        return answers.told(found, self._compared(found), self.examples, self._weights)
+            return dict.fromkeys(TOLD)
+        return told(found, self._compared(found), self.examples, self._weights)
 
     def blind(self) -> dict[str, float]:
         """What guessing and the answers without a model score (`answers.blind`)."""
         if not self.kind.compared:
             return {}
-        return answers.blind(self.examples, self._weights, self.kind.completes)
+        return blind(self.examples, self._weights, self.kind.completes)
 
     def unasked(self) -> "Task | None":
         """The same choices without the question, where they are texts: each after "Answer:"."""
@@ -106,7 +174,7 @@ def task(params: dict) -> Task:
         raise ValueError(f"Unknown task {name!r}: choose one of {', '.join(KINDS)}.")
     build = KINDS[name].build
     counts = {key: params[key] for key in signature(build).parameters if key in params}
-    return Task(name, tuple(build(data.source(params), **counts)))
+    return Task(name, tuple(build(sets.source(params), **counts)))
 
 
 def weighted_mean(values: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
@@ -116,3 +184,53 @@ def weighted_mean(values: np.ndarray, weights: np.ndarray) -> tuple[float, float
     n = len(values)
     spread = n / (n - 1) * (share**2 @ (values - mean) ** 2) if n > 1 else np.nan
     return mean, float(np.sqrt(spread))
+
+
+def credit(compared: np.ndarray, answer: int) -> float:
+    """1 if the right choice is the likeliest, 1/k if it is one of k that are exactly equal."""
+    best = np.asarray(compared) == np.max(compared)
+    return float(best[answer] / best.sum())
+
+
+def told(
+    likelihoods: Sequence[np.ndarray],
+    compared: Sequence[np.ndarray],
+    examples: Sequence[dict],
+    weights: np.ndarray,
+) -> dict:
+    """What the answers to multiple-choice questions were like: the columns TOLD of a score.
+
+    likelihoods: of each question the log-likelihood of each choice, compared: what decides among
+    them. commonest: the share of the place (such as the letter) that is chosen most. ties: how many
+    questions have several best choices. margin: the right choice minus the best wrong one, mean,
+    in nats. bits_per_byte: bits of the right choice over its bytes without the space before it, so
+    of a letter simply its bits. Shares and means have the weights of the score.
+    """
+    share, chosen, margins, ties = weights / weights.sum(), {}, [], 0
+    for values, part, example in zip(compared, share, examples, strict=True):
+        best = np.flatnonzero(values == values.max())
+        ties += len(best) > 1
+        for place in best:
+            chosen[place] = chosen.get(place, 0) + part / len(best)
+        margins.append(values[example["answer"]] - np.delete(values, example["answer"]).max())
+    right = np.array([v[e["answer"]] for v, e in zip(likelihoods, examples, strict=True)])
+    sizes = [len(e["choices"][e["answer"]].removeprefix(" ").encode()) for e in examples]
+    commonest, margin = float(max(chosen.values(), default=np.nan)), float(share @ margins)
+    bits = float(-(share @ right) / np.log(2) / (share @ sizes))
+    return dict(zip(TOLD, (commonest, ties, margin, bits), strict=True))
+
+
+def blind(examples: Sequence[dict], weights: np.ndarray, completions: bool) -> dict[str, float]:
+    """What answers to these very questions score that need no model.
+
+    letter: always the choice at one place, the best. shortest: the choice of fewest characters,
+    where the choices are `completions` (texts of their own).
+    """
+    places = range(min(len(example["choices"]) for example in examples))
+    always = [[float(e["answer"] == place) for e in examples] for place in places]
+    found = {"letter": max(float(np.average(a, weights=weights)) for a in always)}
+    if completions:
+        lengths = [-np.array([len(choice) for choice in e["choices"]]) for e in examples]
+        right = [credit(n, e["answer"]) for n, e in zip(lengths, examples, strict=True)]
+        found["shortest"] = float(np.average(right, weights=weights))
+    return found

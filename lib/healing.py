@@ -16,16 +16,18 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
+from peft import PeftModel
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from lib import adapters, checkpoints, data, results
-from lib.pruning import Block, dropped
-from lib.recipes import Recipe, attempts, no_memory, recipe
+from lib import paths
+from lib.blocks import Block
+from lib.data import sets
+from lib.models import adapters
+from lib.profiles import Recipe, attempts, no_memory
+from lib.pruning import dropped
 from lib.sweep import shares_prefixes
-
-__all__ = ["Healed", "Recipe", "heal", "padded", "recipe", "training_sequences"]
 
 CHECKPOINTS = 8  # a healing leaves this many on its way
 
@@ -117,7 +119,7 @@ class _Watch(TrainerCallback):
     """Seals each checkpoint once it is whole; stops when the loss is no longer finite."""
 
     def on_save(self, args, state, control, **kwargs):
-        checkpoints.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if not math.isfinite((logs or {}).get("loss", 0.0)):
@@ -148,7 +150,7 @@ def _train(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    start = checkpoints.newest_complete(folder)
+    start = newest_complete(folder)
     with _deterministic(warn_only=not shares_prefixes(model)):
         trainer.train(resume_from_checkpoint=str(start) if start else None)
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
@@ -199,9 +201,9 @@ def _deterministic(warn_only: bool) -> Iterator[None]:
 
 
 def _finish(folder: Path, found: Healed) -> None:
-    """Write what the healing left, last of all, and drop its checkpoints."""
+    """Write what the healing left, last of all, and drop its"""
     told = asdict(found) | {"adapter": None if found.adapter is None else found.adapter.name}
-    results.write_whole(folder / "healed.json", json.dumps(told).encode())
+    paths.write_whole(folder / "healed.json", json.dumps(told).encode())
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
 
@@ -226,7 +228,7 @@ def training_sequences(tokenizer, recipe: Recipe) -> tuple[list[dict], float]:
     Documents are shuffled anew each epoch, by the seed.
     """
     wanted = recipe.steps * recipe.batch
-    texts = data.healing_texts(recipe.source, wanted)
+    texts = sets.healing_texts(recipe.source, wanted)
     cut = {} if recipe.packed else {"truncation": True, "max_length": recipe.max_tokens}
     ids = tokenizer(texts, **cut).input_ids
     order = random.Random(recipe.seed)
@@ -257,3 +259,39 @@ def padded(sequences: list[dict], pad_token: int) -> dict[str, torch.Tensor]:
         "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
         "labels": pad_sequence(labels, batch_first=True, padding_value=-100),
     }
+
+
+SEAL = "complete.json"
+
+
+def seal(checkpoint: Path) -> None:
+    """Declare a checkpoint complete: the digests of all its files, written last."""
+    files = sorted(p for p in checkpoint.rglob("*") if p.is_file() and p.name != SEAL)
+    digests = {p.relative_to(checkpoint).as_posix(): paths.digest(p) for p in files}
+    paths.write_whole(checkpoint / SEAL, json.dumps(digests).encode())
+
+
+def complete(checkpoint: Path) -> bool:
+    """Whether a checkpoint is sealed and every file is, byte for byte, what was sealed."""
+    try:
+        digests = json.loads((checkpoint / SEAL).read_text())
+        return bool(digests) and all(paths.digest(checkpoint / n) == d for n, d in digests.items())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def newest_complete(folder: Path) -> Path | None:
+    """The complete checkpoint of the most steps; those that are not complete are deleted."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
+    for checkpoint in list(found):
+        if not complete(checkpoint):
+            shutil.rmtree(checkpoint)
+            found.remove(checkpoint)
+    return found[-1] if found else None
+
+
+@contextmanager
+def attached(model, block: Block, adapter: str | Path) -> Iterator[PeftModel]:
+    """The model without `block` and with the adapter that healed it; both undone on exit."""
+    with dropped(model, block), adapters.unwrapped_after(model):
+        yield PeftModel.from_pretrained(model, adapter).eval()

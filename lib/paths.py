@@ -8,7 +8,9 @@ folder of repositories (owner/name/…, as on the hub) to read models and data s
 
 import hashlib
 import os
+import platform
 import re
+from itertools import count
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,3 +43,44 @@ def fingerprint(folder: Path) -> str:
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     lines = [f"{p.relative_to(folder)} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def digest(target: Path) -> str:
+    """sha256 of a file, or of a folder's relative names and files in sorted order."""
+    total = hashlib.sha256()
+    if target.is_file():
+        with target.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    for file in sorted(p for p in target.rglob("*") if p.is_file()):
+        total.update(f"{file.relative_to(target).as_posix()}\0{digest(file)}\n".encode())
+    return total.hexdigest()
+
+
+def write_whole(target: Path, content: bytes) -> None:
+    """Write a file whole or not at all; when this returns it is on the disk."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.{platform.node()}-{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def set_aside(file: Path) -> Path:
+    """Rename a file that cannot be read to a free `<name>.corrupt`, and return that."""
+    names = (file.with_name(f"{file.name}{n or ''}.corrupt") for n in count())
+    aside = next(name for name in names if not name.exists())
+    try:
+        os.replace(file, aside)
+    except FileNotFoundError:
+        pass  # another process has just done so
+    return aside

@@ -1,8 +1,11 @@
-"""The four sizes of a run. The only place with counts; everything else takes a `Profile`."""
+"""How much is measured: the four sizes of a run, and the recipe of a healing.
+
+The only place with counts; everything else takes a `Profile`.
+"""
 
 from dataclasses import dataclass, fields, replace
 
-from lib import formats, registry
+from lib.models import formats, registry
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,11 @@ class Profile:
     main_names: tuple[str, ...] = ()  # the model of figures 1 and 5; empty: the first one
     ablation_names: tuple[str, ...] = ()  # models of figures 7 and 8; empty: the first one
     rank_names: tuple[str, ...] = ()  # models of figure 9; empty: the first one
+
+    @property
+    def weights(self) -> dict:
+        """How models are held: arguments of those functions of `models.loading` that need it."""
+        return {"quantization": self.quantization, "dtype": self.dtype}
 
     @property
     def main_model(self) -> str:
@@ -309,3 +317,60 @@ def get(
     for model in profile.models:
         registry.resolve(model)
     return profile
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One healing (section 3 of the paper's appendix). LoRA alpha equals the rank."""
+
+    steps: int
+    max_tokens: int  # a sequence's length
+    learning_rate: float  # at its peak; cosine schedule after the warm-up
+    rank: int
+    warmup_steps: int
+    packed: bool  # documents joined and cut into full sequences, or truncated and padded
+    source: str  # of the documents, as in a profile
+    batch: int = 16  # sequences a step, whatever the micro-batch
+    dropout: float = 0.05
+    seed: int = 0
+    first_layer: int = 0  # adapters from this layer on, in the numbering of the pruned model
+
+
+def recipe(name: str, profile: Profile, **changes) -> Recipe:
+    """The recipe of model `name` in `profile`; the paper's own, for its models in `paper`."""
+    found = Recipe(
+        steps=profile.heal_steps,
+        max_tokens=profile.heal_tokens,
+        learning_rate=profile.heal_learning_rate,
+        rank=profile.heal_rank,
+        warmup_steps=profile.heal_warmup,
+        packed=profile.heal_packed,
+        source=profile.source,
+    )
+    own = registry.MODELS[name].healing if name in registry.MODELS else None
+    if profile.name == "paper" and own:
+        found = replace(
+            found, max_tokens=own.max_tokens, learning_rate=own.learning_rate, rank=own.rank
+        )
+    return replace(found, **changes)
+
+
+def attempts(micro_batch: int) -> list[tuple[int, bool]]:
+    """Sequences at a time, and whether activations are recomputed: less and less memory.
+
+    Recomputing costs a second forward pass and changes no bit. A smaller micro-batch draws other
+    dropout masks: the recipe is the same, the adapter differs as another seed's would.
+    """
+    halves = [micro_batch >> i for i in range(micro_batch.bit_length())]
+    return [(half, False) for half in halves] + [(1, True)]
+
+
+def no_memory(message: str) -> bool:
+    """Whether an error's message says that memory ran out (cuBLAS does not call it so)."""
+    told = (
+        "out of memory",
+        "can't allocate memory",
+        "cublas_status_alloc_failed",
+        "cublas_status_not_initialized",
+    )
+    return any(words in message.lower() for words in told)

@@ -4,37 +4,32 @@ A block is 0-indexed and half-open: Block(start, size) is `range(start, start + 
 numbering of the unpruned model. The input of layer `start` goes to layer `start + size` instead.
 """
 
-import copy
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
 from transformers import AutoModelForCausalLM
 
-from lib import shapes
 from lib.blocks import UNPRUNED, Block, similarity_block, simple_block
-from lib.decoder import decoder_config, decoder_layers, layers_attribute
-from lib.registry import ModelError
-from lib.shapes import Shape
+from lib.models import shapes
+from lib.models.decoder import decoder_layers
+from lib.models.layers import only_layers
+from lib.models.shapes import Shape
 
 __all__ = ["UNPRUNED", "Block", "dropped", "save_pruned", "similarity_block", "simple_block"]
 
 # Configuration entries that count layers from the bottom, and lists of layer indices; lists with
 # one entry a layer (layer_types, no_rope_layers, …) are recognised by their name and length.
-_THRESHOLDS = ("max_window_layers", "first_k_dense_replace")
-_INDEX_LISTS = ("mlp_only_layers", "moe_layers", "attn_layer_indices")
 _OTHER_WAY = (
     "mergekit and llama-quantize --prune-layers cut no lists that say what each layer does, as "
     "this model may have: turn the folder that pruning.save_pruned writes into a GGUF instead, "
     "with llama.cpp's convert_hf_to_gguf.py.\n"
 )
-NUMBERS = ("layer_idx", "layer_id")  # what modules call the number of their layer
 
 
 @contextmanager
@@ -46,90 +41,6 @@ def dropped(model, block: Block) -> Iterator[None]:
     """
     with only_layers(model, block.kept(len(decoder_layers(model)))):
         yield
-
-
-@contextmanager
-def only_layers(model, keep: Sequence[int]) -> Iterator[nn.ModuleList]:
-    """The model with only the layers `keep`, in that order; yields them; restores on exit."""
-    layers = decoder_layers(model)
-    decoder, name = model.get_decoder(), layers_attribute(model)
-    staying = [layers[l] for l in keep]
-    kept = nn.ModuleList(staying)
-    before = [(c, _layer_entries(c)) for c in _configs(model)]
-    try:
-        _follow(before, keep)
-        _number(staying, range(len(keep)))
-        setattr(decoder, name, kept)
-        yield kept
-    finally:
-        setattr(decoder, name, layers)
-        _number(staying, keep)
-        for config, entries in before:
-            for key, value in entries.items():
-                setattr(config, key, value)
-
-
-def followed(config, keep: Sequence[int]):
-    """A copy of an HF configuration that describes the model of only the layers `keep`."""
-    config = copy.deepcopy(config)
-    text = config.get_text_config(decoder=True)
-    _follow([(text, _layer_entries(text))], keep)
-    return config
-
-
-def _configs(model) -> list:
-    """The configurations that say how many layers there are: the decoder's, and the model's own."""
-    both = (decoder_config(model), model.config.get_text_config(decoder=True))
-    return list({id(config): config for config in both}.values())
-
-
-def _follow(before: list[tuple], keep: Sequence[int]) -> None:
-    for config, entries in before:
-        for key, value in entries.items():
-            setattr(config, key, _followed(key, value, keep))
-
-
-def _layer_entries(config) -> dict:
-    """The entries of a configuration that depend on how many layers there are, or on which."""
-    if config.is_heterogeneous:
-        raise ModelError(
-            f"{type(config).__name__} describes layers of different shapes (per_layer_config), "
-            "which pruning does not support."
-        )
-    if getattr(config, "hidden_size_per_layer_input", 0):
-        raise ModelError(
-            f"{type(config).__name__} describes weights for each layer outside of the layers "
-            "(hidden_size_per_layer_input), which pruning does not support."
-        )
-    num_layers = config.num_hidden_layers
-    entries = {"num_hidden_layers": num_layers}
-    for key, value in vars(config).items():
-        one_each = "layer" in key and isinstance(value, (list, tuple)) and len(value) == num_layers
-        threshold = key in _THRESHOLDS and isinstance(value, int)
-        indices = key in _INDEX_LISTS and isinstance(value, (list, tuple))
-        if one_each or threshold or indices:
-            entries[key] = value
-    return entries
-
-
-def _followed(key: str, value, keep: Sequence[int]):
-    """A configuration entry after the cut."""
-    if key == "num_hidden_layers":
-        return len(keep)
-    if key in _THRESHOLDS:
-        return sum(l < value for l in keep)
-    if key in _INDEX_LISTS:
-        return [new for new, old in enumerate(keep) if old in value]
-    return type(value)(value[l] for l in keep)
-
-
-def _number(layers: list[nn.Module], indices: Sequence[int]) -> None:
-    """Give every module of each layer its number (it addresses the key-value cache)."""
-    for index, layer in zip(indices, layers, strict=True):
-        for module in layer.modules():
-            for name in NUMBERS:
-                if isinstance(getattr(module, name, None), int):
-                    setattr(module, name, index)
 
 
 def for_other_tools(

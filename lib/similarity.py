@@ -1,23 +1,18 @@
 """Angular distances between layer inputs: all blocks of a model from one forward pass."""
 
-import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from itertools import islice
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from lib import data, fetching, models, paths, results, wanted
 from lib.blocks import UNPRUNED, BlockDistances
-from lib.decoder import residual_stream
-from lib.islands import islands  # noqa: F401  what is read from distances, beside those
-from lib.profiles import Profile
-from lib.sweep import resumed
+from lib.models.decoder import residual_stream
+from lib.models.layers import resumed
 
 FOLDS = 16
 CHUNK = 64  # batches whose states are held when a model is read layer by layer
@@ -138,63 +133,3 @@ def calibration_batches(texts: list[str], tokenizer, max_tokens: int, batch_toke
         yield {"input_ids": ids, "attention_mask": mask}
         told.update(len(part))
     told.close()
-
-
-def best_starts(maps: dict[str, BlockDistances]) -> pd.DataFrame:
-    """l*(n) of each model: the chosen block of every size, its distance and standard error."""
-    rows = [
-        {
-            "model": name,
-            "block_size": size,
-            "block_start": distances.best_start(size),
-            "value": distances.row(size).min(),
-            "standard_error": distances.standard_error[
-                distances.best_start(size), distances.best_start(size) + size
-            ],
-        }
-        for name, distances in maps.items()
-        for size in range(1, distances.num_layers)
-    ]
-    return pd.DataFrame(rows)
-
-
-def measure_all(
-    names: Sequence[str], profile: Profile
-) -> tuple[dict[str, BlockDistances], Profile]:
-    """The distances of each of `names` that can be had, and the profile without the others."""
-    return models.measure_each(measure, names, profile)
-
-
-def measure(name: str, profile: Profile) -> BlockDistances:
-    """The distances of model `name` on C4, from the results if they are there."""
-    (asked,) = fetching.here([wanted.similarity(name, profile)])
-
-    def compute() -> dict:
-        texts = data.c4("validation", profile.source, profile.similarity_sequences)
-        tokens = profile.similarity_tokens
-        tokenizer = models.tokenizer(name)
-        batches = calibration_batches(texts, tokenizer, tokens, profile.batch_tokens)
-        if models.fits(name, profile):
-            found = block_distances(models.base(name, profile)[0], batches)
-        else:
-            found = layerwise_distances(lambda: models.base_layers(name, profile), batches)
-        return {
-            "matrix": found.matrix.tolist(),
-            "standard_error": found.standard_error.tolist(),
-            "folds": found.folds.tolist(),
-            "num_sequences": found.num_sequences,
-        }
-
-    record = results.load_or_compute(asked.kind, asked.params, compute)
-    return BlockDistances.stored(record["values"])
-
-
-def recorded(name: str) -> tuple[BlockDistances, dict]:
-    """A recorded map of data/recorded/, and how it was measured. Raises ValueError if absent."""
-    file = paths.RECORDED / f"{name}.json"
-    if not file.exists():
-        known = ", ".join(sorted(p.stem for p in paths.RECORDED.glob("*.json")))
-        raise ValueError(f"No recorded map {name!r}: choose one of {known}.")
-    record = json.loads(file.read_text(encoding="utf-8"))
-    arrays = [np.array(record.pop(key)) for key in ("matrix", "standard_error", "folds")]
-    return BlockDistances(*arrays, record["sequences"]), record

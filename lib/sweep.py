@@ -9,23 +9,23 @@ something is scored. Layer applications: L + the sum of the layers after each cu
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 from tqdm.auto import tqdm
 from transformers import DynamicCache
 from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
 from lib import evaluation
-from lib.batches import Own, bundles
-from lib.decoder import decoder_config, decoder_layers, precise_logits, residual_stream
-from lib.evaluation import Row, Task
-from lib.generation import continuations
-from lib.pruning import UNPRUNED, Block, only_layers
+from lib.blocks import UNPRUNED, Block
+from lib.data.encoding import Row
+from lib.evaluation import Task
+from lib.models.decoder import decoder_config, decoder_layers, precise_logits, residual_stream
+from lib.models.layers import resumed
+from lib.models.reading import Own, bundles, greedy, plain
+from lib.pruning import dropped
 
 HEAD_POSITIONS = 128  # logits of this many positions are held at once
 
@@ -160,42 +160,6 @@ def final_states(
             yield block, final
 
 
-@contextmanager
-def resumed(model, block: Block, state: torch.Tensor, width: int = 0) -> Iterator[None]:
-    """The model from the cut on: its first layer is `block.stop`, and reads `state`, not input.
-
-    HF's own forward builds masks, rotary embeddings and the final norm, from a configuration
-    that matches the layers that are left. width: of the tuple that a layer returns, if it does.
-    """
-    num_layers = len(decoder_layers(model))
-    after = range(block.stop, num_layers)
-    with only_layers(model, after or [num_layers - 1]) as layers:
-        if not after:
-            layers[0] = _PassThrough(width)
-
-        def from_the_cut(module, args, kwargs):
-            if args:
-                return (state, *args[1:]), kwargs
-            return args, kwargs | {"hidden_states": state}
-
-        hook = layers[0].register_forward_pre_hook(from_the_cut, with_kwargs=True)
-        try:
-            yield
-        finally:
-            hook.remove()
-
-
-class _PassThrough(nn.Module):
-    """Stands where no layer is left after the cut (the block includes the last layer)."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.width = width
-
-    def forward(self, hidden_states, *args, **kwargs):
-        return (hidden_states,) + (None,) * (self.width - 1) if self.width else hidden_states
-
-
 def _width(output) -> int:
     return len(output) if isinstance(output, tuple) else 0
 
@@ -231,3 +195,29 @@ def scored(model, states: torch.Tensor, own: Own) -> list[np.ndarray]:
         )
     ]
     return [part.flatten().numpy() for part in torch.cat(found).cpu().split(own.counts)]
+
+
+def continuations(
+    model, tokenizer, blocks: Sequence[Block], rows: list[Row], new_tokens: int, batch_tokens: int
+) -> dict[Block, list[str]]:
+    """For each block, how the model without it goes on from every row, greedily.
+
+    Greedily means the likeliest token each time: no penalty that a model's generation_config asks
+    for (as of repetitions) is applied. A text ends before the first of GSM8K_STOPS, at the end of
+    text, or after `new_tokens` tokens. Prompts of like length are read together, about
+    `batch_tokens` tokens at once.
+    """
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i].tokens))
+    longest = max(len(row.tokens) for row in rows) + new_tokens
+    size = max(1, batch_tokens // longest)
+    batches = [order[i : i + size] for i in range(0, len(order), size)]
+    texts = {block: [""] * len(rows) for block in blocks}
+    for block in tqdm(blocks, desc="generation"):
+        with dropped(model, block), plain(model):
+            for batch in batches:
+                prompts = [rows[i].tokens for i in batch]
+                for i, text in zip(
+                    batch, greedy(model, tokenizer, prompts, new_tokens), strict=True
+                ):
+                    texts[block][i] = text
+    return texts

@@ -13,7 +13,8 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM
 
-from lib import formats, paths
+from lib import paths
+from lib.models import formats
 
 VOCAB, LAYERS, WINDOW, LENGTH = 96, 6, 8, 28  # sequences are longer than the sliding window
 SIZE = {

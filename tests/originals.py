@@ -103,7 +103,7 @@ def ranks(texts: list[str], vocab_size: int = 400) -> dict[bytes, int]:
     """A byte-pair vocabulary as in qwen.tiktoken: every token is two of lower rank joined."""
     from tiktoken._educational import bpe_train
 
-    from lib.qwen1 import _WORDS
+    from lib.models.qwen1 import _WORDS
 
     return bpe_train((ANSWERS + " ".join(texts))[:20_000], vocab_size, _WORDS, visualise=None)
 

@@ -8,19 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import (
-    answers,
-    evaluation,
-    models,
-    paths,
-    plotting,
-    profiles,
-    results,
-    scores,
-    transitions,
-    wanted,
-)
-from lib.pruning import Block
+from lib import evaluation, paths, profiles, results
+from lib.analysis import curves
+from lib.blocks import Block
+from lib.figures import curves as drawing
+from lib.measure import packing, scores, wanted
+from lib.models import loading
 from lib.sweep import without_reading
 
 SMOKE = replace(profiles.get("smoke"), arc_easy_questions=6, hellaswag_questions=6)
@@ -32,7 +25,7 @@ TEXTS = [e | {"choices": [" no", " \u00e4h"]} for e in (ONE, TWO)]
 def test_what_the_answers_tell():
     """With the weights of the score: the last question counts three times."""
     found = [np.log([0.5, 0.25, 0.25]), np.log([0.4, 0.4, 0.2]), np.log([0.2, 0.2, 0.6])]
-    told = answers.told(found, found, LETTERS, np.array([1, 1, 3.0]))
+    told = evaluation.told(found, found, LETTERS, np.array([1, 1, 3.0]))
     assert told["ties"] == 1 and told["commonest"] == pytest.approx(3 / 5)
     assert told["margin"] == pytest.approx((np.log(2) + 0 + 3 * np.log(0.2 / 0.6)) / 5)
     bits = -np.log2([0.5, 0.4, 0.2]) @ [1, 1, 3] / 5
@@ -42,23 +35,23 @@ def test_what_the_answers_tell():
 def test_margin_is_of_what_is_compared_and_bytes_are_of_the_text():
     found = [np.array([-2.0, -3.0]), np.array([-4.0, -2.0])]
     compared = [values / [2, 4] for values in found]
-    told = answers.told(found, compared, TEXTS, np.array([1, 3.0]))
+    told = evaluation.told(found, compared, TEXTS, np.array([1, 3.0]))
     assert told["margin"] == pytest.approx((1 * (-1 + 0.75) + 3 * (-0.5 + 2)) / 4)
     assert told["bits_per_byte"] == pytest.approx((2 + 3 * 2) / np.log(2) / (2 + 3 * 3))
 
 
 def test_a_constant_answer_is_seen():
     found = [np.array([-1.0, -2, -3])] * 3
-    assert answers.told(found, found, LETTERS, np.ones(3))["commonest"] == 1
+    assert evaluation.told(found, found, LETTERS, np.ones(3))["commonest"] == 1
 
 
 def test_floors_that_need_no_model():
     weights = np.array([1, 1, 3.0])
-    assert answers.blind(LETTERS, weights, completions=False) == {"letter": 3 / 5}
+    assert evaluation.blind(LETTERS, weights, completions=False) == {"letter": 3 / 5}
     texts = [e | {"choices": c} for e, c in ((ONE, [" yes", " no"]), (TWO, [" up", " on", " x"]))]
-    assert answers.blind(texts, np.array([1, 3.0]), True) == {"letter": 3 / 4, "shortest": 0}
+    assert evaluation.blind(texts, np.array([1, 3.0]), True) == {"letter": 3 / 4, "shortest": 0}
     tied = [ONE | {"choices": [" on", " no", " yes"]}]
-    assert answers.blind(tied, np.ones(1), True)["shortest"] == 1 / 2
+    assert evaluation.blind(tied, np.ones(1), True)["shortest"] == 1 / 2
 
 
 def test_the_floor_of_boolq_is_its_majority():
@@ -69,7 +62,7 @@ def test_the_floor_of_boolq_is_its_majority():
 @pytest.mark.parametrize("name", ["arc_easy", "hellaswag"])
 def test_the_choices_own_likelihood(name):
     """Of each choice after "Answer:" alone, by the unpruned model; scored as the task is."""
-    model, tokenizer = models.load("tiny-random", dtype="float32", device="cpu")
+    model, tokenizer = loading.load("tiny-random", dtype="float32", device="cpu")
     task = evaluation.task(wanted.of_task(name, SMOKE))
     found = without_reading(model, tokenizer, task, 256)
     right = []
@@ -102,8 +95,8 @@ def test_a_stored_score_says_what_was_answered(output):
     values = kept["arc_easy", 2]
     task = evaluation.task(wanted.of_task("arc_easy", SMOKE))
     assert values["answers"] == [example["answer"] for example in task.examples]
-    choices = answers.choices_of(values)
-    again = [answers.credit(c, a) for c, a in zip(choices, values["answers"], strict=True)]
+    choices = packing.choices_of(values)
+    again = [evaluation.credit(c, a) for c, a in zip(choices, values["answers"], strict=True)]
     assert again == pruned.examples.tolist() == values["examples"]
     assert np.average(again, weights=pruned.weights) == pytest.approx(pruned.value)
     right = [c[a] - np.delete(c, a).max() for c, a in zip(choices, values["answers"], strict=True)]
@@ -122,22 +115,22 @@ def test_mmlu_whole_stays_small(output):
     found = list(np.log(draw.dirichlet(np.ones(4), len(weights))) - 4)
     examples = [{"answer": int(a)} for a in draw.integers(4, size=len(weights))]
     values = draw.integers(2, size=len(weights)).astype(float)
-    stored = answers.stored(values, weights, found, examples)
+    stored = packing.stored(values, weights, found, examples)
     results.save("scores", {"model": "m"}, stored, 0)
     assert len(weights) == 14_042
     assert results.location("scores", {"model": "m"}).stat().st_size < 400_000
     back = results.load("scores", {"model": "m"})["values"]
     assert len(back["weights"]) == 2  # equal neighbours are one run
-    for mine, theirs in zip(answers.examples_of(back), (values, weights), strict=True):
+    for mine, theirs in zip(packing.examples_of(back), (values, weights), strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    np.testing.assert_allclose(answers.choices_of(back), found, atol=5.1e-4)
+    np.testing.assert_allclose(packing.choices_of(back), found, atol=5.1e-4)
 
 
 def test_scores_of_before_are_read():
     old = {"examples": [1.0, 0.0, 0.5], "weights": [7.0, 7.0, 9.0]}
-    examples, weights = answers.examples_of(old)
+    examples, weights = packing.examples_of(old)
     assert examples.tolist() == old["examples"] and weights.tolist() == old["weights"]
-    assert answers.choices_of(old) is None
+    assert packing.choices_of(old) is None
 
 
 # ---- floors in figures and verdicts --------------------------------------------------------
@@ -166,12 +159,12 @@ def pair(value: float, floor: float = np.nan, model="qwen-7b", task="boolq", **t
 
 def test_the_floor_decides_where_it_is_known():
     first = pair(0.40, floor=0.35).iloc[0]
-    assert answers.floor(first) == 0.35 and answers.gap(first) == pytest.approx(2.5)
-    assert transitions.transitions(pair(0.40, floor=0.35)).floor.tolist() == [0.35]
+    assert curves.floor(first) == 0.35 and curves.gap(first) == pytest.approx(2.5)
+    assert curves.transitions(pair(0.40, floor=0.35)).floor.tolist() == [0.35]
     old = pair(0.40).drop(columns="floor").iloc[0]
-    assert answers.floor(old) == 0.25 and not answers.no_signal(old)
+    assert curves.floor(old) == 0.25 and not curves.no_signal(old)
     old["majority"] = 0.38
-    assert answers.floor(old) == 0.38 and answers.no_signal(old)
+    assert curves.floor(old) == 0.38 and curves.no_signal(old)
 
 
 @pytest.mark.parametrize(
@@ -198,12 +191,12 @@ def test_a_panel_names_those_of_several_models_without_a_signal(output, monkeypa
 
 def test_a_loss_has_a_signal_below_its_floor(output, monkeypatch):
     loss = pair(3.0, 10.0, task="c4", chance=10.0)
-    assert answers.gap(loss.iloc[0]) == pytest.approx(350)
-    assert not drawn(monkeypatch, loss, plotting.figure_3)[0].texts
+    assert curves.gap(loss.iloc[0]) == pytest.approx(350)
+    assert not drawn(monkeypatch, loss, drawing.figure_3)[0].texts
     worse = pair(11.0, 10.0, task="c4", chance=10.0)
-    assert drawn(monkeypatch, worse, plotting.figure_3)[0].texts
+    assert drawn(monkeypatch, worse, drawing.figure_3)[0].texts
 
 
-def drawn(monkeypatch, table, figure=plotting.figure_6):
+def drawn(monkeypatch, table, figure=drawing.figure_6):
     monkeypatch.setattr(plt, "close", lambda *_: None)
     return figure(table, profiles.get("smoke")).axes

@@ -5,8 +5,9 @@ import zipfile
 
 import pytest
 
-from lib import assets, paths
-from lib.assets import Asset, AssetError, Wheel
+from lib import paths
+from lib.data import wheels
+from lib.data.wheels import Asset, AssetError, Wheel
 
 
 @pytest.fixture
@@ -25,13 +26,13 @@ def index(tmp_path, monkeypatch):
         wheel.writestr(f"{info}/RECORD", "")
     with zipfile.ZipFile(archive) as wheel:
         wheel.extractall(tmp_path / "plain")
-    pinned = Wheel("toy-data", "1.0", assets.digest(archive))
+    pinned = Wheel("toy-data", "1.0", paths.digest(archive))
     plain = tmp_path / "plain" / "toy"
     manifest = {
-        "text": Asset(pinned, "toy/text.txt", assets.digest(plain / "text.txt"), "MIT"),
-        "set": Asset(pinned, "toy/set/", assets.digest(plain / "set"), "MIT"),
+        "text": Asset(pinned, "toy/text.txt", paths.digest(plain / "text.txt"), "MIT"),
+        "set": Asset(pinned, "toy/set/", paths.digest(plain / "set"), "MIT"),
     }
-    monkeypatch.setattr(assets, "ASSETS", manifest)
+    monkeypatch.setattr(wheels, "ASSETS", manifest)
     monkeypatch.setattr(paths, "ASSETS", tmp_path / "assets")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
@@ -43,10 +44,10 @@ def left() -> set[str]:
 
 
 def test_fetches_verifies_and_unpacks(index):
-    assert assets.path("text").read_text() == "some text"
-    assert (assets.path("set") / "deep" / "b.txt").read_text() == "b"
-    for name in assets.ASSETS:
-        assets.verify(name)
+    assert wheels.path("text").read_text() == "some text"
+    assert (wheels.path("set") / "deep" / "b.txt").read_text() == "b"
+    for name in wheels.ASSETS:
+        wheels.verify(name)
     assert left() == {"text", "set"}
 
 
@@ -55,7 +56,7 @@ def test_goes_on_after_an_interruption(index, monkeypatch):
     part = paths.ASSETS / "download.part"
     part.mkdir(parents=True)
     (part / "toy_data-1.0-py3-none-any.whl").write_text("half a file")
-    real = assets._unpack
+    real = wheels._unpack
 
     def interrupted(archive, asset, target):
         if asset.member.endswith("/"):
@@ -63,50 +64,50 @@ def test_goes_on_after_an_interruption(index, monkeypatch):
         real(archive, asset, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(assets, "_unpack", interrupted)
+        patch.setattr(wheels, "_unpack", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            assets.fetch(["text", "set"])
-    assert assets.location("text").exists() and not assets.location("set").exists()
-    kept = os.stat(assets.location("text")).st_ino
-    assets.fetch(["text", "set"])
+            wheels.fetch(["text", "set"])
+    assert wheels.location("text").exists() and not wheels.location("set").exists()
+    kept = os.stat(wheels.location("text")).st_ino
+    wheels.fetch(["text", "set"])
     assert left() == {"text", "set"}
-    assert os.stat(assets.location("text")).st_ino == kept
+    assert os.stat(wheels.location("text")).st_ino == kept
 
 
 def test_a_damaged_download_leaves_nothing(index):
     index.write_bytes(index.read_bytes() + b"damage")
     with pytest.raises(AssetError, match="does not have the pinned sha256"):
-        assets.path("text")
-    assert not assets.location("text").exists()
+        wheels.path("text")
+    assert not wheels.location("text").exists()
 
 
 def test_a_member_that_changed_leaves_nothing(index, monkeypatch):
-    other = Asset(assets.ASSETS["text"].wheel, "toy/text.txt", "0" * 64, "MIT")
-    monkeypatch.setitem(assets.ASSETS, "text", other)
+    other = Asset(wheels.ASSETS["text"].wheel, "toy/text.txt", "0" * 64, "MIT")
+    monkeypatch.setitem(wheels.ASSETS, "text", other)
     with pytest.raises(AssetError, match="text.txt of toy_data"):
-        assets.path("text")
-    assert not assets.location("text").exists()
+        wheels.path("text")
+    assert not wheels.location("text").exists()
 
 
 def test_no_network_is_one_sentence(index, monkeypatch, capsys):
     monkeypatch.setenv("PIP_FIND_LINKS", str(index.parent / "absent"))
-    assert assets.main() == 1
+    assert wheels.main() == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith("Could not download toy-data==1.0") and "check the network" in said
 
 
 def test_a_damaged_file_is_named(index):
-    assets.path("text").write_text("other text")
+    wheels.path("text").write_text("other text")
     with pytest.raises(AssetError, match="damaged.*delete it"):
-        assets.verify("text")
+        wheels.verify("text")
 
 
 def test_unknown_asset():
     with pytest.raises(AssetError, match="Unknown asset 'nope'"):
-        assets.path("nope")
+        wheels.path("nope")
 
 
 def test_every_asset_has_a_licence_and_a_digest():
-    for asset in assets.ASSETS.values():
+    for asset in wheels.ASSETS.values():
         assert len(asset.sha256) == len(asset.wheel.sha256) == 64
         assert asset.licence

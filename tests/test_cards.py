@@ -4,16 +4,17 @@ import subprocess
 
 import pytest
 
-from lib import cards, run
+from lib.plan import assumptions
+from lib.run import __main__ as run
 
 
 @pytest.fixture
 def smi(monkeypatch):
     """nvidia-smi answers as a test says."""
     answer = {}
-    monkeypatch.setattr(cards.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(assumptions.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(
-        cards.subprocess,
+        assumptions.subprocess,
         "run",
         lambda *args, **how: subprocess.CompletedProcess(
             args, answer.get("code", 0), answer["text"], ""
@@ -33,14 +34,14 @@ def smi(monkeypatch):
 )
 def test_known_cards(smi, line, name):
     smi["text"] = f"{line}\n{line}\n"
-    assert cards.get() == cards.GPUS[name]
+    assert assumptions.get() == assumptions.GPUS[name]
 
 
 def test_a_card_of_another_size_is_planned_for_by_its_memory(smi):
     smi["text"] = "NVIDIA GH200 480GB, 97871\n"
-    found = cards.get()
-    assert found.rate == cards.GPUS["h200"].rate
-    assert found.memory == pytest.approx((97871 / 1024 - cards.RUNTIME) * cards.GIB)
+    found = assumptions.get()
+    assert found.rate == assumptions.GPUS["h200"].rate
+    assert found.memory == pytest.approx((97871 / 1024 - assumptions.RUNTIME) * assumptions.GIB)
     assert found.name == "NVIDIA GH200 480GB"
 
 
@@ -49,7 +50,7 @@ def test_a_card_of_another_size_is_planned_for_by_its_memory(smi):
 )
 def test_no_card_at_all_is_the_cpu(smi, code, text):
     smi |= {"code": code, "text": text}
-    assert cards.get().on_cpu
+    assert assumptions.get().on_cpu
 
 
 @pytest.mark.parametrize("line", ["Tesla V100-SXM2-16GB, 16384", "NVIDIA H100, [N/A]"])

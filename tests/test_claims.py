@@ -7,23 +7,15 @@ import pandas as pd
 import pytest
 
 from benchmarks import readme
-from lib import (
-    claims,
-    comparisons,
-    evidence,
-    experiments,
-    intervals,
-    paths,
-    profiles,
-    reference,
-    results,
-    similarity,
-    verdicts,
-)
-from lib.evidence import Evidence
-from lib.similarity import BlockDistances
-from lib.transitions import curve, transitions
-from lib.verdicts import CRITERIA, judged
+from lib import paths, profiles, results
+from lib.analysis import bootstrap, curves
+from lib.analysis.curves import curve, transitions
+from lib.blocks import BlockDistances
+from lib.claims import bounds, checks, published, tables
+from lib.claims.bounds import CRITERIA, judged
+from lib.claims.tables import RunTables
+from lib.figures import strips
+from lib.measure import distance_maps, experiments
 
 L, N, LN_V = 24, 400, 10.0
 SIZES = range(1, 20)
@@ -166,7 +158,7 @@ def a_run(
     costs=None,
     n=N,
     healed_share=1.0,
-) -> Evidence:
+) -> RunTables:
     """A whole run of one model; by default one that agrees with the paper in everything."""
     healed = {"treatment": "healed", "n": n}
     prompts = [
@@ -194,15 +186,15 @@ def a_run(
         "cost": cost(**(costs or {})),
     }
     maps = {MODEL: a_map(distances, 256 if n == N else n)}
-    return Evidence(profiles.get("paper"), healed_share, maps, tables)
+    return RunTables(profiles.get("paper"), healed_share, maps, tables)
 
 
-def robust(order) -> Evidence:
+def robust(order) -> RunTables:
     """Models of 12, 24 and 36 layers, which fall where `order` says."""
     names = ("llama-2-7b", "llama-2-13b", "llama-2-70b")[: len(order)]
     tables = [rows("mmlu", falls(at), model=name) for name, at in zip(names, order, strict=True)]
     maps = {n: a_map(smooth, num_layers=12 * (i + 1)) for i, n in enumerate(names)}
-    return Evidence(profiles.get("paper"), 1.0, maps, {"scores": pd.concat(tables)})
+    return RunTables(profiles.get("paper"), 1.0, maps, {"scores": pd.concat(tables)})
 
 
 def changed(task, strategy, treatment, value) -> dict:
@@ -251,26 +243,26 @@ def claim_of(part: str) -> str:
     return part.rstrip("abcde")
 
 
-def verdict(found: Evidence, part: str) -> verdicts.Verdict:
-    judge = claims.FUNCTIONS.get(claim_of(part))
-    every = judge(found) if judge else claims.on_lines(found, part, *claims.LINES[part])
+def verdict(found: RunTables, part: str) -> bounds.Verdict:
+    judge = checks.FUNCTIONS.get(claim_of(part))
+    every = judge(found) if judge else checks.on_lines(found, part, *checks.LINES[part])
     (one,) = [v for v in every if v.claim == part]
     return one
 
 
 @pytest.fixture(scope="module")
 def agreeing() -> dict:
-    return {v.claim: v for v in claims.verdicts(a_run())}
+    return {v.claim: v for v in checks.verdicts(a_run())}
 
 
 @pytest.fixture(scope="module")
 def thin() -> dict:
-    return {v.claim: v for v in claims.verdicts(a_run(n=12, costs={"turns": 3}))}
+    return {v.claim: v for v in checks.verdicts(a_run(n=12, costs={"turns": 3}))}
 
 
 @pytest.fixture(scope="module")
 def unhealed() -> dict:
-    return {v.claim: v for v in claims.verdicts(a_run(healed_share=0.01))}
+    return {v.claim: v for v in checks.verdicts(a_run(healed_share=0.01))}
 
 
 # ---- verdicts ------------------------------------------------------------------------------
@@ -282,8 +274,8 @@ def test_every_part_of_every_claim_is_tried():
 
 
 def test_each_part_is_judged_by_one_row_or_one_function():
-    every = list(claims.LINES)
-    for number, function in claims.FUNCTIONS.items():
+    every = list(checks.LINES)
+    for number, function in checks.FUNCTIONS.items():
         parts = [v.claim for v in function(robust((0.2, 0.4)) if number == "8" else a_run())]
         assert {claim_of(part) for part in parts} == {number}
         every += parts
@@ -322,7 +314,7 @@ def test_deeper_models_are_more_robust_or_not():
     assert verdict(robust((0.6, 0.4, 0.2)), "8").verdict == "does not hold"
     two = verdict(robust((0.2, 0.4)), "8")
     assert two.verdict == "undecided" and "2 models" in two.why
-    assert claims.robustness(a_run()) == []
+    assert checks.robustness(a_run()) == []
 
 
 def test_an_interval_across_the_bound_is_undecided():
@@ -334,8 +326,8 @@ def test_an_interval_across_the_bound_is_undecided():
 
 
 def test_without_measurements_nothing_is_run():
-    nothing = Evidence(profiles.get("paper"), 1.0, {}, {})
-    assert [v.verdict for v in claims.verdicts(nothing)] == ["not run"] * len(CRITERIA)
+    nothing = RunTables(profiles.get("paper"), 1.0, {}, {})
+    assert [v.verdict for v in checks.verdicts(nothing)] == ["not run"] * len(CRITERIA)
 
 
 def test_without_a_signal_no_transition_is_judged():
@@ -380,12 +372,12 @@ def test_saying_yes_is_no_signal():
 def test_resampling_gives_the_standard_error_and_pairs():
     draw = np.random.default_rng(3)
     examples, weights = draw.normal(size=500), draw.uniform(1, 5, 500)
-    means = intervals.resampled(np.stack([examples, examples + 0.5]), weights)
+    means = bootstrap.resampled(np.stack([examples, examples + 0.5]), weights)
     assert means[0, 0] == pytest.approx(np.average(examples, weights=weights))
-    error = intervals.weighted_mean(examples, weights)[1]
+    error = bootstrap.weighted_mean(examples, weights)[1]
     assert means[1:, 0].std() == pytest.approx(error, rel=0.1)
     assert np.allclose(means[:, 1] - means[:, 0], 0.5)
-    value, low, high = intervals.interval(means[:, 0])
+    value, low, high = bootstrap.interval(means[:, 0])
     assert high - low == pytest.approx(2 * 1.96 * error, rel=0.1)
 
 
@@ -393,24 +385,24 @@ def test_lines_are_compared_where_both_were_measured():
     table = rows("mmlu", falls(0.4))
     whole = curve(table.iloc[0], table.iloc[1:])
     part = curve(table.iloc[0], table.iloc[[4, 10, 16]])
-    assert comparisons.mean_gain(whole, part) == (0, 0, 0)
-    assert comparisons.shift(whole, part)[0] == 0
+    assert curves.mean_gain(whole, part) == (0, 0, 0)
+    assert curves.shift(whole, part)[0] == 0
     later = rows("mmlu", falls(0.6))
     later = curve(later.iloc[0], later.iloc[1:])
-    assert comparisons.shift(whole, later)[0] == pytest.approx(0.2, abs=0.05)
-    assert np.isnan(comparisons.steepness(curve(table.iloc[0], table.iloc[[4, 10]]))[0])
+    assert curves.shift(whole, later)[0] == pytest.approx(0.2, abs=0.05)
+    assert np.isnan(curves.steepness(curve(table.iloc[0], table.iloc[[4, 10]]))[0])
 
 
 # ---- what is kept and shown ----------------------------------------------------------------
 
 
 def test_saved_evidence_gives_the_same_verdicts(output, agreeing):
-    file = evidence.save(a_run())
+    file = tables.save(a_run())
     when = file.stat().st_mtime_ns
-    assert evidence.save(a_run()) == file and file.stat().st_mtime_ns == when
-    evidence.save(a_run(healed_share=0.9))
+    assert tables.save(a_run()) == file and file.stat().st_mtime_ns == when
+    tables.save(a_run(healed_share=0.9))
     assert file.stat().st_mtime_ns != when
-    again = {v.claim: v for v in claims.verdicts(evidence.load(file))}
+    again = {v.claim: v for v in checks.verdicts(tables.load(file))}
     for part, one in agreeing.items():
         assert again[part].verdict == one.verdict and again[part].why == one.why
         assert again[part].statistic == pytest.approx(one.statistic, abs=1e-5, nan_ok=True)
@@ -418,11 +410,11 @@ def test_saved_evidence_gives_the_same_verdicts(output, agreeing):
 
 def test_figure_and_table_show_every_verdict(output, agreeing):
     shown = list(agreeing.values())
-    verdicts.figure_claims(shown, profiles.get("smoke"))
+    strips.figure_claims(shown, profiles.get("smoke"))
     table = pd.read_csv(paths.FIGURES / "smoke" / "figure_claims.csv", dtype={"claim": str})
     assert table.claim.tolist() == list(CRITERIA)
     assert table.verdict.tolist() == [v.verdict for v in shown]
-    lines = verdicts.markdown(shown).splitlines()
+    lines = bounds.markdown(shown).splitlines()
     assert len(lines) == len(CRITERIA) + 2
     assert lines[2].startswith("| 1 | Question answering survives") and "**holds**" in lines[2]
     assert len({line.count("|") for line in lines}) == 1
@@ -430,7 +422,7 @@ def test_figure_and_table_show_every_verdict(output, agreeing):
 
 def test_without_results_nothing_is_gathered_and_nothing_computed(output):
     smoke = profiles.get("smoke")
-    found = evidence.gather(smoke, compute=False)
+    found = tables.gather(smoke, compute=False)
     assert found.maps == {} and found.tables == {}
     assert list(paths.RESULTS.rglob("*.json")) == []
     assert not results.draws_only()
@@ -439,20 +431,20 @@ def test_without_results_nothing_is_gathered_and_nothing_computed(output):
 def test_what_is_there_is_gathered(output):
     """Only the map, so only claim 4 is judged; and claim 5 on the recorded map of a Qwen."""
     smoke = profiles.get("smoke")
-    similarity.measure(smoke.main_model, smoke)
+    distance_maps.measure(smoke.main_model, smoke)
     before = list(paths.RESULTS.rglob("*.json"))
-    found = evidence.gather(smoke, compute=False)
+    found = tables.gather(smoke, compute=False)
     assert list(paths.RESULTS.rglob("*.json")) == before
-    ran = {v.claim for v in claims.verdicts(found) if v.verdict != "not run"}
+    ran = {v.claim for v in checks.verdicts(found) if v.verdict != "not run"}
     assert ran == {"4a", "4b", "5"}
-    (qwen,) = claims.islands(found)
+    (qwen,) = checks.islands(found)
     assert qwen.model == "qwen2.5-coder-0.5b (recorded map)"
     assert found.healed_share == smoke.heal_steps / 5_000
 
 
 def test_reference_numbers_stand_beside_ours_only_for_the_same_model():
     own = robust((0.2, 0.4, 0.6))
-    table = reference.beside(own).set_index(["model", "quantity"])
+    table = published.beside(own).set_index(["model", "quantity"])
     fall = table.loc[[("Llama-2-13B", "transitions")]].iloc[0]
     assert fall.low <= fall.ours <= fall.high and fall.ours == pytest.approx(0.4, abs=0.05)
     assert (fall.least, fall.most) == (0.45, 0.55)
@@ -461,12 +453,12 @@ def test_reference_numbers_stand_beside_ours_only_for_the_same_model():
     assert starts["least"].tolist() == [23, 24, 23, 23, 23, 22, 22, 21, 20, 19, 18]
     assert "unconfirmed" in starts.source.iloc[0]
     other = replace(own, maps={"smollm2-135m": own.maps["llama-2-7b"]}, tables={})
-    assert reference.beside(other).empty
+    assert published.beside(other).empty
 
 
 def test_deviations_are_what_differs_from_the_paper():
-    assert reference.deviations(profiles.get("paper")).empty
-    steps = reference.deviations(profiles.get("quick")).set_index("setting").loc["heal_steps"]
+    assert published.deviations(profiles.get("paper")).empty
+    steps = published.deviations(profiles.get("quick")).set_index("setting").loc["heal_steps"]
     assert steps.here == profiles.get("quick").heal_steps and steps.paper == 5_000
 
 
@@ -491,7 +483,7 @@ def test_the_tables_of_the_readme_are_renewed(tmp_path, monkeypatch):
 def test_the_section_follows_the_recorded_evidence(output):
     folder = paths.RESULTS / "evidence"
     assert readme.section(folder) == readme.NONE
-    file = evidence.save(robust((0.2, 0.4, 0.6)))
+    file = tables.save(robust((0.2, 0.4, 0.6)))
     assert "Llama-2-13B" in readme.section(folder) and "**holds**" in readme.section(folder)
     file.with_stem("another").write_bytes(file.read_bytes())
     with pytest.raises(ValueError, match="holds 2 files"):

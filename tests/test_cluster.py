@@ -8,15 +8,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.faults import nodes
-from lib import (
-    batch,
-    experiments,
-    paths,
-    profiles,
-    results,
-)
-from lib.execution import Launch, Outcome
-from lib.experiments import Job
+from lib import paths, profiles, results
+from lib.measure import experiments
+from lib.measure.experiments import Job
+from lib.run import batch
+from lib.run.execution import Launch, Outcome
 
 ENGINES = ("local", "ray")
 TIMED = {"figure_cost", "figure_heal_where"}  # figures of seconds
@@ -160,7 +156,7 @@ def test_every_job_record_is_keyed_by_what_it_measures(output, monkeypatch):
     ],
 )
 def test_what_a_job_takes_of_a_node(monkeypatch, nodes, asked):
-    cluster = pytest.importorskip("lib.cluster")
+    cluster = pytest.importorskip("lib.run.cluster")
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     assert cluster.resources([{"Resources": node} for node in nodes]) == asked
 

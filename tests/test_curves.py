@@ -9,19 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import (
-    claims,
-    experiments,
-    export,
-    healing,
-    models,
-    paths,
-    plotting,
-    profiles,
-    scores,
-    similarity,
-)
-from lib.pruning import Block
+from lib import paths, profiles
+from lib.analysis import bootstrap
+from lib.blocks import Block
+from lib.figures import curves
+from lib.measure import distance_maps, experiments, export, scores
+from lib.models import loading
 
 SMOKE = replace(profiles.get("smoke"), c4_sequences=4, arc_easy_questions=4)
 NAME = "tiny-random"
@@ -29,7 +22,7 @@ NAME = "tiny-random"
 
 @pytest.fixture
 def distances(output):
-    return similarity.measure(NAME, SMOKE)
+    return distance_maps.measure(NAME, SMOKE)
 
 
 def test_a_diverged_healing_is_a_gap_and_the_next_job_runs(distances):
@@ -39,13 +32,13 @@ def test_a_diverged_healing_is_a_gap_and_the_next_job_runs(distances):
     assert fine.status.tolist() == ["ok"] and fine.value.notna().all()
     unhealed = scores.unhealed({NAME: distances}, SMOKE, ["c4"])
     both = pd.concat([unhealed, wild, fine], ignore_index=True)
-    plotting.figure_3(both.replace({"strategy": {"simple": "similarity"}}), SMOKE)
+    curves.figure_3(both.replace({"strategy": {"simple": "similarity"}}), SMOKE)
     table = pd.read_csv(paths.FIGURES / "smoke" / "figure_3.csv")
     assert table[table.treatment == "healed"].value.isna().tolist() == [True, False]
 
 
 def test_a_healing_whose_adapter_is_gone_is_made_again(distances):
-    recipe = healing.recipe(NAME, SMOKE)
+    recipe = profiles.recipe(NAME, SMOKE)
     first = scores.heal(NAME, SMOKE, Block(3, 2), recipe)
     adapter = paths.RESULTS / "adapters" / first["values"]["adapter"] / "adapter"
     content = (adapter / "adapter_model.safetensors").read_bytes()
@@ -66,9 +59,9 @@ def test_seed_rank_and_steps_have_results_of_their_own(distances):
 
 
 def test_variants_share_a_loaded_model_and_keep_their_rows_together(distances, monkeypatch):
-    loads, load = [], models.load
-    monkeypatch.setattr(models, "_loaded", {})
-    monkeypatch.setattr(models, "load", lambda *a, **k: loads.append(k["block"]) or load(*a, **k))
+    loads, load = [], loading.load
+    monkeypatch.setattr(loading, "_loaded", {})
+    monkeypatch.setattr(loading, "load", lambda *a, **k: loads.append(k["block"]) or load(*a, **k))
     prompts = {"number": {f"{k} examples": (SMOKE.with_prompt(k), {}) for k in (0, 1)}}
     wanted = experiments._variants(NAME, distances, prompts, ["arc_easy"], [2, 3])
     table = scores.table(wanted, scores.fetch(wanted))
@@ -94,7 +87,7 @@ def test_paired_differences():
             for s, e in (("simple", [1.0, 2, 3]), ("similarity", [0.5, 1.5, 2.5]))
         ]
     )
-    (row,) = claims.paired(table, "strategy", "simple", "similarity").itertuples()
+    (row,) = bootstrap.paired(table, "strategy", "simple", "similarity").itertuples()
     assert row.difference == -0.5 and row.standard_error == pytest.approx(0, abs=1e-12)
     assert row.pair == "similarity - simple"
 
@@ -103,7 +96,7 @@ def test_taken_away_model_gives_the_recorded_loss(distances, tmp_path):
     """In a fresh process, with plain transformers."""
     block = Block(3, 2)
     folder = export.healed_model(NAME, SMOKE, block, tmp_path / "healed", ["c4"])
-    recipe = healing.recipe(NAME, SMOKE)
+    recipe = profiles.recipe(NAME, SMOKE)
     recorded = scores.healed_block(NAME, SMOKE, block, recipe, ["c4"]).iloc[0]
     code = f"""
 import torch
@@ -127,6 +120,6 @@ print(sum(l * c for l, c in zip(losses, counts)) / sum(counts))
 def test_in_units_of_chance():
     table = pd.DataFrame({"task": ["c4", "mmlu"], "value": [2.0, 0.5], "standard_error": [1.0, 0.1],
                           "chance": [4.0, 0.25]})  # fmt: skip
-    shown = plotting.in_units_of_chance(table)
+    shown = curves.in_units_of_chance(table)
     assert shown.value.tolist() == [0.5, 0.5] and shown.chance.tolist() == [1.0, 0.25]
     assert np.allclose(shown.standard_error, [0.25, 0.1])

@@ -7,10 +7,14 @@ import pandas as pd
 import pytest
 from conftest import LAYERS, Characters, tiny
 
-from lib import damage, data, models, profiles, results
+from lib import profiles, results
+from lib.analysis import choice
+from lib.blocks import Block, BlockDistances
+from lib.data import sets
 from lib.evaluation import Task
-from lib.pruning import Block, dropped
-from lib.similarity import BlockDistances
+from lib.measure import damage
+from lib.models import decoder, loading
+from lib.pruning import dropped
 from lib.sweep import sweep
 
 SMOKE = replace(profiles.get("smoke"), damage_sequences=10, damage_tokens=20)
@@ -20,14 +24,14 @@ SMOKE = replace(profiles.get("smoke"), damage_sequences=10, damage_tokens=20)
 def small(output, monkeypatch):
     """A tiny model and its tokenizer in the place of the profile's."""
     model = tiny("llama")
-    monkeypatch.setattr(models, "base", lambda name, profile: (model, Characters()))
+    monkeypatch.setattr(loading, "loaded", lambda *name, **how: (model, Characters()))
     return model
 
 
 def test_layer_applications_are_the_layers_after_every_cut(small):
     """L for the unpruned model, and for each block only what comes after it; per batch of texts."""
     applied = []
-    for layer in models.decoder_layers(small):
+    for layer in decoder.decoder_layers(small):
         layer.register_forward_hook(lambda *_: applied.append(1))
     damage.measure("tiny-random", SMOKE)
     blocks = damage.all_blocks(LAYERS)
@@ -38,7 +42,7 @@ def test_layer_applications_are_the_layers_after_every_cut(small):
 
 def test_damage_is_the_rise_of_the_loss_without_the_block(small):
     found = damage.measure("tiny-random", SMOKE)
-    texts = data.c4("validation", "wheels", SMOKE.damage_sequences)
+    texts = sets.c4("validation", "wheels", SMOKE.damage_sequences)
     task = Task("c4", tuple({"text": t, "max_tokens": SMOKE.damage_tokens} for t in texts))
     whole = sweep(small, Characters(), [], [task]).value[0]
     for block in (Block(0, 1), Block(2, 3), Block(1, 5)):
@@ -84,11 +88,11 @@ def synthetic(rises: np.ndarray, matrix: np.ndarray, texts: int = 12, noise: flo
 def test_rank_correlation_can_come_out_either_way():
     matrix = np.random.default_rng(0).random((9, 9))
     for rises, sign in ((matrix**3, 1), (-matrix, -1)):
-        found = damage.rank_correlation(*synthetic(rises, matrix), resamples=5)
+        found = choice.rank_correlation(*synthetic(rises, matrix), resamples=5)
         assert found.rank_correlation.tolist() == pytest.approx([sign, sign])
         assert found.low.tolist() == pytest.approx([sign, sign])
     unrelated = np.random.default_rng(2).random((9, 9))
-    found = damage.rank_correlation(*synthetic(unrelated, matrix, noise=0.1), resamples=50)
+    found = choice.rank_correlation(*synthetic(unrelated, matrix, noise=0.1), resamples=50)
     assert (found.rank_correlation.abs() < 0.6).all() and (found.low < found.high).all()
 
 
@@ -98,10 +102,10 @@ def test_residuals_and_regret_name_the_block_that_misleads():
     rises = matrix.copy()
     matrix[2, 3], rises[2, 3] = 0.1, 5.0
     table, distances = synthetic(rises, matrix, noise=0.01)
-    beside = damage.beside_distances(table, distances)
+    beside = choice.beside_distances(table, distances)
     worst = beside.loc[beside.residual.idxmax()]
     assert (worst.block_start, worst.block_size, worst.residual) == (2, 1, 1.0)
-    found = damage.regret(table, distances).set_index("block_size")
+    found = choice.regret(table, distances).set_index("block_size")
     assert found.similarity_start[1] == 2
     assert found.regret[1] == pytest.approx(5.0 - 1.01, abs=0.05)
     assert abs(found.regret[7]) < 0.05
@@ -111,7 +115,7 @@ def test_regret_is_not_fooled_by_luck():
     """Where all blocks are equally damaging, choosing the luckiest on the same texts looks good."""
     matrix = np.random.default_rng(0).random((25, 25))
     table, distances = synthetic(np.ones((25, 25)), matrix, texts=8, noise=1.0)
-    found = damage.regret(table, distances)
+    found = choice.regret(table, distances)
     naive = [
         np.stack(rows.examples).mean(1)[distances.best_start(size)]
         - np.stack(rows.examples).mean(1).min()

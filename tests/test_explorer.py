@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import explorer, heatmaps, islands, mapview, paths, profiles, similarity
-from lib.pruning import Block
-from lib.similarity import BlockDistances
+from lib import paths, profiles
+from lib.analysis import islands
+from lib.blocks import Block, BlockDistances
+from lib.figures import explorer, heatmaps, mapview
+from lib.measure import distance_maps
 
 SMOKE = profiles.get("smoke")
 
@@ -134,7 +136,7 @@ def test_the_static_figure_tells_each_blocks_region(output, maps):
 
 
 def test_recorded_map_and_its_provenance():
-    distances, provenance = similarity.recorded("qwen2.5-coder-0.5b")
+    distances, provenance = distance_maps.recorded("qwen2.5-coder-0.5b")
     assert distances.num_layers == provenance["layers"] == 24
     assert distances.num_sequences == 256 and len(distances.folds) == 16
     np.testing.assert_array_equal(distances.matrix, distances.matrix.T)
@@ -142,4 +144,4 @@ def test_recorded_map_and_its_provenance():
     assert "Q4_K_M" in provenance["weights"] and "matrix" not in provenance
     assert (paths.RECORDED / "qwen2.5-coder-0.5b.json").stat().st_size < 2e6
     with pytest.raises(ValueError, match="No recorded map 'nope': choose one of qwen2.5-coder"):
-        similarity.recorded("nope")
+        distance_maps.recorded("nope")

@@ -6,17 +6,10 @@ import pytest
 import torch
 from conftest import stored, tiny
 
-from lib import (
-    adapters,
-    evaluation,
-    export,
-    healing,
-    models,
-    profiles,
-    scores,
-    wanted,
-)
-from lib.pruning import Block
+from lib import evaluation, profiles
+from lib.blocks import Block
+from lib.measure import export, scores, wanted
+from lib.models import loading
 from lib.sweep import sweep
 
 SMOKE = replace(profiles.get("smoke"), dtype="bfloat16")
@@ -33,13 +26,13 @@ def test_the_card_has_the_scores_of_the_checkpoint(output, quantization):
     card = (folder / "README.md").read_text()
     (row,) = [line for line in card.splitlines() if line.startswith("| c4 |")]
     _, _, score, adapter, difference, n, _, _ = map(str.strip, row.split("|"))
-    model, tokenizer = models.load(str(folder), dtype="bfloat16")
+    model, tokenizer = loading.load(str(folder), dtype="bfloat16")
     assert model.dtype == torch.bfloat16
     (found,) = sweep(
         model, tokenizer, [], [evaluation.task(wanted.of_task("c4", profile))]
     ).itertuples()
     assert score == f"{found.value:.4f} ± {found.standard_error:.4f}" and n == str(found.n)
-    recipe = healing.recipe(name, profile, **cure)
+    recipe = profiles.recipe(name, profile, **cure)
     attached = scores.healed_block(name, profile, BLOCK, recipe, ["c4"]).value[0]
     assert adapter == f"{attached:.4f}" and difference == f"{found.value - attached:+.4f}"
     assert abs(found.value - attached) > 1e-3
@@ -48,11 +41,11 @@ def test_the_card_has_the_scores_of_the_checkpoint(output, quantization):
 
 def test_the_weights_have_the_format_of_the_healing(output, monkeypatch):
     """Merged on the processor, also where the healing was on a GPU and the two differ."""
-    monkeypatch.setattr(models, "default_device", lambda: "cuda")
-    monkeypatch.setattr(models, "default_dtype", lambda d: "float16" if d == "cuda" else "float32")
+    monkeypatch.setattr(loading, "default_device", lambda: "cuda")
+    monkeypatch.setattr(loading, "default_dtype", lambda d: "float16" if d == "cuda" else "float32")
     monkeypatch.setattr(scores, "heal", lambda *a: {"values": {"status": "ok", "adapter": "x"}})
     monkeypatch.setattr(scores, "healed_block", lambda *a: None)
-    monkeypatch.setattr(adapters, "save_merged", lambda model, *a: model)
+    monkeypatch.setattr(export, "save_merged", lambda model, *a: model)
     name = str(stored(tiny("llama"), output / "base"))
     profile = replace(SMOKE, dtype=None)
     model = export.healed_model(name, profile, BLOCK, output / "healed", [])

@@ -10,8 +10,9 @@ import torch
 from conftest import LAYERS, stored, tiny
 from originals import qwen_1_config, qwen_1_weights
 
-from lib import models, paths, profiles, qwen1, registry, weights
-from lib.costs import NF4_BYTES
+from lib import paths, profiles
+from lib.models import loading, qwen1, registry, weights
+from lib.models.shapes import NF4_BYTES
 
 SMOKE = replace(profiles.get("smoke"), dtype="bfloat16", batch_tokens=16)
 
@@ -25,8 +26,8 @@ def folder(request, tmp_path):
 def gpu(monkeypatch):
     """A GPU of which `free` bytes are not reserved, and `kept` are reserved but not allocated."""
     memory = {"free": 0, "kept": 0}
-    monkeypatch.setattr(models, "default_device", lambda: "cuda")
-    monkeypatch.setattr(models, "get_max_memory", lambda: {0: memory["free"], "cpu": 0})
+    monkeypatch.setattr(loading, "default_device", lambda: "cuda")
+    monkeypatch.setattr(loading, "get_max_memory", lambda: {0: memory["free"], "cpu": 0})
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 1000)
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 1000 + memory["kept"])
     return memory
@@ -46,7 +47,7 @@ class Told:
 def needed(folder, quantization: str | None, gpu) -> float:
     """The bytes that must be free."""
     gpu["free"] = told = Told()
-    assert models.fits(str(folder), replace(SMOKE, quantization=quantization))
+    assert loading.fits(str(folder), SMOKE.batch_tokens, quantization, SMOKE.dtype)
     return told.needed
 
 
@@ -68,22 +69,24 @@ def test_there_is_room_for_a_batch(folder, gpu):
 def test_memory_that_pytorch_keeps_is_free(folder, gpu):
     least = needed(folder, None, gpu)
     gpu |= {"free": least - 1, "kept": 1}
-    assert not models.fits(str(folder), SMOKE)
+    assert not loading.fits(str(folder), SMOKE.batch_tokens, **SMOKE.weights)
     gpu["kept"] = 2
-    assert models.fits(str(folder), SMOKE)
+    assert loading.fits(str(folder), SMOKE.batch_tokens, **SMOKE.weights)
 
 
 def test_a_model_that_will_be_let_go_does_not_count(tmp_path, gpu, monkeypatch):
-    monkeypatch.setattr(models, "default_device", lambda: "cpu")
+    monkeypatch.setattr(loading, "default_device", lambda: "cpu")
     small = stored(tiny("llama"), tmp_path / "small")
-    loaded = weakref.ref(models.base("tiny-random", SMOKE)[0])
+    loaded = weakref.ref(loading.loaded("tiny-random", **SMOKE.weights)[0])
     free = iter([loaded])
     monkeypatch.setattr(
-        models, "get_max_memory", lambda: {"cpu": 0 if next(free)() is not None else 2**40}
+        loading, "get_max_memory", lambda: {"cpu": 0 if next(free)() is not None else 2**40}
     )
-    assert models.fits(str(small), SMOKE)
-    models.base(str(small), SMOKE)
-    assert models.fits(str(small), SMOKE)  # it is there; memory is not asked for
+    assert loading.fits(str(small), SMOKE.batch_tokens, **SMOKE.weights)
+    loading.loaded(str(small), **SMOKE.weights)
+    assert loading.fits(
+        str(small), SMOKE.batch_tokens, **SMOKE.weights
+    )  # it is there; memory is not asked for
 
 
 def test_experts_are_not_quantised_and_qwen_1_is():
@@ -105,11 +108,11 @@ def test_memory_that_glibc_keeps_is_given_back():
     """As in a kernel, which keeps freed memory."""
     code = (
         "import torch, psutil\n"
-        "from lib import models\n"
+        "from lib.models import loading\n"
         "held = [torch.ones(2**18) for _ in range(200)]\n"
         "del held\n"
         "before = psutil.Process().memory_info().rss\n"
-        "models.release()\n"
+        "loading.release()\n"
         "print(before - psutil.Process().memory_info().rss)\n"
     )
     kept = "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296"

@@ -8,7 +8,11 @@ import pytest
 import torch
 
 from benchmarks import record
-from lib import cards, formats, models, paths, plan, profiles, results, run
+from lib import paths, profiles
+from lib.models import formats, loading, registry
+from lib.plan import assumptions, printing
+from lib.run import __main__ as run
+from lib.run import notebooks
 
 
 @pytest.fixture
@@ -21,8 +25,8 @@ def clock(output, monkeypatch):
         return times[dtype]
 
     monkeypatch.setattr(formats, "seconds", seconds)
-    monkeypatch.setattr(models, "default_device", lambda: "cpu")
-    monkeypatch.setattr(results, "processor", lambda device="cpu": "Abacus 9")
+    monkeypatch.setattr(loading, "default_device", lambda: "cpu")
+    monkeypatch.setattr(formats, "processor", lambda device="cpu": "Abacus 9")
     return times, asked
 
 
@@ -30,22 +34,26 @@ def clock(output, monkeypatch):
 def test_the_faster_format_is_taken_and_remembered(clock, slow, fast):
     times, asked = clock
     times |= {slow: 3.0, fast: 1.0}
-    assert models.default_dtype("cpu") == fast
+    assert loading.default_dtype("cpu") == fast
     times |= {slow: 1.0, fast: 3.0}  # a busy moment later
     count = len(asked)
     quick = profiles.get("quick")
-    assert models.default_dtype("cpu") == models.identity("tiny-random", quick)["dtype"] == fast
-    assert models.load("tiny-random")[0].dtype == getattr(torch, fast)
+    assert (
+        loading.default_dtype("cpu")
+        == loading.weights_of("tiny-random", **quick.weights)["dtype"]
+        == fast
+    )
+    assert loading.load("tiny-random")[0].dtype == getattr(torch, fast)
     assert len(asked) == count
 
 
 def test_a_run_that_resumes_on_another_processor_keeps_its_format(clock, monkeypatch, caplog):
     times, _ = clock
-    models.default_dtype("cpu")
-    monkeypatch.setattr(results, "processor", lambda device="cpu": "Loom 2")
+    loading.default_dtype("cpu")
+    monkeypatch.setattr(formats, "processor", lambda device="cpu": "Loom 2")
     times |= {"bfloat16": 0.1}
     with caplog.at_level(logging.WARNING):
-        assert [models.default_dtype("cpu") for _ in range(3)] == ["float32"] * 3
+        assert [loading.default_dtype("cpu") for _ in range(3)] == ["float32"] * 3
     [told] = caplog.records
     assert "stay in float32" in told.message and "Abacus 9, this is Loom 2" in told.message
 
@@ -53,8 +61,8 @@ def test_a_run_that_resumes_on_another_processor_keeps_its_format(clock, monkeyp
 def test_a_dtype_that_is_asked_for_overrides_it(clock):
     _, asked = clock
     profile = profiles.get("quick", dtype="bfloat16")
-    assert models.identity("tiny-random", profile)["dtype"] == "bfloat16"
-    assert models.base("tiny-random", profile)[0].dtype == torch.bfloat16
+    assert loading.weights_of("tiny-random", **profile.weights)["dtype"] == "bfloat16"
+    assert loading.loaded("tiny-random", **profile.weights)[0].dtype == torch.bfloat16
     assert not asked and not formats.remembered()
 
 
@@ -77,10 +85,10 @@ def test_the_first_of_several_processes_decides(clock, monkeypatch):
 
 @pytest.mark.parametrize("damage", ["{", "{}", '{"dtype": "int3", "processor": "x"}', "[]"])
 def test_a_damaged_memory_is_set_aside(clock, caplog, damage):
-    models.default_dtype("cpu")
+    loading.default_dtype("cpu")
     file = paths.RESULTS / "format.json"
     file.write_text(damage)
-    assert models.default_dtype("cpu") == "float32"
+    assert loading.default_dtype("cpu") == "float32"
     assert file.with_name("format.json.corrupt").read_text() == damage
     assert json.loads(file.read_text())["dtype"] == "float32" and "set aside" in caplog.text
 
@@ -100,8 +108,8 @@ def test_unknown_names_are_one_sentence(capsys):
     for wrong in ("int3", 1, ""):
         with pytest.raises(ValueError, match="Unknown dtype .*: choose one of bfloat16, float32"):
             profiles.get("quick", dtype=wrong)
-    with pytest.raises(models.ModelError, match="Unknown dtype 'int3'"):
-        models.load("tiny-random", dtype="int3")
+    with pytest.raises(registry.ModelError, match="Unknown dtype 'int3'"):
+        loading.load("tiny-random", dtype="int3")
     assert run.main(["--dtype", "int3"]) == 2
     said = capsys.readouterr()
     assert said.err == "Unknown dtype 'int3': choose one of bfloat16, float32, float16.\n"
@@ -112,8 +120,10 @@ def test_every_notebook_takes_a_dtype(monkeypatch):
     monkeypatch.setattr(run, "run", lambda options, *rest: told.append(rest) or 0)
     assert run.main(["--profile", "smoke", "--dtype", "bfloat16"]) == 0
     [(profile, numbers, parameters)] = told
-    assert profile.dtype == parameters["DTYPE"] == "bfloat16" and numbers == list(run.NOTEBOOKS)
-    for notebook in run.NOTEBOOKS.values():
+    assert profile.dtype == parameters["DTYPE"] == "bfloat16" and numbers == list(
+        notebooks.NOTEBOOKS
+    )
+    for notebook in notebooks.NOTEBOOKS.values():
         source = (paths.NOTEBOOKS / f"{notebook.file}.ipynb").read_text(encoding="utf-8")
         call = source[source.index("profiles.get(") :]
         assert "DTYPE" in call[: call.index(")")]
@@ -121,10 +131,10 @@ def test_every_notebook_takes_a_dtype(monkeypatch):
 
 def test_a_plan_measures_nothing_and_counts_what_is_kept(clock):
     _, asked = clock
-    assert cards.get("cpu").element == 2 and not asked
-    models.default_dtype("cpu")
-    assert cards.get("cpu").element == 4
-    asked_for = plan._asked_for(cards.get("cpu"), profiles.get("quick", dtype="bfloat16"))
+    assert assumptions.get("cpu").element == 2 and not asked
+    loading.default_dtype("cpu")
+    assert assumptions.get("cpu").element == 4
+    asked_for = printing._asked_for(assumptions.get("cpu"), profiles.get("quick", dtype="bfloat16"))
     assert asked_for.element == 2
 
 
@@ -146,5 +156,5 @@ def test_a_gpu_without_bf16_computes_in_fp32(monkeypatch, supported, expected):
     monkeypatch.setattr(
         torch.cuda, "is_bf16_supported", lambda **how: asked.append(how) or supported
     )
-    assert models.default_dtype("cuda") == expected
+    assert loading.default_dtype("cuda") == expected
     assert asked == [{"including_emulation": False}]  # or a V100 would say that it can

@@ -17,29 +17,23 @@ from peft import PeftModel
 from torch import nn
 from transformers import AutoModelForCausalLM, TrainerCallback
 
-from lib import (
-    adapters,
-    checkpoints,
-    execution,
-    healing,
-    models,
-    paths,
-    profiles,
-    scores,
-    sources,
-)
-from lib.decoder import decoder_layers
-from lib.pruning import Block, dropped
+from lib import healing, paths, profiles
+from lib.blocks import Block
+from lib.measure import export, scores
+from lib.models import adapters, files, loading, registry
+from lib.models.decoder import decoder_layers
+from lib.pruning import dropped
+from lib.run import execution
 
 SMOKE = profiles.get("smoke")
 BLOCK = Block(3, 2)
-RECIPE = replace(healing.recipe("tiny-random", SMOKE), steps=6, learning_rate=0.05)
+RECIPE = replace(profiles.recipe("tiny-random", SMOKE), steps=6, learning_rate=0.05)
 WEIGHTS = "adapter_model.safetensors"
 
 
 @pytest.fixture
 def base():
-    return models.load("tiny-random", dtype="float32")
+    return loading.load("tiny-random", dtype="float32")
 
 
 def healed_bytes(base, folder, recipe=RECIPE) -> bytes:
@@ -50,7 +44,7 @@ def healed_bytes(base, folder, recipe=RECIPE) -> bytes:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    base = models.load("tiny-random", dtype="float32")
+    base = loading.load("tiny-random", dtype="float32")
     return healed_bytes(base, tmp_path_factory.mktemp("undisturbed"))
 
 
@@ -113,12 +107,12 @@ def test_gradients_through_nf4_also_after_an_evaluation(tmp_path, ids):
     the training must not change them (it does, without an error, in bitsandbytes' CPU path)."""
     tiny("llama").to(torch.bfloat16).save_pretrained(tmp_path)
     shutil.copytree(
-        sources.checkpoint(models.resolve("smollm2-135m")),
+        files.checkpoint(registry.resolve("smollm2-135m")),
         tmp_path,
         dirs_exist_ok=True,
         ignore=shutil.ignore_patterns("config.json", "generation_config.json", "*.safetensors"),
     )
-    quantised, _ = models.load(str(tmp_path), quantization="nf4", dtype="bfloat16", device="cpu")
+    quantised, _ = loading.load(str(tmp_path), quantization="nf4", dtype="bfloat16", device="cpu")
     assert quantised.model.rotary_emb.inv_freq.dtype == torch.float32
     plain = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
     unquantised = plain(ids).logits
@@ -176,7 +170,7 @@ def test_padding_predicts_no_token(base, tmp_path, monkeypatch, first):
 
 def test_documents_begin_as_the_tokenizer_begins_them(tmp_path):
     """With its token for the beginning of a text, if it has one."""
-    tokenizer = models.tokenizer(str(stored(tiny("llama"), tmp_path / "model")))
+    tokenizer = files.tokenizer(str(stored(tiny("llama"), tmp_path / "model")))
     recipe = replace(RECIPE, steps=1, packed=False, max_tokens=8)
     sequences, _ = healing.training_sequences(tokenizer, recipe)
     assert {sequence["input_ids"][0] for sequence in sequences} == {1}
@@ -209,9 +203,9 @@ def test_continues_after_an_interruption(base, undisturbed, tmp_path, monkeypatc
             healing.heal(*base, BLOCK, RECIPE, tmp_path)
     assert not (tmp_path / "adapter").exists()
     started = []
-    real = checkpoints.newest_complete
+    real = healing.newest_complete
     monkeypatch.setattr(
-        checkpoints, "newest_complete", lambda f: started.append(real(f)) or started[-1]
+        healing, "newest_complete", lambda f: started.append(real(f)) or started[-1]
     )
     assert healed_bytes(base, tmp_path) == undisturbed
     assert [p and p.name for p in started] == [f"checkpoint-{step - 1}" if step > 1 else None]
@@ -223,7 +217,7 @@ DAMAGE = {
     "no RNG state": lambda c: next(c.glob("rng_state*")).unlink(),
     "half an adapter": lambda c: (c / WEIGHTS).write_bytes((c / WEIGHTS).read_bytes()[:99]),
     "empty state": lambda c: (c / "trainer_state.json").write_text(""),
-    "not sealed": lambda c: (c / checkpoints.SEAL).unlink(),
+    "not sealed": lambda c: (c / healing.SEAL).unlink(),
     "another adapter": lambda c: (c / WEIGHTS).write_bytes(
         (c / WEIGHTS).read_bytes()[:-4] + b"\0\0\0\0"
     ),
@@ -241,16 +235,16 @@ def interrupted(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         patch.setattr(healing._Watch, "on_step_end", stop)
-        healing.heal(*models.load("tiny-random", dtype="float32"), BLOCK, RECIPE, folder)
+        healing.heal(*loading.load("tiny-random", dtype="float32"), BLOCK, RECIPE, folder)
     return folder
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_checkpoint_does_not_count(base, undisturbed, interrupted, tmp_path, damage):
     folder = shutil.copytree(interrupted, tmp_path / "copy")
-    assert checkpoints.newest_complete(folder).name == "checkpoint-3"
+    assert healing.newest_complete(folder).name == "checkpoint-3"
     DAMAGE[damage](folder / "checkpoint-3")
-    assert checkpoints.newest_complete(folder).name == "checkpoint-2"
+    assert healing.newest_complete(folder).name == "checkpoint-2"
     assert healed_bytes(base, folder) == undisturbed
 
 
@@ -268,10 +262,10 @@ class _Evil:
 def test_a_checkpoint_runs_no_code(base, interrupted, tmp_path, part):
     """Not even one whose seal is right."""
     folder = shutil.copytree(interrupted, tmp_path / "copy")
-    checkpoint = checkpoints.newest_complete(folder)
+    checkpoint = healing.newest_complete(folder)
     torch.save(_Evil(tmp_path / "proof"), checkpoint / part)
-    (checkpoint / checkpoints.SEAL).unlink()
-    checkpoints.seal(checkpoint)
+    (checkpoint / healing.SEAL).unlink()
+    healing.seal(checkpoint)
     with pytest.raises(pickle.UnpicklingError, match="[Ww]eights.only"):
         healing.heal(*base, BLOCK, RECIPE, folder)
     assert not (tmp_path / "proof").exists()
@@ -280,13 +274,14 @@ def test_a_checkpoint_runs_no_code(base, interrupted, tmp_path, part):
 def test_kill_minus_nine(base, undisturbed, tmp_path):
     code = (
         "import sys; sys.path.insert(0, 'tests')\n"
-        "from test_healing import BLOCK, RECIPE\nfrom lib import healing, models\n"
+        "from test_healing import BLOCK, RECIPE\n"
+        "from lib import healing\nfrom lib.models import loading\n"
         "base = models.load('tiny-random', dtype='float32')\n"
         f"healing.heal(*base, BLOCK, RECIPE, {str(tmp_path)!r})"
     )
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     process = subprocess.Popen([sys.executable, "-c", code], env=environment)
-    while not (tmp_path / "checkpoint-2" / checkpoints.SEAL).exists():
+    while not (tmp_path / "checkpoint-2" / healing.SEAL).exists():
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -304,7 +299,7 @@ def test_a_lost_adapter_is_trained_again(base, undisturbed, tmp_path):
 
 def test_a_stored_healing_without_its_adapter_is_made_again(output):
     smoke, block = SMOKE, Block(1, 2)
-    recipe = healing.recipe("tiny-random", smoke)
+    recipe = profiles.recipe("tiny-random", smoke)
     first = scores.heal("tiny-random", smoke, block, recipe)
     adapter = paths.RESULTS / "adapters" / first["values"]["adapter"] / "adapter"
     before = (adapter / WEIGHTS).read_bytes()
@@ -472,7 +467,7 @@ def test_a_running_state_may_be_summed_up(name, warned, tmp_path, monkeypatch):
     sequences = [{"input_ids": [5, 6, 7 + i], "labels": [5, 6, 7 + i]} for i in range(2)]
     recipe = replace(RECIPE, steps=1, batch=2)
     with adapters.fresh(tiny(name), recipe) as wrapped:
-        healing._train(wrapped, models.tokenizer("tiny-random"), sequences, recipe, tmp_path, 2)
+        healing._train(wrapped, files.tokenizer("tiny-random"), sequences, recipe, tmp_path, 2)
     assert settings == [(True, warned, True, False)]
     assert any(sums) == warned
 
@@ -483,7 +478,7 @@ def test_the_warm_up_follows_fewer_steps():
     cut = profiles.get("paper", steps=50)
     assert (cut.heal_steps, cut.heal_warmup) == (50, 1)
     assert profiles.get("paper", steps=10_000) == paper
-    assert healing.recipe("mistral-7b", cut).warmup_steps == 1
+    assert profiles.recipe("mistral-7b", cut).warmup_steps == 1
 
 
 def test_at_last_activations_are_recomputed_and_nothing_else_changes(base, tmp_path, monkeypatch):
@@ -554,7 +549,7 @@ def test_saved_adapter_on_the_base_pruned_again(name, tmp_path, ids):
     with dropped(tiny(name), Block(1, 3)) as _:
         pass
     again = tiny(name)
-    with adapters.attached(again, Block(1, 3), tmp_path / "adapter"):
+    with healing.attached(again, Block(1, 3), tmp_path / "adapter"):
         assert torch.equal(again(ids).logits, expected)
     with dropped(model, Block(1, 3)):
         assert not torch.equal(model(ids).logits, expected)
@@ -564,9 +559,9 @@ def test_merged_checkpoint_to_take_away(base, tmp_path, ids):
     model, tokenizer = base
     found = healing.heal(*base, BLOCK, RECIPE, tmp_path / "healing")
     before = {n: p.clone() for n, p in model.named_parameters()}
-    with adapters.attached(model, BLOCK, found.adapter):
+    with healing.attached(model, BLOCK, found.adapter):
         expected = model(ids).logits
-    folder = adapters.save_merged(
+    folder = export.save_merged(
         model, tokenizer, BLOCK, found.adapter, tmp_path / "merged", lambda checkpoint: "# card"
     )
     plain = AutoModelForCausalLM.from_pretrained(folder).eval()
@@ -587,6 +582,6 @@ def test_merged_checkpoint_is_whole_or_not_there(base, tmp_path, monkeypatch):
     before = {n: p.clone() for n, p in model.named_parameters()}
     monkeypatch.setattr(adapters.shutil, "copytree", full)
     with pytest.raises(OSError, match="merged could not be written: No space"):
-        adapters.save_merged(model, tokenizer, BLOCK, found.adapter, tmp_path / "merged", str)
+        export.save_merged(model, tokenizer, BLOCK, found.adapter, tmp_path / "merged", str)
     assert not list(tmp_path.glob("merged*"))
     assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())

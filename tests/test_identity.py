@@ -11,22 +11,12 @@ from conftest import stored, tiny
 from gguf import GGUFWriter
 from test_models import sentence
 
-from lib import (
-    assets,
-    heal_where,
-    healing,
-    inference_cost,
-    models,
-    plan,
-    profiles,
-    registry,
-    results,
-    scores,
-    similarity,
-    sources,
-)
-from lib.cards import Card
-from lib.pruning import Block
+from lib import paths, profiles, results
+from lib.blocks import Block
+from lib.measure import distance_maps, heal_where, inference_cost, scores
+from lib.models import files, formats, loading, registry
+from lib.plan import printing
+from lib.plan.assumptions import Card
 
 SMOKE = profiles.get("smoke", limit=4)
 HUB = "some/model"
@@ -52,7 +42,7 @@ def test_weights_that_are_written_over_are_read_again(output):
         stored(llama(seed), folder)
         found.append(loss(str(folder)))
     assert found[0] != found[1]
-    models.release()
+    loading.release()
     for file in results.paths.RESULTS.rglob("scores/*.json"):
         file.unlink()
     assert loss(str(folder)) == found[1]
@@ -60,14 +50,14 @@ def test_weights_that_are_written_over_are_read_again(output):
 
 def test_one_model_stays_loaded_while_its_files_do(output, monkeypatch):
     folder, loads = stored(llama(0), output / "model"), []
-    load = models.load
-    monkeypatch.setattr(models, "load", lambda *a, **k: loads.append(a) or load(*a, **k))
+    load = loading.load
+    monkeypatch.setattr(loading, "load", lambda *a, **k: loads.append(a) or load(*a, **k))
     for _ in range(2):
-        models.base(str(folder), SMOKE)
+        loading.loaded(str(folder), **SMOKE.weights)
     assert len(loads) == 1
-    monkeypatch.setattr(models, "default_device", lambda: "meta")
-    models.base(str(folder), SMOKE)
-    assert len(loads) == 2 and len(models._loaded) == 1
+    monkeypatch.setattr(loading, "default_device", lambda: "meta")
+    loading.loaded(str(folder), **SMOKE.weights)
+    assert len(loads) == 2 and len(loading._loaded) == 1
 
 
 def gguf(file, layers: int):
@@ -86,8 +76,8 @@ def gguf(file, layers: int):
 
 def test_a_gguf_file_is_hashed_once_and_known_by_its_content(tmp_path, monkeypatch):
     file, hashed = tmp_path / "model.gguf", []
-    digest = assets.digest
-    monkeypatch.setattr(assets, "digest", lambda f: hashed.append(f) or digest(f))
+    digest = paths.digest
+    monkeypatch.setattr(paths, "digest", lambda f: hashed.append(f) or digest(f))
     gguf(file, layers=3)
     before = [registry.resolve(str(file)) for _ in range(3)]
     assert len(set(before)) == 1 and len(hashed) == 1
@@ -122,16 +112,22 @@ def test_a_hub_model_is_known_by_its_commit(cache, output):
     found = []
     for place in (0, 1, 0):
         commit = cache(place)
-        assert models.identity(HUB, SMOKE)["revision"] == registry.resolve(HUB).revision == commit
+        assert (
+            loading.weights_of(HUB, **SMOKE.weights)["revision"]
+            == registry.resolve(HUB).revision
+            == commit
+        )
         found.append(loss(HUB))
-        assert torch.equal(models.base(HUB, SMOKE)[0].lm_head.weight, llama(place).lm_head.weight)
+        assert torch.equal(
+            loading.loaded(HUB, **SMOKE.weights)[0].lm_head.weight, llama(place).lm_head.weight
+        )
     assert found[0] == found[2] != found[1]
 
 
 def test_a_commit_that_is_named_is_loaded_wherever_main_has_gone(cache):
-    source = sources.Source("hub", HUB, cache(0))
+    source = files.Source("hub", HUB, cache(0))
     cache(1)
-    assert sources.checkpoint(sources.settled(source)).name == "a" * 40
+    assert files.checkpoint(files.settled(source)).name == "a" * 40
 
 
 class Repository(BaseHTTPRequestHandler):
@@ -162,27 +158,27 @@ def test_the_first_commit_that_the_hub_tells_is_kept(tmp_path):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Repository)
     Thread(target=server.serve_forever, daemon=True).start()
     hub = f"http://127.0.0.1:{server.server_port}"
-    code = f"print(models.identity({HUB!r}, profiles.get('smoke'))['revision'])"
+    code = f"print(loading.weights_of({HUB!r}, **profiles.get('smoke').weights)['revision'])"
     assert sentence(HUB, tmp_path, code=code, HF_ENDPOINT=hub) == "c" * 40
     server.shutdown()
-    code = f"from lib import registry; print(registry.resolve({HUB!r}).revision)"
+    code = f"from lib.models import registry; print(registry.resolve({HUB!r}).revision)"
     assert sentence(HUB, tmp_path, code=code, HF_HUB_OFFLINE="1") == "c" * 40
 
 
 def test_nothing_is_planned_as_done_of_a_commit_that_is_not_known(cache, output):
     cache(0)
     tokens = profiles.get("smoke", models=[HUB], limit=4)
-    similarity.measure(HUB, tokens)
-    assert plan._maps(HUB, tokens)
+    distance_maps.measure(HUB, tokens)
+    assert printing._maps(HUB, tokens)
     assert (registry.resolve(HUB).revision, registry.resolve("no/body").revision) == (
         "a" * 40,
         "main",
     )
-    assert not plan._maps("no/body", tokens)
+    assert not printing._maps("no/body", tokens)
 
 
 def test_a_commit_that_cannot_be_asked_for_is_one_sentence(tmp_path):
-    code = f"models.identity({HUB!r}, profiles.get('smoke'))"
+    code = f"loading.weights_of({HUB!r}, **profiles.get('smoke').weights)"
     said = sentence(HUB, tmp_path, code=code, HF_HUB_OFFLINE="1")
     assert said.startswith("some/model is not in the local cache") and "\n" not in said
 
@@ -193,14 +189,14 @@ def test_a_commit_that_cannot_be_asked_for_is_one_sentence(tmp_path):
 def test_threads_are_told_apart_on_a_cpu_only(monkeypatch):
     told = {}
     for device in ("cpu", "cuda"):
-        monkeypatch.setattr(models, "default_device", lambda device=device: device)
-        told[device] = models.identity("tiny-random", SMOKE)
+        monkeypatch.setattr(loading, "default_device", lambda device=device: device)
+        told[device] = loading.weights_of("tiny-random", **SMOKE.weights)
     assert told["cpu"].keys() - told["cuda"].keys() == {"threads"}
 
 
 def timed(kind: str, measure, processor: str, monkeypatch) -> str:
     """The key of what `measure` times on a processor."""
-    monkeypatch.setattr(results, "processor", lambda device="cpu": processor)
+    monkeypatch.setattr(formats, "processor", lambda device="cpu": processor)
     asked = {}
 
     def load_or_compute(kind, params, compute):
@@ -220,7 +216,7 @@ def inference():
 
 
 def healing_step():
-    cure = healing.recipe("tiny-random", SMOKE)
+    cure = profiles.recipe("tiny-random", SMOKE)
     heal_where.step_seconds("tiny-random", SMOKE, Block(1, 2), {"all layers": cure})
 
 
@@ -235,25 +231,25 @@ def test_timings_of_another_processor_are_never_found(kind, measure, monkeypatch
 
 def test_every_record_names_its_processor(output):
     told = results.environment()
-    assert told["processor"] == results.processor() != ""
+    assert told["processor"] == formats.processor() != ""
     assert (told["card"] is not None) == torch.cuda.is_available()
 
 
 def test_the_card_is_named(monkeypatch):
-    results.processor.cache_clear()
+    formats.processor.cache_clear()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100")
     assert results.environment()["card"] == "NVIDIA H100"
-    results.processor.cache_clear()
+    formats.processor.cache_clear()
 
 
 def test_results_of_a_gpu_are_found_by_a_plan(output, monkeypatch):
     """Their identity has no threads."""
-    monkeypatch.setattr(models, "default_device", lambda: "cuda")
-    load = models.load
-    monkeypatch.setattr(models, "load", lambda *a, **k: load(*a, **k | {"device": "cpu"}))
-    similarity.measure("tiny-random", SMOKE)
-    [found] = plan._maps("tiny-random", SMOKE)
-    assert models.identity("tiny-random", SMOKE).items() <= found["params"].items()
+    monkeypatch.setattr(loading, "default_device", lambda: "cuda")
+    load = loading.load
+    monkeypatch.setattr(loading, "load", lambda *a, **k: load(*a, **k | {"device": "cpu"}))
+    distance_maps.measure("tiny-random", SMOKE)
+    [found] = printing._maps("tiny-random", SMOKE)
+    assert loading.weights_of("tiny-random", **SMOKE.weights).items() <= found["params"].items()
     card = Card("test", 1e12, 1e12, 1e12, "stated")
-    assert [estimate.done for estimate in plan.estimates(SMOKE, ["01"], card)] == [True]
+    assert [estimate.done for estimate in printing.estimates(SMOKE, ["01"], card)] == [True]

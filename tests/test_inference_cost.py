@@ -11,8 +11,11 @@ from conftest import stored, tiny
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from lib import inference_cost, models, profiles
-from lib.pruning import Block, dropped
+from lib import profiles
+from lib.blocks import Block
+from lib.measure import fetching, inference_cost
+from lib.models import decoder, loading, registry
+from lib.pruning import dropped
 
 SMOKE = profiles.get("smoke")
 
@@ -21,7 +24,7 @@ def test_bytes_are_those_of_the_tensors(llama):
     whole = sum(p.numel() for p in llama.parameters()) * 4
     buffers = sum(b.numel() * b.element_size() for b in llama.buffers())
     assert inference_cost.weight_bytes(llama) == whole + buffers
-    layer = sum(p.numel() for p in models.decoder_layers(llama)[0].parameters()) * 4
+    layer = sum(p.numel() for p in decoder.decoder_layers(llama)[0].parameters()) * 4
     with dropped(llama, Block(1, 3)):
         assert inference_cost.weight_bytes(llama) == whole + buffers - 3 * layer
     llama.lm_head.weight = llama.get_input_embeddings().weight  # tied: counted once
@@ -47,7 +50,7 @@ def test_packed_weights_are_4_bit_and_the_same_function(ids):
             config=plain.config,
             state_dict=state,
             dtype=torch.bfloat16,
-            quantization_config=models.nf4(),
+            quantization_config=loading.nf4(),
         )
         .dequantize(torch.bfloat16)
     )
@@ -55,7 +58,7 @@ def test_packed_weights_are_4_bit_and_the_same_function(ids):
         expected, unquantised = unpacked(ids).logits.float(), plain(ids).logits.float()
         matrices = sum(
             p.numel()
-            for layer in models.decoder_layers(plain)
+            for layer in decoder.decoder_layers(plain)
             for p in layer.parameters()
             if p.ndim == 2
         )
@@ -70,7 +73,7 @@ def test_packed_weights_are_4_bit_and_the_same_function(ids):
 
 
 def test_a_model_without_linear_maps_is_not_called_nf4():
-    with pytest.raises(models.ModelError, match="no linear maps to pack"):
+    with pytest.raises(registry.ModelError, match="no linear maps to pack"):
         inference_cost.packed(tiny("gpt2"))
 
 
@@ -91,7 +94,7 @@ def test_versions_are_measured_in_turn_and_paired(output, monkeypatch):
     order = []
 
     def latencies(model, prompt, new_tokens):
-        layers = len(models.decoder_layers(model))
+        layers = len(decoder.decoder_layers(model))
         order.append(layers)
         turn = (len(order) - 1) // 6
         return float(layers * (1 + turn)), float(layers * (1 + turn))
@@ -121,8 +124,8 @@ def test_one_format_is_in_memory_at_a_time(output, monkeypatch):
         return model
 
     monkeypatch.setattr(inference_cost, "load", watched)
-    models.base("tiny-random", SMOKE)
-    alive.append(weakref.ref(next(iter(models._loaded.values()))[0]))
+    loading.loaded("tiny-random", **SMOKE.weights)
+    alive.append(weakref.ref(next(iter(loading._loaded.values()))[0]))
     found = inference_cost.measure("tiny-random", SMOKE)
     assert held == [0, 0] and set(found.status) == {"ok"}
 
@@ -153,7 +156,7 @@ def test_a_model_that_cannot_be_had_leaves_the_others(output, monkeypatch):
     once = replace(SMOKE, cost_repeats=1, models=("gpt2-folder", "nobody/knows", "tiny-random"))
     folder = stored(tiny("gpt2"), output / "gpt2")
     names = [str(folder), "nobody/knows", "tiny-random"]
-    tables, left = models.measure_each(inference_cost.measure, names, once)
+    tables, left = fetching.measure_each(inference_cost.measure, names, once)
     assert list(tables) == [str(folder), "tiny-random"]
     assert left.missing == (("nobody/knows", "skipped: not available"),)
     gpt2 = tables[str(folder)]  # it has no linear maps to pack, but a plain format
@@ -162,13 +165,15 @@ def test_a_model_that_cannot_be_had_leaves_the_others(output, monkeypatch):
 
 
 def test_formats_that_do_not_fit_are_listed(output, monkeypatch):
-    monkeypatch.setattr(models, "fits", lambda name, profile: profile.quantization is not None)
+    monkeypatch.setattr(
+        loading, "fits", lambda name, tokens, quantization, dtype: quantization is not None
+    )
     found = inference_cost.measure("tiny-random", replace(SMOKE, cost_repeats=1))
     missing = found[found.status != "ok"]
     assert missing.status.tolist() == ["too large"] and missing.value.isna().all()
     assert (found[found.status == "ok"].quantization == "nf4").all()
-    monkeypatch.setattr(models, "fits", lambda name, profile: False)
-    with pytest.raises(models.ModelError, match="does not fit"):
+    monkeypatch.setattr(loading, "fits", lambda *how, **more: False)
+    with pytest.raises(registry.ModelError, match="does not fit"):
         inference_cost.measure("tiny-random", SMOKE)
 
 
@@ -183,7 +188,7 @@ def test_the_papers_arithmetic():
 
 def test_arithmetic_counts_what_lies_in_memory():
     """16-bit bytes by configuration and of the model itself, whole and halved (no buffers)."""
-    model, _ = models.load("tiny-random", dtype="bfloat16")
+    model, _ = loading.load("tiny-random", dtype="bfloat16")
     found = inference_cost.arithmetic(["tiny-random"]).iloc[0]
     buffers = sum(b.numel() * b.element_size() for b in model.buffers())
     assert found.whole * 1e9 == inference_cost.weight_bytes(model) - buffers

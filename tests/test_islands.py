@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from lib import similarity
-from lib.islands import by_size, counted, islands, outline, regions, rescaled, tabled
-from lib.similarity import BlockDistances
+from lib.analysis.islands import by_size, counted, islands, outline, regions, rescaled, tabled
+from lib.blocks import BlockDistances
 
 L, FOLDS = 24, 16
 
@@ -122,4 +121,3 @@ def test_table_of_several_maps():
     counts = counted(maps, thresholds=(0.1,)).set_index("model")
     assert counts.shallower.to_dict() == {"smooth": 0, "planted": 1}
     assert counts.deeper.sum() == 0 and counts.stable["planted"] == 1
-    assert similarity.islands is islands

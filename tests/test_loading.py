@@ -14,10 +14,12 @@ from conftest import ARCHITECTURES, EXPERTS, GROUPED, LAYERS, VOCAB, WINDOW, in_
 from test_similarity import padded
 from transformers.pytorch_utils import Conv1D
 
-from lib import adapters, models, paths, similarity, weights
-from lib.decoder import decoder_layers
-from lib.pruning import Block, dropped
-from lib.registry import ModelError
+from lib import paths, similarity
+from lib.blocks import Block
+from lib.models import adapters, loading, weights
+from lib.models.decoder import decoder_layers
+from lib.models.registry import ModelError
+from lib.pruning import dropped
 
 CUTS = [Block(1, 3), Block(0, 2), Block(4, 2)]
 
@@ -35,16 +37,16 @@ def logits(model, ids):
 
 def test_reads_what_transformers_reads(folder, architecture, ids):
     assert len(list(folder.glob("*.safetensors"))) > 1
-    loaded, _ = models.load(str(folder), dtype="float32")
+    loaded, _ = loading.load(str(folder), dtype="float32")
     assert torch.equal(logits(loaded, ids), logits(tiny(architecture), ids))
 
 
 @pytest.mark.parametrize("quantization", [None, "nf4"])
 def test_a_model_without_a_block_is_the_dropped_model(folder, ids, quantization):
     options = {"dtype": "float32", "quantization": quantization}
-    whole, _ = models.load(str(folder), **options)
+    whole, _ = loading.load(str(folder), **options)
     for block in CUTS:
-        part, _ = models.load(str(folder), **options, block=block)
+        part, _ = loading.load(str(folder), **options, block=block)
         assert len(decoder_layers(part)) == LAYERS - block.size
         with dropped(whole, block):
             assert torch.equal(logits(part, ids), logits(whole, ids)), block
@@ -52,10 +54,10 @@ def test_a_model_without_a_block_is_the_dropped_model(folder, ids, quantization)
 
 def test_single_layers_give_the_same_distances(folder):
     batches = [padded("right"), padded("left"), padded("right")]
-    whole = similarity.block_distances(models.load(str(folder), dtype="float32")[0], batches)
+    whole = similarity.block_distances(loading.load(str(folder), dtype="float32")[0], batches)
     for chunk in (1, 2):
         layers = similarity.layerwise_distances(
-            lambda: models.one_layer_models(str(folder), dtype="float32"), batches, chunk
+            lambda: loading.one_layer_models(str(folder), dtype="float32"), batches, chunk
         )
         np.testing.assert_array_equal(layers.matrix, whole.matrix)
         np.testing.assert_array_equal(layers.standard_error, whole.standard_error)
@@ -63,7 +65,7 @@ def test_single_layers_give_the_same_distances(folder):
 
 
 def test_nf4_is_what_bitsandbytes_makes_of_the_weights(folder, architecture):
-    loaded, _ = models.load(str(folder), dtype="float32", quantization="nf4")
+    loaded, _ = loading.load(str(folder), dtype="float32", quantization="nf4")
     plain = tiny(architecture)
     seen = 0
     for name, module in loaded.named_modules():
@@ -109,11 +111,11 @@ def test_dropped_layers_are_never_read(tmp_path, monkeypatch):
     monkeypatch.setattr(
         weights, "stored", lambda f: {n: Watched(n, t) for n, t in plain(f).items()}
     )
-    models.load(str(folder), dtype="float32", block=Block(2, 3))
+    loading.load(str(folder), dtype="float32", block=Block(2, 3))
     layers = {name.split(".")[2] for name in read if ".layers." in name}
     assert layers == {"0", "1", "5"} and len(read) == len(set(read))
     read.clear()
-    for _ in models.one_layer_models(str(folder), dtype="float32"):
+    for _ in loading.one_layer_models(str(folder), dtype="float32"):
         pass
     assert len(read) == len(set(read)) == len(plain(folder))
 
@@ -137,7 +139,7 @@ def test_a_hybrid_whose_pattern_is_a_formula(tmp_path):
     )
     model = transformers.AutoModelForCausalLM.from_config(config)
     with pytest.raises(ModelError, match="decides by the position of a layer of what kind"):
-        models.load(str(stored(model, tmp_path / "jamba")))
+        loading.load(str(stored(model, tmp_path / "jamba")))
 
 
 # ---- layers that depend on their place ------------------------------------------------------
@@ -191,7 +193,7 @@ def test_what_cannot_follow_a_cut_is_one_sentence(config, tmp_path):
     """These would load as another model than `dropped` has (the first two), or fail in between."""
     folder = stored(built(config()), tmp_path / "model")
     with pytest.raises(ModelError) as told:
-        models.load(str(folder), block=Block(1, 2))
+        loading.load(str(folder), block=Block(1, 2))
     assert "\n" not in str(told.value) and "one uniform list" not in str(told.value)
 
 
@@ -208,7 +210,7 @@ def test_as_many_rotary_embeddings_as_layers(tmp_path, ids):
     model = built(config)
     folder = stored(model, tmp_path / "model")
     for block in (Block(1, 2), Block(0, 4), Block(0, 5)):
-        part, _ = models.load(str(folder), dtype="float32", block=block)
+        part, _ = loading.load(str(folder), dtype="float32", block=block)
         with dropped(model, block):
             assert torch.equal(logits(part, ids), logits(model, ids)), block
 
@@ -299,7 +301,7 @@ def with_a_broken_config(folder):
 def test_damage_is_one_sentence(llama_folder, damage, said):
     damage(llama_folder)
     with pytest.raises(ModelError, match=said) as told:
-        models.load(str(llama_folder))
+        loading.load(str(llama_folder))
     assert "\n" not in str(told.value)
 
 
@@ -318,8 +320,8 @@ def run_with_small_disk(code: str, tmp_path, limit: int) -> subprocess.Completed
 def test_a_full_disk_leaves_nothing_half_saved(tmp_path):
     folder = stored(tiny("llama"), tmp_path / "model")
     code = (
-        "from lib import models, pruning\n"
-        f"model, tokenizer = models.load({str(folder)!r})\n"
+        "from lib import pruning; from lib.models import loading\n"
+        f"model, tokenizer = loading.load({str(folder)!r})\n"
         f"pruning.save_pruned(model, tokenizer, pruning.Block(1, 1), {str(tmp_path / 'cut')!r})\n"
     )
     done = run_with_small_disk(code, tmp_path, limit=20_000)
@@ -332,6 +334,6 @@ def test_a_damaged_gguf_file(tmp_path, monkeypatch):
     file = tmp_path / "model.gguf"
     file.write_bytes(b"GGUF\x03\x00\x00\x00 and no more")
     with pytest.raises(ModelError, match="model.gguf cannot be read as a GGUF model") as told:
-        models.load(str(file))
+        loading.load(str(file))
     assert "\n" not in str(told.value)
     assert not [p for p in (tmp_path / "checkpoints").iterdir() if p.is_dir()]

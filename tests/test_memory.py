@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks import memory
 from benchmarks.sizes import FULL
-from lib.pruning import Block
+from lib.blocks import Block
 
 pytestmark = pytest.mark.real
 

@@ -11,19 +11,19 @@ import pytest
 import torch
 from conftest import tiny
 
-from lib import models, registry
-from lib.registry import ModelError
+from lib.models import decoder, loading, registry
+from lib.models.registry import ModelError
 
 
 @pytest.mark.parametrize("name", ["nonsense", "", "./absent.gguf", "a/b/c", "~/x", "/etc", "../x"])
 def test_unknown_names_end_before_anything_is_loaded(name):
     with pytest.raises(ModelError, match="Unknown model|no checkpoint"):
-        models.load(name)
+        loading.load(name)
 
 
 def test_unknown_quantization():
     with pytest.raises(ModelError, match="Unknown quantization 'int3'"):
-        models.load("tiny-random", quantization="int3")
+        loading.load("tiny-random", quantization="int3")
 
 
 class FakeHub(BaseHTTPRequestHandler):
@@ -45,7 +45,8 @@ class FakeHub(BaseHTTPRequestHandler):
 
 def sentence(name: str, tmp_path, code: str | None = None, **environment) -> str:
     """What loading `name` (or other code) says in a fresh process."""
-    code = f"from lib import models, profiles\ntry: {code or f'models.load({name!r})'}\n"
+    imports = "from lib import profiles; from lib.models import loading"
+    code = f"{imports}\ntry: {code or f'loading.load({name!r})'}\n"
     code += "except models.ModelError as error: print(error)"
     settings = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"} | environment
     done = subprocess.run(
@@ -93,10 +94,10 @@ def test_a_local_folder(tmp_path, tokenizer):
 def test_decoder_layers_of_a_model_without_one_uniform_list(llama):
     llama.model.more = torch.nn.ModuleList(llama.model.layers)
     with pytest.raises(ModelError, match="one uniform list"):
-        models.decoder_layers(llama)
+        decoder.decoder_layers(llama)
 
 
 def test_tiny_random_is_the_same_each_time():
-    one, other = (models.load("tiny-random", dtype="float32")[0] for _ in range(2))
+    one, other = (loading.load("tiny-random", dtype="float32")[0] for _ in range(2))
     for a, b in zip(one.parameters(), other.parameters(), strict=True):
         assert torch.equal(a, b)

@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 from conftest import stored, tiny
 
-from lib import assets
+from lib.data import wheels
 
 pytestmark = pytest.mark.real
 
 
 def test_gguf_folder_and_hub_id(tmp_path):
     gguf = tmp_path / "my model.gguf"
-    gguf.symlink_to(assets.path("smollm2-135m"))
+    gguf.symlink_to(wheels.path("smollm2-135m"))
     folder = stored(tiny("qwen3"), tmp_path / "my model")
     commit = "0123456789abcdef0123456789abcdef01234567"
     cached = tmp_path / "cache/hub/models--someone--something"

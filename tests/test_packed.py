@@ -10,19 +10,14 @@ import transformers
 from bitsandbytes.nn import modules
 from conftest import stored
 
-from lib import (
-    data,
-    evaluation,
-    generation,
-    models,
-    profiles,
-    similarity,
-    sources,
-    wanted,
-)
-from lib.pruning import UNPRUNED, Block, dropped
-from lib.sweep import sweep
-from lib.tasks import Row
+from lib import evaluation, profiles, similarity
+from lib.blocks import UNPRUNED, Block
+from lib.data import sets
+from lib.data.encoding import Row
+from lib.measure import wanted
+from lib.models import files, loading, registry
+from lib.pruning import dropped
+from lib.sweep import continuations, sweep
 
 BLOCKS = [Block(1, 2), Block(0, 3), Block(3, 2)]
 CPU = torch.device("cpu")  # as an object it is not the "cpu" on which models.load unpacks
@@ -47,7 +42,7 @@ def folder(tmp_path_factory):
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(place)
-    tokenizer = sources.checkpoint(models.resolve("smollm2-135m"))
+    tokenizer = files.checkpoint(registry.resolve("smollm2-135m"))
     ignored = shutil.ignore_patterns("config.json", "generation_config.json", "*.safetensors")
     shutil.copytree(tokenizer, place, dirs_exist_ok=True, ignore=ignored)
     return str(place)
@@ -60,7 +55,7 @@ def as_on_a_gpu(monkeypatch):
 
 
 def load(folder, device=CPU, **options):
-    model, tokenizer = models.load(
+    model, tokenizer = loading.load(
         folder, quantization="nf4", dtype="bfloat16", device=device, **options
     )
     packed = [m for m in model.modules() if isinstance(m, bnb.nn.Linear4bit)]
@@ -83,13 +78,13 @@ def test_sweep_of_packed_weights(folder):
 
 def test_distances_of_packed_weights_whole_and_layer_by_layer(folder):
     model, tokenizer = load(folder)
-    texts = data.c4("validation", "wheels", 12)
+    texts = sets.c4("validation", "wheels", 12)
 
     def batches():
         return similarity.calibration_batches(texts, tokenizer, 40, 160)
 
     whole = similarity.block_distances(model, batches())
-    layers = models.one_layer_models(folder, quantization="nf4", dtype="bfloat16", device=CPU)
+    layers = loading.one_layer_models(folder, quantization="nf4", dtype="bfloat16", device=CPU)
     by_layer = similarity.layerwise_distances(lambda: layers, batches())
     np.testing.assert_allclose(by_layer.matrix, whole.matrix, atol=1e-6)
 
@@ -99,14 +94,14 @@ def test_packed_weights_without_a_block(folder):
     model, tokenizer = load(folder)
     ids = torch.randint(3, 40_000, (2, 24), generator=torch.Generator().manual_seed(0))
     rows = [Row(tuple(range(100, 108)), ()), Row(tuple(range(200, 205)), ())]
-    written = generation.continuations(model, tokenizer, [UNPRUNED, *BLOCKS], rows, 6, 200)
+    written = continuations(model, tokenizer, [UNPRUNED, *BLOCKS], rows, 6, 200)
     for block in BLOCKS:
         part, _ = load(folder, block=block)
         with torch.inference_mode(), dropped(model, block):
             expected = model(ids).logits
         with torch.inference_mode():
             assert torch.equal(part(ids).logits, expected)
-        alone = generation.continuations(part, tokenizer, [UNPRUNED], rows, 6, 200)
+        alone = continuations(part, tokenizer, [UNPRUNED], rows, 6, 200)
         assert alone[UNPRUNED] == written[block]
 
 
@@ -120,7 +115,7 @@ def test_nf4_is_unpacked_with_the_scales_of_its_blocks(width, tmp_path):
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     stored(model, tmp_path / "model")
-    unpacked, _ = models.load(str(tmp_path / "model"), quantization="nf4", dtype="float32")
+    unpacked, _ = loading.load(str(tmp_path / "model"), quantization="nf4", dtype="float32")
     for name, weight in unpacked.named_parameters():
         exact = model.get_parameter(name)
         assert (weight - exact).norm() <= 0.12 * exact.norm(), name

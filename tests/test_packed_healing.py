@@ -15,13 +15,15 @@ import transformers
 from conftest import VOCAB, stored
 from transformers import AutoModelForCausalLM
 
-from lib import adapters, healing, models, profiles
-from lib.decoder import residual_stream
-from lib.pruning import Block
+from lib import healing, profiles
+from lib.blocks import Block
+from lib.measure import export
+from lib.models import loading
+from lib.models.decoder import residual_stream
 
 BLOCK, FIRST = Block(2, 1), 2
 RECIPE = replace(
-    healing.recipe("tiny-random", profiles.get("smoke")),
+    profiles.recipe("tiny-random", profiles.get("smoke")),
     steps=4,
     max_tokens=32,
     learning_rate=0.05,
@@ -51,7 +53,7 @@ def checkpoint(tmp_path_factory):
 def packed(checkpoint, monkeypatch):
     monkeypatch.setattr(bitsandbytes.nn.modules, "has_avx512bf16", lambda: False)
     how = {"quantization": "nf4", "dtype": "bfloat16"}
-    model, tokenizer = models.load(checkpoint, device=torch.device("cpu"), **how)
+    model, tokenizer = loading.load(checkpoint, device=torch.device("cpu"), **how)
     layers = [m for m in model.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
     assert len(layers) == 5 * 7 and all(m.weight.dtype == torch.uint8 for m in layers)
     return model, tokenizer
@@ -64,14 +66,14 @@ def healed(base, folder, recipe=RECIPE, **how) -> tuple[healing.Healed, bytes]:
 
 
 def test_healing_packed_is_healing_unpacked(packed, checkpoint, tmp_path, ids):
-    unpacked = models.load(checkpoint, quantization="nf4", dtype="bfloat16", device="cpu")
+    unpacked = loading.load(checkpoint, quantization="nf4", dtype="bfloat16", device="cpu")
     first, second = (
         healed(base, tmp_path / name)[0] for base, name in ((packed, "4bit"), (unpacked, "bf16"))
     )
     np.testing.assert_allclose(first.losses, second.losses, atol=0.01)
     logits = []
     for model, _ in (packed, unpacked):
-        with adapters.attached(model, BLOCK, first.adapter), torch.inference_mode():
+        with healing.attached(model, BLOCK, first.adapter), torch.inference_mode():
             logits.append(model(ids).logits)
     torch.testing.assert_close(*logits, atol=0.1, rtol=0.05)
 
@@ -130,6 +132,6 @@ def test_no_adapter_is_merged_into_packed_weights(packed, tmp_path, ids):
     found, _ = healed(packed, tmp_path / "healed")
     before = model(ids).logits
     with pytest.raises(ValueError, match="cannot be merged into weights packed in 4 bits"):
-        adapters.save_merged(model, tokenizer, BLOCK, found.adapter, tmp_path / "merged", str)
+        export.save_merged(model, tokenizer, BLOCK, found.adapter, tmp_path / "merged", str)
     assert torch.equal(model(ids).logits, before)
     assert not list(tmp_path.glob("merged*"))

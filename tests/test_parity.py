@@ -6,15 +6,12 @@ import numpy as np
 import pytest
 
 from benchmarks import harness
-from lib import (
-    data,
-    evaluation,
-    models,
-    profiles,
-    sweep,
-    wanted,
-)
-from lib.pruning import UNPRUNED, Block, dropped
+from lib import evaluation, profiles, sweep
+from lib.blocks import UNPRUNED, Block
+from lib.data import sets
+from lib.measure import wanted
+from lib.models import decoder, loading
+from lib.pruning import dropped
 
 pytestmark = pytest.mark.real
 BLOCK = Block(13, 2)
@@ -31,7 +28,7 @@ PROFILE = replace(
 @pytest.fixture(scope="module", params=["tiny-random", "smollm2-135m"])
 def base(request):
     pytest.importorskip("lm_eval")
-    return models.load(request.param, dtype="float32")
+    return loading.load(request.param, dtype="float32")
 
 
 def theirs(base, block, folder, name) -> list[dict]:
@@ -42,10 +39,10 @@ def theirs(base, block, folder, name) -> list[dict]:
 @pytest.mark.parametrize("block", [UNPRUNED, BLOCK], ids=["unpruned", "pruned"])
 def test_hellaswag_is_that_of_lm_eval(base, block, tmp_path):
     """Log-likelihoods of all endings, and accuracy by log-likelihood a character (acc_norm)."""
-    if block.stop > len(models.decoder_layers(base[0])):
+    if block.stop > len(decoder.decoder_layers(base[0])):
         block = Block(3, 2)
     task = evaluation.task(wanted.of_task("hellaswag", PROFILE))
-    rows = data.hellaswag("wheels", PROFILE.hellaswag_questions)
+    rows = sets.hellaswag("wheels", PROFILE.hellaswag_questions)
     name = harness.write_task(tmp_path, "hellaswag", {"validation": rows}, training_split=None)
     samples = theirs(base, block, tmp_path, name)
     flat = [row for example in task.rows(base[1]) for row in example]
@@ -63,10 +60,10 @@ def test_hellaswag_is_that_of_lm_eval(base, block, tmp_path):
 @pytest.mark.parametrize("block", [UNPRUNED, BLOCK], ids=["unpruned", "pruned"])
 def test_gsm8k_is_that_of_lm_eval(base, block, tmp_path):
     """The texts that the model writes after the same examples, and whether they are right."""
-    if block.stop > len(models.decoder_layers(base[0])):
+    if block.stop > len(decoder.decoder_layers(base[0])):
         block = Block(3, 2)
     task = evaluation.task(wanted.of_task("gsm8k", PROFILE))
-    shots, scored = data.gsm8k("wheels", PROFILE.gsm8k_generated, PROFILE.gsm8k_shots)
+    shots, scored = sets.gsm8k("wheels", PROFILE.gsm8k_generated, PROFILE.gsm8k_shots)
     stops = {"until": ["Question:", "</s>", "<|im_end|>"], "do_sample": False}
     name = harness.write_task(
         tmp_path,

@@ -3,19 +3,13 @@
 import nbformat
 import numpy as np
 import papermill
+import pitfalls
 import pytest
 import torch
 
-from lib import (
-    evaluation,
-    models,
-    paths,
-    pitfalls,
-    profiles,
-    pruning,
-    similarity,
-    wanted,
-)
+from lib import evaluation, paths, profiles, pruning, similarity
+from lib.measure import wanted
+from lib.models import decoder, loading
 
 SMOKE = profiles.get("smoke")
 NAME = SMOKE.main_model
@@ -24,7 +18,7 @@ LAB = paths.ROOT / "exercises" / "pitfall_lab.ipynb"
 
 @pytest.fixture(scope="module")
 def loaded():
-    return models.base(NAME, SMOKE)
+    return loading.loaded(NAME, **SMOKE.weights)
 
 
 @pytest.fixture
@@ -64,7 +58,7 @@ def test_distances_differ(llama, batch, pitfall, least):
 @pytest.mark.parametrize("pitfall, least", DISTANCES)
 def test_distances_differ_in_the_embedded_model(pitfall, least):
     quick = profiles.get("quick")
-    model, _ = models.base(quick.main_model, quick)
+    model, _ = loading.loaded(quick.main_model, **quick.weights)
     batch = pitfalls.texts_of_unequal_length(quick.main_model, quick)
     right, wrong = right_and_wrong(pitfall(model, batch))
     assert ((wrong - right).abs().max(axis=1) > least).all()
@@ -85,7 +79,7 @@ def test_scores_differ(loaded):
     assert (wrong.iloc[0, 1:] != right.iloc[1:]).all()
     right, wrong = right_and_wrong(pitfalls.unkeyed_cache(model, tokenizer, blocks, task))
     assert (wrong.iloc[0] == right.iloc[0]).all() and right.nunique() == 3
-    assert len(models.decoder_layers(model)) == model.config.num_hidden_layers
+    assert len(decoder.decoder_layers(model)) == model.config.num_hidden_layers
 
 
 def test_the_lab_runs(output, tmp_path, monkeypatch):

@@ -13,36 +13,22 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModelForCausalLM
 
 from benchmarks import lengths as measure_lengths
-from lib import (
-    adapters,
-    cards,
-    costs,
-    experiments,
-    fetching,
-    healing,
-    lengths,
-    models,
-    paths,
-    plan,
-    profiles,
-    pruning,
-    registry,
-    results,
-    run,
-    scores,
-    similarity,
-    wanted,
-)
+from lib import healing, paths, profiles, pruning, results, similarity
 from lib import sweep as sweep_module
-from lib.batches import bundles
-from lib.cards import Card
-from lib.decoder import decoder_layers
-from lib.evaluation import Row, Task
-from lib.experiments import Job
-from lib.lengths import Reading
-from lib.pruning import UNPRUNED, Block
-from lib.recipes import Recipe, attempts, recipe
-from lib.shapes import Shape, of_config
+from lib.blocks import UNPRUNED, Block
+from lib.data.encoding import Row
+from lib.evaluation import Task
+from lib.measure import distance_maps, experiments, fetching, scores, wanted
+from lib.measure.experiments import Job
+from lib.models import adapters, files, loading, registry
+from lib.models.decoder import decoder_layers
+from lib.models.reading import bundles
+from lib.models.shapes import Shape, of_config
+from lib.plan import assumptions, costs, printing
+from lib.plan.assumptions import Card, Reading
+from lib.profiles import Recipe, attempts, recipe
+from lib.run import __main__ as run
+from lib.run import notebooks
 from lib.sweep import log_probabilities, sweep
 from tests import conftest
 
@@ -50,7 +36,7 @@ SMOKE = profiles.get("smoke")
 PAPER = profiles.get("paper")
 SHAPE = Shape("llama", 10, 64, 128, 4, 2, 1000, 512)
 ASKED = {"sequences": 100, "max_tokens": 64, "batch_tokens": 256}
-NOTEBOOKS = list(run.NOTEBOOKS)
+NOTEBOOKS = list(notebooks.NOTEBOOKS)
 
 
 def card(memory: float, on_cpu: bool = False) -> Card:
@@ -95,7 +81,7 @@ def test_a_sweep_applies_as_many_layers_as_planned(model, shape, tokenizer, monk
     task = Task("c4", texts)
     rows = [row for example in task.rows(tokenizer) for row in example]
     tokens = sum(own.ids.numel() for bundle in bundles(rows, 64) for own in bundle.batches)
-    monkeypatch.setattr(lengths, "reading", lambda asked: Reading(tokens, tokens, 1))
+    monkeypatch.setattr(assumptions, "reading", lambda asked: Reading(tokens, tokens, 1))
     counted = Applications(model)
     sweep(model, tokenizer, [Block(1, 2), Block(2, 1)], [task], 64)
     cost = costs.sweep(shape, 6, [3, 3], {"batch_tokens": 64}, None, card(1e9))
@@ -103,7 +89,7 @@ def test_a_sweep_applies_as_many_layers_as_planned(model, shape, tokenizer, monk
 
 
 def test_a_distance_map_applies_as_many_layers_as_planned(model, shape, ids, monkeypatch):
-    monkeypatch.setattr(lengths, "mean", lambda max_tokens: ids.shape[1])
+    monkeypatch.setattr(assumptions, "mean", lambda max_tokens: ids.shape[1])
     counted = Applications(model)
     mask = torch.ones_like(ids)
     similarity.block_distances(model, [{"input_ids": ids, "attention_mask": mask}])
@@ -114,7 +100,7 @@ def test_a_distance_map_applies_as_many_layers_as_planned(model, shape, ids, mon
 
 def test_a_healing_applies_as_many_layers_as_planned(tmp_path, monkeypatch):
     real = registry.MODELS["tiny-random"].shape
-    model, tokenizer = models.load("tiny-random", dtype="float32")
+    model, tokenizer = loading.load("tiny-random", dtype="float32")
     cure = recipe("tiny-random", SMOKE)
     counted = Applications(model)
     healing.heal(model, tokenizer, Block(3, 2), cure, tmp_path / "healed")
@@ -216,7 +202,7 @@ def test_peak_memory_of_a_sweep(prefix, monkeypatch):
     blocks = [UNPRUNED, *(Block(5, n) for n in range(1, 7)), *(Block(11 - n, n) for n in (1, 2))]
     batch = max(len(own.ids) for bundle in bundles(rows, 512) for own in bundle.batches)
     read = Reading(1, 1, 1, held=prefix, repeated=batch * prefix / 512)
-    monkeypatch.setattr(lengths, "reading", lambda asked: read)
+    monkeypatch.setattr(assumptions, "reading", lambda asked: read)
     after = [12 - block.stop for block in blocks[1:]]
     cost = costs.sweep(shape, 12, after, {"batch_tokens": 512}, None, card(1e9, on_cpu=True))
     peak = peak_bytes(lambda: log_probabilities(model, blocks, rows, 512, "rows"))
@@ -247,12 +233,16 @@ def test_a_healing_counted_by_hand():
     outside = 2 * 64 * 1000 + 64 + 8 * 2 * 64
     assert cost.weights == pytest.approx(0.516 * 8 * matrices + 2 * outside)
     assert cost.optimizer == 16 * lora
-    assert cost.seconds(card(1e9)) == pytest.approx(cost.flops / 0.5e12 + cost.read / cards.DISK)
+    assert cost.seconds(card(1e9)) == pytest.approx(
+        cost.flops / 0.5e12 + cost.read / assumptions.DISK
+    )
 
 
 def test_padding_grows_with_the_micro_batch():
-    assert lengths.mean(64) < lengths.mean(64, alike=2) < lengths.mean(64, alike=16) <= 64
-    assert lengths.context(64) <= 32
+    assert (
+        assumptions.mean(64) < assumptions.mean(64, alike=2) < assumptions.mean(64, alike=16) <= 64
+    )
+    assert assumptions.context(64) <= 32
 
 
 def test_nf4_is_unpacked_on_a_cpu():
@@ -275,7 +265,7 @@ def test_a_map_is_read_layer_by_layer_where_the_weights_do_not_fit():
 def healed_in(memory: float) -> costs.Cost:
     plain = replace(PAPER, quantization=None)
     asked = wanted.healing("any", plain, Block(7, 2), packed())
-    return plan._cost(SHAPE, [asked], card(memory))
+    return printing._cost(SHAPE, [asked], card(memory))
 
 
 @pytest.mark.parametrize("place", range(6))
@@ -288,9 +278,9 @@ def test_a_healing_takes_less_and_less_memory_until_it_fits(place):
 
 
 def row(monkeypatch, memory: float, notebook: str = "03") -> str:
-    monkeypatch.setitem(cards.GPUS, "a100-40", card(memory))
+    monkeypatch.setitem(assumptions.GPUS, "a100-40", card(memory))
     profile = replace(PAPER, models=("phi-2",), heal_fractions=(0.25, 0.5))
-    return plan.table(profile, [notebook], "a100-40").splitlines()[5]
+    return printing.table(profile, [notebook], "a100-40").splitlines()[5]
 
 
 def test_the_table_says_how_many_jobs_fit(monkeypatch, output):
@@ -309,7 +299,7 @@ def test_the_table_says_how_many_jobs_fit(monkeypatch, output):
 def test_a_model_of_unknown_sizes_is_named_as_such(tmp_path, output):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "rwkv", "n_layers": 7}))
     profile = profiles.get("paper", models=[str(tmp_path), "nobody/knows", "phi-2"])
-    text = plan.table(profile, ["01"], "h100").splitlines()
+    text = printing.table(profile, ["01"], "h100").splitlines()
     assert [line.endswith("sizes unknown without the hub") for line in text[5:8]] == [
         True, True, False,
     ]  # fmt: skip
@@ -317,7 +307,7 @@ def test_a_model_of_unknown_sizes_is_named_as_such(tmp_path, output):
 
 def test_experts_cannot_be_healed(tmp_path, output):
     transformers.MixtralConfig(**conftest.GROUPED).save_pretrained(tmp_path)
-    text = plan.table(profiles.get("quick", models=[str(tmp_path)]), ["01", "03"], "h100")
+    text = printing.table(profiles.get("quick", models=[str(tmp_path)]), ["01", "03"], "h100")
     assert "whole" in text.splitlines()[5]
     assert text.splitlines()[6].endswith("its experts cannot be healed")
 
@@ -326,13 +316,13 @@ def test_experts_cannot_be_healed(tmp_path, output):
 
 
 def jobs_done(notebooks: list[str]) -> list[bool]:
-    return [estimate.done for estimate in plan.estimates(SMOKE, notebooks, card(1e12))]
+    return [estimate.done for estimate in printing.estimates(SMOKE, notebooks, card(1e12))]
 
 
 def test_jobs_are_done_once_their_results_are_there(output):
     notebooks = ["01", "02", "03", "06"]
     assert jobs_done(notebooks) == [False] * 5
-    distances = similarity.measure("tiny-random", SMOKE)
+    distances = distance_maps.measure("tiny-random", SMOKE)
     assert jobs_done(notebooks) == [True] + [False] * 4
     maps = {"tiny-random": distances}
     scores.unhealed(maps, SMOKE)
@@ -345,7 +335,7 @@ def test_jobs_are_done_once_their_results_are_there(output):
 
 
 def test_a_healing_that_failed_leaves_no_scores_to_wait_for(output):
-    distances = similarity.measure("tiny-random", SMOKE)
+    distances = distance_maps.measure("tiny-random", SMOKE)
     assert jobs_done(["06"]) == [False]
     scores.measure("tiny-random", SMOKE, [], ["mmlu", "arc_easy", "c4"])
     block = pruning.similarity_block(distances, 2)
@@ -357,37 +347,37 @@ def test_a_healing_that_failed_leaves_no_scores_to_wait_for(output):
 
 
 def test_damaged_results_are_not_there(output):
-    similarity.measure("tiny-random", SMOKE)
+    distance_maps.measure("tiny-random", SMOKE)
     (file,) = (paths.RESULTS / "similarity").glob("*/*.json")
     file.write_text(file.read_text()[:100])
     assert jobs_done(["01"]) == [False]
 
 
 def test_a_result_that_several_need_is_counted_once():
-    alone, _ = plan.estimates(PAPER, ["02"], card(1e12)), None
-    both = plan.estimates(PAPER, ["02", "03"], card(1e12))
+    alone, _ = printing.estimates(PAPER, ["02"], card(1e12)), None
+    both = printing.estimates(PAPER, ["02", "03"], card(1e12))
     assert [e.costs for e in both if e.job.notebook == "02"] == [e.costs for e in alone]
     healed = [e for e in both if e.job == Job("03", "phi-2", 2)][0]
     assert sum(cost.micro_batch > 0 for cost in healed.costs) == 2  # one for each strategy
     assert len(healed.costs) == 2 + 2 * 4
     kept = registry.MODELS["phi-2"].shape.parameters(30) * 2
     assert [cost.read for cost in healed.costs] == [kept, 0, 0, 0, 0] * 2  # loaded, then healed
-    seeds = plan.estimates(PAPER, ["03", "06"], card(1e12))[-1]
+    seeds = printing.estimates(PAPER, ["03", "06"], card(1e12))[-1]
     assert sum(cost.micro_batch > 0 for cost in seeds.costs) == 2  # the third is notebook 03's
 
 
 def test_a_cpu_is_planned_at_the_rate_of_its_results(output):
-    stated = cards.get("cpu")
-    assert plan._at_measured_rates(stated, SMOKE) == stated
-    similarity.measure("tiny-random", SMOKE)
+    stated = assumptions.get("cpu")
+    assert printing._at_measured_rates(stated, SMOKE) == stated
+    distance_maps.measure("tiny-random", SMOKE)
     (file,) = (paths.RESULTS / "similarity").glob("*/*.json")
     record = json.loads(file.read_text())
-    cost = plan.estimates(SMOKE, ["02"], stated)  # not counted: it is there
+    cost = printing.estimates(SMOKE, ["02"], stated)  # not counted: it is there
     record["seconds"] = 2.0
     file.write_text(json.dumps(record))
     asked = {"sequences": 20, "max_tokens": 24, "batch_tokens": SMOKE.batch_tokens}
     cost = costs.similarity(registry.MODELS["tiny-random"].shape, asked, None, stated)
-    assert plan._at_measured_rates(stated, SMOKE).rate == pytest.approx(cost.flops / 2)
+    assert printing._at_measured_rates(stated, SMOKE).rate == pytest.approx(cost.flops / 2)
 
 
 # ---- the command ---------------------------------------------------------------------------
@@ -411,7 +401,7 @@ def test_an_unknown_card_is_one_sentence(capsys):
 
 def test_planning_loads_neither_torch_nor_transformers(tmp_path):
     code = (
-        "import sys; from lib import plan, profiles; "
+        "import sys; from lib import profiles; from lib.plan import printing; "
         "plan.table(profiles.get('paper'), ['01', '02', '03', '05', '06', '07'], 'h100'); "
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
     )
@@ -420,13 +410,13 @@ def test_planning_loads_neither_torch_nor_transformers(tmp_path):
 
 def test_the_table_in_the_readme_is_that_of_now(output):
     readme = (paths.ROOT / "README.md").read_text(encoding="utf-8")
-    assert plan.table(PAPER, NOTEBOOKS, "a100-40") in readme
+    assert printing.table(PAPER, NOTEBOOKS, "a100-40") in readme
 
 
 @pytest.mark.real
 def test_the_lengths_are_those_of_the_data():
     measured = json.loads((paths.DATA / "token_counts.json").read_text(encoding="utf-8"))
-    tokenizer = models.tokenizer(measure_lengths.MODEL)
+    tokenizer = files.tokenizer(measure_lengths.MODEL)
     assert measure_lengths.documents(tokenizer) == measured["c4"]
     for task, shots in (("boolq", 0), ("arc_easy", 0), ("arc_easy", 5)):
         found = measure_lengths.questions(task, shots, tokenizer)

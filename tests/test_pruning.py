@@ -4,9 +4,10 @@ import pytest
 import torch
 from conftest import LAYERS, tiny
 
-from lib import registry
-from lib.decoder import decoder_config, decoder_layers
-from lib.pruning import Block, dropped, for_other_tools, save_pruned, simple_block
+from lib.blocks import Block, simple_block
+from lib.models import registry
+from lib.models.decoder import decoder_config, decoder_layers
+from lib.pruning import dropped, for_other_tools, save_pruned
 
 CUTS = [Block(0, 1), Block(1, 3), Block(2, 2), Block(3, 3), Block(0, 5)]
 

@@ -11,11 +11,13 @@ from originals import LAYERS, SEQ_LENGTH, qwen_1, qwen_1_config, qwen_1_weights,
 from torch.nn import functional
 from torch.nn.functional import silu
 
-from lib import decoder, models, paths, profiles, qwen1, registry, weights
+from lib import paths, profiles
+from lib.blocks import UNPRUNED, Block
 from lib.evaluation import Task
-from lib.pruning import UNPRUNED, Block, dropped, save_pruned
-from lib.recipes import recipe
-from lib.registry import ModelError
+from lib.models import decoder, loading, qwen1, registry, weights
+from lib.models.registry import ModelError
+from lib.profiles import recipe
+from lib.pruning import dropped, save_pruned
 from lib.sweep import sweep
 
 TEXTS = [
@@ -82,7 +84,7 @@ def stored_tensors(folder) -> tuple[dict, dict]:
 @pytest.mark.parametrize("length", [1, 40])
 def test_logits_are_those_of_the_definition(folder, length):
     config, tensors = stored_tensors(folder)
-    model, _ = models.load(str(folder), dtype="float32")
+    model, _ = loading.load(str(folder), dtype="float32")
     ids = torch.randint(0, config["vocab_size"], (length,), generator=torch.Generator())
     with torch.inference_mode():
         found = model(ids[None]).logits[0].double()
@@ -153,8 +155,8 @@ def test_logits_are_the_originals_bit_for_bit(folder, tmp_path, block):
     """fp32, random weights, biases and norms; pruned in memory, and loaded without the block."""
     config, tensors = written(tmp_path, dtype=torch.float32)
     (tmp_path / "qwen.tiktoken").write_bytes((folder / "qwen.tiktoken").read_bytes())
-    whole, _ = models.load(str(tmp_path), dtype="float32", device="cpu")
-    part, _ = models.load(str(tmp_path), dtype="float32", device="cpu", block=block)
+    whole, _ = loading.load(str(tmp_path), dtype="float32", device="cpu")
+    part, _ = loading.load(str(tmp_path), dtype="float32", device="cpu", block=block)
     generator = torch.Generator().manual_seed(1)
     for length in (1, 2, 7, 17, 33, 64):
         for _ in range(3):
@@ -188,7 +190,7 @@ def test_logits_are_the_originals_bit_for_bit(folder, tmp_path, block):
 def test_a_configuration_that_is_not_known_is_refused(tmp_path, change):
     written(tmp_path, change)
     with pytest.raises(ModelError, match=f"not the one that is known here.*{next(iter(change))}"):
-        models.load(str(tmp_path))
+        loading.load(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -197,7 +199,7 @@ def test_a_configuration_that_is_not_known_is_refused(tmp_path, change):
 def test_a_tensor_that_is_not_known_is_refused(tmp_path, name):
     written(tmp_path, more={f"transformer.{name}": torch.ones(32)})
     with pytest.raises(ModelError, match=f"{name} is no tensor of the Qwen-1"):
-        models.load(str(tmp_path))
+        loading.load(str(tmp_path))
 
 
 def test_stored_buffers_are_not_missed():
@@ -213,13 +215,13 @@ def test_the_published_configurations_are_known():
 
 
 def test_nothing_is_scored_beyond_the_length_of_the_original(folder, tmp_path):
-    model, tokenizer = models.load(str(folder), dtype="float32")
+    model, tokenizer = loading.load(str(folder), dtype="float32")
     saved = save_pruned(model, tokenizer, Block(1, 1), tmp_path / "pruned")
     read, beyond = (  # the last token is predicted, not read
         Task("c4", ({"text": "one two three " * 2400, "max_tokens": SEQ_LENGTH + 1 + more},))
         for more in (0, 1)
     )
-    for each in (model, models.load(str(saved), dtype="float32")[0]):
+    for each in (model, loading.load(str(saved), dtype="float32")[0]):
         assert len(sweep(each, tokenizer, [], [read])) == 1
         with pytest.raises(ValueError, match="c4 has 2049 tokens; .* only up to 2048"):
             sweep(each, tokenizer, [], [beyond])
@@ -232,13 +234,13 @@ def test_qwen_14b_is_healed_at_the_papers_length():
 
 def test_without_a_block_and_saved(folder, tmp_path):
     """Block-loading of c_attn's thirds, and a pruned Qwen-1 saved as the Qwen2 it now is."""
-    model, tokenizer = models.load(str(folder), dtype="float32")
-    part, _ = models.load(str(folder), dtype="float32", block=Block(1, 1))
+    model, tokenizer = loading.load(str(folder), dtype="float32")
+    part, _ = loading.load(str(folder), dtype="float32", block=Block(1, 1))
     ids = torch.arange(30)[None]
     with dropped(model, Block(1, 1)), torch.inference_mode():
         assert torch.equal(model(ids).logits, part(ids).logits)
     saved = save_pruned(model, tokenizer, Block(1, 1), tmp_path / "pruned")
-    again, words = models.load(str(saved), dtype="float32")
+    again, words = loading.load(str(saved), dtype="float32")
     assert len(decoder.decoder_layers(again)) == 2
     assert words(TEXTS[0]).input_ids == tokenizer(TEXTS[0]).input_ids
     assert words.pad_token == "<|extra_0|>"
@@ -276,6 +278,6 @@ def test_special_tokens_are_one_token(folder):
 
 def test_its_own_code_is_never_run(folder):
     """The checkpoint's Python raises when it is run; nothing in lib asks for it."""
-    models.load(str(folder), dtype="float32", block=Block(0, 2))
+    loading.load(str(folder), dtype="float32", block=Block(0, 2))
     for file in [*(paths.ROOT / "lib").glob("*.py"), *paths.NOTEBOOKS.glob("*.ipynb")]:
         assert "trust_remote" + "_code" not in file.read_text(encoding="utf-8"), file

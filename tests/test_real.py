@@ -7,16 +7,11 @@ import pytest
 import torch
 
 from benchmarks import counts, inputs, mmlu, sizes
-from lib import (
-    evaluation,
-    models,
-    paths,
-    profiles,
-    similarity,
-    sweep,
-    wanted,
-)
-from lib.pruning import UNPRUNED, Block, dropped
+from lib import evaluation, paths, profiles, similarity, sweep
+from lib.blocks import UNPRUNED, Block
+from lib.measure import wanted
+from lib.models import decoder
+from lib.pruning import dropped
 
 pytestmark = pytest.mark.real
 SIZE = replace(
@@ -35,7 +30,7 @@ def real():
 
 def test_it_is_the_model_we_think(real):
     model, tokenizer = real
-    assert len(models.decoder_layers(model)) == 30 and model.config.vocab_size == 49_152
+    assert len(decoder.decoder_layers(model)) == 30 and model.config.vocab_size == 49_152
     ids = tokenizer("The capital of France is", return_tensors="pt").input_ids
     assert tokenizer.decode(model(ids).logits[0, -1].argmax()) == " Paris"
 

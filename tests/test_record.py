@@ -8,17 +8,12 @@ import pandas as pd
 import pytest
 
 from benchmarks import record
-from lib import (
-    compare,
-    models,
-    paths,
-    profiles,
-    results,
-    run,
-    scores,
-    similarity,
-)
-from lib.pruning import Block
+from lib import paths, profiles, results
+from lib.blocks import Block
+from lib.measure import distance_maps, scores
+from lib.models import loading
+from lib.report import compare
+from lib.run import notebooks
 
 PARAMS = {"model": "tiny-random", "block_start": 1, "block_size": 2}
 SMOKE = profiles.get("smoke")
@@ -177,9 +172,9 @@ def test_what_is_committed_is_small():
 def test_the_recorded_figures_are_finished():
     """Notebook 02 draws the unhealed lines of figures that 03 and 04 complete."""
     folder = paths.ROOT / "figures" / profiles.RECORDED
-    for name in {name for notebook in run.NOTEBOOKS.values() for name in notebook.figures}:
+    for name in {name for notebook in notebooks.NOTEBOOKS.values() for name in notebook.figures}:
         assert (folder / f"{name}.png").exists(), name
-    for name in run.NOTEBOOKS["02"].figures:
+    for name in notebooks.NOTEBOOKS["02"].figures:
         treatments = set(pd.read_csv(folder / f"{name}.csv").treatment)
         assert treatments == {"unpruned", "unhealed", "healed"}, name
 
@@ -188,7 +183,7 @@ def test_a_reader_never_reads_the_recorded_run(recorded, monkeypatch):
     """The same scores, recorded: a reader's run measures them all the same."""
     scores.measure("tiny-random", SMOKE, [Block(1, 2)], ["c4"])
     shutil.move(paths.RESULTS, recorded)
-    monkeypatch.setattr(models, "loaded", lambda *a, **k: pytest.fail("measured"))
+    monkeypatch.setattr(loading, "loaded", lambda *a, **k: pytest.fail("measured"))
     with pytest.raises(pytest.fail.Exception, match="measured"):
         scores.measure("tiny-random", SMOKE, [Block(1, 2)], ["c4"])
 
@@ -210,7 +205,7 @@ def changed(folder, change):
 @pytest.fixture
 def both(recorded):
     """A reader's run and the same recorded."""
-    similarity.measure("tiny-random", SMOKE)
+    distance_maps.measure("tiny-random", SMOKE)
     scores.measure("tiny-random", SMOKE, [Block(1, 2)], ["c4", "arc_easy"])
     shutil.copytree(paths.RESULTS, recorded)
     return recorded

@@ -15,16 +15,11 @@ import pytest
 from nbformat import v4
 
 from benchmarks import readme, record
-from lib import (
-    paths,
-    profiles,
-    report,
-    results,
-    run,
-    scores,
-    similarity,
-)
-from lib.pruning import Block
+from lib import paths, profiles, results
+from lib.blocks import Block
+from lib.measure import distance_maps, scores
+from lib.report import __main__ as report
+from lib.run import notebooks
 
 SMOKE = profiles.get("smoke")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -51,10 +46,10 @@ def ran(output, monkeypatch):
         v4.new_code_cell("print('printed')  # " + "long " * 60, outputs=outputs),
     ]
     notebook = v4.new_notebook(cells=cells, metadata={"papermill": {"duration": 90.0}})
-    nbformat.write(notebook, folder / f"{run.NOTEBOOKS['01'].file}.ipynb")
+    nbformat.write(notebook, folder / f"{notebooks.NOTEBOOKS['01'].file}.ipynb")
     cells[1].outputs = [v4.new_output("error", ename="ValueError", evalue="why\nmore")]
-    nbformat.write(notebook, folder / f"{run.NOTEBOOKS['02'].file}.failed.ipynb")
-    similarity.measure("tiny-random", SMOKE)
+    nbformat.write(notebook, folder / f"{notebooks.NOTEBOOKS['02'].file}.failed.ipynb")
+    distance_maps.measure("tiny-random", SMOKE)
     scores.measure("tiny-random", SMOKE, [Block(1, 2)], ["c4"])
     draw("smoke", "figure_4")
     draw(profiles.RECORDED, "figure_4")
@@ -78,8 +73,8 @@ def test_finished_failed_and_missing_are_told_apart(ran):
     index = report.build(SMOKE).read_text()
     assert '<a href="smoke/01_similarity_heatmaps.html">1 · Similar &lt;layers&gt;</a>' in index
     assert "failed: ValueError: why<" in index and "1.5" in index
-    assert index.count('class="missing">missing') == len(run.NOTEBOOKS) - 2
-    absent = [name.replace("_", " ") for name in report.drawn_by() if name != "figure_4"]
+    assert index.count('class="missing">missing') == len(notebooks.NOTEBOOKS) - 2
+    absent = [name.replace("_", " ") for name in notebooks.drawn_by() if name != "figure_4"]
     assert f"Missing: {', '.join(absent)}." in index
     assert "No verdicts: figure_claims.csv is missing." in index
     failed = (paths.RUNS / "smoke/02_pruning_curves.html").read_text()
@@ -141,8 +136,8 @@ def test_bad_input_is_one_sentence(tmp_path, argument, said):
 
 def test_the_index_of_figures_is_current():
     """`python -m benchmarks.readme` brings it up to date, and it names every figure."""
-    drawn = {name for notebook in run.NOTEBOOKS.values() for name in notebook.figures}
-    assert set(report.drawn_by()) == drawn
+    drawn = {name for notebook in notebooks.NOTEBOOKS.values() for name in notebook.figures}
+    assert set(notebooks.drawn_by()) == drawn
     assert readme.figure_index() in (paths.ROOT / "README.md").read_text()
 
 

@@ -6,18 +6,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.faults import files
-from lib import (
-    fetching,
-    healing,
-    models,
-    paths,
-    profiles,
-    results,
-    scores,
-    similarity,
-    wanted,
-)
-from lib.pruning import UNPRUNED, Block
+from lib import healing, paths, profiles, results
+from lib.blocks import UNPRUNED, Block
+from lib.measure import distance_maps, fetching, scores, wanted
+from lib.models import loading, registry
 
 PARAMS = {"model": "tiny", "revision": "abc", "block_start": 3, "version": 1}
 
@@ -30,16 +22,16 @@ def test_keys_do_not_drift():
 
 def test_keys_of_real_measurements_do_not_drift(output, monkeypatch):
     """Model and data revision, prompt, dtype, block, recipe, threads, versions: all are in it."""
-    monkeypatch.setattr(models, "default_device", lambda: "cpu")
+    monkeypatch.setattr(loading, "default_device", lambda: "cpu")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     smoke, asked = profiles.get("smoke"), {}
     monkeypatch.setattr(
         results, "load_or_compute", lambda kind, params, _: asked.setdefault(kind, params) and 1 / 0
     )
     with pytest.raises(ZeroDivisionError):
-        similarity.measure("tiny-random", smoke)
+        distance_maps.measure("tiny-random", smoke)
     with pytest.raises(ZeroDivisionError):
-        scores.heal("tiny-random", smoke, Block(1, 2), healing.recipe("tiny-random", smoke))
+        scores.heal("tiny-random", smoke, Block(1, 2), profiles.recipe("tiny-random", smoke))
     (score,) = fetching.here([wanted.score("tiny-random", smoke, "mmlu", Block(1, 2))])
     asked["scores"] = score.params
     assert {kind: results.key(kind, params)[:12] for kind, params in asked.items()} == {
@@ -120,7 +112,7 @@ def test_a_failed_write_leaves_nothing(output, monkeypatch):
 def test_out_of_memory_holds_until_the_next_run(output, monkeypatch):
     """Twice tried at most: within a run it is not tried again, the next run does so."""
     calls, smoke = [], profiles.get("smoke")
-    recipe = healing.recipe("tiny-random", smoke)
+    recipe = profiles.recipe("tiny-random", smoke)
 
     def no_memory(*_):
         calls.append(1)
@@ -141,25 +133,25 @@ def test_a_pass_that_only_draws_measures_nothing(output, monkeypatch):
     smoke = profiles.get("smoke")
     scores.measure("tiny-random", smoke, [Block(1, 2)], ["c4"])
     monkeypatch.setenv("DEEPER_LAYERS_DRAW_ONLY", "1")
-    monkeypatch.setattr(models, "base", lambda *a, **k: pytest.fail("loaded"))
+    monkeypatch.setattr(loading, "loaded", lambda *a, **k: pytest.fail("loaded"))
     rows = scores.measure("tiny-random", smoke, [Block(1, 2), Block(3, 2)], ["c4"])
     assert rows.status.tolist() == ["ok", "ok", "not measured"]
     assert rows.value.isna().tolist() == [False, False, True]
-    recipe = healing.recipe("tiny-random", smoke)
+    recipe = profiles.recipe("tiny-random", smoke)
     healed = scores.healed_block("tiny-random", smoke, Block(1, 2), recipe, ["c4", "mmlu"])
     assert set(healed.status) == {"not measured"} and healed.n.tolist() == [0, 0]
     with pytest.raises(results.NotMeasured):
-        similarity.measure_all(["tiny-random"], smoke)
+        distance_maps.measure_all(["tiny-random"], smoke)
 
 
 def test_models_that_cannot_be_had_are_named(output, caplog):
     smoke = profiles.get("smoke", models=["nobody/absent", "tiny-random"])
-    maps, left = similarity.measure_all(smoke.models, smoke)
+    maps, left = distance_maps.measure_all(smoke.models, smoke)
     assert list(maps) == ["tiny-random"] and left.models == ("tiny-random",)
     assert left.missing == (("nobody/absent", "skipped: not available"),)
     assert "Without nobody/absent: " in caplog.text
-    with pytest.raises(models.ModelError, match="nobody/absent"):
-        similarity.measure_all(["nobody/absent"], smoke)
+    with pytest.raises(registry.ModelError, match="nobody/absent"):
+        distance_maps.measure_all(["nobody/absent"], smoke)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -262,6 +254,6 @@ def test_only_what_is_missing_is_measured(output, monkeypatch):
     monkeypatch.setattr(scores, "sweep", spy)
     scores.measure("tiny-random", smoke, [Block(1, 2), Block(2, 2)], ["c4"])
     assert asked == [Block(2, 2)]
-    monkeypatch.setattr(models, "base", lambda *a, **k: pytest.fail("loaded again"))
+    monkeypatch.setattr(loading, "loaded", lambda *a, **k: pytest.fail("loaded again"))
     table = scores.measure("tiny-random", smoke, [Block(1, 2), Block(2, 2), UNPRUNED], ["c4"])
     assert len(table) == 3

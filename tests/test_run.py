@@ -12,8 +12,9 @@ import psutil
 import pytest
 
 from benchmarks.faults import processes
-from lib import execution, paths, run
-from lib.execution import Launch, RunError
+from lib import paths
+from lib.run import execution, notebooks
+from lib.run.execution import Launch, RunError
 
 COLUMNS = {
     "profile", "model", "dtype", "quantization", "strategy", "block_start", "block_size",
@@ -37,7 +38,7 @@ def smoke(tmp_path_factory):
 
 
 def test_every_notebook_leaves_its_figures(smoke):
-    for notebook in run.NOTEBOOKS.values():
+    for notebook in notebooks.NOTEBOOKS.values():
         assert (smoke / "papermill_runs/smoke" / f"{notebook.file}.ipynb").exists()
         for name in notebook.figures:
             picture = smoke / "figures/smoke" / f"{name}.png"
@@ -94,15 +95,15 @@ def test_a_failed_notebook_is_kept_as_failed(output, tmp_path, monkeypatch):
     notebook = nbformat.v4.new_notebook(cells=cells)
     notebook.metadata["kernelspec"] = {"name": "python3", "language": "python"}
     notebook.metadata["kernelspec"]["display_name"] = "Python 3"
-    nbformat.write(notebook, tmp_path / f"{run.NOTEBOOKS['01'].file}.ipynb")
-    launch = Launch(run.NOTEBOOKS["01"], {"PROFILE": "smoke"})
+    nbformat.write(notebook, tmp_path / f"{notebooks.NOTEBOOKS['01'].file}.ipynb")
+    launch = Launch(notebooks.NOTEBOOKS["01"], {"PROFILE": "smoke"})
     with pytest.raises(RunError, match="failed: the reason$"):
         execution.execute(launch)
     names = [p.name for p in (paths.RUNS / "smoke").iterdir()]
-    assert names == [f"{run.NOTEBOOKS['01'].file}.failed.ipynb"]
+    assert names == [f"{notebooks.NOTEBOOKS['01'].file}.failed.ipynb"]
     cells.pop()
     notebook.cells = cells
-    nbformat.write(notebook, tmp_path / f"{run.NOTEBOOKS['01'].file}.ipynb")
+    nbformat.write(notebook, tmp_path / f"{notebooks.NOTEBOOKS['01'].file}.ipynb")
     with pytest.raises(RunError, match="without writing figure_1a.png"):
         execution.execute(launch)
 
@@ -116,7 +117,7 @@ def test_a_kernel_sees_one_gpu(monkeypatch, given, seen):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if given is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-    with execution._told(Launch(run.NOTEBOOKS["01"])):
+    with execution._told(Launch(notebooks.NOTEBOOKS["01"])):
         assert os.environ["CUDA_VISIBLE_DEVICES"] == seen
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"]
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == given
@@ -135,10 +136,10 @@ def test_cublas_is_told_before_torch_starts():
 
 def test_a_kernel_keeps_freed_memory_unless_told_otherwise(monkeypatch):
     monkeypatch.setenv("GLIBC_TUNABLES", "mine")
-    with execution._told(Launch(run.NOTEBOOKS["01"])):
+    with execution._told(Launch(notebooks.NOTEBOOKS["01"])):
         assert os.environ["GLIBC_TUNABLES"] == "mine"
     monkeypatch.delenv("GLIBC_TUNABLES")
-    with execution._told(Launch(run.NOTEBOOKS["01"])):
+    with execution._told(Launch(notebooks.NOTEBOOKS["01"])):
         if "GLIBC_TUNABLES" not in os.environ:
             pytest.skip("needs glibc 2.35")
         assert page_faults() < 20_000
@@ -171,7 +172,7 @@ def test_committed_notebooks_are_clean(file):
         if cell.cell_type == "code":
             assert not cell.outputs and cell.execution_count is None
             assert len(cell.source.splitlines()) <= 10
-    assert file.stem in {n.file for n in run.NOTEBOOKS.values()}
+    assert file.stem in {n.file for n in notebooks.NOTEBOOKS.values()}
 
 
 def test_runner_imports_neither_torch_nor_transformers():

@@ -9,10 +9,10 @@ from gguf import GGUFWriter
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from lib import registry, shapes
-from lib.adapters import ffn_projections
-from lib.decoder import decoder_layers
-from lib.shapes import Shape
+from lib.models import registry, shapes
+from lib.models.adapters import ffn_projections
+from lib.models.decoder import decoder_layers
+from lib.models.shapes import Shape
 from tests import conftest
 
 # model_type in transformers -> what tests.conftest calls the architecture

@@ -6,8 +6,9 @@ import torch
 from conftest import LAYERS, LENGTH, VOCAB
 from torch import nn
 
-from lib import decoder, similarity
+from lib import similarity
 from lib.blocks import Block, BlockDistances
+from lib.models import decoder
 from lib.similarity import block_distances
 
 LENGTHS = [LENGTH, 5, 17, 1, 23]

@@ -5,10 +5,13 @@ import pytest
 import torch
 from conftest import LAYERS, LENGTH, VOCAB
 
-from lib import batches, sweep
-from lib.decoder import decoder_layers, logits, precise_logits
-from lib.evaluation import Row, Task
-from lib.pruning import UNPRUNED, Block, dropped
+from lib import sweep
+from lib.blocks import UNPRUNED, Block
+from lib.data.encoding import Row
+from lib.evaluation import Task
+from lib.models import layers, reading
+from lib.models.decoder import decoder_layers, logits, precise_logits
+from lib.pruning import dropped
 
 BLOCKS = [UNPRUNED, Block(1, 1), Block(0, 3), Block(1, 3), Block(2, 2), Block(4, 2), Block(0, 5)]
 
@@ -129,7 +132,7 @@ def test_layer_applications_are_counted(llama):
         layer.register_forward_hook(lambda *_: applied.append(1))
     sweep.log_probabilities(llama, BLOCKS, rows, batch_tokens=60, label="test")
     passes = sum(
-        (bundle.prefix is not None) + len(bundle.batches) for bundle in batches.bundles(rows, 60)
+        (bundle.prefix is not None) + len(bundle.batches) for bundle in reading.bundles(rows, 60)
     )
     after_cuts = sum(LAYERS - block.stop for block in BLOCKS if block.size)
     assert len(applied) == passes * (LAYERS + after_cuts)
@@ -137,7 +140,7 @@ def test_layer_applications_are_counted(llama):
 
 def test_bundles_hold_every_row_once_and_share_prefixes():
     rows = few_shot_rows()
-    found = list(batches.bundles(rows, batch_tokens=60))
+    found = list(reading.bundles(rows, batch_tokens=60))
     places = [place for bundle in found for own in bundle.batches for place in own.places]
     assert sorted(places) == list(range(len(rows)))
     read = sum(
@@ -191,6 +194,6 @@ def test_a_block_that_does_not_fit(llama, tokenizer):
 
 def test_the_model_comes_back_after_an_error(llama, ids):
     before = llama(ids).logits
-    with pytest.raises(RuntimeError), sweep.resumed(llama, Block(1, 2), torch.zeros(1)):
+    with pytest.raises(RuntimeError), layers.resumed(llama, Block(1, 2), torch.zeros(1)):
         raise RuntimeError
     assert torch.equal(llama(ids).logits, before)

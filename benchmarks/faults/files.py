@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.faults import Fault, toys
-from lib import paths, registry, results
+from lib import paths, results
+from lib.models import registry
 
 PARAMS = {"model": "toy", "version": 1}
 
@@ -95,14 +96,15 @@ def two_healings(folder: Path) -> str:
 
 def _heal(folder: Path) -> tuple[bool, list[float]]:
     """Whether this process trained, and the losses it got."""
-    from lib import healing, models, profiles
-    from lib.pruning import Block
+    from lib import healing, profiles
+    from lib.blocks import Block
+    from lib.models import loading
 
     trained = []
     real = healing._train
     healing._train = lambda *args: trained.append(1) or real(*args)
-    recipe = healing.recipe("tiny-random", profiles.get("smoke"))
-    model, tokenizer = models.load("tiny-random", dtype="float32", device="cpu")
+    recipe = profiles.recipe("tiny-random", profiles.get("smoke"))
+    model, tokenizer = loading.load("tiny-random", dtype="float32", device="cpu")
     found = healing.heal(model, tokenizer, Block(2, 2), recipe, folder)
     return bool(trained), found.losses
 

@@ -42,8 +42,8 @@ def work(profile: str, models: list[str]) -> None:
         except results.NotMeasured as error:
             rows.append(f"{name},,{error.status}")
     folder = paths.FIGURES / profile
-    results.write_whole(folder / "figure_toy.csv", "\n".join(rows).encode())
-    results.write_whole(folder / "figure_toy.png", b"\x89PNG")
+    paths.write_whole(folder / "figure_toy.csv", "\n".join(rows).encode())
+    paths.write_whole(folder / "figure_toy.png", b"\x89PNG")
 
 
 def note(file: str, line: str) -> None:

@@ -81,20 +81,21 @@ def heal(folder: Path) -> dict:
 
 
 def _healed(place: Path, **how):
-    from lib import healing, models, profiles
-    from lib.pruning import Block
+    from lib import healing, profiles
+    from lib.blocks import Block
+    from lib.models import loading
 
-    recipe = healing.recipe("tiny-random", profiles.get("smoke"))
-    model, tokenizer = models.load("tiny-random", dtype="float32", device="cpu")
+    recipe = profiles.recipe("tiny-random", profiles.get("smoke"))
+    model, tokenizer = loading.load("tiny-random", dtype="float32", device="cpu")
     return recipe, healing.heal(model, tokenizer, Block(2, 2), recipe, place, **how)
 
 
 def measure_overwritten(folder: Path) -> dict:
     import torch
 
-    from lib import models
+    from lib.models import loading
 
-    model, tokenizer = models.load("tiny-random", dtype="float32", device="cpu")
+    model, tokenizer = loading.load("tiny-random", dtype="float32", device="cpu")
     found = []
     for factor in (1, 1.3):
         with torch.no_grad():
@@ -107,21 +108,23 @@ def measure_overwritten(folder: Path) -> dict:
 
 
 def measure(folder: Path) -> dict:
-    from lib import profiles, similarity
+    from lib import profiles
+    from lib.measure import distance_maps
 
     name = str(folder / "model")
-    found = similarity.measure(name, profiles.get("smoke", models=[name]))
+    found = distance_maps.measure(name, profiles.get("smoke", models=[name]))
     return {"distances": float(found.matrix.mean())}
 
 
 def format(folder: Path) -> dict:
-    from lib import formats, models, profiles
+    from lib import profiles
+    from lib.models import formats, loading
 
     told, handler = [], logging.Handler()
     handler.emit = lambda record: told.append(record.getMessage())
     logging.getLogger("lib").addHandler(handler)
     profile = profiles.get("quick")
-    keyed = models.identity("tiny-random", profile)["dtype"]
+    keyed = loading.weights_of("tiny-random", **profile.weights)["dtype"]
     return {"dtype": formats.fastest(), "keyed": keyed, "told": told}
 
 

@@ -12,9 +12,10 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks.faults import Fault, kernel, toys
-from lib import batch, profiles
-from lib.execution import Launch, Outcome
-from lib.experiments import Job
+from lib import profiles
+from lib.measure.experiments import Job
+from lib.run import batch
+from lib.run.execution import Launch, Outcome
 
 
 def node_lost(folder: Path) -> str:
@@ -75,7 +76,7 @@ def _run(folder: Path, what: str) -> dict:
 def main() -> int:
     from ray.cluster_utils import Cluster
 
-    from lib.cluster import Ray
+    from lib.run.cluster import Ray
 
     folder, what = Path(sys.argv[1]), sys.argv[2]
     names = [f"job{n}" for n in range(24)] if what == "lost" else ["dies", *"abcde"]

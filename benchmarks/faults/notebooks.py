@@ -100,7 +100,7 @@ def _finish(runner: subprocess.Popen) -> tuple[int, str]:
 def _tiny_models(folder: Path) -> list[str]:
     """Two local checkpoints, of the tiny random model and of its first layers."""
     code = (
-        "import sys; from lib import models, pruning\n"
+        "import sys; from lib import pruning; from lib.models import loading\n"
         "model, tokenizer = models.load('tiny-random', dtype='float32', device='cpu')\n"
         "for place, size in zip(sys.argv[1:], (1, 2)):\n"
         "    pruning.save_pruned(model, tokenizer, pruning.Block(3, size), place)\n"

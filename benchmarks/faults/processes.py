@@ -9,9 +9,10 @@ import papermill
 import psutil
 
 from benchmarks.faults import Fault, toys
-from lib import batch, paths, profiles, progress
-from lib.execution import Outcome
-from lib.experiments import Job
+from lib import paths, profiles
+from lib.measure.experiments import Job
+from lib.run import batch, progress
+from lib.run.execution import Outcome
 
 
 def kernel_killed(folder: Path) -> str:

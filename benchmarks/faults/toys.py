@@ -15,8 +15,11 @@ from pathlib import Path
 import nbformat
 import psutil
 
-from lib import execution, paths, run
-from lib.execution import Launch, Notebook, Outcome
+from lib import paths
+from lib.run import __main__ as run
+from lib.run import execution, notebooks
+from lib.run.execution import Launch, Outcome
+from lib.run.notebooks import Notebook
 
 TOY = Notebook("toy", ("figure_toy",), 0)
 SECRET = "hf_ThisTokenMustNotBeShown"
@@ -59,10 +62,10 @@ def main() -> int:
     options = [name for name in names if name.startswith("--")]
     models = set_up(Path(folder), [name for name in names if name not in options])
     if "--engine=ray" in options:
-        from lib import cluster
+        from lib.run import cluster
 
         cluster.Ray = partial(cluster.Ray, attempt)
-    run.NOTEBOOKS = {"01": TOY}
+    notebooks.NOTEBOOKS = {"01": TOY}
     return run.main(["--profile", "smoke", "--models", *models, *options])
 
 

@@ -17,7 +17,10 @@ import benchmarks.gpu
 from benchmarks.gpu import random_model
 from benchmarks.gpu.bench import HEADER, Bench, Row
 from benchmarks.gpu.sections import SECTIONS, SEVEN_B, TINY
-from lib import cards, data, models, paths, profiles
+from lib import paths, profiles
+from lib.data import sets
+from lib.models import loading
+from lib.plan import assumptions
 
 DISK = 15e9  # bytes: the model's 13.5 GB, adapters and checkpoints
 RESULTS = paths.ROOT / "benchmarks" / "results"
@@ -65,9 +68,9 @@ def bench(work: Path, tiny: bool) -> Bench:
         batch_tokens=longest,
     )
     try:
-        card = cards.get()
+        card = assumptions.get()
     except ValueError:  # a GPU whose rate is not known
-        card = cards.get("a100-40")
+        card = assumptions.get("a100-40")
     return Bench(profile.models[0], sizes["num_hidden_layers"], profile, card, tiny)
 
 
@@ -134,12 +137,12 @@ def main(arguments: list[str] | None = None) -> int:
     texts = random_model.texts(96, asked.profile.heal_tokens, asked.profile.heal_tokens // 4)
     try:
         with (
-            mock.patch.object(data, "healing_texts", lambda source, count: texts),
+            mock.patch.object(sets, "healing_texts", lambda source, count: texts),
             mock.patch.object(paths, "RESULTS", work / "results"),
         ):
             failed = measure(asked, SECTIONS, options.budget)
     finally:
-        models._loaded.clear()
+        loading._loaded.clear()
         shutil.rmtree(work, ignore_errors=True)
     page = report(asked, time.monotonic() - begun)
     print("\n" + page)

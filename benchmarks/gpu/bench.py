@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 
 import torch
 
-from lib import cards, models, profiles, registry
-from lib.pruning import UNPRUNED, Block
-from lib.shapes import Shape
+from lib import profiles
+from lib.blocks import UNPRUNED, Block
+from lib.models import loading, registry
+from lib.models.shapes import Shape
+from lib.plan import assumptions
 
 
 @dataclass
@@ -63,7 +65,7 @@ class Bench:
     name: str
     num_layers: int
     profile: profiles.Profile
-    card: cards.Card
+    card: assumptions.Card
     tiny: bool
     rows: list[Row] = field(default_factory=list)
 
@@ -78,7 +80,7 @@ class Bench:
 
     def model(self, block: Block = UNPRUNED):
         """(model, tokenizer) in NF4; one is loaded at a time."""
-        return models.base(self.name, self.profile, block)
+        return loading.loaded(self.name, **self.profile.weights, block=block)
 
     def add(self, row: Row) -> None:
         self.rows.append(row)
@@ -103,7 +105,7 @@ def line(names: list[str], cells: list[str]) -> str:
 
 def counter():
     """torch.cuda, or the module of another device that counts its memory; None on a CPU."""
-    device = models.default_device()
+    device = loading.default_device()
     return None if device == "cpu" else getattr(torch, device)
 
 

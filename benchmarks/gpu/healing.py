@@ -6,8 +6,9 @@ from pathlib import Path
 from unittest import mock
 
 from benchmarks.gpu.bench import Bench, Measured, Row, counter, held, wait
-from lib import costs, healing
-from lib.pruning import UNPRUNED
+from lib import healing, profiles
+from lib.blocks import UNPRUNED
+from lib.plan import costs
 
 STEPS = 3  # the first warms up, the last is not timed: no step begins after it
 WEIGHTS = "adapter_model.safetensors"
@@ -20,7 +21,7 @@ class Stopped(BaseException):
 def steps(bench: Bench) -> None:
     """a healing's steps: 16 sequences until memory ends, then fewer, recomputed, padded"""
     longest = bench.profile.heal_tokens
-    recipe = healing.recipe(bench.name, bench.profile, steps=STEPS, warmup_steps=1)
+    recipe = profiles.recipe(bench.name, bench.profile, steps=STEPS, warmup_steps=1)
     after = replace(recipe, first_layer=bench.block.start)
     cases = {
         "as many as fit": (recipe, 16, False),
@@ -48,7 +49,7 @@ def steps(bench: Bench) -> None:
 def same_bytes(bench: Bench) -> None:
     """the same adapter twice, after an interruption, and with activations recomputed"""
     short = {"steps": 8, "batch": 4, "max_tokens": bench.profile.heal_tokens // 8}
-    recipe = healing.recipe(bench.name, bench.profile, **short)
+    recipe = profiles.recipe(bench.name, bench.profile, **short)
     made = Path(bench.name).with_name
 
     def adapter(name: str, micro: int, recomputes: bool = False) -> bytes:

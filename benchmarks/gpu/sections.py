@@ -11,10 +11,14 @@ import torch
 
 from benchmarks.gpu import healing, random_model
 from benchmarks.gpu.bench import Bench, Measured, Row, clock
-from lib import costs, inference_cost, models, paths, plan, similarity
-from lib.batches import bundles
+from lib import paths, similarity
+from lib.blocks import UNPRUNED, Block
 from lib.evaluation import Task
-from lib.pruning import UNPRUNED, Block, dropped
+from lib.measure import inference_cost
+from lib.models import loading
+from lib.models.reading import bundles
+from lib.plan import costs, printing
+from lib.pruning import dropped
 from lib.sweep import sweep
 
 SEVEN_B = {"hidden_size": 4096, "intermediate_size": 11_008, "num_hidden_layers": 32}
@@ -38,14 +42,14 @@ def agreement(bench: Bench) -> None:
         raise AssertionError("\n".join(lines[-60:]))
 
 
-def loading(bench: Bench) -> None:
+def load(bench: Bench) -> None:
     """the model: written, loaded in NF4, whole and without a block"""
     sizes, shards = (TINY, 2) if bench.tiny else (SEVEN_B, 14)
     with clock() as took:
-        random_model.write(Path(bench.name), shards, models.default_device(), **sizes)
+        random_model.write(Path(bench.name), shards, loading.default_device(), **sizes)
     bench.add(Row("write the model", Measured(took.seconds)))
     for block in (UNPRUNED, bench.block):
-        models._loaded.clear()
+        loading._loaded.clear()
         with clock() as took:
             model, _ = bench.model(block)
         layers = bench.num_layers - block.size
@@ -71,7 +75,7 @@ def distances(bench: Bench) -> None:
     bench.planned("distances", took, cost, len(texts) * longest / cost.tokens)
     with clock() as took:
         parts = similarity.layerwise_distances(
-            lambda: models.one_layer_models(bench.name, quantization="nf4"), batches[:2]
+            lambda: loading.one_layer_models(bench.name, quantization="nf4"), batches[:2]
         )
     apart = abs(parts.matrix - similarity.block_distances(model, batches[:2]).matrix).max()
     note = f"{apart:.1e} from the whole model's"
@@ -126,7 +130,7 @@ def running(bench: Bench) -> None:
 
 def the_plan(bench: Bench) -> None:
     """what --plan says of this model"""
-    print(plan.table(bench.profile, ["01", "02", "03"]))
+    print(printing.table(bench.profile, ["01", "02", "03"]))
 
 
 # What runs, and the seconds that each may take.

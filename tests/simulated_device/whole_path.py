@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
+import pitfalls
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -18,24 +19,13 @@ from transformers import AutoModelForCausalLM
 import simulated_device
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu import random_model, sections
-from lib import (
-    adapters,
-    damage,
-    data,
-    evaluation,
-    export,
-    generation,
-    heal_where,
-    healing,
-    inference_cost,
-    models,
-    pitfalls,
-    profiles,
-    similarity,
-    wanted,
-)
-from lib.pruning import UNPRUNED, Block, dropped, save_pruned
-from lib.sweep import log_probabilities, sweep
+from lib import evaluation, healing, profiles, similarity
+from lib.blocks import UNPRUNED, Block
+from lib.data import encoding, sets
+from lib.measure import damage, export, heal_where, inference_cost, wanted
+from lib.models import loading
+from lib.pruning import dropped, save_pruned
+from lib.sweep import continuations, log_probabilities, sweep
 
 DEVICE = os.environ.get("DEEPER_LAYERS_DEVICE", "sim")
 simulated = pytest.mark.skipif(DEVICE != "sim", reason="a question to the simulated device")
@@ -44,7 +34,7 @@ if DEVICE == "sim":
 
 SMOKE = replace(profiles.get("smoke"), dtype="float32")
 BLOCK = Block(3, 2)
-RECIPE = replace(healing.recipe("tiny-random", SMOKE), steps=4, learning_rate=0.05)
+RECIPE = replace(profiles.recipe("tiny-random", SMOKE), steps=4, learning_rate=0.05)
 TEXTS = ["The five boxing wizards jump quickly. " * k for k in (1, 2, 3, 1)] + ["a b c", "d e"]
 CLOSE = {"rtol": 1e-4, "atol": 1e-5} if DEVICE == "sim" else {"rtol": 1e-3, "atol": 1e-3}
 
@@ -53,14 +43,14 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-5} if DEVICE == "sim" else {"rtol": 1e-3, "ato
 def default_device(device: str):
     """Inside, models go to `device` by default, and so does what healing's Trainer makes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "default_device", lambda: device)
+        patch.setattr(loading, "default_device", lambda: device)
         if device != "cpu":
             patch.setenv("ACCELERATE_TORCH_DEVICE", device)
         if device == "sim":
-            patch.setattr(models, "fits", lambda *arguments: True)  # it asks CUDA
-        models._loaded.clear()
+            patch.setattr(loading, "fits", lambda *name, **how: True)  # it asks CUDA
+        loading._loaded.clear()
         yield
-    models._loaded.clear()
+    loading._loaded.clear()
 
 
 def on_both(measure) -> list:
@@ -86,14 +76,14 @@ def random_texts():
     """In the place of C4: no data set is needed, and short documents are soon tokenised."""
     texts = random_model.texts(100, 60, shortest=10)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "c4", lambda split, source, count: texts[:count])
-        patch.setattr(data, "healing_texts", lambda source, count: texts)
+        patch.setattr(sets, "c4", lambda split, source, count: texts[:count])
+        patch.setattr(sets, "healing_texts", lambda source, count: texts)
         yield
 
 
 def load(name, quantization=None, device=DEVICE, block=UNPRUNED):
     dtype = "bfloat16" if quantization else "float32"
-    return models.load(name, quantization=quantization, dtype=dtype, device=device, block=block)
+    return loading.load(name, quantization=quantization, dtype=dtype, device=device, block=block)
 
 
 @pytest.fixture(scope="module", params=[None, "nf4"], ids=["fp32", "packed"])
@@ -179,7 +169,7 @@ def test_layer_by_layer(name, pair, quantization):
     _, sim, tokenizer = pair
     how = {"quantization": quantization, "dtype": sim.dtype, "device": DEVICE}
     found = similarity.layerwise_distances(
-        lambda: models.one_layer_models(name, **how), batches(tokenizer)
+        lambda: loading.one_layer_models(name, **how), batches(tokenizer)
     )
     whole = similarity.block_distances(sim, batches(tokenizer))
     np.testing.assert_array_equal(found.matrix, whole.matrix)
@@ -210,9 +200,9 @@ def test_scores_of_every_task(pair, precision):
 
 def test_generation(pair, quantization):
     cpu, sim, tokenizer = pair
-    rows = [evaluation.Row(tuple(tokenizer(text).input_ids), ()) for text in TEXTS[:4]]
+    rows = [encoding.Row(tuple(tokenizer(text).input_ids), ()) for text in TEXTS[:4]]
     expected, found = (
-        generation.continuations(m, tokenizer, [UNPRUNED, BLOCK], rows, 6, 64) for m in (cpu, sim)
+        continuations(m, tokenizer, [UNPRUNED, BLOCK], rows, 6, 64) for m in (cpu, sim)
     )
     assert found.keys() == expected.keys() and all(found[UNPRUNED])
     if not quantization:  # in bf16 a near tie may fall otherwise
@@ -272,7 +262,7 @@ def test_healing_and_its_resume(pair, tmp_path, monkeypatch, quantization, first
     assert adapter(again) == adapter(found)
     assert again.losses == found.losses and len(found.losses) == RECIPE.steps
     task = evaluation.task(wanted.of_task("c4", SMOKE))
-    with adapters.attached(sim, BLOCK, found.adapter):
+    with healing.attached(sim, BLOCK, found.adapter):
         healed = sweep(sim, tokenizer, [], [task]).value[0]
     assert healed != sweep(sim, tokenizer, [BLOCK], [task]).value[1]
 

@@ -1,0 +1,224 @@
+"""Six silent errors beside the right way: nothing is raised, and the figure changes.
+
+The wrong ways live only here, for exercises/pitfall_lab.ipynb. The right way is the library's.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from lib.blocks import Block
+from lib.data import sets
+from lib.evaluation import Task
+from lib.figures.style import STYLE, save_figure
+from lib.models import files
+from lib.models.decoder import decoder_layers, layers_attribute, residual_stream
+from lib.profiles import Profile
+from lib.pruning import dropped
+from lib.similarity import block_distances, calibration_batches, last_token_states
+from lib.sweep import sweep
+
+TEXTS = 24
+RIGHT = "right"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The right and the wrong way of one pitfall: `table` has columns x, way and value.
+
+    x, y: what its columns x and value are. way: "right", or what is done instead.
+    """
+
+    title: str
+    x: str
+    y: str
+    table: pd.DataFrame
+
+    @property
+    def beside(self) -> pd.DataFrame:
+        """A row per way, a column per x."""
+        return self.table.pivot(index="way", columns="x", values="value").rename_axis(
+            columns=self.x
+        )
+
+
+def texts_of_unequal_length(name: str, profile: Profile) -> dict:
+    """One right-padded batch of C4 texts: `input_ids` and `attention_mask`, (TEXTS, T)."""
+    texts = sets.c4("validation", profile.source, TEXTS)
+    cut = [text[: 40 + 20 * i] for i, text in enumerate(texts)]
+    limit = profile.similarity_tokens
+    return next(calibration_batches(cut, files.tokenizer(name), limit, limit * len(cut)))
+
+
+# ---- distances ----------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def final_norm(model, batch: dict) -> Pair:
+    """hidden_states[-1] of HF is the output of the final norm, not of the last layer."""
+    right = block_distances(model, [batch]).matrix[:-1, -1][::-1]
+    batch = _on(model, batch)
+    rows, last = range(len(batch["input_ids"])), batch["attention_mask"].sum(1) - 1
+    hidden = model.get_decoder()(**batch, use_cache=False, output_hidden_states=True).hidden_states
+    states = [x[rows, last] for x in hidden]
+    wrong = [_angle(x, states[-1]).mean() for x in states[:-1]][::-1]
+    found = {RIGHT: right, "hidden_states[-1] as x^(L)": wrong}
+    return _pair("After the final norm", "n", "d(x^(L-n), x^(L))", found, first=1)
+
+
+def half_precision(model, batch: dict) -> Pair:
+    """Near one, bfloat16 has steps of 0.004: the arccos of a cosine then moves in leaps."""
+    states = last_token_states(model, batch).bfloat16()
+    unit = nn.functional.normalize(states, dim=-1)
+    cosines = (unit[:, :-1] * unit[:, 1:]).sum(-1)
+    wrong = (torch.arccos(cosines.clamp(-1, 1)).float().mean(0) / torch.pi).numpy(force=True)
+    return _neighbours(model, batch, "Half precision", {"cosines in bfloat16": wrong})
+
+
+@torch.inference_mode()
+def last_token(model, batch: dict) -> Pair:
+    """Position -1 of a right-padded batch is padding, for all but the longest text."""
+    states = []
+    with residual_stream(model, lambda l, x: states.append(x[:, -1])):
+        model.get_decoder()(**_on(model, batch), use_cache=False)
+    wrong = _steps(states)
+    return _neighbours(model, batch, "The last token", {"position -1": wrong})
+
+
+@torch.inference_mode()
+def averages(model, batch: dict) -> Pair:
+    """The paper averages angles, of the last tokens: not cosines, and not over all tokens."""
+    batch = _on(model, batch)
+    states, mask = [], batch["attention_mask"].bool()
+    with residual_stream(model, lambda l, x: states.append(x)):
+        model.get_decoder()(**batch, use_cache=False)
+    last = last_token_states(model, batch).double().unbind(1)
+    similar = [nn.functional.cosine_similarity(*pair, dim=-1).mean() for pair in _pairs(last)]
+    ways = {
+        "arccos of the mean cosine": [float(torch.arccos(mean)) / np.pi for mean in similar],
+        "mean over all tokens": _steps([x[mask] for x in states]),
+    }
+    return _neighbours(model, batch, "What is averaged", ways)
+
+
+def _on(model, batch: dict) -> dict:
+    """The batch where the model is."""
+    return {name: tensor.to(model.device) for name, tensor in batch.items()}
+
+
+def _neighbours(model, batch: dict, title: str, wrong: dict) -> Pair:
+    """The distances across one layer each, the right ones and those of the wrong ways."""
+    right = block_distances(model, [batch]).row(1)
+    return _pair(title, "l", "d(x^(l), x^(l+1))", {RIGHT: right} | wrong)
+
+
+def _angle(x: torch.Tensor, y: torch.Tensor) -> np.ndarray:
+    """Angular distances of the rows of x and y."""
+    cosines = nn.functional.cosine_similarity(x.double(), y.double(), dim=-1)
+    return (torch.arccos(cosines.clamp(-1, 1)) / torch.pi).numpy(force=True)
+
+
+def _steps(states: Sequence[torch.Tensor]) -> list[float]:
+    """The mean angular distance from each state to the next."""
+    return [_angle(*pair).mean() for pair in _pairs(states)]
+
+
+def _pairs(states: Sequence) -> zip:
+    return zip(states[:-1], states[1:], strict=True)
+
+
+# ---- scores -------------------------------------------------------------------------------
+
+
+def stale_configuration(model, tokenizer, blocks: Sequence[Block], task: Task) -> Pair:
+    """Layers removed, configuration kept: it loads at full depth, the missing layers random."""
+    found = [_loss(model, tokenizer, task)]
+    for block in blocks:
+        with tempfile.TemporaryDirectory() as folder:
+            found.append(_loss(_saved_without_configuration(model, block, folder), tokenizer, task))
+    wrong = {"config.json left as it was": found}
+    return _losses(model, tokenizer, blocks, task, "A configuration that does not follow", wrong)
+
+
+def _saved_without_configuration(model, block: Block, folder: str):
+    decoder, name, layers = model.get_decoder(), layers_attribute(model), decoder_layers(model)
+    setattr(decoder, name, nn.ModuleList(layers[l] for l in block.kept(len(layers))))
+    try:
+        model.save_pretrained(folder)
+    finally:
+        setattr(decoder, name, layers)
+    torch.manual_seed(0)
+    loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=model.dtype)
+    return loaded.to(model.device).eval()
+
+
+def unkeyed_cache(model, tokenizer, blocks: Sequence[Block], task: Task) -> Pair:
+    """A store of scores by model and task: every pruned model is given the unpruned score."""
+    store = {}
+
+    def score():
+        key = (model.name_or_path, task.name)
+        if key not in store:
+            store[key] = _loss(model, tokenizer, task)
+        return store[key]
+
+    found = [score()]
+    for block in blocks:
+        with dropped(model, block):
+            found.append(score())
+    wrong = {"stored by model and task": found}
+    return _losses(model, tokenizer, blocks, task, "A cache without the block in its key", wrong)
+
+
+def _loss(model, tokenizer, task: Task) -> float:
+    """The model's C4 loss as it stands."""
+    return float(sweep(model, tokenizer, [], [task]).value[0])
+
+
+def _losses(model, tokenizer, blocks, task: Task, title: str, wrong: dict) -> Pair:
+    right = sweep(model, tokenizer, blocks, [task])
+    ways = {RIGHT: right.value} | wrong
+    return _pair(title, "layers dropped", "C4 loss (nats)", ways, x=right.block_size)
+
+
+# ---- what comes out -----------------------------------------------------------------------
+
+
+def _pair(title: str, x_label: str, y_label: str, ways: dict, first: int = 0, x=None) -> Pair:
+    parts = [
+        pd.DataFrame(
+            {"x": np.arange(first, first + len(values)) if x is None else x, "way": way}
+        ).assign(value=np.asarray(values, dtype=float))
+        for way, values in ways.items()
+    ]
+    return Pair(title, x_label, y_label, pd.concat(parts, ignore_index=True))
+
+
+def draw(pairs: Sequence[Pair]) -> Figure:
+    """A panel per pitfall: the right way solid, wrong ones dashed."""
+    across = min(3, len(pairs))
+    down = -(-len(pairs) // across)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(down, across, figsize=(4.4 * across, 3.2 * down), squeeze=False)
+        for axis, pair in zip(axes.flat, pairs, strict=False):
+            for way, line in pair.table.groupby("way", sort=False):
+                style = "-" if way == RIGHT else "--"
+                axis.plot(line.x, line.value, style, marker=".", label=way)
+            axis.set(title=pair.title, xlabel=pair.x, ylabel=pair.y)
+            axis.legend()
+        plt.close(figure)
+    return figure
+
+
+def save(pairs: Sequence[Pair], profile: Profile) -> Figure:
+    """All panels in one picture, figures/<profile>/pitfalls.png, and its .csv."""
+    shown = pd.concat([pair.table.assign(pitfall=pair.title) for pair in pairs])
+    return save_figure(draw(pairs), shown, "pitfalls", profile)

@@ -1,0 +1,6 @@
+"""The paper's 13 claims: a run's tables in, verdicts out."""
+
+from lib.claims.bounds import HEALED_ENOUGH, markdown, table
+from lib.claims.checks import verdicts
+from lib.claims.published import beside, deviations
+from lib.claims.tables import gather

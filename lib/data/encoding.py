@@ -1,0 +1,87 @@
+"""A question as rows: token sequences, with the tokens asked for at their last positions."""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+MOST_TOKENS = 2048  # of a prompt, as in Hendrycks et al.: it has fewer examples if it is longer
+GSM8K_STOPS = ("Question:", "</s>", "<|im_end|>")  # where an answer ends, as in lm-eval
+
+
+@dataclass(frozen=True)
+class Row:
+    """One token sequence. Rows of a group may start alike; what they share is computed once.
+
+    wanted: for each of the last len(wanted) positions, the tokens whose log-probability there is
+    asked for. left_out: solved examples that the prompt would have, but for its length.
+    """
+
+    tokens: tuple[int, ...]
+    wanted: tuple[tuple[int, ...], ...]
+    group: Hashable = None
+    left_out: int = 0
+
+
+def one_token_choices(example: dict, tokenizer) -> list[Row]:
+    """One row: the prompt, asked at its last position for each choice's single token.
+
+    Each choice is read after the prompt's last line only, which is all that bears on its token;
+    after the whole prompt where the tokenizer reads the end of that line otherwise by itself.
+    """
+    tokens, left_out = _fitted(example, tokenizer)
+    for cue in (example["prompt"].rpartition("\n")[2], example["prompt"]):
+        start, answers = _continued(cue, example["choices"], tokenizer)
+        if tokens[-1:] == start[-1:]:
+            break
+    if tokens[-1:] != start[-1:] or any(len(answer) != 1 for answer in answers):
+        raise ValueError(
+            f"The tokenizer does not read each of {example['choices']} as one token after the "
+            "prompt, so they cannot be compared at one position."
+        )
+    group = None if example["group"] is None else (example["group"], left_out)
+    return [Row(tuple(tokens), (tuple(token for (token,) in answers),), group, left_out)]
+
+
+def _fitted(example: dict, tokenizer) -> tuple[list[int], int]:
+    """Tokens of the prompt, without as many of its solved examples as make it fit, from the last.
+
+    A question that does not fit without any is read whole.
+    """
+    tokens, left_out = tokenizer(example["prompt"]).input_ids, 0
+    header, shots, question = example.get("parts", ("", (), ""))
+    while len(tokens) > MOST_TOKENS and left_out < len(shots):
+        left_out += 1
+        kept = "".join(shots[: len(shots) - left_out])
+        tokens = tokenizer(header + kept + question).input_ids
+    return tokens, left_out
+
+
+def completions(example: dict, tokenizer) -> list[Row]:
+    """A row a choice: prompt and choice, asked for the choice's tokens (its last is not read)."""
+    prompt, answers = _continued(example["prompt"], example["choices"], tokenizer)
+    return [
+        Row((*prompt, *answer[:-1]), tuple((token,) for token in answer), example["group"])
+        for answer in answers
+    ]
+
+
+def _continued(prompt: str, choices: list[str], tokenizer) -> tuple[list[int], list[list[int]]]:
+    """The tokens of the prompt, and those of each choice after it."""
+    start, *wholes = tokenizer([prompt, *(prompt + choice for choice in choices)]).input_ids
+    for choice, whole in zip(choices, wholes, strict=True):
+        if whole[: len(start)] != start or len(whole) == len(start):
+            raise ValueError(
+                f"The tokenizer reads the end of the prompt otherwise where {choice!r} follows it, "
+                "so that the choice has no tokens of its own to be scored."
+            )
+    return start, [whole[len(start) :] for whole in wholes]
+
+
+def text(example: dict, tokenizer) -> list[Row]:
+    """One row: a text truncated to max_tokens, asked for each token but the first."""
+    ids = tokenizer(example["text"], truncation=True, max_length=example["max_tokens"]).input_ids
+    return [Row(tuple(ids[:-1]), tuple((t,) for t in ids[1:]))]
+
+
+def prompt(example: dict, tokenizer) -> list[Row]:
+    """One row to go on from."""
+    return [Row(tuple(tokenizer(example["prompt"]).input_ids), (), example["group"])]

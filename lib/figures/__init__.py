@@ -1,0 +1,16 @@
+"""The figures: a table in, a PNG and its CSV out."""
+
+from lib.figures.beyond import figure_cost, figure_damage, figure_heal_where
+from lib.figures.curves import (
+    figure_1d,
+    figure_2,
+    figure_3,
+    figure_5,
+    figure_6,
+    figure_7,
+    figure_8,
+    figure_9,
+    figure_beyond,
+)
+from lib.figures.heatmaps import figure_1a, figure_1b, figure_1c, figure_4, figure_islands
+from lib.figures.strips import figure_claims

@@ -1,0 +1,66 @@
+"""How every figure looks and is stored: one style, one colour a model, a PNG beside its CSV."""
+
+import io
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from PIL import Image
+
+from lib import paths
+from lib.models import registry
+from lib.profiles import Profile
+
+STYLE = {
+    "figure.dpi": 110,
+    "savefig.dpi": 110,
+    "savefig.bbox": "tight",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "legend.framealpha": 0.85,
+    "legend.edgecolor": "none",
+    "legend.fontsize": 8,
+    "figure.constrained_layout.use": True,
+}
+FEW = 2_000  # colours of lines and text, with their soft edges; a map has more
+
+
+def colour(name: str):
+    """The colour of a model in every figure."""
+    known = list(registry.MODELS)
+    place = known.index(name) if name in known else len(known) + sum(map(ord, name))
+    palette = sns.color_palette("colorblind")
+    return palette[place % len(palette)]
+
+
+def save_figure(figure: Figure, shown: pd.DataFrame, name: str, profile: Profile) -> Figure:
+    """Write figures/<profile>/<name>.png and its .csv, each whole or not at all.
+
+    A model that the profile is missing is named below the picture and is a row without a value.
+    """
+    folder = paths.FIGURES / profile.name
+    if profile.missing:
+        absent = pd.DataFrame(profile.missing, columns=["model", "status"])
+        shown = pd.concat([shown, absent.assign(profile=profile.name)], ignore_index=True)
+        told = (f"{registry.label(name)} ({status})" for name, status in profile.missing)
+        figure.text(0, -0.04, f"missing: {', '.join(told)}", fontsize=8)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    shown = shown.drop(columns=["examples", "weights"], errors="ignore")
+    table = shown.to_csv(index=False, float_format="%.10g").encode()
+    for suffix, content in ((".csv", table), (".png", _compressed(picture))):
+        paths.write_whole(folder / f"{name}{suffix}", content)
+    plt.close(figure)
+    return figure
+
+
+def _compressed(picture: io.BytesIO) -> bytes:
+    """A PNG in 256 colours, a third of the bytes, unless it has shades that this would change."""
+    small, drawn = io.BytesIO(), Image.open(picture).convert("RGB")
+    if drawn.getcolors(FEW):
+        drawn = drawn.quantize(256, dither=Image.Dither.NONE)
+    drawn.save(small, "png", optimize=True)
+    return small.getvalue()

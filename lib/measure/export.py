@@ -1,0 +1,138 @@
+"""A healed model to take away: an ordinary checkpoint, its adapter and a model card."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+
+from lib import evaluation, paths, profiles
+from lib.blocks import Block
+from lib.healing import attached
+from lib.measure import export, wanted
+from lib.measure import scores as measured
+from lib.models import loading, registry
+from lib.profiles import Profile
+from lib.pruning import dropped, save_pruned
+from lib.sweep import sweep
+
+
+def healed_model(
+    name: str, profile: Profile, block: Block, folder: str | Path, tasks: list[str], **changes
+) -> Path:
+    """Heal model `name` without `block` (or find it healed) and save it merged in `folder`.
+
+    Loads with plain `AutoModelForCausalLM`; `folder`/adapter is the peft adapter for the pruned
+    base. The card has the scores of the saved checkpoint on `tasks`, read back as it is, and those
+    of the adapter. changes: of the recipe, as rank=2. Raises RuntimeError if the healing diverged
+    or ran out of memory.
+    """
+    recipe = profiles.recipe(name, profile, **changes)
+    values = measured.heal(name, profile, block, recipe)["values"]
+    if values["status"] != "ok":
+        raise RuntimeError(f"The healing of {name} without {block} ended as {values['status']}.")
+    attached = measured.healed_block(name, profile, block, recipe, tasks)
+    adapter = paths.RESULTS / "adapters" / values["adapter"] / "adapter"
+    dtype = loading.weights_of(name, **profile.weights)[
+        "dtype"
+    ]  # that of the healing, whatever the CPU's is
+    model, tokenizer = loading.load(
+        name, quantization=profile.quantization, dtype=dtype, device="cpu"
+    )
+
+    def text(checkpoint: Path) -> str:
+        saved = scores(checkpoint, replace(profile, quantization=None, dtype=dtype), tasks)
+        weights = {"weights": f"{dtype}, of {profile.quantization or 'the base'}, adapter merged"}
+        ways = {way: values[way] for way in ("micro_batch", "recomputes")}
+        return card(name, block, weights | asdict(recipe) | ways, saved, attached)
+
+    return export.save_merged(model, tokenizer, block, adapter, folder, text)
+
+
+def scores(checkpoint: Path, profile: Profile, tasks: list[str]) -> pd.DataFrame:
+    """The scores of a saved checkpoint as they are; on the CPU if the GPU has too little memory."""
+    name = str(checkpoint)
+    device = None if loading.fits(name, profile.batch_tokens, **profile.weights) else "cpu"
+    model, tokenizer = loading.load(name, dtype=profile.dtype, device=device)
+    asked = [evaluation.task(wanted.of_task(task, profile)) for task in tasks]
+    return sweep(model, tokenizer, [], asked, profile.batch_tokens)
+
+
+def card(name: str, block: Block, facts: dict, saved: pd.DataFrame, attached: pd.DataFrame) -> str:
+    """The model card: base, block, recipe, the checkpoint's scores and the adapter's own."""
+    source = registry.resolve(name)
+    facts = {
+        "base": f"{registry.label(name)} ({source.kind} {source.location}, {source.revision})",
+        "dropped": f"layers range({block.start}, {block.stop}), 0-indexed, of the base",
+    } | facts
+    rows = [f"| {key.replace('_', ' ')} | {value} |" for key, value in facts.items()]
+    found = [
+        f"| {s.task} | {s.value:.4f} ± {s.standard_error:.4f} | {a.value:.4f} "
+        f"| {s.value - a.value:+.4f} | {a.n} | {a.chance:.4f} |"
+        for s, a in zip(saved.itertuples(), attached.itertuples(), strict=True)
+    ]
+    return "\n".join(
+        [
+            f"---\nbase_model: {source.location if source.kind == 'hub' else name}\n"
+            "library_name: transformers\ntags: [pruned, healed]\n---\n",
+            f"# {registry.label(name)} without {block.size} layers, healed\n",
+            "| | |\n|---|---|",
+            *rows,
+            "\nScores of this checkpoint (c4: nats), and of its adapter before it was merged. "
+            "Rounded to the format of the weights, a merged adapter changes less than it did.\n",
+            "| task | score | adapter | difference | n | chance |\n|---|---|---|---|---|---|",
+            *found,
+            "",
+        ]
+    )
+
+
+def save_merged(
+    model,
+    tokenizer,
+    block: Block,
+    adapter: str | Path,
+    folder: str | Path,
+    card: Callable[[Path], str],
+) -> Path:
+    """Save the healed model as an ordinary HF checkpoint: block dropped, adapter merged.
+
+    `card` of the checkpoint, where it lies until it is whole, becomes its README.md; the adapter
+    goes along in the folder `adapter`. The weights of `model` are as before afterwards. Raises
+    ValueError for weights packed in 4 bits.
+    """
+
+    def adapter_and_card(unfinished: Path) -> None:
+        text = card(unfinished)
+        shutil.copytree(adapter, unfinished / "adapter")
+        (unfinished / "README.md").write_text(text, encoding="utf-8")
+
+    with attached(model, block, adapter) as wrapped:
+        weights = _base_weights(wrapped)
+        if not all(weight.is_floating_point() for weight in weights.values()):
+            raise ValueError(
+                "An adapter cannot be merged into weights packed in 4 bits: load the model with "
+                "device='cpu', which unpacks them."
+            )
+        before = {name: weight.detach().clone() for name, weight in weights.items()}
+        wrapped.merge_adapter()
+    try:
+        return save_pruned(model, tokenizer, block, folder, add=adapter_and_card)
+    finally:
+        with dropped(model, block), torch.no_grad():
+            for name, weight in before.items():
+                model.get_parameter(name).copy_(weight)
+
+
+def _base_weights(wrapped: PeftModel) -> dict[str, torch.Tensor]:
+    """The weights that an adapter would be merged into, by their path in the bare model."""
+    layers = wrapped.base_model.model.named_modules()
+    return {
+        f"{name}.weight": module.get_base_layer().weight
+        for name, module in layers
+        if isinstance(module, LoraLayer)
+    }

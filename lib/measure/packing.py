@@ -1,0 +1,43 @@
+"""How a score's examples are stored: JSON of whole numbers and runs."""
+
+import numpy as np
+
+NATS = 1000  # choices are stored as whole numbers of thousandths of a nat
+DIGITS = 6  # decimals of stored values of examples
+
+
+def stored(values: np.ndarray, weights: np.ndarray, likelihoods, examples) -> dict:
+    """The examples of a score as a result keeps them, small: JSON of whole numbers and runs.
+
+    examples: (n,), their values. weights: runs [weight, how often]. choices: for each question
+    the negative log-likelihood of each choice in thousandths of a nat; answers: the right ones.
+    """
+    starts = np.flatnonzero(np.diff(weights, prepend=np.nan))
+    runs = np.diff(np.append(starts, len(weights)))
+    found = {
+        "examples": [_plain(round(value, DIGITS)) for value in values.tolist()],
+        "weights": [[_plain(weights[i]), int(n)] for i, n in zip(starts, runs, strict=True)],
+    }
+    if likelihoods is not None:
+        found["choices"] = [np.rint(-NATS * v).astype(int).tolist() for v in likelihoods]
+        found["answers"] = [example["answer"] for example in examples]
+    return found
+
+
+def _plain(value: float) -> float | int:
+    """A whole number without its .0."""
+    return int(value) if value.is_integer() else float(value)
+
+
+def examples_of(values: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Values and weights of a stored score's examples, also of one stored before weights ran."""
+    weights = values["weights"]
+    if weights and isinstance(weights[0], list):
+        weights = np.repeat(*zip(*weights, strict=True))
+    return np.array(values["examples"], float), np.array(weights, float)
+
+
+def choices_of(values: dict) -> list[np.ndarray] | None:
+    """The log-likelihoods (nats) of each question's choices in a stored score, if it has them."""
+    found = values.get("choices")
+    return None if found is None else [-np.array(question) / NATS for question in found]

@@ -1,0 +1,117 @@
+"""One result that is wanted: what it is keyed by. What is asked is the key, apart from the machine.
+
+Whoever gets a `Wanted` needs no profile any more. Imports neither torch nor transformers.
+"""
+
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import asdict, dataclass, field
+
+from lib.blocks import Block
+from lib.data import sets
+from lib.data.prompts import VERSION as PROMPT_VERSION
+from lib.profiles import Profile, Recipe
+from lib.results import VERSIONS
+
+HEALING = ("model", "revision", "dtype", "quantization", "device", "threads", "block_start")
+HEALING += ("block_size", "recipe", "healing_version", "healing_data")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One result: its kind, what it is keyed by apart from the machine, and what its row shows."""
+
+    kind: str
+    params: dict
+    shown: dict = field(default_factory=dict)
+
+    @property
+    def block(self) -> Block:
+        """The block that it is of."""
+        return Block(self.params.get("block_start", 0), self.params.get("block_size", 0))
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """The healing that it needs, or is."""
+        return Recipe(**self.params["recipe"]) if "recipe" in self.params else None
+
+    @property
+    def healing(self) -> "Wanted":
+        """The healing that a healed score needs."""
+        return Wanted("healing", {k: v for k, v in self.params.items() if k in HEALING})
+
+
+def similarity(name: str, profile: Profile) -> Wanted:
+    """A model's angular distances."""
+    how = {
+        "sequences": profile.similarity_sequences,
+        "max_tokens": profile.similarity_tokens,
+        "batch_tokens": profile.batch_tokens,
+        "version": VERSIONS["similarity"],
+    }
+    return Wanted("similarity", _model(name, profile) | sets.identity("c4", profile.source) | how)
+
+
+def score(
+    name: str, profile: Profile, task: str, block: Block, cure: Recipe | None = None, **shown
+) -> Wanted:
+    """The score of one block on one task, healed by `cure` if that is given."""
+    params = _model(name, profile) | of_task(task, profile)
+    params |= {"block_start": block.start, "block_size": block.size}
+    params |= {"batch_tokens": profile.batch_tokens, "version": VERSIONS["scores"]}
+    params |= _cure(cure) if cure else {}
+    return Wanted("scores", params, {"profile": profile.name} | shown)
+
+
+def healing(name: str, profile: Profile, block: Block, cure: Recipe, **shown) -> Wanted:
+    """One healing."""
+    where = {"block_start": block.start, "block_size": block.size}
+    return Wanted("healing", _model(name, profile) | where | _cure(cure), shown)
+
+
+def _model(name: str, profile: Profile) -> dict:
+    return {"model": name, "dtype": profile.dtype, "quantization": profile.quantization}
+
+
+def _cure(cure: Recipe) -> dict:
+    told = {"recipe": asdict(cure), "healing_version": VERSIONS["healing"]}
+    return told | sets.healing_identity(cure.source)
+
+
+def of_task(name: str, profile: Profile) -> dict:
+    """How much is asked of a task, and which data: all that `evaluation.task` needs."""
+    if name not in COUNTS:
+        raise ValueError(f"Unknown task {name!r}: choose one of {', '.join(COUNTS)}.")
+    told = {"task": name, "prompt_version": PROMPT_VERSION} | COUNTS[name](profile)
+    return told | sets.identity("gsm8k" if name == "gsm8k_bpb" else name, profile.source)
+
+
+COUNTS = {
+    "mmlu": lambda p: {
+        "subjects": p.mmlu_subjects,
+        "questions": p.mmlu_questions,
+        "shots": p.mmlu_shots,
+        "shot_order": p.shot_order,
+    },
+    "boolq": lambda p: {"questions": p.boolq_questions, "shots": 0},
+    "arc_easy": lambda p: {
+        "questions": p.arc_easy_questions,
+        "shots": p.arc_easy_shots,
+        "shot_order": p.shot_order,
+    },
+    "c4": lambda p: {"sequences": p.c4_sequences, "max_tokens": p.c4_tokens},
+    "hellaswag": lambda p: {"questions": p.hellaswag_questions, "shots": 0},
+    "gsm8k": lambda p: {
+        "questions": p.gsm8k_generated,
+        "shots": p.gsm8k_shots,
+        "new_tokens": p.gsm8k_new_tokens,
+    },
+    "gsm8k_bpb": lambda p: {"questions": p.gsm8k_questions, "shots": p.gsm8k_shots},
+}
+
+
+def grouped(items: Iterable, key: Callable[..., Hashable]) -> dict:
+    """The items by their key, each group and all of them in order."""
+    found = {}
+    for item in items:
+        found.setdefault(key(item), []).append(item)
+    return found

@@ -1,0 +1,22 @@
+"""A name becomes a decoder: `models.load`, and what else a notebook asks for.
+
+Looked up when they are asked for: who reads the table of models does not wait for torch.
+"""
+
+from importlib import import_module
+
+FACE = {
+    "MODELS": "registry",
+    "ModelError": "registry",
+    "decoder_layers": "decoder",
+    "load": "loading",
+    "loaded": "loading",
+    "tokenizer": "files",
+}
+__all__ = list(FACE)
+
+
+def __getattr__(name: str):
+    if name not in FACE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{FACE[name]}"), name)

@@ -1,0 +1,128 @@
+"""The parts of a decoder, reached the same way for every HF architecture."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+
+from lib.models.registry import ModelError
+
+
+def decoder_config(model):
+    """The configuration that the decoder reads (of a multimodal model, its text part)."""
+    try:
+        return model.get_decoder().config
+    except AttributeError as error:
+        raise ModelError(
+            f"{type(model).__name__} calls something else its decoder, so its layers are not found."
+        ) from error
+
+
+def decoder_layers(model) -> nn.ModuleList:
+    """The list of decoder layers, as long as the configuration says, of any HF decoder."""
+    return getattr(model.get_decoder(), layers_attribute(model))
+
+
+def layers_attribute(model) -> str:
+    """What the decoder calls its list of layers (`layers`, `h`, `blocks`, …).
+
+    A list of modules without weights (rotary embeddings, say) is none.
+    """
+    length = decoder_config(model).num_hidden_layers
+    lists = [
+        name
+        for name, child in model.get_decoder().named_children()
+        if isinstance(child, nn.ModuleList) and len(child) == length and _weighs(child)
+    ]
+    if len(lists) != 1:
+        raise ModelError(
+            f"{type(model).__name__} is not a decoder with one uniform list of {length} layers."
+        )
+    return lists[0]
+
+
+def _weighs(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is not None
+
+
+@contextmanager
+def residual_stream(model, visit: Callable[[int, torch.Tensor], None], at: list[int] | None = None):
+    """While active, every forward calls visit(l, x) with x^(l), shape (B, T, D), for l in `at`.
+
+    x^(l) is the input to layer l, x^(L) the output of the last layer before the final norm
+    (`hidden_states[-1]` of HF is after it). By default all l = 0 … L.
+    """
+    layers = decoder_layers(model)
+    wanted = range(len(layers) + 1) if at is None else at
+    handles = []
+    for depth in wanted:
+        if depth < len(layers):
+
+            def before(module, args, kwargs, depth=depth):
+                visit(depth, args[0] if args else kwargs["hidden_states"])
+
+            handles.append(layers[depth].register_forward_pre_hook(before, with_kwargs=True))
+        else:
+
+            def after(module, args, output, depth=depth):
+                visit(depth, output[0] if isinstance(output, tuple) else output)
+
+            handles.append(layers[-1].register_forward_hook(after))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@dataclass
+class _States(BaseModelOutputWithPastAndCrossAttentions):
+    router_logits: tuple | None = None  # mixture-of-experts models look for them
+
+
+@contextmanager
+def _final_states(model, states: torch.Tensor) -> Iterator[None]:
+    """The model with a decoder that hands out `states`."""
+    decoder = model.get_decoder()
+    answer = _States(last_hidden_state=states)
+    decoder.forward = lambda *args, **kwargs: answer
+    try:
+        yield
+    finally:
+        del decoder.forward
+
+
+def logits(model, states: torch.Tensor) -> torch.Tensor:
+    """Logits (N, V) of final states (N, D), by the model's own forward.
+
+    The decoder hands out `states` instead of computing, so that whatever the architecture does
+    around its lm_head (bias, soft-capping, scaling) is done, and only where it is wanted.
+    """
+    with _final_states(model, states[None]):
+        placeholder = torch.zeros(1, len(states), dtype=torch.long, device=states.device)
+        return model(input_ids=placeholder, use_cache=False).logits[0]
+
+
+def precise_logits(model, states: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """`logits` in fp32 (N, V), where those of the tokens `wanted` (N, C) were never rounded.
+
+    In bf16 a logit of 16 is known to 0.06 only, and the best of several choices may tie. So the
+    products of the wanted tokens are made in fp32; the others only enter the normalisation. What
+    the architecture does to logits, it does to each alike.
+    """
+    found, head = logits(model, states).float(), model.get_output_embeddings()
+    if type(head) is not nn.Linear or head.weight.dtype == torch.float32:
+        return found
+
+    def products(x):
+        made = torch.einsum("bnd,ncd->bnc", x.float(), head.weight[wanted].float())
+        return made if head.bias is None else made + head.bias[wanted].float()
+
+    head.forward = products
+    try:
+        return found.scatter_(1, wanted, logits(model, states).float())
+    finally:
+        del head.forward

@@ -1,0 +1,188 @@
+"""What a model is made of, wherever it comes from: configuration, tensors and tokenizer."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import huggingface_hub
+import torch
+import transformers
+from filelock import FileLock
+from huggingface_hub import errors as hub_errors
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+from lib import paths
+from lib.data import wheels
+from lib.models import qwen1, weights
+from lib.models.registry import MODELS, GatedError, ModelError, Source, resolve
+
+CHECKPOINT_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a model is made of: its configuration, its tensors (read when indexed), its folder."""
+
+    config: object
+    tensors: dict
+    folder: Path | None
+
+    @property
+    def num_layers(self) -> int:
+        return self.config.get_text_config(decoder=True).num_hidden_layers
+
+
+def contents_of(source: Source) -> Contents:
+    """The parts of a model. Raises ModelError if its files are not what they should be."""
+    if source.kind == "random":
+        model = _tiny_random()
+        return Contents(model.config, model.state_dict(), None)
+    folder = checkpoint(source)
+    try:
+        raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if raw.get("model_type") == qwen1.MODEL_TYPE:
+            return Contents(qwen1.config(raw), qwen1.renamed(weights.stored(folder)), folder)
+        config = AutoConfig.from_pretrained(folder)
+    except KeyError as error:
+        raise ModelError(f"{folder / 'config.json'} does not say {error}.") from error
+    except (ValueError, OSError) as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(
+            f"{folder / 'config.json'} describes no model that transformers "
+            f"{transformers.__version__} knows ({_first(error)})."
+        ) from error
+    return Contents(config, weights.stored(folder), folder)
+
+
+def tokenizer(name: str):
+    """The tokenizer of a model; it pads with its end-of-text token if it has no other."""
+    source = settled(resolve(name))
+    folder = checkpoint(resolve("smollm2-135m") if source.kind == "random" else source)
+    if (folder / "qwen.tiktoken").exists():
+        return qwen1.tokenizer(folder)
+    found = AutoTokenizer.from_pretrained(folder)
+    if found.pad_token is None:
+        found.pad_token = found.eos_token
+    return found
+
+
+def checkpoint(source: Source) -> Path:
+    """The local folder of a model's weights, downloaded or dequantised first if need be."""
+    if source.kind == "hub":
+        return _download(source)
+    if source.kind == "asset":
+        return _dequantised(wheels.path(source.location), source.revision)
+    if source.kind == "gguf":
+        return _dequantised(Path(source.location), source.revision)
+    return Path(source.location)
+
+
+def _dequantised(file: Path, digest: str) -> Path:
+    """The checkpoint that `file`, a GGUF, is turned into once: plain bf16 safetensors."""
+    folder = paths.CHECKPOINTS / f"{file.stem}-{digest[:12]}"
+    paths.CHECKPOINTS.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(folder.name + ".lock")):
+        if not folder.exists():
+            part = folder.with_name(folder.name + ".part")
+            try:
+                _dequantise(file, part)
+                os.replace(part, folder)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def _dequantise(file: Path, folder: Path) -> None:
+    """Write the model and the tokenizer of a GGUF file into `folder`."""
+    source = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            **source, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+        )
+        tokenizer = AutoTokenizer.from_pretrained(**source)
+    except Exception as error:  # whatever its reader stumbles over
+        raise ModelError(f"{file} cannot be read as a GGUF model ({_first(error)}).") from error
+    try:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{file.name} could not be unpacked ({_first(error)}).") from error
+
+
+def _first(error: Exception) -> str:
+    """The first line of what an error says."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def settled(source: Source) -> Source:
+    """The same source; of a hub model whose commit is not known, the hub's newest one.
+
+    The local cache then notes it (refs/main), and from then on `resolve` finds it there: what was
+    measured once is measured further on the same weights. Raises ModelError if it cannot be asked.
+    """
+    if source.kind != "hub" or re.fullmatch("[0-9a-f]{40}", source.revision):
+        return source
+    with _one_sentence(source):
+        file = huggingface_hub.hf_hub_download(
+            source.location, "config.json", revision=source.revision
+        )
+    return replace(source, revision=Path(file).parent.name)  # of snapshots/<commit>/config.json
+
+
+def _download(source: Source) -> Path:
+    with _one_sentence(source):
+        return Path(
+            huggingface_hub.snapshot_download(
+                source.location, revision=source.revision, allow_patterns=CHECKPOINT_FILES
+            )
+        )
+
+
+@contextmanager
+def _one_sentence(source: Source) -> Iterator[None]:
+    """Whatever the hub answers as a ModelError."""
+    name = source.location
+    try:
+        yield
+    except hub_errors.GatedRepoError as error:
+        raise GatedError(
+            f"{name} is gated: accept its licence on its page on the hub, then log in with "
+            "`hf auth login`."
+        ) from error
+    except hub_errors.RepositoryNotFoundError as error:
+        raise ModelError(
+            f"The hub has no model {name}, or it is private: check its name."
+        ) from error
+    except hub_errors.RevisionNotFoundError as error:
+        raise ModelError(f"{name} has no revision {source.revision} on the hub.") from error
+    except hub_errors.RemoteEntryNotFoundError as error:
+        raise ModelError(f"{name} is no model: it has no config.json.") from error
+    except (OSError, hub_errors.HfHubHTTPError) as error:
+        raise ModelError(
+            f"{name} is not in the local cache and the hub cannot be reached: connect, or give "
+            "a local folder, a .gguf file or smollm2-135m."
+        ) from error
+
+
+def _tiny_random():
+    """An 8-layer Llama with random weights and the embedded model's vocabulary, for tests."""
+    config = transformers.LlamaConfig(
+        vocab_size=MODELS["tiny-random"].vocab_size,
+        num_hidden_layers=MODELS["tiny-random"].num_layers,
+        hidden_size=32,
+        intermediate_size=64,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+        initializer_range=0.2,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)

@@ -1,0 +1,107 @@
+"""The format of the weights that a processor multiplies fastest in: measured, and then kept.
+
+Processors whose flags are the same differ by a factor of five, so none is read off. What was
+measured stands with the results, which are keyed by it: a run that resumes on another processor
+keeps the format that it began with. `dtype` of a profile (DTYPE=) overrides it. Importing this
+imports no torch.
+"""
+
+import json
+import logging
+import platform
+import time
+from functools import cache
+from pathlib import Path
+
+from filelock import FileLock
+
+from lib import paths
+from lib.models import formats
+
+DTYPES = ("bfloat16", "float32", "float16")  # what weights may be asked for in
+TRIED = DTYPES[:2]
+MATRICES = ((576, 1536), (1536, 1536))  # inputs, outputs: as in decoders of 0.1 and 1.5 billion
+TOKENS = 512
+TURNS = 3
+
+log = logging.getLogger(__name__)
+_told = set()  # folders whose other processor was told of
+
+
+def checked(dtype: str) -> str:
+    """The same. Raises ValueError if it is no format of weights."""
+    if dtype not in DTYPES:
+        raise ValueError(f"Unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}.")
+    return dtype
+
+
+def fastest() -> str:
+    """The format that the results were begun in; on the first call, measured on this processor."""
+    file, here = _file(), formats.processor()
+    kept = remembered()
+    if kept is None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_suffix(".lock")):
+            kept = remembered()  # another process may have been first
+            if kept is None:
+                if file.exists():
+                    aside = paths.set_aside(file)
+                    log.warning("%s is not valid: set aside as %s.", file, aside.name)
+                kept = measured() | {"processor": here}
+                paths.write_whole(file, json.dumps(kept, indent=1).encode())
+    if kept["processor"] != here and file not in _told:
+        _told.add(file)
+        log.warning(
+            "Weights stay in %s: %s was begun on %s, this is %s (DTYPE= asks for another format).",
+            *(kept["dtype"], paths.RESULTS, kept["processor"], here),
+        )
+    return kept["dtype"]
+
+
+def remembered() -> dict | None:
+    """dtype, processor, and seconds of each format, as the results folder has them; else None."""
+    try:
+        kept = json.loads(_file().read_text(encoding="utf-8"))
+        return kept | {"dtype": checked(kept["dtype"]), "processor": str(kept["processor"])}
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _file() -> Path:
+    return paths.RESULTS / "format.json"
+
+
+def measured() -> dict:
+    """The faster format of TRIED, and the least seconds of each; both in turn."""
+    turns = [{dtype: seconds(dtype) for dtype in TRIED} for _ in range(TURNS + 1)]
+    least = {dtype: min(turn[dtype] for turn in turns[1:]) for dtype in TRIED}
+    return {"dtype": min(least, key=least.get), "seconds": least}
+
+
+def seconds(dtype: str) -> float:
+    """The time of a decoder's linear maps of TOKENS tokens on the CPU."""
+    import torch
+
+    kind = getattr(torch, dtype)
+    pairs = [
+        (torch.ones(TOKENS, inputs, dtype=kind), torch.ones(outputs, inputs, dtype=kind))
+        for inputs, outputs in MATRICES
+    ]
+    with torch.inference_mode():
+        start = time.perf_counter()
+        for states, weight in pairs:
+            torch.nn.functional.linear(states, weight)
+        return time.perf_counter() - start
+
+
+@cache
+def processor(device: str = "cpu") -> str:
+    """The name of what computes: this machine's CPU, or with "cuda" the GPU."""
+    if device != "cpu":
+        import torch
+
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else device
+    told = Path("/proc/cpuinfo")  # of Linux; other systems tell it through `platform`
+    lines = told.read_text(encoding="utf-8").splitlines() if told.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,147 @@
+"""Qwen-7B and Qwen-14B as Qwen2 models, from their own files and without running their code.
+
+Up to `seq_length` tokens the two architectures are the same function, bit for bit in fp32. Beyond
+it the original rescales its rotary base and its attention (dynamic NTK, log-n), though not in
+training: longer sequences can be healed on, but not scored, and `sweep` refuses them.
+"""
+
+import base64
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import normalizers
+from transformers import PreTrainedConfig, PreTrainedTokenizerFast, Qwen2Config
+from transformers.convert_slow_tokenizer import TikTokenConverter
+
+from lib.models.registry import ModelError
+
+MODEL_TYPE = "qwen"
+_SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *(f"<|extra_{i}|>" for i in range(205))]
+_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_NAMES = {  # Qwen-1 -> Qwen2, below transformer.h.N and model.layers.N
+    "ln_1": "input_layernorm",
+    "attn.c_proj": "self_attn.o_proj",
+    "ln_2": "post_attention_layernorm",
+    "mlp.w1": "mlp.up_proj",
+    "mlp.w2": "mlp.gate_proj",
+    "mlp.c_proj": "mlp.down_proj",
+}
+_OUTER = {
+    "transformer.wte": "model.embed_tokens",
+    "transformer.ln_f": "model.norm",
+    "lm_head": "lm_head",
+}
+_BUFFERS = re.compile(r".*(rotary_emb\.inv_freq|masked_bias|logn_tensor)")  # computed, if stored
+
+_FIXED = {  # entries of the configuration that change the function, and what Qwen2 has instead
+    "no_bias": True,
+    "rotary_pct": 1.0,
+    "scale_attn_weights": True,
+    "tie_word_embeddings": False,
+    "attn_dropout_prob": 0.0,
+    "emb_dropout_prob": 0.0,
+    "use_cache_quantization": False,
+}
+_SIZES = {
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "kv_channels", "layer_norm_epsilon", "rotary_emb_base", "seq_length", "max_position_embeddings",
+}  # fmt: skip
+_FREE = {  # how it computes, not what; and the two rescalings beyond seq_length
+    "bf16", "fp16", "fp32", "softmax_in_fp32", "use_flash_attn", "use_cache_kernel", "use_cache",
+    "use_dynamic_ntk", "use_logn_attn", "onnx_safe", "initializer_range", "auto_map",
+    "tokenizer_class", "tokenizer_type", "torch_dtype", "model_type",
+}  # fmt: skip
+
+
+def config(raw: dict) -> Qwen2Config:
+    """The Qwen2 configuration of a Qwen-1 config.json. Its intermediate_size counts both halves.
+
+    `exact_length` is how many tokens of a sequence the two architectures agree on. Raises
+    ModelError for a configuration that Qwen2 cannot follow, or that is not known here.
+    """
+    found = Qwen2Config(
+        exact_length=raw["seq_length"],
+        vocab_size=raw["vocab_size"],
+        hidden_size=raw["hidden_size"],
+        intermediate_size=raw["intermediate_size"] // 2,
+        num_hidden_layers=raw["num_hidden_layers"],
+        num_attention_heads=raw["num_attention_heads"],
+        num_key_value_heads=raw["num_attention_heads"],
+        max_position_embeddings=raw["seq_length"],
+        rms_norm_eps=raw["layer_norm_epsilon"],
+        rope_parameters={"rope_type": "default", "rope_theta": raw.get("rotary_emb_base", 10_000)},
+        tie_word_embeddings=False,
+    )
+    _check(raw)
+    return found
+
+
+def _check(raw: dict) -> None:
+    known = _FIXED.keys() | _SIZES | _FREE | PreTrainedConfig().to_dict().keys()
+    wrong = [key for key, value in _FIXED.items() if raw.get(key, value) != value]
+    wrong += sorted(raw.keys() - known)
+    if raw.get("kv_channels", 0) not in (0, raw["hidden_size"] // raw["num_attention_heads"]):
+        wrong.append("kv_channels")
+    if wrong:
+        told = ", ".join(f"{key} = {raw[key]!r}" for key in wrong)
+        raise ModelError(f"This Qwen-1 is not the one that is known here as a Qwen2: {told}.")
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A range of rows of a stored tensor, read when indexed."""
+
+    tensor: object
+    start: int
+    stop: int
+
+    def __getitem__(self, index):
+        return self.tensor[self.start : self.stop][index]
+
+    def get_shape(self) -> list[int]:
+        return [self.stop - self.start, *self.tensor.get_shape()[1:]]
+
+
+def renamed(tensors: dict) -> dict:
+    """The tensors under Qwen2's names, c_attn cut into q, k and v; reads nothing.
+
+    Raises ModelError for a tensor that Qwen-1 does not have.
+    """
+    found = {}
+    for name, tensor in tensors.items():
+        path, _, kind = name.rpartition(".")
+        layer = re.fullmatch(r"transformer\.h\.(\d+)\.(.+)", path)
+        own = f"model.layers.{layer[1]}" if layer else ""
+        if layer and layer[2] == "attn.c_attn":
+            third = tensor.get_shape()[0] // 3
+            for i, part in enumerate("qkv"):
+                rows = _Rows(tensor, i * third, (i + 1) * third)
+                found[f"{own}.self_attn.{part}_proj.{kind}"] = rows
+        elif layer and layer[2] in _NAMES and kind == "weight":
+            found[f"{own}.{_NAMES[layer[2]]}.{kind}"] = tensor
+        elif path in _OUTER and kind == "weight":
+            found[f"{_OUTER[path]}.{kind}"] = tensor
+        elif not _BUFFERS.fullmatch(name):
+            raise ModelError(f"{name} is no tensor of the Qwen-1 that is known here.")
+    return found
+
+
+class _Vocabulary(TikTokenConverter):
+    @staticmethod
+    def load_tiktoken_bpe(file: str) -> dict[bytes, int]:
+        pairs = (line.split() for line in Path(file).read_bytes().splitlines() if line)
+        return {base64.b64decode(token): int(rank) for token, rank in pairs}
+
+
+def tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """A fast tokenizer from `qwen.tiktoken`; it pads with <|extra_0|>, as the paper did."""
+    converter = _Vocabulary(str(folder / "qwen.tiktoken"), _WORDS, extra_special_tokens=_SPECIAL)
+    fast = converter.converted()
+    fast.normalizer = normalizers.NFC()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=fast, eos_token="<|endoftext|>", pad_token="<|extra_0|>"
+    )

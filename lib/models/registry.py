@@ -1,0 +1,191 @@
+"""What a model's name stands for: its row in models.csv, and the identity that keys its results.
+
+The paper's seven models are pinned to a commit. The others are not: their commits could not be
+looked up without the hub, and a wrong one would be worse than the newest.
+Imports neither torch nor transformers, so a batch can be checked and planned at once.
+"""
+
+import csv
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import huggingface_hub.constants
+
+from lib import paths
+from lib.data import wheels
+from lib.models import shapes
+from lib.models.shapes import Shape
+
+TABLE = Path(__file__).with_name("models.csv")  # layers: L; hidden: D; vocab: V; context: tokens
+YES = {"yes": True, "no": False}
+SIZES = ("layers", "hidden", "ffn", "heads", "kv_heads", "vocab", "context")
+
+
+@dataclass(frozen=True)
+class Healing:
+    """What the paper's healing recipe has of its own for a model (section 3 of its appendix)."""
+
+    max_tokens: int
+    learning_rate: float  # peak
+    rank: int
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model known by a short name: where its weights come from, and its sizes."""
+
+    label: str  # as figures show it
+    family: str  # models of a family share a panel
+    source: str  # an asset, "random", or a hub id
+    revision: str | None  # pinned commit of a hub id; None: not pinned, the newest is taken
+    licence: str
+    gated: bool  # its licence must be accepted on the hub
+    note: str
+    shape: Shape
+    healing: Healing | None  # of the paper's models
+
+    @property
+    def num_layers(self) -> int:
+        """L."""
+        return self.shape.num_layers
+
+    @property
+    def vocab_size(self) -> int:
+        """V."""
+        return self.shape.vocab_size
+
+
+def _model(row: dict[str, str]) -> Model:
+    told = {column: row[column] for column in ("label", "family", "source", "licence", "note")}
+    tied, head_dim = YES[row["tied"]], int(row["head_dim"]) if row["head_dim"] else None
+    shape = Shape(row["architecture"], *(int(row[size]) for size in SIZES), tied, head_dim)
+    rate = row["heal_learning_rate"]
+    own = Healing(int(row["heal_tokens"]), float(rate), int(row["heal_rank"])) if rate else None
+    revision, gated = row["revision"] or None, YES[row["gated"]]
+    return Model(**told, revision=revision, gated=gated, shape=shape, healing=own)
+
+
+with TABLE.open(encoding="utf-8", newline="") as _rows:
+    MODELS = {row["name"]: _model(row) for row in csv.DictReader(_rows)}
+
+
+class ModelError(ValueError):
+    """A model cannot be had; the message says why and what to do, in one sentence."""
+
+    status = "skipped: not available"
+
+
+class GatedError(ModelError):
+    """The hub has the model, but its licence is not accepted, or there is no login."""
+
+    status = "skipped: gated"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model's weights are: kind is random, asset, gguf, folder or hub."""
+
+    kind: str
+    location: str  # a path, a hub id, or an asset's name
+    revision: str  # identifies the very weights: the commit of a hub model, as far as it is known
+
+
+def resolve(name: str) -> Source:
+    """The source of `name`: a key of MODELS, a .gguf file, a local folder or a hub id.
+
+    Raises ModelError if `name` is none of these; does not touch the network.
+    """
+    model = MODELS.get(name)
+    if model and model.source == "random":
+        return Source("random", name, "seed 0")
+    if model and model.source == "asset":
+        return Source("asset", name, wheels.ASSETS[name].sha256)
+    if model:
+        return _hub(model.source, model.revision or "main")
+    local = Path(name).expanduser()
+    if local.is_file() and local.suffix == ".gguf":
+        status = local.stat()
+        return Source(
+            "gguf", str(local.resolve()), _digest(local, status.st_size, status.st_mtime_ns)
+        )
+    if local.is_dir():
+        return _folder(local)
+    if _looks_like_hub_id(name):
+        return _hub(name, "main")
+    raise ModelError(
+        f"Unknown model {name!r}: give one of {', '.join(MODELS)}, a hub id (owner/name), "
+        "a folder with a config.json, or a .gguf file that exists."
+    )
+
+
+@cache
+def _digest(file: Path, size: int, changed: int) -> str:
+    """The sha256 of a file, read once for each size and time of change (ns)."""
+    return paths.digest(file)
+
+
+def _hub(repository: str, revision: str) -> Source:
+    """A hub model at a commit, or at a branch (main) of which the local cache knows no commit.
+
+    `sources.settled` asks the hub for it; until then nothing of the model can have been measured.
+    """
+    mirrored = paths.mirrored(repository)
+    if mirrored:
+        return _folder(mirrored)
+    cached = Path(
+        huggingface_hub.constants.HF_HUB_CACHE, f"models--{repository.replace('/', '--')}"
+    )
+    branch = cached / "refs" / revision
+    commit = branch.read_text(encoding="utf-8").strip() if branch.is_file() else revision
+    return Source("hub", repository, commit)
+
+
+def _folder(local: Path) -> Source:
+    if not (local / "config.json").exists():
+        raise ModelError(f"{local} is no checkpoint: it has no config.json.")
+    return Source("folder", str(local.resolve()), paths.fingerprint(local))
+
+
+def shape(name: str) -> Shape | None:
+    """The sizes of a model, as far as they are known without the network."""
+    source = resolve(name)
+    if source.kind == "folder":
+        return shapes.of_config(_configuration(source))
+    if source.kind == "gguf":
+        return shapes.of_gguf(Path(source.location), source.revision)
+    return MODELS[name].shape if name in MODELS else None
+
+
+def num_layers(name: str) -> int | None:
+    """L, also of a local folder whose architecture has no known `shape`."""
+    found = shape(name)
+    if found:
+        return found.num_layers
+    source = resolve(name)
+    raw = _configuration(source) if source.kind == "folder" else {}
+    raw = raw.get("text_config") or raw
+    return next(
+        (raw[key] for key in ("num_hidden_layers", "n_layer", "n_layers") if key in raw), None
+    )
+
+
+def _configuration(source: Source) -> dict:
+    return json.loads((Path(source.location) / "config.json").read_text(encoding="utf-8"))
+
+
+def label(name: str) -> str:
+    """How figures call the model."""
+    return MODELS[name].label if name in MODELS else Path(name).name
+
+
+def family(name: str) -> str:
+    """Whose panel the model is drawn in."""
+    return MODELS[name].family if name in MODELS else label(name)
+
+
+def _looks_like_hub_id(name: str) -> bool:
+    part = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # so that no name leads out of a folder
+    return bool(re.fullmatch(f"{part}/{part}", name)) and not name.endswith(".gguf")

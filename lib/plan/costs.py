@@ -1,0 +1,203 @@
+"""What one measurement takes, by formulas that follow the code: FLOPs, bytes read, memory.
+
+A multiplication with a matrix of P parameters is 2P FLOPs a token. Memory is that at the peak: of
+the largest batch, with every sequence as long as it may be. Imports neither torch nor transformers.
+"""
+
+from dataclasses import dataclass
+from math import ceil
+
+from lib.models.shapes import NF4_BYTES, Shape
+from lib.plan import assumptions
+from lib.plan.assumptions import DISK, Card
+from lib.profiles import Recipe
+
+STORED = 2  # bytes of a weight on disk
+CHUNK = 64  # batches whose states are held when a model is read layer by layer
+HEAD_POSITIONS = 128  # logits of this many positions are held at once in a sweep
+LOGITS = 12  # bytes of a logit in training: in fp32 its log-softmax and two gradients
+
+# Bytes that a layer keeps for the backward pass in bf16, per token and per number of (D, FFN,
+# queries + keys), beside the inputs of its adapters: counted with autograd's hooks.
+_KEPT = {
+    "phi": (2, 8, 4),
+    "gpt_neox": (2, 2, 4),
+    "gemma3_text": (16, 6, 8),
+    "qwen3": (8, 6, 8),
+    "olmo2": (8, 6, 8),
+}
+_KEPT_ELSEWHERE = (8, 6, 4)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one measurement takes; memory in bytes, at its peak."""
+
+    how: str  # it is run
+    tokens: float  # read
+    applications: float  # of one layer to one token
+    flops: float
+    weights: float
+    activations: float  # and whatever else is held of a batch
+    optimizer: float = 0  # adapters, their gradients and AdamW's moments
+    read: float = 0  # bytes from disk
+    written: float = 0  # bytes on disk
+    micro_batch: int = 0  # of a healing
+    recomputes: bool = False  # activations in its backward pass
+
+    @property
+    def memory(self) -> float:
+        return self.weights + self.activations + self.optimizer
+
+    def seconds(self, card: Card) -> float:
+        """Time to read from disk, and then to compute."""
+        rate = card.training_rate if self.micro_batch else card.rate
+        return self.flops / rate + self.read / DISK
+
+
+# ---- parts ---------------------------------------------------------------------------------
+
+
+def weights(shape: Shape, layers: int, quantization: str | None, card: Card) -> float:
+    """Bytes of the weights in memory. Quantised are the layers' matrices, except experts."""
+    count = shape.parameters(layers)
+    if quantization is None or card.on_cpu:  # on a CPU NF4 values are unpacked
+        return count * card.element
+    linear = layers * (shape.attention + (shape.expert if shape.experts == 1 else 0))
+    return linear * NF4_BYTES + (count - linear) * card.element
+
+
+def _matrices(shape: Shape, applications: float) -> float:
+    return applications * 2 * shape.active
+
+
+def _attention(shape: Shape, applications: float, context: float) -> float:
+    return applications * 4 * shape.query * context
+
+
+def _head(shape: Shape, positions: float) -> float:
+    return positions * 2 * shape.hidden * shape.vocab_size
+
+
+def _working(shape: Shape, tokens: float, card: Card) -> float:
+    """Bytes that one layer works with in a pass of `tokens` tokens: states, a matrix unpacked."""
+    states = tokens * card.element * (3 * shape.hidden + 3 * shape.active_experts * shape.ffn)
+    return states + (0 if card.on_cpu else shape.expert / 3 * card.element)
+
+
+def kept(shape: Shape, rank: int, card: Card) -> float:
+    """Bytes a token that one layer keeps for the backward pass of its adapters.
+
+    Adapters work in fp32: each keeps its input after dropout, and the mask of the dropout, which
+    is fp32 on a CPU and bool on a GPU.
+    """
+    d, ffn, heads = _KEPT.get(shape.architecture, _KEPT_ELSEWHERE)
+    own = d * shape.hidden + ffn * shape.ffn + heads * (shape.query + shape.key)
+    inputs = sum(inputs for inputs, _ in shape.ffn_matrices)
+    adapters = inputs * (8 if card.on_cpu else 5) + 4 * rank * len(shape.ffn_matrices)
+    return own * card.element / 2 + adapters
+
+
+# ---- measurements --------------------------------------------------------------------------
+
+
+def similarity(shape: Shape, asked: dict, quantization: str | None, card: Card) -> Cost:
+    """All angular distances: one pass of every layer over C4, without lm_head.
+
+    Layer by layer where the weights alone do not fit, as `similarity.measure` does it.
+    """
+    longest = asked["max_tokens"]
+    sequences = max(1, asked["batch_tokens"] // longest)
+    tokens = asked["sequences"] * assumptions.mean(longest)
+    applications = tokens * shape.num_layers
+    whole = weights(shape, shape.num_layers, quantization, card)
+    held = _working(shape, sequences * longest, card)
+    read = shape.parameters() * STORED
+    how = "whole"
+    if whole > card.memory:
+        how = "layer by layer"
+        whole = weights(shape, 2, quantization, card)
+        held += CHUNK * sequences * longest * shape.hidden * card.element
+        read *= ceil(asked["sequences"] / sequences / CHUNK)
+    return Cost(
+        how=how,
+        tokens=tokens,
+        applications=applications,
+        flops=_matrices(shape, applications)
+        + _attention(shape, applications, assumptions.context(longest)),
+        weights=whole,
+        activations=held + sequences * (shape.num_layers + 1) * shape.hidden * card.element,
+        read=read,
+    )
+
+
+def sweep(
+    shape: Shape, layers: int, after: list[int], asked: dict, quantization: str | None, card: Card
+) -> Cost:
+    """Scores of a task by a model of `layers` layers, and of its versions cut further.
+
+    after: how many layers each version has after its cut; it runs only those. The states at the
+    cuts are held (at no more cuts than layers), and the keys and values of shared prefixes.
+    """
+    found, batch = assumptions.reading(asked), asked["batch_tokens"]
+    per_token = layers + sum(after)
+    applications = found.tokens * per_token
+    cuts = min(len(after), layers)
+    pair = 2 * shape.key * card.element  # a token's keys and values in one layer
+    repeated = (found.repeated + 1) * batch if found.repeated else 0  # prefixes and what follows
+    prefixes = (found.held * per_token + repeated * layers) * pair
+    head = HEAD_POSITIONS * shape.vocab_size * (card.element + 4)
+    flops = _matrices(shape, applications) + _attention(shape, applications, found.context)
+    return Cost(
+        how="whole",
+        tokens=found.tokens,
+        applications=applications,
+        flops=flops + _head(shape, found.scored * (1 + len(after))),
+        weights=weights(shape, layers, quantization, card),
+        activations=_working(shape, batch, card)
+        + cuts * batch * shape.hidden * card.element
+        + prefixes
+        + head,
+        read=shape.parameters(layers) * STORED,
+    )
+
+
+def healing(
+    shape: Shape,
+    layers: int,
+    recipe: Recipe,
+    quantization: str | None,
+    card: Card,
+    micro_batch: int,
+    recomputes: bool = False,
+) -> Cost:
+    """A healing of the `layers` layers that are left, `micro_batch` sequences at a time.
+
+    The base is frozen, so that its backward pass costs as much as its forward pass; attention's
+    costs twice as much. Recomputing costs another forward pass, and keeps one layer at a time.
+    """
+    longest = recipe.max_tokens
+    length = longest if recipe.packed else assumptions.mean(longest, alike=micro_batch)
+    context = longest / 2 if recipe.packed else assumptions.context(longest)
+    tokens = recipe.steps * recipe.batch * length
+    trained = shape.lora(recipe.rank, layers)
+    through = _matrices(shape, tokens * layers)
+    flops = (3 if recomputes else 2) * through + 2 * _head(shape, tokens) + 6 * trained * tokens
+    flops += (4 if recomputes else 3) * _attention(shape, tokens * layers, context)
+    batch = micro_batch * longest
+    one = kept(shape, recipe.rank, card)
+    held, again = (shape.hidden * card.element, one) if recomputes else (one, 0)
+    head, layer = batch * LOGITS * shape.vocab_size, batch * again + _working(shape, batch, card)
+    return Cost(
+        how="healing",
+        tokens=tokens,
+        applications=tokens * layers,
+        flops=flops,
+        weights=weights(shape, layers, quantization, card),
+        activations=batch * layers * held + max(head, layer),  # one after the other
+        optimizer=16 * trained,
+        read=shape.parameters(layers) * STORED,
+        written=(3 * 12 + 4) * trained,  # checkpoints: two are kept, one is being written
+        micro_batch=micro_batch,
+        recomputes=recomputes,
+    )

@@ -1,0 +1,157 @@
+"""A run as web pages that open from a file, offline: `python -m lib.report --profile quick`.
+
+papermill_runs/index.html shows every figure, the verdicts, versions, and the run beside the
+recorded one; each executed notebook is a page of its own. What failed or is missing is shown so.
+"""
+
+import argparse
+import os
+import sys
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import quote
+
+import nbformat
+import pandas as pd
+
+from lib import paths, profiles, results
+from lib.profiles import Profile
+from lib.report import compare, pages
+from lib.results.archive import Archive
+from lib.run.notebooks import NOTEBOOKS, SHOWS, drawn_by
+
+POINT = ["model", "task", "treatment", "block_start", "block_size", "shots", "seed", "rank"]
+READ = ["value", "standard_error", "n", "recorded", "recorded_error", "recorded_n"]
+READ += ["difference", "units"]
+
+
+class ReportError(RuntimeError):
+    """There is nothing to report; the message says what to do."""
+
+
+def build(profile: Profile) -> Path:
+    """Write papermill_runs/index.html and a page per executed notebook; return the index.
+
+    Raises ReportError if the profile has left neither a notebook nor a figure.
+    """
+    notebooks = [_notebook(number, profile.name) for number in NOTEBOOKS]
+    figures = [_figure(name, profile.name) for name in drawn_by()]
+    if not any(n["page"] for n in notebooks) and not any(f["picture"] for f in figures):
+        raise ReportError(
+            f"Nothing of profile {profile.name} is there to report: "
+            f"run make figures PROFILE={profile.name} first."
+        )
+    here = results.archive(paths.RESULTS)
+    recorded = results.archive(paths.RECORDED / profiles.RECORDED)
+    index = paths.RUNS / "index.html"
+    index.parent.mkdir(parents=True, exist_ok=True)
+    told = pages.page(
+        title=f"The deeper layers: {profile.name}",
+        profile=profile,
+        made=f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
+        notebooks=notebooks,
+        figures=figures,
+        interactive={f.name: _address(f) for f in (paths.FIGURES / profile.name).glob("*.html")},
+        verdicts=_verdicts(profile.name),
+        compared=_compared(profile, here, recorded),
+        versions=_versions(here, recorded),
+    )
+    index.write_text(told, encoding="utf-8")
+    return index
+
+
+def _notebook(number: str, profile: str) -> dict:
+    """How a notebook went (done, failed or missing), and its page, written beside it."""
+    name = NOTEBOOKS[number].file
+    told = {"number": number, "name": name, "title": name, "state": "missing", "page": None}
+    found = {
+        state: file
+        for state, suffix in (("done", ""), ("failed", ".failed"))
+        if (file := paths.RUNS / profile / f"{name}{suffix}.ipynb").exists()
+    }
+    if not found:
+        return told
+    state = max(found, key=lambda state: found[state].stat().st_mtime)
+    executed = nbformat.read(found[state], as_version=4)
+    seconds = executed.metadata.get("papermill", {}).get("duration")
+    told |= {"state": state, "minutes": seconds and seconds / 60, "page": f"{profile}/{name}.html"}
+    told["title"] = executed.cells[0].source.splitlines()[0].strip("# ")
+    errors = [o for c in executed.cells for o in c.get("outputs", []) if o.output_type == "error"]
+    told["reason"] = f"{errors[-1].ename}: {errors[-1].evalue}".splitlines()[0] if errors else ""
+    page = pages.page(title=told["title"], notebook=told, body=pages.notebook(executed))
+    (paths.RUNS / told["page"]).write_text(page, encoding="utf-8")
+    return told
+
+
+def _figure(name: str, profile: str) -> dict:
+    """A figure's pictures, its own and the recorded one, and its table."""
+    folder = paths.FIGURES / profile
+    recorded = paths.ROOT / "figures" / profiles.RECORDED / f"{name}.png"
+    return {
+        "name": name.replace("_", " "),
+        "shows": SHOWS[name].replace("`", ""),
+        "notebooks": drawn_by()[name],
+        "picture": pages.picture(folder / f"{name}.png"),
+        "recorded": pages.picture(recorded) if profile != profiles.RECORDED else None,
+        "table": _address(folder / f"{name}.csv"),
+    }
+
+
+def _address(file: Path) -> str:
+    """A file as the index refers to it."""
+    return quote(os.path.relpath(file, paths.RUNS))
+
+
+def _verdicts(profile: str) -> str | None:
+    """The table of claims; what a phone shows of it without scrolling comes first."""
+    file = paths.FIGURES / profile / "figure_claims.csv"
+    if not file.exists():
+        return None
+    judged = pd.read_csv(file)
+    columns = dict.fromkeys(["claim", "statement", "verdict", *judged])
+    return pages.table(judged[list(columns)])
+
+
+def _compared(profile: Profile, here: Archive, recorded: Archive) -> dict:
+    """The run beside the recorded one: what differs, what agrees, what was set otherwise."""
+    found = compare.compare(profile, here, recorded)
+    told = {"beyond": compare.BEYOND, "recorded": recorded.run}
+    if found.empty or not told["recorded"]:
+        return told | {"count": 0}
+    compared, apart = found[found.settings == ""], found[found.settings != ""]
+    columns = [column for column in (*POINT, *READ) if column in found]
+    counts = apart.groupby(["task", "treatment", "settings"]).size()
+    return told | {
+        "count": len(compared),
+        "differing": int(compared.differs.sum()),
+        "differs": pages.table(compared.loc[compared.differs, columns]),
+        "agrees": pages.table(compared.loc[~compared.differs, columns]),
+        "apart": pages.table(counts.rename("measurements").reset_index()),
+    }
+
+
+def _versions(here: Archive, recorded: Archive) -> str:
+    """With what the stored results were measured, here and in the recorded run."""
+    stored = pd.DataFrame(found["environment"] for found in here.records())
+    told = {name: ", ".join(stored[name].dropna().unique()) for name in stored}
+    then = recorded.run.get("environment", {})
+    rows = [(name, told.get(name), then.get(name)) for name in told | then]
+    return pages.table(pd.DataFrame(rows, columns=["", "this run", "recorded run"]))
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m lib.report", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("--profile", default="quick", help="the run to report")
+    options = parser.parse_args(argv)
+    try:
+        print(build(profiles.get(options.profile)))
+    except (ValueError, ReportError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

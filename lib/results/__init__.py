@@ -1,0 +1,133 @@
+"""One measurement, one JSON file: complete and valid, or absent.
+
+A result's key is the sha256 of the canonical parameters: everything that changes a number. So a
+result can be looked up before anything is loaded, and a changed parameter never finds an old one.
+What cannot be read is set aside, never deleted, and measured again. Its status says how it ended:
+"ok", "diverged", "oom" (an "oom" holds until the next run, which tries it again).
+
+The recorded run is kept in fewer files: `<kind>.jsonl`, a line a result. An archive reads either.
+"""
+
+import json
+import logging
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+
+from lib import paths
+from lib.models.formats import processor
+from lib.paths import set_aside, write_whole
+from lib.results.archive import SCHEMA, finite, key, location, parsed, stored
+from lib.results.archive import archive as archive  # many results at once
+
+VERSIONS = {"similarity": 2, "scores": 2, "healing": 2}  # bumped by hand when the numbers change
+DRAW_ONLY = "DEEPER_LAYERS_DRAW_ONLY"  # set in the environment of a run that only draws
+
+log = logging.getLogger(__name__)
+
+
+class NotMeasured(RuntimeError):
+    """A result is not there, and this run only draws."""
+
+    status = "not measured"
+
+
+def load(kind: str, params: dict) -> dict | None:
+    """The stored record, whatever its status, or None.
+
+    A file that is not valid is set aside as `<name>.corrupt`, with one line in the log.
+    """
+    file = location(kind, params)
+    try:
+        record, problem = parsed(file.read_bytes(), kind, params)
+    except FileNotFoundError:
+        return None
+    if problem:
+        aside = set_aside(file)
+        log.warning("%s %s: set aside as %s, measured again.", file, problem, aside.name)
+    return None if problem else record
+
+
+def save(kind: str, params: dict, values: dict, seconds: float, status: str = "ok") -> dict:
+    """Store a measurement whole or not at all, and return its record.
+
+    Raises ValueError if a value is not finite, OSError if it cannot be written.
+    """
+    if not finite(values):
+        raise ValueError(f"A {kind} result of {params.get('model')} is not finite; not stored.")
+    record = {
+        "schema": SCHEMA,
+        "key": key(kind, params),
+        "kind": kind,
+        "params": params,
+        "status": status,
+        "values": values,
+        "seconds": round(seconds, 3),
+        "environment": environment(),
+    }
+    text = json.dumps(record, allow_nan=False, separators=(",", ":"))
+    write_whole(location(kind, params), text.encode())
+    return record
+
+
+def load_or_compute(kind: str, params: dict, compute: Callable[[], dict]) -> dict:
+    """The stored record of a measurement, else that of `compute()`, stored.
+
+    The status is that which the values name, else "ok". Raises NotMeasured if it is not stored
+    and this process may only draw.
+    """
+    record = load(kind, params)
+    if record is None:
+        if draws_only():
+            raise NotMeasured(f"The {kind} result of {params.get('model')} was not measured.")
+        start = time.monotonic()
+        values = compute()
+        seconds = time.monotonic() - start
+        record = save(kind, params, values, seconds, values.get("status", "ok"))
+    return record
+
+
+def draws_only() -> bool:
+    """Whether what is missing stays missing: the last pass of a run some of whose jobs failed."""
+    return bool(os.environ.get(DRAW_ONLY))
+
+
+@contextmanager
+def drawing_only() -> Iterator[None]:
+    """What is missing stays missing within."""
+    before = os.environ.get(DRAW_ONLY)
+    os.environ[DRAW_ONLY] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[DRAW_ONLY]
+        if before is not None:
+            os.environ[DRAW_ONLY] = before
+
+
+def discard(kind: str, params: dict) -> None:
+    """Forget a measurement, so that it is made again."""
+    location(kind, params).unlink(missing_ok=True)
+
+
+def forget_out_of_memory() -> None:
+    """Let this run try again what an earlier one had no memory for."""
+    for record in stored(paths.RESULTS, "healing"):
+        if record["status"] == "oom":
+            discard("healing", record["params"])
+
+
+def environment() -> dict:
+    """What the numbers were made with: processor, card (None without one), versions."""
+    packages = ("torch", "transformers", "bitsandbytes", "datasets")
+    torch = sys.modules.get("torch")  # whoever measures on a GPU has imported it
+    return {
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "processor": processor(),
+        "card": processor("cuda") if torch and torch.cuda.is_available() else None,
+    } | {name: version(name) for name in packages}

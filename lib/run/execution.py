@@ -1,0 +1,254 @@
+"""Execute one notebook through papermill, and judge it by what it leaves.
+
+Never by the notebook's own metadata: one whose kernel was killed can say that every cell completed.
+A notebook counts as done if it ran to its end and left its figures; only then does its executed
+copy appear under its own name. Each has a fresh kernel, so a dead one hurts nothing else.
+"""
+
+import csv
+import os
+import platform
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import huggingface_hub
+import papermill
+import psutil
+
+from lib import paths
+from lib.profiles import no_memory
+from lib.run.notebooks import Notebook
+
+KEEP_MEMORY = (  # freed memory stays with the kernel, in large pages: less time, the same numbers
+    "glibc.malloc.hugetlb=1"
+    ":glibc.malloc.mmap_threshold=4294967296"
+    ":glibc.malloc.trim_threshold=4294967296"
+)
+FINDINGS = ("diverged", "no answer")  # a row without a value that says so is measured, not missing
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A notebook and how it is to run. A shard keeps its figures and its copy to itself."""
+
+    notebook: Notebook
+    parameters: dict = field(default_factory=dict)
+    shard: str = ""  # its folder under papermill_runs/<profile>/shards; empty: the whole notebook
+    draws_only: bool = False  # what is missing stays missing
+    time_limit: float | None = None  # minutes
+
+    @property
+    def profile(self) -> str:
+        return self.parameters.get("PROFILE", "quick")
+
+    @property
+    def folder(self) -> Path:
+        """Where the executed copy goes."""
+        runs = paths.RUNS / self.profile
+        return runs / "shards" / self.shard if self.shard else runs
+
+    @property
+    def figures(self) -> Path:
+        """Where the notebook puts its pictures."""
+        return (self.folder if self.shard else paths.FIGURES) / self.profile
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a launch ended.
+
+    status: "ok", "incomplete" (figures with points missing), "oom", "killed", "time limit",
+    "skipped: gated", "skipped: not available", "lost" (its machine died) or "failed".
+    reason: one sentence.
+    """
+
+    status: str
+    reason: str = ""
+    seconds: float = 0.0
+
+
+class RunError(RuntimeError):
+    """A notebook did not finish; the message says why in one sentence, the status in a word."""
+
+    def __init__(self, message: str, status: str = "failed"):
+        super().__init__(message)
+        self.status = status
+
+
+def attempt(launch: Launch) -> Outcome:
+    """`execute`, with every end of the notebook as an Outcome."""
+    start = time.monotonic()
+    try:
+        execute(launch)
+        gaps = missing_points(launch)
+        found = all(status.startswith(FINDINGS) for _, status in gaps)
+        status = "ok" if found else "incomplete"
+        told = ", ".join(f"{model} ({status})" for model, status in gaps)
+        reason = f"without {told}" if gaps else ""
+    except RunError as error:
+        status, reason = error.status, str(error)
+    return Outcome(status, reason, round(time.monotonic() - start, 3))
+
+
+def execute(launch: Launch) -> Path:
+    """Run a notebook and return its executed copy.
+
+    Raises RunError if it fails, takes too long or leaves a figure out; its copy is then kept as
+    <name>.failed.ipynb. No process of it is left, whatever happens.
+    """
+    name = launch.notebook.file
+    running = launch.folder / f"{name}.running.ipynb"
+    start = time.time()
+    try:
+        launch.folder.mkdir(parents=True, exist_ok=True)
+        with _told(launch), _bounded(launch.time_limit):
+            papermill.execute_notebook(
+                str(paths.NOTEBOOKS / f"{name}.ipynb"),
+                str(running),
+                launch.parameters,
+                kernel_name="python3",
+                cwd=str(paths.NOTEBOOKS),
+                extra_arguments=["--log-level=ERROR"],
+                progress_bar=sys.stderr.isatty(),
+            )
+        _check_figures(launch, since=start)
+    except BaseException as error:
+        if running.exists():
+            _keep(running, launch.folder / f"{name}.failed.ipynb")
+        if isinstance(error, RunError) or not isinstance(error, Exception):
+            raise
+        raise RunError(f"{name}.ipynb failed: {_reason(error)}", _status(error)) from error
+    return _keep(running, launch.folder / f"{name}.ipynb")
+
+
+def check_parameters(notebook: Notebook, parameters: dict) -> None:
+    """Raise ValueError for a parameter that the notebook does not have."""
+    source = paths.NOTEBOOKS / f"{notebook.file}.ipynb"
+    known = papermill.inspect_notebook(str(source))
+    for name in parameters:
+        if name not in known:
+            raise ValueError(f"{source.name} has no parameter {name}: it has {', '.join(known)}.")
+
+
+def missing_points(launch: Launch) -> list[tuple[str, str]]:
+    """(model, status) of the rows in the figures' tables that have no value, each pair once."""
+    found = {}
+    for name in launch.notebook.figures:
+        with (launch.figures / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                if row.get("status") and row["status"] != "ok" and not row.get("value"):
+                    found[row["model"], row["status"]] = None
+    return list(found)
+
+
+# ---- one execution -------------------------------------------------------------------------
+
+
+@contextmanager
+def _told(launch: Launch) -> Iterator[None]:
+    """A kernel's environment: where its figures go, whether it may measure, its GPU, its memory."""
+    told = {"DEEPER_LAYERS_FIGURES": str(launch.folder)} if launch.shard else {}
+    told |= {"DEEPER_LAYERS_DRAW_ONLY": "1"} if launch.draws_only else {}
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "0")  # of several the first; none if it is empty
+    told |= {"CUDA_VISIBLE_DEVICES": gpus.split(",")[0]} | _allocator()
+    before = {name: os.environ.get(name) for name in told}
+    os.environ.update(told)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _allocator() -> dict[str, str]:
+    """KEEP_MEMORY where glibc knows it and nobody has set it up otherwise."""
+    library, version = platform.libc_ver()
+    known = library == "glibc" and tuple(map(int, version.split("."))) >= (2, 35)
+    return {} if not known or "GLIBC_TUNABLES" in os.environ else {"GLIBC_TUNABLES": KEEP_MEMORY}
+
+
+@contextmanager
+def _bounded(minutes: float | None) -> Iterator[None]:
+    """No process that is started inside outlives it, or runs for more than `minutes`.
+
+    Kernels have a session of their own, so neither Ctrl-C nor the death of a group reaches them.
+    """
+    mine = psutil.Process()
+    before = set(mine.children(recursive=True))
+    late = threading.Event()
+
+    def end() -> None:
+        for process in set(mine.children(recursive=True)) - before:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                pass
+
+    def end_late() -> None:
+        late.set()
+        end()
+
+    timer = threading.Timer(minutes * 60, end_late) if minutes else None
+    try:
+        if timer:
+            timer.start()
+        yield
+    except Exception as error:
+        if late.is_set():
+            raise RunError(f"It took longer than {minutes:g} minutes.", "time limit") from error
+        raise
+    finally:
+        if timer:
+            timer.cancel()
+        end()
+
+
+def _check_figures(launch: Launch, since: float) -> None:
+    notebook = launch.notebook
+    for name in (f"{name}.{suffix}" for name in notebook.figures for suffix in ("png", "csv")):
+        file = launch.figures / name
+        if not file.exists() or file.stat().st_mtime < since - 1:
+            raise RunError(f"{notebook.file}.ipynb finished without writing {name}.")
+
+
+def _keep(running: Path, place: Path) -> Path:
+    """Give an executed copy its name; an access token that its output shows is struck out."""
+    text = running.read_text(encoding="utf-8")
+    if text != _without_tokens(text):
+        running.write_text(_without_tokens(text), encoding="utf-8")
+    os.replace(running, place)
+    return place
+
+
+def _without_tokens(text: str) -> str:
+    names = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+    for token in {*map(os.environ.get, names), huggingface_hub.get_token()} - {None, ""}:
+        text = text.replace(token, "<token>")
+    return text
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error's message."""
+    told = getattr(error, "evalue", None) or str(error)
+    return _without_tokens((told.strip().splitlines() or [type(error).__name__])[0])
+
+
+def _status(error: Exception) -> str:
+    """A failure's word in the closing table; errors in a kernel come by name."""
+    name, told = getattr(error, "ename", type(error).__name__), _reason(error)
+    named = {
+        "GatedError": "skipped: gated",
+        "ModelError": "skipped: not available",
+        "DeadKernelError": "killed",
+        "MemoryError": "oom",
+        "OutOfMemoryError": "oom",
+    }
+    return "oom" if no_memory(told) else named.get(name, "failed")
