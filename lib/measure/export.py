@@ -13,7 +13,7 @@ from peft.tuners.lora import LoraLayer
 from lib import evaluation, paths, profiles
 from lib.blocks import Block
 from lib.healing import attached
-from lib.measure import export, wanted
+from lib.measure import wanted
 from lib.measure import scores as measured
 from lib.models import loading, registry
 from lib.profiles import Profile
@@ -50,7 +50,7 @@ def healed_model(
         ways = {way: values[way] for way in ("micro_batch", "recomputes")}
         return card(name, block, weights | asdict(recipe) | ways, saved, attached)
 
-    return export.save_merged(model, tokenizer, block, adapter, folder, text)
+    return save_merged(model, tokenizer, block, adapter, folder, text)
 
 
 def scores(checkpoint: Path, profile: Profile, tasks: list[str]) -> pd.DataFrame:

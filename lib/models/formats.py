@@ -37,7 +37,7 @@ def checked(dtype: str) -> str:
 
 def fastest() -> str:
     """The format that the results were begun in; on the first call, measured on this processor."""
-    file, here = _file(), formats.processor()
+    file, here = _file(), processor()
     kept = remembered()
     if kept is None:
         file.parent.mkdir(parents=True, exist_ok=True)
