@@ -13,8 +13,8 @@ from peft.tuners.lora import LoraLayer
 from lib import evaluation, paths, profiles
 from lib.blocks import Block
 from lib.healing import attached
-from lib.measure import wanted
 from lib.measure import scores as measured
+from lib.measure import wanted
 from lib.models import loading, registry
 from lib.profiles import Profile
 from lib.pruning import dropped, save_pruned

@@ -16,7 +16,6 @@ from pathlib import Path
 from filelock import FileLock
 
 from lib import paths
-from lib.models import formats
 
 DTYPES = ("bfloat16", "float32", "float16")  # what weights may be asked for in
 TRIED = DTYPES[:2]
