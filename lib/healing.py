@@ -16,17 +16,14 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
-from peft import PeftModel
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from lib import paths
-from lib.blocks import Block
 from lib.data import sets
 from lib.models import adapters
 from lib.profiles import Recipe, attempts, no_memory
-from lib.pruning import dropped
 from lib.sweep import shares_prefixes
 
 CHECKPOINTS = 8  # a healing leaves this many on its way
@@ -47,23 +44,20 @@ class Healed:
     recomputes: bool = False  # activations, for want of memory
 
 
-def heal(
-    model, tokenizer, block: Block, recipe: Recipe, folder: str | Path, micro_batch: int = 16
-) -> Healed:
-    """Fine-tune LoRA adapters of the model without `block`, and keep them in `folder`.
+def heal(model, tokenizer, recipe: Recipe, folder: str | Path, micro_batch: int = 16) -> Healed:
+    """Fine-tune LoRA adapters of a model, of a pruned one within `pruning.dropped`, into `folder`.
 
     Resumes from the newest complete checkpoint in `folder`, if a call was interrupted there.
     Halves the micro-batch when memory runs out, and at last recomputes activations; the global
-    batch stays. The model comes back
-    undropped and without adapter, also after an error. A second process that is to heal into the
-    same folder waits, and takes what the first one left.
+    batch stays. The model comes back without adapter, also after an error. A second process that
+    is to heal into the same folder waits, and takes what the first one left.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
         if finished := _finished(folder):
             return finished
-        found = _healed(model, tokenizer, block, recipe, folder, micro_batch)
+        found = _healed(model, tokenizer, recipe, folder, micro_batch)
         if found.status != "oom":  # with more memory it resumes from its checkpoints
             _finish(folder, found)
         return found
@@ -87,13 +81,13 @@ def _alone(folder: Path):
         lock.release()
 
 
-def _healed(model, tokenizer, block, recipe: Recipe, folder: Path, micro_batch: int) -> Healed:
+def _healed(model, tokenizer, recipe: Recipe, folder: Path, micro_batch: int) -> Healed:
     """Train, with less and less memory as long as it runs out."""
     sequences, epochs = training_sequences(tokenizer, recipe)
     losses, status, adapter = [], "oom", None
     for micro, recomputes in attempts(micro_batch):
         try:
-            with dropped(model, block), adapters.fresh(model, recipe) as wrapped:
+            with adapters.fresh(model, recipe) as wrapped:
                 how = (recipe, folder, micro, recomputes)
                 losses = _train(wrapped, tokenizer, sequences, *how)
                 status = "ok" if all(map(math.isfinite, losses)) else "diverged"
@@ -119,7 +113,7 @@ class _Watch(TrainerCallback):
     """Seals each checkpoint once it is whole; stops when the loss is no longer finite."""
 
     def on_save(self, args, state, control, **kwargs):
-        seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        paths.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if not math.isfinite((logs or {}).get("loss", 0.0)):
@@ -150,7 +144,7 @@ def _train(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    start = newest_complete(folder)
+    start = _newest_complete(folder)
     with _deterministic(warn_only=not shares_prefixes(model)):
         trainer.train(resume_from_checkpoint=str(start) if start else None)
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
@@ -198,6 +192,16 @@ def _deterministic(warn_only: bool) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(enabled, warn_only=only_warned)
         cudnn.deterministic, cudnn.benchmark = flags
+
+
+def _newest_complete(folder: Path) -> Path | None:
+    """The complete checkpoint of the most steps; those that are not complete are deleted."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
+    for checkpoint in list(found):
+        if not paths.sealed(checkpoint):
+            shutil.rmtree(checkpoint)
+            found.remove(checkpoint)
+    return found[-1] if found else None
 
 
 def _finish(folder: Path, found: Healed) -> None:
@@ -259,39 +263,3 @@ def padded(sequences: list[dict], pad_token: int) -> dict[str, torch.Tensor]:
         "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
         "labels": pad_sequence(labels, batch_first=True, padding_value=-100),
     }
-
-
-SEAL = "complete.json"
-
-
-def seal(checkpoint: Path) -> None:
-    """Declare a checkpoint complete: the digests of all its files, written last."""
-    files = sorted(p for p in checkpoint.rglob("*") if p.is_file() and p.name != SEAL)
-    digests = {p.relative_to(checkpoint).as_posix(): paths.digest(p) for p in files}
-    paths.write_whole(checkpoint / SEAL, json.dumps(digests).encode())
-
-
-def complete(checkpoint: Path) -> bool:
-    """Whether a checkpoint is sealed and every file is, byte for byte, what was sealed."""
-    try:
-        digests = json.loads((checkpoint / SEAL).read_text())
-        return bool(digests) and all(paths.digest(checkpoint / n) == d for n, d in digests.items())
-    except (OSError, ValueError, AttributeError):
-        return False
-
-
-def newest_complete(folder: Path) -> Path | None:
-    """The complete checkpoint of the most steps; those that are not complete are deleted."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
-    for checkpoint in list(found):
-        if not complete(checkpoint):
-            shutil.rmtree(checkpoint)
-            found.remove(checkpoint)
-    return found[-1] if found else None
-
-
-@contextmanager
-def attached(model, block: Block, adapter: str | Path) -> Iterator[PeftModel]:
-    """The model without `block` and with the adapter that healed it; both undone on exit."""
-    with dropped(model, block), adapters.unwrapped_after(model):
-        yield PeftModel.from_pretrained(model, adapter).eval()

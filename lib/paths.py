@@ -7,6 +7,7 @@ folder of repositories (owner/name/…, as on the hub) to read models and data s
 """
 
 import hashlib
+import json
 import os
 import platform
 import re
@@ -24,6 +25,7 @@ OUTPUT = Path(os.environ.get("DEEPER_LAYERS_OUTPUT", ROOT)).expanduser().resolve
 RESULTS = OUTPUT / "data" / "results"
 FIGURES = Path(os.environ.get("DEEPER_LAYERS_FIGURES", OUTPUT / "figures"))
 RUNS = OUTPUT / "papermill_runs"
+SEAL = "complete.json"  # says that a folder is complete
 
 
 def component(name: str) -> str:
@@ -84,3 +86,19 @@ def set_aside(file: Path) -> Path:
     except FileNotFoundError:
         pass  # another process has just done so
     return aside
+
+
+def seal(folder: Path) -> None:
+    """Declare a folder complete: the digests of all its files, written last."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != SEAL)
+    digests = {p.relative_to(folder).as_posix(): digest(p) for p in files}
+    write_whole(folder / SEAL, json.dumps(digests).encode())
+
+
+def sealed(folder: Path) -> bool:
+    """Whether a folder is sealed and every file is, byte for byte, what was sealed."""
+    try:
+        digests = json.loads((folder / SEAL).read_text())
+        return bool(digests) and all(digest(folder / name) == d for name, d in digests.items())
+    except (OSError, ValueError, AttributeError):
+        return False

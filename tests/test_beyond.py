@@ -55,10 +55,11 @@ def test_healing_after_the_cut_leaves_an_ordinary_adapter(tmp_path, ids):
     model, tokenizer = loading.load("tiny-random", dtype="float32")
     block = Block(FIRST, 2)
     before = model(ids).logits
-    found = healing.heal(model, tokenizer, block, RECIPE, tmp_path / "healed")
+    with dropped(model, block):
+        found = healing.heal(model, tokenizer, RECIPE, tmp_path / "healed")
     assert found.status == "ok" and torch.equal(model(ids).logits, before)
     assert len(set(found.losses)) == RECIPE.steps
-    with healing.attached(model, block, found.adapter) as wrapped:
+    with dropped(model, block), adapters.attached(model, found.adapter) as wrapped:
         adapted = {
             int(n.split(".layers.")[1].split(".")[0])
             for n, _ in wrapped.named_parameters()

@@ -22,6 +22,7 @@ from lib.blocks import Block
 from lib.measure import export, scores
 from lib.models import adapters, files, loading, registry
 from lib.models.decoder import decoder_layers
+from lib.paths import SEAL, seal
 from lib.pruning import dropped
 from lib.run import execution
 
@@ -36,8 +37,14 @@ def base():
     return loading.load("tiny-random", dtype="float32")
 
 
+def healed(base, recipe, folder, **how):
+    """The healing of the model without BLOCK."""
+    with dropped(base[0], BLOCK):
+        return healing.heal(*base, recipe, folder, **how)
+
+
 def healed_bytes(base, folder, recipe=RECIPE) -> bytes:
-    found = healing.heal(*base, BLOCK, recipe, folder)
+    found = healed(base, recipe, folder)
     assert found.status == "ok" and len(found.losses) == recipe.steps
     return (found.adapter / WEIGHTS).read_bytes()
 
@@ -159,7 +166,7 @@ def test_padding_predicts_no_token(base, tmp_path, monkeypatch, first):
     )
     for side in ("right", "left"):
         tokenizer.padding_side = side
-        found = healing.heal(model, tokenizer, BLOCK, recipe, tmp_path / side, micro_batch=8)
+        found = healed((model, tokenizer), recipe, tmp_path / side, micro_batch=8)
         losses[side] = found.losses
         assert tokenizer.padding_side == side
     assert losses["left"] == losses["right"] and len(batches) == 8
@@ -200,12 +207,12 @@ def test_continues_after_an_interruption(base, undisturbed, tmp_path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(healing._Watch, "on_step_end", stop)
         with pytest.raises(Killed):
-            healing.heal(*base, BLOCK, RECIPE, tmp_path)
+            healed(base, RECIPE, tmp_path)
     assert not (tmp_path / "adapter").exists()
     started = []
-    real = healing.newest_complete
+    real = healing._newest_complete
     monkeypatch.setattr(
-        healing, "newest_complete", lambda f: started.append(real(f)) or started[-1]
+        healing, "_newest_complete", lambda f: started.append(real(f)) or started[-1]
     )
     assert healed_bytes(base, tmp_path) == undisturbed
     assert [p and p.name for p in started] == [f"checkpoint-{step - 1}" if step > 1 else None]
@@ -217,7 +224,7 @@ DAMAGE = {
     "no RNG state": lambda c: next(c.glob("rng_state*")).unlink(),
     "half an adapter": lambda c: (c / WEIGHTS).write_bytes((c / WEIGHTS).read_bytes()[:99]),
     "empty state": lambda c: (c / "trainer_state.json").write_text(""),
-    "not sealed": lambda c: (c / healing.SEAL).unlink(),
+    "not sealed": lambda c: (c / SEAL).unlink(),
     "another adapter": lambda c: (c / WEIGHTS).write_bytes(
         (c / WEIGHTS).read_bytes()[:-4] + b"\0\0\0\0"
     ),
@@ -235,16 +242,16 @@ def interrupted(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         patch.setattr(healing._Watch, "on_step_end", stop)
-        healing.heal(*loading.load("tiny-random", dtype="float32"), BLOCK, RECIPE, folder)
+        healed(loading.load("tiny-random", dtype="float32"), RECIPE, folder)
     return folder
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_checkpoint_does_not_count(base, undisturbed, interrupted, tmp_path, damage):
     folder = shutil.copytree(interrupted, tmp_path / "copy")
-    assert healing.newest_complete(folder).name == "checkpoint-3"
+    assert healing._newest_complete(folder).name == "checkpoint-3"
     DAMAGE[damage](folder / "checkpoint-3")
-    assert healing.newest_complete(folder).name == "checkpoint-2"
+    assert healing._newest_complete(folder).name == "checkpoint-2"
     assert healed_bytes(base, folder) == undisturbed
 
 
@@ -262,26 +269,26 @@ class _Evil:
 def test_a_checkpoint_runs_no_code(base, interrupted, tmp_path, part):
     """Not even one whose seal is right."""
     folder = shutil.copytree(interrupted, tmp_path / "copy")
-    checkpoint = healing.newest_complete(folder)
+    checkpoint = healing._newest_complete(folder)
     torch.save(_Evil(tmp_path / "proof"), checkpoint / part)
-    (checkpoint / healing.SEAL).unlink()
-    healing.seal(checkpoint)
+    (checkpoint / SEAL).unlink()
+    seal(checkpoint)
     with pytest.raises(pickle.UnpicklingError, match="[Ww]eights.only"):
-        healing.heal(*base, BLOCK, RECIPE, folder)
+        healed(base, RECIPE, folder)
     assert not (tmp_path / "proof").exists()
 
 
 def test_kill_minus_nine(base, undisturbed, tmp_path):
     code = (
         "import sys; sys.path.insert(0, 'tests')\n"
-        "from test_healing import BLOCK, RECIPE\n"
-        "from lib import healing\nfrom lib.models import loading\n"
-        "base = models.load('tiny-random', dtype='float32')\n"
-        f"healing.heal(*base, BLOCK, RECIPE, {str(tmp_path)!r})"
+        "from test_healing import RECIPE, healed\n"
+        "from lib.models import loading\n"
+        "base = loading.load('tiny-random', dtype='float32')\n"
+        f"healed(base, RECIPE, {str(tmp_path)!r})"
     )
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     process = subprocess.Popen([sys.executable, "-c", code], env=environment)
-    while not (tmp_path / "checkpoint-2" / healing.SEAL).exists():
+    while not (tmp_path / "checkpoint-2" / SEAL).exists():
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -292,7 +299,7 @@ def test_kill_minus_nine(base, undisturbed, tmp_path):
 
 def test_a_lost_adapter_is_trained_again(base, undisturbed, tmp_path):
     """A record next to no adapter says nothing."""
-    found = healing.heal(*base, BLOCK, RECIPE, tmp_path)
+    found = healed(base, RECIPE, tmp_path)
     shutil.rmtree(found.adapter)
     assert healed_bytes(base, tmp_path) == undisturbed
 
@@ -310,9 +317,9 @@ def test_a_stored_healing_without_its_adapter_is_made_again(output):
 
 
 def test_a_finished_healing_is_not_repeated(base, tmp_path, monkeypatch):
-    first = healing.heal(*base, BLOCK, RECIPE, tmp_path)
+    first = healed(base, RECIPE, tmp_path)
     monkeypatch.setattr(healing, "_train", lambda *a: pytest.fail("trained again"))
-    assert healing.heal(*base, BLOCK, RECIPE, tmp_path) == first
+    assert healed(base, RECIPE, tmp_path) == first
     assert not list(tmp_path.glob("checkpoint-*"))
 
 
@@ -349,13 +356,13 @@ def test_the_training_follows_the_recipe(base, tmp_path):
 
 
 def test_healing_lowers_the_loss(base, tmp_path):
-    found = healing.heal(*base, BLOCK, replace(RECIPE, steps=12), tmp_path)
+    found = healed(base, replace(RECIPE, steps=12), tmp_path)
     assert sum(found.losses[-3:]) < sum(found.losses[:3])
 
 
 def test_a_diverging_rate_ends_as_diverged_and_the_next_job_runs(base, undisturbed, tmp_path):
     wild = replace(RECIPE, learning_rate=1e30)
-    found = healing.heal(*base, BLOCK, wild, tmp_path / "wild")
+    found = healed(base, wild, tmp_path / "wild")
     assert (found.status, found.adapter) == ("diverged", None)
     assert len(found.losses) < RECIPE.steps
     assert healed_bytes(base, tmp_path / "next") == undisturbed
@@ -371,12 +378,12 @@ def test_out_of_memory_halves_the_micro_batch(base, tmp_path, monkeypatch):
         return real(wrapped, tokenizer, sequences, recipe, folder, micro_batch, recomputes)
 
     monkeypatch.setattr(healing, "_train", limited)
-    found = healing.heal(*base, BLOCK, RECIPE, tmp_path / "a")
+    found = healed(base, RECIPE, tmp_path / "a")
     assert (found.status, found.micro_batch, tried) == ("ok", 4, [16, 8, 4])
-    whole = healing.heal(*base, BLOCK, RECIPE, tmp_path / "b", micro_batch=4)
+    whole = healed(base, RECIPE, tmp_path / "b", micro_batch=4)
     assert whole.losses == found.losses
     monkeypatch.setattr(healing, "_train", lambda *a: limited(*a[:-2], 99, True))
-    found = healing.heal(*base, BLOCK, RECIPE, tmp_path / "c")
+    found = healed(base, RECIPE, tmp_path / "c")
     assert (found.status, found.adapter) == ("oom", None)
 
 
@@ -397,12 +404,12 @@ def test_whatever_lacks_memory_is_tried_with_less(base, tmp_path, monkeypatch, m
         raise RuntimeError(message)
 
     monkeypatch.setattr(healing, "_train", fails)
-    assert healing.heal(*base, BLOCK, RECIPE, tmp_path).status == "oom"
+    assert healed(base, RECIPE, tmp_path).status == "oom"
     assert tried == [(16, False), (8, False), (4, False), (2, False), (1, False), (1, True)]
     assert execution._status(RuntimeError(message)) == "oom"
     message = "mat1 and mat2 shapes cannot be multiplied"
     with pytest.raises(RuntimeError, match="shapes"):
-        healing.heal(*base, BLOCK, RECIPE, tmp_path)
+        healed(base, RECIPE, tmp_path)
     assert execution._status(RuntimeError(message)) == "failed"
 
 
@@ -416,12 +423,12 @@ def test_a_step_is_the_batch_however_many_gpus_there_are(base, tmp_path, monkeyp
         return step(trainer, model, inputs, *rest)
 
     recipe = replace(RECIPE, steps=3)
-    alone = healing.heal(*base, BLOCK, recipe, tmp_path / "cpu", micro_batch=4).losses
+    alone = healed(base, recipe, tmp_path / "cpu", micro_batch=4).losses
     real = healing.TrainingArguments
     monkeypatch.setattr(healing, "TrainingArguments", lambda **k: real(**k | {"use_cpu": False}))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(healing.Trainer, "training_step", counted)
-    found = healing.heal(*base, BLOCK, recipe, tmp_path / "gpus", micro_batch=4)
+    found = healed(base, recipe, tmp_path / "gpus", micro_batch=4)
     assert sizes == [4] * (3 * recipe.batch // 4)
     assert found.losses == alone
 
@@ -434,7 +441,7 @@ def test_determinism_is_torchs_and_only_for_the_training(base, tmp_path, monkeyp
     monkeypatch.setattr(
         healing.Trainer, "training_step", lambda *a, **k: inside.append(_settings()) or step(*a)
     )
-    healing.heal(*base, BLOCK, replace(RECIPE, steps=1), tmp_path)
+    healed(base, replace(RECIPE, steps=1), tmp_path)
     assert set(inside) == {(True, False, True, False)}
     assert _settings() == settings and not settings[0]
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
@@ -491,9 +498,9 @@ def test_at_last_activations_are_recomputed_and_nothing_else_changes(base, tmp_p
         assert arguments[0].base_model.model.is_activation_checkpointing is False
         return real(*arguments)
 
-    whole = healing.heal(*base, BLOCK, RECIPE, tmp_path / "a", micro_batch=1)
+    whole = healed(base, RECIPE, tmp_path / "a", micro_batch=1)
     monkeypatch.setattr(healing, "_train", limited)
-    found = healing.heal(*base, BLOCK, RECIPE, tmp_path / "b")
+    found = healed(base, RECIPE, tmp_path / "b")
     assert (found.status, found.micro_batch, found.recomputes) == ("ok", 1, True)
     assert found.losses == whole.losses and not whole.recomputes
     first, second = ((h.adapter / "adapter_model.safetensors").read_bytes() for h in (whole, found))
@@ -505,7 +512,7 @@ def test_at_last_activations_are_recomputed_and_nothing_else_changes(base, tmp_p
 def test_accumulation_keeps_the_global_batch(base, tmp_path):
     """The first loss of a step is that of 16 sequences, whatever the micro-batch."""
     one, four = (
-        healing.heal(*base, BLOCK, replace(RECIPE, dropout=0.0), tmp_path / str(m), micro_batch=m)
+        healed(base, replace(RECIPE, dropout=0.0), tmp_path / str(m), micro_batch=m)
         for m in (16, 4)
     )
     assert four.losses[0] == pytest.approx(one.losses[0], abs=1e-4)
@@ -517,14 +524,14 @@ def test_the_model_comes_back_whole(base, tmp_path, monkeypatch, ids):
     modules, config = dict(model.named_modules()), model.config.to_dict()
     flags = [p.requires_grad for p in model.parameters()]
     before = model(ids).logits
-    healing.heal(*base, BLOCK, RECIPE, tmp_path / "fine")
+    healed(base, RECIPE, tmp_path / "fine")
 
     def broken(*arguments):
         raise ValueError("inside")
 
     monkeypatch.setattr(healing, "_train", broken)
     with pytest.raises(ValueError, match="inside"):
-        healing.heal(*base, BLOCK, RECIPE, tmp_path / "broken")
+        healed(base, RECIPE, tmp_path / "broken")
     assert dict(model.named_modules()) == modules
     assert model.config.to_dict() == config
     assert [p.requires_grad for p in model.parameters()] == flags
@@ -549,7 +556,7 @@ def test_saved_adapter_on_the_base_pruned_again(name, tmp_path, ids):
     with dropped(tiny(name), Block(1, 3)) as _:
         pass
     again = tiny(name)
-    with healing.attached(again, Block(1, 3), tmp_path / "adapter"):
+    with dropped(again, Block(1, 3)), adapters.attached(again, tmp_path / "adapter"):
         assert torch.equal(again(ids).logits, expected)
     with dropped(model, Block(1, 3)):
         assert not torch.equal(model(ids).logits, expected)
@@ -557,9 +564,9 @@ def test_saved_adapter_on_the_base_pruned_again(name, tmp_path, ids):
 
 def test_merged_checkpoint_to_take_away(base, tmp_path, ids):
     model, tokenizer = base
-    found = healing.heal(*base, BLOCK, RECIPE, tmp_path / "healing")
+    found = healed(base, RECIPE, tmp_path / "healing")
     before = {n: p.clone() for n, p in model.named_parameters()}
-    with healing.attached(model, BLOCK, found.adapter):
+    with dropped(model, BLOCK), adapters.attached(model, found.adapter):
         expected = model(ids).logits
     folder = export.save_merged(
         model, tokenizer, BLOCK, found.adapter, tmp_path / "merged", lambda checkpoint: "# card"
@@ -578,7 +585,7 @@ def test_merged_checkpoint_is_whole_or_not_there(base, tmp_path, monkeypatch):
         raise OSError("No space left on device")
 
     model, tokenizer = base
-    found = healing.heal(*base, BLOCK, RECIPE, tmp_path / "healing")
+    found = healed(base, RECIPE, tmp_path / "healing")
     before = {n: p.clone() for n, p in model.named_parameters()}
     monkeypatch.setattr(adapters.shutil, "copytree", full)
     with pytest.raises(OSError, match="merged could not be written: No space"):

@@ -18,8 +18,9 @@ from transformers import AutoModelForCausalLM
 from lib import healing, profiles
 from lib.blocks import Block
 from lib.measure import export
-from lib.models import loading
+from lib.models import adapters, loading
 from lib.models.decoder import residual_stream
+from lib.pruning import dropped
 
 BLOCK, FIRST = Block(2, 1), 2
 RECIPE = replace(
@@ -60,7 +61,8 @@ def packed(checkpoint, monkeypatch):
 
 
 def healed(base, folder, recipe=RECIPE, **how) -> tuple[healing.Healed, bytes]:
-    found = healing.heal(*base, BLOCK, recipe, folder, **how)
+    with dropped(base[0], BLOCK):
+        found = healing.heal(*base, recipe, folder, **how)
     assert found.status == "ok" and len(found.losses) == recipe.steps
     return found, (found.adapter / WEIGHTS).read_bytes()
 
@@ -73,7 +75,7 @@ def test_healing_packed_is_healing_unpacked(packed, checkpoint, tmp_path, ids):
     np.testing.assert_allclose(first.losses, second.losses, atol=0.01)
     logits = []
     for model, _ in (packed, unpacked):
-        with healing.attached(model, BLOCK, first.adapter), torch.inference_mode():
+        with dropped(model, BLOCK), adapters.attached(model, first.adapter), torch.inference_mode():
             logits.append(model(ids).logits)
     torch.testing.assert_close(*logits, atol=0.1, rtol=0.05)
 
@@ -120,7 +122,7 @@ def test_resumed_is_uninterrupted(packed, tmp_path, monkeypatch, first):
     with monkeypatch.context() as patch:
         patch.setattr(healing._Watch, "on_step_end", stop)
         with pytest.raises(KeyboardInterrupt):
-            healing.heal(*packed, BLOCK, recipe, tmp_path / "resumed")
+            healed(packed, tmp_path / "resumed", recipe)
     assert (tmp_path / "resumed" / "checkpoint-2").exists()
     again, found = healed(packed, tmp_path / "resumed", recipe)
     assert again.losses == whole.losses and found == expected

@@ -27,6 +27,7 @@ from lib.models.shapes import Shape, of_config
 from lib.plan import assumptions, costs, printing
 from lib.plan.assumptions import Card, Reading
 from lib.profiles import Recipe, attempts, recipe
+from lib.pruning import dropped
 from lib.run import __main__ as run
 from lib.run import notebooks
 from lib.sweep import log_probabilities, sweep
@@ -103,7 +104,8 @@ def test_a_healing_applies_as_many_layers_as_planned(tmp_path, monkeypatch):
     model, tokenizer = loading.load("tiny-random", dtype="float32")
     cure = recipe("tiny-random", SMOKE)
     counted = Applications(model)
-    healing.heal(model, tokenizer, Block(3, 2), cure, tmp_path / "healed")
+    with dropped(model, Block(3, 2)):
+        healing.heal(model, tokenizer, cure, tmp_path / "healed")
     cost = costs.healing(real, 6, cure, None, card(1e9), 16)
     assert counted.count == cost.applications == cure.steps * 16 * cure.max_tokens * 6
 

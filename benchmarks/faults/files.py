@@ -99,13 +99,15 @@ def _heal(folder: Path) -> tuple[bool, list[float]]:
     from lib import healing, profiles
     from lib.blocks import Block
     from lib.models import loading
+    from lib.pruning import dropped
 
     trained = []
     real = healing._train
     healing._train = lambda *args: trained.append(1) or real(*args)
     recipe = profiles.recipe("tiny-random", profiles.get("smoke"))
     model, tokenizer = loading.load("tiny-random", dtype="float32", device="cpu")
-    found = healing.heal(model, tokenizer, Block(2, 2), recipe, folder)
+    with dropped(model, Block(2, 2)):
+        found = healing.heal(model, tokenizer, recipe, folder)
     return bool(trained), found.losses
 
 

@@ -84,10 +84,12 @@ def _healed(place: Path, **how):
     from lib import healing, profiles
     from lib.blocks import Block
     from lib.models import loading
+    from lib.pruning import dropped
 
     recipe = profiles.recipe("tiny-random", profiles.get("smoke"))
     model, tokenizer = loading.load("tiny-random", dtype="float32", device="cpu")
-    return recipe, healing.heal(model, tokenizer, Block(2, 2), recipe, place, **how)
+    with dropped(model, Block(2, 2)):
+        return recipe, healing.heal(model, tokenizer, recipe, place, **how)
 
 
 def measure_overwritten(folder: Path) -> dict:

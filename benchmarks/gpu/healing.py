@@ -7,7 +7,6 @@ from unittest import mock
 
 from benchmarks.gpu.bench import Bench, Measured, Row, counter, held, wait
 from lib import healing, profiles
-from lib.blocks import UNPRUNED
 from lib.plan import costs
 
 STEPS = 3  # the first warms up, the last is not timed: no step begins after it
@@ -94,7 +93,7 @@ def heal(bench: Bench, recipe, folder: Path, micro: int, recomputes=False, stop_
     try:
         if recomputes:
             patched.start()
-        found = healing.heal(model, tokenizer, UNPRUNED, recipe, folder, micro)
+        found = healing.heal(model, tokenizer, recipe, folder, micro)
     finally:
         hook.remove()
         if recomputes:

@@ -12,10 +12,9 @@ from peft.tuners.lora import LoraLayer
 
 from lib import evaluation, paths, profiles
 from lib.blocks import Block
-from lib.healing import attached
 from lib.measure import scores as measured
 from lib.measure import wanted
-from lib.models import loading, registry
+from lib.models import adapters, loading, registry
 from lib.profiles import Profile
 from lib.pruning import dropped, save_pruned
 from lib.sweep import sweep
@@ -111,7 +110,7 @@ def save_merged(
         shutil.copytree(adapter, unfinished / "adapter")
         (unfinished / "README.md").write_text(text, encoding="utf-8")
 
-    with attached(model, block, adapter) as wrapped:
+    with dropped(model, block), adapters.attached(model, adapter) as wrapped:
         weights = _base_weights(wrapped)
         if not all(weight.is_floating_point() for weight in weights.values()):
             raise ValueError(

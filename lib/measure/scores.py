@@ -219,7 +219,7 @@ def _score_healed(wanted: list[Wanted]) -> None:
     if record["status"] == "ok" and scores:
         model, tokenizer = _base(wanted[0])
         adapter = paths.RESULTS / "adapters" / record["values"]["adapter"] / "adapter"
-        with healing.attached(model, UNPRUNED, adapter):
+        with adapters.attached(model, adapter):
             _score(model, tokenizer, scores)
 
 
@@ -274,7 +274,7 @@ def _heal(wanted: Wanted) -> dict:
 
     def compute() -> dict:
         model, tokenizer = _base(wanted)
-        found = asdict(healing.heal(model, tokenizer, UNPRUNED, wanted.recipe, folder))
+        found = asdict(healing.heal(model, tokenizer, wanted.recipe, folder))
         return found | {"adapter": None if found["adapter"] is None else folder.name}
 
     return results.load_or_compute("healing", params, compute)

@@ -65,12 +65,19 @@ def fresh(model, recipe) -> Iterator[PeftModel]:
         target_modules=ffn_projections(model, recipe.first_layer),
         task_type="CAUSAL_LM",
     )
-    with unwrapped_after(model):
+    with _unwrapped_after(model):
         yield get_peft_model(model, config)
 
 
 @contextmanager
-def unwrapped_after(model) -> Iterator[None]:
+def attached(model, adapter: str | Path) -> Iterator[PeftModel]:
+    """The model with an adapter that healed it; without it again on exit."""
+    with _unwrapped_after(model):
+        yield PeftModel.from_pretrained(model, adapter).eval()
+
+
+@contextmanager
+def _unwrapped_after(model) -> Iterator[None]:
     """Whatever adapter the model gets inside is gone on exit; training flags are restored."""
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     training, use_cache = model.training, model.config.use_cache

@@ -23,7 +23,7 @@ from lib import evaluation, healing, profiles, similarity
 from lib.blocks import UNPRUNED, Block
 from lib.data import encoding, sets
 from lib.measure import damage, export, heal_where, inference_cost, wanted
-from lib.models import loading
+from lib.models import adapters, loading
 from lib.pruning import dropped, save_pruned
 from lib.sweep import continuations, log_probabilities, sweep
 
@@ -230,7 +230,7 @@ class Killed(BaseException):
 
 
 def heal(model, *arguments) -> healing.Healed:
-    with default_device(model.device.type):
+    with default_device(model.device.type), dropped(model, BLOCK):
         return healing.heal(model, *arguments)
 
 
@@ -245,7 +245,7 @@ def test_healing_and_its_resume(pair, tmp_path, monkeypatch, quantization, first
     cpu, sim, tokenizer = pair
     recipe = replace(RECIPE, first_layer=first)
     expected, found = (
-        heal(m, tokenizer, BLOCK, recipe, tmp_path / str(i)) for i, m in enumerate(pair[:2])
+        heal(m, tokenizer, recipe, tmp_path / str(i)) for i, m in enumerate(pair[:2])
     )
     near = {"rtol": 2e-3} if quantization else CLOSE
     np.testing.assert_allclose(found.losses, expected.losses, **near)
@@ -256,13 +256,13 @@ def test_healing_and_its_resume(pair, tmp_path, monkeypatch, quantization, first
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(healing._Watch, "on_step_end", stop)
-        heal(sim, tokenizer, BLOCK, recipe, tmp_path / "resumed")
+        heal(sim, tokenizer, recipe, tmp_path / "resumed")
     assert list((tmp_path / "resumed").glob("checkpoint-*"))
-    again = heal(sim, tokenizer, BLOCK, recipe, tmp_path / "resumed")
+    again = heal(sim, tokenizer, recipe, tmp_path / "resumed")
     assert adapter(again) == adapter(found)
     assert again.losses == found.losses and len(found.losses) == RECIPE.steps
     task = evaluation.task(wanted.of_task("c4", SMOKE))
-    with healing.attached(sim, BLOCK, found.adapter):
+    with dropped(sim, BLOCK), adapters.attached(sim, found.adapter):
         healed = sweep(sim, tokenizer, [], [task]).value[0]
     assert healed != sweep(sim, tokenizer, [BLOCK], [task]).value[1]
 
@@ -276,15 +276,15 @@ def test_healing_out_of_memory(name, tmp_path):
     held = torch.sim.memory_allocated()
     for micro in (8, 4):
         torch.sim.reset_peak_memory_stats()
-        whole = heal(sim, tokenizer, BLOCK, recipe, tmp_path / f"{micro}", micro)
+        whole = heal(sim, tokenizer, recipe, tmp_path / f"{micro}", micro)
         assert whole.micro_batch == micro
         peaks[micro] = torch.sim.max_memory_allocated() - held
         assert comes_back(held)
     with simulated_device.at_most((peaks[8] + peaks[4]) // 2):
-        found = heal(sim, tokenizer, BLOCK, recipe, tmp_path / "found")
+        found = heal(sim, tokenizer, recipe, tmp_path / "found")
     assert found.micro_batch == 4 and adapter(found) == adapter(whole)
     with simulated_device.at_most(peaks[4] // 16):
-        assert heal(sim, tokenizer, BLOCK, recipe, tmp_path / "none").status == "oom"
+        assert heal(sim, tokenizer, recipe, tmp_path / "none").status == "oom"
     assert comes_back(held)
 
 
