@@ -205,7 +205,7 @@ def _newest_complete(folder: Path) -> Path | None:
 
 
 def _finish(folder: Path, found: Healed) -> None:
-    """Write what the healing left, last of all, and drop its"""
+    """Write what the healing left, last of all, and drop its checkpoints."""
     told = asdict(found) | {"adapter": None if found.adapter is None else found.adapter.name}
     paths.write_whole(folder / "healed.json", json.dumps(told).encode())
     for checkpoint in folder.glob("checkpoint-*"):
