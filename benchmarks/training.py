@@ -14,7 +14,7 @@ from benchmarks.sizes import Size
 from benchmarks.table import Line, seconds
 from benchmarks.timing import alternate
 from lib import healing, profiles
-from lib.models import adapters, files, loading, registry
+from lib.models import adapters, documents, files, loading, registry
 
 QUANTISABLE = "smollm2-135m"  # the tiny random model is made on the spot and has no NF4 form
 
@@ -59,7 +59,7 @@ def packing(size: Size) -> list[Line]:
         lambda: _ours(model, tokenizer, sets[True], packed),
         size.repeats,
     )
-    real = {which: sum(len(s["input_ids"]) for s in found) for which, found in sets.items()}
+    real = {which: documents.real_tokens(found) for which, found in sets.items()}
     line = Line(
         row=8,
         what=f"One step of {packed.batch} sequences of up to {size.packing_tokens} tokens",
@@ -80,6 +80,10 @@ def _recipe() -> profiles.Recipe:
 def _ours(model, tokenizer, sequences, recipe) -> list[float]:
     with tempfile.TemporaryDirectory() as folder, adapters.fresh(model, recipe) as wrapped:
         return healing._train(wrapped, tokenizer, sequences, recipe, Path(folder), recipe.batch)
+
+
+def _whole(sequence: dict) -> list[int]:
+    return [token for document in sequence["documents"] for token in document]
 
 
 def _plain(model, tokenizer, sequences, recipe) -> None:
@@ -104,7 +108,7 @@ def _plain(model, tokenizer, sequences, recipe) -> None:
         trainer = Trainer(
             model=get_peft_model(model, config),
             args=arguments,
-            train_dataset=sequences,
+            train_dataset=[{"input_ids": s, "labels": s} for s in map(_whole, sequences)],
             data_collator=DataCollatorForSeq2Seq(tokenizer),
         )
         trainer.train()

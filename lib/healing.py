@@ -16,13 +16,12 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
-from torch.nn.utils.rnn import pad_sequence
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from lib import paths
 from lib.data import sets
-from lib.models import adapters
+from lib.models import adapters, documents
 from lib.profiles import Recipe, attempts, no_memory
 from lib.sweep import shares_prefixes
 
@@ -47,6 +46,8 @@ class Healed:
 def heal(model, tokenizer, recipe: Recipe, folder: str | Path, micro_batch: int = 16) -> Healed:
     """Fine-tune LoRA adapters of a model, of a pruned one within `pruning.dropped`, into `folder`.
 
+    The documents of a micro-batch are read in one row, each for itself (`models.documents`); where
+    a model cannot do that, padded, in the micro-batch of at most `micro_batch` that is quickest.
     Resumes from the newest complete checkpoint in `folder`, if a call was interrupted there.
     Halves the micro-batch when memory runs out, and at last recomputes activations; the global
     batch stays. The model comes back without adapter, also after an error. A second process that
@@ -84,8 +85,10 @@ def _alone(folder: Path):
 def _healed(model, tokenizer, recipe: Recipe, folder: Path, micro_batch: int) -> Healed:
     """Train, with less and less memory as long as it runs out."""
     sequences, epochs = training_sequences(tokenizer, recipe)
+    with documents.apart(model) as joined:
+        most = micro_batch if joined else documents.quickest(sequences, recipe.batch, micro_batch)
     losses, status, adapter = [], "oom", None
-    for micro, recomputes in attempts(micro_batch):
+    for micro, recomputes in attempts(most):
         try:
             with adapters.fresh(model, recipe) as wrapped:
                 how = (recipe, folder, micro, recomputes)
@@ -98,7 +101,7 @@ def _healed(model, tokenizer, recipe: Recipe, folder: Path, micro_batch: int) ->
             if not no_memory(str(error)):
                 raise
     losses = [loss for loss in losses if math.isfinite(loss)]
-    tokens = sum(len(sequence["input_ids"]) for sequence in sequences)
+    tokens = documents.real_tokens(sequences)
     return Healed(adapter, losses, status, micro, epochs, tokens, recomputes)
 
 
@@ -107,6 +110,10 @@ class _InOrder(Trainer):
 
     def _get_train_sampler(self, train_dataset=None):
         return torch.utils.data.SequentialSampler(train_dataset or self.train_dataset)
+
+    def compute_loss(self, model, *inputs, **how):
+        with adapters.in_its_format(model):
+            return super().compute_loss(model, *inputs, **how)
 
 
 class _Watch(TrainerCallback):
@@ -135,17 +142,17 @@ def _train(
     if recomputes:
         model.activation_checkpointing_enable()
         model.disable_input_require_grads()  # or gradients would flow to the embeddings
-    trainer = _InOrder(
-        model=wrapped,
-        args=_training_arguments(recipe, folder, micro_batch, wrapped.device.type == "cpu"),
-        train_dataset=sequences,
-        data_collator=lambda batch: padded(batch, tokenizer.pad_token_id),
-        callbacks=[_Watch(), *callbacks],
-    )
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(ProgressCallback)
-    start = _newest_complete(folder)
-    with _deterministic(warn_only=not shares_prefixes(model)):
+    with documents.apart(model) as joined, _deterministic(warn_only=not shares_prefixes(model)):
+        trainer = _InOrder(
+            model=wrapped,
+            args=_training_arguments(recipe, folder, micro_batch, wrapped.device.type == "cpu"),
+            train_dataset=documents.arranged(sequences, recipe.batch, micro_batch, joined),
+            data_collator=documents.collator(joined, tokenizer.pad_token_id),
+            callbacks=[_Watch(), *callbacks],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.remove_callback(ProgressCallback)
+        start = _newest_complete(folder)
         trainer.train(resume_from_checkpoint=str(start) if start else None)
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
@@ -227,39 +234,26 @@ def _finished(folder: Path) -> Healed | None:
 def training_sequences(tokenizer, recipe: Recipe) -> tuple[list[dict], float]:
     """All sequences of the run in the order they are read, and how many epochs that is.
 
-    Packed: documents joined by the end-of-text token and cut into sequences of max_tokens. Else
-    each document is one sequence, truncated; batches pad it, with no loss on the padding.
-    Documents are shuffled anew each epoch, by the seed.
+    A sequence is {"documents": token ids of each}. Packed: documents, each with the end-of-text
+    token, fill sequences of max_tokens, and are cut where one ends. Else each document is one
+    sequence, truncated. Documents are shuffled anew each epoch, by the seed.
     """
     wanted = recipe.steps * recipe.batch
     texts = sets.healing_texts(recipe.source, wanted)
     cut = {} if recipe.packed else {"truncation": True, "max_length": recipe.max_tokens}
     ids = tokenizer(texts, **cut).input_ids
+    end = [tokenizer.eos_token_id] if recipe.packed else []
     order = random.Random(recipe.seed)
-    sequences, stream, first_epoch = [], [], 0
+    sequences, documents, first_epoch = [], [], 0
     while len(sequences) < wanted:
         for document in order.sample(ids, len(ids)):
-            if not recipe.packed:
-                sequences.append(document)
-                continue
-            stream += [*document, tokenizer.eos_token_id]
-            while len(stream) >= recipe.max_tokens:
-                sequences.append(stream[: recipe.max_tokens])
-                stream = stream[recipe.max_tokens :]
+            rest = document + end
+            while rest:
+                room = recipe.max_tokens - sum(map(len, documents))
+                documents.append(rest[:room])
+                rest = rest[room:]
+                if not recipe.packed or len(documents[-1]) == room:
+                    sequences.append({"documents": documents})
+                    documents = []
         first_epoch = first_epoch or max(len(sequences), 1)
-    chosen = [{"input_ids": s, "labels": s} for s in sequences[:wanted]]
-    return chosen, round(wanted / first_epoch, 3)
-
-
-def padded(sequences: list[dict], pad_token: int) -> dict[str, torch.Tensor]:
-    """A batch of training sequences, each (B, T); there is no loss on padding (label -100).
-
-    Padded on the right, whatever the tokenizer's side: on the left the last padding would be asked
-    for a sequence's first token.
-    """
-    ids, labels = ([torch.tensor(s[name]) for s in sequences] for name in ("input_ids", "labels"))
-    return {
-        "input_ids": pad_sequence(ids, batch_first=True, padding_value=pad_token),
-        "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
-        "labels": pad_sequence(labels, batch_first=True, padding_value=-100),
-    }
+    return sequences[:wanted], round(wanted / first_epoch, 3)

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 from lib import healing, paths, profiles
 from lib.blocks import Block
 from lib.measure import export, scores
-from lib.models import adapters, files, loading, registry
+from lib.models import adapters, documents, files, loading, registry
 from lib.models.decoder import decoder_layers
 from lib.paths import SEAL, seal
 from lib.pruning import dropped
@@ -140,18 +140,19 @@ def test_gradients_through_nf4_also_after_an_evaluation(tmp_path, ids):
 def test_packed_sequences_are_full(base):
     sequences, epochs = healing.training_sequences(base[1], RECIPE)
     assert len(sequences) == RECIPE.steps * RECIPE.batch
-    assert {len(s["input_ids"]) for s in sequences} == {RECIPE.max_tokens}
+    assert {documents.real_tokens([s]) for s in sequences} == {RECIPE.max_tokens}
     assert 0 < epochs < 0.05
+    end = base[1].eos_token_id
+    assert all(d[-1] == end for s in sequences for d in s["documents"][:-1])
 
 
 def test_documents_are_truncated_and_padding_has_no_loss(base):
     recipe = replace(RECIPE, packed=False, max_tokens=300)
     sequences, _ = healing.training_sequences(base[1], recipe)
-    lengths = [len(s["input_ids"]) for s in sequences]
+    lengths = [len(s["documents"][0]) for s in sequences]
     assert max(lengths) == 300 and min(lengths) < 300
-    batch = healing.padded(sequences[:16], base[1].pad_token_id)
-    assert ((batch["labels"] == -100) == (batch["attention_mask"] == 0)).all()
-    assert batch["attention_mask"].sum(1).tolist() == lengths[:16]
+    batch = documents.collator(False, base[1].pad_token_id)(sequences[:16])
+    assert (batch["labels"] != -100).sum(1).tolist() == lengths[:16]
 
 
 @pytest.mark.parametrize("first", [0, 3])
@@ -164,15 +165,16 @@ def test_padding_predicts_no_token(base, tmp_path, monkeypatch, first):
     monkeypatch.setattr(
         healing.Trainer, "training_step", lambda *a, **k: batches.append(a[2]) or step(*a, **k)
     )
+    monkeypatch.setattr(documents, "_reads_apart", lambda model: False)
     for side in ("right", "left"):
         tokenizer.padding_side = side
         found = healed((model, tokenizer), recipe, tmp_path / side, micro_batch=8)
         losses[side] = found.losses
         assert tokenizer.padding_side == side
     assert losses["left"] == losses["right"] and len(batches) == 8
-    for batch in batches:
-        asked, before = batch["labels"][:, 1:] != -100, batch["attention_mask"][:, :-1]
-        assert (before == 0).any() and not asked[before == 0].any()
+    padding = [batch["labels"] == -100 for batch in batches]
+    assert any(p.any() for p in padding)
+    assert all((p[:, 1:] >= p[:, :-1]).all() and not p[:, 0].any() for p in padding)
 
 
 def test_documents_begin_as_the_tokenizer_begins_them(tmp_path):
@@ -180,8 +182,9 @@ def test_documents_begin_as_the_tokenizer_begins_them(tmp_path):
     tokenizer = files.tokenizer(str(stored(tiny("llama"), tmp_path / "model")))
     recipe = replace(RECIPE, steps=1, packed=False, max_tokens=8)
     sequences, _ = healing.training_sequences(tokenizer, recipe)
-    assert {sequence["input_ids"][0] for sequence in sequences} == {1}
-    assert all(1 not in sequence["input_ids"][1:] for sequence in sequences)
+    read = [document for sequence in sequences for document in sequence["documents"]]
+    assert {document[0] for document in read} == {1}
+    assert all(1 not in document[1:] for document in read)
 
 
 def test_order_depends_on_the_seed_alone(base):
@@ -471,7 +474,7 @@ def test_a_running_state_may_be_summed_up(name, warned, tmp_path, monkeypatch):
         healing.Trainer, "training_step", lambda *a, **k: settings.append(_settings()) or step(*a)
     )
     monkeypatch.setattr(torch, "cumsum", counted)
-    sequences = [{"input_ids": [5, 6, 7 + i], "labels": [5, 6, 7 + i]} for i in range(2)]
+    sequences = [{"documents": [[5, 6, 7 + i]]} for i in range(2)]
     recipe = replace(RECIPE, steps=1, batch=2)
     with adapters.fresh(tiny(name), recipe) as wrapped:
         healing._train(wrapped, files.tokenizer("tiny-random"), sequences, recipe, tmp_path, 2)

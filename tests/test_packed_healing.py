@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 from lib import healing, profiles
 from lib.blocks import Block
 from lib.measure import export
-from lib.models import adapters, loading
+from lib.models import adapters, documents, loading
 from lib.models.decoder import residual_stream
 from lib.pruning import dropped
 
@@ -137,3 +137,11 @@ def test_no_adapter_is_merged_into_packed_weights(packed, tmp_path, ids):
         export.save_merged(model, tokenizer, BLOCK, found.adapter, tmp_path / "merged", str)
     assert torch.equal(model(ids).logits, before)
     assert not list(tmp_path.glob("merged*"))
+
+
+def test_joined_documents_heal_like_padded_ones(packed, tmp_path, monkeypatch):
+    recipe = replace(RECIPE, packed=False, dropout=0.0)
+    joined, _ = healed(packed, tmp_path / "joined", recipe, micro_batch=4)
+    monkeypatch.setattr(documents, "_reads_apart", lambda model: False)
+    padded, _ = healed(packed, tmp_path / "padded", recipe, micro_batch=4)
+    np.testing.assert_allclose(joined.losses, padded.losses, atol=0.01)

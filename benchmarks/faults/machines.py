@@ -62,11 +62,13 @@ def another_processor(folder: Path) -> str:
 def heal_where_eight_are_counted(folder: Path) -> dict:
     import torch
 
-    from lib import healing
+    from lib.models import documents
 
     torch.cuda.device_count = lambda: 8
-    sizes, padded = [], healing.padded
-    healing.padded = lambda batch, *how: sizes.append(len(batch)) or padded(batch, *how)
+    sizes, collator = [], documents.collator
+    documents.collator = lambda *how: (
+        lambda batch: sizes.append(len(batch)) or collator(*how)(batch)
+    )
     recipe, _ = _healed(folder / "healed", micro_batch=4)
     return {"a step": sum(sizes) / recipe.steps, "batch": recipe.batch}
 

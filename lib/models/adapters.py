@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.helpers import disable_input_dtype_casting
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -56,7 +58,11 @@ def ffn_projections(model, first: int = 0) -> list[str]:
 
 @contextmanager
 def fresh(model, recipe) -> Iterator[PeftModel]:
-    """The model with a new LoRA adapter on its FFN projections, for training; gone on exit."""
+    """The model with a new LoRA adapter on its FFN projections, for training; gone on exit.
+
+    Where the weights are in 16 bits, the adapter's input is not cast to fp32: within
+    `in_its_format` it multiplies in their format. Its own weights are kept in fp32.
+    """
     transformers.set_seed(recipe.seed)
     config = LoraConfig(
         r=recipe.rank,
@@ -66,7 +72,20 @@ def fresh(model, recipe) -> Iterator[PeftModel]:
         task_type="CAUSAL_LM",
     )
     with _unwrapped_after(model):
-        yield get_peft_model(model, config)
+        wrapped = get_peft_model(model, config)
+        with disable_input_dtype_casting(wrapped, half(model)):  # their weights stay fp32
+            yield wrapped
+
+
+def half(model) -> bool:
+    """Whether the weights are in 16 bits, so that adapters multiply in that format, too."""
+    return model.dtype in (torch.bfloat16, torch.float16)
+
+
+def in_its_format(model) -> torch.autocast:
+    """Within, adapters in training multiply in the format of the weights."""
+    told = half(model)
+    return torch.autocast(model.device.type, model.dtype if told else None, enabled=told)
 
 
 @contextmanager

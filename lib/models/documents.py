@@ -1,0 +1,189 @@
+"""Documents joined in one row, each of which sees only itself: training without padding.
+
+Each document keeps its own positions, and attention stays within it, so the numbers are those of
+reading each alone. A model that cannot do that reads padded rows.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AttentionInterface, DataCollatorWithFlattening
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from lib.models import adapters
+
+try:  # in newer releases of PyTorch
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:
+    varlen_attn = None
+
+NAME = "documents"  # of the attention, among those of transformers
+PROBE = (5, 9, 3)  # tokens of the documents that a model is tried with
+PASS = 64  # tokens in whose time a pass begins and ends, assumed
+LEAK = 0.02  # of the logits' spread: what rounding moves is less, another document moves more
+
+_flattened = DataCollatorWithFlattening(return_flash_attn_kwargs=True)
+
+
+def collator(joined: bool, pad_token: int) -> Callable[[Sequence[dict]], dict]:
+    """Makes a batch of sequences ({"documents": token ids of each}), with labels.
+
+    joined: all documents in one row, input_ids, position_ids and labels (1, N); else a row each,
+    (B, T). There is no loss on padding and on the first token of a document (label -100).
+    """
+
+    def collate(sequences: Sequence[dict]) -> dict:
+        rows = [{"input_ids": ids} for sequence in sequences for ids in sequence["documents"]]
+        return _flattened(rows) if joined else padded([row["input_ids"] for row in rows], pad_token)
+
+    return collate
+
+
+def padded(rows: Sequence[list[int]], pad_token: int) -> dict[str, torch.Tensor]:
+    """Documents as rows, padded on the right, so that causal attention needs no mask."""
+    rows = [torch.tensor(row) for row in rows]
+    return {
+        "input_ids": pad_sequence(rows, batch_first=True, padding_value=pad_token),
+        "labels": pad_sequence(rows, batch_first=True, padding_value=-100),
+    }
+
+
+def real_tokens(sequences: Iterable[dict]) -> int:
+    """Tokens of all documents, padding not counted."""
+    return sum(len(document) for s in sequences for document in s["documents"])
+
+
+def arranged(sequences: Sequence[dict], batch: int, micro_batch: int, joined: bool) -> list[dict]:
+    """The sequences with those of each step in another order: the sum of their gradients stays.
+
+    By length, so that a padded micro-batch holds documents of like length; where they are joined,
+    dealt out, so that no micro-batch is much longer than the others.
+    """
+    found, parts = [], batch // micro_batch
+    for start in range(0, len(sequences), batch):
+        step = sorted(sequences[start : start + batch], key=lambda s: real_tokens([s]))
+        found += [s for part in range(parts) for s in step[part::parts]] if joined else step
+    return found
+
+
+def processed_tokens(sequences: Sequence[dict], batch: int, micro_batch: int) -> int:
+    """Tokens that padded micro-batches read, padding counted; joined ones read the real ones."""
+    order = arranged(sequences, batch, micro_batch, joined=False)
+    parts = (order[i : i + micro_batch] for i in range(0, len(order), micro_batch))
+    rows = ([len(d) for s in part for d in s["documents"]] for part in parts)
+    return sum(len(lengths) * max(lengths) for lengths in rows)
+
+
+def quickest(sequences: Sequence[dict], batch: int, most: int) -> int:
+    """The padded micro-batch, of at most `most` sequences, that takes the least time.
+
+    A pass takes the time of the tokens that it reads, and of PASS more.
+    """
+    sizes = [size for size in range(1, most + 1) if batch % size == 0]
+
+    def time(size: int) -> float:
+        return processed_tokens(sequences, batch, size) + PASS * len(sequences) / size
+
+    return min(sizes, key=time)
+
+
+@contextmanager
+def apart(model) -> Iterator[bool]:
+    """Within, the model reads joined documents as if each were alone; False if it cannot."""
+    config, before = model.config, model.config._attn_implementation
+    softcap = getattr(config.get_text_config(decoder=True), "attn_logit_softcapping", None)
+    if not model._supports_attention_backend or softcap:
+        yield False
+        return
+    model.set_attn_implementation(NAME)
+    try:
+        able = _reads_apart(model)
+        if not able:
+            model.set_attn_implementation(before)
+        yield able
+    finally:
+        model.set_attn_implementation(before)
+
+
+@torch.inference_mode()
+def _reads_apart(model) -> bool:
+    """Whether the logits of joined documents are those of each alone."""
+    training = model.training
+    vocabulary = model.config.get_text_config(decoder=True).vocab_size
+    ids = torch.arange(sum(PROBE)).mul(7).remainder(vocabulary).split(PROBE)
+    batch = _flattened([{"input_ids": document.tolist()} for document in ids])
+    batch = {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in batch.items()}
+    del batch["labels"]
+    try:
+        model.eval()
+        with adapters.in_its_format(model):
+            found = model(**batch, use_cache=False).logits[0].float()
+            rows = (d[None].to(model.device) for d in ids)
+            alone = [model(input_ids=row, use_cache=False).logits[0] for row in rows]
+    finally:
+        model.train(training)
+    expected = torch.cat(alone).float()
+    return bool((found - expected).abs().max() <= LEAK * expected.std())
+
+
+def attention(
+    module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask=None,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    cu_seq_lens_q: torch.Tensor | None = None,
+    max_length_q: int | None = None,
+    **_,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention within documents: (1, heads, N, d) -> (1, N, heads, d).
+
+    cu_seq_lens_q: (documents + 1,), where each begins; None: every row is one document.
+    """
+    if cu_seq_lens_q is None:
+        mask = _band(query, sliding_window)
+        return sdpa_attention_forward(module, query, key, value, mask, dropout, scaling)
+    if _has_kernel(query) and not dropout:
+        window = (sliding_window - 1 if sliding_window else -1, 0)
+        parts = (x[0].transpose(0, 1).contiguous() for x in (query, key, value))
+        ends, longest = cu_seq_lens_q.int(), int(max_length_q)
+        found = varlen_attn(
+            *parts,
+            *(ends, ends, longest, longest),
+            scale=scaling,
+            window_size=window,
+            enable_gqa=query.shape[1] != key.shape[1],
+        )
+        return found[None], None
+    found = []
+    for start, stop in pairwise(cu_seq_lens_q.tolist()):
+        parts = [x[:, :, start:stop] for x in (query, key, value)]
+        mask = _band(parts[0], sliding_window)
+        found.append(sdpa_attention_forward(module, *parts, mask, dropout, scaling)[0])
+    return torch.cat(found, dim=1), None
+
+
+def _has_kernel(query: torch.Tensor) -> bool:
+    """Whether PyTorch's attention over documents of any length runs there."""
+    if varlen_attn is None or not query.is_cuda or query.dtype == torch.float32:
+        return False
+    return torch.cuda.get_device_capability(query.device) >= (8, 0)
+
+
+def _band(query: torch.Tensor, window: int | None) -> torch.Tensor | None:
+    """Which of T keys each query sees: those of its window; None where that is all before it."""
+    length = query.shape[2]
+    if not window or window >= length:
+        return None
+    seen = torch.ones(length, length, dtype=torch.bool, device=query.device)
+    return seen.tril().triu(1 - window)
+
+
+AttentionInterface.register(NAME, attention)
