@@ -19,6 +19,8 @@ ROWS = {
     10: memory.layer_by_layer,
     11: sweeps.damage_map,
     12: formats.fastest_format,
+    13: counts.padding,
+    14: training.before_and_after,
 }
 
 
