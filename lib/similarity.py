@@ -1,6 +1,5 @@
 """Angular distances between layer inputs: all blocks of a model from one forward pass."""
 
-import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from itertools import islice
@@ -17,7 +16,17 @@ from lib.models.layers import resumed
 FOLDS = 16
 CHUNK = 64  # batches whose states are held when a model is read layer by layer
 
-log = logging.getLogger(__name__)
+
+def angles(states: torch.Tensor) -> np.ndarray:
+    """Angular distances (B, L+1, L+1) of last-token states (B, L+1, D), in half turns.
+
+    d(x, y) = arccos(x·y / (|x| |y|)) / pi, in fp64: near zero, arccos in fp32 is noise.
+    """
+    unit = torch.nn.functional.normalize(states.to("cpu", torch.float64), dim=-1)
+    cosines = unit @ unit.transpose(1, 2)
+    found = torch.arccos(cosines.clamp(-1, 1)) / torch.pi
+    found.diagonal(dim1=1, dim2=2).zero_()
+    return found.numpy()
 
 
 def block_distances(model, batches: Iterable[dict]) -> BlockDistances:
@@ -66,12 +75,12 @@ def _averaged(parts: Iterable[torch.Tensor]) -> BlockDistances:
     total = squares = folds = 0.0
     counts, seen = np.zeros(FOLDS, int), 0
     for states in parts:
-        angles = _angles(states)
-        total, squares = total + angles.sum(0), squares + (angles**2).sum(0)
-        places = np.arange(seen, seen + len(angles)) % FOLDS
-        folds = folds + np.stack([angles[places == fold].sum(0) for fold in range(FOLDS)])
+        found = angles(states)
+        total, squares = total + found.sum(0), squares + (found**2).sum(0)
+        places = np.arange(seen, seen + len(found)) % FOLDS
+        folds = folds + np.stack([found[places == fold].sum(0) for fold in range(FOLDS)])
         counts += np.bincount(places, minlength=FOLDS)
-        seen += len(angles)
+        seen += len(found)
     if seen < 2:
         raise ValueError(f"Angular distances need at least 2 sequences, not {seen}.")
     mean = total / seen
@@ -101,15 +110,6 @@ def right_padded(ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, t
     """
     order = (mask == 0).long().argsort(dim=1, stable=True)
     return ids.gather(1, order), mask.sum(1).long() - 1
-
-
-def _angles(states: torch.Tensor) -> np.ndarray:
-    """Angular distances (B, L+1, L+1) of states (B, L+1, D): arccos of the cosines over pi."""
-    unit = torch.nn.functional.normalize(states.to("cpu", torch.float64), dim=-1)
-    cosines = unit @ unit.transpose(1, 2)
-    angles = torch.arccos(cosines.clamp(-1, 1)) / torch.pi
-    angles.diagonal(dim1=1, dim2=2).zero_()
-    return angles.numpy()
 
 
 def calibration_batches(texts: list[str], tokenizer, max_tokens: int, batch_tokens: int):
