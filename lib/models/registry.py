@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import huggingface_hub
+import huggingface_hub.constants
 
 from lib import paths
 from lib.data import wheels
@@ -120,8 +120,9 @@ def _hub(repository: str, revision: str) -> Source:
     """
     if mirrored := paths.mirrored(repository):
         return _folder(mirrored)
-    file = huggingface_hub.try_to_load_from_cache(repository, "config.json", revision=revision)
-    commit = Path(file).parent.name if isinstance(file, str) else revision  # snapshots/<commit>/
+    folder = f"models--{repository.replace('/', '--')}"
+    branch = Path(huggingface_hub.constants.HF_HUB_CACHE, folder, "refs", revision)
+    commit = branch.read_text(encoding="utf-8").strip() if branch.is_file() else revision
     return Source("hub", repository, commit)
 
 
