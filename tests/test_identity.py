@@ -7,8 +7,7 @@ from threading import Thread
 import huggingface_hub
 import pytest
 import torch
-from conftest import stored, tiny
-from gguf import GGUFWriter
+from conftest import gguf, stored, tiny
 from test_models import sentence
 
 from lib import paths, profiles, results
@@ -58,20 +57,6 @@ def test_one_model_stays_loaded_while_its_files_do(output, monkeypatch):
     monkeypatch.setattr(loading, "default_device", lambda: "meta")
     loading.loaded(str(folder), **SMOKE.weights)
     assert len(loads) == 2 and len(loading._loaded) == 1
-
-
-def gguf(file, layers: int):
-    writer = GGUFWriter(file, "llama")
-    writer.add_block_count(layers)
-    writer.add_embedding_length(32)
-    writer.add_feed_forward_length(48)
-    writer.add_head_count(4)
-    writer.add_context_length(128)
-    writer.add_token_list([str(i) for i in range(96)])
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 def test_a_gguf_file_is_hashed_once_and_known_by_its_content(tmp_path, monkeypatch):

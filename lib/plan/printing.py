@@ -123,7 +123,7 @@ def _published(model: str) -> tuple[str, ...]:
 
 def _share_after(name: str, share: float) -> float:
     """The share of layers after the published cut of a model that drops `share` of its layers."""
-    num_layers, starts = registry.MODELS[name].num_layers, _starts()[name]
+    num_layers, starts = registry.MODELS[name].shape.num_layers, _starts()[name]
     size = min(max(1, round(share * num_layers)), len(starts))
     return 1 - (starts[size - 1] + size) / num_layers
 
