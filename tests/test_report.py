@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tomllib
 from fnmatch import fnmatch
-from importlib import resources
 
 import nbformat
 import pandas as pd
@@ -141,11 +140,12 @@ def test_the_index_of_figures_is_current():
     assert readme.figure_index() in (paths.ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("name", ["page.html.j2", "claims.csv", "models.csv"])
-def test_what_the_package_reads_is_installed_with_it(name):
+def test_what_the_package_reads_is_installed_with_it():
     settings = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    assert any(fnmatch(name, pattern) for pattern in settings["package-data"]["lib"])
-    assert (resources.files("lib") / name).is_file()
+    files = [f for f in (paths.ROOT / "lib").rglob("*.*") if f.suffix not in (".py", ".pyc")]
+    assert {"page.html.j2", "claims.csv", "models.csv", "profiles.csv"} <= {f.name for f in files}
+    for file in files:
+        assert any(fnmatch(file.name, pattern) for pattern in settings["package-data"]["*"]), file
 
 
 # ---- in a browser -------------------------------------------------------------------------
