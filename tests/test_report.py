@@ -73,7 +73,7 @@ def test_finished_failed_and_missing_are_told_apart(ran):
     assert '<a href="smoke/01_similarity_heatmaps.html">1 · Similar &lt;layers&gt;</a>' in index
     assert "failed: ValueError: why<" in index and "1.5" in index
     assert index.count('class="missing">missing') == len(notebooks.NOTEBOOKS) - 2
-    absent = [name.replace("_", " ") for name in notebooks.drawn_by() if name != "figure_4"]
+    absent = [name.replace("_", " ") for name in notebooks.FIGURES if name != "figure_4"]
     assert f"Missing: {', '.join(absent)}." in index
     assert "No verdicts: figure_claims.csv is missing." in index
     failed = (paths.RUNS / "smoke/02_pruning_curves.html").read_text()
@@ -136,7 +136,7 @@ def test_bad_input_is_one_sentence(tmp_path, argument, said):
 def test_the_index_of_figures_is_current():
     """`python -m benchmarks.readme` brings it up to date, and it names every figure."""
     drawn = {name for notebook in notebooks.NOTEBOOKS.values() for name in notebook.figures}
-    assert set(notebooks.drawn_by()) == drawn
+    assert set(notebooks.FIGURES) == drawn
     assert readme.figure_index() in (paths.ROOT / "README.md").read_text()
 
 

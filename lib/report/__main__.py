@@ -18,7 +18,7 @@ from lib import paths, profiles, results
 from lib.profiles import Profile
 from lib.report import compare, pages
 from lib.results.archive import Archive
-from lib.run.notebooks import NOTEBOOKS, SHOWS, drawn_by
+from lib.run.notebooks import FIGURES, NOTEBOOKS
 
 POINT = ["model", "task", "treatment", "block_start", "block_size", "shots", "seed", "rank"]
 READ = ["value", "standard_error", "n", "recorded", "recorded_error", "recorded_n"]
@@ -35,7 +35,7 @@ def build(profile: Profile) -> Path:
     Raises ReportError if the profile has left neither a notebook nor a figure.
     """
     notebooks = [_notebook(number, profile.name) for number in NOTEBOOKS]
-    figures = [_figure(name, profile.name) for name in drawn_by()]
+    figures = [_figure(name, profile.name) for name in FIGURES]
     if not any(n["page"] for n in notebooks) and not any(f["picture"] for f in figures):
         raise ReportError(
             f"Nothing of profile {profile.name} is there to report: "
@@ -85,12 +85,12 @@ def _notebook(number: str, profile: str) -> dict:
 
 def _figure(name: str, profile: str) -> dict:
     """A figure's pictures, its own and the recorded one, and its table."""
-    folder = paths.FIGURES / profile
+    (shows, numbers), folder = FIGURES[name], paths.FIGURES / profile
     recorded = paths.ROOT / "figures" / profiles.RECORDED / f"{name}.png"
     return {
         "name": name.replace("_", " "),
-        "shows": SHOWS[name].replace("`", ""),
-        "notebooks": drawn_by()[name],
+        "shows": shows.replace("`", ""),
+        "notebooks": numbers,
         "picture": pages.picture(folder / f"{name}.png"),
         "recorded": pages.picture(recorded) if profile != profiles.RECORDED else None,
         "table": _address(folder / f"{name}.csv"),
