@@ -12,14 +12,15 @@ import signal
 import sys
 from contextlib import closing
 
-from lib import profiles
+import papermill
+
+from lib import paths, profiles
 from lib.measure import experiments
 from lib.models import formats
 from lib.plan import assumptions, printing
 from lib.profiles import Profile
 from lib.run import batch
-from lib.run.execution import check_parameters
-from lib.run.notebooks import FIGURES, NOTEBOOKS
+from lib.run.notebooks import FIGURES, NOTEBOOKS, Notebook
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -74,6 +75,15 @@ def chosen(options: argparse.Namespace) -> list[str]:
         if number not in NOTEBOOKS:
             raise ValueError(f"No notebook {number}: choose among {', '.join(NOTEBOOKS)}.")
     return numbers
+
+
+def check_parameters(notebook: Notebook, parameters: dict) -> None:
+    """Raise ValueError for a parameter that the notebook does not have."""
+    source = paths.NOTEBOOKS / f"{notebook.file}.ipynb"
+    known = papermill.inspect_notebook(str(source))
+    for name in parameters:
+        if name not in known:
+            raise ValueError(f"{source.name} has no parameter {name}: it has {', '.join(known)}.")
 
 
 def run(options: argparse.Namespace, profile: Profile, numbers: list[str], parameters: dict) -> int:

@@ -149,15 +149,6 @@ def execute(launch: Launch) -> Path:
     return _keep(running, launch.folder / f"{name}.ipynb")
 
 
-def check_parameters(notebook: Notebook, parameters: dict) -> None:
-    """Raise ValueError for a parameter that the notebook does not have."""
-    source = paths.NOTEBOOKS / f"{notebook.file}.ipynb"
-    known = papermill.inspect_notebook(str(source))
-    for name in parameters:
-        if name not in known:
-            raise ValueError(f"{source.name} has no parameter {name}: it has {', '.join(known)}.")
-
-
 # ---- one execution -------------------------------------------------------------------------
 
 
