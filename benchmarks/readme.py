@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lib import paths, profiles
 from lib.claims import bounds, checks, tables
-from lib.run.notebooks import NOTEBOOKS, SHOWS, drawn_by
+from lib.run.notebooks import FIGURES, NOTEBOOKS
 
 EVIDENCE = paths.RECORDED / profiles.RECORDED / "evidence"
 NONE = "There is no recorded run yet, so there are no verdicts.\n"
@@ -33,13 +33,13 @@ def figure_index() -> str:
     """A row a figure: what draws it, how, and in how many minutes."""
     lines = ["|---|---|---|---|---|---|"]
     linked = set()
-    for name, numbers in drawn_by().items():
+    for name, (shows, numbers) in FIGURES.items():
         links = {n: f"[{n}](notebooks/{NOTEBOOKS[n].file}.ipynb)" for n in numbers}
         notebooks = ", ".join(n if n in linked else links[n] for n in numbers)
         linked.update(numbers)
         minutes = sum(NOTEBOOKS[n].minutes for n in numbers)
         short = name.removeprefix("figure_")
-        cells = (short, SHOWS[name], notebooks, f"`make figure-{short}`", f"{minutes:g}")
+        cells = (short, shows, notebooks, f"`make figure-{short}`", f"{minutes:g}")
         lines.append(f"| {' | '.join(cells)} | 2 CPU cores |")
     return HEADER + "\n".join(lines) + "\n"
 

@@ -19,15 +19,13 @@ from transformers import DynamicCache
 from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
 from lib import evaluation
-from lib.blocks import UNPRUNED, Block
+from lib.blocks import HEAD_POSITIONS, UNPRUNED, Block
 from lib.data.encoding import Row
 from lib.evaluation import Task
 from lib.models.decoder import decoder_config, decoder_layers, precise_logits, residual_stream
 from lib.models.layers import resumed
 from lib.models.reading import Batch, bundles, greedy_texts
 from lib.pruning import dropped
-
-HEAD_POSITIONS = 128  # logits of this many positions are held at once
 
 
 def sweep(

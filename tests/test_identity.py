@@ -14,7 +14,7 @@ from lib import paths, profiles, results
 from lib.blocks import Block
 from lib.measure import distance_maps, heal_where, inference_cost, scores
 from lib.models import files, formats, loading, registry
-from lib.plan import printing
+from lib.plan import estimates
 from lib.plan.assumptions import Card
 
 SMOKE = profiles.get("smoke", limit=4)
@@ -154,12 +154,12 @@ def test_nothing_is_planned_as_done_of_a_commit_that_is_not_known(cache, output)
     cache(0)
     tokens = profiles.get("smoke", models=[HUB], limit=4)
     distance_maps.measure(HUB, tokens)
-    assert printing._maps(HUB, tokens)
+    assert estimates._maps(HUB, tokens)
     assert (registry.resolve(HUB).revision, registry.resolve("no/body").revision) == (
         "a" * 40,
         "main",
     )
-    assert not printing._maps("no/body", tokens)
+    assert not estimates._maps("no/body", tokens)
 
 
 def test_a_commit_that_cannot_be_asked_for_is_one_sentence(tmp_path):
@@ -234,7 +234,7 @@ def test_results_of_a_gpu_are_found_by_a_plan(output, monkeypatch):
     load = loading.load
     monkeypatch.setattr(loading, "load", lambda *a, **k: load(*a, **k | {"device": "cpu"}))
     distance_maps.measure("tiny-random", SMOKE)
-    [found] = printing._maps("tiny-random", SMOKE)
+    [found] = estimates._maps("tiny-random", SMOKE)
     assert loading.weights_of("tiny-random", **SMOKE.weights).items() <= found["params"].items()
     card = Card("test", 1e12, 1e12, 1e12, "stated")
-    assert [estimate.done for estimate in printing.estimates(SMOKE, ["01"], card)] == [True]
+    assert [estimate.done for estimate in estimates.estimates(SMOKE, ["01"], card)] == [True]
