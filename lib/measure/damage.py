@@ -11,6 +11,8 @@ from lib import results
 from lib.blocks import Block
 from lib.data import sets
 from lib.evaluation import Task, weighted_mean
+from lib.measure import fetching
+from lib.measure.wanted import Wanted
 from lib.models import decoder, loading
 from lib.profiles import Profile
 from lib.sweep import sweep
@@ -62,8 +64,9 @@ def stored(name: str, profile: Profile) -> pd.DataFrame | None:
 
 def _params(name: str, profile: Profile) -> list[dict]:
     """The parameters of each chunk's result; reads no data."""
-    shared = loading.weights_of(name, **profile.weights) | sets.identity("c4", profile.source)
-    shared |= {
+    model = {"model": name, **profile.weights} | sets.identity("c4", profile.source)
+    (asked,) = fetching.here([Wanted("damage", model)])
+    shared = asked.params | {
         "max_tokens": profile.damage_tokens,
         "batch_tokens": profile.batch_tokens,
         "version": VERSION,

@@ -18,6 +18,8 @@ from torch import nn
 
 from lib import results
 from lib.blocks import UNPRUNED, simple_block
+from lib.measure import fetching
+from lib.measure.wanted import Wanted
 from lib.models import formats, loading, registry
 from lib.models.decoder import decoder_layers
 from lib.profiles import Profile
@@ -68,7 +70,8 @@ class TooLarge(registry.ModelError):
 
 def _of_format(name: str, profile: Profile) -> dict:
     """The record of one format, that of the profile."""
-    params = loading.weights_of(name, **profile.weights) | {
+    (asked,) = fetching.here([Wanted("inference_cost", {"model": name, **profile.weights})])
+    params = asked.params | {
         "fractions": list(profile.heal_fractions),
         "sizes": list(profile.sizes),
         "prompt_tokens": profile.cost_prompt_tokens,
@@ -76,7 +79,7 @@ def _of_format(name: str, profile: Profile) -> dict:
         "repeats": profile.cost_repeats,
         "version": VERSION,
     }
-    params["processor"] = formats.processor(params["device"])
+    params["processor"] = formats.processor(params.get("device", "cpu"))
     return results.load_or_compute("inference_cost", params, lambda: _measured(name, profile))
 
 

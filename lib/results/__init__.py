@@ -16,15 +16,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.metadata import version
 
 from lib import paths
 from lib.models.formats import processor
 from lib.paths import set_aside, write_whole
-from lib.results.archive import SCHEMA, finite, key, location, parsed, stored
+from lib.results.archive import SCHEMA, Archive, finite, key, location, parsed, stored
 from lib.results.archive import archive as archive  # many results at once
 
 VERSIONS = {"similarity": 2, "scores": 2, "healing": 2}  # bumped by hand when the numbers change
+ARCHIVE: ContextVar[Archive | None] = ContextVar("archive", default=None)  # read within `reading`
 DRAW_ONLY = "DEEPER_LAYERS_DRAW_ONLY"  # set in the environment of a run that only draws
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,8 @@ def load(kind: str, params: dict) -> dict | None:
 
     A file that is not valid is set aside as `<name>.corrupt`, with one line in the log.
     """
+    if archive := ARCHIVE.get():
+        return archive.find(kind, params)
     file = location(kind, params)
     try:
         record, problem = parsed(file.read_bytes(), kind, params)
@@ -93,7 +97,20 @@ def load_or_compute(kind: str, params: dict, compute: Callable[[], dict]) -> dic
 
 def draws_only() -> bool:
     """Whether what is missing stays missing: the last pass of a run some of whose jobs failed."""
-    return bool(os.environ.get(DRAW_ONLY))
+    return bool(ARCHIVE.get() or os.environ.get(DRAW_ONLY))
+
+
+@contextmanager
+def reading(archive: Archive) -> Iterator[None]:
+    """Results are those of `archive` within, found by what was asked, on whatever machine.
+
+    What it lacks stays missing. No model is needed, nor its files.
+    """
+    token = ARCHIVE.set(archive)
+    try:
+        yield
+    finally:
+        ARCHIVE.reset(token)
 
 
 @contextmanager

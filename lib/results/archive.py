@@ -118,19 +118,23 @@ class Archive:
     def find(self, kind: str, params: dict) -> dict | None:
         """The record that has `params`, those of MACHINE and VERSION_PARAMS apart; or None.
 
-        Of several the one with the same versions, then the one with the most examples.
+        Of several the one with the same versions, then the one with the most examples. A model's
+        revision counts if `params` have one.
         """
 
         def likeness(record: dict) -> tuple[int, int]:
             same = [record["params"].get(name) == params.get(name) for name in VERSION_PARAMS]
             return sum(same), record["values"].get("n", 0)
 
-        return max(self.asked.get(_asked(kind, params), []), key=likeness, default=None)
+        found = self.asked.get(_asked(kind, params), [])
+        revision = params.get("revision")
+        same = (r for r in found if revision in (None, r["params"].get("revision")))
+        return max(same, key=likeness, default=None)
 
 
 def _asked(kind: str, params: dict) -> str:
-    """The same for measurements that differ in the machine or a version only."""
-    ignored = (*MACHINE, *VERSION_PARAMS)
+    """The same for measurements that differ in the machine, a version or a revision only."""
+    ignored = (*MACHINE, *VERSION_PARAMS, "revision")
     return key(kind, {name: value for name, value in params.items() if name not in ignored})
 
 
