@@ -80,6 +80,9 @@ def _of_format(name: str, profile: Profile) -> dict:
         "version": VERSION,
     }
     params["processor"] = formats.processor(params.get("device", "cpu"))
+    both = {key: value for key, value in params.items() if key != "quantization"}
+    if results.ARCHIVE.get() and (record := results.load("inference_cost", both)):
+        return record  # of version 1, which kept both formats in one result
     return results.load_or_compute("inference_cost", params, lambda: _measured(name, profile))
 
 
@@ -210,15 +213,17 @@ def _packed(linear: nn.Linear) -> bnb.nn.Linear4bit:
 
 
 def _table(profile: Profile, record: dict) -> pd.DataFrame:
-    values, told = record["values"], record["params"]
-    versions = pd.DataFrame(values["versions"])
+    values, told = record["values"], record["params"] | profile.weights
+    of_format = profile.quantization
+    versions = [v for v in values["versions"] if v.get("quantization", of_format) == of_format]
+    versions = pd.DataFrame(versions)
     whole, rows = versions.iloc[0], []
     for version in versions.itertuples():
         start, size = version.block
         where = {
             "profile": profile.name,
             "model": told["model"],
-            "dtype": told["dtype"],
+            "dtype": record["params"]["dtype"],
             "quantization": told["quantization"],
             "strategy": "simple" if size else "none",
             "block_start": start,
