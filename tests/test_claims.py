@@ -431,7 +431,7 @@ def test_without_results_nothing_is_gathered_and_nothing_computed(output):
 def test_what_is_there_is_gathered(output):
     """Only the map, so only claim 4 is judged; and claim 5 on the recorded map of a Qwen."""
     smoke = profiles.get("smoke")
-    distance_maps.measure(smoke.main_model, smoke)
+    distance_maps.of_model(smoke.main_model, smoke)
     before = list(paths.RESULTS.rglob("*.json"))
     found = tables.gather(smoke, compute=False)
     assert list(paths.RESULTS.rglob("*.json")) == before

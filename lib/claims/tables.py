@@ -84,7 +84,7 @@ def gather(profile: Profile, compute: bool = True) -> RunTables:
     """
     with nullcontext() if compute else results.drawing_only():
         try:
-            maps, left = distance_maps.measure_all(profile.models, profile)
+            maps, left = distance_maps.measure(profile)
         except results.NotMeasured:
             maps, left = {}, replace(profile, models=())
         parts = _parts(profile, maps) if maps else {}
@@ -105,7 +105,7 @@ def _parts(profile: Profile, maps: dict[str, BlockDistances]) -> dict[str, list[
     curves = (scores.unhealed, scores.healed, scores.reasoning)
     parts = {"scores": [f(maps, profile) for f in curves]}
     parts |= {f.__name__: [f(maps, profile)] for f in (scores.prompts, scores.seeds, scores.ranks)}
-    for table, measure in {"cost": inference_cost.measure, "damage": damage.measure}.items():
+    for table, measure in {"cost": inference_cost.of_model, "damage": damage.of_model}.items():
         found = (_there(measure, name, profile) for name in maps)
         parts[table] = [t for t in found if t is not None]
     return parts

@@ -30,13 +30,14 @@ def load(
     dtype: str | torch.dtype | None = None,
     device: str | None = None,
     block: Block = UNPRUNED,
+    packed: bool = False,
 ):
     """Load (model, tokenizer): a key of MODELS, a hub id, a local folder or a .gguf file.
 
     quantization: None, or "nf4" (bitsandbytes, double quantisation, bf16 compute). On the CPU the
     4-bit values are then unpacked once into weights of `dtype`: the same function, as fast as any
     other model, and with gradients that can be trusted (bitsandbytes' CPU kernels have no
-    backward once a forward without gradients has repacked the weights).
+    backward once a forward without gradients has repacked the weights). packed: do not unpack.
     dtype: of the weights; by default that of `default_dtype`.
     device: "cpu", "cuda", …; by default the GPU if there is one.
     block: layers that are left out and never read; the model is that of `pruning.dropped`.
@@ -45,7 +46,7 @@ def load(
     source, how = _checked(name_or_path, quantization, dtype, device)
     contents = contents_of(source)
     layers.check(contents.config)
-    model = _assembled(contents, block.kept(contents.num_layers), **how)
+    model = _assembled(contents, block.kept(contents.num_layers), **how, packed=packed)
     return model, tokenizer(name_or_path)
 
 
@@ -196,7 +197,9 @@ def _unpacked_by_blocks() -> Iterator[None]:
         yield
 
 
-def _assembled(contents: Contents, keep: Sequence[int], quantization, dtype, device):
+def _assembled(
+    contents: Contents, keep: Sequence[int], quantization, dtype, device, packed: bool = False
+):
     """The model of the layers `keep`, on the meta device first; only their tensors are read."""
     config = layers.followed(contents.config, keep)
     one = layers.skeleton(layers.followed(contents.config, [0]))
@@ -219,7 +222,7 @@ def _assembled(contents: Contents, keep: Sequence[int], quantization, dtype, dev
                 f"The tensors in {contents.folder} are not those of its config.json "
                 f"({len(found[problem])} {problem.replace('_keys', '')}, such as {name})."
             )
-    if quantization and device == "cpu":
+    if quantization and device == "cpu" and not packed:
         with _unpacked_by_blocks():
             model = model.dequantize(dtype)
     model.name_or_path = model.config.name_or_path = str(contents.folder or "")
