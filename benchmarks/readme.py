@@ -4,29 +4,23 @@ They are the verdicts of the recorded run, and the figures with what draws each.
 """
 
 import sys
-from pathlib import Path
 
-from lib import paths, profiles
-from lib.claims import bounds, checks, tables
+from lib import claims, paths, profiles, results
 from lib.run.notebooks import FIGURES, NOTEBOOKS
 
-EVIDENCE = paths.RECORDED / profiles.RECORDED / "evidence"
 NONE = "There is no recorded run yet, so there are no verdicts.\n"
 START, END = "<!-- verdicts -->\n", "<!-- end of verdicts -->\n"
 HEADER = "| figure | shows | notebook | command | minutes (`quick`) | hardware |\n"
 
 
-def section(folder: Path = EVIDENCE) -> str:
-    """The verdicts of the recorded run as a table; without one, a sentence that says so.
-
-    folder: holds what evidence.save kept. Raises ValueError if that is more than one file.
-    """
-    files = list(folder.rglob("*.json"))
-    if not files:
+def section() -> str:
+    """The verdicts of the recorded run as a table; without one, a sentence that says so."""
+    recorded = results.archive(paths.RECORDED / profiles.RECORDED)
+    if not recorded.asked:
         return NONE
-    if len(files) > 1:
-        raise ValueError(f"{folder} holds {len(files)} files: keep that of the recorded run only.")
-    return bounds.markdown(checks.verdicts(tables.load(files[0])))
+    return claims.markdown(
+        claims.verdicts(claims.gather(profiles.get(profiles.RECORDED), recorded))
+    )
 
 
 def figure_index() -> str:

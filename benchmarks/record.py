@@ -84,7 +84,7 @@ def export(name: str) -> int:
     """
     found = results.archive(_measured(name))
     shared = results.archive(paths.RECORDED / name).run
-    kinds = {result["kind"] for result in found.records()} - {"job", "evidence"}  # made of the rest
+    kinds = {result["kind"] for result in found.records()} - {"job"}  # made of the rest
     files = {
         paths.RECORDED / name / f"{kind}.jsonl": lines(found.records(kind), shared)
         for kind in kinds

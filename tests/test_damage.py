@@ -73,7 +73,7 @@ def test_a_model_that_cannot_be_had_leaves_the_damage_of_the_others(output, capl
 
 
 def synthetic(rises: np.ndarray, matrix: np.ndarray, texts: int = 12, noise: float = 0.0):
-    """A damage table and distances of a model with len(matrix) - 1 layers."""
+    """A damage table and the map of a model with len(matrix) - 1 layers."""
     blocks = damage.all_blocks(len(matrix) - 1)
     draw = np.random.default_rng(1)
     rows = [
@@ -87,7 +87,7 @@ def synthetic(rises: np.ndarray, matrix: np.ndarray, texts: int = 12, noise: flo
         }
         for b in blocks
     ]
-    return pd.DataFrame(rows), BlockDistances(matrix, 0 * matrix, np.stack([matrix] * 4), 4)
+    return pd.DataFrame(rows), {"m": BlockDistances(matrix, 0 * matrix, np.stack([matrix] * 4), 4)}
 
 
 def test_rank_correlation_can_come_out_either_way():
@@ -106,11 +106,11 @@ def test_residuals_and_regret_name_the_block_that_misleads():
     matrix = np.ones((9, 9)) + np.arange(9) / 100
     rises = matrix.copy()
     matrix[2, 3], rises[2, 3] = 0.1, 5.0
-    table, distances = synthetic(rises, matrix, noise=0.01)
-    beside = choice.beside_distances(table, distances)
+    table, maps = synthetic(rises, matrix, noise=0.01)
+    beside = choice.beside_distances(table, maps)
     worst = beside.loc[beside.residual.idxmax()]
     assert (worst.block_start, worst.block_size, worst.residual) == (2, 1, 1.0)
-    found = choice.regret(table, distances).set_index("block_size")
+    found = choice.regret(table, maps).set_index("block_size")
     assert found.similarity_start[1] == 2
     assert found.regret[1] == pytest.approx(5.0 - 1.01, abs=0.05)
     assert abs(found.regret[7]) < 0.05
@@ -119,10 +119,10 @@ def test_residuals_and_regret_name_the_block_that_misleads():
 def test_regret_is_not_fooled_by_luck():
     """Where all blocks are equally damaging, choosing the luckiest on the same texts looks good."""
     matrix = np.random.default_rng(0).random((25, 25))
-    table, distances = synthetic(np.ones((25, 25)), matrix, texts=8, noise=1.0)
-    found = choice.regret(table, distances)
+    table, maps = synthetic(np.ones((25, 25)), matrix, texts=8, noise=1.0)
+    found = choice.regret(table, maps)
     naive = [
-        np.stack(rows.examples).mean(1)[distances.best_start(size)]
+        np.stack(rows.examples).mean(1)[maps["m"].best_start(size)]
         - np.stack(rows.examples).mean(1).min()
         for size, rows in table.groupby("block_size")
     ]
