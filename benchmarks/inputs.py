@@ -11,7 +11,7 @@ from lib.data import sets
 from lib.measure import wanted
 from lib.models import loading
 
-BATCH_TOKENS = profiles.QUICK.batch_tokens
+BATCH_TOKENS = profiles.PROFILES["quick"].batch_tokens
 
 load = cache(loading.load)
 
@@ -41,7 +41,7 @@ def both_strategies(found: BlockDistances, sizes: Sequence[int]) -> list[Block]:
 def task(name: str, size: Size) -> evaluation.Task:
     """A task of the library with as many examples as `size` says."""
     profile = replace(
-        profiles.QUICK,
+        profiles.PROFILES["quick"],
         arc_easy_questions=size.arc_easy_questions,
         c4_sequences=size.c4_sequences,
         c4_tokens=size.tokens,

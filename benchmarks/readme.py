@@ -4,42 +4,36 @@ They are the verdicts of the recorded run, and the figures with what draws each.
 """
 
 import sys
-from pathlib import Path
 
-from lib import paths, profiles
-from lib.claims import bounds, checks, tables
-from lib.run.notebooks import NOTEBOOKS, SHOWS, drawn_by
+from lib import claims, paths, profiles, results
+from lib.run.notebooks import FIGURES, NOTEBOOKS
 
-EVIDENCE = paths.RECORDED / profiles.RECORDED / "evidence"
 NONE = "There is no recorded run yet, so there are no verdicts.\n"
 START, END = "<!-- verdicts -->\n", "<!-- end of verdicts -->\n"
 HEADER = "| figure | shows | notebook | command | minutes (`quick`) | hardware |\n"
 
 
-def section(folder: Path = EVIDENCE) -> str:
-    """The verdicts of the recorded run as a table; without one, a sentence that says so.
-
-    folder: holds what evidence.save kept. Raises ValueError if that is more than one file.
-    """
-    files = list(folder.rglob("*.json"))
-    if not files:
+def section() -> str:
+    """The verdicts of the recorded run as a table; without one, a sentence that says so."""
+    recorded = results.archive(paths.RECORDED / profiles.RECORDED)
+    if not recorded.asked:
         return NONE
-    if len(files) > 1:
-        raise ValueError(f"{folder} holds {len(files)} files: keep that of the recorded run only.")
-    return bounds.markdown(checks.verdicts(tables.load(files[0])))
+    return claims.markdown(
+        claims.verdicts(claims.gather(profiles.get(profiles.RECORDED), recorded))
+    )
 
 
 def figure_index() -> str:
     """A row a figure: what draws it, how, and in how many minutes."""
     lines = ["|---|---|---|---|---|---|"]
     linked = set()
-    for name, numbers in drawn_by().items():
+    for name, (shows, numbers) in FIGURES.items():
         links = {n: f"[{n}](notebooks/{NOTEBOOKS[n].file}.ipynb)" for n in numbers}
         notebooks = ", ".join(n if n in linked else links[n] for n in numbers)
         linked.update(numbers)
         minutes = sum(NOTEBOOKS[n].minutes for n in numbers)
         short = name.removeprefix("figure_")
-        cells = (short, SHOWS[name], notebooks, f"`make figure-{short}`", f"{minutes:g}")
+        cells = (short, shows, notebooks, f"`make figure-{short}`", f"{minutes:g}")
         lines.append(f"| {' | '.join(cells)} | 2 CPU cores |")
     return HEADER + "\n".join(lines) + "\n"
 

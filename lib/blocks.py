@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 STRATEGIES = ("similarity", "simple")
+CHUNK = 64  # batches whose states are held when a model is read layer by layer
+HEAD_POSITIONS = 128  # logits of this many positions are held at once in a sweep
 
 
 @dataclass(frozen=True, order=True)

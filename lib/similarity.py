@@ -9,12 +9,11 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from lib.blocks import UNPRUNED, BlockDistances
+from lib.blocks import CHUNK, UNPRUNED, BlockDistances
 from lib.models.decoder import residual_stream
 from lib.models.layers import resumed
 
 FOLDS = 16
-CHUNK = 64  # batches whose states are held when a model is read layer by layer
 
 
 def angles(states: torch.Tensor) -> np.ndarray:

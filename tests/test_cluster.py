@@ -1,6 +1,7 @@
 """The order of jobs under any engine, and what Ray is asked for; with Ray itself where `real`."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from benchmarks.faults import nodes
 from lib import paths, profiles, results
 from lib.measure import experiments
 from lib.measure.experiments import Job
+from lib.models import registry
 from lib.run import batch
 from lib.run.execution import Launch, Outcome
 
@@ -27,8 +29,27 @@ class Backwards(batch.Serial):
         return launch, self.execute(launch)
 
 
+SMOKE = profiles.get("smoke")
+TOLD = {"PROFILE": "smoke"}
+
+
+def batch_of(*numbers: str, profile=SMOKE, told=TOLD) -> batch.Batch:
+    """Notebooks that draw one figure each."""
+    notebooks = {number: batch.Notebook(number, ("drawn",), 0) for number in numbers}
+    return batch.Batch(notebooks, told, profile)
+
+
 def launch_of(job: Job) -> Launch:
-    return Launch(None, {"JOB": job}, batch.shard(job))
+    return Launch(None, {"JOB": job}, f"{job}")
+
+
+def leave(launch: Launch, status: str = "ok") -> None:
+    """What an execution that ran to its end leaves."""
+    table = launch.figures / "drawn.csv"
+    for folder in (launch.figures, launch.folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    table.write_text(f"model,value,status\ntiny,{1 if status == 'ok' else ''},{status}\n")
+    (launch.folder / f"{launch.notebook.file}.ipynb").touch()
 
 
 ALL = [
@@ -71,17 +92,18 @@ def test_a_model_that_cannot_be_had_is_tried_once(engine):
 
 
 def test_a_failure_changes_no_other_job_and_what_is_done_is_not_repeated(output):
-    smoke = profiles.get("smoke")
-    parts = experiments.jobs(smoke, ["01", "02", "03", "06"])
+    numbers = ("01", "02", "03", "06")
+    parts = experiments.jobs(SMOKE, numbers)
     tried, fails = [], {"02"}
 
     def execute(launch):
         tried.append(launch.shard)
-        failed = launch.shard[:2] in fails
-        return Outcome("failed", "by intention") if failed else Outcome("ok", seconds=2.0)
+        if launch.shard[:2] in fails:
+            return Outcome("failed", "by intention")
+        leave(launch)
+        return Outcome("ok", seconds=2.0)
 
-    names = {number: batch.Notebook(number, (), 0) for number in ("01", "02", "03", "06")}
-    whole = batch.Batch(names, {"PROFILE": "smoke"}, smoke)
+    whole = batch_of(*numbers)
     found = batch.run(whole, parts, batch.Serial(execute))
     assert [name for name, end in found.items() if end.status != "ok"] == ["02 tiny-random"]
     assert len(tried) == len(parts) + 4
@@ -89,26 +111,22 @@ def test_a_failure_changes_no_other_job_and_what_is_done_is_not_repeated(output)
     found = batch.run(whole, parts, batch.Serial(execute))
     assert {end.status for end in found.values()} == {"ok"}
     assert tried == [shard for shard in first if shard[:2] == "02"] + [""] * 4
-    record = batch.record(parts[0], smoke, {"PROFILE": "smoke"})
-    assert record["status"] == "ok" and record["seconds"] == 2.0
-    assert batch.record(parts[0], profiles.get("smoke", limit=2), {"PROFILE": "smoke"}) is None
+    assert found["01 tiny-random"] == batch.DONE_BEFORE
 
 
-def test_a_whole_notebook_counts_as_its_jobs(output):
-    """One model on one machine: no jobs run, but those that a cluster would run are known done."""
-    smoke, told = profiles.get("smoke"), {"PROFILE": "smoke"}
-    names = {number: batch.Notebook(number, (), 0) for number in ("01", "03", "04")}
-    ends = {"01": Outcome("ok", "", 3.0), "03": Outcome("failed"), "04": Outcome("ok")}
-    engine = batch.Serial(lambda launch: ends[launch.notebook.file])
-    batch.run(batch.Batch(names, told, smoke), [], engine)
-    known = {job: batch.record(job, smoke, told) for job in experiments.jobs(smoke, names)}
-    assert {job.notebook: bool(record) for job, record in known.items()} == {
-        "01": True,
-        "03": False,
-    }
-    ends["03"] = Outcome("ok", "", 8.0)
-    batch.run(batch.Batch(names, told, smoke), [], engine)
-    assert all(batch.record(job, smoke, told)["seconds"] == 8.0 for job in known if job.size)
+def test_a_job_is_done_once_it_has_left_everything(output):
+    whole, job = batch_of("03"), Job("03", "tiny-random", 2)
+    assert not whole.done(job)
+    leave(whole.launch(job))
+    assert whole.done(job)
+    leave(whole.launch(job), "oom")  # its copy is there, but a point is missing
+    assert not whole.done(job)
+    leave(whole.launch(job), "diverged")  # which is a finding
+    assert whole.done(job)
+    shutil.rmtree(paths.RESULTS)
+    assert not whole.done(job)
+    leave(whole.launch(Job("03", "tiny-random")))  # all depths
+    assert whole.done(job) and whole.done(Job("03", "tiny-random", 4))
 
 
 def test_after_a_failure_the_notebooks_of_the_jobs_only_draw(output):
@@ -118,33 +136,34 @@ def test_after_a_failure_the_notebooks_of_the_jobs_only_draw(output):
         drawn[launch.notebook.file] = launch.draws_only
         return Outcome("failed" if launch.shard else "ok")
 
-    smoke = profiles.get("smoke")
-    names = {number: batch.Notebook(number, (), 0) for number in ("01", "04", "09")}
-    batch.run(batch.Batch(names, {}, smoke), [Job("01", "tiny-random")], batch.Serial(execute))
+    batch.run(batch_of("01", "04", "09"), [Job("01", "tiny-random")], batch.Serial(execute))
     assert drawn == {"01": True, "04": True, "09": False}
 
 
-def test_a_shard_is_a_folder_of_its_own():
+def test_a_shard_is_a_folder_of_its_own(monkeypatch):
+    monkeypatch.setattr(registry, "resolve", lambda name: registry.Source("folder", name, "1"))
     names = ["a/b", "a-b", "../../b", "/b", "ü" * 300, "b"]
-    found = [batch.shard(Job("03", name, size)) for name in names for size in (1, 2)]
+    jobs = [Job("03", name, size) for name in names for size in (1, 2)]
+    found = [batch_of("03").launch(job).shard for job in jobs]
     assert len(set(found)) == len(found)
     assert all("/" not in name and len(name) < 100 for name in found)
 
 
-def test_every_job_record_is_keyed_by_what_it_measures(output, monkeypatch):
-    job, smoke = Job("03", "tiny-random", 2), profiles.get("smoke")
-    told = {"PROFILE": "smoke"}
-    keys = {results.key("job", batch.record_params(job, smoke, told))}
-    keys.add(results.key("job", batch.record_params(Job("03", "tiny-random", 4), smoke, told)))
-    keys.add(results.key("job", batch.record_params(job, profiles.get("smoke", steps=1), told)))
+def test_a_job_is_called_by_what_it_measures(output, monkeypatch):
+    job, changed = Job("03", "tiny-random", 2), profiles.get("smoke", steps=1)
+    found = {batch_of("03").launch(job).shard, batch_of("03", profile=changed).launch(job).shard}
+    found.add(batch_of("03").launch(Job("03", "tiny-random", 4)).shard)
+    found.add(batch_of("03", told=TOLD | {"DTYPE": "float16"}).launch(job).shard)
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    keys.add(results.key("job", batch.record_params(job, smoke, told)))
+    found.add(batch_of("03").launch(job).shard)
     monkeypatch.setitem(results.VERSIONS, "scores", 99)
-    keys.add(results.key("job", batch.record_params(job, smoke, told)))
-    assert len(keys) == 5
-    more = profiles.get("smoke", models=["tiny-random", "nobody/absent"])
-    same = batch.record_params(job, more, told | {"MODELS": ["tiny-random", "nobody/absent"]})
-    assert results.key("job", same) in keys
+    found.add(batch_of("03").launch(job).shard)
+    assert len(found) == 6
+    models = ["tiny-random", "nobody/absent"]
+    more = batch_of(
+        "03", profile=profiles.get("smoke", models=models), told=TOLD | {"MODELS": models}
+    )
+    assert more.launch(job).shard in found
 
 
 @pytest.mark.parametrize(

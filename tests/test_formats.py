@@ -10,7 +10,7 @@ import torch
 from benchmarks import record
 from lib import paths, profiles
 from lib.models import formats, loading, registry
-from lib.plan import assumptions, printing
+from lib.plan import assumptions, estimates
 from lib.run import __main__ as run
 from lib.run import notebooks
 
@@ -134,8 +134,8 @@ def test_a_plan_measures_nothing_and_counts_what_is_kept(clock):
     assert assumptions.get("cpu").element == 2 and not asked
     loading.default_dtype("cpu")
     assert assumptions.get("cpu").element == 4
-    asked_for = printing._asked_for(assumptions.get("cpu"), profiles.get("quick", dtype="bfloat16"))
-    assert asked_for.element == 2
+    asked_for = profiles.get("quick", dtype="bfloat16")
+    assert estimates.adjusted(assumptions.get("cpu"), asked_for).element == 2
 
 
 def test_a_recording_keeps_its_format(clock, monkeypatch, tmp_path):

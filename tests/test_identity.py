@@ -7,15 +7,14 @@ from threading import Thread
 import huggingface_hub
 import pytest
 import torch
-from conftest import stored, tiny
-from gguf import GGUFWriter
+from conftest import gguf, stored, tiny
 from test_models import sentence
 
 from lib import paths, profiles, results
 from lib.blocks import Block
 from lib.measure import distance_maps, heal_where, inference_cost, scores
 from lib.models import files, formats, loading, registry
-from lib.plan import printing
+from lib.plan import estimates
 from lib.plan.assumptions import Card
 
 SMOKE = profiles.get("smoke", limit=4)
@@ -58,20 +57,6 @@ def test_one_model_stays_loaded_while_its_files_do(output, monkeypatch):
     monkeypatch.setattr(loading, "default_device", lambda: "meta")
     loading.loaded(str(folder), **SMOKE.weights)
     assert len(loads) == 2 and len(loading._loaded) == 1
-
-
-def gguf(file, layers: int):
-    writer = GGUFWriter(file, "llama")
-    writer.add_block_count(layers)
-    writer.add_embedding_length(32)
-    writer.add_feed_forward_length(48)
-    writer.add_head_count(4)
-    writer.add_context_length(128)
-    writer.add_token_list([str(i) for i in range(96)])
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 def test_a_gguf_file_is_hashed_once_and_known_by_its_content(tmp_path, monkeypatch):
@@ -168,13 +153,13 @@ def test_the_first_commit_that_the_hub_tells_is_kept(tmp_path):
 def test_nothing_is_planned_as_done_of_a_commit_that_is_not_known(cache, output):
     cache(0)
     tokens = profiles.get("smoke", models=[HUB], limit=4)
-    distance_maps.measure(HUB, tokens)
-    assert printing._maps(HUB, tokens)
+    distance_maps.of_model(HUB, tokens)
+    assert estimates._maps(HUB, tokens)
     assert (registry.resolve(HUB).revision, registry.resolve("no/body").revision) == (
         "a" * 40,
         "main",
     )
-    assert not printing._maps("no/body", tokens)
+    assert not estimates._maps("no/body", tokens)
 
 
 def test_a_commit_that_cannot_be_asked_for_is_one_sentence(tmp_path):
@@ -212,7 +197,7 @@ def timed(kind: str, measure, processor: str, monkeypatch) -> str:
 
 
 def inference():
-    inference_cost.measure("tiny-random", SMOKE)
+    inference_cost.of_model("tiny-random", SMOKE)
 
 
 def healing_step():
@@ -248,8 +233,8 @@ def test_results_of_a_gpu_are_found_by_a_plan(output, monkeypatch):
     monkeypatch.setattr(loading, "default_device", lambda: "cuda")
     load = loading.load
     monkeypatch.setattr(loading, "load", lambda *a, **k: load(*a, **k | {"device": "cpu"}))
-    distance_maps.measure("tiny-random", SMOKE)
-    [found] = printing._maps("tiny-random", SMOKE)
+    distance_maps.of_model("tiny-random", SMOKE)
+    [found] = estimates._maps("tiny-random", SMOKE)
     assert loading.weights_of("tiny-random", **SMOKE.weights).items() <= found["params"].items()
     card = Card("test", 1e12, 1e12, 1e12, "stated")
-    assert [estimate.done for estimate in printing.estimates(SMOKE, ["01"], card)] == [True]
+    assert [estimate.done for estimate in estimates.estimates(SMOKE, ["01"], card)] == [True]

@@ -45,7 +45,7 @@ class FakeHub(BaseHTTPRequestHandler):
 
 def sentence(name: str, tmp_path, code: str | None = None, **environment) -> str:
     """What loading `name` (or other code) says in a fresh process."""
-    imports = "from lib import profiles; from lib.models import loading"
+    imports = "from lib import models, profiles; from lib.models import loading"
     code = f"{imports}\ntry: {code or f'loading.load({name!r})'}\n"
     code += "except models.ModelError as error: print(error)"
     settings = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"} | environment

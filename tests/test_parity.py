@@ -42,7 +42,7 @@ def test_hellaswag_is_that_of_lm_eval(base, block, tmp_path):
     if block.stop > len(decoder.decoder_layers(base[0])):
         block = Block(3, 2)
     task = evaluation.task(wanted.of_task("hellaswag", PROFILE))
-    rows = sets.hellaswag("wheels", PROFILE.hellaswag_questions)
+    rows = sets.questions("hellaswag", "wheels", PROFILE.hellaswag_questions)
     name = harness.write_task(tmp_path, "hellaswag", {"validation": rows}, training_split=None)
     samples = theirs(base, block, tmp_path, name)
     flat = [row for example in task.rows(base[1]) for row in example]

@@ -14,7 +14,6 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks import lengths as measure_lengths
 from lib import healing, paths, profiles, pruning, results, similarity
-from lib import sweep as sweep_module
 from lib.blocks import UNPRUNED, Block
 from lib.data.encoding import Row
 from lib.evaluation import Task
@@ -24,7 +23,7 @@ from lib.models import adapters, files, loading, registry
 from lib.models.decoder import decoder_layers
 from lib.models.reading import bundles
 from lib.models.shapes import Shape, of_config
-from lib.plan import assumptions, costs, printing
+from lib.plan import assumptions, costs, estimates, printing
 from lib.plan.assumptions import Card, Reading
 from lib.profiles import Recipe, attempts, recipe
 from lib.pruning import dropped
@@ -212,8 +211,6 @@ def test_peak_memory_of_a_sweep(prefix, monkeypatch):
 
 
 def test_the_plan_assumes_what_the_code_does():
-    assert costs.CHUNK == similarity.CHUNK
-    assert costs.HEAD_POSITIONS == sweep_module.HEAD_POSITIONS
     assert inspect.signature(healing.heal).parameters["micro_batch"].default == packed().batch
 
 
@@ -267,7 +264,7 @@ def test_a_map_is_read_layer_by_layer_where_the_weights_do_not_fit():
 def healed_in(memory: float) -> costs.Cost:
     plain = replace(PAPER, quantization=None)
     asked = wanted.healing("any", plain, Block(7, 2), packed())
-    return printing._cost(SHAPE, [asked], card(memory))
+    return estimates._cost(SHAPE, [asked], card(memory))
 
 
 @pytest.mark.parametrize("place", range(6))
@@ -318,13 +315,13 @@ def test_experts_cannot_be_healed(tmp_path, output):
 
 
 def jobs_done(notebooks: list[str]) -> list[bool]:
-    return [estimate.done for estimate in printing.estimates(SMOKE, notebooks, card(1e12))]
+    return [estimate.done for estimate in estimates.estimates(SMOKE, notebooks, card(1e12))]
 
 
 def test_jobs_are_done_once_their_results_are_there(output):
     notebooks = ["01", "02", "03", "06"]
     assert jobs_done(notebooks) == [False] * 5
-    distances = distance_maps.measure("tiny-random", SMOKE)
+    distances = distance_maps.of_model("tiny-random", SMOKE)
     assert jobs_done(notebooks) == [True] + [False] * 4
     maps = {"tiny-random": distances}
     scores.unhealed(maps, SMOKE)
@@ -337,7 +334,7 @@ def test_jobs_are_done_once_their_results_are_there(output):
 
 
 def test_a_healing_that_failed_leaves_no_scores_to_wait_for(output):
-    distances = distance_maps.measure("tiny-random", SMOKE)
+    distances = distance_maps.of_model("tiny-random", SMOKE)
     assert jobs_done(["06"]) == [False]
     scores.measure("tiny-random", SMOKE, [], ["mmlu", "arc_easy", "c4"])
     block = pruning.similarity_block(distances, 2)
@@ -349,37 +346,36 @@ def test_a_healing_that_failed_leaves_no_scores_to_wait_for(output):
 
 
 def test_damaged_results_are_not_there(output):
-    distance_maps.measure("tiny-random", SMOKE)
+    distance_maps.of_model("tiny-random", SMOKE)
     (file,) = (paths.RESULTS / "similarity").glob("*/*.json")
     file.write_text(file.read_text()[:100])
     assert jobs_done(["01"]) == [False]
 
 
 def test_a_result_that_several_need_is_counted_once():
-    alone, _ = printing.estimates(PAPER, ["02"], card(1e12)), None
-    both = printing.estimates(PAPER, ["02", "03"], card(1e12))
+    alone = estimates.estimates(PAPER, ["02"], card(1e12))
+    both = estimates.estimates(PAPER, ["02", "03"], card(1e12))
     assert [e.costs for e in both if e.job.notebook == "02"] == [e.costs for e in alone]
     healed = [e for e in both if e.job == Job("03", "phi-2", 2)][0]
     assert sum(cost.micro_batch > 0 for cost in healed.costs) == 2  # one for each strategy
     assert len(healed.costs) == 2 + 2 * 4
     kept = registry.MODELS["phi-2"].shape.parameters(30) * 2
     assert [cost.read for cost in healed.costs] == [kept, 0, 0, 0, 0] * 2  # loaded, then healed
-    seeds = printing.estimates(PAPER, ["03", "06"], card(1e12))[-1]
+    seeds = estimates.estimates(PAPER, ["03", "06"], card(1e12))[-1]
     assert sum(cost.micro_batch > 0 for cost in seeds.costs) == 2  # the third is notebook 03's
 
 
 def test_a_cpu_is_planned_at_the_rate_of_its_results(output):
-    stated = assumptions.get("cpu")
-    assert printing._at_measured_rates(stated, SMOKE) == stated
-    distance_maps.measure("tiny-random", SMOKE)
+    stated = replace(assumptions.get("cpu"), element=4)
+    assert estimates.adjusted(stated, SMOKE) == stated
+    distance_maps.of_model("tiny-random", SMOKE)
     (file,) = (paths.RESULTS / "similarity").glob("*/*.json")
     record = json.loads(file.read_text())
-    cost = printing.estimates(SMOKE, ["02"], stated)  # not counted: it is there
     record["seconds"] = 2.0
     file.write_text(json.dumps(record))
     asked = {"sequences": 20, "max_tokens": 24, "batch_tokens": SMOKE.batch_tokens}
     cost = costs.similarity(registry.MODELS["tiny-random"].shape, asked, None, stated)
-    assert printing._at_measured_rates(stated, SMOKE).rate == pytest.approx(cost.flops / 2)
+    assert estimates.adjusted(stated, SMOKE).rate == pytest.approx(cost.flops / 2)
 
 
 # ---- the command ---------------------------------------------------------------------------
@@ -404,7 +400,7 @@ def test_an_unknown_card_is_one_sentence(capsys):
 def test_planning_loads_neither_torch_nor_transformers(tmp_path):
     code = (
         "import sys; from lib import profiles; from lib.plan import printing; "
-        "plan.table(profiles.get('paper'), ['01', '02', '03', '05', '06', '07'], 'h100'); "
+        "printing.table(profiles.get('paper'), ['01', '02', '03', '05', '06', '07'], 'h100'); "
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT).returncode == 0

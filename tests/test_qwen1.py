@@ -279,5 +279,5 @@ def test_special_tokens_are_one_token(folder):
 def test_its_own_code_is_never_run(folder):
     """The checkpoint's Python raises when it is run; nothing in lib asks for it."""
     loading.load(str(folder), dtype="float32", block=Block(0, 2))
-    for file in [*(paths.ROOT / "lib").glob("*.py"), *paths.NOTEBOOKS.glob("*.ipynb")]:
+    for file in [*(paths.ROOT / "lib").rglob("*.py"), *paths.NOTEBOOKS.glob("*.ipynb")]:
         assert "trust_remote" + "_code" not in file.read_text(encoding="utf-8"), file

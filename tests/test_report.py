@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tomllib
 from fnmatch import fnmatch
-from importlib import resources
 
 import nbformat
 import pandas as pd
@@ -49,7 +48,7 @@ def ran(output, monkeypatch):
     nbformat.write(notebook, folder / f"{notebooks.NOTEBOOKS['01'].file}.ipynb")
     cells[1].outputs = [v4.new_output("error", ename="ValueError", evalue="why\nmore")]
     nbformat.write(notebook, folder / f"{notebooks.NOTEBOOKS['02'].file}.failed.ipynb")
-    distance_maps.measure("tiny-random", SMOKE)
+    distance_maps.of_model("tiny-random", SMOKE)
     scores.measure("tiny-random", SMOKE, [Block(1, 2)], ["c4"])
     draw("smoke", "figure_4")
     draw(profiles.RECORDED, "figure_4")
@@ -74,7 +73,7 @@ def test_finished_failed_and_missing_are_told_apart(ran):
     assert '<a href="smoke/01_similarity_heatmaps.html">1 · Similar &lt;layers&gt;</a>' in index
     assert "failed: ValueError: why<" in index and "1.5" in index
     assert index.count('class="missing">missing') == len(notebooks.NOTEBOOKS) - 2
-    absent = [name.replace("_", " ") for name in notebooks.drawn_by() if name != "figure_4"]
+    absent = [name.replace("_", " ") for name in notebooks.FIGURES if name != "figure_4"]
     assert f"Missing: {', '.join(absent)}." in index
     assert "No verdicts: figure_claims.csv is missing." in index
     failed = (paths.RUNS / "smoke/02_pruning_curves.html").read_text()
@@ -137,15 +136,16 @@ def test_bad_input_is_one_sentence(tmp_path, argument, said):
 def test_the_index_of_figures_is_current():
     """`python -m benchmarks.readme` brings it up to date, and it names every figure."""
     drawn = {name for notebook in notebooks.NOTEBOOKS.values() for name in notebook.figures}
-    assert set(notebooks.drawn_by()) == drawn
+    assert set(notebooks.FIGURES) == drawn
     assert readme.figure_index() in (paths.ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("name", ["page.html.j2", "claims.csv", "models.csv"])
-def test_what_the_package_reads_is_installed_with_it(name):
+def test_what_the_package_reads_is_installed_with_it():
     settings = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    assert any(fnmatch(name, pattern) for pattern in settings["package-data"]["lib"])
-    assert (resources.files("lib") / name).is_file()
+    files = [f for f in (paths.ROOT / "lib").rglob("*.*") if f.suffix not in (".py", ".pyc")]
+    assert {"page.html.j2", "claims.csv", "models.csv", "profiles.csv"} <= {f.name for f in files}
+    for file in files:
+        assert any(fnmatch(file.name, pattern) for pattern in settings["package-data"]["*"]), file
 
 
 # ---- in a browser -------------------------------------------------------------------------

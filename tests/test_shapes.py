@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 import transformers
-from gguf import GGUFWriter
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -124,17 +123,11 @@ def test_an_unknown_architecture_has_no_shape(tmp_path):
 
 
 def test_shape_of_a_gguf_file(tmp_path):
-    file = tmp_path / "tiny.gguf"
-    writer = GGUFWriter(file, "llama")
-    writer.add_block_count(3)
-    writer.add_embedding_length(32)
-    writer.add_feed_forward_length(48)
-    writer.add_head_count(4)
-    writer.add_head_count_kv(2)
-    writer.add_context_length(128)
-    writer.add_token_list([str(i) for i in range(96)])
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    assert registry.shape(str(file)) == Shape("llama", 3, 32, 48, 4, 2, 96, 128, tied=True)
+    conftest.gguf(tmp_path / "tiny.gguf", layers=3)
+    shape = registry.shape(str(tmp_path / "tiny.gguf"))
+    assert shape == Shape("llama", 3, 32, 48, 4, 2, 96, 128, tied=True)
+
+
+def test_a_gguf_file_of_an_unknown_architecture_has_no_shape(tmp_path):
+    conftest.gguf(tmp_path / "tiny.gguf", layers=3, architecture="rwkv7")
+    assert registry.shape(str(tmp_path / "tiny.gguf")) is None

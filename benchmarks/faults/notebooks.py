@@ -29,7 +29,7 @@ def killed_and_continued(folder: Path) -> str:
     runner.communicate()
     toys.until(lambda: not toys.processes(output))
     done = {f: f.stat().st_mtime_ns for f in output.glob("data/results/*/*/*.json")}
-    copies = {f: f.stat().st_mtime_ns for f in output.glob("papermill_runs/smoke/shards/*/*.ipynb")}
+    copies = {f: f.stat().st_mtime_ns for f in output.glob("data/results/jobs/*/*.ipynb")}
     finished = [f for f in copies if not f.name.endswith(".running.ipynb")]
     assert len(finished) == 3, finished
     status, told = _finish(_start(output, *arguments))
@@ -101,7 +101,7 @@ def _tiny_models(folder: Path) -> list[str]:
     """Two local checkpoints, of the tiny random model and of its first layers."""
     code = (
         "import sys; from lib import pruning; from lib.models import loading\n"
-        "model, tokenizer = models.load('tiny-random', dtype='float32', device='cpu')\n"
+        "model, tokenizer = loading.load('tiny-random', dtype='float32', device='cpu')\n"
         "for place, size in zip(sys.argv[1:], (1, 2)):\n"
         "    pruning.save_pruned(model, tokenizer, pruning.Block(3, size), place)\n"
     )

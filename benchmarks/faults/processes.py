@@ -11,7 +11,7 @@ import psutil
 from benchmarks.faults import Fault, toys
 from lib import paths, profiles
 from lib.measure.experiments import Job
-from lib.run import batch, progress
+from lib.run import batch
 from lib.run.execution import Outcome
 
 
@@ -22,7 +22,7 @@ def kernel_killed(folder: Path) -> str:
     status, told = toys.finish(runner)
     assert status == 1 and "killed" in _row(told, "slow"), told
     assert all(_row(told, name).startswith("ok ") for name in ("/a", "/b")), told
-    kept = list(folder.glob("output/papermill_runs/smoke/shards/*slow*/*.ipynb"))
+    kept = list(folder.glob("output/data/results/jobs/*slow*/*.ipynb"))
     assert [file.name for file in kept] == ["toy.failed.ipynb"]
     table = (folder / "output/figures/smoke/figure_toy.csv").read_text()
     assert "slow,,not measured" in table and "b,1,ok" in table, table
@@ -94,13 +94,18 @@ def token(folder: Path) -> str:
 def thousand(folder: Path, count: int = 1000) -> str:
     """A no-op executor; RSS of this process after a fifth of the jobs and at the end."""
     sizes, engine = [], batch.Serial(lambda launch: Outcome("ok"))
-    real = progress.Progress.told
-    progress.Progress.told = lambda *told: sizes.append(psutil.Process().memory_info().rss)
+    real = batch.Progress.told
+
+    def told(progress: batch.Progress, name: str, outcome: Outcome) -> None:
+        progress.found[name] = outcome
+        sizes.append(psutil.Process().memory_info().rss)
+
+    batch.Progress.told = told
     start = time.monotonic()
     try:
         found = _batch(folder, [Job("03", "tiny-random", n) for n in range(count)], engine)
     finally:
-        progress.Progress.told = real
+        batch.Progress.told = real
     each = (time.monotonic() - start) / count
     grown = (sizes[-1] - sizes[count // 5]) / 2**20
     assert len(found) == count and all(o.status == "ok" for o in found.values())
@@ -143,8 +148,10 @@ def _batch(folder: Path, jobs: list[Job], engine) -> dict[str, Outcome]:
     paths.RESULTS, paths.RUNS = folder / "results", folder / "runs"
     notebooks = {number: toys.TOY for number in ("01", "03")}
     whole = batch.Batch(notebooks, {"PROFILE": "smoke"}, profiles.get("smoke"))
+    progress = batch.Progress(len(jobs))
     try:
-        return batch.run_jobs(whole, jobs, engine, progress.Progress(len(jobs)))
+        batch.run_jobs(whole, jobs, engine, progress)
+        return progress.found
     finally:
         paths.RESULTS, paths.RUNS = before
 

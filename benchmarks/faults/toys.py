@@ -17,7 +17,7 @@ import psutil
 
 from lib import paths
 from lib.run import __main__ as run
-from lib.run import execution, notebooks
+from lib.run import execution
 from lib.run.execution import Launch, Outcome
 from lib.run.notebooks import Notebook
 
@@ -65,7 +65,7 @@ def main() -> int:
         from lib.run import cluster
 
         cluster.Ray = partial(cluster.Ray, attempt)
-    notebooks.NOTEBOOKS = {"01": TOY}
+    run.NOTEBOOKS = {"01": TOY}
     return run.main(["--profile", "smoke", "--models", *models, *options])
 
 

@@ -63,16 +63,11 @@ def paired(scores: pd.DataFrame, by: str, first, second) -> pd.DataFrame:
     the score of `second` less that of `first` (for c4 in nats, where less is better), with the
     standard error of the mean of the examples' differences.
     """
-    columns = ["model", "task", "treatment", "block_size"]
-    columns += [c for c in ("strategy", "ablation") if c != by and c in scores]
-    columns = [c for c in columns if c != by]
-    told = scores[(scores.block_size > 0) & scores.value.notna()].set_index(columns)
-    left, right = told[told[by] == first], told[told[by] == second]
-    rows = []
-    for key in left.index.intersection(right.index):
-        a, b = left.loc[key], right.loc[key]
-        apart = np.array(b.examples) - np.array(a.examples)
-        mean, error = weighted_mean(apart, np.array(a.weights))
-        found = {"difference": mean, "standard_error": error, "n": a.n}
-        rows.append(dict(zip(columns, key, strict=True)) | {"pair": f"{second} - {first}"} | found)
-    return pd.DataFrame(rows)
+    columns = ["model", "task", "treatment", "block_size", "strategy", "ablation"]
+    columns = [column for column in columns if column != by and column in scores]
+    told = scores[(scores.block_size > 0) & scores.value.notna()]
+    both = told[told[by] == first].merge(told[told[by] == second], on=columns)
+    pairs = zip(both.examples_x, both.examples_y, both.weights_x, strict=True)
+    found = [weighted_mean(np.subtract(b, a), np.asarray(w, float)) for a, b, w in pairs]
+    found = pd.DataFrame(found, columns=["difference", "standard_error"])
+    return both[columns].assign(pair=f"{second} - {first}").join(found).assign(n=both.n_x)

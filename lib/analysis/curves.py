@@ -5,7 +5,7 @@ the examples; each statistic comes with its 95 % interval, (value, low, high). T
 is what the best answer scores that does not read the question.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +17,10 @@ from lib.models import registry
 
 SIGNAL = 4  # standard errors above its floor that an unpruned score needs to have something to lose
 LOSSES = ("c4", "gsm8k_bpb")  # tasks where less is better
+BEYOND = 0.15  # of the layers: so far after the middle of its transition a score is to be lost
+FEWEST_DEPTHS = 4  # for the steps of a line to be compared with its slope
+
+Interval = tuple[float, float, float]
 
 
 # ---- the floor: what no reading scores -----------------------------------------------------
@@ -63,11 +67,6 @@ class Curve:
         """The share of what lay between the unpruned score and the floor that is lost."""
         start = self.values[:, :1]
         return (start - self.values) / (start - self.floor)
-
-    @property
-    def deepest(self) -> float:
-        """The largest fraction measured."""
-        return self.fractions[-1]
 
     def at(self, other: "Curve") -> "Curve":
         """The same at the depths that `other` has too."""
@@ -124,19 +123,13 @@ def transitions(scores: pd.DataFrame) -> pd.DataFrame:
 
 def halfway(line: Curve) -> tuple[float, float, float]:
     """The first fraction where half is lost, and its interval; infinite: not where measured."""
-    return interval(line.crossing(never=line.deepest), line.crossing(never=np.inf))
-
-
-BEYOND = 0.15  # of the layers: so far after the middle of its transition a score is to be lost
-FEWEST_DEPTHS = 4  # for the steps of a line to be compared with its slope
-
-Interval = tuple[float, float, float]
+    return interval(line.crossing(never=line.fractions[-1]), line.crossing(never=np.inf))
 
 
 def width(line: Curve) -> Interval:
     """From a quarter lost to three quarters lost, in fractions of the layers."""
     start = line.crossing(0.25)
-    ends = (line.crossing(0.75, never) for never in (line.deepest, np.inf))
+    ends = (line.crossing(0.75, never) for never in (line.fractions[-1], np.inf))
     return interval(*(end - start for end in ends))
 
 
@@ -151,24 +144,14 @@ def shift(first: Curve, second: Curve) -> Interval:
     return interval(second.at(first).crossing() - first.at(second).crossing())
 
 
-def mean_gain(first: Curve, second: Curve) -> Interval:
-    """The score of `second` less that of `first`, mean over depths."""
-    return interval(_gain(first, second).mean(1))
+def gain(first: Curve, second: Curve, over: Callable = np.mean) -> Interval:
+    """The score of `second` less that of `first`, mean (or least) `over` the depths of both."""
+    return interval(over(_gain(first, second), axis=1))
 
 
-def least_gain(first: Curve, second: Curve) -> Interval:
-    """The smallest of these differences."""
-    return interval(_gain(first, second).min(1))
-
-
-def mean_cost(first: Curve, second: Curve) -> Interval:
-    """The share lost by `second` less that lost by `first`, mean over depths."""
-    return interval(_cost(first, second).mean(1))
-
-
-def largest_cost(first: Curve, second: Curve) -> Interval:
-    """The largest of these differences."""
-    return interval(_cost(first, second).max(1))
+def cost(first: Curve, second: Curve, over: Callable = np.mean) -> Interval:
+    """The share lost by `second` less that lost by `first`, mean (or largest) `over` the depths."""
+    return interval(over((second.at(first).lost - first.at(second).lost)[:, 1:], axis=1))
 
 
 def gain_where_flat(first: Curve, second: Curve) -> Interval:
@@ -213,10 +196,6 @@ def order(ranks: Sequence[float], *lines: Curve) -> Interval:
 
 def _gain(first: Curve, second: Curve) -> np.ndarray:
     return (second.at(first).values - first.at(second).values)[:, 1:]
-
-
-def _cost(first: Curve, second: Curve) -> np.ndarray:
-    return (second.at(first).lost - first.at(second).lost)[:, 1:]
 
 
 def _mean_where(mask: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from lib.analysis.islands import rescaled
-from lib.blocks import BlockDistances
+from lib.blocks import BlockDistances, similarity_block
 from lib.models import registry
 
 
@@ -45,44 +45,31 @@ def lower_less_upper(damage: pd.DataFrame, num_layers: int) -> np.ndarray:
     mean over their sizes of the mean over blocks, in nats a token: (texts,).
     """
     half, quarter = num_layers // 2, max(1, num_layers // 4)
-    start, stop = damage.block_start, damage.block_start + damage.block_size
-    small = damage.block_size <= quarter
-    lower = damage[small & (start >= 1) & (stop <= half)]
-    upper = damage[small & (start >= half) & (stop <= num_layers - 1)]
-    return _mean_of_sizes(lower) - _mean_of_sizes(upper)
+    small = damage[damage.block_size <= quarter]
 
+    def mean(first: int, end: int) -> np.ndarray:
+        within = small[(small.block_start >= first) & (small.block_start + small.block_size <= end)]
+        rises = within.groupby("block_size").examples
+        return np.mean([np.mean(list(of_size), axis=0) for _, of_size in rises], axis=0)
 
-def _mean_of_sizes(rows: pd.DataFrame) -> np.ndarray:
-    means = [np.mean(list(of_size.examples), axis=0) for _, of_size in rows.groupby("block_size")]
-    return np.mean(means, axis=0)
+    return mean(1, half) - mean(half, num_layers - 1)
 
 
 def best_starts(maps: dict[str, BlockDistances]) -> pd.DataFrame:
     """l*(n) of each model: the chosen block of every size, its distance and standard error."""
-    rows = [
-        {
-            "model": name,
-            "block_size": size,
-            "block_start": distances.best_start(size),
-            "value": distances.row(size).min(),
-            "standard_error": distances.standard_error[
-                distances.best_start(size), distances.best_start(size) + size
-            ],
-        }
-        for name, distances in maps.items()
-        for size in range(1, distances.num_layers)
-    ]
+    rows = []
+    for name, distances in maps.items():
+        for size in range(1, distances.num_layers):
+            block = similarity_block(distances, size)
+            error = distances.standard_error[block.start, block.stop]
+            told = {"value": distances.of(block), "standard_error": error}
+            rows.append({"model": name, "block_size": size, "block_start": block.start} | told)
     return pd.DataFrame(rows)
 
 
 def leaves_deep_band(distances: BlockDistances) -> int | None:
-    """The first block size whose best start jumps down into the lower third of the model.
-
-    There the choice jumps from the deep band of similar layers to the shallow end.
-    """
-    third = distances.num_layers / 3
-    starts = [distances.best_start(n) for n in range(1, distances.num_layers)]
-    for size, (before, after) in enumerate(zip(starts, starts[1:], strict=False), start=2):
-        if before - after > 1 and after < third:
-            return size
-    return None
+    """The first block size whose best start jumps from the deep band of similar layers down into
+    the lower third of the model."""
+    starts = np.array([distances.best_start(n) for n in range(1, distances.num_layers)])
+    jumps = (starts[:-1] - starts[1:] > 1) & (starts[1:] < distances.num_layers / 3)
+    return int(jumps.argmax()) + 2 if jumps.any() else None

@@ -15,29 +15,6 @@ FEWEST_FOLDS = 16  # of which stability is told
 BAND = 1  # the label of the deep band in `regions`; islands have those above it
 # A block's neighbours in (n, l): shifted by one layer, or longer or shorter by one at either end.
 NEIGHBOURS = np.array([[0, 1, 1], [1, 1, 1], [1, 1, 0]])
-SIDES = {  # the neighbour at (n, l), and the ends of the side between, in x and in y
-    (-1, 0): ((-0.5, 0.5), (-0.5, -0.5)),
-    (1, 0): ((-0.5, 0.5), (0.5, 0.5)),
-    (0, -1): ((-0.5, -0.5), (-0.5, 0.5)),
-    (0, 1): ((0.5, 0.5), (-0.5, 0.5)),
-}
-COLUMNS = [
-    "island",
-    "side",
-    "first_start",
-    "last_start",
-    "smallest_size",
-    "largest_size",
-    "first_layer",
-    "last_layer",
-    "block_start",
-    "block_size",
-    "value",
-    "standard_error",
-    "area",
-    "threshold",
-    "stability",
-]
 
 
 def rescaled(rows: np.ndarray) -> np.ndarray:
@@ -85,40 +62,56 @@ def regions(matrix: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
 def islands(distances, threshold: float = THRESHOLD, resamples: int = RESAMPLES) -> pd.DataFrame:
     """The islands of a map, the largest first: similar blocks apart from the deep band (`regions`).
 
-    distances: a similarity.BlockDistances. A row an island: whether it is shallower or deeper than
-    the band (by the mean middle of the blocks), the starts l and sizes n of its blocks, the layers
-    these drop (0-indexed, last_layer included), its most similar block (by the row-rescaled
-    distance) with its distance and standard error, its area (number of blocks), and its
-    stability: the share of `resamples` bootstraps of the folds in which an island reappears that
-    shares half of the blocks of both. Stability is NaN with fewer than 16 folds. The table is
-    empty if there are no islands.
+    distances: a BlockDistances. A row an island: whether it is shallower or deeper than the band
+    (by the mean middle of the blocks), the starts l and sizes n of its blocks, the layers these
+    drop (0-indexed, last_layer included), its most similar block (by the row-rescaled distance)
+    with its distance and standard error, its area (number of blocks), and its stability: the share
+    of `resamples` bootstraps of the folds in which an island reappears that shares half of the
+    blocks of both. Stability is NaN with fewer than 16 folds.
     """
-    found = regions(distances.matrix, threshold)
-    stability = _stability(found, distances.folds, threshold, resamples)
-    rows = []
-    for i, share in enumerate(stability, start=1):
-        mask = found == BAND + i
-        side = "shallower" if _middle(mask) < _middle(found == BAND) else "deeper"
-        row = {"island": i, "side": side, "threshold": threshold, "stability": share}
-        rows.append(row | _extent(mask, distances))
-    return pd.DataFrame(rows, columns=COLUMNS)
+    found, rows = regions(distances.matrix, threshold), []
+    shares = _stability(found, distances.folds, threshold, resamples)
+    height = rescaled(by_size(distances.matrix))
+    for label, share in enumerate([np.nan, *shares], start=BAND):  # the band's row gives columns
+        sizes, starts = np.nonzero(found == label)
+        lowest = np.argmin(height[sizes, starts])
+        sizes, start, size = sizes + 1, starts[lowest], sizes[lowest] + 1
+        rows.append(
+            {
+                "island": label - BAND,
+                "side": "shallower" if _middle(found, label) < _middle(found, BAND) else "deeper",
+                "first_start": starts.min(),
+                "last_start": starts.max(),
+                "smallest_size": sizes.min(),
+                "largest_size": sizes.max(),
+                "first_layer": starts.min(),
+                "last_layer": (starts + sizes).max() - 1,
+                "block_start": start,
+                "block_size": size,
+                "value": distances.matrix[start, start + size],
+                "standard_error": distances.standard_error[start, start + size],
+                "area": len(starts),
+                "threshold": threshold,
+                "stability": share,
+            }
+        )
+    return pd.DataFrame(rows)[1:].reset_index(drop=True)
 
 
 def shallower(matrix: np.ndarray, threshold: float = THRESHOLD) -> int:
     """How many islands of a matrix of distances (L+1, L+1) are shallower than the deep band."""
     found = regions(matrix, threshold)
-    islands_ = range(BAND + 1, found.max() + 1)
-    return sum(_middle(found == label) < _middle(found == BAND) for label in islands_)
+    labels = range(BAND + 1, found.max() + 1)
+    return sum(_middle(found, label) < _middle(found, BAND) for label in labels)
 
 
 def tabled(maps: dict, thresholds=(THRESHOLD,)) -> pd.DataFrame:
     """The `islands` of several maps, at each of some thresholds."""
-    tables = [
-        islands(distances, threshold).assign(model=registry.label(name))
-        for name, distances in maps.items()
-        for threshold in thresholds
-    ]
-    return pd.concat(tables, ignore_index=True).infer_objects()[["model", *COLUMNS]]
+    tables = []
+    for name, threshold in product(maps, thresholds):
+        tables.append(islands(maps[name], threshold))
+        tables[-1].insert(0, "model", registry.label(name))
+    return pd.concat(tables, ignore_index=True)
 
 
 def counted(maps: dict, thresholds=(0.02, 0.05, 0.1, 0.2)) -> pd.DataFrame:
@@ -133,47 +126,23 @@ def counted(maps: dict, thresholds=(0.02, 0.05, 0.1, 0.2)) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def outline(mask: np.ndarray) -> tuple[list, list]:
+def outline(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The border of the blocks of a `mask` [n-1, l], each a unit square around (l, n).
 
     Returns x and y of its line segments, each followed by NaN, where a line is not drawn.
     """
-    x, y = [], []
-    padded = np.pad(mask, 1)
-    for row, start in zip(*np.nonzero(mask), strict=True):
-        for (down, right), (across, along) in SIDES.items():
-            if not padded[row + 1 + down, start + 1 + right]:
-                x += [start + across[0], start + across[1], np.nan]
-                y += [row + 1 + along[0], row + 1 + along[1], np.nan]
-    return x, y
+    padded = np.pad(mask, 1)  # [n, l + 1]
+    size, start = np.nonzero(np.diff(padded, axis=0))  # between n and n + 1
+    longer, after = np.nonzero(np.diff(padded, axis=1))  # between l - 1 and l
+    x = [start - 1.5, start - 0.5, start * np.nan], [after - 0.5, after - 0.5, after * np.nan]
+    y = [size + 0.5, size + 0.5, size * np.nan], [longer - 0.5, longer + 0.5, longer * np.nan]
+    return tuple(np.hstack(ends).T.ravel() for ends in (x, y))
 
 
-def _middle(mask: np.ndarray) -> float:
-    """The mean middle of the blocks of a mask, in layers."""
-    sizes, starts = np.nonzero(mask)
+def _middle(found: np.ndarray, label: int) -> float:
+    """The mean middle of the blocks of a region, in layers."""
+    sizes, starts = np.nonzero(found == label)
     return np.mean(starts + (sizes + 1) / 2)
-
-
-def _extent(mask: np.ndarray, distances) -> dict:
-    """Where an island lies, and its most similar block."""
-    sizes, starts = np.nonzero(mask)
-    sizes = sizes + 1
-    rows = rescaled(by_size(distances.matrix))
-    lowest = np.argmin(rows[sizes - 1, starts])
-    start, size = starts[lowest], sizes[lowest]
-    return {
-        "first_start": starts.min(),
-        "last_start": starts.max(),
-        "smallest_size": sizes.min(),
-        "largest_size": sizes.max(),
-        "first_layer": starts.min(),
-        "last_layer": (starts + sizes).max() - 1,
-        "block_start": start,
-        "block_size": size,
-        "value": distances.matrix[start, start + size],
-        "standard_error": distances.standard_error[start, start + size],
-        "area": len(starts),
-    }
 
 
 def _stability(found: np.ndarray, folds: np.ndarray, threshold: float, resamples: int):

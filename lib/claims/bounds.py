@@ -3,8 +3,7 @@
 The criteria are the rows of claims.csv. The bounds are ours: the paper states its claims in words.
 """
 
-import csv
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,22 +33,14 @@ class Criterion:
     @property
     def text(self) -> str:
         """The criterion as one sentence."""
-        bounds = {
-            (False, True): f"below {self.most:g}",
-            (True, False): f"above {self.least:g}",
-            (True, True): f"between {self.least:g} and {self.most:g}",
-        }
-        return f"{self.statistic}: {bounds[self.least > -np.inf, self.most < np.inf]}"
+        low, high = f"{self.least:g}", f"{self.most:g}"
+        between = f"above {low}" if high == "inf" else f"between {low} and {high}"
+        return f"{self.statistic}: {f'below {high}' if low == '-inf' else between}"
 
 
-def _criterion(row: dict[str, str]) -> Criterion:
-    least, most = float(row["least"] or -np.inf), float(row["most"] or np.inf)
-    heals = {"yes": True, "no": False}[row["heals"]]
-    return Criterion(row["statement"], row["statistic"], least, most, heals)
-
-
-with TABLE.open(encoding="utf-8", newline="") as _rows:
-    CRITERIA = {row["claim"]: _criterion(row) for row in csv.DictReader(_rows)}
+_rows = pd.read_csv(TABLE, dtype={"claim": str}, true_values=["yes"], false_values=["no"])
+_rows = _rows.fillna({"least": -np.inf, "most": np.inf})
+CRITERIA = {claim: Criterion(*row) for claim, *row in _rows.itertuples(index=False)}
 
 
 @dataclass(frozen=True)
@@ -99,15 +90,22 @@ def judged(
     task: str,
     interval: tuple[float, float, float],
     n: int,
-    healed_share: float,
+    healed_share: float = 1.0,
     fewest: int = FEWEST,
 ) -> Verdict:
     """The verdict of an interval (value, low, high) on a claim, with its reason.
 
     healed_share: the run's healing as a share of the paper's. fewest: examples that are enough.
     """
-    asked = CRITERIA[claim]
-    found, why = _compared(asked, interval)
+    asked, (_, low, high) = CRITERIA[claim], interval
+    if np.isnan(interval).any():
+        found, why = "undecided", "no value: the statistic is not defined at the depths measured"
+    elif asked.least < low and high < asked.most:
+        found, why = "holds", "the whole interval meets the criterion"
+    elif high <= asked.least or low >= asked.most:
+        found, why = "does not hold", "no part of the interval meets the criterion"
+    else:
+        found, why = "undecided", "too little data: only part of the interval meets the criterion"
     if n < fewest:
         found, why = "undecided", f"too little data: n = {n}, at least {fewest} are needed"
     elif asked.heals and healed_share < HEALED_ENOUGH and not np.isnan(interval[0]):
@@ -116,36 +114,16 @@ def judged(
     return _verdict(claim, model, task, interval, n, found, why)
 
 
-def _compared(asked: Criterion, interval: tuple[float, float, float]) -> tuple[str, str]:
-    value, low, high = interval
-    if np.isnan([value, low, high]).any():
-        return "undecided", "no value: the statistic is not defined at the depths measured"
-    if asked.least < low and high < asked.most:
-        return "holds", "the whole interval meets the criterion"
-    if high <= asked.least or low >= asked.most:
-        return "does not hold", "no part of the interval meets the criterion"
-    return "undecided", "too little data: only part of the interval meets the criterion"
+def unjudged(claim: str, model: str = "", why: str = "not measured") -> Verdict:
+    """A claim without a value: undecided on a model that shows none, without a model not run."""
+    found = "undecided" if model else "not run"
+    return _verdict(claim, model, "", (np.nan,) * 3, 0, found, why)
 
 
-def undecided(claim: str, model: str, why: str) -> Verdict:
-    """A claim on a model that shows nothing to judge it by."""
-    return _verdict(claim, model, "", (np.nan,) * 3, 0, "undecided", why)
-
-
-def not_run(claim: str) -> Verdict:
-    """A claim whose measurements are not there."""
-    return _verdict(claim, "", "", (np.nan,) * 3, 0, "not run", "not measured")
-
-
-def _verdict(claim, model, task, interval, n, found, why) -> Verdict:
+def _verdict(claim: str, model: str, task: str, interval, n: int, found: str, why: str) -> Verdict:
     asked = CRITERIA[claim]
     label = registry.label(model) if model else ""
     return Verdict(claim, label, task, asked.statement, asked.text, *interval, n, found, why)
-
-
-def table(verdicts: list[Verdict]) -> pd.DataFrame:
-    """Verdicts as a table, a row each."""
-    return pd.DataFrame(map(asdict, verdicts))
 
 
 def markdown(verdicts: list[Verdict]) -> str:

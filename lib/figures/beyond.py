@@ -1,4 +1,6 @@
-"""Figures beyond the paper: what running a pruned model costs, damage, where healing acts."""
+"""Figures beyond the paper: costs of inference, damage, where healing acts, and the claims."""
+
+from dataclasses import asdict
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,6 +10,7 @@ from matplotlib.figure import Figure
 from lib.analysis.islands import rescaled
 from lib.figures import curves
 from lib.figures.curves import TASKS
+from lib.figures.heatmaps import block_map
 from lib.figures.style import STYLE, colour, save_figure
 from lib.models import registry
 from lib.profiles import Profile
@@ -18,7 +21,23 @@ COSTS = {
     "decode": "decode, a token (s)",
 }
 FORMATS = {None: "-", "nf4": ":"}
-ADAPTERS = {"all layers": "o", "after the cut": "s"}
+MAPS = (
+    ("distance_rescaled", "distance (rescaled by row)", {}),
+    ("value_rescaled", "damage (rescaled by row)", {}),
+    ("residual", "rank by damage − by distance", {"cmap": "coolwarm", "vmin": -1}),
+)
+BEST = {
+    "distance": ("k.", {"ms": 4, "mew": 0.8, "label": "most similar"}),
+    "value": ("rx", {"ms": 4, "mew": 0.8, "label": "least damage"}),
+}
+ADAPTERS = {"all layers": ("o", None), "after the cut": ("s", "tab:orange")}
+
+VERDICTS = {
+    "holds": "tab:green",
+    "does not hold": "tab:red",
+    "undecided": "tab:orange",
+    "not run": "darkgrey",
+}
 
 
 def figure_cost(costs: pd.DataFrame, profile: Profile) -> Figure:
@@ -41,8 +60,9 @@ def figure_cost(costs: pd.DataFrame, profile: Profile) -> Figure:
             above.set(ylabel=label, ylim=(0, 1.1 * mine.value.max()), title=label.split(" (")[0])
             if mine.n.max() > 1:
                 above.set_title(f"n = {mine.n.max():.0f}", loc="right", fontsize=7)
-            below.set(xlabel="fraction of layers dropped", ylabel="ratio to unpruned")
-            below.set(ylim=(0, None))
+            below.set(
+                xlabel="fraction of layers dropped", ylabel="ratio to unpruned", ylim=(0, None)
+            )
             above.legend()
             below.legend()
         return save_figure(figure, costs, "figure_cost", profile)
@@ -58,40 +78,20 @@ def _with_bars(axis, line: pd.DataFrame, value: str, low: str, high: str, style:
 def figure_damage(tables: pd.DataFrame, correlations: pd.DataFrame, profile: Profile) -> Figure:
     """A row a model: the distance map, the damage map, where they disagree, block by block.
 
-    tables: `damage.beside_distances` of each model; correlations: `damage.rank_correlation`, with
-    the column model.
+    tables: of analysis.beside_distances; correlations: of analysis.rank_correlation.
     """
-    rescale = tables.groupby(["model", "block_size"])[["distance", "value"]]
-    shown = tables.join(
-        rescale.transform(lambda row: rescaled(row.to_numpy())).add_suffix("_rescaled")
-    )
-    names = list(dict.fromkeys(shown.model))
+    rows = tables.groupby(["model", "block_size"])[["distance", "value"]]
+    shown = rows.transform(lambda row: rescaled(row.to_numpy())).add_suffix("_rescaled")
+    shown = tables.join(shown)
+    count = shown.model.nunique()
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(len(names), 4, figsize=(17, 4.2 * len(names)), squeeze=False)
-        for row, name in zip(axes, names, strict=True):
-            mine = shown[shown.model == name]
+        figure, axes = plt.subplots(count, 4, figsize=(17, 4.2 * count), squeeze=False)
+        for row, (name, mine) in zip(axes, shown.groupby("model", sort=False), strict=True):
             label = f"{registry.label(name)}, {mine.n.iloc[0]} texts"
-            _map(
-                row[0], mine, "distance_rescaled", "distance (rescaled by row)", "viridis_r", (0, 1)
-            )
-            _map(row[1], mine, "value_rescaled", "damage (rescaled by row)", "viridis_r", (0, 1))
-            _map(row[2], mine, "residual", "rank by damage − by distance", "coolwarm", (-1, 1))
+            for axis, (column, title, how) in zip(row, MAPS, strict=False):
+                figure.colorbar(block_map(axis, mine, column, title, BEST, **how), ax=axis)
             _scatter(row[3], mine, correlations[correlations.model == name], label)
         return save_figure(figure, shown, "figure_damage", profile)
-
-
-def _map(axis, table: pd.DataFrame, column: str, title: str, colours: str, limits) -> None:
-    grid = table.pivot(index="block_size", columns="block_start", values=column)
-    mesh = axis.pcolormesh(
-        grid.columns, grid.index, grid, cmap=colours, vmin=limits[0], vmax=limits[1]
-    )
-    for of, mark in (("distance", "k."), ("value", "rx")):
-        best = table.loc[table.groupby("block_size")[of].idxmin()]
-        label = {"distance": "most similar", "value": "least damage"}[of]
-        axis.plot(best.block_start, best.block_size, mark, ms=4, mew=0.8, label=label)
-    axis.set(xlabel="block start l (layer)", ylabel="block size n (layers)", title=title)
-    axis.legend(loc="upper right")
-    axis.figure.colorbar(mesh, ax=axis)
 
 
 def _scatter(axis, table: pd.DataFrame, correlations: pd.DataFrame, title: str) -> None:
@@ -111,32 +111,62 @@ def figure_heal_where(scores: pd.DataFrame, tasks: list[str], profile: Profile) 
     """Quality against seconds of training, a row a model: adapters on all layers, and only after
     the cut."""
     shown = curves.in_units_of_chance(scores)
-    names = list(dict.fromkeys(shown.model))
-    size = (2.6 + 4.6 * len(tasks), 3.6 * len(names))
+    count = shown.model.nunique()
+    size = (2.6 + 4.6 * len(tasks), 3.6 * count)
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(len(names), len(tasks), figsize=size, squeeze=False)
-        for i, name in enumerate(names):
-            for axis, task in zip(axes[i], tasks, strict=True):
-                mine = shown[(shown.model == name) & (shown.task == task)]
+        figure, axes = plt.subplots(count, len(tasks), figsize=size, squeeze=False)
+        for row, (name, scores) in zip(axes, shown.groupby("model", sort=False), strict=True):
+            for axis, task in zip(row, tasks, strict=True):
+                mine = scores[scores.task == task]
                 unpruned = mine[mine.treatment == "unpruned"]
                 curves.reference_lines(axis, unpruned, "black")
                 curves.stamp(axis, unpruned)
-                for row in mine[mine.value.notna() & (mine.treatment != "unpruned")].itertuples():
-                    _healing(axis, row)
+                pruned = mine[mine.value.notna() & (mine.treatment != "unpruned")]
+                for point in pruned.itertuples():
+                    _healing(axis, point)
                 axis.set(xlabel="seconds of training", ylabel=TASKS[task])
                 axis.set_title(f"{registry.label(name)}, {mine.block_size.max()} layers dropped")
                 axis.set_title(f"n = {mine.n.iloc[0]:.0f}, ±1 s.e.", loc="right", fontsize=7)
-            axes[i][-1].legend(loc="upper left", bbox_to_anchor=(1, 1))
+            row[-1].legend(loc="upper left", bbox_to_anchor=(1, 1))
         return save_figure(figure, shown, "figure_heal_where", profile)
 
 
 def _healing(axis, row) -> None:
     """One pruned score: a point in time."""
-    marker, label = {
-        "unhealed": ("x", "unhealed"),
-        "healed": (ADAPTERS.get(row.adapters), f"healed, {row.adapters}"),
-    }[row.treatment]
-    shade = "tab:orange" if row.adapters == "after the cut" else colour(row.model)
-    axis.errorbar(
-        row.seconds, row.value, row.standard_error, color=shade, marker=marker, ls="", label=label
-    )
+    marker, shade = ADAPTERS.get(row.adapters, ("x", None))
+    label = f"healed, {row.adapters}" if row.treatment == "healed" else row.treatment
+    style = {"color": shade or colour(row.model), "marker": marker, "ls": "", "label": label}
+    axis.errorbar(row.seconds, row.value, row.standard_error, **style)
+
+
+def figure_claims(verdicts: list, profile: Profile) -> Figure:
+    """A strip a verdict: where it holds (shaded), the statistic and its interval, coloured.
+
+    verdicts: a list of claims.bounds.Verdict.
+    """
+    with plt.rc_context(STYLE | {"figure.constrained_layout.use": False, "savefig.dpi": 80}):
+        figure, axes = plt.subplots(len(verdicts), 1, figsize=(11, 0.42 * len(verdicts)))
+        figure.subplots_adjust(left=0.42, right=0.64, hspace=0.9)
+        for axis, verdict in zip(axes, verdicts, strict=True):
+            _strip(axis, verdict)
+        return save_figure(figure, pd.DataFrame(map(asdict, verdicts)), "figure_claims", profile)
+
+
+def _strip(axis, v) -> None:
+    (floor, ceiling), shade = v.bounds, VERDICTS[v.verdict]
+    axis.set(yticks=[], xticks=[], ylim=(-1, 1))
+    axis.spines[["left", "bottom"]].set_visible(False)
+    beside = {"transform": axis.transAxes, "va": "center", "fontsize": 8}
+    axis.text(-0.02, 0.5, f"{v.claim}  {v.statement}", ha="right", **beside)
+    told = " · ".join(filter(None, [v.verdict, v.numbers, v.where]))
+    axis.text(1.02, 0.5, told, color=shade, **beside)
+    if np.isnan(v.statistic):
+        return axis.text(0, 0.5, v.why.split(":")[0], color="grey", **beside)
+    seen = [x for x in (v.statistic, v.low, v.high, floor, ceiling) if np.isfinite(x)]
+    room = 0.15 * (np.ptp(seen) or 1)
+    least, most = min(seen) - room, max(seen) + room
+    axis.set(xlim=(least, most), xticks=[b for b in (floor, ceiling) if np.isfinite(b)])
+    axis.tick_params(labelsize=6, length=2, pad=1)
+    axis.axvspan(max(least, floor), min(most, ceiling), color="tab:green", alpha=0.15, lw=0)
+    axis.plot(np.clip([v.low, v.high], least, most), [0, 0], color=shade, lw=2)
+    axis.plot(np.clip(v.statistic, least, most), 0, "o", color=shade, ms=5)

@@ -51,21 +51,16 @@ def figure_6(scores: pd.DataFrame, profile: Profile) -> Figure:
 
 def figure_5(scores: pd.DataFrame, profile: Profile) -> Figure:
     """Figure 5: simple (red) against similarity-informed pruning (blue), a column a treatment."""
-    mine = scores[scores.model == profile.main_model]
-    treatments = [t for t in ("unhealed", "healed") if (mine.treatment == t).any()]
-    label = registry.label(profile.main_model)
-    columns = {treatment: f"{label}, {treatment}" for treatment in treatments}
-    lines = {strategy: (shade, strategy) for strategy, shade in STRATEGIES.items()}
-    return _grid(
-        mine,
-        [*QA, "c4"],
-        columns,
-        lambda s, treatment: s[s.treatment.isin(["unpruned", treatment])],
-        lambda s: [(shade, text, s[s.strategy == key]) for key, (shade, text) in lines.items()],
-        "figure_5",
-        profile,
-        unpruned_colour=lambda model: "black",
-    )
+    name = registry.label(profile.main_model)
+    shown = in_units_of_chance(scores[scores.model == profile.main_model])
+    columns = {
+        f"{name}, {treatment}": shown[shown.treatment.isin(["unpruned", treatment])]
+        for treatment in ("unhealed", "healed")
+        if (shown.treatment == treatment).any()
+    }
+    lines = (["strategy"], lambda strategy: (STRATEGIES[strategy], strategy))
+    how = (*lines, lambda model: "black")
+    return _grid(shown, [*QA, "c4"], columns, *how, "figure_5", profile)
 
 
 def figure_7(scores: pd.DataFrame, profile: Profile) -> Figure:
@@ -101,103 +96,63 @@ def in_units_of_chance(scores: pd.DataFrame) -> pd.DataFrame:
 
 def _by_family(scores: pd.DataFrame, tasks: list[str], name: str, profile: Profile) -> Figure:
     """Similarity-informed pruning: a column a family of models, a line a model and treatment."""
-    families = list(dict.fromkeys(map(registry.family, scores.model)))
+    shown = in_units_of_chance(scores[scores.strategy != "simple"])
+    columns = dict(list(shown.groupby(shown.model.map(registry.family), sort=False)))
 
-    def lines(panel: pd.DataFrame):
-        pruned = panel[panel.treatment != "unpruned"]
-        for (model, treatment), curve in pruned.groupby(["model", "treatment"], sort=False):
-            yield colour(model), f"{registry.label(model)}, {treatment}", curve
+    def line(model: str, treatment: str) -> tuple:
+        return colour(model), f"{registry.label(model)}, {treatment}"
 
-    return _grid(
-        scores[scores.strategy != "simple"],
-        tasks,
-        {family: family for family in families},
-        lambda s, family: s[s.model.map(registry.family) == family],
-        lines,
-        name,
-        profile,
-        unpruned_colour=colour,
-    )
+    return _grid(shown, tasks, columns, ["model", "treatment"], line, colour, name, profile)
 
 
 def _ablation(scores: pd.DataFrame, tasks: list[str], name: str, profile: Profile) -> Figure:
     """A column a model and `ablation`, a line a `variant`, each from its own unpruned score on."""
     variants = list(dict.fromkeys(scores.variant))
     shades = dict(zip(variants, sns.color_palette("viridis", len(variants)), strict=True))
-
-    def lines(panel: pd.DataFrame):
-        pruned = panel[panel.treatment != "unpruned"]
-        for variant, curve in pruned.groupby("variant", sort=False):
-            yield shades[variant], variant, curve
-
+    shown = in_units_of_chance(scores)
     columns = {
-        (model, ablation): f"{registry.label(model)}, {ablation}"
-        for model, ablation in dict.fromkeys(zip(scores.model, scores.ablation, strict=True))
+        f"{registry.label(model)}, {ablation}": rows
+        for (model, ablation), rows in shown.groupby(["model", "ablation"], sort=False)
     }
-    return _grid(
-        scores,
-        tasks,
-        columns,
-        lambda s, column: s[(s.model == column[0]) & (s.ablation == column[1])],
-        lines,
-        name,
-        profile,
-    )
+    lines = (["variant"], lambda variant: (shades[variant], variant))
+    return _grid(shown, tasks, columns, *lines, lambda model: None, name, profile)
 
 
-def _grid(
-    scores, tasks, columns, panel_of, lines_of, name, profile, unpruned_colour=lambda model: None
-) -> Figure:
-    """A row of panels a task, a column a key of `columns` (with its title).
+def _grid(shown, tasks, columns, by, line, unpruned_colour, name, profile) -> Figure:
+    """A row of panels a task, a column the scores under each title of `columns`.
 
-    panel_of(scores, key) are the scores of a column, lines_of(panel) its lines: colour, text and
-    points. A line starts at the unpruned score; a point without a value is a gap.
-    unpruned_colour(model) is that of its dashed line, None for none.
+    by: columns that tell the lines of a panel apart; line(*their values): its colour and text. A
+    point without a value is a gap. unpruned_colour(model): of its dashed line, None for none.
     """
-    shown = in_units_of_chance(scores[scores.task.isin(tasks)])
+    size = (1 + 6.2 * len(columns), 0.4 + 2.9 * len(tasks))
     with plt.rc_context(STYLE):
-        figure, axes = _panels(len(tasks), len(columns))
-        for i, task in enumerate(tasks):
-            for axis, (key, title) in zip(axes[i], columns.items(), strict=True):
-                panel = panel_of(shown[shown.task == task], key)
+        figure, axes = plt.subplots(
+            len(tasks), len(columns), figsize=size, squeeze=False, sharex=True, sharey="row"
+        )
+        for row, task in zip(axes, tasks, strict=True):
+            for axis, (title, scores) in zip(row, columns.items(), strict=True):
+                panel = scores[scores.task == task]
                 unpruned = panel[panel.treatment == "unpruned"]
                 for model, rows in unpruned.groupby("model", sort=False):
                     reference_lines(axis, rows, unpruned_colour(model))
                 stamp(axis, unpruned)
-                for shade, text, points in lines_of(panel):
-                    _curve(axis, unpruned, points, shade, text)
-                _label(axis, task, panel, title if i == 0 else "")
-        return save_figure(figure, shown, name, profile)
-
-
-def _panels(rows: int, columns: int):
-    size = (1 + 6.2 * columns, 0.4 + 2.9 * rows)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=size, squeeze=False, sharex=True, sharey="row"
-    )
-    for axis in axes[-1]:
-        axis.set_xlabel("fraction of layers dropped")
-    return figure, axes
+                pruned = panel[panel.treatment != "unpruned"]
+                for key, points in pruned.groupby(by, sort=False):
+                    _curve(axis, unpruned, points, *line(*key))
+                _label(axis, task, panel, title if task == tasks[0] else "")
+        for axis in axes[-1]:
+            axis.set_xlabel("fraction of layers dropped")
+        return save_figure(figure, shown[shown.task.isin(tasks)], name, profile)
 
 
 def _curve(axis, unpruned: pd.DataFrame, points: pd.DataFrame, shade, text: str) -> None:
     """One line from the unpruned score of its model (and variant) on; bars of one s.e."""
-    if points.empty:
-        return
     first = points.iloc[0]
     same = [c for c in ("model", "variant") if c in points and unpruned[c].notna().all()]
     start = unpruned[(unpruned[same] == first[same]).all(axis=1)].head(1)
     line = pd.concat([start, points]).sort_values("fraction")
-    axis.errorbar(
-        line.fraction,
-        line.value,
-        line.standard_error,
-        color=shade,
-        ls=TREATMENTS[first.treatment],
-        marker=".",
-        elinewidth=0.8,
-        label=text,
-    )
+    style = {"color": shade, "ls": TREATMENTS[first.treatment], "marker": ".", "elinewidth": 0.8}
+    axis.errorbar(line.fraction, line.value, line.standard_error, label=text, **style)
 
 
 def reference_lines(axis, unpruned: pd.DataFrame, shade) -> None:

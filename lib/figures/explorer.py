@@ -4,17 +4,15 @@ Both show the figure of `mapview`, and make the same changes in it: the one by w
 asked for, the other by plotly's own slider and buttons, which hold all changes beforehand.
 """
 
-import os
 from pathlib import Path
 
 import ipywidgets as widgets
-import pandas as pd
 import plotly.graph_objects as go
 
 from lib import paths
 from lib.analysis import islands
-from lib.blocks import BlockDistances
 from lib.figures import mapview
+from lib.figures.mapview import Damage, Maps
 from lib.models import registry
 from lib.profiles import Profile
 
@@ -37,9 +35,7 @@ layers). Move the slider to another size; point at a block to see what it would 
 """
 
 
-def explore(
-    maps: dict[str, BlockDistances], damage: dict[str, pd.DataFrame] | None = None
-) -> widgets.VBox:
+def explore(maps: Maps, damage: Damage = None) -> widgets.VBox:
     """The explorer for JupyterLab: maps side by side, raw or row-normalised, a slider for n.
 
     damage: for some of the models a table of blocks (block_start, block_size, and as value the
@@ -49,20 +45,16 @@ def explore(
     first, last = mapview.sizes(maps)
     size = widgets.IntSlider(first, 1, last, description="block size n", layout={"width": "50%"})
     view = widgets.ToggleButtons(options=mapview.VIEWS)
-    size.observe(
-        lambda change: drawing.plotly_update(*mapview.at_size(change["new"], maps, damage)), "value"
-    )
-    view.observe(
-        lambda change: drawing.plotly_update(*mapview.in_view(change["new"], maps, damage)), "value"
-    )
+    for control, change in ((size, mapview.at_size), (view, mapview.in_view)):
+
+        def update(event, change=change):
+            drawing.plotly_update(*change(event["new"], maps, damage))
+
+        control.observe(update, "value")
     return widgets.VBox([widgets.HBox([size, view]), drawing])
 
 
-def save_html(
-    maps: dict[str, BlockDistances],
-    profile: Profile,
-    damage: dict[str, pd.DataFrame] | None = None,
-) -> Path:
+def save_html(maps: Maps, profile: Profile, damage: Damage = None) -> Path:
     """Write the explorer as figures/<profile>/explorer.html: one file, no network, no kernel."""
     drawing = mapview.figure(maps, damage).update_layout(_controls(maps, damage))
     options = {"responsive": True, "displaylogo": False}
@@ -75,24 +67,19 @@ def save_html(
         islands=table if len(found) else "<p>None.</p>",
     )
     file = paths.FIGURES / profile.name / "explorer.html"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".html.part")
-    part.write_text(page, encoding="utf-8")
-    os.replace(part, file)
+    paths.write_whole(file, page.encode())
     return file
 
 
-def _controls(maps: dict[str, BlockDistances], damage: dict[str, pd.DataFrame] | None) -> dict:
+def _controls(maps: Maps, damage: Damage) -> dict:
     """Plotly's own slider and buttons, as entries of a layout."""
     first, last = mapview.sizes(maps)
-    steps = [
-        {"label": str(n), "method": "update", "args": mapview.at_size(n, maps, damage)}
-        for n in range(1, last + 1)
-    ]
-    buttons = [
-        {"label": view, "method": "update", "args": mapview.in_view(view, maps, damage)}
-        for view in mapview.VIEWS
-    ]
+
+    def entry(label, change: list) -> dict:
+        return {"label": str(label), "method": "update", "args": change}
+
+    steps = [entry(n, mapview.at_size(n, maps, damage)) for n in range(1, last + 1)]
+    buttons = [entry(view, mapview.in_view(view, maps, damage)) for view in mapview.VIEWS]
     shown = {"prefix": "block size n = "}
     place = {"x": 0, "y": 1.1, "xanchor": "left", "yanchor": "bottom", "direction": "right"}
     return {

@@ -31,9 +31,8 @@ def figure_1a(profile: Profile) -> Figure:
             axes.text(i * 2.4 + 0.95, 0.85, title, ha="center", weight="bold")
             axes.text(i * 2.4 + 0.95, 0.4, text, ha="center", va="center", size=8)
             if i:
-                axes.annotate(
-                    "", (i * 2.4 - 0.1, 0.5), (i * 2.4 - 0.4, 0.5), arrowprops={"arrowstyle": "->"}
-                )
+                arrow = {"arrowstyle": "->"}
+                axes.annotate("", (i * 2.4 - 0.1, 0.5), (i * 2.4 - 0.4, 0.5), arrowprops=arrow)
         axes.set(xlim=(-0.2, 2.4 * len(STEPS) - 0.3), ylim=(-0.2, 1.2))
         axes.axis("off")
         steps = pd.DataFrame(STEPS, columns=["step", "what"])
@@ -52,52 +51,34 @@ def figure_1b(block: Block, num_layers: int, profile: Profile) -> Figure:
             axes.text(l + 0.4, 0.5, str(l), ha="center", va="center", size=7)
             if not stays:
                 axes.plot([l, l + 0.8], [0, 1], color="tab:red", lw=1)
-        arrow = FancyArrowPatch(
-            (block.start - 0.1, 1.05),
-            (block.stop + 0.3, 1.05),
-            connectionstyle="arc3,rad=-0.25",
-            arrowstyle="->",
-            mutation_scale=12,
-        )
-        axes.add_patch(arrow)
+        ends = (block.start - 0.1, 1.05), (block.stop + 0.3, 1.05)
+        arrow = {"connectionstyle": "arc3,rad=-0.25", "arrowstyle": "->", "mutation_scale": 12}
+        axes.add_patch(FancyArrowPatch(*ends, **arrow))
         middle = (block.start + block.stop) / 2
         after = f"layer {block.stop}" if block.stop < num_layers else "the final norm"
         text = f"x^({block.start}), the input of layer {block.start}, goes to {after}"
         axes.text(middle, 1.15 + 0.07 * block.size, text, ha="center", va="bottom", size=8)
-        axes.set(
-            xlim=(-0.6, num_layers + 0.6),
-            ylim=(-0.2, 1.5 + 0.08 * block.size),
-            title=f"Block(start={block.start}, size={block.size}) of {num_layers} layers",
-        )
+        axes.set(xlim=(-0.6, num_layers + 0.6), ylim=(-0.2, 1.5 + 0.08 * block.size))
+        axes.set_title(f"Block(start={block.start}, size={block.size}) of {num_layers} layers")
         axes.axis("off")
         drawn = pd.DataFrame({"layer": range(num_layers)})
         drawn["kept"] = drawn.layer.isin(kept)
-        drawn["new_index"] = drawn.layer.map({old: new for new, old in enumerate(sorted(kept))})
-        drawn["new_index"] = drawn.new_index.astype("Int64")
+        drawn["new_index"] = (drawn.kept.cumsum() - 1).where(drawn.kept).astype("Int64")
         return save_figure(figure, drawn, "figure_1b", profile)
 
 
 def distance_table(maps: dict[str, BlockDistances], profile: Profile) -> pd.DataFrame:
     """d(l, l+n) of every block of every model, one row each, with the row-normalised value."""
-    records = []
+    parts = []
     for name, distances in maps.items():
         for size in range(1, distances.num_layers):
             row = distances.row(size)
-            records.append(
-                pd.DataFrame(
-                    {
-                        "profile": profile.name,
-                        "model": name,
-                        "block_start": np.arange(len(row)),
-                        "block_size": size,
-                        "value": row,
-                        "standard_error": np.diagonal(distances.standard_error, size),
-                        "normalised": rescaled(row),
-                        "n": distances.num_sequences,
-                    }
-                )
-            )
-    return pd.concat(records, ignore_index=True)
+            told = {"profile": profile.name, "model": name}
+            told |= {"block_start": np.arange(len(row)), "block_size": size, "value": row}
+            told |= {"standard_error": np.diagonal(distances.standard_error, size)}
+            told |= {"normalised": rescaled(row), "n": distances.num_sequences}
+            parts.append(pd.DataFrame(told))
+    return pd.concat(parts, ignore_index=True)
 
 
 def figure_1c(name: str, distances: BlockDistances, profile: Profile) -> Figure:
@@ -106,8 +87,7 @@ def figure_1c(name: str, distances: BlockDistances, profile: Profile) -> Figure:
     table = table[table.block_size <= max(profile.block_sizes(distances.num_layers))]
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(6, 4.2))
-        colours = plt.get_cmap("viridis")
-        deepest = table.block_size.max()
+        colours, deepest = plt.get_cmap("viridis"), table.block_size.max()
         for size, row in table.groupby("block_size"):
             shade = colours((size - 1) / max(deepest - 1, 1))
             axes.plot(row.block_start, row.value, color=shade, lw=1)
@@ -117,11 +97,8 @@ def figure_1c(name: str, distances: BlockDistances, profile: Profile) -> Figure:
         axes.plot(best.block_start, best.value, "k.-", ms=4, lw=1, label="best start l*(n)")
         scale = plt.cm.ScalarMappable(plt.Normalize(1, deepest), colours)
         figure.colorbar(scale, ax=axes, label="block size n (layers)")
-        axes.set(
-            xlabel="block start l (layer)",
-            ylabel="angular distance d(l, l+n)",
-            title=f"{registry.label(name)}, {distances.num_sequences} C4 sequences, ±1 s.e.",
-        )
+        axes.set(xlabel="block start l (layer)", ylabel="angular distance d(l, l+n)")
+        axes.set_title(f"{registry.label(name)}, {distances.num_sequences} C4 sequences, ±1 s.e.")
         axes.legend(loc="upper left")
         return save_figure(figure, table, "figure_1c", profile)
 
@@ -171,23 +148,31 @@ def _heatmaps(maps: dict[str, BlockDistances], table: pd.DataFrame) -> tuple[Fig
     """A map of the row-rescaled distances a model, three in a row; the figure and its axes."""
     columns = min(3, len(maps))
     rows = -(-len(maps) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(1.5 + 4.2 * columns, 3.9 * rows), squeeze=False
-    )
+    size = (1.5 + 4.2 * columns, 3.9 * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     for axis in axes.flat[len(maps) :]:
         axis.remove()
-    for axis, (name, distances) in zip(axes.flat, maps.items(), strict=False):
-        mine = table[table.model == name]
-        grid = mine.pivot(index="block_size", columns="block_start", values="normalised")
-        mesh = axis.pcolormesh(grid.columns, grid.index, grid, cmap="viridis_r", vmin=0, vmax=1)
-        best = mine.loc[mine.groupby("block_size").value.idxmin()]
-        axis.plot(best.block_start, best.block_size, "k.", ms=3, label="best start l*(n)")
-        axis.set(
-            xlabel="block start l (layer)",
-            ylabel="block size n (layers)",
-            title=f"{registry.label(name)}, {distances.num_sequences} sequences",
-        )
-        axis.legend(loc="upper right")
     drawn = list(axes.flat[: len(maps)])
+    for axis, (name, distances) in zip(drawn, maps.items(), strict=True):
+        title = f"{registry.label(name)}, {distances.num_sequences} sequences"
+        marks = {"value": ("k.", {"ms": 3, "label": "best start l*(n)"})}
+        mesh = block_map(axis, table[table.model == name], "normalised", title, marks)
     figure.colorbar(mesh, ax=drawn, label="shifted, rescaled distance (0: most similar)")
     return figure, drawn
+
+
+def block_map(axis, table: pd.DataFrame, column: str, title: str, marks: dict, **colours):
+    """A column of a table of blocks as a map, x = l, y = n; returns what a colour bar needs.
+
+    marks: the column of which the least of each size is marked, and how. colours: cmap, vmin and
+    vmax; by default those of rescaled values.
+    """
+    grid = table.pivot(index="block_size", columns="block_start", values=column)
+    colours = {"cmap": "viridis_r", "vmin": 0, "vmax": 1} | colours
+    mesh = axis.pcolormesh(grid.columns, grid.index, grid, **colours)
+    for of, (mark, style) in marks.items():
+        best = table.loc[table.groupby("block_size")[of].idxmin()]
+        axis.plot(best.block_start, best.block_size, mark, **style)
+    axis.set(xlabel="block start l (layer)", ylabel="block size n (layers)", title=title)
+    axis.legend(loc="upper right")
+    return mesh

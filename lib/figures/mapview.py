@@ -12,6 +12,8 @@ from lib.analysis import islands
 from lib.blocks import BlockDistances, similarity_block
 from lib.models import registry
 
+Maps = dict[str, BlockDistances]
+Damage = dict[str, pd.DataFrame] | None  # of some models: block_start, block_size and value
 VIEWS = ("row-normalised", "raw")
 HOVER = (
     "l = %{x}, n = %{y}<br>d = %{customdata[0]:.4f} ± %{customdata[1]:.4f}"
@@ -37,9 +39,7 @@ Y_TITLES = {1: "block size n (layers)", 2: "distance d(l, l+n)", 3: "damage"}
 NO_DAMAGE = pd.DataFrame(columns=["block_start", "block_size", "value"])
 
 
-def figure(
-    maps: dict[str, BlockDistances], damage: dict[str, pd.DataFrame] | None = None
-) -> go.Figure:
+def figure(maps: Maps, damage: Damage = None) -> go.Figure:
     """A column a model: its map with band and islands, the curve d(·, n), distance and damage.
 
     damage: of some of the models block_start, block_size and value. Raises ValueError if a table
@@ -59,7 +59,8 @@ def figure(
         drawn |= _moving(first, distances, _table(damage, name))
         for trace in _names(damage):
             row, style = TRACES[trace]
-            drawing.add_trace(_trace(trace, **style, **drawn[trace]), row, column)
+            kind = go.Heatmap if "z" in drawn[trace] else go.Scatter
+            drawing.add_trace(kind(name=trace, **style, **drawn[trace]), row, column)
         _label_axes(drawing, column, distances, rows)
     drawing.update_layout(height=360 * rows, showlegend=False, template="plotly_white")
     drawing.update_layout(modebar_remove=["sendChartToCloud", "select2d", "lasso2d"])
@@ -68,15 +69,13 @@ def figure(
     return drawing
 
 
-def sizes(maps: dict[str, BlockDistances]) -> tuple[int, int]:
+def sizes(maps: Maps) -> tuple[int, int]:
     """The size that is shown first, a fifth of the smallest model, and the largest one."""
     layers = [distances.num_layers for distances in maps.values()]
     return max(1, min(layers) // 5), max(layers) - 1
 
 
-def at_size(
-    size: int, maps: dict[str, BlockDistances], damage: dict[str, pd.DataFrame] | None = None
-) -> list:
+def at_size(size: int, maps: Maps, damage: Damage = None) -> list:
     """The change of `figure` that shows blocks of `size`: lines, curves, texts."""
     moving = {name: _moving(size, d, _table(damage, name)) for name, d in maps.items()}
     names = [name for name in _names(damage) if name in MOVING]
@@ -90,9 +89,7 @@ def at_size(
     return [traces, texts, _places(names, maps, damage)]
 
 
-def in_view(
-    view: str, maps: dict[str, BlockDistances], damage: dict[str, pd.DataFrame] | None = None
-) -> list:
+def in_view(view: str, maps: Maps, damage: Damage = None) -> list:
     """The change of `figure` that shows the maps raw or row-normalised (one of VIEWS)."""
     scale = {f"coloraxis.{key}": value for key, value in _scale(maps, view).items()}
     values = {"z": [_view(distances, view) for distances in maps.values()]}
@@ -130,11 +127,7 @@ def _moving(size: int, distances: BlockDistances, damage: pd.DataFrame) -> dict[
     error = np.diagonal(distances.standard_error, size)
     return {
         "cursor": {"x": [0, best, len(row) - 1], "y": [size] * 3},
-        "curve": {
-            "x": list(range(len(row))),
-            "y": _rounded(row),
-            "error_y_array": _rounded(error),
-        },
+        "curve": {"x": list(range(len(row))), "y": _rounded(row), "error_y_array": _rounded(error)},
         "lowest": {"x": [best], "y": _rounded(row[[best]])},
         "damage at n": _damaged(distances, damage[damage.block_size == size]),
     }
@@ -156,27 +149,21 @@ def _density(x: list, y: list) -> dict:
 
 
 def _outline(mask: np.ndarray) -> dict:
-    x, y = islands.outline(mask)
-    return {"x": _rounded(np.array(x)), "y": _rounded(np.array(y))}
+    return dict(zip("xy", map(_rounded, islands.outline(mask)), strict=True))
 
 
-def _trace(name: str, **values) -> go.Heatmap | go.Scatter:
-    kind = go.Heatmap if "z" in values else go.Scatter
-    return kind(name=name, **values)
-
-
-def _names(damage: dict[str, pd.DataFrame] | None) -> list[str]:
+def _names(damage: Damage) -> list[str]:
     """The traces of a model, in order: those of damage only where some is shown."""
     return [name for name, (row, _) in TRACES.items() if row < 3 or damage]
 
 
-def _places(names: list[str], maps: dict, damage: dict | None) -> list[int]:
+def _places(names: list[str], maps: Maps, damage: Damage) -> list[int]:
     """Where these traces of all models stand in the figure."""
     drawn = _names(damage)
     return [i * len(drawn) + drawn.index(name) for i in range(len(maps)) for name in names]
 
 
-def _table(damage: dict[str, pd.DataFrame] | None, name: str) -> pd.DataFrame:
+def _table(damage: Damage, name: str) -> pd.DataFrame:
     """A model's damage map, without rows if there is none."""
     table = (damage or {}).get(name, NO_DAMAGE)
     if missing := set(NO_DAMAGE) - set(table):
@@ -187,20 +174,20 @@ def _table(damage: dict[str, pd.DataFrame] | None, name: str) -> pd.DataFrame:
 # ---- texts, axes and colours ----------------------------------------------------------------
 
 
-def _sentences(size: int, maps: dict[str, BlockDistances]) -> list[str]:
+def _sentences(size: int, maps: Maps) -> list[str]:
     """What each model's best block of `size` is."""
-    return [_sentence(size, distances) for distances in maps.values()]
-
-
-def _sentence(size: int, distances: BlockDistances) -> str:
-    if size >= distances.num_layers:
-        return f"n = {size}: the model has {distances.num_layers} layers"
-    block = similarity_block(distances, size)
-    error = distances.standard_error[block.start, block.stop]
-    return (
-        f"n = {size}: l* = {block.start}, drops range({block.start}, {block.stop})"
-        f"<br>d = {distances.of(block):.4f} ± {error:.4f}"
-    )
+    told = []
+    for distances in maps.values():
+        if size < distances.num_layers:
+            block = similarity_block(distances, size)
+            error = distances.standard_error[block.start, block.stop]
+            told.append(
+                f"n = {size}: l* = {block.start}, drops range({block.start}, {block.stop})"
+                f"<br>d = {distances.of(block):.4f} ± {error:.4f}"
+            )
+        else:
+            told.append(f"n = {size}: the model has {distances.num_layers} layers")
+    return told
 
 
 def _label_axes(drawing: go.Figure, column: int, distances: BlockDistances, rows: int) -> None:
@@ -220,7 +207,7 @@ def _view(distances: BlockDistances, view: str) -> list[list]:
     return _rounded(rows if view == "raw" else islands.rescaled(rows))
 
 
-def _scale(maps: dict[str, BlockDistances], view: str) -> dict:
+def _scale(maps: Maps, view: str) -> dict:
     """The colour scale of a view, one for all maps."""
     if view != "raw":
         return {"cmin": 0, "cmax": 1, "colorbar.title.text": "rescaled<br>distance"}

@@ -20,14 +20,8 @@ from lib.models.decoder import decoder_layers
 # peft 0.21 asks transformers for an attribute that has a new name
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
 
-FFN = (
-    "mlp",
-    "shared_mlp",
-    "feed_forward",
-    "ffn",
-    "fc1",
-    "fc2",
-)  # what decoders call their FFN, or its parts
+# what decoders call their FFN, or its parts
+FFN = ("mlp", "shared_mlp", "feed_forward", "ffn", "fc1", "fc2")
 
 
 def ffn_projections(model, first: int = 0) -> list[str]:

@@ -1,8 +1,9 @@
 """The parts of a decoder, reached the same way for every HF architecture."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from unittest import mock
 
 import torch
 from torch import nn
@@ -35,7 +36,9 @@ def layers_attribute(model) -> str:
     lists = [
         name
         for name, child in model.get_decoder().named_children()
-        if isinstance(child, nn.ModuleList) and len(child) == length and _weighs(child)
+        if isinstance(child, nn.ModuleList)
+        and len(child) == length
+        and next(child.parameters(), None) is not None
     ]
     if len(lists) != 1:
         raise ModelError(
@@ -44,32 +47,26 @@ def layers_attribute(model) -> str:
     return lists[0]
 
 
-def _weighs(module: nn.Module) -> bool:
-    return next(module.parameters(), None) is not None
-
-
 @contextmanager
-def residual_stream(model, visit: Callable[[int, torch.Tensor], None], at: list[int] | None = None):
+def residual_stream(model, visit: Callable[[int, torch.Tensor], None], at: Sequence | None = None):
     """While active, every forward calls visit(l, x) with x^(l), shape (B, T, D), for l in `at`.
 
     x^(l) is the input to layer l, x^(L) the output of the last layer before the final norm
     (`hidden_states[-1]` of HF is after it). By default all l = 0 … L.
     """
     layers = decoder_layers(model)
-    wanted = range(len(layers) + 1) if at is None else at
     handles = []
-    for depth in wanted:
+    for depth in range(len(layers) + 1) if at is None else at:
+
+        def before(module, args, kwargs, depth=depth):
+            visit(depth, args[0] if args else kwargs["hidden_states"])
+
+        def after(module, args, output, depth=depth):
+            visit(depth, output[0] if isinstance(output, tuple) else output)
+
         if depth < len(layers):
-
-            def before(module, args, kwargs, depth=depth):
-                visit(depth, args[0] if args else kwargs["hidden_states"])
-
             handles.append(layers[depth].register_forward_pre_hook(before, with_kwargs=True))
         else:
-
-            def after(module, args, output, depth=depth):
-                visit(depth, output[0] if isinstance(output, tuple) else output)
-
             handles.append(layers[-1].register_forward_hook(after))
     try:
         yield
@@ -83,26 +80,15 @@ class _States(BaseModelOutputWithPastAndCrossAttentions):
     router_logits: tuple | None = None  # mixture-of-experts models look for them
 
 
-@contextmanager
-def _final_states(model, states: torch.Tensor) -> Iterator[None]:
-    """The model with a decoder that hands out `states`."""
-    decoder = model.get_decoder()
-    answer = _States(last_hidden_state=states)
-    decoder.forward = lambda *args, **kwargs: answer
-    try:
-        yield
-    finally:
-        del decoder.forward
-
-
 def logits(model, states: torch.Tensor) -> torch.Tensor:
     """Logits (N, V) of final states (N, D), by the model's own forward.
 
     The decoder hands out `states` instead of computing, so that whatever the architecture does
     around its lm_head (bias, soft-capping, scaling) is done, and only where it is wanted.
     """
-    with _final_states(model, states[None]):
-        placeholder = torch.zeros(1, len(states), dtype=torch.long, device=states.device)
+    answer = _States(last_hidden_state=states[None])
+    placeholder = torch.zeros(1, len(states), dtype=torch.long, device=states.device)
+    with mock.patch.object(model.get_decoder(), "forward", lambda *args, **kwargs: answer):
         return model(input_ids=placeholder, use_cache=False).logits[0]
 
 
@@ -121,8 +107,5 @@ def precise_logits(model, states: torch.Tensor, wanted: torch.Tensor) -> torch.T
         made = torch.einsum("bnd,ncd->bnc", x.float(), head.weight[wanted].float())
         return made if head.bias is None else made + head.bias[wanted].float()
 
-    head.forward = products
-    try:
+    with mock.patch.object(head, "forward", products):
         return found.scatter_(1, wanted, logits(model, states).float())
-    finally:
-        del head.forward

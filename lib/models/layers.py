@@ -1,4 +1,7 @@
-"""A model of fewer layers: some left out, or only those after a cut; configuration follows."""
+"""A model of fewer layers: some left out, or only those after a cut; configuration follows.
+
+`check` refuses an architecture whose configuration cannot follow.
+"""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -6,6 +9,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
 
 from lib.blocks import Block
 from lib.models.decoder import decoder_config, decoder_layers, layers_attribute
@@ -13,7 +17,7 @@ from lib.models.registry import ModelError
 
 _THRESHOLDS = ("max_window_layers", "first_k_dense_replace")
 _INDEX_LISTS = ("mlp_only_layers", "moe_layers", "attn_layer_indices")
-NUMBERS = ("layer_idx", "layer_id")  # what modules call the number of their layer
+_NUMBERS = ("layer_idx", "layer_id")  # what modules call the number of their layer
 
 
 @contextmanager
@@ -21,17 +25,18 @@ def only_layers(model, keep: Sequence[int]) -> Iterator[nn.ModuleList]:
     """The model with only the layers `keep`, in that order; yields them; restores on exit."""
     layers = decoder_layers(model)
     decoder, name = model.get_decoder(), layers_attribute(model)
-    staying = [layers[l] for l in keep]
-    kept = nn.ModuleList(staying)
-    before = [(c, _layer_entries(c)) for c in _configs(model)]
+    kept, before = nn.ModuleList(layers[l] for l in keep), []
+    # the decoder's configuration says how many layers there are, and the model's own may
+    both = (decoder_config(model), model.config.get_text_config(decoder=True))
     try:
-        _follow(before, keep)
-        _number(staying, range(len(keep)))
+        for config in {id(config): config for config in both}.values():
+            before.append((config, _follow(config, keep)))
+        _number(kept, range(len(keep)))
         setattr(decoder, name, kept)
         yield kept
     finally:
         setattr(decoder, name, layers)
-        _number(staying, keep)
+        _number((layers[l] for l in keep), keep)
         for config, entries in before:
             for key, value in entries.items():
                 setattr(config, key, value)
@@ -40,25 +45,16 @@ def only_layers(model, keep: Sequence[int]) -> Iterator[nn.ModuleList]:
 def followed(config, keep: Sequence[int]):
     """A copy of an HF configuration that describes the model of only the layers `keep`."""
     config = copy.deepcopy(config)
-    text = config.get_text_config(decoder=True)
-    _follow([(text, _layer_entries(text))], keep)
+    _follow(config.get_text_config(decoder=True), keep)
     return config
 
 
-def _configs(model) -> list:
-    """The configurations that say how many layers there are: the decoder's, and the model's own."""
-    both = (decoder_config(model), model.config.get_text_config(decoder=True))
-    return list({id(config): config for config in both}.values())
+def _follow(config, keep: Sequence[int]) -> dict:
+    """Make a configuration describe only the layers `keep`; what it said before.
 
-
-def _follow(before: list[tuple], keep: Sequence[int]) -> None:
-    for config, entries in before:
-        for key, value in entries.items():
-            setattr(config, key, _followed(key, value, keep))
-
-
-def _layer_entries(config) -> dict:
-    """The entries of a configuration that depend on how many layers there are, or on which."""
+    Beside their number, these are entries that count layers from the first, lists of layers, and
+    lists with one entry a layer.
+    """
     if config.is_heterogeneous:
         raise ModelError(
             f"{type(config).__name__} describes layers of different shapes (per_layer_config), "
@@ -69,35 +65,28 @@ def _layer_entries(config) -> dict:
             f"{type(config).__name__} describes weights for each layer outside of the layers "
             "(hidden_size_per_layer_input), which pruning does not support."
         )
-    num_layers = config.num_hidden_layers
-    entries = {"num_hidden_layers": num_layers}
+    num_layers, new = config.num_hidden_layers, {"num_hidden_layers": len(keep)}
     for key, value in vars(config).items():
-        one_each = "layer" in key and isinstance(value, (list, tuple)) and len(value) == num_layers
-        threshold = key in _THRESHOLDS and isinstance(value, int)
-        indices = key in _INDEX_LISTS and isinstance(value, (list, tuple))
-        if one_each or threshold or indices:
-            entries[key] = value
-    return entries
+        is_list = isinstance(value, (list, tuple))
+        if key in _THRESHOLDS and isinstance(value, int):
+            new[key] = sum(l < value for l in keep)
+        elif key in _INDEX_LISTS and is_list:
+            new[key] = [place for place, l in enumerate(keep) if l in value]
+        elif "layer" in key and is_list and len(value) == num_layers:
+            new[key] = type(value)(value[l] for l in keep)
+    before = {key: getattr(config, key) for key in new}
+    for key, value in new.items():
+        setattr(config, key, value)
+    return before
 
 
-def _followed(key: str, value, keep: Sequence[int]):
-    """A configuration entry after the cut."""
-    if key == "num_hidden_layers":
-        return len(keep)
-    if key in _THRESHOLDS:
-        return sum(l < value for l in keep)
-    if key in _INDEX_LISTS:
-        return [new for new, old in enumerate(keep) if old in value]
-    return type(value)(value[l] for l in keep)
-
-
-def _number(layers: list[nn.Module], indices: Sequence[int]) -> None:
+def _number(layers: Iterator[nn.Module], numbers: Sequence[int]) -> None:
     """Give every module of each layer its number (it addresses the key-value cache)."""
-    for index, layer in zip(indices, layers, strict=True):
+    for number, layer in zip(numbers, layers, strict=True):
         for module in layer.modules():
-            for name in NUMBERS:
+            for name in _NUMBERS:
                 if isinstance(getattr(module, name, None), int):
-                    setattr(module, name, index)
+                    setattr(module, name, number)
 
 
 @contextmanager
@@ -110,8 +99,10 @@ def resumed(model, block: Block, state: torch.Tensor, width: int = 0) -> Iterato
     num_layers = len(decoder_layers(model))
     after = range(block.stop, num_layers)
     with only_layers(model, after or [num_layers - 1]) as layers:
-        if not after:
-            layers[0] = _PassThrough(width)
+        if not after:  # the block includes the last layer: in its place, one that does nothing
+            layers[0] = nn.Identity()
+            answer = (state,) + (None,) * (width - 1) if width else state
+            layers[0].forward = lambda *args, **kwargs: answer
 
         def from_the_cut(module, args, kwargs):
             if args:
@@ -125,12 +116,51 @@ def resumed(model, block: Block, state: torch.Tensor, width: int = 0) -> Iterato
             hook.remove()
 
 
-class _PassThrough(nn.Module):
-    """Stands where no layer is left after the cut (the block includes the last layer)."""
+# ---- whether layers can be taken out of an architecture ----------------------------------------
 
-    def __init__(self, width: int):
-        super().__init__()
-        self.width = width
 
-    def forward(self, hidden_states, *args, **kwargs):
-        return (hidden_states,) + (None,) * (self.width - 1) if self.width else hidden_states
+def check(config) -> None:
+    """Raise ModelError if the configuration cannot follow when layers are removed.
+
+    It can if what is left is then the same: the layers, with their shapes and settings, and the
+    shapes of all else. A model without its first layer, where all move by one, tells.
+    """
+    count = config.get_text_config(decoder=True).num_hidden_layers
+    whole, cut = (skeleton(followed(config, range(first, count))) for first in (0, 1))
+    before, after = ([_described(layer) for layer in decoder_layers(m)] for m in (whole, cut))
+    if before[1:] != after:
+        raise ModelError(
+            f"A {config.model_type} decoder decides by the position of a layer of what kind it is, "
+            "so none can be removed."
+        )
+    before, after = ({n: p.shape for n, p in outside(m).items()} for m in (whole, cut))
+    if before != after:
+        raise ModelError(
+            f"A {config.model_type} decoder has weights for each layer outside of the layers, "
+            "so none can be removed."
+        )
+
+
+def _described(layer: nn.Module) -> list:
+    """Shapes and settings (numbers, names) of a layer and all in it, but for its own number."""
+    shapes = [(name, parameter.shape) for name, parameter in layer.named_parameters()]
+    return shapes + [
+        (name, key, value)
+        for name, module in layer.named_modules()
+        for key, value in sorted(vars(module).items())
+        if isinstance(value, (bool, int, float, str)) and key not in _NUMBERS
+    ]
+
+
+def outside(model) -> dict[str, nn.Parameter]:
+    """The parameters that are in no layer: embeddings, final norm, lm_head."""
+    own = {id(parameter) for parameter in decoder_layers(model).parameters()}
+    return {name: p for name, p in model.named_parameters() if id(p) not in own}
+
+
+def skeleton(config):
+    """The model of a configuration without any weights."""
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ModelError(f"{config.model_type} is no decoder-only language model.")
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)

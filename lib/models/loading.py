@@ -2,7 +2,6 @@
 
 import ctypes
 import gc
-import logging
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,22 +13,14 @@ import torch
 import transformers
 from accelerate.utils import get_max_memory
 from torch import nn
-from transformers import (
-    BitsAndBytesConfig,
-    GenerationConfig,
-)
+from transformers import BitsAndBytesConfig, GenerationConfig
 
 from lib.blocks import UNPRUNED, Block
-from lib.models import formats, uniform, weights
+from lib.models import formats, layers, weights
 from lib.models.decoder import decoder_layers
 from lib.models.files import Contents, contents_of, settled, tokenizer
-from lib.models.layers import followed
-from lib.models.registry import MODELS, ModelError, Source, resolve
+from lib.models.registry import ModelError, Source, resolve
 from lib.models.shapes import NF4_BYTES
-
-__all__ = ["MODELS", "ModelError", "decoder_layers", "load", "tokenizer"]
-
-log = logging.getLogger(__name__)
 
 
 def load(
@@ -39,42 +30,39 @@ def load(
     dtype: str | torch.dtype | None = None,
     device: str | None = None,
     block: Block = UNPRUNED,
+    packed: bool = False,
 ):
     """Load (model, tokenizer): a key of MODELS, a hub id, a local folder or a .gguf file.
 
     quantization: None, or "nf4" (bitsandbytes, double quantisation, bf16 compute). On the CPU the
     4-bit values are then unpacked once into weights of `dtype`: the same function, as fast as any
     other model, and with gradients that can be trusted (bitsandbytes' CPU kernels have no
-    backward once a forward without gradients has repacked the weights).
+    backward once a forward without gradients has repacked the weights). packed: do not unpack.
     dtype: of the weights; by default that of `default_dtype`.
     device: "cpu", "cuda", …; by default the GPU if there is one.
     block: layers that are left out and never read; the model is that of `pruning.dropped`.
     Raises ModelError with one sentence for whatever cannot be had.
     """
-    source, options = _checked(name_or_path, quantization, dtype, device)
-    contents = _contents(source)
-    return _assembled(contents, block.kept(contents.num_layers), **options), tokenizer(name_or_path)
+    source, how = _checked(name_or_path, quantization, dtype, device)
+    contents = contents_of(source)
+    layers.check(contents.config)
+    model = _assembled(contents, block.kept(contents.num_layers), **how, packed=packed)
+    return model, tokenizer(name_or_path)
 
 
-def one_layer_models(
-    name_or_path: str,
-    *,
-    quantization: str | None = None,
-    dtype: str | torch.dtype | None = None,
-    device: str | None = None,
-) -> Iterator[nn.Module]:
+def one_layer_models(name_or_path: str, **options) -> Iterator[nn.Module]:
     """The model of each single layer l = 0, 1, …, L - 1 in turn, as `load` would make it.
 
     Each layer is read when its turn comes, and is taken out of its model when the next one's has;
-    embeddings, norm and lm_head are read once and shared.
+    embeddings, norm and lm_head are read once and shared. options: quantization, dtype, device.
     """
-    source, options = _checked(name_or_path, quantization, dtype, device)
-    num_layers, shared = _contents(source).num_layers, {}
-    for l in range(num_layers):
+    source, how = _checked(name_or_path, **options)
+    contents, shared = contents_of(source), {}
+    layers.check(contents.config)
+    for l in range(contents.num_layers):
         contents = contents_of(source)  # opened anew, or all that was read would stay mapped
-        model = _assembled(replace(contents, tensors=contents.tensors | shared), [l], **options)
-        own = {id(parameter) for parameter in decoder_layers(model).parameters()}
-        shared = {n: p.data for n, p in model.named_parameters() if id(p) not in own}
+        model = _assembled(replace(contents, tensors=contents.tensors | shared), [l], **how)
+        shared = {name: p.data for name, p in layers.outside(model).items()}
         del contents
         yield model
         del decoder_layers(model)[:]  # whoever still holds the model no longer holds the layer
@@ -112,14 +100,12 @@ def fits(name: str, batch_tokens: int, quantization: str | None, dtype: str | No
     """
     if (*weights_of(name, quantization, dtype).items(), UNPRUNED) in _loaded:
         return True
-    source, options = _checked(name, quantization, dtype, None)
+    source, how = _checked(name, quantization, dtype)
     if source.kind == "random":
         return True
-    contents, on_cpu = contents_of(source), options["device"] == "cpu"
-    element = options["dtype"].itemsize
+    contents, element, on_cpu = contents_of(source), how["dtype"].itemsize, how["device"] == "cpu"
     four_bit = NF4_BYTES + (element if on_cpu else 0)  # on a CPU the values are unpacked
-    matrix = four_bit if quantization else element
-    needed = weights.in_memory(contents.tensors, matrix, element)
+    needed = weights.in_memory(contents.tensors, four_bit if quantization else element, element)
     release()
     free = get_max_memory()["cpu" if on_cpu else 0]
     if not on_cpu:  # blocks that PyTorch keeps count as used, but it can use them
@@ -142,14 +128,14 @@ def weights_of(name: str, quantization: str | None, dtype: str | None) -> dict:
     Asks the hub for the commit of a model of which nothing is in the local cache yet.
     """
     device = default_device()
-    known = {
+    threads = {"threads": torch.get_num_threads()} if device == "cpu" else {}
+    return {
         "model": name,
         "revision": settled(resolve(name)).revision,
         "dtype": dtype or default_dtype(device),
         "quantization": quantization,
         "device": device,
-    }
-    return known | ({"threads": torch.get_num_threads()} if device == "cpu" else {})
+    } | threads
 
 
 def default_device() -> str:
@@ -175,7 +161,7 @@ def nf4() -> BitsAndBytesConfig:
     )
 
 
-def _checked(name: str, quantization, dtype, device) -> tuple[Source, dict]:
+def _checked(name: str, quantization=None, dtype=None, device=None) -> tuple[Source, dict]:
     """The source, and how its weights are wanted, with the defaults filled in."""
     if quantization not in (None, "nf4"):
         raise ModelError(f"Unknown quantization {quantization!r}: give None or 'nf4'.")
@@ -200,30 +186,23 @@ def _unpacked_by_blocks() -> Iterator[None]:
     unpack = bitsandbytes.functional.dequantize_4bit
 
     def by_blocks(weight, state):
-        shape, block = state.shape, state.blocksize
-        if shape.numel() % block:
+        blocks, rest = divmod(state.shape.numel(), state.blocksize)
+        if rest:
             return unpack(weight, state)
-        state.shape = torch.Size((shape.numel() // block, block))
-        try:
+        shape = state.shape
+        with mock.patch.object(state, "shape", torch.Size((blocks, state.blocksize))):
             return unpack(weight, state).reshape(shape)
-        finally:
-            state.shape = shape
 
     with mock.patch.object(bitsandbytes.functional, "dequantize_4bit", by_blocks):
         yield
 
 
-def _contents(source: Source) -> Contents:
-    """What a model is made of. Raises ModelError if it cannot do without some of its layers."""
-    contents = contents_of(source)
-    uniform.check(contents.config)
-    return contents
-
-
-def _assembled(contents: Contents, keep: Sequence[int], quantization, dtype, device):
+def _assembled(
+    contents: Contents, keep: Sequence[int], quantization, dtype, device, packed: bool = False
+):
     """The model of the layers `keep`, on the meta device first; only their tensors are read."""
-    config = followed(contents.config, keep)
-    one = uniform.skeleton(followed(contents.config, [0]))
+    config = layers.followed(contents.config, keep)
+    one = layers.skeleton(layers.followed(contents.config, [0]))
     tensors = weights.renumbered(contents.tensors, one, contents.num_layers, keep)
     quantized = {"quantization_config": nf4()} if quantization else {}
     model, found = type(one).from_pretrained(
@@ -243,7 +222,7 @@ def _assembled(contents: Contents, keep: Sequence[int], quantization, dtype, dev
                 f"The tensors in {contents.folder} are not those of its config.json "
                 f"({len(found[problem])} {problem.replace('_keys', '')}, such as {name})."
             )
-    if quantization and device == "cpu":
+    if quantization and device == "cpu" and not packed:
         with _unpacked_by_blocks():
             model = model.dequantize(dtype)
     model.name_or_path = model.config.name_or_path = str(contents.folder or "")

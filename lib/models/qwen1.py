@@ -22,16 +22,14 @@ _WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_NAMES = {  # Qwen-1 -> Qwen2, below transformer.h.N and model.layers.N
-    "ln_1": "input_layernorm",
-    "attn.c_proj": "self_attn.o_proj",
-    "ln_2": "post_attention_layernorm",
-    "mlp.w1": "mlp.up_proj",
-    "mlp.w2": "mlp.gate_proj",
-    "mlp.c_proj": "mlp.down_proj",
-}
-_OUTER = {
+_NAMES = {  # Qwen-1 -> Qwen2; * is the number of a layer
     "transformer.wte": "model.embed_tokens",
+    "transformer.h.*.ln_1": "model.layers.*.input_layernorm",
+    "transformer.h.*.attn.c_proj": "model.layers.*.self_attn.o_proj",
+    "transformer.h.*.ln_2": "model.layers.*.post_attention_layernorm",
+    "transformer.h.*.mlp.w1": "model.layers.*.mlp.up_proj",
+    "transformer.h.*.mlp.w2": "model.layers.*.mlp.gate_proj",
+    "transformer.h.*.mlp.c_proj": "model.layers.*.mlp.down_proj",
     "transformer.ln_f": "model.norm",
     "lm_head": "lm_head",
 }
@@ -46,11 +44,9 @@ _FIXED = {  # entries of the configuration that change the function, and what Qw
     "emb_dropout_prob": 0.0,
     "use_cache_quantization": False,
 }
-_SIZES = {
+_KNOWN = {  # sizes; how it computes, not what; and the two rescalings beyond seq_length
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "kv_channels", "layer_norm_epsilon", "rotary_emb_base", "seq_length", "max_position_embeddings",
-}  # fmt: skip
-_FREE = {  # how it computes, not what; and the two rescalings beyond seq_length
     "bf16", "fp16", "fp32", "softmax_in_fp32", "use_flash_attn", "use_cache_kernel", "use_cache",
     "use_dynamic_ntk", "use_logn_attn", "onnx_safe", "initializer_range", "auto_map",
     "tokenizer_class", "tokenizer_type", "torch_dtype", "model_type",
@@ -63,6 +59,7 @@ def config(raw: dict) -> Qwen2Config:
     `exact_length` is how many tokens of a sequence the two architectures agree on. Raises
     ModelError for a configuration that Qwen2 cannot follow, or that is not known here.
     """
+    head = raw["hidden_size"] // raw["num_attention_heads"]
     found = Qwen2Config(
         exact_length=raw["seq_length"],
         vocab_size=raw["vocab_size"],
@@ -76,19 +73,13 @@ def config(raw: dict) -> Qwen2Config:
         rope_parameters={"rope_type": "default", "rope_theta": raw.get("rotary_emb_base", 10_000)},
         tie_word_embeddings=False,
     )
-    _check(raw)
-    return found
-
-
-def _check(raw: dict) -> None:
-    known = _FIXED.keys() | _SIZES | _FREE | PreTrainedConfig().to_dict().keys()
     wrong = [key for key, value in _FIXED.items() if raw.get(key, value) != value]
-    wrong += sorted(raw.keys() - known)
-    if raw.get("kv_channels", 0) not in (0, raw["hidden_size"] // raw["num_attention_heads"]):
-        wrong.append("kv_channels")
+    wrong += sorted(raw.keys() - _FIXED.keys() - _KNOWN - PreTrainedConfig().to_dict().keys())
+    wrong += [] if raw.get("kv_channels", 0) in (0, head) else ["kv_channels"]
     if wrong:
         told = ", ".join(f"{key} = {raw[key]!r}" for key in wrong)
         raise ModelError(f"This Qwen-1 is not the one that is known here as a Qwen2: {told}.")
+    return found
 
 
 @dataclass(frozen=True)
@@ -115,16 +106,15 @@ def renamed(tensors: dict) -> dict:
     for name, tensor in tensors.items():
         path, _, kind = name.rpartition(".")
         layer = re.fullmatch(r"transformer\.h\.(\d+)\.(.+)", path)
-        own = f"model.layers.{layer[1]}" if layer else ""
-        if layer and layer[2] == "attn.c_attn":
+        number, own = layer.groups() if layer else ("", "")
+        known = _NAMES.get(f"transformer.h.*.{own}" if layer else path)
+        if own == "attn.c_attn":
             third = tensor.get_shape()[0] // 3
             for i, part in enumerate("qkv"):
                 rows = _Rows(tensor, i * third, (i + 1) * third)
-                found[f"{own}.self_attn.{part}_proj.{kind}"] = rows
-        elif layer and layer[2] in _NAMES and kind == "weight":
-            found[f"{own}.{_NAMES[layer[2]]}.{kind}"] = tensor
-        elif path in _OUTER and kind == "weight":
-            found[f"{_OUTER[path]}.{kind}"] = tensor
+                found[f"model.layers.{number}.self_attn.{part}_proj.{kind}"] = rows
+        elif known and kind == "weight":
+            found[f"{known.replace('*', number)}.{kind}"] = tensor
         elif not _BUFFERS.fullmatch(name):
             raise ModelError(f"{name} is no tensor of the Qwen-1 that is known here.")
     return found

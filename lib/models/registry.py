@@ -19,8 +19,8 @@ from lib.data import wheels
 from lib.models import shapes
 from lib.models.shapes import Shape
 
-TABLE = Path(__file__).with_name("models.csv")  # layers: L; hidden: D; vocab: V; context: tokens
-YES = {"yes": True, "no": False}
+# layers: L; hidden: D; vocab: V; context: tokens; gated: its licence must be accepted on the hub
+TABLE = Path(__file__).with_name("models.csv")
 SIZES = ("layers", "hidden", "ffn", "heads", "kv_heads", "vocab", "context")
 
 
@@ -40,32 +40,18 @@ class Model:
     label: str  # as figures show it
     family: str  # models of a family share a panel
     source: str  # an asset, "random", or a hub id
-    revision: str | None  # pinned commit of a hub id; None: not pinned, the newest is taken
-    licence: str
-    gated: bool  # its licence must be accepted on the hub
-    note: str
+    revision: str  # pinned commit of a hub id; main: not pinned, the newest is taken
     shape: Shape
     healing: Healing | None  # of the paper's models
 
-    @property
-    def num_layers(self) -> int:
-        """L."""
-        return self.shape.num_layers
-
-    @property
-    def vocab_size(self) -> int:
-        """V."""
-        return self.shape.vocab_size
-
 
 def _model(row: dict[str, str]) -> Model:
-    told = {column: row[column] for column in ("label", "family", "source", "licence", "note")}
-    tied, head_dim = YES[row["tied"]], int(row["head_dim"]) if row["head_dim"] else None
-    shape = Shape(row["architecture"], *(int(row[size]) for size in SIZES), tied, head_dim)
-    rate = row["heal_learning_rate"]
+    head_dim, rate = row["head_dim"], row["heal_learning_rate"]
+    sizes = (*(int(row[size]) for size in SIZES), row["tied"] == "yes")
+    shape = Shape(row["architecture"], *sizes, int(head_dim) if head_dim else None)
     own = Healing(int(row["heal_tokens"]), float(rate), int(row["heal_rank"])) if rate else None
-    revision, gated = row["revision"] or None, YES[row["gated"]]
-    return Model(**told, revision=revision, gated=gated, shape=shape, healing=own)
+    revision = row["revision"] or "main"
+    return Model(row["label"], row["family"], row["source"], revision, shape, own)
 
 
 with TABLE.open(encoding="utf-8", newline="") as _rows:
@@ -104,16 +90,16 @@ def resolve(name: str) -> Source:
     if model and model.source == "asset":
         return Source("asset", name, wheels.ASSETS[name].sha256)
     if model:
-        return _hub(model.source, model.revision or "main")
+        return _hub(model.source, model.revision)
     local = Path(name).expanduser()
     if local.is_file() and local.suffix == ".gguf":
         status = local.stat()
-        return Source(
-            "gguf", str(local.resolve()), _digest(local, status.st_size, status.st_mtime_ns)
-        )
+        digest = _digest(local, status.st_size, status.st_mtime_ns)
+        return Source("gguf", str(local.resolve()), digest)
     if local.is_dir():
         return _folder(local)
-    if _looks_like_hub_id(name):
+    part = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # so that no name leads out of a folder
+    if re.fullmatch(f"{part}/{part}", name) and not name.endswith(".gguf"):
         return _hub(name, "main")
     raise ModelError(
         f"Unknown model {name!r}: give one of {', '.join(MODELS)}, a hub id (owner/name), "
@@ -130,15 +116,12 @@ def _digest(file: Path, size: int, changed: int) -> str:
 def _hub(repository: str, revision: str) -> Source:
     """A hub model at a commit, or at a branch (main) of which the local cache knows no commit.
 
-    `sources.settled` asks the hub for it; until then nothing of the model can have been measured.
+    `files.settled` asks the hub for it; until then nothing of the model can have been measured.
     """
-    mirrored = paths.mirrored(repository)
-    if mirrored:
+    if mirrored := paths.mirrored(repository):
         return _folder(mirrored)
-    cached = Path(
-        huggingface_hub.constants.HF_HUB_CACHE, f"models--{repository.replace('/', '--')}"
-    )
-    branch = cached / "refs" / revision
+    folder = f"models--{repository.replace('/', '--')}"
+    branch = Path(huggingface_hub.constants.HF_HUB_CACHE, folder, "refs", revision)
     commit = branch.read_text(encoding="utf-8").strip() if branch.is_file() else revision
     return Source("hub", repository, commit)
 
@@ -161,19 +144,19 @@ def shape(name: str) -> Shape | None:
 
 def num_layers(name: str) -> int | None:
     """L, also of a local folder whose architecture has no known `shape`."""
-    found = shape(name)
-    if found:
+    if found := shape(name):
         return found.num_layers
-    source = resolve(name)
-    raw = _configuration(source) if source.kind == "folder" else {}
-    raw = raw.get("text_config") or raw
-    return next(
-        (raw[key] for key in ("num_hidden_layers", "n_layer", "n_layers") if key in raw), None
-    )
+    raw = _configuration(resolve(name))
+    keys = ("num_hidden_layers", "n_layer", "n_layers")
+    return next((raw[key] for key in keys if key in raw), None)
 
 
 def _configuration(source: Source) -> dict:
-    return json.loads((Path(source.location) / "config.json").read_text(encoding="utf-8"))
+    """What a local folder's config.json says of the decoder."""
+    if source.kind != "folder":
+        return {}
+    raw = json.loads((Path(source.location) / "config.json").read_text(encoding="utf-8"))
+    return raw.get("text_config") or raw
 
 
 def label(name: str) -> str:
@@ -184,8 +167,3 @@ def label(name: str) -> str:
 def family(name: str) -> str:
     """Whose panel the model is drawn in."""
     return MODELS[name].family if name in MODELS else label(name)
-
-
-def _looks_like_hub_id(name: str) -> bool:
-    part = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # so that no name leads out of a folder
-    return bool(re.fullmatch(f"{part}/{part}", name)) and not name.endswith(".gguf")

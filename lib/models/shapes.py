@@ -3,35 +3,39 @@
 Imports neither torch nor transformers.
 """
 
+import csv
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from gguf import GGUFReader
 
-# Numbers in the norms and biases of one layer, of every architecture whose parameters are counted.
-_VECTORS = {
-    "llama": lambda s: 2 * s.hidden,
-    "qwen2": lambda s: 2 * s.hidden + s.query + 2 * s.key,
-    "qwen3": lambda s: 2 * s.hidden + 2 * s.head,
-    "gemma3_text": lambda s: 4 * s.hidden + 2 * s.head,
-    "olmo2": lambda s: 2 * s.hidden + s.query + s.key,
-    "phi": lambda s: 4 * s.hidden + s.query + 2 * s.key + s.ffn,
-    "gpt_neox": lambda s: 6 * s.hidden + s.query + 2 * s.key + s.ffn,
+NF4_BYTES = 0.516  # a weight in NF4 with double quantisation: 4 bits and its share of the scales
+
+# Of each architecture whose parameters are counted: what GGUF calls it; its FFN (gated, plain: of
+# two matrices, or fused: gate and up are one); whether lm_head is the embedding unless the
+# configuration says otherwise, and whether attention differs by the layer's position; then how
+# many numbers the norms and biases of a layer have, in multiples of UNITS, and those outside.
+TABLE = Path(__file__).with_name("architectures.csv")
+UNITS = ("hidden", "query", "key", "head", "ffn")
+with TABLE.open(encoding="utf-8", newline="") as _rows:
+    ARCHITECTURES = {
+        row["architecture"]: {k: int(v) if v.isdigit() else v for k, v in row.items()}
+        for row in csv.DictReader(_rows)
+    }
+
+_GGUF = {  # a key of config.json: what GGUF calls it
+    "num_hidden_layers": "block_count",
+    "hidden_size": "embedding_length",
+    "intermediate_size": "feed_forward_length",
+    "moe_intermediate_size": "expert_feed_forward_length",
+    "num_attention_heads": "attention.head_count",
+    "num_key_value_heads": "attention.head_count_kv",
+    "head_dim": "attention.key_length",
+    "max_position_embeddings": "context_length",
+    "num_experts": "expert_count",
+    "num_experts_per_tok": "expert_used_count",
 }
-_LIKE = {  # architectures with the norms and biases of another
-    "mistral": "llama",
-    "smollm3": "llama",
-    "phi3": "llama",
-    "mixtral": "llama",
-    "qwen": "qwen2",
-    "qwen3_moe": "qwen3",
-    "olmoe": "olmo2",
-}
-_GGUF = {"gemma3": "gemma3_text", "phi2": "phi"}  # architectures that GGUF calls otherwise
-_TIED = ("gemma3_text", "smollm3")  # unless the configuration says otherwise
-_PATTERNED = ("gemma3_text", "smollm3")  # their layers' attention differs by position
-_UNGATED = ("phi", "gpt_neox")  # an FFN of two matrices, and LayerNorms with a bias
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Shape:
     @property
     def alike(self) -> bool:
         """Whether all layers are of one kind, so that a tool need not know which is which."""
-        return not self.patterned and self.architecture not in _PATTERNED
+        return not self.patterned and ARCHITECTURES[self.architecture]["patterned"] == "no"
 
     @property
     def head(self) -> int:
@@ -75,12 +79,9 @@ class Shape:
     @property
     def ffn_matrices(self) -> list[tuple[int, int]]:
         """(inputs, outputs) of each FFN projection of a layer, or of one expert."""
-        down = (self.ffn, self.hidden)
-        if self.architecture in _UNGATED:
-            return [(self.hidden, self.ffn), down]
-        if self.architecture == "phi3":  # gate and up are one matrix
-            return [(self.hidden, 2 * self.ffn), down]
-        return [(self.hidden, self.ffn), (self.hidden, self.ffn), down]
+        inputs = {"gated": [self.ffn] * 2, "plain": [self.ffn], "fused": [2 * self.ffn]}
+        into = inputs[ARCHITECTURES[self.architecture]["ffn_kind"]]
+        return [(self.hidden, width) for width in into] + [(self.ffn, self.hidden)]
 
     @property
     def attention(self) -> int:
@@ -93,28 +94,24 @@ class Shape:
         return sum(inputs * outputs for inputs, outputs in self.ffn_matrices)
 
     @property
-    def router(self) -> int:
-        """Parameters of what chooses a layer's experts."""
-        return self.hidden * self.experts if self.experts > 1 else 0
-
-    @property
     def layer(self) -> int:
         """Parameters of one layer."""
-        vectors = _VECTORS[_LIKE.get(self.architecture, self.architecture)](self)
-        return self.attention + self.experts * self.expert + self.router + vectors
+        row = ARCHITECTURES[self.architecture]
+        vectors = sum(row[unit] * getattr(self, unit) for unit in UNITS)
+        return self.active + (self.experts - self.active_experts) * self.expert + vectors
 
     @property
     def active(self) -> int:
         """Parameters of one layer's matrices that each token is multiplied with."""
-        return self.attention + self.active_experts * self.expert + self.router
+        router = self.hidden * self.experts if self.experts > 1 else 0
+        return self.attention + self.active_experts * self.expert + router
 
     @property
     def outside(self) -> int:
         """Parameters outside the layers: embeddings, final norm, lm_head."""
-        embeddings = self.vocab_size * self.hidden
-        norm = self.hidden * (2 if self.architecture in _UNGATED else 1)
-        bias = self.vocab_size if self.architecture == "phi" else 0
-        return embeddings * (1 if self.tied else 2) + norm + bias
+        row, embeddings = ARCHITECTURES[self.architecture], self.vocab_size * self.hidden
+        vectors = row["outside_norms"] * self.hidden + row["outside_bias"] * self.vocab_size
+        return embeddings * (1 if self.tied else 2) + vectors
 
     def parameters(self, layers: int | None = None) -> int:
         """Parameters of the model with `layers` layers; by default all."""
@@ -133,7 +130,7 @@ def of_config(raw: dict) -> Shape | None:
     raw = raw.get("text_config") or raw
     architecture = raw.get("model_type", "")
     uneven = raw.get("mlp_only_layers") or raw.get("decoder_sparse_step", 1) > 1
-    if uneven or _LIKE.get(architecture, architecture) not in _VECTORS:
+    if uneven or architecture not in ARCHITECTURES:
         return None
     qwen1 = architecture == "qwen"  # its intermediate_size counts gate and up
     experts = raw.get("num_local_experts") or raw.get("num_experts") or 1
@@ -145,8 +142,8 @@ def of_config(raw: dict) -> Shape | None:
         heads=raw["num_attention_heads"],
         kv_heads=raw.get("num_key_value_heads") or raw["num_attention_heads"],
         vocab_size=raw["vocab_size"],
-        context=raw["seq_length" if qwen1 else "max_position_embeddings"],
-        tied=raw.get("tie_word_embeddings", architecture in _TIED),
+        context=raw["seq_length" if "seq_length" in raw else "max_position_embeddings"],
+        tied=raw.get("tie_word_embeddings", ARCHITECTURES[architecture]["tied"] == "yes"),
         head_dim=raw.get("head_dim"),
         experts=experts,
         active_experts=raw.get("num_experts_per_tok", 1) if experts > 1 else 1,
@@ -165,29 +162,12 @@ def of_gguf(file: Path, revision: str) -> Shape | None:
     """
     reader = GGUFReader(file)
     name = reader.fields["general.architecture"].contents()
-    architecture = _GGUF.get(name, name)
-    if _LIKE.get(architecture, architecture) not in _VECTORS:
+    known = {row["gguf"]: architecture for architecture, row in ARCHITECTURES.items()}
+    if name not in known:
         return None
-
-    def number(key: str, default: int | None = None) -> int | None:
-        field = reader.fields.get(f"{name}.{key}")
-        return default if field is None else int(field.contents())
-
-    heads = number("attention.head_count")
-    return Shape(
-        architecture=architecture,
-        num_layers=number("block_count"),
-        hidden=number("embedding_length"),
-        ffn=number("expert_feed_forward_length") or number("feed_forward_length"),
-        heads=heads,
-        kv_heads=number("attention.head_count_kv", heads),
-        vocab_size=len(reader.fields["tokenizer.ggml.tokens"].data),
-        context=number("context_length"),
-        tied=all(tensor.name != "output.weight" for tensor in reader.tensors),
-        head_dim=number("attention.key_length"),
-        experts=number("expert_count") or 1,
-        active_experts=number("expert_used_count") or 1,
-    )
-
-
-NF4_BYTES = 0.516  # a weight in NF4 with double quantisation: 4 bits and its share of the scales
+    own = {key: reader.fields.get(f"{name}.{theirs}") for key, theirs in _GGUF.items()}
+    raw = {key: int(field.contents()) for key, field in own.items() if field}
+    raw["model_type"] = known[name]
+    raw["vocab_size"] = len(reader.fields["tokenizer.ggml.tokens"].data)
+    raw["tie_word_embeddings"] = all(t.name != "output.weight" for t in reader.tensors)
+    return of_config(raw)

@@ -21,28 +21,23 @@ def stored(folder: Path) -> dict:
 
     Raises ModelError for a shard that is missing, cut short or no safetensors file.
     """
-    tensors = {}
-    for file in _shards(folder):
+    files, tensors = {SINGLE}, {}
+    if (folder / INDEX).exists():
         try:
-            shard = safe_open(file, framework="pt")
+            files = set(json.loads((folder / INDEX).read_text())["weight_map"].values())
+        except (ValueError, KeyError) as error:
+            raise ModelError(f"{folder / INDEX} is damaged: fetch it again.") from error
+    for file in sorted(files):
+        try:
+            shard = safe_open(folder / file, framework="pt")
         except FileNotFoundError as error:
             raise ModelError(
-                f"{folder} is incomplete: {file.name} is missing (only safetensors are read)."
+                f"{folder} is incomplete: {file} is missing (only safetensors are read)."
             ) from error
         except (SafetensorError, OSError) as error:
-            raise ModelError(f"{file} is damaged ({error}): fetch it again.") from error
+            raise ModelError(f"{folder / file} is damaged ({error}): fetch it again.") from error
         tensors |= {name: shard.get_slice(name) for name in shard.keys()}
     return tensors
-
-
-def _shards(folder: Path) -> list[Path]:
-    if not (folder / INDEX).exists():
-        return [folder / SINGLE]
-    try:
-        places = json.loads((folder / INDEX).read_text())["weight_map"]
-    except (ValueError, KeyError) as error:
-        raise ModelError(f"{folder / INDEX} is damaged: fetch it again.") from error
-    return [folder / name for name in sorted(set(places.values()))]
 
 
 def in_memory(tensors: dict, matrix: float, other: float) -> float:
@@ -65,15 +60,18 @@ def renumbered(tensors: dict, model: nn.Module, num_layers: int, keep: Sequence[
     decoder's layers from, say, a vision tower's. Raises ModelError if not all of the `num_layers`
     layers are there, or more than these.
     """
-    places = re.compile(
-        rf"(?P<before>(?:.*\.)?{layers_attribute(model)}\.)(?P<layer>\d+)\.(?P<after>.+)"
-    )
-    found = {name: places.fullmatch(name) for name in tensors}
+    path = rf"(?P<before>(?:.*\.)?{layers_attribute(model)}\.)(?P<layer>\d+)\.(?P<after>.+)"
+    found = {name: re.fullmatch(path, name) for name in tensors}
     own = {name for name, _ in decoder_layers(model)[0].named_parameters()}
     prefixes = Counter(m["before"] for m in found.values() if m and m["after"] in own)
     prefix = prefixes.most_common(1)[0][0] if prefixes else None
     layers = {int(m["layer"]) for m in found.values() if m and m["before"] == prefix}
-    more = {l for l in layers if l >= num_layers and not _ignored(model, f"{prefix}{l}.")}
+    ignored = type(model)._keys_to_ignore_on_load_unexpected or ()  # that a checkpoint may hold
+    more = {
+        l
+        for l in layers
+        if l >= num_layers and not any(re.search(p, f"{prefix}{l}.") for p in ignored)
+    }
     if more or not layers.issuperset(range(num_layers)):
         raise ModelError(
             f"The configuration says {num_layers} layers, the tensors are those of {len(layers)}: "
@@ -86,9 +84,3 @@ def renumbered(tensors: dict, model: nn.Module, num_layers: int, keep: Sequence[
         elif int(match["layer"]) in keep:
             kept[f"{prefix}{keep.index(int(match['layer']))}.{match['after']}"] = tensors[name]
     return kept
-
-
-def _ignored(model: nn.Module, name: str) -> bool:
-    """Whether a checkpoint may hold tensors called so though the model has none such."""
-    patterns = type(model)._keys_to_ignore_on_load_unexpected or ()
-    return any(re.search(pattern, name) for pattern in patterns)

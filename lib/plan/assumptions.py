@@ -9,9 +9,8 @@ import os
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
-from statistics import median
 
 from lib import paths
 from lib.models import formats
@@ -75,15 +74,6 @@ def get(name: str | None = None) -> Card:
     if name not in NAMES:
         raise ValueError(f"Unknown card {name!r}: choose one of {', '.join(NAMES)}.")
     return GPUS[name] if name in GPUS else _cpu()
-
-
-def measured(card: Card, forward: list[float], training: list[float]) -> Card:
-    """The card at the median FLOP/s of what was measured on it, where anything was."""
-    rate = median(forward) if forward else card.rate
-    training_rate = median(training) if training else card.training_rate
-    told = f"measured here ({len(forward)} distance maps, {len(training)} healings)"
-    source = told if forward else card.source
-    return replace(card, rate=rate, training_rate=training_rate, source=source)
 
 
 def _at_hand() -> Card | None:

@@ -7,14 +7,13 @@ the largest batch, with every sequence as long as it may be. Imports neither tor
 from dataclasses import dataclass
 from math import ceil
 
+from lib.blocks import CHUNK, HEAD_POSITIONS
 from lib.models.shapes import NF4_BYTES, Shape
 from lib.plan import assumptions
 from lib.plan.assumptions import DISK, Card
 from lib.profiles import Recipe
 
 STORED = 2  # bytes of a weight on disk
-CHUNK = 64  # batches whose states are held when a model is read layer by layer
-HEAD_POSITIONS = 128  # logits of this many positions are held at once in a sweep
 LOGITS = 12  # bytes of a logit in training: in fp32 its log-softmax and two gradients
 
 # Bytes that a layer keeps for the backward pass in bf16, per token and per number of (D, FFN,
@@ -67,12 +66,11 @@ def weights(shape: Shape, layers: int, quantization: str | None, card: Card) -> 
     return linear * NF4_BYTES + (count - linear) * card.element
 
 
-def _matrices(shape: Shape, applications: float) -> float:
-    return applications * 2 * shape.active
-
-
-def _attention(shape: Shape, applications: float, context: float) -> float:
-    return applications * 4 * shape.query * context
+def _layers(
+    shape: Shape, applications: float, context: float, matrices: int = 1, attention: int = 1
+) -> float:
+    """FLOPs of `applications` of a layer to a token, whose two parts are computed so often."""
+    return applications * (matrices * 2 * shape.active + attention * 4 * shape.query * context)
 
 
 def _head(shape: Shape, positions: float) -> float:
@@ -123,8 +121,7 @@ def similarity(shape: Shape, asked: dict, quantization: str | None, card: Card) 
         how=how,
         tokens=tokens,
         applications=applications,
-        flops=_matrices(shape, applications)
-        + _attention(shape, applications, assumptions.context(longest)),
+        flops=_layers(shape, applications, assumptions.context(longest)),
         weights=whole,
         activations=held + sequences * (shape.num_layers + 1) * shape.hidden * card.element,
         read=read,
@@ -147,12 +144,12 @@ def sweep(
     repeated = (found.repeated + 1) * batch if found.repeated else 0  # prefixes and what follows
     prefixes = (found.held * per_token + repeated * layers) * pair
     head = HEAD_POSITIONS * shape.vocab_size * (card.element + 4)
-    flops = _matrices(shape, applications) + _attention(shape, applications, found.context)
     return Cost(
         how="whole",
         tokens=found.tokens,
         applications=applications,
-        flops=flops + _head(shape, found.scored * (1 + len(after))),
+        flops=_layers(shape, applications, found.context)
+        + _head(shape, found.scored * (1 + len(after))),
         weights=weights(shape, layers, quantization, card),
         activations=_working(shape, batch, card)
         + cuts * batch * shape.hidden * card.element
@@ -181,9 +178,8 @@ def healing(
     context = longest / 2 if recipe.packed else assumptions.context(longest)
     tokens = recipe.steps * recipe.batch * length
     trained = shape.lora(recipe.rank, layers)
-    through = _matrices(shape, tokens * layers)
-    flops = (3 if recomputes else 2) * through + 2 * _head(shape, tokens) + 6 * trained * tokens
-    flops += (4 if recomputes else 3) * _attention(shape, tokens * layers, context)
+    flops = _layers(shape, tokens * layers, context, 2 + recomputes, 3 + recomputes)
+    flops += 2 * _head(shape, tokens) + 6 * trained * tokens
     batch = micro_batch * longest
     one = kept(shape, recipe.rank, card)
     held, again = (shape.hidden * card.element, one) if recomputes else (one, 0)

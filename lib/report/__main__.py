@@ -18,14 +18,14 @@ from lib import paths, profiles, results
 from lib.profiles import Profile
 from lib.report import compare, pages
 from lib.results.archive import Archive
-from lib.run.notebooks import NOTEBOOKS, SHOWS, drawn_by
+from lib.run.notebooks import FIGURES, NOTEBOOKS
 
-POINT = ["model", "task", "treatment", "block_start", "block_size", "shots", "seed", "rank"]
-READ = ["value", "standard_error", "n", "recorded", "recorded_error", "recorded_n"]
-READ += ["difference", "units"]
+COMPARED = ["model", "task", "treatment", "block_start", "block_size", "shots", "seed", "rank"]
+COMPARED += ["value", "standard_error", "n", "recorded", "recorded_error", "recorded_n"]
+COMPARED += ["difference", "units"]
 
 
-class ReportError(RuntimeError):
+class ReportError(ValueError):
     """There is nothing to report; the message says what to do."""
 
 
@@ -35,7 +35,7 @@ def build(profile: Profile) -> Path:
     Raises ReportError if the profile has left neither a notebook nor a figure.
     """
     notebooks = [_notebook(number, profile.name) for number in NOTEBOOKS]
-    figures = [_figure(name, profile.name) for name in drawn_by()]
+    figures = [_figure(name, profile.name) for name in FIGURES]
     if not any(n["page"] for n in notebooks) and not any(f["picture"] for f in figures):
         raise ReportError(
             f"Nothing of profile {profile.name} is there to report: "
@@ -64,15 +64,13 @@ def _notebook(number: str, profile: str) -> dict:
     """How a notebook went (done, failed or missing), and its page, written beside it."""
     name = NOTEBOOKS[number].file
     told = {"number": number, "name": name, "title": name, "state": "missing", "page": None}
-    found = {
-        state: file
-        for state, suffix in (("done", ""), ("failed", ".failed"))
-        if (file := paths.RUNS / profile / f"{name}{suffix}.ipynb").exists()
-    }
-    if not found:
+    copies = {"done": f"{name}.ipynb", "failed": f"{name}.failed.ipynb"}
+    copies = {state: paths.RUNS / profile / file for state, file in copies.items()}
+    times = {state: file.stat().st_mtime for state, file in copies.items() if file.exists()}
+    if not times:
         return told
-    state = max(found, key=lambda state: found[state].stat().st_mtime)
-    executed = nbformat.read(found[state], as_version=4)
+    state = max(times, key=times.get)
+    executed = nbformat.read(copies[state], as_version=4)
     seconds = executed.metadata.get("papermill", {}).get("duration")
     told |= {"state": state, "minutes": seconds and seconds / 60, "page": f"{profile}/{name}.html"}
     told["title"] = executed.cells[0].source.splitlines()[0].strip("# ")
@@ -85,12 +83,12 @@ def _notebook(number: str, profile: str) -> dict:
 
 def _figure(name: str, profile: str) -> dict:
     """A figure's pictures, its own and the recorded one, and its table."""
-    folder = paths.FIGURES / profile
+    (shows, numbers), folder = FIGURES[name], paths.FIGURES / profile
     recorded = paths.ROOT / "figures" / profiles.RECORDED / f"{name}.png"
     return {
         "name": name.replace("_", " "),
-        "shows": SHOWS[name].replace("`", ""),
-        "notebooks": drawn_by()[name],
+        "shows": shows.replace("`", ""),
+        "notebooks": numbers,
         "picture": pages.picture(folder / f"{name}.png"),
         "recorded": pages.picture(recorded) if profile != profiles.RECORDED else None,
         "table": _address(folder / f"{name}.csv"),
@@ -108,8 +106,7 @@ def _verdicts(profile: str) -> str | None:
     if not file.exists():
         return None
     judged = pd.read_csv(file)
-    columns = dict.fromkeys(["claim", "statement", "verdict", *judged])
-    return pages.table(judged[list(columns)])
+    return pages.table(judged[list(dict.fromkeys(["claim", "statement", "verdict", *judged]))])
 
 
 def _compared(profile: Profile, here: Archive, recorded: Archive) -> dict:
@@ -119,13 +116,13 @@ def _compared(profile: Profile, here: Archive, recorded: Archive) -> dict:
     if found.empty or not told["recorded"]:
         return told | {"count": 0}
     compared, apart = found[found.settings == ""], found[found.settings != ""]
-    columns = [column for column in (*POINT, *READ) if column in found]
+    shown = compared.reindex(columns=COMPARED)
     counts = apart.groupby(["task", "treatment", "settings"]).size()
     return told | {
         "count": len(compared),
         "differing": int(compared.differs.sum()),
-        "differs": pages.table(compared.loc[compared.differs, columns]),
-        "agrees": pages.table(compared.loc[~compared.differs, columns]),
+        "differs": pages.table(shown[compared.differs]),
+        "agrees": pages.table(shown[~compared.differs]),
         "apart": pages.table(counts.rename("measurements").reset_index()),
     }
 
@@ -134,20 +131,18 @@ def _versions(here: Archive, recorded: Archive) -> str:
     """With what the stored results were measured, here and in the recorded run."""
     stored = pd.DataFrame(found["environment"] for found in here.records())
     told = {name: ", ".join(stored[name].dropna().unique()) for name in stored}
-    then = recorded.run.get("environment", {})
-    rows = [(name, told.get(name), then.get(name)) for name in told | then]
-    return pages.table(pd.DataFrame(rows, columns=["", "this run", "recorded run"]))
+    sides = {"this run": told, "recorded run": recorded.run.get("environment", {})}
+    return pages.table(pd.DataFrame(sides).rename_axis("").reset_index())
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m lib.report", description=__doc__.split("\n")[0]
-    )
+    first = __doc__.split("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m lib.report", description=first)
     parser.add_argument("--profile", default="quick", help="the run to report")
     options = parser.parse_args(argv)
     try:
         print(build(profiles.get(options.profile)))
-    except (ValueError, ReportError) as error:
+    except ValueError as error:
         print(error, file=sys.stderr)
         return 2
     return 0

@@ -1,6 +1,5 @@
 """A run beside the recorded one: what differs beyond its error."""
 
-from collections import defaultdict
 from collections.abc import Iterator
 
 import numpy as np
@@ -8,6 +7,7 @@ import pandas as pd
 
 from lib import evaluation
 from lib.measure import packing, wanted
+from lib.measure.wanted import grouped
 from lib.profiles import Profile
 from lib.results.archive import MACHINE, Archive, rounded
 
@@ -25,18 +25,16 @@ def compare(profile: Profile, here: Archive, recorded: Archive) -> pd.DataFrame:
     samples), the difference in units of that error, and whether it `differs`, by more than
     BEYOND of them.
     """
-    others = defaultdict(list)
-    for found in recorded.records():
-        others[_place(found)].append(found)
+    others = grouped(recorded.records(), _place)
     rows = []
     for mine in _of(profile, here):
-        candidates = [(_differing(mine, other), other) for other in others[_place(mine)]]
-        settings, other = min(
+        candidates = [(_differing(mine, other), other) for other in others.get(_place(mine), [])]
+        nearest = min(
             candidates,
             key=lambda pair: (len(pair[0]), -pair[1]["values"].get("n", 0)),
             default=({}, None),
         )
-        rows += [_compared(mine, other, settings, *block) for block in _blocks(mine)]
+        rows += [_compared(mine, *nearest, *block) for block in _blocks(mine)]
     return pd.DataFrame(rows)
 
 
@@ -44,19 +42,20 @@ def _of(profile: Profile, here: Archive) -> Iterator[dict]:
     """The scores and distances of a profile's models and amounts of data."""
     prompts = (profile, profile.with_prompt(0))
     told = [wanted.of_task(task, p) for task in evaluation.KINDS for p in prompts]
-    told += [{"task": None, "sequences": profile.similarity_sequences}]
-    asked = [(params["task"], _amounts(params)) for params in told]
+    told += [{"sequences": profile.similarity_sequences}]
+    asked = [_amounts(params) for params in told]
     for found in (*here.records("scores"), *here.records("similarity")):
-        params = found["params"]
-        if params["model"] in profile.models and (params.get("task"), _amounts(params)) in asked:
+        if found["params"]["model"] in profile.models and _amounts(found["params"]) in asked:
             yield found
 
 
 def _amounts(params: dict) -> dict:
-    return {key: params[key] for key in AMOUNTS if key in params}
+    """Of which task there is how much; distances have none."""
+    return {key: params[key] for key in ("task", *AMOUNTS) if key in params}
 
 
 def _place(found: dict) -> tuple:
+    """The same for two records of which one may stand beside the other."""
     params = found["params"]
     where = [params.get(key) for key in ("model", "task", "block_start", "block_size")]
     return (found["kind"], *where, "recipe" in params)
@@ -86,14 +85,15 @@ def _reading(found: dict, start: int, size: int) -> tuple:
     if found["kind"] == "scores":
         told = [values[key] for key in ("value", "standard_error", "n")]
         parts, weights = packing.examples_of(values)
-        return *told, np.array(rounded(parts.tolist())), weights
-    matrix, errors, folds = (np.array(values[k]) for k in ("matrix", "standard_error", "folds"))
-    at = (start, start + size)
-    parts = np.array(rounded(folds[:, *at].tolist()))
-    return matrix[at], errors[at], values["num_sequences"], parts, np.ones(len(parts))
+    else:
+        matrix, errors, folds = (np.array(values[k]) for k in ("matrix", "standard_error", "folds"))
+        at = (start, start + size)
+        told = [matrix[at], errors[at], values["num_sequences"]]
+        parts, weights = folds[:, *at], np.ones(len(folds))
+    return *told, np.array(rounded(parts.tolist())), weights
 
 
-def _compared(mine: dict, other: dict | None, settings: dict, start: int, size: int) -> dict:
+def _compared(mine: dict, settings: dict, other: dict | None, start: int, size: int) -> dict:
     params = mine["params"]
     recipe = params.get("recipe", {})
     row = {"kind": mine["kind"], "model": params["model"], "task": params.get("task", "distance")}
@@ -113,6 +113,6 @@ def _compared(mine: dict, other: dict | None, settings: dict, start: int, size: 
         difference, apart = value - their, float(np.hypot(error, their_error))
     else:
         difference, apart = evaluation.weighted_mean(parts - their_parts, weights)
-    row |= {"settings": "", "difference": difference, "error": apart}
     units = np.float64(difference) / apart if difference else 0.0
-    return row | {"units": units, "differs": abs(units) > BEYOND}
+    row |= {"settings": "", "difference": difference, "error": apart, "units": units}
+    return row | {"differs": abs(units) > BEYOND}

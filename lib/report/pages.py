@@ -22,7 +22,7 @@ STATIC = ("image/png", "image/svg+xml", "text/html", "text/markdown", "text/plai
 
 
 def page(**told) -> str:
-    """The page of lib/page.html.j2: of an executed notebook (`body`), or of a whole run."""
+    """The page of page.html.j2: of an executed notebook (`body`), or of a whole run."""
     code = HtmlFormatter(style="default").get_style_defs(".highlight")
     return _template().render(code_style=code, **told)
 

@@ -1,11 +1,8 @@
 """One measurement, one JSON file: complete and valid, or absent.
 
-A result's key is the sha256 of the canonical parameters: everything that changes a number. So a
-result can be looked up before anything is loaded, and a changed parameter never finds an old one.
-What cannot be read is set aside, never deleted, and measured again. Its status says how it ended:
-"ok", "diverged", "oom" (an "oom" holds until the next run, which tries it again).
-
-The recorded run is kept in fewer files: `<kind>.jsonl`, a line a result. An archive reads either.
+A result is found by its key before anything is loaded, and a changed parameter never finds an old
+one. What cannot be read is set aside, never deleted, and measured again. Its status says how it
+ended: "ok", "diverged", "oom" (an "oom" holds until the next run, which tries it again).
 """
 
 import json
@@ -16,15 +13,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.metadata import version
+from unittest import mock
 
 from lib import paths
 from lib.models.formats import processor
-from lib.paths import set_aside, write_whole
-from lib.results.archive import SCHEMA, finite, key, location, parsed, stored
+from lib.results.archive import SCHEMA, Archive, finite, key, location, parsed, stored
 from lib.results.archive import archive as archive  # many results at once
 
 VERSIONS = {"similarity": 2, "scores": 2, "healing": 2}  # bumped by hand when the numbers change
+ARCHIVE: ContextVar[Archive | None] = ContextVar("archive", default=None)  # read within `reading`
 DRAW_ONLY = "DEEPER_LAYERS_DRAW_ONLY"  # set in the environment of a run that only draws
 
 log = logging.getLogger(__name__)
@@ -41,13 +40,15 @@ def load(kind: str, params: dict) -> dict | None:
 
     A file that is not valid is set aside as `<name>.corrupt`, with one line in the log.
     """
+    if archive := ARCHIVE.get():
+        return archive.find(kind, params)
     file = location(kind, params)
     try:
         record, problem = parsed(file.read_bytes(), kind, params)
     except FileNotFoundError:
         return None
     if problem:
-        aside = set_aside(file)
+        aside = paths.set_aside(file)
         log.warning("%s %s: set aside as %s, measured again.", file, problem, aside.name)
     return None if problem else record
 
@@ -70,7 +71,7 @@ def save(kind: str, params: dict, values: dict, seconds: float, status: str = "o
         "environment": environment(),
     }
     text = json.dumps(record, allow_nan=False, separators=(",", ":"))
-    write_whole(location(kind, params), text.encode())
+    paths.write_whole(location(kind, params), text.encode())
     return record
 
 
@@ -84,29 +85,10 @@ def load_or_compute(kind: str, params: dict, compute: Callable[[], dict]) -> dic
     if record is None:
         if draws_only():
             raise NotMeasured(f"The {kind} result of {params.get('model')} was not measured.")
-        start = time.monotonic()
-        values = compute()
-        seconds = time.monotonic() - start
-        record = save(kind, params, values, seconds, values.get("status", "ok"))
+        start, values = time.monotonic(), compute()
+        status = values.get("status", "ok")
+        record = save(kind, params, values, time.monotonic() - start, status)
     return record
-
-
-def draws_only() -> bool:
-    """Whether what is missing stays missing: the last pass of a run some of whose jobs failed."""
-    return bool(os.environ.get(DRAW_ONLY))
-
-
-@contextmanager
-def drawing_only() -> Iterator[None]:
-    """What is missing stays missing within."""
-    before = os.environ.get(DRAW_ONLY)
-    os.environ[DRAW_ONLY] = "1"
-    try:
-        yield
-    finally:
-        del os.environ[DRAW_ONLY]
-        if before is not None:
-            os.environ[DRAW_ONLY] = before
 
 
 def discard(kind: str, params: dict) -> None:
@@ -119,6 +101,29 @@ def forget_out_of_memory() -> None:
     for record in stored(paths.RESULTS, "healing"):
         if record["status"] == "oom":
             discard("healing", record["params"])
+
+
+def draws_only() -> bool:
+    """Whether what is missing stays missing: the last pass of a run some of whose jobs failed."""
+    return bool(ARCHIVE.get() or os.environ.get(DRAW_ONLY))
+
+
+def drawing_only():
+    """A context: what is missing stays missing."""
+    return mock.patch.dict(os.environ, {DRAW_ONLY: "1"})
+
+
+@contextmanager
+def reading(archive: Archive) -> Iterator[None]:
+    """Results are those of `archive` within, found by what was asked, on whatever machine.
+
+    What it lacks stays missing. No model is needed, nor its files.
+    """
+    token = ARCHIVE.set(archive)
+    try:
+        yield
+    finally:
+        ARCHIVE.reset(token)
 
 
 def environment() -> dict:

@@ -12,45 +12,33 @@ import signal
 import sys
 from contextlib import closing
 
-from lib import profiles
+import papermill
+
+from lib import paths, profiles
 from lib.measure import experiments
 from lib.models import formats
 from lib.plan import assumptions, printing
 from lib.profiles import Profile
-from lib.run import batch, progress
-from lib.run.execution import check_parameters
-from lib.run.notebooks import NOTEBOOKS
+from lib.run import batch
+from lib.run.notebooks import FIGURES, NOTEBOOKS, Notebook
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m lib.run", description=__doc__.split("\n")[0])
-    parser.add_argument("--profile", default="quick", help=f"one of {', '.join(profiles.PROFILES)}")
-    parser.add_argument("--only", nargs="+", metavar="NN", help="notebook numbers, as 01 02")
-    parser.add_argument(
-        "--figure", metavar="N", help="instead: the notebook of a figure, as 4 or 1c"
-    )
-    parser.add_argument("--models", nargs="+", help="names, folders, hub ids or .gguf files")
-    parser.add_argument(
-        "--limit", type=int, metavar="N", help="cut every count of the profile to N"
-    )
-    parser.add_argument("--steps", type=int, metavar="N", help="heal for at most N steps")
-    parser.add_argument("--dtype", help=f"of the weights: {', '.join(formats.DTYPES)}")
-    parser.add_argument(
-        "--engine",
-        choices=("local", "ray"),
-        default="local",
-        help="ray: spread the jobs over the GPUs of a Ray cluster, or of this machine",
-    )
-    parser.add_argument("--time-limit", type=float, metavar="MINUTES", help="end a job after this")
-    parser.add_argument(
-        "--plan", action="store_true", help="print what each job takes and if it fits; run none"
-    )
-    parser.add_argument(
-        "--card", help=f"to plan for: {', '.join(assumptions.NAMES)}; default: at hand"
-    )
-    parser.add_argument(
-        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="other notebook parameters"
-    )
+    add = parser.add_argument
+    add("--profile", default="quick", help=f"one of {', '.join(profiles.PROFILES)}")
+    add("--only", nargs="+", metavar="NN", help="notebook numbers, as 01 02")
+    add("--figure", metavar="N", help="instead: the notebook of a figure, as 4 or 1c")
+    add("--models", nargs="+", help="names, folders, hub ids or .gguf files")
+    add("--limit", type=int, metavar="N", help="cut every count of the profile to N")
+    add("--steps", type=int, metavar="N", help="heal for at most N steps")
+    add("--dtype", help=f"of the weights: {', '.join(formats.DTYPES)}")
+    spread = "ray: spread the jobs over the GPUs of a Ray cluster, or of this machine"
+    add("--engine", choices=("local", "ray"), default="local", help=spread)
+    add("--time-limit", type=float, metavar="MINUTES", help="end a job after this")
+    add("--plan", action="store_true", help="print what each job takes and if it fits; run none")
+    add("--card", help=f"to plan for: {', '.join(assumptions.NAMES)}; default: at hand")
+    add("--set", nargs="+", default=[], metavar="NAME=VALUE", help="other notebook parameters")
     return parser.parse_args(argv)
 
 
@@ -77,15 +65,11 @@ def parameters_of(options: argparse.Namespace) -> dict:
 def chosen(options: argparse.Namespace) -> list[str]:
     """The numbers of the notebooks asked for. Raises ValueError for one that does not exist."""
     if options.figure:
-        wanted = f"figure_{options.figure}"
-        numbers = [
-            number
-            for number, notebook in NOTEBOOKS.items()
-            if any(name.rstrip("abcd") == wanted or name == wanted for name in notebook.figures)
-        ]
-        if not numbers:
+        asked = f"figure_{options.figure}"
+        drawn_by = [by for name, (_, by) in FIGURES.items() if asked in (name, name.rstrip("abcd"))]
+        if not drawn_by:
             raise ValueError(f"No notebook draws figure {options.figure}.")
-        return numbers
+        return sorted(set().union(*drawn_by))
     numbers = options.only or list(NOTEBOOKS)
     for number in numbers:
         if number not in NOTEBOOKS:
@@ -93,20 +77,27 @@ def chosen(options: argparse.Namespace) -> list[str]:
     return numbers
 
 
+def check_parameters(notebook: Notebook, parameters: dict) -> None:
+    """Raise ValueError for a parameter that the notebook does not have."""
+    source = paths.NOTEBOOKS / f"{notebook.file}.ipynb"
+    known = papermill.inspect_notebook(str(source))
+    for name in parameters:
+        if name not in known:
+            raise ValueError(f"{source.name} has no parameter {name}: it has {', '.join(known)}.")
+
+
 def run(options: argparse.Namespace, profile: Profile, numbers: list[str], parameters: dict) -> int:
     """Jobs first where there are any, then the notebooks; the exit status."""
     notebooks = {number: NOTEBOOKS[number] for number in numbers}
-    parts = experiments.jobs(profile, numbers)
+    whole = batch.Batch(notebooks, parameters, profile, options.time_limit)
+    jobs, engine = experiments.jobs(profile, numbers), batch.Serial
     if options.engine == "ray":
-        from lib.run.cluster import Ray as Engine
+        from lib.run.cluster import Ray as engine
     else:
-        from lib.run.batch import Serial as Engine
-
-        parts = experiments.by_model(parts) if len(profile.models) > 1 else []
-    with batch.alone(), closing(Engine()) as engine:
-        whole = batch.Batch(notebooks, parameters, profile, options.time_limit)
-        found = batch.run(whole, parts, engine)
-    print(progress.table(found))
+        jobs = experiments.by_model(jobs) if len(profile.models) > 1 else []
+    with batch.alone(), closing(engine()) as opened:
+        found = batch.run(whole, jobs, opened)
+    print(batch.table(found))
     return int(any(outcome.status != "ok" for outcome in found.values()))
 
 
@@ -119,11 +110,10 @@ def main(argv: list[str] | None = None) -> int:
             signal.signal(ending, signal.default_int_handler)  # no kernel stays behind
     try:
         parameters = parameters_of(options)
-        sizes, dtype = parameters.get("SIZES"), parameters.get("DTYPE")
         if options.time_limit is not None and options.time_limit <= 0:
             raise ValueError(f"--time-limit takes minutes above 0, not {options.time_limit:g}.")
-        counts = (options.models, options.limit, options.steps, sizes)
-        profile = profiles.get(options.profile, *counts, dtype)
+        counts = (parameters.get(name) for name in ("MODELS", "LIMIT", "STEPS", "SIZES", "DTYPE"))
+        profile = profiles.get(options.profile, *counts)
         numbers = chosen(options)
         for number in numbers:
             check_parameters(NOTEBOOKS[number], parameters)

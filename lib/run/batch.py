@@ -1,4 +1,4 @@
-"""A run of many jobs that survives: each on its own, recorded when it ends, none twice.
+"""A run of many jobs that survives: each on its own, known as done by its copy, none twice.
 
 A job (`experiments.Job`) is a notebook over fewer models and depths. What the jobs measure, the
 notebooks over the full lists then find, and only draw. On a cluster a job is one model at one
@@ -18,15 +18,16 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
 from filelock import FileLock, Timeout
+from tqdm.auto import tqdm
 
 from lib import paths, results
-from lib.measure.experiments import DRAWN, Job, by_model
-from lib.measure.experiments import jobs as all_jobs
+from lib.measure.experiments import DRAWN, Job
 from lib.models import registry
 from lib.profiles import Profile
-from lib.run.execution import Launch, Outcome, attempt
+from lib.run.execution import Launch, Outcome, attempt, finished
 from lib.run.notebooks import Notebook
-from lib.run.progress import DONE_BEFORE, Progress
+
+DONE_BEFORE = Outcome("ok", "done before")
 
 
 class Occupied(RuntimeError):
@@ -88,11 +89,27 @@ class Batch:
     time_limit: float | None = None
 
     def launch(self, job: Job) -> Launch:
-        """The notebook of a job, as a shard."""
+        """The notebook of a job, as a shard that is called by all that decides what it measures."""
+        size = "" if job.size is None else f"-n{job.size}"
+        others = {name: value for name, value in self.parameters.items() if name != "MODELS"}
+        measures = asdict(job) | {
+            "revision": registry.resolve(job.model).revision,
+            "profile": asdict(replace(self.profile, models=(), sizes=())),
+            "parameters": others,
+            "threads": os.environ.get("OMP_NUM_THREADS"),
+            "versions": results.VERSIONS,
+        }
+        unique = results.key("job", measures)[:8]
+        shard = f"{job.notebook}-{paths.component(job.model)}{size}-{unique}"
         parameters = self.parameters | job.parameters
-        return Launch(
-            self.notebooks[job.notebook], parameters, shard(job), time_limit=self.time_limit
-        )
+        return Launch(self.notebooks[job.notebook], parameters, shard, time_limit=self.time_limit)
+
+    def done(self, job: Job) -> bool:
+        """Whether it has left all that it measures, alone or with the model's other depths.
+
+        That only saves starting a kernel: what is missing in spite of it, the notebooks measure.
+        """
+        return any(finished(self.launch(job)) for job in {job, replace(job, size=None)})
 
     def label(self, job: Job) -> str:
         """A job as the closing table calls it."""
@@ -108,35 +125,26 @@ def run(batch: Batch, jobs: list[Job], engine) -> dict[str, Outcome]:
     """
     results.forget_out_of_memory()
     progress = Progress(len(jobs) + len(batch.notebooks))
-    found = run_jobs(batch, jobs, engine, progress)
-    failed = any(outcome.status != "ok" for outcome in found.values())
+    run_jobs(batch, jobs, engine, progress)
+    failed = any(outcome.status != "ok" for outcome in progress.found.values())
     for number, notebook in batch.notebooks.items():
         draws_only = failed and number in DRAWN
         engine.submit(Launch(notebook, batch.parameters, "", draws_only, batch.time_limit))
         _, outcome = engine.ended()
-        if not jobs and outcome.status == "ok":
-            note_measured(batch, number, outcome.seconds)
-        found[notebook.file] = outcome
         progress.told(notebook.file, outcome)
-    return found
+    return progress.found
 
 
-def run_jobs(batch: Batch, jobs: list[Job], engine, progress: Progress) -> dict[str, Outcome]:
-    """How each job ended; one that is recorded as done is not started, the others are recorded."""
-    found, to_do = {}, []
+def run_jobs(batch: Batch, jobs: list[Job], engine, progress: "Progress") -> None:
+    """Tell `progress` how each job ended; one that is done is not started."""
+    to_do = []
     for job in jobs:
-        before = record(job, batch.profile, batch.parameters)
-        if before and before["status"] == "ok":
-            found[batch.label(job)] = Outcome("ok", DONE_BEFORE, before["seconds"])
-            progress.told(batch.label(job), found[batch.label(job)])
+        if batch.done(job):
+            progress.told(batch.label(job), DONE_BEFORE)
         else:
             to_do.append(job)
     for job, outcome in in_order(to_do, engine, batch.launch):
-        params = record_params(job, batch.profile, batch.parameters)
-        results.save("job", params, {"reason": outcome.reason}, outcome.seconds, outcome.status)
-        found[batch.label(job)] = outcome
         progress.told(batch.label(job), outcome)
-    return found
 
 
 def in_order(
@@ -166,48 +174,40 @@ def in_order(
                 yield other, replace(outcome, seconds=0.0)
 
 
-# ---- what is known of a job ------------------------------------------------------------------
+# ---- what a reader sees ----------------------------------------------------------------------
 
 
-def record(job: Job, profile: Profile, parameters: dict) -> dict | None:
-    """The record (kind "job") of how a job last ended: status, seconds, and values.reason.
+class Progress:
+    """A line for each end, in a terminal and in a log alike; in a terminal a bar below them."""
 
-    That of the same model at all depths, where it was done with them.
-    """
-    whole = results.load("job", record_params(replace(job, size=None), profile, parameters))
-    if job.size is None or (whole and whole["status"] == "ok"):
-        return whole
-    return results.load("job", record_params(job, profile, parameters))
+    def __init__(self, total: int):
+        self.found: dict[str, Outcome] = {}
+        self.start = time.monotonic()
+        self.bar = tqdm(total=total, desc="jobs", disable=None)
 
-
-def note_measured(batch: Batch, number: str, seconds: float) -> None:
-    """Record the jobs that a whole notebook has done."""
-    done = by_model(all_jobs(batch.profile, [number]))
-    for job in done:
-        before = record(job, batch.profile, batch.parameters)
-        if before is None or before["status"] != "ok":
-            params = record_params(job, batch.profile, batch.parameters)
-            results.save("job", params, {"reason": ""}, seconds / len(done))
-
-
-def record_params(job: Job, profile: Profile, parameters: dict) -> dict:
-    """What a job's record is keyed by: all that decides what it measures.
-
-    A record only saves starting a kernel: what is missing in spite of it, the notebooks measure.
-    """
-    counts = asdict(replace(profile, models=(), sizes=()))
-    others = {name: value for name, value in parameters.items() if name != "MODELS"}
-    return asdict(job) | {
-        "revision": registry.resolve(job.model).revision,
-        "profile": counts,
-        "parameters": others,
-        "threads": os.environ.get("OMP_NUM_THREADS"),
-        "versions": results.VERSIONS,
-    }
+    def told(self, name: str, outcome: Outcome) -> None:
+        """Count and print one end. The estimate is the mean time so far for each one left."""
+        self.found[name] = outcome
+        ends, total = len(self.found), self.bar.total
+        failed = sum(end.status != "ok" for end in self.found.values())
+        worked = sum(end != DONE_BEFORE for end in self.found.values())
+        line = f"[{ends}/{total}] {name}: {outcome.status}, {outcome.seconds:.0f} s"
+        line += f"; {failed} failed, {total - ends} left"
+        if worked and ends < total:
+            minutes = (time.monotonic() - self.start) / worked * (total - ends) / 60
+            line += f", about {minutes:.0f} min"
+        self.bar.update()
+        tqdm.write(line, file=sys.stdout)
+        sys.stdout.flush()
+        if ends == total:
+            self.bar.close()
 
 
-def shard(job: Job) -> str:
-    """The name of a job's folder."""
-    name = paths.component(job.model)
-    unique = results.key("job", asdict(job))[:6]
-    return f"{job.notebook}-{name}{'' if job.size is None else f'-n{job.size}'}-{unique}"
+def table(found: Mapping[str, Outcome]) -> str:
+    """The closing table: status, seconds, name and reason of each job and notebook."""
+    lines = [
+        f"{outcome.status:22} {outcome.seconds:8.0f} s  {name}"
+        + (f": {outcome.reason}" if outcome.reason else "")
+        for name, outcome in found.items()
+    ]
+    return "\n".join([f"{'status':22} {'time':>10}  job", *lines])

@@ -12,8 +12,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import huggingface_hub
@@ -34,11 +34,15 @@ FINDINGS = ("diverged", "no answer")  # a row without a value that says so is me
 
 @dataclass(frozen=True)
 class Launch:
-    """A notebook and how it is to run. A shard keeps its figures and its copy to itself."""
+    """A notebook and how it is to run.
+
+    A shard keeps its figures and its copy to itself, beside the results that it leaves: whoever
+    deletes these has it run again.
+    """
 
     notebook: Notebook
     parameters: dict = field(default_factory=dict)
-    shard: str = ""  # its folder under papermill_runs/<profile>/shards; empty: the whole notebook
+    shard: str = ""  # its folder under data/results/jobs; empty: the whole notebook
     draws_only: bool = False  # what is missing stays missing
     time_limit: float | None = None  # minutes
 
@@ -49,8 +53,7 @@ class Launch:
     @property
     def folder(self) -> Path:
         """Where the executed copy goes."""
-        runs = paths.RUNS / self.profile
-        return runs / "shards" / self.shard if self.shard else runs
+        return paths.RESULTS / "jobs" / self.shard if self.shard else paths.RUNS / self.profile
 
     @property
     def figures(self) -> Path:
@@ -85,14 +88,34 @@ def attempt(launch: Launch) -> Outcome:
     start = time.monotonic()
     try:
         execute(launch)
-        gaps = missing_points(launch)
-        found = all(status.startswith(FINDINGS) for _, status in gaps)
-        status = "ok" if found else "incomplete"
-        told = ", ".join(f"{model} ({status})" for model, status in gaps)
-        reason = f"without {told}" if gaps else ""
+        ended = _judged(launch)
     except RunError as error:
-        status, reason = error.status, str(error)
-    return Outcome(status, reason, round(time.monotonic() - start, 3))
+        ended = Outcome(error.status, str(error))
+    return replace(ended, seconds=round(time.monotonic() - start, 3))
+
+
+def finished(launch: Launch) -> bool:
+    """Whether it was executed before, and left all figures with all points."""
+    left = [launch.folder / f"{launch.notebook.file}.ipynb", *_tables(launch)]
+    return all(file.exists() for file in left) and _judged(launch).status == "ok"
+
+
+def _judged(launch: Launch) -> Outcome:
+    """The Outcome of a notebook that ran to its end, by the rows of its figures without a value."""
+    gaps = {}
+    for table in _tables(launch):
+        with table.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                if row.get("status") and row["status"] != "ok" and not row.get("value"):
+                    gaps[row["model"], row["status"]] = None
+    found = all(status.startswith(FINDINGS) for _, status in gaps)
+    told = ", ".join(f"{model} ({status})" for model, status in gaps)
+    return Outcome("ok" if found else "incomplete", f"without {told}" if gaps else "")
+
+
+def _tables(launch: Launch) -> list[Path]:
+    """The tables beside the notebook's figures."""
+    return [launch.figures / f"{name}.csv" for name in launch.notebook.figures]
 
 
 def execute(launch: Launch) -> Path:
@@ -126,26 +149,6 @@ def execute(launch: Launch) -> Path:
     return _keep(running, launch.folder / f"{name}.ipynb")
 
 
-def check_parameters(notebook: Notebook, parameters: dict) -> None:
-    """Raise ValueError for a parameter that the notebook does not have."""
-    source = paths.NOTEBOOKS / f"{notebook.file}.ipynb"
-    known = papermill.inspect_notebook(str(source))
-    for name in parameters:
-        if name not in known:
-            raise ValueError(f"{source.name} has no parameter {name}: it has {', '.join(known)}.")
-
-
-def missing_points(launch: Launch) -> list[tuple[str, str]]:
-    """(model, status) of the rows in the figures' tables that have no value, each pair once."""
-    found = {}
-    for name in launch.notebook.figures:
-        with (launch.figures / f"{name}.csv").open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                if row.get("status") and row["status"] != "ok" and not row.get("value"):
-                    found[row["model"], row["status"]] = None
-    return list(found)
-
-
 # ---- one execution -------------------------------------------------------------------------
 
 
@@ -156,16 +159,14 @@ def _told(launch: Launch) -> Iterator[None]:
     told |= {"DEEPER_LAYERS_DRAW_ONLY": "1"} if launch.draws_only else {}
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "0")  # of several the first; none if it is empty
     told |= {"CUDA_VISIBLE_DEVICES": gpus.split(",")[0]} | _allocator()
-    before = {name: os.environ.get(name) for name in told}
+    before = {name: os.environ[name] for name in told if name in os.environ}
     os.environ.update(told)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in told.keys() - before:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _allocator() -> dict[str, str]:
@@ -181,24 +182,21 @@ def _bounded(minutes: float | None) -> Iterator[None]:
 
     Kernels have a session of their own, so neither Ctrl-C nor the death of a group reaches them.
     """
-    mine = psutil.Process()
+    mine, late = psutil.Process(), threading.Event()
     before = set(mine.children(recursive=True))
-    late = threading.Event()
 
     def end() -> None:
         for process in set(mine.children(recursive=True)) - before:
-            try:
+            with suppress(psutil.NoSuchProcess):
                 process.kill()
-            except psutil.NoSuchProcess:
-                pass
 
     def end_late() -> None:
         late.set()
         end()
 
-    timer = threading.Timer(minutes * 60, end_late) if minutes else None
+    timer = threading.Timer((minutes or 0) * 60, end_late)
     try:
-        if timer:
+        if minutes:
             timer.start()
         yield
     except Exception as error:
@@ -206,24 +204,23 @@ def _bounded(minutes: float | None) -> Iterator[None]:
             raise RunError(f"It took longer than {minutes:g} minutes.", "time limit") from error
         raise
     finally:
-        if timer:
-            timer.cancel()
+        timer.cancel()
         end()
 
 
 def _check_figures(launch: Launch, since: float) -> None:
-    notebook = launch.notebook
-    for name in (f"{name}.{suffix}" for name in notebook.figures for suffix in ("png", "csv")):
-        file = launch.figures / name
-        if not file.exists() or file.stat().st_mtime < since - 1:
-            raise RunError(f"{notebook.file}.ipynb finished without writing {name}.")
+    for table in _tables(launch):
+        for file in (table.with_suffix(".png"), table):
+            if not file.exists() or file.stat().st_mtime < since - 1:
+                name = launch.notebook.file
+                raise RunError(f"{name}.ipynb finished without writing {file.name}.")
 
 
 def _keep(running: Path, place: Path) -> Path:
     """Give an executed copy its name; an access token that its output shows is struck out."""
     text = running.read_text(encoding="utf-8")
-    if text != _without_tokens(text):
-        running.write_text(_without_tokens(text), encoding="utf-8")
+    if text != (clean := _without_tokens(text)):
+        running.write_text(clean, encoding="utf-8")
     os.replace(running, place)
     return place
 
@@ -238,12 +235,11 @@ def _without_tokens(text: str) -> str:
 def _reason(error: Exception) -> str:
     """The first line of an error's message."""
     told = getattr(error, "evalue", None) or str(error)
-    return _without_tokens((told.strip().splitlines() or [type(error).__name__])[0])
+    return _without_tokens((told.strip() or type(error).__name__).splitlines()[0])
 
 
 def _status(error: Exception) -> str:
     """A failure's word in the closing table; errors in a kernel come by name."""
-    name, told = getattr(error, "ename", type(error).__name__), _reason(error)
     named = {
         "GatedError": "skipped: gated",
         "ModelError": "skipped: not available",
@@ -251,4 +247,5 @@ def _status(error: Exception) -> str:
         "MemoryError": "oom",
         "OutOfMemoryError": "oom",
     }
-    return "oom" if no_memory(told) else named.get(name, "failed")
+    name = getattr(error, "ename", type(error).__name__)
+    return "oom" if no_memory(_reason(error)) else named.get(name, "failed")

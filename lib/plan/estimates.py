@@ -1,0 +1,192 @@
+"""What the jobs of a run must still leave, and what that costs. Loads no model, writes nothing."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from statistics import median
+
+from lib import paths, results
+from lib.blocks import BlockDistances
+from lib.measure import wanted
+from lib.measure.experiments import Job, jobs
+from lib.measure.wanted import Wanted, grouped
+from lib.models import registry
+from lib.models.shapes import Shape
+from lib.plan import costs
+from lib.plan.assumptions import Card
+from lib.plan.costs import Cost
+from lib.profiles import Profile, Recipe, attempts
+from lib.results.archive import parsed, stored
+
+MACHINE = ("revision", "quantization", "dtype", "device", "threads")  # of a result's model
+MOST_READ = 20  # records that a rate is taken from
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A job, whether its results are there, and the costs of those that it must still leave."""
+
+    job: Job
+    done: bool
+    costs: list[Cost]
+    obstacle: str = ""  # why it cannot be planned
+
+
+class Guess:
+    """Best starts of a model without a map: those published of it, else as in the mean of all."""
+
+    def __init__(self, model: str, num_layers: int):
+        self.num_layers, known = num_layers, _published()
+        self.starts = {model: known[model]} if model in known else known
+
+    def best_start(self, size: int) -> int:
+        """l*(n), n = size."""
+        after = []  # shares of the layers that come after a cut of this share of the layers
+        for name, starts in self.starts.items():
+            layers = registry.MODELS[name].shape.num_layers
+            cut = min(max(1, round(size / self.num_layers * layers)), len(starts))
+            after.append(1 - (starts[cut - 1] + cut) / layers)
+        return self.num_layers - size - round(self.num_layers * sum(after) / len(after))
+
+
+@cache
+def _published() -> dict[str, list[int]]:
+    """Published best starts, of the models that are known here."""
+    text = (paths.DATA / "published.json").read_text(encoding="utf-8")
+    known = json.loads(text)["best_starts"]
+    return {name: starts for name, starts in known.items() if name in registry.MODELS}
+
+
+def estimates(profile: Profile, notebooks: Sequence[str], card: Card) -> list[Estimate]:
+    """Every job of `notebooks`; a result that several need is counted with the first one."""
+    found, counted = [], set()
+    shapes = {model: registry.shape(model) for model in profile.models}
+    maps = {model: _maps(model, profile) for model in profile.models}
+    for job in jobs(profile, notebooks):
+        shape = shapes[job.model]
+        if shape is None:
+            found.append(Estimate(job, False, [], "sizes unknown without the hub"))
+            continue
+        needed, missing = _missing(job, profile, shape, maps[job.model])
+        if shape.experts > 1 and any(w.recipe for w in needed):
+            found.append(Estimate(job, False, [], "its experts cannot be healed"))
+            continue
+        new = {results.key(w.kind, w.params): w for w in missing}
+        new = {key: w for key, w in new.items() if key not in counted}
+        counted |= new.keys()
+        found.append(Estimate(job, not missing, _costs(shape, list(new.values()), card)))
+    return found
+
+
+# ---- what is there -------------------------------------------------------------------------
+
+
+def _missing(
+    job: Job, profile: Profile, shape: Shape, maps: list[dict]
+) -> tuple[list[Wanted], list[Wanted]]:
+    """All results of a job, and those of them that no machine that made a map has left."""
+    if not maps:
+        needed = job.wanted(Guess(job.model, shape.num_layers), profile)
+        return needed, needed
+    versions = []
+    for record in maps:
+        machine = {key: record["params"][key] for key in MACHINE if key in record["params"]}
+        every = job.wanted(BlockDistances.stored(record["values"]), profile)
+        versions.append([replace(w, params=w.params | machine) for w in every])
+    missing = [same[0] for same in zip(*versions, strict=True) if not any(map(_there, same))]
+    return versions[0], missing
+
+
+def _there(wanted: Wanted) -> bool:
+    """Whether a result is stored, or its healing failed, so that there is none to be had."""
+    if results.location(wanted.kind, wanted.params).exists():
+        return True
+    healed = wanted.recipe and results.load("healing", wanted.healing.params)
+    return bool(healed) and healed["values"]["status"] != "ok"
+
+
+def _maps(model: str, profile: Profile) -> list[dict]:
+    """The stored results of a model's distances; one for each kind of machine."""
+    asked = wanted.similarity(model, profile).params
+    asked |= {"revision": registry.resolve(model).revision}
+    asked = {key: value for key, value in asked.items() if key != "dtype" or value}
+    there = stored(paths.RESULTS, "similarity")
+    return [record for record in there if asked.items() <= record["params"].items()]
+
+
+# ---- what is missing costs -----------------------------------------------------------------
+
+
+def _costs(shape: Shape, missing: list[Wanted], card: Card) -> list[Cost]:
+    """The costs of results in the order in which they are measured; weights stay loaded."""
+    found, loaded = [], None
+    for call, same in grouped(missing, _call).items():
+        cost = _cost(shape, same, card)
+        found.append(replace(cost, read=0) if found and call[0] == loaded else cost)
+        loaded = call[0]
+    return found
+
+
+def _call(wanted: Wanted) -> tuple:
+    """The same for results of one call; first, which layers it loads."""
+    block = wanted.block if wanted.recipe else None
+    asked = {k: v for k, v in wanted.params.items() if k not in ("block_start", "block_size")}
+    return block, results.key(wanted.kind, asked)
+
+
+def _cost(shape: Shape, call: list[Wanted], card: Card) -> Cost:
+    """The cost of one call: of one result, or of a task's scores of many blocks, not healed."""
+    first = call[0]
+    quantization = first.params["quantization"]
+    if first.kind == "similarity":
+        return costs.similarity(shape, first.params, quantization, card)
+    layers = shape.num_layers - (first.block.size if first.recipe else 0)
+    if first.kind == "scores":
+        cut = [shape.num_layers - w.block.stop for w in call if w.block.size and not w.recipe]
+        return costs.sweep(shape, layers, cut, first.params, quantization, card)
+    tried = [
+        costs.healing(shape, layers, first.recipe, quantization, card, *attempt)
+        for attempt in attempts(first.recipe.batch)
+    ]
+    return next((cost for cost in tried if cost.memory <= card.memory), tried[-1])
+
+
+# ---- the card as the profile uses it -------------------------------------------------------
+
+
+def adjusted(card: Card, profile: Profile) -> Card:
+    """The card with weights in the profile's format; a CPU at the rates of its stored results."""
+    card = replace(card, element={None: card.element, "float32": 4}.get(profile.dtype, 2))
+    forward, training = [], []
+    for model in profile.models if card.on_cpu else ():
+        shape = registry.shape(model)
+        for record in _maps(model, profile) if shape else ():
+            if record["params"]["device"] == "cpu":
+                cost = costs.similarity(shape, record["params"], profile.quantization, card)
+                forward.append(cost.flops / record["seconds"])
+                training += _healing_rates(shape, profile, record["params"], card)
+    if not forward:
+        return card
+    return replace(
+        card,
+        rate=median(forward),
+        training_rate=median(training) if training else card.training_rate,
+        source=f"measured here ({len(forward)} distance maps, {len(training)} healings)",
+    )
+
+
+def _healing_rates(shape: Shape, profile: Profile, of_map: dict, card: Card) -> list[float]:
+    """FLOP/s of some healings that were made on the machine of a map."""
+    same = {key: of_map[key] for key in ("model", *MACHINE) if key in of_map}
+    files = results.location("healing", same).parent.glob("*.json")
+    found = []
+    for file in sorted(files, key=lambda file: file.stem[-8:])[:MOST_READ]:  # of all depths
+        record, problem = parsed(file.read_bytes(), "healing")
+        if problem or not same.items() <= record["params"].items():
+            continue
+        layers = shape.num_layers - record["params"]["block_size"]
+        made = Recipe(**record["params"]["recipe"])
+        cost = costs.healing(shape, layers, made, profile.quantization, card, 16)
+        found.append(cost.flops / record["seconds"])
+    return found
