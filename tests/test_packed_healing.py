@@ -77,7 +77,7 @@ def test_healing_packed_is_healing_unpacked(packed, checkpoint, tmp_path, ids):
     for model, _ in (packed, unpacked):
         with dropped(model, BLOCK), adapters.attached(model, first.adapter), torch.inference_mode():
             logits.append(model(ids).logits)
-    torch.testing.assert_close(*logits, atol=0.1, rtol=0.05)
+    torch.testing.assert_close(*logits, atol=0.2, rtol=0.05)
 
 
 def test_the_packed_model_comes_back_whole(packed, tmp_path, ids):
@@ -96,10 +96,12 @@ def test_recomputed_activations_change_no_bit(packed, tmp_path, monkeypatch, fir
     def limited(wrapped, *arguments):
         if not arguments[-1]:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        look = residual_stream(
-            wrapped.get_base_model(), lambda l, x: needed.setdefault(l, x.requires_grad)
-        )
-        with look:
+
+        def note(l, x):
+            if not torch.is_inference_mode_enabled():  # as where documents are tried
+                needed.setdefault(l, x.requires_grad)
+
+        with residual_stream(wrapped.get_base_model(), note):
             return train(wrapped, *arguments)
 
     whole, expected = healed(packed, tmp_path / "whole", recipe, micro_batch=1)
