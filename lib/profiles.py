@@ -1,6 +1,7 @@
 """How much is measured: the four sizes of a run, and the recipe of a healing.
 
-The only place with counts; everything else takes a `Profile`. profiles.csv has a column for each.
+The only place with counts; everything else takes a `Profile`. measure/profiles.csv has a
+column for each.
 """
 
 import csv
@@ -11,7 +12,7 @@ from typing import Annotated, get_origin
 
 from lib.models import formats, registry
 
-TABLE = Path(__file__).with_suffix(".csv")
+TABLE = Path(__file__).parent / "measure" / "profiles.csv"
 RECORDED = "laptop"  # the one whose run is committed: data/recorded/, figures/
 Count = Annotated[int, "LIMIT cuts it"]
 
@@ -137,7 +138,7 @@ def _whole(value, least: int) -> bool:
 
 
 def _profile(name: str, counts: list[str], cells: list[str]) -> Profile:
-    """The profile of a column of profiles.csv; of several values, spaces are in between."""
+    """The profile of a column of measure/profiles.csv; of several values, spaces are in between."""
     several = {field.name for field in fields(Profile) if get_origin(field.type) is tuple}
     told = {
         count: tuple(map(_value, cell.split())) if count in several else _value(cell)

@@ -19,7 +19,7 @@ from lib.data.encoding import Row
 from lib.evaluation import Task
 from lib.measure import distance_maps, experiments, fetching, scores, wanted
 from lib.measure.experiments import Job
-from lib.models import adapters, files, loading, registry
+from lib.models import adapters, documents, files, loading, registry
 from lib.models.decoder import decoder_layers
 from lib.models.reading import bundles
 from lib.models.shapes import Shape, of_config
@@ -103,6 +103,7 @@ def test_a_healing_applies_as_many_layers_as_planned(tmp_path, monkeypatch):
     model, tokenizer = loading.load("tiny-random", dtype="float32")
     cure = recipe("tiny-random", SMOKE)
     counted = Applications(model)
+    monkeypatch.setattr(documents, "_reads_apart", lambda model: True)  # not counted: the trial
     with dropped(model, Block(3, 2)):
         healing.heal(model, tokenizer, cure, tmp_path / "healed")
     cost = costs.healing(real, 6, cure, None, card(1e9), 16)
@@ -112,7 +113,7 @@ def test_a_healing_applies_as_many_layers_as_planned(tmp_path, monkeypatch):
 def kept_for_backward(model) -> int:
     """Bytes that autograd keeps of one training step with fresh adapters, weights apart."""
     ids = torch.randint(3, 64, (2, 128))
-    with adapters.fresh(model, packed()) as wrapped:
+    with adapters.fresh(model, packed()) as wrapped, adapters.in_its_format(model):
         wrapped.train()
         own = {parameter.untyped_storage().data_ptr() for parameter in wrapped.parameters()}
         seen = {}
@@ -179,7 +180,7 @@ def peak_bytes(work) -> int:
 def test_peak_memory_of_a_healing_step(architecture, vocab_size, recomputes):
     model = bf16(architecture, 6, vocab_size=vocab_size)
     ids = torch.randint(3, 64, (4, 128))
-    with adapters.fresh(model, packed()) as wrapped:
+    with adapters.fresh(model, packed()) as wrapped, adapters.in_its_format(model):
         wrapped.train()
         if recomputes:
             model.activation_checkpointing_enable()
@@ -237,10 +238,10 @@ def test_a_healing_counted_by_hand():
     )
 
 
-def test_padding_grows_with_the_micro_batch():
-    assert (
-        assumptions.mean(64) < assumptions.mean(64, alike=2) < assumptions.mean(64, alike=16) <= 64
-    )
+def test_a_micro_batch_holds_at_most_its_documents():
+    sizes = [assumptions.largest(64, 16, micro) for micro in (1, 4, 16)]
+    assert sizes == sorted(sizes) and sizes[0] == 64
+    assert 4 * assumptions.mean(64) < sizes[1] <= 4 * 64
     assert assumptions.context(64) <= 32
 
 

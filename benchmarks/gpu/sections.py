@@ -136,7 +136,7 @@ def the_plan(bench: Bench) -> None:
 # What runs, and the seconds that each may take.
 SECTIONS: dict[Callable, float] = {
     agreement: 150,
-    loading: 150,
+    load: 150,
     distances: 40,
     sweeps: 60,
     healing.steps: 150,

@@ -6,11 +6,13 @@ for C4; other tokenizers differ by some ten percent.
 
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
 from dataclasses import dataclass
 from functools import cache
+from statistics import fmean
 
 from lib import paths
 from lib.models import formats
@@ -19,6 +21,7 @@ GIB = 2**30
 UTILISATION = 0.3  # of the peak; published training runs reached 0.21 to 0.46 (PaLM, arXiv
 # 2204.02311, table 3). An assumption, not a measurement of this code.
 RUNTIME = 1.5  # GiB of a GPU for CUDA's context and the allocator's fragments, assumed
+STEPS = 5_000  # of a healing, in which its largest micro-batch is looked for
 DISK = 1e9  # bytes read a second, assumed
 
 
@@ -103,15 +106,21 @@ def _measured() -> dict:
 
 
 @cache
-def mean(max_tokens: int, alike: int = 1) -> float:
-    """Mean tokens of a C4 document truncated to `max_tokens`.
+def mean(max_tokens: int) -> float:
+    """Mean tokens of a C4 document truncated to `max_tokens`."""
+    return fmean(min(n, max_tokens) for n in _measured()["c4"])
 
-    alike: documents that are padded to the longest of so many.
+
+@cache
+def largest(max_tokens: int, batch: int, micro_batch: int) -> int:
+    """Most tokens of a micro-batch in STEPS steps of `batch` such documents, joined.
+
+    Dealt out as `models.documents.arranged` does it; drawn from the documents of the sample.
     """
-    lengths = [min(n, max_tokens) for n in _measured()["c4"]]
-    count = len(lengths)
-    shares = (((i + 1) / count) ** alike - (i / count) ** alike for i in range(count))
-    return sum(n * share for n, share in zip(lengths, shares, strict=True))
+    lengths, parts = [min(n, max_tokens) for n in _measured()["c4"]], batch // micro_batch
+    draw = random.Random(0)
+    steps = (sorted(draw.choices(lengths, k=batch)) for _ in range(STEPS))
+    return max(sum(step[parts - 1 :: parts]) for step in steps)
 
 
 @cache

@@ -86,13 +86,14 @@ def _working(shape: Shape, tokens: float, card: Card) -> float:
 def kept(shape: Shape, rank: int, card: Card) -> float:
     """Bytes a token that one layer keeps for the backward pass of its adapters.
 
-    Adapters work in fp32: each keeps its input after dropout, and the mask of the dropout, which
-    is fp32 on a CPU and bool on a GPU.
+    Each keeps its input after dropout in the format of the weights, and the mask of the dropout,
+    which is of that format on a CPU and bool on a GPU.
     """
     d, ffn, heads = _KEPT.get(shape.architecture, _KEPT_ELSEWHERE)
     own = d * shape.hidden + ffn * shape.ffn + heads * (shape.query + shape.key)
     inputs = sum(inputs for inputs, _ in shape.ffn_matrices)
-    adapters = inputs * (8 if card.on_cpu else 5) + 4 * rank * len(shape.ffn_matrices)
+    mask = card.element if card.on_cpu else 1
+    adapters = inputs * (card.element + mask) + card.element * rank * len(shape.ffn_matrices)
     return own * card.element / 2 + adapters
 
 
@@ -170,17 +171,20 @@ def healing(
 ) -> Cost:
     """A healing of the `layers` layers that are left, `micro_batch` sequences at a time.
 
-    The base is frozen, so that its backward pass costs as much as its forward pass; attention's
-    costs twice as much. Recomputing costs another forward pass, and keeps one layer at a time.
+    Documents are joined, so that there is no padding. The base is frozen, so that its backward
+    pass costs as much as its forward pass; attention's costs twice as much. Recomputing costs
+    another forward pass, and keeps one layer at a time.
     """
     longest = recipe.max_tokens
-    length = longest if recipe.packed else assumptions.mean(longest, alike=micro_batch)
+    length = longest if recipe.packed else assumptions.mean(longest)
     context = longest / 2 if recipe.packed else assumptions.context(longest)
     tokens = recipe.steps * recipe.batch * length
     trained = shape.lora(recipe.rank, layers)
     flops = _layers(shape, tokens * layers, context, 2 + recomputes, 3 + recomputes)
     flops += 2 * _head(shape, tokens) + 6 * trained * tokens
     batch = micro_batch * longest
+    if not recipe.packed:
+        batch = assumptions.largest(longest, recipe.batch, micro_batch)
     one = kept(shape, recipe.rank, card)
     held, again = (shape.hidden * card.element, one) if recomputes else (one, 0)
     head, layer = batch * LOGITS * shape.vocab_size, batch * again + _working(shape, batch, card)
