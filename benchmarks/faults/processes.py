@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from unittest import mock
 
 import papermill
 import psutil
@@ -124,16 +125,16 @@ def through_papermill(folder: Path, count: int = 20) -> str:
             inside.append(time.monotonic() - start)
             sizes.append(psutil.Process().memory_info().rss)
 
-    before, path = paths.NOTEBOOKS, os.environ.get("PYTHONPATH", "")
+    before, kernels = paths.NOTEBOOKS, {"DEEPER_LAYERS_OUTPUT": str(folder)}
+    kernels["PYTHONPATH"] = f"{paths.ROOT}:{os.environ.get('PYTHONPATH', '')}"
     models = toys.set_up(folder, [f"m{n}" for n in range(count)])
-    os.environ["PYTHONPATH"] = f"{paths.ROOT}:{path}"
     papermill.execute_notebook = timed
     start = time.monotonic()
     try:
-        found = _batch(folder, [Job("01", model) for model in models], batch.Serial())
+        with mock.patch.dict(os.environ, kernels):
+            found = _batch(folder, [Job("01", model) for model in models], batch.Serial())
     finally:
         papermill.execute_notebook, paths.NOTEBOOKS = real, before
-        os.environ["PYTHONPATH"] = path
     each = (time.monotonic() - start - sum(inside)) / count
     grown = (sizes[-1] - sizes[count // 4]) / 2**20
     assert len(found) == count and all(o.status == "ok" for o in found.values()), found
