@@ -1,9 +1,8 @@
 """Every path of the project, independent of the working directory.
 
-Set DEEPER_LAYERS_OUTPUT to send everything that a run writes (results, figures, executed
-notebooks) to another folder, DEEPER_LAYERS_FIGURES to send the figures elsewhere; downloads stay
-with the checkout. Set DEEPER_LAYERS_MIRROR to a
-folder of repositories (owner/name/…, as on the hub) to read models and data sets from it.
+DEEPER_LAYERS_OUTPUT is another folder for everything that a run writes (results, figures, executed
+notebooks), DEEPER_LAYERS_FIGURES one for the figures; downloads stay with the checkout.
+DEEPER_LAYERS_MIRROR is a folder of repositories (owner/name/…, as on the hub) to read from.
 """
 
 import hashlib
@@ -11,6 +10,7 @@ import json
 import os
 import platform
 import re
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -49,13 +49,12 @@ def fingerprint(folder: Path) -> str:
 
 def digest(target: Path) -> str:
     """sha256 of a file, or of a folder's relative names and files in sorted order."""
-    total = hashlib.sha256()
     if target.is_file():
         with target.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    for file in sorted(p for p in target.rglob("*") if p.is_file()):
-        total.update(f"{file.relative_to(target).as_posix()}\0{digest(file)}\n".encode())
-    return total.hexdigest()
+    files = sorted(p for p in target.rglob("*") if p.is_file())
+    lines = [f"{file.relative_to(target).as_posix()}\0{digest(file)}\n" for file in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def write_whole(target: Path, content: bytes) -> None:
@@ -81,10 +80,8 @@ def set_aside(file: Path) -> Path:
     """Rename a file that cannot be read to a free `<name>.corrupt`, and return that."""
     names = (file.with_name(f"{file.name}{n or ''}.corrupt") for n in count())
     aside = next(name for name in names if not name.exists())
-    try:
+    with suppress(FileNotFoundError):  # another process has just done so
         os.replace(file, aside)
-    except FileNotFoundError:
-        pass  # another process has just done so
     return aside
 
 

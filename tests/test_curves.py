@@ -101,11 +101,11 @@ def test_taken_away_model_gives_the_recorded_loss(distances, tmp_path):
     code = f"""
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from lib import data
+from lib.data import sets
 model = AutoModelForCausalLM.from_pretrained({str(folder)!r}).eval()
 tokenizer = AutoTokenizer.from_pretrained({str(folder)!r})
 losses, counts = [], []
-for text in data.c4("validation", "wheels", {SMOKE.c4_sequences}):
+for text in sets.c4("validation", "wheels", {SMOKE.c4_sequences}):
     ids = tokenizer(text, return_tensors="pt").input_ids[:, :{SMOKE.c4_tokens}]
     losses.append(model(ids, labels=ids).loss.item())
     counts.append(ids.numel() - 1)

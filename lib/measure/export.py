@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from jinja2 import Template
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 
@@ -17,6 +18,8 @@ from lib.models import adapters, loading, registry
 from lib.profiles import Profile
 from lib.pruning import dropped, save_pruned
 from lib.sweep import sweep
+
+CARD = Path(__file__).with_name("card.md.j2")
 
 
 def healed_model(
@@ -57,27 +60,6 @@ def _scores(checkpoint: Path, profile: Profile, tasks: list[str]) -> pd.DataFram
     return sweep(model, tokenizer, [], asked, profile.batch_tokens)
 
 
-CARD = """---
-base_model: {base}
-library_name: transformers
-tags: [pruned, healed]
----
-
-# {label} without {block.size} layers, healed
-
-| | |
-|---|---|
-{facts}
-
-Scores of this checkpoint (c4: nats), and of its adapter before it was merged. \
-Rounded to the format of the weights, a merged adapter changes less than it did.
-
-| task | score | adapter | difference | n | chance |
-|---|---|---|---|---|---|
-{scores}
-"""
-
-
 def card(name: str, block: Block, facts: dict, saved: pd.DataFrame, attached: pd.DataFrame) -> str:
     """The model card: base, block, recipe, the checkpoint's scores and the adapter's own."""
     source, label = registry.resolve(name), registry.label(name)
@@ -85,15 +67,10 @@ def card(name: str, block: Block, facts: dict, saved: pd.DataFrame, attached: pd
         "base": f"{label} ({source.kind} {source.location}, {source.revision})",
         "dropped": f"layers range({block.start}, {block.stop}), 0-indexed, of the base",
     } | facts
-    found = [
-        f"| {s.task} | {s.value:.4f} ± {s.standard_error:.4f} | {a.value:.4f} "
-        f"| {s.value - a.value:+.4f} | {a.n} | {a.chance:.4f} |"
-        for s, a in zip(saved.itertuples(), attached.itertuples(), strict=True)
-    ]
-    rows = [f"| {key.replace('_', ' ')} | {value} |" for key, value in facts.items()]
     base = source.location if source.kind == "hub" else name
-    told = {"base": base, "label": label, "block": block}
-    return CARD.format(**told, facts="\n".join(rows), scores="\n".join(found))
+    pairs = zip(saved.itertuples(), attached.itertuples(), strict=True)
+    template = Template(CARD.read_text(encoding="utf-8"), keep_trailing_newline=True)
+    return template.render(base=base, label=label, block=block, facts=facts, scores=pairs)
 
 
 def save_merged(

@@ -43,39 +43,37 @@ class Wanted:
 
 def similarity(name: str, profile: Profile) -> Wanted:
     """A model's angular distances."""
+    params = {"model": name, **profile.weights, **sets.identity("c4", profile.source)}
     how = {
         "sequences": profile.similarity_sequences,
         "max_tokens": profile.similarity_tokens,
         "batch_tokens": profile.batch_tokens,
         "version": VERSIONS["similarity"],
     }
-    return Wanted("similarity", _model(name, profile) | sets.identity("c4", profile.source) | how)
+    return Wanted("similarity", params | how)
 
 
 def score(
     name: str, profile: Profile, task: str, block: Block, cure: Recipe | None = None, **shown
 ) -> Wanted:
     """The score of one block on one task, healed by `cure` if that is given."""
-    params = _model(name, profile) | of_task(task, profile)
-    params |= {"block_start": block.start, "block_size": block.size}
+    params = _of(name, profile, block, cure) | of_task(task, profile)
     params |= {"batch_tokens": profile.batch_tokens, "version": VERSIONS["scores"]}
-    params |= _cure(cure) if cure else {}
     return Wanted("scores", params, {"profile": profile.name} | shown)
 
 
 def healing(name: str, profile: Profile, block: Block, cure: Recipe, **shown) -> Wanted:
     """One healing."""
-    where = {"block_start": block.start, "block_size": block.size}
-    return Wanted("healing", _model(name, profile) | where | _cure(cure), shown)
+    return Wanted("healing", _of(name, profile, block, cure), shown)
 
 
-def _model(name: str, profile: Profile) -> dict:
-    return {"model": name, "dtype": profile.dtype, "quantization": profile.quantization}
-
-
-def _cure(cure: Recipe) -> dict:
-    told = {"recipe": asdict(cure), "healing_version": VERSIONS["healing"]}
-    return told | sets.healing_identity(cure.source)
+def _of(name: str, profile: Profile, block: Block, cure: Recipe | None) -> dict:
+    """What keys a pruned model, healed or not, apart from the machine."""
+    told = {"model": name, **profile.weights, "block_start": block.start, "block_size": block.size}
+    if cure is None:
+        return told
+    how = {"recipe": asdict(cure), "healing_version": VERSIONS["healing"]}
+    return told | how | sets.healing_identity(cure.source)
 
 
 def of_task(name: str, profile: Profile) -> dict:

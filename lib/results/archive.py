@@ -62,22 +62,20 @@ def parsed(text: bytes, kind: str, params: dict | None = None, run: dict | None 
         record = record if run is None else _unpacked(record, kind, run)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None, "is not JSON"
-    return record, _problem(record, kind, params)
-
-
-def _problem(record, kind: str, params: dict | None) -> str | None:
-    """Why a record is not that of these parameters, or of its own, if so."""
+    problem, own = None, record.get("params") if isinstance(record, dict) else None
     if not isinstance(record, dict) or not FIELDS <= record.keys():
-        return "is not complete"
-    if record["schema"] != SCHEMA:
-        return f"has schema {record['schema']}, not {SCHEMA}"
-    if not isinstance(record["params"], dict) or not finite(record["params"]):
-        return "has no parameters"
-    if not record["key"] == key(kind, record["params"]) == key(kind, params or record["params"]):
-        return "is of other parameters"
-    if not isinstance(record["values"], dict) or not finite(record["values"]):
-        return "has values that are not finite"
-    return None if isinstance(record["status"], str) else "has no status"
+        problem = "is not complete"
+    elif record["schema"] != SCHEMA:
+        problem = f"has schema {record['schema']}, not {SCHEMA}"
+    elif not isinstance(own, dict) or not finite(own):
+        problem = "has no parameters"
+    elif not record["key"] == key(kind, own) == key(kind, params or own):
+        problem = "is of other parameters"
+    elif not isinstance(record["values"], dict) or not finite(record["values"]):
+        problem = "has values that are not finite"
+    elif not isinstance(record["status"], str):
+        problem = "has no status"
+    return record, problem
 
 
 def _unpacked(line: dict, kind: str, run: dict) -> dict:
