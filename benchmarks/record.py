@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lib import paths, profiles, results
-from lib.results import archive
+from lib.results.archive import SCHEMA, SHARED, rounded
 from lib.run.notebooks import NOTEBOOKS
 
 LARGEST = {".jsonl": 2_000_000, ".csv": 2_000_000, ".png": 200_000}  # bytes of a committed file
@@ -112,8 +112,8 @@ def lines(found: Iterable[dict], shared: dict) -> bytes:
     texts = []
     for result in sorted({result["key"]: result for result in found}.values(), key=_order):
         line = {name: result[name] for name in KEPT}
-        line |= {n: result[n] for n in archive.SHARED if result[n] != shared.get(n)}
-        line["values"] = archive.rounded(line["values"])
+        line |= {n: result[n] for n in SHARED if result[n] != shared.get(n)}
+        line["values"] = rounded(line["values"])
         weights = line["values"].get("weights")
         if _all_equal(weights):  # of every example
             line["values"]["weights"] = weights[0]
@@ -140,7 +140,7 @@ def describe(name: str, number: str, code: int, seconds: float) -> None:
     The environment is that in which the recording began; a result that was measured in another
     says so in its line.
     """
-    begun = {"profile": name, "schema": archive.SCHEMA, "environment": results.environment()}
+    begun = {"profile": name, "schema": SCHEMA, "environment": results.environment()}
     told = begun | {"notebooks": {}} | results.archive(paths.RECORDED / name).run
     before = told["notebooks"].get(number, {"minutes": 0})
     minutes = round(before["minutes"] + seconds / 60, 1)

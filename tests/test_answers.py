@@ -85,6 +85,11 @@ def test_the_choices_own_likelihood(name):
 # ---- what is stored ------------------------------------------------------------------------
 
 
+def choices_of(values: dict) -> list[np.ndarray]:
+    """The log-likelihoods (nats) of each question's choices in a stored score."""
+    return [-np.array(question) / packing.NATS for question in values["choices"]]
+
+
 def test_a_stored_score_says_what_was_answered(output):
     table = scores.measure("tiny-random", SMOKE, [Block(1, 2)], ["arc_easy", "c4"])
     unpruned, pruned, c4, _ = (row for _, row in table.iterrows())
@@ -95,7 +100,7 @@ def test_a_stored_score_says_what_was_answered(output):
     values = kept["arc_easy", 2]
     task = evaluation.task(wanted.of_task("arc_easy", SMOKE))
     assert values["answers"] == [example["answer"] for example in task.examples]
-    choices = packing.choices_of(values)
+    choices = choices_of(values)
     again = [evaluation.credit(c, a) for c, a in zip(choices, values["answers"], strict=True)]
     assert again == pruned.examples.tolist() == values["examples"]
     assert np.average(again, weights=pruned.weights) == pytest.approx(pruned.value)
@@ -123,14 +128,13 @@ def test_mmlu_whole_stays_small(output):
     assert len(back["weights"]) == 2  # equal neighbours are one run
     for mine, theirs in zip(packing.examples_of(back), (values, weights), strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    np.testing.assert_allclose(packing.choices_of(back), found, atol=5.1e-4)
+    np.testing.assert_allclose(choices_of(back), found, atol=5.1e-4)
 
 
 def test_scores_of_before_are_read():
     old = {"examples": [1.0, 0.0, 0.5], "weights": [7.0, 7.0, 9.0]}
     examples, weights = packing.examples_of(old)
     assert examples.tolist() == old["examples"] and weights.tolist() == old["weights"]
-    assert packing.choices_of(old) is None
 
 
 # ---- floors in figures and verdicts --------------------------------------------------------

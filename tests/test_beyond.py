@@ -84,9 +84,12 @@ class Distances:
         return 3
 
 
+MAPS = {"tiny-random": Distances()}
+
+
 def test_both_healings_side_by_side(output, monkeypatch):
     monkeypatch.setattr(heal_where, "TURNS", 1)
-    found = heal_where.measure("tiny-random", SMOKE, Distances(), ["c4"])
+    found = heal_where.measure(MAPS, SMOKE, ["c4"])
     healed = found[found.treatment == "healed"].set_index("adapters")
     assert set(healed.index) == set(heal_where.WHERE)
     assert (healed.seconds > 0).all() and healed.micro_batch.eq(16).all()
@@ -95,7 +98,7 @@ def test_both_healings_side_by_side(output, monkeypatch):
     assert healed.block_size.eq(SMOKE.ablation_sizes(8)[0]).all() and healed.fraction.gt(0).all()
     assert found[found.treatment == "unhealed"].seconds.eq(0).all()
     monkeypatch.setattr(Distances, "best_start", lambda distances, size: 8 - size)
-    at_the_end = heal_where.measure("tiny-random", SMOKE, Distances(), ["c4"])
+    at_the_end = heal_where.measure(MAPS, SMOKE, ["c4"])
     (row,) = at_the_end[at_the_end.treatment == "healed"].itertuples()
     assert row.status == "no answer: no layer after the cut" and np.isnan(row.value)
 
@@ -112,14 +115,14 @@ def test_the_timed_step_is_that_of_the_healing(output, monkeypatch):
         return train(wrapped, tokenizer, sequences, recipe, folder, *how)
 
     monkeypatch.setattr(healing, "_train", limited)
-    found = heal_where.measure("tiny-random", SMOKE, Distances(), ["c4"])
+    found = heal_where.measure(MAPS, SMOKE, ["c4"])
     healed = found[found.treatment == "healed"].set_index("adapters")
     assert healed.micro_batch.to_dict() == {"all layers": 1, "after the cut": 4}
     assert healed.step_seconds.gt(0).all()
     timed = [way for way in ways if way[1] == 1]
     assert timed == [(False, 1, 16, 1, True), (True, 1, 16, 4, False)] * (heal_where.TURNS + 1)
     monkeypatch.setattr(healing, "_train", lambda *a: pytest.fail("timed again"))
-    again = heal_where.measure("tiny-random", SMOKE, Distances(), ["c4"])
+    again = heal_where.measure(MAPS, SMOKE, ["c4"])
     assert again.step_seconds.tolist()[2:] == found.step_seconds.tolist()[2:]
 
 
@@ -133,7 +136,7 @@ def test_no_memory_for_one_leaves_the_other(output, monkeypatch):
         return train(wrapped, tokenizer, sequences, recipe, *rest)
 
     monkeypatch.setattr(healing, "_train", limited)
-    found = heal_where.measure("tiny-random", SMOKE, Distances(), ["c4"])
+    found = heal_where.measure(MAPS, SMOKE, ["c4"])
     healed = found[found.treatment == "healed"].set_index("adapters")
     assert healed.status.to_dict() == {"all layers": "oom", "after the cut": "ok"}
     assert healed.value.notna().tolist() == healed.seconds.notna().tolist() == [False, True]
@@ -146,14 +149,14 @@ def test_a_step_that_cannot_be_timed_is_a_row_with_a_status(output, monkeypatch)
 
     with monkeypatch.context() as patch:
         patch.setattr(heal_where, "_timed_in_turn", no_memory)
-        found = heal_where.measure("tiny-random", SMOKE, Distances(), ["c4"])
+        found = heal_where.measure(MAPS, SMOKE, ["c4"])
     with results.drawing_only():
-        drawn = heal_where.measure("tiny-random", SMOKE, Distances(), ["c4"])
+        drawn = heal_where.measure(MAPS, SMOKE, ["c4"])
     for table, status in ((found, "oom"), (drawn, "not measured")):
         healed = table[table.treatment == "healed"]
         assert healed.status.tolist() == [status] * 2 and healed.value.isna().all()
         assert table[table.treatment != "healed"].value.notna().all()
-    found = heal_where.measure("tiny-random", SMOKE, Distances(), ["c4"])
+    found = heal_where.measure(MAPS, SMOKE, ["c4"])
     assert found.value.notna().all() and found.seconds.notna().sum() == 3
 
 

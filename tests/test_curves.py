@@ -22,7 +22,7 @@ NAME = "tiny-random"
 
 @pytest.fixture
 def distances(output):
-    return distance_maps.measure(NAME, SMOKE)
+    return distance_maps.of_model(NAME, SMOKE)
 
 
 def test_a_diverged_healing_is_a_gap_and_the_next_job_runs(distances):
@@ -64,7 +64,7 @@ def test_variants_share_a_loaded_model_and_keep_their_rows_together(distances, m
     monkeypatch.setattr(loading, "load", lambda *a, **k: loads.append(k["block"]) or load(*a, **k))
     prompts = {"number": {f"{k} examples": (SMOKE.with_prompt(k), {}) for k in (0, 1)}}
     wanted = experiments._variants(NAME, distances, prompts, ["arc_easy"], [2, 3])
-    table = scores.table(wanted, scores.fetch(wanted))
+    table = scores.table(wanted)
     assert [block.size for block in loads] == [0, 2, 3]
     assert table.variant.tolist() == ["0 examples"] * 3 + ["1 examples"] * 3
     assert table.block_size.tolist() == [0, 2, 3] * 2 and table.value.notna().all()
@@ -97,7 +97,7 @@ def test_taken_away_model_gives_the_recorded_loss(distances, tmp_path):
     block = Block(3, 2)
     folder = export.healed_model(NAME, SMOKE, block, tmp_path / "healed", ["c4"])
     recipe = profiles.recipe(NAME, SMOKE)
-    recorded = scores.healed_block(NAME, SMOKE, block, recipe, ["c4"]).iloc[0]
+    recorded = scores.measure(NAME, SMOKE, [block], ["c4"], recipe).iloc[0]
     code = f"""
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from conftest import LAYERS, Characters, tiny
 
-from lib import profiles, results
+from lib import paths, profiles, results
 from lib.analysis import choice
 from lib.blocks import Block, BlockDistances
 from lib.data import sets
@@ -33,7 +33,7 @@ def test_layer_applications_are_the_layers_after_every_cut(small):
     applied = []
     for layer in decoder.decoder_layers(small):
         layer.register_forward_hook(lambda *_: applied.append(1))
-    damage.measure("tiny-random", SMOKE)
+    damage.of_model("tiny-random", SMOKE)
     blocks = damage.all_blocks(LAYERS)
     assert len(blocks) == LAYERS * (LAYERS + 1) // 2 - 1
     chunks = -(-SMOKE.damage_sequences // damage.CHUNK)
@@ -41,7 +41,7 @@ def test_layer_applications_are_the_layers_after_every_cut(small):
 
 
 def test_damage_is_the_rise_of_the_loss_without_the_block(small):
-    found = damage.measure("tiny-random", SMOKE)
+    found = damage.of_model("tiny-random", SMOKE)
     texts = sets.c4("validation", "wheels", SMOKE.damage_sequences)
     task = Task("c4", tuple({"text": t, "max_tokens": SMOKE.damage_tokens} for t in texts))
     whole = sweep(small, Characters(), [], [task]).value[0]
@@ -54,17 +54,22 @@ def test_damage_is_the_rise_of_the_loss_without_the_block(small):
         assert row.n == SMOKE.damage_sequences
 
 
-def test_stored_reads_and_never_computes(small, monkeypatch):
-    assert damage.stored("tiny-random", SMOKE) is None
-    whole = damage.measure("tiny-random", SMOKE)
-    first, second = damage._params("tiny-random", SMOKE)
-    results.discard("damage", second)
-    assert damage.stored("tiny-random", SMOKE) is None
+def test_only_missing_chunks_are_swept(small, monkeypatch):
+    whole = damage.measure(["tiny-random"], SMOKE)
+    chunks = sorted(paths.RESULTS.glob("damage/*/*.json"))
+    assert len(chunks) == 2
+    chunks[1].unlink()
+    with results.drawing_only(), pytest.raises(results.NotMeasured):
+        damage.measure(["tiny-random"], SMOKE)
     swept = []
     monkeypatch.setattr(damage, "sweep", lambda *args: swept.append(1) or sweep(*args))
-    pd.testing.assert_frame_equal(damage.measure("tiny-random", SMOKE), whole)
+    pd.testing.assert_frame_equal(damage.measure(["tiny-random"], SMOKE), whole)
     assert len(swept) == 1
-    pd.testing.assert_frame_equal(damage.stored("tiny-random", SMOKE), whole)
+
+
+def test_a_model_that_cannot_be_had_leaves_the_damage_of_the_others(output, caplog):
+    found = damage.measure(["nobody/knows", "tiny-random"], SMOKE)
+    assert set(found.model) == {"tiny-random"} and "Without nobody/knows" in caplog.text
 
 
 def synthetic(rises: np.ndarray, matrix: np.ndarray, texts: int = 12, noise: float = 0.0):

@@ -33,7 +33,7 @@ def test_the_card_has_the_scores_of_the_checkpoint(output, quantization):
     ).itertuples()
     assert score == f"{found.value:.4f} ± {found.standard_error:.4f}" and n == str(found.n)
     recipe = profiles.recipe(name, profile, **cure)
-    attached = scores.healed_block(name, profile, BLOCK, recipe, ["c4"]).value[0]
+    attached = scores.measure(name, profile, [BLOCK], ["c4"], recipe).value[0]
     assert adapter == f"{attached:.4f}" and difference == f"{found.value - attached:+.4f}"
     assert abs(found.value - attached) > 1e-3
     assert "| micro batch | 16 |" in card and "bfloat16" in card
@@ -44,7 +44,7 @@ def test_the_weights_have_the_format_of_the_healing(output, monkeypatch):
     monkeypatch.setattr(loading, "default_device", lambda: "cuda")
     monkeypatch.setattr(loading, "default_dtype", lambda d: "float16" if d == "cuda" else "float32")
     monkeypatch.setattr(scores, "heal", lambda *a: {"values": {"status": "ok", "adapter": "x"}})
-    monkeypatch.setattr(scores, "healed_block", lambda *a: None)
+    monkeypatch.setattr(scores, "measure", lambda *a: None)
     monkeypatch.setattr(export, "save_merged", lambda model, *a: model)
     name = str(stored(tiny("llama"), output / "base"))
     profile = replace(SMOKE, dtype=None)

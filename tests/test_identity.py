@@ -168,7 +168,7 @@ def test_the_first_commit_that_the_hub_tells_is_kept(tmp_path):
 def test_nothing_is_planned_as_done_of_a_commit_that_is_not_known(cache, output):
     cache(0)
     tokens = profiles.get("smoke", models=[HUB], limit=4)
-    distance_maps.measure(HUB, tokens)
+    distance_maps.of_model(HUB, tokens)
     assert printing._maps(HUB, tokens)
     assert (registry.resolve(HUB).revision, registry.resolve("no/body").revision) == (
         "a" * 40,
@@ -212,7 +212,7 @@ def timed(kind: str, measure, processor: str, monkeypatch) -> str:
 
 
 def inference():
-    inference_cost.measure("tiny-random", SMOKE)
+    inference_cost.of_model("tiny-random", SMOKE)
 
 
 def healing_step():
@@ -248,7 +248,7 @@ def test_results_of_a_gpu_are_found_by_a_plan(output, monkeypatch):
     monkeypatch.setattr(loading, "default_device", lambda: "cuda")
     load = loading.load
     monkeypatch.setattr(loading, "load", lambda *a, **k: load(*a, **k | {"device": "cpu"}))
-    distance_maps.measure("tiny-random", SMOKE)
+    distance_maps.of_model("tiny-random", SMOKE)
     [found] = printing._maps("tiny-random", SMOKE)
     assert loading.weights_of("tiny-random", **SMOKE.weights).items() <= found["params"].items()
     card = Card("test", 1e12, 1e12, 1e12, "stated")

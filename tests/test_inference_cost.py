@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from lib import profiles
 from lib.blocks import Block
-from lib.measure import fetching, inference_cost
+from lib.measure import inference_cost
 from lib.models import decoder, loading, registry
 from lib.pruning import dropped
 
@@ -32,28 +32,23 @@ def test_bytes_are_those_of_the_tensors(llama):
     assert inference_cost.weight_bytes(llama) == whole + buffers - tied
 
 
-def four_bit_model():
+def four_bit_model(name):
     """A tiny model of widths that every 4-bit kernel takes."""
     torch.manual_seed(0)
-    config = tiny("llama").config
-    config.update({"hidden_size": 64, "intermediate_size": 128, "num_key_value_heads": 2})
+    config = tiny(name).config
+    widths = {"hidden_size": 64, "intermediate_size": 128, "num_key_value_heads": 2}
+    config.update(widths | {"head_dim": 16} if name == "llama" else {"n_embd": 64})
     return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
 
 
-def test_packed_weights_are_4_bit_and_the_same_function(ids):
-    plain = four_bit_model()
-    state = {name: tensor.clone() for name, tensor in plain.state_dict().items()}
-    unpacked = (
-        type(plain)
-        .from_pretrained(
-            None,
-            config=plain.config,
-            state_dict=state,
-            dtype=torch.bfloat16,
-            quantization_config=loading.nf4(),
-        )
-        .dequantize(torch.bfloat16)
-    )
+NF4 = replace(SMOKE, quantization="nf4", dtype="bfloat16")
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_packed_weights_are_4_bit_and_the_same_function(architecture, ids, tmp_path):
+    plain = four_bit_model(architecture)
+    name = str(stored(plain, tmp_path / "model"))
+    unpacked, _ = loading.load(name, **NF4.weights)
     with torch.inference_mode():
         expected, unquantised = unpacked(ids).logits.float(), plain(ids).logits.float()
         matrices = sum(
@@ -63,7 +58,7 @@ def test_packed_weights_are_4_bit_and_the_same_function(ids):
             if p.ndim == 2
         )
         whole = inference_cost.weight_bytes(plain)
-        packed = inference_cost.packed(plain)
+        packed = inference_cost.load(name, NF4)
         found = packed(ids).logits.float()
     error, quantised = (found - expected).norm(), (unquantised - expected).norm()
     assert error < 0.2 * quantised
@@ -72,9 +67,10 @@ def test_packed_weights_are_4_bit_and_the_same_function(ids):
     assert not any(type(m) is nn.Linear for m in packed.get_decoder().modules())
 
 
-def test_a_model_without_linear_maps_is_not_called_nf4():
+def test_a_model_without_linear_maps_is_not_called_nf4(tmp_path, monkeypatch):
+    monkeypatch.setattr(inference_cost, "Linear4bit", type("Another", (), {}))
     with pytest.raises(registry.ModelError, match="no linear maps to pack"):
-        inference_cost.packed(tiny("gpt2"))
+        inference_cost.load("tiny-random", NF4)
 
 
 def test_decoding_goes_on_from_the_cache(llama, monkeypatch):
@@ -100,7 +96,7 @@ def test_versions_are_measured_in_turn_and_paired(output, monkeypatch):
         return float(layers * (1 + turn)), float(layers * (1 + turn))
 
     monkeypatch.setattr(inference_cost, "latencies", latencies)
-    found = inference_cost.measure("tiny-random", SMOKE)
+    found = inference_cost.of_model("tiny-random", SMOKE)
     sizes = [0, *SMOKE.healed_sizes(8)]
     assert order == [8 - size for size in sizes] * 2 * (SMOKE.cost_repeats + 1)
     times = found[found.task != "weights"]
@@ -109,7 +105,7 @@ def test_versions_are_measured_in_turn_and_paired(output, monkeypatch):
     np.testing.assert_allclose(times.ratio_low, times.ratio_high)
     assert (times.low < times.high).all()
     count = len(order)
-    assert inference_cost.measure("tiny-random", SMOKE).equals(found) and len(order) == count
+    assert inference_cost.of_model("tiny-random", SMOKE).equals(found) and len(order) == count
 
 
 def test_one_format_is_in_memory_at_a_time(output, monkeypatch):
@@ -126,7 +122,7 @@ def test_one_format_is_in_memory_at_a_time(output, monkeypatch):
     monkeypatch.setattr(inference_cost, "load", watched)
     loading.loaded("tiny-random", **SMOKE.weights)
     alive.append(weakref.ref(next(iter(loading._loaded.values()))[0]))
-    found = inference_cost.measure("tiny-random", SMOKE)
+    found = inference_cost.of_model("tiny-random", SMOKE)
     assert held == [0, 0] and set(found.status) == {"ok"}
 
 
@@ -134,47 +130,44 @@ def test_a_format_that_fails_leaves_the_other_and_is_tried_again(output, monkeyp
     once = replace(SMOKE, cost_repeats=1)
     load, failing = inference_cost.load, [True]
 
-    def out_of_memory(name, profile, quantization):
-        if quantization and failing[0]:
+    def out_of_memory(name, profile):
+        if profile.quantization and failing[0]:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return load(name, profile, quantization)
+        return load(name, profile)
 
     monkeypatch.setattr(inference_cost, "load", out_of_memory)
-    found = inference_cost.measure("tiny-random", once)
+    found = inference_cost.of_model("tiny-random", once)
     assert found[found.status != "ok"][["quantization", "status"]].values.tolist() == [
         ["nf4", "too large"]
     ]
     assert found[found.status == "ok"].quantization.isna().all()
     failing[0] = False
-    again = inference_cost.measure("tiny-random", once)
+    again = inference_cost.of_model("tiny-random", once)
     assert (again.status == "ok").all() and set(again.quantization.dropna()) == {"nf4"}
     plain, first = again[again.quantization.isna()].value, found[found.status == "ok"].value
     assert plain.tolist() == first.tolist()
 
 
 def test_a_model_that_cannot_be_had_leaves_the_others(output, monkeypatch):
-    once = replace(SMOKE, cost_repeats=1, models=("gpt2-folder", "nobody/knows", "tiny-random"))
-    folder = stored(tiny("gpt2"), output / "gpt2")
-    names = [str(folder), "nobody/knows", "tiny-random"]
-    tables, left = fetching.measure_each(inference_cost.measure, names, once)
-    assert list(tables) == [str(folder), "tiny-random"]
+    folder = str(stored(tiny("gpt2"), output / "gpt2"))
+    once = replace(SMOKE, cost_repeats=1, models=(folder, "nobody/knows", "tiny-random"))
+    found, left = inference_cost.measure(once)
+    assert list(dict.fromkeys(found.model)) == [folder, "tiny-random"] == list(left.models)
     assert left.missing == (("nobody/knows", "skipped: not available"),)
-    gpt2 = tables[str(folder)]  # it has no linear maps to pack, but a plain format
-    assert set(gpt2[gpt2.status == "ok"].quantization) == {None}
-    assert gpt2[gpt2.status != "ok"].quantization.tolist() == ["nf4"]
+    assert (found.status == "ok").all() and set(found.quantization) == {None, "nf4"}
 
 
 def test_formats_that_do_not_fit_are_listed(output, monkeypatch):
     monkeypatch.setattr(
         loading, "fits", lambda name, tokens, quantization, dtype: quantization is not None
     )
-    found = inference_cost.measure("tiny-random", replace(SMOKE, cost_repeats=1))
+    found = inference_cost.of_model("tiny-random", replace(SMOKE, cost_repeats=1))
     missing = found[found.status != "ok"]
     assert missing.status.tolist() == ["too large"] and missing.value.isna().all()
     assert (found[found.status == "ok"].quantization == "nf4").all()
     monkeypatch.setattr(loading, "fits", lambda *how, **more: False)
     with pytest.raises(registry.ModelError, match="does not fit"):
-        inference_cost.measure("tiny-random", SMOKE)
+        inference_cost.of_model("tiny-random", SMOKE)
 
 
 def test_the_papers_arithmetic():

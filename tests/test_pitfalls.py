@@ -85,6 +85,7 @@ def test_scores_differ(loaded):
 def test_the_lab_runs(output, tmp_path, monkeypatch):
     """Its notebook, from another folder, ends with a picture and its table."""
     monkeypatch.setenv("DEEPER_LAYERS_OUTPUT", str(output))
+    monkeypatch.setenv("PYTHONPATH", str(paths.ROOT))  # not that of the tests
     done = tmp_path / "done.ipynb"
     papermill.execute_notebook(
         str(LAB), str(done), {"PROFILE": "smoke"}, cwd=str(tmp_path), progress_bar=False

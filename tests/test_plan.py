@@ -322,7 +322,7 @@ def jobs_done(notebooks: list[str]) -> list[bool]:
 def test_jobs_are_done_once_their_results_are_there(output):
     notebooks = ["01", "02", "03", "06"]
     assert jobs_done(notebooks) == [False] * 5
-    distances = distance_maps.measure("tiny-random", SMOKE)
+    distances = distance_maps.of_model("tiny-random", SMOKE)
     assert jobs_done(notebooks) == [True] + [False] * 4
     maps = {"tiny-random": distances}
     scores.unhealed(maps, SMOKE)
@@ -335,7 +335,7 @@ def test_jobs_are_done_once_their_results_are_there(output):
 
 
 def test_a_healing_that_failed_leaves_no_scores_to_wait_for(output):
-    distances = distance_maps.measure("tiny-random", SMOKE)
+    distances = distance_maps.of_model("tiny-random", SMOKE)
     assert jobs_done(["06"]) == [False]
     scores.measure("tiny-random", SMOKE, [], ["mmlu", "arc_easy", "c4"])
     block = pruning.similarity_block(distances, 2)
@@ -347,7 +347,7 @@ def test_a_healing_that_failed_leaves_no_scores_to_wait_for(output):
 
 
 def test_damaged_results_are_not_there(output):
-    distance_maps.measure("tiny-random", SMOKE)
+    distance_maps.of_model("tiny-random", SMOKE)
     (file,) = (paths.RESULTS / "similarity").glob("*/*.json")
     file.write_text(file.read_text()[:100])
     assert jobs_done(["01"]) == [False]
@@ -369,7 +369,7 @@ def test_a_result_that_several_need_is_counted_once():
 def test_a_cpu_is_planned_at_the_rate_of_its_results(output):
     stated = assumptions.get("cpu")
     assert printing._at_measured_rates(stated, SMOKE) == stated
-    distance_maps.measure("tiny-random", SMOKE)
+    distance_maps.of_model("tiny-random", SMOKE)
     (file,) = (paths.RESULTS / "similarity").glob("*/*.json")
     record = json.loads(file.read_text())
     cost = printing.estimates(SMOKE, ["02"], stated)  # not counted: it is there

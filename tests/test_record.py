@@ -205,7 +205,7 @@ def changed(folder, change):
 @pytest.fixture
 def both(recorded):
     """A reader's run and the same recorded."""
-    distance_maps.measure("tiny-random", SMOKE)
+    distance_maps.of_model("tiny-random", SMOKE)
     scores.measure("tiny-random", SMOKE, [Block(1, 2)], ["c4", "arc_easy"])
     shutil.copytree(paths.RESULTS, recorded)
     return recorded

@@ -49,7 +49,7 @@ def ran(output, monkeypatch):
     nbformat.write(notebook, folder / f"{notebooks.NOTEBOOKS['01'].file}.ipynb")
     cells[1].outputs = [v4.new_output("error", ename="ValueError", evalue="why\nmore")]
     nbformat.write(notebook, folder / f"{notebooks.NOTEBOOKS['02'].file}.failed.ipynb")
-    distance_maps.measure("tiny-random", SMOKE)
+    distance_maps.of_model("tiny-random", SMOKE)
     scores.measure("tiny-random", SMOKE, [Block(1, 2)], ["c4"])
     draw("smoke", "figure_4")
     draw(profiles.RECORDED, "figure_4")

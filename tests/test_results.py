@@ -29,7 +29,7 @@ def test_keys_of_real_measurements_do_not_drift(output, monkeypatch):
         results, "load_or_compute", lambda kind, params, _: asked.setdefault(kind, params) and 1 / 0
     )
     with pytest.raises(ZeroDivisionError):
-        distance_maps.measure("tiny-random", smoke)
+        distance_maps.of_model("tiny-random", smoke)
     with pytest.raises(ZeroDivisionError):
         scores.heal("tiny-random", smoke, Block(1, 2), profiles.recipe("tiny-random", smoke))
     (score,) = fetching.here([wanted.score("tiny-random", smoke, "mmlu", Block(1, 2))])
@@ -119,7 +119,7 @@ def test_out_of_memory_holds_until_the_next_run(output, monkeypatch):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(healing, "_train", no_memory)
-    rows = scores.healed_block("tiny-random", smoke, Block(1, 2), recipe, ["c4"])
+    rows = scores.measure("tiny-random", smoke, [Block(1, 2)], ["c4"], recipe)
     assert rows.status.tolist() == ["oom"] and rows.value.isna().all()
     micro_batches = len(calls)
     assert scores.heal("tiny-random", smoke, Block(1, 2), recipe)["status"] == "oom"
@@ -138,20 +138,20 @@ def test_a_pass_that_only_draws_measures_nothing(output, monkeypatch):
     assert rows.status.tolist() == ["ok", "ok", "not measured"]
     assert rows.value.isna().tolist() == [False, False, True]
     recipe = profiles.recipe("tiny-random", smoke)
-    healed = scores.healed_block("tiny-random", smoke, Block(1, 2), recipe, ["c4", "mmlu"])
+    healed = scores.measure("tiny-random", smoke, [Block(1, 2)], ["c4", "mmlu"], recipe)
     assert set(healed.status) == {"not measured"} and healed.n.tolist() == [0, 0]
     with pytest.raises(results.NotMeasured):
-        distance_maps.measure_all(["tiny-random"], smoke)
+        distance_maps.measure(smoke)
 
 
 def test_models_that_cannot_be_had_are_named(output, caplog):
     smoke = profiles.get("smoke", models=["nobody/absent", "tiny-random"])
-    maps, left = distance_maps.measure_all(smoke.models, smoke)
+    maps, left = distance_maps.measure(smoke)
     assert list(maps) == ["tiny-random"] and left.models == ("tiny-random",)
     assert left.missing == (("nobody/absent", "skipped: not available"),)
     assert "Without nobody/absent: " in caplog.text
     with pytest.raises(registry.ModelError, match="nobody/absent"):
-        distance_maps.measure_all(["nobody/absent"], smoke)
+        distance_maps.measure(smoke, ["nobody/absent"])
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

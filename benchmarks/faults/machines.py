@@ -112,7 +112,7 @@ def measure(folder: Path) -> dict:
     from lib.measure import distance_maps
 
     name = str(folder / "model")
-    found = distance_maps.measure(name, profiles.get("smoke", models=[name]))
+    found = distance_maps.of_model(name, profiles.get("smoke", models=[name]))
     return {"distances": float(found.matrix.mean())}
 
 

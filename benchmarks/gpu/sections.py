@@ -116,7 +116,7 @@ def _tokens(task: Task, tokenizer, batch_tokens: int) -> int:
 
 def running(bench: Bench) -> None:
     """inference cost in 16 bits and in NF4"""
-    table = inference_cost.measure(bench.name, bench.profile)
+    table = inference_cost.of_model(bench.name, bench.profile)
     table = table[table.status == "ok"]
     formats = table.quantization.fillna("not quantised")
     packed = replace(bench.card, on_cpu=False)  # also where `load` unpacks it

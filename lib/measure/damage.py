@@ -4,6 +4,8 @@ The paper's second hypothesis is that prunable blocks are those whose output is 
 input. The distance map is one side of it, this is the other.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 
@@ -27,62 +29,53 @@ def all_blocks(num_layers: int) -> list[Block]:
     return [Block(start, size) for size in sizes for start in range(num_layers - size + 1)]
 
 
-def measure(name: str, profile: Profile) -> pd.DataFrame:
-    """The damage of every block of model `name`; a chunk of texts at a time is swept and stored.
+def measure(maps: Iterable[str], profile: Profile) -> pd.DataFrame:
+    """The damage of every block of every model that has a map.
 
     One row per block: model, block_start, block_size, value (rise of the C4 loss over the
     unpruned model's, nats a token, paired on texts), standard_error (of that rise), loss (of the
-    pruned model), n (texts), and per text the rise (`examples`) and its tokens (`weights`).
+    pruned model), n (texts), and per text the rise (`examples`) and its tokens (`weights`). A model
+    that cannot be had is told in the log; raises its ModelError (or NotMeasured) if none can.
     """
+    found, _ = fetching.tried(lambda name: of_model(name, profile), maps)
+    return pd.concat(found.values(), ignore_index=True)
 
-    def compute(first: int, sequences: int) -> dict:
-        texts = sets.c4("validation", profile.source, first + sequences)[first:]
-        examples = tuple({"text": t, "max_tokens": profile.damage_tokens} for t in texts)
-        model, tokenizer = loading.loaded(name, **profile.weights)
-        blocks = all_blocks(len(decoder.decoder_layers(model)))
-        found = sweep(model, tokenizer, blocks, [Task("c4", examples)], profile.batch_tokens)
-        return {
-            "blocks": found[["block_start", "block_size"]].values.tolist(),
-            "losses": np.stack(found.examples).tolist(),
-            "tokens": found.weights[0].tolist(),
-        }
 
-    chunks = [
-        results.load_or_compute(
-            "damage", params, lambda p=params: compute(p["first"], p["sequences"])
-        )
-        for params in _params(name, profile)
-    ]
+def of_model(name: str, profile: Profile) -> pd.DataFrame:
+    """The damage of every block of model `name`; a chunk of texts is swept and stored at a time."""
+    chunks = []
+    for asked in fetching.here(_chunks(name, profile)):
+
+        def compute(params=asked.params) -> dict:
+            first, last = params["first"], params["first"] + params["sequences"]
+            texts = sets.c4("validation", profile.source, last)[first:]
+            examples = tuple({"text": t, "max_tokens": profile.damage_tokens} for t in texts)
+            model, tokenizer = loading.loaded(name, **profile.weights)
+            blocks = all_blocks(len(decoder.decoder_layers(model)))
+            found = sweep(model, tokenizer, blocks, [Task("c4", examples)], profile.batch_tokens)
+            return {
+                "blocks": found[["block_start", "block_size"]].values.tolist(),
+                "losses": np.stack(found.examples).tolist(),
+                "tokens": found.weights[0].tolist(),
+            }
+
+        chunks.append(results.load_or_compute(asked.kind, asked.params, compute)["values"])
     return _table(name, chunks)
 
 
-def stored(name: str, profile: Profile) -> pd.DataFrame | None:
-    """What `measure` gives if the results hold all of it, else None; computes nothing."""
-    chunks = [results.load("damage", params) for params in _params(name, profile)]
-    return _table(name, chunks) if all(chunks) else None
-
-
-def _params(name: str, profile: Profile) -> list[dict]:
-    """The parameters of each chunk's result; reads no data."""
-    model = {"model": name, **profile.weights} | sets.identity("c4", profile.source)
-    (asked,) = fetching.here([Wanted("damage", model)])
-    shared = asked.params | {
-        "max_tokens": profile.damage_tokens,
-        "batch_tokens": profile.batch_tokens,
-        "version": VERSION,
-    }
-    count = profile.damage_sequences
-    return [
-        shared | {"first": first, "sequences": min(CHUNK, count - first)}
-        for first in range(0, count, CHUNK)
-    ]
+def _chunks(name: str, profile: Profile) -> list[Wanted]:
+    """Each chunk's result; reads no data."""
+    shared = {"model": name, **profile.weights, **sets.identity("c4", profile.source)}
+    shared |= {"max_tokens": profile.damage_tokens, "batch_tokens": profile.batch_tokens}
+    firsts, count = range(0, profile.damage_sequences, CHUNK), profile.damage_sequences
+    parts = [{"first": first, "sequences": min(CHUNK, count - first)} for first in firsts]
+    return [Wanted("damage", shared | part | {"version": VERSION}) for part in parts]
 
 
 def _table(name: str, chunks: list[dict]) -> pd.DataFrame:
-    values = [chunk["values"] for chunk in chunks]
-    losses = np.hstack([v["losses"] for v in values])
-    tokens = np.concatenate([v["tokens"] for v in values])
-    unpruned, *blocks = values[0]["blocks"]
+    losses = np.hstack([chunk["losses"] for chunk in chunks])
+    tokens = np.concatenate([chunk["tokens"] for chunk in chunks])
+    unpruned, *blocks = chunks[0]["blocks"]
     if unpruned != [0, 0]:
         raise ValueError(f"A damage result of {name} does not begin with the unpruned model.")
     rows = []
@@ -102,6 +95,3 @@ def _table(name: str, chunks: list[dict]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-# ---- damage against distance: hypothesis 2 -------------------------------------------------

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -14,28 +15,30 @@ from lib.profiles import Profile
 from lib.similarity import block_distances, calibration_batches, layerwise_distances
 
 
-def measure_all(
-    names: Sequence[str], profile: Profile
+def measure(
+    profile: Profile, names: Sequence[str] | None = None
 ) -> tuple[dict[str, BlockDistances], Profile]:
-    """The distances of each of `names` that can be had, and the profile without the others."""
-    return fetching.measure_each(measure, names, profile)
+    """The distances of each model that can be had, and the profile without the others.
+
+    names: of the models, by default all of the profile's. Raises ModelError (or NotMeasured) if
+    none can be had.
+    """
+    return fetching.measure_each(of_model, profile.models if names is None else names, profile)
 
 
-def measure(name: str, profile: Profile) -> BlockDistances:
+def of_model(name: str, profile: Profile) -> BlockDistances:
     """The distances of model `name` on C4, from the results if they are there."""
     (asked,) = fetching.here([wanted.similarity(name, profile)])
 
     def compute() -> dict:
         texts = sets.c4("validation", profile.source, profile.similarity_sequences)
-        tokens = profile.similarity_tokens
-        tokenizer = files.tokenizer(name)
-        batches = calibration_batches(texts, tokenizer, tokens, profile.batch_tokens)
+        how = (files.tokenizer(name), profile.similarity_tokens, profile.batch_tokens)
+        batches = calibration_batches(texts, *how)
         if loading.fits(name, profile.batch_tokens, **profile.weights):
             found = block_distances(loading.loaded(name, **profile.weights)[0], batches)
         else:
-            found = layerwise_distances(
-                lambda: loading.one_layer_models(name, **profile.weights), batches
-            )
+            layers = partial(loading.one_layer_models, name, **profile.weights)
+            found = layerwise_distances(layers, batches)
         return {
             "matrix": found.matrix.tolist(),
             "standard_error": found.standard_error.tolist(),

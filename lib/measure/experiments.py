@@ -10,7 +10,7 @@ Imports neither torch nor transformers.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from lib.blocks import STRATEGIES, UNPRUNED, blocks_of, similarity_block
+from lib.blocks import STRATEGIES, UNPRUNED, blocks_of
 from lib.measure import wanted
 from lib.measure.wanted import Wanted, score
 from lib.models import registry
@@ -34,14 +34,10 @@ def unpruned(name: str, profile: Profile, tasks: Sequence[str] = TASKS, **shown)
 
 def unhealed(name: str, distances, profile: Profile, tasks: Sequence[str] = TASKS) -> list[Wanted]:
     """Figures 2, 3, 5, 6: the unpruned model, and both strategies at every size."""
-    found = unpruned(name, profile, tasks)
+    found, sizes = unpruned(name, profile, tasks), profile.block_sizes(distances.num_layers)
     for strategy in STRATEGIES:
-        sizes = profile.block_sizes(distances.num_layers)
-        told = {"strategy": strategy, "treatment": "unhealed"}
         for task in tasks:
-            for block in blocks_of(strategy, distances, sizes):
-                fraction = block.size / distances.num_layers
-                found.append(score(name, profile, task, block, fraction=fraction, **told))
+            found += _cut(name, distances, profile, [task], strategy, sizes)
     return found
 
 
@@ -56,15 +52,23 @@ def healed(
     **changes,
 ) -> list[Wanted]:
     """The healed scores of figures 1d, 2, 3, 5, 6. changes: of the recipe, as rank=2 or seed=1."""
-    cure = recipe(name, profile, **changes)
+    cure, found = recipe(name, profile, **changes), []
     sizes = profile.healed_sizes(distances.num_layers) if sizes is None else sizes
-    found = []
     for strategy in strategies:
-        for block in blocks_of(strategy, distances, sizes):
-            told = {"strategy": strategy, "treatment": "healed"}
-            told |= {"fraction": block.size / distances.num_layers} | (shown or {})
-            found += [score(name, profile, task, block, cure, **told) for task in tasks]
+        found += _cut(name, distances, profile, tasks, strategy, sizes, cure, **shown or {})
     return found
+
+
+def _cut(
+    name: str, distances, profile: Profile, tasks, strategy: str, sizes, cure=None, **shown
+) -> list[Wanted]:
+    """The scores of a strategy's blocks, one of each size, healed by `cure` if there is one."""
+    told = {"strategy": strategy, "treatment": "healed" if cure else "unhealed"} | shown
+    return [
+        score(name, profile, task, block, cure, fraction=block.size / distances.num_layers, **told)
+        for block in blocks_of(strategy, distances, sizes)
+        for task in tasks
+    ]
 
 
 def prompts(name: str, distances, profile: Profile) -> list[Wanted]:
@@ -111,24 +115,17 @@ def _variants(name: str, distances, ablations: dict, tasks, sizes) -> list[Wante
 
 def reasoning(name: str, distances, profile: Profile) -> list[Wanted]:
     """HellaSwag and the likelihood of GSM8K's gold solutions, at every size, unhealed."""
-    sizes = profile.block_sizes(distances.num_layers)
-    found = []
+    sizes, found = profile.block_sizes(distances.num_layers), []
     for task in ("hellaswag", "gsm8k_bpb"):
-        found += [_cut(name, distances, profile, task, size) for size in (0, *sizes)]
-    return [*found, _cut(name, distances, profile, "gsm8k", 0)]
+        found += unpruned(name, profile, [task])
+        found += _cut(name, distances, profile, [task], "similarity", sizes)
+    return found + unpruned(name, profile, ["gsm8k"])
 
 
 def written(name: str, distances, profile: Profile) -> list[Wanted]:
     """What pruned models write to GSM8K's problems, where the profile heals."""
     sizes = profile.healed_sizes(distances.num_layers)
-    return [_cut(name, distances, profile, "gsm8k", size) for size in sizes]
-
-
-def _cut(name: str, distances, profile: Profile, task: str, size: int) -> Wanted:
-    block = similarity_block(distances, size) if size else UNPRUNED
-    told = ("similarity", "unhealed") if size else ("none", "unpruned")
-    shown = dict(zip(("strategy", "treatment"), told, strict=True))
-    return score(name, profile, task, block, **shown, fraction=size / distances.num_layers)
+    return _cut(name, distances, profile, ["gsm8k"], "similarity", sizes)
 
 
 # ---- by notebook ----------------------------------------------------------------------------

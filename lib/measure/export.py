@@ -13,8 +13,7 @@ from peft.tuners.lora import LoraLayer
 from lib import evaluation, paths, profiles
 from lib.blocks import Block
 from lib.healing import attached
-from lib.measure import scores as measured
-from lib.measure import wanted
+from lib.measure import scores, wanted
 from lib.models import loading, registry
 from lib.profiles import Profile
 from lib.pruning import dropped, save_pruned
@@ -32,28 +31,25 @@ def healed_model(
     or ran out of memory.
     """
     recipe = profiles.recipe(name, profile, **changes)
-    values = measured.heal(name, profile, block, recipe)["values"]
+    values = scores.heal(name, profile, block, recipe)["values"]
     if values["status"] != "ok":
         raise RuntimeError(f"The healing of {name} without {block} ended as {values['status']}.")
-    attached = measured.healed_block(name, profile, block, recipe, tasks)
+    with_adapter = scores.measure(name, profile, [block], tasks, recipe)
     adapter = paths.RESULTS / "adapters" / values["adapter"] / "adapter"
-    dtype = loading.weights_of(name, **profile.weights)[
-        "dtype"
-    ]  # that of the healing, whatever the CPU's is
-    model, tokenizer = loading.load(
-        name, quantization=profile.quantization, dtype=dtype, device="cpu"
-    )
+    weights = profile.weights | {"dtype": loading.weights_of(name, **profile.weights)["dtype"]}
+    dtype = weights["dtype"]  # that of the healing, whatever the CPU's is
+    model, tokenizer = loading.load(name, **weights, device="cpu")
 
     def text(checkpoint: Path) -> str:
-        saved = scores(checkpoint, replace(profile, quantization=None, dtype=dtype), tasks)
-        weights = {"weights": f"{dtype}, of {profile.quantization or 'the base'}, adapter merged"}
-        ways = {way: values[way] for way in ("micro_batch", "recomputes")}
-        return card(name, block, weights | asdict(recipe) | ways, saved, attached)
+        saved = _scores(checkpoint, replace(profile, quantization=None, dtype=dtype), tasks)
+        facts = {"weights": f"{dtype}, of {profile.quantization or 'the base'}, adapter merged"}
+        facts |= asdict(recipe) | {way: values[way] for way in ("micro_batch", "recomputes")}
+        return card(name, block, facts, saved, with_adapter)
 
     return save_merged(model, tokenizer, block, adapter, folder, text)
 
 
-def scores(checkpoint: Path, profile: Profile, tasks: list[str]) -> pd.DataFrame:
+def _scores(checkpoint: Path, profile: Profile, tasks: list[str]) -> pd.DataFrame:
     """The scores of a saved checkpoint as they are; on the CPU if the GPU has too little memory."""
     name = str(checkpoint)
     device = None if loading.fits(name, profile.batch_tokens, **profile.weights) else "cpu"
@@ -62,33 +58,43 @@ def scores(checkpoint: Path, profile: Profile, tasks: list[str]) -> pd.DataFrame
     return sweep(model, tokenizer, [], asked, profile.batch_tokens)
 
 
+CARD = """---
+base_model: {base}
+library_name: transformers
+tags: [pruned, healed]
+---
+
+# {label} without {block.size} layers, healed
+
+| | |
+|---|---|
+{facts}
+
+Scores of this checkpoint (c4: nats), and of its adapter before it was merged. \
+Rounded to the format of the weights, a merged adapter changes less than it did.
+
+| task | score | adapter | difference | n | chance |
+|---|---|---|---|---|---|
+{scores}
+"""
+
+
 def card(name: str, block: Block, facts: dict, saved: pd.DataFrame, attached: pd.DataFrame) -> str:
     """The model card: base, block, recipe, the checkpoint's scores and the adapter's own."""
-    source = registry.resolve(name)
+    source, label = registry.resolve(name), registry.label(name)
     facts = {
-        "base": f"{registry.label(name)} ({source.kind} {source.location}, {source.revision})",
+        "base": f"{label} ({source.kind} {source.location}, {source.revision})",
         "dropped": f"layers range({block.start}, {block.stop}), 0-indexed, of the base",
     } | facts
-    rows = [f"| {key.replace('_', ' ')} | {value} |" for key, value in facts.items()]
     found = [
         f"| {s.task} | {s.value:.4f} ± {s.standard_error:.4f} | {a.value:.4f} "
         f"| {s.value - a.value:+.4f} | {a.n} | {a.chance:.4f} |"
         for s, a in zip(saved.itertuples(), attached.itertuples(), strict=True)
     ]
-    return "\n".join(
-        [
-            f"---\nbase_model: {source.location if source.kind == 'hub' else name}\n"
-            "library_name: transformers\ntags: [pruned, healed]\n---\n",
-            f"# {registry.label(name)} without {block.size} layers, healed\n",
-            "| | |\n|---|---|",
-            *rows,
-            "\nScores of this checkpoint (c4: nats), and of its adapter before it was merged. "
-            "Rounded to the format of the weights, a merged adapter changes less than it did.\n",
-            "| task | score | adapter | difference | n | chance |\n|---|---|---|---|---|---|",
-            *found,
-            "",
-        ]
-    )
+    rows = [f"| {key.replace('_', ' ')} | {value} |" for key, value in facts.items()]
+    base = source.location if source.kind == "hub" else name
+    told = {"base": base, "label": label, "block": block}
+    return CARD.format(**told, facts="\n".join(rows), scores="\n".join(found))
 
 
 def save_merged(
@@ -131,8 +137,5 @@ def save_merged(
 def _base_weights(wrapped: PeftModel) -> dict[str, torch.Tensor]:
     """The weights that an adapter would be merged into, by their path in the bare model."""
     layers = wrapped.base_model.model.named_modules()
-    return {
-        f"{name}.weight": module.get_base_layer().weight
-        for name, module in layers
-        if isinstance(module, LoraLayer)
-    }
+    lora = {name: module for name, module in layers if isinstance(module, LoraLayer)}
+    return {f"{name}.weight": module.get_base_layer().weight for name, module in lora.items()}

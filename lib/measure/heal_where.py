@@ -5,30 +5,28 @@ learn, so the backward pass ends at the cut.
 """
 
 import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from transformers import TrainerCallback
 
 from lib import healing, profiles, results
 from lib.blocks import Block, BlockDistances, similarity_block
 from lib.measure import fetching, scores, wanted
+from lib.measure.inference_cost import now
 from lib.models import adapters, formats, loading
-from lib.profiles import Profile, no_memory
+from lib.profiles import Profile, Recipe, no_memory
 
 VERSION = 2  # bumped by hand when the numbers of a step's time change
 TURNS = 3  # of each timed step, after one that warms up
 WHERE = ("all layers", "after the cut")
+UNTIMED = {"adapters": None, "micro_batch": None, "step_seconds": np.nan, "seconds": np.nan}
 
 
-def measure(
-    name: str, profile: Profile, distances: BlockDistances, tasks: list[str]
-) -> pd.DataFrame:
-    """Scores before and after both healings at one depth, in the columns of `scores.healed`.
+def measure(maps: scores.Maps, profile: Profile, tasks: list[str]) -> pd.DataFrame:
+    """Scores of each model before and after both healings, in the columns of `scores.healed`.
 
     And adapters (where they are, one of WHERE), micro_batch (sequences at a time, as the healing
     had memory for), step_seconds (median of `step_seconds`) and seconds (step_seconds times the
@@ -36,27 +34,32 @@ def measure(
     the middle one of the profile's ablations. A healing that cannot be made or timed has no value;
     its status says why: no layer after the cut, diverged, oom, not measured.
     """
-    unpruned = scores.measure(name, profile, [], tasks)
-    untold = {"adapters": None, "micro_batch": None, "step_seconds": np.nan, "seconds": np.nan}
-    parts = [unpruned.assign(treatment="unpruned", strategy="none", **untold)]
+    tables = [_of_model(*model, profile, tasks) for model in maps.items()]
+    return pd.concat(tables, ignore_index=True)
+
+
+def _of_model(
+    name: str, distances: BlockDistances, profile: Profile, tasks: list[str]
+) -> pd.DataFrame:
     sizes = profile.ablation_sizes(distances.num_layers)
     block = similarity_block(distances, sizes[len(sizes) // 2])
-    unhealed = scores.measure(name, profile, [block], tasks)
-    unhealed = unhealed[unhealed.block_size > 0].assign(strategy="similarity")
-    parts.append(unhealed.assign(treatment="unhealed", **untold | {"seconds": 0.0}))
+    found = scores.measure(name, profile, [block], tasks)
+    found = found.assign(treatment="unpruned", strategy="none", **UNTIMED)
+    unpruned, unhealed = found[found.block_size == 0], found[found.block_size > 0]
+    unhealed = unhealed.assign(treatment="unhealed", strategy="similarity")
     if block.stop == distances.num_layers:
         gone = scores.NO_SCORE | {"status": "no answer: no layer after the cut"}
-        parts.append(unhealed.assign(treatment="healed", **untold, **gone))
+        healed = [unhealed.assign(treatment="healed", **gone)]
     else:
-        parts += _healed(name, profile, block, tasks)
-    table = pd.concat(parts, ignore_index=True)
+        healed = _healed(name, profile, block, tasks)
+    table = pd.concat([unpruned, unhealed.assign(seconds=0.0), *healed], ignore_index=True)
     return table.assign(fraction=table.block_size / distances.num_layers)
 
 
 def _healed(name: str, profile: Profile, block: Block, tasks: list[str]) -> list[pd.DataFrame]:
     recipe = profiles.recipe(name, profile)
     recipes = dict(zip(WHERE, (recipe, replace(recipe, first_layer=block.start)), strict=True))
-    healed = {w: scores.healed_block(name, profile, block, recipes[w], tasks) for w in WHERE}
+    healed = {w: scores.measure(name, profile, [block], tasks, recipes[w]) for w in WHERE}
     try:
         timed, gap = step_seconds(name, profile, block, recipes), None
     except RuntimeError as error:
@@ -77,7 +80,7 @@ def _healed(name: str, profile: Profile, block: Block, tasks: list[str]) -> list
 
 
 def step_seconds(
-    name: str, profile: Profile, block: Block, recipes: dict[str, profiles.Recipe]
+    name: str, profile: Profile, block: Block, recipes: dict[str, Recipe]
 ) -> dict[str, dict]:
     """Seconds of TURNS training steps of each healing that went well, measured in turn.
 
@@ -123,14 +126,7 @@ class _Clock(TrainerCallback):
     """The seconds of a training step."""
 
     def on_step_begin(self, args, state, control, **kwargs):
-        self.start = _now()
+        self.start = now()
 
     def on_step_end(self, args, state, control, **kwargs):
-        self.seconds = _now() - self.start
-
-
-def _now() -> float:
-    """The time once all work is done: a GPU works on after the call has returned."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
+        self.seconds = now() - self.start

@@ -6,15 +6,13 @@ the same turn. One format is in memory at a time. NF4 weights stay packed here, 
 nothing is timed under another's name.
 """
 
-import logging
 import time
 from dataclasses import replace
 
-import bitsandbytes as bnb
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from bitsandbytes.nn import Linear4bit
 
 from lib import results
 from lib.blocks import UNPRUNED, simple_block
@@ -26,39 +24,39 @@ from lib.profiles import Profile
 from lib.pruning import dropped
 
 VERSION = 2  # bumped by hand when the numbers of `measure` change
-FORMATS = (None, "nf4")
+FORMATS = {"its own format": None, "nf4": "nf4"}
 RESAMPLES = 1000
 GB = 1e9
 
-# What bitsandbytes' CPU kernel for packed weights asks of their shape (outputs, inputs).
-_KERNEL = (32, 64)
-
-log = logging.getLogger(__name__)
+_KERNEL = (32, 64)  # multiples that bitsandbytes' CPU kernel wants of a shape (outputs, inputs)
 
 
-def measure(name: str, profile: Profile) -> pd.DataFrame:
-    """Memory and speed of model `name`, whole and with the deepest layers dropped, as it is and
-    in NF4.
+def measure(profile: Profile) -> tuple[pd.DataFrame, Profile]:
+    """Memory and speed of every model that can be had, and the profile without the others.
 
-    One row per version and quantity (`task`): weights (GB), prefill (s for the prompt), decode
-    (s a token). value is the median of n turns, low and high their quartiles; ratio is the median
-    of the ratios to the unpruned model of the same format and turn, ratio_low and ratio_high its
-    95 % interval. A format that cannot be measured now, since it does not fit into memory say, has
-    no value but a status; nothing of it is stored. Raises the ModelError (or NotMeasured) of the
-    last format if none can be.
+    Of each model as it is and in NF4, whole and with the deepest layers dropped. One row per
+    version and quantity (`task`): weights (GB), prefill (s for the prompt), decode (s a token).
+    value is the median of n turns, low and high their quartiles; ratio is the median of the ratios
+    to the unpruned model of the same format and turn, ratio_low and ratio_high its 95 % interval.
+    A format that cannot be measured now, since it does not fit into memory say, has no value but a
+    status; nothing of it is stored. Raises ModelError (or NotMeasured) if no model can be had.
     """
-    parts, missing = [], []
-    for quantization in FORMATS:
-        own = replace(profile, quantization=quantization)
-        try:
-            parts.append(_table(own, _of_format(name, own)))
-        except (registry.ModelError, results.NotMeasured) as error:
-            missing.append({"quantization": quantization, "status": error.status})
-            log.warning("%s in %s: %s", name, quantization or "its own format", error)
-            if not parts and quantization == FORMATS[-1]:
-                raise
-    described = {"profile": profile.name, "model": name, "dtype": parts[0].dtype.iloc[0]}
-    parts += [pd.DataFrame([row]).assign(**described) for row in missing]
+    found, left = fetching.measure_each(of_model, profile.models, profile)
+    return pd.concat(found.values(), ignore_index=True), left
+
+
+def of_model(name: str, profile: Profile) -> pd.DataFrame:
+    """The rows of one model. Raises the error of the last format if none can be measured."""
+
+    def of_format(told: str) -> pd.DataFrame:
+        own = replace(profile, quantization=FORMATS[told])
+        return _table(own, _of_format(name, own))
+
+    found, missing = fetching.tried(of_format, FORMATS)
+    parts = list(found.values())
+    told = {"profile": profile.name, "model": name, "dtype": parts[0].dtype.iloc[0]}
+    for format_, status in missing.items():
+        parts.append(pd.DataFrame([told | {"quantization": FORMATS[format_], "status": status}]))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -70,8 +68,9 @@ class TooLarge(registry.ModelError):
 
 def _of_format(name: str, profile: Profile) -> dict:
     """The record of one format, that of the profile."""
-    (asked,) = fetching.here([Wanted("inference_cost", {"model": name, **profile.weights})])
-    params = asked.params | {
+    how = {
+        "model": name,
+        **profile.weights,
         "fractions": list(profile.heal_fractions),
         "sizes": list(profile.sizes),
         "prompt_tokens": profile.cost_prompt_tokens,
@@ -79,7 +78,8 @@ def _of_format(name: str, profile: Profile) -> dict:
         "repeats": profile.cost_repeats,
         "version": VERSION,
     }
-    params["processor"] = formats.processor(params.get("device", "cpu"))
+    (asked,) = fetching.here([Wanted("inference_cost", how)])
+    params = asked.params | {"processor": formats.processor(loading.default_device())}
     both = {key: value for key, value in params.items() if key != "quantization"}
     if results.ARCHIVE.get() and (record := results.load("inference_cost", both)):
         return record  # of version 1, which kept both formats in one result
@@ -92,7 +92,7 @@ def _measured(name: str, profile: Profile) -> dict:
     if not loading.fits(name, profile.batch_tokens, **profile.weights):
         raise TooLarge(f"{told}.")
     try:
-        return _in_turn(load(name, profile, profile.quantization), profile)
+        return _in_turn(load(name, profile), profile)
     except torch.OutOfMemoryError as error:
         raise TooLarge(f"{told} once it runs.") from error
 
@@ -103,43 +103,33 @@ def _in_turn(model, profile: Profile) -> dict:
     sizes = profile.healed_sizes(num_layers)
     blocks = [UNPRUNED, *(simple_block(num_layers, size) for size in sizes)]
     prompt = torch.arange(profile.cost_prompt_tokens)[None]
-    seconds, bytes_of = {block: [] for block in blocks}, {}
+    found = {b: {"block": [b.start, b.size], "prefill": [], "decode": []} for b in blocks}
     for turn in range(profile.cost_repeats + 1):
-        for block in blocks:
+        for block, version in found.items():
             with dropped(model, block):
-                found = latencies(model, prompt, profile.cost_new_tokens)
-                bytes_of[block] = weight_bytes(model)
+                prefill, decode = latencies(model, prompt, profile.cost_new_tokens)
+                version["weights"] = weight_bytes(model)
             if turn:  # the first turn warms up: kernels are chosen, weights are packed
-                seconds[block].append(found)
-    return {
-        "num_layers": num_layers,
-        "versions": [
-            {
-                "block": [block.start, block.size],
-                "weights": bytes_of[block],
-                "prefill": [prefill for prefill, _ in found],
-                "decode": [decode for _, decode in found],
-            }
-            for block, found in seconds.items()
-        ],
-    }
+                version["prefill"].append(prefill)
+                version["decode"].append(decode)
+    return {"num_layers": num_layers, "versions": list(found.values())}
 
 
 @torch.inference_mode()
 def latencies(model, prompt: torch.Tensor, new_tokens: int) -> tuple[float, float]:
     """Seconds to read `prompt` (1, T), and seconds a token to write `new_tokens` more, greedily."""
     prompt = prompt.to(model.device)
-    start = _now()
+    start = now()
     out = model(input_ids=prompt, use_cache=True, logits_to_keep=1)
-    read = _now()
+    read = now()
     for _ in range(new_tokens):
         token = out.logits[:, -1:].argmax(-1)
         out = model(input_ids=token, cache=out.cache, use_cache=True)
-    return read - start, (_now() - read) / new_tokens
+    return read - start, (now() - read) / new_tokens
 
 
-def _now() -> float:
-    """The time once all work is done: a GPU works on after the call has returned."""
+def now() -> float:
+    """The time (s) once all work is done: a GPU works on after the call has returned."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -162,69 +152,37 @@ def _scales(state) -> list[torch.Tensor]:
     return found + (_scales(state.state2) if getattr(state, "state2", None) else [])
 
 
-def load(name: str, profile: Profile, quantization: str | None):
-    """A model to run, not to train: NF4 weights are packed, as they are on a GPU."""
-    if quantization is None or loading.default_device() != "cpu":
-        return loading.load(name, quantization=quantization, dtype=profile.dtype)[0]
-    return packed(loading.load(name, dtype=profile.dtype)[0])
+def load(name: str, profile: Profile):
+    """A model to run, not to train: NF4 weights are packed, as they are on a GPU.
 
-
-def packed(model):
-    """The model with every linear map of its decoder in packed NF4, for inference only.
-
-    The same maps and the same 4-bit values as `models.load(quantization="nf4")`, which unpacks them
-    on a CPU. Raises ModelError if there is none to pack.
+    Raises ModelError if the profile asks for NF4 and there is nothing to pack.
     """
-    decoder = model.get_decoder()
-    maps = {name: child for name, child in decoder.named_modules() if type(child) is nn.Linear}
-    if not maps:
+    model, _ = loading.load(name, **profile.weights, packed=True)
+    packed = [module for module in model.modules() if isinstance(module, Linear4bit)]
+    if profile.quantization and not packed:
         raise registry.ModelError(f"{type(model).__name__} has no linear maps to pack into NF4.")
-    for name, linear in maps.items():
-        parent, _, child = name.rpartition(".")
-        setattr(decoder.get_submodule(parent), child, _packed(linear))
-    return model.requires_grad_(False).eval()
-
-
-def _packed(linear: nn.Linear) -> bnb.nn.Linear4bit:
-    how = loading.nf4()
-    four_bit = bnb.nn.Linear4bit(
-        linear.in_features,
-        linear.out_features,
-        bias=linear.bias is not None,
-        compute_dtype=how.bnb_4bit_compute_dtype,
-        compress_statistics=how.bnb_4bit_use_double_quant,
-        quant_type=how.bnb_4bit_quant_type,
-        device="meta",
-    )
-    four_bit.weight = bnb.nn.Params4bit(
-        linear.weight.data,
-        requires_grad=False,
-        compress_statistics=how.bnb_4bit_use_double_quant,
-        quant_type=how.bnb_4bit_quant_type,
-        module=four_bit,
-    )
-    four_bit.bias = linear.bias
-    if linear.out_features % _KERNEL[0] or linear.in_features % _KERNEL[1]:
-        four_bit.support_avx512bf16_for_cpu = False  # the general kernel takes any shape
-    return four_bit.to(linear.weight.device)
+    for module in packed:
+        if module.out_features % _KERNEL[0] or module.in_features % _KERNEL[1]:
+            module.support_avx512bf16_for_cpu = False  # the general kernel takes any shape
+    return model
 
 
 # ---- tables --------------------------------------------------------------------------------
 
 
 def _table(profile: Profile, record: dict) -> pd.DataFrame:
-    values, told = record["values"], record["params"] | profile.weights
-    of_format = profile.quantization
-    versions = [v for v in values["versions"] if v.get("quantization", of_format) == of_format]
-    versions = pd.DataFrame(versions)
+    values, told, of_format = record["values"], record["params"], profile.quantization
+    versions = pd.DataFrame(
+        [v for v in values["versions"] if v.get("quantization", of_format) == of_format]
+    )
     whole, rows = versions.iloc[0], []
     for version in versions.itertuples():
         start, size = version.block
         where = {
             "profile": profile.name,
             "model": told["model"],
-            "dtype": record["params"]["dtype"],
-            "quantization": told["quantization"],
+            "dtype": told["dtype"],
+            "quantization": of_format,
             "strategy": "simple" if size else "none",
             "block_start": start,
             "block_size": size,
@@ -244,15 +202,9 @@ def _spread(seconds: list[float], unpruned: list[float]) -> dict:
     ratios = np.array(seconds) / unpruned
     drawn = np.random.default_rng(0).choice(ratios, (RESAMPLES, len(ratios)))
     low, high = np.quantile(np.median(drawn, axis=1), [0.025, 0.975])
-    return {
-        "value": np.median(seconds),
-        "low": np.quantile(seconds, 0.25),
-        "high": np.quantile(seconds, 0.75),
-        "ratio": np.median(ratios),
-        "ratio_low": low,
-        "ratio_high": high,
-        "n": len(ratios),
-    }
+    lower, value, upper = np.quantile(seconds, [0.25, 0.5, 0.75])
+    told = {"value": value, "low": lower, "high": upper, "ratio": np.median(ratios)}
+    return told | {"ratio_low": low, "ratio_high": high, "n": len(ratios)}
 
 
 def arithmetic(names: list[str], fraction: float = 0.5) -> pd.DataFrame:
@@ -265,20 +217,15 @@ def arithmetic(names: list[str], fraction: float = 0.5) -> pd.DataFrame:
     rows = []
     for name in names:
         shape = registry.shape(name)
-        matrices = shape.attention + shape.experts * shape.expert
         left = shape.num_layers - round(fraction * shape.num_layers)
-
-        def nf4(layers, shape=shape, matrices=matrices):
-            return 2 * (shape.parameters(layers) - layers * matrices) + (
-                loading.NF4_BYTES * layers * matrices
-            )
-
+        whole, cut = 2 * shape.parameters(), 2 * shape.parameters(left)
+        saved = (2 - loading.NF4_BYTES) * (shape.attention + shape.experts * shape.expert)
         counted = {
-            "whole": 2 * shape.parameters(),
-            "dropped": 2 * shape.parameters(left),
-            "nf4": nf4(shape.num_layers),
-            "both": nf4(left),
-            "paper": 2 * shape.parameters() * (1 - fraction) / 4,
+            "whole": whole,
+            "dropped": cut,
+            "nf4": whole - shape.num_layers * saved,
+            "both": cut - left * saved,
+            "paper": whole * (1 - fraction) / 4,
         }
         told = {key: value / GB for key, value in counted.items()}
         rows.append({"model": registry.label(name), "layers": shape.num_layers} | told)

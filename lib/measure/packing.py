@@ -7,7 +7,7 @@ DIGITS = 6  # decimals of stored values of examples
 
 
 def stored(values: np.ndarray, weights: np.ndarray, likelihoods, examples) -> dict:
-    """The examples of a score as a result keeps them, small: JSON of whole numbers and runs.
+    """The examples of a score as a result keeps them, small.
 
     examples: (n,), their values. weights: runs [weight, how often]. choices: for each question
     the negative log-likelihood of each choice in thousandths of a nat; answers: the right ones.
@@ -35,9 +35,3 @@ def examples_of(values: dict) -> tuple[np.ndarray, np.ndarray]:
     if weights and isinstance(weights[0], list):
         weights = np.repeat(*zip(*weights, strict=True))
     return np.array(values["examples"], float), np.array(weights, float)
-
-
-def choices_of(values: dict) -> list[np.ndarray] | None:
-    """The log-likelihoods (nats) of each question's choices in a stored score, if it has them."""
-    found = values.get("choices")
-    return None if found is None else [-np.array(question) / NATS for question in found]

@@ -8,7 +8,8 @@ rank, value, standard_error, n, chance, majority, floor, …, status, and what t
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 
 import pandas as pd
@@ -18,52 +19,21 @@ from lib.blocks import STRATEGIES, UNPRUNED, Block, BlockDistances
 from lib.measure import experiments, fetching, packing
 from lib.measure import wanted as asking
 from lib.measure.experiments import TASKS
-from lib.measure.fetching import fetched
 from lib.measure.wanted import Wanted, grouped
 from lib.models import adapters, loading
 from lib.profiles import Profile, Recipe
 from lib.sweep import sweep, without_reading
 
 Maps = dict[str, BlockDistances]
-SCORE = (
-    "value",
-    "standard_error",
-    "n",
-    "chance",
-    "majority",
-    "floor",
-    *evaluation.TOLD,
-    "shortened",
-)
+SCORE = ("value", "standard_error", "n", "chance", "majority", "floor")
+SCORE += (*evaluation.TOLD, "shortened")
 NO_SCORE = dict.fromkeys(SCORE, float("nan")) | {"n": 0, "examples": None, "weights": None}
 UNSOLVED = "no answer: the unpruned model solves none"
 
 
-def fetch(wanted: Sequence[Wanted]) -> list[dict]:
-    """The records of scores and healings, measured if they are missing."""
-    return fetched(wanted, _measure)
-
-
-def measure(
-    name: str, profile: Profile, blocks: Sequence[Block], tasks: Sequence[str]
-) -> pd.DataFrame:
-    """Scores of model `name`, unpruned and without each block, unhealed; by task, then block."""
-    blocks = dict.fromkeys([UNPRUNED, *blocks])
-    wanted = [asking.score(name, profile, task, block) for task in tasks for block in blocks]
-    return table(wanted, fetch(wanted))
-
-
-def healed_block(
-    name: str, profile: Profile, block: Block, recipe: Recipe, tasks: Sequence[str]
-) -> pd.DataFrame:
-    """The scores of one healed model, a row a task; it is healed only if one is missing."""
-    wanted = [asking.score(name, profile, task, block, recipe) for task in tasks]
-    return table(wanted, fetch(wanted))
-
-
 def unhealed(maps: Maps, profile: Profile, tasks: Sequence[str] = TASKS) -> pd.DataFrame:
     """The pruning curves of both strategies, and the unpruned model (strategy "none")."""
-    return _table([experiments.unhealed(*model, profile, tasks) for model in maps.items()])
+    return _of_all(maps, experiments.unhealed, profile, tasks)
 
 
 def healed(
@@ -78,27 +48,22 @@ def healed(
 
     A healing that diverged or ran out of memory has no score: its rows say so in `status`.
     """
-    how = (profile, tasks, strategies, sizes)
-    return _table([experiments.healed(*m, *how, **changes) for m in maps.items()])
+    return _of_all(maps, experiments.healed, profile, tasks, strategies, sizes, **changes)
 
 
 def prompts(maps: Maps, profile: Profile) -> pd.DataFrame:
     """Figure 7: other prompts, with the columns ablation and variant."""
-    return _varied(experiments.prompts, maps, profile, profile.ablation_models)
+    return _of_all(_among(maps, profile.ablation_models), experiments.prompts, profile)
 
 
 def seeds(maps: Maps, profile: Profile) -> pd.DataFrame:
     """Figure 8: other seeds of healing."""
-    return _varied(experiments.seeds, maps, profile, profile.ablation_models)
+    return _of_all(_among(maps, profile.ablation_models), experiments.seeds, profile)
 
 
 def ranks(maps: Maps, profile: Profile) -> pd.DataFrame:
     """Figure 9: other LoRA ranks."""
-    return _varied(experiments.ranks, maps, profile, profile.rank_models)
-
-
-def _varied(wanted, maps: Maps, profile: Profile, names) -> pd.DataFrame:
-    return _table([wanted(n, maps[n], profile) for n in names if n in maps])
+    return _of_all(_among(maps, profile.rank_models), experiments.ranks, profile)
 
 
 def reasoning(maps: Maps, profile: Profile) -> pd.DataFrame:
@@ -108,84 +73,95 @@ def reasoning(maps: Maps, profile: Profile) -> pd.DataFrame:
     match of what the model writes) where the profile heals, too. Where the unpruned model solves no
     problem, no pruned one is asked; these rows have no value, only a status.
     """
-    parts = []
-    for name, distances in maps.items():
-        wanted = experiments.reasoning(name, distances, profile)
-        records = fetch(wanted)
-        written = experiments.written(name, distances, profile)
-        values = records[-1]["values"]
-        if values is None or values["value"] > 0:
-            answers = fetch(written)
+    rows = []
+    for model in maps.items():
+        asked, written = (f(*model, profile) for f in (experiments.reasoning, experiments.written))
+        records = fetch(asked)
+        whole = records[-1]  # what the unpruned model writes
+        if whole["values"] and whole["values"]["value"] == 0:
+            blocks = ({key: w.params[key] for key in asking.BLOCK} for w in written)
+            gone = {"values": None, "status": UNSOLVED}
+            records += [gone | {"params": whole["params"] | block} for block in blocks]
         else:
-            answers = [_unasked(records[-1], w.block) for w in written]
-        parts.append(table([*wanted, *written], [*records, *answers]))
-    return pd.concat(parts, ignore_index=True)
-
-
-def _unasked(unpruned: dict, block: Block) -> dict:
-    """The record of a pruned model that is not asked, since the unpruned one solves nothing."""
-    where = {"block_start": block.start, "block_size": block.size}
-    return {"params": unpruned["params"] | where, "values": None, "status": UNSOLVED}
+            records += fetch(written)
+        rows += map(_row, asked + written, records)
+    return pd.DataFrame(rows)
 
 
 def healings(maps: Maps, profile: Profile) -> pd.DataFrame:
     """How each healing of notebook 03 went, one row each; needs the adapters of none."""
+    wanted = [w for m in maps.items() for w in experiments.healed(*m, profile, ["c4"])]
     rows = []
-    for model in maps.items():
-        wanted = experiments.healed(*model, profile, ["c4"])
-        for w, record in zip(wanted, fetch([w.healing for w in wanted]), strict=True):
-            values = record["values"] or {"losses": []}
-            ends = values["losses"] or [None]
-            rows.append(
-                {
-                    "strategy": w.shown["strategy"],
-                    "block_start": w.block.start,
-                    "block_size": w.block.size,
-                    "status": record["status"],
-                    "first_loss": ends[0],
-                    "last_loss": ends[-1],
-                    "tokens": values.get("real_tokens"),
-                    "epochs": values.get("epochs"),
-                    "seconds": record.get("seconds"),
-                }
-            )
+    for w, record in zip(wanted, fetch([w.healing for w in wanted]), strict=True):
+        values = record["values"] or {}
+        ends = values.get("losses") or [None]
+        row = {"model": w.params["model"], "strategy": w.shown["strategy"]}
+        row |= {key: w.params[key] for key in asking.BLOCK} | {"status": record["status"]}
+        row |= {"first_loss": ends[0], "last_loss": ends[-1]}
+        row |= {"tokens": values.get("real_tokens"), "epochs": values.get("epochs")}
+        rows.append(row | {"seconds": record.get("seconds")})
     return pd.DataFrame(rows)
 
 
-# ---- tables ---------------------------------------------------------------------------------
+def measure(
+    name: str,
+    profile: Profile,
+    blocks: Sequence[Block],
+    tasks: Sequence[str],
+    recipe: Recipe | None = None,
+) -> pd.DataFrame:
+    """Scores of model `name` without each block, by task, then block; healed if there is a recipe.
+
+    Unhealed ones begin with the unpruned model.
+    """
+    blocks = dict.fromkeys(blocks if recipe else [UNPRUNED, *blocks])
+    return table([asking.score(name, profile, task, b, recipe) for task in tasks for b in blocks])
 
 
-def _table(wanted: list[list[Wanted]]) -> pd.DataFrame:
-    """Ask, fetch, table: of every model in turn, so that its weights are loaded once."""
-    parts = [table(part, fetch(part)) for part in wanted]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+def heal(name: str, profile: Profile, block: Block, recipe: Recipe) -> dict:
+    """The stored record of a healing, made first if it is missing or its adapter is gone."""
+    (wanted,) = fetching.here([asking.healing(name, profile, block, recipe)])
+    return _heal(wanted)
 
 
-def table(wanted: Sequence[Wanted], records: Sequence[dict]) -> pd.DataFrame:
-    """Scores as the rows of a figure's CSV; one that is not there is drawn as missing."""
-    return pd.DataFrame([_row(*pair) for pair in zip(wanted, records, strict=True)])
+# ---- ask, fetch, table ----------------------------------------------------------------------
+
+
+def _of_all(maps: Maps, asked: Callable[..., list[Wanted]], *how, **changes) -> pd.DataFrame:
+    """What an experiment wants of every model, as one table."""
+    return table([w for model in maps.items() for w in asked(*model, *how, **changes)])
+
+
+def _among(maps: Maps, names: Iterable[str]) -> Maps:
+    return {name: maps[name] for name in names if name in maps}
+
+
+def fetch(wanted: Sequence[Wanted]) -> list[dict]:
+    """The records of scores and healings, measured if they are missing."""
+    return fetching.fetched(wanted, _measure)
+
+
+def table(wanted: Sequence[Wanted]) -> pd.DataFrame:
+    """Scores as the rows of a figure's CSV; one that cannot be had is drawn as missing."""
+    return pd.DataFrame(map(_row, wanted, fetch(wanted)))
 
 
 def _row(wanted: Wanted, record: dict) -> dict:
-    params, values = record["params"], record["values"]
-    shown = dict(wanted.shown)
-    told = ("model", "dtype", "quantization", "block_start", "block_size", "task")
+    params, values, shown = record["params"], record["values"], dict(wanted.shown)
+    told = ("model", "dtype", "quantization", *asking.BLOCK, "task")
     recipe = params.get("recipe", {})
+    score = NO_SCORE
+    if values:  # also of a score that was stored with less
+        score = score | {key: values[key] for key in SCORE if values.get(key) is not None}
+        score |= dict(zip(("examples", "weights"), packing.examples_of(values), strict=True))
     return (
         {"profile": shown.pop("profile")}
         | {key: params[key] for key in told}
         | {"shots": params.get("shots"), "seed": recipe.get("seed"), "rank": recipe.get("rank")}
-        | (NO_SCORE if values is None else _shown(values))
+        | score
         | {"status": record["status"]}
         | shown
     )
-
-
-def _shown(values: dict) -> dict:
-    """What a row shows of a stored score, also of one that was stored with less."""
-    told = {key: values.get(key) for key in SCORE}
-    told["examples"], told["weights"] = packing.examples_of(values)
-    return NO_SCORE | {key: value for key, value in told.items() if value is not None}
 
 
 # ---- measuring ------------------------------------------------------------------------------
@@ -193,34 +169,26 @@ def _shown(values: dict) -> dict:
 
 def _measure(missing: Sequence[Wanted]) -> None:
     """Measure and store scores and healings; each model is loaded once for all that it needs."""
-    for of_version in grouped(missing, _version).values():
-        for cure, found in grouped(of_version, lambda w: w.recipe).items():
-            if cure is None:
-                _score(*_base(found[0]), found)
-            else:
-                _score_healed(found)
+    for version, of_version in grouped(missing, _version).items():
+        for recipe, found in grouped(of_version, lambda w: w.recipe).items():
+            healed = _heal(found[0].healing) if recipe else {"status": "ok"}
+            scores = [w for w in found if w.kind == "scores"]
+            if scores and healed["status"] == "ok":
+                model, tokenizer = loading.loaded(*version)
+                with _attached(model, healed) if recipe else nullcontext():
+                    _score(model, tokenizer, scores)
 
 
 def _version(wanted: Wanted) -> tuple:
-    """The same for results of one loaded model: unhealed versions are cut in memory."""
+    """Arguments of `loading.loaded`; unhealed versions are cut in memory, from the same model."""
     weights = (wanted.params[key] for key in ("model", "quantization", "dtype"))
     return (*weights, wanted.block if wanted.recipe else UNPRUNED)
 
 
-def _base(wanted: Wanted):
-    """(model, tokenizer) that a result is of."""
-    return loading.loaded(*_version(wanted))
-
-
-def _score_healed(wanted: list[Wanted]) -> None:
-    """Heal one block and score it on the tasks that are wanted; not if the healing failed."""
-    record = _heal(wanted[0].healing)
-    scores = [w for w in wanted if w.kind == "scores"]
-    if record["status"] == "ok" and scores:
-        model, tokenizer = _base(wanted[0])
-        adapter = paths.RESULTS / "adapters" / record["values"]["adapter"] / "adapter"
-        with healing.attached(model, UNPRUNED, adapter):
-            _score(model, tokenizer, scores)
+def _attached(model, healed: dict):
+    """The context in which a model, loaded without its block, has the adapter of a healing."""
+    adapter = paths.RESULTS / "adapters" / healed["values"]["adapter"] / "adapter"
+    return healing.attached(model, UNPRUNED, adapter)
 
 
 def _score(model, tokenizer, wanted: list[Wanted]) -> None:
@@ -232,24 +200,23 @@ def _score(model, tokenizer, wanted: list[Wanted]) -> None:
         start = time.monotonic()
         scores = sweep(model, tokenizer, list(cut), [task], params["batch_tokens"])
         seconds = (time.monotonic() - start) / len(scores)
-        for row in scores.itertuples():
-            block = Block(row.block_start, row.block_size)
+        for score in scores.to_dict("records"):
+            block = Block(*(score[key] for key in asking.BLOCK))
             if block in cut:
-                values = _stored(model, tokenizer, task, row, cut[block])
+                values = _values(model, tokenizer, task, score, cut[block])
                 results.save("scores", cut[block], values, seconds)
 
 
 def _asked(wanted: Wanted) -> str:
     """The same for results of one task, asked alike."""
-    ours = {k: v for k, v in wanted.params.items() if k not in ("block_start", "block_size")}
+    ours = {k: v for k, v in wanted.params.items() if k not in asking.BLOCK}
     return results.key(wanted.kind, ours)
 
 
-def _stored(model, tokenizer, task: evaluation.Task, row, params: dict) -> dict:
+def _values(model, tokenizer, task: evaluation.Task, score: dict, params: dict) -> dict:
     """The values of a result: a row of `sweep`, and what no reading scores."""
-    scored = row._asdict()
-    values = {key: scored[key] for key in SCORE if key in scored}
-    values |= packing.stored(row.examples, row.weights, row.choices, task.examples)
+    values = {key: score[key] for key in SCORE if key in score}
+    values |= packing.stored(score["examples"], score["weights"], score["choices"], task.examples)
     vocabulary = model.config.get_text_config().vocab_size
     values |= {"chance": task.chance(vocabulary), "majority": task.majority}
     if not params["block_size"]:
@@ -257,12 +224,6 @@ def _stored(model, tokenizer, task: evaluation.Task, row, params: dict) -> dict:
         values |= {"without_reading": blind}
         values |= {"floor": max([values["chance"], *blind.values()])}
     return values
-
-
-def heal(name: str, profile: Profile, block: Block, recipe: Recipe) -> dict:
-    """The stored record of a healing, made first if it is missing or its adapter is gone."""
-    (wanted,) = fetching.here([asking.healing(name, profile, block, recipe)])
-    return _heal(wanted)
 
 
 def _heal(wanted: Wanted) -> dict:
@@ -273,7 +234,7 @@ def _heal(wanted: Wanted) -> dict:
         results.discard("healing", params)
 
     def compute() -> dict:
-        model, tokenizer = _base(wanted)
+        model, tokenizer = loading.loaded(*_version(wanted))
         found = asdict(healing.heal(model, tokenizer, UNPRUNED, wanted.recipe, folder))
         return found | {"adapter": None if found["adapter"] is None else folder.name}
 

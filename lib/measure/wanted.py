@@ -12,8 +12,9 @@ from lib.data.prompts import VERSION as PROMPT_VERSION
 from lib.profiles import Profile, Recipe
 from lib.results import VERSIONS
 
-HEALING = ("model", "revision", "dtype", "quantization", "device", "threads", "block_start")
-HEALING += ("block_size", "recipe", "healing_version", "healing_data")
+BLOCK = ("block_start", "block_size")
+HEALING = ("model", "revision", "dtype", "quantization", "device", "threads", *BLOCK)
+HEALING += ("recipe", "healing_version", "healing_data")
 
 
 @dataclass(frozen=True)

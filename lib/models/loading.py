@@ -39,13 +39,14 @@ def load(
     dtype: str | torch.dtype | None = None,
     device: str | None = None,
     block: Block = UNPRUNED,
+    packed: bool = False,
 ):
     """Load (model, tokenizer): a key of MODELS, a hub id, a local folder or a .gguf file.
 
     quantization: None, or "nf4" (bitsandbytes, double quantisation, bf16 compute). On the CPU the
     4-bit values are then unpacked once into weights of `dtype`: the same function, as fast as any
     other model, and with gradients that can be trusted (bitsandbytes' CPU kernels have no
-    backward once a forward without gradients has repacked the weights).
+    backward once a forward without gradients has repacked the weights). packed: do not unpack.
     dtype: of the weights; by default that of `default_dtype`.
     device: "cpu", "cuda", …; by default the GPU if there is one.
     block: layers that are left out and never read; the model is that of `pruning.dropped`.
@@ -53,7 +54,8 @@ def load(
     """
     source, options = _checked(name_or_path, quantization, dtype, device)
     contents = _contents(source)
-    return _assembled(contents, block.kept(contents.num_layers), **options), tokenizer(name_or_path)
+    keep = block.kept(contents.num_layers)
+    return _assembled(contents, keep, **options, packed=packed), tokenizer(name_or_path)
 
 
 def one_layer_models(
@@ -220,7 +222,9 @@ def _contents(source: Source) -> Contents:
     return contents
 
 
-def _assembled(contents: Contents, keep: Sequence[int], quantization, dtype, device):
+def _assembled(
+    contents: Contents, keep: Sequence[int], quantization, dtype, device, packed: bool = False
+):
     """The model of the layers `keep`, on the meta device first; only their tensors are read."""
     config = followed(contents.config, keep)
     one = uniform.skeleton(followed(contents.config, [0]))
@@ -243,7 +247,7 @@ def _assembled(contents: Contents, keep: Sequence[int], quantization, dtype, dev
                 f"The tensors in {contents.folder} are not those of its config.json "
                 f"({len(found[problem])} {problem.replace('_keys', '')}, such as {name})."
             )
-    if quantization and device == "cpu":
+    if quantization and device == "cpu" and not packed:
         with _unpacked_by_blocks():
             model = model.dequantize(dtype)
     model.name_or_path = model.config.name_or_path = str(contents.folder or "")

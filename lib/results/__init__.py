@@ -1,11 +1,8 @@
 """One measurement, one JSON file: complete and valid, or absent.
 
-A result's key is the sha256 of the canonical parameters: everything that changes a number. So a
-result can be looked up before anything is loaded, and a changed parameter never finds an old one.
-What cannot be read is set aside, never deleted, and measured again. Its status says how it ended:
-"ok", "diverged", "oom" (an "oom" holds until the next run, which tries it again).
-
-The recorded run is kept in fewer files: `<kind>.jsonl`, a line a result. An archive reads either.
+A result is found by its key before anything is loaded, and a changed parameter never finds an old
+one. What cannot be read is set aside, never deleted, and measured again. Its status says how it
+ended: "ok", "diverged", "oom" (an "oom" holds until the next run, which tries it again).
 """
 
 import json
@@ -18,10 +15,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.metadata import version
+from unittest import mock
 
 from lib import paths
 from lib.models.formats import processor
-from lib.paths import set_aside, write_whole
 from lib.results.archive import SCHEMA, Archive, finite, key, location, parsed, stored
 from lib.results.archive import archive as archive  # many results at once
 
@@ -51,7 +48,7 @@ def load(kind: str, params: dict) -> dict | None:
     except FileNotFoundError:
         return None
     if problem:
-        aside = set_aside(file)
+        aside = paths.set_aside(file)
         log.warning("%s %s: set aside as %s, measured again.", file, problem, aside.name)
     return None if problem else record
 
@@ -74,7 +71,7 @@ def save(kind: str, params: dict, values: dict, seconds: float, status: str = "o
         "environment": environment(),
     }
     text = json.dumps(record, allow_nan=False, separators=(",", ":"))
-    write_whole(location(kind, params), text.encode())
+    paths.write_whole(location(kind, params), text.encode())
     return record
 
 
@@ -88,16 +85,32 @@ def load_or_compute(kind: str, params: dict, compute: Callable[[], dict]) -> dic
     if record is None:
         if draws_only():
             raise NotMeasured(f"The {kind} result of {params.get('model')} was not measured.")
-        start = time.monotonic()
-        values = compute()
-        seconds = time.monotonic() - start
-        record = save(kind, params, values, seconds, values.get("status", "ok"))
+        start, values = time.monotonic(), compute()
+        status = values.get("status", "ok")
+        record = save(kind, params, values, time.monotonic() - start, status)
     return record
+
+
+def discard(kind: str, params: dict) -> None:
+    """Forget a measurement, so that it is made again."""
+    location(kind, params).unlink(missing_ok=True)
+
+
+def forget_out_of_memory() -> None:
+    """Let this run try again what an earlier one had no memory for."""
+    for record in stored(paths.RESULTS, "healing"):
+        if record["status"] == "oom":
+            discard("healing", record["params"])
 
 
 def draws_only() -> bool:
     """Whether what is missing stays missing: the last pass of a run some of whose jobs failed."""
     return bool(ARCHIVE.get() or os.environ.get(DRAW_ONLY))
+
+
+def drawing_only():
+    """A context: what is missing stays missing."""
+    return mock.patch.dict(os.environ, {DRAW_ONLY: "1"})
 
 
 @contextmanager
@@ -111,31 +124,6 @@ def reading(archive: Archive) -> Iterator[None]:
         yield
     finally:
         ARCHIVE.reset(token)
-
-
-@contextmanager
-def drawing_only() -> Iterator[None]:
-    """What is missing stays missing within."""
-    before = os.environ.get(DRAW_ONLY)
-    os.environ[DRAW_ONLY] = "1"
-    try:
-        yield
-    finally:
-        del os.environ[DRAW_ONLY]
-        if before is not None:
-            os.environ[DRAW_ONLY] = before
-
-
-def discard(kind: str, params: dict) -> None:
-    """Forget a measurement, so that it is made again."""
-    location(kind, params).unlink(missing_ok=True)
-
-
-def forget_out_of_memory() -> None:
-    """Let this run try again what an earlier one had no memory for."""
-    for record in stored(paths.RESULTS, "healing"):
-        if record["status"] == "oom":
-            discard("healing", record["params"])
 
 
 def environment() -> dict:

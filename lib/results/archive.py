@@ -2,7 +2,7 @@
 
 A result's key is the sha256 of the canonical parameters: everything that changes a number. A run
 leaves a JSON file each; the recorded run is kept as a file a kind, `<kind>.jsonl`, with a line for
-each result, and run.json, which says once what holds for all lines. An archive reads either form.
+each result, and run.json, which says once what holds for all lines.
 """
 
 import hashlib
@@ -80,11 +80,19 @@ def _problem(record, kind: str, params: dict | None) -> str | None:
     return None if isinstance(record["status"], str) else "has no status"
 
 
+def _unpacked(line: dict, kind: str, run: dict) -> dict:
+    """The record of a line, which leaves out what run.json says and what follows from the rest."""
+    shared = {name: run[name] for name in SHARED if name in run}
+    values = line["values"]
+    if isinstance(values.get("weights"), (int, float)):  # of every example
+        values["weights"] = [values["weights"]] * len(values["examples"])
+    return {"kind": kind, "key": key(kind, line["params"])} | shared | line
+
+
 def finite(value) -> bool:
-    if isinstance(value, dict):
-        return all(map(finite, value.values()))
-    if isinstance(value, list):
-        return all(map(finite, value))
+    """Whether a JSON value has finite numbers only."""
+    if isinstance(value, (dict, list)):
+        return all(map(finite, value.values() if isinstance(value, dict) else value))
     return not isinstance(value, float) or math.isfinite(value)
 
 
@@ -126,8 +134,7 @@ class Archive:
             same = [record["params"].get(name) == params.get(name) for name in VERSION_PARAMS]
             return sum(same), record["values"].get("n", 0)
 
-        found = self.asked.get(_asked(kind, params), [])
-        revision = params.get("revision")
+        found, revision = self.asked.get(_asked(kind, params), []), params.get("revision")
         same = (r for r in found if revision in (None, r["params"].get("revision")))
         return max(same, key=likeness, default=None)
 
@@ -148,33 +155,19 @@ def archive(folder: Path) -> Archive:
 
 def stored(folder: Path, kind: str = "*") -> Iterator[dict]:
     """The valid records in such a folder; the log has a line for each that is left out."""
-    for place, of_kind, text, run in _texts(folder, kind):
-        record, problem = parsed(text, of_kind, run=run)
-        if problem:
-            log.warning("%s %s: left out.", place, problem)
-        else:
-            yield record
-
-
-def _texts(folder: Path, kind: str) -> Iterator[tuple]:
-    """The texts of an archive's results: place, kind, text and, for lines, what run.json says."""
-    for file in sorted(folder.glob(f"{kind}/*/*.json")):
-        if file.parts[-3] != "adapters":
-            yield file, file.parts[-3], file.read_bytes(), None
-    for file in sorted(folder.glob(f"{kind}.jsonl")):
-        for number, line in enumerate(file.read_bytes().splitlines(), start=1):
-            yield f"{file}, line {number},", file.stem, line, _run(folder)
+    for file in sorted((*folder.glob(f"{kind}/*/*.json"), *folder.glob(f"{kind}.jsonl"))):
+        lines = file.suffix == ".jsonl"
+        of_kind, run = (file.stem, _run(folder)) if lines else (file.parts[-3], None)
+        texts = file.read_bytes().splitlines() if lines else [file.read_bytes()]
+        for number, text in enumerate(texts if of_kind != "adapters" else [], start=1):
+            record, problem = parsed(text, of_kind, run=run)
+            if problem:
+                place = f"{file}, line {number}," if lines else file
+                log.warning("%s %s: left out.", place, problem)
+            else:
+                yield record
 
 
 def _run(folder: Path) -> dict:
     file = folder / "run.json"
     return json.loads(file.read_bytes()) if file.exists() else {}
-
-
-def _unpacked(line: dict, kind: str, run: dict) -> dict:
-    """The record of a line, which leaves out what run.json says and what follows from the rest."""
-    shared = {name: run[name] for name in SHARED if name in run}
-    values = line["values"]
-    if isinstance(values.get("weights"), (int, float)):  # of every example
-        values["weights"] = [values["weights"]] * len(values["examples"])
-    return {"kind": kind, "key": key(kind, line["params"])} | shared | line

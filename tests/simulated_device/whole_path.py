@@ -218,7 +218,7 @@ def test_without_a_block_is_dropped(name, pair, quantization):
 
 
 def test_damage_map(name, output):
-    expected, found = on_both(lambda: damage.measure(name, SMOKE))
+    expected, found = on_both(lambda: damage.of_model(name, SMOKE))
     np.testing.assert_allclose(found.value, expected.value, rtol=0.05, atol=0.02)
 
 
@@ -300,7 +300,7 @@ def comes_back(held: int) -> bool:
 
 def test_where_healing_acts(name, output):
     """Scores of both healings and the time of a step of each."""
-    tables = on_both(lambda: heal_where.measure(name, SMOKE, Distances(), ["c4"]))
+    tables = on_both(lambda: heal_where.measure({name: Distances()}, SMOKE, ["c4"]))
     expected, found = (table.sort_values(["treatment", "adapters"]) for table in tables)
     np.testing.assert_allclose(found.value, expected.value, rtol=1e-2)
     assert found[found.treatment == "healed"].step_seconds.gt(0).all()
@@ -317,7 +317,7 @@ class Distances:
 
 
 def test_inference_cost(name, output):
-    expected, found = on_both(lambda: inference_cost.measure(name, SMOKE))
+    expected, found = on_both(lambda: inference_cost.of_model(name, SMOKE))
     for table in (expected, found):
         assert table[table.status == "ok"].value.gt(0).all()
     weights = [table[table.task == "weights"] for table in (expected, found)]
