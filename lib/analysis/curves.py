@@ -23,9 +23,6 @@ FEWEST_DEPTHS = 4  # for the steps of a line to be compared with its slope
 Interval = tuple[float, float, float]
 
 
-# ---- the floor: what no reading scores -----------------------------------------------------
-
-
 def floor(score) -> float:
     """What the best answer without reading scores; of an older score chance or majority."""
     given = getattr(score, "floor", np.nan)
@@ -121,7 +118,7 @@ def transitions(scores: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def halfway(line: Curve) -> tuple[float, float, float]:
+def halfway(line: Curve) -> Interval:
     """The first fraction where half is lost, and its interval; infinite: not where measured."""
     return interval(line.crossing(never=line.fractions[-1]), line.crossing(never=np.inf))
 

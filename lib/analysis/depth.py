@@ -46,9 +46,10 @@ def lower_less_upper(damage: pd.DataFrame, num_layers: int) -> np.ndarray:
     """
     half, quarter = num_layers // 2, max(1, num_layers // 4)
     small = damage[damage.block_size <= quarter]
+    stop = small.block_start + small.block_size
 
-    def mean(first: int, end: int) -> np.ndarray:
-        within = small[(small.block_start >= first) & (small.block_start + small.block_size <= end)]
+    def mean(first: int, last: int) -> np.ndarray:
+        within = small[(small.block_start >= first) & (stop <= last)]
         rises = within.groupby("block_size").examples
         return np.mean([np.mean(list(of_size), axis=0) for _, of_size in rises], axis=0)
 

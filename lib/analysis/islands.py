@@ -50,10 +50,8 @@ def regions(matrix: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
         raise ValueError(f"The threshold of a rescaled distance lies in (0, 1), not {threshold}.")
     rows = rescaled(by_size(matrix)[: (len(matrix) - 1) // 2])
     labels, count = ndimage.label(rows <= threshold, structure=NEIGHBOURS)
-    best = np.bincount(
-        labels[np.arange(len(rows)), np.nanargmin(rows, axis=1)], minlength=count + 1
-    )
-    area = np.bincount(labels.ravel(), minlength=count + 1)
+    best = labels[np.arange(len(rows)), np.nanargmin(rows, axis=1)]
+    best, area = (np.bincount(part.ravel(), minlength=count + 1) for part in (best, labels))
     band = max(range(1, count + 1), key=lambda label: (best[label], area[label]))
     others = sorted({*range(1, count + 1)} - {band}, key=lambda label: -area[label])
     return np.argsort([0, band, *others])[labels]

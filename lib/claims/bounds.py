@@ -86,42 +86,34 @@ class Verdict:
 
 def judged(
     claim: str,
-    model: str,
-    task: str,
-    interval: tuple[float, float, float],
-    n: int,
+    model: str = "",
+    task: str = "",
+    interval: tuple[float, float, float] = (np.nan,) * 3,
+    n: int = 0,
     healed_share: float = 1.0,
     fewest: int = FEWEST,
+    why: str = "",
 ) -> Verdict:
     """The verdict of an interval (value, low, high) on a claim, with its reason.
 
     healed_share: the run's healing as a share of the paper's. fewest: examples that are enough.
+    why: the reason if there is nothing to judge the claim by; without a model it was not run.
     """
     asked, (_, low, high) = CRITERIA[claim], interval
-    if np.isnan(interval).any():
-        found, why = "undecided", "no value: the statistic is not defined at the depths measured"
-    elif asked.least < low and high < asked.most:
-        found, why = "holds", "the whole interval meets the criterion"
-    elif high <= asked.least or low >= asked.most:
-        found, why = "does not hold", "no part of the interval meets the criterion"
-    else:
-        found, why = "undecided", "too little data: only part of the interval meets the criterion"
-    if n < fewest:
-        found, why = "undecided", f"too little data: n = {n}, at least {fewest} are needed"
-    elif asked.heals and healed_share < HEALED_ENOUGH and not np.isnan(interval[0]):
-        why = f"too little healing: {healed_share:.2g} of the paper's; by itself: {found}"
-        found = "undecided"
-    return _verdict(claim, model, task, interval, n, found, why)
-
-
-def unjudged(claim: str, model: str = "", why: str = "not measured") -> Verdict:
-    """A claim without a value: undecided on a model that shows none, without a model not run."""
     found = "undecided" if model else "not run"
-    return _verdict(claim, model, "", (np.nan,) * 3, 0, found, why)
-
-
-def _verdict(claim: str, model: str, task: str, interval, n: int, found: str, why: str) -> Verdict:
-    asked = CRITERIA[claim]
+    if not why and n < fewest:
+        why = f"too little data: n = {n}, at least {fewest} are needed"
+    elif not why and np.isnan(interval).any():
+        why = "no value: the statistic is not defined at the depths measured"
+    elif not why:
+        found, why = "undecided", "too little data: only part of the interval meets the criterion"
+        if asked.least < low and high < asked.most:
+            found, why = "holds", "the whole interval meets the criterion"
+        elif high <= asked.least or low >= asked.most:
+            found, why = "does not hold", "no part of the interval meets the criterion"
+        if asked.heals and healed_share < HEALED_ENOUGH:
+            why = f"too little healing: {healed_share:.2g} of the paper's; by itself: {found}"
+            found = "undecided"
     label = registry.label(model) if model else ""
     return Verdict(claim, label, task, asked.statement, asked.text, *interval, n, found, why)
 

@@ -14,7 +14,7 @@ from lib.analysis import curves
 from lib.analysis.bootstrap import interval, resampled, resampled_map
 from lib.analysis.depth import depth_means, lower_less_upper
 from lib.analysis.islands import shallower
-from lib.claims.bounds import CRITERIA, Verdict, judged, unjudged
+from lib.claims.bounds import CRITERIA, Verdict, judged
 from lib.claims.tables import RunTables
 from lib.measure import experiments
 from lib.measure.experiments import QA
@@ -67,11 +67,8 @@ def verdicts(found: RunTables) -> list[Verdict]:
     every = [verdict for part, line in LINES.items() for verdict in on_lines(found, part, *line)]
     every += [verdict for judge in FUNCTIONS.values() for verdict in judge(found)]
     ran = {verdict.claim for verdict in every}
-    every += [unjudged(part) for part in CRITERIA if part not in ran]
+    every += [judged(part, why="not measured") for part in CRITERIA if part not in ran]
     return sorted(every, key=lambda verdict: list(CRITERIA).index(verdict.claim))
-
-
-# ---- from lines: scores against the fraction of layers dropped -----------------------------
 
 
 def on_lines(
@@ -87,7 +84,7 @@ def on_lines(
         task, why = found.answered(table, model, tasks)
         drawn = [found.line(table, **{"model": model, "task": task} | line) for line in lines]
         if why:
-            yield unjudged(part, model, why)
+            yield judged(part, model, why=why)
         elif all(drawn):
             n = min(line.n for line in drawn)
             yield judged(part, model, task, statistic(*drawn), n, found.healed_share)
@@ -115,10 +112,7 @@ def robustness(found: RunTables) -> Iterator[Verdict]:
         correlation = curves.order(layers, *lines.values())
         yield judged("8", names, "", correlation, min(line.n for line in lines.values()))
     elif len(lines) > 1:
-        yield unjudged("8", names, f"too little data: {len(lines)} models")
-
-
-# ---- from maps: distances and damage of every block ----------------------------------------
+        yield judged("8", names, why=f"too little data: {len(lines)} models")
 
 
 def depth(found: RunTables) -> Iterator[Verdict]:
@@ -145,9 +139,6 @@ def damage(found: RunTables) -> Iterator[Verdict]:
         apart = lower_less_upper(rows, found.maps[model].num_layers)
         means = resampled(apart[None], np.asarray(rows.weights.iloc[0], float))[:, 0]
         yield judged("6", model, "c4", interval(means), len(apart))
-
-
-# ---- from the cost of inference ------------------------------------------------------------
 
 
 def cost(found: RunTables) -> Iterator[Verdict]:

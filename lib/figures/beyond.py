@@ -118,15 +118,12 @@ def figure_heal_where(scores: pd.DataFrame, tasks: list[str], profile: Profile) 
         for row, (name, scores) in zip(axes, shown.groupby("model", sort=False), strict=True):
             for axis, task in zip(row, tasks, strict=True):
                 mine = scores[scores.task == task]
-                unpruned = mine[mine.treatment == "unpruned"]
-                curves.reference_lines(axis, unpruned, "black")
-                curves.stamp(axis, unpruned)
+                curves.backdrop(axis, mine, lambda model: "black")
                 pruned = mine[mine.value.notna() & (mine.treatment != "unpruned")]
                 for point in pruned.itertuples():
                     _healing(axis, point)
                 axis.set(xlabel="seconds of training", ylabel=TASKS[task])
                 axis.set_title(f"{registry.label(name)}, {mine.block_size.max()} layers dropped")
-                axis.set_title(f"n = {mine.n.iloc[0]:.0f}, ±1 s.e.", loc="right", fontsize=7)
             row[-1].legend(loc="upper left", bbox_to_anchor=(1, 1))
         return save_figure(figure, shown, "figure_heal_where", profile)
 

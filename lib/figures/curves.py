@@ -132,10 +132,7 @@ def _grid(shown, tasks, columns, by, line, unpruned_colour, name, profile) -> Fi
         for row, task in zip(axes, tasks, strict=True):
             for axis, (title, scores) in zip(row, columns.items(), strict=True):
                 panel = scores[scores.task == task]
-                unpruned = panel[panel.treatment == "unpruned"]
-                for model, rows in unpruned.groupby("model", sort=False):
-                    reference_lines(axis, rows, unpruned_colour(model))
-                stamp(axis, unpruned)
+                unpruned = backdrop(axis, panel, unpruned_colour)
                 pruned = panel[panel.treatment != "unpruned"]
                 for key, points in pruned.groupby(by, sort=False):
                     _curve(axis, unpruned, points, *line(*key))
@@ -155,19 +152,26 @@ def _curve(axis, unpruned: pd.DataFrame, points: pd.DataFrame, shade, text: str)
     axis.errorbar(line.fraction, line.value, line.standard_error, label=text, **style)
 
 
-def reference_lines(axis, unpruned: pd.DataFrame, shade) -> None:
-    """Unpruned scores, chance, and where it is better the floor: what no reading scores."""
+def backdrop(axis, scores: pd.DataFrame, unpruned_colour) -> pd.DataFrame:
+    """What lies behind the lines of a panel; returns the unpruned scores.
+
+    These as dashed lines, chance, where it is better the floor (what no reading scores), and n.
+    """
+    unpruned = scores[scores.treatment == "unpruned"]
     for row in unpruned.itertuples():
-        floor = curves.floor(row)
+        floor, shade = curves.floor(row), unpruned_colour(row.model)
         if shade is not None:
             axis.axhline(row.value, color=shade, ls=TREATMENTS["unpruned"], lw=1, label="unpruned")
         if pd.notna(row.chance):
             axis.axhline(row.chance, color="grey", ls=(0, (5, 3)), lw=1, label="chance")
             if floor > row.chance:
                 axis.axhline(floor, color="grey", ls="-.", lw=1, label="floor")
+    axis.set_title(f"n = {scores.n.iloc[0]:.0f}, ±1 s.e.", loc="right", fontsize=7)
+    _stamp(axis, unpruned)
+    return unpruned
 
 
-def stamp(axis, unpruned: pd.DataFrame) -> None:
+def _stamp(axis, unpruned: pd.DataFrame) -> None:
     """Say behind the lines which unpruned models (or variants) do not stand out from the floor."""
     every = unpruned[unpruned.value.notna()]
     silent = every[[curves.no_signal(row) for row in every.itertuples()]]
@@ -183,7 +187,6 @@ def stamp(axis, unpruned: pd.DataFrame) -> None:
 def _label(axis, task: str, scores: pd.DataFrame, title: str) -> None:
     shots = scores.shots.dropna().unique()
     axis.set_title(title)
-    axis.set_title(f"n = {scores.n.iloc[0]:.0f}, ±1 s.e.", loc="right", fontsize=7)
     axis.set_ylabel(TASKS[task] + (f" ({int(shots[0])}-shot)" if len(shots) == 1 else ""))
     handles, texts = axis.get_legend_handles_labels()
     unique = dict(zip(texts, handles, strict=True))
