@@ -363,7 +363,7 @@ def test_what_is_saved(name, output):
 def test_make_gpu(tmp_path):
     """Its sections of the uncut model, with memory that is counted."""
     asked = gpu.bench(tmp_path / "work", tiny=True)
-    kinds = (sections.loading, sections.distances, sections.sweeps)
+    kinds = (sections.load, sections.distances, sections.sweeps)
     with default_device("sim"):
         assert gpu.measure(asked, dict.fromkeys(kinds, 60), budget=60) == []
     assert len(asked.rows) == 7 and all(row.measured.peak for row in asked.rows[1:])
