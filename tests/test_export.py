@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import stored, tiny
 
-from lib import evaluation, profiles
+from lib import evaluation, paths, profiles
 from lib.blocks import Block
 from lib.measure import export, scores, wanted
 from lib.models import loading
@@ -50,3 +50,16 @@ def test_the_weights_have_the_format_of_the_healing(output, monkeypatch):
     profile = replace(SMOKE, dtype=None)
     model = export.healed_model(name, profile, BLOCK, output / "healed", [])
     assert (model.dtype, model.device.type) == (torch.float16, "cpu")
+
+
+def test_the_readmes_example_runs(output, tmp_path, monkeypatch):
+    """On a tiny model, with another profile's counts."""
+    text = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+    example = text.partition("```python\n")[2].partition("```")[0]
+    name = str(stored(tiny("qwen3"), output / "model"))
+    example = example.replace("path/to/model", name).replace("size=6", "size=2")
+    monkeypatch.chdir(tmp_path)
+    exec(example.replace('profiles.get("quick"', 'profiles.get("smoke"'), {})
+    for folder in ("pruned-model", "healed-model"):
+        assert (tmp_path / folder / "config.json").exists()
+    assert "| c4 |" in (tmp_path / "healed-model" / "README.md").read_text(encoding="utf-8")
