@@ -18,8 +18,8 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize("quantization", [None, "nf4"])
 def test_half_the_layers_take_half_the_memory(folder, quantization):
-    whole = memory.loading(folder, quantization)
-    half = memory.loading(folder, quantization, Block(3, 6))
+    whole = memory.load(folder, quantization)
+    half = memory.load(folder, quantization, Block(3, 6))
     assert whole > 1e9  # what is compared is the model, not the process around it
     assert half < 0.65 * whole
 
