@@ -1,5 +1,7 @@
 """Downloads through the real pip, from a local index of wheels made on the spot."""
 
+import errno
+import hashlib
 import os
 import zipfile
 from dataclasses import replace
@@ -8,7 +10,7 @@ import pytest
 
 from lib import paths
 from lib.data import wheels
-from lib.data.wheels import Asset, AssetError
+from lib.data.wheels import Asset, AssetError, Part
 
 
 @pytest.fixture
@@ -21,23 +23,44 @@ def index(tmp_path, monkeypatch):
         wheel.writestr("toy/text.txt", "some text")
         wheel.writestr("toy/set/a.txt", "a")
         wheel.writestr("toy/set/deep/b.txt", "b")
-        info = "toy_data-1.0.dist-info"
-        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: toy-data\nVersion: 1.0\n")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-        wheel.writestr(f"{info}/RECORD", "")
+        _described(wheel, "toy-data")
     with zipfile.ZipFile(archive) as wheel:
         wheel.extractall(tmp_path / "plain")
-    pinned = ("toy-data==1.0", paths.digest(archive))
     plain = tmp_path / "plain" / "toy"
     manifest = {
-        "text": Asset(*pinned, "toy/text.txt", paths.digest(plain / "text.txt"), "MIT"),
-        "set": Asset(*pinned, "toy/set/", paths.digest(plain / "set"), "MIT"),
+        name: _asset(file, paths.digest(plain / file), Part("toy-data==1.0", *member))
+        for name, file, *member in (
+            ("text", "text.txt", paths.digest(archive), "toy/text.txt"),
+            ("set", "set", paths.digest(archive), "toy/set/"),
+        )
     }
+    for i, letters in enumerate(("the wh", "ole ", "model")):
+        with zipfile.ZipFile(folder / f"toy_part{i}-1.0-py3-none-any.whl", "w") as wheel:
+            wheel.writestr(f"part/{i}.bin", letters)
+            _described(wheel, f"toy-part{i}")
+    parts = [
+        Part(f"toy-part{i}==1.0", paths.digest(folder / file.name), f"part/{i}.bin")
+        for i, file in enumerate(sorted(folder.glob("toy_part*")))
+    ]
+    digest = hashlib.sha256(b"the whole model").hexdigest()
+    manifest["model"] = _asset("model.bin", digest, *parts, fetched="when asked for")
     monkeypatch.setattr(wheels, "ASSETS", manifest)
     monkeypatch.setattr(paths, "ASSETS", tmp_path / "assets")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     return archive
+
+
+def _described(wheel: zipfile.ZipFile, name: str) -> None:
+    """What pip wants to find in a wheel."""
+    info = f"{name.replace('-', '_')}-1.0.dist-info"
+    wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+    wheel.writestr(f"{info}/RECORD", "")
+
+
+def _asset(file: str, digest: str, *parts: Part, fetched: str = "always") -> Asset:
+    return Asset(file, digest, "MIT", fetched, parts)
 
 
 def left() -> set[str]:
@@ -47,9 +70,51 @@ def left() -> set[str]:
 def test_fetches_verifies_and_unpacks(index):
     assert wheels.path("text").read_text() == "some text"
     assert (wheels.path("set") / "deep" / "b.txt").read_text() == "b"
-    for name in wheels.ASSETS:
+    for name in ("text", "set"):
         wheels.verify(name)
     assert left() == {"text", "set"}
+
+
+def test_a_model_in_parts_is_joined_and_fetched_only_when_asked_for(index):
+    assert wheels.main() == 0
+    assert left() == {"text", "set"}
+    assert wheels.main(["model"]) == 0
+    assert left() == {"text", "set", "model"}
+    assert wheels.path("model").read_text() == "the whole model"
+    assert [p.name for p in (paths.ASSETS / "model").iterdir()] == ["model.bin"]
+
+
+def test_a_cut_download_resumes_with_the_missing_parts(index, capsys):
+    last = index.parent / "toy_part2-1.0-py3-none-any.whl"
+    aside = last.rename(last.with_suffix(".aside"))
+    assert wheels.main(["model"]) == 1
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("Could not download toy-part2==1.0") and "is kept" in said
+    assert not wheels.location("model").exists()
+    aside.rename(last)
+    for gone in (0, 1):
+        (index.parent / f"toy_part{gone}-1.0-py3-none-any.whl").unlink()
+    assert wheels.path("model").read_text() == "the whole model"
+
+
+def test_parts_that_join_to_something_else_leave_nothing(index, monkeypatch):
+    other = replace(wheels.ASSETS["model"], sha256="0" * 64)
+    monkeypatch.setitem(wheels.ASSETS, "model", other)
+    with pytest.raises(AssetError, match="joined parts of model.bin do not have"):
+        wheels.path("model")
+    assert not (paths.ASSETS / "model").exists()
+
+
+@pytest.mark.parametrize("name", ["text", "model"])
+def test_a_full_disk_is_one_sentence(index, monkeypatch, name):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(wheels.shutil, "copyfileobj", full)
+    monkeypatch.setattr(wheels.os, "replace", full)
+    with pytest.raises(AssetError, match="No space left on device.*make room"):
+        wheels.path(name)
+    assert not wheels.location(name).exists()
 
 
 def test_goes_on_after_an_interruption(index, monkeypatch):
@@ -59,10 +124,10 @@ def test_goes_on_after_an_interruption(index, monkeypatch):
     (part / "toy_data-1.0-py3-none-any.whl").write_text("half a file")
     real = wheels._unpack
 
-    def interrupted(archive, asset, target):
-        if asset.member.endswith("/"):
+    def interrupted(archive, part, *rest):
+        if part.member.endswith("/"):
             raise KeyboardInterrupt
-        real(archive, asset, target)
+        real(archive, part, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(wheels, "_unpack", interrupted)
@@ -110,5 +175,6 @@ def test_unknown_asset():
 
 def test_every_asset_has_a_licence_and_a_digest():
     for asset in wheels.ASSETS.values():
-        assert len(asset.sha256) == len(asset.wheel_sha256) == 64
-        assert asset.licence and "==" in asset.wheel
+        assert len(asset.sha256) == 64 and asset.licence and asset.parts
+        for part in asset.parts:
+            assert len(part.wheel_sha256) == 64 and "==" in part.wheel

@@ -61,7 +61,9 @@ def test_a_second_run_only_draws(smoke):
     results = {p: p.stat().st_mtime_ns for p in smoke.rglob("data/results/**/*.json")}
     tables = {p: p.read_bytes() for p in smoke.rglob("figures/**/*.csv")}
     assert results and tables
-    assert launch(smoke, "--profile", "smoke", "--only", "03", "07", "10").returncode == 0
+    assert (
+        launch(smoke, "--profile", "smoke", "--only", "03", "07", "10", "11", "12").returncode == 0
+    )
     assert {p: p.stat().st_mtime_ns for p in smoke.rglob("data/results/**/*.json")} == results
     assert {p: p.read_bytes() for p in smoke.rglob("figures/**/*.csv")} == tables
 

