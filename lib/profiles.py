@@ -52,6 +52,7 @@ class Profile:
     ablation_fractions: tuple[float, ...]  # the same for seeds and ranks
     ablation_ranks: tuple[int, ...]
     ablation_questions: Count  # of ARC-Easy and of MMLU, for each of many prompts
+    ablation_subjects: Count  # of MMLU then
     heal_steps: int  # optimizer steps; the paper: 5,000
     heal_tokens: int  # tokens of a sequence; 16 sequences a step
     heal_learning_rate: float
@@ -107,13 +108,15 @@ class Profile:
     def with_prompt(self, shots: int, order: int = 0) -> "Profile":
         """The same with another prompt for the questions that have examples before them."""
         count = self.ablation_questions
+        subjects = min(self.mmlu_subjects, self.ablation_subjects)
         return replace(
             self,
             arc_easy_shots=shots,
             mmlu_shots=shots,
             shot_order=order,
             arc_easy_questions=min(self.arc_easy_questions, count),
-            mmlu_questions=min(self.mmlu_questions, max(1, count // self.mmlu_subjects)),
+            mmlu_subjects=subjects,
+            mmlu_questions=max(1, count // subjects),
         )
 
     def limited(self, limit: int | None) -> "Profile":
@@ -168,7 +171,7 @@ def get(
     sizes: list[int] | None = None,
     dtype: str | None = None,
 ) -> Profile:
-    """The profile `name` (smoke, quick, laptop or paper).
+    """The profile `name` (smoke, quick, laptop, overnight or paper).
 
     models replaces its models, limit cuts its counts, steps its healing steps, sizes are the only
     numbers of dropped layers at which it heals, dtype is that of the weights. Raises ValueError
