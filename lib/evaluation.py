@@ -7,6 +7,7 @@ asked for at their last positions); a score turns what a model says to them into
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from inspect import signature
 
 import numpy as np
@@ -80,6 +81,16 @@ KINDS = {
     "hellaswag": Kind(prompts.hellaswag, encoding.completions, "accuracy", compared=_per_character),
     "gsm8k": Kind(prompts.gsm8k, encoding.prompt, "accuracy", _exact_match, generated=True),
     "gsm8k_bpb": Kind(prompts.gsm8k, encoding.completions, "bits per byte", _bits_per_byte),
+    "mmlu_content": Kind(prompts.mmlu_content, encoding.completions, "accuracy", compared=_whole),
+    "arc_easy_letters": Kind(
+        prompts.arc_easy_letters, encoding.one_token_choices, "accuracy", compared=_whole
+    ),
+    "sciq": Kind(prompts.sciq, encoding.completions, "accuracy", compared=_whole),
+    "squad": Kind(prompts.squad, encoding.completions, "bits per byte", _bits_per_byte),
+}
+KINDS |= {  # the same questions without their passages
+    f"{name}_closed": replace(KINDS[name], build=partial(KINDS[name].build, passage=False))
+    for name in ("boolq", "sciq", "squad")
 }
 
 

@@ -37,6 +37,7 @@ class Profile:
     mmlu_shots: int
     boolq_questions: Count
     hellaswag_questions: Count
+    book_questions: Count  # of SciQ and of SQuAD, with and without their passages
     gsm8k_questions: Count  # for the likelihood of the gold solution
     gsm8k_generated: Count  # that the model answers itself
     gsm8k_shots: int

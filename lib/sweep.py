@@ -193,7 +193,8 @@ def scored(model, states: torch.Tensor, batch: Batch) -> list[np.ndarray]:
             picked.split(HEAD_POSITIONS), wanted.split(HEAD_POSITIONS), strict=True
         )
     ]
-    return [part.flatten().numpy() for part in torch.cat(found).cpu().split(batch.counts)]
+    parts = zip(torch.cat(found).cpu().split(batch.counts), batch.widths, strict=True)
+    return [part[:, :width].flatten().numpy() for part, width in parts]
 
 
 def continuations(

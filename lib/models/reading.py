@@ -26,8 +26,9 @@ class Batch:
     places: list[int]  # of each row in the task
     row: torch.Tensor  # (N,) of each scored position,
     position: torch.Tensor  # (N,) and
-    wanted: torch.Tensor  # (N, C) the tokens asked for there
+    wanted: torch.Tensor  # (N, C) the tokens asked for there; where they are fewer, the first again
     counts: list[int]  # scored positions of each row
+    widths: list[int]  # tokens asked for at a position of each row
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,13 @@ def _batch(pairs: list[tuple[int, Row]], length: int) -> Batch:
         for i, (_, row) in enumerate(pairs)
         for k, wanted in enumerate(row.wanted)
     ]
+    most = max(len(wanted) for *_, wanted in scored)
+    scored = [(i, at, w + w[:1] * (most - len(w))) for i, at, w in scored]
     row, position, wanted = (torch.tensor(column) for column in zip(*scored, strict=True))
     places, counts = [place for place, _ in pairs], [len(row.wanted) for _, row in pairs]
-    return Batch(pad_sequence(own, batch_first=True), places, row, position, wanted, counts)
+    widths = [len(row.wanted[0]) for _, row in pairs]
+    ids = pad_sequence(own, batch_first=True)
+    return Batch(ids, places, row, position, wanted, counts, widths)
 
 
 @torch.inference_mode()
