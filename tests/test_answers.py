@@ -126,14 +126,14 @@ def test_mmlu_whole_stays_small(output):
     assert results.location("scores", {"model": "m"}).stat().st_size < 400_000
     back = results.load("scores", {"model": "m"})["values"]
     assert len(back["weights"]) == 2  # equal neighbours are one run
-    for mine, theirs in zip(packing.examples_of(back), (values, weights), strict=True):
+    for mine, theirs in zip(packing.examples_of(back)[:2], (values, weights), strict=True):
         np.testing.assert_array_equal(mine, theirs)
     np.testing.assert_allclose(choices_of(back), found, atol=5.1e-4)
 
 
 def test_scores_of_before_are_read():
     old = {"examples": [1.0, 0.0, 0.5], "weights": [7.0, 7.0, 9.0]}
-    examples, weights = packing.examples_of(old)
+    examples, weights, *_ = packing.examples_of(old)
     assert examples.tolist() == old["examples"] and weights.tolist() == old["weights"]
 
 

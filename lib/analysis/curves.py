@@ -63,7 +63,8 @@ class Curve:
     def lost(self) -> np.ndarray:
         """The share of what lay between the unpruned score and the floor that is lost."""
         start = self.values[:, :1]
-        return (start - self.values) / (start - self.floor)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return (start - self.values) / (start - self.floor)
 
     def at(self, other: "Curve") -> "Curve":
         """The same at the depths that `other` has too."""

@@ -1,5 +1,6 @@
 """The figures: a table in, a PNG and its CSV out."""
 
+from lib.figures.answers import figure_books, figure_letters, figure_measures
 from lib.figures.beyond import figure_claims, figure_cost, figure_damage, figure_heal_where
 from lib.figures.curves import (
     figure_1d,

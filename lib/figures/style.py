@@ -49,7 +49,7 @@ def save_figure(figure: Figure, shown: pd.DataFrame, name: str, profile: Profile
         figure.text(0, -0.04, f"missing: {', '.join(told)}", fontsize=8)
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
-    shown = shown.drop(columns=["examples", "weights"], errors="ignore")
+    shown = shown.drop(columns=["examples", "weights", "choices", "answers"], errors="ignore")
     table = shown.to_csv(index=False, float_format="%.10g").encode()
     for suffix, content in ((".csv", table), (".png", _compressed(picture))):
         paths.write_whole(folder / f"{name}{suffix}", content)

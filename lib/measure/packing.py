@@ -29,9 +29,18 @@ def _plain(value: float) -> float | int:
     return int(value) if value.is_integer() else float(value)
 
 
-def examples_of(values: dict) -> tuple[np.ndarray, np.ndarray]:
-    """Values and weights of a stored score's examples, also of one stored before weights ran."""
+def examples_of(values: dict) -> tuple:
+    """Of a stored score's examples: values, weights, log-likelihoods of the choices, answers.
+
+    The last two are None where there are no choices. Also of one stored before weights ran.
+    """
     weights = values["weights"]
     if weights and isinstance(weights[0], list):
         weights = np.repeat(*zip(*weights, strict=True))
-    return np.array(values["examples"], float), np.array(weights, float)
+    choices = values.get("choices") and [np.array(c) / -NATS for c in values["choices"]]
+    return (
+        np.array(values["examples"], float),
+        np.array(weights, float),
+        choices,
+        values.get("answers"),
+    )

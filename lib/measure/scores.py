@@ -27,7 +27,8 @@ from lib.sweep import sweep, without_reading
 Maps = dict[str, BlockDistances]
 SCORE = ("value", "standard_error", "n", "chance", "majority", "floor")
 SCORE += (*evaluation.TOLD, "shortened")
-NO_SCORE = dict.fromkeys(SCORE, float("nan")) | {"n": 0, "examples": None, "weights": None}
+EXAMPLES = ("examples", "weights", "choices", "answers")  # columns that no CSV has
+NO_SCORE = dict.fromkeys(SCORE, float("nan")) | {"n": 0} | dict.fromkeys(EXAMPLES)
 UNSOLVED = "no answer: the unpruned model solves none"
 
 
@@ -163,7 +164,7 @@ def _row(wanted: Wanted, record: dict) -> dict:
     score = NO_SCORE
     if values:  # also of a score that was stored with less
         score = score | {key: values[key] for key in SCORE if values.get(key) is not None}
-        score |= dict(zip(("examples", "weights"), packing.examples_of(values), strict=True))
+        score |= dict(zip(EXAMPLES, packing.examples_of(values), strict=True))
     return (
         {"profile": shown.pop("profile")}
         | {key: params[key] for key in told}

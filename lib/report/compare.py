@@ -84,7 +84,7 @@ def _reading(found: dict, start: int, size: int) -> tuple:
     values = found["values"]
     if found["kind"] == "scores":
         told = [values[key] for key in ("value", "standard_error", "n")]
-        parts, weights = packing.examples_of(values)
+        parts, weights, *_ = packing.examples_of(values)
     else:
         matrix, errors, folds = (np.array(values[k]) for k in ("matrix", "standard_error", "folds"))
         at = (start, start + size)

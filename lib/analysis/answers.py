@@ -1,0 +1,93 @@
+"""How questions are answered as layers go: by which measure, in which form, with which book."""
+
+import numpy as np
+import pandas as pd
+
+from lib.analysis.bootstrap import interval, resampled
+from lib.analysis.curves import SIGNAL, curve
+from lib.evaluation import weighted_mean
+
+MEASURES = ("accuracy", "margin (nats)", "share of the commonest answer", "bits per byte")
+LINE = ["model", "task", "strategy", "treatment"]
+
+
+def measures(scores: pd.DataFrame) -> pd.DataFrame:
+    """The same answers by four measures, one row a score and measure, from stored log-likelihoods.
+
+    accuracy: the threshold that the paper looks at. margin: log-likelihood of the right choice
+    minus that of the best wrong one, mean. share of the commonest answer: how often the place is
+    chosen that is chosen most. bits per byte: of the right choice. Columns value, standard_error
+    and examples are those of the measure.
+    """
+    rows = []
+    for score in scores[scores.choices.notna()].to_dict("records"):
+        found, weights = _measured(score), np.asarray(score["weights"], float)
+        for measure, examples in zip(MEASURES, found, strict=True):
+            value, error = weighted_mean(examples, weights)
+            told = {"measure": measure, "value": value, "standard_error": error}
+            rows.append(score | told | {"examples": examples})
+    return pd.DataFrame(rows)
+
+
+def _measured(score: dict) -> tuple[np.ndarray, ...]:
+    """MEASURES of each question of a score."""
+    chosen, margins, right = [], [], []
+    for likelihoods, answer in zip(score["choices"], score["answers"], strict=True):
+        chosen.append(int(likelihoods.argmax()))
+        margins.append(likelihoods[answer] - np.delete(likelihoods, answer).max())
+        right.append(likelihoods[answer])
+    weights, bits = np.asarray(score["weights"], float), -np.array(right) / np.log(2)
+    commonest = np.bincount(chosen, weights).argmax()
+    of_a_byte = score["bits_per_byte"] / (bits @ weights / weights.sum())
+    accuracy = np.asarray(score["examples"], float)
+    return accuracy, np.array(margins), (np.array(chosen) == commonest) * 1.0, bits * of_a_byte
+
+
+def largest_step(measured: pd.DataFrame) -> pd.DataFrame:
+    """Is the fall a cliff? The share of it that the one worst step between two depths takes.
+
+    measured: of `measures`. A row a line and measure: largest_step with its 95 % interval over
+    resampled questions, of the whole way between the best and the worst value of the line; even:
+    what it would be if all steps were equal. depths: how many.
+    """
+    rows, unpruned = [], measured[measured.treatment == "unpruned"]
+    for (measure, *key), points in measured[measured.block_size > 0].groupby(["measure", *LINE]):
+        start = unpruned[(unpruned[["measure", *LINE[:2]]] == [measure, *key[:2]]).all(axis=1)]
+        line = pd.concat([start.head(1), points.sort_values("fraction")])
+        values = resampled(np.stack(line.examples), np.asarray(line.weights.iloc[0], float))
+        falls = np.diff(values) * (1 if measure == "bits per byte" else -1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            share = falls.max(1) / np.ptp(values, axis=1)
+        told = dict(zip(("largest_step", "low", "high"), interval(share), strict=True))
+        depths = {"even": 1 / len(points), "depths": len(points), "n": line.n.iloc[0]}
+        rows.append({"measure": measure} | dict(zip(LINE, key, strict=True)) | told | depths)
+    return pd.DataFrame(rows)
+
+
+def kept(scores: pd.DataFrame, by: str) -> pd.DataFrame:
+    """The share of the lead over the floor that is left, of the same questions asked in two ways.
+
+    by: "form" or "book". A row a line and depth, with 95 % intervals over resampled questions;
+    nothing where the unpruned model shows no signal. apart: the share of this row minus that of
+    the first way at the same cut, paired on questions.
+    """
+    rows, lines = [], ["model", "questions", "strategy", "treatment"]
+    pruned = scores[(scores.treatment != "unpruned") & scores.value.notna()]
+    for key, ways in pruned.groupby(lines, sort=False):
+        first = None
+        for way, points in ways.groupby(by, sort=False):
+            whole = scores[(scores.treatment == "unpruned") & (scores[by] == way)]
+            start = whole[(whole[lines[:2]] == list(key[:2])).all(axis=1)].iloc[0]
+            points = points.sort_values("fraction")
+            line = curve(start, points)
+            left = (1 - line.lost if line.gap >= SIGNAL else np.nan * line.values)[:, 1:]
+            first = left if first is None else first
+            for at, point in enumerate(points.itertuples()):
+                row = dict(zip(lines, key, strict=True)) | {by: way}
+                row |= {"block_size": point.block_size, "fraction": point.fraction, "n": point.n}
+                row |= dict(zip(("kept", "low", "high"), interval(left[:, at]), strict=True))
+                ends = interval((left - first)[:, at]) if first is not left else (np.nan,) * 3
+                rows.append(
+                    row | dict(zip(("apart", "apart_low", "apart_high"), ends, strict=True))
+                )
+    return pd.DataFrame(rows)
