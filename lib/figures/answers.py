@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from lib.analysis import curves
 from lib.analysis.answers import MEASURES
-from lib.figures.curves import STRATEGIES, TASKS, TREATMENTS
+from lib.figures.curves import STRATEGIES, TASKS, TREATMENTS, stamp
 from lib.figures.style import STYLE, save_figure
 from lib.models import registry
 from lib.profiles import Profile
@@ -70,13 +70,14 @@ def _grid(shown, columns: dict, rows: dict, by: str, shades: dict, name: str, pr
     size = (1.4 + 3.6 * len(columns), 0.5 + 2.1 * len(rows))
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            len(rows), len(columns), figsize=size, squeeze=False, sharex=True, sharey="row"
+            len(rows), len(columns), figsize=size, squeeze=False, sharex=True
         )
         for line, (label, of_row) in zip(axes, rows.items(), strict=True):
-            for axis, (title, of_column) in zip(line, columns.items(), strict=True):
+            for axis, of_column in zip(line, columns.values(), strict=True):
                 _panel(axis, of_row.loc[of_row.index.intersection(of_column.index)], by, shades)
-                axis.set_title(title if line is axes[0] else "")
             line[0].set_ylabel(label)
+        for axis, title in zip(axes[0], columns, strict=True):
+            axis.set_title(title)
         for axis in axes[-1]:
             axis.set_xlabel("fraction of layers dropped")
         handles = {text: h for axis in axes.flat for h, text in zip(*_legend(axis), strict=True)}
@@ -115,6 +116,8 @@ def _panel(axis, scores: pd.DataFrame, by: str, shades: dict) -> None:
         if pd.notna(floor):
             told = "floor" if by == "strategy" else f"floor, {getattr(row, by)}"
             axis.axhline(floor, color=shade, ls="-.", lw=0.8, label=told)
+    if accuracy:
+        stamp(axis, unpruned if by == "strategy" else unpruned.assign(variant=unpruned[by]))
     if len(scores):
         told = "95 %" if scores.get("low", pd.Series(dtype=float)).notna().any() else "±1 s.e."
         axis.set_title(f"n = {scores.n.max():.0f}, {told}", loc="right", fontsize=7)

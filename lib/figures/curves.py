@@ -167,11 +167,11 @@ def backdrop(axis, scores: pd.DataFrame, unpruned_colour) -> pd.DataFrame:
             if floor > row.chance:
                 axis.axhline(floor, color="grey", ls="-.", lw=1, label="floor")
     axis.set_title(f"n = {scores.n.iloc[0]:.0f}, ±1 s.e.", loc="right", fontsize=7)
-    _stamp(axis, unpruned)
+    stamp(axis, unpruned)
     return unpruned
 
 
-def _stamp(axis, unpruned: pd.DataFrame) -> None:
+def stamp(axis, unpruned: pd.DataFrame) -> None:
     """Say behind the lines which unpruned models (or variants) do not stand out from the floor."""
     every = unpruned[unpruned.value.notna()]
     silent = every[[curves.no_signal(row) for row in every.itertuples()]]

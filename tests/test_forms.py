@@ -1,0 +1,161 @@
+"""The same questions asked in other ways: by letter and by content, with and without a passage."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import analysis, evaluation, profiles
+from lib.analysis.answers import MEASURES
+from lib.blocks import Block, simple_block
+from lib.data import prompts
+from lib.measure import experiments, scores, wanted
+from lib.models import loading
+from lib.pruning import dropped
+from lib.sweep import sweep
+
+SMOKE = profiles.get("smoke")
+ASKED = replace(SMOKE, arc_easy_questions=570, book_questions=12, boolq_questions=12)
+
+
+def task(name: str, profile=ASKED) -> evaluation.Task:
+    return evaluation.task(wanted.of_task(name, profile))
+
+
+def test_both_forms_ask_the_same_questions():
+    letters, content = task("arc_easy_letters").examples, task("arc_easy").examples
+    assert len(letters) == len(content) == 565  # five are solved examples
+    for one, other in zip(letters, content, strict=True):
+        assert one["answer"] == other["answer"]
+        listed = one["prompt"].removesuffix("\nAnswer:").split("\n")[-len(one["choices"]) :]
+        assert [line.partition(". ")[2] for line in listed] == [c[1:] for c in other["choices"]]
+        assert [line[0] for line in listed] == [choice.strip() for choice in one["choices"]]
+    for one, other in zip(task("mmlu").examples, task("mmlu_content").examples, strict=True):
+        assert one["answer"] == other["answer"] and one["weight"] == other["weight"]
+        assert f". {other['choices'][one['answer']][1:]}\n" in one["prompt"]
+
+
+def test_solved_examples_have_the_form_of_the_question():
+    by_letter = prompts.arc_easy_letters("wheels", 3, 2, 0)[0]["prompt"]
+    by_content = prompts.arc_easy("wheels", 3, 2, 0)[0]["prompt"]
+    assert by_letter.count("\nAnswer: ") == by_content.count("\nAnswer: ") == 2
+    assert by_letter.count("\nA. ") == 3 and "\nA. " not in by_content
+    content = prompts.mmlu_content("wheels", 1, 1, 2, 0)[0]["prompt"]
+    assert content.startswith("The following are questions (with answers) about abstract algebra.")
+
+
+@pytest.mark.parametrize("name", ["boolq", "sciq", "squad"])
+def test_a_closed_book_differs_by_its_passage_only(name):
+    for one, other in zip(task(name).examples, task(f"{name}_closed").examples, strict=True):
+        assert one["choices"] == other["choices"] and one["answer"] == other["answer"]
+        assert one["prompt"].endswith(other["prompt"]) and len(one["prompt"]) > len(other["prompt"])
+        assert other["prompt"].startswith("Question:") and other["prompt"].count("\n") == 1
+
+
+def test_no_place_gives_sciq_away():
+    places = [example["answer"] for example in task("sciq").examples]
+    assert np.bincount(places).tolist() == [3, 3, 3, 3]
+
+
+def test_questions_of_three_to_five_choices_are_scored_together():
+    """Equal to asking each alone, pruned too."""
+    model, tokenizer = loading.load("tiny-random", dtype="float32")
+    whole, block = task("arc_easy_letters"), Block(2, 3)
+    sizes = [len(example["choices"]) for example in whole.examples]
+    few = [sizes.index(size) for size in (3, 4, 5)]
+    mixed = replace(whole, examples=tuple(whole.examples[i] for i in few))
+    together = sweep(model, tokenizer, [block], [mixed]).iloc[1].choices
+    assert [len(choices) for choices in together] == [3, 4, 5]
+    with dropped(model, block):
+        for example, found in zip(mixed.examples, together, strict=True):
+            one = replace(mixed, examples=(example,))
+            alone = sweep(model, tokenizer, [], [one]).iloc[0].choices[0]
+            np.testing.assert_allclose(found, alone, atol=1e-5)
+
+
+class Map:
+    num_layers = 8
+
+    def best_start(self, size: int) -> int:
+        return (self.num_layers - size) // 2
+
+
+def test_a_form_is_asked_at_the_cuts_of_the_other():
+    asked = experiments.forms("tiny-random", Map(), SMOKE)
+    cuts = {}
+    for w in asked:
+        key = (w.shown["questions"], w.shown["form"])
+        cuts.setdefault(key, []).append((w.shown["strategy"], w.block, w.recipe))
+        assert w.params["shots"] == SMOKE.mmlu_shots
+    assert len(cuts) == 4 and len({tuple(found) for found in cuts.values()}) == 1
+    assert ("simple", simple_block(8, 1), None) in cuts["mmlu", "letters"]
+    assert {bool(w.recipe) for w in asked} == {True, False}
+
+
+# ---- what they tell ------------------------------------------------------------------------
+
+
+def table(form: str, kept: list[int], n: int = 100) -> pd.DataFrame:
+    """Questions of four choices, of which the first `kept[d]` are right at depth d."""
+    rows = []
+    for depth, right in enumerate(kept):
+        likelihoods = [np.array([-1.0, -2.0, -3.0, -4.0]) for _ in range(n)]
+        answers = [0 if i < right else 1 + i % 3 for i in range(n)]
+        rows.append(
+            {
+                "model": "m", "questions": "mmlu", "form": form, "task": form,
+                "strategy": "simple" if depth else "none",
+                "treatment": "unhealed" if depth else "unpruned",
+                "block_size": depth, "fraction": depth / 10, "n": n, "floor": 0.25, "chance": 0.25,
+                "majority": None, "value": right / n, "standard_error": 0.04, "bits_per_byte": 2.0,
+                "examples": np.arange(n) < right, "weights": np.ones(n),
+                "choices": likelihoods, "answers": answers,
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_the_share_kept_is_told_for_both_forms_and_apart():
+    both = pd.concat([table("letters", [75, 25, 25]), table("content", [75, 75, 50])])
+    found = analysis.kept(both, "form").set_index(["form", "block_size"])
+    assert found.kept["letters", 1] == pytest.approx(0)
+    assert found.kept["content", 1] == pytest.approx(1)
+    assert found.kept["content", 2] == pytest.approx(0.5)
+    assert found.apart["content", 1] == pytest.approx(1) and found.apart_low["content", 1] > 0
+    assert np.isnan(found.apart["letters", 1])
+    silent = analysis.kept(
+        pd.concat([table("letters", [26, 25]), table("content", [75, 70])]), "form"
+    )
+    assert silent.set_index("form").kept.isna().to_dict() == {"letters": True, "content": False}
+
+
+def test_four_measures_of_the_same_answers():
+    found = analysis.measures(table("letters", [75, 25])).set_index(["measure", "block_size"])
+    assert found.value["accuracy", 0] == 0.75
+    assert found.value["margin (nats)", 0] == pytest.approx(
+        0.75 * 1 + (9 * 1 + 8 * 2 + 8 * 3) / -100
+    )
+    assert found.value["share of the commonest answer", 0] == 1
+    assert found.value["bits per byte", 0] == pytest.approx(2)
+    assert set(found.index.get_level_values(0)) == set(MEASURES)
+
+
+def test_the_largest_step_tells_a_cliff_from_a_slope():
+    cliff, slope = table("letters", [80, 80, 80, 30, 30]), table("content", [80, 70, 60, 50, 40])
+    told = analysis.largest_step(analysis.measures(pd.concat([cliff, slope])))
+    told = told[told.measure == "accuracy"].set_index("task")
+    assert told.largest_step["letters"] == pytest.approx(1) and told.low["letters"] > 0.8
+    assert told.largest_step["content"] == pytest.approx(0.25) == told.even["content"]
+
+
+def test_measures_of_stored_answers_are_those_of_the_scores(output):
+    """Accuracy, margin and bits per byte as `evaluation.told` has them, from what was stored."""
+    asked = experiments.unpruned("tiny-random", SMOKE, ["mmlu", "arc_easy"])
+    found = analysis.measures(scores.table(asked))
+    for column, measure in zip(
+        ("value", "margin", "commonest", "bits_per_byte"), MEASURES, strict=True
+    ):
+        mine = found[found.measure == measure].set_index("task").value
+        theirs = scores.table(asked).set_index("task")[column]
+        np.testing.assert_allclose(mine, theirs[mine.index], atol=2e-3)
