@@ -1,4 +1,4 @@
-# `make` explains itself. Variables: PROFILE=quick, MODELS="name …", LIMIT=n, STEPS=n, DTYPE=float32,
+# `make` explains itself. Variables: PROFILE=quick, MODELS="name …", ONLY="01 02", LIMIT=n, STEPS=n, DTYPE=float32,
 # ENGINE=ray, PYTHON=python3. Of the installation, when .venv is made:
 # CONSTRAINTS=constraints.txt installs the exact versions of the recorded run.
 # WHEELS=wheels installs from that folder alone, which `make wheels` fills where there is a network.
@@ -10,7 +10,7 @@ INSTALLED := .venv/installed$(if $(filter ray,$(ENGINE)),-all)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	$(if $(WHEELS),--no-index --find-links $(WHEELS)) $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 RUN := $(BIN)/python -m lib.run --profile $(PROFILE) \
-	$(if $(MODELS),--models $(MODELS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(STEPS),--steps $(STEPS)) \
+	$(if $(ONLY),--only $(ONLY)) $(if $(MODELS),--models $(MODELS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(STEPS),--steps $(STEPS)) \
 	$(if $(DTYPE),--dtype $(DTYPE)) $(if $(ENGINE),--engine $(ENGINE))
 # a worker takes whole files; no worker's threads are in the other's way
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder

@@ -419,7 +419,7 @@ def test_without_results_nothing_is_gathered_and_nothing_computed(output):
 
 
 def test_what_is_there_is_gathered(output):
-    """Only the map, so only claim 4 is judged; and claim 5 on the recorded map of a Qwen."""
+    """Only the map, so only claim 4 is judged; and claim 5 on the recorded maps of Qwens."""
     smoke = profiles.get("smoke")
     distance_maps.measure(smoke)
     before = list(paths.RESULTS.rglob("*.json"))
@@ -427,8 +427,8 @@ def test_what_is_there_is_gathered(output):
     assert list(paths.RESULTS.rglob("*.json")) == before
     ran = {v.claim for v in checks.verdicts(found) if v.verdict != "not run"}
     assert ran == {"4a", "4b", "5"}
-    (qwen,) = checks.islands(found)
-    assert qwen.model == "qwen2.5-coder-0.5b (recorded map)"
+    told = [verdict.model for verdict in checks.islands(found)]
+    assert told == [f"qwen2.5-coder-{size} (recorded map)" for size in ("0.5b", "1.5b")]
     assert found.healed_share == smoke.heal_steps / 5_000
 
 

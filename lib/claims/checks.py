@@ -128,7 +128,7 @@ def islands(found: RunTables) -> Iterator[Verdict]:
     for model, distances in (found.recorded | found.maps).items():
         if "qwen" in model.lower():
             count = np.array([shallower(map_) for map_ in resampled_map(distances)], float)
-            told = f"{model} (recorded map)" if model in found.recorded else model
+            told = f"{model} (recorded map)" if model not in found.maps else model
             yield judged("5", told, "", interval(count), distances.num_sequences)
 
 

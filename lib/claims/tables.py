@@ -18,7 +18,7 @@ from lib.profiles import Profile
 
 PAPER_HEALING = 5_000 * 16  # steps, sequences a step
 NOTHING = pd.DataFrame(columns=["model", "task", "strategy", "treatment"])
-RECORDED = ("qwen2.5-coder-0.5b",)  # maps for claim 5
+RECORDED = ("qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b")  # maps for claim 5
 
 
 @dataclass(frozen=True)

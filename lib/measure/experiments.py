@@ -131,17 +131,19 @@ FORMS = {  # a question set, and the tasks that ask it by letter and by content
 def forms(name: str, distances, profile: Profile) -> list[Wanted]:
     """Letters or content: the same questions asked both ways, after as many solved examples.
 
-    Unhealed at every second size, and healed where the profile heals; columns questions and form.
+    At every second size, and healed at every second depth where the profile heals; columns
+    questions and form.
     """
-    profile = profile.with_prompt(profile.mmlu_shots)
-    sizes, found = profile.block_sizes(distances.num_layers)[::2], []
+    profile, layers, found = profile.with_prompt(profile.mmlu_shots), distances.num_layers, []
+    sizes, depths = profile.block_sizes(layers)[::2], profile.healed_sizes(layers)
+    depths = depths[1::2] or depths
     for questions, tasks in FORMS.items():
         for form, task in tasks.items():
             shown = {"questions": questions, "form": form}
             found += unpruned(name, profile, [task], **shown)
             for strategy in STRATEGIES:
                 found += _cut(name, distances, profile, [task], strategy, sizes, **shown)
-            found += healed(name, distances, profile, [task], shown=shown)
+            found += healed(name, distances, profile, [task], sizes=depths, shown=shown)
     return found
 
 
