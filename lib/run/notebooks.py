@@ -29,6 +29,8 @@ FIGURES = {  # what each shows, and the notebooks that draw it
     "figure_cost": ("memory and latency against the layers dropped", ["09"]),
     "figure_beyond": ("HellaSwag and GSM8K against the fraction dropped", ["10"]),
     "figure_damage": ("the loss without each block, beside its distance", ["11"]),
+    "figure_criteria": ("the damage of the block that each criterion chooses", ["11"]),
+    "figure_layers": ("each layer's update, and the damage without it or half of it", ["11"]),
     "figure_heal_where": ("healing all layers, or those after the cut only", ["12"]),
     "figure_claims": ("the paper's claims: what holds", ["13"]),
 }
