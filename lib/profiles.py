@@ -44,6 +44,7 @@ class Profile:
     gsm8k_new_tokens: int  # at most, of an answer
     damage_sequences: Count  # C4 sequences for the loss without every block
     damage_tokens: int
+    greedy_fraction: float  # of the layers, up to which they are dropped one by one
     cost_prompt_tokens: int  # read at once to time prefill
     cost_new_tokens: int  # then written one by one to time decoding
     cost_repeats: int

@@ -62,13 +62,31 @@ def c4(split: str, source: str, count: int) -> list[str]:
     return part[:count]
 
 
+def texts(name: str, source: str, count: int) -> list[str]:
+    """`count` texts of "c4" (validation), "wiki" (articles) or "arc_easy" (questions, no answers).
+
+    Articles and questions are evenly spaced; articles are always those of the wheel.
+    """
+    if name == "c4":
+        return c4("validation", source, count)
+    if name == "wiki":
+        return spread([article for article in _articles() if article], count)
+    asked = questions(name, source, count)
+    return [f"Question: {row['question']}\nAnswer:" for row in asked]
+
+
 def healing_texts(source: str, count: int) -> list[str]:
     """Documents to heal on: C4's train split; from the wheels also Wikipedia articles."""
     texts = c4("train", source, count)
     if source == "wheels":
-        articles = wheels.path("wiki").read_text(encoding="utf-8").split("</doc>")
-        texts += [article.partition(">\n")[2].strip() for article in articles if ">\n" in article]
+        texts += _articles()
     return texts
+
+
+def _articles() -> list[str]:
+    """Wikipedia articles, of the wheel."""
+    articles = wheels.path("wiki").read_text(encoding="utf-8").split("</doc>")
+    return [article.partition(">\n")[2].strip() for article in articles if ">\n" in article]
 
 
 def questions(name: str, source: str, count: int | None = None) -> list[dict]:

@@ -14,3 +14,4 @@ from lib.figures.curves import (
     figure_beyond,
 )
 from lib.figures.heatmaps import figure_1a, figure_1b, figure_1c, figure_4, figure_islands
+from lib.figures.which_block import figure_criteria, figure_layers

@@ -14,6 +14,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
 from lib.blocks import Block
 from lib.models.decoder import decoder_config, decoder_layers, layers_attribute
 from lib.models.registry import ModelError
+from lib.models.sublayers import silenced
 
 _THRESHOLDS = ("max_window_layers", "first_k_dense_replace")
 _INDEX_LISTS = ("mlp_only_layers", "moe_layers", "attn_layer_indices")
@@ -91,14 +92,17 @@ def _number(layers: Iterator[nn.Module], numbers: Sequence[int]) -> None:
 
 @contextmanager
 def resumed(model, block: Block, state: torch.Tensor, width: int = 0) -> Iterator[None]:
-    """The model from the cut on: its first layer is `block.stop`, and reads `state`, not input.
+    """The model from the cut on: its first layer is `block.resumes`, and reads `state`, not input.
 
     HF's own forward builds masks, rotary embeddings and the final norm, from a configuration
     that matches the layers that are left. width: of the tuple that a layer returns, if it does.
     """
     num_layers = len(decoder_layers(model))
-    after = range(block.stop, num_layers)
-    with only_layers(model, after or [num_layers - 1]) as layers:
+    after = range(block.resumes, num_layers)
+    with (
+        only_layers(model, after or [num_layers - 1]) as layers,
+        silenced(layers[: block.size], block.part),
+    ):
         if not after:  # the block includes the last layer: in its place, one that does nothing
             layers[0] = nn.Identity()
             answer = (state,) + (None,) * (width - 1) if width else state

@@ -1,0 +1,93 @@
+"""What the states of a text say of every block: the criteria that need no second forward pass."""
+
+from collections.abc import Iterable
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lib import results
+from lib.data import sets
+from lib.evaluation import weighted_mean
+from lib.measure import fetching
+from lib.measure.damage import all_blocks
+from lib.measure.wanted import Wanted
+from lib.models import loading
+from lib.profiles import Profile
+from lib.similarity import of_text
+
+VERSION = 1  # bumped by hand when the numbers of `measure` change
+SOURCES = ("c4", "wiki", "arc_easy")
+CRITERIA = {"last": "last token", "every": "all tokens", "influence": "block influence"}
+DIGITS = 7  # decimals that are stored
+
+
+def measure(
+    maps: Iterable[str], profile: Profile, sources: Iterable[str] = SOURCES
+) -> pd.DataFrame:
+    """How much every block changes the states, by three criteria, on the texts of each source.
+
+    The texts of "c4" are those of the damage map. One row per model, source, criterion and block:
+    model, source, criterion, block_start, block_size, value (angles in half turns), n (texts), and
+    per text the value (`examples`) and its `weights` in the mean: tokens, of the last token 1.
+    The criterion "update" is of single layers: |x^(l+1) - x^(l)| / |x^(l)|, mean over the tokens
+    but the first, whose state is of another size in many models; "update, first token" is its own.
+    """
+    found, _ = fetching.tried(partial(_of_model, profile=profile, sources=sources), maps)
+    return pd.concat(found.values(), ignore_index=True)
+
+
+def _of_model(name: str, profile: Profile, sources: Iterable[str]) -> pd.DataFrame:
+    """The tables of one model, a result a source."""
+    rows = []
+    for asked in fetching.here([_wanted(name, source, profile) for source in sources]):
+
+        def compute(params=asked.params) -> dict:
+            model, tokenizer = loading.loaded(name, **profile.weights)
+            return _values(model, tokenizer, params)
+
+        values = results.load_or_compute(asked.kind, asked.params, compute)["values"]
+        rows += _rows({"model": name, "source": asked.params["texts"]}, values)
+    return pd.DataFrame(rows)
+
+
+def _wanted(name: str, source: str, profile: Profile) -> Wanted:
+    data = sets.identity(source, "wheels" if source == "wiki" else profile.source)
+    params = {"model": name, **profile.weights, **data, "texts": source}
+    how = {"sequences": profile.damage_sequences, "max_tokens": profile.damage_tokens}
+    return Wanted("states", params | how | {"version": VERSION})
+
+
+def _values(model, tokenizer, params: dict) -> dict:
+    """Per text, what `of_text` tells: of blocks in the order of `all_blocks`, of layers."""
+    texts = sets.texts(params["texts"], sets.source(params), params["sequences"])
+    found, tokens = [], []
+    for text in texts:
+        ids = tokenizer(text, truncation=True, max_length=params["max_tokens"]).input_ids
+        found.append(of_text(model, torch.tensor(ids)))
+        tokens.append(len(ids))
+    blocks = all_blocks(len(found[0]["last"]) - 1)
+    starts, stops = np.array([(block.start, block.stop) for block in blocks]).T
+    values = {key: [text[key][starts, stops] for text in found] for key in CRITERIA}
+    values["update"] = [text["update"][:, 1:].mean(1) for text in found]
+    values["update_first"] = [text["update"][:, 0] for text in found]
+    stored = {key: np.round(np.array(of, float), DIGITS).T.tolist() for key, of in values.items()}
+    return {"blocks": [[b.start, b.size] for b in blocks], "tokens": tokens} | stored
+
+
+def _rows(told: dict, values: dict) -> list[dict]:
+    tokens = np.array(values["tokens"], float)
+    layers = [[l, 1] for l in range(len(values["update"]))]
+    criteria = {name: (key, values["blocks"], tokens) for key, name in CRITERIA.items()}
+    criteria["last token"] = ("last", values["blocks"], np.ones(len(tokens)))
+    criteria["update"] = ("update", layers, tokens - 1)
+    criteria["update, first token"] = ("update_first", layers, np.ones(len(tokens)))
+    return [
+        told
+        | {"criterion": name, "block_start": start, "block_size": size}
+        | {"value": weighted_mean(np.array(examples), weights)[0], "n": len(tokens)}
+        | {"examples": np.array(examples), "weights": weights}
+        for name, (key, blocks, weights) in criteria.items()
+        for (start, size), examples in zip(blocks, values[key], strict=True)
+    ]
