@@ -4,3 +4,4 @@ from lib.analysis.bootstrap import paired
 from lib.analysis.choice import beside_distances, rank_correlation, regret
 from lib.analysis.curves import transitions
 from lib.analysis.depth import best_starts, depth_statistics, leaves_deep_band
+from lib.analysis.repair import repairs

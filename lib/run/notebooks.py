@@ -29,7 +29,8 @@ FIGURES = {  # what each shows, and the notebooks that draw it
     "figure_cost": ("memory and latency against the layers dropped", ["09"]),
     "figure_beyond": ("HellaSwag and GSM8K against the fraction dropped", ["10"]),
     "figure_damage": ("the loss without each block, beside its distance", ["11"]),
-    "figure_heal_where": ("healing all layers, or those after the cut only", ["12"]),
+    "figure_repair": ("loss and ARC-Easy: plain cut, healed, linear maps", ["12"]),
+    "figure_repair_cost": ("what each repair gains for its seconds and numbers", ["12"]),
     "figure_claims": ("the paper's claims: what holds", ["13"]),
 }
 MINUTES = {
