@@ -45,6 +45,10 @@ class Block:
             )
         return [l for l in range(num_layers) if not self.start <= l < self.stop]
 
+    def across(self, state):
+        """What layer `stop` reads, of the state before the cut: that state as it is."""
+        return state
+
 
 UNPRUNED = Block(0, 0)
 

@@ -9,7 +9,7 @@ import logging
 import math
 import random
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from lib import paths
 from lib.data import sets
-from lib.models import adapters, documents
+from lib.models import adapters, documents, targets
 from lib.profiles import Recipe, attempts, no_memory
 from lib.sweep import shares_prefixes
 
@@ -43,7 +43,7 @@ class Healed:
     recomputes: bool = False  # activations, for want of memory
 
 
-def heal(model, tokenizer, recipe: Recipe, folder: str | Path, micro_batch: int = 16) -> Healed:
+def heal(model, tokenizer, recipe: Recipe, folder, micro_batch=16, teacher=None) -> Healed:
     """Fine-tune LoRA adapters of a model, of a pruned one within `pruning.dropped`, into `folder`.
 
     The documents of a micro-batch are read in one row, each for itself (`models.documents`); where
@@ -51,14 +51,15 @@ def heal(model, tokenizer, recipe: Recipe, folder: str | Path, micro_batch: int 
     Resumes from the newest complete checkpoint in `folder`, if a call was interrupted there.
     Halves the micro-batch when memory runs out, and at last recomputes activations; the global
     batch stays. The model comes back without adapter, also after an error. A second process that
-    is to heal into the same folder waits, and takes what the first one left.
+    is to heal into the same folder waits, and takes what the first one left. teacher: the file of
+    the targets (of `models.targets`), where the recipe has some.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
         if finished := _finished(folder):
             return finished
-        found = _healed(model, tokenizer, recipe, folder, micro_batch)
+        found = _healed(model, tokenizer, recipe, folder, micro_batch, teacher)
         if found.status != "oom":  # with more memory it resumes from its checkpoints
             _finish(folder, found)
         return found
@@ -82,9 +83,11 @@ def _alone(folder: Path):
         lock.release()
 
 
-def _healed(model, tokenizer, recipe: Recipe, folder: Path, micro_batch: int) -> Healed:
+def _healed(model, tokenizer, recipe: Recipe, folder: Path, micro_batch: int, teacher) -> Healed:
     """Train, with less and less memory as long as it runs out."""
     sequences, epochs = training_sequences(tokenizer, recipe)
+    if recipe.teacher:
+        sequences = targets.attached(sequences, teacher)
     with documents.apart(model) as joined:
         most = micro_batch if joined else documents.quickest(sequences, recipe.batch, micro_batch)
     losses, status, adapter = [], "oom", None
@@ -111,9 +114,11 @@ class _InOrder(Trainer):
     def _get_train_sampler(self, train_dataset=None):
         return torch.utils.data.SequentialSampler(train_dataset or self.train_dataset)
 
-    def compute_loss(self, model, *inputs, **how):
+    def compute_loss(self, model, inputs, *args, **how):
         with adapters.in_its_format(model):
-            return super().compute_loss(model, *inputs, **how)
+            if "teacher_tokens" in inputs:
+                return targets.batch_loss(model, inputs, how.get("num_items_in_batch"))
+            return super().compute_loss(model, inputs, *args, **how)
 
 
 class _Watch(TrainerCallback):
@@ -128,14 +133,7 @@ class _Watch(TrainerCallback):
 
 
 def _train(
-    wrapped,
-    tokenizer,
-    sequences,
-    recipe: Recipe,
-    folder: Path,
-    micro_batch: int,
-    recomputes: bool = False,
-    callbacks: Sequence[TrainerCallback] = (),
+    wrapped, tokenizer, sequences, recipe, folder, micro_batch: int, recomputes=False, callbacks=()
 ) -> list[float]:
     """Train from the newest complete checkpoint on; the loss of each step."""
     model = wrapped.get_base_model()
@@ -147,7 +145,7 @@ def _train(
             model=wrapped,
             args=_training_arguments(recipe, folder, micro_batch, wrapped.device.type == "cpu"),
             train_dataset=documents.arranged(sequences, recipe.batch, micro_batch, joined),
-            data_collator=documents.collator(joined, tokenizer.pad_token_id),
+            data_collator=targets.collator(documents.collator(joined, tokenizer.pad_token_id)),
             callbacks=[_Watch(), *callbacks],
         )
         trainer.remove_callback(PrinterCallback)

@@ -60,7 +60,11 @@ class Profile:
     heal_learning_rate: float
     heal_rank: int
     heal_warmup: int  # steps
+    heal_teacher: int  # tokens a position that a teacher tells of, where it distils
     heal_packed: bool  # full sequences, or one truncated and padded document each
+    map_sequences: Count  # calibration texts of a linear map
+    map_tokens: int
+    map_rank: int  # of the one of low rank
     batch_tokens: int  # tokens a forward pass reads at once
     main_names: tuple[str, ...]  # the model of figures 1 and 5; empty: the first one
     ablation_names: tuple[str, ...]  # models of figures 7 and 8; empty: the first one
@@ -215,6 +219,7 @@ class Recipe:
     dropout: float = 0.05
     seed: int = 0
     first_layer: int = 0  # adapters from this layer on, in the numbering of the pruned model
+    teacher: int = 0  # learn from the unpruned model's so many likeliest tokens; 0: from the text
 
 
 def recipe(name: str, profile: Profile, **changes) -> Recipe:

@@ -143,7 +143,7 @@ def calibration_batches(texts: list[str], tokenizer, max_tokens: int, batch_toke
         tokenizer(text, truncation=True, max_length=max_tokens).input_ids for text in texts
     ]
     sequences.sort(key=len, reverse=True)
-    told = tqdm(total=len(sequences), desc="angular distances")
+    told = tqdm(total=len(sequences), desc="calibration")
     while sequences:
         size = max(1, batch_tokens // max(1, len(sequences[0])))
         part, sequences = sequences[:size], sequences[size:]

@@ -153,7 +153,7 @@ def final_states(
     yield UNPRUNED, full
     for block in blocks:
         if block.size:
-            with resumed(model, block, states[block.start], widths[0]):
+            with resumed(model, block, block.across(states[block.start]), widths[0]):
                 final = _forward(model, ids, cache_of(block))
             yield block, final
 

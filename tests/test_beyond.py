@@ -9,13 +9,12 @@ import torch
 from conftest import ARCHITECTURES, EXPERTS, LAYERS, Characters, tiny
 from transformers import GenerationConfig
 
-from lib import evaluation, healing, profiles, results
+from lib import evaluation, healing, profiles
 from lib.blocks import UNPRUNED, Block
 from lib.data import prompts, sets
 from lib.data.encoding import Row
 from lib.evaluation import Task
-from lib.figures import beyond
-from lib.measure import heal_where, wanted
+from lib.measure import wanted
 from lib.models import adapters, files, loading, reading
 from lib.models.decoder import residual_stream
 from lib.pruning import dropped
@@ -81,89 +80,6 @@ def test_nothing_to_heal_after_the_end(tmp_path, llama):
     with pytest.raises(ValueError, match="no layer 4 to heal"):
         with dropped(llama, Block(LAYERS - 2, 2)), adapters.fresh(llama, recipe):
             pass
-
-
-class Distances:
-    num_layers = 8
-
-    def best_start(self, size: int) -> int:
-        return 3
-
-
-MAPS = {"tiny-random": Distances()}
-
-
-def test_both_healings_side_by_side(output, monkeypatch):
-    monkeypatch.setattr(heal_where, "TURNS", 1)
-    found = heal_where.measure(MAPS, SMOKE, ["c4"])
-    healed = found[found.treatment == "healed"].set_index("adapters")
-    assert set(healed.index) == set(heal_where.WHERE)
-    assert (healed.seconds > 0).all() and healed.micro_batch.eq(16).all()
-    assert healed.seconds.tolist() == (SMOKE.heal_steps * healed.step_seconds).tolist()
-    assert healed.value["all layers"] != healed.value["after the cut"]
-    assert healed.block_size.eq(SMOKE.ablation_sizes(8)[0]).all() and healed.fraction.gt(0).all()
-    assert found[found.treatment == "unhealed"].seconds.eq(0).all()
-    monkeypatch.setattr(Distances, "best_start", lambda distances, size: 8 - size)
-    at_the_end = heal_where.measure(MAPS, SMOKE, ["c4"])
-    (row,) = at_the_end[at_the_end.treatment == "healed"].itertuples()
-    assert row.status == "no answer: no layer after the cut" and np.isnan(row.value)
-
-
-def test_the_timed_step_is_that_of_the_healing(output, monkeypatch):
-    """As many sequences at a time as the healing had memory for, recomputed if it had to."""
-    monkeypatch.setattr(heal_where, "TURNS", 1)
-    ways, train = [], healing._train
-
-    def limited(wrapped, tokenizer, sequences, recipe, folder, *how):
-        ways.append((bool(recipe.first_layer), recipe.steps, len(sequences), *how[:2]))
-        if how[0] > (4 if recipe.first_layer else 1) or not (recipe.first_layer or how[1]):
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        return train(wrapped, tokenizer, sequences, recipe, folder, *how)
-
-    monkeypatch.setattr(healing, "_train", limited)
-    found = heal_where.measure(MAPS, SMOKE, ["c4"])
-    healed = found[found.treatment == "healed"].set_index("adapters")
-    assert healed.micro_batch.to_dict() == {"all layers": 1, "after the cut": 4}
-    assert healed.step_seconds.gt(0).all()
-    timed = [way for way in ways if way[1] == 1]
-    assert timed == [(False, 1, 16, 1, True), (True, 1, 16, 4, False)] * (heal_where.TURNS + 1)
-    monkeypatch.setattr(healing, "_train", lambda *a: pytest.fail("timed again"))
-    again = heal_where.measure(MAPS, SMOKE, ["c4"])
-    assert again.step_seconds.tolist()[2:] == found.step_seconds.tolist()[2:]
-
-
-def test_no_memory_for_one_leaves_the_other(output, monkeypatch):
-    """A healing that ran out of memory is a row with a status; the figure has the rest."""
-    train = healing._train
-
-    def limited(wrapped, tokenizer, sequences, recipe, *rest):
-        if not recipe.first_layer:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        return train(wrapped, tokenizer, sequences, recipe, *rest)
-
-    monkeypatch.setattr(healing, "_train", limited)
-    found = heal_where.measure(MAPS, SMOKE, ["c4"])
-    healed = found[found.treatment == "healed"].set_index("adapters")
-    assert healed.status.to_dict() == {"all layers": "oom", "after the cut": "ok"}
-    assert healed.value.notna().tolist() == healed.seconds.notna().tolist() == [False, True]
-    assert beyond.figure_heal_where(found, ["c4"], SMOKE)
-
-
-def test_a_step_that_cannot_be_timed_is_a_row_with_a_status(output, monkeypatch):
-    def no_memory(*arguments):
-        raise torch.OutOfMemoryError("CUDA out of memory.")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(heal_where, "_timed_in_turn", no_memory)
-        found = heal_where.measure(MAPS, SMOKE, ["c4"])
-    with results.drawing_only():
-        drawn = heal_where.measure(MAPS, SMOKE, ["c4"])
-    for table, status in ((found, "oom"), (drawn, "not measured")):
-        healed = table[table.treatment == "healed"]
-        assert healed.status.tolist() == [status] * 2 and healed.value.isna().all()
-        assert table[table.treatment != "healed"].value.notna().all()
-    found = heal_where.measure(MAPS, SMOKE, ["c4"])
-    assert found.value.notna().all() and found.seconds.notna().sum() == 3
 
 
 # ---- HellaSwag and GSM8K -------------------------------------------------------------------

@@ -17,7 +17,7 @@ from lib.run import batch
 from lib.run.execution import Launch, Outcome
 
 ENGINES = ("local", "ray")
-TIMED = {"figure_cost", "figure_heal_where"}  # figures of seconds
+TIMED = {"figure_cost", "figure_repair", "figure_repair_cost"}  # figures of seconds
 LATENCY = (b"12b,", b"12c,")
 
 

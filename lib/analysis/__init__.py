@@ -6,3 +6,4 @@ from lib.analysis.choice import beside_distances, rank_correlation, regret
 from lib.analysis.criteria import head_to_head, layer_by_layer, summary, thirds
 from lib.analysis.curves import transitions
 from lib.analysis.depth import best_starts, depth_statistics, leaves_deep_band
+from lib.analysis.repair import repairs

@@ -1,7 +1,7 @@
 """The figures: a table in, a PNG and its CSV out."""
 
 from lib.figures.answers import figure_books, figure_letters, figure_measures
-from lib.figures.beyond import figure_claims, figure_cost, figure_damage, figure_heal_where
+from lib.figures.beyond import figure_claims, figure_cost, figure_damage
 from lib.figures.curves import (
     figure_1d,
     figure_2,
@@ -14,4 +14,5 @@ from lib.figures.curves import (
     figure_beyond,
 )
 from lib.figures.heatmaps import figure_1a, figure_1b, figure_1c, figure_4, figure_islands
+from lib.figures.repair import figure_repair, figure_repair_cost
 from lib.figures.which_block import figure_criteria, figure_layers

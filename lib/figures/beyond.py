@@ -1,4 +1,4 @@
-"""Figures beyond the paper: costs of inference, damage, where healing acts, and the claims."""
+"""Figures beyond the paper: costs of inference, damage, and the claims."""
 
 from dataclasses import asdict
 
@@ -8,8 +8,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.analysis.islands import rescaled
-from lib.figures import curves
-from lib.figures.curves import TASKS
 from lib.figures.heatmaps import block_map
 from lib.figures.style import STYLE, colour, save_figure
 from lib.models import registry
@@ -30,7 +28,6 @@ BEST = {
     "distance": ("k.", {"ms": 4, "mew": 0.8, "label": "most similar"}),
     "value": ("rx", {"ms": 4, "mew": 0.8, "label": "least damage"}),
 }
-ADAPTERS = {"all layers": ("o", None), "after the cut": ("s", "tab:orange")}
 
 VERDICTS = {
     "holds": "tab:green",
@@ -105,35 +102,6 @@ def _scatter(axis, table: pd.DataFrame, correlations: pd.DataFrame, title: str) 
     axis.set(xlabel="angular distance", ylabel="rise of the C4 loss (nats)", title=title)
     axis.set_yscale("symlog", linthresh=0.1)
     axis.text(0.02, 0.98, "\n".join(told), transform=axis.transAxes, va="top", fontsize=8)
-
-
-def figure_heal_where(scores: pd.DataFrame, tasks: list[str], profile: Profile) -> Figure:
-    """Quality against seconds of training, a row a model: adapters on all layers, and only after
-    the cut."""
-    shown = curves.in_units_of_chance(scores)
-    count = shown.model.nunique()
-    size = (2.6 + 4.6 * len(tasks), 3.6 * count)
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(count, len(tasks), figsize=size, squeeze=False)
-        for row, (name, scores) in zip(axes, shown.groupby("model", sort=False), strict=True):
-            for axis, task in zip(row, tasks, strict=True):
-                mine = scores[scores.task == task]
-                curves.backdrop(axis, mine, lambda model: "black")
-                pruned = mine[mine.value.notna() & (mine.treatment != "unpruned")]
-                for point in pruned.itertuples():
-                    _healing(axis, point)
-                axis.set(xlabel="seconds of training", ylabel=TASKS[task])
-                axis.set_title(f"{registry.label(name)}, {mine.block_size.max()} layers dropped")
-            row[-1].legend(loc="upper left", bbox_to_anchor=(1, 1))
-        return save_figure(figure, shown, "figure_heal_where", profile)
-
-
-def _healing(axis, row) -> None:
-    """One pruned score: a point in time."""
-    marker, shade = ADAPTERS.get(row.adapters, ("x", None))
-    label = f"healed, {row.adapters}" if row.treatment == "healed" else row.treatment
-    style = {"color": shade or colour(row.model), "marker": marker, "ls": "", "label": label}
-    axis.errorbar(row.seconds, row.value, row.standard_error, **style)
 
 
 def figure_claims(verdicts: list, profile: Profile) -> Figure:

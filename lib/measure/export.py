@@ -1,4 +1,7 @@
-"""A healed model to take away: an ordinary checkpoint, its adapter and a model card."""
+"""A repaired model to take away: an ordinary checkpoint and a model card.
+
+Healed, with its adapter merged and next to it; or without training, with a linear map folded in.
+"""
 
 import shutil
 from collections.abc import Callable
@@ -13,8 +16,8 @@ from peft.tuners.lora import LoraLayer
 
 from lib import evaluation, paths, profiles
 from lib.blocks import Block
-from lib.measure import scores, wanted
-from lib.models import adapters, loading, registry
+from lib.measure import repair, scores, wanted
+from lib.models import adapters, linear, loading, registry
 from lib.profiles import Profile
 from lib.pruning import dropped, save_pruned
 from lib.sweep import sweep
@@ -51,6 +54,37 @@ def healed_model(
     return save_merged(model, tokenizer, block, adapter, folder, text)
 
 
+def mapped_model(
+    name: str, profile: Profile, block: Block, folder: str | Path, tasks: list[str]
+) -> Path:
+    """Save model `name` without `block` in `folder`, with a linear map folded in: no training.
+
+    The map of `models.linear` that acts on what the FFN before the block adds. The checkpoint is
+    loaded again and compared, logit by logit, and the card has its scores on `tasks`, and those of
+    the map before it was folded in. Raises ValueError where there is no such FFN.
+    """
+    asked = [wanted.mapped(name, profile, task, block, "folded") for task in tasks]
+    applied, known = repair.table(asked), loading.weights_of(name, **profile.weights)
+    model, tokenizer = loading.load(
+        name, **profile.weights | {"dtype": known["dtype"]}, device="cpu"
+    )
+    linear.projection(model, block.start - 1)
+    change = repair.fit(model, tokenizer, asked[0], ["folded"])["folded"].change
+    counts = {key: value for key, value in asked[0].params.items() if key.startswith("map_")}
+
+    def add_card(checkpoint: Path) -> None:
+        saved = _scores(
+            checkpoint, replace(profile, quantization=None, dtype=known["dtype"]), tasks
+        )
+        facts = {"weights": f"{known['dtype']}, of {profile.quantization or 'the base'}"} | counts
+        facts["repair"] = "a linear map by least squares, folded into the FFN before the cut"
+        text = card(name, block, facts, saved, applied, "with a linear map folded in")
+        (checkpoint / "README.md").write_text(text, encoding="utf-8")
+
+    with linear.folded(model, block, change):
+        return save_pruned(model, tokenizer, block, folder, add=add_card)
+
+
 def _scores(checkpoint: Path, profile: Profile, tasks: list[str]) -> pd.DataFrame:
     """The scores of a saved checkpoint as they are; on the CPU if the GPU has too little memory."""
     name = str(checkpoint)
@@ -60,8 +94,10 @@ def _scores(checkpoint: Path, profile: Profile, tasks: list[str]) -> pd.DataFram
     return sweep(model, tokenizer, [], asked, profile.batch_tokens)
 
 
-def card(name: str, block: Block, facts: dict, saved: pd.DataFrame, attached: pd.DataFrame) -> str:
-    """The model card: base, block, recipe, the checkpoint's scores and the adapter's own."""
+def card(
+    name: str, block: Block, facts: dict, saved: pd.DataFrame, attached: pd.DataFrame, how="healed"
+) -> str:
+    """The model card: base, block, recipe, the checkpoint's scores and the repair's own before."""
     source, label = registry.resolve(name), registry.label(name)
     facts = {
         "base": f"{label} ({source.kind} {source.location}, {source.revision})",
@@ -70,7 +106,7 @@ def card(name: str, block: Block, facts: dict, saved: pd.DataFrame, attached: pd
     base = source.location if source.kind == "hub" else name
     pairs = zip(saved.itertuples(), attached.itertuples(), strict=True)
     template = Template(CARD.read_text(encoding="utf-8"), keep_trailing_newline=True)
-    return template.render(base=base, label=label, block=block, facts=facts, scores=pairs)
+    return template.render(base=base, label=label, block=block, facts=facts, how=how, scores=pairs)
 
 
 def save_merged(

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
+from pathlib import Path
 
 import pandas as pd
 
@@ -20,7 +21,7 @@ from lib.measure import experiments, fetching, packing
 from lib.measure import wanted as asking
 from lib.measure.experiments import TASKS
 from lib.measure.wanted import Wanted, grouped
-from lib.models import adapters, loading
+from lib.models import adapters, loading, targets
 from lib.profiles import Profile, Recipe
 from lib.sweep import sweep, without_reading
 
@@ -29,6 +30,7 @@ SCORE = ("value", "standard_error", "n", "chance", "majority", "floor")
 SCORE += (*evaluation.TOLD, "shortened")
 EXAMPLES = ("examples", "weights", "choices", "answers")  # columns that no CSV has
 NO_SCORE = dict.fromkeys(SCORE, float("nan")) | {"n": 0} | dict.fromkeys(EXAMPLES)
+TEACHER_TOKENS = 2048  # that a teacher reads at once
 UNSOLVED = "no answer: the unpruned model solves none"
 
 
@@ -85,7 +87,7 @@ def reasoning(maps: Maps, profile: Profile) -> pd.DataFrame:
             records += [gone | {"params": whole["params"] | block} for block in blocks]
         else:
             records += fetch(written)
-        rows += map(_row, asked + written, records)
+        rows += map(row, asked + written, records)
     return pd.DataFrame(rows)
 
 
@@ -154,10 +156,10 @@ def fetch(wanted: Sequence[Wanted]) -> list[dict]:
 
 def table(wanted: Sequence[Wanted]) -> pd.DataFrame:
     """Scores as the rows of a figure's CSV; one that cannot be had is drawn as missing."""
-    return pd.DataFrame(map(_row, wanted, fetch(wanted)))
+    return pd.DataFrame(map(row, wanted, fetch(wanted)))
 
 
-def _row(wanted: Wanted, record: dict) -> dict:
+def row(wanted: Wanted, record: dict) -> dict:
     params, values, shown = record["params"], record["values"], dict(wanted.shown)
     told = ("model", "dtype", "quantization", *asking.BLOCK, "task")
     recipe = params.get("recipe", {})
@@ -214,7 +216,7 @@ def _score(model, tokenizer, wanted: list[Wanted]) -> None:
         for score in scores.to_dict("records"):
             block = Block(*(score[key] for key in asking.BLOCK))
             if block in cut:
-                values = _values(model, tokenizer, task, score, cut[block])
+                values = values_of(model, tokenizer, task, score, cut[block])
                 results.save("scores", cut[block], values, seconds)
 
 
@@ -224,7 +226,7 @@ def _asked(wanted: Wanted) -> str:
     return results.key(wanted.kind, ours)
 
 
-def _values(model, tokenizer, task: evaluation.Task, score: dict, params: dict) -> dict:
+def values_of(model, tokenizer, task: evaluation.Task, score: dict, params: dict) -> dict:
     """The values of a result: a row of `sweep`, and what no reading scores."""
     values = {key: score[key] for key in SCORE if key in score}
     values |= packing.stored(score["examples"], score["weights"], score["choices"], task.examples)
@@ -245,8 +247,21 @@ def _heal(wanted: Wanted) -> dict:
         results.discard("healing", params)
 
     def compute() -> dict:
+        teacher = _teacher(wanted) if wanted.recipe.teacher else None
         model, tokenizer = loading.loaded(*_version(wanted))
-        found = asdict(healing.heal(model, tokenizer, wanted.recipe, folder))
+        found = asdict(healing.heal(model, tokenizer, wanted.recipe, folder, teacher=teacher))
         return found | {"adapter": None if found["adapter"] is None else folder.name}
 
     return results.load_or_compute("healing", params, compute)
+
+
+def _teacher(wanted: Wanted) -> Path:
+    """The file of the targets of a healing; the unpruned model gives them if they are missing."""
+    key, recipe = results.key("teacher", wanted.teacher.params), wanted.recipe
+    file = paths.RESULTS / "teachers" / f"{key[:20]}.safetensors"
+    if not file.exists():
+        weights = (wanted.params[key] for key in ("model", "quantization", "dtype"))
+        model, tokenizer = loading.loaded(*weights)
+        sequences, _ = healing.training_sequences(tokenizer, recipe)
+        targets.write(file, model, sequences, recipe.teacher, TEACHER_TOKENS)
+    return file

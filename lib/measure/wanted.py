@@ -16,6 +16,11 @@ from lib.results import VERSIONS
 BLOCK = ("block_start", "block_size")
 HEALING = ("model", "revision", "dtype", "quantization", "device", "threads", *BLOCK)
 HEALING += ("recipe", "healing_version", "healing_data")
+MAPS = ("model", "revision", "dtype", "quantization", "device", "threads", *BLOCK, "healing_data")
+MAPS += ("map_sequences", "map_tokens", "map_rank", "map_version", "batch_tokens")
+MAP_VERSION = 1  # bumped by hand when the numbers of models.linear change
+LATER = ("teacher",)  # fields of a recipe that older keys do not have
+SEQUENCES = ("steps", "batch", "max_tokens", "packed", "source", "seed", "teacher")  # and targets
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,17 @@ class Wanted:
     def healing(self) -> "Wanted":
         """The healing that a healed score needs."""
         return Wanted("healing", {k: v for k, v in self.params.items() if k in HEALING})
+
+    @property
+    def teacher(self) -> "Wanted":
+        """The targets that a healing by distillation needs; the same for every block."""
+        told = {k: v for k, v in self.healing.params.items() if k not in BLOCK}
+        return Wanted("teacher", told | {"recipe": {k: told["recipe"][k] for k in SEQUENCES}})
+
+    @property
+    def maps(self) -> "Wanted":
+        """The maps that a score with one of them needs."""
+        return Wanted("maps", {k: v for k, v in self.params.items() if k in MAPS})
 
 
 def similarity(name: str, profile: Profile) -> Wanted:
@@ -68,13 +84,26 @@ def healing(name: str, profile: Profile, block: Block, cure: Recipe, **shown) ->
     return Wanted("healing", _of(name, profile, block, cure), shown)
 
 
+def mapped(name: str, profile: Profile, task: str, block: Block, linear: str, **shown) -> Wanted:
+    """The score of one block with the linear map `linear` in its place."""
+    params = score(name, profile, task, block).params | sets.healing_identity(profile.source)
+    counts = {key: getattr(profile, key) for key in ("map_sequences", "map_tokens", "map_rank")}
+    params |= counts | {"map": linear, "map_version": MAP_VERSION}
+    return Wanted("repair", params, {"profile": profile.name} | shown)
+
+
 def _of(name: str, profile: Profile, block: Block, cure: Recipe | None) -> dict:
     """What keys a pruned model, healed or not, apart from the machine."""
     told = {"model": name, **profile.weights, "block_start": block.start, "block_size": block.size}
     if cure is None:
         return told
-    how = {"recipe": asdict(cure), "healing_version": VERSIONS["healing"]}
+    how = {"recipe": _told(cure), "healing_version": VERSIONS["healing"]}
     return told | how | sets.healing_identity(cure.source)
+
+
+def _told(cure: Recipe) -> dict:
+    """A recipe in a key: without what was added to recipes later, where it is not used."""
+    return {name: value for name, value in asdict(cure).items() if value or name not in LATER}
 
 
 def of_task(name: str, profile: Profile) -> dict:

@@ -18,7 +18,7 @@ from lib import paths
 SCHEMA = 1
 FIELDS = {"schema", "key", "kind", "params", "status", "values", "seconds", "environment"}
 MACHINE = ("dtype", "device", "threads", "processor")  # parameters that the machine decides
-VERSION_PARAMS = ("version", "prompt_version", "healing_version", "step_version")
+VERSION_PARAMS = ("version", "prompt_version", "healing_version", "map_version")
 DIGITS = 7  # significant ones, of what is recorded
 SHARED = ("schema", "environment")  # what run.json says once for all lines that say nothing else
 
@@ -47,6 +47,7 @@ def _named(params: dict) -> list[str]:
     if "block_size" in params:
         block = "l{block_start:02}-n{block_size:02}".format(**params)
         shown.append(block if params["block_size"] else "whole")
+    shown.append(params.get("map"))
     if "recipe" in params:
         shown.append("healed-r{rank}-s{seed}".format(**params["recipe"]))
     return [str(part) for part in shown if part]

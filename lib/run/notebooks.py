@@ -34,7 +34,8 @@ FIGURES = {  # what each shows, and the notebooks that draw it
     "figure_damage": ("the loss without each block, beside its distance", ["11"]),
     "figure_criteria": ("the damage of the block that each criterion chooses", ["11"]),
     "figure_layers": ("each layer's update, and the damage without it or half of it", ["11"]),
-    "figure_heal_where": ("healing all layers, or those after the cut only", ["12"]),
+    "figure_repair": ("loss and ARC-Easy: plain cut, healed, linear maps", ["12"]),
+    "figure_repair_cost": ("what each repair gains for its seconds and numbers", ["12"]),
     "figure_claims": ("the paper's claims: what holds", ["13"]),
 }
 MINUTES = {

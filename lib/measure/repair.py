@@ -1,0 +1,176 @@
+"""Repairs of a cut: linear maps without training, and healings, each with what it took.
+
+A map is fitted on texts to heal on, never on those that judge it. Its numbers stay in memory; what
+is stored are its scores, and once for all maps of a block what each took.
+"""
+
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+
+from lib import evaluation, profiles, results
+from lib.blocks import STRATEGIES, blocks_of
+from lib.data import sets
+from lib.measure import experiments, fetching, scores
+from lib.measure import wanted as asking
+from lib.measure.wanted import Wanted, grouped
+from lib.models import linear, loading, registry
+from lib.profiles import Profile
+from lib.similarity import calibration_batches
+from lib.sweep import sweep
+
+NO_MAP = "no answer: no FFN before the cut that it can be folded into"
+
+
+TASKS = ("c4", "arc_easy")
+KINDS = tuple(linear.KINDS)
+
+
+def maps(distances: scores.Maps, profile: Profile) -> pd.DataFrame:
+    """The plain cut, healed, and with linear maps in its place: both strategies, three depths.
+
+    All maps at the middle depth, the last two of KINDS at every one. The columns of
+    `scores.healed`, and repair, seconds (of healing or fitting; of a healing with loading the
+    model), parameters (numbers that were trained or fitted), error (of a map, on calibration texts
+    held out: what it leaves of the squared change; 1 for the plain cut).
+    """
+    return _of_all(distances, _maps, profile)
+
+
+def healings(distances: scores.Maps, profile: Profile) -> pd.DataFrame:
+    """All repairs of the similar block at the middle depth, in the columns of `maps`.
+
+    Those of `maps`, and other healings: fewer steps; as many parameters as the full map has;
+    adapters after the cut only (if layers are there); learning from the unpruned model (distilled).
+    """
+    return _of_all(distances, _healings, profile)
+
+
+# ---- what is wanted ------------------------------------------------------------------------
+
+
+def _maps(name: str, distances, profile: Profile) -> list[Wanted]:
+    sizes, cure = _three_sizes(distances, profile), profiles.recipe(name, profile)
+    found = experiments.unpruned(name, profile, TASKS, repair="unpruned")
+    for strategy in STRATEGIES:
+        for block in blocks_of(strategy, distances, sizes):
+            told = {"fraction": block.size / distances.num_layers, "strategy": strategy}
+            how, kinds = (name, profile), KINDS if block.size == _middle(sizes) else KINDS[-2:]
+            for task in TASKS:
+                told |= {"treatment": "unhealed", "repair": "plain cut"}
+                found.append(asking.score(*how, task, block, **told))
+                told |= {"treatment": "healed", "repair": "LoRA"}
+                found.append(asking.score(*how, task, block, cure, **told))
+                for kind in kinds:
+                    told |= {"treatment": "mapped", "repair": f"{kind} map"}
+                    found.append(asking.mapped(*how, task, block, kind, **told))
+    return found
+
+
+def _healings(name: str, distances, profile: Profile) -> list[Wanted]:
+    size, cure = _middle(_three_sizes(distances, profile)), profiles.recipe(name, profile)
+    start, layers = distances.best_start(size), distances.num_layers - size
+    fewer = {"steps": max(1, cure.steps // 4), "warmup_steps": cure.warmup_steps // 4}
+    changes = {"LoRA, a quarter of the steps": fewer}
+    if shape := registry.shape(name):  # as many numbers as the full map has
+        rank = max(1, round(shape.hidden**2 / shape.lora(1, layers)))
+        changes[f"LoRA of rank {rank}"] = {"rank": rank}
+    if start < layers:
+        changes["LoRA after the cut"] = {"first_layer": start}
+    changes["LoRA, distilled"] = {"teacher": profile.heal_teacher}
+    found = [w for w in _maps(name, distances, profile) if w.block.size in (0, size)]
+    found = [w for w in found if w.shown["strategy"] != "simple"]
+    for repair, change in changes.items():
+        how = (TASKS, ["similarity"], [size], {"repair": repair})
+        found += experiments.healed(name, distances, profile, *how, **change)
+    return found
+
+
+def _three_sizes(distances, profile: Profile) -> list[int]:
+    """The first, middle and last number of layers dropped of those at which healings are made."""
+    sizes = profile.healed_sizes(distances.num_layers)
+    return sorted({sizes[0], _middle(sizes), sizes[-1]})
+
+
+def _middle(sizes: Sequence[int]) -> int:
+    return sizes[len(sizes) // 2]
+
+
+# ---- ask, fetch, measure -------------------------------------------------------------------
+
+
+def _of_all(distances: scores.Maps, asked: Callable[..., list[Wanted]], profile: Profile):
+    return table([w for model in distances.items() for w in asked(*model, profile)])
+
+
+def table(wanted: Sequence[Wanted]) -> pd.DataFrame:
+    """The scores of repairs as rows, each with what it took; those missing are measured first."""
+    ours, others = ([w for w in wanted if w.kind == kind] for kind in ("repair", "scores"))
+    records = dict(zip(map(id, others), scores.fetch(others), strict=True))
+    records |= dict(zip(map(id, ours), fetching.fetched(ours, _measure), strict=True))
+    return pd.DataFrame([scores.row(w, records[id(w)]) | _took(w) for w in wanted])
+
+
+def _took(wanted: Wanted) -> dict:
+    """Seconds and parameters of a repair, as far as they are known."""
+    told = {"seconds": 0.0, "parameters": 0, "error": float("nan")}
+    if wanted.kind == "repair":
+        (asked,) = fetching.here([wanted.maps])
+        record = results.load(asked.kind, asked.params)
+        return told | (record["values"].get(wanted.params["map"], {}) if record else {})
+    if recipe := wanted.recipe:
+        (asked,) = fetching.here([wanted.healing])
+        record, shape = (
+            results.load(asked.kind, asked.params),
+            registry.shape(wanted.params["model"]),
+        )
+        layers = shape.num_layers - wanted.block.size - recipe.first_layer if shape else 0
+        told["parameters"] = shape.lora(recipe.rank, layers) if shape else float("nan")
+        told["seconds"] = record["seconds"] if record else float("nan")
+    return told
+
+
+def _measure(missing: Sequence[Wanted]) -> None:
+    """Fit the maps whose scores are missing, and store their scores; a model and task at a time."""
+    for of_model in grouped(missing, lambda w: w.params["model"]).values():
+        weights = (of_model[0].params[key] for key in ("model", "quantization", "dtype"))
+        model, tokenizer = loading.loaded(*weights)
+        mapped = {}
+        for block, asked in grouped(of_model, lambda w: w.block).items():
+            names = dict.fromkeys(w.params["map"] for w in asked)
+            found = fit(model, tokenizer, asked[0], names)
+            mapped |= {(block, name): found.get(name) for name in names}
+        for asked in grouped(of_model, lambda w: w.params["task"]).values():
+            _score(model, tokenizer, asked, mapped)
+
+
+def fit(model, tokenizer, wanted: Wanted, names: Sequence[str]) -> dict[str, linear.Mapped]:
+    """The maps `names` of the block of a score; what they took is stored, if it is not yet."""
+    params, source = wanted.params, sets.source(wanted.params["healing_data"][0])
+    count = params["map_sequences"]
+    texts = sets.healing_texts(source, count)[:count]
+    batches = calibration_batches(texts, tokenizer, params["map_tokens"], params["batch_tokens"])
+    found = linear.fitted(model, wanted.block, names, batches, params["map_rank"])
+    (told,) = fetching.here([wanted.maps])
+    record = results.load(told.kind, told.params)
+    known = record["values"] if record else {}
+    took = {name: told for name, (_, told) in found.items()} | known
+    results.save(
+        told.kind, told.params, took, max((t["seconds"] for t in took.values()), default=0)
+    )
+    return {name: block for name, (block, _) in found.items()}
+
+
+def _score(model, tokenizer, asked: Sequence[Wanted], mapped: dict) -> None:
+    """Sweep one task over all blocks with a map in their place, and store a result each."""
+    wanted = {mapped[w.block, w.params["map"]]: w for w in asked}
+    for w in asked:
+        if mapped[w.block, w.params["map"]] is None:
+            results.save("repair", w.params, {}, 0, NO_MAP)
+    wanted.pop(None, None)
+    task, tokens = evaluation.task(asked[0].params), asked[0].params["batch_tokens"]
+    with linear.reading_ffn(model, wanted):
+        found = sweep(model, tokenizer, list(wanted), [task], tokens).to_dict("records")
+    for w, score in zip(wanted.values(), found[1:], strict=True):
+        values = scores.values_of(model, tokenizer, task, score, w.params)
+        results.save("repair", w.params, values, 0)

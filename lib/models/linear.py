@@ -1,0 +1,258 @@
+"""Linear maps in place of a block, by least squares: no training.
+
+x is the state before the cut, y the state after it, rows (D,). The plain cut hands x on, as if
+y = x. A map hands on x + z A, where z is either x, or m: what the FFN of the layer before the cut
+adds to the stream. That one can be folded into the FFN's last projection (ReplaceMe, arXiv
+2505.02819). A = 0 is the plain cut, whose squared error the angular distance tells of.
+
+A minimises  sum over tokens of w |y - x - z A|^2  +  ridge |A|^2,  w = 1 / |y|^2: so the normal
+equations  (Z'WZ + ridge) A = Z'W(Y - X).  The weights count errors relative to a state, as the next
+layer's norm does; without them the first token, whose state may be 100 times as long, decides.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import torch
+from torch import nn
+
+from lib.blocks import Block
+from lib.models import adapters
+from lib.models.decoder import residual_stream
+from lib.models.layers import only_layers
+
+RIDGES = tuple(10.0**power for power in range(-8, 4))  # in units of the mean of z^2
+HELD_OUT = 4  # every fourth calibration text only chooses the ridge
+STREAM, FFN = "state", "FFN"  # what z is
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Weighted sums over tokens, fp64: Z'WZ and Z'W(Y - X), both (D, D), and w |y - x|^2."""
+
+    inputs: torch.Tensor
+    both: torch.Tensor
+    change: float
+
+    def __add__(self, other: "Moments") -> "Moments":
+        return Moments(
+            self.inputs + other.inputs, self.both + other.both, self.change + other.change
+        )
+
+    def error(self, change: torch.Tensor) -> float:
+        """What a map leaves of w |y - x|^2: 1 for the plain cut, 0 for a perfect map."""
+        left = (
+            self.change - 2 * (self.both * change).sum() + (change * (self.inputs @ change)).sum()
+        )
+        return float(left) / self.change if self.change else 0.0
+
+
+def moments(before: torch.Tensor, after: torch.Tensor, inputs: torch.Tensor) -> Moments:
+    """Of tokens x, y and z, each (N, D)."""
+    x, y, z = (states.double() for states in (before, after, inputs))
+    weights = 1 / y.square().sum(1, keepdim=True)
+    return Moments(
+        z.T @ (weights * z), z.T @ (weights * (y - x)), float((weights * (y - x) ** 2).sum())
+    )
+
+
+# ---- solving -------------------------------------------------------------------------------
+
+
+def full(of: Moments, ridge: float) -> torch.Tensor:
+    """D^2 numbers."""
+    eye = torch.eye(len(of.inputs), dtype=torch.float64, device=of.inputs.device)
+    return torch.linalg.solve(of.inputs + ridge * eye, of.both)
+
+
+def scalar(of: Moments, ridge: float) -> torch.Tensor:
+    """One number times the identity."""
+    share = of.both.trace() / (of.inputs.trace() + len(of.inputs) * ridge)
+    return share * torch.eye(len(of.inputs), dtype=torch.float64, device=of.inputs.device)
+
+
+def diagonal(of: Moments, ridge: float) -> torch.Tensor:
+    """A number for each of the D coordinates."""
+    return torch.diag(of.both.diagonal() / (of.inputs.diagonal() + ridge))
+
+
+def low_rank(rank: int) -> Callable[[Moments, float], torch.Tensor]:
+    """The best of rank `rank`, 2 D r numbers (reduced-rank regression).
+
+    The full map, projected on the directions in which what it predicts varies most.
+    """
+
+    def solved(of: Moments, ridge: float) -> torch.Tensor:
+        best = full(of, ridge)
+        predicted = of.both.T @ best
+        directions = torch.linalg.eigh((predicted + predicted.T) / 2).eigenvectors[:, -rank:]
+        return best @ directions @ directions.T
+
+    return solved
+
+
+def solved(
+    solve: Callable[[Moments, float], torch.Tensor], fit: Moments, held: Moments
+) -> tuple[torch.Tensor, float, float]:
+    """A of all calibration texts, its ridge (in units of the mean of z^2), its held-out error.
+
+    The ridge is the one whose map of the texts of `fit` leaves least of those of `held`.
+    """
+    unit = float(fit.inputs.diagonal().mean())
+    errors = {ridge: held.error(solve(fit, ridge * unit)) for ridge in RIDGES}
+    ridge = min(errors, key=errors.get)
+    every = fit + held
+    return solve(every, ridge * float(every.inputs.diagonal().mean())), ridge, errors[ridge]
+
+
+# ---- a block with a map in its place -------------------------------------------------------
+
+
+@dataclass(frozen=True, order=True)
+class Mapped(Block):
+    """A block with the map `name` in its place. change: A, (D, D), fp32."""
+
+    name: str = ""
+    change: torch.Tensor = field(default=None, compare=False, repr=False)
+    added: list = field(default_factory=list, compare=False, repr=False)  # m, of a map of it
+
+    def across(self, state: torch.Tensor) -> torch.Tensor:
+        """x + z A."""
+        inputs = self.added[0] if self.added else state
+        return (state.float() + inputs.float() @ self.change).to(state.dtype)
+
+
+@contextmanager
+def reading_ffn(model, blocks: Iterable[Mapped]) -> Iterator[None]:
+    """While active, those of `blocks` that map what an FFN adds note it in every forward pass."""
+    handles = []
+    for block in blocks:
+        if KINDS[block.name][0] == FFN:
+
+            def note(module, args, output, block=block):
+                block.added[:] = [output]
+
+            handles.append(projection(model, block.start - 1).register_forward_hook(note))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def folded(model, block: Block, change: torch.Tensor) -> Iterator[None]:
+    """The model with m (1 + A) for m, by the weights of that projection; as before on exit.
+
+    What then lies within `pruning.dropped` is an ordinary checkpoint. Raises ValueError for
+    weights packed in 4 bits.
+    """
+    module = projection(model, block.start - 1)
+    if not module.weight.is_floating_point():
+        raise ValueError("A map cannot be folded into weights packed in 4 bits: load with cpu.")
+    own = [p for p in (module.weight, module.bias) if p is not None]
+    before = [p.detach().clone() for p in own]
+    map_ = torch.eye(len(change)) + change.cpu()
+    try:
+        with torch.no_grad():
+            for p in own:
+                by_row = isinstance(module, nn.Linear) and p.ndim == 2  # (outputs, inputs)
+                new = map_.T @ p.cpu().float() if by_row else p.cpu().float() @ map_
+                p.copy_(new)
+        yield
+    finally:
+        with torch.no_grad():
+            for p, value in zip(own, before, strict=True):
+                p.copy_(value)
+
+
+# ---- fitting -------------------------------------------------------------------------------
+
+KINDS = {  # of maps: what z is, how A is solved for, and how many numbers it has
+    "scalar": (STREAM, lambda rank: scalar, lambda dim, rank: 1),
+    "diagonal": (STREAM, lambda rank: diagonal, lambda dim, rank: dim),
+    "low rank": (STREAM, low_rank, lambda dim, rank: 2 * dim * rank),
+    "full": (STREAM, lambda rank: full, lambda dim, rank: dim**2),
+    "folded": (FFN, lambda rank: full, lambda dim, rank: dim**2),
+}
+
+
+def fitted(
+    model, block: Block, names: Iterable[str], batches: Iterable[dict], rank: int
+) -> dict[str, tuple[Mapped, dict]]:
+    """Maps across `block` by name (a key of KINDS), with what is told of each.
+
+    batches: calibration texts as of `similarity.calibration_batches`. Told: parameters, seconds
+    (of the pass and of solving), ridge, error (held out; the plain cut has 1). A map of what the
+    FFN adds is missing where `projection` finds none.
+    """
+    start = perf_counter()
+    fit, held = _gathered(model, block, batches)
+    passed, found = perf_counter() - start, {}
+    for name in names:
+        kind, solve, count = KINDS[name]
+        if kind not in fit:
+            continue
+        start = perf_counter()
+        change, ridge, error = solved(solve(rank), fit[kind], held[kind])
+        told = {"parameters": count(len(change), min(rank, len(change)))}
+        told |= {"seconds": passed + perf_counter() - start, "ridge": ridge, "error": error}
+        found[name] = Mapped(block.start, block.size, name, change.float()), told
+    return found
+
+
+@torch.inference_mode()
+def _gathered(model, block: Block, batches: Iterable[dict]) -> tuple[dict, dict]:
+    """The moments of the texts to fit on, and of those held out, for each z that there is.
+
+    Only the layers up to the end of the block read the texts.
+    """
+    parts, seen, ends, read = ({}, {}), {}, [block.start, block.stop], 0
+    try:
+        module = projection(model, block.start - 1)
+    except ValueError:
+        module = nn.Identity()  # never called
+    noted = module.register_forward_hook(lambda m, args, output: seen.update({FFN: output}))
+    with only_layers(model, range(block.stop)), residual_stream(model, seen.__setitem__, at=ends):
+        for batch in batches:
+            model.get_decoder()(input_ids=batch["input_ids"].to(model.device), use_cache=False)
+            x, y = (seen[depth] for depth in ends)
+            held_out = (read + torch.arange(len(x)))[:, None] % HELD_OUT == 0
+            read += len(x)
+            for part, rows in zip(parts, (~held_out, held_out), strict=True):
+                real = (batch["attention_mask"].bool() & rows).to(x.device)
+                for kind, z in {STREAM: x, FFN: seen.get(FFN)}.items():
+                    if z is not None and real.any():
+                        new = moments(x[real], y[real], z[real])
+                        part[kind] = part[kind] + new if kind in part else new
+    noted.remove()
+    return parts
+
+
+def projection(model, l: int) -> nn.Module:
+    """The last FFN projection of layer l, whose output is added to the stream as it is.
+
+    Raises ValueError where there is none: before the first layer, with experts, with a norm after
+    the FFN.
+    """
+    if l < 0:
+        raise ValueError("There is no layer before the cut.")
+    with only_layers(model, range(l + 1)):
+        module, found = model.get_submodule(adapters.ffn_projections(model, l)[-1]), []
+
+        def scaled(scale: int):
+            return lambda m, args, output: found.append(output) or scale * output
+
+        ids = torch.arange(8, device=model.device)[None] + 3
+        for scale in (1, 0):
+            hook = module.register_forward_hook(scaled(scale))
+            with residual_stream(model, lambda _, x: found.append(x), at=[l + 1]):
+                with torch.inference_mode():
+                    model.get_decoder()(input_ids=ids, use_cache=False)
+            hook.remove()
+    added, with_it, _, without = (states.float() for states in found)
+    if (with_it - without - added).abs().median() > 0.05 * added.abs().median():
+        raise ValueError(f"Layer {l} does not add what its FFN's last projection gives as it is.")
+    return module

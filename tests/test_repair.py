@@ -1,0 +1,287 @@
+"""Repairs of a cut: linear maps are least squares and fold in; distillation is its formula."""
+
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from conftest import Characters, tiny
+
+from lib import evaluation, healing, paths, profiles, results
+from lib.blocks import Block
+from lib.measure import repair, scores, wanted
+from lib.models import documents, linear, loading, targets
+from lib.models.decoder import decoder_layers
+from lib.models.linear import FFN, STREAM
+from lib.profiles import Recipe
+from lib.pruning import dropped
+from lib.sweep import sweep
+
+SMOKE = profiles.get("smoke")
+KEY = "c47c114c0b946ae2eec59b5aa1fc1721dae8ad4296698feec411d26dedd193c2"  # before `teacher` was
+BLOCK = Block(3, 2)
+RECIPE = replace(profiles.recipe("tiny-random", SMOKE), steps=4, learning_rate=0.05, teacher=8)
+DIM = 6
+
+
+# ---- least squares -------------------------------------------------------------------------
+
+
+def planted(change: torch.Tensor, count: int = 400, seed: int = 0) -> linear.Moments:
+    """Moments of tokens whose block is linear: y = x + x A."""
+    x = torch.randn(count, DIM, generator=torch.Generator().manual_seed(seed)).double()
+    return linear.moments(x, x + x @ change, x)
+
+
+@pytest.fixture
+def change():
+    return torch.randn(DIM, DIM, generator=torch.Generator().manual_seed(9)).double()
+
+
+def test_a_planted_linear_block_is_found(change):
+    found, ridge, error = linear.solved(linear.full, planted(change), planted(change, 100, 1))
+    torch.testing.assert_close(found, change, atol=1e-6, rtol=1e-6)
+    assert ridge == min(linear.RIDGES) and abs(error) < 1e-9
+
+
+@pytest.mark.parametrize("solve", [linear.scalar, linear.diagonal, linear.full, linear.low_rank(2)])
+def test_a_block_that_does_nothing_is_the_plain_cut(solve):
+    nothing = torch.zeros(DIM, DIM).double()
+    found, _, error = linear.solved(solve, planted(nothing), planted(nothing, 100, 1))
+    assert not found.any() and error == 0
+
+
+def test_the_smaller_maps_are_found_where_they_are_planted(change):
+    value = torch.diag(torch.linspace(-1, 1, DIM)).double()
+    thin = change[:, :2] @ change[:2]
+    for solve, expected in (
+        (linear.diagonal, value),
+        (linear.scalar, 0.3 * torch.eye(DIM).double()),
+        (linear.low_rank(2), thin),
+    ):
+        found, *_ = linear.solved(solve, planted(expected), planted(expected, 100, 1))
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
+
+
+def test_ranks(change):
+    """Rank D is the full map; each rank leaves as little as any map of that rank can."""
+    torch.manual_seed(0)
+    noisy = planted(change)
+    noisy = replace(noisy, both=noisy.both + torch.randn(DIM, DIM).double())
+    torch.testing.assert_close(linear.low_rank(DIM)(noisy, 1e-3), linear.full(noisy, 1e-3))
+    for rank in (1, 3):
+        best = linear.low_rank(rank)(noisy, 0.0)
+        assert torch.linalg.matrix_rank(best) == rank
+        left, sizes, right = torch.linalg.svd(best)
+        for _ in range(20):
+            near = left[:, :rank] + 0.05 * torch.randn(DIM, rank).double()
+            other = near * sizes[:rank] @ right[:rank]
+            assert noisy.error(other) > noisy.error(best)
+
+
+def test_an_error_is_what_is_left(change):
+    """Of moments, as of the tokens themselves: weighted by the length of y."""
+    x = torch.randn(50, DIM).double()
+    y, guess = x + x @ change + torch.randn(50, DIM).double(), torch.randn(DIM, DIM).double()
+    weights = 1 / (y**2).sum(1)
+    left = (weights[:, None] * (y - x - x @ guess) ** 2).sum()
+    whole = (weights[:, None] * (y - x) ** 2).sum()
+    assert linear.moments(x, y, x).error(guess) == pytest.approx(float(left / whole))
+
+
+# ---- a map in place of a block -------------------------------------------------------------
+
+
+def some_change(dim: int = 32) -> torch.Tensor:
+    return 0.1 * torch.randn(dim, dim, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2", "phi", "gpt2", "gpt_neox"])
+def test_folded_in_is_the_map_applied(name, ids):
+    """Where biases and transposed weights are, too; and the model comes back as it was."""
+    model, change = tiny(name), some_change()
+    before = model(ids).logits
+    module = linear.projection(model, BLOCK.start - 1)
+    with dropped(model, BLOCK), torch.inference_mode():
+        hook = module.register_forward_hook(lambda m, args, out: out + out @ change)
+        expected = model(ids).logits
+        hook.remove()
+        plain = model(ids).logits
+    with linear.folded(model, BLOCK, change), dropped(model, BLOCK), torch.inference_mode():
+        torch.testing.assert_close(model(ids).logits, expected, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(plain, expected, atol=1e-2)
+    assert torch.equal(model(ids).logits, before)
+
+
+@pytest.mark.parametrize("name", ["gemma2", "olmo2", "qwen3_moe"])
+def test_what_cannot_be_folded(name):
+    """A norm after the FFN, or experts: no projection's output is what the stream gets."""
+    with pytest.raises(ValueError, match="as it is|cannot be healed"):
+        linear.projection(tiny(name), 2)
+    with pytest.raises(ValueError, match="no layer before"):
+        linear.projection(tiny("llama"), -1)
+
+
+def test_the_sweep_reads_maps_of_both_kinds(llama):
+    """In one pass over all, as each applied on its own."""
+    task = evaluation.Task("c4", tuple({"text": t, "max_tokens": 20} for t in ("abcdefgh", "xyz")))
+    blocks = [linear.Mapped(3, 2, kind, some_change()) for kind in ("full", "folded")]
+    with linear.reading_ffn(llama, blocks):
+        found = sweep(llama, Characters(), [BLOCK, *blocks], [task]).value.tolist()
+    with dropped(llama, BLOCK):
+
+        def mapped(module, args, kwargs):
+            x = args[0] if args else kwargs["hidden_states"]
+            new = x + x @ some_change()
+            return ((new, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": new})
+
+        hook = decoder_layers(llama)[3].register_forward_pre_hook(mapped, with_kwargs=True)
+        expected = sweep(llama, Characters(), [], [task]).value.tolist()
+        hook.remove()
+    with linear.folded(llama, BLOCK, some_change()), dropped(llama, BLOCK):
+        expected += sweep(llama, Characters(), [], [task]).value.tolist()
+    assert found[2:] == pytest.approx(expected, abs=1e-5) and found[1] not in found[2:]
+
+
+def test_a_fit_reads_real_tokens_only(llama):
+    """Padding counts for nothing; held-out texts are every fourth."""
+    rows = torch.arange(40).reshape(8, 5) + 3
+    batch = {"input_ids": rows, "attention_mask": torch.ones_like(rows)}
+    wide = {name: torch.nn.functional.pad(x, (0, 4)) for name, x in batch.items()}
+    (fit, held), (padded, _) = (linear._gathered(llama, BLOCK, [b]) for b in (batch, wide))
+    for kind in (STREAM, FFN):
+        torch.testing.assert_close(fit[kind].both, padded[kind].both, atol=1e-6, rtol=1e-5)
+    assert 0 < held[STREAM].change < fit[STREAM].change
+
+
+# ---- distillation --------------------------------------------------------------------------
+
+
+def test_with_the_whole_vocabulary_it_is_cross_entropy():
+    torch.manual_seed(0)
+    student, teacher = torch.randn(7, 12), torch.randn(7, 12)
+    log_probs, tokens = teacher.log_softmax(-1).topk(12)
+    expected = -(teacher.softmax(-1) * student.log_softmax(-1)).sum(-1)
+    torch.testing.assert_close(targets.loss(student, tokens, log_probs), expected)
+
+
+def test_all_other_tokens_are_one_bucket():
+    """It is least where the student agrees on the k and on the rest, however that is shared."""
+    teacher = torch.tensor([[0.5, 0.3, 0.1, 0.06, 0.04]])
+    log_probs, tokens = teacher.log().topk(2)
+    student = torch.tensor([[0.5, 0.3, 0.02, 0.02, 0.16]]).log().requires_grad_()
+    found = targets.loss(student, tokens, log_probs)
+    shares = torch.tensor([0.5, 0.3, 0.2])
+    assert found.item() == pytest.approx(float(-(shares * shares.log()).sum()), abs=1e-6)
+    (gradient,) = torch.autograd.grad(found.sum(), student)
+    assert gradient.abs().max() < 1e-6
+
+
+@pytest.fixture(scope="module")
+def base():
+    return loading.load("tiny-random", dtype="float32")
+
+
+@pytest.fixture
+def file(base, tmp_path):
+    sequences, _ = healing.training_sequences(base[1], RECIPE)
+    targets.write(tmp_path / "targets", base[0], sequences, RECIPE.teacher, 64)
+    return tmp_path / "targets"
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_targets_are_what_the_teacher_says_of_each_token(base, file, joined):
+    """In a micro-batch, joined or padded, in whatever order; and the loss is that by hand."""
+    model, tokenizer = base
+    sequences, _ = healing.training_sequences(tokenizer, RECIPE)
+    some = targets.attached(sequences, file)[5:1:-1]
+    batch = targets.collator(documents.collator(joined, tokenizer.pad_token_id))(some)
+    losses = []
+    with torch.inference_mode():
+        for document in (d for s in some for d in s["documents"]):
+            scores = model(torch.tensor([document])).logits[0].log_softmax(-1)[:-1]
+            log_probs, tokens = scores.topk(RECIPE.teacher)
+            losses.append(targets.loss(scores, tokens, log_probs))
+        expected = torch.cat(losses).mean()
+        with documents.apart(model):
+            found = targets.batch_loss(model, batch, None)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
+
+
+def test_targets_of_other_sequences_are_refused(base, file):
+    sequences, _ = healing.training_sequences(base[1], replace(RECIPE, steps=5))
+    with pytest.raises(ValueError, match="other sequences"):
+        targets.attached(sequences, file)
+
+
+def test_distillation_resumes_byte_for_byte(base, file, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        """What no handler catches."""
+
+    def stop(self, args, state, control, **kwargs):
+        if state.global_step == 3:
+            raise Killed
+
+    def distilled(folder, teacher=file, recipe=RECIPE) -> bytes:
+        with dropped(base[0], BLOCK):
+            found = healing.heal(*base, recipe, tmp_path / folder, teacher=teacher)
+        return (found.adapter / "adapter_model.safetensors").read_bytes()
+
+    whole = distilled("whole")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(healing._Watch, "on_step_end", stop)
+        distilled("killed")
+    assert list((tmp_path / "killed").glob("checkpoint-2")) and distilled("killed") == whole
+    assert distilled("plain", None, replace(RECIPE, teacher=0)) != whole
+
+
+# ---- keys, and the way as a whole ----------------------------------------------------------
+
+
+def test_keys_of_recipes_from_before_stay():
+    plain = profiles.recipe("tiny-random", SMOKE)
+    params = wanted.healing("tiny-random", SMOKE, BLOCK, plain).params
+    assert "teacher" not in params["recipe"]
+    assert params["recipe"] | {"teacher": 0} == asdict(plain)
+    assert Recipe(**params["recipe"]) == plain
+    assert results.key("healing", params) == KEY
+    other = wanted.healing("tiny-random", SMOKE, BLOCK, replace(plain, teacher=4))
+    assert other.params["recipe"]["teacher"] == 4 and other.recipe.teacher == 4
+
+
+class Distances:
+    num_layers = 8
+
+    def best_start(self, size: int) -> int:
+        return 2
+
+
+def test_every_repair_has_its_score_and_what_it_took(output, monkeypatch):
+    found = repair.healings({"tiny-random": Distances()}, SMOKE)
+    assert found.status.eq("ok").all() and found.value.notna().all()
+    c4 = found[found.task == "c4"].set_index("repair")
+    pruned = c4.drop(index=["unpruned", "plain cut"])
+    assert pruned.seconds.gt(0).all() and pruned.parameters.ge(1).all()
+    assert c4.parameters["full map"] == 32**2 and c4.parameters["scalar map"] == 1
+    after, every = c4.parameters["LoRA after the cut"], c4.parameters["LoRA"]
+    assert after * (8 - 4) == every * (8 - 4 - 2)
+    assert len(list((paths.RESULTS / "teachers").iterdir())) == 1
+    for function in ("fit", "_score"):
+        monkeypatch.setattr(repair, function, lambda *a: pytest.fail("measured again"))
+    again = repair.healings({"tiny-random": Distances()}, SMOKE)
+    assert again.value.tolist() == found.value.tolist()
+
+
+def test_a_teacher_is_asked_once_for_all_blocks(output, monkeypatch):
+    recipe = replace(profiles.recipe("tiny-random", SMOKE), teacher=4)
+    scores.heal("tiny-random", SMOKE, Block(1, 2), recipe)
+    monkeypatch.setattr(targets, "write", lambda *a: pytest.fail("asked again"))
+    found = scores.heal("tiny-random", SMOKE, BLOCK, replace(recipe, rank=2))
+    assert found["status"] == "ok"
+
+
+def test_a_cut_at_the_first_layer_has_no_folded_map(output, monkeypatch):
+    monkeypatch.setattr(Distances, "best_start", lambda self, size: 0)
+    found = repair.maps({"tiny-random": Distances()}, SMOKE)
+    gone = found[(found.repair == "folded map") & (found.strategy == "similarity")]
+    assert gone.status.eq(repair.NO_MAP).all() and gone.value.isna().all()
+    assert found.drop(index=gone.index).value.notna().all()
