@@ -25,6 +25,8 @@ def measures(scores: pd.DataFrame) -> pd.DataFrame:
         for measure, examples in zip(MEASURES, found, strict=True):
             value, error = weighted_mean(examples, weights)
             told = {"measure": measure, "value": value, "standard_error": error}
+            if measure != "accuracy":  # chance and floor are accuracies
+                told |= dict.fromkeys(("chance", "majority", "floor"), np.nan)
             rows.append(score | told | {"examples": examples})
     return pd.DataFrame(rows)
 

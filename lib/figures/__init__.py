@@ -1,6 +1,5 @@
 """The figures: a table in, a PNG and its CSV out."""
 
-from lib.figures.answers import figure_books, figure_letters, figure_measures
 from lib.figures.beyond import figure_claims, figure_cost, figure_damage
 from lib.figures.curves import (
     figure_1d,
@@ -12,6 +11,9 @@ from lib.figures.curves import (
     figure_8,
     figure_9,
     figure_beyond,
+    figure_books,
+    figure_letters,
+    figure_measures,
 )
 from lib.figures.heatmaps import figure_1a, figure_1b, figure_1c, figure_4, figure_islands
 from lib.figures.repair import figure_repair, figure_repair_cost

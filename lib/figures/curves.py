@@ -24,7 +24,10 @@ TASKS = {
     "hellaswag": "HellaSwag accuracy",
     "gsm8k": "GSM8K exact match",
     "gsm8k_bpb": "GSM8K gold, bits per byte",
+    "sciq": "SciQ accuracy",
+    "squad": "SQuAD gold, bits per byte",
 }
+WAYS = dict(letters="tab:purple", content="tab:green", open="tab:blue", closed="tab:orange")
 QA = ["mmlu", "boolq", "arc_easy"]
 
 
@@ -83,6 +86,41 @@ def figure_beyond(scores: pd.DataFrame, profile: Profile) -> Figure:
     return _by_family(scores, ["hellaswag", "gsm8k_bpb", "gsm8k"], "figure_beyond", profile)
 
 
+def figure_measures(measured: pd.DataFrame, profile: Profile) -> Figure:
+    """The same answers by four measures (analysis.measures), a column a model and task."""
+    columns = {
+        f"{registry.label(model)}, {TASKS[task].removesuffix(' accuracy')}": rows
+        for (model, task), rows in measured.groupby(["model", "task"], sort=False)
+    }
+    how = (["strategy"], lambda strategy: (STRATEGIES[strategy], strategy), lambda model: None)
+    rows = list(dict.fromkeys(measured.measure))
+    return _grid(measured, rows, columns, *how, "figure_measures", profile, "measure")
+
+
+def figure_letters(scores: pd.DataFrame, profile: Profile) -> Figure:
+    """The same questions by letter and by content, a column a model and strategy."""
+    shown = scores.assign(variant=scores.form)
+    columns = {
+        f"{registry.label(model)}, {strategy}": rows[rows.strategy.isin(["none", strategy])]
+        for model, rows in shown.groupby("model", sort=False)
+        for strategy in STRATEGIES
+    }
+    return _two_ways(shown, ["mmlu", "arc_easy"], columns, "figure_letters", profile)
+
+
+def figure_books(scores: pd.DataFrame, profile: Profile) -> Figure:
+    """The same questions with and without the passage that answers them, a column a model."""
+    shown = scores.assign(variant=scores.book)
+    columns = {registry.label(model): rows for model, rows in shown.groupby("model", sort=False)}
+    return _two_ways(shown, ["sciq", "boolq", "squad"], columns, "figure_books", profile)
+
+
+def _two_ways(shown: pd.DataFrame, questions, columns, name: str, profile: Profile) -> Figure:
+    """A row of panels a question set, a line a `variant` and treatment."""
+    how = (["variant", "treatment"], lambda way, how: (WAYS[way], f"{way}, {how}"))
+    return _grid(shown, questions, columns, *how, lambda m: None, name, profile, "questions")
+
+
 def in_units_of_chance(scores: pd.DataFrame) -> pd.DataFrame:
     """The same scores with the C4 loss divided by ln V, as the paper shows it."""
     shown = scores.copy()
@@ -118,20 +156,28 @@ def _ablation(scores: pd.DataFrame, tasks: list[str], name: str, profile: Profil
     return _grid(shown, tasks, columns, *lines, lambda model: None, name, profile)
 
 
-def _grid(shown, tasks, columns, by, line, unpruned_colour, name, profile) -> Figure:
+def _grid(
+    shown, tasks, columns, by, line, unpruned_colour, name, profile, rows: str = "task"
+) -> Figure:
     """A row of panels a task, a column the scores under each title of `columns`.
 
-    by: columns that tell the lines of a panel apart; line(*their values): its colour and text. A
-    point without a value is a gap. unpruned_colour(model): of its dashed line, None for none.
+    rows: the column of the table that tells the rows of panels, if it is not the task. by: columns
+    that tell the lines of a panel apart; line(*their values): its colour and text. A point without
+    a value is a gap. unpruned_colour(model): of its dashed line, None for none.
     """
     size = (1 + 6.2 * len(columns), 0.4 + 2.9 * len(tasks))
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            len(tasks), len(columns), figsize=size, squeeze=False, sharex=True, sharey="row"
+            len(tasks),
+            len(columns),
+            figsize=size,
+            squeeze=False,
+            sharex=True,
+            sharey="none" if rows == "measure" else "row",
         )
         for row, task in zip(axes, tasks, strict=True):
             for axis, (title, scores) in zip(row, columns.items(), strict=True):
-                panel = scores[scores.task == task]
+                panel = scores[scores[rows] == task]
                 unpruned = backdrop(axis, panel, unpruned_colour)
                 pruned = panel[panel.treatment != "unpruned"]
                 for key, points in pruned.groupby(by, sort=False):
@@ -139,7 +185,7 @@ def _grid(shown, tasks, columns, by, line, unpruned_colour, name, profile) -> Fi
                 _label(axis, task, panel, title if task == tasks[0] else "")
         for axis in axes[-1]:
             axis.set_xlabel("fraction of layers dropped")
-        return save_figure(figure, shown[shown.task.isin(tasks)], name, profile)
+        return save_figure(figure, shown[shown[rows].isin(tasks)], name, profile)
 
 
 def _curve(axis, unpruned: pd.DataFrame, points: pd.DataFrame, shade, text: str) -> None:
@@ -167,11 +213,11 @@ def backdrop(axis, scores: pd.DataFrame, unpruned_colour) -> pd.DataFrame:
             if floor > row.chance:
                 axis.axhline(floor, color="grey", ls="-.", lw=1, label="floor")
     axis.set_title(f"n = {scores.n.iloc[0]:.0f}, ±1 s.e.", loc="right", fontsize=7)
-    stamp(axis, unpruned)
+    _stamp(axis, unpruned)
     return unpruned
 
 
-def stamp(axis, unpruned: pd.DataFrame) -> None:
+def _stamp(axis, unpruned: pd.DataFrame) -> None:
     """Say behind the lines which unpruned models (or variants) do not stand out from the floor."""
     every = unpruned[unpruned.value.notna()]
     silent = every[[curves.no_signal(row) for row in every.itertuples()]]
@@ -187,7 +233,7 @@ def stamp(axis, unpruned: pd.DataFrame) -> None:
 def _label(axis, task: str, scores: pd.DataFrame, title: str) -> None:
     shots = scores.shots.dropna().unique()
     axis.set_title(title)
-    axis.set_ylabel(TASKS[task] + (f" ({int(shots[0])}-shot)" if len(shots) == 1 else ""))
+    axis.set_ylabel(TASKS.get(task, task) + (f" ({int(shots[0])}-shot)" if len(shots) == 1 else ""))
     handles, texts = axis.get_legend_handles_labels()
     unique = dict(zip(texts, handles, strict=True))
     axis.legend(unique.values(), unique.keys(), loc="upper left", bbox_to_anchor=(1, 1))
