@@ -102,10 +102,17 @@ def summary(judged: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def grid(judged: pd.DataFrame, cell: str) -> pd.DataFrame:
+    """Sizes by criteria; each cell tells a row of `head_to_head` by its columns, as "{rank}"."""
+    told = [cell.format(**row) for row in judged.to_dict("records")]
+    columns = {"index": ["model", "block_size"], "columns": ["criterion", "source"]}
+    return judged.assign(told=told).pivot(**columns, values="told").fillna("")
+
+
 def layer_by_layer(damages: pd.DataFrame, states: pd.DataFrame, parts: pd.DataFrame):
     """What each layer does: one row per model and layer, sizes of updates and damages with s.e.
 
-    update: |x^(l+1) - x^(l)| / |x^(l)|, mean over C4 tokens but the first; update_first: of that.
+    update: |x^(l+1) - x^(l)| / |x^(l)|, mean over C4 tokens but the first; that has its own column.
     """
     keys = ["model", "block_start"]
     whole = damages[damages.block_size == 1].assign(part="whole")

@@ -19,6 +19,7 @@ CRITERIA = {  # colour and marker
     "simple": ("tab:orange", "^"),
 }
 PARTS = {"whole": ("black", "o"), "attention": ("tab:blue", "s"), "ffn": ("tab:orange", "^")}
+LABELS = {"whole": "all of it", "attention": "its attention only", "ffn": "its FFN only"}
 BLOCK = ["block_start", "block_size"]
 NATS = "rise of the C4 loss (nats a token)"
 
@@ -31,7 +32,7 @@ def figure_criteria(judged: pd.DataFrame, summary: pd.DataFrame, profile: Profil
     """
     count = judged.model.nunique()
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(count, 2, figsize=(13, 5 * count), squeeze=False)
+        figure, axes = plt.subplots(count, 2, figsize=(11.5, 4.8 * count), squeeze=False)
         for (left, right), (name, mine) in zip(
             axes, judged.groupby("model", sort=False), strict=True
         ):
@@ -52,8 +53,9 @@ def _by_size(axis, judged: pd.DataFrame, title: str) -> None:
         line = judged[judged.criterion == name]
         shift = 0.08 * (place - (len(names) - 1) / 2)
         _bars(axis, line.block_size + shift, line, "", CRITERIA[name], name)
-    axis.set(xlabel="block size n (layers)", ylabel=NATS, title=title, ylim=(0, None))
-    axis.legend(loc="upper left")
+    axis.set(xlabel="block size n (layers)", title=title)
+    _in_nats(axis)
+    axis.legend(loc="lower right")
 
 
 def _bars(axis, x, line: pd.DataFrame, prefix: str, style: tuple, label: str) -> None:
@@ -73,8 +75,10 @@ def _excess(axis, summary: pd.DataFrame) -> None:
         told = f" {row.best_three}/{row.sizes} · {row.as_a_random_start}/{row.sizes}"
         axis.text(1.01, place, told, transform=axis.get_yaxis_transform(), va="center", fontsize=8)
     axis.axvline(0, color="grey", lw=0.8)
+    axis.set_xscale("symlog", linthresh=1)
+    axis.xaxis.set_major_formatter("{x:g}")
     labels = [f"{row.criterion} ({row.source})" for row in summary.itertuples()]
-    axis.set_yticks(range(len(summary)), labels, fontsize=8)
+    axis.set_yticks(range(len(summary)), [t.removesuffix(" (none)") for t in labels], fontsize=8)
     axis.set(xlabel="damage above that of the damage map's choice, mean over sizes (nats)")
     axis.set_title("sizes: among best three · no better than median", loc="right", fontsize=8)
 
@@ -89,29 +93,38 @@ def figure_layers(
     """
     count = layers.model.nunique()
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(count, 3, figsize=(16, 4.2 * count), squeeze=False)
+        figure, axes = plt.subplots(count, 3, figsize=(13, 3.9 * count), squeeze=False)
         for row, (name, mine) in zip(axes, layers.groupby("model", sort=False), strict=True):
-            row[0].plot(mine.block_start, mine["update"], ".-", color=colour(name))
-            row[0].set(xlabel="layer l", ylabel="|x^(l+1) − x^(l)| / |x^(l)|", ylim=(0, None))
+            row[0].plot(
+                mine.block_start, mine["update"], ".-", color=colour(name), label="other tokens"
+            )
+            first = mine["update, first token"]
+            row[0].plot(mine.block_start, first, ".:", color="grey", lw=1, label="first token")
+            row[0].set(xlabel="layer l", ylabel="|x^(l+1) − x^(l)| / |x^(l)|", yscale="log")
+            row[0].legend(title="mean over texts", title_fontsize=8)
             label = f"{registry.label(name)}, {damages[damages.model == name].n.iloc[0]} texts"
             row[0].set_title(label)
             for part in PARTS:
                 value, error = mine[f"value_{part}"], mine[f"standard_error_{part}"]
                 _part(row[1], mine.block_start, value, error, part)
-            row[1].set(xlabel="layer l that is skipped", title="without one layer, or half of it")
+            row[1].set(xlabel="layer l", title="without one layer; bars: 95 %")
             halves = parts[(parts.model == name) & (parts.block_size > 1)]
             whole = damages[damages.model == name].merge(halves[BLOCK].drop_duplicates())
             for part, of in {"whole": whole, **dict(list(halves.groupby("part")))}.items():
                 _part(row[2], of.block_size, of.value, of.standard_error, part)
-            row[2].set(xlabel="size n of the most similar block", title="without it, or half of it")
+            row[2].set(xlabel="size n (layers)", title="without the most similar block of size n")
+            row[2].legend()
         return save_figure(figure, layers, "figure_layers", profile)
 
 
 def _part(axis, x, value, error, part: str) -> None:
     shade, marker = PARTS[part]
-    label = {"whole": "whole layer", "ffn": "FFN only"}.get(part, "attention only")
-    how = {"color": shade, "marker": marker, "ms": 4, "lw": 1, "elinewidth": 0.8, "label": label}
-    axis.errorbar(x, value, 1.96 * error, **how)
+    how = {"color": shade, "marker": marker, "ms": 4, "lw": 1, "elinewidth": 0.8}
+    axis.errorbar(x, value, 1.96 * error, label=LABELS[part], **how)
+    _in_nats(axis)
+
+
+def _in_nats(axis) -> None:
     axis.set_yscale("symlog", linthresh=0.1)
+    axis.yaxis.set_major_formatter("{x:g}")
     axis.set_ylabel(NATS)
-    axis.legend()
