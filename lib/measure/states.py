@@ -42,11 +42,7 @@ def _of_model(name: str, profile: Profile, sources: Iterable[str]) -> pd.DataFra
     """The tables of one model, a result a source."""
     rows = []
     for asked in fetching.here([_wanted(name, source, profile) for source in sources]):
-
-        def compute(params=asked.params) -> dict:
-            model, tokenizer = loading.loaded(name, **profile.weights)
-            return _values(model, tokenizer, params)
-
+        compute = partial(_values, asked.params)
         values = results.load_or_compute(asked.kind, asked.params, compute)["values"]
         rows += _rows({"model": name, "source": asked.params["texts"]}, values)
     return pd.DataFrame(rows)
@@ -59,8 +55,9 @@ def _wanted(name: str, source: str, profile: Profile) -> Wanted:
     return Wanted("states", params | how | {"version": VERSION})
 
 
-def _values(model, tokenizer, params: dict) -> dict:
+def _values(params: dict) -> dict:
     """Per text, what `of_text` tells: of blocks in the order of `all_blocks`, of layers."""
+    model, tokenizer = loading.loaded(*(params[key] for key in ("model", "quantization", "dtype")))
     texts = sets.texts(params["texts"], sets.source(params), params["sequences"])
     found, tokens = [], []
     for text in texts:
