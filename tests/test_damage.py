@@ -9,7 +9,7 @@ from conftest import LAYERS, Characters, tiny
 
 from lib import paths, profiles, results
 from lib.analysis import choice, criteria
-from lib.blocks import Block, BlockDistances
+from lib.blocks import Block, BlockDistances, Sublayers
 from lib.data import sets
 from lib.evaluation import Task
 from lib.measure import damage
@@ -52,6 +52,21 @@ def test_damage_is_the_rise_of_the_loss_without_the_block(small):
         assert row.loss == pytest.approx(loss, abs=1e-5)
         assert row.value == pytest.approx(loss - whole, abs=1e-5)
         assert row.n == SMOKE.damage_sequences
+
+
+def test_halves_are_of_every_layer_and_of_the_similar_block_of_each_size(small):
+    matrix = np.random.default_rng(0).random((LAYERS + 1, LAYERS + 1))
+    distances = BlockDistances(matrix, matrix, matrix[None], 2)
+    found = damage.halves({"tiny-random": distances}, SMOKE)
+    blocks = [(l, 1) for l in range(LAYERS)]
+    blocks += [(distances.best_start(n), n) for n in SMOKE.block_sizes(LAYERS)[1:]]
+    assert list(zip(found.block_start, found.block_size, strict=True))[::2] == blocks
+    assert found.part.tolist() == ["attention", "ffn"] * len(blocks)
+    task = damage.task(damage.asked_of("m", SMOKE), 0, SMOKE.damage_sequences)
+    for row in found.iloc[[3, -2]].itertuples():
+        with dropped(small, Sublayers(row.block_start, row.block_size, row.part)):
+            loss = sweep(small, Characters(), [], [task]).value[0]
+        assert row.loss == pytest.approx(loss, abs=1e-5)
 
 
 def test_only_missing_chunks_are_swept(small, monkeypatch):

@@ -17,10 +17,10 @@ from lib.models import loading
 from lib.profiles import Profile
 from lib.similarity import of_text
 
-VERSION = 1  # bumped by hand when the numbers of `measure` change
+VERSION = 2  # bumped by hand when the numbers of `measure` change
 SOURCES = ("c4", "wiki", "arc_easy")
 CRITERIA = {"last": "last token", "every": "all tokens", "influence": "block influence"}
-DIGITS = 7  # decimals that are stored
+PARTS = 100_000  # values are stored as whole numbers of this part
 
 
 def measure(
@@ -69,7 +69,9 @@ def _values(params: dict) -> dict:
     values = {key: [text[key][starts, stops] for text in found] for key in CRITERIA}
     values["update"] = [text["update"][:, 1:].mean(1) for text in found]
     values["update_first"] = [text["update"][:, 0] for text in found]
-    stored = {key: np.round(np.array(of, float), DIGITS).T.tolist() for key, of in values.items()}
+    stored = {
+        key: np.rint(PARTS * np.array(of).T).astype(int).tolist() for key, of in values.items()
+    }
     return {"blocks": [[b.start, b.size] for b in blocks], "tokens": tokens} | stored
 
 
@@ -83,8 +85,8 @@ def _rows(told: dict, values: dict) -> list[dict]:
     return [
         told
         | {"criterion": name, "block_start": start, "block_size": size}
-        | {"value": weighted_mean(np.array(examples), weights)[0], "n": len(tokens)}
-        | {"examples": np.array(examples), "weights": weights}
+        | {"value": weighted_mean(examples, weights)[0], "n": len(tokens)}
+        | {"examples": examples, "weights": weights}
         for name, (key, blocks, weights) in criteria.items()
-        for (start, size), examples in zip(blocks, values[key], strict=True)
+        for (start, size), examples in zip(blocks, np.array(values[key]) / PARTS, strict=True)
     ]
