@@ -20,7 +20,7 @@ from lib.similarity import of_text
 VERSION = 2  # bumped by hand when the numbers of `measure` change
 SOURCES = ("c4", "wiki", "arc_easy")
 CRITERIA = {"last": "last token", "every": "all tokens", "influence": "block influence"}
-PARTS = 100_000  # values are stored as whole numbers of this part
+SCALE = 100_000  # values are stored as whole numbers, times this
 
 
 def measure(
@@ -70,7 +70,8 @@ def _values(params: dict) -> dict:
     values["update"] = [text["update"][:, 1:].mean(1) for text in found]
     values["update_first"] = [text["update"][:, 0] for text in found]
     stored = {
-        key: np.rint(PARTS * np.array(of).T).astype(int).tolist() for key, of in values.items()
+        key: np.rint(SCALE * np.array(of, float).T).astype(int).tolist()
+        for key, of in values.items()
     }
     return {"blocks": [[b.start, b.size] for b in blocks], "tokens": tokens} | stored
 
@@ -88,5 +89,5 @@ def _rows(told: dict, values: dict) -> list[dict]:
         | {"value": weighted_mean(examples, weights)[0], "n": len(tokens)}
         | {"examples": examples, "weights": weights}
         for name, (key, blocks, weights) in criteria.items()
-        for (start, size), examples in zip(blocks, np.array(values[key]) / PARTS, strict=True)
+        for (start, size), examples in zip(blocks, np.array(values[key]) / SCALE, strict=True)
     ]
