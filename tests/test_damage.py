@@ -8,8 +8,8 @@ import pytest
 from conftest import LAYERS, Characters, tiny
 
 from lib import paths, profiles, results
-from lib.analysis import choice
-from lib.blocks import Block, BlockDistances
+from lib.analysis import choice, criteria
+from lib.blocks import Block, BlockDistances, Sublayers
 from lib.data import sets
 from lib.evaluation import Task
 from lib.measure import damage
@@ -52,6 +52,21 @@ def test_damage_is_the_rise_of_the_loss_without_the_block(small):
         assert row.loss == pytest.approx(loss, abs=1e-5)
         assert row.value == pytest.approx(loss - whole, abs=1e-5)
         assert row.n == SMOKE.damage_sequences
+
+
+def test_halves_are_of_every_layer_and_of_the_similar_block_of_each_size(small):
+    matrix = np.random.default_rng(0).random((LAYERS + 1, LAYERS + 1))
+    distances = BlockDistances(matrix, matrix, matrix[None], 2)
+    found = damage.halves({"tiny-random": distances}, SMOKE)
+    blocks = [(l, 1) for l in range(LAYERS)]
+    blocks += [(distances.best_start(n), n) for n in SMOKE.block_sizes(LAYERS)[1:]]
+    assert list(zip(found.block_start, found.block_size, strict=True))[::2] == blocks
+    assert found.part.tolist() == ["attention", "ffn"] * len(blocks)
+    task = damage.task(damage.asked_of("m", SMOKE), 0, SMOKE.damage_sequences)
+    for row in found.iloc[[3, -2]].itertuples():
+        with dropped(small, Sublayers(row.block_start, row.block_size, row.part)):
+            loss = sweep(small, Characters(), [], [task]).value[0]
+        assert row.loss == pytest.approx(loss, abs=1e-5)
 
 
 def test_only_missing_chunks_are_swept(small, monkeypatch):
@@ -101,7 +116,7 @@ def test_rank_correlation_can_come_out_either_way():
     assert (found.rank_correlation.abs() < 0.6).all() and (found.low < found.high).all()
 
 
-def test_residuals_and_regret_name_the_block_that_misleads():
+def test_residuals_name_the_block_that_misleads():
     """Block (2, 1) is the most similar of its size and the most damaging."""
     matrix = np.ones((9, 9)) + np.arange(9) / 100
     rises = matrix.copy()
@@ -110,20 +125,45 @@ def test_residuals_and_regret_name_the_block_that_misleads():
     beside = choice.beside_distances(table, maps)
     worst = beside.loc[beside.residual.idxmax()]
     assert (worst.block_start, worst.block_size, worst.residual) == (2, 1, 1.0)
-    found = choice.regret(table, maps).set_index("block_size")
-    assert found.similarity_start[1] == 2
-    assert found.regret[1] == pytest.approx(5.0 - 1.01, abs=0.05)
-    assert abs(found.regret[7]) < 0.05
+    found = judged(table, maps).set_index(["criterion", "block_size"])
+    assert found.starts["paper", 1] == [2, 2] and found["rank"]["paper", 1] == 8
+    assert found.excess["paper", 1] == pytest.approx(5.0 - 1.01, abs=0.05)
+    assert abs(found.excess["paper", 4]) < 0.05
 
 
-def test_regret_is_not_fooled_by_luck():
+def judged(table: pd.DataFrame, maps: dict, removed=None) -> pd.DataFrame:
+    """The criteria head to head, where those that read states see the distances of `maps`."""
+    blocks = zip(table.block_start, table.block_size, strict=True)
+    seen = [np.full(len(table.weights[0]), maps["m"].matrix[l, l + n]) for l, n in blocks]
+    states = table.assign(examples=seen, source="c4", criterion="last token")
+    none = pd.DataFrame({"model": [], "half": [], "block_size": [], "examples": []})
+    return criteria.head_to_head(table, states, none if removed is None else removed, maps)
+
+
+def test_the_map_is_not_fooled_by_luck():
     """Where all blocks are equally damaging, choosing the luckiest on the same texts looks good."""
     matrix = np.random.default_rng(0).random((25, 25))
     table, maps = synthetic(np.ones((25, 25)), matrix, texts=8, noise=1.0)
-    found = choice.regret(table, maps)
-    naive = [
-        np.stack(rows.examples).mean(1)[maps["m"].best_start(size)]
-        - np.stack(rows.examples).mean(1).min()
-        for size, rows in table.groupby("block_size")
-    ]
-    assert np.mean(naive) > 0.3 and abs(found.regret.mean()) < 0.2
+    found = judged(table, maps)
+    own = [np.stack(rows.examples).mean(1).min() for _, rows in table.groupby("block_size")]
+    best = found[found.criterion == criteria.BEST]
+    assert np.mean(own) < 0.7 and abs(best.value.mean() - 1) < 0.2
+    told = criteria.summary(found).set_index("criterion")
+    assert abs(told.excess["simple"]) < 0.4 and told.excess_low["simple"] < 0.1
+    assert (told.sizes == 12).all() and (told.excess[criteria.BEST] == 0)
+
+
+def test_texts_that_choose_do_not_judge():
+    """The first half of the texts likes one block, the second another: each is judged where it is
+    disliked, also of layers taken out one by one."""
+    matrix = np.random.default_rng(0).random((9, 9))
+    table, maps = synthetic(np.full((9, 9), 2.0), matrix, texts=6)
+    for start, half in ((1, 0), (5, 1)):
+        table.at[start, "examples"] = np.where(np.arange(6) % 2 == half, 0.0, 3.0)
+    path = [{"model": "m", "half": half, "block_size": 1} for half in (0, 1)]
+    removed = pd.DataFrame(path).assign(examples=[np.arange(6) + 10, np.arange(6) + 20])
+    found = judged(table, maps, removed).set_index(["criterion", "block_size"]).loc
+    best, greedy = found[criteria.BEST, 1], found["greedy", 1]
+    assert best.starts == [1, 5] and best.value == 3 and best["rank"] == 8
+    assert greedy.examples.tolist() == [20, 11, 22, 13, 24, 15]  # each text by the other half
+    assert best["median"] == 2 and best.of == 8

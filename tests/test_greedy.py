@@ -48,9 +48,6 @@ def test_greedy_is_brute_force(small):
             least = min(tried, key=lambda l: share @ tried[l][half::2])
             assert row.layers[-1] == least and len(row.layers) == size
             np.testing.assert_allclose(row.examples, tried[least] - whole, atol=1e-5)
-            other = slice(1 - half, None, 2)
-            expected = np.average(row.examples[other], weights=row.weights[other])
-            assert row.value == pytest.approx(expected)
             left.remove(least)
 
 

@@ -2,8 +2,8 @@
 
 from lib.analysis.answers import kept, largest_step, measures
 from lib.analysis.bootstrap import paired
-from lib.analysis.choice import beside_distances, rank_correlation, regret
-from lib.analysis.criteria import head_to_head, layer_by_layer, summary, thirds
+from lib.analysis.choice import beside_distances, rank_correlation
+from lib.analysis.criteria import grid, head_to_head, summary, thirds
 from lib.analysis.curves import transitions
 from lib.analysis.depth import best_starts, depth_statistics, leaves_deep_band
 from lib.analysis.repair import repairs

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 
 from lib.blocks import BlockDistances
-from lib.evaluation import weighted_mean
 
 RESAMPLES = 200
 LEAST_BLOCKS = 5  # of one size, for a rank correlation among them
@@ -60,34 +59,3 @@ def _correlations(sizes: np.ndarray, rise: np.ndarray, distance: np.ndarray) -> 
     enough = [rows for _, rows in table.groupby(sizes) if len(rows) >= LEAST_BLOCKS]
     every, *within = (rows.corr("spearman").iloc[0, 1] for rows in (table, *enough))
     return every, np.mean(within)
-
-
-def regret(damages: pd.DataFrame, maps: Maps) -> pd.DataFrame:
-    """What similarity's choice costs beside the least damaging block of each size.
-
-    best_start: the start of least damage. regret: damage of the similarity-informed block less
-    that of the best one, in nats. So that luck is not counted as skill, the best block is chosen on
-    every second text and compared on the others, and the other way round.
-    """
-    rows = []
-    for (model, size), of_size in damages.groupby(["model", "block_size"], sort=False):
-        rises, tokens = np.stack(of_size.examples), np.asarray(of_size.weights.iloc[0])
-        chosen, apart = maps[model].best_start(size), np.zeros(len(tokens))
-        for part in (0, 1):
-            other = rises[:, 1 - part :: 2] @ tokens[1 - part :: 2]
-            best = rises[int(other.argmin())]
-            apart[part::2] = (rises[chosen] - best)[part::2]
-        mean, error = weighted_mean(apart, tokens)
-        rows.append(
-            {
-                "model": model,
-                "block_size": size,
-                "similarity_start": chosen,
-                "similarity_damage": of_size.value.iloc[chosen],
-                "best_start": int(of_size.value.to_numpy().argmin()),
-                "best_damage": of_size.value.min(),
-                "regret": mean,
-                "standard_error": error,
-            }
-        )
-    return pd.DataFrame(rows)

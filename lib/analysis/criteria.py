@@ -1,7 +1,6 @@
 """Which criterion finds the harmless block: each chooses on half of the texts, the others judge.
 
-damages: the table of damage.measure; states: of states.measure; removed: of greedy.measure; parts:
-of damage.halves; of one or several models.
+damages: the table of damage.measure; states: of states.measure; removed: of greedy.measure.
 """
 
 import numpy as np
@@ -102,18 +101,11 @@ def summary(judged: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def layer_by_layer(damages: pd.DataFrame, states: pd.DataFrame, parts: pd.DataFrame):
-    """What each layer does: one row per model and layer, sizes of updates and damages with s.e.
-
-    update: |x^(l+1) - x^(l)| / |x^(l)|, mean over C4 tokens but the first; update_first: of that.
-    """
-    keys = ["model", "block_start"]
-    whole = damages[damages.block_size == 1].assign(part="whole")
-    single = pd.concat([whole, parts[parts.block_size == 1]])
-    found = single.pivot(index=keys, columns="part", values=["value", "standard_error"])
-    found.columns = [f"{of}_{part}" for of, part in found.columns]
-    updates = states[(states.source == "c4") & states.criterion.str.startswith("update")]
-    return found.join(updates.pivot(index=keys, columns="criterion", values="value")).reset_index()
+def grid(judged: pd.DataFrame, cell: str) -> pd.DataFrame:
+    """Sizes by criteria; each cell tells a row of `head_to_head` by its columns, as "{rank}"."""
+    told = [cell.format(**row) for row in judged.to_dict("records")]
+    columns = {"index": ["model", "block_size"], "columns": ["criterion", "source"]}
+    return judged.assign(told=told).pivot(**columns, values="told").fillna("")
 
 
 def thirds(damages: pd.DataFrame) -> pd.DataFrame:

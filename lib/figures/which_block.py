@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.figures.style import STYLE, colour, save_figure
+from lib.figures.style import STYLE, save_figure
 from lib.models import registry
 from lib.profiles import Profile
 
@@ -18,9 +18,16 @@ CRITERIA = {  # colour and marker
     "damage map": ("tab:red", "x"),
     "simple": ("tab:orange", "^"),
 }
-PARTS = {"whole": ("black", "o"), "attention": ("tab:blue", "s"), "ffn": ("tab:orange", "^")}
-BLOCK = ["block_start", "block_size"]
-NATS = "rise of the C4 loss (nats a token)"
+OTHERS = ("wiki", "arc_easy")  # sources that only the right panel shows
+PARTS = {
+    "whole": ("all of it", "black", "o"),
+    "attention": ("its attention only", "tab:blue", "s"),
+    "ffn": ("its FFN only", "tab:orange", "^"),
+}
+UPDATES = {
+    "update": {"label": "all tokens but the first", "color": "black"},
+    "update, first token": {"label": "first token", "color": "grey", "ls": ":"},
+}
 
 
 def figure_criteria(judged: pd.DataFrame, summary: pd.DataFrame, profile: Profile) -> Figure:
@@ -31,13 +38,10 @@ def figure_criteria(judged: pd.DataFrame, summary: pd.DataFrame, profile: Profil
     """
     count = judged.model.nunique()
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(count, 2, figsize=(13, 5 * count), squeeze=False)
-        for (left, right), (name, mine) in zip(
-            axes, judged.groupby("model", sort=False), strict=True
-        ):
-            title = f"{registry.label(name)}, {mine.n.iloc[0]} texts, bars: 95 %"
-            first = mine[mine.source.str.startswith("c4") | (mine.source == "none")]
-            _by_size(left, first, title)
+        figure, axes = plt.subplots(count, 2, figsize=(11.5, 4.8 * count), squeeze=False)
+        models = judged[~judged.source.isin(OTHERS)].groupby("model", sort=False)
+        for (left, right), (name, mine) in zip(axes, models, strict=True):
+            _by_size(left, mine, f"{registry.label(name)}, {mine.n.iloc[0]} texts, bars: 95 %")
             _excess(right, summary[summary.model == name])
         return save_figure(figure, judged, "figure_criteria", profile)
 
@@ -47,20 +51,21 @@ def _by_size(axis, judged: pd.DataFrame, title: str) -> None:
     quartiles = every.first_quartile, every.third_quartile
     axis.fill_between(every.block_size, *quartiles, color="lightgrey", label="half of all starts")
     axis.plot(every.block_size, every["median"], color="grey", lw=1, label="median start")
-    names = [name for name in CRITERIA if name in set(judged.criterion)]
-    for place, name in enumerate(names):
+    for place, (name, style) in enumerate(CRITERIA.items()):
         line = judged[judged.criterion == name]
-        shift = 0.08 * (place - (len(names) - 1) / 2)
-        _bars(axis, line.block_size + shift, line, "", CRITERIA[name], name)
-    axis.set(xlabel="block size n (layers)", ylabel=NATS, title=title, ylim=(0, None))
-    axis.legend(loc="upper left")
+        around = [(line.value - line.low).clip(0), (line.high - line.value).clip(0)]
+        _bars(axis, line.block_size + 0.08 * (place - 3), line.value, around, style, name)
+    axis.set(xlabel="block size n (layers)", title=title)
+    axis.legend(loc="lower right")
 
 
-def _bars(axis, x, line: pd.DataFrame, prefix: str, style: tuple, label: str) -> None:
-    low, high = line.value - line.low, line.high - line.value
-    shade, marker = style
-    how = {"color": shade, "marker": marker, "ms": 4, "lw": 1, "elinewidth": 0.8}
-    axis.errorbar(x, line.value, [low.clip(0), high.clip(0)], label=label, **how)
+def _bars(axis, x, value, around, style: tuple[str, str], label: str) -> None:
+    """A line with bars, of damages."""
+    how = {"ms": 4, "lw": 1, "elinewidth": 0.8, "label": label}
+    axis.errorbar(x, value, around, color=style[0], marker=style[1], **how)
+    axis.set_yscale("symlog", linthresh=0.1)
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.set_ylabel("rise of the C4 loss (nats a token)")
 
 
 def _excess(axis, summary: pd.DataFrame) -> None:
@@ -73,45 +78,42 @@ def _excess(axis, summary: pd.DataFrame) -> None:
         told = f" {row.best_three}/{row.sizes} · {row.as_a_random_start}/{row.sizes}"
         axis.text(1.01, place, told, transform=axis.get_yaxis_transform(), va="center", fontsize=8)
     axis.axvline(0, color="grey", lw=0.8)
+    axis.set_xscale("symlog", linthresh=1)
+    axis.xaxis.set_major_formatter("{x:g}")
     labels = [f"{row.criterion} ({row.source})" for row in summary.itertuples()]
-    axis.set_yticks(range(len(summary)), labels, fontsize=8)
+    axis.set_yticks(range(len(summary)), [t.removesuffix(" (none)") for t in labels], fontsize=8)
     axis.set(xlabel="damage above that of the damage map's choice, mean over sizes (nats)")
     axis.set_title("sizes: among best three · no better than median", loc="right", fontsize=8)
 
 
 def figure_layers(
-    layers: pd.DataFrame, damages: pd.DataFrame, parts: pd.DataFrame, profile: Profile
+    damages: pd.DataFrame, changes: pd.DataFrame, halves: pd.DataFrame, profile: Profile
 ) -> Figure:
-    """A row a model: what each layer adds to the stream, the damage without it or half of it, and
-    the same of the similarity-informed blocks. Bars: 95 %.
+    """A row a model: how much each layer changes the stream of the C4 texts, the damage without it
+    or half of it, and the same of the similarity-informed blocks. Bars: 95 %.
 
-    layers: of analysis.layer_by_layer; damages: of damage.measure; parts: of damage.halves.
+    Of damage.measure, states.measure and damage.halves.
     """
-    count = layers.model.nunique()
+    updates = changes[changes.criterion.isin(UPDATES) & (changes.source == "c4")]
+    blocks = halves[["model", "block_start", "block_size"]].drop_duplicates()
+    shown = pd.concat([updates, damages.merge(blocks).assign(part="whole"), halves])
+    count = shown.model.nunique()
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(count, 3, figsize=(16, 4.2 * count), squeeze=False)
-        for row, (name, mine) in zip(axes, layers.groupby("model", sort=False), strict=True):
-            row[0].plot(mine.block_start, mine["update"], ".-", color=colour(name))
-            row[0].set(xlabel="layer l", ylabel="|x^(l+1) − x^(l)| / |x^(l)|", ylim=(0, None))
-            label = f"{registry.label(name)}, {damages[damages.model == name].n.iloc[0]} texts"
-            row[0].set_title(label)
-            for part in PARTS:
-                value, error = mine[f"value_{part}"], mine[f"standard_error_{part}"]
-                _part(row[1], mine.block_start, value, error, part)
-            row[1].set(xlabel="layer l that is skipped", title="without one layer, or half of it")
-            halves = parts[(parts.model == name) & (parts.block_size > 1)]
-            whole = damages[damages.model == name].merge(halves[BLOCK].drop_duplicates())
-            for part, of in {"whole": whole, **dict(list(halves.groupby("part")))}.items():
-                _part(row[2], of.block_size, of.value, of.standard_error, part)
-            row[2].set(xlabel="size n of the most similar block", title="without it, or half of it")
-        return save_figure(figure, layers, "figure_layers", profile)
-
-
-def _part(axis, x, value, error, part: str) -> None:
-    shade, marker = PARTS[part]
-    label = {"whole": "whole layer", "ffn": "FFN only"}.get(part, "attention only")
-    how = {"color": shade, "marker": marker, "ms": 4, "lw": 1, "elinewidth": 0.8, "label": label}
-    axis.errorbar(x, value, 1.96 * error, **how)
-    axis.set_yscale("symlog", linthresh=0.1)
-    axis.set_ylabel(NATS)
-    axis.legend()
+        figure, axes = plt.subplots(count, 3, figsize=(13, 3.9 * count), squeeze=False)
+        for row, (name, mine) in zip(axes, shown.groupby("model", sort=False), strict=True):
+            for criterion, style in UPDATES.items():
+                line = mine[mine.criterion == criterion]
+                row[0].plot(line.block_start, line.value, marker=".", **style)
+            for part, (label, *style) in PARTS.items():
+                of = mine[mine.part == part]
+                single, larger = of[of.block_size == 1], of[of.block_size > 1]
+                lines = (row[1], single, single.block_start), (row[2], larger, larger.block_size)
+                for axis, line, x in lines:
+                    _bars(axis, x, line.value, 1.96 * line.standard_error, style, label)
+            row[0].set(xlabel="layer l", ylabel="|x^(l+1) − x^(l)| / |x^(l)|", yscale="log")
+            row[0].set_title(f"{registry.label(name)}, {mine.n.iloc[0]} texts")
+            row[1].set(xlabel="layer l", title="without one layer; bars: 95 %")
+            row[2].set(xlabel="size n (layers)", title="without the most similar block of size n")
+            row[0].legend()
+            row[2].legend()
+        return save_figure(figure, shown, "figure_layers", profile)

@@ -5,7 +5,7 @@ import pandas as pd
 
 from lib import results
 from lib.blocks import Block, BlockDistances
-from lib.evaluation import Task, weighted_mean
+from lib.evaluation import Task
 from lib.measure import damage, fetching
 from lib.measure.wanted import Wanted
 from lib.models import loading
@@ -23,9 +23,8 @@ def measure(maps: dict[str, BlockDistances], profile: Profile) -> pd.DataFrame:
     The first one is read off the damage map. Up to greedy_fraction of the layers are dropped.
 
     One row per model, half and number of dropped layers: model, half (that chose), block_size,
-    layers (dropped, in the order of their removal), value and standard_error (rise of the C4 loss,
-    nats a token, over the texts of the other half), n (of these), and per text of both halves the
-    rise (`examples`) and its tokens (`weights`).
+    layers (dropped, in order), and of the texts of both halves the rise of the C4 loss (`examples`,
+    nats a token) and the tokens (`weights`).
     """
     found, _ = fetching.tried(lambda name: _of_model(name, maps[name].num_layers, profile), maps)
     return pd.concat(found.values(), ignore_index=True)
@@ -36,17 +35,14 @@ def _of_model(name: str, num_layers: int, profile: Profile) -> pd.DataFrame:
     whole, singles = losses[0], losses[1 : num_layers + 1]
     rows = []
     for half in HALVES:
-        own, other = slice(half, None, 2), slice(1 - half, None, 2)
-        dropped = [int((singles[:, own] @ tokens[own]).argmin())]
-        rises = [singles[dropped[0]] - whole]
-        for _ in range(1, max(1, int(profile.greedy_fraction * num_layers))):
-            values = _step(name, profile, half, dropped, num_layers)
+        layer = int((singles[:, half::2] @ tokens[half::2]).argmin())
+        values, dropped = {"layer": layer, "losses": singles[layer]}, []
+        for size in range(1, max(1, int(profile.greedy_fraction * num_layers)) + 1):
+            if dropped:
+                values = _step(name, profile, half, dropped, num_layers)
             dropped = [*dropped, values["layer"]]
-            rises.append(np.array(values["losses"]) - whole)
-        for size, rise in enumerate(rises, start=1):
-            mean, error = weighted_mean(rise[other], tokens[other])
-            told = {"model": name, "half": half, "block_size": size, "layers": dropped[:size]}
-            told |= {"value": mean, "standard_error": error, "n": len(tokens[other])}
+            told = {"model": name, "half": half, "block_size": size, "layers": dropped}
+            rise = np.array(values["losses"]) - whole
             rows.append(told | {"examples": rise, "weights": tokens})
     return pd.DataFrame(rows)
 
@@ -62,18 +58,12 @@ def _step(name: str, profile: Profile, half: int, dropped: list[int], num_layers
         task = damage.task(asked.params, 0, profile.damage_sequences)
         own = Task(task.name, task.examples[half::2])
         kept = [l for l in range(num_layers) if l not in dropped]
-        layer = cheapest(model, tokenizer, kept, own, profile.batch_tokens)
-        kept.remove(layer)
+        singles = [Block(place, 1) for place in range(len(kept))]
+        with only_layers(model, kept):
+            found = sweep(model, tokenizer, singles, [own], profile.batch_tokens)
+        layer = kept.pop(int(found.value[1:].argmin()))
         with only_layers(model, kept):
             found = sweep(model, tokenizer, [], [task], profile.batch_tokens)
         return {"layer": layer, "losses": found.examples[0].tolist()}
 
     return results.load_or_compute(asked.kind, asked.params, compute)["values"]
-
-
-def cheapest(model, tokenizer, kept: list[int], task: Task, batch_tokens: int) -> int:
-    """The one of the layers `kept` whose removal, too, leaves the least loss on `task`."""
-    with only_layers(model, kept):
-        singles = [Block(place, 1) for place in range(len(kept))]
-        found = sweep(model, tokenizer, singles, [task], batch_tokens)
-    return kept[int(found.value[1:].argmin())]

@@ -17,10 +17,10 @@ from lib.models import loading
 from lib.profiles import Profile
 from lib.similarity import of_text
 
-VERSION = 1  # bumped by hand when the numbers of `measure` change
+VERSION = 2  # bumped by hand when the numbers of `measure` change
 SOURCES = ("c4", "wiki", "arc_easy")
 CRITERIA = {"last": "last token", "every": "all tokens", "influence": "block influence"}
-DIGITS = 7  # decimals that are stored
+SCALE = 100_000  # values are stored as whole numbers, times this
 
 
 def measure(
@@ -42,11 +42,7 @@ def _of_model(name: str, profile: Profile, sources: Iterable[str]) -> pd.DataFra
     """The tables of one model, a result a source."""
     rows = []
     for asked in fetching.here([_wanted(name, source, profile) for source in sources]):
-
-        def compute(params=asked.params) -> dict:
-            model, tokenizer = loading.loaded(name, **profile.weights)
-            return _values(model, tokenizer, params)
-
+        compute = partial(_values, asked.params)
         values = results.load_or_compute(asked.kind, asked.params, compute)["values"]
         rows += _rows({"model": name, "source": asked.params["texts"]}, values)
     return pd.DataFrame(rows)
@@ -59,8 +55,9 @@ def _wanted(name: str, source: str, profile: Profile) -> Wanted:
     return Wanted("states", params | how | {"version": VERSION})
 
 
-def _values(model, tokenizer, params: dict) -> dict:
+def _values(params: dict) -> dict:
     """Per text, what `of_text` tells: of blocks in the order of `all_blocks`, of layers."""
+    model, tokenizer = loading.loaded(*(params[key] for key in ("model", "quantization", "dtype")))
     texts = sets.texts(params["texts"], sets.source(params), params["sequences"])
     found, tokens = [], []
     for text in texts:
@@ -72,7 +69,10 @@ def _values(model, tokenizer, params: dict) -> dict:
     values = {key: [text[key][starts, stops] for text in found] for key in CRITERIA}
     values["update"] = [text["update"][:, 1:].mean(1) for text in found]
     values["update_first"] = [text["update"][:, 0] for text in found]
-    stored = {key: np.round(np.array(of, float), DIGITS).T.tolist() for key, of in values.items()}
+    stored = {
+        key: np.rint(SCALE * np.array(of, float).T).astype(int).tolist()
+        for key, of in values.items()
+    }
     return {"blocks": [[b.start, b.size] for b in blocks], "tokens": tokens} | stored
 
 
@@ -86,8 +86,8 @@ def _rows(told: dict, values: dict) -> list[dict]:
     return [
         told
         | {"criterion": name, "block_start": start, "block_size": size}
-        | {"value": weighted_mean(np.array(examples), weights)[0], "n": len(tokens)}
-        | {"examples": np.array(examples), "weights": weights}
+        | {"value": weighted_mean(examples, weights)[0], "n": len(tokens)}
+        | {"examples": examples, "weights": weights}
         for name, (key, blocks, weights) in criteria.items()
-        for (start, size), examples in zip(blocks, values[key], strict=True)
+        for (start, size), examples in zip(blocks, np.array(values[key]) / SCALE, strict=True)
     ]

@@ -49,7 +49,7 @@ MINUTES = {
     "08_qwen_islands": 1,
     "09_inference_cost": 1,
     "10_knowledge_and_reasoning": 2,
-    "11_which_block": 2,
+    "11_which_block": 4,
     "12_repair": 2,
     "13_claims": 1,
 }
