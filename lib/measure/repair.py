@@ -72,9 +72,11 @@ def _healings(name: str, distances, profile: Profile) -> list[Wanted]:
     start, layers = distances.best_start(size), distances.num_layers - size
     fewer = {"steps": max(1, cure.steps // 4), "warmup_steps": cure.warmup_steps // 4}
     changes = {"LoRA, a quarter of the steps": fewer}
-    if shape := registry.shape(name):  # as many numbers as the full map has
-        rank = max(1, round(shape.hidden**2 / shape.lora(1, layers)))
-        changes[f"LoRA of rank {rank}"] = {"rank": rank}
+    if shape := registry.shape(
+        name
+    ):  # as near to the full map's numbers as notebook 07's ranks are
+        ranks = {abs(shape.lora(r, layers) - shape.hidden**2): r for r in profile.ablation_ranks}
+        changes[f"LoRA of rank {ranks[min(ranks)]}"] = {"rank": ranks[min(ranks)]}
     if start < layers:
         changes["LoRA after the cut"] = {"first_layer": start}
     changes["LoRA, distilled"] = {"teacher": profile.heal_teacher}

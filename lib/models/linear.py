@@ -25,6 +25,7 @@ from lib.models.layers import only_layers
 
 RIDGES = tuple(10.0**power for power in range(-8, 4))  # in units of the mean of z^2
 HELD_OUT = 4  # every fourth calibration text only chooses the ridge
+LOUD = 64  # times what an FFN adds, to see whether the stream gets it as it is
 STREAM, FFN = "state", "FFN"  # what z is
 
 
@@ -229,7 +230,7 @@ def projection(model, l: int) -> nn.Module:
     found, ids = [], torch.arange(8, device=model.device)[None] + 3
     with only_layers(model, range(l + 1)), torch.inference_mode():
         module = model.get_submodule(adapters.ffn_projections(model, l)[-1])
-        for scale in (1, 0):  # with what it adds, and without
+        for scale in (1, LOUD):  # so loud that rounding of the stream does not hide it
 
             def scaled(module, args, output, scale=scale):
                 found.append(output)
@@ -239,7 +240,8 @@ def projection(model, l: int) -> nn.Module:
             with residual_stream(model, lambda _, x: found.append(x), at=[l + 1]):
                 model.get_decoder()(input_ids=ids, use_cache=False)
             hook.remove()
-    added, with_it, _, without = (states.float() for states in found)
-    if (with_it - without - added).abs().median() > 0.05 * added.abs().median():
+    added, before, _, after = (states.float() for states in found)
+    expected = (LOUD - 1) * added
+    if (after - before - expected).abs().median() > 0.05 * expected.abs().median():
         raise ValueError(f"Layer {l} does not add what its FFN's last projection gives as it is.")
     return module
