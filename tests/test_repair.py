@@ -112,6 +112,13 @@ def test_folded_in_is_the_map_applied(name, ids):
     assert torch.equal(model(ids).logits, before)
 
 
+def test_an_ffn_is_found_also_where_the_stream_is_rounded():
+    """Long states in bf16 hide what an FFN adds."""
+    model = tiny("llama").to(torch.bfloat16)
+    model.get_input_embeddings().weight.data *= 200
+    assert linear.projection(model, 2) is model.model.layers[2].mlp.down_proj
+
+
 @pytest.mark.parametrize("name", ["gemma2", "olmo2", "qwen3_moe"])
 def test_what_cannot_be_folded(name):
     """A norm after the FFN, or experts: no projection's output is what the stream gets."""

@@ -40,8 +40,9 @@ def maps(distances: scores.Maps, profile: Profile) -> pd.DataFrame:
 def healings(distances: scores.Maps, profile: Profile) -> pd.DataFrame:
     """All repairs of the similar block at the middle depth, in the columns of `maps`.
 
-    Those of `maps`, and other healings: fewer steps; as many parameters as the full map has;
-    adapters after the cut only (if layers are there); learning from the unpruned model (distilled).
+    Those of `maps`, and other healings: fewer steps; about as many parameters as the full map
+    (of the ranks of notebook 07); adapters after the cut only (if layers are there); learning from
+    the unpruned model (distilled).
     """
     return table([w for model in distances.items() for w in _healings(*model, profile)])
 
@@ -72,11 +73,10 @@ def _healings(name: str, distances, profile: Profile) -> list[Wanted]:
     start, layers = distances.best_start(size), distances.num_layers - size
     fewer = {"steps": max(1, cure.steps // 4), "warmup_steps": cure.warmup_steps // 4}
     changes = {"LoRA, a quarter of the steps": fewer}
-    if shape := registry.shape(
-        name
-    ):  # as near to the full map's numbers as notebook 07's ranks are
-        ranks = {abs(shape.lora(r, layers) - shape.hidden**2): r for r in profile.ablation_ranks}
-        changes[f"LoRA of rank {ranks[min(ranks)]}"] = {"rank": ranks[min(ranks)]}
+    if shape := registry.shape(name):  # the rank whose numbers are nearest to the full map's
+        numbers = {r: abs(shape.lora(r, layers) - shape.hidden**2) for r in profile.ablation_ranks}
+        rank = min(numbers, key=numbers.get)
+        changes |= {f"LoRA of rank {rank}": {"rank": rank}} if rank != cure.rank else {}
     if start < layers:
         changes["LoRA after the cut"] = {"first_layer": start}
     changes["LoRA, distilled"] = {"teacher": profile.heal_teacher}
