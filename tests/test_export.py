@@ -39,6 +39,23 @@ def test_the_card_has_the_scores_of_the_checkpoint(output, quantization):
     assert "| micro batch | 16 |" in card and "bfloat16" in card
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_folded_map_is_an_ordinary_checkpoint(output, dtype):
+    """Its scores are those of the map before it was folded in, rounding apart; no adapter."""
+    name, profile = str(stored(tiny("llama"), output / "base")), replace(SMOKE, dtype=dtype)
+    folder = export.mapped_model(name, profile, BLOCK, output / "mapped", ["c4"])
+    model, _ = loading.load(str(folder), dtype=dtype)
+    assert model.config.num_hidden_layers == 4 and not (folder / "adapter").exists()
+    card = (folder / "README.md").read_text()
+    (row,) = [line for line in card.splitlines() if line.startswith("| c4 |")]
+    difference = float(row.split("|")[4])
+    assert abs(difference) <= (1e-4 if dtype == "float32" else 0.05)
+    assert "with a linear map folded in" in card and "tags: [pruned, linear-map]" in card
+    base, _ = loading.load(name, dtype=dtype)
+    ours, theirs = (m.model.layers[1].mlp.down_proj.weight for m in (model, base))
+    assert not torch.equal(ours, theirs)
+
+
 def test_the_weights_have_the_format_of_the_healing(output, monkeypatch):
     """Merged on the processor, also where the healing was on a GPU and the two differ."""
     monkeypatch.setattr(loading, "default_device", lambda: "cuda")

@@ -4,7 +4,7 @@ A map is fitted on texts to heal on, never on those that judge it. Its numbers s
 is stored are its scores, and once for all maps of a block what each took.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -34,16 +34,17 @@ def maps(distances: scores.Maps, profile: Profile) -> pd.DataFrame:
     model), parameters (numbers that were trained or fitted), error (of a map, on calibration texts
     held out: what it leaves of the squared change; 1 for the plain cut).
     """
-    return _of_all(distances, _maps, profile)
+    return table([w for model in distances.items() for w in _maps(*model, profile)])
 
 
 def healings(distances: scores.Maps, profile: Profile) -> pd.DataFrame:
     """All repairs of the similar block at the middle depth, in the columns of `maps`.
 
-    Those of `maps`, and other healings: fewer steps; as many parameters as the full map has;
-    adapters after the cut only (if layers are there); learning from the unpruned model (distilled).
+    Those of `maps`, and other healings: fewer steps; about as many parameters as the full map
+    (of the ranks of notebook 07); adapters after the cut only (if layers are there); learning from
+    the unpruned model (distilled).
     """
-    return _of_all(distances, _healings, profile)
+    return table([w for model in distances.items() for w in _healings(*model, profile)])
 
 
 # ---- what is wanted ------------------------------------------------------------------------
@@ -72,9 +73,10 @@ def _healings(name: str, distances, profile: Profile) -> list[Wanted]:
     start, layers = distances.best_start(size), distances.num_layers - size
     fewer = {"steps": max(1, cure.steps // 4), "warmup_steps": cure.warmup_steps // 4}
     changes = {"LoRA, a quarter of the steps": fewer}
-    if shape := registry.shape(name):  # as many numbers as the full map has
-        rank = max(1, round(shape.hidden**2 / shape.lora(1, layers)))
-        changes[f"LoRA of rank {rank}"] = {"rank": rank}
+    if shape := registry.shape(name):  # the rank whose numbers are nearest to the full map's
+        numbers = {r: abs(shape.lora(r, layers) - shape.hidden**2) for r in profile.ablation_ranks}
+        rank = min(numbers, key=numbers.get)
+        changes |= {f"LoRA of rank {rank}": {"rank": rank}} if rank != cure.rank else {}
     if start < layers:
         changes["LoRA after the cut"] = {"first_layer": start}
     changes["LoRA, distilled"] = {"teacher": profile.heal_teacher}
@@ -99,10 +101,6 @@ def _middle(sizes: Sequence[int]) -> int:
 # ---- ask, fetch, measure -------------------------------------------------------------------
 
 
-def _of_all(distances: scores.Maps, asked: Callable[..., list[Wanted]], profile: Profile):
-    return table([w for model in distances.items() for w in asked(*model, profile)])
-
-
 def table(wanted: Sequence[Wanted]) -> pd.DataFrame:
     """The scores of repairs as rows, each with what it took; those missing are measured first."""
     ours, others = ([w for w in wanted if w.kind == kind] for kind in ("repair", "scores"))
@@ -115,19 +113,19 @@ def _took(wanted: Wanted) -> dict:
     """Seconds and parameters of a repair, as far as they are known."""
     told = {"seconds": 0.0, "parameters": 0, "error": float("nan")}
     if wanted.kind == "repair":
-        (asked,) = fetching.here([wanted.maps])
-        record = results.load(asked.kind, asked.params)
+        record = _stored(wanted.maps)
         return told | (record["values"].get(wanted.params["map"], {}) if record else {})
     if recipe := wanted.recipe:
-        (asked,) = fetching.here([wanted.healing])
-        record, shape = (
-            results.load(asked.kind, asked.params),
-            registry.shape(wanted.params["model"]),
-        )
+        record, shape = _stored(wanted.healing), registry.shape(wanted.params["model"])
         layers = shape.num_layers - wanted.block.size - recipe.first_layer if shape else 0
         told["parameters"] = shape.lora(recipe.rank, layers) if shape else float("nan")
         told["seconds"] = record["seconds"] if record else float("nan")
     return told
+
+
+def _stored(wanted: Wanted) -> dict | None:
+    (asked,) = fetching.here([wanted])
+    return results.load(asked.kind, asked.params)
 
 
 def _measure(missing: Sequence[Wanted]) -> None:
@@ -146,18 +144,13 @@ def _measure(missing: Sequence[Wanted]) -> None:
 
 def fit(model, tokenizer, wanted: Wanted, names: Sequence[str]) -> dict[str, linear.Mapped]:
     """The maps `names` of the block of a score; what they took is stored, if it is not yet."""
-    params, source = wanted.params, sets.source(wanted.params["healing_data"][0])
-    count = params["map_sequences"]
-    texts = sets.healing_texts(source, count)[:count]
+    params, count = wanted.params, wanted.params["map_sequences"]
+    texts = sets.healing_texts(sets.source(params["healing_data"][0]), count)[:count]
     batches = calibration_batches(texts, tokenizer, params["map_tokens"], params["batch_tokens"])
     found = linear.fitted(model, wanted.block, names, batches, params["map_rank"])
-    (told,) = fetching.here([wanted.maps])
-    record = results.load(told.kind, told.params)
-    known = record["values"] if record else {}
-    took = {name: told for name, (_, told) in found.items()} | known
-    results.save(
-        told.kind, told.params, took, max((t["seconds"] for t in took.values()), default=0)
-    )
+    record, (asked,) = _stored(wanted.maps), fetching.here([wanted.maps])
+    took = {name: told for name, (_, told) in found.items()} | (record["values"] if record else {})
+    results.save(asked.kind, asked.params, took, sum(told["seconds"] for told in took.values()))
     return {name: block for name, (block, _) in found.items()}
 
 

@@ -18,7 +18,7 @@ HEALING = ("model", "revision", "dtype", "quantization", "device", "threads", *B
 HEALING += ("recipe", "healing_version", "healing_data")
 MAPS = ("model", "revision", "dtype", "quantization", "device", "threads", *BLOCK, "healing_data")
 MAPS += ("map_sequences", "map_tokens", "map_rank", "map_version", "batch_tokens")
-MAP_VERSION = 1  # bumped by hand when the numbers of models.linear change
+MAP_VERSION = 2  # bumped by hand when the numbers of models.linear change
 LATER = ("teacher",)  # fields of a recipe that older keys do not have
 SEQUENCES = ("steps", "batch", "max_tokens", "packed", "source", "seed", "teacher")  # and targets
 

@@ -11,7 +11,7 @@ layer's norm does; without them the first token, whose state may be 100 times as
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 
@@ -25,6 +25,7 @@ from lib.models.layers import only_layers
 
 RIDGES = tuple(10.0**power for power in range(-8, 4))  # in units of the mean of z^2
 HELD_OUT = 4  # every fourth calibration text only chooses the ridge
+LOUD = 64  # times what an FFN adds, to see whether the stream gets it as it is
 STREAM, FFN = "state", "FFN"  # what z is
 
 
@@ -37,74 +38,74 @@ class Moments:
     change: float
 
     def __add__(self, other: "Moments") -> "Moments":
-        return Moments(
-            self.inputs + other.inputs, self.both + other.both, self.change + other.change
-        )
+        both = self.both + other.both
+        return Moments(self.inputs + other.inputs, both, self.change + other.change)
 
-    def error(self, change: torch.Tensor) -> float:
+    def error(self, a: torch.Tensor) -> float:
         """What a map leaves of w |y - x|^2: 1 for the plain cut, 0 for a perfect map."""
-        left = (
-            self.change - 2 * (self.both * change).sum() + (change * (self.inputs @ change)).sum()
-        )
-        return float(left) / self.change if self.change else 0.0
+        gain = (a * (2 * self.both - self.inputs @ a)).sum()
+        return float(self.change - gain) / self.change if self.change else 0.0
 
 
 def moments(before: torch.Tensor, after: torch.Tensor, inputs: torch.Tensor) -> Moments:
     """Of tokens x, y and z, each (N, D)."""
     x, y, z = (states.double() for states in (before, after, inputs))
-    weights = 1 / y.square().sum(1, keepdim=True)
-    return Moments(
-        z.T @ (weights * z), z.T @ (weights * (y - x)), float((weights * (y - x) ** 2).sum())
-    )
+    change, weighted = y - x, z / y.square().sum(1, keepdim=True)
+    left = (change.square().sum(1) / y.square().sum(1)).sum()
+    return Moments(z.T @ weighted, weighted.T @ change, float(left))
 
 
 # ---- solving -------------------------------------------------------------------------------
 
 
-def full(of: Moments, ridge: float) -> torch.Tensor:
+def full(of: Moments, ridge: float, rank: int = 0) -> torch.Tensor:
     """D^2 numbers."""
-    eye = torch.eye(len(of.inputs), dtype=torch.float64, device=of.inputs.device)
-    return torch.linalg.solve(of.inputs + ridge * eye, of.both)
+    return torch.linalg.solve(of.inputs + ridge * torch.eye(len(of.inputs)).to(of.inputs), of.both)
 
 
-def scalar(of: Moments, ridge: float) -> torch.Tensor:
+def scalar(of: Moments, ridge: float, rank: int = 0) -> torch.Tensor:
     """One number times the identity."""
     share = of.both.trace() / (of.inputs.trace() + len(of.inputs) * ridge)
-    return share * torch.eye(len(of.inputs), dtype=torch.float64, device=of.inputs.device)
+    return share * torch.eye(len(of.inputs)).to(of.inputs)
 
 
-def diagonal(of: Moments, ridge: float) -> torch.Tensor:
+def diagonal(of: Moments, ridge: float, rank: int = 0) -> torch.Tensor:
     """A number for each of the D coordinates."""
     return torch.diag(of.both.diagonal() / (of.inputs.diagonal() + ridge))
 
 
-def low_rank(rank: int) -> Callable[[Moments, float], torch.Tensor]:
+def low_rank(of: Moments, ridge: float, rank: int) -> torch.Tensor:
     """The best of rank `rank`, 2 D r numbers (reduced-rank regression).
 
     The full map, projected on the directions in which what it predicts varies most.
     """
-
-    def solved(of: Moments, ridge: float) -> torch.Tensor:
-        best = full(of, ridge)
-        predicted = of.both.T @ best
-        directions = torch.linalg.eigh((predicted + predicted.T) / 2).eigenvectors[:, -rank:]
-        return best @ directions @ directions.T
-
-    return solved
+    best = full(of, ridge)
+    predicted = of.both.T @ best
+    directions = torch.linalg.eigh((predicted + predicted.T) / 2).eigenvectors[:, -rank:]
+    return best @ directions @ directions.T
 
 
-def solved(
-    solve: Callable[[Moments, float], torch.Tensor], fit: Moments, held: Moments
-) -> tuple[torch.Tensor, float, float]:
+KINDS = {  # of maps: what z is, how A is solved for, and how many numbers it has
+    "scalar": (STREAM, scalar, lambda dim, rank: 1),
+    "diagonal": (STREAM, diagonal, lambda dim, rank: dim),
+    "low rank": (STREAM, low_rank, lambda dim, rank: 2 * dim * rank),
+    "full": (STREAM, full, lambda dim, rank: dim**2),
+    "folded": (FFN, full, lambda dim, rank: dim**2),
+}
+
+
+def solved(solve: Callable, fit: Moments, held: Moments, rank: int = 0) -> tuple:
     """A of all calibration texts, its ridge (in units of the mean of z^2), its held-out error.
 
     The ridge is the one whose map of the texts of `fit` leaves least of those of `held`.
     """
-    unit = float(fit.inputs.diagonal().mean())
-    errors = {ridge: held.error(solve(fit, ridge * unit)) for ridge in RIDGES}
+
+    def at(ridge: float, of: Moments) -> torch.Tensor:
+        return solve(of, ridge * float(of.inputs.diagonal().mean()), rank)
+
+    errors = {ridge: held.error(at(ridge, fit)) for ridge in RIDGES}
     ridge = min(errors, key=errors.get)
-    every = fit + held
-    return solve(every, ridge * float(every.inputs.diagonal().mean())), ridge, errors[ridge]
+    return at(ridge, fit + held), ridge, errors[ridge]
 
 
 # ---- a block with a map in its place -------------------------------------------------------
@@ -112,7 +113,7 @@ def solved(
 
 @dataclass(frozen=True, order=True)
 class Mapped(Block):
-    """A block with the map `name` in its place. change: A, (D, D), fp32."""
+    """A block with the map `name` (a key of KINDS) in its place. change: A, (D, D), fp32."""
 
     name: str = ""
     change: torch.Tensor = field(default=None, compare=False, repr=False)
@@ -127,19 +128,15 @@ class Mapped(Block):
 @contextmanager
 def reading_ffn(model, blocks: Iterable[Mapped]) -> Iterator[None]:
     """While active, those of `blocks` that map what an FFN adds note it in every forward pass."""
-    handles = []
-    for block in blocks:
-        if KINDS[block.name][0] == FFN:
+    with ExitStack() as hooks:
+        for block in (block for block in blocks if KINDS[block.name][0] == FFN):
 
             def note(module, args, output, block=block):
                 block.added[:] = [output]
 
-            handles.append(projection(model, block.start - 1).register_forward_hook(note))
-    try:
+            hook = projection(model, block.start - 1).register_forward_hook(note)
+            hooks.callback(hook.remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
@@ -150,33 +147,25 @@ def folded(model, block: Block, change: torch.Tensor) -> Iterator[None]:
     weights packed in 4 bits.
     """
     module = projection(model, block.start - 1)
+    own = [parameter for parameter in (module.weight, module.bias) if parameter is not None]
     if not module.weight.is_floating_point():
-        raise ValueError("A map cannot be folded into weights packed in 4 bits: load with cpu.")
-    own = [p for p in (module.weight, module.bias) if p is not None]
-    before = [p.detach().clone() for p in own]
-    map_ = torch.eye(len(change)) + change.cpu()
+        raise ValueError("A map cannot be folded into weights packed in 4 bits: use device='cpu'.")
+    before = [parameter.detach().clone() for parameter in own]
+    whole = torch.eye(len(change)) + change.cpu()
     try:
         with torch.no_grad():
-            for p in own:
-                by_row = isinstance(module, nn.Linear) and p.ndim == 2  # (outputs, inputs)
-                new = map_.T @ p.cpu().float() if by_row else p.cpu().float() @ map_
-                p.copy_(new)
+            for parameter in own:  # a Linear has weights (outputs, inputs), a Conv1D the other way
+                turned = isinstance(module, nn.Linear) and parameter.ndim == 2
+                old = parameter.cpu().float()
+                parameter.copy_(whole.T @ old if turned else old @ whole)
         yield
     finally:
         with torch.no_grad():
-            for p, value in zip(own, before, strict=True):
-                p.copy_(value)
+            for parameter, value in zip(own, before, strict=True):
+                parameter.copy_(value)
 
 
 # ---- fitting -------------------------------------------------------------------------------
-
-KINDS = {  # of maps: what z is, how A is solved for, and how many numbers it has
-    "scalar": (STREAM, lambda rank: scalar, lambda dim, rank: 1),
-    "diagonal": (STREAM, lambda rank: diagonal, lambda dim, rank: dim),
-    "low rank": (STREAM, low_rank, lambda dim, rank: 2 * dim * rank),
-    "full": (STREAM, lambda rank: full, lambda dim, rank: dim**2),
-    "folded": (FFN, lambda rank: full, lambda dim, rank: dim**2),
-}
 
 
 def fitted(
@@ -188,18 +177,17 @@ def fitted(
     (of the pass and of solving), ridge, error (held out; the plain cut has 1). A map of what the
     FFN adds is missing where `projection` finds none.
     """
-    start = perf_counter()
+    start, found = perf_counter(), {}
     fit, held = _gathered(model, block, batches)
-    passed, found = perf_counter() - start, {}
+    passed = perf_counter() - start
     for name in names:
         kind, solve, count = KINDS[name]
-        if kind not in fit:
-            continue
-        start = perf_counter()
-        change, ridge, error = solved(solve(rank), fit[kind], held[kind])
-        told = {"parameters": count(len(change), min(rank, len(change)))}
-        told |= {"seconds": passed + perf_counter() - start, "ridge": ridge, "error": error}
-        found[name] = Mapped(block.start, block.size, name, change.float()), told
+        if kind in fit:
+            start, dim = perf_counter(), len(fit[kind].inputs)
+            change, ridge, error = solved(solve, fit[kind], held[kind], rank)
+            told = {"parameters": count(dim, min(rank, dim)), "ridge": ridge, "error": error}
+            told["seconds"] = passed + perf_counter() - start
+            found[name] = Mapped(block.start, block.size, name, change.float()), told
     return found
 
 
@@ -239,20 +227,21 @@ def projection(model, l: int) -> nn.Module:
     """
     if l < 0:
         raise ValueError("There is no layer before the cut.")
-    with only_layers(model, range(l + 1)):
-        module, found = model.get_submodule(adapters.ffn_projections(model, l)[-1]), []
+    found, ids = [], torch.arange(8, device=model.device)[None] + 3
+    with only_layers(model, range(l + 1)), torch.inference_mode():
+        module = model.get_submodule(adapters.ffn_projections(model, l)[-1])
+        for scale in (1, LOUD):  # so loud that rounding of the stream does not hide it
 
-        def scaled(scale: int):
-            return lambda m, args, output: found.append(output) or scale * output
+            def scaled(module, args, output, scale=scale):
+                found.append(output)
+                return scale * output
 
-        ids = torch.arange(8, device=model.device)[None] + 3
-        for scale in (1, 0):
-            hook = module.register_forward_hook(scaled(scale))
+            hook = module.register_forward_hook(scaled)
             with residual_stream(model, lambda _, x: found.append(x), at=[l + 1]):
-                with torch.inference_mode():
-                    model.get_decoder()(input_ids=ids, use_cache=False)
+                model.get_decoder()(input_ids=ids, use_cache=False)
             hook.remove()
-    added, with_it, _, without = (states.float() for states in found)
-    if (with_it - without - added).abs().median() > 0.05 * added.abs().median():
+    added, before, _, after = (states.float() for states in found)
+    expected = (LOUD - 1) * added
+    if (after - before - expected).abs().median() > 0.05 * expected.abs().median():
         raise ValueError(f"Layer {l} does not add what its FFN's last projection gives as it is.")
     return module

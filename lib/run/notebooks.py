@@ -50,7 +50,7 @@ MINUTES = {
     "09_inference_cost": 1,
     "10_knowledge_and_reasoning": 2,
     "11_which_block": 4,
-    "12_repair": 2,
+    "12_repair": 4,
     "13_claims": 1,
 }
 NOTEBOOKS = {
