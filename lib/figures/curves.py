@@ -98,27 +98,25 @@ def figure_measures(measured: pd.DataFrame, profile: Profile) -> Figure:
 
 
 def figure_letters(scores: pd.DataFrame, profile: Profile) -> Figure:
-    """The same questions by letter and by content, a column a model and strategy."""
-    shown = scores.assign(variant=scores.form)
-    columns = {
-        f"{registry.label(model)}, {strategy}": rows[rows.strategy.isin(["none", strategy])]
-        for model, rows in shown.groupby("model", sort=False)
-        for strategy in STRATEGIES
-    }
-    return _two_ways(shown, ["mmlu", "arc_easy"], columns, "figure_letters", profile)
+    """The same questions by letter and by content, a row a model and question set."""
+    told = scores.model.map(registry.label) + "\n" + scores.questions.map(TASKS)
+    shown = scores.assign(variant=scores.form, panel=told)
+    columns = {way: shown[shown.strategy.isin(["none", way])] for way in STRATEGIES}
+    return _two_ways(shown, "panel", columns, "figure_letters", profile)
 
 
 def figure_books(scores: pd.DataFrame, profile: Profile) -> Figure:
     """The same questions with and without the passage that answers them, a column a model."""
     shown = scores.assign(variant=scores.book)
     columns = {registry.label(model): rows for model, rows in shown.groupby("model", sort=False)}
-    return _two_ways(shown, ["sciq", "boolq", "squad"], columns, "figure_books", profile)
+    return _two_ways(shown, "questions", columns, "figure_books", profile)
 
 
-def _two_ways(shown: pd.DataFrame, questions, columns, name: str, profile: Profile) -> Figure:
-    """A row of panels a question set, a line a `variant` and treatment."""
+def _two_ways(shown: pd.DataFrame, rows: str, columns, name: str, profile: Profile) -> Figure:
+    """A row of panels for each value of the column `rows`, a line a `variant` and treatment."""
     how = (["variant", "treatment"], lambda way, how: (WAYS[way], f"{way}, {how}"))
-    return _grid(shown, questions, columns, *how, lambda m: None, name, profile, "questions")
+    values = list(dict.fromkeys(shown[rows]))
+    return _grid(shown, values, columns, *how, lambda m: None, name, profile, rows)
 
 
 def in_units_of_chance(scores: pd.DataFrame) -> pd.DataFrame:
