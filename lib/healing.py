@@ -192,16 +192,14 @@ def _deterministic(warn_only: bool) -> Iterator[None]:
     cudnn, memory = torch.backends.cudnn, torch.utils.deterministic
     enabled = torch.are_deterministic_algorithms_enabled()
     only_warned = torch.is_deterministic_algorithms_warn_only_enabled()
-    flags, fills = (cudnn.deterministic, cudnn.benchmark), memory.fill_uninitialized_memory
+    flags = cudnn.deterministic, cudnn.benchmark, memory.fill_uninitialized_memory
     try:
         torch.use_deterministic_algorithms(True, warn_only=warn_only)
-        cudnn.deterministic, cudnn.benchmark = True, False
-        memory.fill_uninitialized_memory = False
+        cudnn.deterministic, cudnn.benchmark, memory.fill_uninitialized_memory = True, False, False
         yield
     finally:
         torch.use_deterministic_algorithms(enabled, warn_only=only_warned)
-        cudnn.deterministic, cudnn.benchmark = flags
-        memory.fill_uninitialized_memory = fills
+        cudnn.deterministic, cudnn.benchmark, memory.fill_uninitialized_memory = flags
 
 
 def _newest_complete(folder: Path) -> Path | None:
