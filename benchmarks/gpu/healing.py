@@ -48,7 +48,8 @@ def steps(bench: Bench) -> None:
 
 def determinism(bench: Bench) -> None:
     """a step with deterministic algorithms and without, in turns"""
-    recipe = profiles.recipe(bench.name, bench.profile, steps=STEPS, warmup_steps=1)
+    short = {"steps": STEPS, "max_tokens": bench.profile.heal_tokens // 8}
+    recipe = profiles.recipe(bench.name, bench.profile, **short, warmup_steps=1)
     free = mock.patch.object(healing, "_deterministic", lambda warn_only: nullcontext())
     took = {"deterministic": [], "not deterministic": []}
     for turn in range(2):
