@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from benchmarks import counts, distances, formats, memory, mmlu, sweeps, table, training
+from benchmarks import anchors, counts, distances, formats, memory, mmlu, sweeps, table, training
 from benchmarks.sizes import FULL, TINY
 
 ROWS = {
@@ -21,6 +21,7 @@ ROWS = {
     12: formats.fastest_format,
     13: counts.padding,
     14: training.before_and_after,
+    15: counts.c4_interval,
 }
 
 
@@ -33,7 +34,7 @@ def main() -> None:
         measured = ROWS[row](size)
         print(table.markdown(measured), file=sys.stderr, flush=True)
         lines += measured
-    text = table.markdown(lines)
+    text = table.markdown(lines) + "\n" + anchors.markdown()
     print(text)
     if size is FULL and chosen.only == list(ROWS):  # a table is of one run, or not kept
         table.FILE.parent.mkdir(exist_ok=True)

@@ -1,6 +1,8 @@
 """Rows 7 and 8: what a healing step costs beside a plain QLoRA script, and what packing gains."""
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -86,6 +88,7 @@ def before_and_after(size: Size) -> list[Line]:
         with (
             mock.patch.object(adapters, "half", lambda model: False),
             mock.patch.object(documents, "_reads_apart", lambda model: False),
+            mock.patch.object(healing, "_deterministic", _filling),
         ):
             return _ours(model, tokenizer, whole, recipe)
 
@@ -103,6 +106,16 @@ def before_and_after(size: Size) -> list[Line]:
         dtype="NF4, bf16 compute",
     )
     return [line]
+
+
+@contextmanager
+def _filling(warn_only: bool) -> Iterator[None]:
+    """Deterministic as PyTorch comes: it fills new tensors."""
+    torch.use_deterministic_algorithms(True, warn_only=warn_only)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def _recipe() -> profiles.Recipe:

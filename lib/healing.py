@@ -183,20 +183,21 @@ def _training_arguments(recipe: Recipe, folder: Path, micro_batch: int, on_cpu: 
 def _deterministic(warn_only: bool) -> Iterator[None]:
     """Inside, PyTorch computes the same bits each time; warn_only: where it can.
 
-    Not by transformers' `full_determinism`: it changes environment variables that CUDA has read
+    New tensors are not filled before they are written: the numbers are the same without. Not by
+    transformers' `full_determinism`: it changes environment variables that CUDA has read
     already, and forbids torch.cumsum, by which a running state is computed on a GPU.
     """
-    cudnn = torch.backends.cudnn
+    cudnn, memory = torch.backends.cudnn, torch.utils.deterministic
     enabled = torch.are_deterministic_algorithms_enabled()
     only_warned = torch.is_deterministic_algorithms_warn_only_enabled()
-    flags = cudnn.deterministic, cudnn.benchmark
+    flags = cudnn.deterministic, cudnn.benchmark, memory.fill_uninitialized_memory
     try:
         torch.use_deterministic_algorithms(True, warn_only=warn_only)
-        cudnn.deterministic, cudnn.benchmark = True, False
+        cudnn.deterministic, cudnn.benchmark, memory.fill_uninitialized_memory = True, False, False
         yield
     finally:
         torch.use_deterministic_algorithms(enabled, warn_only=only_warned)
-        cudnn.deterministic, cudnn.benchmark = flags
+        cudnn.deterministic, cudnn.benchmark, memory.fill_uninitialized_memory = flags
 
 
 def _newest_complete(folder: Path) -> Path | None:

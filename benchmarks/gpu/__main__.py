@@ -14,6 +14,7 @@ from unittest import mock
 import torch
 
 import benchmarks.gpu
+from benchmarks import anchors
 from benchmarks.gpu import random_model
 from benchmarks.gpu.bench import HEADER, Bench, Row
 from benchmarks.gpu.sections import SECTIONS, SEVEN_B, TINY
@@ -117,6 +118,7 @@ def report(bench: Bench, seconds: float) -> str:
             "planned\n",
             *("| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in rows),
             "",
+            anchors.markdown(),
         ]
     )
 

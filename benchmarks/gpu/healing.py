@@ -1,6 +1,7 @@
 """Healing on the GPU: steps of the paper's size through the end of memory, and equal adapters."""
 
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -43,6 +44,22 @@ def steps(bench: Bench) -> None:
             bench.planned(what, took, cost, 1 / STEPS, note)
         else:  # other tokens, or fewer layers, than the plan counts
             bench.add(Row(what, took, memory=cost.activations + cost.optimizer, note=note))
+
+
+def determinism(bench: Bench) -> None:
+    """a step with deterministic algorithms and without, in turns"""
+    short = {"steps": STEPS, "max_tokens": bench.profile.heal_tokens // 8}
+    recipe = profiles.recipe(bench.name, bench.profile, **short, warmup_steps=1)
+    free = mock.patch.object(healing, "_deterministic", lambda warn_only: nullcontext())
+    took = {"deterministic": [], "not deterministic": []}
+    for turn in range(2):
+        for which, seconds in took.items():
+            with nullcontext() if which == "deterministic" else free:
+                folder = Path(bench.name).with_name(f"{which} {turn}")
+                seconds.append(heal(bench, recipe, folder, 2)[1].seconds)
+    for which, seconds in took.items():
+        what = f"{recipe.batch} x {recipe.max_tokens}, {which}"
+        bench.add(Row(what, Measured(min(seconds))))
 
 
 def same_bytes(bench: Bench) -> None:

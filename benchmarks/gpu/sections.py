@@ -141,6 +141,7 @@ SECTIONS: dict[Callable, float] = {
     sweeps: 60,
     healing.steps: 150,
     healing.same_bytes: 80,
+    healing.determinism: 60,
     running: 80,
     the_plan: 10,
 }

@@ -6,7 +6,7 @@ reading each alone. A model that cannot do that reads padded rows.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
+from weakref import WeakKeyDictionary
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -14,6 +14,7 @@ from transformers import AttentionInterface, DataCollatorWithFlattening
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from lib.models import adapters
+from lib.models.decoder import decoder_layers
 
 try:  # in newer releases of PyTorch
     from torch.nn.attention.varlen import varlen_attn
@@ -21,10 +22,11 @@ except ImportError:
     varlen_attn = None
 
 NAME = "documents"  # of the attention, among those of transformers
-PROBE = (5, 9, 3)  # tokens of the documents that a model is tried with
+PROBE = (5, 9)  # tokens of the documents that a model is tried with
 PASS = 64  # tokens in whose time a pass begins and ends, assumed
 LEAK = 0.02  # of the logits' spread: what rounding moves is less, another document moves more
 
+_tried = WeakKeyDictionary()  # models, and whether they keep documents apart with these layers
 _flattened = DataCollatorWithFlattening(return_flash_attn_kwargs=True)
 
 
@@ -108,9 +110,18 @@ def apart(model) -> Iterator[bool]:
         model.set_attn_implementation(before)
 
 
-@torch.inference_mode()
 def _reads_apart(model) -> bool:
-    """Whether the logits of joined documents are those of each alone."""
+    """Whether the logits of joined documents are those of each alone; layers are tried once."""
+    known = _tried.setdefault(model, {})
+    layers = tuple(map(id, decoder_layers(model)))
+    if layers not in known:
+        known[layers] = _tries(model)
+    return known[layers]
+
+
+@torch.inference_mode()
+def _tries(model) -> bool:
+    """Two documents joined, and the second alone: what comes before it must not matter to it."""
     training = model.training
     vocabulary = model.config.get_text_config(decoder=True).vocab_size
     ids = torch.arange(sum(PROBE)).mul(7).remainder(vocabulary).split(PROBE)
@@ -120,12 +131,11 @@ def _reads_apart(model) -> bool:
     try:
         model.eval()
         with adapters.in_its_format(model):
-            found = model(**batch, use_cache=False).logits[0].float()
-            rows = (d[None].to(model.device) for d in ids)
-            alone = [model(input_ids=row, use_cache=False).logits[0] for row in rows]
+            found = model(**batch, use_cache=False).logits[0, PROBE[0] :].float()
+            alone = ids[1][None].to(model.device)
+            expected = model(input_ids=alone, use_cache=False).logits[0].float()
     finally:
         model.train(training)
-    expected = torch.cat(alone).float()
     return bool((found - expected).abs().max() <= LEAK * expected.std())
 
 
@@ -162,12 +172,24 @@ def attention(
             enable_gqa=query.shape[1] != key.shape[1],
         )
         return found[None], None
-    found = []
-    for start, stop in pairwise(cu_seq_lens_q.tolist()):
-        parts = [x[:, :, start:stop] for x in (query, key, value)]
+    lengths = cu_seq_lens_q.diff().tolist()
+    split = [x.split(lengths, dim=2) for x in (query, key, value)]
+    found = [None] * len(lengths)
+    for places in _equal(lengths):  # in one call
+        parts = [torch.cat([documents[i] for i in places]) for documents in split]
         mask = _band(parts[0], sliding_window)
-        found.append(sdpa_attention_forward(module, *parts, mask, dropout, scaling)[0])
+        together, _ = sdpa_attention_forward(module, *parts, mask, dropout, scaling)
+        for i, document in zip(places, together.split(1), strict=True):
+            found[i] = document
     return torch.cat(found, dim=1), None
+
+
+def _equal(values: Sequence) -> list[list[int]]:
+    """The places of each value."""
+    places = {}
+    for place, value in enumerate(values):
+        places.setdefault(value, []).append(place)
+    return list(places.values())
 
 
 def _has_kernel(query: torch.Tensor) -> bool:

@@ -1,0 +1,42 @@
+"""Published speeds of QLoRA on one A100 of 80 GB, next to what the card's peak allows."""
+
+import csv
+from pathlib import Path
+
+from lib import profiles
+from lib.models import registry
+from lib.plan import assumptions, costs
+
+FILE = Path(__file__).with_suffix(".csv")
+HEADER = ("who", "model", "tokens", "tokens/s", "of the peak", "at the peak", "source")
+
+
+def markdown() -> str:
+    """The published speeds as a table.
+
+    At the peak: tokens a second if every FLOP of a healing of the whole model, its activations
+    recomputed, took no longer than the data sheet says.
+    """
+    rows = [HEADER, ["---"] * len(HEADER), *(cells(row) for row in published())]
+    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return f"## Published: QLoRA of whole models, one A100-80, activations recomputed\n\n{table}\n"
+
+
+def published() -> list[dict]:
+    with FILE.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def cells(row: dict) -> list[str]:
+    """A row's texts, in the order of HEADER."""
+    rate, limit = float(row["rate"]), ceiling(row["model"], int(row["tokens"]), row["card"])
+    shown = [row["who"], registry.label(row["model"]), row["tokens"], f"{rate:,.0f}"]
+    return [*shown, f"{rate / limit:.0%}", f"{limit:,.0f}", row["source"]]
+
+
+def ceiling(model: str, tokens: int, card: str) -> float:
+    """Tokens a second at the card's peak, in full sequences of `tokens`."""
+    recipe = profiles.recipe(model, profiles.get("paper"), packed=True, max_tokens=tokens)
+    shape, some = registry.shape(model), assumptions.get("a100-80")
+    cost = costs.healing(shape, shape.num_layers, recipe, "nf4", some, 1, recomputes=True)
+    return assumptions.PEAKS[card] * cost.tokens / cost.flops
