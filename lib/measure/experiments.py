@@ -131,12 +131,13 @@ FORMS = {  # a question set, and the tasks that ask it by letter and by content
 def forms(name: str, distances, profile: Profile) -> list[Wanted]:
     """Letters or content: the same questions asked both ways, after as many solved examples.
 
-    At every second size, and healed at every second depth where the profile heals; columns
-    questions and form.
+    At every second size, and at every second depth where the profile heals, there healed, too;
+    columns questions and form.
     """
     profile, layers, found = profile.with_prompt(profile.mmlu_shots), distances.num_layers, []
     sizes, depths = profile.block_sizes(layers)[::2], profile.healed_sizes(layers)
     depths = depths[1::2] or depths
+    sizes = sorted({*sizes, *depths})
     for questions, tasks in FORMS.items():
         for form, task in tasks.items():
             shown = {"questions": questions, "form": form}
