@@ -74,7 +74,8 @@ def test_only_missing_chunks_are_swept(small, monkeypatch):
     chunks = sorted(paths.RESULTS.glob("damage/*/*.json"))
     assert len(chunks) == 2
     chunks[1].unlink()
-    with results.drawing_only(), pytest.raises(results.NotMeasured):
+    with monkeypatch.context() as drawing, pytest.raises(results.NotMeasured):
+        drawing.setenv(results.DRAW_ONLY, "1")
         damage.measure(["tiny-random"], SMOKE)
     swept = []
     monkeypatch.setattr(damage, "sweep", lambda *args: swept.append(1) or sweep(*args))

@@ -181,7 +181,6 @@ CURE = {"recipe": {"rank": 8, "seed": 0, "steps": 32}}
         ("similarity", {"model": "tiny", "data": "hub:allenai/c4", "sequences": 256}, "c4-256"),
         ("damage", {"data": "wheel:c4", "sequences": 8, "first": 16}, "c4-8-from16"),
         ("healing", {"model": "tiny", "block_start": 1, "block_size": 2} | CURE, "l01-n02-healed"),
-        ("job", {"notebook": "03", "model": "tiny", "size": 2}, "03-"),
         ("inference_cost", {"model": "tiny"}, ""),
     ],
 )

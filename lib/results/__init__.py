@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.metadata import version
-from unittest import mock
 
 from lib import paths
 from lib.models.formats import processor
@@ -106,11 +105,6 @@ def forget_out_of_memory() -> None:
 def draws_only() -> bool:
     """Whether what is missing stays missing: the last pass of a run some of whose jobs failed."""
     return bool(ARCHIVE.get() or os.environ.get(DRAW_ONLY))
-
-
-def drawing_only():
-    """A context: what is missing stays missing."""
-    return mock.patch.dict(os.environ, {DRAW_ONLY: "1"})
 
 
 @contextmanager

@@ -41,7 +41,7 @@ def location(kind: str, params: dict) -> Path:
 def _named(params: dict) -> list[str]:
     """What a file's name shows: arc_easy-l13-n06-healed-r8-s0, mmlu-5shot-whole, c4-256."""
     data = params.get("data", "").rpartition(":")[2]
-    shown = [params.get("notebook"), params.get("task") or data, params.get("sequences")]
+    shown = [params.get("task") or data, params.get("sequences")]
     shown.append(params.get("shots") and f"{params['shots']}shot")
     shown.append(params.get("first") and f"from{params['first']}")
     if "block_size" in params:
