@@ -119,7 +119,7 @@ def test_notebooks_become_pages_without_kernel_or_network(ran):
 
 def test_nothing_to_report_is_one_sentence(output, monkeypatch):
     monkeypatch.setattr(paths, "RECORDED", output / "recorded")
-    with pytest.raises(report.ReportError, match="make figures PROFILE=smoke first"):
+    with pytest.raises(ValueError, match="make figures PROFILE=smoke first"):
         report.build(SMOKE)
     assert list(output.iterdir()) == []
 

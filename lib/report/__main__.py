@@ -25,19 +25,15 @@ COMPARED += ["value", "standard_error", "n", "recorded", "recorded_error", "reco
 COMPARED += ["difference", "units"]
 
 
-class ReportError(ValueError):
-    """There is nothing to report; the message says what to do."""
-
-
 def build(profile: Profile) -> Path:
     """Write papermill_runs/index.html and a page per executed notebook; return the index.
 
-    Raises ReportError if the profile has left neither a notebook nor a figure.
+    Raises ValueError if the profile has left neither a notebook nor a figure.
     """
     notebooks = [_notebook(number, profile.name) for number in NOTEBOOKS]
     figures = [_figure(name, profile.name) for name in FIGURES]
     if not any(n["page"] for n in notebooks) and not any(f["picture"] for f in figures):
-        raise ReportError(
+        raise ValueError(
             f"Nothing of profile {profile.name} is there to report: "
             f"run make figures PROFILE={profile.name} first."
         )

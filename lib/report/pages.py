@@ -3,7 +3,6 @@
 import base64
 import io
 import re
-from functools import cache
 from pathlib import Path
 
 import jinja2
@@ -17,6 +16,9 @@ from pygments.formatters import HtmlFormatter
 FOLDED = """{%- extends 'basic/index.html.j2' -%}
 {% block input_group %}<details class="code"><summary>code</summary>{{ super() }}</details>
 {% endblock %}"""
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True
+)
 FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$", re.DOTALL)
 STATIC = ("image/png", "image/svg+xml", "text/html", "text/markdown", "text/plain")
 
@@ -24,13 +26,7 @@ STATIC = ("image/png", "image/svg+xml", "text/html", "text/markdown", "text/plai
 def page(**told) -> str:
     """The page of page.html.j2: of an executed notebook (`body`), or of a whole run."""
     code = HtmlFormatter(style="default").get_style_defs(".highlight")
-    return _template().render(code_style=code, **told)
-
-
-@cache
-def _template() -> jinja2.Template:
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    return jinja2.Environment(loader=loader, autoescape=True).get_template("page.html.j2")
+    return TEMPLATES.get_template("page.html.j2").render(code_style=code, **told)
 
 
 def notebook(executed: NotebookNode) -> str:
