@@ -4,8 +4,6 @@ import json
 from collections.abc import Sequence
 from functools import partial
 
-import numpy as np
-
 from lib import paths, results
 from lib.blocks import BlockDistances
 from lib.data import sets
@@ -57,5 +55,5 @@ def recorded(name: str) -> tuple[BlockDistances, dict]:
         known = ", ".join(sorted(p.stem for p in paths.RECORDED.glob("*.json")))
         raise ValueError(f"No recorded map {name!r}: choose one of {known}.")
     record = json.loads(file.read_text(encoding="utf-8"))
-    arrays = [np.array(record.pop(key)) for key in ("matrix", "standard_error", "folds")]
-    return BlockDistances(*arrays, record["sequences"]), record
+    arrays = {key: record.pop(key) for key in ("matrix", "standard_error", "folds")}
+    return BlockDistances.stored(arrays | {"num_sequences": record["sequences"]}), record
