@@ -1,7 +1,9 @@
 """How every figure looks and is stored: one style, one colour a model, a PNG beside its CSV."""
 
 import io
+from pathlib import Path
 
+import matplotlib
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
@@ -12,19 +14,8 @@ from lib import paths
 from lib.models import registry
 from lib.profiles import Profile
 
-STYLE = {
-    "figure.dpi": 110,
-    "savefig.dpi": 110,
-    "savefig.bbox": "tight",
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10,
-    "legend.framealpha": 0.85,
-    "legend.edgecolor": "none",
-    "legend.fontsize": 8,
-    "figure.constrained_layout.use": True,
-}
+SHEET = Path(__file__).with_name("style.mplstyle")
+STYLE = matplotlib.rc_params_from_file(SHEET, use_default_template=False)
 FEW = 2_000  # colours of lines and text, with their soft edges; a map has more
 
 
