@@ -1,8 +1,6 @@
 """Where healing acts, HellaSwag, GSM8K: each equal to the plain way of doing it."""
 
-import os
 from dataclasses import replace
-from unittest import mock
 
 import datasets
 import numpy as np
