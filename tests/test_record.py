@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import record
-from lib import paths, profiles, results
+from lib import analysis, paths, profiles, results
 from lib.blocks import Block
 from lib.measure import distance_maps, scores
 from lib.models import loading
@@ -178,6 +178,30 @@ def test_the_recorded_figures_are_finished():
     for name in notebooks.NOTEBOOKS["02"].figures:
         treatments = set(pd.read_csv(folder / f"{name}.csv").treatment)
         assert treatments == {"unpruned", "unhealed", "healed"}, name
+
+
+def test_what_is_said_of_letters_and_content_is_recorded():
+    """The numbers in README and notebook 10."""
+    name = "qwen2.5-coder-1.5b"
+    with results.reading(results.archive(paths.RECORDED / "overnight")):
+        maps, profile = distance_maps.measure(profiles.get("overnight", [name]))
+        asked = scores.forms(maps, profile)
+    rows = asked[asked.treatment != "healed"].set_index(["task", "strategy", "block_size"])
+    said = {
+        ("mmlu", "none", 0): 0.67, ("mmlu", "similarity", 3): 0.46, ("mmlu", "similarity", 5): 0.32,
+        ("arc_easy_letters", "none", 0): 0.87, ("arc_easy_letters", "similarity", 7): 0.20,
+        ("arc_easy_letters", "simple", 5): 0.51, ("arc_easy", "simple", 5): 0.28,
+        ("arc_easy", "none", 0): 0.77, ("arc_easy", "similarity", 7): 0.69,
+        ("mmlu_content", "none", 0): 0.44,
+    }  # fmt: skip
+    assert {key: rows.value[key] for key in said} == pytest.approx(said, abs=0.0051)
+    assert rows.n[list(said)].eq(120).all()
+    kept = analysis.kept(asked, "form").set_index(
+        ["questions", "strategy", "treatment", "form", "block_size"]
+    )
+    there = kept.loc["arc_easy", "similarity", "unhealed", "content", 7]
+    told = there[["kept", "low", "high", "apart", "apart_low", "apart_high"]].astype(float)
+    assert told.round(2).tolist() == [0.82, 0.69, 0.96, 1.09, 0.92, 1.27]
 
 
 def test_a_reader_never_reads_the_recorded_run(recorded, monkeypatch):
