@@ -253,10 +253,6 @@ def attempts(micro_batch: int) -> list[tuple[int, bool]]:
 
 def no_memory(message: str) -> bool:
     """Whether an error's message says that memory ran out (cuBLAS does not call it so)."""
-    told = (
-        "out of memory",
-        "can't allocate memory",
-        "cublas_status_alloc_failed",
-        "cublas_status_not_initialized",
-    )
+    told = ("out of memory", "can't allocate memory")
+    told += ("cublas_status_alloc_failed", "cublas_status_not_initialized")
     return any(words in message.lower() for words in told)

@@ -10,7 +10,7 @@ import pytest
 from benchmarks import record
 from lib import analysis, paths, profiles, results
 from lib.blocks import Block
-from lib.measure import distance_maps, scores
+from lib.measure import distance_maps, experiments, scores
 from lib.models import loading
 from lib.report import compare
 from lib.run import notebooks
@@ -185,7 +185,7 @@ def test_what_is_said_of_letters_and_content_is_recorded():
     name = "qwen2.5-coder-1.5b"
     with results.reading(results.archive(paths.RECORDED / "overnight")):
         maps, profile = distance_maps.measure(profiles.get("overnight", [name]))
-        asked = scores.forms(maps, profile)
+        asked = scores.of_all(maps, experiments.forms, profile)
     rows = asked[asked.treatment != "healed"].set_index(["task", "strategy", "block_size"])
     said = {
         ("mmlu", "none", 0): 0.67, ("mmlu", "similarity", 3): 0.46, ("mmlu", "similarity", 5): 0.32,

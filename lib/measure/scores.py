@@ -30,13 +30,12 @@ SCORE = ("value", "standard_error", "n", "chance", "majority", "floor")
 SCORE += (*evaluation.TOLD, "shortened")
 EXAMPLES = ("examples", "weights", "choices", "answers")  # columns that no CSV has
 NO_SCORE = dict.fromkeys(SCORE, float("nan")) | {"n": 0} | dict.fromkeys(EXAMPLES)
-TEACHER_TOKENS = 2048  # that a teacher reads at once
 UNSOLVED = "no answer: the unpruned model solves none"
 
 
 def unhealed(maps: Maps, profile: Profile, tasks: Sequence[str] = TASKS) -> pd.DataFrame:
     """The pruning curves of both strategies, and the unpruned model (strategy "none")."""
-    return _of_all(maps, experiments.unhealed, profile, tasks)
+    return of_all(maps, experiments.unhealed, profile, tasks)
 
 
 def healed(
@@ -51,22 +50,22 @@ def healed(
 
     A healing that diverged or ran out of memory has no score: its rows say so in `status`.
     """
-    return _of_all(maps, experiments.healed, profile, tasks, strategies, sizes, **changes)
+    return of_all(maps, experiments.healed, profile, tasks, strategies, sizes, **changes)
 
 
 def prompts(maps: Maps, profile: Profile) -> pd.DataFrame:
     """Figure 7: other prompts, with the columns ablation and variant."""
-    return _of_all(_among(maps, profile.ablation_models), experiments.prompts, profile)
+    return of_all(_among(maps, profile.ablation_models), experiments.prompts, profile)
 
 
 def seeds(maps: Maps, profile: Profile) -> pd.DataFrame:
     """Figure 8: other seeds of healing."""
-    return _of_all(_among(maps, profile.ablation_models), experiments.seeds, profile)
+    return of_all(_among(maps, profile.ablation_models), experiments.seeds, profile)
 
 
 def ranks(maps: Maps, profile: Profile) -> pd.DataFrame:
     """Figure 9: other LoRA ranks."""
-    return _of_all(_among(maps, profile.rank_models), experiments.ranks, profile)
+    return of_all(_among(maps, profile.rank_models), experiments.ranks, profile)
 
 
 def reasoning(maps: Maps, profile: Profile) -> pd.DataFrame:
@@ -89,16 +88,6 @@ def reasoning(maps: Maps, profile: Profile) -> pd.DataFrame:
             records += fetch(written)
         rows += map(row, asked + written, records)
     return pd.DataFrame(rows)
-
-
-def forms(maps: Maps, profile: Profile) -> pd.DataFrame:
-    """MMLU and ARC-Easy by letter and by content, with the columns questions and form."""
-    return _of_all(maps, experiments.forms, profile)
-
-
-def books(maps: Maps, profile: Profile) -> pd.DataFrame:
-    """SciQ, BoolQ and SQuAD with and without their passages, with the columns questions, book."""
-    return _of_all(maps, experiments.books, profile)
 
 
 def healings(maps: Maps, profile: Profile) -> pd.DataFrame:
@@ -140,8 +129,8 @@ def heal(name: str, profile: Profile, block: Block, recipe: Recipe) -> dict:
 # ---- ask, fetch, table ----------------------------------------------------------------------
 
 
-def _of_all(maps: Maps, asked: Callable[..., list[Wanted]], *how, **changes) -> pd.DataFrame:
-    """What an experiment wants of every model, as one table."""
+def of_all(maps: Maps, asked: Callable[..., list[Wanted]], *how, **changes) -> pd.DataFrame:
+    """What one of measure.experiments wants of every model, as one table."""
     return table([w for model in maps.items() for w in asked(*model, *how, **changes)])
 
 
@@ -222,8 +211,8 @@ def _score(model, tokenizer, wanted: list[Wanted]) -> None:
 
 def _asked(wanted: Wanted) -> str:
     """The same for results of one task, asked alike."""
-    ours = {k: v for k, v in wanted.params.items() if k not in asking.BLOCK}
-    return results.key(wanted.kind, ours)
+    shared = {k: v for k, v in wanted.params.items() if k not in asking.BLOCK}
+    return results.key(wanted.kind, shared)
 
 
 def values_of(model, tokenizer, task: evaluation.Task, score: dict, params: dict) -> dict:
@@ -234,8 +223,8 @@ def values_of(model, tokenizer, task: evaluation.Task, score: dict, params: dict
     values |= {"chance": task.chance(vocabulary), "majority": task.majority}
     if not params["block_size"]:
         blind = without_reading(model, tokenizer, task, params["batch_tokens"])
-        values |= {"without_reading": blind}
-        values |= {"floor": max([values["chance"], *blind.values()])}
+        floor = max([values["chance"], *blind.values()])
+        values |= {"without_reading": blind, "floor": floor}
     return values
 
 
@@ -260,8 +249,7 @@ def _teacher(wanted: Wanted) -> Path:
     key, recipe = results.key("teacher", wanted.teacher.params), wanted.recipe
     file = paths.RESULTS / "teachers" / f"{key[:20]}.safetensors"
     if not file.exists():
-        weights = (wanted.params[key] for key in ("model", "quantization", "dtype"))
-        model, tokenizer = loading.loaded(*weights)
+        model, tokenizer = loading.loaded(*_version(wanted)[:3])
         sequences, _ = healing.training_sequences(tokenizer, recipe)
-        targets.write(file, model, sequences, recipe.teacher, TEACHER_TOKENS)
+        targets.write(file, model, sequences, recipe.teacher)
     return file

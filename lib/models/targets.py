@@ -75,7 +75,7 @@ def attached(sequences: Sequence[dict], file: Path) -> list[dict]:
 
 
 @torch.inference_mode()
-def write(file: Path, model, sequences: Sequence[dict], k: int, batch_tokens: int) -> None:
+def write(file: Path, model, sequences: Sequence[dict], k: int, batch_tokens: int = 2048) -> None:
     """What `model` says at each token of the sequences, read document by document.
 
     tokens (N, k), the likeliest next ones, and their log_probs (N, k) in fp32; whole or not at all.
