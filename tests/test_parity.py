@@ -38,6 +38,18 @@ def theirs(base, block, folder, name) -> list[dict]:
         return harness.evaluate(*base, [name], harness.task_manager(folder), batch_size=1)
 
 
+def matched(base, block, task, samples: list[dict], metric: str, atol: float) -> list[np.ndarray]:
+    """Our rows of the texts of four choices, once their likelihoods and scores are lm-eval's."""
+    flat = [row for example in task.rows(base[1]) for row in example]
+    ours = sweep.log_probabilities(base[0], [UNPRUNED, block], flat, 2048, task.name)[block]
+    expected = [value for sample in samples for value in harness.log_probabilities(sample)]
+    np.testing.assert_allclose([row.sum() for row in ours], expected, atol=atol)
+    found = iter(ours)
+    values, _ = task.scores([[next(found) for _ in range(4)] for _ in samples])
+    assert values.tolist() == [sample[metric] for sample in samples]
+    return ours
+
+
 @pytest.mark.parametrize("block", [UNPRUNED, BLOCK], ids=["unpruned", "pruned"])
 def test_hellaswag_is_that_of_lm_eval(base, block, tmp_path):
     """Log-likelihoods of all endings, and accuracy by log-likelihood a character (acc_norm)."""
@@ -47,13 +59,7 @@ def test_hellaswag_is_that_of_lm_eval(base, block, tmp_path):
     rows = sets.questions("hellaswag", "wheels", PROFILE.hellaswag_questions)
     name = harness.write_task(tmp_path, "hellaswag", {"validation": rows}, training_split=None)
     samples = theirs(base, block, tmp_path, name)
-    flat = [row for example in task.rows(base[1]) for row in example]
-    ours = sweep.log_probabilities(base[0], [UNPRUNED, block], flat, 2048, "hellaswag")[block]
-    expected = [value for sample in samples for value in harness.log_probabilities(sample)]
-    np.testing.assert_allclose([row.sum() for row in ours], expected, atol=2e-3)
-    found = iter(ours)
-    values, _ = task.scores([[next(found) for _ in range(4)] for _ in samples])
-    assert values.tolist() == [sample["acc_norm"] for sample in samples]
+    ours = matched(base, block, task, samples, "acc_norm", atol=2e-3)
     whole = np.array([row.sum() for row in ours]).reshape(-1, 4).argmax(1)
     right = [float(a == e["answer"]) for a, e in zip(whole, task.examples, strict=True)]
     assert right == [sample["acc"] for sample in samples]
@@ -71,13 +77,7 @@ def test_mmlu_by_content_is_the_continuation_of_lm_eval(base, block, tmp_path):
         manager = harness.task_manager(tmp_path)
         samples = harness.evaluate(*base, names, manager, batch_size=1)
     assert [s["arguments"][0][0] for s in samples] == [e["prompt"] for e in task.examples]
-    flat = [row for example in task.rows(base[1]) for row in example]
-    ours = sweep.log_probabilities(base[0], [UNPRUNED, block], flat, 2048, "mmlu")[block]
-    expected = [value for sample in samples for value in harness.log_probabilities(sample)]
-    np.testing.assert_allclose([row.sum() for row in ours], expected, atol=5e-3)
-    found = iter(ours)
-    values, _ = task.scores([[next(found) for _ in range(4)] for _ in samples])
-    assert values.tolist() == [sample["acc"] for sample in samples]
+    matched(base, block, task, samples, "acc", atol=5e-3)
 
 
 @pytest.mark.parametrize("block", [UNPRUNED, BLOCK], ids=["unpruned", "pruned"])
