@@ -31,7 +31,7 @@ def against_plain_script(size: Size) -> list[Line]:
         dtype=torch.bfloat16,
         quantization_config=loading.nf4(),
     )
-    sequences, _ = healing.training_sequences(tokenizer, recipe)
+    sequences, _ = documents.training_sequences(tokenizer, recipe)
     pair = alternate(
         lambda: _plain(plain, tokenizer, sequences, recipe),
         lambda: _ours(ours, tokenizer, sequences, recipe),
@@ -56,7 +56,7 @@ def packing(size: Size) -> list[Line]:
     model, tokenizer = inputs.load(QUANTISABLE, quantization="nf4")
     packed = replace(_recipe(), steps=1, max_tokens=size.packing_tokens)
     padded = replace(packed, packed=False)
-    sets = {r.packed: healing.training_sequences(tokenizer, r)[0] for r in (packed, padded)}
+    sets = {r.packed: documents.training_sequences(tokenizer, r)[0] for r in (packed, padded)}
     pair = alternate(
         lambda: _ours(model, tokenizer, sets[False], padded),
         lambda: _ours(model, tokenizer, sets[True], packed),
@@ -81,7 +81,7 @@ def before_and_after(size: Size) -> list[Line]:
     profile = profiles.get(profiles.RECORDED)
     recipe = replace(profiles.recipe(QUANTISABLE, profile), steps=size.healing_steps)
     model, tokenizer = inputs.load(QUANTISABLE, quantization="nf4")
-    sequences, _ = healing.training_sequences(tokenizer, recipe)
+    sequences, _ = documents.training_sequences(tokenizer, recipe)
     whole = [{"documents": [_whole(sequence)]} for sequence in sequences]
 
     def before() -> list[float]:

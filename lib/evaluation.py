@@ -15,6 +15,7 @@ import numpy as np
 from lib.data import encoding, prompts, sets
 from lib.data.encoding import Row
 
+VARIANT = re.compile("_(bpb|content|letters|closed)$")  # other ways to ask a set's questions
 TOLD = ("commonest", "ties", "margin", "bits_per_byte")  # columns of a score
 
 
@@ -173,6 +174,11 @@ class Task:
         if self.name != "boolq":
             return None
         return float(np.bincount([e["answer"] for e in self.examples]).max() / len(self.examples))
+
+
+def question_set(name: str) -> str:
+    """The set that a task's questions are of: mmlu_content asks those of mmlu."""
+    return VARIANT.sub("", name)
 
 
 def task(params: dict) -> Task:

@@ -7,7 +7,6 @@ as a complete checkpoint, and that the model comes back as it was.
 import json
 import logging
 import math
-import random
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,6 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from lib import paths
-from lib.data import sets
 from lib.models import adapters, documents, targets
 from lib.profiles import Recipe, attempts, no_memory
 from lib.sweep import shares_prefixes
@@ -43,7 +41,9 @@ class Healed:
     recomputes: bool = False  # activations, for want of memory
 
 
-def heal(model, tokenizer, recipe: Recipe, folder, micro_batch=16, teacher=None) -> Healed:
+def heal(
+    model, tokenizer, recipe: Recipe, folder, micro_batch=16, teacher=None, trunk=None
+) -> Healed:
     """Fine-tune LoRA adapters of a model, of a pruned one within `pruning.dropped`, into `folder`.
 
     The documents of a micro-batch are read in one row, each for itself (`models.documents`); where
@@ -52,14 +52,15 @@ def heal(model, tokenizer, recipe: Recipe, folder, micro_batch=16, teacher=None)
     Halves the micro-batch when memory runs out, and at last recomputes activations; the global
     batch stays. The model comes back without adapter, also after an error. A second process that
     is to heal into the same folder waits, and takes what the first one left. teacher: the file of
-    the targets (of `models.targets`), where the recipe has some.
+    the targets (of `models.targets`), where the recipe has some. trunk: the folder of a shorter
+    healing that is the same up to where its rate decays; training starts there.
     """
-    folder = Path(folder)
+    folder, micro_batch = Path(folder), min(micro_batch, recipe.batch)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
         if finished := _finished(folder):
             return finished
-        found = _healed(model, tokenizer, recipe, folder, micro_batch, teacher)
+        found = _healed(model, tokenizer, recipe, folder, micro_batch, teacher, trunk)
         if found.status != "oom":  # with more memory it resumes from its checkpoints
             _finish(folder, found)
         return found
@@ -83,9 +84,11 @@ def _alone(folder: Path):
         lock.release()
 
 
-def _healed(model, tokenizer, recipe: Recipe, folder: Path, micro_batch: int, teacher) -> Healed:
+def _healed(
+    model, tokenizer, recipe: Recipe, folder: Path, micro_batch: int, teacher, trunk
+) -> Healed:
     """Train, with less and less memory as long as it runs out."""
-    sequences, epochs = training_sequences(tokenizer, recipe)
+    sequences, epochs = documents.training_sequences(tokenizer, recipe)
     if recipe.teacher:
         sequences = targets.attached(sequences, teacher)
     with documents.apart(model) as joined:
@@ -94,7 +97,7 @@ def _healed(model, tokenizer, recipe: Recipe, folder: Path, micro_batch: int, te
     for micro, recomputes in attempts(most):
         try:
             with adapters.fresh(model, recipe) as wrapped:
-                how = (recipe, folder, micro, recomputes)
+                how = (recipe, folder, micro, recomputes, _shared(trunk, micro, recomputes))
                 losses = _train(wrapped, tokenizer, sequences, *how)
                 status = "ok" if all(map(math.isfinite, losses)) else "diverged"
                 if status == "ok":
@@ -122,10 +125,23 @@ class _InOrder(Trainer):
 
 
 class _Watch(TrainerCallback):
-    """Seals each checkpoint once it is whole; stops when the loss is no longer finite."""
+    """Seals each checkpoint once it is whole, and keeps the one where the rate begins to decay.
+
+    Stops when the loss is no longer finite.
+    """
+
+    def __init__(self, recipe: Recipe):
+        self.decays = recipe.steps - recipe.decay_steps if recipe.decay_steps else None
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_save |= state.global_step == self.decays
 
     def on_save(self, args, state, control, **kwargs):
-        paths.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if state.global_step == self.decays:
+            shutil.copytree(checkpoint, checkpoint.with_name("trunk"), dirs_exist_ok=True)
+            paths.seal(checkpoint.with_name("trunk"))
+        paths.seal(checkpoint)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if not math.isfinite((logs or {}).get("loss", 0.0)):
@@ -133,7 +149,15 @@ class _Watch(TrainerCallback):
 
 
 def _train(
-    wrapped, tokenizer, sequences, recipe, folder, micro_batch: int, recomputes=False, callbacks=()
+    wrapped,
+    tokenizer,
+    sequences,
+    recipe,
+    folder,
+    micro_batch,
+    recomputes=False,
+    trunk=None,
+    callbacks=(),
 ) -> list[float]:
     """Train from the newest complete checkpoint on; the loss of each step."""
     model = wrapped.get_base_model()
@@ -146,23 +170,25 @@ def _train(
             args=_training_arguments(recipe, folder, micro_batch, wrapped.device.type == "cpu"),
             train_dataset=documents.arranged(sequences, recipe.batch, micro_batch, joined),
             data_collator=targets.collator(documents.collator(joined, tokenizer.pad_token_id)),
-            callbacks=[_Watch(), *callbacks],
+            callbacks=[_Watch(recipe), *callbacks],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
-        start = _newest_complete(folder)
+        start = _newest_complete(folder) or trunk
         trainer.train(resume_from_checkpoint=str(start) if start else None)
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
 def _training_arguments(recipe: Recipe, folder: Path, micro_batch: int, on_cpu: bool):
+    decay = recipe.decay_steps
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=recipe.steps,
         per_device_train_batch_size=micro_batch,
         gradient_accumulation_steps=recipe.batch // micro_batch,
         learning_rate=recipe.learning_rate,
-        lr_scheduler_type="cosine",
+        lr_scheduler_type="warmup_stable_decay" if decay else "cosine",
+        lr_scheduler_kwargs={"num_decay_steps": decay, "decay_type": "linear"} if decay else {},
         warmup_steps=recipe.warmup_steps,
         seed=recipe.seed,
         save_strategy="steps",
@@ -210,6 +236,13 @@ def _newest_complete(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
+def _shared(trunk: Path | None, micro_batch: int, recomputes: bool) -> Path | None:
+    """The state that a shorter healing left before its rate decayed, if it trained in this way."""
+    found = trunk and _finished(trunk)
+    same = found and (found.micro_batch, found.recomputes) == (micro_batch, recomputes)
+    return trunk / "trunk" if same and paths.sealed(trunk / "trunk") else None
+
+
 def _finish(folder: Path, found: Healed) -> None:
     """Write what the healing left, last of all, and drop its checkpoints."""
     told = asdict(found) | {"adapter": None if found.adapter is None else found.adapter.name}
@@ -225,34 +258,3 @@ def _finished(folder: Path) -> Healed | None:
     told = json.loads((folder / "healed.json").read_text())
     adapter = told.pop("adapter") and folder / "adapter"
     return None if adapter and not adapters.saved(adapter) else Healed(adapter=adapter, **told)
-
-
-# ---- data ----------------------------------------------------------------------------------
-
-
-def training_sequences(tokenizer, recipe: Recipe) -> tuple[list[dict], float]:
-    """All sequences of the run in the order they are read, and how many epochs that is.
-
-    A sequence is {"documents": token ids of each}. Packed: documents, each with the end-of-text
-    token, fill sequences of max_tokens, and are cut where one ends. Else each document is one
-    sequence, truncated. Documents are shuffled anew each epoch, by the seed.
-    """
-    wanted = recipe.steps * recipe.batch
-    texts = sets.healing_texts(recipe.source, wanted)
-    cut = {} if recipe.packed else {"truncation": True, "max_length": recipe.max_tokens}
-    ids = tokenizer(texts, **cut).input_ids
-    end = [tokenizer.eos_token_id] if recipe.packed else []
-    order = random.Random(recipe.seed)
-    sequences, documents, first_epoch = [], [], 0
-    while len(sequences) < wanted:
-        for document in order.sample(ids, len(ids)):
-            rest = document + end
-            while rest:
-                room = recipe.max_tokens - sum(map(len, documents))
-                documents.append(rest[:room])
-                rest = rest[room:]
-                if not recipe.packed or len(documents[-1]) == room:
-                    sequences.append({"documents": documents})
-                    documents = []
-        first_epoch = first_epoch or max(len(sequences), 1)
-    return sequences[:wanted], round(wanted / first_epoch, 3)

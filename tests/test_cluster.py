@@ -10,8 +10,8 @@ import pytest
 
 from benchmarks.faults import nodes
 from lib import paths, profiles, results
-from lib.measure import experiments
-from lib.measure.experiments import Job
+from lib.measure import jobs
+from lib.measure.jobs import Job
 from lib.models import registry
 from lib.run import batch
 from lib.run.execution import Launch, Outcome
@@ -93,7 +93,7 @@ def test_a_model_that_cannot_be_had_is_tried_once(engine):
 
 def test_a_failure_changes_no_other_job_and_what_is_done_is_not_repeated(output):
     numbers = ("01", "02", "03", "06")
-    parts = experiments.jobs(SMOKE, numbers)
+    parts = jobs.jobs(SMOKE, numbers)
     tried, fails = [], {"02"}
 
     def execute(launch):

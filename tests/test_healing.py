@@ -139,7 +139,7 @@ def test_gradients_through_nf4_also_after_an_evaluation(tmp_path, ids):
 
 
 def test_packed_sequences_are_full(base):
-    sequences, epochs = healing.training_sequences(base[1], RECIPE)
+    sequences, epochs = documents.training_sequences(base[1], RECIPE)
     assert len(sequences) == RECIPE.steps * RECIPE.batch
     assert {documents.real_tokens([s]) for s in sequences} == {RECIPE.max_tokens}
     assert 0 < epochs < 0.05
@@ -149,7 +149,7 @@ def test_packed_sequences_are_full(base):
 
 def test_documents_are_truncated_and_padding_has_no_loss(base):
     recipe = replace(RECIPE, packed=False, max_tokens=300)
-    sequences, _ = healing.training_sequences(base[1], recipe)
+    sequences, _ = documents.training_sequences(base[1], recipe)
     lengths = [len(s["documents"][0]) for s in sequences]
     assert max(lengths) == 300 and min(lengths) < 300
     batch = documents.collator(False, base[1].pad_token_id)(sequences[:16])
@@ -182,7 +182,7 @@ def test_documents_begin_as_the_tokenizer_begins_them(tmp_path):
     """With its token for the beginning of a text, if it has one."""
     tokenizer = files.tokenizer(str(stored(tiny("llama"), tmp_path / "model")))
     recipe = replace(RECIPE, steps=1, packed=False, max_tokens=8)
-    sequences, _ = healing.training_sequences(tokenizer, recipe)
+    sequences, _ = documents.training_sequences(tokenizer, recipe)
     read = [document for sequence in sequences for document in sequence["documents"]]
     assert {document[0] for document in read} == {1}
     assert all(1 not in document[1:] for document in read)
@@ -190,7 +190,7 @@ def test_documents_begin_as_the_tokenizer_begins_them(tmp_path):
 
 def test_order_depends_on_the_seed_alone(base):
     one, same, other = (
-        healing.training_sequences(base[1], replace(RECIPE, seed=seed))[0] for seed in (0, 0, 1)
+        documents.training_sequences(base[1], replace(RECIPE, seed=seed))[0] for seed in (0, 0, 1)
     )
     assert one == same and one != other
 
@@ -349,7 +349,7 @@ def test_the_training_follows_the_recipe(base, tmp_path):
     """LoRA alpha is the rank; the rate rises to its peak, and falls along a cosine."""
     model, tokenizer = base
     recipe, rates = replace(RECIPE, rank=4, warmup_steps=2, steps=6), Rates()
-    sequences, _ = healing.training_sequences(tokenizer, recipe)
+    sequences, _ = documents.training_sequences(tokenizer, recipe)
     with dropped(model, BLOCK), adapters.fresh(model, recipe) as wrapped:
         lora = wrapped.peft_config["default"]
         healing._train(wrapped, tokenizer, sequences, recipe, tmp_path, 16, callbacks=[rates])
@@ -357,6 +357,32 @@ def test_the_training_follows_the_recipe(base, tmp_path):
     shares = [0, 0.5, *((1 + math.cos(math.pi * step / 4)) / 2 for step in range(4))]
     assert [rate for rate, _ in rates.seen] == pytest.approx([0.05 * s for s in shares])
     assert {decay for _, decay in rates.seen} == {0}
+
+
+def test_a_longer_healing_starts_from_the_trunk_of_a_shorter_one(base, tmp_path):
+    """The rate is constant, then falls to 0; up to there a shorter healing is the same."""
+    longer = replace(RECIPE, steps=12, warmup_steps=1, decay_steps=4)
+    shorter, rates = replace(longer, steps=6, decay_steps=2), Rates()
+    alone = healed_bytes(base, tmp_path / "alone", longer)
+    assert healed(base, shorter, tmp_path / "short").status == "ok"
+    with pytest.MonkeyPatch.context() as patch:
+        seen = lambda *args, **kwargs: rates.seen.append(1)  # noqa: E731
+        patch.setattr(healing._Watch, "on_step_begin", seen)
+        grown = healed(base, longer, tmp_path / "long", trunk=tmp_path / "short")
+    assert (grown.adapter / WEIGHTS).read_bytes() == alone and len(grown.losses) == 12
+    assert len(rates.seen) == 12 - 4  # steps that were not made again
+    other = healed(base, longer, tmp_path / "halved", trunk=tmp_path / "short", micro_batch=8)
+    assert other.micro_batch == 8 and len(other.losses) == 12
+
+
+def test_the_rate_decays_in_the_last_steps(base, tmp_path):
+    model, tokenizer = base
+    recipe, rates = replace(RECIPE, steps=6, warmup_steps=1, decay_steps=2), Rates()
+    sequences, _ = documents.training_sequences(tokenizer, recipe)
+    with dropped(model, BLOCK), adapters.fresh(model, recipe) as wrapped:
+        healing._train(wrapped, tokenizer, sequences, recipe, tmp_path, 16, callbacks=[rates])
+    shares = [0, 1, 1, 1, 1, 0.5]
+    assert [rate for rate, _ in rates.seen] == pytest.approx([0.05 * s for s in shares])
 
 
 def test_healing_lowers_the_loss(base, tmp_path):

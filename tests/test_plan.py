@@ -18,7 +18,7 @@ from lib.blocks import UNPRUNED, Block
 from lib.data.encoding import Row
 from lib.evaluation import Task
 from lib.measure import distance_maps, experiments, fetching, scores, wanted
-from lib.measure.experiments import Job
+from lib.measure.jobs import Job
 from lib.models import adapters, documents, files, loading, registry
 from lib.models.decoder import decoder_layers
 from lib.models.reading import bundles
@@ -290,7 +290,7 @@ def test_the_table_says_how_many_jobs_fit(monkeypatch, output):
     )
     assert row(monkeypatch, 1e12).endswith("m 16")
     one = lambda job, *_: [wanted.healing("phi-2", PAPER, Block(3, job.size), own)]  # noqa: E731
-    monkeypatch.setattr(experiments.Job, "wanted", one)
+    monkeypatch.setattr(Job, "wanted", one)
     assert row(monkeypatch, more).endswith("m 1, 2 recompute")
     assert row(monkeypatch, more - 1).endswith("m 1, 1 recompute, 1 not")
     assert row(monkeypatch, fewer - 1).endswith("does not fit")

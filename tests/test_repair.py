@@ -190,7 +190,7 @@ def base():
 
 @pytest.fixture
 def file(base, tmp_path):
-    sequences, _ = healing.training_sequences(base[1], RECIPE)
+    sequences, _ = documents.training_sequences(base[1], RECIPE)
     targets.write(tmp_path / "targets", base[0], sequences, RECIPE.teacher, 64)
     return tmp_path / "targets"
 
@@ -199,7 +199,7 @@ def file(base, tmp_path):
 def test_targets_are_what_the_teacher_says_of_each_token(base, file, joined):
     """In a micro-batch, joined or padded, in whatever order; and the loss is that by hand."""
     model, tokenizer = base
-    sequences, _ = healing.training_sequences(tokenizer, RECIPE)
+    sequences, _ = documents.training_sequences(tokenizer, RECIPE)
     some = targets.attached(sequences, file)[5:1:-1]
     batch = targets.collator(documents.collator(joined, tokenizer.pad_token_id))(some)
     losses = []
@@ -215,7 +215,7 @@ def test_targets_are_what_the_teacher_says_of_each_token(base, file, joined):
 
 
 def test_targets_of_other_sequences_are_refused(base, file):
-    sequences, _ = healing.training_sequences(base[1], replace(RECIPE, steps=5))
+    sequences, _ = documents.training_sequences(base[1], replace(RECIPE, steps=5))
     with pytest.raises(ValueError, match="other sequences"):
         targets.attached(sequences, file)
 

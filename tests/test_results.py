@@ -21,9 +21,8 @@ def test_keys_do_not_drift():
 
 
 def test_keys_of_real_measurements_do_not_drift(output, monkeypatch):
-    """Model and data revision, prompt, dtype, block, recipe, threads, versions: all are in it."""
+    """Model and data revision, prompt, dtype, block, recipe, versions: all are in it."""
     monkeypatch.setattr(loading, "default_device", lambda: "cpu")
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     smoke, asked = profiles.get("smoke"), {}
     monkeypatch.setattr(
         results, "load_or_compute", lambda kind, params, _: asked.setdefault(kind, params) and 1 / 0

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.faults import Fault, kernel, toys
 from lib import profiles
-from lib.measure.experiments import Job
+from lib.measure.jobs import Job
 from lib.run import batch
 from lib.run.execution import Launch, Outcome
 

@@ -11,7 +11,7 @@ import psutil
 
 from benchmarks.faults import Fault, toys
 from lib import paths, profiles
-from lib.measure.experiments import Job
+from lib.measure.jobs import Job
 from lib.run import batch
 from lib.run.execution import Outcome
 

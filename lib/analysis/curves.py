@@ -1,26 +1,20 @@
-"""What is lost as layers go: the lines of figures 2, 3 and 6, and their statistics.
+"""What is lost as layers go: the lines of figures 2, 3 and 6.
 
-A line is a Curve. Lines that are compared are so at the depths that all of them have, and paired on
-the examples; each statistic comes with its 95 % interval, (value, low, high). The floor of a task
-is what the best answer scores that does not read the question.
+A line is a Curve; lib.analysis.statistics compares lines. The floor of a task is what the best
+answer scores that does not read the question.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy.stats import kendalltau
 
 from lib.analysis.bootstrap import interval, resampled
+from lib.evaluation import question_set
 from lib.models import registry
 
 SIGNAL = 4  # standard errors above its floor that an unpruned score needs to have something to lose
 LOSSES = ("c4", "gsm8k_bpb", "squad", "squad_closed")  # tasks where less is better
-BEYOND = 0.15  # of the layers: so far after the middle of its transition a score is to be lost
-FEWEST_DEPTHS = 4  # for the steps of a line to be compared with its slope
-
-Interval = tuple[float, float, float]
 
 
 def floor(score) -> float:
@@ -49,7 +43,8 @@ class Curve:
 
     fractions: (D,), of the layers dropped, from 0 on (unpruned). values: (1 + RESAMPLES, D), row 0
     as measured. floor: what no reading scores. gap: how far above it the unpruned model is
-    (for a loss: below), in standard errors. n: examples, the same at every depth.
+    (for a loss: below), in standard errors. n: examples, the same at every depth. seconds: that
+    measuring took.
     """
 
     fractions: np.ndarray
@@ -58,13 +53,18 @@ class Curve:
     gap: float
     n: int
     is_loss: bool  # less is better
+    seconds: float = 0.0
 
     @property
     def lost(self) -> np.ndarray:
-        """The share of what lay between the unpruned score and the floor that is lost."""
+        """The share of what lay between the unpruned score and the floor that is lost.
+
+        A loss beyond ln V has lost all: worse than guessing is too sure of itself, not ignorant.
+        """
         start = self.values[:, :1]
         with np.errstate(invalid="ignore", divide="ignore"):
-            return (start - self.values) / (start - self.floor)
+            share = (start - self.values) / (start - self.floor)
+        return np.minimum(share, 1) if self.is_loss else share
 
     def at(self, other: "Curve") -> "Curve":
         """The same at the depths that `other` has too."""
@@ -72,32 +72,58 @@ class Curve:
         return replace(self, fractions=self.fractions[both], values=self.values[:, both])
 
     def crossing(self, share: float = 0.5, never: float = np.nan) -> np.ndarray:
-        """The first fraction where more than `share` is lost, in each row; else `never`."""
-        beyond = self.lost > share
-        return np.where(beyond.any(1), self.fractions[beyond.argmax(1)], never)
+        """The fraction where `share` is lost, in each row; `never` where it is not.
+
+        Of the monotone line nearest to the points, linear between two depths: one bad block does
+        not decide, nor does the spacing of the depths.
+        """
+        lost, rows = monotone(self.lost), np.arange(len(self.values))
+        beyond = lost > share
+        at = beyond.argmax(1)
+        before = np.maximum(at - 1, 0)
+        low, high = lost[rows, before], lost[rows, at]
+        part = np.divide(share - low, high - low, out=np.zeros_like(low), where=high > low)
+        found = self.fractions[before] + part * (self.fractions[at] - self.fractions[before])
+        return np.where(beyond.any(1), found, never)
+
+
+def monotone(rows: np.ndarray) -> np.ndarray:
+    """Isotonic regression of each row (R, D): the nearest values that never fall.
+
+    Value i is the largest over j <= i of the least over k >= i of the mean of j … k.
+    """
+    count = rows.shape[1]
+    sums = np.cumsum(np.pad(rows, ((0, 0), (1, 0))), axis=1)
+    first, last = np.mgrid[:count, :count]
+    means = (sums[:, None, 1:] - sums[:, :-1, None]) / np.maximum(last - first + 1, 1)
+    means = np.where(last >= first, means, np.inf)  # (R, j, k)
+    least = np.minimum.accumulate(means[:, :, ::-1], axis=2)[:, :, ::-1]
+    return np.where(last >= first, least, -np.inf).max(axis=1)
 
 
 def curve(unpruned: pd.Series, points: pd.DataFrame) -> Curve:
     """The curve through an unpruned score and those of the same model and task at some depths."""
     points = points.sort_values("fraction")
     examples = np.stack([np.asarray(e, float) for e in (unpruned.examples, *points.examples)])
+    weights = np.asarray(unpruned.weights, float)
     return Curve(
         np.array([0.0, *points.fraction]),
-        resampled(examples, np.asarray(unpruned.weights, float)),
+        resampled(examples, weights, question_set(unpruned.task)),
         floor(unpruned),
         gap(unpruned),
         int(unpruned.n),
         unpruned.task in LOSSES,
+        float(points.took.sum()) if "took" in points else 0.0,
     )
 
 
 def transitions(scores: pd.DataFrame) -> pd.DataFrame:
     """Claim 1: where does each score fall half way to what knowing nothing scores?
 
-    A row per model, task, strategy and treatment. block_size, fraction: the first depth at which
-    more than half of what lay between the unpruned score and the floor (the best answer that reads
-    no question) is lost; low, high: its 95 % interval over resampled questions. gap is that
-    distance in standard errors of the unpruned score. Missing where no depth has lost half, or
+    A row per model, task, strategy and treatment. fraction: where half of what lay between the
+    unpruned score and the floor (the best answer that reads no question) is lost, with its 95 %
+    interval over resampled questions; block_size: the first depth measured from there on. gap is
+    that distance in standard errors of the unpruned score. Missing where half is never lost, or
     where the gap is below SIGNAL: nothing to lose. An infinite `high` lies beyond the depths
     measured.
     """
@@ -108,95 +134,13 @@ def transitions(scores: pd.DataFrame) -> pd.DataFrame:
     for key, points in pruned.groupby(lines, sort=False):
         start = unpruned.loc[key[:2]]
         line = curve(start, points)
-        value, low, high = halfway(line) if line.gap >= SIGNAL else (np.nan,) * 3
-        size = points.block_size[np.isclose(points.fraction, value)]
+        ends = line.crossing(never=line.fractions[-1]), line.crossing(never=np.inf)
+        value, low, high = interval(*ends) if line.gap >= SIGNAL else (np.nan,) * 3
+        size = points.block_size[points.fraction >= value]
         rows.append(
             dict(zip(lines, (registry.label(key[0]), *key[1:]), strict=True))
             | {"unpruned": start.value, "floor": line.floor, "gap": line.gap}
-            | {"block_size": size.iloc[0] if len(size) else None}
+            | {"block_size": size.min() if len(size) else None}
             | {"fraction": value if np.isfinite(value) else None, "low": low, "high": high}
         )
     return pd.DataFrame(rows)
-
-
-def halfway(line: Curve) -> Interval:
-    """The first fraction where half is lost, and its interval; infinite: not where measured."""
-    return interval(line.crossing(never=line.fractions[-1]), line.crossing(never=np.inf))
-
-
-def width(line: Curve) -> Interval:
-    """From a quarter lost to three quarters lost, in fractions of the layers."""
-    start = line.crossing(0.25)
-    ends = (line.crossing(0.75, never) for never in (line.fractions[-1], np.inf))
-    return interval(*(end - start for end in ends))
-
-
-def left_beyond(line: Curve) -> Interval:
-    """The mean share that is left at the depths BEYOND the middle of the transition."""
-    beyond = line.fractions >= line.crossing()[:, None] + BEYOND
-    return interval(_mean_where(beyond, 1 - line.lost))
-
-
-def shift(first: Curve, second: Curve) -> Interval:
-    """How much later `second` has lost half, in fractions of the layers."""
-    return interval(second.at(first).crossing() - first.at(second).crossing())
-
-
-def gain(first: Curve, second: Curve, over: Callable = np.mean) -> Interval:
-    """The score of `second` less that of `first`, mean (or least) `over` the depths of both."""
-    return interval(over(_gain(first, second), axis=1))
-
-
-def cost(first: Curve, second: Curve, over: Callable = np.mean) -> Interval:
-    """The share lost by `second` less that lost by `first`, mean (or largest) `over` the depths."""
-    return interval(over((second.at(first).lost - first.at(second).lost)[:, 1:], axis=1))
-
-
-def gain_where_flat(first: Curve, second: Curve) -> Interval:
-    """The mean gain at the depths, 0 among them, where `first` has not lost half."""
-    first, second = first.at(second), second.at(first)
-    return interval(_mean_where(first.lost <= 0.5, second.values - first.values))
-
-
-def largest_change(first: Curve, *others: Curve) -> Interval:
-    """Of several lines, the largest mean gain or loss against `first`."""
-    means = [np.abs(_gain(first, other).mean(1)) for other in others]
-    return interval(np.max(means, axis=0))
-
-
-def least_harm(line: Curve) -> Interval:
-    """The unpruned score less the best pruned one (of a loss: the other way round)."""
-    change = line.values[:, 1:] - line.values[:, :1]
-    return interval((change if line.is_loss else -change).min(1))
-
-
-def steepness(line: Curve) -> Interval:
-    """The steepest step between neighbouring depths over the slope from end to end; a line: 1."""
-    rise, run = np.diff(line.values), np.diff(line.fractions)
-    slope = rise.sum(1) / run.sum()
-    enough = (len(line.fractions) >= FEWEST_DEPTHS) & (slope > 0)
-    return interval(np.where(enough, (rise / run).max(1) / np.where(slope, slope, 1), np.nan))
-
-
-def lost_when_lost(first: Curve, second: Curve) -> Interval:
-    """The share that `second` has lost at the depth where `first` has lost half."""
-    first, second = first.at(second), second.at(first)
-    there = first.fractions == first.crossing()[:, None]
-    return interval(_mean_where(there, second.lost))
-
-
-def order(ranks: Sequence[float], *lines: Curve) -> Interval:
-    """Kendall's correlation of `ranks` with where each line has lost half; 0 if all are equal."""
-    fallen = np.stack([line.crossing(never=1.0) for line in lines], axis=1)
-    found = [kendalltau(ranks, row).statistic for row in fallen]
-    return interval(np.nan_to_num(np.array(found)))
-
-
-def _gain(first: Curve, second: Curve) -> np.ndarray:
-    return (second.at(first).values - first.at(second).values)[:, 1:]
-
-
-def _mean_where(mask: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The mean over depths of the values where `mask`; NaN where there is none."""
-    with np.errstate(invalid="ignore"):
-        return (values * mask).sum(1) / mask.sum(1)

@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 
-from lib.analysis.islands import rescaled
 from lib.blocks import BlockDistances, similarity_block
 from lib.models import registry
 
@@ -12,37 +11,41 @@ def depth_statistics(maps: dict[str, BlockDistances]) -> pd.DataFrame:
     """Claim 4, per model: are deep blocks more similar, and those with the last layer least?
 
     shallow, deep: mean distance of blocks of up to L/4 layers that lie wholly in the lower or the
-    upper half of the model, without the first and the last layer. first, last: mean distance of
-    blocks of up to L/2 layers that include that layer, each row rescaled to [0, 1] as in figure 4.
+    upper half of the model, without the first and the last layer. last_is_least, and the same
+    without_first: the share of sizes up to L/2 at which the block with the last layer is the least
+    similar of all blocks, or of those without the first layer.
     """
-    rows = [
-        {"model": registry.label(name)} | depth_means(distances.matrix)
-        for name, distances in maps.items()
-    ]
+    rows = []
+    for name, distances in maps.items():
+        shallow, deep = halves(distances.matrix)
+        least = {"last_is_least": last_is_least(distances.matrix)}
+        least |= {"without_first": last_is_least(distances.matrix, 1)}
+        rows.append({"model": registry.label(name), "shallow": shallow, "deep": deep} | least)
     return pd.DataFrame(rows)
 
 
-def depth_means(maps: np.ndarray) -> dict[str, np.ndarray]:
-    """The means of `depth_statistics`, of one or many distance matrices (…, L+1, L+1)."""
+def halves(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean distances (shallow, deep) of one or many distance matrices (…, L+1, L+1)."""
     num_layers = maps.shape[-1] - 1
     half, quarter = num_layers // 2, max(1, num_layers // 4)
-
-    def row(size):
-        return np.diagonal(maps, size, axis1=-2, axis2=-1)
-
-    lower = [row(n)[..., 1 : half - n + 1].mean(-1) for n in range(1, quarter + 1)]
-    upper = [row(n)[..., half:-1].mean(-1) for n in range(1, quarter + 1)]
-    ends = [rescaled(row(n))[..., [0, -1]] for n in range(1, half + 1)]
-    first, last = np.moveaxis(np.mean(ends, axis=0), -1, 0)
-    shallow, deep = np.mean(lower, axis=0), np.mean(upper, axis=0)
-    return {"shallow": shallow, "deep": deep, "first": first, "last": last}
+    rows = [np.diagonal(maps, n, axis1=-2, axis2=-1) for n in range(1, quarter + 1)]
+    lower = [row[..., 1 : half - n + 1].mean(-1) for n, row in enumerate(rows, start=1)]
+    return np.mean(lower, axis=0), np.mean([row[..., half:-1].mean(-1) for row in rows], axis=0)
 
 
-def lower_less_upper(damage: pd.DataFrame, num_layers: int) -> np.ndarray:
+def last_is_least(maps: np.ndarray, first: int = 0) -> np.ndarray:
+    """The share of sizes up to L/2 at which the last of the blocks from `first` on is farthest."""
+    sizes = range(1, (maps.shape[-1] - 1) // 2 + 1)
+    rows = [np.diagonal(maps, n, axis1=-2, axis2=-1)[..., first:] for n in sizes]
+    return np.mean([row.argmax(-1) == row.shape[-1] - 1 for row in rows], axis=0)
+
+
+def lower_minus_upper(damage: pd.DataFrame, num_layers: int, skip=(1, 1)) -> np.ndarray:
     """How much more the loss of each text rises without a shallow block than without a deep one.
 
-    damage: the table of damage.measure, of one model. The blocks are those of `depth_statistics`;
-    mean over their sizes of the mean over blocks, in nats a token: (texts,).
+    damage: the table of damage.measure, of one model. The blocks are those of `depth_statistics`,
+    without so many layers at either end (`skip`); mean over their sizes of the mean over blocks, in
+    nats a token: (texts,).
     """
     half, quarter = num_layers // 2, max(1, num_layers // 4)
     small = damage[damage.block_size <= quarter]
@@ -53,7 +56,7 @@ def lower_less_upper(damage: pd.DataFrame, num_layers: int) -> np.ndarray:
         rises = within.groupby("block_size").examples
         return np.mean([np.mean(list(of_size), axis=0) for _, of_size in rises], axis=0)
 
-    return mean(1, half) - mean(half, num_layers - 1)
+    return mean(skip[0], half) - mean(half, num_layers - skip[1])
 
 
 def best_starts(maps: dict[str, BlockDistances]) -> pd.DataFrame:

@@ -1,9 +1,11 @@
-"""What counts as a verdict: the criterion of each claim, and whether an interval meets it.
+"""What counts as a verdict: the criterion of each claim, which way an interval points, how firmly.
 
 The criteria are the rows of claims.csv. The bounds are ours: the paper states its claims in words.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import log2
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,18 @@ import pandas as pd
 from lib.models import registry
 
 TABLE = Path(__file__).with_name("claims.csv")
-HEALED_ENOUGH = 0.5  # of the paper's steps: below, no verdict rests on healing
 FEWEST = 20  # examples: below, no verdict rests on them
+PAPER_TOKENS = 5_000 * 16 * 2048  # of a healing
+LIGHTS = {
+    "decided": "●",
+    "points this way": "◐",
+    "can't tell": "○",
+    "not testable here": "–",
+    "not run": "–",
+}
+WAYS = {"agrees": "✓", "differs": "✗", "": ""}
+Interval = tuple[float, float, float]  # value, low, high
+NOTHING: Interval = (np.nan,) * 3
 
 
 @dataclass(frozen=True)
@@ -28,6 +40,7 @@ class Criterion:
     statistic: str  # what is measured, in words
     least: float  # -inf: no bound
     most: float  # inf: no bound
+    margin: float  # it differs where the interval is below least + margin
     heals: bool  # the statistic is one of healed models
 
     @property
@@ -37,6 +50,21 @@ class Criterion:
         between = f"above {low}" if high == "inf" else f"between {low} and {high}"
         return f"{self.statistic}: {f'below {high}' if low == '-inf' else between}"
 
+    def way(self, interval: Interval) -> str:
+        """Which way a whole interval points: "agrees", "differs", or "" if only a part does."""
+        _, low, high = interval
+        if self.least < low and high < self.most:
+            return "agrees"
+        return "differs" if high <= self.least + self.margin or low >= self.most else ""
+
+    def inside(self, interval: Interval) -> tuple[float, float]:
+        """How far the value is within its nearest bound (outside: below 0), and how far the
+        interval reaches towards that bound."""
+        value, low, high = interval
+        if value - self.least < self.most - value:
+            return value - self.least, value - low if value > self.least else high - value
+        return self.most - value, high - value if value < self.most else value - low
+
 
 _rows = pd.read_csv(TABLE, dtype={"claim": str}, true_values=["yes"], false_values=["no"])
 _rows = _rows.fillna({"least": -np.inf, "most": np.inf})
@@ -45,11 +73,12 @@ CRITERIA = {claim: Criterion(*row) for claim, *row in _rows.itertuples(index=Fal
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim judged on one model (or several): a statistic with its 95 % interval.
+    """A part of a claim judged on one model: a statistic with its 95 % interval.
 
-    claim: a key of CRITERIA. n: examples (questions, texts, turns). verdict: "holds" if the whole
-    interval meets the criterion, "does not hold" if no part of it does, "undecided" otherwise, and
-    where there are too few examples or too little healing; "not run" without measurements.
+    claim: a key of CRITERIA. n: how many examples of what. way: "agrees" with the paper or
+    "differs", on this model; "" if neither can be said. firmness: "decided"; "points this way"
+    where more healing or another definition may turn it; "can't tell" where the interval lies
+    across a bound; "not testable here"; "not run". why: the reason, and what would decide it.
     """
 
     claim: str
@@ -60,73 +89,148 @@ class Verdict:
     statistic: float
     low: float
     high: float
-    n: int
-    verdict: str
+    n: str
+    way: str
+    firmness: str
     why: str
 
     @property
-    def bounds(self) -> tuple[float, float]:
-        """Between which values the statistic must lie."""
-        return CRITERIA[self.claim].least, CRITERIA[self.claim].most
+    def verdict(self) -> str:
+        """Way and firmness in words: "agrees (points this way)"."""
+        if not self.way:
+            return self.firmness
+        return self.way + (f" ({self.firmness})" if self.firmness != "decided" else "")
+
+    @property
+    def light(self) -> str:
+        """The same as two signs."""
+        return LIGHTS[self.firmness] + WAYS[self.way]
 
     @property
     def numbers(self) -> str:
-        """Value and interval, as text; empty if there are none."""
-        if np.isnan(self.statistic):
-            return ""
-        found = (self.statistic, self.low, self.high)
-        value, low, high = (f"{x:.2f}" if np.isfinite(x) else "∞" for x in found)
-        return value if low == high else f"{value} [{low}, {high}]"
+        """Value and interval, with as many digits as the interval is wide; empty without them."""
+        return numbers((self.statistic, self.low, self.high))
+
+    @property
+    def position(self) -> float:
+        """How far the value lies within its nearest bound, in reaches of the interval towards it.
+
+        Beyond 1 (-1) the whole interval agrees (differs); NaN without an interval.
+        """
+        inside, reach = CRITERIA[self.claim].inside((self.statistic, self.low, self.high))
+        with np.errstate(divide="ignore"):
+            return float(np.float64(inside) / reach)
 
     @property
     def where(self) -> str:
         """What it was found on."""
-        return ", ".join(filter(None, [self.model, self.task, f"n = {self.n}" if self.n else ""]))
+        return ", ".join(filter(None, [self.model, self.task, self.n]))
+
+
+def numbers(interval: Interval) -> str:
+    """Value and interval as text: "0.058 [0.055, 0.060]"."""
+    value, low, high = interval
+    if np.isnan(value):
+        return ""
+    width = high - low if np.isfinite(high - low) else 1.0
+    digits = 2 if width <= 0 else int(np.clip(np.ceil(1.3 - np.log10(width)), 2, 4))
+    told = [f"{x:.{digits}f}" if np.isfinite(x) else "∞" for x in interval]
+    return told[0] if width <= 0 else f"{told[0]} [{told[1]}, {told[2]}]"
 
 
 def judged(
     claim: str,
     model: str = "",
     task: str = "",
-    interval: tuple[float, float, float] = (np.nan,) * 3,
-    n: int = 0,
-    healed_share: float = 1.0,
+    interval: Interval = NOTHING,
+    n: Mapping[str, int] | None = None,
+    *,
+    untestable: str = "",
+    unclear: str = "",
+    variants: Mapping[str, Interval] | None = None,
+    budgets: Mapping[int, Interval] | None = None,
+    hours: float = 0.0,
     fewest: int = FEWEST,
-    why: str = "",
 ) -> Verdict:
-    """The verdict of an interval (value, low, high) on a claim, with its reason.
+    """The verdict of an interval on a part of a claim; without a model it was not run.
 
-    healed_share: the run's healing as a share of the paper's. fewest: examples that are enough.
-    why: the reason if there is nothing to judge the claim by; without a model it was not run.
+    n: examples by what they are of. untestable, unclear: why nothing can be said of it on this
+    model, or by these data. variants: the same by other definitions. budgets: the same by tokens of
+    healing, the last as in `interval` (a claim on healing is decided once it no longer moves).
+    hours: that measuring took. fewest: examples that are enough.
     """
-    asked, (_, low, high) = CRITERIA[claim], interval
-    found = "undecided" if model else "not run"
-    if not why and n < fewest:
-        why = f"too little data: n = {n}, at least {fewest} are needed"
-    elif not why and np.isnan(interval).any():
-        why = "no value: the statistic is not defined at the depths measured"
-    elif not why:
-        found, why = "undecided", "too little data: only part of the interval meets the criterion"
-        if asked.least < low and high < asked.most:
-            found, why = "holds", "the whole interval meets the criterion"
-        elif high <= asked.least or low >= asked.most:
-            found, why = "does not hold", "no part of the interval meets the criterion"
-        if asked.heals and healed_share < HEALED_ENOUGH:
-            why = f"too little healing: {healed_share:.2g} of the paper's; by itself: {found}"
-            found = "undecided"
+    asked, counts = CRITERIA[claim], dict(n or {})
+    way, firmness, why = "", "can't tell", unclear
+    if not model:
+        firmness, why = "not run", "not measured"
+    elif untestable:
+        firmness, why = "not testable here", untestable
+    elif unclear:
+        pass
+    elif min(counts.values(), default=0) < fewest:
+        why = f"too few examples: at least {fewest} are needed"
+    elif np.isnan(interval).any():
+        why = "the statistic is not defined at the depths measured"
+    elif not (way := asked.way(interval)):
+        why = _wanting(asked, interval, counts, hours)
+    else:
+        why = _turns(asked, way, variants or {})
+        if asked.heals and not why:
+            why = _moves(asked, way, budgets or {})
+        firmness = "points this way" if why else "decided"
     label = registry.label(model) if model else ""
-    return Verdict(claim, label, task, asked.statement, asked.text, *interval, n, found, why)
+    told = ", ".join(f"{count} {of}" for of, count in counts.items())
+    head = (claim, label, task, asked.statement, asked.text)
+    return Verdict(*head, *interval, told, way, firmness, why)
 
 
-def markdown(verdicts: list[Verdict]) -> str:
-    """Verdicts as the table of the README."""
-    lines = [
-        "| | the paper says | measured, and when it holds | value (95 % interval) | verdict |",
-        "|---|---|---|---|---|",
-    ]
-    for v in verdicts:
-        value = " ".join(filter(None, [v.numbers, f"({v.where})" if v.where else ""]))
-        reason = "" if v.verdict in ("holds", "does not hold") else f": {v.why}"
-        cells = [v.claim, v.statement, v.criterion, value, f"**{v.verdict}**{reason}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+def _wanting(asked: Criterion, interval: Interval, counts: dict, hours: float) -> str:
+    """How many examples would take an interval off a bound, if the value stayed."""
+    inside, half = asked.inside(interval)
+    if not (np.isfinite(half) and inside):
+        return "part of the interval lies beyond the depths measured"
+    times = max((half / inside) ** 2, 1.1)
+    if times > 100:
+        return "the value lies on the bound: no number of examples would decide it"
+    more = " and ".join(
+        f"{float(f'{count * times:.2g}'):,.0f} {of}" for of, count in counts.items()
+    )
+    took = f", {hours * times:.1g} hours here" if hours else ""
+    return f"the interval lies across a bound: {more} would decide it{took}"
+
+
+def _turns(asked: Criterion, way: str, variants: Mapping[str, Interval]) -> str:
+    """By which other definitions it does not point the same way, as text."""
+    told = (f"{name}: {numbers(i)}" for name, i in variants.items() if asked.way(i) != way)
+    found = "; ".join(told)
+    return f"turns with the definition ({found})" if found else ""
+
+
+def _moves(asked: Criterion, way: str, budgets: Mapping[int, Interval]) -> str:
+    """Why more healing might turn a verdict; "" if it would not.
+
+    It must point the same way at a quarter, half and all of the tokens; and at the paper's, if each
+    doubling goes on to change it by the same ratio, as it does where L0 + A D^-b is the law.
+    """
+    *_, most = budgets or [0]
+    if most >= PAPER_TOKENS:
+        return ""
+    if len(budgets) < 3:
+        return "healed for far less than the paper; whether more would turn it was not measured"
+    told = "; ".join(f"{tokens / 1e6:.2g} M: {numbers(i) or '?'}" for tokens, i in budgets.items())
+    if any(asked.way(found) != way for found in budgets.values()):
+        return f"still moves with the tokens of healing ({told})"
+    limit = extrapolated(budgets)
+    if asked.way(limit) != way:
+        return f"may turn with more healing ({told}; extrapolated to the paper's: {numbers(limit)})"
+    return ""
+
+
+def extrapolated(budgets: Mapping[int, Interval]) -> Interval:
+    """Where three budgets, each twice the one before, point at the paper's tokens of healing."""
+    first, middle, last = list(budgets.values())[-3:]
+    before, step = middle[0] - first[0], last[0] - middle[0]
+    ratio = float(np.clip(step / before, 0, 1)) if before else 0.0
+    doublings = log2(PAPER_TOKENS / max(budgets))
+    more = doublings if ratio == 1 else ratio * (1 - ratio**doublings) / (1 - ratio)
+    return tuple(x + step * more for x in last)

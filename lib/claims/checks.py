@@ -6,22 +6,22 @@ lib.claims.bounds says what makes a verdict.
 """
 
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import numpy as np
 
-from lib.analysis import curves
+from lib.analysis import statistics
 from lib.analysis.bootstrap import interval, resampled, resampled_map
-from lib.analysis.depth import depth_means, lower_less_upper
-from lib.analysis.islands import shallower
+from lib.analysis.curves import SIGNAL, Curve
+from lib.analysis.depth import halves, last_is_least, lower_minus_upper
+from lib.analysis.islands import THRESHOLD, shallower
 from lib.claims.bounds import CRITERIA, Verdict, judged
 from lib.claims.tables import RunTables
 from lib.measure import experiments
 from lib.measure.experiments import QA
 from lib.models import registry
+from lib.profiles import recipe
 
 FEWEST_TURNS = 5  # of a latency
-FEWEST_MODELS = 3  # for a rank correlation
 UNHEALED = {"strategy": "similarity", "treatment": "unhealed"}
 HEALED = {"strategy": "similarity", "treatment": "healed"}
 SIMPLE = {"strategy": "simple", "treatment": "unhealed"}
@@ -37,28 +37,31 @@ ORDERS = _varied("order", *(f"order {k}" for k in experiments.ORDERS))
 ENDS = min(experiments.SHOTS), max(experiments.SHOTS)
 SHOTS = _varied("number", *(f"{k} examples" for k in ENDS))
 SEEDS = _varied("seeds", *(f"seed {seed}" for seed in experiments.SEEDS))
+FORMATS = [UNHEALED | C4 | {"format": told} for told in ("16 bits", "nf4")]
+BITS = UNHEALED | {"task": "gsm8k_bpb"}
 LINES = {  # part: a statistic, the lines it is of, and their table if not "scores"
-    "1": (curves.halfway, [UNHEALED]),
-    "2a": (curves.width, [UNHEALED]),
-    "2b": (curves.left_beyond, [UNHEALED]),
-    "2c": (curves.width, [HEALED]),
-    "2d": (curves.shift, [UNHEALED, HEALED]),
-    "2e": (curves.gain, [UNHEALED, HEALED]),
-    "3a": (curves.shift, [UNHEALED, UNHEALED | C4]),
-    "3b": (curves.steepness, [HEALED | C4]),
-    "3c": (curves.lost_when_lost, [HEALED, HEALED | C4]),
-    "7a": (curves.cost, [UNHEALED | C4, SIMPLE | C4]),
-    "7b": (curves.gain, [SIMPLE_HEALED, HEALED]),
-    "7c": (partial(curves.gain, over=np.min), [HEALED | C4, SIMPLE_HEALED | C4]),
-    "7d": (partial(curves.cost, over=np.max), [HEALED | C4, SIMPLE_HEALED | C4]),
-    "9a": (curves.largest_change, ORDERS, "prompts"),
-    "9b": (curves.shift, SHOTS, "prompts"),
-    "9c": (curves.gain_where_flat, SHOTS, "prompts"),
-    "10a": (curves.largest_change, SEEDS, "seeds"),
-    "10b": (curves.largest_change, [line | C4 for line in SEEDS], "seeds"),
-    "13a": (curves.least_harm, [UNHEALED | {"task": "hellaswag"}]),
-    "13b": (curves.least_harm, [UNHEALED | {"task": "gsm8k"}]),
-    "13c": (curves.least_harm, [UNHEALED | {"task": "gsm8k_bpb"}]),
+    "1": (statistics.halfway, [UNHEALED]),
+    "2a": (statistics.width, [UNHEALED]),
+    "2b": (statistics.left_beyond, [UNHEALED]),
+    "2c": (statistics.width, [HEALED]),
+    "2d": (statistics.shift, [UNHEALED, HEALED]),
+    "2e": (statistics.gain, [UNHEALED, HEALED]),
+    "3a": (statistics.shift, [UNHEALED, UNHEALED | C4]),
+    "3b": (statistics.bend, [UNHEALED | C4, HEALED | C4]),
+    "3c": (statistics.lost_when_lost, [HEALED, HEALED | C4]),
+    "7a": (statistics.cost, [UNHEALED | C4, SIMPLE | C4]),
+    "7b": (statistics.gain, [SIMPLE_HEALED, HEALED]),
+    "7c": (statistics.least_gain, [HEALED | C4, SIMPLE_HEALED | C4]),
+    "7d": (statistics.largest_cost, [HEALED | C4, SIMPLE_HEALED | C4]),
+    "9a": (statistics.largest_change, ORDERS, "prompts"),
+    "9b": (statistics.shift, SHOTS, "prompts"),
+    "9c": (statistics.gain_where_flat, SHOTS, "prompts"),
+    "10a": (statistics.largest_change, SEEDS, "seeds"),
+    "10b": (statistics.largest_change, [line | C4 for line in SEEDS], "seeds"),
+    "12d": (statistics.not_adding_up, FORMATS, "stacked"),
+    "13a": (statistics.least_harm, [UNHEALED | {"task": "hellaswag"}]),
+    "13b": (statistics.least_harm, [UNHEALED | {"task": "gsm8k"}]),
+    "13c": (statistics.relative_rise, [UNHEALED | C4, BITS]),
 }
 
 
@@ -67,7 +70,7 @@ def verdicts(found: RunTables) -> list[Verdict]:
     every = [verdict for part, line in LINES.items() for verdict in on_lines(found, part, *line)]
     every += [verdict for judge in FUNCTIONS.values() for verdict in judge(found)]
     ran = {verdict.claim for verdict in every}
-    every += [judged(part, why="not measured") for part in CRITERIA if part not in ran]
+    every += [judged(part) for part in CRITERIA if part not in ran]
     return sorted(every, key=lambda verdict: list(CRITERIA).index(verdict.claim))
 
 
@@ -81,13 +84,49 @@ def on_lines(
     """
     for model in found.models(table):
         tasks = (lines[0]["task"],) if "task" in lines[0] else QA
-        task, why = found.answered(table, model, tasks)
-        drawn = [found.line(table, **{"model": model, "task": task} | line) for line in lines]
-        if why:
-            yield judged(part, model, why=why)
+        where = {k: lines[0][k] for k in ("ablation", "variant", "format") if k in lines[0]}
+        signals = found.signals(table, model, tasks, **where)
+        task = next((task for task, gap in signals.items() if gap >= SIGNAL), None)
+        asked = [{"model": model, "task": task or next(iter(signals), "")} | li for li in lines]
+        drawn = [found.line(table, **line) for line in asked]
+        if signals and not task:
+            yield judged(part, model, **_silent(signals, found.points(table, model=model)))
         elif all(drawn):
-            n = min(line.n for line in drawn)
-            yield judged(part, model, task, statistic(*drawn), n, found.healed_share)
+            n = {f"{line['task']} examples": c.n for line, c in zip(asked, drawn, strict=True)}
+            budgets = _budgets(found, statistic, asked) if CRITERIA[part].heals else {}
+            hours = sum(line.seconds for line in drawn) / 3600
+            told = {"budgets": budgets, "hours": hours}
+            yield judged(part, model, task, statistic(*drawn), n, **told)
+
+
+def _silent(signals: dict[str, float], points) -> dict[str, str]:
+    """Why a model without a signal cannot be judged: it does not know, or was asked too little."""
+    task, best = max(signals.items(), key=lambda pair: pair[1])
+    told = ", ".join(f"{name} {gap:.1f}" for name, gap in signals.items())
+    why = f"no signal: standard errors above the floor: {told} (of {SIGNAL})"
+    if best < 1:
+        return {"untestable": why}
+    n = points.n[points.task == task].max() * (SIGNAL / best) ** 2
+    return {"unclear": f"{why}; about {float(f'{n:.2g}'):,.0f} {task} examples would show one"}
+
+
+def _budgets(found: RunTables, statistic: Callable, asked: list[dict]) -> dict:
+    """The statistic after a quarter, half and all of the steps, by tokens of healing.
+
+    At the depths where the run has healed for so many steps; only the tokens if it has not.
+    """
+    cure = recipe(asked[0]["model"], found.profile)
+    tokens, measured = cure.batch * cure.max_tokens, {cure.steps: (np.nan,) * 3}
+    varied = any("ablation" in line for line in asked)
+    for steps in () if varied else (cure.steps // 4, cure.steps // 2, cure.steps):
+        drawn = [
+            found.line("dose", **line, steps=steps)
+            if line["treatment"] == "healed"
+            else found.line("scores", **line)
+            for line in asked
+        ]
+        measured |= {steps: statistic(*drawn)} if all(drawn) else {}
+    return {steps * tokens: measured[steps] for steps in sorted(measured)}
 
 
 def ranks(found: RunTables) -> Iterator[Verdict]:
@@ -95,68 +134,81 @@ def ranks(found: RunTables) -> Iterator[Verdict]:
     if "ranks" in found.tables:
         known = found.tables["ranks"]["rank"].dropna().astype(int)
         lines = _varied("similarity", f"rank {known.max()}", f"rank {known.min()}")
-        yield from on_lines(found, "11a", curves.gain, lines, "ranks")
-        yield from on_lines(found, "11b", curves.gain, [line | C4 for line in lines], "ranks")
+        yield from on_lines(found, "11a", statistics.gain, lines, "ranks")
+        yield from on_lines(found, "11b", statistics.gain, [line | C4 for line in lines], "ranks")
 
 
 def robustness(found: RunTables) -> Iterator[Verdict]:
-    """Claim 8: deeper models keep their answers longer; over all models that have a transition."""
-    lines = {}
+    """Claim 8: deeper models keep their answers longer; within a family, all else being like."""
+    families: dict[str, dict[str, Curve]] = {}
     for model in found.models("scores"):
-        task, _ = found.answered("scores", model, QA)
-        line = task and found.line("scores", model=model, task=task, **UNHEALED)
-        lines |= {model: line} if line else {}
-    names = ", ".join(map(registry.label, lines))
-    if len(lines) >= FEWEST_MODELS:
-        layers = [found.maps[model].num_layers for model in lines]
-        correlation = curves.order(layers, *lines.values())
-        yield judged("8", names, "", correlation, min(line.n for line in lines.values()))
-    elif len(lines) > 1:
-        yield judged("8", names, why=f"too little data: {len(lines)} models")
+        signals = found.signals("scores", model, QA)
+        task = next((task for task, gap in signals.items() if gap >= SIGNAL), None)
+        if line := task and found.line("scores", model=model, task=task, **UNHEALED):
+            families.setdefault(registry.family(model), {})[model] = line
+    for family, lines in families.items():
+        depths = sorted((found.maps[model].num_layers, model) for model in lines)
+        (fewest, shallow), (most, deep) = depths[0], depths[-1]
+        if most > fewest:
+            n = {"examples": min(lines[m].n for m in (shallow, deep))}
+            yield judged("8", family, "", statistics.later(lines[shallow], lines[deep]), n)
 
 
 def depth(found: RunTables) -> Iterator[Verdict]:
     """Claim 4: deeper blocks are more similar, blocks with the last layer the most dissimilar."""
     for model, distances in found.maps.items():
-        means = depth_means(resampled_map(distances))
-        for part, value in {"4a": means["deep"] - means["shallow"], "4b": means["last"]}.items():
-            yield judged(part, model, "", interval(value), distances.num_sequences)
+        maps, n = resampled_map(distances), {"texts": distances.num_sequences}
+        shallow, deep = halves(maps)
+        yield judged("4a", model, "", interval(deep - shallow), n)
+        told = {"blocks without the first layer": interval(last_is_least(maps, 1))}
+        yield judged("4b", model, "", interval(last_is_least(maps)), n, variants=told)
 
 
 def islands(found: RunTables) -> Iterator[Verdict]:
-    """Claim 5: models of the Qwen family have islands of similar blocks in shallow layers."""
+    """Claim 5: Qwens have islands of similar blocks in shallow layers. The paper's are Qwen-1."""
     for model, distances in (found.recorded | found.maps).items():
         if "qwen" in model.lower():
-            count = np.array([shallower(map_) for map_ in resampled_map(distances)], float)
+            count, *others = (
+                interval(np.array([shallower(m, at) for m in resampled_map(distances)], float))
+                for at in (THRESHOLD, THRESHOLD / 2, 2 * THRESHOLD)
+            )
             told = f"{model} (recorded map)" if model not in found.maps else model
-            yield judged("5", told, "", interval(count), distances.num_sequences)
+            names = (f"threshold {at:g}" for at in (THRESHOLD / 2, 2 * THRESHOLD))
+            of_paper = model in registry.MODELS and registry.MODELS[model].healing
+            why = "" if of_paper else "another Qwen than the paper's; it has this number of islands"
+            n = {"texts": distances.num_sequences}
+            variants = dict(zip(names, others, strict=True))
+            yield judged("5", told, "", count, n, variants=variants, untestable=why)
 
 
 def damage(found: RunTables) -> Iterator[Verdict]:
     """Claim 6: dropping shallow layers hurts more than dropping deep ones."""
     for model in found.models("damage"):
-        rows = found.points("damage", model=model)
-        apart = lower_less_upper(rows, found.maps[model].num_layers)
-        means = resampled(apart[None], np.asarray(rows.weights.iloc[0], float))[:, 0]
-        yield judged("6", model, "c4", interval(means), len(apart))
+        rows, layers = found.points("damage", model=model), found.maps[model].num_layers
+        weights = np.asarray(rows.weights.iloc[0], float)
+
+        def apart(*skip, rows=rows, layers=layers, weights=weights):
+            rises = lower_minus_upper(rows, layers, skip)
+            return interval(resampled(rises[None], weights, "c4")[:, 0])
+
+        ends = {"without the last two layers": (1, 2), "with the first and the last": (0, 0)}
+        variants = {name: apart(*skip) for name, skip in ends.items()}
+        yield judged("6", model, "c4", apart(1, 1), {"texts": len(weights)}, variants=variants)
 
 
 def cost(found: RunTables) -> Iterator[Verdict]:
-    """Claim 12: pruning cuts memory and latency, and stacks with quantisation."""
+    """Claim 12: pruning cuts memory and latency."""
     for model in found.models("cost"):
         rows = found.points("cost", model=model).sort_values("fraction")
-        plain, packed = rows[rows.quantization.isna()], rows[rows.quantization == "nf4"]
+        plain = rows[rows.quantization.isna()]
         for part, task in {"12a": "weights", "12b": "prefill", "12c": "decode"}.items():
             for deepest in plain[plain.task == task].tail(1).itertuples():
                 exact = task == "weights"
                 ends = (deepest.ratio,) * 2 if exact else (deepest.ratio_high, deepest.ratio_low)
                 saved = tuple((1 - ratio) / deepest.fraction for ratio in (deepest.ratio, *ends))
+                n = {"count of bytes": 1} if exact else {"turns": int(deepest.n)}
                 enough = 1 if exact else FEWEST_TURNS
-                yield judged(part, model, task, saved, int(deepest.n), fewest=enough)
-        weights = [t[t.task == "weights"].value.tolist() for t in (plain, packed)]
-        if all(weights):
-            ratio = weights[1][-1] / min(weights[1][0], weights[0][-1])
-            yield judged("12d", model, "weights", (ratio,) * 3, 1, fewest=1)
+                yield judged(part, model, task, saved, n, fewest=enough)
 
 
 FUNCTIONS = {"4": depth, "5": islands, "6": damage, "8": robustness, "11": ranks, "12": cost}

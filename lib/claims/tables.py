@@ -10,14 +10,15 @@ import pandas as pd
 
 from lib import paths, profiles, results
 from lib.analysis.bootstrap import interval
-from lib.analysis.curves import SIGNAL, Curve, curve, floor, gap, halfway
+from lib.analysis.curves import Curve, curve, floor, gap
+from lib.analysis.statistics import halfway
 from lib.blocks import BlockDistances
-from lib.measure import damage, distance_maps, inference_cost, scores
+from lib.measure import damage, distance_maps, experiments, inference_cost, scores
 from lib.models import registry
 from lib.profiles import Profile
 
-PAPER_HEALING = 5_000 * 16  # steps, sequences a step
 NOTHING = pd.DataFrame(columns=["model", "task", "strategy", "treatment"])
+SAME = ("model", "task", "ablation", "variant", "format")  # of a pruned score and its unpruned one
 RECORDED = ("qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b")  # maps for claim 5
 
 
@@ -25,13 +26,12 @@ RECORDED = ("qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b")  # maps for claim 5
 class RunTables:
     """The measurements of a run; what was not measured is not there.
 
-    healed_share: sequences of a healing as a share of the paper's. maps: distances of each model;
-    recorded: those of other models, kept in data/recorded/ and not of this run. tables: "scores"
-    (scores.unhealed, healed and reasoning), "prompts", "seeds", "ranks", "cost" and "damage".
+    maps: distances of each model; recorded: those of other models, kept in data/recorded/ and not
+    of this run. tables: "scores" (scores.unhealed, healed and reasoning), "prompts", "seeds",
+    "ranks", "dose", "stacked", "cost" and "damage".
     """
 
     profile: Profile
-    healed_share: float
     maps: dict[str, BlockDistances]
     tables: dict[str, pd.DataFrame]
     recorded: dict[str, BlockDistances] = field(default_factory=dict)
@@ -43,30 +43,28 @@ class RunTables:
     def points(self, table: str, **where) -> pd.DataFrame:
         """The rows of a table that have the values `where`."""
         rows = self.tables.get(table, NOTHING)
-        return rows[(rows[list(where)] == pd.Series(where)).all(axis=1)]
+        return rows[(rows.reindex(columns=list(where)) == pd.Series(where)).all(axis=1)]
 
     def line(self, table: str, **where) -> Curve | None:
         """The curve through the pruned scores that have the values `where`, and the unpruned."""
         points = self.points(table, **where)
-        same = {k: v for k, v in where.items() if k in ("model", "task", "ablation", "variant")}
+        same = {k: v for k, v in where.items() if k in SAME}
         unpruned = self.points(table, treatment="unpruned", **same)
         return curve(unpruned.iloc[0], points) if len(unpruned) and len(points) else None
 
-    def answered(self, table: str, model: str, tasks: Sequence[str]) -> tuple[str, str]:
-        """The first of `tasks` on which the unpruned model shows a signal; else "" and why not.
+    def signals(self, table: str, model: str, tasks: Sequence[str], **where) -> dict[str, float]:
+        """How far the unpruned model is above the floor of each of `tasks`, in standard errors.
 
-        A signal is a score SIGNAL standard errors better than its floor, where that is known.
+        Infinite where a floor is not known. where: of which of several unpruned scores.
         """
-        gaps = []
+        found = {}
         for task in tasks:
-            unpruned = self.points(table, model=model, task=task, treatment="unpruned")
+            told = {"model": model, "task": task, "treatment": "unpruned"} | where
+            unpruned = self.points(table, **told)
             if len(unpruned):
-                start = unpruned.iloc[0]
-                if gap(start) >= SIGNAL or np.isnan(floor(start)):
-                    return task, ""
-                gaps.append(f"{task} {gap(start):.1f}")
-        why = f"no signal: standard errors above the floor: {', '.join(gaps)} (of {SIGNAL})"
-        return "", why if gaps else ""
+                known = not np.isnan(floor(unpruned.iloc[0]))
+                found[task] = gap(unpruned.iloc[0]) if known else np.inf
+        return found
 
 
 def gather(profile: Profile, archive: results.Archive | None = None) -> RunTables:
@@ -75,7 +73,6 @@ def gather(profile: Profile, archive: results.Archive | None = None) -> RunTable
     What the results lack is measured. With an `archive` they are read from there; nothing is
     computed, and what it lacks is left out. Raises ModelError if no model can be had.
     """
-    cure = profiles.recipe(profile.main_model, profile)
     with results.reading(archive) if archive else nullcontext():
         try:
             maps, profile = distance_maps.measure(profile)
@@ -85,7 +82,6 @@ def gather(profile: Profile, archive: results.Archive | None = None) -> RunTable
     measured = {name: rows[rows.value.notna()] for name, rows in tables.items() if len(rows)}
     return RunTables(
         profile,
-        cure.steps * cure.batch / PAPER_HEALING,
         maps,
         {name: rows.reset_index(drop=True) for name, rows in measured.items() if len(rows)},
         {name: distance_maps.recorded(name)[0] for name in RECORDED},
@@ -96,8 +92,8 @@ def _tables(maps: dict[str, BlockDistances], profile: Profile) -> dict[str, pd.D
     """What notebooks 02 to 10 measure; costs and damage only where they can be had."""
     curves = (scores.unhealed, scores.healed, scores.reasoning)
     tables = {"scores": pd.concat([measure(maps, profile) for measure in curves])}
-    for measure in (scores.prompts, scores.seeds, scores.ranks):
-        tables[measure.__name__] = measure(maps, profile)
+    for name in ("prompts", "seeds", "ranks", "dose", "stacked"):
+        tables[name] = scores.of_all(maps, getattr(experiments, name), profile)
     with suppress(results.NotMeasured, registry.ModelError):
         tables["cost"], _ = inference_cost.measure(profile)
     with suppress(results.NotMeasured, registry.ModelError):

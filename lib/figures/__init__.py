@@ -1,6 +1,6 @@
 """The figures: a table in, a PNG and its CSV out."""
 
-from lib.figures.beyond import figure_claims, figure_cost, figure_damage
+from lib.figures.beyond import figure_cost, figure_damage
 from lib.figures.curves import (
     figure_1d,
     figure_2,
@@ -17,4 +17,5 @@ from lib.figures.curves import (
 )
 from lib.figures.heatmaps import figure_1a, figure_1b, figure_1c, figure_4, figure_islands
 from lib.figures.repair import figure_repair, figure_repair_cost
+from lib.figures.verdicts import figure_claims
 from lib.figures.which_block import figure_criteria, figure_layers

@@ -16,6 +16,7 @@ from lib.profiles import Profile
 
 SHEET = Path(__file__).with_name("style.mplstyle")
 STYLE = matplotlib.rc_params_from_file(SHEET, use_default_template=False)
+UNSHOWN = ["examples", "weights", "choices", "answers", "took"]  # too long, or another each time
 FEW = 2_000  # colours of lines and text, with their soft edges; a map has more
 
 
@@ -40,7 +41,7 @@ def save_figure(figure: Figure, shown: pd.DataFrame, name: str, profile: Profile
         figure.text(0, -0.04, f"missing: {', '.join(told)}", fontsize=8)
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
-    shown = shown.drop(columns=["examples", "weights", "choices", "answers"], errors="ignore")
+    shown = shown.drop(columns=UNSHOWN, errors="ignore")
     table = shown.to_csv(index=False, float_format="%.10g").encode()
     for suffix, content in ((".csv", table), (".png", _compressed(picture))):
         paths.write_whole(folder / f"{name}{suffix}", content)

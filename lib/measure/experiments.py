@@ -7,13 +7,11 @@ Imports neither torch nor transformers.
 `distances` is a BlockDistances, or whatever else has num_layers and best_start(size).
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 from lib.blocks import STRATEGIES, UNPRUNED, blocks_of
-from lib.measure import wanted
 from lib.measure.wanted import Wanted, score
-from lib.models import registry
 from lib.profiles import Profile, recipe
 
 QA = ("mmlu", "boolq", "arc_easy")
@@ -53,7 +51,7 @@ def healed(
 ) -> list[Wanted]:
     """The healed scores of figures 1d, 2, 3, 5, 6. changes: of the recipe, as rank=2 or seed=1."""
     cure, found = recipe(name, profile, **changes), []
-    sizes = profile.healed_sizes(distances.num_layers) if sizes is None else sizes
+    sizes = profile.healed_sizes(distances.num_layers, name) if sizes is None else sizes
     for strategy in strategies:
         found += _cut(name, distances, profile, tasks, strategy, sizes, cure, **shown or {})
     return found
@@ -71,16 +69,56 @@ def _cut(
     ]
 
 
+DOSED = ("arc_easy", "c4")
+
+
+def dose(name: str, distances, profile: Profile) -> list[Wanted]:
+    """Dose and response: healed for ever more steps, also a model that was not cut; column steps.
+
+    That control (treatment "control") tells how much of healing is adaptation to the text. The
+    unpruned and unhealed scores begin each line, at 0 steps.
+    """
+    if name not in profile.ablation_models:
+        return []
+    sizes, begin = profile.dose_sizes(distances.num_layers), {"steps": 0}
+    found = unpruned(name, profile, DOSED, **begin)
+    for strategy in STRATEGIES:
+        found += _cut(name, distances, profile, DOSED, strategy, sizes, **begin)
+    for steps in profile.dose_steps if sizes else ():
+        cure, told = recipe(name, profile, steps=steps), {"steps": steps}
+        for strategy in STRATEGIES:
+            found += _cut(name, distances, profile, DOSED, strategy, sizes, cure, **told)
+        told |= {"fraction": 0.0, "strategy": "none", "treatment": "control"}
+        found += [score(name, profile, task, UNPRUNED, cure, **told) for task in DOSED]
+    return found
+
+
+def stacked(name: str, distances, profile: Profile) -> list[Wanted]:
+    """Do 4 bits and dropped layers add up? The C4 loss where the profile heals; column format."""
+    if name not in profile.ablation_models:
+        return []
+    sizes, found = profile.healed_sizes(distances.num_layers), []
+    for told in ("16 bits", "nf4"):
+        how = replace(profile, quantization=told if told == "nf4" else None)
+        found += unpruned(name, how, ["c4"], format=told)
+        found += _cut(name, distances, how, ["c4"], "similarity", sizes, format=told)
+    return found
+
+
 def prompts(name: str, distances, profile: Profile) -> list[Wanted]:
     """Figure 7: the number of few-shot examples, and the order of five."""
+    if name not in profile.ablation_models:
+        return []
     number = {f"{k} examples": (profile.with_prompt(k), {}) for k in SHOTS}
     order = {f"order {k}": (profile.with_prompt(max(SHOTS), order=k), {}) for k in ORDERS}
-    sizes = profile.healed_sizes(distances.num_layers)
+    sizes = profile.healed_sizes(distances.num_layers, name)
     return _variants(name, distances, {"number": number, "order": order}, QA[::2], sizes)
 
 
 def seeds(name: str, distances, profile: Profile) -> list[Wanted]:
     """Figure 8: the seed of healing."""
+    if name not in profile.ablation_models:
+        return []
     variants = {f"seed {seed}": (profile, {"seed": seed}) for seed in SEEDS}
     sizes = profile.ablation_sizes(distances.num_layers)
     return _variants(name, distances, {"seeds": variants}, VARIED, sizes)
@@ -88,6 +126,8 @@ def seeds(name: str, distances, profile: Profile) -> list[Wanted]:
 
 def ranks(name: str, distances, profile: Profile) -> list[Wanted]:
     """Figure 9: the LoRA rank, of both strategies."""
+    if name not in profile.rank_models:
+        return []
     variants = {f"rank {rank}": (profile, {"rank": rank}) for rank in profile.ablation_ranks}
     sizes = profile.ablation_sizes(distances.num_layers)
     return _variants(name, distances, dict.fromkeys(STRATEGIES, variants), VARIED, sizes)
@@ -135,8 +175,8 @@ def forms(name: str, distances, profile: Profile) -> list[Wanted]:
     columns questions and form.
     """
     profile, layers, found = profile.with_prompt(profile.mmlu_shots), distances.num_layers, []
-    sizes, depths = profile.block_sizes(layers)[::2], profile.healed_sizes(layers)
-    depths = depths[1::2] or depths
+    sizes, depths = profile.block_sizes(layers)[::2], profile.healed_sizes(layers, name)
+    depths = depths[1::2] if len(depths) > 2 else depths
     sizes = sorted({*sizes, *depths})
     for questions, tasks in FORMS.items():
         for form, task in tasks.items():
@@ -167,84 +207,5 @@ def books(name: str, distances, profile: Profile) -> list[Wanted]:
 
 def written(name: str, distances, profile: Profile) -> list[Wanted]:
     """What pruned models write to GSM8K's problems, where the profile heals."""
-    sizes = profile.healed_sizes(distances.num_layers)
+    sizes = profile.healed_sizes(distances.num_layers, name)
     return _cut(name, distances, profile, ["gsm8k"], "similarity", sizes)
-
-
-# ---- by notebook ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Part:
-    """What a notebook measures of a model, as jobs: the `results` for each of `models`.
-
-    wave: it builds on the parts of earlier waves. depths: block sizes that are jobs of their own.
-    """
-
-    wave: int
-    results: Callable[..., list[Wanted]]
-    models: Callable[[Profile], Sequence[str]] = lambda profile: profile.models
-    depths: Callable[[Profile], Callable[[int], list[int]]] | None = None
-
-
-def _all_healed(name: str, distances, profile: Profile) -> list[Wanted]:
-    return unhealed(name, distances, profile) + healed(name, distances, profile)
-
-
-PARTS = {
-    "01": Part(0, lambda *args: []),
-    "02": Part(1, unhealed),
-    "03": Part(2, _all_healed, depths=lambda p: p.healed_sizes),
-    "05": Part(3, prompts, lambda p: p.ablation_models, lambda p: p.healed_sizes),
-    "06": Part(3, seeds, lambda p: p.ablation_models, lambda p: p.ablation_sizes),
-    "07": Part(3, ranks, lambda p: p.rank_models, lambda p: p.ablation_sizes),
-}
-DRAWN = {*PARTS, "04", "13"}  # 04 and 13 measure nothing that others have not measured
-
-
-@dataclass(frozen=True)
-class Job:
-    """One notebook for one model, at one number of dropped layers (None: at all it heals)."""
-
-    notebook: str
-    model: str
-    size: int | None = None
-
-    @property
-    def wave(self) -> int:
-        """A job builds on those of the same model and an earlier wave."""
-        return PARTS[self.notebook].wave
-
-    @property
-    def parameters(self) -> dict:
-        """What it changes of the notebook's parameters."""
-        sizes = {} if self.size is None else {"SIZES": [self.size]}
-        return {"MODELS": [self.model]} | sizes
-
-    def wanted(self, distances, profile: Profile) -> list[Wanted]:
-        """The results that it must leave, each healing before the first score that needs it."""
-        mine = replace(profile, sizes=() if self.size is None else (self.size,))
-        found = [wanted.similarity(self.model, profile)]
-        for asked in PARTS[self.notebook].results(self.model, distances, mine):
-            found += [asked.healing, asked] if asked.recipe else [asked]
-        return found
-
-
-def jobs(profile: Profile, notebooks: Iterable[str]) -> list[Job]:
-    """The jobs of `notebooks` (numbers) in the order in which each finds what it builds on.
-
-    A notebook that only draws what others measure has none.
-    """
-    found = []
-    for number in notebooks:
-        part = PARTS.get(number)
-        for model in part.models(profile) if part else ():
-            layers = registry.num_layers(model) if part.depths else None
-            sizes = [None] if layers is None else part.depths(profile)(layers)
-            found += [Job(number, model, size) for size in sizes]
-    return found
-
-
-def by_model(found: Iterable[Job]) -> list[Job]:
-    """The same work in fewer jobs: all depths of a model in one."""
-    return list(dict.fromkeys(replace(job, size=None) for job in found))

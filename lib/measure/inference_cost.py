@@ -80,6 +80,7 @@ def _of_format(name: str, profile: Profile) -> dict:
     }
     (asked,) = fetching.here([Wanted("inference_cost", how)])
     params = asked.params | {"processor": formats.processor(loading.default_device())}
+    params |= {"threads": torch.get_num_threads()} if params.get("device") == "cpu" else {}
     both = {key: value for key, value in params.items() if key != "quantization"}
     if results.ARCHIVE.get() and (record := results.load("inference_cost", both)):
         return record  # of version 1, which kept both formats in one result

@@ -51,7 +51,7 @@ def healings(distances: scores.Maps, profile: Profile) -> pd.DataFrame:
 
 
 def _maps(name: str, distances, profile: Profile) -> list[Wanted]:
-    sizes, cure = _three_sizes(distances, profile), profiles.recipe(name, profile)
+    sizes, cure = _three_sizes(name, distances, profile), profiles.recipe(name, profile)
     found = experiments.unpruned(name, profile, TASKS, repair="unpruned")
     for strategy in STRATEGIES:
         for block in blocks_of(strategy, distances, sizes):
@@ -69,7 +69,7 @@ def _maps(name: str, distances, profile: Profile) -> list[Wanted]:
 
 
 def _healings(name: str, distances, profile: Profile) -> list[Wanted]:
-    size, cure = _middle(_three_sizes(distances, profile)), profiles.recipe(name, profile)
+    size, cure = _middle(_three_sizes(name, distances, profile)), profiles.recipe(name, profile)
     start, layers = distances.best_start(size), distances.num_layers - size
     fewer = {"steps": max(1, cure.steps // 4), "warmup_steps": cure.warmup_steps // 4}
     changes = {"LoRA, a quarter of the steps": fewer}
@@ -88,9 +88,9 @@ def _healings(name: str, distances, profile: Profile) -> list[Wanted]:
     return found
 
 
-def _three_sizes(distances, profile: Profile) -> list[int]:
+def _three_sizes(name: str, distances, profile: Profile) -> list[int]:
     """The first, middle and last number of layers dropped of those at which healings are made."""
-    sizes = profile.healed_sizes(distances.num_layers)
+    sizes = profile.healed_sizes(distances.num_layers, name)
     return sorted({sizes[0], _middle(sizes), sizes[-1]})
 
 

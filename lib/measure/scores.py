@@ -8,7 +8,7 @@ rank, value, standard_error, n, chance, majority, floor, …, status, and what t
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +21,7 @@ from lib.measure import experiments, fetching, packing
 from lib.measure import wanted as asking
 from lib.measure.experiments import TASKS
 from lib.measure.wanted import Wanted, grouped
-from lib.models import adapters, loading, targets
+from lib.models import adapters, documents, loading, targets
 from lib.profiles import Profile, Recipe
 from lib.sweep import sweep, without_reading
 
@@ -51,21 +51,6 @@ def healed(
     A healing that diverged or ran out of memory has no score: its rows say so in `status`.
     """
     return of_all(maps, experiments.healed, profile, tasks, strategies, sizes, **changes)
-
-
-def prompts(maps: Maps, profile: Profile) -> pd.DataFrame:
-    """Figure 7: other prompts, with the columns ablation and variant."""
-    return of_all(_among(maps, profile.ablation_models), experiments.prompts, profile)
-
-
-def seeds(maps: Maps, profile: Profile) -> pd.DataFrame:
-    """Figure 8: other seeds of healing."""
-    return of_all(_among(maps, profile.ablation_models), experiments.seeds, profile)
-
-
-def ranks(maps: Maps, profile: Profile) -> pd.DataFrame:
-    """Figure 9: other LoRA ranks."""
-    return of_all(_among(maps, profile.rank_models), experiments.ranks, profile)
 
 
 def reasoning(maps: Maps, profile: Profile) -> pd.DataFrame:
@@ -101,7 +86,7 @@ def healings(maps: Maps, profile: Profile) -> pd.DataFrame:
         row |= {key: w.params[key] for key in asking.BLOCK} | {"status": record["status"]}
         row |= {"first_loss": ends[0], "last_loss": ends[-1]}
         row |= {"tokens": values.get("real_tokens"), "epochs": values.get("epochs")}
-        rows.append(row | {"seconds": record.get("seconds")})
+        rows.append(row | {"took": record.get("seconds")})
     return pd.DataFrame(rows)
 
 
@@ -130,12 +115,8 @@ def heal(name: str, profile: Profile, block: Block, recipe: Recipe) -> dict:
 
 
 def of_all(maps: Maps, asked: Callable[..., list[Wanted]], *how, **changes) -> pd.DataFrame:
-    """What one of measure.experiments wants of every model, as one table."""
+    """What one of measure.experiments wants of every model, as one table: of its prompts, say."""
     return table([w for model in maps.items() for w in asked(*model, *how, **changes)])
-
-
-def _among(maps: Maps, names: Iterable[str]) -> Maps:
-    return {name: maps[name] for name in names if name in maps}
 
 
 def fetch(wanted: Sequence[Wanted]) -> list[dict]:
@@ -161,7 +142,7 @@ def row(wanted: Wanted, record: dict) -> dict:
         | {key: params[key] for key in told}
         | {"shots": params.get("shots"), "seed": recipe.get("seed"), "rank": recipe.get("rank")}
         | score
-        | {"status": record["status"]}
+        | {"status": record["status"], "took": record.get("seconds")}
         | shown
     )
 
@@ -237,8 +218,11 @@ def _heal(wanted: Wanted) -> dict:
 
     def compute() -> dict:
         teacher = _teacher(wanted) if wanted.recipe.teacher else None
+        shorter = (folder.with_name(results.key("healing", w.params)[:20]) for w in wanted.shorter)
+        trunk = next((made for made in shorter if made.exists()), None)
         model, tokenizer = loading.loaded(*_version(wanted))
-        found = asdict(healing.heal(model, tokenizer, wanted.recipe, folder, teacher=teacher))
+        how = {"teacher": teacher, "trunk": trunk}
+        found = asdict(healing.heal(model, tokenizer, wanted.recipe, folder, **how))
         return found | {"adapter": None if found["adapter"] is None else folder.name}
 
     return results.load_or_compute("healing", params, compute)
@@ -250,6 +234,6 @@ def _teacher(wanted: Wanted) -> Path:
     file = paths.RESULTS / "teachers" / f"{key[:20]}.safetensors"
     if not file.exists():
         model, tokenizer = loading.loaded(*_version(wanted)[:3])
-        sequences, _ = healing.training_sequences(tokenizer, recipe)
+        sequences, _ = documents.training_sequences(tokenizer, recipe)
         targets.write(file, model, sequences, recipe.teacher)
     return file

@@ -3,23 +3,23 @@
 Whoever gets a `Wanted` needs no profile any more. Imports neither torch nor transformers.
 """
 
-import re
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from lib.blocks import Block
 from lib.data import sets
 from lib.data.prompts import VERSION as PROMPT_VERSION
+from lib.evaluation import question_set
 from lib.profiles import Profile, Recipe
 from lib.results import VERSIONS
 
 BLOCK = ("block_start", "block_size")
-HEALING = ("model", "revision", "dtype", "quantization", "device", "threads", *BLOCK)
+HEALING = ("model", "revision", "dtype", "quantization", "device", *BLOCK)
 HEALING += ("recipe", "healing_version", "healing_data")
-MAPS = ("model", "revision", "dtype", "quantization", "device", "threads", *BLOCK, "healing_data")
+MAPS = ("model", "revision", "dtype", "quantization", "device", *BLOCK, "healing_data")
 MAPS += ("map_sequences", "map_tokens", "map_rank", "map_version", "batch_tokens")
 MAP_VERSION = 2  # bumped by hand when the numbers of models.linear change
-LATER = ("teacher",)  # fields of a recipe that older keys do not have
+LATER = ("teacher", "decay_steps")  # fields of a recipe that older keys do not have
 SEQUENCES = ("steps", "batch", "max_tokens", "packed", "source", "seed", "teacher")  # and targets
 
 
@@ -45,6 +45,16 @@ class Wanted:
     def healing(self) -> "Wanted":
         """The healing that a healed score needs."""
         return Wanted("healing", {k: v for k, v in self.params.items() if k in HEALING})
+
+    @property
+    def shorter(self) -> list["Wanted"]:
+        """Healings of a half of the steps, a quarter, …: the same until their rates decay."""
+        cure, found = self.recipe, []
+        while cure and cure.decay_steps > 1:
+            steps, decay = cure.steps // 2, cure.decay_steps // 2
+            cure = replace(cure, steps=steps, decay_steps=decay)
+            found.append(Wanted("healing", self.healing.params | {"recipe": _told(cure)}))
+        return found
 
     @property
     def teacher(self) -> "Wanted":
@@ -108,14 +118,13 @@ def _told(cure: Recipe) -> dict:
 
 def of_task(name: str, profile: Profile) -> dict:
     """How much is asked of a task, and which data: all that `evaluation.task` needs."""
-    set_ = name if name in COUNTS else VARIANT.sub("", name)
+    set_ = name if name in COUNTS else question_set(name)
     if set_ not in COUNTS:
         raise ValueError(f"Unknown task {name!r}: choose one of {', '.join(COUNTS)}.")
     told = {"task": name, "prompt_version": PROMPT_VERSION} | COUNTS[set_](profile)
-    return told | sets.identity(VARIANT.sub("", name), profile.source)
+    return told | sets.identity(question_set(name), profile.source)
 
 
-VARIANT = re.compile("_(bpb|content|letters|closed)$")  # other ways to ask a set's questions
 COUNTS = {
     "mmlu": lambda p: {
         "subjects": p.mmlu_subjects,

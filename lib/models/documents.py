@@ -4,6 +4,7 @@ Each document keeps its own positions, and attention stays within it, so the num
 reading each alone. A model that cannot do that reads padded rows.
 """
 
+import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from weakref import WeakKeyDictionary
@@ -13,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AttentionInterface, DataCollatorWithFlattening
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from lib.data import sets
 from lib.models import adapters
 from lib.models.decoder import decoder_layers
 
@@ -28,6 +30,36 @@ LEAK = 0.02  # of the logits' spread: what rounding moves is less, another docum
 
 _tried = WeakKeyDictionary()  # models, and whether they keep documents apart with these layers
 _flattened = DataCollatorWithFlattening(return_flash_attn_kwargs=True)
+
+
+def training_sequences(tokenizer, recipe) -> tuple[list[dict], float]:
+    """All sequences of a healing in the order they are read, and how many epochs that is.
+
+    recipe: a profiles.Recipe.
+
+    A sequence is {"documents": token ids of each}. Packed: documents, each with the end-of-text
+    token, fill sequences of max_tokens, and are cut where one ends. Else each document is one
+    sequence, truncated. Documents are shuffled anew each epoch, by the seed.
+    """
+    wanted = recipe.steps * recipe.batch
+    texts = sets.healing_texts(recipe.source, wanted)
+    cut = {} if recipe.packed else {"truncation": True, "max_length": recipe.max_tokens}
+    ids = tokenizer(texts, **cut).input_ids
+    end = [tokenizer.eos_token_id] if recipe.packed else []
+    order = random.Random(recipe.seed)
+    sequences, documents, first_epoch = [], [], 0
+    while len(sequences) < wanted:
+        for document in order.sample(ids, len(ids)):
+            rest = document + end
+            while rest:
+                room = recipe.max_tokens - sum(map(len, documents))
+                documents.append(rest[:room])
+                rest = rest[room:]
+                if not recipe.packed or len(documents[-1]) == room:
+                    sequences.append({"documents": documents})
+                    documents = []
+        first_epoch = first_epoch or max(len(sequences), 1)
+    return sequences[:wanted], round(wanted / first_epoch, 3)
 
 
 def collator(joined: bool, pad_token: int) -> Callable[[Sequence[dict]], dict]:

@@ -128,14 +128,13 @@ def weights_of(name: str, quantization: str | None, dtype: str | None) -> dict:
     Asks the hub for the commit of a model of which nothing is in the local cache yet.
     """
     device = default_device()
-    threads = {"threads": torch.get_num_threads()} if device == "cpu" else {}
     return {
         "model": name,
         "revision": settled(resolve(name)).revision,
         "dtype": dtype or default_dtype(device),
         "quantization": quantization,
         "device": device,
-    } | threads
+    }
 
 
 def default_device() -> str:

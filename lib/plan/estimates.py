@@ -9,7 +9,7 @@ from statistics import median
 from lib import paths, results
 from lib.blocks import BlockDistances
 from lib.measure import wanted
-from lib.measure.experiments import Job, jobs
+from lib.measure.jobs import Job, jobs
 from lib.measure.wanted import Wanted, grouped
 from lib.models import registry
 from lib.models.shapes import Shape
@@ -19,7 +19,7 @@ from lib.plan.costs import Cost
 from lib.profiles import Profile, Recipe, attempts
 from lib.results.archive import parsed, stored
 
-MACHINE = ("revision", "quantization", "dtype", "device", "threads")  # of a result's model
+MACHINE = ("revision", "quantization", "dtype", "device")  # of a result's model
 MOST_READ = 20  # records that a rate is taken from
 
 
@@ -121,8 +121,11 @@ def _maps(model: str, profile: Profile) -> list[dict]:
 def _costs(shape: Shape, missing: list[Wanted], card: Card) -> list[Cost]:
     """The costs of results in the order in which they are measured; weights stay loaded."""
     found, loaded = [], None
+    healings = {results.key(w.kind, w.params): w for w in missing if w.kind == "healing"}
     for call, same in grouped(missing, _call).items():
-        cost = _cost(shape, same, card)
+        shorter = (results.key(w.kind, w.params) for w in same[0].shorter)
+        shared = next((healings[key].recipe for key in shorter if key in healings), None)
+        cost = _cost(shape, same, card, shared.steps - shared.decay_steps if shared else 0)
         found.append(replace(cost, read=0) if found and call[0] == loaded else cost)
         loaded = call[0]
     return found
@@ -135,8 +138,11 @@ def _call(wanted: Wanted) -> tuple:
     return block, results.key(wanted.kind, asked)
 
 
-def _cost(shape: Shape, call: list[Wanted], card: Card) -> Cost:
-    """The cost of one call: of one result, or of a task's scores of many blocks, not healed."""
+def _cost(shape: Shape, call: list[Wanted], card: Card, shared: int = 0) -> Cost:
+    """The cost of one call: of one result, or of a task's scores of many blocks, not healed.
+
+    shared: steps of a healing that a shorter one has made.
+    """
     first = call[0]
     quantization = first.params["quantization"]
     if first.kind == "similarity":
@@ -145,9 +151,10 @@ def _cost(shape: Shape, call: list[Wanted], card: Card) -> Cost:
     if first.kind == "scores":
         cut = [shape.num_layers - w.block.stop for w in call if w.block.size and not w.recipe]
         return costs.sweep(shape, layers, cut, first.params, quantization, card)
+    cure = replace(first.recipe, steps=first.recipe.steps - shared)
     tried = [
-        costs.healing(shape, layers, first.recipe, quantization, card, *attempt)
-        for attempt in attempts(first.recipe.batch)
+        costs.healing(shape, layers, cure, quantization, card, *attempt)
+        for attempt in attempts(cure.batch)
     ]
     fitting = [cost for cost in tried if cost.memory <= card.memory] or tried[-1:]
     return min(fitting, key=lambda cost: cost.seconds(card))  # of equals, the fewest passes

@@ -1,6 +1,6 @@
 """What a run will take, before it runs: `python -m lib.run --profile paper --plan --card a100-40`.
 
-Every job of `lib.measure.experiments` as the results it must leave, each with its cost and how it
+Every job of `lib.measure.jobs` as the results it must leave, each with its cost and how it
 fits the card. Imports neither torch nor transformers.
 """
 

@@ -21,7 +21,7 @@ from lib.models.formats import processor
 from lib.results.archive import SCHEMA, Archive, finite, key, location, parsed, stored
 from lib.results.archive import archive as archive  # many results at once
 
-VERSIONS = {"similarity": 2, "scores": 2, "healing": 3}  # bumped by hand when the numbers change
+VERSIONS = {"similarity": 2, "scores": 2, "healing": 4}  # bumped by hand when the numbers change
 ARCHIVE: ContextVar[Archive | None] = ContextVar("archive", default=None)  # read within `reading`
 DRAW_ONLY = "DEEPER_LAYERS_DRAW_ONLY"  # set in the environment of a run that only draws
 

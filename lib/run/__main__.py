@@ -16,7 +16,7 @@ import papermill
 
 from lib import paths, profiles
 from lib.data import wheels
-from lib.measure import experiments
+from lib.measure import jobs as parts
 from lib.models import formats
 from lib.plan import assumptions, printing
 from lib.profiles import Profile
@@ -91,11 +91,11 @@ def run(options: argparse.Namespace, profile: Profile, numbers: list[str], param
     """Jobs first where there are any, then the notebooks; the exit status."""
     notebooks = {number: NOTEBOOKS[number] for number in numbers}
     whole = batch.Batch(notebooks, parameters, profile, options.time_limit)
-    jobs, engine = experiments.jobs(profile, numbers), batch.Serial
+    jobs, engine = parts.jobs(profile, numbers), batch.Serial
     if options.engine == "ray":
         from lib.run.cluster import Ray as engine
     else:
-        jobs = experiments.by_model(jobs) if len(profile.models) > 1 else []
+        jobs = parts.by_model(jobs) if len(profile.models) > 1 else []
     with batch.alone(), closing(engine()) as opened:
         found = batch.run(whole, jobs, opened)
     print(batch.table(found))

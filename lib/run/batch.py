@@ -1,6 +1,6 @@
 """A run of many jobs that survives: each on its own, known as done by its copy, none twice.
 
-A job (`experiments.Job`) is a notebook over fewer models and depths. What the jobs measure, the
+A job (`jobs.Job`) is a notebook over fewer models and depths. What the jobs measure, the
 notebooks over the full lists then find, and only draw. On a cluster a job is one model at one
 depth, on one machine it is one model; and one model on one machine has no jobs: its notebooks
 measure as they go.
@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from lib import paths, results
-from lib.measure.experiments import DRAWN, Job
+from lib.measure.jobs import DRAWN, Job
 from lib.models import registry
 from lib.profiles import Profile
 from lib.run.execution import Launch, Outcome, attempt, finished
@@ -96,7 +96,6 @@ class Batch:
             "revision": registry.resolve(job.model).revision,
             "profile": asdict(replace(self.profile, models=(), sizes=())),
             "parameters": others,
-            "threads": os.environ.get("OMP_NUM_THREADS"),
             "versions": results.VERSIONS,
         }
         unique = results.key("job", measures)[:8]

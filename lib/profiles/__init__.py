@@ -1,7 +1,6 @@
 """How much is measured: the four sizes of a run, and the recipe of a healing.
 
-The only place with counts; everything else takes a `Profile`. measure/profiles.csv has a
-column for each.
+The only place with counts; everything else takes a `Profile`. profiles.csv has a column for each.
 """
 
 import csv
@@ -11,9 +10,12 @@ from pathlib import Path
 from typing import Annotated, get_origin
 
 from lib.models import formats, registry
+from lib.profiles.recipes import Recipe as Recipe
+from lib.profiles.recipes import attempts as attempts
+from lib.profiles.recipes import no_memory as no_memory
 
-TABLE = Path(__file__).parent / "measure" / "profiles.csv"
-RECORDED = "laptop"  # the one whose run is committed: data/recorded/, figures/
+TABLE = Path(__file__).with_name("profiles.csv")
+RECORDED = "overnight"  # the one whose run is committed: data/recorded/, figures/
 Count = Annotated[int, "LIMIT cuts it"]
 
 
@@ -55,11 +57,22 @@ class Profile:
     ablation_ranks: tuple[int, ...]
     ablation_questions: Count  # of ARC-Easy and of MMLU, for each of many prompts
     ablation_subjects: Count  # of MMLU then
+    healed_names: tuple[str, ...]  # healed at all of these, for all steps; empty: every model
+    other_fractions: tuple[float, ...]  # where the others are healed
+    other_steps: int
     heal_steps: int  # optimizer steps; the paper: 5,000
-    heal_tokens: int  # tokens of a sequence; 16 sequences a step
+    heal_batch: int  # sequences a step; the paper: 16
+    heal_tokens: int  # tokens of a sequence
     heal_learning_rate: float
     heal_rank: int
     heal_warmup: int  # steps
+    heal_decay: (
+        float  # share of the steps in which the rate falls, last; 0: a cosine, as the paper's
+    )
+    dose_fractions: tuple[
+        float, ...
+    ]  # of the layers dropped where healings of other lengths are made
+    dose_steps: tuple[int, ...]  # of those; the last is heal_steps
     heal_teacher: int  # tokens a position that a teacher tells of, where it distils
     heal_packed: bool  # full sequences, or one truncated and padded document each
     map_sequences: Count  # calibration texts of a linear map
@@ -103,9 +116,20 @@ class Profile:
         deepest = min(int(self.deepest_fraction * num_layers), num_layers - 1)
         return [n for n in range(1, deepest + 1) if n <= dense or (n - dense) % 2 == 0]
 
-    def healed_sizes(self, num_layers: int) -> list[int]:
-        """Numbers of layers dropped at which a healing is made."""
-        return list(self.sizes) or _sizes(self.heal_fractions, num_layers)
+    def heals_fully(self, name: str) -> bool:
+        """Whether model `name` is healed at all depths, for all steps."""
+        return name in self.healed_names or not set(self.healed_names) & set(self.models)
+
+    def healed_sizes(self, num_layers: int, name: str | None = None) -> list[int]:
+        """Numbers of layers dropped at which a healing is made (of model `name`)."""
+        full = name is None or self.heals_fully(name)
+        fractions = self.heal_fractions if full else self.other_fractions
+        return list(self.sizes) or _sizes(fractions, num_layers)
+
+    def dose_sizes(self, num_layers: int) -> list[int]:
+        """Numbers of layers dropped at which healings of several lengths are made."""
+        sizes = _sizes(self.dose_fractions, num_layers)
+        return [size for size in sizes if size in self.sizes or not self.sizes]
 
     def ablation_sizes(self, num_layers: int) -> list[int]:
         """Numbers of layers dropped at which seeds and ranks are compared."""
@@ -123,6 +147,17 @@ class Profile:
             arc_easy_questions=min(self.arc_easy_questions, count),
             mmlu_subjects=subjects,
             mmlu_questions=max(1, count // subjects),
+        )
+
+    def shortened(self, steps: int) -> "Profile":
+        """The same with at most `steps` healing steps, of which the same share warms up."""
+        longest = min(self.heal_steps, steps)
+        return replace(
+            self,
+            heal_steps=longest,
+            heal_warmup=self.heal_warmup * longest // self.heal_steps,
+            other_steps=min(self.other_steps, steps),
+            dose_steps=tuple(sorted({min(dose, steps) for dose in self.dose_steps})),
         )
 
     def limited(self, limit: int | None) -> "Profile":
@@ -177,7 +212,7 @@ def get(
     sizes: list[int] | None = None,
     dtype: str | None = None,
 ) -> Profile:
-    """The profile `name` (smoke, quick, laptop, overnight or paper).
+    """The profile `name` (smoke, quick, overnight or paper).
 
     models replaces its models, limit cuts its counts, steps its healing steps, sizes are the only
     numbers of dropped layers at which it heals, dtype is that of the weights. Raises ValueError
@@ -189,9 +224,7 @@ def get(
     if steps is not None:
         if not _whole(steps, 1):
             raise ValueError(f"STEPS must be a whole number of at least 1, not {steps!r}.")
-        steps = min(profile.heal_steps, steps)
-        warmup = profile.heal_warmup * steps // profile.heal_steps  # the same share of fewer steps
-        profile = replace(profile, heal_steps=steps, heal_warmup=warmup)
+        profile = profile.shortened(steps)
     if not all(_whole(size, 1) for size in sizes or ()):
         raise ValueError(f"SIZES must be whole numbers of at least 1, not {sizes!r}.")
     profile = replace(profile, sizes=tuple(sizes or ()))
@@ -204,32 +237,23 @@ def get(
     return profile
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """One healing (section 3 of the paper's appendix). LoRA alpha equals the rank."""
-
-    steps: int
-    max_tokens: int  # a sequence's length
-    learning_rate: float  # at its peak; cosine schedule after the warm-up
-    rank: int
-    warmup_steps: int
-    packed: bool  # documents joined and cut into full sequences, or truncated and padded
-    source: str  # of the documents, as in a profile
-    batch: int = 16  # sequences a step, whatever the micro-batch
-    dropout: float = 0.05
-    seed: int = 0
-    first_layer: int = 0  # adapters from this layer on, in the numbering of the pruned model
-    teacher: int = 0  # learn from the unpruned model's so many likeliest tokens; 0: from the text
-
-
 def recipe(name: str, profile: Profile, **changes) -> Recipe:
-    """The recipe of model `name` in `profile`; the paper's own, for its models in `paper`."""
+    """The recipe of model `name` in `profile`; the paper's own, for its models in `paper`.
+
+    Fewer steps than the profile's (changes: steps=…) warm up and decay for the same share of them.
+    """
+    steps = profile.heal_steps if profile.heals_fully(name) else profile.other_steps
+    steps = changes.get("steps", steps)
     found = Recipe(
-        steps=profile.heal_steps,
+        steps=steps,
+        batch=profile.heal_batch,
         max_tokens=profile.heal_tokens,
         learning_rate=profile.heal_learning_rate,
         rank=profile.heal_rank,
-        warmup_steps=profile.heal_warmup,
+        warmup_steps=profile.heal_warmup
+        if profile.heal_decay
+        else profile.heal_warmup * steps // profile.heal_steps,
+        decay_steps=int(profile.heal_decay * steps),
         packed=profile.heal_packed,
         source=profile.source,
     )
@@ -239,20 +263,3 @@ def recipe(name: str, profile: Profile, **changes) -> Recipe:
             found, max_tokens=own.max_tokens, learning_rate=own.learning_rate, rank=own.rank
         )
     return replace(found, **changes)
-
-
-def attempts(micro_batch: int) -> list[tuple[int, bool]]:
-    """Sequences at a time, and whether activations are recomputed: less and less memory.
-
-    Recomputing costs a second forward pass and changes no bit. A smaller micro-batch draws other
-    dropout masks: the recipe is the same, the adapter differs as another seed's would.
-    """
-    halves = [micro_batch >> i for i in range(micro_batch.bit_length())]
-    return [(half, False) for half in halves] + [(1, True)]
-
-
-def no_memory(message: str) -> bool:
-    """Whether an error's message says that memory ran out (cuBLAS does not call it so)."""
-    told = ("out of memory", "can't allocate memory")
-    told += ("cublas_status_alloc_failed", "cublas_status_not_initialized")
-    return any(words in message.lower() for words in told)

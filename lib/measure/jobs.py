@@ -1,0 +1,95 @@
+"""What each notebook measures, as jobs that a run can split over machines. Imports no torch."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from lib.measure import wanted
+from lib.measure.experiments import dose, healed, prompts, ranks, seeds, unhealed
+from lib.measure.wanted import Wanted
+from lib.models import registry
+from lib.profiles import Profile
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a notebook measures of a model, as jobs: the `results` for each of `models`.
+
+    wave: it builds on the parts of earlier waves. depths: block sizes that are jobs of their own.
+    """
+
+    wave: int
+    results: Callable[..., list[Wanted]]
+    models: Callable[[Profile], Sequence[str]] = lambda profile: profile.models
+    depths: Callable[[Profile, int, str], list[int]] | None = None  # of so many layers, of a model
+
+
+def _all_healed(name: str, distances, profile: Profile) -> list[Wanted]:
+    asked = (unhealed, dose, healed)
+    return [w for experiment in asked for w in experiment(name, distances, profile)]
+
+
+def _depths(profile: Profile, num_layers: int, name: str) -> list[int]:
+    return profile.healed_sizes(num_layers, name)
+
+
+def _fewer(profile: Profile, num_layers: int, name: str) -> list[int]:
+    return profile.ablation_sizes(num_layers)
+
+
+PARTS = {
+    "01": Part(0, lambda *args: []),
+    "02": Part(1, unhealed),
+    "03": Part(2, _all_healed, depths=_depths),
+    "05": Part(3, prompts, lambda p: p.ablation_models, _depths),
+    "06": Part(3, seeds, lambda p: p.ablation_models, _fewer),
+    "07": Part(3, ranks, lambda p: p.rank_models, _fewer),
+}
+DRAWN = {*PARTS, "04", "13"}  # 04 and 13 measure nothing that others have not measured
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook for one model, at one number of dropped layers (None: at all it heals)."""
+
+    notebook: str
+    model: str
+    size: int | None = None
+
+    @property
+    def wave(self) -> int:
+        """A job builds on those of the same model and an earlier wave."""
+        return PARTS[self.notebook].wave
+
+    @property
+    def parameters(self) -> dict:
+        """What it changes of the notebook's parameters."""
+        sizes = {} if self.size is None else {"SIZES": [self.size]}
+        return {"MODELS": [self.model]} | sizes
+
+    def wanted(self, distances, profile: Profile) -> list[Wanted]:
+        """The results that it must leave, each healing before the first score that needs it."""
+        mine = replace(profile, sizes=() if self.size is None else (self.size,))
+        found = [wanted.similarity(self.model, profile)]
+        for asked in PARTS[self.notebook].results(self.model, distances, mine):
+            found += [asked.healing, asked] if asked.recipe else [asked]
+        return found
+
+
+def jobs(profile: Profile, notebooks: Iterable[str]) -> list[Job]:
+    """The jobs of `notebooks` (numbers) in the order in which each finds what it builds on.
+
+    A notebook that only draws what others measure has none.
+    """
+    found = []
+    for number in notebooks:
+        part = PARTS.get(number)
+        for model in part.models(profile) if part else ():
+            layers = registry.num_layers(model) if part.depths else None
+            sizes = [None] if layers is None else part.depths(profile, layers, model)
+            found += [Job(number, model, size) for size in sizes]
+    return found
+
+
+def by_model(found: Iterable[Job]) -> list[Job]:
+    """The same work in fewer jobs: all depths of a model in one."""
+    return list(dict.fromkeys(replace(job, size=None) for job in found))
