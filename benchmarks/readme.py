@@ -1,62 +1,78 @@
-"""The tables of the README that are made of the rest: `python -m benchmarks.readme` renews them.
+"""The parts of README files that are made of the rest: `python -m benchmarks.readme` renews them.
 
-They are the verdicts of the recorded run, and the figures with what draws each.
+README.md has the 13 claims with their lights; figures/README.md the figures with what draws each,
+and every verdict. All are of the recorded run.
 """
 
 import sys
+from functools import cache
 
 from lib import claims, paths, profiles, results
 from lib.run.notebooks import FIGURES, NOTEBOOKS
 
 NONE = "There is no recorded run yet, so there are no verdicts.\n"
-START, END = "<!-- verdicts -->\n", "<!-- end of verdicts -->\n"
-HEADER = "| figure | shows | notebook | command | minutes (`quick`) | hardware |\n"
 
 
-def section() -> str:
-    """The verdicts of the recorded run as a table; without one, a sentence that says so."""
+@cache
+def _verdicts() -> tuple:
+    """Those of the recorded run; none without one."""
     recorded = results.archive(paths.RECORDED / profiles.RECORDED)
     if not recorded.asked:
-        return NONE
-    return claims.markdown(
-        claims.verdicts(claims.gather(profiles.get(profiles.RECORDED), recorded))
-    )
+        return ()
+    return tuple(claims.verdicts(claims.gather(profiles.get(profiles.RECORDED), recorded)))
 
 
-def figure_index() -> str:
-    """A row a figure: what draws it, how, and in how many minutes."""
-    lines = ["|---|---|---|---|---|---|"]
-    linked = set()
+def lights() -> str:
+    """The 13 claims, a column of lights a model."""
+    return claims.lights(_verdicts()) if _verdicts() else NONE
+
+
+def verdicts() -> str:
+    """Every verdict as a table."""
+    return claims.markdown(_verdicts()) if _verdicts() else NONE
+
+
+def figures() -> str:
+    """A row a figure: the recorded picture, what it shows, what draws it, in how many minutes."""
+    lines = ["| figure | shows | notebook | command | minutes (`quick`) |", "|---|---|---|---|---|"]
     for name, (shows, numbers) in FIGURES.items():
-        links = {n: f"[{n}](notebooks/{NOTEBOOKS[n].file}.ipynb)" for n in numbers}
-        notebooks = ", ".join(n if n in linked else links[n] for n in numbers)
-        linked.update(numbers)
-        minutes = sum(NOTEBOOKS[n].minutes for n in numbers)
-        short = name.removeprefix("figure_")
-        cells = (short, shows, notebooks, f"`make figure-{short}`", f"{minutes:g}")
-        lines.append(f"| {' | '.join(cells)} | 2 CPU cores |")
-    return HEADER + "\n".join(lines) + "\n"
+        links = [f"[{n}](../notebooks/{NOTEBOOKS[n].file}.ipynb)" for n in numbers]
+        minutes, short = sum(NOTEBOOKS[n].minutes for n in numbers), name.removeprefix("figure_")
+        picture = f"{profiles.RECORDED}/{name}.png"
+        drawn = (paths.ROOT / "figures" / picture).exists()
+        cells = [f"[{short}]({picture})" if drawn else short, shows, ", ".join(links)]
+        cells += [f"`make figure-{short}`", f"{minutes:g}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
-def shown(readme: str, start: str = START, end: str = END) -> str:
-    """What stands between two marks of a README. Raises ValueError if they are not there."""
-    _, first, rest = readme.partition(start)
-    inside, last, _ = rest.partition(end)
-    if not (first and last):
-        raise ValueError(f"README.md lacks the marks {start.strip()} and {end.strip()}.")
-    return inside
+PARTS = {  # of which file, between <!-- name --> and <!-- end of name -->
+    "README.md": {"claims": lights},
+    "figures/README.md": {"figures": figures, "verdicts": verdicts},
+}
+
+
+def renewed(text: str, parts: dict) -> str:
+    """The text with each part made anew. Raises ValueError if the marks of one are not there."""
+    for name, made in parts.items():
+        start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
+        before, first, rest = text.partition(start)
+        _, last, after = rest.partition(end)
+        if not (first and last):
+            raise ValueError(f"The marks {start.strip()} and {end.strip()} are missing.")
+        text = before + start + made() + end + after
+    return text
 
 
 def main() -> int:
-    file = paths.ROOT / "README.md"
-    readme = file.read_text(encoding="utf-8")
-    try:
-        renewed = readme.replace(START + shown(readme) + END, START + section() + END)
-        figures = HEADER + shown(readme, HEADER, "\n\n") + "\n"
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
-    file.write_text(renewed.replace(figures, figure_index()), encoding="utf-8")
+    for name, parts in PARTS.items():
+        file = paths.ROOT / name
+        try:
+            text = renewed(file.read_text(encoding="utf-8"), parts)
+        except ValueError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            return 2
+        file.write_text(text, encoding="utf-8")
     return 0
 
 

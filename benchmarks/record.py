@@ -1,7 +1,7 @@
 """The recorded run: `make record` measures a profile and exports its results to data/recorded/.
 
 A recording measures into a folder of its own, so that nothing measured otherwise passes for it,
-and exports after each notebook: results as lines of a file a kind, which `results.archive` reads.
+and exports every ten minutes: results as lines of a file a kind, which `results.archive` reads.
 A cut one resumes from its export, also in a clean clone; to record afresh, delete the export.
 Nobody else's run ever reads it: it is there to compare with.
 """
@@ -13,19 +13,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from lib import paths, profiles, results
 from lib.results.archive import SCHEMA, SHARED, rounded
-from lib.run.notebooks import NOTEBOOKS
 
 LARGEST = {".jsonl": 2_000_000, ".csv": 2_000_000, ".png": 200_000}  # bytes of a committed file
+ORDER = "01 02 03 10 11 12 09 05 06 07 04 08 13".split()  # of notebooks, the most telling first
+EVERY = 600  # seconds between two exports
 KEPT = ("params", "status", "values", "seconds")  # of a record; the rest follows, or is shared
 
 
-def record(name: str, numbers: Iterable[str] = tuple(NOTEBOOKS)) -> int:
-    """Run notebooks of profile `name`, exporting after each; 0 if all finished and are exported.
+def record(name: str, numbers: Iterable[str] = tuple(ORDER)) -> int:
+    """Run notebooks of profile `name`, exporting as they go; 0 if all finished and are exported.
 
     A notebook that fails does not keep the others from running.
     """
@@ -45,7 +47,10 @@ def _run(name: str, number: str) -> int:
     environment = os.environ | {"DEEPER_LAYERS_OUTPUT": str(workplace(name))}
     runner = subprocess.Popen(command, env=environment, cwd=paths.ROOT)
     try:
-        return runner.wait()
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                return runner.wait(EVERY)
+            export(name)
     except KeyboardInterrupt:
         runner.wait()  # it was interrupted as well, and ends what it has started
         raise

@@ -511,8 +511,8 @@ def test_what_is_there_is_gathered(output):
     assert list(paths.RESULTS.rglob("*.json")) == before
     ran = {v.claim for v in checks.verdicts(found) if v.firmness != "not run"}
     assert ran == {"4a", "4b", "5"}
-    told = [verdict.model for verdict in checks.islands(found)]
-    assert told == [f"qwen2.5-coder-{size} (recorded map)" for size in ("0.5b", "1.5b")]
+    told = [(verdict.model, verdict.task) for verdict in checks.islands(found)]
+    assert told == [(f"Qwen2.5-Coder-{size}", "recorded map") for size in ("0.5B", "1.5B")]
 
 
 def test_reference_numbers_stand_beside_ours_only_for_the_same_model():
@@ -538,29 +538,30 @@ def test_deviations_are_what_differs_from_the_paper():
 # ---- the README ----------------------------------------------------------------------------
 
 
-def test_the_readme_shows_the_verdicts_of_the_recorded_run():
-    """`python -m benchmarks.readme` brings it up to date."""
-    text = (paths.ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme.shown(text) == readme.section()
+@pytest.mark.parametrize("name", readme.PARTS)
+def test_readmes_show_the_recorded_run(name):
+    """`python -m benchmarks.readme` brings them up to date."""
+    text = (paths.ROOT / name).read_text(encoding="utf-8")
+    assert readme.renewed(text, readme.PARTS[name]) == text
 
 
-def test_the_tables_of_the_readme_are_renewed(tmp_path, monkeypatch):
-    text = (paths.ROOT / "README.md").read_text(encoding="utf-8")
-    monkeypatch.setattr(paths, "ROOT", tmp_path)
-    old = text.replace(readme.shown(text), "old\n").replace("| similarity heatmaps |", "| old |")
-    (tmp_path / "README.md").write_text(old, encoding="utf-8")
-    assert readme.main() == 0
-    assert (tmp_path / "README.md").read_text(encoding="utf-8") == text
+def test_only_what_is_between_the_marks_is_renewed():
+    text = "before\n<!-- a -->\nold\n<!-- end of a -->\nafter\n"
+    assert readme.renewed(text, {"a": lambda: "new\n"}) == text.replace("old", "new")
+    with pytest.raises(ValueError, match="marks"):
+        readme.renewed("no marks", {"a": lambda: ""})
 
 
-def test_the_section_follows_the_recorded_run(output, monkeypatch):
+def test_the_tables_follow_the_recorded_run(output, monkeypatch):
+    readme._verdicts.cache_clear()
     monkeypatch.setattr(paths, "RECORDED", output)
-    assert readme.section() == readme.NONE
+    assert readme.lights() == readme.verdicts() == readme.NONE
+    readme._verdicts.cache_clear()
     monkeypatch.setattr(tables.distance_maps, "recorded", lambda name: (a_map(smooth), {}))
     monkeypatch.setattr(profiles, "RECORDED", "smoke")
     distance_maps.measure(profiles.get("smoke"))
     shutil.copytree(paths.RESULTS, output / "smoke")
     monkeypatch.setattr(loading, "loaded", lambda *a, **k: pytest.fail("measured"))
-    assert "| 4a | Deeper blocks" in readme.section() and "tiny" in readme.section()
-    with pytest.raises(ValueError, match="lacks the marks"):
-        readme.shown("no marks")
+    assert "| 4a | Deeper blocks" in readme.verdicts() and "tiny" in readme.verdicts()
+    assert "| 4 | Deeper layers are more alike" in readme.lights()
+    readme._verdicts.cache_clear()

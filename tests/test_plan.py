@@ -408,7 +408,7 @@ def test_planning_loads_neither_torch_nor_transformers(tmp_path):
 
 
 def test_the_table_in_the_readme_is_that_of_now(output):
-    readme = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+    readme = (paths.ROOT / "notebooks" / "README.md").read_text(encoding="utf-8")
     assert printing.table(PAPER, NOTEBOOKS, "a100-40") in readme
 
 

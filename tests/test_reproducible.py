@@ -8,7 +8,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from lib import paths
+from lib import paths, profiles
 
 LINES = (paths.ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
 PINNED = dict(line.split("==") for line in LINES if not line.startswith("#"))
@@ -26,7 +26,7 @@ def test_constraints_pin_what_the_project_asks_for():
 
 
 def test_constraints_are_those_of_the_recorded_run():
-    run = json.loads((paths.RECORDED / "laptop" / "run.json").read_text(encoding="utf-8"))
+    run = json.loads((paths.RECORDED / profiles.RECORDED / "run.json").read_text(encoding="utf-8"))
     told = run["environment"]
     for name in ("torch", "transformers", "bitsandbytes", "datasets"):
         assert PINNED[name] == told[name].partition("+")[0]

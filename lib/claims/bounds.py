@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lib.analysis.dose import PAPER_TOKENS
 from lib.models import registry
 
 TABLE = Path(__file__).with_name("claims.csv")
 FEWEST = 20  # examples: below, no verdict rests on them
-PAPER_TOKENS = 5_000 * 16 * 2048  # of a healing
 LIGHTS = {
     "decided": "●",
     "points this way": "◐",

@@ -172,13 +172,13 @@ def islands(found: RunTables) -> Iterator[Verdict]:
                 interval(np.array([shallower(m, at) for m in resampled_map(distances)], float))
                 for at in (THRESHOLD, THRESHOLD / 2, 2 * THRESHOLD)
             )
-            told = f"{model} (recorded map)" if model not in found.maps else model
+            whose = "" if model in found.maps else "recorded map"
             names = (f"threshold {at:g}" for at in (THRESHOLD / 2, 2 * THRESHOLD))
             of_paper = model in registry.MODELS and registry.MODELS[model].healing
-            why = "" if of_paper else "another Qwen than the paper's; it has this number of islands"
+            why = "" if of_paper else "another Qwen than the paper's"
             n = {"texts": distances.num_sequences}
             variants = dict(zip(names, others, strict=True))
-            yield judged("5", told, "", count, n, variants=variants, untestable=why)
+            yield judged("5", model, whose, count, n, variants=variants, untestable=why)
 
 
 def damage(found: RunTables) -> Iterator[Verdict]:

@@ -177,5 +177,5 @@ def _hub(name: str, split: str, streaming: bool = False):
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(
             f"Could not load {repository} ({reason}): check the network, HF_HUB_OFFLINE and "
-            "DEEPER_LAYERS_MIRROR, or choose a profile that needs no hub (quick, laptop)."
+            "DEEPER_LAYERS_MIRROR, or choose a profile that needs no hub (quick, overnight)."
         ) from error

@@ -15,6 +15,7 @@ from lib.figures.curves import (
     figure_letters,
     figure_measures,
 )
+from lib.figures.dose import figure_dose
 from lib.figures.heatmaps import figure_1a, figure_1b, figure_1c, figure_4, figure_islands
 from lib.figures.repair import figure_repair, figure_repair_cost
 from lib.figures.verdicts import figure_claims

@@ -73,19 +73,22 @@ DOSED = ("arc_easy", "c4")
 
 
 def dose(name: str, distances, profile: Profile) -> list[Wanted]:
-    """Dose and response: healed for ever more steps, also a model that was not cut; column steps.
+    """Dose and response: healed for ever more steps, also a model that was not cut.
+
+    Columns steps and tokens.
 
     That control (treatment "control") tells how much of healing is adaptation to the text. The
     unpruned and unhealed scores begin each line, at 0 steps.
     """
     if name not in profile.ablation_models:
         return []
-    sizes, begin = profile.dose_sizes(distances.num_layers), {"steps": 0}
+    sizes, begin = profile.dose_sizes(distances.num_layers), {"steps": 0, "tokens": 0}
     found = unpruned(name, profile, DOSED, **begin)
     for strategy in STRATEGIES:
         found += _cut(name, distances, profile, DOSED, strategy, sizes, **begin)
     for steps in profile.dose_steps if sizes else ():
-        cure, told = recipe(name, profile, steps=steps), {"steps": steps}
+        cure = recipe(name, profile, steps=steps)
+        told = {"steps": steps, "tokens": steps * cure.batch * cure.max_tokens}
         for strategy in STRATEGIES:
             found += _cut(name, distances, profile, DOSED, strategy, sizes, cure, **told)
         told |= {"fraction": 0.0, "strategy": "none", "treatment": "control"}

@@ -13,6 +13,7 @@ from lib.models import formats, registry
 from lib.profiles.recipes import Recipe as Recipe
 from lib.profiles.recipes import attempts as attempts
 from lib.profiles.recipes import no_memory as no_memory
+from lib.profiles.recipes import recipe as recipe
 
 TABLE = Path(__file__).with_name("profiles.csv")
 RECORDED = "overnight"  # the one whose run is committed: data/recorded/, figures/
@@ -235,31 +236,3 @@ def get(
     for model in profile.models:
         registry.resolve(model)
     return profile
-
-
-def recipe(name: str, profile: Profile, **changes) -> Recipe:
-    """The recipe of model `name` in `profile`; the paper's own, for its models in `paper`.
-
-    Fewer steps than the profile's (changes: steps=…) warm up and decay for the same share of them.
-    """
-    steps = profile.heal_steps if profile.heals_fully(name) else profile.other_steps
-    steps = changes.get("steps", steps)
-    found = Recipe(
-        steps=steps,
-        batch=profile.heal_batch,
-        max_tokens=profile.heal_tokens,
-        learning_rate=profile.heal_learning_rate,
-        rank=profile.heal_rank,
-        warmup_steps=profile.heal_warmup
-        if profile.heal_decay
-        else profile.heal_warmup * steps // profile.heal_steps,
-        decay_steps=int(profile.heal_decay * steps),
-        packed=profile.heal_packed,
-        source=profile.source,
-    )
-    own = registry.MODELS[name].healing if name in registry.MODELS else None
-    if profile.name == "paper" and own:
-        found = replace(
-            found, max_tokens=own.max_tokens, learning_rate=own.learning_rate, rank=own.rank
-        )
-    return replace(found, **changes)

@@ -1,6 +1,8 @@
 """The recipe of a healing, and how it gets by with less memory."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from lib.models import registry
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,34 @@ class Recipe:
         0  # the last ones, in which the rate falls to 0; 0: a cosine after the warm-up
     )
     teacher: int = 0  # learn from the unpruned model's so many likeliest tokens; 0: from the text
+
+
+def recipe(name: str, profile, **changes) -> Recipe:
+    """The recipe of model `name` in `profile`; the paper's own, for its models in `paper`.
+
+    Fewer steps than the profile's (changes: steps=…) warm up and decay for the same share of them.
+    """
+    steps = profile.heal_steps if profile.heals_fully(name) else profile.other_steps
+    steps = changes.get("steps", steps)
+    found = Recipe(
+        steps=steps,
+        batch=profile.heal_batch,
+        max_tokens=profile.heal_tokens,
+        learning_rate=profile.heal_learning_rate,
+        rank=profile.heal_rank,
+        warmup_steps=profile.heal_warmup
+        if profile.heal_decay
+        else profile.heal_warmup * steps // profile.heal_steps,
+        decay_steps=int(profile.heal_decay * steps),
+        packed=profile.heal_packed,
+        source=profile.source,
+    )
+    own = registry.MODELS[name].healing if name in registry.MODELS else None
+    if profile.name == "paper" and own:
+        found = replace(
+            found, max_tokens=own.max_tokens, learning_rate=own.learning_rate, rank=own.rank
+        )
+    return replace(found, **changes)
 
 
 def attempts(micro_batch: int) -> list[tuple[int, bool]]:

@@ -1,0 +1,84 @@
+"""Dose and response: scores against the tokens of healing."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lib.analysis.dose import PAPER_TOKENS
+from lib.figures.style import STYLE, save_figure
+from lib.models import registry
+from lib.profiles import Profile
+
+LOOKS = {  # of each line: colour, marker, name
+    "similarity": ("tab:blue", "o", "similarity"),
+    "simple": ("tab:red", "s", "simple"),
+    "none": ("0.4", "^", "nothing dropped"),
+}
+LABELS = ("C4 loss (nats)", "ARC-Easy accuracy", "share of the gap left")
+WIDTH = 1.96  # standard errors to either side: a 95 % interval
+
+
+def figure_dose(
+    doses: pd.DataFrame, gaps: pd.DataFrame, laws: pd.DataFrame, profile: Profile
+) -> Figure:
+    """A column a depth: loss, accuracy, and the gap between the strategies, against tokens.
+
+    doses: of experiments.dose; gaps, laws: of analysis.dose. Dotted: not healed, at most ln V.
+    Hollow: the law's value at the paper's tokens, with its 95 % interval.
+    """
+    model = registry.label(doses.model.iloc[0])
+    sizes = [size for size in sorted(doses.block_size.unique()) if size]
+    grid = {"nrows": 3, "ncols": len(sizes), "squeeze": False, "sharex": True, "sharey": "row"}
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(1 + 3.6 * len(sizes), 8.4), **grid)
+        for (loss, accuracy, gap), size in zip(axes.T, sizes, strict=True):
+            for axis, task in ((loss, "c4"), (accuracy, "arc_easy")):
+                _lines(axis, doses[(doses.task == task) & doses.block_size.isin([0, size])])
+            for row in laws.itertuples():
+                if row.block_size in (0, size):
+                    _law(loss, row)
+            _gap(gap, gaps[(gaps.block_size == size) & (gaps.tokens > 0)])
+            loss.set_title(f"{model}, {size} layers dropped", loc="left")
+            gap.set_xlabel("tokens of healing")
+        for axis, label in zip(axes[:, 0], LABELS, strict=True):
+            axis.set_ylabel(label)
+        for axis in axes.flat:
+            axis.set_xscale("log")
+            axis.axvline(PAPER_TOKENS, color="0.7", lw=1, ls="-.", label="the paper's tokens")
+        handles = dict(zip(*reversed(axes[0, 0].get_legend_handles_labels()), strict=True))
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5)
+        shown = doses.merge(gaps, on=["model", "block_size", "tokens"], how="left")
+        return save_figure(figure, shown, "figure_dose", profile)
+
+
+def _lines(axis, rows: pd.DataFrame) -> None:
+    unpruned = rows[rows.treatment == "unpruned"].iloc[0]
+    axis.axhline(unpruned.value, color="black", ls="--", lw=1, label="unpruned, not healed")
+    worst = unpruned.chance if unpruned.task == "c4" else 1.0
+    for strategy, line in rows[rows.treatment != "unpruned"].groupby("strategy", sort=False):
+        shade, marker, name = LOOKS[strategy]
+        for value in line.value[line.treatment == "unhealed"]:
+            axis.axhline(min(value, worst), color=shade, ls=":", lw=1.2)
+        healed = line[line.treatment.isin(["healed", "control"])].sort_values("tokens")
+        how = {"color": shade, "marker": marker, "ms": 4, "elinewidth": 0.8, "label": name}
+        axis.errorbar(healed.tokens, healed.value, WIDTH * healed.standard_error, **how)
+    axis.set_title(f"n = {unpruned.n:.0f}, bars: 95 %", loc="right", fontsize=7)
+    if unpruned.task == "arc_easy":
+        axis.axhline(unpruned.floor, color="grey", ls="-.", lw=1)
+
+
+def _law(axis, row) -> None:
+    shade, marker, _ = LOOKS[row.strategy]
+    ends = np.array([[row.paper - row.paper_low], [row.paper_high - row.paper]])
+    how = {"color": shade, "marker": marker, "mfc": "white", "ms": 5}
+    axis.errorbar([PAPER_TOKENS], [row.paper], ends, **how)
+    places = [row.tokens, PAPER_TOKENS], [row.measured, row.paper]
+    axis.plot(*places, color=shade, ls="--", lw=0.8)
+
+
+def _gap(axis, gaps: pd.DataFrame) -> None:
+    ends = np.array([gaps.share - gaps.share_low, gaps.share_high - gaps.share])
+    how = {"color": "tab:purple", "marker": "o", "ms": 4, "elinewidth": 0.8}
+    axis.errorbar(gaps.tokens, gaps.share, ends, **how)
+    axis.axhline(0, color="0.5", lw=0.8)

@@ -1,0 +1,67 @@
+"""Dose and response: the law finds what made the data; the figure is drawn from a run."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import analysis, figures, paths, profiles
+from lib.analysis.dose import PAPER_TOKENS, fitted
+from lib.measure import distance_maps, experiments, scores
+
+TOKENS = np.array([16, 32, 64, 128, 256, 512]) * 1024
+
+
+def loss(tokens, end=3.0, exponent=0.5):
+    return end + 200 * np.asarray(tokens, float) ** -exponent
+
+
+def doses(n=60, chance=10.8, **ends) -> pd.DataFrame:
+    """Lines of the law, one a strategy, the same noise of texts on each point; unhealed at 0."""
+    noise = np.random.default_rng(0).normal(0, 0.2, n)
+    rows = []
+    for strategy, end in ends.items():
+        for tokens in (0, *TOKENS):
+            examples = (loss(tokens, end) if tokens else 15.0 - (strategy != "simple") * 8) + noise
+            told = {"model": "m", "task": "c4", "strategy": strategy, "block_size": 6, "n": n}
+            told |= {"treatment": "healed" if tokens else "unhealed", "chance": chance}
+            told |= {"tokens": tokens, "value": examples.mean(), "examples": examples}
+            rows.append(told | {"weights": np.ones(n)})
+    return pd.DataFrame(rows)
+
+
+def test_the_law_finds_the_exponent_and_the_end():
+    exponents, ends = fitted(TOKENS, np.stack([loss(TOKENS), loss(TOKENS, 2.0, 0.3)]), 1e12)
+    assert exponents == pytest.approx([0.5, 0.3], abs=1e-6)
+    assert ends == pytest.approx([loss(1e12), loss(1e12, 2.0, 0.3)], abs=1e-6)
+
+
+def test_the_largest_budget_tests_the_law_and_the_rest_is_extrapolated():
+    (row,) = analysis.law(doses(similarity=3.0)).itertuples()
+    assert row.predicted == pytest.approx(row.measured, abs=1e-6)
+    assert row.paper == pytest.approx(
+        row.measured - loss(TOKENS[-1]) + loss(PAPER_TOKENS), abs=1e-6
+    )
+    assert row.paper_low < row.paper < row.paper_high
+    few = doses(similarity=3.0)
+    assert analysis.law(few[few.tokens < TOKENS[4]]).empty
+
+
+def test_the_gap_is_a_share_of_what_the_cuts_leave_up_to_chance():
+    found = analysis.gap_left(doses(similarity=3.0, simple=3.4)).set_index("tokens")
+    assert found.gap[0] == pytest.approx(10.8 - doses(similarity=3.0).value[0], abs=0.01)
+    assert found.gap[TOKENS[-1]] == pytest.approx(0.4)
+    assert found.share[TOKENS[-1]] == pytest.approx(0.4 / found.gap[0])
+    assert found.share[0] == 1
+
+
+def test_a_run_is_measured_and_drawn(output):
+    profile = profiles.get("smoke", limit=4)
+    maps, profile = distance_maps.measure(profile)
+    table = scores.of_all(maps, experiments.dose, profile)
+    assert set(table.treatment) == {"unpruned", "unhealed", "healed", "control"}
+    assert set(table.steps) == {0, *profile.dose_steps} and table.value.notna().all()
+    assert (table.tokens == table.steps * profile.heal_batch * profile.heal_tokens).all()
+    figures.figure_dose(table, analysis.gap_left(table), analysis.law(table), profile)
+    drawn = pd.read_csv(paths.FIGURES / "smoke" / "figure_dose.csv")
+    assert drawn.gap.notna().any()
+    assert scores.of_all({"other": maps["tiny-random"]}, experiments.dose, profile).empty
