@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from lib.measure import wanted
-from lib.measure.experiments import dose, healed, prompts, ranks, seeds, unhealed
+from lib.measure.experiments import books, dose, forms, healed, prompts, ranks, reasoning, seeds
+from lib.measure.experiments import unhealed
 from lib.measure.wanted import Wanted
 from lib.models import registry
 from lib.profiles import Profile
@@ -28,6 +29,13 @@ def _all_healed(name: str, distances, profile: Profile) -> list[Wanted]:
     return [w for experiment in asked for w in experiment(name, distances, profile)]
 
 
+def _answers(name: str, distances, profile: Profile) -> list[Wanted]:
+    """But for what the model writes: where it solves nothing, less is asked."""
+    asked = (reasoning, forms, books)
+    found = [w for experiment in asked for w in experiment(name, distances, profile)]
+    return [w for w in found if w.params["task"] != "gsm8k"]
+
+
 def _depths(profile: Profile, num_layers: int, name: str) -> list[int]:
     return profile.healed_sizes(num_layers, name)
 
@@ -43,6 +51,7 @@ PARTS = {
     "05": Part(3, prompts, lambda p: p.ablation_models, _depths),
     "06": Part(3, seeds, lambda p: p.ablation_models, _fewer),
     "07": Part(3, ranks, lambda p: p.rank_models, _fewer),
+    "10": Part(3, _answers),
 }
 DRAWN = {*PARTS, "04", "13"}  # 04 and 13 measure nothing that others have not measured
 

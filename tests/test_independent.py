@@ -1,0 +1,120 @@
+"""The recorded verdicts once more, from the recorded lines, with numpy and nothing of the project.
+
+Only the last test asks the project for its numbers, to compare.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+RECORDED = Path(__file__).parent.parent / "data" / "recorded" / "overnight"
+LAYERS = {"smollm2-135m": 30, "qwen2.5-coder-1.5b": 28}
+ASKED = {  # how much the recorded run asks of each task
+    "mmlu": {"subjects": 57, "questions": 5, "shots": 5, "shot_order": 0},
+    "arc_easy": {"questions": 570, "shots": 0, "shot_order": 0},
+    "c4": {"sequences": 96, "max_tokens": 200},
+}
+
+
+def lines(kind: str) -> list[dict]:
+    return [json.loads(line) for line in (RECORDED / f"{kind}.jsonl").read_text().splitlines()]
+
+
+def distances(model: str) -> np.ndarray:
+    (one,) = [r for r in lines("similarity") if r["params"]["model"] == model]
+    return np.array(one["values"]["matrix"])
+
+
+def curve(model: str, task: str, strategy: str) -> tuple[np.ndarray, np.ndarray, float]:
+    """Fractions, scores and floor of an unhealed line."""
+    layers, matrix = LAYERS[model], distances(model)
+    found, floor = {}, None
+    for record in lines("scores"):
+        params, values = record["params"], record["values"]
+        told = {key: params.get(key) for key in ASKED[task]}
+        same = params["model"] == model and params["task"] == task and told == ASKED[task]
+        if not same or "recipe" in params or params["quantization"]:
+            continue
+        start, size = params["block_start"], params["block_size"]
+        chosen = {
+            "similarity": np.argmin(np.diagonal(matrix, size)) if size else 0,
+            "simple": layers - 1 - size,
+        }[strategy]
+        floor = values["floor"] if not size else floor
+        if not size or start == chosen:
+            weights = np.repeat(*zip(*values["weights"], strict=True))
+            found[size] = np.average(values["examples"], weights=weights)
+    sizes = sorted(found)
+    return np.array(sizes) / layers, np.array([found[s] for s in sizes]), floor
+
+
+def lost(values: np.ndarray, floor: float, is_loss: bool = False) -> np.ndarray:
+    share = (values[0] - values) / (values[0] - floor)
+    return np.minimum(share, 1) if is_loss else share
+
+
+def never_falling(values: np.ndarray) -> np.ndarray:
+    """Pool adjacent violators."""
+    pools = []
+    for value in values:
+        pools.append([value, 1])
+        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
+            (a, m), (b, n) = pools[-2:]
+            pools[-2:] = [[(a * m + b * n) / (m + n), m + n]]
+    return np.repeat([p[0] for p in pools], [p[1] for p in pools])
+
+
+def crossing(fractions: np.ndarray, share_lost: np.ndarray, share: float) -> float:
+    line = never_falling(share_lost)
+    after = int(np.argmax(line > share))
+    if not line[after] > share:
+        return np.nan
+    part = (share - line[after - 1]) / (line[after] - line[after - 1])
+    return fractions[after - 1] + part * (fractions[after] - fractions[after - 1])
+
+
+def recomputed(model: str, task: str) -> dict[str, float]:
+    """Parts of claims on a model, by its question set."""
+    fractions, scores, floor = curve(model, task, "similarity")
+    gone = lost(scores, floor)
+    half = crossing(fractions, gone, 0.5)
+    beyond = fractions >= half + 0.15
+    found = {"1": half}
+    found["2a"] = crossing(fractions, gone, 0.75) - crossing(fractions, gone, 0.25)
+    found["2b"] = np.mean(1 - gone[beyond]) if beyond.any() else np.nan
+    fractions, losses, chance = curve(model, "c4", "similarity")
+    mine = lost(losses, chance, is_loss=True)
+    found["3a"] = crossing(fractions, mine, 0.5) - half
+    _, simple, _ = curve(model, "c4", "simple")
+    if len(simple) == len(losses):
+        found["7a"] = np.mean((lost(simple, chance, is_loss=True) - mine)[1:])
+    matrix, layers = distances(model), LAYERS[model]
+    middle, quarter = layers // 2, layers // 4
+    sizes = range(1, quarter + 1)
+    upper = [np.mean([matrix[l, l + n] for l in range(middle, layers - n)]) for n in sizes]
+    lower = [np.mean([matrix[l, l + n] for l in range(1, middle - n + 1)]) for n in sizes]
+    found["4a"] = np.mean(upper) - np.mean(lower)
+    last = [np.argmax(np.diagonal(matrix, n)) == layers - n for n in range(1, middle + 1)]
+    found["4b"] = np.mean(last)
+    return found
+
+
+def test_pooling_is_right():
+    assert never_falling(np.array([0, 0.4, 0.2, 0.9])).tolist() == pytest.approx([0, 0.3, 0.3, 0.9])
+
+
+def test_the_recorded_verdicts_are_found_again():
+    from benchmarks import readme
+    from lib.models import registry
+
+    told = {(v.model, v.claim): v.statistic for v in readme._verdicts()}
+    compared = 0
+    for model, task in (("smollm2-135m", "arc_easy"), ("qwen2.5-coder-1.5b", "mmlu")):
+        for part, value in recomputed(model, task).items():
+            theirs = told.get((registry.label(model), part), np.nan)
+            if np.isfinite(theirs):
+                assert value == pytest.approx(theirs, abs=0.005), (model, part)
+                compared += 1
+    assert compared >= 10
