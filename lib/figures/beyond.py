@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from lib.analysis.islands import rescaled
 from lib.figures.heatmaps import block_map
-from lib.figures.style import STYLE, colour, save_figure
+from lib.figures.style import STYLE, WIDTH, colour, legend_below, save_figure
 from lib.models import registry
 from lib.profiles import Profile
 
@@ -22,11 +22,15 @@ FORMATS = {None: "-", "nf4": ":"}
 MAPS = (
     ("distance_rescaled", "distance (rescaled by row)", {}),
     ("value_rescaled", "damage (rescaled by row)", {}),
-    ("residual", "rank by damage − by distance", {"cmap": "coolwarm", "vmin": -1}),
+    (
+        "residual",
+        "ranks: damage − distance\n(red: worse than it looks)",
+        {"cmap": "coolwarm", "vmin": -1},
+    ),
 )
 BEST = {
     "distance": ("k.", {"ms": 4, "mew": 0.8, "label": "most similar"}),
-    "value": ("rx", {"ms": 4, "mew": 0.8, "label": "least damage"}),
+    "value": ("x", {"color": "#c51b7d", "ms": 4, "mew": 0.8, "label": "least damage"}),
 }
 
 VERDICTS = {
@@ -42,7 +46,7 @@ def figure_cost(costs: pd.DataFrame, profile: Profile) -> Figure:
     model; solid as it is, dotted in NF4. Bars: quartiles above, 95 % intervals below."""
     shown = costs[costs.status == "ok"]
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(2, len(COSTS), figsize=(12, 6.4), sharex=True, squeeze=False)
+        figure, axes = plt.subplots(2, len(COSTS), figsize=(WIDTH, 4.6), sharex=True)
         for column, (task, label) in enumerate(COSTS.items()):
             above, below = axes[:, column]
             mine = shown[shown.task == task]
@@ -54,14 +58,13 @@ def figure_cost(costs: pd.DataFrame, profile: Profile) -> Figure:
                 _with_bars(below, line, "ratio", "ratio_low", "ratio_high", style)
             deepest = shown.fraction.max()
             below.plot([0, deepest], [1, 1 - deepest], color="grey", lw=1, label="layers left")
-            above.set(ylabel=label, ylim=(0, 1.1 * mine.value.max()), title=label.split(" (")[0])
+            above.set(ylabel=label, ylim=(0, 1.1 * mine.value.max()))
             if mine.n.max() > 1:
-                above.set_title(f"n = {mine.n.max():.0f}", loc="right", fontsize=7)
+                above.set_title(f"{mine.n.max():.0f} rounds", loc="right", fontsize=7)
             below.set(
                 xlabel="fraction of layers dropped", ylabel="ratio to unpruned", ylim=(0, None)
             )
-            above.legend()
-            below.legend()
+        legend_below(figure, title="bars: quartiles above, 95 % intervals below")
         return save_figure(figure, costs, "figure_cost", profile)
 
 
@@ -82,12 +85,15 @@ def figure_damage(tables: pd.DataFrame, correlations: pd.DataFrame, profile: Pro
     shown = tables.join(shown)
     count = shown.model.nunique()
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(count, 4, figsize=(17, 4.2 * count), squeeze=False)
-        for row, (name, mine) in zip(axes, shown.groupby("model", sort=False), strict=True):
+        figure, axes = plt.subplots(2 * count, 2, figsize=(WIDTH, 6.3 * count))
+        for row, (name, mine) in zip(
+            axes.reshape(count, 4), shown.groupby("model", sort=False), strict=True
+        ):
             label = f"{registry.label(name)}, {mine.n.iloc[0]} texts"
             for axis, (column, title, how) in zip(row, MAPS, strict=False):
                 figure.colorbar(block_map(axis, mine, column, title, BEST, **how), ax=axis)
             _scatter(row[3], mine, correlations[correlations.model == name], label)
+        legend_below(figure)
         return save_figure(figure, shown, "figure_damage", profile)
 
 
@@ -98,10 +104,10 @@ def _scatter(axis, table: pd.DataFrame, correlations: pd.DataFrame, title: str) 
         for row in correlations.itertuples()
     ]
     points = axis.scatter(table.distance, table.value, c=table.block_size, cmap="viridis", s=8)
-    axis.figure.colorbar(points, ax=axis, label="block size n (layers)")
-    axis.set(xlabel="angular distance", ylabel="rise of the C4 loss (nats)", title=title)
+    axis.figure.colorbar(points, ax=axis, label="block size $n$ (layers)")
+    axis.set(ylabel="rise of the C4 loss (nats)", title=title)
+    axis.set_xlabel("\n".join(["angular distance", *told]))
     axis.set_yscale("symlog", linthresh=0.1)
-    axis.text(0.02, 0.98, "\n".join(told), transform=axis.transAxes, va="top", fontsize=8)
 
 
 def figure_claims(verdicts: list, profile: Profile) -> Figure:

@@ -16,7 +16,8 @@ from lib.profiles import Profile
 
 SHEET = Path(__file__).with_name("style.mplstyle")
 STYLE = matplotlib.rc_params_from_file(SHEET, use_default_template=False)
-FEW = 2_000  # colours of lines and text, with their soft edges; a map has more
+WIDTH = 7.3  # inches: as wide as a web page shows a picture, so that no text is scaled down
+FEW = 4_000  # colours of lines and text, with their soft edges; a map has more
 
 
 def colour(name: str):
@@ -25,6 +26,17 @@ def colour(name: str):
     place = known.index(name) if name in known else len(known) + sum(map(ord, name))
     palette = sns.color_palette("colorblind")
     return palette[place % len(palette)]
+
+
+def legend_below(figure: Figure, found: dict | None = None, title: str | None = None) -> None:
+    """One legend a figure, below it: of `found` (text: handle) and of all that the axes label."""
+    found = dict(found or {})
+    for axis in figure.axes:
+        handles, texts = axis.get_legend_handles_labels()
+        found |= zip(texts, handles, strict=True)
+    columns = int(figure.get_figwidth() / (0.7 + 0.055 * max(map(len, found))))
+    place = {"loc": "outside lower center", "ncols": max(1, min(columns, len(found)))}
+    figure.legend(found.values(), found.keys(), title=title, title_fontsize=8, **place)
 
 
 def save_figure(figure: Figure, shown: pd.DataFrame, name: str, profile: Profile) -> Figure:

@@ -80,20 +80,25 @@ def prompts(name: str, distances, profile: Profile) -> list[Wanted]:
 
 
 def seeds(name: str, distances, profile: Profile) -> list[Wanted]:
-    """Figure 8: the seed of healing."""
+    """Figure 8: the seed of healing, and the same cuts unhealed."""
     variants = {f"seed {seed}": (profile, {"seed": seed}) for seed in SEEDS}
-    sizes = profile.ablation_sizes(distances.num_layers)
-    return _variants(name, distances, {"seeds": variants}, VARIED, sizes)
+    return _recipes(name, distances, profile, {"seeds": variants})
 
 
 def ranks(name: str, distances, profile: Profile) -> list[Wanted]:
-    """Figure 9: the LoRA rank, of both strategies."""
+    """Figure 9: the LoRA rank, of both strategies, and the same cuts unhealed."""
     variants = {f"rank {rank}": (profile, {"rank": rank}) for rank in profile.ablation_ranks}
-    sizes = profile.ablation_sizes(distances.num_layers)
-    return _variants(name, distances, dict.fromkeys(STRATEGIES, variants), VARIED, sizes)
+    return _recipes(name, distances, profile, dict.fromkeys(STRATEGIES, variants))
 
 
-VARIED = ("mmlu", "arc_easy", "c4")
+def _recipes(name: str, distances, profile: Profile, ablations: dict) -> list[Wanted]:
+    tasks, sizes = ("mmlu", "arc_easy", "c4"), profile.ablation_sizes(distances.num_layers)
+    found = _variants(name, distances, ablations, tasks, sizes)
+    for ablation in ablations:
+        strategy = ablation if ablation in STRATEGIES else "similarity"
+        shown = {"ablation": ablation, "variant": "unhealed"}
+        found += _cut(name, distances, profile, tasks, strategy, sizes, **shown)
+    return found
 
 
 def _variants(name: str, distances, ablations: dict, tasks, sizes) -> list[Wanted]:

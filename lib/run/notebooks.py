@@ -53,7 +53,10 @@ MINUTES = {
     "12_repair": 4,
     "13_claims": 1,
 }
+SUFFIX = {"02": "_unhealed"}  # of the names of its pictures; 03 and 04 draw the finished ones
 NOTEBOOKS = {
-    file[:2]: Notebook(file, tuple(n for n, (_, by) in FIGURES.items() if file[:2] in by), minutes)
+    (no := file[:2]): Notebook(
+        file, tuple(n + SUFFIX.get(no, "") for n, (_, by) in FIGURES.items() if no in by), minutes
+    )
     for file, minutes in MINUTES.items()
 }
