@@ -7,7 +7,6 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from lib import figures, paths, profiles
-from lib.blocks import Block
 from lib.measure import experiments
 
 PAPER = profiles.get("paper")
@@ -20,7 +19,10 @@ UNPRUNED = {"mmlu": 0.3, "arc_easy": 0.6, "boolq": 0.8, "c4": 3.0}  # MMLU: no s
 @pytest.fixture(autouse=True)
 def kept(output, monkeypatch):
     """A figure's axes and lines can still be looked at when it is saved."""
-    monkeypatch.setattr(plt, "close", lambda *_: None)
+    with monkeypatch.context() as patched:
+        patched.setattr(plt, "close", lambda *_: None)
+        yield
+    plt.close("all")
 
 
 def scores(models=("qwen-7b",), treatments=TREATMENTS, variants=(None,), **told) -> pd.DataFrame:
@@ -123,10 +125,9 @@ def test_figure_7_has_order_on_the_left_and_one_prompt_in_one_colour():
     titles = [axis.get_title("left") for axis in figure.axes[:2]]
     assert titles == ["Qwen-7B, order", "Qwen-7B, number"]
     (legend,) = figure.legends
-    shades = {
-        t.get_text(): h.get_color()
-        for t, h in zip(legend.texts, legend.legend_handles, strict=True)
-    }
+    handles = dict(zip([t.get_text() for t in legend.texts], legend.legend_handles, strict=True))
+    names = ("order 0", "order 1", "0 examples", "5 examples")
+    shades = {name: to_rgb(handles[name].get_color()) for name in names}
     assert shades["5 examples"] == shades["order 0"] != shades["order 1"]
 
 
@@ -138,7 +139,8 @@ def test_healed_scores_stand_against_their_cause_with_both_references(column, va
     figure = draw(varied(column, values), SMOKE)
     assert len(figure.axes) == 3
     for axis in figure.axes:
-        dots = [line for line in axis.lines if line.get_marker() == "o"]
+        marked = [line for line in axis.lines if line.get_marker() == "o"]
+        dots = [line for line in marked if len(line.get_xdata())]
         assert len(dots) == 2  # depths
         for line in dots:
             assert np.allclose(line.get_xdata(), values, rtol=0.1, atol=0.1)
@@ -160,14 +162,15 @@ def test_one_legend_a_figure_and_no_wider_than_a_page():
         assert figure.get_figwidth() * figure.dpi < 820
 
 
-def test_a_deep_model_is_drawn_with_gaps():
-    """Figure 1b of 80 layers: the ends, the cut, and dots."""
-    (axis,) = figures.figure_1b(Block(40, 20), 80, SMOKE).axes
-    texts = [text.get_text() for text in axis.texts]
-    assert {"0", "39", "40", "59", "60", "79"} <= set(texts) and texts.count("…") == 3
-    assert "30" not in texts and len(texts) < 80
-    table = pd.read_csv(paths.FIGURES / "smoke" / "figure_1b.csv")
-    assert len(table) == 80 and table.new_index.max() == 59
+def test_a_notebook_shows_the_saved_picture_with_a_text_in_its_place():
+    from IPython.core.formatters import DisplayFormatter
+
+    figure = figures.figure_5(scores(PAPER.models), PAPER)
+    data, told = DisplayFormatter().format(figure)
+    assert data["image/png"] == (paths.FIGURES / "paper" / "figure_5.png").read_bytes()
+    alt = told["image/png"]["alt"]
+    assert alt.startswith("figure_5: Llama-2-70B, unhealed, BoolQ accuracy")
+    assert "fraction of layers dropped" in alt and "$" not in alt
 
 
 @pytest.mark.parametrize("name", profiles.PROFILES)

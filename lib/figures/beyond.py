@@ -18,15 +18,10 @@ COSTS = {
     "prefill": "prefill of the prompt (s)",
     "decode": "decode, a token (s)",
 }
-FORMATS = {None: "-", "nf4": ":"}
 MAPS = (
     ("distance_rescaled", "distance (rescaled by row)", {}),
     ("value_rescaled", "damage (rescaled by row)", {}),
-    (
-        "residual",
-        "ranks: damage − distance\n(red: worse than it looks)",
-        {"cmap": "coolwarm", "vmin": -1},
-    ),
+    ("residual", "ranks: damage − distance\n(red: worse)", {"cmap": "coolwarm", "vmin": -1}),
 )
 BEST = {
     "distance": ("k.", {"ms": 4, "mew": 0.8, "label": "most similar"}),
@@ -51,9 +46,9 @@ def figure_cost(costs: pd.DataFrame, profile: Profile) -> Figure:
             above, below = axes[:, column]
             mine = shown[shown.task == task]
             for (name, quantization), line in mine.groupby(["model", "quantization"], dropna=False):
-                quantization = None if pd.isna(quantization) else quantization
-                style = {"color": colour(name), "ls": FORMATS[quantization], "marker": "."}
-                told = "NF4" if quantization else line.dtype.iloc[0]
+                packed = pd.notna(quantization)
+                style = {"color": colour(name), "ls": ":" if packed else "-", "marker": "."}
+                told = "NF4" if packed else line.dtype.iloc[0]
                 _with_bars(above, line, "value", "low", "high", style, registry.label(name), told)
                 _with_bars(below, line, "ratio", "ratio_low", "ratio_high", style)
             deepest = shown.fraction.max()
@@ -61,9 +56,7 @@ def figure_cost(costs: pd.DataFrame, profile: Profile) -> Figure:
             above.set(ylabel=label, ylim=(0, 1.1 * mine.value.max()))
             if mine.n.max() > 1:
                 above.set_title(f"{mine.n.max():.0f} rounds", loc="right", fontsize=7)
-            below.set(
-                xlabel="fraction of layers dropped", ylabel="ratio to unpruned", ylim=(0, None)
-            )
+            below.set(xlabel="fraction dropped", ylabel="ratio to unpruned", ylim=(0, None))
         legend_below(figure, title="bars: quartiles above, 95 % intervals below")
         return save_figure(figure, costs, "figure_cost", profile)
 
@@ -86,9 +79,8 @@ def figure_damage(tables: pd.DataFrame, correlations: pd.DataFrame, profile: Pro
     count = shown.model.nunique()
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(2 * count, 2, figsize=(WIDTH, 6.3 * count))
-        for row, (name, mine) in zip(
-            axes.reshape(count, 4), shown.groupby("model", sort=False), strict=True
-        ):
+        models = shown.groupby("model", sort=False)
+        for row, (name, mine) in zip(axes.reshape(count, 4), models, strict=True):
             label = f"{registry.label(name)}, {mine.n.iloc[0]} texts"
             for axis, (column, title, how) in zip(row, MAPS, strict=False):
                 figure.colorbar(block_map(axis, mine, column, title, BEST, **how), ax=axis)
@@ -99,14 +91,12 @@ def figure_damage(tables: pd.DataFrame, correlations: pd.DataFrame, profile: Pro
 
 def _scatter(axis, table: pd.DataFrame, correlations: pd.DataFrame, title: str) -> None:
     """Damage against distance, a point a block; the deeper the yellow, the larger the block."""
-    told = [
-        f"{row.blocks}: ρ = {row.rank_correlation:.2f} [{row.low:.2f}, {row.high:.2f}]"
-        for row in correlations.itertuples()
-    ]
+    told = ["angular distance"]
+    for row in correlations.itertuples():
+        told.append(f"{row.blocks}: ρ = {row.rank_correlation:.2f} [{row.low:.2f}, {row.high:.2f}]")
     points = axis.scatter(table.distance, table.value, c=table.block_size, cmap="viridis", s=8)
     axis.figure.colorbar(points, ax=axis, label="block size $n$ (layers)")
-    axis.set(ylabel="rise of the C4 loss (nats)", title=title)
-    axis.set_xlabel("\n".join(["angular distance", *told]))
+    axis.set(xlabel="\n".join(told), ylabel="rise of the C4 loss (nats)", title=title)
     axis.set_yscale("symlog", linthresh=0.1)
 
 

@@ -9,17 +9,28 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullLocator
 
-from lib.figures.panels import TASKS, backdrop, in_units_of_chance, label, level, silent
-from lib.figures.style import STYLE, WIDTH, colour, legend_below, save_figure
+from lib.analysis.curves import no_signal
+from lib.figures.style import STYLE, WIDTH, backdrop, colour, legend_below, level, save_figure
 from lib.models import registry
 from lib.profiles import Profile
 
 TREATMENTS = {"unpruned": "--", "unhealed": ":", "healed": "-"}
 STRATEGIES = {"similarity": "tab:blue", "simple": "tab:red"}
+TASKS = {
+    "mmlu": "MMLU accuracy",
+    "boolq": "BoolQ accuracy",
+    "arc_easy": "ARC-Easy accuracy",
+    "c4": r"C4 loss / $\ln V$",
+    "hellaswag": "HellaSwag accuracy",
+    "gsm8k": "GSM8K exact match",
+    "gsm8k_bpb": "GSM8K gold, bits a byte",
+    "sciq": "SciQ accuracy",
+    "squad": "SQuAD gold, bits a byte",
+}
 WAYS = dict(letters="tab:purple", content="tab:green", open="tab:blue", closed="tab:orange")
 QA = ["mmlu", "boolq", "arc_easy"]
+DRAFTS = ("figure_2", "figure_3", "figure_5", "figure_6")  # also drawn before there is healing
 CONSTANT = 0.95  # a score is crossed out if one answer is given to more of the questions
 X = {"fraction": "fraction of layers dropped", "seed": "seed of healing", "rank": "LoRA rank"}
 DODGE = {"fraction": 0.005, "seed": 0.08, "rank": 0.03}  # between lines, so that all bars are seen
@@ -35,26 +46,25 @@ def figure_1d(scores: pd.DataFrame, profile: Profile) -> Figure:
 
 def figure_2(scores: pd.DataFrame, profile: Profile) -> Figure:
     """Figure 2: MMLU against the fraction dropped, a column a family; and ARC-Easy."""
-    return _by_family(scores, ["mmlu", "arc_easy"], _finished("figure_2", scores), profile)
+    return _by_family(scores, ["mmlu", "arc_easy"], "figure_2", profile)
 
 
 def figure_3(scores: pd.DataFrame, profile: Profile) -> Figure:
     """Figure 3: C4 loss over ln V (chance is 1), all models in both columns, the treatments."""
     shown = scores[scores.strategy != "simple"]
-    name = _finished("figure_3", scores)
-    return _grid(shown, _by_treatment(shown), "model", name, profile, ["c4"])
+    return _grid(shown, shown.treatment, "model", "figure_3", profile, ["c4"])
 
 
 def figure_6(scores: pd.DataFrame, profile: Profile) -> Figure:
     """Figure 6: BoolQ against the fraction dropped, a column a family."""
-    return _by_family(scores, ["boolq"], _finished("figure_6", scores), profile)
+    return _by_family(scores, ["boolq"], "figure_6", profile)
 
 
 def figure_5(scores: pd.DataFrame, profile: Profile) -> Figure:
     """Figure 5: simple (red) against similarity-informed pruning (blue), a column a treatment."""
     shown = scores[scores.model == profile.main_model]
-    columns = _by_treatment(shown, f"{registry.label(profile.main_model)}, ")
-    return _grid(shown, columns, "strategy", _finished("figure_5", scores), profile, [*QA, "c4"])
+    titles, tasks = registry.label(profile.main_model) + ", " + shown.treatment, [*QA, "c4"]
+    return _grid(shown, titles, "strategy", "figure_5", profile, tasks)
 
 
 def figure_7(scores: pd.DataFrame, profile: Profile) -> Figure:
@@ -65,21 +75,21 @@ def figure_7(scores: pd.DataFrame, profile: Profile) -> Figure:
     return _grid(shown, columns, "variant", "figure_7", profile, ["mmlu", "arc_easy"])
 
 
-def figure_8(scores: pd.DataFrame, profile: Profile) -> Figure:
-    """Figure 8: scores against the seed of healing, a row a model, a column a task."""
-    return _against("seed", scores, "figure_8", profile)
+def figure_8(scores: pd.DataFrame, profile: Profile, cause="seed", name="figure_8") -> Figure:
+    """Figure 8: scores against the seed of healing, a row a model and strategy, a column a task;
+    a colour a depth, with the same cuts unhealed as levels."""
+    shown = scores.assign(panel=scores.model.map(registry.label) + ", " + scores.ablation)
+    how = {"of": "panel", "x": cause, "sharey": "none"}
+    return _grid(shown, shown.task.map(TASKS), "block_size", name, profile, **how)
 
 
 def figure_9(scores: pd.DataFrame, profile: Profile) -> Figure:
-    """Figure 9: scores against the LoRA rank, a row a model and strategy, a column a task."""
-    return _against("rank", scores, "figure_9", profile)
+    """Figure 9: as figure 8, against the LoRA rank."""
+    return figure_8(scores, profile, "rank", "figure_9")
 
 
 def figure_beyond(scores: pd.DataFrame, profile: Profile) -> Figure:
-    """Question sets of the paper's second version: HellaSwag and GSM8K, unhealed.
-
-    Exact match has a row of panels only if a pruned model was asked to solve problems.
-    """
+    """HellaSwag and GSM8K, unhealed; exact match only if a pruned model was asked for it."""
     asked = "gsm8k" in set(scores[(scores.block_size > 0) & scores.value.notna()].task)
     tasks = ["hellaswag", "gsm8k_bpb"] + ["gsm8k"] * asked
     return _by_family(scores, tasks, "figure_beyond", profile)
@@ -97,8 +107,7 @@ def figure_letters(scores: pd.DataFrame, profile: Profile) -> Figure:
     """The same questions by letter and by content, a row a model and question set."""
     told = scores.model.map(registry.label) + "\n" + scores.questions.map(TASKS)
     shown = scores.assign(variant=scores.form, panel=told)
-    columns = {way: shown[shown.strategy.isin(["none", way])] for way in STRATEGIES}
-    return _grid(shown, columns, "variant", "figure_letters", profile, of="panel")
+    return _grid(shown, shown.strategy, "variant", "figure_letters", profile, of="panel")
 
 
 def figure_books(scores: pd.DataFrame, profile: Profile) -> Figure:
@@ -108,9 +117,15 @@ def figure_books(scores: pd.DataFrame, profile: Profile) -> Figure:
     return _grid(shown, columns, "variant", "figure_books", profile, of="questions")
 
 
-def _finished(name: str, scores: pd.DataFrame) -> str:
-    """The name of a picture; one without healed lines never takes the place of one with them."""
-    return name if "healed" in set(scores.treatment) else f"{name}_unhealed"
+def in_units_of_chance(scores: pd.DataFrame) -> pd.DataFrame:
+    """The same scores with the C4 loss divided by ln V, as the paper shows it."""
+    shown, loss = scores.copy(), scores.task == "c4"
+    if "measure" not in shown:
+        bits = dict.fromkeys(("gsm8k_bpb", "squad", "squad_closed"), "bits per byte")
+        shown["unit"] = shown.task.map({"c4": "nats / ln V"} | bits).fillna("accuracy")
+    for column in {"value", "standard_error", "chance", "floor"} & set(shown):
+        shown.loc[loss, column] = shown.loc[loss, column] / scores.loc[loss, "chance"]
+    return shown
 
 
 def _by_family(scores: pd.DataFrame, tasks: list[str], name: str, profile: Profile):
@@ -119,35 +134,25 @@ def _by_family(scores: pd.DataFrame, tasks: list[str], name: str, profile: Profi
     return _grid(shown, shown.model.map(registry.family), "model", name, profile, tasks)
 
 
-def _by_treatment(scores: pd.DataFrame, before: str = "") -> dict[str, pd.DataFrame]:
-    """A column a treatment, with the unpruned scores in each."""
-    there = [t for t in ("unhealed", "healed") if t in set(scores.treatment)]
-    return {before + t: scores[scores.treatment.isin(["unpruned", t])] for t in there}
-
-
-def _against(cause: str, scores: pd.DataFrame, name: str, profile: Profile) -> Figure:
-    """Healed scores against a cause, a colour a depth, with the same cuts unhealed as levels."""
-    told = scores.model.map(registry.label) + ", " + scores.ablation
-    shown = scores.assign(panel=told)
-    how = {"of": "panel", "x": cause, "sharey": "none"}
-    return _grid(shown, shown.task.map(TASKS), "block_size", name, profile, **how)
-
-
 def _grid(
-    shown, columns, by, name, profile, rows=None, of="task", x="fraction", sharey="row", strip=False
+    shown, titles, by, name, profile, rows=None, of="task", x="fraction", sharey="row", strip=False
 ) -> Figure:
     """A row of panels for each of `rows` (values of the column `of`), those without a signal last.
 
-    columns: the scores of a column of panels under its title, or the titles of all rows of
-    `shown`. by: the column (model, strategy, variant or block_size) of which each value has a
-    colour; a line is one of these and a treatment. strip: below, which layers are dropped.
+    titles: of the column of panels of each row of `shown`; what is unpruned may be in all. by: the
+    column (model, strategy, variant or block_size) of which each value has a colour; a line is one
+    of these and a treatment. strip: below, which layers are dropped.
     """
-    if isinstance(columns, pd.Series):
-        columns = dict(list(shown.groupby(columns, sort=False)))
-    rows = list(dict.fromkeys(shown[of])) if rows is None else rows
-    rows = sorted(rows, key=lambda row: silent(shown[shown[of] == row]))
+    if name in DRAFTS and "healed" not in set(shown.treatment):
+        name += "_unhealed"  # never in the place of the finished picture
+    everywhere = titles.str.endswith(("unpruned", "none"))
+    columns = shown[~everywhere].groupby(titles, sort=False)
+    columns = {title: pd.concat([shown[everywhere], scores]) for title, scores in columns}
+    whole = shown[shown.block_size == 0]
+    silent = {row: all(map(no_signal, s.itertuples())) for row, s in whole.groupby(of)}
+    rows = sorted(dict.fromkeys(shown[of]) if rows is None else rows, key=silent.get)
     keys, heights = _keys(shown, by), [1.9] * len(rows) + [1.2] * strip
-    size = (max(WIDTH, 2.2 * len(columns)), 1 + sum(heights))
+    size = (max(WIDTH, 1.9 * len(columns)), 1 + sum(heights))
     how = {"sharex": True, "sharey": sharey, "height_ratios": heights, "squeeze": False}
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(len(heights), len(columns), figsize=size, **how)
@@ -157,13 +162,19 @@ def _grid(
                 _panel(axis, panel, by, x, keys)
                 axis.set_title(title if row == rows[0] else "", loc="left")
                 axis.set_label(f"{TASKS.get(row, row)} {title}")
-            line[0].set_ylabel(label(row, shown[shown[of] == row]))
+            shots = shown[shown[of] == row].shots.dropna().unique()
+            told = f"\n({shots[0]:.0f}-shot)" if len(shots) == 1 else ""
+            line[0].set_ylabel(TASKS.get(row, row) + told)
         level([a for a in axes.flat if "accuracy" in a.get_label()], x == "fraction")
         if strip:
             _strip(axes[-1, 0], shown)
         for axis in axes[-1]:
             axis.set_xlabel(X[x])
-        legend_below(figure, _proxies(shown, by, keys), "bars: ±1 s.e.")
+        found = {text: Line2D([], [], color=shade, lw=3) for shade, text in keys.values()}
+        for treatment in [t for t in TREATMENTS if t in set(shown.treatment)]:
+            look = {"ls": TREATMENTS[treatment], "mfc": "k" if treatment == "healed" else "w"}
+            found[treatment] = Line2D([], [], color="k", marker="o", ms=4, **look)
+        legend_below(figure, found, "bars: ±1 s.e.")
         shown = in_units_of_chance(shown[shown[of].isin(rows)])
         return save_figure(figure, shown, name, profile)
 
@@ -173,35 +184,22 @@ def _keys(shown: pd.DataFrame, by: str) -> dict:
     values = [value for value in dict.fromkeys(shown[by]) if value not in ("none", 0)]
     if by == "model":
         return {model: (colour(model), registry.label(model)) for model in values}
-    if by == "block_size":
-        shades = zip(sorted(values), sns.color_palette("viridis", len(values)), strict=True)
-        return {size: (shade, f"{size} layers dropped") for size, shade in shades}
     shades = STRATEGIES | WAYS
     others = dict.fromkeys(SAME.get(v, v) for v in values if v not in shades)
-    shades |= zip(others, sns.color_palette("colorblind"), strict=False)
-    return {value: (shades[SAME.get(value, value)], value) for value in values}
-
-
-def _proxies(shown: pd.DataFrame, by: str, keys: dict) -> dict:
-    """What the legend says of colours, and of line styles and markers."""
-    found = {text: Line2D([], [], color=shade, lw=3) for shade, text in keys.values()}
-    for treatment in [t for t in TREATMENTS if t in set(shown.treatment)]:
-        ls = "" if (by, treatment) == ("variant", "unpruned") else TREATMENTS[treatment]
-        face = "black" if treatment == "healed" else "white"
-        found[treatment] = Line2D([], [], color="black", ls=ls, marker="o", ms=4, mfc=face)
-    return found
+    palette, told = ("viridis", " layers dropped") if by == "block_size" else ("colorblind", "")
+    shades |= zip(others, sns.color_palette(palette, len(others)), strict=True)
+    return {value: (shades[SAME.get(value, value)], f"{value}{told}") for value in values}
 
 
 def _panel(axis, panel: pd.DataFrame, by: str, x: str, keys: dict) -> None:
     """The lines of a panel over its backdrop; levels are of what does not vary with `x`."""
     hidden = (panel.task == "c4") & (x != "fraction")  # guessing, far above all that varies
     unpruned = backdrop(axis, panel.assign(chance=panel.chance.mask(hidden)))
-    levels = panel[panel.treatment == "unhealed"] if x != "fraction" else panel.head(0)
-    for row in pd.concat([unpruned if by != "variant" else levels, levels]).itertuples():
+    level = (panel.treatment == "unhealed") & (x != "fraction")
+    for row in panel[level | (panel.treatment == "unpruned") & (by != "variant")].itertuples():
         shade = keys.get(getattr(row, by), ("black",))[0]
         axis.axhline(row.value, color=shade, ls=TREATMENTS[row.treatment], lw=1)
-    lines = panel.drop(unpruned.index).drop(levels.index)
-    lines = list(lines.groupby([by, "treatment"], sort=False))
+    lines = panel[~level & (panel.treatment != "unpruned")].groupby([by, "treatment"], sort=False)
     for place, ((value, _), points) in enumerate(lines):
         shift = DODGE[x] * (place - (len(lines) - 1) / 2)
         _curve(axis, unpruned, points, x, keys[value][0], shift)
@@ -224,7 +222,7 @@ def _curve(axis, unpruned: pd.DataFrame, points: pd.DataFrame, x: str, shade, sh
         axis.plot(where[constant], line.value[constant], "kx", ms=6, zorder=4, label=told)
     if x == "rank":
         axis.set_xscale("log", base=2)
-        axis.xaxis.set_minor_locator(NullLocator())
+        axis.minorticks_off()
     if x != "fraction":
         axis.set_xticks(line[x], [f"{value:.0f}" for value in line[x]])
         axis.margins(x=0.2)
@@ -234,7 +232,6 @@ def _strip(axis, shown: pd.DataFrame) -> None:
     """Which layers go: those from l*(n) on, at each depth of the curves above."""
     cuts = shown[shown.block_size > 0].drop_duplicates("block_size")
     layers = round((cuts.block_size / cuts.fraction).iloc[0])
-    where = (cuts.fraction, cuts.block_size, 0.6 / layers, cuts.block_start)
-    axis.bar(*where, color="lightgrey", label="layers dropped")
-    axis.plot(cuts.fraction, cuts.block_start, "ks", ms=2.5, label="the first of them, $l^*(n)$")
-    axis.set(ylabel="layer", ylim=(0, layers))
+    axis.bar(cuts.fraction, cuts.block_size, 0.6 / layers, cuts.block_start, color="lightgrey")
+    axis.plot(cuts.fraction, cuts.block_start, "ks", ms=2.5, label="$l^*(n)$")
+    axis.set(ylabel="layers\ndropped", ylim=(0, layers))

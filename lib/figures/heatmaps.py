@@ -1,7 +1,5 @@
 """Figures 1a to 1c and 4: the method drawn, one cut, and the distances of all blocks."""
 
-from itertools import pairwise
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -20,15 +18,11 @@ from lib.profiles import Profile
 STEPS = [  # and the notebook that shows each
     ("measure", "one forward pass\nover C4: angular\ndistance $d(l, l+n)$\nof every block", "01"),
     ("choose", "for $n$ layers to drop:\n$l^*(n) = $ argmin\nover $l$ of $d(l, l+n)$", "01"),
-    (
-        "cut",
-        "drop the $n$ layers\nfrom $l^*$ on: its input\ngoes to layer $l^*+n$",
-        "02",
-    ),
+    ("cut", "drop $n$ layers from\n$l^*$ on; its input\ngoes to layer $l^*+n$", "02"),
     ("heal", "short QLoRA\nfine-tune on C4\n(optional)", "03"),
     ("evaluate", "question answering\nand C4 loss against\nthe fraction dropped", "02, 03"),
 ]
-ALL_DRAWN = 32  # layers; of a deeper model only those near the cut and the ends
+COLOURS = {True: ("#cfe3f5", "black"), False: ("#eeeeee", "grey")}  # of a layer kept or not
 
 
 def figure_1a(profile: Profile) -> Figure:
@@ -36,7 +30,7 @@ def figure_1a(profile: Profile) -> Figure:
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(WIDTH, 1.7))
         for i, (title, text, notebook) in enumerate(STEPS):
-            box = {"boxstyle": "round,pad=0.08", "fc": "#cfe3f5", "ls": "--" if i == 3 else "-"}
+            box = {"boxstyle": "round,pad=0.08", "fc": COLOURS[True][0]}
             axes.add_patch(FancyBboxPatch((i * 2.4, 0), 2.0, 1, **box))
             axes.text(i * 2.4 + 1, 0.87, title, ha="center", weight="bold", size=9)
             axes.text(i * 2.4 + 1, 0.38, text, ha="center", va="center", size=7.5)
@@ -56,33 +50,27 @@ def figure_1b(block: Block, num_layers: int, profile: Profile) -> Figure:
     drawn = pd.DataFrame({"layer": range(num_layers)})
     drawn["kept"] = drawn.layer.isin(set(block.kept(num_layers)))
     drawn["new_index"] = (drawn.kept.cumsum() - 1).where(drawn.kept).astype("Int64")
-    ends = np.array([0, block.start, block.stop, num_layers])
-    near = drawn[[num_layers <= ALL_DRAWN or min(abs(ends - l)) < 4 for l in drawn.layer]]
-    places = near.layer.diff().fillna(0).clip(upper=2).cumsum()
-    place = dict(zip(near.layer, places, strict=True))
+    middle = {"ha": "center", "va": "center", "size": 7.5}
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(WIDTH, 1.8))
-        for row in near.itertuples():
-            x, shade = place[row.layer], "#cfe3f5" if row.kept else "#eeeeee"
-            axes.add_patch(Rectangle((x, 0), 0.85, 1, fc=shade, ec="black" if row.kept else "grey"))
-            if not row.kept:
-                axes.plot([x, x + 0.85], [0, 1], color="tab:red", lw=1)
-            back = {"fc": shade, "ec": "none", "pad": 0.5}
-            middle = {"ha": "center", "va": "center", "size": 7.5}
+        figure, axes = plt.subplots(figsize=(max(WIDTH, 0.24 * num_layers), 1.8))
+        for row in drawn.itertuples():
+            x, (shade, edge) = row.layer, COLOURS[row.kept]
+            axes.add_patch(Rectangle((x, 0), 0.85, 1, fc=shade, ec=edge))
+            back = {"fc": shade, "ec": "none", "pad": 0.5}  # of the number, over the slash
             axes.text(x + 0.42, 0.5, row.layer, bbox=back, **middle)
-            axes.text(x + 0.42, -0.3, row.new_index if row.kept else "", color="tab:blue", **middle)
-            if x and x - 1 not in place.values():
-                axes.text(x - 0.58, 0.5, "…", **middle)
-        last = place[num_layers - 1] + 1
-        first, after = place[block.start], place.get(block.stop, last)
+            if row.kept:
+                axes.text(x + 0.42, -0.3, row.new_index, color="tab:blue", **middle)
+            else:
+                axes.plot([x, x + 0.85], [0, 1], color="tab:red", lw=1)
+        ends = (block.start - 0.1, 1.05), (block.stop + 0.4, 1.05)
         arrow = {"connectionstyle": "arc3,rad=-0.2", "arrowstyle": "->", "mutation_scale": 12}
-        axes.add_patch(FancyArrowPatch((first - 0.1, 1.05), (after + 0.4, 1.05), **arrow))
+        axes.add_patch(FancyArrowPatch(*ends, **arrow))
         told = f"layer {block.stop}" if block.stop < num_layers else "the final norm"
         text = f"$x^{{({block.start})}}$, the input of layer {block.start}, goes to {told}"
-        height = 1.3 + 0.06 * (after - first)
-        axes.text((first + after) / 2, height, text, ha="center", va="bottom", size=9)
+        height = 1.3 + 0.06 * block.size
+        axes.text((block.start + block.stop) / 2, height, text, ha="center", va="bottom", size=9)
         axes.text(0, -0.6, "new numbers", color="tab:blue", va="top", size=8)
-        axes.set(xlim=(-0.6, last + 0.6), ylim=(-1, height + 0.5))
+        axes.set(xlim=(-0.6, num_layers + 0.6), ylim=(-1, height + 0.5))
         axes.set_title(f"Block(start={block.start}, size={block.size}) of {num_layers} layers")
         axes.axis("off")
         return save_figure(figure, drawn, "figure_1b", profile)
@@ -94,13 +82,12 @@ def distance_table(maps: dict[str, BlockDistances], profile: Profile) -> pd.Data
     for name, distances in maps.items():
         for size in range(1, distances.num_layers):
             row = distances.row(size)
-            part = pd.DataFrame({"block_start": range(len(row)), "block_size": size, "value": row})
-            part.insert(0, "model", name)
-            part["standard_error"] = np.diagonal(distances.standard_error, size)
-            parts.append(part.assign(normalised=rescaled(row), n=distances.num_sequences))
-    table = pd.concat(parts, ignore_index=True)
-    table.insert(0, "profile", profile.name)
-    return table
+            told = {"profile": profile.name, "model": name}
+            told |= {"block_start": np.arange(len(row)), "block_size": size, "value": row}
+            told |= {"standard_error": np.diagonal(distances.standard_error, size)}
+            told |= {"normalised": rescaled(row), "n": distances.num_sequences}
+            parts.append(pd.DataFrame(told))
+    return pd.concat(parts, ignore_index=True)
 
 
 def figure_1c(name: str, distances: BlockDistances, profile: Profile) -> Figure:
@@ -114,13 +101,10 @@ def figure_1c(name: str, distances: BlockDistances, profile: Profile) -> Figure:
             shade = colours((size - 1) / max(deepest - 1, 1))
             axes.plot(row.block_start, row.value, color=shade, lw=1)
         best = table.loc[table.groupby("block_size").value.idxmin()]
-        axes.plot(best.block_start, best.value, "k.", ms=5, label="best start $l^*(n)$")
-        for (_, one), (_, two) in pairwise(best.iterrows()):  # dashed where the best start jumps
-            ends = [one.block_start, two.block_start], [one.value, two.value]
-            axes.plot(*ends, color="black", lw=1, ls=":" if abs(np.diff(ends[0])) > 2 else "-")
+        axes.plot(best.block_start, best.value, "k.:", ms=5, lw=1, label="best start $l^*(n)$")
         scale = plt.cm.ScalarMappable(plt.Normalize(1, deepest), colours)
-        bar = figure.colorbar(scale, ax=axes, label=f"block size $n$ (layers, up to {deepest})")
-        bar.locator = MaxNLocator(integer=True)
+        told = {"label": "block size $n$ (layers)", "ticks": MaxNLocator(integer=True)}
+        figure.colorbar(scale, ax=axes, **told)
         degrees = axes.secondary_yaxis("right", functions=(lambda d: 180 * d, lambda a: a / 180))
         degrees.set_ylabel("degrees")
         axes.set(xlabel="block start $l$ (layer)", ylabel="angular distance $d(l, l+n)$")
@@ -164,20 +148,17 @@ def _outline(axis, regions) -> None:
     edge = [withStroke(linewidth=3, foreground="white")]
     for label in range(islands.BAND, regions.max() + 1):
         x, y = islands.outline(regions == label)
-        if label == islands.BAND:
-            axis.plot(x, y, color="black", lw=1.2, label="deep band")
-            continue
-        shade = {"color": "#c51b7d", "path_effects": edge}
-        axis.plot(x, y, lw=1.5, label="island", **shade)
-        place = {"xytext": (7, 26), "textcoords": "offset points", "weight": "bold"}
-        line = {"arrowstyle": "-", "color": "#c51b7d"}
-        end = np.nanmax(x), np.nanmax(y)
-        axis.annotate(label - islands.BAND, end, arrowprops=line, **place, **shade)
+        band = label == islands.BAND
+        look = {"color": "black" if band else "#c51b7d", "path_effects": edge}
+        axis.plot(x, y, lw=1.3, label="deep band" if band else "island", **look)
+        if not band:
+            place = {"xytext": (7, 26), "textcoords": "offset points", **look}
+            end, line = (np.nanmax(x), np.nanmax(y)), {"arrowstyle": "-"}
+            axis.annotate(label - islands.BAND, end, arrowprops=line, **place)
     axis.axhline(len(regions) + 0.5, color="grey", ls=":", label="searched up to here")
     count = int(regions.max()) - islands.BAND
-    axis.set_title(
-        f"{axis.get_title('left')}\n{count or 'no'} island{'s' * (count != 1)}", loc="left"
-    )
+    told = f"\n{count or 'no'} island{'s' * (count != 1)}"
+    axis.set_title(axis.get_title("left") + told, loc="left")
 
 
 def _heatmaps(maps: dict[str, BlockDistances], table: pd.DataFrame) -> tuple[Figure, list]:

@@ -67,11 +67,9 @@ def _panels(scores: pd.DataFrame, columns, draw, name: str, profile: Profile) ->
     """A row of panels a model and task; `draw` fills one and gives its title."""
     shown = scores[scores.value.notna()]
     rows = [(model, task) for model in dict.fromkeys(shown.model) for task in UNITS]
-    size = (WIDTH, 1 + 2.6 * len(rows))
+    how = {"figsize": (WIDTH, 1 + 2.6 * len(rows)), "squeeze": False, "sharey": "row"}
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            len(rows), len(columns), figsize=size, squeeze=False, sharey="row"
-        )
+        figure, axes = plt.subplots(len(rows), len(columns), **how)
         for line, (model, task) in zip(axes, rows, strict=True):
             for axis, column in zip(line, columns, strict=True):
                 mine = shown[(shown.model == model) & (shown.task == task)]

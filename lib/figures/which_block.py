@@ -24,6 +24,7 @@ PARTS = {
     "attention": ("its attention only", "tab:blue", "s"),
     "ffn": ("its FFN only", "tab:orange", "^"),
 }
+CHANGE = r"$|x^{(l+1)} - x^{(l)}|\;/\;|x^{(l)}|$"
 UPDATES = {
     "update": {"label": "all tokens but the first", "color": "black"},
     "update, first token": {"label": "first token", "color": "grey", "ls": ":"},
@@ -110,9 +111,7 @@ def figure_layers(
                 lines = (row[1], single, single.block_start), (row[2], larger, larger.block_size)
                 for axis, line, x in lines:
                     _bars(axis, x, line.value, 1.96 * line.standard_error, style, label)
-            row[0].set(
-                xlabel="layer $l$", ylabel=r"$|x^{(l+1)} - x^{(l)}|\;/\;|x^{(l)}|$", yscale="log"
-            )
+            row[0].set(xlabel="layer $l$", ylabel=CHANGE, yscale="log")
             row[0].set_title(f"{registry.label(name)}, {mine.n.iloc[0]} texts")
             row[1].set(xlabel="layer $l$", title="without one layer")
             row[2].set(xlabel="size $n$ (layers)", title="without the most similar block")

@@ -80,25 +80,20 @@ def prompts(name: str, distances, profile: Profile) -> list[Wanted]:
 
 
 def seeds(name: str, distances, profile: Profile) -> list[Wanted]:
-    """Figure 8: the seed of healing, and the same cuts unhealed."""
+    """Figure 8: the seed of healing."""
     variants = {f"seed {seed}": (profile, {"seed": seed}) for seed in SEEDS}
-    return _recipes(name, distances, profile, {"seeds": variants})
+    sizes = profile.ablation_sizes(distances.num_layers)
+    return _variants(name, distances, {"seeds": variants}, VARIED, sizes)
 
 
 def ranks(name: str, distances, profile: Profile) -> list[Wanted]:
-    """Figure 9: the LoRA rank, of both strategies, and the same cuts unhealed."""
+    """Figure 9: the LoRA rank, of both strategies."""
     variants = {f"rank {rank}": (profile, {"rank": rank}) for rank in profile.ablation_ranks}
-    return _recipes(name, distances, profile, dict.fromkeys(STRATEGIES, variants))
+    sizes = profile.ablation_sizes(distances.num_layers)
+    return _variants(name, distances, dict.fromkeys(STRATEGIES, variants), VARIED, sizes)
 
 
-def _recipes(name: str, distances, profile: Profile, ablations: dict) -> list[Wanted]:
-    tasks, sizes = ("mmlu", "arc_easy", "c4"), profile.ablation_sizes(distances.num_layers)
-    found = _variants(name, distances, ablations, tasks, sizes)
-    for ablation in ablations:
-        strategy = ablation if ablation in STRATEGIES else "similarity"
-        shown = {"ablation": ablation, "variant": "unhealed"}
-        found += _cut(name, distances, profile, tasks, strategy, sizes, **shown)
-    return found
+VARIED = ("mmlu", "arc_easy", "c4")
 
 
 def _variants(name: str, distances, ablations: dict, tasks, sizes) -> list[Wanted]:
@@ -115,6 +110,9 @@ def _variants(name: str, distances, ablations: dict, tasks, sizes) -> list[Wante
             found += unpruned(name, profile, tasks, **shown)
             how = (tasks, strategies, sizes, shown)
             found += healed(name, distances, profile, *how, **changes)
+        if changes:  # of the recipe: the same cuts unhealed, too
+            shown = {"ablation": ablation, "variant": "unhealed"}
+            found += _cut(name, distances, profile, tasks, strategies[0], sizes, **shown)
     return found
 
 

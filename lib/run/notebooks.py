@@ -1,6 +1,6 @@
 """The figures with what they show, and the notebooks that draw them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,9 @@ MINUTES = {
     "12_repair": 4,
     "13_claims": 1,
 }
-SUFFIX = {"02": "_unhealed"}  # of the names of its pictures; 03 and 04 draw the finished ones
 NOTEBOOKS = {
-    (no := file[:2]): Notebook(
-        file, tuple(n + SUFFIX.get(no, "") for n, (_, by) in FIGURES.items() if no in by), minutes
-    )
+    file[:2]: Notebook(file, tuple(n for n, (_, by) in FIGURES.items() if file[:2] in by), minutes)
     for file, minutes in MINUTES.items()
 }
+_drafts = tuple(f"{name}_unhealed" for name in NOTEBOOKS["02"].figures)  # 03 and 04 finish them
+NOTEBOOKS["02"] = replace(NOTEBOOKS["02"], figures=_drafts)
