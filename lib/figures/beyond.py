@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from lib.analysis.islands import rescaled
 from lib.figures.heatmaps import block_map
-from lib.figures.style import STYLE, WIDTH, colour, legend_below, save_figure
+from lib.figures.style import STYLE, WIDTH, colour, save_figure
 from lib.models import registry
 from lib.profiles import Profile
 
@@ -21,7 +21,7 @@ COSTS = {
 MAPS = (
     ("distance_rescaled", "distance (rescaled by row)", {}),
     ("value_rescaled", "damage (rescaled by row)", {}),
-    ("residual", "ranks: damage − distance\n(red: worse)", {"cmap": "coolwarm", "vmin": -1}),
+    ("residual", "ranks: damage − distance\n(red: hurts more)", {"cmap": "coolwarm", "vmin": -1}),
 )
 BEST = {
     "distance": ("k.", {"ms": 4, "mew": 0.8, "label": "most similar"}),
@@ -57,8 +57,8 @@ def figure_cost(costs: pd.DataFrame, profile: Profile) -> Figure:
             if mine.n.max() > 1:
                 above.set_title(f"{mine.n.max():.0f} rounds", loc="right", fontsize=7)
             below.set(xlabel="fraction dropped", ylabel="ratio to unpruned", ylim=(0, None))
-        legend_below(figure, title="bars: quartiles above, 95 % intervals below")
-        return save_figure(figure, costs, "figure_cost", profile)
+        told = "bars: quartiles above, 95 % intervals below"
+        return save_figure(figure, costs, "figure_cost", profile, legend=told)
 
 
 def _with_bars(axis, line: pd.DataFrame, value: str, low: str, high: str, style: dict, *label):
@@ -85,8 +85,7 @@ def figure_damage(tables: pd.DataFrame, correlations: pd.DataFrame, profile: Pro
             for axis, (column, title, how) in zip(row, MAPS, strict=False):
                 figure.colorbar(block_map(axis, mine, column, title, BEST, **how), ax=axis)
             _scatter(row[3], mine, correlations[correlations.model == name], label)
-        legend_below(figure)
-        return save_figure(figure, shown, "figure_damage", profile)
+        return save_figure(figure, shown, "figure_damage", profile, legend="")
 
 
 def _scatter(axis, table: pd.DataFrame, correlations: pd.DataFrame, title: str) -> None:

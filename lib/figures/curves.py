@@ -68,17 +68,15 @@ def figure_5(scores: pd.DataFrame, profile: Profile) -> Figure:
 
 
 def figure_7(scores: pd.DataFrame, profile: Profile) -> Figure:
-    """Figure 7: prompts of healed models, a line a `variant`, each from its own unpruned score on;
-    a column a model and `ablation`: order, then number."""
+    """Figure 7: healed models by order and number of examples; a line a `variant`."""
     shown = scores.sort_values("ablation", ascending=False, kind="stable")
     columns = shown.model.map(registry.label) + ", " + shown.ablation
     return _grid(shown, columns, "variant", "figure_7", profile, ["mmlu", "arc_easy"])
 
 
 def figure_8(scores: pd.DataFrame, profile: Profile, cause="seed", name="figure_8") -> Figure:
-    """Figure 8: scores against the seed of healing, a row a model and strategy, a column a task;
-    a colour a depth, with the same cuts unhealed as levels."""
-    shown = scores.assign(panel=scores.model.map(registry.label) + ", " + scores.ablation)
+    """Figure 8: scores against the seed of healing, a column a task; dotted: the cut unhealed."""
+    shown = scores.assign(panel=scores.model.map(registry.label) + "\n" + scores.ablation)
     how = {"of": "panel", "x": cause, "sharey": "none"}
     return _grid(shown, shown.task.map(TASKS), "block_size", name, profile, **how)
 
@@ -99,8 +97,9 @@ def figure_measures(measured: pd.DataFrame, profile: Profile) -> Figure:
     """The same answers by four measures (analysis.measures), a row a model and task."""
     told = measured.task.map(TASKS).str.removesuffix(" accuracy")
     shown = measured.assign(panel=measured.model.map(registry.label) + "\n" + told)
-    columns, how = measured.measure.str.removeprefix("share of the "), {"sharey": "none"}
-    return _grid(shown, columns, "strategy", "figure_measures", profile, of="panel", **how)
+    titles = measured.measure.replace("share of the commonest answer", "commonest")
+    how = {"of": "panel", "sharey": "none"}
+    return _grid(shown, titles, "strategy", "figure_measures", profile, **how)
 
 
 def figure_letters(scores: pd.DataFrame, profile: Profile) -> Figure:
@@ -169,10 +168,11 @@ def _grid(
         if strip:
             _strip(axes[-1, 0], shown)
         for axis in axes[-1]:
-            axis.set_xlabel(X[x])
+            axis.set_xlabel(X[x], fontsize=8 if len(columns) > 3 else 10)
         found = {text: Line2D([], [], color=shade, lw=3) for shade, text in keys.values()}
         for treatment in [t for t in TREATMENTS if t in set(shown.treatment)]:
-            look = {"ls": TREATMENTS[treatment], "mfc": "k" if treatment == "healed" else "w"}
+            ls = "" if (by, treatment) == ("variant", "unpruned") else TREATMENTS[treatment]
+            look = {"ls": ls, "mfc": "k" if treatment == "healed" else "w"}
             found[treatment] = Line2D([], [], color="k", marker="o", ms=4, **look)
         legend_below(figure, found, "bars: ±1 s.e.")
         shown = in_units_of_chance(shown[shown[of].isin(rows)])
@@ -192,14 +192,14 @@ def _keys(shown: pd.DataFrame, by: str) -> dict:
 
 
 def _panel(axis, panel: pd.DataFrame, by: str, x: str, keys: dict) -> None:
-    """The lines of a panel over its backdrop; levels are of what does not vary with `x`."""
+    """The lines of a panel over its backdrop; level lines: what does not vary with `x`."""
     hidden = (panel.task == "c4") & (x != "fraction")  # guessing, far above all that varies
     unpruned = backdrop(axis, panel.assign(chance=panel.chance.mask(hidden)))
-    level = (panel.treatment == "unhealed") & (x != "fraction")
-    for row in panel[level | (panel.treatment == "unpruned") & (by != "variant")].itertuples():
+    flat = (panel.treatment == "unhealed") & (x != "fraction")
+    for row in panel[flat | (panel.treatment == "unpruned") & (by != "variant")].itertuples():
         shade = keys.get(getattr(row, by), ("black",))[0]
         axis.axhline(row.value, color=shade, ls=TREATMENTS[row.treatment], lw=1)
-    lines = panel[~level & (panel.treatment != "unpruned")].groupby([by, "treatment"], sort=False)
+    lines = panel[~flat & (panel.treatment != "unpruned")].groupby([by, "treatment"], sort=False)
     for place, ((value, _), points) in enumerate(lines):
         shift = DODGE[x] * (place - (len(lines) - 1) / 2)
         _curve(axis, unpruned, points, x, keys[value][0], shift)

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from lib.analysis import islands
 from lib.analysis.islands import rescaled
 from lib.blocks import Block, BlockDistances
-from lib.figures.style import STYLE, WIDTH, legend_below, save_figure
+from lib.figures.style import STYLE, WIDTH, save_figure
 from lib.models import registry
 from lib.profiles import Profile
 
@@ -45,8 +45,7 @@ def figure_1a(profile: Profile) -> Figure:
 
 
 def figure_1b(block: Block, num_layers: int, profile: Profile) -> Figure:
-    """Figure 1b: the layers of a model, those of `block` crossed out, the new connection, and the
-    new numbers of the layers that stay."""
+    """Figure 1b: the layers of a model, those of `block` crossed out, the others numbered anew."""
     drawn = pd.DataFrame({"layer": range(num_layers)})
     drawn["kept"] = drawn.layer.isin(set(block.kept(num_layers)))
     drawn["new_index"] = (drawn.kept.cumsum() - 1).where(drawn.kept).astype("Int64")
@@ -117,9 +116,7 @@ def figure_4(maps: dict[str, BlockDistances], profile: Profile) -> Figure:
     """Figure 4: a heatmap a model, x = l, y = n, each row rescaled to [0, 1]; yellow is similar."""
     table = distance_table(maps, profile)
     with plt.rc_context(STYLE):
-        figure, _ = _heatmaps(maps, table)
-        legend_below(figure)
-        return save_figure(figure, table, "figure_4", profile)
+        return save_figure(_heatmaps(maps, table)[0], table, "figure_4", profile, legend="")
 
 
 def figure_islands(
@@ -139,8 +136,7 @@ def figure_islands(
             blocks = table[searched]
             table.loc[searched, "region"] = regions[blocks.block_size - 1, blocks.block_start]
             _outline(axis, regions)
-        legend_below(figure)
-        return save_figure(figure, table, "figure_islands", profile)
+        return save_figure(figure, table, "figure_islands", profile, legend="")
 
 
 def _outline(axis, regions) -> None:

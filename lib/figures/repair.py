@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from lib.figures.style import STYLE, WIDTH, legend_below, save_figure
+from lib.figures.style import STYLE, WIDTH, save_figure
 from lib.models import registry
 from lib.profiles import Profile
 
@@ -84,8 +84,7 @@ def _panels(scores: pd.DataFrame, columns, draw, name: str, profile: Profile) ->
                     axis.yaxis.set_major_formatter(ScalarFormatter())
                     axis.yaxis.set_minor_formatter(ScalarFormatter())
             line[0].set_ylabel(UNITS[task])
-        legend_below(figure)
-        return save_figure(figure, shown, name, profile)
+        return save_figure(figure, shown, name, profile, legend="")
 
 
 def _marks(axis, places, line: pd.DataFrame, repair: str, label: str) -> None:

@@ -73,12 +73,17 @@ def backdrop(axis, scores: pd.DataFrame) -> pd.DataFrame:
     return unpruned
 
 
-def save_figure(figure: Figure, shown: pd.DataFrame, name: str, profile: Profile) -> Figure:
+def save_figure(
+    figure: Figure, shown: pd.DataFrame, name: str, profile: Profile, legend: str | None = None
+) -> Figure:
     """Write figures/<profile>/<name>.png and its .csv, each whole or not at all.
 
     A model that the profile is missing is named below the picture and is a row without a value.
+    legend: the title of one for the whole figure.
     """
     folder = paths.FIGURES / profile.name
+    if legend is not None:
+        legend_below(figure, title=legend)
     if profile.missing:
         absent = pd.DataFrame(profile.missing, columns=["model", "status"])
         shown = pd.concat([shown, absent.assign(profile=profile.name)], ignore_index=True)
@@ -96,6 +101,7 @@ def save_figure(figure: Figure, shown: pd.DataFrame, name: str, profile: Profile
     for suffix, content in ((".csv", table), (".png", small.getvalue())):
         paths.write_whole(folder / f"{name}{suffix}", content)
     told = [t for a in figure.axes for t in (a.get_title("left"), a.get_ylabel(), a.get_xlabel())]
-    alt = f"{name}: {', '.join(dict.fromkeys(filter(None, told)))}".replace("$", "")
+    told = ", ".join(dict.fromkeys(filter(None, told)))
+    alt = f"{name}: {told}".replace("$", "").replace("\n", " ")
     figure._repr_mimebundle_ = lambda **_: ({"image/png": content}, {"image/png": {"alt": alt}})
     return figure

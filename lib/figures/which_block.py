@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.figures.style import STYLE, WIDTH, legend_below, save_figure
+from lib.figures.style import STYLE, WIDTH, save_figure
 from lib.models import registry
 from lib.profiles import Profile
 
@@ -115,5 +115,4 @@ def figure_layers(
             row[0].set_title(f"{registry.label(name)}, {mine.n.iloc[0]} texts")
             row[1].set(xlabel="layer $l$", title="without one layer")
             row[2].set(xlabel="size $n$ (layers)", title="without the most similar block")
-        legend_below(figure, title="bars: 95 %")
-        return save_figure(figure, shown, "figure_layers", profile)
+        return save_figure(figure, shown, "figure_layers", profile, legend="bars: 95 %")
