@@ -33,7 +33,7 @@ QA = ["mmlu", "boolq", "arc_easy"]
 DRAFTS = ("figure_2", "figure_3", "figure_5", "figure_6")  # also drawn before there is healing
 CONSTANT = 0.95  # a score is crossed out if one answer is given to more of the questions
 X = {"fraction": "fraction of layers dropped", "seed": "seed of healing", "rank": "LoRA rank"}
-DODGE = {"fraction": 0.005, "seed": 0.08, "rank": 0.03}  # between lines, so that all bars are seen
+DODGE = {"fraction": 0.004, "seed": 0.08, "rank": 0.03}  # between lines, so that all bars are seen
 SAME = {"5 examples": "order 0"}  # one prompt with two names
 
 

@@ -171,7 +171,7 @@ def _heatmaps(maps: dict[str, BlockDistances], table: pd.DataFrame) -> tuple[Fig
         mesh = block_map(axis, table[table.model == name], "normalised", "", marks)
         axis.set_title(registry.label(name), loc="left")
         axis.set_title(f"n = {distances.num_sequences}", loc="right", fontsize=7)
-    bar = figure.colorbar(mesh, ax=drawn, label="distance, each row from 0 to 1")
+    bar = figure.colorbar(mesh, ax=drawn, label="distance, each row from 0 to 1", aspect=30)
     bar.ax.set_yticks([0, 1], ["0: most\nsimilar", "1"], fontsize=8)
     return figure, drawn
 

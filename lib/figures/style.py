@@ -27,7 +27,9 @@ def colour(name: str):
     """The colour of a model in every figure."""
     known = list(registry.MODELS)
     place = known.index(name) if name in known else len(known) + sum(map(ord, name))
-    return sns.color_palette("colorblind", 10)[place % 10]
+    shades = [*sns.color_palette("colorblind", 10)]
+    shades[8] = (0.0, 0.0, 0.0)  # for a yellow that is hard to see on white
+    return shades[place % 10]
 
 
 def legend_below(figure: Figure, found: dict | None = None, title: str | None = None) -> None:
