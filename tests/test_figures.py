@@ -7,6 +7,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from lib import figures, paths, profiles
+from lib.blocks import Block
 from lib.measure import experiments
 
 PAPER = profiles.get("paper")
@@ -171,6 +172,14 @@ def test_a_notebook_shows_the_saved_picture_with_a_text_in_its_place():
     alt = told["image/png"]["alt"]
     assert alt.startswith("figure_5: Llama-2-70B, unhealed, BoolQ accuracy")
     assert "fraction of layers dropped" in alt and "$" not in alt
+
+
+def test_of_a_deep_model_only_the_layers_around_the_cut_are_drawn():
+    figure = figures.figure_1b(Block(40, 20), 80, SMOKE)
+    numbers = {t.get_text() for t in figure.axes[0].texts if t.get_color() != "tab:blue"}
+    assert {n for n in numbers if n.isdigit()} == {str(n) for n in range(32, 68)}
+    table = pd.read_csv(paths.FIGURES / "smoke" / "figure_1b.csv")
+    assert len(table) == 80 and table.new_index.max() == 59
 
 
 @pytest.mark.parametrize("name", profiles.PROFILES)

@@ -49,10 +49,12 @@ def figure_1b(block: Block, num_layers: int, profile: Profile) -> Figure:
     drawn = pd.DataFrame({"layer": range(num_layers)})
     drawn["kept"] = drawn.layer.isin(set(block.kept(num_layers)))
     drawn["new_index"] = (drawn.kept.cumsum() - 1).where(drawn.kept).astype("Int64")
+    around = num_layers if num_layers <= 40 else 8  # layers that are drawn on either side
+    near = drawn[drawn.layer.between(block.start - around, block.stop + around - 1)]
     middle = {"ha": "center", "va": "center", "size": 7.5}
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(max(WIDTH, 0.24 * num_layers), 1.8))
-        for row in drawn.itertuples():
+        figure, axes = plt.subplots(figsize=(WIDTH, 1.8))
+        for row in near.itertuples():
             x, (shade, edge) = row.layer, COLOURS[row.kept]
             axes.add_patch(Rectangle((x, 0), 0.85, 1, fc=shade, ec=edge))
             back = {"fc": shade, "ec": "none", "pad": 0.5}  # of the number, over the slash
@@ -68,8 +70,8 @@ def figure_1b(block: Block, num_layers: int, profile: Profile) -> Figure:
         text = f"$x^{{({block.start})}}$, the input of layer {block.start}, goes to {told}"
         height = 1.3 + 0.06 * block.size
         axes.text((block.start + block.stop) / 2, height, text, ha="center", va="bottom", size=9)
-        axes.text(0, -0.6, "new numbers", color="tab:blue", va="top", size=8)
-        axes.set(xlim=(-0.6, num_layers + 0.6), ylim=(-1, height + 0.5))
+        axes.text(near.layer.min(), -0.6, "new numbers", color="tab:blue", va="top", size=8)
+        axes.set(xlim=(near.layer.min() - 0.6, near.layer.max() + 1.6), ylim=(-1, height + 0.5))
         axes.set_title(f"Block(start={block.start}, size={block.size}) of {num_layers} layers")
         axes.axis("off")
         return save_figure(figure, drawn, "figure_1b", profile)
