@@ -337,8 +337,8 @@ def test_jobs_are_done_once_their_results_are_there(output):
 def test_a_healing_that_failed_leaves_no_scores_to_wait_for(output):
     distances = distance_maps.of_model("tiny-random", SMOKE)
     assert jobs_done(["06"]) == [False]
-    scores.measure("tiny-random", SMOKE, [], ["mmlu", "arc_easy", "c4"])
     block = pruning.similarity_block(distances, 2)
+    scores.measure("tiny-random", SMOKE, [block], ["mmlu", "arc_easy", "c4"])
     for seed in (0, 1, 2):
         cure = recipe("tiny-random", SMOKE, seed=seed)
         (asked,) = fetching.here([wanted.healing("tiny-random", SMOKE, block, cure)])

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from lib.analysis.islands import rescaled
 from lib.figures.heatmaps import block_map
-from lib.figures.style import STYLE, colour, save_figure
+from lib.figures.style import STYLE, WIDTH, colour, save_figure
 from lib.models import registry
 from lib.profiles import Profile
 
@@ -16,15 +16,14 @@ COSTS = {
     "prefill": "prefill of the prompt (s)",
     "decode": "decode, a token (s)",
 }
-FORMATS = {None: "-", "nf4": ":"}
 MAPS = (
     ("distance_rescaled", "distance (rescaled by row)", {}),
     ("value_rescaled", "damage (rescaled by row)", {}),
-    ("residual", "rank by damage − by distance", {"cmap": "coolwarm", "vmin": -1}),
+    ("residual", "ranks: damage − distance\n(red: hurts more)", {"cmap": "coolwarm", "vmin": -1}),
 )
 BEST = {
     "distance": ("k.", {"ms": 4, "mew": 0.8, "label": "most similar"}),
-    "value": ("rx", {"ms": 4, "mew": 0.8, "label": "least damage"}),
+    "value": ("x", {"color": "#c51b7d", "ms": 4, "mew": 0.8, "label": "least damage"}),
 }
 
 
@@ -33,27 +32,24 @@ def figure_cost(costs: pd.DataFrame, profile: Profile) -> Figure:
     model; solid as it is, dotted in NF4. Bars: quartiles above, 95 % intervals below."""
     shown = costs[costs.status == "ok"]
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(2, len(COSTS), figsize=(12, 6.4), sharex=True, squeeze=False)
+        figure, axes = plt.subplots(2, len(COSTS), figsize=(WIDTH, 4.6), sharex=True)
         for column, (task, label) in enumerate(COSTS.items()):
             above, below = axes[:, column]
             mine = shown[shown.task == task]
             for (name, quantization), line in mine.groupby(["model", "quantization"], dropna=False):
-                quantization = None if pd.isna(quantization) else quantization
-                style = {"color": colour(name), "ls": FORMATS[quantization], "marker": "."}
-                told = "NF4" if quantization else line.dtype.iloc[0]
+                packed = pd.notna(quantization)
+                style = {"color": colour(name), "ls": ":" if packed else "-", "marker": "."}
+                told = "NF4" if packed else line.dtype.iloc[0]
                 _with_bars(above, line, "value", "low", "high", style, registry.label(name), told)
                 _with_bars(below, line, "ratio", "ratio_low", "ratio_high", style)
             deepest = shown.fraction.max()
             below.plot([0, deepest], [1, 1 - deepest], color="grey", lw=1, label="layers left")
-            above.set(ylabel=label, ylim=(0, 1.1 * mine.value.max()), title=label.split(" (")[0])
+            above.set(ylabel=label, ylim=(0, 1.1 * mine.value.max()))
             if mine.n.max() > 1:
-                above.set_title(f"n = {mine.n.max():.0f}", loc="right", fontsize=7)
-            below.set(
-                xlabel="fraction of layers dropped", ylabel="ratio to unpruned", ylim=(0, None)
-            )
-            above.legend()
-            below.legend()
-        return save_figure(figure, costs, "figure_cost", profile)
+                above.set_title(f"{mine.n.max():.0f} rounds", loc="right", fontsize=7)
+            below.set(xlabel="fraction dropped", ylabel="ratio to unpruned", ylim=(0, None))
+        told = "bars: quartiles above, 95 % intervals below"
+        return save_figure(figure, costs, "figure_cost", profile, legend=told)
 
 
 def _with_bars(axis, line: pd.DataFrame, value: str, low: str, high: str, style: dict, *label):
@@ -73,23 +69,22 @@ def figure_damage(tables: pd.DataFrame, correlations: pd.DataFrame, profile: Pro
     shown = tables.join(shown)
     count = shown.model.nunique()
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(count, 4, figsize=(17, 4.2 * count), squeeze=False)
-        for row, (name, mine) in zip(axes, shown.groupby("model", sort=False), strict=True):
+        figure, axes = plt.subplots(2 * count, 2, figsize=(WIDTH, 6.3 * count))
+        models = shown.groupby("model", sort=False)
+        for row, (name, mine) in zip(axes.reshape(count, 4), models, strict=True):
             label = f"{registry.label(name)}, {mine.n.iloc[0]} texts"
             for axis, (column, title, how) in zip(row, MAPS, strict=False):
                 figure.colorbar(block_map(axis, mine, column, title, BEST, **how), ax=axis)
             _scatter(row[3], mine, correlations[correlations.model == name], label)
-        return save_figure(figure, shown, "figure_damage", profile)
+        return save_figure(figure, shown, "figure_damage", profile, legend="")
 
 
 def _scatter(axis, table: pd.DataFrame, correlations: pd.DataFrame, title: str) -> None:
     """Damage against distance, a point a block; the deeper the yellow, the larger the block."""
-    told = [
-        f"{row.blocks}: ρ = {row.rank_correlation:.2f} [{row.low:.2f}, {row.high:.2f}]"
-        for row in correlations.itertuples()
-    ]
+    told = ["angular distance"]
+    for row in correlations.itertuples():
+        told.append(f"{row.blocks}: ρ = {row.rank_correlation:.2f} [{row.low:.2f}, {row.high:.2f}]")
     points = axis.scatter(table.distance, table.value, c=table.block_size, cmap="viridis", s=8)
-    axis.figure.colorbar(points, ax=axis, label="block size n (layers)")
-    axis.set(xlabel="angular distance", ylabel="rise of the C4 loss (nats)", title=title)
+    axis.figure.colorbar(points, ax=axis, label="block size $n$ (layers)")
+    axis.set(xlabel="\n".join(told), ylabel="rise of the C4 loss (nats)", title=title)
     axis.set_yscale("symlog", linthresh=0.1)
-    axis.text(0.02, 0.98, "\n".join(told), transform=axis.transAxes, va="top", fontsize=8)

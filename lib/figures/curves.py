@@ -1,16 +1,17 @@
-"""Scores against the fraction of layers dropped: figures 1d, 2, 3 and 5 to 9.
+"""Scores of pruned models: figures 1d, 2, 3 and 5 to 9, and those of notebook 10.
 
 A figure function takes tidy scores, draws, and saves figures/<profile>/<name>.png beside a .csv of
-exactly what it shows. One colour a model, one line style a treatment.
+exactly what it shows. One colour a model, one line style a treatment; hollow: not healed.
 """
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from lib.analysis import curves
-from lib.figures.style import STYLE, colour, save_figure
+from lib.analysis.curves import no_signal
+from lib.figures.style import STYLE, WIDTH, backdrop, colour, legend_below, level, save_figure
 from lib.models import registry
 from lib.profiles import Profile
 
@@ -20,218 +21,217 @@ TASKS = {
     "mmlu": "MMLU accuracy",
     "boolq": "BoolQ accuracy",
     "arc_easy": "ARC-Easy accuracy",
-    "c4": "C4 validation loss / ln V",
+    "c4": r"C4 loss / $\ln V$",
     "hellaswag": "HellaSwag accuracy",
     "gsm8k": "GSM8K exact match",
-    "gsm8k_bpb": "GSM8K gold, bits per byte",
+    "gsm8k_bpb": "GSM8K gold, bits a byte",
     "sciq": "SciQ accuracy",
-    "squad": "SQuAD gold, bits per byte",
+    "squad": "SQuAD gold, bits a byte",
 }
 WAYS = dict(letters="tab:purple", content="tab:green", open="tab:blue", closed="tab:orange")
 QA = ["mmlu", "boolq", "arc_easy"]
+DRAFTS = ("figure_2", "figure_3", "figure_5", "figure_6")  # also drawn before there is healing
+CONSTANT = 0.95  # a score is crossed out if one answer is given to more of the questions
+X = {"fraction": "fraction of layers dropped", "seed": "seed of healing", "rank": "LoRA rank"}
+DODGE = {"fraction": 0.004, "seed": 0.08, "rank": 0.03}  # between lines, so that all bars are seen
+SAME = {"5 examples": "order 0"}  # one prompt with two names
 
 
 def figure_1d(scores: pd.DataFrame, profile: Profile) -> Figure:
-    """Figure 1d: one model, question answering and C4 loss, healed and unhealed."""
-    mine = scores[(scores.model == profile.main_model) & (scores.strategy != "simple")]
-    return _by_family(mine, [*QA, "c4"], "figure_1d", profile)
+    """Figure 1d: one model, question answering and C4 loss; below, which layers are dropped."""
+    shown = scores[(scores.model == profile.main_model) & (scores.strategy != "simple")]
+    columns, tasks = shown.model.map(registry.label), [*QA, "c4"]
+    return _grid(shown, columns, "model", "figure_1d", profile, tasks, strip=True)
 
 
 def figure_2(scores: pd.DataFrame, profile: Profile) -> Figure:
-    """Figure 2: MMLU against the fraction dropped, a panel a family; below it ARC-Easy."""
+    """Figure 2: MMLU against the fraction dropped, a column a family; and ARC-Easy."""
     return _by_family(scores, ["mmlu", "arc_easy"], "figure_2", profile)
 
 
 def figure_3(scores: pd.DataFrame, profile: Profile) -> Figure:
-    """Figure 3: C4 loss over ln V (chance is 1) against the fraction dropped."""
-    return _by_family(scores, ["c4"], "figure_3", profile)
+    """Figure 3: C4 loss over ln V (chance is 1), all models in both columns, the treatments."""
+    shown = scores[scores.strategy != "simple"]
+    return _grid(shown, shown.treatment, "model", "figure_3", profile, ["c4"])
 
 
 def figure_6(scores: pd.DataFrame, profile: Profile) -> Figure:
-    """Figure 6: BoolQ against the fraction dropped, a panel a family."""
+    """Figure 6: BoolQ against the fraction dropped, a column a family."""
     return _by_family(scores, ["boolq"], "figure_6", profile)
 
 
 def figure_5(scores: pd.DataFrame, profile: Profile) -> Figure:
     """Figure 5: simple (red) against similarity-informed pruning (blue), a column a treatment."""
-    name = registry.label(profile.main_model)
-    shown = in_units_of_chance(scores[scores.model == profile.main_model])
-    columns = {
-        f"{name}, {treatment}": shown[shown.treatment.isin(["unpruned", treatment])]
-        for treatment in ("unhealed", "healed")
-        if (shown.treatment == treatment).any()
-    }
-    lines = (["strategy"], lambda strategy: (STRATEGIES[strategy], strategy))
-    how = (*lines, lambda model: "black")
-    return _grid(shown, [*QA, "c4"], columns, *how, "figure_5", profile)
+    shown = scores[scores.model == profile.main_model]
+    titles, tasks = registry.label(profile.main_model) + ", " + shown.treatment, [*QA, "c4"]
+    return _grid(shown, titles, "strategy", "figure_5", profile, tasks)
 
 
 def figure_7(scores: pd.DataFrame, profile: Profile) -> Figure:
-    """Figure 7: prompts of the question sets; columns `ablation` (order, number) of `variant`."""
-    return _ablation(scores, ["mmlu", "arc_easy"], "figure_7", profile)
+    """Figure 7: healed models by order and number of examples; a line a `variant`."""
+    shown = scores.sort_values("ablation", ascending=False, kind="stable")
+    columns = shown.model.map(registry.label) + ", " + shown.ablation
+    return _grid(shown, columns, "variant", "figure_7", profile, ["mmlu", "arc_easy"])
 
 
-def figure_8(scores: pd.DataFrame, profile: Profile) -> Figure:
-    """Figure 8: the seed of healing; a line a `variant`."""
-    return _ablation(scores, ["mmlu", "arc_easy", "c4"], "figure_8", profile)
+def figure_8(scores: pd.DataFrame, profile: Profile, cause="seed", name="figure_8") -> Figure:
+    """Figure 8: scores against the seed of healing, a column a task; dotted: the cut unhealed."""
+    shown = scores.assign(panel=scores.model.map(registry.label) + "\n" + scores.ablation)
+    how = {"of": "panel", "x": cause, "sharey": "none"}
+    return _grid(shown, shown.task.map(TASKS), "block_size", name, profile, **how)
 
 
 def figure_9(scores: pd.DataFrame, profile: Profile) -> Figure:
-    """Figure 9: the LoRA rank, a line a `variant`; columns are the two strategies."""
-    return _ablation(scores, ["mmlu", "arc_easy", "c4"], "figure_9", profile)
+    """Figure 9: as figure 8, against the LoRA rank."""
+    return figure_8(scores, profile, "rank", "figure_9")
 
 
 def figure_beyond(scores: pd.DataFrame, profile: Profile) -> Figure:
-    """Question sets of the paper's second version: HellaSwag and GSM8K, unhealed."""
-    return _by_family(scores, ["hellaswag", "gsm8k_bpb", "gsm8k"], "figure_beyond", profile)
+    """HellaSwag and GSM8K, unhealed; exact match only if a pruned model was asked for it."""
+    asked = "gsm8k" in set(scores[(scores.block_size > 0) & scores.value.notna()].task)
+    tasks = ["hellaswag", "gsm8k_bpb"] + ["gsm8k"] * asked
+    return _by_family(scores, tasks, "figure_beyond", profile)
 
 
 def figure_measures(measured: pd.DataFrame, profile: Profile) -> Figure:
-    """The same answers by four measures (analysis.measures), a column a model and task."""
-    columns = {
-        f"{registry.label(model)}, {TASKS[task].removesuffix(' accuracy')}": rows
-        for (model, task), rows in measured.groupby(["model", "task"], sort=False)
-    }
-    how = (["strategy"], lambda strategy: (STRATEGIES[strategy], strategy), lambda model: None)
-    rows = list(dict.fromkeys(measured.measure))
-    return _grid(measured, rows, columns, *how, "figure_measures", profile, "measure")
+    """The same answers by four measures (analysis.measures), a row a model and task."""
+    told = measured.task.map(TASKS).str.removesuffix(" accuracy")
+    shown = measured.assign(panel=measured.model.map(registry.label) + "\n" + told)
+    titles = measured.measure.replace("share of the commonest answer", "commonest")
+    how = {"of": "panel", "sharey": "none"}
+    return _grid(shown, titles, "strategy", "figure_measures", profile, **how)
 
 
 def figure_letters(scores: pd.DataFrame, profile: Profile) -> Figure:
     """The same questions by letter and by content, a row a model and question set."""
     told = scores.model.map(registry.label) + "\n" + scores.questions.map(TASKS)
     shown = scores.assign(variant=scores.form, panel=told)
-    columns = {way: shown[shown.strategy.isin(["none", way])] for way in STRATEGIES}
-    return _two_ways(shown, "panel", columns, "figure_letters", profile)
+    return _grid(shown, shown.strategy, "variant", "figure_letters", profile, of="panel")
 
 
 def figure_books(scores: pd.DataFrame, profile: Profile) -> Figure:
     """The same questions with and without the passage that answers them, a column a model."""
     shown = scores.assign(variant=scores.book)
-    columns = {registry.label(model): rows for model, rows in shown.groupby("model", sort=False)}
-    return _two_ways(shown, "questions", columns, "figure_books", profile)
-
-
-def _two_ways(shown: pd.DataFrame, rows: str, columns, name: str, profile: Profile) -> Figure:
-    """A row of panels for each value of the column `rows`, a line a `variant` and treatment."""
-    how = (["variant", "treatment"], lambda way, how: (WAYS[way], f"{way}, {how}"))
-    values = list(dict.fromkeys(shown[rows]))
-    return _grid(shown, values, columns, *how, lambda m: None, name, profile, rows)
+    columns = shown.model.map(registry.label)
+    return _grid(shown, columns, "variant", "figure_books", profile, of="questions")
 
 
 def in_units_of_chance(scores: pd.DataFrame) -> pd.DataFrame:
     """The same scores with the C4 loss divided by ln V, as the paper shows it."""
-    shown = scores.copy()
-    shown["unit"] = shown.task.map({"c4": "nats / ln V", "gsm8k_bpb": "bits per byte"})
-    shown["unit"] = shown.unit.fillna("accuracy")
-    loss = shown.task == "c4"
+    shown, loss = scores.copy(), scores.task == "c4"
+    if "measure" not in shown:
+        bits = dict.fromkeys(("gsm8k_bpb", "squad", "squad_closed"), "bits per byte")
+        shown["unit"] = shown.task.map({"c4": "nats / ln V"} | bits).fillna("accuracy")
     for column in {"value", "standard_error", "chance", "floor"} & set(shown):
         shown.loc[loss, column] = shown.loc[loss, column] / scores.loc[loss, "chance"]
     return shown
 
 
-def _by_family(scores: pd.DataFrame, tasks: list[str], name: str, profile: Profile) -> Figure:
+def _by_family(scores: pd.DataFrame, tasks: list[str], name: str, profile: Profile):
     """Similarity-informed pruning: a column a family of models, a line a model and treatment."""
-    shown = in_units_of_chance(scores[scores.strategy != "simple"])
-    columns = dict(list(shown.groupby(shown.model.map(registry.family), sort=False)))
-
-    def line(model: str, treatment: str) -> tuple:
-        return colour(model), f"{registry.label(model)}, {treatment}"
-
-    return _grid(shown, tasks, columns, ["model", "treatment"], line, colour, name, profile)
-
-
-def _ablation(scores: pd.DataFrame, tasks: list[str], name: str, profile: Profile) -> Figure:
-    """A column a model and `ablation`, a line a `variant`, each from its own unpruned score on."""
-    variants = list(dict.fromkeys(scores.variant))
-    shades = dict(zip(variants, sns.color_palette("viridis", len(variants)), strict=True))
-    shown = in_units_of_chance(scores)
-    columns = {
-        f"{registry.label(model)}, {ablation}": rows
-        for (model, ablation), rows in shown.groupby(["model", "ablation"], sort=False)
-    }
-    lines = (["variant"], lambda variant: (shades[variant], variant))
-    return _grid(shown, tasks, columns, *lines, lambda model: None, name, profile)
+    shown = scores[scores.strategy != "simple"]
+    return _grid(shown, shown.model.map(registry.family), "model", name, profile, tasks)
 
 
 def _grid(
-    shown, tasks, columns, by, line, unpruned_colour, name, profile, rows: str = "task"
+    shown, titles, by, name, profile, rows=None, of="task", x="fraction", sharey="row", strip=False
 ) -> Figure:
-    """A row of panels a task, a column the scores under each title of `columns`.
+    """A row of panels for each of `rows` (values of the column `of`), those without a signal last.
 
-    rows: the column of the table that tells the rows of panels, if it is not the task. by: columns
-    that tell the lines of a panel apart; line(*their values): its colour and text. A point without
-    a value is a gap. unpruned_colour(model): of its dashed line, None for none.
+    titles: of the column of panels of each row of `shown`; what is unpruned may be in all. by: the
+    column (model, strategy, variant or block_size) of which each value has a colour; a line is one
+    of these and a treatment. strip: below, which layers are dropped.
     """
-    size = (1 + 6.2 * len(columns), 0.4 + 2.9 * len(tasks))
+    if name in DRAFTS and "healed" not in set(shown.treatment):
+        name += "_unhealed"  # never in the place of the finished picture
+    everywhere = titles.str.endswith(("unpruned", "none"))
+    columns = shown[~everywhere].groupby(titles, sort=False)
+    columns = {title: pd.concat([shown[everywhere], scores]) for title, scores in columns}
+    whole = shown[shown.block_size == 0]
+    silent = {row: all(map(no_signal, s.itertuples())) for row, s in whole.groupby(of)}
+    rows = sorted(dict.fromkeys(shown[of]) if rows is None else rows, key=silent.get)
+    keys, heights = _keys(shown, by), [1.9] * len(rows) + [1.2] * strip
+    size = (max(WIDTH, 1.9 * len(columns)), 1 + sum(heights))
+    how = {"sharex": True, "sharey": sharey, "height_ratios": heights, "squeeze": False}
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            len(tasks),
-            len(columns),
-            figsize=size,
-            squeeze=False,
-            sharex=True,
-            sharey="none" if rows == "measure" else "row",
-        )
-        for row, task in zip(axes, tasks, strict=True):
-            for axis, (title, scores) in zip(row, columns.items(), strict=True):
-                panel = scores[scores[rows] == task]
-                unpruned = backdrop(axis, panel, unpruned_colour)
-                pruned = panel[panel.treatment != "unpruned"]
-                for key, points in pruned.groupby(by, sort=False):
-                    _curve(axis, unpruned, points, *line(*key))
-                _label(axis, task, panel, title if task == tasks[0] else "")
+        figure, axes = plt.subplots(len(heights), len(columns), figsize=size, **how)
+        for line, row in zip(axes, rows, strict=False):
+            for axis, (title, scores) in zip(line, columns.items(), strict=True):
+                panel = in_units_of_chance(scores[scores[of] == row])
+                _panel(axis, panel, by, x, keys)
+                axis.set_title(title if row == rows[0] else "", loc="left")
+                axis.set_label(f"{TASKS.get(row, row)} {title}")
+            shots = shown[shown[of] == row].shots.dropna().unique()
+            told = f"\n({shots[0]:.0f}-shot)" if len(shots) == 1 else ""
+            line[0].set_ylabel(TASKS.get(row, row) + told)
+        level([a for a in axes.flat if "accuracy" in a.get_label()], x == "fraction")
+        if strip:
+            _strip(axes[-1, 0], shown)
         for axis in axes[-1]:
-            axis.set_xlabel("fraction of layers dropped")
-        return save_figure(figure, shown[shown[rows].isin(tasks)], name, profile)
+            axis.set_xlabel(X[x], fontsize=8 if len(columns) > 3 else 10)
+        found = {text: Line2D([], [], color=shade, lw=3) for shade, text in keys.values()}
+        for treatment in [t for t in TREATMENTS if t in set(shown.treatment)]:
+            ls = "" if (by, treatment) == ("variant", "unpruned") else TREATMENTS[treatment]
+            look = {"ls": ls, "mfc": "k" if treatment == "healed" else "w"}
+            found[treatment] = Line2D([], [], color="k", marker="o", ms=4, **look)
+        legend_below(figure, found, "bars: ±1 s.e.")
+        shown = in_units_of_chance(shown[shown[of].isin(rows)])
+        return save_figure(figure, shown, name, profile)
 
 
-def _curve(axis, unpruned: pd.DataFrame, points: pd.DataFrame, shade, text: str) -> None:
-    """One line from the unpruned score of its model (and variant) on; bars of one s.e."""
+def _keys(shown: pd.DataFrame, by: str) -> dict:
+    """The colour and the text of each value of the column `by`."""
+    values = [value for value in dict.fromkeys(shown[by]) if value not in ("none", 0)]
+    if by == "model":
+        return {model: (colour(model), registry.label(model)) for model in values}
+    shades = STRATEGIES | WAYS
+    others = dict.fromkeys(SAME.get(v, v) for v in values if v not in shades)
+    palette, told = ("viridis", " layers dropped") if by == "block_size" else ("colorblind", "")
+    shades |= zip(others, sns.color_palette(palette, len(others)), strict=True)
+    return {value: (shades[SAME.get(value, value)], f"{value}{told}") for value in values}
+
+
+def _panel(axis, panel: pd.DataFrame, by: str, x: str, keys: dict) -> None:
+    """The lines of a panel over its backdrop; level lines: what does not vary with `x`."""
+    hidden = (panel.task == "c4") & (x != "fraction")  # guessing, far above all that varies
+    unpruned = backdrop(axis, panel.assign(chance=panel.chance.mask(hidden)))
+    flat = (panel.treatment == "unhealed") & (x != "fraction")
+    for row in panel[flat | (panel.treatment == "unpruned") & (by != "variant")].itertuples():
+        shade = keys.get(getattr(row, by), ("black",))[0]
+        axis.axhline(row.value, color=shade, ls=TREATMENTS[row.treatment], lw=1)
+    lines = panel[~flat & (panel.treatment != "unpruned")].groupby([by, "treatment"], sort=False)
+    for place, ((value, _), points) in enumerate(lines):
+        shift = DODGE[x] * (place - (len(lines) - 1) / 2)
+        _curve(axis, unpruned, points, x, keys[value][0], shift)
+
+
+def _curve(axis, unpruned: pd.DataFrame, points: pd.DataFrame, x: str, shade, shift: float) -> None:
+    """One line; against the fraction, from the unpruned score of its model (and variant) on."""
     first = points.iloc[0]
     same = [c for c in ("model", "variant") if c in points and unpruned[c].notna().all()]
-    start = unpruned[(unpruned[same] == first[same]).all(axis=1)].head(1)
-    line = pd.concat([start, points]).sort_values("fraction")
-    style = {"color": shade, "ls": TREATMENTS[first.treatment], "marker": ".", "elinewidth": 0.8}
-    axis.errorbar(line.fraction, line.value, line.standard_error, label=text, **style)
+    start = unpruned[(unpruned[same] == first[same]).all(axis=1)].head(int(x == "fraction"))
+    line = pd.concat([start, points]).sort_values(x)
+    hollow = {"marker": "o", "ms": 3.5, "color": shade, "mfc": "white"}
+    style = hollow | ({"mfc": shade} if first.treatment == "healed" else {})
+    style |= {"ls": "" if x == "seed" else TREATMENTS[first.treatment], "lw": 1.3}
+    where = line[x] * 2**shift if x == "rank" else line[x] + shift
+    axis.errorbar(where, line.value, line.standard_error, elinewidth=0.8, **style)
+    axis.plot(where[line.block_size == 0], start.value, ls="", zorder=3, **hollow)
+    if "commonest" in line and (constant := line.commonest > CONSTANT).any():
+        told = f"one answer to over {CONSTANT:.0%}"
+        axis.plot(where[constant], line.value[constant], "kx", ms=6, zorder=4, label=told)
+    if x == "rank":
+        axis.set_xscale("log", base=2)
+        axis.minorticks_off()
+    if x != "fraction":
+        axis.set_xticks(line[x], [f"{value:.0f}" for value in line[x]])
+        axis.margins(x=0.2)
 
 
-def backdrop(axis, scores: pd.DataFrame, unpruned_colour) -> pd.DataFrame:
-    """What lies behind the lines of a panel; returns the unpruned scores.
-
-    These as dashed lines, chance, where it is better the floor (what no reading scores), and n.
-    """
-    unpruned = scores[scores.treatment == "unpruned"]
-    for row in unpruned.itertuples():
-        floor, shade = curves.floor(row), unpruned_colour(row.model)
-        if shade is not None:
-            axis.axhline(row.value, color=shade, ls=TREATMENTS["unpruned"], lw=1, label="unpruned")
-        if pd.notna(row.chance):
-            axis.axhline(row.chance, color="grey", ls=(0, (5, 3)), lw=1, label="chance")
-            if floor > row.chance:
-                axis.axhline(floor, color="grey", ls="-.", lw=1, label="floor")
-    axis.set_title(f"n = {scores.n.iloc[0]:.0f}, ±1 s.e.", loc="right", fontsize=7)
-    _stamp(axis, unpruned)
-    return unpruned
-
-
-def _stamp(axis, unpruned: pd.DataFrame) -> None:
-    """Say behind the lines which unpruned models (or variants) do not stand out from the floor."""
-    every = unpruned[unpruned.value.notna()]
-    silent = every[[curves.no_signal(row) for row in every.itertuples()]]
-    if silent.empty:
-        return
-    names = silent.variant if "variant" in silent else silent.model.map(registry.label)
-    some = len(silent) < len(every)
-    told = "no signal" + (f":\n{', '.join(dict.fromkeys(names))}" if some else "")
-    style = {"color": "0.8", "weight": "bold", "fontsize": 13 if some else 26, "zorder": 0}
-    axis.text(0.98, 0.97, told, ha="right", va="top", transform=axis.transAxes, **style)
-
-
-def _label(axis, task: str, scores: pd.DataFrame, title: str) -> None:
-    shots = scores.shots.dropna().unique()
-    axis.set_title(title)
-    axis.set_ylabel(TASKS.get(task, task) + (f" ({int(shots[0])}-shot)" if len(shots) == 1 else ""))
-    handles, texts = axis.get_legend_handles_labels()
-    unique = dict(zip(texts, handles, strict=True))
-    axis.legend(unique.values(), unique.keys(), loc="upper left", bbox_to_anchor=(1, 1))
+def _strip(axis, shown: pd.DataFrame) -> None:
+    """Which layers go: those from l*(n) on, at each depth of the curves above."""
+    cuts = shown[shown.block_size > 0].drop_duplicates("block_size")
+    layers = round((cuts.block_size / cuts.fraction).iloc[0])
+    axis.bar(cuts.fraction, cuts.block_size, 0.6 / layers, cuts.block_start, color="lightgrey")
+    axis.plot(cuts.fraction, cuts.block_start, "ks", ms=2.5, label="$l^*(n)$")
+    axis.set(ylabel="layers\ndropped", ylim=(0, layers))

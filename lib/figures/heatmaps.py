@@ -5,65 +5,75 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 
 from lib.analysis import islands
 from lib.analysis.islands import rescaled
 from lib.blocks import Block, BlockDistances
-from lib.figures.style import STYLE, save_figure
+from lib.figures.style import STYLE, WIDTH, save_figure
 from lib.models import registry
 from lib.profiles import Profile
 
-STEPS = [
-    ("measure", "one forward pass over C4:\nangular distance d(l, l+n)\nof every block"),
-    ("choose", "for n layers to drop:\nl*(n) = argmin over l\nof d(l, l+n)"),
-    ("cut", "drop layers l* … l*+n-1,\nfeed the input of layer l*\nto layer l*+n"),
-    ("heal", "short QLoRA fine-tune\non C4 (optional)"),
-    ("evaluate", "question answering\nand C4 loss against\nthe fraction dropped"),
+STEPS = [  # and the notebook that shows each
+    ("measure", "one forward pass\nover C4: angular\ndistance $d(l, l+n)$\nof every block", "01"),
+    ("choose", "for $n$ layers to drop:\n$l^*(n) = $ argmin\nover $l$ of $d(l, l+n)$", "01"),
+    ("cut", "drop $n$ layers from\n$l^*$ on; its input\ngoes to layer $l^*+n$", "02"),
+    ("heal", "short QLoRA\nfine-tune on C4\n(optional)", "03"),
+    ("evaluate", "question answering\nand C4 loss against\nthe fraction dropped", "02, 03"),
 ]
+COLOURS = {True: ("#cfe3f5", "black"), False: ("#eeeeee", "grey")}  # of a layer kept or not
 
 
 def figure_1a(profile: Profile) -> Figure:
     """Figure 1a: the flow of the method, from an unpruned model to its pruning curve."""
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(11, 2))
-        for i, (title, text) in enumerate(STEPS):
-            axes.add_patch(FancyBboxPatch((i * 2.4, 0), 1.9, 1, boxstyle="round,pad=0.08", fc="w"))
-            axes.text(i * 2.4 + 0.95, 0.85, title, ha="center", weight="bold")
-            axes.text(i * 2.4 + 0.95, 0.4, text, ha="center", va="center", size=8)
+        figure, axes = plt.subplots(figsize=(WIDTH, 1.7))
+        for i, (title, text, notebook) in enumerate(STEPS):
+            box = {"boxstyle": "round,pad=0.08", "fc": COLOURS[True][0]}
+            axes.add_patch(FancyBboxPatch((i * 2.4, 0), 2.0, 1, **box))
+            axes.text(i * 2.4 + 1, 0.87, title, ha="center", weight="bold", size=9)
+            axes.text(i * 2.4 + 1, 0.38, text, ha="center", va="center", size=7.5)
+            axes.text(i * 2.4 + 1, -0.22, f"notebook {notebook}", ha="center", va="top", size=7.5)
             if i:
                 arrow = {"arrowstyle": "->"}
-                axes.annotate("", (i * 2.4 - 0.1, 0.5), (i * 2.4 - 0.4, 0.5), arrowprops=arrow)
-        axes.set(xlim=(-0.2, 2.4 * len(STEPS) - 0.3), ylim=(-0.2, 1.2))
+                axes.annotate("", (i * 2.4 - 0.06, 0.5), (i * 2.4 - 0.34, 0.5), arrowprops=arrow)
+        axes.set(xlim=(-0.15, 2.4 * len(STEPS) - 0.25), ylim=(-0.4, 1.1))
         axes.axis("off")
-        steps = pd.DataFrame(STEPS, columns=["step", "what"])
+        steps = pd.DataFrame(STEPS, columns=["step", "what", "notebook"])
         return save_figure(figure, steps, "figure_1a", profile)
 
 
 def figure_1b(block: Block, num_layers: int, profile: Profile) -> Figure:
-    """Figure 1b: the layers of a model, those of `block` crossed out, and the new connection."""
-    kept = set(block.kept(num_layers))
+    """Figure 1b: the layers of a model, those of `block` crossed out, the others numbered anew."""
+    drawn = pd.DataFrame({"layer": range(num_layers)})
+    drawn["kept"] = drawn.layer.isin(set(block.kept(num_layers)))
+    drawn["new_index"] = (drawn.kept.cumsum() - 1).where(drawn.kept).astype("Int64")
+    around = num_layers if num_layers <= 40 else 8  # layers that are drawn on either side
+    near = drawn[drawn.layer.between(block.start - around, block.stop + around - 1)]
+    middle = {"ha": "center", "va": "center", "size": 7.5}
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(max(6, 0.36 * num_layers), 1.9))
-        for l in range(num_layers):
-            stays = l in kept
-            shade = "#cfe3f5" if stays else "#eeeeee"
-            axes.add_patch(Rectangle((l, 0), 0.8, 1, fc=shade, ec="black" if stays else "grey"))
-            axes.text(l + 0.4, 0.5, str(l), ha="center", va="center", size=7)
-            if not stays:
-                axes.plot([l, l + 0.8], [0, 1], color="tab:red", lw=1)
-        ends = (block.start - 0.1, 1.05), (block.stop + 0.3, 1.05)
-        arrow = {"connectionstyle": "arc3,rad=-0.25", "arrowstyle": "->", "mutation_scale": 12}
+        figure, axes = plt.subplots(figsize=(WIDTH, 1.8))
+        for row in near.itertuples():
+            x, (shade, edge) = row.layer, COLOURS[row.kept]
+            axes.add_patch(Rectangle((x, 0), 0.85, 1, fc=shade, ec=edge))
+            back = {"fc": shade, "ec": "none", "pad": 0.5}  # of the number, over the slash
+            axes.text(x + 0.42, 0.5, row.layer, bbox=back, **middle)
+            if row.kept:
+                axes.text(x + 0.42, -0.3, row.new_index, color="tab:blue", **middle)
+            else:
+                axes.plot([x, x + 0.85], [0, 1], color="tab:red", lw=1)
+        ends = (block.start - 0.1, 1.05), (block.stop + 0.4, 1.05)
+        arrow = {"connectionstyle": "arc3,rad=-0.2", "arrowstyle": "->", "mutation_scale": 12}
         axes.add_patch(FancyArrowPatch(*ends, **arrow))
-        middle = (block.start + block.stop) / 2
-        after = f"layer {block.stop}" if block.stop < num_layers else "the final norm"
-        text = f"x^({block.start}), the input of layer {block.start}, goes to {after}"
-        axes.text(middle, 1.15 + 0.07 * block.size, text, ha="center", va="bottom", size=8)
-        axes.set(xlim=(-0.6, num_layers + 0.6), ylim=(-0.2, 1.5 + 0.08 * block.size))
+        told = f"layer {block.stop}" if block.stop < num_layers else "the final norm"
+        text = f"$x^{{({block.start})}}$, the input of layer {block.start}, goes to {told}"
+        height = 1.3 + 0.06 * block.size
+        axes.text((block.start + block.stop) / 2, height, text, ha="center", va="bottom", size=9)
+        axes.text(near.layer.min(), -0.6, "new numbers", color="tab:blue", va="top", size=8)
+        axes.set(xlim=(near.layer.min() - 0.6, near.layer.max() + 1.6), ylim=(-1, height + 0.5))
         axes.set_title(f"Block(start={block.start}, size={block.size}) of {num_layers} layers")
         axes.axis("off")
-        drawn = pd.DataFrame({"layer": range(num_layers)})
-        drawn["kept"] = drawn.layer.isin(kept)
-        drawn["new_index"] = (drawn.kept.cumsum() - 1).where(drawn.kept).astype("Int64")
         return save_figure(figure, drawn, "figure_1b", profile)
 
 
@@ -86,19 +96,20 @@ def figure_1c(name: str, distances: BlockDistances, profile: Profile) -> Figure:
     table = distance_table({name: distances}, profile)
     table = table[table.block_size <= max(profile.block_sizes(distances.num_layers))]
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(6, 4.2))
+        figure, axes = plt.subplots(figsize=(WIDTH, 4.2))
         colours, deepest = plt.get_cmap("viridis"), table.block_size.max()
         for size, row in table.groupby("block_size"):
             shade = colours((size - 1) / max(deepest - 1, 1))
             axes.plot(row.block_start, row.value, color=shade, lw=1)
-            low, high = row.value - row.standard_error, row.value + row.standard_error
-            axes.fill_between(row.block_start, low, high, color=shade, alpha=0.3, lw=0)
         best = table.loc[table.groupby("block_size").value.idxmin()]
-        axes.plot(best.block_start, best.value, "k.-", ms=4, lw=1, label="best start l*(n)")
+        axes.plot(best.block_start, best.value, "k.:", ms=5, lw=1, label="best start $l^*(n)$")
         scale = plt.cm.ScalarMappable(plt.Normalize(1, deepest), colours)
-        figure.colorbar(scale, ax=axes, label="block size n (layers)")
-        axes.set(xlabel="block start l (layer)", ylabel="angular distance d(l, l+n)")
-        axes.set_title(f"{registry.label(name)}, {distances.num_sequences} C4 sequences, ±1 s.e.")
+        told = {"label": "block size $n$ (layers)", "ticks": MaxNLocator(integer=True)}
+        figure.colorbar(scale, ax=axes, **told)
+        degrees = axes.secondary_yaxis("right", functions=(lambda d: 180 * d, lambda a: a / 180))
+        degrees.set_ylabel("degrees")
+        axes.set(xlabel="block start $l$ (layer)", ylabel="angular distance $d(l, l+n)$")
+        axes.set_title(f"{registry.label(name)}, {distances.num_sequences} C4 sequences")
         axes.legend(loc="upper left")
         return save_figure(figure, table, "figure_1c", profile)
 
@@ -107,13 +118,13 @@ def figure_4(maps: dict[str, BlockDistances], profile: Profile) -> Figure:
     """Figure 4: a heatmap a model, x = l, y = n, each row rescaled to [0, 1]; yellow is similar."""
     table = distance_table(maps, profile)
     with plt.rc_context(STYLE):
-        return save_figure(_heatmaps(maps, table)[0], table, "figure_4", profile)
+        return save_figure(_heatmaps(maps, table)[0], table, "figure_4", profile, legend="")
 
 
 def figure_islands(
     maps: dict[str, BlockDistances], profile: Profile, threshold: float = islands.THRESHOLD
 ) -> Figure:
-    """Figure 4 with the deep band outlined in black and the islands in red, numbered.
+    """Figure 4 with the deep band outlined in black and the islands in magenta, numbered.
 
     Its table has the `region` of each block: 0 not similar, 1 the band, 1 + i island i; none for
     blocks of more than half of the layers.
@@ -127,37 +138,43 @@ def figure_islands(
             blocks = table[searched]
             table.loc[searched, "region"] = regions[blocks.block_size - 1, blocks.block_start]
             _outline(axis, regions)
-        return save_figure(figure, table, "figure_islands", profile)
+        return save_figure(figure, table, "figure_islands", profile, legend="")
 
 
 def _outline(axis, regions) -> None:
-    """Draw the borders of the deep band and of each island, with its number."""
+    """Draw the borders of the deep band and of each island, with its number beside it."""
+    edge = [withStroke(linewidth=3, foreground="white")]
     for label in range(islands.BAND, regions.max() + 1):
-        shade = "black" if label == islands.BAND else "tab:red"
         x, y = islands.outline(regions == label)
-        axis.plot(x, y, color=shade, lw=1.2)
-        if label > islands.BAND:
-            text = f"island {label - islands.BAND}"
-            axis.text(np.nanmin(x), np.nanmax(y) + 0.1, text, color=shade, size=8)
-    axis.axhline(len(regions) + 0.5, color="grey", lw=0.8, ls=":")
+        band = label == islands.BAND
+        look = {"color": "black" if band else "#c51b7d", "path_effects": edge}
+        axis.plot(x, y, lw=1.3, label="deep band" if band else "island", **look)
+        if not band:
+            place = {"xytext": (7, 26), "textcoords": "offset points", **look}
+            end, line = (np.nanmax(x), np.nanmax(y)), {"arrowstyle": "-"}
+            axis.annotate(label - islands.BAND, end, arrowprops=line, **place)
+    axis.axhline(len(regions) + 0.5, color="grey", ls=":", label="searched up to here")
     count = int(regions.max()) - islands.BAND
-    axis.set_title(axis.get_title() + f", {count or 'no'} island{'s' * (count != 1)}")
+    told = f"\n{count or 'no'} island{'s' * (count != 1)}"
+    axis.set_title(axis.get_title("left") + told, loc="left")
 
 
 def _heatmaps(maps: dict[str, BlockDistances], table: pd.DataFrame) -> tuple[Figure, list]:
     """A map of the row-rescaled distances a model, three in a row; the figure and its axes."""
     columns = min(3, len(maps))
     rows = -(-len(maps) // columns)
-    size = (1.5 + 4.2 * columns, 3.9 * rows)
+    size = (WIDTH if columns > 1 else 4.5, 0.9 + 6.6 / max(columns, 2) * rows)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     for axis in axes.flat[len(maps) :]:
         axis.remove()
     drawn = list(axes.flat[: len(maps)])
     for axis, (name, distances) in zip(drawn, maps.items(), strict=True):
-        title = f"{registry.label(name)}, {distances.num_sequences} sequences"
-        marks = {"value": ("k.", {"ms": 3, "label": "best start l*(n)"})}
-        mesh = block_map(axis, table[table.model == name], "normalised", title, marks)
-    figure.colorbar(mesh, ax=drawn, label="shifted, rescaled distance (0: most similar)")
+        marks = {"value": ("k.", {"ms": 3, "label": "best start $l^*(n)$"})}
+        mesh = block_map(axis, table[table.model == name], "normalised", "", marks)
+        axis.set_title(registry.label(name), loc="left")
+        axis.set_title(f"n = {distances.num_sequences}", loc="right", fontsize=7)
+    bar = figure.colorbar(mesh, ax=drawn, label="distance, each row from 0 to 1", aspect=30)
+    bar.ax.set_yticks([0, 1], ["0: most\nsimilar", "1"], fontsize=8)
     return figure, drawn
 
 
@@ -173,6 +190,5 @@ def block_map(axis, table: pd.DataFrame, column: str, title: str, marks: dict, *
     for of, (mark, style) in marks.items():
         best = table.loc[table.groupby("block_size")[of].idxmin()]
         axis.plot(best.block_start, best.block_size, mark, **style)
-    axis.set(xlabel="block start l (layer)", ylabel="block size n (layers)", title=title)
-    axis.legend(loc="upper right")
+    axis.set(xlabel="block start $l$ (layer)", ylabel="block size $n$ (layers)", title=title)
     return mesh

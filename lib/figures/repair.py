@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from lib.figures.style import STYLE, save_figure
+from lib.figures.style import STYLE, WIDTH, save_figure
 from lib.models import registry
 from lib.profiles import Profile
 
@@ -23,7 +23,7 @@ LOOKS = {  # of each repair: colour, marker, line
     "LoRA, distilled": ("tab:green", "*", ""),
 }
 OTHER = ("slategrey", "p", "")  # LoRA of another rank
-WIDTH = 1.96  # standard errors to either side: a 95 % interval
+NORMAL = 1.96  # standard errors to either side: a 95 % interval
 
 
 def figure_repair(scores: pd.DataFrame, profile: Profile) -> Figure:
@@ -67,11 +67,9 @@ def _panels(scores: pd.DataFrame, columns, draw, name: str, profile: Profile) ->
     """A row of panels a model and task; `draw` fills one and gives its title."""
     shown = scores[scores.value.notna()]
     rows = [(model, task) for model in dict.fromkeys(shown.model) for task in UNITS]
-    size = (9.5, 1 + 2.9 * len(rows))
+    how = {"figsize": (WIDTH, 1 + 2.6 * len(rows)), "squeeze": False, "sharey": "row"}
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            len(rows), len(columns), figsize=size, squeeze=False, sharey="row"
-        )
+        figure, axes = plt.subplots(len(rows), len(columns), **how)
         for line, (model, task) in zip(axes, rows, strict=True):
             for axis, column in zip(line, columns, strict=True):
                 mine = shown[(shown.model == model) & (shown.task == task)]
@@ -86,18 +84,13 @@ def _panels(scores: pd.DataFrame, columns, draw, name: str, profile: Profile) ->
                     axis.yaxis.set_major_formatter(ScalarFormatter())
                     axis.yaxis.set_minor_formatter(ScalarFormatter())
             line[0].set_ylabel(UNITS[task])
-        found = {}
-        for axis in axes.flat:
-            handles, labels = axis.get_legend_handles_labels()
-            found |= dict(zip(labels, handles, strict=True))
-        figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=3)
-        return save_figure(figure, shown, name, profile)
+        return save_figure(figure, shown, name, profile, legend="")
 
 
 def _marks(axis, places, line: pd.DataFrame, repair: str, label: str) -> None:
     shade, marker, style = LOOKS.get(repair, OTHER)
     how = {"color": shade, "marker": marker, "ls": style, "ms": 6, "elinewidth": 0.8}
-    axis.errorbar(places, line.value, WIDTH * line.standard_error, label=label, **how)
+    axis.errorbar(places, line.value, NORMAL * line.standard_error, label=label, **how)
 
 
 def _number(count: float) -> str:

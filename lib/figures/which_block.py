@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.figures.style import STYLE, save_figure
+from lib.figures.style import STYLE, WIDTH, save_figure
 from lib.models import registry
 from lib.profiles import Profile
 
@@ -18,12 +18,13 @@ CRITERIA = {  # colour and marker
     "damage map": ("tab:red", "x"),
     "simple": ("tab:orange", "^"),
 }
-OTHERS = ("wiki", "arc_easy")  # sources that only the right panel shows
+OTHERS = ("wiki", "arc_easy")  # sources that only the lower panel shows
 PARTS = {
     "whole": ("all of it", "black", "o"),
     "attention": ("its attention only", "tab:blue", "s"),
     "ffn": ("its FFN only", "tab:orange", "^"),
 }
+CHANGE = r"$|x^{(l+1)} - x^{(l)}|\;/\;|x^{(l)}|$"
 UPDATES = {
     "update": {"label": "all tokens but the first", "color": "black"},
     "update, first token": {"label": "first token", "color": "grey", "ls": ":"},
@@ -38,11 +39,11 @@ def figure_criteria(judged: pd.DataFrame, summary: pd.DataFrame, profile: Profil
     """
     count = judged.model.nunique()
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(count, 2, figsize=(11.5, 4.8 * count), squeeze=False)
+        figure, axes = plt.subplots(2 * count, 1, figsize=(WIDTH, 8.5 * count))
         models = judged[~judged.source.isin(OTHERS)].groupby("model", sort=False)
-        for (left, right), (name, mine) in zip(axes, models, strict=True):
-            _by_size(left, mine, f"{registry.label(name)}, {mine.n.iloc[0]} texts, bars: 95 %")
-            _excess(right, summary[summary.model == name])
+        for (upper, lower), (name, mine) in zip(axes.reshape(count, 2), models, strict=True):
+            _by_size(upper, mine, f"{registry.label(name)}, {mine.n.iloc[0]} texts, bars: 95 %")
+            _excess(lower, summary[summary.model == name])
         return save_figure(figure, judged, "figure_criteria", profile)
 
 
@@ -55,8 +56,8 @@ def _by_size(axis, judged: pd.DataFrame, title: str) -> None:
         line = judged[judged.criterion == name]
         around = [(line.value - line.low).clip(0), (line.high - line.value).clip(0)]
         _bars(axis, line.block_size + 0.08 * (place - 3), line.value, around, style, name)
-    axis.set(xlabel="block size n (layers)", title=title)
-    axis.legend(loc="lower right")
+    axis.set(xlabel="block size $n$ (layers)", title=title)
+    axis.legend(loc="lower right", ncols=2)
 
 
 def _bars(axis, x, value, around, style: tuple[str, str], label: str) -> None:
@@ -65,7 +66,7 @@ def _bars(axis, x, value, around, style: tuple[str, str], label: str) -> None:
     axis.errorbar(x, value, around, color=style[0], marker=style[1], **how)
     axis.set_yscale("symlog", linthresh=0.1)
     axis.yaxis.set_major_formatter("{x:g}")
-    axis.set_ylabel("rise of the C4 loss (nats a token)")
+    axis.set_ylabel("rise of the C4 loss (nats)")
 
 
 def _excess(axis, summary: pd.DataFrame) -> None:
@@ -99,7 +100,7 @@ def figure_layers(
     shown = pd.concat([updates, damages.merge(blocks).assign(part="whole"), halves])
     count = shown.model.nunique()
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(count, 3, figsize=(13, 3.9 * count), squeeze=False)
+        figure, axes = plt.subplots(count, 3, figsize=(WIDTH, 1 + 2.6 * count), squeeze=False)
         for row, (name, mine) in zip(axes, shown.groupby("model", sort=False), strict=True):
             for criterion, style in UPDATES.items():
                 line = mine[mine.criterion == criterion]
@@ -110,10 +111,8 @@ def figure_layers(
                 lines = (row[1], single, single.block_start), (row[2], larger, larger.block_size)
                 for axis, line, x in lines:
                     _bars(axis, x, line.value, 1.96 * line.standard_error, style, label)
-            row[0].set(xlabel="layer l", ylabel="|x^(l+1) − x^(l)| / |x^(l)|", yscale="log")
+            row[0].set(xlabel="layer $l$", ylabel=CHANGE, yscale="log")
             row[0].set_title(f"{registry.label(name)}, {mine.n.iloc[0]} texts")
-            row[1].set(xlabel="layer l", title="without one layer; bars: 95 %")
-            row[2].set(xlabel="size n (layers)", title="without the most similar block of size n")
-            row[0].legend()
-            row[2].legend()
-        return save_figure(figure, shown, "figure_layers", profile)
+            row[1].set(xlabel="layer $l$", title="without one layer")
+            row[2].set(xlabel="size $n$ (layers)", title="without the most similar block")
+        return save_figure(figure, shown, "figure_layers", profile, legend="bars: 95 %")

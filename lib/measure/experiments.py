@@ -153,6 +153,9 @@ def _variants(name: str, distances, ablations: dict, tasks, sizes) -> list[Wante
             found += unpruned(name, profile, tasks, **shown)
             how = (tasks, strategies, sizes, shown)
             found += healed(name, distances, profile, *how, **changes)
+        if changes:  # of the recipe: the same cuts unhealed, too
+            shown = {"ablation": ablation, "variant": "unhealed"}
+            found += _cut(name, distances, profile, tasks, strategies[0], sizes, **shown)
     return found
 
 

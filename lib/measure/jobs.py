@@ -4,8 +4,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from lib.measure import wanted
-from lib.measure.experiments import books, dose, forms, healed, prompts, ranks, reasoning, seeds
-from lib.measure.experiments import unhealed
+from lib.measure.experiments import (
+    books,
+    dose,
+    forms,
+    healed,
+    prompts,
+    ranks,
+    reasoning,
+    seeds,
+    unhealed,
+)
 from lib.measure.wanted import Wanted
 from lib.models import registry
 from lib.profiles import Profile

@@ -1,6 +1,6 @@
 """The figures with what they show, and the notebooks that draw them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -58,3 +58,5 @@ NOTEBOOKS = {
     file[:2]: Notebook(file, tuple(n for n, (_, by) in FIGURES.items() if file[:2] in by), minutes)
     for file, minutes in MINUTES.items()
 }
+_drafts = tuple(f"{name}_unhealed" for name in NOTEBOOKS["02"].figures)  # 03 and 04 finish them
+NOTEBOOKS["02"] = replace(NOTEBOOKS["02"], figures=_drafts)

@@ -1,0 +1,200 @@
+"""What the figures of scores show: ranges, markers, references, columns, legends, names."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgb
+
+from lib import figures, paths, profiles
+from lib.blocks import Block
+from lib.measure import experiments
+
+PAPER = profiles.get("paper")
+SMOKE = profiles.get("smoke")
+TREATMENTS = ("unhealed", "healed")
+CHANCE = {"mmlu": 0.25, "arc_easy": 0.25, "boolq": 0.5, "c4": 10.0}
+UNPRUNED = {"mmlu": 0.3, "arc_easy": 0.6, "boolq": 0.8, "c4": 3.0}  # MMLU: no signal
+
+
+@pytest.fixture(autouse=True)
+def kept(output, monkeypatch):
+    """A figure's axes and lines can still be looked at when it is saved."""
+    with monkeypatch.context() as patched:
+        patched.setattr(plt, "close", lambda *_: None)
+        yield
+    plt.close("all")
+
+
+def scores(models=("qwen-7b",), treatments=TREATMENTS, variants=(None,), **told) -> pd.DataFrame:
+    """Every task, unpruned and at two depths of both strategies and each treatment."""
+    rows = []
+    for model in models:
+        for task, value in UNPRUNED.items():
+            shared = {"model": model, "task": task, "chance": CHANCE[task], "majority": np.nan}
+            shared |= {"standard_error": 0.02, "n": 500, "shots": 5, "block_start": 4} | told
+            for variant in variants:
+                named = {} if variant is None else {"variant": variant}
+                whole = {"strategy": "none", "treatment": "unpruned", "block_size": 0}
+                rows.append(shared | named | whole | {"fraction": 0.0, "value": value})
+                for strategy in ("similarity", "simple"):
+                    for treatment in treatments:
+                        for size in (8, 16):
+                            cut = {"strategy": strategy, "treatment": treatment}
+                            cut |= {"block_size": size, "fraction": size / 32, "value": value * 0.7}
+                            rows.append(shared | named | cut)
+    return pd.DataFrame(rows)
+
+
+def varied(column: str, values) -> pd.DataFrame:
+    """Healed scores of variants of a recipe, with unhealed ones, as experiments has them."""
+    healed = [
+        scores(treatments=["healed"], variants=[f"{column} {v}"], **{column: v}) for v in values
+    ]
+    unhealed = scores(treatments=["unhealed"], variants=["unhealed"])
+    found = pd.concat([*healed, unhealed[unhealed.block_size > 0]], ignore_index=True)
+    return found[(found.strategy != "simple") & (found.task != "boolq")].assign(ablation="seeds")
+
+
+def by_label(figure) -> dict:
+    return {axis.get_label(): axis for axis in figure.axes}
+
+
+def test_a_picture_without_healed_lines_has_a_name_of_its_own():
+    drawing = (figures.figure_2, figures.figure_3, figures.figure_5, figures.figure_6)
+    for draw in drawing:
+        draw(scores([SMOKE.main_model]), SMOKE)
+    folder = paths.FIGURES / "smoke"
+    finished = {file: file.read_bytes() for file in folder.iterdir()}
+    names = {f"figure_{number}" for number in (2, 3, 5, 6)}
+    assert {file.stem for file in finished} == names
+    for draw in drawing:
+        draw(scores([SMOKE.main_model], ["unhealed"]), SMOKE)
+    assert {file: file.read_bytes() for file in finished} == finished
+    assert {f.stem for f in folder.iterdir()} == names | {f"{name}_unhealed" for name in names}
+
+
+def test_accuracies_have_one_range_from_the_floor_on_and_what_is_silent_comes_last():
+    drawn = by_label(figures.figure_1d(scores(PAPER.models), PAPER))
+    tasks = [label.split()[0] for label in drawn if label]
+    assert tasks == ["BoolQ", "ARC-Easy", "C4", "MMLU"]
+    limits = {axis.get_ylim() for label, axis in drawn.items() if "accuracy" in label}
+    ((low, high),) = limits
+    assert low <= 0.2 and 0.8 < high < 1
+    (loss,) = [axis for label, axis in drawn.items() if label.startswith("C4")]
+    assert loss.get_ylim() not in limits
+
+
+def test_below_figure_1d_are_the_layers_that_go():
+    *_, strip = figures.figure_1d(scores(PAPER.models), PAPER).axes
+    bars = {(round(bar.get_y()), round(bar.get_height())) for bar in strip.patches}
+    assert bars == {(4, 8), (4, 16)} and strip.get_ylim() == (0, 32)
+
+
+def test_figure_3_has_a_panel_a_treatment_and_all_models_in_both():
+    left, right = figures.figure_3(scores(PAPER.models), PAPER).axes
+    assert [a.get_title("left") for a in (left, right)] == list(TREATMENTS)
+    for axis, style in ((left, ":"), (right, "-")):
+        lines = [line for line in axis.lines if line.get_linestyle() == style]
+        assert len({line.get_color() for line in lines}) == len(PAPER.models)
+    assert left.get_ylim() == right.get_ylim()
+
+
+def test_what_is_not_healed_is_hollow():
+    """The unpruned score that a healed line starts from, too."""
+    (axis,) = figures.figure_6(scores(), SMOKE).axes
+    lines = [line for line in axis.lines if line.get_marker() == "o"]
+    filled = [line for line in lines if to_rgb(line.get_markerfacecolor()) != (1, 1, 1)]
+    assert [line.get_linestyle() for line in filled] == ["-"]
+    starts = [line for line in lines if len(line.get_xdata()) == 1]
+    assert len(starts) == 2 and all(line not in filled for line in starts)
+    places = [tuple(line.get_xdata()) for line in lines if len(line.get_xdata()) > 1]
+    assert len(set(places)) == len(places) == 2  # side by side
+
+
+@pytest.mark.parametrize("share, crossed", [(0.96, True), (0.94, False), (np.nan, False)])
+def test_a_score_of_one_answer_is_crossed_out(share, crossed):
+    (axis,) = figures.figure_6(scores(commonest=share), SMOKE).axes
+    assert any(line.get_marker() == "x" for line in axis.lines) == crossed
+
+
+def test_figure_7_has_order_on_the_left_and_one_prompt_in_one_colour():
+    number = scores(treatments=["healed"], variants=["0 examples", "5 examples"], ablation="number")
+    order = scores(treatments=["healed"], variants=["order 0", "order 1"], ablation="order")
+    table = pd.concat([number, order], ignore_index=True)
+    figure = figures.figure_7(table[table.strategy != "simple"], SMOKE)
+    titles = [axis.get_title("left") for axis in figure.axes[:2]]
+    assert titles == ["Qwen-7B, order", "Qwen-7B, number"]
+    (legend,) = figure.legends
+    handles = dict(zip([t.get_text() for t in legend.texts], legend.legend_handles, strict=True))
+    names = ("order 0", "order 1", "0 examples", "5 examples")
+    shades = {name: to_rgb(handles[name].get_color()) for name in names}
+    assert shades["5 examples"] == shades["order 0"] != shades["order 1"]
+
+
+@pytest.mark.parametrize(
+    "column, values, draw",
+    [("seed", (0, 1, 2), figures.figure_8), ("rank", (2, 8, 64), figures.figure_9)],
+)
+def test_healed_scores_stand_against_their_cause_with_both_references(column, values, draw):
+    figure = draw(varied(column, values), SMOKE)
+    assert len(figure.axes) == 3
+    for axis in figure.axes:
+        marked = [line for line in axis.lines if line.get_marker() == "o"]
+        dots = [line for line in marked if len(line.get_xdata())]
+        assert len(dots) == 2  # depths
+        for line in dots:
+            assert np.allclose(line.get_xdata(), values, rtol=0.1, atol=0.1)
+            assert (line.get_linestyle() == "None") == (column == "seed")
+        levels = {line.get_linestyle() for line in axis.lines if line.get_marker() == "None"}
+        assert {"--", ":"} <= levels
+
+
+def test_one_legend_a_figure_and_no_wider_than_a_page():
+    drawn = [
+        figures.figure_1d(scores(PAPER.models), PAPER),
+        figures.figure_2(scores(PAPER.models), PAPER),
+        figures.figure_5(scores(PAPER.models), PAPER),
+        figures.figure_9(varied("rank", (2, 64)), SMOKE),
+    ]
+    for figure in drawn:
+        assert len(figure.legends) == 1
+        assert not any(axis.get_legend() for axis in figure.axes)
+        assert figure.get_figwidth() * figure.dpi < 820
+
+
+def test_a_notebook_shows_the_saved_picture_with_a_text_in_its_place():
+    from IPython.core.formatters import DisplayFormatter
+
+    figure = figures.figure_5(scores(PAPER.models), PAPER)
+    data, told = DisplayFormatter().format(figure)
+    assert data["image/png"] == (paths.FIGURES / "paper" / "figure_5.png").read_bytes()
+    alt = told["image/png"]["alt"]
+    assert alt.startswith("figure_5: Llama-2-70B, unhealed, BoolQ accuracy")
+    assert "fraction of layers dropped" in alt and "$" not in alt
+
+
+def test_of_a_deep_model_only_the_layers_around_the_cut_are_drawn():
+    figure = figures.figure_1b(Block(40, 20), 80, SMOKE)
+    numbers = {t.get_text() for t in figure.axes[0].texts if t.get_color() != "tab:blue"}
+    assert {n for n in numbers if n.isdigit()} == {str(n) for n in range(32, 68)}
+    table = pd.read_csv(paths.FIGURES / "smoke" / "figure_1b.csv")
+    assert len(table) == 80 and table.new_index.max() == 59
+
+
+@pytest.mark.parametrize("name", profiles.PROFILES)
+@pytest.mark.parametrize("ablation", [experiments.seeds, experiments.ranks])
+def test_unhealed_references_are_scores_of_notebook_02(name, ablation):
+    """So that figures 8 and 9 measure nothing for them."""
+    profile = profiles.get(name)
+
+    class Map:
+        num_layers = 30
+
+        def best_start(self, size: int) -> int:
+            return (self.num_layers - size) // 2
+
+    model = profile.models[0]
+    known = [w.params for w in experiments.unhealed(model, Map(), profile)]
+    references = [w for w in ablation(model, Map(), profile) if w.shown["variant"] == "unhealed"]
+    assert references and all(w.params in known and w.recipe is None for w in references)
