@@ -146,12 +146,13 @@ def robustness(found: RunTables) -> Iterator[Verdict]:
         task = next((task for task, gap in signals.items() if gap >= SIGNAL), None)
         if line := task and found.line("scores", model=model, task=task, **UNHEALED):
             families.setdefault(registry.family(model), {})[model] = line
-    for family, lines in families.items():
+    for lines in families.values():
         depths = sorted((found.maps[model].num_layers, model) for model in lines)
         (fewest, shallow), (most, deep) = depths[0], depths[-1]
         if most > fewest:
             n = {"examples": min(lines[m].n for m in (shallow, deep))}
-            yield judged("8", family, "", statistics.later(lines[shallow], lines[deep]), n)
+            told = f"minus {registry.label(shallow)}"
+            yield judged("8", deep, told, statistics.later(lines[shallow], lines[deep]), n)
 
 
 def depth(found: RunTables) -> Iterator[Verdict]:

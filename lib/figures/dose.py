@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.analysis.dose import PAPER_TOKENS
-from lib.figures.style import STYLE, save_figure
+from lib.figures.style import STYLE, WIDTH, save_figure
 from lib.models import registry
 from lib.profiles import Profile
 
@@ -16,7 +16,7 @@ LOOKS = {  # of each line: colour, marker, name
     "none": ("0.4", "^", "nothing dropped"),
 }
 LABELS = ("C4 loss (nats)", "ARC-Easy accuracy", "share of the gap left")
-WIDTH = 1.96  # standard errors to either side: a 95 % interval
+ERRORS = 1.96  # standard errors to either side: a 95 % interval
 
 
 def figure_dose(
@@ -31,7 +31,7 @@ def figure_dose(
     sizes = [size for size in sorted(doses.block_size.unique()) if size]
     grid = {"nrows": 3, "ncols": len(sizes), "squeeze": False, "sharex": True, "sharey": "row"}
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(1 + 3.6 * len(sizes), 8.4), **grid)
+        figure, axes = plt.subplots(figsize=(WIDTH, 7.4), **grid)
         for (loss, accuracy, gap), size in zip(axes.T, sizes, strict=True):
             for axis, task in ((loss, "c4"), (accuracy, "arc_easy")):
                 _lines(axis, doses[(doses.task == task) & doses.block_size.isin([0, size])])
@@ -39,17 +39,15 @@ def figure_dose(
                 if row.block_size in (0, size):
                     _law(loss, row)
             _gap(gap, gaps[(gaps.block_size == size) & (gaps.tokens > 0)])
-            loss.set_title(f"{model}, {size} layers dropped", loc="left")
+            loss.set_title(f"{model}, $n$ = {size}", loc="left")
             gap.set_xlabel("tokens of healing")
         for axis, label in zip(axes[:, 0], LABELS, strict=True):
             axis.set_ylabel(label)
         for axis in axes.flat:
             axis.set_xscale("log")
             axis.axvline(PAPER_TOKENS, color="0.7", lw=1, ls="-.", label="the paper's tokens")
-        handles = dict(zip(*reversed(axes[0, 0].get_legend_handles_labels()), strict=True))
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5)
         shown = doses.merge(gaps, on=["model", "block_size", "tokens"], how="left")
-        return save_figure(figure, shown, "figure_dose", profile)
+        return save_figure(figure, shown, "figure_dose", profile, legend="")
 
 
 def _lines(axis, rows: pd.DataFrame) -> None:
@@ -62,7 +60,7 @@ def _lines(axis, rows: pd.DataFrame) -> None:
             axis.axhline(min(value, worst), color=shade, ls=":", lw=1.2)
         healed = line[line.treatment.isin(["healed", "control"])].sort_values("tokens")
         how = {"color": shade, "marker": marker, "ms": 4, "elinewidth": 0.8, "label": name}
-        axis.errorbar(healed.tokens, healed.value, WIDTH * healed.standard_error, **how)
+        axis.errorbar(healed.tokens, healed.value, ERRORS * healed.standard_error, **how)
     axis.set_title(f"n = {unpruned.n:.0f}, bars: 95 %", loc="right", fontsize=7)
     if unpruned.task == "arc_easy":
         axis.axhline(unpruned.floor, color="grey", ls="-.", lw=1)
