@@ -188,7 +188,7 @@ function table(map) {
   const rows = map.islands.map(i => `<tr data-l="${i.block_start}" data-n="${i.block_size}"><td>${[i.island, i.side,
     `${i.first_start}–${i.last_start}`, `${i.smallest_size}–${i.largest_size}`, i.area,
     `Block(${i.block_start}, ${i.block_size})`, fixed(i.stability, 2)].join("</td><td>")}</td></tr>`);
-  return rows.length ? "<table><tr><th>island<th>than the band<th>starts<th>sizes<th>blocks<th>most similar<th>stability</tr>"
+  return rows.length ? "<table><tr><th>island<th>side of the band<th>starts<th>sizes<th>blocks<th>most similar<th>stability</tr>"
     + rows.join("") + "</table>" : "No islands at this threshold.";
 }
 
