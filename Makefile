@@ -15,7 +15,7 @@ RUN := $(BIN)/python -m lib.run --profile $(PROFILE) \
 # a worker takes whole files; no worker's threads are in the other's way
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help assets figures figure-% plan fit report record lab test test-all bench gpu wheels faults lint format clean
+.PHONY: help assets figures figure-% plan fit report record lab explorer test test-all bench gpu wheels faults lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -54,6 +54,9 @@ record: assets  ## measure `overnight` and export it to data/recorded/ and figur
 
 lab: assets  ## open the notebooks and exercises in JupyterLab
 	$(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks
+
+explorer: .venv/installed  ## every distance map at hand, in your browser: figures/explorer.html, one file
+	$(BIN)/python -m lib.measure.at_hand
 
 test: .venv/installed lint  ## the tests on tiny models, every notebook included (minutes)
 	$(TEST) -m "not real"

@@ -13,9 +13,10 @@ import pytest
 from jupyter_server.serverapp import list_running_servers
 from playwright.sync_api import expect, sync_playwright
 
-from lib import paths, profiles
+from lib import paths
+from lib.analysis import islands
 from lib.figures import explorer
-from lib.measure import distance_maps
+from lib.measure import at_hand
 from lib.run import notebooks
 
 pytestmark = pytest.mark.real
@@ -27,7 +28,12 @@ SETTINGS = {  # no news from the network; every cell's output is drawn, also out
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "notebook-extension/tracker": {"windowingMode": "none"},
 }
-CURVE = ".scatterlayer .trace path.js-line"
+QWEN, SMOLLM = "Qwen2.5-Coder-0.5B (recorded map)", "SmolLM2-135M (recorded run laptop)"
+BLOCK = """([side, l, n]) => {
+    const plot = document.querySelector(`#${side} .map`), {xaxis, yaxis, _size} = plot._fullLayout;
+    const box = plot.getBoundingClientRect();
+    return [box.x + _size.l + xaxis.d2p(l), box.y + _size.t + yaxis.d2p(n)];
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -53,41 +59,61 @@ def page(chromium):
     window.close()
 
 
-def curves(page) -> list[str]:
-    return page.locator(CURVE).evaluate_all("paths => paths.map(path => path.getAttribute('d'))")
+def outlined(page, side: str) -> int:
+    """How many islands the map of a side has outlined."""
+    return page.locator(f"#{side} .map .trace:has(path[style*='rgb(224, 16, 157)'])").count()
 
 
-@pytest.fixture
-def file(output) -> Path:
-    recorded, provenance = distance_maps.recorded("qwen2.5-coder-0.5b")
-    return explorer.save_html({provenance["model"]: recorded}, profiles.get("smoke"))
-
-
-def test_file_opens_offline_and_its_slider_moves_the_curve(page, file):
+def test_file_shows_what_is_chosen_and_keeps_it_in_its_link(page, output):
+    maps = at_hand.maps()
+    file = paths.FIGURES / "explorer.html"
+    paths.write_whole(file, explorer.page(maps).encode())
     page.goto(file.as_uri())
-    text = page.locator(".annotation-text", has_text="drops range")
-    expect(text).to_contain_text("n = 4: l* = 10, drops range(10, 14)")
-    before = curves(page)
-    rail = page.locator(".slider-rail-touch-rect")
-    width = rail.bounding_box()["width"]
-    rail.click(position={"x": width / 2, "y": 5})
-    expect(text).to_contain_text("n = 12: l* = 7, drops range(7, 19)")
-    assert curves(page) != before
+    expect(page.locator("#left .name")).to_have_text(QWEN)
+    card = page.locator("#left .card")
+    expect(card).to_contain_text("Block(10, 4) drops layers 10 to 13 of 24")
+
+    page.locator("[name=left]").select_option(SMOLLM)  # any two of the maps
+    page.locator("[name=right]").select_option(QWEN)
+    page.mouse.click(*page.evaluate(BLOCK, ["left", 10, 9]))
+    expect(card).to_contain_text("Block(10, 9) drops layers 10 to 18 of 30")
+    shown = maps[SMOLLM]
+    rise = shown.damage.set_index(explorer.BLOCK).loc[(10, 9)]
+    expect(card).to_contain_text(f"{rise.value:.4f}\u00a0±\u00a0{rise.standard_error:.4f} nats")
+    score = shown.scores.set_index([*explorer.BLOCK, "task", "treatment"]).value
+    healed = score.loc[(10, 9, "arc_easy, 0-shot", "healed")]
+    expect(card).to_contain_text(f"healed {healed:.3f}")
+    copied = ["Block(10, 9)", *shown.texts[10, 9]]
+    assert card.locator("pre").all_text_contents() == copied
+    expect(page.locator(".hoverlayer .hovertext")).to_contain_text("drops layers 10 to 18")
+    expect(page.locator("#right .card")).to_contain_text("Block(10, 9) drops layers 10 to 18 of 24")
+
+    for threshold in (0.1, 0.03):  # islands are those of Python, drawn and told
+        page.locator("[name=threshold]").fill(str(threshold))
+        for side, name in {"left": SMOLLM, "right": QWEN}.items():
+            found = islands.islands(maps[name].distances, threshold)
+            expect(page.locator(f"#{side} .found tr[data-l]")).to_have_count(len(found))
+            assert outlined(page, side) == len(found)
+    row = page.locator("#left .found tr[data-l]").first
+    expect(row).to_contain_text("2–4" + "10–15" + "12" + "Block(2, 11)" + "1.00")
+
+    for box in ("relative", "without", "difference"):
+        page.locator(f"[name={box}]").check()
+    page.locator("[name=view]").select_option("damage: rise of the C4 loss, nats")
+    expect(page.locator("#right .map")).to_contain_text("not measured for this map")
+    expect(page.locator("#right .card")).to_contain_text("Block(8, 7) drops")  # of 24 layers
+    expect(page.locator("#difference")).to_contain_text("right minus left")
+    link, said = page.url, [page.locator(f"#{side}").inner_text() for side in ("left", "right")]
+    page.goto("about:blank")
+    page.goto(link)
+    expect(page.locator("#difference")).to_contain_text("right minus left")
+    assert [page.locator(f"#{side}").inner_text() for side in ("left", "right")] == said
+    assert page.url == link and page.locator("[name=without]").is_checked()
+
+    page.goto(f"{file.as_uri()}#left=gone&n=3&l=5")  # a map that this file does not have
+    expect(card).to_contain_text("Block(5, 3) drops layers 5 to 7")
     page.screenshot(path=file.with_suffix(".png"), full_page=True)
-    assert page.asked == [file.as_uri()] and page.errors == []
-
-
-def test_file_switches_to_raw_distances_and_tells_a_block(page, file):
-    page.goto(file.as_uri())
-    scale = page.locator(".infolayer .colorbar")
-    expect(scale).to_contain_text("rescaled")
-    page.locator(".updatemenu-button", has_text="raw").click()
-    expect(scale).not_to_contain_text("rescaled")
-    box = page.locator(".subplot.xy .gridlayer").first.bounding_box()
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] - 30)
-    hover = page.locator(".hoverlayer .hovertext")
-    expect(hover).to_contain_text("drops layers range(")
-    expect(hover).to_contain_text("±")
+    assert {url.partition("#")[0] for url in page.asked} == {file.as_uri()}
     assert page.errors == []
 
 
@@ -136,19 +162,17 @@ def test_notebook_in_jupyterlab(page, jupyter, tmp_path):
     expect(page.locator("#jp-main-statusbar")).to_contain_text("| Idle", timeout=60_000)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    text = page.locator(".annotation-text", has_text="drops range").first
-    expect(text).to_contain_text("n = 1:", timeout=240_000)
-    before = curves(page)
-    handle = page.locator(".widget-slider .noUi-handle")
-    handle.scroll_into_view_if_needed()
-    handle.focus()
-    handle.press("ArrowRight")
-    handle.press("ArrowRight")
-    expect(text).to_contain_text("n = 3: l* = 10, drops range(10, 13)", timeout=30_000)
-    assert curves(page) != before
-    page.get_by_role("button", name="raw", exact=True).click()
-    expect(page.locator(".infolayer .colorbar").first).not_to_contain_text("rescaled")
+    frame = page.frame_locator("iframe")
+    card = frame.locator("#left .card")
+    expect(card).to_contain_text("Block(10, 4) drops layers 10 to 13 of 24", timeout=240_000)
+    expect(frame.locator("#right .name")).to_have_text("tiny random Llama (your results)")
+    frame.locator("[name=n]").fill("3")
+    expect(card).to_contain_text("Block(10, 3) drops layers 10 to 12 of 24")
+    frame.locator("[name=threshold]").fill("0.03")
+    expect(frame.locator("#left .found tr[data-l]")).to_have_count(2)
     page.screenshot(path=tmp_path / "jupyterlab.png")
     expect(page.get_by_text("figures/smoke/explorer.html").first).to_be_attached(timeout=60_000)
     assert page.locator(".jp-OutputArea-output[data-mime-type*=error]").count() == 0
-    assert all(url.startswith((jupyter.split("/lab")[0], "data:", "blob:")) for url in page.asked)
+    assert all(
+        url.startswith((jupyter.split("/lab")[0], "data:", "blob:", "about:")) for url in page.asked
+    )

@@ -1,17 +1,20 @@
-"""The explorer's figure, its changes, and the file that holds all of them."""
+"""What the explorer's page knows of its maps, and that it is one file that needs nothing else."""
 
+import json
 import re
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from lib import paths, profiles
+from lib import paths, profiles, results
 from lib.analysis import islands
 from lib.blocks import Block, BlockDistances
-from lib.figures import explorer, heatmaps, mapview
-from lib.measure import distance_maps
+from lib.figures import explorer, heatmaps
+from lib.figures.explorer import Explored
+from lib.measure import at_hand, damage, distance_maps
+from lib.models import registry
+from lib.pruning import for_other_tools
 
 SMOKE = profiles.get("smoke")
 
@@ -26,7 +29,8 @@ def a_map(num_layers: int, seed: int = 0) -> BlockDistances:
 def a_damage_map(num_layers: int) -> pd.DataFrame:
     blocks = [(l, n) for n in range(1, num_layers) for l in range(num_layers - n + 1)]
     table = pd.DataFrame(blocks, columns=["block_start", "block_size"])
-    return table.assign(value=table.block_size + 0.01 * table.block_start)
+    value = table.block_size + 0.01 * table.block_start
+    return table.assign(value=value, standard_error=0.1)
 
 
 @pytest.fixture
@@ -34,93 +38,117 @@ def maps():
     return {"small": a_map(6), "large": a_map(9, seed=1)}
 
 
-def traces(drawing, name: str) -> list:
-    return [trace for trace in drawing.data if trace.name == name]
+def known(page: str) -> dict:
+    """The data in a page."""
+    return json.loads(re.search(r'<script id="data"[^>]*>(.*?)</script>', page, re.DOTALL)[1])
 
 
-def test_map_and_hover_show_every_block(maps):
-    drawing = mapview.figure(maps)
-    for distances, heatmap in zip(maps.values(), traces(drawing, "map"), strict=True):
-        hovered = np.array(heatmap.customdata, dtype=float)
-        for n in range(1, distances.num_layers):
-            for l in range(distances.num_layers - n + 1):
-                value, error, stop = hovered[n - 1, l]
-                assert value == pytest.approx(distances.of(Block(l, n)), abs=1e-5)
-                assert error == pytest.approx(distances.standard_error[l, l + n], abs=1e-5)
-                assert stop == l + n
-            assert all(v is None for v in heatmap.z[n - 1][distances.num_layers - n + 1 :])
-        assert list(heatmap.y) == list(range(1, distances.num_layers))
-
-
-def test_slider_moves_curve_cursor_and_text(maps):
-    box = explorer.explore(maps)
-    controls, drawing = box.children
-    size, _ = controls.children
-    assert (size.min, size.max) == (1, 8)
-    size.value = 4
-    for column, distances in enumerate(maps.values()):
-        best = distances.best_start(4)
-        curve, lowest = traces(drawing, "curve")[column], traces(drawing, "lowest")[column]
-        np.testing.assert_allclose(curve.y, distances.row(4), atol=1e-5)
-        error = np.diagonal(distances.standard_error, 4)
-        np.testing.assert_allclose(curve.error_y.array, error, atol=1e-5)
-        assert lowest.x[0] == best and lowest.y[0] == min(curve.y)
-        assert traces(drawing, "cursor")[column].y == (4, 4, 4)
-        text = drawing.layout.annotations[2 + column].text
-        assert text.startswith(f"n = 4: l* = {best}, drops range({best}, {best + 4})")
-    size.value = 8  # more than the small model has
-    assert not traces(drawing, "curve")[0].y and len(traces(drawing, "curve")[1].y) == 2
-    assert drawing.layout.annotations[2].text == "n = 8: the model has 6 layers"
-
-
-def test_buttons_switch_between_raw_and_rescaled(maps):
-    controls, drawing = explorer.explore(maps).children
-    controls.children[1].value = "raw"
-    for distances, heatmap in zip(maps.values(), traces(drawing, "map"), strict=True):
-        raw = np.array(heatmap.z, dtype=float)
-        np.testing.assert_allclose(raw, islands.by_size(distances.matrix), atol=1e-5)
-    assert drawing.layout.coloraxis.cmax == max(d.matrix.max() for d in maps.values())
-    controls.children[1].value = "row-normalised"
-    assert np.nanmax(np.array(traces(drawing, "map")[0].z, dtype=float)) == 1
-    assert drawing.layout.coloraxis.cmax == 1
-
-
-def test_distance_against_damage(maps):
+def test_the_page_knows_every_block(maps):
     table = a_damage_map(9)
-    _, drawing = explorer.explore(maps, {"large": table}).children
-    empty, full = traces(drawing, "damage")
-    counts = [np.nansum(np.array(trace.z, dtype=float)) for trace in (empty, full)]
-    assert counts == [0, len(table)]
-    drawing.plotly_update(*mapview.at_size(3, maps, {"large": table}))
-    np.testing.assert_allclose(traces(drawing, "damage at n")[1].x, maps["large"].row(3), atol=1e-5)
-    assert traces(drawing, "damage at n")[1].y == tuple(table.value[table.block_size == 3])
-    assert not traces(mapview.figure(maps), "damage")
-    with pytest.raises(ValueError, match="damage map of large lacks value"):
-        explorer.explore(maps, {"large": table.drop(columns="value")})
+    shown = {"small": Explored(maps["small"]), "large": Explored(maps["large"], damage=table)}
+    data = known(explorer.page(shown))["maps"]
+    for name, distances in maps.items():
+        found, layers = data[name], distances.num_layers
+        for block in damage.all_blocks(layers):
+            place = block.size - 1, block.start
+            value, error = (found[key][place[0]][place[1]] for key in ("distance", "error"))
+            assert value == pytest.approx(distances.of(block), abs=1e-5)
+            expected = distances.standard_error[block.start, block.stop]
+            assert error == pytest.approx(expected, abs=1e-5)
+        assert [sum(v is None for v in row) for row in found["distance"]] == list(range(layers - 1))
+    assert "damage" not in data["small"]
+    assert data["large"]["damage"][2][:3] == [3, 3.01, 3.02]
+    with pytest.raises(ValueError, match="A damage map lacks value"):
+        explorer.page({"large": Explored(maps["large"], damage=table.drop(columns="value"))})
 
 
-def test_the_file_holds_the_changes_of_the_widgets(maps):
-    controls = explorer._controls(maps, None)
-    steps = controls["sliders"][0]["steps"]
-    assert [step["label"] for step in steps] == [str(n) for n in range(1, 9)]
-    assert [step["args"] for step in steps] == [mapview.at_size(n, maps) for n in range(1, 9)]
+def test_the_page_has_the_islands_of_every_threshold(maps):
+    data = known(explorer.page({name: Explored(m) for name, m in maps.items()}))
+    assert islands.THRESHOLD in data["thresholds"]
+    found, distances = data["maps"]["large"]["whole"], maps["large"]
+    for place in (0, 9, 30):
+        threshold = data["thresholds"][place]
+        np.testing.assert_array_equal(
+            found["regions"][place], islands.regions(distances.matrix, threshold)
+        )
+        table = islands.islands(distances, threshold)
+        shown = pd.DataFrame(found["islands"][place], columns=explorer.ISLAND)
+        assert shown.block_start.tolist() == table.block_start.tolist()
+        np.testing.assert_allclose(shown.stability.astype(float), table.stability, atol=1e-5)
+        again = islands.resampled(distances.folds, threshold)
+        share = 100 * (again > islands.BAND).mean(0)
+        np.testing.assert_allclose(found["share"][place], share, atol=0.51)
 
 
-def test_html_of_80_layers_is_small_and_self_contained(output):
-    maps = {"first": a_map(80), "second": a_map(80, seed=1)}
-    damage = {name: a_damage_map(80) for name in maps}
-    file = explorer.save_html(maps, SMOKE, damage)
-    assert file == paths.FIGURES / "smoke" / "explorer.html"
-    assert file.stat().st_size < 6e6 and not list(file.parent.glob("*.part"))
-    page = file.read_text(encoding="utf-8")
-    assert not re.search(r"<(script|img|iframe)[^>]+src=|<link", page)
-    assert all(f"<td>{name}</td>" in page for name in maps)
+def test_without_the_first_layer_the_map_is_that_of_the_others(maps):
+    distances = maps["large"]
+    data = known(explorer.page({"large": Explored(distances)}))["maps"]["large"]["without"]
+    alone = islands.regions(distances.matrix[1:, 1:], 0.1)
+    np.testing.assert_array_equal(np.array(data["regions"][9])[:, 1:], alone)
+    assert not np.any(np.array(data["regions"][9])[:, 0])
+    rows = np.array(data["rescaled"], float)
+    assert np.isnan(rows[:, 0]).all()
+    assert np.nanmin(rows, axis=1).tolist() == [0] * 7 and np.nanmax(rows, axis=1).max() == 1
+    least = min(i["block_start"] for table in data["islands"] for i in table)
+    assert least >= 1
 
 
-def test_html_says_that_there_are_no_islands(output):
-    flat = a_map(6)
-    flat = replace(flat, matrix=np.zeros((7, 7)), folds=np.zeros((16, 7, 7)))
-    assert "<p>None.</p>" in explorer.save_html({"flat": flat}, SMOKE).read_text(encoding="utf-8")
+def test_few_folds_and_few_layers():
+    few = a_map(3)
+    few = BlockDistances(few.matrix, few.standard_error, few.folds[:4], 4)
+    found = known(explorer.page({"few": Explored(few)}))["maps"]["few"]
+    assert found["whole"]["share"][0] == [[None] * 3]
+    assert found["without"] == found["whole"]
+
+
+def test_the_page_of_80_layers_is_small_and_self_contained():
+    start, stop = np.mgrid[:81, :81]
+    upper = np.triu(0.05 * np.sqrt(np.maximum(stop - start, 0)) * (1.2 - start / 80), 1)
+    folds = upper + 0.002 * a_map(80).folds
+    folds += folds.transpose(0, 2, 1)
+    deep = BlockDistances(folds.mean(0), folds.std(0) / 4, folds, 256)
+    page = explorer.page({"deep": Explored(deep, damage=a_damage_map(80))})
+    assert len(page.encode()) < 8e6
+    assert not re.search(r"<(script|img|iframe)[^>]+src=|<link[^>]+href=\"(?!data:)", page)
+
+
+def test_a_label_cannot_end_the_script(maps):
+    page = explorer.page({"</script><b>": Explored(maps["small"])})
+    assert list(known(page)["maps"]) == ["</script><b>"]
+    assert "</script><b>" not in page
+
+
+def test_maps_at_hand(output):
+    """The recorded maps, those of the recorded runs with damage and scores, and this machine's."""
+    distances, asked = a_map(8), {"model": "tiny-random", "revision": "seed 0"}
+    asked |= {"quantization": None, "dtype": "float32", "sequences": 16, "max_tokens": 32}
+    values = {key: getattr(distances, key).tolist() for key in ("matrix", "standard_error")}
+    values |= {"folds": distances.folds.tolist(), "num_sequences": 16}
+    results.save("similarity", asked, values, 1.0)
+    found = at_hand.maps()
+    labels = list(found)
+    assert labels[0] == "Qwen2.5-Coder-0.5B (recorded map)"
+    assert labels[-1] == "tiny random Llama (your results)"
+    np.testing.assert_array_equal(found[labels[-1]].distances.matrix, distances.matrix)
+    cut = for_other_tools(Block(2, 3), 8, "tiny-random", registry.shape("tiny-random"))
+    mergekit, llama = found[labels[-1]].texts[2, 3]
+    assert mergekit == cut["mergekit.yml"]
+    assert llama == "llama-quantize --prune-layers 2,3,4 model.gguf pruned.gguf Q8_0"
+
+    run = results.archive(paths.RECORDED / profiles.RECORDED)
+    profile = profiles.get(run.run["profile"])
+    (label,) = [label for label in labels if profile.name in label]
+    with results.reading(run):
+        measured = damage.of_model(profile.main_model, profile)
+    columns = ["block_start", "block_size", "value", "standard_error"]
+    pd.testing.assert_frame_equal(
+        found[label].damage.reset_index(drop=True), measured[columns], check_dtype=False
+    )
+    scores = found[label].scores.set_index(["block_start", "block_size", "task", "treatment"])
+    assert scores.index.is_unique
+    whole = scores.sort_index().loc[0, 0]
+    assert set(whole.index.get_level_values("treatment")) == {"unpruned"}
+    assert whole.loc[("arc_easy, 0-shot", "unpruned"), "n"] == 565
 
 
 def test_the_static_figure_tells_each_blocks_region(output, maps):

@@ -57,18 +57,21 @@ def regions(matrix: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
     return np.argsort([0, band, *others])[labels]
 
 
-def islands(distances, threshold: float = THRESHOLD, resamples: int = RESAMPLES) -> pd.DataFrame:
+def islands(distances, threshold: float = THRESHOLD, again=None) -> pd.DataFrame:
     """The islands of a map, the largest first: similar blocks apart from the deep band (`regions`).
 
     distances: a BlockDistances. A row an island: whether it is shallower or deeper than the band
     (by the mean middle of the blocks), the starts l and sizes n of its blocks, the layers these
     drop (0-indexed, last_layer included), its most similar block (by the row-rescaled distance)
     with its distance and standard error, its area (number of blocks), and its stability: the share
-    of `resamples` bootstraps of the folds in which an island reappears that shares half of the
-    blocks of both. Stability is NaN with fewer than 16 folds.
+    of bootstraps of the folds (`again`, by default `resampled`) in which an island reappears that
+    shares half of the blocks of both. Stability is NaN with fewer than 16 folds.
     """
     found, rows = regions(distances.matrix, threshold), []
-    shares = _stability(found, distances.folds, threshold, resamples)
+    again = resampled(distances.folds, threshold) if again is None else again
+    shares = np.full(found.max() - BAND, np.nan)
+    if len(again):
+        shares = np.mean([_reappear(found, labels) for labels in again], axis=0)
     height = rescaled(by_size(distances.matrix))
     for label, share in enumerate([np.nan, *shares], start=BAND):  # the band's row gives columns
         sizes, starts = np.nonzero(found == label)
@@ -94,6 +97,13 @@ def islands(distances, threshold: float = THRESHOLD, resamples: int = RESAMPLES)
             }
         )
     return pd.DataFrame(rows)[1:].reset_index(drop=True)
+
+
+def resampled(folds: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
+    """The `regions` of RESAMPLES bootstraps of the folds (F, L+1, L+1); none of fewer than 16."""
+    draws = np.random.default_rng(0).integers(len(folds), size=(RESAMPLES, len(folds)))
+    again = [regions(folds[draw].mean(0), threshold) for draw in draws]
+    return np.array(again)[: RESAMPLES if len(folds) >= FEWEST_FOLDS else 0]
 
 
 def shallower(matrix: np.ndarray, threshold: float = THRESHOLD) -> int:
@@ -141,15 +151,6 @@ def _middle(found: np.ndarray, label: int) -> float:
     """The mean middle of the blocks of a region, in layers."""
     sizes, starts = np.nonzero(found == label)
     return np.mean(starts + (sizes + 1) / 2)
-
-
-def _stability(found: np.ndarray, folds: np.ndarray, threshold: float, resamples: int):
-    """In what share of bootstrapped maps each island of `found` reappears."""
-    if len(folds) < FEWEST_FOLDS:
-        return np.full(found.max() - BAND, np.nan)
-    draws = np.random.default_rng(0).integers(len(folds), size=(resamples, len(folds)))
-    again = (regions(folds[draw].mean(0), threshold) for draw in draws)
-    return np.mean([_reappear(found, labels) for labels in again], axis=0)
 
 
 def _reappear(found: np.ndarray, again: np.ndarray) -> np.ndarray:

@@ -1,88 +1,125 @@
-"""Distance maps to explore: in JupyterLab with widgets, or as one HTML file that works offline.
+"""Distance maps to explore, as one page: a file that works offline, or inside JupyterLab.
 
-Both show the figure of `mapview`, and make the same changes in it: the one by widgets, as they are
-asked for, the other by plotly's own slider and buttons, which hold all changes beforehand.
+Python computes what is shown: maps, islands at every threshold, and how often these come back.
+explorer.js draws what the form in explorer.html.j2 asks for, and keeps that in the link.
 """
 
+import html
+import json
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import ipywidgets as widgets
-import plotly.graph_objects as go
+import numpy as np
+import pandas as pd
+from IPython.display import HTML
+from jinja2 import Environment, FileSystemLoader
+from plotly.offline import get_plotlyjs
 
-from lib import paths
 from lib.analysis import islands
-from lib.figures import mapview
-from lib.figures.mapview import Damage, Maps
-from lib.models import registry
-from lib.profiles import Profile
+from lib.blocks import BlockDistances
 
-PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<meta name="viewport" content="width=device-width">
-<style>
-body {{font-family: sans-serif}} h1 {{font-size: 1.3em}}
-.wide {{overflow-x: auto}} .plot {{min-width: 800px}}
-table {{border-collapse: collapse; font-size: 0.85em}} td, th {{padding: 0.1em 0.5em}}
-</style></head><body>
-<h1>{title}</h1>
-<p>Yellow blocks are similar. Black dots: the best start l*(n) of each size; black outline: the deep
-band; red outline: islands (rescaled distance of at most {threshold}, sizes up to half the
-layers). Move the slider to another size; point at a block to see what it would drop.</p>
-<div class="wide"><div class="plot">{plot}</div></div>
-<h2>Islands</h2>
-<div class="wide">{islands}</div>
-</body></html>
-"""
+TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
+SCRIPT = Path(__file__).with_name("explorer.js")
+THRESHOLDS = tuple(percent / 100 for percent in range(1, 41))
+FRAME = '<div><iframe srcdoc="{}" style="width: 100%; height: 950px; border: 0"></iframe></div>'
+BLOCK = ["block_start", "block_size"]
+ISLAND = ["island", "side", "first_start", "last_start", "smallest_size", "largest_size"]
+ISLAND += [*BLOCK, "area", "stability"]  # what the page tells of an island
 
 
-def explore(maps: Maps, damage: Damage = None) -> widgets.VBox:
-    """The explorer for JupyterLab: maps side by side, raw or row-normalised, a slider for n.
+@dataclass(frozen=True)
+class Explored:
+    """A map, and what else is known of the blocks of its model.
 
-    damage: for some of the models a table of blocks (block_start, block_size, and as value the
-    damage that dropping the block does), which is then shown against the distance.
+    told: how it was measured. texts: of a block (l, n), what to copy for other tools. damage: by
+    BLOCK value and standard_error (nats). scores: by BLOCK task, treatment, value, standard_error;
+    block (0, 0) is the unpruned model.
     """
-    drawing = go.FigureWidget(mapview.figure(maps, damage))
-    first, last = mapview.sizes(maps)
-    size = widgets.IntSlider(first, 1, last, description="block size n", layout={"width": "50%"})
-    view = widgets.ToggleButtons(options=mapview.VIEWS)
-    for control, change in ((size, mapview.at_size), (view, mapview.in_view)):
 
-        def update(event, change=change):
-            drawing.plotly_update(*change(event["new"], maps, damage))
-
-        control.observe(update, "value")
-    return widgets.VBox([widgets.HBox([size, view]), drawing])
+    distances: BlockDistances
+    told: str = ""
+    texts: dict[tuple[int, int], list[str]] = field(default_factory=dict)
+    damage: pd.DataFrame | None = None
+    scores: pd.DataFrame | None = None
 
 
-def save_html(maps: Maps, profile: Profile, damage: Damage = None) -> Path:
-    """Write the explorer as figures/<profile>/explorer.html: one file, no network, no kernel."""
-    drawing = mapview.figure(maps, damage).update_layout(_controls(maps, damage))
-    options = {"responsive": True, "displaylogo": False}
-    found = islands.tabled(maps)
-    table = found.to_html(index=False, border=0, float_format="{:.4g}".format)
-    page = PAGE.format(
-        title="Distance maps: " + " and ".join(map(registry.label, maps)),
-        plot=drawing.to_html(full_html=False, include_plotlyjs=True, config=options),
+def page(maps: dict[str, Explored]) -> str:
+    """The page that shows any two of some maps, by their labels; it opens on the first and last.
+
+    Raises ValueError if a table of damage lacks a column.
+    """
+    data = {"thresholds": THRESHOLDS, "maps": {label: _map(m) for label, m in maps.items()}}
+    text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
+    return TEMPLATES.get_template("explorer.html.j2").render(
+        plotly=get_plotlyjs(),
+        data=text,
+        script=SCRIPT.read_text(encoding="utf-8"),
+        layers={label: shown.distances.num_layers for label, shown in maps.items()},
         threshold=islands.THRESHOLD,
-        islands=table if len(found) else "<p>None.</p>",
     )
-    file = paths.FIGURES / profile.name / "explorer.html"
-    paths.write_whole(file, page.encode())
-    return file
 
 
-def _controls(maps: Maps, damage: Damage) -> dict:
-    """Plotly's own slider and buttons, as entries of a layout."""
-    first, last = mapview.sizes(maps)
+def inline(page: str) -> HTML:
+    """A page inside a notebook."""
+    return HTML(FRAME.format(html.escape(page)))
 
-    def entry(label, change: list) -> dict:
-        return {"label": str(label), "method": "update", "args": change}
 
-    steps = [entry(n, mapview.at_size(n, maps, damage)) for n in range(1, last + 1)]
-    buttons = [entry(view, mapview.in_view(view, maps, damage)) for view in mapview.VIEWS]
-    shown = {"prefix": "block size n = "}
-    place = {"x": 0, "y": 1.1, "xanchor": "left", "yanchor": "bottom", "direction": "right"}
-    return {
-        "sliders": [{"steps": steps, "active": first - 1, "currentvalue": shown, "pad": {"t": 60}}],
-        "updatemenus": [{"buttons": buttons, "type": "buttons"} | place],
+def _map(shown: Explored) -> dict:
+    """What the page knows of a map. Values of blocks are lists [n-1][l], null where none fits."""
+    distances = shown.distances
+    layers = distances.num_layers
+    found = {
+        "layers": layers,
+        "told": shown.told,
+        "texts": {f"{l},{n}": texts for (l, n), texts in shown.texts.items()},
+        "distance": _listed(islands.by_size(distances.matrix)),
+        "error": _listed(islands.by_size(distances.standard_error)),
+        "whole": _islands(distances),
+        "without": _islands(distances, first=1 if layers > 3 else 0),
+        "scores": {},
     }
+    if shown.damage is not None:
+        if missing := {*BLOCK, "value", "standard_error"} - set(shown.damage):
+            raise ValueError(f"A damage map lacks {', '.join(sorted(missing))}.")
+        by_block = shown.damage.set_index(BLOCK)
+        for name, column in (("damage", "value"), ("damage_error", "standard_error")):
+            grid = np.full((layers - 1, layers), np.nan)
+            starts, sizes = np.array(by_block.index.tolist()).T
+            grid[sizes - 1, starts] = by_block[column]
+            found[name] = _listed(grid)
+    if shown.scores is not None:
+        for (start, size), rows in shown.scores.groupby(BLOCK):
+            found["scores"][f"{start},{size}"] = json.loads(rows.to_json(orient="records"))
+    return found
+
+
+def _islands(distances: BlockDistances, first: int = 0) -> dict:
+    """The rescaled map, and at each threshold regions, islands, and how often a block is in one.
+
+    Of the layers from `first` on alone, in the numbering of the whole model.
+    """
+    arrays = ("matrix", "standard_error", "folds")
+    part = replace(distances, **{a: getattr(distances, a)[..., first:, first:] for a in arrays})
+    found = {"rescaled": _listed(_shifted(islands.rescaled(islands.by_size(part.matrix)), first))}
+    found |= {"regions": [], "share": [], "islands": []}
+    for threshold in THRESHOLDS:
+        again = islands.resampled(part.folds, threshold)
+        share = 100 * np.mean(again > islands.BAND, axis=0) if len(again) else np.nan * again.sum(0)
+        regions = islands.regions(part.matrix, threshold)
+        table = islands.islands(part, threshold, again)
+        table[["first_start", "last_start", "block_start"]] += first
+        found["regions"].append(_shifted(regions, first, 0).tolist())
+        found["share"].append(_listed(_shifted(share, first), 0))
+        found["islands"].append(json.loads(table[ISLAND].to_json(orient="records")))
+    return found
+
+
+def _shifted(values: np.ndarray, first: int, fill=np.nan) -> np.ndarray:
+    return np.pad(values, ((0, 0), (first, 0)), constant_values=fill)
+
+
+def _listed(values: np.ndarray, digits: int = 5) -> list:
+    """As nested lists for JSON, with None for NaN; whole numbers without digits."""
+    whole = np.where(np.isnan(values), 0, values).round(digits)
+    whole = whole if digits else whole.astype(int)
+    return np.where(np.isnan(values), None, whole.astype(object)).tolist()

@@ -1,0 +1,250 @@
+// What the page of explorer.html.j2 draws. The form holds all that is chosen, and the link's hash
+// holds the form. A map's values are lists [n-1][l] over blocks: n layers from layer l on.
+"use strict";
+
+const DATA = JSON.parse(document.getElementById("data").textContent);
+const FORM = document.querySelector("form");
+const SIDES = ["left", "right"];
+const RESCALED = "rescaled distance", SHARE = "in an island, % of draws";
+const VIEWS = {
+  [RESCALED]: map => map.now.rescaled,
+  "distance": map => map.distance,
+  "standard error of the distance": map => map.error,
+  [SHARE]: map => map.now.share[map.place],
+  "damage: rise of the C4 loss, nats": map => map.damage,
+};
+const BUTTONS = { displaylogo: false, responsive: true, modeBarButtons: [["toImage", "resetScale2d"]] };
+const LOOK = { font: { size: 12 }, showlegend: false, hovermode: "closest", margin: { t: 28, r: 60, l: 55, b: 50 } };
+
+// ---- values ---------------------------------------------------------------------------------
+
+const chosen = name => FORM.elements[name].value;
+const on = name => FORM.elements[name].checked;
+const known = value => value !== null && value !== undefined;
+const row = (grid, n) => grid?.[n - 1] ?? [];
+const at = (grid, l, n) => row(grid, n)[l] ?? null;
+const rank = (values, l) => 1 + values.filter(v => known(v) && v < values[l]).length;
+const fixed = (value, digits) => known(value) ? value.toFixed(digits) : "–";
+const told = (value, error, digits = 4) => `${fixed(value, digits)}\u00a0±\u00a0${fixed(error, digits)}`;
+const escaped = text => Object.assign(document.createElement("i"), { textContent: text }).innerHTML;
+
+// l*(n), of the layers that are shown
+function best(map, n) {
+  const values = row(map.now.rescaled, n), here = values.filter(known);
+  return values.indexOf(here.length ? Math.min(...here) : undefined);
+}
+
+// The map of a side, with its islands `now`: at the chosen threshold, with or without layer 0
+function mapOf(side) {
+  const map = DATA.maps[chosen(side)];
+  map.now = on("without") ? map.without : map.whole;
+  map.place = DATA.thresholds.indexOf(Number(chosen("threshold")));
+  map.regions = map.now.regions[map.place];
+  map.islands = map.now.islands[map.place];
+  map.scale = on("relative") ? 1 / map.layers : 1;
+  return map;
+}
+
+// The chosen block on a side: the same on both, or the same shares of the layers; null: too large
+function blockOf(side, maps) {
+  const from = maps[chosen("side")].layers, to = maps[side].layers;
+  const scaled = name => on("relative") ? Math.round(chosen(name) / from * to) : Number(chosen(name));
+  const l = scaled("l"), n = Math.max(1, scaled("n"));
+  return n < to && l + n <= to ? { l, n } : null;
+}
+
+function region(map, l, n) {
+  const label = at(map.regions, l, n) ?? -1, others = ["too large to be searched", "not similar", "in the deep band"];
+  if (label < 2) return others[label + 1];
+  return `in island ${label - 1} (stability ${fixed(map.islands[label - 2].stability, 2)})`;
+}
+
+// The ends of the colours of some grids; a twentieth of the values lies above
+function ends(grids) {
+  const values = grids.flat(2).filter(known).sort((a, b) => a - b);
+  return [values[0] ?? 0, values[Math.floor(0.95 * (values.length - 1))] || 1];
+}
+
+// ---- drawings -------------------------------------------------------------------------------
+
+const plot = (place, traces, layout) => Plotly.react(place, traces, { ...LOOK, ...layout }, BUTTONS);
+const axis = (text, more) => ({ title: { text }, ...more });
+const heat = (x, y, z, more) => ({ type: "heatmap", x, y, z, hoverongaps: false, colorbar: { thickness: 12 }, ...more });
+const upright = (x, color, dash) => ({ type: "line", x0: x, x1: x, yref: "paper", y0: 0, y1: 1, line: { color, dash } });
+const startAxis = map => axis("block start l" + (on("relative") ? ", share of the layers" : " (layer)"),
+  { range: [-0.5 * map.scale, (map.layers - 0.5) * map.scale] });
+
+// The border of the cells with a label, as one line with gaps
+function border(grid, label, scale) {
+  const ends = [], is = (n, l) => grid[n]?.[l] === label;
+  for (let n = 0; n <= grid.length; n++) for (let l = 0; l <= grid[0].length; l++) {
+    if (is(n, l) !== is(n - 1, l)) ends.push([l - 0.5, n + 0.5], [l + 0.5, n + 0.5], []);
+    if (is(n, l) !== is(n, l - 1)) ends.push([l - 0.5, n + 0.5], [l - 0.5, n + 1.5], []);
+  }
+  const [x, y] = [0, 1].map(i => ends.map(end => end.length ? end[i] * scale : null));
+  return { x, y, mode: "lines", hoverinfo: "skip" };
+}
+
+function hover(map, l, n) {
+  const d = at(map.distance, l, n), damage = at(map.damage, l, n);
+  return known(d) ? `Block(${l}, ${n}): drops layers ${l} to ${l + n - 1}<br>d = ${told(d, at(map.error, l, n))}, `
+    + `rank ${rank(row(map.distance, n), l)} of its size<br>rescaled ${fixed(at(map.now.rescaled, l, n), 3)}, `
+    + region(map, l, n) + (known(damage) ? `<br>damage ${damage.toFixed(3)} nats` : "") : "";
+}
+
+function drawMap(place, map, block, maps) {
+  const view = chosen("view"), of = VIEWS[view], scale = map.scale;
+  const [zmin, zmax] = view === RESCALED ? [0, 1] : ends(SIDES.map(side => of(maps[side]) ?? []));
+  const sizes = map.distance.map((_, i) => i + 1), starts = map.distance[0].map((_, l) => l);
+  const marks = (blocks, marker) => ({ x: blocks.map(b => b.l * scale), y: blocks.map(b => b.n * scale),
+    mode: "markers", hoverinfo: "skip", marker });
+  const every = value => sizes.map(n => starts.map(l => value(map, l, n)));
+  const traces = [heat(starts.map(l => l * scale), sizes.map(n => n * scale), every((_, l, n) => at(of(map), l, n)),
+    { zmin, zmax, colorscale: view === SHARE ? "Blues" : "Viridis", reversescale: true, text: every(hover),
+      hovertemplate: "%{text}<extra></extra>" }), { ...border(map.regions, 1, scale), line: { color: "#000", width: 2.2 } }];
+  const annotations = map.islands.map(({ island }) => {
+    const line = border(map.regions, island + 1, scale);
+    traces.push({ ...line, line: { color: "#fff", width: 5 } }, { ...line, line: { color: "#e0109d", width: 2.2 } });
+    return { text: island, x: Math.min(...line.x.filter(known)), y: Math.max(...line.y.filter(known)),
+      xanchor: "right", yanchor: "bottom", showarrow: false, bgcolor: "#fff", font: { color: "#b5007f" } };
+  });
+  traces.push(marks(sizes.map(n => ({ l: best(map, n), n })).filter(b => b.l >= 0), { color: "#000", size: 4 }));
+  if (block) traces.push(marks([block], { symbol: "square-open", color: "#f00", size: 13, line: { width: 3 } }));
+  if (!of(map)) annotations.push({ text: "not measured for this map", showarrow: false, font: { size: 16 },
+    x: 0.5, y: 0.8, xref: "paper", yref: "paper" });
+  const half = (map.regions.length + 0.5) * scale;
+  plot(place, traces, { annotations, xaxis: startAxis(map),
+    yaxis: axis("block size n" + (on("relative") ? ", share" : " (layers)"), { range: [0, map.layers * scale] }),
+    shapes: [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: half, y1: half, line: { dash: "dot", color: "#666" } }] });
+}
+
+// The row of the chosen size: distance, and damage on the right, with their standard errors
+function drawRow(place, map, block) {
+  const n = block?.n ?? map.layers, traces = [];
+  const add = (values, errors, yaxis, color, dash) => traces.push({ x: row(values, n).map((_, l) => l * map.scale),
+    y: row(values, n), error_y: { array: row(errors, n) }, yaxis, mode: "lines+markers", line: { color, dash }, marker: { size: 5 } });
+  add(map.distance, map.error, "y", "#00798c", "solid");
+  if (map.damage) add(map.damage, map.damage_error, "y2", "#de8f05", "dot");
+  plot(place, traces, { xaxis: startAxis(map), yaxis: axis("distance", { rangemode: "tozero", color: "#00798c" }),
+    yaxis2: axis("damage (nats)", { rangemode: "tozero", color: "#a86a00", overlaying: "y", side: "right", tickmode: "auto",
+      showgrid: false }),
+    title: { text: block ? `blocks of ${n} layers (red: the chosen one, dashed: l*)` : "", font: { size: 12 } },
+    shapes: block ? [upright(block.l * map.scale, "#f00"), upright(best(map, n) * map.scale, "#000", "dash")] : [] });
+}
+
+// How many islands there are at every threshold; a filled mark: all of them are stable
+function drawCount(place, map) {
+  const traces = [["shallower", "#b5007f", "solid"], ["deeper", "#4a6fe3", "dot"]].map(([side, color, dash]) => {
+    const found = map.now.islands.map(table => table.filter(island => island.side === side));
+    const symbol = found.map(table => table.every(island => island.stability >= 0.95) ? "circle" : "circle-open");
+    return { x: DATA.thresholds, y: found.map(table => table.length), mode: "lines+markers", line: { color, dash },
+      name: `${side} than the band`, marker: { symbol, size: found.map(table => table.length ? 7 : 1) } };
+  });
+  plot(place, traces, { showlegend: true, legend: { x: 1, xanchor: "right", y: 1 },
+    xaxis: axis("threshold (filled marks: all islands are stable)"),
+    yaxis: axis("number of islands", { rangemode: "tozero", dtick: 1 }),
+    shapes: [upright(Number(chosen("threshold")), "#000", "dash")] });
+}
+
+// Right minus left, on shares of the layers: each cell of the deeper map, and the nearest of the other
+function drawDifference(place, maps) {
+  place.hidden = !on("difference");
+  if (place.hidden) return;
+  const layers = Math.max(maps.left.layers, maps.right.layers), cells = [...Array(layers).keys()];
+  const near = (map, l, n) => at(VIEWS[chosen("view")](map), Math.round(l / layers * map.layers),
+    Math.max(1, Math.round(n / layers * map.layers)));
+  const z = cells.slice(1).map(n => cells.map(l => {
+    const values = SIDES.map(side => l + n <= layers ? near(maps[side], l, n) : null);
+    return values.every(known) ? values[1] - values[0] : null;
+  }));
+  const most = ends([z.map(line => line.map(v => known(v) ? Math.abs(v) : null))])[1];
+  plot(place, [heat(cells.map(l => l / layers), cells.slice(1).map(n => n / layers), z, { zmin: -most, zmax: most,
+    colorscale: "RdBu", hovertemplate: "l/L = %{x:.2f}, n/L = %{y:.2f}<br>right minus left: %{z:.4f}<extra></extra>" })],
+  { title: { text: `${chosen("view")}: right minus left`, font: { size: 14 } },
+    xaxis: axis("block start l, share of the layers"), yaxis: axis("block size n, share") });
+}
+
+// ---- texts ----------------------------------------------------------------------------------
+
+function card(map, block) {
+  if (!block) return `No such block: this model has ${map.layers} layers.`;
+  const { l, n } = block, d = at(map.distance, l, n), damage = at(map.damage, l, n), of = map.layers - n + 1;
+  const lines = [["distance", `${told(d, at(map.error, l, n))} of a half turn (${(180 * d).toFixed(1)}°)`],
+    ["rank", `${rank(row(map.distance, n), l)} of ${of} blocks of this size; l*(${n}) = ${best(map, n)}`],
+    ["rescaled", `${fixed(at(map.now.rescaled, l, n), 3)}, ${region(map, l, n)}`],
+    ["in an island", `${at(map.now.share[map.place], l, n) ?? "–"} % of the draws of texts`],
+    ["damage", known(damage) ? `${told(damage, at(map.damage_error, l, n))} nats of C4 loss; rank `
+      + `${rank(row(map.damage, n), l)} of ${of}` : "not measured"]];
+  const key = `${l},${n}`, scores = map.scores[key] ?? [], all = [...map.scores["0,0"] ?? [], ...scores];
+  for (const task of new Set(scores.map(score => score.task))) lines.push([escaped(task), all
+    .filter(score => score.task === task)
+    .map(score => `${score.treatment} ${told(score.value, score.standard_error, 3)}`).join("; ")]);
+  const copied = [`Block(${l}, ${n})`, ...map.texts[key] ?? []].map(text => `<pre>${escaped(text)}</pre>`);
+  return `<b>Block(${l}, ${n})</b> drops layers ${l} to ${l + n - 1} of ${map.layers}. Click a grey text to copy it.<table>`
+    + lines.map(([name, text]) => `<tr><th>${name}</th><td>${text}</td></tr>`).join("") + "</table>" + copied.join("");
+}
+
+function table(map) {
+  const rows = map.islands.map(i => `<tr data-l="${i.block_start}" data-n="${i.block_size}"><td>${[i.island, i.side,
+    `${i.first_start}–${i.last_start}`, `${i.smallest_size}–${i.largest_size}`, i.area,
+    `Block(${i.block_start}, ${i.block_size})`, fixed(i.stability, 2)].join("</td><td>")}</td></tr>`);
+  return rows.length ? "<table><tr><th>island<th>side of the band<th>starts<th>sizes<th>blocks<th>most similar<th>stability</tr>"
+    + rows.join("") + "</table>" : "No islands at this threshold.";
+}
+
+// ---- the form and the link ------------------------------------------------------------------
+
+function draw() {
+  for (const shown of FORM.querySelectorAll("output")) shown.value = shown.previousElementSibling.value;
+  const maps = Object.fromEntries(SIDES.map(side => [side, mapOf(side)]));
+  for (const [side, map] of Object.entries(maps)) {
+    const part = name => document.querySelector(`#${side} .${name}`), block = blockOf(side, maps);
+    part("name").textContent = chosen(side);
+    part("told").textContent = map.told;
+    part("card").innerHTML = card(map, block);
+    part("card").classList.toggle("chosen", side === chosen("side"));
+    part("found").innerHTML = table(map);
+    drawMap(part("map"), map, block, maps);
+    drawRow(part("row"), map, block);
+    drawCount(part("count"), map);
+  }
+  drawDifference(document.getElementById("difference"), maps);
+  const hash = `#${new URLSearchParams(new FormData(FORM))}`;
+  if (location.protocol !== "about:") history.replaceState(null, "", hash);  // about: inside a notebook
+}
+
+function restore() {
+  const hash = new URLSearchParams(location.hash.slice(1));
+  for (const field of FORM.elements) {
+    if (field.type === "checkbox") field.checked = hash.has(field.name);
+    else if (hash.has(field.name)) field.value = hash.get(field.name);
+    if (field.selectedIndex === -1) field.selectedIndex = 0;  // a map that this page does not have
+  }
+  draw();
+}
+
+function begin() {
+  const { n, l, view } = FORM.elements;
+  view.append(...Object.keys(VIEWS).map(name => new Option(name)));
+  const toBest = () => { l.value = Math.max(0, best(mapOf(chosen("side")), Number(n.value))); };
+  toBest();
+  restore();
+  addEventListener("hashchange", restore);
+  FORM.addEventListener("input", event => {
+    if (event.target === n) toBest();
+    draw();
+  });
+  const choose = (side, start, size) => {
+    [FORM.elements.side.value, l.value, n.value] = [side, start, size];
+    draw();
+  };
+  document.addEventListener("click", ({ target }) => {
+    const island = target.closest("tr[data-l]")?.dataset;
+    if (island) choose(target.closest(".side").id, island.l, island.n);
+    if (target.matches("pre")) navigator.clipboard?.writeText(target.textContent);  // it is selected, too
+  });
+  for (const side of SIDES) document.querySelector(`#${side} .map`)
+    .on("plotly_click", ({ points: [{ pointIndex: [i, start] }] }) => choose(side, start, i + 1));
+}
+
+begin();

@@ -1,0 +1,119 @@
+"""All distance maps at hand, and what else is known of their models' blocks, for the explorer.
+
+`python -m lib.measure.at_hand` writes them as one page, figures/explorer.html, and opens it.
+"""
+
+import webbrowser
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from lib import paths, results
+from lib.blocks import BlockDistances
+from lib.evaluation import weighted_mean
+from lib.figures import explorer
+from lib.figures.explorer import BLOCK, Explored
+from lib.measure import damage, distance_maps
+from lib.models import registry
+from lib.pruning import for_other_tools
+
+WEIGHTS = ("model", "revision", "quantization")  # what a map and its damage and scores share
+
+
+def maps() -> dict[str, Explored]:
+    """By label: the recorded maps, then those of the recorded runs, then those of this machine."""
+    found = {}
+    for file in sorted(paths.RECORDED.glob("*.json")):
+        distances, told = distance_maps.recorded(file.stem)
+        how = f"{told['sequences']} texts of {told['tokens']} tokens; {told['weights']}"
+        label = f"{registry.label(file.stem)} (recorded map)"
+        found[label] = Explored(distances, how, _texts(file.stem, distances.num_layers))
+    runs = {f"recorded run {f.name}": f for f in sorted(paths.RECORDED.iterdir()) if f.is_dir()}
+    for place, folder in (runs | {"your results": paths.RESULTS}).items():
+        archive = results.archive(folder)
+        for record in archive.records("similarity"):
+            asked = record["params"]
+            how = "{sequences} texts of {max_tokens} tokens, {dtype}".format(**asked)
+            how += f", {asked['quantization']}" if asked["quantization"] else ""
+            label = f"{registry.label(asked['model'])} ({place})"
+            label = f"{label}: {how}" if label in found else label
+            same = [
+                r for r in archive.records() if all(r["params"].get(k) == asked[k] for k in WEIGHTS)
+            ]
+            distances = BlockDistances.stored(record["values"])
+            found[label] = Explored(
+                distances,
+                how,
+                _texts(asked["model"], distances.num_layers),
+                _damage(r for r in same if r["kind"] == "damage"),
+                _scores(r for r in same if r["kind"] == "scores"),
+            )
+    return found
+
+
+def _texts(name: str, num_layers: int) -> dict[tuple[int, int], list[str]]:
+    """What mergekit and llama.cpp need to make each cut of a model, or what to do instead."""
+    try:
+        shape = registry.shape(name)
+    except registry.ModelError:  # a folder or a file that is gone
+        shape = None
+    found = {}
+    for block in damage.all_blocks(num_layers):
+        files = for_other_tools(block, num_layers, name, shape)
+        if listed := files.pop("llama-prune-layers.txt", ""):
+            command = f"llama-quantize --prune-layers {listed.strip()} model.gguf pruned.gguf Q8_0"
+            files["command"] = command
+        found[block.start, block.size] = list(files.values())
+    return found
+
+
+def _damage(records: Iterable[dict]) -> pd.DataFrame | None:
+    """The damage of every block, of the most texts that were measured in one way."""
+    ways: dict[str, dict] = {}
+    for record in records:
+        asked = {k: v for k, v in record["params"].items() if k not in ("first", "sequences")}
+        chunks = ways.setdefault(results.key("damage", asked), {})
+        first, values = record["params"]["first"], record["values"]
+        chunks[first] = max(values, chunks.get(first, values), key=lambda v: len(v["tokens"]))
+    if not ways:
+        return None
+    chunks = max(ways.values(), key=lambda way: sum(len(v["tokens"]) for v in way.values()))
+    losses = np.hstack([chunk["losses"] for chunk in chunks.values()])
+    tokens = np.concatenate([chunk["tokens"] for chunk in chunks.values()])
+    blocks = next(iter(chunks.values()))["blocks"]
+    rises = [weighted_mean(loss - losses[0], tokens) for loss in losses]
+    table = pd.DataFrame(blocks, columns=BLOCK)
+    table[["value", "standard_error"]] = rises
+    return table[1:]
+
+
+def _scores(records: Iterable[dict]) -> pd.DataFrame | None:
+    """Of each block, task and treatment the score on the most examples."""
+    rows = []
+    for record in records:
+        asked, values = record["params"], record["values"]
+        if asked.get("shot_order"):
+            continue
+        shots = f", {asked['shots']}-shot" if "shots" in asked else ""
+        told = {"task": asked["task"] + shots}
+        unhealed = "unhealed" if asked["block_size"] else "unpruned"
+        told["treatment"] = "healed" if "recipe" in asked else unhealed
+        told |= {key: values[key] for key in ("value", "standard_error", "n")}
+        rows.append({key: asked[key] for key in BLOCK} | told)
+    if not rows:
+        return None
+    table = pd.DataFrame(rows).sort_values("n", kind="stable")
+    table = table.drop_duplicates([*BLOCK, "task", "treatment"], keep="last")
+    return table.sort_values(["task", "treatment"], ascending=[True, False])
+
+
+def main() -> None:
+    file = paths.FIGURES / "explorer.html"
+    paths.write_whole(file, explorer.page(maps()).encode())
+    print(file)
+    webbrowser.open(file.as_uri())  # False where there is no browser
+
+
+if __name__ == "__main__":
+    main()
