@@ -17,7 +17,7 @@ from lib.plan import costs
 from lib.plan.assumptions import Card
 from lib.plan.costs import Cost
 from lib.profiles import Profile, Recipe, attempts
-from lib.results.archive import parsed, stored
+from lib.results.archive import Archive, parsed, stored
 
 MACHINE = ("revision", "quantization", "dtype", "device")  # of a result's model
 MOST_READ = 20  # records that a rate is taken from
@@ -59,16 +59,21 @@ def _published() -> dict[str, list[int]]:
 
 
 def estimates(profile: Profile, notebooks: Sequence[str], card: Card) -> list[Estimate]:
-    """Every job of `notebooks`; a result that several need is counted with the first one."""
+    """Every job of `notebooks`; a result that several need is counted with the first one.
+
+    Of the recorded profile, what is recorded is done: `make record` resumes from there.
+    """
     found, counted = [], set()
+    record = results.archive(paths.RECORDED / profile.name)
+    recorded = {r["key"] for r in record.records()}
     shapes = {model: registry.shape(model) for model in profile.models}
-    maps = {model: _maps(model, profile) for model in profile.models}
+    maps = {model: _maps(model, profile, record) for model in profile.models}
     for job in jobs(profile, notebooks):
         shape = shapes[job.model]
         if shape is None:
             found.append(Estimate(job, False, [], "sizes unknown without the hub"))
             continue
-        needed, missing = _missing(job, profile, shape, maps[job.model])
+        needed, missing = _missing(job, profile, shape, maps[job.model], recorded)
         if shape.experts > 1 and any(w.recipe for w in needed):
             found.append(Estimate(job, False, [], "its experts cannot be healed"))
             continue
@@ -83,9 +88,12 @@ def estimates(profile: Profile, notebooks: Sequence[str], card: Card) -> list[Es
 
 
 def _missing(
-    job: Job, profile: Profile, shape: Shape, maps: list[dict]
+    job: Job, profile: Profile, shape: Shape, maps: list[dict], recorded: set[str]
 ) -> tuple[list[Wanted], list[Wanted]]:
-    """All results of a job, and those of them that no machine that made a map has left."""
+    """All results of a job, and those of them that no machine that made a map has left.
+
+    recorded: keys of results that count as left.
+    """
     if not maps:
         needed = job.wanted(Guess(job.model, shape.num_layers), profile)
         return needed, needed
@@ -94,25 +102,34 @@ def _missing(
         machine = {key: record["params"][key] for key in MACHINE if key in record["params"]}
         every = job.wanted(BlockDistances.stored(record["values"]), profile)
         versions.append([replace(w, params=w.params | machine) for w in every])
-    missing = [same[0] for same in zip(*versions, strict=True) if not any(map(_there, same))]
+    missing = [
+        same[0]
+        for same in zip(*versions, strict=True)
+        if not any(_there(w, recorded) for w in same)
+    ]
     return versions[0], missing
 
 
-def _there(wanted: Wanted) -> bool:
+def _there(wanted: Wanted, recorded: set[str]) -> bool:
     """Whether a result is stored, or its healing failed, so that there is none to be had."""
+    if results.key(wanted.kind, wanted.params) in recorded:
+        return True
     if results.location(wanted.kind, wanted.params).exists():
         return True
     healed = wanted.recipe and results.load("healing", wanted.healing.params)
     return bool(healed) and healed["values"]["status"] != "ok"
 
 
-def _maps(model: str, profile: Profile) -> list[dict]:
-    """The stored results of a model's distances; one for each kind of machine."""
+def _maps(model: str, profile: Profile, record: Archive | None = None) -> list[dict]:
+    """The stored (or recorded) results of a model's distances; one for each kind of machine."""
     asked = wanted.similarity(model, profile).params
     asked |= {"revision": registry.resolve(model).revision}
     asked = {key: value for key, value in asked.items() if key != "dtype" or value}
-    there = stored(paths.RESULTS, "similarity")
-    return [record for record in there if asked.items() <= record["params"].items()]
+    there = [
+        *stored(paths.RESULTS, "similarity"),
+        *(record.records("similarity") if record else ()),
+    ]
+    return [found for found in there if asked.items() <= found["params"].items()]
 
 
 # ---- what is missing costs -----------------------------------------------------------------
