@@ -1,5 +1,6 @@
 """Tiny random models of many architectures, in fp32, and an isolated output folder."""
 
+import gc
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # tests never ask a hub
@@ -15,6 +16,7 @@ from gguf import GGUFWriter
 from transformers import AutoModelForCausalLM
 
 from lib import paths
+from lib.data import sets
 from lib.models import formats
 
 VOCAB, LAYERS, WINDOW, LENGTH = 96, 6, 8, 28  # sequences are longer than the sliding window
@@ -131,7 +133,9 @@ def tiny(name: str):
 
 def pytest_collection_modifyitems(items):
     """What takes longest begins first, and two workers end together."""
-    items.sort(key=lambda item: item.path.name != "test_run.py")
+    first = ("test_run.py", "test_simulated_device.py")
+    items.sort(key=lambda item: first.index(name) if (name := item.path.name) in first else 2)
+    gc.freeze()  # imports leave 600,000 objects, which each of many collections would search
 
 
 @pytest.fixture(params=ARCHITECTURES)
@@ -173,6 +177,21 @@ def output(tmp_path, monkeypatch):
     }.items():
         monkeypatch.setattr(paths, name, place)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def few_articles():
+    """Of the 2,349 to heal on: as many as any test reads, for all are tokenised."""
+    real = sets._articles
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sets, "_articles", lambda: real()[:40])
+        yield
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory):
+    """The folder of a checkpoint whose tokenizer has a token a letter: trained in a blink."""
+    return str(stored(tiny("llama"), tmp_path_factory.mktemp("small")))
 
 
 class Characters:

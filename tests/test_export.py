@@ -16,6 +16,9 @@ SMOKE = replace(profiles.get("smoke"), dtype="bfloat16")
 BLOCK = Block(2, 2)
 
 
+pytestmark = pytest.mark.usefixtures("few_articles")
+
+
 @pytest.mark.parametrize("quantization", [None, "nf4"])
 def test_the_card_has_the_scores_of_the_checkpoint(output, quantization):
     """In bf16 a merged adapter is rounded: the checkpoint is not quite the model with adapter."""

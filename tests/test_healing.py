@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 
 from lib import healing, paths, profiles
 from lib.blocks import Block
+from lib.data import sets
 from lib.measure import export, scores
 from lib.models import adapters, documents, files, loading, registry
 from lib.models.decoder import decoder_layers
@@ -32,9 +33,12 @@ RECIPE = replace(profiles.recipe("tiny-random", SMOKE), steps=6, learning_rate=0
 WEIGHTS = "adapter_model.safetensors"
 
 
-@pytest.fixture
-def base():
-    return loading.load("tiny-random", dtype="float32")
+pytestmark = pytest.mark.usefixtures("few_articles")
+
+
+@pytest.fixture(scope="module")
+def base(small):
+    return loading.load(small, dtype="float32")
 
 
 def healed(base, recipe, folder, **how):
@@ -50,8 +54,7 @@ def healed_bytes(base, folder, recipe=RECIPE) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    base = loading.load("tiny-random", dtype="float32")
+def undisturbed(base, few_articles, tmp_path_factory):
     return healed_bytes(base, tmp_path_factory.mktemp("undisturbed"))
 
 
@@ -168,7 +171,7 @@ def test_padding_predicts_no_token(base, tmp_path, monkeypatch, first):
     )
     monkeypatch.setattr(documents, "_reads_apart", lambda model: False)
     for side in ("right", "left"):
-        tokenizer.padding_side = side
+        monkeypatch.setattr(tokenizer, "padding_side", side)
         found = healed((model, tokenizer), recipe, tmp_path / side, micro_batch=8)
         losses[side] = found.losses
         assert tokenizer.padding_side == side
@@ -236,7 +239,7 @@ DAMAGE = {
 
 
 @pytest.fixture(scope="module")
-def interrupted(tmp_path_factory):
+def interrupted(base, few_articles, tmp_path_factory):
     """A healing that was stopped after its fourth step: checkpoints 2 and 3 are there."""
     folder = tmp_path_factory.mktemp("interrupted")
 
@@ -246,7 +249,7 @@ def interrupted(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         patch.setattr(healing._Watch, "on_step_end", stop)
-        healed(loading.load("tiny-random", dtype="float32"), RECIPE, folder)
+        healed(base, RECIPE, folder)
     return folder
 
 
@@ -282,12 +285,12 @@ def test_a_checkpoint_runs_no_code(base, interrupted, tmp_path, part):
     assert not (tmp_path / "proof").exists()
 
 
-def test_kill_minus_nine(base, undisturbed, tmp_path):
+def test_kill_minus_nine(base, small, undisturbed, tmp_path):
     code = (
         "import sys; sys.path.insert(0, 'tests')\n"
-        "from test_healing import RECIPE, healed\n"
-        "from lib.models import loading\n"
-        "base = loading.load('tiny-random', dtype='float32')\n"
+        "from test_healing import RECIPE, healed, loading, sets\n"
+        f"sets._articles = lambda: {sets._articles()!r}\n"
+        f"base = loading.load({small!r}, dtype='float32')\n"
         f"healed(base, RECIPE, {str(tmp_path)!r})"
     )
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
@@ -583,8 +586,6 @@ def test_saved_adapter_on_the_base_pruned_again(name, tmp_path, ids):
         wrapped.eval()
         expected = wrapped(ids).logits
         adapters.save(wrapped, tmp_path / "adapter")
-    with dropped(tiny(name), Block(1, 3)) as _:
-        pass
     again = tiny(name)
     with dropped(again, Block(1, 3)), adapters.attached(again, tmp_path / "adapter"):
         assert torch.equal(again(ids).logits, expected)
@@ -592,8 +593,8 @@ def test_saved_adapter_on_the_base_pruned_again(name, tmp_path, ids):
         assert not torch.equal(model(ids).logits, expected)
 
 
-def test_merged_checkpoint_to_take_away(base, tmp_path, ids):
-    model, tokenizer = base
+def test_merged_checkpoint_to_take_away(small, tmp_path, ids):
+    model, tokenizer = base = loading.load(small, dtype="float32")  # its own: peft stays on it
     found = healed(base, RECIPE, tmp_path / "healing")
     before = {n: p.clone() for n, p in model.named_parameters()}
     with dropped(model, BLOCK), adapters.attached(model, found.adapter):

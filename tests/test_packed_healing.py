@@ -33,6 +33,9 @@ RECIPE = replace(
 WEIGHTS = "adapter_model.safetensors"
 
 
+pytestmark = pytest.mark.usefixtures("few_articles")
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """A Llama large enough for whole blocks of 64 weights."""

@@ -98,7 +98,7 @@ def test_a_distance_map_applies_as_many_layers_as_planned(model, shape, ids, mon
     assert counted.count == cost.applications == ids.numel() * 6
 
 
-def test_a_healing_applies_as_many_layers_as_planned(tmp_path, monkeypatch):
+def test_a_healing_applies_as_many_layers_as_planned(few_articles, tmp_path, monkeypatch):
     real = registry.MODELS["tiny-random"].shape
     model, tokenizer = loading.load("tiny-random", dtype="float32")
     cure = recipe("tiny-random", SMOKE)
@@ -319,7 +319,7 @@ def jobs_done(notebooks: list[str]) -> list[bool]:
     return [estimate.done for estimate in estimates.estimates(SMOKE, notebooks, card(1e12))]
 
 
-def test_jobs_are_done_once_their_results_are_there(output):
+def test_jobs_are_done_once_their_results_are_there(output, few_articles):
     notebooks = ["01", "02", "03", "06"]
     assert jobs_done(notebooks) == [False] * 5
     distances = distance_maps.of_model("tiny-random", SMOKE)

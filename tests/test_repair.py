@@ -22,6 +22,8 @@ BLOCK = Block(3, 2)
 RECIPE = replace(profiles.recipe("tiny-random", SMOKE), steps=4, learning_rate=0.05, teacher=8)
 DIM = 6
 
+pytestmark = pytest.mark.usefixtures("few_articles")
+
 
 # ---- least squares -------------------------------------------------------------------------
 
@@ -184,15 +186,16 @@ def test_all_other_tokens_are_one_bucket():
 
 
 @pytest.fixture(scope="module")
-def base():
-    return loading.load("tiny-random", dtype="float32")
+def base(small):
+    return loading.load(small, dtype="float32")
 
 
-@pytest.fixture
-def file(base, tmp_path):
+@pytest.fixture(scope="module")
+def file(base, few_articles, tmp_path_factory):
+    file = tmp_path_factory.mktemp("teacher") / "targets"
     sequences, _ = documents.training_sequences(base[1], RECIPE)
-    targets.write(tmp_path / "targets", base[0], sequences, RECIPE.teacher, 64)
-    return tmp_path / "targets"
+    targets.write(file, base[0], sequences, RECIPE.teacher, 64)
+    return file
 
 
 @pytest.mark.parametrize("joined", [True, False])

@@ -14,6 +14,7 @@ import pytest
 from benchmarks.faults import processes
 from lib import paths
 from lib.run import execution, notebooks
+from lib.run.__main__ import main
 from lib.run.execution import Launch, RunError
 
 COLUMNS = {
@@ -57,13 +58,29 @@ def test_tables_are_tidy(smoke, name):
     assert set(table.treatment) == {"unpruned", "unhealed", "healed"}
 
 
+AGAIN = ("03", "07", "10", "11", "12")
+DRAW = """
+import sys, nbformat
+for file in sys.argv[1:]:
+    names = {}
+    for cell in nbformat.read(file, 4).cells:
+        if cell.cell_type == "code":
+            exec(cell.source, names)
+            names["PROFILE"] = "smoke"
+"""
+
+
 def test_a_second_run_only_draws(smoke):
+    """Of one process that runs the cells of all, which starts once; with as many threads."""
     results = {p: p.stat().st_mtime_ns for p in smoke.rglob("data/results/**/*.json")}
     tables = {p: p.read_bytes() for p in smoke.rglob("figures/**/*.csv")}
     assert results and tables
-    assert (
-        launch(smoke, "--profile", "smoke", "--only", "03", "07", "10", "11", "12").returncode == 0
-    )
+    files = [paths.NOTEBOOKS / f"{notebooks.NOTEBOOKS[n].file}.ipynb" for n in AGAIN]
+    environment = {"OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))} | os.environ
+    environment |= {"DEEPER_LAYERS_OUTPUT": str(smoke), "PYTHONPATH": str(paths.ROOT)}
+    command = [sys.executable, "-c", DRAW, *map(str, files)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd="/")
+    assert done.returncode == 0, done.stderr
     assert {p: p.stat().st_mtime_ns for p in smoke.rglob("data/results/**/*.json")} == results
     assert {p: p.read_bytes() for p in smoke.rglob("figures/**/*.csv")} == tables
 
@@ -81,10 +98,16 @@ def test_a_second_run_only_draws(smoke):
         (["--time-limit", "0"], "--time-limit takes minutes above 0"),
     ],
 )
-def test_bad_input_is_one_sentence_before_any_computing(tmp_path, arguments, said):
-    done = launch(tmp_path, "--profile", "smoke", *arguments)
-    assert done.returncode != 0
-    assert said in done.stderr and len(done.stderr.strip().splitlines()) == 1
+def test_bad_input_is_one_sentence_before_any_computing(output, capsys, arguments, said):
+    assert main(["--profile", "smoke", *arguments]) == 2
+    told = capsys.readouterr().err
+    assert said in told and len(told.strip().splitlines()) == 1
+    assert list(output.iterdir()) == []
+
+
+def test_bad_input_ends_the_process(tmp_path):
+    done = launch(tmp_path, "--profile", "smoke", "--only", "99")
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
 
@@ -199,10 +222,10 @@ def test_repository_is_complete_and_small():
 
 def test_killed_in_the_middle_of_a_healing_and_continued(smoke, tmp_path):
     """kill -9 of runner and kernel; the next run does what is missing and ends with the same."""
-    arguments = ("--profile", "smoke", "--only", "01", "02", "03")
+    only = ("--profile", "smoke", "--only")
     environment = os.environ | {"DEEPER_LAYERS_OUTPUT": str(tmp_path)}
     runner = subprocess.Popen(
-        [sys.executable, "-m", "lib.run", *arguments],
+        [sys.executable, "-m", "lib.run", *only, "03"],
         env=environment,
         start_new_session=True,
         stdout=subprocess.DEVNULL,
@@ -218,7 +241,7 @@ def test_killed_in_the_middle_of_a_healing_and_continued(smoke, tmp_path):
     runner.wait()
     assert not (tmp_path / "papermill_runs/smoke/03_healing.ipynb").exists()
     done = {p: p.stat().st_mtime_ns for p in tmp_path.glob("data/results/*/*/*.json")}
-    assert launch(tmp_path, *arguments).returncode == 0
+    assert launch(tmp_path, *only, "01", "03").returncode == 0
     assert {p: p.stat().st_mtime_ns for p in done} == done
     for name in ("figure_1d", "figure_2", "figure_3", "figure_4", "figure_6"):
         again, once = (f / "figures/smoke" / f"{name}.csv" for f in (tmp_path, smoke))

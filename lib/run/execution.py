@@ -137,6 +137,7 @@ def execute(launch: Launch) -> Path:
                 kernel_name="python3",
                 cwd=str(paths.NOTEBOOKS),
                 extra_arguments=["--log-level=ERROR"],
+                shutdown_kernel="immediate",  # all is written; torch takes two seconds to leave
                 progress_bar=sys.stderr.isatty(),
             )
         _check_figures(launch, since=start)
