@@ -91,7 +91,8 @@ def footer(number: str) -> str:
     lines = ["## Exercises", ""]
     for exercise in [e for e in exercises() if e.notebook == number][:IN_FOOTER]:
         question = " ".join(exercise.question.split())
-        lines.append(f"- **{exercise.number} {exercise.title}.** {question}")
+        mark = "" if exercise.title.endswith("?") else "."
+        lines.append(f"- **{exercise.number} {exercise.title}{mark}** {question}")
     lines += ["", "Code, hints and answers: [exercises](../exercises/README.md)."]
     _, after = _neighbours(number)
     if after:
