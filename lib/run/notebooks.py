@@ -40,6 +40,7 @@ FIGURES = {  # what each shows, and the notebooks that draw it
     "figure_claims": ("the paper's claims: what holds", ["13"]),
 }
 MINUTES = {
+    "00_tour": 1,
     "01_similarity_heatmaps": 1,
     "02_pruning_curves": 4,
     "03_healing": 6,

@@ -1,0 +1,50 @@
+"""Every snippet of exercises/README.md runs, in the order in which they stand there."""
+
+import re
+
+import matplotlib.pyplot as plt
+import pytest
+
+from benchmarks import links
+from lib import paths
+
+EXERCISES = links.exercises()
+TEXT = links.EXERCISES.read_text(encoding="utf-8")
+FIRST = re.search(r"```python\n(.+?)```", TEXT, re.DOTALL)[1]
+SECTIONS = re.findall(r"^## \[(\d\d)\]", TEXT, re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory):
+    """What the lines that come first define, in `smoke`; results go to a folder of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        output = tmp_path_factory.mktemp("exercises")
+        patch.setattr(paths, "RESULTS", output / "results")
+        patch.setattr(paths, "FIGURES", output / "figures")
+        found = {}
+        exec(FIRST.replace('"quick"', '"smoke"'), found)
+        assert found["profile"].name == "smoke"
+        yield found
+        plt.close("all")
+
+
+@pytest.mark.parametrize("exercise", [e for e in EXERCISES if e.code], ids=lambda e: e.number)
+def test_snippets_run(names, exercise):
+    exec(exercise.code, dict(names))
+
+
+def test_each_has_a_hint_and_an_answer():
+    for exercise in EXERCISES:
+        assert 1 <= exercise.minutes <= 10
+        assert exercise.difficulty in ("easy", "medium", "hard")
+        told = exercise.folded
+        hint, answer = (f"summary>{name}</summary>\n\n" for name in ("Hint", "Answer"))
+        assert told.count(hint) == told.count(answer) == 1
+        assert told.count("</details>") == 2 and "```" not in told
+    assert [e.number for e in EXERCISES] == sorted({e.number for e in EXERCISES})
+    assert sorted({e.notebook for e in EXERCISES}) == SECTIONS
+
+
+def test_no_snippet_is_left_out():
+    assert TEXT.count("```python\n") == 1 + sum(e.code is not None for e in EXERCISES)
+    assert TEXT.count("\n### ") == len(EXERCISES)
