@@ -76,7 +76,7 @@ def header(number: str) -> str:
     section, place, code = SHOWN[number]
     before, after = _neighbours(number)
     minutes = NOTEBOOKS[number].minutes
-    figures = [name.removeprefix("figure_") for name in NOTEBOOKS[number].figures]
+    figures = [n.removeprefix("figure_").replace("_", " ") for n in NOTEBOOKS[number].figures]
     parts = [before and f"[← {before}]({NOTEBOOKS[before].file}.ipynb)"]
     parts += [f"[the paper]({PAPER}{place}): {section}"]
     parts += [f"code: [lib/{code}](../lib/{code})"]

@@ -328,6 +328,7 @@ def test_jobs_are_done_once_their_results_are_there(output, few_articles):
     scores.unhealed(maps, SMOKE)
     assert jobs_done(notebooks) == [True, True, False, False, False]
     scores.healed(maps, SMOKE, sizes=[2])
+    scores.of_all(maps, experiments.dose, SMOKE)
     assert jobs_done(notebooks) == [True, True, True, False, False]
     for seed in (1, 2):
         scores.healed(maps, SMOKE, experiments.TASKS, ["similarity"], [2], seed=seed)

@@ -18,7 +18,7 @@ ROWS = {
     "MMLU": "{mmlu_subjects} subjects, at most {mmlu_questions:,} questions of each",
     "examples before an MMLU question": "{mmlu_shots}",
     "BoolQ": "{boolq_questions:,} questions",
-    "healing": "{heal_steps:,} steps of 16 texts of {heal_tokens:,} tokens",
+    "healing": "{heal_steps:,} steps of {heal_batch} texts of {heal_tokens:,} tokens",
 }
 
 
