@@ -6,7 +6,7 @@ from statistics import median
 
 from benchmarks.sizes import Size
 from benchmarks.table import Line
-from lib import paths, profiles
+from lib import paths, profiles, results
 from lib.blocks import Block, simple_block
 from lib.models import documents
 
@@ -78,9 +78,8 @@ def padding(size: Size) -> list[Line]:
 
 def c4_interval(size: Size) -> list[Line]:
     """Row 15, counted: the 95 % interval of a C4 loss, from the recorded spread of its texts."""
-    file = paths.DATA / "recorded" / profiles.RECORDED / "scores.jsonl"
-    rows = map(json.loads, file.read_text(encoding="utf-8").splitlines())
-    found = [row["values"] for row in rows if row["params"]["task"] == "c4"]
+    recorded = results.archive(paths.RECORDED / profiles.RECORDED)
+    found = [r["values"] for r in recorded.records("scores") if r["params"]["task"] == "c4"]
     spread = median(score["standard_error"] * score["n"] ** 0.5 for score in found)
     many, few = (1.96 * spread / texts**0.5 for texts in (60_000, 6_000))
     line = Line(

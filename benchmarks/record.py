@@ -1,7 +1,8 @@
 """The recorded run: `make record` measures a profile and exports its results to data/recorded/.
 
 A recording measures into a folder of its own, so that nothing measured otherwise passes for it,
-and exports every ten minutes: results as lines of a file a kind, which `results.archive` reads.
+and exports every ten minutes: results as lines of a file for each kind, model and task, which
+`results.archive` reads.
 A cut one resumes from its export, also in a clean clone; to record afresh, delete the export.
 Nobody else's run ever reads it: it is there to compare with.
 """
@@ -18,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lib import paths, profiles, results
+from lib.measure.wanted import grouped
 from lib.results.archive import SCHEMA, SHARED, rounded
 
 LARGEST = {".jsonl": 2_000_000, ".csv": 2_000_000, ".png": 200_000}  # bytes of a committed file
@@ -87,13 +89,13 @@ def export(name: str) -> int:
 
     Returns 0, or 1 if a file is too large to be committed, which is then left out and told.
     """
+    restore(name)  # what an earlier export holds stays
     found = results.archive(_measured(name))
     shared = results.archive(paths.RECORDED / name).run
-    kinds = {result["kind"] for result in found.records()} - {"job"}  # made of the rest
-    files = {
-        paths.RECORDED / name / f"{kind}.jsonl": lines(found.records(kind), shared)
-        for kind in kinds
-    }
+    parts = grouped((r for r in found.records() if r["kind"] != "job"), _file)  # made of the rest
+    files = {paths.RECORDED / name / file: lines(part, shared) for file, part in parts.items()}
+    for old in set((paths.RECORDED / name).glob("*.jsonl")) - files.keys():
+        old.unlink()
     drawn = (workplace(name) / "figures" / name).glob("*.*")
     files |= {paths.FIGURES / name / f.name: f.read_bytes() for f in drawn if f.suffix in LARGEST}
     code = 0
@@ -107,6 +109,13 @@ def export(name: str) -> int:
             )
             code = 1
     return code
+
+
+def _file(result: dict) -> str:
+    """<kind>.<model>.<task>.jsonl, so that no file grows too large."""
+    params = result["params"]
+    named = (result["kind"], params.get("model"), params.get("task"))
+    return ".".join([*(paths.component(name) for name in named if name), "jsonl"])
 
 
 def lines(found: Iterable[dict], shared: dict) -> bytes:

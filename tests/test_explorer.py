@@ -135,7 +135,6 @@ def test_maps_at_hand(output):
     assert mergekit == cut["mergekit.yml"]
     assert llama == "llama-quantize --prune-layers 2,3,4 model.gguf pruned.gguf Q8_0"
 
-    run = results.archive(paths.RECORDED / profiles.RECORDED)
     (label,) = [label for label in labels if "recorded run" in label and "SmolLM2" in label]
     scores = found[label].scores.set_index(["block_start", "block_size", "task", "treatment"])
     assert scores.index.is_unique

@@ -19,7 +19,8 @@ ASKED = {  # how much the recorded run asks of each task
 
 
 def lines(kind: str) -> list[dict]:
-    return [json.loads(line) for line in (RECORDED / f"{kind}.jsonl").read_text().splitlines()]
+    files = sorted(RECORDED.glob(f"{kind}.*.jsonl"))
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
 def distances(model: str) -> np.ndarray:

@@ -38,7 +38,8 @@ def test_recorded_wiped_and_continued(recorded):
     """Nothing is measured twice in a clean clone, not even a healing, whose adapter is gone."""
     assert record.record("smoke", ["03"]) == 0
     first = contents(recorded)
-    assert set(first) == {"similarity.jsonl", "scores.jsonl", "healing.jsonl"}
+    assert {name.split(".")[0] for name in first} == {"similarity", "scores", "healing"}
+    assert "scores.tiny-random.c4.jsonl" in first
     pictures = sorted(p.name for p in paths.FIGURES.glob("smoke/*.png"))
     assert "figure_1d.png" in pictures
     run_of = told(recorded)
@@ -61,6 +62,7 @@ def test_a_failed_notebook_is_recorded_as_failed(recorded, capsys):
 # ---- results as lines ----------------------------------------------------------------------
 
 HEALED = PARAMS | {"task": "c4", "recipe": {"rank": 8, "seed": 0}, "learning_rate": 1e-3}
+SCORES = "scores.tiny-random.c4.jsonl"
 VALUES = {"value": 0.1234567891, "n": 3, "examples": [1.0, 0.0, 2 / 3], "weights": [1 / 3] * 3}
 
 
@@ -77,7 +79,7 @@ def measured(recorded, monkeypatch):
 
 
 def test_a_line_says_only_what_follows_from_nothing_else(measured):
-    line = json.loads((measured / "scores.jsonl").read_text())
+    line = json.loads((measured / SCORES).read_text())
     assert line == {
         "params": HEALED,
         "status": "ok",
@@ -86,7 +88,7 @@ def test_a_line_says_only_what_follows_from_nothing_else(measured):
         | {"weights": 0.3333333},
         "seconds": 1.5,
     }
-    (other,) = (measured / "healing.jsonl").read_text().splitlines()
+    (other,) = (measured / SCORES.replace("scores", "healing")).read_text().splitlines()
     assert json.loads(other)["environment"] == {"torch": "another"}
 
 
@@ -117,13 +119,13 @@ def test_the_committed_run_is_restored_and_exported_as_it_is(recorded):
     )
     for kind in ("similarity", "scores", "damage"):
         assert list((record.workplace("smoke") / "data/results" / kind / "smollm2-135m").iterdir())
-    (recorded / "scores.jsonl").unlink()
+    next(recorded.glob("scores.*.jsonl")).unlink()
     assert record.export("smoke") == 0 and contents(recorded) == contents(committed)
 
 
 def test_only_valid_results_are_restored(measured, caplog):
-    file, described = measured / "scores.jsonl", measured / "run.json"
-    (measured / "healing.jsonl").unlink()
+    file, described = measured / SCORES, measured / "run.json"
+    (measured / SCORES.replace("scores", "healing")).unlink()
     shutil.rmtree(paths.RESULTS)
     whole, run_of = file.read_text(), described.read_text()
     damages = (
@@ -140,7 +142,7 @@ def test_only_valid_results_are_restored(measured, caplog):
         caplog.clear()
         file.write_text(damaged)
         assert record.restore("smoke") == 0 and len(caplog.records) == 1, damaged
-        assert "scores.jsonl, line 1," in caplog.text and not paths.RESULTS.exists()
+        assert f"{SCORES}, line 1," in caplog.text and not paths.RESULTS.exists()
     file.write_text(whole)
     described.write_text(run_of.replace('"schema": 1', '"schema": 0'))
     assert record.restore("smoke") == 0
@@ -245,7 +247,7 @@ def test_the_same_run_differs_nowhere(both):
 def test_the_same_run_differs_nowhere_from_its_rounded_lines(both, monkeypatch):
     found = results.archive(both)
     for kind in ("scores", "similarity"):
-        (both / f"{kind}.jsonl").write_bytes(record.lines(found.records(kind), {}))
+        (both / f"{kind}.x.jsonl").write_bytes(record.lines(found.records(kind), {}))
         shutil.rmtree(both / kind)
     found = compared()
     assert (found.settings == "").all() and len(found) > 5

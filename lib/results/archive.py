@@ -1,8 +1,8 @@
 """How results are named, checked and read back: one, or all of a folder.
 
 A result's key is the sha256 of the canonical parameters: everything that changes a number. A run
-leaves a JSON file each; the recorded run is kept as a file a kind, `<kind>.jsonl`, with a line for
-each result, and run.json, which says once what holds for all lines.
+leaves a JSON file each; the recorded run is kept as files `<kind>.<model>.<task>.jsonl`, with a
+line for each result, and run.json, which says once what holds for all lines.
 """
 
 import hashlib
@@ -145,7 +145,7 @@ def _asked(kind: str, params: dict) -> str:
 
 
 def archive(folder: Path) -> Archive:
-    """The results of a folder: a file each, as a run leaves them, or a `<kind>.jsonl` a kind."""
+    """The results of a folder: a file each, as a run leaves them, or lines of `<kind>.….jsonl`."""
     asked: dict[str, list[dict]] = {}
     for record in stored(folder):
         asked.setdefault(_asked(record["kind"], record["params"]), []).append(record)
@@ -154,9 +154,9 @@ def archive(folder: Path) -> Archive:
 
 def stored(folder: Path, kind: str = "*") -> Iterator[dict]:
     """The valid records in such a folder; the log has a line for each that is left out."""
-    for file in sorted((*folder.glob(f"{kind}/*/*.json"), *folder.glob(f"{kind}.jsonl"))):
+    for file in sorted((*folder.glob(f"{kind}/*/*.json"), *folder.glob(f"{kind}.*jsonl"))):
         lines = file.suffix == ".jsonl"
-        of_kind, run = (file.stem, _run(folder)) if lines else (file.parts[-3], None)
+        of_kind, run = (file.name.split(".")[0], _run(folder)) if lines else (file.parts[-3], None)
         texts = file.read_bytes().splitlines() if lines else [file.read_bytes()]
         for number, text in enumerate(texts if of_kind != "adapters" else [], start=1):
             record, problem = parsed(text, of_kind, run=run)
