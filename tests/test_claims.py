@@ -371,7 +371,7 @@ def test_an_interval_across_the_bound_cannot_tell_and_says_what_would():
     assert judged("1", MODEL, "mmlu", (0.8, 0.7, np.inf), n).way == "differs"
     assert judged("6", MODEL, "c4", (0.0, 0.0, 0.0), n).way == "differs"
     why = judged("1", MODEL, "mmlu", (0.3, 0.1, 0.4), n, hours=0.5).why
-    assert "1,600 questions would decide it, 2 hours here" in why  # twice as near: four times
+    assert "questions n = 1,600 would decide it, 2 hours here" in why  # twice as near: four times
 
 
 def test_a_definition_that_turns_it_is_told():

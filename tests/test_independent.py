@@ -86,11 +86,11 @@ def recomputed(model: str, task: str) -> dict[str, float]:
     found["2a"] = crossing(fractions, gone, 0.75) - crossing(fractions, gone, 0.25)
     found["2b"] = np.mean(1 - gone[beyond]) if beyond.any() else np.nan
     fractions, losses, chance = curve(model, "c4", "similarity")
-    mine = lost(losses, chance, is_loss=True)
-    found["3a"] = crossing(fractions, mine, 0.5) - half
-    _, simple, _ = curve(model, "c4", "simple")
-    if len(simple) == len(losses):
-        found["7a"] = np.mean((lost(simple, chance, is_loss=True) - mine)[1:])
+    if len(losses):  # else not recorded yet
+        mine = lost(losses, chance, is_loss=True)
+        found["3a"] = crossing(fractions, mine, 0.5) - half
+        simple = lost(curve(model, "c4", "simple")[1], chance, is_loss=True)
+        found["7a"] = np.mean((simple - mine)[1:])
     matrix, layers = distances(model), LAYERS[model]
     middle, quarter = layers // 2, layers // 4
     sizes = range(1, quarter + 1)

@@ -124,7 +124,8 @@ class Verdict:
     @property
     def where(self) -> str:
         """What it was found on."""
-        return ", ".join(filter(None, [self.model, self.task, self.n]))
+        task = "" if self.task in self.n else self.task
+        return ", ".join(filter(None, [self.model, task, self.n]))
 
 
 def numbers(interval: Interval) -> str:
@@ -179,7 +180,7 @@ def judged(
             why = _moves(asked, way, budgets or {})
         firmness = "points this way" if why else "decided"
     label = registry.label(model) if model else ""
-    told = ", ".join(f"{count} {of}" for of, count in counts.items())
+    told = ", ".join(f"{of} n = {count}" for of, count in counts.items())
     head = (claim, label, task, asked.statement, asked.text)
     return Verdict(*head, *interval, told, way, firmness, why)
 
@@ -192,11 +193,9 @@ def _wanting(asked: Criterion, interval: Interval, counts: dict, hours: float) -
     times = max((half / inside) ** 2, 1.1)
     if times > 100:
         return "the value lies on the bound: no number of examples would decide it"
-    more = " and ".join(
-        f"{float(f'{count * times:.2g}'):,.0f} {of}" for of, count in counts.items()
-    )
+    most = [f"{of} n = {float(f'{count * times:.2g}'):,.0f}" for of, count in counts.items()]
     took = f", {hours * times:.1g} hours here" if hours else ""
-    return f"the interval lies across a bound: {more} would decide it{took}"
+    return f"the interval lies across a bound: {' and '.join(most)} would decide it{took}"
 
 
 def _turns(asked: Criterion, way: str, variants: Mapping[str, Interval]) -> str:

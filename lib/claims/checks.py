@@ -92,7 +92,7 @@ def on_lines(
         if signals and not task:
             yield judged(part, model, **_silent(signals, found.points(table, model=model)))
         elif all(drawn):
-            n = {f"{line['task']} examples": c.n for line, c in zip(asked, drawn, strict=True)}
+            n = {line["task"]: c.n for line, c in zip(asked, drawn, strict=True)}
             budgets = _budgets(found, statistic, asked) if CRITERIA[part].heals else {}
             hours = sum(line.seconds for line in drawn) / 3600
             told = {"budgets": budgets, "hours": hours}

@@ -91,7 +91,7 @@ def save_figure(
         absent = pd.DataFrame(profile.missing, columns=["model", "status"])
         shown = pd.concat([shown, absent.assign(profile=profile.name)], ignore_index=True)
         told = (f"{registry.label(name)} ({status})" for name, status in profile.missing)
-        figure.text(0, -0.04, f"missing: {', '.join(told)}", fontsize=8)
+        figure.text(0, -0.05, f"missing: {', '.join(told)}", fontsize=8, va="top")
     picture, small = io.BytesIO(), io.BytesIO()
     figure.savefig(picture, format="png")
     plt.close(figure)
