@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import record
-from lib import analysis, paths, profiles, results
+from lib import analysis, evaluation, paths, profiles, results
 from lib.blocks import Block
 from lib.measure import distance_maps, experiments, scores
 from lib.models import loading
@@ -198,6 +198,21 @@ def test_what_is_said_of_letters_and_content_is_recorded():
     there = kept.loc["arc_easy", "similarity", "unhealed", "content", 7]
     told = there[["kept", "low", "high", "apart", "apart_low", "apart_high"]].astype(float)
     assert told.round(2).tolist() == [0.82, 0.69, 0.96, 1.09, 0.92, 1.27]
+
+
+def test_what_the_readme_says_of_the_papers_curve_is_recorded():
+    name = "qwen2.5-coder-1.5b"
+    with results.reading(results.archive(paths.RECORDED / "overnight")):
+        maps, profile = distance_maps.measure(profiles.get("overnight", [name]))
+        rows = scores.unhealed(maps, profile, ["mmlu"])
+    whole, pruned = rows.iloc[0], rows.set_index(["strategy", "block_size"])
+    assert (whole.n, round(whole.value, 2), round(whole.standard_error, 2)) == (285, 0.50, 0.03)
+    assert pruned.value["similarity", 5] < whole.floor < pruned.value["similarity", 4]
+    simple = pruned.loc["simple"]
+    assert [round(simple.value[n], 2) for n in (3, 4)] == [0.30, 0.45]
+    apart = np.subtract(simple.examples[4], simple.examples[3])
+    found = evaluation.weighted_mean(apart, np.asarray(whole.weights))
+    assert [round(x, 2) for x in found] == [0.15, 0.04]
 
 
 def test_a_reader_never_reads_the_recorded_run(recorded, monkeypatch):

@@ -98,7 +98,7 @@ def test_lib_is_small():
     assert len(entries) <= 20
     files = {file: len(file.read_text(encoding="utf-8").splitlines()) for file in LIB.rglob("*.py")}
     assert max(files.values()) <= 260
-    assert sum(files.values()) <= 10_800
+    assert sum(files.values()) <= 11_500
 
 
 def test_no_function_is_long():
