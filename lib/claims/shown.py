@@ -39,5 +39,5 @@ def lights(verdicts: Sequence[Verdict]) -> str:
             cells.append(" ".join(f"{v.claim.lstrip('0123456789')}{v.light}" for v in parts))
         lines.append(f"| {claim} | {sentence} | {' | '.join(cells)} |")
     told = ", ".join(f"{sign} {name}" for name, sign in list(LIGHTS.items())[:4])
-    legend = f"a, b, … are parts of a claim. ✓ agrees with the paper, ✗ differs; {told}; empty: not recorded yet."
-    return "\n".join(lines) + f"\n\n{legend}\n"
+    legend = f"a, b, … are parts of a claim. ✓ agrees with the paper, ✗ differs; {told}."
+    return "\n".join(lines) + f"\n\n{legend} An empty cell is not measured yet.\n"
