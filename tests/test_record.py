@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from benchmarks import record
+from benchmarks import readme, record
 from lib import analysis, evaluation, paths, profiles, results
 from lib.blocks import Block
 from lib.measure import distance_maps, experiments, scores
@@ -213,6 +213,22 @@ def test_what_the_readme_says_of_the_papers_curve_is_recorded():
     apart = np.subtract(simple.examples[4], simple.examples[3])
     found = evaluation.weighted_mean(apart, np.asarray(whole.weights))
     assert [round(x, 2) for x in found] == [0.15, 0.04]
+
+
+def test_what_notebooks_01_and_02_say_is_recorded():
+    with results.reading(results.archive(paths.RECORDED / "overnight")):
+        maps, profile = distance_maps.measure(profiles.get("overnight", ["smollm2-135m"]))
+        rows = scores.unhealed(maps, profile, ["arc_easy"])
+    similar = rows[rows.strategy != "simple"].set_index("block_size")
+    told = {0: 0.52, 5: 0.40, 6: 0.48, 7: 0.47, 8: 0.33}
+    assert similar.value[list(told)].round(2).to_dict() == told and similar.n[0] == 565
+    assert similar.block_start[[5, 8]].tolist() == [11, 11]
+    said = {(v.model, v.claim): v.numbers for v in readme._verdicts()}
+    assert said["SmolLM2-135M", "1"] == "0.248 [0.236, 0.262]"
+    assert said["SmolLM2-135M", "3a"] == "0.137 [0.124, 0.148]"
+    assert said["SmolLM2-135M", "4a"] == "0.0571 [0.0546, 0.0595]"
+    assert said["Qwen2.5-Coder-1.5B", "4a"] == "-0.0161 [-0.0180, -0.0141]"
+    assert said["Qwen2.5-Coder-1.5B", "1"] == "0.062 [0.047, 0.108]"
 
 
 def test_a_reader_never_reads_the_recorded_run(recorded, monkeypatch):
