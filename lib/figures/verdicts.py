@@ -26,9 +26,9 @@ def figure_claims(verdicts: list, profile: Profile) -> Figure:
     shown = [v for v in verdicts if not np.isnan(v.statistic)]
     rows = max(len(shown), 1)
     with plt.rc_context(STYLE | {"figure.constrained_layout.use": False}):
-        height = ROW * rows + 1
+        height = ROW * rows + 1.35
         figure, axis = plt.subplots(figsize=(11, height))
-        figure.subplots_adjust(0.44, 0.5 / height, 0.70, 1 - 0.45 / height)
+        figure.subplots_adjust(0.44, 0.85 / height, 0.70, 1 - 0.45 / height)
         axis.axvspan(-1, 1, color="0.88", lw=0)
         axis.axvline(0, color="0.6", lw=0.8)
         for row, verdict in enumerate(shown):
