@@ -85,7 +85,8 @@ def score(
 ) -> Wanted:
     """The score of one block on one task, healed by `cure` if that is given."""
     params = _of(name, profile, block, cure) | of_task(task, profile)
-    params |= {"batch_tokens": profile.batch_tokens, "version": VERSIONS["scores"]}
+    tokens = profile.c4_batch_tokens if task == "c4" else profile.batch_tokens
+    params |= {"batch_tokens": tokens, "version": VERSIONS["scores"]}
     return Wanted("scores", params, {"profile": profile.name} | shown)
 
 

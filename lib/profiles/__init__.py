@@ -80,6 +80,7 @@ class Profile:
     map_tokens: int
     map_rank: int  # of the one of low rank
     batch_tokens: int  # tokens a forward pass reads at once
+    c4_batch_tokens: int  # the same of the C4 loss, whose texts have no prefix to be held
     main_names: tuple[str, ...]  # the model of figures 1 and 5; empty: the first one
     ablation_names: tuple[str, ...]  # models of figures 7 and 8; empty: the first one
     rank_names: tuple[str, ...]  # models of figure 9; empty: the first one

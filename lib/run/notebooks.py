@@ -32,7 +32,7 @@ FIGURES = {  # what each shows, and the notebooks that draw it
     "figure_measures": ("the same answers by four measures", ["10"]),
     "figure_letters": ("the same questions by letter and by content", ["10"]),
     "figure_books": ("the same questions with and without their passages", ["10"]),
-    "figure_damage": ("the loss without each block, beside its distance", ["11"]),
+    "figure_damage": ("the loss without each block, next to its distance", ["11"]),
     "figure_criteria": ("the damage of the block that each criterion chooses", ["11"]),
     "figure_layers": ("each layer's update, and the damage without it or half of it", ["11"]),
     "figure_repair": ("loss and ARC-Easy: plain cut, healed, linear maps", ["12"]),
