@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -333,6 +334,27 @@ def test_jobs_are_done_once_their_results_are_there(output, few_articles):
     for seed in (1, 2):
         scores.healed(maps, SMOKE, experiments.TASKS, ["similarity"], [2], seed=seed)
     assert jobs_done(notebooks) == [True, True, True, False, True]
+
+
+def test_what_is_recorded_is_done(output, monkeypatch):
+    """`make record` resumes from it."""
+    monkeypatch.setattr(paths, "RECORDED", output / "recorded")
+    distance_maps.of_model("tiny-random", SMOKE)
+    shutil.move(paths.RESULTS, paths.RECORDED / "smoke")
+    assert jobs_done(["01", "06"]) == [True, False]
+
+
+def test_a_longer_healing_is_planned_from_the_state_of_a_shorter_one():
+    shape, profile = registry.MODELS["tiny-random"].shape, replace(SMOKE, heal_decay=0.25)
+    one, two = (
+        wanted.healing("tiny-random", profile, Block(2, 2), recipe("tiny-random", profile, steps=n))
+        for n in (8, 16)
+    )
+    assert [w.recipe.steps for w in two.shorter][:1] == [8]
+    together = estimates._costs(shape, [one, two], card(1e12))
+    alone = [estimates._costs(shape, [w], card(1e12))[0] for w in (one, two)]
+    assert together[0].flops == alone[0].flops
+    assert together[1].flops == pytest.approx(alone[1].flops * (16 - 6) / 16)
 
 
 def test_a_healing_that_failed_leaves_no_scores_to_wait_for(output):
