@@ -126,7 +126,7 @@ class _InOrder(Trainer):
 
 
 class _Watch(TrainerCallback):
-    """Seals checkpoints, keeps the one where the rate begins to decay; stops at an infinite loss."""
+    """Seals checkpoints, keeps the one where the rate begins to decay, stops at infinite losses."""
 
     def __init__(self, recipe: Recipe):
         self.decays = recipe.steps - recipe.decay_steps if recipe.decay_steps else None
