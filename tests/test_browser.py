@@ -28,7 +28,7 @@ SETTINGS = {  # no news from the network; every cell's output is drawn, also out
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "notebook-extension/tracker": {"windowingMode": "none"},
 }
-QWEN, SMOLLM = "Qwen2.5-Coder-0.5B (recorded map)", "SmolLM2-135M (recorded run laptop)"
+QWEN, SMOLLM = "Qwen2.5-Coder-0.5B (recorded map)", "SmolLM2-135M (recorded run overnight)"
 BLOCK = """([side, l, n]) => {
     const plot = document.querySelector(`#${side} .map`), {xaxis, yaxis, _size} = plot._fullLayout;
     const box = plot.getBoundingClientRect();
@@ -81,8 +81,8 @@ def test_file_shows_what_is_chosen_and_keeps_it_in_its_link(page, output):
     rise = shown.damage.set_index(explorer.BLOCK).loc[(10, 9)]
     expect(card).to_contain_text(f"{rise.value:.4f}\u00a0±\u00a0{rise.standard_error:.4f} nats")
     score = shown.scores.set_index([*explorer.BLOCK, "task", "treatment"]).value
-    healed = score.loc[(10, 9, "arc_easy, 0-shot", "healed")]
-    expect(card).to_contain_text(f"healed {healed:.3f}")
+    healed = score.loc[(10, 9, "arc_easy, 0-shot", "healed for 16 steps")]
+    expect(card).to_contain_text(f"healed for 16 steps {healed:.3f}")
     copied = ["Block(10, 9)", *shown.texts[10, 9]]
     assert card.locator("pre").all_text_contents() == copied
     expect(page.locator(".hoverlayer .hovertext")).to_contain_text("drops layers 10 to 18")
@@ -95,7 +95,10 @@ def test_file_shows_what_is_chosen_and_keeps_it_in_its_link(page, output):
             expect(page.locator(f"#{side} .found tr[data-l]")).to_have_count(len(found))
             assert outlined(page, side) == len(found)
     row = page.locator("#left .found tr[data-l]").first
-    expect(row).to_contain_text("2–4" + "10–15" + "12" + "Block(2, 11)" + "1.00")
+    first = islands.islands(maps[SMOLLM].distances, 0.03).iloc[0]
+    told = f"{first.first_start}–{first.last_start}{first.smallest_size}–{first.largest_size}"
+    told += f"{first.area}Block({first.block_start}, {first.block_size}){first.stability:.2f}"
+    expect(row).to_contain_text(told)
 
     for box in ("relative", "without", "difference"):
         page.locator(f"[name={box}]").check()

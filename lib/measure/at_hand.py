@@ -97,8 +97,9 @@ def _scores(records: Iterable[dict]) -> pd.DataFrame | None:
             continue
         shots = f", {asked['shots']}-shot" if "shots" in asked else ""
         told = {"task": asked["task"] + shots}
-        unhealed = "unhealed" if asked["block_size"] else "unpruned"
-        told["treatment"] = "healed" if "recipe" in asked else unhealed
+        told["treatment"] = "unhealed" if asked["block_size"] else "unpruned"
+        if "recipe" in asked:
+            told["treatment"] = f"healed for {asked['recipe']['steps']} steps"
         told |= {key: values[key] for key in ("value", "standard_error", "n")}
         rows.append({key: asked[key] for key in BLOCK} | told)
     if not rows:
