@@ -231,6 +231,37 @@ def test_what_notebooks_01_and_02_say_is_recorded():
     assert said["Qwen2.5-Coder-1.5B", "1"] == "0.062 [0.047, 0.108]"
 
 
+def test_what_is_said_of_the_doses_is_recorded():
+    """In the README and notebook 03."""
+    with results.reading(results.archive(paths.RECORDED / "overnight")):
+        maps, profile = distance_maps.measure(profiles.get("overnight", ["smollm2-135m"]))
+        doses = scores.of_all(maps, experiments.dose, profile)
+    doses = doses[doses.value.notna()]
+    lines = doses.set_index(["strategy", "block_size", "task", "steps"]).sort_index()
+    similar, simple, whole = (
+        lines.loc["similarity", 9],
+        lines.loc["simple", 9],
+        lines.loc["none", 0],
+    )
+    told = {0: 0.40, 16: 0.44, 32: 0.45, 64: 0.46}
+    assert similar.loc["arc_easy"].value[list(told)].round(2).to_dict() == told
+    told = {0: 6.12, 16: 5.30, 32: 4.95, 64: 4.67}
+    assert similar.loc["c4"].value[list(told)].round(2).to_dict() == told
+    assert [round(x, 2) for x in simple.value["c4"][[16, 64]]] == [9.91, 6.29]
+    assert [round(x, 2) for x in simple.value["arc_easy"][[0, 64]]] == [0.24, 0.28]
+    assert [round(x, 2) for x in whole.value["c4"][[0, 64]]] == [3.72, 3.62]
+    mine = similar.loc["arc_easy"]
+    gain = np.subtract(mine.examples[64], mine.examples[0])
+    found = evaluation.weighted_mean(gain, np.asarray(mine.weights[0]))
+    assert [round(x, 2) for x in found] == [0.07, 0.02]
+    gaps = analysis.gap_left(doses).set_index(["block_size", "tokens"]).loc[9, 64 * 1024]
+    assert gaps[["share", "share_low", "share_high"]].astype(float).round(2).tolist() == [
+        0.35,
+        0.33,
+        0.36,
+    ]
+
+
 def test_a_reader_never_reads_the_recorded_run(recorded, monkeypatch):
     """The same scores, recorded: a reader's run measures them all the same."""
     scores.measure("tiny-random", SMOKE, [Block(1, 2)], ["c4"])
