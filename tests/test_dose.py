@@ -1,5 +1,7 @@
 """Dose and response: the law finds what made the data; the figure is drawn from a run."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -64,4 +66,8 @@ def test_a_run_is_measured_and_drawn(output):
     figures.figure_dose(table, analysis.gap_left(table), analysis.law(table), profile)
     drawn = pd.read_csv(paths.FIGURES / "smoke" / "figure_dose.csv")
     assert drawn.gap.notna().any()
+    other_depth = replace(profile, sizes=(4,))  # a job of a depth where nothing is dosed
+    table = scores.of_all(maps, experiments.dose, other_depth)
+    assert set(table.treatment) == {"unpruned"}
+    figures.figure_dose(table, analysis.gap_left(table), analysis.law(table), other_depth)
     assert scores.of_all({"other": maps["tiny-random"]}, experiments.dose, profile).empty

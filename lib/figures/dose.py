@@ -28,7 +28,7 @@ def figure_dose(
     Hollow: the law's value at the paper's tokens, with its 95 % interval.
     """
     model = registry.label(doses.model.iloc[0])
-    sizes = [size for size in sorted(doses.block_size.unique()) if size]
+    sizes = [size for size in sorted(doses.block_size.unique()) if size] or [0]
     grid = {"nrows": 3, "ncols": len(sizes), "squeeze": False, "sharex": True, "sharey": "row"}
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(WIDTH, 7.4), **grid)
