@@ -229,6 +229,7 @@ def test_what_notebooks_01_and_02_say_is_recorded():
     assert said["SmolLM2-135M", "4a"] == "0.0571 [0.0546, 0.0595]"
     assert said["Qwen2.5-Coder-1.5B", "4a"] == "-0.0161 [-0.0180, -0.0141]"
     assert said["Qwen2.5-Coder-1.5B", "1"] == "0.062 [0.047, 0.108]"
+    assert said["Qwen2.5-Coder-1.5B", "3a"] == "0.680 [0.632, 0.697]"
 
 
 def test_what_is_said_of_the_doses_is_recorded():
