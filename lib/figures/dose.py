@@ -39,8 +39,9 @@ def figure_dose(
                 if row.block_size in (0, size):
                     _law(loss, row)
             _gap(gap, gaps[(gaps.block_size == size) & (gaps.tokens > 0)])
-            loss.set_title(f"{model}, $n$ = {size}", loc="left")
+            loss.set_title(f"$n$ = {size}", loc="left")
             gap.set_xlabel("tokens of healing")
+        figure.suptitle(f"{model}, $n$ layers dropped", fontsize=9)
         for axis, label in zip(axes[:, 0], LABELS, strict=True):
             axis.set_ylabel(label)
         for axis in axes.flat:
