@@ -131,6 +131,9 @@ class _Watch(TrainerCallback):
     def __init__(self, recipe: Recipe):
         self.decays = recipe.steps - recipe.decay_steps if recipe.decay_steps else None
 
+    def on_train_begin(self, args, state, control, **kwargs):
+        state.save_steps = args.save_steps  # not those of the shorter healing it started from
+
     def on_step_end(self, args, state, control, **kwargs):
         control.should_save |= state.global_step == self.decays
 
@@ -147,15 +150,7 @@ class _Watch(TrainerCallback):
 
 
 def _train(
-    wrapped,
-    tokenizer,
-    sequences,
-    recipe,
-    folder,
-    micro_batch,
-    recomputes=False,
-    trunk=None,
-    callbacks=(),
+    wrapped, tokenizer, sequences, recipe, folder, micro_batch, recomputes=False, callbacks=()
 ) -> list[float]:
     """Train from the newest complete checkpoint on; the loss of each step."""
     model = wrapped.get_base_model()

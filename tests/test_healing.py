@@ -364,18 +364,20 @@ def test_the_training_follows_the_recipe(base, tmp_path):
 
 def test_a_longer_healing_starts_from_the_trunk_of_a_shorter_one(base, tmp_path):
     """The rate is constant, then falls to 0; up to there a shorter healing is the same."""
-    longer = replace(RECIPE, steps=12, warmup_steps=1, decay_steps=4)
-    shorter, rates = replace(longer, steps=6, decay_steps=2), Rates()
+    longer = replace(RECIPE, steps=24, warmup_steps=1, decay_steps=8)
+    shorter, rates, saved = replace(longer, steps=12, decay_steps=4), Rates(), []
     alone = healed_bytes(base, tmp_path / "alone", longer)
     assert healed(base, shorter, tmp_path / "short").status == "ok"
     with pytest.MonkeyPatch.context() as patch:
         seen = lambda *args, **kwargs: rates.seen.append(1)  # noqa: E731
         patch.setattr(healing._Watch, "on_step_begin", seen)
+        patch.setattr(paths, "seal", lambda folder: saved.append(folder.name) or seal(folder))
         grown = healed(base, longer, tmp_path / "long", trunk=tmp_path / "short")
-    assert (grown.adapter / WEIGHTS).read_bytes() == alone and len(grown.losses) == 12
-    assert len(rates.seen) == 12 - 4  # steps that were not made again
+    assert (grown.adapter / WEIGHTS).read_bytes() == alone and len(grown.losses) == 24
+    assert len(rates.seen) == 24 - 8  # steps that were not made again
+    assert [int(n.split("-")[1]) for n in saved if "-" in n] == [9, 12, 15, 16, 18, 21, 24]
     other = healed(base, longer, tmp_path / "halved", trunk=tmp_path / "short", micro_batch=8)
-    assert other.micro_batch == 8 and len(other.losses) == 12
+    assert other.micro_batch == 8 and len(other.losses) == 24
 
 
 def test_the_rate_decays_in_the_last_steps(base, tmp_path):
