@@ -112,9 +112,10 @@ def export(name: str) -> int:
 
 
 def _file(result: dict) -> str:
-    """<kind>.<model>.<task>.jsonl, so that no file grows too large."""
+    """<kind>.<model>.<task>.jsonl, healed scores apart, so that no file grows too large."""
     params = result["params"]
-    named = (result["kind"], params.get("model"), params.get("task"))
+    named = [result["kind"], params.get("model"), params.get("task")]
+    named += ["healed"] if "task" in params and "recipe" in params else []
     return ".".join([*(paths.component(name) for name in named if name), "jsonl"])
 
 

@@ -1,7 +1,7 @@
 """How results are named, checked and read back: one, or all of a folder.
 
 A result's key is the sha256 of the canonical parameters: everything that changes a number. A run
-leaves a JSON file each; the recorded run is kept as files `<kind>.<model>.<task>.jsonl`, with a
+leaves a JSON file each; the recorded run is kept as files `<kind>.<model>.….jsonl`, with a
 line for each result, and run.json, which says once what holds for all lines.
 """
 
