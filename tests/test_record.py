@@ -62,7 +62,7 @@ def test_a_failed_notebook_is_recorded_as_failed(recorded, capsys):
 # ---- results as lines ----------------------------------------------------------------------
 
 HEALED = PARAMS | {"task": "c4", "recipe": {"rank": 8, "seed": 0}, "learning_rate": 1e-3}
-SCORES = "scores.tiny-random.c4.jsonl"
+SCORES = "scores.tiny-random.c4.healed.jsonl"
 VALUES = {"value": 0.1234567891, "n": 3, "examples": [1.0, 0.0, 2 / 3], "weights": [1 / 3] * 3}
 
 
