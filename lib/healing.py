@@ -69,19 +69,14 @@ def heal(
 # ---- training ------------------------------------------------------------------------------
 
 
-@contextmanager
 def _alone(folder: Path):
     """Hold the lock of a healing's folder; it is let go when the process ends, however it does."""
     lock = FileLock(folder.with_name(f"{folder.name}.lock"))
     try:
-        lock.acquire(timeout=0)
+        return lock.acquire(timeout=0)
     except Timeout:
         log.warning("Another process heals into %s: waiting for it.", folder)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire()
 
 
 def _healed(
@@ -112,11 +107,8 @@ def _healed(
     return Healed(adapter, losses, status, micro, epochs, tokens, recomputes)
 
 
-class _InOrder(Trainer):
-    """Reads the training set in the order that the recipe's seed has fixed."""
-
-    def _get_train_sampler(self, train_dataset=None):
-        return torch.utils.data.SequentialSampler(train_dataset or self.train_dataset)
+class _Healing(Trainer):
+    """Multiplies in the format of the weights, and learns from a teacher's targets if there are."""
 
     def compute_loss(self, model, inputs, *args, **how):
         with adapters.in_its_format(model):
@@ -158,7 +150,7 @@ def _train(
         model.activation_checkpointing_enable()
         model.disable_input_require_grads()  # or gradients would flow to the embeddings
     with documents.apart(model) as joined, _deterministic(warn_only=not shares_prefixes(model)):
-        trainer = _InOrder(
+        trainer = _Healing(
             model=wrapped,
             args=_training_arguments(recipe, folder, micro_batch, wrapped.device.type == "cpu"),
             train_dataset=documents.arranged(sequences, recipe.batch, micro_batch, joined),
@@ -184,12 +176,11 @@ def _training_arguments(recipe: Recipe, folder: Path, micro_batch: int, on_cpu: 
         lr_scheduler_kwargs={"num_decay_steps": decay, "decay_type": "linear"} if decay else {},
         warmup_steps=recipe.warmup_steps,
         seed=recipe.seed,
-        save_strategy="steps",
+        train_sampling_strategy="sequential",  # `documents` has fixed the order
         save_steps=max(1, recipe.steps // CHECKPOINTS),
         save_total_limit=2,
         logging_steps=1,
         logging_nan_inf_filter=False,
-        report_to=[],
         use_cpu=on_cpu,
         dataloader_pin_memory=not on_cpu,
         remove_unused_columns=False,

@@ -123,7 +123,8 @@ def log_probabilities(
         for batch in shared.batches:
 
             def prefix_cache(block):
-                return _repeated(caches[block], shared.repeats(batch)) if caches else None
+                rows_of_each = len(batch.ids) // len(shared.prefix) if caches else 0
+                return _repeated(caches[block], rows_of_each) if caches else None
 
             ids = batch.ids.to(model.device)
             for block, states in final_states(model, blocks, ids, prefix_cache):

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from unittest import mock
 
 import torch
 from torch import nn
-from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+from transformers.modeling_outputs import MoEModelOutputWithPastAndCrossAttentions
 
 from lib.models.registry import ModelError
 
@@ -75,18 +74,13 @@ def residual_stream(model, visit: Callable[[int, torch.Tensor], None], at: Seque
             handle.remove()
 
 
-@dataclass
-class _States(BaseModelOutputWithPastAndCrossAttentions):
-    router_logits: tuple | None = None  # mixture-of-experts models look for them
-
-
 def logits(model, states: torch.Tensor) -> torch.Tensor:
     """Logits (N, V) of final states (N, D), by the model's own forward.
 
     The decoder hands out `states` instead of computing, so that whatever the architecture does
     around its lm_head (bias, soft-capping, scaling) is done, and only where it is wanted.
     """
-    answer = _States(last_hidden_state=states[None])
+    answer = MoEModelOutputWithPastAndCrossAttentions(last_hidden_state=states[None])
     placeholder = torch.zeros(1, len(states), dtype=torch.long, device=states.device)
     with mock.patch.object(model.get_decoder(), "forward", lambda *args, **kwargs: answer):
         return model(input_ids=placeholder, use_cache=False).logits[0]

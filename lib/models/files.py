@@ -1,9 +1,7 @@
 """What a model is made of, wherever it comes from: configuration, tensors and tokenizer."""
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -90,12 +88,8 @@ def checkpoint(source: Source) -> Path:
     paths.CHECKPOINTS.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(folder.name + ".lock")):
         if not folder.exists():
-            part = folder.with_name(folder.name + ".part")
-            try:
+            with paths.whole_folder(folder) as part:
                 _dequantise(file, part)
-                os.replace(part, folder)
-            finally:
-                shutil.rmtree(part, ignore_errors=True)
     return folder
 
 

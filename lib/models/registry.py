@@ -5,7 +5,6 @@ looked up without the hub, and a wrong one would be worse than the newest.
 Imports neither torch nor transformers, so a batch can be checked and planned at once.
 """
 
-import csv
 import json
 import re
 from dataclasses import dataclass
@@ -54,8 +53,7 @@ def _model(row: dict[str, str]) -> Model:
     return Model(row["label"], row["family"], row["source"], revision, shape, own)
 
 
-with TABLE.open(encoding="utf-8", newline="") as _rows:
-    MODELS = {row["name"]: _model(row) for row in csv.DictReader(_rows)}
+MODELS = {row["name"]: _model(row) for row in paths.rows(TABLE)}
 
 
 class ModelError(ValueError):
