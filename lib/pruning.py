@@ -1,8 +1,4 @@
-"""Remove a block of consecutive layers: in memory, reversibly, or into an ordinary checkpoint.
-
-A block is 0-indexed and half-open: Block(start, size) is `range(start, start + size)` in the
-numbering of the unpruned model. The input of layer `start` goes to layer `start + size` instead.
-"""
+"""Remove a block of consecutive layers: in memory, reversibly, or into an ordinary checkpoint."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -17,9 +13,8 @@ from lib import paths
 from lib.blocks import UNPRUNED, Block, similarity_block, simple_block
 from lib.models import shapes
 from lib.models.decoder import decoder_layers
-from lib.models.layers import only_layers
+from lib.models.layers import only_layers, silenced
 from lib.models.shapes import Shape
-from lib.models.sublayers import silenced
 
 __all__ = ["UNPRUNED", "Block", "dropped", "save_pruned", "similarity_block", "simple_block"]
 
