@@ -17,6 +17,7 @@ import torch
 from filelock import FileLock, Timeout
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_utils import get_last_checkpoint
 
 from lib import paths
 from lib.models import adapters, documents, targets
@@ -159,8 +160,7 @@ def _train(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
-        start = _newest_complete(folder)
-        trainer.train(resume_from_checkpoint=str(start) if start else None)
+        trainer.train(resume_from_checkpoint=_newest_complete(folder))
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
@@ -210,14 +210,12 @@ def _deterministic(warn_only: bool) -> Iterator[None]:
         cudnn.deterministic, cudnn.benchmark, memory.fill_uninitialized_memory = flags
 
 
-def _newest_complete(folder: Path) -> Path | None:
+def _newest_complete(folder: Path) -> str | None:
     """The complete checkpoint of the most steps; those that are not complete are deleted."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
-    for checkpoint in list(found):
+    for checkpoint in folder.glob("checkpoint-*"):
         if not paths.sealed(checkpoint):
             shutil.rmtree(checkpoint)
-            found.remove(checkpoint)
-    return found[-1] if found else None
+    return get_last_checkpoint(folder) if folder.exists() else None
 
 
 def _begin(folder: Path, trunk: Path | None, micro_batch: int, recomputes: bool) -> None:

@@ -2,7 +2,7 @@ import json
 
 import pytest
 import torch
-from conftest import LAYERS, tiny
+from conftest import LAYERS, logits, tiny
 
 from lib.blocks import Block, simple_block
 from lib.models import registry
@@ -10,11 +10,6 @@ from lib.models.decoder import decoder_config, decoder_layers
 from lib.pruning import dropped, for_other_tools, save_pruned
 
 CUTS = [Block(0, 1), Block(1, 3), Block(2, 2), Block(3, 3), Block(0, 5)]
-
-
-def logits(model, ids):
-    with torch.inference_mode():
-        return model(ids, use_cache=False).logits
 
 
 def test_dropped_removes_the_layers_named(model, ids):

@@ -44,12 +44,8 @@ def recipe(name: str, profile, **changes) -> Recipe:
         packed=profile.heal_packed,
         source=profile.source,
     )
-    own = registry.MODELS[name].healing if name in registry.MODELS else None
-    if profile.name == "paper" and own:
-        found = replace(
-            found, max_tokens=own.max_tokens, learning_rate=own.learning_rate, rank=own.rank
-        )
-    return replace(found, **changes)
+    own = registry.MODELS[name].healing if name in registry.MODELS else {}
+    return replace(found, **(own if profile.name == "paper" else {}) | changes)
 
 
 def attempts(micro_batch: int) -> list[tuple[int, bool]]:
