@@ -87,7 +87,7 @@ def write_whole(target: Path, content: bytes) -> None:
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """A folder to write into, which gets the name `target` at the end, or after an error none."""
+    """A folder to write into: renamed to `target` at the end, deleted after an error."""
     part = target.with_name(f"{target.name}.part")
     shutil.rmtree(part, ignore_errors=True)  # what an interrupted call may have left
     try:

@@ -67,8 +67,8 @@ class Profile:
     heal_learning_rate: float
     heal_rank: int
     heal_warmup: int  # steps
-    heal_decay: float  # the last share of the steps, where the rate falls; 0: a cosine, as there
-    dose_fractions: tuple[float, ...]  # the same, where healings of other lengths are made
+    heal_decay: float  # last share of the steps, in which the rate falls; 0: the paper's cosine
+    dose_fractions: tuple[float, ...]  # of layers dropped, for healings of several lengths
     dose_steps: tuple[int, ...]  # of those; the last is heal_steps
     heal_teacher: int  # tokens a position that a teacher tells of, where it distils
     heal_packed: bool  # full sequences, or one truncated and padded document each
