@@ -5,7 +5,7 @@ asked for at their last positions); a score turns what a model says to them into
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from inspect import signature
@@ -127,17 +127,48 @@ class Task:
         """Of each question the log-likelihood of each choice (nats), where there are choices."""
         return [likelihoods(found) for found in outputs] if self.kind.compared else None
 
-    def told(self, found: list[np.ndarray] | None) -> dict:
-        """What the answers were like (`answers.told`), from `likelihoods`; without choices None."""
-        if found is None:
+    def told(self, likelihoods: list[np.ndarray] | None) -> dict:
+        """What the answers were like: the columns TOLD of a score; None without choices.
+
+        commonest: the share of the place (such as the letter) that is chosen most. ties: how many
+        questions have several best choices. margin: the right choice minus the best wrong one,
+        mean, in nats. bits_per_byte: bits of the right choice over its bytes without the space
+        before it, so of a letter simply its bits. Shares and means have the weights of the score.
+        """
+        if likelihoods is None:
             return dict.fromkeys(TOLD)
-        return told(found, self._compared(found), self.examples, self._weights)
+        share, chosen, margins, ties = self._weights / self._weights.sum(), {}, [], 0
+        answers = [example["answer"] for example in self.examples]
+        for values, part, answer in zip(self._compared(likelihoods), share, answers, strict=True):
+            best = np.flatnonzero(values == values.max())
+            ties += len(best) > 1
+            for place in best:
+                chosen[place] = chosen.get(place, 0) + part / len(best)
+            margins.append(values[answer] - np.delete(values, answer).max())
+        right = np.array([v[answer] for v, answer in zip(likelihoods, answers, strict=True)])
+        texts = [e["choices"][e["answer"]].removeprefix(" ") for e in self.examples]
+        sizes = [len(text.encode()) for text in texts]
+        commonest, margin = float(max(chosen.values(), default=np.nan)), float(share @ margins)
+        bits = float(-(share @ right) / np.log(2) / (share @ sizes))
+        return dict(zip(TOLD, (commonest, ties, margin, bits), strict=True))
 
     def blind(self) -> dict[str, float]:
-        """What guessing and the answers without a model score (`answers.blind`)."""
+        """What answers to these very questions score that need no model; {} without choices.
+
+        letter: always the choice at one place, the best. shortest: the choice of fewest
+        characters, where the choices are texts of their own.
+        """
         if not self.kind.compared:
             return {}
-        return blind(self.examples, self._weights, self.kind.completes)
+        answers = [example["answer"] for example in self.examples]
+        places = range(min(len(example["choices"]) for example in self.examples))
+        always = [[float(answer == place) for answer in answers] for place in places]
+        found = {"letter": max(self._mean(right) for right in always)}
+        if self.kind.completes:
+            lengths = [-np.array([*map(len, example["choices"])]) for example in self.examples]
+            right = [credit(n, answer) for n, answer in zip(lengths, answers, strict=True)]
+            found["shortest"] = self._mean(right)
+        return found
 
     def unasked(self) -> "Task | None":
         """The same choices without the question, where they are texts: each after "Answer:"."""
@@ -154,6 +185,9 @@ class Task:
     def _weights(self) -> np.ndarray:
         return np.array([example["weight"] for example in self.examples], float)
 
+    def _mean(self, values: list[float]) -> float:
+        return float(np.average(values, weights=self._weights))
+
     def chance(self, vocab_size: int) -> float | None:
         """What guessing scores: the mean of one in the number of choices; ln V for the loss.
 
@@ -165,8 +199,7 @@ class Task:
             return 0.0
         if self.kind.unit == "bits per byte":
             return None
-        guesses = [1 / len(example["choices"]) for example in self.examples]
-        return float(np.average(guesses, weights=[e["weight"] for e in self.examples]))
+        return self._mean([1 / len(example["choices"]) for example in self.examples])
 
     @property
     def majority(self) -> float | None:
@@ -207,47 +240,3 @@ def credit(compared: np.ndarray, answer: int) -> float:
     """1 if the right choice is the likeliest, 1/k if it is one of k that are exactly equal."""
     best = np.asarray(compared) == np.max(compared)
     return float(best[answer] / best.sum())
-
-
-def told(
-    likelihoods: Sequence[np.ndarray],
-    compared: Sequence[np.ndarray],
-    examples: Sequence[dict],
-    weights: np.ndarray,
-) -> dict:
-    """What the answers to multiple-choice questions were like: the columns TOLD of a score.
-
-    likelihoods: of each question the log-likelihood of each choice, compared: what decides among
-    them. commonest: the share of the place (such as the letter) that is chosen most. ties: how many
-    questions have several best choices. margin: the right choice minus the best wrong one, mean,
-    in nats. bits_per_byte: bits of the right choice over its bytes without the space before it, so
-    of a letter simply its bits. Shares and means have the weights of the score.
-    """
-    share, chosen, margins, ties = weights / weights.sum(), {}, [], 0
-    for values, part, example in zip(compared, share, examples, strict=True):
-        best = np.flatnonzero(values == values.max())
-        ties += len(best) > 1
-        for place in best:
-            chosen[place] = chosen.get(place, 0) + part / len(best)
-        margins.append(values[example["answer"]] - np.delete(values, example["answer"]).max())
-    right = np.array([v[e["answer"]] for v, e in zip(likelihoods, examples, strict=True)])
-    sizes = [len(e["choices"][e["answer"]].removeprefix(" ").encode()) for e in examples]
-    commonest, margin = float(max(chosen.values(), default=np.nan)), float(share @ margins)
-    bits = float(-(share @ right) / np.log(2) / (share @ sizes))
-    return dict(zip(TOLD, (commonest, ties, margin, bits), strict=True))
-
-
-def blind(examples: Sequence[dict], weights: np.ndarray, completions: bool) -> dict[str, float]:
-    """What answers to these very questions score that need no model.
-
-    letter: always the choice at one place, the best. shortest: the choice of fewest characters,
-    where the choices are `completions` (texts of their own).
-    """
-    places = range(min(len(example["choices"]) for example in examples))
-    always = [[float(e["answer"] == place) for e in examples] for place in places]
-    found = {"letter": max(float(np.average(a, weights=weights)) for a in always)}
-    if completions:
-        lengths = [-np.array([len(choice) for choice in e["choices"]]) for e in examples]
-        right = [credit(n, e["answer"]) for n, e in zip(lengths, examples, strict=True)]
-        found["shortest"] = float(np.average(right, weights=weights))
-    return found

@@ -17,6 +17,7 @@ import torch
 from filelock import FileLock, Timeout
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_utils import get_last_checkpoint
 
 from lib import paths
 from lib.models import adapters, documents, targets
@@ -69,19 +70,14 @@ def heal(
 # ---- training ------------------------------------------------------------------------------
 
 
-@contextmanager
 def _alone(folder: Path):
     """Hold the lock of a healing's folder; it is let go when the process ends, however it does."""
     lock = FileLock(folder.with_name(f"{folder.name}.lock"))
     try:
-        lock.acquire(timeout=0)
+        return lock.acquire(timeout=0)
     except Timeout:
         log.warning("Another process heals into %s: waiting for it.", folder)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire()
 
 
 def _healed(
@@ -112,11 +108,8 @@ def _healed(
     return Healed(adapter, losses, status, micro, epochs, tokens, recomputes)
 
 
-class _InOrder(Trainer):
-    """Reads the training set in the order that the recipe's seed has fixed."""
-
-    def _get_train_sampler(self, train_dataset=None):
-        return torch.utils.data.SequentialSampler(train_dataset or self.train_dataset)
+class _Healing(Trainer):
+    """Multiplies in the format of the weights, and learns from a teacher's targets if there are."""
 
     def compute_loss(self, model, inputs, *args, **how):
         with adapters.in_its_format(model):
@@ -158,7 +151,7 @@ def _train(
         model.activation_checkpointing_enable()
         model.disable_input_require_grads()  # or gradients would flow to the embeddings
     with documents.apart(model) as joined, _deterministic(warn_only=not shares_prefixes(model)):
-        trainer = _InOrder(
+        trainer = _Healing(
             model=wrapped,
             args=_training_arguments(recipe, folder, micro_batch, wrapped.device.type == "cpu"),
             train_dataset=documents.arranged(sequences, recipe.batch, micro_batch, joined),
@@ -167,8 +160,7 @@ def _train(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
-        start = _newest_complete(folder)
-        trainer.train(resume_from_checkpoint=str(start) if start else None)
+        trainer.train(resume_from_checkpoint=_newest_complete(folder))
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
@@ -184,12 +176,11 @@ def _training_arguments(recipe: Recipe, folder: Path, micro_batch: int, on_cpu: 
         lr_scheduler_kwargs={"num_decay_steps": decay, "decay_type": "linear"} if decay else {},
         warmup_steps=recipe.warmup_steps,
         seed=recipe.seed,
-        save_strategy="steps",
+        train_sampling_strategy="sequential",  # `documents` has fixed the order
         save_steps=max(1, recipe.steps // CHECKPOINTS),
         save_total_limit=2,
         logging_steps=1,
         logging_nan_inf_filter=False,
-        report_to=[],
         use_cpu=on_cpu,
         dataloader_pin_memory=not on_cpu,
         remove_unused_columns=False,
@@ -219,14 +210,12 @@ def _deterministic(warn_only: bool) -> Iterator[None]:
         cudnn.deterministic, cudnn.benchmark, memory.fill_uninitialized_memory = flags
 
 
-def _newest_complete(folder: Path) -> Path | None:
+def _newest_complete(folder: Path) -> str | None:
     """The complete checkpoint of the most steps; those that are not complete are deleted."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
-    for checkpoint in list(found):
+    for checkpoint in folder.glob("checkpoint-*"):
         if not paths.sealed(checkpoint):
             shutil.rmtree(checkpoint)
-            found.remove(checkpoint)
-    return found[-1] if found else None
+    return get_last_checkpoint(folder) if folder.exists() else None
 
 
 def _begin(folder: Path, trunk: Path | None, micro_batch: int, recomputes: bool) -> None:

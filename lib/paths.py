@@ -5,12 +5,15 @@ notebooks), DEEPER_LAYERS_FIGURES one for the figures; downloads stay with the c
 DEEPER_LAYERS_MIRROR is a folder of repositories (owner/name/…, as on the hub) to read from.
 """
 
+import csv
 import hashlib
 import json
 import os
 import platform
 import re
-from contextlib import suppress
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
@@ -31,6 +34,12 @@ SEAL = "complete.json"  # says that a folder is complete
 def component(name: str) -> str:
     """`name`, of a model say, as one component of a path: it cannot lead out of its folder."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")[-60:]
+
+
+def rows(table: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file, each by the names of the columns."""
+    with table.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def mirrored(repository: str) -> Path | None:
@@ -74,6 +83,18 @@ def write_whole(target: Path, content: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A folder to write into: renamed to `target` at the end, deleted after an error."""
+    part = target.with_name(f"{target.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # what an interrupted call may have left
+    try:
+        yield part
+        os.replace(part, target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def set_aside(file: Path) -> Path:

@@ -1,12 +1,6 @@
-"""Remove a block of consecutive layers: in memory, reversibly, or into an ordinary checkpoint.
-
-A block is 0-indexed and half-open: Block(start, size) is `range(start, start + size)` in the
-numbering of the unpruned model. The input of layer `start` goes to layer `start + size` instead.
-"""
+"""Remove a block of consecutive layers: in memory, reversibly, or into an ordinary checkpoint."""
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,17 +9,15 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
+from lib import paths
 from lib.blocks import UNPRUNED, Block, similarity_block, simple_block
 from lib.models import shapes
 from lib.models.decoder import decoder_layers
-from lib.models.layers import only_layers
+from lib.models.layers import only_layers, silenced
 from lib.models.shapes import Shape
-from lib.models.sublayers import silenced
 
 __all__ = ["UNPRUNED", "Block", "dropped", "save_pruned", "similarity_block", "simple_block"]
 
-# Configuration entries that count layers from the bottom, and lists of layer indices; lists with
-# one entry a layer (layer_types, no_rope_layers, …) are recognised by their name and length.
 _OTHER_WAY = (
     "mergekit and llama-quantize --prune-layers cut no lists that say what each layer does, as "
     "this model may have: turn the folder that pruning.save_pruned writes into a GGUF instead, "
@@ -88,24 +80,20 @@ def save_pruned(
     folder = Path(folder)
     if folder.exists():
         raise FileExistsError(f"{folder} exists already: delete it or choose another folder.")
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
     num_layers, name = len(decoder_layers(model)), model.name_or_path
     try:
-        with dropped(model, block):
-            model.save_pretrained(part)
-            tokenizer.save_pretrained(part)
-            _check_saved(model, block, part)
-        shape = shapes.of_config(model.config.to_dict())
-        for file, text in for_other_tools(block, num_layers, name, shape).items():
-            (part / file).write_text(text, encoding="utf-8")
-        if add:
-            add(part)
-        os.replace(part, folder)
+        with paths.whole_folder(folder) as part:
+            with dropped(model, block):
+                model.save_pretrained(part)
+                tokenizer.save_pretrained(part)
+                _check_saved(model, block, part)
+            shape = shapes.of_config(model.config.to_dict())
+            for file, text in for_other_tools(block, num_layers, name, shape).items():
+                (part / file).write_text(text, encoding="utf-8")
+            if add:
+                add(part)
     except (OSError, SafetensorError) as error:
         raise OSError(f"{folder} could not be written: {error}") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return folder
 
 

@@ -7,6 +7,7 @@ from itertools import islice
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
 from lib.blocks import CHUNK, UNPRUNED, BlockDistances
@@ -139,19 +140,14 @@ def calibration_batches(texts: list[str], tokenizer, max_tokens: int, batch_toke
 
     About `batch_tokens` tokens a batch, padding counted.
     """
-    sequences = [
-        tokenizer(text, truncation=True, max_length=max_tokens).input_ids for text in texts
-    ]
+    how = {"truncation": True, "max_length": max_tokens}
+    sequences = [torch.tensor(tokenizer(text, **how).input_ids) for text in texts]
     sequences.sort(key=len, reverse=True)
     told = tqdm(total=len(sequences), desc="calibration")
     while sequences:
         size = max(1, batch_tokens // max(1, len(sequences[0])))
         part, sequences = sequences[:size], sequences[size:]
-        ids = torch.zeros(len(part), len(part[0]), dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, sequence in enumerate(part):
-            ids[row, : len(sequence)] = torch.tensor(sequence)
-            mask[row, : len(sequence)] = 1
-        yield {"input_ids": ids, "attention_mask": mask}
+        mask = pad_sequence([torch.ones_like(sequence) for sequence in part], batch_first=True)
+        yield {"input_ids": pad_sequence(part, batch_first=True), "attention_mask": mask}
         told.update(len(part))
     told.close()

@@ -36,7 +36,7 @@ def sweep(
     One row per block and task: block_start, block_size (0, 0 is the unpruned model), task,
     value, standard_error, n, the per-example values (`examples`) and `weights` of the mean. Of
     multiple-choice questions also the log-likelihood of each choice (`choices`, nats) and what they
-    tell (commonest, ties, margin, bits_per_byte: `answers.told`). shortened: questions whose prompt
+    tell (commonest, ties, margin, bits_per_byte: `Task.told`). shortened: questions whose prompt
     lost solved examples to fit.
 
     Equal to dropping each block and scoring the model whole. Where the model writes its answer,
@@ -93,7 +93,7 @@ def _score(task: Task, outputs: list[list]) -> dict:
 def without_reading(model, tokenizer, task: Task, batch_tokens: int) -> dict[str, float]:
     """What answers score on a task's very questions that read none, by how they are chosen.
 
-    letter, shortest: as in `answers.blind`; own: the likeliest choice to `model`, without the
+    letter, shortest: as in `Task.blind`; own: the likeliest choice to `model`, without the
     question, where choices are texts. Empty where there are no choices.
     """
     found = task.blind()
@@ -123,7 +123,8 @@ def log_probabilities(
         for batch in shared.batches:
 
             def prefix_cache(block):
-                return _repeated(caches[block], shared.repeats(batch)) if caches else None
+                rows_of_each = len(batch.ids) // len(shared.prefix) if caches else 0
+                return _repeated(caches[block], rows_of_each) if caches else None
 
             ids = batch.ids.to(model.device)
             for block, states in final_states(model, blocks, ids, prefix_cache):
@@ -146,10 +147,11 @@ def final_states(
     states, widths = {}, []
     starts = sorted({block.start for block in blocks if block.size})
     last = decoder_layers(model)[-1]
-    noted = last.register_forward_hook(lambda *call: widths.append(_width(call[2])))
-    with residual_stream(model, states.__setitem__, at=starts):
+    with (
+        last.register_forward_hook(lambda *call: widths.append(_width(call[2]))),
+        residual_stream(model, states.__setitem__, at=starts),
+    ):
         full = _forward(model, ids, cache_of(UNPRUNED))
-    noted.remove()
     yield UNPRUNED, full
     for block in blocks:
         if block.size:

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # tests never ask a hub
 if "DEEPER_LAYERS_DEVICE" not in os.environ:  # as `make gpu` sets it
@@ -17,7 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from lib import paths
 from lib.data import sets
-from lib.models import formats
+from lib.models import files, formats, loading, registry
 
 VOCAB, LAYERS, WINDOW, LENGTH = 96, 6, 8, 28  # sequences are longer than the sliding window
 SIZE = {
@@ -120,15 +121,32 @@ ARCHITECTURES = {
 EXPERTS = ("qwen3_moe", "qwen3_next", "deepseek_v3")  # in place of the FFN
 
 
+def built(config, dtype: torch.dtype = torch.float32):
+    """The model of a configuration; its random weights are the same each time."""
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+
+
+def wide_llama(**changes):
+    """A Llama large enough for whole blocks of 64 weights, in bf16."""
+    sizes = {"num_hidden_layers": 5, "hidden_size": 64, "intermediate_size": 128}
+    own = {"num_key_value_heads": 2, "initializer_range": 0.2, "pad_token_id": None}
+    return built(transformers.LlamaConfig(**SIZE | sizes | own | changes), torch.bfloat16)
+
+
 def tiny(name: str):
     """A model whose layers all do something: weights and biases are random, norms not all one."""
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(ARCHITECTURES[name](), dtype=torch.float32).eval()
+    model = built(ARCHITECTURES[name]())
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 1:
                 parameter.add_(0.2 * torch.randn_like(parameter))
     return model
+
+
+def logits(model, ids):
+    with torch.inference_mode():
+        return model(ids, use_cache=False).logits
 
 
 def pytest_collection_modifyitems(items):
@@ -194,6 +212,18 @@ def small(tmp_path_factory):
     return str(stored(tiny("llama"), tmp_path_factory.mktemp("small")))
 
 
+@pytest.fixture(scope="module")
+def base(small):
+    """Model and tokenizer of `small`, in fp32."""
+    return loading.load(small, dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """The embedded model's tokenizer: byte-level BPE, where " No" and "No" are two tokens."""
+    return files.tokenizer("smollm2-135m")
+
+
 class Characters:
     """A tokenizer for tests: one token a character, none for special tokens."""
 
@@ -233,6 +263,15 @@ def stored(model, folder, **kwargs):
     transformers.PreTrainedTokenizerFast(
         tokenizer_object=plain, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
     ).save_pretrained(folder)
+    return folder
+
+
+def with_real_tokenizer(model, folder):
+    """`model` as a checkpoint folder with the embedded model's tokenizer."""
+    model.save_pretrained(folder)
+    ignored = shutil.ignore_patterns("config.json", "generation_config.json", "*.safetensors")
+    real = files.checkpoint(registry.resolve("smollm2-135m"))
+    shutil.copytree(real, folder, dirs_exist_ok=True, ignore=ignored)
     return folder
 
 

@@ -116,28 +116,32 @@ def tiktoken_file(folder: Path, vocabulary: dict[bytes, int]) -> None:
 # ---- models ------------------------------------------------------------------------------------
 
 
+SHARED = {  # by the configurations of Llama-2 and Mistral
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "hidden_act": "silu",
+    "hidden_size": WIDTH,
+    "initializer_range": 0.2,
+    "intermediate_size": 48,
+    "num_attention_heads": HEADS,
+    "num_hidden_layers": LAYERS,
+    "rms_norm_eps": 1e-05,
+    "tie_word_embeddings": False,
+    "use_cache": True,
+    "vocab_size": 900,
+}
+
+
 def llama_2(folder: Path, texts: list[str]) -> None:
-    config = {
+    config = SHARED | {
         "architectures": ["LlamaForCausalLM"],
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-        "hidden_act": "silu",
-        "hidden_size": WIDTH,
-        "initializer_range": 0.2,
-        "intermediate_size": 48,
         "max_position_embeddings": 4096,
         "model_type": "llama",
-        "num_attention_heads": HEADS,
-        "num_hidden_layers": LAYERS,
         "num_key_value_heads": 2 if "70b" in folder.name else HEADS,
         "pretraining_tp": 1,
-        "rms_norm_eps": 1e-05,
         "rope_scaling": None,
-        "tie_word_embeddings": False,
         "torch_dtype": "float16",
         "transformers_version": "4.31.0.dev0",
-        "use_cache": True,
-        "vocab_size": 900,
     }
     written(folder, "config.json", config)
     written(folder, "generation_config.json", {"temperature": 0.6, "top_p": 0.9, "do_sample": True})
@@ -146,27 +150,15 @@ def llama_2(folder: Path, texts: list[str]) -> None:
 
 
 def mistral(folder: Path, texts: list[str]) -> None:
-    config = {
+    config = SHARED | {
         "architectures": ["MistralForCausalLM"],
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-        "hidden_act": "silu",
-        "hidden_size": WIDTH,
-        "initializer_range": 0.2,
-        "intermediate_size": 48,
         "max_position_embeddings": 32768,
         "model_type": "mistral",
-        "num_attention_heads": HEADS,
-        "num_hidden_layers": LAYERS,
         "num_key_value_heads": 2,
-        "rms_norm_eps": 1e-05,
         "rope_theta": 10000.0,
         "sliding_window": 4096,
-        "tie_word_embeddings": False,
         "torch_dtype": "bfloat16",
         "transformers_version": "4.34.0.dev0",
-        "use_cache": True,
-        "vocab_size": 900,
     }
     written(folder, "config.json", config)
     shards(folder, weights(MistralConfig(**config), torch.bfloat16), 2)

@@ -11,6 +11,7 @@ import pytest
 from lib import evaluation, paths, profiles, results
 from lib.analysis import curves
 from lib.blocks import Block
+from lib.evaluation import Task
 from lib.figures import curves as drawing
 from lib.measure import packing, scores, wanted
 from lib.models import loading
@@ -19,13 +20,13 @@ from lib.sweep import without_reading
 SMOKE = replace(profiles.get("smoke"), arc_easy_questions=6, hellaswag_questions=6)
 ONE, TWO = {"answer": 0, "weight": 1}, {"answer": 1, "weight": 3}
 LETTERS = [e | {"choices": [" A", " B", " C"]} for e in (ONE, ONE, TWO)]
-TEXTS = [e | {"choices": [" no", " \u00e4h"]} for e in (ONE, TWO)]
+TEXTS = [e | {"choices": [" no", " \u00e4hhh"]} for e in (ONE, TWO)]
 
 
 def test_what_the_answers_tell():
     """With the weights of the score: the last question counts three times."""
     found = [np.log([0.5, 0.25, 0.25]), np.log([0.4, 0.4, 0.2]), np.log([0.2, 0.2, 0.6])]
-    told = evaluation.told(found, found, LETTERS, np.array([1, 1, 3.0]))
+    told = Task("boolq", LETTERS).told(found)
     assert told["ties"] == 1 and told["commonest"] == pytest.approx(3 / 5)
     assert told["margin"] == pytest.approx((np.log(2) + 0 + 3 * np.log(0.2 / 0.6)) / 5)
     bits = -np.log2([0.5, 0.4, 0.2]) @ [1, 1, 3] / 5
@@ -34,24 +35,22 @@ def test_what_the_answers_tell():
 
 def test_margin_is_of_what_is_compared_and_bytes_are_of_the_text():
     found = [np.array([-2.0, -3.0]), np.array([-4.0, -2.0])]
-    compared = [values / [2, 4] for values in found]
-    told = evaluation.told(found, compared, TEXTS, np.array([1, 3.0]))
+    told = Task("hellaswag", TEXTS).told(found)  # compared a character: over 2, and over 4
     assert told["margin"] == pytest.approx((1 * (-1 + 0.75) + 3 * (-0.5 + 2)) / 4)
-    assert told["bits_per_byte"] == pytest.approx((2 + 3 * 2) / np.log(2) / (2 + 3 * 3))
+    assert told["bits_per_byte"] == pytest.approx((2 + 3 * 2) / np.log(2) / (2 + 3 * 5))
 
 
 def test_a_constant_answer_is_seen():
     found = [np.array([-1.0, -2, -3])] * 3
-    assert evaluation.told(found, found, LETTERS, np.ones(3))["commonest"] == 1
+    assert Task("boolq", LETTERS).told(found)["commonest"] == 1
 
 
 def test_floors_that_need_no_model():
-    weights = np.array([1, 1, 3.0])
-    assert evaluation.blind(LETTERS, weights, completions=False) == {"letter": 3 / 5}
+    assert Task("boolq", LETTERS).blind() == {"letter": 3 / 5}
     texts = [e | {"choices": c} for e, c in ((ONE, [" yes", " no"]), (TWO, [" up", " on", " x"]))]
-    assert evaluation.blind(texts, np.array([1, 3.0]), True) == {"letter": 3 / 4, "shortest": 0}
+    assert Task("arc_easy", texts).blind() == {"letter": 3 / 4, "shortest": 0}
     tied = [ONE | {"choices": [" on", " no", " yes"]}]
-    assert evaluation.blind(tied, np.ones(1), True)["shortest"] == 1 / 2
+    assert Task("arc_easy", tied).blind()["shortest"] == 1 / 2
 
 
 def test_the_floor_of_boolq_is_its_majority():

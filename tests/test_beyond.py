@@ -15,7 +15,7 @@ from lib.data import prompts, sets
 from lib.data.encoding import Row
 from lib.evaluation import Task
 from lib.measure import wanted
-from lib.models import adapters, files, loading, reading
+from lib.models import adapters, loading, reading
 from lib.models.decoder import residual_stream
 from lib.pruning import dropped
 from lib.sweep import continuations, sweep
@@ -83,11 +83,6 @@ def test_nothing_to_heal_after_the_end(tmp_path, llama):
 
 
 # ---- HellaSwag and GSM8K -------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def smollm2():
-    return files.tokenizer("smollm2-135m")
 
 
 def test_hellaswag_is_cleaned_and_asks_for_whole_endings(smollm2):

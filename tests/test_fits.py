@@ -11,7 +11,7 @@ from conftest import LAYERS, stored, tiny
 from originals import qwen_1_config, qwen_1_weights
 
 from lib import paths, profiles
-from lib.models import loading, qwen1, registry, weights
+from lib.models import files, loading, qwen1, registry
 from lib.models.shapes import NF4_BYTES
 
 SMOKE = replace(profiles.get("smoke"), dtype="bfloat16", batch_tokens=16)
@@ -60,7 +60,7 @@ def test_nf4_leaves_embeddings_head_norms_and_biases_in_16_bits(folder, gpu):
 
 
 def test_there_is_room_for_a_batch(folder, gpu):
-    whole = weights.in_memory(weights.stored(folder), 2, 2)
+    whole = files.in_memory(files.stored(folder), 2, 2)
     room = needed(folder, None, gpu) - whole
     hidden = 32
     assert room > 16 * 2 * 2 * LAYERS * hidden / 2  # keys and values of all layers, of two heads
@@ -93,9 +93,9 @@ def test_experts_are_not_quantised_and_qwen_1_is():
     config = qwen_1_config(208)
     renamed = qwen1.renamed({n: _Stored(t) for n, t in qwen_1_weights(config).items()})
     layer = 4 * 32 * 32 + 3 * 32 * 48
-    assert weights.in_memory(renamed, 1, 0) == config["num_hidden_layers"] * layer
+    assert files.in_memory(renamed, 1, 0) == config["num_hidden_layers"] * layer
     names = ("model.layers.0.mlp.experts.1.up_proj.weight", "model.layers.0.mlp.gate.weight")
-    assert weights.in_memory(dict.fromkeys(names, torch.ones(4, 2)), 1, 0) == 8
+    assert files.in_memory(dict.fromkeys(names, torch.ones(4, 2)), 1, 0) == 8
 
 
 class _Stored:

@@ -150,7 +150,7 @@ def test_the_largest_step_tells_a_cliff_from_a_slope():
 
 
 def test_measures_of_stored_answers_are_those_of_the_scores(output):
-    """Accuracy, margin and bits per byte as `evaluation.told` has them, from what was stored."""
+    """Accuracy, margin and bits per byte as `Task.told` has them, from what was stored."""
     asked = experiments.unpruned("tiny-random", SMOKE, ["mmlu", "arc_easy"])
     found = analysis.measures(scores.table(asked))
     for column, measure in zip(

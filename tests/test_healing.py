@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, EXPERTS, in_nf4, stored, tiny
+from conftest import ARCHITECTURES, EXPERTS, in_nf4, stored, tiny, with_real_tokenizer
 from peft import PeftModel
 from torch import nn
 from transformers import AutoModelForCausalLM, TrainerCallback
@@ -21,7 +22,7 @@ from lib import healing, paths, profiles
 from lib.blocks import Block
 from lib.data import sets
 from lib.measure import export, scores
-from lib.models import adapters, documents, files, loading, registry
+from lib.models import adapters, documents, files, loading
 from lib.models.decoder import decoder_layers
 from lib.paths import SEAL, seal
 from lib.pruning import dropped
@@ -34,11 +35,6 @@ WEIGHTS = "adapter_model.safetensors"
 
 
 pytestmark = pytest.mark.usefixtures("few_articles")
-
-
-@pytest.fixture(scope="module")
-def base(small):
-    return loading.load(small, dtype="float32")
 
 
 def healed(base, recipe, folder, **how):
@@ -56,6 +52,24 @@ def healed_bytes(base, folder, recipe=RECIPE) -> bytes:
 @pytest.fixture(scope="module")
 def undisturbed(base, few_articles, tmp_path_factory):
     return healed_bytes(base, tmp_path_factory.mktemp("undisturbed"))
+
+
+def at_each_step(monkeypatch, note) -> None:
+    """`note` is called with the inputs of each forward and backward pass of a training."""
+    step = healing.Trainer.training_step
+
+    def noted(trainer, model, inputs, *rest):
+        note(inputs)
+        return step(trainer, model, inputs, *rest)
+
+    monkeypatch.setattr(healing.Trainer, "training_step", noted)
+
+
+def random_adapter(wrapped, std: float) -> None:
+    """An adapter that does something: a new one adds zero."""
+    for name, parameter in wrapped.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter, std=std)
 
 
 # ---- what is trained -----------------------------------------------------------------------
@@ -105,9 +119,7 @@ def all_in_nf4(model: nn.Module) -> nn.Module:
 def lora_gradients(model, ids) -> dict[str, torch.Tensor]:
     recipe = replace(RECIPE, dropout=0.0)
     with adapters.fresh(model, recipe) as wrapped, adapters.in_its_format(model):
-        for name, parameter in wrapped.named_parameters():
-            if "lora_B" in name:
-                nn.init.normal_(parameter, std=0.1)
+        random_adapter(wrapped, std=0.1)
         wrapped.train()
         wrapped(input_ids=ids, labels=ids).loss.backward()
         return {n: p.grad.clone() for n, p in wrapped.named_parameters() if p.requires_grad}
@@ -116,13 +128,7 @@ def lora_gradients(model, ids) -> dict[str, torch.Tensor]:
 def test_gradients_through_nf4_also_after_an_evaluation(tmp_path, ids):
     """In every layer those of the dequantised weights; an evaluation without gradients before
     the training must not change them (it does, without an error, in bitsandbytes' CPU path)."""
-    tiny("llama").to(torch.bfloat16).save_pretrained(tmp_path)
-    shutil.copytree(
-        files.checkpoint(registry.resolve("smollm2-135m")),
-        tmp_path,
-        dirs_exist_ok=True,
-        ignore=shutil.ignore_patterns("config.json", "generation_config.json", "*.safetensors"),
-    )
+    with_real_tokenizer(tiny("llama").to(torch.bfloat16), tmp_path)
     quantised, _ = loading.load(str(tmp_path), quantization="nf4", dtype="bfloat16", device="cpu")
     assert quantised.model.rotary_emb.inv_freq.dtype == torch.float32
     plain = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
@@ -165,10 +171,7 @@ def test_padding_predicts_no_token(base, tmp_path, monkeypatch, first):
     model, tokenizer = base
     recipe = replace(RECIPE, packed=False, max_tokens=64, steps=2, first_layer=first)
     losses, batches = {}, []
-    step = healing.Trainer.training_step
-    monkeypatch.setattr(
-        healing.Trainer, "training_step", lambda *a, **k: batches.append(a[2]) or step(*a, **k)
-    )
+    at_each_step(monkeypatch, batches.append)
     monkeypatch.setattr(documents, "_reads_apart", lambda model: False)
     for side in ("right", "left"):
         monkeypatch.setattr(tokenizer, "padding_side", side)
@@ -205,16 +208,23 @@ class Killed(BaseException):
     """What no handler catches."""
 
 
-@pytest.mark.parametrize("step", [1, 2, 4, 5])
-def test_continues_after_an_interruption(base, undisturbed, tmp_path, monkeypatch, step):
+@contextmanager
+def killed_at(step: int):
+    """Within, a healing is killed after so many steps."""
+
     def stop(self, args, state, control, **kwargs):
         if state.global_step == step:
             raise Killed
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         patch.setattr(healing._Watch, "on_step_end", stop)
-        with pytest.raises(Killed):
-            healed(base, RECIPE, tmp_path)
+        yield
+
+
+@pytest.mark.parametrize("step", [1, 2, 4, 5])
+def test_continues_after_an_interruption(base, undisturbed, tmp_path, monkeypatch, step):
+    with killed_at(step):
+        healed(base, RECIPE, tmp_path)
     assert not (tmp_path / "adapter").exists()
     started = []
     real = healing._newest_complete
@@ -222,7 +232,8 @@ def test_continues_after_an_interruption(base, undisturbed, tmp_path, monkeypatc
         healing, "_newest_complete", lambda f: started.append(real(f)) or started[-1]
     )
     assert healed_bytes(base, tmp_path) == undisturbed
-    assert [p and p.name for p in started] == [f"checkpoint-{step - 1}" if step > 1 else None]
+    expected = tmp_path / f"checkpoint-{step - 1}"
+    assert started == [str(expected) if step > 1 else None]
 
 
 DAMAGE = {
@@ -242,13 +253,7 @@ DAMAGE = {
 def interrupted(base, few_articles, tmp_path_factory):
     """A healing that was stopped after its fourth step: checkpoints 2 and 3 are there."""
     folder = tmp_path_factory.mktemp("interrupted")
-
-    def stop(self, args, state, control, **kwargs):
-        if state.global_step == 4:
-            raise Killed
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(healing._Watch, "on_step_end", stop)
+    with killed_at(4):
         healed(base, RECIPE, folder)
     return folder
 
@@ -256,9 +261,9 @@ def interrupted(base, few_articles, tmp_path_factory):
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_checkpoint_does_not_count(base, undisturbed, interrupted, tmp_path, damage):
     folder = shutil.copytree(interrupted, tmp_path / "copy")
-    assert healing._newest_complete(folder).name == "checkpoint-3"
+    assert healing._newest_complete(folder) == str(folder / "checkpoint-3")
     DAMAGE[damage](folder / "checkpoint-3")
-    assert healing._newest_complete(folder).name == "checkpoint-2"
+    assert healing._newest_complete(folder) == str(folder / "checkpoint-2")
     assert healed_bytes(base, folder) == undisturbed
 
 
@@ -276,7 +281,7 @@ class _Evil:
 def test_a_checkpoint_runs_no_code(base, interrupted, tmp_path, part):
     """Not even one whose seal is right."""
     folder = shutil.copytree(interrupted, tmp_path / "copy")
-    checkpoint = healing._newest_complete(folder)
+    checkpoint = folder / "checkpoint-3"
     torch.save(_Evil(tmp_path / "proof"), checkpoint / part)
     (checkpoint / SEAL).unlink()
     seal(checkpoint)
@@ -348,16 +353,23 @@ class Rates(TrainerCallback):
         self.seen += [(g["lr"], g["weight_decay"]) for g in optimizer.param_groups[:1]]
 
 
-def test_the_training_follows_the_recipe(base, tmp_path):
-    """LoRA alpha is the rank; the rate rises to its peak, and falls along a cosine."""
+@pytest.mark.parametrize(
+    "changes, shares",
+    [
+        ({"warmup_steps": 2}, [0, 0.5, *((1 + math.cos(math.pi * i / 4)) / 2 for i in range(4))]),
+        ({"warmup_steps": 1, "decay_steps": 2}, [0, 1, 1, 1, 1, 0.5]),
+    ],
+    ids=["cosine", "decay"],
+)
+def test_the_training_follows_the_recipe(base, tmp_path, changes, shares):
+    """LoRA alpha is the rank; the rate rises to its peak, and falls along a cosine, or last."""
     model, tokenizer = base
-    recipe, rates = replace(RECIPE, rank=4, warmup_steps=2, steps=6), Rates()
+    recipe, rates = replace(RECIPE, rank=4, **changes), Rates()
     sequences, _ = documents.training_sequences(tokenizer, recipe)
     with dropped(model, BLOCK), adapters.fresh(model, recipe) as wrapped:
         lora = wrapped.peft_config["default"]
         healing._train(wrapped, tokenizer, sequences, recipe, tmp_path, 16, callbacks=[rates])
     assert (lora.r, lora.lora_alpha, lora.lora_dropout) == (4, 4, 0.05)
-    shares = [0, 0.5, *((1 + math.cos(math.pi * step / 4)) / 2 for step in range(4))]
     assert [rate for rate, _ in rates.seen] == pytest.approx([0.05 * s for s in shares])
     assert {decay for _, decay in rates.seen} == {0}
 
@@ -378,16 +390,6 @@ def test_a_longer_healing_starts_from_the_trunk_of_a_shorter_one(base, tmp_path)
     assert [int(n.split("-")[1]) for n in saved if "-" in n] == [9, 12, 15, 16, 18, 21, 24]
     other = healed(base, longer, tmp_path / "halved", trunk=tmp_path / "short", micro_batch=8)
     assert other.micro_batch == 8 and len(other.losses) == 24
-
-
-def test_the_rate_decays_in_the_last_steps(base, tmp_path):
-    model, tokenizer = base
-    recipe, rates = replace(RECIPE, steps=6, warmup_steps=1, decay_steps=2), Rates()
-    sequences, _ = documents.training_sequences(tokenizer, recipe)
-    with dropped(model, BLOCK), adapters.fresh(model, recipe) as wrapped:
-        healing._train(wrapped, tokenizer, sequences, recipe, tmp_path, 16, callbacks=[rates])
-    shares = [0, 1, 1, 1, 1, 0.5]
-    assert [rate for rate, _ in rates.seen] == pytest.approx([0.05 * s for s in shares])
 
 
 def test_healing_lowers_the_loss(base, tmp_path):
@@ -451,18 +453,13 @@ def test_whatever_lacks_memory_is_tried_with_less(base, tmp_path, monkeypatch, m
 @pytest.mark.parametrize("gpus", [1, 8])
 def test_a_step_is_the_batch_however_many_gpus_there_are(base, tmp_path, monkeypatch, gpus):
     """Trainer multiplies the batch and the loss by the number of GPUs that torch sees."""
-    sizes, step = [], healing.Trainer.training_step
-
-    def counted(trainer, model, inputs, *rest):
-        sizes.append(inputs["input_ids"].numel())
-        return step(trainer, model, inputs, *rest)
-
+    sizes = []
     recipe = replace(RECIPE, steps=3)
     alone = healed(base, recipe, tmp_path / "cpu", micro_batch=4).losses
     real = healing.TrainingArguments
     monkeypatch.setattr(healing, "TrainingArguments", lambda **k: real(**k | {"use_cpu": False}))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    monkeypatch.setattr(healing.Trainer, "training_step", counted)
+    at_each_step(monkeypatch, lambda inputs: sizes.append(inputs["input_ids"].numel()))
     found = healed(base, recipe, tmp_path / "gpus", micro_batch=4)
     assert sizes == [4 * recipe.max_tokens] * (3 * recipe.batch // 4)
     assert found.losses == alone
@@ -472,10 +469,7 @@ def test_determinism_is_torchs_and_only_for_the_training(base, tmp_path, monkeyp
     """Environment variables that CUDA has read by then stay; so do torch's settings."""
     monkeypatch.delenv("CUDA_LAUNCH_BLOCKING", raising=False)
     settings, inside = _settings(), []
-    step = healing.Trainer.training_step
-    monkeypatch.setattr(
-        healing.Trainer, "training_step", lambda *a, **k: inside.append(_settings()) or step(*a)
-    )
+    at_each_step(monkeypatch, lambda inputs: inside.append(_settings()))
     healed(base, replace(RECIPE, steps=1), tmp_path)
     assert set(inside) == {(True, False, True, False)}
     assert _settings() == settings and not settings[0]
@@ -501,10 +495,7 @@ def test_a_running_state_may_be_summed_up(name, warned, tmp_path, monkeypatch):
         sums.append(x.is_floating_point())
         return cumsum(x, *args, **kwargs)
 
-    step = healing.Trainer.training_step
-    monkeypatch.setattr(
-        healing.Trainer, "training_step", lambda *a, **k: settings.append(_settings()) or step(*a)
-    )
+    at_each_step(monkeypatch, lambda inputs: settings.append(_settings()))
     monkeypatch.setattr(torch, "cumsum", counted)
     sequences = [{"documents": [[5, 6, 7 + i]]} for i in range(2)]
     recipe = replace(RECIPE, steps=1, batch=2)
@@ -582,9 +573,7 @@ def test_saved_adapter_on_the_base_pruned_again(name, tmp_path, ids):
     """Adapters are stored in the pruned numbering: prune the same way, then attach."""
     model = tiny(name)
     with dropped(model, Block(1, 3)), adapters.fresh(model, RECIPE) as wrapped:
-        for parameter_name, parameter in wrapped.named_parameters():
-            if "lora_B" in parameter_name:
-                nn.init.normal_(parameter, std=0.3)
+        random_adapter(wrapped, std=0.3)
         wrapped.eval()
         expected = wrapped(ids).logits
         adapters.save(wrapped, tmp_path / "adapter")

@@ -10,13 +10,25 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import ARCHITECTURES, EXPERTS, GROUPED, LAYERS, VOCAB, WINDOW, in_nf4, stored, tiny
+from conftest import (
+    ARCHITECTURES,
+    EXPERTS,
+    GROUPED,
+    LAYERS,
+    SIZE,
+    WINDOW,
+    built,
+    in_nf4,
+    logits,
+    stored,
+    tiny,
+)
 from test_similarity import padded
 from transformers.pytorch_utils import Conv1D
 
 from lib import paths, similarity
 from lib.blocks import Block
-from lib.models import adapters, loading, weights
+from lib.models import adapters, files, loading
 from lib.models.decoder import decoder_layers
 from lib.models.registry import ModelError
 from lib.pruning import dropped
@@ -28,11 +40,6 @@ CUTS = [Block(1, 3), Block(0, 2), Block(4, 2)]
 def folder(architecture, tmp_path):
     """A checkpoint in several shards, with an index."""
     return stored(tiny(architecture), tmp_path / "model", max_shard_size="60KB")
-
-
-def logits(model, ids):
-    with torch.inference_mode():
-        return model(ids, use_cache=False).logits
 
 
 def test_reads_what_transformers_reads(folder, architecture, ids):
@@ -107,10 +114,8 @@ def test_dropped_layers_are_never_read(tmp_path, monkeypatch):
         def __getattr__(self, attribute):
             return getattr(self.tensor, attribute)
 
-    plain = weights.stored
-    monkeypatch.setattr(
-        weights, "stored", lambda f: {n: Watched(n, t) for n, t in plain(f).items()}
-    )
+    plain = files.stored
+    monkeypatch.setattr(files, "stored", lambda f: {n: Watched(n, t) for n, t in plain(f).items()})
     loading.load(str(folder), dtype="float32", block=Block(2, 3))
     layers = {name.split(".")[2] for name in read if ".layers." in name}
     assert layers == {"0", "1", "5"} and len(read) == len(set(read))
@@ -125,19 +130,14 @@ def test_dropped_layers_are_never_read(tmp_path, monkeypatch):
 
 def test_a_hybrid_whose_pattern_is_a_formula(tmp_path):
     config = transformers.JambaConfig(
-        vocab_size=96,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=6,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        **GROUPED,
         attn_layer_period=3,
         attn_layer_offset=1,
         expert_layer_period=2,
         num_experts=2,
         use_mamba_kernels=False,
     )
-    model = transformers.AutoModelForCausalLM.from_config(config)
+    model = built(config)
     with pytest.raises(ModelError, match="decides by the position of a layer of what kind"):
         loading.load(str(stored(model, tmp_path / "jamba")))
 
@@ -150,14 +150,9 @@ def diff_llama():
 
 
 def inverse_gpt2():
-    return transformers.GPT2Config(
-        vocab_size=VOCAB,
-        n_layer=LAYERS,
-        n_embd=32,
-        n_head=4,
-        n_positions=128,
-        scale_attn_by_inverse_layer_idx=True,
-    )
+    config = ARCHITECTURES["gpt2"]()
+    config.scale_attn_by_inverse_layer_idx = True
+    return config
 
 
 def gemma3n():
@@ -165,7 +160,7 @@ def gemma3n():
     return transformers.Gemma3nTextConfig(
         **sizes,
         num_kv_shared_layers=0,
-        vocab_size_per_layer_input=VOCAB,
+        vocab_size_per_layer_input=SIZE["vocab_size"],
         altup_num_inputs=2,
         activation_sparsity_pattern=[0.0] * LAYERS,
         layer_types=["full_attention"] * LAYERS,
@@ -173,19 +168,7 @@ def gemma3n():
 
 
 def modern_bert():
-    return transformers.ModernBertDecoderConfig(
-        vocab_size=VOCAB,
-        hidden_size=32,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=4,
-        intermediate_size=48,
-        pad_token_id=0,
-    )
-
-
-def built(config):
-    torch.manual_seed(0)
-    return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    return transformers.ModernBertDecoderConfig(**SIZE)
 
 
 @pytest.mark.parametrize("config", [diff_llama, inverse_gpt2, gemma3n, modern_bert])
@@ -217,11 +200,7 @@ def test_as_many_rotary_embeddings_as_layers(tmp_path, ids):
 
 def test_layers_that_call_their_number_otherwise_generate(ids):
     config = transformers.GPTNeoConfig(
-        vocab_size=VOCAB,
-        hidden_size=32,
-        num_layers=LAYERS,
-        num_heads=4,
-        intermediate_size=48,
+        **SIZE,
         attention_types=[[["global", "local"], LAYERS // 2]],
         window_size=WINDOW,
         max_position_embeddings=128,
@@ -262,7 +241,7 @@ def without_weights(folder):
 
 
 def with_a_broken_index(folder):
-    (folder / weights.INDEX).write_text("{")
+    (folder / files.INDEX).write_text("{")
 
 
 def with_config(**changes):

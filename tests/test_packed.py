@@ -1,21 +1,19 @@
 """NF4 weights that stay packed, as on a GPU, on a CPU: the same numbers as unpacked ones."""
 
-import shutil
-
 import bitsandbytes as bnb
 import numpy as np
 import pytest
 import torch
 import transformers
 from bitsandbytes.nn import modules
-from conftest import stored
+from conftest import built, stored, wide_llama, with_real_tokenizer
 
 from lib import evaluation, profiles, similarity
 from lib.blocks import UNPRUNED, Block
 from lib.data import sets
 from lib.data.encoding import Row
 from lib.measure import wanted
-from lib.models import files, loading, registry
+from lib.models import loading
 from lib.pruning import dropped
 from lib.sweep import continuations, sweep
 
@@ -25,27 +23,8 @@ CPU = torch.device("cpu")  # as an object it is not the "cpu" on which models.lo
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A small Llama with the embedded model's tokenizer."""
-    place = tmp_path_factory.mktemp("packed")
-    config = transformers.LlamaConfig(
-        vocab_size=49_152,
-        num_hidden_layers=5,
-        hidden_size=64,
-        intermediate_size=128,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        tie_word_embeddings=True,
-        initializer_range=0.2,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    model.save_pretrained(place)
-    tokenizer = files.checkpoint(registry.resolve("smollm2-135m"))
-    ignored = shutil.ignore_patterns("config.json", "generation_config.json", "*.safetensors")
-    shutil.copytree(tokenizer, place, dirs_exist_ok=True, ignore=ignored)
-    return str(place)
+    model = wide_llama(vocab_size=49_152, tie_word_embeddings=True)
+    return str(with_real_tokenizer(model, tmp_path_factory.mktemp("packed")))
 
 
 @pytest.fixture(autouse=True)
@@ -112,8 +91,7 @@ def test_nf4_is_unpacked_with_the_scales_of_its_blocks(width, tmp_path):
         vocab_size=99, hidden_size=width, intermediate_size=80, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2,
     )  # fmt: skip
-    torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model = built(config)
     stored(model, tmp_path / "model")
     unpacked, _ = loading.load(str(tmp_path / "model"), quantization="nf4", dtype="float32")
     for name, weight in unpacked.named_parameters():

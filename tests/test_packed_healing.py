@@ -11,9 +11,8 @@ import bitsandbytes
 import numpy as np
 import pytest
 import torch
-import transformers
-from conftest import VOCAB, stored
-from transformers import AutoModelForCausalLM
+from conftest import stored, wide_llama
+from test_healing import killed_at
 
 from lib import healing, profiles
 from lib.blocks import Block
@@ -38,19 +37,7 @@ pytestmark = pytest.mark.usefixtures("few_articles")
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """A Llama large enough for whole blocks of 64 weights."""
-    config = transformers.LlamaConfig(
-        vocab_size=VOCAB,
-        num_hidden_layers=5,
-        hidden_size=64,
-        intermediate_size=128,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        initializer_range=0.2,
-    )
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    return str(stored(model, tmp_path_factory.mktemp("packed")))
+    return str(stored(wide_llama(), tmp_path_factory.mktemp("packed")))
 
 
 @pytest.fixture
@@ -116,18 +103,11 @@ def test_recomputed_activations_change_no_bit(packed, tmp_path, monkeypatch, fir
 
 
 @pytest.mark.parametrize("first", [0, FIRST])
-def test_resumed_is_uninterrupted(packed, tmp_path, monkeypatch, first):
+def test_resumed_is_uninterrupted(packed, tmp_path, first):
     recipe = replace(RECIPE, first_layer=first)
     whole, expected = healed(packed, tmp_path / "whole", recipe)
-
-    def stop(self, args, state, control, **kwargs):
-        if state.global_step == 3:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(healing._Watch, "on_step_end", stop)
-        with pytest.raises(KeyboardInterrupt):
-            healed(packed, tmp_path / "resumed", recipe)
+    with killed_at(3):
+        healed(packed, tmp_path / "resumed", recipe)
     assert (tmp_path / "resumed" / "checkpoint-2").exists()
     again, found = healed(packed, tmp_path / "resumed", recipe)
     assert again.losses == whole.losses and found == expected

@@ -83,7 +83,7 @@ def test_each_model_is_healed_by_its_own_recipe(paper):
     healed = figure(paper, "figure_2")
     healed = healed[healed.treatment == "healed"]
     for name, rows in healed.groupby("model"):
-        assert set(rows["rank"]) == {registry.MODELS[name].healing.rank}
+        assert set(rows["rank"]) == {registry.MODELS[name].healing["rank"]}
     found = {}
     for file in paper.glob("data/results/healing/*/*.json"):
         record = json.loads(file.read_text())
@@ -93,9 +93,9 @@ def test_each_model_is_healed_by_its_own_recipe(paper):
     assert set(found) == set(PAPER)
     for name, recipes in found.items():
         own = registry.MODELS[name].healing
-        assert {recipe["max_tokens"] for recipe in recipes} == {own.max_tokens}
-        assert {recipe["learning_rate"] for recipe in recipes} == {own.learning_rate}
-        assert own.rank in {recipe["rank"] for recipe in recipes}
+        assert {recipe["max_tokens"] for recipe in recipes} == {own["max_tokens"]}
+        assert {recipe["learning_rate"] for recipe in recipes} == {own["learning_rate"]}
+        assert own["rank"] in {recipe["rank"] for recipe in recipes}
         assert not any(recipe["packed"] for recipe in recipes)
 
 

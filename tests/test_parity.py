@@ -33,9 +33,15 @@ def base(request):
     return loading.load(request.param, dtype="float32")
 
 
-def theirs(base, block, folder, name) -> list[dict]:
+@pytest.fixture(params=[UNPRUNED, BLOCK], ids=["unpruned", "pruned"])
+def block(request, base):
+    fits = request.param.stop <= len(decoder.decoder_layers(base[0]))
+    return request.param if fits else Block(3, 2)
+
+
+def theirs(base, block, folder, names: list[str]) -> list[dict]:
     with dropped(base[0], block):
-        return harness.evaluate(*base, [name], harness.task_manager(folder), batch_size=1)
+        return harness.evaluate(*base, names, harness.task_manager(folder), batch_size=1)
 
 
 def matched(base, block, task, samples: list[dict], metric: str, atol: float) -> list[np.ndarray]:
@@ -50,41 +56,30 @@ def matched(base, block, task, samples: list[dict], metric: str, atol: float) ->
     return ours
 
 
-@pytest.mark.parametrize("block", [UNPRUNED, BLOCK], ids=["unpruned", "pruned"])
 def test_hellaswag_is_that_of_lm_eval(base, block, tmp_path):
     """Log-likelihoods of all endings, and accuracy by log-likelihood a character (acc_norm)."""
-    if block.stop > len(decoder.decoder_layers(base[0])):
-        block = Block(3, 2)
     task = evaluation.task(wanted.of_task("hellaswag", PROFILE))
     rows = sets.questions("hellaswag", "wheels", PROFILE.hellaswag_questions)
     name = harness.write_task(tmp_path, "hellaswag", {"validation": rows}, training_split=None)
-    samples = theirs(base, block, tmp_path, name)
+    samples = theirs(base, block, tmp_path, [name])
     ours = matched(base, block, task, samples, "acc_norm", atol=2e-3)
     whole = np.array([row.sum() for row in ours]).reshape(-1, 4).argmax(1)
     right = [float(a == e["answer"]) for a, e in zip(whole, task.examples, strict=True)]
     assert right == [sample["acc"] for sample in samples]
 
 
-@pytest.mark.parametrize("block", [UNPRUNED, BLOCK], ids=["unpruned", "pruned"])
 def test_mmlu_by_content_is_the_continuation_of_lm_eval(base, block, tmp_path):
     """Prompts, log-likelihoods of all answers' texts, and accuracy by them."""
-    if block.stop > len(decoder.decoder_layers(base[0])):
-        block = Block(3, 2)
     task = evaluation.task(wanted.of_task("mmlu_content", PROFILE))
     counts = (PROFILE.mmlu_subjects, PROFILE.mmlu_questions, PROFILE.mmlu_shots)
     names = harness.write_tasks(tmp_path, *counts, harness.BY_CONTENT)
-    with dropped(base[0], block):
-        manager = harness.task_manager(tmp_path)
-        samples = harness.evaluate(*base, names, manager, batch_size=1)
+    samples = theirs(base, block, tmp_path, names)
     assert [s["arguments"][0][0] for s in samples] == [e["prompt"] for e in task.examples]
     matched(base, block, task, samples, "acc", atol=5e-3)
 
 
-@pytest.mark.parametrize("block", [UNPRUNED, BLOCK], ids=["unpruned", "pruned"])
 def test_gsm8k_is_that_of_lm_eval(base, block, tmp_path):
     """The texts that the model writes after the same examples, and whether they are right."""
-    if block.stop > len(decoder.decoder_layers(base[0])):
-        block = Block(3, 2)
     task = evaluation.task(wanted.of_task("gsm8k", PROFILE))
     shots, scored = sets.gsm8k("wheels", PROFILE.gsm8k_generated, PROFILE.gsm8k_shots)
     stops = {"until": ["Question:", "</s>", "<|im_end|>"], "do_sample": False}
@@ -96,7 +91,7 @@ def test_gsm8k_is_that_of_lm_eval(base, block, tmp_path):
         fewshot_config={"sampler": "first_n", "split": "train"},
         generation_kwargs=stops | {"max_gen_toks": PROFILE.gsm8k_new_tokens},
     )
-    samples = [s for s in theirs(base, block, tmp_path, name) if s["filter"] == "strict-match"]
+    samples = [s for s in theirs(base, block, tmp_path, [name]) if s["filter"] == "strict-match"]
     assert [s["arguments"][0][0] for s in samples] == [e["prompt"] for e in task.examples]
     rows = [row for (row,) in task.rows(base[1])]
     limit = PROFILE.gsm8k_new_tokens

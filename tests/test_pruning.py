@@ -2,7 +2,8 @@ import json
 
 import pytest
 import torch
-from conftest import LAYERS, tiny
+from conftest import LAYERS, logits, tiny
+from transformers import AutoModelForCausalLM
 
 from lib.blocks import Block, simple_block
 from lib.models import registry
@@ -10,11 +11,6 @@ from lib.models.decoder import decoder_config, decoder_layers
 from lib.pruning import dropped, for_other_tools, save_pruned
 
 CUTS = [Block(0, 1), Block(1, 3), Block(2, 2), Block(3, 3), Block(0, 5)]
-
-
-def logits(model, ids):
-    with torch.inference_mode():
-        return model(ids, use_cache=False).logits
 
 
 def test_dropped_removes_the_layers_named(model, ids):
@@ -27,8 +23,6 @@ def test_dropped_removes_the_layers_named(model, ids):
 
 @pytest.mark.parametrize("block", CUTS, ids=str)
 def test_saved_equals_dropped(model, ids, block, tmp_path, tokenizer):
-    from transformers import AutoModelForCausalLM
-
     folder = save_pruned(model, tokenizer, block, tmp_path / "pruned")
     reloaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     assert len(decoder_layers(reloaded)) == LAYERS - block.size
@@ -59,8 +53,6 @@ def test_everything_comes_back_after_an_error(model, ids):
 
 
 def test_config_lists_thresholds_and_indices_follow_the_cut():
-    with dropped(tiny("qwen2"), Block(1, 3)):
-        pass
     model = tiny("smollm3")
     with dropped(model, Block(1, 3)):
         assert model.config.no_rope_layers == [1, 0, 1]

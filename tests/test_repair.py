@@ -5,11 +5,12 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 from conftest import Characters, tiny
+from test_healing import killed_at
 
 from lib import evaluation, healing, paths, profiles, results
 from lib.blocks import Block
 from lib.measure import repair, scores, wanted
-from lib.models import documents, linear, loading, targets
+from lib.models import documents, linear, targets
 from lib.models.decoder import decoder_layers
 from lib.models.linear import FFN, STREAM
 from lib.profiles import Recipe
@@ -186,11 +187,6 @@ def test_all_other_tokens_are_one_bucket():
 
 
 @pytest.fixture(scope="module")
-def base(small):
-    return loading.load(small, dtype="float32")
-
-
-@pytest.fixture(scope="module")
 def file(base, few_articles, tmp_path_factory):
     file = tmp_path_factory.mktemp("teacher") / "targets"
     sequences, _ = documents.training_sequences(base[1], RECIPE)
@@ -223,22 +219,14 @@ def test_targets_of_other_sequences_are_refused(base, file):
         targets.attached(sequences, file)
 
 
-def test_distillation_resumes_byte_for_byte(base, file, tmp_path, monkeypatch):
-    class Killed(BaseException):
-        """What no handler catches."""
-
-    def stop(self, args, state, control, **kwargs):
-        if state.global_step == 3:
-            raise Killed
-
+def test_distillation_resumes_byte_for_byte(base, file, tmp_path):
     def distilled(folder, teacher=file, recipe=RECIPE) -> bytes:
         with dropped(base[0], BLOCK):
             found = healing.heal(*base, recipe, tmp_path / folder, teacher=teacher)
         return (found.adapter / "adapter_model.safetensors").read_bytes()
 
     whole = distilled("whole")
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(healing._Watch, "on_step_end", stop)
+    with killed_at(3):
         distilled("killed")
     assert list((tmp_path / "killed").glob("checkpoint-2")) and distilled("killed") == whole
     assert distilled("plain", None, replace(RECIPE, teacher=0)) != whole

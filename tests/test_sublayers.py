@@ -7,7 +7,7 @@ from torch import nn
 
 from lib import sweep
 from lib.blocks import Block, Sublayers
-from lib.models import sublayers
+from lib.models import layers
 from lib.models.decoder import decoder_layers
 from lib.models.registry import ModelError
 from lib.pruning import dropped
@@ -28,7 +28,7 @@ def states(model, ids):
         ("phi", {"attention": "self_attn.dense", "ffn": "mlp.fc2"}),
     ],
 )
-@pytest.mark.parametrize("part", sublayers.PARTS)
+@pytest.mark.parametrize("part", layers.PARTS)
 def test_equal_to_the_last_projection_zeroed_by_hand(name, outputs, part, ids):
     """Of layers 1 and 2; in Phi both sublayers read the same state."""
     model = tiny(name)
@@ -47,9 +47,9 @@ def test_the_shared_sweep_is_the_model_itself(model, architecture, ids):
     """Of every architecture; the layers before the cut are computed once. Bloom is refused."""
     if architecture in APART:
         with pytest.raises(ModelError, match="does more with the stream"):
-            sublayers.check(model)
+            layers.check_sublayers(model)
         return
-    sublayers.check(model)
+    layers.check_sublayers(model)
     with torch.inference_mode():
         for cut, found in sweep.final_states(model, CUTS, ids, lambda block: None):
             with dropped(model, cut):
@@ -76,4 +76,4 @@ def test_all_is_restored_after_an_error(llama, ids):
 def test_a_layer_without_modules_of_its_own_is_refused():
     layer = nn.ModuleDict({"everything": nn.Linear(2, 2), "norm": nn.LayerNorm(2)})
     with pytest.raises(ModelError, match="modules of their own"):
-        sublayers.sublayers(layer, "ffn")
+        layers.sublayers(layer, "ffn")

@@ -3,39 +3,29 @@
 import random
 import re
 from collections.abc import Iterable
+from functools import partial
 
 from lib.data import sets
 
 VERSION = 2  # bumped by hand when a prompt changes
 MOST_SHOTS = 5
-
-
 LETTERS = "ABCDE"
-ABOUT = "The following are {kind}questions (with answers) about {about}.\n\n"
+ABOUT = "The following are multiple choice questions (with answers) about  {}.\n\n"  # two spaces
+ABOUT_CONTENT = "The following are questions (with answers) about {}.\n\n"
 
 
-def mmlu(source: str, subjects: int, questions: int, shots: int, shot_order: int) -> list[dict]:
+def mmlu(
+    source: str, subjects: int, questions: int, shots: int, shot_order: int, letters: bool = True
+) -> list[dict]:
     """The prompt of Hendrycks et al., to the letter: header, `shots` solved examples, the question.
 
-    Their header has two spaces after "about".
+    letters: False shows no options, and the answer's text is scored (lm-eval's continuation).
+    parts: header, examples and question, from which a prompt that is too long is made anew.
     """
-    return _mmlu(
-        source, subjects, questions, shots, shot_order, _by_letter, "multiple choice ", " "
-    )
-
-
-def mmlu_content(
-    source: str, subjects: int, questions: int, shots: int, shot_order: int
-) -> list[dict]:
-    """The same questions without options: the answer's text is scored (lm-eval's continuation)."""
-    return _mmlu(source, subjects, questions, shots, shot_order, _by_content, "", "")
-
-
-def _mmlu(source, subjects, questions, shots, shot_order, form, kind: str, gap: str) -> list[dict]:
-    """parts: header, examples and question, from which a prompt that is too long is made anew."""
-    examples = []
+    form, examples = _by_letter if letters else _by_content, []
     for subject, rows in sets.mmlu(source, subjects, questions).items():
-        header = ABOUT.format(kind=kind, about=gap + subject.replace("_", " "))
+        about = ABOUT if letters else ABOUT_CONTENT
+        header = about.format(subject.replace("_", " "))
         solved = _solved(_ordered(rows["dev"][:shots], shot_order), form)
         for row in rows["test"]:
             question, choices = form(row["question"], row["choices"])
@@ -108,17 +98,14 @@ def squad(source: str, questions: int, passage: bool = True) -> list[dict]:
     return examples
 
 
-def arc_easy(source: str, questions: int, shots: int, shot_order: int) -> list[dict]:
-    """Question and answer; the solved examples before them, if any, are never scored."""
-    return _arc_easy(source, questions, shots, shot_order, _by_content)
+def arc_easy(
+    source: str, questions: int, shots: int, shot_order: int, letters: bool = False
+) -> list[dict]:
+    """Question and answer; the solved examples before them, if any, are never scored.
 
-
-def arc_easy_letters(source: str, questions: int, shots: int, shot_order: int) -> list[dict]:
-    """The same questions with their options listed, answered by letter as in MMLU."""
-    return _arc_easy(source, questions, shots, shot_order, _by_letter)
-
-
-def _arc_easy(source: str, questions: int, shots: int, shot_order: int, form) -> list[dict]:
+    letters: the options are listed, and the answer is a letter as in MMLU.
+    """
+    form = _by_letter if letters else _by_content
     solved, scored = sets.arc_easy(source, questions, MOST_SHOTS)
     shown, scored = map(_plain, _ordered(solved[:shots], shot_order)), map(_plain, scored)
     prefix, examples = "".join(_solved(shown, form)), []
@@ -127,6 +114,10 @@ def _arc_easy(source: str, questions: int, shots: int, shot_order: int, form) ->
         group = "all" if prefix else row["id"]
         examples.append(_asked(prefix + prompt, choices, row["answer"], group))
     return examples
+
+
+mmlu_content = partial(mmlu, letters=False)
+arc_easy_letters = partial(arc_easy, letters=True)
 
 
 def _plain(row: dict) -> dict:

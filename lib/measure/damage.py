@@ -17,7 +17,7 @@ from lib.data import sets
 from lib.evaluation import Task, weighted_mean
 from lib.measure import fetching
 from lib.measure.wanted import Wanted
-from lib.models import decoder, loading, sublayers
+from lib.models import decoder, layers, loading
 from lib.profiles import Profile
 from lib.sweep import sweep
 
@@ -68,10 +68,10 @@ def _halves(name: str, distances: BlockDistances, profile: Profile) -> pd.DataFr
     count = distances.num_layers
     blocks = [Block(l, 1) for l in range(count)]
     blocks += [similarity_block(distances, size) for size in profile.block_sizes(count) if size > 1]
-    cuts = [Sublayers(b.start, b.size, part) for b in blocks for part in sublayers.PARTS]
+    cuts = [Sublayers(b.start, b.size, part) for b in blocks for part in layers.PARTS]
 
     def checked(model) -> list[Block]:
-        sublayers.check(model)
+        layers.check_sublayers(model)
         return cuts
 
     chunks = _chunks("sublayers", name, profile, cuts=[list(astuple(cut)) for cut in cuts])

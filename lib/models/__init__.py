@@ -13,7 +13,6 @@ FACE = {
     "loaded": "loading",
     "tokenizer": "files",
 }
-__all__ = list(FACE)
 
 
 def __getattr__(name: str):

@@ -1,6 +1,5 @@
 """LoRA adapters on the FFN projections of a pruned model: put on, taken off, saved, merged."""
 
-import os
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from lib import paths
 from lib.models.decoder import decoder_layers
 
 # peft 0.21 asks transformers for an attribute that has a new name
@@ -120,9 +120,7 @@ def saved(folder: Path) -> bool:
 
 def save(wrapped: PeftModel, folder: Path) -> Path:
     """Save an adapter whole or not at all; return its folder."""
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    wrapped.save_pretrained(part)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(part, folder)
+    with paths.whole_folder(folder) as part:
+        wrapped.save_pretrained(part)
+        shutil.rmtree(folder, ignore_errors=True)
     return folder

@@ -1,13 +1,12 @@
 """The parts of a decoder, reached the same way for every HF architecture."""
 
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
 from unittest import mock
 
 import torch
 from torch import nn
-from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+from transformers.modeling_outputs import MoEModelOutputWithPastAndCrossAttentions
 
 from lib.models.registry import ModelError
 
@@ -55,29 +54,21 @@ def residual_stream(model, visit: Callable[[int, torch.Tensor], None], at: Seque
     (`hidden_states[-1]` of HF is after it). By default all l = 0 … L.
     """
     layers = decoder_layers(model)
-    handles = []
-    for depth in range(len(layers) + 1) if at is None else at:
+    with ExitStack() as hooks:
+        for depth in range(len(layers) + 1) if at is None else at:
 
-        def before(module, args, kwargs, depth=depth):
-            visit(depth, args[0] if args else kwargs["hidden_states"])
+            def before(module, args, kwargs, depth=depth):
+                visit(depth, args[0] if args else kwargs["hidden_states"])
 
-        def after(module, args, output, depth=depth):
-            visit(depth, output[0] if isinstance(output, tuple) else output)
+            def after(module, args, output, depth=depth):
+                visit(depth, output[0] if isinstance(output, tuple) else output)
 
-        if depth < len(layers):
-            handles.append(layers[depth].register_forward_pre_hook(before, with_kwargs=True))
-        else:
-            handles.append(layers[-1].register_forward_hook(after))
-    try:
+            if depth < len(layers):
+                hook = layers[depth].register_forward_pre_hook(before, with_kwargs=True)
+            else:
+                hook = layers[-1].register_forward_hook(after)
+            hooks.enter_context(hook)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@dataclass
-class _States(BaseModelOutputWithPastAndCrossAttentions):
-    router_logits: tuple | None = None  # mixture-of-experts models look for them
 
 
 def logits(model, states: torch.Tensor) -> torch.Tensor:
@@ -86,7 +77,7 @@ def logits(model, states: torch.Tensor) -> torch.Tensor:
     The decoder hands out `states` instead of computing, so that whatever the architecture does
     around its lm_head (bias, soft-capping, scaling) is done, and only where it is wanted.
     """
-    answer = _States(last_hidden_state=states[None])
+    answer = MoEModelOutputWithPastAndCrossAttentions(last_hidden_state=states[None])
     placeholder = torch.zeros(1, len(states), dtype=torch.long, device=states.device)
     with mock.patch.object(model.get_decoder(), "forward", lambda *args, **kwargs: answer):
         return model(input_ids=placeholder, use_cache=False).logits[0]

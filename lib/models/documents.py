@@ -116,12 +116,10 @@ def quickest(sequences: Sequence[dict], batch: int, most: int) -> int:
 
     A pass takes the time of the tokens that it reads, and of PASS more.
     """
-    sizes = [size for size in range(1, most + 1) if batch % size == 0]
-
-    def time(size: int) -> float:
-        return processed_tokens(sequences, batch, size) + PASS * len(sequences) / size
-
-    return min(sizes, key=time)
+    return min(
+        (size for size in range(1, most + 1) if batch % size == 0),
+        key=lambda size: processed_tokens(sequences, batch, size) + PASS * len(sequences) / size,
+    )
 
 
 @contextmanager
@@ -207,21 +205,14 @@ def attention(
     lengths = cu_seq_lens_q.diff().tolist()
     split = [x.split(lengths, dim=2) for x in (query, key, value)]
     found = [None] * len(lengths)
-    for places in _equal(lengths):  # in one call
+    for length in dict.fromkeys(lengths):  # those of a length in one call
+        places = [i for i, other in enumerate(lengths) if other == length]
         parts = [torch.cat([documents[i] for i in places]) for documents in split]
         mask = _band(parts[0], sliding_window)
         together, _ = sdpa_attention_forward(module, *parts, mask, dropout, scaling)
         for i, document in zip(places, together.split(1), strict=True):
             found[i] = document
     return torch.cat(found, dim=1), None
-
-
-def _equal(values: Sequence) -> list[list[int]]:
-    """The places of each value."""
-    places = {}
-    for place, value in enumerate(values):
-        places.setdefault(value, []).append(place)
-    return list(places.values())
 
 
 def _has_kernel(query: torch.Tensor) -> bool:

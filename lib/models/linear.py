@@ -134,8 +134,8 @@ def reading_ffn(model, blocks: Iterable[Mapped]) -> Iterator[None]:
             def note(module, args, output, block=block):
                 block.added[:] = [output]
 
-            hook = projection(model, block.start - 1).register_forward_hook(note)
-            hooks.callback(hook.remove)
+            module = projection(model, block.start - 1)
+            hooks.enter_context(module.register_forward_hook(note))
         yield
 
 
@@ -202,8 +202,11 @@ def _gathered(model, block: Block, batches: Iterable[dict]) -> tuple[dict, dict]
         module = projection(model, block.start - 1)
     except ValueError:
         module = nn.Identity()  # never called
-    noted = module.register_forward_hook(lambda m, args, output: seen.update({FFN: output}))
-    with only_layers(model, range(block.stop)), residual_stream(model, seen.__setitem__, at=ends):
+    with (
+        module.register_forward_hook(lambda m, args, output: seen.update({FFN: output})),
+        only_layers(model, range(block.stop)),
+        residual_stream(model, seen.__setitem__, at=ends),
+    ):
         for batch in batches:
             model.get_decoder()(input_ids=batch["input_ids"].to(model.device), use_cache=False)
             x, y = (seen[depth] for depth in ends)
@@ -215,7 +218,6 @@ def _gathered(model, block: Block, batches: Iterable[dict]) -> tuple[dict, dict]
                     if z is not None and real.any():
                         new = moments(x[real], y[real], z[real])
                         part[kind] = part[kind] + new if kind in part else new
-    noted.remove()
     return parts
 
 
@@ -236,10 +238,11 @@ def projection(model, l: int) -> nn.Module:
                 found.append(output)
                 return scale * output
 
-            hook = module.register_forward_hook(scaled)
-            with residual_stream(model, lambda _, x: found.append(x), at=[l + 1]):
+            with (
+                module.register_forward_hook(scaled),
+                residual_stream(model, lambda _, x: found.append(x), at=[l + 1]),
+            ):
                 model.get_decoder()(input_ids=ids, use_cache=False)
-            hook.remove()
     added, before, _, after = (states.float() for states in found)
     expected = (LOUD - 1) * added
     if (after - before - expected).abs().median() > 0.05 * expected.abs().median():

@@ -1,7 +1,6 @@
 """Load any decoder-only model by name, whole or only the layers that stay."""
 
 import ctypes
-import gc
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,11 +11,12 @@ import bitsandbytes
 import torch
 import transformers
 from accelerate.utils import get_max_memory
+from accelerate.utils.memory import clear_device_cache
 from torch import nn
 from transformers import BitsAndBytesConfig, GenerationConfig
 
 from lib.blocks import UNPRUNED, Block
-from lib.models import formats, layers, weights
+from lib.models import files, formats, layers
 from lib.models.decoder import decoder_layers
 from lib.models.files import Contents, contents_of, settled, tokenizer
 from lib.models.registry import ModelError, Source, resolve
@@ -86,9 +86,7 @@ def loaded(name: str, quantization: str | None, dtype: str | None, block: Block 
 def release() -> None:
     """Let go of the model that stays loaded, and of the memory that was kept for the next one."""
     _loaded.clear()
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    clear_device_cache(garbage_collection=True)
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -105,7 +103,7 @@ def fits(name: str, batch_tokens: int, quantization: str | None, dtype: str | No
         return True
     contents, element, on_cpu = contents_of(source), how["dtype"].itemsize, how["device"] == "cpu"
     four_bit = NF4_BYTES + (element if on_cpu else 0)  # on a CPU the values are unpacked
-    needed = weights.in_memory(contents.tensors, four_bit if quantization else element, element)
+    needed = files.in_memory(contents.tensors, four_bit if quantization else element, element)
     release()
     free = get_max_memory()["cpu" if on_cpu else 0]
     if not on_cpu:  # blocks that PyTorch keeps count as used, but it can use them
@@ -202,7 +200,7 @@ def _assembled(
     """The model of the layers `keep`, on the meta device first; only their tensors are read."""
     config = layers.followed(contents.config, keep)
     one = layers.skeleton(layers.followed(contents.config, [0]))
-    tensors = weights.renumbered(contents.tensors, one, contents.num_layers, keep)
+    tensors = files.renumbered(contents.tensors, one, contents.num_layers, keep)
     quantized = {"quantization_config": nf4()} if quantization else {}
     model, found = type(one).from_pretrained(
         None,

@@ -1,5 +1,6 @@
 """What decoders read and write: batches of rows with shared prefixes, greedy continuations."""
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,10 +39,6 @@ class SharedPrefix:
     prefix: torch.Tensor | None
     batches: list[Batch]
 
-    def repeats(self, batch: Batch) -> int:
-        """How many rows of `batch` go on from each prefix."""
-        return len(batch.ids) // len(self.prefix)
-
 
 def bundles(rows: list[Row], batch_tokens: int) -> Iterator[SharedPrefix]:
     """Rows of a group share their prefix; groups of equal shape are read together.
@@ -67,9 +64,8 @@ def _shape(group: list[tuple[int, Row]]) -> tuple[int, int, int]:
     """Length of the shared prefix, number of rows, longest remainder. Scored positions are own."""
     tokens = [row.tokens for _, row in group]
     unscored = min(len(row.tokens) - len(row.wanted) for _, row in group)
-    same = (len(set(column)) == 1 for column in zip(*tokens, strict=False))
-    shared = next((i for i, equal in enumerate(same) if not equal), min(map(len, tokens)))
-    length = min(shared, unscored) // PREFIX_STEP * PREFIX_STEP if len(group) > 1 else 0
+    shared = os.path.commonprefix(tokens)  # of sequences, too
+    length = min(len(shared), unscored) // PREFIX_STEP * PREFIX_STEP if len(group) > 1 else 0
     return length, len(group), max(map(len, tokens)) - length
 
 

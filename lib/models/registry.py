@@ -5,7 +5,6 @@ looked up without the hub, and a wrong one would be worse than the newest.
 Imports neither torch nor transformers, so a batch can be checked and planned at once.
 """
 
-import csv
 import json
 import re
 from dataclasses import dataclass
@@ -25,15 +24,6 @@ SIZES = ("layers", "hidden", "ffn", "heads", "kv_heads", "vocab", "context")
 
 
 @dataclass(frozen=True)
-class Healing:
-    """What the paper's healing recipe has of its own for a model (section 3 of its appendix)."""
-
-    max_tokens: int
-    learning_rate: float  # peak
-    rank: int
-
-
-@dataclass(frozen=True)
 class Model:
     """A model known by a short name: where its weights come from, and its sizes."""
 
@@ -42,20 +32,22 @@ class Model:
     source: str  # an asset, "random", or a hub id
     revision: str  # pinned commit of a hub id; main: not pinned, the newest is taken
     shape: Shape
-    healing: Healing | None  # of the paper's models
+    healing: dict  # what the recipe of the paper's models has of its own (its appendix, section 3)
 
 
 def _model(row: dict[str, str]) -> Model:
-    head_dim, rate = row["head_dim"], row["heal_learning_rate"]
+    head_dim = row["head_dim"]
     sizes = (*(int(row[size]) for size in SIZES), row["tied"] == "yes")
     shape = Shape(row["architecture"], *sizes, int(head_dim) if head_dim else None)
-    own = Healing(int(row["heal_tokens"]), float(rate), int(row["heal_rank"])) if rate else None
+    own = {}
+    if row["heal_rank"]:
+        own = {"max_tokens": int(row["heal_tokens"]), "rank": int(row["heal_rank"])}
+        own["learning_rate"] = float(row["heal_learning_rate"])
     revision = row["revision"] or "main"
     return Model(row["label"], row["family"], row["source"], revision, shape, own)
 
 
-with TABLE.open(encoding="utf-8", newline="") as _rows:
-    MODELS = {row["name"]: _model(row) for row in csv.DictReader(_rows)}
+MODELS = {row["name"]: _model(row) for row in paths.rows(TABLE)}
 
 
 class ModelError(ValueError):

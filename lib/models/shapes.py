@@ -3,12 +3,13 @@
 Imports neither torch nor transformers.
 """
 
-import csv
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from gguf import GGUFReader
+
+from lib import paths
 
 NF4_BYTES = 0.516  # a weight in NF4 with double quantisation: 4 bits and its share of the scales
 
@@ -18,11 +19,10 @@ NF4_BYTES = 0.516  # a weight in NF4 with double quantisation: 4 bits and its sh
 # many numbers the norms and biases of a layer have, in multiples of UNITS, and those outside.
 TABLE = Path(__file__).with_name("architectures.csv")
 UNITS = ("hidden", "query", "key", "head", "ffn")
-with TABLE.open(encoding="utf-8", newline="") as _rows:
-    ARCHITECTURES = {
-        row["architecture"]: {k: int(v) if v.isdigit() else v for k, v in row.items()}
-        for row in csv.DictReader(_rows)
-    }
+ARCHITECTURES = {
+    row["architecture"]: {k: int(v) if v.isdigit() else v for k, v in row.items()}
+    for row in paths.rows(TABLE)
+}
 
 _GGUF = {  # a key of config.json: what GGUF calls it
     "num_hidden_layers": "block_count",

@@ -3,19 +3,19 @@
 The only place with counts; everything else takes a `Profile`. profiles.csv has a column for each.
 """
 
-import csv
 import json
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, get_origin
 
+from lib import paths
 from lib.models import formats, registry
 from lib.profiles.recipes import Recipe as Recipe
 from lib.profiles.recipes import attempts as attempts
 from lib.profiles.recipes import no_memory as no_memory
 from lib.profiles.recipes import recipe as recipe
 
-TABLE = Path(__file__).with_name("profiles.csv")
+_ROWS = paths.rows(Path(__file__).with_name("profiles.csv"))
 RECORDED = "overnight"  # the one whose run is committed: data/recorded/, figures/
 Count = Annotated[int, "LIMIT cuts it"]
 
@@ -67,12 +67,8 @@ class Profile:
     heal_learning_rate: float
     heal_rank: int
     heal_warmup: int  # steps
-    heal_decay: (
-        float  # share of the steps in which the rate falls, last; 0: a cosine, as the paper's
-    )
-    dose_fractions: tuple[
-        float, ...
-    ]  # of the layers dropped where healings of other lengths are made
+    heal_decay: float  # last share of the steps, in which the rate falls; 0: the paper's cosine
+    dose_fractions: tuple[float, ...]  # of layers dropped, for healings of several lengths
     dose_steps: tuple[int, ...]  # of those; the last is heal_steps
     heal_teacher: int  # tokens a position that a teacher tells of, where it distils
     heal_packed: bool  # full sequences, or one truncated and padded document each
@@ -183,27 +179,24 @@ def _whole(value, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def _profile(name: str, counts: list[str], cells: list[str]) -> Profile:
-    """The profile of a column of measure/profiles.csv; of several values, spaces are in between."""
+def _profile(name: str) -> Profile:
+    """The profile of a column of profiles.csv; of several values, spaces are in between."""
     several = {field.name for field in fields(Profile) if get_origin(field.type) is tuple}
-    told = {
-        count: tuple(map(_value, cell.split())) if count in several else _value(cell)
-        for count, cell in zip(counts, cells, strict=True)
-    }
+    told = {row["count"]: _value(row[name], row["count"] in several) for row in _ROWS}
     return Profile(name=name, **told)
 
 
-def _value(cell: str):
+def _value(cell: str, several: bool = False):
     """A number, true or false, else the text; None of an empty cell."""
+    if several:
+        return tuple(map(_value, cell.split()))
     try:
         return json.loads(cell)
     except ValueError:
         return cell or None
 
 
-with TABLE.open(encoding="utf-8", newline="") as _file:
-    (_, *_counts), *_columns = zip(*csv.reader(_file), strict=True)
-PROFILES = {name: _profile(name, _counts, cells) for name, *cells in _columns}
+PROFILES = {name: _profile(name) for name in list(_ROWS[0])[1:]}
 
 
 def get(

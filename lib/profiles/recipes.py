@@ -20,9 +20,7 @@ class Recipe:
     dropout: float = 0.05
     seed: int = 0
     first_layer: int = 0  # adapters from this layer on, in the numbering of the pruned model
-    decay_steps: int = (
-        0  # the last ones, in which the rate falls to 0; 0: a cosine after the warm-up
-    )
+    decay_steps: int = 0  # the last ones, where the rate falls to 0; 0: a cosine after the warm-up
     teacher: int = 0  # learn from the unpruned model's so many likeliest tokens; 0: from the text
 
 
@@ -46,12 +44,8 @@ def recipe(name: str, profile, **changes) -> Recipe:
         packed=profile.heal_packed,
         source=profile.source,
     )
-    own = registry.MODELS[name].healing if name in registry.MODELS else None
-    if profile.name == "paper" and own:
-        found = replace(
-            found, max_tokens=own.max_tokens, learning_rate=own.learning_rate, rank=own.rank
-        )
-    return replace(found, **changes)
+    own = registry.MODELS[name].healing if name in registry.MODELS else {}
+    return replace(found, **(own if profile.name == "paper" else {}) | changes)
 
 
 def attempts(micro_batch: int) -> list[tuple[int, bool]]:
