@@ -323,6 +323,12 @@ def test_too_little_healing_points_but_does_not_decide(unhealed, part):
     assert ("whether more would turn it was not measured" in one.why) == (part in HEALS)
 
 
+def test_one_rank_is_not_compared_with_itself():
+    """A record that is not complete holds the recipe's own rank only."""
+    only = {task: {2: values[2]} for task, values in RANKS.items()}
+    assert not list(checks.ranks(a_run(ranks=only)))
+
+
 LINE = {"strategy": "similarity", "treatment": "healed"}
 
 

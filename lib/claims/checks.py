@@ -131,11 +131,10 @@ def _budgets(found: RunTables, statistic: Callable, asked: list[dict]) -> dict:
 
 def ranks(found: RunTables) -> Iterator[Verdict]:
     """Claim 11: a lower LoRA rank answers better and has a worse loss."""
-    if "ranks" in found.tables:
-        known = found.tables["ranks"]["rank"].dropna().astype(int)
-        lines = _varied("similarity", f"rank {known.max()}", f"rank {known.min()}")
-        yield from on_lines(found, "11a", statistics.gain, lines, "ranks")
-        yield from on_lines(found, "11b", statistics.gain, [line | C4 for line in lines], "ranks")
+    ends = max(found.profile.ablation_ranks), min(found.profile.ablation_ranks)
+    lines = _varied("similarity", *(f"rank {rank}" for rank in ends))
+    yield from on_lines(found, "11a", statistics.gain, lines, "ranks")
+    yield from on_lines(found, "11b", statistics.gain, [line | C4 for line in lines], "ranks")
 
 
 def robustness(found: RunTables) -> Iterator[Verdict]:
