@@ -139,9 +139,7 @@ def calibration_batches(texts: list[str], tokenizer, max_tokens: int, batch_toke
 
     About `batch_tokens` tokens a batch, padding counted.
     """
-    sequences = [
-        tokenizer(text, truncation=True, max_length=max_tokens).input_ids for text in texts
-    ]
+    sequences = [tokenizer(t, truncation=True, max_length=max_tokens).input_ids for t in texts]
     sequences.sort(key=len, reverse=True)
     told = tqdm(total=len(sequences), desc="calibration")
     while sequences:

@@ -67,12 +67,8 @@ class Profile:
     heal_learning_rate: float
     heal_rank: int
     heal_warmup: int  # steps
-    heal_decay: (
-        float  # share of the steps in which the rate falls, last; 0: a cosine, as the paper's
-    )
-    dose_fractions: tuple[
-        float, ...
-    ]  # of the layers dropped where healings of other lengths are made
+    heal_decay: float  # the share of the steps, the last, in which the rate falls; 0: a cosine
+    dose_fractions: tuple[float, ...]  # of the layers dropped where healings vary in length
     dose_steps: tuple[int, ...]  # of those; the last is heal_steps
     heal_teacher: int  # tokens a position that a teacher tells of, where it distils
     heal_packed: bool  # full sequences, or one truncated and padded document each

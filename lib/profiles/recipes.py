@@ -20,9 +20,7 @@ class Recipe:
     dropout: float = 0.05
     seed: int = 0
     first_layer: int = 0  # adapters from this layer on, in the numbering of the pruned model
-    decay_steps: int = (
-        0  # the last ones, in which the rate falls to 0; 0: a cosine after the warm-up
-    )
+    decay_steps: int = 0  # the last ones, in which the rate falls to 0; 0: a cosine (the paper's)
     teacher: int = 0  # learn from the unpruned model's so many likeliest tokens; 0: from the text
 
 

@@ -15,14 +15,13 @@ from urllib.parse import quote
 import nbformat
 import pandas as pd
 
-from lib import paths, profiles, results
+from lib import figures, paths, profiles, results
 from lib.figures.curves import TASKS
 from lib.profiles import Profile
 from lib.report import compare, pages, shown
 from lib.results.archive import Archive
 from lib.run.notebooks import FIGURES, NOTEBOOKS
 
-SENTENCES = Path(__file__).parents[1] / "claims" / "sentences.csv"  # lib.claims loads torch
 COMPARED = ["model", "task", "treatment", "block_start", "block_size", "shots", "seed", "rank"]
 COMPARED += ["value", "standard_error", "n", "recorded", "recorded_error", "recorded_n"]
 COMPARED += ["difference", "units"]
@@ -110,13 +109,12 @@ def _measured(profile: Profile, here: Archive) -> str:
     for found in compare.of_profile(profile, here):
         params, values = found["params"], found["values"]
         task = TASKS.get(params.get("task"), params.get("task", "angular distance"))
-        told = {"task": task.partition(" /")[0].removesuffix(" accuracy"), "model": params["model"]}
-        rows.append(told | {"n": values.get("n", values.get("num_sequences"))})
-        rows[-1]["healed"] = "recipe" in params
+        n, task = values.get("n", values.get("num_sequences")), task.partition(" /")[0]
+        rows.append((task.removesuffix(" accuracy"), params["model"], n, "recipe" in params))
     told = pd.DataFrame(rows, columns=["task", "model", "n", "healed"]).groupby(["task", "model"])
-    cells = told.apply(
-        lambda of: f"n = {of.n.max():,}; versions: {len(of)}, healed: {of.healed.sum()}"
-    )
+    told = told.agg({"n": "max", "healed": ["size", "sum"]})
+    text = "n = {:,.0f}; versions: {}, healed: {}"
+    cells = pd.Series([text.format(*cell) for cell in told.to_numpy()], told.index, dtype=object)
     return pages.table(cells.unstack().rename_axis(columns=None).reset_index())
 
 
@@ -126,15 +124,10 @@ def _claims(profile: str) -> dict | None:
     if not file.exists():
         return None
     judged = pd.read_csv(file, dtype={"claim": str})
-    number = judged.claim.str.rstrip("abcde").astype(int)
-    parts = judged.claim.str.lstrip("0123456789") + judged.light
-    lights = parts.groupby([number, judged.model], sort=False).agg(" ".join).unstack()
-    said = pd.read_csv(SENTENCES, index_col="claim").rename(columns={"sentence": "the paper says"})
-    # what a phone shows of it without scrolling comes first
-    full = judged[list(dict.fromkeys(["claim", "statement", "verdict", *judged]))]
+    full = judged[list(dict.fromkeys(["claim", "statement", "verdict", *judged]))]  # for phones
     return {
         "counts": pd.crosstab(judged.model, judged.verdict).to_dict("index"),
-        "lights": pages.table(said.join(lights).reset_index()),
+        "lights": pages.table(figures.lights(judged).reset_index()),
         "full": pages.table(full),
     }
 
