@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -71,3 +72,52 @@ def test_a_run_is_measured_and_drawn(output):
     assert set(table.treatment) == {"unpruned"}
     figures.figure_dose(table, analysis.gap_left(table), analysis.law(table), other_depth)
     assert scores.of_all({"other": maps["tiny-random"]}, experiments.dose, profile).empty
+
+
+def test_every_training_is_drawn_step_by_step(output):
+    profile = profiles.get("smoke", limit=4)
+    maps, profile = distance_maps.measure(profile)
+    went = scores.healings(maps, profile)
+    lengths = {(row.strategy, row.block_size, row.steps) for row in went.itertuples()}
+    dosed = {(s, n, steps) for s, n, steps in lengths if steps in profile.dose_steps}
+    assert {s for s, *_ in dosed} == {"similarity", "simple", "none"}
+    assert len(lengths) == len(went)  # none twice, although the longest dose is one of figure 1d
+    healed = profile.healed_sizes(maps["tiny-random"].num_layers)
+    assert {n for _, n, steps in lengths if steps == profile.heal_steps} == {0, *healed}
+    assert [len(losses) for losses in went.losses] == went.steps.tolist()
+    figure = figures.figure_training(went, profile)
+    drawn = pd.read_csv(paths.FIGURES / "smoke" / "figure_training.csv")
+    assert len(drawn) == went.steps.sum()
+    assert drawn.loss.tolist() == pytest.approx(sum(went.losses, []))
+    (axis,) = figure.axes
+    assert len(axis.lines) == 2 * len(went)  # each step, and their mean
+    shown = {text for text in axis.get_legend_handles_labels()[1]}
+    assert {"the rate rises", "the rate falls", "nothing dropped"} < shown
+
+
+def test_training_is_smoothed_and_the_rate_is_marked(output, monkeypatch):
+    """Deeper is darker; a healing that is not measured has no line; the mean is of its own line."""
+    cut = {"model": "m", "block_start": 1, "status": "ok", "warmup_steps": 4}
+    rows = [
+        cut | {"strategy": "simple", "block_size": n, "losses": [float(n)] * 96} for n in (2, 4)
+    ]
+    rows.append(cut | {"strategy": "none", "block_size": 0, "losses": [1.0, 4.0, 1.0] * 32})
+    rows = [row | {"steps": 96, "decay_steps": 24} for row in rows]
+    rows.append(rows[0] | {"block_size": 5, "losses": [], "status": "not measured"})
+    monkeypatch.setattr(plt, "close", lambda *_: None)
+    figure = figures.figure_training(pd.DataFrame(rows), profiles.get("smoke"))
+    lines = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 96]
+    means = {line.get_label(): line for line in lines if not line.get_label().startswith("_")}
+    assert set(means) == {"simple, $n$ = 2", "simple, $n$ = 4", "nothing dropped"}
+    assert means["simple, $n$ = 2"].get_ydata() == pytest.approx(2)  # not mixed with the next line
+    assert means["nothing dropped"].get_ydata()[1:-1] == pytest.approx(2)  # of three steps
+    light = [sum(means[f"simple, $n$ = {n}"].get_color()) for n in (2, 4)]
+    assert light[0] > light[1]
+    spans = [
+        p.get_extents().transformed(figure.axes[0].transData.inverted())
+        for p in figure.axes[0].patches
+    ]
+    assert {(round(s.x0), round(s.x1)) for s in spans} == {(1, 4), (72, 96)}
+    table = pd.read_csv(paths.FIGURES / "smoke" / "figure_training.csv")
+    assert table[table.status != "ok"].loss.isna().all() and len(table) == 3 * 96 + 1
+    plt.close(figure)

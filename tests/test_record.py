@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from benchmarks import readme, record
+from benchmarks import links, readme, record
 from lib import analysis, evaluation, paths, profiles, results
 from lib.blocks import Block
 from lib.measure import distance_maps, experiments, scores
@@ -261,6 +261,61 @@ def test_what_is_said_of_the_doses_is_recorded():
         0.33,
         0.36,
     ]
+
+
+def test_what_the_answers_say_of_the_recorded_run_is_recorded():
+    """Exercises 01.3, 02.3, 03.1 and 04.1."""
+    answers = {exercise.number: exercise.folded for exercise in links.exercises()}
+    found = list(results.archive(paths.RECORDED / "overnight").records())
+    found = [r for r in found if r["params"].get("model") == "smollm2-135m"]
+    usual = {
+        "rank": 8,
+        "seed": 0,
+        "first_layer": 0,
+        "teacher": 0,
+    }  # not of figures 8 and 9, notebook 12
+    found = [r for r in found if usual.items() <= (usual | r["params"].get("recipe", {})).items()]
+    found = [r for r in found if r["params"].get("quantization") is None]
+    (matrix,) = (np.array(r["values"]["matrix"]) for r in found if r["kind"] == "similarity")
+    rows = {n: np.diagonal(matrix, n) for n in range(1, 30)}
+    assert f"{rows[6][13]:.3f}" in answers["01.3"] and rows[6].argmin() == 13
+    assert f"{rows[1][14]:.3f}" in answers["01.3"]
+    colour = (rows[1][14] - rows[1].min()) / (rows[1].max() - rows[1].min())
+    assert f"colour {colour:.2f}" in " ".join(answers["01.3"].split())
+
+    places = ("block_start", "block_size", "task", "questions")
+    scored = {}
+    for r in found:
+        if r["kind"] == "scores":
+            steps = r["params"].get("recipe", {}).get("steps", 0)
+            scored[(*(r["params"].get(key) for key in places), steps)] = r["values"]
+    simple = [v["value"] for (l, n, task, *_), v in scored.items() if task == "c4" and l + n == 29]
+    assert f"{max(simple):.1f} nats" in answers["02.3"]
+    assert f"ln V = {scored[0, 0, 'c4', None, 0]['chance']:.1f}" in answers["02.3"]
+
+    losses = {}
+    for r in found:
+        if r["kind"] == "healing" and r["params"]["block_size"] == 9:
+            losses[r["params"]["block_start"], r["params"]["recipe"]["steps"]] = r["values"][
+                "losses"
+            ]
+    said = " ".join(answers["03.1"].split())
+    first, short, long = np.mean([losses[10, 32][:4], losses[10, 32][-4:], losses[10, 128][-4:]], 1)
+    assert f"{first:.1f} nats to {short:.1f} with 32 steps, and to {long:.1f} with 128" in said
+    arc = [scored[10, 9, "arc_easy", 570, steps] for steps in (0, 32, 128)]
+    before, few, all_ = (of["value"] for of in arc)
+    assert f"{before:.2f} before, {few:.2f} after 32 steps and {all_:.2f} after 128" in said
+    assert {f"{of['standard_error']:.2f}" for of in arc} == {"0.02"} and arc[0]["n"] == 565
+
+    shared = {
+        n: max(0, min(29, row.argmin() + n) - max(29 - n, row.argmin())) / n
+        for n, row in rows.items()
+        if n < 29
+    }
+    assert {n for n, share in shared.items() if n <= 13 and share} == {11}
+    assert f"{shared[11]:.2f}" in answers["04.1"]
+    assert min(n for n, share in shared.items() if share >= 0.5) == 18
+    assert all(shared[n] >= 0.5 for n in range(18, 29))
 
 
 def test_a_reader_never_reads_the_recorded_run(recorded, monkeypatch):

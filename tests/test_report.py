@@ -14,7 +14,7 @@ import pytest
 from nbformat import v4
 
 from benchmarks import record
-from lib import paths, profiles, results
+from lib import claims, figures, paths, profiles, results
 from lib.blocks import Block
 from lib.measure import distance_maps, scores
 from lib.report import __main__ as report
@@ -88,15 +88,50 @@ def test_a_newer_state_replaces_an_older_one(ran):
         assert report._notebook("01", "smoke")["state"] == state
 
 
-def test_figures_verdicts_and_versions_are_inside(ran):
-    judged = {"claim": "1", "task": "c4", "statement": "deep <layers>", "verdict": "does not hold"}
-    pd.DataFrame([judged]).to_csv(paths.FIGURES / "smoke/figure_claims.csv", index=False)
+def test_figures_and_versions_are_inside(ran):
     index = report.build(SMOKE).read_text()
-    cells = ("1", "deep &lt;layers&gt;", "does not hold", "c4")
-    assert re.search(r"\s*".join(f"<td>{cell}</td>" for cell in cells), index)
     assert index.count('src="data:image/png') == 2  # this run's figure 4 and the recorded one
     assert 'href="../figures/smoke/figure_4.csv"' in index
     assert results.environment()["torch"] in index
+
+
+def row(index, *cells):
+    """Whether a table of the page has these cells next to each other in a row."""
+    return re.search(r"\s*".join(f"<td>{re.escape(cell)}</td>" for cell in cells), index)
+
+
+def test_the_page_begins_with_what_was_asked_measured_found_and_where_to_go(ran):
+    index = report.build(SMOKE).read_text()
+    places = ["asked", "measured", "verdicts", "next", "notebooks", "figures", "recorded"]
+    assert re.findall(r'<h2 id="(\w+)">', index) == [*places, "versions"]
+    assert f"1 of {len(notebooks.NOTEBOOKS)} notebooks finished; failed: " in index
+    assert results.environment()["processor"] in index.partition('id="verdicts"')[0]
+    assert row(index, "C4 loss", f"n = {SMOKE.c4_sequences}; versions: 2, healed: 0")
+    texts = SMOKE.similarity_sequences
+    assert row(index, "angular distance", f"n = {texts}; versions: 1, healed: 0")
+    assert f"{texts} of {SMOKE.similarity_tokens} tokens" in index  # next to the paper's
+    assert set(re.findall(r'href="#([\w-]+)"', index)) <= set(re.findall(r'id="([\w-]+)"', index))
+    assert 'href="#figure-4"' in index
+
+
+def test_what_came_out_is_the_table_of_claims(ran):
+    interval = (0.4, 0.35, 0.45)
+    judged = [claims.checks.judged("1", "tiny-random", "c4", interval, {"<c4>": 90})]
+    judged.append(claims.checks.judged("4a", "tiny-random", "", (-0.1, -0.2, -0.05), {"texts": 90}))
+    judged.append(claims.checks.judged("4b", "tiny-random", "", (0.5, 0.2, 0.9), {"texts": 9}))
+    judged.append(claims.checks.judged("8"))
+    figures.figure_claims(judged, SMOKE)
+    index = report.build(SMOKE).read_text()
+    table, legend = claims.lights(judged).split("\n\n")
+    for line in table.splitlines()[2:]:
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        assert row(index, *cells), line
+    assert legend.strip() in index
+    assert [v.verdict for v in judged[:3]] == ["agrees", "agrees", "can't tell"]
+    assert f"<b>{judged[0].model}</b>: agrees 2, can&#39;t tell 1." in index
+    assert row(index, "1", judged[0].statement, judged[0].verdict)
+    assert "&lt;c4&gt;" in index and index.count('id="figure-claims"') == 1
+    assert index.index('id="figure-claims"') < index.index('id="next"')
 
 
 def test_the_run_stands_beside_the_recorded_one(ran, monkeypatch):

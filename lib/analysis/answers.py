@@ -89,7 +89,6 @@ def kept(scores: pd.DataFrame, by: str) -> pd.DataFrame:
                 row |= {"block_size": point.block_size, "fraction": point.fraction, "n": point.n}
                 row |= dict(zip(("kept", "low", "high"), interval(left[:, at]), strict=True))
                 ends = interval((left - first)[:, at]) if first is not left else (np.nan,) * 3
-                rows.append(
-                    row | dict(zip(("apart", "apart_low", "apart_high"), ends, strict=True))
-                )
+                row |= dict(zip(("apart", "apart_low", "apart_high"), ends, strict=True))
+                rows.append(row)
     return pd.DataFrame(rows)

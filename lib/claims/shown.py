@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from lib.claims.bounds import LIGHTS, TABLE, Verdict
-
-SENTENCES = pd.read_csv(TABLE.with_name("sentences.csv"), index_col="claim").sentence
+from lib import figures
+from lib.claims.bounds import LIGHTS, Verdict
 
 
 def markdown(verdicts: Sequence[Verdict]) -> str:
@@ -25,19 +24,10 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
 
 def lights(verdicts: Sequence[Verdict]) -> str:
     """The 13 claims as sentences, and a column of lights a model; below it what they mean."""
-    models = list(dict.fromkeys(v.model for v in verdicts if v.model))
-    lines = [
-        f"| | the paper says | {' | '.join(models)} |",
-        "|---|---" + "|---" * len(models) + "|",
-    ]
-    for claim, sentence in SENTENCES.items():
-        cells = []
-        for model in models:
-            parts = [
-                v for v in verdicts if v.model == model and v.claim.rstrip("abcde") == str(claim)
-            ]
-            cells.append(" ".join(f"{v.claim.lstrip('0123456789')}{v.light}" for v in parts))
-        lines.append(f"| {claim} | {sentence} | {' | '.join(cells)} |")
+    judged = pd.DataFrame({"claim": v.claim, "model": v.model, "light": v.light} for v in verdicts)
+    table = figures.lights(judged)
+    lines = [f"| | {' | '.join(table)} |", "|---" * (1 + len(table.columns)) + "|"]
+    lines += [f"| {' | '.join(map(str, cells))} |" for cells in table.itertuples()]
     told = ", ".join(f"{sign} {name}" for name, sign in list(LIGHTS.items())[:4])
     legend = f"a, b, … are parts of a claim. ✓ agrees with the paper, ✗ differs; {told}."
     return "\n".join(lines) + f"\n\n{legend} An empty cell is not measured yet.\n"

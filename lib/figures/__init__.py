@@ -15,8 +15,8 @@ from lib.figures.curves import (
     figure_letters,
     figure_measures,
 )
-from lib.figures.dose import figure_dose
+from lib.figures.dose import figure_dose, figure_training
 from lib.figures.heatmaps import figure_1a, figure_1b, figure_1c, figure_4, figure_islands
 from lib.figures.repair import figure_repair, figure_repair_cost
-from lib.figures.verdicts import figure_claims
+from lib.figures.verdicts import figure_claims, lights
 from lib.figures.which_block import figure_criteria, figure_layers

@@ -81,7 +81,7 @@ def save_figure(
 ) -> Figure:
     """Write figures/<profile>/<name>.png and its .csv, each whole or not at all.
 
-    A model that the profile is missing is named below the picture and is a row without a value.
+    A model that the profile is missing is named above the picture and is a row without a value.
     legend: the title of one for the whole figure.
     """
     folder = paths.FIGURES / profile.name
@@ -91,7 +91,7 @@ def save_figure(
         absent = pd.DataFrame(profile.missing, columns=["model", "status"])
         shown = pd.concat([shown, absent.assign(profile=profile.name)], ignore_index=True)
         told = (f"{registry.label(name)} ({status})" for name, status in profile.missing)
-        figure.text(0, -0.05, f"missing: {', '.join(told)}", fontsize=8, va="top")
+        figure.text(0, 1.02, f"missing: {', '.join(told)}", fontsize=8)  # no legend is there
     picture, small = io.BytesIO(), io.BytesIO()
     figure.savefig(picture, format="png")
     plt.close(figure)

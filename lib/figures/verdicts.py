@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from itertools import pairwise
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,6 +16,7 @@ from lib.profiles import Profile
 WAYS = {"agrees": "tab:blue", "differs": "tab:orange", "": "grey"}
 FARTHEST = 5  # reaches of an interval: what lies beyond is drawn there, as an arrow
 ROW = 0.27  # inches
+SENTENCES = Path(__file__).parents[1] / "claims" / "sentences.csv"
 
 
 def figure_claims(verdicts: list, profile: Profile) -> Figure:
@@ -44,6 +46,18 @@ def figure_claims(verdicts: list, profile: Profile) -> Figure:
         figure.legend(handles=_marks(), loc="lower left", ncols=4, fontsize=8, frameon=False)
         table = pd.DataFrame(map(_told, verdicts))
         return save_figure(figure, table, "figure_claims", profile)
+
+
+def lights(judged: pd.DataFrame) -> pd.DataFrame:
+    """The claims as sentences, a row each, and the lights of their parts, a column a model.
+
+    judged: a row a verdict, with the columns claim, model (empty: not run) and light.
+    """
+    number = judged.claim.str.rstrip("abcde").astype(int)
+    parts = judged.claim.str.lstrip("0123456789") + judged.light
+    of = [number, judged.model.replace("", None)]
+    said = pd.read_csv(SENTENCES, index_col="claim").rename(columns={"sentence": "the paper says"})
+    return said.join(parts.groupby(of, sort=False).agg(" ".join).unstack()).fillna("")
 
 
 def _told(verdict) -> dict:

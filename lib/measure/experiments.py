@@ -75,10 +75,8 @@ DOSED = ("arc_easy", "c4")
 def dose(name: str, distances, profile: Profile) -> list[Wanted]:
     """Dose and response: healed for ever more steps, also a model that was not cut.
 
-    Columns steps and tokens.
-
     That control (treatment "control") tells how much of healing is adaptation to the text. The
-    unpruned and unhealed scores begin each line, at 0 steps.
+    unpruned and unhealed scores begin each line, at 0 steps. Columns steps and tokens.
     """
     if name not in profile.ablation_models:
         return []

@@ -65,18 +65,15 @@ def mapped_model(
     """
     asked = [wanted.mapped(name, profile, task, block, "folded") for task in tasks]
     applied, known = repair.table(asked), loading.weights_of(name, **profile.weights)
-    model, tokenizer = loading.load(
-        name, **profile.weights | {"dtype": known["dtype"]}, device="cpu"
-    )
+    dtype = known["dtype"]
+    model, tokenizer = loading.load(name, **profile.weights | {"dtype": dtype}, device="cpu")
     linear.projection(model, block.start - 1)
     change = repair.fit(model, tokenizer, asked[0], ["folded"])["folded"].change
     counts = {key: value for key, value in asked[0].params.items() if key.startswith("map_")}
 
     def add_card(checkpoint: Path) -> None:
-        saved = _scores(
-            checkpoint, replace(profile, quantization=None, dtype=known["dtype"]), tasks
-        )
-        facts = {"weights": f"{known['dtype']}, of {profile.quantization or 'the base'}"} | counts
+        saved = _scores(checkpoint, replace(profile, quantization=None, dtype=dtype), tasks)
+        facts = {"weights": f"{dtype}, of {profile.quantization or 'the base'}"} | counts
         facts["repair"] = "a linear map by least squares, folded into the FFN before the cut"
         text = card(name, block, facts, saved, applied, "with a linear map folded in")
         (checkpoint / "README.md").write_text(text, encoding="utf-8")

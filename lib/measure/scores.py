@@ -76,17 +76,17 @@ def reasoning(maps: Maps, profile: Profile) -> pd.DataFrame:
 
 
 def healings(maps: Maps, profile: Profile) -> pd.DataFrame:
-    """How each healing of notebook 03 went, one row each; needs the adapters of none."""
-    wanted = [w for m in maps.items() for w in experiments.healed(*m, profile, ["c4"])]
-    rows = []
+    """How each healing of notebook 03 went, one row each; losses: nats, one a step."""
+    asked = [w for m in maps.items() for w in experiments.healed(*m, profile, ["c4"])]
+    asked += [w for m in maps.items() for w in experiments.dose(*m, profile) if w.recipe]
+    wanted, rows = list({str(w.healing.params): w for w in asked}.values()), []
     for w, record in zip(wanted, fetch([w.healing for w in wanted]), strict=True):
-        values = record["values"] or {}
-        ends = values.get("losses") or [None]
-        row = {"model": w.params["model"], "strategy": w.shown["strategy"]}
+        values = record["values"] or {"losses": []}
+        row = {"profile": profile.name, "model": w.params["model"], "strategy": w.shown["strategy"]}
         row |= {key: w.params[key] for key in asking.BLOCK} | {"status": record["status"]}
-        row |= {"first_loss": ends[0], "last_loss": ends[-1]}
+        row |= {key: getattr(w.recipe, key) for key in ("steps", "warmup_steps", "decay_steps")}
         row |= {"tokens": values.get("real_tokens"), "epochs": values.get("epochs")}
-        rows.append(row | {"took": record.get("seconds")})
+        rows.append(row | {"took": record.get("seconds"), "losses": values["losses"]})
     return pd.DataFrame(rows)
 
 

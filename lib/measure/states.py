@@ -23,9 +23,7 @@ CRITERIA = {"last": "last token", "every": "all tokens", "influence": "block inf
 SCALE = 100_000  # values are stored as whole numbers, times this
 
 
-def measure(
-    maps: Iterable[str], profile: Profile, sources: Iterable[str] = SOURCES
-) -> pd.DataFrame:
+def measure(maps: Iterable[str], profile: Profile, sources=SOURCES) -> pd.DataFrame:
     """How much every block changes the states, by three criteria, on the texts of each source.
 
     The texts of "c4" are those of the damage map. One row per model, source, criterion and block:

@@ -66,9 +66,7 @@ def weights(shape: Shape, layers: int, quantization: str | None, card: Card) -> 
     return linear * NF4_BYTES + (count - linear) * card.element
 
 
-def _layers(
-    shape: Shape, applications: float, context: float, matrices: int = 1, attention: int = 1
-) -> float:
+def _layers(shape: Shape, applications: float, context: float, matrices=1, attention=1) -> float:
     """FLOPs of `applications` of a layer to a token, whose two parts are computed so often."""
     return applications * (matrices * 2 * shape.active + attention * 4 * shape.query * context)
 

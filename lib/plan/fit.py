@@ -34,9 +34,7 @@ def fit(shape: Shape, memory: float, tokens: int = TOKENS) -> list[Fit]:
     """For 16-bit weights and for NF4, the fewest layers to drop to fit into `memory` bytes."""
     found = []
     for quantization in (None, "nf4"):
-        sizes = [
-            needed(shape, left, quantization, tokens) for left in range(shape.num_layers, 0, -1)
-        ]
+        sizes = [needed(shape, n, quantization, tokens) for n in range(shape.num_layers, 0, -1)]
         least = next((n for n, size in enumerate(sizes) if size <= memory), None)
         found.append(Fit(quantization, least, sizes[-1 if least is None else least]))
     return found

@@ -1,7 +1,8 @@
 """A run as web pages that open from a file, offline: `python -m lib.report --profile quick`.
 
-papermill_runs/index.html shows every figure, the verdicts, versions, and the run beside the
-recorded one; each executed notebook is a page of its own. What failed or is missing is shown so.
+papermill_runs/index.html begins with what was asked, what was measured, what came out and where to
+go next; then every figure, the run beside the recorded one, and versions. Each executed notebook is
+a page of its own. What failed or is missing is shown so.
 """
 
 import argparse
@@ -14,9 +15,10 @@ from urllib.parse import quote
 import nbformat
 import pandas as pd
 
-from lib import paths, profiles, results
+from lib import figures, paths, profiles, results
+from lib.figures.curves import TASKS
 from lib.profiles import Profile
-from lib.report import compare, pages
+from lib.report import compare, pages, shown
 from lib.results.archive import Archive
 from lib.run.notebooks import FIGURES, NOTEBOOKS
 
@@ -48,7 +50,10 @@ def build(profile: Profile) -> Path:
         notebooks=notebooks,
         figures=figures,
         interactive={f.name: _address(f) for f in (paths.FIGURES / profile.name).glob("*.html")},
-        verdicts=_verdicts(profile.name),
+        settings=shown.settings(profile).data,
+        measured=_measured(profile, here),
+        machine=_machines(here),
+        claims=_claims(profile.name),
         compared=_compared(profile, here, recorded),
         versions=_versions(here, recorded),
     )
@@ -98,13 +103,33 @@ def _address(file: Path) -> str:
     return quote(os.path.relpath(file, paths.RUNS))
 
 
-def _verdicts(profile: str) -> str | None:
-    """The table of claims; what a phone shows of it without scrolling comes first."""
+def _measured(profile: Profile, here: Archive) -> str:
+    """A row per task: how many questions or texts, and how many versions of each model."""
+    rows = []
+    for found in compare.of_profile(profile, here):
+        params, values = found["params"], found["values"]
+        task = TASKS.get(params.get("task"), params.get("task", "angular distance"))
+        n, task = values.get("n", values.get("num_sequences")), task.partition(" /")[0]
+        rows.append((task.removesuffix(" accuracy"), params["model"], n, "recipe" in params))
+    told = pd.DataFrame(rows, columns=["task", "model", "n", "healed"]).groupby(["task", "model"])
+    told = told.agg({"n": "max", "healed": ["size", "sum"]})
+    text = "n = {:,.0f}; versions: {}, healed: {}"
+    cells = pd.Series([text.format(*cell) for cell in told.to_numpy()], told.index, dtype=object)
+    return pages.table(cells.unstack().rename_axis(columns=None).reset_index())
+
+
+def _claims(profile: str) -> dict | None:
+    """The verdicts: how many of each model, a row of lights per claim, and every one in full."""
     file = paths.FIGURES / profile / "figure_claims.csv"
     if not file.exists():
         return None
-    judged = pd.read_csv(file)
-    return pages.table(judged[list(dict.fromkeys(["claim", "statement", "verdict", *judged]))])
+    judged = pd.read_csv(file, dtype={"claim": str})
+    full = judged[list(dict.fromkeys(["claim", "statement", "verdict", *judged]))]  # for phones
+    return {
+        "counts": pd.crosstab(judged.model, judged.verdict).to_dict("index"),
+        "lights": pages.table(figures.lights(judged).reset_index()),
+        "full": pages.table(full),
+    }
 
 
 def _compared(profile: Profile, here: Archive, recorded: Archive) -> dict:
@@ -125,11 +150,14 @@ def _compared(profile: Profile, here: Archive, recorded: Archive) -> dict:
     }
 
 
-def _versions(here: Archive, recorded: Archive) -> str:
-    """With what the stored results were measured, here and in the recorded run."""
+def _machines(here: Archive) -> dict[str, str]:
+    """With what the stored results were measured: processors, cards, versions."""
     stored = pd.DataFrame(found["environment"] for found in here.records())
-    told = {name: ", ".join(stored[name].dropna().unique()) for name in stored}
-    sides = {"this run": told, "recorded run": recorded.run.get("environment", {})}
+    return {name: ", ".join(stored[name].dropna().unique()) for name in stored}
+
+
+def _versions(here: Archive, recorded: Archive) -> str:
+    sides = {"this run": _machines(here), "recorded run": recorded.run.get("environment", {})}
     return pages.table(pd.DataFrame(sides).rename_axis("").reset_index())
 
 

@@ -27,7 +27,7 @@ def compare(profile: Profile, here: Archive, recorded: Archive) -> pd.DataFrame:
     """
     others = grouped(recorded.records(), _place)
     rows = []
-    for mine in _of(profile, here):
+    for mine in of_profile(profile, here):
         candidates = [(_differing(mine, other), other) for other in others.get(_place(mine), [])]
         nearest = min(
             candidates,
@@ -38,7 +38,7 @@ def compare(profile: Profile, here: Archive, recorded: Archive) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _of(profile: Profile, here: Archive) -> Iterator[dict]:
+def of_profile(profile: Profile, here: Archive) -> Iterator[dict]:
     """The scores and distances of a profile's models and amounts of data."""
     prompts = (profile, profile.with_prompt(0))
     told = [wanted.of_task(task, p) for task in evaluation.KINDS for p in prompts]

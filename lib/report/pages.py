@@ -16,9 +16,8 @@ from pygments.formatters import HtmlFormatter
 FOLDED = """{%- extends 'basic/index.html.j2' -%}
 {% block input_group %}<details class="code"><summary>code</summary>{{ super() }}</details>
 {% endblock %}"""
-TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True
-)
+HERE = jinja2.FileSystemLoader(Path(__file__).parent)
+TEMPLATES = jinja2.Environment(loader=HERE, autoescape=True)
 FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$", re.DOTALL)
 STATIC = ("image/png", "image/svg+xml", "text/html", "text/markdown", "text/plain")
 

@@ -28,9 +28,7 @@ def settings(profile: Profile) -> HTML:
     for told in both.values():
         weights = told["quantization"] or told["dtype"] or "unquantised"
         told |= {"models": ", ".join(told["models"]), "quantization": weights}
-    short = {
-        who: {row: text.format(**told) for row, text in ROWS.items()} for who, told in both.items()
-    }
+    short = {who: {row: text.format(**t) for row, text in ROWS.items()} for who, t in both.items()}
     tables = (pd.DataFrame(told).to_html(border=0) for told in (short, both))
     return HTML("{}<details><summary>all settings</summary>{}</details>".format(*tables))
 

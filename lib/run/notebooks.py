@@ -25,6 +25,7 @@ FIGURES = {  # what each shows, and the notebooks that draw it
     "figure_7": ("order and number of few-shot examples", ["05"]),
     "figure_8": ("seeds of healing", ["06"]),
     "figure_9": ("LoRA ranks", ["07"]),
+    "figure_training": ("training loss against the steps of healing", ["03"]),
     "figure_dose": ("loss and questions against the tokens of healing", ["03"]),
     "figure_islands": ("islands of similar layers, in a Qwen and in the run's models", ["08"]),
     "figure_cost": ("memory and latency against the layers dropped", ["09"]),
