@@ -15,8 +15,9 @@ from lib.models.reading import bundles
 MODEL = "smollm2-135m"
 BATCH_TOKENS = 2048
 PROMPTS = [("mmlu", shots) for shots in (0, 1, 2, 3, 5)]
-PROMPTS += [("arc_easy", shots) for shots in (0, 1, 3, 5)]
-PROMPTS += [(task, 5) for task in ("mmlu_content", "arc_easy_letters", "gsm8k_bpb")]
+PROMPTS += [("arc_easy", shots) for shots in (0, 1, 2, 3, 5)]
+PROMPTS += [(task, shots) for task in ("mmlu_content", "arc_easy_letters") for shots in (2, 5)]
+PROMPTS += [("gsm8k_bpb", shots) for shots in (1, 5)]
 PROMPTS += [(task, 0) for task in ("boolq", "sciq", "squad", "hellaswag")]
 PROMPTS += [(task, 0) for task in ("boolq_closed", "sciq_closed", "squad_closed")]
 

@@ -12,7 +12,7 @@ from lib.analysis import choice, criteria
 from lib.blocks import Block, BlockDistances, Sublayers
 from lib.data import sets
 from lib.evaluation import Task
-from lib.measure import damage
+from lib.measure import damage, studies
 from lib.models import decoder, loading
 from lib.pruning import dropped
 from lib.sweep import sweep
@@ -34,9 +34,9 @@ def test_layer_applications_are_the_layers_after_every_cut(small):
     for layer in decoder.decoder_layers(small):
         layer.register_forward_hook(lambda *_: applied.append(1))
     damage.of_model("tiny-random", SMOKE)
-    blocks = damage.all_blocks(LAYERS)
+    blocks = studies.all_blocks(LAYERS)
     assert len(blocks) == LAYERS * (LAYERS + 1) // 2 - 1
-    chunks = -(-SMOKE.damage_sequences // damage.CHUNK)
+    chunks = -(-SMOKE.damage_sequences // studies.CHUNK)
     assert len(applied) == chunks * (LAYERS + sum(LAYERS - block.stop for block in blocks))
 
 
@@ -62,7 +62,7 @@ def test_halves_are_of_every_layer_and_of_the_similar_block_of_each_size(small):
     blocks += [(distances.best_start(n), n) for n in SMOKE.block_sizes(LAYERS)[1:]]
     assert list(zip(found.block_start, found.block_size, strict=True))[::2] == blocks
     assert found.part.tolist() == ["attention", "ffn"] * len(blocks)
-    task = damage.task(damage.asked_of("m", SMOKE), 0, SMOKE.damage_sequences)
+    task = damage.task(studies.damage("m", None, SMOKE)[0].params, 0, SMOKE.damage_sequences)
     for row in found.iloc[[3, -2]].itertuples():
         with dropped(small, Sublayers(row.block_start, row.block_size, row.part)):
             loss = sweep(small, Characters(), [], [task]).value[0]
@@ -90,7 +90,7 @@ def test_a_model_that_cannot_be_had_leaves_the_damage_of_the_others(output, capl
 
 def synthetic(rises: np.ndarray, matrix: np.ndarray, texts: int = 12, noise: float = 0.0):
     """A damage table and the map of a model with len(matrix) - 1 layers."""
-    blocks = damage.all_blocks(len(matrix) - 1)
+    blocks = studies.all_blocks(len(matrix) - 1)
     draw = np.random.default_rng(1)
     rows = [
         {

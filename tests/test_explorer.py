@@ -12,7 +12,7 @@ from lib.analysis import islands
 from lib.blocks import Block, BlockDistances
 from lib.figures import explorer, heatmaps
 from lib.figures.explorer import Explored
-from lib.measure import at_hand, damage, distance_maps
+from lib.measure import at_hand, distance_maps, studies
 from lib.models import registry
 from lib.pruning import for_other_tools
 
@@ -49,7 +49,7 @@ def test_the_page_knows_every_block(maps):
     data = known(explorer.page(shown))["maps"]
     for name, distances in maps.items():
         found, layers = data[name], distances.num_layers
-        for block in damage.all_blocks(layers):
+        for block in studies.all_blocks(layers):
             place = block.size - 1, block.start
             value, error = (found[key][place[0]][place[1]] for key in ("distance", "error"))
             assert value == pytest.approx(distances.of(block), abs=1e-5)

@@ -10,7 +10,7 @@ from conftest import LAYERS, Characters, tiny
 from lib import paths, profiles
 from lib.analysis import bootstrap
 from lib.blocks import BlockDistances
-from lib.measure import damage, greedy, states
+from lib.measure import damage, greedy, states, studies
 from lib.models import loading
 from lib.models.layers import only_layers
 from lib.similarity import block_distances, of_text
@@ -36,10 +36,10 @@ def test_greedy_is_brute_force(small):
     """At each step every layer is tried, each half of the texts chooses, all texts are read."""
     model, maps = small
     found = greedy.measure(maps, SMOKE).set_index(["half", "block_size"])
-    params = damage.asked_of("tiny-random", SMOKE)
+    params = studies.damage("tiny-random", None, SMOKE)[0].params
     task = damage.task(params | {"data": "wheel:c4"}, 0, SMOKE.damage_sequences)
     whole = losses(model, range(LAYERS), task)
-    for half in greedy.HALVES:
+    for half in studies.HALVES:
         left = list(range(LAYERS))
         for size in range(1, LAYERS // 2 + 1):
             row = found.loc[half, size]
@@ -82,9 +82,9 @@ def test_states_of_a_text(llama):
 
 def test_states_are_of_the_damage_maps_texts_and_as_many_others(small):
     table = states.measure(["tiny-random"], SMOKE)
-    assert set(table.source) == set(states.SOURCES) and set(table.n) == {SMOKE.damage_sequences}
+    assert set(table.source) == set(studies.SOURCES) and set(table.n) == {SMOKE.damage_sequences}
     of = table[(table.source == "c4") & (table.criterion == "all tokens")]
-    blocks = [(b.start, b.size) for b in damage.all_blocks(LAYERS)]
+    blocks = [(b.start, b.size) for b in studies.all_blocks(LAYERS)]
     assert list(zip(of.block_start, of.block_size, strict=True)) == blocks
     tokens = damage.measure(["tiny-random"], SMOKE).weights[0]
     assert of.weights.iloc[0].tolist() == (tokens + 1).tolist()

@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
 from benchmarks import lengths as measure_lengths
@@ -18,9 +19,20 @@ from lib import healing, paths, profiles, pruning, results, similarity
 from lib.blocks import UNPRUNED, Block
 from lib.data.encoding import Row
 from lib.evaluation import Task
-from lib.measure import distance_maps, experiments, fetching, scores, wanted
+from lib.measure import (
+    damage,
+    distance_maps,
+    experiments,
+    fetching,
+    greedy,
+    repair,
+    scores,
+    states,
+    studies,
+    wanted,
+)
 from lib.measure.jobs import Job
-from lib.models import adapters, documents, files, loading, registry
+from lib.models import adapters, documents, files, layers, linear, loading, registry, targets
 from lib.models.decoder import decoder_layers
 from lib.models.reading import bundles
 from lib.models.shapes import Shape, of_config
@@ -109,6 +121,68 @@ def test_a_healing_applies_as_many_layers_as_planned(few_articles, tmp_path, mon
         healing.heal(model, tokenizer, cure, tmp_path / "healed")
     cost = costs.healing(real, 6, cure, None, card(1e9), 16)
     assert counted.count == cost.applications == cure.steps * 16 * cure.max_tokens * 6
+
+
+class Straight:
+    """A map of the tiny model, whose blocks at one place are the most similar of each size."""
+
+    num_layers = 6
+
+    def best_start(self, size: int) -> int:
+        return 1
+
+
+def test_notebook_11_applies_as_many_layers_as_planned(model, shape, output, monkeypatch):
+    """Every block, every half, every greedy step and all states; every text has 8 tokens."""
+    profile = replace(SMOKE, damage_sequences=10, damage_tokens=8)
+    monkeypatch.setattr(assumptions, "mean", lambda max_tokens: max_tokens)
+    read = lambda asked: Reading(7 * asked["sequences"], 7 * asked["sequences"], 4)  # noqa: E731
+    monkeypatch.setattr(assumptions, "reading", read)  # a loss needs no state of the last token
+    monkeypatch.setattr(loading, "loaded", lambda *name, **how: (model, conftest.Characters()))
+    monkeypatch.setattr(layers, "check_sublayers", lambda model: None)  # not counted: the trial
+    for asked, measure in (
+        (studies.damage, damage.measure),
+        (studies.states, states.measure),
+        (studies.greedy, greedy.measure),
+        (studies.halves, damage.halves),
+    ):
+        planned = estimates._costs(shape, asked("tiny-random", Straight(), profile), card(1e12))
+        counted = Applications(model)
+        measure({"tiny-random": Straight()}, profile)
+        assert counted.count == sum(cost.applications for cost in planned) > 0
+
+
+def test_notebook_12_takes_the_flops_that_pytorch_counts(output, few_articles, monkeypatch):
+    """On C4, all of whose texts are longer than is read of them."""
+    monkeypatch.setattr(studies, "TASKS", ("c4",))
+    monkeypatch.setattr(documents, "_reads_apart", lambda model: True)  # not counted: the trial
+    asked = Job("12", "tiny-random").wanted(Straight(), SMOKE)[1:]
+    planned = estimates._costs(registry.MODELS["tiny-random"].shape, asked, card(1e12))
+    with FlopCounterMode(display=False) as counter:
+        repair.maps({"tiny-random": Straight()}, SMOKE)
+        repair.healings({"tiny-random": Straight()}, SMOKE)
+    assert sum(cost.flops for cost in planned) == pytest.approx(counter.get_total_flops(), rel=0.1)
+
+
+def test_jobs_of_notebooks_11_and_12_are_done_once_measured(output, few_articles):
+    """Also greedy choice, of which the plan does not know which layers it takes."""
+    assert jobs_done(["11", "12"]) == [False, False]
+    maps = {"tiny-random": distance_maps.of_model("tiny-random", SMOKE)}
+    for measure in (damage.measure, damage.halves, states.measure):
+        measure(maps, SMOKE)
+    assert jobs_done(["11", "12"]) == [False, False]
+    greedy.measure(maps, SMOKE)
+    assert jobs_done(["11", "12"]) == [True, False]
+    repair.maps(maps, SMOKE)
+    assert jobs_done(["11", "12"]) == [True, False]
+    repair.healings(maps, SMOKE)
+    assert jobs_done(["11", "12"]) == [True, True]
+
+
+def test_names_of_the_plan_are_those_of_the_code():
+    assert studies.KINDS == tuple(linear.KINDS) and studies.PARTS == layers.PARTS
+    teacher_reads = inspect.signature(targets.write).parameters["batch_tokens"].default
+    assert costs.TEACHER_TOKENS == teacher_reads and costs.COMPARED == similarity.TOKENS
 
 
 def kept_for_backward(model) -> int:
@@ -212,6 +286,27 @@ def test_peak_memory_of_a_sweep(prefix, monkeypatch):
     assert cost.activations == pytest.approx(peak, rel=0.25)
 
 
+@pytest.mark.parametrize("tokens", [40, 400])
+def test_peak_memory_of_reading_states(tokens):
+    model = bf16("llama", 12, vocab_size=500).eval()
+    ids = torch.randint(3, 64, (tokens,))
+    shape, asked = of_config(model.config.to_dict()), {"sequences": 1, "max_tokens": tokens}
+    cost = costs.states(shape, asked, None, card(1e9, on_cpu=True))
+    peak = peak_bytes(lambda: similarity.of_text(model, ids))
+    assert cost.activations == pytest.approx(peak, rel=0.25)
+
+
+@pytest.mark.parametrize("tokens", [16, 128])
+def test_peak_memory_of_fitting_maps(tokens):
+    model = bf16("llama", 4, vocab_size=500).eval()
+    ids = torch.randint(3, 64, (16, tokens))
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    asked = {"map_sequences": 16, "map_tokens": tokens, "batch_tokens": ids.numel()}
+    cost = costs.fitting(of_config(model.config.to_dict()), 3, asked, None, card(1e9, True))
+    peak = peak_bytes(lambda: linear.fitted(model, Block(1, 2), linear.KINDS, [batch], 8))
+    assert cost.activations == pytest.approx(peak, rel=0.25)
+
+
 def test_the_plan_assumes_what_the_code_does():
     assert inspect.signature(healing.heal).parameters["micro_batch"].default == packed().batch
 
@@ -266,7 +361,7 @@ def test_a_map_is_read_layer_by_layer_where_the_weights_do_not_fit():
 def healed_in(memory: float) -> costs.Cost:
     plain = replace(PAPER, quantization=None)
     asked = wanted.healing("any", plain, Block(7, 2), packed())
-    return estimates._cost(SHAPE, [asked], card(memory))
+    return estimates._of_call(SHAPE, [asked], card(memory))[0]
 
 
 @pytest.mark.parametrize("place", range(6))
@@ -412,6 +507,13 @@ def test_the_plan_of_the_paper(capsys, output):
     for name in PAPER.models:
         assert printed.count(registry.label(name)) >= 3
     assert not list(output.rglob("*"))
+
+
+@pytest.mark.parametrize("name", profiles.PROFILES)
+def test_every_profile_is_planned_whole(name, output):
+    """All notebooks but those that draw what others measure."""
+    text = printing.table(profiles.get(name), NOTEBOOKS, "a100-80")
+    assert "\nNot counted: 00, 04, 08, 09, 13." in text
 
 
 def test_an_unknown_card_is_one_sentence(capsys):

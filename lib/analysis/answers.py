@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from lib.analysis.bootstrap import interval, resampled
+from lib.analysis.bootstrap import columns, resampled
 from lib.analysis.curves import SIGNAL, curve
 from lib.evaluation import weighted_mean
 
@@ -60,7 +60,7 @@ def largest_step(measured: pd.DataFrame) -> pd.DataFrame:
         falls = np.diff(values) * (1 if measure == "bits per byte" else -1)
         with np.errstate(invalid="ignore", divide="ignore"):
             share = falls.max(1) / np.ptp(values, axis=1)
-        told = dict(zip(("largest_step", "low", "high"), interval(share), strict=True))
+        told = columns(share, "largest_step")
         depths = {"even": 1 / len(points), "depths": len(points), "n": line.n.iloc[0]}
         rows.append({"measure": measure} | dict(zip(LINE, key, strict=True)) | told | depths)
     return pd.DataFrame(rows)
@@ -87,8 +87,7 @@ def kept(scores: pd.DataFrame, by: str) -> pd.DataFrame:
             for at, point in enumerate(points.itertuples()):
                 row = dict(zip(lines, key, strict=True)) | {by: way}
                 row |= {"block_size": point.block_size, "fraction": point.fraction, "n": point.n}
-                row |= dict(zip(("kept", "low", "high"), interval(left[:, at]), strict=True))
-                ends = interval((left - first)[:, at]) if first is not left else (np.nan,) * 3
-                row |= dict(zip(("apart", "apart_low", "apart_high"), ends, strict=True))
+                apart = (left if first is not left else left * np.nan) - first
+                row |= columns(left[:, at], "kept") | columns(apart[:, at], "apart", "apart_")
                 rows.append(row)
     return pd.DataFrame(rows)

@@ -58,6 +58,11 @@ def interval(values: np.ndarray, upper: np.ndarray | None = None) -> tuple[float
     return float(ends[1][0]), float(low), float(high)
 
 
+def columns(values: np.ndarray, name: str = "value", prefix: str = "") -> dict[str, float]:
+    """`interval` as the columns name, {prefix}low and {prefix}high of a table."""
+    return dict(zip((name, f"{prefix}low", f"{prefix}high"), interval(values), strict=True))
+
+
 def extreme(values: np.ndarray, largest: bool) -> tuple[float, float, float]:
     """The largest or least of K statistics (1 + RESAMPLES, K), by an intersection–union test.
 
@@ -85,11 +90,11 @@ def paired(scores: pd.DataFrame, by: str, first, second) -> pd.DataFrame:
     the score of `second` less that of `first` (for c4 in nats, where less is better), with the
     standard error of the mean of the examples' differences.
     """
-    columns = ["model", "task", "treatment", "block_size", "strategy", "ablation"]
-    columns = [column for column in columns if column != by and column in scores]
+    lines = ["model", "task", "treatment", "block_size", "strategy", "ablation"]
+    lines = [column for column in lines if column != by and column in scores]
     told = scores[(scores.block_size > 0) & scores.value.notna()]
-    both = told[told[by] == first].merge(told[told[by] == second], on=columns)
+    both = told[told[by] == first].merge(told[told[by] == second], on=lines)
     pairs = zip(both.examples_x, both.examples_y, both.weights_x, strict=True)
     found = [weighted_mean(np.subtract(b, a), np.asarray(w, float)) for a, b, w in pairs]
     found = pd.DataFrame(found, columns=["difference", "standard_error"])
-    return both[columns].assign(pair=f"{second} - {first}").join(found).assign(n=both.n_x)
+    return both[lines].assign(pair=f"{second} - {first}").join(found).assign(n=both.n_x)

@@ -6,10 +6,10 @@ damages: the table of damage.measure; states: of states.measure; removed: of gre
 import numpy as np
 import pandas as pd
 
-from lib.analysis.bootstrap import interval, resampled
+from lib.analysis.bootstrap import columns, resampled
 
 STATES = ("last token", "all tokens", "block influence")
-BEST, RANDOM = "damage map", "random start"
+BEST = "damage map"
 HALVES = (0, 1)
 
 
@@ -71,16 +71,10 @@ def _judged(rises: np.ndarray, tokens: np.ndarray, pairs: dict) -> dict[tuple, d
     best, found = values[:, list(pairs).index((BEST, "c4"))], {}
     spread = {"median": median, "first_quartile": first, "third_quartile": third}
     for told, of_told in zip(pairs, values.T, strict=True):
-        found[told] = _told(of_told) | _told(of_told - best, "excess")
+        found[told] = columns(of_told) | columns(of_told - best, "excess", "excess_")
         found[told] |= {"rank": float(np.mean(ranks[told])), "of": len(rises)} | spread
         found[told] |= {"examples": examples[told]}
     return found
-
-
-def _told(values: np.ndarray, name: str = "value") -> dict[str, float]:
-    """A statistic and its interval as columns."""
-    prefix = "" if name == "value" else f"{name}_"
-    return dict(zip((name, f"{prefix}low", f"{prefix}high"), interval(values), strict=True))
 
 
 def summary(judged: pd.DataFrame) -> pd.DataFrame:
@@ -97,15 +91,15 @@ def summary(judged: pd.DataFrame) -> pd.DataFrame:
         row = dict(zip(("model", "criterion", "source"), told, strict=True)) | {"sizes": len(of)}
         row |= {"best_three": (of["rank"] <= 3).sum()}
         row |= {"as_a_random_start": (of.value >= of["median"]).sum()}
-        rows.append(row | _told(drawn, "excess") | {"n": of.n.iloc[0]})
+        rows.append(row | columns(drawn, "excess", "excess_") | {"n": of.n.iloc[0]})
     return pd.DataFrame(rows)
 
 
 def grid(judged: pd.DataFrame, cell: str) -> pd.DataFrame:
     """Sizes by criteria; each cell tells a row of `head_to_head` by its columns, as "{rank}"."""
     told = [cell.format(**row) for row in judged.to_dict("records")]
-    columns = {"index": ["model", "block_size"], "columns": ["criterion", "source"]}
-    return judged.assign(told=told).pivot(**columns, values="told").fillna("")
+    places = {"index": ["model", "block_size"], "columns": ["criterion", "source"]}
+    return judged.assign(told=told).pivot(**places, values="told").fillna("")
 
 
 def thirds(damages: pd.DataFrame) -> pd.DataFrame:
@@ -124,6 +118,7 @@ def thirds(damages: pd.DataFrame) -> pd.DataFrame:
             drawn = resampled(np.stack(means), tokens)
             for i, third in enumerate(("first", "middle", "last")):
                 told = {"model": model, "left_out": left_out, "third": third}
-                told |= _told(drawn[:, i]) | _told(drawn[:, i] - drawn[:, 1], "above_middle")
+                above = drawn[:, i] - drawn[:, 1], "above_middle", "above_middle_"
+                told |= columns(drawn[:, i]) | columns(*above)
                 rows.append(told | {"n": len(tokens)})
     return pd.DataFrame(rows)

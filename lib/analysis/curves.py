@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import isotonic_regression
 
 from lib.analysis.bootstrap import interval, resampled
 from lib.evaluation import question_set
@@ -90,15 +91,11 @@ class Curve:
 def monotone(rows: np.ndarray) -> np.ndarray:
     """Isotonic regression of each row (R, D): the nearest values that never fall.
 
-    Value i is the largest over j <= i of the least over k >= i of the mean of j … k.
+    NaN where a row is not finite.
     """
-    count = rows.shape[1]
-    sums = np.cumsum(np.pad(rows, ((0, 0), (1, 0))), axis=1)
-    first, last = np.mgrid[:count, :count]
-    means = (sums[:, None, 1:] - sums[:, :-1, None]) / np.maximum(last - first + 1, 1)
-    means = np.where(last >= first, means, np.inf)  # (R, j, k)
-    least = np.minimum.accumulate(means[:, :, ::-1], axis=2)[:, :, ::-1]
-    return np.where(last >= first, least, -np.inf).max(axis=1)
+    return np.stack(
+        [isotonic_regression(row).x if np.isfinite(row).all() else row * np.nan for row in rows]
+    )
 
 
 def curve(unpruned: pd.Series, points: pd.DataFrame) -> Curve:

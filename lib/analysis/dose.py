@@ -7,7 +7,7 @@ tests it, and extrapolated to the paper's.
 import numpy as np
 import pandas as pd
 
-from lib.analysis.bootstrap import interval, resampled
+from lib.analysis.bootstrap import columns, resampled
 
 PAPER_TOKENS = 5_000 * 16 * 2048  # of a healing
 EXPONENTS = np.linspace(0.05, 1.5, 59)
@@ -33,8 +33,7 @@ def law(doses: pd.DataFrame) -> pd.DataFrame:
         told |= {"paper": fitted(tokens, losses, PAPER_TOKENS)[1]}
         row = dict(zip(LINE, key, strict=True)) | {"exponent": exponent[0], "tokens": tokens[-1]}
         for name, values in told.items():
-            ends = interval(values)
-            row |= dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))
+            row |= columns(values, name, f"{name}_")
         rows.append(row | {"n": line.n.iloc[0]})
     return pd.DataFrame(rows)
 
@@ -64,9 +63,9 @@ def gap_left(doses: pd.DataFrame) -> pd.DataFrame:
         if {"similarity", "simple"} <= set(of.index):
             pair = np.stack([of.examples["similarity"], of.examples["simple"]])
             losses = resampled(pair, np.asarray(of.weights.iloc[0]), "c4")
-            gaps = interval(np.diff(np.minimum(losses, of.chance.iloc[0]))[:, 0])
+            gaps = np.diff(np.minimum(losses, of.chance.iloc[0]))[:, 0]
             told = {"model": model, "block_size": size, "tokens": tokens}
-            rows.append(told | dict(zip(("gap", "low", "high"), gaps, strict=True)))
+            rows.append(told | columns(gaps, "gap"))
     found = pd.DataFrame(rows, columns=["model", "block_size", "tokens", "gap", "low", "high"])
     at_first = found[found.tokens == 0].set_index(LINE[::2]).gap
     whole = at_first.reindex(pd.MultiIndex.from_frame(found[LINE[::2]])).to_numpy()

@@ -11,10 +11,10 @@ import pandas as pd
 
 from lib import paths, results
 from lib.blocks import BlockDistances
-from lib.evaluation import weighted_mean
 from lib.figures import explorer
 from lib.figures.explorer import BLOCK, Explored
 from lib.measure import damage, distance_maps
+from lib.measure.studies import all_blocks
 from lib.models import registry
 from lib.pruning import for_other_tools
 
@@ -59,7 +59,7 @@ def _texts(name: str, num_layers: int) -> dict[tuple[int, int], list[str]]:
     except registry.ModelError:  # a folder or a file that is gone
         shape = None
     found = {}
-    for block in damage.all_blocks(num_layers):
+    for block in all_blocks(num_layers):
         files = for_other_tools(block, num_layers, name, shape)
         if listed := files.pop("llama-prune-layers.txt", ""):
             command = f"llama-quantize --prune-layers {listed.strip()} model.gguf pruned.gguf Q8_0"
@@ -82,10 +82,7 @@ def _damage(records: Iterable[dict]) -> pd.DataFrame | None:
     losses = np.hstack([chunk["losses"] for chunk in chunks.values()])
     tokens = np.concatenate([chunk["tokens"] for chunk in chunks.values()])
     blocks = next(iter(chunks.values()))["blocks"]
-    rises = [weighted_mean(loss - losses[0], tokens) for loss in losses]
-    table = pd.DataFrame(blocks, columns=BLOCK)
-    table[["value", "standard_error"]] = rises
-    return table[1:]
+    return damage.table("", blocks, losses, tokens)
 
 
 def _scores(records: Iterable[dict]) -> pd.DataFrame | None:

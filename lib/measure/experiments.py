@@ -1,4 +1,4 @@
-"""What each notebook measures, written down once, as the results that it wants.
+"""What each notebook measures, written down once, as the results that it wants (11, 12: `studies`).
 
 Measuring fetches them, planning costs them, the runner splits them into jobs, and the claims judge
 their tables. What is asked is what is keyed: whoever gets a `Wanted` needs no profile any more.

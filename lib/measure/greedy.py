@@ -7,14 +7,11 @@ from lib import results
 from lib.blocks import Block, BlockDistances
 from lib.evaluation import Task
 from lib.measure import damage, fetching
-from lib.measure.wanted import Wanted
+from lib.measure.studies import HALVES, most_removed, next_layer
 from lib.models import loading
 from lib.models.layers import only_layers
 from lib.profiles import Profile
 from lib.sweep import sweep
-
-VERSION = 1  # bumped by hand when the numbers of `measure` change
-HALVES = (0, 1)  # every second text, from the first or from the second
 
 
 def measure(maps: dict[str, BlockDistances], profile: Profile) -> pd.DataFrame:
@@ -37,7 +34,7 @@ def _of_model(name: str, num_layers: int, profile: Profile) -> pd.DataFrame:
     for half in HALVES:
         layer = int((singles[:, half::2] @ tokens[half::2]).argmin())
         values, dropped = {"layer": layer, "losses": singles[layer]}, []
-        for size in range(1, max(1, int(profile.greedy_fraction * num_layers)) + 1):
+        for size in range(1, most_removed(num_layers, profile) + 1):
             if dropped:
                 values = _step(name, profile, half, dropped, num_layers)
             dropped = [*dropped, values["layer"]]
@@ -49,9 +46,7 @@ def _of_model(name: str, num_layers: int, profile: Profile) -> pd.DataFrame:
 
 def _step(name: str, profile: Profile, half: int, dropped: list[int], num_layers: int) -> dict:
     """The layer that goes after those dropped, and the loss of every text without it, too."""
-    params = damage.asked_of(name, profile) | {"sequences": profile.damage_sequences}
-    params |= {"half": half, "dropped": dropped, "version": VERSION}
-    (asked,) = fetching.here([Wanted("greedy", params)])
+    (asked,) = fetching.here([next_layer(name, profile, half, dropped)])
 
     def compute() -> dict:
         model, tokenizer = loading.loaded(name, **profile.weights)

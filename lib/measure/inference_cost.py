@@ -81,9 +81,6 @@ def _of_format(name: str, profile: Profile) -> dict:
     (asked,) = fetching.here([Wanted("inference_cost", how)])
     params = asked.params | {"processor": formats.processor(loading.default_device())}
     params |= {"threads": torch.get_num_threads()} if params.get("device") == "cpu" else {}
-    both = {key: value for key, value in params.items() if key != "quantization"}
-    if results.ARCHIVE.get() and (record := results.load("inference_cost", both)):
-        return record  # of version 1, which kept both formats in one result
     return results.load_or_compute("inference_cost", params, lambda: _measured(name, profile))
 
 
@@ -173,9 +170,7 @@ def load(name: str, profile: Profile):
 
 def _table(profile: Profile, record: dict) -> pd.DataFrame:
     values, told, of_format = record["values"], record["params"], profile.quantization
-    versions = pd.DataFrame(
-        [v for v in values["versions"] if v.get("quantization", of_format) == of_format]
-    )
+    versions = pd.DataFrame(values["versions"])
     whole, rows = versions.iloc[0], []
     for version in versions.itertuples():
         start, size = version.block

@@ -15,6 +15,7 @@ from lib.measure.experiments import (
     seeds,
     unhealed,
 )
+from lib.measure.studies import damage, greedy, halves, healings, maps, states
 from lib.measure.wanted import Wanted
 from lib.models import registry
 from lib.profiles import Profile
@@ -22,31 +23,15 @@ from lib.profiles import Profile
 
 @dataclass(frozen=True)
 class Part:
-    """What a notebook measures of a model, as jobs: the `results` for each of `models`.
+    """What a notebook measures of a model, as jobs: its `experiments` for each of `models`.
 
     wave: it builds on the parts of earlier waves. depths: block sizes that are jobs of their own.
     """
 
     wave: int
-    results: Callable[..., list[Wanted]]
+    experiments: tuple[Callable[..., list[Wanted]], ...]
     models: Callable[[Profile], Sequence[str]] = lambda profile: profile.models
     depths: Callable[[Profile, int, str], list[int]] | None = None  # of so many layers, of a model
-
-
-def _all_healed(name: str, distances, profile: Profile) -> list[Wanted]:
-    asked = (unhealed, dose, healed)
-    return [w for experiment in asked for w in experiment(name, distances, profile)]
-
-
-def _answers(name: str, distances, profile: Profile) -> list[Wanted]:
-    """But for what the model writes: where it solves nothing, less is asked."""
-    asked = (reasoning, forms, books)
-    found = [w for experiment in asked for w in experiment(name, distances, profile)]
-    return [w for w in found if w.params["task"] != "gsm8k"]
-
-
-def _depths(profile: Profile, num_layers: int, name: str) -> list[int]:
-    return profile.healed_sizes(num_layers, name)
 
 
 def _fewer(profile: Profile, num_layers: int, name: str) -> list[int]:
@@ -54,13 +39,15 @@ def _fewer(profile: Profile, num_layers: int, name: str) -> list[int]:
 
 
 PARTS = {
-    "01": Part(0, lambda *args: []),
-    "02": Part(1, unhealed),
-    "03": Part(2, _all_healed, depths=_depths),
-    "05": Part(3, prompts, lambda p: p.ablation_models, _depths),
-    "06": Part(3, seeds, lambda p: p.ablation_models, _fewer),
-    "07": Part(3, ranks, lambda p: p.rank_models, _fewer),
-    "10": Part(3, _answers),
+    "01": Part(0, ()),
+    "02": Part(1, (unhealed,)),
+    "03": Part(2, (unhealed, dose, healed), depths=Profile.healed_sizes),
+    "05": Part(3, (prompts,), lambda p: p.ablation_models, Profile.healed_sizes),
+    "06": Part(3, (seeds,), lambda p: p.ablation_models, _fewer),
+    "07": Part(3, (ranks,), lambda p: p.rank_models, _fewer),
+    "10": Part(3, (reasoning, forms, books)),
+    "11": Part(1, (damage, states, greedy, halves)),
+    "12": Part(4, (maps, healings)),  # it shares healings with 03 and 07
 }
 DRAWN = {*PARTS, "04", "13"}  # 04 and 13 measure nothing that others have not measured
 
@@ -85,12 +72,16 @@ class Job:
         return {"MODELS": [self.model]} | sizes
 
     def wanted(self, distances, profile: Profile) -> list[Wanted]:
-        """The results that it must leave, each healing before the first score that needs it."""
+        """The results that it must leave, each healing before the first score that needs it.
+
+        But for what the model writes: where it solves nothing, less is asked.
+        """
         mine = replace(profile, sizes=() if self.size is None else (self.size,))
         found = [wanted.similarity(self.model, profile)]
-        for asked in PARTS[self.notebook].results(self.model, distances, mine):
-            found += [asked.healing, asked] if asked.recipe else [asked]
-        return found
+        for experiment in PARTS[self.notebook].experiments:
+            for asked in experiment(self.model, distances, mine):
+                found += [asked.healing, asked] if asked.recipe else [asked]
+        return [w for w in found if w.params.get("task") != "gsm8k"]
 
 
 def jobs(profile: Profile, notebooks: Iterable[str]) -> list[Job]:

@@ -1,5 +1,7 @@
 """How a score's examples are stored: JSON of whole numbers and runs."""
 
+from itertools import groupby
+
 import numpy as np
 
 NATS = 1000  # choices are stored as whole numbers of thousandths of a nat
@@ -12,11 +14,9 @@ def stored(values: np.ndarray, weights: np.ndarray, likelihoods, examples) -> di
     examples: (n,), their values. weights: runs [weight, how often]. choices: for each question
     the negative log-likelihood of each choice in thousandths of a nat; answers: the right ones.
     """
-    starts = np.flatnonzero(np.diff(weights, prepend=np.nan))
-    runs = np.diff(np.append(starts, len(weights)))
     found = {
         "examples": [_plain(round(value, DIGITS)) for value in values.tolist()],
-        "weights": [[_plain(weights[i]), int(n)] for i, n in zip(starts, runs, strict=True)],
+        "weights": [[_plain(weight), len([*run])] for weight, run in groupby(weights.tolist())],
     }
     if likelihoods is not None:
         found["choices"] = [np.rint(-NATS * v).astype(int).tolist() for v in likelihoods]

@@ -8,11 +8,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from lib import evaluation, profiles, results
-from lib.blocks import STRATEGIES, blocks_of
+from lib import evaluation, results
 from lib.data import sets
-from lib.measure import experiments, fetching, scores
-from lib.measure import wanted as asking
+from lib.measure import fetching, scores, studies
 from lib.measure.wanted import Wanted, grouped
 from lib.models import linear, loading, registry
 from lib.profiles import Profile
@@ -22,80 +20,19 @@ from lib.sweep import sweep
 NO_MAP = "no answer: no FFN before the cut that it can be folded into"
 
 
-TASKS = ("c4", "arc_easy")
-KINDS = tuple(linear.KINDS)
-
-
 def maps(distances: scores.Maps, profile: Profile) -> pd.DataFrame:
-    """The plain cut, healed, and with linear maps in its place: both strategies, three depths.
+    """The scores of `studies.maps`: the plain cut, healed, and with linear maps in its place.
 
-    All maps at the middle depth, the last two of KINDS at every one. The columns of
-    `scores.healed`, and repair, seconds (of healing or fitting; of a healing with loading the
-    model), parameters (numbers that were trained or fitted), error (of a map, on calibration texts
-    held out: what it leaves of the squared change; 1 for the plain cut).
+    The columns of `scores.healed`, and repair, seconds (of healing or fitting; of a healing with
+    loading the model), parameters (numbers that were trained or fitted), error (of a map, on
+    calibration texts held out: what it leaves of the squared change; 1 for the plain cut).
     """
-    return table([w for model in distances.items() for w in _maps(*model, profile)])
+    return table([w for model in distances.items() for w in studies.maps(*model, profile)])
 
 
 def healings(distances: scores.Maps, profile: Profile) -> pd.DataFrame:
-    """All repairs of the similar block at the middle depth, in the columns of `maps`.
-
-    Those of `maps`, and other healings: fewer steps; about as many parameters as the full map
-    (of the ranks of notebook 07); adapters after the cut only (if layers are there); learning from
-    the unpruned model (distilled).
-    """
-    return table([w for model in distances.items() for w in _healings(*model, profile)])
-
-
-# ---- what is wanted ------------------------------------------------------------------------
-
-
-def _maps(name: str, distances, profile: Profile) -> list[Wanted]:
-    sizes, cure = _three_sizes(name, distances, profile), profiles.recipe(name, profile)
-    found = experiments.unpruned(name, profile, TASKS, repair="unpruned")
-    for strategy in STRATEGIES:
-        for block in blocks_of(strategy, distances, sizes):
-            told = {"fraction": block.size / distances.num_layers, "strategy": strategy}
-            how, kinds = (name, profile), KINDS if block.size == _middle(sizes) else KINDS[-2:]
-            for task in TASKS:
-                told |= {"treatment": "unhealed", "repair": "plain cut"}
-                found.append(asking.score(*how, task, block, **told))
-                told |= {"treatment": "healed", "repair": "LoRA"}
-                found.append(asking.score(*how, task, block, cure, **told))
-                for kind in kinds:
-                    told |= {"treatment": "mapped", "repair": f"{kind} map"}
-                    found.append(asking.mapped(*how, task, block, kind, **told))
-    return found
-
-
-def _healings(name: str, distances, profile: Profile) -> list[Wanted]:
-    size, cure = _middle(_three_sizes(name, distances, profile)), profiles.recipe(name, profile)
-    start, layers = distances.best_start(size), distances.num_layers - size
-    fewer = {"steps": max(1, cure.steps // 4), "warmup_steps": cure.warmup_steps // 4}
-    changes = {"LoRA, a quarter of the steps": fewer}
-    if shape := registry.shape(name):  # the rank whose numbers are nearest to the full map's
-        numbers = {r: abs(shape.lora(r, layers) - shape.hidden**2) for r in profile.ablation_ranks}
-        rank = min(numbers, key=numbers.get)
-        changes |= {f"LoRA of rank {rank}": {"rank": rank}} if rank != cure.rank else {}
-    if start < layers:
-        changes["LoRA after the cut"] = {"first_layer": start}
-    changes["LoRA, distilled"] = {"teacher": profile.heal_teacher}
-    found = [w for w in _maps(name, distances, profile) if w.block.size in (0, size)]
-    found = [w for w in found if w.shown["strategy"] != "simple"]
-    for repair, change in changes.items():
-        how = (TASKS, ["similarity"], [size], {"repair": repair})
-        found += experiments.healed(name, distances, profile, *how, **change)
-    return found
-
-
-def _three_sizes(name: str, distances, profile: Profile) -> list[int]:
-    """The first, middle and last number of layers dropped of those at which healings are made."""
-    sizes = profile.healed_sizes(distances.num_layers, name)
-    return sorted({sizes[0], _middle(sizes), sizes[-1]})
-
-
-def _middle(sizes: Sequence[int]) -> int:
-    return sizes[len(sizes) // 2]
+    """The scores of `studies.healings`, repairs of the similar block, in the columns of `maps`."""
+    return table([w for model in distances.items() for w in studies.healings(*model, profile)])
 
 
 # ---- ask, fetch, measure -------------------------------------------------------------------

@@ -10,20 +10,17 @@ import torch
 from lib import results
 from lib.data import sets
 from lib.evaluation import weighted_mean
-from lib.measure import fetching
-from lib.measure.damage import all_blocks
-from lib.measure.wanted import Wanted
+from lib.measure import fetching, studies
+from lib.measure.studies import all_blocks
 from lib.models import loading
 from lib.profiles import Profile
 from lib.similarity import of_text
 
-VERSION = 2  # bumped by hand when the numbers of `measure` change
-SOURCES = ("c4", "wiki", "arc_easy")
 CRITERIA = {"last": "last token", "every": "all tokens", "influence": "block influence"}
 SCALE = 100_000  # values are stored as whole numbers, times this
 
 
-def measure(maps: Iterable[str], profile: Profile, sources=SOURCES) -> pd.DataFrame:
+def measure(maps: Iterable[str], profile: Profile) -> pd.DataFrame:
     """How much every block changes the states, by three criteria, on the texts of each source.
 
     The texts of "c4" are those of the damage map. One row per model, source, criterion and block:
@@ -32,25 +29,18 @@ def measure(maps: Iterable[str], profile: Profile, sources=SOURCES) -> pd.DataFr
     The criterion "update" is of single layers: |x^(l+1) - x^(l)| / |x^(l)|, mean over the tokens
     but the first, whose state is of another size in many models; "update, first token" is its own.
     """
-    found, _ = fetching.tried(partial(_of_model, profile=profile, sources=sources), maps)
+    found, _ = fetching.tried(partial(_of_model, profile=profile), maps)
     return pd.concat(found.values(), ignore_index=True)
 
 
-def _of_model(name: str, profile: Profile, sources: Iterable[str]) -> pd.DataFrame:
+def _of_model(name: str, profile: Profile) -> pd.DataFrame:
     """The tables of one model, a result a source."""
     rows = []
-    for asked in fetching.here([_wanted(name, source, profile) for source in sources]):
+    for asked in fetching.here(studies.states(name, None, profile)):
         compute = partial(_values, asked.params)
         values = results.load_or_compute(asked.kind, asked.params, compute)["values"]
         rows += _rows({"model": name, "source": asked.params["texts"]}, values)
     return pd.DataFrame(rows)
-
-
-def _wanted(name: str, source: str, profile: Profile) -> Wanted:
-    data = sets.identity(source, "wheels" if source == "wiki" else profile.source)
-    params = {"model": name, **profile.weights, **data, "texts": source}
-    how = {"sequences": profile.damage_sequences, "max_tokens": profile.damage_tokens}
-    return Wanted("states", params | how | {"version": VERSION})
 
 
 def _values(params: dict) -> dict:

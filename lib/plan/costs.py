@@ -4,7 +4,7 @@ A multiplication with a matrix of P parameters is 2P FLOPs a token. Memory is th
 the largest batch, with every sequence as long as it may be. Imports neither torch nor transformers.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from lib.blocks import CHUNK, HEAD_POSITIONS
@@ -14,6 +14,8 @@ from lib.plan.assumptions import DISK, Card
 from lib.profiles import Recipe
 
 STORED = 2  # bytes of a weight on disk
+TEACHER_TOKENS = 2048  # that a teacher reads at once
+COMPARED = 256  # tokens whose states are compared at once, on the CPU
 LOGITS = 12  # bytes of a logit in training: in fp32 its log-softmax and two gradients
 
 # Bytes that a layer keeps for the backward pass in bf16, per token and per number of (D, FFN,
@@ -105,25 +107,17 @@ def similarity(shape: Shape, asked: dict, quantization: str | None, card: Card) 
     """
     longest = asked["max_tokens"]
     sequences = max(1, asked["batch_tokens"] // longest)
-    tokens = asked["sequences"] * assumptions.mean(longest)
-    applications = tokens * shape.num_layers
-    whole = weights(shape, shape.num_layers, quantization, card)
-    held = _working(shape, sequences * longest, card)
-    read = shape.parameters() * STORED
-    how = "whole"
-    if whole > card.memory:
-        how = "layer by layer"
-        whole = weights(shape, 2, quantization, card)
-        held += CHUNK * sequences * longest * shape.hidden * card.element
-        read *= ceil(asked["sequences"] / sequences / CHUNK)
-    return Cost(
-        how=how,
-        tokens=tokens,
-        applications=applications,
-        flops=_layers(shape, applications, assumptions.context(longest)),
-        weights=whole,
-        activations=held + sequences * (shape.num_layers + 1) * shape.hidden * card.element,
-        read=read,
+    last_tokens = sequences * (shape.num_layers + 1) * shape.hidden * card.element
+    batch = sequences * longest
+    whole = _pass(shape, shape.num_layers, asked, batch, last_tokens, quantization, card)
+    if whole.weights <= card.memory:
+        return whole
+    return replace(
+        whole,
+        how="layer by layer",
+        weights=weights(shape, 2, quantization, card),
+        activations=whole.activations + CHUNK * batch * shape.hidden * card.element,
+        read=whole.read * ceil(asked["sequences"] / sequences / CHUNK),
     )
 
 
@@ -133,7 +127,8 @@ def sweep(
     """Scores of a task by a model of `layers` layers, and of its versions cut further.
 
     after: how many layers each version has after its cut; it runs only those. The states at the
-    cuts are held (at no more cuts than layers), and the keys and values of shared prefixes.
+    cuts are held (at no more cuts than layers), and the keys and values of shared prefixes. Where
+    a "map" is asked for, each version has one (D, D) in place of its block.
     """
     found, batch = assumptions.reading(asked), asked["batch_tokens"]
     per_token = layers + sum(after)
@@ -143,19 +138,81 @@ def sweep(
     repeated = (found.repeated + 1) * batch if found.repeated else 0  # prefixes and what follows
     prefixes = (found.held * per_token + repeated * layers) * pair
     head = HEAD_POSITIONS * shape.vocab_size * (card.element + 4)
+    maps = len(after) * shape.hidden**2 if "map" in asked else 0
     return Cost(
         how="whole",
         tokens=found.tokens,
         applications=applications,
         flops=_layers(shape, applications, found.context)
-        + _head(shape, found.scored * (1 + len(after))),
+        + _head(shape, found.scored * (1 + len(after)))
+        + 2 * maps * found.tokens,
         weights=weights(shape, layers, quantization, card),
         activations=_working(shape, batch, card)
         + cuts * batch * shape.hidden * card.element
         + prefixes
-        + head,
+        + head
+        + 4 * maps,
         read=shape.parameters(layers) * STORED,
     )
+
+
+def states(shape: Shape, asked: dict, quantization: str | None, card: Card) -> Cost:
+    """What the states of texts say of every block: one pass, a text at a time; all states are held.
+
+    Comparing the states is not counted. C4's texts stand for those of the other sources.
+    """
+    longest, state = asked["max_tokens"], (shape.num_layers + 1) * shape.hidden
+    compared = 16 * min(longest, COMPARED) if card.on_cpu else 4 * longest
+    held = (8 * longest + compared) * state
+    return _pass(shape, shape.num_layers, asked, longest, held, quantization, card)
+
+
+def fitting(shape: Shape, stop: int, asked: dict, quantization: str | None, card: Card) -> Cost:
+    """Linear maps across a block that ends at layer `stop`, of the state and of what an FFN adds.
+
+    A pass up to there, and two products of (tokens, D) with (tokens, D) for each of both; solving
+    the normal equations is not counted.
+    """
+    texts = {"sequences": asked["map_sequences"], "max_tokens": asked["map_tokens"]}
+    batch, square = max(asked["batch_tokens"], asked["map_tokens"]), shape.hidden**2
+    found, sums = _pass(shape, stop, texts, batch, 0, quantization, card), 64 * square  # in fp64
+    most = sums + max(found.activations, 44 * batch * shape.hidden, sums)  # summing, or solving
+    return replace(found, flops=found.flops + 8 * square * found.tokens, activations=most)
+
+
+def teaching(shape: Shape, recipe: Recipe, quantization: str | None, card: Card) -> Cost:
+    """What the unpruned model says of every token of a healing that learns from it."""
+    texts = {"sequences": recipe.steps * recipe.batch, "max_tokens": recipe.max_tokens}
+    batch = max(TEACHER_TOKENS, recipe.max_tokens)
+    head = HEAD_POSITIONS * shape.vocab_size * (card.element + 8)
+    found = _pass(
+        shape, shape.num_layers, texts, batch, head, quantization, card, packed=recipe.packed
+    )
+    return replace(found, flops=found.flops + _head(shape, found.tokens))
+
+
+def _pass(
+    shape: Shape, layers: int, texts: dict, batch: int, held: float, *how, packed: bool = False
+) -> Cost:
+    """One pass of C4 texts through the first `layers` layers, which holds so many bytes more."""
+    quantization, card = how
+    tokens, context = _read(texts["sequences"], texts["max_tokens"], packed)
+    return Cost(
+        how="whole",
+        tokens=tokens,
+        applications=tokens * layers,
+        flops=_layers(shape, tokens * layers, context),
+        weights=weights(shape, shape.num_layers, quantization, card),
+        activations=_working(shape, batch, card) + held,
+        read=shape.parameters() * STORED,
+    )
+
+
+def _read(sequences: int, longest: int, packed: bool) -> tuple[float, float]:
+    """Tokens of sequences of C4, and the mean number of those that one attends to."""
+    if packed:
+        return sequences * longest, longest / 2
+    return sequences * assumptions.mean(longest), assumptions.context(longest)
 
 
 def healing(
@@ -170,19 +227,18 @@ def healing(
     """A healing of the `layers` layers that are left, `micro_batch` sequences at a time.
 
     Documents are joined, so that there is no padding. The base is frozen, so that its backward
-    pass costs as much as its forward pass; attention's costs twice as much. Recomputing costs
-    another forward pass, and keeps one layer at a time.
+    pass costs as much as its forward pass; attention's costs twice as much. It ends at the first
+    layer with an adapter. Recomputing costs another forward pass, and keeps one layer at a time.
     """
-    longest = recipe.max_tokens
-    length = longest if recipe.packed else assumptions.mean(longest)
-    context = longest / 2 if recipe.packed else assumptions.context(longest)
-    tokens = recipe.steps * recipe.batch * length
-    trained = shape.lora(recipe.rank, layers)
-    flops = _layers(shape, tokens * layers, context, 2 + recomputes, 3 + recomputes)
+    tokens, context = _read(recipe.steps * recipe.batch, recipe.max_tokens, recipe.packed)
+    back = layers - recipe.first_layer
+    trained = shape.lora(recipe.rank, back)
+    flops = _layers(shape, tokens * layers, context)
+    flops += _layers(shape, tokens * back, context, 1 + recomputes, 2 + recomputes)
     flops += 2 * _head(shape, tokens) + 6 * trained * tokens
-    batch = micro_batch * longest
+    batch = micro_batch * recipe.max_tokens
     if not recipe.packed:
-        batch = assumptions.largest(longest, recipe.batch, micro_batch)
+        batch = assumptions.largest(recipe.max_tokens, recipe.batch, micro_batch)
     one = kept(shape, recipe.rank, card)
     held, again = (shape.hidden * card.element, one) if recomputes else (one, 0)
     head, layer = batch * LOGITS * shape.vocab_size, batch * again + _working(shape, batch, card)
@@ -192,7 +248,7 @@ def healing(
         applications=tokens * layers,
         flops=flops,
         weights=weights(shape, layers, quantization, card),
-        activations=batch * layers * held + max(head, layer),  # one after the other
+        activations=batch * back * held + max(head, layer),  # one after the other
         optimizer=16 * trained,
         read=shape.parameters(layers) * STORED,
         written=(3 * 12 + 4) * trained,  # checkpoints: two are kept, one is being written

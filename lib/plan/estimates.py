@@ -7,9 +7,10 @@ from functools import cache
 from statistics import median
 
 from lib import paths, results
-from lib.blocks import BlockDistances
+from lib.blocks import Block, BlockDistances
 from lib.measure import wanted
 from lib.measure.jobs import Job, jobs
+from lib.measure.studies import all_blocks
 from lib.measure.wanted import Wanted, grouped
 from lib.models import registry
 from lib.models.shapes import Shape
@@ -65,7 +66,8 @@ def estimates(profile: Profile, notebooks: Sequence[str], card: Card) -> list[Es
     """
     found, counted = [], set()
     record = results.archive(paths.RECORDED / profile.name)
-    recorded = {r["key"] for r in record.records()}
+    there = [*record.records(), *stored(paths.RESULTS, "greedy")]
+    known = {_key(r["kind"], r["params"]) for r in there}
     shapes = {model: registry.shape(model) for model in profile.models}
     maps = {model: _maps(model, profile, record) for model in profile.models}
     for job in jobs(profile, notebooks):
@@ -73,7 +75,7 @@ def estimates(profile: Profile, notebooks: Sequence[str], card: Card) -> list[Es
         if shape is None:
             found.append(Estimate(job, False, [], "sizes unknown without the hub"))
             continue
-        needed, missing = _missing(job, profile, shape, maps[job.model], recorded)
+        needed, missing = _missing(job, profile, shape, maps[job.model], known)
         if shape.experts > 1 and any(w.recipe for w in needed):
             found.append(Estimate(job, False, [], "its experts cannot be healed"))
             continue
@@ -88,11 +90,11 @@ def estimates(profile: Profile, notebooks: Sequence[str], card: Card) -> list[Es
 
 
 def _missing(
-    job: Job, profile: Profile, shape: Shape, maps: list[dict], recorded: set[str]
+    job: Job, profile: Profile, shape: Shape, maps: list[dict], known: set[str]
 ) -> tuple[list[Wanted], list[Wanted]]:
     """All results of a job, and those of them that no machine that made a map has left.
 
-    recorded: keys of results that count as left.
+    known: keys of results that count as left.
     """
     if not maps:
         needed = job.wanted(Guess(job.model, shape.num_layers), profile)
@@ -103,18 +105,22 @@ def _missing(
         every = job.wanted(BlockDistances.stored(record["values"]), profile)
         versions.append([replace(w, params=w.params | machine) for w in every])
     missing = [
-        same[0]
-        for same in zip(*versions, strict=True)
-        if not any(_there(w, recorded) for w in same)
+        same[0] for same in zip(*versions, strict=True) if not any(_there(w, known) for w in same)
     ]
     return versions[0], missing
 
 
-def _there(wanted: Wanted, recorded: set[str]) -> bool:
+def _key(kind: str, params: dict) -> str:
+    """What names a result; a step of greedy choice by how many layers are out, not which."""
+    if kind == "greedy":
+        params = params | {"dropped": len(params["dropped"])}
+    return results.key(kind, params)
+
+
+def _there(wanted: Wanted, known: set[str]) -> bool:
     """Whether a result is stored, or its healing failed, so that there is none to be had."""
-    if results.key(wanted.kind, wanted.params) in recorded:
-        return True
-    if results.location(wanted.kind, wanted.params).exists():
+    what = wanted.kind, wanted.params
+    if _key(*what) in known or results.location(*what).exists():
         return True
     healed = wanted.recipe and results.load("healing", wanted.healing.params)
     return bool(healed) and healed["values"]["status"] != "ok"
@@ -122,13 +128,11 @@ def _there(wanted: Wanted, recorded: set[str]) -> bool:
 
 def _maps(model: str, profile: Profile, record: Archive | None = None) -> list[dict]:
     """The stored (or recorded) results of a model's distances; one for each kind of machine."""
-    asked = wanted.similarity(model, profile).params
-    asked |= {"revision": registry.resolve(model).revision}
+    revision = {"revision": registry.resolve(model).revision}
+    asked = wanted.similarity(model, profile).params | revision
     asked = {key: value for key, value in asked.items() if key != "dtype" or value}
-    there = [
-        *stored(paths.RESULTS, "similarity"),
-        *(record.records("similarity") if record else ()),
-    ]
+    there = [*stored(paths.RESULTS, "similarity")]
+    there += record.records("similarity") if record else []
     return [found for found in there if asked.items() <= found["params"].items()]
 
 
@@ -142,39 +146,77 @@ def _costs(shape: Shape, missing: list[Wanted], card: Card) -> list[Cost]:
     for call, same in grouped(missing, _call).items():
         shorter = (results.key(w.kind, w.params) for w in same[0].shorter)
         shared = next((healings[key].recipe for key in shorter if key in healings), None)
-        cost = _cost(shape, same, card, shared.steps - shared.decay_steps if shared else 0)
-        found.append(replace(cost, read=0) if found and call[0] == loaded else cost)
-        loaded = call[0]
+        made = shared.steps - shared.decay_steps if shared else 0
+        for cost in _of_call(shape, same, card, made):
+            found.append(replace(cost, read=0) if found and call[0] == loaded else cost)
+            loaded = call[0]
     return found
 
 
 def _call(wanted: Wanted) -> tuple:
     """The same for results of one call; first, which layers it loads."""
     block = wanted.block if wanted.recipe else None
+    if wanted.kind == "repair":
+        return block, wanted.kind
     asked = {k: v for k, v in wanted.params.items() if k not in ("block_start", "block_size")}
     return block, results.key(wanted.kind, asked)
 
 
-def _cost(shape: Shape, call: list[Wanted], card: Card, shared: int = 0) -> Cost:
-    """The cost of one call: of one result, or of a task's scores of many blocks, not healed.
+def _of_call(shape: Shape, call: list[Wanted], card: Card, made: int = 0) -> list[Cost]:
+    """The costs of one call: of one result, or of scores of many blocks, not healed.
 
-    shared: steps of a healing that a shorter one has made.
+    made: steps of a healing that a shorter one has made.
     """
     first = call[0]
-    quantization = first.params["quantization"]
-    if first.kind == "similarity":
-        return costs.similarity(shape, first.params, quantization, card)
-    layers = shape.num_layers - (first.block.size if first.recipe else 0)
-    if first.kind == "scores":
-        cut = [shape.num_layers - w.block.stop for w in call if w.block.size and not w.recipe]
-        return costs.sweep(shape, layers, cut, first.params, quantization, card)
-    cure = replace(first.recipe, steps=first.recipe.steps - shared)
-    tried = [
-        costs.healing(shape, layers, cure, quantization, card, *attempt)
-        for attempt in attempts(cure.batch)
-    ]
+    params, how = first.params, (first.params["quantization"], card)
+    if first.kind == "healing":
+        cure = replace(first.recipe, steps=first.recipe.steps - made)
+        return _healing(shape, first.block, cure, how)
+    if first.kind in READ:
+        return [READ[first.kind](shape, params, *how)]
+    if first.kind == "greedy":
+        return _next_layer(shape, params, how)
+    found, layers = [], shape.num_layers - (first.block.size if first.recipe else 0)
+    if first.kind == "repair":
+        blocks = dict.fromkeys(w.block for w in call)
+        found = [costs.fitting(shape, block.stop, params, *how) for block in blocks]
+    for same in grouped(call, lambda w: w.params.get("task")).values():
+        asked = {"task": "c4"} | same[0].params
+        found.append(costs.sweep(shape, layers, _after(shape, same), asked, *how))
+    return found
+
+
+READ = {"similarity": costs.similarity, "states": costs.states}
+
+
+def _after(shape: Shape, swept: list[Wanted]) -> list[int]:
+    """How many layers each version of a sweep has after its cut."""
+    kind, params, layers = swept[0].kind, swept[0].params, shape.num_layers
+    if kind == "damage":
+        return [layers - block.stop for block in all_blocks(layers)]
+    if kind == "sublayers":  # a layer without a part of it still computes
+        return [layers - start for start, *_ in params["cuts"]]
+    return [layers - w.block.stop for w in swept if w.block.size and not w.recipe]
+
+
+def _next_layer(shape: Shape, asked: dict, how: tuple) -> list[Cost]:
+    """A step of greedy choice: half of the texts try every layer, all are read without the one."""
+    left, every = shape.num_layers - len(asked["dropped"]), {"task": "c4"} | asked
+    half = every | {"sequences": (asked["sequences"] + 1 - asked["half"]) // 2}
+    tried = costs.sweep(shape, left, list(range(left)), half, *how)
+    return [tried, costs.sweep(shape, left - 1, [], every, *how)]
+
+
+def _healing(shape: Shape, block: Block, cure: Recipe, how: tuple) -> list[Cost]:
+    """A healing in the way that fits and is quickest, and before it what its teacher reads."""
+    layers, (_, card) = shape.num_layers - block.size, how
+    tried = [costs.healing(shape, layers, cure, *how, *way) for way in attempts(cure.batch)]
     fitting = [cost for cost in tried if cost.memory <= card.memory] or tried[-1:]
-    return min(fitting, key=lambda cost: cost.seconds(card))  # of equals, the fewest passes
+    best = min(fitting, key=lambda cost: cost.seconds(card))  # of equals, the fewest passes
+    if not cure.teacher:
+        return [best]
+    taught = costs.teaching(shape, cure, *how)
+    return [replace(taught, read=taught.read + best.read), best]
 
 
 # ---- the card as the profile uses it -------------------------------------------------------

@@ -17,6 +17,7 @@ from lib.profiles import Profile
 ROW = "{:12} {:2} {:>4} {:>4} {:>7} {:>9} {:>5} {:>10} {:>5} {:>5} {:>5} {:>5} {:>4}  {}"
 HEADER = ("model", "nb", "jobs", "done", "Mtokens", "PFLOP", "hours", "of a job")
 HEADER += ("base", "batch", "LoRA", "read", "disk", "how it fits")
+NOTHING_NEW = "They draw what others measure; 09 also takes times, and losses in two formats."
 
 
 def table(profile: Profile, notebooks: Sequence[str], card_name: str | None = None) -> str:
@@ -31,7 +32,8 @@ def table(profile: Profile, notebooks: Sequence[str], card_name: str | None = No
     rows = [_row(model, notebook, list(group), card) for (model, notebook), group in groups]
     everything = [cost for estimate in found for cost in estimate.costs]
     hours = sum(cost.seconds(card) for cost in everything) / 3600
-    others = [number for number in notebooks if number not in {e.job.notebook for e in found}]
+    counted = {e.job.notebook for e in found}
+    told = ", ".join(number for number in notebooks if number not in counted)
     lines = [
         f"{profile.name} on {card.name}: {card.memory / 1e9:.1f} GB, {card.rate / 1e12:.3g} TFLOP/s"
         f" (healing {card.training_rate / 1e12:.3g}), {card.source}.",
@@ -42,7 +44,7 @@ def table(profile: Profile, notebooks: Sequence[str], card_name: str | None = No
         "",
         *(ROW.format(*cells).rstrip() for cells in (HEADER, *rows)),
         "",
-        *([f"Not counted, as they are not made of jobs: {', '.join(others)}."] if others else []),
+        *([f"Not counted: {told}. {NOTHING_NEW}"] if told else []),
         f"{len(found)} jobs, {sum(e.done for e in found)} done. The rest: {_number(hours)} hours, "
         f"{_number(sum(c.flops for c in everything) / 1e15)} PFLOP, "
         f"{_number(sum(c.read for c in everything) / 1e9)} GB read.",
