@@ -49,6 +49,14 @@ def test_the_largest_budget_tests_the_law_and_the_rest_is_extrapolated():
     assert analysis.law(few[few.tokens < TOKENS[4]]).empty
 
 
+def test_a_law_that_misses_is_not_extrapolated():
+    bent = doses(similarity=3.0)
+    bent["examples"] += 0.1 * (bent.tokens == TOKENS[-1])
+    (row,) = analysis.law(bent).itertuples()
+    assert row.measured == pytest.approx(row.predicted + 0.1, abs=1e-6)
+    assert np.isnan([row.paper, row.paper_low, row.paper_high]).all()
+
+
 def test_the_gap_is_a_share_of_what_the_cuts_leave_up_to_chance():
     found = analysis.gap_left(doses(similarity=3.0, simple=3.4)).set_index("tokens")
     assert found.gap[0] == pytest.approx(10.8 - doses(similarity=3.0).value[0], abs=0.01)
@@ -90,7 +98,8 @@ def test_every_training_is_drawn_step_by_step(output):
     assert len(drawn) == went.steps.sum()
     assert drawn.loss.tolist() == pytest.approx(sum(went.losses, []))
     (axis,) = figure.axes
-    assert len(axis.lines) == 2 * len(went)  # each step, and their mean
+    cuts = went.groupby(["strategy", "block_size"]).ngroups
+    assert len(axis.lines) == len(went) + cuts  # each step; the mean of the longest of a cut
     shown = {text for text in axis.get_legend_handles_labels()[1]}
     assert {"the rate rises", "the rate falls", "nothing dropped"} < shown
 

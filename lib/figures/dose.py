@@ -24,8 +24,8 @@ ERRORS = 1.96  # standard errors to either side: a 95 % interval
 def figure_training(healings: pd.DataFrame, profile: Profile) -> Figure:
     """The training loss of each healing against its steps, a panel a model; darker: deeper cuts.
 
-    healings: of scores.healings. Pale: every step; in colour: a running mean over `smooth` steps.
-    Yellow: the learning rate rises; grey: it falls, at the end of each length.
+    healings: of scores.healings. Pale: every step. In colour: a running mean of the longest of each
+    cut. Yellow: the learning rate rises; grey: it falls, at the end of each length.
     """
     steps = healings.losses.map(lambda losses: range(1, len(losses) + 1))
     told = healings.rename(columns={"losses": "loss"}).assign(step=steps).explode(["step", "loss"])
@@ -42,6 +42,7 @@ def figure_training(healings: pd.DataFrame, profile: Profile) -> Figure:
             axis.set(xscale="log", yscale="log", ylabel="training loss (nats)")
             axis.axvspan(1, lines.warmup_steps.max(), color="lightyellow", label="the rate rises")
             depths = [0, *sorted(lines.block_size.unique())]
+            longest = lines.groupby(["strategy", "block_size"]).steps.max()
             for (strategy, n, length), line in lines.groupby(LINE, sort=False):
                 pale = 0.6 * (1 - depths.index(n) / len(depths)) * (n > 0)
                 shade = [part + (1 - part) * pale for part in to_rgb(LOOKS[strategy][0])]
@@ -49,7 +50,8 @@ def figure_training(healings: pd.DataFrame, profile: Profile) -> Figure:
                 axis.axvspan(falls, length, color="0.93", zorder=-1, label="the rate falls")
                 axis.plot(line.step, line.loss, color=shade, lw=0.6, alpha=0.4)
                 name = LOOKS[strategy][2] + (f", $n$ = {n}" if n else "")
-                axis.plot(line.step, line.smooth, color=shade, label=name)
+                if length == longest[strategy, n]:
+                    axis.plot(line.step, line.smooth, color=shade, label=name)
         axes[-1, 0].set_xlabel(f"steps of healing (bold: mean over {few} of them)")
         return save_figure(figure, told, "figure_training", profile, legend="")
 
