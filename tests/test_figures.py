@@ -74,6 +74,16 @@ def test_a_picture_without_healed_lines_has_a_name_of_its_own():
     assert {f.stem for f in folder.iterdir()} == names | {f"{name}_unhealed" for name in names}
 
 
+def test_a_panel_of_which_nothing_is_measured_says_so():
+    table = scores(["llama-2-7b", "qwen-7b"])
+    unmeasured = (table.model == "qwen-7b") & (table.task == "mmlu")
+    table.loc[unmeasured, ["value", "standard_error", "chance"]] = np.nan
+    found = by_label(figures.figure_2(table, PAPER))
+    texts = {name: [t.get_text() for t in axis.texts] for name, axis in found.items()}
+    assert texts["MMLU accuracy Qwen"] == ["not measured"]
+    assert "not measured" not in texts["ARC-Easy accuracy Qwen"] + texts["MMLU accuracy Llama-2"]
+
+
 def test_accuracies_have_one_range_from_the_floor_on_and_what_is_silent_comes_last():
     drawn = by_label(figures.figure_1d(scores(PAPER.models), PAPER))
     tasks = [label.split()[0] for label in drawn if label]

@@ -29,7 +29,7 @@ def colour(name: str):
     known = list(registry.MODELS)
     place = known.index(name) if name in known else len(known) + sum(map(ord, name))
     shades = [*sns.color_palette("colorblind", 10)]
-    shades[8] = (0.0, 0.0, 0.0)  # for a yellow that is hard to see on white
+    shades[6], shades[8] = "indigo", "black"  # for a pink and a yellow that are pale on white
     return shades[place % 10]
 
 
@@ -64,13 +64,15 @@ def backdrop(axis, scores: pd.DataFrame) -> pd.DataFrame:
         axis.axhline(row.chance, color="grey", ls=(0, (5, 3)), lw=1, label="chance")
         if curves.floor(row) > row.chance:
             axis.axhline(curves.floor(row), color="grey", ls="-.", lw=1, label="floor")
-    axis.set_title(f"n = {scores.n.iloc[0]:.0f}", loc="right", fontsize=7)
+    axis.set_title(f"n = {scores.n.max():.0f}", loc="right", fontsize=7)
+    told, some = "not measured" if scores.value.isna().all() else "", False
     silent = unpruned[[curves.no_signal(row) for row in unpruned.itertuples()]]
     if len(silent):
         names = silent.variant if "variant" in silent else silent.model.map(registry.label)
         some = len(silent) < unpruned.value.notna().sum()
         told = "no signal" + (f":\n{', '.join(dict.fromkeys(names))}" if some else "")
-        y, side = (0.02, "bottom") if (silent.chance == 0.5).all() else (0.97, "top")  # empty there
+    if told:
+        y, side = (0.02, "bottom") if (unpruned.chance == 0.5).all() else (0.97, "top")  # empty
         style = {"color": "0.7", "weight": "bold", "fontsize": 9 if some else 16, "zorder": 0}
         axis.text(0.98, y, told, ha="right", va=side, transform=axis.transAxes, **style)
     return unpruned
