@@ -132,13 +132,28 @@ def test_residuals_name_the_block_that_misleads():
     assert abs(found.excess["paper", 4]) < 0.05
 
 
-def judged(table: pd.DataFrame, maps: dict, removed=None) -> pd.DataFrame:
-    """The criteria head to head, where those that read states see the distances of `maps`."""
+def judged(table: pd.DataFrame, maps: dict, removed=None, sink: int = 1) -> pd.DataFrame:
+    """The criteria head to head, where those that read states see the distances of `maps`, and the
+    first token's state changes in layer `sink` and in the first one."""
     blocks = zip(table.block_start, table.block_size, strict=True)
     seen = [np.full(len(table.weights[0]), maps["m"].matrix[l, l + n]) for l, n in blocks]
     states = table.assign(examples=seen, source="c4", criterion="last token")
+    updates = table[table.block_size == 1].assign(source="c4", criterion="update, first token")
+    updates["value"] = updates.block_start.map({0: 9.0, sink: 2.0}).fillna(0.1)
+    states = pd.concat([states, updates])
     none = pd.DataFrame({"model": [], "half": [], "block_size": [], "examples": []})
     return criteria.head_to_head(table, states, none if removed is None else removed, maps)
+
+
+def test_the_most_similar_block_can_spare_the_sink_layer():
+    """Block (2, 2) is the most similar of its size, (5, 2) that without layer 3."""
+    matrix = np.ones((9, 9)) + np.arange(9) / 100
+    matrix[2, 4], matrix[5, 7] = 0.1, 0.2
+    found = judged(*synthetic(matrix, matrix), sink=3).set_index(["criterion", "block_size"])
+    assert found.starts["paper", 2] == [2, 2] and found.starts[criteria.SPARED, 2] == [5, 5]
+    assert found.value[criteria.SPARED, 2] == pytest.approx(0.2)
+    apart = judged(*synthetic(matrix, matrix), sink=5).set_index(["criterion", "block_size"])
+    assert apart.starts[criteria.SPARED, 2] == [2, 2]
 
 
 def test_the_map_is_not_fooled_by_luck():

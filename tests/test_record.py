@@ -4,12 +4,14 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from benchmarks import links, readme, record
 from lib import analysis, evaluation, paths, profiles, results
+from lib.analysis import criteria
 from lib.blocks import Block
-from lib.measure import distance_maps, experiments, scores
+from lib.measure import damage, distance_maps, experiments, scores, states
 from lib.models import loading
 from lib.report import compare
 from lib.run import notebooks
@@ -316,6 +318,43 @@ def test_what_the_answers_say_of_the_recorded_run_is_recorded():
     assert f"{shared[11]:.2f}" in answers["04.1"]
     assert min(n for n, share in shared.items() if share >= 0.5) == 18
     assert all(shared[n] >= 0.5 for n in range(18, 29))
+
+
+def test_what_notebook_11_says_is_recorded():
+    """Also in the README. Without layers taken out one by one, which are not recorded yet."""
+    with results.reading(results.archive(paths.RECORDED / "overnight")):
+        maps, profile = distance_maps.measure(profiles.get("overnight", ["smollm2-135m"]))
+        damages, changes = damage.measure(maps, profile), states.measure(maps, profile)
+        halves = damage.halves(maps, profile)
+    one = damages[damages.block_size == 1].set_index("block_start").value
+    assert criteria.sink_layer(changes) == 11 and one[11].round(2) == 2.18 and one.median() < 0.25
+    parts = halves[halves.block_size == 1].set_index(["part", "block_start"]).value.round(2)
+    told = {("ffn", 11): 2.04, ("attention", 1): 3.53, ("ffn", 1): 0.55}
+    assert parts[list(told)].to_dict() == told
+    first = changes[(changes.criterion == "update, first token") & (changes.source == "c4")]
+    assert first.set_index("block_start").value[11] == pytest.approx(159, abs=0.5)
+    distances = pd.Series(maps["smollm2-135m"].row(1))
+    assert distances.rank()[11] == 9
+    removed = pd.DataFrame(columns=["model", "half", "block_size", "examples"])
+    judged = analysis.head_to_head(damages, changes, removed, maps)
+    value = judged.set_index(["criterion", "block_size"]).value.round(2)
+    told = {("paper", 5): 2.56, ("paper", 8): 3.42, ("paper", 9): 2.81}
+    told |= {(criteria.SPARED, 5): 0.70, (criteria.SPARED, 8): 1.19, (criteria.SPARED, 9): 5.41}
+    assert value[list(told)].to_dict() == told
+    found = analysis.summary(judged).set_index(["criterion", "source"])
+    paper, spared = found.loc["paper"].iloc[0], found.loc[criteria.SPARED].iloc[0]
+    assert (paper.sizes, paper.best_three, paper.as_a_random_start) == (15, 6, 4)
+    ends = ["excess", "excess_low", "excess_high"]
+    assert paper[ends].astype(float).round(2).tolist() == [0.90, 0.82, 0.97]
+    assert spared[ends].astype(float).round(2).tolist() == [1.09, 1.01, 1.18]
+    excess, rules = found.excess.round(2), ("all tokens", "last token", "block influence")
+    assert [excess[rule, "c4"] for rule in rules] == [0.73, 0.78, 0.76]
+    assert excess["last token", "arc_easy"] == 1.14 and excess["simple", "none"].round(1) == 13.0
+    within = analysis.rank_correlation(damages, maps).iloc[1]
+    ends = ["rank_correlation", "low", "high"]
+    assert within[ends].astype(float).round(2).tolist() == [0.70, 0.67, 0.72]
+    last = analysis.thirds(damages).query("third == 'last'").above_middle.round(2)
+    assert last.tolist() == [0.27, 0.06, -0.03]
 
 
 def test_a_reader_never_reads_the_recorded_run(recorded, monkeypatch):

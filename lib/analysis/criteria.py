@@ -7,16 +7,19 @@ import numpy as np
 import pandas as pd
 
 from lib.analysis.bootstrap import columns, resampled
+from lib.blocks import Block
 
 STATES = ("last token", "all tokens", "block influence")
 BEST = "damage map"
+SPARED = "paper, sink kept"  # the most similar block without the sink layer
 HALVES = (0, 1)
 
 
 def head_to_head(damages: pd.DataFrame, states: pd.DataFrame, removed: pd.DataFrame, maps: dict):
     """The damage of each criterion's choice of every size up to half of the layers.
 
-    One row per model, criterion, source (of the texts that the criterion reads) and block_size.
+    One row per model, criterion, source (of the texts that the criterion reads) and block_size;
+    SPARED has none where every block of the size holds the sink layer.
     starts: chosen by either half of the texts. value, low, high: damage on the texts that did not
     choose, nats a token, with its 95 % interval. excess, excess_low, excess_high: what it is above
     that of the block that the damage map itself chooses. rank: 1 plus the number of blocks of that
@@ -25,14 +28,19 @@ def head_to_head(damages: pd.DataFrame, states: pd.DataFrame, removed: pd.DataFr
     """
     rows = []
     for model, damage in damages.groupby("model", sort=False):
-        mine = states[(states.model == model) & states.criterion.isin(STATES)]
-        tables = {(BEST, "c4"): damage} | dict(list(mine.groupby(["criterion", "source"])))
+        mine = states[states.model == model]
+        read = mine[mine.criterion.isin(STATES)]
+        tables = {(BEST, "c4"): damage} | dict(list(read.groupby(["criterion", "source"])))
         chosen = {told: _chosen(table) for told, table in tables.items()}
         paper, layers = maps[model], maps[model].num_layers
         path = removed[removed.model == model].set_index(["half", "block_size"]).examples
+        sink = sink_layer(mine)
         for size, of_size in damage[damage.block_size <= layers // 2].groupby("block_size"):
             picks = {told: starts[size] for told, starts in chosen.items()}
-            picks["paper", f"c4, {paper.num_sequences} texts"] = [paper.best_start(size)] * 2
+            texts = f"c4, {paper.num_sequences} texts"
+            picks["paper", texts] = [paper.best_start(size)] * 2
+            if spared := [l for l in of_size.block_start if not l <= sink < l + size]:
+                picks[SPARED, texts] = [min(spared, key=lambda l: paper.of(Block(l, size)))] * 2
             picks["simple", "none"] = [layers - 1 - size] * 2
             rises = np.stack(of_size.examples)
             pairs = {told: rises[starts] for told, starts in picks.items()}
@@ -44,6 +52,13 @@ def head_to_head(damages: pd.DataFrame, states: pd.DataFrame, removed: pd.DataFr
                 told |= {"block_size": size, "starts": picks.get((criterion, source))}
                 rows.append(told | row | {"n": len(tokens), "weights": tokens})
     return pd.DataFrame(rows)
+
+
+def sink_layer(states: pd.DataFrame) -> int:
+    """The layer after the first that changes the first token's state most: it makes the "attention
+    sink", a state many times longer than all others, which later tokens attend to."""
+    first = states[(states.criterion == "update, first token") & (states.block_start > 0)]
+    return int(first.groupby("block_start").value.mean().idxmax())
 
 
 def _chosen(table: pd.DataFrame) -> dict[int, list[int]]:

@@ -11,6 +11,7 @@ from lib.profiles import Profile
 
 CRITERIA = {  # colour and marker
     "paper": ("black", "o"),
+    "paper, sink kept": ("tab:purple", "p"),
     "last token": ("dimgrey", "v"),
     "all tokens": ("tab:blue", "s"),
     "block influence": ("tab:cyan", "D"),
