@@ -320,6 +320,20 @@ def test_what_the_answers_say_of_the_recorded_run_is_recorded():
     assert all(shared[n] >= 0.5 for n in range(18, 29))
 
 
+def test_what_notebook_10_says_of_reasoning_is_recorded():
+    with results.reading(results.archive(paths.RECORDED / "overnight")):
+        maps, profile = distance_maps.measure(profiles.get("overnight", ["smollm2-135m"]))
+        asked = scores.reasoning(maps, profile)
+    endings = asked[asked.task == "hellaswag"].set_index("block_size")
+    assert endings.value[range(5)].round(2).tolist() == [0.45, 0.42, 0.40, 0.38, 0.36]
+    assert endings.n[0] == 400 and endings.standard_error[0].round(2) == 0.02
+    solved = asked[(asked.task == "gsm8k") & (asked.block_size == 0)].iloc[0]
+    assert (solved.value, solved.n) == (0, 16)
+    said = {v.claim: v for v in readme._verdicts() if v.model == "SmolLM2-135M"}
+    assert said["13a"].numbers == "0.033 [0.008, 0.075]"
+    assert said["13c"].numbers == "2.66 [2.25, 3.20]" and "gsm8k_bpb n = 32" in said["13c"].n
+
+
 def test_what_notebook_11_says_is_recorded():
     """Also in the README. Without layers taken out one by one, which are not recorded yet."""
     with results.reading(results.archive(paths.RECORDED / "overnight")):
