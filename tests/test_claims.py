@@ -351,6 +351,13 @@ def test_a_verdict_on_healing_is_decided_once_it_moves_no_more():
     assert "still moves" in gap.why
 
 
+def test_a_verdict_that_other_lengths_do_not_define_may_still_move():
+    told = {10**6: (np.nan,) * 3, 2 * 10**6: (0.1, 0.0, 0.2), 4 * 10**6: (0.1, 0.0, 0.2)}
+    one = judged("3c", MODEL, "mmlu", (0.1, 0.0, 0.2), {"questions": N}, budgets=told)
+    assert (one.way, one.firmness) == ("agrees", "points this way")
+    assert "not defined at the depths" in one.why
+
+
 def test_three_doublings_are_extrapolated_by_their_ratio():
     halves = {steps: (1 + 2.0**-i, 0.9 + 2.0**-i, 1.1 + 2.0**-i)
               for i, steps in enumerate((10**6, 2 * 10**6, 4 * 10**6))}  # fmt: skip

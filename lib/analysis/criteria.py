@@ -55,8 +55,7 @@ def head_to_head(damages: pd.DataFrame, states: pd.DataFrame, removed: pd.DataFr
 
 
 def sink_layer(states: pd.DataFrame) -> int:
-    """The layer after the first that changes the first token's state most: it makes the "attention
-    sink", a state many times longer than all others, which later tokens attend to."""
+    """The layer after the first that changes the first token most: it makes the attention sink."""
     first = states[(states.criterion == "update, first token") & (states.block_start > 0)]
     return int(first.groupby("block_start").value.mean().idxmax())
 

@@ -216,7 +216,9 @@ def _moves(asked: Criterion, way: str, budgets: Mapping[int, Interval]) -> str:
         return ""
     if len(budgets) < 3:
         return "healed for far less than the paper; whether more would turn it was not measured"
-    told = "; ".join(f"{tokens / 1e6:.2g} M: {numbers(i) or '?'}" for tokens, i in budgets.items())
+    if np.isnan([*budgets.values()]).any():
+        return "not defined at the depths that were healed for other lengths, so it may still move"
+    told = "; ".join(f"{tokens / 1e6:.2g} M: {numbers(i)}" for tokens, i in budgets.items())
     if any(asked.way(found) != way for found in budgets.values()):
         return f"still moves with the tokens of healing ({told})"
     limit = extrapolated(budgets)
