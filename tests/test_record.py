@@ -234,35 +234,46 @@ def test_what_notebooks_01_and_02_say_is_recorded():
     assert said["Qwen2.5-Coder-1.5B", "3a"] == "0.680 [0.632, 0.697]"
 
 
-def test_what_is_said_of_the_doses_is_recorded():
+def test_what_is_said_of_healing_is_recorded():
     """In the README and notebook 03."""
     with results.reading(results.archive(paths.RECORDED / "overnight")):
         maps, profile = distance_maps.measure(profiles.get("overnight", ["smollm2-135m"]))
         doses = scores.of_all(maps, experiments.dose, profile)
-    doses = doses[doses.value.notna()]
-    lines = doses.set_index(["strategy", "block_size", "task", "steps"]).sort_index()
-    similar, simple, whole = (
-        lines.loc["similarity", 9],
-        lines.loc["simple", 9],
-        lines.loc["none", 0],
+        ends = scores.healed(maps, profile, ["arc_easy", "c4"], ["similarity"])
+        whole = scores.unhealed(maps, profile, ["arc_easy", "c4"])
+    whole = whole[whole.strategy != "simple"].set_index(["task", "block_size"])
+    ends = ends.set_index(["task", "block_size"])
+    told = {6: (0.48, 0.46), 9: (0.40, 0.47), 12: (0.30, 0.40), 15: (0.30, 0.38)}
+    losses = {6: (4.41, 3.94), 9: (6.12, 4.26), 12: (8.20, 4.83), 15: (10.70, 5.14)}
+    for task, pairs in {"arc_easy": told, "c4": losses}.items():
+        for size, pair in pairs.items():
+            found = whole.value[task, size], ends.value[task, size]
+            assert [round(x, 2) for x in found] == list(pair)
+    told = {6: [-0.02, 0.02], 9: [0.07, 0.02], 12: [0.10, 0.02], 15: [0.08, 0.02]}
+    for size, change in told.items():
+        assert gain(whole.loc["arc_easy", size], ends.loc["arc_easy", size]) == change
+    back = {task: ends.value[task, 12] - whole.value[task, 12] for task in ("c4", "arc_easy")}
+    lost = {task: whole.value[task, 0] - whole.value[task, 12] for task in back}
+    assert back["c4"] / lost["c4"] > 0.74 and back["arc_easy"] / lost["arc_easy"] < 0.5
+    assert whole.floor["arc_easy", 0].round(2) == 0.32
+    lines = doses[doses.value.notna()].set_index(["strategy", "block_size", "task", "steps"])
+    assert (
+        gain(lines.loc["similarity", 6, "arc_easy", 0], lines.loc["similarity", 6, "arc_easy", 64])[
+            0
+        ]
+        == -0.04
     )
-    told = {0: 0.40, 16: 0.44, 32: 0.45, 64: 0.46}
-    assert similar.loc["arc_easy"].value[list(told)].round(2).to_dict() == told
-    told = {0: 6.12, 16: 5.30, 32: 4.95, 64: 4.67}
-    assert similar.loc["c4"].value[list(told)].round(2).to_dict() == told
-    assert [round(x, 2) for x in simple.value["c4"][[16, 64]]] == [9.91, 6.29]
-    assert [round(x, 2) for x in simple.value["arc_easy"][[0, 64]]] == [0.24, 0.28]
-    assert [round(x, 2) for x in whole.value["c4"][[0, 64]]] == [3.72, 3.62]
-    mine = similar.loc["arc_easy"]
-    gain = np.subtract(mine.examples[64], mine.examples[0])
-    found = evaluation.weighted_mean(gain, np.asarray(mine.weights[0]))
-    assert [round(x, 2) for x in found] == [0.07, 0.02]
-    gaps = analysis.gap_left(doses).set_index(["block_size", "tokens"]).loc[9, 64 * 1024]
-    assert gaps[["share", "share_low", "share_high"]].astype(float).round(2).tolist() == [
-        0.35,
-        0.33,
-        0.36,
-    ]
+    simple, control = lines.value["simple", 9], lines.value["none", 0, "arc_easy"]
+    assert simple["c4", 128].round(2) == 5.82 and doses.chance.max().round(1) == 10.8
+    assert simple["arc_easy"][[0, 128]].round(2).tolist() == [0.24, 0.27]
+    assert control[[16, 32, 64, 128]].round(2).eq(0.52).all()
+    laws = analysis.law(doses).query("strategy == 'similarity'").set_index("block_size")
+    assert laws.predicted[[6, 9]].round(3).tolist() == [3.935, 4.255]
+    assert laws.measured[[6, 9]].round(3).tolist() == [3.935, 4.260]
+    assert laws.tokens.eq(512 * 1024).all() and np.isnan(laws.paper[12])
+    gaps = analysis.gap_left(doses).set_index(["block_size", "tokens"]).loc[9, 128 * 1024]
+    shares = gaps[["share", "share_low", "share_high"]].astype(float).round(2)
+    assert shares.tolist() == [0.29, 0.27, 0.30]
 
 
 def test_what_the_answers_say_of_the_recorded_run_is_recorded():
@@ -318,6 +329,13 @@ def test_what_the_answers_say_of_the_recorded_run_is_recorded():
     assert f"{shared[11]:.2f}" in answers["04.1"]
     assert min(n for n, share in shared.items() if share >= 0.5) == 18
     assert all(shared[n] >= 0.5 for n in range(18, 29))
+
+
+def gain(before, after) -> list[float]:
+    """How much more `after` scores, paired on the questions, and its standard error."""
+    before, after = (x.iloc[0] if isinstance(x, pd.DataFrame) else x for x in (before, after))
+    apart = np.subtract(after.examples, before.examples)
+    return [round(x, 2) for x in evaluation.weighted_mean(apart, np.asarray(before.weights))]
 
 
 def test_what_notebook_10_says_of_reasoning_is_recorded():
