@@ -118,7 +118,7 @@ class Verdict:
         Beyond 1 (-1) the whole interval agrees (differs); NaN without an interval.
         """
         inside, reach = CRITERIA[self.claim].inside((self.statistic, self.low, self.high))
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):
             return float(np.float64(inside) / reach)
 
     @property
