@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -243,13 +244,19 @@ def test_what_is_said_of_healing_is_recorded():
         whole = scores.unhealed(maps, profile, ["arc_easy", "c4"])
     whole = whole[whole.strategy != "simple"].set_index(["task", "block_size"])
     ends = ends.set_index(["task", "block_size"])
-    told = {6: (0.48, 0.46), 9: (0.40, 0.47), 12: (0.30, 0.40), 15: (0.30, 0.38)}
-    losses = {6: (4.41, 3.94), 9: (6.12, 4.26), 12: (8.20, 4.83), 15: (10.70, 5.14)}
+    told = {3: (0.54, 0.52), 6: (0.48, 0.46), 9: (0.40, 0.47), 12: (0.30, 0.40), 15: (0.30, 0.38)}
+    losses = {
+        3: (4.10, 3.73),
+        6: (4.41, 3.94),
+        9: (6.12, 4.26),
+        12: (8.20, 4.83),
+        15: (10.70, 5.14),
+    }
     for task, pairs in {"arc_easy": told, "c4": losses}.items():
         for size, pair in pairs.items():
             found = whole.value[task, size], ends.value[task, size]
             assert [round(x, 2) for x in found] == list(pair)
-    told = {6: [-0.02, 0.02], 9: [0.07, 0.02], 12: [0.10, 0.02], 15: [0.08, 0.02]}
+    told = {3: [-0.02, 0.02], 6: [-0.02, 0.02], 9: [0.07, 0.02], 12: [0.10, 0.02], 15: [0.08, 0.02]}
     for size, change in told.items():
         assert gain(whole.loc["arc_easy", size], ends.loc["arc_easy", size]) == change
     back = {task: ends.value[task, 12] - whole.value[task, 12] for task in ("c4", "arc_easy")}
@@ -336,6 +343,38 @@ def gain(before, after) -> list[float]:
     before, after = (x.iloc[0] if isinstance(x, pd.DataFrame) else x for x in (before, after))
     apart = np.subtract(after.examples, before.examples)
     return [round(x, 2) for x in evaluation.weighted_mean(apart, np.asarray(before.weights))]
+
+
+def test_what_notebooks_04_09_and_13_say_is_recorded():
+    found = readme._verdicts()
+    said = {(v.model, v.claim): v.numbers for v in found}
+    assert said["SmolLM2-135M", "7a"] == "0.4630 [0.4538, 0.4715]"
+    assert said["Qwen2.5-Coder-1.5B", "7a"] == "0.4090 [0.4014, 0.4173]"
+    assert said["SmolLM2-135M", "12d"] == "0.058 [0.045, 0.070]"
+    with results.reading(results.archive(paths.RECORDED / "overnight")):
+        maps, profile = distance_maps.measure(profiles.get("overnight", ["smollm2-135m"]))
+        stacked = scores.of_all(maps, experiments.stacked, profile)
+        doses = scores.of_all(maps, experiments.dose, profile)
+    apart = stacked.pivot_table(index="block_size", columns="format", values="value")
+    apart = (apart["nf4"] - apart["16 bits"]).round(2)
+    assert apart[[0, 9]].tolist() == [0.24, 0.88] and apart.index.tolist() == [0, 3, 6, 9, 12, 15]
+    left = analysis.gap_left(doses).set_index(["block_size", "tokens"]).share
+    told = [left[9, steps * 1024].round(2) for steps in (16, 32, 64, 128)]
+    assert told == [0.98, 0.53, 0.35, 0.29]
+    arc = doses.set_index(["strategy", "block_size", "task", "steps"]).value
+    ends = [arc[strategy, 9, "arc_easy", 128] for strategy in ("similarity", "simple")]
+    assert [round(x, 2) for x in ends] == [0.47, 0.27]
+    assert len({v.claim for v in found if v.firmness != "not run"}) == 18
+    counts = Counter((v.firmness, v.way) for v in found)
+    assert counts["decided", "agrees"] == 12 and counts["decided", "differs"] == 5
+    points = {v.claim for v in found if v.firmness == "points this way"}
+    assert (
+        points == {"3b", "3c", "4b", "6"}
+        and sum(n for (f, _), n in counts.items() if f == "points this way") == 5
+    )
+    assert {v.claim for v in found if v.firmness == "can't tell"} == {"2a", "2c", "2d"}
+    differ = {(v.claim, v.model) for v in found if (v.firmness, v.way) == ("decided", "differs")}
+    assert {claim for claim, _ in differ} == {"1", "3a", "4a", "4b"}
 
 
 def test_what_notebook_10_says_of_reasoning_is_recorded():
