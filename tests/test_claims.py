@@ -373,6 +373,10 @@ def test_deeper_models_are_more_robust_or_not():
     assert verdict(robust((0.2, 0.4, 0.6)), "8").way == "agrees"
     assert verdict(robust((0.6, 0.4, 0.2)), "8").way == "differs"
     assert list(checks.robustness(a_run())) == []  # one model a family
+    unlike = robust((0.2, 0.4))
+    deep = unlike.tables["scores"].model == "llama-2-13b"
+    unlike.tables["scores"].loc[deep, "task"] = "arc_easy"
+    assert list(checks.robustness(unlike)) == []  # no question set that both answer
 
 
 def test_an_interval_across_the_bound_cannot_tell_and_says_what_would():

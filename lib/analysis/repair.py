@@ -12,10 +12,8 @@ def repairs(scores: pd.DataFrame) -> pd.DataFrame:
     loss that the plain cut adds which the repair takes away (1: all of it); minutes, parameters.
     """
     by = ["model", "strategy", "block_size", "repair"]
-    scores = scores.assign(
-        low=scores.value - WIDTH * scores.standard_error,
-        high=scores.value + WIDTH * scores.standard_error,
-    )
+    reach = WIDTH * scores.standard_error
+    scores = scores.assign(low=scores.value - reach, high=scores.value + reach)
     found = scores.drop_duplicates(by).set_index(by)[["seconds", "parameters"]]
     for task, of_task in scores.groupby("task", sort=False):
         of_task = of_task.drop_duplicates([*by]).set_index(by)

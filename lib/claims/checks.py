@@ -89,7 +89,7 @@ def on_lines(
         task = next((task for task, gap in signals.items() if gap >= SIGNAL), None)
         asked = [{"model": model, "task": task or next(iter(signals), "")} | li for li in lines]
         drawn = [found.line(table, **line) for line in asked]
-        if signals and not task:
+        if signals and not task and (all(drawn) or not CRITERIA[part].heals):
             yield judged(part, model, **_silent(signals, found.points(table, model=model)))
         elif all(drawn):
             n = {line["task"]: c.n for line, c in zip(asked, drawn, strict=True)}
@@ -138,20 +138,22 @@ def ranks(found: RunTables) -> Iterator[Verdict]:
 
 
 def robustness(found: RunTables) -> Iterator[Verdict]:
-    """Claim 8: deeper models keep their answers longer; within a family, all else being like."""
-    families: dict[str, dict[str, Curve]] = {}
+    """Claim 8: within a family deeper models keep their answers longer, to one question set."""
+    families: dict[str, dict[str, dict[str, Curve]]] = {}
     for model in found.models("scores"):
-        signals = found.signals("scores", model, QA)
-        task = next((task for task, gap in signals.items() if gap >= SIGNAL), None)
-        if line := task and found.line("scores", model=model, task=task, **UNHEALED):
-            families.setdefault(registry.family(model), {})[model] = line
+        gaps = found.signals("scores", model, QA)
+        tasks = [task for task in gaps if gaps[task] >= SIGNAL]
+        lines = {t: found.line("scores", model=model, task=t, **UNHEALED) for t in tasks}
+        families.setdefault(registry.family(model), {})[model] = lines
     for lines in families.values():
         depths = sorted((found.maps[model].num_layers, model) for model in lines)
         (fewest, shallow), (most, deep) = depths[0], depths[-1]
-        if most > fewest:
-            n = {"examples": min(lines[m].n for m in (shallow, deep))}
-            told = f"minus {registry.label(shallow)}"
-            yield judged("8", deep, told, statistics.later(lines[shallow], lines[deep]), n)
+        shared = [t for t in QA if lines[shallow].get(t) and lines[deep].get(t)]
+        if most > fewest and shared:
+            first, second = (lines[model][shared[0]] for model in (shallow, deep))
+            told = f"{shared[0]}, minus {registry.label(shallow)}"
+            counted = {"examples": min(first.n, second.n)}
+            yield judged("8", deep, told, statistics.later(first, second), counted)
 
 
 def depth(found: RunTables) -> Iterator[Verdict]:
