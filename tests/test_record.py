@@ -12,7 +12,7 @@ from benchmarks import links, readme, record
 from lib import analysis, evaluation, paths, profiles, results
 from lib.analysis import criteria
 from lib.blocks import Block
-from lib.measure import damage, distance_maps, experiments, scores, states
+from lib.measure import damage, distance_maps, experiments, greedy, scores, states
 from lib.models import loading
 from lib.report import compare
 from lib.run import notebooks
@@ -366,7 +366,7 @@ def test_what_notebooks_04_09_and_13_say_is_recorded():
     assert [round(x, 2) for x in ends] == [0.47, 0.27]
     assert len({v.claim for v in found if v.firmness != "not run"}) == 18
     counts = Counter((v.firmness, v.way) for v in found)
-    assert counts["decided", "agrees"] == 12 and counts["decided", "differs"] == 5
+    assert counts["decided", "agrees"] == 13 and counts["decided", "differs"] == 5
     points = {v.claim for v in found if v.firmness == "points this way"}
     assert (
         points == {"3b", "3c", "4b", "6"}
@@ -374,7 +374,8 @@ def test_what_notebooks_04_09_and_13_say_is_recorded():
     )
     unclear = {(v.claim, v.model) for v in found if v.firmness == "can't tell"}
     smol = {(part, "SmolLM2-135M") for part in ("2a", "2c", "2d")}
-    assert unclear == smol | {(part, "Qwen2.5-Coder-0.5B") for part in ("1", "2a", "2b", "3a")}
+    assert unclear == smol | {(part, "Qwen2.5-Coder-0.5B") for part in ("2a", "2b")}
+    assert said["Qwen2.5-Coder-0.5B", "1"] == "0.422 [0.344, 0.445]"
     differ = {(v.claim, v.model) for v in found if (v.firmness, v.way) == ("decided", "differs")}
     assert {claim for claim, _ in differ} == {"1", "3a", "4a", "4b"}
 
@@ -394,11 +395,11 @@ def test_what_notebook_10_says_of_reasoning_is_recorded():
 
 
 def test_what_notebook_11_says_is_recorded():
-    """Also in the README. Without layers taken out one by one, which are not recorded yet."""
+    """Also in the README."""
     with results.reading(results.archive(paths.RECORDED / "overnight")):
         maps, profile = distance_maps.measure(profiles.get("overnight", ["smollm2-135m"]))
         damages, changes = damage.measure(maps, profile), states.measure(maps, profile)
-        halves = damage.halves(maps, profile)
+        halves, removed = damage.halves(maps, profile), greedy.measure(maps, profile)
     one = damages[damages.block_size == 1].set_index("block_start").value
     assert criteria.sink_layer(changes) == 11 and one[11].round(2) == 2.18 and one.median() < 0.25
     parts = halves[halves.block_size == 1].set_index(["part", "block_start"]).value.round(2)
@@ -408,7 +409,6 @@ def test_what_notebook_11_says_is_recorded():
     assert first.set_index("block_start").value[11] == pytest.approx(159, abs=0.5)
     distances = pd.Series(maps["smollm2-135m"].row(1))
     assert distances.rank()[11] == 9
-    removed = pd.DataFrame(columns=["model", "half", "block_size", "examples"])
     judged = analysis.head_to_head(damages, changes, removed, maps)
     value = judged.set_index(["criterion", "block_size"]).value.round(2)
     told = {("paper", 5): 2.56, ("paper", 8): 3.42, ("paper", 9): 2.81}
@@ -420,6 +420,11 @@ def test_what_notebook_11_says_is_recorded():
     ends = ["excess", "excess_low", "excess_high"]
     assert paper[ends].astype(float).round(2).tolist() == [0.90, 0.82, 0.97]
     assert spared[ends].astype(float).round(2).tolist() == [1.09, 1.01, 1.18]
+    by_ones = found.loc["greedy"].iloc[0]
+    assert by_ones.sizes == 12
+    assert by_ones[ends].astype(float).round(2).tolist() == [-0.26, -0.29, -0.23]
+    twelve = judged[(judged.criterion == "greedy") & (judged.block_size == 12)].iloc[0]
+    assert twelve[ends].astype(float).round(2).tolist() == [-0.92, -1.05, -0.79]
     excess, rules = found.excess.round(2), ("all tokens", "last token", "block influence")
     assert [excess[rule, "c4"] for rule in rules] == [0.73, 0.78, 0.76]
     assert excess["last token", "arc_easy"] == 1.14 and excess["simple", "none"].round(1) == 13.0
