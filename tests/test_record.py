@@ -12,7 +12,7 @@ from benchmarks import links, readme, record
 from lib import analysis, evaluation, paths, profiles, results
 from lib.analysis import criteria
 from lib.blocks import Block
-from lib.measure import damage, distance_maps, experiments, greedy, scores, states
+from lib.measure import damage, distance_maps, experiments, greedy, inference_cost, scores, states
 from lib.models import loading
 from lib.report import compare
 from lib.run import notebooks
@@ -353,8 +353,16 @@ def test_what_notebooks_04_09_and_13_say_is_recorded():
     assert said["SmolLM2-135M", "12d"] == "0.058 [0.045, 0.070]"
     with results.reading(results.archive(paths.RECORDED / "overnight")):
         maps, profile = distance_maps.measure(profiles.get("overnight", ["smollm2-135m"]))
+        costs, _ = inference_cost.measure(profile)
         stacked = scores.of_all(maps, experiments.stacked, profile)
         doses = scores.of_all(maps, experiments.dose, profile)
+    half = costs[(costs.block_size == 15)].fillna({"quantization": "none"})
+    half = half.set_index(["quantization", "task"])[["ratio", "ratio_low", "ratio_high"]].round(2)
+    assert half.loc["none", "prefill"].tolist() == [0.53, 0.52, 0.53] and costs.n.max() == 15
+    assert half.loc["none", "decode"].tolist() == [0.57, 0.56, 0.57]
+    assert half.loc["nf4", "prefill"].tolist() == [0.53, 0.50, 0.53]
+    assert half.loc["nf4", "decode"].tolist() == [0.61, 0.60, 0.61]
+    assert half.ratio["none", "weights"] == 0.60 and half.ratio["nf4", "weights"] == 0.75
     apart = stacked.pivot_table(index="block_size", columns="format", values="value")
     apart = (apart["nf4"] - apart["16 bits"]).round(2)
     assert apart[[0, 9]].tolist() == [0.24, 0.88] and apart.index.tolist() == [0, 3, 6, 9, 12, 15]
@@ -364,9 +372,9 @@ def test_what_notebooks_04_09_and_13_say_is_recorded():
     arc = doses.set_index(["strategy", "block_size", "task", "steps"]).value
     ends = [arc[strategy, 9, "arc_easy", 128] for strategy in ("similarity", "simple")]
     assert [round(x, 2) for x in ends] == [0.47, 0.27]
-    assert len({v.claim for v in found if v.firmness != "not run"}) == 18
+    assert len({v.claim for v in found if v.firmness != "not run"}) == 21
     counts = Counter((v.firmness, v.way) for v in found)
-    assert counts["decided", "agrees"] == 13 and counts["decided", "differs"] == 5
+    assert counts["decided", "agrees"] == 16 and counts["decided", "differs"] == 5
     points = {v.claim for v in found if v.firmness == "points this way"}
     assert (
         points == {"3b", "3c", "4b", "6"}
