@@ -274,6 +274,19 @@ def test_what_is_said_of_healing_is_recorded():
     assert simple["c4", 128].round(2) == 5.82 and doses.chance.max().round(1) == 10.8
     assert simple["arc_easy"][[0, 128]].round(2).tolist() == [0.24, 0.27]
     assert control[[16, 32, 64, 128]].round(2).eq(0.52).all()
+    nine, steps = lines.value["similarity", 9], [0, 16, 32, 64, 128, 256, 512]
+    said = [6.12, 5.30, 4.95, 4.67, 4.48, 4.36, 4.26]  # in LOG.md
+    assert nine["c4"][steps].round(2).tolist() == said
+    said = [0.40, 0.44, 0.45, 0.46, 0.47, 0.48, 0.47]
+    assert nine["arc_easy"][steps].round(2).tolist() == said
+    assert [round(x, 2) for x in simple["c4"][[16, 64]]] == [9.91, 6.29]
+    assert simple["arc_easy", 64].round(2) == 0.28
+    assert lines.value["none", 0, "c4"][[0, 64]].round(2).tolist() == [3.72, 3.62]
+    early = lines.loc["similarity", 9, "arc_easy"]
+    assert gain(early.loc[0], early.loc[64]) == [0.07, 0.02]
+    gaps = analysis.gap_left(doses).set_index(["block_size", "tokens"]).loc[9, 64 * 1024]
+    shares = gaps[["share", "share_low", "share_high"]].astype(float).round(2)
+    assert shares.tolist() == [0.35, 0.33, 0.36]
     laws = analysis.law(doses).query("strategy == 'similarity'").set_index("block_size")
     assert laws.predicted[[6, 9]].round(3).tolist() == [3.935, 4.255]
     assert laws.measured[[6, 9]].round(3).tolist() == [3.935, 4.260]
