@@ -31,7 +31,7 @@ from lib.measure import (
     studies,
     wanted,
 )
-from lib.measure.jobs import Job
+from lib.measure.jobs import Job, jobs
 from lib.models import adapters, documents, files, layers, linear, loading, registry, targets
 from lib.models.decoder import decoder_layers
 from lib.models.reading import bundles
@@ -177,6 +177,17 @@ def test_jobs_of_notebooks_11_and_12_are_done_once_measured(output, few_articles
     assert jobs_done(["11", "12"]) == [True, False]
     repair.healings(maps, SMOKE)
     assert jobs_done(["11", "12"]) == [True, True]
+
+
+def test_a_profile_may_study_fewer_models_beyond_the_paper():
+    """Notebooks 10 to 12; a run of other models studies all of them."""
+    overnight = profiles.get("overnight")
+    studied = {job.model for job in jobs(overnight, ["10", "11", "12"])}
+    assert studied == {"smollm2-135m", "qwen2.5-coder-1.5b"}
+    assert {job.model for job in jobs(overnight, ["02"])} == set(overnight.models)
+    other = replace(overnight, models=("qwen2.5-coder-0.5b",))
+    assert {job.model for job in jobs(other, ["11"])} == {"qwen2.5-coder-0.5b"}
+    assert PAPER.study_models == PAPER.models
 
 
 def test_names_of_the_plan_are_those_of_the_code():

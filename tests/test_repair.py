@@ -9,7 +9,7 @@ from test_healing import killed_at
 
 from lib import evaluation, healing, paths, profiles, results
 from lib.blocks import Block
-from lib.measure import repair, scores, wanted
+from lib.measure import repair, scores, studies, wanted
 from lib.models import documents, linear, targets
 from lib.models.decoder import decoder_layers
 from lib.models.linear import FFN, STREAM
@@ -267,6 +267,15 @@ def test_every_repair_has_its_score_and_what_it_took(output, monkeypatch):
         monkeypatch.setattr(repair, function, lambda *a: pytest.fail("measured again"))
     again = repair.healings({"tiny-random": Distances()}, SMOKE)
     assert again.value.tolist() == found.value.tolist()
+
+
+def test_fewer_steps_are_a_healing_that_notebook_03_makes_where_it_varies_their_number():
+    """At a quarter of the recipe's steps, so that neither makes it twice."""
+    overnight = profiles.get("overnight")
+    found = studies.healings("smollm2-135m", Distances(), overnight)
+    (fewer,) = {w.recipe for w in found if w.shown["repair"] == "LoRA, a quarter of the steps"}
+    assert fewer == profiles.recipe("smollm2-135m", overnight, steps=128)
+    assert fewer.steps in overnight.dose_steps and fewer.decay_steps < fewer.steps // 4
 
 
 def test_a_teacher_is_asked_once_for_all_blocks(output, monkeypatch):

@@ -87,8 +87,8 @@ def paired(scores: pd.DataFrame, by: str, first, second) -> pd.DataFrame:
     """How far two lines of a figure are apart at each depth, paired on examples.
 
     by: the column that tells the lines apart, first and second two of its values. difference:
-    the score of `second` less that of `first` (for c4 in nats, where less is better), with the
-    standard error of the mean of the examples' differences.
+    the score of `second` minus that of `first` (c4 in nats: below 0 is better), with the standard
+    error of the mean of the examples' differences.
     """
     lines = ["model", "task", "treatment", "block_size", "strategy", "ablation"]
     lines = [column for column in lines if column != by and column in scores]

@@ -16,8 +16,8 @@ Maps = dict[str, BlockDistances]
 def beside_distances(damages: pd.DataFrame, maps: Maps) -> pd.DataFrame:
     """The damage table with each block's distance, and where the two disagree.
 
-    residual: the block's rank by damage less its rank by distance, both among the model's blocks of
-    its size and from 0 to 1. Above 0 it hurts more than similarity says, below 0 less.
+    residual: a block's rank by damage minus its rank by distance, among the model's blocks of its
+    size, both from 0 to 1. Above 0 it hurts more than similarity says, below 0 less.
     """
     blocks = zip(damages.model, damages.block_start, damages.block_size, strict=True)
     table = damages.assign(distance=[maps[m].matrix[l, l + n] for m, l, n in blocks])

@@ -120,7 +120,7 @@ def thirds(damages: pd.DataFrame) -> pd.DataFrame:
     """Is skipping a layer cheap in the middle? Mean damage of a layer of each third of the model.
 
     One row per model, left_out (0, 1 or 2: that many of the last layers do not count) and third.
-    value, low, high: nats a token, with 95 % intervals; above_middle: less that of the middle.
+    value, low, high: nats a token, with 95 % intervals; above_middle: minus that of the middle.
     """
     rows = []
     for model, damage in damages[damages.block_size == 1].groupby("model", sort=False):

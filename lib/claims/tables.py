@@ -90,14 +90,15 @@ def gather(profile: Profile, archive: results.Archive | None = None) -> RunTable
 
 def _tables(maps: dict[str, BlockDistances], profile: Profile) -> dict[str, pd.DataFrame]:
     """What notebooks 02 to 10 measure; costs and damage only where they can be had."""
-    curves = (scores.unhealed, scores.healed, scores.reasoning)
-    tables = {"scores": pd.concat([measure(maps, profile) for measure in curves])}
+    studied = {name: maps[name] for name in profile.study_models if name in maps}
+    curves = [scores.unhealed(maps, profile), scores.healed(maps, profile)]
+    tables = {"scores": pd.concat([*curves, scores.reasoning(studied, profile)])}
     for name in ("prompts", "seeds", "ranks", "dose", "stacked"):
         tables[name] = scores.of_all(maps, getattr(experiments, name), profile)
     with suppress(results.NotMeasured, registry.ModelError):
         tables["cost"], _ = inference_cost.measure(profile)
     with suppress(results.NotMeasured, registry.ModelError):
-        tables["damage"] = damage.measure(maps, profile)
+        tables["damage"] = damage.measure(studied, profile)
     return tables
 
 

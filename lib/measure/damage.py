@@ -102,19 +102,10 @@ def table(name: str, blocks: list, losses: np.ndarray, tokens: np.ndarray) -> pd
         raise ValueError(f"A damage result of {name} does not begin with the unpruned model.")
     rows = []
     for (start, size, *part), loss in zip(blocks[1:], losses[1:], strict=True):
-        rise, error = weighted_mean(loss - losses[0], tokens)
-        rows.append(
-            {
-                "model": name,
-                "block_start": start,
-                "block_size": size,
-                "value": rise,
-                "standard_error": error,
-                "loss": weighted_mean(loss, tokens)[0],
-                "n": len(tokens),
-                "examples": loss - losses[0],
-                "weights": tokens,
-            }
-            | ({"part": part[0]} if part else {})
-        )
+        rises = loss - losses[0]
+        value, error = weighted_mean(rises, tokens)
+        row = {"model": name, "block_start": start, "block_size": size, "value": value}
+        row |= {"standard_error": error, "loss": weighted_mean(loss, tokens)[0], "n": len(tokens)}
+        row |= {"examples": rises, "weights": tokens}
+        rows.append(row | ({"part": part[0]} if part else {}))
     return pd.DataFrame(rows)

@@ -45,9 +45,9 @@ PARTS = {
     "05": Part(3, (prompts,), lambda p: p.ablation_models, Profile.healed_sizes),
     "06": Part(3, (seeds,), lambda p: p.ablation_models, _fewer),
     "07": Part(3, (ranks,), lambda p: p.rank_models, _fewer),
-    "10": Part(3, (reasoning, forms, books)),
-    "11": Part(1, (damage, states, greedy, halves)),
-    "12": Part(4, (maps, healings)),  # it shares healings with 03 and 07
+    "10": Part(3, (reasoning, forms, books), lambda p: p.study_models),
+    "11": Part(1, (damage, states, greedy, halves), lambda p: p.study_models),
+    "12": Part(4, (maps, healings), lambda p: p.study_models),  # it shares healings with 03 and 07
 }
 DRAWN = {*PARTS, "04", "13"}  # 04 and 13 measure nothing that others have not measured
 

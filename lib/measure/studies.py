@@ -127,8 +127,7 @@ def healings(name: str, distances, profile: Profile) -> list[Wanted]:
     """
     size, cure = _middle(_three_sizes(name, distances, profile)), profiles.recipe(name, profile)
     start, layers = distances.best_start(size), distances.num_layers - size
-    fewer = {"steps": max(1, cure.steps // 4), "warmup_steps": cure.warmup_steps // 4}
-    changes = {"LoRA, a quarter of the steps": fewer}
+    changes = {"LoRA, a quarter of the steps": {"steps": max(1, cure.steps // 4)}}
     if shape := registry.shape(name):  # the rank whose numbers are nearest to the full map's
         numbers = {r: abs(shape.lora(r, layers) - shape.hidden**2) for r in profile.ablation_ranks}
         rank = min(numbers, key=numbers.get)

@@ -55,7 +55,9 @@ def table(profile: Profile, notebooks: Sequence[str], card_name: str | None = No
 def _row(model: str, notebook: str, group: list[Estimate], card: Card) -> tuple:
     """The cells of one row."""
     done = sum(estimate.done for estimate in group)
-    start = (registry.label(model)[:12], notebook, len(group), done)
+    label = registry.label(model)
+    label = label if len(label) <= 12 else f"…{label[-11:]}"  # the end, where a family differs
+    start = (label, notebook, len(group), done)
     empty = [""] * (len(HEADER) - len(start) - 1)
     if group[0].obstacle:
         return (*start, *empty, group[0].obstacle)

@@ -80,6 +80,7 @@ class Profile:
     main_names: tuple[str, ...]  # the model of figures 1 and 5; empty: the first one
     ablation_names: tuple[str, ...]  # models of figures 7 and 8; empty: the first one
     rank_names: tuple[str, ...]  # models of figure 9; empty: the first one
+    study_names: tuple[str, ...]  # models of notebooks 10 to 12; empty: every one
 
     shot_order: int = 0  # 0: as in the data set; else the seed of a shuffle
     missing: tuple[tuple[str, str], ...] = ()  # models that could not be had, and why
@@ -104,6 +105,11 @@ class Profile:
     def rank_models(self) -> tuple[str, ...]:
         """The models whose LoRA rank varies (figure 9)."""
         return self._among(self.rank_names)
+
+    @property
+    def study_models(self) -> tuple[str, ...]:
+        """The models of what goes beyond the paper's figures (notebooks 10 to 12)."""
+        return tuple(n for n in self.study_names if n in self.models) or self.models
 
     def _among(self, names: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(n for n in names if n in self.models) or self.models[:1]
