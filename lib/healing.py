@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -40,6 +41,7 @@ class Healed:
     epochs: float  # how often the documents were read
     real_tokens: int  # tokens trained on, padding not counted
     recomputes: bool = False  # activations, for want of memory
+    seconds: float = 0.0  # of all steps, also those of earlier calls and of a shorter healing
 
 
 def heal(
@@ -89,13 +91,13 @@ def _healed(
         sequences = targets.attached(sequences, teacher)
     with documents.apart(model) as joined:
         most = micro_batch if joined else documents.quickest(sequences, recipe.batch, micro_batch)
-    losses, status, adapter = [], "oom", None
+    losses, seconds, status, adapter = [], 0.0, "oom", None
     for micro, recomputes in attempts(most):
         try:
             with adapters.fresh(model, recipe) as wrapped:
                 _begin(folder, trunk, micro, recomputes)
                 how = (recipe, folder, micro, recomputes)
-                losses = _train(wrapped, tokenizer, sequences, *how)
+                losses, seconds = _train(wrapped, tokenizer, sequences, *how)
                 status = "ok" if all(map(math.isfinite, losses)) else "diverged"
                 if status == "ok":
                     adapter = adapters.save(wrapped, folder / "adapter")
@@ -105,7 +107,7 @@ def _healed(
                 raise
     losses = [loss for loss in losses if math.isfinite(loss)]
     tokens = documents.real_tokens(sequences)
-    return Healed(adapter, losses, status, micro, epochs, tokens, recomputes)
+    return Healed(adapter, losses, status, micro, epochs, tokens, recomputes, seconds)
 
 
 class _Healing(Trainer):
@@ -126,6 +128,7 @@ class _Watch(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         state.save_steps = args.save_steps  # not those of the shorter healing it started from
+        self.last = time.monotonic()
 
     def on_step_end(self, args, state, control, **kwargs):
         control.should_save |= state.global_step == self.decays
@@ -138,14 +141,16 @@ class _Watch(TrainerCallback):
         paths.seal(checkpoint)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
+        before, self.last = self.last, time.monotonic()
+        state.log_history[-1]["seconds"] = self.last - before  # a checkpoint keeps it
         if not math.isfinite((logs or {}).get("loss", 0.0)):
             control.should_training_stop = True
 
 
 def _train(
     wrapped, tokenizer, sequences, recipe, folder, micro_batch, recomputes=False, callbacks=()
-) -> list[float]:
-    """Train from the newest complete checkpoint on; the loss of each step."""
+) -> tuple[list[float], float]:
+    """Train from the newest complete checkpoint on; each step's loss, and the seconds of all."""
     model = wrapped.get_base_model()
     if recomputes:
         model.activation_checkpointing_enable()
@@ -161,7 +166,8 @@ def _train(
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
         trainer.train(resume_from_checkpoint=_newest_complete(folder))
-    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    steps = [entry for entry in trainer.state.log_history if "loss" in entry]
+    return [step["loss"] for step in steps], sum(step.get("seconds", 0) for step in steps)
 
 
 def _training_arguments(recipe: Recipe, folder: Path, micro_batch: int, on_cpu: bool):

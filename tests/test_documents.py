@@ -75,7 +75,7 @@ def trained(model, tmp_path, name: str, micro_batch: int, sequences: list[dict])
     """Losses, and the adapter's weights, after RECIPE's steps."""
     with adapters.fresh(model, RECIPE) as wrapped:
         how = (files.tokenizer("tiny-random"), sequences, RECIPE, tmp_path / name, micro_batch)
-        losses = healing._train(wrapped, *how)
+        losses, _ = healing._train(wrapped, *how)
         weights = {n: p.detach().clone() for n, p in wrapped.named_parameters() if "lora" in n}
     return losses, weights
 

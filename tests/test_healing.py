@@ -10,6 +10,8 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -374,8 +376,9 @@ def test_the_training_follows_the_recipe(base, tmp_path, changes, shares):
     assert {decay for _, decay in rates.seen} == {0}
 
 
-def test_a_longer_healing_starts_from_the_trunk_of_a_shorter_one(base, tmp_path):
+def test_a_longer_healing_starts_from_the_trunk_of_a_shorter_one(base, tmp_path, monkeypatch):
     """The rate is constant, then falls to 0; up to there a shorter healing is the same."""
+    monkeypatch.setattr(healing, "time", SimpleNamespace(monotonic=count().__next__))
     longer = replace(RECIPE, steps=24, warmup_steps=1, decay_steps=8)
     shorter, rates, saved = replace(longer, steps=12, decay_steps=4), Rates(), []
     alone = healed_bytes(base, tmp_path / "alone", longer)
@@ -386,7 +389,8 @@ def test_a_longer_healing_starts_from_the_trunk_of_a_shorter_one(base, tmp_path)
         patch.setattr(paths, "seal", lambda folder: saved.append(folder.name) or seal(folder))
         grown = healed(base, longer, tmp_path / "long", trunk=tmp_path / "short")
     assert (grown.adapter / WEIGHTS).read_bytes() == alone and len(grown.losses) == 24
-    assert len(rates.seen) == 24 - 8  # steps that were not made again
+    assert len(rates.seen) == 24 - 8  # steps that were not made again, but took their second
+    assert grown.seconds == 24
     assert [int(n.split("-")[1]) for n in saved if "-" in n] == [9, 12, 15, 16, 18, 21, 24]
     other = healed(base, longer, tmp_path / "halved", trunk=tmp_path / "short", micro_batch=8)
     assert other.micro_batch == 8 and len(other.losses) == 24

@@ -58,6 +58,13 @@ def test_computed_once(output):
     assert first["params"] == PARAMS and first["environment"]["torch"]
 
 
+def test_a_measurement_may_know_itself_how_long_it_took(output):
+    """A healing that was interrupted, or began with a shorter one's steps, counts all of them."""
+    told = results.load_or_compute("healing", PARAMS, lambda: {"losses": [1.0], "seconds": 99.5})
+    assert told["seconds"] == 99.5 and told["values"] == {"losses": [1.0]}
+    assert results.load("healing", PARAMS) == told
+
+
 @pytest.mark.parametrize("damage", ["{", '{"schema": 1}', "[]", "\x00", "1", "null"])
 def test_a_damaged_result_is_set_aside(output, caplog, damage):
     results.save("scores", PARAMS, {"value": 1.0}, 0)

@@ -23,8 +23,8 @@ NO_MAP = "no answer: no FFN before the cut that it can be folded into"
 def maps(distances: scores.Maps, profile: Profile) -> pd.DataFrame:
     """The scores of `studies.maps`: the plain cut, healed, and with linear maps in its place.
 
-    The columns of `scores.healed`, and repair, seconds (of healing or fitting; of a healing with
-    loading the model), parameters (numbers that were trained or fitted), error (of a map, on
+    The columns of `scores.healed`, and repair, seconds (of fitting, or of all steps of a healing;
+    not of loading the model), parameters (numbers that were trained or fitted), error (of a map, on
     calibration texts held out: what it leaves of the squared change; 1 for the plain cut).
     """
     return table([w for model in distances.items() for w in studies.maps(*model, profile)])

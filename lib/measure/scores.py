@@ -158,7 +158,8 @@ def _measure(missing: Sequence[Wanted]) -> None:
             scores = [w for w in found if w.kind == "scores"]
             if scores and healed["status"] == "ok":
                 model, tokenizer = loading.loaded(*version)
-                with _attached(model, healed) if recipe else nullcontext():
+                made = paths.RESULTS / "adapters" / healed["values"]["adapter"] if recipe else None
+                with adapters.attached(model, made / "adapter") if made else nullcontext():
                     _score(model, tokenizer, scores)
 
 
@@ -166,12 +167,6 @@ def _version(wanted: Wanted) -> tuple:
     """Arguments of `loading.loaded`; unhealed versions are cut in memory, from the same model."""
     weights = (wanted.params[key] for key in ("model", "quantization", "dtype"))
     return (*weights, wanted.block if wanted.recipe else UNPRUNED)
-
-
-def _attached(model, healed: dict):
-    """The context in which a model, loaded without its block, has the adapter of a healing."""
-    adapter = paths.RESULTS / "adapters" / healed["values"]["adapter"] / "adapter"
-    return adapters.attached(model, adapter)
 
 
 def _score(model, tokenizer, wanted: list[Wanted]) -> None:

@@ -14,7 +14,7 @@ from lib.plan.costs import Cost
 from lib.plan.estimates import Estimate, adjusted, estimates
 from lib.profiles import Profile
 
-ROW = "{:12} {:2} {:>4} {:>4} {:>7} {:>9} {:>5} {:>10} {:>5} {:>5} {:>5} {:>5} {:>4}  {}"
+ROW = "{:14} {:2} {:>4} {:>4} {:>7} {:>9} {:>5} {:>10} {:>5} {:>5} {:>5} {:>5} {:>4}  {}"
 HEADER = ("model", "nb", "jobs", "done", "Mtokens", "PFLOP", "hours", "of a job")
 HEADER += ("base", "batch", "LoRA", "read", "disk", "how it fits")
 NOTHING_NEW = "They draw what others measure; 09 also takes times, and losses in two formats."
@@ -55,8 +55,7 @@ def table(profile: Profile, notebooks: Sequence[str], card_name: str | None = No
 def _row(model: str, notebook: str, group: list[Estimate], card: Card) -> tuple:
     """The cells of one row."""
     done = sum(estimate.done for estimate in group)
-    label = registry.label(model)
-    label = label if len(label) <= 12 else f"…{label[-11:]}"  # the end, where a family differs
+    label = registry.label(model)[-14:]  # the end, where models of a family differ
     start = (label, notebook, len(group), done)
     empty = [""] * (len(HEADER) - len(start) - 1)
     if group[0].obstacle:

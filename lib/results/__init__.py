@@ -77,16 +77,16 @@ def save(kind: str, params: dict, values: dict, seconds: float, status: str = "o
 def load_or_compute(kind: str, params: dict, compute: Callable[[], dict]) -> dict:
     """The stored record of a measurement, else that of `compute()`, stored.
 
-    The status is that which the values name, else "ok". Raises NotMeasured if it is not stored
-    and this process may only draw.
+    The status is that which the values name, else "ok"; likewise the seconds, else those that it
+    took. Raises NotMeasured if it is not stored and this process may only draw.
     """
     record = load(kind, params)
     if record is None:
         if draws_only():
             raise NotMeasured(f"The {kind} result of {params.get('model')} was not measured.")
         start, values = time.monotonic(), compute()
-        status = values.get("status", "ok")
-        record = save(kind, params, values, time.monotonic() - start, status)
+        took = values.pop("seconds", time.monotonic() - start)
+        record = save(kind, params, values, took, values.get("status", "ok"))
     return record
 
 
