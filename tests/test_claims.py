@@ -494,6 +494,9 @@ def test_lines_are_compared_where_both_were_measured():
     assert statistics.shift(whole, later)[0] == pytest.approx(0.2, abs=0.05)
     few = curve(table.iloc[0], table.iloc[[4, 10]])
     assert np.isnan(statistics.bend(few, few)[0])
+    for of_a_place in (statistics.halfway, statistics.width):  # not between two depths far apart
+        assert np.isnan(of_a_place(few)).all() and np.isfinite(of_a_place(part)).all()
+    assert np.isnan(statistics.shift(whole, few)).all()
 
 
 # ---- what is shown ----------------------------------------------------------------

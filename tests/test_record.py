@@ -12,7 +12,16 @@ from benchmarks import links, readme, record
 from lib import analysis, evaluation, paths, profiles, results
 from lib.analysis import criteria
 from lib.blocks import Block
-from lib.measure import damage, distance_maps, experiments, greedy, inference_cost, scores, states
+from lib.measure import (
+    damage,
+    distance_maps,
+    experiments,
+    greedy,
+    inference_cost,
+    repair,
+    scores,
+    states,
+)
 from lib.models import loading
 from lib.report import compare
 from lib.run import notebooks
@@ -195,6 +204,19 @@ def test_what_is_said_of_letters_and_content_is_recorded():
     }  # fmt: skip
     assert {key: rows.value[key] for key in said} == pytest.approx(said, abs=0.0051)
     assert rows.n[list(said)].eq(120).all()
+    profile = profiles.get("overnight")  # of three models; this one is healed for fewer steps
+    with results.reading(results.archive(paths.RECORDED / "overnight")):
+        asked = scores.of_all(maps, experiments.forms, profile)
+    six = asked[(asked.block_size == 6) & (asked.questions == "arc_easy")].query("value > 0")
+    six = six.set_index(["form", "treatment"])
+    for form, told in {
+        "letters": (0.22, 0.22, 0.0, 0.02),
+        "content": (0.68, 0.62, -0.06, 0.03),
+    }.items():
+        pair = [six.loc[form, treatment] for treatment in ("unhealed", "healed")]
+        assert [round(x.value - 1e-9, 2) for x in pair] == list(told[:2])
+        assert gain(*pair) == list(told[2:])
+    assert six.commonest["letters"].round(2).tolist() == [0.93, 0.91]
     kept = analysis.kept(asked, "form").set_index(
         ["questions", "strategy", "treatment", "form", "block_size"]
     )
@@ -213,6 +235,16 @@ def test_what_the_readme_says_of_the_papers_curve_is_recorded():
     assert pruned.value["similarity", 5] < whole.floor < pruned.value["similarity", 4]
     simple = pruned.loc["simple"]
     assert [round(simple.value[n], 2) for n in (3, 4)] == [0.30, 0.45]
+    profile = profiles.get("overnight")  # of three models; this one is healed for fewer steps
+    with results.reading(results.archive(paths.RECORDED / "overnight")):
+        healed, loss = scores.healed(maps, profile, ["mmlu", "c4"], ["similarity"], [6]).iloc
+        losses = scores.unhealed(maps, profile, ["c4"]).set_index(["strategy", "block_size"])
+    told = [losses.value["none", 0], losses.value["similarity", 6], loss.value]
+    assert [round(x, 2) for x in told] == [3.20, 3.53, 3.45] and whole.floor.round(2) == 0.28
+    assert (told[1] - told[2]) / (told[1] - told[0]) == pytest.approx(0.2, abs=0.03)
+    before = pruned.loc["similarity", 6]
+    assert [round(x.value, 2) for x in (before, healed)] == [0.22, 0.24]
+    assert gain(before, healed) == [0.02, 0.02] and profile.other_steps == 32
     apart = np.subtract(simple.examples[4], simple.examples[3])
     found = evaluation.weighted_mean(apart, np.asarray(whole.weights))
     assert [round(x, 2) for x in found] == [0.15, 0.04]
@@ -271,8 +303,9 @@ def test_what_is_said_of_healing_is_recorded():
         == -0.04
     )
     simple, control = lines.value["simple", 9], lines.value["none", 0, "arc_easy"]
-    assert simple["c4", 128].round(2) == 5.82 and doses.chance.max().round(1) == 10.8
-    assert simple["arc_easy"][[0, 128]].round(2).tolist() == [0.24, 0.27]
+    assert simple["c4"][[128, 512]].round(2).tolist() == [5.82, 5.38]
+    assert simple["arc_easy"][[0, 128, 512]].round(2).tolist() == [0.24, 0.27, 0.30]
+    assert doses.chance.max().round(1) == 10.8
     assert control[[16, 32, 64, 128]].round(2).eq(0.52).all()
     nine, steps = lines.value["similarity", 9], [0, 16, 32, 64, 128, 256, 512]
     said = [6.12, 5.30, 4.95, 4.67, 4.48, 4.36, 4.26]  # in LOG.md
@@ -291,9 +324,10 @@ def test_what_is_said_of_healing_is_recorded():
     assert laws.predicted[[6, 9]].round(3).tolist() == [3.935, 4.255]
     assert laws.measured[[6, 9]].round(3).tolist() == [3.935, 4.260]
     assert laws.tokens.eq(512 * 1024).all() and np.isnan(laws.paper[12])
-    gaps = analysis.gap_left(doses).set_index(["block_size", "tokens"]).loc[9, 128 * 1024]
+    gaps = analysis.gap_left(doses).set_index(["block_size", "tokens"])
     shares = gaps[["share", "share_low", "share_high"]].astype(float).round(2)
-    assert shares.tolist() == [0.29, 0.27, 0.30]
+    assert shares.loc[9, 128 * 1024].tolist() == [0.29, 0.27, 0.30]
+    assert shares.loc[9, 512 * 1024].tolist() == [0.24, 0.22, 0.25]
 
 
 def test_what_the_answers_say_of_the_recorded_run_is_recorded():
@@ -379,26 +413,32 @@ def test_what_notebooks_04_09_and_13_say_is_recorded():
     apart = stacked.pivot_table(index="block_size", columns="format", values="value")
     apart = (apart["nf4"] - apart["16 bits"]).round(2)
     assert apart[[0, 9]].tolist() == [0.24, 0.88] and apart.index.tolist() == [0, 3, 6, 9, 12, 15]
-    left = analysis.gap_left(doses).set_index(["block_size", "tokens"]).share
-    told = [left[9, steps * 1024].round(2) for steps in (16, 32, 64, 128)]
-    assert told == [0.98, 0.53, 0.35, 0.29]
-    arc = doses.set_index(["strategy", "block_size", "task", "steps"]).value
-    ends = [arc[strategy, 9, "arc_easy", 128] for strategy in ("similarity", "simple")]
-    assert [round(x, 2) for x in ends] == [0.47, 0.27]
-    assert len({v.claim for v in found if v.firmness != "not run"}) == 21
+    left = analysis.gap_left(doses).set_index(["block_size", "tokens"])
+    told = [left.share[9, steps * 1024].round(2) for steps in (16, 32, 64, 128, 256, 512)]
+    assert told == [0.98, 0.53, 0.35, 0.29, 0.26, 0.24]
+    told = left.loc[9, 512 * 1024][["gap", "low", "high"]].astype(float).round(2)
+    assert told.tolist() == [1.12, 1.05, 1.19]
+    arc = doses.set_index(["strategy", "block_size", "task", "steps"])
+    ends = [arc.loc[strategy, 9, "arc_easy", 512] for strategy in ("similarity", "simple")]
+    assert [x.value.round(2) for x in ends] == [0.47, 0.30]
+    assert said["SmolLM2-135M", "7b"] == "0.172 [0.126, 0.214]"
+    early = [arc.value[s, 9, "arc_easy", 128] for s in ("similarity", "simple")]
+    assert round(early[0] - early[1], 2) == 0.19
+    assert len({v.claim for v in found if v.firmness != "not run"}) == 24
     counts = Counter((v.firmness, v.way) for v in found)
-    assert counts["decided", "agrees"] == 16 and counts["decided", "differs"] == 5
+    assert counts["decided", "agrees"] == 17 and counts["decided", "differs"] == 6
     points = {v.claim for v in found if v.firmness == "points this way"}
     assert (
-        points == {"3b", "3c", "4b", "6"}
-        and sum(n for (f, _), n in counts.items() if f == "points this way") == 5
+        points == {"3b", "3c", "4b", "6", "7b"}
+        and sum(n for (f, _), n in counts.items() if f == "points this way") == 6
     )
     unclear = {(v.claim, v.model) for v in found if v.firmness == "can't tell"}
     smol = {(part, "SmolLM2-135M") for part in ("2a", "2c", "2d")}
-    assert unclear == smol | {(part, "Qwen2.5-Coder-0.5B") for part in ("2a", "2b")}
+    large = {(part, "Qwen2.5-Coder-1.5B") for part in ("2c", "2d", "2e", "3b", "3c")}
+    assert unclear == smol | large | {(part, "Qwen2.5-Coder-0.5B") for part in ("2a", "2b")}
     assert said["Qwen2.5-Coder-0.5B", "1"] == "0.422 [0.344, 0.445]"
     differ = {(v.claim, v.model) for v in found if (v.firmness, v.way) == ("decided", "differs")}
-    assert {claim for claim, _ in differ} == {"1", "3a", "4a", "4b"}
+    assert {claim for claim, _ in differ} == {"1", "3a", "4a", "4b", "7d"}
 
 
 def test_what_notebook_10_says_of_reasoning_is_recorded():
@@ -454,6 +494,48 @@ def test_what_notebook_11_says_is_recorded():
     assert within[ends].astype(float).round(2).tolist() == [0.70, 0.67, 0.72]
     last = analysis.thirds(damages).query("third == 'last'").above_middle.round(2)
     assert last.tolist() == [0.27, 0.06, -0.03]
+
+
+def test_what_notebook_12_says_is_recorded():
+    """Also in the README."""
+    with results.reading(results.archive(paths.RECORDED / "overnight")):
+        maps, profile = distance_maps.measure(profiles.get("overnight", ["smollm2-135m"]))
+        found = repair.maps(maps, profile)
+        doses = scores.of_all(maps, experiments.dose, profile)
+    lines = found[found.strategy != "simple"].set_index(["task", "block_size", "repair"])
+    said = {  # plain cut, full map, folded map, LoRA: loss, then accuracy
+        3: ([4.10, 3.88, 3.93, 3.73], [0.54, 0.49, 0.51, 0.52]),
+        9: ([6.12, 4.98, 5.23, 4.26], [0.40, 0.46, 0.42, 0.47]),
+        15: ([10.70, 6.26, 7.21, 5.14], [0.30, 0.38, 0.38, 0.38]),
+    }
+    for size, told in said.items():
+        for task, values in zip(("c4", "arc_easy"), told, strict=True):
+            columns = ["plain cut", "full map", "folded map", "LoRA"]
+            assert lines.value[task, size][columns].round(2).tolist() == values
+    same = found.drop(columns="treatment")
+    told = {  # healed minus map, map minus plain cut, healed minus plain cut
+        ("full map", "LoRA"): {9: (0.005, 0.020), 15: (-0.004, 0.020)},
+        ("plain cut", "full map"): {3: (-0.050, 0.018)},
+        ("plain cut", "LoRA"): {3: (-0.019, 0.018)},
+    }
+    for pair, sizes in told.items():
+        apart = analysis.paired(same, "repair", *pair).query("task == 'arc_easy'")
+        apart = apart[apart.strategy == "similarity"].set_index("block_size").round(3)
+        for size, values in sizes.items():
+            assert (apart.difference[size], apart.standard_error[size]) == values
+    losses = lines.value["c4"].unstack()
+    assert (losses["full map"] - losses["LoRA"])[[3, 9, 15]].round(2).tolist() == [0.15, 0.72, 1.12]
+    table = analysis.repairs(found).query("strategy == 'similarity'")
+    table = table.set_index(["block_size", "repair"])
+    assert table.share[:, "full map"].round(2).tolist() == [0.58, 0.47, 0.64]
+    kinds = ["scalar map", "diagonal map", "low rank map", "full map", "folded map"]
+    assert table.share[9][kinds].round(2).tolist() == [0.11, 0.26, 0.41, 0.47, 0.37]
+    assert table.minutes[9, "full map"].round(1) == 1.4 and profile.map_sequences == 200
+    assert table.parameters[9, "LoRA"] / table.parameters[9, "full map"] == pytest.approx(3, 0.1)
+    short = doses.set_index(["strategy", "block_size", "task", "steps"]).value
+    assert short["similarity", 9, "c4", 32].round(2) == 4.95
+    whole = lines.xs("unpruned", level="repair").value
+    assert whole.droplevel("block_size").round(2).to_dict() == {"c4": 3.72, "arc_easy": 0.52}
 
 
 def test_a_reader_never_reads_the_recorded_run(recorded, monkeypatch):

@@ -2,12 +2,14 @@
 
 from dataclasses import asdict, replace
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import Characters, tiny
 from test_healing import killed_at
 
-from lib import evaluation, healing, paths, profiles, results
+from lib import evaluation, figures, healing, paths, profiles, results
 from lib.blocks import Block
 from lib.measure import repair, scores, studies, wanted
 from lib.models import documents, linear, targets
@@ -267,6 +269,9 @@ def test_every_repair_has_its_score_and_what_it_took(output, monkeypatch):
         monkeypatch.setattr(repair, function, lambda *a: pytest.fail("measured again"))
     again = repair.healings({"tiny-random": Distances()}, SMOKE)
     assert again.value.tolist() == found.value.tolist()
+    absent = found.assign(model="another", value=np.nan)  # a record that is not complete
+    drawn = figures.figure_repair_cost(pd.concat([found, absent]), SMOKE)
+    assert len(drawn.axes) == 2
 
 
 def test_fewer_steps_are_a_healing_that_notebook_03_makes_where_it_varies_their_number():

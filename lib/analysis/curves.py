@@ -14,6 +14,7 @@ from lib.analysis.bootstrap import interval, resampled
 from lib.evaluation import question_set
 from lib.models import registry
 
+FEWEST_DEPTHS = 4  # 0 among them, for a line to say where something is lost
 SIGNAL = 4  # standard errors above its floor that an unpruned score needs to have something to lose
 LOSSES = ("c4", "gsm8k_bpb", "squad", "squad_closed")  # tasks where less is better
 
@@ -76,9 +77,11 @@ class Curve:
         """The fraction where `share` is lost, in each row; `never` where it is not.
 
         Of the monotone line nearest to the points, linear between two depths: one bad block does
-        not decide, nor does the spacing of the depths.
+        not decide, nor does the spacing of the depths. NaN if there are too few to say.
         """
         lost, rows = monotone(self.lost), np.arange(len(self.values))
+        if len(self.fractions) < FEWEST_DEPTHS:
+            return np.full(len(rows), np.nan)
         beyond = lost > share
         at = beyond.argmax(1)
         before = np.maximum(at - 1, 0)

@@ -9,7 +9,7 @@ from lib.analysis.bootstrap import extreme, interval
 from lib.analysis.curves import Curve
 
 BEYOND = 0.15  # of the layers: so far after the middle of its transition a score is to be lost
-FEWEST_DEPTHS = 6  # 0 among them, for a line to be called straight or bent
+FEWEST_ON_A_LINE = 6  # depths, 0 among them, for a line to be called straight or bent
 
 Interval = tuple[float, float, float]
 
@@ -91,7 +91,7 @@ def relative_rise(first: Curve, second: Curve) -> Interval:
 def bend(first: Curve, second: Curve) -> Interval:
     """The share of the variance that a straight line leaves of `second`, over that of `first`."""
     lines = first.at(second), second.at(first)
-    if len(lines[0].fractions) < FEWEST_DEPTHS:
+    if len(lines[0].fractions) < FEWEST_ON_A_LINE:
         return np.nan, np.nan, np.nan
     design = np.stack([np.ones_like(lines[0].fractions), lines[0].fractions])
     unexplained = []

@@ -171,7 +171,7 @@ def judged(
     elif min(counts.values(), default=0) < fewest:
         why = f"too few examples: at least {fewest} are needed"
     elif np.isnan(interval).any():
-        why = "the statistic is not defined at the depths measured"
+        why = "not defined at the depths measured: too few, or too little is lost there"
     elif not (way := asked.way(interval)):
         why = _wanting(asked, interval, counts, hours)
     else:

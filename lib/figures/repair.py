@@ -66,8 +66,7 @@ def figure_repair_cost(scores: pd.DataFrame, profile: Profile) -> Figure:
 def _panels(scores: pd.DataFrame, columns, draw, name: str, profile: Profile) -> Figure:
     """A row of panels a model and task that it was asked; `draw` fills one and gives its title."""
     shown = scores[scores.value.notna()]
-    whole = shown[shown.strategy == "none"].drop_duplicates(["model", "task"])
-    rows = [*whole[["model", "task"]].itertuples(index=False)]
+    rows = [*shown[shown.strategy == "none"].groupby(["model", "task"], sort=False).size().index]
     how = {"figsize": (WIDTH, 1 + 2.6 * len(rows)), "squeeze": False, "sharey": "row"}
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(len(rows), len(columns), **how)

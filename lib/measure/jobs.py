@@ -34,17 +34,13 @@ class Part:
     depths: Callable[[Profile, int, str], list[int]] | None = None  # of so many layers, of a model
 
 
-def _fewer(profile: Profile, num_layers: int, name: str) -> list[int]:
-    return profile.ablation_sizes(num_layers)
-
-
 PARTS = {
     "01": Part(0, ()),
     "02": Part(1, (unhealed,)),
     "03": Part(2, (unhealed, dose, healed), depths=Profile.healed_sizes),
     "05": Part(3, (prompts,), lambda p: p.ablation_models, Profile.healed_sizes),
-    "06": Part(3, (seeds,), lambda p: p.ablation_models, _fewer),
-    "07": Part(3, (ranks,), lambda p: p.rank_models, _fewer),
+    "06": Part(3, (seeds,), lambda p: p.ablation_models, Profile.ablation_sizes),
+    "07": Part(3, (ranks,), lambda p: p.rank_models, Profile.ablation_sizes),
     "10": Part(3, (reasoning, forms, books), lambda p: p.study_models),
     "11": Part(1, (damage, states, greedy, halves), lambda p: p.study_models),
     "12": Part(4, (maps, healings), lambda p: p.study_models),  # it shares healings with 03 and 07

@@ -135,8 +135,8 @@ class Profile:
         sizes = _sizes(self.dose_fractions, num_layers)
         return [size for size in sizes if size in self.sizes or not self.sizes]
 
-    def ablation_sizes(self, num_layers: int) -> list[int]:
-        """Numbers of layers dropped at which seeds and ranks are compared."""
+    def ablation_sizes(self, num_layers: int, name: str | None = None) -> list[int]:
+        """Numbers of layers dropped at which seeds and ranks are compared, of whatever model."""
         return list(self.sizes) or _sizes(self.ablation_fractions, num_layers)
 
     def with_prompt(self, shots: int, order: int = 0) -> "Profile":
