@@ -424,13 +424,13 @@ def test_what_notebooks_04_09_and_13_say_is_recorded():
     assert said["SmolLM2-135M", "7b"] == "0.172 [0.126, 0.214]"
     early = [arc.value[s, 9, "arc_easy", 128] for s in ("similarity", "simple")]
     assert round(early[0] - early[1], 2) == 0.19
-    assert len({v.claim for v in found if v.firmness != "not run"}) == 24
+    assert len({v.claim for v in found if v.firmness != "not run"}) == 26
     counts = Counter((v.firmness, v.way) for v in found)
     assert counts["decided", "agrees"] == 17 and counts["decided", "differs"] == 6
     points = {v.claim for v in found if v.firmness == "points this way"}
     assert (
-        points == {"3b", "3c", "4b", "6", "7b"}
-        and sum(n for (f, _), n in counts.items() if f == "points this way") == 6
+        points == {"3b", "3c", "4b", "6", "7b", "10a", "10b"}
+        and sum(n for (f, _), n in counts.items() if f == "points this way") == 8
     )
     unclear = {(v.claim, v.model) for v in found if v.firmness == "can't tell"}
     smol = {(part, "SmolLM2-135M") for part in ("2a", "2c", "2d")}
@@ -496,6 +496,24 @@ def test_what_notebook_11_says_is_recorded():
     assert last.tolist() == [0.27, 0.06, -0.03]
 
 
+def test_what_notebook_06_says_is_recorded():
+    with results.reading(results.archive(paths.RECORDED / "overnight")):
+        maps, profile = distance_maps.measure(profiles.get("overnight", ["smollm2-135m"]))
+        table = scores.of_all(maps, experiments.seeds, profile)
+    healed = table[(table.treatment == "healed") & table.value.notna()].groupby("task").value
+    assert healed.get_group("arc_easy").round(3).tolist() == [0.467, 0.460, 0.465]
+    assert healed.get_group("c4").round(3).tolist() == [4.260, 4.258, 4.258]
+    assert healed.std().round(3).to_dict() == {"arc_easy": 0.004, "c4": 0.001}
+    errors = table[table.treatment == "healed"].groupby("task").standard_error.mean()
+    assert errors[["arc_easy", "c4"]].round(3).tolist() == [0.021, 0.056]
+    told = {1: [(-0.007, 0.012), (-0.002, 0.004)], 2: [(-0.002, 0.011), (-0.002, 0.004)]}
+    for seed, pairs in told.items():
+        apart = analysis.paired(table, "variant", "seed 0", f"seed {seed}")
+        apart = apart.set_index("task")[["difference", "standard_error"]].astype(float)
+        for task, pair in zip(("arc_easy", "c4"), pairs, strict=True):
+            assert tuple(apart.loc[task]) == pytest.approx(pair, abs=0.0006)
+
+
 def test_what_notebook_12_says_is_recorded():
     """Also in the README."""
     with results.reading(results.archive(paths.RECORDED / "overnight")):
@@ -523,6 +541,10 @@ def test_what_notebook_12_says_is_recorded():
         apart = apart[apart.strategy == "similarity"].set_index("block_size").round(3)
         for size, values in sizes.items():
             assert (apart.difference[size], apart.standard_error[size]) == values
+    simple = found[(found.strategy == "simple") & (found.task == "c4")]
+    simple = simple.pivot_table(index="repair", columns="block_size", values="value").round(2)
+    assert simple.loc["plain cut"].tolist() == [9.96, 22.49, 22.94]
+    assert simple.loc["full map"].tolist() == [4.12, 5.34, 5.82] and simple.loc["LoRA", 9] == 5.38
     losses = lines.value["c4"].unstack()
     assert (losses["full map"] - losses["LoRA"])[[3, 9, 15]].round(2).tolist() == [0.15, 0.72, 1.12]
     table = analysis.repairs(found).query("strategy == 'similarity'")
