@@ -385,6 +385,37 @@ def test_what_the_answers_say_of_the_recorded_run_is_recorded():
     assert all(shared[n] >= 0.5 for n in range(18, 29))
 
 
+def test_what_the_answers_say_of_blocks_seeds_and_times_is_recorded():
+    """Exercises 02.1, 02.2, 04.2, 06.1, 09.2 and 11.1."""
+    answers = {e.number: " ".join(e.folded.split()) for e in links.exercises()}
+    with results.reading(results.archive(paths.RECORDED / "overnight")):
+        maps, profile = distance_maps.measure(profiles.get("overnight", ["smollm2-135m"]))
+        damages, (costs, _) = damage.measure(maps, profile), inference_cost.measure(profile)
+        seeds = scores.of_all(maps, experiments.seeds, profile)
+    rises = damages.set_index(["block_size", "block_start"]).value
+    first = (
+        f"layer 0 the loss rises by {rises[1, 0]:.1f} nats, without layer 1 by {rises[1, 1]:.1f}"
+    )
+    assert first in answers["02.1"]
+    apart = maps["smollm2-135m"].row(1)
+    assert f"distances are {apart[0]:.2f} and {apart[1]:.2f}" in answers["02.1"]
+    last = f"costs {rises[1, 28]:.1f} nats, the last layer {rises[1, 29]:.1f}"
+    assert last in answers["02.2"]
+    six = rises[6]
+    assert (six.idxmin(), six.idxmax(), len(six)) == (13, 23, 25)
+    assert f"({six[13]:.1f} nats)" in answers["04.2"] and f"({six[23]:.0f} nats)" in answers["04.2"]
+    loss = seeds[(seeds.treatment == "healed") & (seeds.task == "c4")]
+    assert f"deviation of {loss.value.std():.3f} nats" in answers["06.1"]
+    assert f"standard error of {loss.standard_error.mean():.3f}" in answers["06.1"]
+    took = costs[costs.block_size == 0].fillna({"quantization": "bf16"})
+    took = 1000 * took.set_index(["task", "quantization"]).value
+    decode, prefill = (took[task].round().astype(int) for task in ("decode", "prefill"))
+    assert f"took {decode['nf4']} ms in NF4 and {decode['bf16']} ms in bf16" in answers["09.2"]
+    assert f"({prefill['nf4']} and {prefill['bf16']} ms)" in answers["09.2"]
+    every, within = analysis.rank_correlation(damages, maps).rank_correlation
+    assert f"{every:.2f} before" in answers["11.1"] and f"sizes: {within:.2f}." in answers["11.1"]
+
+
 def gain(before, after) -> list[float]:
     """How much more `after` scores, paired on the questions, and its standard error."""
     before, after = (x.iloc[0] if isinstance(x, pd.DataFrame) else x for x in (before, after))
