@@ -156,6 +156,12 @@ def test_the_static_figure_tells_each_blocks_region(output, maps):
         assert searched.region.max() == islands.BAND + len(islands.islands(distances))
 
 
+def test_a_long_name_does_not_reach_into_the_next_map(output, maps):
+    long = {f"a-model-with-a-long-name-{i} (recorded)": m for i, m in enumerate(maps.values())}
+    for axis in heatmaps.figure_islands(long, SMOKE).axes[: len(long)]:
+        assert max(map(len, axis.get_title("left").splitlines())) <= 27
+
+
 def test_recorded_map_and_its_provenance():
     distances, provenance = distance_maps.recorded("qwen2.5-coder-0.5b")
     assert distances.num_layers == provenance["layers"] == 24

@@ -1,5 +1,7 @@
 """Figures 1a to 1c and 4: the method drawn, one cut, and the distances of all blocks."""
 
+from textwrap import fill
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -171,7 +173,7 @@ def _heatmaps(maps: dict[str, BlockDistances], table: pd.DataFrame) -> tuple[Fig
     for axis, (name, distances) in zip(drawn, maps.items(), strict=True):
         marks = {"value": ("k.", {"ms": 3, "label": "best start $l^*(n)$"})}
         mesh = block_map(axis, table[table.model == name], "normalised", "", marks)
-        axis.set_title(registry.label(name), loc="left")
+        axis.set_title(fill(registry.label(name), 27), loc="left")  # as wide as a map
         axis.set_title(f"n = {distances.num_sequences}", loc="right", fontsize=7)
     bar = figure.colorbar(mesh, ax=drawn, label="distance, each row from 0 to 1", aspect=30)
     bar.ax.set_yticks([0, 1], ["0: most\nsimilar", "1"], fontsize=8)
