@@ -576,6 +576,10 @@ def test_what_notebook_12_says_is_recorded():
     simple = simple.pivot_table(index="repair", columns="block_size", values="value").round(2)
     assert simple.loc["plain cut"].tolist() == [9.96, 22.49, 22.94]
     assert simple.loc["full map"].tolist() == [4.12, 5.34, 5.82] and simple.loc["LoRA", 9] == 5.38
+    answers = found[(found.strategy == "simple") & (found.task == "arc_easy")]
+    answers = answers.pivot_table(index="repair", columns="block_size", values="value").round(2)
+    assert answers.loc["plain cut"].tolist() == [0.28, 0.24, 0.24]
+    assert answers.loc["full map"].tolist() == [0.44, 0.3, 0.28]
     losses = lines.value["c4"].unstack()
     assert (losses["full map"] - losses["LoRA"])[[3, 9, 15]].round(2).tolist() == [0.15, 0.72, 1.12]
     table = analysis.repairs(found).query("strategy == 'similarity'")
