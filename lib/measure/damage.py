@@ -31,13 +31,8 @@ def measure(maps: Iterable[str], profile: Profile) -> pd.DataFrame:
     pruned model), n (texts), and per text the rise (`examples`) and its tokens (`weights`). A model
     that cannot be had is told in the log; raises its ModelError (or NotMeasured) if none can.
     """
-    found, _ = fetching.tried(lambda name: of_model(name, profile), maps)
+    found, _ = fetching.tried(lambda name: table(name, *losses(name, profile)), maps)
     return pd.concat(found.values(), ignore_index=True)
-
-
-def of_model(name: str, profile: Profile) -> pd.DataFrame:
-    """The damage of every block of model `name`."""
-    return table(name, *losses(name, profile))
 
 
 def losses(name: str, profile: Profile) -> tuple[list, np.ndarray, np.ndarray]:

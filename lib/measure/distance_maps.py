@@ -12,6 +12,8 @@ from lib.models import files, loading
 from lib.profiles import Profile
 from lib.similarity import block_distances, calibration_batches, layerwise_distances
 
+ARRAYS = ("matrix", "standard_error", "folds")  # of a stored map
+
 
 def measure(
     profile: Profile, names: Sequence[str] | None = None
@@ -37,12 +39,8 @@ def of_model(name: str, profile: Profile) -> BlockDistances:
         else:
             layers = partial(loading.one_layer_models, name, **profile.weights)
             found = layerwise_distances(layers, batches)
-        return {
-            "matrix": found.matrix.tolist(),
-            "standard_error": found.standard_error.tolist(),
-            "folds": found.folds.tolist(),
-            "num_sequences": found.num_sequences,
-        }
+        arrays = {key: getattr(found, key).tolist() for key in ARRAYS}
+        return arrays | {"num_sequences": found.num_sequences}
 
     record = results.load_or_compute(asked.kind, asked.params, compute)
     return BlockDistances.stored(record["values"])
@@ -55,5 +53,5 @@ def recorded(name: str) -> tuple[BlockDistances, dict]:
         known = ", ".join(sorted(p.stem for p in paths.RECORDED.glob("*.json")))
         raise ValueError(f"No recorded map {name!r}: choose one of {known}.")
     record = json.loads(file.read_text(encoding="utf-8"))
-    arrays = {key: record.pop(key) for key in ("matrix", "standard_error", "folds")}
+    arrays = {key: record.pop(key) for key in ARRAYS}
     return BlockDistances.stored(arrays | {"num_sequences": record["sequences"]}), record

@@ -39,6 +39,14 @@ def unhealed(name: str, distances, profile: Profile, tasks: Sequence[str] = TASK
     return found
 
 
+def test_split(name: str, distances, profile: Profile) -> list[Wanted]:
+    """ARC-Easy's test split along the similarity-informed curve, unless MMLU tells of the model."""
+    if not profile.arc_easy_test_questions or name in profile.main_names:
+        return []
+    how = (["arc_easy_test"], "similarity", profile.block_sizes(distances.num_layers))
+    return unpruned(name, profile, how[0]) + _cut(name, distances, profile, *how)
+
+
 def healed(
     name: str,
     distances,

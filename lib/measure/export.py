@@ -107,16 +107,11 @@ def card(
 
 
 def save_merged(
-    model,
-    tokenizer,
-    block: Block,
-    adapter: str | Path,
-    folder: str | Path,
-    card: Callable[[Path], str],
+    model, tokenizer, block: Block, adapter: str | Path, folder: str | Path, card: Callable
 ) -> Path:
     """Save the healed model as an ordinary HF checkpoint: block dropped, adapter merged.
 
-    `card` of the checkpoint, where it lies until it is whole, becomes its README.md; the adapter
+    `card(folder)` of the checkpoint where it lies until it is whole is its README.md; the adapter
     goes along in the folder `adapter`. The weights of `model` are as before afterwards. Raises
     ValueError for weights packed in 4 bits.
     """

@@ -29,8 +29,8 @@ def fetched(wanted: Sequence[Wanted], measure: Callable[[list[Wanted]], None]) -
 def _gap(wanted: Wanted) -> dict:
     """A record without values that says why there is none."""
     healed = wanted.recipe and results.load("healing", wanted.healing.params)
-    status = healed["status"] if healed else "ok"
-    status = results.NotMeasured.status if status == "ok" else status
+    failed = healed and healed["status"] != "ok"
+    status = healed["status"] if failed else results.NotMeasured.status
     return {"params": wanted.params, "values": None, "status": status}
 
 

@@ -3,19 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from lib.measure import wanted
-from lib.measure.experiments import (
-    books,
-    dose,
-    forms,
-    healed,
-    prompts,
-    ranks,
-    reasoning,
-    seeds,
-    unhealed,
-)
-from lib.measure.studies import damage, greedy, halves, healings, maps, states
+from lib.measure import experiments, studies, wanted
 from lib.measure.wanted import Wanted
 from lib.models import registry
 from lib.profiles import Profile
@@ -34,16 +22,20 @@ class Part:
     depths: Callable[[Profile, int, str], list[int]] | None = None  # of so many layers, of a model
 
 
+CURVES = (experiments.unhealed, experiments.dose, experiments.healed)
+ASKED = (experiments.reasoning, experiments.forms, experiments.books)
+WHICH = (studies.damage, studies.states, studies.greedy, studies.halves)
+REPAIRS = (studies.maps, studies.healings)
 PARTS = {
     "01": Part(0, ()),
-    "02": Part(1, (unhealed,)),
-    "03": Part(2, (unhealed, dose, healed), depths=Profile.healed_sizes),
-    "05": Part(3, (prompts,), lambda p: p.ablation_models, Profile.healed_sizes),
-    "06": Part(3, (seeds,), lambda p: p.ablation_models, Profile.ablation_sizes),
-    "07": Part(3, (ranks,), lambda p: p.rank_models, Profile.ablation_sizes),
-    "10": Part(3, (reasoning, forms, books), lambda p: p.study_models),
-    "11": Part(1, (damage, states, greedy, halves), lambda p: p.study_models),
-    "12": Part(4, (maps, healings), lambda p: p.study_models),  # it shares healings with 03 and 07
+    "02": Part(1, (experiments.unhealed, experiments.test_split)),
+    "03": Part(2, CURVES, depths=Profile.healed_sizes),
+    "05": Part(3, (experiments.prompts,), lambda p: p.ablation_models, Profile.healed_sizes),
+    "06": Part(3, (experiments.seeds,), lambda p: p.ablation_models, Profile.ablation_sizes),
+    "07": Part(3, (experiments.ranks,), lambda p: p.rank_models, Profile.ablation_sizes),
+    "10": Part(3, ASKED, lambda p: p.study_models),
+    "11": Part(1, WHICH, lambda p: p.study_models),
+    "12": Part(4, REPAIRS, lambda p: p.study_models),  # it shares healings with 03 and 07
 }
 DRAWN = {*PARTS, "04", "13"}  # 04 and 13 measure nothing that others have not measured
 

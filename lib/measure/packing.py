@@ -38,9 +38,5 @@ def examples_of(values: dict) -> tuple:
     if weights and isinstance(weights[0], list):
         weights = np.repeat(*zip(*weights, strict=True))
     choices = values.get("choices") and [np.array(c) / -NATS for c in values["choices"]]
-    return (
-        np.array(values["examples"], float),
-        np.array(weights, float),
-        choices,
-        values.get("answers"),
-    )
+    examples = np.array(values["examples"], float)
+    return examples, np.array(weights, float), choices, values.get("answers")

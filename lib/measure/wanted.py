@@ -139,6 +139,7 @@ COUNTS = {
         "shots": p.arc_easy_shots,
         "shot_order": p.shot_order,
     },
+    "arc_easy_test": lambda p: {"questions": p.arc_easy_test_questions, "shots": 0},
     "c4": lambda p: {"sequences": p.c4_sequences, "max_tokens": p.c4_tokens},
     "hellaswag": lambda p: {"questions": p.hellaswag_questions, "shots": 0},
     "gsm8k": lambda p: {

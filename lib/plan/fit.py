@@ -91,10 +91,8 @@ def _line(found: Fit, layers: int, map_: BlockDistances | None) -> str:
     if map_ is not None:
         blocks = {"most similar": similarity_block(map_, found.dropped)} | blocks
     named = ", ".join(f"{how} range({b.start}, {b.stop})" for how, b in blocks.items())
-    risk = "; the paper's models had lost their answers here" if share > EDGE else ""
-    risk = risk or (
-        "; some of the paper's models had lost their answers here" if share > SAFE else ""
-    )
+    whose = "the paper's models" if share > EDGE else "some of the paper's models"
+    risk = f"; {whose} had lost their answers here" if share > SAFE else ""
     return f"{told}: {named}{risk}"
 
 

@@ -35,6 +35,7 @@ class Profile:
     c4_tokens: int
     arc_easy_questions: Count
     arc_easy_shots: int
+    arc_easy_test_questions: Count  # of its test split, without examples; 0: none
     mmlu_subjects: Count  # evenly spaced among the 57
     mmlu_questions: Count  # per subject; the largest has 1,534
     mmlu_shots: int

@@ -218,7 +218,7 @@ def test_without_a_block_is_dropped(name, pair, quantization):
 
 
 def test_damage_map(name, output):
-    expected, found = on_both(lambda: damage.of_model(name, SMOKE))
+    expected, found = on_both(lambda: damage.measure([name], SMOKE))
     np.testing.assert_allclose(found.value, expected.value, rtol=0.05, atol=0.02)
 
 
