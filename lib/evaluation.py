@@ -28,7 +28,7 @@ class Kind:
     unit: str  # "accuracy", "nats" or "bits per byte"
     score: Callable[[dict, list], tuple[float, float]] | None = None  # value and weight
     compared: Callable[[dict, np.ndarray], np.ndarray] | None = None  # or what decides the choice
-    generated: bool = False  # the model goes on from each row; its text is scored
+    generated: bool = False  # the model continues each row; its text is scored
 
     @property
     def completes(self) -> bool:

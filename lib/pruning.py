@@ -71,7 +71,7 @@ def save_pruned(
 ) -> Path:
     """Save the model without `block` as an ordinary HF checkpoint, and return its folder.
 
-    It is written beside `folder`, loaded again and compared logit by logit with the pruned model
+    It is written next to `folder`, loaded again and compared logit by logit with the pruned model
     in memory; only then does it get its name. The files of `for_other_tools` lie in it, and what
     `add` writes into the folder that it is given. Raises RuntimeError if the logits differ,
     FileExistsError if the folder is there already, OSError if it cannot be written; nothing is

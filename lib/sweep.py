@@ -170,7 +170,7 @@ def _forward(model, ids: torch.Tensor, cache: DynamicCache | None) -> torch.Tens
 
 
 def shares_prefixes(model) -> bool:
-    """Whether one cache can go on in several ways: it holds keys and values, no running state."""
+    """Whether one cache can be continued in several ways: keys and values, no running state."""
     layers = DynamicCache(config=decoder_config(model)).layers
     running = [isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers]
     return not any(running)
@@ -202,7 +202,7 @@ def scored(model, states: torch.Tensor, batch: Batch) -> list[np.ndarray]:
 def continuations(
     model, tokenizer, blocks: Sequence[Block], rows: list[Row], new_tokens: int, batch_tokens: int
 ) -> dict[Block, list[str]]:
-    """For each block, how the model without it goes on from every row, greedily.
+    """For each block, how the model without it continues every row, greedily.
 
     Greedily means the likeliest token each time: no penalty that a model's generation_config asks
     for (as of repetitions) is applied. A text ends before the first of GSM8K_STOPS, at the end of

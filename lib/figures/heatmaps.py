@@ -144,7 +144,7 @@ def figure_islands(
 
 
 def _outline(axis, regions) -> None:
-    """Draw the borders of the deep band and of each island, with its number beside it."""
+    """Draw the borders of the deep band and of each island, with its number next to it."""
     edge = [withStroke(linewidth=3, foreground="white")]
     for label in range(islands.BAND, regions.max() + 1):
         x, y = islands.outline(regions == label)

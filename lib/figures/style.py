@@ -1,4 +1,4 @@
-"""How every figure looks and is stored: one style, one colour a model, a PNG beside its CSV."""
+"""How every figure looks and is stored: one style, one colour a model, a PNG next to its CSV."""
 
 import io
 import json

@@ -1,7 +1,7 @@
 """The format of the weights that a processor multiplies fastest in: measured, and then kept.
 
 Processors whose flags are the same differ by a factor of five, so none is read off. The results
-are keyed by the format and keep it: a run that resumes on another processor goes on with it.
+are keyed by the format and keep it: a run that resumes on another processor stays with it.
 `dtype` of a profile (DTYPE=) overrides it. Importing this imports no torch.
 """
 

@@ -34,7 +34,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class SharedPrefix:
-    """G prefixes of equal length (G, P), or None, and the batches of rows that go on from them."""
+    """G prefixes of equal length (G, P), or None, and the batches of rows that continue them."""
 
     prefix: torch.Tensor | None
     batches: list[Batch]

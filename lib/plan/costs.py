@@ -19,7 +19,7 @@ COMPARED = 256  # tokens whose states are compared at once, on the CPU
 LOGITS = 12  # bytes of a logit in training: in fp32 its log-softmax and two gradients
 
 # Bytes that a layer keeps for the backward pass in bf16, per token and per number of (D, FFN,
-# queries + keys), beside the inputs of its adapters: counted with autograd's hooks.
+# queries + keys), next to the inputs of its adapters: counted with autograd's hooks.
 _KEPT = {
     "phi": (2, 8, 4),
     "gpt_neox": (2, 2, 4),

@@ -1,8 +1,8 @@
 """A run as web pages that open from a file, offline: `python -m lib.report --profile quick`.
 
 papermill_runs/index.html begins with what was asked, what was measured, what came out and where to
-go next; then every figure, the run beside the recorded one, and versions. Each executed notebook is
-a page of its own. What failed or is missing is shown so.
+go next. Then come every figure, the run next to the recorded one, and versions. Each executed
+notebook is a page of its own. What failed or is missing is shown so.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def build(profile: Profile) -> Path:
 
 
 def _notebook(number: str, profile: str) -> dict:
-    """How a notebook went (done, failed or missing), and its page, written beside it."""
+    """How a notebook went (done, failed or missing), and its page, written next to it."""
     name = NOTEBOOKS[number].file
     told = {"number": number, "name": name, "title": name, "state": "missing", "page": None}
     copies = {"done": f"{name}.ipynb", "failed": f"{name}.failed.ipynb"}
@@ -133,7 +133,7 @@ def _claims(profile: str) -> dict | None:
 
 
 def _compared(profile: Profile, here: Archive, recorded: Archive) -> dict:
-    """The run beside the recorded one: what differs, what agrees, what was set otherwise."""
+    """The run next to the recorded one: what differs, what agrees, what was set otherwise."""
     found = compare.compare(profile, here, recorded)
     told = {"beyond": compare.BEYOND, "recorded": recorded.run}
     if found.empty or not told["recorded"]:

@@ -1,4 +1,4 @@
-"""A run beside the recorded one: what differs beyond its error."""
+"""A run next to the recorded one: what differs beyond its error."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ BEYOND = 2  # standard errors from which on a difference is told
 
 
 def compare(profile: Profile, here: Archive, recorded: Archive) -> pd.DataFrame:
-    """The scores and distances of `profile` among the results `here`, beside those recorded.
+    """The scores and distances of `profile` among the results `here`, next to those recorded.
 
     One row per stored score, and per block size the distance at this run's l*(n): what it is,
     value, standard_error, n, the same of the recorded run, and `settings`: what was set otherwise
@@ -55,7 +55,7 @@ def _amounts(params: dict) -> dict:
 
 
 def _place(found: dict) -> tuple:
-    """The same for two records of which one may stand beside the other."""
+    """The same for two records of which one may stand next to the other."""
     params = found["params"]
     where = [params.get(key) for key in ("model", "task", "block_start", "block_size")]
     return (found["kind"], *where, "recipe" in params)

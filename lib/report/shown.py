@@ -23,7 +23,7 @@ ROWS = {
 
 
 def settings(profile: Profile) -> HTML:
-    """A profile beside the paper's: what matters most as a table, all its fields folded."""
+    """A profile next to the paper's: what matters most as a table, all its fields folded."""
     both = {"this run": asdict(profile), "the paper": asdict(PROFILES["paper"])}
     for told in both.values():
         weights = told["quantization"] or told["dtype"] or "unquantised"

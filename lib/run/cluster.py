@@ -2,7 +2,7 @@
 
 Uses the cluster that RAY_ADDRESS names, else starts one on this machine, with its dashboard off.
 All nodes see the same checkout and the same results: the usual shared file system. A job whose
-worker or node dies is tried again, RETRIES times, and goes on from what it had stored; one that
+worker or node dies is tried again, RETRIES times, and resumes from what it had stored; one that
 fails by itself is not. Where the cluster has no GPUs, a job takes as many CPUs as it has threads.
 """
 

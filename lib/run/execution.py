@@ -36,7 +36,7 @@ FINDINGS = ("diverged", "no answer")  # a row without a value that says so is me
 class Launch:
     """A notebook and how it is to run.
 
-    A shard keeps its figures and its copy to itself, beside the results that it leaves: whoever
+    A shard keeps its figures and its copy to itself, next to the results that it leaves: whoever
     deletes these has it run again.
     """
 
@@ -114,7 +114,7 @@ def _judged(launch: Launch) -> Outcome:
 
 
 def _tables(launch: Launch) -> list[Path]:
-    """The tables beside the notebook's figures."""
+    """The tables next to the notebook's figures."""
     return [launch.figures / f"{name}.csv" for name in launch.notebook.figures]
 
 
