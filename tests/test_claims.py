@@ -323,14 +323,14 @@ def test_too_little_healing_points_but_does_not_decide(unhealed, part):
     assert ("whether more would turn it was not measured" in one.why) == (part in HEALS)
 
 
-def test_where_nothing_is_healed_the_test_split_judges():
+def test_the_test_split_judges_where_all_lines_were_asked_it():
     """It has four times the questions of the validation split, which alone is asked healed."""
     lines = {(task.replace("mmlu", "arc_easy"), *how): f for (task, *how), f in SCORES.items()}
     found = a_run(lines | {("arc_easy_test", "similarity", "unhealed"): falls(0.10)})
     judged = {part: verdict(found, part) for part in ("1", "2a", "2b", "2d", "3a")}
     tasks = {part: v.task for part, v in judged.items()}
-    asked = dict.fromkeys(("1", "2a", "2b"), "arc_easy_test")
-    assert tasks == asked | dict.fromkeys(("2d", "3a"), "arc_easy")
+    asked = dict.fromkeys(("1", "2a", "2b", "3a"), "arc_easy_test")
+    assert tasks == asked | {"2d": "arc_easy"}
     assert (judged["1"].way, verdict(a_run(lines), "1").way) == ("differs", "agrees")
 
 

@@ -27,7 +27,7 @@ HEALED = {"strategy": "similarity", "treatment": "healed"}
 SIMPLE = {"strategy": "simple", "treatment": "unhealed"}
 SIMPLE_HEALED = {"strategy": "simple", "treatment": "healed"}
 C4 = {"task": "c4"}
-UNHEALED_QA = (*QA[:-1], "arc_easy_test", QA[-1])  # the test split is asked unhealed only
+QUESTIONS = (*QA[:-1], "arc_easy_test", QA[-1])  # the test split has more than the validation
 
 
 def _varied(ablation: str, *variants: str) -> list[dict]:
@@ -81,25 +81,25 @@ def on_lines(
     """A verdict on `part` for each model that has all `lines` in `table`.
 
     lines: what the points of each have in common. A line without a `task` is of the first question
-    set that the model answers (a larger one where nothing is healed); without a signal on the first
+    set that the model answers, of those that all lines were asked; without a signal on the first
     line nothing can be judged.
     """
     for model in found.models(table):
-        tasks = UNHEALED_QA if lines == [UNHEALED] else QA
-        tasks = (lines[0]["task"],) if "task" in lines[0] else tasks
+        tasks = (lines[0]["task"],) if "task" in lines[0] else QUESTIONS
+        asked = {t: [{"model": model, "task": t} | line for line in lines] for t in tasks}
+        drawn = {t: [found.line(table, **line) for line in asked[t]] for t in tasks}
         where = {k: lines[0][k] for k in ("ablation", "variant", "format") if k in lines[0]}
+        tasks = [t for t in tasks if all(drawn[t])] or tasks
         signals = found.signals(table, model, tasks, **where)
         task = next((task for task, gap in signals.items() if gap >= SIGNAL), None)
-        asked = [{"model": model, "task": task or next(iter(signals), "")} | li for li in lines]
-        drawn = [found.line(table, **line) for line in asked]
-        if signals and not task and (all(drawn) or not CRITERIA[part].heals):
+        curves = drawn[task or next(iter(signals), tasks[0])]
+        if signals and not task and (all(curves) or not CRITERIA[part].heals):
             yield judged(part, model, **_silent(signals, found.points(table, model=model)))
-        elif all(drawn):
-            n = {line["task"]: c.n for line, c in zip(asked, drawn, strict=True)}
-            budgets = _budgets(found, statistic, asked) if CRITERIA[part].heals else {}
-            hours = sum(line.seconds for line in drawn) / 3600
-            told = {"budgets": budgets, "hours": hours}
-            yield judged(part, model, task, statistic(*drawn), n, **told)
+        elif all(curves):
+            n = {line["task"]: c.n for line, c in zip(asked[task], curves, strict=True)}
+            budgets = _budgets(found, statistic, asked[task]) if CRITERIA[part].heals else {}
+            told = {"budgets": budgets, "hours": sum(line.seconds for line in curves) / 3600}
+            yield judged(part, model, task, statistic(*curves), n, **told)
 
 
 def _silent(signals: dict[str, float], points) -> dict[str, str]:

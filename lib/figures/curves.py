@@ -21,6 +21,7 @@ TASKS = {
     "mmlu": "MMLU accuracy",
     "boolq": "BoolQ accuracy",
     "arc_easy": "ARC-Easy accuracy",
+    "arc_easy_test": "ARC-Easy test accuracy",
     "c4": r"C4 loss / $\ln V$",
     "hellaswag": "HellaSwag accuracy",
     "gsm8k": "GSM8K exact match",

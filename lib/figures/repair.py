@@ -22,7 +22,6 @@ LOOKS = {  # of each repair: colour, marker, line
     "LoRA after the cut": ("tab:purple", "<", ""),
     "LoRA, distilled": ("tab:green", "*", ""),
 }
-OTHER = ("slategrey", "p", "")  # LoRA of another rank
 NORMAL = 1.96  # standard errors to either side: a 95 % interval
 
 
@@ -88,7 +87,7 @@ def _panels(scores: pd.DataFrame, columns, draw, name: str, profile: Profile) ->
 
 
 def _marks(axis, places, line: pd.DataFrame, repair: str, label: str) -> None:
-    shade, marker, style = LOOKS.get(repair, OTHER)
+    shade, marker, style = LOOKS.get(repair, ("slategrey", "p", ""))  # of another rank
     how = {"color": shade, "marker": marker, "ls": style, "ms": 6, "elinewidth": 0.8}
     axis.errorbar(places, line.value, NORMAL * line.standard_error, label=label, **how)
 

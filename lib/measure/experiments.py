@@ -134,12 +134,13 @@ def seeds(name: str, distances, profile: Profile) -> list[Wanted]:
 
 
 def ranks(name: str, distances, profile: Profile) -> list[Wanted]:
-    """Figure 9: the LoRA rank, of both strategies."""
+    """Figure 9: the LoRA rank, of both strategies; also on ARC-Easy's test split."""
     if name not in profile.rank_models:
         return []
     variants = {f"rank {rank}": (profile, {"rank": rank}) for rank in profile.ablation_ranks}
     sizes = profile.ablation_sizes(distances.num_layers)
-    return _variants(name, distances, dict.fromkeys(STRATEGIES, variants), VARIED, sizes)
+    tasks = VARIED + ("arc_easy_test",) * bool(profile.arc_easy_test_questions)
+    return _variants(name, distances, dict.fromkeys(STRATEGIES, variants), tasks, sizes)
 
 
 VARIED = ("mmlu", "arc_easy", "c4")

@@ -27,7 +27,6 @@ _KEPT = {
     "qwen3": (8, 6, 8),
     "olmo2": (8, 6, 8),
 }
-_KEPT_ELSEWHERE = (8, 6, 4)
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def kept(shape: Shape, rank: int, card: Card) -> float:
     Each keeps its input after dropout in the format of the weights, and the mask of the dropout,
     which is of that format on a CPU and bool on a GPU.
     """
-    d, ffn, heads = _KEPT.get(shape.architecture, _KEPT_ELSEWHERE)
+    d, ffn, heads = _KEPT.get(shape.architecture, (8, 6, 4))
     own = d * shape.hidden + ffn * shape.ffn + heads * (shape.query + shape.key)
     inputs = sum(inputs for inputs, _ in shape.ffn_matrices)
     mask = card.element if card.on_cpu else 1
