@@ -78,8 +78,8 @@ def figure_7(scores: pd.DataFrame, profile: Profile) -> Figure:
 def figure_8(scores: pd.DataFrame, profile: Profile, cause="seed", name="figure_8") -> Figure:
     """Figure 8: scores against the seed of healing, a column a task; dotted: the cut unhealed."""
     shown = scores.assign(panel=scores.model.map(registry.label) + "\n" + scores.ablation)
-    how = {"of": "panel", "x": cause, "sharey": "none"}
-    return _grid(shown, shown.task.map(TASKS), "block_size", name, profile, **how)
+    titles = shown.task.map(TASKS).str.replace(" accuracy", "\naccuracy")  # n stands next to it
+    return _grid(shown, titles, "block_size", name, profile, of="panel", x=cause, sharey="none")
 
 
 def figure_9(scores: pd.DataFrame, profile: Profile) -> Figure:
