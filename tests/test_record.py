@@ -245,6 +245,10 @@ def test_what_the_readme_says_of_the_papers_curve_is_recorded():
     before = pruned.loc["similarity", 6]
     assert [round(x.value, 2) for x in (before, healed)] == [0.22, 0.24]
     assert gain(before, healed) == [0.02, 0.02] and profile.other_steps == 32
+    with results.reading(results.archive(paths.RECORDED / "overnight")):
+        by_content = scores.unhealed(maps, profile, ["arc_easy"])
+    half = analysis.transitions(by_content).query("strategy == 'similarity'").iloc[0]
+    assert (round(half.fraction, 2), round(half.low, 2), half.high) == (0.43, 0.39, np.inf)
     apart = np.subtract(simple.examples[4], simple.examples[3])
     found = evaluation.weighted_mean(apart, np.asarray(whole.weights))
     assert [round(x, 2) for x in found] == [0.15, 0.04]
@@ -305,6 +309,10 @@ def test_what_is_said_of_healing_is_recorded():
     simple, control = lines.value["simple", 9], lines.value["none", 0, "arc_easy"]
     assert simple["c4"][[128, 512]].round(2).tolist() == [5.82, 5.38]
     assert simple["arc_easy"][[0, 128, 512]].round(2).tolist() == [0.24, 0.27, 0.30]
+    told = [lines.value["simple", size, "c4", 512].round(2) for size in (6, 9, 12)]
+    assert told == [4.64, 5.38, 5.84]
+    told = [lines.value["simple", size, "arc_easy", 0].round(2) for size in (6, 9, 12)]
+    assert told == [0.24, 0.24, 0.24]
     assert doses.chance.max().round(1) == 10.8
     assert control[[16, 32, 64, 128]].round(2).eq(0.52).all()
     nine, steps = lines.value["similarity", 9], [0, 16, 32, 64, 128, 256, 512]
@@ -444,17 +452,28 @@ def test_what_notebooks_04_09_and_13_say_is_recorded():
     apart = stacked.pivot_table(index="block_size", columns="format", values="value")
     apart = (apart["nf4"] - apart["16 bits"]).round(2)
     assert apart[[0, 9]].tolist() == [0.24, 0.88] and apart.index.tolist() == [0, 3, 6, 9, 12, 15]
-    left = analysis.gap_left(doses).set_index(["block_size", "tokens"])
-    told = [left.share[9, steps * 1024].round(2) for steps in (16, 32, 64, 128, 256, 512)]
-    assert told == [0.98, 0.53, 0.35, 0.29, 0.26, 0.24]
-    told = left.loc[9, 512 * 1024][["gap", "low", "high"]].astype(float).round(2)
-    assert told.tolist() == [1.12, 1.05, 1.19]
+    left = analysis.gap_left(doses).set_index(["block_size", "tokens"]).round(2)
+    shares, ends = ["share", "share_low", "share_high"], ["gap", "low", "high"]
+    told = {
+        6: ([0.33, 0.18, 0.14, 0.12, 0.11], [0.11, 0.10, 0.12], [0.71, 0.66, 0.75]),
+        9: ([0.53, 0.35, 0.29, 0.26, 0.24], [0.24, 0.22, 0.25], [1.12, 1.05, 1.19]),
+        12: ([0.83, 0.42, 0.36, 0.37, 0.39], [0.39, 0.36, 0.43], [1.01, 0.93, 1.12]),
+    }
+    for size, (by_steps, share, nats) in told.items():
+        found = [left.share[size, steps * 1024] for steps in (32, 64, 128, 256, 512)]
+        assert found == by_steps
+        assert left.loc[size, 512 * 1024][shares].astype(float).tolist() == share
+        assert left.loc[size, 512 * 1024][ends].astype(float).tolist() == nats
     arc = doses.set_index(["strategy", "block_size", "task", "steps"])
-    ends = [arc.loc[strategy, 9, "arc_easy", 512] for strategy in ("similarity", "simple")]
-    assert [x.value.round(2) for x in ends] == [0.47, 0.30]
-    assert said["SmolLM2-135M", "7b"] == "0.172 [0.126, 0.214]"
-    early = [arc.value[s, 9, "arc_easy", 128] for s in ("similarity", "simple")]
-    assert round(early[0] - early[1], 2) == 0.19
+    twelve = [arc.loc[s, 12, "c4"] for s in ("simple", "similarity")]
+    early, late = (np.subtract(*(x.loc[steps].examples for x in twelve)) for steps in (128, 512))
+    found = evaluation.weighted_mean(late - early, np.asarray(twelve[0].loc[512].weights))
+    assert [round(x, 2) for x in found] == [0.09, 0.02]
+    told = {"similarity": [0.46, 0.47, 0.40], "simple": [0.36, 0.30, 0.28]}
+    for strategy, values in told.items():
+        found = [arc.value[strategy, size, "arc_easy", 512].round(2) for size in (6, 9, 12)]
+        assert found == values
+    assert said["SmolLM2-135M", "7b"] == "0.130 [0.099, 0.163]"
     assert len({v.claim for v in found if v.firmness != "not run"}) == 26
     counts = Counter((v.firmness, v.way) for v in found)
     assert counts["decided", "agrees"] == 17 and counts["decided", "differs"] == 6
@@ -543,6 +562,41 @@ def test_what_notebook_06_says_is_recorded():
         apart = apart.set_index("task")[["difference", "standard_error"]].astype(float)
         for task, pair in zip(("arc_easy", "c4"), pairs, strict=True):
             assert tuple(apart.loc[task]) == pytest.approx(pair, abs=0.0006)
+
+
+def test_what_notebook_07_says_is_recorded():
+    """Also in the README."""
+    with results.reading(results.archive(paths.RECORDED / "overnight")):
+        maps, profile = distance_maps.measure(profiles.get("overnight", ["smollm2-135m"]))
+        table = scores.of_all(maps, experiments.ranks, profile)
+    table = table[(table.ablation == "similarity") & table.value.notna()]
+    pruned = table[table.block_size == 9].set_index(["task", "variant"])
+    told = {  # not healed, then ranks 2, 8 and 64
+        "arc_easy": [0.396, 0.474, 0.467, 0.488],
+        "arc_easy_test": [0.394, 0.456, None, 0.476],
+        "c4": [6.119, 4.341, 4.260, 4.172],
+    }
+    for task, values in told.items():
+        for variant, value in zip(("unhealed", "rank 2", "rank 8", "rank 64"), values, strict=True):
+            assert (task, variant) in pruned.index or value is None
+            assert value is None or pruned.value[task, variant].round(3) == value
+    assert pruned.n["arc_easy_test", "rank 64"] == 2376
+    told = {
+        ("rank 2", "rank 8", "c4"): (-0.080, 0.003),
+        ("rank 8", "rank 64", "c4"): (-0.088, 0.005),
+        ("rank 2", "rank 64", "arc_easy"): (0.014, 0.015),
+        ("rank 2", "rank 64", "arc_easy_test"): (0.020, 0.007),
+    }
+    for (first, second, task), pair in told.items():
+        apart = analysis.paired(table, "variant", first, second).set_index("task").loc[task]
+        assert (round(apart.difference, 3), round(apart.standard_error, 3)) == pair
+    back = {
+        task: [pruned.value[task, f"rank {r}"] - pruned.value[task, "unhealed"] for r in (2, 64)]
+        for task in ("c4", "arc_easy_test")
+    }
+    shares = {task: few / many for task, (few, many) in back.items()}
+    assert shares["c4"] == pytest.approx(0.9, abs=0.02)
+    assert shares["arc_easy_test"] == pytest.approx(0.75, abs=0.02)
 
 
 def test_what_notebook_12_says_is_recorded():
