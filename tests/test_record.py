@@ -1,4 +1,4 @@
-"""A recording that is cut goes on from its export; a reader's run is compared with it."""
+"""A recording that is cut resumes from its export; a reader's run is compared with it."""
 
 import json
 import shutil
@@ -247,6 +247,9 @@ def test_what_the_readme_says_of_the_papers_curve_is_recorded():
     assert gain(before, healed) == [0.02, 0.02] and profile.other_steps == 32
     with results.reading(results.archive(paths.RECORDED / "overnight")):
         by_content = scores.unhealed(maps, profile, ["arc_easy"])
+    told = by_content[by_content.value.notna() & (by_content.strategy != "simple")]
+    told = told.set_index("block_size").value.round(2).to_dict()
+    assert told == {0: 0.71, 9: 0.63, 11: 0.55, 13: 0.49}
     half = analysis.transitions(by_content).query("strategy == 'similarity'").iloc[0]
     assert (round(half.fraction, 2), round(half.low, 2), half.high) == (0.43, 0.39, np.inf)
     apart = np.subtract(simple.examples[4], simple.examples[3])
@@ -258,13 +261,19 @@ def test_what_notebooks_01_and_02_say_is_recorded():
     with results.reading(results.archive(paths.RECORDED / "overnight")):
         maps, profile = distance_maps.measure(profiles.get("overnight", ["smollm2-135m"]))
         rows = scores.unhealed(maps, profile, ["arc_easy"])
+        tested = scores.of_all(maps, experiments.test_split, profiles.get("overnight"))
     similar = rows[rows.strategy != "simple"].set_index("block_size")
-    told = {0: 0.52, 5: 0.40, 6: 0.48, 7: 0.47, 8: 0.33}
-    assert similar.value[list(told)].round(2).to_dict() == told and similar.n[0] == 565
+    assert similar.value[[5, 8]].round(2).tolist() == [0.40, 0.33] and similar.n[0] == 565
+    tested = tested.set_index("block_size")
+    told = {0: 0.52, 5: 0.41, 6: 0.47, 7: 0.47, 8: 0.34}
+    assert tested.value[list(told)].round(2).to_dict() == told and tested.n[0] == 2376
+    assert tested.standard_error[0].round(2) == 0.01
+    assert tested.block_start[[5, 8]].tolist() == [11, 11]
     assert similar.block_start[[5, 8]].tolist() == [11, 11]
     said = {(v.model, v.claim): v.numbers for v in readme._verdicts()}
-    assert said["SmolLM2-135M", "1"] == "0.248 [0.236, 0.262]"
-    assert said["SmolLM2-135M", "3a"] == "0.137 [0.124, 0.148]"
+    assert said["SmolLM2-135M", "1"] == "0.2444 [0.2384, 0.2504]"
+    assert said["SmolLM2-135M", "2a"] == "0.132 [0.116, 0.247]"
+    assert said["SmolLM2-135M", "3a"] == "0.1406 [0.1344, 0.1470]"
     assert said["SmolLM2-135M", "4a"] == "0.0571 [0.0546, 0.0595]"
     assert said["Qwen2.5-Coder-1.5B", "4a"] == "-0.0161 [-0.0180, -0.0141]"
     assert said["Qwen2.5-Coder-1.5B", "1"] == "0.062 [0.047, 0.108]"
@@ -460,35 +469,34 @@ def test_what_notebooks_04_09_and_13_say_is_recorded():
         12: ([0.83, 0.42, 0.36, 0.37, 0.39], [0.39, 0.36, 0.43], [1.01, 0.93, 1.12]),
     }
     for size, (by_steps, share, nats) in told.items():
-        found = [left.share[size, steps * 1024] for steps in (32, 64, 128, 256, 512)]
-        assert found == by_steps
+        assert by_steps == [left.share[size, n * 1024] for n in (32, 64, 128, 256, 512)]
         assert left.loc[size, 512 * 1024][shares].astype(float).tolist() == share
         assert left.loc[size, 512 * 1024][ends].astype(float).tolist() == nats
     arc = doses.set_index(["strategy", "block_size", "task", "steps"])
     twelve = [arc.loc[s, 12, "c4"] for s in ("simple", "similarity")]
     early, late = (np.subtract(*(x.loc[steps].examples for x in twelve)) for steps in (128, 512))
-    found = evaluation.weighted_mean(late - early, np.asarray(twelve[0].loc[512].weights))
-    assert [round(x, 2) for x in found] == [0.09, 0.02]
+    grown = evaluation.weighted_mean(late - early, np.asarray(twelve[0].loc[512].weights))
+    assert [round(x, 2) for x in grown] == [0.09, 0.02]
     told = {"similarity": [0.46, 0.47, 0.40], "simple": [0.36, 0.30, 0.28]}
     for strategy, values in told.items():
-        found = [arc.value[strategy, size, "arc_easy", 512].round(2) for size in (6, 9, 12)]
-        assert found == values
+        assert values == [arc.value[strategy, n, "arc_easy", 512].round(2) for n in (6, 9, 12)]
     assert said["SmolLM2-135M", "7b"] == "0.130 [0.099, 0.163]"
-    assert len({v.claim for v in found if v.firmness != "not run"}) == 26
+    assert len({v.claim for v in found if v.firmness != "not run"}) == 29
     counts = Counter((v.firmness, v.way) for v in found)
-    assert counts["decided", "agrees"] == 17 and counts["decided", "differs"] == 6
+    assert counts["decided", "agrees"] == 17 and counts["decided", "differs"] == 7
     points = {v.claim for v in found if v.firmness == "points this way"}
     assert (
-        points == {"3b", "3c", "4b", "6", "7b", "10a", "10b"}
-        and sum(n for (f, _), n in counts.items() if f == "points this way") == 8
+        points == {"3b", "3c", "4b", "6", "10a", "10b", "11a", "11b"}
+        and sum(n for (f, _), n in counts.items() if f == "points this way") == 9
     )
     unclear = {(v.claim, v.model) for v in found if v.firmness == "can't tell"}
     smol = {(part, "SmolLM2-135M") for part in ("2a", "2c", "2d")}
-    large = {(part, "Qwen2.5-Coder-1.5B") for part in ("2c", "2d", "2e", "3b", "3c")}
+    large = {(part, "Qwen2.5-Coder-1.5B") for part in ("2c", "2d", "2e", "3b", "3c", "8")}
     assert unclear == smol | large | {(part, "Qwen2.5-Coder-0.5B") for part in ("2a", "2b")}
+    assert said["Qwen2.5-Coder-1.5B", "8"] == "0.01 [-0.03, ∞]"
     assert said["Qwen2.5-Coder-0.5B", "1"] == "0.422 [0.344, 0.445]"
     differ = {(v.claim, v.model) for v in found if (v.firmness, v.way) == ("decided", "differs")}
-    assert {claim for claim, _ in differ} == {"1", "3a", "4a", "4b", "7d"}
+    assert {claim for claim, _ in differ} == {"1", "3a", "4a", "4b", "7b", "7d"}
 
 
 def test_what_notebook_10_says_of_reasoning_is_recorded():

@@ -49,7 +49,7 @@ def interrupted(folder: Path) -> str:
     runner.send_signal(signal.SIGINT)
     status, told = toys.finish(runner)
     toys.until(lambda: not toys.processes(folder / "output"), 10)
-    assert status == 130 and told.strip().endswith("goes on from here."), (status, told)
+    assert status == 130 and told.strip().endswith("resumes from here."), (status, told)
     return "exit 130; no runner, worker or kernel is left"
 
 

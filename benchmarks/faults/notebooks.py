@@ -1,4 +1,4 @@
-"""Faults of the real notebooks in `smoke`: a killed run that goes on, models that cannot be had."""
+"""Faults of the real notebooks in `smoke`: a killed run that resumes, models that cannot be had."""
 
 import json
 import signal
@@ -143,7 +143,7 @@ def _hub() -> Iterator[str]:
 
 QUICK = []
 SLOW = [
-    Fault("runner killed -9 after 3 of 6 jobs", "goes on, same CSVs", killed_and_continued),
+    Fault("runner killed -9 after 3 of 6 jobs", "resumes, same CSVs", killed_and_continued),
     Fault("a gated and an absent model", "named, the others drawn", not_to_be_had),
     Fault("hub offline", "one sentence, exit 1", offline),
 ]

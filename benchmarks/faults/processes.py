@@ -67,7 +67,7 @@ def interrupted(folder: Path, number: int) -> str:
     status, told = toys.finish(runner)
     seconds = time.monotonic() - start
     toys.until(lambda: not toys.processes(folder / "output"), 2)
-    assert status == 130 and told.strip().endswith("goes on from here."), told
+    assert status == 130 and told.strip().endswith("resumes from here."), told
     return f"exit 130 after {seconds:.1f} s, no process left"
 
 
