@@ -400,6 +400,7 @@ def test_an_interval_across_the_bound_cannot_tell_and_says_what_would():
     assert judged("6", MODEL, "c4", (0.0, 0.0, 0.0), n).way == "differs"
     why = judged("1", MODEL, "mmlu", (0.3, 0.1, 0.4), n, hours=0.5).why
     assert "questions n = 1,600 would decide it, 2 hours here" in why  # twice as near: four times
+    assert "20 hours here" in judged("1", MODEL, "mmlu", (0.3, 0.1, 0.4), n, hours=5).why
 
 
 def test_a_definition_that_turns_it_is_told():
