@@ -205,6 +205,7 @@ def test_unhealed_references_are_scores_of_notebook_02(name, ablation):
             return (self.num_layers - size) // 2
 
     model = (profile.ablation_models if ablation is experiments.seeds else profile.rank_models)[0]
-    known = [w.params for w in experiments.unhealed(model, Map(), profile)]
+    asked = experiments.unhealed(model, Map(), profile)
+    known = [w.params for w in asked + experiments.test_split(model, Map(), profile)]
     references = [w for w in ablation(model, Map(), profile) if w.shown["variant"] == "unhealed"]
     assert references and all(w.params in known and w.recipe is None for w in references)

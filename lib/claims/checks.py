@@ -80,9 +80,8 @@ def on_lines(
 ) -> Iterator[Verdict]:
     """A verdict on `part` for each model that has all `lines` in `table`.
 
-    lines: what the points of each have in common. A line without a `task` is of the first question
-    set that the model answers, of those that all lines were asked; without a signal on the first
-    line nothing can be judged.
+    lines: what the points of each have in common. Those without a `task` are of the first question
+    set that all were asked and the model answers; without a signal nothing can be judged.
     """
     for model in found.models(table):
         tasks = (lines[0]["task"],) if "task" in lines[0] else QUESTIONS

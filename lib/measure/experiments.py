@@ -139,8 +139,10 @@ def ranks(name: str, distances, profile: Profile) -> list[Wanted]:
         return []
     variants = {f"rank {rank}": (profile, {"rank": rank}) for rank in profile.ablation_ranks}
     sizes = profile.ablation_sizes(distances.num_layers)
-    tasks = VARIED + ("arc_easy_test",) * bool(profile.arc_easy_test_questions)
-    return _variants(name, distances, dict.fromkeys(STRATEGIES, variants), tasks, sizes)
+    asked = _variants(name, distances, dict.fromkeys(STRATEGIES, variants), VARIED, sizes)
+    if profile.arc_easy_test_questions:  # of one strategy, whose unhealed score `test_split` has
+        asked += _variants(name, distances, {"similarity": variants}, ["arc_easy_test"], sizes)
+    return asked
 
 
 VARIED = ("mmlu", "arc_easy", "c4")

@@ -25,7 +25,6 @@ class Part:
 CURVES = (experiments.unhealed, experiments.dose, experiments.healed)
 ASKED = (experiments.reasoning, experiments.forms, experiments.books)
 WHICH = (studies.damage, studies.states, studies.greedy, studies.halves)
-REPAIRS = (studies.maps, studies.healings)
 PARTS = {
     "01": Part(0, ()),
     "02": Part(1, (experiments.unhealed, experiments.test_split)),
@@ -35,7 +34,7 @@ PARTS = {
     "07": Part(3, (experiments.ranks,), lambda p: p.rank_models, Profile.ablation_sizes),
     "10": Part(3, ASKED, lambda p: p.study_models),
     "11": Part(1, WHICH, lambda p: p.study_models),
-    "12": Part(4, REPAIRS, lambda p: p.study_models),  # it shares healings with 03 and 07
+    "12": Part(4, (studies.maps, studies.healings), lambda p: p.study_models),  # shares with 03, 07
 }
 DRAWN = {*PARTS, "04", "13"}  # 04 and 13 measure nothing that others have not measured
 
