@@ -48,7 +48,7 @@ def level(axes: list, shaded: bool) -> None:
     """Give all axes of accuracies one range; shaded: with that in which the paper's models fall."""
     told = json.loads((paths.DATA / "published.json").read_text(encoding="utf-8"))["transitions"]
     ends = [end for pair in told.values() if isinstance(pair, list) for end in pair]
-    lows, highs = zip(AT_LEAST, *(axis.get_ylim() for axis in axes), strict=True)
+    lows, highs = zip(AT_LEAST, *(a.get_ylim() for a in axes if a.has_data()), strict=True)
     for axis in axes:
         axis.set_ylim(min(lows), max(highs))
         if shaded:
@@ -72,7 +72,7 @@ def backdrop(axis, scores: pd.DataFrame) -> pd.DataFrame:
         some = len(silent) < unpruned.value.notna().sum()
         told = "no signal" + (f":\n{', '.join(dict.fromkeys(names))}" if some else "")
     if told:
-        y, side = (0.02, "bottom") if (unpruned.chance == 0.5).all() else (0.97, "top")  # empty
+        y, side = (0.02, "bottom") if (unpruned.chance == 0.5).any() else (0.97, "top")  # empty
         style = {"color": "0.7", "weight": "bold", "fontsize": 9 if some else 16, "zorder": 0}
         axis.text(0.98, y, told, ha="right", va=side, transform=axis.transAxes, **style)
     return unpruned
