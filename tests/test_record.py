@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import links, readme, record
 from lib import analysis, evaluation, paths, profiles, results
-from lib.analysis import criteria
+from lib.analysis import criteria, curves
 from lib.blocks import Block
 from lib.measure import (
     damage,
@@ -278,6 +278,19 @@ def test_what_notebooks_01_and_02_say_is_recorded():
     assert said["Qwen2.5-Coder-1.5B", "4a"] == "-0.0161 [-0.0180, -0.0141]"
     assert said["Qwen2.5-Coder-1.5B", "1"] == "0.062 [0.047, 0.108]"
     assert said["Qwen2.5-Coder-1.5B", "3a"] == "0.680 [0.632, 0.697]"
+
+
+def test_where_three_quarters_are_lost_depends_on_the_questions():
+    """Why claim 2a cannot be told of SmolLM2 (notebook 02)."""
+    with results.reading(results.archive(paths.RECORDED / "overnight")):
+        maps, _ = distance_maps.measure(profiles.get("overnight", ["smollm2-135m"]))
+        rows = scores.of_all(maps, experiments.test_split, profiles.get("overnight"))
+    line = curves.curve(rows.iloc[0], rows.iloc[1:])
+    quarter, most = (30 * line.crossing(share) for share in (0.25, 0.75))
+    assert np.quantile(quarter, [0.25, 0.75]).round() == pytest.approx([4, 4])
+    early = most < 9
+    assert early.mean() == pytest.approx(0.54, abs=0.02) and most[early].min() > 7
+    assert most[~early].min() > 10
 
 
 def test_what_is_said_of_healing_is_recorded():
