@@ -263,7 +263,8 @@ def test_what_notebooks_01_and_02_say_is_recorded():
         rows = scores.unhealed(maps, profile, ["arc_easy"])
         tested = scores.of_all(maps, experiments.test_split, profiles.get("overnight"))
     similar = rows[rows.strategy != "simple"].set_index("block_size")
-    assert similar.value[[5, 8]].round(2).tolist() == [0.40, 0.33] and similar.n[0] == 565
+    told = {0: 0.52, 5: 0.40, 6: 0.48, 7: 0.47, 8: 0.33}
+    assert similar.value[list(told)].round(2).to_dict() == told and similar.n[0] == 565
     tested = tested.set_index("block_size")
     told = {0: 0.52, 5: 0.41, 6: 0.47, 7: 0.47, 8: 0.34}
     assert tested.value[list(told)].round(2).to_dict() == told and tested.n[0] == 2376
@@ -485,6 +486,7 @@ def test_what_notebooks_04_09_and_13_say_is_recorded():
         assert by_steps == [left.share[size, n * 1024] for n in (32, 64, 128, 256, 512)]
         assert left.loc[size, 512 * 1024][shares].astype(float).tolist() == share
         assert left.loc[size, 512 * 1024][ends].astype(float).tolist() == nats
+    assert left.share[9, 16 * 1024] == 0.98
     arc = doses.set_index(["strategy", "block_size", "task", "steps"])
     twelve = [arc.loc[s, 12, "c4"] for s in ("simple", "similarity")]
     early, late = (np.subtract(*(x.loc[steps].examples for x in twelve)) for steps in (128, 512))
@@ -493,6 +495,8 @@ def test_what_notebooks_04_09_and_13_say_is_recorded():
     told = {"similarity": [0.46, 0.47, 0.40], "simple": [0.36, 0.30, 0.28]}
     for strategy, values in told.items():
         assert values == [arc.value[strategy, n, "arc_easy", 512].round(2) for n in (6, 9, 12)]
+    early = [arc.value[s, 9, "arc_easy", 128] for s in ("similarity", "simple")]
+    assert round(early[0] - early[1], 2) == 0.19
     assert said["SmolLM2-135M", "7b"] == "0.130 [0.099, 0.163]"
     assert len({v.claim for v in found if v.firmness != "not run"}) == 29
     counts = Counter((v.firmness, v.way) for v in found)
