@@ -9,6 +9,7 @@ Imports neither torch nor transformers.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from lib.blocks import STRATEGIES, UNPRUNED, blocks_of
 from lib.measure.wanted import Wanted, score
@@ -35,7 +36,7 @@ def unhealed(name: str, distances, profile: Profile, tasks: Sequence[str] = TASK
     found, sizes = unpruned(name, profile, tasks), profile.block_sizes(distances.num_layers)
     for strategy in STRATEGIES:
         for task in tasks:
-            found += _cut(name, distances, profile, [task], strategy, sizes)
+            found += _cut(name, distances, profile, [task], [strategy], sizes)
     return found
 
 
@@ -43,7 +44,7 @@ def test_split(name: str, distances, profile: Profile) -> list[Wanted]:
     """ARC-Easy's test split along the similarity-informed curve, unless MMLU tells of the model."""
     if not profile.arc_easy_test_questions or name in profile.main_names:
         return []
-    how = (["arc_easy_test"], "similarity", profile.block_sizes(distances.num_layers))
+    how = (["arc_easy_test"], ["similarity"], profile.block_sizes(distances.num_layers))
     return unpruned(name, profile, how[0]) + _cut(name, distances, profile, *how)
 
 
@@ -58,21 +59,20 @@ def healed(
     **changes,
 ) -> list[Wanted]:
     """The healed scores of figures 1d, 2, 3, 5, 6. changes: of the recipe, as rank=2 or seed=1."""
-    cure, found = recipe(name, profile, **changes), []
     sizes = profile.healed_sizes(distances.num_layers, name) if sizes is None else sizes
-    for strategy in strategies:
-        found += _cut(name, distances, profile, tasks, strategy, sizes, cure, **shown or {})
-    return found
+    how = (strategies, sizes, recipe(name, profile, **changes))
+    return _cut(name, distances, profile, tasks, *how, **shown or {})
 
 
 def _cut(
-    name: str, distances, profile: Profile, tasks, strategy: str, sizes, cure=None, **shown
+    name: str, distances, profile: Profile, tasks, strategies, sizes, cure=None, **shown
 ) -> list[Wanted]:
-    """The scores of a strategy's blocks, one of each size, healed by `cure` if there is one."""
-    told = {"strategy": strategy, "treatment": "healed" if cure else "unhealed"} | shown
+    """The scores of strategies' blocks, one of each size, healed by `cure` if there is one."""
+    told, layers = {"treatment": "healed" if cure else "unhealed"} | shown, distances.num_layers
     return [
-        score(name, profile, task, block, cure, fraction=block.size / distances.num_layers, **told)
-        for block in blocks_of(strategy, distances, sizes)
+        score(name, profile, task, b, cure, fraction=b.size / layers, strategy=strategy, **told)
+        for strategy in strategies
+        for b in blocks_of(strategy, distances, sizes)
         for task in tasks
     ]
 
@@ -90,13 +90,11 @@ def dose(name: str, distances, profile: Profile) -> list[Wanted]:
         return []
     sizes, begin = profile.dose_sizes(distances.num_layers), {"steps": 0, "tokens": 0}
     found = unpruned(name, profile, DOSED, **begin)
-    for strategy in STRATEGIES:
-        found += _cut(name, distances, profile, DOSED, strategy, sizes, **begin)
+    found += _cut(name, distances, profile, DOSED, STRATEGIES, sizes, **begin)
     for steps in profile.dose_steps if sizes else ():
         cure = recipe(name, profile, steps=steps)
         told = {"steps": steps, "tokens": steps * cure.batch * cure.max_tokens}
-        for strategy in STRATEGIES:
-            found += _cut(name, distances, profile, DOSED, strategy, sizes, cure, **told)
+        found += _cut(name, distances, profile, DOSED, STRATEGIES, sizes, cure, **told)
         told |= {"fraction": 0.0, "strategy": "none", "treatment": "control"}
         found += [score(name, profile, task, UNPRUNED, cure, **told) for task in DOSED]
     return found
@@ -110,7 +108,7 @@ def stacked(name: str, distances, profile: Profile) -> list[Wanted]:
     for told in ("16 bits", "nf4"):
         how = replace(profile, quantization=told if told == "nf4" else None)
         found += unpruned(name, how, ["c4"], format=told)
-        found += _cut(name, distances, how, ["c4"], "similarity", sizes, format=told)
+        found += _cut(name, distances, how, ["c4"], ["similarity"], sizes, format=told)
     return found
 
 
@@ -118,8 +116,9 @@ def prompts(name: str, distances, profile: Profile) -> list[Wanted]:
     """Figure 7: the number of few-shot examples, and the order of five."""
     if name not in profile.ablation_models:
         return []
-    number = {f"{k} examples": (profile.with_prompt(k), {}) for k in SHOTS}
-    order = {f"order {k}": (profile.with_prompt(max(SHOTS), order=k), {}) for k in ORDERS}
+    with_prompt = partial(profile.with_prompt, arc_easy=profile.ablation_arc_easy)
+    number = {f"{k} examples": (with_prompt(k), {}) for k in SHOTS}
+    order = {f"order {k}": (with_prompt(max(SHOTS), order=k), {}) for k in ORDERS}
     sizes = profile.healed_sizes(distances.num_layers, name)
     return _variants(name, distances, {"number": number, "order": order}, QA[::2], sizes)
 
@@ -164,7 +163,7 @@ def _variants(name: str, distances, ablations: dict, tasks, sizes) -> list[Wante
             found += healed(name, distances, profile, *how, **changes)
         if changes:  # of the recipe: the same cuts unhealed, too
             shown = {"ablation": ablation, "variant": "unhealed"}
-            found += _cut(name, distances, profile, tasks, strategies[0], sizes, **shown)
+            found += _cut(name, distances, profile, tasks, strategies, sizes, **shown)
     return found
 
 
@@ -173,7 +172,7 @@ def reasoning(name: str, distances, profile: Profile) -> list[Wanted]:
     sizes, found = profile.block_sizes(distances.num_layers), []
     for task in ("hellaswag", "gsm8k_bpb"):
         found += unpruned(name, profile, [task])
-        found += _cut(name, distances, profile, [task], "similarity", sizes)
+        found += _cut(name, distances, profile, [task], ["similarity"], sizes)
     return found + unpruned(name, profile, ["gsm8k"])
 
 
@@ -197,8 +196,7 @@ def forms(name: str, distances, profile: Profile) -> list[Wanted]:
         for form, task in tasks.items():
             shown = {"questions": questions, "form": form}
             found += unpruned(name, profile, [task], **shown)
-            for strategy in STRATEGIES:
-                found += _cut(name, distances, profile, [task], strategy, sizes, **shown)
+            found += _cut(name, distances, profile, [task], STRATEGIES, sizes, **shown)
             found += healed(name, distances, profile, [task], sizes=depths, shown=shown)
     return found
 
@@ -216,11 +214,11 @@ def books(name: str, distances, profile: Profile) -> list[Wanted]:
         for book, task in {"open": questions, "closed": closed}.items():
             shown = {"questions": questions, "book": book}
             found += unpruned(name, profile, [task], **shown)
-            found += _cut(name, distances, profile, [task], "similarity", sizes, **shown)
+            found += _cut(name, distances, profile, [task], ["similarity"], sizes, **shown)
     return found
 
 
 def written(name: str, distances, profile: Profile) -> list[Wanted]:
     """What pruned models write to GSM8K's problems, where the profile heals."""
     sizes = profile.healed_sizes(distances.num_layers, name)
-    return _cut(name, distances, profile, ["gsm8k"], "similarity", sizes)
+    return _cut(name, distances, profile, ["gsm8k"], ["similarity"], sizes)

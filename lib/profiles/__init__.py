@@ -57,8 +57,9 @@ class Profile:
     heal_fractions: tuple[float, ...]  # of the layers dropped where a healing is made
     ablation_fractions: tuple[float, ...]  # the same for seeds and ranks
     ablation_ranks: tuple[int, ...]
-    ablation_questions: Count  # of ARC-Easy and of MMLU, for each of many prompts
+    ablation_questions: Count  # of MMLU, for each of many prompts; of both sets, by letter
     ablation_subjects: Count  # of MMLU then
+    ablation_arc_easy: Count  # of ARC-Easy, for each of many prompts
     healed_names: tuple[str, ...]  # healed at all of these, for all steps; empty: every model
     other_fractions: tuple[float, ...]  # where the others are healed
     other_steps: int
@@ -140,8 +141,8 @@ class Profile:
         """Numbers of layers dropped at which seeds and ranks are compared, of whatever model."""
         return list(self.sizes) or _sizes(self.ablation_fractions, num_layers)
 
-    def with_prompt(self, shots: int, order: int = 0) -> "Profile":
-        """The same with another prompt for the questions that have examples before them."""
+    def with_prompt(self, shots: int, order: int = 0, arc_easy: int = 0) -> "Profile":
+        """The same with other examples before the questions; of ARC-Easy at most so many."""
         count = self.ablation_questions
         subjects = min(self.mmlu_subjects, self.ablation_subjects)
         return replace(
@@ -149,7 +150,7 @@ class Profile:
             arc_easy_shots=shots,
             mmlu_shots=shots,
             shot_order=order,
-            arc_easy_questions=min(self.arc_easy_questions, count),
+            arc_easy_questions=min(self.arc_easy_questions, arc_easy or count),
             mmlu_subjects=subjects,
             mmlu_questions=max(1, count // subjects),
         )
