@@ -74,7 +74,7 @@ def _notebook(number: str, profile: str) -> dict:
     executed = nbformat.read(copies[state], as_version=4)
     seconds = executed.metadata.get("papermill", {}).get("duration")
     told |= {"state": state, "minutes": seconds and seconds / 60, "page": f"{profile}/{name}.html"}
-    links = ("header", "footer")  # to files that no page lies beside
+    links = ("header", "footer")  # to files that no page lies next to
     executed.cells = [cell for cell in executed.cells if cell.get("id") not in links]
     told["title"] = executed.cells[0].source.splitlines()[0].strip("# ")
     errors = [o for c in executed.cells for o in c.get("outputs", []) if o.output_type == "error"]
