@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 STRATEGIES = ("similarity", "simple")
+WITH_EXIT = (*STRATEGIES, "early exit")  # not the paper's: the deepest layers, the last one too
 CHUNK = 64  # batches whose states are held when a model is read layer by layer
 HEAD_POSITIONS = 128  # logits of this many positions are held at once in a sweep
 
@@ -123,7 +124,11 @@ def simple_block(num_layers: int, size: int) -> Block:
 
 
 def blocks_of(strategy: str, distances, sizes: Sequence[int]) -> list[Block]:
-    """The blocks of a strategy, "similarity" or "simple", one of each size."""
-    if strategy == "similarity":
-        return [similarity_block(distances, size) for size in sizes]
-    return [simple_block(distances.num_layers, size) for size in sizes]
+    """The blocks of a strategy, one of WITH_EXIT, one of each size."""
+    layers = distances.num_layers
+    chosen = {
+        "similarity": lambda size: similarity_block(distances, size),
+        "simple": lambda size: simple_block(layers, size),
+        "early exit": lambda size: Block(layers - size, size),
+    }
+    return [chosen[strategy](size) for size in sizes]

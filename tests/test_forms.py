@@ -103,6 +103,8 @@ def test_a_form_is_asked_at_the_cuts_of_the_other():
         assert w.params["shots"] == SMOKE.mmlu_shots
     assert len(cuts) == 4 and len({tuple(found) for found in cuts.values()}) == 1
     assert ("simple", simple_block(8, 1), None) in cuts["mmlu", "letters"]
+    assert ("early exit", Block(7, 1), None) in cuts["mmlu", "letters"]
+    assert not any(w.recipe for w in asked if w.shown["strategy"] == "early exit")
     assert {bool(w.recipe) for w in asked} == {True, False}
 
 

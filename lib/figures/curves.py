@@ -16,7 +16,7 @@ from lib.models import registry
 from lib.profiles import Profile
 
 TREATMENTS = {"unpruned": "--", "unhealed": ":", "healed": "-"}
-STRATEGIES = {"similarity": "tab:blue", "simple": "tab:red"}
+STRATEGIES = {"similarity": "tab:blue", "simple": "tab:red", "early exit": "tab:olive"}
 TASKS = {
     "mmlu": "MMLU accuracy",
     "boolq": "BoolQ accuracy",
@@ -99,8 +99,7 @@ def figure_measures(measured: pd.DataFrame, profile: Profile) -> Figure:
     told = measured.task.map(TASKS).str.removesuffix(" accuracy")
     shown = measured.assign(panel=measured.model.map(registry.label) + "\n" + told)
     titles = measured.measure.replace("share of the commonest answer", "commonest")
-    how = {"of": "panel", "sharey": "none"}
-    return _grid(shown, titles, "strategy", "figure_measures", profile, **how)
+    return _grid(shown, titles, "strategy", "figure_measures", profile, of="panel", sharey="none")
 
 
 def figure_letters(scores: pd.DataFrame, profile: Profile) -> Figure:
@@ -112,9 +111,8 @@ def figure_letters(scores: pd.DataFrame, profile: Profile) -> Figure:
 
 def figure_books(scores: pd.DataFrame, profile: Profile) -> Figure:
     """The same questions with and without the passage that answers them, a column a model."""
-    shown = scores.assign(variant=scores.book)
-    columns = shown.model.map(registry.label)
-    return _grid(shown, columns, "variant", "figure_books", profile, of="questions")
+    shown, titles = scores.assign(variant=scores.book), scores.model.map(registry.label)
+    return _grid(shown, titles, "variant", "figure_books", profile, of="questions")
 
 
 def in_units_of_chance(scores: pd.DataFrame) -> pd.DataFrame:

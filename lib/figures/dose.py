@@ -7,7 +7,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from lib.analysis.dose import PAPER_TOKENS
-from lib.figures.style import STYLE, WIDTH, save_figure
+from lib.figures.style import NORMAL, STYLE, WIDTH, save_figure
 from lib.models import registry
 from lib.profiles import Profile
 
@@ -18,7 +18,6 @@ LOOKS = {  # of each line: colour, marker, name
 }
 LINE = ["strategy", "block_size", "steps"]
 LABELS = ("C4 loss (nats)", "ARC-Easy accuracy", "share of the gap left")
-ERRORS = 1.96  # standard errors to either side: a 95 % interval
 
 
 def figure_training(healings: pd.DataFrame, profile: Profile) -> Figure:
@@ -98,7 +97,7 @@ def _lines(axis, rows: pd.DataFrame) -> None:
             axis.axhline(min(value, worst), color=shade, ls=":", lw=1.2)
         healed = line[line.treatment.isin(["healed", "control"])].sort_values("tokens")
         how = {"color": shade, "marker": marker, "ms": 4, "elinewidth": 0.8, "label": name}
-        axis.errorbar(healed.tokens, healed.value, ERRORS * healed.standard_error, **how)
+        axis.errorbar(healed.tokens, healed.value, NORMAL * healed.standard_error, **how)
     axis.set_title(f"n = {unpruned.n:.0f}, bars: 95 %", loc="right", fontsize=7)
     if unpruned.task == "arc_easy":
         axis.axhline(unpruned.floor, color="grey", ls="-.", lw=1)

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from lib.figures.style import STYLE, WIDTH, save_figure
+from lib.figures.style import NORMAL, STYLE, WIDTH, save_figure
 from lib.models import registry
 from lib.profiles import Profile
 
@@ -22,7 +22,6 @@ LOOKS = {  # of each repair: colour, marker, line
     "LoRA after the cut": ("tab:purple", "<", ""),
     "LoRA, distilled": ("tab:green", "*", ""),
 }
-NORMAL = 1.96  # standard errors to either side: a 95 % interval
 
 
 def figure_repair(scores: pd.DataFrame, profile: Profile) -> Figure:

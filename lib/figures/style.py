@@ -21,6 +21,7 @@ STYLE = matplotlib.rc_params_from_file(SHEET, use_default_template=False)
 UNSHOWN = ["examples", "weights", "choices", "answers", "took"]  # too long, or another each time
 WIDTH = 7.3  # inches: as wide as a web page shows a picture, so that no text is scaled down
 AT_LEAST = (0.2, 0.6)  # what every axis of accuracies shows, so that noise looks like noise
+NORMAL = 1.96  # standard errors to either side: a 95 % interval
 FEW = 4_000  # colours of lines and text, with their soft edges; a map has more
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.figures.style import STYLE, WIDTH, save_figure
+from lib.figures.style import NORMAL, STYLE, WIDTH, save_figure
 from lib.models import registry
 from lib.profiles import Profile
 
@@ -111,7 +111,7 @@ def figure_layers(
                 single, larger = of[of.block_size == 1], of[of.block_size > 1]
                 lines = (row[1], single, single.block_start), (row[2], larger, larger.block_size)
                 for axis, line, x in lines:
-                    _bars(axis, x, line.value, 1.96 * line.standard_error, style, label)
+                    _bars(axis, x, line.value, NORMAL * line.standard_error, style, label)
             row[0].set(xlabel="layer $l$", ylabel=CHANGE, yscale="log")
             row[0].set_title(f"{registry.label(name)}, {mine.n.iloc[0]} texts")
             row[1].set(xlabel="layer $l$", title="without one layer")

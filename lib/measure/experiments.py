@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from lib.blocks import STRATEGIES, UNPRUNED, blocks_of
+from lib.blocks import STRATEGIES, UNPRUNED, WITH_EXIT, blocks_of
 from lib.measure.wanted import Wanted, score
 from lib.profiles import Profile, recipe
 
@@ -185,18 +185,18 @@ FORMS = {  # a question set, and the tasks that ask it by letter and by content
 def forms(name: str, distances, profile: Profile) -> list[Wanted]:
     """Letters or content: the same questions asked both ways, after as many solved examples.
 
-    At every second size, and at every second depth where the profile heals, there healed, too;
-    columns questions and form.
+    At every second size, also with an early exit; at every second depth where the profile heals,
+    there healed, too. Columns questions and form.
     """
     profile, layers, found = profile.with_prompt(profile.mmlu_shots), distances.num_layers, []
-    sizes, depths = profile.block_sizes(layers)[::2], profile.healed_sizes(layers, name)
+    depths = profile.healed_sizes(layers, name)
     depths = depths[1::2] if len(depths) > 2 else depths
-    sizes = sorted({*sizes, *depths})
+    sizes = sorted({*profile.block_sizes(layers)[::2], *depths})
     for questions, tasks in FORMS.items():
         for form, task in tasks.items():
             shown = {"questions": questions, "form": form}
             found += unpruned(name, profile, [task], **shown)
-            found += _cut(name, distances, profile, [task], STRATEGIES, sizes, **shown)
+            found += _cut(name, distances, profile, [task], WITH_EXIT, sizes, **shown)
             found += healed(name, distances, profile, [task], sizes=depths, shown=shown)
     return found
 

@@ -230,11 +230,9 @@ def get(
         profile = profile.shortened(steps)
     if not all(_whole(size, 1) for size in sizes or ()):
         raise ValueError(f"SIZES must be whole numbers of at least 1, not {sizes!r}.")
-    profile = replace(profile, sizes=tuple(sizes or ()))
-    if dtype is not None:
-        profile = replace(profile, dtype=formats.checked(dtype))
-    if models:
-        profile = replace(profile, models=tuple(models))
+    told = {"sizes": tuple(sizes or ()), "models": tuple(models or profile.models)}
+    told |= {"dtype": formats.checked(dtype)} if dtype is not None else {}
+    profile = replace(profile, **told)
     for model in profile.models:
         registry.resolve(model)
     return profile
