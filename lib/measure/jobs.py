@@ -23,7 +23,7 @@ class Part:
 
 
 CURVES = (experiments.unhealed, experiments.dose, experiments.healed)
-ASKED = (experiments.reasoning, experiments.forms, experiments.books)
+ASKED = (experiments.reasoning, experiments.forms, experiments.exits, experiments.books)
 WHICH = (studies.damage, studies.states, studies.greedy, studies.halves)
 PARTS = {
     "01": Part(0, ()),

@@ -172,8 +172,8 @@ def _of_call(shape: Shape, call: list[Wanted], card: Card, made: int = 0) -> lis
     if first.kind == "healing":
         cure = replace(first.recipe, steps=first.recipe.steps - made)
         return _healing(shape, first.block, cure, how)
-    if first.kind in READ:
-        return [READ[first.kind](shape, params, *how)]
+    if first.kind in ("similarity", "states"):
+        return [getattr(costs, first.kind)(shape, params, *how)]
     if first.kind == "greedy":
         return _next_layer(shape, params, how)
     found, layers = [], shape.num_layers - (first.block.size if first.recipe else 0)
@@ -184,9 +184,6 @@ def _of_call(shape: Shape, call: list[Wanted], card: Card, made: int = 0) -> lis
         asked = {"task": "c4"} | same[0].params
         found.append(costs.sweep(shape, layers, _after(shape, same), asked, *how))
     return found
-
-
-READ = {"similarity": costs.similarity, "states": costs.states}
 
 
 def _after(shape: Shape, swept: list[Wanted]) -> list[int]:

@@ -41,6 +41,7 @@ def build(profile: Profile) -> Path:
         )
     here = results.archive(paths.RESULTS)
     recorded = results.archive(paths.RECORDED / profiles.RECORDED)
+    sides = {"this run": _machines(here), "recorded run": recorded.run.get("environment", {})}
     index = paths.RUNS / "index.html"
     index.parent.mkdir(parents=True, exist_ok=True)
     told = pages.page(
@@ -52,10 +53,10 @@ def build(profile: Profile) -> Path:
         interactive={f.name: _address(f) for f in (paths.FIGURES / profile.name).glob("*.html")},
         settings=shown.settings(profile).data,
         measured=_measured(profile, here),
-        machine=_machines(here),
+        machine=sides["this run"],
         claims=_claims(profile.name),
         compared=_compared(profile, here, recorded),
-        versions=_versions(here, recorded),
+        versions=pages.table(pd.DataFrame(sides).rename_axis("").reset_index()),
     )
     index.write_text(told, encoding="utf-8")
     return index
@@ -154,11 +155,6 @@ def _machines(here: Archive) -> dict[str, str]:
     """With what the stored results were measured: processors, cards, versions."""
     stored = pd.DataFrame(found["environment"] for found in here.records())
     return {name: ", ".join(stored[name].dropna().unique()) for name in stored}
-
-
-def _versions(here: Archive, recorded: Archive) -> str:
-    sides = {"this run": _machines(here), "recorded run": recorded.run.get("environment", {})}
-    return pages.table(pd.DataFrame(sides).rename_axis("").reset_index())
 
 
 def main(argv: list[str] | None = None) -> int:
