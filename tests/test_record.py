@@ -7,10 +7,11 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import spearmanr
 
 from benchmarks import links, readme, record
 from lib import analysis, evaluation, paths, profiles, results
-from lib.analysis import criteria, curves
+from lib.analysis import criteria, curves, statistics
 from lib.blocks import Block
 from lib.measure import (
     damage,
@@ -207,7 +208,8 @@ def test_what_is_said_of_letters_and_content_is_recorded():
     profile = profiles.get("overnight")  # of three models; this one is healed for fewer steps
     with results.reading(results.archive(paths.RECORDED / "overnight")):
         asked = scores.of_all(maps, experiments.forms, profile)
-    six = asked[(asked.block_size == 6) & (asked.questions == "arc_easy")].query("value > 0")
+    six = asked[(asked.block_size == 6) & (asked.questions == "arc_easy")]
+    six = six[(six.strategy == "similarity") & six.value.notna()]
     six = six.set_index(["form", "treatment"])
     for form, told in {
         "letters": (0.22, 0.22, 0.0, 0.02),
@@ -223,6 +225,54 @@ def test_what_is_said_of_letters_and_content_is_recorded():
     there = kept.loc["arc_easy", "similarity", "unhealed", "content", 7]
     told = there[["kept", "low", "high", "apart", "apart_low", "apart_high"]].astype(float)
     assert told.round(2).tolist() == [0.82, 0.69, 0.96, 1.09, 0.92, 1.27]
+
+
+def test_what_is_said_of_early_exits_is_recorded():
+    """In README, notebook 10 and exercise 10.3."""
+    name = "qwen2.5-coder-1.5b"
+    with results.reading(results.archive(paths.RECORDED / "overnight")):
+        maps, profile = distance_maps.measure(profiles.get("overnight", [name]))
+        exits = scores.of_all(maps, experiments.exits, profile)
+        kept = scores.unhealed(maps, profile, ["mmlu"]).query("strategy == 'simple'")
+        few = profile.with_prompt(profile.mmlu_shots)
+        places = [Block(start, 3) for start in range(26)]
+        at = scores.measure(name, few, places, ["arc_easy_letters"]).iloc[1:]
+        asked = scores.of_all(maps, experiments.forms, profile).query("strategy == 'early exit'")
+    forms = asked.set_index(["task", "block_size"])
+    told = {"arc_easy_letters": [0.88, 0.88, 0.80, 0.34], "arc_easy": [0.77, 0.62, 0.51, 0.44]}
+    for task, values in told.items():
+        errors = forms.standard_error[task][[1, 3, 5, 7]]
+        assert forms.value[task][[1, 3, 5, 7]].round(2).tolist() == values
+        assert errors.round(2).between(0.03, 0.05).all()
+    exits, kept = exits[exits.task == "mmlu"], kept.set_index("block_size")
+    found = exits.set_index("block_size")
+    told = {0: 0.50, 1: 0.50, 2: 0.49, 3: 0.48, 4: 0.48, 5: 0.42, 6: 0.29, 7: 0.28}
+    assert found.value[list(told)].round(2).to_dict() == told
+    assert found.value[7] == found.floor[0] and found.n.eq(285).all()
+    assert found.commonest[6] > 0.98 and found.commonest[[7, 8, 9, 10]].eq(1).all()
+    half = analysis.transitions(exits).iloc[0]
+    assert half[["fraction", "low", "high"]].astype(float).round(3).tolist() == [
+        0.187,
+        0.172,
+        0.199,
+    ]
+    line = curves.curve(exits.iloc[0], exits.iloc[1:])
+    assert np.round(statistics.width(line), 2).tolist() == [0.04, 0.02, 0.13]
+    assert found.block_start[3] == 25 and kept.block_start[3] == 24
+    assert gain(kept.loc[3], found.loc[3]) == [0.18, 0.04]
+    assert [kept.value[3].round(2), found.value[3].round(2)] == [0.30, 0.48]
+    at = at.set_index("block_start")
+    assert sorted(at.index[at.value < 0.345]) == [0, 1, 19] and at.n.eq(120).all()
+    assert ((at.value > 0.4) & (at.value < 0.7)).sum() == 18
+    told = {25: (0.88, 0.03), 24: (0.48, 0.05), 14: (0.68, 0.04)}
+    for start, pair in told.items():
+        assert at.loc[start, ["value", "standard_error"]].astype(float).tolist() == pytest.approx(
+            pair, abs=0.0051
+        )
+    distances = maps[name].row(3)
+    assert distances.argmin() == 14 and (at.value > at.value[14]).sum() == 5
+    assert (distances < distances[25]).sum() == 19
+    assert spearmanr(distances, at.value).statistic.round(2) == -0.52
 
 
 def test_what_the_readme_says_of_the_papers_curve_is_recorded():
