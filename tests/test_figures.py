@@ -84,6 +84,18 @@ def test_a_panel_of_which_nothing_is_measured_says_so():
     assert "not measured" not in texts["ARC-Easy accuracy Qwen"] + texts["MMLU accuracy Llama-2"]
 
 
+@pytest.mark.parametrize("status, left", [("not measured", [False]), ("diverged", [False, True])])
+def test_a_line_passes_what_nobody_measured_and_breaks_where_measuring_failed(status, left):
+    table = scores(treatments=["healed"]).assign(status="ok")
+    gone = (table.block_size == 8) & (table.strategy == "similarity")
+    table.loc[gone, ["value", "status"]] = np.nan, status
+    (axis,) = figures.figure_6(table, SMOKE).axes
+    (line,) = [
+        line for line in axis.lines if line.get_linestyle() == "-" and line.get_marker() == "o"
+    ]
+    assert np.isnan(np.asarray(line.get_ydata(), float)).tolist() == [False, *left[1:], False]
+
+
 def test_accuracies_have_one_range_from_the_floor_on_and_what_is_silent_comes_last():
     drawn = by_label(figures.figure_1d(scores(PAPER.models), PAPER))
     tasks = [label.split()[0] for label in drawn if label]

@@ -205,11 +205,13 @@ def _panel(axis, panel: pd.DataFrame, by: str, x: str, keys: dict) -> None:
 
 
 def _curve(axis, unpruned: pd.DataFrame, points: pd.DataFrame, x: str, shade, shift: float) -> None:
-    """One line; against the fraction, from the unpruned score of its model (and variant) on."""
+    """One line; against the fraction, from the unpruned score of its model (and variant) on.
+    It passes points that nobody measured, and has a gap where measuring failed."""
     first = points.iloc[0]
     same = [c for c in ("model", "variant") if c in points and unpruned[c].notna().all()]
     start = unpruned[(unpruned[same] == first[same]).all(axis=1)].head(int(x == "fraction"))
-    line = pd.concat([start, points]).sort_values(x)
+    there = points.value.notna() | (points.get("status") != "not measured")
+    line = pd.concat([start, points[there]]).sort_values(x)
     hollow = {"marker": "o", "ms": 3.5, "color": shade, "mfc": "white"}
     style = hollow | ({"mfc": shade} if first.treatment == "healed" else {})
     style |= {"ls": "" if x == "seed" else TREATMENTS[first.treatment], "lw": 1.3}
