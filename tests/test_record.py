@@ -548,16 +548,16 @@ def test_what_notebooks_04_09_and_13_say_is_recorded():
     early = [arc.value[s, 9, "arc_easy", 128] for s in ("similarity", "simple")]
     assert round(early[0] - early[1], 2) == 0.19
     assert said["SmolLM2-135M", "7b"] == "0.130 [0.099, 0.163]"
-    assert len({v.claim for v in found if v.firmness != "not run"}) == 29
+    assert len({v.claim for v in found if v.firmness != "not run"}) == 32
     counts = Counter((v.firmness, v.way) for v in found)
     assert counts["decided", "agrees"] == 17 and counts["decided", "differs"] == 7
     points = {v.claim for v in found if v.firmness == "points this way"}
     assert (
-        points == {"3b", "3c", "4b", "6", "10a", "10b", "11a", "11b"}
-        and sum(n for (f, _), n in counts.items() if f == "points this way") == 9
+        points == {"3b", "3c", "4b", "6", "9a", "10a", "10b", "11a", "11b"}
+        and sum(n for (f, _), n in counts.items() if f == "points this way") == 10
     )
     unclear = {(v.claim, v.model) for v in found if v.firmness == "can't tell"}
-    smol = {(part, "SmolLM2-135M") for part in ("2a", "2c", "2d")}
+    smol = {(part, "SmolLM2-135M") for part in ("2a", "2c", "2d", "9b", "9c")}
     large = {(part, "Qwen2.5-Coder-1.5B") for part in ("2c", "2d", "2e", "3b", "3c", "8")}
     assert unclear == smol | large | {(part, "Qwen2.5-Coder-0.5B") for part in ("2a", "2b")}
     assert said["Qwen2.5-Coder-1.5B", "8"] == "0.01 [-0.03, ∞]"
@@ -619,6 +619,40 @@ def test_what_notebook_11_says_is_recorded():
     assert within[ends].astype(float).round(2).tolist() == [0.70, 0.67, 0.72]
     last = analysis.thirds(damages).query("third == 'last'").above_middle.round(2)
     assert last.tolist() == [0.27, 0.06, -0.03]
+
+
+def test_what_notebook_05_says_is_recorded():
+    """Also exercise 05.2."""
+    with results.reading(results.archive(paths.RECORDED / "overnight")):
+        maps, profile = distance_maps.measure(profiles.get("overnight", ["smollm2-135m"]))
+        table = scores.of_all(maps, experiments.prompts, profile)
+    whole = table[table.task == "mmlu"].iloc[0]
+    assert curves.no_signal(whole)
+    table = table[(table.task == "arc_easy") & table.value.notna()]
+    assert table.n.eq(565).all() and table.floor.max().round(2) == 0.32
+    rows = table.set_index(["variant", "block_size"])
+    told = {
+        0: [0.520, 0.563, 0.584, 0.566, 0.561, 0.570],
+        3: [0.520, 0.581, 0.565, 0.559, 0.566, 0.558],
+        9: [0.467, 0.488, 0.451, 0.441, 0.455, 0.453],
+        15: [0.381, 0.396, 0.336, 0.352, 0.350, 0.333],
+    }
+    variants = [f"{k} examples" for k in (0, 1, 3, 5)] + ["order 1", "order 2"]
+    for size, values in told.items():
+        assert [rows.value[v, size].round(3) for v in variants] == values
+    assert rows.value["order 0", 9] == rows.value["5 examples", 9]
+    assert rows.standard_error["order 1", 9].round(3) == 0.021
+    told = {  # five minus none, one minus none
+        0: ([0.05, 0.02], None), 3: ([0.04, 0.02], [0.06, 0.02]),
+        9: ([-0.03, 0.02], [0.02, 0.01]), 15: ([-0.03, 0.02], [0.02, 0.01]),
+    }  # fmt: skip
+    for size, (five, one) in told.items():
+        none = rows.loc["0 examples", size]
+        assert gain(none, rows.loc["5 examples", size]) == five
+        assert one is None or gain(none, rows.loc["1 examples", size]) == one
+    said = {v.claim: v.numbers for v in readme._verdicts() if v.model == "SmolLM2-135M"}
+    assert said["9a"] == "0.0065 [0.0000, 0.0177]" and said["9c"] == "0.019 [-0.005, 0.043]"
+    assert said["9b"] == "-0.113 [-0.180, -0.039]"
 
 
 def test_what_notebook_06_says_is_recorded():
