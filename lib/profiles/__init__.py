@@ -57,7 +57,7 @@ class Profile:
     heal_fractions: tuple[float, ...]  # of the layers dropped where a healing is made
     ablation_fractions: tuple[float, ...]  # the same for seeds and ranks
     ablation_ranks: tuple[int, ...]
-    ablation_questions: Count  # of MMLU, for each of many prompts; of both sets, by letter
+    ablation_questions: Count  # of MMLU, for each of many prompts; of both, in each form
     ablation_subjects: Count  # of MMLU then
     ablation_arc_easy: Count  # of ARC-Easy, for each of many prompts
     healed_names: tuple[str, ...]  # healed at all of these, for all steps; empty: every model
@@ -142,7 +142,7 @@ class Profile:
         return list(self.sizes) or _sizes(self.ablation_fractions, num_layers)
 
     def with_prompt(self, shots: int, order: int = 0, arc_easy: int = 0) -> "Profile":
-        """The same with other examples before the questions; of ARC-Easy at most so many."""
+        """The same with other examples before the questions, of ARC-Easy at most `arc_easy`."""
         count = self.ablation_questions
         subjects = min(self.mmlu_subjects, self.ablation_subjects)
         return replace(
