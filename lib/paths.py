@@ -26,7 +26,7 @@ CHECKPOINTS = DATA / "checkpoints"  # GGUF files, dequantised once
 
 OUTPUT = Path(os.environ.get("DEEPER_LAYERS_OUTPUT", ROOT)).expanduser().resolve()
 RESULTS = OUTPUT / "data" / "results"
-FIGURES = Path(os.environ.get("DEEPER_LAYERS_FIGURES", OUTPUT / "figures"))
+FIGURES = Path(os.environ.get("DEEPER_LAYERS_FIGURES", OUTPUT / "figures")).expanduser().resolve()
 RUNS = OUTPUT / "papermill_runs"
 SEAL = "complete.json"  # says that a folder is complete
 

@@ -257,6 +257,16 @@ def test_what_is_said_of_early_exits_is_recorded():
         errors = forms.standard_error[task][[1, 3, 5, 7]]
         assert forms.value[task][[1, 3, 5, 7]].round(2).tolist() == values
         assert errors.round(2).between(0.03, 0.05).all()
+    profile = profiles.get("overnight")  # of three models; this one is healed for fewer steps
+    tasks = {"mmlu": (0.23, 0.21), "arc_easy_letters": (0.46, 0.38), "arc_easy": (0.48, 0.42)}
+    with results.reading(results.archive(paths.RECORDED / "overnight")):
+        few = profile.with_prompt(profile.mmlu_shots)
+        healed = scores.healed(maps, few, list(tasks), ["early exit"], [6]).set_index("task")
+    for task, pair in tasks.items():
+        both = (forms.value[task, 6], healed.value[task])
+        assert [round(x + 1e-9, 2) for x in both] == list(pair)
+    told = {"mmlu": [-0.02, 0.01], "arc_easy_letters": [-0.08, 0.03], "arc_easy": [-0.06, 0.03]}
+    assert {task: gain(forms.loc[task, 6], healed.loc[task]) for task in tasks} == told
     exits, kept = exits[exits.task == "mmlu"], kept.set_index("block_size")
     found = exits.set_index("block_size")
     told = {0: 0.50, 1: 0.50, 2: 0.49, 3: 0.48, 4: 0.48, 5: 0.42, 6: 0.29, 7: 0.28}
@@ -309,6 +319,22 @@ def test_what_the_readme_says_of_the_papers_curve_is_recorded():
     before = pruned.loc["similarity", 6]
     assert [round(x.value, 2) for x in (before, healed)] == [0.22, 0.24]
     assert gain(before, healed) == [0.02, 0.02] and profile.other_steps == 32
+    with results.reading(results.archive(paths.RECORDED / "overnight")):
+        healed = scores.healed(maps, profile, ["mmlu", "c4"], ["similarity"])
+        asked = scores.unhealed(maps, profile, ["boolq"]).set_index(["strategy", "block_size"])
+    healed, loss = (healed[healed.task == task].set_index("block_size") for task in ("mmlu", "c4"))
+    told = {3: (0.34, 0.34, [0.00, 0.03]), 11: (0.31, 0.29, [-0.01, 0.01])}  # before, after
+    for size, (first, after, change) in told.items():
+        before = pruned.loc["similarity", size]
+        assert [round(x, 2) for x in (before.value, healed.value[size])] == [first, after]
+        assert gain(before, healed.loc[size]) == change
+    cut = losses.value["similarity"][[3, 6, 11]]
+    assert (cut - losses.value["none", 0]).round(2).tolist() == [0.12, 0.33, 0.99]
+    assert (cut - loss.value).round(2).tolist() == [0.02, 0.07, 0.26]
+    first, of_similar = asked.loc["none", 0], asked.value["similarity"]
+    assert (first.value, first.floor, first.n) == (0.695, 0.65, 200) and curves.no_signal(first)
+    assert first.standard_error.round(3) == 0.033 and of_similar[13].round(2) == 0.38
+    assert of_similar[range(1, 13)].between(0.62, 0.70).all()
     with results.reading(results.archive(paths.RECORDED / "overnight")):
         by_content = scores.unhealed(maps, profile, ["arc_easy"])
     told = by_content[by_content.value.notna() & (by_content.strategy != "simple")]
@@ -584,13 +610,14 @@ def test_what_notebooks_04_09_and_13_say_is_recorded():
     assert counts["decided", "agrees"] == 17 and counts["decided", "differs"] == 7
     points = {v.claim for v in found if v.firmness == "points this way"}
     assert (
-        points == {"3b", "3c", "4b", "6", "9a", "10a", "10b", "11a", "11b"}
-        and sum(n for (f, _), n in counts.items() if f == "points this way") == 10
+        points == {"2c", "2d", "3b", "3c", "4b", "6", "9a", "10a", "10b", "11a", "11b"}
+        and sum(n for (f, _), n in counts.items() if f == "points this way") == 13
     )
     unclear = {(v.claim, v.model) for v in found if v.firmness == "can't tell"}
     smol = {(part, "SmolLM2-135M") for part in ("2a", "2c", "2d", "9b", "9c")}
-    large = {(part, "Qwen2.5-Coder-1.5B") for part in ("2c", "2d", "2e", "3b", "3c", "8")}
+    large = {(part, "Qwen2.5-Coder-1.5B") for part in ("2e", "3b", "8")}
     assert unclear == smol | large | {(part, "Qwen2.5-Coder-0.5B") for part in ("2a", "2b")}
+    assert said["Qwen2.5-Coder-1.5B", "2e"] == "0.004 [-0.019, 0.025]"
     assert said["Qwen2.5-Coder-1.5B", "8"] == "0.01 [-0.03, ∞]"
     assert said["Qwen2.5-Coder-0.5B", "1"] == "0.422 [0.344, 0.445]"
     differ = {(v.claim, v.model) for v in found if (v.firmness, v.way) == ("decided", "differs")}

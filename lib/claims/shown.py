@@ -30,4 +30,4 @@ def lights(verdicts: Sequence[Verdict]) -> str:
     lines += [f"| {' | '.join(map(str, cells))} |" for cells in table.itertuples()]
     told = ", ".join(f"{sign} {name}" for name, sign in list(LIGHTS.items())[:4])
     legend = f"a, b, … are parts of a claim. ✓ agrees with the paper, ✗ differs; {told}."
-    return "\n".join(lines) + f"\n\n{legend} An empty cell is not measured yet.\n"
+    return "\n".join(lines) + f"\n\n{legend} Empty: not measured, or not about this model.\n"

@@ -63,7 +63,7 @@ class Job:
 
         But for what the model writes: where it solves nothing, less is asked.
         """
-        mine = replace(profile, sizes=() if self.size is None else (self.size,))
+        mine = profile if self.size is None else replace(profile, sizes=(self.size,))
         found = [wanted.similarity(self.model, profile)]
         for experiment in PARTS[self.notebook].experiments:
             for asked in experiment(self.model, distances, mine):

@@ -247,7 +247,8 @@ def _healing_rates(shape: Shape, profile: Profile, of_map: dict, card: Card) -> 
     found = []
     for file in sorted(files, key=lambda file: file.stem[-8:])[:MOST_READ]:  # of all depths
         record, problem = parsed(file.read_bytes(), "healing")
-        if problem or not same.items() <= record["params"].items():
+        ours = not problem and same.items() <= record["params"].items()
+        if not ours or record["status"] != "ok":  # an ended one tells no rate
             continue
         layers = shape.num_layers - record["params"]["block_size"]
         made = Recipe(**record["params"]["recipe"])

@@ -10,10 +10,7 @@ from typing import Annotated, get_origin
 
 from lib import paths
 from lib.models import formats, registry
-from lib.profiles.recipes import Recipe as Recipe
-from lib.profiles.recipes import attempts as attempts
-from lib.profiles.recipes import no_memory as no_memory
-from lib.profiles.recipes import recipe as recipe
+from lib.profiles.recipes import Recipe, attempts, no_memory, recipe
 
 _ROWS = paths.rows(Path(__file__).with_name("profiles.csv"))
 RECORDED = "overnight"  # the one whose run is committed: data/recorded/, figures/

@@ -77,7 +77,8 @@ def _notebook(number: str, profile: str) -> dict:
     told |= {"state": state, "minutes": seconds and seconds / 60, "page": f"{profile}/{name}.html"}
     links = ("header", "footer")  # to files that no page lies next to
     executed.cells = [cell for cell in executed.cells if cell.get("id") not in links]
-    told["title"] = executed.cells[0].source.splitlines()[0].strip("# ")
+    titles = (c.source.splitlines()[0] for c in executed.cells if c.source.startswith("# "))
+    told["title"] = next(titles, name).strip("# ")  # papermill puts an error above it
     errors = [o for c in executed.cells for o in c.get("outputs", []) if o.output_type == "error"]
     told["reason"] = f"{errors[-1].ename}: {errors[-1].evalue}".splitlines()[0] if errors else ""
     page = pages.page(title=told["title"], notebook=told, body=pages.notebook(executed))
