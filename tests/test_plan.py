@@ -507,6 +507,18 @@ def test_a_cpu_is_planned_at_the_rate_of_its_results(output):
     asked = {"sequences": 20, "max_tokens": 24, "batch_tokens": SMOKE.batch_tokens}
     cost = costs.similarity(registry.MODELS["tiny-random"].shape, asked, None, stated)
     assert estimates.adjusted(stated, SMOKE).rate == pytest.approx(cost.flops / 2)
+    cure = recipe("tiny-random", SMOKE)
+    (asked,) = fetching.here([wanted.healing("tiny-random", SMOKE, Block(1, 2), cure)])
+    results.save("healing", asked.params, {"status": "oom"}, 0, "oom")
+    found = estimates.adjusted(stated, SMOKE)  # a healing that ended early tells no rate
+    assert found.training_rate == stated.training_rate and "0 healings" in found.source
+
+
+def test_only_the_sizes_asked_for_are_planned():
+    asked = replace(SMOKE, sizes=(3,))
+    for number in ("03", "10"):
+        found = Job(number, "tiny-random").wanted(Straight(), asked)
+        assert {w.block.size for w in found if w.recipe} - {0} == {3}, number
 
 
 # ---- the command ---------------------------------------------------------------------------

@@ -47,6 +47,7 @@ def ran(output, monkeypatch):
     notebook = v4.new_notebook(cells=cells, metadata={"papermill": {"duration": 90.0}})
     nbformat.write(notebook, folder / f"{notebooks.NOTEBOOKS['01'].file}.ipynb")
     cells[1].outputs = [v4.new_output("error", ename="ValueError", evalue="why\nmore")]
+    notebook.cells.insert(0, v4.new_markdown_cell("<span>An Exception was encountered</span>"))
     nbformat.write(notebook, folder / f"{notebooks.NOTEBOOKS['02'].file}.failed.ipynb")
     distance_maps.of_model("tiny-random", SMOKE)
     scores.measure("tiny-random", SMOKE, [Block(1, 2)], ["c4"])
@@ -71,6 +72,7 @@ def draw(profile, name):
 def test_finished_failed_and_missing_are_told_apart(ran):
     index = report.build(SMOKE).read_text()
     assert '<a href="smoke/01_similarity_heatmaps.html">1 · Similar &lt;layers&gt;</a>' in index
+    assert '<a href="smoke/02_pruning_curves.html">1 · Similar &lt;layers&gt;</a>' in index
     assert "failed: ValueError: why<" in index and "1.5" in index
     assert index.count('class="missing">missing') == len(notebooks.NOTEBOOKS) - 2
     absent = [name.replace("_", " ") for name in notebooks.FIGURES if name != "figure_4"]

@@ -148,6 +148,14 @@ def test_a_kernel_sees_one_gpu(monkeypatch, given, seen):
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == given
 
 
+def test_a_relative_folder_is_the_same_from_everywhere(tmp_path):
+    """A kernel starts in notebooks/."""
+    asked = [sys.executable, "-c", "from lib import paths; print(paths.FIGURES)"]
+    told = os.environ | {"DEEPER_LAYERS_FIGURES": "pictures", "PYTHONPATH": str(paths.ROOT)}
+    said = subprocess.run(asked, cwd=tmp_path, env=told, capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == str(tmp_path / "pictures")
+
+
 def test_cublas_is_told_before_torch_starts():
     """By whatever of lib is imported first; somebody's own setting stays."""
     code = "import os, lib; print(os.environ['CUBLAS_WORKSPACE_CONFIG'])"
