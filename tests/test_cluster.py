@@ -4,16 +4,17 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks.faults import nodes
-from lib import paths, profiles, results
-from lib.measure import jobs
+from lib import analysis, figures, paths, profiles, results
+from lib.measure import distance_maps, jobs, scores
 from lib.measure.jobs import Job
 from lib.models import registry
-from lib.run import batch
+from lib.run import batch, execution
 from lib.run.execution import Launch, Outcome
 
 ENGINES = ("local", "ray")
@@ -162,6 +163,40 @@ def test_a_job_is_called_by_what_it_measures(output, monkeypatch):
         "03", profile=profiles.get("smoke", models=models), told=TOLD | {"MODELS": models}
     )
     assert more.launch(job).shard in found
+
+
+def test_a_job_measures_what_its_run_wants(output, monkeypatch):
+    """Its kernel sees one model, and that model has the place that it has in the whole run."""
+    distances = distance_maps.of_model("tiny-random", SMOKE)
+    monkeypatch.setattr(registry, "resolve", lambda name: registry.Source("folder", name, "1"))
+    shape = registry.MODELS["tiny-random"].shape
+    monkeypatch.setattr(registry, "num_layers", lambda name: shape.num_layers)
+    monkeypatch.setattr(registry, "shape", lambda name: shape)
+    names, notebooks = ["first", "second"], ["02", "03", "05", "06", "07", "10", "12"]
+    few = replace(SMOKE, healed_names=("first",), study_names=("second",), other_steps=1)
+    monkeypatch.setitem(profiles.PROFILES, "smoke", few)
+    whole = profiles.get("smoke", names)
+    parts = jobs.by_model(jobs.jobs(whole, notebooks))
+    assert {job.model for job in parts} == set(names)
+    for job in parts:
+        launch = batch_of(*notebooks, profile=whole).launch(job)
+        with execution._told(launch):
+            mine = profiles.get("smoke", launch.parameters["MODELS"])
+        told = [[w.params for w in job.wanted(distances, p)] for p in (whole, mine)]
+        assert told[0] == told[1], job
+        assert mine.main_model == job.model
+        lone = profiles.get("smoke", [job.model])
+        assert lone.heals_fully(job.model) and lone.study_models == lone.ablation_models
+    second = Job("03", "second")
+    apart = [batch_of("03", profile=p).launch(second).shard for p in (whole, lone)]
+    assert second.model == lone.models[0] and apart[0] != apart[1]
+
+
+def test_a_job_without_doses_draws_an_empty_figure(output):
+    doses = scores.table([])
+    gaps, laws = analysis.gap_left(doses), analysis.law(doses)
+    figures.figure_dose(doses, gaps, laws, SMOKE)
+    assert (paths.FIGURES / "smoke" / "figure_dose.png").exists()
 
 
 @pytest.mark.parametrize(

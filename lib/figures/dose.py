@@ -63,7 +63,7 @@ def figure_dose(
     doses: of experiments.dose; gaps, laws: of analysis.dose. Dotted: not healed, at most ln V.
     Hollow: the law's value at the paper's tokens, with its 95 % interval.
     """
-    model = registry.label(doses.model.iloc[0])
+    model = ", ".join(map(registry.label, doses.model.unique()))
     sizes = [size for size in sorted(doses.block_size.unique()) if size] or [0]
     grid = {"nrows": 3, "ncols": len(sizes), "squeeze": False, "sharex": True, "sharey": "row"}
     with plt.rc_context(STYLE):
@@ -88,6 +88,8 @@ def figure_dose(
 
 
 def _lines(axis, rows: pd.DataFrame) -> None:
+    if rows.empty:  # the job of a model that is healed for one length
+        return
     unpruned = rows[rows.treatment == "unpruned"].iloc[0]
     axis.axhline(unpruned.value, color="black", ls="--", lw=1, label="unpruned, not healed")
     worst = unpruned.chance if unpruned.task == "c4" else 1.0

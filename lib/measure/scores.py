@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from lib import evaluation, healing, paths, results
-from lib.blocks import STRATEGIES, UNPRUNED, Block, BlockDistances
+from lib.blocks import UNPRUNED, Block, BlockDistances
 from lib.measure import experiments, fetching, packing
 from lib.measure import wanted as asking
 from lib.measure.experiments import TASKS
@@ -30,6 +30,7 @@ SCORE = ("value", "standard_error", "n", "chance", "majority", "floor")
 SCORE += (*evaluation.TOLD, "shortened")
 EXAMPLES = ("examples", "weights", "choices", "answers")  # columns that no CSV has
 NO_SCORE = dict.fromkeys(SCORE, float("nan")) | {"n": 0} | dict.fromkeys(EXAMPLES)
+NO_ROWS = ["model", *asking.BLOCK, "task", "strategy", "treatment", "steps", "tokens", *NO_SCORE]
 UNSOLVED = "no answer: the unpruned model solves none"
 
 
@@ -38,19 +39,13 @@ def unhealed(maps: Maps, profile: Profile, tasks: Sequence[str] = TASKS) -> pd.D
     return of_all(maps, experiments.unhealed, profile, tasks)
 
 
-def healed(
-    maps: Maps,
-    profile: Profile,
-    tasks: Sequence[str] = TASKS,
-    strategies: Sequence[str] = STRATEGIES,
-    sizes: Sequence[int] | None = None,
-    **changes,
-) -> pd.DataFrame:
-    """Scores after healing. sizes: by default the profile's. changes: of the recipe, as rank=2.
+def healed(maps: Maps, profile: Profile, *how, **changes) -> pd.DataFrame:
+    """Scores after healing. how: tasks, strategies and sizes, as of `experiments.healed`; by
+    default all, at the profile's sizes. changes: of the recipe, as rank=2.
 
     A healing that diverged or ran out of memory has no score: its rows say so in `status`.
     """
-    return of_all(maps, experiments.healed, profile, tasks, strategies, sizes, **changes)
+    return of_all(maps, experiments.healed, profile, *how, **changes)
 
 
 def reasoning(maps: Maps, profile: Profile) -> pd.DataFrame:
@@ -126,7 +121,7 @@ def fetch(wanted: Sequence[Wanted]) -> list[dict]:
 
 def table(wanted: Sequence[Wanted]) -> pd.DataFrame:
     """Scores as the rows of a figure's CSV; one that cannot be had is drawn as missing."""
-    return pd.DataFrame(map(row, wanted, fetch(wanted)))
+    return pd.DataFrame(map(row, wanted, fetch(wanted)), columns=None if wanted else NO_ROWS)
 
 
 def row(wanted: Wanted, record: dict) -> dict:
@@ -209,7 +204,7 @@ def _heal(wanted: Wanted) -> dict:
     folder = paths.RESULTS / "adapters" / results.key("healing", params)[:20]
     stored = results.load("healing", params)
     if stored and stored["values"]["adapter"] and not adapters.saved(folder / "adapter"):
-        results.discard("healing", params)
+        results.location("healing", params).unlink(missing_ok=True)
 
     def compute() -> dict:
         teacher = _teacher(wanted) if wanted.recipe.teacher else None

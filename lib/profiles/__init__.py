@@ -4,6 +4,7 @@ The only place with counts; everything else takes a `Profile`. profiles.csv has 
 """
 
 import json
+import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, get_origin
@@ -82,6 +83,7 @@ class Profile:
     study_names: tuple[str, ...]  # models of notebooks 10 to 12; empty: every one
 
     shot_order: int = 0  # 0: as in the data set; else the seed of a shuffle
+    run_models: tuple[str, ...] = ()  # of the run that this is one job of; empty: models
     missing: tuple[tuple[str, str], ...] = ()  # models that could not be had, and why
     sizes: tuple[int, ...] = ()  # heal at these numbers of dropped layers only; empty: at all above
 
@@ -93,7 +95,7 @@ class Profile:
     @property
     def main_model(self) -> str:
         """The model that figures 1 and 5 show."""
-        return self._among(self.main_names)[0]
+        return (self._among(self.main_names) or self.models)[0]
 
     @property
     def ablation_models(self) -> tuple[str, ...]:
@@ -108,10 +110,13 @@ class Profile:
     @property
     def study_models(self) -> tuple[str, ...]:
         """The models of what goes beyond the paper's figures (notebooks 10 to 12)."""
-        return tuple(n for n in self.study_names if n in self.models) or self.models
+        return self._among(self.study_names, None)
 
-    def _among(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(n for n in names if n in self.models) or self.models[:1]
+    def _among(self, names: tuple[str, ...], otherwise: int | None = 1) -> tuple[str, ...]:
+        """Those of `names` that the run has, or else its first models; of them the ones here."""
+        whole = self.run_models or self.models
+        chosen = tuple(n for n in names if n in whole) or whole[:otherwise]
+        return tuple(n for n in chosen if n in self.models)
 
     def block_sizes(self, num_layers: int) -> list[int]:
         """Numbers of layers to drop from a model of `num_layers`: 1, 2, 3, …, then every second."""
@@ -121,7 +126,8 @@ class Profile:
 
     def heals_fully(self, name: str) -> bool:
         """Whether model `name` is healed at all depths, for all steps."""
-        return name in self.healed_names or not set(self.healed_names) & set(self.models)
+        whole = self.run_models or self.models
+        return name in self.healed_names or not set(self.healed_names) & set(whole)
 
     def healed_sizes(self, num_layers: int, name: str | None = None) -> list[int]:
         """Numbers of layers dropped at which a healing is made (of model `name`)."""
@@ -215,8 +221,9 @@ def get(
     """The profile `name` (smoke, quick, overnight or paper).
 
     models replaces its models, limit cuts its counts, steps its healing steps, sizes are the only
-    numbers of dropped layers at which it heals, dtype is that of the weights. Raises ValueError
-    for an unknown profile, model or dtype, before anything is loaded.
+    numbers of dropped layers at which it heals, dtype is that of the weights. In the kernel of a
+    job, DEEPER_LAYERS_RUN_MODELS has the models of its whole run. Raises ValueError for an unknown
+    profile, model or dtype, before anything is loaded.
     """
     if name not in PROFILES:
         raise ValueError(f"Unknown profile {name!r}: choose one of {', '.join(PROFILES)}.")
@@ -228,6 +235,7 @@ def get(
     if not all(_whole(size, 1) for size in sizes or ()):
         raise ValueError(f"SIZES must be whole numbers of at least 1, not {sizes!r}.")
     told = {"sizes": tuple(sizes or ()), "models": tuple(models or profile.models)}
+    told |= {"run_models": tuple(json.loads(os.environ.get("DEEPER_LAYERS_RUN_MODELS", "[]")))}
     told |= {"dtype": formats.checked(dtype)} if dtype is not None else {}
     profile = replace(profile, **told)
     for model in profile.models:

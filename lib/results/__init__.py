@@ -90,16 +90,11 @@ def load_or_compute(kind: str, params: dict, compute: Callable[[], dict]) -> dic
     return record
 
 
-def discard(kind: str, params: dict) -> None:
-    """Forget a measurement, so that it is made again."""
-    location(kind, params).unlink(missing_ok=True)
-
-
 def forget_out_of_memory() -> None:
     """Let this run try again what an earlier one had no memory for."""
     for record in stored(paths.RESULTS, "healing"):
         if record["status"] == "oom":
-            discard("healing", record["params"])
+            location("healing", record["params"]).unlink(missing_ok=True)
 
 
 def draws_only() -> bool:

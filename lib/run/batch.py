@@ -98,10 +98,13 @@ class Batch:
             "parameters": others,
             "versions": results.VERSIONS,
         }
-        unique = results.key("job", measures)[:8]
+        of = self.profile.ablation_models, self.profile.rank_models, self.profile.study_models
+        roles = [job.model in names for names in of] + [self.profile.heals_fully(job.model)]
+        unique = results.key("job", measures | {"roles": roles})[:8]
         shard = f"{job.notebook}-{paths.component(job.model)}{size}-{unique}"
         parameters = self.parameters | job.parameters
-        return Launch(self.notebooks[job.notebook], parameters, shard, time_limit=self.time_limit)
+        how = {"time_limit": self.time_limit, "run_models": self.profile.models}
+        return Launch(self.notebooks[job.notebook], parameters, shard, **how)
 
     def done(self, job: Job) -> bool:
         """Whether it has left all that it measures, alone or with the model's other depths.

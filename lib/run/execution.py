@@ -6,15 +6,17 @@ copy appear under its own name. Each has a fresh kernel, so a dead one hurts not
 """
 
 import csv
+import json
 import os
 import platform
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from unittest import mock
 
 import huggingface_hub
 import papermill
@@ -44,6 +46,7 @@ class Launch:
     parameters: dict = field(default_factory=dict)
     shard: str = ""  # its folder under data/results/jobs; empty: the whole notebook
     draws_only: bool = False  # what is missing stays missing
+    run_models: tuple[str, ...] = ()  # of the run that a shard is of
     time_limit: float | None = None  # minutes
 
     @property
@@ -153,21 +156,14 @@ def execute(launch: Launch) -> Path:
 # ---- one execution -------------------------------------------------------------------------
 
 
-@contextmanager
-def _told(launch: Launch) -> Iterator[None]:
-    """A kernel's environment: where its figures go, whether it may measure, its GPU, its memory."""
+def _told(launch: Launch) -> AbstractContextManager:
+    """A kernel's environment: where its figures go, what it is a job of, its GPU, its memory."""
     told = {"DEEPER_LAYERS_FIGURES": str(launch.folder)} if launch.shard else {}
     told |= {"DEEPER_LAYERS_DRAW_ONLY": "1"} if launch.draws_only else {}
+    told |= {"DEEPER_LAYERS_RUN_MODELS": json.dumps(launch.run_models)}
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "0")  # of several the first; none if it is empty
     told |= {"CUDA_VISIBLE_DEVICES": gpus.split(",")[0]} | _allocator()
-    before = {name: os.environ[name] for name in told if name in os.environ}
-    os.environ.update(told)
-    try:
-        yield
-    finally:
-        for name in told.keys() - before:
-            del os.environ[name]
-        os.environ.update(before)
+    return mock.patch.dict(os.environ, told)
 
 
 def _allocator() -> dict[str, str]:
