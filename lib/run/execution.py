@@ -46,8 +46,8 @@ class Launch:
     parameters: dict = field(default_factory=dict)
     shard: str = ""  # its folder under data/results/jobs; empty: the whole notebook
     draws_only: bool = False  # what is missing stays missing
-    run_models: tuple[str, ...] = ()  # of the run that a shard is of
     time_limit: float | None = None  # minutes
+    run_models: tuple[str, ...] = ()  # of the run that a shard is of
 
     @property
     def profile(self) -> str:
