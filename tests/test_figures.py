@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 
-from lib import figures, paths, profiles
+from lib import analysis, figures, paths, profiles, results
 from lib.blocks import Block
-from lib.measure import experiments
+from lib.measure import distance_maps, experiments, repair
+from lib.measure import scores as measured_scores
 
 PAPER = profiles.get("paper")
 SMOKE = profiles.get("smoke")
@@ -221,3 +222,22 @@ def test_unhealed_references_are_scores_of_notebook_02(name, ablation):
     known = [w.params for w in asked + experiments.test_split(model, Map(), profile)]
     references = [w for w in ablation(model, Map(), profile) if w.shown["variant"] == "unhealed"]
     assert references and all(w.params in known and w.recipe is None for w in references)
+
+
+def test_a_run_of_which_only_the_map_is_left_is_drawn_as_not_measured(output, monkeypatch):
+    """As where each job failed: the last pass only draws, and must get through."""
+    maps, profile = distance_maps.measure(profiles.get("smoke", limit=4))
+    monkeypatch.setenv(results.DRAW_ONLY, "1")
+    figures.figure_training(measured_scores.healings(maps, profile), profile)
+    doses = measured_scores.of_all(maps, experiments.dose, profile)
+    figures.figure_dose(doses, analysis.gap_left(doses), analysis.law(doses), profile)
+    asked = measured_scores.of_all(maps, experiments.forms, profile)
+    measured = analysis.measures(asked[asked.task.isin(["mmlu", "arc_easy"])])
+    figures.figure_measures(measured, profile)
+    assert analysis.largest_step(measured).empty
+    figures.figure_repair(repair.maps(maps, profile), profile)
+    figures.figure_repair_cost(repair.healings(maps, profile), profile)
+    drawn = {f.stem: pd.read_csv(f) for f in (paths.FIGURES / "smoke").glob("*.csv")}
+    assert len(drawn) == 5
+    for name, table in drawn.items():
+        assert table.status.eq(results.NotMeasured.status).all(), name

@@ -95,6 +95,8 @@ def test_a_second_run_only_draws(smoke):
         (["--limit", "1"], "LIMIT must be a whole number of at least 2 (one example has no"),
         (["--set", "PROFLE=smoke"], "has no parameter PROFLE"),
         (["--set", "PROFILE"], "--set takes NAME=VALUE"),
+        (["--set", "MODELS=tiny-random"], "--set takes other parameters: MODELS is --models"),
+        (["--set", "SIZES=3"], "SIZES must be a list of whole numbers of at least 1, not 3"),
         (["--time-limit", "0"], "--time-limit takes minutes above 0"),
     ],
 )
@@ -102,6 +104,13 @@ def test_bad_input_is_one_sentence_before_any_computing(output, capsys, argument
     assert main(["--profile", "smoke", *arguments]) == 2
     told = capsys.readouterr().err
     assert said in told and len(told.strip().splitlines()) == 1
+    assert list(output.iterdir()) == []
+
+
+def test_ray_that_is_not_there_is_told_before_anything_is_fetched(output, capsys, monkeypatch):
+    monkeypatch.setattr("lib.run.__main__.find_spec", lambda name: None)
+    assert main(["--profile", "smoke", "--engine", "ray"]) == 2
+    assert "--engine ray needs Ray" in capsys.readouterr().err
     assert list(output.iterdir()) == []
 
 

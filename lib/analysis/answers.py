@@ -17,17 +17,20 @@ def measures(scores: pd.DataFrame) -> pd.DataFrame:
     accuracy: the threshold that the paper looks at. margin: log-likelihood of the right choice
     minus that of the best wrong one, mean. share of the commonest answer: how often the place is
     chosen that is chosen most. bits per byte: of the right choice. Columns value, standard_error
-    and examples are those of the measure.
+    and examples are those of the measure; a score that is missing is missing by every measure.
     """
     rows = []
-    for score in scores[scores.choices.notna()].to_dict("records"):
-        found, weights = _measured(score), np.asarray(score["weights"], float)
-        for measure, examples in zip(MEASURES, found, strict=True):
-            value, error = weighted_mean(examples, weights)
-            told = {"measure": measure, "value": value, "standard_error": error}
+    for score in scores[scores.choices.notna() | scores.value.isna()].to_dict("records"):
+        there = score["choices"] is not None
+        weights = np.asarray(score["weights"], float)
+        for measure, examples in zip(MEASURES, _measured(score) if there else MEASURES, strict=True):
+            told = {"measure": measure}
+            if there:
+                value, error = weighted_mean(examples, weights)
+                told |= {"value": value, "standard_error": error, "examples": examples}
             if measure != "accuracy":  # chance and floor are accuracies
                 told |= dict.fromkeys(("chance", "majority", "floor"), np.nan)
-            rows.append(score | told | {"examples": examples})
+            rows.append(score | told)
     return pd.DataFrame(rows)
 
 
@@ -52,6 +55,7 @@ def largest_step(measured: pd.DataFrame) -> pd.DataFrame:
     resampled questions, of the whole way between the best and the worst value of the line; even:
     what it would be if all steps were equal. depths: how many.
     """
+    measured = measured[measured.value.notna()]
     rows, unpruned = [], measured[measured.treatment == "unpruned"]
     for (measure, *key), points in measured[measured.block_size > 0].groupby(["measure", *LINE]):
         start = unpruned[(unpruned[["measure", *LINE[:2]]] == [measure, *key[:2]]).all(axis=1)]

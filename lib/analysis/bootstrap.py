@@ -31,7 +31,7 @@ def resampled(examples: np.ndarray, weights: np.ndarray, of: str = "") -> np.nda
 
 
 def resampled_map(distances) -> np.ndarray:
-    """A similarity.BlockDistances as measured and with its folds resampled.
+    """A BlockDistances as measured and with its folds resampled.
 
     Returns (1 + RESAMPLES, L+1, L+1).
     """

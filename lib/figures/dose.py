@@ -29,7 +29,7 @@ def figure_training(healings: pd.DataFrame, profile: Profile) -> Figure:
     steps = healings.losses.map(lambda losses: range(1, len(losses) + 1))
     told = healings.rename(columns={"losses": "loss"}).assign(step=steps).explode(["step", "loss"])
     told = told.astype({"step": float, "loss": float})
-    few = int(max(3, told.step.max() // 32))
+    few = max(3, healings.losses.map(len).max() // 32)
     smooth = told.groupby(level=0).loss.rolling(few, min_periods=1, center=True).mean()
     told["smooth"] = smooth.droplevel(0)
     models = told.dropna(subset="loss").groupby("model", sort=False)

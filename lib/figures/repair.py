@@ -65,10 +65,11 @@ def _panels(scores: pd.DataFrame, columns, draw, name: str, profile: Profile) ->
     """A row of panels a model and task that it was asked; `draw` fills one and gives its title."""
     shown = scores[scores.value.notna()]
     rows = [*shown[shown.strategy == "none"].groupby(["model", "task"], sort=False).size().index]
-    how = {"figsize": (WIDTH, 1 + 2.6 * len(rows)), "squeeze": False, "sharey": "row"}
+    count = max(1, len(rows))
+    how = {"figsize": (WIDTH, 1 + 2.6 * count), "squeeze": False, "sharey": "row"}
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(len(rows), len(columns), **how)
-        for line, (model, task) in zip(axes, rows, strict=True):
+        figure, axes = plt.subplots(count, len(columns), **how)
+        for line, (model, task) in zip(axes, rows, strict=False):
             for axis, column in zip(line, columns, strict=True):
                 mine = shown[(shown.model == model) & (shown.task == task)]
                 whole = mine[mine.strategy == "none"].iloc[0]
@@ -82,7 +83,7 @@ def _panels(scores: pd.DataFrame, columns, draw, name: str, profile: Profile) ->
                     axis.yaxis.set_major_formatter(ScalarFormatter())
                     axis.yaxis.set_minor_formatter(ScalarFormatter())
             line[0].set_ylabel(UNITS[task])
-        return save_figure(figure, shown, name, profile, legend="")
+        return save_figure(figure, scores, name, profile, legend="")
 
 
 def _marks(axis, places, line: pd.DataFrame, repair: str, label: str) -> None:

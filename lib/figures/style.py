@@ -40,7 +40,7 @@ def legend_below(figure: Figure, found: dict | None = None, title: str | None = 
     for axis in figure.axes:
         handles, texts = axis.get_legend_handles_labels()
         found |= zip(texts, handles, strict=True)
-    columns = int(figure.get_figwidth() / (0.7 + 0.055 * max(map(len, found))))
+    columns = int(figure.get_figwidth() / (0.7 + 0.055 * max(map(len, found), default=0)))
     place = {"loc": "outside lower center", "ncols": max(1, min(columns, len(found)))}
     figure.legend(found.values(), found.keys(), title=title, title_fontsize=8, **place)
 

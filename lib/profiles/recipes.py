@@ -27,7 +27,8 @@ class Recipe:
 def recipe(name: str, profile, **changes) -> Recipe:
     """The recipe of model `name` in `profile`; the paper's own, for its models in `paper`.
 
-    Fewer steps than the profile's (changes: steps=…) warm up and decay for the same share of them.
+    Fewer steps than the profile's (changes: steps=…) decay for the same share of them; where there
+    is no decay, the cosine's warm-up is the same share.
     """
     steps = profile.heal_steps if profile.heals_fully(name) else profile.other_steps
     steps = changes.get("steps", steps)

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from contextlib import closing
+from importlib.util import find_spec
 
 import papermill
 
@@ -56,6 +57,8 @@ def parameters_of(options: argparse.Namespace) -> dict:
         name, separator, value = pair.partition("=")
         if not separator:
             raise ValueError(f"--set takes NAME=VALUE, not {pair!r}.")
+        if name in parameters:
+            raise ValueError(f"--set takes other parameters: {name} is --{name.lower()}.")
         try:
             parameters[name] = json.loads(value)
         except json.JSONDecodeError:
@@ -118,6 +121,8 @@ def main(argv: list[str] | None = None) -> int:
         numbers = chosen(options)
         for number in numbers:
             check_parameters(NOTEBOOKS[number], parameters)
+        if options.engine == "ray" and not find_spec("ray"):
+            raise ValueError("--engine ray needs Ray: pip install -e '.[cluster]'.")
         if options.plan:
             print(printing.table(profile, numbers, options.card))
             return 0

@@ -240,6 +240,7 @@ def _status(error: Exception) -> str:
     named = {
         "GatedError": "skipped: gated",
         "ModelError": "skipped: not available",
+        "NotMeasured": "incomplete",
         "DeadKernelError": "killed",
         "MemoryError": "oom",
         "OutOfMemoryError": "oom",
