@@ -26,9 +26,14 @@ class Kind:
     build: Callable[..., list[dict]]  # its examples as text, given the source and the counts
     rows: Callable[[dict, object], list[Row]]
     unit: str  # "accuracy", "nats" or "bits per byte"
-    score: Callable[[dict, list], tuple[float, float]] | None = None  # value and weight
-    compared: Callable[[dict, np.ndarray], np.ndarray] | None = None  # or what decides the choice
+    score: Callable[[dict, list], tuple[float, float]] | None = None  # value, weight; None: choices
+    per_character: bool = False  # their log-likelihoods are compared so (acc_norm of lm-eval)
     generated: bool = False  # the model continues each row; its text is scored
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the likeliest of several choices is the answer."""
+        return self.score is None
 
     @property
     def completes(self) -> bool:
@@ -39,16 +44,6 @@ class Kind:
 def likelihoods(outputs: list[np.ndarray]) -> np.ndarray:
     """The log-likelihood of each choice in nats: tokens of one position, or a row a choice."""
     return np.array(outputs[0] if len(outputs) == 1 else [row.sum() for row in outputs], float)
-
-
-def _whole(example: dict, found: np.ndarray) -> np.ndarray:
-    """Choices are compared by their log-likelihood."""
-    return found
-
-
-def _per_character(example: dict, found: np.ndarray) -> np.ndarray:
-    """By log-likelihood a character, without the space before the choice (acc_norm of lm-eval)."""
-    return found / [len(choice) - 1 for choice in example["choices"]]
 
 
 def _loss(example: dict, outputs: list[np.ndarray]) -> tuple[float, float]:
@@ -75,19 +70,17 @@ def _number(answer: str) -> str:
 
 
 KINDS = {
-    "mmlu": Kind(prompts.mmlu, encoding.one_token_choices, "accuracy", compared=_whole),
-    "boolq": Kind(prompts.boolq, encoding.one_token_choices, "accuracy", compared=_whole),
-    "arc_easy": Kind(prompts.arc_easy, encoding.completions, "accuracy", compared=_whole),
-    "arc_easy_test": Kind(prompts.arc_easy_test, encoding.completions, "accuracy", compared=_whole),
+    "mmlu": Kind(prompts.mmlu, encoding.one_token_choices, "accuracy"),
+    "boolq": Kind(prompts.boolq, encoding.one_token_choices, "accuracy"),
+    "arc_easy": Kind(prompts.arc_easy, encoding.completions, "accuracy"),
+    "arc_easy_test": Kind(prompts.arc_easy_test, encoding.completions, "accuracy"),
     "c4": Kind(prompts.c4, encoding.text, "nats", _loss),
-    "hellaswag": Kind(prompts.hellaswag, encoding.completions, "accuracy", compared=_per_character),
+    "hellaswag": Kind(prompts.hellaswag, encoding.completions, "accuracy", per_character=True),
     "gsm8k": Kind(prompts.gsm8k, encoding.prompt, "accuracy", _exact_match, generated=True),
     "gsm8k_bpb": Kind(prompts.gsm8k, encoding.completions, "bits per byte", _bits_per_byte),
-    "mmlu_content": Kind(prompts.mmlu_content, encoding.completions, "accuracy", compared=_whole),
-    "arc_easy_letters": Kind(
-        prompts.arc_easy_letters, encoding.one_token_choices, "accuracy", compared=_whole
-    ),
-    "sciq": Kind(prompts.sciq, encoding.completions, "accuracy", compared=_whole),
+    "mmlu_content": Kind(prompts.mmlu_content, encoding.completions, "accuracy"),
+    "arc_easy_letters": Kind(prompts.arc_easy_letters, encoding.one_token_choices, "accuracy"),
+    "sciq": Kind(prompts.sciq, encoding.completions, "accuracy"),
     "squad": Kind(prompts.squad, encoding.completions, "bits per byte", _bits_per_byte),
 }
 KINDS |= {  # the same questions without their passages
@@ -116,7 +109,7 @@ class Task:
 
         The weights make the mean over examples the mean over MMLU's subjects, or C4's tokens.
         """
-        if self.kind.compared:
+        if self.kind.chooses:
             compared = self._compared(self.likelihoods(outputs))
             pairs = zip(compared, self.examples, strict=True)
             return np.array([credit(c, e["answer"]) for c, e in pairs]), self._weights
@@ -126,7 +119,7 @@ class Task:
 
     def likelihoods(self, outputs: list[list]) -> list[np.ndarray] | None:
         """Of each question the log-likelihood of each choice (nats), where there are choices."""
-        return [likelihoods(found) for found in outputs] if self.kind.compared else None
+        return [likelihoods(found) for found in outputs] if self.kind.chooses else None
 
     def told(self, likelihoods: list[np.ndarray] | None) -> dict:
         """What the answers were like: the columns TOLD of a score; None without choices.
@@ -159,7 +152,7 @@ class Task:
         letter: always the choice at one place, the best. shortest: the choice of fewest
         characters, where the choices are texts of their own.
         """
-        if not self.kind.compared:
+        if not self.kind.chooses:
             return {}
         answers = [example["answer"] for example in self.examples]
         places = range(min(len(example["choices"]) for example in self.examples))
@@ -173,14 +166,17 @@ class Task:
 
     def unasked(self) -> "Task | None":
         """The same choices without the question, where they are texts: each after "Answer:"."""
-        if not (self.kind.compared and self.kind.completes):
+        if not (self.kind.chooses and self.kind.completes):
             return None
         bare = {"prompt": "Answer:", "group": "all"}
         return replace(self, examples=tuple(example | bare for example in self.examples))
 
     def _compared(self, found: list[np.ndarray]) -> list[np.ndarray]:
-        pairs = zip(self.examples, found, strict=True)
-        return [self.kind.compared(example, values) for example, values in pairs]
+        """What decides between the choices: their log-likelihoods, or these a character."""
+        if not self.kind.per_character:
+            return found
+        lengths = ([len(c) - 1 for c in e["choices"]] for e in self.examples)  # without its space
+        return [values / sizes for values, sizes in zip(found, lengths, strict=True)]
 
     @property
     def _weights(self) -> np.ndarray:

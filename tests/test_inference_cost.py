@@ -179,6 +179,15 @@ def test_the_papers_arithmetic():
     assert large.paper < large.both < large.nf4 < large.dropped < large.whole
 
 
+def test_experts_are_not_packed(monkeypatch):
+    """bitsandbytes packs linear maps; experts are one parameter of all of them."""
+    shape = replace(registry.shape("llama-2-7b"), architecture="qwen3_moe", experts=8)
+    monkeypatch.setattr(registry, "shape", lambda name: shape)
+    (row,) = inference_cost.arithmetic(["llama-2-7b"]).itertuples()
+    saved = shape.num_layers * shape.attention * (2 - 0.516)
+    assert (row.whole - row.nf4) * 1e9 == pytest.approx(saved)
+
+
 def test_arithmetic_counts_what_lies_in_memory():
     """16-bit bytes by configuration and of the model itself, whole and halved (no buffers)."""
     model, _ = loading.load("tiny-random", dtype="bfloat16")

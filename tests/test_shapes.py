@@ -31,7 +31,6 @@ def skeleton(shape: Shape):
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.kv_heads,
         head_dim=shape.head,
-        max_position_embeddings=shape.context,
         tie_word_embeddings=shape.tied,
         pad_token_id=0,
     )

@@ -21,11 +21,11 @@ def measures(scores: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for score in scores[scores.choices.notna() | scores.value.isna()].to_dict("records"):
-        there = score["choices"] is not None
         weights = np.asarray(score["weights"], float)
-        for measure, examples in zip(MEASURES, _measured(score) if there else MEASURES, strict=True):
+        found = _measured(score) if pd.notna(score["value"]) else [None] * len(MEASURES)
+        for measure, examples in zip(MEASURES, found, strict=True):
             told = {"measure": measure}
-            if there:
+            if examples is not None:
                 value, error = weighted_mean(examples, weights)
                 told |= {"value": value, "standard_error": error, "examples": examples}
             if measure != "accuracy":  # chance and floor are accuracies

@@ -64,15 +64,12 @@ def _solved(rows: Iterable[dict], form) -> tuple[str, ...]:
 
 def boolq(source: str, questions: int, passage: bool = True) -> list[dict]:
     """A question that is answered by no or yes, after its passage or (closed book) without it."""
-    return [
-        _asked(
-            f"{row['passage'] + chr(10) if passage else ''}Question: {row['question']}?\nAnswer:",
-            [" No", " Yes"],
-            int(row["answer"]),
-            group=None,
-        )
-        for row in sets.questions("boolq", source, questions)
-    ]
+    examples = []
+    for row in sets.questions("boolq", source, questions):
+        before = f"{row['passage']}\n" if passage else ""
+        prompt = f"{before}Question: {row['question']}?\nAnswer:"
+        examples.append(_asked(prompt, [" No", " Yes"], int(row["answer"]), None))
+    return examples
 
 
 def sciq(source: str, questions: int, passage: bool = True) -> list[dict]:
@@ -165,13 +162,8 @@ def gsm8k(source: str, questions: int, shots: int, new_tokens: int | None = None
     solved, scored = sets.gsm8k(source, questions, shots)
     told = "Question: {question}\nAnswer:"
     prefix = "".join(f"{told.format(**row)} {row['answer']}\n\n" for row in solved)
-    return [
-        _asked(
-            prefix + told.format(question=row["question"]),
-            [f" {row['answer']}"],
-            row["answer"],
-            group="all",
-        )
-        | {"new_tokens": new_tokens}
-        for row in scored
-    ]
+    examples = []
+    for row in scored:
+        gold, question = row["answer"], prefix + told.format(question=row["question"])
+        examples.append(_asked(question, [f" {gold}"], gold, "all") | {"new_tokens": new_tokens})
+    return examples

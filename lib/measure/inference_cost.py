@@ -207,15 +207,15 @@ def arithmetic(names: list[str], fraction: float = 0.5) -> pd.DataFrame:
     """The paper's arithmetic from the models' configurations: GB of weights, nothing is loaded.
 
     whole: 16-bit. dropped: 16-bit, without `fraction` of the layers. nf4: with the scales of NF4,
-    and embeddings and lm_head in 16 bits, as bitsandbytes has it. both: the two together. paper:
-    a quarter (4 bits of 16) of what is left after `fraction`, as the paper counts.
+    and embeddings, lm_head and experts in 16 bits, as bitsandbytes has it. both: the two together.
+    paper: a quarter (4 bits of 16) of what is left after `fraction`, as the paper counts.
     """
     rows = []
     for name in names:
         shape = registry.shape(name)
         left = shape.num_layers - round(fraction * shape.num_layers)
         whole, cut = 2 * shape.parameters(), 2 * shape.parameters(left)
-        saved = (2 - loading.NF4_BYTES) * (shape.attention + shape.experts * shape.expert)
+        saved = (2 - loading.NF4_BYTES) * shape.packable
         counted = {
             "whole": whole,
             "dropped": cut,

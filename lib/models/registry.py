@@ -18,9 +18,9 @@ from lib.data import wheels
 from lib.models import shapes
 from lib.models.shapes import Shape
 
-# layers: L; hidden: D; vocab: V; context: tokens; gated: its licence must be accepted on the hub
+# layers: L; hidden: D; vocab: V; gated: its licence must be accepted on the hub
 TABLE = Path(__file__).with_name("models.csv")
-SIZES = ("layers", "hidden", "ffn", "heads", "kv_heads", "vocab", "context")
+SIZES = ("layers", "hidden", "ffn", "heads", "kv_heads", "vocab")
 
 
 @dataclass(frozen=True)

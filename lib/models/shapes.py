@@ -32,7 +32,6 @@ _GGUF = {  # a key of config.json: what GGUF calls it
     "num_attention_heads": "attention.head_count",
     "num_key_value_heads": "attention.head_count_kv",
     "head_dim": "attention.key_length",
-    "max_position_embeddings": "context_length",
     "num_experts": "expert_count",
     "num_experts_per_tok": "expert_used_count",
 }
@@ -49,7 +48,6 @@ class Shape:
     heads: int
     kv_heads: int
     vocab_size: int  # V
-    context: int  # longest sequence, tokens
     tied: bool = False  # lm_head is the embedding
     head_dim: int | None = None  # if not hidden / heads
     experts: int = 1
@@ -92,6 +90,11 @@ class Shape:
     def expert(self) -> int:
         """Parameters of a layer's FFN matrices, or of one expert's."""
         return sum(inputs * outputs for inputs, outputs in self.ffn_matrices)
+
+    @property
+    def packable(self) -> int:
+        """Parameters of a layer that NF4 packs: those of its matrices, except experts."""
+        return self.attention + (self.expert if self.experts == 1 else 0)
 
     @property
     def layer(self) -> int:
@@ -142,7 +145,6 @@ def of_config(raw: dict) -> Shape | None:
         heads=raw["num_attention_heads"],
         kv_heads=raw.get("num_key_value_heads") or raw["num_attention_heads"],
         vocab_size=raw["vocab_size"],
-        context=raw["seq_length" if "seq_length" in raw else "max_position_embeddings"],
         tied=raw.get("tie_word_embeddings", ARCHITECTURES[architecture]["tied"] == "yes"),
         head_dim=raw.get("head_dim"),
         experts=experts,

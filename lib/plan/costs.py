@@ -63,7 +63,7 @@ def weights(shape: Shape, layers: int, quantization: str | None, card: Card) -> 
     count = shape.parameters(layers)
     if quantization is None or card.on_cpu:  # on a CPU NF4 values are unpacked
         return count * card.element
-    linear = layers * (shape.attention + (shape.expert if shape.experts == 1 else 0))
+    linear = layers * shape.packable
     return linear * NF4_BYTES + (count - linear) * card.element
 
 
