@@ -8,6 +8,7 @@ something is scored. Layer applications: L + the sum of the layers after each cu
 """
 
 import copy
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
@@ -111,20 +112,15 @@ def log_probabilities(
     if not shares_prefixes(model):
         rows = [replace(row, group=None) for row in rows]
     for shared in tqdm(list(bundles(rows, batch_tokens)), desc=label):
-        caches = {}
+        caches = defaultdict(lambda: DynamicCache(config=decoder_config(model)))
         if shared.prefix is not None:
-
-            def new_cache(block):
-                caches[block] = DynamicCache(config=decoder_config(model))
-                return caches[block]
-
-            for _ in final_states(model, blocks, shared.prefix.to(model.device), new_cache):
+            prefix = shared.prefix.to(model.device)
+            for _ in final_states(model, blocks, prefix, caches.__getitem__):
                 pass
         for batch in shared.batches:
 
             def prefix_cache(block):
-                rows_of_each = len(batch.ids) // len(shared.prefix) if caches else 0
-                return _repeated(caches[block], rows_of_each) if caches else None
+                return _repeated(caches[block], len(batch.ids) // len(prefix)) if caches else None
 
             ids = batch.ids.to(model.device)
             for block, states in final_states(model, blocks, ids, prefix_cache):

@@ -65,7 +65,8 @@ def backdrop(axis, scores: pd.DataFrame) -> pd.DataFrame:
         axis.axhline(row.chance, color="grey", ls=(0, (5, 3)), lw=1, label="chance")
         if curves.floor(row) > row.chance:
             axis.axhline(curves.floor(row), color="grey", ls="-.", lw=1, label="floor")
-    axis.set_title(f"n = {scores.n.max() if len(scores) else 0:.0f}", loc="right", fontsize=7)
+    if scores.n.max() > 0:
+        axis.set_title(f"n = {scores.n.max():.0f}", loc="right", fontsize=7)
     told, some = "not measured" if scores.value.isna().all() else "", False
     silent = unpruned[[curves.no_signal(row) for row in unpruned.itertuples()]]
     if len(silent):

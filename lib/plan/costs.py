@@ -33,7 +33,6 @@ _KEPT = {
 class Cost:
     """What one measurement takes; memory in bytes, at its peak."""
 
-    how: str  # it is run
     tokens: float  # read
     applications: float  # of one layer to one token
     flops: float
@@ -44,6 +43,7 @@ class Cost:
     written: float = 0  # bytes on disk
     micro_batch: int = 0  # of a healing
     recomputes: bool = False  # activations in its backward pass
+    how: str = "whole"  # it is run
 
     @property
     def memory(self) -> float:
@@ -139,7 +139,6 @@ def sweep(
     head = HEAD_POSITIONS * shape.vocab_size * (card.element + 4)
     maps = len(after) * shape.hidden**2 if "map" in asked else 0
     return Cost(
-        how="whole",
         tokens=found.tokens,
         applications=applications,
         flops=_layers(shape, applications, found.context)
@@ -197,7 +196,6 @@ def _pass(
     quantization, card = how
     tokens, context = _read(texts["sequences"], texts["max_tokens"], packed)
     return Cost(
-        how="whole",
         tokens=tokens,
         applications=tokens * layers,
         flops=_layers(shape, tokens * layers, context),
