@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 
 from benchmarks import links, readme, record
 from lib import analysis, evaluation, paths, profiles, results
-from lib.analysis import criteria, curves, statistics
+from lib.analysis import criteria, curves, islands, statistics
 from lib.blocks import Block
 from lib.measure import (
     damage,
@@ -780,6 +780,17 @@ def test_what_notebook_07_says_is_recorded():
     shares = {task: few / many for task, (few, many) in back.items()}
     assert shares["c4"] == pytest.approx(0.9, abs=0.02)
     assert shares["arc_easy_test"] == pytest.approx(0.75, abs=0.02)
+
+
+def test_what_notebook_08_says_of_smollm2_is_recorded():
+    with results.reading(results.archive(paths.RECORDED / "overnight")):
+        map_ = distance_maps.of_model("smollm2-135m", profiles.get("overnight"))
+    where = ["side", "first_layer", "last_layer", "largest_size", "stability"]
+    found = islands.islands(map_)[where].to_numpy().tolist()
+    assert found == [["deeper", 25, 28, 3, 1.0], ["deeper", 21, 22, 1, 1.0]]
+    strict = islands.islands(map_, 0.04).query("side == 'shallower'").iloc[0]
+    assert (strict.first_start, strict.last_start, strict.stability) == (2, 5, 0.6)
+    assert strict.smallest_size <= 12 <= strict.largest_size and map_.num_sequences == 256
 
 
 def test_what_notebook_12_says_is_recorded():
