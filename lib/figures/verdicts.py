@@ -79,9 +79,7 @@ def _row(axis, row: int, v) -> None:
 def _marks() -> list[Line2D]:
     """The entries of the legend."""
     looks = {way: {"color": WAYS[way]} for way in ("agrees", "differs")}
-    looks["hollow: more healing or another definition may turn it"] = {
-        "color": "0.3",
-        "mfc": "white",
-    }
+    hollow = {"color": "0.3", "mfc": "white"}
+    looks["hollow: more healing or another definition may turn it"] = hollow
     looks["grey band: can't tell"] = {"color": "0.88", "marker": "s"}
     return [Line2D([], [], ls="", label=n, **{"marker": "o"} | look) for n, look in looks.items()]

@@ -59,7 +59,7 @@ def healed(
     **changes,
 ) -> list[Wanted]:
     """The healed scores of figures 1d, 2, 3, 5, 6. changes: of the recipe, as rank=2 or seed=1."""
-    sizes = profile.healed_sizes(distances.num_layers, name) if sizes is None else sizes
+    sizes = profile.curve_sizes(distances.num_layers, name) if sizes is None else sizes
     how = (strategies, sizes, recipe(name, profile, **changes))
     return _cut(name, distances, profile, tasks, *how, **shown or {})
 

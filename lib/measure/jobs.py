@@ -28,7 +28,7 @@ WHICH = (studies.damage, studies.states, studies.greedy, studies.halves)
 PARTS = {
     "01": Part(0, ()),
     "02": Part(1, (experiments.unhealed, experiments.test_split)),
-    "03": Part(2, CURVES, depths=Profile.healed_sizes),
+    "03": Part(2, CURVES, depths=Profile.curve_sizes),
     "05": Part(3, (experiments.prompts,), lambda p: p.ablation_models, Profile.healed_sizes),
     "06": Part(3, (experiments.seeds,), lambda p: p.ablation_models, Profile.ablation_sizes),
     "07": Part(3, (experiments.ranks,), lambda p: p.rank_models, Profile.ablation_sizes),

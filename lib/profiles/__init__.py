@@ -53,6 +53,7 @@ class Profile:
     deepest_fraction: float  # prune up to this fraction of the layers
     dense_fraction: float  # every block size up to here, every second one beyond
     heal_fractions: tuple[float, ...]  # of the layers dropped where a healing is made
+    deeper_fractions: tuple[float, ...]  # and where it is, for notebook 03 only
     ablation_fractions: tuple[float, ...]  # the same for seeds and ranks
     ablation_ranks: tuple[int, ...]
     ablation_questions: Count  # of MMLU, for each of many prompts; of both, in each form
@@ -134,6 +135,11 @@ class Profile:
         full = name is None or self.heals_fully(name)
         fractions = self.heal_fractions if full else self.other_fractions
         return list(self.sizes) or _sizes(fractions, num_layers)
+
+    def curve_sizes(self, num_layers: int, name: str) -> list[int]:
+        """Numbers of layers dropped at which the healed curves of notebook 03 have a point."""
+        deeper = self.deeper_fractions if self.heals_fully(name) and not self.sizes else ()
+        return sorted({*self.healed_sizes(num_layers, name), *_sizes(deeper, num_layers)})
 
     def dose_sizes(self, num_layers: int) -> list[int]:
         """Numbers of layers dropped at which healings of several lengths are made."""

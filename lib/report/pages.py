@@ -39,10 +39,8 @@ def notebook(executed: NotebookNode) -> str:
             cell.source = FORMULA.sub(lambda found: _formula(found[1] or found[2]), cell.source)
         elif cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if _is_static(output)]
-    exporter = HTMLExporter(
-        raw_template=FOLDED, exclude_input_prompt=True, exclude_output_prompt=True
-    )
-    return exporter.from_notebook_node(executed)[0]
+    how = {"exclude_input_prompt": True, "exclude_output_prompt": True}
+    return HTMLExporter(raw_template=FOLDED, **how).from_notebook_node(executed)[0]
 
 
 def _is_static(output: NotebookNode) -> bool:

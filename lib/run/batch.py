@@ -139,12 +139,10 @@ def run(batch: Batch, jobs: list[Job], engine) -> dict[str, Outcome]:
 
 def run_jobs(batch: Batch, jobs: list[Job], engine, progress: "Progress") -> None:
     """Tell `progress` how each job ended; one that is done is not started."""
-    to_do = []
-    for job in jobs:
-        if batch.done(job):
-            progress.told(batch.label(job), DONE_BEFORE)
-        else:
-            to_do.append(job)
+    done = [job for job in jobs if batch.done(job)]
+    for job in done:
+        progress.told(batch.label(job), DONE_BEFORE)
+    to_do = [job for job in jobs if job not in done]
     for job, outcome in in_order(to_do, engine, batch.launch):
         progress.told(batch.label(job), outcome)
 
