@@ -843,6 +843,31 @@ def test_what_notebook_12_says_is_recorded():
     assert whole.droplevel("block_size").round(2).to_dict() == {"c4": 3.72, "arc_easy": 0.52}
 
 
+def test_what_notebook_12_says_of_other_healings_is_recorded():
+    """Also exercise 12.2."""
+    with results.reading(results.archive(paths.RECORDED / "overnight")):
+        maps, profile = distance_maps.measure(profiles.get("overnight", ["smollm2-135m"]))
+        found = repair.healings(maps, profile)
+    lines = found.set_index(["repair", "task"])
+    after, numbers = lines.value["LoRA after the cut"], lines.parameters.xs("c4", level="task")
+    assert (after["c4"].round(2), after["arc_easy"].round(3)) == (4.57, 0.458)
+    assert lines.value["LoRA, a quarter of the steps", "c4"].round(2) == 4.48
+    assert profile.heal_steps == 4 * 128 and lines.n["LoRA", "arc_easy"] == 565
+    assert numbers["LoRA after the cut"] / numbers["LoRA of rank 2"] == pytest.approx(2, 0.1)
+    told = {  # above the healing after the cut only: nats, accuracy
+        "LoRA": [(-0.30, 0.01), (0.009, 0.015)],
+        "LoRA, a quarter of the steps": [(-0.08, 0.01), (0.007, 0.016)],
+        "LoRA of rank 2": [(-0.22, 0.01), (0.016, 0.015)],
+    }
+    for other, pairs in told.items():
+        apart = analysis.paired(
+            found.drop(columns="treatment"), "repair", "LoRA after the cut", other
+        ).set_index("task")
+        for task, digits, pair in zip(("c4", "arc_easy"), (2, 3), pairs, strict=True):
+            row = apart.loc[task]
+            assert (round(row.difference, digits), round(row.standard_error, digits)) == pair
+
+
 def test_a_reader_never_reads_the_recorded_run(recorded, monkeypatch):
     """The same scores, recorded: a reader's run measures them all the same."""
     scores.measure("tiny-random", SMOKE, [Block(1, 2)], ["c4"])
