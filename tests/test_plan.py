@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -558,7 +559,14 @@ def test_planning_loads_neither_torch_nor_transformers(tmp_path):
 
 def test_the_table_in_the_readme_is_that_of_now(output):
     readme = (paths.ROOT / "notebooks" / "README.md").read_text(encoding="utf-8")
-    assert printing.table(PAPER, NOTEBOOKS, "a100-40") in readme
+    table = printing.table(PAPER, NOTEBOOKS, "a100-40")
+    assert table in readme
+    rows = [line.split() for line in table.splitlines() if line.startswith("Mistral-7B")]
+    days = sum(float(row[6]) for row in rows if row[1] in ("01", "02", "03")) / 24
+    months = float(re.search(r"rest: ([\d,]+) hours", table)[1].replace(",", "")) / 24 / 30.4
+    ladder = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+    assert "3 days of an A100" in ladder and round(days) == 3
+    assert "all seven take [ten months]" in ladder and round(months) == 10
 
 
 @pytest.mark.real

@@ -335,6 +335,7 @@ def test_what_the_readme_says_of_the_papers_curve_is_recorded():
     assert (first.value, first.floor, first.n) == (0.695, 0.65, 200) and curves.no_signal(first)
     assert first.standard_error.round(3) == 0.033 and of_similar[13].round(2) == 0.38
     assert of_similar[range(1, 13)].between(0.62, 0.70).all()
+    assert asked.commonest["similarity"][range(4, 14)].min().round(3) == 0.845
     with results.reading(results.archive(paths.RECORDED / "overnight")):
         by_content = scores.unhealed(maps, profile, ["arc_easy"])
     told = by_content[by_content.value.notna() & (by_content.strategy != "simple")]
@@ -814,6 +815,7 @@ def test_what_notebook_12_says_is_recorded():
         ("full map", "LoRA"): {9: (0.005, 0.020), 15: (-0.004, 0.020)},
         ("plain cut", "full map"): {3: (-0.050, 0.018)},
         ("plain cut", "LoRA"): {3: (-0.019, 0.018)},
+        ("folded map", "LoRA"): {9: (0.048, 0.021)},
     }
     for pair, sizes in told.items():
         apart = analysis.paired(same, "repair", *pair).query("task == 'arc_easy'")
