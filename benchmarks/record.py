@@ -20,6 +20,7 @@ from pathlib import Path
 
 from lib import paths, profiles, results
 from lib.measure.wanted import grouped
+from lib.models import formats
 from lib.results.archive import SCHEMA, SHARED, rounded
 
 LARGEST = {".jsonl": 2_000_000, ".csv": 2_000_000, ".png": 200_000}  # bytes of a committed file
@@ -162,7 +163,7 @@ def describe(name: str, number: str, code: int, seconds: float) -> None:
     told["notebooks"][number] = {"exit_status": code, "minutes": minutes}
     begun = _measured(name) / "format.json"  # which the recording keeps, wherever it resumes
     told |= {"format": json.loads(begun.read_bytes())} if begun.exists() else {}
-    told |= {"date": datetime.now(UTC).date().isoformat(), "cores": len(os.sched_getaffinity(0))}
+    told |= {"date": datetime.now(UTC).date().isoformat(), "cores": formats.cores()}
     text = json.dumps(told, indent=1) + "\n"
     paths.write_whole(paths.RECORDED / name / "run.json", text.encode())
 

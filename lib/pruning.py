@@ -104,6 +104,4 @@ def _check_saved(model, block: Block, folder: Path) -> None:
     with torch.inference_mode():
         ours, theirs = (m(probe, use_cache=False).logits for m in (model, reloaded.eval()))
         if not torch.equal(ours, theirs):
-            raise RuntimeError(
-                f"The checkpoint of {block} gives other logits than the pruned model."
-            )
+            raise RuntimeError(f"The checkpoint of {block} has other logits than the pruned model.")

@@ -87,9 +87,8 @@ def _averaged(parts: Iterable[torch.Tensor]) -> BlockDistances:
     mean = total / seen
     variance = np.maximum(squares / seen - mean**2, 0) * seen / (seen - 1)
     used = counts > 0
-    return BlockDistances(
-        mean, np.sqrt(variance / seen), folds[used] / counts[used, None, None], seen
-    )
+    folds = folds[used] / counts[used, None, None]
+    return BlockDistances(mean, np.sqrt(variance / seen), folds, seen)
 
 
 @torch.inference_mode()

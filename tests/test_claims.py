@@ -12,6 +12,7 @@ from benchmarks import readme
 from lib import paths, profiles, results
 from lib.analysis import bootstrap, curves, statistics
 from lib.analysis.curves import curve, transitions
+from lib.analysis.depth import lower_minus_upper
 from lib.blocks import BlockDistances
 from lib.claims import bounds, checks, tables
 from lib.claims.bounds import CRITERIA, judged
@@ -403,6 +404,29 @@ def test_an_interval_across_the_bound_cannot_tell_and_says_what_would():
     assert "20 hours here" in judged("1", MODEL, "mmlu", (0.3, 0.1, 0.4), n, hours=5).why
 
 
+def test_what_is_never_lost_where_measured_can_be_decided():
+    """Beyond all bounds is beyond them, above as well as below."""
+    n = {"questions": N}
+    open_ = judged("8", MODEL, "mmlu", (np.inf, 0.1, np.inf), n)
+    assert open_.way == "agrees" and open_.position == np.inf  # there is no bound above
+    wide = judged("2a", MODEL, "mmlu", (np.inf, 0.3, np.inf), n)
+    assert wide.way == "differs" and wide.position == -np.inf
+    assert judged("2a", MODEL, "mmlu", (np.inf, 0.1, np.inf), n).position == 0  # cannot tell
+    on_it = judged("4b", MODEL, "", (0.5, 0.4, 0.6), n)
+    assert "lies on the bound" in on_it.why
+
+
+def test_a_definition_that_does_not_apply_turns_nothing():
+    found = judged("6", MODEL, "c4", (0.5, 0.4, 0.6), {"texts": N}, variants={"x": (np.nan,) * 3})
+    assert (found.firmness, found.why) == ("decided", "")
+
+
+def test_a_model_of_three_layers_has_no_shallow_and_deep_blocks():
+    rows = damage()
+    few = rows[rows.block_start + rows.block_size <= 3]
+    assert np.isnan(lower_minus_upper(few, 3)).all() and len(lower_minus_upper(few, 3)) == N
+
+
 def test_a_definition_that_turns_it_is_told():
     n, found = {"texts": N}, (0.5, 0.4, 0.6)
     one = judged("6", MODEL, "c4", found, n, variants={"without layer 1": (-0.2, -0.3, -0.1)})
@@ -427,6 +451,7 @@ def test_an_extreme_needs_all_and_one():
     value, low, high = bootstrap.extreme(values, largest=False)
     assert value == pytest.approx(0.02) and low < 0.003 and high > 0.03
     assert bootstrap.extreme(-values, largest=True) == pytest.approx((-value, -high, -low))
+    assert np.isnan(bootstrap.extreme(values[:, :0], largest=True)).all()  # no depth in common
     assert values.min(axis=1).mean() < 0.006  # the percentile of the least would be biased
 
 

@@ -65,6 +65,13 @@ def test_the_gap_is_a_share_of_what_the_cuts_leave_up_to_chance():
     assert found.share[0] == 1
 
 
+def test_where_simple_pruning_is_the_better_cut_there_is_no_share():
+    told = doses(similarity=3.0, simple=3.4)
+    swapped = told.strategy.map({"similarity": "simple", "simple": "similarity"})
+    found = analysis.gap_left(told.assign(strategy=swapped))
+    assert found.gap.notna().all() and found.share.isna().all() and found.share_low.isna().all()
+
+
 def test_a_run_is_measured_and_drawn(output):
     profile = profiles.get("smoke", limit=4)
     maps, profile = distance_maps.measure(profile)

@@ -140,7 +140,11 @@ def test_maps_at_hand(output):
     assert scores.index.is_unique
     whole = scores.sort_index().loc[0, 0]
     treatments = set(whole.index.get_level_values("treatment"))
-    assert {"unpruned", "healed for 16 steps"} <= treatments  # a control is healed, too
+    assert {"unpruned", "healed for 16 steps, rank 8"} <= treatments  # a control is healed, too
+    otherwise = scores.sort_index().loc[(10, 9, "c4")]
+    healed = {text for text in otherwise.index if text.startswith("healed for 512 steps")}
+    plain = "healed for 512 steps, rank 8"  # each recipe by itself, none in another's place
+    assert healed >= {plain, f"{plain}, seed 1", f"{plain}, from layer 10"}
     assert whole.loc[("arc_easy, 0-shot", "unpruned"), "n"] == 565
 
 

@@ -224,6 +224,12 @@ def test_unhealed_references_are_scores_of_notebook_02(name, ablation):
     assert references and all(w.params in known and w.recipe is None for w in references)
 
 
+def test_a_model_may_be_called_unpruned():
+    figure = figures.figure_2(scores(models=("my/llama-unpruned",)), SMOKE)
+    assert [axis.get_title("left") for axis in figure.axes][0] == "llama-unpruned"
+    assert figure.axes[0].has_data()
+
+
 def test_a_run_of_which_only_the_map_is_left_is_drawn_as_not_measured(output, monkeypatch):
     """As where each job failed: the last pass only draws, and must get through."""
     maps, profile = distance_maps.measure(profiles.get("smoke", limit=4))

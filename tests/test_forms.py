@@ -145,6 +145,15 @@ def test_the_share_kept_is_told_for_both_forms_and_apart():
     assert silent.set_index("form").kept.isna().to_dict() == {"letters": True, "content": False}
 
 
+def test_the_forms_are_compared_at_the_same_cuts():
+    """Where one form was not asked at a depth, as after a time limit."""
+    letters = table("letters", [75, 60, 50, 25])
+    both = pd.concat([letters[letters.block_size != 2], table("content", [75, 60, 50, 25])])
+    found = analysis.kept(both, "form").set_index(["form", "block_size"])
+    assert found.apart["content"][[1, 3]].tolist() == pytest.approx([0, 0])
+    assert np.isnan(found.apart["content", 2])
+
+
 def test_four_measures_of_the_same_answers():
     found = analysis.measures(table("letters", [75, 25])).set_index(["measure", "block_size"])
     assert found.value["accuracy", 0] == 0.75

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from fnmatch import fnmatch
 
 import nbformat
@@ -152,6 +153,23 @@ def test_notebooks_become_pages_without_kernel_or_network(ran):
     assert '<details class="code">' in page and "printed" in page and "a &lt;b&gt; wide" in page
     assert 'class="formula"' in page and r"<code>\nonsense</code>" in page
     assert not re.search(r'(src|href)="?\s*(https?:)?//', page) and page.count("<script") == 1
+
+
+def test_the_run_is_reported_as_it_was_asked(ran):
+    """With the models and the limit of the newest notebook, not those of the bare profile."""
+    assert report.asked("smoke") == SMOKE
+    copy = paths.RUNS / "smoke" / f"{notebooks.NOTEBOOKS['04'].file}.ipynb"
+    told = {"PROFILE": "smoke", "MODELS": ["smollm2-135m"], "LIMIT": 3}
+    nbformat.write(v4.new_notebook(metadata={"papermill": {"parameters": told}}), copy)
+    assert report.asked("smoke") == profiles.get("smoke", ["smollm2-135m"], 3)
+
+
+def test_a_model_that_could_not_be_had_does_not_end_the_report(ran):
+    interval = (0.4, 0.35, 0.45)
+    judged = [claims.checks.judged("1", "tiny-random", "c4", interval, {"<c4>": 90})]
+    gone = (("llama-2-7b", "skipped: gated"),)
+    figures.figure_claims(judged, replace(SMOKE, missing=gone))
+    assert judged[0].statement in report.build(SMOKE).read_text()
 
 
 def test_nothing_to_report_is_one_sentence(output, monkeypatch):

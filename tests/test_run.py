@@ -96,6 +96,7 @@ def test_a_second_run_only_draws(smoke):
         (["--set", "PROFLE=smoke"], "has no parameter PROFLE"),
         (["--set", "PROFILE"], "--set takes NAME=VALUE"),
         (["--set", "MODELS=tiny-random"], "--set takes other parameters: MODELS is --models"),
+        (["--models", "tiny-random", "tiny-random"], "two models apart that are both called tiny"),
         (["--set", "SIZES=3"], "SIZES must be a list of whole numbers of at least 1, not 3"),
         (["--time-limit", "0"], "--time-limit takes minutes above 0"),
     ],

@@ -87,11 +87,13 @@ def kept(scores: pd.DataFrame, by: str) -> pd.DataFrame:
             points = points.sort_values("fraction")
             line = curve(start, points)
             left = (1 - line.lost if line.gap >= SIGNAL else np.nan * line.values)[:, 1:]
+            left = dict(zip(points.block_size, left.T, strict=True))
             first = left if first is None else first
-            for at, point in enumerate(points.itertuples()):
+            for point in points.itertuples():
+                mine = left[point.block_size]
                 row = dict(zip(lines, key, strict=True)) | {by: way}
                 row |= {"block_size": point.block_size, "fraction": point.fraction, "n": point.n}
-                apart = (left if first is not left else left * np.nan) - first
-                row |= columns(left[:, at], "kept") | columns(apart[:, at], "apart", "apart_")
+                apart = mine - (np.nan if first is left else first.get(point.block_size, np.nan))
+                row |= columns(mine, "kept") | columns(apart, "apart", "apart_")
                 rows.append(row)
     return pd.DataFrame(rows)

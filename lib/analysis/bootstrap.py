@@ -72,7 +72,7 @@ def extreme(values: np.ndarray, largest: bool) -> tuple[float, float, float]:
     """
     sign = 1 if largest else -1
     found = sign * values
-    if np.isnan(found[0]).any():
+    if np.isnan(found[0]).any() or not found.size:
         return np.nan, np.nan, np.nan
     few = LEVELS[0] / values.shape[1]
     low, high = (

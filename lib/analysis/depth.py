@@ -54,7 +54,8 @@ def lower_minus_upper(damage: pd.DataFrame, num_layers: int, skip=(1, 1)) -> np.
     def mean(first: int, last: int) -> np.ndarray:
         within = small[(small.block_start >= first) & (stop <= last)]
         rises = within.groupby("block_size").examples
-        return np.mean([np.mean(list(of_size), axis=0) for _, of_size in rises], axis=0)
+        found = [np.mean(list(of_size), axis=0) for _, of_size in rises]
+        return np.mean(found, axis=0) if found else np.nan * small.examples.iloc[0]
 
     return mean(skip[0], half) - mean(half, num_layers - skip[1])
 

@@ -71,6 +71,7 @@ def gap_left(doses: pd.DataFrame) -> pd.DataFrame:
     found = pd.DataFrame(rows, columns=["model", "block_size", "tokens", "gap", "low", "high"])
     at_first = found[found.tokens == 0].set_index(LINE[::2]).gap
     whole = at_first.reindex(pd.MultiIndex.from_frame(found[LINE[::2]])).to_numpy()
+    whole = np.where(whole > 0, whole, np.nan)  # simple pruning may be the better cut
     return found.assign(
         share=found.gap / whole, share_low=found.low / whole, share_high=found.high / whole
     )

@@ -53,7 +53,7 @@ class Criterion:
     def way(self, interval: Interval) -> str:
         """Which way a whole interval points: "agrees", "differs", or "" if only a part does."""
         _, low, high = interval
-        if self.least < low and high < self.most:
+        if self.least < low and (high < self.most or self.most == np.inf):
             return "agrees"
         return "differs" if high <= self.least + self.margin or low >= self.most else ""
 
@@ -117,6 +117,8 @@ class Verdict:
 
         Beyond 1 (-1) the whole interval agrees (differs); NaN without an interval.
         """
+        if np.isinf(self.statistic):
+            return {"agrees": np.inf, "differs": -np.inf}.get(self.way, 0.0)
         inside, reach = CRITERIA[self.claim].inside((self.statistic, self.low, self.high))
         with np.errstate(divide="ignore", invalid="ignore"):
             return float(np.float64(inside) / reach)
@@ -188,9 +190,9 @@ def judged(
 def _wanting(asked: Criterion, interval: Interval, counts: dict, hours: float) -> str:
     """How many examples would take an interval off a bound, if the value stayed."""
     inside, half = asked.inside(interval)
-    if not (np.isfinite(half) and inside):
+    if not np.isfinite(half):
         return "part of the interval lies beyond the depths measured"
-    times = max((half / inside) ** 2, 1.1)
+    times = max((half / inside) ** 2, 1.1) if inside else np.inf
     if times > 100:
         return "the value lies on the bound: no number of examples would decide it"
     most = [f"{of} n = {float(f'{count * times:.2g}'):,.0f}" for of, count in counts.items()]
@@ -200,8 +202,8 @@ def _wanting(asked: Criterion, interval: Interval, counts: dict, hours: float) -
 
 def _turns(asked: Criterion, way: str, variants: Mapping[str, Interval]) -> str:
     """By which other definitions it does not point the same way, as text."""
-    told = (f"{name}: {numbers(i)}" for name, i in variants.items() if asked.way(i) != way)
-    found = "; ".join(told)
+    known = {name: i for name, i in variants.items() if not np.isnan(i).any()}
+    found = "; ".join(f"{name}: {numbers(i)}" for name, i in known.items() if asked.way(i) != way)
     return f"turns with the definition ({found})" if found else ""
 
 

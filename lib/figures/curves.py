@@ -143,7 +143,7 @@ def _grid(
     """
     if name in DRAFTS and "healed" not in set(shown.treatment):
         name += "_unhealed"  # never in the place of the finished picture
-    everywhere = titles.str.endswith(("unpruned", "none"))
+    everywhere = (shown.block_size == 0) & titles.str.endswith(("unpruned", "none"))
     columns = shown[~everywhere].groupby(titles, sort=False)
     columns = {title: pd.concat([shown[everywhere], scores]) for title, scores in columns}
     whole = shown[shown.block_size == 0]

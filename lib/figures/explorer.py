@@ -83,10 +83,8 @@ def _map(shown: Explored) -> dict:
             raise ValueError(f"A damage map lacks {', '.join(sorted(missing))}.")
         by_block = shown.damage.set_index(BLOCK)
         for name, column in (("damage", "value"), ("damage_error", "standard_error")):
-            grid = np.full((layers - 1, layers), np.nan)
-            starts, sizes = np.array(by_block.index.tolist()).T
-            grid[sizes - 1, starts] = by_block[column]
-            found[name] = _listed(grid)
+            grid = by_block[column].unstack(BLOCK[0])
+            found[name] = _listed(grid.reindex(range(1, layers), columns=range(layers)).to_numpy())
     if shown.scores is not None:
         for (start, size), rows in shown.scores.groupby(BLOCK):
             found["scores"][f"{start},{size}"] = json.loads(rows.to_json(orient="records"))

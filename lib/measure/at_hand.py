@@ -19,6 +19,7 @@ from lib.models import registry
 from lib.pruning import for_other_tools
 
 WEIGHTS = ("model", "revision", "quantization")  # what a map and its damage and scores share
+OTHERWISE = {"seed": "seed", "first_layer": "from layer", "teacher": "distilled, top"}  # of recipes
 
 
 def maps() -> dict[str, Explored]:
@@ -95,8 +96,10 @@ def _scores(records: Iterable[dict]) -> pd.DataFrame | None:
         shots = f", {asked['shots']}-shot" if "shots" in asked else ""
         told = {"task": asked["task"] + shots}
         told["treatment"] = "unhealed" if asked["block_size"] else "unpruned"
-        if "recipe" in asked:
-            told["treatment"] = f"healed for {asked['recipe']['steps']} steps"
+        if cure := asked.get("recipe"):
+            told["treatment"] = "healed for {steps} steps, rank {rank}".format(**cure)
+            more = (f", {text} {cure[key]}" for key, text in OTHERWISE.items() if cure.get(key))
+            told["treatment"] += "".join(more)
         told |= {key: values[key] for key in ("value", "standard_error", "n")}
         rows.append({key: asked[key] for key in BLOCK} | told)
     if not rows:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import pandas as pd
 import torch
 from jinja2 import Template
 from peft import PeftModel
@@ -46,10 +45,10 @@ def healed_model(
     model, tokenizer = loading.load(name, **weights, device="cpu")
 
     def text(checkpoint: Path) -> str:
-        saved = _scores(checkpoint, replace(profile, quantization=None, dtype=dtype), tasks)
         facts = {"weights": f"{dtype}, of {profile.quantization or 'the base'}, adapter merged"}
         facts |= asdict(recipe) | {way: values[way] for way in ("micro_batch", "recomputes")}
-        return card(name, block, facts, saved, with_adapter)
+        plain = replace(profile, quantization=None, dtype=dtype)
+        return card(checkpoint, name, plain, block, facts, with_adapter)
 
     return save_merged(model, tokenizer, block, adapter, folder, text)
 
@@ -72,29 +71,27 @@ def mapped_model(
     counts = {key: value for key, value in asked[0].params.items() if key.startswith("map_")}
 
     def add_card(checkpoint: Path) -> None:
-        saved = _scores(checkpoint, replace(profile, quantization=None, dtype=dtype), tasks)
         facts = {"weights": f"{dtype}, of {profile.quantization or 'the base'}"} | counts
         facts["repair"] = "a linear map by least squares, folded into the FFN before the cut"
-        text = card(name, block, facts, saved, applied, "with a linear map folded in")
+        plain = replace(profile, quantization=None, dtype=dtype)
+        text = card(checkpoint, name, plain, block, facts, applied, "with a linear map folded in")
         (checkpoint / "README.md").write_text(text, encoding="utf-8")
 
     with linear.folded(model, block, change):
         return save_pruned(model, tokenizer, block, folder, add=add_card)
 
 
-def _scores(checkpoint: Path, profile: Profile, tasks: list[str]) -> pd.DataFrame:
-    """The scores of a saved checkpoint as they are; on the CPU if the GPU has too little memory."""
-    name = str(checkpoint)
-    device = None if loading.fits(name, profile.batch_tokens, **profile.weights) else "cpu"
-    model, tokenizer = loading.load(name, dtype=profile.dtype, device=device)
-    asked = [evaluation.task(wanted.of_task(task, profile)) for task in tasks]
-    return sweep(model, tokenizer, [], asked, profile.batch_tokens)
-
-
 def card(
-    name: str, block: Block, facts: dict, saved: pd.DataFrame, attached: pd.DataFrame, how="healed"
+    checkpoint: Path, name: str, profile: Profile, block: Block, facts: dict, attached, how="healed"
 ) -> str:
-    """The model card: base, block, recipe, the checkpoint's scores and the repair's own before."""
+    """The model card: base, block, facts, and the scores of the checkpoint next to the repair's.
+
+    attached: the latter, a row a task. Scored on the CPU if the GPU has too little memory.
+    """
+    fits = loading.fits(str(checkpoint), profile.batch_tokens, **profile.weights)
+    how_read = {"dtype": profile.dtype, "device": None if fits else "cpu"}
+    asked = [evaluation.task(wanted.of_task(task, profile)) for task in attached.task]
+    saved = sweep(*loading.load(str(checkpoint), **how_read), [], asked, profile.batch_tokens)
     source, label = registry.resolve(name), registry.label(name)
     facts = {
         "base": f"{label} ({source.kind} {source.location}, {source.revision})",

@@ -127,30 +127,22 @@ def of_task(name: str, profile: Profile) -> dict:
 
 
 COUNTS = {
-    "mmlu": lambda p: {
-        "subjects": p.mmlu_subjects,
-        "questions": p.mmlu_questions,
-        "shots": p.mmlu_shots,
-        "shot_order": p.shot_order,
-    },
-    "boolq": lambda p: {"questions": p.boolq_questions, "shots": 0},
-    "arc_easy": lambda p: {
-        "questions": p.arc_easy_questions,
-        "shots": p.arc_easy_shots,
-        "shot_order": p.shot_order,
-    },
-    "arc_easy_test": lambda p: {"questions": p.arc_easy_test_questions, "shots": 0},
+    "mmlu": lambda p: _ask(p.mmlu_questions, p.mmlu_shots, p.shot_order, subjects=p.mmlu_subjects),
+    "boolq": lambda p: _ask(p.boolq_questions),
+    "arc_easy": lambda p: _ask(p.arc_easy_questions, p.arc_easy_shots, p.shot_order),
+    "arc_easy_test": lambda p: _ask(p.arc_easy_test_questions),
     "c4": lambda p: {"sequences": p.c4_sequences, "max_tokens": p.c4_tokens},
-    "hellaswag": lambda p: {"questions": p.hellaswag_questions, "shots": 0},
-    "gsm8k": lambda p: {
-        "questions": p.gsm8k_generated,
-        "shots": p.gsm8k_shots,
-        "new_tokens": p.gsm8k_new_tokens,
-    },
-    "sciq": lambda p: {"questions": p.book_questions, "shots": 0},
-    "squad": lambda p: {"questions": p.book_questions, "shots": 0},
-    "gsm8k_bpb": lambda p: {"questions": p.gsm8k_questions, "shots": p.gsm8k_shots},
+    "hellaswag": lambda p: _ask(p.hellaswag_questions),
+    "gsm8k": lambda p: _ask(p.gsm8k_generated, p.gsm8k_shots, new_tokens=p.gsm8k_new_tokens),
+    "sciq": lambda p: _ask(p.book_questions),
+    "squad": lambda p: _ask(p.book_questions),
+    "gsm8k_bpb": lambda p: _ask(p.gsm8k_questions, p.gsm8k_shots),
 }
+
+
+def _ask(questions: int, shots: int = 0, order: int | None = None, **more) -> dict:
+    told = {"questions": questions, "shots": shots} | more
+    return told if order is None else told | {"shot_order": order}
 
 
 def grouped(items: Iterable, key: Callable[..., Hashable]) -> dict:

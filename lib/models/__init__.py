@@ -8,10 +8,8 @@ from importlib import import_module
 FACE = {
     "MODELS": "registry",
     "ModelError": "registry",
-    "decoder_layers": "decoder",
     "load": "loading",
     "loaded": "loading",
-    "tokenizer": "files",
 }
 
 

@@ -233,11 +233,8 @@ def renumbered(tensors: dict, model: nn.Module, num_layers: int, keep: Sequence[
     prefix = prefixes.most_common(1)[0][0] if prefixes else None
     layers = {int(m["layer"]) for m in found.values() if m and m["before"] == prefix}
     ignored = type(model)._keys_to_ignore_on_load_unexpected or ()  # that a checkpoint may hold
-    more = {
-        l
-        for l in layers
-        if l >= num_layers and not any(re.search(p, f"{prefix}{l}.") for p in ignored)
-    }
+    beyond = (f"{prefix}{l}." for l in layers if l >= num_layers)
+    more = [layer for layer in beyond if not any(re.search(p, layer) for p in ignored)]
     if more or not layers.issuperset(range(num_layers)):
         raise ModelError(
             f"The configuration says {num_layers} layers, the tensors are those of {len(layers)}: "

@@ -7,6 +7,7 @@ are keyed by the format and keep it: a run that resumes on another processor sta
 
 import json
 import logging
+import os
 import platform
 import time
 from functools import cache
@@ -31,6 +32,12 @@ def checked(dtype: str) -> str:
     if dtype not in DTYPES:
         raise ValueError(f"Unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}.")
     return dtype
+
+
+def cores() -> int:
+    """How many CPU cores this process may use."""
+    known = hasattr(os, "sched_getaffinity")  # not on macOS
+    return len(os.sched_getaffinity(0)) if known else os.cpu_count()
 
 
 def fastest() -> str:

@@ -238,8 +238,7 @@ def get(
         if not _whole(steps, 1):
             raise ValueError(f"STEPS must be a whole number of at least 1, not {steps!r}.")
         profile = profile.shortened(steps)
-    listed = sizes is None or isinstance(sizes, list)
-    if not listed or not all(_whole(size, 1) for size in sizes or ()):
+    if not isinstance(sizes or [], list) or not all(_whole(size, 1) for size in sizes or []):
         raise ValueError(f"SIZES must be a list of whole numbers of at least 1, not {sizes!r}.")
     told = {"sizes": tuple(sizes or ()), "models": tuple(models or profile.models)}
     told |= {"run_models": tuple(json.loads(os.environ.get("DEEPER_LAYERS_RUN_MODELS", "[]")))}
@@ -247,4 +246,7 @@ def get(
     profile = replace(profile, **told)
     for model in profile.models:
         registry.resolve(model)
+    labels = [registry.label(model) for model in profile.models]
+    if twice := [name for name in labels if labels.count(name) > 1]:
+        raise ValueError(f"Figures cannot tell two models apart that are both called {twice[0]}.")
     return profile

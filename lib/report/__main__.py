@@ -62,6 +62,15 @@ def build(profile: Profile) -> Path:
     return index
 
 
+def asked(name: str) -> Profile:
+    """The profile `name` with the models, LIMIT, … of the newest run. Raises ValueError."""
+    copies = (paths.RUNS / name / f"{notebook.file}.ipynb" for notebook in NOTEBOOKS.values())
+    newest = max(filter(Path.exists, copies), key=os.path.getmtime, default=None)
+    about = nbformat.read(newest, as_version=4).metadata if newest else {}
+    told = about.get("papermill", {}).get("parameters", {})
+    return profiles.get(name, *map(told.get, ("MODELS", "LIMIT", "STEPS", "SIZES", "DTYPE")))
+
+
 def _notebook(number: str, profile: str) -> dict:
     """How a notebook went (done, failed or missing), and its page, written next to it."""
     name = NOTEBOOKS[number].file
@@ -125,7 +134,7 @@ def _claims(profile: str) -> dict | None:
     file = paths.FIGURES / profile / "figure_claims.csv"
     if not file.exists():
         return None
-    judged = pd.read_csv(file, dtype={"claim": str})
+    judged = pd.read_csv(file, dtype={"claim": str}).dropna(subset="claim")  # a model not had
     full = judged[list(dict.fromkeys(["claim", "statement", "verdict", *judged]))]  # for phones
     return {
         "counts": pd.crosstab(judged.model, judged.verdict).to_dict("index"),
@@ -164,7 +173,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--profile", default="quick", help="the run to report")
     options = parser.parse_args(argv)
     try:
-        print(build(profiles.get(options.profile)))
+        print(build(asked(options.profile)))
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2

@@ -35,10 +35,6 @@ def settings(profile: Profile) -> HTML:
 
 def source(*functions: Callable) -> HTML:
     """The code of functions, each folded under its name."""
-    return HTML(
-        "".join(
-            f"<details><summary><code>{f.__module__}.{f.__qualname__}</code></summary>"
-            f"<pre>{escape(inspect.getsource(f))}</pre></details>"
-            for f in functions
-        )
-    )
+    folded = "<details><summary><code>{}.{}</code></summary><pre>{}</pre></details>".format
+    code = (folded(f.__module__, f.__qualname__, escape(inspect.getsource(f))) for f in functions)
+    return HTML("".join(code))

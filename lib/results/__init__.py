@@ -18,8 +18,7 @@ from importlib.metadata import version
 
 from lib import paths
 from lib.models.formats import processor
-from lib.results.archive import SCHEMA, Archive, finite, key, location, parsed, stored
-from lib.results.archive import archive as archive  # many results at once
+from lib.results.archive import SCHEMA, Archive, archive, finite, key, location, parsed, stored
 
 VERSIONS = {"similarity": 2, "scores": 2, "healing": 4}  # bumped by hand when the numbers change
 ARCHIVE: ContextVar[Archive | None] = ContextVar("archive", default=None)  # read within `reading`
@@ -39,8 +38,8 @@ def load(kind: str, params: dict) -> dict | None:
 
     A file that is not valid is set aside as `<name>.corrupt`, with one line in the log.
     """
-    if archive := ARCHIVE.get():
-        return archive.find(kind, params)
+    if read := ARCHIVE.get():
+        return read.find(kind, params)
     file = location(kind, params)
     try:
         record, problem = parsed(file.read_bytes(), kind, params)
@@ -103,12 +102,12 @@ def draws_only() -> bool:
 
 
 @contextmanager
-def reading(archive: Archive) -> Iterator[None]:
-    """Results are those of `archive` within, found by what was asked, on whatever machine.
+def reading(found: Archive) -> Iterator[None]:
+    """Results are those of the archive `found` within, by what was asked, on whatever machine.
 
     What it lacks stays missing. No model is needed, nor its files.
     """
-    token = ARCHIVE.set(archive)
+    token = ARCHIVE.set(found)
     try:
         yield
     finally:

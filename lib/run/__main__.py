@@ -108,7 +108,7 @@ def run(options: argparse.Namespace, profile: Profile, numbers: list[str], param
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
     logging.getLogger("papermill").setLevel(logging.ERROR)
-    os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+    os.environ.setdefault("OMP_NUM_THREADS", str(formats.cores()))
     for ending in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(ending) != signal.SIG_IGN:  # as under nohup
             signal.signal(ending, signal.default_int_handler)  # no kernel stays behind
