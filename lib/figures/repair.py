@@ -64,7 +64,8 @@ def figure_repair_cost(scores: pd.DataFrame, profile: Profile) -> Figure:
 def _panels(scores: pd.DataFrame, columns, draw, name: str, profile: Profile) -> Figure:
     """A row of panels a model and task that it was asked; `draw` fills one and gives its title."""
     shown = scores[scores.value.notna()]
-    rows = [*shown[shown.strategy == "none"].groupby(["model", "task"], sort=False).size().index]
+    asked = shown.groupby(["model", "task"], sort=False).strategy.agg(set)
+    rows = [row for row, found in asked.items() if "none" in found and len(found) > 1]
     count = max(1, len(rows))
     how = {"figsize": (WIDTH, 1 + 2.6 * count), "squeeze": False, "sharey": "row"}
     with plt.rc_context(STYLE):
