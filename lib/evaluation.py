@@ -31,11 +31,6 @@ class Kind:
     generated: bool = False  # the model continues each row; its text is scored
 
     @property
-    def chooses(self) -> bool:
-        """Whether the likeliest of several choices is the answer."""
-        return self.score is None
-
-    @property
     def completes(self) -> bool:
         """Whether the choices are texts of their own, not names of what stands in the prompt."""
         return self.rows is encoding.completions
@@ -109,7 +104,7 @@ class Task:
 
         The weights make the mean over examples the mean over MMLU's subjects, or C4's tokens.
         """
-        if self.kind.chooses:
+        if not self.kind.score:
             compared = self._compared(self.likelihoods(outputs))
             pairs = zip(compared, self.examples, strict=True)
             return np.array([credit(c, e["answer"]) for c, e in pairs]), self._weights
@@ -119,7 +114,7 @@ class Task:
 
     def likelihoods(self, outputs: list[list]) -> list[np.ndarray] | None:
         """Of each question the log-likelihood of each choice (nats), where there are choices."""
-        return [likelihoods(found) for found in outputs] if self.kind.chooses else None
+        return [likelihoods(found) for found in outputs] if not self.kind.score else None
 
     def told(self, likelihoods: list[np.ndarray] | None) -> dict:
         """What the answers were like: the columns TOLD of a score; None without choices.
@@ -152,7 +147,7 @@ class Task:
         letter: always the choice at one place, the best. shortest: the choice of fewest
         characters, where the choices are texts of their own.
         """
-        if not self.kind.chooses:
+        if self.kind.score:
             return {}
         answers = [example["answer"] for example in self.examples]
         places = range(min(len(example["choices"]) for example in self.examples))
@@ -166,7 +161,7 @@ class Task:
 
     def unasked(self) -> "Task | None":
         """The same choices without the question, where they are texts: each after "Answer:"."""
-        if not (self.kind.chooses and self.kind.completes):
+        if self.kind.score or not self.kind.completes:
             return None
         bare = {"prompt": "Answer:", "group": "all"}
         return replace(self, examples=tuple(example | bare for example in self.examples))

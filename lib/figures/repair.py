@@ -5,11 +5,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
+from lib.figures.curves import TASKS
 from lib.figures.style import NORMAL, STYLE, WIDTH, save_figure
 from lib.models import registry
 from lib.profiles import Profile
 
-UNITS = {"c4": "C4 loss (nats a token)", "arc_easy": "ARC-Easy accuracy"}
+UNITS = TASKS | {"c4": "C4 loss (nats a token)"}
 LOOKS = {  # of each repair: colour, marker, line
     "plain cut": ("black", "x", ":"),
     "LoRA": ("tab:blue", "o", "-"),

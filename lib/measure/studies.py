@@ -123,8 +123,11 @@ def healings(name: str, distances, profile: Profile) -> list[Wanted]:
     """All repairs of the similar block at the middle depth: those of `maps`, and other healings.
 
     Fewer steps; about as many parameters as the full map (of the ranks of notebook 07); adapters
-    after the cut only (if layers are there); learning from the unpruned model (distilled).
+    after the cut only (if layers are there); learning from the unpruned model (distilled). The
+    models of notebook 07 are asked ARC-Easy's test split as well.
     """
+    tested = profile.arc_easy_test_questions and name in profile.rank_models
+    tasks = (*TASKS, "arc_easy_test") if tested else TASKS
     size, cure = _middle(_three_sizes(name, distances, profile)), profiles.recipe(name, profile)
     start, layers = distances.best_start(size), distances.num_layers - size
     changes = {"LoRA, a quarter of the steps": {"steps": max(1, cure.steps // 4)}}
@@ -137,8 +140,13 @@ def healings(name: str, distances, profile: Profile) -> list[Wanted]:
     changes["LoRA, distilled"] = {"teacher": profile.heal_teacher}
     found = [w for w in maps(name, distances, profile) if w.block.size in (0, size)]
     found = [w for w in found if w.shown["strategy"] != "simple"]
+    if tested:
+        told = {"fraction": size / distances.num_layers, "strategy": "similarity"}
+        told |= {"treatment": "unhealed", "repair": "plain cut"}
+        found += experiments.unpruned(name, profile, tasks[2:], repair="unpruned")
+        found.append(score(name, profile, tasks[2], Block(start, size), **told))
     for repair, change in changes.items():
-        how = (TASKS, ["similarity"], [size], {"repair": repair})
+        how = (tasks, ["similarity"], [size], {"repair": repair})
         found += experiments.healed(name, distances, profile, *how, **change)
     return found
 

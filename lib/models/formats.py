@@ -35,9 +35,8 @@ def checked(dtype: str) -> str:
 
 
 def cores() -> int:
-    """How many CPU cores this process may use."""
-    known = hasattr(os, "sched_getaffinity")  # not on macOS
-    return len(os.sched_getaffinity(0)) if known else os.cpu_count()
+    """How many CPU cores this process may use; on macOS, how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def fastest() -> str:

@@ -142,8 +142,7 @@ def run_jobs(batch: Batch, jobs: list[Job], engine, progress: "Progress") -> Non
     done = [job for job in jobs if batch.done(job)]
     for job in done:
         progress.told(batch.label(job), DONE_BEFORE)
-    to_do = [job for job in jobs if job not in done]
-    for job, outcome in in_order(to_do, engine, batch.launch):
+    for job, outcome in in_order([j for j in jobs if j not in done], engine, batch.launch):
         progress.told(batch.label(job), outcome)
 
 
