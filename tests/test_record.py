@@ -13,6 +13,7 @@ from benchmarks import links, readme, record
 from lib import analysis, evaluation, paths, profiles, results
 from lib.analysis import criteria, curves, islands, statistics
 from lib.blocks import Block
+from lib.claims import bounds
 from lib.measure import (
     damage,
     distance_maps,
@@ -406,20 +407,23 @@ def test_what_is_said_of_healing_is_recorded():
         ends = scores.healed(maps, profile, ["arc_easy", "c4"], ["similarity"])
         whole = scores.unhealed(maps, profile, ["arc_easy", "c4"])
     whole = whole[whole.strategy != "simple"].set_index(["task", "block_size"])
-    ends = ends.set_index(["task", "block_size"])
+    ends_of = ends = ends.set_index(["task", "block_size"])
     told = {3: (0.54, 0.52), 6: (0.48, 0.46), 9: (0.40, 0.47), 12: (0.30, 0.40), 15: (0.30, 0.38)}
+    told[19] = (0.32, 0.39)
     losses = {
         3: (4.10, 3.73),
         6: (4.41, 3.94),
         9: (6.12, 4.26),
         12: (8.20, 4.83),
         15: (10.70, 5.14),
+        19: (8.77, 5.57),
     }
     for task, pairs in {"arc_easy": told, "c4": losses}.items():
         for size, pair in pairs.items():
             found = whole.value[task, size], ends.value[task, size]
             assert [round(x, 2) for x in found] == list(pair)
     told = {3: [-0.02, 0.02], 6: [-0.02, 0.02], 9: [0.07, 0.02], 12: [0.10, 0.02], 15: [0.08, 0.02]}
+    told[19] = [0.07, 0.02]
     for size, change in told.items():
         assert gain(whole.loc["arc_easy", size], ends.loc["arc_easy", size]) == change
     back = {task: ends.value[task, 12] - whole.value[task, 12] for task in ("c4", "arc_easy")}
@@ -465,7 +469,16 @@ def test_what_is_said_of_healing_is_recorded():
     missed = (missed.measured - missed.predicted).abs().round(2)
     assert missed["similarity", 12] == 0.17 and missed["simple"].tolist() == [0.04, 0.08, 0.09]
     said = {(v.model, v.claim): v for v in readme._verdicts()}
-    assert said["SmolLM2-135M", "3b"].numbers == "0.749 [0.667, 0.828]"
+    assert said["SmolLM2-135M", "3b"].numbers == "0.250 [0.220, 0.277]"
+    assert said["SmolLM2-135M", "2c"].numbers == "∞ [0.21, ∞]"
+    way = [said["SmolLM2-135M", part].way for part in ("2c", "3b")]
+    assert way == ["differs", "agrees"] and "still moves" in said["SmolLM2-135M", "2c"].why
+    bent = []  # without the sixth depth
+    start = whole.reset_index().query("task == 'c4' and block_size == 0").iloc[0]
+    for table in (whole, ends_of):
+        points = table.loc["c4"].loc[[3, 6, 9, 12, 15]].reset_index()
+        bent.append(curves.curve(start, points))
+    assert bounds.numbers(statistics.bend(*bent)) == "0.749 [0.667, 0.828]"
     gaps = analysis.gap_left(doses).set_index(["block_size", "tokens"])
     shares = gaps[["share", "share_low", "share_high"]].astype(float).round(2)
     assert shares.loc[9, 128 * 1024].tolist() == [0.29, 0.27, 0.30]
@@ -616,12 +629,14 @@ def test_what_notebooks_04_09_and_13_say_is_recorded():
     counts = Counter((v.firmness, v.way) for v in found)
     assert counts["decided", "agrees"] == 18 and counts["decided", "differs"] == 8
     points = {v.claim for v in found if v.firmness == "points this way"}
+    turned = {(v.claim, v.model) for v in found if v.why.startswith("turns with")}
+    assert turned == {("4b", "SmolLM2-135M"), ("4b", "Qwen2.5-Coder-1.5B"), ("6", "SmolLM2-135M")}
     assert (
         points == {"2c", "2d", "3b", "3c", "4b", "6", "9a", "10a", "10b", "11a", "11b"}
-        and sum(n for (f, _), n in counts.items() if f == "points this way") == 13
+        and sum(n for (f, _), n in counts.items() if f == "points this way") == 14
     )
     unclear = {(v.claim, v.model) for v in found if v.firmness == "can't tell"}
-    smol = {(part, "SmolLM2-135M") for part in ("2a", "2c", "2d", "9b", "9c")}
+    smol = {(part, "SmolLM2-135M") for part in ("2a", "2d", "9b", "9c")}
     large = {(part, "Qwen2.5-Coder-1.5B") for part in ("2e", "3b", "8")}
     assert unclear == smol | large
     assert said["Qwen2.5-Coder-1.5B", "2e"] == "0.004 [-0.019, 0.025]"
