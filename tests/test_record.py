@@ -871,21 +871,37 @@ def test_what_notebook_12_says_of_other_healings_is_recorded():
     with results.reading(results.archive(paths.RECORDED / "overnight")):
         maps, profile = distance_maps.measure(profiles.get("overnight", ["smollm2-135m"]))
         found = repair.healings(maps, profile)
-    lines = found.set_index(["repair", "task"])
+    lines, same = found.set_index(["repair", "task"]), found.drop(columns="treatment")
     after, numbers = lines.value["LoRA after the cut"], lines.parameters.xs("c4", level="task")
     assert (after["c4"].round(2), after["arc_easy"].round(3)) == (4.57, 0.458)
     assert lines.value["LoRA, a quarter of the steps", "c4"].round(2) == 4.48
     assert profile.heal_steps == 4 * 128 and lines.n["LoRA", "arc_easy"] == 565
     assert numbers["LoRA after the cut"] / numbers["LoRA of rank 2"] == pytest.approx(2, 0.1)
+    distilled = lines.value["LoRA, distilled"]
+    assert (distilled["c4"].round(2), distilled["arc_easy"].round(3)) == (4.31, 0.510)
+    test = lines.value.xs("arc_easy_test", level="task").round(3)
+    said = {"unpruned": 0.517, "plain cut": 0.394, "LoRA of rank 2": 0.456}
+    said |= {"LoRA, distilled": 0.484, "LoRA after the cut": 0.442}
+    assert test[list(said)].to_dict() == said and lines.n["plain cut", "arc_easy_test"] == 2376
+    with results.reading(results.archive(paths.RECORDED / "overnight")):
+        wide = scores.of_all(maps, experiments.ranks, profile).query("rank == 64")
+    wide = wide[wide.task == "arc_easy_test"].iloc[0]
+    asked = lines.xs("arc_easy_test", level="task")
+    for other, pair in ((asked.loc["LoRA of rank 2"], [0.027, 0.007]), (wide, [0.008, 0.007])):
+        apart = np.subtract(asked.examples["LoRA, distilled"], other.examples)
+        above = evaluation.weighted_mean(apart, np.asarray(other.weights))
+        assert [round(x, 3) for x in above] == pair
+    against = analysis.paired(same, "repair", "LoRA", "LoRA, distilled").set_index("task")
+    for task, digits, pair in (("c4", 2, (0.05, 0.01)), ("arc_easy", 3, (0.042, 0.015))):
+        row = against.loc[task]
+        assert (round(row.difference, digits), round(row.standard_error, digits)) == pair
     told = {  # above the healing after the cut only: nats, accuracy
         "LoRA": [(-0.30, 0.01), (0.009, 0.015)],
         "LoRA, a quarter of the steps": [(-0.08, 0.01), (0.007, 0.016)],
         "LoRA of rank 2": [(-0.22, 0.01), (0.016, 0.015)],
     }
     for other, pairs in told.items():
-        apart = analysis.paired(
-            found.drop(columns="treatment"), "repair", "LoRA after the cut", other
-        ).set_index("task")
+        apart = analysis.paired(same, "repair", "LoRA after the cut", other).set_index("task")
         for task, digits, pair in zip(("c4", "arc_easy"), (2, 3), pairs, strict=True):
             row = apart.loc[task]
             assert (round(row.difference, digits), round(row.standard_error, digits)) == pair
