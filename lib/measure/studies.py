@@ -127,7 +127,7 @@ def healings(name: str, distances, profile: Profile) -> list[Wanted]:
     models of notebook 07 are asked ARC-Easy's test split as well.
     """
     tested = profile.arc_easy_test_questions and name in profile.rank_models
-    tasks = (*TASKS, "arc_easy_test") if tested else TASKS
+    more = ["arc_easy_test"] if tested else []
     size, cure = _middle(_three_sizes(name, distances, profile)), profiles.recipe(name, profile)
     start, layers = distances.best_start(size), distances.num_layers - size
     changes = {"LoRA, a quarter of the steps": {"steps": max(1, cure.steps // 4)}}
@@ -140,13 +140,12 @@ def healings(name: str, distances, profile: Profile) -> list[Wanted]:
     changes["LoRA, distilled"] = {"teacher": profile.heal_teacher}
     found = [w for w in maps(name, distances, profile) if w.block.size in (0, size)]
     found = [w for w in found if w.shown["strategy"] != "simple"]
-    if tested:
-        told = {"fraction": size / distances.num_layers, "strategy": "similarity"}
-        told |= {"treatment": "unhealed", "repair": "plain cut"}
-        found += experiments.unpruned(name, profile, tasks[2:], repair="unpruned")
-        found.append(score(name, profile, tasks[2], Block(start, size), **told))
+    found += experiments.unpruned(name, profile, more, repair="unpruned")
+    told = {"fraction": size / distances.num_layers, "strategy": "similarity"}
+    told |= {"treatment": "unhealed", "repair": "plain cut"}
+    found += [score(name, profile, task, Block(start, size), **told) for task in more]
     for repair, change in changes.items():
-        how = (tasks, ["similarity"], [size], {"repair": repair})
+        how = ([*TASKS, *more], ["similarity"], [size], {"repair": repair})
         found += experiments.healed(name, distances, profile, *how, **change)
     return found
 
