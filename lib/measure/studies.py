@@ -144,8 +144,9 @@ def healings(name: str, distances, profile: Profile) -> list[Wanted]:
     told = {"fraction": size / distances.num_layers, "strategy": "similarity"}
     told |= {"treatment": "unhealed", "repair": "plain cut"}
     found += [score(name, profile, task, Block(start, size), **told) for task in more]
-    for repair, change in changes.items():
-        how = ([*TASKS, *more], ["similarity"], [size], {"repair": repair})
+    for repair, change in ({"LoRA": {}} | changes).items():  # of the first, TASKS are in `maps`
+        tasks = [*TASKS, *more] if change else more
+        how = (tasks, ["similarity"], [size], {"repair": repair})
         found += experiments.healed(name, distances, profile, *how, **change)
     return found
 
