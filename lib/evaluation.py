@@ -114,7 +114,7 @@ class Task:
 
     def likelihoods(self, outputs: list[list]) -> list[np.ndarray] | None:
         """Of each question the log-likelihood of each choice (nats), where there are choices."""
-        return [likelihoods(found) for found in outputs] if not self.kind.score else None
+        return None if self.kind.score else [likelihoods(found) for found in outputs]
 
     def told(self, likelihoods: list[np.ndarray] | None) -> dict:
         """What the answers were like: the columns TOLD of a score; None without choices.

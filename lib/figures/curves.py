@@ -151,7 +151,7 @@ def _grid(
     rows = sorted(dict.fromkeys(shown[of]) if rows is None else rows, key=silent.get)
     keys, heights = _keys(shown, by), [1.9] * len(rows) + [1.2] * strip
     size = (max(WIDTH, 1.9 * len(columns)), 1 + sum(heights))
-    how = {"sharex": True, "sharey": sharey, "height_ratios": heights, "squeeze": False}
+    how = {"sharex": x == "fraction", "sharey": sharey, "height_ratios": heights, "squeeze": False}
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(len(heights), len(columns), figsize=size, **how)
         for line, row in zip(axes, rows, strict=False):
