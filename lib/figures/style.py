@@ -46,7 +46,7 @@ def legend_below(figure: Figure, found: dict | None = None, title: str | None = 
 
 
 def level(axes: list, shaded: bool) -> None:
-    """Give all axes of accuracies one range; shaded: with that in which the paper's models fall."""
+    """Give all axes the range of those with numbers; shaded: where the paper's models fall."""
     told = json.loads((paths.DATA / "published.json").read_text(encoding="utf-8"))["transitions"]
     ends = [end for pair in told.values() if isinstance(pair, list) for end in pair]
     lows, highs = zip(AT_LEAST, *(a.get_ylim() for a in axes if a.dataLim.height >= 0), strict=True)
