@@ -1,7 +1,8 @@
-"""First and last cell of every notebook, from one table: `python -m benchmarks.links` renews them.
+"""What all notebooks begin and end with: `python -m benchmarks.links` renews these cells.
 
 The first links the notebooks before and after it, the paper's section and the code that it shows;
-the last has two exercises of exercises/README.md and the next notebook.
+the last has two exercises of exercises/README.md and the next notebook. The first cell of code
+installs the project where a hosted notebook begins with nothing.
 """
 
 import json
@@ -33,6 +34,19 @@ SHOWN = {  # the paper's section, its place there (v1), and the code that the no
 EXERCISES = paths.ROOT / "exercises" / "README.md"
 EXERCISE = re.compile(r"^### (\d\d)\.(\d) (.+)\n\*(\d+) minutes? · (\w+)\*\n\n", re.MULTILINE)
 IN_FOOTER = 2
+SETUP = "## Setup (no need to read)"
+HOSTED = """# Colab, Kaggle: fetch and install the project (nobody has tried it there). Elsewhere: nothing.
+import os
+import subprocess
+import sys
+
+if {"COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"} & set(os.environ):
+    if not os.path.exists("/tmp/project"):
+        address = input("Address of the project's git repository: ")
+        subprocess.run(["git", "clone", "--depth", "1", address, "/tmp/project"], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-qe", "/tmp/project"], check=True)
+    sys.path.insert(0, "/tmp/project")
+"""
 
 
 @dataclass(frozen=True)
@@ -103,11 +117,14 @@ def footer(number: str) -> str:
 
 
 def renewed(number: str) -> str:
-    """The notebook's file with its first and last cell as they should be."""
+    """The notebook's file with the cells that all have as they should be."""
     notebook = _read(number)
-    own = {"header": header(number), "footer": footer(number)}
-    first, last = ([_cell(name, text)] for name, text in own.items())
-    notebook["cells"] = first + [c for c in notebook["cells"] if c["id"] not in own] + last
+    cells = [c for c in notebook["cells"] if c["id"] not in ("header", "hosted", "footer")]
+    setup = next(i for i, c in enumerate(cells) if "".join(c["source"]).startswith(SETUP))
+    code = {"cell_type": "code", "execution_count": None, "outputs": []}
+    cells.insert(setup + 1, _cell("hosted", HOSTED.strip()) | code)
+    cells = [_cell("header", header(number)), *cells, _cell("footer", footer(number))]
+    notebook["cells"] = cells
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 

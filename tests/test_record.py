@@ -269,6 +269,7 @@ def test_what_is_said_of_early_exits_is_recorded():
     told = {"mmlu": [-0.02, 0.01], "arc_easy_letters": [-0.08, 0.03], "arc_easy": [-0.06, 0.03]}
     assert {task: gain(forms.loc[task, 6], healed.loc[task]) for task in tasks} == told
     exits, kept = exits[exits.task == "mmlu"], kept.set_index("block_size")
+    exits = exits[~exits.strategy.isin(["similarity", "simple"])]
     found = exits.set_index("block_size")
     told = {0: 0.50, 1: 0.50, 2: 0.49, 3: 0.48, 4: 0.48, 5: 0.42, 6: 0.29, 7: 0.28}
     assert found.value[list(told)].round(2).to_dict() == told

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from lib.blocks import BlockDistances, similarity_block
+from lib.blocks import BlockDistances, blocks_of
 from lib.models import registry
 
 
@@ -63,12 +63,10 @@ def lower_minus_upper(damage: pd.DataFrame, num_layers: int, skip=(1, 1)) -> np.
 def best_starts(maps: dict[str, BlockDistances]) -> pd.DataFrame:
     """l*(n) of each model: the chosen block of every size, its distance and standard error."""
     rows = []
-    for name, distances in maps.items():
-        for size in range(1, distances.num_layers):
-            block = similarity_block(distances, size)
-            error = distances.standard_error[block.start, block.stop]
-            told = {"value": distances.of(block), "standard_error": error}
-            rows.append({"model": name, "block_size": size, "block_start": block.start} | told)
+    for name, d in maps.items():
+        for b in blocks_of("similarity", d, range(1, d.num_layers)):
+            told = {"model": name, "block_size": b.size, "block_start": b.start, "value": d.of(b)}
+            rows.append(told | {"standard_error": d.standard_error[b.start, b.stop]})
     return pd.DataFrame(rows)
 
 

@@ -12,6 +12,7 @@ from lib.figures.curves import (
     figure_9,
     figure_beyond,
     figure_books,
+    figure_cuts,
     figure_letters,
     figure_measures,
 )

@@ -16,7 +16,7 @@ from lib.models import registry
 from lib.profiles import Profile
 
 TREATMENTS = {"unpruned": "--", "unhealed": ":", "healed": "-"}
-STRATEGIES = {"similarity": "tab:blue", "simple": "tab:red", "early exit": "tab:olive"}
+STRATEGIES = {"similarity": "tab:blue", "simple": "tab:red", "early exit": "darkgoldenrod"}
 TASKS = {
     "mmlu": "MMLU accuracy",
     "boolq": "BoolQ accuracy",
@@ -107,6 +107,12 @@ def figure_letters(scores: pd.DataFrame, profile: Profile) -> Figure:
     told = scores.model.map(registry.label) + "\n" + scores.questions.map(TASKS)
     shown = scores.assign(variant=scores.form, panel=told)
     return _grid(shown, shown.strategy, "variant", "figure_letters", profile, of="panel")
+
+
+def figure_cuts(scores: pd.DataFrame, profile: Profile) -> Figure:
+    """MMLU and ARC-Easy, unhealed, with three kinds of cut; a column a model."""
+    titles, tasks = scores.model.map(registry.label), QA[::2]
+    return _grid(scores, titles, "strategy", "figure_cuts", profile, tasks)
 
 
 def figure_books(scores: pd.DataFrame, profile: Profile) -> Figure:

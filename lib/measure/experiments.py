@@ -31,10 +31,12 @@ def unpruned(name: str, profile: Profile, tasks: Sequence[str] = TASKS, **shown)
     return [score(name, profile, task, UNPRUNED, **told) for task in tasks]
 
 
-def unhealed(name: str, distances, profile: Profile, tasks: Sequence[str] = TASKS) -> list[Wanted]:
+def unhealed(
+    name: str, distances, profile: Profile, tasks=TASKS, strategies=STRATEGIES
+) -> list[Wanted]:
     """Figures 2, 3, 5, 6: the unpruned model, and both strategies at every size."""
     found, sizes = unpruned(name, profile, tasks), profile.block_sizes(distances.num_layers)
-    for strategy in STRATEGIES:
+    for strategy in strategies:
         for task in tasks:
             found += _cut(name, distances, profile, [task], [strategy], sizes)
     return found
@@ -44,8 +46,7 @@ def test_split(name: str, distances, profile: Profile) -> list[Wanted]:
     """ARC-Easy's test split along the similarity-informed curve, unless MMLU tells of the model."""
     if not profile.arc_easy_test_questions or name in profile.main_names:
         return []
-    how = (["arc_easy_test"], ["similarity"], profile.block_sizes(distances.num_layers))
-    return unpruned(name, profile, how[0]) + _cut(name, distances, profile, *how)
+    return unhealed(name, distances, profile, ["arc_easy_test"], ["similarity"])
 
 
 def healed(
@@ -169,10 +170,7 @@ def _variants(name: str, distances, ablations: dict, tasks, sizes) -> list[Wante
 
 def reasoning(name: str, distances, profile: Profile) -> list[Wanted]:
     """HellaSwag and the likelihood of GSM8K's gold solutions, at every size, unhealed."""
-    sizes, found = profile.block_sizes(distances.num_layers), []
-    for task in ("hellaswag", "gsm8k_bpb"):
-        found += unpruned(name, profile, [task])
-        found += _cut(name, distances, profile, [task], ["similarity"], sizes)
+    found = unhealed(name, distances, profile, ["hellaswag", "gsm8k_bpb"], ["similarity"])
     return found + unpruned(name, profile, ["gsm8k"])
 
 
@@ -202,9 +200,8 @@ def forms(name: str, distances, profile: Profile) -> list[Wanted]:
 
 
 def exits(name: str, distances, profile: Profile) -> list[Wanted]:
-    """MMLU and ARC-Easy with an early exit at every size. No layer runs twice: nearly free."""
-    found, sizes = unpruned(name, profile, QA[::2]), profile.block_sizes(distances.num_layers)
-    return found + _cut(name, distances, profile, QA[::2], ["early exit"], sizes)
+    """MMLU and ARC-Easy at every size, also with an early exit, where no layer runs twice."""
+    return unhealed(name, distances, profile, QA[::2], WITH_EXIT)
 
 
 BOOKS = {"sciq": "sciq_closed", "boolq": "boolq_closed", "squad": "squad_closed"}

@@ -71,13 +71,9 @@ class Wanted:
 def similarity(name: str, profile: Profile) -> Wanted:
     """A model's angular distances."""
     params = {"model": name, **profile.weights, **sets.identity("c4", profile.source)}
-    how = {
-        "sequences": profile.similarity_sequences,
-        "max_tokens": profile.similarity_tokens,
-        "batch_tokens": profile.batch_tokens,
-        "version": VERSIONS["similarity"],
-    }
-    return Wanted("similarity", params | how)
+    params |= {"sequences": profile.similarity_sequences, "max_tokens": profile.similarity_tokens}
+    params |= {"batch_tokens": profile.batch_tokens, "version": VERSIONS["similarity"]}
+    return Wanted("similarity", params)
 
 
 def score(

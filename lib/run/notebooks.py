@@ -32,6 +32,7 @@ FIGURES = {  # what each shows, and the notebooks that draw it
     "figure_beyond": ("HellaSwag and GSM8K against the fraction dropped", ["10"]),
     "figure_measures": ("the same answers by four measures", ["10"]),
     "figure_letters": ("the same questions by letter and by content", ["10"]),
+    "figure_cuts": ("MMLU and ARC-Easy with three kinds of cut, one of them an early exit", ["10"]),
     "figure_books": ("the same questions with and without their passages", ["10"]),
     "figure_damage": ("the loss without each block, next to its distance", ["11"]),
     "figure_criteria": ("the damage of the block that each criterion chooses", ["11"]),
