@@ -815,6 +815,24 @@ def test_what_notebook_08_says_of_smollm2_is_recorded():
     assert strict.smallest_size <= 12 <= strict.largest_size and map_.num_sequences == 256
 
 
+def test_what_notebook_12_says_of_the_qwen_is_recorded():
+    profile = profiles.get("overnight")
+    with results.reading(results.archive(paths.RECORDED / "overnight")):
+        maps, _ = distance_maps.measure(profile, ["qwen2.5-coder-1.5b"])
+        found = repair.maps(maps, profile)
+    table = analysis.repairs(found).query("strategy != 'simple'").set_index("repair")
+    assert table.c4["unpruned"].round(2) == 3.20 and profile.other_steps == 32
+    table = table[table.block_size == 6]
+    columns = ["plain cut", "full map", "LoRA"]
+    assert table.c4[columns].round(2).tolist() == [3.53, 3.38, 3.45]
+    assert table.minutes[columns[1:]].round().tolist() == [7, 16]
+    kinds = ["full map", "LoRA", "scalar map", "diagonal map", "low rank map", "folded map"]
+    assert table.share[kinds].round(2).tolist() == [0.43, 0.22, 0.01, -0.02, 0.32, 0.33]
+    same = found.drop(columns="treatment")
+    apart = analysis.paired(same, "repair", "full map", "LoRA").iloc[0]
+    assert (round(apart.difference, 3), round(apart.standard_error, 3)) == (0.069, 0.008)
+
+
 def test_what_notebook_12_says_is_recorded():
     """Also in the README."""
     with results.reading(results.archive(paths.RECORDED / "overnight")):

@@ -196,7 +196,7 @@ def _wanting(asked: Criterion, interval: Interval, counts: dict, hours: float) -
     if times > 100:
         return "the value lies on the bound: no number of examples would decide it"
     most = [f"{of} n = {float(f'{count * times:.2g}'):,.0f}" for of, count in counts.items()]
-    took = f", {float(f'{hours * times:.1g}'):g} hours here" if hours else ""
+    took = f", {float(f'{hours * times:.1g}'):g} hours of scoring here" if hours else ""
     return f"the interval lies across a bound: {' and '.join(most)} would decide it{took}"
 
 

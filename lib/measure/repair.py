@@ -50,8 +50,8 @@ def _took(wanted: Wanted) -> dict:
     """Seconds and parameters of a repair, as far as they are known."""
     told = {"seconds": 0.0, "parameters": 0, "error": float("nan")}
     if wanted.kind == "repair":
-        record = _stored(wanted.maps)
-        return told | (record["values"].get(wanted.params["map"], {}) if record else {})
+        record, unknown = _stored(wanted.maps), dict.fromkeys(told, float("nan"))
+        return unknown | (record["values"].get(wanted.params["map"], {}) if record else {})
     if recipe := wanted.recipe:
         record, shape = _stored(wanted.healing), registry.shape(wanted.params["model"])
         layers = shape.num_layers - wanted.block.size - recipe.first_layer if shape else 0
