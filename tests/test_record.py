@@ -301,6 +301,19 @@ def test_what_is_said_of_early_exits_is_recorded():
     assert spearmanr(distances, at.value).statistic.round(2) == -0.52
 
 
+def test_what_is_said_of_early_exits_by_content_is_recorded():
+    profile = profiles.get("overnight")
+    with results.reading(results.archive(paths.RECORDED / "overnight")):
+        maps, _ = distance_maps.measure(profile, ["smollm2-135m"])
+        cuts = scores.of_all(maps, experiments.exits, profile).query("task == 'arc_easy'")
+    whole, exits = cuts.iloc[0], cuts[cuts.strategy == "early exit"].set_index("block_size")
+    found = [whole.value, *exits.value[[1, 4]], whole.floor]
+    assert np.round(found, 2).tolist() == [0.52, 0.41, 0.33, 0.32] and whole.n == 565
+    lost = analysis.transitions(cuts).set_index("strategy")[["fraction", "low", "high"]]
+    assert lost.loc["early exit"].astype(float).round(3).tolist() == [0.030, 0.023, 0.078]
+    assert lost.loc["similarity"].astype(float).round(3).tolist() == [0.248, 0.236, 0.262]
+
+
 def test_what_the_readme_says_of_the_papers_curve_is_recorded():
     name = "qwen2.5-coder-1.5b"
     with results.reading(results.archive(paths.RECORDED / "overnight")):
