@@ -719,6 +719,38 @@ def test_what_notebook_11_says_is_recorded():
     assert last.tolist() == [0.27, 0.06, -0.03]
 
 
+def test_what_notebook_11_says_of_the_qwen_is_recorded():
+    """Also in the README."""
+    profile, name = profiles.get("overnight"), "qwen2.5-coder-1.5b"
+    with results.reading(results.archive(paths.RECORDED / "overnight")):
+        maps, _ = distance_maps.measure(profile, [name])
+        damages, changes = damage.measure(maps, profile), states.measure(maps, profile)
+        asked = scores.of_all(maps, experiments.exits, profile).query("task == 'mmlu'")
+    removed = pd.DataFrame(columns=["model", "half", "block_size", "examples"])  # not recorded
+    judged = analysis.head_to_head(damages, changes, removed, maps)
+    found = analysis.summary(judged).set_index(["criterion", "source"])
+    paper, ends = found.loc["paper"].iloc[0], ["excess", "excess_low", "excess_high"]
+    assert paper[ends].astype(float).round(3).tolist() == [0.035, 0.016, 0.056]
+    assert (paper.sizes, paper.best_three, paper.as_a_random_start, paper.n) == (14, 7, 0, 24)
+    assert found.excess["simple", "none"].round(1) == 3.5
+    read = found.loc[list(criteria.STATES)].excess
+    assert len(read) == 9 and (read.min().round(2), read.max().round(2)) == (0.03, 0.10)
+    within = analysis.rank_correlation(damages, maps).iloc[1]
+    ends = ["rank_correlation", "low", "high"]
+    assert within[ends].astype(float).round(2).tolist() == [0.84, 0.80, 0.87]
+    parts = analysis.thirds(damages).set_index(["left_out", "third"])
+    told = [(0, "middle"), (0, "first"), (0, "last"), (2, "last")]
+    assert parts.value[told].round(2).tolist() == [0.04, 1.47, 0.24, 0.15]
+    assert (parts.above_middle_low[[(0, "first"), (0, "last"), (2, "last")]] > 0).all()
+    rise = damages.set_index(["block_start", "block_size"]).value
+    chosen = maps[name].best_start(3)
+    assert chosen == 14 and [rise[l, 3].round(2) for l in (14, 25)] == [0.13, 2.57]
+    mmlu = asked.set_index(["strategy", "block_size"])
+    told = [("none", 0), ("similarity", 3), ("early exit", 3)]
+    assert mmlu.value[told].round(2).tolist() == [0.50, 0.34, 0.48]
+    assert mmlu.block_start[told[1:]].tolist() == [14, 25]
+
+
 def test_what_notebook_05_says_is_recorded():
     """Also exercise 05.2."""
     with results.reading(results.archive(paths.RECORDED / "overnight")):
