@@ -35,7 +35,7 @@ EXERCISES = paths.ROOT / "exercises" / "README.md"
 EXERCISE = re.compile(r"^### (\d\d)\.(\d) (.+)\n\*(\d+) minutes? · (\w+)\*\n\n", re.MULTILINE)
 IN_FOOTER = 2
 SETUP = "## Setup (no need to read)"
-HOSTED = """# Colab, Kaggle: fetch and install the project (nobody has tried it there). Elsewhere: nothing.
+HOSTED = """# Colab, Kaggle: install the project (nobody has tried it there). Elsewhere: nothing.
 import os
 import subprocess
 import sys

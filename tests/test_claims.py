@@ -400,8 +400,10 @@ def test_an_interval_across_the_bound_cannot_tell_and_says_what_would():
     assert judged("1", MODEL, "mmlu", (0.8, 0.7, np.inf), n).way == "differs"
     assert judged("6", MODEL, "c4", (0.0, 0.0, 0.0), n).way == "differs"
     why = judged("1", MODEL, "mmlu", (0.3, 0.1, 0.4), n, hours=0.5).why
-    assert "questions n = 1,600 would decide it, 2 hours of scoring here" in why  # twice as near: four times
-    assert "20 hours of scoring here" in judged("1", MODEL, "mmlu", (0.3, 0.1, 0.4), n, hours=5).why
+    # twice as near: four times
+    assert "questions n = 1,600 would decide it, 2 hours of scoring here" in why
+    why = judged("1", MODEL, "mmlu", (0.3, 0.1, 0.4), n, hours=5).why
+    assert "20 hours of scoring here" in why
 
 
 def test_what_is_never_lost_where_measured_can_be_decided():
