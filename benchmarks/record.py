@@ -23,7 +23,7 @@ from lib.measure.wanted import grouped
 from lib.models import formats
 from lib.results.archive import SCHEMA, SHARED, rounded
 
-LARGEST = {".jsonl": 2_000_000, ".csv": 2_000_000, ".png": 200_000}  # bytes of a committed file
+LARGEST = {".jsonl": 2_000_000, ".csv": 2_000_000, ".png": 250_000}  # bytes of a committed file
 ORDER = "01 02 03 10 11 12 09 05 06 07 04 08 13".split()  # of notebooks, the most telling first
 EVERY = 600  # seconds between two exports
 KEPT = ("params", "status", "values", "seconds")  # of a record; the rest follows, or is shared

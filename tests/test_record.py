@@ -170,9 +170,9 @@ def test_files_too_large_to_commit_are_left_out_and_told(recorded, capsys):
     folder.mkdir(parents=True)
     (folder / "small.png").write_bytes(b"x")
     assert record.export("smoke") == 0
-    (folder / "large.png").write_bytes(b"x" * 200_001)
+    (folder / "large.png").write_bytes(b"x" * 250_001)
     assert record.export("smoke") == 1
-    assert "large.png has 200,001 bytes" in capsys.readouterr().err
+    assert "large.png has 250,001 bytes" in capsys.readouterr().err
     assert [p.name for p in (paths.FIGURES / "smoke").iterdir()] == ["small.png"]
 
 
@@ -312,6 +312,33 @@ def test_what_is_said_of_early_exits_by_content_is_recorded():
     lost = analysis.transitions(cuts).set_index("strategy")[["fraction", "low", "high"]]
     assert lost.loc["early exit"].astype(float).round(3).tolist() == [0.030, 0.023, 0.078]
     assert lost.loc["similarity"].astype(float).round(3).tolist() == [0.248, 0.236, 0.262]
+
+
+def test_what_is_said_of_open_and_closed_books_is_recorded():
+    profile = profiles.get("overnight")
+    with results.reading(results.archive(paths.RECORDED / "overnight")):
+        maps, _ = distance_maps.measure(profile, ["smollm2-135m"])
+        asked = scores.of_all(maps, experiments.books, profile)
+    rows = asked.set_index(["questions", "book", "block_size"])
+    told = {("sciq", "open", 0): (0.79, 0.03), ("sciq", "closed", 0): (0.50, 0.04)}
+    for key, values in told.items():
+        found = rows.loc[key, ["value", "standard_error"]].astype(float)
+        assert found.tolist() == pytest.approx(values, abs=0.0051) and rows.n[key] == 200
+    assert [rows.block_start["sciq", "open", n] for n in (7, 13)] == [12, 2]
+    kept = analysis.kept(asked, "book").set_index(["questions", "book", "block_size"])
+    ends, sciq = ["kept", "low", "high"], kept.loc["sciq"]
+    assert sciq.kept[[("open", 7), ("closed", 7)]].round(2).tolist() == [0.95, 0.73]
+    apart = ["apart", "apart_low", "apart_high"]
+    told = sciq.loc[("closed", 7), apart].astype(float)
+    assert told.round(2).tolist() == [-0.22, -0.43, -0.01]
+    assert (sciq.loc["closed"].apart_low < 0).all()
+    assert sciq.loc[("closed", 13), ends].astype(float).round(2).tolist() == [-0.08, -0.34, 0.17]
+    assert sciq.loc[("open", 13), ends].astype(float).round(2).tolist() == [0.27, 0.14, 0.40]
+    bits = rows.value["squad"].unstack("book")
+    assert bits.loc[0].round(2).to_dict() == {"open": 0.71, "closed": 1.57}
+    saved = (bits.closed - bits.open)[[0, 11, 15]]
+    assert saved.iloc[:2].round(2).tolist() == [0.87, 0.61] and saved.iloc[2] < 0
+    assert kept.loc["boolq"].kept.isna().all()
 
 
 def test_what_the_readme_says_of_the_papers_curve_is_recorded():
@@ -644,10 +671,11 @@ def test_what_notebooks_04_09_and_13_say_is_recorded():
     assert counts["decided", "agrees"] == 18 and counts["decided", "differs"] == 8
     points = {v.claim for v in found if v.firmness == "points this way"}
     turned = {(v.claim, v.model) for v in found if v.why.startswith("turns with")}
-    assert turned == {("4b", "SmolLM2-135M"), ("4b", "Qwen2.5-Coder-1.5B"), ("6", "SmolLM2-135M")}
+    models = ("SmolLM2-135M", "Qwen2.5-Coder-1.5B")
+    assert turned == {(part, model) for part in ("4b", "6") for model in models}
     assert (
         points == {"2c", "2d", "3b", "3c", "4b", "6", "9a", "10a", "10b", "11a", "11b"}
-        and sum(n for (f, _), n in counts.items() if f == "points this way") == 14
+        and sum(n for (f, _), n in counts.items() if f == "points this way") == 15
     )
     unclear = {(v.claim, v.model) for v in found if v.firmness == "can't tell"}
     smol = {(part, "SmolLM2-135M") for part in ("2a", "2d", "9b", "9c")}

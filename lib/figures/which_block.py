@@ -97,8 +97,9 @@ def figure_layers(
     Of damage.measure, states.measure and damage.halves.
     """
     updates = changes[changes.criterion.isin(UPDATES) & (changes.source == "c4")]
-    blocks = halves[["model", "block_start", "block_size"]].drop_duplicates()
-    shown = pd.concat([updates, damages.merge(blocks).assign(part="whole"), halves])
+    single, block = damages.block_size == 1, ["model", "block_start", "block_size"]
+    whole = [damages[single], damages[~single].merge(halves[block].drop_duplicates())]
+    shown = pd.concat([updates, pd.concat(whole).assign(part="whole"), halves])
     count = shown.model.nunique()
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(count, 3, figsize=(WIDTH, 1 + 2.6 * count), squeeze=False)
