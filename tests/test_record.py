@@ -754,6 +754,7 @@ def test_what_notebook_11_says_of_the_qwen_is_recorded():
         maps, _ = distance_maps.measure(profile, [name])
         damages, changes = damage.measure(maps, profile), states.measure(maps, profile)
         asked = scores.of_all(maps, experiments.exits, profile).query("task == 'mmlu'")
+        forms = scores.of_all(maps, experiments.forms, profile).query("treatment != 'healed'")
     removed = pd.DataFrame(columns=["model", "half", "block_size", "examples"])  # not recorded
     judged = analysis.head_to_head(damages, changes, removed, maps)
     found = analysis.summary(judged).set_index(["criterion", "source"])
@@ -777,6 +778,14 @@ def test_what_notebook_11_says_of_the_qwen_is_recorded():
     told = [("none", 0), ("similarity", 3), ("early exit", 3)]
     assert mmlu.value[told].round(2).tolist() == [0.50, 0.34, 0.48]
     assert mmlu.block_start[told[1:]].tolist() == [14, 25]
+    forms = forms.set_index(["task", "strategy", "block_size"])
+    for task, values in {
+        "arc_easy": [0.77, 0.73, 0.62],
+        "arc_easy_letters": [0.87, 0.68, 0.88],
+    }.items():
+        places = [(task, *place) for place in told]
+        assert forms.value[places].tolist() == pytest.approx(values, abs=0.0051)
+        assert forms.n[places].eq(120).all()
 
 
 def test_what_notebook_05_says_is_recorded():
