@@ -34,7 +34,7 @@ def unpruned(name: str, profile: Profile, tasks: Sequence[str] = TASKS, **shown)
 def unhealed(
     name: str, distances, profile: Profile, tasks=TASKS, strategies=STRATEGIES
 ) -> list[Wanted]:
-    """Figures 2, 3, 5, 6: the unpruned model, and both strategies at every size."""
+    """Figures 2, 3, 5, 6: the unpruned model, and blocks of each strategy at every size."""
     found, sizes = unpruned(name, profile, tasks), profile.block_sizes(distances.num_layers)
     for strategy in strategies:
         for task in tasks:
