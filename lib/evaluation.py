@@ -15,7 +15,7 @@ import numpy as np
 from lib.data import encoding, prompts, sets
 from lib.data.encoding import Row
 
-VARIANT = re.compile("_(bpb|content|letters|closed)$")  # other ways to ask a set's questions
+VARIANT = re.compile("_(bpb|content|letters|closed|ranking)$")  # ways to ask a set's questions
 TOLD = ("commonest", "ties", "margin", "bits_per_byte")  # columns of a score
 
 

@@ -144,7 +144,9 @@ def final_states(
     starts = sorted({block.start for block in blocks if block.size})
     last = decoder_layers(model)[-1]
     with (
-        last.register_forward_hook(lambda *call: widths.append(_width(call[2]))),
+        last.register_forward_hook(
+            lambda *call: widths.append(len(call[2]) if isinstance(call[2], tuple) else 0)
+        ),
         residual_stream(model, states.__setitem__, at=starts),
     ):
         full = _forward(model, ids, cache_of(UNPRUNED))
@@ -154,10 +156,6 @@ def final_states(
             with resumed(model, block, block.across(states[block.start]), widths[0]):
                 final = _forward(model, ids, cache_of(block))
             yield block, final
-
-
-def _width(output) -> int:
-    return len(output) if isinstance(output, tuple) else 0
 
 
 def _forward(model, ids: torch.Tensor, cache: DynamicCache | None) -> torch.Tensor:

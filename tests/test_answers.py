@@ -7,8 +7,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import mannwhitneyu
 
-from lib import evaluation, paths, profiles, results
+from lib import analysis, evaluation, paths, profiles, results
 from lib.analysis import curves
 from lib.blocks import Block
 from lib.evaluation import Task
@@ -203,3 +204,41 @@ def test_a_loss_has_a_signal_below_its_floor(output, monkeypatch):
 def drawn(monkeypatch, table, figure=drawing.figure_6):
     monkeypatch.setattr(plt, "close", lambda *_: None)
     return figure(table, profiles.get("smoke")).axes
+
+
+def _boolq(odds, answers, **more) -> pd.DataFrame:
+    """A BoolQ score of one model whose log-odds of the second answer are these."""
+    told = {"model": "tiny-random", "task": "boolq", "chance": 0.5, "majority": 0.6, "floor": 0.6}
+    told |= {"value": 0.7, "standard_error": 0.1, "commonest": 1.0, "block_size": 0}
+    told |= {"choices": [np.array([0.0, o]) for o in odds], "answers": answers}
+    return pd.DataFrame([told | {"weights": np.ones(len(odds)), "examples": odds} | more])
+
+
+def test_the_ranking_of_boolq_is_the_area_under_the_roc_curve():
+    """Against scipy's U, and DeLong's standard error as his paper has it."""
+    draw = np.random.default_rng(0)
+    answers = draw.integers(2, size=80)
+    odds = np.round(draw.normal(answers, 1.5, 80), 1)  # rounded, so that some are equal
+    (found,) = analysis.ranked(_boolq(odds, answers)).to_dict("records")
+    yes, no = odds[answers == 1], odds[answers == 0]
+    assert len(set(odds)) < len(odds)
+    assert found["value"] == pytest.approx(mannwhitneyu(yes, no).statistic / len(yes) / len(no))
+    pairs = np.array([[(a > b) + (a == b) / 2 for b in no] for a in yes])
+    parts = [pairs.mean(axis).var(ddof=1) / len(x) for axis, x in ((1, yes), (0, no))]
+    assert found["standard_error"] == pytest.approx(np.sqrt(sum(parts)), rel=0.01)
+    assert np.mean(found["examples"]) == pytest.approx(found["value"])
+    assert (found["task"], found["floor"], found["chance"]) == ("boolq_ranking", 0.5, 0.5)
+    assert np.isnan(found["commonest"])  # no threshold, so no answer
+
+
+def test_leaning_to_one_answer_does_not_change_the_ranking():
+    answers = np.array([0, 1] * 10)
+    odds = np.linspace(-1, 1, 20)
+    plain, leaning = (analysis.ranked(_boolq(x, answers)).value[0] for x in (odds, odds + 9))
+    assert plain == leaning
+
+
+def test_answers_that_are_all_the_same_have_no_ranking():
+    found = analysis.ranked(_boolq(np.arange(4.0), np.ones(4, int)))
+    assert found.value.isna().all()
+    assert analysis.ranked(_boolq([0.0], [1]).assign(choices=None)).empty  # not measured

@@ -378,6 +378,17 @@ def test_what_the_readme_says_of_the_papers_curve_is_recorded():
     assert first.standard_error.round(3) == 0.033 and of_similar[13].round(2) == 0.38
     assert of_similar[range(1, 13)].between(0.62, 0.70).all()
     assert asked.commonest["similarity"][range(4, 14)].min().round(3) == 0.845
+    ranked = analysis.ranked(asked.reset_index())
+    half = analysis.transitions(ranked).set_index("strategy")[["fraction", "low", "high"]]
+    assert half.loc["similarity"].astype(float).round(2).tolist() == [0.14, 0.12, 0.26]
+    assert half.loc["simple"].astype(float).round(2).tolist() == [0.05, 0.03, 0.06]
+    ranked = ranked.set_index(["strategy", "block_size"])[["value", "standard_error"]]
+    assert ranked.loc["none", 0].round(2).tolist() == [0.76, 0.03]
+    ranked = ranked.loc["similarity"]
+    assert ranked.loc[3].round(2).tolist() == [0.70, 0.04]
+    assert ranked.value[range(4, 8)].between(0.61, 0.65).all()
+    late = ranked.loc[8:]
+    assert (abs(late.value - 0.5) < 2 * late.standard_error).all() and len(late) == 11
     with results.reading(results.archive(paths.RECORDED / "overnight")):
         by_content = scores.unhealed(maps, profile, ["arc_easy"])
     told = by_content[by_content.value.notna() & (by_content.strategy != "simple")]
@@ -405,6 +416,10 @@ def test_what_notebooks_01_and_02_say_is_recorded():
     assert tested.block_start[[5, 8]].tolist() == [11, 11]
     assert similar.block_start[[5, 8]].tolist() == [11, 11]
     said = {(v.model, v.claim): v.numbers for v in readme._verdicts()}
+    with results.reading(results.archive(paths.RECORDED / "overnight")):
+        read = analysis.ranked(scores.unhealed(maps, profile, ["boolq"])).iloc[0]
+    assert [round(x, 2) for x in (read.value, read.standard_error)] == [0.51, 0.04]
+    assert curves.no_signal(read)
     assert said["SmolLM2-135M", "1"] == "0.2444 [0.2384, 0.2504]"
     assert said["SmolLM2-135M", "2a"] == "0.132 [0.116, 0.247]"
     assert said["Qwen2.5-Coder-0.5B", "2a"] == "0.193 [0.154, 0.278]"

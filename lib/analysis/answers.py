@@ -48,6 +48,30 @@ def _measured(score: dict) -> tuple[np.ndarray, ...]:
     return accuracy, np.array(margins), (np.array(chosen) == commonest) * 1.0, bits * of_a_byte
 
 
+def ranked(scores: pd.DataFrame) -> pd.DataFrame:
+    """BoolQ without its threshold: do the log-odds of yes order the questions? Task boolq_ranking.
+
+    value: how often they are higher for a question whose answer is yes than for one with no (area
+    under the ROC curve, AUC; 0.5: chance). A model that leans to one answer loses nothing. The mean
+    of `examples`, each question's influence, is the value; their standard error is DeLong's.
+    """
+    rows, asked = [], scores[scores.task == "boolq"].to_dict("records")
+    for score in (s for s in asked if isinstance(s.get("choices"), list)):  # else not measured
+        told = dict.fromkeys(("value", "standard_error", "majority", "commonest"), np.nan)
+        told |= {"task": "boolq_ranking", "chance": 0.5, "floor": 0.5}
+        yes = np.array(score["answers"]) == 1
+        if 0 < yes.mean() < 1:
+            odds = np.array([choices[1] - choices[0] for choices in score["choices"]])
+            above = np.sign(odds[yes][:, None] - odds[~yes]) / 2 + 0.5  # of pairs: yes, no
+            examples = np.full(len(odds), above.mean())
+            examples[yes] += (above.mean(1) - above.mean()) / yes.mean()
+            examples[~yes] += (above.mean(0) - above.mean()) / (~yes).mean()
+            value, error = weighted_mean(examples, np.ones(len(odds)))
+            told |= {"value": value, "standard_error": error, "examples": examples}
+        rows.append(score | told)
+    return pd.DataFrame(rows, columns=scores.columns)
+
+
 def largest_step(measured: pd.DataFrame) -> pd.DataFrame:
     """Is the fall a cliff? The share of it that the one worst step between two depths takes.
 

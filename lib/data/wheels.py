@@ -44,13 +44,9 @@ class Asset:
     parts: tuple[Part, ...]
 
 
-def _parts(name: str) -> tuple[Part, ...]:
-    mine = [row for row in paths.rows(WHEELS_TABLE) if row["asset"] == name]
-    return tuple(Part(row["wheel"], row["wheel_sha256"], row["member"]) for row in mine)
-
-
+_PARTS = [(row.pop("asset"), Part(**row)) for row in paths.rows(WHEELS_TABLE)]
 ASSETS = {
-    name: Asset(**row, parts=_parts(name))
+    name: Asset(**row, parts=tuple(part for asset, part in _PARTS if asset == name))
     for row in paths.rows(ASSETS_TABLE)
     for name in [row.pop("name")]
 }

@@ -10,6 +10,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from lib.analysis.answers import ranked
 from lib.analysis.curves import no_signal
 from lib.figures.style import STYLE, WIDTH, backdrop, colour, legend_below, level, save_figure
 from lib.models import registry
@@ -20,6 +21,7 @@ STRATEGIES = {"similarity": "tab:blue", "simple": "tab:red", "early exit": "dark
 TASKS = {
     "mmlu": "MMLU accuracy",
     "boolq": "BoolQ accuracy",
+    "boolq_ranking": "BoolQ AUC",
     "arc_easy": "ARC-Easy accuracy",
     "arc_easy_test": "ARC-Easy test accuracy",
     "c4": r"C4 loss / $\ln V$",
@@ -57,8 +59,10 @@ def figure_3(scores: pd.DataFrame, profile: Profile) -> Figure:
 
 
 def figure_6(scores: pd.DataFrame, profile: Profile) -> Figure:
-    """Figure 6: BoolQ against the fraction dropped, a column a family."""
-    return _by_family(scores, ["boolq"], "figure_6", profile)
+    """Figure 6: BoolQ against the fraction dropped, a column a family; below, without threshold."""
+    below = ranked(scores)
+    tasks = ["boolq", *set(below.task)]
+    return _by_family(pd.concat([scores, below]), tasks, "figure_6", profile)
 
 
 def figure_5(scores: pd.DataFrame, profile: Profile) -> Figure:
@@ -126,7 +130,8 @@ def in_units_of_chance(scores: pd.DataFrame) -> pd.DataFrame:
     shown, loss = scores.copy(), scores.task == "c4"
     if "measure" not in shown:
         bits = dict.fromkeys(("gsm8k_bpb", "squad", "squad_closed"), "bits per byte")
-        shown["unit"] = shown.task.map({"c4": "nats / ln V"} | bits).fillna("accuracy")
+        units = {"c4": "nats / ln V", "boolq_ranking": "AUC"} | bits
+        shown["unit"] = shown.task.map(units).fillna("accuracy")
     for column in {"value", "standard_error", "chance", "floor"} & set(shown):
         shown.loc[loss, column] = shown.loc[loss, column] / scores.loc[loss, "chance"]
     return shown

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from jinja2 import Template
-from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 
 from lib import evaluation, paths, profiles
@@ -119,7 +118,9 @@ def save_merged(
         (unfinished / "README.md").write_text(text, encoding="utf-8")
 
     with dropped(model, block), adapters.attached(model, adapter) as wrapped:
-        weights = _base_weights(wrapped)
+        layers = wrapped.base_model.model.named_modules()
+        lora = {name: module for name, module in layers if isinstance(module, LoraLayer)}
+        weights = {f"{n}.weight": module.get_base_layer().weight for n, module in lora.items()}
         if not all(weight.is_floating_point() for weight in weights.values()):
             raise ValueError(
                 "An adapter cannot be merged into weights packed in 4 bits: load the model with "
@@ -133,10 +134,3 @@ def save_merged(
         with dropped(model, block), torch.no_grad():
             for name, weight in before.items():
                 model.get_parameter(name).copy_(weight)
-
-
-def _base_weights(wrapped: PeftModel) -> dict[str, torch.Tensor]:
-    """The weights that an adapter would be merged into, by their path in the bare model."""
-    layers = wrapped.base_model.model.named_modules()
-    lora = {name: module for name, module in layers if isinstance(module, LoraLayer)}
-    return {f"{name}.weight": module.get_base_layer().weight for name, module in lora.items()}

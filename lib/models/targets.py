@@ -89,15 +89,10 @@ def write(file: Path, model, sequences: Sequence[dict], k: int, batch_tokens: in
         ids = padded([documents[i] for i in part], 0)["input_ids"].to(model.device)
         states = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
         for i, row in zip(part, states, strict=True):
-            found[i] = [
-                _likeliest(model, x, k) for x in row[: len(documents[i])].split(HEAD_POSITIONS)
-            ]
+            found[i] = []
+            for some in row[: len(documents[i])].split(HEAD_POSITIONS):
+                values, tokens = logits(model, some).float().log_softmax(-1).topk(k)
+                found[i].append((values.cpu(), tokens.cpu()))
     log_probs, tokens = zip(*(pair for pairs in found for pair in pairs), strict=True)
     told = {"tokens": torch.cat(tokens).int(), "log_probs": torch.cat(log_probs)}
     paths.write_whole(file, save(told))
-
-
-def _likeliest(model, states: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The k largest log-probabilities (fp32) at each of the states (N, D), and their tokens."""
-    values, tokens = logits(model, states).float().log_softmax(-1).topk(k)
-    return values.cpu(), tokens.cpu()

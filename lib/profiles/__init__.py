@@ -196,13 +196,6 @@ def _whole(value, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def _profile(name: str) -> Profile:
-    """The profile of a column of profiles.csv; of several values, spaces are in between."""
-    several = {field.name for field in fields(Profile) if get_origin(field.type) is tuple}
-    told = {row["count"]: _value(row[name], row["count"] in several) for row in _ROWS}
-    return Profile(name=name, **told)
-
-
 def _value(cell: str, several: bool = False):
     """A number, true or false, else the text; None of an empty cell."""
     if several:
@@ -213,7 +206,11 @@ def _value(cell: str, several: bool = False):
         return cell or None
 
 
-PROFILES = {name: _profile(name) for name in list(_ROWS[0])[1:]}
+_SEVERAL = {field.name for field in fields(Profile) if get_origin(field.type) is tuple}
+PROFILES = {  # a column of profiles.csv each; between several values are spaces
+    name: Profile(name=name, **{r["count"]: _value(r[name], r["count"] in _SEVERAL) for r in _ROWS})
+    for name in list(_ROWS[0])[1:]
+}
 
 
 def get(

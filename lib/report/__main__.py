@@ -41,7 +41,9 @@ def build(profile: Profile) -> Path:
         )
     here = results.archive(paths.RESULTS)
     recorded = results.archive(paths.RECORDED / profiles.RECORDED)
-    sides = {"this run": _machines(here), "recorded run": recorded.run.get("environment", {})}
+    stored = pd.DataFrame(found["environment"] for found in here.records())
+    machine = {name: ", ".join(stored[name].dropna().unique()) for name in stored}
+    sides = {"this run": machine, "recorded run": recorded.run.get("environment", {})}
     index = paths.RUNS / "index.html"
     index.parent.mkdir(parents=True, exist_ok=True)
     told = pages.page(
@@ -53,7 +55,7 @@ def build(profile: Profile) -> Path:
         interactive={f.name: _address(f) for f in (paths.FIGURES / profile.name).glob("*.html")},
         settings=shown.settings(profile).data,
         measured=_measured(profile, here),
-        machine=sides["this run"],
+        machine=machine,
         claims=_claims(profile.name),
         compared=_compared(profile, here, recorded),
         versions=pages.table(pd.DataFrame(sides).rename_axis("").reset_index()),
@@ -159,12 +161,6 @@ def _compared(profile: Profile, here: Archive, recorded: Archive) -> dict:
         "agrees": pages.table(shown[~compared.differs]),
         "apart": pages.table(counts.rename("measurements").reset_index()),
     }
-
-
-def _machines(here: Archive) -> dict[str, str]:
-    """With what the stored results were measured: processors, cards, versions."""
-    stored = pd.DataFrame(found["environment"] for found in here.records())
-    return {name: ", ".join(stored[name].dropna().unique()) for name in stored}
 
 
 def main(argv: list[str] | None = None) -> int:

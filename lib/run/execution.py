@@ -143,7 +143,9 @@ def execute(launch: Launch) -> Path:
                 shutdown_kernel="immediate",  # all is written; torch takes two seconds to leave
                 progress_bar=sys.stderr.isatty(),
             )
-        _check_figures(launch, since=start)
+        files = [t.with_suffix(end) for t in _tables(launch) for end in (".png", ".csv")]
+        if old := [f for f in files if not f.exists() or f.stat().st_mtime < start - 1]:
+            raise RunError(f"{name}.ipynb finished without writing {old[0].name}.")
     except BaseException as error:
         if running.exists():
             _keep(running, launch.folder / f"{name}.failed.ipynb")
@@ -203,14 +205,6 @@ def _bounded(minutes: float | None) -> Iterator[None]:
     finally:
         timer.cancel()
         end()
-
-
-def _check_figures(launch: Launch, since: float) -> None:
-    for table in _tables(launch):
-        for file in (table.with_suffix(".png"), table):
-            if not file.exists() or file.stat().st_mtime < since - 1:
-                name = launch.notebook.file
-                raise RunError(f"{name}.ipynb finished without writing {file.name}.")
 
 
 def _keep(running: Path, place: Path) -> Path:

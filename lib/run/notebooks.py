@@ -21,7 +21,7 @@ FIGURES = {  # what each shows, and the notebooks that draw it
     "figure_3": ("C4 loss against the fraction dropped", ["02", "03"]),
     "figure_4": ("similarity heatmaps", ["01"]),
     "figure_5": ("simple against similarity-informed", ["02", "04"]),
-    "figure_6": ("BoolQ against the fraction dropped", ["02", "03"]),
+    "figure_6": ("BoolQ: accuracy and AUC against the fraction dropped", ["02", "03"]),
     "figure_7": ("order and number of few-shot examples", ["05"]),
     "figure_8": ("seeds of healing", ["06"]),
     "figure_9": ("LoRA ranks", ["07"]),
