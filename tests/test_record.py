@@ -803,6 +803,41 @@ def test_what_notebook_11_says_of_the_qwen_is_recorded():
         assert forms.n[places].eq(120).all()
 
 
+def without_a_half(name):
+    """Of each block: the loss without the FFNs, or the attention, minus that without the layers."""
+    profile = profiles.get("overnight")
+    with results.reading(results.archive(paths.RECORDED / "overnight")):
+        maps, _ = distance_maps.measure(profile, [name])
+        damages, halves = damage.measure(maps, profile), damage.halves(maps, profile)
+    both = halves.merge(damages, on=["block_start", "block_size"])
+    pairs = zip(both.examples_x, both.examples_y, both.weights_y, strict=True)
+    apart = [evaluation.weighted_mean(np.subtract(a, b), np.asarray(w)) for a, b, w in pairs]
+    both[["apart", "error"]] = apart
+    return both.set_index(["part", "block_size", "block_start"])
+
+
+def test_half_a_layer_can_be_worse_than_none():
+    """Notebook 11: the FFNs alone, the attention alone, and the whole layers of a block."""
+    small = without_a_half("smollm2-135m")
+    ffn, attention = small.loc["ffn", 6, 13], small.loc["attention", 6, 13]
+    found = [ffn.value_x, ffn.value_y, attention.value_x]
+    assert np.round(found, 2).tolist() == [2.21, 0.71, 0.66]
+    assert np.round([ffn.apart, ffn.error], 2).tolist() == [1.50, 0.14]
+    assert np.round([attention.apart, attention.error], 2).tolist() == [-0.05, 0.06]
+    several = small.loc["ffn"].loc[3:]
+    assert (several.apart > 4 * several.error).all() and len(several) == 17
+    large = without_a_half("qwen2.5-coder-1.5b")
+    single = large.value_x.xs(1, level="block_size").unstack("part")
+    assert (single.attention < single.ffn).sum() == 26 and len(single) == 28
+    assert single.loc[0].round(2).to_dict() == {"attention": 8.59, "ffn": 1.23}
+    several = large.loc["ffn"].loc[8:]
+    assert (several.apart > 2 * several.error).all()
+    assert [several.apart.min().round(2), several.apart.max().round(2)] == [0.15, 2.34]
+    assert large.loc["ffn"].loc[2:7].apart.max().round(2) == 0.02
+    eleven = [large.loc[part, 11, 8].value_x.round(2) for part in ("attention", "ffn")]
+    assert eleven == [0.73, 1.37] and large.loc["ffn", 11, 8].value_y.round(2) == 1.07
+
+
 def test_what_notebook_05_says_is_recorded():
     """Also exercise 05.2."""
     with results.reading(results.archive(paths.RECORDED / "overnight")):

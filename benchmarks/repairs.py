@@ -1,0 +1,90 @@
+"""`python -m benchmarks.repairs [model …]`: minutes of each repair of notebook 12, timed in turn.
+
+The times that a run stores are of different hours, and of healings that begin with a shorter one.
+Here one process on one core takes a few steps of each healing, and fits the full map, in turn; the
+least time of each counts. Writes benchmarks/results/repairs.csv.
+"""
+
+import argparse
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from lib import healing, paths, profiles, pruning, results
+from lib.data import sets
+from lib.measure import distance_maps, studies
+from lib.models import documents, linear, loading, targets
+from lib.similarity import calibration_batches
+
+FILE = paths.ROOT / "benchmarks" / "results" / "repairs.csv"
+STEPS = 3  # of each healing and turn
+MAPS = ("full map", "folded map")
+
+
+def of_model(name: str, turns: int) -> pd.DataFrame:
+    """A row a repair of the similar block at the middle depth: seconds a unit, units, minutes."""
+    profile = profiles.get(profiles.RECORDED)
+    with results.reading(results.archive(paths.RECORDED / profiles.RECORDED)):
+        maps, _ = distance_maps.measure(profile, [name])
+    asked = {w.shown["repair"]: w for w in studies.healings(name, maps[name], profile) if w.recipe}
+    model, tokenizer = loading.load(name, **profile.weights)
+    block, rows = next(iter(asked.values())).block, []
+    for _ in range(turns):
+        for repair, took in _map_seconds(model, tokenizer, block, profile).items():
+            rows.append({"repair": repair, "unit": "map", "seconds": took, "units": 1})
+        for repair, wanted in asked.items():
+            took = _step_seconds(model, tokenizer, block, wanted.recipe)
+            told = {"repair": repair, "unit": "step", "units": wanted.recipe.steps}
+            rows.append(told | {"seconds": took})
+    table = pd.DataFrame(rows).groupby(["repair", "unit", "units"], sort=False).seconds.min()
+    table = table.reset_index().assign(model=name, dropped=block.size)
+    return table.assign(minutes=table.seconds * table.units / 60)
+
+
+def _map_seconds(model, tokenizer, block, profile) -> dict[str, float]:
+    """Seconds in which each of MAPS is fitted, the reading of its texts included."""
+    count = profile.map_sequences
+    texts = sets.healing_texts(profile.source, count)[:count]
+    how = (profile.map_tokens, profile.batch_tokens)
+    batches = calibration_batches(texts, tokenizer, *how)
+    kinds = [name.removesuffix(" map") for name in MAPS]
+    found = linear.fitted(model, block, kinds, batches, profile.map_rank)
+    return {f"{kind} map": told["seconds"] for kind, (_, told) in found.items()}
+
+
+def _step_seconds(model, tokenizer, block, recipe) -> float:
+    """Seconds of a step; of a distilled one also what its teacher reads for it."""
+    recipe = replace(recipe, steps=STEPS, warmup_steps=0, decay_steps=0)
+    with tempfile.TemporaryDirectory() as folder:
+        file, taught = Path(folder) / "teacher.safetensors", 0.0
+        if recipe.teacher:
+            sequences, _ = documents.training_sequences(tokenizer, recipe)
+            start = time.perf_counter()
+            targets.write(file, model, sequences, recipe.teacher)
+            taught = time.perf_counter() - start
+        with pruning.dropped(model, block):
+            found = healing.heal(model, tokenizer, recipe, Path(folder) / "healed", teacher=file)
+    return (found.seconds + taught) / STEPS
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.repairs", description=__doc__)
+    parser.add_argument("models", nargs="*", default=["smollm2-135m", "qwen2.5-coder-1.5b"])
+    parser.add_argument("--turns", type=int, default=2)
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    machine = results.environment()["processor"]
+    old = [pd.read_csv(FILE)] if FILE.exists() else []
+    old = [table[~table.model.isin(chosen.models)] for table in old]
+    for name in chosen.models:
+        old.append(of_model(name, chosen.turns).assign(processor=machine, threads=1))
+        print(old[-1].to_string(), flush=True)
+    pd.concat(old).round(2).to_csv(FILE, index=False)
+
+
+if __name__ == "__main__":
+    main()
