@@ -1,8 +1,9 @@
 """`python -m benchmarks.repairs [model …]`: minutes of each repair of notebook 12, timed in turn.
 
 The times that a run stores are of different hours, and of healings that begin with a shorter one.
-Here one process on one core takes a few steps of each healing, and fits the full map, in turn; the
-least time of each counts. Writes benchmarks/results/repairs.csv.
+Here one process on one core takes a few steps of each healing, and fits each map, in turn; the
+least time of each counts. Writes benchmarks/results/repairs.csv, and the figure of the recorded
+run with these times.
 """
 
 import argparse
@@ -14,15 +15,14 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from lib import healing, paths, profiles, pruning, results
+from lib import figures, healing, paths, profiles, pruning, results
 from lib.data import sets
-from lib.measure import distance_maps, studies
+from lib.measure import distance_maps, repair, studies
 from lib.models import documents, linear, loading, targets
 from lib.similarity import calibration_batches
 
 FILE = paths.ROOT / "benchmarks" / "results" / "repairs.csv"
 STEPS = 3  # of each healing and turn
-MAPS = ("full map", "folded map")
 
 
 def of_model(name: str, turns: int) -> pd.DataFrame:
@@ -34,11 +34,11 @@ def of_model(name: str, turns: int) -> pd.DataFrame:
     model, tokenizer = loading.load(name, **profile.weights)
     block, rows = next(iter(asked.values())).block, []
     for _ in range(turns):
-        for repair, took in _map_seconds(model, tokenizer, block, profile).items():
-            rows.append({"repair": repair, "unit": "map", "seconds": took, "units": 1})
-        for repair, wanted in asked.items():
+        for kind, took in _map_seconds(model, tokenizer, block, profile).items():
+            rows.append({"repair": kind, "unit": "map", "seconds": took, "units": 1})
+        for kind, wanted in asked.items():
             took = _step_seconds(model, tokenizer, block, wanted.recipe)
-            told = {"repair": repair, "unit": "step", "units": wanted.recipe.steps}
+            told = {"repair": kind, "unit": "step", "units": wanted.recipe.steps}
             rows.append(told | {"seconds": took})
     table = pd.DataFrame(rows).groupby(["repair", "unit", "units"], sort=False).seconds.min()
     table = table.reset_index().assign(model=name, dropped=block.size)
@@ -46,13 +46,12 @@ def of_model(name: str, turns: int) -> pd.DataFrame:
 
 
 def _map_seconds(model, tokenizer, block, profile) -> dict[str, float]:
-    """Seconds in which each of MAPS is fitted, the reading of its texts included."""
+    """Seconds in which each kind of map is fitted, the reading of its texts included."""
     count = profile.map_sequences
     texts = sets.healing_texts(profile.source, count)[:count]
     how = (profile.map_tokens, profile.batch_tokens)
     batches = calibration_batches(texts, tokenizer, *how)
-    kinds = [name.removesuffix(" map") for name in MAPS]
-    found = linear.fitted(model, block, kinds, batches, profile.map_rank)
+    found = linear.fitted(model, block, linear.KINDS, batches, profile.map_rank)
     return {f"{kind} map": told["seconds"] for kind, (_, told) in found.items()}
 
 
@@ -71,9 +70,22 @@ def _step_seconds(model, tokenizer, block, recipe) -> float:
     return (found.seconds + taught) / STEPS
 
 
+def draw(times: pd.DataFrame) -> None:
+    """figure_repair_cost of the recorded run, with the seconds of `times`."""
+    profile = profiles.get(profiles.RECORDED)
+    with results.reading(results.archive(paths.RECORDED / profiles.RECORDED)):
+        maps, _ = distance_maps.measure(profile, times.model.unique())
+        table = repair.healings(maps, profile)
+    took = times.set_index(["model", "repair"]).minutes * 60
+    places = pd.MultiIndex.from_frame(table[["model", "repair"]])
+    figures.figure_repair_cost(table.assign(seconds=took.reindex(places).to_numpy()), profile)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.repairs", description=__doc__)
-    parser.add_argument("models", nargs="*", default=["smollm2-135m", "qwen2.5-coder-1.5b"])
+    parser.add_argument(
+        "models", nargs="*", default=["smollm2-135m", "qwen2.5-coder-1.5b"], help="of the record"
+    )
     parser.add_argument("--turns", type=int, default=2)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
@@ -83,7 +95,9 @@ def main() -> None:
     for name in chosen.models:
         old.append(of_model(name, chosen.turns).assign(processor=machine, threads=1))
         print(old[-1].to_string(), flush=True)
-    pd.concat(old).round(2).to_csv(FILE, index=False)
+    times = pd.concat(old).round(2)
+    times.to_csv(FILE, index=False)
+    draw(times)
 
 
 if __name__ == "__main__":
