@@ -12,6 +12,7 @@ from scipy.stats import spearmanr
 from benchmarks import links, readme, record
 from lib import analysis, evaluation, paths, profiles, results
 from lib.analysis import criteria, curves, islands, statistics
+from lib.analysis.bootstrap import interval
 from lib.blocks import Block
 from lib.claims import bounds
 from lib.measure import (
@@ -304,14 +305,24 @@ def test_what_is_said_of_early_exits_is_recorded():
 def test_what_is_said_of_early_exits_by_content_is_recorded():
     profile = profiles.get("overnight")
     with results.reading(results.archive(paths.RECORDED / "overnight")):
-        maps, _ = distance_maps.measure(profile, ["smollm2-135m"])
-        cuts = scores.of_all(maps, experiments.exits, profile).query("task == 'arc_easy'")
+        maps, _ = distance_maps.measure(profile, ["smollm2-135m", "qwen2.5-coder-1.5b"])
+        every = scores.of_all(maps, experiments.exits, profile).query("task == 'arc_easy'")
+    cuts = every[every.model == "smollm2-135m"]
     whole, exits = cuts.iloc[0], cuts[cuts.strategy == "early exit"].set_index("block_size")
     found = [whole.value, *exits.value[[1, 4]], whole.floor]
     assert np.round(found, 2).tolist() == [0.52, 0.41, 0.33, 0.32] and whole.n == 565
     lost = analysis.transitions(cuts).set_index("strategy")[["fraction", "low", "high"]]
     assert lost.loc["early exit"].astype(float).round(3).tolist() == [0.030, 0.023, 0.078]
     assert lost.loc["similarity"].astype(float).round(3).tolist() == [0.248, 0.236, 0.262]
+    cuts = every[(every.model == "qwen2.5-coder-1.5b") & every.value.notna()]
+    exits = cuts[cuts.strategy == "early exit"].set_index("block_size")
+    found = [cuts.value.iloc[0], *exits.value[[1, 3, 5, 7]]]
+    assert np.round(found, 2).tolist() == [0.71, 0.68, 0.60, 0.47, 0.40]
+    lost = analysis.transitions(cuts).set_index("strategy")[["fraction", "low", "high"]]
+    assert lost.loc["early exit"].astype(float).round(3).tolist() == [0.157, 0.141, 0.174]
+    line = curves.curve(cuts.iloc[0], exits.reset_index())
+    took = interval(line.crossing(0.75) - line.crossing(0.25))
+    assert np.round(took, 2).tolist() == [0.13, 0.10, 0.16]
 
 
 def test_what_is_said_of_open_and_closed_books_is_recorded():
@@ -393,9 +404,12 @@ def test_what_the_readme_says_of_the_papers_curve_is_recorded():
         by_content = scores.unhealed(maps, profile, ["arc_easy"])
     told = by_content[by_content.value.notna() & (by_content.strategy != "simple")]
     told = told.set_index("block_size").value.round(2).to_dict()
-    assert told == {0: 0.71, 9: 0.63, 11: 0.55, 13: 0.49}
-    half = analysis.transitions(by_content).query("strategy == 'similarity'").iloc[0]
-    assert (round(half.fraction, 2), round(half.low, 2), half.high) == (0.43, 0.39, np.inf)
+    said = {0: 0.71, 9: 0.63, 11: 0.55, 13: 0.49, 16: 0.35}
+    assert {size: told[size] for size in said} == said and by_content.n.iloc[0] == 565
+    half = analysis.transitions(by_content).set_index("strategy")[["fraction", "low", "high"]]
+    assert half.loc["similarity"].astype(float).round(3).tolist() == [0.427, 0.390, 0.468]
+    assert half.loc["simple"].astype(float).round(2).tolist() == [0.09, 0.07, 0.11]
+    assert by_content.floor.iloc[0].round(2) == 0.34
     apart = np.subtract(simple.examples[4], simple.examples[3])
     found = evaluation.weighted_mean(apart, np.asarray(whole.weights))
     assert [round(x, 2) for x in found] == [0.15, 0.04]
@@ -697,7 +711,7 @@ def test_what_notebooks_04_09_and_13_say_is_recorded():
     large = {(part, "Qwen2.5-Coder-1.5B") for part in ("2e", "3b", "8")}
     assert unclear == smol | large
     assert said["Qwen2.5-Coder-1.5B", "2e"] == "0.004 [-0.019, 0.025]"
-    assert said["Qwen2.5-Coder-1.5B", "8"] == "0.01 [-0.03, ∞]"
+    assert said["Qwen2.5-Coder-1.5B", "8"] == "0.005 [-0.035, 0.076]"
     assert said["Qwen2.5-Coder-0.5B", "1"] == "0.397 [0.381, 0.411]"
     differ = {(v.claim, v.model) for v in found if (v.firmness, v.way) == ("decided", "differs")}
     assert {claim for claim, _ in differ} == {"1", "2a", "3a", "4a", "4b", "7b", "7d"}
