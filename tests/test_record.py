@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from benchmarks import links, readme, record
+from benchmarks import links, readme, record, repairs
 from lib import analysis, evaluation, paths, profiles, results
 from lib.analysis import criteria, curves, islands, statistics
 from lib.analysis.bootstrap import interval
@@ -1028,6 +1028,30 @@ def test_what_notebook_12_says_is_recorded():
     assert short["similarity", 9, "c4", 32].round(2) == 4.95
     whole = lines.xs("unpruned", level="repair").value
     assert whole.droplevel("block_size").round(2).to_dict() == {"c4": 3.72, "arc_easy": 0.52}
+
+
+def test_what_notebook_12_says_of_minutes_was_timed():
+    """Also in the README and exercise 12.2: benchmarks/results/repairs.csv, times in turn."""
+    took = pd.read_csv(repairs.FILE).set_index(["model", "repair"])
+    assert took.threads.eq(1).all() and took.processor.nunique() == 1
+    small = took.loc["smollm2-135m"]
+    kinds = ["full map", "LoRA", "LoRA after the cut", "LoRA, distilled"]
+    assert small.seconds[kinds].round(1).tolist() == [44.0, 4.7, 3.4, 7.8]
+    assert small.minutes["full map"].round(1) == 0.7
+    assert small.minutes[kinds[1:]].round().tolist() == [40, 29, 67]
+    assert small.units[kinds].tolist() == [1, 512, 512, 512] and small.dropped.eq(9).all()
+    step = small.seconds["LoRA"]
+    assert [round(n * step / 60, 1) for n in (16, 32)] == [1.3, 2.5]
+    assert small.minutes["LoRA, a quarter of the steps"].round() == 10
+    assert round(small.seconds["full map"] / step) == 9
+    assert small.seconds["LoRA after the cut"] / step == pytest.approx(0.72, abs=0.03)
+    assert (small.seconds["LoRA, distilled"] / step).round(1) == 1.7
+    with results.reading(results.archive(paths.RECORDED / "overnight")):
+        maps, profile = distance_maps.measure(profiles.get("overnight", ["smollm2-135m"]))
+        doses = scores.of_all(maps, experiments.dose, profile)
+    short = doses.set_index(["strategy", "block_size", "task", "steps"]).value
+    told = {16: 5.30, 32: 4.95, 128: 4.48, 512: 4.26}
+    assert short["similarity", 9, "c4"][list(told)].round(2).to_dict() == told
 
 
 def test_what_notebook_12_says_of_other_healings_is_recorded():
