@@ -1046,6 +1046,10 @@ def test_what_notebook_12_says_of_minutes_was_timed():
     assert round(small.seconds["full map"] / step) == 9
     assert small.seconds["LoRA after the cut"] / step == pytest.approx(0.72, abs=0.03)
     assert (small.seconds["LoRA, distilled"] / step).round(1) == 1.7
+    large = took.loc["qwen2.5-coder-1.5b"]
+    assert large.minutes[["full map", "LoRA"]].round().tolist() == [7, 21]
+    assert round(large.seconds["full map"] / large.seconds["LoRA"]) == 11
+    assert large.units["LoRA"] == 32 and large.dropped.eq(6).all()
     with results.reading(results.archive(paths.RECORDED / "overnight")):
         maps, profile = distance_maps.measure(profiles.get("overnight", ["smollm2-135m"]))
         doses = scores.of_all(maps, experiments.dose, profile)
