@@ -11,6 +11,7 @@ from lib.models import registry
 from lib.profiles import Profile
 
 UNITS = TASKS | {"c4": "C4 loss (nats a token)"}
+NOT_REPAIRED = {"unpruned", "plain cut"}
 LOOKS = {  # of each repair: colour, marker, line
     "plain cut": ("black", "x", ":"),
     "LoRA": ("tab:blue", "o", "-"),
@@ -63,10 +64,10 @@ def figure_repair_cost(scores: pd.DataFrame, profile: Profile) -> Figure:
 
 
 def _panels(scores: pd.DataFrame, columns, draw, name: str, profile: Profile) -> Figure:
-    """A row of panels a model and task that it was asked; `draw` fills one and gives its title."""
+    """A row of panels a model and task that a repair has; `draw` fills one and gives its title."""
     shown = scores[scores.value.notna()]
-    asked = shown.groupby(["model", "task"], sort=False).strategy.agg(set)
-    rows = [row for row, found in asked.items() if "none" in found and len(found) > 1]
+    asked = shown.groupby(["model", "task"], sort=False).repair.agg(set)
+    rows = [row for row, found in asked.items() if "unpruned" in found and found - NOT_REPAIRED]
     count = max(1, len(rows))
     how = {"figsize": (WIDTH, 1 + 2.6 * count), "squeeze": False, "sharey": "row"}
     with plt.rc_context(STYLE):
