@@ -782,15 +782,21 @@ def test_what_notebook_11_says_of_the_qwen_is_recorded():
     with results.reading(results.archive(paths.RECORDED / "overnight")):
         maps, _ = distance_maps.measure(profile, [name])
         damages, changes = damage.measure(maps, profile), states.measure(maps, profile)
+        removed = greedy.measure(maps, profile)
         asked = scores.of_all(maps, experiments.exits, profile).query("task == 'mmlu'")
         forms = scores.of_all(maps, experiments.forms, profile).query("treatment != 'healed'")
-    removed = pd.DataFrame(columns=["model", "half", "block_size", "examples"])  # not recorded
     judged = analysis.head_to_head(damages, changes, removed, maps)
     found = analysis.summary(judged).set_index(["criterion", "source"])
     paper, ends = found.loc["paper"].iloc[0], ["excess", "excess_low", "excess_high"]
     assert paper[ends].astype(float).round(3).tolist() == [0.035, 0.016, 0.056]
     assert (paper.sizes, paper.best_three, paper.as_a_random_start, paper.n) == (14, 7, 0, 24)
     assert found.excess["simple", "none"].round(1) == 3.5
+    by_ones = found.loc["greedy", "c4"]
+    assert by_ones.sizes == 11
+    assert by_ones[ends].astype(float).round(3).tolist() == [0.003, -0.008, 0.013]
+    dropped = removed.set_index(["half", "block_size"]).layers
+    assert dropped[0, 11] == [14, 13, 15, 10, 12, 11, 16, 24, 9, 17, 8]
+    assert dropped[1, 11] == [13, 14, 15, 12, 11, 10, 9, 16, 7, 8, 24]
     read = found.loc[list(criteria.STATES)].excess
     assert len(read) == 9 and (read.min().round(2), read.max().round(2)) == (0.03, 0.10)
     within = analysis.rank_correlation(damages, maps).iloc[1]
