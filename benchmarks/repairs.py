@@ -1,4 +1,4 @@
-"""`python -m benchmarks.repairs [model …]`: minutes of each repair of notebook 12, timed in turn.
+"""`python -m benchmarks.repairs`: minutes of each repair of notebook 12, timed in turn.
 
 The times that a run stores are of different hours, and of healings that begin with a shorter one.
 Here one process on one core takes a few steps of each healing, and fits each map, in turn; the
@@ -22,6 +22,7 @@ from lib.models import documents, linear, loading, targets
 from lib.similarity import calibration_batches
 
 FILE = paths.ROOT / "benchmarks" / "results" / "repairs.csv"
+MODELS = ("smollm2-135m", "qwen2.5-coder-1.5b")  # of the record
 STEPS = 3  # of each healing and turn
 
 
@@ -83,10 +84,8 @@ def draw(times: pd.DataFrame) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.repairs", description=__doc__)
-    parser.add_argument(
-        "models", nargs="*", default=["smollm2-135m", "qwen2.5-coder-1.5b"], help="of the record"
-    )
-    parser.add_argument("--turns", type=int, default=2)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    parser.add_argument("--turns", type=int, choices=range(1, 10), default=2)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     machine = results.environment()["processor"]
