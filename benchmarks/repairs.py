@@ -89,12 +89,12 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     machine = results.environment()["processor"]
-    old = [pd.read_csv(FILE)] if FILE.exists() else []
-    old = [table[~table.model.isin(chosen.models)] for table in old]
+    tables = [pd.read_csv(FILE)] if FILE.exists() else []
+    tables = [table[~table.model.isin(chosen.models)] for table in tables]
     for name in chosen.models:
-        old.append(of_model(name, chosen.turns).assign(processor=machine, threads=1))
-        print(old[-1].to_string(), flush=True)
-    times = pd.concat(old).round(2)
+        tables.append(of_model(name, chosen.turns).assign(processor=machine, threads=1))
+        print(tables[-1].to_string(), flush=True)
+    times = pd.concat(tables).round(2)
     times.to_csv(FILE, index=False)
     draw(times)
 

@@ -219,7 +219,7 @@ def test_the_ranking_of_boolq_is_the_area_under_the_roc_curve():
     draw = np.random.default_rng(0)
     answers = draw.integers(2, size=80)
     odds = np.round(draw.normal(answers, 1.5, 80), 1)  # rounded, so that some are equal
-    (found,) = analysis.ranked(_boolq(odds, answers)).to_dict("records")
+    (found,) = analysis.boolq_ranking(_boolq(odds, answers)).to_dict("records")
     yes, no = odds[answers == 1], odds[answers == 0]
     assert len(set(odds)) < len(odds)
     assert found["value"] == pytest.approx(mannwhitneyu(yes, no).statistic / len(yes) / len(no))
@@ -234,11 +234,11 @@ def test_the_ranking_of_boolq_is_the_area_under_the_roc_curve():
 def test_leaning_to_one_answer_does_not_change_the_ranking():
     answers = np.array([0, 1] * 10)
     odds = np.linspace(-1, 1, 20)
-    plain, leaning = (analysis.ranked(_boolq(x, answers)).value[0] for x in (odds, odds + 9))
+    plain, leaning = (analysis.boolq_ranking(_boolq(x, answers)).value[0] for x in (odds, odds + 9))
     assert plain == leaning
 
 
 def test_answers_that_are_all_the_same_have_no_ranking():
-    found = analysis.ranked(_boolq(np.arange(4.0), np.ones(4, int)))
+    found = analysis.boolq_ranking(_boolq(np.arange(4.0), np.ones(4, int)))
     assert found.value.isna().all()
-    assert analysis.ranked(_boolq([0.0], [1]).assign(choices=None)).empty  # not measured
+    assert analysis.boolq_ranking(_boolq([0.0], [1]).assign(choices=None)).empty  # not measured

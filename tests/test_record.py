@@ -389,7 +389,7 @@ def test_what_the_readme_says_of_the_papers_curve_is_recorded():
     assert first.standard_error.round(3) == 0.033 and of_similar[13].round(2) == 0.38
     assert of_similar[range(1, 13)].between(0.62, 0.70).all()
     assert asked.commonest["similarity"][range(4, 14)].min().round(3) == 0.845
-    ranked = analysis.ranked(asked.reset_index())
+    ranked = analysis.boolq_ranking(asked.reset_index())
     half = analysis.transitions(ranked).set_index("strategy")[["fraction", "low", "high"]]
     assert half.loc["similarity"].astype(float).round(2).tolist() == [0.14, 0.12, 0.26]
     assert half.loc["simple"].astype(float).round(2).tolist() == [0.05, 0.03, 0.06]
@@ -431,7 +431,7 @@ def test_what_notebooks_01_and_02_say_is_recorded():
     assert similar.block_start[[5, 8]].tolist() == [11, 11]
     said = {(v.model, v.claim): v.numbers for v in readme._verdicts()}
     with results.reading(results.archive(paths.RECORDED / "overnight")):
-        read = analysis.ranked(scores.unhealed(maps, profile, ["boolq"])).iloc[0]
+        read = analysis.boolq_ranking(scores.unhealed(maps, profile, ["boolq"])).iloc[0]
     assert [round(x, 2) for x in (read.value, read.standard_error)] == [0.51, 0.04]
     assert curves.no_signal(read)
     assert said["SmolLM2-135M", "1"] == "0.2444 [0.2384, 0.2504]"
@@ -797,6 +797,10 @@ def test_what_notebook_11_says_of_the_qwen_is_recorded():
     dropped = removed.set_index(["half", "block_size"]).layers
     assert dropped[0, 11] == [14, 13, 15, 10, 12, 11, 16, 24, 9, 17, 8]
     assert dropped[1, 11] == [13, 14, 15, 12, 11, 10, 9, 16, 7, 8, 24]
+    assert [sorted(dropped[half, 11]) for half in (0, 1)] == [
+        [*range(8, 18), 24],
+        [*range(7, 17), 24],
+    ]
     read = found.loc[list(criteria.STATES)].excess
     assert len(read) == 9 and (read.min().round(2), read.max().round(2)) == (0.03, 0.10)
     within = analysis.rank_correlation(damages, maps).iloc[1]

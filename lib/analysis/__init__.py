@@ -1,6 +1,6 @@
 """What tables and maps say, with intervals."""
 
-from lib.analysis.answers import kept, largest_step, measures, ranked
+from lib.analysis.answers import boolq_ranking, kept, largest_step, measures
 from lib.analysis.bootstrap import paired
 from lib.analysis.choice import beside_distances, rank_correlation
 from lib.analysis.criteria import grid, head_to_head, summary, thirds

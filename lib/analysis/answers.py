@@ -48,7 +48,7 @@ def _measured(score: dict) -> tuple[np.ndarray, ...]:
     return accuracy, np.array(margins), (np.array(chosen) == commonest) * 1.0, bits * of_a_byte
 
 
-def ranked(scores: pd.DataFrame) -> pd.DataFrame:
+def boolq_ranking(scores: pd.DataFrame) -> pd.DataFrame:
     """BoolQ without its threshold: do the log-odds of yes order the questions? Task boolq_ranking.
 
     value: how often they are higher for a question whose answer is yes than for one with no (area

@@ -10,7 +10,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lib.analysis.answers import ranked
+from lib.analysis.answers import boolq_ranking
 from lib.analysis.curves import no_signal
 from lib.figures.style import STYLE, WIDTH, backdrop, colour, legend_below, level, save_figure
 from lib.models import registry
@@ -60,7 +60,7 @@ def figure_3(scores: pd.DataFrame, profile: Profile) -> Figure:
 
 def figure_6(scores: pd.DataFrame, profile: Profile) -> Figure:
     """Figure 6: BoolQ against the fraction dropped, a column a family; below, without threshold."""
-    below = ranked(scores)
+    below = boolq_ranking(scores)
     tasks = ["boolq", *set(below.task)]
     return _by_family(pd.concat([scores, below]), tasks, "figure_6", profile)
 
