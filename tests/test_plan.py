@@ -166,6 +166,37 @@ def test_notebook_12_takes_the_flops_that_pytorch_counts(output, few_articles, m
     assert sum(cost.flops for cost in planned) == pytest.approx(counter.get_total_flops(), rel=0.1)
 
 
+def test_the_test_split_has_the_prompts_that_claim_9_compares():
+    asked = experiments.prompts("tiny-random", Straight(), SMOKE)
+    asked = [w for w in asked if w.params["task"] == "arc_easy_test"]
+    sizes = [0, *SMOKE.healed_sizes(6)]
+    told = [(w.shown["variant"], w.params["shots"], w.block.size) for w in asked]
+    assert told == [(f"{k} examples", k, size) for k in (0, 5) for size in sizes]
+    assert all(w.recipe for w in asked if w.block.size)
+    few = replace(SMOKE, arc_easy_test_questions=0)
+    tasks = {w.params["task"] for w in experiments.prompts("tiny-random", Straight(), few)}
+    assert tasks == {"mmlu", "arc_easy"}
+
+
+def test_models_that_are_healed_in_short_are_so_at_more_depths_and_of_one_strategy():
+    overnight, names = profiles.get("overnight"), ("smollm2-135m", "qwen2.5-coder-1.5b")
+    for name, strategies in zip(names, (["similarity", "simple"], ["similarity"]), strict=True):
+        asked = experiments.healed(name, Straight(), overnight, ["c4"])
+        curve = overnight.curve_sizes(6, name)
+        told = [(w.shown["strategy"], w.block.size) for w in asked]
+        assert told == [(strategy, size) for strategy in strategies for size in curve]
+        mapped = studies.maps(name, Straight(), overnight)
+        assert {w.shown["strategy"] for w in mapped if w.recipe} == set(strategies)
+        assert {w.shown["strategy"] for w in mapped if w.kind == "repair"} == {
+            "similarity",
+            "simple",
+        }
+    sizes = overnight.curve_sizes(28, names[1]), overnight.healed_sizes(28, names[1])
+    assert sizes == ([3, 6, 8, 11, 14], [3, 6, 11])  # a line through the loss needs six points
+    alone = replace(overnight, sizes=(8,))
+    assert alone.curve_sizes(28, names[1]) == [8]
+
+
 def test_jobs_of_notebooks_11_and_12_are_done_once_measured(output, few_articles):
     """Also greedy choice, of which the plan does not know which layers it takes."""
     assert jobs_done(["11", "12"]) == [False, False]
@@ -540,6 +571,8 @@ def test_every_profile_is_planned_whole(name, output):
     """All notebooks but those that draw what others measure."""
     text = printing.table(profiles.get(name), NOTEBOOKS, "a100-80")
     assert "\nNot counted: 00, 04, 08, 09, 13." in text
+    weights = profiles.get(name).quantization or profiles.get(name).dtype or "bfloat16"
+    assert f"\nWeights in {weights}. " in text
 
 
 def test_an_unknown_card_is_one_sentence(capsys):

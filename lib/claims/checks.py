@@ -35,8 +35,7 @@ def _varied(ablation: str, *variants: str) -> list[dict]:
 
 
 ORDERS = _varied("order", *(f"order {k}" for k in experiments.ORDERS))
-ENDS = min(experiments.SHOTS), max(experiments.SHOTS)
-SHOTS = _varied("number", *(f"{k} examples" for k in ENDS))
+SHOTS = _varied("number", *(f"{k} examples" for k in experiments.ENDS))
 SEEDS = _varied("seeds", *(f"seed {seed}" for seed in experiments.SEEDS))
 FORMATS = [UNHEALED | C4 | {"format": told} for told in ("16 bits", "nf4")]
 BITS = UNHEALED | {"task": "gsm8k_bpb"}

@@ -113,12 +113,14 @@ def arc_easy(
     return examples
 
 
-def arc_easy_test(source: str, questions: int) -> list[dict]:
-    """Questions of ARC-Easy's test split, asked like those of `arc_easy` without examples."""
-    return [
-        _asked(row["query"], [f" {text}" for text in row["choices"]], row["gold"], row["id"])
-        for row in sets.arc_easy_test(questions)
-    ]
+def arc_easy_test(source: str, questions: int, shots: int) -> list[dict]:
+    """Questions of ARC-Easy's test split, asked like those of `arc_easy`, after its examples."""
+    solved, _ = sets.arc_easy(source, 0, MOST_SHOTS)
+    prefix, examples = "".join(_solved(map(_plain, solved[:shots]), _by_content)), []
+    for row in sets.arc_easy_test(questions):
+        choices, group = [f" {text}" for text in row["choices"]], "all" if prefix else row["id"]
+        examples.append(_asked(prefix + row["query"], choices, row["gold"], group))
+    return examples
 
 
 mmlu_content = partial(mmlu, letters=False)

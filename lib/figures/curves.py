@@ -76,7 +76,8 @@ def figure_7(scores: pd.DataFrame, profile: Profile) -> Figure:
     """Figure 7: healed models by order and number of examples; a line a `variant`."""
     shown = scores.sort_values("ablation", ascending=False, kind="stable")
     columns = shown.model.map(registry.label) + ", " + shown.ablation
-    return _grid(shown, columns, "variant", "figure_7", profile, ["mmlu", "arc_easy"])
+    tasks = [t for t in ("mmlu", "arc_easy_test", "arc_easy") if t in set(shown.task)]
+    return _grid(shown, columns, "variant", "figure_7", profile, tasks)
 
 
 def figure_8(scores: pd.DataFrame, profile: Profile, cause="seed", name="figure_8") -> Figure:
@@ -168,6 +169,7 @@ def _grid(
         for line, row in zip(axes, rows, strict=False):
             for axis, (title, scores) in zip(line, columns.items(), strict=True):
                 panel = in_units_of_chance(scores[scores[of] == row])
+                axis.set_visible(bool((panel.block_size > 0).any()))  # or nothing was asked there
                 _panel(axis, panel, by, x, keys)
                 axis.set_title(title if row == rows[0] else "", loc="left")
                 axis.set_label(f"{TASKS.get(row, row)} {title}")

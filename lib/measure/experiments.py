@@ -18,6 +18,7 @@ from lib.profiles import Profile, recipe
 QA = ("mmlu", "boolq", "arc_easy")
 TASKS = (*QA, "c4")
 SHOTS = (0, 1, 3, 5)
+ENDS = (0, 5)  # of them, which claim 9 compares
 ORDERS = (0, 1, 2)  # of the examples; 0: that of the data set; else the seed of a shuffle
 SEEDS = (0, 1, 2)
 
@@ -54,12 +55,13 @@ def healed(
     distances,
     profile: Profile,
     tasks: Sequence[str] = TASKS,
-    strategies: Sequence[str] = STRATEGIES,
+    strategies: Sequence[str] | None = None,
     sizes: Sequence[int] | None = None,
     shown: dict | None = None,
     **changes,
 ) -> list[Wanted]:
     """The healed scores of figures 1d, 2, 3, 5, 6. changes: of the recipe, as rank=2 or seed=1."""
+    strategies = profile.healed_strategies(name) if strategies is None else strategies
     sizes = profile.curve_sizes(distances.num_layers, name) if sizes is None else sizes
     how = (strategies, sizes, recipe(name, profile, **changes))
     return _cut(name, distances, profile, tasks, *how, **shown or {})
@@ -114,14 +116,18 @@ def stacked(name: str, distances, profile: Profile) -> list[Wanted]:
 
 
 def prompts(name: str, distances, profile: Profile) -> list[Wanted]:
-    """Figure 7: the number of few-shot examples, and the order of five."""
+    """Figure 7: the number of few-shot examples (its ENDS also on a test split), and their order."""
     if name not in profile.ablation_models:
         return []
     with_prompt = partial(profile.with_prompt, arc_easy=profile.ablation_arc_easy)
     number = {f"{k} examples": (with_prompt(k), {}) for k in SHOTS}
     order = {f"order {k}": (with_prompt(max(SHOTS), order=k), {}) for k in ORDERS}
     sizes = profile.healed_sizes(distances.num_layers, name)
-    return _variants(name, distances, {"number": number, "order": order}, QA[::2], sizes)
+    asked = _variants(name, distances, {"number": number, "order": order}, QA[::2], sizes)
+    if profile.arc_easy_test_questions:
+        ends = {f"{k} examples": number[f"{k} examples"] for k in ENDS}
+        asked += _variants(name, distances, {"number": ends}, ["arc_easy_test"], sizes)
+    return asked
 
 
 def seeds(name: str, distances, profile: Profile) -> list[Wanted]:

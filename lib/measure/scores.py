@@ -41,7 +41,7 @@ def unhealed(maps: Maps, profile: Profile, tasks: Sequence[str] = TASKS) -> pd.D
 
 def healed(maps: Maps, profile: Profile, *how, **changes) -> pd.DataFrame:
     """Scores after healing. how: tasks, strategies and sizes, as of `experiments.healed`; by
-    default all, at the profile's sizes. changes: of the recipe, as rank=2.
+    default all, and the profile's. changes: of the recipe, as rank=2.
 
     A healing that diverged or ran out of memory has no score: its rows say so in `status`.
     """

@@ -112,7 +112,8 @@ def maps(name: str, distances, profile: Profile) -> list[Wanted]:
                 told |= {"treatment": "unhealed", "repair": "plain cut"}
                 found.append(score(*how, task, block, **told))
                 told |= {"treatment": "healed", "repair": "LoRA"}
-                found.append(score(*how, task, block, cure, **told))
+                if strategy in profile.healed_strategies(name):
+                    found.append(score(*how, task, block, cure, **told))
                 for kind in kinds:
                     told |= {"treatment": "mapped", "repair": f"{kind} map"}
                     found.append(mapped(*how, task, block, kind, **told))

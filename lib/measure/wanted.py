@@ -126,7 +126,7 @@ COUNTS = {
     "mmlu": lambda p: _ask(p.mmlu_questions, p.mmlu_shots, p.shot_order, subjects=p.mmlu_subjects),
     "boolq": lambda p: _ask(p.boolq_questions),
     "arc_easy": lambda p: _ask(p.arc_easy_questions, p.arc_easy_shots, p.shot_order),
-    "arc_easy_test": lambda p: _ask(p.arc_easy_test_questions),
+    "arc_easy_test": lambda p: _ask(p.arc_easy_test_questions, p.arc_easy_shots),
     "c4": lambda p: {"sequences": p.c4_sequences, "max_tokens": p.c4_tokens},
     "hellaswag": lambda p: _ask(p.hellaswag_questions),
     "gsm8k": lambda p: _ask(p.gsm8k_generated, p.gsm8k_shots, new_tokens=p.gsm8k_new_tokens),

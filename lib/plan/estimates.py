@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from statistics import median
 
 from lib import paths, results
@@ -38,7 +37,9 @@ class Guess:
     """Best starts of a model without a map: those published of it, else as in the mean of all."""
 
     def __init__(self, model: str, num_layers: int):
-        self.num_layers, known = num_layers, _published()
+        told = json.loads((paths.DATA / "published.json").read_text(encoding="utf-8"))
+        known = {n: s for n, s in told["best_starts"].items() if n in registry.MODELS}
+        self.num_layers = num_layers
         self.starts = {model: known[model]} if model in known else known
 
     def best_start(self, size: int) -> int:
@@ -49,14 +50,6 @@ class Guess:
             cut = min(max(1, round(size / self.num_layers * layers)), len(starts))
             after.append(1 - (starts[cut - 1] + cut) / layers)
         return self.num_layers - size - round(self.num_layers * sum(after) / len(after))
-
-
-@cache
-def _published() -> dict[str, list[int]]:
-    """Published best starts, of the models that are known here."""
-    text = (paths.DATA / "published.json").read_text(encoding="utf-8")
-    known = json.loads(text)["best_starts"]
-    return {name: starts for name, starts in known.items() if name in registry.MODELS}
 
 
 def estimates(profile: Profile, notebooks: Sequence[str], card: Card) -> list[Estimate]:
@@ -174,8 +167,11 @@ def _of_call(shape: Shape, call: list[Wanted], card: Card, made: int = 0) -> lis
         return _healing(shape, first.block, cure, how)
     if first.kind in ("similarity", "states"):
         return [getattr(costs, first.kind)(shape, params, *how)]
-    if first.kind == "greedy":
-        return _next_layer(shape, params, how)
+    if first.kind == "greedy":  # half of the texts try every layer, all are read without the one
+        left, every = shape.num_layers - len(params["dropped"]), {"task": "c4"} | params
+        half = every | {"sequences": (params["sequences"] + 1 - params["half"]) // 2}
+        tried = costs.sweep(shape, left, list(range(left)), half, *how)
+        return [tried, costs.sweep(shape, left - 1, [], every, *how)]
     found, layers = [], shape.num_layers - (first.block.size if first.recipe else 0)
     if first.kind == "repair":
         blocks = dict.fromkeys(w.block for w in call)
@@ -194,14 +190,6 @@ def _after(shape: Shape, swept: list[Wanted]) -> list[int]:
     if kind == "sublayers":  # a layer without a part of it still computes
         return [layers - start for start, *_ in params["cuts"]]
     return [layers - w.block.stop for w in swept if w.block.size and not w.recipe]
-
-
-def _next_layer(shape: Shape, asked: dict, how: tuple) -> list[Cost]:
-    """A step of greedy choice: half of the texts try every layer, all are read without the one."""
-    left, every = shape.num_layers - len(asked["dropped"]), {"task": "c4"} | asked
-    half = every | {"sequences": (asked["sequences"] + 1 - asked["half"]) // 2}
-    tried = costs.sweep(shape, left, list(range(left)), half, *how)
-    return [tried, costs.sweep(shape, left - 1, [], every, *how)]
 
 
 def _healing(shape: Shape, block: Block, cure: Recipe, how: tuple) -> list[Cost]:

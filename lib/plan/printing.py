@@ -32,13 +32,13 @@ def table(profile: Profile, notebooks: Sequence[str], card_name: str | None = No
     rows = [_row(model, notebook, list(group), card) for (model, notebook), group in groups]
     everything = [cost for estimate in found for cost in estimate.costs]
     hours = sum(cost.seconds(card) for cost in everything) / 3600
-    counted = {e.job.notebook for e in found}
-    told = ", ".join(number for number in notebooks if number not in counted)
+    told = ", ".join(sorted({*notebooks} - {e.job.notebook for e in found}))
+    chosen = "float32" if card.element == 4 else "bfloat16"
     lines = [
         f"{profile.name} on {card.name}: {card.memory / 1e9:.1f} GB, {card.rate / 1e12:.3g} TFLOP/s"
         f" (healing {card.training_rate / 1e12:.3g}), {card.source}.",
-        f"Weights in {profile.quantization or profile.dtype}. In GB: memory of a row's largest "
-        "measurement (base weights, batch,",
+        f"Weights in {profile.quantization or profile.dtype or chosen}. In GB: memory of a row's "
+        "largest measurement (base weights, batch,",
         "LoRA and its optimizer), what is read from disk in all, what a job's checkpoints take. "
         "m: sequences at a time.",
         "",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, get_origin
 
 from lib import paths
+from lib.blocks import STRATEGIES
 from lib.models import formats, registry
 from lib.profiles.recipes import Recipe, attempts, no_memory, recipe
 
@@ -53,7 +54,7 @@ class Profile:
     deepest_fraction: float  # prune up to this fraction of the layers
     dense_fraction: float  # every block size up to here, every second one beyond
     heal_fractions: tuple[float, ...]  # of the layers dropped where a healing is made
-    deeper_fractions: tuple[float, ...]  # and where it is, for notebook 03 only
+    more_fractions: tuple[float, ...]  # and where it is, for the curves of notebook 03 only
     ablation_fractions: tuple[float, ...]  # the same for seeds and ranks
     ablation_ranks: tuple[int, ...]
     ablation_questions: Count  # of MMLU, for each of many prompts; of both, in each form
@@ -61,6 +62,7 @@ class Profile:
     ablation_arc_easy: Count  # of ARC-Easy, for each of many prompts
     healed_names: tuple[str, ...]  # healed at all of these, for all steps; empty: every model
     other_fractions: tuple[float, ...]  # where the others are healed
+    other_more_fractions: tuple[float, ...]  # and where they are, for those curves only
     other_steps: int
     heal_steps: int  # optimizer steps; the paper: 5,000
     heal_batch: int  # sequences a step; the paper: 16
@@ -130,6 +132,10 @@ class Profile:
         whole = self.run_models or self.models
         return name in self.healed_names or not set(self.healed_names) & set(whole)
 
+    def healed_strategies(self, name: str) -> tuple[str, ...]:
+        """Strategies whose blocks are healed; the similarity-informed one if not `heals_fully`."""
+        return STRATEGIES if self.heals_fully(name) else STRATEGIES[:1]
+
     def healed_sizes(self, num_layers: int, name: str | None = None) -> list[int]:
         """Numbers of layers dropped at which a healing is made (of model `name`)."""
         full = name is None or self.heals_fully(name)
@@ -138,8 +144,9 @@ class Profile:
 
     def curve_sizes(self, num_layers: int, name: str) -> list[int]:
         """Numbers of layers dropped at which the healed curves of notebook 03 have a point."""
-        deeper = self.deeper_fractions if self.heals_fully(name) and not self.sizes else ()
-        return sorted({*self.healed_sizes(num_layers, name), *_sizes(deeper, num_layers)})
+        more = self.more_fractions if self.heals_fully(name) else self.other_more_fractions
+        more = () if self.sizes else _sizes(more, num_layers)
+        return sorted({*self.healed_sizes(num_layers, name), *more})
 
     def dose_sizes(self, num_layers: int) -> list[int]:
         """Numbers of layers dropped at which healings of several lengths are made."""

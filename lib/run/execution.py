@@ -164,15 +164,11 @@ def _told(launch: Launch) -> AbstractContextManager:
     told |= {"DEEPER_LAYERS_DRAW_ONLY": "1"} if launch.draws_only else {}
     told |= {"DEEPER_LAYERS_RUN_MODELS": json.dumps(launch.run_models)}
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "0")  # of several the first; none if it is empty
-    told |= {"CUDA_VISIBLE_DEVICES": gpus.split(",")[0]} | _allocator()
-    return mock.patch.dict(os.environ, told)
-
-
-def _allocator() -> dict[str, str]:
-    """KEEP_MEMORY where glibc knows it and nobody has set it up otherwise."""
+    told |= {"CUDA_VISIBLE_DEVICES": gpus.split(",")[0]}
     library, version = platform.libc_ver()
-    known = library == "glibc" and tuple(map(int, version.split("."))) >= (2, 35)
-    return {} if not known or "GLIBC_TUNABLES" in os.environ else {"GLIBC_TUNABLES": KEEP_MEMORY}
+    if library == "glibc" and tuple(map(int, version.split("."))) >= (2, 35):  # it knows of it
+        told |= {"GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", KEEP_MEMORY)}
+    return mock.patch.dict(os.environ, told)
 
 
 @contextmanager
