@@ -116,7 +116,7 @@ def stacked(name: str, distances, profile: Profile) -> list[Wanted]:
 
 
 def prompts(name: str, distances, profile: Profile) -> list[Wanted]:
-    """Figure 7: the number of few-shot examples (its ENDS also on a test split), and their order."""
+    """Figure 7: the number of few-shot examples, its ENDS also on a test split; and their order."""
     if name not in profile.ablation_models:
         return []
     with_prompt = partial(profile.with_prompt, arc_easy=profile.ablation_arc_easy)
