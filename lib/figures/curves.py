@@ -169,7 +169,6 @@ def _grid(
         for line, row in zip(axes, rows, strict=False):
             for axis, (title, scores) in zip(line, columns.items(), strict=True):
                 panel = in_units_of_chance(scores[scores[of] == row])
-                axis.set_visible(bool((panel.block_size > 0).any()))  # or nothing was asked there
                 _panel(axis, panel, by, x, keys)
                 axis.set_title(title if row == rows[0] else "", loc="left")
                 axis.set_label(f"{TASKS.get(row, row)} {title}")
