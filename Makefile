@@ -49,7 +49,7 @@ fit: .venv/installed  ## how many layers to drop so that a model fits (MODEL=lla
 report: .venv/installed  ## figures, notebooks and numbers as web pages: papermill_runs/index.html
 	$(BIN)/python -m lib.report --profile $(PROFILE)
 
-record: assets  ## measure `overnight` and export it to data/recorded/ and figures/overnight/ (18 hours by the plan; resumes)
+record: assets  ## measure `overnight` and export it to data/recorded/ and figures/overnight/ (17 hours by the plan; resumes)
 	$(BIN)/python -m benchmarks.record
 
 lab: assets  ## open the notebooks and exercises in JupyterLab

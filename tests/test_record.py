@@ -376,14 +376,18 @@ def test_what_the_readme_says_of_the_papers_curve_is_recorded():
         healed = scores.healed(maps, profile, ["mmlu", "c4"], ["similarity"])
         asked = scores.unhealed(maps, profile, ["boolq"]).set_index(["strategy", "block_size"])
     healed, loss = (healed[healed.task == task].set_index("block_size") for task in ("mmlu", "c4"))
-    told = {3: (0.34, 0.34, [0.00, 0.03]), 11: (0.31, 0.29, [-0.01, 0.01])}  # before, after
+    told = {  # before, after
+        3: (0.34, 0.34, [0.00, 0.03]), 8: (0.26, 0.29, [0.03, 0.01]),
+        11: (0.31, 0.29, [-0.01, 0.01]), 14: (0.26, 0.21, [-0.05, 0.03]),
+    }  # fmt: skip
     for size, (first, after, change) in told.items():
         before = pruned.loc["similarity", size]
         assert [round(x, 2) for x in (before.value, healed.value[size])] == [first, after]
         assert gain(before, healed.loc[size]) == change
-    cut = losses.value["similarity"][[3, 6, 11]]
-    assert (cut - losses.value["none", 0]).round(2).tolist() == [0.12, 0.33, 0.99]
-    assert (cut - loss.value).round(2).tolist() == [0.02, 0.07, 0.26]
+    cut = losses.value["similarity"][[3, 6, 8, 11, 14]]
+    assert (cut - losses.value["none", 0]).round(2).tolist() == [0.12, 0.33, 0.51, 0.99, 1.77]
+    assert (cut - loss.value).round(2).tolist() == [0.02, 0.07, 0.09, 0.26, 0.56]
+    assert [round(cut[14], 2), round(loss.value[14], 2)] == [4.97, 4.41]
     first, of_similar = asked.loc["none", 0], asked.value["similarity"]
     assert (first.value, first.floor, first.n) == (0.695, 0.65, 200) and curves.no_signal(first)
     assert first.standard_error.round(3) == 0.033 and of_similar[13].round(2) == 0.38
@@ -540,6 +544,8 @@ def test_what_is_said_of_healing_is_recorded():
     assert missed["similarity", 12] == 0.17 and missed["simple"].tolist() == [0.04, 0.08, 0.09]
     said = {(v.model, v.claim): v for v in readme._verdicts()}
     assert said["SmolLM2-135M", "3b"].numbers == "0.250 [0.220, 0.277]"
+    large = said["Qwen2.5-Coder-1.5B", "3b"]
+    assert (large.numbers, large.way) == ("0.723 [0.660, 0.789]", "differs")
     assert said["SmolLM2-135M", "2c"].numbers == "∞ [0.21, ∞]"
     way = [said["SmolLM2-135M", part].way for part in ("2c", "3b")]
     assert way == ["differs", "agrees"] and "still moves" in said["SmolLM2-135M", "2c"].why
@@ -641,11 +647,11 @@ def test_what_the_answers_say_of_blocks_seeds_and_times_is_recorded():
     assert f"{every:.2f} before" in answers["11.1"] and f"sizes: {within:.2f}." in answers["11.1"]
 
 
-def gain(before, after) -> list[float]:
+def gain(before, after, digits: int = 2) -> list[float]:
     """How much more `after` scores, paired on the questions, and its standard error."""
     before, after = (x.iloc[0] if isinstance(x, pd.DataFrame) else x for x in (before, after))
     apart = np.subtract(after.examples, before.examples)
-    return [round(x, 2) for x in evaluation.weighted_mean(apart, np.asarray(before.weights))]
+    return [round(x, digits) for x in evaluation.weighted_mean(apart, np.asarray(before.weights))]
 
 
 def test_what_notebooks_04_09_and_13_say_is_recorded():
@@ -703,14 +709,14 @@ def test_what_notebooks_04_09_and_13_say_is_recorded():
     models = ("SmolLM2-135M", "Qwen2.5-Coder-1.5B")
     assert turned == {(part, model) for part in ("4b", "6") for model in models}
     assert (
-        points == {"2c", "2d", "3b", "3c", "4b", "6", "9a", "10a", "10b", "11a", "11b"}
-        and sum(n for (f, _), n in counts.items() if f == "points this way") == 15
+        points == {"2c", "2d", "3b", "3c", "4b", "6", "9a", "9c", "10a", "10b", "11a", "11b"}
+        and sum(n for (f, _), n in counts.items() if f == "points this way") == 17
     )
     unclear = {(v.claim, v.model) for v in found if v.firmness == "can't tell"}
-    smol = {(part, "SmolLM2-135M") for part in ("2a", "2d", "9b", "9c")}
-    large = {(part, "Qwen2.5-Coder-1.5B") for part in ("2e", "3b", "8")}
+    smol = {(part, "SmolLM2-135M") for part in ("2a", "2d", "9b")}
+    large = {(part, "Qwen2.5-Coder-1.5B") for part in ("2e", "8")}
     assert unclear == smol | large
-    assert said["Qwen2.5-Coder-1.5B", "2e"] == "0.004 [-0.019, 0.025]"
+    assert said["Qwen2.5-Coder-1.5B", "2e"] == "-0.002 [-0.019, 0.015]"
     assert said["Qwen2.5-Coder-1.5B", "8"] == "0.005 [-0.035, 0.076]"
     assert said["Qwen2.5-Coder-0.5B", "1"] == "0.397 [0.381, 0.411]"
     differ = {(v.claim, v.model) for v in found if (v.firmness, v.way) == ("decided", "differs")}
@@ -869,6 +875,7 @@ def test_what_notebook_05_says_is_recorded():
         table = scores.of_all(maps, experiments.prompts, profile)
     whole = table[table.task == "mmlu"].iloc[0]
     assert curves.no_signal(whole)
+    test = table[(table.task == "arc_easy_test") & table.value.notna()]
     table = table[(table.task == "arc_easy") & table.value.notna()]
     assert table.n.eq(565).all() and table.floor.max().round(2) == 0.32
     rows = table.set_index(["variant", "block_size"])
@@ -891,9 +898,24 @@ def test_what_notebook_05_says_is_recorded():
         none = rows.loc["0 examples", size]
         assert gain(none, rows.loc["5 examples", size]) == five
         assert one is None or gain(none, rows.loc["1 examples", size]) == one
-    said = {v.claim: v.numbers for v in readme._verdicts() if v.model == "SmolLM2-135M"}
-    assert said["9a"] == "0.0065 [0.0000, 0.0177]" and said["9c"] == "0.019 [-0.005, 0.043]"
-    assert said["9b"] == "-0.113 [-0.180, -0.039]"
+    said = {v.claim: v for v in readme._verdicts() if v.model == "SmolLM2-135M"}
+    assert said["9a"].numbers == "0.0065 [0.0000, 0.0177]"
+    assert said["9b"].numbers == "-0.092 [-0.126, -0.060]" and not said["9b"].way
+    assert said["9c"].numbers == "0.037 [0.025, 0.048]" and said["9c"].way == "agrees"
+    assert {said[part].n for part in ("9b", "9c")} == {"arc_easy_test n = 2376"}
+    assert test.n.eq(2376).all() and test.floor.max().round(2) == 0.34
+    asked = test.set_index(["variant", "block_size"])
+    told = {  # none, five, five minus none
+        0: (0.517, 0.592, [0.074, 0.009]), 3: (0.522, 0.566, [0.043, 0.009]),
+        9: (0.470, 0.462, [-0.008, 0.008]), 15: (0.373, 0.358, [-0.015, 0.008]),
+    }  # fmt: skip
+    assert asked.index.tolist() == [(f"{k} examples", size) for k in (0, 5) for size in told]
+    for size, (none, five, change) in told.items():
+        pair = [asked.loc[f"{k} examples", size] for k in (0, 5)]
+        assert [round(row.value, 3) for row in pair] == [none, five]
+        assert gain(*pair, 3) == change
+    lead = asked.value["0 examples"] - test.floor.max()
+    assert (lead / lead[0] > 0.5).tolist() == [True, True, True, False]
     told = {
         ("0 examples", "1 examples", 9): (0.021, 0.015),
         ("0 examples", "1 examples", 15): (0.016, 0.014),
