@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks import lengths as measure_lengths
 from lib import healing, paths, profiles, pruning, results, similarity
-from lib.blocks import UNPRUNED, Block
+from lib.blocks import STRATEGIES, UNPRUNED, Block
 from lib.data.encoding import Row
 from lib.evaluation import Task
 from lib.measure import (
@@ -187,10 +187,7 @@ def test_models_that_are_healed_in_short_are_so_at_more_depths_and_of_one_strate
         assert told == [(strategy, size) for strategy in strategies for size in curve]
         mapped = studies.maps(name, Straight(), overnight)
         assert {w.shown["strategy"] for w in mapped if w.recipe} == set(strategies)
-        assert {w.shown["strategy"] for w in mapped if w.kind == "repair"} == {
-            "similarity",
-            "simple",
-        }
+        assert {w.shown["strategy"] for w in mapped if w.kind == "repair"} == set(STRATEGIES)
     sizes = overnight.curve_sizes(28, names[1]), overnight.healed_sizes(28, names[1])
     assert sizes == ([3, 6, 8, 11, 14], [3, 6, 11])  # a line through the loss needs six points
     alone = replace(overnight, sizes=(8,))

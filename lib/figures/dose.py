@@ -72,14 +72,8 @@ def figure_dose(
             for axis, task in ((loss, "c4"), (accuracy, "arc_easy")):
                 _lines(axis, doses[(doses.task == task) & doses.block_size.isin([0, size])])
             for row in laws.itertuples():
-                if row.block_size not in (0, size):
-                    continue
-                shade, marker, _ = LOOKS[row.strategy]
-                ends = np.array([[row.paper - row.paper_low], [row.paper_high - row.paper]])
-                how = {"color": shade, "marker": marker, "mfc": "white", "ms": 5}
-                loss.errorbar([PAPER_TOKENS], [row.paper], ends, **how)
-                places = [row.tokens, PAPER_TOKENS], [row.measured, row.paper]
-                loss.plot(*places, color=shade, ls="--", lw=0.8)
+                if row.block_size in (0, size):
+                    _law(loss, row)
             _gap(gap, gaps[(gaps.block_size == size) & (gaps.tokens > 0)])
             loss.set_title(f"$n$ = {size}", loc="left")
             gap.set_xlabel("tokens of healing")
@@ -109,6 +103,15 @@ def _lines(axis, rows: pd.DataFrame) -> None:
     axis.set_title(f"n = {unpruned.n:.0f}, bars: 95 %", loc="right", fontsize=7)
     if unpruned.task == "arc_easy":
         axis.axhline(unpruned.floor, color="grey", ls="-.", lw=1)
+
+
+def _law(axis, row) -> None:
+    shade, marker, _ = LOOKS[row.strategy]
+    ends = np.array([[row.paper - row.paper_low], [row.paper_high - row.paper]])
+    how = {"color": shade, "marker": marker, "mfc": "white", "ms": 5}
+    axis.errorbar([PAPER_TOKENS], [row.paper], ends, **how)
+    places = [row.tokens, PAPER_TOKENS], [row.measured, row.paper]
+    axis.plot(*places, color=shade, ls="--", lw=0.8)
 
 
 def _gap(axis, gaps: pd.DataFrame) -> None:
