@@ -8,6 +8,7 @@ from lib.analysis.curves import SIGNAL, curve
 from lib.evaluation import weighted_mean
 
 MEASURES = ("accuracy", "margin (nats)", "share of the commonest answer", "bits per byte")
+RISING = ("share of the commonest answer", "bits per byte")  # of MEASURES, as answers get worse
 LINE = ["model", "task", "strategy", "treatment"]
 
 
@@ -85,7 +86,7 @@ def largest_step(measured: pd.DataFrame) -> pd.DataFrame:
         start = unpruned[(unpruned[["measure", *LINE[:2]]] == [measure, *key[:2]]).all(axis=1)]
         line = pd.concat([start.head(1), points.sort_values("fraction")])
         values = resampled(np.stack(line.examples), np.asarray(line.weights.iloc[0], float))
-        falls = np.diff(values) * (1 if measure == "bits per byte" else -1)
+        falls = np.diff(values) * (1 if measure in RISING else -1)
         with np.errstate(invalid="ignore", divide="ignore"):
             share = falls.max(1) / np.ptp(values, axis=1)
         told = columns(share, "largest_step")

@@ -5,6 +5,7 @@ examples of one set are always the same, so what is computed row by row from sev
 the same examples is paired on them; other sets have other draws.
 """
 
+from statistics import NormalDist
 from zlib import crc32
 
 import numpy as np
@@ -68,18 +69,22 @@ def extreme(values: np.ndarray, largest: bool) -> tuple[float, float, float]:
 
     The extreme meets a bound if every statistic does, each by its own 95 % interval: that is one
     end. It misses the bound if one of them does after Bonferroni's correction: that is the other.
-    A percentile interval of the extreme itself would be biased towards it, twice.
+    A percentile interval of the extreme itself would be biased towards it, twice. Where K is so
+    large that the corrected quantile lies beyond all resamples, a normal tail bounds it as well.
     """
     sign = 1 if largest else -1
     found = sign * values
     if np.isnan(found[0]).any() or not found.size:
         return np.nan, np.nan, np.nan
-    few = LEVELS[0] / values.shape[1]
-    low, high = (
-        np.quantile(found[1:], level, axis=0, method="inverted_cdf").max()
-        for level in (few, LEVELS[1])
+    corrected = LEVELS[0] / values.shape[1]
+    lows, highs = (
+        np.quantile(found[1:], level, axis=0, method="inverted_cdf")
+        for level in (corrected, LEVELS[1])
     )
-    low, high = sorted((sign * low, sign * high))
+    if corrected * (len(found) - 1) < 1:
+        tail = found[0] + NormalDist().inv_cdf(corrected) * found[1:].std(axis=0)
+        lows = np.minimum(lows, tail)
+    low, high = sorted((sign * lows.max(), sign * highs.max()))
     return float(sign * found[0].max()), float(low), float(high)
 
 

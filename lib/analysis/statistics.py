@@ -10,6 +10,7 @@ from lib.analysis.curves import Curve
 
 BEYOND = 0.15  # of the layers: so far after the middle of its transition a score is to be lost
 FEWEST_ON_A_LINE = 6  # depths, 0 among them, for a line to be called straight or bent
+JUMP = 0.15  # share of its variance that a straight line leaves of a loss that jumps
 
 Interval = tuple[float, float, float]
 
@@ -50,8 +51,13 @@ def gain(first: Curve, second: Curve) -> Interval:
 
 
 def least_gain(first: Curve, second: Curve) -> Interval:
-    """The least score of `second` minus that of `first` at any depth of both."""
-    return extreme(_gain(first, second), largest=False)
+    """The least score of `second` minus that of `first` at any depth of both.
+
+    A depth where both are one measurement, as where two strategies choose the same block, counts
+    for neither: there the difference is 0 in every resample.
+    """
+    gains = _gain(first, second)
+    return extreme(gains[:, (gains != 0).any(axis=0)], largest=False)
 
 
 def cost(first: Curve, second: Curve) -> Interval:
@@ -60,8 +66,12 @@ def cost(first: Curve, second: Curve) -> Interval:
 
 
 def largest_cost(first: Curve, second: Curve) -> Interval:
-    """The largest share lost by `second` minus that lost by `first` at any depth of both."""
-    return extreme(_cost(first, second), largest=True)
+    """The largest share lost by `second` minus that lost by `first` at any depth of both.
+
+    Depths where both are one measurement do not count, as in `least_gain`.
+    """
+    costs = _cost(first, second)
+    return extreme(costs[:, (costs != 0).any(axis=0)], largest=True)
 
 
 def gain_where_flat(first: Curve, second: Curve) -> Interval:
@@ -89,16 +99,28 @@ def relative_rise(first: Curve, second: Curve) -> Interval:
 
 
 def bend(first: Curve, second: Curve) -> Interval:
-    """The share of the variance that a straight line leaves of `second`, over that of `first`."""
-    lines = first.at(second), second.at(first)
-    if len(lines[0].fractions) < FEWEST_ON_A_LINE:
-        return np.nan, np.nan, np.nan
-    design = np.stack([np.ones_like(lines[0].fractions), lines[0].fractions])
-    unexplained = []
-    for values in (line.values for line in lines):
-        rest = values - values @ np.linalg.pinv(design) @ design
-        unexplained.append(rest.var(1) / values.var(1))
-    return interval(unexplained[1] / unexplained[0])
+    """The share of its variance that a straight line leaves of `second`, where both have a depth."""
+    return interval(_unexplained(second.at(first)))
+
+
+def no_jump(first: Curve, second: Curve) -> str:
+    """Why `second` cannot be said to have no jump: `first` has none either; "" if it has one."""
+    share = _unexplained(first.at(second))[0]
+    if np.isnan(share) or share >= JUMP:
+        return ""
+    return f"unhealed, the loss does not jump: a straight line leaves {share:.2f} of its variance"
+
+
+def _unexplained(line: Curve) -> np.ndarray:
+    """The share of the variance over depths that a straight line leaves, in each row.
+
+    NaN where there are too few depths to tell a bend.
+    """
+    if len(line.fractions) < FEWEST_ON_A_LINE:
+        return np.full(len(line.values), np.nan)
+    design = np.stack([np.ones_like(line.fractions), line.fractions])
+    rest = line.values - line.values @ np.linalg.pinv(design) @ design
+    return rest.var(1) / line.values.var(1)
 
 
 def lost_when_lost(first: Curve, second: Curve) -> Interval:

@@ -63,6 +63,7 @@ LINES = {  # part: a statistic, the lines it is of, and their table if not "scor
     "13b": (statistics.least_harm, [UNHEALED | {"task": "gsm8k"}]),
     "13c": (statistics.relative_rise, [UNHEALED | C4, BITS]),
 }
+UNTESTABLE = {"3b": statistics.no_jump}  # part: why its lines cannot tell, if they cannot
 
 
 def verdicts(found: RunTables) -> list[Verdict]:
@@ -96,8 +97,10 @@ def on_lines(
         elif all(curves):
             n = {line["task"]: c.n for line, c in zip(asked[task], curves, strict=True)}
             budgets = _budgets(found, statistic, asked[task]) if CRITERIA[part].heals else {}
-            told = {"budgets": budgets, "hours": sum(line.seconds for line in curves) / 3600}
-            yield judged(part, model, task, statistic(*curves), n, **told)
+            hours = sum(line.seconds for line in curves) / 3600
+            why = UNTESTABLE[part](*curves) if part in UNTESTABLE else ""
+            reasons = {"untestable": why, "budgets": budgets, "hours": hours}
+            yield judged(part, model, task, statistic(*curves), n, **reasons)
 
 
 def _silent(signals: dict[str, float], points) -> dict[str, str]:

@@ -1,0 +1,108 @@
+"""Definitions behind verdicts: what a statistic leaves out, and where it cannot tell."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_claims import SCORES, a_run, changed, grows, verdict
+
+from lib.analysis import statistics
+from lib.analysis.answers import largest_step
+from lib.analysis.bootstrap import RESAMPLES, extreme
+from lib.claims.bounds import CRITERIA
+
+SIMPLE_LOSS = SCORES["c4", "simple", "healed"]
+SIMILAR_LOSS = SCORES["c4", "similarity", "healed"]
+
+
+def test_a_depth_where_both_strategies_drop_the_same_block_does_not_judge_claim_7c():
+    def same_at_half(fraction):
+        same = abs(fraction - 0.5) < 1e-9
+        return (SIMILAR_LOSS if same else SIMPLE_LOSS)(fraction)
+
+    whole = verdict(a_run(), "7c")
+    same = verdict(a_run(**changed("c4", "simple", "healed", same_at_half)), "7c")
+    assert (whole.way, same.way) == ("agrees", "agrees")
+    assert same.statistic > 0
+
+
+def test_nothing_but_same_blocks_cannot_tell_claim_7c():
+    one = verdict(a_run(**changed("c4", "simple", "healed", SIMILAR_LOSS)), "7c")
+    assert one.firmness == "can't tell" and np.isnan(one.statistic)
+
+
+def test_claim_3b_is_of_the_healed_line_alone():
+    """Its share of variance beyond a line is the same, however the unhealed loss jumps."""
+    runs = [
+        verdict(a_run(**changed("c4", "similarity", "unhealed", grows(0.5, jump=jump))), "3b")
+        for jump in (4, 8)
+    ]
+    assert runs[0].statistic == runs[1].statistic < CRITERIA["3b"].most
+    assert [run.way for run in runs] == ["agrees", "agrees"]
+
+
+def test_claim_3b_is_not_testable_where_the_unhealed_loss_does_not_jump():
+    for healed in (grows(0.3), grows(0.3, jump=8)):  # straight or not
+        both = SCORES | {
+            ("c4", "similarity", "unhealed"): grows(3.0),
+            ("c4", "similarity", "healed"): healed,
+        }
+        one = verdict(a_run(scores=both), "3b")
+        assert one.firmness == "not testable here" and "does not jump" in one.why
+
+
+def test_the_share_that_a_line_leaves_by_hand():
+    """Depths 0 to 5, losses 0 0 0 1 1 1: a line leaves 8/35 of their variance, 1/4.
+
+    The slope is (3/4) / (35/12) = 9/35, so the line explains (9/35)² · 35/12 = 27/140, and
+    (1/4 - 27/140) / (1/4) = 8/35 is left.
+    """
+    line = statistics.Curve(
+        fractions=np.arange(6.0),
+        values=np.tile([0.0, 0, 0, 1, 1, 1], (2, 1)),
+        floor=5.0,
+        gap=9.0,
+        n=4,
+        is_loss=True,
+    )
+    assert statistics.bend(line, line)[0] == pytest.approx(8 / 35)
+    assert "" == statistics.no_jump(line, line)  # 0.23 is a jump
+    straight = statistics.Curve(np.arange(6.0), np.tile(np.arange(6.0), (2, 1)), 9.0, 9.0, 4, True)
+    assert statistics.bend(line, straight)[0] == pytest.approx(0, abs=1e-12)
+    assert "0.00 of its variance" in statistics.no_jump(straight, line)
+
+
+def test_an_extreme_of_many_depths_is_bounded_beyond_the_last_resample():
+    """Of 64 depths the corrected level, 0.0004, lies beyond 1,000 resamples."""
+    draw = np.random.default_rng(0)
+    values = np.concatenate([np.zeros((1, 64)), draw.normal(size=(RESAMPLES, 64))])
+    _, low, _ = extreme(values, largest=True)
+    least = values[1:].min(axis=0).max()
+    assert low < least
+    assert low == pytest.approx(-3.36, abs=0.25)  # of a normal at 0.025 / 64
+    few = extreme(values[:, :25], largest=True)
+    assert few[1] == values[1:, :25].min(axis=0).max()  # still the least resample
+
+
+def test_a_share_that_rises_as_answers_collapse_has_its_cliff_where_it_rises():
+    """0.30, 0.35, 0.90, 0.95, 1.00: one step takes 0.55 of 0.70."""
+    n, rows = 100, []
+    for size, share in ((0, 0.30), (3, 0.35), (6, 0.90), (9, 0.95), (12, 1.00)):
+        examples = (np.arange(n) < share * n) * 1.0
+        rows.append(
+            {
+                "model": "m",
+                "task": "mmlu",
+                "strategy": "similarity" if size else "none",
+                "treatment": "unhealed" if size else "unpruned",
+                "block_size": size,
+                "fraction": size / 24,
+                "value": examples.mean(),
+                "n": n,
+                "examples": examples,
+                "weights": np.ones(n),
+                "measure": "share of the commonest answer",
+            }
+        )
+    found = largest_step(pd.DataFrame(rows)).iloc[0]
+    assert found.largest_step == pytest.approx(0.55 / 0.70)
+    assert found.low > 0
