@@ -150,10 +150,12 @@ def final_states(
         residual_stream(model, states.__setitem__, at=starts),
     ):
         full = _forward(model, ids, cache_of(UNPRUNED))
+    # taken before any cut runs: a map may read what this very pass has left behind
+    inputs = {block: block.across(states[block.start]) for block in blocks if block.size}
     yield UNPRUNED, full
     for block in blocks:
         if block.size:
-            with resumed(model, block, block.across(states[block.start]), widths[0]):
+            with resumed(model, block, inputs[block], widths[0]):
                 final = _forward(model, ids, cache_of(block))
             yield block, final
 

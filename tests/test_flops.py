@@ -92,7 +92,7 @@ def test_fitting_maps_takes_the_flops_that_pytorch_counts(small, block):
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     with FlopCounterMode(display=False) as counter:
         linear.fitted(model, block, ["scalar"], [batch], rank=4)
-    asked = {"map_sequences": len(ids), "map_tokens": TOKENS, "batch_tokens": ids.numel()}
+    asked = {"map_sequences": len(ids), "map_tokens": TOKENS, "map_batch_tokens": ids.numel()}
     planned = costs.fitting(shape, block.stop, asked, None, assumptions.get("a100-80"))
     assert planned.flops == pytest.approx(counter.get_total_flops(), rel=0.02)
 

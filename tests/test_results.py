@@ -207,13 +207,30 @@ def test_an_archive_finds_what_was_asked_whatever_machine_and_version(output):
         results.save("scores", params, {"n": n}, 0)
     results.save("healing", SCORE | machine | CURE, {"losses": []}, 0, "diverged")
     found = results.archive(paths.RESULTS)
-    asked = SCORE | {"dtype": "bfloat16", "device": "cuda", "processor": "another"}
+    asked = SCORE | {"dtype": None, "device": "cuda", "processor": "another"}
     assert found.find("scores", asked | {"version": 1})["values"]["n"] == 1
     assert found.find("scores", asked | {"version": 3})["values"]["n"] == 3
     assert found.find("healing", asked | CURE | {"healing_version": 7})["status"] == "diverged"
     assert found.find("scores", asked | {"block_size": 5}) is None
     assert found.find("scores", asked | CURE) is None and found.find("toy", asked) is None
     assert len(list(found.records())) == 4 and len(list(found.records("healing"))) == 1
+
+
+def test_an_archive_never_takes_other_weights_for_those_asked_for(output):
+    """Two dtypes, or two states of a folder, are two measurements."""
+    for dtype, revision, n in (("float32", "a", 1), ("bfloat16", "a", 2), ("float32", "b", 3)):
+        results.save("scores", SCORE | {"dtype": dtype, "revision": revision}, {"n": n}, 0)
+    archive = results.archive(paths.RESULTS)
+
+    def found(**weights):
+        record = archive.find("scores", {**SCORE, "dtype": None} | weights)
+        return record and record["values"]["n"]
+
+    assert found(dtype="bfloat16") == 2 and found(dtype="float16") is None
+    assert found(revision="b") == 3 and found(dtype="float32", revision="a") == 1
+    for weights in ({}, {"dtype": "float32"}, {"revision": "a"}):
+        with pytest.raises(results.AmbiguousError, match="say which"):
+            found(**weights)
 
 
 def test_an_archive_leaves_out_what_is_not_valid(output, caplog):

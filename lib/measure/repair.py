@@ -83,7 +83,8 @@ def fit(model, tokenizer, wanted: Wanted, names: Sequence[str]) -> dict[str, lin
     """The maps `names` of the block of a score; what they took is stored, if it is not yet."""
     params, count = wanted.params, wanted.params["map_sequences"]
     texts = sets.healing_texts(sets.source(params["healing_data"][0]), count)[:count]
-    batches = calibration_batches(texts, tokenizer, params["map_tokens"], params["batch_tokens"])
+    lengths = params["map_tokens"], params["map_batch_tokens"]
+    batches = calibration_batches(texts, tokenizer, *lengths)
     found = linear.fitted(model, wanted.block, names, batches, params["map_rank"])
     record, (asked,) = _stored(wanted.maps), fetching.here([wanted.maps])
     took = {name: told for name, (_, told) in found.items()} | (record["values"] if record else {})

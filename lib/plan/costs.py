@@ -172,7 +172,7 @@ def fitting(shape: Shape, stop: int, asked: dict, quantization: str | None, card
     the normal equations is not counted.
     """
     texts = {"sequences": asked["map_sequences"], "max_tokens": asked["map_tokens"]}
-    batch, square = max(asked["batch_tokens"], asked["map_tokens"]), shape.hidden**2
+    batch, square = max(asked["map_batch_tokens"], asked["map_tokens"]), shape.hidden**2
     found, sums = _pass(shape, stop, texts, batch, 0, quantization, card), 64 * square  # in fp64
     most = sums + max(found.activations, 44 * batch * shape.hidden, sums)  # summing, or solving
     return replace(found, flops=found.flops + 8 * square * found.tokens, activations=most)

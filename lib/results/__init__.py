@@ -18,7 +18,17 @@ from importlib.metadata import version
 
 from lib import paths
 from lib.models.formats import processor
-from lib.results.archive import SCHEMA, Archive, archive, finite, key, location, parsed, stored
+from lib.results.archive import (
+    SCHEMA,
+    AmbiguousError,
+    Archive,
+    archive,
+    finite,
+    key,
+    location,
+    parsed,
+    stored,
+)
 
 VERSIONS = {"similarity": 2, "scores": 2, "healing": 4}  # bumped by hand when the numbers change
 ARCHIVE: ContextVar[Archive | None] = ContextVar("archive", default=None)  # read within `reading`

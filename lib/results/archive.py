@@ -20,9 +20,14 @@ FIELDS = {"schema", "key", "kind", "params", "status", "values", "seconds", "env
 MACHINE = ("dtype", "device", "threads", "processor")  # parameters that the machine decides
 VERSION_PARAMS = ("version", "prompt_version", "healing_version", "map_version")
 DIGITS = 7  # significant ones, of what is recorded
+WEIGHTS = ("dtype", "revision")  # parameters that say which weights of a model were measured
 SHARED = ("schema", "environment")  # what run.json says once for all lines that say nothing else
 
 log = logging.getLogger(__name__)
+
+
+class AmbiguousError(ValueError):
+    """Several results answer what was asked; the message says in what they differ."""
 
 
 def key(kind: str, params: dict) -> str:
@@ -126,16 +131,29 @@ class Archive:
         """The record that has `params`, those of MACHINE and VERSION_PARAMS apart; or None.
 
         Of several the one with the same versions, then the one with the most examples. A model's
-        revision counts if `params` have one.
+        dtype and revision count if `params` have them. Raises AmbiguousError if they do not, and
+        the best ones are of several dtypes or revisions.
         """
 
-        def likeness(record: dict) -> tuple[int, int]:
-            same = [record["params"].get(name) == params.get(name) for name in VERSION_PARAMS]
-            return sum(same), record["values"].get("n", 0)
+        def same_versions(record: dict) -> int:
+            return sum(record["params"].get(n) == params.get(n) for n in VERSION_PARAMS)
 
-        found, revision = self.asked.get(_asked(kind, params), []), params.get("revision")
-        same = (r for r in found if revision in (None, r["params"].get("revision")))
-        return max(same, key=likeness, default=None)
+        given = {name: params[name] for name in WEIGHTS if params.get(name) is not None}
+        records = [
+            record
+            for record in self.asked.get(_asked(kind, params), [])
+            if all(record["params"].get(name) == value for name, value in given.items())
+        ]
+        most = max(map(same_versions, records), default=0)
+        best = [record for record in records if same_versions(record) == most]
+        for name in WEIGHTS:
+            values = sorted({str(record["params"].get(name)) for record in best})
+            if len(values) > 1:
+                raise AmbiguousError(
+                    f"There are {kind} results of {params.get('model')} with {name} "
+                    f"{' and '.join(values)}: say which (DTYPE=…), or keep each in its own folder."
+                )
+        return max(best, key=lambda record: record["values"].get("n", 0), default=None)
 
 
 def _asked(kind: str, params: dict) -> str:
