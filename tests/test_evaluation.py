@@ -80,7 +80,7 @@ def test_long_prompts_have_fewer_examples(tokenizer, monkeypatch):
     parts = ("header:", ("[one]", "[two]", "[three]"))
     prompts = []
     for question in ("q", "q" * 16, "q" * 20, "q" * 25, "q" * 60):
-        whole = ("".join([parts[0], *parts[1], question]), (*parts, question))
+        whole = ("".join([parts[0], *parts[1], question]), (*parts, question, list("AB")))
         prompts.append(dict(zip(("prompt", "parts"), whole, strict=True)))
     shared = {"choices": list("AB"), "answer": 0, "group": "subject", "weight": 1}
     rows = Task("mmlu", tuple(shared | prompt for prompt in prompts)).rows(tokenizer)
@@ -101,6 +101,30 @@ def test_every_mmlu_prompt_fits(smollm2):
     assert len(rows) == 3 * len(asked) and max(len(row.tokens) for row in rows) <= 2048
     shortened = {row.group[0] for row in rows if row.left_out}
     assert shortened >= set(long) and len(shortened) < 5
+
+
+def test_prompts_by_content_fit_and_have_as_many_examples_as_by_letter(smollm2):
+    counts = {"mmlu_subjects": 57, "mmlu_questions": 3, "mmlu_shots": 5}
+    letters, content = (
+        real_task(name, **counts).rows(smollm2) for name in ("mmlu", "mmlu_content")
+    )
+    assert max(len(row.tokens) for rows in content for row in rows) <= 2048
+    left_out = [{row.left_out for row in rows} for rows in content]
+    assert left_out == [{row.left_out} for (row,) in letters]
+    assert {1} in left_out  # so something was shortened at all
+
+
+def test_the_longest_choice_counts(tokenizer, monkeypatch):
+    """An answer of 12 tokens, of which 11 are read, leaves 19 of 30 for the prompt."""
+    monkeypatch.setattr(encoding, "MOST_TOKENS", 30)
+    shared = {"answer": 0, "group": "subject", "weight": 1}
+    for answer, left_out in (("x" * 12, 0), ("x" * 13, 1)):
+        choices = ["y", answer]
+        parts = ("header:", ("[one]",), "q" * 7, choices)
+        prompt = {"prompt": "header:[one]qqqqqqq", "parts": parts, "choices": choices}
+        ((first, second),) = Task("mmlu_content", (shared | prompt,)).rows(tokenizer)
+        assert {first.left_out, second.left_out} == {left_out}
+        assert len(second.tokens) == (30 if left_out == 0 else 26)
 
 
 class Merging(Characters):

@@ -99,7 +99,7 @@ def relative_rise(first: Curve, second: Curve) -> Interval:
 
 
 def bend(first: Curve, second: Curve) -> Interval:
-    """The share of its variance that a straight line leaves of `second`, where both have a depth."""
+    """The share of the variance of `second` that a straight line leaves, at the depths of both."""
     return interval(_unexplained(second.at(first)))
 
 

@@ -27,7 +27,8 @@ def one_token_choices(example: dict, tokenizer) -> list[Row]:
     Each choice is read after the prompt's last line only, which is all that bears on its token;
     after the whole prompt where the tokenizer reads the end of that line otherwise by itself.
     """
-    tokens, left_out = _fitted(example, tokenizer)
+    prompt, left_out = _fitted(example, tokenizer)
+    tokens = tokenizer(prompt).input_ids
     for cue in (example["prompt"].rpartition("\n")[2], example["prompt"]):
         start, answers = _continued(cue, example["choices"], tokenizer)
         if tokens[-1:] == start[-1:]:
@@ -41,25 +42,38 @@ def one_token_choices(example: dict, tokenizer) -> list[Row]:
     return [Row(tuple(tokens), (tuple(token for (token,) in answers),), group, left_out)]
 
 
-def _fitted(example: dict, tokenizer) -> tuple[list[int], int]:
-    """Tokens of the prompt, without as many of its solved examples as make it fit, from the last.
+def _fitted(example: dict, tokenizer) -> tuple[str, int]:
+    """The prompt without as many of its solved examples as make it fit, from the last; how many.
 
-    A question that does not fit without any is read whole.
+    An example that has `parts` (header, solved examples, question, choices) is fitted by them. If
+    it has those of another form, too (`other_parts`), both forms leave out as many as the longer
+    one needs. A question that does not fit without any example is read whole.
     """
-    tokens, left_out = tokenizer(example["prompt"]).input_ids, 0
-    header, shots, question = example.get("parts", ("", (), ""))
-    while len(tokens) > MOST_TOKENS and left_out < len(shots):
-        left_out += 1
-        kept = "".join(shots[: len(shots) - left_out])
-        tokens = tokenizer(header + kept + question).input_ids
-    return tokens, left_out
+    if "parts" not in example:
+        return example["prompt"], 0
+    forms = [example[key] for key in ("parts", "other_parts") if key in example]
+    left_out = max(_too_many(*parts, tokenizer) for parts in forms)
+    header, shots, question, _ = example["parts"]
+    return "".join([header, *shots[: len(shots) - left_out], question]), left_out
+
+
+def _too_many(header: str, shots: tuple, question: str, choices: list[str], tokenizer) -> int:
+    """How many of the solved examples make a prompt with its longest choice too long."""
+    longest = max(choices, key=lambda choice: len(tokenizer(choice).input_ids))
+    for left_out in range(len(shots)):
+        whole = "".join([header, *shots[: len(shots) - left_out], question, longest])
+        if len(tokenizer(whole).input_ids) - 1 <= MOST_TOKENS:  # a choice's last is not read
+            return left_out
+    return len(shots)
 
 
 def completions(example: dict, tokenizer) -> list[Row]:
     """A row a choice: prompt and choice, asked for the choice's tokens (its last is not read)."""
-    prompt, answers = _continued(example["prompt"], example["choices"], tokenizer)
+    prompt, left_out = _fitted(example, tokenizer)
+    start, answers = _continued(prompt, example["choices"], tokenizer)
+    group = (example["group"], left_out) if left_out else example["group"]
     return [
-        Row((*prompt, *answer[:-1]), tuple((token,) for token in answer), example["group"])
+        Row((*start, *answer[:-1]), tuple((token,) for token in answer), group, left_out)
         for answer in answers
     ]
 

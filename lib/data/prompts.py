@@ -20,20 +20,29 @@ def mmlu(
     """The prompt of Hendrycks et al., to the letter: header, `shots` solved examples, the question.
 
     letters: False shows no options, and the answer's text is scored (lm-eval's continuation).
-    parts: header, examples and question, from which a prompt that is too long is made anew.
+    parts: header, examples, question and choices, from which a prompt that is too long is made
+    anew; by content also those by letter (`other_parts`), which is then as short.
     """
-    form, examples = _by_letter if letters else _by_content, []
+    examples = []
     for subject, rows in sets.mmlu(source, subjects, questions).items():
-        about = ABOUT if letters else ABOUT_CONTENT
-        header = about.format(subject.replace("_", " "))
-        solved = _solved(_ordered(rows["dev"][:shots], shot_order), form)
+        shown = _ordered(rows["dev"][:shots], shot_order)
         for row in rows["test"]:
-            question, choices = form(row["question"], row["choices"])
+            parts = _mmlu_parts(subject, shown, row, letters)
+            header, solved, question, choices = parts
             prompt = header + "".join(solved) + question
-            asked = _asked(prompt, choices, row["answer"], subject)
-            parts = {"parts": (header, solved, question), "weight": 1 / len(rows["test"])}
-            examples.append(asked | parts)
+            example = _asked(prompt, choices, row["answer"], subject)
+            example |= {"parts": parts, "weight": 1 / len(rows["test"])}
+            if not letters:
+                example["other_parts"] = _mmlu_parts(subject, shown, row, letters=True)
+            examples.append(example)
     return examples
+
+
+def _mmlu_parts(subject: str, shown: list[dict], row: dict, letters: bool) -> tuple:
+    """Header, solved examples, question and choices of an MMLU prompt, by letter or by content."""
+    about, form = (ABOUT, _by_letter) if letters else (ABOUT_CONTENT, _by_content)
+    question, choices = form(row["question"], row["choices"])
+    return about.format(subject.replace("_", " ")), _solved(shown, form), question, choices
 
 
 def _asked(prompt: str, choices: list[str], answer, group) -> dict:
