@@ -42,8 +42,12 @@ def likelihoods(outputs: list[np.ndarray]) -> np.ndarray:
 
 
 def _loss(example: dict, outputs: list[np.ndarray]) -> tuple[float, float]:
-    """Mean negative log-likelihood of the text's tokens, in nats; weighted by their number."""
-    return (float(-outputs[0].mean()) if len(outputs[0]) else 0.0), len(outputs[0])
+    """Mean negative log-likelihood of the text's tokens, in nats; weighted by their number.
+
+    A document that is there twice counts once, with twice its weight.
+    """
+    weight = len(outputs[0]) * example.get("copies", 1)
+    return (float(-outputs[0].mean()) if len(outputs[0]) else 0.0), weight
 
 
 def _bits_per_byte(example: dict, outputs: list[np.ndarray]) -> tuple[float, float]:

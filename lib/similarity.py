@@ -33,11 +33,12 @@ def angles(states: torch.Tensor) -> np.ndarray:
 def block_distances(model, batches: Iterable[dict]) -> BlockDistances:
     """All distances of section 3.2 of the paper from one pass of the base model (no lm_head).
 
-    batches: dicts with `input_ids` and `attention_mask`, both (B, T), padded on either side.
+    batches: dicts with `input_ids` and `attention_mask`, both (B, T), padded on either side; and
+    `numbers`, (B,), of the sequences, by which they are dealt into folds (by default as they come).
     Only the last real token of each sequence counts; angles, not cosines, are averaged; states
     are compared as fp64 unit vectors. Holds (L+1)·B·D numbers of a batch.
     """
-    return _averaged(last_token_states(model, batch) for batch in batches)
+    return _averaged((last_token_states(model, b), b.get("numbers")) for b in batches)
 
 
 def layerwise_distances(
@@ -51,7 +52,11 @@ def layerwise_distances(
     """
     batches = iter(batches)
     chunks = iter(lambda: list(islice(batches, chunk)), [])
-    return _averaged(states for part in chunks for states in _states_by_layer(layers(), part))
+    return _averaged(
+        (states, batch.get("numbers"))
+        for chunk in chunks
+        for batch, states in zip(chunk, _states_by_layer(layers(), chunk), strict=True)
+    )
 
 
 @torch.inference_mode()
@@ -71,16 +76,21 @@ def _states_by_layer(layers: Iterator[nn.Module], chunk: list[dict]) -> list[tor
     return [torch.stack(states, dim=1) for states in found]
 
 
-def _averaged(parts: Iterable[torch.Tensor]) -> BlockDistances:
-    """Mean angles over sequences, whose last-token states come as (B, L+1, D)."""
+def _averaged(parts: Iterable[tuple[torch.Tensor, np.ndarray | None]]) -> BlockDistances:
+    """Mean angles over sequences, whose last-token states come as (B, L+1, D), and their numbers.
+
+    The numbers are those before sequences were sorted by length: folds by the place in that order
+    would be stratified by length, and their spread too small.
+    """
     total = squares = folds = 0.0
     counts, seen = np.zeros(FOLDS, int), 0
-    for states in parts:
+    for states, numbers in parts:
         found = angles(states)
         total, squares = total + found.sum(0), squares + (found**2).sum(0)
-        places = np.arange(seen, seen + len(found)) % FOLDS
-        folds = folds + np.stack([found[places == fold].sum(0) for fold in range(FOLDS)])
-        counts += np.bincount(places, minlength=FOLDS)
+        numbers = np.arange(seen, seen + len(found)) if numbers is None else np.array(numbers)
+        fold_of = numbers % FOLDS
+        folds = folds + np.stack([found[fold_of == fold].sum(0) for fold in range(FOLDS)])
+        counts += np.bincount(fold_of, minlength=FOLDS)
         seen += len(found)
     if seen < 2:
         raise ValueError(f"Angular distances need at least 2 sequences, not {seen}.")
@@ -137,16 +147,18 @@ def right_padded(ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, t
 def calibration_batches(texts: list[str], tokenizer, max_tokens: int, batch_tokens: int):
     """Batches for `block_distances`: each text one sequence, truncated, longest first.
 
-    About `batch_tokens` tokens a batch, padding counted.
+    About `batch_tokens` tokens a batch, padding counted. `numbers` are the places in `texts`.
     """
-    how = {"truncation": True, "max_length": max_tokens}
-    sequences = [torch.tensor(tokenizer(text, **how).input_ids) for text in texts]
-    sequences.sort(key=len, reverse=True)
-    told = tqdm(total=len(sequences), desc="calibration")
-    while sequences:
-        size = max(1, batch_tokens // max(1, len(sequences[0])))
-        part, sequences = sequences[:size], sequences[size:]
-        mask = pad_sequence([torch.ones_like(sequence) for sequence in part], batch_first=True)
-        yield {"input_ids": pad_sequence(part, batch_first=True), "attention_mask": mask}
-        told.update(len(part))
-    told.close()
+    cut = {"truncation": True, "max_length": max_tokens}
+    numbered = [(i, torch.tensor(tokenizer(t, **cut).input_ids)) for i, t in enumerate(texts)]
+    numbered.sort(key=lambda pair: len(pair[1]), reverse=True)
+    progress = tqdm(total=len(numbered), desc="calibration")
+    while numbered:
+        size = max(1, batch_tokens // max(1, len(numbered[0][1])))
+        part, numbered = numbered[:size], numbered[size:]
+        numbers, sequences = zip(*part, strict=True)
+        mask = pad_sequence([torch.ones_like(ids) for ids in sequences], batch_first=True)
+        ids = pad_sequence(sequences, batch_first=True)
+        yield {"input_ids": ids, "attention_mask": mask, "numbers": torch.tensor(numbers)}
+        progress.update(len(part))
+    progress.close()

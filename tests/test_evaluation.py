@@ -9,8 +9,8 @@ import transformers
 from conftest import Characters
 
 from lib import evaluation, profiles
-from lib.data import encoding, sets
-from lib.evaluation import Task
+from lib.data import encoding, prompts, sets
+from lib.evaluation import Task, weighted_mean
 from lib.measure import wanted
 
 SMOKE = profiles.get("smoke")
@@ -173,6 +173,23 @@ def test_arc_rows_ask_for_the_whole_choice(smollm2):
             assert smollm2.decode(asked) == choice
             read = smollm2.decode(list(row.tokens) + asked[-1:])
             assert read == example["prompt"] + choice
+
+
+def test_a_document_that_is_there_twice_counts_once_with_twice_its_weight(monkeypatch):
+    texts = ["abc", "defgh", "abc"]
+    monkeypatch.setattr(prompts.sets, "c4", lambda *asked: texts)
+    task = Task("c4", tuple(prompts.c4("wheels", 3, 9)))
+    losses = [[-np.ones(2)], [-3 * np.ones(4)], [-np.ones(2)]]
+    values, weights = task.scores(losses)
+    assert weights.tolist() == [4, 4, 0]
+    assert weighted_mean(values, weights)[0] == pytest.approx((2 * 1 + 4 * 3 + 2 * 1) / 8)
+
+
+def test_copies_among_the_measured_documents_are_known():
+    examples = prompts.c4("wheels", sets.C4_VALIDATION, 9)
+    again = [i for i, example in enumerate(examples) if not example["copies"]]
+    assert again == [48, 52, 53, 104, 110, 149]
+    assert sum(example["copies"] for example in examples) == len(examples) == 384
 
 
 def test_c4_asks_for_every_token_but_the_first(smollm2):

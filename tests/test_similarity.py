@@ -99,6 +99,19 @@ def test_short_texts_are_read_together(llama, tokenizer):
     np.testing.assert_allclose(found.matrix, one.matrix, atol=1e-7)
 
 
+def test_folds_are_dealt_out_before_texts_are_sorted_by_length(llama, tokenizer):
+    """By the place in the order of lengths, folds would be alike, and their spread too small."""
+    texts = ["abcdefg"[: 2 + i % 5] * (1 + i % 3) for i in range(20)]
+    batches = list(similarity.calibration_batches(texts, tokenizer, 20, 60))
+    assert torch.cat([batch["numbers"] for batch in batches]).tolist() != list(range(20))
+    one_by_one = [
+        {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        for ids in (torch.tensor([tokenizer(text).input_ids[:20]]) for text in texts)
+    ]
+    sorted_first, in_order = (block_distances(llama, b) for b in (batches, one_by_one))
+    np.testing.assert_allclose(sorted_first.folds, in_order.folds, atol=1e-6)
+
+
 def test_mean_of_angles_not_angle_of_the_mean():
     states = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [-1.0, 1e-9]]])
     assert similarity.angles(states).mean(0)[0, 1] == pytest.approx(0.5, abs=1e-6)

@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections import Counter
 from collections.abc import Iterable
 from functools import partial
 
@@ -148,9 +149,16 @@ def _ordered(shots: list[dict], order: int) -> list[dict]:
 
 
 def c4(source: str, sequences: int, max_tokens: int) -> list[dict]:
-    """Documents, each read up to `max_tokens` tokens."""
+    """Documents, each read up to `max_tokens` tokens.
+
+    copies: how often the document is among them; 0 for one that came before. So each document is
+    one example, with the weight of all of its copies: the mean is the same, the error honest.
+    """
     texts = sets.c4("validation", source, sequences)
-    return [{"text": text, "max_tokens": max_tokens} for text in texts]
+    copies = Counter(texts)
+    return [
+        {"text": text, "max_tokens": max_tokens, "copies": copies.pop(text, 0)} for text in texts
+    ]
 
 
 def hellaswag(source: str, questions: int) -> list[dict]:
