@@ -1,0 +1,362 @@
+"""Right answers and solved examples, against rows that were read by hand in the source data.
+
+Nothing that is expected here is computed by `lib.data`: whoever adds a row reads the question in
+the file of the data set and answers it.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lib import evaluation, profiles
+from lib.evaluation import Task
+from lib.measure import wanted
+
+SMOKE = profiles.get("smoke")
+ALL = 10**6  # questions: more than any set has
+BY_LETTER = ("mmlu", "arc_easy_letters")
+AT_ONE_POSITION = (*BY_LETTER, "boolq", "boolq_closed")  # where their choices are compared
+
+
+def task(name: str, **counts) -> Task:
+    return evaluation.task(wanted.of_task(name, replace(SMOKE, **counts)))
+
+
+# ---- questions and their right answers -----------------------------------------------------
+
+MMLU = {  # the first, some in the middle, the last of 3 subjects with 4 questions each
+    "Find the degree for the given field extension Q(sqrt(2), sqrt(3), sqrt(18)) over Q.": "4",
+    "Let G denoted the set of all n x n non-singular matrices": "infinite, non abelian group",
+    "most likely to form a structure with the formula XF6": "Sulfur",
+    "What are group norms?": (
+        "Modes of behaviour that are acceptable to and shared by group members"
+    ),
+    "What is the term Tuckman uses for reaching consensus as a group?": "Norming",
+}
+BOOLQ = {  # the first, some in the middle, the last of 7
+    "does ethanol take more energy make that produces?": "No",
+    "is in n out only located in california?": "No",  # also in Arizona, Nevada, Utah, …
+    "can we have multiple foreign keys in a table?": "Yes",
+    "is india a member of missile technology control regime?": "Yes",  # since June 2016
+    "is the lady liberty stamp a forever stamp?": "Yes",
+}
+ARC_EASY = {  # the first, one in the middle, the last of 6
+    "A student hypothesizes that algae are producers.": "Do algae use sunlight to make food?",
+    "Which plant part absorbs minerals?": "root",
+    "Which object is best used to demonstrate the bending of light": "convex lens",
+}
+ARC_EASY_ALL = {  # choices that the file numbers 1 to 4; five choices; three
+    "A green plant absorbs light. A frog eats flies.": "obtain energy",
+    "Which energy resource is considered non-renewable?": "fossil fuels",
+    "The force of gravitational attraction between two objects": "masses",
+    "A major function of a plant's roots is to": "take in water",
+    "Which form of solar radiation causes sunburn?": "Ultraviolet",
+    "What is the function of skin on the human body?": (
+        "Skin protects the body from harmful substances."
+    ),
+}
+ARC_EASY_TEST = {  # the first, some in the middle, the last of 6
+    "Which statement best explains why photosynthesis is the foundation of most food webs?": (
+        "Sunlight is the source of energy for nearly all ecosystems."
+    ),
+    "What has occurred when bubbles form in a liquid that is being heated?": (
+        "The boiling point has been reached."
+    ),
+    "Which term best describes the disease AIDS?": "pandemic",
+    "Why are these objects from space usually harmless?": "They burn up high in Earth's atmosphere",
+}
+HELLASWAG = {  # the first, one in the middle, the last of 7
+    "Roof shingle removal: A man is sitting on a roof. He": "starts pulling up roofing on a roof.",
+    "Health: How to do hand stretches for carpal tunnel. Do the prayer stretch.": (
+        "Try the prayer stretch for early relief of carpal tunnel pain, and to reduce sensations "
+        "of numbness and tingling. Begin with your palms pressed together in front of your chest, "
+        "below your chin."
+    ),
+    "How to accessorize a summer white outfit. Don a straw sun hat.": (
+        "You can also wear them in darker staples, like navy or red. Bucket hats and newsboy caps "
+        "are fitting looks for warm weather as long as the material and color are light."
+    ),
+}
+SCIQ = {  # the first, some in the middle, the last of 8
+    "A frameshift mutation is a deletion or insertion of one or more of what": "nucleotides",
+    "A species become separated and becomes two separate species.": "breed",
+    "Where would you find three tiny bones called the hammer, anvil, and stirrup?": "middle ear",
+    "What two things are excess proteins converted into?": "glucose or triglycerides",
+    "A diagram that represents feeding relationships is also called what?": "food chain",
+    "What are the simplest type of carbon-based compounds?": "hydrocarbons",
+}
+
+QUESTIONS = [
+    (["mmlu", "mmlu_content"], {"mmlu_subjects": 3, "mmlu_questions": 4}, MMLU),
+    (["boolq", "boolq_closed"], {"boolq_questions": 7}, BOOLQ),
+    (["arc_easy", "arc_easy_letters"], {"arc_easy_questions": 6}, ARC_EASY),
+    (["arc_easy", "arc_easy_letters"], {"arc_easy_questions": ALL}, ARC_EASY_ALL),
+    (["arc_easy_test"], {"arc_easy_test_questions": 6}, ARC_EASY_TEST),
+    (["hellaswag"], {"hellaswag_questions": 7}, HELLASWAG),
+    (["sciq", "sciq_closed"], {"book_questions": 8}, SCIQ),
+]
+WRITTEN = ("squad", "squad_closed", "gsm8k", "gsm8k_bpb", "c4")  # further down
+
+
+def test_every_task_has_rows():
+    assert {*WRITTEN, *(name for names, *_ in QUESTIONS for name in names)} == set(evaluation.KINDS)
+
+
+def own_question(example: dict) -> str:
+    """The prompt after the solved examples; each of them ends with its answer and an empty line."""
+    prompt = example["prompt"]
+    last_answer = prompt.rfind("\nAnswer: ")
+    return prompt if last_answer < 0 else prompt[prompt.index("\n\n", last_answer) + 2 :]
+
+
+def the_one(examples, question: str) -> dict:
+    """The only one of `examples` that asks `question`."""
+    (example,) = (example for example in examples if question in own_question(example))
+    return example
+
+
+def texts_of_choices(name: str, example: dict) -> list[str]:
+    """What each choice says; of a letter, what stands after it in the question."""
+    choices = [choice.removeprefix(" ") for choice in example["choices"]]
+    if name not in BY_LETTER:
+        return choices
+    lines = own_question(example).splitlines()
+    listed = dict(line.split(". ", 1) for line in lines if line[1:3] == ". ")
+    return [listed[letter] for letter in choices]
+
+
+@pytest.mark.parametrize(
+    "name, counts, rows",
+    [
+        pytest.param(name, *how, id=f"{name}{i}")
+        for i, (names, *how) in enumerate(QUESTIONS)
+        for name in names
+    ],
+)
+def test_the_answer_is_the_one_that_is_right(name, counts, rows):
+    """Its text is named by the label, and naming it scores 1; naming any other scores 0."""
+    whole = task(name, **counts)
+    for question, right in rows.items():
+        example = the_one(whole.examples, question)
+        texts = texts_of_choices(name, example)
+        assert texts[example["answer"]] == right and texts.count(right) == 1
+        alone = replace(whole, examples=(example,))
+        for chosen in texts:
+            likelihoods = np.array([0.0 if text == chosen else -1000.0 for text in texts])
+            outputs = [likelihoods] if name in AT_ONE_POSITION else list(likelihoods[:, None])
+            assert alone.scores([outputs])[0].tolist() == [float(chosen == right)]
+
+
+def test_sciq_asks_for_all_that_the_file_has():
+    """The right answer and the three wrong ones, each once."""
+    for name in ("sciq", "sciq_closed"):
+        examples = task(name, book_questions=8).examples
+        choices = the_one(examples, "feeding relationships")["choices"]
+        assert sorted(choices) == [" food chain", " form chain", " fuel chain", " life chart"]
+
+
+def test_a_passage_is_that_of_its_question():
+    """The words that answer the question stand in the passage before it."""
+    words = {
+        ("boolq", "is in n out only located in california?"): "Arizona, Nevada, Utah, Texas",
+        ("boolq", "is india a member of missile technology"): "India joining on 27th of June 2016",
+        ("sciq", "hammer, anvil, and stirrup?"): "The middle ear contains three tiny bones",
+        ("sciq", "simplest type of carbon-based compounds?"): "Hydrocarbons are the simplest type",
+        ("squad", "Who compiled the original surviving Apollo 11"): "was compiled by Nafzger",
+        ("squad", "Where does the Rhine empty?"): "eventually empties into the North Sea",
+    }
+    counts = {"boolq": {"boolq_questions": 7}, "sciq": {"book_questions": 8}}
+    for (name, question), passage in words.items():
+        how = counts.get(name, {"book_questions": 4})
+        assert passage in the_one(task(name, **how).examples, question)["prompt"]
+        assert passage not in the_one(task(f"{name}_closed", **how).examples, question)["prompt"]
+
+
+# ---- answers that are written, and texts ---------------------------------------------------
+
+SQUAD = {  # the first, one in the middle, the last of 4
+    'Harvard - Yale Regatta predates "The Game" by how many years?': "23 years",
+    "Who compiled the original surviving Apollo 11 landing data?": "Nafzger",
+    "Where does the Rhine empty?": "North Sea",
+}
+GSM8K = {  # the first, one in the middle, the last of 4
+    "Kylar wants to buy 16 glasses.": ("The discount price of one glass", 8 * 5 + 8 * 3),
+    "Gus spent $20.00 at the grocery store.": ("He bought 2 bags of chips", 20 - 4 - 8 - 1),
+    "An air conditioner cools a room 2 degrees an hour": (
+        "The air conditioner ran for 3 hours on low",
+        3 * 2 + 4 * 3 - 2 * 2,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ["squad", "squad_closed"])
+def test_squads_likelihood_is_of_the_right_answer(name):
+    examples = task(name, book_questions=4).examples
+    for question, right in SQUAD.items():
+        assert the_one(examples, question)["choices"] == [f" {right}"]
+
+
+@pytest.mark.parametrize("shots", [0, 5])
+def test_gsm8ks_solution_is_that_of_its_problem(shots):
+    """Its likelihood is asked for, and what the model writes is right with its number only."""
+    if not shots:  # else the first problems are shown, and others are scored
+        problems = {
+            "Janet’s ducks lay 16 eggs per day.": ("Janet sells 16 - 3 - 4 =", (16 - 3 - 4) * 2)
+        }
+    else:
+        problems = GSM8K
+    counts = {"gsm8k_questions": 4, "gsm8k_generated": 4, "gsm8k_shots": shots}
+    likelihood, written = task("gsm8k_bpb", **counts), task("gsm8k", **counts)
+    for problem, (begin, number) in problems.items():
+        (solution,) = the_one(likelihood.examples, problem)["choices"]
+        assert solution.startswith(f" {begin}") and solution.endswith(f"\n#### {number}")
+        alone = replace(written, examples=(the_one(written.examples, problem),))
+        for said, value in ((number, 1), (number + 1, 0), (-number, 0)):
+            assert alone.scores([[f"So it is #### {said}"]])[0].tolist() == [value]
+
+
+def test_c4_reads_the_documents_of_the_file():
+    """The first, the middle and the last of 5, each cut where the profile says."""
+    texts = {
+        0: "Restore from larger disk to smaller disk | MacRumors Forums",
+        2: "PlayerUnknown’s Battlegrounds for smartphones",
+        4: "Rescue the children - The County Home News",
+    }
+    examples = task("c4", c4_sequences=5, c4_tokens=7).examples
+    assert len(examples) == 5 and {example["max_tokens"] for example in examples} == {7}
+    for place, begin in texts.items():
+        assert examples[place]["text"].startswith(begin)
+
+
+# ---- solved examples -----------------------------------------------------------------------
+
+ARC_SOLVED = [  # the five that are shown: question, choices, the right one
+    (
+        "Which technology was developed most recently?",
+        ["cellular telephone", "television", "refrigerator", "airplane"],
+        "cellular telephone",
+    ),
+    (
+        "Nerve impulses are transmitted along structures of a neuron as an action potential. "
+        "Which part of a neuron receives the stimulation of these impulses?",
+        ["myelin sheaths", "dendrites", "nodes of Ranvier", "axons"],
+        "dendrites",
+    ),
+    (
+        "James recorded a measurement of 3° Celsius. "
+        "Which tool was James most likely using to measure temperature?",
+        ["ruler", "thermometer", "graduated cylinder", "triple-beam balance"],
+        "thermometer",
+    ),
+    (
+        "When two nitrogen atoms combine, they form a",
+        ["mixture.", "compound.", "molecule.", "liquid."],
+        "molecule.",
+    ),
+    (
+        "A longitudinal wave, such as a sound wave, can travel through",
+        ["solids only.", "liquids only.", "gas, liquids, and solids.", "gas and a vacuum only."],
+        "gas, liquids, and solids.",
+    ),
+]
+RELIGIONS_SOLVED = [  # of MMLU's world religions; two of them begin with a space in the file
+    (
+        " What is the sign of the covenant for Jewish males?",
+        ["The rainbow", "Circumcision", "A son", "Bar mitzvah"],
+        "Circumcision",
+    ),
+    (
+        "What is the Second Gem in Buddhism?",
+        ["The Dharma", "The Sangha", "The Buddha", "The Bodhisattva"],
+        "The Dharma",
+    ),
+    (
+        ' In which dynasty was the "Mandate of Heaven" developed to legitimatize the new rulers?',
+        ["Shang", "Zhou", "Han", "Xia"],
+        "Zhou",
+    ),
+    (
+        " Which Japanese government promoted a kind of national cult based on the emperor and his "
+        "associations with kami?",
+        ["Honen", "Tanaka", "Tokugawa", "Meiji"],
+        "Meiji",
+    ),
+    (
+        "How can the Upanishads be characterized?",
+        ["Ritual texts", "Philosophical texts", "Hymns", "Origin stories"],
+        "Philosophical texts",
+    ),
+]
+DUCKS = (
+    "Question: Janet’s ducks lay 16 eggs per day. She eats three for breakfast every morning and "
+    "bakes muffins for her friends every day with four. She sells the remainder at the farmers' "
+    "market daily for $2 per fresh duck egg. How much in dollars does she make every day at the "
+    "farmers' market?\nAnswer: Janet sells 16 - 3 - 4 = <<16-3-4=9>>9 duck eggs a day.\nShe makes "
+    "9 * 2 = $<<9*2=18>>18 every day at the farmer’s market.\n#### 18\n\n"
+)
+ROBE = (
+    "Question: A robe takes 2 bolts of blue fiber and half that much white fiber.  How many bolts "
+    "in total does it take?\nAnswer: It takes 2/2=<<2/2=1>>1 bolt of white fiber\nSo the total "
+    "amount of fabric is 2+1=<<2+1=3>>3 bolts of fabric\n#### 3\n\n"
+)
+
+
+def by_letter(question: str, choices: list[str], right: str) -> str:
+    listed = "".join(f"\n{letter}. {c}" for letter, c in zip("ABCD", choices, strict=True))
+    return f"{question}{listed}\nAnswer: {'ABCD'[choices.index(right)]}\n\n"
+
+
+def by_content(question: str, choices: list[str], right: str) -> str:
+    return f"Question: {question.strip()}\nAnswer: {right}\n\n"
+
+
+EVERY = {"mmlu_subjects": 57, "mmlu_questions": ALL, "mmlu_shots": 5}
+EVERY |= {"arc_easy_shots": 5, "arc_easy_questions": ALL, "arc_easy_test_questions": ALL}
+EVERY |= {"gsm8k_shots": 2, "gsm8k_questions": ALL, "gsm8k_generated": ALL}
+SHOWN = {
+    "mmlu": [by_letter(*solved) for solved in RELIGIONS_SOLVED],
+    "mmlu_content": [by_content(*solved) for solved in RELIGIONS_SOLVED],
+    "arc_easy": [by_content(*solved) for solved in ARC_SOLVED],
+    "arc_easy_letters": [by_letter(*solved) for solved in ARC_SOLVED],
+    "arc_easy_test": [by_content(*solved) for solved in ARC_SOLVED],
+    "gsm8k": [DUCKS, ROBE],
+    "gsm8k_bpb": [DUCKS, ROBE],
+}
+HEADERS = {  # of MMLU's world religions; with two spaces in the original
+    "mmlu": (
+        "The following are multiple choice questions (with answers) about  world religions.\n\n"
+    ),
+    "mmlu_content": "The following are questions (with answers) about world religions.\n\n",
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_solved_examples_end_with_their_right_answer(name):
+    """Those of ARC-Easy and GSM8K stand before every question, MMLU's before their subject's."""
+    examples = task(name, **EVERY | {"mmlu_questions": 1}).examples
+    mine = [e for e in examples if not name.startswith("mmlu") or e["group"] == "world_religions"]
+    before = HEADERS.get(name, "") + "".join(SHOWN[name])
+    assert mine and all(e["prompt"] == before + own_question(e) for e in mine)
+
+
+@pytest.mark.parametrize("name", ["mmlu", "mmlu_content", "arc_easy", "arc_easy_letters"])
+def test_another_order_or_number_shows_the_same_right_answers(name):
+    counts = {"mmlu_subjects": 57, "mmlu_questions": 1, "arc_easy_questions": 1}
+    for shots, order in ((2, 0), (5, 1)):
+        how = counts | {"mmlu_shots": shots, "arc_easy_shots": shots, "shot_order": order}
+        prompt = task(name, **how).examples[-1]["prompt"]
+        places = [prompt.index(solved) for solved in SHOWN[name][:shots]]
+        assert prompt.count("\nAnswer: ") == shots
+        assert (places == sorted(places)) == (order == 0)
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_solved_examples_are_never_scored(name):
+    """Of all questions that there are, none is among the solved ones that are shown before it."""
+    examples = task(name, **EVERY).examples
+    assert len(examples) > 500
+    for example in examples:
+        own = own_question(example)
+        before = example["prompt"].removesuffix(own)
+        assert before.count("\nAnswer: ") >= len(SHOWN[name]) and own not in before
