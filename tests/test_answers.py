@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import Characters
 from scipy.stats import mannwhitneyu
 
 from lib import analysis, evaluation, paths, profiles, results
@@ -16,7 +17,7 @@ from lib.evaluation import Task
 from lib.figures import curves as drawing
 from lib.measure import packing, scores, wanted
 from lib.models import loading
-from lib.sweep import without_reading
+from lib.sweep import sweep, without_reading
 
 SMOKE = replace(profiles.get("smoke"), arc_easy_questions=6, hellaswag_questions=6)
 ONE, TWO = {"answer": 0, "weight": 1}, {"answer": 1, "weight": 3}
@@ -80,6 +81,24 @@ def test_the_choices_own_likelihood(name):
     assert (
         without_reading(model, tokenizer, evaluation.task(wanted.of_task("c4", SMOKE)), 256) == {}
     )
+
+
+def test_the_floor_is_the_models_own_likelihood_where_that_is_the_best_blind_answer(llama):
+    """The same two texts in both orders, as short as each other; the likelier one is right."""
+    texts = [" ab", " cd"]
+    asked = {"prompt": "Which?\nAnswer:", "group": None, "weight": 1}
+
+    def task(*questions) -> Task:
+        return Task("arc_easy", tuple(asked | {"choices": c, "answer": a} for c, a in questions))
+
+    first_alone = without_reading(llama, Characters(), task((texts, 0)), 256)
+    likelier = 0 if first_alone["own"] == 1 else 1
+    both = task((texts, likelier), (texts[::-1], 1 - likelier))
+    score = sweep(llama, Characters(), [], [both]).iloc[0].to_dict()
+    params = {"block_size": 0, "batch_tokens": 256}
+    values = scores.values_of(llama, Characters(), both, score, params)
+    assert values["without_reading"] == {"letter": 0.5, "shortest": 0.5, "own": 1.0}
+    assert values["floor"] == 1 and values["chance"] == 0.5
 
 
 # ---- what is stored ------------------------------------------------------------------------

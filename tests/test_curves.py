@@ -11,6 +11,7 @@ import pytest
 
 from lib import paths, profiles
 from lib.analysis import bootstrap
+from lib.analysis.curves import Curve
 from lib.blocks import Block
 from lib.figures import curves
 from lib.measure import distance_maps, experiments, export, scores
@@ -123,3 +124,14 @@ def test_in_units_of_chance():
     shown = curves.in_units_of_chance(table)
     assert shown.value.tolist() == [0.5, 0.5] and shown.chance.tolist() == [1.0, 0.25]
     assert np.allclose(shown.standard_error, [0.25, 0.1])
+
+
+def test_a_loss_has_lost_all_at_chance_and_no_more_beyond():
+    """Of 2 nats, with ln V = 10: 6 has lost half, 10 all, and 18 is surer, not more ignorant."""
+    told = {"fractions": np.array([0, 0.1, 0.2, 0.3, 0.4]), "gap": 10.0, "n": 4}
+    losses = np.array([[2.0, 1, 6, 10, 18], [4.0, 4, 7, 10, 12]])
+    loss = Curve(values=losses, floor=10.0, is_loss=True, **told)
+    np.testing.assert_allclose(loss.lost, [[0, -1 / 8, 1 / 2, 1, 1], [0, 0, 1 / 2, 1, 1]])
+    accuracies = np.array([[0.8, 0.9, 0.5, 0.2, 0.05]])
+    score = Curve(values=accuracies, floor=0.2, is_loss=False, **told)
+    np.testing.assert_allclose(score.lost, [[0, -1 / 6, 1 / 2, 1, 5 / 4]])  # below the floor

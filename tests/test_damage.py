@@ -12,7 +12,7 @@ from lib.analysis import choice, criteria
 from lib.blocks import Block, BlockDistances, Sublayers
 from lib.data import sets
 from lib.evaluation import Task
-from lib.measure import damage, studies
+from lib.measure import damage, states, studies
 from lib.models import decoder, loading
 from lib.pruning import dropped
 from lib.sweep import sweep
@@ -115,6 +115,39 @@ def test_rank_correlation_can_come_out_either_way():
     unrelated = np.random.default_rng(2).random((9, 9))
     found = choice.rank_correlation(*synthetic(unrelated, matrix, noise=0.1), resamples=50)
     assert (found.rank_correlation.abs() < 0.6).all() and (found.low < found.high).all()
+
+
+@pytest.mark.parametrize("second, low", [(-0.5, -1), (0.5, 1)])
+def test_folds_that_disagree_widen_the_interval_of_a_rank_correlation(second, low):
+    """Texts agree. The first fold orders the blocks as the damage does, the second as it says.
+
+    With -1/2 of the first their mean is 1/4 of it, and a quarter of the resamples are the second
+    fold alone, with a correlation of -1.
+    """
+    matrix = np.random.default_rng(0).random((9, 9))
+    table, _ = synthetic(matrix, matrix)
+    folds = np.stack([matrix, second * matrix])
+    maps = {"m": BlockDistances(folds.mean(0), 0 * matrix, folds, 2)}
+    found = choice.rank_correlation(table, maps, resamples=50)
+    assert found.rank_correlation.tolist() == pytest.approx([1, 1])
+    assert found.low.tolist() == pytest.approx([low, low])
+    assert found.high.tolist() == pytest.approx([1, 1])
+
+
+def test_updates_are_weighted_by_the_tokens_they_are_of():
+    """All but the first token; the first token's own update counts once a text."""
+    per_text = {key: [[states.SCALE, 3 * states.SCALE]] for key in states.CRITERIA}
+    values = per_text | {"blocks": [[0, 1]], "tokens": [2, 4]}
+    values |= {key: [[states.SCALE, 3 * states.SCALE]] for key in ("update", "update_first")}
+    table = pd.DataFrame(states._rows({"model": "m"}, values)).set_index("criterion")
+    expected = {
+        "last token": (1 + 3) / 2,
+        "all tokens": (2 * 1 + 4 * 3) / 6,
+        "block influence": (2 * 1 + 4 * 3) / 6,
+        "update": (1 * 1 + 3 * 3) / 4,
+        "update, first token": (1 + 3) / 2,
+    }
+    assert table.value.to_dict() == pytest.approx(expected)
 
 
 def test_residuals_name_the_block_that_misleads():

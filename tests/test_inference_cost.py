@@ -108,6 +108,15 @@ def test_versions_are_measured_in_turn_and_paired(output, monkeypatch):
     assert inference_cost.of_model("tiny-random", SMOKE).equals(found) and len(order) == count
 
 
+def test_a_ratio_is_of_the_turn_it_was_measured_in():
+    """Turns at 0.5, 0.6 and 4 times the unpruned: 0.6. The ratio of the medians is 6 / 5."""
+    spread = inference_cost._spread([1.0, 6.0, 20.0], [2.0, 10.0, 5.0])
+    assert spread["ratio"] == pytest.approx(0.6)
+    assert (spread["ratio_low"], spread["ratio_high"]) == pytest.approx((0.5, 4))
+    assert (spread["low"], spread["value"], spread["high"]) == pytest.approx((3.5, 6, 13))
+    assert spread["n"] == 3
+
+
 def test_one_format_is_in_memory_at_a_time(output, monkeypatch):
     held, alive = [], []
     load = inference_cost.load

@@ -93,6 +93,39 @@ def test_an_error_is_what_is_left(change):
     assert linear.moments(x, y, x).error(guess) == pytest.approx(float(left / whole))
 
 
+def of_one_number(both: float) -> linear.Moments:
+    """Moments of states of one number, with z^2 = 1 and both = z (y - x)."""
+    return linear.Moments(torch.ones(1, 1).double(), torch.full((1, 1), both).double(), 1.0)
+
+
+def test_held_out_texts_choose_the_ridge_and_all_texts_make_the_map():
+    """By hand: the map of the texts of the fit is 1 / (1 + ridge), that of the others 1 / 11.
+
+    So the ridge is 10. It leaves 1 - (1/11)^2 of the held-out change. Of both, z^2 is 2, and so is
+    its mean, in units of which the ridge is: the map is (1 + 1/11) / (2 + 10 * 2) = 6/121.
+    """
+    fit, held = of_one_number(1.0), of_one_number(1 / 11)
+    change, ridge, error = linear.solved(linear.full, fit, held)
+    assert ridge == 10 and error == pytest.approx(120 / 121)
+    assert change.item() == pytest.approx(6 / 121)
+
+
+def test_an_overfit_gets_a_ridge():
+    """20 tokens of 30 numbers and a change that is noise: a map repeats it, and foretells none."""
+    draw = torch.Generator().manual_seed(4)
+
+    def noise(count: int) -> linear.Moments:
+        x, change = torch.randn(2, count, 30, generator=draw).double()
+        return linear.moments(x, x + change, x)
+
+    fit, held = noise(20), noise(200)
+    _, ridge, error = linear.solved(linear.full, fit, held)
+    least = min(linear.RIDGES) * float(fit.inputs.diagonal().mean())
+    repeated = linear.full(fit, least)
+    assert fit.error(repeated) < 1e-6 and held.error(repeated) > 1.5
+    assert ridge >= 10 and error < 1.05
+
+
 # ---- a map in place of a block -------------------------------------------------------------
 
 
@@ -163,6 +196,25 @@ def test_a_fit_reads_real_tokens_only(llama):
     for kind in (STREAM, FFN):
         torch.testing.assert_close(fit[kind].both, padded[kind].both, atol=1e-6, rtol=1e-5)
     assert 0 < held[STREAM].change < fit[STREAM].change
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 8])
+def test_every_fourth_text_is_held_out_however_texts_are_batched(llama, at_once):
+    """Texts 0 and 4 of 8 and no other, by the states of the model itself."""
+    rows = torch.arange(40).reshape(8, 5) + 3
+    batches = [
+        {"input_ids": part, "attention_mask": torch.ones_like(part)} for part in rows.split(at_once)
+    ]
+    with torch.inference_mode():
+        states = llama(rows, output_hidden_states=True).hidden_states
+    before, after = states[BLOCK.start], states[BLOCK.stop]
+    gathered = linear._gathered(llama, BLOCK, batches)
+    for part, texts in zip(gathered, ([1, 2, 3, 5, 6, 7], [0, 4]), strict=True):
+        x, y = before[texts].flatten(0, 1), after[texts].flatten(0, 1)
+        expected = linear.moments(x, y, x)
+        torch.testing.assert_close(part[STREAM].inputs, expected.inputs, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(part[STREAM].both, expected.both, atol=1e-4, rtol=1e-4)
+        assert part[STREAM].change == pytest.approx(expected.change, rel=1e-4)
 
 
 # ---- distillation --------------------------------------------------------------------------
