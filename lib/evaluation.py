@@ -15,7 +15,9 @@ import numpy as np
 from lib.data import encoding, prompts, sets
 from lib.data.encoding import Row
 
-VARIANT = re.compile("_(bpb|content|letters|closed|ranking)$")  # ways to ask a set's questions
+VARIANT = re.compile(
+    "_(bpb|content|letters|closed|ranking|other)$"
+)  # ways to ask a set's questions
 TOLD = ("commonest", "ties", "margin", "bits_per_byte")  # columns of a score
 
 
@@ -77,6 +79,7 @@ KINDS = {
     "hellaswag": Kind(prompts.hellaswag, encoding.completions, "accuracy", per_character=True),
     "gsm8k": Kind(prompts.gsm8k, encoding.prompt, "accuracy", _exact_match, generated=True),
     "gsm8k_bpb": Kind(prompts.gsm8k, encoding.completions, "bits per byte", _bits_per_byte),
+    "mmlu_other": Kind(prompts.mmlu, encoding.one_token_choices, "accuracy"),  # other questions
     "mmlu_content": Kind(prompts.mmlu_content, encoding.completions, "accuracy"),
     "arc_easy_letters": Kind(prompts.arc_easy_letters, encoding.one_token_choices, "accuracy"),
     "sciq": Kind(prompts.sciq, encoding.completions, "accuracy"),

@@ -16,16 +16,23 @@ ABOUT_CONTENT = "The following are questions (with answers) about {}.\n\n"
 
 
 def mmlu(
-    source: str, subjects: int, questions: int, shots: int, shot_order: int, letters: bool = True
+    source: str,
+    subjects: int,
+    questions: int,
+    shots: int,
+    shot_order: int,
+    other_than: int = 0,
+    letters: bool = True,
 ) -> list[dict]:
     """The prompt of Hendrycks et al., to the letter: header, `shots` solved examples, the question.
 
+    other_than: as of `sets.mmlu`, questions that are not asked.
     letters: False shows no options, and the answer's text is scored (lm-eval's continuation).
     parts: header, examples, question and choices, from which a prompt that is too long is made
     anew; by content also those by letter (`other_parts`), which is then as short.
     """
     examples = []
-    for subject, rows in sets.mmlu(source, subjects, questions).items():
+    for subject, rows in sets.mmlu(source, subjects, questions, other_than).items():
         shown = _ordered(rows["dev"][:shots], shot_order)
         for row in rows["test"]:
             parts = _mmlu_parts(subject, shown, row, letters)

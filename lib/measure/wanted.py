@@ -125,6 +125,7 @@ def of_task(name: str, profile: Profile) -> dict:
 
 COUNTS = {
     "mmlu": lambda p: _ask(p.mmlu_questions, p.mmlu_shots, p.shot_order, subjects=p.mmlu_subjects),
+    "mmlu_other": lambda p: COUNTS["mmlu"](p) | {"other_than": p.mmlu_questions},
     "boolq": lambda p: _ask(p.boolq_questions),
     "arc_easy": lambda p: _ask(p.arc_easy_questions, p.arc_easy_shots, p.shot_order),
     "arc_easy_test": lambda p: _ask(p.arc_easy_test_questions, p.arc_easy_shots),
