@@ -15,7 +15,7 @@ RUN := $(BIN)/python -m lib.run --profile $(PROFILE) \
 # a worker takes whole files; no worker's threads are in the other's way
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help assets figures figure-% plan fit report record lab explorer test test-all bench gpu wheels faults lint format clean
+.PHONY: help assets figures figure-% plan report record lab explorer test test-all bench gpu wheels faults lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -42,9 +42,6 @@ figure-%: assets  ## what one figure needs, as in make figure-4 or make figure-1
 
 plan: .venv/installed  ## what a run would take, and how it fits (PROFILE=paper, CARD=a100-40)
 	$(RUN) --plan $(if $(CARD),--card $(CARD))
-
-fit: .venv/installed  ## how many layers to drop so that a model fits (MODEL=llama-2-7b GB=8)
-	$(BIN)/python -m lib.plan.fit --model $(or $(MODEL),"") --gb $(or $(GB),0)
 
 report: .venv/installed  ## figures, notebooks and numbers as web pages: papermill_runs/index.html
 	$(BIN)/python -m lib.report --profile $(PROFILE)

@@ -33,11 +33,11 @@ from lib.measure import (
     wanted,
 )
 from lib.measure.jobs import Job, jobs
-from lib.models import adapters, documents, files, layers, linear, loading, registry, targets
+from lib.models import adapters, documents, files, layers, linear, loading, registry
 from lib.models.decoder import decoder_layers
 from lib.models.reading import bundles
 from lib.models.shapes import Shape, of_config
-from lib.plan import assumptions, costs, estimates, fit, printing
+from lib.plan import assumptions, costs, estimates, printing
 from lib.plan.assumptions import Card, Reading
 from lib.profiles import Recipe, attempts, recipe
 from lib.pruning import dropped
@@ -222,8 +222,7 @@ def test_a_profile_may_study_fewer_models_beyond_the_paper():
 
 def test_names_of_the_plan_are_those_of_the_code():
     assert studies.KINDS == tuple(linear.KINDS) and studies.PARTS == layers.PARTS
-    teacher_reads = inspect.signature(targets.write).parameters["batch_tokens"].default
-    assert costs.TEACHER_TOKENS == teacher_reads and costs.COMPARED == similarity.TOKENS
+    assert costs.COMPARED == similarity.TOKENS
 
 
 def kept_for_backward(model) -> int:
@@ -608,44 +607,3 @@ def test_the_lengths_are_those_of_the_data():
     for task, shots in (("boolq", 0), ("arc_easy", 0), ("arc_easy", 5)):
         found = measure_lengths.questions(task, shots, tokenizer)
         assert found == measured[task][str(shots)]
-
-
-# ---- how many layers fit -------------------------------------------------------------------
-
-
-def test_the_fewest_layers_that_fit():
-    """One more layer would not fit, one fewer byte neither."""
-    shape = registry.shape("llama-2-7b")
-    for found in fit.fit(shape, 3e9):
-        left = shape.num_layers - found.dropped
-        assert found.bytes == fit.needed(shape, left, found.quantization, fit.TOKENS) <= 3e9
-        assert fit.needed(shape, left + 1, found.quantization, fit.TOKENS) > 3e9
-        assert fit.fit(shape, found.bytes)[found.quantization == "nf4"].dropped == found.dropped
-        one_less = fit.fit(shape, found.bytes - 1)[found.quantization == "nf4"]
-        assert one_less.dropped == found.dropped + 1
-
-
-def test_the_block_is_named_where_a_map_is():
-    told = fit.table("qwen2.5-coder-0.5b", 0.7)
-    start = distance_maps.recorded("qwen2.5-coder-0.5b")[0].best_start(11)
-    assert f"drop  11 (46%), 0.67 GB: most similar range({start}, {start + 11})" in told
-    assert "simple range(12, 23)" in told and "nf4      drop   0" in told
-    assert "No map of phi-2 is at hand" in fit.table("phi-2", 3)
-
-
-@pytest.mark.parametrize(
-    "arguments, said",
-    [
-        (["--model", "nope", "--gb", "8"], "Unknown model 'nope'"),
-        (["--model", "phi-2", "--gb", "0"], "must be above 0"),
-        (
-            ["--model", "phi-2", "--gb", "0.1"],
-            "does not fit into 0.1 GB: one layer of 32 in 4 bits",
-        ),
-        (["--model", "owner/name", "--gb", "8"], "not known without the hub"),
-    ],
-)
-def test_what_cannot_fit_is_refused(arguments, said, capsys):
-    assert fit.main(arguments) == 2
-    told = capsys.readouterr().err.strip()
-    assert said in told and len(told.splitlines()) == 1
