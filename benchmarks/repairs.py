@@ -8,7 +8,6 @@ run with these times.
 
 import argparse
 import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import torch
 from lib import figures, healing, paths, profiles, pruning, results
 from lib.data import sets
 from lib.measure import distance_maps, repair, studies
-from lib.models import documents, linear, loading, targets
+from lib.models import linear, loading
 from lib.similarity import calibration_batches
 
 FILE = paths.ROOT / "benchmarks" / "results" / "repairs.csv"
@@ -57,18 +56,12 @@ def _map_seconds(model, tokenizer, block, profile) -> dict[str, float]:
 
 
 def _step_seconds(model, tokenizer, block, recipe) -> float:
-    """Seconds of a step; of a distilled one also what its teacher reads for it."""
+    """Seconds of a step of a healing."""
     recipe = replace(recipe, steps=STEPS, warmup_steps=0, decay_steps=0)
     with tempfile.TemporaryDirectory() as folder:
-        file, taught = Path(folder) / "teacher.safetensors", 0.0
-        if recipe.teacher:
-            sequences, _ = documents.training_sequences(tokenizer, recipe)
-            start = time.perf_counter()
-            targets.write(file, model, sequences, recipe.teacher)
-            taught = time.perf_counter() - start
         with pruning.dropped(model, block):
-            found = healing.heal(model, tokenizer, recipe, Path(folder) / "healed", teacher=file)
-    return (found.seconds + taught) / STEPS
+            found = healing.heal(model, tokenizer, recipe, Path(folder) / "healed")
+    return found.seconds / STEPS
 
 
 def draw(times: pd.DataFrame) -> None:

@@ -21,7 +21,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from lib import paths
-from lib.models import adapters, documents, targets
+from lib.models import adapters, documents
 from lib.profiles import Recipe, attempts, no_memory
 from lib.sweep import shares_prefixes
 
@@ -44,9 +44,7 @@ class Healed:
     seconds: float = 0.0  # of all steps, also those of earlier calls and of a shorter healing
 
 
-def heal(
-    model, tokenizer, recipe: Recipe, folder, micro_batch=16, teacher=None, trunk=None
-) -> Healed:
+def heal(model, tokenizer, recipe: Recipe, folder, micro_batch=16, trunk=None) -> Healed:
     """Fine-tune LoRA adapters of a model, of a pruned one within `pruning.dropped`, into `folder`.
 
     The documents of a micro-batch are read in one row, each for itself (`models.documents`); where
@@ -54,16 +52,15 @@ def heal(
     Resumes from the newest complete checkpoint in `folder`, if a call was interrupted there.
     Halves the micro-batch when memory runs out, and at last recomputes activations; the global
     batch stays. The model comes back without adapter, also after an error. A second process that
-    is to heal into the same folder waits, and takes what the first one left. teacher: the file of
-    the targets (of `models.targets`), where the recipe has some. trunk: the folder of a shorter
-    healing that is the same up to where its rate decays; training starts there.
+    is to heal into the same folder waits, and takes what the first one left. trunk: the folder of a
+    shorter healing that is the same up to where its rate decays; training starts there.
     """
     folder, micro_batch = Path(folder), min(micro_batch, recipe.batch)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
         if finished := _finished(folder):
             return finished
-        found = _healed(model, tokenizer, recipe, folder, micro_batch, teacher, trunk)
+        found = _healed(model, tokenizer, recipe, folder, micro_batch, trunk)
         if found.status != "oom":  # with more memory it resumes from its checkpoints
             _finish(folder, found)
         return found
@@ -82,13 +79,9 @@ def _alone(folder: Path):
         return lock.acquire()
 
 
-def _healed(
-    model, tokenizer, recipe: Recipe, folder: Path, micro_batch: int, teacher, trunk
-) -> Healed:
+def _healed(model, tokenizer, recipe: Recipe, folder: Path, micro_batch: int, trunk) -> Healed:
     """Train, with less and less memory as long as it runs out."""
     sequences, epochs = documents.training_sequences(tokenizer, recipe)
-    if recipe.teacher:
-        sequences = targets.attached(sequences, teacher)
     with documents.apart(model) as joined:
         most = micro_batch if joined else documents.quickest(sequences, recipe.batch, micro_batch)
     losses, seconds, status, adapter = [], 0.0, "oom", None
@@ -111,13 +104,11 @@ def _healed(
 
 
 class _Healing(Trainer):
-    """Multiplies in the format of the weights, and learns from a teacher's targets if there are."""
+    """Multiplies in the format of the weights."""
 
-    def compute_loss(self, model, inputs, *args, **how):
+    def compute_loss(self, model, *args, **kwargs):
         with adapters.in_its_format(model):
-            if "teacher_tokens" in inputs:
-                return targets.batch_loss(model, inputs, how.get("num_items_in_batch"))
-            return super().compute_loss(model, inputs, *args, **how)
+            return super().compute_loss(model, *args, **kwargs)
 
 
 class _Watch(TrainerCallback):
@@ -160,7 +151,7 @@ def _train(
             model=wrapped,
             args=_training_arguments(recipe, folder, micro_batch, wrapped.device.type == "cpu"),
             train_dataset=documents.arranged(sequences, recipe.batch, micro_batch, joined),
-            data_collator=targets.collator(documents.collator(joined, tokenizer.pad_token_id)),
+            data_collator=documents.collator(joined, tokenizer.pad_token_id),
             callbacks=[_Watch(recipe), *callbacks],
         )
         trainer.remove_callback(PrinterCallback)

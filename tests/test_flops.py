@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PhiCo
 from lib import profiles
 from lib.blocks import Block
 from lib.data.encoding import Row
-from lib.models import adapters, documents, linear, registry, targets
+from lib.models import adapters, documents, linear, registry
 from lib.models.shapes import of_config
 from lib.plan import assumptions, costs
 from lib.sweep import log_probabilities
@@ -95,17 +95,6 @@ def test_fitting_maps_takes_the_flops_that_pytorch_counts(small, block):
     asked = {"map_sequences": len(ids), "map_tokens": TOKENS, "map_batch_tokens": ids.numel()}
     planned = costs.fitting(shape, block.stop, asked, None, assumptions.get("a100-80"))
     assert planned.flops == pytest.approx(counter.get_total_flops(), rel=0.02)
-
-
-def test_a_teacher_takes_the_flops_that_pytorch_counts(small, tmp_path):
-    shape, model = small
-    documents = torch.randint(3, 500, (16, TOKENS)).tolist()
-    with FlopCounterMode(display=False) as counter:
-        targets.write(tmp_path / "told", model, [{"documents": documents}], k=8)
-    recipe = profiles.recipe("tiny-random", profiles.get("smoke"), steps=1, packed=False)
-    planned = costs.teaching(shape, recipe, None, assumptions.get("a100-80"))
-    assert planned.tokens == 16 * TOKENS
-    assert planned.flops == pytest.approx(counter.get_total_flops(), rel=0.05)
 
 
 def test_a_sweep_over_maps_takes_the_flops_that_pytorch_counts(small, monkeypatch):

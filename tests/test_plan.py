@@ -25,7 +25,6 @@ from lib.measure import (
     distance_maps,
     experiments,
     fetching,
-    greedy,
     repair,
     scores,
     states,
@@ -33,7 +32,7 @@ from lib.measure import (
     wanted,
 )
 from lib.measure.jobs import Job, jobs
-from lib.models import adapters, documents, files, layers, linear, loading, registry
+from lib.models import adapters, documents, files, linear, loading, registry
 from lib.models.decoder import decoder_layers
 from lib.models.reading import bundles
 from lib.models.shapes import Shape, of_config
@@ -134,19 +133,13 @@ class Straight:
 
 
 def test_notebook_11_applies_as_many_layers_as_planned(model, shape, output, monkeypatch):
-    """Every block, every half, every greedy step and all states; every text has 8 tokens."""
+    """Every block and all states; every text has 8 tokens."""
     profile = replace(SMOKE, damage_sequences=10, damage_tokens=8)
     monkeypatch.setattr(assumptions, "mean", lambda max_tokens: max_tokens)
     read = lambda asked: Reading(7 * asked["sequences"], 7 * asked["sequences"], 4)  # noqa: E731
     monkeypatch.setattr(assumptions, "reading", read)  # a loss needs no state of the last token
     monkeypatch.setattr(loading, "loaded", lambda *name, **how: (model, conftest.Characters()))
-    monkeypatch.setattr(layers, "check_sublayers", lambda model: None)  # not counted: the trial
-    for asked, measure in (
-        (studies.damage, damage.measure),
-        (studies.states, states.measure),
-        (studies.greedy, greedy.measure),
-        (studies.halves, damage.halves),
-    ):
+    for asked, measure in ((studies.damage, damage.measure), (studies.states, states.measure)):
         planned = estimates._costs(shape, asked("tiny-random", Straight(), profile), card(1e12))
         counted = Applications(model)
         measure({"tiny-random": Straight()}, profile)
@@ -195,13 +188,11 @@ def test_models_that_are_healed_in_short_are_so_at_more_depths_and_of_one_strate
 
 
 def test_jobs_of_notebooks_11_and_12_are_done_once_measured(output, few_articles):
-    """Also greedy choice, of which the plan does not know which layers it takes."""
     assert jobs_done(["11", "12"]) == [False, False]
     maps = {"tiny-random": distance_maps.of_model("tiny-random", SMOKE)}
-    for measure in (damage.measure, damage.halves, states.measure):
-        measure(maps, SMOKE)
+    damage.measure(maps, SMOKE)
     assert jobs_done(["11", "12"]) == [False, False]
-    greedy.measure(maps, SMOKE)
+    states.measure(maps, SMOKE)
     assert jobs_done(["11", "12"]) == [True, False]
     repair.maps(maps, SMOKE)
     assert jobs_done(["11", "12"]) == [True, False]
@@ -221,7 +212,7 @@ def test_a_profile_may_study_fewer_models_beyond_the_paper():
 
 
 def test_names_of_the_plan_are_those_of_the_code():
-    assert studies.KINDS == tuple(linear.KINDS) and studies.PARTS == layers.PARTS
+    assert studies.KINDS == tuple(linear.KINDS)
     assert costs.COMPARED == similarity.TOKENS
 
 

@@ -19,7 +19,6 @@ from lib.measure import (
     damage,
     distance_maps,
     experiments,
-    greedy,
     inference_cost,
     repair,
     scores,
@@ -566,12 +565,7 @@ def test_what_the_answers_say_of_the_recorded_run_is_recorded():
     answers = {exercise.number: exercise.folded for exercise in links.exercises()}
     found = list(results.archive(paths.RECORDED / "overnight").records())
     found = [r for r in found if r["params"].get("model") == "smollm2-135m"]
-    usual = {
-        "rank": 8,
-        "seed": 0,
-        "first_layer": 0,
-        "teacher": 0,
-    }  # not of figures 8 and 9, notebook 12
+    usual = {"rank": 8, "seed": 0, "first_layer": 0}  # not of figures 8 and 9, notebook 12
     found = [r for r in found if usual.items() <= (usual | r["params"].get("recipe", {})).items()]
     found = [r for r in found if r["params"].get("quantization") is None]
     (matrix,) = (np.array(r["values"]["matrix"]) for r in found if r["kind"] == "similarity")
@@ -742,21 +736,13 @@ def test_what_notebook_11_says_is_recorded():
     with results.reading(results.archive(paths.RECORDED / "overnight")):
         maps, profile = distance_maps.measure(profiles.get("overnight", ["smollm2-135m"]))
         damages, changes = damage.measure(maps, profile), states.measure(maps, profile)
-        halves, removed = damage.halves(maps, profile), greedy.measure(maps, profile)
     one = damages[damages.block_size == 1].set_index("block_start").value
     assert criteria.sink_layer(changes) == 11 and one[11].round(2) == 2.18 and one.median() < 0.25
-    parts = halves[halves.block_size == 1].set_index(["part", "block_start"]).value.round(2)
-    told = {("ffn", 11): 2.04, ("attention", 1): 3.53, ("ffn", 1): 0.55}
-    assert parts[list(told)].to_dict() == told
-    cheap = halves[halves.block_size == 1].pivot(
-        index="block_start", columns="part", values="value"
-    )
-    assert (cheap.attention < cheap.ffn).sum() == 27 and len(cheap) == 30
-    first = changes[(changes.criterion == "update, first token") & (changes.source == "c4")]
+    first = changes[changes.criterion == "update, first token"]
     assert first.set_index("block_start").value[11] == pytest.approx(159, abs=0.5)
     distances = pd.Series(maps["smollm2-135m"].row(1))
     assert distances.rank()[11] == 9
-    judged = analysis.head_to_head(damages, changes, removed, maps)
+    judged = analysis.head_to_head(damages, changes, maps)
     value = judged.set_index(["criterion", "block_size"]).value.round(2)
     told = {("paper", 5): 2.56, ("paper", 8): 3.42, ("paper", 9): 2.81}
     told |= {(criteria.SPARED, 5): 0.70, (criteria.SPARED, 8): 1.19, (criteria.SPARED, 9): 5.41}
@@ -767,19 +753,12 @@ def test_what_notebook_11_says_is_recorded():
     ends = ["excess", "excess_low", "excess_high"]
     assert paper[ends].astype(float).round(2).tolist() == [0.90, 0.82, 0.97]
     assert spared[ends].astype(float).round(2).tolist() == [1.09, 1.01, 1.18]
-    by_ones = found.loc["greedy"].iloc[0]
-    assert by_ones.sizes == 12
-    assert by_ones[ends].astype(float).round(2).tolist() == [-0.26, -0.29, -0.23]
-    twelve = judged[(judged.criterion == "greedy") & (judged.block_size == 12)].iloc[0]
-    assert twelve[ends].astype(float).round(2).tolist() == [-0.92, -1.05, -0.79]
     excess, rules = found.excess.round(2), ("all tokens", "last token", "block influence")
     assert [excess[rule, "c4"] for rule in rules] == [0.73, 0.78, 0.76]
-    assert excess["last token", "arc_easy"] == 1.14 and excess["simple", "none"].round(1) == 13.0
+    assert excess["simple", "none"].round(1) == 13.0
     within = analysis.rank_correlation(damages, maps).iloc[1]
     ends = ["rank_correlation", "low", "high"]
     assert within[ends].astype(float).round(2).tolist() == [0.70, 0.67, 0.72]
-    last = analysis.thirds(damages).query("third == 'last'").above_middle.round(2)
-    assert last.tolist() == [0.27, 0.06, -0.03]
 
 
 def test_what_notebook_11_says_of_the_qwen_is_recorded():
@@ -788,34 +767,19 @@ def test_what_notebook_11_says_of_the_qwen_is_recorded():
     with results.reading(results.archive(paths.RECORDED / "overnight")):
         maps, _ = distance_maps.measure(profile, [name])
         damages, changes = damage.measure(maps, profile), states.measure(maps, profile)
-        removed = greedy.measure(maps, profile)
         asked = scores.of_all(maps, experiments.exits, profile).query("task == 'mmlu'")
         forms = scores.of_all(maps, experiments.forms, profile).query("treatment != 'healed'")
-    judged = analysis.head_to_head(damages, changes, removed, maps)
+    judged = analysis.head_to_head(damages, changes, maps)
     found = analysis.summary(judged).set_index(["criterion", "source"])
     paper, ends = found.loc["paper"].iloc[0], ["excess", "excess_low", "excess_high"]
     assert paper[ends].astype(float).round(3).tolist() == [0.035, 0.016, 0.056]
     assert (paper.sizes, paper.best_three, paper.as_a_random_start, paper.n) == (14, 7, 0, 24)
     assert found.excess["simple", "none"].round(1) == 3.5
-    by_ones = found.loc["greedy", "c4"]
-    assert by_ones.sizes == 11
-    assert by_ones[ends].astype(float).round(3).tolist() == [0.003, -0.008, 0.013]
-    dropped = removed.set_index(["half", "block_size"]).layers
-    assert dropped[0, 11] == [14, 13, 15, 10, 12, 11, 16, 24, 9, 17, 8]
-    assert dropped[1, 11] == [13, 14, 15, 12, 11, 10, 9, 16, 7, 8, 24]
-    assert [sorted(dropped[half, 11]) for half in (0, 1)] == [
-        [*range(8, 18), 24],
-        [*range(7, 17), 24],
-    ]
     read = found.loc[list(criteria.STATES)].excess
-    assert len(read) == 9 and (read.min().round(2), read.max().round(2)) == (0.03, 0.10)
+    assert len(read) == 3 and (read.min().round(2), read.max().round(2)) == (0.04, 0.07)
     within = analysis.rank_correlation(damages, maps).iloc[1]
     ends = ["rank_correlation", "low", "high"]
     assert within[ends].astype(float).round(2).tolist() == [0.84, 0.80, 0.87]
-    parts = analysis.thirds(damages).set_index(["left_out", "third"])
-    told = [(0, "middle"), (0, "first"), (0, "last"), (2, "last")]
-    assert parts.value[told].round(2).tolist() == [0.04, 1.47, 0.24, 0.15]
-    assert (parts.above_middle_low[[(0, "first"), (0, "last"), (2, "last")]] > 0).all()
     rise = damages.set_index(["block_start", "block_size"]).value
     chosen = maps[name].best_start(3)
     assert chosen == 14 and [rise[l, 3].round(2) for l in (14, 25)] == [0.13, 2.57]
@@ -831,41 +795,6 @@ def test_what_notebook_11_says_of_the_qwen_is_recorded():
         places = [(task, *place) for place in told]
         assert forms.value[places].tolist() == pytest.approx(values, abs=0.0051)
         assert forms.n[places].eq(120).all()
-
-
-def without_a_half(name):
-    """Of each block: the loss without the FFNs, or the attention, minus that without the layers."""
-    profile = profiles.get("overnight")
-    with results.reading(results.archive(paths.RECORDED / "overnight")):
-        maps, _ = distance_maps.measure(profile, [name])
-        damages, halves = damage.measure(maps, profile), damage.halves(maps, profile)
-    both = halves.merge(damages, on=["block_start", "block_size"])
-    pairs = zip(both.examples_x, both.examples_y, both.weights_y, strict=True)
-    apart = [evaluation.weighted_mean(np.subtract(a, b), np.asarray(w)) for a, b, w in pairs]
-    both[["apart", "error"]] = apart
-    return both.set_index(["part", "block_size", "block_start"])
-
-
-def test_half_a_layer_can_be_worse_than_none():
-    """Notebook 11: the FFNs alone, the attention alone, and the whole layers of a block."""
-    small = without_a_half("smollm2-135m")
-    ffn, attention = small.loc["ffn", 6, 13], small.loc["attention", 6, 13]
-    found = [ffn.value_x, ffn.value_y, attention.value_x]
-    assert np.round(found, 2).tolist() == [2.21, 0.71, 0.66]
-    assert np.round([ffn.apart, ffn.error], 2).tolist() == [1.50, 0.14]
-    assert np.round([attention.apart, attention.error], 2).tolist() == [-0.05, 0.06]
-    several = small.loc["ffn"].loc[3:]
-    assert (several.apart > 4 * several.error).all() and len(several) == 17
-    large = without_a_half("qwen2.5-coder-1.5b")
-    single = large.value_x.xs(1, level="block_size").unstack("part")
-    assert (single.attention < single.ffn).sum() == 26 and len(single) == 28
-    assert single.loc[0].round(2).to_dict() == {"attention": 8.59, "ffn": 1.23}
-    several = large.loc["ffn"].loc[8:]
-    assert (several.apart > 2 * several.error).all()
-    assert [several.apart.min().round(2), several.apart.max().round(2)] == [0.15, 2.34]
-    assert large.loc["ffn"].loc[2:7].apart.max().round(2) == 0.02
-    eleven = [large.loc[part, 11, 8].value_x.round(2) for part in ("attention", "ffn")]
-    assert eleven == [0.73, 1.37] and large.loc["ffn", 11, 8].value_y.round(2) == 1.07
 
 
 def test_what_notebook_05_says_is_recorded():
@@ -1067,17 +996,16 @@ def test_what_notebook_12_says_of_minutes_was_timed():
     took = pd.read_csv(repairs.FILE).set_index(["model", "repair"])
     assert took.threads.eq(1).all() and took.processor.nunique() == 1
     small = took.loc["smollm2-135m"]
-    kinds = ["full map", "LoRA", "LoRA after the cut", "LoRA, distilled"]
-    assert small.seconds[kinds].round(1).tolist() == [44.0, 4.7, 3.4, 7.8]
+    kinds = ["full map", "LoRA", "LoRA after the cut"]
+    assert small.seconds[kinds].round(1).tolist() == [44.0, 4.7, 3.4]
     assert small.minutes["full map"].round(1) == 0.7
-    assert small.minutes[kinds[1:]].round().tolist() == [40, 29, 67]
-    assert small.units[kinds].tolist() == [1, 512, 512, 512] and small.dropped.eq(9).all()
+    assert small.minutes[kinds[1:]].round().tolist() == [40, 29]
+    assert small.units[kinds].tolist() == [1, 512, 512] and small.dropped.eq(9).all()
     step = small.seconds["LoRA"]
     assert [round(n * step / 60, 1) for n in (16, 32)] == [1.3, 2.5]
     assert small.minutes["LoRA, a quarter of the steps"].round() == 10
     assert round(small.seconds["full map"] / step) == 9
     assert small.seconds["LoRA after the cut"] / step == pytest.approx(0.72, abs=0.03)
-    assert (small.seconds["LoRA, distilled"] / step).round(1) == 1.7
     large = took.loc["qwen2.5-coder-1.5b"]
     assert large.minutes[["full map", "LoRA"]].round().tolist() == [7, 21]
     assert round(large.seconds["full map"] / large.seconds["LoRA"]) == 11
@@ -1101,32 +1029,14 @@ def test_what_notebook_12_says_of_other_healings_is_recorded():
     assert lines.value["LoRA, a quarter of the steps", "c4"].round(2) == 4.48
     assert profile.heal_steps == 4 * 128 and lines.n["LoRA", "arc_easy"] == 565
     assert numbers["LoRA after the cut"] / numbers["LoRA of rank 2"] == pytest.approx(2, 0.1)
-    distilled = lines.value["LoRA, distilled"]
-    assert (distilled["c4"].round(2), distilled["arc_easy"].round(3)) == (4.31, 0.510)
     test = lines.value.xs("arc_easy_test", level="task").round(3)
     said = {"unpruned": 0.517, "plain cut": 0.394, "LoRA of rank 2": 0.456}
-    said |= {"LoRA, distilled": 0.484, "LoRA after the cut": 0.442, "LoRA": 0.470}
+    said |= {"LoRA after the cut": 0.442, "LoRA": 0.470}
     assert test[list(said)].to_dict() == said and lines.n["plain cut", "arc_easy_test"] == 2376
-    with results.reading(results.archive(paths.RECORDED / "overnight")):
-        wide = scores.of_all(maps, experiments.ranks, profile).query("rank == 64")
-    wide = wide[wide.task == "arc_easy_test"].iloc[0]
     asked = lines.xs("arc_easy_test", level="task")
-    for other, pair in ((asked.loc["LoRA of rank 2"], [0.027, 0.007]), (wide, [0.008, 0.007])):
-        apart = np.subtract(asked.examples["LoRA, distilled"], other.examples)
-        above = evaluation.weighted_mean(apart, np.asarray(other.weights))
-        assert [round(x, 3) for x in above] == pair
-    for first, last, pair in (
-        ("LoRA", "LoRA, distilled", [0.014, 0.006]),
-        ("LoRA", "LoRA after the cut", [-0.027, 0.008]),
-    ):
-        apart = np.subtract(asked.examples[last], asked.examples[first])
-        above = evaluation.weighted_mean(apart, np.asarray(asked.weights[first]))
-        assert [round(x, 3) for x in above] == pair
-    against = analysis.paired(same, "repair", "LoRA", "LoRA, distilled").set_index("task")
-    pairs = ("c4", 2, (0.05, 0.01)), ("arc_easy", 3, (0.042, 0.015))
-    for task, digits, pair in pairs:
-        row = against.loc[task]
-        assert (round(row.difference, digits), round(row.standard_error, digits)) == pair
+    apart = np.subtract(asked.examples["LoRA after the cut"], asked.examples["LoRA"])
+    above = evaluation.weighted_mean(apart, np.asarray(asked.weights["LoRA"]))
+    assert [round(x, 3) for x in above] == [-0.027, 0.008]
     told = {  # above the healing after the cut only: nats, accuracy
         "LoRA": [(-0.30, 0.01), (0.009, 0.015)],
         "LoRA, a quarter of the steps": [(-0.08, 0.01), (0.007, 0.016)],

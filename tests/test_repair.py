@@ -1,4 +1,4 @@
-"""Repairs of a cut: linear maps are least squares and fold in; distillation is its formula."""
+"""Repairs of a cut: linear maps are least squares and fold in."""
 
 from dataclasses import asdict, replace
 
@@ -7,12 +7,11 @@ import pandas as pd
 import pytest
 import torch
 from conftest import Characters, tiny
-from test_healing import killed_at
 
-from lib import evaluation, figures, healing, paths, profiles, results
+from lib import evaluation, figures, profiles, results
 from lib.blocks import Block
-from lib.measure import repair, scores, studies, wanted
-from lib.models import documents, linear, targets
+from lib.measure import repair, studies, wanted
+from lib.models import linear
 from lib.models.decoder import decoder_layers
 from lib.models.linear import FFN, STREAM
 from lib.profiles import Recipe
@@ -20,9 +19,8 @@ from lib.pruning import dropped
 from lib.sweep import sweep
 
 SMOKE = profiles.get("smoke")
-KEY = "75e60b8b9a268b9d10fad76dd66abe8ff99380a5be24be764a8dd82e34f52874"  # as without `teacher`
+KEY = "75e60b8b9a268b9d10fad76dd66abe8ff99380a5be24be764a8dd82e34f52874"  # without `decay_steps`
 BLOCK = Block(3, 2)
-RECIPE = replace(profiles.recipe("tiny-random", SMOKE), steps=4, learning_rate=0.05, teacher=8)
 DIM = 6
 
 pytestmark = pytest.mark.usefixtures("few_articles")
@@ -217,87 +215,17 @@ def test_every_fourth_text_is_held_out_however_texts_are_batched(llama, at_once)
         assert part[STREAM].change == pytest.approx(expected.change, rel=1e-4)
 
 
-# ---- distillation --------------------------------------------------------------------------
-
-
-def test_with_the_whole_vocabulary_it_is_cross_entropy():
-    torch.manual_seed(0)
-    student, teacher = torch.randn(7, 12), torch.randn(7, 12)
-    log_probs, tokens = teacher.log_softmax(-1).topk(12)
-    expected = -(teacher.softmax(-1) * student.log_softmax(-1)).sum(-1)
-    torch.testing.assert_close(targets.loss(student, tokens, log_probs), expected)
-
-
-def test_all_other_tokens_are_one_bucket():
-    """It is least where the student agrees on the k and on the rest, however that is shared."""
-    teacher = torch.tensor([[0.5, 0.3, 0.1, 0.06, 0.04]])
-    log_probs, tokens = teacher.log().topk(2)
-    student = torch.tensor([[0.5, 0.3, 0.02, 0.02, 0.16]]).log().requires_grad_()
-    found = targets.loss(student, tokens, log_probs)
-    shares = torch.tensor([0.5, 0.3, 0.2])
-    assert found.item() == pytest.approx(float(-(shares * shares.log()).sum()), abs=1e-6)
-    (gradient,) = torch.autograd.grad(found.sum(), student)
-    assert gradient.abs().max() < 1e-6
-
-
-@pytest.fixture(scope="module")
-def file(base, few_articles, tmp_path_factory):
-    file = tmp_path_factory.mktemp("teacher") / "targets"
-    sequences, _ = documents.training_sequences(base[1], RECIPE)
-    targets.write(file, base[0], sequences, RECIPE.teacher, 64)
-    return file
-
-
-@pytest.mark.parametrize("joined", [True, False])
-def test_targets_are_what_the_teacher_says_of_each_token(base, file, joined):
-    """In a micro-batch, joined or padded, in whatever order; and the loss is that by hand."""
-    model, tokenizer = base
-    sequences, _ = documents.training_sequences(tokenizer, RECIPE)
-    some = targets.attached(sequences, file)[5:1:-1]
-    batch = targets.collator(documents.collator(joined, tokenizer.pad_token_id))(some)
-    losses = []
-    with torch.inference_mode():
-        for document in (d for s in some for d in s["documents"]):
-            scores = model(torch.tensor([document])).logits[0].log_softmax(-1)[:-1]
-            log_probs, tokens = scores.topk(RECIPE.teacher)
-            losses.append(targets.loss(scores, tokens, log_probs))
-        expected = torch.cat(losses).mean()
-        with documents.apart(model):
-            found = targets.batch_loss(model, batch, None)
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
-
-
-def test_targets_of_other_sequences_are_refused(base, file):
-    sequences, _ = documents.training_sequences(base[1], replace(RECIPE, steps=5))
-    with pytest.raises(ValueError, match="other sequences"):
-        targets.attached(sequences, file)
-
-
-def test_distillation_resumes_byte_for_byte(base, file, tmp_path):
-    def distilled(folder, teacher=file, recipe=RECIPE) -> bytes:
-        with dropped(base[0], BLOCK):
-            found = healing.heal(*base, recipe, tmp_path / folder, teacher=teacher)
-        return (found.adapter / "adapter_model.safetensors").read_bytes()
-
-    whole = distilled("whole")
-    with killed_at(3):
-        distilled("killed")
-    assert list((tmp_path / "killed").glob("checkpoint-2")) and distilled("killed") == whole
-    assert distilled("plain", None, replace(RECIPE, teacher=0)) != whole
-
-
 # ---- keys, and the way as a whole ----------------------------------------------------------
 
 
 def test_keys_of_recipes_from_before_stay():
     plain = profiles.recipe("tiny-random", SMOKE)
     params = wanted.healing("tiny-random", SMOKE, BLOCK, plain).params
-    assert "teacher" not in params["recipe"]
-    assert params["recipe"] | {"teacher": 0, "decay_steps": 0} == asdict(plain)
+    assert params["recipe"] | {"decay_steps": 0} == asdict(plain)
     assert Recipe(**params["recipe"]) == plain
     assert results.key("healing", params) == KEY
-    other = wanted.healing("tiny-random", SMOKE, BLOCK, replace(plain, teacher=4))
-    assert other.params["recipe"]["teacher"] == 4 and other.recipe.teacher == 4
+    other = wanted.healing("tiny-random", SMOKE, BLOCK, replace(plain, decay_steps=1))
+    assert other.params["recipe"]["decay_steps"] == 1 and other.recipe.decay_steps == 1
 
 
 class Distances:
@@ -316,7 +244,6 @@ def test_every_repair_has_its_score_and_what_it_took(output, monkeypatch):
     assert c4.parameters["full map"] == 32**2 and c4.parameters["scalar map"] == 1
     after, every = c4.parameters["LoRA after the cut"], c4.parameters["LoRA"]
     assert after * (8 - 4) == every * (8 - 4 - 2)
-    assert len(list((paths.RESULTS / "teachers").iterdir())) == 1
     for function in ("fit", "_score"):
         monkeypatch.setattr(repair, function, lambda *a: pytest.fail("measured again"))
     again = repair.healings({"tiny-random": Distances()}, SMOKE)
@@ -334,14 +261,6 @@ def test_fewer_steps_are_a_healing_that_notebook_03_makes_where_it_varies_their_
     (fewer,) = {w.recipe for w in found if w.shown["repair"] == "LoRA, a quarter of the steps"}
     assert fewer == profiles.recipe("smollm2-135m", overnight, steps=128)
     assert fewer.steps in overnight.dose_steps and fewer.decay_steps < fewer.steps // 4
-
-
-def test_a_teacher_is_asked_once_for_all_blocks(output, monkeypatch):
-    recipe = replace(profiles.recipe("tiny-random", SMOKE), teacher=4)
-    scores.heal("tiny-random", SMOKE, Block(1, 2), recipe)
-    monkeypatch.setattr(targets, "write", lambda *a: pytest.fail("asked again"))
-    found = scores.heal("tiny-random", SMOKE, BLOCK, replace(recipe, rank=2))
-    assert found["status"] == "ok"
 
 
 def test_a_cut_at_the_first_layer_has_no_folded_map(output, monkeypatch):

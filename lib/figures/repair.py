@@ -22,7 +22,6 @@ LOOKS = {  # of each repair: colour, marker, line
     "scalar map": ("tab:brown", "P", ""),
     "LoRA, a quarter of the steps": ("tab:cyan", "o", ""),
     "LoRA after the cut": ("tab:purple", "<", ""),
-    "LoRA, distilled": ("tab:green", "*", ""),
 }
 
 

@@ -19,7 +19,7 @@ from lib.models import registry
 from lib.pruning import for_other_tools
 
 WEIGHTS = ("model", "revision", "quantization")  # what a map and its damage and scores share
-OTHERWISE = {"seed": "seed", "first_layer": "from layer", "teacher": "distilled, top"}  # of recipes
+OTHERWISE = {"seed": "seed", "first_layer": "from layer"}  # of recipes
 
 
 def maps() -> dict[str, Explored]:

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
-from pathlib import Path
 
 import pandas as pd
 
@@ -21,7 +20,7 @@ from lib.measure import experiments, fetching, packing
 from lib.measure import wanted as asking
 from lib.measure.experiments import TASKS
 from lib.measure.wanted import Wanted, grouped
-from lib.models import adapters, documents, loading, targets
+from lib.models import adapters, loading
 from lib.profiles import Profile, Recipe
 from lib.sweep import sweep, without_reading
 
@@ -207,23 +206,10 @@ def _heal(wanted: Wanted) -> dict:
         results.location("healing", params).unlink(missing_ok=True)
 
     def compute() -> dict:
-        teacher = _teacher(wanted) if wanted.recipe.teacher else None
         shorter = (folder.with_name(results.key("healing", w.params)[:20]) for w in wanted.shorter)
         trunk = next((made for made in shorter if made.exists()), None)
         model, tokenizer = loading.loaded(*_version(wanted))
-        how = {"teacher": teacher, "trunk": trunk}
-        found = asdict(healing.heal(model, tokenizer, wanted.recipe, folder, **how))
+        found = asdict(healing.heal(model, tokenizer, wanted.recipe, folder, trunk=trunk))
         return found | {"adapter": None if found["adapter"] is None else folder.name}
 
     return results.load_or_compute("healing", params, compute)
-
-
-def _teacher(wanted: Wanted) -> Path:
-    """The file of the targets of a healing; the unpruned model gives them if they are missing."""
-    key, recipe = results.key("teacher", wanted.teacher.params), wanted.recipe
-    file = paths.RESULTS / "teachers" / f"{key[:20]}.safetensors"
-    if not file.exists():
-        model, tokenizer = loading.loaded(*_version(wanted)[:3])
-        sequences, _ = documents.training_sequences(tokenizer, recipe)
-        targets.write(file, model, sequences, recipe.teacher)
-    return file

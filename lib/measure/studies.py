@@ -4,21 +4,17 @@ As `experiments`; imports neither torch nor transformers.
 """
 
 from collections.abc import Sequence
-from dataclasses import astuple
 
 from lib import profiles
-from lib.blocks import STRATEGIES, Block, Sublayers, blocks_of, similarity_block
+from lib.blocks import STRATEGIES, Block, blocks_of
 from lib.data import sets
 from lib.measure import experiments
 from lib.measure.wanted import Wanted, mapped, score
 from lib.models import registry
 from lib.profiles import Profile
 
-VERSIONS = {"damage": 1, "sublayers": 1, "greedy": 1, "states": 2}  # bumped by hand when numbers do
+VERSIONS = {"damage": 1, "states": 2}  # bumped by hand when numbers do
 CHUNK = 8  # texts of one result: what a killed run has to repeat
-SOURCES = ("c4", "wiki", "arc_easy")  # of texts whose states are read
-HALVES = (0, 1)  # of the texts: every second one, from the first or from the second
-PARTS = ("attention", "ffn")  # of a layer, as models.layers has them
 KINDS = ("scalar", "diagonal", "low rank", "full", "folded")  # of maps, as models.linear has them
 TASKS = ("c4", "arc_easy")  # that repairs are judged by
 
@@ -34,64 +30,22 @@ def all_blocks(num_layers: int) -> list[Block]:
 
 def damage(name: str, distances, profile: Profile) -> list[Wanted]:
     """The loss without every block, by chunks of texts."""
-    return _chunks("damage", name, profile)
-
-
-def halves(name: str, distances, profile: Profile) -> list[Wanted]:
-    """The loss without only the attention, or only the FFN, of some blocks; by chunks of texts.
-
-    Of every single layer, and of the similarity-informed block of each size of the profile.
-    """
-    count = distances.num_layers
-    blocks = [Block(l, 1) for l in range(count)]
-    blocks += [similarity_block(distances, size) for size in profile.block_sizes(count) if size > 1]
-    cuts = [Sublayers(b.start, b.size, part) for b in blocks for part in PARTS]
-    return _chunks("sublayers", name, profile, cuts=[list(astuple(cut)) for cut in cuts])
-
-
-def _chunks(kind: str, name: str, profile: Profile, **more) -> list[Wanted]:
-    shared = _texts(name, profile) | more | {"version": VERSIONS[kind]}
-    count = profile.damage_sequences
-    parts = ({"first": n, "sequences": min(CHUNK, count - n)} for n in range(0, count, CHUNK))
-    return [Wanted(kind, shared | part) for part in parts]
-
-
-def _texts(name: str, profile: Profile) -> dict:
-    """What keys the loss of a model's versions on the damage map's texts, but for their number."""
-    shared = {"model": name, **profile.weights, **sets.identity("c4", profile.source)}
-    return shared | {"max_tokens": profile.damage_tokens, "batch_tokens": profile.batch_tokens}
-
-
-def most_removed(num_layers: int, profile: Profile) -> int:
-    """How many layers greedy choice drops."""
-    return max(1, int(profile.greedy_fraction * num_layers))
-
-
-def next_layer(name: str, profile: Profile, half: int, dropped: list[int]) -> Wanted:
-    """The layer that half of the texts drops after those dropped."""
-    params = _texts(name, profile) | {"sequences": profile.damage_sequences}
-    params |= {"half": half, "dropped": dropped, "version": VERSIONS["greedy"]}
-    return Wanted("greedy", params)
-
-
-def greedy(name: str, distances, profile: Profile) -> list[Wanted]:
-    """Its steps after the first one, which is read off the damage map.
-
-    Which layers go only a run finds: here they are the first ones, in their place.
-    """
-    sizes = range(1, most_removed(distances.num_layers, profile))
-    return [next_layer(name, profile, half, [*range(n)]) for half in HALVES for n in sizes]
+    params = {"model": name, **profile.weights, **sets.identity("c4", profile.source)}
+    params |= {"max_tokens": profile.damage_tokens, "batch_tokens": profile.batch_tokens}
+    params |= {"version": VERSIONS["damage"]}
+    count, requests = profile.damage_sequences, []
+    for first in range(0, count, CHUNK):
+        chunk = {"first": first, "sequences": min(CHUNK, count - first)}
+        requests.append(Wanted("damage", params | chunk))
+    return requests
 
 
 def states(name: str, distances, profile: Profile) -> list[Wanted]:
-    """What the states of the texts of each source say of every block."""
-    how = {"sequences": profile.damage_sequences, "max_tokens": profile.damage_tokens}
-    found = []
-    for source in SOURCES:
-        data = sets.identity(source, "wheels" if source == "wiki" else profile.source)
-        params = {"model": name, **profile.weights, **data, "texts": source}
-        found.append(Wanted("states", params | how | {"version": VERSIONS["states"]}))
-    return found
+    """What the states of the damage map's texts say of every block."""
+    params = {"model": name, **profile.weights, **sets.identity("c4", profile.source)}
+    params |= {"texts": "c4", "sequences": profile.damage_sequences}
+    params |= {"max_tokens": profile.damage_tokens, "version": VERSIONS["states"]}
+    return [Wanted("states", params)]
 
 
 # ---- notebook 12 ---------------------------------------------------------------------------
@@ -124,8 +78,8 @@ def healings(name: str, distances, profile: Profile) -> list[Wanted]:
     """All repairs of the similar block at the middle depth: those of `maps`, and other healings.
 
     Fewer steps; about as many parameters as the full map (of the ranks of notebook 07); adapters
-    after the cut only (if layers are there); learning from the unpruned model (distilled). The
-    models of notebook 07 are asked ARC-Easy's test split as well.
+    after the cut only (if layers are there). The models of notebook 07 are asked ARC-Easy's test
+    split as well.
     """
     tested = profile.arc_easy_test_questions and name in profile.rank_models
     more = ["arc_easy_test"] if tested else []
@@ -138,7 +92,6 @@ def healings(name: str, distances, profile: Profile) -> list[Wanted]:
         changes |= {f"LoRA of rank {rank}": {"rank": rank}} if rank != cure.rank else {}
     if start < layers:
         changes["LoRA after the cut"] = {"first_layer": start}
-    changes["LoRA, distilled"] = {"teacher": profile.heal_teacher}
     found = [w for w in maps(name, distances, profile) if w.block.size in (0, size)]
     found = [w for w in found if w.shown["strategy"] != "simple"]
     found += experiments.unpruned(name, profile, more, repair="unpruned")

@@ -19,8 +19,7 @@ HEALING += ("recipe", "healing_version", "healing_data")
 MAPS = ("model", "revision", "dtype", "quantization", "device", *BLOCK, "healing_data")
 MAPS += ("map_sequences", "map_tokens", "map_rank", "map_batch_tokens", "map_version")
 MAP_VERSION = 3  # bumped by hand when the numbers of models.linear change
-LATER = ("teacher", "decay_steps")  # fields of a recipe that older keys do not have
-SEQUENCES = ("steps", "batch", "max_tokens", "packed", "source", "seed", "teacher")  # and targets
+LATER = ("decay_steps",)  # fields of a recipe that older keys do not have
 
 
 @dataclass(frozen=True)
@@ -55,12 +54,6 @@ class Wanted:
             cure = replace(cure, steps=steps, decay_steps=decay)
             found.append(Wanted("healing", self.healing.params | {"recipe": _told(cure)}))
         return found
-
-    @property
-    def teacher(self) -> "Wanted":
-        """The targets that a healing by distillation needs; the same for every block."""
-        told = {k: v for k, v in self.healing.params.items() if k not in BLOCK}
-        return Wanted("teacher", told | {"recipe": {k: told["recipe"][k] for k in SEQUENCES}})
 
     @property
     def maps(self) -> "Wanted":

@@ -14,7 +14,6 @@ from lib.plan.assumptions import DISK, Card
 from lib.profiles import Recipe
 
 STORED = 2  # bytes of a weight on disk
-TEACHER_TOKENS = 2048  # that a teacher reads at once
 COMPARED = 256  # tokens whose states are compared at once, on the CPU
 LOGITS = 12  # bytes of a logit in training: in fp32 its log-softmax and two gradients
 
@@ -157,7 +156,7 @@ def sweep(
 def states(shape: Shape, asked: dict, quantization: str | None, card: Card) -> Cost:
     """What the states of texts say of every block: one pass, a text at a time; all states are held.
 
-    Comparing the states is not counted. C4's texts stand for those of the other sources.
+    Comparing the states is not counted.
     """
     longest, state = asked["max_tokens"], (shape.num_layers + 1) * shape.hidden
     compared = 16 * min(longest, COMPARED) if card.on_cpu else 4 * longest
@@ -178,23 +177,17 @@ def fitting(shape: Shape, stop: int, asked: dict, quantization: str | None, card
     return replace(found, flops=found.flops + 8 * square * found.tokens, activations=most)
 
 
-def teaching(shape: Shape, recipe: Recipe, quantization: str | None, card: Card) -> Cost:
-    """What the unpruned model says of every token of a healing that learns from it."""
-    texts = {"sequences": recipe.steps * recipe.batch, "max_tokens": recipe.max_tokens}
-    batch = max(TEACHER_TOKENS, recipe.max_tokens)
-    head = HEAD_POSITIONS * shape.vocab_size * (card.element + 8)
-    found = _pass(
-        shape, shape.num_layers, texts, batch, head, quantization, card, packed=recipe.packed
-    )
-    return replace(found, flops=found.flops + _head(shape, found.tokens))
-
-
 def _pass(
-    shape: Shape, layers: int, texts: dict, batch: int, held: float, *how, packed: bool = False
+    shape: Shape,
+    layers: int,
+    texts: dict,
+    batch: int,
+    held: float,
+    quantization: str | None,
+    card: Card,
 ) -> Cost:
     """One pass of C4 texts through the first `layers` layers, which holds so many bytes more."""
-    quantization, card = how
-    tokens, context = _read(texts["sequences"], texts["max_tokens"], packed)
+    tokens, context = _read(texts["sequences"], texts["max_tokens"], packed=False)
     return Cost(
         tokens=tokens,
         applications=tokens * layers,

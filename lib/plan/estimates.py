@@ -59,8 +59,7 @@ def estimates(profile: Profile, notebooks: Sequence[str], card: Card) -> list[Es
     """
     found, counted = [], set()
     record = results.archive(paths.RECORDED / profile.name)
-    there = [*record.records(), *stored(paths.RESULTS, "greedy")]
-    known = {_key(r["kind"], r["params"]) for r in there}
+    known = {results.key(r["kind"], r["params"]) for r in record.records()}
     shapes = {model: registry.shape(model) for model in profile.models}
     maps = {model: _maps(model, profile, record) for model in profile.models}
     for job in jobs(profile, notebooks):
@@ -103,17 +102,10 @@ def _missing(
     return versions[0], missing
 
 
-def _key(kind: str, params: dict) -> str:
-    """What names a result; a step of greedy choice by how many layers are out, not which."""
-    if kind == "greedy":
-        params = params | {"dropped": len(params["dropped"])}
-    return results.key(kind, params)
-
-
 def _there(wanted: Wanted, known: set[str]) -> bool:
     """Whether a result is stored, or its healing failed, so that there is none to be had."""
     what = wanted.kind, wanted.params
-    if _key(*what) in known or results.location(*what).exists():
+    if results.key(*what) in known or results.location(*what).exists():
         return True
     healed = wanted.recipe and results.load("healing", wanted.healing.params)
     return bool(healed) and healed["values"]["status"] != "ok"
@@ -167,11 +159,6 @@ def _of_call(shape: Shape, call: list[Wanted], card: Card, made: int = 0) -> lis
         return _healing(shape, first.block, cure, how)
     if first.kind in ("similarity", "states"):
         return [getattr(costs, first.kind)(shape, params, *how)]
-    if first.kind == "greedy":  # half of the texts try every layer, all are read without the one
-        left, every = shape.num_layers - len(params["dropped"]), {"task": "c4"} | params
-        half = every | {"sequences": (params["sequences"] + 1 - params["half"]) // 2}
-        tried = costs.sweep(shape, left, list(range(left)), half, *how)
-        return [tried, costs.sweep(shape, left - 1, [], every, *how)]
     found, layers = [], shape.num_layers - (first.block.size if first.recipe else 0)
     if first.kind == "repair":
         blocks = dict.fromkeys(w.block for w in call)
@@ -184,24 +171,18 @@ def _of_call(shape: Shape, call: list[Wanted], card: Card, made: int = 0) -> lis
 
 def _after(shape: Shape, swept: list[Wanted]) -> list[int]:
     """How many layers each version of a sweep has after its cut."""
-    kind, params, layers = swept[0].kind, swept[0].params, shape.num_layers
-    if kind == "damage":
+    layers = shape.num_layers
+    if swept[0].kind == "damage":
         return [layers - block.stop for block in all_blocks(layers)]
-    if kind == "sublayers":  # a layer without a part of it still computes
-        return [layers - start for start, *_ in params["cuts"]]
     return [layers - w.block.stop for w in swept if w.block.size and not w.recipe]
 
 
 def _healing(shape: Shape, block: Block, cure: Recipe, how: tuple) -> list[Cost]:
-    """A healing in the way that fits and is quickest, and before it what its teacher reads."""
+    """A healing in the way that fits and is quickest."""
     layers, (_, card) = shape.num_layers - block.size, how
     tried = [costs.healing(shape, layers, cure, *how, *way) for way in attempts(cure.batch)]
     fitting = [cost for cost in tried if cost.memory <= card.memory] or tried[-1:]
-    best = min(fitting, key=lambda cost: cost.seconds(card))  # of equals, the fewest passes
-    if not cure.teacher:
-        return [best]
-    taught = costs.teaching(shape, cure, *how)
-    return [replace(taught, read=taught.read + best.read), best]
+    return [min(fitting, key=lambda cost: cost.seconds(card))]  # of equals, the fewest passes
 
 
 # ---- the card as the profile uses it -------------------------------------------------------

@@ -47,7 +47,6 @@ class Profile:
     gsm8k_new_tokens: int  # at most, of an answer
     damage_sequences: Count  # C4 sequences for the loss without every block
     damage_tokens: int
-    greedy_fraction: float  # of the layers, up to which they are dropped one by one
     cost_prompt_tokens: int  # read at once to time prefill
     cost_new_tokens: int  # then written one by one to time decoding
     cost_repeats: int
@@ -73,7 +72,6 @@ class Profile:
     heal_decay: float  # last share of the steps, in which the rate falls; 0: the paper's cosine
     dose_fractions: tuple[float, ...]  # of layers dropped, for healings of several lengths
     dose_steps: tuple[int, ...]  # of those; the last is heal_steps
-    heal_teacher: int  # tokens a position that a teacher tells of, where it distils
     heal_packed: bool  # full sequences, or one truncated and padded document each
     map_sequences: Count  # calibration texts of a linear map
     map_tokens: int

@@ -21,7 +21,6 @@ class Recipe:
     seed: int = 0
     first_layer: int = 0  # adapters from this layer on, in the numbering of the pruned model
     decay_steps: int = 0  # the last ones, where the rate falls to 0; 0: a cosine after the warm-up
-    teacher: int = 0  # learn from the unpruned model's so many likeliest tokens; 0: from the text
 
 
 def recipe(name: str, profile, **changes) -> Recipe:
