@@ -5,7 +5,7 @@ numbering of the unpruned model. The input of layer `start` goes to layer `start
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,7 +21,6 @@ class Block:
 
     start: int
     size: int
-    part = None  # of its layers that is dropped: all of them
 
     def __post_init__(self):
         if self.start < 0 or self.size < 0:
@@ -31,11 +30,6 @@ class Block:
     def stop(self) -> int:
         """The first layer after the cut."""
         return self.start + self.size
-
-    @property
-    def resumes(self) -> int:
-        """The layer that reads the state before the cut."""
-        return self.stop
 
     def kept(self, num_layers: int) -> list[int]:
         """The layers that stay, of a model of `num_layers`. Raises ValueError if none would."""
@@ -52,21 +46,6 @@ class Block:
 
 
 UNPRUNED = Block(0, 0)
-
-
-@dataclass(frozen=True, order=True)
-class Sublayers(Block):
-    """Only the attention, or only the FFN, of a block's layers is dropped: the layers stay."""
-
-    part: str = field()  # "attention" or "ffn"
-
-    @property
-    def resumes(self) -> int:
-        return self.start
-
-    def kept(self, num_layers: int) -> list[int]:
-        super().kept(num_layers)
-        return list(range(num_layers))
 
 
 @dataclass(frozen=True)

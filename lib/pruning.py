@@ -13,7 +13,7 @@ from lib import paths
 from lib.blocks import UNPRUNED, Block, similarity_block, simple_block
 from lib.models import shapes
 from lib.models.decoder import decoder_layers
-from lib.models.layers import only_layers, silenced
+from lib.models.layers import only_layers
 from lib.models.shapes import Shape
 
 __all__ = ["UNPRUNED", "Block", "dropped", "save_pruned", "similarity_block", "simple_block"]
@@ -29,15 +29,10 @@ _OTHER_WAY = (
 def dropped(model, block: Block) -> Iterator[None]:
     """The model without `block`: layers, configuration and layer indices follow the cut.
 
-    Of Sublayers the layers stay, and their attention, or FFN, adds nothing to the stream.
-
     Everything is restored on exit, also after an error. Inside, the model is an ordinary HF
     model of L - size layers: it generates with a cache and saves.
     """
-    with (
-        only_layers(model, block.kept(len(decoder_layers(model)))) as layers,
-        silenced(layers[block.start : block.stop], block.part),
-    ):
+    with only_layers(model, block.kept(len(decoder_layers(model)))):
         yield
 
 

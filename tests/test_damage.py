@@ -9,7 +9,7 @@ from conftest import LAYERS, Characters, tiny
 
 from lib import paths, profiles, results
 from lib.analysis import choice, criteria
-from lib.blocks import Block, BlockDistances, Sublayers
+from lib.blocks import Block, BlockDistances
 from lib.data import sets
 from lib.evaluation import Task
 from lib.measure import damage, states, studies
@@ -52,21 +52,6 @@ def test_damage_is_the_rise_of_the_loss_without_the_block(small):
         assert row.loss == pytest.approx(loss, abs=1e-5)
         assert row.value == pytest.approx(loss - whole, abs=1e-5)
         assert row.n == SMOKE.damage_sequences
-
-
-def test_halves_are_of_every_layer_and_of_the_similar_block_of_each_size(small):
-    matrix = np.random.default_rng(0).random((LAYERS + 1, LAYERS + 1))
-    distances = BlockDistances(matrix, matrix, matrix[None], 2)
-    found = damage.halves({"tiny-random": distances}, SMOKE)
-    blocks = [(l, 1) for l in range(LAYERS)]
-    blocks += [(distances.best_start(n), n) for n in SMOKE.block_sizes(LAYERS)[1:]]
-    assert list(zip(found.block_start, found.block_size, strict=True))[::2] == blocks
-    assert found.part.tolist() == ["attention", "ffn"] * len(blocks)
-    task = damage.task(studies.damage("m", None, SMOKE)[0].params, 0, SMOKE.damage_sequences)
-    for row in found.iloc[[3, -2]].itertuples():
-        with dropped(small, Sublayers(row.block_start, row.block_size, row.part)):
-            loss = sweep(small, Characters(), [], [task]).value[0]
-        assert row.loss == pytest.approx(loss, abs=1e-5)
 
 
 def test_only_missing_chunks_are_swept(small, monkeypatch):
@@ -139,7 +124,7 @@ def test_updates_are_weighted_by_the_tokens_they_are_of():
     per_text = {key: [[states.SCALE, 3 * states.SCALE]] for key in states.CRITERIA}
     values = per_text | {"blocks": [[0, 1]], "tokens": [2, 4]}
     values |= {key: [[states.SCALE, 3 * states.SCALE]] for key in ("update", "update_first")}
-    table = pd.DataFrame(states._rows({"model": "m"}, values)).set_index("criterion")
+    table = pd.DataFrame(states._rows("m", values)).set_index("criterion")
     expected = {
         "last token": (1 + 3) / 2,
         "all tokens": (2 * 1 + 4 * 3) / 6,
@@ -165,17 +150,16 @@ def test_residuals_name_the_block_that_misleads():
     assert abs(found.excess["paper", 4]) < 0.05
 
 
-def judged(table: pd.DataFrame, maps: dict, removed=None, sink: int = 1) -> pd.DataFrame:
+def judged(table: pd.DataFrame, maps: dict, sink: int = 1) -> pd.DataFrame:
     """The criteria head to head, where those that read states see the distances of `maps`, and the
     first token's state changes in layer `sink` and in the first one."""
     blocks = zip(table.block_start, table.block_size, strict=True)
     seen = [np.full(len(table.weights[0]), maps["m"].matrix[l, l + n]) for l, n in blocks]
-    states = table.assign(examples=seen, source="c4", criterion="last token")
-    updates = table[table.block_size == 1].assign(source="c4", criterion="update, first token")
+    states = table.assign(examples=seen, criterion="last token")
+    updates = table[table.block_size == 1].assign(criterion="update, first token")
     updates["value"] = updates.block_start.map({0: 9.0, sink: 2.0}).fillna(0.1)
     states = pd.concat([states, updates])
-    none = pd.DataFrame({"model": [], "half": [], "block_size": [], "examples": []})
-    return criteria.head_to_head(table, states, none if removed is None else removed, maps)
+    return criteria.head_to_head(table, states, maps)
 
 
 def test_the_most_similar_block_can_spare_the_sink_layer():
@@ -204,15 +188,13 @@ def test_the_map_is_not_fooled_by_luck():
 
 def test_texts_that_choose_do_not_judge():
     """The first half of the texts likes one block, the second another: each is judged where it is
-    disliked, also of layers taken out one by one."""
+    disliked."""
     matrix = np.random.default_rng(0).random((9, 9))
     table, maps = synthetic(np.full((9, 9), 2.0), matrix, texts=6)
     for start, half in ((1, 0), (5, 1)):
         table.at[start, "examples"] = np.where(np.arange(6) % 2 == half, 0.0, 3.0)
-    path = [{"model": "m", "half": half, "block_size": 1} for half in (0, 1)]
-    removed = pd.DataFrame(path).assign(examples=[np.arange(6) + 10, np.arange(6) + 20])
-    found = judged(table, maps, removed).set_index(["criterion", "block_size"]).loc
-    best, greedy = found[criteria.BEST, 1], found["greedy", 1]
+    found = judged(table, maps).set_index(["criterion", "block_size"]).loc
+    best = found[criteria.BEST, 1]
     assert best.starts == [1, 5] and best.value == 3 and best["rank"] == 8
-    assert greedy.examples.tolist() == [20, 11, 22, 13, 24, 15]  # each text by the other half
+    assert best.examples.tolist() == [3] * 6  # each text by the other half
     assert best["median"] == 2 and best.of == 8

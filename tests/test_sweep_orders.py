@@ -6,7 +6,7 @@ from conftest import Characters, tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lib.blocks import Block, Sublayers
+from lib.blocks import Block
 from lib.evaluation import Task
 from lib.models import linear
 from lib.pruning import dropped
@@ -27,8 +27,6 @@ KINDS = [  # of a model of six layers, each at both ends of the model and beside
     Block(0, 3),
     Block(3, 3),  # an early exit
     Block(5, 1),
-    Sublayers(1, 1, "attention"),
-    Sublayers(3, 2, "ffn"),
     mapped(1, 1, "full"),
     mapped(4, 2, "full"),
     mapped(1, 1, "folded"),

@@ -1,6 +1,6 @@
 """Which criterion finds the harmless block: each chooses on half of the texts, the others judge.
 
-damages: the table of damage.measure; states: of states.measure; removed: of greedy.measure.
+damages: the table of damage.measure; states: of states.measure.
 """
 
 import numpy as np
@@ -15,11 +15,11 @@ SPARED = "paper, sink kept"  # the most similar block without the sink layer
 HALVES = (0, 1)
 
 
-def head_to_head(damages: pd.DataFrame, states: pd.DataFrame, removed: pd.DataFrame, maps: dict):
+def head_to_head(damages: pd.DataFrame, states: pd.DataFrame, maps: dict) -> pd.DataFrame:
     """The damage of each criterion's choice of every size up to half of the layers.
 
-    One row per model, criterion, source (of the texts that the criterion reads) and block_size;
-    SPARED has none where every block of the size holds the sink layer.
+    One row per model, criterion, source (the texts that the criterion reads) and block_size; SPARED
+    has none where every block of the size holds the sink layer.
     starts: chosen by either half of the texts. value, low, high: damage on the texts that did not
     choose, nats a token, with its 95 % interval. excess, excess_low, excess_high: what it is above
     that of the block that the damage map itself chooses. rank: 1 plus the number of blocks of that
@@ -30,27 +30,25 @@ def head_to_head(damages: pd.DataFrame, states: pd.DataFrame, removed: pd.DataFr
     for model, damage in damages.groupby("model", sort=False):
         mine = states[states.model == model]
         read = mine[mine.criterion.isin(STATES)]
-        tables = {(BEST, "c4"): damage} | dict(list(read.groupby(["criterion", "source"])))
-        chosen = {told: _chosen(table) for told, table in tables.items()}
+        tables = {BEST: damage} | dict(list(read.groupby("criterion")))
+        chosen = {criterion: _chosen(table) for criterion, table in tables.items()}
         paper, layers = maps[model], maps[model].num_layers
-        path = removed[removed.model == model].set_index(["half", "block_size"]).examples
+        of_the_map = f"c4, {paper.num_sequences} texts"
+        sources = {"paper": of_the_map, SPARED: of_the_map, "simple": "none"}
         sink = sink_layer(mine)
         for size, of_size in damage[damage.block_size <= layers // 2].groupby("block_size"):
-            picks = {told: starts[size] for told, starts in chosen.items()}
-            texts = f"c4, {paper.num_sequences} texts"
-            picks["paper", texts] = [paper.best_start(size)] * 2
+            starts = {criterion: by_size[size] for criterion, by_size in chosen.items()}
+            starts["paper"] = [paper.best_start(size)] * 2
             if spared := [l for l in of_size.block_start if not l <= sink < l + size]:
-                picks[SPARED, texts] = [min(spared, key=lambda l: paper.of(Block(l, size)))] * 2
-            picks["simple", "none"] = [layers - 1 - size] * 2
+                starts[SPARED] = [min(spared, key=lambda l: paper.of(Block(l, size)))] * 2
+            starts["simple"] = [layers - 1 - size] * 2
             rises = np.stack(of_size.examples)
-            pairs = {told: rises[starts] for told, starts in picks.items()}
-            if (0, size) in path:
-                pairs["greedy", "c4"] = np.stack([path[half, size] for half in HALVES])
             tokens = np.asarray(of_size.weights.iloc[0])
-            for (criterion, source), row in _judged(rises, tokens, pairs).items():
-                told = {"model": model, "criterion": criterion, "source": source}
-                told |= {"block_size": size, "starts": picks.get((criterion, source))}
-                rows.append(told | row | {"n": len(tokens), "weights": tokens})
+            for criterion, judged in _judged(rises, tokens, starts).items():
+                row = {"model": model, "criterion": criterion}
+                row |= {"source": sources.get(criterion, "c4"), "block_size": size}
+                row |= {"starts": starts[criterion]} | judged
+                rows.append(row | {"n": len(tokens), "weights": tokens})
     return pd.DataFrame(rows)
 
 
@@ -69,26 +67,26 @@ def _chosen(table: pd.DataFrame) -> dict[int, list[int]]:
     return found
 
 
-def _judged(rises: np.ndarray, tokens: np.ndarray, pairs: dict) -> dict[tuple, dict]:
-    """Rows of `head_to_head`. rises: of all blocks (starts, n); pairs: (2, n), chosen by half."""
+def _judged(rises: np.ndarray, tokens: np.ndarray, starts: dict) -> dict[str, dict]:
+    """Rows of `head_to_head`. rises: of all blocks (starts, n); starts: two, chosen by half."""
     examples, ranks = {}, {}
-    for told, pair in pairs.items():
-        examples[told], ranks[told] = np.empty(len(tokens)), []
-        for half in HALVES:
+    for criterion, of_halves in starts.items():
+        examples[criterion], ranks[criterion] = np.empty(len(tokens)), []
+        for half, start in zip(HALVES, of_halves, strict=True):
             other = slice(1 - half, None, 2)
-            examples[told][other] = pair[half, other]
-            less = rises[:, other] @ tokens[other] < pair[half, other] @ tokens[other] - 1e-9
-            ranks[told].append(1 + less.sum())
+            examples[criterion][other] = rises[start, other]
+            damages = rises[:, other] @ tokens[other]
+            ranks[criterion].append(1 + (damages < damages[start] - 1e-9).sum())
     drawn = resampled(np.stack([*examples.values(), *rises]), tokens)
-    values, every = drawn[:, : len(pairs)], drawn[:, len(pairs) :]
+    values, every = drawn[:, : len(starts)], drawn[:, len(starts) :]
     first, median, third = np.quantile(every[0], [0.25, 0.5, 0.75])
-    best, found = values[:, list(pairs).index((BEST, "c4"))], {}
     spread = {"median": median, "first_quartile": first, "third_quartile": third}
-    for told, of_told in zip(pairs, values.T, strict=True):
-        found[told] = columns(of_told) | columns(of_told - best, "excess", "excess_")
-        found[told] |= {"rank": float(np.mean(ranks[told])), "of": len(rises)} | spread
-        found[told] |= {"examples": examples[told]}
-    return found
+    best, rows = values[:, list(starts).index(BEST)], {}
+    for criterion, of_criterion in zip(starts, values.T, strict=True):
+        row = columns(of_criterion) | columns(of_criterion - best, "excess", "excess_")
+        row |= {"rank": float(np.mean(ranks[criterion])), "of": len(rises)} | spread
+        rows[criterion] = row | {"examples": examples[criterion]}
+    return rows
 
 
 def summary(judged: pd.DataFrame) -> pd.DataFrame:
@@ -111,28 +109,7 @@ def summary(judged: pd.DataFrame) -> pd.DataFrame:
 
 def grid(judged: pd.DataFrame, cell: str) -> pd.DataFrame:
     """Sizes by criteria; each cell tells a row of `head_to_head` by its columns, as "{rank}"."""
-    told = [cell.format(**row) for row in judged.to_dict("records")]
-    places = {"index": ["model", "block_size"], "columns": ["criterion", "source"]}
-    return judged.assign(told=told).pivot(**places, values="told").fillna("")
-
-
-def thirds(damages: pd.DataFrame) -> pd.DataFrame:
-    """Is skipping a layer cheap in the middle? Mean damage of a layer of each third of the model.
-
-    One row per model, left_out (0, 1 or 2: that many of the last layers do not count) and third.
-    value, low, high: nats a token, with 95 % intervals; above_middle: minus that of the middle.
-    """
-    rows = []
-    for model, damage in damages[damages.block_size == 1].groupby("model", sort=False):
-        rises, tokens = np.stack(damage.examples), np.asarray(damage.weights.iloc[0])
-        ends = np.arange(4) * len(rises) // 3
-        for left_out in (0, 1, 2):
-            stops = (*ends[1:3], ends[3] - left_out)
-            means = [rises[a:b].mean(0) for a, b in zip(ends[:3], stops, strict=True)]
-            drawn = resampled(np.stack(means), tokens)
-            for i, third in enumerate(("first", "middle", "last")):
-                told = {"model": model, "left_out": left_out, "third": third}
-                above = drawn[:, i] - drawn[:, 1], "above_middle", "above_middle_"
-                told |= columns(drawn[:, i]) | columns(*above)
-                rows.append(told | {"n": len(tokens)})
-    return pd.DataFrame(rows)
+    cells = [cell.format(**row) for row in judged.to_dict("records")]
+    table = judged.assign(cell=cells)
+    sizes = ["model", "block_size"]
+    return table.pivot(index=sizes, columns="criterion", values="cell").fillna("")

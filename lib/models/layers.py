@@ -4,21 +4,19 @@
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
 
 from lib.blocks import Block
-from lib.models.decoder import decoder_config, decoder_layers, layers_attribute, residual_stream
+from lib.models.decoder import decoder_config, decoder_layers, layers_attribute
 from lib.models.registry import ModelError
 
 _THRESHOLDS = ("max_window_layers", "first_k_dense_replace")
 _INDEX_LISTS = ("mlp_only_layers", "moe_layers", "attn_layer_indices")
-PARTS = ("attention", "ffn")
-_FFN = ("mlp", "ffn", "feed_forward", "moe", "fc")  # what modules of an FFN are called
 _NUMBERS = ("layer_idx", "layer_id")  # what modules call the number of their layer
 
 
@@ -93,17 +91,14 @@ def _number(layers: Iterator[nn.Module], numbers: Sequence[int]) -> None:
 
 @contextmanager
 def resumed(model, block: Block, state: torch.Tensor, width: int = 0) -> Iterator[None]:
-    """The model from the cut on: its first layer is `block.resumes`, and reads `state`, not input.
+    """The model from the cut on: its first layer is `block.stop`, and reads `state`, not input.
 
     HF's own forward builds masks, rotary embeddings and the final norm, from a configuration
     that matches the layers that are left. width: of the tuple that a layer returns, if it does.
     """
     num_layers = len(decoder_layers(model))
-    after = range(block.resumes, num_layers)
-    with (
-        only_layers(model, after or [num_layers - 1]) as layers,
-        silenced(layers[: block.size], block.part),
-    ):
+    after = range(block.stop, num_layers)
+    with only_layers(model, after or [num_layers - 1]) as layers:
         if not after:  # the block includes the last layer: in its place, one that does nothing
             layers[0] = nn.Identity()
             answer = (state,) + (None,) * (width - 1) if width else state
@@ -116,43 +111,6 @@ def resumed(model, block: Block, state: torch.Tensor, width: int = 0) -> Iterato
 
         with layers[0].register_forward_pre_hook(from_the_cut, with_kwargs=True):
             yield
-
-
-# ---- half of a layer left out -------------------------------------------------------------------
-
-
-def sublayers(layer: nn.Module, part: str) -> list[nn.Module]:
-    """The modules of a layer that are its "attention" (whatever mixes tokens), or its "ffn".
-
-    A module of vectors only (a norm) is neither. Raises ModelError where there is none.
-    """
-    found = {part: [] for part in PARTS}
-    for name, child in layer.named_children():
-        if any(parameter.ndim > 1 for parameter in child.parameters()):
-            found["ffn" if any(word in name for word in _FFN) else "attention"].append(child)
-    if not all(found.values()):
-        raise ModelError(
-            f"{type(layer).__name__} does not hold its attention and its FFN in modules of their "
-            "own, so neither can be dropped alone."
-        )
-    return found[part]
-
-
-@contextmanager
-def silenced(layers: Iterable[nn.Module], part: str | None) -> Iterator[None]:
-    """Within, the `part` of each layer adds zero to the stream; part None changes nothing."""
-    with ExitStack() as hooks:
-        for layer in layers if part else ():
-            for module in sublayers(layer, part):
-                hooks.enter_context(module.register_forward_hook(_nothing))
-        yield
-
-
-def _nothing(module, args, output):
-    """Zeros in the place of what a sublayer adds; what else it returns stays."""
-    if isinstance(output, tuple):
-        return (torch.zeros_like(output[0]), *output[1:])
-    return torch.zeros_like(output)
 
 
 # ---- whether layers can be taken out of an architecture ----------------------------------------
@@ -203,18 +161,3 @@ def skeleton(config):
         raise ModelError(f"{config.model_type} is no decoder-only language model.")
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config)
-
-
-@torch.inference_mode()
-def check_sublayers(model) -> None:
-    """Raise ModelError unless the stream passes unchanged where no sublayer adds anything."""
-    layers, stream = decoder_layers(model), {}
-    ids = torch.arange(4, device=model.device)[None]
-    with silenced(layers, PARTS[0]), silenced(layers, PARTS[1]):
-        with residual_stream(model, stream.__setitem__, at=[0, len(layers)]):
-            model.get_decoder()(input_ids=ids, use_cache=False)
-    if not torch.equal(stream[0], stream[len(layers)].to(stream[0].device)):
-        raise ModelError(
-            f"{type(layers[0]).__name__} does more with the stream than add its attention and its "
-            "FFN, so neither can be dropped alone."
-        )

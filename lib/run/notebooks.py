@@ -36,7 +36,7 @@ FIGURES = {  # what each shows, and the notebooks that draw it
     "figure_books": ("the same questions with and without their passages", ["10"]),
     "figure_damage": ("the loss without each block, next to its distance", ["11"]),
     "figure_criteria": ("the damage of the block that each criterion chooses", ["11"]),
-    "figure_layers": ("each layer's update, and the damage without it or half of it", ["11"]),
+    "figure_layers": ("each layer's update, and the damage without it", ["11"]),
     "figure_repair": ("loss and ARC-Easy: plain cut, healed, linear maps", ["12"]),
     "figure_repair_cost": ("what each repair gains for its seconds and numbers", ["12"]),
     "figure_claims": ("the paper's claims: what holds", ["13"]),

@@ -1,0 +1,51 @@
+"""The criteria that read states: of one text, and of the damage map's texts."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import LAYERS, Characters, tiny
+
+from lib import profiles
+from lib.analysis import bootstrap
+from lib.measure import damage, states, studies
+from lib.models import loading
+from lib.similarity import block_distances, of_text
+
+SMOKE = replace(profiles.get("smoke"), damage_sequences=6, damage_tokens=20)
+
+
+@pytest.fixture
+def small(output, monkeypatch):
+    """A tiny model and its tokenizer in the place of the profile's."""
+    model = tiny("llama")
+    monkeypatch.setattr(loading, "loaded", lambda *name, **how: (model, Characters()))
+    return model
+
+
+def test_states_of_a_text(llama):
+    """The last token's distances are the map's; all tokens' and the updates are by hand."""
+    ids = torch.randint(3, 90, (17,), generator=torch.Generator().manual_seed(5))
+    found = of_text(llama, ids)
+    batch = {"input_ids": ids[None].repeat(2, 1), "attention_mask": torch.ones(2, 17)}
+    expected = block_distances(llama, [batch])
+    np.testing.assert_allclose(found["last"], expected.matrix, atol=1e-6)
+    hidden = llama(ids[None], output_hidden_states=True).hidden_states
+    x, y = hidden[1][0].double(), hidden[3][0].double()
+    cosines = torch.cosine_similarity(x, y, dim=-1)
+    assert found["every"][1, 3] == pytest.approx((cosines.arccos() / np.pi).mean().item())
+    assert found["influence"][1, 3] == pytest.approx(1 - cosines.mean().item())
+    step = (hidden[2] - hidden[1])[0].norm(dim=-1) / hidden[1][0].norm(dim=-1)
+    np.testing.assert_allclose(found["update"][1], step.detach(), rtol=1e-5)
+
+
+def test_states_are_of_the_damage_maps_texts(small):
+    table = states.measure(["tiny-random"], SMOKE)
+    assert set(table.n) == {SMOKE.damage_sequences}
+    of = table[table.criterion == "all tokens"]
+    blocks = [(b.start, b.size) for b in studies.all_blocks(LAYERS)]
+    assert list(zip(of.block_start, of.block_size, strict=True)) == blocks
+    tokens = damage.measure(["tiny-random"], SMOKE).weights[0]
+    assert of.weights.iloc[0].tolist() == (tokens + 1).tolist()
+    assert bootstrap.weighted_mean(of.examples.iloc[0], of.weights.iloc[0])[0] == of.value.iloc[0]
