@@ -73,7 +73,7 @@ def joined(parts) -> pd.DataFrame:
     """Lines as one table; the unpruned scores of a model and task (and variant) once."""
     table = pd.concat(parts, ignore_index=True)
     point = ["model", "task", "strategy", "treatment", "block_size"]
-    point += [c for c in ("ablation", "variant", "format", "steps") if c in table]
+    point += [c for c in ("ablation", "variant", "format") if c in table]
     return table.drop_duplicates(point)
 
 
@@ -157,7 +157,6 @@ def a_run(
     seeds=SEEDS,
     ranks=RANKS,
     stacked=STACKED,
-    doses=None,
     distances=with_island,
     damaged=(1.0, 0.2),
     costs=None,
@@ -191,14 +190,6 @@ def a_run(
         "damage": damage(*damaged, n=n),
         "cost": cost(**(costs or {})),
     }
-    if doses:
-        tables["dose"] = joined(
-            [
-                rows(task, value(at), strategy, "healed", n=n, steps=at if at else 0)
-                for (task, strategy), value in doses.items()
-                for at in (steps // 4, steps // 2, steps)
-            ]
-        )
     maps = {MODEL: a_map(distances, 256 if n == N else n)}
     return RunTables(replace(profiles.get("paper"), heal_steps=steps), maps, tables)
 
@@ -321,7 +312,7 @@ def test_too_little_healing_points_but_does_not_decide(unhealed, part):
     one = unhealed[part]
     assert one.way == "agrees"
     assert one.firmness == ("points this way" if part in HEALS else "decided"), one
-    assert ("whether more would turn it was not measured" in one.why) == (part in HEALS)
+    assert one.why.startswith("healed for 1.64 M tokens") == (part in HEALS)
 
 
 def test_the_test_split_judges_where_all_lines_were_asked_it():
@@ -341,44 +332,26 @@ def test_one_rank_is_not_compared_with_itself():
     assert not list(checks.ranks(a_run(ranks=only)))
 
 
-LINE = {"strategy": "similarity", "treatment": "healed"}
+@pytest.mark.parametrize(
+    ("tokens", "firmness", "why"),
+    [
+        (524_288, "points this way", "healed for 0.524 M tokens; the paper: 164 M"),
+        (bounds.PAPER_TOKENS - 1, "points this way", "healed for 164 M tokens; the paper: 164 M"),
+        (bounds.PAPER_TOKENS, "decided", ""),
+    ],
+)
+def test_a_verdict_on_healing_is_decided_with_the_tokens_of_the_paper(tokens, firmness, why):
+    one = judged("7b", MODEL, "mmlu", (0.2, 0.1, 0.3), {"questions": N}, healed_tokens=tokens)
+    assert (one.way, one.firmness, one.why) == ("differs", firmness, why)
+    unhealed = judged("1", MODEL, "mmlu", (0.3, 0.25, 0.35), {"questions": N}, healed_tokens=tokens)
+    assert (unhealed.way, unhealed.firmness) == ("agrees", "decided")
 
 
-def healed_for(loss) -> dict:
-    """Healed curves by steps; loss(steps): how much more the C4 loss rises by simple pruning."""
-    return {
-        ("mmlu", "similarity"): lambda steps: SCORES["mmlu", "similarity", "healed"],
-        ("mmlu", "simple"): lambda steps: SCORES["mmlu", "simple", "healed"],
-        ("c4", "similarity"): lambda steps: grows(1.0),
-        ("c4", "simple"): lambda steps: lambda f: grows(1.0 + loss(steps))(f) + 0.02 * (f > 0),
-    }
-
-
-def test_a_verdict_on_healing_is_decided_once_it_moves_no_more():
-    same = verdict(a_run(steps=400, doses=healed_for(lambda steps: 0.2)), "7c")
-    assert (same.way, same.firmness) == ("agrees", "decided"), same
-    closing = healed_for(lambda steps: 0.2 + 8 * 0.5 ** (steps / 200))
-    (gap,) = [v for v in checks.verdicts(a_run(steps=400, doses=closing)) if v.claim == "7d"]
-    assert (gap.way, gap.firmness) == ("agrees", "points this way")
-    assert "still moves" in gap.why
-
-
-def test_a_verdict_that_other_lengths_do_not_define_may_still_move():
-    told = {10**6: (np.nan,) * 3, 2 * 10**6: (0.1, 0.0, 0.2), 4 * 10**6: (0.1, 0.0, 0.2)}
-    one = judged("3c", MODEL, "mmlu", (0.1, 0.0, 0.2), {"questions": N}, budgets=told)
-    assert (one.way, one.firmness) == ("agrees", "points this way")
-    assert "not defined at the depths" in one.why
-
-
-def test_three_doublings_are_extrapolated_by_their_ratio():
-    halves = {steps: (1 + 2.0**-i, 0.9 + 2.0**-i, 1.1 + 2.0**-i)
-              for i, steps in enumerate((10**6, 2 * 10**6, 4 * 10**6))}  # fmt: skip
-    assert bounds.extrapolated(halves) == pytest.approx((1, 0.9, 1.1), abs=0.01)
-    steady = {10**6: (0, 0, 0), 2 * 10**6: (1, 1, 1), 4 * 10**6: (2, 2, 2)}
-    doublings = np.log2(bounds.PAPER_TOKENS / 4e6)
-    assert bounds.extrapolated(steady)[0] == pytest.approx(2 + doublings)
-    still = dict.fromkeys(steady, (0.5, 0.4, 0.6))
-    assert bounds.extrapolated(still) == (0.5, 0.4, 0.6)
+def test_with_the_paper_s_recipe_every_model_is_healed_for_so_long():
+    paper = profiles.get("paper")
+    for name in paper.models:
+        recipe = profiles.recipe(name, paper)
+        assert recipe.steps * recipe.batch * recipe.max_tokens >= bounds.PAPER_TOKENS
 
 
 def test_deeper_models_are_more_robust_or_not():

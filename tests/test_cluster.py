@@ -194,8 +194,7 @@ def test_a_job_measures_what_its_run_wants(output, monkeypatch):
 
 def test_a_job_without_doses_draws_an_empty_figure(output):
     doses = scores.table([])
-    gaps, laws = analysis.gap_left(doses), analysis.law(doses)
-    figures.figure_dose(doses, gaps, laws, SMOKE)
+    figures.figure_dose(doses, analysis.gap_left(doses), SMOKE)
     assert (paths.FIGURES / "smoke" / "figure_dose.png").exists()
 
 

@@ -1,4 +1,4 @@
-"""Dose and response: the law finds what made the data; the figure is drawn from a run."""
+"""Dose and response: the gap that is left is that of the data; the figure is drawn from a run."""
 
 from dataclasses import replace
 
@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 from lib import analysis, figures, paths, profiles
-from lib.analysis.dose import PAPER_TOKENS, fitted
 from lib.measure import distance_maps, experiments, scores
 
 TOKENS = np.array([16, 32, 64, 128, 256, 512]) * 1024
@@ -19,7 +18,7 @@ def loss(tokens, end=3.0, exponent=0.5):
 
 
 def doses(n=60, chance=10.8, **ends) -> pd.DataFrame:
-    """Lines of the law, one a strategy, the same noise of texts on each point; unhealed at 0."""
+    """Falling losses, a line a strategy, the same noise of texts on each point; unhealed at 0."""
     noise = np.random.default_rng(0).normal(0, 0.2, n)
     rows = []
     for strategy, end in ends.items():
@@ -30,31 +29,6 @@ def doses(n=60, chance=10.8, **ends) -> pd.DataFrame:
             told |= {"tokens": tokens, "value": examples.mean(), "examples": examples}
             rows.append(told | {"weights": np.ones(n)})
     return pd.DataFrame(rows)
-
-
-def test_the_law_finds_the_exponent_and_the_end():
-    exponents, ends = fitted(TOKENS, np.stack([loss(TOKENS), loss(TOKENS, 2.0, 0.3)]), 1e12)
-    assert exponents == pytest.approx([0.5, 0.3], abs=1e-6)
-    assert ends == pytest.approx([loss(1e12), loss(1e12, 2.0, 0.3)], abs=1e-6)
-
-
-def test_the_largest_budget_tests_the_law_and_the_rest_is_extrapolated():
-    (row,) = analysis.law(doses(similarity=3.0)).itertuples()
-    assert row.predicted == pytest.approx(row.measured, abs=1e-6)
-    assert row.paper == pytest.approx(
-        row.measured - loss(TOKENS[-1]) + loss(PAPER_TOKENS), abs=1e-6
-    )
-    assert row.paper_low < row.paper < row.paper_high
-    few = doses(similarity=3.0)
-    assert analysis.law(few[few.tokens < TOKENS[4]]).empty
-
-
-def test_a_law_that_misses_is_not_extrapolated():
-    bent = doses(similarity=3.0)
-    bent["examples"] += 0.1 * (bent.tokens == TOKENS[-1])
-    (row,) = analysis.law(bent).itertuples()
-    assert row.measured == pytest.approx(row.predicted + 0.1, abs=1e-6)
-    assert np.isnan([row.paper, row.paper_low, row.paper_high]).all()
 
 
 def test_the_gap_is_a_share_of_what_the_cuts_leave_up_to_chance():
@@ -79,13 +53,13 @@ def test_a_run_is_measured_and_drawn(output):
     assert set(table.treatment) == {"unpruned", "unhealed", "healed", "control"}
     assert set(table.steps) == {0, *profile.dose_steps} and table.value.notna().all()
     assert (table.tokens == table.steps * profile.heal_batch * profile.heal_tokens).all()
-    figures.figure_dose(table, analysis.gap_left(table), analysis.law(table), profile)
+    figures.figure_dose(table, analysis.gap_left(table), profile)
     drawn = pd.read_csv(paths.FIGURES / "smoke" / "figure_dose.csv")
     assert drawn.gap.notna().any()
     other_depth = replace(profile, sizes=(4,))  # a job of a depth where nothing is dosed
     table = scores.of_all(maps, experiments.dose, other_depth)
     assert set(table.treatment) == {"unpruned"}
-    figures.figure_dose(table, analysis.gap_left(table), analysis.law(table), other_depth)
+    figures.figure_dose(table, analysis.gap_left(table), other_depth)
     assert scores.of_all({"other": maps["tiny-random"]}, experiments.dose, profile).empty
 
 

@@ -236,7 +236,7 @@ def test_a_run_of_which_only_the_map_is_left_is_drawn_as_not_measured(output, mo
     monkeypatch.setenv(results.DRAW_ONLY, "1")
     figures.figure_training(measured_scores.healings(maps, profile), profile)
     doses = measured_scores.of_all(maps, experiments.dose, profile)
-    figures.figure_dose(doses, analysis.gap_left(doses), analysis.law(doses), profile)
+    figures.figure_dose(doses, analysis.gap_left(doses), profile)
     asked = measured_scores.of_all(maps, experiments.forms, profile)
     measured = analysis.measures(asked[asked.task.isin(["mmlu", "arc_easy"])])
     figures.figure_measures(measured, profile)

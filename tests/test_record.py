@@ -532,22 +532,14 @@ def test_what_is_said_of_healing_is_recorded():
     gaps = analysis.gap_left(doses).set_index(["block_size", "tokens"]).loc[9, 64 * 1024]
     shares = gaps[["share", "share_low", "share_high"]].astype(float).round(2)
     assert shares.tolist() == [0.35, 0.33, 0.36]
-    laws = analysis.law(doses).query("strategy == 'similarity'").set_index("block_size")
-    assert laws.predicted[[6, 9]].round(3).tolist() == [3.935, 4.255]
-    assert laws.measured[[6, 9]].round(3).tolist() == [3.935, 4.260]
-    assert laws.tokens.eq(512 * 1024).all() and np.isnan(laws.paper[12])
-    ends = laws.loc[[6, 9], ["paper", "paper_low", "paper_high"]].astype(float).round(2)
-    assert ends.to_numpy().tolist() == [[3.85, 3.74, 3.96], [4.02, 3.91, 4.15]]
-    missed = analysis.law(doses).set_index(["strategy", "block_size"])
-    missed = (missed.measured - missed.predicted).abs().round(2)
-    assert missed["similarity", 12] == 0.17 and missed["simple"].tolist() == [0.04, 0.08, 0.09]
     said = {(v.model, v.claim): v for v in readme._verdicts()}
     assert said["SmolLM2-135M", "3b"].numbers == "0.250 [0.220, 0.277]"
     large = said["Qwen2.5-Coder-1.5B", "3b"]
     assert (large.numbers, large.way) == ("0.723 [0.660, 0.789]", "differs")
     assert said["SmolLM2-135M", "2c"].numbers == "∞ [0.21, ∞]"
     way = [said["SmolLM2-135M", part].way for part in ("2c", "3b")]
-    assert way == ["differs", "agrees"] and "still moves" in said["SmolLM2-135M", "2c"].why
+    assert way == ["differs", "agrees"]
+    assert said["SmolLM2-135M", "2c"].why == "healed for 0.524 M tokens; the paper: 164 M"
     bent = []  # without the sixth depth
     start = whole.reset_index().query("task == 'c4' and block_size == 0").iloc[0]
     for table in (whole, ends_of):
@@ -697,15 +689,14 @@ def test_what_notebooks_04_09_and_13_say_is_recorded():
     assert said["SmolLM2-135M", "7b"] == "0.130 [0.099, 0.163]"
     assert len({v.claim for v in found if v.firmness != "not run"}) == 32
     counts = Counter((v.firmness, v.way) for v in found)
-    assert counts["decided", "agrees"] == 18 and counts["decided", "differs"] == 8
+    assert counts["decided", "agrees"] == 16 and counts["decided", "differs"] == 6
     points = {v.claim for v in found if v.firmness == "points this way"}
     turned = {(v.claim, v.model) for v in found if v.why.startswith("turns with")}
     models = ("SmolLM2-135M", "Qwen2.5-Coder-1.5B")
     assert turned == {(part, model) for part in ("4b", "6") for model in models}
-    assert (
-        points == {"2c", "2d", "3b", "3c", "4b", "6", "9a", "9c", "10a", "10b", "11a", "11b"}
-        and sum(n for (f, _), n in counts.items() if f == "points this way") == 17
-    )
+    parts = {"2c", "2d", "2e", "3b", "3c", "4b", "6", "7b", "7c", "7d", "9a", "9c"}
+    assert points == parts | {"10a", "10b", "11a", "11b"}
+    assert sum(n for (f, _), n in counts.items() if f == "points this way") == 20
     unclear = {(v.claim, v.model) for v in found if v.firmness == "can't tell"}
     smol = {(part, "SmolLM2-135M") for part in ("2a", "2d", "9b")}
     large = {(part, "Qwen2.5-Coder-1.5B") for part in ("2e", "8")}
@@ -714,7 +705,7 @@ def test_what_notebooks_04_09_and_13_say_is_recorded():
     assert said["Qwen2.5-Coder-1.5B", "8"] == "0.005 [-0.035, 0.076]"
     assert said["Qwen2.5-Coder-0.5B", "1"] == "0.397 [0.381, 0.411]"
     differ = {(v.claim, v.model) for v in found if (v.firmness, v.way) == ("decided", "differs")}
-    assert {claim for claim, _ in differ} == {"1", "2a", "3a", "4a", "4b", "7b", "7d"}
+    assert {claim for claim, _ in differ} == {"1", "2a", "3a", "4a", "4b"}
 
 
 def test_what_notebook_10_says_of_reasoning_is_recorded():

@@ -5,7 +5,6 @@ The criteria are the rows of claims.csv. The bounds are ours: the paper states i
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import log2
 from pathlib import Path
 
 import numpy as np
@@ -151,16 +150,16 @@ def judged(
     untestable: str = "",
     unclear: str = "",
     variants: Mapping[str, Interval] | None = None,
-    budgets: Mapping[int, Interval] | None = None,
+    healed_tokens: float = 0,
     hours: float = 0.0,
     fewest: int = FEWEST,
 ) -> Verdict:
     """The verdict of an interval on a part of a claim; without a model it was not run.
 
     n: examples by what they are of. untestable, unclear: why nothing can be said of it on this
-    model, or by these data. variants: the same by other definitions. budgets: the same by tokens of
-    healing, the last as in `interval` (a claim on healing is decided once it no longer moves).
-    hours: that measuring took. fewest: examples that are enough.
+    model, or by these data. variants: the same by other definitions. healed_tokens: of each healing
+    (a claim on healing is decided only with as many as the paper's). hours: that measuring took.
+    fewest: examples that are enough.
     """
     asked, counts = CRITERIA[claim], dict(n or {})
     way, firmness, why = "", "can't tell", unclear
@@ -179,7 +178,7 @@ def judged(
     else:
         why = _turns(asked, way, variants or {})
         if asked.heals and not why:
-            why = _moves(asked, way, budgets or {})
+            why = _less_healing(healed_tokens)
         firmness = "points this way" if why else "decided"
     label = registry.label(model) if model else ""
     told = ", ".join(f"{of} n = {count}" for of, count in counts.items())
@@ -207,33 +206,8 @@ def _turns(asked: Criterion, way: str, variants: Mapping[str, Interval]) -> str:
     return f"turns with the definition ({found})" if found else ""
 
 
-def _moves(asked: Criterion, way: str, budgets: Mapping[int, Interval]) -> str:
-    """Why more healing might turn a verdict; "" if it would not.
-
-    It must point the same way at a quarter, half and all of the tokens; and at the paper's, if each
-    doubling still changes it by the same ratio, as it does where L0 + A D^-b is the law.
-    """
-    *_, most = budgets or [0]
-    if most >= PAPER_TOKENS:
+def _less_healing(tokens: float) -> str:
+    """Why more healing might turn a verdict; "" if there were as many tokens as in the paper."""
+    if tokens >= PAPER_TOKENS:
         return ""
-    if len(budgets) < 3:
-        return "healed for far less than the paper; whether more would turn it was not measured"
-    if np.isnan([*budgets.values()]).any():
-        return "not defined at the depths that were healed for other lengths, so it may still move"
-    told = "; ".join(f"{tokens / 1e6:.2g} M: {numbers(i)}" for tokens, i in budgets.items())
-    if any(asked.way(found) != way for found in budgets.values()):
-        return f"still moves with the tokens of healing ({told})"
-    limit = extrapolated(budgets)
-    if asked.way(limit) != way:
-        return f"may turn with more healing ({told}; extrapolated to the paper's: {numbers(limit)})"
-    return ""
-
-
-def extrapolated(budgets: Mapping[int, Interval]) -> Interval:
-    """Where three budgets, each twice the one before, point at the paper's tokens of healing."""
-    first, middle, last = list(budgets.values())[-3:]
-    before, step = middle[0] - first[0], last[0] - middle[0]
-    ratio = float(np.clip(step / before, 0, 1)) if before else 0.0
-    doublings = log2(PAPER_TOKENS / max(budgets))
-    more = doublings if ratio == 1 else ratio * (1 - ratio**doublings) / (1 - ratio)
-    return tuple(x + step * more for x in last)
+    return f"healed for {tokens / 1e6:.3g} M tokens; the paper: {PAPER_TOKENS / 1e6:.3g} M"

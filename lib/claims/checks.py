@@ -96,10 +96,11 @@ def on_lines(
             yield judged(part, model, **_silent(signals, found.points(table, model=model)))
         elif all(curves):
             n = {line["task"]: c.n for line, c in zip(asked[task], curves, strict=True)}
-            budgets = _budgets(found, statistic, asked[task]) if CRITERIA[part].heals else {}
             hours = sum(line.seconds for line in curves) / 3600
             why = UNTESTABLE[part](*curves) if part in UNTESTABLE else ""
-            reasons = {"untestable": why, "budgets": budgets, "hours": hours}
+            healing = recipe(model, found.profile)
+            tokens = healing.steps * healing.batch * healing.max_tokens
+            reasons = {"untestable": why, "healed_tokens": tokens, "hours": hours}
             yield judged(part, model, task, statistic(*curves), n, **reasons)
 
 
@@ -112,25 +113,6 @@ def _silent(signals: dict[str, float], points) -> dict[str, str]:
         return {"untestable": why}
     n = points.n[points.task == task].max() * (SIGNAL / best) ** 2
     return {"unclear": f"{why}; about {float(f'{n:.2g}'):,.0f} {task} examples would show one"}
-
-
-def _budgets(found: RunTables, statistic: Callable, asked: list[dict]) -> dict:
-    """The statistic after a quarter, half and all of the steps, by tokens of healing.
-
-    At the depths where the run has healed for so many steps; only the tokens if it has not.
-    """
-    cure = recipe(asked[0]["model"], found.profile)
-    tokens, measured = cure.batch * cure.max_tokens, {cure.steps: (np.nan,) * 3}
-    varied = any("ablation" in line for line in asked)
-    for steps in () if varied else (cure.steps // 4, cure.steps // 2, cure.steps):
-        drawn = [
-            found.line("dose", **line, steps=steps)
-            if line["treatment"] == "healed"
-            else found.line("scores", **line)
-            for line in asked
-        ]
-        measured |= {steps: statistic(*drawn)} if all(drawn) else {}
-    return {steps * tokens: measured[steps] for steps in sorted(measured)}
 
 
 def ranks(found: RunTables) -> Iterator[Verdict]:

@@ -28,7 +28,7 @@ class RunTables:
 
     maps: distances of each model; recorded: those of other models, kept in data/recorded/ and not
     of this run. tables: "scores" (scores.unhealed, healed and reasoning), "prompts", "seeds",
-    "ranks", "dose", "stacked", "cost" and "damage".
+    "ranks", "stacked", "cost" and "damage".
     """
 
     profile: Profile
@@ -94,7 +94,7 @@ def _tables(maps: dict[str, BlockDistances], profile: Profile) -> dict[str, pd.D
     curves = [scores.unhealed(maps, profile), scores.healed(maps, profile)]
     curves.append(scores.of_all(maps, experiments.test_split, profile))
     tables = {"scores": pd.concat([*curves, scores.reasoning(studied, profile)])}
-    for name in ("prompts", "seeds", "ranks", "dose", "stacked"):
+    for name in ("prompts", "seeds", "ranks", "stacked"):
         tables[name] = scores.of_all(maps, getattr(experiments, name), profile)
     with suppress(results.NotMeasured, registry.ModelError):
         tables["cost"], _ = inference_cost.measure(profile)

@@ -55,13 +55,10 @@ def figure_training(healings: pd.DataFrame, profile: Profile) -> Figure:
         return save_figure(figure, told, "figure_training", profile, legend="")
 
 
-def figure_dose(
-    doses: pd.DataFrame, gaps: pd.DataFrame, laws: pd.DataFrame, profile: Profile
-) -> Figure:
+def figure_dose(doses: pd.DataFrame, gaps: pd.DataFrame, profile: Profile) -> Figure:
     """A column a depth: loss, accuracy, and the gap between the strategies, against tokens.
 
-    doses: of experiments.dose; gaps, laws: of analysis.dose. Dotted: not healed, at most ln V.
-    Hollow: the law's value at the paper's tokens, with its 95 % interval.
+    doses: of experiments.dose; gaps: of analysis.gap_left. Dotted: not healed, at most ln V.
     """
     model = ", ".join(map(registry.label, doses.model.unique()))
     sizes = [size for size in sorted(doses.block_size.unique()) if size] or [0]
@@ -71,9 +68,6 @@ def figure_dose(
         for (loss, accuracy, gap), size in zip(axes.T, sizes, strict=True):
             for axis, task in ((loss, "c4"), (accuracy, "arc_easy")):
                 _lines(axis, doses[(doses.task == task) & doses.block_size.isin([0, size])])
-            for row in laws.itertuples():
-                if row.block_size in (0, size):
-                    _law(loss, row)
             _gap(gap, gaps[(gaps.block_size == size) & (gaps.tokens > 0)])
             loss.set_title(f"$n$ = {size}", loc="left")
             gap.set_xlabel("tokens of healing")
@@ -103,15 +97,6 @@ def _lines(axis, rows: pd.DataFrame) -> None:
     axis.set_title(f"n = {unpruned.n:.0f}, bars: 95 %", loc="right", fontsize=7)
     if unpruned.task == "arc_easy":
         axis.axhline(unpruned.floor, color="grey", ls="-.", lw=1)
-
-
-def _law(axis, row) -> None:
-    shade, marker, _ = LOOKS[row.strategy]
-    ends = np.array([[row.paper - row.paper_low], [row.paper_high - row.paper]])
-    how = {"color": shade, "marker": marker, "mfc": "white", "ms": 5}
-    axis.errorbar([PAPER_TOKENS], [row.paper], ends, **how)
-    places = [row.tokens, PAPER_TOKENS], [row.measured, row.paper]
-    axis.plot(*places, color=shade, ls="--", lw=0.8)
 
 
 def _gap(axis, gaps: pd.DataFrame) -> None:
