@@ -46,7 +46,7 @@ plan: .venv/installed  ## what a run would take, and how it fits (PROFILE=paper,
 report: .venv/installed  ## figures, notebooks and numbers as web pages: papermill_runs/index.html
 	$(BIN)/python -m lib.report --profile $(PROFILE)
 
-record: assets  ## measure `overnight` and export it to data/recorded/ and figures/overnight/ (17 hours by the plan; resumes)
+record: assets  ## measure `overnight` and export it to data/recorded/ and figures/overnight/ (16 hours by the plan; resumes)
 	$(BIN)/python -m benchmarks.record
 
 lab: assets  ## open the notebooks and exercises in JupyterLab
