@@ -4,6 +4,7 @@ import re
 
 import matplotlib.pyplot as plt
 import pytest
+import yaml
 
 from benchmarks import links
 from lib import paths
@@ -31,6 +32,18 @@ def names(tmp_path_factory):
 @pytest.mark.parametrize("exercise", [e for e in EXERCISES if e.code], ids=lambda e: e.number)
 def test_snippets_run(names, exercise):
     exec(exercise.code, dict(names))
+
+
+def test_the_cut_for_other_tools_is_the_whole_model(names, capsys):
+    """The slices that stay and the list that goes, of 01.4: together every layer once."""
+    (exercise,) = [e for e in EXERCISES if e.number == "01.4"]
+    exec(exercise.code, dict(names))
+    merge, _, listed = capsys.readouterr().out.partition("llama-quantize --prune-layers ")
+    ranges = [part["sources"][0]["layer_range"] for part in yaml.safe_load(merge)["slices"]]
+    kept = [layer for start, stop in ranges for layer in range(start, stop)]
+    gone = [int(layer) for layer in listed.split(",")]
+    layers = names["maps"][names["name"]].num_layers
+    assert len(gone) == layers // 5 and sorted(kept + gone) == list(range(layers))
 
 
 def test_each_has_a_hint_and_an_answer():

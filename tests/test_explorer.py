@@ -9,12 +9,10 @@ import pytest
 
 from lib import paths, profiles, results
 from lib.analysis import islands
-from lib.blocks import Block, BlockDistances
+from lib.blocks import BlockDistances
 from lib.figures import explorer, heatmaps
 from lib.figures.explorer import Explored
 from lib.measure import at_hand, distance_maps, studies
-from lib.models import registry
-from lib.pruning import for_other_tools
 
 SMOKE = profiles.get("smoke")
 
@@ -130,10 +128,6 @@ def test_maps_at_hand(output):
     assert labels[0] == "Qwen2.5-Coder-0.5B (recorded map)"
     assert labels[-1] == "tiny random Llama (your results)"
     np.testing.assert_array_equal(found[labels[-1]].distances.matrix, distances.matrix)
-    cut = for_other_tools(Block(2, 3), 8, "tiny-random", registry.shape("tiny-random"))
-    mergekit, llama = found[labels[-1]].texts[2, 3]
-    assert mergekit == cut["mergekit.yml"]
-    assert llama == "llama-quantize --prune-layers 2,3,4 model.gguf pruned.gguf Q8_0"
 
     (label,) = [label for label in labels if "recorded run" in label and "SmolLM2" in label]
     scores = found[label].scores.set_index(["block_start", "block_size", "task", "treatment"])

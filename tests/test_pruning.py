@@ -6,9 +6,8 @@ from conftest import LAYERS, logits, tiny
 from transformers import AutoModelForCausalLM
 
 from lib.blocks import Block, simple_block
-from lib.models import registry
 from lib.models.decoder import decoder_config, decoder_layers
-from lib.pruning import dropped, for_other_tools, save_pruned
+from lib.pruning import dropped, save_pruned
 
 CUTS = [Block(0, 1), Block(1, 3), Block(2, 2), Block(3, 3), Block(0, 5)]
 
@@ -84,33 +83,6 @@ def test_a_checkpoint_with_other_logits_is_not_saved(llama, tokenizer, tmp_path,
     with pytest.raises(RuntimeError, match="other logits"):
         save_pruned(llama, tokenizer, Block(1, 3), tmp_path / "pruned")
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("name", ["llama", "mistral", "phi", "qwen3", "gpt_neox", "olmo2"])
-def test_other_tools_get_the_cut_where_all_layers_are_alike(name, tokenizer, tmp_path):
-    folder = save_pruned(tiny(name), tokenizer, Block(1, 3), tmp_path / "pruned")
-    assert (folder / "llama-prune-layers.txt").read_text() == "1,2,3\n"
-    assert "layer_range: [0, 1]" in (folder / "mergekit.yml").read_text()
-    assert not (folder / "other-tools.txt").exists()
-
-
-@pytest.mark.parametrize("name", ["smollm3", "gemma3", "gemma2", "qwen2", "lfm2", "deepseek_v3"])
-def test_other_tools_get_no_cut_that_would_not_load(name, tokenizer, tmp_path):
-    """llama.cpp and mergekit leave a list that says what each layer does at its full length."""
-    folder = save_pruned(tiny(name), tokenizer, Block(1, 3), tmp_path / "pruned")
-    assert "convert_hf_to_gguf.py" in (folder / "other-tools.txt").read_text()
-    assert not (folder / "llama-prune-layers.txt").exists()
-    assert not (folder / "mergekit.yml").exists()
-
-
-def test_other_tools_by_the_table_of_models():
-    def files(name):
-        return set(for_other_tools(Block(1, 2), 9, name, registry.shape(name)))
-
-    for name in ("llama-2-70b", "qwen-7b", "mistral-7b", "phi-2", "smollm2-135m", "phi-4-mini"):
-        assert files(name) == {"mergekit.yml", "llama-prune-layers.txt"}
-    for name in ("gemma-3-1b", "smollm3-3b", "nobody/knows"):
-        assert files(name) == {"other-tools.txt"}
 
 
 def test_save_refuses_a_folder_that_exists(llama, tokenizer, tmp_path):

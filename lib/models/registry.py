@@ -118,6 +118,11 @@ def _hub(repository: str, revision: str) -> Source:
     return Source("hub", repository, commit)
 
 
+def unpacked(file: Path, revision: str) -> Path:
+    """The folder into which a GGUF file is turned when it is first loaded."""
+    return paths.CHECKPOINTS / f"{file.stem}-{revision[:12]}"
+
+
 def _folder(local: Path) -> Source:
     if not (local / "config.json").exists():
         raise ModelError(f"{local} is no checkpoint: it has no config.json.")
@@ -127,15 +132,13 @@ def _folder(local: Path) -> Source:
 def shape(name: str) -> Shape | None:
     """The sizes of a model, as far as they are known without the network."""
     source = resolve(name)
-    if source.kind == "folder":
+    if source.kind in ("folder", "gguf"):
         return shapes.of_config(_configuration(source))
-    if source.kind == "gguf":
-        return shapes.of_gguf(Path(source.location), source.revision)
     return MODELS[name].shape if name in MODELS else None
 
 
 def num_layers(name: str) -> int | None:
-    """L, also of a local folder whose architecture has no known `shape`."""
+    """L, also of an architecture that has no known `shape`."""
     if found := shape(name):
         return found.num_layers
     raw = _configuration(resolve(name))
@@ -144,10 +147,15 @@ def num_layers(name: str) -> int | None:
 
 
 def _configuration(source: Source) -> dict:
-    """What a local folder's config.json says of the decoder."""
-    if source.kind != "folder":
+    """What config.json says of the decoder: of a local folder, or a GGUF file that is unpacked."""
+    if source.kind not in ("folder", "gguf"):
         return {}
-    raw = json.loads((Path(source.location) / "config.json").read_text(encoding="utf-8"))
+    folder = Path(source.location)
+    if source.kind == "gguf":
+        folder = unpacked(folder, source.revision)
+        if not folder.exists():
+            return {}
+    raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return raw.get("text_config") or raw
 
 

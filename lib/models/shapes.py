@@ -4,36 +4,21 @@ Imports neither torch nor transformers.
 """
 
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-
-from gguf import GGUFReader
 
 from lib import paths
 
 NF4_BYTES = 0.516  # a weight in NF4 with double quantisation: 4 bits and its share of the scales
 
-# Of each architecture whose parameters are counted: what GGUF calls it; its FFN (gated, plain: of
-# two matrices, or fused: gate and up are one); whether lm_head is the embedding unless the
-# configuration says otherwise, and whether attention differs by the layer's position; then how
-# many numbers the norms and biases of a layer have, in multiples of UNITS, and those outside.
+# Of each architecture whose parameters are counted: its FFN (gated, plain: of two matrices, or
+# fused: gate and up are one); whether lm_head is the embedding unless the configuration says
+# otherwise; then how many numbers the norms and biases of a layer have, in multiples of UNITS, and
+# those outside.
 TABLE = Path(__file__).with_name("architectures.csv")
 UNITS = ("hidden", "query", "key", "head", "ffn")
 ARCHITECTURES = {
     row["architecture"]: {k: int(v) if v.isdigit() else v for k, v in row.items()}
     for row in paths.rows(TABLE)
-}
-
-_GGUF = {  # a key of config.json: what GGUF calls it
-    "num_hidden_layers": "block_count",
-    "hidden_size": "embedding_length",
-    "intermediate_size": "feed_forward_length",
-    "moe_intermediate_size": "expert_feed_forward_length",
-    "num_attention_heads": "attention.head_count",
-    "num_key_value_heads": "attention.head_count_kv",
-    "head_dim": "attention.key_length",
-    "num_experts": "expert_count",
-    "num_experts_per_tok": "expert_used_count",
 }
 
 
@@ -52,12 +37,6 @@ class Shape:
     head_dim: int | None = None  # if not hidden / heads
     experts: int = 1
     active_experts: int = 1
-    patterned: bool = False  # a list in the configuration says what each layer does
-
-    @property
-    def alike(self) -> bool:
-        """Whether all layers are of one kind, so that a tool need not know which is which."""
-        return not self.patterned and ARCHITECTURES[self.architecture]["patterned"] == "no"
 
     @property
     def head(self) -> int:
@@ -149,27 +128,4 @@ def of_config(raw: dict) -> Shape | None:
         head_dim=raw.get("head_dim"),
         experts=experts,
         active_experts=raw.get("num_experts_per_tok", 1) if experts > 1 else 1,
-        patterned=any(
-            "layer" in key and isinstance(value, list) and len({*map(str, value)}) > 1
-            for key, value in raw.items()
-        ),
     )
-
-
-@cache
-def of_gguf(file: Path, revision: str) -> Shape | None:
-    """The shape in a GGUF file's header; None for an architecture that is not known here.
-
-    revision: of the file, so that another one in its place is read anew.
-    """
-    reader = GGUFReader(file)
-    name = reader.fields["general.architecture"].contents()
-    known = {row["gguf"]: architecture for architecture, row in ARCHITECTURES.items()}
-    if name not in known:
-        return None
-    own = {key: reader.fields.get(f"{name}.{theirs}") for key, theirs in _GGUF.items()}
-    raw = {key: int(field.contents()) for key, field in own.items() if field}
-    raw["model_type"] = known[name]
-    raw["vocab_size"] = len(reader.fields["tokenizer.ggml.tokens"].data)
-    raw["tie_word_embeddings"] = all(t.name != "output.weight" for t in reader.tensors)
-    return of_config(raw)

@@ -65,7 +65,9 @@ def estimates(profile: Profile, notebooks: Sequence[str], card: Card) -> list[Es
     for job in jobs(profile, notebooks):
         shape = shapes[job.model]
         if shape is None:
-            found.append(Estimate(job, False, [], "sizes unknown without the hub"))
+            kind = registry.resolve(job.model).kind
+            needs = "until the file is unpacked" if kind == "gguf" else "without the hub"
+            found.append(Estimate(job, False, [], f"sizes unknown {needs}"))
             continue
         needed, missing = _missing(job, profile, shape, maps[job.model], known)
         if shape.experts > 1 and any(w.recipe for w in needed):
