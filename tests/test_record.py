@@ -1004,8 +1004,8 @@ def test_what_notebook_12_says_of_the_qwen_is_recorded():
     columns = ["plain cut", "full map", "LoRA"]
     assert table.c4[columns].round(2).tolist() == [3.53, 3.38, 3.45]
     assert table.minutes[columns[1:]].round().tolist() == [7, 16]
-    kinds = ["full map", "LoRA", "scalar map", "diagonal map", "low rank map", "folded map"]
-    assert table.share[kinds].round(2).tolist() == [0.43, 0.22, 0.01, -0.02, 0.32, 0.33]
+    kinds = ["full map", "LoRA", "folded map"]
+    assert table.share[kinds].round(2).tolist() == [0.43, 0.22, 0.33]
     same = found.drop(columns="treatment")
     apart = analysis.paired(same, "repair", "full map", "LoRA").iloc[0]
     assert (round(apart.difference, 3), round(apart.standard_error, 3)) == (0.069, 0.008)
@@ -1052,8 +1052,7 @@ def test_what_notebook_12_says_is_recorded():
     table = analysis.repairs(found).query("strategy == 'similarity'")
     table = table.set_index(["block_size", "repair"])
     assert table.share[:, "full map"].round(2).tolist() == [0.58, 0.47, 0.64]
-    kinds = ["scalar map", "diagonal map", "low rank map", "full map", "folded map"]
-    assert table.share[9][kinds].round(2).tolist() == [0.11, 0.26, 0.41, 0.47, 0.37]
+    assert table.share[9][["full map", "folded map"]].round(2).tolist() == [0.47, 0.37]
     assert table.minutes[9, "full map"].round(1) == 1.4 and profile.map_sequences == 200
     assert table.parameters[9, "LoRA"] / table.parameters[9, "full map"] == pytest.approx(3, 0.1)
     short = doses.set_index(["strategy", "block_size", "task", "steps"]).value

@@ -19,7 +19,7 @@ CHUNK = 8  # texts of one result: what a killed run has to repeat
 SOURCES = ("c4", "wiki", "arc_easy")  # of texts whose states are read
 HALVES = (0, 1)  # of the texts: every second one, from the first or from the second
 PARTS = ("attention", "ffn")  # of a layer, as models.layers has them
-KINDS = ("scalar", "diagonal", "low rank", "full", "folded")  # of maps, as models.linear has them
+KINDS = ("full", "folded")  # of linear maps, as models.linear has them
 TASKS = ("c4", "arc_easy")  # that repairs are judged by
 
 
@@ -100,21 +100,21 @@ def states(name: str, distances, profile: Profile) -> list[Wanted]:
 def maps(name: str, distances, profile: Profile) -> list[Wanted]:
     """The plain cut, healed, and with linear maps in its place: both strategies, three depths.
 
-    All KINDS at the middle depth, the last two at every one. Column repair.
+    Column repair.
     """
     sizes, cure = _three_sizes(name, distances, profile), profiles.recipe(name, profile)
     found = experiments.unpruned(name, profile, TASKS, repair="unpruned")
     for strategy in STRATEGIES:
         for block in blocks_of(strategy, distances, sizes):
             told = {"fraction": block.size / distances.num_layers, "strategy": strategy}
-            how, kinds = (name, profile), KINDS if block.size == _middle(sizes) else KINDS[-2:]
+            how = (name, profile)
             for task in TASKS:
                 told |= {"treatment": "unhealed", "repair": "plain cut"}
                 found.append(score(*how, task, block, **told))
                 told |= {"treatment": "healed", "repair": "LoRA"}
                 if strategy in profile.healed_strategies(name):
                     found.append(score(*how, task, block, cure, **told))
-                for kind in kinds:
+                for kind in KINDS:
                     told |= {"treatment": "mapped", "repair": f"{kind} map"}
                     found.append(mapped(*how, task, block, kind, **told))
     return found
