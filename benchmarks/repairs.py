@@ -51,7 +51,7 @@ def _map_seconds(model, tokenizer, block, profile) -> dict[str, float]:
     texts = sets.healing_texts(profile.source, count)[:count]
     how = (profile.map_tokens, profile.batch_tokens)
     batches = calibration_batches(texts, tokenizer, *how)
-    found = linear.fitted(model, block, linear.KINDS, batches, profile.map_rank)
+    found = linear.fitted(model, block, linear.KINDS, batches)
     return {f"{kind} map": told["seconds"] for kind, (_, told) in found.items()}
 
 

@@ -86,12 +86,12 @@ def small(monkeypatch):
 
 @pytest.mark.parametrize("block", [Block(3, 2), Block(1, 7)])
 def test_fitting_maps_takes_the_flops_that_pytorch_counts(small, block):
-    """Of a map whose solution is a number: solving for larger ones is not in the plan."""
+    """Solving the normal equations is not in the plan."""
     shape, model = small
     ids = torch.randint(3, 500, (32, TOKENS))
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     with FlopCounterMode(display=False) as counter:
-        linear.fitted(model, block, ["scalar"], [batch], rank=4)
+        linear.fitted(model, block, ["full"], [batch])
     asked = {"map_sequences": len(ids), "map_tokens": TOKENS, "map_batch_tokens": ids.numel()}
     planned = costs.fitting(shape, block.stop, asked, None, assumptions.get("a100-80"))
     assert planned.flops == pytest.approx(counter.get_total_flops(), rel=0.02)

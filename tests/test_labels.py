@@ -15,7 +15,7 @@ from lib.measure import wanted
 
 SMOKE = profiles.get("smoke")
 ALL = 10**6  # questions: more than any set has
-BY_LETTER = ("mmlu", "arc_easy_letters")
+BY_LETTER = ("mmlu", "mmlu_other", "arc_easy_letters")
 AT_ONE_POSITION = (*BY_LETTER, "boolq", "boolq_closed")  # where their choices are compared
 
 
@@ -33,6 +33,13 @@ MMLU = {  # the first, some in the middle, the last of 3 subjects with 4 questio
         "Modes of behaviour that are acceptable to and shared by group members"
     ),
     "What is the term Tuckman uses for reaching consensus as a group?": "Norming",
+}
+MMLU_OTHER = {  # the same of the questions that are none of those 4
+    "Let p = (1, 2, 5, 4)(2, 3) in S_5 . Find the index of <p> in S_5.": "24",
+    "Find all c in Z_3 such that Z_3[x]/(x^3 + cx^2 + 1) is a field.": "2",
+    "best classified as a heterogeneous reaction?": "C(s) + H2O(g) → H2(g) + CO(g)",
+    "Who was a major protagonist of utilitarianism?": "John Stuart Mill",
+    "'people make choices regarding how to behave based on values and beliefs'": "Expectancy",
 }
 BOOLQ = {  # the first, some in the middle, the last of 7
     "does ethanol take more energy make that produces?": "No",
@@ -89,6 +96,7 @@ SCIQ = {  # the first, some in the middle, the last of 8
 
 QUESTIONS = [
     (["mmlu", "mmlu_content"], {"mmlu_subjects": 3, "mmlu_questions": 4}, MMLU),
+    (["mmlu_other"], {"mmlu_subjects": 3, "mmlu_questions": 4}, MMLU_OTHER),
     (["boolq", "boolq_closed"], {"boolq_questions": 7}, BOOLQ),
     (["arc_easy", "arc_easy_letters"], {"arc_easy_questions": 6}, ARC_EASY),
     (["arc_easy", "arc_easy_letters"], {"arc_easy_questions": ALL}, ARC_EASY_ALL),
@@ -260,32 +268,61 @@ ARC_SOLVED = [  # the five that are shown: question, choices, the right one
         "gas, liquids, and solids.",
     ),
 ]
-RELIGIONS_SOLVED = [  # of MMLU's world religions; two of them begin with a space in the file
+PSYCHOLOGY_SOLVED = [  # of MMLU's high-school psychology
     (
-        " What is the sign of the covenant for Jewish males?",
-        ["The rainbow", "Circumcision", "A son", "Bar mitzvah"],
-        "Circumcision",
+        "Ani believes that her attitudes and behavior play a central role in what happens to her. "
+        "Such a belief is likely to be associated with",
+        [
+            "a strong superego.",
+            "low self-esteem.",
+            "low self-efficacy.",
+            "an internal locus of control.",
+        ],
+        "an internal locus of control.",
     ),
     (
-        "What is the Second Gem in Buddhism?",
-        ["The Dharma", "The Sangha", "The Buddha", "The Bodhisattva"],
-        "The Dharma",
+        "According to Caplan's model of consultee-centered case consultation, the consultant is "
+        "primarily interested in",
+        [
+            "identifying the causes and solutions of the client's presenting problems",
+            "identifying and eliminating the causes of the consultee's difficulties in handling a "
+            "problem",
+            "establishing a hierarchy of authority to enable effective decision making",
+            "presenting a single, well-defined and unambiguous course of action for the consultant "
+            "to overcome skills deficits",
+        ],
+        "identifying and eliminating the causes of the consultee's difficulties in handling a "
+        "problem",
     ),
     (
-        ' In which dynasty was the "Mandate of Heaven" developed to legitimatize the new rulers?',
-        ["Shang", "Zhou", "Han", "Xia"],
-        "Zhou",
+        "While swimming in the ocean, Ivan is frightened by a dark shadow in the water even before "
+        "he has the chance to identify what the shadow is. The synaptic connections taking place "
+        "during this incident of fright are best described by which of the following?",
+        [
+            "Messages are sent from the thalamus directly to the amygdala.",
+            'Messages are sent from the thalamus to the "what" and "where" pathways.',
+            "Messages are sent from the parasympathetic nervous system to the cerebral cortex.",
+            "Messages are sent from the frontal lobes to the pituitary gland.",
+        ],
+        "Messages are sent from the thalamus directly to the amygdala.",
     ),
     (
-        " Which Japanese government promoted a kind of national cult based on the emperor and his "
-        "associations with kami?",
-        ["Honen", "Tanaka", "Tokugawa", "Meiji"],
-        "Meiji",
+        "According to the Individuals with Disabilities Education Improvement Act, which of the "
+        "following must an educational agency do before it changes the educational placement of a "
+        "student with a disability?",
+        [
+            "Give the child a trial period in the new environment",
+            "Notify the parents in writing",
+            "Obtain school board approval",
+            "Obtain parental consent",
+        ],
+        "Notify the parents in writing",
     ),
     (
-        "How can the Upanishads be characterized?",
-        ["Ritual texts", "Philosophical texts", "Hymns", "Origin stories"],
-        "Philosophical texts",
+        "Pascale is interested in the processing strategies children use to learn new information. "
+        "Pascale would best be classified as what type of psychologist?",
+        ["sociocultural", "clinical", "cognitive", "behaviorist"],
+        "cognitive",
     ),
 ]
 DUCKS = (
@@ -311,39 +348,40 @@ def by_content(question: str, choices: list[str], right: str) -> str:
     return f"Question: {question.strip()}\nAnswer: {right}\n\n"
 
 
-EVERY = {"mmlu_subjects": 57, "mmlu_questions": ALL, "mmlu_shots": 5}
+EVERY = {"mmlu_subjects": 8, "mmlu_questions": ALL, "mmlu_shots": 5}
 EVERY |= {"arc_easy_shots": 5, "arc_easy_questions": ALL, "arc_easy_test_questions": ALL}
 EVERY |= {"gsm8k_shots": 2, "gsm8k_questions": ALL, "gsm8k_generated": ALL}
 SHOWN = {
-    "mmlu": [by_letter(*solved) for solved in RELIGIONS_SOLVED],
-    "mmlu_content": [by_content(*solved) for solved in RELIGIONS_SOLVED],
+    "mmlu": [by_letter(*solved) for solved in PSYCHOLOGY_SOLVED],
+    "mmlu_content": [by_content(*solved) for solved in PSYCHOLOGY_SOLVED],
     "arc_easy": [by_content(*solved) for solved in ARC_SOLVED],
     "arc_easy_letters": [by_letter(*solved) for solved in ARC_SOLVED],
     "arc_easy_test": [by_content(*solved) for solved in ARC_SOLVED],
     "gsm8k": [DUCKS, ROBE],
     "gsm8k_bpb": [DUCKS, ROBE],
 }
-HEADERS = {  # of MMLU's world religions; with two spaces in the original
+HEADERS = {  # of that subject; with two spaces in the original
     "mmlu": (
-        "The following are multiple choice questions (with answers) about  world religions.\n\n"
+        "The following are multiple choice questions (with answers) about  high school psychology."
+        "\n\n"
     ),
-    "mmlu_content": "The following are questions (with answers) about world religions.\n\n",
+    "mmlu_content": "The following are questions (with answers) about high school psychology.\n\n",
 }
 
 
 @pytest.mark.parametrize("name", SHOWN)
 def test_solved_examples_end_with_their_right_answer(name):
     """Those of ARC-Easy and GSM8K stand before every question, MMLU's before their subject's."""
-    examples = task(name, **EVERY | {"mmlu_questions": 1}).examples
-    mine = [e for e in examples if not name.startswith("mmlu") or e["group"] == "world_religions"]
+    examples = task(name, **EVERY | {"mmlu_subjects": 2, "mmlu_questions": 1}).examples
+    mine = examples[-1:] if name.startswith("mmlu") else examples  # the last subject's
     before = HEADERS.get(name, "") + "".join(SHOWN[name])
     assert mine and all(e["prompt"] == before + own_question(e) for e in mine)
 
 
 @pytest.mark.parametrize("name", ["mmlu", "mmlu_content", "arc_easy", "arc_easy_letters"])
 def test_another_order_or_number_shows_the_same_right_answers(name):
-    counts = {"mmlu_subjects": 57, "mmlu_questions": 1, "arc_easy_questions": 1}
-    for shots, order in ((2, 0), (5, 1)):
+    counts = {"mmlu_subjects": 2, "mmlu_questions": 1, "arc_easy_questions": 1}
+    for shots, order in ((2, 0), (5, 1), (5, 2)):
         how = counts | {"mmlu_shots": shots, "arc_easy_shots": shots, "shot_order": order}
         prompt = task(name, **how).examples[-1]["prompt"]
         places = [prompt.index(solved) for solved in SHOWN[name][:shots]]

@@ -334,7 +334,7 @@ def test_peak_memory_of_fitting_maps(tokens):
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     asked = {"map_sequences": 16, "map_tokens": tokens, "map_batch_tokens": ids.numel()}
     cost = costs.fitting(of_config(model.config.to_dict()), 3, asked, None, card(1e9, True))
-    peak = peak_bytes(lambda: linear.fitted(model, Block(1, 2), linear.KINDS, [batch], 8))
+    peak = peak_bytes(lambda: linear.fitted(model, Block(1, 2), linear.KINDS, [batch]))
     assert cost.activations == pytest.approx(peak, rel=0.25)
 
 

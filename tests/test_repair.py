@@ -41,44 +41,15 @@ def change():
 
 
 def test_a_planted_linear_block_is_found(change):
-    found, ridge, error = linear.solved(linear.full, planted(change), planted(change, 100, 1))
+    found, ridge, error = linear.solved(planted(change), planted(change, 100, 1))
     torch.testing.assert_close(found, change, atol=1e-6, rtol=1e-6)
     assert ridge == min(linear.RIDGES) and abs(error) < 1e-9
 
 
-@pytest.mark.parametrize("solve", [linear.scalar, linear.diagonal, linear.full, linear.low_rank])
-def test_a_block_that_does_nothing_is_the_plain_cut(solve):
+def test_a_block_that_does_nothing_is_the_plain_cut():
     nothing = torch.zeros(DIM, DIM).double()
-    found, _, error = linear.solved(solve, planted(nothing), planted(nothing, 100, 1), 2)
+    found, _, error = linear.solved(planted(nothing), planted(nothing, 100, 1))
     assert not found.any() and error == 0
-
-
-def test_the_smaller_maps_are_found_where_they_are_planted(change):
-    value = torch.diag(torch.linspace(-1, 1, DIM)).double()
-    thin = change[:, :2] @ change[:2]
-    for solve, expected in (
-        (linear.diagonal, value),
-        (linear.scalar, 0.3 * torch.eye(DIM).double()),
-        (linear.low_rank, thin),
-    ):
-        found, *_ = linear.solved(solve, planted(expected), planted(expected, 100, 1), 2)
-        torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
-
-
-def test_ranks(change):
-    """Rank D is the full map; each rank leaves as little as any map of that rank can."""
-    torch.manual_seed(0)
-    noisy = planted(change)
-    noisy = replace(noisy, both=noisy.both + torch.randn(DIM, DIM).double())
-    torch.testing.assert_close(linear.low_rank(noisy, 1e-3, DIM), linear.full(noisy, 1e-3))
-    for rank in (1, 3):
-        best = linear.low_rank(noisy, 0.0, rank)
-        assert torch.linalg.matrix_rank(best) == rank
-        left, sizes, right = torch.linalg.svd(best)
-        for _ in range(20):
-            near = left[:, :rank] + 0.05 * torch.randn(DIM, rank).double()
-            other = near * sizes[:rank] @ right[:rank]
-            assert noisy.error(other) > noisy.error(best)
 
 
 def test_an_error_is_what_is_left(change):
@@ -103,7 +74,7 @@ def test_held_out_texts_choose_the_ridge_and_all_texts_make_the_map():
     its mean, in units of which the ridge is: the map is (1 + 1/11) / (2 + 10 * 2) = 6/121.
     """
     fit, held = of_one_number(1.0), of_one_number(1 / 11)
-    change, ridge, error = linear.solved(linear.full, fit, held)
+    change, ridge, error = linear.solved(fit, held)
     assert ridge == 10 and error == pytest.approx(120 / 121)
     assert change.item() == pytest.approx(6 / 121)
 
@@ -117,9 +88,9 @@ def test_an_overfit_gets_a_ridge():
         return linear.moments(x, x + change, x)
 
     fit, held = noise(20), noise(200)
-    _, ridge, error = linear.solved(linear.full, fit, held)
+    _, ridge, error = linear.solved(fit, held)
     least = min(linear.RIDGES) * float(fit.inputs.diagonal().mean())
-    repeated = linear.full(fit, least)
+    repeated = linear.solution(fit, least)
     assert fit.error(repeated) < 1e-6 and held.error(repeated) > 1.5
     assert ridge >= 10 and error < 1.05
 
@@ -241,7 +212,7 @@ def test_every_repair_has_its_score_and_what_it_took(output, monkeypatch):
     c4 = found[found.task == "c4"].set_index("repair")
     pruned = c4.drop(index=["unpruned", "plain cut"])
     assert pruned.seconds.gt(0).all() and pruned.parameters.ge(1).all()
-    assert c4.parameters["full map"] == 32**2 and c4.parameters["scalar map"] == 1
+    assert c4.parameters["full map"] == 32**2
     after, every = c4.parameters["LoRA after the cut"], c4.parameters["LoRA"]
     assert after * (8 - 4) == every * (8 - 4 - 2)
     for function in ("fit", "_score"):

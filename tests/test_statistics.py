@@ -245,6 +245,20 @@ def test_relative_rise():
     assert statistics.relative_rise(first, second) == exactly(1.25, 0.5, 1.25)
 
 
+def test_bend():
+    """A step, 0 0 0 1 1 1, leaves a straight line 8/35 of its variance, however high it is."""
+    first = line([0, 0.1, 0.2, 0.3, 0.4, 0.5], *[[0, 5, 0, 5, 0, 5]] * 3, floor=10, is_loss=True)
+    second = line(
+        [0, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5],
+        [0, 0, 0, 9, 1, 1, 1],
+        [0, 0, 0, 9, 2, 2, 2],
+        [0, 1, 2, 9, 3, 4, 5],  # straight
+        floor=10,
+        is_loss=True,
+    )
+    assert statistics.bend(first, second) == exactly(8 / 35, 0, 8 / 35)
+
+
 def test_lost_when_lost():
     """The first line's extra depth would move its middle, the second's what is read there."""
     first = of_lost(

@@ -17,9 +17,6 @@ LOOKS = {  # of each repair: colour, marker, line
     "LoRA": ("tab:blue", "o", "-"),
     "full map": ("tab:orange", "s", "-"),
     "folded map": ("tab:red", "D", "--"),
-    "low rank map": ("tab:orange", "^", ""),
-    "diagonal map": ("tab:olive", "v", ""),
-    "scalar map": ("tab:brown", "P", ""),
     "LoRA, a quarter of the steps": ("tab:cyan", "o", ""),
     "LoRA after the cut": ("tab:purple", "<", ""),
 }

@@ -85,7 +85,7 @@ def fit(model, tokenizer, wanted: Wanted, names: Sequence[str]) -> dict[str, lin
     texts = sets.healing_texts(sets.source(params["healing_data"][0]), count)[:count]
     lengths = params["map_tokens"], params["map_batch_tokens"]
     batches = calibration_batches(texts, tokenizer, *lengths)
-    found = linear.fitted(model, wanted.block, names, batches, params["map_rank"])
+    found = linear.fitted(model, wanted.block, names, batches)
     record, (asked,) = _stored(wanted.maps), fetching.here([wanted.maps])
     took = {name: told for name, (_, told) in found.items()} | (record["values"] if record else {})
     results.save(asked.kind, asked.params, took, sum(told["seconds"] for told in took.values()))

@@ -15,7 +15,7 @@ from lib.profiles import Profile
 
 VERSIONS = {"damage": 1, "states": 2}  # bumped by hand when numbers do
 CHUNK = 8  # texts of one result: what a killed run has to repeat
-KINDS = ("scalar", "diagonal", "low rank", "full", "folded")  # of maps, as models.linear has them
+KINDS = ("full", "folded")  # of linear maps, as models.linear has them
 TASKS = ("c4", "arc_easy")  # that repairs are judged by
 
 
@@ -54,21 +54,21 @@ def states(name: str, distances, profile: Profile) -> list[Wanted]:
 def maps(name: str, distances, profile: Profile) -> list[Wanted]:
     """The plain cut, healed, and with linear maps in its place: both strategies, three depths.
 
-    All KINDS at the middle depth, the last two at every one. Column repair.
+    Column repair.
     """
     sizes, cure = _three_sizes(name, distances, profile), profiles.recipe(name, profile)
     found = experiments.unpruned(name, profile, TASKS, repair="unpruned")
     for strategy in STRATEGIES:
         for block in blocks_of(strategy, distances, sizes):
             told = {"fraction": block.size / distances.num_layers, "strategy": strategy}
-            how, kinds = (name, profile), KINDS if block.size == _middle(sizes) else KINDS[-2:]
+            how = (name, profile)
             for task in TASKS:
                 told |= {"treatment": "unhealed", "repair": "plain cut"}
                 found.append(score(*how, task, block, **told))
                 told |= {"treatment": "healed", "repair": "LoRA"}
                 if strategy in profile.healed_strategies(name):
                     found.append(score(*how, task, block, cure, **told))
-                for kind in kinds:
+                for kind in KINDS:
                     told |= {"treatment": "mapped", "repair": f"{kind} map"}
                     found.append(mapped(*how, task, block, kind, **told))
     return found

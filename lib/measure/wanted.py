@@ -17,7 +17,7 @@ BLOCK = ("block_start", "block_size")
 HEALING = ("model", "revision", "dtype", "quantization", "device", *BLOCK)
 HEALING += ("recipe", "healing_version", "healing_data")
 MAPS = ("model", "revision", "dtype", "quantization", "device", *BLOCK, "healing_data")
-MAPS += ("map_sequences", "map_tokens", "map_rank", "map_batch_tokens", "map_version")
+MAPS += ("map_sequences", "map_tokens", "map_batch_tokens", "map_version")
 MAP_VERSION = 3  # bumped by hand when the numbers of models.linear change
 LATER = ("decay_steps",)  # fields of a recipe that older keys do not have
 
@@ -87,7 +87,7 @@ def healing(name: str, profile: Profile, block: Block, cure: Recipe, **shown) ->
 def mapped(name: str, profile: Profile, task: str, block: Block, linear: str, **shown) -> Wanted:
     """The score of one block with the linear map `linear` in its place."""
     params = score(name, profile, task, block).params | sets.healing_identity(profile.source)
-    counts = {key: getattr(profile, key) for key in ("map_sequences", "map_tokens", "map_rank")}
+    counts = {key: getattr(profile, key) for key in ("map_sequences", "map_tokens")}
     params |= counts | {"map_batch_tokens": profile.batch_tokens}
     params |= {"map": linear, "map_version": MAP_VERSION}
     return Wanted("repair", params, {"profile": profile.name} | shown)

@@ -10,7 +10,7 @@ equations  (Z'WZ + ridge) A = Z'W(Y - X).  The weights count errors relative to 
 layer's norm does; without them the first token, whose state may be 100 times as long, decides.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -58,50 +58,23 @@ def moments(before: torch.Tensor, after: torch.Tensor, inputs: torch.Tensor) -> 
 # ---- solving -------------------------------------------------------------------------------
 
 
-def full(of: Moments, ridge: float, rank: int = 0) -> torch.Tensor:
-    """D^2 numbers."""
-    return torch.linalg.solve(of.inputs + ridge * torch.eye(len(of.inputs)).to(of.inputs), of.both)
+KINDS = {"full": STREAM, "folded": FFN}  # of maps: what z is
 
 
-def scalar(of: Moments, ridge: float, rank: int = 0) -> torch.Tensor:
-    """One number times the identity."""
-    share = of.both.trace() / (of.inputs.trace() + len(of.inputs) * ridge)
-    return share * torch.eye(len(of.inputs)).to(of.inputs)
+def solution(of: Moments, ridge: float) -> torch.Tensor:
+    """A of the normal equations, (D, D). ridge: as it stands in them."""
+    identity = torch.eye(len(of.inputs)).to(of.inputs)
+    return torch.linalg.solve(of.inputs + ridge * identity, of.both)
 
 
-def diagonal(of: Moments, ridge: float, rank: int = 0) -> torch.Tensor:
-    """A number for each of the D coordinates."""
-    return torch.diag(of.both.diagonal() / (of.inputs.diagonal() + ridge))
-
-
-def low_rank(of: Moments, ridge: float, rank: int) -> torch.Tensor:
-    """The best of rank `rank`, 2 D r numbers (reduced-rank regression).
-
-    The full map, projected on the directions in which what it predicts varies most.
-    """
-    best = full(of, ridge)
-    predicted = of.both.T @ best
-    directions = torch.linalg.eigh((predicted + predicted.T) / 2).eigenvectors[:, -rank:]
-    return best @ directions @ directions.T
-
-
-KINDS = {  # of maps: what z is, how A is solved for, and how many numbers it has
-    "scalar": (STREAM, scalar, lambda dim, rank: 1),
-    "diagonal": (STREAM, diagonal, lambda dim, rank: dim),
-    "low rank": (STREAM, low_rank, lambda dim, rank: 2 * dim * rank),
-    "full": (STREAM, full, lambda dim, rank: dim**2),
-    "folded": (FFN, full, lambda dim, rank: dim**2),
-}
-
-
-def solved(solve: Callable, fit: Moments, held: Moments, rank: int = 0) -> tuple:
+def solved(fit: Moments, held: Moments) -> tuple[torch.Tensor, float, float]:
     """A of all calibration texts, its ridge (in units of the mean of z^2), its held-out error.
 
     The ridge is the one whose map of the texts of `fit` leaves least of those of `held`.
     """
 
     def at(ridge: float, of: Moments) -> torch.Tensor:
-        return solve(of, ridge * float(of.inputs.diagonal().mean()), rank)
+        return solution(of, ridge * float(of.inputs.diagonal().mean()))
 
     errors = {ridge: held.error(at(ridge, fit)) for ridge in RIDGES}
     ridge = min(errors, key=errors.get)
@@ -129,7 +102,7 @@ class Mapped(Block):
 def reading_ffn(model, blocks: Iterable[Mapped]) -> Iterator[None]:
     """While active, those of `blocks` that map what an FFN adds note it in every forward pass."""
     with ExitStack() as hooks:
-        for block in (block for block in blocks if KINDS[block.name][0] == FFN):
+        for block in (block for block in blocks if KINDS[block.name] == FFN):
 
             def note(module, args, output, block=block):
                 block.added[:] = [output]
@@ -169,26 +142,27 @@ def folded(model, block: Block, change: torch.Tensor) -> Iterator[None]:
 
 
 def fitted(
-    model, block: Block, names: Iterable[str], batches: Iterable[dict], rank: int
+    model, block: Block, names: Iterable[str], batches: Iterable[dict]
 ) -> dict[str, tuple[Mapped, dict]]:
-    """Maps across `block` by name (a key of KINDS), with what is told of each.
+    """Maps across `block` by name (a key of KINDS), with what fitting each took.
 
-    batches: calibration texts as of `similarity.calibration_batches`. Told: parameters, seconds
-    (of the pass and of solving), ridge, error (held out; the plain cut has 1). A map of what the
-    FFN adds is missing where `projection` finds none.
+    batches: calibration texts as of `similarity.calibration_batches`. With a map come its
+    parameters (how many numbers), seconds (of the pass and of solving), ridge and error (held out;
+    the plain cut has 1). A map of what the FFN adds is missing where `projection` finds none.
     """
-    start, found = perf_counter(), {}
+    start, maps = perf_counter(), {}
     fit, held = _gathered(model, block, batches)
     passed = perf_counter() - start
     for name in names:
-        kind, solve, count = KINDS[name]
+        kind = KINDS[name]
         if kind in fit:
-            start, dim = perf_counter(), len(fit[kind].inputs)
-            change, ridge, error = solved(solve, fit[kind], held[kind], rank)
-            told = {"parameters": count(dim, min(rank, dim)), "ridge": ridge, "error": error}
-            told["seconds"] = passed + perf_counter() - start
-            found[name] = Mapped(block.start, block.size, name, change.float()), told
-    return found
+            start = perf_counter()
+            change, ridge, error = solved(fit[kind], held[kind])
+            seconds = passed + perf_counter() - start
+            took = {"parameters": change.numel(), "ridge": ridge, "error": error}
+            block_with_map = Mapped(block.start, block.size, name, change.float())
+            maps[name] = block_with_map, took | {"seconds": seconds}
+    return maps
 
 
 @torch.inference_mode()

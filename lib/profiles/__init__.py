@@ -75,7 +75,6 @@ class Profile:
     heal_packed: bool  # full sequences, or one truncated and padded document each
     map_sequences: Count  # calibration texts of a linear map
     map_tokens: int
-    map_rank: int  # of the one of low rank
     batch_tokens: int  # tokens a forward pass reads at once
     c4_batch_tokens: int  # the same of the C4 loss, whose texts have no prefix to be held
     main_names: tuple[str, ...]  # the model of figures 1 and 5; empty: the first one

