@@ -1,16 +1,59 @@
 """Every snippet of exercises/README.md runs, in the order in which they stand there."""
 
 import re
+from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
+import nbformat
 import pytest
 import yaml
 
-from benchmarks import links
 from lib import paths
+from lib.run.notebooks import NOTEBOOKS
 
-EXERCISES = links.exercises()
-TEXT = links.EXERCISES.read_text(encoding="utf-8")
+TEXT = (paths.ROOT / "exercises" / "README.md").read_text(encoding="utf-8")
+HEADING = re.compile(r"^### (\d\d)\.(\d) (.+)\n\*(\d+) minutes? · (\w+)\*\n\n", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One of exercises/README.md: its notebook, what it asks, and its code (None: without)."""
+
+    notebook: str
+    number: str
+    title: str
+    minutes: int
+    difficulty: str
+    question: str
+    code: str | None
+    folded: str  # hint and answer
+
+
+def exercises() -> list[Exercise]:
+    """All exercises, in their order."""
+    headings = list(HEADING.finditer(TEXT))
+    ends = [heading.start() for heading in headings[1:]] + [len(TEXT)]
+    parsed = []
+    for heading, end in zip(headings, ends, strict=True):
+        notebook, number, title, minutes, difficulty = heading.groups()
+        asks, _, folded = TEXT[heading.end() : end].partition("<details>")
+        question, _, code = asks.partition("```python\n")
+        parsed.append(
+            Exercise(
+                notebook=notebook,
+                number=f"{notebook}.{number}",
+                title=title,
+                minutes=int(minutes),
+                difficulty=difficulty,
+                question=" ".join(question.split()),
+                code=code.partition("```")[0] or None,
+                folded=folded,
+            )
+        )
+    return parsed
+
+
+EXERCISES = exercises()
 FIRST = re.search(r"```python\n(.+?)```", TEXT, re.DOTALL)[1]
 SECTIONS = re.findall(r"^## \[(\d\d)\]", TEXT, re.MULTILINE)
 
@@ -56,6 +99,16 @@ def test_each_has_a_hint_and_an_answer():
         assert told.count("</details>") == 2 and "```" not in told
     assert [e.number for e in EXERCISES] == sorted({e.number for e in EXERCISES})
     assert sorted({e.notebook for e in EXERCISES}) == SECTIONS
+
+
+@pytest.mark.parametrize("number", NOTEBOOKS)
+def test_a_notebook_ends_with_its_first_exercises(number):
+    notebook = nbformat.read(paths.NOTEBOOKS / f"{NOTEBOOKS[number].file}.ipynb", as_version=4)
+    last = notebook.cells[-1].source
+    first, second, *_ = (e for e in EXERCISES if e.notebook == number)
+    for exercise in (first, second):
+        mark = "" if exercise.title.endswith("?") else "."
+        assert f"**{exercise.number} {exercise.title}{mark}** {exercise.question}\n" in last
 
 
 def test_no_snippet_is_left_out():

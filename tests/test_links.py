@@ -1,22 +1,17 @@
-"""Notebooks link each other, and no link between files leads nowhere."""
+"""No link between files leads nowhere."""
 
 import re
-import subprocess
-import sys
 from urllib.parse import unquote
 
 import nbformat
 import pytest
 
-from benchmarks import links
 from lib import paths
-from lib.run.notebooks import NOTEBOOKS
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 PAGES = [
     paths.ROOT / "README.md",
-    paths.ROOT / "lib" / "README.md",
-    links.EXERCISES,
+    *(paths.ROOT / room / "README.md" for room in ("lib", "exercises", "figures", "benchmarks")),
     *sorted(paths.NOTEBOOKS.glob("*.md")),
     *sorted(paths.NOTEBOOKS.glob("*.ipynb")),
     *sorted((paths.ROOT / "exercises").glob("*.ipynb")),
@@ -38,31 +33,6 @@ def anchors(file) -> set[str]:
         plain = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).replace("`", "").lower()
         found.add(re.sub(r"[^\w\- ]", "", plain).strip().replace(" ", "-"))
     return found
-
-
-@pytest.mark.parametrize("number", NOTEBOOKS)
-def test_first_and_last_cells_are_those_of_the_table(number):
-    """`python -m benchmarks.links` brings them up to date."""
-    assert links.place(number).read_text(encoding="utf-8") == links.renewed(number)
-    assert len([e for e in links.exercises() if e.notebook == number]) >= links.IN_FOOTER
-    assert (paths.ROOT / "lib" / links.SHOWN[number][2]).exists()
-
-
-@pytest.mark.parametrize("host", ["COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE", None])
-def test_only_a_hosted_notebook_installs_the_project(host, monkeypatch):
-    asked, path = [], sys.path[:]
-    monkeypatch.setattr(subprocess, "run", lambda command, check: asked.append(command))
-    monkeypatch.setattr("builtins.input", lambda text: "https://example.org/project.git")
-    monkeypatch.setattr(sys, "path", path)
-    for name in ("COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"):
-        monkeypatch.delenv(name, raising=False)
-    if host:
-        monkeypatch.setenv(host, "1")
-    exec(links.HOSTED)
-    assert (path[0] == "/tmp/project") is bool(host) and len(asked) == 2 * bool(host)
-    if host:
-        assert asked[0][:2] == ["git", "clone"] and "https://example.org/project.git" in asked[0]
-        assert asked[1][1:4] == ["-m", "pip", "install"] and "/tmp/project" in asked[1]
 
 
 @pytest.mark.parametrize("file", PAGES, ids=lambda p: str(p.relative_to(paths.ROOT)))

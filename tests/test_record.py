@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import spearmanr
+from test_exercises import EXERCISES
 
-from benchmarks import links, readme, record, repairs
+from benchmarks import readme, record, repairs
 from lib import analysis, evaluation, paths, profiles, results
 from lib.analysis import criteria, curves, islands, statistics
 from lib.analysis.bootstrap import interval
@@ -556,7 +557,7 @@ def test_what_is_said_of_healing_is_recorded():
 
 def test_what_the_answers_say_of_the_recorded_run_is_recorded():
     """Exercises 01.3, 02.3, 03.1 and 04.1."""
-    answers = {exercise.number: exercise.folded for exercise in links.exercises()}
+    answers = {exercise.number: exercise.folded for exercise in EXERCISES}
     found = list(results.archive(paths.RECORDED / "overnight").records())
     found = [r for r in found if r["params"].get("model") == "smollm2-135m"]
     usual = {"rank": 8, "seed": 0, "first_layer": 0}  # not of figures 8 and 9, notebook 12
@@ -606,7 +607,7 @@ def test_what_the_answers_say_of_the_recorded_run_is_recorded():
 
 def test_what_the_answers_say_of_blocks_seeds_and_times_is_recorded():
     """Exercises 02.1, 02.2, 04.2, 06.1, 09.2 and 11.1."""
-    answers = {e.number: " ".join(e.folded.split()) for e in links.exercises()}
+    answers = {e.number: " ".join(e.folded.split()) for e in EXERCISES}
     with results.reading(results.archive(paths.RECORDED / "overnight")):
         maps, profile = distance_maps.measure(profiles.get("overnight", ["smollm2-135m"]))
         damages, (costs, _) = damage.measure(maps, profile), inference_cost.measure(profile)
