@@ -15,7 +15,7 @@ from lib.analysis import criteria
 from lib.blocks import Block, BlockDistances
 from lib.data import sets, wheels
 from lib.measure import damage, distance_maps, greedy, jobs, repair, scores, states, studies, wanted
-from lib.models import documents, files, loading
+from lib.models import documents, loading
 
 NAME, BLOCK = "tiny-random", Block(3, 2)
 SMOKE = profiles.get("smoke")
@@ -29,10 +29,11 @@ FITTING = {  # functions within which texts are read to fit something
     (documents, "training_sequences"): "healing",  # and what a teacher says of its texts
     (repair, "fit"): "linear maps",
 }
-CHOOSING = {  # and to choose blocks: the paper's distances, and criteria (below, by halves)
-    (distance_maps, "of_model"): "distances",
+CHOOSING = {  # and to choose blocks, by halves of the texts (below)
     (states, "_values"): "states",
 }
+# The distances, too, choose blocks by texts of the validation split, as in the paper. They are
+# measured with a tokenizer of their own, which notes nothing.
 SPLITS = {  # of the hub's data sets, all that is ever read
     ("c4", "train"),
     ("c4", "validation"),
@@ -135,14 +136,13 @@ def texts_read(monkeypatch) -> dict:
 
     for (module, name), purpose in (FITTING | CHOOSING).items():
         monkeypatch.setattr(module, name, within(purpose, getattr(module, name)))
-    loaded, tokenizer = loading.loaded, files.tokenizer
+    loaded = loading.loaded
 
     def loaded_to_note(*args, **kwargs):
-        model, own = loaded(*args, **kwargs)
-        return model, Reading(own, note)
+        model, tokenizer = loaded(*args, **kwargs)
+        return model, Reading(tokenizer, note)
 
     monkeypatch.setattr(loading, "loaded", loaded_to_note)
-    monkeypatch.setattr(files, "tokenizer", lambda name: Reading(tokenizer(name), note))
     return texts
 
 
