@@ -3,21 +3,20 @@
 from dataclasses import fields, replace
 
 import pytest
-from conftest import Characters
 
 from lib import evaluation, profiles, results
 from lib.blocks import Block
 from lib.data import sets, wheels
 from lib.measure import fetching, inference_cost, studies, wanted
 from lib.measure.wanted import Wanted
-from lib.models import documents, registry
+from lib.models import registry
 from lib.profiles import Profile, Recipe
 
 NAME, BLOCK = "tiny-random", Block(3, 2)
 PROFILE = replace(  # every field counts: the rate of healings decays, and batches differ
     profiles.get("smoke"), heal_steps=8, heal_decay=0.25, batch_tokens=1024, c4_batch_tokens=512
 )
-RECIPE = profiles.recipe(NAME, PROFILE, first_layer=1, teacher=4)
+RECIPE = profiles.recipe(NAME, PROFILE, first_layer=1)
 
 
 class Distances:
@@ -41,28 +40,16 @@ def cost_of_inference(name: str, profile: Profile) -> Wanted:
     return caught.value.args[0]
 
 
-def distilled(name: str, profile: Profile, block: Block) -> Wanted:
-    recipe = profiles.recipe(name, profile, teacher=profile.heal_teacher)
-    return wanted.healing(name, profile, block, recipe)
-
-
 # ---- all kinds of results, each of one -----------------------------------------------------
 
 OF_MODELS = {  # of a model: (name, profile) -> Wanted
     "distances": wanted.similarity,
     "damage": lambda name, profile: studies.damage(name, Distances(), profile)[0],
-    "sublayers": lambda name, profile: studies.halves(name, Distances(), profile)[0],
-    "greedy": lambda name, profile: studies.next_layer(name, profile, 0, [3]),
+    "states": lambda name, profile: studies.states(name, None, profile)[0],
     "cost": cost_of_inference,
-}
-OF_MODELS |= {
-    f"states of {source}": lambda name, profile, i=i: studies.states(name, None, profile)[i]
-    for i, source in enumerate(studies.SOURCES)
 }
 OF_BLOCKS = {  # of a model without a block: (name, profile, block) -> Wanted
     "healing": lambda *of: wanted.healing(*of, profiles.recipe(*of[:2])),
-    "distilled": distilled,
-    "teacher": lambda name, profile, block: distilled(name, profile, block).teacher,
     "healed c4": lambda name, profile, block: wanted.score(
         name, profile, "c4", block, profiles.recipe(name, profile)
     ),
@@ -104,10 +91,8 @@ MMLU, ARC_EASY = {"mmlu", "mmlu_other", "mmlu_content"}, {"arc_easy", "arc_easy_
 BOOLQ, SCIQ = {"boolq", "boolq_closed"}, {"sciq", "sciq_closed"}
 SQUAD, GSM8K = {"squad", "squad_closed"}, {"gsm8k", "gsm8k_bpb"}
 MAPPED = {"mapped c4", "mapped arc_easy"}
-ON_C4 = {"damage", "sublayers", "greedy"}  # the loss on the same texts, of many cuts
-HEALED = {"healing", "distilled", "healed c4"}
-TRAINED = {*HEALED, "teacher"}  # on, or read by, the sequences of a healing
-WHEELS_ONLY = {"arc_easy_test", *SCIQ, *SQUAD, "states of wiki"}
+HEALED = {"healing", "healed c4"}
+WHEELS_ONLY = {"arc_easy_test", *SCIQ, *SQUAD}
 
 NOTHING = set()
 CHANGES = {  # a field of a profile, another value of it, and the results that it changes
@@ -133,14 +118,13 @@ CHANGES = {  # a field of a profile, another value of it, and the results that i
     "gsm8k_generated": (3, {"gsm8k"}),
     "gsm8k_shots": (2, GSM8K),
     "gsm8k_new_tokens": (9, {"gsm8k"}),
-    "damage_sequences": (5, {*ON_C4, *(f"states of {source}" for source in studies.SOURCES)}),
-    "damage_tokens": (17, {*ON_C4, *(f"states of {source}" for source in studies.SOURCES)}),
-    "greedy_fraction": (0.7, NOTHING),  # how far greedy choice goes
+    "damage_sequences": (5, {"damage", "states"}),
+    "damage_tokens": (17, {"damage", "states"}),
     "cost_prompt_tokens": (17, {"cost"}),
     "cost_new_tokens": (5, {"cost"}),
     "cost_repeats": (4, {"cost"}),
-    "deepest_fraction": (0.5, {"sublayers"}),  # which blocks one result is of
-    "dense_fraction": (0.2, {"sublayers"}),
+    "deepest_fraction": (0.5, NOTHING),
+    "dense_fraction": (0.2, NOTHING),
     "heal_fractions": ((0.3,), {"cost"}),
     "more_fractions": ((0.3,), NOTHING),
     "ablation_fractions": ((0.4,), NOTHING),
@@ -152,22 +136,21 @@ CHANGES = {  # a field of a profile, another value of it, and the results that i
     "other_fractions": ((0.3,), NOTHING),
     "other_more_fractions": ((0.3,), NOTHING),
     "other_steps": (4, NOTHING),  # of a model that is not healed fully
-    "heal_steps": (12, TRAINED),
-    "heal_batch": (8, TRAINED),
-    "heal_tokens": (17, TRAINED),
+    "heal_steps": (12, HEALED),
+    "heal_batch": (8, HEALED),
+    "heal_tokens": (17, HEALED),
     "heal_learning_rate": (0.002, HEALED),
     "heal_rank": (4, HEALED),
     "heal_warmup": (3, HEALED),
     "heal_decay": (0.5, HEALED),
     "dose_fractions": ((0.3,), NOTHING),
     "dose_steps": ((2,), NOTHING),
-    "heal_teacher": (5, {"distilled", "teacher"}),
-    "heal_packed": (False, TRAINED),
+    "heal_packed": (False, HEALED),
     "map_sequences": (7, {"maps", *MAPPED}),
     "map_tokens": (25, {"maps", *MAPPED}),
     "batch_tokens": (  # also of a mapped C4 score: its map is fitted in such batches
         1025,
-        {"distances", *ON_C4, "maps", *MAPPED, *TASKS - {"c4"}},
+        {"distances", "damage", "maps", *MAPPED, *TASKS - {"c4"}},
     ),
     "c4_batch_tokens": (513, {"c4", "healed c4", "mapped c4"}),
     "main_names": ((NAME,), NOTHING),
@@ -197,23 +180,20 @@ def test_a_field_of_a_profile_is_in_the_keys_of_what_it_changes(field):
 OF_RECIPES = {  # recipe -> Wanted
     "healing": lambda recipe: wanted.healing(NAME, PROFILE, BLOCK, recipe),
     "healed c4": lambda recipe: wanted.score(NAME, PROFILE, "c4", BLOCK, recipe),
-    "teacher": lambda recipe: wanted.healing(NAME, PROFILE, BLOCK, recipe).teacher,
 }
-ALL_THREE, NOT_THE_TEACHER = {"healing", "healed c4", "teacher"}, {"healing", "healed c4"}
-CHANGES_OF_RECIPES = {
-    "steps": (9, ALL_THREE),
-    "max_tokens": (17, ALL_THREE),
-    "learning_rate": (0.002, NOT_THE_TEACHER),
-    "rank": (4, NOT_THE_TEACHER),
-    "warmup_steps": (3, NOT_THE_TEACHER),
-    "packed": (False, ALL_THREE),
-    "source": ("hub", ALL_THREE),
-    "batch": (8, ALL_THREE),
-    "dropout": (0.1, NOT_THE_TEACHER),
-    "seed": (1, ALL_THREE),  # it orders the documents
-    "first_layer": (2, NOT_THE_TEACHER),
-    "decay_steps": (3, NOT_THE_TEACHER),
-    "teacher": (5, ALL_THREE),
+CHANGES_OF_RECIPES = {  # a field of a recipe, and another value of it
+    "steps": 9,
+    "max_tokens": 17,
+    "learning_rate": 0.002,
+    "rank": 4,
+    "warmup_steps": 3,
+    "packed": False,
+    "source": "hub",
+    "batch": 8,
+    "dropout": 0.1,
+    "seed": 1,
+    "first_layer": 2,
+    "decay_steps": 3,
 }
 
 
@@ -227,28 +207,10 @@ def test_every_field_of_a_recipe_has_a_row():
 
 @pytest.mark.parametrize("field", CHANGES_OF_RECIPES)
 def test_a_field_of_a_recipe_is_in_the_keys_of_what_it_changes(field):
-    value, expected = CHANGES_OF_RECIPES[field]
+    value = CHANGES_OF_RECIPES[field]
     assert value != getattr(RECIPE, field)
-    assert changed(keys_of(RECIPE), keys_of(replace(RECIPE, **{field: value}))) == expected
-
-
-class Ending(Characters):
-    eos_token_id = 2
-
-
-def test_a_teacher_of_other_sequences_has_another_key(monkeypatch):
-    """Whatever of a recipe changes the sequences of a healing, whose every token it speaks of."""
-    texts = {"wheels": ["one text", "another", "a third one"], "hub": ["of", "the hub, all", "x"]}
-    monkeypatch.setattr(sets, "healing_texts", lambda source, count: texts[source])
-    before, _ = documents.training_sequences(Ending(), RECIPE)
-    fields_of_sequences = set()
-    for field, (value, _) in CHANGES_OF_RECIPES.items():
-        other = replace(RECIPE, **{field: value})
-        after, _ = documents.training_sequences(Ending(), other)
-        if after != before:
-            fields_of_sequences.add(field)
-            assert keys_of(other)["teacher"] != keys_of(RECIPE)["teacher"]
-    assert fields_of_sequences == {"steps", "max_tokens", "packed", "source", "batch", "seed"}
+    other = keys_of(replace(RECIPE, **{field: value}))
+    assert changed(keys_of(RECIPE), other) == {"healing", "healed c4"}
 
 
 @pytest.mark.parametrize("steps", [40, 20, 8, 7])
@@ -270,24 +232,12 @@ def test_another_model_changes_every_key():
 
 @pytest.mark.parametrize("block", [Block(2, 2), Block(3, 1)])
 def test_another_block_changes_the_keys_of_what_is_cut(block):
-    """A teacher is the model before the cut, the same for every block."""
-    assert changed(keys(), keys(block=block)) == set(OF_BLOCKS) - {"teacher"}
-
-
-def test_the_half_that_chooses_is_in_a_greedy_key():
-    """And the layers that it has dropped, in their order."""
-    steps = [
-        studies.next_layer(NAME, PROFILE, half, dropped)
-        for half in studies.HALVES
-        for dropped in ([3], [4], [3, 4], [4, 3])
-    ]
-    assert len({key(step) for step in steps}) == len(steps)
+    assert changed(keys(), keys(block=block)) == set(OF_BLOCKS)
 
 
 def test_each_chunk_of_texts_has_a_key():
     profile = replace(PROFILE, damage_sequences=20)
-    for kind in (studies.damage, studies.halves):
-        assert len({key(chunk) for chunk in kind(NAME, Distances(), profile)}) == 3
+    assert len({key(chunk) for chunk in studies.damage(NAME, Distances(), profile)}) == 3
 
 
 def test_the_kind_of_a_map_is_in_the_key_of_its_score():
@@ -303,25 +253,22 @@ def test_the_kind_of_a_map_is_in_the_key_of_its_score():
 
 # ---- versions and data ---------------------------------------------------------------------
 
-STATES = {f"states of {source}" for source in studies.SOURCES}
 VERSIONS = {  # of code, by what holds them: a table and its row, or a module and its name
     "prompts": (wanted, "PROMPT_VERSION", {*TASKS, "healed c4", *MAPPED}),
     "maps": (wanted, "MAP_VERSION", {"maps", *MAPPED}),
     "cost": (inference_cost, "VERSION", {"cost"}),
     "similarity": (results.VERSIONS, "similarity", {"distances"}),
     "scores": (results.VERSIONS, "scores", {*TASKS, "healed c4", *MAPPED}),
-    "healing": (results.VERSIONS, "healing", TRAINED),
+    "healing": (results.VERSIONS, "healing", HEALED),
     "damage": (studies.VERSIONS, "damage", {"damage"}),
-    "sublayers": (studies.VERSIONS, "sublayers", {"sublayers"}),
-    "greedy": (studies.VERSIONS, "greedy", {"greedy"}),
-    "states": (studies.VERSIONS, "states", STATES),
+    "states": (studies.VERSIONS, "states", {"states"}),
 }
 DATA = {  # a data set, and the results that read it
-    "c4": {"distances", *ON_C4, "states of c4", "c4", *TRAINED, "maps", *MAPPED},
-    "wiki": {"states of wiki", *TRAINED, "maps", *MAPPED},
+    "c4": {"distances", "damage", "states", "c4", *HEALED, "maps", *MAPPED},
+    "wiki": {*HEALED, "maps", *MAPPED},
     "mmlu": MMLU,
     "boolq": BOOLQ,
-    "arc_easy": {*ARC_EASY, "states of arc_easy", "mapped arc_easy"},
+    "arc_easy": {*ARC_EASY, "mapped arc_easy"},
     "arc_easy_test": {"arc_easy_test"},
     "hellaswag": {"hellaswag"},
     "gsm8k": GSM8K,

@@ -1,20 +1,18 @@
 """No text judges what it was fitted on, or what it has chosen; solved examples are not scored."""
 
 from collections import defaultdict
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import LAYERS
 from test_damage import synthetic
 
 from lib import evaluation, paths, profiles
 from lib.analysis import criteria
 from lib.blocks import Block, BlockDistances
 from lib.data import sets, wheels
-from lib.measure import damage, distance_maps, greedy, jobs, repair, scores, states, studies, wanted
+from lib.measure import damage, distance_maps, jobs, repair, scores, states, studies, wanted
 from lib.models import documents, loading
 
 NAME, BLOCK = "tiny-random", Block(3, 2)
@@ -26,7 +24,7 @@ LITTLE = replace(
 # ---- all that is measured, and the texts that it reads ---------------------------------------
 
 FITTING = {  # functions within which texts are read to fit something
-    (documents, "training_sequences"): "healing",  # and what a teacher says of its texts
+    (documents, "training_sequences"): "healing",
     (repair, "fit"): "linear maps",
 }
 CHOOSING = {  # and to choose blocks, by halves of the texts (below)
@@ -150,11 +148,11 @@ def measure_everything(profile) -> BlockDistances:
     """Every kind of result that reads texts, each of one block."""
     maps, _ = distance_maps.measure(profile)
     scores.measure(NAME, profile, [BLOCK], list(evaluation.KINDS))
-    recipe = profiles.recipe(NAME, profile, teacher=4)
+    recipe = profiles.recipe(NAME, profile)
     scores.measure(NAME, profile, [BLOCK], ["c4"], recipe)
     repair.table([wanted.mapped(NAME, profile, "c4", BLOCK, kind) for kind in studies.KINDS])
-    for measured in (damage.measure, damage.halves, greedy.measure, states.measure):
-        measured(maps, profile)
+    damage.measure(maps, profile)
+    states.measure(maps, profile)
     return maps[NAME]
 
 
@@ -190,58 +188,6 @@ def test_the_hubs_solved_examples_are_of_another_split(splits):
 
 # ---- half of the texts chooses, the other half judges --------------------------------------
 
-LIKED = {"a": (1, 2), "b": (3, 4), "c": (0, 5), "d": (4, 1)}  # layers that a text spares easily
-LOUD = {"a": 1, "b": 1, "c": 100, "d": 100}  # texts whose losses would decide if all chose
-
-
-def loss(text: str, dropped: set[int]) -> float:
-    """A loss that grows least without the layers that a text likes to lose, the first one most."""
-    liked = LIKED[text]
-    return LOUD[text] * sum(0.1 * liked.index(l) if l in liked else 1 for l in dropped)
-
-
-@pytest.fixture
-def layers_chosen(tmp_path, monkeypatch):
-    """The function that tells which two layers each half of some texts drops, one by one."""
-    kept, layers = [], set(range(LAYERS))
-
-    @contextmanager
-    def only_layers(model, left):
-        kept[:] = left
-        yield
-
-    def sweep(model, tokenizer, blocks, tasks, batch_tokens):
-        (task,) = tasks
-        versions = [set(kept), *(set(kept) - {kept[block.start]} for block in blocks)]
-        texts = [example["text"] for example in task.examples]
-        losses = [np.array([loss(text, layers - left) for text in texts]) for left in versions]
-        return pd.DataFrame({"value": [of.mean() for of in losses], "examples": losses})
-
-    monkeypatch.setattr(loading, "loaded", lambda *name, **how: (None, None))
-    monkeypatch.setattr(greedy, "only_layers", only_layers)
-    monkeypatch.setattr(greedy, "sweep", sweep)
-    zeros = np.zeros((LAYERS + 1, LAYERS + 1))
-    maps = {NAME: BlockDistances(zeros, zeros, zeros[None], 2)}
-
-    def chosen(texts: str) -> list[list[int]]:
-        versions = [set(), *({layer} for layer in range(LAYERS))]  # the unpruned model first
-        losses = np.array([[loss(text, dropped) for text in texts] for dropped in versions])
-        tokens = np.ones(len(texts))
-        monkeypatch.setattr(damage, "losses", lambda name, profile: ([], losses, tokens))
-        monkeypatch.setattr(sets, "c4", lambda split, source, count: list(texts)[:count])
-        monkeypatch.setattr(paths, "RESULTS", tmp_path / texts)
-        profile = replace(SMOKE, damage_sequences=len(texts), greedy_fraction=2 / LAYERS)
-        dropped = greedy.measure(maps, profile).set_index(["half", "block_size"]).layers
-        return [dropped[half, 2] for half in studies.HALVES]
-
-    return chosen
-
-
-def test_texts_that_judge_a_greedy_choice_do_not_make_it(layers_chosen):
-    """The first, third, … text choose the layers of the first half, and only they."""
-    for texts in ("acac", "adad", "bcbc", "bdbd", "caca"):
-        assert layers_chosen(texts) == [list(LIKED[texts[0]]), list(LIKED[texts[1]])]
-
 
 def head_to_head(odds: int, texts: int = 8) -> tuple[pd.DataFrame, pd.DataFrame]:
     """All criteria on random tables, and the damages; `odds` is a seed for every second text."""
@@ -259,10 +205,7 @@ def head_to_head(odds: int, texts: int = 8) -> tuple[pd.DataFrame, pd.DataFrame]
         table["examples"] = drawn(len(damages))
     first_token = damages[damages.block_size == 1].assign(source="c4")
     tables.append(first_token.assign(criterion="update, first token"))
-    sizes = range(1, 5)
-    removed = [{"model": "m", "half": half, "block_size": n} for half in (0, 1) for n in sizes]
-    removed = pd.DataFrame(removed).assign(examples=drawn(len(removed)))
-    found = criteria.head_to_head(damages, pd.concat(tables), removed, maps)
+    found = criteria.head_to_head(damages, pd.concat(tables), maps)
     return found.set_index(["criterion", "block_size"]), damages
 
 
@@ -274,8 +217,6 @@ def test_texts_that_judge_a_criterion_do_not_choose_for_it():
     (found, damages), (other, _) = head_to_head(odds=1), head_to_head(odds=2)
     changed = set()
     for (criterion, size), row in found.iterrows():
-        if criterion == "greedy":  # layers, not a block
-            continue
         evens, odds = row.starts
         assert other.starts[criterion, size][0] == evens
         changed |= {criterion} if other.starts[criterion, size][1] != odds else set()
