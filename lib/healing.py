@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.loss.loss_utils import ForCausalLMLoss
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -42,6 +43,7 @@ class Healed:
     real_tokens: int  # tokens trained on, padding not counted
     recomputes: bool = False  # activations, for want of memory
     seconds: float = 0.0  # of all steps, also those of earlier calls and of a shorter healing
+    joined: bool | None = None  # documents in one row, or padded; None: stored before it was noted
 
 
 def heal(model, tokenizer, recipe: Recipe, folder, micro_batch=16, trunk=None) -> Healed:
@@ -84,11 +86,13 @@ def _healed(model, tokenizer, recipe: Recipe, folder: Path, micro_batch: int, tr
     sequences, epochs = documents.training_sequences(tokenizer, recipe)
     with documents.apart(model) as joined:
         most = micro_batch if joined else documents.quickest(sequences, recipe.batch, micro_batch)
+    if not joined:
+        log.warning("%s cannot keep joined documents apart: rows are padded.", type(model).__name__)
     losses, seconds, status, adapter = [], 0.0, "oom", None
     for micro, recomputes in attempts(most):
         try:
             with adapters.fresh(model, recipe) as wrapped:
-                _begin(folder, trunk, micro, recomputes)
+                _begin(folder, trunk, micro, recomputes, joined)
                 how = (recipe, folder, micro, recomputes)
                 losses, seconds = _train(wrapped, tokenizer, sequences, *how)
                 status = "ok" if all(map(math.isfinite, losses)) else "diverged"
@@ -100,7 +104,7 @@ def _healed(model, tokenizer, recipe: Recipe, folder: Path, micro_batch: int, tr
                 raise
     losses = [loss for loss in losses if math.isfinite(loss)]
     tokens = documents.real_tokens(sequences)
-    return Healed(adapter, losses, status, micro, epochs, tokens, recomputes, seconds)
+    return Healed(adapter, losses, status, micro, epochs, tokens, recomputes, seconds, joined)
 
 
 class _Healing(Trainer):
@@ -109,6 +113,16 @@ class _Healing(Trainer):
     def compute_loss(self, model, *args, **kwargs):
         with adapters.in_its_format(model):
             return super().compute_loss(model, *args, **kwargs)
+
+
+def _loss(outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
+    """The loss of a micro-batch: its sum over that of the targets of the whole step, in nats.
+
+    So the micro-batches of a step add up to the mean over its targets, however it is split. Not
+    every model's own loss does: some know no more than their micro-batch, and take its mean.
+    """
+    logits = outputs.logits
+    return ForCausalLMLoss(logits, labels, logits.shape[-1], num_items_in_batch)
 
 
 class _Watch(TrainerCallback):
@@ -152,6 +166,7 @@ def _train(
             args=_training_arguments(recipe, folder, micro_batch, wrapped.device.type == "cpu"),
             train_dataset=documents.arranged(sequences, recipe.batch, micro_batch, joined),
             data_collator=documents.collator(joined, tokenizer.pad_token_id),
+            compute_loss_func=_loss,
             callbacks=[_Watch(recipe), *callbacks],
         )
         trainer.remove_callback(PrinterCallback)
@@ -215,11 +230,15 @@ def _newest_complete(folder: Path) -> str | None:
     return get_last_checkpoint(folder) if folder.exists() else None
 
 
-def _begin(folder: Path, trunk: Path | None, micro_batch: int, recomputes: bool) -> None:
+def _begin(
+    folder: Path, trunk: Path | None, micro_batch: int, recomputes: bool, joined: bool
+) -> None:
     """Take the state of a shorter healing, trained in this way, as the first checkpoint."""
-    found = trunk and _finished(trunk)
-    same = found and (found.micro_batch, found.recomputes) == (micro_batch, recomputes)
-    if same and paths.sealed(trunk / "trunk") and not _newest_complete(folder):
+    shorter = trunk and _finished(trunk)
+    if not shorter or not paths.sealed(trunk / "trunk") or _newest_complete(folder):
+        return
+    way = (shorter.micro_batch, shorter.recomputes, shorter.joined)
+    if way == (micro_batch, recomputes, joined):
         state = json.loads((trunk / "trunk" / "trainer_state.json").read_text())
         shutil.copytree(trunk / "trunk", folder / f"checkpoint-{state['global_step']}")
 

@@ -76,7 +76,7 @@ def _states_by_layer(layers: Iterator[nn.Module], chunk: list[dict]) -> list[tor
     return [torch.stack(states, dim=1) for states in found]
 
 
-def _averaged(parts: Iterable[tuple[torch.Tensor, np.ndarray | None]]) -> BlockDistances:
+def _averaged(parts: Iterable[tuple[torch.Tensor, torch.Tensor | None]]) -> BlockDistances:
     """Mean angles over sequences, whose last-token states come as (B, L+1, D), and their numbers.
 
     The numbers are those before sequences were sorted by length: folds by the place in that order
@@ -87,8 +87,9 @@ def _averaged(parts: Iterable[tuple[torch.Tensor, np.ndarray | None]]) -> BlockD
     for states, numbers in parts:
         found = angles(states)
         total, squares = total + found.sum(0), squares + (found**2).sum(0)
-        numbers = np.arange(seen, seen + len(found)) if numbers is None else np.array(numbers)
-        fold_of = numbers % FOLDS
+        if numbers is None:
+            numbers = torch.arange(seen, seen + len(found))
+        fold_of = numbers.cpu().numpy() % FOLDS
         folds = folds + np.stack([found[fold_of == fold].sum(0) for fold in range(FOLDS)])
         counts += np.bincount(fold_of, minlength=FOLDS)
         seen += len(found)

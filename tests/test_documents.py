@@ -6,14 +6,20 @@ from itertools import pairwise
 
 import pytest
 import torch
-from conftest import LENGTH, VOCAB, tiny
+from conftest import ARCHITECTURES, GROUPED, LENGTH, VOCAB, WINDOW, tiny
+from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
+from transformers import CONFIG_MAPPING, LlamaForCausalLM, TrainerCallback
 
 from lib import healing, profiles
 from lib.models import adapters, documents, files
 
 ABLE = ("llama", "mistral", "qwen2", "qwen3", "gemma3", "phi", "gpt_neox", "smollm3", "gpt2")
 UNABLE = ("gemma2", "bloom", "lfm2", "qwen3_next", "granitemoehybrid")
+OTHER_FUNCTIONS = {  # what they give to their attention beside the usual: learned sinks, a mask
+    "granite_swa": lambda: CONFIG_MAPPING["granite_swa"](**GROUPED, sliding_window=WINDOW),
+    "doge": lambda: CONFIG_MAPPING["doge"](**GROUPED),
+}
 NAMED = ("llama", "qwen2", "mistral", "phi", "gemma3")
 RECIPE = replace(
     profiles.recipe("tiny-random", profiles.get("smoke")),
@@ -49,13 +55,65 @@ def test_joined_documents_are_read_as_each_alone(name):
         torch.testing.assert_close(found[start:stop], alone, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", UNABLE)
-def test_who_cannot_keep_documents_apart_is_found_out(name):
+@pytest.mark.parametrize("name", [*UNABLE, *OTHER_FUNCTIONS])
+def test_who_cannot_keep_documents_apart_is_found_out(name, monkeypatch):
     """A running state goes on from one document to the next; some attention is another one."""
+    monkeypatch.setattr("conftest.ARCHITECTURES", ARCHITECTURES | OTHER_FUNCTIONS)
     model = tiny(name)
     before = model.config._attn_implementation
     with documents.apart(model) as able:
         assert not able and model.config._attn_implementation == before
+    assert model.config._attn_implementation == before
+
+
+def test_a_model_is_tried_against_its_own_attention_in_rows_of_one_shape(llama):
+    """A product of other rows is rounded in another way."""
+    tried = []
+
+    def note(model, arguments, inputs):
+        tried.append((model.config._attn_implementation, *inputs["input_ids"].shape))
+
+    llama.register_forward_pre_hook(note, with_kwargs=True)
+    with documents.apart(llama) as able:
+        assert able
+    own, *joined = tried
+    assert own == (llama.config._attn_implementation, *joined[0][1:])
+    assert joined == [(documents.NAME, 1, sum(documents.PROBE))] * 2
+
+
+@pytest.mark.parametrize(
+    "dtype, share, expected",
+    [
+        (torch.bfloat16, 0.2, True),
+        (torch.bfloat16, 0.8, False),
+        (torch.float32, 0.005, True),
+        (torch.float32, 0.2, False),
+    ],
+)
+def test_rounding_is_no_other_attention(llama, dtype, share, expected):
+    """share: by how much of their spread the logits of joined documents differ."""
+
+    def rounded(model, arguments, outputs):
+        if model.config._attn_implementation == documents.NAME:
+            outputs.logits[..., ::2] += share * outputs.logits.float().std()
+
+    llama.to(dtype).register_forward_hook(rounded)
+    with documents.apart(llama) as able:
+        assert able == expected
+
+
+@pytest.mark.parametrize("share, expected", [(0.0, True), (0.1, False)])
+def test_not_even_a_little_of_another_document_is_seen(llama, share, expected):
+    """In 16 bits less than what another way of rounding may move."""
+
+    def leak(model, arguments, inputs, outputs):
+        if model.config._attn_implementation == documents.NAME:
+            before = inputs["input_ids"][0, 0] % 2
+            outputs.logits[..., ::2] += share * before * outputs.logits.float().std()
+
+    llama.to(torch.bfloat16).register_forward_hook(leak, with_kwargs=True)
+    with documents.apart(llama) as able:
+        assert able == expected
 
 
 def test_a_document_sees_no_other():
@@ -80,9 +138,12 @@ def trained(model, tmp_path, name: str, micro_batch: int, sequences: list[dict])
     return losses, weights
 
 
-@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("name", [*NAMED, "gpt2"])
 def test_joined_sorted_and_one_by_one_heal_alike(name, tmp_path, monkeypatch):
     model = tiny(name)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):  # gpt2's own
+            module.p = 0.0
     sequences = [{"documents": [document]} for document in some(RECIPE.steps * RECIPE.batch)]
     ways = {"joined": (True, 4), "sorted": (False, 4), "one by one": (False, 1)}
     found = {}
@@ -96,6 +157,61 @@ def test_joined_sorted_and_one_by_one_heal_alike(name, tmp_path, monkeypatch):
         assert own.keys() == weights.keys()
         for key, value in weights.items():
             torch.testing.assert_close(own[key], value, atol=2e-3, rtol=0.02)
+
+
+class WithoutKeywords(LlamaForCausalLM):
+    """As code that comes with a checkpoint: the loss is the mean of what it is given."""
+
+    _supports_attention_backend = False
+
+    def forward(
+        self,
+        input_ids=None,
+        attention_mask=None,
+        inputs_embeds=None,
+        labels=None,
+        output_attentions=None,
+        output_hidden_states=None,
+        return_dict=None,
+    ):
+        return super().forward(input_ids=input_ids, labels=labels)
+
+
+class WithoutCount(LlamaForCausalLM):
+    """Takes any keyword, and does not count: the loss is again a mean."""
+
+    def forward(self, *args, num_items_in_batch=None, **kwargs):
+        return super().forward(*args, **kwargs)
+
+
+class Gradients(TrainerCallback):
+    """Of each step, all in one."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        gradients = [p.grad.flatten() for p in model.parameters() if p.requires_grad]
+        self.seen.append(torch.cat(gradients))
+
+
+@pytest.mark.parametrize("kind", [LlamaForCausalLM, WithoutKeywords, WithoutCount])
+def test_a_step_is_a_mean_over_its_targets_for_every_model(kind, llama, tmp_path):
+    """So it is the same in micro-batches of any size, whose targets are not equally many."""
+    llama.__class__ = kind
+    sequences = [{"documents": [document]} for document in some(RECIPE.steps * RECIPE.batch)]
+    losses, gradients = {}, {}
+    for size in (8, 4, 2):
+        seen = Gradients()
+        with adapters.fresh(llama, RECIPE) as wrapped:
+            tokenizer = files.tokenizer("tiny-random")
+            way = (tokenizer, sequences, RECIPE, tmp_path / str(size), size)
+            losses[size], _ = healing._train(wrapped, *way, callbacks=[seen])
+        gradients[size] = seen.seen
+    for size in (4, 2):
+        assert losses[size] == pytest.approx(losses[8], abs=2e-5)
+        for found, expected in zip(gradients[size], gradients[8], strict=True):
+            assert torch.linalg.norm(found - expected) < 1e-3 * torch.linalg.norm(expected)
 
 
 def test_the_order_within_a_step_is_all_that_changes():
@@ -152,3 +268,26 @@ def test_the_kernel_is_asked_for_the_same(name, monkeypatch):
         monkeypatch.setattr(documents, "varlen_attn", reference)
         monkeypatch.setattr(documents, "_has_kernel", lambda query: True)
         torch.testing.assert_close(logits(model, batch), expected, atol=1e-4, rtol=1e-4)
+
+
+def of_2_10(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, is_causal=False): ...
+
+
+def of_2_11(
+    query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=None, window_size=(-1, -1)
+): ...
+
+
+@pytest.mark.parametrize("kernel", [of_2_10, of_2_11])
+def test_a_kernel_that_takes_less_is_not_asked(llama, monkeypatch, kernel):
+    """The first releases of PyTorch that have it know no scale, or no groups of heads."""
+    batch = documents.collator(True, 0)([{"documents": some(4)}])
+    del batch["labels"]
+    with documents.apart(llama):
+        expected = logits(llama, batch)
+    documents._tried.clear()
+    monkeypatch.setattr(documents, "varlen_attn", kernel)
+    monkeypatch.setattr(documents, "_has_kernel", lambda query: True)
+    with documents.apart(llama) as able:
+        assert able
+        assert torch.equal(logits(llama, batch), expected)

@@ -1,5 +1,6 @@
 """Healing: trust in the gradient, resume byte for byte, and a model that comes back whole."""
 
+import json
 import math
 import os
 import pickle
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import count
 from types import SimpleNamespace
 
@@ -164,7 +165,8 @@ def test_documents_are_truncated_and_padding_has_no_loss(base):
     lengths = [len(s["documents"][0]) for s in sequences]
     assert max(lengths) == 300 and min(lengths) < 300
     batch = documents.collator(False, base[1].pad_token_id)(sequences[:16])
-    assert (batch["labels"] != -100).sum(1).tolist() == lengths[:16]
+    assert (batch["labels"] != -100).sum(1).tolist() == [n - 1 for n in lengths[:16]]
+    assert (batch["labels"][:, 0] == -100).all()
 
 
 @pytest.mark.parametrize("first", [0, 3])
@@ -181,7 +183,7 @@ def test_padding_predicts_no_token(base, tmp_path, monkeypatch, first):
         losses[side] = found.losses
         assert tokenizer.padding_side == side
     assert losses["left"] == losses["right"]
-    padding = [batch["labels"] == -100 for batch in batches]
+    padding = [batch["labels"][:, 1:] == -100 for batch in batches]
     assert any(p.any() for p in padding)
     assert all((p[:, 1:] >= p[:, :-1]).all() and not p[:, 0].any() for p in padding)
 
@@ -201,6 +203,80 @@ def test_order_depends_on_the_seed_alone(base):
         documents.training_sequences(base[1], replace(RECIPE, seed=seed))[0] for seed in (0, 0, 1)
     )
     assert one == same and one != other
+
+
+# ---- each field of a recipe ----------------------------------------------------------------
+
+START = replace(RECIPE, steps=4, batch=4, warmup_steps=1, max_tokens=32)
+CHANGES = {  # of each field: another value, and all that it changes
+    "steps": (6, {"sequences", "rates"}),
+    "max_tokens": (48, {"sequences", "length"}),
+    "learning_rate": (0.01, {"rates"}),
+    "rank": (4, {"rank", "alpha", "start"}),
+    "warmup_steps": (2, {"rates"}),
+    "packed": (False, {"sequences"}),
+    "source": ("elsewhere", {"sequences"}),
+    "batch": (8, {"sequences", "batch"}),
+    "dropout": (0.5, {"dropout masks"}),
+    "seed": (1, {"sequences", "start", "dropout masks"}),
+    "first_layer": (2, {"layers", "start"}),
+    "decay_steps": (2, {"rates"}),
+}
+
+
+def texts(source: str, count: int) -> list[str]:
+    letters = "abcdefgh" if source == "wheels" else "ijklmnop"
+    return [letter * n for letter in letters for n in (20, 40, 60)]
+
+
+def before_training(base, recipe, folder) -> dict:
+    """All that a recipe decides, as it is when the first step would begin."""
+    model, tokenizer = base
+    ready = {}
+
+    def look(trainer, resume_from_checkpoint):
+        arguments, sequences = trainer.args, trainer.train_dataset
+        modules = dict(trainer.model.named_modules())
+        dropouts = [module for name, module in modules.items() if "lora_dropout." in name]
+        parameters = dict(trainer.model.named_parameters())
+        starts = {n: p.tolist() for n, p in parameters.items() if "lora_A" in n}
+        lora = trainer.model.peft_config["default"]
+        ready["dropout masks"] = dropouts[0].train()(torch.ones(1000)).tolist()
+        ready["layers"] = sorted(starts)
+        ready["start"] = starts
+        ready["rank"], ready["alpha"] = lora.r, lora.lora_alpha
+        ready["sequences"] = [sequence["documents"] for sequence in sequences]
+        ready["length"] = max(documents.real_tokens([sequence]) for sequence in sequences)
+        micro_batches = arguments.gradient_accumulation_steps
+        ready["batch"] = arguments.per_device_train_batch_size * micro_batches
+        trainer.create_optimizer_and_scheduler(arguments.max_steps)
+        ready["rates"] = []
+        for _ in range(arguments.max_steps):
+            ready["rates"] += trainer.lr_scheduler.get_last_lr()[:1]
+            trainer.optimizer.step()
+            trainer.lr_scheduler.step()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sets, "healing_texts", texts)
+        patch.setattr(healing._Healing, "train", look)
+        healing.heal(model, tokenizer, recipe, folder / "healing", micro_batch=4)
+    return ready
+
+
+@pytest.fixture(scope="module")
+def ready(base, tmp_path_factory):
+    return before_training(base, START, tmp_path_factory.mktemp("start"))
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(profiles.Recipe)])
+def test_a_field_of_the_recipe_changes_what_it_should_and_nothing_else(
+    base, ready, tmp_path, field
+):
+    value, expected = CHANGES[field]
+    assert getattr(START, field) != value
+    other = before_training(base, replace(START, **{field: value}), tmp_path)
+    assert other.keys() == ready.keys()
+    assert {part for part in ready if other[part] != ready[part]} == expected
 
 
 # ---- resume --------------------------------------------------------------------------------
@@ -345,6 +421,20 @@ def test_equal_seeds_repeat_and_others_differ(base, undisturbed, tmp_path):
     assert healed_bytes(base, tmp_path / "other", replace(RECIPE, seed=1)) != undisturbed
 
 
+def lora_starts(model, recipe) -> dict[str, torch.Tensor]:
+    """The first weights of a new adapter, by name."""
+    with adapters.fresh(model, recipe) as wrapped:
+        return {n: p.detach().clone() for n, p in wrapped.named_parameters() if "lora_A" in n}
+
+
+def test_adapters_start_from_their_seed(llama):
+    one, same, other = (lora_starts(llama, replace(RECIPE, seed=seed)) for seed in (0, 0, 1))
+    assert len(one) == 6 * 3
+    for name, start in one.items():
+        assert torch.equal(start, same[name])
+        assert not torch.equal(start, other[name])
+
+
 class Rates(TrainerCallback):
     """The optimizer's settings at each step."""
 
@@ -392,8 +482,73 @@ def test_a_longer_healing_starts_from_the_trunk_of_a_shorter_one(base, tmp_path,
     assert len(rates.seen) == 24 - 8  # steps that were not made again, but took their second
     assert grown.seconds == 24
     assert [int(n.split("-")[1]) for n in saved if "-" in n] == [9, 12, 15, 16, 18, 21, 24]
-    other = healed(base, longer, tmp_path / "halved", trunk=tmp_path / "short", micro_batch=8)
-    assert other.micro_batch == 8 and len(other.losses) == 24
+
+
+LONGER = replace(RECIPE, warmup_steps=1, decay_steps=2)
+SHORTER = replace(LONGER, steps=4, decay_steps=1)
+
+
+@pytest.fixture(scope="module")
+def short(base, few_articles, tmp_path_factory):
+    """The folder of a healing that LONGER can start from."""
+    folder = tmp_path_factory.mktemp("short") / "short"
+    assert healed(base, SHORTER, folder).status == "ok"
+    return folder
+
+
+@pytest.mark.parametrize(
+    "noted",
+    [
+        {},
+        {"micro_batch": 8},
+        {"recomputes": True},
+        {"joined": False},
+        {"joined": None},  # stored before it was noted
+    ],
+    ids=str,
+)
+def test_only_a_trunk_of_the_same_way_is_taken(base, short, tmp_path, monkeypatch, noted):
+    """noted: what healed.json says otherwise."""
+    trunk, steps = shutil.copytree(short, tmp_path / "short"), []
+    values = json.loads((trunk / "healed.json").read_text())
+    (trunk / "healed.json").write_text(json.dumps(values | noted))
+    at_each_step(monkeypatch, lambda inputs: steps.append(1))
+    found = healed(base, LONGER, tmp_path / "long", trunk=trunk)
+    assert len(found.losses) == LONGER.steps
+    assert len(steps) == LONGER.steps - (0 if noted else SHORTER.steps - SHORTER.decay_steps)
+
+
+def test_a_trunk_of_another_micro_batch_is_not_taken(base, short, tmp_path):
+    """In other micro-batches other dropout masks are drawn, so the adapter would be another."""
+    alone, after = (
+        healed(base, LONGER, tmp_path / name, trunk=trunk, micro_batch=8)
+        for name, trunk in (("alone", None), ("after", short))
+    )
+    assert alone.micro_batch == after.micro_batch == 8
+    assert (after.adapter / WEIGHTS).read_bytes() == (alone.adapter / WEIGHTS).read_bytes()
+
+
+def test_padded_rows_are_said_and_noted(base, tmp_path, monkeypatch, caplog):
+    one_step = replace(RECIPE, steps=1)
+    assert healed(base, one_step, tmp_path / "joined").joined is True
+    assert not caplog.messages
+    monkeypatch.setattr(documents, "_reads_apart", lambda model: False)
+    assert healed(base, one_step, tmp_path / "padded").joined is False
+    said = "LlamaForCausalLM cannot keep joined documents apart: rows are padded."
+    assert caplog.messages == [said]
+    stored_values = json.loads((tmp_path / "padded" / "healed.json").read_text())
+    assert stored_values["joined"] is False
+
+
+def test_a_healing_stored_without_that_note_is_read(base, tmp_path, monkeypatch):
+    found = healed(base, replace(RECIPE, steps=1), tmp_path / "healed")
+    file = tmp_path / "healed" / "healed.json"
+    values = json.loads(file.read_text())
+    del values["joined"]
+    file.write_text(json.dumps(values))
+    monkeypatch.setattr(healing, "_train", lambda *a: pytest.fail("trained again"))
+    again = healed(base, replace(RECIPE, steps=1), tmp_path / "healed")
+    assert again == replace(found, joined=None)
 
 
 def test_healing_lowers_the_loss(base, tmp_path):

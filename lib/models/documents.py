@@ -7,6 +7,8 @@ reading each alone. A model that cannot do that reads padded rows.
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
+from inspect import signature
 from weakref import WeakKeyDictionary
 
 import torch
@@ -26,7 +28,10 @@ except ImportError:
 NAME = "documents"  # of the attention, among those of transformers
 PROBE = (5, 9)  # tokens of the documents that a model is tried with
 PASS = 64  # tokens in whose time a pass begins and ends, assumed
-LEAK = 0.02  # of the logits' spread: what rounding moves is less, another document moves more
+# shares of the logits' spread, of which rounding in one way moves less
+LEAK = 0.02  # when another document comes before
+ROUNDING = 0.5  # in 16 bits by another attention: about 0.1, and another function moves several
+KEYWORDS = {"scale", "window_size", "enable_gqa"}  # of varlen_attn; not all before PyTorch 2.12
 
 _tried = WeakKeyDictionary()  # models, and whether they keep documents apart with these layers
 _flattened = DataCollatorWithFlattening(return_flash_attn_kwargs=True)
@@ -79,9 +84,11 @@ def collator(joined: bool, pad_token: int) -> Callable[[Sequence[dict]], dict]:
 def padded(rows: Sequence[list[int]], pad_token: int) -> dict[str, torch.Tensor]:
     """Documents as rows, padded on the right, so that causal attention needs no mask."""
     rows = [torch.tensor(row) for row in rows]
+    labels = pad_sequence(rows, batch_first=True, padding_value=-100)
+    labels[:, 0] = -100  # nothing predicts it, so it is no target to be counted
     return {
         "input_ids": pad_sequence(rows, batch_first=True, padding_value=pad_token),
-        "labels": pad_sequence(rows, batch_first=True, padding_value=-100),
+        "labels": labels,
     }
 
 
@@ -125,23 +132,30 @@ def quickest(sequences: Sequence[dict], batch: int, most: int) -> int:
 @contextmanager
 def apart(model) -> Iterator[bool]:
     """Within, the model reads joined documents as if each were alone; False if it cannot."""
-    config, before = model.config, model.config._attn_implementation
-    softcap = getattr(config.get_text_config(decoder=True), "attn_logit_softcapping", None)
-    if not model._supports_attention_backend or softcap:
+    if not _reads_apart(model):
         yield False
         return
-    model.set_attn_implementation(NAME)
+    with _attending(model, NAME):
+        yield True
+
+
+@contextmanager
+def _attending(model, implementation: str) -> Iterator[None]:
+    """Within, the model's attention is another of those of transformers."""
+    own = model.config._attn_implementation
+    model.set_attn_implementation(implementation)
     try:
-        able = _reads_apart(model)
-        if not able:
-            model.set_attn_implementation(before)
-        yield able
+        yield
     finally:
-        model.set_attn_implementation(before)
+        model.set_attn_implementation(own)
 
 
 def _reads_apart(model) -> bool:
     """Whether the logits of joined documents are those of each alone; layers are tried once."""
+    text_config = model.config.get_text_config(decoder=True)
+    softcap = getattr(text_config, "attn_logit_softcapping", None)
+    if not model._supports_attention_backend or softcap:
+        return False
     known = _tried.setdefault(model, {})
     layers = tuple(map(id, decoder_layers(model)))
     if layers not in known:
@@ -151,22 +165,37 @@ def _reads_apart(model) -> bool:
 
 @torch.inference_mode()
 def _tries(model) -> bool:
-    """Two documents joined, and the second alone: what comes before it must not matter to it."""
+    """Whether a document, joined to another, is read as alone by the model's own attention.
+
+    What comes before it must not matter to it. What comes after it never does, so the row in
+    which it is alone is filled up: rows of one length are multiplied in the same way.
+    """
     training = model.training
     vocabulary = model.config.get_text_config(decoder=True).vocab_size
-    ids = torch.arange(sum(PROBE)).mul(7).remainder(vocabulary).split(PROBE)
-    batch = _flattened([{"input_ids": document.tolist()} for document in ids])
-    batch = {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in batch.items()}
-    del batch["labels"]
+    first, second = torch.arange(sum(PROBE)).mul(7).remainder(vocabulary).split(PROBE)
+    other = first.add(1).remainder(vocabulary)
+    filled_up = torch.cat([second, first])[None].to(model.device)
     try:
         model.eval()
         with adapters.in_its_format(model):
-            found = model(**batch, use_cache=False).logits[0, PROBE[0] :].float()
-            alone = ids[1][None].to(model.device)
-            expected = model(input_ids=alone, use_cache=False).logits[0].float()
+            alone = model(input_ids=filled_up, use_cache=False).logits[0, : len(second)].float()
+            with _attending(model, NAME):
+                joined = _logits_after(model, first, second)
+                after_another = _logits_after(model, other, second)
     finally:
         model.train(training)
-    return bool((found - expected).abs().max() <= LEAK * expected.std())
+    spread, rounding = alone.std(), ROUNDING if adapters.half(model) else LEAK
+    leak = (joined - after_another).abs().max()
+    difference = (joined - alone).abs().max()
+    return bool(leak <= LEAK * spread and difference <= rounding * spread)
+
+
+def _logits_after(model, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """The logits (T, V) of the second of two documents that are joined in one row."""
+    batch = _flattened([{"input_ids": document.tolist()} for document in (first, second)])
+    batch = {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in batch.items()}
+    del batch["labels"]
+    return model(**batch, use_cache=False).logits[0, len(first) :].float()
 
 
 def attention(
@@ -190,7 +219,7 @@ def attention(
     if cu_seq_lens_q is None:
         mask = _band(query, sliding_window)
         return sdpa_attention_forward(module, query, key, value, mask, dropout, scaling)
-    if _has_kernel(query) and not dropout:
+    if _has_kernel(query) and _takes_keywords(varlen_attn) and not dropout:
         window = (sliding_window - 1 if sliding_window else -1, 0)
         parts = (x[0].transpose(0, 1).contiguous() for x in (query, key, value))
         ends, longest = cu_seq_lens_q.int(), int(max_length_q)
@@ -220,6 +249,12 @@ def _has_kernel(query: torch.Tensor) -> bool:
     if varlen_attn is None or not query.is_cuda or query.dtype == torch.float32:
         return False
     return torch.cuda.get_device_capability(query.device) >= (8, 0)
+
+
+@cache
+def _takes_keywords(kernel: Callable) -> bool:
+    """Whether that attention takes all that we say: in PyTorch 2.10 and 2.11 it does not."""
+    return signature(kernel).parameters.keys() >= KEYWORDS
 
 
 def _band(query: torch.Tensor, window: int | None) -> torch.Tensor | None:
