@@ -5,6 +5,7 @@ the last has two exercises of exercises/README.md and the next notebook. The fir
 installs the project where a hosted notebook begins with nothing.
 """
 
+import argparse
 import json
 import re
 import sys
@@ -122,7 +123,7 @@ def renewed(number: str) -> str:
     cells = [c for c in notebook["cells"] if c["id"] not in ("header", "hosted", "footer")]
     setup = next(i for i, c in enumerate(cells) if "".join(c["source"]).startswith(SETUP))
     code = {"cell_type": "code", "execution_count": None, "outputs": []}
-    cells.insert(setup + 1, _cell("hosted", HOSTED.strip()) | code)
+    cells.insert(setup, _cell("hosted", HOSTED.strip()) | code)
     cells = [_cell("header", header(number)), *cells, _cell("footer", footer(number))]
     notebook["cells"] = cells
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
@@ -147,7 +148,9 @@ def _neighbours(number: str) -> tuple[str | None, str | None]:
     return numbers[i - 1], numbers[i + 1]
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.links", description=__doc__)
+    parser.parse_args(argv)
     for number in NOTEBOOKS:
         place(number).write_text(renewed(number), encoding="utf-8")
     return 0
