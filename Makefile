@@ -1,5 +1,6 @@
 # `make` explains itself. Variables: PROFILE=quick, MODELS="name …", ONLY="01 02", LIMIT=n, STEPS=n, DTYPE=float32,
-# ENGINE=ray, PYTHON=python3. Of the installation, when .venv is made:
+# ENGINE=ray, PYTHON=python3; of bench and gpu: TINY=1, a small model to try them with.
+# Of the installation, when .venv is made:
 # CONSTRAINTS=constraints.txt installs the exact versions of the recorded run.
 # WHEELS=wheels installs from that folder alone, which `make wheels` fills where there is a network.
 # SYSTEM=1 uses the packages that $(PYTHON) has (PyTorch for this GPU, say), and adds what is missing.
@@ -62,17 +63,17 @@ test-all: .venv/installed-all lint  ## these, and those on the embedded model an
 	$(TEST) -m "not real"
 	$(BIN)/python -m pytest -q -m real
 
-bench: .venv/installed-all  ## the table of speed ratios, on an idle machine
-	$(BIN)/python -m benchmarks
+bench: .venv/installed-all  ## the table of speed ratios, on an idle machine (ONLY="3 11": these rows)
+	$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(TINY),--tiny)
 
 gpu: .venv/installed  ## the first thing to run on a GPU: all of it, measured next to the plan (10 minutes)
-	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python -m benchmarks.gpu
+	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python -m benchmarks.gpu $(if $(TINY),--tiny)
 
 wheels:  ## what is installed, into wheels/, for a machine without a network (make gpu WHEELS=wheels)
 	$(PYTHON) -m pip download --quiet -d wheels $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) '.[dev]' 'setuptools>=77'
 
 faults: .venv/installed-all  ## kill, fill and cut off what a run needs; the table of what it did then
-	$(BIN)/python -m benchmarks.faults
+	$(BIN)/python -m benchmarks.faults $(if $(ONLY),--only $(ONLY))
 
 lint: .venv/installed  ## ruff, as configured in pyproject.toml
 	$(BIN)/ruff check .

@@ -1,4 +1,7 @@
-"""`python -m benchmarks [--only 3 4] [--tiny]`: measure the rows, print and write the table."""
+"""`python -m benchmarks [--only 3 4] [--tiny]`: measure the rows, print and write the table.
+
+The table is written only if all of it was measured, and not with --tiny.
+"""
 
 import argparse
 import sys
@@ -25,8 +28,8 @@ ROWS = {
 }
 
 
-def main() -> None:
-    chosen = _arguments()
+def main(argv: list[str] | None = None) -> int:
+    chosen = _arguments(argv)
     size = TINY if chosen.tiny else FULL
     lines = []
     for row in chosen.only:
@@ -39,14 +42,15 @@ def main() -> None:
     if size is FULL and chosen.only == list(ROWS):  # a table is of one run, or not kept
         table.FILE.parent.mkdir(exist_ok=True)
         table.FILE.write_text(text, encoding="utf-8")
+    return 0
 
 
-def _arguments() -> argparse.Namespace:
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", type=int, nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--tiny", action="store_true", help="a tiny random model, to try the rows")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

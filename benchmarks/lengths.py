@@ -3,7 +3,9 @@
 The plan of a run reads them, so that it needs neither a tokenizer nor the data.
 """
 
+import argparse
 import json
+import sys
 from dataclasses import replace
 
 from lib import evaluation, paths, profiles
@@ -50,7 +52,9 @@ def questions(task: str, shots: int, tokenizer) -> dict:
     }
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.lengths", description=__doc__)
+    parser.parse_args(argv)
     tokenizer = files.tokenizer(MODEL)
     told = {
         "about": "Tokens of the data sets, by `python -m benchmarks.lengths`. c4: of each document "
@@ -66,7 +70,8 @@ def main() -> None:
     for task, shots in PROMPTS:
         told.setdefault(task, {})[str(shots)] = questions(task, shots, tokenizer)
     (paths.DATA / "token_counts.json").write_text(json.dumps(told, separators=(", ", ": ")) + "\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

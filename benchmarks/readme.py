@@ -4,6 +4,7 @@ README.md has the 13 claims with their lights; figures/README.md the figures wit
 and every verdict. All are of the recorded run.
 """
 
+import argparse
 import sys
 from functools import cache
 
@@ -64,7 +65,9 @@ def renewed(text: str, parts: dict) -> str:
     return text
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.readme", description=__doc__)
+    parser.parse_args(argv)
     for name, parts in PARTS.items():
         file = paths.ROOT / name
         try:

@@ -4,8 +4,10 @@ Two maps of 80 layers, the depth of Llama-2-70B, each with a damage map. In Chro
 of the slider to the second frame after it.
 """
 
+import argparse
 import shutil
 import statistics
+import sys
 import tempfile
 from pathlib import Path
 
@@ -45,8 +47,7 @@ def damage_map() -> pd.DataFrame:
     return table.assign(value=0.1 * table.block_size, standard_error=0.01)
 
 
-def in_browser(file: Path) -> list[float]:
-    program = shutil.which("chromium") or shutil.which("google-chrome")
+def in_browser(file: Path, program: str) -> list[float]:
     with sync_playwright() as playwright:
         switches = ["--no-sandbox", "--disable-gpu"]
         browser = playwright.chromium.launch(executable_path=program, args=switches)
@@ -56,16 +57,23 @@ def in_browser(file: Path) -> list[float]:
         return [page.evaluate(REDRAW, size) for size in range(1, LAYERS, 3)]
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.redraw", description=__doc__)
+    parser.parse_args(argv)
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        print("No Chromium on this machine (Debian: apt-get install chromium).", file=sys.stderr)
+        return 2
     maps = {f"model {i}": explorer.Explored(distance_map(i), damage=damage_map()) for i in range(2)}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "explorer.html"
         file.write_text(explorer.page(maps), encoding="utf-8")
         print(f"2 maps of {LAYERS} layers with damage: {file.stat().st_size:,} bytes")
-        times = in_browser(file)
+        times = in_browser(file, program)
     middle, most = statistics.median(times), max(times)
     print(f"Chromium: median {middle:.0f} ms, most {most:.0f} ms of {len(times)}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

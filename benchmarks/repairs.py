@@ -7,6 +7,7 @@ run with these times.
 """
 
 import argparse
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -75,11 +76,11 @@ def draw(times: pd.DataFrame) -> None:
     figures.figure_repair_cost(table.assign(seconds=took.reindex(places).to_numpy()), profile)
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.repairs", description=__doc__)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--turns", type=int, choices=range(1, 10), default=2)
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(argv)
     torch.set_num_threads(1)
     machine = results.environment()["processor"]
     tables = [pd.read_csv(FILE)] if FILE.exists() else []
@@ -90,7 +91,8 @@ def main() -> None:
     times = pd.concat(tables).round(2)
     times.to_csv(FILE, index=False)
     draw(times)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

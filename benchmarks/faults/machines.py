@@ -3,6 +3,7 @@
 `python -m benchmarks.faults.machines WHAT FOLDER` does WHAT there and prints what came of it.
 """
 
+import argparse
 import json
 import logging
 import shutil
@@ -155,6 +156,18 @@ SLOW = [
     Fault("results move to another processor", "they keep their format", another_processor),
 ]
 
-if __name__ == "__main__":
+
+def main(argv: list[str] | None = None) -> int:
     actions = {action.__name__: action for action in DONE}
-    print(json.dumps(actions[sys.argv[1]](Path(sys.argv[2]))))
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.faults.machines", description=__doc__
+    )
+    parser.add_argument("what", choices=actions)
+    parser.add_argument("folder", type=Path)
+    chosen = parser.parse_args(argv)
+    print(json.dumps(actions[chosen.what](chosen.folder)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -3,6 +3,7 @@
 `python -m benchmarks.faults.nodes FOLDER lost|dying` runs toy jobs there and prints what it saw.
 """
 
+import argparse
 import json
 import os
 import signal
@@ -73,12 +74,17 @@ def _run(folder: Path, what: str) -> dict:
     return json.loads(told[told.index('{"') :].splitlines()[0])
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.faults.nodes", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("what", choices=("lost", "dying"))
+    chosen = parser.parse_args(argv)
+    folder, what = chosen.folder, chosen.what
+
     from ray.cluster_utils import Cluster
 
     from lib.run.cluster import Ray
 
-    folder, what = Path(sys.argv[1]), sys.argv[2]
     names = [f"job{n}" for n in range(24)] if what == "lost" else ["dies", *"abcde"]
     models = toys.set_up(folder, names)
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # its GPUs are made up, and none may be hidden

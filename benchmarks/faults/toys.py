@@ -3,6 +3,7 @@
 `python -m benchmarks.faults.toys FOLDER NAME …` is `python -m lib.run` over them, one job each.
 """
 
+import argparse
 import json
 import os
 import signal
@@ -57,10 +58,16 @@ def attempt(launch: Launch) -> Outcome:
     return execution.attempt(launch)
 
 
-def main() -> int:
-    folder, *names = sys.argv[1:]
-    options = [name for name in names if name.startswith("--")]
-    models = set_up(Path(folder), [name for name in names if name not in options])
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.faults.toys",
+        description=__doc__.split("\n")[0],
+        epilog="Further options are those of `python -m lib.run`, as --engine=ray.",
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("names", nargs="+", metavar="NAME", help="of the toy models")
+    chosen, options = parser.parse_known_args(argv)
+    models = set_up(chosen.folder, chosen.names)
     if "--engine=ray" in options:
         from lib.run import cluster
 

@@ -24,6 +24,7 @@ from lib.models import loading
 from lib.plan import assumptions
 
 DISK = 15e9  # bytes: the model's 13.5 GB, adapters and checkpoints
+WORK = paths.DATA / "gpu"  # of this program alone: it is deleted at the end
 RESULTS = paths.ROOT / "benchmarks" / "results"
 VERSIONS = ("torch", "transformers", "peft", "accelerate", "bitsandbytes")
 
@@ -32,14 +33,21 @@ class TimeIsUp(Exception):
     """A section took longer than it may."""
 
 
-def refusal(work: Path) -> str:
+def refusal(work: Path, tiny: bool, budget: float) -> str:
     """Why nothing can be measured, in one sentence; empty if it can."""
+    if not budget > 0:
+        return f"--budget takes seconds above 0, not {budget:g}."
+    if work != WORK and work.exists():
+        return f"{work} is there already, and would be emptied: name a new folder with --work."
+    if tiny:
+        return ""
     if not torch.cuda.is_available():
         return (
             f"PyTorch {torch.__version__} sees no GPU here: run `make gpu` where there is one, or "
             "rehearse it with `python -m benchmarks.gpu --tiny`."
         )
-    free = shutil.disk_usage(work.parent).free
+    there = next(folder for folder in work.parents if folder.exists())
+    free = shutil.disk_usage(there).free
     if free < DISK:
         return (
             f"The model needs {DISK / 1e9:.0f} GB of disk, and {work.parent} has {free / 1e9:.1f}: "
@@ -127,13 +135,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m benchmarks.gpu", description=benchmarks.gpu.__doc__)
     parser.add_argument("--tiny", action="store_true", help="a small model, on whatever is there")
     parser.add_argument("--budget", type=float, default=560, help="seconds (560)")
-    parser.add_argument("--work", type=Path, default=paths.DATA / "gpu", help="for 15 GB; emptied")
+    parser.add_argument("--work", type=Path, default=WORK, help="a new folder for 15 GB")
     options = parser.parse_args(arguments)
     work, begun = options.work.resolve(), time.monotonic()
-    work.parent.mkdir(parents=True, exist_ok=True)
-    why = "" if options.tiny else refusal(work)
-    if why:
-        print(why, file=sys.stderr)
+    reason = refusal(work, options.tiny, options.budget)
+    if reason:
+        print(reason, file=sys.stderr)
+        return 2
+    shutil.rmtree(work, ignore_errors=True)  # what a run that was killed left
+    try:
+        work.mkdir(parents=True)
+    except OSError as error:
+        print(f"{work}: {error.strerror}. Name another folder with --work.", file=sys.stderr)
         return 2
     asked = bench(work, options.tiny)
     texts = random_model.texts(96, asked.profile.heal_tokens, asked.profile.heal_tokens // 4)

