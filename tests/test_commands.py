@@ -612,7 +612,7 @@ def test_repairs_are_timed_and_drawn(recorded, few_articles, tmp_path, monkeypat
     monkeypatch.setattr(repairs.torch, "set_num_threads", lambda threads: None)
     assert repairs.main(["--turns", "1"]) == 0
     times = pd.read_csv(tmp_path / "repairs.csv")
-    assert {"folded map", "LoRA", "LoRA, distilled"} <= set(times.repair)
+    assert {"folded map", "LoRA"} <= set(times.repair)
     assert set(times.unit) == {"map", "step"} and (times.minutes >= 0).all()
     assert (paths.FIGURES / "smoke" / "figure_repair_cost.png").exists()
 
