@@ -123,7 +123,7 @@ def renewed(number: str) -> str:
     cells = [c for c in notebook["cells"] if c["id"] not in ("header", "hosted", "footer")]
     setup = next(i for i, c in enumerate(cells) if "".join(c["source"]).startswith(SETUP))
     code = {"cell_type": "code", "execution_count": None, "outputs": []}
-    cells.insert(setup, _cell("hosted", HOSTED.strip()) | code)
+    cells.insert(setup + 1, _cell("hosted", HOSTED.strip()) | code)
     cells = [_cell("header", header(number)), *cells, _cell("footer", footer(number))]
     notebook["cells"] = cells
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"

@@ -81,7 +81,7 @@ def task(name: str, count: int, length: int = 40, shots: int = 1) -> Task:
     for i, question in enumerate(asked[:count]):
         subject = i % 2 if name == "mmlu" else i
         solved = tuple(f"{asked[count + subject + 2 * j]}\nAnswer: A\n\n" for j in range(shots))
-        parts = ("About letters.\n\n", solved, f"{question}\nAnswer:")
+        parts = ("About letters.\n\n", solved, f"{question}\nAnswer:", list(choices))
         right = choices[0] if name == "gsm8k_bpb" else i % len(choices)
         example = {"prompt": parts[0] + "".join(solved) + parts[2], "choices": list(choices)}
         group = None if name == "boolq" else subject
