@@ -87,8 +87,10 @@ def _averaged(parts: Iterable[tuple[torch.Tensor, np.ndarray | None]]) -> BlockD
     for states, numbers in parts:
         found = angles(states)
         total, squares = total + found.sum(0), squares + (found**2).sum(0)
-        numbers = np.arange(seen, seen + len(found)) if numbers is None else np.array(numbers)
-        fold_of = numbers % FOLDS
+        as_they_come = np.arange(seen, seen + len(found))
+        if numbers is None:
+            numbers = as_they_come
+        fold_of = torch.as_tensor(numbers).cpu().numpy() % FOLDS
         folds = folds + np.stack([found[fold_of == fold].sum(0) for fold in range(FOLDS)])
         counts += np.bincount(fold_of, minlength=FOLDS)
         seen += len(found)
