@@ -63,7 +63,7 @@ def test_packed_weights_are_4_bit_and_the_same_function(architecture, ids, tmp_p
     error, quantised = (found - expected).norm(), (unquantised - expected).norm()
     assert error < 0.2 * quantised
     scales = inference_cost.weight_bytes(packed) - (whole - 2 * matrices) - matrices / 2
-    assert 0 < scales < 0.2 * matrices
+    assert 0 < scales < 0.25 * matrices  # on some processors 1 kB a matrix: a table of its scales
     assert not any(type(m) is nn.Linear for m in packed.get_decoder().modules())
 
 
