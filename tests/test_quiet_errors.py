@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from lib import analysis, healing, paths, profiles, results
-from lib.analysis import choice, criteria
+from lib.analysis import choice
 from lib.analysis.depth import lower_minus_upper
 from lib.analysis.islands import islands
 from lib.blocks import BlockDistances
@@ -91,21 +91,6 @@ def test_a_rise_has_the_error_of_its_differences():
     losses = np.array([[1.0, 5.0, 3.0], [2.0, 6.0, 4.0]])
     (row,) = damage.table("m", [[0, 0], [2, 1]], losses, np.array([9.0, 9.0, 9.0])).itertuples()
     assert (row.value, row.standard_error, row.loss) == pytest.approx((1, 0, 4))
-
-
-def test_the_last_layers_are_left_out_of_the_last_third():
-    """Of nine layers: thirds of 3, 1 and 2 nats a layer, but the last two take 100."""
-    rises = [3.0, 3, 3, 1, 1, 1, 2, 100, 100]
-    rows = [
-        {"model": "m", "block_start": l, "block_size": 1, "examples": np.full(4, rise)}
-        | {"weights": np.ones(4)}
-        for l, rise in enumerate(rises)
-    ]
-    thirds = criteria.thirds(pd.DataFrame(rows)).set_index(["left_out", "third"])
-    for left_out, last in ((0, 202 / 3), (1, 51), (2, 2)):
-        three = thirds.loc[left_out]
-        assert three.value.to_dict() == pytest.approx({"first": 3, "middle": 1, "last": last})
-        assert three.above_middle["last"] == pytest.approx(last - 1)
 
 
 def test_a_block_is_ranked_among_those_of_its_own_model():
