@@ -17,18 +17,20 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 import webbrowser
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from benchmarks import __main__ as bench
 from benchmarks import inputs, lengths, readme, record, redraw, repairs, sizes, table
 from benchmarks.faults import __main__ as faults
 from benchmarks.faults import machines
-from lib import paths, profiles
+from lib import healing, paths, profiles
 from lib.measure import distance_maps
 from lib.models import documents, formats
 from lib.run import __main__ as run
@@ -452,6 +454,15 @@ def test_explorer_is_written_and_opened(recorded, output, monkeypatch, capsys):
     assert "tiny random Llama (recorded run smoke)" in text(page)
 
 
+def opened(address: str):
+    """A page of this machine; None if nothing listens there yet."""
+    try:
+        return urllib.request.urlopen(address)
+    except urllib.error.URLError as error:
+        assert isinstance(error.reason, ConnectionRefusedError)
+        return None
+
+
 def test_lab_opens_the_notebooks_on_loopback(tmp_path):
     *_, (program, *options) = asked("lab")
     assert program == ".venv/bin/jupyter"
@@ -472,7 +483,11 @@ def test_lab_opens_the_notebooks_on_loopback(tmp_path):
                 time.sleep(0.1)
             about = json.loads(described)
             assert about["hostname"] == "127.0.0.1" and about["root_dir"] == str(paths.ROOT)
-            with urllib.request.urlopen(f"{about['url']}?token={about['token']}") as page:
+            address = f"{about['url']}?token={about['token']}"
+            while not (page := opened(address)):  # the file is there before the port listens
+                assert server.poll() is None, text(tmp_path / "log")
+                time.sleep(0.1)
+            with page:
                 assert page.url.partition("?")[0].endswith("/lab/tree/notebooks")
         finally:
             server.terminate()
@@ -562,7 +577,10 @@ def test_a_fault_that_breaks_lets_the_others_be_seen(capsys, monkeypatch):
     assert "| b | well | **NOT SO** another end |" in printed and "\n2 not as expected" in printed
 
 
-def test_a_machine_that_heals(output, few_articles, capsys):
+def test_a_machine_that_heals(output, few_articles, capsys, monkeypatch):
+    changed = {healing: "_train", documents: "collator", torch.cuda: "device_count"}
+    for module, name in changed.items():  # a machine of its own would not put them back
+        monkeypatch.setattr(module, name, getattr(module, name))
     for trained in (True, False):
         assert start("benchmarks.faults.machines", "heal", str(output)) == 0
         healed = json.loads(capsys.readouterr().out.splitlines()[-1])
