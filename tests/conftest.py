@@ -5,6 +5,8 @@ import os
 import shutil
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # tests never ask a hub
+for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL"):  # a `make` that a test starts is the first one
+    os.environ.pop(name, None)
 if "DEEPER_LAYERS_DEVICE" not in os.environ:  # as `make gpu` sets it
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # tests and their kernels compute on the CPU anywhere
 
