@@ -10,7 +10,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed$(if $(filter ray,$(ENGINE)),-all)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	$(if $(WHEELS),--no-index --find-links $(WHEELS)) $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
-RUN := $(BIN)/python -m lib.run --profile $(PROFILE) \
+RUN := $(BIN)/python -m replication --profile $(PROFILE) \
 	$(if $(ONLY),--only $(ONLY)) $(if $(MODELS),--models $(MODELS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(STEPS),--steps $(STEPS)) \
 	$(if $(DTYPE),--dtype $(DTYPE)) $(if $(ENGINE),--engine $(ENGINE))
 # a worker takes whole files; no worker's threads are in the other's way
@@ -45,16 +45,16 @@ plan: .venv/installed  ## what a run would take, and how it fits (PROFILE=paper,
 	$(RUN) --plan $(if $(CARD),--card $(CARD))
 
 report: .venv/installed  ## figures, notebooks and numbers as web pages: papermill_runs/index.html
-	$(BIN)/python -m lib.report --profile $(PROFILE)
+	$(BIN)/python -m replication.report --profile $(PROFILE)
 
 record: assets  ## measure `overnight` and export it to data/recorded/ and figures/overnight/ (16 hours by the plan; resumes)
-	$(BIN)/python -m benchmarks.record
+	$(BIN)/python -m scripts.record
 
 lab: assets  ## open the notebooks and exercises in JupyterLab
 	$(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks
 
 explorer: .venv/installed  ## every distance map at hand, in your browser: figures/explorer.html, one file
-	$(BIN)/python -m lib.measure.at_hand
+	$(BIN)/python -m replication.measure.at_hand
 
 test: .venv/installed lint  ## the tests on tiny models, every notebook included (minutes)
 	$(TEST) -m "not real"

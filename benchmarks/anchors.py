@@ -3,9 +3,9 @@
 import csv
 from pathlib import Path
 
-from lib import profiles
 from lib.models import registry
-from lib.plan import assumptions, costs
+from replication import profiles
+from replication.plan import assumptions, costs
 
 FILE = Path(__file__).with_suffix(".csv")
 HEADER = ("who", "model", "tokens", "tokens/s", "of the peak", "at the peak", "source")

@@ -6,9 +6,9 @@ from statistics import median
 
 from benchmarks.sizes import Size
 from benchmarks.table import Line
-from lib import paths, profiles, results
 from lib.blocks import Block, simple_block
-from lib.models import documents
+from lib.healing import packing as documents
+from replication import paths, profiles, results
 
 STEPS = 500  # of a healing, for its padding
 

@@ -7,7 +7,7 @@ from benchmarks.distances import plain_forward
 from benchmarks.sizes import Size
 from benchmarks.table import Line, seconds
 from benchmarks.timing import alternate
-from lib.models import formats
+from lib.models import machine as formats
 
 
 def fastest_format(size: Size) -> list[Line]:

@@ -5,11 +5,12 @@ from dataclasses import replace
 from functools import cache
 
 from benchmarks.sizes import Size
-from lib import evaluation, profiles, similarity
+from lib import evaluation, similarity
 from lib.blocks import Block, BlockDistances, similarity_block, simple_block
 from lib.data import sets
-from lib.measure import wanted
 from lib.models import loading
+from replication import profiles
+from replication.measure import wanted
 
 BATCH_TOKENS = profiles.PROFILES["quick"].batch_tokens
 

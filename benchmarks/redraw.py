@@ -16,7 +16,7 @@ import pandas as pd
 from playwright.sync_api import sync_playwright
 
 from lib.blocks import BlockDistances
-from lib.figures import explorer
+from replication.figures import explorer
 
 LAYERS = 80
 REDRAW = """async n => {

@@ -15,11 +15,14 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from lib import figures, healing, paths, profiles, pruning, results
+from lib import pruning
 from lib.data import sets
-from lib.measure import distance_maps, repair, studies
-from lib.models import linear, loading
+from lib.healing import linear
+from lib.healing import training as healing
+from lib.models import loading
 from lib.similarity import calibration_batches
+from replication import figures, paths, profiles, results
+from replication.measure import distance_maps, repair, studies
 
 FILE = paths.ROOT / "benchmarks" / "results" / "repairs.csv"
 MODELS = ("smollm2-135m", "qwen2.5-coder-1.5b")  # of the record

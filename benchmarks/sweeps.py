@@ -12,11 +12,11 @@ from benchmarks.table import Line, seconds
 from benchmarks.timing import alternate
 from lib.blocks import UNPRUNED, Block
 from lib.data.encoding import Row
-from lib.measure.studies import all_blocks
 from lib.models.decoder import decoder_layers
 from lib.models.reading import bundles
 from lib.pruning import dropped
 from lib.sweep import scored, sweep
+from replication.measure.studies import all_blocks
 
 
 def arc_easy(size: Size) -> list[Line]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.timing import Pair
-from lib.models import formats
+from lib.models import machine as formats
 
 FILE = Path(__file__).parent / "results" / "first_light.md"
 

@@ -21,8 +21,11 @@ from benchmarks.gpu.sections import TINY as TINY_SHAPE
 from benchmarks.sizes import TINY, Size
 from benchmarks.table import Line, seconds
 from benchmarks.timing import alternate
-from lib import healing, profiles
-from lib.models import adapters, documents, files, loading, registry
+from lib.healing import lora as adapters
+from lib.healing import packing as documents
+from lib.healing import training as healing
+from lib.models import files, loading, registry
+from replication import profiles
 
 QUANTISABLE = "smollm2-135m"
 
@@ -148,7 +151,7 @@ def _filling(warn_only: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(False)
 
 
-def _recipe(name: str) -> profiles.Recipe:
+def _recipe(name: str) -> healing.Recipe:
     return profiles.recipe(name, profiles.get("quick"))
 
 

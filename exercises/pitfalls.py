@@ -18,13 +18,13 @@ from transformers import AutoModelForCausalLM
 from lib.blocks import Block
 from lib.data import sets
 from lib.evaluation import Task
-from lib.figures.style import STYLE, save_figure
 from lib.models import files
 from lib.models.decoder import decoder_layers, layers_attribute, residual_stream
-from lib.profiles import Profile
 from lib.pruning import dropped
 from lib.similarity import block_distances, calibration_batches, last_token_states
 from lib.sweep import sweep
+from replication.figures.style import STYLE, save_figure
+from replication.profiles import Profile
 
 TEXTS = 24
 RIGHT = "right"

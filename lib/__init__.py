@@ -1,7 +1,6 @@
-"""A replication of "The Unreasonable Ineffectiveness of the Deeper Layers" (arXiv 2403.17887).
+"""Remove a block of consecutive layers from a language model, heal the cut, evaluate what is left.
 
-The way from a model's name to a picture:
-models.load -> similarity.block_distances -> blocks.Block -> sweep.sweep -> results -> figures.
+models.load -> similarity.block_distances -> pruning.similarity_block -> sweep.sweep, healing.heal
 """
 
 import logging

@@ -1,45 +1,15 @@
-"""Every path of the project, independent of the working directory.
+"""Where downloads are kept, independent of the working directory.
 
-DEEPER_LAYERS_OUTPUT is another folder for everything that a run writes (results, figures, executed
-notebooks), DEEPER_LAYERS_FIGURES one for the figures; downloads stay with the checkout.
 DEEPER_LAYERS_MIRROR is a folder of repositories (owner/name/…, as on the hub) to read from.
 """
 
-import csv
-import hashlib
-import json
 import os
-import platform
-import re
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from itertools import count
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOKS = ROOT / "notebooks"
 DATA = ROOT / "data"
-RECORDED = DATA / "recorded"  # committed; to compare with, never a cache
 ASSETS = DATA / "assets"  # unpacked downloads
 CHECKPOINTS = DATA / "checkpoints"  # GGUF files, dequantised once
-
-OUTPUT = Path(os.environ.get("DEEPER_LAYERS_OUTPUT", ROOT)).expanduser().resolve()
-RESULTS = OUTPUT / "data" / "results"
-FIGURES = Path(os.environ.get("DEEPER_LAYERS_FIGURES", OUTPUT / "figures")).expanduser().resolve()
-RUNS = OUTPUT / "papermill_runs"
-SEAL = "complete.json"  # says that a folder is complete
-
-
-def component(name: str) -> str:
-    """`name`, of a model say, as one component of a path: it cannot lead out of its folder."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")[-60:]
-
-
-def rows(table: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file, each by the names of the columns."""
-    with table.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def mirrored(repository: str) -> Path | None:
@@ -47,76 +17,3 @@ def mirrored(repository: str) -> Path | None:
     mirror = os.environ.get("DEEPER_LAYERS_MIRROR")
     folder = mirror and Path(mirror).expanduser().resolve() / repository
     return folder if folder and folder.is_dir() else None
-
-
-def fingerprint(folder: Path) -> str:
-    """Changes whenever a file in `folder` is rewritten: names, sizes and times of all."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    lines = [f"{p.relative_to(folder)} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in files]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def digest(target: Path) -> str:
-    """sha256 of a file, or of a folder's relative names and files in sorted order."""
-    if target.is_file():
-        with target.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    files = sorted(p for p in target.rglob("*") if p.is_file())
-    lines = [f"{file.relative_to(target).as_posix()}\0{digest(file)}\n" for file in files]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def write_whole(target: Path, content: bytes) -> None:
-    """Write a file whole or not at all; when this returns it is on the disk."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.{platform.node()}-{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-@contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
-    """A folder to write into: renamed to `target` at the end, deleted after an error."""
-    part = target.with_name(f"{target.name}.part")
-    shutil.rmtree(part, ignore_errors=True)  # what an interrupted call may have left
-    try:
-        yield part
-        os.replace(part, target)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def set_aside(file: Path) -> Path:
-    """Rename a file that cannot be read to a free `<name>.corrupt`, and return that."""
-    names = (file.with_name(f"{file.name}{n or ''}.corrupt") for n in count())
-    aside = next(name for name in names if not name.exists())
-    with suppress(FileNotFoundError):  # another process has just done so
-        os.replace(file, aside)
-    return aside
-
-
-def seal(folder: Path) -> None:
-    """Declare a folder complete: the digests of all its files, written last."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != SEAL)
-    digests = {p.relative_to(folder).as_posix(): digest(p) for p in files}
-    write_whole(folder / SEAL, json.dumps(digests).encode())
-
-
-def sealed(folder: Path) -> bool:
-    """Whether a folder is sealed and every file is, byte for byte, what was sealed."""
-    try:
-        digests = json.loads((folder / SEAL).read_text())
-        return bool(digests) and all(digest(folder / name) == d for name, d in digests.items())
-    except (OSError, ValueError, AttributeError):
-        return False

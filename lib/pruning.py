@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
-from lib import paths
+from lib import storage
 from lib.blocks import UNPRUNED, Block, similarity_block, simple_block
 from lib.models.decoder import decoder_layers
 from lib.models.layers import only_layers
@@ -41,7 +41,7 @@ def save_pruned(
     if folder.exists():
         raise FileExistsError(f"{folder} exists already: delete it or choose another folder.")
     try:
-        with paths.whole_folder(folder) as part:
+        with storage.atomic_folder(folder) as part:
             with dropped(model, block):
                 model.save_pretrained(part)
                 tokenizer.save_pretrained(part)

@@ -5,8 +5,8 @@ import os
 import shutil
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # tests never ask a hub
-for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL"):  # a `make` that a test starts is the first one
-    os.environ.pop(name, None)
+os.environ.pop("MAKEFLAGS", None)  # a `make` that a test starts is nobody's child
+os.environ.pop("MAKELEVEL", None)
 if "DEEPER_LAYERS_DEVICE" not in os.environ:  # as `make gpu` sets it
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # tests and their kernels compute on the CPU anywhere
 
@@ -18,9 +18,10 @@ import transformers
 from gguf import GGUFWriter
 from transformers import AutoModelForCausalLM
 
-from lib import paths
 from lib.data import sets
-from lib.models import files, formats, loading, registry
+from lib.models import files, loading, registry
+from lib.models import machine as formats
+from replication import paths  # results name the file of `formats`
 
 VOCAB, LAYERS, WINDOW, LENGTH = 96, 6, 8, 28  # sequences are longer than the sliding window
 SIZE = {
@@ -181,10 +182,10 @@ def ids():
 @pytest.fixture(autouse=True, scope="session")
 def no_format_is_remembered(tmp_path_factory):
     """A busy machine's tests do not decide the format of the checkout's own results."""
-    place, file, own = tmp_path_factory.mktemp("format"), formats._file, paths.RESULTS
-    formats._file = lambda: place / "format.json" if paths.RESULTS == own else file()
+    place, file, own = tmp_path_factory.mktemp("format"), formats.format_file, paths.RESULTS
+    formats.format_file = lambda: place / "format.json" if paths.RESULTS == own else file()
     yield
-    formats._file = file
+    formats.format_file = file
 
 
 @pytest.fixture

@@ -10,14 +10,15 @@ import pytest
 from conftest import Characters
 from scipy.stats import mannwhitneyu
 
-from lib import analysis, evaluation, paths, profiles, results
-from lib.analysis import curves
+from lib import evaluation
 from lib.blocks import Block
 from lib.evaluation import Task
-from lib.figures import curves as drawing
-from lib.measure import packing, scores, wanted
 from lib.models import loading
 from lib.sweep import sweep, without_reading
+from replication import analysis, paths, profiles, results
+from replication.analysis import curves
+from replication.figures import curves as drawing
+from replication.measure import packing, scores, wanted
 
 SMOKE = replace(profiles.get("smoke"), arc_easy_questions=6, hellaswag_questions=6)
 ONE, TWO = {"answer": 0, "weight": 1}, {"answer": 1, "weight": 3}

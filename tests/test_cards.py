@@ -4,8 +4,8 @@ import subprocess
 
 import pytest
 
-from lib.plan import assumptions
-from lib.run import __main__ as run
+from replication import __main__ as run
+from replication.plan import assumptions
 
 
 @pytest.fixture

@@ -8,19 +8,19 @@ import pandas as pd
 import pytest
 from scipy.optimize import isotonic_regression
 
-from benchmarks import readme
-from lib import paths, profiles, results
-from lib.analysis import bootstrap, curves, statistics
-from lib.analysis.curves import curve, transitions
-from lib.analysis.depth import lower_minus_upper
 from lib.blocks import BlockDistances
-from lib.claims import bounds, checks, tables
-from lib.claims.bounds import CRITERIA, judged
-from lib.claims.shown import markdown
-from lib.claims.tables import RunTables
-from lib.figures import verdicts as verdicts_drawn
-from lib.measure import distance_maps, experiments
 from lib.models import loading
+from replication import paths, profiles, results
+from replication.analysis import bootstrap, curves, statistics
+from replication.analysis.curves import curve, transitions
+from replication.analysis.depth import lower_minus_upper
+from replication.claims import bounds, checks, tables
+from replication.claims.bounds import CRITERIA, judged
+from replication.claims.shown import markdown
+from replication.claims.tables import RunTables
+from replication.figures import verdicts as verdicts_drawn
+from replication.measure import distance_maps, experiments
+from scripts import readme
 
 L, N, LN_V = 24, 400, 10.0
 SIZES = range(1, 20)
@@ -572,7 +572,7 @@ def test_deviations_are_what_differs_from_the_paper():
 
 @pytest.mark.parametrize("name", readme.PARTS)
 def test_readmes_show_the_recorded_run(name):
-    """`python -m benchmarks.readme` brings them up to date."""
+    """`python -m scripts.readme` brings them up to date."""
     text = (paths.ROOT / name).read_text(encoding="utf-8")
     assert readme.renewed(text, readme.PARTS[name]) == text
 

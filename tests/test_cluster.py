@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.faults import nodes
-from lib import analysis, figures, paths, profiles, results
-from lib.measure import distance_maps, jobs, scores
-from lib.measure.jobs import Job
 from lib.models import registry
-from lib.run import batch, execution
-from lib.run.execution import Launch, Outcome
+from replication import analysis, figures, paths, profiles, results
+from replication.measure import distance_maps, jobs, scores
+from replication.measure.jobs import Job
+from replication.run import batch, execution
+from replication.run.execution import Launch, Outcome
 
 ENGINES = ("local", "ray")
 TIMED = {"figure_cost", "figure_repair", "figure_repair_cost"}  # figures of seconds
@@ -207,7 +207,7 @@ def test_a_job_without_doses_draws_an_empty_figure(output):
     ],
 )
 def test_what_a_job_takes_of_a_node(monkeypatch, nodes, asked):
-    cluster = pytest.importorskip("lib.run.cluster")
+    cluster = pytest.importorskip("replication.run.cluster")
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     assert cluster.resources([{"Resources": node} for node in nodes]) == asked
 
@@ -222,7 +222,15 @@ def test_faults_of_nodes(tmp_path, fault):
 def test_ray_gives_the_tables_of_the_serial_engine(tmp_path):
     """Every notebook of `smoke` in an empty folder, serially and on Ray: the same CSVs."""
     for engine in ENGINES:
-        command = [sys.executable, "-m", "lib.run", "--profile", "smoke", "--engine", engine]
+        command = [
+            sys.executable,
+            "-m",
+            "replication",
+            "--profile",
+            "smoke",
+            "--engine",
+            engine,
+        ]
         environment = os.environ | {"DEEPER_LAYERS_OUTPUT": str(tmp_path / engine)}
         done = subprocess.run(
             command, env=environment, cwd=paths.ROOT, capture_output=True, text=True

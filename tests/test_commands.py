@@ -27,13 +27,16 @@ import pytest
 import torch
 
 from benchmarks import __main__ as bench
-from benchmarks import inputs, lengths, readme, record, redraw, repairs, sizes, table
+from benchmarks import inputs, redraw, repairs, sizes, table
 from benchmarks.faults import __main__ as faults
 from benchmarks.faults import machines
-from lib import healing, paths, profiles
-from lib.measure import distance_maps
-from lib.models import documents, formats
-from lib.run import __main__ as run
+from lib.healing import packing as documents
+from lib.healing import training as healing
+from lib.models import machine as formats
+from replication import __main__ as run
+from replication import paths, profiles
+from replication.measure import distance_maps
+from scripts import lengths, readme, record
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 
@@ -65,15 +68,15 @@ COMMANDS = {  # a command, and the test that runs it
     "python -m benchmarks.faults.nodes": "tests/test_cluster.py::test_faults_of_nodes",
     "python -m benchmarks.faults.toys": "tests/test_run.py::test_faults_of_processes",
     "python -m benchmarks.gpu": "tests/test_gpu.py::test_the_tiny_shape_on_a_cpu",
-    "python -m benchmarks.lengths": f"{HERE}::test_lengths_are_written",
-    "python -m benchmarks.readme": f"{HERE}::test_readmes_are_renewed",
-    "python -m benchmarks.record": f"{HERE}::test_record_resumes_and_exports",
+    "python -m scripts.lengths": f"{HERE}::test_lengths_are_written",
+    "python -m scripts.readme": f"{HERE}::test_readmes_are_renewed",
+    "python -m scripts.record": f"{HERE}::test_record_resumes_and_exports",
     "python -m benchmarks.redraw": f"{HERE}::test_redrawing_is_timed",
     "python -m benchmarks.repairs": f"{HERE}::test_repairs_are_timed_and_drawn",
     "python -m lib.data.wheels": f"{HERE}::test_assets_are_verified",
-    "python -m lib.measure.at_hand": f"{HERE}::test_explorer_is_written_and_opened",
-    "python -m lib.report": f"{HERE}::test_one_figure_and_its_report",
-    "python -m lib.run": "tests/test_run.py::test_every_notebook_leaves_its_figures",
+    "python -m replication.measure.at_hand": f"{HERE}::test_explorer_is_written_and_opened",
+    "python -m replication.report": f"{HERE}::test_one_figure_and_its_report",
+    "python -m replication": "tests/test_run.py::test_every_notebook_leaves_its_figures",
 }
 PROGRAMS = sorted(c.removeprefix("python -m ") for c in COMMANDS if c.startswith("python"))
 
@@ -84,10 +87,10 @@ PAGES = [
     *READMES,
     *sorted(paths.ROOT.glob("notebooks/*.ipynb")),
     *sorted(paths.ROOT.glob("exercises/*.ipynb")),
-    *sorted(paths.ROOT.glob("lib/**/*.sbatch")),
+    *sorted(paths.ROOT.glob("replication/**/*.sbatch")),
 ]
 TARGET = re.compile(r"^([a-z.][\w./%-]*):(?!=)", re.MULTILINE)
-PROGRAM = re.compile(r"python -m (lib[\w.]*|benchmarks[\w.]*)")
+PROGRAM = re.compile(r"python -m ((?:lib|replication|scripts|benchmarks)\b[\w.]*)")
 MAKE = re.compile(r"`make ([a-z.][^`\\]*)`")
 IN_A_BLOCK = re.compile(r"^make ([a-z.].*)$", re.MULTILINE)
 VARIABLE = re.compile(r"\b([A-Z]+)=")
@@ -188,8 +191,8 @@ def test_what_pages_make_exists(said):
     commands = asked(*shlex.split(said))
     assert commands
     for words in commands:
-        if "lib.run" in words:
-            options = run.arguments(words[words.index("lib.run") + 1 :])
+        if "replication" in words:
+            options = run.arguments(words[words.index("replication") + 1 :])
             assert run.chosen(options) and options.profile in profiles.PROFILES
 
 
@@ -232,14 +235,14 @@ BAD = [
     ("benchmarks.faults.nodes", ["here", "explode"], "invalid choice: 'explode'"),
     ("benchmarks.gpu", ["--tiny", "--budget", "0"], "--budget takes seconds above 0, not 0"),
     ("benchmarks.gpu", ["--tiny", "--work", "/proc/new"], "/proc/new: No such file"),
-    ("benchmarks.record", ["--profile", "nope"], "Unknown profile 'nope'"),
+    ("scripts.record", ["--profile", "nope"], "Unknown profile 'nope'"),
     ("benchmarks.repairs", ["--models", "nope"], "invalid choice: 'nope'"),
     ("benchmarks.repairs", ["--turns", "0"], "invalid choice: 0"),
     ("lib.data.wheels", ["nope"], "Unknown asset 'nope'"),
-    ("lib.report", ["--profile", "nope"], "Unknown profile 'nope'"),
-    ("lib.run", ["--engine", "steam"], "invalid choice: 'steam'"),
-    ("lib.run", ["--profile", "smoke", "--dtype", "int3"], "Unknown dtype 'int3'"),
-    ("lib.run", ["--profile", "smoke", "--steps", "0"], "STEPS must be"),
+    ("replication.report", ["--profile", "nope"], "Unknown profile 'nope'"),
+    ("replication", ["--engine", "steam"], "invalid choice: 'steam'"),
+    ("replication", ["--profile", "smoke", "--dtype", "int3"], "Unknown dtype 'int3'"),
+    ("replication", ["--profile", "smoke", "--steps", "0"], "STEPS must be"),
 ]
 
 
@@ -396,7 +399,7 @@ def test_clean_keeps_what_is_recorded_or_downloaded(project):
 
 def test_assets_are_verified(output, tmp_path, monkeypatch, capsys):
     """The file that is damaged is named; nothing is fetched that nobody asked for."""
-    monkeypatch.setattr(paths, "ASSETS", tmp_path)
+    monkeypatch.setattr("lib.paths.ASSETS", tmp_path)
     commands = asked("assets")
     assert commands == [[".venv/bin/python", "-m", "lib.data.wheels"]]
     monkeypatch.setattr(subprocess, "run", no_network)
@@ -438,7 +441,7 @@ def recorded(output, monkeypatch):
 
 def test_record_resumes_and_exports(recorded, monkeypatch, capsys):
     """Without a notebook to run; tests/test_record.py records whole ones."""
-    assert asked("record")[-1] == [".venv/bin/python", "-m", "benchmarks.record"]
+    assert asked("record")[-1] == [".venv/bin/python", "-m", "scripts.record"]
     without = functools.partial(record.record, numbers=[])
     monkeypatch.setattr(record, "record", without)
     assert record.main(["--profile", "smoke"]) == 0
@@ -612,12 +615,12 @@ def test_readmes_are_renewed(tmp_path, monkeypatch, capsys):
     (tmp_path / "figures").mkdir()
     for name, page in before.items():
         (tmp_path / name).write_text(page)
-    assert start("benchmarks.readme") == 0
+    assert start("scripts.readme") == 0
     after = {name: text(tmp_path / name) for name in readme.PARTS}
     assert readme.NONE in after["README.md"] and readme.NONE in after["figures/README.md"]
     assert after["README.md"].partition("<!--")[0] == before["README.md"].partition("<!--")[0]
     (tmp_path / "README.md").write_text("no marks")
-    assert start("benchmarks.readme") == 2
+    assert start("scripts.readme") == 2
     (sentence,) = capsys.readouterr().err.splitlines()
     assert sentence.startswith("README.md: The marks <!-- claims -->")
     assert text(tmp_path / "README.md") == "no marks"

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import paths, profiles
-from lib.analysis import bootstrap
-from lib.analysis.curves import Curve
 from lib.blocks import Block
-from lib.figures import curves
-from lib.measure import distance_maps, experiments, export, scores
 from lib.models import loading
+from replication import paths, profiles
+from replication.analysis import bootstrap
+from replication.analysis.curves import Curve
+from replication.figures import curves
+from replication.measure import distance_maps, experiments, export, scores
 
 SMOKE = replace(profiles.get("smoke"), c4_sequences=4, arc_easy_questions=4)
 NAME = "tiny-random"

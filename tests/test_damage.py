@@ -7,15 +7,15 @@ import pandas as pd
 import pytest
 from conftest import LAYERS, Characters, tiny
 
-from lib import paths, profiles, results
-from lib.analysis import choice, criteria
 from lib.blocks import Block, BlockDistances
 from lib.data import sets
 from lib.evaluation import Task
-from lib.measure import damage, states, studies
 from lib.models import decoder, loading
 from lib.pruning import dropped
 from lib.sweep import sweep
+from replication import paths, profiles, results
+from replication.analysis import choice, criteria
+from replication.measure import damage, states, studies
 
 SMOKE = replace(profiles.get("smoke"), damage_sequences=10, damage_tokens=20)
 

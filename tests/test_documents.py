@@ -11,8 +11,11 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import CONFIG_MAPPING, LlamaForCausalLM, TrainerCallback
 
-from lib import healing, profiles
-from lib.models import adapters, documents, files
+from lib.healing import lora as adapters
+from lib.healing import packing as documents
+from lib.healing import training as healing
+from lib.models import files
+from replication import profiles
 
 ABLE = ("llama", "mistral", "qwen2", "qwen3", "gemma3", "phi", "gpt_neox", "smollm3", "gpt2")
 UNABLE = ("gemma2", "bloom", "lfm2", "qwen3_next", "granitemoehybrid")

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import analysis, figures, paths, profiles
-from lib.measure import distance_maps, experiments, scores
+from replication import analysis, figures, paths, profiles
+from replication.measure import distance_maps, experiments, scores
 
 TOKENS = np.array([16, 32, 64, 128, 256, 512]) * 1024
 

@@ -8,10 +8,11 @@ import pytest
 import transformers
 from conftest import Characters
 
-from lib import evaluation, profiles
+from lib import evaluation
 from lib.data import encoding, prompts, sets
 from lib.evaluation import Task, weighted_mean
-from lib.measure import wanted
+from replication import profiles
+from replication.measure import wanted
 
 SMOKE = profiles.get("smoke")
 

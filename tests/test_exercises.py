@@ -8,8 +8,8 @@ import nbformat
 import pytest
 import yaml
 
-from lib import paths
-from lib.run.notebooks import NOTEBOOKS
+from replication import paths
+from replication.run.notebooks import NOTEBOOKS
 
 TEXT = (paths.ROOT / "exercises" / "README.md").read_text(encoding="utf-8")
 HEADING = re.compile(r"^### (\d\d)\.(\d) (.+)\n\*(\d+) minutes? · (\w+)\*\n\n", re.MULTILINE)

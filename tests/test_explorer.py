@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import paths, profiles, results
-from lib.analysis import islands
 from lib.blocks import BlockDistances
-from lib.figures import explorer, heatmaps
-from lib.figures.explorer import Explored
-from lib.measure import at_hand, distance_maps, studies
+from replication import paths, profiles, results
+from replication.analysis import islands
+from replication.figures import explorer, heatmaps
+from replication.figures.explorer import Explored
+from replication.measure import at_hand, distance_maps, studies
 
 SMOKE = profiles.get("smoke")
 

@@ -6,11 +6,12 @@ import pytest
 import torch
 from conftest import stored, tiny
 
-from lib import evaluation, paths, profiles
+from lib import evaluation
 from lib.blocks import Block
-from lib.measure import export, scores, wanted
 from lib.models import loading
 from lib.sweep import sweep
+from replication import paths, profiles
+from replication.measure import export, scores, wanted
 
 SMOKE = replace(profiles.get("smoke"), dtype="bfloat16")
 BLOCK = Block(2, 2)

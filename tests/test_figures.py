@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 
-from lib import analysis, figures, paths, profiles, results
 from lib.blocks import Block
-from lib.measure import distance_maps, experiments, repair
-from lib.measure import scores as measured_scores
+from replication import analysis, figures, paths, profiles, results
+from replication.measure import distance_maps, experiments, repair
+from replication.measure import scores as measured_scores
 
 PAPER = profiles.get("paper")
 SMOKE = profiles.get("smoke")

@@ -10,9 +10,9 @@ import torch
 from conftest import LAYERS, stored, tiny
 from originals import qwen_1_config, qwen_1_weights
 
-from lib import paths, profiles
 from lib.models import files, loading, qwen1, registry
 from lib.models.shapes import NF4_BYTES
+from replication import paths, profiles
 
 SMOKE = replace(profiles.get("smoke"), dtype="bfloat16", batch_tokens=16)
 

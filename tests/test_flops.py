@@ -7,13 +7,16 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PhiConfig
 
-from lib import profiles
 from lib.blocks import Block
 from lib.data.encoding import Row
-from lib.models import adapters, documents, linear, registry
+from lib.healing import linear
+from lib.healing import lora as adapters
+from lib.healing import packing as documents
+from lib.models import registry
 from lib.models.shapes import of_config
-from lib.plan import assumptions, costs
 from lib.sweep import log_probabilities
+from replication import profiles
+from replication.plan import assumptions, costs
 
 LAYERS, TOKENS = 8, 64  # of few tokens, attention is a small part: there only half of it is needed
 CONFIGS = {"llama-2-7b": LlamaConfig, "mistral-7b": MistralConfig, "phi-2": PhiConfig}

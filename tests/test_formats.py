@@ -7,12 +7,13 @@ from threading import Thread
 import pytest
 import torch
 
-from benchmarks import record
-from lib import paths, profiles
-from lib.models import formats, loading, registry
-from lib.plan import assumptions, estimates
-from lib.run import __main__ as run
-from lib.run import notebooks
+from lib.models import loading, registry
+from lib.models import machine as formats
+from replication import __main__ as run
+from replication import paths, profiles
+from replication.plan import assumptions, estimates
+from replication.run import notebooks
+from scripts import record
 
 
 @pytest.fixture

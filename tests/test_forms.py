@@ -6,14 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import analysis, evaluation, profiles
-from lib.analysis.answers import MEASURES
+from lib import evaluation
 from lib.blocks import Block, simple_block
 from lib.data import prompts
-from lib.measure import experiments, scores, wanted
 from lib.models import loading
 from lib.pruning import dropped
 from lib.sweep import sweep
+from replication import analysis, profiles
+from replication.analysis.answers import MEASURES
+from replication.measure import experiments, scores, wanted
 
 SMOKE = profiles.get("smoke")
 ASKED = replace(SMOKE, arc_easy_questions=570, book_questions=12, boolq_questions=12)

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu.bench import HEADER, Row
-from lib import paths
+from replication import paths
 
 
 def test_the_tiny_shape_on_a_cpu(tmp_path):

@@ -21,15 +21,19 @@ from peft import PeftModel
 from torch import nn
 from transformers import AutoModelForCausalLM, TrainerCallback
 
-from lib import healing, paths, profiles
+from lib import storage
 from lib.blocks import Block
 from lib.data import sets
-from lib.measure import export, scores
-from lib.models import adapters, documents, files, loading
+from lib.healing import lora as adapters
+from lib.healing import packing as documents
+from lib.healing import training as healing
+from lib.models import files, loading
 from lib.models.decoder import decoder_layers
-from lib.paths import SEAL, seal
 from lib.pruning import dropped
-from lib.run import execution
+from lib.storage import SEAL, seal
+from replication import paths, profiles
+from replication.measure import export, scores
+from replication.run import execution
 
 SMOKE = profiles.get("smoke")
 BLOCK = Block(3, 2)
@@ -268,7 +272,7 @@ def ready(base, tmp_path_factory):
     return before_training(base, START, tmp_path_factory.mktemp("start"))
 
 
-@pytest.mark.parametrize("field", [field.name for field in fields(profiles.Recipe)])
+@pytest.mark.parametrize("field", [field.name for field in fields(healing.Recipe)])
 def test_a_field_of_the_recipe_changes_what_it_should_and_nothing_else(
     base, ready, tmp_path, field
 ):
@@ -476,7 +480,7 @@ def test_a_longer_healing_starts_from_the_trunk_of_a_shorter_one(base, tmp_path,
     with pytest.MonkeyPatch.context() as patch:
         seen = lambda *args, **kwargs: rates.seen.append(1)  # noqa: E731
         patch.setattr(healing._Watch, "on_step_begin", seen)
-        patch.setattr(paths, "seal", lambda folder: saved.append(folder.name) or seal(folder))
+        patch.setattr(storage, "seal", lambda folder: saved.append(folder.name) or seal(folder))
         grown = healed(base, longer, tmp_path / "long", trunk=tmp_path / "short")
     assert (grown.adapter / WEIGHTS).read_bytes() == alone and len(grown.losses) == 24
     assert len(rates.seen) == 24 - 8  # steps that were not made again, but took their second

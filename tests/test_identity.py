@@ -10,11 +10,13 @@ import torch
 from conftest import gguf, stored, tiny
 from test_models import sentence
 
-from lib import paths, profiles, results
-from lib.measure import distance_maps, inference_cost, scores
-from lib.models import files, formats, loading, registry
-from lib.plan import estimates
-from lib.plan.assumptions import Card
+from lib import storage
+from lib.models import files, loading, registry
+from lib.models import machine as formats
+from replication import profiles, results
+from replication.measure import distance_maps, inference_cost, scores
+from replication.plan import estimates
+from replication.plan.assumptions import Card
 
 SMOKE = profiles.get("smoke", limit=4)
 HUB = "some/model"
@@ -60,8 +62,8 @@ def test_one_model_stays_loaded_while_its_files_do(output, monkeypatch):
 
 def test_a_gguf_file_is_hashed_once_and_known_by_its_content(tmp_path, monkeypatch):
     file, hashed = tmp_path / "model.gguf", []
-    digest = paths.digest
-    monkeypatch.setattr(paths, "digest", lambda f: hashed.append(f) or digest(f))
+    digest = storage.digest
+    monkeypatch.setattr(storage, "digest", lambda f: hashed.append(f) or digest(f))
     gguf(file, layers=3)
     before = [registry.resolve(str(file)) for _ in range(3)]
     assert len(set(before)) == 1 and len(hashed) == 1

@@ -107,8 +107,8 @@ def test_pooling_is_right():
 
 
 def test_the_recorded_verdicts_are_found_again():
-    from benchmarks import readme
     from lib.models import registry
+    from scripts import readme
 
     told = {(v.model, v.claim): v.statistic for v in readme._verdicts()}
     compared = 0

@@ -11,11 +11,11 @@ from conftest import stored, tiny
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from lib import profiles
 from lib.blocks import Block
-from lib.measure import inference_cost
 from lib.models import decoder, loading, registry
 from lib.pruning import dropped
+from replication import profiles
+from replication.measure import inference_cost
 
 SMOKE = profiles.get("smoke")
 

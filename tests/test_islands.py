@@ -3,8 +3,16 @@
 import numpy as np
 import pytest
 
-from lib.analysis.islands import by_size, counted, islands, outline, regions, rescaled, tabled
 from lib.blocks import BlockDistances
+from replication.analysis.islands import (
+    by_size,
+    counted,
+    islands,
+    outline,
+    regions,
+    rescaled,
+    tabled,
+)
 
 L, FOLDS = 24, 16
 

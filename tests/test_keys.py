@@ -4,13 +4,15 @@ from dataclasses import fields, replace
 
 import pytest
 
-from lib import evaluation, profiles, results
+from lib import evaluation
 from lib.blocks import Block
 from lib.data import sets, wheels
-from lib.measure import fetching, inference_cost, studies, wanted
-from lib.measure.wanted import Wanted
+from lib.healing.recipe import Recipe
 from lib.models import registry
-from lib.profiles import Profile, Recipe
+from replication import profiles, results
+from replication.measure import fetching, inference_cost, studies, wanted
+from replication.measure.wanted import Wanted
+from replication.profiles import Profile
 
 NAME, BLOCK = "tiny-random", Block(3, 2)
 PROFILE = replace(  # every field counts: the rate of healings decays, and batches differ

@@ -9,9 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lib import evaluation, profiles
+from lib import evaluation
 from lib.evaluation import Task
-from lib.measure import wanted
+from replication import profiles
+from replication.measure import wanted
 
 SMOKE = profiles.get("smoke")
 ALL = 10**6  # questions: more than any set has

@@ -8,12 +8,14 @@ import pandas as pd
 import pytest
 from test_damage import synthetic
 
-from lib import evaluation, paths, profiles
-from lib.analysis import criteria
+from lib import evaluation
 from lib.blocks import Block, BlockDistances
 from lib.data import sets, wheels
-from lib.measure import damage, distance_maps, jobs, repair, scores, states, studies, wanted
-from lib.models import documents, loading
+from lib.healing import packing as documents
+from lib.models import loading
+from replication import paths, profiles
+from replication.analysis import criteria
+from replication.measure import damage, distance_maps, jobs, repair, scores, states, studies, wanted
 
 NAME, BLOCK = "tiny-random", Block(3, 2)
 SMOKE = profiles.get("smoke")

@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import profiles
-from lib.analysis import letters
 from lib.blocks import UNPRUNED
 from lib.data import sets
-from lib.measure import experiments, wanted
+from replication import profiles
+from replication.analysis import letters
+from replication.measure import experiments, wanted
 
 N, LETTERS = 2000, 4
 BIAS = np.array([0.0, 6.0, -3.0, 1.0])

@@ -6,7 +6,7 @@ from urllib.parse import unquote
 import nbformat
 import pytest
 
-from lib import paths
+from replication import paths
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 PAGES = [

@@ -26,9 +26,10 @@ from conftest import (
 from test_similarity import padded
 from transformers.pytorch_utils import Conv1D
 
-from lib import paths, similarity
+from lib import similarity
 from lib.blocks import Block
-from lib.models import adapters, files, loading
+from lib.healing import lora as adapters
+from lib.models import files, loading
 from lib.models.decoder import decoder_layers
 from lib.models.registry import ModelError
 from lib.pruning import dropped
@@ -309,7 +310,7 @@ def test_a_full_disk_leaves_nothing_half_saved(tmp_path):
 
 
 def test_a_damaged_gguf_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "CHECKPOINTS", tmp_path / "checkpoints")
+    monkeypatch.setattr("lib.paths.CHECKPOINTS", tmp_path / "checkpoints")
     file = tmp_path / "model.gguf"
     file.write_bytes(b"GGUF\x03\x00\x00\x00 and no more")
     with pytest.raises(ModelError, match="model.gguf cannot be read as a GGUF model") as told:

@@ -24,7 +24,7 @@ def test_gguf_folder_and_hub_id(tmp_path):
     (cached / "refs/main").write_text(commit)
     shutil.copytree(folder, cached / "snapshots" / commit)
     names = [str(gguf), str(folder), "someone/something"]
-    command = [sys.executable, "-m", "lib.run", "--profile", "quick", "--only", "01"]
+    command = [sys.executable, "-m", "replication", "--profile", "quick", "--only", "01"]
     environment = os.environ | {
         "DEEPER_LAYERS_OUTPUT": str(tmp_path / "out"),
         "HF_HOME": str(tmp_path / "cache"),

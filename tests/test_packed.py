@@ -8,14 +8,15 @@ import transformers
 from bitsandbytes.nn import modules
 from conftest import built, stored, wide_llama, with_real_tokenizer
 
-from lib import evaluation, profiles, similarity
+from lib import evaluation, similarity
 from lib.blocks import UNPRUNED, Block
 from lib.data import sets
 from lib.data.encoding import Row
-from lib.measure import wanted
 from lib.models import loading
 from lib.pruning import dropped
 from lib.sweep import continuations, sweep
+from replication import profiles
+from replication.measure import wanted
 
 BLOCKS = [Block(1, 2), Block(0, 3), Block(3, 2)]
 CPU = torch.device("cpu")  # as an object it is not the "cpu" on which models.load unpacks

@@ -14,12 +14,15 @@ import torch
 from conftest import stored, wide_llama
 from test_healing import killed_at
 
-from lib import healing, profiles
 from lib.blocks import Block
-from lib.measure import export
-from lib.models import adapters, documents, loading
+from lib.healing import lora as adapters
+from lib.healing import packing as documents
+from lib.healing import training as healing
+from lib.models import loading
 from lib.models.decoder import residual_stream
 from lib.pruning import dropped
+from replication import profiles
+from replication.measure import export
 
 BLOCK, FIRST = Block(2, 1), 2
 RECIPE = replace(

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from originals import mirror
 
-from lib import profiles
 from lib.data import sets
 from lib.models import registry
-from lib.run import notebooks
+from replication import profiles
+from replication.run import notebooks
 
 pytestmark = pytest.mark.real
 NOTEBOOKS = ["01", "02", "03", "04", "05", "06", "07"]
@@ -55,7 +55,7 @@ def run(root, *options: str) -> None:
         "HF_HOME": str(root / "cache"),
         "HF_HUB_OFFLINE": "1",
     }
-    command = [sys.executable, "-m", "lib.run", "--profile", "paper", "--limit", "2"]
+    command = [sys.executable, "-m", "replication", "--profile", "paper", "--limit", "2"]
     command += ["--steps", "1", "--only", *options]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr

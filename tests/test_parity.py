@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from benchmarks import harness
-from lib import evaluation, profiles, sweep
+from lib import evaluation, sweep
 from lib.blocks import UNPRUNED, Block
 from lib.data import sets
-from lib.measure import wanted
 from lib.models import decoder, loading
 from lib.pruning import dropped
+from replication import profiles
+from replication.measure import wanted
 
 pytestmark = pytest.mark.real
 BLOCK = Block(13, 2)

@@ -7,9 +7,10 @@ import pitfalls
 import pytest
 import torch
 
-from lib import evaluation, paths, profiles, pruning, similarity
-from lib.measure import wanted
+from lib import evaluation, pruning, similarity
 from lib.models import decoder, loading
+from replication import paths, profiles
+from replication.measure import wanted
 
 SMOKE = profiles.get("smoke")
 NAME = SMOKE.main_model

@@ -15,12 +15,24 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
-from benchmarks import lengths as measure_lengths
-from lib import healing, paths, profiles, pruning, results, similarity
+from lib import pruning, similarity
 from lib.blocks import STRATEGIES, UNPRUNED, Block
 from lib.data.encoding import Row
 from lib.evaluation import Task
-from lib.measure import (
+from lib.healing import linear
+from lib.healing import lora as adapters
+from lib.healing import packing as documents
+from lib.healing import training as healing
+from lib.healing.recipe import Recipe, memory_fallbacks
+from lib.models import files, loading, registry
+from lib.models.decoder import decoder_layers
+from lib.models.reading import bundles
+from lib.models.shapes import Shape, of_config
+from lib.pruning import dropped
+from lib.sweep import log_probabilities, sweep
+from replication import __main__ as run
+from replication import paths, profiles, results
+from replication.measure import (
     damage,
     distance_maps,
     experiments,
@@ -31,18 +43,12 @@ from lib.measure import (
     studies,
     wanted,
 )
-from lib.measure.jobs import Job, jobs
-from lib.models import adapters, documents, files, linear, loading, registry
-from lib.models.decoder import decoder_layers
-from lib.models.reading import bundles
-from lib.models.shapes import Shape, of_config
-from lib.plan import assumptions, costs, estimates, printing
-from lib.plan.assumptions import Card, Reading
-from lib.profiles import Recipe, attempts, recipe
-from lib.pruning import dropped
-from lib.run import __main__ as run
-from lib.run import notebooks
-from lib.sweep import log_probabilities, sweep
+from replication.measure.jobs import Job, jobs
+from replication.plan import assumptions, costs, estimates, printing
+from replication.plan.assumptions import Card, Reading
+from replication.profiles import recipe
+from replication.run import notebooks
+from scripts import lengths as measure_lengths
 from tests import conftest
 
 SMOKE = profiles.get("smoke")
@@ -397,7 +403,7 @@ def healed_in(memory: float) -> costs.Cost:
 
 @pytest.mark.parametrize("place", range(6))
 def test_a_healing_takes_less_and_less_memory_until_it_fits(place):
-    tried = [costs.healing(SHAPE, 8, packed(), None, card(0), *how) for how in attempts(16)]
+    tried = [costs.healing(SHAPE, 8, packed(), None, card(0), *how) for how in memory_fallbacks(16)]
     assert healed_in(tried[place].memory) == tried[place]
     below = healed_in(tried[place].memory - 1)
     assert below == tried[min(place + 1, 5)]
@@ -571,7 +577,7 @@ def test_an_unknown_card_is_one_sentence(capsys):
 
 def test_planning_loads_neither_torch_nor_transformers(tmp_path):
     code = (
-        "import sys; from lib import profiles; from lib.plan import printing; "
+        "import sys; from lib import profiles; from replication.plan import printing; "
         "printing.table(profiles.get('paper'), ['01', '02', '03', '05', '06', '07'], 'h100'); "
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
     )

@@ -6,15 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import analysis, healing, paths, profiles, results
-from lib.analysis import choice
-from lib.analysis.depth import lower_minus_upper
-from lib.analysis.islands import islands
 from lib.blocks import BlockDistances
-from lib.claims.tables import RunTables
 from lib.data import sets
-from lib.measure import damage, experiments
-from lib.models import documents
+from lib.healing import packing as documents
+from lib.healing import training as healing
+from replication import analysis, paths, profiles, results
+from replication.analysis import choice
+from replication.analysis.depth import lower_minus_upper
+from replication.analysis.islands import islands
+from replication.claims.tables import RunTables
+from replication.measure import damage, experiments
 
 SMOKE, PAPER = profiles.get("smoke"), profiles.get("paper")
 

@@ -12,14 +12,14 @@ from originals import LAYERS, SEQ_LENGTH, qwen_1, qwen_1_config, qwen_1_weights,
 from torch.nn import functional
 from torch.nn.functional import silu
 
-from lib import paths, profiles
 from lib.blocks import UNPRUNED, Block
 from lib.evaluation import Task
 from lib.models import decoder, files, loading, qwen1
 from lib.models.registry import ModelError
-from lib.profiles import recipe
 from lib.pruning import dropped, save_pruned
 from lib.sweep import sweep
+from replication import paths, profiles
+from replication.profiles import recipe
 
 TEXTS = [
     "The five boxing wizards jump quickly; it's 1234.5 miles away, isn't it?\n\n  Yes.",

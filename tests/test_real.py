@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from benchmarks import counts, inputs, mmlu, sizes
-from lib import evaluation, paths, profiles, similarity, sweep
+from lib import evaluation, similarity, sweep
 from lib.blocks import UNPRUNED, Block
-from lib.measure import wanted
 from lib.models import decoder
 from lib.pruning import dropped
+from replication import paths, profiles
+from replication.measure import wanted
 
 pytestmark = pytest.mark.real
 SIZE = replace(

@@ -10,13 +10,15 @@ import pytest
 from scipy.stats import spearmanr
 from test_exercises import EXERCISES
 
-from benchmarks import readme, record, repairs
-from lib import analysis, evaluation, paths, profiles, results
-from lib.analysis import criteria, curves, islands, statistics
-from lib.analysis.bootstrap import interval
+from benchmarks import repairs
+from lib import evaluation
 from lib.blocks import Block
-from lib.claims import bounds
-from lib.measure import (
+from lib.models import loading
+from replication import analysis, paths, profiles, results
+from replication.analysis import criteria, curves, islands, statistics
+from replication.analysis.bootstrap import interval
+from replication.claims import bounds
+from replication.measure import (
     damage,
     distance_maps,
     experiments,
@@ -25,9 +27,9 @@ from lib.measure import (
     scores,
     states,
 )
-from lib.models import loading
-from lib.report import compare
-from lib.run import notebooks
+from replication.report import compare
+from replication.run import notebooks
+from scripts import readme, record
 
 PARAMS = {"model": "tiny-random", "block_start": 1, "block_size": 2}
 SMOKE = profiles.get("smoke")

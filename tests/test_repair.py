@@ -8,15 +8,16 @@ import pytest
 import torch
 from conftest import Characters, tiny
 
-from lib import evaluation, figures, profiles, results
+from lib import evaluation
 from lib.blocks import Block
-from lib.measure import repair, studies, wanted
-from lib.models import linear
+from lib.healing import linear
+from lib.healing.linear import FFN, STREAM
+from lib.healing.recipe import Recipe
 from lib.models.decoder import decoder_layers
-from lib.models.linear import FFN, STREAM
-from lib.profiles import Recipe
 from lib.pruning import dropped
 from lib.sweep import sweep
+from replication import figures, profiles, results
+from replication.measure import repair, studies, wanted
 
 SMOKE = profiles.get("smoke")
 KEY = "75e60b8b9a268b9d10fad76dd66abe8ff99380a5be24be764a8dd82e34f52874"  # without `decay_steps`

@@ -14,12 +14,12 @@ import pandas as pd
 import pytest
 from nbformat import v4
 
-from benchmarks import record
-from lib import claims, figures, paths, profiles, results
 from lib.blocks import Block
-from lib.measure import distance_maps, scores
-from lib.report import __main__ as report
-from lib.run import notebooks
+from replication import claims, figures, paths, profiles, results
+from replication.measure import distance_maps, scores
+from replication.report import __main__ as report
+from replication.run import notebooks
+from scripts import record
 
 SMOKE = profiles.get("smoke")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -181,7 +181,7 @@ def test_nothing_to_report_is_one_sentence(output, monkeypatch):
 
 @pytest.mark.parametrize("argument, said", [("nope", "Unknown profile"), ("smoke", "Nothing of")])
 def test_bad_input_is_one_sentence(tmp_path, argument, said):
-    command = [sys.executable, "-m", "lib.report", "--profile", argument]
+    command = [sys.executable, "-m", "replication.report", "--profile", argument]
     environment = os.environ | {"DEEPER_LAYERS_OUTPUT": str(tmp_path)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 2 and done.stderr.startswith(said)
@@ -189,7 +189,7 @@ def test_bad_input_is_one_sentence(tmp_path, argument, said):
 
 
 def test_the_index_of_figures_is_current():
-    """`python -m benchmarks.readme` brings it up to date, and it names every figure."""
+    """`python -m scripts.readme` brings it up to date, and it names every figure."""
     drawn = {name for notebook in notebooks.NOTEBOOKS.values() for name in notebook.figures}
     assert set(notebooks.FIGURES) <= drawn
     assert {name.removesuffix("_unhealed") for name in drawn} == set(notebooks.FIGURES)

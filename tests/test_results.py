@@ -6,10 +6,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.faults import files
-from lib import healing, paths, profiles, results
 from lib.blocks import UNPRUNED, Block
-from lib.measure import distance_maps, fetching, scores, wanted
+from lib.healing import training as healing
 from lib.models import loading, registry
+from replication import paths, profiles, results
+from replication.measure import distance_maps, fetching, scores, wanted
 
 PARAMS = {"model": "tiny", "revision": "abc", "block_start": 3, "version": 1}
 
@@ -120,11 +121,11 @@ def test_out_of_memory_holds_until_the_next_run(output, monkeypatch):
     calls, smoke = [], profiles.get("smoke")
     recipe = profiles.recipe("tiny-random", smoke)
 
-    def no_memory(*_):
+    def is_out_of_memory(*_):
         calls.append(1)
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(healing, "_train", no_memory)
+    monkeypatch.setattr(healing, "_train", is_out_of_memory)
     rows = scores.measure("tiny-random", smoke, [Block(1, 2)], ["c4"], recipe)
     assert rows.status.tolist() == ["oom"] and rows.value.isna().all()
     micro_batches = len(calls)

@@ -1,4 +1,4 @@
-"""The rooms of lib, and which of them may import which: down the floors only, and no circle."""
+"""The rooms of lib and replication, and which of them may import which: down only, no circle."""
 
 import ast
 import subprocess
@@ -6,63 +6,62 @@ import sys
 
 import pytest
 
-from lib import paths
+from replication import paths
 
-LIB = paths.ROOT / "lib"
+PACKAGES = ("lib", "replication")
 FLOORS = (  # from the ground up; a module imports those of its own floor or of one below
-    ("paths", "blocks"),
-    ("data",),
-    ("models",),
-    ("profiles", "results"),
-    ("evaluation", "pruning", "similarity", "sweep", "healing"),
-    ("analysis",),
-    ("figures",),
-    ("measure",),
-    ("claims",),
-    ("plan",),
-    ("run",),
-    ("report",),
+    ("lib", "lib.paths", "lib.storage", "lib.blocks"),
+    ("lib.data",),
+    ("lib.models",),
+    ("lib.evaluation", "lib.pruning", "lib.similarity", "lib.sweep", "lib.healing"),
+    ("replication", "replication.paths"),
+    ("replication.profiles", "replication.results"),
+    ("replication.analysis",),
+    ("replication.figures",),
+    ("replication.measure",),
+    ("replication.claims",),
+    ("replication.plan",),
+    ("replication.run",),
+    ("replication.report",),
+    ("replication.__main__",),
 )
 ORDER = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-METHOD = FLOORS[4]
+METHOD = {"lib.evaluation", "lib.pruning", "lib.similarity", "lib.sweep", "lib.healing"}
+NO_TORCH = {"lib.healing.recipe", "lib.evaluation"}  # of the method, what a plan may import
 FORBIDDEN = {  # beyond the floors
-    "analysis": {"results", "profiles"},
-    "figures": {"results"},
-    "plan": {"claims", "figures", "analysis", *METHOD},
-    "run": {"claims", "figures", "analysis", *METHOD},
-    **dict.fromkeys(METHOD, {"results"}),
+    "replication.analysis": {"replication.results", "replication.profiles"},
+    "replication.figures": {"replication.results"},
+    "replication.plan": {"replication.claims", "replication.figures", *METHOD},
+    "replication.run": {"replication.claims", "replication.figures", *METHOD},
 }
 
 
 def modules() -> dict[str, set[str]]:
-    """Every module of lib, and the modules of lib that it imports."""
-    found = {}
-    for file in LIB.rglob("*.py"):
-        place = file.relative_to(LIB).with_suffix("")
-        name = ".".join(p for p in place.parts if p != "__init__")
-        tree = ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-        nodes = [
-            n for n in tree if isinstance(n, ast.ImportFrom) and (n.module or "") != "__future__"
-        ]
-        found[name] = {
-            dotted
-            for node in nodes
-            if node.module.split(".")[0] == "lib"
-            for alias in node.names
-            for dotted in [f"{node.module}.{alias.name}".removeprefix("lib.")]
-        }
-    return {name: {_module(i, found) for i in imports} for name, imports in found.items() if name}
+    """Every module of both packages, and the modules of both that it imports."""
+    imported = {}
+    for package in PACKAGES:
+        for file in (paths.ROOT / package).rglob("*.py"):
+            parts = file.relative_to(paths.ROOT).with_suffix("").parts
+            name = ".".join(part for part in parts if part != "__init__")
+            tree = ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+            imported[name] = {
+                f"{node.module}.{alias.name}"
+                for node in tree
+                if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in PACKAGES
+                for alias in node.names
+            }
+    return {name: {_module(i, imported) for i in of} - {name} for name, of in imported.items()}
 
 
 def _module(dotted: str, known: dict) -> str:
     """The module of an imported name."""
-    while dotted and dotted not in known:
+    while dotted not in known:
         dotted = dotted.rpartition(".")[0]
     return dotted
 
 
 def room(module: str) -> str:
-    return module.partition(".")[0]
+    return ".".join(module.split(".")[:2])
 
 
 def test_imports_go_down_the_floors():
@@ -71,9 +70,17 @@ def test_imports_go_down_the_floors():
             assert ORDER[room(other)] <= ORDER[room(module)], f"{module} imports {other}"
 
 
+def test_the_library_knows_nothing_of_the_replication():
+    for module, imports in modules().items():
+        if module.startswith("lib"):
+            assert not {other for other in imports if other.startswith("replication")}, module
+    for file in (paths.ROOT / "lib").rglob("*.py"):
+        assert "replication" not in file.read_text(encoding="utf-8"), file
+
+
 def test_rooms_know_only_what_they_may():
     for module, imports in modules().items():
-        known = {room(other) for other in imports} & FORBIDDEN.get(room(module), set())
+        known = {room(other) for other in imports - NO_TORCH} & FORBIDDEN.get(room(module), set())
         assert not known, f"{module} imports {known}"
 
 
@@ -95,15 +102,17 @@ def test_no_module_reaches_itself():
 @pytest.mark.parametrize(
     "module",
     [
-        "plan.printing",
-        "run.__main__",
-        "report.__main__",
-        "measure.experiments",
-        "analysis",
-        "figures",
+        "lib",
+        "lib.healing.recipe",
+        "replication.plan.printing",
+        "replication.__main__",
+        "replication.report.__main__",
+        "replication.measure.experiments",
+        "replication.analysis",
+        "replication.figures",
     ],
 )
 def test_who_does_not_compute_loads_no_torch(module):
-    code = f"import sys, lib.{module}; print({{'torch', 'transformers'}} & sys.modules.keys())"
+    code = f"import sys, {module}; print({{'torch', 'transformers'}} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "set()\n", done.stderr

@@ -12,10 +12,10 @@ import psutil
 import pytest
 
 from benchmarks.faults import processes
-from lib import paths
-from lib.run import execution, notebooks
-from lib.run.__main__ import main
-from lib.run.execution import Launch, RunError
+from replication import paths
+from replication.__main__ import main
+from replication.run import execution, notebooks
+from replication.run.execution import Launch, RunError
 
 COLUMNS = {
     "profile", "model", "dtype", "quantization", "strategy", "block_start", "block_size",
@@ -25,7 +25,7 @@ COLUMNS = {
 
 def launch(output, *arguments, cwd="/") -> subprocess.CompletedProcess:
     environment = os.environ | {"DEEPER_LAYERS_OUTPUT": str(output)}
-    command = [sys.executable, "-m", "lib.run", *arguments]
+    command = [sys.executable, "-m", "replication", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
 
 
@@ -109,7 +109,7 @@ def test_bad_input_is_one_sentence_before_any_computing(output, capsys, argument
 
 
 def test_ray_that_is_not_there_is_told_before_anything_is_fetched(output, capsys, monkeypatch):
-    monkeypatch.setattr("lib.run.__main__.find_spec", lambda name: None)
+    monkeypatch.setattr("replication.__main__.find_spec", lambda name: None)
     assert main(["--profile", "smoke", "--engine", "ray"]) == 2
     assert "--engine ray needs Ray" in capsys.readouterr().err
     assert list(output.iterdir()) == []
@@ -219,7 +219,7 @@ def test_committed_notebooks_are_clean(file):
 
 
 def test_runner_imports_neither_torch_nor_transformers():
-    code = "import sys, lib.run; print({'torch', 'transformers'} & set(sys.modules))"
+    code = "import sys, replication.run; print({'torch', 'transformers'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "set()", done.stderr
 
@@ -243,7 +243,7 @@ def test_killed_in_the_middle_of_a_healing_and_continued(smoke, tmp_path):
     only = ("--profile", "smoke", "--only")
     environment = os.environ | {"DEEPER_LAYERS_OUTPUT": str(tmp_path)}
     runner = subprocess.Popen(
-        [sys.executable, "-m", "lib.run", *only, "03"],
+        [sys.executable, "-m", "replication", *only, "03"],
         env=environment,
         start_new_session=True,
         stdout=subprocess.DEVNULL,

@@ -8,9 +8,8 @@ import transformers
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from lib import paths
+from lib.healing.lora import ffn_projections
 from lib.models import registry, shapes
-from lib.models.adapters import ffn_projections
 from lib.models.decoder import decoder_layers
 from lib.models.shapes import Shape
 from tests import conftest
@@ -123,7 +122,7 @@ def test_an_unknown_architecture_has_no_shape(tmp_path):
 
 
 def test_a_gguf_file_has_the_shape_of_what_it_is_unpacked_to(tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "CHECKPOINTS", tmp_path / "checkpoints")
+    monkeypatch.setattr("lib.paths.CHECKPOINTS", tmp_path / "checkpoints")
     file = tmp_path / "tiny.gguf"
     conftest.gguf(file, layers=3)
     assert registry.shape(str(file)) is None and registry.num_layers(str(file)) is None

@@ -3,8 +3,9 @@
 import re
 from dataclasses import fields
 
-from lib import profiles, similarity
-from lib.report import shown
+from lib import similarity
+from replication import profiles
+from replication.report import shown
 
 ROW = re.compile(r"<th>([^<]*)</th>\s*<td>([^<]*)</td>\s*<td>([^<]*)</td>")
 

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import pytest
 import simulated_device
 
-from lib import paths
+from replication import paths
 
 FILE = Path(simulated_device.HERE) / "whole_path.py"
 NAMES = re.findall(r"^def (test_\w+)", FILE.read_text(encoding="utf-8"), re.MULTILINE)

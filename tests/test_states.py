@@ -7,11 +7,11 @@ import pytest
 import torch
 from conftest import LAYERS, Characters, tiny
 
-from lib import profiles
-from lib.analysis import bootstrap
-from lib.measure import damage, states, studies
 from lib.models import loading
 from lib.similarity import block_distances, of_text
+from replication import profiles
+from replication.analysis import bootstrap
+from replication.measure import damage, states, studies
 
 SMOKE = replace(profiles.get("smoke"), damage_sequences=6, damage_tokens=20)
 

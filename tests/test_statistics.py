@@ -8,9 +8,9 @@ an extreme is taken, 1,000 resamples share their luck: paired on it, the interva
 import numpy as np
 import pytest
 
-from lib.analysis import bootstrap, statistics
-from lib.analysis.curves import Curve
-from lib.analysis.depth import halves, last_is_least
+from replication.analysis import bootstrap, statistics
+from replication.analysis.curves import Curve
+from replication.analysis.depth import halves, last_is_least
 
 LUCK = np.random.default_rng(0).normal(0, 0.1, (1000, 1))
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lib.blocks import Block
 from lib.evaluation import Task
-from lib.models import linear
+from lib.healing import linear
 from lib.pruning import dropped
 from lib.sweep import sweep
 

@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 from test_claims import SCORES, a_run, changed, grows, verdict
 
-from lib.analysis import statistics
-from lib.analysis.answers import largest_step
-from lib.analysis.bootstrap import RESAMPLES, extreme
-from lib.claims.bounds import CRITERIA
+from replication.analysis import statistics
+from replication.analysis.answers import largest_step
+from replication.analysis.bootstrap import RESAMPLES, extreme
+from replication.claims.bounds import CRITERIA
 
 SIMPLE_LOSS = SCORES["c4", "simple", "healed"]
 SIMILAR_LOSS = SCORES["c4", "similarity", "healed"]

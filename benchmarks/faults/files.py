@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.faults import Fault, toys
-from lib import paths, results
 from lib.models import registry
+from replication import paths, results
 
 PARAMS = {"model": "toy", "version": 1}
 
@@ -96,10 +96,11 @@ def two_healings(folder: Path) -> str:
 
 def _heal(folder: Path) -> tuple[bool, list[float]]:
     """Whether this process trained, and the losses it got."""
-    from lib import healing, profiles
     from lib.blocks import Block
+    from lib.healing import training as healing
     from lib.models import loading
     from lib.pruning import dropped
+    from replication import profiles
 
     trained = []
     real = healing._train

@@ -4,7 +4,8 @@ import os
 import time
 from pathlib import Path
 
-from lib import paths, results
+from lib import storage
+from replication import paths, results
 
 
 def measure(name: str) -> dict:
@@ -42,8 +43,8 @@ def work(profile: str, models: list[str]) -> None:
         except results.NotMeasured as error:
             rows.append(f"{name},,{error.status}")
     folder = paths.FIGURES / profile
-    paths.write_whole(folder / "figure_toy.csv", "\n".join(rows).encode())
-    paths.write_whole(folder / "figure_toy.png", b"\x89PNG")
+    storage.atomic_write(folder / "figure_toy.csv", "\n".join(rows).encode())
+    storage.atomic_write(folder / "figure_toy.png", b"\x89PNG")
 
 
 def note(file: str, line: str) -> None:

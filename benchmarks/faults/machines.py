@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.faults import Fault, toys
-from lib import paths
+from replication import paths
 
 
 def several_gpus(folder: Path) -> str:
@@ -63,7 +63,7 @@ def another_processor(folder: Path) -> str:
 def heal_where_eight_are_counted(folder: Path) -> dict:
     import torch
 
-    from lib.models import documents
+    from lib.healing import packing as documents
 
     torch.cuda.device_count = lambda: 8
     sizes, collator = [], documents.collator
@@ -75,7 +75,7 @@ def heal_where_eight_are_counted(folder: Path) -> dict:
 
 
 def heal(folder: Path) -> dict:
-    from lib import healing
+    from lib.healing import training as healing
 
     trained, real = [], healing._train
     healing._train = lambda *args: trained.append(1) or real(*args)
@@ -84,10 +84,11 @@ def heal(folder: Path) -> dict:
 
 
 def _healed(place: Path, **how):
-    from lib import healing, profiles
     from lib.blocks import Block
+    from lib.healing import training as healing
     from lib.models import loading
     from lib.pruning import dropped
+    from replication import profiles
 
     recipe = profiles.recipe("tiny-random", profiles.get("smoke"))
     model, tokenizer = loading.load("tiny-random", dtype="float32", device="cpu")
@@ -113,8 +114,8 @@ def measure_overwritten(folder: Path) -> dict:
 
 
 def measure(folder: Path) -> dict:
-    from lib import profiles
-    from lib.measure import distance_maps
+    from replication import profiles
+    from replication.measure import distance_maps
 
     name = str(folder / "model")
     found = distance_maps.of_model(name, profiles.get("smoke", models=[name]))
@@ -122,8 +123,9 @@ def measure(folder: Path) -> dict:
 
 
 def format(folder: Path) -> dict:
-    from lib import profiles
-    from lib.models import formats, loading
+    from lib.models import loading
+    from lib.models import machine as formats
+    from replication import profiles
 
     told, handler = [], logging.Handler()
     handler.emit = lambda record: told.append(record.getMessage())

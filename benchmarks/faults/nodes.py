@@ -13,10 +13,10 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks.faults import Fault, kernel, toys
-from lib import profiles
-from lib.measure.jobs import Job
-from lib.run import batch
-from lib.run.execution import Launch, Outcome
+from replication import profiles
+from replication.measure.jobs import Job
+from replication.run import batch
+from replication.run.execution import Launch, Outcome
 
 
 def node_lost(folder: Path) -> str:
@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from ray.cluster_utils import Cluster
 
-    from lib.run.cluster import Ray
+    from replication.run.cluster import Ray
 
     names = [f"job{n}" for n in range(24)] if what == "lost" else ["dies", *"abcde"]
     models = toys.set_up(folder, names)

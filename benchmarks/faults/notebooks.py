@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from benchmarks.faults import Fault, toys
-from lib import paths
+from replication import paths
 
 
 def killed_and_continued(folder: Path) -> str:
@@ -82,7 +82,7 @@ def offline(folder: Path) -> str:
 def _start(output: Path, *arguments: str, **told: str) -> subprocess.Popen:
     output.mkdir(parents=True, exist_ok=True)
     return subprocess.Popen(
-        [sys.executable, "-m", "lib.run", *arguments],
+        [sys.executable, "-m", "replication", *arguments],
         env=toys.environment(output) | told,
         cwd=output,
         start_new_session=True,

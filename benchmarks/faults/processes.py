@@ -10,10 +10,10 @@ import papermill
 import psutil
 
 from benchmarks.faults import Fault, toys
-from lib import paths, profiles
-from lib.measure.jobs import Job
-from lib.run import batch
-from lib.run.execution import Outcome
+from replication import paths, profiles
+from replication.measure.jobs import Job
+from replication.run import batch
+from replication.run.execution import Outcome
 
 
 def kernel_killed(folder: Path) -> str:

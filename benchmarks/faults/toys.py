@@ -1,6 +1,6 @@
 """A toy notebook and toy models for the real runner: each does what its name says.
 
-`python -m benchmarks.faults.toys FOLDER NAME …` is `python -m lib.run` over them, one job each.
+`python -m benchmarks.faults.toys FOLDER NAME …` is `python -m replication` over them, one job each.
 """
 
 import argparse
@@ -16,11 +16,11 @@ from pathlib import Path
 import nbformat
 import psutil
 
-from lib import paths
-from lib.run import __main__ as run
-from lib.run import execution
-from lib.run.execution import Launch, Outcome
-from lib.run.notebooks import Notebook
+from replication import __main__ as run
+from replication import paths
+from replication.run import execution
+from replication.run.execution import Launch, Outcome
+from replication.run.notebooks import Notebook
 
 TOY = Notebook("toy", ("figure_toy",), 0)
 SECRET = "hf_ThisTokenMustNotBeShown"
@@ -62,14 +62,14 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.faults.toys",
         description=__doc__.split("\n")[0],
-        epilog="Further options are those of `python -m lib.run`, as --engine=ray.",
+        epilog="Further options are those of `python -m replication`, as --engine=ray.",
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("names", nargs="+", metavar="NAME", help="of the toy models")
     chosen, options = parser.parse_known_args(argv)
     models = set_up(chosen.folder, chosen.names)
     if "--engine=ray" in options:
-        from lib.run import cluster
+        from replication.run import cluster
 
         cluster.Ray = partial(cluster.Ray, attempt)
     run.NOTEBOOKS = {"01": TOY}

@@ -18,10 +18,11 @@ from benchmarks import anchors
 from benchmarks.gpu import random_model
 from benchmarks.gpu.bench import HEADER, Bench, Row
 from benchmarks.gpu.sections import SECTIONS, SEVEN_B, TINY
-from lib import paths, profiles
+from lib import storage
 from lib.data import sets
 from lib.models import loading
-from lib.plan import assumptions
+from replication import paths, profiles
+from replication.plan import assumptions
 
 DISK = 15e9  # bytes: the model's 13.5 GB, adapters and checkpoints
 WORK = paths.DATA / "gpu"  # of this program alone: it is deleted at the end
@@ -162,7 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
     page = report(asked, time.monotonic() - begun)
     print("\n" + page)
     if torch.cuda.is_available() and not options.tiny:
-        file = RESULTS / f"gpu-{paths.component(torch.cuda.get_device_name()).lower()}.md"
+        file = RESULTS / f"gpu-{storage.component(torch.cuda.get_device_name()).lower()}.md"
         file.write_text(page, encoding="utf-8")
         print(f"Written to {file.relative_to(paths.ROOT)}.")
     print(f"Failed: {', '.join(failed)}." if failed else "Nothing failed.")

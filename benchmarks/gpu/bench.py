@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 import torch
 
-from lib import profiles
 from lib.blocks import UNPRUNED, Block
 from lib.models import loading, registry
 from lib.models.shapes import Shape
-from lib.plan import assumptions
+from replication import profiles
+from replication.plan import assumptions
 
 
 @dataclass

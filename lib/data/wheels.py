@@ -18,8 +18,8 @@ from pathlib import Path
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from lib import paths
-from lib.paths import digest
+from lib import paths, storage
+from lib.storage import digest
 
 ASSETS_TABLE = Path(__file__).with_name("assets.csv")
 WHEELS_TABLE = Path(__file__).with_name("wheels.csv")  # one row a part of an asset, in order
@@ -45,10 +45,10 @@ class Asset:
     parts: tuple[Part, ...]
 
 
-_PARTS = [(row.pop("asset"), Part(**row)) for row in paths.rows(WHEELS_TABLE)]
+_PARTS = [(row.pop("asset"), Part(**row)) for row in storage.rows(WHEELS_TABLE)]
 ASSETS = {
     name: Asset(**row, parts=tuple(part for asset, part in _PARTS if asset == name))
-    for row in paths.rows(ASSETS_TABLE)
+    for row in storage.rows(ASSETS_TABLE)
     for name in [row.pop("name")]
 }
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-from lib import paths
+from lib import paths, storage
 from lib.data import wheels
 from lib.models import qwen1
 from lib.models.decoder import decoder_layers, layers_attribute
@@ -93,7 +93,7 @@ def checkpoint(source: Source) -> Path:
     paths.CHECKPOINTS.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(folder.name + ".lock")):
         if not folder.exists():
-            with paths.whole_folder(folder) as part:
+            with storage.atomic_folder(folder) as part:
                 _dequantise(file, part)
     return folder
 

@@ -16,7 +16,8 @@ from torch import nn
 from transformers import BitsAndBytesConfig, GenerationConfig
 
 from lib.blocks import UNPRUNED, Block
-from lib.models import files, formats, layers
+from lib.models import files, layers
+from lib.models import machine as formats
 from lib.models.decoder import decoder_layers
 from lib.models.files import Contents, contents_of, settled, tokenizer
 from lib.models.registry import ModelError, Source, resolve

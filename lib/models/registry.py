@@ -13,7 +13,7 @@ from pathlib import Path
 
 import huggingface_hub.constants
 
-from lib import paths
+from lib import paths, storage
 from lib.data import wheels
 from lib.models import shapes
 from lib.models.shapes import Shape
@@ -47,7 +47,7 @@ def _model(row: dict[str, str]) -> Model:
     return Model(row["label"], row["family"], row["source"], revision, shape, own)
 
 
-MODELS = {row["name"]: _model(row) for row in paths.rows(TABLE)}
+MODELS = {row["name"]: _model(row) for row in storage.rows(TABLE)}
 
 
 class ModelError(ValueError):
@@ -102,7 +102,7 @@ def resolve(name: str) -> Source:
 @cache
 def _digest(file: Path, size: int, changed: int) -> str:
     """The sha256 of a file, read once for each size and time of change (ns)."""
-    return paths.digest(file)
+    return storage.digest(file)
 
 
 def _hub(repository: str, revision: str) -> Source:
@@ -126,7 +126,7 @@ def unpacked(file: Path, revision: str) -> Path:
 def _folder(local: Path) -> Source:
     if not (local / "config.json").exists():
         raise ModelError(f"{local} is no checkpoint: it has no config.json.")
-    return Source("folder", str(local.resolve()), paths.fingerprint(local))
+    return Source("folder", str(local.resolve()), storage.fingerprint(local))
 
 
 def shape(name: str) -> Shape | None:

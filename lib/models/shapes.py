@@ -6,7 +6,7 @@ Imports neither torch nor transformers.
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import paths
+from lib import storage
 
 NF4_BYTES = 0.516  # a weight in NF4 with double quantisation: 4 bits and its share of the scales
 
@@ -18,7 +18,7 @@ TABLE = Path(__file__).with_name("architectures.csv")
 UNITS = ("hidden", "query", "key", "head", "ffn")
 ARCHITECTURES = {
     row["architecture"]: {k: int(v) if v.isdigit() else v for k, v in row.items()}
-    for row in paths.rows(TABLE)
+    for row in storage.rows(TABLE)
 }
 
 

@@ -19,13 +19,16 @@ from transformers import AutoModelForCausalLM
 import simulated_device
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu import random_model, sections
-from lib import evaluation, healing, profiles, similarity
+from lib import evaluation, similarity
 from lib.blocks import UNPRUNED, Block
 from lib.data import encoding, sets
-from lib.measure import damage, export, inference_cost, repair, wanted
-from lib.models import adapters, loading
+from lib.healing import lora as adapters
+from lib.healing import training as healing
+from lib.models import loading
 from lib.pruning import dropped, save_pruned
 from lib.sweep import continuations, log_probabilities, sweep
+from replication import profiles
+from replication.measure import damage, export, inference_cost, repair, wanted
 
 DEVICE = os.environ.get("DEEPER_LAYERS_DEVICE", "sim")
 simulated = pytest.mark.skipif(DEVICE != "sim", reason="a question to the simulated device")

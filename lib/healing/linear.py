@@ -1,0 +1,224 @@
+"""Linear maps in place of a block, by least squares: no training.
+
+x is the state before the cut, y the state after it, rows (D,). The plain cut hands x on, as if
+y = x. A map hands on x + z A, where z is either x, or m: what the FFN of the layer before the cut
+adds to the stream. That one can be folded into the FFN's last projection (ReplaceMe, arXiv
+2505.02819). A = 0 is the plain cut, whose squared error the angular distance tells of.
+
+A minimises  sum over tokens of w |y - x - z A|^2  +  ridge |A|^2,  w = 1 / |y|^2: so the normal
+equations  (Z'WZ + ridge) A = Z'W(Y - X).  The weights count errors relative to a state, as the next
+layer's norm does; without them the first token, whose state may be 100 times as long, decides.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import torch
+from torch import nn
+
+from lib.blocks import Block
+from lib.healing import lora as adapters
+from lib.models.decoder import residual_stream
+from lib.models.layers import only_layers
+
+RIDGES = tuple(10.0**power for power in range(-8, 4))  # in units of the mean of z^2
+HELD_OUT = 4  # every fourth calibration text only chooses the ridge
+LOUD = 64  # times what an FFN adds, to see whether the stream gets it as it is
+STREAM, FFN = "state", "FFN"  # what z is
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Weighted sums over tokens, fp64: Z'WZ and Z'W(Y - X), both (D, D), and w |y - x|^2."""
+
+    inputs: torch.Tensor
+    both: torch.Tensor
+    change: float
+
+    def __add__(self, other: "Moments") -> "Moments":
+        both = self.both + other.both
+        return Moments(self.inputs + other.inputs, both, self.change + other.change)
+
+    def error(self, a: torch.Tensor) -> float:
+        """What a map leaves of w |y - x|^2: 1 for the plain cut, 0 for a perfect map."""
+        gain = (a * (2 * self.both - self.inputs @ a)).sum()
+        return float(self.change - gain) / self.change if self.change else 0.0
+
+
+def moments(before: torch.Tensor, after: torch.Tensor, inputs: torch.Tensor) -> Moments:
+    """Of tokens x, y and z, each (N, D)."""
+    x, y, z = (states.double() for states in (before, after, inputs))
+    change, weighted = y - x, z / y.square().sum(1, keepdim=True)
+    left = (change.square().sum(1) / y.square().sum(1)).sum()
+    return Moments(z.T @ weighted, weighted.T @ change, float(left))
+
+
+# ---- solving -------------------------------------------------------------------------------
+
+
+KINDS = {"full": STREAM, "folded": FFN}  # of maps: what z is
+
+
+def solution(of: Moments, ridge: float) -> torch.Tensor:
+    """A of the normal equations, (D, D). ridge: as it stands in them."""
+    identity = torch.eye(len(of.inputs)).to(of.inputs)
+    return torch.linalg.solve(of.inputs + ridge * identity, of.both)
+
+
+def solved(fit: Moments, held: Moments) -> tuple[torch.Tensor, float, float]:
+    """A of all calibration texts, its ridge (in units of the mean of z^2), its held-out error.
+
+    The ridge is the one whose map of the texts of `fit` leaves least of those of `held`.
+    """
+
+    def at(ridge: float, of: Moments) -> torch.Tensor:
+        return solution(of, ridge * float(of.inputs.diagonal().mean()))
+
+    errors = {ridge: held.error(at(ridge, fit)) for ridge in RIDGES}
+    ridge = min(errors, key=errors.get)
+    return at(ridge, fit + held), ridge, errors[ridge]
+
+
+# ---- a block with a map in its place -------------------------------------------------------
+
+
+@dataclass(frozen=True, order=True)
+class Mapped(Block):
+    """A block with the map `name` (a key of KINDS) in its place. change: A, (D, D), fp32."""
+
+    name: str = ""
+    change: torch.Tensor = field(default=None, compare=False, repr=False)
+    added: list = field(default_factory=list, compare=False, repr=False)  # m, of a map of it
+
+    def across(self, state: torch.Tensor) -> torch.Tensor:
+        """x + z A."""
+        inputs = self.added[0] if self.added else state
+        return (state.float() + inputs.float() @ self.change).to(state.dtype)
+
+
+@contextmanager
+def reading_ffn(model, blocks: Iterable[Mapped]) -> Iterator[None]:
+    """While active, those of `blocks` that map what an FFN adds note it in every forward pass."""
+    with ExitStack() as hooks:
+        for block in (block for block in blocks if KINDS[block.name] == FFN):
+
+            def note(module, args, output, block=block):
+                block.added[:] = [output]
+
+            module = projection(model, block.start - 1)
+            hooks.enter_context(module.register_forward_hook(note))
+        yield
+
+
+@contextmanager
+def folded(model, block: Block, change: torch.Tensor) -> Iterator[None]:
+    """The model with m (1 + A) for m, by the weights of that projection; as before on exit.
+
+    What then lies within `pruning.dropped` is an ordinary checkpoint. Raises ValueError for
+    weights packed in 4 bits.
+    """
+    module = projection(model, block.start - 1)
+    own = [parameter for parameter in (module.weight, module.bias) if parameter is not None]
+    if not module.weight.is_floating_point():
+        raise ValueError("A map cannot be folded into weights packed in 4 bits: use device='cpu'.")
+    before = [parameter.detach().clone() for parameter in own]
+    whole = torch.eye(len(change)) + change.cpu()
+    try:
+        with torch.no_grad():
+            for parameter in own:  # a Linear has weights (outputs, inputs), a Conv1D the other way
+                turned = isinstance(module, nn.Linear) and parameter.ndim == 2
+                old = parameter.cpu().float()
+                parameter.copy_(whole.T @ old if turned else old @ whole)
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, value in zip(own, before, strict=True):
+                parameter.copy_(value)
+
+
+# ---- fitting -------------------------------------------------------------------------------
+
+
+def fitted(
+    model, block: Block, names: Iterable[str], batches: Iterable[dict]
+) -> dict[str, tuple[Mapped, dict]]:
+    """Maps across `block` by name (a key of KINDS), with what fitting each took.
+
+    batches: calibration texts as of `similarity.calibration_batches`. With a map come its
+    parameters (how many numbers), seconds (of the pass and of solving), ridge and error (held out;
+    the plain cut has 1). A map of what the FFN adds is missing where `projection` finds none.
+    """
+    start, maps = perf_counter(), {}
+    fit, held = _gathered(model, block, batches)
+    passed = perf_counter() - start
+    for name in names:
+        kind = KINDS[name]
+        if kind in fit:
+            start = perf_counter()
+            change, ridge, error = solved(fit[kind], held[kind])
+            seconds = passed + perf_counter() - start
+            took = {"parameters": change.numel(), "ridge": ridge, "error": error}
+            block_with_map = Mapped(block.start, block.size, name, change.float())
+            maps[name] = block_with_map, took | {"seconds": seconds}
+    return maps
+
+
+@torch.inference_mode()
+def _gathered(model, block: Block, batches: Iterable[dict]) -> tuple[dict, dict]:
+    """The moments of the texts to fit on, and of those held out, for each z that there is.
+
+    Only the layers up to the end of the block read the texts.
+    """
+    parts, seen, ends, read = ({}, {}), {}, [block.start, block.stop], 0
+    try:
+        module = projection(model, block.start - 1)
+    except ValueError:
+        module = nn.Identity()  # never called
+    with (
+        module.register_forward_hook(lambda m, args, output: seen.update({FFN: output})),
+        only_layers(model, range(block.stop)),
+        residual_stream(model, seen.__setitem__, at=ends),
+    ):
+        for batch in batches:
+            model.get_decoder()(input_ids=batch["input_ids"].to(model.device), use_cache=False)
+            x, y = (seen[depth] for depth in ends)
+            held_out = (read + torch.arange(len(x)))[:, None] % HELD_OUT == 0
+            read += len(x)
+            for part, rows in zip(parts, (~held_out, held_out), strict=True):
+                real = (batch["attention_mask"].bool() & rows).to(x.device)
+                for kind, z in {STREAM: x, FFN: seen.get(FFN)}.items():
+                    if z is not None and real.any():
+                        new = moments(x[real], y[real], z[real])
+                        part[kind] = part[kind] + new if kind in part else new
+    return parts
+
+
+def projection(model, l: int) -> nn.Module:
+    """The last FFN projection of layer l, whose output is added to the stream as it is.
+
+    Raises ValueError where there is none: before the first layer, with experts, with a norm after
+    the FFN.
+    """
+    if l < 0:
+        raise ValueError("There is no layer before the cut.")
+    found, ids = [], torch.arange(8, device=model.device)[None] + 3
+    with only_layers(model, range(l + 1)), torch.inference_mode():
+        module = model.get_submodule(adapters.ffn_projections(model, l)[-1])
+        for scale in (1, LOUD):  # so loud that rounding of the stream does not hide it
+
+            def scaled(module, args, output, scale=scale):
+                found.append(output)
+                return scale * output
+
+            with (
+                module.register_forward_hook(scaled),
+                residual_stream(model, lambda _, x: found.append(x), at=[l + 1]),
+            ):
+                model.get_decoder()(input_ids=ids, use_cache=False)
+    added, before, _, after = (states.float() for states in found)
+    expected = (LOUD - 1) * added
+    if (after - before - expected).abs().median() > 0.05 * expected.abs().median():
+        raise ValueError(f"Layer {l} does not add what its FFN's last projection gives as it is.")
+    return module

@@ -1,0 +1,126 @@
+"""LoRA adapters on the FFN projections of a pruned model: put on, taken off, saved, merged."""
+
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import transformers
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.helpers import disable_input_dtype_casting
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from lib import storage
+from lib.models.decoder import decoder_layers
+
+# peft 0.21 asks transformers for an attribute that has a new name
+warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+
+# what decoders call their FFN, or its parts
+FFN = ("mlp", "shared_mlp", "feed_forward", "ffn", "fc1", "fc2")
+
+
+def ffn_projections(model, first: int = 0) -> list[str]:
+    """Full paths of the FFN projections of every decoder layer from `first` on, and of no others.
+
+    By full path, because a bare name (`c_proj`, `fc1`) may also match attention or vision parts.
+    Raises ValueError for a layer without any, or with experts there.
+    """
+    places = {layer: path for path, layer in model.named_modules()}
+    names = []
+    for l, layer in list(enumerate(decoder_layers(model)))[first:]:
+        found = [
+            f"{places[layer]}.{name}"
+            for name, module in layer.named_modules()
+            if isinstance(module, (nn.Linear, Conv1D)) and name.split(".")[0] in FFN
+        ]
+        stacked = [n for n, p in layer.named_parameters() if p.ndim > 2 and n.split(".")[0] in FFN]
+        if stacked or not found:
+            raise ValueError(
+                f"Layer {l} of {type(model).__name__} cannot be healed: LoRA needs linear FFN "
+                f"projections under {', '.join(FFN)}, and no experts (stacked tensors) there."
+            )
+        names += found
+    if not names:
+        raise ValueError(f"There is no layer {first} to heal: the cut reaches the model's end.")
+    return names
+
+
+@contextmanager
+def fresh(model, recipe) -> Iterator[PeftModel]:
+    """The model with a new LoRA adapter on its FFN projections, for training; gone on exit.
+
+    Where the weights are in 16 bits, the adapter's input is not cast to fp32: within
+    `in_its_format` it multiplies in their format. Its own weights are kept in fp32.
+    """
+    transformers.set_seed(recipe.seed)
+    config = LoraConfig(
+        r=recipe.rank,
+        lora_alpha=recipe.rank,
+        lora_dropout=recipe.dropout,
+        target_modules=ffn_projections(model, recipe.first_layer),
+        task_type="CAUSAL_LM",
+    )
+    with _unwrapped_after(model):
+        wrapped = get_peft_model(model, config)
+        with disable_input_dtype_casting(wrapped, half(model)):  # their weights stay fp32
+            yield wrapped
+
+
+def half(model) -> bool:
+    """Whether the weights are in 16 bits, so that adapters multiply in that format, too."""
+    return model.dtype in (torch.bfloat16, torch.float16)
+
+
+def in_its_format(model) -> torch.autocast:
+    """Within, adapters in training multiply in the format of the weights."""
+    told = half(model)
+    return torch.autocast(model.device.type, model.dtype if told else None, enabled=told)
+
+
+@contextmanager
+def attached(model, adapter: str | Path) -> Iterator[PeftModel]:
+    """The model with an adapter that healed it; without it again on exit."""
+    with _unwrapped_after(model):
+        yield PeftModel.from_pretrained(model, adapter).eval()
+
+
+@contextmanager
+def _unwrapped_after(model) -> Iterator[None]:
+    """Whatever adapter the model gets inside is gone on exit; training flags are restored."""
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    training, use_cache = model.training, model.config.use_cache
+    modules = dict(model.named_modules())
+    try:
+        yield
+    finally:
+        for name, module in modules.items():
+            parent, _, child = name.rpartition(".")
+            if name and getattr(modules[parent], child) is not module:
+                setattr(modules[parent], child, module)
+        if model.is_activation_checkpointing:
+            model.activation_checkpointing_disable()
+        for attribute in ("peft_config", "_hf_peft_config_loaded"):
+            model.__dict__.pop(attribute, None)
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+            parameter.grad = None
+        model.config.use_cache = use_cache
+        model.train(training)
+
+
+def saved(folder: Path) -> bool:
+    """Whether an adapter is there."""
+    return (folder / SAFETENSORS_WEIGHTS_NAME).exists()
+
+
+def save(wrapped: PeftModel, folder: Path) -> Path:
+    """Save an adapter whole or not at all; return its folder."""
+    with storage.atomic_folder(folder) as part:
+        wrapped.save_pretrained(part)
+        shutil.rmtree(folder, ignore_errors=True)
+    return folder

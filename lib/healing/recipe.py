@@ -1,0 +1,38 @@
+"""The recipe of a healing, and how it gets by with less memory. Loads no torch."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One healing (section 3 of the paper's appendix). LoRA alpha equals the rank."""
+
+    steps: int
+    max_tokens: int  # a sequence's length
+    learning_rate: float  # at its peak
+    rank: int
+    warmup_steps: int
+    packed: bool  # documents joined and cut into full sequences, or truncated and padded
+    source: str  # of the documents, as in a profile
+    batch: int = 16  # sequences a step, whatever the micro-batch
+    dropout: float = 0.05
+    seed: int = 0
+    first_layer: int = 0  # adapters from this layer on, in the numbering of the pruned model
+    decay_steps: int = 0  # the last ones, where the rate falls to 0; 0: a cosine after the warm-up
+
+
+def memory_fallbacks(micro_batch: int) -> list[tuple[int, bool]]:
+    """Sequences at a time, and whether activations are recomputed: less and less memory.
+
+    Recomputing costs a second forward pass and changes no bit. A smaller micro-batch draws other
+    dropout masks: the recipe is the same, the adapter differs as another seed's would.
+    """
+    halves = [micro_batch >> i for i in range(micro_batch.bit_length())]
+    return [(half, False) for half in halves] + [(1, True)]
+
+
+def is_out_of_memory(message: str) -> bool:
+    """Whether an error's message says that memory ran out (cuBLAS does not call it so)."""
+    told = ("out of memory", "can't allocate memory")
+    told += ("cublas_status_alloc_failed", "cublas_status_not_initialized")
+    return any(words in message.lower() for words in told)

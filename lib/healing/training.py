@@ -1,0 +1,261 @@
+"""Heal a pruned model: a short LoRA fine-tune of its FFN projections on C4 (the paper's QLoRA).
+
+HF Trainer and peft do the work. This module fixes the recipe, the order of the data, what counts
+as a complete checkpoint, and that the model comes back as it was.
+"""
+
+import json
+import logging
+import math
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.loss.loss_utils import ForCausalLMLoss
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+from lib import storage
+from lib.healing import lora as adapters
+from lib.healing import packing as documents
+from lib.healing.recipe import Recipe, is_out_of_memory, memory_fallbacks
+from lib.sweep import shares_prefixes
+
+CHECKPOINTS = 8  # a healing leaves this many on its way
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Healed:
+    """What a healing left. status: "ok", "diverged" (loss not finite) or "oom"."""
+
+    adapter: Path | None  # a peft adapter, in the numbering of the pruned model
+    losses: list[float]  # training loss of each step, nats
+    status: str
+    micro_batch: int
+    epochs: float  # how often the documents were read
+    real_tokens: int  # tokens trained on, padding not counted
+    recomputes: bool = False  # activations, for want of memory
+    seconds: float = 0.0  # of all steps, also those of earlier calls and of a shorter healing
+    joined: bool | None = None  # documents in one row, or padded; None: stored before it was noted
+
+
+def heal(model, tokenizer, recipe: Recipe, folder, micro_batch=16, trunk=None) -> Healed:
+    """Fine-tune LoRA adapters of a model, of a pruned one within `pruning.dropped`, into `folder`.
+
+    The documents of a micro-batch are read in one row, each for itself (`healing.packing`); where
+    a model cannot do that, padded, in the micro-batch of at most `micro_batch` that is quickest.
+    Resumes from the newest complete checkpoint in `folder`, if a call was interrupted there.
+    Halves the micro-batch when memory runs out, and at last recomputes activations; the global
+    batch stays. The model comes back without adapter, also after an error. A second process that
+    is to heal into the same folder waits, and takes what the first one left. trunk: the folder of a
+    shorter healing that is the same up to where its rate decays; training starts there.
+    """
+    folder, micro_batch = Path(folder), min(micro_batch, recipe.batch)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        if finished := _finished(folder):
+            return finished
+        found = _healed(model, tokenizer, recipe, folder, micro_batch, trunk)
+        if found.status != "oom":  # with more memory it resumes from its checkpoints
+            _finish(folder, found)
+        return found
+
+
+# ---- training ------------------------------------------------------------------------------
+
+
+def _alone(folder: Path):
+    """Hold the lock of a healing's folder; it is let go when the process ends, however it does."""
+    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        log.warning("Another process heals into %s: waiting for it.", folder)
+        return lock.acquire()
+
+
+def _healed(model, tokenizer, recipe: Recipe, folder: Path, micro_batch: int, trunk) -> Healed:
+    """Train, with less and less memory as long as it runs out."""
+    sequences, epochs = documents.training_sequences(tokenizer, recipe)
+    with documents.apart(model) as joined:
+        most = micro_batch if joined else documents.quickest(sequences, recipe.batch, micro_batch)
+    if not joined:
+        log.warning("%s cannot keep joined documents apart: rows are padded.", type(model).__name__)
+    losses, seconds, status, adapter = [], 0.0, "oom", None
+    for micro, recomputes in memory_fallbacks(most):
+        try:
+            with adapters.fresh(model, recipe) as wrapped:
+                _begin(folder, trunk, micro, recomputes, joined)
+                how = (recipe, folder, micro, recomputes)
+                losses, seconds = _train(wrapped, tokenizer, sequences, *how)
+                status = "ok" if all(map(math.isfinite, losses)) else "diverged"
+                if status == "ok":
+                    adapter = adapters.save(wrapped, folder / "adapter")
+            break
+        except RuntimeError as error:
+            if not is_out_of_memory(str(error)):
+                raise
+    losses = [loss for loss in losses if math.isfinite(loss)]
+    tokens = documents.real_tokens(sequences)
+    return Healed(adapter, losses, status, micro, epochs, tokens, recomputes, seconds, joined)
+
+
+class _Healing(Trainer):
+    """Multiplies in the format of the weights."""
+
+    def compute_loss(self, model, *args, **kwargs):
+        with adapters.in_its_format(model):
+            return super().compute_loss(model, *args, **kwargs)
+
+
+def _loss(outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
+    """The loss of a micro-batch: its sum over that of the targets of the whole step, in nats.
+
+    So the micro-batches of a step add up to the mean over its targets, however it is split. Not
+    every model's own loss does: some know no more than their micro-batch, and take its mean.
+    """
+    logits = outputs.logits
+    return ForCausalLMLoss(logits, labels, logits.shape[-1], num_items_in_batch)
+
+
+class _Watch(TrainerCallback):
+    """Seals checkpoints, keeps the one where the rate begins to decay, stops at infinite losses."""
+
+    def __init__(self, recipe: Recipe):
+        self.decays = recipe.steps - recipe.decay_steps if recipe.decay_steps else None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        state.save_steps = args.save_steps  # not those of the shorter healing it started from
+        self.last = time.monotonic()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_save |= state.global_step == self.decays
+
+    def on_save(self, args, state, control, **kwargs):
+        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if state.global_step == self.decays:
+            shutil.copytree(checkpoint, checkpoint.with_name("trunk"), dirs_exist_ok=True)
+            storage.seal(checkpoint.with_name("trunk"))
+        storage.seal(checkpoint)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        before, self.last = self.last, time.monotonic()
+        state.log_history[-1]["seconds"] = self.last - before  # a checkpoint keeps it
+        if not math.isfinite((logs or {}).get("loss", 0.0)):
+            control.should_training_stop = True
+
+
+def _train(
+    wrapped, tokenizer, sequences, recipe, folder, micro_batch, recomputes=False, callbacks=()
+) -> tuple[list[float], float]:
+    """Train from the newest complete checkpoint on; each step's loss, and the seconds of all."""
+    model = wrapped.get_base_model()
+    if recomputes:
+        model.activation_checkpointing_enable()
+        model.disable_input_require_grads()  # or gradients would flow to the embeddings
+    with documents.apart(model) as joined, _deterministic(warn_only=not shares_prefixes(model)):
+        trainer = _Healing(
+            model=wrapped,
+            args=_training_arguments(recipe, folder, micro_batch, wrapped.device.type == "cpu"),
+            train_dataset=documents.arranged(sequences, recipe.batch, micro_batch, joined),
+            data_collator=documents.collator(joined, tokenizer.pad_token_id),
+            compute_loss_func=_loss,
+            callbacks=[_Watch(recipe), *callbacks],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.remove_callback(ProgressCallback)
+        trainer.train(resume_from_checkpoint=_newest_complete(folder))
+    steps = [entry for entry in trainer.state.log_history if "loss" in entry]
+    return [step["loss"] for step in steps], sum(step.get("seconds", 0) for step in steps)
+
+
+def _training_arguments(recipe: Recipe, folder: Path, micro_batch: int, on_cpu: bool):
+    decay = recipe.decay_steps
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=recipe.steps,
+        per_device_train_batch_size=micro_batch,
+        gradient_accumulation_steps=recipe.batch // micro_batch,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type="warmup_stable_decay" if decay else "cosine",
+        lr_scheduler_kwargs={"num_decay_steps": decay, "decay_type": "linear"} if decay else {},
+        warmup_steps=recipe.warmup_steps,
+        seed=recipe.seed,
+        train_sampling_strategy="sequential",  # `documents` has fixed the order
+        save_steps=max(1, recipe.steps // CHECKPOINTS),
+        save_total_limit=2,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        use_cpu=on_cpu,
+        dataloader_pin_memory=not on_cpu,
+        remove_unused_columns=False,
+    )
+    arguments._n_gpu = min(1, arguments.n_gpu)  # one, however many there are: the batch stays
+    return arguments
+
+
+@contextmanager
+def _deterministic(warn_only: bool) -> Iterator[None]:
+    """Inside, PyTorch computes the same bits each time; warn_only: where it can.
+
+    New tensors are not filled before they are written: the numbers are the same without. Not by
+    transformers' `full_determinism`: it changes environment variables that CUDA has read
+    already, and forbids torch.cumsum, by which a running state is computed on a GPU.
+    """
+    cudnn, memory = torch.backends.cudnn, torch.utils.deterministic
+    enabled = torch.are_deterministic_algorithms_enabled()
+    only_warned = torch.is_deterministic_algorithms_warn_only_enabled()
+    flags = cudnn.deterministic, cudnn.benchmark, memory.fill_uninitialized_memory
+    try:
+        torch.use_deterministic_algorithms(True, warn_only=warn_only)
+        cudnn.deterministic, cudnn.benchmark, memory.fill_uninitialized_memory = True, False, False
+        yield
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=only_warned)
+        cudnn.deterministic, cudnn.benchmark, memory.fill_uninitialized_memory = flags
+
+
+def _newest_complete(folder: Path) -> str | None:
+    """The complete checkpoint of the most steps; those that are not complete are deleted."""
+    for checkpoint in folder.glob("checkpoint-*"):
+        if not storage.sealed(checkpoint):
+            shutil.rmtree(checkpoint)
+    return get_last_checkpoint(folder) if folder.exists() else None
+
+
+def _begin(
+    folder: Path, trunk: Path | None, micro_batch: int, recomputes: bool, joined: bool
+) -> None:
+    """Take the state of a shorter healing, trained in this way, as the first checkpoint."""
+    shorter = trunk and _finished(trunk)
+    if not shorter or not storage.sealed(trunk / "trunk") or _newest_complete(folder):
+        return
+    way = (shorter.micro_batch, shorter.recomputes, shorter.joined)
+    if way == (micro_batch, recomputes, joined):
+        state = json.loads((trunk / "trunk" / "trainer_state.json").read_text())
+        shutil.copytree(trunk / "trunk", folder / f"checkpoint-{state['global_step']}")
+
+
+def _finish(folder: Path, found: Healed) -> None:
+    """Write what the healing left, last of all, and drop its checkpoints."""
+    told = asdict(found) | {"adapter": None if found.adapter is None else found.adapter.name}
+    storage.atomic_write(folder / "healed.json", json.dumps(told).encode())
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+
+
+def _finished(folder: Path) -> Healed | None:
+    """What an earlier call left, if it came to its end and its adapter is still there."""
+    if not (folder / "healed.json").exists():
+        return None
+    told = json.loads((folder / "healed.json").read_text())
+    adapter = told.pop("adapter") and folder / "adapter"
+    return None if adapter and not adapters.saved(adapter) else Healed(adapter=adapter, **told)

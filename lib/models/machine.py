@@ -1,0 +1,117 @@
+"""The dtype of weights that a processor multiplies fastest in: measured, since flags do not tell.
+
+Processors whose flags are the same differ by a factor of five. Whoever keeps results names a file
+in `format_file`: a run that resumes on another processor stays with the dtype that is kept there.
+Importing this imports no torch.
+"""
+
+import json
+import logging
+import os
+import platform
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from filelock import FileLock
+
+from lib import storage
+
+DTYPES = ("bfloat16", "float32", "float16")  # what weights may be asked for in
+TRIED = DTYPES[:2]
+MATRICES = ((576, 1536), (1536, 1536))  # inputs, outputs: as in decoders of 0.1 and 1.5 billion
+TOKENS = 512
+TURNS = 3
+
+format_file: Callable[[], Path] | None = None  # where the dtype is kept; None: in this process
+
+log = logging.getLogger(__name__)
+_warned = set()  # files that were begun on another processor, after the warning
+
+
+def checked(dtype: str) -> str:
+    """The same. Raises ValueError if it is no format of weights."""
+    if dtype not in DTYPES:
+        raise ValueError(f"Unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}.")
+    return dtype
+
+
+def cores() -> int:
+    """How many CPU cores this process may use; on macOS, how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def fastest() -> str:
+    """The dtype that `format_file` keeps; on the first call, measured on this processor."""
+    if format_file is None:
+        return _measured_once()["dtype"]
+    file, here = format_file(), processor()
+    kept = remembered()
+    if kept is None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_suffix(".lock")):
+            kept = remembered()  # another process may have been first
+            if kept is None:
+                if file.exists():
+                    aside = storage.set_aside(file)
+                    log.warning("%s is not valid: set aside as %s.", file, aside.name)
+                kept = measured() | {"processor": here}
+                storage.atomic_write(file, json.dumps(kept, indent=1).encode())
+    if kept["processor"] != here and file not in _warned:
+        _warned.add(file)
+        log.warning(
+            "Weights stay in %s: %s was begun on %s, this is %s (DTYPE= asks for another format).",
+            *(kept["dtype"], file.parent, kept["processor"], here),
+        )
+    return kept["dtype"]
+
+
+def remembered() -> dict | None:
+    """dtype, processor, and seconds of each dtype, as `format_file` has them; else None."""
+    if format_file is None:
+        return None
+    try:
+        kept = json.loads(format_file().read_text(encoding="utf-8"))
+        return kept | {"dtype": checked(kept["dtype"]), "processor": str(kept["processor"])}
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def measured() -> dict:
+    """The faster format of TRIED, and the least seconds of each; both in turn."""
+    turns = [{dtype: seconds(dtype) for dtype in TRIED} for _ in range(TURNS + 1)]
+    least = {dtype: min(turn[dtype] for turn in turns[1:]) for dtype in TRIED}
+    return {"dtype": min(least, key=least.get), "seconds": least}
+
+
+_measured_once = cache(measured)
+
+
+def seconds(dtype: str) -> float:
+    """The time of a decoder's linear maps of TOKENS tokens on the CPU."""
+    import torch
+
+    kind = getattr(torch, dtype)
+    pairs = [
+        (torch.ones(TOKENS, inputs, dtype=kind), torch.ones(outputs, inputs, dtype=kind))
+        for inputs, outputs in MATRICES
+    ]
+    with torch.inference_mode():
+        start = time.perf_counter()
+        for states, weight in pairs:
+            torch.nn.functional.linear(states, weight)
+        return time.perf_counter() - start
+
+
+@cache
+def processor(device: str = "cpu") -> str:
+    """The name of what computes: this machine's CPU, or with "cuda" the GPU."""
+    if device != "cpu":
+        import torch
+
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else device
+    cpuinfo = Path("/proc/cpuinfo")  # of Linux; other systems tell it through `platform`
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

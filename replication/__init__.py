@@ -1,0 +1,1 @@
+"""The paper's experiments with `lib`: what is measured, kept, drawn and judged."""

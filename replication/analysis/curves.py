@@ -1,0 +1,146 @@
+"""What is lost as layers go: the lines of figures 2, 3 and 6.
+
+A line is a Curve; `statistics` compares lines. The floor of a task is what the best answer scores
+that does not read the question.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import isotonic_regression
+
+from lib.evaluation import question_set
+from lib.models import registry
+from replication.analysis.bootstrap import interval, resampled
+
+FEWEST_DEPTHS = 4  # 0 among them, for a line to say where something is lost
+SIGNAL = 4  # standard errors above its floor that an unpruned score needs to have something to lose
+LOSSES = ("c4", "gsm8k_bpb", "squad", "squad_closed")  # tasks where less is better
+
+
+def floor(score) -> float:
+    """What the best answer without reading scores; of an older score chance or majority."""
+    given = getattr(score, "floor", np.nan)
+    if pd.notna(given):
+        return float(given)
+    return float(np.fmax(*np.array([score.chance, score.majority], float)))
+
+
+def gap(score) -> float:
+    """How far a score is above its floor (a loss: below), in standard errors."""
+    above = floor(score) - score.value if score.task in LOSSES else score.value - floor(score)
+    with np.errstate(divide="ignore"):
+        return float(np.float64(above) / score.standard_error) if above else 0.0
+
+
+def no_signal(score) -> bool:
+    """Whether a measured score is less than SIGNAL standard errors above a floor that is known."""
+    return pd.notna(score.value) and pd.notna(floor(score)) and not gap(score) >= SIGNAL
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The scores of a model with more and more layers dropped.
+
+    fractions: (D,), of the layers dropped, from 0 on (unpruned). values: (1 + RESAMPLES, D), row 0
+    as measured. floor: what no reading scores. gap: how far above it the unpruned model is
+    (for a loss: below), in standard errors. n: examples, the same at every depth. seconds: that
+    measuring took.
+    """
+
+    fractions: np.ndarray
+    values: np.ndarray
+    floor: float
+    gap: float
+    n: int
+    is_loss: bool  # less is better
+    seconds: float = 0.0
+
+    @property
+    def lost(self) -> np.ndarray:
+        """The share of what lay between the unpruned score and the floor that is lost.
+
+        A loss beyond ln V has lost all: worse than guessing is too sure of itself, not ignorant.
+        """
+        start = self.values[:, :1]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            share = (start - self.values) / (start - self.floor)
+        return np.minimum(share, 1) if self.is_loss else share
+
+    def at(self, other: "Curve") -> "Curve":
+        """The same at the depths that `other` has too."""
+        both = np.isin(self.fractions, other.fractions)
+        return replace(self, fractions=self.fractions[both], values=self.values[:, both])
+
+    def crossing(self, share: float = 0.5, never: float = np.nan) -> np.ndarray:
+        """The fraction where `share` is lost, in each row; `never` where it is not.
+
+        Of the monotone line nearest to the points, linear between two depths: one bad block does
+        not decide, nor does the spacing of the depths. NaN if there are too few to say.
+        """
+        lost, rows = monotone(self.lost), np.arange(len(self.values))
+        if len(self.fractions) < FEWEST_DEPTHS:
+            return np.full(len(rows), np.nan)
+        beyond = lost > share
+        at = beyond.argmax(1)
+        before = np.maximum(at - 1, 0)
+        low, high = lost[rows, before], lost[rows, at]
+        part = np.divide(share - low, high - low, out=np.zeros_like(low), where=high > low)
+        found = self.fractions[before] + part * (self.fractions[at] - self.fractions[before])
+        return np.where(beyond.any(1), found, never)
+
+
+def monotone(rows: np.ndarray) -> np.ndarray:
+    """Isotonic regression of each row (R, D): the nearest values that never fall.
+
+    NaN where a row is not finite.
+    """
+    return np.stack(
+        [isotonic_regression(row).x if np.isfinite(row).all() else row * np.nan for row in rows]
+    )
+
+
+def curve(unpruned: pd.Series, points: pd.DataFrame) -> Curve:
+    """The curve through an unpruned score and those of the same model and task at some depths."""
+    points = points.sort_values("fraction")
+    examples = np.stack([np.asarray(e, float) for e in (unpruned.examples, *points.examples)])
+    weights = np.asarray(unpruned.weights, float)
+    return Curve(
+        np.array([0.0, *points.fraction]),
+        resampled(examples, weights, question_set(unpruned.task)),
+        floor(unpruned),
+        gap(unpruned),
+        int(unpruned.n),
+        unpruned.task in LOSSES,
+        float(points.took.sum()) if "took" in points else 0.0,
+    )
+
+
+def transitions(scores: pd.DataFrame) -> pd.DataFrame:
+    """Claim 1: where does each score fall half way to what knowing nothing scores?
+
+    A row per model, task, strategy and treatment. fraction: where half of what lay between the
+    unpruned score and the floor (the best answer that reads no question) is lost, with its 95 %
+    interval over resampled questions; block_size: the first depth measured from there on. gap is
+    that distance in standard errors of the unpruned score. Missing where half is never lost, or
+    where the gap is below SIGNAL: nothing to lose. An infinite `high` lies beyond the depths
+    measured.
+    """
+    rows = []
+    unpruned = scores[scores.treatment == "unpruned"].set_index(["model", "task"], drop=False)
+    pruned = scores[(scores.treatment != "unpruned") & scores.value.notna()]
+    lines = ["model", "task", "strategy", "treatment"]
+    for key, points in pruned.groupby(lines, sort=False):
+        start = unpruned.loc[key[:2]]
+        line = curve(start, points)
+        ends = line.crossing(never=line.fractions[-1]), line.crossing(never=np.inf)
+        value, low, high = interval(*ends) if line.gap >= SIGNAL else (np.nan,) * 3
+        size = points.block_size[points.fraction >= value]
+        rows.append(
+            dict(zip(lines, (registry.label(key[0]), *key[1:]), strict=True))
+            | {"unpruned": start.value, "floor": line.floor, "gap": line.gap}
+            | {"block_size": size.min() if len(size) else None}
+            | {"fraction": value if np.isfinite(value) else None, "low": low, "high": high}
+        )
+    return pd.DataFrame(rows)

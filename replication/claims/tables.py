@@ -1,0 +1,141 @@
+"""What the claims are judged by: the tables of a run, and other people's numbers next to them."""
+
+import json
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field, fields, replace
+
+import numpy as np
+import pandas as pd
+
+from lib.blocks import BlockDistances
+from lib.models import registry
+from replication import paths, profiles, results
+from replication.analysis.bootstrap import interval
+from replication.analysis.curves import Curve, curve, floor, gap
+from replication.analysis.statistics import halfway
+from replication.measure import damage, distance_maps, experiments, inference_cost, scores
+from replication.profiles import Profile
+
+NOTHING = pd.DataFrame(columns=["model", "task", "strategy", "treatment"])
+SAME = ("model", "task", "ablation", "variant", "format")  # of a pruned score and its unpruned one
+RECORDED = ("qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b")  # maps for claim 5
+
+
+@dataclass(frozen=True)
+class RunTables:
+    """The measurements of a run; what was not measured is not there.
+
+    maps: distances of each model; recorded: those of other models, kept in data/recorded/ and not
+    of this run. tables: "scores" (scores.unhealed, healed and reasoning), "prompts", "seeds",
+    "ranks", "stacked", "cost" and "damage".
+    """
+
+    profile: Profile
+    maps: dict[str, BlockDistances]
+    tables: dict[str, pd.DataFrame]
+    recorded: dict[str, BlockDistances] = field(default_factory=dict)
+
+    def models(self, table: str) -> list[str]:
+        """The models of a table."""
+        return list(self.tables[table].model.unique()) if table in self.tables else []
+
+    def points(self, table: str, **where) -> pd.DataFrame:
+        """The rows of a table that have the values `where`."""
+        rows = self.tables.get(table, NOTHING)
+        return rows[(rows.reindex(columns=list(where)) == pd.Series(where)).all(axis=1)]
+
+    def line(self, table: str, **where) -> Curve | None:
+        """The curve through the pruned scores that have the values `where`, and the unpruned."""
+        points = self.points(table, **where)
+        same = {k: v for k, v in where.items() if k in SAME}
+        unpruned = self.points(table, treatment="unpruned", **same)
+        return curve(unpruned.iloc[0], points) if len(unpruned) and len(points) else None
+
+    def signals(self, table: str, model: str, tasks: Sequence[str], **where) -> dict[str, float]:
+        """How far the unpruned model is above the floor of each of `tasks`, in standard errors.
+
+        Infinite where a floor is not known. where: of which of several unpruned scores.
+        """
+        found = {}
+        for task in tasks:
+            told = {"model": model, "task": task, "treatment": "unpruned"} | where
+            unpruned = self.points(table, **told)
+            if len(unpruned):
+                known = not np.isnan(floor(unpruned.iloc[0]))
+                found[task] = gap(unpruned.iloc[0]) if known else np.inf
+        return found
+
+
+def gather(profile: Profile, archive: results.Archive | None = None) -> RunTables:
+    """The tables of a run, by the same functions that the notebooks call.
+
+    What the results lack is measured. With an `archive` they are read from there; nothing is
+    computed, and what it lacks is left out. Raises ModelError if no model can be had.
+    """
+    with results.reading(archive) if archive else nullcontext():
+        try:
+            maps, profile = distance_maps.measure(profile)
+        except results.NotMeasured:
+            maps, profile = {}, replace(profile, models=())
+        tables = _tables(maps, profile) if maps else {}
+    measured = {name: rows[rows.value.notna()] for name, rows in tables.items() if len(rows)}
+    return RunTables(
+        profile,
+        maps,
+        {name: rows.reset_index(drop=True) for name, rows in measured.items() if len(rows)},
+        {name: distance_maps.recorded(name)[0] for name in RECORDED},
+    )
+
+
+def _tables(maps: dict[str, BlockDistances], profile: Profile) -> dict[str, pd.DataFrame]:
+    """What notebooks 02 to 10 measure; costs and damage only where they can be had."""
+    studied = {name: maps[name] for name in profile.study_models if name in maps}
+    curves = [scores.unhealed(maps, profile), scores.healed(maps, profile)]
+    curves.append(scores.of_all(maps, experiments.test_split, profile))
+    tables = {"scores": pd.concat([*curves, scores.reasoning(studied, profile)])}
+    for name in ("prompts", "seeds", "ranks", "stacked"):
+        tables[name] = scores.of_all(maps, getattr(experiments, name), profile)
+    with suppress(results.NotMeasured, registry.ModelError):
+        tables["cost"], _ = inference_cost.measure(profile)
+    with suppress(results.NotMeasured, registry.ModelError):
+        tables["damage"] = damage.measure(studied, profile)
+    return tables
+
+
+# ---- next to numbers from elsewhere --------------------------------------------------------
+
+
+def beside(found: RunTables) -> pd.DataFrame:
+    """Our numbers next to those of data/published.json, for models that have any there.
+
+    A row per model, quantity (and block_size, for l*(n)): ours with its 95 % interval where it has
+    one, the reference from `least` to `most`, and its source. Empty if no model has any.
+    """
+    known = json.loads((paths.DATA / "published.json").read_text(encoding="utf-8"))
+    rows = []
+
+    def add(model: str, quantity: str, ours, reference, size: int | None = None) -> None:
+        told = {"model": registry.label(model), "quantity": quantity, "block_size": size}
+        told |= zip(("ours", "low", "high", "least", "most"), (*ours, *reference), strict=True)
+        rows.append(told | {"source": known[quantity]["source"]})
+
+    for model, distances in found.maps.items():
+        starts = known["best_starts"].get(model, [])
+        for size, start in enumerate(starts[: distances.num_layers - 1], start=1):
+            add(model, "best_starts", (distances.best_start(size),) * 3, (start, start), size)
+        mmlu = {"task": "mmlu", "strategy": "similarity", "treatment": "unhealed"}
+        if line := found.line("scores", model=model, **mmlu):
+            if ends := known["transitions"].get(model):
+                add(model, "transitions", halfway(line), ends)
+            if value := known["mmlu_5shot_unpruned"].get(model):
+                add(model, "mmlu_5shot_unpruned", interval(line.values[:, 0]), (value, value))
+    return pd.DataFrame(rows)
+
+
+def deviations(profile: Profile) -> pd.DataFrame:
+    """The counts and settings in which a profile is not the paper's."""
+    paper = profiles.PROFILES["paper"]
+    pairs = {f.name: (getattr(profile, f.name), getattr(paper, f.name)) for f in fields(Profile)}
+    rows = [(name, *pair) for name, pair in pairs.items() if pair[0] != pair[1]]
+    return pd.DataFrame(rows, columns=["setting", "here", "paper"])

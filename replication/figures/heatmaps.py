@@ -1,0 +1,196 @@
+"""Figures 1a to 1c and 4: the method drawn, one cut, and the distances of all blocks."""
+
+from textwrap import fill
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+
+from lib.blocks import Block, BlockDistances
+from lib.models import registry
+from replication.analysis import islands
+from replication.analysis.islands import rescaled
+from replication.figures.style import STYLE, WIDTH, save_figure
+from replication.profiles import Profile
+
+STEPS = [  # and the notebook that shows each
+    ("measure", "one forward pass\nover C4: angular\ndistance $d(l, l+n)$\nof every block", "01"),
+    ("choose", "for $n$ layers to drop:\n$l^*(n) = $ argmin\nover $l$ of $d(l, l+n)$", "01"),
+    ("cut", "drop $n$ layers from\n$l^*$ on; its input\ngoes to layer $l^*+n$", "02"),
+    ("heal", "short QLoRA\nfine-tune on C4\n(optional)", "03"),
+    ("evaluate", "question answering\nand C4 loss against\nthe fraction dropped", "02, 03"),
+]
+COLOURS = {True: ("#cfe3f5", "black"), False: ("#eeeeee", "grey")}  # of a layer kept or not
+
+
+def figure_1a(profile: Profile) -> Figure:
+    """Figure 1a: the flow of the method, from an unpruned model to its pruning curve."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(WIDTH, 1.7))
+        for i, (title, text, notebook) in enumerate(STEPS):
+            box = {"boxstyle": "round,pad=0.08", "fc": COLOURS[True][0]}
+            axes.add_patch(FancyBboxPatch((i * 2.4, 0), 2.0, 1, **box))
+            axes.text(i * 2.4 + 1, 0.87, title, ha="center", weight="bold", size=9)
+            axes.text(i * 2.4 + 1, 0.38, text, ha="center", va="center", size=7.5)
+            axes.text(i * 2.4 + 1, -0.22, f"notebook {notebook}", ha="center", va="top", size=7.5)
+            if i:
+                arrow = {"arrowstyle": "->"}
+                axes.annotate("", (i * 2.4 - 0.06, 0.5), (i * 2.4 - 0.34, 0.5), arrowprops=arrow)
+        axes.set(xlim=(-0.15, 2.4 * len(STEPS) - 0.25), ylim=(-0.4, 1.1))
+        axes.axis("off")
+        steps = pd.DataFrame(STEPS, columns=["step", "what", "notebook"])
+        return save_figure(figure, steps, "figure_1a", profile)
+
+
+def figure_1b(block: Block, num_layers: int, profile: Profile) -> Figure:
+    """Figure 1b: the layers of a model, those of `block` crossed out, the others numbered anew."""
+    drawn = pd.DataFrame({"layer": range(num_layers)})
+    drawn["kept"] = drawn.layer.isin(set(block.kept(num_layers)))
+    drawn["new_index"] = (drawn.kept.cumsum() - 1).where(drawn.kept).astype("Int64")
+    around = num_layers if num_layers <= 40 else 8  # layers that are drawn on either side
+    near = drawn[drawn.layer.between(block.start - around, block.stop + around - 1)]
+    middle = {"ha": "center", "va": "center", "size": 7.5}
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(WIDTH, 1.8))
+        for row in near.itertuples():
+            x, (shade, edge) = row.layer, COLOURS[row.kept]
+            axes.add_patch(Rectangle((x, 0), 0.85, 1, fc=shade, ec=edge))
+            back = {"fc": shade, "ec": "none", "pad": 0.5}  # of the number, over the slash
+            axes.text(x + 0.42, 0.5, row.layer, bbox=back, **middle)
+            if row.kept:
+                axes.text(x + 0.42, -0.3, row.new_index, color="tab:blue", **middle)
+            else:
+                axes.plot([x, x + 0.85], [0, 1], color="tab:red", lw=1)
+        ends = (block.start - 0.1, 1.05), (block.stop + 0.4, 1.05)
+        arrow = {"connectionstyle": "arc3,rad=-0.2", "arrowstyle": "->", "mutation_scale": 12}
+        axes.add_patch(FancyArrowPatch(*ends, **arrow))
+        told = f"layer {block.stop}" if block.stop < num_layers else "the final norm"
+        text = f"$x^{{({block.start})}}$, the input of layer {block.start}, goes to {told}"
+        height = 1.3 + 0.06 * block.size
+        axes.text((block.start + block.stop) / 2, height, text, ha="center", va="bottom", size=9)
+        axes.text(near.layer.min(), -0.6, "new numbers", color="tab:blue", va="top", size=8)
+        axes.set(xlim=(near.layer.min() - 0.6, near.layer.max() + 1.6), ylim=(-1, height + 0.5))
+        axes.set_title(f"Block(start={block.start}, size={block.size}) of {num_layers} layers")
+        axes.axis("off")
+        return save_figure(figure, drawn, "figure_1b", profile)
+
+
+def distance_table(maps: dict[str, BlockDistances], profile: Profile) -> pd.DataFrame:
+    """d(l, l+n) of every block of every model, one row each, with the row-normalised value."""
+    parts = []
+    for name, distances in maps.items():
+        for size in range(1, distances.num_layers):
+            row = distances.row(size)
+            told = {"profile": profile.name, "model": name}
+            told |= {"block_start": np.arange(len(row)), "block_size": size, "value": row}
+            told |= {"standard_error": np.diagonal(distances.standard_error, size)}
+            told |= {"normalised": rescaled(row), "n": distances.num_sequences}
+            parts.append(pd.DataFrame(told))
+    return pd.concat(parts, ignore_index=True)
+
+
+def figure_1c(name: str, distances: BlockDistances, profile: Profile) -> Figure:
+    """Figure 1c: d(x^(l), x^(l+n)) against l, a curve per n, the black line through l*(n)."""
+    table = distance_table({name: distances}, profile)
+    table = table[table.block_size <= max(profile.block_sizes(distances.num_layers))]
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(WIDTH, 4.2))
+        colours, deepest = plt.get_cmap("viridis"), table.block_size.max()
+        for size, row in table.groupby("block_size"):
+            shade = colours((size - 1) / max(deepest - 1, 1))
+            axes.plot(row.block_start, row.value, color=shade, lw=1)
+        best = table.loc[table.groupby("block_size").value.idxmin()]
+        axes.plot(best.block_start, best.value, "k.:", ms=5, lw=1, label="best start $l^*(n)$")
+        scale = plt.cm.ScalarMappable(plt.Normalize(1, deepest), colours)
+        told = {"label": "block size $n$ (layers)", "ticks": MaxNLocator(integer=True)}
+        figure.colorbar(scale, ax=axes, **told)
+        degrees = axes.secondary_yaxis("right", functions=(lambda d: 180 * d, lambda a: a / 180))
+        degrees.set_ylabel("degrees")
+        axes.set(xlabel="block start $l$ (layer)", ylabel="angular distance $d(l, l+n)$")
+        axes.set_title(f"{registry.label(name)}, {distances.num_sequences} C4 sequences")
+        axes.legend(loc="upper left")
+        return save_figure(figure, table, "figure_1c", profile)
+
+
+def figure_4(maps: dict[str, BlockDistances], profile: Profile) -> Figure:
+    """Figure 4: a heatmap a model, x = l, y = n, each row rescaled to [0, 1]; yellow is similar."""
+    table = distance_table(maps, profile)
+    with plt.rc_context(STYLE):
+        return save_figure(_heatmaps(maps, table)[0], table, "figure_4", profile, legend="")
+
+
+def figure_islands(
+    maps: dict[str, BlockDistances], profile: Profile, threshold: float = islands.THRESHOLD
+) -> Figure:
+    """Figure 4 with the deep band outlined in black and the islands in magenta, numbered.
+
+    Its table has the `region` of each block: 0 not similar, 1 the band, 1 + i island i; none for
+    blocks of more than half of the layers.
+    """
+    found = {name: islands.regions(d.matrix, threshold) for name, d in maps.items()}
+    table = distance_table(maps, profile).assign(threshold=threshold, region=pd.NA)
+    with plt.rc_context(STYLE):
+        figure, axes = _heatmaps(maps, table)
+        for axis, (name, regions) in zip(axes, found.items(), strict=True):
+            searched = (table.model == name) & (table.block_size <= len(regions))
+            blocks = table[searched]
+            table.loc[searched, "region"] = regions[blocks.block_size - 1, blocks.block_start]
+            _outline(axis, regions)
+        return save_figure(figure, table, "figure_islands", profile, legend="")
+
+
+def _outline(axis, regions) -> None:
+    """Draw the borders of the deep band and of each island, with its number next to it."""
+    edge = [withStroke(linewidth=3, foreground="white")]
+    for label in range(islands.BAND, regions.max() + 1):
+        x, y = islands.outline(regions == label)
+        band = label == islands.BAND
+        look = {"color": "black" if band else "#c51b7d", "path_effects": edge}
+        axis.plot(x, y, lw=1.3, label="deep band" if band else "island", **look)
+        if not band:
+            place = {"xytext": (7, 26), "textcoords": "offset points", **look}
+            end, line = (np.nanmax(x), np.nanmax(y)), {"arrowstyle": "-"}
+            axis.annotate(label - islands.BAND, end, arrowprops=line, **place)
+    axis.axhline(len(regions) + 0.5, color="grey", ls=":", label="searched up to here")
+    count = int(regions.max()) - islands.BAND
+    told = f"\n{count or 'no'} island{'s' * (count != 1)}"
+    axis.set_title(axis.get_title("left") + told, loc="left")
+
+
+def _heatmaps(maps: dict[str, BlockDistances], table: pd.DataFrame) -> tuple[Figure, list]:
+    """A map of the row-rescaled distances a model, three in a row; the figure and its axes."""
+    columns = min(3, len(maps))
+    rows = -(-len(maps) // columns)
+    size = (WIDTH if columns > 1 else 4.5, 0.9 + 6.6 / max(columns, 2) * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    for axis in axes.flat[len(maps) :]:
+        axis.remove()
+    drawn = list(axes.flat[: len(maps)])
+    for axis, (name, distances) in zip(drawn, maps.items(), strict=True):
+        marks = {"value": ("k.", {"ms": 3, "label": "best start $l^*(n)$"})}
+        mesh = block_map(axis, table[table.model == name], "normalised", "", marks)
+        axis.set_title(fill(registry.label(name), 27), loc="left")  # as wide as a map
+        axis.set_title(f"n = {distances.num_sequences}", loc="right", fontsize=7)
+    bar = figure.colorbar(mesh, ax=drawn, label="distance, each row from 0 to 1", aspect=30)
+    bar.ax.set_yticks([0, 1], ["0: most\nsimilar", "1"], fontsize=8)
+    return figure, drawn
+
+
+def block_map(axis, table: pd.DataFrame, column: str, title: str, marks: dict, **colours):
+    """A column of a table of blocks as a map, x = l, y = n; returns what a colour bar needs.
+
+    marks: the column of which the least of each size is marked, and how. colours: cmap, vmin and
+    vmax; by default those of rescaled values.
+    """
+    grid = table.pivot(index="block_size", columns="block_start", values=column)
+    colours = {"cmap": "viridis_r", "vmin": 0, "vmax": 1} | colours
+    mesh = axis.pcolormesh(grid.columns, grid.index, grid, **colours)
+    for of, (mark, style) in marks.items():
+        best = table.loc[table.groupby("block_size")[of].idxmin()]
+        axis.plot(best.block_start, best.block_size, mark, **style)
+    axis.set(xlabel="block start $l$ (layer)", ylabel="block size $n$ (layers)", title=title)
+    return mesh

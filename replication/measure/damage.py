@@ -1,0 +1,81 @@
+"""The damage map: how much the C4 loss rises when any one block is dropped.
+
+The paper's second hypothesis is that prunable blocks are those whose output is close to their
+input. The distance map is one side of it, this is the other.
+"""
+
+from collections.abc import Iterable
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from lib.blocks import UNPRUNED
+from lib.data import sets
+from lib.evaluation import Task, weighted_mean
+from lib.models import loading
+from lib.models.decoder import decoder_layers
+from lib.sweep import sweep
+from replication import results
+from replication.measure import fetching, studies
+from replication.profiles import Profile
+
+
+def measure(maps: Iterable[str], profile: Profile) -> pd.DataFrame:
+    """The damage of every block of every model that has a map.
+
+    One row per block: model, block_start, block_size, value (rise of the C4 loss over the
+    unpruned model's, nats a token, paired on texts), standard_error (of that rise), loss (of the
+    pruned model), n (texts), and per text the rise (`examples`) and its tokens (`weights`). A model
+    that cannot be had is told in the log; raises its ModelError (or NotMeasured) if none can.
+    """
+    found, _ = fetching.tried(lambda name: table(name, *losses(name, profile)), maps)
+    return pd.concat(found.values(), ignore_index=True)
+
+
+def losses(name: str, profile: Profile) -> tuple[list, np.ndarray, np.ndarray]:
+    """The unpruned model and every block, the C4 loss of each on each text, the texts' tokens."""
+    chunks = []
+    for request in fetching.here(studies.damage(name, None, profile)):
+        compute = partial(_values, request.params)
+        chunks.append(results.load_or_compute(request.kind, request.params, compute)["values"])
+    of_texts = np.hstack([chunk["losses"] for chunk in chunks])
+    tokens = np.concatenate([chunk["tokens"] for chunk in chunks])
+    return chunks[0]["blocks"], of_texts, tokens
+
+
+# ---- chunks of texts ------------------------------------------------------------------------
+
+
+def task(params: dict, first: int, count: int) -> Task:
+    """`count` C4 texts from `first` on, as `params` ask for them."""
+    texts = sets.c4("validation", sets.source(params), first + count)[first:]
+    return Task("c4", tuple({"text": t, "max_tokens": params["max_tokens"]} for t in texts))
+
+
+def _values(params: dict) -> dict:
+    """The loss of the unpruned model and without every block, on each text of a chunk."""
+    weights = (params[key] for key in ("model", "quantization", "dtype"))
+    model, tokenizer = loading.loaded(*weights)
+    blocks = [UNPRUNED, *studies.all_blocks(len(decoder_layers(model)))]
+    texts = task(params, params["first"], params["sequences"])
+    found = sweep(model, tokenizer, blocks, [texts], params["batch_tokens"])
+    return {
+        "blocks": [[block.start, block.size] for block in blocks],
+        "losses": np.stack(found.examples).tolist(),
+        "tokens": found.weights[0].tolist(),
+    }
+
+
+def table(name: str, blocks: list, losses: np.ndarray, tokens: np.ndarray) -> pd.DataFrame:
+    """The rows of `measure`, of the blocks (the unpruned model first) and their losses."""
+    if blocks[0] != [0, 0]:
+        raise ValueError(f"A damage result of {name} does not begin with the unpruned model.")
+    rows = []
+    for (start, size), loss in zip(blocks[1:], losses[1:], strict=True):
+        rises = loss - losses[0]
+        value, error = weighted_mean(rises, tokens)
+        row = {"model": name, "block_start": start, "block_size": size, "value": value}
+        row |= {"standard_error": error, "loss": weighted_mean(loss, tokens)[0], "n": len(tokens)}
+        rows.append(row | {"examples": rises, "weights": tokens})
+    return pd.DataFrame(rows)

@@ -1,0 +1,57 @@
+"""The angular distances of a profile's models: measured on C4, or from the results."""
+
+import json
+from collections.abc import Sequence
+from functools import partial
+
+from lib.blocks import BlockDistances
+from lib.data import sets
+from lib.models import files, loading
+from lib.similarity import block_distances, calibration_batches, layerwise_distances
+from replication import paths, results
+from replication.measure import fetching, wanted
+from replication.profiles import Profile
+
+ARRAYS = ("matrix", "standard_error", "folds")  # of a stored map
+
+
+def measure(
+    profile: Profile, names: Sequence[str] | None = None
+) -> tuple[dict[str, BlockDistances], Profile]:
+    """The distances of each model that can be had, and the profile without the others.
+
+    names: of the models, by default all of the profile's. Raises ModelError (or NotMeasured) if
+    none can be had.
+    """
+    return fetching.measure_each(of_model, profile.models if names is None else names, profile)
+
+
+def of_model(name: str, profile: Profile) -> BlockDistances:
+    """The distances of model `name` on C4, from the results if they are there."""
+    (asked,) = fetching.here([wanted.similarity(name, profile)])
+
+    def compute() -> dict:
+        texts = sets.c4("validation", profile.source, profile.similarity_sequences)
+        how = (files.tokenizer(name), profile.similarity_tokens, profile.batch_tokens)
+        batches = calibration_batches(texts, *how)
+        if loading.fits(name, profile.batch_tokens, **profile.weights):
+            found = block_distances(loading.loaded(name, **profile.weights)[0], batches)
+        else:
+            layers = partial(loading.one_layer_models, name, **profile.weights)
+            found = layerwise_distances(layers, batches)
+        arrays = {key: getattr(found, key).tolist() for key in ARRAYS}
+        return arrays | {"num_sequences": found.num_sequences}
+
+    record = results.load_or_compute(asked.kind, asked.params, compute)
+    return BlockDistances.stored(record["values"])
+
+
+def recorded(name: str) -> tuple[BlockDistances, dict]:
+    """A recorded map of data/recorded/, and how it was measured. Raises ValueError if absent."""
+    file = paths.RECORDED / f"{name}.json"
+    if not file.exists():
+        known = ", ".join(sorted(p.stem for p in paths.RECORDED.glob("*.json")))
+        raise ValueError(f"No recorded map {name!r}: choose one of {known}.")
+    record = json.loads(file.read_text(encoding="utf-8"))
+    arrays = {key: record.pop(key) for key in ARRAYS}
+    return BlockDistances.stored(arrays | {"num_sequences": record["sequences"]}), record

