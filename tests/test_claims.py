@@ -290,28 +290,28 @@ def test_each_part_is_judged_by_one_row_or_one_function():
 @pytest.mark.parametrize("part", AGREES)
 def test_a_run_that_agrees_holds(agreeing, part):
     one = agreeing[part]
-    assert (one.way, one.firmness, one.why) == ("agrees", "decided", ""), one
+    assert (one.direction, one.confidence, one.why) == ("agrees", "decided", ""), one
     assert one.low - 1e-9 <= one.statistic <= one.high + 1e-9 and one.n
 
 
 @pytest.mark.parametrize("part", CONTRADICTS)
 def test_a_run_that_contradicts_does_not_hold(part):
     one = verdict(a_run(**CONTRADICTS[part]), part)
-    assert (one.way, one.firmness) == ("differs", "decided"), one
+    assert (one.direction, one.confidence) == ("differs", "decided"), one
 
 
 @pytest.mark.parametrize("part", [part for part in AGREES if part not in COUNTED])
 def test_too_few_examples_cannot_tell(thin, part):
     one = thin[part]
-    assert (one.way, one.firmness) == ("", "can't tell"), one
+    assert (one.direction, one.confidence) == ("", "can't tell"), one
     assert "too few examples" in one.why or "no signal" in one.why
 
 
 @pytest.mark.parametrize("part", AGREES)
 def test_too_little_healing_points_but_does_not_decide(unhealed, part):
     one = unhealed[part]
-    assert one.way == "agrees"
-    assert one.firmness == ("points this way" if part in HEALS else "decided"), one
+    assert one.direction == "agrees"
+    assert one.confidence == ("points this way" if part in HEALS else "decided"), one
     assert one.why.startswith("healed for 1.64 M tokens") == (part in HEALS)
 
 
@@ -323,7 +323,7 @@ def test_the_test_split_judges_where_all_lines_were_asked_it():
     tasks = {part: v.task for part, v in judged.items()}
     asked = dict.fromkeys(("1", "2a", "2b", "3a"), "arc_easy_test")
     assert tasks == asked | {"2d": "arc_easy"}
-    assert (judged["1"].way, verdict(a_run(lines), "1").way) == ("differs", "agrees")
+    assert (judged["1"].direction, verdict(a_run(lines), "1").direction) == ("differs", "agrees")
 
 
 def test_one_rank_is_not_compared_with_itself():
@@ -333,18 +333,18 @@ def test_one_rank_is_not_compared_with_itself():
 
 
 @pytest.mark.parametrize(
-    ("tokens", "firmness", "why"),
+    ("tokens", "confidence", "why"),
     [
         (524_288, "points this way", "healed for 0.524 M tokens; the paper: 164 M"),
         (bounds.PAPER_TOKENS - 1, "points this way", "healed for 164 M tokens; the paper: 164 M"),
         (bounds.PAPER_TOKENS, "decided", ""),
     ],
 )
-def test_a_verdict_on_healing_is_decided_with_the_tokens_of_the_paper(tokens, firmness, why):
+def test_a_verdict_on_healing_is_decided_with_the_tokens_of_the_paper(tokens, confidence, why):
     one = judged("7b", MODEL, "mmlu", (0.2, 0.1, 0.3), {"questions": N}, healed_tokens=tokens)
-    assert (one.way, one.firmness, one.why) == ("differs", firmness, why)
+    assert (one.direction, one.confidence, one.why) == ("differs", confidence, why)
     unhealed = judged("1", MODEL, "mmlu", (0.3, 0.25, 0.35), {"questions": N}, healed_tokens=tokens)
-    assert (unhealed.way, unhealed.firmness) == ("agrees", "decided")
+    assert (unhealed.direction, unhealed.confidence) == ("agrees", "decided")
 
 
 def test_with_the_paper_s_recipe_every_model_is_healed_for_so_long():
@@ -355,8 +355,8 @@ def test_with_the_paper_s_recipe_every_model_is_healed_for_so_long():
 
 
 def test_deeper_models_are_more_robust_or_not():
-    assert verdict(robust((0.2, 0.4, 0.6)), "8").way == "agrees"
-    assert verdict(robust((0.6, 0.4, 0.2)), "8").way == "differs"
+    assert verdict(robust((0.2, 0.4, 0.6)), "8").direction == "agrees"
+    assert verdict(robust((0.6, 0.4, 0.2)), "8").direction == "differs"
     assert list(checks.robustness(a_run())) == []  # one model a family
     unlike = robust((0.2, 0.4))
     deep = unlike.tables["scores"].model == "llama-2-13b"
@@ -369,9 +369,9 @@ def test_an_interval_across_the_bound_cannot_tell_and_says_what_would():
     across = ((0.3, 0.1, 0.4), (0.6, 0.5, 0.7), (0.1, 0.1, 0.3), (0.5, 0.5, np.inf), (np.nan,) * 3)
     for interval in across:
         one = judged("1", MODEL, "mmlu", interval, n)
-        assert (one.way, one.firmness) == ("", "can't tell") and one.why
-    assert judged("1", MODEL, "mmlu", (0.8, 0.7, np.inf), n).way == "differs"
-    assert judged("6", MODEL, "c4", (0.0, 0.0, 0.0), n).way == "differs"
+        assert (one.direction, one.confidence) == ("", "can't tell") and one.why
+    assert judged("1", MODEL, "mmlu", (0.8, 0.7, np.inf), n).direction == "differs"
+    assert judged("6", MODEL, "c4", (0.0, 0.0, 0.0), n).direction == "differs"
     why = judged("1", MODEL, "mmlu", (0.3, 0.1, 0.4), n, hours=0.5).why
     # twice as near: four times
     assert "questions n = 1,600 would decide it, 2 hours of scoring here" in why
@@ -383,9 +383,9 @@ def test_what_is_never_lost_where_measured_can_be_decided():
     """Beyond all bounds is beyond them, above as well as below."""
     n = {"questions": N}
     open_ = judged("8", MODEL, "mmlu", (np.inf, 0.1, np.inf), n)
-    assert open_.way == "agrees" and open_.position == np.inf  # there is no bound above
+    assert open_.direction == "agrees" and open_.position == np.inf  # there is no bound above
     wide = judged("2a", MODEL, "mmlu", (np.inf, 0.3, np.inf), n)
-    assert wide.way == "differs" and wide.position == -np.inf
+    assert wide.direction == "differs" and wide.position == -np.inf
     assert judged("2a", MODEL, "mmlu", (np.inf, 0.1, np.inf), n).position == 0  # cannot tell
     on_it = judged("4b", MODEL, "", (0.5, 0.4, 0.6), n)
     assert "lies on the bound" in on_it.why
@@ -393,7 +393,7 @@ def test_what_is_never_lost_where_measured_can_be_decided():
 
 def test_a_definition_that_does_not_apply_turns_nothing():
     found = judged("6", MODEL, "c4", (0.5, 0.4, 0.6), {"texts": N}, variants={"x": (np.nan,) * 3})
-    assert (found.firmness, found.why) == ("decided", "")
+    assert (found.confidence, found.why) == ("decided", "")
 
 
 def test_a_model_of_three_layers_has_no_shallow_and_deep_blocks():
@@ -405,16 +405,16 @@ def test_a_model_of_three_layers_has_no_shallow_and_deep_blocks():
 def test_a_definition_that_turns_it_is_told():
     n, found = {"texts": N}, (0.5, 0.4, 0.6)
     one = judged("6", MODEL, "c4", found, n, variants={"without layer 1": (-0.2, -0.3, -0.1)})
-    assert (one.way, one.firmness) == ("agrees", "points this way")
+    assert (one.direction, one.confidence) == ("agrees", "points this way")
     assert one.why == "turns with the definition (without layer 1: -0.20 [-0.30, -0.10])"
-    assert judged("6", MODEL, "c4", found, n, variants={"x": found}).firmness == "decided"
+    assert judged("6", MODEL, "c4", found, n, variants={"x": found}).confidence == "decided"
 
 
 def test_each_variant_has_its_own_signal():
     """Without examples no signal, with five there is one: their order can be judged."""
     dull = {k: falls(0.40, top=0.27 if k == 0 else 0.85) for k in experiments.SHOTS}
     run = a_run(number=dull)
-    assert verdict(run, "9a").way == "agrees"
+    assert verdict(run, "9a").direction == "agrees"
     assert "no signal" in verdict(run, "9c").why or verdict(run, "9c").task != ""
 
 
@@ -423,10 +423,10 @@ def test_an_extreme_needs_all_and_one():
     draw = np.random.default_rng(0)
     values = 0.02 + 0.01 * draw.standard_normal((1001, 12))
     values[0] = 0.02
-    value, low, high = bootstrap.extreme(values, largest=False)
+    value, low, high = bootstrap.ci95_max(values, largest=False)
     assert value == pytest.approx(0.02) and low < 0.003 and high > 0.03
-    assert bootstrap.extreme(-values, largest=True) == pytest.approx((-value, -high, -low))
-    assert np.isnan(bootstrap.extreme(values[:, :0], largest=True)).all()  # no depth in common
+    assert bootstrap.ci95_max(-values, largest=True) == pytest.approx((-value, -high, -low))
+    assert np.isnan(bootstrap.ci95_max(values[:, :0], largest=True)).all()  # no depth in common
     assert values.min(axis=1).mean() < 0.006  # the percentile of the least would be biased
 
 
@@ -441,14 +441,14 @@ def test_a_line_is_made_monotone_by_the_nearest_values():
 
 def test_without_measurements_nothing_is_run():
     nothing = RunTables(profiles.get("paper"), {}, {})
-    assert [v.firmness for v in checks.verdicts(nothing)] == ["not run"] * len(CRITERIA)
+    assert [v.confidence for v in checks.verdicts(nothing)] == ["not run"] * len(CRITERIA)
 
 
 def test_without_a_signal_no_transition_is_judged():
     guesses = {key: (lambda f: 0.25) for key in SCORES if key[0] == "mmlu"}
     run = a_run(scores=SCORES | guesses)
     on_questions = [verdict(run, part) for part in ("1", "2a", "2c", "3a", "3c", "7b")]
-    assert {v.firmness for v in on_questions} <= {"not testable here", "can't tell"}
+    assert {v.confidence for v in on_questions} <= {"not testable here", "can't tell"}
     assert all("no signal" in v.why for v in on_questions)
 
 
@@ -491,7 +491,7 @@ def test_resampling_gives_the_standard_error_and_pairs():
     error = bootstrap.weighted_mean(examples, weights)[1]
     assert means[1:, 0].std() == pytest.approx(error, rel=0.1)
     assert np.allclose(means[:, 1] - means[:, 0], 0.5)
-    value, low, high = bootstrap.interval(means[:, 0])
+    value, low, high = bootstrap.ci95(means[:, 0])
     assert high - low == pytest.approx(2 * 1.96 * error, rel=0.1)
 
 
@@ -531,7 +531,7 @@ def test_without_results_nothing_is_gathered_and_nothing_computed(output):
     found = tables.gather(smoke, results.archive(paths.RESULTS))
     assert found.maps == {} and found.tables == {}
     assert list(paths.RESULTS.rglob("*.json")) == []
-    assert not results.draws_only()
+    assert not results.read_only()
 
 
 def test_what_is_there_is_gathered(output):
@@ -541,7 +541,7 @@ def test_what_is_there_is_gathered(output):
     before = list(paths.RESULTS.rglob("*.json"))
     found = tables.gather(smoke, results.archive(paths.RESULTS))
     assert list(paths.RESULTS.rglob("*.json")) == before
-    ran = {v.claim for v in checks.verdicts(found) if v.firmness != "not run"}
+    ran = {v.claim for v in checks.verdicts(found) if v.confidence != "not run"}
     assert ran == {"4a", "4b", "5"}
     told = [(verdict.model, verdict.task) for verdict in checks.islands(found)]
     assert told == [(f"Qwen2.5-Coder-{size}", "recorded map") for size in ("0.5B", "1.5B")]

@@ -134,7 +134,7 @@ def test_after_a_failure_the_notebooks_of_the_jobs_only_draw(output):
     drawn = {}
 
     def execute(launch):
-        drawn[launch.notebook.file] = launch.draws_only
+        drawn[launch.notebook.file] = launch.read_only
         return Outcome("failed" if launch.shard else "ok")
 
     batch.run(batch_of("01", "04", "09"), [Job("01", "tiny-random")], batch.Serial(execute))

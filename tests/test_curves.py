@@ -131,7 +131,7 @@ def test_a_loss_has_lost_all_at_chance_and_no_more_beyond():
     told = {"fractions": np.array([0, 0.1, 0.2, 0.3, 0.4]), "gap": 10.0, "n": 4}
     losses = np.array([[2.0, 1, 6, 10, 18], [4.0, 4, 7, 10, 12]])
     loss = Curve(values=losses, floor=10.0, is_loss=True, **told)
-    np.testing.assert_allclose(loss.lost, [[0, -1 / 8, 1 / 2, 1, 1], [0, 0, 1 / 2, 1, 1]])
+    np.testing.assert_allclose(loss.fraction_lost, [[0, -1 / 8, 1 / 2, 1, 1], [0, 0, 1 / 2, 1, 1]])
     accuracies = np.array([[0.8, 0.9, 0.5, 0.2, 0.05]])
     score = Curve(values=accuracies, floor=0.2, is_loss=False, **told)
-    np.testing.assert_allclose(score.lost, [[0, -1 / 6, 1 / 2, 1, 5 / 4]])  # below the floor
+    np.testing.assert_allclose(score.fraction_lost, [[0, -1 / 6, 1 / 2, 1, 5 / 4]])  # below the floor

@@ -69,23 +69,23 @@ def test_there_is_room_for_a_batch(folder, gpu):
 def test_memory_that_pytorch_keeps_is_free(folder, gpu):
     least = needed(folder, None, gpu)
     gpu |= {"free": least - 1, "kept": 1}
-    assert not loading.fits(str(folder), SMOKE.batch_tokens, **SMOKE.weights)
+    assert not loading.fits(str(folder), SMOKE.batch_tokens, **SMOKE.load_kwargs)
     gpu["kept"] = 2
-    assert loading.fits(str(folder), SMOKE.batch_tokens, **SMOKE.weights)
+    assert loading.fits(str(folder), SMOKE.batch_tokens, **SMOKE.load_kwargs)
 
 
 def test_a_model_that_will_be_let_go_does_not_count(tmp_path, gpu, monkeypatch):
     monkeypatch.setattr(loading, "default_device", lambda: "cpu")
     small = stored(tiny("llama"), tmp_path / "small")
-    loaded = weakref.ref(loading.loaded("tiny-random", **SMOKE.weights)[0])
+    loaded = weakref.ref(loading.loaded("tiny-random", **SMOKE.load_kwargs)[0])
     free = iter([loaded])
     monkeypatch.setattr(
         loading, "get_max_memory", lambda: {"cpu": 0 if next(free)() is not None else 2**40}
     )
-    assert loading.fits(str(small), SMOKE.batch_tokens, **SMOKE.weights)
-    loading.loaded(str(small), **SMOKE.weights)
+    assert loading.fits(str(small), SMOKE.batch_tokens, **SMOKE.load_kwargs)
+    loading.loaded(str(small), **SMOKE.load_kwargs)
     assert loading.fits(
-        str(small), SMOKE.batch_tokens, **SMOKE.weights
+        str(small), SMOKE.batch_tokens, **SMOKE.load_kwargs
     )  # it is there; memory is not asked for
 
 

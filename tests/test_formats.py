@@ -41,7 +41,7 @@ def test_the_faster_format_is_taken_and_remembered(clock, slow, fast):
     quick = profiles.get("quick")
     assert (
         loading.default_dtype("cpu")
-        == loading.weights_of("tiny-random", **quick.weights)["dtype"]
+        == loading.weights_of("tiny-random", **quick.load_kwargs)["dtype"]
         == fast
     )
     assert loading.load("tiny-random")[0].dtype == getattr(torch, fast)
@@ -62,8 +62,8 @@ def test_a_run_that_resumes_on_another_processor_keeps_its_format(clock, monkeyp
 def test_a_dtype_that_is_asked_for_overrides_it(clock):
     _, asked = clock
     profile = profiles.get("quick", dtype="bfloat16")
-    assert loading.weights_of("tiny-random", **profile.weights)["dtype"] == "bfloat16"
-    assert loading.loaded("tiny-random", **profile.weights)[0].dtype == torch.bfloat16
+    assert loading.weights_of("tiny-random", **profile.load_kwargs)["dtype"] == "bfloat16"
+    assert loading.loaded("tiny-random", **profile.load_kwargs)[0].dtype == torch.bfloat16
     assert not asked and not formats.remembered()
 
 

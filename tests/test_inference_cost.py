@@ -48,7 +48,7 @@ NF4 = replace(SMOKE, quantization="nf4", dtype="bfloat16")
 def test_packed_weights_are_4_bit_and_the_same_function(architecture, ids, tmp_path):
     plain = four_bit_model(architecture)
     name = str(stored(plain, tmp_path / "model"))
-    unpacked, _ = loading.load(name, **NF4.weights)
+    unpacked, _ = loading.load(name, **NF4.load_kwargs)
     with torch.inference_mode():
         expected, unquantised = unpacked(ids).logits.float(), plain(ids).logits.float()
         matrices = sum(
@@ -129,7 +129,7 @@ def test_one_format_is_in_memory_at_a_time(output, monkeypatch):
         return model
 
     monkeypatch.setattr(inference_cost, "load", watched)
-    loading.loaded("tiny-random", **SMOKE.weights)
+    loading.loaded("tiny-random", **SMOKE.load_kwargs)
     alive.append(weakref.ref(next(iter(loading._loaded.values()))[0]))
     found = inference_cost.of_model("tiny-random", SMOKE)
     assert held == [0, 0] and set(found.status) == {"ok"}

@@ -307,10 +307,10 @@ def test_one_of_several_misses_a_bound_only_after_bonferronis_correction():
     corrected = np.quantile(values[1:], 0.025 / 4, axis=0, method="inverted_cdf").max()
     uncorrected = np.quantile(values[1:], 0.025, axis=0, method="inverted_cdf").max()
     each = np.quantile(values[1:], 0.975, axis=0, method="inverted_cdf").max()
-    largest, low, high = bootstrap.extreme(values, largest=True)
+    largest, low, high = bootstrap.ci95_max(values, largest=True)
     assert (largest, low, high) == (0.3, corrected, each)
     assert corrected < uncorrected
-    assert bootstrap.extreme(-values, largest=False) == (-0.3, -high, -low)
+    assert bootstrap.ci95_max(-values, largest=False) == (-0.3, -high, -low)
 
 
 # ---- shallow and deep ----------------------------------------------------------------------

@@ -7,7 +7,7 @@ from test_claims import SCORES, a_run, changed, grows, verdict
 
 from replication.analysis import statistics
 from replication.analysis.answers import largest_step
-from replication.analysis.bootstrap import RESAMPLES, extreme
+from replication.analysis.bootstrap import RESAMPLES, ci95_max
 from replication.claims.bounds import CRITERIA
 
 SIMPLE_LOSS = SCORES["c4", "simple", "healed"]
@@ -21,13 +21,13 @@ def test_a_depth_where_both_strategies_drop_the_same_block_does_not_judge_claim_
 
     whole = verdict(a_run(), "7c")
     same = verdict(a_run(**changed("c4", "simple", "healed", same_at_half)), "7c")
-    assert (whole.way, same.way) == ("agrees", "agrees")
+    assert (whole.direction, same.direction) == ("agrees", "agrees")
     assert same.statistic > 0
 
 
 def test_nothing_but_same_blocks_cannot_tell_claim_7c():
     one = verdict(a_run(**changed("c4", "simple", "healed", SIMILAR_LOSS)), "7c")
-    assert one.firmness == "can't tell" and np.isnan(one.statistic)
+    assert one.confidence == "can't tell" and np.isnan(one.statistic)
 
 
 def test_claim_3b_is_of_the_healed_line_alone():
@@ -37,7 +37,7 @@ def test_claim_3b_is_of_the_healed_line_alone():
         for jump in (4, 8)
     ]
     assert runs[0].statistic == runs[1].statistic < CRITERIA["3b"].most
-    assert [run.way for run in runs] == ["agrees", "agrees"]
+    assert [run.direction for run in runs] == ["agrees", "agrees"]
 
 
 def test_claim_3b_is_not_testable_where_the_unhealed_loss_does_not_jump():
@@ -47,7 +47,7 @@ def test_claim_3b_is_not_testable_where_the_unhealed_loss_does_not_jump():
             ("c4", "similarity", "healed"): healed,
         }
         one = verdict(a_run(scores=both), "3b")
-        assert one.firmness == "not testable here" and "does not jump" in one.why
+        assert one.confidence == "not testable here" and "does not jump" in one.why
 
 
 def test_the_share_that_a_line_leaves_by_hand():
@@ -75,11 +75,11 @@ def test_an_extreme_of_many_depths_is_bounded_beyond_the_last_resample():
     """Of 64 depths the corrected level, 0.0004, lies beyond 1,000 resamples."""
     draw = np.random.default_rng(0)
     values = np.concatenate([np.zeros((1, 64)), draw.normal(size=(RESAMPLES, 64))])
-    _, low, _ = extreme(values, largest=True)
+    _, low, _ = ci95_max(values, largest=True)
     least = values[1:].min(axis=0).max()
     assert low < least
     assert low == pytest.approx(-3.36, abs=0.25)  # of a normal at 0.025 / 64
-    few = extreme(values[:, :25], largest=True)
+    few = ci95_max(values[:, :25], largest=True)
     assert few[1] == values[1:, :25].min(axis=0).max()  # still the least resample
 
 

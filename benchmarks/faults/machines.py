@@ -131,7 +131,7 @@ def format(folder: Path) -> dict:
     handler.emit = lambda record: told.append(record.getMessage())
     logging.getLogger("lib").addHandler(handler)
     profile = profiles.get("quick")
-    keyed = loading.weights_of("tiny-random", **profile.weights)["dtype"]
+    keyed = loading.weights_of("tiny-random", **profile.load_kwargs)["dtype"]
     return {"dtype": formats.fastest(), "keyed": keyed, "told": told}
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from lib.evaluation import weighted_mean
-from replication.analysis.bootstrap import columns, resampled
+from replication.analysis.bootstrap import ci_columns, resampled
 from replication.analysis.curves import SIGNAL, curve
 
 MEASURES = ("accuracy", "margin (nats)", "share of the commonest answer", "bits per byte")
@@ -89,7 +89,7 @@ def largest_step(measured: pd.DataFrame) -> pd.DataFrame:
         falls = np.diff(values) * (1 if measure in RISING else -1)
         with np.errstate(invalid="ignore", divide="ignore"):
             share = falls.max(1) / np.ptp(values, axis=1)
-        told = columns(share, "largest_step")
+        told = ci_columns(share, "largest_step")
         depths = {"even": 1 / len(points), "depths": len(points), "n": line.n.iloc[0]}
         rows.append({"measure": measure} | dict(zip(LINE, key, strict=True)) | told | depths)
     return pd.DataFrame(rows)
@@ -111,7 +111,7 @@ def kept(scores: pd.DataFrame, by: str) -> pd.DataFrame:
             start = whole[(whole[lines[:2]] == list(key[:2])).all(axis=1)].iloc[0]
             points = points.sort_values("fraction")
             line = curve(start, points)
-            left = (1 - line.lost if line.gap >= SIGNAL else np.nan * line.values)[:, 1:]
+            left = (1 - line.fraction_lost if line.gap >= SIGNAL else np.nan * line.values)[:, 1:]
             left = dict(zip(points.block_size, left.T, strict=True))
             first = left if first is None else first
             for point in points.itertuples():
@@ -119,6 +119,6 @@ def kept(scores: pd.DataFrame, by: str) -> pd.DataFrame:
                 row = dict(zip(lines, key, strict=True)) | {by: way}
                 row |= {"block_size": point.block_size, "fraction": point.fraction, "n": point.n}
                 apart = mine - (np.nan if first is left else first.get(point.block_size, np.nan))
-                row |= columns(mine, "kept") | columns(apart, "apart", "apart_")
+                row |= ci_columns(mine, "kept") | ci_columns(apart, "apart", "apart_")
                 rows.append(row)
     return pd.DataFrame(rows)

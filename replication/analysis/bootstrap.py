@@ -43,7 +43,7 @@ def resampled_map(distances) -> np.ndarray:
     return means
 
 
-def interval(values: np.ndarray, upper: np.ndarray | None = None) -> tuple[float, float, float]:
+def ci95(values: np.ndarray, upper: np.ndarray | None = None) -> tuple[float, float, float]:
     """A statistic and its 95 % interval, from its value in each row: (1 + RESAMPLES,).
 
     upper: where `values` only bounds the statistic from below, what bounds it from above. A
@@ -59,12 +59,12 @@ def interval(values: np.ndarray, upper: np.ndarray | None = None) -> tuple[float
     return float(ends[1][0]), float(low), float(high)
 
 
-def columns(values: np.ndarray, name: str = "value", prefix: str = "") -> dict[str, float]:
+def ci_columns(values: np.ndarray, name: str = "value", prefix: str = "") -> dict[str, float]:
     """`interval` as the columns name, {prefix}low and {prefix}high of a table."""
-    return dict(zip((name, f"{prefix}low", f"{prefix}high"), interval(values), strict=True))
+    return dict(zip((name, f"{prefix}low", f"{prefix}high"), ci95(values), strict=True))
 
 
-def extreme(values: np.ndarray, largest: bool) -> tuple[float, float, float]:
+def ci95_max(values: np.ndarray, largest: bool) -> tuple[float, float, float]:
     """The largest or least of K statistics (1 + RESAMPLES, K), by an intersection–union test.
 
     The extreme meets a bound if every statistic does, each by its own 95 % interval: that is one

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from lib.blocks import Block
-from replication.analysis.bootstrap import columns, resampled
+from replication.analysis.bootstrap import ci_columns, resampled
 
 STATES = ("last token", "all tokens", "block influence")
 BEST = "damage map"
@@ -83,7 +83,7 @@ def _judged(rises: np.ndarray, tokens: np.ndarray, starts: dict) -> dict[str, di
     spread = {"median": median, "first_quartile": first, "third_quartile": third}
     best, rows = values[:, list(starts).index(BEST)], {}
     for criterion, of_criterion in zip(starts, values.T, strict=True):
-        row = columns(of_criterion) | columns(of_criterion - best, "excess", "excess_")
+        row = ci_columns(of_criterion) | ci_columns(of_criterion - best, "excess", "excess_")
         row |= {"rank": float(np.mean(ranks[criterion])), "of": len(rises)} | spread
         rows[criterion] = row | {"examples": examples[criterion]}
     return rows
@@ -103,7 +103,7 @@ def summary(judged: pd.DataFrame) -> pd.DataFrame:
         row = dict(zip(("model", "criterion", "source"), told, strict=True)) | {"sizes": len(of)}
         row |= {"best_three": (of["rank"] <= 3).sum()}
         row |= {"as_a_random_start": (of.value >= of["median"]).sum()}
-        rows.append(row | columns(drawn, "excess", "excess_") | {"n": of.n.iloc[0]})
+        rows.append(row | ci_columns(drawn, "excess", "excess_") | {"n": of.n.iloc[0]})
     return pd.DataFrame(rows)
 
 

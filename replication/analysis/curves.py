@@ -12,7 +12,7 @@ from scipy.optimize import isotonic_regression
 
 from lib.evaluation import question_set
 from lib.models import registry
-from replication.analysis.bootstrap import interval, resampled
+from replication.analysis.bootstrap import ci95, resampled
 
 FEWEST_DEPTHS = 4  # 0 among them, for a line to say where something is lost
 SIGNAL = 4  # standard errors above its floor that an unpruned score needs to have something to lose
@@ -58,7 +58,7 @@ class Curve:
     seconds: float = 0.0
 
     @property
-    def lost(self) -> np.ndarray:
+    def fraction_lost(self) -> np.ndarray:
         """The share of what lay between the unpruned score and the floor that is lost.
 
         A loss beyond ln V has lost all: worse than guessing is too sure of itself, not ignorant.
@@ -79,7 +79,7 @@ class Curve:
         Of the monotone line nearest to the points, linear between two depths: one bad block does
         not decide, nor does the spacing of the depths. NaN if there are too few to say.
         """
-        lost, rows = monotone(self.lost), np.arange(len(self.values))
+        lost, rows = monotone(self.fraction_lost), np.arange(len(self.values))
         if len(self.fractions) < FEWEST_DEPTHS:
             return np.full(len(rows), np.nan)
         beyond = lost > share
@@ -135,7 +135,7 @@ def transitions(scores: pd.DataFrame) -> pd.DataFrame:
         start = unpruned.loc[key[:2]]
         line = curve(start, points)
         ends = line.crossing(never=line.fractions[-1]), line.crossing(never=np.inf)
-        value, low, high = interval(*ends) if line.gap >= SIGNAL else (np.nan,) * 3
+        value, low, high = ci95(*ends) if line.gap >= SIGNAL else (np.nan,) * 3
         size = points.block_size[points.fraction >= value]
         rows.append(
             dict(zip(lines, (registry.label(key[0]), *key[1:]), strict=True))

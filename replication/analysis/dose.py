@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from replication.analysis.bootstrap import columns, resampled
+from replication.analysis.bootstrap import ci_columns, resampled
 
 PAPER_TOKENS = 5_000 * 16 * 2048  # of a healing
 
@@ -22,7 +22,7 @@ def gap_left(doses: pd.DataFrame) -> pd.DataFrame:
             losses = resampled(pair, np.asarray(of.weights.iloc[0]), "c4")
             gaps = np.diff(np.minimum(losses, of.chance.iloc[0]))[:, 0]
             told = {"model": model, "block_size": size, "tokens": tokens}
-            rows.append(told | columns(gaps, "gap"))
+            rows.append(told | ci_columns(gaps, "gap"))
     found = pd.DataFrame(rows, columns=["model", "block_size", "tokens", "gap", "low", "high"])
     cut = ["model", "block_size"]
     at_first = found[found.tokens == 0].set_index(cut).gap

@@ -5,7 +5,7 @@ Lines that are compared are so at the depths that all of them have, and paired o
 
 import numpy as np
 
-from replication.analysis.bootstrap import extreme, interval
+from replication.analysis.bootstrap import ci95, ci95_max
 from replication.analysis.curves import Curve
 
 BEYOND = 0.15  # of the layers: so far after the middle of its transition a score is to be lost
@@ -17,37 +17,37 @@ Interval = tuple[float, float, float]
 
 def halfway(line: Curve) -> Interval:
     """The fraction where half is lost; infinite: not where measured."""
-    return interval(line.crossing(never=line.fractions[-1]), line.crossing(never=np.inf))
+    return ci95(line.crossing(never=line.fractions[-1]), line.crossing(never=np.inf))
 
 
 def later(first: Curve, second: Curve) -> Interval:
     """How much later `second` has lost half, of another model; both at their own depths."""
     start = first.crossing()
     ends = (second.crossing(never=never) for never in (second.fractions[-1], np.inf))
-    return interval(*(end - start for end in ends))
+    return ci95(*(end - start for end in ends))
 
 
 def width(line: Curve) -> Interval:
     """From a quarter lost to three quarters lost, in fractions of the layers."""
     start = line.crossing(0.25)
     ends = (line.crossing(0.75, never) for never in (line.fractions[-1], np.inf))
-    return interval(*(end - start for end in ends))
+    return ci95(*(end - start for end in ends))
 
 
 def left_beyond(line: Curve) -> Interval:
     """The mean share that is left at the depths BEYOND the middle of the transition."""
     beyond = line.fractions >= line.crossing()[:, None] + BEYOND
-    return interval(_mean_where(beyond, 1 - line.lost))
+    return ci95(_mean_where(beyond, 1 - line.fraction_lost))
 
 
 def shift(first: Curve, second: Curve) -> Interval:
     """How much later `second` has lost half, in fractions of the layers."""
-    return interval(second.at(first).crossing() - first.at(second).crossing())
+    return ci95(second.at(first).crossing() - first.at(second).crossing())
 
 
 def gain(first: Curve, second: Curve) -> Interval:
     """The score of `second` minus that of `first`, mean over the depths of both."""
-    return interval(_gain(first, second).mean(1))
+    return ci95(_gain(first, second).mean(1))
 
 
 def least_gain(first: Curve, second: Curve) -> Interval:
@@ -57,12 +57,12 @@ def least_gain(first: Curve, second: Curve) -> Interval:
     for neither: there the difference is 0 in every resample.
     """
     gains = _gain(first, second)
-    return extreme(gains[:, (gains != 0).any(axis=0)], largest=False)
+    return ci95_max(gains[:, (gains != 0).any(axis=0)], largest=False)
 
 
 def cost(first: Curve, second: Curve) -> Interval:
     """The share lost by `second` minus that lost by `first`, mean over the depths of both."""
-    return interval(_cost(first, second).mean(1))
+    return ci95(_cost(first, second).mean(1))
 
 
 def largest_cost(first: Curve, second: Curve) -> Interval:
@@ -71,36 +71,36 @@ def largest_cost(first: Curve, second: Curve) -> Interval:
     Depths where both are one measurement do not count, as in `least_gain`.
     """
     costs = _cost(first, second)
-    return extreme(costs[:, (costs != 0).any(axis=0)], largest=True)
+    return ci95_max(costs[:, (costs != 0).any(axis=0)], largest=True)
 
 
 def gain_where_flat(first: Curve, second: Curve) -> Interval:
     """The mean gain at the depths, 0 among them, where `first` has not lost half."""
     first, second = first.at(second), second.at(first)
-    return interval(_mean_where(first.lost <= 0.5, second.values - first.values))
+    return ci95(_mean_where(first.fraction_lost <= 0.5, second.values - first.values))
 
 
 def largest_change(first: Curve, *others: Curve) -> Interval:
     """Of several lines, the largest mean gain or loss against `first`."""
     means = np.stack([_gain(first, other).mean(1) for other in others], axis=1)
-    return extreme(np.abs(means), largest=True)
+    return ci95_max(np.abs(means), largest=True)
 
 
 def least_harm(line: Curve) -> Interval:
     """The unpruned score minus the pruned one, the least at any depth (a loss: with its sign)."""
     change = line.values[:, 1:] - line.values[:, :1]
-    return extreme(change if line.is_loss else -change, largest=False)
+    return ci95_max(change if line.is_loss else -change, largest=False)
 
 
 def relative_rise(first: Curve, second: Curve) -> Interval:
     """How much more the loss `second` rises than `first`, as shares of the unpruned losses."""
     rises = [c.values[:, 1:] / c.values[:, :1] - 1 for c in (first.at(second), second.at(first))]
-    return interval((rises[1] - rises[0]).mean(1))
+    return ci95((rises[1] - rises[0]).mean(1))
 
 
 def bend(first: Curve, second: Curve) -> Interval:
     """The share of the variance of `second` that a straight line leaves, at the depths of both."""
-    return interval(_unexplained(second.at(first)))
+    return ci95(_unexplained(second.at(first)))
 
 
 def no_jump(first: Curve, second: Curve) -> str:
@@ -126,14 +126,14 @@ def _unexplained(line: Curve) -> np.ndarray:
 def lost_when_lost(first: Curve, second: Curve) -> Interval:
     """The share that `second` has lost where `first` has lost half."""
     first, second = first.at(second), second.at(first)
-    pairs = zip(first.crossing(), second.lost, strict=True)
-    return interval(np.array([np.interp(x, first.fractions, lost) for x, lost in pairs]))
+    pairs = zip(first.crossing(), second.fraction_lost, strict=True)
+    return ci95(np.array([np.interp(x, first.fractions, lost) for x, lost in pairs]))
 
 
 def not_adding_up(first: Curve, second: Curve) -> Interval:
     """What `second` loses more than `first` by the same cuts, as a share of what `first` loses."""
     rises = [c.values[:, 1:] - c.values[:, :1] for c in (first.at(second), second.at(first))]
-    return interval((rises[1] - rises[0]).mean(1) / rises[0].mean(1))
+    return ci95((rises[1] - rises[0]).mean(1) / rises[0].mean(1))
 
 
 def _gain(first: Curve, second: Curve) -> np.ndarray:
@@ -141,7 +141,7 @@ def _gain(first: Curve, second: Curve) -> np.ndarray:
 
 
 def _cost(first: Curve, second: Curve) -> np.ndarray:
-    return (second.at(first).lost - first.at(second).lost)[:, 1:]
+    return (second.at(first).fraction_lost - first.at(second).fraction_lost)[:, 1:]
 
 
 def _mean_where(mask: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -75,7 +75,7 @@ class Verdict:
     """A part of a claim judged on one model: a statistic with its 95 % interval.
 
     claim: a key of CRITERIA. n: how many examples of what. way: "agrees" with the paper or
-    "differs", on this model; "" if neither can be said. firmness: "decided"; "points this way"
+    "differs", on this model; "" if neither can be said. confidence: "decided"; "points this way"
     where more healing or another definition may turn it; "can't tell" where the interval lies
     across a bound; "not testable here"; "not run". why: the reason, and what would decide it.
     """
@@ -90,20 +90,20 @@ class Verdict:
     high: float
     n: str
     way: str
-    firmness: str
+    confidence: str
     why: str
 
     @property
     def verdict(self) -> str:
-        """Way and firmness in words: "agrees (points this way)"."""
-        if not self.way:
-            return self.firmness
-        return self.way + (f" ({self.firmness})" if self.firmness != "decided" else "")
+        """Way and confidence in words: "agrees (points this way)"."""
+        if not self.direction:
+            return self.confidence
+        return self.direction + (f" ({self.confidence})" if self.confidence != "decided" else "")
 
     @property
     def light(self) -> str:
         """The same as two signs."""
-        return LIGHTS[self.firmness] + WAYS[self.way]
+        return LIGHTS[self.confidence] + WAYS[self.direction]
 
     @property
     def numbers(self) -> str:
@@ -117,7 +117,7 @@ class Verdict:
         Beyond 1 (-1) the whole interval agrees (differs); NaN without an interval.
         """
         if np.isinf(self.statistic):
-            return {"agrees": np.inf, "differs": -np.inf}.get(self.way, 0.0)
+            return {"agrees": np.inf, "differs": -np.inf}.get(self.direction, 0.0)
         inside, reach = CRITERIA[self.claim].inside((self.statistic, self.low, self.high))
         with np.errstate(divide="ignore", invalid="ignore"):
             return float(np.float64(inside) / reach)
@@ -162,28 +162,28 @@ def judged(
     fewest: examples that are enough.
     """
     asked, counts = CRITERIA[claim], dict(n or {})
-    way, firmness, why = "", "can't tell", unclear
+    way, confidence, why = "", "can't tell", unclear
     if not model:
-        firmness, why = "not run", "not measured"
+        confidence, why = "not run", "not measured"
     elif untestable:
-        firmness, why = "not testable here", untestable
+        confidence, why = "not testable here", untestable
     elif unclear:
         pass
     elif min(counts.values(), default=0) < fewest:
         why = f"too few examples: at least {fewest} are needed"
     elif np.isnan(interval).any():
         why = "not defined at the depths measured: too few, or too little is lost there"
-    elif not (way := asked.way(interval)):
+    elif not (way := asked.direction(interval)):
         why = _wanting(asked, interval, counts, hours)
     else:
         why = _turns(asked, way, variants or {})
         if asked.heals and not why:
             why = _less_healing(healed_tokens)
-        firmness = "points this way" if why else "decided"
+        confidence = "points this way" if why else "decided"
     label = registry.label(model) if model else ""
     told = ", ".join(f"{of} n = {count}" for of, count in counts.items())
     head = (claim, label, task, asked.statement, asked.text)
-    return Verdict(*head, *interval, told, way, firmness, why)
+    return Verdict(*head, *interval, told, way, confidence, why)
 
 
 def _wanting(asked: Criterion, interval: Interval, counts: dict, hours: float) -> str:
@@ -202,7 +202,7 @@ def _wanting(asked: Criterion, interval: Interval, counts: dict, hours: float) -
 def _turns(asked: Criterion, way: str, variants: Mapping[str, Interval]) -> str:
     """By which other definitions it does not point the same way, as text."""
     known = {name: i for name, i in variants.items() if not np.isnan(i).any()}
-    found = "; ".join(f"{name}: {numbers(i)}" for name, i in known.items() if asked.way(i) != way)
+    found = "; ".join(f"{name}: {numbers(i)}" for name, i in known.items() if asked.direction(i) != way)
     return f"turns with the definition ({found})" if found else ""
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from lib.models import registry
 from replication.analysis import statistics
-from replication.analysis.bootstrap import interval, resampled, resampled_map
+from replication.analysis.bootstrap import ci95, resampled, resampled_map
 from replication.analysis.curves import SIGNAL, Curve
 from replication.analysis.depth import halves, last_is_least, lower_minus_upper
 from replication.analysis.islands import THRESHOLD, shallower
@@ -147,9 +147,9 @@ def depth(found: RunTables) -> Iterator[Verdict]:
     for model, distances in found.maps.items():
         maps, n = resampled_map(distances), {"texts": distances.num_sequences}
         shallow, deep = halves(maps)
-        yield judged("4a", model, "", interval(deep - shallow), n)
-        told = {"blocks without the first layer": interval(last_is_least(maps, 1))}
-        yield judged("4b", model, "", interval(last_is_least(maps)), n, variants=told)
+        yield judged("4a", model, "", ci95(deep - shallow), n)
+        told = {"blocks without the first layer": ci95(last_is_least(maps, 1))}
+        yield judged("4b", model, "", ci95(last_is_least(maps)), n, variants=told)
 
 
 def islands(found: RunTables) -> Iterator[Verdict]:
@@ -157,7 +157,7 @@ def islands(found: RunTables) -> Iterator[Verdict]:
     for model, distances in (found.recorded | found.maps).items():
         if "qwen" in model.lower():
             count, *others = (
-                interval(np.array([shallower(m, at) for m in resampled_map(distances)], float))
+                ci95(np.array([shallower(m, at) for m in resampled_map(distances)], float))
                 for at in (THRESHOLD, THRESHOLD / 2, 2 * THRESHOLD)
             )
             whose = "" if model in found.maps else "recorded map"
@@ -177,7 +177,7 @@ def damage(found: RunTables) -> Iterator[Verdict]:
 
         def apart(*skip, rows=rows, layers=layers, weights=weights):
             rises = lower_minus_upper(rows, layers, skip)
-            return interval(resampled(rises[None], weights, "c4")[:, 0])
+            return ci95(resampled(rises[None], weights, "c4")[:, 0])
 
         ends = {"without the last two layers": (1, 2), "with the first and the last": (0, 0)}
         variants = {name: apart(*skip) for name, skip in ends.items()}

@@ -16,6 +16,7 @@ from replication.profiles import Profile
 WAYS = {"agrees": "tab:blue", "differs": "tab:orange", "": "grey"}
 FARTHEST = 5  # reaches of an interval: what lies beyond is drawn there, as an arrow
 ROW = 0.27  # inches
+COLUMNS = {"direction": "way", "confidence": "firmness"}  # of figure_claims.csv
 SENTENCES = Path(__file__).parents[1] / "claims" / "sentences.csv"
 
 
@@ -44,7 +45,7 @@ def figure_claims(verdicts: list, profile: Profile) -> Figure:
         axis.set_title("differs          agrees", fontsize=9)
         axis.spines["left"].set_visible(False)
         figure.legend(handles=_marks(), loc="lower left", ncols=4, fontsize=8, frameon=False)
-        table = pd.DataFrame(map(_told, verdicts))
+        table = pd.DataFrame(map(_row_of, verdicts))
         return save_figure(figure, table, "figure_claims", profile)
 
 
@@ -60,14 +61,16 @@ def lights(judged: pd.DataFrame) -> pd.DataFrame:
     return said.join(parts.groupby(of, sort=False).agg(" ".join).unstack()).fillna("")
 
 
-def _told(verdict) -> dict:
-    return asdict(verdict) | {"verdict": verdict.verdict, "light": verdict.light}
+def _row_of(verdict) -> dict:
+    """A row of figure_claims.csv."""
+    row = asdict(verdict) | {"verdict": verdict.verdict, "light": verdict.light}
+    return {COLUMNS.get(name, name): value for name, value in row.items()}
 
 
 def _row(axis, row: int, v) -> None:
-    shade, at = WAYS[v.way], float(np.clip(np.nan_to_num(v.position), -FARTHEST, FARTHEST))
+    shade, at = WAYS[v.direction], float(np.clip(np.nan_to_num(v.position), -FARTHEST, FARTHEST))
     arrow = ">" if v.position > FARTHEST else "<" if v.position < -FARTHEST else "o"
-    filled = v.firmness == "decided"
+    filled = v.confidence == "decided"
     axis.plot(at, row, arrow, color=shade, mfc=shade if filled else "white", ms=6, mew=1.4)
     across = ("axes fraction", "data")
     style = {"va": "center", "fontsize": 8, "annotation_clip": False}

@@ -89,7 +89,7 @@ class Profile:
     sizes: tuple[int, ...] = ()  # heal at these numbers of dropped layers only; empty: at all above
 
     @property
-    def weights(self) -> dict:
+    def load_kwargs(self) -> dict:
         """How models are held: arguments of those functions of `models.loading` that need it."""
         return {"quantization": self.quantization, "dtype": self.dtype}
 

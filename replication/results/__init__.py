@@ -95,7 +95,7 @@ def load_or_compute(kind: str, params: dict, compute: Callable[[], dict]) -> dic
     """
     record = load(kind, params)
     if record is None:
-        if draws_only():
+        if read_only():
             raise NotMeasured(f"The {kind} result of {params.get('model')} was not measured.")
         start, values = time.monotonic(), compute()
         took = values.pop("seconds", time.monotonic() - start)
@@ -110,7 +110,7 @@ def forget_out_of_memory() -> None:
             location("healing", record["params"]).unlink(missing_ok=True)
 
 
-def draws_only() -> bool:
+def read_only() -> bool:
     """Whether what is missing stays missing: the last pass of a run some of whose jobs failed."""
     return bool(ARCHIVE.get() or os.environ.get(DRAW_ONLY))
 

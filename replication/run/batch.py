@@ -131,8 +131,8 @@ def run(batch: Batch, jobs: list[Job], engine) -> dict[str, Outcome]:
     run_jobs(batch, jobs, engine, progress)
     failed = any(outcome.status != "ok" for outcome in progress.found.values())
     for number, notebook in batch.notebooks.items():
-        draws_only = failed and number in DRAWN
-        engine.submit(Launch(notebook, batch.parameters, "", draws_only, batch.time_limit))
+        read_only = failed and number in DRAWN
+        engine.submit(Launch(notebook, batch.parameters, "", read_only, batch.time_limit))
         _, outcome = engine.ended()
         progress.told(notebook.file, outcome)
     return progress.found

@@ -45,7 +45,7 @@ class Launch:
     notebook: Notebook
     parameters: dict = field(default_factory=dict)
     shard: str = ""  # its folder under data/results/jobs; empty: the whole notebook
-    draws_only: bool = False  # what is missing stays missing
+    read_only: bool = False  # what is missing stays missing
     time_limit: float | None = None  # minutes
     run_models: tuple[str, ...] = ()  # of the run that a shard is of
 
@@ -161,7 +161,7 @@ def execute(launch: Launch) -> Path:
 def _told(launch: Launch) -> AbstractContextManager:
     """A kernel's environment: where its figures go, what it is a job of, its GPU, its memory."""
     told = {"DEEPER_LAYERS_FIGURES": str(launch.folder)} if launch.shard else {}
-    told |= {"DEEPER_LAYERS_DRAW_ONLY": "1"} if launch.draws_only else {}
+    told |= {"DEEPER_LAYERS_DRAW_ONLY": "1"} if launch.read_only else {}
     told |= {"DEEPER_LAYERS_RUN_MODELS": json.dumps(launch.run_models)}
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "0")  # of several the first; none if it is empty
     told |= {"CUDA_VISIBLE_DEVICES": gpus.split(",")[0]}
