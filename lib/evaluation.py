@@ -1,24 +1,22 @@
-"""The paper's evaluations: tasks as rows to read, and their scores as one number an example.
+"""The paper's evaluations: tasks as rows to read, and their scores as one number per example.
 
-A task has examples, plain dicts of text; an example becomes rows (token sequences with the tokens
-asked for at their last positions); a score turns what a model says to them into one number.
+A task has examples, plain dicts of text. An example becomes rows: token sequences, with the tokens
+to score at their last positions. A score turns the model's log-probabilities of these tokens (or
+the text it writes) into one number.
 """
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from inspect import signature
 
 import numpy as np
 
 from lib.data import encoding, prompts, sets
 from lib.data.encoding import Row
 
-VARIANT = re.compile(
-    "_(bpb|content|letters|closed|ranking|other)$"
-)  # ways to ask a set's questions
-TOLD = ("commonest", "ties", "margin", "bits_per_byte")  # columns of a score
+VARIANT = re.compile("_(bpb|content|letters|closed|ranking|other)$")  # of one question set
+ANSWER_STATS = ("commonest", "ties", "margin", "bits_per_byte")  # columns of a score
 
 
 @dataclass(frozen=True)
@@ -26,6 +24,7 @@ class Kind:
     """How a task is built, encoded and scored."""
 
     build: Callable[..., list[dict]]  # its examples as text, given the source and the counts
+    counts: tuple[str, ...]  # the counts that `build` takes, named as in a result's key
     rows: Callable[[dict, object], list[Row]]
     unit: str  # "accuracy", "nats" or "bits per byte"
     score: Callable[[dict, list], tuple[float, float]] | None = None  # value, weight; None: choices
@@ -38,9 +37,11 @@ class Kind:
         return self.rows is encoding.completions
 
 
-def likelihoods(outputs: list[np.ndarray]) -> np.ndarray:
+def loglikelihoods(outputs: list[np.ndarray]) -> np.ndarray:
     """The log-likelihood of each choice in nats: tokens of one position, or a row a choice."""
-    return np.array(outputs[0] if len(outputs) == 1 else [row.sum() for row in outputs], float)
+    if len(outputs) == 1:
+        return np.array(outputs[0], float)
+    return np.array([logprobs.sum() for logprobs in outputs], float)
 
 
 def _loss(example: dict, outputs: list[np.ndarray]) -> tuple[float, float]:
@@ -48,8 +49,10 @@ def _loss(example: dict, outputs: list[np.ndarray]) -> tuple[float, float]:
 
     A document that is there twice counts once, with twice its weight.
     """
-    weight = len(outputs[0]) * example.get("copies", 1)
-    return (float(-outputs[0].mean()) if len(outputs[0]) else 0.0), weight
+    logprobs = outputs[0]
+    weight = len(logprobs) * example.get("copies", 1)
+    loss = float(-logprobs.mean()) if len(logprobs) else 0.0
+    return loss, weight
 
 
 def _bits_per_byte(example: dict, outputs: list[np.ndarray]) -> tuple[float, float]:
@@ -60,8 +63,9 @@ def _bits_per_byte(example: dict, outputs: list[np.ndarray]) -> tuple[float, flo
 
 def _exact_match(example: dict, outputs: list[str]) -> tuple[float, float]:
     """1 if the first "#### number" of the text is that of the gold solution (strict-match)."""
-    said = re.search(r"#### (-?[0-9.,]+)", outputs[0])
-    return float(said is not None and _number(said[1]) == _number(example["answer"])), 1
+    written = re.search(r"#### (-?[0-9.,]+)", outputs[0])
+    is_right = written is not None and _number(written[1]) == _number(example["answer"])
+    return float(is_right), 1
 
 
 def _number(answer: str) -> str:
@@ -70,20 +74,34 @@ def _number(answer: str) -> str:
     return answer.lower()
 
 
+_QUESTIONS = ("questions",)
+_SHOTS = ("questions", "shots")
+_ORDER = ("questions", "shots", "shot_order")
+_MMLU = ("subjects", *_ORDER)
+_CHOICES, _TEXTS = encoding.one_token_choices, encoding.completions
+_BITS = "bits per byte"
+
 KINDS = {
-    "mmlu": Kind(prompts.mmlu, encoding.one_token_choices, "accuracy"),
-    "boolq": Kind(prompts.boolq, encoding.one_token_choices, "accuracy"),
-    "arc_easy": Kind(prompts.arc_easy, encoding.completions, "accuracy"),
-    "arc_easy_test": Kind(prompts.arc_easy_test, encoding.completions, "accuracy"),
-    "c4": Kind(prompts.c4, encoding.text, "nats", _loss),
-    "hellaswag": Kind(prompts.hellaswag, encoding.completions, "accuracy", per_character=True),
-    "gsm8k": Kind(prompts.gsm8k, encoding.prompt, "accuracy", _exact_match, generated=True),
-    "gsm8k_bpb": Kind(prompts.gsm8k, encoding.completions, "bits per byte", _bits_per_byte),
-    "mmlu_other": Kind(prompts.mmlu, encoding.one_token_choices, "accuracy"),  # other questions
-    "mmlu_content": Kind(prompts.mmlu_content, encoding.completions, "accuracy"),
-    "arc_easy_letters": Kind(prompts.arc_easy_letters, encoding.one_token_choices, "accuracy"),
-    "sciq": Kind(prompts.sciq, encoding.completions, "accuracy"),
-    "squad": Kind(prompts.squad, encoding.completions, "bits per byte", _bits_per_byte),
+    "mmlu": Kind(prompts.mmlu, _MMLU, _CHOICES, "accuracy"),
+    "boolq": Kind(prompts.boolq, _QUESTIONS, _CHOICES, "accuracy"),
+    "arc_easy": Kind(prompts.arc_easy, _ORDER, _TEXTS, "accuracy"),
+    "arc_easy_test": Kind(prompts.arc_easy_test, _SHOTS, _TEXTS, "accuracy"),
+    "c4": Kind(prompts.c4, ("sequences", "max_tokens"), encoding.text, "nats", _loss),
+    "hellaswag": Kind(prompts.hellaswag, _QUESTIONS, _TEXTS, "accuracy", per_character=True),
+    "gsm8k": Kind(
+        prompts.gsm8k,
+        (*_SHOTS, "new_tokens"),
+        encoding.prompt,
+        "accuracy",
+        _exact_match,
+        generated=True,
+    ),
+    "gsm8k_bpb": Kind(prompts.gsm8k, _SHOTS, _TEXTS, _BITS, _bits_per_byte),
+    "mmlu_other": Kind(prompts.mmlu, (*_MMLU, "other_than"), _CHOICES, "accuracy"),
+    "mmlu_content": Kind(prompts.mmlu_content, _MMLU, _TEXTS, "accuracy"),
+    "arc_easy_letters": Kind(prompts.arc_easy_letters, _ORDER, _CHOICES, "accuracy"),
+    "sciq": Kind(prompts.sciq, _QUESTIONS, _TEXTS, "accuracy"),
+    "squad": Kind(prompts.squad, _QUESTIONS, _TEXTS, _BITS, _bits_per_byte),
 }
 KINDS |= {  # the same questions without their passages
     f"{name}_closed": replace(KINDS[name], build=partial(KINDS[name].build, passage=False))
@@ -111,74 +129,97 @@ class Task:
 
         The weights make the mean over examples the mean over MMLU's subjects, or C4's tokens.
         """
-        if not self.kind.score:
-            compared = self._compared(self.likelihoods(outputs))
-            pairs = zip(compared, self.examples, strict=True)
-            return np.array([credit(c, e["answer"]) for c, e in pairs]), self._weights
-        pairs = [self.kind.score(*pair) for pair in zip(self.examples, outputs, strict=True)]
-        values, weights = np.array(pairs, dtype=float).T
-        return values, weights
+        if self.kind.score:
+            pairs = zip(self.examples, outputs, strict=True)
+            scored = [self.kind.score(example, of_rows) for example, of_rows in pairs]
+            values, weights = np.array(scored, dtype=float).T
+            return values, weights
+        compared = self._compared(self.loglikelihoods(outputs))
+        return np.array(self._accuracies(compared)), self._weights
 
-    def likelihoods(self, outputs: list[list]) -> list[np.ndarray] | None:
+    def loglikelihoods(self, outputs: list[list]) -> list[np.ndarray] | None:
         """Of each question the log-likelihood of each choice (nats), where there are choices."""
-        return None if self.kind.score else [likelihoods(found) for found in outputs]
+        if self.kind.score:
+            return None
+        return [loglikelihoods(of_rows) for of_rows in outputs]
 
-    def told(self, likelihoods: list[np.ndarray] | None) -> dict:
-        """What the answers were like: the columns TOLD of a score; None without choices.
+    def answer_stats(self, loglikelihoods: list[np.ndarray] | None) -> dict:
+        """Statistics of the answers: the columns ANSWER_STATS of a score; None without choices.
 
         commonest: the share of the place (such as the letter) that is chosen most. ties: how many
         questions have several best choices. margin: the right choice minus the best wrong one,
         mean, in nats. bits_per_byte: bits of the right choice over its bytes without the space
         before it, so of a letter simply its bits. Shares and means have the weights of the score.
         """
-        if likelihoods is None:
-            return dict.fromkeys(TOLD)
-        share, chosen, margins, ties = self._weights / self._weights.sum(), {}, [], 0
-        answers = [example["answer"] for example in self.examples]
-        for values, part, answer in zip(self._compared(likelihoods), share, answers, strict=True):
+        if loglikelihoods is None:
+            return dict.fromkeys(ANSWER_STATS)
+        shares = self._weights / self._weights.sum()
+        share_of_place, margins, ties = {}, [], 0
+        compared = self._compared(loglikelihoods)
+        for values, share, answer in zip(compared, shares, self._answers, strict=True):
             best = np.flatnonzero(values == values.max())
             ties += len(best) > 1
             for place in best:
-                chosen[place] = chosen.get(place, 0) + part / len(best)
+                share_of_place[place] = share_of_place.get(place, 0) + share / len(best)
             margins.append(values[answer] - np.delete(values, answer).max())
-        right = np.array([v[answer] for v, answer in zip(likelihoods, answers, strict=True)])
-        texts = [e["choices"][e["answer"]].removeprefix(" ") for e in self.examples]
-        sizes = [len(text.encode()) for text in texts]
-        commonest, margin = float(max(chosen.values(), default=np.nan)), float(share @ margins)
-        bits = float(-(share @ right) / np.log(2) / (share @ sizes))
-        return dict(zip(TOLD, (commonest, ties, margin, bits), strict=True))
+        pairs = zip(loglikelihoods, self._answers, strict=True)
+        right = np.array([values[answer] for values, answer in pairs])
+        texts = [example["choices"][example["answer"]] for example in self.examples]
+        num_bytes = [len(text.removeprefix(" ").encode()) for text in texts]
+        return {
+            "commonest": float(max(share_of_place.values(), default=np.nan)),
+            "ties": ties,
+            "margin": float(shares @ margins),
+            "bits_per_byte": float(-(shares @ right) / np.log(2) / (shares @ num_bytes)),
+        }
 
-    def blind(self) -> dict[str, float]:
-        """What answers to these very questions score that need no model; {} without choices.
+    def baselines(self) -> dict[str, float]:
+        """Scores of answers to these very questions that need no model; {} without choices.
 
         letter: always the choice at one place, the best. shortest: the choice of fewest
         characters, where the choices are texts of their own.
         """
         if self.kind.score:
             return {}
-        answers = [example["answer"] for example in self.examples]
-        places = range(min(len(example["choices"]) for example in self.examples))
-        always = [[float(answer == place) for answer in answers] for place in places]
-        found = {"letter": max(self._mean(right) for right in always)}
+        num_places = min(len(example["choices"]) for example in self.examples)
+        always = [
+            self._mean([float(answer == place) for answer in self._answers])
+            for place in range(num_places)
+        ]
+        scores = {"letter": max(always)}
         if self.kind.completes:
-            lengths = [-np.array([*map(len, example["choices"])]) for example in self.examples]
-            right = [credit(n, answer) for n, answer in zip(lengths, answers, strict=True)]
-            found["shortest"] = self._mean(right)
-        return found
+            brevity = [
+                -np.array([len(choice) for choice in example["choices"]])
+                for example in self.examples
+            ]
+            scores["shortest"] = self._mean(self._accuracies(brevity))
+        return scores
 
-    def unasked(self) -> "Task | None":
+    def without_question(self) -> "Task | None":
         """The same choices without the question, where they are texts: each after "Answer:"."""
         if self.kind.score or not self.kind.completes:
             return None
         bare = {"prompt": "Answer:", "group": "all"}
         return replace(self, examples=tuple(example | bare for example in self.examples))
 
-    def _compared(self, found: list[np.ndarray]) -> list[np.ndarray]:
-        """What decides between the choices: their log-likelihoods, or these a character."""
+    def _compared(self, loglikelihoods: list[np.ndarray]) -> list[np.ndarray]:
+        """What decides between the choices: their log-likelihoods, or these per character."""
         if not self.kind.per_character:
-            return found
-        lengths = ([len(c) - 1 for c in e["choices"]] for e in self.examples)  # without its space
-        return [values / sizes for values, sizes in zip(found, lengths, strict=True)]
+            return loglikelihoods
+        per_character = []
+        for values, example in zip(loglikelihoods, self.examples, strict=True):
+            lengths = [len(choice) - 1 for choice in example["choices"]]  # without its space
+            per_character.append(values / lengths)
+        return per_character
+
+    def _accuracies(self, compared: list[np.ndarray]) -> list[float]:
+        pairs = zip(compared, self._answers, strict=True)
+        return [accuracy_with_ties(values, answer) for values, answer in pairs]
+
+    @property
+    def _answers(self) -> list[int]:
+        """The place of the right choice of each example."""
+        return [example["answer"] for example in self.examples]
 
     @property
     def _weights(self) -> np.ndarray:
@@ -203,7 +244,7 @@ class Task:
     @property
     def majority(self) -> float | None:
         """What always giving the commonest answer scores, where answers mean the same (BoolQ)."""
-        return self.blind()["letter"] if self.name == "boolq" else None
+        return self.baselines()["letter"] if self.name == "boolq" else None
 
 
 def question_set(name: str) -> str:
@@ -211,17 +252,34 @@ def question_set(name: str) -> str:
     return VARIANT.sub("", name)
 
 
-def task(params: dict) -> Task:
-    """The task that a result's parameters ask for: its name, where its data is, its counts.
+def task(name: str, source: str = "wheels", **counts) -> Task:
+    """The task `name`, a key of KINDS, with as many examples as `counts` says.
 
-    Raises ValueError for a task that is not known.
+    source: "wheels", or "hub" for the paper's data sets. Raises ValueError for a task that is not
+    known, TypeError for a count that the task does not take, or that is missing.
     """
-    name = params["task"]
+    kind = _kind(name)
+    wrong = [count for count in kind.counts if count not in counts]
+    wrong += [count for count in counts if count not in kind.counts]
+    if wrong:
+        raise TypeError(
+            f"Task {name!r} takes the counts {', '.join(kind.counts)}; "
+            f"missing or unknown: {', '.join(wrong)}."
+        )
+    return Task(name, tuple(kind.build(source, **counts)))
+
+
+def task_of(params: dict) -> Task:
+    """The task of a result's parameters, which hold its name, its data and its counts."""
+    kind = _kind(params["task"])
+    counts = {count: params[count] for count in kind.counts if count in params}
+    return task(params["task"], sets.source(params), **counts)
+
+
+def _kind(name: str) -> Kind:
     if name not in KINDS:
         raise ValueError(f"Unknown task {name!r}: choose one of {', '.join(KINDS)}.")
-    build = KINDS[name].build
-    counts = {key: params[key] for key in signature(build).parameters if key in params}
-    return Task(name, tuple(build(sets.source(params), **counts)))
+    return KINDS[name]
 
 
 def weighted_mean(values: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
@@ -233,7 +291,7 @@ def weighted_mean(values: np.ndarray, weights: np.ndarray) -> tuple[float, float
     return mean, float(np.sqrt(spread))
 
 
-def credit(compared: np.ndarray, answer: int) -> float:
+def accuracy_with_ties(compared: np.ndarray, answer: int) -> float:
     """1 if the right choice is the likeliest, 1/k if it is one of k that are exactly equal."""
     best = np.asarray(compared) == np.max(compared)
     return float(best[answer] / best.sum())

@@ -12,13 +12,13 @@ from tqdm.auto import tqdm
 
 from lib.blocks import CHUNK, UNPRUNED, BlockDistances
 from lib.models.decoder import residual_stream
-from lib.models.layers import resumed
+from lib.models.layers import run_after_block
 
 FOLDS = 16
 TOKENS = 256  # whose states are compared at once
 
 
-def angles(states: torch.Tensor) -> np.ndarray:
+def angular_distances(states: torch.Tensor) -> np.ndarray:
     """Angular distances (B, L+1, L+1) of last-token states (B, L+1, D), in half turns.
 
     d(x, y) = arccos(x·y / (|x| |y|)) / pi, in fp64: near zero, arccos in fp32 is noise.
@@ -67,7 +67,7 @@ def _states_by_layer(layers: Iterator[nn.Module], chunk: list[dict]) -> list[tor
     for l, model in enumerate(layers):
         for i, (ids, last) in enumerate(padded):
             seen = {}
-            start = resumed(model, UNPRUNED, inputs[i]) if l else nullcontext()
+            start = run_after_block(model, UNPRUNED, inputs[i]) if l else nullcontext()
             with start, residual_stream(model, seen.__setitem__, at=[1] if l else [0, 1]):
                 model.get_decoder()(input_ids=ids.to(model.device), use_cache=False)
             rows = torch.arange(len(ids))
@@ -85,7 +85,7 @@ def _averaged(parts: Iterable[tuple[torch.Tensor, torch.Tensor | None]]) -> Bloc
     total = squares = folds = 0.0
     counts, seen = np.zeros(FOLDS, int), 0
     for states, numbers in parts:
-        found = angles(states)
+        found = angular_distances(states)
         total, squares = total + found.sum(0), squares + (found**2).sum(0)
         if numbers is None:
             numbers = torch.arange(seen, seen + len(found))
@@ -127,7 +127,9 @@ def of_text(model, ids: torch.Tensor) -> dict[str, np.ndarray]:
         model.get_decoder()(input_ids=ids[None].to(model.device), use_cache=False)
     stream = torch.stack([x.to(model.device) for x in states])
     update = (stream[1:] - stream[:-1]).norm(dim=-1) / stream[:-1].norm(dim=-1)
-    found = np.concatenate([angles(part) for part in stream.transpose(0, 1).split(TOKENS)])
+    found = np.concatenate(
+        [angular_distances(part) for part in stream.transpose(0, 1).split(TOKENS)]
+    )
     return {
         "last": found[-1],
         "every": found.mean(0),

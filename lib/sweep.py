@@ -23,9 +23,9 @@ from lib import evaluation
 from lib.blocks import HEAD_POSITIONS, UNPRUNED, Block
 from lib.data.encoding import Row
 from lib.evaluation import Task
-from lib.models.decoder import decoder_config, decoder_layers, precise_logits, residual_stream
-from lib.models.layers import resumed
-from lib.models.reading import Batch, bundles, greedy_texts
+from lib.models.decoder import decoder_config, decoder_layers, fp32_target_logits, residual_stream
+from lib.models.layers import run_after_block
+from lib.models.reading import Batch, greedy_texts, prefix_batches
 from lib.pruning import dropped
 
 
@@ -37,7 +37,7 @@ def sweep(
     One row per block and task: block_start, block_size (0, 0 is the unpruned model), task,
     value, standard_error, n, the per-example values (`examples`) and `weights` of the mean. Of
     multiple-choice questions also the log-likelihood of each choice (`choices`, nats) and what they
-    tell (commonest, ties, margin, bits_per_byte: `Task.told`). shortened: questions whose prompt
+    tell (commonest, ties, margin, bits_per_byte: `Task.answer_stats`). shortened: questions whose prompt
     lost solved examples to fit.
 
     Equal to dropping each block and scoring the model whole. Where the model writes its answer,
@@ -56,7 +56,7 @@ def sweep(
             limit = task.examples[0]["new_tokens"]
             outputs = continuations(model, tokenizer, blocks, flat, limit, batch_tokens)
         else:
-            outputs = log_probabilities(model, blocks, flat, batch_tokens, task.name)
+            outputs = target_logprobs(model, blocks, flat, batch_tokens, task.name)
         shortened = sum(row.left_out > 0 for row in flat)
         for block in blocks:
             found = iter(outputs[block])
@@ -80,7 +80,7 @@ def _score(task: Task, outputs: list[list]) -> dict:
     """One version's score on a task, from what it says to the rows of each example."""
     values, weights = task.scores(outputs)
     mean, error = evaluation.weighted_mean(values, weights)
-    choices = task.likelihoods(outputs)
+    choices = task.loglikelihoods(outputs)
     return {
         "value": mean,
         "standard_error": error,
@@ -88,30 +88,30 @@ def _score(task: Task, outputs: list[list]) -> dict:
         "examples": values,
         "weights": weights,
         "choices": choices,
-    } | task.told(choices)
+    } | task.answer_stats(choices)
 
 
-def without_reading(model, tokenizer, task: Task, batch_tokens: int) -> dict[str, float]:
+def baseline_scores(model, tokenizer, task: Task, batch_tokens: int) -> dict[str, float]:
     """What answers score on a task's very questions that read none, by how they are chosen.
 
-    letter, shortest: as in `Task.blind`; own: the likeliest choice to `model`, without the
+    letter, shortest: as in `Task.baselines`; own: the likeliest choice to `model`, without the
     question, where choices are texts. Empty where there are no choices.
     """
-    found = task.blind()
-    if unasked := task.unasked():
+    found = task.baselines()
+    if unasked := task.without_question():
         found["own"] = float(sweep(model, tokenizer, [], [unasked], batch_tokens).value[0])
     return found
 
 
 @torch.inference_mode()
-def log_probabilities(
+def target_logprobs(
     model, blocks: Sequence[Block], rows: list[Row], batch_tokens: int, label: str
 ) -> dict[Block, list[np.ndarray]]:
     """For each block, the log-probabilities (fp32) of every row's wanted tokens, flattened."""
     outputs = {block: [None] * len(rows) for block in blocks}
     if not shares_prefixes(model):
         rows = [replace(row, group=None) for row in rows]
-    for shared in tqdm(list(bundles(rows, batch_tokens)), desc=label):
+    for shared in tqdm(list(prefix_batches(rows, batch_tokens)), desc=label):
         caches = defaultdict(lambda: DynamicCache(config=decoder_config(model)))
         if shared.prefix is not None:
             prefix = shared.prefix.to(model.device)
@@ -155,7 +155,7 @@ def final_states(
     yield UNPRUNED, full
     for block in blocks:
         if block.size:
-            with resumed(model, block, inputs[block], widths[0]):
+            with run_after_block(model, block, inputs[block], widths[0]):
                 final = _forward(model, ids, cache_of(block))
             yield block, final
 
@@ -184,9 +184,9 @@ def scored(model, states: torch.Tensor, batch: Batch) -> list[np.ndarray]:
     """The wanted log-probabilities of each row; lm_head runs on the scored positions only."""
     device = states.device
     picked = states[batch.row.to(device), batch.position.to(device)]
-    wanted = batch.wanted.to(device)
+    wanted = batch.target_ids.to(device)
     found = [
-        precise_logits(model, part, tokens).log_softmax(-1).gather(1, tokens)
+        fp32_target_logits(model, part, tokens).log_softmax(-1).gather(1, tokens)
         for part, tokens in zip(
             picked.split(HEAD_POSITIONS), wanted.split(HEAD_POSITIONS), strict=True
         )

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from lib.blocks import Block
-from lib.healing import lora as adapters
+from lib.healing import lora
 from lib.models.decoder import residual_stream
 from lib.models.layers import only_layers
 
@@ -205,7 +205,7 @@ def projection(model, l: int) -> nn.Module:
         raise ValueError("There is no layer before the cut.")
     found, ids = [], torch.arange(8, device=model.device)[None] + 3
     with only_layers(model, range(l + 1)), torch.inference_mode():
-        module = model.get_submodule(adapters.ffn_projections(model, l)[-1])
+        module = model.get_submodule(lora.ffn_projections(model, l)[-1])
         for scale in (1, LOUD):  # so loud that rounding of the stream does not hide it
 
             def scaled(module, args, output, scale=scale):

@@ -51,11 +51,11 @@ def ffn_projections(model, first: int = 0) -> list[str]:
 
 
 @contextmanager
-def fresh(model, recipe) -> Iterator[PeftModel]:
+def new_lora(model, recipe) -> Iterator[PeftModel]:
     """The model with a new LoRA adapter on its FFN projections, for training; gone on exit.
 
     Where the weights are in 16 bits, the adapter's input is not cast to fp32: within
-    `in_its_format` it multiplies in their format. Its own weights are kept in fp32.
+    `autocast_like` it multiplies in their format. Its own weights are kept in fp32.
     """
     transformers.set_seed(recipe.seed)
     config = LoraConfig(
@@ -76,14 +76,14 @@ def half(model) -> bool:
     return model.dtype in (torch.bfloat16, torch.float16)
 
 
-def in_its_format(model) -> torch.autocast:
+def autocast_like(model) -> torch.autocast:
     """Within, adapters in training multiply in the format of the weights."""
     told = half(model)
     return torch.autocast(model.device.type, model.dtype if told else None, enabled=told)
 
 
 @contextmanager
-def attached(model, adapter: str | Path) -> Iterator[PeftModel]:
+def load_lora(model, adapter: str | Path) -> Iterator[PeftModel]:
     """The model with an adapter that healed it; without it again on exit."""
     with _unwrapped_after(model):
         yield PeftModel.from_pretrained(model, adapter).eval()

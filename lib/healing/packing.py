@@ -17,7 +17,7 @@ from transformers import AttentionInterface, DataCollatorWithFlattening
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from lib.data import sets
-from lib.healing import lora as adapters
+from lib.healing import lora
 from lib.models.decoder import decoder_layers
 
 try:  # in newer releases of PyTorch
@@ -130,7 +130,7 @@ def quickest(sequences: Sequence[dict], batch: int, most: int) -> int:
 
 
 @contextmanager
-def apart(model) -> Iterator[bool]:
+def isolated_documents(model) -> Iterator[bool]:
     """Within, the model reads joined documents as if each were alone; False if it cannot."""
     if not _reads_apart(model):
         yield False
@@ -177,14 +177,14 @@ def _tries(model) -> bool:
     filled_up = torch.cat([second, first])[None].to(model.device)
     try:
         model.eval()
-        with adapters.in_its_format(model):
+        with lora.autocast_like(model):
             alone = model(input_ids=filled_up, use_cache=False).logits[0, : len(second)].float()
             with _attending(model, NAME):
                 joined = _logits_after(model, first, second)
                 after_another = _logits_after(model, other, second)
     finally:
         model.train(training)
-    spread, rounding = alone.std(), ROUNDING if adapters.half(model) else LEAK
+    spread, rounding = alone.std(), ROUNDING if lora.half(model) else LEAK
     leak = (joined - after_another).abs().max()
     difference = (joined - alone).abs().max()
     return bool(leak <= LEAK * spread and difference <= rounding * spread)

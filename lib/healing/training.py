@@ -22,8 +22,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from lib import storage
-from lib.healing import lora as adapters
-from lib.healing import packing as documents
+from lib.healing import lora, packing
 from lib.healing.recipe import Recipe, is_out_of_memory, memory_fallbacks
 from lib.sweep import shares_prefixes
 
@@ -84,27 +83,27 @@ def _alone(folder: Path):
 
 def _healed(model, tokenizer, recipe: Recipe, folder: Path, micro_batch: int, trunk) -> Healed:
     """Train, with less and less memory as long as it runs out."""
-    sequences, epochs = documents.training_sequences(tokenizer, recipe)
-    with documents.apart(model) as joined:
-        most = micro_batch if joined else documents.quickest(sequences, recipe.batch, micro_batch)
+    sequences, epochs = packing.training_sequences(tokenizer, recipe)
+    with packing.isolated_documents(model) as joined:
+        most = micro_batch if joined else packing.quickest(sequences, recipe.batch, micro_batch)
     if not joined:
         log.warning("%s cannot keep joined documents apart: rows are padded.", type(model).__name__)
     losses, seconds, status, adapter = [], 0.0, "oom", None
     for micro, recomputes in memory_fallbacks(most):
         try:
-            with adapters.fresh(model, recipe) as wrapped:
+            with lora.new_lora(model, recipe) as wrapped:
                 _begin(folder, trunk, micro, recomputes, joined)
                 how = (recipe, folder, micro, recomputes)
                 losses, seconds = _train(wrapped, tokenizer, sequences, *how)
                 status = "ok" if all(map(math.isfinite, losses)) else "diverged"
                 if status == "ok":
-                    adapter = adapters.save(wrapped, folder / "adapter")
+                    adapter = lora.save(wrapped, folder / "adapter")
             break
         except RuntimeError as error:
             if not is_out_of_memory(str(error)):
                 raise
     losses = [loss for loss in losses if math.isfinite(loss)]
-    tokens = documents.real_tokens(sequences)
+    tokens = packing.real_tokens(sequences)
     return Healed(adapter, losses, status, micro, epochs, tokens, recomputes, seconds, joined)
 
 
@@ -112,7 +111,7 @@ class _Healing(Trainer):
     """Multiplies in the format of the weights."""
 
     def compute_loss(self, model, *args, **kwargs):
-        with adapters.in_its_format(model):
+        with lora.autocast_like(model):
             return super().compute_loss(model, *args, **kwargs)
 
 
@@ -161,12 +160,15 @@ def _train(
     if recomputes:
         model.activation_checkpointing_enable()
         model.disable_input_require_grads()  # or gradients would flow to the embeddings
-    with documents.apart(model) as joined, _deterministic(warn_only=not shares_prefixes(model)):
+    with (
+        packing.isolated_documents(model) as joined,
+        _deterministic(warn_only=not shares_prefixes(model)),
+    ):
         trainer = _Healing(
             model=wrapped,
             args=_training_arguments(recipe, folder, micro_batch, wrapped.device.type == "cpu"),
-            train_dataset=documents.arranged(sequences, recipe.batch, micro_batch, joined),
-            data_collator=documents.collator(joined, tokenizer.pad_token_id),
+            train_dataset=packing.arranged(sequences, recipe.batch, micro_batch, joined),
+            data_collator=packing.collator(joined, tokenizer.pad_token_id),
             compute_loss_func=_loss,
             callbacks=[_Watch(recipe), *callbacks],
         )
@@ -258,4 +260,4 @@ def _finished(folder: Path) -> Healed | None:
         return None
     told = json.loads((folder / "healed.json").read_text())
     adapter = told.pop("adapter") and folder / "adapter"
-    return None if adapter and not adapters.saved(adapter) else Healed(adapter=adapter, **told)
+    return None if adapter and not lora.saved(adapter) else Healed(adapter=adapter, **told)

@@ -9,7 +9,7 @@ FACE = {
     "MODELS": "registry",
     "ModelError": "registry",
     "load": "loading",
-    "loaded": "loading",
+    "load_cached": "loading",
 }
 
 

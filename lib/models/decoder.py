@@ -83,7 +83,7 @@ def logits(model, states: torch.Tensor) -> torch.Tensor:
         return model(input_ids=placeholder, use_cache=False).logits[0]
 
 
-def precise_logits(model, states: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+def fp32_target_logits(model, states: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     """`logits` in fp32 (N, V), where those of the tokens `wanted` (N, C) were never rounded.
 
     In bf16 a logit of 16 is known to 0.06 only, and the best of several choices may tie. So the

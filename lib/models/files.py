@@ -51,7 +51,7 @@ def contents_of(source: Source) -> Contents:
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
         if raw.get("model_type") == qwen1.MODEL_TYPE:
-            return Contents(qwen1.config(raw), qwen1.renamed(stored(folder)), folder)
+            return Contents(qwen1.config(raw), qwen1.renamed(lazy_state_dict(folder)), folder)
         config = AutoConfig.from_pretrained(folder)
     except ModelError:
         raise
@@ -62,12 +62,12 @@ def contents_of(source: Source) -> Contents:
             f"{file} describes no model that transformers {transformers.__version__} knows "
             f"({_first(error)})."
         ) from error
-    return Contents(config, stored(folder), folder)
+    return Contents(config, lazy_state_dict(folder), folder)
 
 
 def tokenizer(name: str):
     """The tokenizer of a model; it pads with its end-of-text token if it has no other."""
-    source = settled(resolve(name))
+    source = pin_revision(resolve(name))
     folder = checkpoint(resolve("smollm2-135m") if source.kind == "random" else source)
     if (folder / "qwen.tiktoken").exists():
         return qwen1.tokenizer(folder)
@@ -120,7 +120,7 @@ def _first(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def settled(source: Source) -> Source:
+def pin_revision(source: Source) -> Source:
     """The same source; of a hub model whose commit is not known, the hub's newest one.
 
     The local cache then notes it (refs/main), and from then on `resolve` finds it there: what was
@@ -182,7 +182,7 @@ def _tiny_random():
 # ---- tensors, each read from disk only when it is wanted -------------------------------------
 
 
-def stored(folder: Path) -> dict:
+def lazy_state_dict(folder: Path) -> dict:
     """Name -> tensor of a safetensors checkpoint, sharded or not; indexing a tensor reads it.
 
     Raises ModelError for a shard that is missing, cut short or no safetensors file.
@@ -219,7 +219,7 @@ def in_memory(tensors: dict, matrix: float, other: float) -> float:
     return found
 
 
-def renumbered(tensors: dict, model: nn.Module, num_layers: int, keep: Sequence[int]) -> dict:
+def slice_state_dict(tensors: dict, model: nn.Module, num_layers: int, keep: Sequence[int]) -> dict:
     """The tensors that a model of only the layers `keep` has, under the names they have there.
 
     model: one of the same kind, with any layers: what its parameters are called tells the

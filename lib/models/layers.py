@@ -42,7 +42,7 @@ def only_layers(model, keep: Sequence[int]) -> Iterator[nn.ModuleList]:
                 setattr(config, key, value)
 
 
-def followed(config, keep: Sequence[int]):
+def pruned_config(config, keep: Sequence[int]):
     """A copy of an HF configuration that describes the model of only the layers `keep`."""
     config = copy.deepcopy(config)
     _follow(config.get_text_config(decoder=True), keep)
@@ -90,7 +90,7 @@ def _number(layers: Iterator[nn.Module], numbers: Sequence[int]) -> None:
 
 
 @contextmanager
-def resumed(model, block: Block, state: torch.Tensor, width: int = 0) -> Iterator[None]:
+def run_after_block(model, block: Block, state: torch.Tensor, width: int = 0) -> Iterator[None]:
     """The model from the cut on: its first layer is `block.stop`, and reads `state`, not input.
 
     HF's own forward builds masks, rotary embeddings and the final norm, from a configuration
@@ -123,7 +123,7 @@ def check(config) -> None:
     shapes of all else. A model without its first layer, where all move by one, tells.
     """
     count = config.get_text_config(decoder=True).num_hidden_layers
-    whole, cut = (skeleton(followed(config, range(first, count))) for first in (0, 1))
+    whole, cut = (meta_model(pruned_config(config, range(first, count))) for first in (0, 1))
     before, after = ([_described(layer) for layer in decoder_layers(m)] for m in (whole, cut))
     if before[1:] != after:
         raise ModelError(
@@ -155,7 +155,7 @@ def outside(model) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if id(p) not in own}
 
 
-def skeleton(config):
+def meta_model(config):
     """The model of a configuration without any weights."""
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ModelError(f"{config.model_type} is no decoder-only language model.")

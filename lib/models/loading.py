@@ -16,10 +16,9 @@ from torch import nn
 from transformers import BitsAndBytesConfig, GenerationConfig
 
 from lib.blocks import UNPRUNED, Block
-from lib.models import files, layers
-from lib.models import machine as formats
+from lib.models import files, layers, machine
 from lib.models.decoder import decoder_layers
-from lib.models.files import Contents, contents_of, settled, tokenizer
+from lib.models.files import Contents, contents_of, pin_revision, tokenizer
 from lib.models.registry import ModelError, Source, resolve
 from lib.models.shapes import NF4_BYTES
 
@@ -72,12 +71,12 @@ def one_layer_models(name_or_path: str, **options) -> Iterator[nn.Module]:
 _loaded = {}
 
 
-def loaded(name: str, quantization: str | None, dtype: str | None, block: Block = UNPRUNED):
+def load_cached(name: str, quantization: str | None, dtype: str | None, block: Block = UNPRUNED):
     """(model, tokenizer) of `load`; the last one stays loaded.
 
     It is known by its identity: once the files have changed, they are read again.
     """
-    wanted = (*weights_of(name, quantization, dtype).items(), block)
+    wanted = (*weights_identity(name, quantization, dtype).items(), block)
     if wanted not in _loaded:
         release()  # first, so that two models are never held at once
         _loaded[wanted] = load(name, quantization=quantization, dtype=dtype, block=block)
@@ -97,7 +96,7 @@ def fits(name: str, batch_tokens: int, quantization: str | None, dtype: str | No
 
     The model that stays loaded is let go first, since the next one takes its place.
     """
-    if (*weights_of(name, quantization, dtype).items(), UNPRUNED) in _loaded:
+    if (*weights_identity(name, quantization, dtype).items(), UNPRUNED) in _loaded:
         return True
     source, how = _checked(name, quantization, dtype)
     if source.kind == "random":
@@ -121,7 +120,7 @@ def _room(config, tokens: int) -> int:
     return tokens * (2 * keys + 16 * text.hidden_size)
 
 
-def weights_of(name: str, quantization: str | None, dtype: str | None) -> dict:
+def weights_identity(name: str, quantization: str | None, dtype: str | None) -> dict:
     """What a result's key says of a model: the very weights, and how they compute.
 
     Asks the hub for the commit of a model of which nothing is in the local cache yet.
@@ -129,7 +128,7 @@ def weights_of(name: str, quantization: str | None, dtype: str | None) -> dict:
     device = default_device()
     return {
         "model": name,
-        "revision": settled(resolve(name)).revision,
+        "revision": pin_revision(resolve(name)).revision,
         "dtype": dtype or default_dtype(device),
         "quantization": quantization,
         "device": device,
@@ -141,9 +140,9 @@ def default_device() -> str:
 
 
 def default_dtype(device: str) -> str:
-    """On a CPU `formats.fastest`; bfloat16 on a GPU that computes in it, else float32."""
+    """On a CPU `machine.fastest`; bfloat16 on a GPU that computes in it, else float32."""
     if device == "cpu":
-        return formats.fastest()
+        return machine.fastest()
     emulated = str(device).startswith("cuda") and not torch.cuda.is_bf16_supported(
         including_emulation=False
     )
@@ -168,10 +167,14 @@ def _checked(name: str, quantization=None, dtype=None, device=None) -> tuple[Sou
     device = device or default_device()
     if not isinstance(dtype, torch.dtype):
         try:
-            dtype = getattr(torch, formats.checked(dtype) if dtype else default_dtype(device))
+            dtype = getattr(torch, machine.checked(dtype) if dtype else default_dtype(device))
         except ValueError as error:
             raise ModelError(str(error)) from error
-    return settled(resolve(name)), {"quantization": quantization, "dtype": dtype, "device": device}
+    return pin_revision(resolve(name)), {
+        "quantization": quantization,
+        "dtype": dtype,
+        "device": device,
+    }
 
 
 @contextmanager
@@ -199,9 +202,9 @@ def _assembled(
     contents: Contents, keep: Sequence[int], quantization, dtype, device, packed: bool = False
 ):
     """The model of the layers `keep`, on the meta device first; only their tensors are read."""
-    config = layers.followed(contents.config, keep)
-    one = layers.skeleton(layers.followed(contents.config, [0]))
-    tensors = files.renumbered(contents.tensors, one, contents.num_layers, keep)
+    config = layers.pruned_config(contents.config, keep)
+    one = layers.meta_model(layers.pruned_config(contents.config, [0]))
+    tensors = files.slice_state_dict(contents.tensors, one, contents.num_layers, keep)
     quantized = {"quantization_config": nf4()} if quantization else {}
     model, found = type(one).from_pretrained(
         None,

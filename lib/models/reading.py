@@ -40,7 +40,7 @@ class SharedPrefix:
     batches: list[Batch]
 
 
-def bundles(rows: list[Row], batch_tokens: int) -> Iterator[SharedPrefix]:
+def prefix_batches(rows: list[Row], batch_tokens: int) -> Iterator[SharedPrefix]:
     """Rows of a group share their prefix; groups of equal shape are read together.
 
     A forward pass reads about `batch_tokens` tokens, or one row if that is longer.
@@ -63,7 +63,7 @@ def bundles(rows: list[Row], batch_tokens: int) -> Iterator[SharedPrefix]:
 def _shape(group: list[tuple[int, Row]]) -> tuple[int, int, int]:
     """Length of the shared prefix, number of rows, longest remainder. Scored positions are own."""
     tokens = [row.tokens for _, row in group]
-    unscored = min(len(row.tokens) - len(row.wanted) for _, row in group)
+    unscored = min(len(row.tokens) - len(row.target_ids) for _, row in group)
     shared = os.path.commonprefix(tokens)  # of sequences, too
     length = min(len(shared), unscored) // PREFIX_STEP * PREFIX_STEP if len(group) > 1 else 0
     return length, len(group), max(map(len, tokens)) - length
@@ -84,15 +84,15 @@ def _shared(groups: list[list[tuple[int, Row]]], length: int, batch_tokens: int)
 def _batch(pairs: list[tuple[int, Row]], length: int) -> Batch:
     own = [torch.tensor(row.tokens[length:]) for _, row in pairs]
     scored = [
-        (i, len(own[i]) - len(row.wanted) + k, wanted)
+        (i, len(own[i]) - len(row.target_ids) + k, wanted)
         for i, (_, row) in enumerate(pairs)
-        for k, wanted in enumerate(row.wanted)
+        for k, wanted in enumerate(row.target_ids)
     ]
     most = max(len(wanted) for *_, wanted in scored)
     scored = [(i, at, w + w[:1] * (most - len(w))) for i, at, w in scored]
     row, position, wanted = (torch.tensor(column) for column in zip(*scored, strict=True))
-    places, counts = [place for place, _ in pairs], [len(row.wanted) for _, row in pairs]
-    widths = [len(row.wanted[0]) for _, row in pairs]
+    places, counts = [place for place, _ in pairs], [len(row.target_ids) for _, row in pairs]
+    widths = [len(row.target_ids[0]) for _, row in pairs]
     ids = pad_sequence(own, batch_first=True)
     return Batch(ids, places, row, position, wanted, counts, widths)
 

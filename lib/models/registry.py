@@ -108,7 +108,7 @@ def _digest(file: Path, size: int, changed: int) -> str:
 def _hub(repository: str, revision: str) -> Source:
     """A hub model at a commit, or at a branch (main) of which the local cache knows no commit.
 
-    `files.settled` asks the hub for it; until then nothing of the model can have been measured.
+    `files.pin_revision` asks the hub for it; until then nothing of the model can have been measured.
     """
     if mirrored := paths.mirrored(repository):
         return _folder(mirrored)
