@@ -25,9 +25,9 @@ def angular_distances(states: torch.Tensor) -> np.ndarray:
     """
     unit = torch.nn.functional.normalize(states.to("cpu", torch.float64), dim=-1)
     cosines = unit @ unit.transpose(1, 2)
-    found = torch.arccos(cosines.clamp(-1, 1)) / torch.pi
-    found.diagonal(dim1=1, dim2=2).zero_()
-    return found.numpy()
+    distances = torch.arccos(cosines.clamp(-1, 1)) / torch.pi
+    distances.diagonal(dim1=1, dim2=2).zero_()
+    return distances.numpy()
 
 
 def block_distances(model, batches: Iterable[dict]) -> BlockDistances:
@@ -38,7 +38,7 @@ def block_distances(model, batches: Iterable[dict]) -> BlockDistances:
     Only the last real token of each sequence counts; angles, not cosines, are averaged; states
     are compared as fp64 unit vectors. Holds (L+1)·B·D numbers of a batch.
     """
-    return _averaged((last_token_states(model, b), b.get("numbers")) for b in batches)
+    return _averaged((last_token_states(model, batch), batch.get("numbers")) for batch in batches)
 
 
 def layerwise_distances(
@@ -50,56 +50,65 @@ def layerwise_distances(
     over a chunk of `chunk` batches, whose states are held, before the next is read: every weight is
     read once a chunk, and two layers are held at most.
     """
-    batches = iter(batches)
-    chunks = iter(lambda: list(islice(batches, chunk)), [])
-    return _averaged(
-        (states, batch.get("numbers"))
-        for chunk in chunks
-        for batch, states in zip(chunk, _states_by_layer(layers(), chunk), strict=True)
-    )
+    return _averaged(_chunkwise_states(layers, iter(batches), chunk))
+
+
+def _chunkwise_states(
+    layers: Callable[[], Iterator[nn.Module]], batches: Iterator[dict], chunk: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+    """The last-token states of each batch, (B, L+1, D), and the numbers of its sequences."""
+    while some := list(islice(batches, chunk)):
+        for batch, states in zip(some, _states_by_layer(layers(), some), strict=True):
+            yield states, batch.get("numbers")
 
 
 @torch.inference_mode()
-def _states_by_layer(layers: Iterator[nn.Module], chunk: list[dict]) -> list[torch.Tensor]:
-    """x_T^(l) of each batch of a chunk: (B, L+1, D)."""
-    padded = [right_padded(batch["input_ids"], batch["attention_mask"]) for batch in chunk]
-    inputs, found = [None] * len(chunk), [[] for _ in chunk]
+def _states_by_layer(layers: Iterator[nn.Module], batches: list[dict]) -> list[torch.Tensor]:
+    """x_T^(l) of each of the batches that are held at once: (B, L+1, D)."""
+    padded = [right_padded(batch["input_ids"], batch["attention_mask"]) for batch in batches]
+    inputs = [None] * len(batches)
+    states = [[] for _ in batches]
     for l, model in enumerate(layers):
         for i, (ids, last) in enumerate(padded):
-            seen = {}
+            stream = {}
             start = run_after_block(model, UNPRUNED, inputs[i]) if l else nullcontext()
-            with start, residual_stream(model, seen.__setitem__, at=[1] if l else [0, 1]):
+            depths = [1] if l else [0, 1]  # in this model of one layer
+            with start, residual_stream(model, stream.__setitem__, at=depths):
                 model.get_decoder()(input_ids=ids.to(model.device), use_cache=False)
             rows = torch.arange(len(ids))
-            found[i] += [x[rows, last] for _, x in sorted(seen.items())]
-            inputs[i] = seen[1]
-    return [torch.stack(states, dim=1) for states in found]
+            states[i] += [stream[depth][rows, last] for depth in depths]
+            inputs[i] = stream[1]
+    return [torch.stack(of_batch, dim=1) for of_batch in states]
 
 
 def _averaged(parts: Iterable[tuple[torch.Tensor, torch.Tensor | None]]) -> BlockDistances:
-    """Mean angles over sequences, whose last-token states come as (B, L+1, D), and their numbers.
+    """Mean distances over sequences, from their last-token states (B, L+1, D) and numbers.
 
     The numbers are those before sequences were sorted by length: folds by the place in that order
     would be stratified by length, and their spread too small.
     """
     total = squares = folds = 0.0
-    counts, seen = np.zeros(FOLDS, int), 0
+    counts = np.zeros(FOLDS, int)
+    num_sequences = 0
     for states, numbers in parts:
-        found = angular_distances(states)
-        total, squares = total + found.sum(0), squares + (found**2).sum(0)
+        distances = angular_distances(states)
+        total = total + distances.sum(0)
+        squares = squares + (distances**2).sum(0)
         if numbers is None:
-            numbers = torch.arange(seen, seen + len(found))
+            numbers = torch.arange(num_sequences, num_sequences + len(distances))
         fold_of = numbers.cpu().numpy() % FOLDS
-        folds = folds + np.stack([found[fold_of == fold].sum(0) for fold in range(FOLDS)])
+        sums = [distances[fold_of == fold].sum(0) for fold in range(FOLDS)]
+        folds = folds + np.stack(sums)
         counts += np.bincount(fold_of, minlength=FOLDS)
-        seen += len(found)
-    if seen < 2:
-        raise ValueError(f"Angular distances need at least 2 sequences, not {seen}.")
-    mean = total / seen
-    variance = np.maximum(squares / seen - mean**2, 0) * seen / (seen - 1)
+        num_sequences += len(distances)
+    if num_sequences < 2:
+        raise ValueError(f"Angular distances need at least 2 sequences, not {num_sequences}.")
+    mean = total / num_sequences
+    variance = np.maximum(squares / num_sequences - mean**2, 0)
+    variance = variance * num_sequences / (num_sequences - 1)
     used = counts > 0
     folds = folds[used] / counts[used, None, None]
-    return BlockDistances(mean, np.sqrt(variance / seen), folds, seen)
+    return BlockDistances(mean, np.sqrt(variance / num_sequences), folds, num_sequences)
 
 
 @torch.inference_mode()
@@ -116,7 +125,7 @@ def last_token_states(model, batch: dict) -> torch.Tensor:
 
 @torch.inference_mode()
 def of_text(model, ids: torch.Tensor) -> dict[str, np.ndarray]:
-    """What one forward pass of a text (T token ids) tells of blocks and layers.
+    """Distances and sizes of the stream, from one forward pass of a text (T token ids).
 
     last: d(x^(l), x^(m)) at the last token, (L+1, L+1), half turns. every: the same, mean over all
     T tokens. influence: Block Influence of ShortGPT, 1 - cos(x^(l), x^(m)), mean over tokens.
@@ -127,19 +136,18 @@ def of_text(model, ids: torch.Tensor) -> dict[str, np.ndarray]:
         model.get_decoder()(input_ids=ids[None].to(model.device), use_cache=False)
     stream = torch.stack([x.to(model.device) for x in states])
     update = (stream[1:] - stream[:-1]).norm(dim=-1) / stream[:-1].norm(dim=-1)
-    found = np.concatenate(
-        [angular_distances(part) for part in stream.transpose(0, 1).split(TOKENS)]
-    )
+    by_token = stream.transpose(0, 1).split(TOKENS)
+    distances = np.concatenate([angular_distances(tokens) for tokens in by_token])
     return {
-        "last": found[-1],
-        "every": found.mean(0),
-        "influence": 1 - np.cos(np.pi * found).mean(0),
+        "last": distances[-1],
+        "every": distances.mean(0),
+        "influence": 1 - np.cos(np.pi * distances).mean(0),
         "update": update.cpu().numpy(),
     }
 
 
 def right_padded(ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same sequences with all padding on the right, and the index of each last real token.
+    """Move all padding to the right; return the ids and the index of each last real token.
 
     There, causal attention and positions need no mask, whatever the architecture.
     """
@@ -147,17 +155,22 @@ def right_padded(ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, t
     return ids.gather(1, order), mask.sum(1).long() - 1
 
 
-def calibration_batches(texts: list[str], tokenizer, max_tokens: int, batch_tokens: int):
+def calibration_batches(
+    texts: list[str], tokenizer, max_tokens: int, batch_tokens: int
+) -> Iterator[dict]:
     """Batches for `block_distances`: each text one sequence, truncated, longest first.
 
     About `batch_tokens` tokens a batch, padding counted. `numbers` are the places in `texts`.
     """
-    cut = {"truncation": True, "max_length": max_tokens}
-    numbered = [(i, torch.tensor(tokenizer(t, **cut).input_ids)) for i, t in enumerate(texts)]
+    numbered = []
+    for number, text in enumerate(texts):
+        ids = tokenizer(text, truncation=True, max_length=max_tokens).input_ids
+        numbered.append((number, torch.tensor(ids)))
     numbered.sort(key=lambda pair: len(pair[1]), reverse=True)
     progress = tqdm(total=len(numbered), desc="calibration")
     while numbered:
-        size = max(1, batch_tokens // max(1, len(numbered[0][1])))
+        longest = max(1, len(numbered[0][1]))
+        size = max(1, batch_tokens // longest)
         part, numbered = numbered[:size], numbered[size:]
         numbers, sequences = zip(*part, strict=True)
         mask = pad_sequence([torch.ones_like(ids) for ids in sequences], batch_first=True)
