@@ -11,6 +11,7 @@ import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pandas as pd
@@ -36,9 +37,9 @@ def sweep(
 
     One row per block and task: block_start, block_size (0, 0 is the unpruned model), task,
     value, standard_error, n, the per-example values (`examples`) and `weights` of the mean. Of
-    multiple-choice questions also the log-likelihood of each choice (`choices`, nats) and what they
-    tell (commonest, ties, margin, bits_per_byte: `Task.answer_stats`). shortened: questions whose prompt
-    lost solved examples to fit.
+    multiple-choice questions also the log-likelihood of each choice (`choices`, nats) and the
+    statistics of `Task.answer_stats` (commonest, ties, margin, bits_per_byte). shortened:
+    questions whose prompt lost solved examples to fit.
 
     Equal to dropping each block and scoring the model whole. Where the model writes its answer,
     nothing is shared: each version writes on its own. Raises ValueError for a block that does not
@@ -50,7 +51,7 @@ def sweep(
     records = []
     for task in tasks:
         rows = task.rows(tokenizer)
-        flat = [row for example in rows for row in example]
+        flat = [row for of_example in rows for row in of_example]
         _check_lengths(model, flat, task.name)
         if task.kind.generated:
             limit = task.examples[0]["new_tokens"]
@@ -59,15 +60,15 @@ def sweep(
             outputs = target_logprobs(model, blocks, flat, batch_tokens, task.name)
         shortened = sum(row.left_out > 0 for row in flat)
         for block in blocks:
-            found = iter(outputs[block])
-            scored_as = _score(task, [[next(found) for _ in example] for example in rows])
-            where = {"block_start": block.start, "block_size": block.size, "task": task.name}
-            records.append(where | scored_as | {"shortened": shortened})
+            rest = iter(outputs[block])
+            by_example = [list(islice(rest, len(of_example))) for of_example in rows]
+            record = {"block_start": block.start, "block_size": block.size, "task": task.name}
+            records.append(record | _score(task, by_example) | {"shortened": shortened})
     return pd.DataFrame(records)
 
 
 def _check_lengths(model, rows: list[Row], task: str) -> None:
-    """Raise ValueError for a row beyond the tokens up to which the model is what it stands for."""
+    """Raise ValueError for a row longer than the model is exact for (`qwen1`)."""
     longest = max(len(row.tokens) for row in rows)
     most = getattr(decoder_config(model), "exact_length", longest)
     if longest > most:
@@ -77,7 +78,7 @@ def _check_lengths(model, rows: list[Row], task: str) -> None:
 
 
 def _score(task: Task, outputs: list[list]) -> dict:
-    """One version's score on a task, from what it says to the rows of each example."""
+    """One version's score on a task, from its outputs for the rows of each example."""
     values, weights = task.scores(outputs)
     mean, error = evaluation.weighted_mean(values, weights)
     choices = task.loglikelihoods(outputs)
@@ -92,22 +93,23 @@ def _score(task: Task, outputs: list[list]) -> dict:
 
 
 def baseline_scores(model, tokenizer, task: Task, batch_tokens: int) -> dict[str, float]:
-    """What answers score on a task's very questions that read none, by how they are chosen.
+    """Scores on a task's very questions of answers that read no question, by how they are chosen.
 
     letter, shortest: as in `Task.baselines`; own: the likeliest choice to `model`, without the
     question, where choices are texts. Empty where there are no choices.
     """
-    found = task.baselines()
-    if unasked := task.without_question():
-        found["own"] = float(sweep(model, tokenizer, [], [unasked], batch_tokens).value[0])
-    return found
+    scores = task.baselines()
+    if choices_only := task.without_question():
+        table = sweep(model, tokenizer, [], [choices_only], batch_tokens)
+        scores["own"] = float(table.value[0])
+    return scores
 
 
 @torch.inference_mode()
 def target_logprobs(
     model, blocks: Sequence[Block], rows: list[Row], batch_tokens: int, label: str
 ) -> dict[Block, list[np.ndarray]]:
-    """For each block, the log-probabilities (fp32) of every row's wanted tokens, flattened."""
+    """For each block, the log-probabilities (fp32) of every row's target tokens, flattened."""
     outputs = {block: [None] * len(rows) for block in blocks}
     if not shares_prefixes(model):
         rows = [replace(row, group=None) for row in rows]
@@ -116,7 +118,7 @@ def target_logprobs(
         if shared.prefix is not None:
             prefix = shared.prefix.to(model.device)
             for _ in final_states(model, blocks, prefix, caches.__getitem__):
-                pass
+                pass  # it fills the caches
         for batch in shared.batches:
 
             def prefix_cache(block):
@@ -124,8 +126,9 @@ def target_logprobs(
 
             ids = batch.ids.to(model.device)
             for block, states in final_states(model, blocks, ids, prefix_cache):
-                for place, values in zip(batch.places, scored(model, states, batch), strict=True):
-                    outputs[block][place] = values
+                logprobs = scored(model, states, batch)
+                for place, of_row in zip(batch.places, logprobs, strict=True):
+                    outputs[block][place] = of_row
     return outputs
 
 
@@ -140,24 +143,25 @@ def final_states(
     `cache_of` gives a block's key-value cache, or None; it is asked while the model has the
     layers (and the configuration) that the cache is for.
     """
+    cuts = [block for block in blocks if block.size]
+    starts = sorted({block.start for block in cuts})
     states, widths = {}, []
-    starts = sorted({block.start for block in blocks if block.size})
-    last = decoder_layers(model)[-1]
+
+    def note_width(module, args, output):
+        widths.append(len(output) if isinstance(output, tuple) else 0)
+
     with (
-        last.register_forward_hook(
-            lambda *call: widths.append(len(call[2]) if isinstance(call[2], tuple) else 0)
-        ),
+        decoder_layers(model)[-1].register_forward_hook(note_width),
         residual_stream(model, states.__setitem__, at=starts),
     ):
         full = _forward(model, ids, cache_of(UNPRUNED))
     # taken before any cut runs: a map may read what this very pass has left behind
-    inputs = {block: block.across(states[block.start]) for block in blocks if block.size}
+    inputs = {block: block.across(states[block.start]) for block in cuts}
     yield UNPRUNED, full
-    for block in blocks:
-        if block.size:
-            with run_after_block(model, block, inputs[block], widths[0]):
-                final = _forward(model, ids, cache_of(block))
-            yield block, final
+    for block in cuts:
+        with run_after_block(model, block, inputs[block], widths[0]):
+            final = _forward(model, ids, cache_of(block))
+        yield block, final
 
 
 def _forward(model, ids: torch.Tensor, cache: DynamicCache | None) -> torch.Tensor:
@@ -181,26 +185,29 @@ def _repeated(cache: DynamicCache, repeats: int) -> DynamicCache:
 
 
 def scored(model, states: torch.Tensor, batch: Batch) -> list[np.ndarray]:
-    """The wanted log-probabilities of each row; lm_head runs on the scored positions only."""
+    """The target tokens' log-probabilities of each row, from final states (B, T, D).
+
+    lm_head runs on the scored positions only, HEAD_POSITIONS at once.
+    """
     device = states.device
     picked = states[batch.row.to(device), batch.position.to(device)]
-    wanted = batch.target_ids.to(device)
-    found = [
-        fp32_target_logits(model, part, tokens).log_softmax(-1).gather(1, tokens)
-        for part, tokens in zip(
-            picked.split(HEAD_POSITIONS), wanted.split(HEAD_POSITIONS), strict=True
-        )
-    ]
-    parts = zip(torch.cat(found).cpu().split(batch.counts), batch.widths, strict=True)
-    return [part[:, :width].flatten().numpy() for part, width in parts]
+    target_ids = batch.target_ids.to(device)
+    parts = zip(picked.split(HEAD_POSITIONS), target_ids.split(HEAD_POSITIONS), strict=True)
+    logprobs = []
+    for part, tokens in parts:
+        logits = fp32_target_logits(model, part, tokens)
+        logprobs.append(logits.log_softmax(-1).gather(1, tokens))
+    by_row = torch.cat(logprobs).cpu().split(batch.counts)
+    rows = zip(by_row, batch.widths, strict=True)
+    return [of_row[:, :width].flatten().numpy() for of_row, width in rows]
 
 
 def continuations(
     model, tokenizer, blocks: Sequence[Block], rows: list[Row], new_tokens: int, batch_tokens: int
 ) -> dict[Block, list[str]]:
-    """For each block, how the model without it continues every row, greedily.
+    """For each block, the greedy continuation of every row by the model without it.
 
-    Greedily means the likeliest token each time: no penalty that a model's generation_config asks
+    Greedy means the likeliest token each time: no penalty that a model's generation_config asks
     for (as of repetitions) is applied. A text ends before the first of GSM8K_STOPS, at the end of
     text, or after `new_tokens` tokens. Prompts of like length are read together, about
     `batch_tokens` tokens at once.
