@@ -15,18 +15,22 @@ from lib.evaluation import weighted_mean
 
 RESAMPLES = 1000
 LEVELS = (0.025, 0.975)
+Interval = tuple[float, float, float]  # value, low, high
+UNDEFINED: Interval = (np.nan, np.nan, np.nan)
+LINE = ["model", "task", "treatment", "block_size", "strategy", "ablation"]  # and one depth of it
 
 
-def resampled(examples: np.ndarray, weights: np.ndarray, of: str = "") -> np.ndarray:
+def resampled(examples: np.ndarray, weights: np.ndarray, question_set: str = "") -> np.ndarray:
     """Weighted means of D measurements of the same n examples, as measured and resampled.
 
-    examples: (D, n), weights: (n,), of: the set of the examples. Returns (1 + RESAMPLES, D).
+    examples: (D, n), weights: (n,). Returns (1 + RESAMPLES, D).
     """
-    draw = np.random.default_rng(crc32(of.encode()))
+    random = np.random.default_rng(crc32(question_set.encode()))
     n = len(weights)
     means = [examples @ weights / weights.sum()]
     for _ in range(RESAMPLES):
-        drawn = np.bincount(draw.integers(n, size=n), minlength=n) * weights
+        counts = np.bincount(random.integers(n, size=n), minlength=n)
+        drawn = counts * weights
         means.append(examples @ drawn / drawn.sum())
     return np.array(means)
 
@@ -37,34 +41,41 @@ def resampled_map(distances) -> np.ndarray:
     Returns (1 + RESAMPLES, L+1, L+1).
     """
     folds = distances.folds
-    means = resampled(folds.reshape(len(folds), -1).T, np.ones(len(folds)))
-    means = means.reshape(-1, *folds.shape[1:])
-    means[0] = distances.matrix
-    return means
+    flat = folds.reshape(len(folds), -1)
+    means = resampled(flat.T, np.ones(len(folds)))
+    maps = means.reshape(-1, *folds.shape[1:])
+    maps[0] = distances.matrix
+    return maps
 
 
-def ci95(values: np.ndarray, upper: np.ndarray | None = None) -> tuple[float, float, float]:
+def ci95(values: np.ndarray, upper: np.ndarray | None = None) -> Interval:
     """A statistic and its 95 % interval, from its value in each row: (1 + RESAMPLES,).
 
     upper: where `values` only bounds the statistic from below, what bounds it from above. A
     statistic that is not defined (NaN) as measured, or in one of twenty resamples, has no interval.
     """
-    ends = values, values if upper is None else upper
+    upper = values if upper is None else upper
     if np.isnan(values[0]) or np.isnan(values).mean() > 0.05:
-        return np.nan, np.nan, np.nan
-    low, high = (
-        np.quantile(end[1:][~np.isnan(end[1:])], level, method="inverted_cdf")
-        for end, level in zip(ends, LEVELS, strict=True)
-    )
-    return float(ends[1][0]), float(low), float(high)
+        return UNDEFINED
+    low = _quantile(values, LEVELS[0])
+    high = _quantile(upper, LEVELS[1])
+    return float(upper[0]), low, high
+
+
+def _quantile(values: np.ndarray, level: float) -> float:
+    """A quantile of the resamples in which a statistic is defined."""
+    resamples = values[1:]
+    defined = resamples[~np.isnan(resamples)]
+    return float(np.quantile(defined, level, method="inverted_cdf"))
 
 
 def ci_columns(values: np.ndarray, name: str = "value", prefix: str = "") -> dict[str, float]:
-    """`interval` as the columns name, {prefix}low and {prefix}high of a table."""
-    return dict(zip((name, f"{prefix}low", f"{prefix}high"), ci95(values), strict=True))
+    """`ci95` as the columns name, {prefix}low and {prefix}high of a table."""
+    value, low, high = ci95(values)
+    return {name: value, f"{prefix}low": low, f"{prefix}high": high}
 
 
-def ci95_max(values: np.ndarray, largest: bool) -> tuple[float, float, float]:
+def ci95_max(values: np.ndarray, largest: bool) -> Interval:
     """The largest or least of K statistics (1 + RESAMPLES, K), by an intersection–union test.
 
     The extreme meets a bound if every statistic does, each by its own 95 % interval: that is one
@@ -73,19 +84,20 @@ def ci95_max(values: np.ndarray, largest: bool) -> tuple[float, float, float]:
     large that the corrected quantile lies beyond all resamples, a normal tail bounds it as well.
     """
     sign = 1 if largest else -1
-    found = sign * values
-    if np.isnan(found[0]).any() or not found.size:
-        return np.nan, np.nan, np.nan
+    signed = sign * values
+    measured, resamples = signed[0], signed[1:]
+    if np.isnan(measured).any() or not signed.size:
+        return UNDEFINED
     corrected = LEVELS[0] / values.shape[1]
-    lows, highs = (
-        np.quantile(found[1:], level, axis=0, method="inverted_cdf")
-        for level in (corrected, LEVELS[1])
-    )
-    if corrected * (len(found) - 1) < 1:
-        tail = found[0] + NormalDist().inv_cdf(corrected) * found[1:].std(axis=0)
-        lows = np.minimum(lows, tail)
-    low, high = sorted((sign * lows.max(), sign * highs.max()))
-    return float(sign * found[0].max()), float(low), float(high)
+    lows = np.quantile(resamples, corrected, axis=0, method="inverted_cdf")
+    highs = np.quantile(resamples, LEVELS[1], axis=0, method="inverted_cdf")
+    if corrected * len(resamples) < 1:
+        reach = NormalDist().inv_cdf(corrected) * resamples.std(axis=0)
+        lows = np.minimum(lows, measured + reach)
+    ends = (measured.max(), lows.max(), highs.max())
+    value, *bounds = (float(sign * end) for end in ends)
+    low, high = sorted(bounds)
+    return value, low, high
 
 
 def paired(scores: pd.DataFrame, by: str, first, second) -> pd.DataFrame:
@@ -95,11 +107,15 @@ def paired(scores: pd.DataFrame, by: str, first, second) -> pd.DataFrame:
     the score of `second` minus that of `first` (c4 in nats: below 0 is better), with the standard
     error of the mean of the examples' differences.
     """
-    lines = ["model", "task", "treatment", "block_size", "strategy", "ablation"]
-    lines = [column for column in lines if column != by and column in scores]
-    told = scores[(scores.block_size > 0) & scores.value.notna()]
-    both = told[told[by] == first].merge(told[told[by] == second], on=lines)
-    pairs = zip(both.examples_x, both.examples_y, both.weights_x, strict=True)
-    found = [weighted_mean(np.subtract(b, a), np.asarray(w, float)) for a, b, w in pairs]
-    found = pd.DataFrame(found, columns=["difference", "standard_error"])
-    return both[lines].assign(pair=f"{second} - {first}").join(found).assign(n=both.n_x)
+    keys = [column for column in LINE if column != by and column in scores]
+    pruned = scores[(scores.block_size > 0) & scores.value.notna()]
+    one, other = (pruned[pruned[by] == value] for value in (first, second))
+    both = one.merge(other, on=keys)
+    rows = []
+    for row in both.itertuples():
+        apart = np.subtract(row.examples_y, row.examples_x)
+        weights = np.asarray(row.weights_x, float)
+        rows.append(weighted_mean(apart, weights))
+    differences = pd.DataFrame(rows, columns=["difference", "standard_error"])
+    pair = both[keys].assign(pair=f"{second} - {first}")
+    return pair.join(differences).assign(n=both.n_x)

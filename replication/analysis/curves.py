@@ -1,6 +1,6 @@
-"""What is lost as layers go: the lines of figures 2, 3 and 6.
+"""What is lost as layers are dropped: the lines of figures 2, 3 and 6.
 
-A line is a Curve; `statistics` compares lines. The floor of a task is what the best answer scores
+A line is a Curve; `statistics` compares lines. The floor of a task is the score of the best answer
 that does not read the question.
 """
 
@@ -12,7 +12,7 @@ from scipy.optimize import isotonic_regression
 
 from lib.evaluation import question_set
 from lib.models import registry
-from replication.analysis.bootstrap import ci95, resampled
+from replication.analysis.bootstrap import UNDEFINED, ci95, resampled
 
 FEWEST_DEPTHS = 4  # 0 among them, for a line to say where something is lost
 SIGNAL = 4  # standard errors above its floor that an unpruned score needs to have something to lose
@@ -20,10 +20,10 @@ LOSSES = ("c4", "gsm8k_bpb", "squad", "squad_closed")  # tasks where less is bet
 
 
 def floor(score) -> float:
-    """What the best answer without reading scores; of an older score chance or majority."""
-    given = getattr(score, "floor", np.nan)
-    if pd.notna(given):
-        return float(given)
+    """The score of the best answer without reading; of an older score chance or majority."""
+    measured = getattr(score, "floor", np.nan)
+    if pd.notna(measured):
+        return float(measured)
     return float(np.fmax(*np.array([score.chance, score.majority], float)))
 
 
@@ -63,9 +63,9 @@ class Curve:
 
         A loss beyond ln V has lost all: worse than guessing is too sure of itself, not ignorant.
         """
-        start = self.values[:, :1]
+        unpruned = self.values[:, :1]
         with np.errstate(invalid="ignore", divide="ignore"):
-            share = (start - self.values) / (start - self.floor)
+            share = (unpruned - self.values) / (unpruned - self.floor)
         return np.minimum(share, 1) if self.is_loss else share
 
     def at(self, other: "Curve") -> "Curve":
@@ -79,16 +79,18 @@ class Curve:
         Of the monotone line nearest to the points, linear between two depths: one bad block does
         not decide, nor does the spacing of the depths. NaN if there are too few to say.
         """
-        lost, rows = monotone(self.fraction_lost), np.arange(len(self.values))
+        lost = monotone(self.fraction_lost)
+        rows = np.arange(len(lost))
         if len(self.fractions) < FEWEST_DEPTHS:
             return np.full(len(rows), np.nan)
         beyond = lost > share
-        at = beyond.argmax(1)
-        before = np.maximum(at - 1, 0)
-        low, high = lost[rows, before], lost[rows, at]
+        after = beyond.argmax(1)  # the first depth beyond; 0 also if there is none
+        before = np.maximum(after - 1, 0)
+        low, high = lost[rows, before], lost[rows, after]
         part = np.divide(share - low, high - low, out=np.zeros_like(low), where=high > low)
-        found = self.fractions[before] + part * (self.fractions[at] - self.fractions[before])
-        return np.where(beyond.any(1), found, never)
+        step = self.fractions[after] - self.fractions[before]
+        crossed = self.fractions[before] + part * step
+        return np.where(beyond.any(1), crossed, never)
 
 
 def monotone(rows: np.ndarray) -> np.ndarray:
@@ -96,24 +98,26 @@ def monotone(rows: np.ndarray) -> np.ndarray:
 
     NaN where a row is not finite.
     """
-    return np.stack(
-        [isotonic_regression(row).x if np.isfinite(row).all() else row * np.nan for row in rows]
-    )
+    fitted = np.full_like(rows, np.nan, dtype=float)
+    for row, fit in zip(rows, fitted, strict=True):
+        if np.isfinite(row).all():
+            fit[:] = isotonic_regression(row).x
+    return fitted
 
 
 def curve(unpruned: pd.Series, points: pd.DataFrame) -> Curve:
     """The curve through an unpruned score and those of the same model and task at some depths."""
     points = points.sort_values("fraction")
-    examples = np.stack([np.asarray(e, float) for e in (unpruned.examples, *points.examples)])
+    examples = [np.asarray(row, float) for row in (unpruned.examples, *points.examples)]
     weights = np.asarray(unpruned.weights, float)
     return Curve(
-        np.array([0.0, *points.fraction]),
-        resampled(examples, weights, question_set(unpruned.task)),
-        floor(unpruned),
-        gap(unpruned),
-        int(unpruned.n),
-        unpruned.task in LOSSES,
-        float(points.took.sum()) if "took" in points else 0.0,
+        fractions=np.array([0.0, *points.fraction]),
+        values=resampled(np.stack(examples), weights, question_set(unpruned.task)),
+        floor=floor(unpruned),
+        gap=gap(unpruned),
+        n=int(unpruned.n),
+        is_loss=unpruned.task in LOSSES,
+        seconds=float(points.took.sum()) if "took" in points else 0.0,
     )
 
 
@@ -130,17 +134,26 @@ def transitions(scores: pd.DataFrame) -> pd.DataFrame:
     rows = []
     unpruned = scores[scores.treatment == "unpruned"].set_index(["model", "task"], drop=False)
     pruned = scores[(scores.treatment != "unpruned") & scores.value.notna()]
-    lines = ["model", "task", "strategy", "treatment"]
-    for key, points in pruned.groupby(lines, sort=False):
-        start = unpruned.loc[key[:2]]
+    keys = ["model", "task", "strategy", "treatment"]
+    for (model, task, strategy, treatment), points in pruned.groupby(keys, sort=False):
+        start = unpruned.loc[model, task]
         line = curve(start, points)
-        ends = line.crossing(never=line.fractions[-1]), line.crossing(never=np.inf)
-        value, low, high = ci95(*ends) if line.gap >= SIGNAL else (np.nan,) * 3
-        size = points.block_size[points.fraction >= value]
+        lower, upper = (line.crossing(never=never) for never in (line.fractions[-1], np.inf))
+        value, low, high = ci95(lower, upper) if line.gap >= SIGNAL else UNDEFINED
+        sizes = points.block_size[points.fraction >= value]
         rows.append(
-            dict(zip(lines, (registry.label(key[0]), *key[1:]), strict=True))
-            | {"unpruned": start.value, "floor": line.floor, "gap": line.gap}
-            | {"block_size": size.min() if len(size) else None}
-            | {"fraction": value if np.isfinite(value) else None, "low": low, "high": high}
+            {
+                "model": registry.label(model),
+                "task": task,
+                "strategy": strategy,
+                "treatment": treatment,
+                "unpruned": start.value,
+                "floor": line.floor,
+                "gap": line.gap,
+                "block_size": sizes.min() if len(sizes) else None,
+                "fraction": value if np.isfinite(value) else None,
+                "low": low,
+                "high": high,
+            }
         )
     return pd.DataFrame(rows)

@@ -18,9 +18,15 @@ def depth_statistics(maps: dict[str, BlockDistances]) -> pd.DataFrame:
     rows = []
     for name, distances in maps.items():
         shallow, deep = halves(distances.matrix)
-        least = {"last_is_least": last_is_least(distances.matrix)}
-        least |= {"without_first": last_is_least(distances.matrix, 1)}
-        rows.append({"model": registry.label(name), "shallow": shallow, "deep": deep} | least)
+        rows.append(
+            {
+                "model": registry.label(name),
+                "shallow": shallow,
+                "deep": deep,
+                "last_is_least": last_is_least(distances.matrix),
+                "without_first": last_is_least(distances.matrix, first=1),
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -28,16 +34,27 @@ def halves(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean distances (shallow, deep) of one or many distance matrices (…, L+1, L+1)."""
     num_layers = maps.shape[-1] - 1
     half, quarter = num_layers // 2, max(1, num_layers // 4)
-    rows = [np.diagonal(maps, n, axis1=-2, axis2=-1) for n in range(1, quarter + 1)]
-    lower = [row[..., 1 : half - n + 1].mean(-1) for n, row in enumerate(rows, start=1)]
-    return np.mean(lower, axis=0), np.mean([row[..., half:-1].mean(-1) for row in rows], axis=0)
+    shallow, deep = [], []
+    for size in range(1, quarter + 1):
+        row = _of_size(maps, size)
+        shallow.append(row[..., 1 : half - size + 1].mean(-1))
+        deep.append(row[..., half:-1].mean(-1))
+    return np.mean(shallow, axis=0), np.mean(deep, axis=0)
 
 
 def last_is_least(maps: np.ndarray, first: int = 0) -> np.ndarray:
     """The share of sizes up to L/2 at which the last of the blocks from `first` on is farthest."""
-    sizes = range(1, (maps.shape[-1] - 1) // 2 + 1)
-    rows = [np.diagonal(maps, n, axis1=-2, axis2=-1)[..., first:] for n in sizes]
-    return np.mean([row.argmax(-1) == row.shape[-1] - 1 for row in rows], axis=0)
+    largest = (maps.shape[-1] - 1) // 2
+    is_last = []
+    for size in range(1, largest + 1):
+        row = _of_size(maps, size)[..., first:]
+        is_last.append(row.argmax(-1) == row.shape[-1] - 1)
+    return np.mean(is_last, axis=0)
+
+
+def _of_size(maps: np.ndarray, size: int) -> np.ndarray:
+    """The distances of all blocks of one size, by their start: (…, L+1 - size)."""
+    return np.diagonal(maps, size, axis1=-2, axis2=-1)
 
 
 def lower_minus_upper(damage: pd.DataFrame, num_layers: int, skip=(1, 1)) -> np.ndarray:
@@ -50,29 +67,40 @@ def lower_minus_upper(damage: pd.DataFrame, num_layers: int, skip=(1, 1)) -> np.
     half, quarter = num_layers // 2, max(1, num_layers // 4)
     small = damage[damage.block_size <= quarter]
     stop = small.block_start + small.block_size
+    lower = (small.block_start >= skip[0]) & (stop <= half)
+    upper = (small.block_start >= half) & (stop <= num_layers - skip[1])
+    return _mean_rise(small[lower], small) - _mean_rise(small[upper], small)
 
-    def mean(first: int, last: int) -> np.ndarray:
-        within = small[(small.block_start >= first) & (stop <= last)]
-        rises = within.groupby("block_size").examples
-        found = [np.mean(list(of_size), axis=0) for _, of_size in rises]
-        return np.mean(found, axis=0) if found else np.nan * small.examples.iloc[0]
 
-    return mean(skip[0], half) - mean(half, num_layers - skip[1])
+def _mean_rise(blocks: pd.DataFrame, damage: pd.DataFrame) -> np.ndarray:
+    """The rise of each text, mean over sizes of the mean over blocks; NaN if there are none."""
+    rises = [np.mean(list(rows.examples), axis=0) for _, rows in blocks.groupby("block_size")]
+    return np.mean(rises, axis=0) if rises else np.nan * damage.examples.iloc[0]
 
 
 def best_starts(maps: dict[str, BlockDistances]) -> pd.DataFrame:
     """l*(n) of each model: the chosen block of every size, its distance and standard error."""
     rows = []
-    for name, d in maps.items():
-        for b in blocks_of("similarity", d, range(1, d.num_layers)):
-            told = {"model": name, "block_size": b.size, "block_start": b.start, "value": d.of(b)}
-            rows.append(told | {"standard_error": d.standard_error[b.start, b.stop]})
+    for name, distances in maps.items():
+        for block in blocks_of("similarity", distances, range(1, distances.num_layers)):
+            rows.append(
+                {
+                    "model": name,
+                    "block_size": block.size,
+                    "block_start": block.start,
+                    "value": distances.of(block),
+                    "standard_error": distances.standard_error[block.start, block.stop],
+                }
+            )
     return pd.DataFrame(rows)
 
 
 def leaves_deep_band(distances: BlockDistances) -> int | None:
-    """The first block size whose best start jumps from the deep band of similar layers down into
-    the lower third of the model."""
-    starts = np.array([distances.best_start(n) for n in range(1, distances.num_layers)])
-    jumps = (starts[:-1] - starts[1:] > 1) & (starts[1:] < distances.num_layers / 3)
-    return int(jumps.argmax()) + 2 if jumps.any() else None
+    """The first block size whose best start lies in the lower third of the model, far below the
+    best start of the size before; None if there is none."""
+    sizes = range(1, distances.num_layers)
+    starts = [distances.best_start(size) for size in sizes]
+    for size, before, start in zip(sizes[1:], starts[:-1], starts[1:], strict=True):
+        if before - start > 1 and start < distances.num_layers / 3:
+            return size
+    return None

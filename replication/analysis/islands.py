@@ -11,7 +11,7 @@ from lib.models import registry
 THRESHOLD = 0.1  # of the row-rescaled distance: what is below counts as similar
 RESAMPLES = 200
 STABLE = 0.95  # an island with at least this stability is called stable
-FEWEST_FOLDS = 16  # of which stability is told
+FEWEST_FOLDS = 16  # for a stability
 BAND = 1  # the label of the deep band in `regions`; islands have those above it
 # A block's neighbours in (n, l): shifted by one layer, or longer or shorter by one at either end.
 NEIGHBOURS = np.array([[0, 1, 1], [1, 1, 1], [1, 1, 0]])
@@ -48,13 +48,19 @@ def regions(matrix: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
     """
     if not 0 < threshold < 1:
         raise ValueError(f"The threshold of a rescaled distance lies in (0, 1), not {threshold}.")
-    rows = rescaled(by_size(matrix)[: (len(matrix) - 1) // 2])
+    half = (len(matrix) - 1) // 2
+    rows = rescaled(by_size(matrix)[:half])
     labels, count = ndimage.label(rows <= threshold, structure=NEIGHBOURS)
-    best = labels[np.arange(len(rows)), np.nanargmin(rows, axis=1)]
-    best, area = (np.bincount(part.ravel(), minlength=count + 1) for part in (best, labels))
-    band = max(range(1, count + 1), key=lambda label: (best[label], area[label]))
-    others = sorted({*range(1, count + 1)} - {band}, key=lambda label: -area[label])
-    return np.argsort([0, band, *others])[labels]
+    best = labels[np.arange(half), np.nanargmin(rows, axis=1)]  # the label of each l*(n)
+    best_starts = np.bincount(best, minlength=count + 1)
+    area = np.bincount(labels.ravel(), minlength=count + 1)
+    found = range(1, count + 1)
+    band = max(found, key=lambda label: (best_starts[label], area[label]))
+    others = [label for label in found if label != band]
+    others.sort(key=lambda label: -area[label])
+    renamed = np.zeros(count + 1, int)  # the new label of each old one; what is not similar stays 0
+    renamed[[band, *others]] = found
+    return renamed[labels]
 
 
 def islands(distances, threshold: float = THRESHOLD, again=None) -> pd.DataFrame:
@@ -67,70 +73,82 @@ def islands(distances, threshold: float = THRESHOLD, again=None) -> pd.DataFrame
     of bootstraps of the folds (`again`, by default `resampled`) in which an island reappears that
     shares half of the blocks of both. Stability is NaN with fewer than 16 folds.
     """
-    found, rows = regions(distances.matrix, threshold), []
-    again = resampled(distances.folds, threshold) if again is None else again
-    shares = np.full(found.max() - BAND, np.nan)
+    labels = regions(distances.matrix, threshold)
+    if again is None:
+        again = resampled(distances.folds, threshold)
+    stability = np.full(labels.max() - BAND, np.nan)
     if len(again):
-        shares = np.mean([_reappear(found, labels) for labels in again], axis=0)
-    height = rescaled(by_size(distances.matrix))
-    for label, share in enumerate([np.nan, *shares], start=BAND):  # the band's row gives columns
-        sizes, starts = np.nonzero(found == label)
-        lowest = np.argmin(height[sizes, starts])
-        sizes, start, size = sizes + 1, starts[lowest], sizes[lowest] + 1
-        rows.append(
-            {
-                "island": label - BAND,
-                "side": "shallower" if _middle(found, label) < _middle(found, BAND) else "deeper",
-                "first_start": starts.min(),
-                "last_start": starts.max(),
-                "smallest_size": sizes.min(),
-                "largest_size": sizes.max(),
-                "first_layer": starts.min(),
-                "last_layer": (starts + sizes).max() - 1,
-                "block_start": start,
-                "block_size": size,
-                "value": distances.matrix[start, start + size],
-                "standard_error": distances.standard_error[start, start + size],
-                "area": len(starts),
-                "threshold": threshold,
-                "stability": share,
-            }
-        )
-    return pd.DataFrame(rows)[1:].reset_index(drop=True)
+        stability = np.mean([_reappear(labels, other) for other in again], axis=0)
+    rows = [_region(distances, labels, label) for label in range(BAND, labels.max() + 1)]
+    table = pd.DataFrame(rows).assign(threshold=threshold, stability=[np.nan, *stability])
+    return table[1:].reset_index(drop=True)  # the band's row has given the columns
+
+
+def _region(distances, labels: np.ndarray, label: int) -> dict:
+    """The row of a region in the table of `islands`."""
+    heights = rescaled(by_size(distances.matrix))
+    rows, starts = np.nonzero(labels == label)
+    sizes = rows + 1
+    lowest = np.argmin(heights[rows, starts])
+    start, size = starts[lowest], sizes[lowest]
+    shallower = _middle(labels, label) < _middle(labels, BAND)
+    return {
+        "island": label - BAND,
+        "side": "shallower" if shallower else "deeper",
+        "first_start": starts.min(),
+        "last_start": starts.max(),
+        "smallest_size": sizes.min(),
+        "largest_size": sizes.max(),
+        "first_layer": starts.min(),
+        "last_layer": (starts + sizes).max() - 1,
+        "block_start": start,
+        "block_size": size,
+        "value": distances.matrix[start, start + size],
+        "standard_error": distances.standard_error[start, start + size],
+        "area": len(starts),
+    }
 
 
 def resampled(folds: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
     """The `regions` of RESAMPLES bootstraps of the folds (F, L+1, L+1); none of fewer than 16."""
-    draws = np.random.default_rng(0).integers(len(folds), size=(RESAMPLES, len(folds)))
+    random = np.random.default_rng(0)
+    draws = random.integers(len(folds), size=(RESAMPLES, len(folds)))
     again = [regions(folds[draw].mean(0), threshold) for draw in draws]
     return np.array(again)[: RESAMPLES if len(folds) >= FEWEST_FOLDS else 0]
 
 
 def shallower(matrix: np.ndarray, threshold: float = THRESHOLD) -> int:
     """How many islands of a matrix of distances (L+1, L+1) are shallower than the deep band."""
-    found = regions(matrix, threshold)
-    labels = range(BAND + 1, found.max() + 1)
-    return sum(_middle(found, label) < _middle(found, BAND) for label in labels)
+    labels = regions(matrix, threshold)
+    band = _middle(labels, BAND)
+    middles = [_middle(labels, label) for label in range(BAND + 1, labels.max() + 1)]
+    return sum(middle < band for middle in middles)
 
 
 def tabled(maps: dict, thresholds=(THRESHOLD,)) -> pd.DataFrame:
     """The `islands` of several maps, at each of some thresholds."""
     tables = []
     for name, threshold in product(maps, thresholds):
-        tables.append(islands(maps[name], threshold))
-        tables[-1].insert(0, "model", registry.label(name))
+        table = islands(maps[name], threshold)
+        table.insert(0, "model", registry.label(name))
+        tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
 
 def counted(maps: dict, thresholds=(0.02, 0.05, 0.1, 0.2)) -> pd.DataFrame:
     """How many islands each map has at each threshold, and how many of them are STABLE."""
-    table = tabled(maps, thresholds)
     rows = []
-    for name, threshold in product(map(registry.label, maps), thresholds):
-        found = table[(table.model == name) & (table.threshold == threshold)]
-        sides = {side: int((found.side == side).sum()) for side in ("shallower", "deeper")}
-        stable = int((found.stability >= STABLE).sum())
-        rows.append({"model": name, "threshold": threshold} | sides | {"stable": stable})
+    for name, threshold in product(maps, thresholds):
+        table = islands(maps[name], threshold)
+        rows.append(
+            {
+                "model": registry.label(name),
+                "threshold": threshold,
+                "shallower": int((table.side == "shallower").sum()),
+                "deeper": int((table.side == "deeper").sum()),
+                "stable": int((table.stability >= STABLE).sum()),
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -140,23 +158,25 @@ def outline(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns x and y of its line segments, each followed by NaN, where a line is not drawn.
     """
     padded = np.pad(mask, 1)  # [n, l + 1]
-    size, start = np.nonzero(np.diff(padded, axis=0))  # between n and n + 1
-    longer, after = np.nonzero(np.diff(padded, axis=1))  # between l - 1 and l
-    x = [start - 1.5, start - 0.5, start * np.nan], [after - 0.5, after - 0.5, after * np.nan]
-    y = [size + 0.5, size + 0.5, size * np.nan], [longer - 0.5, longer + 0.5, longer * np.nan]
-    return tuple(np.hstack(ends).T.ravel() for ends in (x, y))
+    n, l = np.nonzero(np.diff(padded, axis=0))  # horizontal: between n and n + 1
+    size, start = np.nonzero(np.diff(padded, axis=1))  # vertical: between l - 1 and l
+    across = [l - 1.5, l - 0.5, l * np.nan], [n + 0.5, n + 0.5, n * np.nan]
+    up = [start - 0.5, start - 0.5, start * np.nan], [size - 0.5, size + 0.5, size * np.nan]
+    x, y = (np.hstack(ends).T.ravel() for ends in zip(across, up, strict=True))
+    return x, y
 
 
-def _middle(found: np.ndarray, label: int) -> float:
+def _middle(labels: np.ndarray, label: int) -> float:
     """The mean middle of the blocks of a region, in layers."""
-    sizes, starts = np.nonzero(found == label)
-    return np.mean(starts + (sizes + 1) / 2)
+    rows, starts = np.nonzero(labels == label)
+    return np.mean(starts + (rows + 1) / 2)
 
 
-def _reappear(found: np.ndarray, again: np.ndarray) -> np.ndarray:
-    """Whether an island of `again` shares half of all blocks of both with each of `found`."""
-    pairs = found * (again.max() + 1) + again
-    shape = (found.max() + 1, again.max() + 1)
-    shared = np.bincount(pairs.ravel(), minlength=shape[0] * shape[1]).reshape(shape)
+def _reappear(labels: np.ndarray, again: np.ndarray) -> np.ndarray:
+    """Whether an island of `again` shares half of all blocks of both with each of `labels`."""
+    shape = (labels.max() + 1, again.max() + 1)
+    shared = np.zeros(shape, int)  # how many blocks have one label here and another there
+    np.add.at(shared, (labels, again), 1)
     either = shared.sum(1, keepdims=True) + shared.sum(0) - shared
-    return (shared >= either / 2)[BAND + 1 :, BAND + 1 :].any(axis=1)
+    same = shared >= either / 2
+    return same[BAND + 1 :, BAND + 1 :].any(axis=1)

@@ -5,49 +5,55 @@ Lines that are compared are so at the depths that all of them have, and paired o
 
 import numpy as np
 
-from replication.analysis.bootstrap import ci95, ci95_max
+from replication.analysis.bootstrap import Interval, ci95, ci95_max
 from replication.analysis.curves import Curve
 
 BEYOND = 0.15  # of the layers: so far after the middle of its transition a score is to be lost
 FEWEST_ON_A_LINE = 6  # depths, 0 among them, for a line to be called straight or bent
 JUMP = 0.15  # share of its variance that a straight line leaves of a loss that jumps
 
-Interval = tuple[float, float, float]
-
 
 def halfway(line: Curve) -> Interval:
     """The fraction where half is lost; infinite: not where measured."""
-    return ci95(line.crossing(never=line.fractions[-1]), line.crossing(never=np.inf))
+    return ci95(*_ends(line, 0.5))
 
 
 def later(first: Curve, second: Curve) -> Interval:
     """How much later `second` has lost half, of another model; both at their own depths."""
     start = first.crossing()
-    ends = (second.crossing(never=never) for never in (second.fractions[-1], np.inf))
-    return ci95(*(end - start for end in ends))
+    least, most = _ends(second, 0.5)
+    return ci95(least - start, most - start)
 
 
 def width(line: Curve) -> Interval:
     """From a quarter lost to three quarters lost, in fractions of the layers."""
     start = line.crossing(0.25)
-    ends = (line.crossing(0.75, never) for never in (line.fractions[-1], np.inf))
-    return ci95(*(end - start for end in ends))
+    least, most = _ends(line, 0.75)
+    return ci95(least - start, most - start)
+
+
+def _ends(line: Curve, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Where `share` is lost, at least and at most: not where measured is anywhere beyond."""
+    deepest = line.fractions[-1]
+    return line.crossing(share, never=deepest), line.crossing(share, never=np.inf)
 
 
 def left_beyond(line: Curve) -> Interval:
     """The mean share that is left at the depths BEYOND the middle of the transition."""
-    beyond = line.fractions >= line.crossing()[:, None] + BEYOND
+    middle = line.crossing()[:, None]
+    beyond = line.fractions >= middle + BEYOND
     return ci95(_mean_where(beyond, 1 - line.fraction_lost))
 
 
 def shift(first: Curve, second: Curve) -> Interval:
     """How much later `second` has lost half, in fractions of the layers."""
-    return ci95(second.at(first).crossing() - first.at(second).crossing())
+    first, second = _shared(first, second)
+    return ci95(second.crossing() - first.crossing())
 
 
 def gain(first: Curve, second: Curve) -> Interval:
     """The score of `second` minus that of `first`, mean over the depths of both."""
-    return ci95(_gain(first, second).mean(1))
+    return ci95(_gains(first, second).mean(1))
 
 
 def least_gain(first: Curve, second: Curve) -> Interval:
@@ -56,13 +62,12 @@ def least_gain(first: Curve, second: Curve) -> Interval:
     A depth where both are one measurement, as where two strategies choose the same block, counts
     for neither: there the difference is 0 in every resample.
     """
-    gains = _gain(first, second)
-    return ci95_max(gains[:, (gains != 0).any(axis=0)], largest=False)
+    return ci95_max(_apart(_gains(first, second)), largest=False)
 
 
 def cost(first: Curve, second: Curve) -> Interval:
     """The share lost by `second` minus that lost by `first`, mean over the depths of both."""
-    return ci95(_cost(first, second).mean(1))
+    return ci95(_costs(first, second).mean(1))
 
 
 def largest_cost(first: Curve, second: Curve) -> Interval:
@@ -70,32 +75,34 @@ def largest_cost(first: Curve, second: Curve) -> Interval:
 
     Depths where both are one measurement do not count, as in `least_gain`.
     """
-    costs = _cost(first, second)
-    return ci95_max(costs[:, (costs != 0).any(axis=0)], largest=True)
+    return ci95_max(_apart(_costs(first, second)), largest=True)
 
 
 def gain_where_flat(first: Curve, second: Curve) -> Interval:
     """The mean gain at the depths, 0 among them, where `first` has not lost half."""
-    first, second = first.at(second), second.at(first)
-    return ci95(_mean_where(first.fraction_lost <= 0.5, second.values - first.values))
+    first, second = _shared(first, second)
+    flat = first.fraction_lost <= 0.5
+    return ci95(_mean_where(flat, second.values - first.values))
 
 
 def largest_change(first: Curve, *others: Curve) -> Interval:
     """Of several lines, the largest mean gain or loss against `first`."""
-    means = np.stack([_gain(first, other).mean(1) for other in others], axis=1)
-    return ci95_max(np.abs(means), largest=True)
+    means = [_gains(first, other).mean(1) for other in others]
+    changes = np.abs(np.stack(means, axis=1))
+    return ci95_max(changes, largest=True)
 
 
 def least_harm(line: Curve) -> Interval:
     """The unpruned score minus the pruned one, the least at any depth (a loss: with its sign)."""
-    change = line.values[:, 1:] - line.values[:, :1]
-    return ci95_max(change if line.is_loss else -change, largest=False)
+    rises = _rises(line)
+    return ci95_max(rises if line.is_loss else -rises, largest=False)
 
 
 def relative_rise(first: Curve, second: Curve) -> Interval:
     """How much more the loss `second` rises than `first`, as shares of the unpruned losses."""
-    rises = [c.values[:, 1:] / c.values[:, :1] - 1 for c in (first.at(second), second.at(first))]
-    return ci95((rises[1] - rises[0]).mean(1))
+    first, second = _shared(first, second)
+    apart = _relative_rises(second) - _relative_rises(first)
+    return ci95(apart.mean(1))
 
 
 def bend(first: Curve, second: Curve) -> Interval:
@@ -119,29 +126,60 @@ def _unexplained(line: Curve) -> np.ndarray:
     if len(line.fractions) < FEWEST_ON_A_LINE:
         return np.full(len(line.values), np.nan)
     design = np.stack([np.ones_like(line.fractions), line.fractions])
-    rest = line.values - line.values @ np.linalg.pinv(design) @ design
+    fitted = line.values @ np.linalg.pinv(design) @ design
+    rest = line.values - fitted
     return rest.var(1) / line.values.var(1)
 
 
 def lost_when_lost(first: Curve, second: Curve) -> Interval:
     """The share that `second` has lost where `first` has lost half."""
-    first, second = first.at(second), second.at(first)
-    pairs = zip(first.crossing(), second.fraction_lost, strict=True)
-    return ci95(np.array([np.interp(x, first.fractions, lost) for x, lost in pairs]))
+    first, second = _shared(first, second)
+    rows = zip(first.crossing(), second.fraction_lost, strict=True)
+    shares = [np.interp(middle, first.fractions, lost) for middle, lost in rows]
+    return ci95(np.array(shares))
 
 
 def not_adding_up(first: Curve, second: Curve) -> Interval:
     """What `second` loses more than `first` by the same cuts, as a share of what `first` loses."""
-    rises = [c.values[:, 1:] - c.values[:, :1] for c in (first.at(second), second.at(first))]
-    return ci95((rises[1] - rises[0]).mean(1) / rises[0].mean(1))
+    first, second = map(_rises, _shared(first, second))
+    return ci95((second - first).mean(1) / first.mean(1))
 
 
-def _gain(first: Curve, second: Curve) -> np.ndarray:
-    return (second.at(first).values - first.at(second).values)[:, 1:]
+# ---- by row and depth, from the first depth beyond 0 on -------------------------------------
 
 
-def _cost(first: Curve, second: Curve) -> np.ndarray:
-    return (second.at(first).fraction_lost - first.at(second).fraction_lost)[:, 1:]
+def _shared(first: Curve, second: Curve) -> tuple[Curve, Curve]:
+    """Both at the depths of both."""
+    return first.at(second), second.at(first)
+
+
+def _rises(line: Curve) -> np.ndarray:
+    """The pruned scores minus the unpruned one."""
+    return line.values[:, 1:] - line.values[:, :1]
+
+
+def _relative_rises(line: Curve) -> np.ndarray:
+    """The pruned scores as shares of the unpruned one, minus 1."""
+    pruned, unpruned = line.values[:, 1:], line.values[:, :1]
+    return pruned / unpruned - 1
+
+
+def _gains(first: Curve, second: Curve) -> np.ndarray:
+    """The scores of `second` minus those of `first`."""
+    first, second = _shared(first, second)
+    return (second.values - first.values)[:, 1:]
+
+
+def _costs(first: Curve, second: Curve) -> np.ndarray:
+    """The shares lost by `second` minus those lost by `first`."""
+    first, second = _shared(first, second)
+    return (second.fraction_lost - first.fraction_lost)[:, 1:]
+
+
+def _apart(differences: np.ndarray) -> np.ndarray:
+    """Those of the depths where two lines are not one measurement."""
+    apart = (differences != 0).any(axis=0)
+    return differences[:, apart]
 
 
 def _mean_where(mask: np.ndarray, values: np.ndarray) -> np.ndarray:
