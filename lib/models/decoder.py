@@ -27,7 +27,7 @@ def decoder_layers(model) -> nn.ModuleList:
 
 
 def layers_attribute(model) -> str:
-    """What the decoder calls its list of layers (`layers`, `h`, `blocks`, …).
+    """The name of the decoder's list of layers (`layers`, `h`, `blocks`, …).
 
     A list of modules without weights (rotary embeddings, say) is none.
     """
@@ -75,28 +75,32 @@ def logits(model, states: torch.Tensor) -> torch.Tensor:
     """Logits (N, V) of final states (N, D), by the model's own forward.
 
     The decoder hands out `states` instead of computing, so that whatever the architecture does
-    around its lm_head (bias, soft-capping, scaling) is done, and only where it is wanted.
+    around its lm_head (bias, soft-capping, scaling) is done, for these states only.
     """
-    answer = MoEModelOutputWithPastAndCrossAttentions(last_hidden_state=states[None])
+    output = MoEModelOutputWithPastAndCrossAttentions(last_hidden_state=states[None])
     placeholder = torch.zeros(1, len(states), dtype=torch.long, device=states.device)
-    with mock.patch.object(model.get_decoder(), "forward", lambda *args, **kwargs: answer):
+    with mock.patch.object(model.get_decoder(), "forward", lambda *args, **kwargs: output):
         return model(input_ids=placeholder, use_cache=False).logits[0]
 
 
-def fp32_target_logits(model, states: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """`logits` in fp32 (N, V), where those of the tokens `wanted` (N, C) were never rounded.
+def fp32_target_logits(model, states: torch.Tensor, target_ids: torch.Tensor) -> torch.Tensor:
+    """Logits (N, V) of final states (N, D) in fp32; those of `target_ids` (N, C) never rounded.
 
     In bf16 a logit of 16 is known to 0.06 only, and the best of several choices may tie. So the
-    products of the wanted tokens are made in fp32; the others only enter the normalisation. What
-    the architecture does to logits, it does to each alike.
+    products of the target tokens are made in fp32. The other logits have been rounded to the
+    model's dtype, and only enter the normalisation. What the architecture does to logits
+    (soft-capping, scaling), it does to each alike.
     """
-    found, head = logits(model, states).float(), model.get_output_embeddings()
+    rounded = logits(model, states).float()
+    head = model.get_output_embeddings()
     if type(head) is not nn.Linear or head.weight.dtype == torch.float32:
-        return found
+        return rounded
 
-    def products(x):
-        made = torch.einsum("bnd,ncd->bnc", x.float(), head.weight[wanted].float())
-        return made if head.bias is None else made + head.bias[wanted].float()
+    def target_products(x):
+        weight = head.weight[target_ids].float()
+        products = torch.einsum("bnd,ncd->bnc", x.float(), weight)
+        return products if head.bias is None else products + head.bias[target_ids].float()
 
-    with mock.patch.object(head, "forward", products):
-        return found.scatter_(1, wanted, logits(model, states).float())
+    with mock.patch.object(head, "forward", target_products):
+        exact = logits(model, states).float()
+    return rounded.scatter_(1, target_ids, exact)

@@ -1,4 +1,4 @@
-"""What decoders read and write: batches of rows with shared prefixes, greedy continuations."""
+"""Input and output of decoders: batches of rows with shared prefixes, greedy continuations."""
 
 import os
 import re
@@ -27,9 +27,9 @@ class Batch:
     places: list[int]  # of each row in the task
     row: torch.Tensor  # (N,) of each scored position,
     position: torch.Tensor  # (N,) and
-    wanted: torch.Tensor  # (N, C) the tokens asked for there; where they are fewer, the first again
+    target_ids: torch.Tensor  # (N, C) tokens to score there; where they are fewer, the first again
     counts: list[int]  # scored positions of each row
-    widths: list[int]  # tokens asked for at a position of each row
+    widths: list[int]  # tokens to score at a position of each row
 
 
 @dataclass(frozen=True)
@@ -49,23 +49,26 @@ def prefix_batches(rows: list[Row], batch_tokens: int) -> Iterator[SharedPrefix]
     for place, row in enumerate(rows):
         key = ("alone", place) if row.group is None else row.group
         groups.setdefault(key, []).append((place, row))
-    shaped = [(*_shape(group), group) for group in groups.values()]
-    shaped.sort(key=lambda s: s[:3])
-    for (length, size), alike in groupby(shaped, key=lambda s: s[:2]):
+    shaped = [(_shape(group), group) for group in groups.values()]
+    shaped.sort(key=lambda pair: pair[0])
+    for (length, size), alike in groupby(shaped, key=lambda pair: pair[0][:2]):
         alike = list(alike)
         while alike:
-            cost = [length + size * own for _, _, own, _ in alike]
-            fits = sum((i + 1) * c <= batch_tokens for i, c in enumerate(cost)) or 1
-            taken, alike = [group for *_, group in alike[:fits]], alike[fits:]
-            yield _shared(taken, length, batch_tokens)
+            tokens = [length + size * longest for (_, _, longest), _ in alike]
+            fitting = sum((i + 1) * each <= batch_tokens for i, each in enumerate(tokens)) or 1
+            together = [group for _, group in alike[:fitting]]
+            yield _shared(together, length, batch_tokens)
+            alike = alike[fitting:]
 
 
 def _shape(group: list[tuple[int, Row]]) -> tuple[int, int, int]:
     """Length of the shared prefix, number of rows, longest remainder. Scored positions are own."""
     tokens = [row.tokens for _, row in group]
     unscored = min(len(row.tokens) - len(row.target_ids) for _, row in group)
-    shared = os.path.commonprefix(tokens)  # of sequences, too
-    length = min(len(shared), unscored) // PREFIX_STEP * PREFIX_STEP if len(group) > 1 else 0
+    length = 0
+    if len(group) > 1:
+        shared = os.path.commonprefix(tokens)  # of sequences, too
+        length = min(len(shared), unscored) // PREFIX_STEP * PREFIX_STEP
     return length, len(group), max(map(len, tokens)) - length
 
 
@@ -82,19 +85,26 @@ def _shared(groups: list[list[tuple[int, Row]]], length: int, batch_tokens: int)
 
 
 def _batch(pairs: list[tuple[int, Row]], length: int) -> Batch:
-    own = [torch.tensor(row.tokens[length:]) for _, row in pairs]
-    scored = [
-        (i, len(own[i]) - len(row.target_ids) + k, wanted)
-        for i, (_, row) in enumerate(pairs)
-        for k, wanted in enumerate(row.target_ids)
-    ]
-    most = max(len(wanted) for *_, wanted in scored)
-    scored = [(i, at, w + w[:1] * (most - len(w))) for i, at, w in scored]
-    row, position, wanted = (torch.tensor(column) for column in zip(*scored, strict=True))
-    places, counts = [place for place, _ in pairs], [len(row.target_ids) for _, row in pairs]
-    widths = [len(row.target_ids[0]) for _, row in pairs]
-    ids = pad_sequence(own, batch_first=True)
-    return Batch(ids, places, row, position, wanted, counts, widths)
+    """The batch of rows (with their places) whose first `length` tokens are read elsewhere."""
+    rows = [row for _, row in pairs]
+    own = [torch.tensor(row.tokens[length:]) for row in rows]
+    most = max(len(targets) for row in rows for targets in row.target_ids)
+    scored = []
+    for i, row in enumerate(rows):
+        first = len(own[i]) - len(row.target_ids)
+        for position, targets in enumerate(row.target_ids, first):
+            filled_up = targets + targets[:1] * (most - len(targets))
+            scored.append((i, position, filled_up))
+    row, position, target_ids = (torch.tensor(column) for column in zip(*scored, strict=True))
+    return Batch(
+        ids=pad_sequence(own, batch_first=True),
+        places=[place for place, _ in pairs],
+        row=row,
+        position=position,
+        target_ids=target_ids,
+        counts=[len(row.target_ids) for row in rows],
+        widths=[len(row.target_ids[0]) for row in rows],
+    )
 
 
 @torch.inference_mode()
@@ -104,9 +114,12 @@ def greedy_texts(model, tokenizer, prompts: list[tuple[int, ...]], new_tokens: i
     Of the model's generation_config, only what ends a text counts. Padded on the left, as
     generation needs it.
     """
-    start, pad = max(map(len, prompts)), tokenizer.pad_token_id
-    ids = pad_sequence(list(map(torch.tensor, prompts)), True, pad, "left")
-    mask = pad_sequence([torch.ones(len(p), dtype=torch.long) for p in prompts], True, 0, "left")
+    start = max(map(len, prompts))
+    pad = tokenizer.pad_token_id
+    sequences = [torch.tensor(prompt) for prompt in prompts]
+    real = [torch.ones_like(sequence) for sequence in sequences]
+    ids = pad_sequence(sequences, batch_first=True, padding_value=pad, padding_side="left")
+    mask = pad_sequence(real, batch_first=True, padding_side="left")
     stop = re.compile("|".join(map(re.escape, GSM8K_STOPS)))
 
     def stopped(ids, scores, **_):
@@ -115,7 +128,7 @@ def greedy_texts(model, tokenizer, prompts: list[tuple[int, ...]], new_tokens: i
 
     plain = GenerationConfig(eos_token_id=model.generation_config.eos_token_id)
     with mock.patch.object(model, "generation_config", plain):
-        written = model.generate(
+        sequences = model.generate(
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),
             do_sample=False,
@@ -123,5 +136,5 @@ def greedy_texts(model, tokenizer, prompts: list[tuple[int, ...]], new_tokens: i
             pad_token_id=pad,
             stopping_criteria=[stopped],
         )
-    texts = tokenizer.batch_decode(written[:, start:], skip_special_tokens=True)
+    texts = tokenizer.batch_decode(sequences[:, start:], skip_special_tokens=True)
     return [stop.split(text, maxsplit=1)[0] for text in texts]
