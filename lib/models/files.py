@@ -1,10 +1,12 @@
-"""What a model is made of, wherever it comes from: configuration, tensors and tokenizer."""
+"""The files of a model, wherever it comes from: configuration, tensors and tokenizer.
+
+A name is resolved once, by `open_checkpoint`; the `Checkpoint` is handed on.
+"""
 
 import json
 import math
 import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,44 +17,57 @@ import transformers
 from filelock import FileLock
 from huggingface_hub import errors as hub_errors
 from safetensors import SafetensorError, safe_open
-from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from lib import paths, storage
 from lib.data import wheels
 from lib.models import qwen1
-from lib.models.decoder import decoder_layers, layers_attribute
 from lib.models.registry import MODELS, GatedError, ModelError, Source, resolve, unpacked
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 CHECKPOINT_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
+EMBEDDED = "smollm2-135m"  # its tokenizer is also that of the model with random weights
 
 
 @dataclass(frozen=True)
-class Contents:
-    """What a model is made of: its configuration, its tensors (read when indexed), its folder."""
+class Checkpoint:
+    """What a model's name was resolved to: the very weights, where they lie, and their shape."""
 
-    config: object
-    tensors: dict
-    folder: Path | None
+    source: Source  # with the pinned revision
+    folder: Path | None  # None: the weights are random, and made when they are asked for
+    config: object  # of transformers
+    is_qwen1: bool = False  # its tensors get the names of a Qwen2
 
     @property
     def num_layers(self) -> int:
         return self.config.get_text_config(decoder=True).num_hidden_layers
 
+    def tensors(self) -> dict:
+        """Name -> tensor, the files opened anew at each call; indexing a tensor reads it."""
+        if self.folder is None:
+            return _tiny_random().state_dict()
+        tensors = lazy_state_dict(self.folder)
+        return qwen1.renamed(tensors) if self.is_qwen1 else tensors
 
-def contents_of(source: Source) -> Contents:
-    """The parts of a model. Raises ModelError if its files are not what they should be."""
-    if source.kind == "random":
-        model = _tiny_random()
-        return Contents(model.config, model.state_dict(), None)
-    folder = checkpoint(source)
+    def tokenizer(self):
+        """Its tokenizer, as `tokenizer`."""
+        return _tokenizer_in(self.folder)
+
+
+def open_checkpoint(name: str) -> Checkpoint:
+    """Resolve a name; download or dequantise its files if need be. Reads no tensor.
+
+    Raises ModelError if the files are not what they should be.
+    """
+    source = pinned(name)
+    folder = local_folder(source)
+    if folder is None:
+        return Checkpoint(source, None, _tiny_random().config)
     file = folder / "config.json"
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
-        if raw.get("model_type") == qwen1.MODEL_TYPE:
-            return Contents(qwen1.config(raw), qwen1.renamed(lazy_state_dict(folder)), folder)
-        config = AutoConfig.from_pretrained(folder)
+        is_qwen1 = raw.get("model_type") == qwen1.MODEL_TYPE
+        config = qwen1.config(raw) if is_qwen1 else AutoConfig.from_pretrained(folder)
     except ModelError:
         raise
     except KeyError as error:
@@ -60,34 +75,41 @@ def contents_of(source: Source) -> Contents:
     except (ValueError, OSError) as error:
         raise ModelError(
             f"{file} describes no model that transformers {transformers.__version__} knows "
-            f"({_first(error)})."
+            f"({_first_line(error)})."
         ) from error
-    return Contents(config, lazy_state_dict(folder), folder)
+    return Checkpoint(source, folder, config, is_qwen1)
 
 
 def tokenizer(name: str):
     """The tokenizer of a model; it pads with its end-of-text token if it has no other."""
-    source = pin_revision(resolve(name))
-    folder = checkpoint(resolve("smollm2-135m") if source.kind == "random" else source)
+    return _tokenizer_in(local_folder(pinned(name)))
+
+
+def _tokenizer_in(folder: Path | None):
+    folder = folder or local_folder(resolve(EMBEDDED))
     if (folder / "qwen.tiktoken").exists():
         return qwen1.tokenizer(folder)
-    found = AutoTokenizer.from_pretrained(folder)
-    if found.pad_token is None:
-        found.pad_token = found.eos_token
-    return found
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
-def checkpoint(source: Source) -> Path:
-    """The local folder of a model's weights, downloaded or dequantised first if need be.
+def local_folder(source: Source) -> Path | None:
+    """The folder of a model's files, downloaded or dequantised first if need be.
 
-    A GGUF file is turned once into plain bf16 safetensors.
+    A GGUF file is turned once into plain bf16 safetensors. None for random weights.
     """
-    if source.kind == "hub":
-        how = {"revision": source.revision, "allow_patterns": CHECKPOINT_FILES}
-        with _one_sentence(source):
-            return Path(huggingface_hub.snapshot_download(source.location, **how))
-    if source.kind not in ("asset", "gguf"):
+    if source.kind == "random":
+        return None
+    if source.kind == "folder":
         return Path(source.location)
+    if source.kind == "hub":
+        with _one_sentence(source):
+            snapshot = huggingface_hub.snapshot_download(
+                source.location, revision=source.revision, allow_patterns=CHECKPOINT_FILES
+            )
+        return Path(snapshot)
     file = wheels.path(source.location) if source.kind == "asset" else Path(source.location)
     folder = unpacked(file, source.revision)
     paths.CHECKPOINTS.mkdir(parents=True, exist_ok=True)
@@ -100,24 +122,36 @@ def checkpoint(source: Source) -> Path:
 
 def _dequantise(file: Path, folder: Path) -> None:
     """Write the model and the tokenizer of a GGUF file into `folder`."""
-    source = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            **source, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+            file.parent,
+            gguf_file=file.name,
+            dtype=torch.bfloat16,
+            quantization_config=GgufConfig(dequantize=True),
         )
-        tokenizer = AutoTokenizer.from_pretrained(**source)
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     except Exception as error:  # whatever its reader stumbles over
-        raise ModelError(f"{file} cannot be read as a GGUF model ({_first(error)}).") from error
+        raise ModelError(
+            f"{file} cannot be read as a GGUF model ({_first_line(error)})."
+        ) from error
     try:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"{file.name} could not be unpacked ({_first(error)}).") from error
+        raise ModelError(f"{file.name} could not be unpacked ({_first_line(error)}).") from error
 
 
-def _first(error: Exception) -> str:
-    """The first line of what an error says."""
+def _first_line(error: Exception) -> str:
+    """The first line of an error's message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def pinned(name: str) -> Source:
+    """The source of a model's name, with the commit of a hub model; loads no weights.
+
+    Raises ModelError for a name that is none, or if the hub cannot be asked for the commit.
+    """
+    return pin_revision(resolve(name))
 
 
 def pin_revision(source: Source) -> Source:
@@ -179,7 +213,7 @@ def _tiny_random():
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 
-# ---- tensors, each read from disk only when it is wanted -------------------------------------
+# ---- tensors, each read from disk only when it is indexed --------------------------------------
 
 
 def lazy_state_dict(folder: Path) -> dict:
@@ -187,12 +221,13 @@ def lazy_state_dict(folder: Path) -> dict:
 
     Raises ModelError for a shard that is missing, cut short or no safetensors file.
     """
-    files, tensors = {SINGLE}, {}
+    files = {SINGLE}
     if (folder / INDEX).exists():
         try:
             files = set(json.loads((folder / INDEX).read_text())["weight_map"].values())
         except (ValueError, KeyError) as error:
             raise ModelError(f"{folder / INDEX} is damaged: fetch it again.") from error
+    tensors = {}
     for file in sorted(files):
         try:
             shard = safe_open(folder / file, framework="pt")
@@ -211,39 +246,9 @@ def in_memory(tensors: dict, matrix: float, other: float) -> float:
 
     Those are the layers' matrices; embeddings, lm_head, norms, biases and experts are not.
     """
-    found = 0
+    total = 0
     for name, tensor in tensors.items():
         shape = tensor.get_shape() if hasattr(tensor, "get_shape") else tensor.shape
         quantised = len(shape) == 2 and re.search(r"\.\d+\.", name) and ".experts." not in name
-        found += math.prod(shape) * (matrix if quantised else other)
-    return found
-
-
-def slice_state_dict(tensors: dict, model: nn.Module, num_layers: int, keep: Sequence[int]) -> dict:
-    """The tensors that a model of only the layers `keep` has, under the names they have there.
-
-    model: one of the same kind, with any layers: what its parameters are called tells the
-    decoder's layers from, say, a vision tower's. Raises ModelError if not all of the `num_layers`
-    layers are there, or more than these.
-    """
-    path = rf"(?P<before>(?:.*\.)?{layers_attribute(model)}\.)(?P<layer>\d+)\.(?P<after>.+)"
-    found = {name: re.fullmatch(path, name) for name in tensors}
-    own = {name for name, _ in decoder_layers(model)[0].named_parameters()}
-    prefixes = Counter(m["before"] for m in found.values() if m and m["after"] in own)
-    prefix = prefixes.most_common(1)[0][0] if prefixes else None
-    layers = {int(m["layer"]) for m in found.values() if m and m["before"] == prefix}
-    ignored = type(model)._keys_to_ignore_on_load_unexpected or ()  # that a checkpoint may hold
-    beyond = (f"{prefix}{l}." for l in layers if l >= num_layers)
-    more = [layer for layer in beyond if not any(re.search(p, layer) for p in ignored)]
-    if more or not layers.issuperset(range(num_layers)):
-        raise ModelError(
-            f"The configuration says {num_layers} layers, the tensors are those of {len(layers)}: "
-            "these files do not belong together."
-        )
-    kept = {}
-    for name, match in found.items():
-        if not match or match["before"] != prefix:
-            kept[name] = tensors[name]
-        elif int(match["layer"]) in keep:
-            kept[f"{prefix}{keep.index(int(match['layer']))}.{match['after']}"] = tensors[name]
-    return kept
+        total += math.prod(shape) * (matrix if quantised else other)
+    return total

@@ -1,9 +1,13 @@
-"""A model of fewer layers: some left out, or only those after a cut; configuration follows.
+"""A model of fewer layers: some left out, or only those after a cut.
+
+Its configuration and its tensors follow.
 
 `check` refuses an architecture whose configuration cannot follow.
 """
 
 import copy
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -25,11 +29,14 @@ def only_layers(model, keep: Sequence[int]) -> Iterator[nn.ModuleList]:
     """The model with only the layers `keep`, in that order; yields them; restores on exit."""
     layers = decoder_layers(model)
     decoder, name = model.get_decoder(), layers_attribute(model)
-    kept, before = nn.ModuleList(layers[l] for l in keep), []
+    kept = nn.ModuleList(layers[l] for l in keep)
     # the decoder's configuration says how many layers there are, and the model's own may
-    both = (decoder_config(model), model.config.get_text_config(decoder=True))
+    configs = [decoder_config(model)]
+    if (own := model.config.get_text_config(decoder=True)) is not configs[0]:
+        configs.append(own)
+    before = []
     try:
-        for config in {id(config): config for config in both}.values():
+        for config in configs:
             before.append((config, _follow(config, keep)))
         _number(kept, range(len(keep)))
         setattr(decoder, name, kept)
@@ -50,7 +57,7 @@ def pruned_config(config, keep: Sequence[int]):
 
 
 def _follow(config, keep: Sequence[int]) -> dict:
-    """Make a configuration describe only the layers `keep`; what it said before.
+    """Make a configuration describe only the layers `keep`; return the entries before.
 
     Beside their number, these are entries that count layers from the first, lists of layers, and
     lists with one entry a layer.
@@ -89,6 +96,37 @@ def _number(layers: Iterator[nn.Module], numbers: Sequence[int]) -> None:
                     setattr(module, name, number)
 
 
+def slice_state_dict(tensors: dict, model, num_layers: int, keep: Sequence[int]) -> dict:
+    """The tensors that a model of only the layers `keep` has, under the names they have there.
+
+    model: one of the same kind, with any layers: the names of its parameters tell the decoder's
+    layers from, say, a vision tower's. Raises ModelError if not all of the `num_layers` layers are
+    there, or more than these.
+    """
+    path = rf"(?P<before>(?:.*\.)?{layers_attribute(model)}\.)(?P<layer>\d+)\.(?P<after>.+)"
+    matches = {name: re.fullmatch(path, name) for name in tensors}
+    in_layer = {name for name, _ in decoder_layers(model)[0].named_parameters()}
+    prefixes = Counter(m["before"] for m in matches.values() if m and m["after"] in in_layer)
+    prefix = prefixes.most_common(1)[0][0] if prefixes else None
+    layers = {int(m["layer"]) for m in matches.values() if m and m["before"] == prefix}
+    ignored = type(model)._keys_to_ignore_on_load_unexpected or ()  # that a checkpoint may hold
+    beyond = (f"{prefix}{l}." for l in layers if l >= num_layers)
+    more = [layer for layer in beyond if not any(re.search(p, layer) for p in ignored)]
+    if more or not layers.issuperset(range(num_layers)):
+        raise ModelError(
+            f"The configuration says {num_layers} layers, the tensors are those of {len(layers)}: "
+            "these files do not belong together."
+        )
+    kept = {}
+    for name, match in matches.items():
+        if not match or match["before"] != prefix:
+            kept[name] = tensors[name]
+        elif int(match["layer"]) in keep:
+            place = keep.index(int(match["layer"]))
+            kept[f"{prefix}{place}.{match['after']}"] = tensors[name]
+    return kept
+
+
 @contextmanager
 def run_after_block(model, block: Block, state: torch.Tensor, width: int = 0) -> Iterator[None]:
     """The model from the cut on: its first layer is `block.stop`, and reads `state`, not input.
@@ -101,8 +139,8 @@ def run_after_block(model, block: Block, state: torch.Tensor, width: int = 0) ->
     with only_layers(model, after or [num_layers - 1]) as layers:
         if not after:  # the block includes the last layer: in its place, one that does nothing
             layers[0] = nn.Identity()
-            answer = (state,) + (None,) * (width - 1) if width else state
-            layers[0].forward = lambda *args, **kwargs: answer
+            output = (state,) + (None,) * (width - 1) if width else state
+            layers[0].forward = lambda *args, **kwargs: output
 
         def from_the_cut(module, args, kwargs):
             if args:
@@ -122,15 +160,20 @@ def check(config) -> None:
     It can if what is left is then the same: the layers, with their shapes and settings, and the
     shapes of all else. A model without its first layer, where all move by one, tells.
     """
-    count = config.get_text_config(decoder=True).num_hidden_layers
-    whole, cut = (meta_model(pruned_config(config, range(first, count))) for first in (0, 1))
-    before, after = ([_described(layer) for layer in decoder_layers(m)] for m in (whole, cut))
+    num_layers = config.get_text_config(decoder=True).num_hidden_layers
+    whole = meta_model(pruned_config(config, range(num_layers)))
+    cut = meta_model(pruned_config(config, range(1, num_layers)))
+    before = [_described(layer) for layer in decoder_layers(whole)]
+    after = [_described(layer) for layer in decoder_layers(cut)]
     if before[1:] != after:
         raise ModelError(
             f"A {config.model_type} decoder decides by the position of a layer of what kind it is, "
             "so none can be removed."
         )
-    before, after = ({n: p.shape for n, p in outside(m).items()} for m in (whole, cut))
+    before, after = (
+        {name: parameter.shape for name, parameter in outside(model).items()}
+        for model in (whole, cut)
+    )
     if before != after:
         raise ModelError(
             f"A {config.model_type} decoder has weights for each layer outside of the layers, "

@@ -4,7 +4,7 @@ import ctypes
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 from unittest import mock
 
 import bitsandbytes
@@ -18,8 +18,8 @@ from transformers import BitsAndBytesConfig, GenerationConfig
 from lib.blocks import UNPRUNED, Block
 from lib.models import files, layers, machine
 from lib.models.decoder import decoder_layers
-from lib.models.files import Contents, contents_of, pin_revision, tokenizer
-from lib.models.registry import ModelError, Source, resolve
+from lib.models.files import Checkpoint, open_checkpoint
+from lib.models.registry import ModelError
 from lib.models.shapes import NF4_BYTES
 
 
@@ -43,27 +43,36 @@ def load(
     block: layers that are left out and never read; the model is that of `pruning.dropped`.
     Raises ModelError with one sentence for whatever cannot be had.
     """
-    source, how = _checked(name_or_path, quantization, dtype, device)
-    contents = contents_of(source)
-    layers.check(contents.config)
-    model = _assembled(contents, block.kept(contents.num_layers), **how, packed=packed)
-    return model, tokenizer(name_or_path)
+    weights = _weights(quantization, dtype, device)
+    checkpoint = open_checkpoint(name_or_path)
+    tensors = checkpoint.tensors()
+    layers.check(checkpoint.config)
+    keep = block.kept(checkpoint.num_layers)
+    model = _assembled(checkpoint, tensors, keep, weights, packed)
+    return model, checkpoint.tokenizer()
 
 
-def one_layer_models(name_or_path: str, **options) -> Iterator[nn.Module]:
+def one_layer_models(
+    name_or_path: str,
+    *,
+    quantization: str | None = None,
+    dtype: str | torch.dtype | None = None,
+    device: str | None = None,
+) -> Iterator[nn.Module]:
     """The model of each single layer l = 0, 1, …, L - 1 in turn, as `load` would make it.
 
     Each layer is read when its turn comes, and is taken out of its model when the next one's has;
-    embeddings, norm and lm_head are read once and shared. options: quantization, dtype, device.
+    embeddings, norm and lm_head are read once and shared.
     """
-    source, how = _checked(name_or_path, **options)
-    contents, shared = contents_of(source), {}
-    layers.check(contents.config)
-    for l in range(contents.num_layers):
-        contents = contents_of(source)  # opened anew, or all that was read would stay mapped
-        model = _assembled(replace(contents, tensors=contents.tensors | shared), [l], **how)
+    weights = _weights(quantization, dtype, device)
+    checkpoint = open_checkpoint(name_or_path)
+    layers.check(checkpoint.config)
+    shared = {}
+    for l in range(checkpoint.num_layers):
+        tensors = checkpoint.tensors()  # opened anew, or all that was read would stay mapped
+        model = _assembled(checkpoint, tensors | shared, [l], weights)
         shared = {name: p.data for name, p in layers.outside(model).items()}
-        del contents
+        del tensors
         yield model
         del decoder_layers(model)[:]  # whoever still holds the model no longer holds the layer
 
@@ -76,11 +85,11 @@ def load_cached(name: str, quantization: str | None, dtype: str | None, block: B
 
     It is known by its identity: once the files have changed, they are read again.
     """
-    wanted = (*weights_identity(name, quantization, dtype).items(), block)
-    if wanted not in _loaded:
+    key = (*weights_identity(name, quantization, dtype).items(), block)
+    if key not in _loaded:
         release()  # first, so that two models are never held at once
-        _loaded[wanted] = load(name, quantization=quantization, dtype=dtype, block=block)
-    return _loaded[wanted]
+        _loaded[key] = load(name, quantization=quantization, dtype=dtype, block=block)
+    return _loaded[key]
 
 
 def release() -> None:
@@ -98,17 +107,20 @@ def fits(name: str, batch_tokens: int, quantization: str | None, dtype: str | No
     """
     if (*weights_identity(name, quantization, dtype).items(), UNPRUNED) in _loaded:
         return True
-    source, how = _checked(name, quantization, dtype)
-    if source.kind == "random":
+    weights = _weights(quantization, dtype, None)
+    checkpoint = open_checkpoint(name)
+    if checkpoint.folder is None:
         return True
-    contents, element, on_cpu = contents_of(source), how["dtype"].itemsize, how["device"] == "cpu"
+    on_cpu = weights.device == "cpu"
+    element = weights.dtype.itemsize
     four_bit = NF4_BYTES + (element if on_cpu else 0)  # on a CPU the values are unpacked
-    needed = files.in_memory(contents.tensors, four_bit if quantization else element, element)
+    matrix = four_bit if quantization else element
+    needed = files.in_memory(checkpoint.tensors(), matrix, element)
     release()
     free = get_max_memory()["cpu" if on_cpu else 0]
     if not on_cpu:  # blocks that PyTorch keeps count as used, but it can use them
         free += torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
-    return needed + _room(contents.config, batch_tokens) * element < free
+    return needed + _room(checkpoint.config, batch_tokens) * element < free
 
 
 def _room(config, tokens: int) -> int:
@@ -121,14 +133,14 @@ def _room(config, tokens: int) -> int:
 
 
 def weights_identity(name: str, quantization: str | None, dtype: str | None) -> dict:
-    """What a result's key says of a model: the very weights, and how they compute.
+    """The entries of a result's key that identify the very weights, and how they compute.
 
     Asks the hub for the commit of a model of which nothing is in the local cache yet.
     """
     device = default_device()
     return {
         "model": name,
-        "revision": pin_revision(resolve(name)).revision,
+        "revision": files.pinned(name).revision,
         "dtype": dtype or default_dtype(device),
         "quantization": quantization,
         "device": device,
@@ -158,8 +170,19 @@ def nf4() -> BitsAndBytesConfig:
     )
 
 
-def _checked(name: str, quantization=None, dtype=None, device=None) -> tuple[Source, dict]:
-    """The source, and how its weights are wanted, with the defaults filled in."""
+@dataclass(frozen=True)
+class _Weights:
+    """The format of a model's weights, and the device that they are on."""
+
+    quantization: str | None
+    dtype: torch.dtype
+    device: str
+
+
+def _weights(
+    quantization: str | None, dtype: str | torch.dtype | None, device: str | None
+) -> _Weights:
+    """The format, with the defaults filled in. Raises ModelError for one that is unknown."""
     if quantization not in (None, "nf4"):
         raise ModelError(f"Unknown quantization {quantization!r}: give None or 'nf4'.")
     transformers.utils.logging.disable_progress_bar()
@@ -170,11 +193,7 @@ def _checked(name: str, quantization=None, dtype=None, device=None) -> tuple[Sou
             dtype = getattr(torch, machine.checked(dtype) if dtype else default_dtype(device))
         except ValueError as error:
             raise ModelError(str(error)) from error
-    return pin_revision(resolve(name)), {
-        "quantization": quantization,
-        "dtype": dtype,
-        "device": device,
-    }
+    return _Weights(quantization, dtype, device)
 
 
 @contextmanager
@@ -199,34 +218,37 @@ def _unpacked_by_blocks() -> Iterator[None]:
 
 
 def _assembled(
-    contents: Contents, keep: Sequence[int], quantization, dtype, device, packed: bool = False
+    checkpoint: Checkpoint,
+    tensors: dict,
+    keep: Sequence[int],
+    weights: _Weights,
+    packed: bool = False,
 ):
     """The model of the layers `keep`, on the meta device first; only their tensors are read."""
-    config = layers.pruned_config(contents.config, keep)
-    one = layers.meta_model(layers.pruned_config(contents.config, [0]))
-    tensors = files.slice_state_dict(contents.tensors, one, contents.num_layers, keep)
-    quantized = {"quantization_config": nf4()} if quantization else {}
-    model, found = type(one).from_pretrained(
+    config = layers.pruned_config(checkpoint.config, keep)
+    one_layer = layers.meta_model(layers.pruned_config(checkpoint.config, [0]))
+    model, info = type(one_layer).from_pretrained(
         None,
         config=config,
-        state_dict=tensors,
-        dtype=dtype,
-        device_map=device,
+        state_dict=layers.slice_state_dict(tensors, one_layer, checkpoint.num_layers, keep),
+        dtype=weights.dtype,
+        device_map=weights.device,
+        quantization_config=nf4() if weights.quantization else None,
         ignore_mismatched_sizes=True,
         output_loading_info=True,
-        **quantized,
     )
     for problem in ("missing_keys", "mismatched_keys"):
-        if found[problem]:
-            name = sorted(map(str, found[problem]))[0]
+        if names := info[problem]:
+            first = sorted(map(str, names))[0]
             raise ModelError(
-                f"The tensors in {contents.folder} are not those of its config.json "
-                f"({len(found[problem])} {problem.replace('_keys', '')}, such as {name})."
+                f"The tensors in {checkpoint.folder} are not those of its config.json "
+                f"({len(names)} {problem.replace('_keys', '')}, such as {first})."
             )
-    if quantization and device == "cpu" and not packed:
+    if weights.quantization and weights.device == "cpu" and not packed:
         with _unpacked_by_blocks():
-            model = model.dequantize(dtype)
-    model.name_or_path = model.config.name_or_path = str(contents.folder or "")
-    if contents.folder and (contents.folder / "generation_config.json").exists():
-        model.generation_config = GenerationConfig.from_pretrained(contents.folder)
+            model = model.dequantize(weights.dtype)
+    folder = checkpoint.folder
+    model.name_or_path = model.config.name_or_path = str(folder or "")
+    if folder and (folder / "generation_config.json").exists():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
     return model.eval()

@@ -1,4 +1,4 @@
-"""What a model's name stands for: its row in models.csv, and the identity that keys its results.
+"""The meaning of a model's name: its row in models.csv, and the identity that keys its results.
 
 The paper's seven models are pinned to a commit. The others are not: their commits could not be
 looked up without the hub, and a wrong one would be worse than the newest.
@@ -108,7 +108,7 @@ def _digest(file: Path, size: int, changed: int) -> str:
 def _hub(repository: str, revision: str) -> Source:
     """A hub model at a commit, or at a branch (main) of which the local cache knows no commit.
 
-    `files.pin_revision` asks the hub for it; until then nothing of the model can have been measured.
+    `files.pin_revision` asks the hub for it; until then nothing of the model has been measured.
     """
     if mirrored := paths.mirrored(repository):
         return _folder(mirrored)
@@ -139,15 +139,15 @@ def shape(name: str) -> Shape | None:
 
 def num_layers(name: str) -> int | None:
     """L, also of an architecture that has no known `shape`."""
-    if found := shape(name):
-        return found.num_layers
+    if known := shape(name):
+        return known.num_layers
     raw = _configuration(resolve(name))
     keys = ("num_hidden_layers", "n_layer", "n_layers")
     return next((raw[key] for key in keys if key in raw), None)
 
 
 def _configuration(source: Source) -> dict:
-    """What config.json says of the decoder: of a local folder, or a GGUF file that is unpacked."""
+    """The decoder's entries in config.json: of a local folder, or a GGUF file that is unpacked."""
     if source.kind not in ("folder", "gguf"):
         return {}
     folder = Path(source.location)
@@ -160,7 +160,7 @@ def _configuration(source: Source) -> dict:
 
 
 def label(name: str) -> str:
-    """How figures call the model."""
+    """The model's name in figures."""
     return MODELS[name].label if name in MODELS else Path(name).name
 
 
