@@ -16,6 +16,7 @@ from nbformat import v4
 
 from lib.blocks import Block
 from replication import claims, figures, paths, profiles, results
+from replication.claims import bounds
 from replication.measure import distance_maps, scores
 from replication.report import __main__ as report
 from replication.run import notebooks
@@ -119,10 +120,10 @@ def test_the_page_begins_with_what_was_asked_measured_found_and_where_to_go(ran)
 
 def test_what_came_out_is_the_table_of_claims(ran):
     interval = (0.4, 0.35, 0.45)
-    judged = [claims.checks.judged("1", "tiny-random", "c4", interval, {"<c4>": 90})]
-    judged.append(claims.checks.judged("4a", "tiny-random", "", (-0.1, -0.2, -0.05), {"texts": 90}))
-    judged.append(claims.checks.judged("4b", "tiny-random", "", (0.5, 0.2, 0.9), {"texts": 9}))
-    judged.append(claims.checks.judged("8"))
+    judged = [bounds.judged("1", "tiny-random", "c4", interval, {"<c4>": 90})]
+    judged.append(bounds.judged("4a", "tiny-random", "", (-0.1, -0.2, -0.05), {"texts": 90}))
+    judged.append(bounds.judged("4b", "tiny-random", "", (0.5, 0.2, 0.9), {"texts": 9}))
+    judged.append(bounds.judged("8"))
     figures.figure_claims(judged, SMOKE)
     index = report.build(SMOKE).read_text()
     table, legend = claims.lights(judged).split("\n\n")
@@ -166,7 +167,7 @@ def test_the_run_is_reported_as_it_was_asked(ran):
 
 def test_a_model_that_could_not_be_had_does_not_end_the_report(ran):
     interval = (0.4, 0.35, 0.45)
-    judged = [claims.checks.judged("1", "tiny-random", "c4", interval, {"<c4>": 90})]
+    judged = [bounds.judged("1", "tiny-random", "c4", interval, {"<c4>": 90})]
     gone = (("llama-2-7b", "skipped: gated"),)
     figures.figure_claims(judged, replace(SMOKE, missing=gone))
     assert judged[0].statement in report.build(SMOKE).read_text()

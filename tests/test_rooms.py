@@ -15,7 +15,7 @@ FLOORS = (  # from the ground up; a module imports those of its own floor or of 
     ("lib.models",),
     ("lib.evaluation", "lib.pruning", "lib.similarity", "lib.sweep", "lib.healing"),
     ("replication", "replication.paths"),
-    ("replication.profiles", "replication.results"),
+    ("replication.profiles", "replication.results", "replication.notebook"),
     ("replication.analysis",),
     ("replication.figures",),
     ("replication.measure",),
@@ -27,7 +27,7 @@ FLOORS = (  # from the ground up; a module imports those of its own floor or of 
 )
 ORDER = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 METHOD = {"lib.evaluation", "lib.pruning", "lib.similarity", "lib.sweep", "lib.healing"}
-NO_TORCH = {"lib.healing.recipe", "lib.evaluation"}  # of the method, what a plan may import
+NO_TORCH = {"lib.healing", "lib.healing.recipe", "lib.evaluation"}  # of the method, for a plan
 FORBIDDEN = {  # beyond the floors
     "replication.analysis": {"replication.results", "replication.profiles"},
     "replication.figures": {"replication.results"},

@@ -1,4 +1,4 @@
-"""What counts as a verdict: the criterion of each claim, which way an interval points, how firmly.
+"""What counts as a verdict: the criterion of each claim, the direction and the confidence.
 
 The criteria are the rows of claims.csv. The bounds are ours: the paper states its claims in words.
 """
@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from lib.models import registry
-from replication.analysis.dose import PAPER_TOKENS
+from replication.analysis.bootstrap import UNDEFINED, Interval
+from replication.profiles import PAPER_TOKENS
 
 TABLE = Path(__file__).with_name("claims.csv")
 FEWEST = 20  # examples: below, no verdict rests on them
@@ -22,9 +23,7 @@ LIGHTS = {
     "not testable here": "–",
     "not run": "–",
 }
-WAYS = {"agrees": "✓", "differs": "✗", "": ""}
-Interval = tuple[float, float, float]  # value, low, high
-NOTHING: Interval = (np.nan,) * 3
+SIGNS = {"agrees": "✓", "differs": "✗", "": ""}
 
 
 @dataclass(frozen=True)
@@ -45,12 +44,14 @@ class Criterion:
     @property
     def text(self) -> str:
         """The criterion as one sentence."""
-        low, high = f"{self.least:g}", f"{self.most:g}"
-        between = f"above {low}" if high == "inf" else f"between {low} and {high}"
-        return f"{self.statistic}: {f'below {high}' if low == '-inf' else between}"
+        if self.least == -np.inf:
+            return f"{self.statistic}: below {self.most:g}"
+        if self.most == np.inf:
+            return f"{self.statistic}: above {self.least:g}"
+        return f"{self.statistic}: between {self.least:g} and {self.most:g}"
 
-    def way(self, interval: Interval) -> str:
-        """Which way a whole interval points: "agrees", "differs", or "" if only a part does."""
+    def direction(self, interval: Interval) -> str:
+        """Where a whole interval lies: it "agrees", "differs", or "" if only a part does."""
         _, low, high = interval
         if self.least < low and (high < self.most or self.most == np.inf):
             return "agrees"
@@ -60,9 +61,10 @@ class Criterion:
         """How far the value is within its nearest bound (outside: below 0), and how far the
         interval reaches towards that bound."""
         value, low, high = interval
-        if value - self.least < self.most - value:
-            return value - self.least, value - low if value > self.least else high - value
-        return self.most - value, high - value if value < self.most else value - low
+        above, below = value - self.least, self.most - value
+        if above < below:
+            return above, value - low if value > self.least else high - value
+        return below, high - value if value < self.most else value - low
 
 
 _rows = pd.read_csv(TABLE, dtype={"claim": str}, true_values=["yes"], false_values=["no"])
@@ -74,7 +76,7 @@ CRITERIA = {claim: Criterion(*row) for claim, *row in _rows.itertuples(index=Fal
 class Verdict:
     """A part of a claim judged on one model: a statistic with its 95 % interval.
 
-    claim: a key of CRITERIA. n: how many examples of what. way: "agrees" with the paper or
+    claim: a key of CRITERIA. n: how many examples of what. direction: "agrees" with the paper or
     "differs", on this model; "" if neither can be said. confidence: "decided"; "points this way"
     where more healing or another definition may turn it; "can't tell" where the interval lies
     across a bound; "not testable here"; "not run". why: the reason, and what would decide it.
@@ -89,21 +91,23 @@ class Verdict:
     low: float
     high: float
     n: str
-    way: str
+    direction: str
     confidence: str
     why: str
 
     @property
     def verdict(self) -> str:
-        """Way and confidence in words: "agrees (points this way)"."""
+        """Direction and confidence in words: "agrees (points this way)"."""
         if not self.direction:
             return self.confidence
-        return self.direction + (f" ({self.confidence})" if self.confidence != "decided" else "")
+        if self.confidence == "decided":
+            return self.direction
+        return f"{self.direction} ({self.confidence})"
 
     @property
     def light(self) -> str:
         """The same as two signs."""
-        return LIGHTS[self.confidence] + WAYS[self.direction]
+        return LIGHTS[self.confidence] + SIGNS[self.direction]
 
     @property
     def numbers(self) -> str:
@@ -136,15 +140,15 @@ def numbers(interval: Interval) -> str:
         return ""
     width = high - low if np.isfinite(high - low) else 1.0
     digits = 2 if width <= 0 else int(np.clip(np.ceil(1.3 - np.log10(width)), 2, 4))
-    told = [f"{x:.{digits}f}" if np.isfinite(x) else "∞" for x in interval]
-    return told[0] if width <= 0 else f"{told[0]} [{told[1]}, {told[2]}]"
+    value, low, high = (f"{end:.{digits}f}" if np.isfinite(end) else "∞" for end in interval)
+    return value if width <= 0 else f"{value} [{low}, {high}]"
 
 
 def judged(
     claim: str,
     model: str = "",
     task: str = "",
-    interval: Interval = NOTHING,
+    interval: Interval = UNDEFINED,
     n: Mapping[str, int] | None = None,
     *,
     untestable: str = "",
@@ -161,8 +165,8 @@ def judged(
     (a claim on healing is decided only with as many as the paper's). hours: that measuring took.
     fewest: examples that are enough.
     """
-    asked, counts = CRITERIA[claim], dict(n or {})
-    way, confidence, why = "", "can't tell", unclear
+    criterion, counts = CRITERIA[claim], dict(n or {})
+    direction, confidence, why = "", "can't tell", unclear
     if not model:
         confidence, why = "not run", "not measured"
     elif untestable:
@@ -173,25 +177,38 @@ def judged(
         why = f"too few examples: at least {fewest} are needed"
     elif np.isnan(interval).any():
         why = "not defined at the depths measured: too few, or too little is lost there"
-    elif not (way := asked.direction(interval)):
-        why = _wanting(asked, interval, counts, hours)
+    elif not (direction := criterion.direction(interval)):
+        why = _what_would_decide(criterion, interval, counts, hours)
     else:
-        why = _turns(asked, way, variants or {})
-        if asked.heals and not why:
+        why = _turns(criterion, direction, variants or {})
+        if criterion.heals and not why:
             why = _less_healing(healed_tokens)
         confidence = "points this way" if why else "decided"
-    label = registry.label(model) if model else ""
-    told = ", ".join(f"{of} n = {count}" for of, count in counts.items())
-    head = (claim, label, task, asked.statement, asked.text)
-    return Verdict(*head, *interval, told, way, confidence, why)
+    value, low, high = interval
+    return Verdict(
+        claim=claim,
+        model=registry.label(model) if model else "",
+        task=task,
+        statement=criterion.statement,
+        criterion=criterion.text,
+        statistic=value,
+        low=low,
+        high=high,
+        n=", ".join(f"{of} n = {count}" for of, count in counts.items()),
+        direction=direction,
+        confidence=confidence,
+        why=why,
+    )
 
 
-def _wanting(asked: Criterion, interval: Interval, counts: dict, hours: float) -> str:
+def _what_would_decide(
+    criterion: Criterion, interval: Interval, counts: dict[str, int], hours: float
+) -> str:
     """How many examples would take an interval off a bound, if the value stayed."""
-    inside, half = asked.inside(interval)
-    if not np.isfinite(half):
+    inside, reach = criterion.inside(interval)
+    if not np.isfinite(reach):
         return "part of the interval lies beyond the depths measured"
-    times = max((half / inside) ** 2, 1.1) if inside else np.inf
+    times = max((reach / inside) ** 2, 1.1) if inside else np.inf
     if times > 100:
         return "the value lies on the bound: no number of examples would decide it"
     most = [f"{of} n = {float(f'{count * times:.2g}'):,.0f}" for of, count in counts.items()]
@@ -199,11 +216,14 @@ def _wanting(asked: Criterion, interval: Interval, counts: dict, hours: float) -
     return f"the interval lies across a bound: {' and '.join(most)} would decide it{took}"
 
 
-def _turns(asked: Criterion, way: str, variants: Mapping[str, Interval]) -> str:
+def _turns(criterion: Criterion, direction: str, variants: Mapping[str, Interval]) -> str:
     """By which other definitions it does not point the same way, as text."""
-    known = {name: i for name, i in variants.items() if not np.isnan(i).any()}
-    found = "; ".join(f"{name}: {numbers(i)}" for name, i in known.items() if asked.direction(i) != way)
-    return f"turns with the definition ({found})" if found else ""
+    turned = [
+        f"{name}: {numbers(interval)}"
+        for name, interval in variants.items()
+        if not np.isnan(interval).any() and criterion.direction(interval) != direction
+    ]
+    return f"turns with the definition ({'; '.join(turned)})" if turned else ""
 
 
 def _less_healing(tokens: float) -> str:

@@ -8,26 +8,32 @@ replication.claims.bounds says what makes a verdict.
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import pandas as pd
 
 from lib.models import registry
+from replication import profiles
 from replication.analysis import statistics
-from replication.analysis.bootstrap import ci95, resampled, resampled_map
+from replication.analysis.bootstrap import Interval, ci95, resampled, resampled_map
 from replication.analysis.curves import SIGNAL, Curve
 from replication.analysis.depth import halves, last_is_least, lower_minus_upper
 from replication.analysis.islands import THRESHOLD, shallower
 from replication.claims.bounds import CRITERIA, Verdict, judged
-from replication.claims.tables import RunTables
+from replication.claims.tables import UNHEALED, RunTables
 from replication.measure import experiments
 from replication.measure.experiments import QA
-from replication.profiles import recipe
 
 FEWEST_TURNS = 5  # of a latency
-UNHEALED = {"strategy": "similarity", "treatment": "unhealed"}
 HEALED = {"strategy": "similarity", "treatment": "healed"}
 SIMPLE = {"strategy": "simple", "treatment": "unhealed"}
 SIMPLE_HEALED = {"strategy": "simple", "treatment": "healed"}
 C4 = {"task": "c4"}
-QUESTIONS = (*QA[:-1], "arc_easy_test", QA[-1])  # the test split has more than the validation
+QUESTIONS = ("mmlu", "boolq", "arc_easy_test", "arc_easy")  # the test split has more questions
+VARIED = ("ablation", "variant", "format")  # columns that tell several unpruned scores apart
+THRESHOLDS = (THRESHOLD / 2, 2 * THRESHOLD)  # other definitions of an island
+ENDS = {  # other definitions of claim 6: layers that no block may have at either end
+    "without the last two layers": (1, 2),
+    "with the first and the last": (0, 0),
+}
 
 
 def _varied(ablation: str, *variants: str) -> list[dict]:
@@ -37,7 +43,7 @@ def _varied(ablation: str, *variants: str) -> list[dict]:
 ORDERS = _varied("order", *(f"order {k}" for k in experiments.ORDERS))
 SHOTS = _varied("number", *(f"{k} examples" for k in experiments.ENDS))
 SEEDS = _varied("seeds", *(f"seed {seed}" for seed in experiments.SEEDS))
-FORMATS = [UNHEALED | C4 | {"format": told} for told in ("16 bits", "nf4")]
+FORMATS = [UNHEALED | C4 | {"format": name} for name in ("16 bits", "nf4")]
 BITS = UNHEALED | {"task": "gsm8k_bpb"}
 LINES = {  # part: a statistic, the lines it is of, and their table if not "scores"
     "1": (statistics.halfway, [UNHEALED]),
@@ -66,137 +72,177 @@ LINES = {  # part: a statistic, the lines it is of, and their table if not "scor
 UNTESTABLE = {"3b": statistics.no_jump}  # part: why its lines cannot tell, if they cannot
 
 
-def verdicts(found: RunTables) -> list[Verdict]:
+def verdicts(run: RunTables) -> list[Verdict]:
     """Every part of every claim, in claims.csv's order: its verdicts, or that it was not run."""
-    every = [verdict for part, line in LINES.items() for verdict in on_lines(found, part, *line)]
-    every += [verdict for judge in FUNCTIONS.values() for verdict in judge(found)]
+    every = []
+    for part, line in LINES.items():
+        every += on_lines(run, part, *line)
+    for judge in FUNCTIONS.values():
+        every += judge(run)
     ran = {verdict.claim for verdict in every}
     every += [judged(part) for part in CRITERIA if part not in ran]
-    return sorted(every, key=lambda verdict: list(CRITERIA).index(verdict.claim))
+    order = list(CRITERIA)
+    return sorted(every, key=lambda verdict: order.index(verdict.claim))
 
 
 def on_lines(
-    found: RunTables, part: str, statistic: Callable, lines: list[dict], table: str = "scores"
+    run: RunTables, part: str, statistic: Callable, lines: list[dict], table: str = "scores"
 ) -> Iterator[Verdict]:
     """A verdict on `part` for each model that has all `lines` in `table`.
 
     lines: what the points of each have in common. Those without a `task` are of the first question
     set that all were asked and the model answers; without a signal nothing can be judged.
     """
-    for model in found.models(table):
-        tasks = (lines[0]["task"],) if "task" in lines[0] else QUESTIONS
-        asked = {t: [{"model": model, "task": t} | line for line in lines] for t in tasks}
-        drawn = {t: [found.line(table, **line) for line in asked[t]] for t in tasks}
-        where = {k: lines[0][k] for k in ("ablation", "variant", "format") if k in lines[0]}
-        tasks = [t for t in tasks if all(drawn[t])] or tasks
-        signals = found.signals(table, model, tasks, **where)
-        task = next((task for task, gap in signals.items() if gap >= SIGNAL), None)
-        curves = drawn[task or next(iter(signals), tasks[0])]
-        if signals and not task and (all(curves) or not CRITERIA[part].heals):
-            yield judged(part, model, **_silent(signals, found.points(table, model=model)))
-        elif all(curves):
-            n = {line["task"]: c.n for line, c in zip(asked[task], curves, strict=True)}
-            hours = sum(line.seconds for line in curves) / 3600
-            why = UNTESTABLE[part](*curves) if part in UNTESTABLE else ""
-            healing = recipe(model, found.profile)
-            tokens = healing.steps * healing.batch * healing.max_tokens
-            reasons = {"untestable": why, "healed_tokens": tokens, "hours": hours}
-            yield judged(part, model, task, statistic(*curves), n, **reasons)
+    tasks = (lines[0]["task"],) if "task" in lines[0] else QUESTIONS
+    variant = {key: lines[0][key] for key in VARIED if key in lines[0]}
+    for model in run.models(table):
+        curves = {task: _curves(run, table, lines, model, task) for task in tasks}
+        complete = [task for task in tasks if all(curves[task])] or tasks
+        gaps = run.signals(table, model, complete, **variant)
+        answered = [task for task, gap in gaps.items() if gap >= SIGNAL]
+        task = next(iter(answered or gaps or complete))
+        whole = all(curves[task])
+        if gaps and not answered and (whole or not CRITERIA[part].heals):
+            yield _silent(part, model, gaps, run.points(table, model=model))
+        elif whole:
+            recipe = profiles.recipe(model, run.profile)
+            pairs = zip(lines, curves[task], strict=True)
+            yield judged(
+                part,
+                model,
+                task,
+                statistic(*curves[task]),
+                {line.get("task", task): curve.n for line, curve in pairs},
+                untestable=UNTESTABLE[part](*curves[task]) if part in UNTESTABLE else "",
+                healed_tokens=recipe.steps * recipe.batch * recipe.max_tokens,
+                hours=sum(curve.seconds for curve in curves[task]) / 3600,
+            )
 
 
-def _silent(signals: dict[str, float], points) -> dict[str, str]:
+def _curves(
+    run: RunTables, table: str, lines: list[dict], model: str, task: str
+) -> list[Curve | None]:
+    """The curves of `lines`, None for those that were not measured."""
+    wheres = [{"model": model, "task": task} | line for line in lines]
+    return [run.line(table, **where) for where in wheres]
+
+
+def _silent(part: str, model: str, gaps: dict[str, float], points: pd.DataFrame) -> Verdict:
     """Why a model without a signal cannot be judged: it does not know, or was asked too little."""
-    task, best = max(signals.items(), key=lambda pair: pair[1])
-    told = ", ".join(f"{name} {gap:.1f}" for name, gap in signals.items())
-    why = f"no signal: standard errors above the floor: {told} (of {SIGNAL})"
+    task, best = max(gaps.items(), key=lambda pair: pair[1])
+    each = ", ".join(f"{name} {gap:.1f}" for name, gap in gaps.items())
+    why = f"no signal: standard errors above the floor: {each} (of {SIGNAL})"
     if best < 1:
-        return {"untestable": why}
+        return judged(part, model, untestable=why)
     n = points.n[points.task == task].max() * (SIGNAL / best) ** 2
-    return {"unclear": f"{why}; about {float(f'{n:.2g}'):,.0f} {task} examples would show one"}
+    enough = f"about {float(f'{n:.2g}'):,.0f} {task} examples would show one"
+    return judged(part, model, unclear=f"{why}; {enough}")
 
 
-def ranks(found: RunTables) -> Iterator[Verdict]:
+def ranks(run: RunTables) -> Iterator[Verdict]:
     """Claim 11: a lower LoRA rank answers better and has a worse loss."""
-    ends = max(found.profile.ablation_ranks), min(found.profile.ablation_ranks)
-    lines = _varied("similarity", *(f"rank {rank}" for rank in ends))
-    yield from on_lines(found, "11a", statistics.gain, lines, "ranks")
-    yield from on_lines(found, "11b", statistics.gain, [line | C4 for line in lines], "ranks")
+    of_profile = run.profile.ablation_ranks
+    lines = _varied("similarity", f"rank {max(of_profile)}", f"rank {min(of_profile)}")
+    yield from on_lines(run, "11a", statistics.gain, lines, "ranks")
+    yield from on_lines(run, "11b", statistics.gain, [line | C4 for line in lines], "ranks")
 
 
-def robustness(found: RunTables) -> Iterator[Verdict]:
+def robustness(run: RunTables) -> Iterator[Verdict]:
     """Claim 8: within a family deeper models keep their answers longer, to one question set."""
-    families: dict[str, dict[str, dict[str, Curve]]] = {}
-    for model in found.models("scores"):
-        gaps = found.signals("scores", model, QA)
-        tasks = [task for task in gaps if gaps[task] >= SIGNAL]
-        lines = {t: found.line("scores", model=model, task=t, **UNHEALED) for t in tasks}
-        families.setdefault(registry.family(model), {})[model] = lines
-    for lines in families.values():
-        depths = sorted((found.maps[model].num_layers, model) for model in lines)
+    families = {}
+    for model in run.models("scores"):
+        families.setdefault(registry.family(model), []).append(model)
+    for models in families.values():
+        depths = sorted((run.maps[model].num_layers, model) for model in models)
         (fewest, shallow), (most, deep) = depths[0], depths[-1]
-        shared = [t for t in QA if lines[shallow].get(t) and lines[deep].get(t)]
-        if most > fewest and shared:
-            first, second = (lines[model][shared[0]] for model in (shallow, deep))
-            told = f"{shared[0]}, minus {registry.label(shallow)}"
-            counted = {"examples": min(first.n, second.n)}
-            yield judged("8", deep, told, statistics.later(first, second), counted)
+        if most == fewest:
+            continue
+        answered = [_answered(run, model) for model in (shallow, deep)]
+        shared = [task for task in QA if all(lines.get(task) for lines in answered)]
+        if shared:
+            first, second = (lines[shared[0]] for lines in answered)
+            task = f"{shared[0]}, minus {registry.label(shallow)}"
+            n = {"examples": min(first.n, second.n)}
+            yield judged("8", deep, task, statistics.later(first, second), n)
 
 
-def depth(found: RunTables) -> Iterator[Verdict]:
+def _answered(run: RunTables, model: str) -> dict[str, Curve | None]:
+    """The unhealed curves of the question sets that a model answers."""
+    gaps = run.signals("scores", model, QA)
+    tasks = [task for task, gap in gaps.items() if gap >= SIGNAL]
+    return {task: run.line("scores", model=model, task=task, **UNHEALED) for task in tasks}
+
+
+def depth(run: RunTables) -> Iterator[Verdict]:
     """Claim 4: deeper blocks are more similar, blocks with the last layer the most dissimilar."""
-    for model, distances in found.maps.items():
-        maps, n = resampled_map(distances), {"texts": distances.num_sequences}
+    for model, distances in run.maps.items():
+        maps = resampled_map(distances)
+        n = {"texts": distances.num_sequences}
         shallow, deep = halves(maps)
         yield judged("4a", model, "", ci95(deep - shallow), n)
-        told = {"blocks without the first layer": ci95(last_is_least(maps, 1))}
-        yield judged("4b", model, "", ci95(last_is_least(maps)), n, variants=told)
+        variants = {"blocks without the first layer": ci95(last_is_least(maps, 1))}
+        yield judged("4b", model, "", ci95(last_is_least(maps)), n, variants=variants)
 
 
-def islands(found: RunTables) -> Iterator[Verdict]:
+def islands(run: RunTables) -> Iterator[Verdict]:
     """Claim 5: Qwens have islands of similar blocks in shallow layers. The paper's are Qwen-1."""
-    for model, distances in (found.recorded | found.maps).items():
-        if "qwen" in model.lower():
-            count, *others = (
-                ci95(np.array([shallower(m, at) for m in resampled_map(distances)], float))
-                for at in (THRESHOLD, THRESHOLD / 2, 2 * THRESHOLD)
-            )
-            whose = "" if model in found.maps else "recorded map"
-            names = (f"threshold {at:g}" for at in (THRESHOLD / 2, 2 * THRESHOLD))
-            of_paper = model in registry.MODELS and registry.MODELS[model].healing
-            why = "" if of_paper else "another Qwen than the paper's"
-            n = {"texts": distances.num_sequences}
-            variants = dict(zip(names, others, strict=True))
-            yield judged("5", model, whose, count, n, variants=variants, untestable=why)
+    for model, distances in (run.recorded | run.maps).items():
+        if "qwen" not in model.lower():
+            continue
+        maps = resampled_map(distances)
+        of_paper = model in registry.MODELS and registry.MODELS[model].healing
+        yield judged(
+            "5",
+            model,
+            "" if model in run.maps else "recorded map",
+            _shallower(maps, THRESHOLD),
+            {"texts": distances.num_sequences},
+            variants={f"threshold {at:g}": _shallower(maps, at) for at in THRESHOLDS},
+            untestable="" if of_paper else "another Qwen than the paper's",
+        )
 
 
-def damage(found: RunTables) -> Iterator[Verdict]:
+def _shallower(maps: np.ndarray, threshold: float) -> Interval:
+    """The number of islands that are shallower than the deep band."""
+    counts = [shallower(matrix, threshold) for matrix in maps]
+    return ci95(np.array(counts, float))
+
+
+def damage(run: RunTables) -> Iterator[Verdict]:
     """Claim 6: dropping shallow layers hurts more than dropping deep ones."""
-    for model in found.models("damage"):
-        rows, layers = found.points("damage", model=model), found.maps[model].num_layers
-        weights = np.asarray(rows.weights.iloc[0], float)
-
-        def apart(*skip, rows=rows, layers=layers, weights=weights):
-            rises = lower_minus_upper(rows, layers, skip)
-            return ci95(resampled(rises[None], weights, "c4")[:, 0])
-
-        ends = {"without the last two layers": (1, 2), "with the first and the last": (0, 0)}
-        variants = {name: apart(*skip) for name, skip in ends.items()}
-        yield judged("6", model, "c4", apart(1, 1), {"texts": len(weights)}, variants=variants)
+    for model in run.models("damage"):
+        rows = run.points("damage", model=model)
+        num_layers = run.maps[model].num_layers
+        n = {"texts": len(rows.weights.iloc[0])}
+        value = _shallow_minus_deep(rows, num_layers, (1, 1))
+        variants = {
+            name: _shallow_minus_deep(rows, num_layers, skip) for name, skip in ENDS.items()
+        }
+        yield judged("6", model, "c4", value, n, variants=variants)
 
 
-def cost(found: RunTables) -> Iterator[Verdict]:
+def _shallow_minus_deep(rows: pd.DataFrame, num_layers: int, skip: tuple[int, int]) -> Interval:
+    """How much more the loss rises without a shallow block than without a deep one, in nats."""
+    rises = lower_minus_upper(rows, num_layers, skip)
+    weights = np.asarray(rows.weights.iloc[0], float)
+    return ci95(resampled(rises[None], weights, "c4")[:, 0])
+
+
+def cost(run: RunTables) -> Iterator[Verdict]:
     """Claim 12: pruning cuts memory and latency."""
-    for model in found.models("cost"):
-        rows = found.points("cost", model=model).sort_values("fraction")
+    for model in run.models("cost"):
+        rows = run.points("cost", model=model).sort_values("fraction")
         plain = rows[rows.quantization.isna()]
-        for part, task in {"12a": "weights", "12b": "prefill", "12c": "decode"}.items():
-            for deepest in plain[plain.task == task].tail(1).itertuples():
-                exact = task == "weights"
-                ends = (deepest.ratio,) * 2 if exact else (deepest.ratio_high, deepest.ratio_low)
-                saved = tuple((1 - ratio) / deepest.fraction for ratio in (deepest.ratio, *ends))
-                n = {"count of bytes": 1} if exact else {"turns": int(deepest.n)}
-                enough = 1 if exact else FEWEST_TURNS
-                yield judged(part, model, task, saved, n, fewest=enough)
+        for row in plain[plain.task == "weights"].tail(1).itertuples():
+            saved = (1 - row.ratio) / row.fraction
+            n = {"count of bytes": 1}
+            yield judged("12a", model, "weights", (saved,) * 3, n, fewest=1)
+        for part, task in {"12b": "prefill", "12c": "decode"}.items():
+            for row in plain[plain.task == task].tail(1).itertuples():
+                ratios = (row.ratio, row.ratio_high, row.ratio_low)
+                value, low, high = ((1 - ratio) / row.fraction for ratio in ratios)
+                n = {"turns": int(row.n)}
+                yield judged(part, model, task, (value, low, high), n, fewest=FEWEST_TURNS)
 
 
 FUNCTIONS = {"4": depth, "5": islands, "6": damage, "8": robustness, "11": ranks, "12": cost}

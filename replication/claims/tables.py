@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ import pandas as pd
 from lib.blocks import BlockDistances
 from lib.models import registry
 from replication import paths, profiles, results
-from replication.analysis.bootstrap import interval
+from replication.analysis.bootstrap import ci95
 from replication.analysis.curves import Curve, curve, floor, gap
 from replication.analysis.statistics import halfway
 from replication.measure import damage, distance_maps, experiments, inference_cost, scores
@@ -19,6 +19,7 @@ from replication.profiles import Profile
 
 NOTHING = pd.DataFrame(columns=["model", "task", "strategy", "treatment"])
 SAME = ("model", "task", "ablation", "variant", "format")  # of a pruned score and its unpruned one
+UNHEALED = {"strategy": "similarity", "treatment": "unhealed"}
 RECORDED = ("qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b")  # maps for claim 5
 
 
@@ -43,12 +44,13 @@ class RunTables:
     def points(self, table: str, **where) -> pd.DataFrame:
         """The rows of a table that have the values `where`."""
         rows = self.tables.get(table, NOTHING)
-        return rows[(rows.reindex(columns=list(where)) == pd.Series(where)).all(axis=1)]
+        values = rows.reindex(columns=list(where))
+        return rows[(values == pd.Series(where)).all(axis=1)]
 
     def line(self, table: str, **where) -> Curve | None:
         """The curve through the pruned scores that have the values `where`, and the unpruned."""
         points = self.points(table, **where)
-        same = {k: v for k, v in where.items() if k in SAME}
+        same = {column: value for column, value in where.items() if column in SAME}
         unpruned = self.points(table, treatment="unpruned", **same)
         return curve(unpruned.iloc[0], points) if len(unpruned) and len(points) else None
 
@@ -57,14 +59,14 @@ class RunTables:
 
         Infinite where a floor is not known. where: of which of several unpruned scores.
         """
-        found = {}
+        unpruned = self.points(table, model=model, treatment="unpruned", **where)
+        gaps = {}
         for task in tasks:
-            told = {"model": model, "task": task, "treatment": "unpruned"} | where
-            unpruned = self.points(table, **told)
-            if len(unpruned):
-                known = not np.isnan(floor(unpruned.iloc[0]))
-                found[task] = gap(unpruned.iloc[0]) if known else np.inf
-        return found
+            rows = unpruned[unpruned.task == task]
+            if len(rows):
+                score = rows.iloc[0]
+                gaps[task] = np.inf if np.isnan(floor(score)) else gap(score)
+        return gaps
 
 
 def gather(profile: Profile, archive: results.Archive | None = None) -> RunTables:
@@ -79,23 +81,23 @@ def gather(profile: Profile, archive: results.Archive | None = None) -> RunTable
         except results.NotMeasured:
             maps, profile = {}, replace(profile, models=())
         tables = _tables(maps, profile) if maps else {}
-    measured = {name: rows[rows.value.notna()] for name, rows in tables.items() if len(rows)}
-    return RunTables(
-        profile,
-        maps,
-        {name: rows.reset_index(drop=True) for name, rows in measured.items() if len(rows)},
-        {name: distance_maps.recorded(name)[0] for name in RECORDED},
-    )
+    measured = {}
+    for name, rows in tables.items():
+        rows = rows[rows.value.notna()] if len(rows) else rows
+        if len(rows):
+            measured[name] = rows.reset_index(drop=True)
+    recorded = {name: distance_maps.recorded(name)[0] for name in RECORDED}
+    return RunTables(profile, maps, measured, recorded)
 
 
 def _tables(maps: dict[str, BlockDistances], profile: Profile) -> dict[str, pd.DataFrame]:
     """What notebooks 02 to 10 measure; costs and damage only where they can be had."""
     studied = {name: maps[name] for name in profile.study_models if name in maps}
     curves = [scores.unhealed(maps, profile), scores.healed(maps, profile)]
-    curves.append(scores.of_all(maps, experiments.test_split, profile))
+    curves.append(scores.score_table(maps, experiments.test_split, profile))
     tables = {"scores": pd.concat([*curves, scores.reasoning(studied, profile)])}
     for name in ("prompts", "seeds", "ranks", "stacked"):
-        tables[name] = scores.of_all(maps, getattr(experiments, name), profile)
+        tables[name] = scores.score_table(maps, getattr(experiments, name), profile)
     with suppress(results.NotMeasured, registry.ModelError):
         tables["cost"], _ = inference_cost.measure(profile)
     with suppress(results.NotMeasured, registry.ModelError):
@@ -106,36 +108,48 @@ def _tables(maps: dict[str, BlockDistances], profile: Profile) -> dict[str, pd.D
 # ---- next to numbers from elsewhere --------------------------------------------------------
 
 
-def beside(found: RunTables) -> pd.DataFrame:
+def beside(run: RunTables) -> pd.DataFrame:
     """Our numbers next to those of data/published.json, for models that have any there.
 
     A row per model, quantity (and block_size, for l*(n)): ours with its 95 % interval where it has
     one, the reference from `least` to `most`, and its source. Empty if no model has any.
     """
-    known = json.loads((paths.DATA / "published.json").read_text(encoding="utf-8"))
+    published = json.loads((paths.DATA / "published.json").read_text(encoding="utf-8"))
     rows = []
 
-    def add(model: str, quantity: str, ours, reference, size: int | None = None) -> None:
-        told = {"model": registry.label(model), "quantity": quantity, "block_size": size}
-        told |= zip(("ours", "low", "high", "least", "most"), (*ours, *reference), strict=True)
-        rows.append(told | {"source": known[quantity]["source"]})
+    def add(model: str, quantity: str, interval, least, most, size=None) -> None:
+        ours, low, high = interval
+        rows.append(
+            {
+                "model": registry.label(model),
+                "quantity": quantity,
+                "block_size": size,
+                "ours": ours,
+                "low": low,
+                "high": high,
+                "least": least,
+                "most": most,
+                "source": published[quantity]["source"],
+            }
+        )
 
-    for model, distances in found.maps.items():
-        starts = known["best_starts"].get(model, [])
+    for model, distances in run.maps.items():
+        starts = published["best_starts"].get(model, [])
         for size, start in enumerate(starts[: distances.num_layers - 1], start=1):
-            add(model, "best_starts", (distances.best_start(size),) * 3, (start, start), size)
-        mmlu = {"task": "mmlu", "strategy": "similarity", "treatment": "unhealed"}
-        if line := found.line("scores", model=model, **mmlu):
-            if ends := known["transitions"].get(model):
-                add(model, "transitions", halfway(line), ends)
-            if value := known["mmlu_5shot_unpruned"].get(model):
-                add(model, "mmlu_5shot_unpruned", interval(line.values[:, 0]), (value, value))
+            ours = distances.best_start(size)
+            add(model, "best_starts", (ours, ours, ours), start, start, size)
+        line = run.line("scores", model=model, task="mmlu", **UNHEALED)
+        transition = published["transitions"].get(model)
+        mmlu = published["mmlu_5shot_unpruned"].get(model)
+        if line and transition:
+            add(model, "transitions", halfway(line), *transition)
+        if line and mmlu:
+            add(model, "mmlu_5shot_unpruned", ci95(line.values[:, 0]), mmlu, mmlu)
     return pd.DataFrame(rows)
 
 
 def deviations(profile: Profile) -> pd.DataFrame:
     """The counts and settings in which a profile is not the paper's."""
-    paper = profiles.PROFILES["paper"]
-    pairs = {f.name: (getattr(profile, f.name), getattr(paper, f.name)) for f in fields(Profile)}
-    rows = [(name, *pair) for name, pair in pairs.items() if pair[0] != pair[1]]
+    here, paper = asdict(profile), asdict(profiles.PROFILES["paper"])
+    rows = [(name, here[name], paper[name]) for name in here if here[name] != paper[name]]
     return pd.DataFrame(rows, columns=["setting", "here", "paper"])

@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 
-from lib.healing.recipe import Recipe
+from lib.healing import Recipe
 from lib.models import registry
+
+PAPER_TOKENS = 5_000 * 16 * 2048  # of one of the paper's healings
 
 
 def recipe(name: str, profile, **changes) -> Recipe:
@@ -14,18 +16,21 @@ def recipe(name: str, profile, **changes) -> Recipe:
     """
     steps = profile.heal_steps if profile.heals_fully(name) else profile.other_steps
     steps = changes.get("steps", steps)
-    found = Recipe(
+    warmup_steps = profile.heal_warmup
+    if not profile.heal_decay:
+        warmup_steps = warmup_steps * steps // profile.heal_steps
+    usual = Recipe(
         steps=steps,
         batch=profile.heal_batch,
         max_tokens=profile.heal_tokens,
         learning_rate=profile.heal_learning_rate,
         rank=profile.heal_rank,
-        warmup_steps=profile.heal_warmup
-        if profile.heal_decay
-        else profile.heal_warmup * steps // profile.heal_steps,
+        warmup_steps=warmup_steps,
         decay_steps=int(profile.heal_decay * steps),
         packed=profile.heal_packed,
         source=profile.source,
     )
-    own = registry.MODELS[name].healing if name in registry.MODELS else {}
-    return replace(found, **(own if profile.name == "paper" else {}) | changes)
+    its_own = {}
+    if profile.name == "paper" and name in registry.MODELS:
+        its_own = registry.MODELS[name].healing
+    return replace(usual, **its_own | changes)

@@ -15,10 +15,10 @@ from urllib.parse import quote
 import nbformat
 import pandas as pd
 
-from replication import figures, paths, profiles, results
+from replication import claims, notebook, paths, profiles, results
 from replication.figures.curves import TASKS
 from replication.profiles import Profile
-from replication.report import compare, pages, shown
+from replication.report import compare, pages
 from replication.results.archive import Archive
 from replication.run.notebooks import FIGURES, NOTEBOOKS
 
@@ -53,7 +53,7 @@ def build(profile: Profile) -> Path:
         notebooks=notebooks,
         figures=figures,
         interactive={f.name: _address(f) for f in (paths.FIGURES / profile.name).glob("*.html")},
-        settings=shown.settings(profile).data,
+        settings=notebook.settings(profile).data,
         measured=_measured(profile, here),
         machine=machine,
         claims=_claims(profile.name),
@@ -140,7 +140,7 @@ def _claims(profile: str) -> dict | None:
     full = judged[list(dict.fromkeys(["claim", "statement", "verdict", *judged]))]  # for phones
     return {
         "counts": pd.crosstab(judged.model, judged.verdict).to_dict("index"),
-        "lights": pages.table(figures.lights(judged).reset_index()),
+        "lights": pages.table(claims.light_table(judged).reset_index()),
         "full": pages.table(full),
     }
 

@@ -4,8 +4,7 @@ import re
 from dataclasses import fields
 
 from lib import similarity
-from replication import profiles
-from replication.report import shown
+from replication import notebook, profiles
 
 ROW = re.compile(r"<th>([^<]*)</th>\s*<td>([^<]*)</td>\s*<td>([^<]*)</td>")
 
@@ -14,9 +13,9 @@ def test_a_profile_stands_beside_the_papers():
     profile = profiles.get("quick", limit=3)
     short, everything = (
         {row: (here, paper) for row, here, paper in ROW.findall(part)}
-        for part in shown.settings(profile).data.split("<details>")
+        for part in notebook.settings(profile).data.split("<details>")
     )
-    assert short.keys() == shown.ROWS.keys()
+    assert short.keys() == notebook.ROWS.keys()
     assert short["BoolQ"] == ("3 questions", "3,270 questions")
     assert short["models"] == ("smollm2-135m", ", ".join(profiles.PROFILES["paper"].models))
     assert short["healing"][1] == "5,000 steps of 16 texts of 2,048 tokens"
@@ -25,7 +24,7 @@ def test_a_profile_stands_beside_the_papers():
 
 
 def test_code_is_shown_as_it_is():
-    html = shown.source(similarity.angles).data
-    assert "<summary><code>lib.similarity.angles</code></summary>" in html
+    html = notebook.source(similarity.angular_distances).data
+    assert "<summary><code>lib.similarity.angular_distances</code></summary>" in html
     assert "torch.arccos(cosines.clamp(-1, 1)) / torch.pi" in html
-    assert "-&gt; np.ndarray" in html and "<pre>def angles(" in html
+    assert "-&gt; np.ndarray" in html and "<pre>def angular_distances(" in html

@@ -1,0 +1,56 @@
+"""Verdicts as tables: every one, and the 13 claims with lights."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from replication.claims.bounds import LIGHTS, Verdict
+
+SENTENCES = Path(__file__).with_name("sentences.csv")
+
+
+def markdown(verdicts: Sequence[Verdict]) -> str:
+    """Every verdict as a row of a table."""
+    lines = [
+        "| | the paper says | measured, and when it holds | value (95 % interval) | verdict |",
+        "|---|---|---|---|---|",
+    ]
+    for verdict in verdicts:
+        where = f"({verdict.where})" if verdict.where else ""
+        reason = f": {verdict.why}" if verdict.why else ""
+        cells = [
+            verdict.claim,
+            verdict.statement,
+            verdict.criterion,
+            " ".join(filter(None, [verdict.numbers, where])),
+            f"{verdict.light} **{verdict.verdict}**{reason}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def light_table(judged: pd.DataFrame) -> pd.DataFrame:
+    """The claims as sentences, a row each, and the lights of their parts, a column a model.
+
+    judged: a row a verdict, with the columns claim, model (empty: not run) and light.
+    """
+    claim = judged.claim.str.rstrip("abcde").astype(int)
+    model = judged.model.replace("", None)
+    part = judged.claim.str.lstrip("0123456789") + judged.light
+    lights = part.groupby([claim, model], sort=False).agg(" ".join).unstack()
+    sentences = pd.read_csv(SENTENCES, index_col="claim")
+    table = sentences.rename(columns={"sentence": "the paper says"})
+    return table.join(lights).fillna("")
+
+
+def lights(verdicts: Sequence[Verdict]) -> str:
+    """The 13 claims as sentences, and a column of lights a model; below it what they mean."""
+    rows = [(verdict.claim, verdict.model, verdict.light) for verdict in verdicts]
+    table = light_table(pd.DataFrame(rows, columns=["claim", "model", "light"]))
+    lines = [f"| | {' | '.join(table)} |", "|---" * (1 + len(table.columns)) + "|"]
+    for cells in table.itertuples():
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    signs = ", ".join(f"{sign} {name}" for name, sign in list(LIGHTS.items())[:4])
+    legend = f"a, b, … are parts of a claim. ✓ agrees with the paper, ✗ differs; {signs}."
+    return "\n".join(lines) + f"\n\n{legend} Empty: not measured, or not about this model.\n"
