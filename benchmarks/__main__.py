@@ -17,7 +17,7 @@ ROWS = {
     5: counts.llama_2_70b,
     6: mmlu.against_lm_eval,
     7: training.against_plain_script,
-    8: training.packing,
+    8: training.packed_documents,
     9: memory.half_a_model,
     10: memory.layer_by_layer,
     11: sweeps.damage_map,

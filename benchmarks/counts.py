@@ -7,7 +7,7 @@ from statistics import median
 from benchmarks.sizes import Size
 from benchmarks.table import Line
 from lib.blocks import Block, simple_block
-from lib.healing import packing as documents
+from lib.healing import packing
 from replication import paths, profiles, results
 
 STEPS = 500  # of a healing, for its padding
@@ -55,12 +55,12 @@ def padding(size: Size) -> list[Line]:
     known = json.loads((paths.DATA / "token_counts.json").read_text())["c4"]
     drawn = random.Random(0).choices(known, k=STEPS * recipe.batch)
     sequences = [{"documents": [[0] * min(n, recipe.max_tokens)]} for n in drawn]
-    real, lines = documents.real_tokens(sequences), []
+    real, lines = packing.real_tokens(sequences), []
     for micro in (2, 4, 8):
         groups = [sequences[i : i + micro] for i in range(0, len(sequences), micro)]
-        before = sum(documents.processed_tokens(g, micro, micro) for g in groups) / real
-        rows = sum(documents.collator(True, 0)(g)["input_ids"].numel() for g in groups) / real
-        ordered = documents.processed_tokens(sequences, recipe.batch, micro) / real
+        before = sum(packing.processed_tokens(g, micro, micro) for g in groups) / real
+        rows = sum(packing.collator(True, 0)(g)["input_ids"].numel() for g in groups) / real
+        ordered = packing.processed_tokens(sequences, recipe.batch, micro) / real
         for which, found, most in (("sorted by length", ordered, 1.45), ("joined", rows, 1.05)):
             lines.append(
                 Line(

@@ -7,13 +7,13 @@ from benchmarks.distances import plain_forward
 from benchmarks.sizes import Size
 from benchmarks.table import Line, seconds
 from benchmarks.timing import alternate
-from lib.models import machine as formats
+from lib.models import machine
 
 
 def fastest_format(size: Size) -> list[Line]:
     """Row 12: linear maps alone should tell which format a decoder is fastest in."""
-    found = formats.measured()
-    other = next(dtype for dtype in formats.TRIED if dtype != found["dtype"])
+    found = machine.measured()
+    other = next(dtype for dtype in machine.TRIED if dtype != found["dtype"])
     (slow, tokenizer), (fast, _) = (
         inputs.load(size.model, dtype=dtype) for dtype in (other, found["dtype"])
     )
@@ -22,14 +22,14 @@ def fastest_format(size: Size) -> list[Line]:
         lambda: plain_forward(slow, batches), lambda: plain_forward(fast, batches), 2 * size.repeats
     )
     told = ", ".join(f"{dtype} {1e3 * least:.1f} ms" for dtype, least in found["seconds"].items())
-    kept = (formats.remembered() or {"dtype": "none yet"})["dtype"]
+    kept = (machine.remembered() or {"dtype": "none yet"})["dtype"]
     return [
         Line(
             row=12,
             what=f"Forward of {size.map_sequences} C4 sequences of {size.tokens} tokens, "
             f"{torch.get_num_threads()} threads",
             reference=f"in {other}",
-            ours=f"in {found['dtype']}, which `formats.measured` takes",
+            ours=f"in {found['dtype']}, which `machine.measured` takes",
             required="≥ 1.00",
             ratio=pair.speedup,
             met=pair.speedup >= 1,

@@ -10,7 +10,7 @@ from lib.blocks import Block, BlockDistances, similarity_block, simple_block
 from lib.data import sets
 from lib.models import loading
 from replication import profiles
-from replication.measure import wanted
+from replication.measure import request
 
 BATCH_TOKENS = profiles.PROFILES["quick"].batch_tokens
 
@@ -50,7 +50,7 @@ def task(name: str, size: Size) -> evaluation.Task:
         mmlu_questions=size.mmlu_questions,
         mmlu_shots=size.mmlu_shots,
     )
-    return evaluation.task(wanted.of_task(name, profile))
+    return evaluation.task_of(request.of_task(name, profile))
 
 
 def dtype_of(model) -> str:

@@ -12,7 +12,7 @@ from benchmarks.table import Line, seconds
 from benchmarks.timing import Pair, alternate
 from lib.blocks import UNPRUNED, Block, similarity_block
 from lib.pruning import dropped
-from lib.sweep import log_probabilities
+from lib.sweep import target_logprobs
 
 TIE = 1e-4  # nats: closer than this, rounding decides which letter wins
 
@@ -46,7 +46,7 @@ def _line(size: Size, **measured) -> Line:
         f"{size.mmlu_questions} questions, full depth and similarity blocks of n = {sizes}; "
         "one turn each",
         reference=f"lm-eval on each pruned model in memory, batches of {size.harness_batch}",
-        ours="`sweep.log_probabilities`",
+        ours="`sweep.target_logprobs`",
         required="≥ 8, same letters",
         **measured,
     )
@@ -64,7 +64,7 @@ def _measure(size: Size, model, tokenizer, task) -> Pair:
         harnessed = names, harness.task_manager(folder), size.harness_batch
         return alternate(
             lambda: each_dropped(model, tokenizer, blocks, *harnessed),
-            lambda: log_probabilities(
+            lambda: target_logprobs(
                 model, blocks, _flat(task.rows(tokenizer)), inputs.BATCH_TOKENS, task.name
             ),
             repeats=1,
@@ -109,7 +109,7 @@ def letters(theirs: np.ndarray, ours: np.ndarray) -> tuple[int, int, int]:
 def same_tokens(theirs: list, rows: list) -> int:
     """How many questions both read as the same tokens, the four choices included."""
     return sum(
-        [(list(row.tokens), [token]) for token in row.wanted[0]] == [tuple(p) for p in pairs]
+        [(list(row.tokens), [token]) for token in row.target_ids[0]] == [tuple(p) for p in pairs]
         for row, pairs in zip(rows, theirs, strict=True)
     )
 

@@ -17,12 +17,12 @@ import torch
 
 from lib import pruning
 from lib.data import sets
-from lib.healing import linear
-from lib.healing import training as healing
+from lib.healing import linear, training
 from lib.models import loading
 from lib.similarity import calibration_batches
-from replication import figures, paths, profiles, results
-from replication.measure import distance_maps, repair, studies
+from replication import paths, profiles, results
+from replication.beyond import repair
+from replication.measure import distance_maps
 
 FILE = paths.ROOT / "benchmarks" / "results" / "repairs.csv"
 MODELS = ("smollm2-135m", "qwen2.5-coder-1.5b")  # of the record
@@ -34,8 +34,8 @@ def of_model(name: str, turns: int) -> pd.DataFrame:
     profile = profiles.get(profiles.RECORDED)
     with results.reading(results.archive(paths.RECORDED / profiles.RECORDED)):
         maps, _ = distance_maps.measure(profile, [name])
-    asked = {w.shown["repair"]: w for w in studies.healings(name, maps[name], profile) if w.recipe}
-    model, tokenizer = loading.load(name, **profile.weights)
+    asked = {w.labels["repair"]: w for w in repair.healings(name, maps[name], profile) if w.recipe}
+    model, tokenizer = loading.load(name, **profile.load_kwargs)
     block, rows = next(iter(asked.values())).block, []
     for _ in range(turns):
         for kind, took in _map_seconds(model, tokenizer, block, profile).items():
@@ -64,7 +64,7 @@ def _step_seconds(model, tokenizer, block, recipe) -> float:
     recipe = replace(recipe, steps=STEPS, warmup_steps=0, decay_steps=0)
     with tempfile.TemporaryDirectory() as folder:
         with pruning.dropped(model, block):
-            found = healing.heal(model, tokenizer, recipe, Path(folder) / "healed")
+            found = training.heal(model, tokenizer, recipe, Path(folder) / "healed")
     return found.seconds / STEPS
 
 
@@ -73,10 +73,10 @@ def draw(times: pd.DataFrame) -> None:
     profile = profiles.get(profiles.RECORDED)
     with results.reading(results.archive(paths.RECORDED / profiles.RECORDED)):
         maps, _ = distance_maps.measure(profile, times.model.unique())
-        table = repair.healings(maps, profile)
+        table = repair.measure(maps, profile, repair.healings)
     took = times.set_index(["model", "repair"]).minutes * 60
     places = pd.MultiIndex.from_frame(table[["model", "repair"]])
-    figures.figure_repair_cost(table.assign(seconds=took.reindex(places).to_numpy()), profile)
+    repair.figure_repair_cost(table.assign(seconds=took.reindex(places).to_numpy()), profile)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import torch
+from replication.measure.studies import all_blocks
 
 from benchmarks import counts, inputs
 from benchmarks.sizes import Size
@@ -13,10 +14,9 @@ from benchmarks.timing import alternate
 from lib.blocks import UNPRUNED, Block
 from lib.data.encoding import Row
 from lib.models.decoder import decoder_layers
-from lib.models.reading import bundles
+from lib.models.reading import prefix_batches
 from lib.pruning import dropped
 from lib.sweep import scored, sweep
-from replication.measure.studies import all_blocks
 
 
 def arc_easy(size: Size) -> list[Line]:
@@ -102,7 +102,7 @@ def _limit(model, blocks: list[Block], head: float) -> str:
 def head_in_layers(model, examples: list[list[Row]], repeats: int) -> float:
     """Time to score all rows (lm_head, log-softmax), over that of one layer to read them."""
     rows = [row for example in examples for row in example]
-    shared = list(bundles(rows, inputs.BATCH_TOKENS))
+    shared = list(prefix_batches(rows, inputs.BATCH_TOKENS))
     owns = [own for bundle in shared for own in bundle.batches]
     prefixes = [bundle.prefix for bundle in shared if bundle.prefix is not None]
 

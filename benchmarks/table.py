@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.timing import Pair
-from lib.models import machine as formats
+from lib.models import machine
 
 FILE = Path(__file__).parent / "results" / "first_light.md"
 
@@ -79,7 +79,7 @@ def _machine(lines: list[Line]) -> list[str]:
     cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
     return [
         f"- Date: {datetime.date.today()}",
-        f"- Machine: {formats.processor()}, {cores}, {gpu}",
+        f"- Machine: {machine.processor()}, {cores}, {gpu}",
         f"- Versions: python {platform.python_version()}, {versions}",
         "- Weights: " + _weights(lines),
         "- Each pair is measured in one run, in turn (A B A B); the least of each is shown. "

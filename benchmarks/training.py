@@ -21,9 +21,7 @@ from benchmarks.gpu.sections import TINY as TINY_SHAPE
 from benchmarks.sizes import TINY, Size
 from benchmarks.table import Line, seconds
 from benchmarks.timing import alternate
-from lib.healing import lora as adapters
-from lib.healing import packing as documents
-from lib.healing import training as healing
+from lib.healing import lora, packing, training
 from lib.models import files, loading, registry
 from replication import profiles
 
@@ -48,9 +46,9 @@ def against_plain_script(size: Size) -> list[Line]:
     packed = loading.nf4()
     packed.bnb_4bit_compute_dtype = ours.dtype  # bf16 is slow where a CPU has to emulate it
     plain = transformers.AutoModelForCausalLM.from_pretrained(
-        files.checkpoint(registry.resolve(name)), dtype=ours.dtype, quantization_config=packed
+        files.local_folder(registry.resolve(name)), dtype=ours.dtype, quantization_config=packed
     )
-    sequences, _ = documents.training_sequences(tokenizer, recipe)
+    sequences, _ = packing.training_sequences(tokenizer, recipe)
     pair = alternate(
         lambda: _plain(plain, tokenizer, sequences, recipe),
         lambda: _ours(ours, tokenizer, sequences, recipe),
@@ -60,7 +58,7 @@ def against_plain_script(size: Size) -> list[Line]:
         row=7,
         what=f"Healing, {recipe.steps} steps of {recipe.batch} × {recipe.max_tokens} tokens",
         reference="plain HF Trainer, peft and bitsandbytes (NF4), in the same format",
-        ours="`healing.heal`'s training, checkpoints included",
+        ours="`training.heal`'s training, checkpoints included",
         required="≥ 0.95",
         ratio=pair.speedup,
         met=pair.speedup >= 0.95,
@@ -70,7 +68,7 @@ def against_plain_script(size: Size) -> list[Line]:
     return [line]
 
 
-def packing(size: Size) -> list[Line]:
+def packed_documents(size: Size) -> list[Line]:
     """Row 8: real tokens (no padding) trained on in a second, packed against padded documents.
 
     The reference pads, as a model must that cannot keep joined documents apart.
@@ -79,7 +77,7 @@ def packing(size: Size) -> list[Line]:
     model, tokenizer = inputs.load(name, quantization="nf4")
     packed = replace(_recipe(name), steps=1, max_tokens=size.packing_tokens)
     padded = replace(packed, packed=False)
-    sets = {r.packed: documents.training_sequences(tokenizer, r)[0] for r in (packed, padded)}
+    sets = {r.packed: packing.training_sequences(tokenizer, r)[0] for r in (packed, padded)}
 
     def padding() -> list[float]:
         with _padding():
@@ -90,7 +88,7 @@ def packing(size: Size) -> list[Line]:
         lambda: _ours(model, tokenizer, sets[True], packed),
         size.repeats,
     )
-    real = {which: documents.real_tokens(found) for which, found in sets.items()}
+    real = {which: packing.real_tokens(found) for which, found in sets.items()}
     line = Line(
         row=8,
         what=f"One step of {packed.batch} sequences of up to {size.packing_tokens} tokens",
@@ -109,19 +107,19 @@ def before_and_after(size: Size) -> list[Line]:
     name, profile = quantisable(size), profiles.get(profiles.RECORDED)
     recipe = replace(profiles.recipe(name, profile), steps=size.healing_steps)
     model, tokenizer = inputs.load(name, quantization="nf4")
-    sequences, _ = documents.training_sequences(tokenizer, recipe)
+    sequences, _ = packing.training_sequences(tokenizer, recipe)
     whole = [{"documents": [_whole(sequence)]} for sequence in sequences]
 
     def before() -> list[float]:
         with (
             _padding(),
-            mock.patch.object(adapters, "half", lambda model: False),
-            mock.patch.object(healing, "_deterministic", _filling),
+            mock.patch.object(lora, "half", lambda model: False),
+            mock.patch.object(training, "_deterministic", _filling),
         ):
             return _ours(model, tokenizer, whole, recipe)
 
     pair = alternate(before, lambda: _ours(model, tokenizer, sequences, recipe), size.repeats)
-    real = documents.real_tokens(sequences)
+    real = packing.real_tokens(sequences)
     line = Line(
         row=14,
         what=f"{recipe.steps} healing steps of {recipe.batch} × {recipe.max_tokens} tokens",
@@ -138,7 +136,7 @@ def before_and_after(size: Size) -> list[Line]:
 
 def _padding():
     """Within, documents are padded rows, whatever the model can do."""
-    return mock.patch.object(documents, "_reads_apart", lambda model: False)
+    return mock.patch.object(packing, "_reads_apart", lambda model: False)
 
 
 @contextmanager
@@ -151,7 +149,7 @@ def _filling(warn_only: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(False)
 
 
-def _recipe(name: str) -> healing.Recipe:
+def _recipe(name: str) -> training.Recipe:
     return profiles.recipe(name, profiles.get("quick"))
 
 
@@ -160,8 +158,8 @@ def _format(model) -> str:
 
 
 def _ours(model, tokenizer, sequences, recipe) -> list[float]:
-    with tempfile.TemporaryDirectory() as folder, adapters.fresh(model, recipe) as wrapped:
-        return healing._train(wrapped, tokenizer, sequences, recipe, Path(folder), recipe.batch)
+    with tempfile.TemporaryDirectory() as folder, lora.new_lora(model, recipe) as wrapped:
+        return training._train(wrapped, tokenizer, sequences, recipe, Path(folder), recipe.batch)
 
 
 def _whole(sequence: dict) -> list[int]:

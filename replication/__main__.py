@@ -16,12 +16,12 @@ from importlib.util import find_spec
 import papermill
 
 from lib.data import wheels
-from lib.models import machine as formats
+from lib.models import machine
 from replication import paths, profiles
-from replication.measure import jobs as parts
 from replication.plan import assumptions, printing
 from replication.profiles import Profile
 from replication.run import batch
+from replication.run import jobs as parts
 from replication.run.notebooks import FIGURES, NOTEBOOKS, Notebook
 
 
@@ -36,7 +36,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--models", nargs="+", help="names, folders, hub ids or .gguf files")
     add("--limit", type=int, metavar="N", help="cut every count of the profile to N")
     add("--steps", type=int, metavar="N", help="heal for at most N steps")
-    add("--dtype", help=f"of the weights: {', '.join(formats.DTYPES)}")
+    add("--dtype", help=f"of the weights: {', '.join(machine.DTYPES)}")
     spread = "ray: spread the jobs over the GPUs of a Ray cluster, or of this machine"
     add("--engine", choices=("local", "ray"), default="local", help=spread)
     add("--time-limit", type=float, metavar="MINUTES", help="end a job after this")
@@ -110,7 +110,7 @@ def run(options: argparse.Namespace, profile: Profile, numbers: list[str], param
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
     logging.getLogger("papermill").setLevel(logging.ERROR)
-    os.environ.setdefault("OMP_NUM_THREADS", str(formats.cores()))
+    os.environ.setdefault("OMP_NUM_THREADS", str(machine.cores()))
     for ending in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(ending) != signal.SIG_IGN:  # as under nohup
             signal.signal(ending, signal.default_int_handler)  # no kernel stays behind

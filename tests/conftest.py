@@ -19,8 +19,7 @@ from gguf import GGUFWriter
 from transformers import AutoModelForCausalLM
 
 from lib.data import sets
-from lib.models import files, loading, registry
-from lib.models import machine as formats
+from lib.models import files, loading, machine, registry
 from replication import paths  # results name the file of `formats`
 
 VOCAB, LAYERS, WINDOW, LENGTH = 96, 6, 8, 28  # sequences are longer than the sliding window
@@ -182,10 +181,10 @@ def ids():
 @pytest.fixture(autouse=True, scope="session")
 def no_format_is_remembered(tmp_path_factory):
     """A busy machine's tests do not decide the format of the checkout's own results."""
-    place, file, own = tmp_path_factory.mktemp("format"), formats.format_file, paths.RESULTS
-    formats.format_file = lambda: place / "format.json" if paths.RESULTS == own else file()
+    place, file, own = tmp_path_factory.mktemp("format"), machine.format_file, paths.RESULTS
+    machine.format_file = lambda: place / "format.json" if paths.RESULTS == own else file()
     yield
-    formats.format_file = file
+    machine.format_file = file
 
 
 @pytest.fixture
@@ -273,7 +272,7 @@ def with_real_tokenizer(model, folder):
     """`model` as a checkpoint folder with the embedded model's tokenizer."""
     model.save_pretrained(folder)
     ignored = shutil.ignore_patterns("config.json", "generation_config.json", "*.safetensors")
-    real = files.checkpoint(registry.resolve("smollm2-135m"))
+    real = files.local_folder(registry.resolve("smollm2-135m"))
     shutil.copytree(real, folder, dirs_exist_ok=True, ignore=ignored)
     return folder
 

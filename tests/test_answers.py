@@ -14,11 +14,11 @@ from lib import evaluation
 from lib.blocks import Block
 from lib.evaluation import Task
 from lib.models import loading
-from lib.sweep import sweep, without_reading
+from lib.sweep import baseline_scores, sweep
 from replication import analysis, paths, profiles, results
 from replication.analysis import curves
 from replication.figures import curves as drawing
-from replication.measure import packing, scores, wanted
+from replication.measure import packing, request, scores
 
 SMOKE = replace(profiles.get("smoke"), arc_easy_questions=6, hellaswag_questions=6)
 ONE, TWO = {"answer": 0, "weight": 1}, {"answer": 1, "weight": 3}
@@ -29,7 +29,7 @@ TEXTS = [e | {"choices": [" no", " \u00e4hhh"]} for e in (ONE, TWO)]
 def test_what_the_answers_tell():
     """With the weights of the score: the last question counts three times."""
     found = [np.log([0.5, 0.25, 0.25]), np.log([0.4, 0.4, 0.2]), np.log([0.2, 0.2, 0.6])]
-    told = Task("boolq", LETTERS).told(found)
+    told = Task("boolq", LETTERS).answer_stats(found)
     assert told["ties"] == 1 and told["commonest"] == pytest.approx(3 / 5)
     assert told["margin"] == pytest.approx((np.log(2) + 0 + 3 * np.log(0.2 / 0.6)) / 5)
     bits = -np.log2([0.5, 0.4, 0.2]) @ [1, 1, 3] / 5
@@ -38,35 +38,35 @@ def test_what_the_answers_tell():
 
 def test_margin_is_of_what_is_compared_and_bytes_are_of_the_text():
     found = [np.array([-2.0, -3.0]), np.array([-4.0, -2.0])]
-    told = Task("hellaswag", TEXTS).told(found)  # compared a character: over 2, and over 4
+    told = Task("hellaswag", TEXTS).answer_stats(found)  # compared a character: over 2, and over 4
     assert told["margin"] == pytest.approx((1 * (-1 + 0.75) + 3 * (-0.5 + 2)) / 4)
     assert told["bits_per_byte"] == pytest.approx((2 + 3 * 2) / np.log(2) / (2 + 3 * 5))
 
 
 def test_a_constant_answer_is_seen():
     found = [np.array([-1.0, -2, -3])] * 3
-    assert Task("boolq", LETTERS).told(found)["commonest"] == 1
+    assert Task("boolq", LETTERS).answer_stats(found)["commonest"] == 1
 
 
 def test_floors_that_need_no_model():
-    assert Task("boolq", LETTERS).blind() == {"letter": 3 / 5}
+    assert Task("boolq", LETTERS).baselines() == {"letter": 3 / 5}
     texts = [e | {"choices": c} for e, c in ((ONE, [" yes", " no"]), (TWO, [" up", " on", " x"]))]
-    assert Task("arc_easy", texts).blind() == {"letter": 3 / 4, "shortest": 0}
+    assert Task("arc_easy", texts).baselines() == {"letter": 3 / 4, "shortest": 0}
     tied = [ONE | {"choices": [" on", " no", " yes"]}]
-    assert Task("arc_easy", tied).blind()["shortest"] == 1 / 2
+    assert Task("arc_easy", tied).baselines()["shortest"] == 1 / 2
 
 
 def test_the_floor_of_boolq_is_its_majority():
-    task = evaluation.task(wanted.of_task("boolq", replace(SMOKE, boolq_questions=3270)))
-    assert task.blind() == {"letter": task.majority}
+    task = evaluation.task_of(request.of_task("boolq", replace(SMOKE, boolq_questions=3270)))
+    assert task.baselines() == {"letter": task.majority}
 
 
 @pytest.mark.parametrize("name", ["arc_easy", "hellaswag"])
 def test_the_choices_own_likelihood(name):
     """Of each choice after "Answer:" alone, by the unpruned model; scored as the task is."""
     model, tokenizer = loading.load("tiny-random", dtype="float32", device="cpu")
-    task = evaluation.task(wanted.of_task(name, SMOKE))
-    found = without_reading(model, tokenizer, task, 256)
+    task = evaluation.task_of(request.of_task(name, SMOKE))
+    found = baseline_scores(model, tokenizer, task, 256)
     right = []
     for example in task.examples:
         likelihoods = []
@@ -80,7 +80,8 @@ def test_the_choices_own_likelihood(name):
     assert found["own"] == pytest.approx(np.mean(right))
     assert set(found) == {"letter", "shortest", "own"}
     assert (
-        without_reading(model, tokenizer, evaluation.task(wanted.of_task("c4", SMOKE)), 256) == {}
+        baseline_scores(model, tokenizer, evaluation.task_of(request.of_task("c4", SMOKE)), 256)
+        == {}
     )
 
 
@@ -92,7 +93,7 @@ def test_the_floor_is_the_models_own_likelihood_where_that_is_the_best_blind_ans
     def task(*questions) -> Task:
         return Task("arc_easy", tuple(asked | {"choices": c, "answer": a} for c, a in questions))
 
-    first_alone = without_reading(llama, Characters(), task((texts, 0)), 256)
+    first_alone = baseline_scores(llama, Characters(), task((texts, 0)), 256)
     likelier = 0 if first_alone["own"] == 1 else 1
     both = task((texts, likelier), (texts[::-1], 1 - likelier))
     score = sweep(llama, Characters(), [], [both]).iloc[0].to_dict()
@@ -118,10 +119,12 @@ def test_a_stored_score_says_what_was_answered(output):
         for r in map(json.loads, (f.read_text() for f in paths.RESULTS.rglob("scores/*/*.json")))
     }
     values = kept["arc_easy", 2]
-    task = evaluation.task(wanted.of_task("arc_easy", SMOKE))
+    task = evaluation.task_of(request.of_task("arc_easy", SMOKE))
     assert values["answers"] == [example["answer"] for example in task.examples]
     choices = choices_of(values)
-    again = [evaluation.credit(c, a) for c, a in zip(choices, values["answers"], strict=True)]
+    again = [
+        evaluation.accuracy_with_ties(c, a) for c, a in zip(choices, values["answers"], strict=True)
+    ]
     assert again == pruned.examples.tolist() == values["examples"]
     assert np.average(again, weights=pruned.weights) == pytest.approx(pruned.value)
     right = [c[a] - np.delete(c, a).max() for c, a in zip(choices, values["answers"], strict=True)]

@@ -14,14 +14,13 @@ from lib.blocks import UNPRUNED, Block
 from lib.data import prompts, sets
 from lib.data.encoding import Row
 from lib.evaluation import Task
-from lib.healing import lora as adapters
-from lib.healing import training as healing
+from lib.healing import lora, training
 from lib.models import loading, reading
 from lib.models.decoder import residual_stream
 from lib.pruning import dropped
 from lib.sweep import continuations, sweep
 from replication import profiles
-from replication.measure import wanted
+from replication.measure import request
 
 SMOKE = profiles.get("smoke")
 FIRST = 3
@@ -44,9 +43,9 @@ def test_no_gradient_goes_before_the_cut(name, recomputes, tmp_path):
         if not torch.is_inference_mode_enabled():  # as where documents are tried
             needed.setdefault(l, x.requires_grad)
 
-    with adapters.fresh(model, recipe) as wrapped:
+    with lora.new_lora(model, recipe) as wrapped:
         with residual_stream(model, note):
-            healing._train(wrapped, Padding, sequences, recipe, tmp_path, 2, recomputes)
+            training._train(wrapped, Padding, sequences, recipe, tmp_path, 2, recomputes)
         learnt = [p for n, p in wrapped.named_parameters() if "lora_B" in n]
         assert learnt and all(p.abs().max() > 0 for p in learnt)
     assert needed == {l: l > FIRST for l in range(LAYERS + 1)}
@@ -63,10 +62,10 @@ def test_healing_after_the_cut_leaves_an_ordinary_adapter(tmp_path, ids):
     block = Block(FIRST, 2)
     before = model(ids).logits
     with dropped(model, block):
-        found = healing.heal(model, tokenizer, RECIPE, tmp_path / "healed")
+        found = training.heal(model, tokenizer, RECIPE, tmp_path / "healed")
     assert found.status == "ok" and torch.equal(model(ids).logits, before)
     assert len(set(found.losses)) == RECIPE.steps
-    with dropped(model, block), adapters.attached(model, found.adapter) as wrapped:
+    with dropped(model, block), lora.load_lora(model, found.adapter) as wrapped:
         adapted = {
             int(n.split(".layers.")[1].split(".")[0])
             for n, _ in wrapped.named_parameters()
@@ -81,7 +80,7 @@ def test_healing_after_the_cut_leaves_an_ordinary_adapter(tmp_path, ids):
 def test_nothing_to_heal_after_the_end(tmp_path, llama):
     recipe = replace(RECIPE, first_layer=LAYERS - 2)
     with pytest.raises(ValueError, match="no layer 4 to heal"):
-        with dropped(llama, Block(LAYERS - 2, 2)), adapters.fresh(llama, recipe):
+        with dropped(llama, Block(LAYERS - 2, 2)), lora.new_lora(llama, recipe):
             pass
 
 
@@ -89,7 +88,7 @@ def test_nothing_to_heal_after_the_end(tmp_path, llama):
 
 
 def test_hellaswag_is_cleaned_and_asks_for_whole_endings(smollm2):
-    task = evaluation.task(wanted.of_task("hellaswag", replace(SMOKE, hellaswag_questions=400)))
+    task = evaluation.task_of(request.of_task("hellaswag", replace(SMOKE, hellaswag_questions=400)))
     texts = [text for e in task.examples for text in (e["prompt"], *e["choices"])]
     assert not any("[title]" in t or "[step]" in t or t.endswith(" ") for t in texts)
     raw = sets.questions("hellaswag", "wheels", 400)
@@ -97,7 +96,7 @@ def test_hellaswag_is_cleaned_and_asks_for_whole_endings(smollm2):
     for example, rows in zip(task.examples[:5], task.rows(smollm2), strict=False):
         assert len(rows) == 4 and example["answer"] in range(4)
         for choice, row in zip(example["choices"], rows, strict=True):
-            assert smollm2.decode([t for (t,) in row.wanted]) == choice
+            assert smollm2.decode([t for (t,) in row.target_ids]) == choice
 
 
 def test_hellaswag_is_normalised_by_characters():
@@ -160,10 +159,10 @@ def test_bits_per_byte():
     example = {"choices": [" añb"], "answer": "añb"}
     values, weights = Task("gsm8k_bpb", (example,)).scores([[np.log([1 / 256**3, 1 / 256**2])]])
     assert values.tolist() == pytest.approx([8]) and weights.tolist() == [5]
-    task = evaluation.task(wanted.of_task("gsm8k_bpb", SMOKE))
+    task = evaluation.task_of(request.of_task("gsm8k_bpb", SMOKE))
     assert (
         task.chance(100) is None
-        and evaluation.task(wanted.of_task("gsm8k", SMOKE)).chance(100) == 0
+        and evaluation.task_of(request.of_task("gsm8k", SMOKE)).chance(100) == 0
     )
 
 

@@ -16,7 +16,7 @@ from replication.analysis.curves import curve, transitions
 from replication.analysis.depth import lower_minus_upper
 from replication.claims import bounds, checks, tables
 from replication.claims.bounds import CRITERIA, judged
-from replication.claims.shown import markdown
+from replication.claims.show import markdown
 from replication.claims.tables import RunTables
 from replication.figures import verdicts as verdicts_drawn
 from replication.measure import distance_maps, experiments
@@ -593,7 +593,7 @@ def test_the_tables_follow_the_recorded_run(output, monkeypatch):
     monkeypatch.setattr(profiles, "RECORDED", "smoke")
     distance_maps.measure(profiles.get("smoke"))
     shutil.copytree(paths.RESULTS, output / "smoke")
-    monkeypatch.setattr(loading, "loaded", lambda *a, **k: pytest.fail("measured"))
+    monkeypatch.setattr(loading, "load_cached", lambda *a, **k: pytest.fail("measured"))
     assert "| 4a | Deeper blocks" in readme.verdicts() and "tiny" in readme.verdicts()
     assert "| 4 | Deeper layers are more alike" in readme.lights()
     readme._verdicts.cache_clear()

@@ -11,11 +11,12 @@ import pytest
 
 from benchmarks.faults import nodes
 from lib.models import registry
-from replication import analysis, figures, paths, profiles, results
-from replication.measure import distance_maps, jobs, scores
-from replication.measure.jobs import Job
-from replication.run import batch, execution
+from replication import paths, profiles, results
+from replication.beyond import dose
+from replication.measure import distance_maps, scores
+from replication.run import batch, execution, jobs
 from replication.run.execution import Launch, Outcome
+from replication.run.jobs import Job
 
 ENGINES = ("local", "ray")
 TIMED = {"figure_cost", "figure_repair", "figure_repair_cost"}  # figures of seconds
@@ -194,7 +195,7 @@ def test_a_job_measures_what_its_run_wants(output, monkeypatch):
 
 def test_a_job_without_doses_draws_an_empty_figure(output):
     doses = scores.table([])
-    figures.figure_dose(doses, analysis.gap_left(doses), SMOKE)
+    dose.figure_dose(doses, dose.gap_left(doses), SMOKE)
     assert (paths.FIGURES / "smoke" / "figure_dose.png").exists()
 
 

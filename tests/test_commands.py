@@ -30,9 +30,8 @@ from benchmarks import __main__ as bench
 from benchmarks import inputs, redraw, repairs, sizes, table
 from benchmarks.faults import __main__ as faults
 from benchmarks.faults import machines
-from lib.healing import packing as documents
-from lib.healing import training as healing
-from lib.models import machine as formats
+from lib.healing import packing, training
+from lib.models import machine
 from replication import __main__ as run
 from replication import paths, profiles
 from replication.measure import distance_maps
@@ -507,7 +506,7 @@ SLOW = {  # rows of several processes that each load PyTorch, or that need lm-ev
 @pytest.fixture
 def small_bench(output, few_articles, monkeypatch):
     """Rows leave no model in memory, and try formats on few tokens."""
-    monkeypatch.setattr(formats, "TOKENS", 16)
+    monkeypatch.setattr(machine, "TOKENS", 16)
     yield
     inputs.load.cache_clear()
     inputs.distances.cache_clear()
@@ -530,13 +529,13 @@ def test_every_row_runs(row, small_bench):
 
 def test_the_reference_of_row_8_pads(small_bench, monkeypatch):
     """It would not by itself: the model that is healed can keep joined documents apart."""
-    widths, padded = [], documents.padded
+    widths, padded = [], packing.padded
 
     def seen(rows, pad_token):
         widths.append({len(row) for row in rows})
         return padded(rows, pad_token)
 
-    monkeypatch.setattr(documents, "padded", seen)
+    monkeypatch.setattr(packing, "padded", seen)
     bench.ROWS[7](sizes.TINY)
     assert not widths
     bench.ROWS[8](sizes.TINY)
@@ -581,7 +580,7 @@ def test_a_fault_that_breaks_lets_the_others_be_seen(capsys, monkeypatch):
 
 
 def test_a_machine_that_heals(output, few_articles, capsys, monkeypatch):
-    changed = {healing: "_train", documents: "collator", torch.cuda: "device_count"}
+    changed = {training: "_train", packing: "collator", torch.cuda: "device_count"}
     for module, name in changed.items():  # a machine of its own would not put them back
         monkeypatch.setattr(module, name, getattr(module, name))
     for trained in (True, False):

@@ -14,8 +14,9 @@ from lib.models import decoder, loading
 from lib.pruning import dropped
 from lib.sweep import sweep
 from replication import paths, profiles, results
-from replication.analysis import choice, criteria
-from replication.measure import damage, states, studies
+from replication.analysis import choice
+from replication.beyond import which_block
+from replication.measure import damage
 
 SMOKE = replace(profiles.get("smoke"), damage_sequences=10, damage_tokens=20)
 
@@ -24,7 +25,7 @@ SMOKE = replace(profiles.get("smoke"), damage_sequences=10, damage_tokens=20)
 def small(output, monkeypatch):
     """A tiny model and its tokenizer in the place of the profile's."""
     model = tiny("llama")
-    monkeypatch.setattr(loading, "loaded", lambda *name, **how: (model, Characters()))
+    monkeypatch.setattr(loading, "load_cached", lambda *name, **how: (model, Characters()))
     return model
 
 
@@ -34,9 +35,9 @@ def test_layer_applications_are_the_layers_after_every_cut(small):
     for layer in decoder.decoder_layers(small):
         layer.register_forward_hook(lambda *_: applied.append(1))
     damage.measure(["tiny-random"], SMOKE)
-    blocks = studies.all_blocks(LAYERS)
+    blocks = damage.all_blocks(LAYERS)
     assert len(blocks) == LAYERS * (LAYERS + 1) // 2 - 1
-    chunks = -(-SMOKE.damage_sequences // studies.CHUNK)
+    chunks = -(-SMOKE.damage_sequences // damage.CHUNK)
     assert len(applied) == chunks * (LAYERS + sum(LAYERS - block.stop for block in blocks))
 
 
@@ -75,7 +76,7 @@ def test_a_model_that_cannot_be_had_leaves_the_damage_of_the_others(output, capl
 
 def synthetic(rises: np.ndarray, matrix: np.ndarray, texts: int = 12, noise: float = 0.0):
     """A damage table and the map of a model with len(matrix) - 1 layers."""
-    blocks = studies.all_blocks(len(matrix) - 1)
+    blocks = damage.all_blocks(len(matrix) - 1)
     draw = np.random.default_rng(1)
     rows = [
         {
@@ -121,10 +122,10 @@ def test_folds_that_disagree_widen_the_interval_of_a_rank_correlation(second, lo
 
 def test_updates_are_weighted_by_the_tokens_they_are_of():
     """All but the first token; the first token's own update counts once a text."""
-    per_text = {key: [[states.SCALE, 3 * states.SCALE]] for key in states.CRITERIA}
-    values = per_text | {"blocks": [[0, 1]], "tokens": [2, 4]}
-    values |= {key: [[states.SCALE, 3 * states.SCALE]] for key in ("update", "update_first")}
-    table = pd.DataFrame(states._rows("m", values)).set_index("criterion")
+    keys = [*which_block.CRITERIA, "update", "update_first"]
+    values = dict.fromkeys(keys, [[which_block.SCALE, 3 * which_block.SCALE]])
+    values |= {"blocks": [[0, 1]], "tokens": [2, 4]}
+    table = pd.DataFrame(which_block._rows("m", values)).set_index("criterion")
     expected = {
         "last token": (1 + 3) / 2,
         "all tokens": (2 * 1 + 4 * 3) / 6,
@@ -159,7 +160,7 @@ def judged(table: pd.DataFrame, maps: dict, sink: int = 1) -> pd.DataFrame:
     updates = table[table.block_size == 1].assign(criterion="update, first token")
     updates["value"] = updates.block_start.map({0: 9.0, sink: 2.0}).fillna(0.1)
     states = pd.concat([states, updates])
-    return criteria.head_to_head(table, states, maps)
+    return which_block.head_to_head(table, states, maps)
 
 
 def test_the_most_similar_block_can_spare_the_sink_layer():
@@ -167,10 +168,10 @@ def test_the_most_similar_block_can_spare_the_sink_layer():
     matrix = np.ones((9, 9)) + np.arange(9) / 100
     matrix[2, 4], matrix[5, 7] = 0.1, 0.2
     found = judged(*synthetic(matrix, matrix), sink=3).set_index(["criterion", "block_size"])
-    assert found.starts["paper", 2] == [2, 2] and found.starts[criteria.SPARED, 2] == [5, 5]
-    assert found.value[criteria.SPARED, 2] == pytest.approx(0.2)
+    assert found.starts["paper", 2] == [2, 2] and found.starts[which_block.SPARED, 2] == [5, 5]
+    assert found.value[which_block.SPARED, 2] == pytest.approx(0.2)
     apart = judged(*synthetic(matrix, matrix), sink=5).set_index(["criterion", "block_size"])
-    assert apart.starts[criteria.SPARED, 2] == [2, 2]
+    assert apart.starts[which_block.SPARED, 2] == [2, 2]
 
 
 def test_the_map_is_not_fooled_by_luck():
@@ -179,11 +180,11 @@ def test_the_map_is_not_fooled_by_luck():
     table, maps = synthetic(np.ones((25, 25)), matrix, texts=8, noise=1.0)
     found = judged(table, maps)
     own = [np.stack(rows.examples).mean(1).min() for _, rows in table.groupby("block_size")]
-    best = found[found.criterion == criteria.BEST]
+    best = found[found.criterion == which_block.BEST]
     assert np.mean(own) < 0.7 and abs(best.value.mean() - 1) < 0.2
-    told = criteria.summary(found).set_index("criterion")
+    told = which_block.summary(found).set_index("criterion")
     assert abs(told.excess["simple"]) < 0.4 and told.excess_low["simple"] < 0.1
-    assert (told.sizes == 12).all() and (told.excess[criteria.BEST] == 0)
+    assert (told.sizes == 12).all() and (told.excess[which_block.BEST] == 0)
 
 
 def test_texts_that_choose_do_not_judge():
@@ -194,7 +195,7 @@ def test_texts_that_choose_do_not_judge():
     for start, half in ((1, 0), (5, 1)):
         table.at[start, "examples"] = np.where(np.arange(6) % 2 == half, 0.0, 3.0)
     found = judged(table, maps).set_index(["criterion", "block_size"]).loc
-    best = found[criteria.BEST, 1]
+    best = found[which_block.BEST, 1]
     assert best.starts == [1, 5] and best.value == 3 and best["rank"] == 8
     assert best.examples.tolist() == [3] * 6  # each text by the other half
     assert best["median"] == 2 and best.of == 8

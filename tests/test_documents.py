@@ -11,9 +11,7 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import CONFIG_MAPPING, LlamaForCausalLM, TrainerCallback
 
-from lib.healing import lora as adapters
-from lib.healing import packing as documents
-from lib.healing import training as healing
+from lib.healing import lora, packing, training
 from lib.models import files
 from replication import profiles
 
@@ -45,12 +43,12 @@ def logits(model, batch) -> torch.Tensor:
 @pytest.mark.parametrize("name", ABLE)
 def test_joined_documents_are_read_as_each_alone(name):
     model, read = tiny(name), some(5)
-    batch = documents.collator(True, 0)([{"documents": read[:2]}, {"documents": read[2:]}])
+    batch = packing.collator(True, 0)([{"documents": read[:2]}, {"documents": read[2:]}])
     assert batch["input_ids"].shape == (1, sum(map(len, read)))
     labels = batch.pop("labels")[0]
     ends = torch.tensor([0, *map(len, read)]).cumsum(0)
     assert (labels == -100).nonzero().flatten().tolist() == ends[:-1].tolist()
-    with documents.apart(model) as able:
+    with packing.isolated_documents(model) as able:
         assert able
         found = logits(model, batch)[0]
     for document, (start, stop) in zip(read, pairwise(ends.tolist()), strict=True):
@@ -64,7 +62,7 @@ def test_who_cannot_keep_documents_apart_is_found_out(name, monkeypatch):
     monkeypatch.setattr("conftest.ARCHITECTURES", ARCHITECTURES | OTHER_FUNCTIONS)
     model = tiny(name)
     before = model.config._attn_implementation
-    with documents.apart(model) as able:
+    with packing.isolated_documents(model) as able:
         assert not able and model.config._attn_implementation == before
     assert model.config._attn_implementation == before
 
@@ -77,11 +75,11 @@ def test_a_model_is_tried_against_its_own_attention_in_rows_of_one_shape(llama):
         tried.append((model.config._attn_implementation, *inputs["input_ids"].shape))
 
     llama.register_forward_pre_hook(note, with_kwargs=True)
-    with documents.apart(llama) as able:
+    with packing.isolated_documents(llama) as able:
         assert able
     own, *joined = tried
     assert own == (llama.config._attn_implementation, *joined[0][1:])
-    assert joined == [(documents.NAME, 1, sum(documents.PROBE))] * 2
+    assert joined == [(packing.NAME, 1, sum(packing.PROBE))] * 2
 
 
 @pytest.mark.parametrize(
@@ -97,11 +95,11 @@ def test_rounding_is_no_other_attention(llama, dtype, share, expected):
     """share: by how much of their spread the logits of joined documents differ."""
 
     def rounded(model, arguments, outputs):
-        if model.config._attn_implementation == documents.NAME:
+        if model.config._attn_implementation == packing.NAME:
             outputs.logits[..., ::2] += share * outputs.logits.float().std()
 
     llama.to(dtype).register_forward_hook(rounded)
-    with documents.apart(llama) as able:
+    with packing.isolated_documents(llama) as able:
         assert able == expected
 
 
@@ -110,22 +108,22 @@ def test_not_even_a_little_of_another_document_is_seen(llama, share, expected):
     """In 16 bits less than what another way of rounding may move."""
 
     def leak(model, arguments, inputs, outputs):
-        if model.config._attn_implementation == documents.NAME:
+        if model.config._attn_implementation == packing.NAME:
             before = inputs["input_ids"][0, 0] % 2
             outputs.logits[..., ::2] += share * before * outputs.logits.float().std()
 
     llama.to(torch.bfloat16).register_forward_hook(leak, with_kwargs=True)
-    with documents.apart(llama) as able:
+    with packing.isolated_documents(llama) as able:
         assert able == expected
 
 
 def test_a_document_sees_no_other():
     model, (first, second) = tiny("llama"), some(2)
-    with documents.apart(model):
+    with packing.isolated_documents(model):
         found = [
             logits(model, {k: v for k, v in batch.items() if k != "labels"})[0, len(first) :]
             for batch in (
-                documents.collator(True, 0)([{"documents": [before[: len(first)], second]}])
+                packing.collator(True, 0)([{"documents": [before[: len(first)], second]}])
                 for before in (first, [5] * len(first))
             )
         ]
@@ -134,9 +132,9 @@ def test_a_document_sees_no_other():
 
 def trained(model, tmp_path, name: str, micro_batch: int, sequences: list[dict]):
     """Losses, and the adapter's weights, after RECIPE's steps."""
-    with adapters.fresh(model, RECIPE) as wrapped:
+    with lora.new_lora(model, RECIPE) as wrapped:
         how = (files.tokenizer("tiny-random"), sequences, RECIPE, tmp_path / name, micro_batch)
-        losses, _ = healing._train(wrapped, *how)
+        losses, _ = training._train(wrapped, *how)
         weights = {n: p.detach().clone() for n, p in wrapped.named_parameters() if "lora" in n}
     return losses, weights
 
@@ -152,7 +150,7 @@ def test_joined_sorted_and_one_by_one_heal_alike(name, tmp_path, monkeypatch):
     found = {}
     for way, (joined, micro_batch) in ways.items():
         if not joined:
-            monkeypatch.setattr(documents, "_reads_apart", lambda model: False)
+            monkeypatch.setattr(packing, "_reads_apart", lambda model: False)
         found[way] = trained(model, tmp_path, way, micro_batch, sequences)
     expected, weights = found.pop("one by one")
     for losses, own in found.values():
@@ -206,10 +204,10 @@ def test_a_step_is_a_mean_over_its_targets_for_every_model(kind, llama, tmp_path
     losses, gradients = {}, {}
     for size in (8, 4, 2):
         seen = Gradients()
-        with adapters.fresh(llama, RECIPE) as wrapped:
+        with lora.new_lora(llama, RECIPE) as wrapped:
             tokenizer = files.tokenizer("tiny-random")
             way = (tokenizer, sequences, RECIPE, tmp_path / str(size), size)
-            losses[size], _ = healing._train(wrapped, *way, callbacks=[seen])
+            losses[size], _ = training._train(wrapped, *way, callbacks=[seen])
         gradients[size] = seen.seen
     for size in (4, 2):
         assert losses[size] == pytest.approx(losses[8], abs=2e-5)
@@ -220,23 +218,23 @@ def test_a_step_is_a_mean_over_its_targets_for_every_model(kind, llama, tmp_path
 def test_the_order_within_a_step_is_all_that_changes():
     sequences = [{"documents": [[i] * (1 + i * 7 % 16)]} for i in range(32)]
     for joined in (True, False):
-        found = documents.arranged(sequences, 16, 4, joined)
+        found = packing.arranged(sequences, 16, 4, joined)
         for start in (0, 16):
             step = slice(start, start + 16)
             assert sorted(map(str, found[step])) == sorted(map(str, sequences[step]))
-    dealt = [documents.real_tokens(found[i : i + 4]) for i in range(0, 16, 4)]
+    dealt = [packing.real_tokens(found[i : i + 4]) for i in range(0, 16, 4)]
     assert dealt == sorted(dealt)
-    found = documents.arranged(sequences, 16, 4, True)
-    dealt = [documents.real_tokens(found[i : i + 4]) for i in range(0, 16, 4)]
+    found = packing.arranged(sequences, 16, 4, True)
+    dealt = [packing.real_tokens(found[i : i + 4]) for i in range(0, 16, 4)]
     assert max(dealt) - min(dealt) <= 16
 
 
 def test_padding_is_counted_and_the_quickest_is_taken():
     sequences = [{"documents": [[1] * n]} for n in (1, 100, 2, 99) * 4]
-    read = {size: documents.processed_tokens(sequences, 16, size) for size in (1, 2, 4, 8, 16)}
+    read = {size: packing.processed_tokens(sequences, 16, size) for size in (1, 2, 4, 8, 16)}
     assert read == {1: 808, 2: 808, 4: 808, 8: 816, 16: 1600}
-    assert documents.quickest(sequences, 16, 16) == 8
-    assert documents.quickest(sequences, 16, 4) == 4
+    assert packing.quickest(sequences, 16, 16) == 8
+    assert packing.quickest(sequences, 16, 4) == 4
 
 
 # ---- the kernel of a GPU, in the place of which stands what its documentation says -----------
@@ -260,16 +258,16 @@ def reference(
 
 @pytest.mark.parametrize("name", NAMED)
 def test_the_kernel_is_asked_for_the_same(name, monkeypatch):
-    kernel = documents.varlen_attn
+    kernel = packing.varlen_attn
     if kernel:  # this release of PyTorch has it
         signature(kernel).bind(*range(7), scale=1.0, window_size=(-1, 0), enable_gqa=True)
     model, read = tiny(name), some(4)
-    batch = documents.collator(True, 0)([{"documents": read}])
+    batch = packing.collator(True, 0)([{"documents": read}])
     del batch["labels"]
-    with documents.apart(model):
+    with packing.isolated_documents(model):
         expected = logits(model, batch)
-        monkeypatch.setattr(documents, "varlen_attn", reference)
-        monkeypatch.setattr(documents, "_has_kernel", lambda query: True)
+        monkeypatch.setattr(packing, "varlen_attn", reference)
+        monkeypatch.setattr(packing, "_has_kernel", lambda query: True)
         torch.testing.assert_close(logits(model, batch), expected, atol=1e-4, rtol=1e-4)
 
 
@@ -284,13 +282,13 @@ def of_2_11(
 @pytest.mark.parametrize("kernel", [of_2_10, of_2_11])
 def test_a_kernel_that_takes_less_is_not_asked(llama, monkeypatch, kernel):
     """The first releases of PyTorch that have it know no scale, or no groups of heads."""
-    batch = documents.collator(True, 0)([{"documents": some(4)}])
+    batch = packing.collator(True, 0)([{"documents": some(4)}])
     del batch["labels"]
-    with documents.apart(llama):
+    with packing.isolated_documents(llama):
         expected = logits(llama, batch)
-    documents._tried.clear()
-    monkeypatch.setattr(documents, "varlen_attn", kernel)
-    monkeypatch.setattr(documents, "_has_kernel", lambda query: True)
-    with documents.apart(llama) as able:
+    packing._tried.clear()
+    monkeypatch.setattr(packing, "varlen_attn", kernel)
+    monkeypatch.setattr(packing, "_has_kernel", lambda query: True)
+    with packing.isolated_documents(llama) as able:
         assert able
         assert torch.equal(logits(llama, batch), expected)

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from replication import analysis, figures, paths, profiles
-from replication.measure import distance_maps, experiments, scores
+from replication import figures, paths, profiles
+from replication.beyond import dose
+from replication.measure import distance_maps, scores
 
 TOKENS = np.array([16, 32, 64, 128, 256, 512]) * 1024
 
@@ -32,7 +33,7 @@ def doses(n=60, chance=10.8, **ends) -> pd.DataFrame:
 
 
 def test_the_gap_is_a_share_of_what_the_cuts_leave_up_to_chance():
-    found = analysis.gap_left(doses(similarity=3.0, simple=3.4)).set_index("tokens")
+    found = dose.gap_left(doses(similarity=3.0, simple=3.4)).set_index("tokens")
     assert found.gap[0] == pytest.approx(10.8 - doses(similarity=3.0).value[0], abs=0.01)
     assert found.gap[TOKENS[-1]] == pytest.approx(0.4)
     assert found.share[TOKENS[-1]] == pytest.approx(0.4 / found.gap[0])
@@ -42,25 +43,25 @@ def test_the_gap_is_a_share_of_what_the_cuts_leave_up_to_chance():
 def test_where_simple_pruning_is_the_better_cut_there_is_no_share():
     told = doses(similarity=3.0, simple=3.4)
     swapped = told.strategy.map({"similarity": "simple", "simple": "similarity"})
-    found = analysis.gap_left(told.assign(strategy=swapped))
+    found = dose.gap_left(told.assign(strategy=swapped))
     assert found.gap.notna().all() and found.share.isna().all() and found.share_low.isna().all()
 
 
 def test_a_run_is_measured_and_drawn(output):
     profile = profiles.get("smoke", limit=4)
     maps, profile = distance_maps.measure(profile)
-    table = scores.of_all(maps, experiments.dose, profile)
+    table = scores.score_table(maps, dose.requests, profile)
     assert set(table.treatment) == {"unpruned", "unhealed", "healed", "control"}
     assert set(table.steps) == {0, *profile.dose_steps} and table.value.notna().all()
     assert (table.tokens == table.steps * profile.heal_batch * profile.heal_tokens).all()
-    figures.figure_dose(table, analysis.gap_left(table), profile)
+    dose.figure_dose(table, dose.gap_left(table), profile)
     drawn = pd.read_csv(paths.FIGURES / "smoke" / "figure_dose.csv")
     assert drawn.gap.notna().any()
     other_depth = replace(profile, sizes=(4,))  # a job of a depth where nothing is dosed
-    table = scores.of_all(maps, experiments.dose, other_depth)
+    table = scores.score_table(maps, dose.requests, other_depth)
     assert set(table.treatment) == {"unpruned"}
-    figures.figure_dose(table, analysis.gap_left(table), other_depth)
-    assert scores.of_all({"other": maps["tiny-random"]}, experiments.dose, profile).empty
+    dose.figure_dose(table, dose.gap_left(table), other_depth)
+    assert scores.score_table({"other": maps["tiny-random"]}, dose.requests, profile).empty
 
 
 def test_every_training_is_drawn_step_by_step(output):

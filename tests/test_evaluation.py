@@ -12,13 +12,13 @@ from lib import evaluation
 from lib.data import encoding, prompts, sets
 from lib.evaluation import Task, weighted_mean
 from replication import profiles
-from replication.measure import wanted
+from replication.measure import request
 
 SMOKE = profiles.get("smoke")
 
 
 def real_task(name: str, **counts) -> Task:
-    return evaluation.task(wanted.of_task(name, replace(SMOKE, **counts)))
+    return evaluation.task_of(request.of_task(name, replace(SMOKE, **counts)))
 
 
 def hendrycks(subject: str, dev: list[dict], row: dict, k: int) -> str:
@@ -63,7 +63,7 @@ def test_mmlu_prompt_and_its_answers(smollm2):
     assert len({e["group"] for e in task.examples}) == SMOKE.mmlu_subjects
     (row,) = task.rows(smollm2)[0]
     assert smollm2.decode(row.tokens) == example["prompt"]
-    assert [smollm2.decode([t]) for t in row.wanted[0]] == [" A", " B", " C", " D"]
+    assert [smollm2.decode([t]) for t in row.target_ids[0]] == [" A", " B", " C", " D"]
 
 
 def test_choices_are_read_as_after_the_whole_prompt(smollm2):
@@ -72,7 +72,7 @@ def test_choices_are_read_as_after_the_whole_prompt(smollm2):
         task = real_task(name)
         for example, (row,) in zip(task.examples, task.rows(smollm2), strict=True):
             whole = smollm2([example["prompt"] + choice for choice in example["choices"]]).input_ids
-            assert [(*row.tokens, token) for token in row.wanted[0]] == list(map(tuple, whole))
+            assert [(*row.tokens, token) for token in row.target_ids[0]] == list(map(tuple, whole))
 
 
 def test_long_prompts_have_fewer_examples(tokenizer, monkeypatch):
@@ -156,8 +156,8 @@ def test_shots_come_from_items_that_are_not_scored():
 def test_boolq_answers_keep_their_space(smollm2):
     task = real_task("boolq")
     (row,) = task.rows(smollm2)[0]
-    assert [smollm2.decode([t]) for t in row.wanted[0]] == [" No", " Yes"]
-    assert row.wanted[0][0] != smollm2("No").input_ids[0]
+    assert [smollm2.decode([t]) for t in row.target_ids[0]] == [" No", " Yes"]
+    assert row.target_ids[0][0] != smollm2("No").input_ids[0]
 
 
 def test_answers_that_are_not_one_token_are_refused(tokenizer):
@@ -170,7 +170,7 @@ def test_arc_rows_ask_for_the_whole_choice(smollm2):
     for example, rows in zip(task.examples, task.rows(smollm2), strict=True):
         assert len(rows) == len(example["choices"])
         for choice, row in zip(example["choices"], rows, strict=True):
-            asked = [t for (t,) in row.wanted]
+            asked = [t for (t,) in row.target_ids]
             assert smollm2.decode(asked) == choice
             read = smollm2.decode(list(row.tokens) + asked[-1:])
             assert read == example["prompt"] + choice
@@ -197,7 +197,7 @@ def test_c4_asks_for_every_token_but_the_first(smollm2):
     task = real_task("c4")
     (row,) = task.rows(smollm2)[0]
     ids = smollm2(task.examples[0]["text"]).input_ids[: SMOKE.c4_tokens]
-    assert list(row.tokens) == ids[:-1] and [t for (t,) in row.wanted] == ids[1:]
+    assert list(row.tokens) == ids[:-1] and [t for (t,) in row.target_ids] == ids[1:]
 
 
 def test_scores():
@@ -278,4 +278,4 @@ def test_choices_are_read_after_the_prompt_where_its_last_line_is_read_otherwise
     words = Words()
     ((row,), *_) = real_task("boolq").rows(words)
     assert row.tokens[-1] == words.known[":"]
-    assert row.wanted == ((words.known[" No"], words.known[" Yes"]),)
+    assert row.target_ids == ((words.known[" No"], words.known[" Yes"]),)

@@ -12,7 +12,7 @@ from replication import paths, profiles, results
 from replication.analysis import islands
 from replication.figures import explorer, heatmaps
 from replication.figures.explorer import Explored
-from replication.measure import at_hand, distance_maps, studies
+from replication.measure import at_hand, damage, distance_maps
 
 SMOKE = profiles.get("smoke")
 
@@ -47,7 +47,7 @@ def test_the_page_knows_every_block(maps):
     data = known(explorer.page(shown))["maps"]
     for name, distances in maps.items():
         found, layers = data[name], distances.num_layers
-        for block in studies.all_blocks(layers):
+        for block in damage.all_blocks(layers):
             place = block.size - 1, block.start
             value, error = (found[key][place[0]][place[1]] for key in ("distance", "error"))
             assert value == pytest.approx(distances.of(block), abs=1e-5)

@@ -11,7 +11,7 @@ from lib.blocks import Block
 from lib.models import loading
 from lib.sweep import sweep
 from replication import paths, profiles
-from replication.measure import export, scores, wanted
+from replication.measure import export, request, scores
 
 SMOKE = replace(profiles.get("smoke"), dtype="bfloat16")
 BLOCK = Block(2, 2)
@@ -33,7 +33,7 @@ def test_the_card_has_the_scores_of_the_checkpoint(output, quantization):
     model, tokenizer = loading.load(str(folder), dtype="bfloat16")
     assert model.dtype == torch.bfloat16
     (found,) = sweep(
-        model, tokenizer, [], [evaluation.task(wanted.of_task("c4", profile))]
+        model, tokenizer, [], [evaluation.task_of(request.of_task("c4", profile))]
     ).itertuples()
     assert score == f"{found.value:.4f} ± {found.standard_error:.4f}" and n == str(found.n)
     recipe = profiles.recipe(name, profile, **cure)

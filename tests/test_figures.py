@@ -7,8 +7,9 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from lib.blocks import Block
-from replication import analysis, figures, paths, profiles, results
-from replication.measure import distance_maps, experiments, repair
+from replication import figures, paths, profiles, results
+from replication.beyond import dose, letters, repair
+from replication.measure import distance_maps, experiments
 from replication.measure import scores as measured_scores
 
 PAPER = profiles.get("paper")
@@ -220,7 +221,7 @@ def test_unhealed_references_are_scores_of_notebook_02(name, ablation):
     model = (profile.ablation_models if ablation is experiments.seeds else profile.rank_models)[0]
     asked = experiments.unhealed(model, Map(), profile)
     known = [w.params for w in asked + experiments.test_split(model, Map(), profile)]
-    references = [w for w in ablation(model, Map(), profile) if w.shown["variant"] == "unhealed"]
+    references = [w for w in ablation(model, Map(), profile) if w.labels["variant"] == "unhealed"]
     assert references and all(w.params in known and w.recipe is None for w in references)
 
 
@@ -235,14 +236,14 @@ def test_a_run_of_which_only_the_map_is_left_is_drawn_as_not_measured(output, mo
     maps, profile = distance_maps.measure(profiles.get("smoke", limit=4))
     monkeypatch.setenv(results.DRAW_ONLY, "1")
     figures.figure_training(measured_scores.healings(maps, profile), profile)
-    doses = measured_scores.of_all(maps, experiments.dose, profile)
-    figures.figure_dose(doses, analysis.gap_left(doses), profile)
-    asked = measured_scores.of_all(maps, experiments.forms, profile)
-    measured = analysis.measures(asked[asked.task.isin(["mmlu", "arc_easy"])])
-    figures.figure_measures(measured, profile)
-    assert analysis.largest_step(measured).empty
-    figures.figure_repair(repair.maps(maps, profile), profile)
-    figures.figure_repair_cost(repair.healings(maps, profile), profile)
+    doses = measured_scores.of_all(maps, dose.requests, profile)
+    dose.figure_dose(doses, dose.gap_left(doses), profile)
+    asked = measured_scores.of_all(maps, letters.forms, profile)
+    measured = letters.measures(asked[asked.task.isin(["mmlu", "arc_easy"])])
+    letters.figure_measures(measured, profile)
+    assert letters.largest_step(measured).empty
+    repair.figure_repair(repair.measure(maps, profile), profile)
+    repair.figure_repair_cost(repair.measure(maps, profile, repair.healings), profile)
     drawn = {f.stem: pd.read_csv(f) for f in (paths.FIGURES / "smoke").glob("*.csv")}
     assert len(drawn) == 5
     for name, table in drawn.items():

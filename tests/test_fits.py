@@ -60,7 +60,7 @@ def test_nf4_leaves_embeddings_head_norms_and_biases_in_16_bits(folder, gpu):
 
 
 def test_there_is_room_for_a_batch(folder, gpu):
-    whole = files.in_memory(files.stored(folder), 2, 2)
+    whole = files.in_memory(files.lazy_state_dict(folder), 2, 2)
     room = needed(folder, None, gpu) - whole
     hidden = 32
     assert room > 16 * 2 * 2 * LAYERS * hidden / 2  # keys and values of all layers, of two heads
@@ -77,13 +77,13 @@ def test_memory_that_pytorch_keeps_is_free(folder, gpu):
 def test_a_model_that_will_be_let_go_does_not_count(tmp_path, gpu, monkeypatch):
     monkeypatch.setattr(loading, "default_device", lambda: "cpu")
     small = stored(tiny("llama"), tmp_path / "small")
-    loaded = weakref.ref(loading.loaded("tiny-random", **SMOKE.load_kwargs)[0])
+    loaded = weakref.ref(loading.load_cached("tiny-random", **SMOKE.load_kwargs)[0])
     free = iter([loaded])
     monkeypatch.setattr(
         loading, "get_max_memory", lambda: {"cpu": 0 if next(free)() is not None else 2**40}
     )
     assert loading.fits(str(small), SMOKE.batch_tokens, **SMOKE.load_kwargs)
-    loading.loaded(str(small), **SMOKE.load_kwargs)
+    loading.load_cached(str(small), **SMOKE.load_kwargs)
     assert loading.fits(
         str(small), SMOKE.batch_tokens, **SMOKE.load_kwargs
     )  # it is there; memory is not asked for

@@ -9,12 +9,10 @@ from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PhiCo
 
 from lib.blocks import Block
 from lib.data.encoding import Row
-from lib.healing import linear
-from lib.healing import lora as adapters
-from lib.healing import packing as documents
+from lib.healing import linear, lora, packing
 from lib.models import registry
 from lib.models.shapes import of_config
-from lib.sweep import log_probabilities
+from lib.sweep import target_logprobs
 from replication import profiles
 from replication.plan import assumptions, costs
 
@@ -36,7 +34,7 @@ def built(name: str):
     )
     with torch.device("meta"):
         return shape, AutoModelForCausalLM.from_config(
-            config, dtype=torch.float32, attn_implementation=documents.NAME
+            config, dtype=torch.float32, attn_implementation=packing.NAME
         )
 
 
@@ -47,7 +45,7 @@ def test_a_healing_takes_the_flops_that_pytorch_counts(name, first_layer):
     recipe = profiles.recipe(name, profiles.get("paper", steps=1), batch=1, rank=64)
     recipe = replace(recipe, packed=True, max_tokens=TOKENS, dropout=0.0, first_layer=first_layer)
     ids = torch.zeros(1, TOKENS, dtype=torch.long, device="meta")
-    with adapters.fresh(model, recipe) as wrapped:
+    with lora.new_lora(model, recipe) as wrapped:
         with FlopCounterMode(display=False) as counter:
             wrapped(input_ids=ids, labels=ids, use_cache=False).loss.backward()
     card = assumptions.get("a100-80")
@@ -105,7 +103,7 @@ def test_a_sweep_over_maps_takes_the_flops_that_pytorch_counts(small, monkeypatc
     blocks = [Block(0, 0), *(linear.Mapped(s, 2, "full", torch.zeros(96, 96)) for s in (3, 4, 6))]
     rows = [Row((3, *[i] * (TOKENS - 1)), ((5, 6),), None) for i in range(3, 35)]
     with FlopCounterMode(display=False) as counter:
-        log_probabilities(model, blocks, rows, 32 * TOKENS, "rows")
+        target_logprobs(model, blocks, rows, 32 * TOKENS, "rows")
     read = assumptions.Reading(32 * TOKENS, 32, TOKENS)
     monkeypatch.setattr(assumptions, "reading", lambda asked: read)
     asked = {"batch_tokens": 32 * TOKENS}

@@ -7,8 +7,7 @@ from threading import Thread
 import pytest
 import torch
 
-from lib.models import loading, registry
-from lib.models import machine as formats
+from lib.models import loading, machine, registry
 from replication import __main__ as run
 from replication import paths, profiles
 from replication.plan import assumptions, estimates
@@ -25,9 +24,9 @@ def clock(output, monkeypatch):
         asked.append(dtype)
         return times[dtype]
 
-    monkeypatch.setattr(formats, "seconds", seconds)
+    monkeypatch.setattr(machine, "seconds", seconds)
     monkeypatch.setattr(loading, "default_device", lambda: "cpu")
-    monkeypatch.setattr(formats, "processor", lambda device="cpu": "Abacus 9")
+    monkeypatch.setattr(machine, "processor", lambda device="cpu": "Abacus 9")
     return times, asked
 
 
@@ -41,7 +40,7 @@ def test_the_faster_format_is_taken_and_remembered(clock, slow, fast):
     quick = profiles.get("quick")
     assert (
         loading.default_dtype("cpu")
-        == loading.weights_of("tiny-random", **quick.load_kwargs)["dtype"]
+        == loading.weights_identity("tiny-random", **quick.load_kwargs)["dtype"]
         == fast
     )
     assert loading.load("tiny-random")[0].dtype == getattr(torch, fast)
@@ -51,7 +50,7 @@ def test_the_faster_format_is_taken_and_remembered(clock, slow, fast):
 def test_a_run_that_resumes_on_another_processor_keeps_its_format(clock, monkeypatch, caplog):
     times, _ = clock
     loading.default_dtype("cpu")
-    monkeypatch.setattr(formats, "processor", lambda device="cpu": "Loom 2")
+    monkeypatch.setattr(machine, "processor", lambda device="cpu": "Loom 2")
     times |= {"bfloat16": 0.1}
     with caplog.at_level(logging.WARNING):
         assert [loading.default_dtype("cpu") for _ in range(3)] == ["float32"] * 3
@@ -62,26 +61,26 @@ def test_a_run_that_resumes_on_another_processor_keeps_its_format(clock, monkeyp
 def test_a_dtype_that_is_asked_for_overrides_it(clock):
     _, asked = clock
     profile = profiles.get("quick", dtype="bfloat16")
-    assert loading.weights_of("tiny-random", **profile.load_kwargs)["dtype"] == "bfloat16"
-    assert loading.loaded("tiny-random", **profile.load_kwargs)[0].dtype == torch.bfloat16
-    assert not asked and not formats.remembered()
+    assert loading.weights_identity("tiny-random", **profile.load_kwargs)["dtype"] == "bfloat16"
+    assert loading.load_cached("tiny-random", **profile.load_kwargs)[0].dtype == torch.bfloat16
+    assert not asked and not machine.remembered()
 
 
 def test_the_first_of_several_processes_decides(clock, monkeypatch):
     times, _ = clock
     found = []
-    threads = [Thread(target=lambda: found.append(formats.fastest())) for _ in range(8)]
+    threads = [Thread(target=lambda: found.append(machine.fastest())) for _ in range(8)]
 
     def seconds(dtype):
         times["bfloat16"] = -times["bfloat16"]  # no two measurements agree
         return times[dtype]
 
-    monkeypatch.setattr(formats, "seconds", seconds)
+    monkeypatch.setattr(machine, "seconds", seconds)
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 8 and set(found) == {formats.remembered()["dtype"]}
+    assert len(found) == 8 and set(found) == {machine.remembered()["dtype"]}
 
 
 @pytest.mark.parametrize("damage", ["{", "{}", '{"dtype": "int3", "processor": "x"}', "[]"])
@@ -96,13 +95,13 @@ def test_a_damaged_memory_is_set_aside(clock, caplog, damage):
 
 def test_both_formats_are_timed_in_turn(clock):
     _, asked = clock
-    found = formats.measured()
-    assert asked == list(formats.TRIED) * (formats.TURNS + 1)
+    found = machine.measured()
+    assert asked == list(machine.TRIED) * (machine.TURNS + 1)
     assert found == {"dtype": "float32", "seconds": {"bfloat16": 2.0, "float32": 1.0}}
 
 
 def test_the_clock_runs_while_matrices_are_multiplied():
-    assert all(formats.seconds(dtype) > 0 for dtype in formats.TRIED)
+    assert all(machine.seconds(dtype) > 0 for dtype in machine.TRIED)
 
 
 def test_unknown_names_are_one_sentence(capsys):

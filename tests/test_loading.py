@@ -28,7 +28,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lib import similarity
 from lib.blocks import Block
-from lib.healing import lora as adapters
+from lib.healing import lora
 from lib.models import files, loading
 from lib.models.decoder import decoder_layers
 from lib.models.registry import ModelError
@@ -93,9 +93,9 @@ def test_every_layer_can_be_healed_or_says_why_not(name):
     model = tiny(name)
     if name in EXPERTS:
         with pytest.raises(ValueError, match="no experts"):
-            adapters.ffn_projections(model)
+            lora.ffn_projections(model)
     else:
-        found = adapters.ffn_projections(model)
+        found = lora.ffn_projections(model)
         assert {int(path.split(".")[2]) for path in found} == set(range(LAYERS))
         assert not [path for path in found if "attn" in path or "attention" in path.split(".")]
 
@@ -115,8 +115,10 @@ def test_dropped_layers_are_never_read(tmp_path, monkeypatch):
         def __getattr__(self, attribute):
             return getattr(self.tensor, attribute)
 
-    plain = files.stored
-    monkeypatch.setattr(files, "stored", lambda f: {n: Watched(n, t) for n, t in plain(f).items()})
+    plain = files.lazy_state_dict
+    monkeypatch.setattr(
+        files, "lazy_state_dict", lambda f: {n: Watched(n, t) for n, t in plain(f).items()}
+    )
     loading.load(str(folder), dtype="float32", block=Block(2, 3))
     layers = {name.split(".")[2] for name in read if ".layers." in name}
     assert layers == {"0", "1", "5"} and len(read) == len(set(read))

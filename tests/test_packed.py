@@ -16,7 +16,7 @@ from lib.models import loading
 from lib.pruning import dropped
 from lib.sweep import continuations, sweep
 from replication import profiles
-from replication.measure import wanted
+from replication.measure import request
 
 BLOCKS = [Block(1, 2), Block(0, 3), Block(3, 2)]
 CPU = torch.device("cpu")  # as an object it is not the "cpu" on which models.load unpacks
@@ -47,7 +47,9 @@ def load(folder, device=CPU, **options):
 
 def test_sweep_of_packed_weights(folder):
     profile = profiles.get("smoke")
-    tasks = [evaluation.task(wanted.of_task(name, profile)) for name in ("c4", "mmlu", "arc_easy")]
+    tasks = [
+        evaluation.task_of(request.of_task(name, profile)) for name in ("c4", "mmlu", "arc_easy")
+    ]
     packed, plain = (sweep(*load(folder, device), BLOCKS, tasks) for device in (CPU, "cpu"))
     for mine, theirs in zip(packed.itertuples(), plain.itertuples(), strict=True):
         assert mine.value == pytest.approx(theirs.value, abs=0.01)

@@ -15,9 +15,7 @@ from conftest import stored, wide_llama
 from test_healing import killed_at
 
 from lib.blocks import Block
-from lib.healing import lora as adapters
-from lib.healing import packing as documents
-from lib.healing import training as healing
+from lib.healing import lora, packing, training
 from lib.models import loading
 from lib.models.decoder import residual_stream
 from lib.pruning import dropped
@@ -53,9 +51,9 @@ def packed(checkpoint, monkeypatch):
     return model, tokenizer
 
 
-def healed(base, folder, recipe=RECIPE, **how) -> tuple[healing.Healed, bytes]:
+def healed(base, folder, recipe=RECIPE, **how) -> tuple[training.Healed, bytes]:
     with dropped(base[0], BLOCK):
-        found = healing.heal(*base, recipe, folder, **how)
+        found = training.heal(*base, recipe, folder, **how)
     assert found.status == "ok" and len(found.losses) == recipe.steps
     return found, (found.adapter / WEIGHTS).read_bytes()
 
@@ -68,7 +66,7 @@ def test_healing_packed_is_healing_unpacked(packed, checkpoint, tmp_path, ids):
     np.testing.assert_allclose(first.losses, second.losses, atol=0.01)
     logits = []
     for model, _ in (packed, unpacked):
-        with dropped(model, BLOCK), adapters.attached(model, first.adapter), torch.inference_mode():
+        with dropped(model, BLOCK), lora.load_lora(model, first.adapter), torch.inference_mode():
             logits.append(model(ids).logits)
     torch.testing.assert_close(*logits, atol=0.2, rtol=0.05)
 
@@ -84,7 +82,7 @@ def test_the_packed_model_comes_back_whole(packed, tmp_path, ids):
 
 @pytest.mark.parametrize("first", [0, FIRST])
 def test_recomputed_activations_change_no_bit(packed, tmp_path, monkeypatch, first):
-    recipe, needed, train = replace(RECIPE, first_layer=first), {}, healing._train
+    recipe, needed, train = replace(RECIPE, first_layer=first), {}, training._train
 
     def limited(wrapped, *arguments):
         if not arguments[-1]:
@@ -98,7 +96,7 @@ def test_recomputed_activations_change_no_bit(packed, tmp_path, monkeypatch, fir
             return train(wrapped, *arguments)
 
     whole, expected = healed(packed, tmp_path / "whole", recipe, micro_batch=1)
-    monkeypatch.setattr(healing, "_train", limited)
+    monkeypatch.setattr(training, "_train", limited)
     again, found = healed(packed, tmp_path / "again", recipe)
     assert again.recomputes and not whole.recomputes
     assert again.losses == whole.losses and found == expected
@@ -130,6 +128,6 @@ def test_no_adapter_is_merged_into_packed_weights(packed, tmp_path, ids):
 def test_joined_documents_heal_like_padded_ones(packed, tmp_path, monkeypatch):
     recipe = replace(RECIPE, packed=False, dropout=0.0)
     joined, _ = healed(packed, tmp_path / "joined", recipe, micro_batch=4)
-    monkeypatch.setattr(documents, "_reads_apart", lambda model: False)
+    monkeypatch.setattr(packing, "_reads_apart", lambda model: False)
     padded, _ = healed(packed, tmp_path / "padded", recipe, micro_batch=4)
     np.testing.assert_allclose(joined.losses, padded.losses, atol=0.01)

@@ -12,7 +12,7 @@ from lib.data import sets
 from lib.models import decoder, loading
 from lib.pruning import dropped
 from replication import profiles
-from replication.measure import wanted
+from replication.measure import request
 
 pytestmark = pytest.mark.real
 BLOCK = Block(13, 2)
@@ -48,7 +48,7 @@ def theirs(base, block, folder, names: list[str]) -> list[dict]:
 def matched(base, block, task, samples: list[dict], metric: str, atol: float) -> list[np.ndarray]:
     """Our rows of the texts of four choices, once their likelihoods and scores are lm-eval's."""
     flat = [row for example in task.rows(base[1]) for row in example]
-    ours = sweep.log_probabilities(base[0], [UNPRUNED, block], flat, 2048, task.name)[block]
+    ours = sweep.target_logprobs(base[0], [UNPRUNED, block], flat, 2048, task.name)[block]
     expected = [value for sample in samples for value in harness.log_probabilities(sample)]
     np.testing.assert_allclose([row.sum() for row in ours], expected, atol=atol)
     found = iter(ours)
@@ -59,7 +59,7 @@ def matched(base, block, task, samples: list[dict], metric: str, atol: float) ->
 
 def test_hellaswag_is_that_of_lm_eval(base, block, tmp_path):
     """Log-likelihoods of all endings, and accuracy by log-likelihood a character (acc_norm)."""
-    task = evaluation.task(wanted.of_task("hellaswag", PROFILE))
+    task = evaluation.task_of(request.of_task("hellaswag", PROFILE))
     rows = sets.questions("hellaswag", "wheels", PROFILE.hellaswag_questions)
     name = harness.write_task(tmp_path, "hellaswag", {"validation": rows}, training_split=None)
     samples = theirs(base, block, tmp_path, [name])
@@ -71,7 +71,7 @@ def test_hellaswag_is_that_of_lm_eval(base, block, tmp_path):
 
 def test_mmlu_by_content_is_the_continuation_of_lm_eval(base, block, tmp_path):
     """Prompts, log-likelihoods of all answers' texts, and accuracy by them."""
-    task = evaluation.task(wanted.of_task("mmlu_content", PROFILE))
+    task = evaluation.task_of(request.of_task("mmlu_content", PROFILE))
     counts = (PROFILE.mmlu_subjects, PROFILE.mmlu_questions, PROFILE.mmlu_shots)
     names = harness.write_tasks(tmp_path, *counts, harness.BY_CONTENT)
     samples = theirs(base, block, tmp_path, names)
@@ -81,7 +81,7 @@ def test_mmlu_by_content_is_the_continuation_of_lm_eval(base, block, tmp_path):
 
 def test_gsm8k_is_that_of_lm_eval(base, block, tmp_path):
     """The texts that the model writes after the same examples, and whether they are right."""
-    task = evaluation.task(wanted.of_task("gsm8k", PROFILE))
+    task = evaluation.task_of(request.of_task("gsm8k", PROFILE))
     shots, scored = sets.gsm8k("wheels", PROFILE.gsm8k_generated, PROFILE.gsm8k_shots)
     stops = {"until": ["Question:", "</s>", "<|im_end|>"], "do_sample": False}
     name = harness.write_task(

@@ -10,7 +10,7 @@ import torch
 from lib import evaluation, pruning, similarity
 from lib.models import decoder, loading
 from replication import paths, profiles
-from replication.measure import wanted
+from replication.measure import request
 
 SMOKE = profiles.get("smoke")
 NAME = SMOKE.main_model
@@ -19,7 +19,7 @@ LAB = paths.ROOT / "exercises" / "pitfall_lab.ipynb"
 
 @pytest.fixture(scope="module")
 def loaded():
-    return loading.loaded(NAME, **SMOKE.weights)
+    return loading.load_cached(NAME, **SMOKE.load_kwargs)
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_distances_differ(llama, batch, pitfall, least):
 @pytest.mark.parametrize("pitfall, least", DISTANCES)
 def test_distances_differ_in_the_embedded_model(pitfall, least):
     quick = profiles.get("quick")
-    model, _ = loading.loaded(quick.main_model, **quick.weights)
+    model, _ = loading.load_cached(quick.main_model, **quick.load_kwargs)
     batch = pitfalls.texts_of_unequal_length(quick.main_model, quick)
     right, wrong = right_and_wrong(pitfall(model, batch))
     assert ((wrong - right).abs().max(axis=1) > least).all()
@@ -73,7 +73,7 @@ def test_the_labs_own_arithmetic_makes_no_difference(llama, batch):
 
 def test_scores_differ(loaded):
     model, tokenizer = loaded
-    task = evaluation.task(wanted.of_task("c4", SMOKE))
+    task = evaluation.task_of(request.of_task("c4", SMOKE))
     blocks = [pruning.Block(2, 2), pruning.Block(2, 4)]
     right, wrong = right_and_wrong(pitfalls.stale_configuration(model, tokenizer, blocks, task))
     assert wrong.iloc[0, 0] == right.iloc[0]

@@ -19,35 +19,23 @@ from lib import pruning, similarity
 from lib.blocks import STRATEGIES, UNPRUNED, Block
 from lib.data.encoding import Row
 from lib.evaluation import Task
-from lib.healing import linear
-from lib.healing import lora as adapters
-from lib.healing import packing as documents
-from lib.healing import training as healing
+from lib.healing import linear, lora, packing, training
 from lib.healing.recipe import Recipe, memory_fallbacks
 from lib.models import files, loading, registry
 from lib.models.decoder import decoder_layers
-from lib.models.reading import bundles
+from lib.models.reading import prefix_batches
 from lib.models.shapes import Shape, of_config
 from lib.pruning import dropped
-from lib.sweep import log_probabilities, sweep
+from lib.sweep import sweep, target_logprobs
 from replication import __main__ as run
 from replication import paths, profiles, results
-from replication.measure import (
-    damage,
-    distance_maps,
-    experiments,
-    fetching,
-    repair,
-    scores,
-    states,
-    studies,
-    wanted,
-)
-from replication.measure.jobs import Job, jobs
+from replication.beyond import dose, repair, which_block
+from replication.measure import damage, distance_maps, experiments, fetching, scores
 from replication.plan import assumptions, costs, estimates, printing
 from replication.plan.assumptions import Card, Reading
 from replication.profiles import recipe
 from replication.run import notebooks
+from replication.run.jobs import Job, jobs
 from scripts import lengths as measure_lengths
 from tests import conftest
 
@@ -99,7 +87,7 @@ def test_a_sweep_applies_as_many_layers_as_planned(model, shape, tokenizer, monk
     texts = ({"text": "one two three", "max_tokens": 9}, {"text": "four", "max_tokens": 9})
     task = Task("c4", texts)
     rows = [row for example in task.rows(tokenizer) for row in example]
-    tokens = sum(own.ids.numel() for bundle in bundles(rows, 64) for own in bundle.batches)
+    tokens = sum(own.ids.numel() for bundle in prefix_batches(rows, 64) for own in bundle.batches)
     monkeypatch.setattr(assumptions, "reading", lambda asked: Reading(tokens, tokens, 1))
     counted = Applications(model)
     sweep(model, tokenizer, [Block(1, 2), Block(2, 1)], [task], 64)
@@ -122,9 +110,9 @@ def test_a_healing_applies_as_many_layers_as_planned(few_articles, tmp_path, mon
     model, tokenizer = loading.load("tiny-random", dtype="float32")
     cure = recipe("tiny-random", SMOKE)
     counted = Applications(model)
-    monkeypatch.setattr(documents, "_reads_apart", lambda model: True)  # not counted: the trial
+    monkeypatch.setattr(packing, "_reads_apart", lambda model: True)  # not counted: the trial
     with dropped(model, Block(3, 2)):
-        healing.heal(model, tokenizer, cure, tmp_path / "healed")
+        training.heal(model, tokenizer, cure, tmp_path / "healed")
     cost = costs.healing(real, 6, cure, None, card(1e9), 16)
     assert counted.count == cost.applications == cure.steps * 16 * cure.max_tokens * 6
 
@@ -144,8 +132,8 @@ def test_notebook_11_applies_as_many_layers_as_planned(model, shape, output, mon
     monkeypatch.setattr(assumptions, "mean", lambda max_tokens: max_tokens)
     read = lambda asked: Reading(7 * asked["sequences"], 7 * asked["sequences"], 4)  # noqa: E731
     monkeypatch.setattr(assumptions, "reading", read)  # a loss needs no state of the last token
-    monkeypatch.setattr(loading, "loaded", lambda *name, **how: (model, conftest.Characters()))
-    for asked, measure in ((studies.damage, damage.measure), (studies.states, states.measure)):
+    monkeypatch.setattr(loading, "load_cached", lambda *name, **how: (model, conftest.Characters()))
+    for asked, measure in ((damage.requests, damage.measure), (which_block.requests, which_block.measure)):
         planned = estimates._costs(shape, asked("tiny-random", Straight(), profile), card(1e12))
         counted = Applications(model)
         measure({"tiny-random": Straight()}, profile)
@@ -156,7 +144,7 @@ def test_notebook_12_takes_the_flops_that_pytorch_counts(output, few_articles, m
     """On C4, all of whose texts are longer than is read of them."""
     monkeypatch.setattr(studies, "TASKS", ("c4",))
     profile = replace(SMOKE, arc_easy_test_questions=0)
-    monkeypatch.setattr(documents, "_reads_apart", lambda model: True)  # not counted: the trial
+    monkeypatch.setattr(packing, "_reads_apart", lambda model: True)  # not counted: the trial
     asked = Job("12", "tiny-random").wanted(Straight(), profile)[1:]
     planned = estimates._costs(registry.MODELS["tiny-random"].shape, asked, card(1e12))
     with FlopCounterMode(display=False) as counter:
@@ -169,7 +157,7 @@ def test_the_test_split_has_the_prompts_that_claim_9_compares():
     asked = experiments.prompts("tiny-random", Straight(), SMOKE)
     asked = [w for w in asked if w.params["task"] == "arc_easy_test"]
     sizes = [0, *SMOKE.healed_sizes(6)]
-    told = [(w.shown["variant"], w.params["shots"], w.block.size) for w in asked]
+    told = [(w.labels["variant"], w.params["shots"], w.block.size) for w in asked]
     assert told == [(f"{k} examples", k, size) for k in (0, 5) for size in sizes]
     assert all(w.recipe for w in asked if w.block.size)
     few = replace(SMOKE, arc_easy_test_questions=0)
@@ -182,11 +170,11 @@ def test_models_that_are_healed_in_short_are_so_at_more_depths_and_of_one_strate
     for name, strategies in zip(names, (["similarity", "simple"], ["similarity"]), strict=True):
         asked = experiments.healed(name, Straight(), overnight, ["c4"])
         curve = overnight.curve_sizes(6, name)
-        told = [(w.shown["strategy"], w.block.size) for w in asked]
+        told = [(w.labels["strategy"], w.block.size) for w in asked]
         assert told == [(strategy, size) for strategy in strategies for size in curve]
-        mapped = studies.maps(name, Straight(), overnight)
-        assert {w.shown["strategy"] for w in mapped if w.recipe} == set(strategies)
-        assert {w.shown["strategy"] for w in mapped if w.kind == "repair"} == set(STRATEGIES)
+        mapped = repair.maps(name, Straight(), overnight)
+        assert {w.labels["strategy"] for w in mapped if w.recipe} == set(strategies)
+        assert {w.labels["strategy"] for w in mapped if w.kind == "repair"} == set(STRATEGIES)
     sizes = overnight.curve_sizes(28, names[1]), overnight.healed_sizes(28, names[1])
     assert sizes == ([3, 6, 8, 11, 14], [3, 6, 11])  # a line through the loss needs six points
     alone = replace(overnight, sizes=(8,))
@@ -198,11 +186,11 @@ def test_jobs_of_notebooks_11_and_12_are_done_once_measured(output, few_articles
     maps = {"tiny-random": distance_maps.of_model("tiny-random", SMOKE)}
     damage.measure(maps, SMOKE)
     assert jobs_done(["11", "12"]) == [False, False]
-    states.measure(maps, SMOKE)
+    which_block.measure(maps, SMOKE)
     assert jobs_done(["11", "12"]) == [True, False]
-    repair.maps(maps, SMOKE)
+    repair.measure(maps, SMOKE)
     assert jobs_done(["11", "12"]) == [True, False]
-    repair.healings(maps, SMOKE)
+    repair.measure(maps, SMOKE, repair.healings)
     assert jobs_done(["11", "12"]) == [True, True]
 
 
@@ -218,14 +206,14 @@ def test_a_profile_may_study_fewer_models_beyond_the_paper():
 
 
 def test_names_of_the_plan_are_those_of_the_code():
-    assert studies.KINDS == tuple(linear.KINDS)
+    assert repair.KINDS == tuple(linear.KINDS)
     assert costs.COMPARED == similarity.TOKENS
 
 
 def kept_for_backward(model) -> int:
     """Bytes that autograd keeps of one training step with fresh adapters, weights apart."""
     ids = torch.randint(3, 64, (2, 128))
-    with adapters.fresh(model, packed()) as wrapped, adapters.in_its_format(model):
+    with lora.new_lora(model, packed()) as wrapped, lora.autocast_like(model):
         wrapped.train()
         own = {parameter.untyped_storage().data_ptr() for parameter in wrapped.parameters()}
         seen = {}
@@ -292,7 +280,7 @@ def peak_bytes(work) -> int:
 def test_peak_memory_of_a_healing_step(architecture, vocab_size, recomputes):
     model = bf16(architecture, 6, vocab_size=vocab_size)
     ids = torch.randint(3, 64, (4, 128))
-    with adapters.fresh(model, packed()) as wrapped, adapters.in_its_format(model):
+    with lora.new_lora(model, packed()) as wrapped, lora.autocast_like(model):
         wrapped.train()
         if recomputes:
             model.activation_checkpointing_enable()
@@ -314,12 +302,12 @@ def test_peak_memory_of_a_sweep(prefix, monkeypatch):
     shared = tuple(range(3, 3 + prefix))
     rows = [Row(shared + (i,) * own, ((5, 6),), "all" if prefix else None) for i in range(3, 131)]
     blocks = [UNPRUNED, *(Block(5, n) for n in range(1, 7)), *(Block(11 - n, n) for n in (1, 2))]
-    batch = max(len(own.ids) for bundle in bundles(rows, 512) for own in bundle.batches)
+    batch = max(len(own.ids) for bundle in prefix_batches(rows, 512) for own in bundle.batches)
     read = Reading(1, 1, 1, held=prefix, repeated=batch * prefix / 512)
     monkeypatch.setattr(assumptions, "reading", lambda asked: read)
     after = [12 - block.stop for block in blocks[1:]]
     cost = costs.sweep(shape, 12, after, {"batch_tokens": 512}, None, card(1e9, on_cpu=True))
-    peak = peak_bytes(lambda: log_probabilities(model, blocks, rows, 512, "rows"))
+    peak = peak_bytes(lambda: target_logprobs(model, blocks, rows, 512, "rows"))
     assert cost.activations == pytest.approx(peak, rel=0.25)
 
 
@@ -345,7 +333,7 @@ def test_peak_memory_of_fitting_maps(tokens):
 
 
 def test_the_plan_assumes_what_the_code_does():
-    assert inspect.signature(healing.heal).parameters["micro_batch"].default == packed().batch
+    assert inspect.signature(training.heal).parameters["micro_batch"].default == packed().batch
 
 
 # ---- by hand -------------------------------------------------------------------------------
@@ -355,17 +343,17 @@ def test_a_healing_counted_by_hand():
     """A layer: attention 2·64·(64 + 32), FFN 3·64·128; 8 layers, 2 steps of 16 · 16 tokens."""
     cost = costs.healing(SHAPE, 8, packed(), "nf4", card(1e9), 4)
     tokens, matrices = 512, 12_288 + 24_576
-    lora = 4 * 8 * (2 * (64 + 128) + 128 + 64)
+    parameters = 4 * 8 * (2 * (64 + 128) + 128 + 64)
     assert cost.tokens == tokens
     assert cost.flops == (
         2 * 2 * tokens * 8 * matrices  # forward, and back through frozen layers
         + 3 * 4 * tokens * 8 * 64 * 8  # attention, 8 tokens back on average
         + 2 * 2 * tokens * 64 * 1000  # lm_head
-        + 6 * tokens * lora
+        + 6 * tokens * parameters
     )
     outside = 2 * 64 * 1000 + 64 + 8 * 2 * 64
     assert cost.weights == pytest.approx(0.516 * 8 * matrices + 2 * outside)
-    assert cost.optimizer == 16 * lora
+    assert cost.optimizer == 16 * parameters
     assert cost.seconds(card(1e9)) == pytest.approx(
         cost.flops / 0.5e12 + cost.read / assumptions.DISK
     )
@@ -397,7 +385,7 @@ def test_a_map_is_read_layer_by_layer_where_the_weights_do_not_fit():
 
 def healed_in(memory: float) -> costs.Cost:
     plain = replace(PAPER, quantization=None)
-    asked = wanted.healing("any", plain, Block(7, 2), packed())
+    asked = request.healing("any", plain, Block(7, 2), packed())
     return estimates._of_call(SHAPE, [asked], card(memory))[0]
 
 
@@ -422,7 +410,7 @@ def test_the_table_says_how_many_jobs_fit(monkeypatch, output):
         costs.healing(shape, layers, own, "nf4", card(0), 1, True).memory for layers in (24, 16)
     )
     assert row(monkeypatch, 1e12).endswith("m 16")
-    one = lambda job, *_: [wanted.healing("phi-2", PAPER, Block(3, job.size), own)]  # noqa: E731
+    one = lambda job, *_: [request.healing("phi-2", PAPER, Block(3, job.size), own)]  # noqa: E731
     monkeypatch.setattr(Job, "wanted", one)
     assert row(monkeypatch, more).endswith("m 1, 2 recompute")
     assert row(monkeypatch, more - 1).endswith("m 1, 1 recompute, 1 not")
@@ -459,10 +447,10 @@ def test_jobs_are_done_once_their_results_are_there(output, few_articles):
     assert jobs_done(notebooks) == [True] + [False] * 4
     maps = {"tiny-random": distances}
     scores.unhealed(maps, SMOKE)
-    scores.of_all(maps, experiments.test_split, SMOKE)
+    scores.score_table(maps, experiments.test_split, SMOKE)
     assert jobs_done(notebooks) == [True, True, False, False, False]
     scores.healed(maps, SMOKE, sizes=[2])
-    scores.of_all(maps, experiments.dose, SMOKE)
+    scores.score_table(maps, dose.requests, SMOKE)
     assert jobs_done(notebooks) == [True, True, True, False, False]
     for seed in (1, 2):
         scores.healed(maps, SMOKE, experiments.TASKS, ["similarity"], [2], seed=seed)
@@ -480,7 +468,7 @@ def test_what_is_recorded_is_done(output, monkeypatch):
 def test_a_longer_healing_is_planned_from_the_state_of_a_shorter_one():
     shape, profile = registry.MODELS["tiny-random"].shape, replace(SMOKE, heal_decay=0.25)
     one, two = (
-        wanted.healing("tiny-random", profile, Block(2, 2), recipe("tiny-random", profile, steps=n))
+        request.healing("tiny-random", profile, Block(2, 2), recipe("tiny-random", profile, steps=n))
         for n in (8, 16)
     )
     assert [w.recipe.steps for w in two.shorter][:1] == [8]
@@ -497,7 +485,7 @@ def test_a_healing_that_failed_leaves_no_scores_to_wait_for(output):
     scores.measure("tiny-random", SMOKE, [block], ["mmlu", "arc_easy", "c4"])
     for seed in (0, 1, 2):
         cure = recipe("tiny-random", SMOKE, seed=seed)
-        (asked,) = fetching.here([wanted.healing("tiny-random", SMOKE, block, cure)])
+        (asked,) = fetching.keyed_by_machine([request.healing("tiny-random", SMOKE, block, cure)])
         results.save("healing", asked.params, {"status": "diverged"}, seconds=1)
     assert jobs_done(["06"]) == [True]
 
@@ -534,7 +522,7 @@ def test_a_cpu_is_planned_at_the_rate_of_its_results(output):
     cost = costs.similarity(registry.MODELS["tiny-random"].shape, asked, None, stated)
     assert estimates.adjusted(stated, SMOKE).rate == pytest.approx(cost.flops / 2)
     cure = recipe("tiny-random", SMOKE)
-    (asked,) = fetching.here([wanted.healing("tiny-random", SMOKE, Block(1, 2), cure)])
+    (asked,) = fetching.keyed_by_machine([request.healing("tiny-random", SMOKE, Block(1, 2), cure)])
     results.save("healing", asked.params, {"status": "oom"}, 0, "oom")
     found = estimates.adjusted(stated, SMOKE)  # a healing that ended early tells no rate
     assert found.training_rate == stated.training_rate and "0 healings" in found.source

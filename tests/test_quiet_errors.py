@@ -8,8 +8,7 @@ import pytest
 
 from lib.blocks import BlockDistances
 from lib.data import sets
-from lib.healing import packing as documents
-from lib.healing import training as healing
+from lib.healing import packing, training
 from replication import analysis, paths, profiles, results
 from replication.analysis import choice
 from replication.analysis.depth import lower_minus_upper
@@ -32,16 +31,16 @@ class Distances:
 
 def test_an_order_of_the_examples_is_the_order_of_its_name():
     every = experiments.prompts("tiny-random", Distances(), SMOKE)
-    orders = [w for w in every if w.shown["ablation"] == "order"]
-    assert {w.shown["variant"] for w in orders} == {"order 0", "order 1", "order 2"}
+    orders = [w for w in every if w.labels["ablation"] == "order"]
+    assert {w.labels["variant"] for w in orders} == {"order 0", "order 1", "order 2"}
     for w in orders:
-        assert w.shown["variant"] == f"order {w.params['shot_order']}"
+        assert w.labels["variant"] == f"order {w.params['shot_order']}"
 
 
 def test_a_format_is_compared_with_its_own_unpruned_model():
     both = experiments.stacked("tiny-random", Distances(), SMOKE)
     for name, quantization in (("16 bits", None), ("nf4", "nf4")):
-        line = [w for w in both if w.shown["format"] == name]
+        line = [w for w in both if w.labels["format"] == name]
         assert {w.params["quantization"] for w in line} == {quantization}
         assert line[0].block.size == 0 and len(line) == 1 + len(SMOKE.healed_sizes(8))
 
@@ -50,7 +49,7 @@ def test_an_ablation_changes_a_recipe_that_the_paper_gives_for_the_model():
     """Llama-2-7B is healed with rank 2, but for the figure that varies it."""
     assert profiles.recipe("llama-2-7b", PAPER).rank == 2
     healed = [w for w in experiments.ranks("llama-2-7b", Distances(), PAPER) if w.recipe]
-    ranks = {w.shown["variant"]: w.recipe.rank for w in healed}
+    ranks = {w.labels["variant"]: w.recipe.rank for w in healed}
     assert ranks == {f"rank {rank}": rank for rank in (2, 4, 8, 16, 32, 64)}
 
 
@@ -72,7 +71,7 @@ def test_every_epoch_has_an_order_of_its_own(base, monkeypatch):
     texts = [chr(65 + i) * 3 for i in range(12)]
     monkeypatch.setattr(sets, "healing_texts", lambda source, count: texts)
     recipe = replace(profiles.recipe("tiny-random", SMOKE), packed=False, steps=6, batch=4)
-    sequences, epochs = documents.training_sequences(base[1], recipe)
+    sequences, epochs = packing.training_sequences(base[1], recipe)
     read = [tuple(sequence["documents"][0]) for sequence in sequences]
     assert epochs == 2 and sorted(read[:12]) == sorted(read[12:]) and len(set(read)) == 12
     assert read[:12] != read[12:]
@@ -81,7 +80,7 @@ def test_every_epoch_has_an_order_of_its_own(base, monkeypatch):
 def test_training_draws_by_the_recipes_seed(tmp_path):
     for seed in (0, 3):
         recipe = replace(profiles.recipe("tiny-random", SMOKE), seed=seed)
-        assert healing._training_arguments(recipe, tmp_path, 4, True).seed == seed
+        assert training._training_arguments(recipe, tmp_path, 4, True).seed == seed
 
 
 # ---- which block ---------------------------------------------------------------------------

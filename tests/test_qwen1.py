@@ -43,7 +43,7 @@ def folder(tmp_path_factory):
 
 def stored_tensors(folder) -> tuple[dict, dict]:
     config = json.loads((folder / "config.json").read_text())
-    return config, {n: tensor[...].float() for n, tensor in files.stored(folder).items()}
+    return config, {n: tensor[...].float() for n, tensor in files.lazy_state_dict(folder).items()}
 
 
 @pytest.mark.parametrize("length", [1, 40])
@@ -218,7 +218,7 @@ def test_renaming_reads_nothing(folder):
         def __init__(self, tensor):
             self.get_shape = tensor.get_shape
 
-    tensors = files.stored(folder)
+    tensors = files.lazy_state_dict(folder)
     renamed = qwen1.renamed({name: Unread(tensor) for name, tensor in tensors.items()})
     assert len(renamed) == len(tensors) + 4 * 3  # c_attn's weight and bias become q, k and v
 

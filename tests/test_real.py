@@ -12,7 +12,7 @@ from lib.blocks import UNPRUNED, Block
 from lib.models import decoder
 from lib.pruning import dropped
 from replication import paths, profiles
-from replication.measure import wanted
+from replication.measure import request
 
 pytestmark = pytest.mark.real
 SIZE = replace(
@@ -40,7 +40,7 @@ def test_loss_is_that_of_transformers(real):
     """The C4 loss of the sweep, unpruned and pruned, against HF's own loss."""
     model, tokenizer = real
     profile = replace(profiles.get("quick"), c4_sequences=4, c4_tokens=64)
-    task = evaluation.task(wanted.of_task("c4", profile))
+    task = evaluation.task_of(request.of_task("c4", profile))
     found = sweep.sweep(model, tokenizer, [Block(13, 6)], [task])
     for row, block in zip(found.itertuples(), (UNPRUNED, Block(13, 6)), strict=True):
         with dropped(model, block), torch.inference_mode():

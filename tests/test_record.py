@@ -15,18 +15,11 @@ from lib import evaluation
 from lib.blocks import Block
 from lib.models import loading
 from replication import analysis, paths, profiles, results
-from replication.analysis import criteria, curves, islands, statistics
-from replication.analysis.bootstrap import interval
+from replication.analysis import curves, islands, statistics
+from replication.analysis.bootstrap import ci95
+from replication.beyond import books, dose, letters, repair, which_block
 from replication.claims import bounds
-from replication.measure import (
-    damage,
-    distance_maps,
-    experiments,
-    inference_cost,
-    repair,
-    scores,
-    states,
-)
+from replication.measure import damage, distance_maps, experiments, inference_cost, scores
 from replication.report import compare
 from replication.run import notebooks
 from scripts import readme, record
@@ -198,7 +191,7 @@ def test_what_is_said_of_letters_and_content_is_recorded():
     name = "qwen2.5-coder-1.5b"
     with results.reading(results.archive(paths.RECORDED / "overnight")):
         maps, profile = distance_maps.measure(profiles.get("overnight", [name]))
-        asked = scores.of_all(maps, experiments.forms, profile)
+        asked = scores.score_table(maps, letters.forms, profile)
     rows = asked[asked.treatment != "healed"].set_index(["task", "strategy", "block_size"])
     said = {
         ("mmlu", "none", 0): 0.67, ("mmlu", "similarity", 3): 0.46, ("mmlu", "similarity", 5): 0.32,
@@ -211,7 +204,7 @@ def test_what_is_said_of_letters_and_content_is_recorded():
     assert (
         rows.n[list(said)].eq(120).all() and rows.floor["arc_easy_letters"].max().round(2) == 0.34
     )
-    steps = analysis.largest_step(analysis.measures(asked[asked.task == "mmlu"]))
+    steps = letters.largest_step(letters.measures(asked[asked.task == "mmlu"]))
     steps = steps.set_index(["strategy", "measure"])
     told = {
         ("similarity", "accuracy"): [0.31, 0.26, 0.52],
@@ -224,7 +217,7 @@ def test_what_is_said_of_letters_and_content_is_recorded():
         assert step.round(2).tolist() == values and steps.even[key].round(2) in (0.10, 0.11)
     profile = profiles.get("overnight")  # of three models; this one is healed for fewer steps
     with results.reading(results.archive(paths.RECORDED / "overnight")):
-        asked = scores.of_all(maps, experiments.forms, profile)
+        asked = scores.score_table(maps, letters.forms, profile)
     six = asked[(asked.block_size == 6) & (asked.questions == "arc_easy")]
     six = six[(six.strategy == "similarity") & six.value.notna()]
     six = six.set_index(["form", "treatment"])
@@ -249,12 +242,12 @@ def test_what_is_said_of_early_exits_is_recorded():
     name = "qwen2.5-coder-1.5b"
     with results.reading(results.archive(paths.RECORDED / "overnight")):
         maps, profile = distance_maps.measure(profiles.get("overnight", [name]))
-        exits = scores.of_all(maps, experiments.exits, profile)
+        exits = scores.score_table(maps, letters.exits, profile)
         kept = scores.unhealed(maps, profile, ["mmlu"]).query("strategy == 'simple'")
         few = profile.with_prompt(profile.mmlu_shots)
         places = [Block(start, 3) for start in range(26)]
         at = scores.measure(name, few, places, ["arc_easy_letters"]).iloc[1:]
-        asked = scores.of_all(maps, experiments.forms, profile).query("strategy == 'early exit'")
+        asked = scores.score_table(maps, letters.forms, profile).query("strategy == 'early exit'")
     forms = asked.set_index(["task", "block_size"])
     told = {"arc_easy_letters": [0.88, 0.88, 0.80, 0.34], "arc_easy": [0.77, 0.62, 0.51, 0.44]}
     for task, values in told.items():
@@ -308,7 +301,7 @@ def test_what_is_said_of_early_exits_by_content_is_recorded():
     profile = profiles.get("overnight")
     with results.reading(results.archive(paths.RECORDED / "overnight")):
         maps, _ = distance_maps.measure(profile, ["smollm2-135m", "qwen2.5-coder-1.5b"])
-        every = scores.of_all(maps, experiments.exits, profile).query("task == 'arc_easy'")
+        every = scores.score_table(maps, letters.exits, profile).query("task == 'arc_easy'")
     cuts = every[every.model == "smollm2-135m"]
     whole, exits = cuts.iloc[0], cuts[cuts.strategy == "early exit"].set_index("block_size")
     found = [whole.value, *exits.value[[1, 4]], whole.floor]
@@ -323,7 +316,7 @@ def test_what_is_said_of_early_exits_by_content_is_recorded():
     lost = analysis.transitions(cuts).set_index("strategy")[["fraction", "low", "high"]]
     assert lost.loc["early exit"].astype(float).round(3).tolist() == [0.157, 0.141, 0.174]
     line = curves.curve(cuts.iloc[0], exits.reset_index())
-    took = interval(line.crossing(0.75) - line.crossing(0.25))
+    took = ci95(line.crossing(0.75) - line.crossing(0.25))
     assert np.round(took, 2).tolist() == [0.13, 0.10, 0.16]
 
 
@@ -331,7 +324,7 @@ def test_what_is_said_of_open_and_closed_books_is_recorded():
     profile = profiles.get("overnight")
     with results.reading(results.archive(paths.RECORDED / "overnight")):
         maps, _ = distance_maps.measure(profile, ["smollm2-135m"])
-        asked = scores.of_all(maps, experiments.books, profile)
+        asked = scores.score_table(maps, books.requests, profile)
     rows = asked.set_index(["questions", "book", "block_size"])
     told = {("sciq", "open", 0): (0.79, 0.03), ("sciq", "closed", 0): (0.50, 0.04)}
     for key, values in told.items():
@@ -425,7 +418,7 @@ def test_what_notebooks_01_and_02_say_is_recorded():
     with results.reading(results.archive(paths.RECORDED / "overnight")):
         maps, profile = distance_maps.measure(profiles.get("overnight", ["smollm2-135m"]))
         rows = scores.unhealed(maps, profile, ["arc_easy"])
-        tested = scores.of_all(maps, experiments.test_split, profiles.get("overnight"))
+        tested = scores.score_table(maps, experiments.test_split, profiles.get("overnight"))
     similar = rows[rows.strategy != "simple"].set_index("block_size")
     told = {0: 0.52, 5: 0.40, 6: 0.48, 7: 0.47, 8: 0.33}
     assert similar.value[list(told)].round(2).to_dict() == told and similar.n[0] == 565
@@ -453,7 +446,7 @@ def test_what_notebooks_01_and_02_say_is_recorded():
     sizes = np.array([map_.num_layers // 2 for map_ in maps.values()])
     assert depth.last_is_least.eq(0).all() and sizes.tolist() == [15, 12, 14]
     with results.reading(results.archive(paths.RECORDED / "overnight")):
-        tested = scores.of_all(maps, experiments.test_split, profiles.get("overnight"))
+        tested = scores.score_table(maps, experiments.test_split, profiles.get("overnight"))
     tested = tested[tested.model == "qwen2.5-coder-0.5b"].set_index("block_size")
     assert tested.value[[0, 6, 16]].round(2).tolist() == [0.49, 0.47, 0.32]
     assert tested.floor[0].round(2) == 0.32 and tested.standard_error[0].round(2) == 0.01
@@ -466,7 +459,7 @@ def test_where_three_quarters_are_lost_depends_on_the_questions():
     """Why claim 2a cannot be told of SmolLM2 (notebook 02)."""
     with results.reading(results.archive(paths.RECORDED / "overnight")):
         maps, _ = distance_maps.measure(profiles.get("overnight", ["smollm2-135m"]))
-        rows = scores.of_all(maps, experiments.test_split, profiles.get("overnight"))
+        rows = scores.score_table(maps, experiments.test_split, profiles.get("overnight"))
     line = curves.curve(rows.iloc[0], rows.iloc[1:])
     quarter, most = (30 * line.crossing(share) for share in (0.25, 0.75))
     assert np.quantile(quarter, [0.25, 0.75]).round() == pytest.approx([4, 4])
@@ -479,7 +472,7 @@ def test_what_is_said_of_healing_is_recorded():
     """In the README and notebook 03."""
     with results.reading(results.archive(paths.RECORDED / "overnight")):
         maps, profile = distance_maps.measure(profiles.get("overnight", ["smollm2-135m"]))
-        doses = scores.of_all(maps, experiments.dose, profile)
+        doses = scores.score_table(maps, dose.requests, profile)
         ends = scores.healed(maps, profile, ["arc_easy", "c4"], ["similarity"])
         whole = scores.unhealed(maps, profile, ["arc_easy", "c4"])
     whole = whole[whole.strategy != "simple"].set_index(["task", "block_size"])
@@ -532,16 +525,16 @@ def test_what_is_said_of_healing_is_recorded():
     assert lines.value["none", 0, "c4"][[0, 64]].round(2).tolist() == [3.72, 3.62]
     early = lines.loc["similarity", 9, "arc_easy"]
     assert gain(early.loc[0], early.loc[64]) == [0.07, 0.02]
-    gaps = analysis.gap_left(doses).set_index(["block_size", "tokens"]).loc[9, 64 * 1024]
+    gaps = dose.gap_left(doses).set_index(["block_size", "tokens"]).loc[9, 64 * 1024]
     shares = gaps[["share", "share_low", "share_high"]].astype(float).round(2)
     assert shares.tolist() == [0.35, 0.33, 0.36]
     said = {(v.model, v.claim): v for v in readme._verdicts()}
     assert said["SmolLM2-135M", "3b"].numbers == "0.0442 [0.0400, 0.0482]"
     large = said["Qwen2.5-Coder-1.5B", "3b"]
-    assert (large.numbers, large.firmness) == ("0.0798 [0.0699, 0.0894]", "not testable here")
+    assert (large.numbers, large.confidence) == ("0.0798 [0.0699, 0.0894]", "not testable here")
     assert "leaves 0.11 of its variance" in large.why
     assert said["SmolLM2-135M", "2c"].numbers == "∞ [0.21, ∞]"
-    way = [said["SmolLM2-135M", part].way for part in ("2c", "3b")]
+    way = [said["SmolLM2-135M", part].direction for part in ("2c", "3b")]
     assert way == ["differs", "agrees"]
     assert said["SmolLM2-135M", "2c"].why == "healed for 0.524 M tokens; the paper: 164 M"
     bent = []  # without the sixth depth
@@ -551,7 +544,7 @@ def test_what_is_said_of_healing_is_recorded():
         bent.append(curves.curve(start, points))
     assert bounds.numbers(statistics.bend(*bent)) == "0.0757 [0.0685, 0.0827]"
     assert "leaves 0.10 of its variance" in statistics.no_jump(*bent)
-    gaps = analysis.gap_left(doses).set_index(["block_size", "tokens"])
+    gaps = dose.gap_left(doses).set_index(["block_size", "tokens"])
     shares = gaps[["share", "share_low", "share_high"]].astype(float).round(2)
     assert shares.loc[9, 128 * 1024].tolist() == [0.29, 0.27, 0.30]
     assert shares.loc[9, 512 * 1024].tolist() == [0.24, 0.22, 0.25]
@@ -613,7 +606,7 @@ def test_what_the_answers_say_of_blocks_seeds_and_times_is_recorded():
     with results.reading(results.archive(paths.RECORDED / "overnight")):
         maps, profile = distance_maps.measure(profiles.get("overnight", ["smollm2-135m"]))
         damages, (costs, _) = damage.measure(maps, profile), inference_cost.measure(profile)
-        seeds = scores.of_all(maps, experiments.seeds, profile)
+        seeds = scores.score_table(maps, experiments.seeds, profile)
     rises = damages.set_index(["block_size", "block_start"]).value
     first = (
         f"layer 0 the loss rises by {rises[1, 0]:.1f} nats, without layer 1 by {rises[1, 1]:.1f}"
@@ -654,8 +647,8 @@ def test_what_notebooks_04_09_and_13_say_is_recorded():
     with results.reading(results.archive(paths.RECORDED / "overnight")):
         maps, profile = distance_maps.measure(profiles.get("overnight", ["smollm2-135m"]))
         costs, _ = inference_cost.measure(profile)
-        stacked = scores.of_all(maps, experiments.stacked, profile)
-        doses = scores.of_all(maps, experiments.dose, profile)
+        stacked = scores.score_table(maps, experiments.stacked, profile)
+        doses = scores.score_table(maps, dose.requests, profile)
     half = costs[(costs.block_size == 15)].fillna({"quantization": "none"})
     half = half.set_index(["quantization", "task"])[["ratio", "ratio_low", "ratio_high"]].round(2)
     assert half.loc["none", "prefill"].tolist() == [0.53, 0.52, 0.53] and costs.n.max() == 15
@@ -669,7 +662,7 @@ def test_what_notebooks_04_09_and_13_say_is_recorded():
     assert shares[1:].tolist() == [0.13, 0.08, 0.27, 0.02, 0.01]
     apart = (apart["nf4"] - apart["16 bits"]).round(2)
     assert apart[[0, 9]].tolist() == [0.24, 0.88] and apart.index.tolist() == [0, 3, 6, 9, 12, 15]
-    left = analysis.gap_left(doses).set_index(["block_size", "tokens"]).round(2)
+    left = dose.gap_left(doses).set_index(["block_size", "tokens"]).round(2)
     shares, ends = ["share", "share_low", "share_high"], ["gap", "low", "high"]
     told = {
         6: ([0.33, 0.18, 0.14, 0.12, 0.11], [0.11, 0.10, 0.12], [0.71, 0.66, 0.75]),
@@ -692,24 +685,24 @@ def test_what_notebooks_04_09_and_13_say_is_recorded():
     early = [arc.value[s, 9, "arc_easy", 128] for s in ("similarity", "simple")]
     assert round(early[0] - early[1], 2) == 0.19
     assert said["SmolLM2-135M", "7b"] == "0.130 [0.099, 0.163]"
-    assert len({v.claim for v in found if v.firmness != "not run"}) == 32
-    counts = Counter((v.firmness, v.way) for v in found)
+    assert len({v.claim for v in found if v.confidence != "not run"}) == 32
+    counts = Counter((v.confidence, v.direction) for v in found)
     assert counts["decided", "agrees"] == 16 and counts["decided", "differs"] == 6
-    points = {v.claim for v in found if v.firmness == "points this way"}
+    points = {v.claim for v in found if v.confidence == "points this way"}
     turned = {(v.claim, v.model) for v in found if v.why.startswith("turns with")}
     models = ("SmolLM2-135M", "Qwen2.5-Coder-1.5B")
     assert turned == {(part, model) for part in ("4b", "6") for model in models}
     parts = {"2c", "2d", "2e", "3b", "3c", "4b", "6", "7b", "7c", "7d", "9a", "9c"}
     assert points == parts | {"10a", "10b", "11a", "11b"}
     assert sum(n for (f, _), n in counts.items() if f == "points this way") == 20
-    unclear = {(v.claim, v.model) for v in found if v.firmness == "can't tell"}
+    unclear = {(v.claim, v.model) for v in found if v.confidence == "can't tell"}
     smol = {(part, "SmolLM2-135M") for part in ("2a", "2d", "9b")}
     large = {(part, "Qwen2.5-Coder-1.5B") for part in ("2e", "8")}
     assert unclear == smol | large
     assert said["Qwen2.5-Coder-1.5B", "2e"] == "-0.002 [-0.019, 0.015]"
     assert said["Qwen2.5-Coder-1.5B", "8"] == "0.005 [-0.035, 0.076]"
     assert said["Qwen2.5-Coder-0.5B", "1"] == "0.397 [0.381, 0.411]"
-    differ = {(v.claim, v.model) for v in found if (v.firmness, v.way) == ("decided", "differs")}
+    differ = {(v.claim, v.model) for v in found if (v.confidence, v.direction) == ("decided", "differs")}
     assert {claim for claim, _ in differ} == {"1", "2a", "3a", "4a", "4b"}
 
 
@@ -731,20 +724,20 @@ def test_what_notebook_11_says_is_recorded():
     """Also in the README."""
     with results.reading(results.archive(paths.RECORDED / "overnight")):
         maps, profile = distance_maps.measure(profiles.get("overnight", ["smollm2-135m"]))
-        damages, changes = damage.measure(maps, profile), states.measure(maps, profile)
+        damages, changes = damage.measure(maps, profile), which_block.measure(maps, profile)
     one = damages[damages.block_size == 1].set_index("block_start").value
-    assert criteria.sink_layer(changes) == 11 and one[11].round(2) == 2.18 and one.median() < 0.25
+    assert which_block.sink_layer(changes) == 11 and one[11].round(2) == 2.18 and one.median() < 0.25
     first = changes[changes.criterion == "update, first token"]
     assert first.set_index("block_start").value[11] == pytest.approx(159, abs=0.5)
     distances = pd.Series(maps["smollm2-135m"].row(1))
     assert distances.rank()[11] == 9
-    judged = analysis.head_to_head(damages, changes, maps)
+    judged = which_block.head_to_head(damages, changes, maps)
     value = judged.set_index(["criterion", "block_size"]).value.round(2)
     told = {("paper", 5): 2.56, ("paper", 8): 3.42, ("paper", 9): 2.81}
-    told |= {(criteria.SPARED, 5): 0.70, (criteria.SPARED, 8): 1.19, (criteria.SPARED, 9): 5.41}
+    told |= {(which_block.SPARED, 5): 0.70, (which_block.SPARED, 8): 1.19, (which_block.SPARED, 9): 5.41}
     assert value[list(told)].to_dict() == told
-    found = analysis.summary(judged).set_index(["criterion", "source"])
-    paper, spared = found.loc["paper"].iloc[0], found.loc[criteria.SPARED].iloc[0]
+    found = which_block.summary(judged).set_index(["criterion", "source"])
+    paper, spared = found.loc["paper"].iloc[0], found.loc[which_block.SPARED].iloc[0]
     assert (paper.sizes, paper.best_three, paper.as_a_random_start) == (15, 6, 4)
     ends = ["excess", "excess_low", "excess_high"]
     assert paper[ends].astype(float).round(2).tolist() == [0.90, 0.82, 0.97]
@@ -762,16 +755,16 @@ def test_what_notebook_11_says_of_the_qwen_is_recorded():
     profile, name = profiles.get("overnight"), "qwen2.5-coder-1.5b"
     with results.reading(results.archive(paths.RECORDED / "overnight")):
         maps, _ = distance_maps.measure(profile, [name])
-        damages, changes = damage.measure(maps, profile), states.measure(maps, profile)
-        asked = scores.of_all(maps, experiments.exits, profile).query("task == 'mmlu'")
-        forms = scores.of_all(maps, experiments.forms, profile).query("treatment != 'healed'")
-    judged = analysis.head_to_head(damages, changes, maps)
-    found = analysis.summary(judged).set_index(["criterion", "source"])
+        damages, changes = damage.measure(maps, profile), which_block.measure(maps, profile)
+        asked = scores.score_table(maps, letters.exits, profile).query("task == 'mmlu'")
+        forms = scores.score_table(maps, letters.forms, profile).query("treatment != 'healed'")
+    judged = which_block.head_to_head(damages, changes, maps)
+    found = which_block.summary(judged).set_index(["criterion", "source"])
     paper, ends = found.loc["paper"].iloc[0], ["excess", "excess_low", "excess_high"]
     assert paper[ends].astype(float).round(3).tolist() == [0.035, 0.016, 0.056]
     assert (paper.sizes, paper.best_three, paper.as_a_random_start, paper.n) == (14, 7, 0, 24)
     assert found.excess["simple", "none"].round(1) == 3.5
-    read = found.loc[list(criteria.STATES)].excess
+    read = found.loc[list(which_block.STATES)].excess
     assert len(read) == 3 and (read.min().round(2), read.max().round(2)) == (0.04, 0.07)
     within = analysis.rank_correlation(damages, maps).iloc[1]
     ends = ["rank_correlation", "low", "high"]
@@ -797,7 +790,7 @@ def test_what_notebook_05_says_is_recorded():
     """Also exercise 05.2."""
     with results.reading(results.archive(paths.RECORDED / "overnight")):
         maps, profile = distance_maps.measure(profiles.get("overnight", ["smollm2-135m"]))
-        table = scores.of_all(maps, experiments.prompts, profile)
+        table = scores.score_table(maps, experiments.prompts, profile)
     whole = table[table.task == "mmlu"].iloc[0]
     assert curves.no_signal(whole)
     test = table[(table.task == "arc_easy_test") & table.value.notna()]
@@ -825,8 +818,8 @@ def test_what_notebook_05_says_is_recorded():
         assert one is None or gain(none, rows.loc["1 examples", size]) == one
     said = {v.claim: v for v in readme._verdicts() if v.model == "SmolLM2-135M"}
     assert said["9a"].numbers == "0.0065 [0.0000, 0.0177]"
-    assert said["9b"].numbers == "-0.092 [-0.126, -0.060]" and not said["9b"].way
-    assert said["9c"].numbers == "0.037 [0.025, 0.048]" and said["9c"].way == "agrees"
+    assert said["9b"].numbers == "-0.092 [-0.126, -0.060]" and not said["9b"].direction
+    assert said["9c"].numbers == "0.037 [0.025, 0.048]" and said["9c"].direction == "agrees"
     assert {said[part].n for part in ("9b", "9c")} == {"arc_easy_test n = 2376"}
     assert test.n.eq(2376).all() and test.floor.max().round(2) == 0.34
     asked = test.set_index(["variant", "block_size"])
@@ -858,7 +851,7 @@ def test_what_notebook_05_says_is_recorded():
 def test_what_notebook_06_says_is_recorded():
     with results.reading(results.archive(paths.RECORDED / "overnight")):
         maps, profile = distance_maps.measure(profiles.get("overnight", ["smollm2-135m"]))
-        table = scores.of_all(maps, experiments.seeds, profile)
+        table = scores.score_table(maps, experiments.seeds, profile)
     healed = table[(table.treatment == "healed") & table.value.notna()].groupby("task").value
     assert healed.get_group("arc_easy").round(3).tolist() == [0.467, 0.460, 0.465]
     assert healed.get_group("c4").round(3).tolist() == [4.260, 4.258, 4.258]
@@ -877,7 +870,7 @@ def test_what_notebook_07_says_is_recorded():
     """Also in the README."""
     with results.reading(results.archive(paths.RECORDED / "overnight")):
         maps, profile = distance_maps.measure(profiles.get("overnight", ["smollm2-135m"]))
-        table = scores.of_all(maps, experiments.ranks, profile)
+        table = scores.score_table(maps, experiments.ranks, profile)
     table = table[(table.ablation == "similarity") & table.value.notna()]
     pruned = table[table.block_size == 9].set_index(["task", "variant"])
     told = {  # not healed, then ranks 2, 8 and 64
@@ -922,8 +915,8 @@ def test_what_notebook_12_says_of_the_qwen_is_recorded():
     profile = profiles.get("overnight")
     with results.reading(results.archive(paths.RECORDED / "overnight")):
         maps, _ = distance_maps.measure(profile, ["qwen2.5-coder-1.5b"])
-        found = repair.maps(maps, profile)
-    table = analysis.repairs(found).query("strategy != 'simple'").set_index("repair")
+        found = repair.measure(maps, profile)
+    table = repair.repairs(found).query("strategy != 'simple'").set_index("repair")
     assert table.c4["unpruned"].round(2) == 3.20 and profile.other_steps == 32
     table = table[table.block_size == 6]
     columns = ["plain cut", "full map", "LoRA"]
@@ -940,8 +933,8 @@ def test_what_notebook_12_says_is_recorded():
     """Also in the README."""
     with results.reading(results.archive(paths.RECORDED / "overnight")):
         maps, profile = distance_maps.measure(profiles.get("overnight", ["smollm2-135m"]))
-        found = repair.maps(maps, profile)
-        doses = scores.of_all(maps, experiments.dose, profile)
+        found = repair.measure(maps, profile)
+        doses = scores.score_table(maps, dose.requests, profile)
     lines = found[found.strategy != "simple"].set_index(["task", "block_size", "repair"])
     said = {  # plain cut, full map, folded map, LoRA: loss, then accuracy
         3: ([4.10, 3.88, 3.93, 3.73], [0.54, 0.49, 0.51, 0.52]),
@@ -974,7 +967,7 @@ def test_what_notebook_12_says_is_recorded():
     assert answers.loc["full map"].tolist() == [0.44, 0.3, 0.28]
     losses = lines.value["c4"].unstack()
     assert (losses["full map"] - losses["LoRA"])[[3, 9, 15]].round(2).tolist() == [0.15, 0.72, 1.12]
-    table = analysis.repairs(found).query("strategy == 'similarity'")
+    table = repair.repairs(found).query("strategy == 'similarity'")
     table = table.set_index(["block_size", "repair"])
     assert table.share[:, "full map"].round(2).tolist() == [0.58, 0.47, 0.64]
     assert table.share[9][["full map", "folded map"]].round(2).tolist() == [0.47, 0.37]
@@ -1007,7 +1000,7 @@ def test_what_notebook_12_says_of_minutes_was_timed():
     assert large.units["LoRA"] == 32 and large.dropped.eq(6).all()
     with results.reading(results.archive(paths.RECORDED / "overnight")):
         maps, profile = distance_maps.measure(profiles.get("overnight", ["smollm2-135m"]))
-        doses = scores.of_all(maps, experiments.dose, profile)
+        doses = scores.score_table(maps, dose.requests, profile)
     short = doses.set_index(["strategy", "block_size", "task", "steps"]).value
     told = {16: 5.30, 32: 4.95, 128: 4.48, 512: 4.26}
     assert short["similarity", 9, "c4"][list(told)].round(2).to_dict() == told
@@ -1017,7 +1010,7 @@ def test_what_notebook_12_says_of_other_healings_is_recorded():
     """Also exercise 12.2."""
     with results.reading(results.archive(paths.RECORDED / "overnight")):
         maps, profile = distance_maps.measure(profiles.get("overnight", ["smollm2-135m"]))
-        found = repair.healings(maps, profile)
+        found = repair.measure(maps, profile, repair.healings)
     lines, same = found.set_index(["repair", "task"]), found.drop(columns="treatment")
     after, numbers = lines.value["LoRA after the cut"], lines.parameters.xs("c4", level="task")
     assert (after["c4"].round(2), after["arc_easy"].round(3)) == (4.57, 0.458)
@@ -1048,7 +1041,7 @@ def test_a_reader_never_reads_the_recorded_run(recorded, monkeypatch):
     """The same scores, recorded: a reader's run measures them all the same."""
     scores.measure("tiny-random", SMOKE, [Block(1, 2)], ["c4"])
     shutil.move(paths.RESULTS, recorded)
-    monkeypatch.setattr(loading, "loaded", lambda *a, **k: pytest.fail("measured"))
+    monkeypatch.setattr(loading, "load_cached", lambda *a, **k: pytest.fail("measured"))
     with pytest.raises(pytest.fail.Exception, match="measured"):
         scores.measure("tiny-random", SMOKE, [Block(1, 2)], ["c4"])
 

@@ -10,14 +10,14 @@ from conftest import Characters, tiny
 
 from lib import evaluation
 from lib.blocks import Block
-from lib.healing import linear
+from lib.healing import Recipe, linear
 from lib.healing.linear import FFN, STREAM
-from lib.healing.recipe import Recipe
 from lib.models.decoder import decoder_layers
 from lib.pruning import dropped
 from lib.sweep import sweep
-from replication import figures, profiles, results
-from replication.measure import repair, studies, wanted
+from replication import profiles, results
+from replication.beyond import repair
+from replication.measure import request
 
 SMOKE = profiles.get("smoke")
 KEY = "75e60b8b9a268b9d10fad76dd66abe8ff99380a5be24be764a8dd82e34f52874"  # without `decay_steps`
@@ -192,11 +192,11 @@ def test_every_fourth_text_is_held_out_however_texts_are_batched(llama, at_once)
 
 def test_keys_of_recipes_from_before_stay():
     plain = profiles.recipe("tiny-random", SMOKE)
-    params = wanted.healing("tiny-random", SMOKE, BLOCK, plain).params
+    params = request.healing("tiny-random", SMOKE, BLOCK, plain).params
     assert params["recipe"] | {"decay_steps": 0} == asdict(plain)
     assert Recipe(**params["recipe"]) == plain
     assert results.key("healing", params) == KEY
-    other = wanted.healing("tiny-random", SMOKE, BLOCK, replace(plain, decay_steps=1))
+    other = request.healing("tiny-random", SMOKE, BLOCK, replace(plain, decay_steps=1))
     assert other.params["recipe"]["decay_steps"] == 1 and other.recipe.decay_steps == 1
 
 
@@ -222,15 +222,15 @@ def test_every_repair_has_its_score_and_what_it_took(output, monkeypatch):
     assert again.value.tolist() == found.value.tolist()
     absent = found.assign(model="another", value=np.nan)  # a record that is not complete
     absent.value = found.value.where(found.repair.isin(["unpruned", "plain cut"]))
-    drawn = figures.figure_repair_cost(pd.concat([found, absent]), SMOKE)
+    drawn = repair.figure_repair_cost(pd.concat([found, absent]), SMOKE)
     assert len(drawn.axes) == 3  # loss, and both splits of ARC-Easy
 
 
 def test_fewer_steps_are_a_healing_that_notebook_03_makes_where_it_varies_their_number():
     """At a quarter of the recipe's steps, so that neither makes it twice."""
     overnight = profiles.get("overnight")
-    found = studies.healings("smollm2-135m", Distances(), overnight)
-    (fewer,) = {w.recipe for w in found if w.shown["repair"] == "LoRA, a quarter of the steps"}
+    found = repair.healings("smollm2-135m", Distances(), overnight)
+    (fewer,) = {w.recipe for w in found if w.labels["repair"] == "LoRA, a quarter of the steps"}
     assert fewer == profiles.recipe("smollm2-135m", overnight, steps=128)
     assert fewer.steps in overnight.dose_steps and fewer.decay_steps < fewer.steps // 4
 

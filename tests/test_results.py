@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from benchmarks.faults import files
 from lib.blocks import UNPRUNED, Block
-from lib.healing import training as healing
+from lib.healing import training
 from lib.models import loading, registry
 from replication import paths, profiles, results
-from replication.measure import distance_maps, fetching, scores, wanted
+from replication.measure import distance_maps, fetching, request, scores
 
 PARAMS = {"model": "tiny", "revision": "abc", "block_start": 3, "version": 1}
 
@@ -32,7 +32,7 @@ def test_keys_of_real_measurements_do_not_drift(output, monkeypatch):
         distance_maps.of_model("tiny-random", smoke)
     with pytest.raises(ZeroDivisionError):
         scores.heal("tiny-random", smoke, Block(1, 2), profiles.recipe("tiny-random", smoke))
-    (score,) = fetching.here([wanted.score("tiny-random", smoke, "mmlu", Block(1, 2))])
+    (score,) = fetching.keyed_by_machine([request.score("tiny-random", smoke, "mmlu", Block(1, 2))])
     asked["scores"] = score.params
     assert {kind: results.key(kind, params)[:12] for kind, params in asked.items()} == {
         "similarity": "61f54f82eac5",
@@ -125,7 +125,7 @@ def test_out_of_memory_holds_until_the_next_run(output, monkeypatch):
         calls.append(1)
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(healing, "_train", is_out_of_memory)
+    monkeypatch.setattr(training, "_train", is_out_of_memory)
     rows = scores.measure("tiny-random", smoke, [Block(1, 2)], ["c4"], recipe)
     assert rows.status.tolist() == ["oom"] and rows.value.isna().all()
     micro_batches = len(calls)
@@ -140,7 +140,7 @@ def test_a_pass_that_only_draws_measures_nothing(output, monkeypatch):
     smoke = profiles.get("smoke")
     scores.measure("tiny-random", smoke, [Block(1, 2)], ["c4"])
     monkeypatch.setenv("DEEPER_LAYERS_DRAW_ONLY", "1")
-    monkeypatch.setattr(loading, "loaded", lambda *a, **k: pytest.fail("loaded"))
+    monkeypatch.setattr(loading, "load_cached", lambda *a, **k: pytest.fail("loaded"))
     rows = scores.measure("tiny-random", smoke, [Block(1, 2), Block(3, 2)], ["c4"])
     assert rows.status.tolist() == ["ok", "ok", "not measured"]
     assert rows.value.isna().tolist() == [False, False, True]
@@ -277,6 +277,6 @@ def test_only_what_is_missing_is_measured(output, monkeypatch):
     monkeypatch.setattr(scores, "sweep", spy)
     scores.measure("tiny-random", smoke, [Block(1, 2), Block(2, 2)], ["c4"])
     assert asked == [Block(2, 2)]
-    monkeypatch.setattr(loading, "loaded", lambda *a, **k: pytest.fail("loaded again"))
+    monkeypatch.setattr(loading, "load_cached", lambda *a, **k: pytest.fail("loaded again"))
     table = scores.measure("tiny-random", smoke, [Block(1, 2), Block(2, 2), UNPRUNED], ["c4"])
     assert len(table) == 3

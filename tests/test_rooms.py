@@ -20,8 +20,8 @@ FLOORS = (  # from the ground up; a module imports those of its own floor or of 
     ("replication.figures",),
     ("replication.measure",),
     ("replication.claims",),
-    ("replication.plan",),
-    ("replication.run",),
+    ("replication.beyond",),
+    ("replication.plan", "replication.run"),
     ("replication.report",),
     ("replication.__main__",),
 )

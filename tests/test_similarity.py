@@ -114,10 +114,10 @@ def test_folds_are_dealt_out_before_texts_are_sorted_by_length(llama, tokenizer)
 
 def test_mean_of_angles_not_angle_of_the_mean():
     states = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [-1.0, 1e-9]]])
-    assert similarity.angles(states).mean(0)[0, 1] == pytest.approx(0.5, abs=1e-6)
+    assert similarity.angular_distances(states).mean(0)[0, 1] == pytest.approx(0.5, abs=1e-6)
     steep = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]])
     angle_of_mean = np.arccos(0.5) / np.pi
-    assert similarity.angles(steep).mean(0)[0, 1] == pytest.approx(0.25)
+    assert similarity.angular_distances(steep).mean(0)[0, 1] == pytest.approx(0.25)
     assert angle_of_mean != pytest.approx(0.25)
 
 
@@ -130,12 +130,12 @@ def test_small_angles_of_half_precision_states(dtype):
     states = torch.cat([x, y], dim=1).to(dtype)
     exact = slow_angles(states.double().numpy())[0, 0, 1]
     assert 0.002 < exact < 0.005
-    assert similarity.angles(states)[0, 0, 1] == pytest.approx(exact, abs=1e-9)
+    assert similarity.angular_distances(states)[0, 0, 1] == pytest.approx(exact, abs=1e-9)
 
 
 def test_tiny_angle_is_neither_nan_nor_zero():
     states = torch.tensor([[[1.0, 0.0], [1.0, 1e-6]]], dtype=torch.float64)
-    found = similarity.angles(states)[0, 0, 1]
+    found = similarity.angular_distances(states)[0, 0, 1]
     assert found == pytest.approx(1e-6 / np.pi, rel=1e-3)
 
 

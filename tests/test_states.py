@@ -11,7 +11,8 @@ from lib.models import loading
 from lib.similarity import block_distances, of_text
 from replication import profiles
 from replication.analysis import bootstrap
-from replication.measure import damage, states, studies
+from replication.beyond import which_block
+from replication.measure import damage
 
 SMOKE = replace(profiles.get("smoke"), damage_sequences=6, damage_tokens=20)
 
@@ -20,7 +21,7 @@ SMOKE = replace(profiles.get("smoke"), damage_sequences=6, damage_tokens=20)
 def small(output, monkeypatch):
     """A tiny model and its tokenizer in the place of the profile's."""
     model = tiny("llama")
-    monkeypatch.setattr(loading, "loaded", lambda *name, **how: (model, Characters()))
+    monkeypatch.setattr(loading, "load_cached", lambda *name, **how: (model, Characters()))
     return model
 
 
@@ -41,10 +42,10 @@ def test_states_of_a_text(llama):
 
 
 def test_states_are_of_the_damage_maps_texts(small):
-    table = states.measure(["tiny-random"], SMOKE)
+    table = which_block.measure(["tiny-random"], SMOKE)
     assert set(table.n) == {SMOKE.damage_sequences}
     of = table[table.criterion == "all tokens"]
-    blocks = [(b.start, b.size) for b in studies.all_blocks(LAYERS)]
+    blocks = [(b.start, b.size) for b in damage.all_blocks(LAYERS)]
     assert list(zip(of.block_start, of.block_size, strict=True)) == blocks
     tokens = damage.measure(["tiny-random"], SMOKE).weights[0]
     assert of.weights.iloc[0].tolist() == (tokens + 1).tolist()

@@ -10,7 +10,7 @@ from lib.blocks import UNPRUNED, Block
 from lib.data.encoding import Row
 from lib.evaluation import Task
 from lib.models import layers, reading
-from lib.models.decoder import decoder_layers, logits, precise_logits
+from lib.models.decoder import decoder_layers, fp32_target_logits, logits
 from lib.pruning import dropped
 
 BLOCKS = [UNPRUNED, Block(1, 1), Block(0, 3), Block(1, 3), Block(2, 2), Block(4, 2), Block(0, 5)]
@@ -39,7 +39,7 @@ def whole(model, row: Row) -> np.ndarray:
         scores = (
             model(torch.tensor([row.tokens]), use_cache=False).logits[0].double().log_softmax(-1)
         )
-    return scores[-len(row.wanted) :].gather(1, torch.tensor(row.wanted)).flatten().numpy()
+    return scores[-len(row.target_ids) :].gather(1, torch.tensor(row.target_ids)).flatten().numpy()
 
 
 def test_final_states_bit_for_bit(model, ids):
@@ -55,7 +55,7 @@ def test_final_states_bit_for_bit(model, ids):
 def test_scores_with_shared_prefixes(model, batch_tokens):
     """One prefix for several batches, one batch, and several prefixes in one batch."""
     rows = few_shot_rows()
-    found = sweep.log_probabilities(model, BLOCKS, rows, batch_tokens, label="test")
+    found = sweep.target_logprobs(model, BLOCKS, rows, batch_tokens, label="test")
     for block in BLOCKS:
         with dropped(model, block):
             for row, values in zip(rows, found[block], strict=True):
@@ -67,7 +67,7 @@ def test_choices_that_begin_alike(llama):
     prompt, alike = random_tokens(12, seed=1), random_tokens(9, seed=2)
     answers = [alike + random_tokens(2 + i, seed=10 + i) for i in range(3)]
     rows = [Row(prompt + a[:-1], tuple((token,) for token in a), "question") for a in answers]
-    found = sweep.log_probabilities(llama, BLOCKS, rows, 500, label="test")
+    found = sweep.target_logprobs(llama, BLOCKS, rows, 500, label="test")
     for block in BLOCKS:
         with dropped(llama, block):
             for row, values in zip(rows, found[block], strict=True):
@@ -98,7 +98,7 @@ def test_choices_do_not_tie_because_of_rounding(llama):
         rounded = [llama(torch.tensor([row.tokens])).logits[0, -1, 5:7] for row in rows]
     assert sum(float(a == b) for a, b in rounded) > 8
     for block in (UNPRUNED, Block(1, 2)):
-        found = sweep.log_probabilities(llama, [UNPRUNED, block], rows, 60, label="test")[block]
+        found = sweep.target_logprobs(llama, [UNPRUNED, block], rows, 60, label="test")[block]
         assert not any(a == b for a, b in found)
         with dropped(llama, block), torch.inference_mode():
             for row, (a, b) in zip(rows, found, strict=True):
@@ -114,7 +114,7 @@ def test_precise_logits_are_the_models_own(model, ids):
         states = model.get_decoder()(ids).last_hidden_state[0].bfloat16()
         for parameter in head.parameters():
             parameter.data = parameter.data.bfloat16()
-        found = precise_logits(model, states, wanted)
+        found = fp32_target_logits(model, states, wanted)
         rounded = logits(model, states)
         for parameter in head.parameters():
             parameter.data = parameter.data.float()
@@ -130,9 +130,10 @@ def test_layer_applications_are_counted(llama):
     applied = []
     for layer in decoder_layers(llama):
         layer.register_forward_hook(lambda *_: applied.append(1))
-    sweep.log_probabilities(llama, BLOCKS, rows, batch_tokens=60, label="test")
+    sweep.target_logprobs(llama, BLOCKS, rows, batch_tokens=60, label="test")
     passes = sum(
-        (bundle.prefix is not None) + len(bundle.batches) for bundle in reading.bundles(rows, 60)
+        (bundle.prefix is not None) + len(bundle.batches)
+        for bundle in reading.prefix_batches(rows, 60)
     )
     after_cuts = sum(LAYERS - block.stop for block in BLOCKS if block.size)
     assert len(applied) == passes * (LAYERS + after_cuts)
@@ -140,7 +141,7 @@ def test_layer_applications_are_counted(llama):
 
 def test_bundles_hold_every_row_once_and_share_prefixes():
     rows = few_shot_rows()
-    found = list(reading.bundles(rows, batch_tokens=60))
+    found = list(reading.prefix_batches(rows, batch_tokens=60))
     places = [place for bundle in found for own in bundle.batches for place in own.places]
     assert sorted(places) == list(range(len(rows)))
     read = sum(
@@ -194,6 +195,6 @@ def test_a_block_that_does_not_fit(llama, tokenizer):
 
 def test_the_model_comes_back_after_an_error(llama, ids):
     before = llama(ids).logits
-    with pytest.raises(RuntimeError), layers.resumed(llama, Block(1, 2), torch.zeros(1)):
+    with pytest.raises(RuntimeError), layers.run_after_block(llama, Block(1, 2), torch.zeros(1)):
         raise RuntimeError
     assert torch.equal(llama(ids).logits, before)

@@ -97,18 +97,18 @@ def two_healings(folder: Path) -> str:
 def _heal(folder: Path) -> tuple[bool, list[float]]:
     """Whether this process trained, and the losses it got."""
     from lib.blocks import Block
-    from lib.healing import training as healing
+    from lib.healing import training
     from lib.models import loading
     from lib.pruning import dropped
     from replication import profiles
 
     trained = []
-    real = healing._train
-    healing._train = lambda *args: trained.append(1) or real(*args)
+    real = training._train
+    training._train = lambda *args: trained.append(1) or real(*args)
     recipe = profiles.recipe("tiny-random", profiles.get("smoke"))
     model, tokenizer = loading.load("tiny-random", dtype="float32", device="cpu")
     with dropped(model, Block(2, 2)):
-        found = healing.heal(model, tokenizer, recipe, folder)
+        found = training.heal(model, tokenizer, recipe, folder)
     return bool(trained), found.losses
 
 

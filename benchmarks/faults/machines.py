@@ -63,11 +63,11 @@ def another_processor(folder: Path) -> str:
 def heal_where_eight_are_counted(folder: Path) -> dict:
     import torch
 
-    from lib.healing import packing as documents
+    from lib.healing import packing
 
     torch.cuda.device_count = lambda: 8
-    sizes, collator = [], documents.collator
-    documents.collator = lambda *how: (
+    sizes, collator = [], packing.collator
+    packing.collator = lambda *how: (
         lambda batch: sizes.append(len(batch)) or collator(*how)(batch)
     )
     recipe, _ = _healed(folder / "healed", micro_batch=4)
@@ -75,17 +75,17 @@ def heal_where_eight_are_counted(folder: Path) -> dict:
 
 
 def heal(folder: Path) -> dict:
-    from lib.healing import training as healing
+    from lib.healing import training
 
-    trained, real = [], healing._train
-    healing._train = lambda *args: trained.append(1) or real(*args)
+    trained, real = [], training._train
+    training._train = lambda *args: trained.append(1) or real(*args)
     _, found = _healed(paths.RESULTS / "adapters" / "toy")
     return {"trained": bool(trained), "losses": found.losses}
 
 
 def _healed(place: Path, **how):
     from lib.blocks import Block
-    from lib.healing import training as healing
+    from lib.healing import training
     from lib.models import loading
     from lib.pruning import dropped
     from replication import profiles
@@ -93,7 +93,7 @@ def _healed(place: Path, **how):
     recipe = profiles.recipe("tiny-random", profiles.get("smoke"))
     model, tokenizer = loading.load("tiny-random", dtype="float32", device="cpu")
     with dropped(model, Block(2, 2)):
-        return recipe, healing.heal(model, tokenizer, recipe, place, **how)
+        return recipe, training.heal(model, tokenizer, recipe, place, **how)
 
 
 def measure_overwritten(folder: Path) -> dict:
@@ -123,16 +123,15 @@ def measure(folder: Path) -> dict:
 
 
 def format(folder: Path) -> dict:
-    from lib.models import loading
-    from lib.models import machine as formats
+    from lib.models import loading, machine
     from replication import profiles
 
     told, handler = [], logging.Handler()
     handler.emit = lambda record: told.append(record.getMessage())
     logging.getLogger("lib").addHandler(handler)
     profile = profiles.get("quick")
-    keyed = loading.weights_of("tiny-random", **profile.load_kwargs)["dtype"]
-    return {"dtype": formats.fastest(), "keyed": keyed, "told": told}
+    keyed = loading.weights_identity("tiny-random", **profile.load_kwargs)["dtype"]
+    return {"dtype": machine.fastest(), "keyed": keyed, "told": told}
 
 
 def _done(what: str, folder: Path, output: Path | None = None) -> dict:

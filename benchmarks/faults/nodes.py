@@ -14,9 +14,9 @@ from pathlib import Path
 
 from benchmarks.faults import Fault, kernel, toys
 from replication import profiles
-from replication.measure.jobs import Job
 from replication.run import batch
 from replication.run.execution import Launch, Outcome
+from replication.run.jobs import Job
 
 
 def node_lost(folder: Path) -> str:

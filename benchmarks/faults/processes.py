@@ -11,9 +11,9 @@ import psutil
 
 from benchmarks.faults import Fault, toys
 from replication import paths, profiles
-from replication.measure.jobs import Job
 from replication.run import batch
 from replication.run.execution import Outcome
+from replication.run.jobs import Job
 
 
 def kernel_killed(folder: Path) -> str:

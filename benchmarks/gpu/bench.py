@@ -80,7 +80,7 @@ class Bench:
 
     def model(self, block: Block = UNPRUNED):
         """(model, tokenizer) in NF4; one is loaded at a time."""
-        return loading.loaded(self.name, **self.profile.load_kwargs, block=block)
+        return loading.load_cached(self.name, **self.profile.load_kwargs, block=block)
 
     def add(self, row: Row) -> None:
         self.rows.append(row)

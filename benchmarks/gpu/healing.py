@@ -7,7 +7,7 @@ from pathlib import Path
 from unittest import mock
 
 from benchmarks.gpu.bench import Bench, Measured, Row, counter, held, wait
-from lib.healing import training as healing
+from lib.healing import training
 from replication import profiles
 from replication.plan import costs
 
@@ -51,7 +51,7 @@ def determinism(bench: Bench) -> None:
     """a step with deterministic algorithms and without, in turns"""
     short = {"steps": STEPS, "max_tokens": bench.profile.heal_tokens // 8}
     recipe = profiles.recipe(bench.name, bench.profile, **short, warmup_steps=1)
-    free = mock.patch.object(healing, "_deterministic", lambda warn_only: nullcontext())
+    free = mock.patch.object(training, "_deterministic", lambda warn_only: nullcontext())
     took = {"deterministic": [], "not deterministic": []}
     for turn in range(2):
         for which, seconds in took.items():
@@ -106,12 +106,12 @@ def heal(bench: Bench, recipe, folder: Path, micro: int, recomputes=False, stop_
         if len(begun) == stop_at:
             raise Stopped
 
-    patched = mock.patch.object(healing, "memory_fallbacks", lambda micro: [(1, True)])
+    patched = mock.patch.object(training, "memory_fallbacks", lambda micro: [(1, True)])
     hook = model.register_forward_pre_hook(begins, with_kwargs=True)
     try:
         if recomputes:
             patched.start()
-        found = healing.heal(model, tokenizer, recipe, folder, micro)
+        found = training.heal(model, tokenizer, recipe, folder, micro)
     finally:
         hook.remove()
         if recomputes:

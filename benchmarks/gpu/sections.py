@@ -15,7 +15,7 @@ from lib import similarity
 from lib.blocks import UNPRUNED, Block
 from lib.evaluation import Task
 from lib.models import loading
-from lib.models.reading import bundles
+from lib.models.reading import prefix_batches
 from lib.pruning import dropped
 from lib.sweep import sweep
 from replication import paths
@@ -110,7 +110,9 @@ def sweeps(bench: Bench) -> None:
 
 def _tokens(task: Task, tokenizer, batch_tokens: int) -> int:
     """How many tokens a version reads of a task."""
-    read = list(bundles([row for rows in task.rows(tokenizer) for row in rows], batch_tokens))
+    read = list(
+        prefix_batches([row for rows in task.rows(tokenizer) for row in rows], batch_tokens)
+    )
     prefixes = sum(bundle.prefix.numel() for bundle in read if bundle.prefix is not None)
     return prefixes + sum(own.ids.numel() for bundle in read for own in bundle.batches)
 

@@ -11,13 +11,7 @@ from replication.figures.curves import (
     figure_8,
     figure_9,
     figure_beyond,
-    figure_books,
-    figure_cuts,
-    figure_letters,
-    figure_measures,
 )
-from replication.figures.dose import figure_dose, figure_training
 from replication.figures.heatmaps import figure_1a, figure_1b, figure_1c, figure_4, figure_islands
-from replication.figures.repair import figure_repair, figure_repair_cost
-from replication.figures.verdicts import figure_claims, lights
-from replication.figures.which_block import figure_criteria, figure_layers
+from replication.figures.training import figure_training
+from replication.figures.verdicts import figure_claims

@@ -52,7 +52,7 @@ def figure_1d(scores: pd.DataFrame, profile: Profile) -> Figure:
     """Figure 1d: one model, question answering and C4 loss; below, which layers are dropped."""
     shown = scores[(scores.model == profile.main_model) & (scores.strategy != "simple")]
     columns, tasks = shown.model.map(registry.label), [*QA, "c4"]
-    return _grid(shown, columns, "model", "figure_1d", profile, tasks, strip=True)
+    return grid(shown, columns, "model", "figure_1d", profile, tasks, strip=True)
 
 
 def figure_2(scores: pd.DataFrame, profile: Profile) -> Figure:
@@ -63,7 +63,7 @@ def figure_2(scores: pd.DataFrame, profile: Profile) -> Figure:
 def figure_3(scores: pd.DataFrame, profile: Profile) -> Figure:
     """Figure 3: C4 loss over ln V (chance is 1), all models in both columns, the treatments."""
     shown = scores[scores.strategy != "simple"]
-    return _grid(shown, shown.treatment, "model", "figure_3", profile, ["c4"])
+    return grid(shown, shown.treatment, "model", "figure_3", profile, ["c4"])
 
 
 def figure_6(scores: pd.DataFrame, profile: Profile) -> Figure:
@@ -77,7 +77,7 @@ def figure_5(scores: pd.DataFrame, profile: Profile) -> Figure:
     """Figure 5: simple (red) against similarity-informed pruning (blue), a column a treatment."""
     shown = scores[scores.model == profile.main_model]
     titles, tasks = registry.label(profile.main_model) + ", " + shown.treatment, [*QA, "c4"]
-    return _grid(shown, titles, "strategy", "figure_5", profile, tasks)
+    return grid(shown, titles, "strategy", "figure_5", profile, tasks)
 
 
 def figure_7(scores: pd.DataFrame, profile: Profile) -> Figure:
@@ -85,14 +85,14 @@ def figure_7(scores: pd.DataFrame, profile: Profile) -> Figure:
     shown = scores.sort_values("ablation", ascending=False, kind="stable")
     columns = shown.model.map(registry.label) + ", " + shown.ablation
     tasks = [t for t in ("mmlu", "arc_easy_test", "arc_easy") if t in set(shown.task)]
-    return _grid(shown, columns, "variant", "figure_7", profile, tasks)
+    return grid(shown, columns, "variant", "figure_7", profile, tasks)
 
 
 def figure_8(scores: pd.DataFrame, profile: Profile, cause="seed", name="figure_8") -> Figure:
     """Figure 8: scores against the seed of healing, a column a task; dotted: the cut unhealed."""
     shown = scores.assign(panel=scores.model.map(registry.label) + "\n" + scores.ablation)
     titles = shown.task.map(TASKS).str.replace(" accuracy", "\naccuracy")  # n stands next to it
-    return _grid(shown, titles, "block_size", name, profile, of="panel", x=cause, sharey="none")
+    return grid(shown, titles, "block_size", name, profile, of="panel", x=cause, sharey="none")
 
 
 def figure_9(scores: pd.DataFrame, profile: Profile) -> Figure:
@@ -105,33 +105,6 @@ def figure_beyond(scores: pd.DataFrame, profile: Profile) -> Figure:
     asked = "gsm8k" in set(scores[(scores.block_size > 0) & scores.value.notna()].task)
     tasks = ["hellaswag", "gsm8k_bpb"] + ["gsm8k"] * asked
     return _by_family(scores, tasks, "figure_beyond", profile)
-
-
-def figure_measures(measured: pd.DataFrame, profile: Profile) -> Figure:
-    """The same answers by four measures (analysis.measures), a row a model and task."""
-    told = measured.task.map(TASKS).str.removesuffix(" accuracy")
-    shown = measured.assign(panel=measured.model.map(registry.label) + "\n" + told)
-    titles = measured.measure.replace("share of the commonest answer", "commonest")
-    return _grid(shown, titles, "strategy", "figure_measures", profile, of="panel", sharey="none")
-
-
-def figure_letters(scores: pd.DataFrame, profile: Profile) -> Figure:
-    """The same questions by letter and by content, a row a model and question set."""
-    told = scores.model.map(registry.label) + "\n" + scores.questions.map(TASKS)
-    shown = scores.assign(variant=scores.form, panel=told)
-    return _grid(shown, shown.strategy, "variant", "figure_letters", profile, of="panel")
-
-
-def figure_cuts(scores: pd.DataFrame, profile: Profile) -> Figure:
-    """MMLU and ARC-Easy, unhealed, with three kinds of cut; a column a model."""
-    titles, tasks = scores.model.map(registry.label), QA[::2]
-    return _grid(scores, titles, "strategy", "figure_cuts", profile, tasks)
-
-
-def figure_books(scores: pd.DataFrame, profile: Profile) -> Figure:
-    """The same questions with and without the passage that answers them, a column a model."""
-    shown, titles = scores.assign(variant=scores.book), scores.model.map(registry.label)
-    return _grid(shown, titles, "variant", "figure_books", profile, of="questions")
 
 
 def in_units_of_chance(scores: pd.DataFrame) -> pd.DataFrame:
@@ -149,10 +122,10 @@ def in_units_of_chance(scores: pd.DataFrame) -> pd.DataFrame:
 def _by_family(scores: pd.DataFrame, tasks: list[str], name: str, profile: Profile):
     """Similarity-informed pruning: a column a family of models, a line a model and treatment."""
     shown = scores[scores.strategy != "simple"]
-    return _grid(shown, shown.model.map(registry.family), "model", name, profile, tasks)
+    return grid(shown, shown.model.map(registry.family), "model", name, profile, tasks)
 
 
-def _grid(
+def grid(
     shown, titles, by, name, profile, rows=None, of="task", x="fraction", sharey="row", strip=False
 ) -> Figure:
     """A row of panels for each of `rows` (values of the column `of`), those without a signal last.

@@ -5,20 +5,40 @@ input. The distance map is one side of it, this is the other.
 """
 
 from collections.abc import Iterable
-from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from lib.blocks import UNPRUNED
+from lib.blocks import UNPRUNED, Block
 from lib.data import sets
 from lib.evaluation import Task, weighted_mean
-from lib.models import loading
-from lib.models.decoder import decoder_layers
-from lib.sweep import sweep
-from replication import results
-from replication.measure import fetching, studies
+from replication.measure import fetching
+from replication.measure.request import Request
 from replication.profiles import Profile
+
+VERSION = 1  # bumped by hand when the numbers change
+CHUNK = 8  # texts of one result: what a killed run has to repeat
+
+
+def requests(name: str, distances, profile: Profile) -> list[Request]:
+    """The loss without every block, by chunks of texts."""
+    params = {"model": name, **profile.load_kwargs, **sets.identity("c4", profile.source)}
+    params |= {
+        "max_tokens": profile.damage_tokens,
+        "batch_tokens": profile.batch_tokens,
+        "version": VERSION,
+    }
+    count = profile.damage_sequences
+    return [
+        Request("damage", params | {"first": first, "sequences": min(CHUNK, count - first)})
+        for first in range(0, count, CHUNK)
+    ]
+
+
+def all_blocks(num_layers: int) -> list[Block]:
+    """Every block of a model that leaves at least one layer, small ones first."""
+    sizes = range(1, num_layers)
+    return [Block(start, size) for size in sizes for start in range(num_layers - size + 1)]
 
 
 def measure(maps: Iterable[str], profile: Profile) -> pd.DataFrame:
@@ -27,18 +47,15 @@ def measure(maps: Iterable[str], profile: Profile) -> pd.DataFrame:
     One row per block: model, block_start, block_size, value (rise of the C4 loss over the
     unpruned model's, nats a token, paired on texts), standard_error (of that rise), loss (of the
     pruned model), n (texts), and per text the rise (`examples`) and its tokens (`weights`). A model
-    that cannot be had is told in the log; raises its ModelError (or NotMeasured) if none can.
+    that cannot be had has a line in the log; raises its ModelError (or NotMeasured) if none can.
     """
-    found, _ = fetching.tried(lambda name: table(name, *losses(name, profile)), maps)
-    return pd.concat(found.values(), ignore_index=True)
+    tables, _ = fetching.skip_unavailable(lambda name: table(name, *losses(name, profile)), maps)
+    return pd.concat(tables.values(), ignore_index=True)
 
 
 def losses(name: str, profile: Profile) -> tuple[list, np.ndarray, np.ndarray]:
     """The unpruned model and every block, the C4 loss of each on each text, the texts' tokens."""
-    chunks = []
-    for request in fetching.here(studies.damage(name, None, profile)):
-        compute = partial(_values, request.params)
-        chunks.append(results.load_or_compute(request.kind, request.params, compute)["values"])
+    chunks = fetching.computed(requests(name, None, profile), _values)
     of_texts = np.hstack([chunk["losses"] for chunk in chunks])
     tokens = np.concatenate([chunk["tokens"] for chunk in chunks])
     return chunks[0]["blocks"], of_texts, tokens
@@ -54,16 +71,20 @@ def task(params: dict, first: int, count: int) -> Task:
 
 
 def _values(params: dict) -> dict:
-    """The loss of the unpruned model and without every block, on each text of a chunk."""
+    """The loss of the unpruned model and after dropping every block, on each text of a chunk."""
+    from lib.models import loading  # here, since the plan reads `requests` and loads no torch
+    from lib.models.decoder import decoder_layers
+    from lib.sweep import sweep
+
     weights = (params[key] for key in ("model", "quantization", "dtype"))
-    model, tokenizer = loading.loaded(*weights)
-    blocks = [UNPRUNED, *studies.all_blocks(len(decoder_layers(model)))]
+    model, tokenizer = loading.load_cached(*weights)
+    blocks = [UNPRUNED, *all_blocks(len(decoder_layers(model)))]
     texts = task(params, params["first"], params["sequences"])
-    found = sweep(model, tokenizer, blocks, [texts], params["batch_tokens"])
+    scores = sweep(model, tokenizer, blocks, [texts], params["batch_tokens"])
     return {
         "blocks": [[block.start, block.size] for block in blocks],
-        "losses": np.stack(found.examples).tolist(),
-        "tokens": found.weights[0].tolist(),
+        "losses": np.stack(scores.examples).tolist(),
+        "tokens": scores.weights[0].tolist(),
     }
 
 

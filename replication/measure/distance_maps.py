@@ -8,8 +8,8 @@ from lib.blocks import BlockDistances
 from lib.data import sets
 from lib.models import files, loading
 from lib.similarity import block_distances, calibration_batches, layerwise_distances
-from replication import paths, results
-from replication.measure import fetching, wanted
+from replication import paths
+from replication.measure import fetching, request
 from replication.profiles import Profile
 
 ARRAYS = ("matrix", "standard_error", "folds")  # of a stored map
@@ -28,22 +28,22 @@ def measure(
 
 def of_model(name: str, profile: Profile) -> BlockDistances:
     """The distances of model `name` on C4, from the results if they are there."""
-    (asked,) = fetching.here([wanted.similarity(name, profile)])
 
-    def compute() -> dict:
-        texts = sets.c4("validation", profile.source, profile.similarity_sequences)
-        how = (files.tokenizer(name), profile.similarity_tokens, profile.batch_tokens)
-        batches = calibration_batches(texts, *how)
-        if loading.fits(name, profile.batch_tokens, **profile.weights):
-            found = block_distances(loading.loaded(name, **profile.weights)[0], batches)
+    def compute(params: dict) -> dict:
+        texts = sets.c4("validation", profile.source, params["sequences"])
+        lengths = params["max_tokens"], params["batch_tokens"]
+        batches = calibration_batches(texts, files.tokenizer(name), *lengths)
+        if loading.fits(name, profile.batch_tokens, **profile.load_kwargs):
+            model, _ = loading.load_cached(name, **profile.load_kwargs)
+            distances = block_distances(model, batches)
         else:
-            layers = partial(loading.one_layer_models, name, **profile.weights)
-            found = layerwise_distances(layers, batches)
-        arrays = {key: getattr(found, key).tolist() for key in ARRAYS}
-        return arrays | {"num_sequences": found.num_sequences}
+            layers = partial(loading.one_layer_models, name, **profile.load_kwargs)
+            distances = layerwise_distances(layers, batches)
+        arrays = {key: getattr(distances, key).tolist() for key in ARRAYS}
+        return arrays | {"num_sequences": distances.num_sequences}
 
-    record = results.load_or_compute(asked.kind, asked.params, compute)
-    return BlockDistances.stored(record["values"])
+    (values,) = fetching.computed([request.similarity(name, profile)], compute)
+    return BlockDistances.stored(values)
 
 
 def recorded(name: str) -> tuple[BlockDistances, dict]:

@@ -1,7 +1,4 @@
-"""A repaired model to take away: an ordinary checkpoint and a model card.
-
-Healed, with its adapter merged and next to it; or without training, with a linear map folded in.
-"""
+"""A healed model to take away: an ordinary checkpoint with a model card, its adapter merged."""
 
 import shutil
 from collections.abc import Callable
@@ -14,13 +11,12 @@ from peft.tuners.lora import LoraLayer
 
 from lib import evaluation
 from lib.blocks import Block
-from lib.healing import linear
-from lib.healing import lora as adapters
+from lib.healing import lora
 from lib.models import loading, registry
 from lib.pruning import dropped, save_pruned
 from lib.sweep import sweep
 from replication import paths, profiles
-from replication.measure import repair, scores, wanted
+from replication.measure import request, scores
 from replication.profiles import Profile
 
 CARD = Path(__file__).with_name("card.md.j2")
@@ -42,8 +38,9 @@ def healed_model(
         raise RuntimeError(f"The healing of {name} without {block} ended as {values['status']}.")
     with_adapter = scores.measure(name, profile, [block], tasks, recipe)
     adapter = paths.RESULTS / "adapters" / values["adapter"] / "adapter"
-    weights = profile.weights | {"dtype": loading.weights_of(name, **profile.weights)["dtype"]}
-    dtype = weights["dtype"]  # that of the healing, whatever the CPU's is
+    identity = loading.weights_identity(name, **profile.load_kwargs)
+    dtype = identity["dtype"]  # that of the healing, whatever the CPU's is
+    weights = profile.load_kwargs | {"dtype": dtype}
     model, tokenizer = loading.load(name, **weights, device="cpu")
 
     def text(checkpoint: Path) -> str:
@@ -55,54 +52,36 @@ def healed_model(
     return save_merged(model, tokenizer, block, adapter, folder, text)
 
 
-def mapped_model(
-    name: str, profile: Profile, block: Block, folder: str | Path, tasks: list[str]
-) -> Path:
-    """Save model `name` without `block` in `folder`, with a linear map folded in: no training.
-
-    The map of `healing.linear` that acts on what the FFN before the block adds. The checkpoint is
-    loaded again and compared, logit by logit, and the card has its scores on `tasks`, and those of
-    the map before it was folded in. Raises ValueError where there is no such FFN.
-    """
-    asked = [wanted.mapped(name, profile, task, block, "folded") for task in tasks]
-    applied, known = repair.table(asked), loading.weights_of(name, **profile.weights)
-    dtype = known["dtype"]
-    model, tokenizer = loading.load(name, **profile.weights | {"dtype": dtype}, device="cpu")
-    linear.projection(model, block.start - 1)
-    change = repair.fit(model, tokenizer, asked[0], ["folded"])["folded"].change
-    counts = {key: value for key, value in asked[0].params.items() if key.startswith("map_")}
-
-    def add_card(checkpoint: Path) -> None:
-        facts = {"weights": f"{dtype}, of {profile.quantization or 'the base'}"} | counts
-        facts["repair"] = "a linear map by least squares, folded into the FFN before the cut"
-        plain = replace(profile, quantization=None, dtype=dtype)
-        text = card(checkpoint, name, plain, block, facts, applied, "with a linear map folded in")
-        (checkpoint / "README.md").write_text(text, encoding="utf-8")
-
-    with linear.folded(model, block, change):
-        return save_pruned(model, tokenizer, block, folder, add=add_card)
-
-
 def card(
-    checkpoint: Path, name: str, profile: Profile, block: Block, facts: dict, attached, how="healed"
+    checkpoint: Path,
+    name: str,
+    profile: Profile,
+    block: Block,
+    facts: dict,
+    repaired,
+    repair: str = "healed",
 ) -> str:
     """The model card: base, block, facts, and the scores of the checkpoint next to the repair's.
 
-    attached: the latter, a row a task. Scored on the CPU if the GPU has too little memory.
+    repaired: the latter, a row a task; repair names it. Scored on the CPU if the GPU has too little
+    memory.
     """
-    fits = loading.fits(str(checkpoint), profile.batch_tokens, **profile.weights)
-    how_read = {"dtype": profile.dtype, "device": None if fits else "cpu"}
-    asked = [evaluation.task(wanted.of_task(task, profile)) for task in attached.task]
-    saved = sweep(*loading.load(str(checkpoint), **how_read), [], asked, profile.batch_tokens)
+    fits = loading.fits(str(checkpoint), profile.batch_tokens, **profile.load_kwargs)
+    device = None if fits else "cpu"
+    model, tokenizer = loading.load(str(checkpoint), dtype=profile.dtype, device=device)
+    tasks = [evaluation.task_of(request.of_task(task, profile)) for task in repaired.task]
+    saved = sweep(model, tokenizer, [], tasks, profile.batch_tokens)
     source, label = registry.resolve(name), registry.label(name)
     facts = {
         "base": f"{label} ({source.kind} {source.location}, {source.revision})",
         "dropped": f"layers range({block.start}, {block.stop}), 0-indexed, of the base",
     } | facts
     base = source.location if source.kind == "hub" else name
-    pairs = zip(saved.itertuples(), attached.itertuples(), strict=True)
+    pairs = zip(saved.itertuples(), repaired.itertuples(), strict=True)
     template = Template(CARD.read_text(encoding="utf-8"), keep_trailing_newline=True)
-    return template.render(base=base, label=label, block=block, facts=facts, how=how, scores=pairs)
+    return template.render(
+        base=base, label=label, block=block, facts=facts, how=repair, scores=pairs
+    )
 
 
 def save_merged(
@@ -120,10 +99,10 @@ def save_merged(
         shutil.copytree(adapter, unfinished / "adapter")
         (unfinished / "README.md").write_text(text, encoding="utf-8")
 
-    with dropped(model, block), adapters.attached(model, adapter) as wrapped:
+    with dropped(model, block), lora.load_lora(model, adapter) as wrapped:
         layers = wrapped.base_model.model.named_modules()
-        lora = {name: module for name, module in layers if isinstance(module, LoraLayer)}
-        weights = {f"{n}.weight": module.get_base_layer().weight for n, module in lora.items()}
+        wrappers = {name: module for name, module in layers if isinstance(module, LoraLayer)}
+        weights = {f"{n}.weight": module.get_base_layer().weight for n, module in wrappers.items()}
         if not all(weight.is_floating_point() for weight in weights.values()):
             raise ValueError(
                 "An adapter cannot be merged into weights packed in 4 bits: load the model with "

@@ -1,73 +1,88 @@
-"""Ask and fetch: what is stored is read, what is missing is measured first, all of it at once."""
+"""Ask and fetch: a stored result is read, a missing one is measured first and stored."""
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
-from lib.models import loading
 from lib.models.registry import ModelError
 from replication import results
-from replication.measure.wanted import Wanted
+from replication.measure.request import Request
 from replication.profiles import Profile
 
 log = logging.getLogger(__name__)
 
 
-def fetched(wanted: Sequence[Wanted], measure: Callable[[list[Wanted]], None]) -> list[dict]:
-    """The record of each result, in order.
+def fetch(requests: Sequence[Request], measure: Callable[[list[Request]], None]) -> list[dict]:
+    """The record of each request, in order.
 
-    measure: is handed all that is missing, and stores it. A result that is missing all the same
-    (this run only draws, or its healing failed) has no values, and its status says why.
+    measure: gets all requests without a result at once, so that it can share work between them, and
+    stores their results. A result that is missing all the same (this run only draws, or its healing
+    failed) has no values, and its status says why.
     """
-    wanted = here(wanted)
-    missing = [w for w in wanted if results.load(w.kind, w.params) is None]
-    if missing and not results.draws_only():
+    requests = keyed_by_machine(requests)
+    missing = [r for r in requests if results.load(r.kind, r.params) is None]
+    if missing and not results.read_only():
         measure(missing)
-    return [results.load(w.kind, w.params) or _gap(w) for w in wanted]
+    return [results.load(r.kind, r.params) or _gap(r) for r in requests]
 
 
-def _gap(wanted: Wanted) -> dict:
+def computed(requests: Iterable[Request], compute: Callable[[dict], dict]) -> list[dict]:
+    """The values of each request, in order; `compute(params)` of one that has no result yet.
+
+    Raises NotMeasured for a missing one where this run only draws.
+    """
+    records = [
+        results.load_or_compute(r.kind, r.params, partial(compute, r.params))
+        for r in keyed_by_machine(requests)
+    ]
+    return [record["values"] for record in records]
+
+
+def _gap(request: Request) -> dict:
     """A record without values that says why there is none."""
-    healed = wanted.recipe and results.load("healing", wanted.healing.params)
+    healed = request.recipe and results.load("healing", request.healing.params)
     failed = healed and healed["status"] != "ok"
     status = healed["status"] if failed else results.NotMeasured.status
-    return {"params": wanted.params, "values": None, "status": status}
+    return {"params": request.params, "values": None, "status": status}
 
 
-def here(wanted: Iterable[Wanted]) -> list[Wanted]:
-    """The same, keyed by this machine: the very weights, and how they compute here.
+def keyed_by_machine(requests: Iterable[Request]) -> list[Request]:
+    """The same requests, keyed by the very weights, and by how they compute on this machine.
 
-    As they are where an archive is read, which finds them on whatever machine.
+    Unchanged where an archive is read, which finds results of whatever machine.
     """
     if results.ARCHIVE.get():
-        return list(wanted)
-    known = {}
+        return list(requests)
+    from lib.models import loading  # here, since it loads torch
 
-    def keyed(w: Wanted) -> Wanted:
-        who = w.params["model"], w.params["quantization"], w.params["dtype"]
-        if who not in known:
-            known[who] = loading.weights_of(*who)
-        return replace(w, params=w.params | known[who])
+    identities = {}
 
-    return [keyed(w) for w in wanted]
+    def keyed(request: Request) -> Request:
+        weights = tuple(request.params[key] for key in ("model", "quantization", "dtype"))
+        if weights not in identities:
+            identities[weights] = loading.weights_identity(*weights)
+        return replace(request, params=request.params | identities[weights])
+
+    return [keyed(request) for request in requests]
 
 
-def tried(measure: Callable[[str], object], names: Iterable[str]) -> tuple[dict, dict]:
+def skip_unavailable(measure: Callable[[str], object], names: Iterable[str]) -> tuple[dict, dict]:
     """`measure(name)` of each of `names` that can be had, and the status of the others.
 
-    Those are told in the log. Raises the ModelError (or NotMeasured) of the last one if none can
-    be had.
+    Each that cannot be had has a line in the log. Raises the ModelError (or NotMeasured) of the
+    last one if none can be had.
     """
-    found, missing, problem = {}, {}, None
+    measured, missing, problem = {}, {}, None
     for name in names:
         try:
-            found[name] = measure(name)
+            measured[name] = measure(name)
         except (ModelError, results.NotMeasured) as error:
             missing[name], problem = error.status, error
             log.warning("Without %s: %s", name, error)
-    if problem and not found:
+    if problem and not measured:
         raise problem
-    return found, missing
+    return measured, missing
 
 
 def measure_each(
@@ -75,8 +90,10 @@ def measure_each(
 ) -> tuple[dict[str, object], Profile]:
     """`measure(name, profile)` of each of `names` that can be had; the profile without the others.
 
-    Those stand in its `missing`, which every figure shows. Raises as `tried`.
+    Those stand in its `missing`, which every figure shows. Raises as `skip_unavailable`.
     """
-    found, missing = tried(lambda name: measure(name, profile), names)
-    left = tuple(name for name in profile.models if name not in missing)
-    return found, replace(profile, models=left, missing=(*profile.missing, *missing.items()))
+    measured, missing = skip_unavailable(lambda name: measure(name, profile), names)
+    available = tuple(name for name in profile.models if name not in missing)
+    return measured, replace(
+        profile, models=available, missing=(*profile.missing, *missing.items())
+    )

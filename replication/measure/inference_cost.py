@@ -15,13 +15,12 @@ import torch
 from bitsandbytes.nn import Linear4bit
 
 from lib.blocks import UNPRUNED, simple_block
-from lib.models import loading, registry
-from lib.models import machine as formats
+from lib.models import loading, machine, registry
 from lib.models.decoder import decoder_layers
 from lib.pruning import dropped
 from replication import results
 from replication.measure import fetching
-from replication.measure.wanted import Wanted
+from replication.measure.request import Request
 from replication.profiles import Profile
 
 VERSION = 2  # bumped by hand when the numbers of `measure` change
@@ -53,7 +52,7 @@ def of_model(name: str, profile: Profile) -> pd.DataFrame:
         own = replace(profile, quantization=FORMATS[told])
         return _table(own, _of_format(name, own))
 
-    found, missing = fetching.tried(of_format, FORMATS)
+    found, missing = fetching.skip_unavailable(of_format, FORMATS)
     parts = list(found.values())
     told = {"profile": profile.name, "model": name, "dtype": parts[0].dtype.iloc[0]}
     for format_, status in missing.items():
@@ -71,7 +70,7 @@ def _of_format(name: str, profile: Profile) -> dict:
     """The record of one format, that of the profile."""
     how = {
         "model": name,
-        **profile.weights,
+        **profile.load_kwargs,
         "fractions": list(profile.heal_fractions),
         "sizes": list(profile.sizes),
         "prompt_tokens": profile.cost_prompt_tokens,
@@ -79,8 +78,8 @@ def _of_format(name: str, profile: Profile) -> dict:
         "repeats": profile.cost_repeats,
         "version": VERSION,
     }
-    (asked,) = fetching.here([Wanted("inference_cost", how)])
-    params = asked.params | {"processor": formats.processor(loading.default_device())}
+    (asked,) = fetching.keyed_by_machine([Request("inference_cost", how)])
+    params = asked.params | {"processor": machine.processor(loading.default_device())}
     params |= {"threads": torch.get_num_threads()} if params.get("device") == "cpu" else {}
     return results.load_or_compute("inference_cost", params, lambda: _measured(name, profile))
 
@@ -88,7 +87,7 @@ def _of_format(name: str, profile: Profile) -> dict:
 def _measured(name: str, profile: Profile) -> dict:
     told = f"{name} in {profile.quantization or 'its own format'} does not fit into the free memory"
     loading.release()  # also this model, if it is loaded to be measured otherwise
-    if not loading.fits(name, profile.batch_tokens, **profile.weights):
+    if not loading.fits(name, profile.batch_tokens, **profile.load_kwargs):
         raise TooLarge(f"{told}.")
     try:
         return _in_turn(load(name, profile), profile)
@@ -156,7 +155,7 @@ def load(name: str, profile: Profile):
 
     Raises ModelError if the profile asks for NF4 and there is nothing to pack.
     """
-    model, _ = loading.load(name, **profile.weights, packed=True)
+    model, _ = loading.load(name, **profile.load_kwargs, packed=True)
     packed = [module for module in model.modules() if isinstance(module, Linear4bit)]
     if profile.quantization and not packed:
         raise registry.ModelError(f"{type(model).__name__} has no linear maps to pack into NF4.")

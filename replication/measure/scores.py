@@ -1,9 +1,9 @@
-"""Scores of pruned models, healed or not, as tidy tables: ask, fetch, table.
+"""Scores of pruned models, healed or not, as tidy tables: request, fetch, table.
 
 Every function takes the maps of some models and a profile, and returns one table over all of them.
-What the results hold is read; what is missing is measured and stored, one result per block and
-task. Columns: profile, model, dtype, quantization, block_start, block_size, task, shots, seed,
-rank, value, standard_error, n, chance, majority, floor, …, status, and what the experiment shows
+A stored result is read; a missing one is measured and stored, one result per block and task.
+Columns: profile, model, dtype, quantization, block_start, block_size, task, shots, seed, rank,
+value, standard_error, n, chance, majority, floor, …, status, and the labels of the experiment
 (fraction of the layers dropped, strategy, treatment; of the ablations also ablation and variant).
 """
 
@@ -16,39 +16,37 @@ import pandas as pd
 
 from lib import evaluation
 from lib.blocks import UNPRUNED, Block, BlockDistances
-from lib.healing import lora as adapters
-from lib.healing import training as healing
-from lib.healing.recipe import Recipe
+from lib.healing import Recipe, lora, training
 from lib.models import loading
-from lib.sweep import sweep, without_reading
+from lib.sweep import baseline_scores, sweep
 from replication import paths, results
-from replication.measure import experiments, fetching, packing
-from replication.measure import wanted as asking
+from replication.measure import experiments, fetching, packing, request
 from replication.measure.experiments import TASKS
-from replication.measure.wanted import Wanted, grouped
+from replication.measure.request import BLOCK, Request, grouped
 from replication.profiles import Profile
 
 Maps = dict[str, BlockDistances]
+Experiment = Callable[..., list[Request]]  # of a model's name, its distances and a profile
 SCORE = ("value", "standard_error", "n", "chance", "majority", "floor")
-SCORE += (*evaluation.TOLD, "shortened")
+SCORE += (*evaluation.ANSWER_STATS, "shortened")
 EXAMPLES = ("examples", "weights", "choices", "answers")  # columns that no CSV has
 NO_SCORE = dict.fromkeys(SCORE, float("nan")) | {"n": 0} | dict.fromkeys(EXAMPLES)
-NO_ROWS = ["model", *asking.BLOCK, "task", "strategy", "treatment", "steps", "tokens", *NO_SCORE]
+NO_ROWS = ["model", *BLOCK, "task", "strategy", "treatment", "steps", "tokens", *NO_SCORE]
 UNSOLVED = "no answer: the unpruned model solves none"
 
 
 def unhealed(maps: Maps, profile: Profile, tasks: Sequence[str] = TASKS) -> pd.DataFrame:
     """The pruning curves of both strategies, and the unpruned model (strategy "none")."""
-    return of_all(maps, experiments.unhealed, profile, tasks)
+    return score_table(maps, experiments.unhealed, profile, tasks)
 
 
-def healed(maps: Maps, profile: Profile, *how, **changes) -> pd.DataFrame:
-    """Scores after healing. how: tasks, strategies and sizes, as of `experiments.healed`; by
+def healed(maps: Maps, profile: Profile, *args, **changes) -> pd.DataFrame:
+    """Scores after healing. args: tasks, strategies and sizes, as of `experiments.healed`; by
     default all, and the profile's. changes: of the recipe, as rank=2.
 
     A healing that diverged or ran out of memory has no score: its rows say so in `status`.
     """
-    return of_all(maps, experiments.healed, profile, *how, **changes)
+    return score_table(maps, experiments.healed, profile, *args, **changes)
 
 
 def reasoning(maps: Maps, profile: Profile) -> pd.DataFrame:
@@ -59,32 +57,51 @@ def reasoning(maps: Maps, profile: Profile) -> pd.DataFrame:
     problem, no pruned one is asked; these rows have no value, only a status.
     """
     rows = []
-    for model in maps.items():
-        asked, written = (f(*model, profile) for f in (experiments.reasoning, experiments.written))
+    for name, distances in maps.items():
+        asked = experiments.reasoning(name, distances, profile)
+        written = experiments.written(name, distances, profile)
         records = fetch(asked)
         whole = records[-1]  # what the unpruned model writes
         if whole["values"] and whole["values"]["value"] == 0:
-            blocks = ({key: w.params[key] for key in asking.BLOCK} for w in written)
-            gone = {"values": None, "status": UNSOLVED}
-            records += [gone | {"params": whole["params"] | block} for block in blocks]
+            for r in written:
+                block = {key: r.params[key] for key in BLOCK}
+                params = whole["params"] | block
+                records.append({"values": None, "status": UNSOLVED, "params": params})
         else:
             records += fetch(written)
         rows += map(row, asked + written, records)
     return pd.DataFrame(rows)
 
 
-def healings(maps: Maps, profile: Profile) -> pd.DataFrame:
-    """How each healing of notebook 03 went, one row each; losses: nats, one a step."""
-    asked = [w for m in maps.items() for w in experiments.healed(*m, profile, ["c4"])]
-    asked += [w for m in maps.items() for w in experiments.dose(*m, profile) if w.recipe]
-    wanted, rows = list({str(w.healing.params): w for w in asked}.values()), []
-    for w, record in zip(wanted, fetch([w.healing for w in wanted]), strict=True):
+def healings(maps: Maps, profile: Profile, *more: Experiment) -> pd.DataFrame:
+    """How each healing of notebook 03 went, one row each; losses: nats, one a step.
+
+    more: experiments whose healings are shown as well.
+    """
+    scored = [r for m in maps.items() for r in experiments.healed(*m, profile, ["c4"])]
+    for experiment in more:
+        scored += [r for m in maps.items() for r in experiment(*m, profile) if r.recipe]
+    requests = list({str(r.healing.params): r for r in scored}.values())
+    rows = []
+    for r, record in zip(requests, fetch([r.healing for r in requests]), strict=True):
         values = record["values"] or {"losses": []}
-        row = {"profile": profile.name, "model": w.params["model"], "strategy": w.shown["strategy"]}
-        row |= {key: w.params[key] for key in asking.BLOCK} | {"status": record["status"]}
-        row |= {key: getattr(w.recipe, key) for key in ("steps", "warmup_steps", "decay_steps")}
-        row |= {"tokens": values.get("real_tokens"), "epochs": values.get("epochs")}
-        rows.append(row | {"took": record.get("seconds"), "losses": values["losses"]})
+        rows.append(
+            {
+                "profile": profile.name,
+                "model": r.params["model"],
+                "strategy": r.labels["strategy"],
+                "block_start": r.block.start,
+                "block_size": r.block.size,
+                "status": record["status"],
+                "steps": r.recipe.steps,
+                "warmup_steps": r.recipe.warmup_steps,
+                "decay_steps": r.recipe.decay_steps,
+                "tokens": values.get("real_tokens"),
+                "epochs": values.get("epochs"),
+                "took": record.get("seconds"),
+                "losses": values["losses"],
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -100,120 +117,134 @@ def measure(
     Unhealed ones begin with the unpruned model.
     """
     blocks = dict.fromkeys(blocks if recipe else [UNPRUNED, *blocks])
-    return table([asking.score(name, profile, task, b, recipe) for task in tasks for b in blocks])
+    return table([request.score(name, profile, task, b, recipe) for task in tasks for b in blocks])
 
 
 def heal(name: str, profile: Profile, block: Block, recipe: Recipe) -> dict:
     """The stored record of a healing, made first if it is missing or its adapter is gone."""
-    (wanted,) = fetching.here([asking.healing(name, profile, block, recipe)])
-    return _heal(wanted)
+    (keyed,) = fetching.keyed_by_machine([request.healing(name, profile, block, recipe)])
+    return _heal(keyed)
 
 
-# ---- ask, fetch, table ----------------------------------------------------------------------
+# ---- request, fetch, table -------------------------------------------------------------------
 
 
-def of_all(maps: Maps, asked: Callable[..., list[Wanted]], *how, **changes) -> pd.DataFrame:
-    """What one of measure.experiments wants of every model, as one table: of its prompts, say."""
-    return table([w for model in maps.items() for w in asked(*model, *how, **changes)])
+def score_table(maps: Maps, experiment: Experiment, *args, **changes) -> pd.DataFrame:
+    """One table of what an experiment wants of every model: `experiments.prompts`, say."""
+    requests = [r for model in maps.items() for r in experiment(*model, *args, **changes)]
+    return table(requests)
 
 
-def fetch(wanted: Sequence[Wanted]) -> list[dict]:
+def fetch(requests: Sequence[Request]) -> list[dict]:
     """The records of scores and healings, measured if they are missing."""
-    return fetching.fetched(wanted, _measure)
+    return fetching.fetch(requests, _measure)
 
 
-def table(wanted: Sequence[Wanted]) -> pd.DataFrame:
+def table(requests: Sequence[Request]) -> pd.DataFrame:
     """Scores as the rows of a figure's CSV; one that cannot be had is drawn as missing."""
-    return pd.DataFrame(map(row, wanted, fetch(wanted)), columns=None if wanted else NO_ROWS)
+    rows = map(row, requests, fetch(requests))
+    return pd.DataFrame(rows, columns=None if requests else NO_ROWS)
 
 
-def row(wanted: Wanted, record: dict) -> dict:
-    params, values, shown = record["params"], record["values"], dict(wanted.shown)
-    told = ("model", "dtype", "quantization", *asking.BLOCK, "task")
+def row(scored: Request, record: dict) -> dict:
+    """A row of the table: whose score, the score, and the labels of its experiment."""
+    params, values, labels = record["params"], record["values"], dict(scored.labels)
     recipe = params.get("recipe", {})
     score = NO_SCORE
     if values:  # also of a score that was stored with less
         score = score | {key: values[key] for key in SCORE if values.get(key) is not None}
         score |= dict(zip(EXAMPLES, packing.examples_of(values), strict=True))
-    return (
-        {"profile": shown.pop("profile")}
-        | {key: params[key] for key in told}
-        | {"shots": params.get("shots"), "seed": recipe.get("seed"), "rank": recipe.get("rank")}
-        | score
-        | {"status": record["status"], "took": record.get("seconds")}
-        | shown
-    )
+    return {
+        "profile": labels.pop("profile"),
+        **{key: params[key] for key in ("model", "dtype", "quantization", *BLOCK, "task")},
+        "shots": params.get("shots"),
+        "seed": recipe.get("seed"),
+        "rank": recipe.get("rank"),
+        **score,
+        "status": record["status"],
+        "took": record.get("seconds"),
+        **labels,
+    }
 
 
 # ---- measuring ------------------------------------------------------------------------------
 
 
-def _measure(missing: Sequence[Wanted]) -> None:
+def _measure(missing: Sequence[Request]) -> None:
     """Measure and store scores and healings; each model is loaded once for all that it needs."""
     for version, of_version in grouped(missing, _version).items():
-        for recipe, found in grouped(of_version, lambda w: w.recipe).items():
-            healed = _heal(found[0].healing) if recipe else {"status": "ok"}
-            scores = [w for w in found if w.kind == "scores"]
-            if scores and healed["status"] == "ok":
-                model, tokenizer = loading.loaded(*version)
-                made = paths.RESULTS / "adapters" / healed["values"]["adapter"] if recipe else None
-                with adapters.attached(model, made / "adapter") if made else nullcontext():
-                    _score(model, tokenizer, scores)
+        for recipe, requests in grouped(of_version, lambda r: r.recipe).items():
+            healed = _heal(requests[0].healing) if recipe else None
+            scored = [r for r in requests if r.kind == "scores"]
+            if not scored or (healed and healed["status"] != "ok"):
+                continue
+            model, tokenizer = loading.load_cached(*version)
+            with _healed(model, healed) if healed else nullcontext():
+                _score(model, tokenizer, scored)
 
 
-def _version(wanted: Wanted) -> tuple:
-    """Arguments of `loading.loaded`; unhealed versions are cut in memory, from the same model."""
-    weights = (wanted.params[key] for key in ("model", "quantization", "dtype"))
-    return (*weights, wanted.block if wanted.recipe else UNPRUNED)
+def _version(r: Request) -> tuple:
+    """Arguments of `load_cached`; unhealed versions are cut in memory, from the same model."""
+    weights = (r.params[key] for key in ("model", "quantization", "dtype"))
+    return (*weights, r.block if r.recipe else UNPRUNED)
 
 
-def _score(model, tokenizer, wanted: list[Wanted]) -> None:
-    """Sweep every task over the blocks that are wanted of it, and store a result each."""
-    for of_task in grouped(wanted, _asked).values():
-        cut = {UNPRUNED if w.recipe else w.block: w.params for w in of_task}
+def _score(model, tokenizer, requests: list[Request]) -> None:
+    """Sweep every task over the blocks that are requested of it, and store a result each."""
+    for of_task in grouped(requests, _all_but_block).values():
+        params_of = {UNPRUNED if r.recipe else r.block: r.params for r in of_task}
         params = of_task[0].params
-        task = evaluation.task(params)
+        task = evaluation.task_of(params)
         start = time.monotonic()
-        scores = sweep(model, tokenizer, list(cut), [task], params["batch_tokens"])
+        scores = sweep(model, tokenizer, list(params_of), [task], params["batch_tokens"])
         seconds = (time.monotonic() - start) / len(scores)
         for score in scores.to_dict("records"):
-            block = Block(*(score[key] for key in asking.BLOCK))
-            if block in cut:
-                values = values_of(model, tokenizer, task, score, cut[block])
-                results.save("scores", cut[block], values, seconds)
+            block = Block(score["block_start"], score["block_size"])
+            if block in params_of:
+                values = values_of(model, tokenizer, task, score, params_of[block])
+                results.save("scores", params_of[block], values, seconds)
 
 
-def _asked(wanted: Wanted) -> str:
-    """The same for results of one task, asked alike."""
-    shared = {k: v for k, v in wanted.params.items() if k not in asking.BLOCK}
-    return results.key(wanted.kind, shared)
+def _all_but_block(r: Request) -> str:
+    """The same for requests that differ in their block only."""
+    return results.key(r.kind, {k: v for k, v in r.params.items() if k not in BLOCK})
 
 
 def values_of(model, tokenizer, task: evaluation.Task, score: dict, params: dict) -> dict:
-    """The values of a result: a row of `sweep`, and what no reading scores."""
+    """The values of a result: a row of `sweep`, and what answers score that read nothing."""
     values = {key: score[key] for key in SCORE if key in score}
     values |= packing.stored(score["examples"], score["weights"], score["choices"], task.examples)
     vocabulary = model.config.get_text_config().vocab_size
     values |= {"chance": task.chance(vocabulary), "majority": task.majority}
     if not params["block_size"]:
-        blind = without_reading(model, tokenizer, task, params["batch_tokens"])
-        floor = max([values["chance"], *blind.values()])
-        values |= {"without_reading": blind, "floor": floor}
+        baselines = baseline_scores(model, tokenizer, task, params["batch_tokens"])
+        floor = max([values["chance"], *baselines.values()])
+        values |= {"without_reading": baselines, "floor": floor}
     return values
 
 
-def _heal(wanted: Wanted) -> dict:
-    params = wanted.params
-    folder = paths.RESULTS / "adapters" / results.key("healing", params)[:20]
-    stored = results.load("healing", params)
-    if stored and stored["values"]["adapter"] and not adapters.saved(folder / "adapter"):
-        results.location("healing", params).unlink(missing_ok=True)
+def _healed(model, record: dict):
+    """The model with the adapter of a healing's record."""
+    folder = paths.RESULTS / "adapters" / record["values"]["adapter"]
+    return lora.load_lora(model, folder / "adapter")
+
+
+def _heal(r: Request) -> dict:
+    """The record of a healing, stored, or made now: from the newest shorter one, if one is left."""
+    folder = _adapter_folder(r)
+    stored = results.load("healing", r.params)
+    if stored and stored["values"]["adapter"] and not lora.saved(folder / "adapter"):
+        results.location("healing", r.params).unlink(missing_ok=True)
 
     def compute() -> dict:
-        shorter = (folder.with_name(results.key("healing", w.params)[:20]) for w in wanted.shorter)
+        shorter = map(_adapter_folder, r.shorter)
         trunk = next((made for made in shorter if made.exists()), None)
-        model, tokenizer = loading.loaded(*_version(wanted))
-        found = asdict(healing.heal(model, tokenizer, wanted.recipe, folder, trunk=trunk))
-        return found | {"adapter": None if found["adapter"] is None else folder.name}
+        model, tokenizer = loading.load_cached(*_version(r))
+        healed = asdict(training.heal(model, tokenizer, r.recipe, folder, trunk=trunk))
+        return healed | {"adapter": None if healed["adapter"] is None else folder.name}
 
-    return results.load_or_compute("healing", params, compute)
+    return results.load_or_compute("healing", r.params, compute)
+
+
+def _adapter_folder(r: Request):
+    return paths.RESULTS / "adapters" / results.key("healing", r.params)[:20]

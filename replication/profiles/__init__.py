@@ -11,9 +11,8 @@ from typing import Annotated, get_origin
 
 from lib import storage
 from lib.blocks import STRATEGIES
-from lib.models import machine as formats
-from lib.models import registry
-from replication.profiles.recipes import recipe
+from lib.models import machine, registry
+from replication.profiles.recipes import PAPER_TOKENS, recipe
 
 _ROWS = storage.rows(Path(__file__).with_name("profiles.csv"))
 RECORDED = "overnight"  # the one whose run is committed: data/recorded/, figures/
@@ -244,7 +243,7 @@ def get(
         raise ValueError(f"SIZES must be a list of whole numbers of at least 1, not {sizes!r}.")
     told = {"sizes": tuple(sizes or ()), "models": tuple(models or profile.models)}
     told |= {"run_models": tuple(json.loads(os.environ.get("DEEPER_LAYERS_RUN_MODELS", "[]")))}
-    told |= {"dtype": formats.checked(dtype)} if dtype is not None else {}
+    told |= {"dtype": machine.checked(dtype)} if dtype is not None else {}
     profile = replace(profile, **told)
     for model in profile.models:
         registry.resolve(model)

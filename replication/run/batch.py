@@ -23,9 +23,9 @@ from tqdm.auto import tqdm
 from lib import storage
 from lib.models import registry
 from replication import paths, results
-from replication.measure.jobs import DRAWN, Job
 from replication.profiles import Profile
 from replication.run.execution import Launch, Outcome, attempt, finished
+from replication.run.jobs import DRAWN, Job
 from replication.run.notebooks import Notebook
 
 DONE_BEFORE = Outcome("ok", "done before")

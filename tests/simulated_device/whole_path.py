@@ -22,13 +22,12 @@ from benchmarks.gpu import random_model, sections
 from lib import evaluation, similarity
 from lib.blocks import UNPRUNED, Block
 from lib.data import encoding, sets
-from lib.healing import lora as adapters
-from lib.healing import training as healing
+from lib.healing import lora, training
 from lib.models import loading
 from lib.pruning import dropped, save_pruned
-from lib.sweep import continuations, log_probabilities, sweep
+from lib.sweep import continuations, sweep, target_logprobs
 from replication import profiles
-from replication.measure import damage, export, inference_cost, repair, wanted
+from replication.measure import damage, export, inference_cost, repair, request
 
 DEVICE = os.environ.get("DEEPER_LAYERS_DEVICE", "sim")
 simulated = pytest.mark.skipif(DEVICE != "sim", reason="a question to the simulated device")
@@ -185,12 +184,12 @@ def test_scores_of_every_task(pair, precision):
     cpu, sim, tokenizer = pair
     blocks = [BLOCK, Block(6, 2), Block(0, 1)]
     for task in (
-        evaluation.task(wanted.of_task("c4", SMOKE)),
+        evaluation.task_of(request.of_task("c4", SMOKE)),
         *(random_model.task(name, 6) for name in TASKS),
     ):
         rows = [row for example in task.rows(tokenizer) for row in example]
         expected, found = (
-            log_probabilities(m, [UNPRUNED, *blocks], rows, 512, task.name) for m in (cpu, sim)
+            target_logprobs(m, [UNPRUNED, *blocks], rows, 512, task.name) for m in (cpu, sim)
         )
         for block, values in found.items():
             both = (np.concatenate(part) for part in (values, expected[block]))
@@ -232,9 +231,9 @@ class Killed(BaseException):
     """What no handler catches."""
 
 
-def heal(model, *arguments) -> healing.Healed:
+def heal(model, *arguments) -> training.Healed:
     with default_device(model.device.type), dropped(model, BLOCK):
-        return healing.heal(model, *arguments)
+        return training.heal(model, *arguments)
 
 
 def adapter(found) -> bytes:
@@ -258,14 +257,14 @@ def test_healing_and_its_resume(pair, tmp_path, monkeypatch, quantization, first
             raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(healing._Watch, "on_step_end", stop)
+        patch.setattr(training._Watch, "on_step_end", stop)
         heal(sim, tokenizer, recipe, tmp_path / "resumed")
     assert list((tmp_path / "resumed").glob("checkpoint-*"))
     again = heal(sim, tokenizer, recipe, tmp_path / "resumed")
     assert adapter(again) == adapter(found)
     assert again.losses == found.losses and len(found.losses) == RECIPE.steps
-    task = evaluation.task(wanted.of_task("c4", SMOKE))
-    with dropped(sim, BLOCK), adapters.attached(sim, found.adapter):
+    task = evaluation.task_of(request.of_task("c4", SMOKE))
+    with dropped(sim, BLOCK), lora.load_lora(sim, found.adapter):
         healed = sweep(sim, tokenizer, [], [task]).value[0]
     assert healed != sweep(sim, tokenizer, [BLOCK], [task]).value[1]
 
@@ -342,7 +341,7 @@ def test_pitfalls(pair):
 
 def test_pitfalls_of_scores(name):
     (cpu, tokenizer), (sim, _) = load(name, device="cpu"), load(name)
-    task = evaluation.task(wanted.of_task("c4", SMOKE))
+    task = evaluation.task_of(request.of_task("c4", SMOKE))
     for pitfall in (pitfalls.stale_configuration, pitfalls.unkeyed_cache):
         expected, found = (pitfall(m, tokenizer, [BLOCK], task).table.value for m in (cpu, sim))
         np.testing.assert_allclose(found, expected, err_msg=pitfall.__name__, **CLOSE)

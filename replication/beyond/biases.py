@@ -1,5 +1,8 @@
 """Answers by letter without their bias: what a model knows, not which letter it likes.
 
+Not in a notebook yet: MMLU along an early exit and the similarity-informed cut, of the questions of
+the other notebooks and of as many others, which confirm what was seen in the first.
+
 A pruned model may prefer one letter whatever is asked. Its log-likelihoods still tell the options
 of a question apart, if what it adds to a letter is the same for every question. Three measures see
 that; each is of the stored log-likelihoods, no model is run.
@@ -17,7 +20,14 @@ import pandas as pd
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
-from lib.evaluation import credit, weighted_mean
+from lib.evaluation import accuracy_with_ties, weighted_mean
+from replication.analysis.answers import auc_influences
+from replication.measure.experiments import cuts, unpruned
+from replication.measure.request import Request
+from replication.profiles import Profile
+
+QUESTIONS = {"recorded": "mmlu", "other": "mmlu_other"}
+MOST = {"early exit": 10, "similarity": 6}  # layers dropped
 
 FOLDS = 5  # of questions, by their number
 MEASURES = ("accuracy", "accuracy, biases removed", "AUC of a letter", "calibrated loss (nats)")
@@ -27,6 +37,20 @@ GUESS = {  # what a model scores that knows nothing, of k letters
     "AUC of a letter": lambda k: 0.5,
     "calibrated loss (nats)": np.log,
 }
+
+
+def requests(name: str, distances, profile: Profile) -> list[Request]:
+    """MMLU by letter at every size up to MOST; column questions."""
+    layers, wanted = distances.num_layers, []
+    for questions, task in QUESTIONS.items():
+        wanted += unpruned(name, profile, [task], questions=questions)
+        for strategy, most in MOST.items():
+            sizes = range(1, min(most, layers - 1) + 1)
+            wanted += cuts(name, distances, profile, [task], [strategy], sizes, questions=questions)
+    return wanted
+
+
+# ---- the statistics -------------------------------------------------------------------------
 
 
 def letter_measures(scores: pd.DataFrame) -> pd.DataFrame:
@@ -88,7 +112,7 @@ def without_bias(loglikelihoods: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def correct(loglikelihoods: np.ndarray, answers: np.ndarray) -> np.ndarray:
     """Of each question 1 if its right letter is the likeliest, shared among equals: (n,)."""
     pairs = zip(loglikelihoods, answers, strict=True)
-    return np.array([credit(values, answer) for values, answer in pairs])
+    return np.array([accuracy_with_ties(values, answer) for values, answer in pairs])
 
 
 def commonest_share(loglikelihoods: np.ndarray, weights: np.ndarray) -> float:
@@ -109,15 +133,7 @@ def letter_auc(loglikelihoods: np.ndarray, answers: np.ndarray) -> np.ndarray:
     for letter in range(letters):
         others = np.delete(loglikelihoods, letter, axis=1).mean(axis=1)
         lead = loglikelihoods[:, letter] - others
-        right = answers == letter
-        share = right.mean()
-        if not 0 < share < 1:
-            return np.full(n, np.nan)
-        above = np.sign(lead[right][:, None] - lead[~right]) / 2 + 0.5  # of pairs: right, wrong
-        influence = np.full(n, above.mean())
-        influence[right] += (above.mean(axis=1) - above.mean()) / share
-        influence[~right] += (above.mean(axis=0) - above.mean()) / (1 - share)
-        influences += influence / letters
+        influences += auc_influences(lead, answers == letter) / letters
     return influences
 
 

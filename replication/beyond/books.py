@@ -1,0 +1,33 @@
+"""Open or closed book: does a model lose what it knows, or how it reads?
+
+Notebook 10. The same questions with and without the passage that answers them, unhealed, along the
+similarity-informed cut.
+"""
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lib.models import registry
+from replication.figures.curves import grid
+from replication.measure.experiments import cuts, unpruned
+from replication.measure.request import Request
+from replication.profiles import Profile
+
+CLOSED = {"sciq": "sciq_closed", "boolq": "boolq_closed", "squad": "squad_closed"}
+
+
+def requests(name: str, distances, profile: Profile) -> list[Request]:
+    """At every second size; columns questions and book."""
+    sizes, wanted = profile.block_sizes(distances.num_layers)[::2], []
+    for questions, closed in CLOSED.items():
+        for book, task in {"open": questions, "closed": closed}.items():
+            labels = {"questions": questions, "book": book}
+            wanted += unpruned(name, profile, [task], **labels)
+            wanted += cuts(name, distances, profile, [task], ["similarity"], sizes, **labels)
+    return wanted
+
+
+def figure_books(scores: pd.DataFrame, profile: Profile) -> Figure:
+    """The same questions with and without the passage that answers them, a column a model."""
+    table, titles = scores.assign(variant=scores.book), scores.model.map(registry.label)
+    return grid(table, titles, "variant", "figure_books", profile, of="questions")

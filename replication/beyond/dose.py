@@ -1,0 +1,128 @@
+"""Dose and response: what do more tokens of healing do to the gap between the two strategies?
+
+Notebook 03. Healings of ever more steps, also of a model that was not cut: that control tells how
+much of healing is adaptation to the text.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lib.blocks import STRATEGIES, UNPRUNED
+from lib.models import registry
+from replication.analysis.bootstrap import ci_columns, resampled
+from replication.figures.style import NORMAL, STYLE, WIDTH, save_figure
+from replication.figures.training import LOOKS
+from replication.measure.experiments import cuts, unpruned
+from replication.measure.request import Request, score
+from replication.profiles import PAPER_TOKENS, Profile, recipe
+
+TASKS = ("arc_easy", "c4")
+LABELS = ("C4 loss (nats)", "ARC-Easy accuracy", "share of the gap left")
+
+
+def requests(name: str, distances, profile: Profile) -> list[Request]:
+    """Both strategies, unhealed and healed for each length, and the control.
+
+    The unpruned and unhealed scores begin each line, at 0 steps. Columns steps and tokens.
+    """
+    if name not in profile.ablation_models:
+        return []
+    sizes = profile.dose_sizes(distances.num_layers)
+    wanted = unpruned(name, profile, TASKS, steps=0, tokens=0)
+    wanted += cuts(name, distances, profile, TASKS, STRATEGIES, sizes, steps=0, tokens=0)
+    for steps in profile.dose_steps if sizes else ():
+        healing = recipe(name, profile, steps=steps)
+        dose = {"steps": steps, "tokens": steps * healing.batch * healing.max_tokens}
+        wanted += cuts(name, distances, profile, TASKS, STRATEGIES, sizes, healing, **dose)
+        control = dose | {"fraction": 0.0, "strategy": "none", "treatment": "control"}
+        wanted += [score(name, profile, task, UNPRUNED, healing, **control) for task in TASKS]
+    return wanted
+
+
+# ---- the statistic --------------------------------------------------------------------------
+
+
+def gap_left(doses: pd.DataFrame) -> pd.DataFrame:
+    """How much more C4 loss simple pruning has than similarity's after healing, by tokens.
+
+    gap: nats, paired on texts, with its 95 % interval. share: of the gap of the cuts that are not
+    healed, their losses at most ln V: beyond that a model is not more ignorant, only surer.
+    """
+    losses = doses[(doses.task == "c4") & (doses.block_size > 0) & doses.value.notna()]
+    rows = []
+    for (model, size, tokens), points in losses.groupby(["model", "block_size", "tokens"]):
+        of_strategy = points.drop_duplicates("strategy").set_index("strategy")
+        if {"similarity", "simple"} <= set(of_strategy.index):
+            examples = of_strategy.examples
+            pair = np.stack([examples["similarity"], examples["simple"]])
+            drawn = resampled(pair, np.asarray(of_strategy.weights.iloc[0]), "c4")
+            gaps = np.diff(np.minimum(drawn, of_strategy.chance.iloc[0]))[:, 0]
+            row = {"model": model, "block_size": size, "tokens": tokens}
+            rows.append(row | ci_columns(gaps, "gap"))
+    gaps = pd.DataFrame(rows, columns=["model", "block_size", "tokens", "gap", "low", "high"])
+    cut = ["model", "block_size"]
+    unhealed = gaps[gaps.tokens == 0].set_index(cut).gap
+    whole = unhealed.reindex(pd.MultiIndex.from_frame(gaps[cut])).to_numpy()
+    whole = np.where(whole > 0, whole, np.nan)  # simple pruning may be the better cut
+    return gaps.assign(
+        share=gaps.gap / whole, share_low=gaps.low / whole, share_high=gaps.high / whole
+    )
+
+
+# ---- the figure -----------------------------------------------------------------------------
+
+
+def figure_dose(doses: pd.DataFrame, gaps: pd.DataFrame, profile: Profile) -> Figure:
+    """A column a depth: loss, accuracy, and the gap between the strategies, against tokens.
+
+    doses: the scores of `requests`; gaps: of gap_left. Dotted: not healed, at most ln V.
+    """
+    model = ", ".join(map(registry.label, doses.model.unique()))
+    sizes = [size for size in sorted(doses.block_size.unique()) if size] or [0]
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            3, len(sizes), figsize=(WIDTH, 7.4), squeeze=False, sharex=True, sharey="row"
+        )
+        for (loss, accuracy, gap), size in zip(axes.T, sizes, strict=True):
+            of_size = doses[doses.block_size.isin([0, size])]
+            _lines(loss, of_size[of_size.task == "c4"])
+            _lines(accuracy, of_size[of_size.task == "arc_easy"])
+            _gap(gap, gaps[(gaps.block_size == size) & (gaps.tokens > 0)])
+            loss.set_title(f"$n$ = {size}", loc="left")
+            gap.set_xlabel("tokens of healing")
+        figure.suptitle(f"{model}, $n$ layers dropped", fontsize=9)
+        for axis, label in zip(axes[:, 0], LABELS, strict=True):
+            axis.set_ylabel(label)
+        for axis in axes.flat:
+            axis.set_xscale("log")
+            axis.axvline(PAPER_TOKENS, color="0.7", lw=1, ls="-.", label="the paper's tokens")
+        drawn = doses.merge(gaps, on=["model", "block_size", "tokens"], how="left")
+        return save_figure(figure, drawn, "figure_dose", profile, legend="")
+
+
+def _lines(axis, rows: pd.DataFrame) -> None:
+    if rows.empty:  # the job of a model that is healed for one length
+        return
+    unpruned = rows[rows.treatment == "unpruned"].iloc[0]
+    axis.axhline(unpruned.value, color="black", ls="--", lw=1, label="unpruned, not healed")
+    worst = unpruned.chance if unpruned.task == "c4" else 1.0
+    for strategy, line in rows[rows.treatment != "unpruned"].groupby("strategy", sort=False):
+        shade, marker, label = LOOKS[strategy]
+        for value in line.value[line.treatment == "unhealed"]:
+            axis.axhline(min(value, worst), color=shade, ls=":", lw=1.2)
+        healed = line[line.treatment.isin(["healed", "control"])].sort_values("tokens")
+        bars = NORMAL * healed.standard_error
+        style = {"color": shade, "marker": marker, "ms": 4, "elinewidth": 0.8}
+        axis.errorbar(healed.tokens, healed.value, bars, label=label, **style)
+    axis.set_title(f"n = {unpruned.n:.0f}, bars: 95 %", loc="right", fontsize=7)
+    if unpruned.task == "arc_easy":
+        axis.axhline(unpruned.floor, color="grey", ls="-.", lw=1)
+
+
+def _gap(axis, gaps: pd.DataFrame) -> None:
+    bars = np.array([gaps.share - gaps.share_low, gaps.share_high - gaps.share])
+    style = {"color": "tab:purple", "marker": "o", "ms": 4, "elinewidth": 0.8}
+    axis.errorbar(gaps.tokens, gaps.share, bars, **style)
+    axis.axhline(0, color="0.5", lw=0.8)

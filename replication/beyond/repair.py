@@ -1,0 +1,369 @@
+"""What repairs a cut? Linear maps without training, and healings, each with what it took.
+
+Notebook 12. A map is fitted on texts to heal on, never on those that judge it. Its numbers stay in
+memory; what is stored are its scores, and once for all maps of a block what each took.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
+
+from lib.blocks import STRATEGIES, Block, blocks_of
+from lib.data import sets
+from lib.models import registry
+from replication import results
+from replication.figures.curves import TASKS as TASK_LABELS
+from replication.figures.style import NORMAL, STYLE, WIDTH, save_figure
+from replication.measure import fetching
+from replication.measure.experiments import healed, unpruned
+from replication.measure.request import Request, grouped, mapped, score
+from replication.profiles import Profile, recipe
+
+KINDS = ("full", "folded")  # of linear maps, as healing.linear has them
+TASKS = ("c4", "arc_easy")  # that repairs are judged by
+NO_MAP = "no answer: no FFN before the cut that it can be folded into"
+Z95 = 1.96  # standard errors to either side: a 95 % interval
+UNITS = TASK_LABELS | {"c4": "C4 loss (nats a token)"}
+NOT_REPAIRED = {"unpruned", "plain cut"}
+LOOKS = {  # of each repair: colour, marker, line
+    "plain cut": ("black", "x", ":"),
+    "LoRA": ("tab:blue", "o", "-"),
+    "full map": ("tab:orange", "s", "-"),
+    "folded map": ("tab:red", "D", "--"),
+    "LoRA, a quarter of the steps": ("tab:cyan", "o", ""),
+    "LoRA after the cut": ("tab:purple", "<", ""),
+}
+
+
+def maps(name: str, distances, profile: Profile) -> list[Request]:
+    """The plain cut, healed, and with linear maps in its place: both strategies, three depths.
+
+    Column repair.
+    """
+    sizes, healing = _three_sizes(name, distances, profile), recipe(name, profile)
+    wanted = unpruned(name, profile, TASKS, repair="unpruned")
+    for strategy in STRATEGIES:
+        heals = strategy in profile.healed_strategies(name)
+        for block in blocks_of(strategy, distances, sizes):
+            where = {"fraction": block.size / distances.num_layers, "strategy": strategy}
+            for task in TASKS:
+                labels = where | {"treatment": "unhealed", "repair": "plain cut"}
+                wanted.append(score(name, profile, task, block, **labels))
+                labels = where | {"treatment": "healed", "repair": "LoRA"}
+                if heals:
+                    wanted.append(score(name, profile, task, block, healing, **labels))
+                for kind in KINDS:
+                    labels = where | {"treatment": "mapped", "repair": f"{kind} map"}
+                    wanted.append(mapped(name, profile, task, block, kind, **labels))
+    return wanted
+
+
+def healings(name: str, distances, profile: Profile) -> list[Request]:
+    """All repairs of the similar block at the middle depth: those of `maps`, and other healings.
+
+    Fewer steps; about as many parameters as the full map (of the ranks of notebook 07); adapters
+    after the cut only (if layers are there). The models of notebook 07 are asked ARC-Easy's test
+    split as well.
+    """
+    tested = profile.arc_easy_test_questions and name in profile.rank_models
+    more = ["arc_easy_test"] if tested else []
+    size = _middle(_three_sizes(name, distances, profile))
+    block = Block(distances.best_start(size), size)
+    wanted = [
+        request
+        for request in maps(name, distances, profile)
+        if request.block.size in (0, size) and request.labels["strategy"] != "simple"
+    ]
+    wanted += unpruned(name, profile, more, repair="unpruned")
+    labels = {"fraction": size / distances.num_layers, "strategy": "similarity"}
+    labels |= {"treatment": "unhealed", "repair": "plain cut"}
+    wanted += [score(name, profile, task, block, **labels) for task in more]
+    changes = {"LoRA": {}} | _other_healings(name, block, distances.num_layers - size, profile)
+    for repair, change in changes.items():  # of the first, TASKS are in `maps`
+        tasks = [*TASKS, *more] if change else more
+        labels = {"repair": repair}
+        wanted += healed(name, distances, profile, tasks, ["similarity"], [size], labels, **change)
+    return wanted
+
+
+def _other_healings(name: str, block: Block, layers_left: int, profile: Profile) -> dict[str, dict]:
+    """Changes of the recipe, by the name of the repair."""
+    healing = recipe(name, profile)
+    changes = {"LoRA, a quarter of the steps": {"steps": max(1, healing.steps // 4)}}
+    shape = registry.shape(name)
+    if shape:  # the rank whose numbers are nearest to the full map's
+        of_map = shape.hidden**2
+        ranks = profile.ablation_ranks
+        rank = min(ranks, key=lambda rank: abs(shape.lora(rank, layers_left) - of_map))
+        if rank != healing.rank:
+            changes[f"LoRA of rank {rank}"] = {"rank": rank}
+    if block.start < layers_left:
+        changes["LoRA after the cut"] = {"first_layer": block.start}
+    return changes
+
+
+def _three_sizes(name: str, distances, profile: Profile) -> list[int]:
+    """The first, middle and last number of layers dropped of those at which healings are made."""
+    sizes = profile.healed_sizes(distances.num_layers, name)
+    return sorted({sizes[0], _middle(sizes), sizes[-1]})
+
+
+def _middle(sizes: Sequence[int]) -> int:
+    return sizes[len(sizes) // 2]
+
+
+# ---- measuring ------------------------------------------------------------------------------
+
+
+def measure(distances: dict, profile: Profile, experiment=maps) -> pd.DataFrame:
+    """The scores of `maps` (or `healings`) of every model, as one table.
+
+    The columns of `scores.healed`, and repair, seconds (of fitting, or of all steps of a healing;
+    not of loading the model), parameters (numbers that were trained or fitted), error (of a map, on
+    calibration texts held out: what it leaves of the squared change; 1 for the plain cut).
+    """
+    return table([r for model in distances.items() for r in experiment(*model, profile)])
+
+
+def table(requests: Sequence[Request]) -> pd.DataFrame:
+    """The scores of repairs as rows, each with what it took; those missing are measured first."""
+    from replication.measure import scores  # here, since the plan reads `maps` and loads no torch
+
+    with_map = [r for r in requests if r.kind == "repair"]
+    others = [r for r in requests if r.kind == "scores"]
+    records = dict(zip(map(id, others), scores.fetch(others), strict=True))
+    records |= dict(zip(map(id, with_map), fetching.fetch(with_map, _measure), strict=True))
+    return pd.DataFrame([scores.row(r, records[id(r)]) | _cost(r) for r in requests])
+
+
+def _cost(request: Request) -> dict:
+    """Seconds and parameters of a repair, as far as they are known."""
+    unknown = float("nan")
+    if request.kind == "repair":
+        record = _stored(request.maps)
+        of_maps = record["values"] if record else {}
+        cost = {"seconds": unknown, "parameters": unknown, "error": unknown}
+        return cost | of_maps.get(request.params["map"], {})
+    recipe = request.recipe
+    if recipe is None:
+        return {"seconds": 0.0, "parameters": 0, "error": unknown}
+    record, shape = _stored(request.healing), registry.shape(request.params["model"])
+    layers = shape.num_layers - request.block.size - recipe.first_layer if shape else 0
+    return {
+        "seconds": record["seconds"] if record else unknown,
+        "parameters": shape.lora(recipe.rank, layers) if shape else unknown,
+        "error": unknown,
+    }
+
+
+def _stored(request: Request) -> dict | None:
+    (keyed,) = fetching.keyed_by_machine([request])
+    return results.load(keyed.kind, keyed.params)
+
+
+def _measure(missing: Sequence[Request]) -> None:
+    """Fit the maps whose scores are missing, and store their scores; a model and task at a time."""
+    from lib.models import loading
+
+    for of_model in grouped(missing, lambda r: r.params["model"]).values():
+        weights = (of_model[0].params[key] for key in ("model", "quantization", "dtype"))
+        model, tokenizer = loading.load_cached(*weights)
+        fitted = {}
+        for block, requests in grouped(of_model, lambda r: r.block).items():
+            kinds = dict.fromkeys(r.params["map"] for r in requests)
+            of_block = fit(model, tokenizer, requests[0], kinds)
+            fitted |= {(block, kind): of_block.get(kind) for kind in kinds}
+        for requests in grouped(of_model, lambda r: r.params["task"]).values():
+            _score(model, tokenizer, requests, fitted)
+
+
+def fit(model, tokenizer, request: Request, kinds: Sequence[str]) -> dict:
+    """The linear maps of each of `kinds` (`linear.Mapped`) for the block of a score.
+
+    What they took is stored, if it is not yet.
+    """
+    from lib.healing import linear
+    from lib.similarity import calibration_batches
+
+    params, count = request.params, request.params["map_sequences"]
+    texts = sets.healing_texts(sets.source(params["healing_data"][0]), count)[:count]
+    lengths = params["map_tokens"], params["map_batch_tokens"]
+    batches = calibration_batches(texts, tokenizer, *lengths)
+    fitted = linear.fitted(model, request.block, kinds, batches)
+    (keyed,) = fetching.keyed_by_machine([request.maps])
+    record = results.load(keyed.kind, keyed.params)
+    costs = {kind: cost for kind, (_, cost) in fitted.items()}
+    costs |= record["values"] if record else {}
+    seconds = sum(cost["seconds"] for cost in costs.values())
+    results.save(keyed.kind, keyed.params, costs, seconds)
+    return {kind: block for kind, (block, _) in fitted.items()}
+
+
+def _score(model, tokenizer, requests: Sequence[Request], fitted: dict) -> None:
+    """Sweep one task over all blocks with a map in their place, and store a result each."""
+    from lib import evaluation
+    from lib.healing import linear
+    from lib.sweep import sweep
+    from replication.measure import scores
+
+    of_map = {}
+    for r in requests:
+        block = fitted[r.block, r.params["map"]]
+        if block is None:
+            results.save("repair", r.params, {}, 0, NO_MAP)
+        else:
+            of_map[block] = r
+    task = evaluation.task_of(requests[0].params)
+    batch_tokens = requests[0].params["batch_tokens"]
+    with linear.reading_ffn(model, of_map):
+        swept = sweep(model, tokenizer, list(of_map), [task], batch_tokens).to_dict("records")
+    for r, row in zip(of_map.values(), swept[1:], strict=True):
+        values = scores.values_of(model, tokenizer, task, row, r.params)
+        results.save("repair", r.params, values, 0)
+
+
+def mapped_model(
+    name: str, profile: Profile, block: Block, folder: str | Path, tasks: list[str]
+) -> Path:
+    """Save model `name` without `block` in `folder`, with a linear map folded in: no training.
+
+    The map of `healing.linear` that acts on what the FFN before the block adds. The checkpoint is
+    loaded again and compared, logit by logit, and the card has its scores on `tasks`, and those of
+    the map before it was folded in. Raises ValueError where there is no such FFN.
+    """
+    from lib.healing import linear
+    from lib.models import loading
+    from lib.pruning import save_pruned
+    from replication.measure import export
+
+    requests = [mapped(name, profile, task, block, "folded") for task in tasks]
+    with_map = table(requests)
+    dtype = loading.weights_identity(name, **profile.load_kwargs)["dtype"]
+    weights = profile.load_kwargs | {"dtype": dtype}
+    model, tokenizer = loading.load(name, **weights, device="cpu")
+    linear.projection(model, block.start - 1)
+    change = fit(model, tokenizer, requests[0], ["folded"])["folded"].change
+    params = requests[0].params
+
+    def add_card(checkpoint: Path) -> None:
+        facts = {"weights": f"{dtype}, of {profile.quantization or 'the base'}"}
+        facts |= {key: value for key, value in params.items() if key.startswith("map_")}
+        facts["repair"] = "a linear map by least squares, folded into the FFN before the cut"
+        plain = replace(profile, quantization=None, dtype=dtype)
+        title = "with a linear map folded in"
+        text = export.card(checkpoint, name, plain, block, facts, with_map, title)
+        (checkpoint / "README.md").write_text(text, encoding="utf-8")
+
+    with linear.folded(model, block, change):
+        return save_pruned(model, tokenizer, block, folder, add=add_card)
+
+
+# ---- the statistic --------------------------------------------------------------------------
+
+
+def repairs(scores: pd.DataFrame) -> pd.DataFrame:
+    """A row a repair and depth, of scores as `measure` gives them.
+
+    c4 (nats a token) and arc_easy (accuracy), each with the ends of its 95 % interval; share of the
+    loss that the plain cut adds which the repair takes away (1: all of it); minutes, parameters.
+    """
+    by = ["model", "strategy", "block_size", "repair"]
+    reach = Z95 * scores.standard_error
+    scores = scores.assign(low=scores.value - reach, high=scores.value + reach)
+    rows = scores.drop_duplicates(by).set_index(by)[["seconds", "parameters"]]
+    for task, of_task in scores.groupby("task", sort=False):
+        of_task = of_task.drop_duplicates(by).set_index(by)
+        for end, column in (("", "value"), (" low", "low"), (" high", "high")):
+            rows[task + end] = of_task[column]
+    rows = rows.reset_index()
+    whole = rows[rows.block_size == 0].set_index("model").c4
+    cut = by[:3]
+    plain = rows[rows.repair == "plain cut"].set_index(cut).c4
+    before = pd.Series(plain.reindex(pd.MultiIndex.from_frame(rows[cut])).values)
+    rows["share"] = (before - rows.c4) / (before - rows.model.map(whole))
+    rows.insert(len(by), "minutes", rows.pop("seconds") / 60)
+    return rows[[column for column in rows if column != "parameters"] + ["parameters"]]
+
+
+# ---- the figures ----------------------------------------------------------------------------
+
+
+def figure_repair(scores: pd.DataFrame, profile: Profile) -> Figure:
+    """Loss and accuracy against the fraction dropped: a row a model and task, a column a strategy.
+
+    scores: of `measure`.
+    """
+
+    def draw(axis, of_row: pd.DataFrame, strategy: str) -> str:
+        pruned = of_row[of_row.strategy == strategy].sort_values("fraction")
+        for place, (repair, line) in enumerate(pruned.groupby("repair", sort=False)):
+            shifted = line.fraction + 0.004 * (place - 2)  # so that no bar hides another
+            _marks(axis, shifted, line, repair, repair)
+        axis.set_xlabel("fraction of layers dropped")
+        return strategy
+
+    return _panels(scores, ("similarity", "simple"), draw, "figure_repair", profile)
+
+
+def figure_repair_cost(scores: pd.DataFrame, profile: Profile) -> Figure:
+    """Loss and accuracy against seconds, at one depth: a row a model and task.
+
+    scores: of `measure`, of `healings`. In brackets: numbers that were fitted or trained.
+    """
+
+    def draw(axis, of_row: pd.DataFrame, column: str) -> str:
+        pruned = of_row[of_row.strategy != "none"]
+        for repair, line in pruned.groupby("repair", sort=False):
+            if repair == "plain cut":
+                axis.axhline(line.value.iloc[0], color="black", ls=":", label=repair)
+            else:
+                label = f"{repair} ({_number(line.parameters.iloc[0])})"
+                _marks(axis, line.seconds, line, repair, label)
+        axis.set(xlabel="seconds of fitting or training", xscale="log")
+        return f"{pruned.block_size.max()} layers dropped"
+
+    return _panels(scores, ("",), draw, "figure_repair_cost", profile)
+
+
+def _panels(scores: pd.DataFrame, columns, draw, name: str, profile: Profile) -> Figure:
+    """A row of panels a model and task that a repair has; `draw` fills one and gives its title."""
+    measured = scores[scores.value.notna()]
+    of_row = measured.groupby(["model", "task"], sort=False).repair.agg(set)
+    rows = [row for row, known in of_row.items() if "unpruned" in known and known - NOT_REPAIRED]
+    count = max(1, len(rows))
+    size = WIDTH, 1 + 2.6 * count
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(count, len(columns), figsize=size, squeeze=False, sharey="row")
+        for line, (model, task) in zip(axes, rows, strict=False):
+            for axis, column in zip(line, columns, strict=True):
+                panel = measured[(measured.model == model) & (measured.task == task)]
+                whole = panel[panel.strategy == "none"].iloc[0]
+                axis.axhline(whole.value, color="black", ls="--", lw=1, label="unpruned")
+                axis.axhline(whole.chance, color="grey", ls=(0, (5, 3)), lw=1, label="chance")
+                title = draw(axis, panel, column)
+                axis.set_title(f"{registry.label(model)}, {title}", loc="left")
+                axis.set_title(f"n = {whole.n:.0f}, bars: 95 %", loc="right", fontsize=7)
+                if task == "c4":
+                    axis.set_yscale("log")
+                    axis.yaxis.set_major_formatter(ScalarFormatter())
+                    axis.yaxis.set_minor_formatter(ScalarFormatter())
+            line[0].set_ylabel(UNITS[task])
+        return save_figure(figure, scores, name, profile, legend="")
+
+
+def _marks(axis, places, line: pd.DataFrame, repair: str, label: str) -> None:
+    shade, marker, style = LOOKS.get(repair, ("slategrey", "p", ""))  # of another rank
+    look = {"color": shade, "marker": marker, "ls": style, "ms": 6, "elinewidth": 0.8}
+    axis.errorbar(places, line.value, NORMAL * line.standard_error, label=label, **look)
+
+
+def _number(count: float) -> str:
+    """331,776 as 0.33 M, short enough for a legend."""
+    if pd.isna(count):
+        return "?"
+    return f"{count:,.0f}" if count < 10_000 else f"{count / 1e6:.2g} M"

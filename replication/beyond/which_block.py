@@ -1,0 +1,326 @@
+"""Which block should go? Criteria against the loss of dropping every block, and the sink layer.
+
+Notebook 11. Each criterion reads half of the texts and chooses a block of every size; the damage
+map (the loss after dropping each block, `measure.damage`) judges on the other half.
+"""
+
+from collections.abc import Iterable
+from functools import partial
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lib.blocks import Block
+from lib.data import sets
+from lib.evaluation import weighted_mean
+from lib.models import registry
+from replication.analysis.bootstrap import ci_columns, resampled
+from replication.figures.style import NORMAL, STYLE, WIDTH, save_figure
+from replication.measure import fetching
+from replication.measure.damage import all_blocks
+from replication.measure.request import Request
+from replication.profiles import Profile
+
+VERSION = 2  # bumped by hand when the numbers change
+SCALE = 100_000  # values are stored as whole numbers, times this
+CRITERIA = {"last": "last token", "every": "all tokens", "influence": "block influence"}
+BEST = "damage map"
+SPARED = "paper, sink kept"  # the most similar block without the sink layer
+HALVES = (0, 1)
+LOOKS = {  # of each criterion: colour and marker
+    "paper": ("black", "o"),
+    "paper, sink kept": ("tab:purple", "p"),
+    "last token": ("dimgrey", "v"),
+    "all tokens": ("tab:blue", "s"),
+    "block influence": ("tab:cyan", "D"),
+    "damage map": ("tab:red", "x"),
+    "simple": ("tab:orange", "^"),
+}
+LAYER = ("tab:red", "o")  # colour and marker of the damage of a layer
+CHANGE = r"$|x^{(l+1)} - x^{(l)}|\;/\;|x^{(l)}|$"
+UPDATES = {
+    "update": {"label": "all tokens but the first", "color": "black"},
+    "update, first token": {"label": "first token", "color": "grey", "ls": ":"},
+}
+
+
+def requests(name: str, distances, profile: Profile) -> list[Request]:
+    """How much every block changes the states of the damage map's texts."""
+    params = {"model": name, **profile.load_kwargs, **sets.identity("c4", profile.source)}
+    params |= {
+        "texts": "c4",
+        "sequences": profile.damage_sequences,
+        "max_tokens": profile.damage_tokens,
+        "version": VERSION,
+    }
+    return [Request("states", params)]
+
+
+# ---- measuring ------------------------------------------------------------------------------
+
+
+def measure(maps: Iterable[str], profile: Profile) -> pd.DataFrame:
+    """How much every block changes the states, by three criteria, on the damage map's texts.
+
+    One row per model, criterion and block: model, criterion, block_start, block_size, value (angles
+    in half turns), n (texts), and per text the value (`examples`) and its `weights` in the mean:
+    tokens, of the last token 1. The criterion "update" is of single layers: |x^(l+1) - x^(l)| /
+    |x^(l)|, mean over the tokens but the first, whose state is of another size in many models;
+    "update, first token" is its own.
+    """
+    tables, _ = fetching.skip_unavailable(partial(_of_model, profile=profile), maps)
+    return pd.concat(tables.values(), ignore_index=True)
+
+
+def _of_model(name: str, profile: Profile) -> pd.DataFrame:
+    """The rows of `measure` of one model."""
+    (values,) = fetching.computed(requests(name, None, profile), _values)
+    return pd.DataFrame(_rows(name, values))
+
+
+def _values(params: dict) -> dict:
+    """Per text, what `of_text` gives: of blocks in the order of `all_blocks`, of layers."""
+    import torch  # here, since the plan reads `requests` and loads no torch
+
+    from lib.models import loading
+    from lib.similarity import of_text
+
+    weights = (params[key] for key in ("model", "quantization", "dtype"))
+    model, tokenizer = loading.load_cached(*weights)
+    texts = sets.c4("validation", sets.source(params), params["sequences"])
+    changes, tokens = [], []
+    for text in texts:
+        ids = tokenizer(text, truncation=True, max_length=params["max_tokens"]).input_ids
+        changes.append(of_text(model, torch.tensor(ids)))
+        tokens.append(len(ids))
+    blocks = all_blocks(len(changes[0]["last"]) - 1)
+    starts, stops = np.array([(block.start, block.stop) for block in blocks]).T
+    values = {key: [change[key][starts, stops] for change in changes] for key in CRITERIA}
+    values["update"] = [change["update"][:, 1:].mean(1) for change in changes]
+    values["update_first"] = [change["update"][:, 0] for change in changes]
+    stored = {"blocks": [[block.start, block.size] for block in blocks], "tokens": tokens}
+    for key, of_texts in values.items():
+        stored[key] = np.rint(SCALE * np.array(of_texts, float).T).astype(int).tolist()
+    return stored
+
+
+def _rows(model: str, values: dict) -> list[dict]:
+    tokens = np.array(values["tokens"], float)
+    each_once = np.ones(len(tokens))
+    blocks, layers = values["blocks"], [[l, 1] for l in range(len(values["update"]))]
+    criteria = {
+        "last token": ("last", blocks, each_once),
+        "all tokens": ("every", blocks, tokens),
+        "block influence": ("influence", blocks, tokens),
+        "update": ("update", layers, tokens - 1),
+        "update, first token": ("update_first", layers, each_once),
+    }
+    rows = []
+    for criterion, (key, of_blocks, weights) in criteria.items():
+        for (start, size), stored in zip(of_blocks, values[key], strict=True):
+            examples = np.array(stored) / SCALE
+            row = {"model": model, "criterion": criterion, "block_start": start, "block_size": size}
+            row |= {"value": weighted_mean(examples, weights)[0], "n": len(tokens)}
+            rows.append(row | {"examples": examples, "weights": weights})
+    return rows
+
+
+# ---- the statistics -------------------------------------------------------------------------
+
+
+def head_to_head(damages: pd.DataFrame, states: pd.DataFrame, maps: dict) -> pd.DataFrame:
+    """The damage of each criterion's choice of every size up to half of the layers.
+
+    damages: the table of damage.measure; states: of `measure`.
+    One row per model, criterion, source (the texts that the criterion reads) and block_size; SPARED
+    has none where every block of the size holds the sink layer.
+    starts: chosen by either half of the texts. value, low, high: damage on the texts that did not
+    choose, nats a token, with its 95 % interval. excess, excess_low, excess_high: what it is above
+    that of the block that the damage map itself chooses. rank: 1 plus the number of blocks of that
+    size that hurt less, mean of both halves; of: how many blocks there are. median, first_quartile,
+    third_quartile: of the damage of all blocks of the size. examples: the damage of each text.
+    """
+    rows = []
+    for model, damage in damages.groupby("model", sort=False):
+        of_model = states[states.model == model]
+        read = of_model[of_model.criterion.isin(CRITERIA.values())]
+        tables = {BEST: damage} | dict(list(read.groupby("criterion")))
+        chosen = {criterion: _chosen(table) for criterion, table in tables.items()}
+        paper, layers = maps[model], maps[model].num_layers
+        of_the_map = f"c4, {paper.num_sequences} texts"
+        sources = {"paper": of_the_map, SPARED: of_the_map, "simple": "none"}
+        sink = sink_layer(of_model)
+        for size, of_size in damage[damage.block_size <= layers // 2].groupby("block_size"):
+            starts = {criterion: by_size[size] for criterion, by_size in chosen.items()}
+            starts["paper"] = [paper.best_start(size)] * 2
+            spared = [l for l in of_size.block_start if not l <= sink < l + size]
+            if spared:
+                starts[SPARED] = [min(spared, key=lambda l: paper.of(Block(l, size)))] * 2
+            starts["simple"] = [layers - 1 - size] * 2
+            rises = np.stack(of_size.examples)
+            tokens = np.asarray(of_size.weights.iloc[0])
+            for criterion, judged in _judged(rises, tokens, starts).items():
+                row = {"model": model, "criterion": criterion}
+                row |= {"source": sources.get(criterion, "c4"), "block_size": size}
+                row |= {"starts": starts[criterion]} | judged
+                rows.append(row | {"n": len(tokens), "weights": tokens})
+    return pd.DataFrame(rows)
+
+
+def sink_layer(states: pd.DataFrame) -> int:
+    """The layer after the first that changes the first token most: it makes the attention sink."""
+    first = states[(states.criterion == "update, first token") & (states.block_start > 0)]
+    return int(first.groupby("block_start").value.mean().idxmax())
+
+
+def _chosen(table: pd.DataFrame) -> dict[int, list[int]]:
+    """The start of least value of each size, by either half of the texts."""
+    starts = {}
+    for size, rows in table.groupby("block_size"):
+        values, weights = np.stack(rows.examples), np.asarray(rows.weights.iloc[0])
+        starts[size] = [int((values[:, h::2] @ weights[h::2]).argmin()) for h in HALVES]
+    return starts
+
+
+def _judged(rises: np.ndarray, tokens: np.ndarray, starts: dict) -> dict[str, dict]:
+    """Columns of `head_to_head` of each criterion.
+
+    rises: the damage of all blocks of a size, (starts, n); starts: two, chosen by half.
+    """
+    examples, ranks = {}, {}
+    for criterion, of_halves in starts.items():
+        examples[criterion], ranks[criterion] = np.empty(len(tokens)), []
+        for half, start in zip(HALVES, of_halves, strict=True):
+            other = slice(1 - half, None, 2)
+            examples[criterion][other] = rises[start, other]
+            damages = rises[:, other] @ tokens[other]
+            ranks[criterion].append(1 + (damages < damages[start] - 1e-9).sum())
+    drawn = resampled(np.stack([*examples.values(), *rises]), tokens)
+    values, every = drawn[:, : len(starts)], drawn[:, len(starts) :]
+    first, median, third = np.quantile(every[0], [0.25, 0.5, 0.75])
+    best = values[:, list(starts).index(BEST)]
+    rows = {}
+    for criterion, of_criterion in zip(starts, values.T, strict=True):
+        row = ci_columns(of_criterion) | ci_columns(of_criterion - best, "excess", "excess_")
+        row |= {"rank": float(np.mean(ranks[criterion])), "of": len(rises)}
+        row |= {"median": median, "first_quartile": first, "third_quartile": third}
+        rows[criterion] = row | {"examples": examples[criterion]}
+    return rows
+
+
+def summary(judged: pd.DataFrame) -> pd.DataFrame:
+    """One line a model, criterion and source, over the sizes of `head_to_head`.
+
+    best_three: at how many sizes its block is among the three of least damage; as_a_random_start:
+    at how many it is no better than the median block. excess: the mean over sizes, in nats.
+    """
+    keys = ["model", "criterion", "source"]
+    best = judged[judged.criterion == BEST].set_index(["model", "block_size"]).examples
+    rows = []
+    for key, of_criterion in judged.groupby(keys, sort=False):
+        sizes = of_criterion.itertuples()
+        excesses = [row.examples - best[row.model, row.block_size] for row in sizes]
+        weights = of_criterion.weights.iloc[0]
+        drawn = resampled(np.mean(excesses, axis=0)[None], weights)[:, 0]
+        row = dict(zip(keys, key, strict=True)) | {"sizes": len(of_criterion)}
+        row |= {"best_three": (of_criterion["rank"] <= 3).sum()}
+        row |= {"as_a_random_start": (of_criterion.value >= of_criterion["median"]).sum()}
+        row |= ci_columns(drawn, "excess", "excess_")
+        rows.append(row | {"n": of_criterion.n.iloc[0]})
+    return pd.DataFrame(rows)
+
+
+def grid(judged: pd.DataFrame, cell: str) -> pd.DataFrame:
+    """Sizes by criteria; each cell shows columns of a row of `head_to_head`, as "{rank}"."""
+    cells = [cell.format(**row) for row in judged.to_dict("records")]
+    table = judged.assign(cell=cells)
+    sizes = ["model", "block_size"]
+    return table.pivot(index=sizes, columns="criterion", values="cell").fillna("")
+
+
+# ---- the figures ----------------------------------------------------------------------------
+
+
+def figure_criteria(judged: pd.DataFrame, summary: pd.DataFrame, profile: Profile) -> Figure:
+    """A row a model: the damage of each criterion's choice at every size, and the mean excess over
+    the damage map's own choice. Bars: 95 % intervals over texts; grey: quartiles of all starts.
+
+    judged: of `head_to_head`; summary: of `summary`.
+    """
+    count = judged.model.nunique()
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(2 * count, 1, figsize=(WIDTH, 8.5 * count))
+        models = judged.groupby("model", sort=False)
+        for (upper, lower), (name, of_model) in zip(axes.reshape(count, 2), models, strict=True):
+            title = f"{registry.label(name)}, {of_model.n.iloc[0]} texts, bars: 95 %"
+            _by_size(upper, of_model, title)
+            _excess(lower, summary[summary.model == name])
+        return save_figure(figure, judged, "figure_criteria", profile)
+
+
+def _by_size(axis, judged: pd.DataFrame, title: str) -> None:
+    every = judged.drop_duplicates("block_size").sort_values("block_size")
+    quartiles = every.first_quartile, every.third_quartile
+    axis.fill_between(every.block_size, *quartiles, color="lightgrey", label="half of all starts")
+    axis.plot(every.block_size, every["median"], color="grey", lw=1, label="median start")
+    for place, (name, look) in enumerate(LOOKS.items()):
+        line = judged[judged.criterion == name]
+        around = [(line.value - line.low).clip(0), (line.high - line.value).clip(0)]
+        _bars(axis, line.block_size + 0.08 * (place - 3), line.value, around, look, name)
+    axis.set(xlabel="block size $n$ (layers)", title=title)
+    axis.legend(loc="lower right", ncols=2)
+
+
+def _bars(axis, x, value, around, look: tuple[str, str], label: str) -> None:
+    """A line with bars, of damages."""
+    style = {"color": look[0], "marker": look[1], "ms": 4, "lw": 1, "elinewidth": 0.8}
+    axis.errorbar(x, value, around, label=label, **style)
+    axis.set_yscale("symlog", linthresh=0.1)
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.set_ylabel("rise of the C4 loss (nats)")
+
+
+def _excess(axis, summary: pd.DataFrame) -> None:
+    """A line a criterion and source: mean excess over sizes, and how often it is good or poor."""
+    summary = summary.sort_values("excess", ascending=False).reset_index(drop=True)
+    for place, row in summary.iterrows():
+        shade, marker = LOOKS[row.criterion]
+        around = [[row.excess - row.excess_low], [row.excess_high - row.excess]]
+        axis.errorbar(row.excess, place, xerr=np.clip(around, 0, None), color=shade, marker=marker)
+        counts = f" {row.best_three}/{row.sizes} · {row.as_a_random_start}/{row.sizes}"
+        right = axis.get_yaxis_transform()
+        axis.text(1.01, place, counts, transform=right, va="center", fontsize=8)
+    axis.axvline(0, color="grey", lw=0.8)
+    axis.set_xscale("symlog", linthresh=1)
+    axis.xaxis.set_major_formatter("{x:g}")
+    labels = [f"{row.criterion} ({row.source})" for row in summary.itertuples()]
+    axis.set_yticks(range(len(summary)), [t.removesuffix(" (none)") for t in labels], fontsize=8)
+    axis.set(xlabel="damage above that of the damage map's choice, mean over sizes (nats)")
+    axis.set_title("sizes: among best three · no better than median", loc="right", fontsize=8)
+
+
+def figure_layers(damages: pd.DataFrame, changes: pd.DataFrame, profile: Profile) -> Figure:
+    """A row a model: how much each layer changes the stream of the C4 texts, and the damage of
+    dropping it. Bars: 95 %.
+
+    damages: of damage.measure; changes: of `measure`.
+    """
+    updates = changes[changes.criterion.isin(UPDATES)]
+    table = pd.concat([updates, damages[damages.block_size == 1]])
+    count = table.model.nunique()
+    models = table.groupby("model", sort=False)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(count, 2, figsize=(WIDTH, 1 + 2.6 * count), squeeze=False)
+        for (left, right), (name, of_model) in zip(axes, models, strict=True):
+            for criterion, style in UPDATES.items():
+                line = of_model[of_model.criterion == criterion]
+                left.plot(line.block_start, line.value, marker=".", **style)
+            single = of_model[of_model.criterion.isna()]
+            around = NORMAL * single.standard_error
+            _bars(right, single.block_start, single.value, around, LAYER, "without the layer")
+            left.set(xlabel="layer $l$", ylabel=CHANGE, yscale="log")
+            left.set_title(f"{registry.label(name)}, {of_model.n.iloc[0]} texts")
+            right.set(xlabel="layer $l$", title="without one layer")
+        return save_figure(figure, table, "figure_layers", profile, legend="bars: 95 %")

@@ -1,0 +1,172 @@
+"""A request for one result: its kind, and the parameters that key it.
+
+Whoever gets a `Request` needs no profile any more. The parameters are the result's key, apart from
+those that the machine decides. Imports neither torch nor transformers.
+"""
+
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import asdict, dataclass, field, replace
+
+from lib.blocks import Block
+from lib.data import sets
+from lib.data.prompts import VERSION as PROMPT_VERSION
+from lib.evaluation import question_set
+from lib.healing import Recipe
+from replication.profiles import Profile
+from replication.results import VERSIONS
+
+BLOCK = ("block_start", "block_size")
+WEIGHTS = ("model", "revision", "dtype", "quantization", "device")
+HEALING = (*WEIGHTS, *BLOCK, "recipe", "healing_version", "healing_data")
+MAPS = (*WEIGHTS, *BLOCK, "healing_data")
+MAPS += ("map_sequences", "map_tokens", "map_batch_tokens", "map_version")
+MAP_VERSION = 3  # bumped by hand when the numbers of healing.linear change
+LATER = ("decay_steps",)  # fields of a recipe that older keys do not have
+
+
+@dataclass(frozen=True)
+class Request:
+    """One result: its kind, its key's parameters, and the labels that its table's row shows."""
+
+    kind: str
+    params: dict
+    labels: dict = field(default_factory=dict)
+
+    @property
+    def block(self) -> Block:
+        """The block that is dropped."""
+        return Block(self.params.get("block_start", 0), self.params.get("block_size", 0))
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """The healing that it needs, or is."""
+        return Recipe(**self.params["recipe"]) if "recipe" in self.params else None
+
+    @property
+    def healing(self) -> "Request":
+        """The healing that a healed score needs."""
+        return Request("healing", self._only(HEALING))
+
+    @property
+    def maps(self) -> "Request":
+        """The linear maps that a score with one of them needs."""
+        return Request("maps", self._only(MAPS))
+
+    @property
+    def shorter(self) -> list["Request"]:
+        """Healings of a half of the steps, a quarter, …: the same until their rates decay."""
+        recipe, requests = self.recipe, []
+        while recipe and recipe.decay_steps > 1:
+            steps, decay_steps = recipe.steps // 2, recipe.decay_steps // 2
+            recipe = replace(recipe, steps=steps, decay_steps=decay_steps)
+            params = self.healing.params | {"recipe": _recipe_params(recipe)}
+            requests.append(Request("healing", params))
+        return requests
+
+    def _only(self, names: tuple[str, ...]) -> dict:
+        return {name: value for name, value in self.params.items() if name in names}
+
+
+# ---- of each kind ---------------------------------------------------------------------------
+
+
+def similarity(name: str, profile: Profile) -> Request:
+    """A model's angular distances."""
+    params = {"model": name, **profile.load_kwargs, **sets.identity("c4", profile.source)}
+    params |= {
+        "sequences": profile.similarity_sequences,
+        "max_tokens": profile.similarity_tokens,
+        "batch_tokens": profile.batch_tokens,
+        "version": VERSIONS["similarity"],
+    }
+    return Request("similarity", params)
+
+
+def score(
+    name: str, profile: Profile, task: str, block: Block, recipe: Recipe | None = None, **labels
+) -> Request:
+    """The score of one block on one task, healed by `recipe` if that is given."""
+    params = _pruned(name, profile, block, recipe) | of_task(task, profile)
+    batch_tokens = profile.c4_batch_tokens if task == "c4" else profile.batch_tokens
+    params |= {"batch_tokens": batch_tokens, "version": VERSIONS["scores"]}
+    return Request("scores", params, {"profile": profile.name} | labels)
+
+
+def healing(name: str, profile: Profile, block: Block, recipe: Recipe, **labels) -> Request:
+    """One healing."""
+    return Request("healing", _pruned(name, profile, block, recipe), labels)
+
+
+def mapped(name: str, profile: Profile, task: str, block: Block, kind: str, **labels) -> Request:
+    """The score of one block with a linear map of `kind` in its place."""
+    params = score(name, profile, task, block).params | sets.healing_identity(profile.source)
+    params |= {
+        "map_sequences": profile.map_sequences,
+        "map_tokens": profile.map_tokens,
+        "map_batch_tokens": profile.batch_tokens,
+        "map": kind,
+        "map_version": MAP_VERSION,
+    }
+    return Request("repair", params, {"profile": profile.name} | labels)
+
+
+def _pruned(name: str, profile: Profile, block: Block, recipe: Recipe | None) -> dict:
+    """What keys a pruned model, healed or not."""
+    params = {"model": name, **profile.load_kwargs}
+    params |= {"block_start": block.start, "block_size": block.size}
+    if recipe is not None:
+        params |= {"recipe": _recipe_params(recipe), "healing_version": VERSIONS["healing"]}
+        params |= sets.healing_identity(recipe.source)
+    return params
+
+
+def _recipe_params(recipe: Recipe) -> dict:
+    """A recipe in a key: fields that were added later stand there only where they are used."""
+    return {name: value for name, value in asdict(recipe).items() if value or name not in LATER}
+
+
+# ---- how much of a task ---------------------------------------------------------------------
+
+
+def of_task(name: str, profile: Profile) -> dict:
+    """How much is asked of a task, and which data: all that `evaluation.task_of` needs."""
+    questions = name if name in COUNTS else question_set(name)
+    if questions not in COUNTS:
+        raise ValueError(f"Unknown task {name!r}: choose one of {', '.join(COUNTS)}.")
+    params = {"task": name, "prompt_version": PROMPT_VERSION} | COUNTS[questions](profile)
+    return params | sets.identity(question_set(name), profile.source)
+
+
+def _mmlu(p: Profile) -> dict:
+    counts = _counts(p.mmlu_questions, p.mmlu_shots, p.shot_order)
+    return counts | {"subjects": p.mmlu_subjects}
+
+
+def _counts(questions: int, shots: int = 0, order: int | None = None) -> dict:
+    counts = {"questions": questions, "shots": shots}
+    return counts if order is None else counts | {"shot_order": order}
+
+
+COUNTS = {
+    "mmlu": _mmlu,
+    "mmlu_other": lambda p: _mmlu(p) | {"other_than": p.mmlu_questions},
+    "boolq": lambda p: _counts(p.boolq_questions),
+    "arc_easy": lambda p: _counts(p.arc_easy_questions, p.arc_easy_shots, p.shot_order),
+    "arc_easy_test": lambda p: _counts(p.arc_easy_test_questions, p.arc_easy_shots),
+    "c4": lambda p: {"sequences": p.c4_sequences, "max_tokens": p.c4_tokens},
+    "hellaswag": lambda p: _counts(p.hellaswag_questions),
+    "gsm8k": lambda p: (
+        _counts(p.gsm8k_generated, p.gsm8k_shots) | {"new_tokens": p.gsm8k_new_tokens}
+    ),
+    "gsm8k_bpb": lambda p: _counts(p.gsm8k_questions, p.gsm8k_shots),
+    "sciq": lambda p: _counts(p.book_questions),
+    "squad": lambda p: _counts(p.book_questions),
+}
+
+
+def grouped(items: Iterable, key: Callable[..., Hashable]) -> dict:
+    """The items by their key, each group and all of them in order."""
+    groups = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
