@@ -1,4 +1,4 @@
-"""A question as rows: token sequences, with the tokens asked for at their last positions."""
+"""A question as rows: token sequences, with the tokens to score at their last positions."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -11,26 +11,27 @@ GSM8K_STOPS = ("Question:", "</s>", "<|im_end|>")  # where an answer ends, as in
 class Row:
     """One token sequence. Rows of a group may start alike; what they share is computed once.
 
-    wanted: for each of the last len(wanted) positions, the tokens whose log-probability there is
-    asked for. left_out: solved examples that the prompt would have, but for its length.
+    target_ids: for each of the last len(target_ids) positions, the tokens whose log-probability
+    there is scored. left_out: solved examples that the prompt would have, but for its length.
     """
 
     tokens: tuple[int, ...]
-    wanted: tuple[tuple[int, ...], ...]
+    target_ids: tuple[tuple[int, ...], ...]
     group: Hashable = None
     left_out: int = 0
 
 
 def one_token_choices(example: dict, tokenizer) -> list[Row]:
-    """One row: the prompt, asked at its last position for each choice's single token.
+    """One row: the prompt, with each choice's single token as targets at its last position.
 
     Each choice is read after the prompt's last line only, which is all that bears on its token;
     after the whole prompt where the tokenizer reads the end of that line otherwise by itself.
     """
     prompt, left_out = _fitted(example, tokenizer)
     tokens = tokenizer(prompt).input_ids
-    for cue in (example["prompt"].rpartition("\n")[2], example["prompt"]):
-        start, answers = _continued(cue, example["choices"], tokenizer)
+    last_line = example["prompt"].rpartition("\n")[2]
+    for context in (last_line, example["prompt"]):
+        start, answers = _continued(context, example["choices"], tokenizer)
         if tokens[-1:] == start[-1:]:
             break
     if tokens[-1:] != start[-1:] or any(len(answer) != 1 for answer in answers):
@@ -39,11 +40,12 @@ def one_token_choices(example: dict, tokenizer) -> list[Row]:
             "prompt, so they cannot be compared at one position."
         )
     group = None if example["group"] is None else (example["group"], left_out)
-    return [Row(tuple(tokens), (tuple(token for (token,) in answers),), group, left_out)]
+    choices = tuple(token for (token,) in answers)
+    return [Row(tuple(tokens), (choices,), group, left_out)]
 
 
 def _fitted(example: dict, tokenizer) -> tuple[str, int]:
-    """The prompt without as many of its solved examples as make it fit, from the last; how many.
+    """The prompt, without as many of its last solved examples as make it fit; and their number.
 
     An example that has `parts` (header, solved examples, question, choices) is fitted by them. If
     it has those of another form, too (`other_parts`), both forms leave out as many as the longer
@@ -68,7 +70,7 @@ def _too_many(header: str, shots: tuple, question: str, choices: list[str], toke
 
 
 def completions(example: dict, tokenizer) -> list[Row]:
-    """A row a choice: prompt and choice, asked for the choice's tokens (its last is not read)."""
+    """A row per choice: prompt and choice, of which the last token is not read, only a target."""
     prompt, left_out = _fitted(example, tokenizer)
     start, answers = _continued(prompt, example["choices"], tokenizer)
     group = (example["group"], left_out) if left_out else example["group"]
@@ -91,9 +93,9 @@ def _continued(prompt: str, choices: list[str], tokenizer) -> tuple[list[int], l
 
 
 def text(example: dict, tokenizer) -> list[Row]:
-    """One row: a text truncated to max_tokens, asked for each token but the first."""
+    """One row: a text truncated to max_tokens; targets are all tokens but the first."""
     ids = tokenizer(example["text"], truncation=True, max_length=example["max_tokens"]).input_ids
-    return [Row(tuple(ids[:-1]), tuple((t,) for t in ids[1:]))]
+    return [Row(tuple(ids[:-1]), tuple((token,) for token in ids[1:]))]
 
 
 def prompt(example: dict, tokenizer) -> list[Row]:

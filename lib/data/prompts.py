@@ -1,4 +1,4 @@
-"""What each question set asks, as text: prompts, choices and answers."""
+"""The questions of each set as text: prompts, choices and answers."""
 
 import random
 import re
@@ -26,34 +26,35 @@ def mmlu(
 ) -> list[dict]:
     """The prompt of Hendrycks et al., to the letter: header, `shots` solved examples, the question.
 
-    other_than: as of `sets.mmlu`, questions that are not asked.
+    other_than: as of `sets.mmlu`, the count of questions that are left out.
     letters: False shows no options, and the answer's text is scored (lm-eval's continuation).
     parts: header, examples, question and choices, from which a prompt that is too long is made
     anew; by content also those by letter (`other_parts`), which is then as short.
     """
     examples = []
     for subject, rows in sets.mmlu(source, subjects, questions, other_than).items():
-        shown = _ordered(rows["dev"][:shots], shot_order)
+        solved_rows = _ordered(rows["dev"][:shots], shot_order)
         for row in rows["test"]:
-            parts = _mmlu_parts(subject, shown, row, letters)
+            parts = _mmlu_parts(subject, solved_rows, row, letters)
             header, solved, question, choices = parts
             prompt = header + "".join(solved) + question
-            example = _asked(prompt, choices, row["answer"], subject)
+            example = _example(prompt, choices, row["answer"], subject)
             example |= {"parts": parts, "weight": 1 / len(rows["test"])}
             if not letters:
-                example["other_parts"] = _mmlu_parts(subject, shown, row, letters=True)
+                example["other_parts"] = _mmlu_parts(subject, solved_rows, row, letters=True)
             examples.append(example)
     return examples
 
 
-def _mmlu_parts(subject: str, shown: list[dict], row: dict, letters: bool) -> tuple:
+def _mmlu_parts(subject: str, solved_rows: list[dict], row: dict, letters: bool) -> tuple:
     """Header, solved examples, question and choices of an MMLU prompt, by letter or by content."""
     about, form = (ABOUT, _by_letter) if letters else (ABOUT_CONTENT, _by_content)
     question, choices = form(row["question"], row["choices"])
-    return about.format(subject.replace("_", " ")), _solved(shown, form), question, choices
+    header = about.format(subject.replace("_", " "))
+    return header, _solved(solved_rows, form), question, choices
 
 
-def _asked(prompt: str, choices: list[str], answer, group) -> dict:
+def _example(prompt: str, choices: list[str], answer, group) -> dict:
     """A question as `evaluation` takes it; those of a group have a beginning in common."""
     return {"prompt": prompt, "choices": choices, "answer": answer, "group": group, "weight": 1}
 
@@ -72,11 +73,11 @@ def _by_content(question: str, texts: list[str]) -> tuple[str, list[str]]:
 
 def _solved(rows: Iterable[dict], form) -> tuple[str, ...]:
     """Solved examples in a form, each with the blank line after it."""
-    found = []
+    solved = []
     for row in rows:
         question, choices = form(row["question"], row["choices"])
-        found.append(f"{question}{choices[row['answer']]}\n\n")
-    return tuple(found)
+        solved.append(f"{question}{choices[row['answer']]}\n\n")
+    return tuple(solved)
 
 
 def boolq(source: str, questions: int, passage: bool = True) -> list[dict]:
@@ -85,20 +86,20 @@ def boolq(source: str, questions: int, passage: bool = True) -> list[dict]:
     for row in sets.questions("boolq", source, questions):
         before = f"{row['passage']}\n" if passage else ""
         prompt = f"{before}Question: {row['question']}?\nAnswer:"
-        examples.append(_asked(prompt, [" No", " Yes"], int(row["answer"]), None))
+        examples.append(_example(prompt, [" No", " Yes"], int(row["answer"]), None))
     return examples
 
 
 def sciq(source: str, questions: int, passage: bool = True) -> list[dict]:
     """A school question in science, after the passage that tells the answer or without it."""
     examples = []
-    told = [row for row in sets.questions("sciq", source) if row["support"].strip()]
-    for i, row in enumerate(sets.spread(told, questions)):
+    rows = [row for row in sets.questions("sciq", source) if row["support"].strip()]
+    for i, row in enumerate(sets.spread(rows, questions)):
         choices = [row["distractor1"], row["distractor2"], row["distractor3"]]
         choices.insert(i % 4, row["correct_answer"])  # the file names it last
         prompt, choices = _by_content(row["question"], choices)
         before = f"{row['support'].strip()}\n" if passage else ""
-        examples.append(_asked(before + prompt, choices, i % 4, i))
+        examples.append(_example(before + prompt, choices, i % 4, i))
     return examples
 
 
@@ -108,7 +109,7 @@ def squad(source: str, questions: int, passage: bool = True) -> list[dict]:
     for row in sets.squad(questions):
         before, question = row["query"].rsplit("\nQuestion:", 1)
         prompt = f"{before}\nQuestion:{question}" if passage else f"Question:{question}"
-        examples.append(_asked(prompt, [f" {row['choices'][0]}"], None, None))
+        examples.append(_example(prompt, [f" {row['choices'][0]}"], None, None))
     return examples
 
 
@@ -121,22 +122,25 @@ def arc_easy(
     """
     form = _by_letter if letters else _by_content
     solved, scored = sets.arc_easy(source, questions, MOST_SHOTS)
-    shown, scored = map(_plain, _ordered(solved[:shots], shot_order)), map(_plain, scored)
-    prefix, examples = "".join(_solved(shown, form)), []
-    for row in scored:
+    first = _ordered(solved[:shots], shot_order)
+    prefix = "".join(_solved(map(_plain, first), form))
+    examples = []
+    for row in map(_plain, scored):
         prompt, choices = form(row["question"], row["choices"])
         group = "all" if prefix else row["id"]
-        examples.append(_asked(prefix + prompt, choices, row["answer"], group))
+        examples.append(_example(prefix + prompt, choices, row["answer"], group))
     return examples
 
 
 def arc_easy_test(source: str, questions: int, shots: int) -> list[dict]:
-    """Questions of ARC-Easy's test split, asked like those of `arc_easy`, after its examples."""
+    """Questions of ARC-Easy's test split in the form of `arc_easy`, after its examples."""
     solved, _ = sets.arc_easy(source, 0, MOST_SHOTS)
-    prefix, examples = "".join(_solved(map(_plain, solved[:shots]), _by_content)), []
+    prefix = "".join(_solved(map(_plain, solved[:shots]), _by_content))
+    examples = []
     for row in sets.arc_easy_test(questions):
-        choices, group = [f" {text}" for text in row["choices"]], "all" if prefix else row["id"]
-        examples.append(_asked(prefix + row["query"], choices, row["gold"], group))
+        choices = [f" {text}" for text in row["choices"]]
+        group = "all" if prefix else row["id"]
+        examples.append(_example(prefix + row["query"], choices, row["gold"], group))
     return examples
 
 
@@ -146,8 +150,13 @@ arc_easy_letters = partial(arc_easy, letters=True)
 
 def _plain(row: dict) -> dict:
     """An ARC question in the form of an MMLU one: the texts of its choices, the answer's place."""
-    told = {"id": row["id"], "question": row["question"], "choices": row["choices"]["text"]}
-    return told | {"answer": row["choices"]["label"].index(row["answerKey"])}
+    choices = row["choices"]
+    return {
+        "id": row["id"],
+        "question": row["question"],
+        "choices": choices["text"],
+        "answer": choices["label"].index(row["answerKey"]),
+    }
 
 
 def _ordered(shots: list[dict], order: int) -> list[dict]:
@@ -174,7 +183,7 @@ def hellaswag(source: str, questions: int) -> list[dict]:
     for i, row in enumerate(sets.questions("hellaswag", source, questions)):
         context = f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}"
         choices = [f" {_without_brackets(ending)}" for ending in row["endings"]]
-        examples.append(_asked(_without_brackets(context), choices, int(row["label"]), i))
+        examples.append(_example(_without_brackets(context), choices, int(row["label"]), i))
     return examples
 
 
@@ -186,10 +195,11 @@ def _without_brackets(text: str) -> str:
 def gsm8k(source: str, questions: int, shots: int, new_tokens: int | None = None) -> list[dict]:
     """A word problem after solved ones (the same for each); `answer` is the gold solution."""
     solved, scored = sets.gsm8k(source, questions, shots)
-    told = "Question: {question}\nAnswer:"
-    prefix = "".join(f"{told.format(**row)} {row['answer']}\n\n" for row in solved)
+    form = "Question: {}\nAnswer:"
+    prefix = "".join(f"{form.format(row['question'])} {row['answer']}\n\n" for row in solved)
     examples = []
     for row in scored:
-        gold, question = row["answer"], prefix + told.format(question=row["question"])
-        examples.append(_asked(question, [f" {gold}"], gold, "all") | {"new_tokens": new_tokens})
+        gold, question = row["answer"], prefix + form.format(row["question"])
+        example = _example(question, [f" {gold}"], gold, "all")
+        examples.append(example | {"new_tokens": new_tokens})
     return examples

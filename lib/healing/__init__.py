@@ -1,6 +1,6 @@
 """Healing: the recipe, documents packed into rows, LoRA, training; a linear map in a block's place.
 
-Looked up when they are asked for: who reads a `Recipe` does not wait for torch.
+The names of FACE are imported at first use: reading a `Recipe` loads no torch.
 """
 
 from importlib import import_module

@@ -3,7 +3,7 @@
 x is the state before the cut, y the state after it, rows (D,). The plain cut hands x on, as if
 y = x. A map hands on x + z A, where z is either x, or m: what the FFN of the layer before the cut
 adds to the stream. That one can be folded into the FFN's last projection (ReplaceMe, arXiv
-2505.02819). A = 0 is the plain cut, whose squared error the angular distance tells of.
+2505.02819). A = 0 is the plain cut.
 
 A minimises  sum over tokens of w |y - x - z A|^2  +  ridge |A|^2,  w = 1 / |y|^2: so the normal
 equations  (Z'WZ + ridge) A = Z'W(Y - X).  The weights count errors relative to a state, as the next
@@ -38,21 +38,23 @@ class Moments:
     change: float
 
     def __add__(self, other: "Moments") -> "Moments":
-        both = self.both + other.both
-        return Moments(self.inputs + other.inputs, both, self.change + other.change)
+        return Moments(
+            self.inputs + other.inputs, self.both + other.both, self.change + other.change
+        )
 
     def error(self, a: torch.Tensor) -> float:
-        """What a map leaves of w |y - x|^2: 1 for the plain cut, 0 for a perfect map."""
+        """The part of w |y - x|^2 that a map leaves: 1 for the plain cut, 0 for a perfect map."""
         gain = (a * (2 * self.both - self.inputs @ a)).sum()
         return float(self.change - gain) / self.change if self.change else 0.0
 
 
 def moments(before: torch.Tensor, after: torch.Tensor, inputs: torch.Tensor) -> Moments:
     """Of tokens x, y and z, each (N, D)."""
-    x, y, z = (states.double() for states in (before, after, inputs))
-    change, weighted = y - x, z / y.square().sum(1, keepdim=True)
-    left = (change.square().sum(1) / y.square().sum(1)).sum()
-    return Moments(z.T @ weighted, weighted.T @ change, float(left))
+    x, y, z = before.double(), after.double(), inputs.double()
+    change = y - x
+    weighted = z / y.square().sum(1, keepdim=True)
+    relative = change.square().sum(1) / y.square().sum(1)
+    return Moments(z.T @ weighted, weighted.T @ change, float(relative.sum()))
 
 
 # ---- solving -------------------------------------------------------------------------------
@@ -128,9 +130,9 @@ def folded(model, block: Block, change: torch.Tensor) -> Iterator[None]:
     try:
         with torch.no_grad():
             for parameter in own:  # a Linear has weights (outputs, inputs), a Conv1D the other way
-                turned = isinstance(module, nn.Linear) and parameter.ndim == 2
+                outputs_first = isinstance(module, nn.Linear) and parameter.ndim == 2
                 old = parameter.cpu().float()
-                parameter.copy_(whole.T @ old if turned else old @ whole)
+                parameter.copy_(whole.T @ old if outputs_first else old @ whole)
         yield
     finally:
         with torch.no_grad():
@@ -144,24 +146,25 @@ def folded(model, block: Block, change: torch.Tensor) -> Iterator[None]:
 def fitted(
     model, block: Block, names: Iterable[str], batches: Iterable[dict]
 ) -> dict[str, tuple[Mapped, dict]]:
-    """Maps across `block` by name (a key of KINDS), with what fitting each took.
+    """Maps across `block` by name (a key of KINDS), with the cost and quality of each.
 
     batches: calibration texts as of `similarity.calibration_batches`. With a map come its
     parameters (how many numbers), seconds (of the pass and of solving), ridge and error (held out;
     the plain cut has 1). A map of what the FFN adds is missing where `projection` finds none.
     """
-    start, maps = perf_counter(), {}
+    start = perf_counter()
     fit, held = _gathered(model, block, batches)
-    passed = perf_counter() - start
+    seconds_gathering = perf_counter() - start
+    maps = {}
     for name in names:
         kind = KINDS[name]
         if kind in fit:
             start = perf_counter()
             change, ridge, error = solved(fit[kind], held[kind])
-            seconds = passed + perf_counter() - start
-            took = {"parameters": change.numel(), "ridge": ridge, "error": error}
-            block_with_map = Mapped(block.start, block.size, name, change.float())
-            maps[name] = block_with_map, took | {"seconds": seconds}
+            seconds = seconds_gathering + perf_counter() - start
+            facts = {"parameters": change.numel(), "ridge": ridge, "error": error}
+            mapped = Mapped(block.start, block.size, name, change.float())
+            maps[name] = mapped, facts | {"seconds": seconds}
     return maps
 
 
@@ -171,28 +174,29 @@ def _gathered(model, block: Block, batches: Iterable[dict]) -> tuple[dict, dict]
 
     Only the layers up to the end of the block read the texts.
     """
-    parts, seen, ends, read = ({}, {}), {}, [block.start, block.stop], 0
+    fit, held = {}, {}
+    states, num_read = {}, 0
     try:
         module = projection(model, block.start - 1)
     except ValueError:
         module = nn.Identity()  # never called
     with (
-        module.register_forward_hook(lambda m, args, output: seen.update({FFN: output})),
+        module.register_forward_hook(lambda m, args, output: states.update({FFN: output})),
         only_layers(model, range(block.stop)),
-        residual_stream(model, seen.__setitem__, at=ends),
+        residual_stream(model, states.__setitem__, at=[block.start, block.stop]),
     ):
         for batch in batches:
             model.get_decoder()(input_ids=batch["input_ids"].to(model.device), use_cache=False)
-            x, y = (seen[depth] for depth in ends)
-            held_out = (read + torch.arange(len(x)))[:, None] % HELD_OUT == 0
-            read += len(x)
-            for part, rows in zip(parts, (~held_out, held_out), strict=True):
+            x, y = states[block.start], states[block.stop]
+            held_out = (num_read + torch.arange(len(x)))[:, None] % HELD_OUT == 0
+            num_read += len(x)
+            for part, rows in ((fit, ~held_out), (held, held_out)):
                 real = (batch["attention_mask"].bool() & rows).to(x.device)
-                for kind, z in {STREAM: x, FFN: seen.get(FFN)}.items():
+                for kind, z in {STREAM: x, FFN: states.get(FFN)}.items():
                     if z is not None and real.any():
                         new = moments(x[real], y[real], z[real])
                         part[kind] = part[kind] + new if kind in part else new
-    return parts
+    return fit, held
 
 
 def projection(model, l: int) -> nn.Module:
@@ -203,21 +207,22 @@ def projection(model, l: int) -> nn.Module:
     """
     if l < 0:
         raise ValueError("There is no layer before the cut.")
-    found, ids = [], torch.arange(8, device=model.device)[None] + 3
+    ids = torch.arange(8, device=model.device)[None] + 3
+    outputs, streams = [], []
     with only_layers(model, range(l + 1)), torch.inference_mode():
         module = model.get_submodule(lora.ffn_projections(model, l)[-1])
         for scale in (1, LOUD):  # so loud that rounding of the stream does not hide it
 
             def scaled(module, args, output, scale=scale):
-                found.append(output)
+                outputs.append(output.float())
                 return scale * output
 
             with (
                 module.register_forward_hook(scaled),
-                residual_stream(model, lambda _, x: found.append(x), at=[l + 1]),
+                residual_stream(model, lambda _, x: streams.append(x.float()), at=[l + 1]),
             ):
                 model.get_decoder()(input_ids=ids, use_cache=False)
-    added, before, _, after = (states.float() for states in found)
+    added, (before, after) = outputs[0], streams
     expected = (LOUD - 1) * added
     if (after - before - expected).abs().median() > 0.05 * expected.abs().median():
         raise ValueError(f"Layer {l} does not add what its FFN's last projection gives as it is.")

@@ -20,7 +20,7 @@ from lib.models.decoder import decoder_layers
 # peft 0.21 asks transformers for an attribute that has a new name
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
 
-# what decoders call their FFN, or its parts
+# names of the FFN, or of its parts, in decoders
 FFN = ("mlp", "shared_mlp", "feed_forward", "ffn", "fc1", "fc2")
 
 
@@ -30,24 +30,29 @@ def ffn_projections(model, first: int = 0) -> list[str]:
     By full path, because a bare name (`c_proj`, `fc1`) may also match attention or vision parts.
     Raises ValueError for a layer without any, or with experts there.
     """
-    places = {layer: path for path, layer in model.named_modules()}
-    names = []
+    path_of = {module: path for path, module in model.named_modules()}
+    paths = []
     for l, layer in list(enumerate(decoder_layers(model)))[first:]:
-        found = [
-            f"{places[layer]}.{name}"
+        projections = [
+            f"{path_of[layer]}.{name}"
             for name, module in layer.named_modules()
-            if isinstance(module, (nn.Linear, Conv1D)) and name.split(".")[0] in FFN
+            if isinstance(module, (nn.Linear, Conv1D)) and _in_ffn(name)
         ]
-        stacked = [n for n, p in layer.named_parameters() if p.ndim > 2 and n.split(".")[0] in FFN]
-        if stacked or not found:
+        stacked = [n for n, p in layer.named_parameters() if p.ndim > 2 and _in_ffn(n)]
+        if stacked or not projections:
             raise ValueError(
                 f"Layer {l} of {type(model).__name__} cannot be healed: LoRA needs linear FFN "
                 f"projections under {', '.join(FFN)}, and no experts (stacked tensors) there."
             )
-        names += found
-    if not names:
+        paths += projections
+    if not paths:
         raise ValueError(f"There is no layer {first} to heal: the cut reaches the model's end.")
-    return names
+    return paths
+
+
+def _in_ffn(name: str) -> bool:
+    """Whether a module or parameter, by its name in the layer, is part of the FFN."""
+    return name.split(".")[0] in FFN
 
 
 @contextmanager
@@ -78,8 +83,9 @@ def half(model) -> bool:
 
 def autocast_like(model) -> torch.autocast:
     """Within, adapters in training multiply in the format of the weights."""
-    told = half(model)
-    return torch.autocast(model.device.type, model.dtype if told else None, enabled=told)
+    enabled = half(model)
+    dtype = model.dtype if enabled else None
+    return torch.autocast(model.device.type, dtype, enabled=enabled)
 
 
 @contextmanager
@@ -91,7 +97,7 @@ def load_lora(model, adapter: str | Path) -> Iterator[PeftModel]:
 
 @contextmanager
 def _unwrapped_after(model) -> Iterator[None]:
-    """Whatever adapter the model gets inside is gone on exit; training flags are restored."""
+    """Remove, on exit, any adapter that the model got inside; restore its training flags."""
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     training, use_cache = model.training, model.config.use_cache
     modules = dict(model.named_modules())

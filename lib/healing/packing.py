@@ -40,20 +40,22 @@ _flattened = DataCollatorWithFlattening(return_flash_attn_kwargs=True)
 def training_sequences(tokenizer, recipe) -> tuple[list[dict], float]:
     """All sequences of a healing in the order they are read, and how many epochs that is.
 
-    recipe: a healing.Recipe.
+    recipe: a `healing.Recipe`.
 
     A sequence is {"documents": token ids of each}. Packed: documents, each with the end-of-text
     token, fill sequences of max_tokens, and are cut where one ends. Else each document is one
     sequence, truncated. Documents are shuffled anew each epoch, by the seed.
     """
-    wanted = recipe.steps * recipe.batch
-    texts = sets.healing_texts(recipe.source, wanted)
-    cut = {} if recipe.packed else {"truncation": True, "max_length": recipe.max_tokens}
-    ids = tokenizer(texts, **cut).input_ids
-    end = [tokenizer.eos_token_id] if recipe.packed else []
+    count = recipe.steps * recipe.batch
+    texts = sets.healing_texts(recipe.source, count)
+    if recipe.packed:
+        ids, end = tokenizer(texts).input_ids, [tokenizer.eos_token_id]
+    else:
+        ids = tokenizer(texts, truncation=True, max_length=recipe.max_tokens).input_ids
+        end = []
     order = random.Random(recipe.seed)
     sequences, documents, first_epoch = [], [], 0
-    while len(sequences) < wanted:
+    while len(sequences) < count:
         for document in order.sample(ids, len(ids)):
             rest = document + end
             while rest:
@@ -64,7 +66,7 @@ def training_sequences(tokenizer, recipe) -> tuple[list[dict], float]:
                     sequences.append({"documents": documents})
                     documents = []
         first_epoch = first_epoch or max(len(sequences), 1)
-    return sequences[:wanted], round(wanted / first_epoch, 3)
+    return sequences[:count], round(count / first_epoch, 3)
 
 
 def collator(joined: bool, pad_token: int) -> Callable[[Sequence[dict]], dict]:
@@ -75,8 +77,10 @@ def collator(joined: bool, pad_token: int) -> Callable[[Sequence[dict]], dict]:
     """
 
     def collate(sequences: Sequence[dict]) -> dict:
-        rows = [{"input_ids": ids} for sequence in sequences for ids in sequence["documents"]]
-        return _flattened(rows) if joined else padded([row["input_ids"] for row in rows], pad_token)
+        documents = [ids for sequence in sequences for ids in sequence["documents"]]
+        if joined:
+            return _flattened([{"input_ids": ids} for ids in documents])
+        return padded(documents, pad_token)
 
     return collate
 
@@ -94,7 +98,7 @@ def padded(rows: Sequence[list[int]], pad_token: int) -> dict[str, torch.Tensor]
 
 def real_tokens(sequences: Iterable[dict]) -> int:
     """Tokens of all documents, padding not counted."""
-    return sum(len(document) for s in sequences for document in s["documents"])
+    return sum(len(document) for sequence in sequences for document in sequence["documents"])
 
 
 def arranged(sequences: Sequence[dict], batch: int, micro_batch: int, joined: bool) -> list[dict]:
@@ -103,19 +107,24 @@ def arranged(sequences: Sequence[dict], batch: int, micro_batch: int, joined: bo
     By length, so that a padded micro-batch holds documents of like length; where they are joined,
     dealt out, so that no micro-batch is much longer than the others.
     """
-    found, parts = [], batch // micro_batch
+    ordered, parts = [], batch // micro_batch
     for start in range(0, len(sequences), batch):
         step = sorted(sequences[start : start + batch], key=lambda s: real_tokens([s]))
-        found += [s for part in range(parts) for s in step[part::parts]] if joined else step
-    return found
+        if joined:
+            step = [sequence for part in range(parts) for sequence in step[part::parts]]
+        ordered += step
+    return ordered
 
 
 def processed_tokens(sequences: Sequence[dict], batch: int, micro_batch: int) -> int:
     """Tokens that padded micro-batches read, padding counted; joined ones read the real ones."""
     order = arranged(sequences, batch, micro_batch, joined=False)
-    parts = (order[i : i + micro_batch] for i in range(0, len(order), micro_batch))
-    rows = ([len(d) for s in part for d in s["documents"]] for part in parts)
-    return sum(len(lengths) * max(lengths) for lengths in rows)
+    total = 0
+    for start in range(0, len(order), micro_batch):
+        part = order[start : start + micro_batch]
+        lengths = [len(document) for sequence in part for document in sequence["documents"]]
+        total += len(lengths) * max(lengths)
+    return total
 
 
 def quickest(sequences: Sequence[dict], batch: int, most: int) -> int:
@@ -184,7 +193,8 @@ def _tries(model) -> bool:
                 after_another = _logits_after(model, other, second)
     finally:
         model.train(training)
-    spread, rounding = alone.std(), ROUNDING if lora.half(model) else LEAK
+    spread = alone.std()
+    rounding = ROUNDING if lora.half(model) else LEAK
     leak = (joined - after_another).abs().max()
     difference = (joined - alone).abs().max()
     return bool(leak <= LEAK * spread and difference <= rounding * spread)
@@ -223,25 +233,25 @@ def attention(
         window = (sliding_window - 1 if sliding_window else -1, 0)
         parts = (x[0].transpose(0, 1).contiguous() for x in (query, key, value))
         ends, longest = cu_seq_lens_q.int(), int(max_length_q)
-        found = varlen_attn(
+        output = varlen_attn(
             *parts,
             *(ends, ends, longest, longest),
             scale=scaling,
             window_size=window,
             enable_gqa=query.shape[1] != key.shape[1],
         )
-        return found[None], None
+        return output[None], None
     lengths = cu_seq_lens_q.diff().tolist()
     split = [x.split(lengths, dim=2) for x in (query, key, value)]
-    found = [None] * len(lengths)
+    outputs = [None] * len(lengths)
     for length in dict.fromkeys(lengths):  # those of a length in one call
         places = [i for i, other in enumerate(lengths) if other == length]
         parts = [torch.cat([documents[i] for i in places]) for documents in split]
         mask = _band(parts[0], sliding_window)
         together, _ = sdpa_attention_forward(module, *parts, mask, dropout, scaling)
         for i, document in zip(places, together.split(1), strict=True):
-            found[i] = document
-    return torch.cat(found, dim=1), None
+            outputs[i] = document
+    return torch.cat(outputs, dim=1), None
 
 
 def _has_kernel(query: torch.Tensor) -> bool:
@@ -253,12 +263,12 @@ def _has_kernel(query: torch.Tensor) -> bool:
 
 @cache
 def _takes_keywords(kernel: Callable) -> bool:
-    """Whether that attention takes all that we say: in PyTorch 2.10 and 2.11 it does not."""
+    """Whether that attention takes all KEYWORDS: in PyTorch 2.10 and 2.11 it does not."""
     return signature(kernel).parameters.keys() >= KEYWORDS
 
 
 def _band(query: torch.Tensor, window: int | None) -> torch.Tensor | None:
-    """Which of T keys each query sees: those of its window; None where that is all before it."""
+    """The keys that each of T queries sees, those of its window; None where all before it are."""
     length = query.shape[2]
     if not window or window >= length:
         return None

@@ -1,6 +1,13 @@
-"""The recipe of a healing, and how it gets by with less memory. Loads no torch."""
+"""The recipe of a healing, and its fallbacks when memory runs out. Loads no torch."""
 
 from dataclasses import dataclass
+
+OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "cublas_status_alloc_failed",
+    "cublas_status_not_initialized",
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,4 @@ def memory_fallbacks(micro_batch: int) -> list[tuple[int, bool]]:
 
 def is_out_of_memory(message: str) -> bool:
     """Whether an error's message says that memory ran out (cuBLAS does not call it so)."""
-    told = ("out of memory", "can't allocate memory")
-    told += ("cublas_status_alloc_failed", "cublas_status_not_initialized")
-    return any(words in message.lower() for words in told)
+    return any(words in message.lower() for words in OUT_OF_MEMORY)

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Healed:
-    """What a healing left. status: "ok", "diverged" (loss not finite) or "oom"."""
+    """The result of a healing. status: "ok", "diverged" (loss not finite) or "oom"."""
 
     adapter: Path | None  # a peft adapter, in the numbering of the pruned model
     losses: list[float]  # training loss of each step, nats
@@ -62,10 +62,10 @@ def heal(model, tokenizer, recipe: Recipe, folder, micro_batch=16, trunk=None) -
     with _alone(folder):
         if finished := _finished(folder):
             return finished
-        found = _healed(model, tokenizer, recipe, folder, micro_batch, trunk)
-        if found.status != "oom":  # with more memory it resumes from its checkpoints
-            _finish(folder, found)
-        return found
+        healed = _healed(model, tokenizer, recipe, folder, micro_batch, trunk)
+        if healed.status != "oom":  # with more memory it resumes from its checkpoints
+            _finish(folder, healed)
+        return healed
 
 
 # ---- training ------------------------------------------------------------------------------
@@ -93,8 +93,9 @@ def _healed(model, tokenizer, recipe: Recipe, folder: Path, micro_batch: int, tr
         try:
             with lora.new_lora(model, recipe) as wrapped:
                 _begin(folder, trunk, micro, recomputes, joined)
-                how = (recipe, folder, micro, recomputes)
-                losses, seconds = _train(wrapped, tokenizer, sequences, *how)
+                losses, seconds = _train(
+                    wrapped, tokenizer, sequences, recipe, folder, micro, recomputes
+                )
                 status = "ok" if all(map(math.isfinite, losses)) else "diverged"
                 if status == "ok":
                     adapter = lora.save(wrapped, folder / "adapter")
@@ -240,24 +241,27 @@ def _begin(
     shorter = trunk and _finished(trunk)
     if not shorter or not storage.sealed(trunk / "trunk") or _newest_complete(folder):
         return
-    way = (shorter.micro_batch, shorter.recomputes, shorter.joined)
-    if way == (micro_batch, recomputes, joined):
+    trained = (shorter.micro_batch, shorter.recomputes, shorter.joined)
+    if trained == (micro_batch, recomputes, joined):
         state = json.loads((trunk / "trunk" / "trainer_state.json").read_text())
         shutil.copytree(trunk / "trunk", folder / f"checkpoint-{state['global_step']}")
 
 
-def _finish(folder: Path, found: Healed) -> None:
-    """Write what the healing left, last of all, and drop its checkpoints."""
-    told = asdict(found) | {"adapter": None if found.adapter is None else found.adapter.name}
-    storage.atomic_write(folder / "healed.json", json.dumps(told).encode())
+def _finish(folder: Path, healed: Healed) -> None:
+    """Write the result of a healing, last of all, and drop its checkpoints."""
+    record = asdict(healed)
+    record["adapter"] = healed.adapter.name if healed.adapter else None
+    storage.atomic_write(folder / "healed.json", json.dumps(record).encode())
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
 
 
 def _finished(folder: Path) -> Healed | None:
-    """What an earlier call left, if it came to its end and its adapter is still there."""
+    """The result of an earlier call, if it came to its end and its adapter is still there."""
     if not (folder / "healed.json").exists():
         return None
-    told = json.loads((folder / "healed.json").read_text())
-    adapter = told.pop("adapter") and folder / "adapter"
-    return None if adapter and not lora.saved(adapter) else Healed(adapter=adapter, **told)
+    record = json.loads((folder / "healed.json").read_text())
+    record["adapter"] = folder / "adapter" if record["adapter"] else None
+    if record["adapter"] and not lora.saved(record["adapter"]):
+        return None
+    return Healed(**record)

@@ -1,6 +1,6 @@
-"""A name becomes a decoder: `models.load`, and what else a notebook asks for.
+"""A name becomes a decoder: `models.load`, and the table of known models.
 
-Looked up when they are asked for: who reads the table of models does not wait for torch.
+The names of FACE are imported at first use: reading the table loads no torch.
 """
 
 from importlib import import_module

@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from lib import storage
 
-DTYPES = ("bfloat16", "float32", "float16")  # what weights may be asked for in
+DTYPES = ("bfloat16", "float32", "float16")  # of weights
 TRIED = DTYPES[:2]
 MATRICES = ((576, 1536), (1536, 1536))  # inputs, outputs: as in decoders of 0.1 and 1.5 billion
 TOKENS = 512
@@ -62,7 +62,10 @@ def fastest() -> str:
         _warned.add(file)
         log.warning(
             "Weights stay in %s: %s was begun on %s, this is %s (DTYPE= asks for another format).",
-            *(kept["dtype"], file.parent, kept["processor"], here),
+            kept["dtype"],
+            file.parent,
+            kept["processor"],
+            here,
         )
     return kept["dtype"]
 

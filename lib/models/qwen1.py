@@ -60,7 +60,7 @@ def config(raw: dict) -> Qwen2Config:
     ModelError for a configuration that Qwen2 cannot follow, or that is not known here.
     """
     head = raw["hidden_size"] // raw["num_attention_heads"]
-    found = Qwen2Config(
+    config = Qwen2Config(
         exact_length=raw["seq_length"],
         vocab_size=raw["vocab_size"],
         hidden_size=raw["hidden_size"],
@@ -77,9 +77,9 @@ def config(raw: dict) -> Qwen2Config:
     wrong += sorted(raw.keys() - _FIXED.keys() - _KNOWN - PreTrainedConfig().to_dict().keys())
     wrong += [] if raw.get("kv_channels", 0) in (0, head) else ["kv_channels"]
     if wrong:
-        told = ", ".join(f"{key} = {raw[key]!r}" for key in wrong)
-        raise ModelError(f"This Qwen-1 is not the one that is known here as a Qwen2: {told}.")
-    return found
+        entries = ", ".join(f"{key} = {raw[key]!r}" for key in wrong)
+        raise ModelError(f"This Qwen-1 is not the one that is known here as a Qwen2: {entries}.")
+    return config
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def renamed(tensors: dict) -> dict:
 
     Raises ModelError for a tensor that Qwen-1 does not have.
     """
-    found = {}
+    by_name = {}
     for name, tensor in tensors.items():
         path, _, kind = name.rpartition(".")
         layer = re.fullmatch(r"transformer\.h\.(\d+)\.(.+)", path)
@@ -112,12 +112,12 @@ def renamed(tensors: dict) -> dict:
             third = tensor.get_shape()[0] // 3
             for i, part in enumerate("qkv"):
                 rows = _Rows(tensor, i * third, (i + 1) * third)
-                found[f"model.layers.{number}.self_attn.{part}_proj.{kind}"] = rows
+                by_name[f"model.layers.{number}.self_attn.{part}_proj.{kind}"] = rows
         elif known and kind == "weight":
-            found[f"{known.replace('*', number)}.{kind}"] = tensor
+            by_name[f"{known.replace('*', number)}.{kind}"] = tensor
         elif not _BUFFERS.fullmatch(name):
             raise ModelError(f"{name} is no tensor of the Qwen-1 that is known here.")
-    return found
+    return by_name
 
 
 class _Vocabulary(TikTokenConverter):
