@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 
 from lib.blocks import STRATEGIES, UNPRUNED, blocks_of
-from lib.healing.recipe import Recipe
+from lib.healing import Recipe
 from replication.measure.request import Request, score
 from replication.profiles import Profile, recipe
 

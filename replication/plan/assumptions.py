@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from statistics import fmean
 
-from lib.models import machine as formats
+from lib.models import machine
 from replication import paths
 
 GIB = 2**30
@@ -51,7 +51,7 @@ def _gpu(name: str, gib: float, peak: float) -> Card:
 def _cpu() -> Card:
     """This machine, at the rates of rows 1 and 7 of benchmarks/results/first_light.md."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    kept = formats.remembered() or {"dtype": "bfloat16"}  # a plan measures nothing
+    kept = machine.remembered() or {"dtype": "bfloat16"}  # a plan measures nothing
     element = 4 if kept["dtype"] == "float32" else 2
     source = "measured once on two cores with AVX512-BF16, not here"
     return Card("cpu", memory, 0.46e12, 0.22e12, source, on_cpu=True, element=element)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from lib.blocks import CHUNK, HEAD_POSITIONS
-from lib.healing.recipe import Recipe
+from lib.healing import Recipe
 from lib.models.shapes import NF4_BYTES, Shape
 from replication.plan import assumptions
 from replication.plan.assumptions import DISK, Card
