@@ -54,7 +54,7 @@ lab: assets  ## open the notebooks and exercises in JupyterLab
 	$(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks
 
 explorer: .venv/installed  ## every distance map at hand, in your browser: figures/explorer.html, one file
-	$(BIN)/python -m replication.measure.at_hand
+	$(BIN)/python -m replication.explore
 
 test: .venv/installed lint  ## the tests on tiny models, every notebook included (minutes)
 	$(TEST) -m "not real"

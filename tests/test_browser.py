@@ -17,7 +17,7 @@ from lib import storage
 from replication import paths
 from replication.analysis import islands
 from replication.figures import explorer
-from replication.measure import at_hand
+from replication import explore
 from replication.run import notebooks
 
 pytestmark = pytest.mark.real
@@ -66,7 +66,7 @@ def outlined(page, side: str) -> int:
 
 
 def test_file_shows_what_is_chosen_and_keeps_it_in_its_link(page, output):
-    maps = at_hand.maps()
+    maps = explore.maps()
     file = paths.FIGURES / "explorer.html"
     storage.atomic_write(file, explorer.page(maps).encode())
     page.goto(file.as_uri())

@@ -37,7 +37,7 @@ TOLD = {"PROFILE": "smoke"}
 
 def batch_of(*numbers: str, profile=SMOKE, told=TOLD) -> batch.Batch:
     """Notebooks that draw one figure each."""
-    notebooks = {number: batch.Notebook(number, ("drawn",), 0) for number in numbers}
+    notebooks = {number: batch.Notebook(number, 0, ("drawn",)) for number in numbers}
     return batch.Batch(notebooks, told, profile)
 
 

@@ -73,7 +73,7 @@ COMMANDS = {  # a command, and the test that runs it
     "python -m benchmarks.redraw": f"{HERE}::test_redrawing_is_timed",
     "python -m benchmarks.repairs": f"{HERE}::test_repairs_are_timed_and_drawn",
     "python -m lib.data.wheels": f"{HERE}::test_assets_are_verified",
-    "python -m replication.measure.at_hand": f"{HERE}::test_explorer_is_written_and_opened",
+    "python -m replication.explore": f"{HERE}::test_explorer_is_written_and_opened",
     "python -m replication.report": f"{HERE}::test_one_figure_and_its_report",
     "python -m replication": "tests/test_run.py::test_every_notebook_leaves_its_figures",
 }

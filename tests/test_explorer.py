@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 from lib.blocks import BlockDistances
-from replication import paths, profiles, results
+from replication import explore, paths, profiles, results
 from replication.analysis import islands
 from replication.figures import explorer, heatmaps
 from replication.figures.explorer import Explored
-from replication.measure import at_hand, damage, distance_maps
+from replication.measure import damage, distance_maps
 
 SMOKE = profiles.get("smoke")
 
@@ -123,7 +123,7 @@ def test_maps_at_hand(output):
     values = {key: getattr(distances, key).tolist() for key in ("matrix", "standard_error")}
     values |= {"folds": distances.folds.tolist(), "num_sequences": 16}
     results.save("similarity", asked, values, 1.0)
-    found = at_hand.maps()
+    found = explore.maps()
     labels = list(found)
     assert labels[0] == "Qwen2.5-Coder-0.5B (recorded map)"
     assert labels[-1] == "tiny random Llama (your results)"

@@ -16,7 +16,7 @@ from lib.models import loading
 from replication import paths, profiles
 from replication.beyond import repair, which_block
 from replication.measure import damage, distance_maps, request, scores
-from replication.run import jobs
+from replication.run import notebooks
 
 NAME, BLOCK = "tiny-random", Block(3, 2)
 SMOKE = profiles.get("smoke")
@@ -166,7 +166,7 @@ def test_texts_that_something_is_fitted_on_judge_nothing(
     """Of all that notebooks measure, from the wheels and from the hub."""
     profile = replace(LITTLE, source=source)
     distances = measure_everything(profile)
-    experiments = (e for part in jobs.PARTS.values() for e in part.experiments)
+    experiments = (e for n in notebooks.NOTEBOOKS.values() for e in n.experiments)
     kinds = {w.kind for experiment in experiments for w in experiment(NAME, distances, profile)}
     assert kinds <= {folder.name for folder in paths.RESULTS.iterdir()}  # nothing is left out here
     judging = "\n\n".join(texts_read["judging"])

@@ -23,7 +23,7 @@ FLOORS = (  # from the ground up; a module imports those of its own floor or of 
     ("replication.beyond",),
     ("replication.plan", "replication.run"),
     ("replication.report",),
-    ("replication.__main__",),
+    ("replication.__main__", "replication.explore"),
 )
 ORDER = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 METHOD = {"lib.evaluation", "lib.pruning", "lib.similarity", "lib.sweep", "lib.healing"}

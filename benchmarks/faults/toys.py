@@ -22,7 +22,7 @@ from replication.run import execution
 from replication.run.execution import Launch, Outcome
 from replication.run.notebooks import Notebook
 
-TOY = Notebook("toy", ("figure_toy",), 0)
+TOY = Notebook("toy", 0, ("figure_toy",))
 SECRET = "hf_ThisTokenMustNotBeShown"
 
 

@@ -25,7 +25,7 @@ from lib.models import registry
 from replication import paths, results
 from replication.profiles import Profile
 from replication.run.execution import Launch, Outcome, attempt, finished
-from replication.run.jobs import DRAWN, Job
+from replication.run.jobs import Job
 from replication.run.notebooks import Notebook
 
 DONE_BEFORE = Outcome("ok", "done before")
@@ -130,8 +130,8 @@ def run(batch: Batch, jobs: list[Job], engine) -> dict[str, Outcome]:
     progress = Progress(len(jobs) + len(batch.notebooks))
     run_jobs(batch, jobs, engine, progress)
     failed = any(outcome.status != "ok" for outcome in progress.found.values())
-    for number, notebook in batch.notebooks.items():
-        read_only = failed and number in DRAWN
+    for notebook in batch.notebooks.values():
+        read_only = failed and notebook.draws
         engine.submit(Launch(notebook, batch.parameters, "", read_only, batch.time_limit))
         _, outcome = engine.ended()
         progress.told(notebook.file, outcome)

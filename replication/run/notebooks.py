@@ -1,65 +1,168 @@
-"""The figures with what they show, and the notebooks that draw them."""
+"""The list of notebooks: what each measures, the figures it leaves, and its minutes in `quick`.
 
-from dataclasses import dataclass, replace
+A new question of `replication/beyond` has one row here. Imports no torch.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from replication.beyond import books, dose, letters, repair, which_block
+from replication.measure import damage, experiments
+from replication.measure.request import Request
+from replication.profiles import Profile
+
+Experiment = Callable[..., list[Request]]  # of a model's name, its distances and a profile
+
+
+def every_model(profile: Profile) -> Sequence[str]:
+    return profile.models
+
+
+def ablation_models(profile: Profile) -> Sequence[str]:
+    return profile.ablation_models
+
+
+def rank_models(profile: Profile) -> Sequence[str]:
+    return profile.rank_models
+
+
+def study_models(profile: Profile) -> Sequence[str]:
+    return profile.study_models
 
 
 @dataclass(frozen=True)
 class Notebook:
-    """A notebook, the figures it leaves, and its minutes in `quick` on two cores."""
+    """A notebook, and what it measures of each of `models`, as jobs.
+
+    minutes: in `quick` on two cores. wave: its jobs build on those of earlier waves; None: it only
+    draws what others measure, or has no job. depths: block sizes that are jobs of their own.
+    """
 
     file: str
-    figures: tuple[str, ...]
     minutes: float
+    figures: tuple[str, ...] = ()
+    wave: int | None = None
+    experiments: tuple[Experiment, ...] = ()
+    models: Callable[[Profile], Sequence[str]] = every_model
+    depths: Callable[[Profile, int, str], list[int]] | None = None  # of so many layers, of a model
+    draws: bool = True  # from results alone, where a job has failed
 
 
-FIGURES = {  # what each shows, and the notebooks that draw it
-    "figure_1a": ("the method's flow", ["01"]),
-    "figure_1b": ("one cut, drawn from a `Block`", ["01"]),
-    "figure_1c": ("d(l, l+n) against l, a curve per n", ["01"]),
-    "figure_1d": ("question answering and loss, healed and unhealed", ["03"]),
-    "figure_2": ("MMLU (and ARC-Easy) against the fraction dropped", ["02", "03"]),
-    "figure_3": ("C4 loss against the fraction dropped", ["02", "03"]),
-    "figure_4": ("similarity heatmaps", ["01"]),
-    "figure_5": ("simple against similarity-informed", ["02", "04"]),
-    "figure_6": ("BoolQ: accuracy and AUC against the fraction dropped", ["02", "03"]),
-    "figure_7": ("order and number of few-shot examples", ["05"]),
-    "figure_8": ("seeds of healing", ["06"]),
-    "figure_9": ("LoRA ranks", ["07"]),
-    "figure_training": ("training loss against the steps of healing", ["03"]),
-    "figure_dose": ("loss and questions against the tokens of healing", ["03"]),
-    "figure_islands": ("islands of similar layers, in a Qwen and in the run's models", ["08"]),
-    "figure_cost": ("memory and latency against the layers dropped", ["09"]),
-    "figure_beyond": ("HellaSwag and GSM8K against the fraction dropped", ["10"]),
-    "figure_measures": ("the same answers by four measures", ["10"]),
-    "figure_letters": ("the same questions by letter and by content", ["10"]),
-    "figure_cuts": ("MMLU and ARC-Easy with three kinds of cut, one of them an early exit", ["10"]),
-    "figure_books": ("the same questions with and without their passages", ["10"]),
-    "figure_damage": ("the loss without each block, next to its distance", ["11"]),
-    "figure_criteria": ("the damage of the block that each criterion chooses", ["11"]),
-    "figure_layers": ("each layer's update, and the damage without it", ["11"]),
-    "figure_repair": ("loss and ARC-Easy: plain cut, healed, linear maps", ["12"]),
-    "figure_repair_cost": ("what each repair gains for its seconds and numbers", ["12"]),
-    "figure_claims": ("the paper's claims: what holds", ["13"]),
-}
-MINUTES = {
-    "00_tour": 1,
-    "01_similarity_heatmaps": 1,
-    "02_pruning_curves": 5,
-    "03_healing": 9,
-    "04_simple_vs_similarity": 1,
-    "05_ablation_prompts": 2,
-    "06_ablation_seeds": 2,
-    "07_ablation_lora_rank": 2,
-    "08_qwen_islands": 1,
-    "09_inference_cost": 1,
-    "10_knowledge_and_reasoning": 5,
-    "11_which_block": 3,
-    "12_repair": 4,
-    "13_claims": 1,
-}
 NOTEBOOKS = {
-    file[:2]: Notebook(file, tuple(n for n, (_, by) in FIGURES.items() if file[:2] in by), minutes)
-    for file, minutes in MINUTES.items()
+    "00": Notebook("00_tour", 1, draws=False),
+    "01": Notebook(
+        "01_similarity_heatmaps",
+        1,
+        ("figure_1a", "figure_1b", "figure_1c", "figure_4"),
+        wave=0,
+    ),
+    "02": Notebook(
+        "02_pruning_curves",
+        5,
+        # 03 and 04 finish these
+        ("figure_2_unhealed", "figure_3_unhealed", "figure_5_unhealed", "figure_6_unhealed"),
+        wave=1,
+        experiments=(experiments.unhealed, experiments.test_split),
+    ),
+    "03": Notebook(
+        "03_healing",
+        9,
+        ("figure_1d", "figure_2", "figure_3", "figure_6", "figure_training", "figure_dose"),
+        wave=2,
+        experiments=(experiments.unhealed, dose.requests, experiments.healed),
+        depths=Profile.curve_sizes,
+    ),
+    "04": Notebook("04_simple_vs_similarity", 1, ("figure_5",)),
+    "05": Notebook(
+        "05_ablation_prompts",
+        2,
+        ("figure_7",),
+        wave=3,
+        experiments=(experiments.prompts,),
+        models=ablation_models,
+        depths=Profile.healed_sizes,
+    ),
+    "06": Notebook(
+        "06_ablation_seeds",
+        2,
+        ("figure_8",),
+        wave=3,
+        experiments=(experiments.seeds,),
+        models=ablation_models,
+        depths=Profile.ablation_sizes,
+    ),
+    "07": Notebook(
+        "07_ablation_lora_rank",
+        2,
+        ("figure_9",),
+        wave=3,
+        experiments=(experiments.ranks,),
+        models=rank_models,
+        depths=Profile.ablation_sizes,
+    ),
+    "08": Notebook("08_qwen_islands", 1, ("figure_islands",), draws=False),
+    "09": Notebook("09_inference_cost", 1, ("figure_cost",), draws=False),
+    "10": Notebook(
+        "10_knowledge_and_reasoning",
+        5,
+        ("figure_beyond", "figure_measures", "figure_letters", "figure_cuts", "figure_books"),
+        wave=3,
+        experiments=(experiments.reasoning, letters.forms, letters.exits, books.requests),
+        models=study_models,
+    ),
+    "11": Notebook(
+        "11_which_block",
+        3,
+        ("figure_damage", "figure_criteria", "figure_layers"),
+        wave=1,
+        experiments=(damage.requests, which_block.requests),
+        models=study_models,
+    ),
+    "12": Notebook(
+        "12_repair",
+        4,
+        ("figure_repair", "figure_repair_cost"),
+        wave=4,  # it shares healings with 03 and 07
+        experiments=(repair.maps, repair.healings),
+        models=study_models,
+    ),
+    "13": Notebook("13_claims", 1, ("figure_claims",)),
 }
-_drafts = tuple(f"{name}_unhealed" for name in NOTEBOOKS["02"].figures)  # 03 and 04 finish them
-NOTEBOOKS["02"] = replace(NOTEBOOKS["02"], figures=_drafts)
+CAPTIONS = {
+    "figure_1a": "the method's flow",
+    "figure_1b": "one cut, drawn from a `Block`",
+    "figure_1c": "d(l, l+n) against l, a curve per n",
+    "figure_1d": "question answering and loss, healed and unhealed",
+    "figure_2": "MMLU (and ARC-Easy) against the fraction dropped",
+    "figure_3": "C4 loss against the fraction dropped",
+    "figure_4": "similarity heatmaps",
+    "figure_5": "simple against similarity-informed",
+    "figure_6": "BoolQ: accuracy and AUC against the fraction dropped",
+    "figure_7": "order and number of few-shot examples",
+    "figure_8": "seeds of healing",
+    "figure_9": "LoRA ranks",
+    "figure_training": "training loss against the steps of healing",
+    "figure_dose": "loss and questions against the tokens of healing",
+    "figure_islands": "islands of similar layers, in a Qwen and in the run's models",
+    "figure_cost": "memory and latency against the layers dropped",
+    "figure_beyond": "HellaSwag and GSM8K against the fraction dropped",
+    "figure_measures": "the same answers by four measures",
+    "figure_letters": "the same questions by letter and by content",
+    "figure_cuts": "MMLU and ARC-Easy with three kinds of cut, one of them an early exit",
+    "figure_books": "the same questions with and without their passages",
+    "figure_damage": "the loss without each block, next to its distance",
+    "figure_criteria": "the damage of the block that each criterion chooses",
+    "figure_layers": "each layer's update, and the damage without it",
+    "figure_repair": "loss and ARC-Easy: plain cut, healed, linear maps",
+    "figure_repair_cost": "what each repair gains for its seconds and numbers",
+    "figure_claims": "the paper's claims: what holds",
+}
+
+
+def drawn_by(figure: str) -> list[str]:
+    """The numbers of the notebooks that draw a figure, unhealed or finished."""
+    names = {figure, f"{figure}_unhealed"}
+    return [number for number, notebook in NOTEBOOKS.items() if names & set(notebook.figures)]
+
+
+FIGURES = {name: (caption, drawn_by(name)) for name, caption in CAPTIONS.items()}
