@@ -14,10 +14,9 @@ from jupyter_server.serverapp import list_running_servers
 from playwright.sync_api import expect, sync_playwright
 
 from lib import storage
-from replication import paths
+from replication import explore, paths
 from replication.analysis import islands
 from replication.figures import explorer
-from replication import explore
 from replication.run import notebooks
 
 pytestmark = pytest.mark.real

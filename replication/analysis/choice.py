@@ -40,16 +40,17 @@ def rank_correlation(damages: pd.DataFrame, maps: Maps, resamples: int = RESAMPL
         starts, sizes = damage.block_start.to_numpy(), damage.block_size.to_numpy()
         folds = maps[model].folds[:, starts, starts + sizes]
         draw = np.random.default_rng(0)
-        found = [_correlations(sizes, rises @ tokens, folds.mean(0))]
+        measured = _correlations(sizes, rises @ tokens, folds.mean(0))
+        drawn = []
         for _ in range(resamples):
             texts = draw.integers(len(tokens), size=len(tokens))
             parts = draw.integers(len(folds), size=len(folds))
             rise = rises[:, texts] @ tokens[texts]
-            found.append(_correlations(sizes, rise, folds[parts].mean(0)))
-        low, high = np.quantile(found[1:], [0.025, 0.975], axis=0)
+            drawn.append(_correlations(sizes, rise, folds[parts].mean(0)))
+        low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
         for i, blocks in enumerate(("all", "within each size (mean)")):
-            told = {"rank_correlation": found[0][i], "low": low[i], "high": high[i]}
-            rows.append({"model": model, "blocks": blocks} | told | {"n": len(damage)})
+            row = {"model": model, "blocks": blocks, "rank_correlation": measured[i]}
+            rows.append(row | {"low": low[i], "high": high[i], "n": len(damage)})
     return pd.DataFrame(rows)
 
 

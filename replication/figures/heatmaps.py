@@ -25,22 +25,25 @@ STEPS = [  # and the notebook that shows each
     ("evaluate", "question answering\nand C4 loss against\nthe fraction dropped", "02, 03"),
 ]
 COLOURS = {True: ("#cfe3f5", "black"), False: ("#eeeeee", "grey")}  # of a layer kept or not
+ISLAND = "#c51b7d"  # magenta
+APART = 2.4  # from one step of figure 1a to the next; each is 2 wide
 
 
 def figure_1a(profile: Profile) -> Figure:
     """Figure 1a: the flow of the method, from an unpruned model to its pruning curve."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(WIDTH, 1.7))
-        for i, (title, text, notebook) in enumerate(STEPS):
-            box = {"boxstyle": "round,pad=0.08", "fc": COLOURS[True][0]}
-            axes.add_patch(FancyBboxPatch((i * 2.4, 0), 2.0, 1, **box))
-            axes.text(i * 2.4 + 1, 0.87, title, ha="center", weight="bold", size=9)
-            axes.text(i * 2.4 + 1, 0.38, text, ha="center", va="center", size=7.5)
-            axes.text(i * 2.4 + 1, -0.22, f"notebook {notebook}", ha="center", va="top", size=7.5)
-            if i:
-                arrow = {"arrowstyle": "->"}
-                axes.annotate("", (i * 2.4 - 0.06, 0.5), (i * 2.4 - 0.34, 0.5), arrowprops=arrow)
-        axes.set(xlim=(-0.15, 2.4 * len(STEPS) - 0.25), ylim=(-0.4, 1.1))
+        for place, (title, text, notebook) in enumerate(STEPS):
+            left, middle = APART * place, APART * place + 1
+            box = FancyBboxPatch((left, 0), 2.0, 1, "round,pad=0.08", fc=COLOURS[True][0])
+            axes.add_patch(box)
+            axes.text(middle, 0.87, title, ha="center", weight="bold", size=9)
+            axes.text(middle, 0.38, text, ha="center", va="center", size=7.5)
+            axes.text(middle, -0.22, f"notebook {notebook}", ha="center", va="top", size=7.5)
+            if place:
+                ends = (left - 0.06, 0.5), (left - 0.34, 0.5)
+                axes.annotate("", *ends, arrowprops={"arrowstyle": "->"})
+        axes.set(xlim=(-0.15, APART * len(STEPS) - 0.25), ylim=(-0.4, 1.1))
         axes.axis("off")
         steps = pd.DataFrame(STEPS, columns=["step", "what", "notebook"])
         return save_figure(figure, steps, "figure_1a", profile)
@@ -53,61 +56,78 @@ def figure_1b(block: Block, num_layers: int, profile: Profile) -> Figure:
     drawn["new_index"] = (drawn.kept.cumsum() - 1).where(drawn.kept).astype("Int64")
     around = num_layers if num_layers <= 40 else 8  # layers that are drawn on either side
     near = drawn[drawn.layer.between(block.start - around, block.stop + around - 1)]
-    middle = {"ha": "center", "va": "center", "size": 7.5}
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(WIDTH, 1.8))
         for row in near.itertuples():
-            x, (shade, edge) = row.layer, COLOURS[row.kept]
-            axes.add_patch(Rectangle((x, 0), 0.85, 1, fc=shade, ec=edge))
-            back = {"fc": shade, "ec": "none", "pad": 0.5}  # of the number, over the slash
-            axes.text(x + 0.42, 0.5, row.layer, bbox=back, **middle)
-            if row.kept:
-                axes.text(x + 0.42, -0.3, row.new_index, color="tab:blue", **middle)
-            else:
-                axes.plot([x, x + 0.85], [0, 1], color="tab:red", lw=1)
+            _layer(axes, row)
         ends = (block.start - 0.1, 1.05), (block.stop + 0.4, 1.05)
-        arrow = {"connectionstyle": "arc3,rad=-0.2", "arrowstyle": "->", "mutation_scale": 12}
-        axes.add_patch(FancyArrowPatch(*ends, **arrow))
-        told = f"layer {block.stop}" if block.stop < num_layers else "the final norm"
-        text = f"$x^{{({block.start})}}$, the input of layer {block.start}, goes to {told}"
+        arrow = FancyArrowPatch(
+            *ends, connectionstyle="arc3,rad=-0.2", arrowstyle="->", mutation_scale=12
+        )
+        axes.add_patch(arrow)
+        target = f"layer {block.stop}" if block.stop < num_layers else "the final norm"
+        text = f"$x^{{({block.start})}}$, the input of layer {block.start}, goes to {target}"
+        middle = (block.start + block.stop) / 2
         height = 1.3 + 0.06 * block.size
-        axes.text((block.start + block.stop) / 2, height, text, ha="center", va="bottom", size=9)
-        axes.text(near.layer.min(), -0.6, "new numbers", color="tab:blue", va="top", size=8)
-        axes.set(xlim=(near.layer.min() - 0.6, near.layer.max() + 1.6), ylim=(-1, height + 0.5))
+        axes.text(middle, height, text, ha="center", va="bottom", size=9)
+        first, last = near.layer.min(), near.layer.max()
+        axes.text(first, -0.6, "new numbers", color="tab:blue", va="top", size=8)
+        axes.set(xlim=(first - 0.6, last + 1.6), ylim=(-1, height + 0.5))
         axes.set_title(f"Block(start={block.start}, size={block.size}) of {num_layers} layers")
         axes.axis("off")
         return save_figure(figure, drawn, "figure_1b", profile)
 
 
+def _layer(axes, row) -> None:
+    """A layer with its number; below it its new number, or across it a slash."""
+    left, middle = row.layer, row.layer + 0.42
+    fill, edge = COLOURS[row.kept]
+    axes.add_patch(Rectangle((left, 0), 0.85, 1, fc=fill, ec=edge))
+    back = {"fc": fill, "ec": "none", "pad": 0.5}  # of the number, over the slash
+    axes.text(middle, 0.5, row.layer, bbox=back, ha="center", va="center", size=7.5)
+    if row.kept:
+        blue = "tab:blue"
+        axes.text(middle, -0.3, row.new_index, color=blue, ha="center", va="center", size=7.5)
+    else:
+        axes.plot([left, left + 0.85], [0, 1], color="tab:red", lw=1)
+
+
 def distance_table(maps: dict[str, BlockDistances], profile: Profile) -> pd.DataFrame:
     """d(l, l+n) of every block of every model, one row each, with the row-normalised value."""
-    parts = []
+    tables = []
     for name, distances in maps.items():
         for size in range(1, distances.num_layers):
             row = distances.row(size)
-            told = {"profile": profile.name, "model": name}
-            told |= {"block_start": np.arange(len(row)), "block_size": size, "value": row}
-            told |= {"standard_error": np.diagonal(distances.standard_error, size)}
-            told |= {"normalised": rescaled(row), "n": distances.num_sequences}
-            parts.append(pd.DataFrame(told))
-    return pd.concat(parts, ignore_index=True)
+            columns = {
+                "profile": profile.name,
+                "model": name,
+                "block_start": np.arange(len(row)),
+                "block_size": size,
+                "value": row,
+                "standard_error": np.diagonal(distances.standard_error, size),
+                "normalised": rescaled(row),
+                "n": distances.num_sequences,
+            }
+            tables.append(pd.DataFrame(columns))
+    return pd.concat(tables, ignore_index=True)
 
 
 def figure_1c(name: str, distances: BlockDistances, profile: Profile) -> Figure:
     """Figure 1c: d(x^(l), x^(l+n)) against l, a curve per n, the black line through l*(n)."""
     table = distance_table({name: distances}, profile)
-    table = table[table.block_size <= max(profile.block_sizes(distances.num_layers))]
+    deepest = max(profile.block_sizes(distances.num_layers))
+    table = table[table.block_size <= deepest]
+    colours = plt.get_cmap("viridis")
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(WIDTH, 4.2))
-        colours, deepest = plt.get_cmap("viridis"), table.block_size.max()
         for size, row in table.groupby("block_size"):
             shade = colours((size - 1) / max(deepest - 1, 1))
             axes.plot(row.block_start, row.value, color=shade, lw=1)
         best = table.loc[table.groupby("block_size").value.idxmin()]
         axes.plot(best.block_start, best.value, "k.:", ms=5, lw=1, label="best start $l^*(n)$")
         scale = plt.cm.ScalarMappable(plt.Normalize(1, deepest), colours)
-        told = {"label": "block size $n$ (layers)", "ticks": MaxNLocator(integer=True)}
-        figure.colorbar(scale, ax=axes, **told)
+        whole = MaxNLocator(integer=True)
+        figure.colorbar(scale, ax=axes, label="block size $n$ (layers)", ticks=whole)
         degrees = axes.secondary_yaxis("right", functions=(lambda d: 180 * d, lambda a: a / 180))
         degrees.set_ylabel("degrees")
         axes.set(xlabel="block start $l$ (layer)", ylabel="angular distance $d(l, l+n)$")
@@ -120,7 +140,8 @@ def figure_4(maps: dict[str, BlockDistances], profile: Profile) -> Figure:
     """Figure 4: a heatmap a model, x = l, y = n, each row rescaled to [0, 1]; yellow is similar."""
     table = distance_table(maps, profile)
     with plt.rc_context(STYLE):
-        return save_figure(_heatmaps(maps, table)[0], table, "figure_4", profile, legend="")
+        figure, _ = _heatmaps(maps, table)
+        return save_figure(figure, table, "figure_4", profile, legend="")
 
 
 def figure_islands(
@@ -131,11 +152,11 @@ def figure_islands(
     Its table has the `region` of each block: 0 not similar, 1 the band, 1 + i island i; none for
     blocks of more than half of the layers.
     """
-    found = {name: islands.regions(d.matrix, threshold) for name, d in maps.items()}
     table = distance_table(maps, profile).assign(threshold=threshold, region=pd.NA)
     with plt.rc_context(STYLE):
         figure, axes = _heatmaps(maps, table)
-        for axis, (name, regions) in zip(axes, found.items(), strict=True):
+        for axis, (name, distances) in zip(axes, maps.items(), strict=True):
+            regions = islands.regions(distances.matrix, threshold)
             searched = (table.model == name) & (table.block_size <= len(regions))
             blocks = table[searched]
             table.loc[searched, "region"] = regions[blocks.block_size - 1, blocks.block_start]
@@ -143,35 +164,41 @@ def figure_islands(
         return save_figure(figure, table, "figure_islands", profile, legend="")
 
 
-def _outline(axis, regions) -> None:
+def _outline(axis, regions: np.ndarray) -> None:
     """Draw the borders of the deep band and of each island, with its number next to it."""
     edge = [withStroke(linewidth=3, foreground="white")]
-    for label in range(islands.BAND, regions.max() + 1):
-        x, y = islands.outline(regions == label)
-        band = label == islands.BAND
-        look = {"color": "black" if band else "#c51b7d", "path_effects": edge}
-        axis.plot(x, y, lw=1.3, label="deep band" if band else "island", **look)
-        if not band:
-            place = {"xytext": (7, 26), "textcoords": "offset points", **look}
-            end, line = (np.nanmax(x), np.nanmax(y)), {"arrowstyle": "-"}
-            axis.annotate(label - islands.BAND, end, arrowprops=line, **place)
-    axis.axhline(len(regions) + 0.5, color="grey", ls=":", label="searched up to here")
     count = int(regions.max()) - islands.BAND
-    told = f"\n{count or 'no'} island{'s' * (count != 1)}"
-    axis.set_title(axis.get_title("left") + told, loc="left")
+    x, y = islands.outline(regions == islands.BAND)
+    axis.plot(x, y, lw=1.3, label="deep band", color="black", path_effects=edge)
+    for number in range(1, count + 1):
+        x, y = islands.outline(regions == islands.BAND + number)
+        axis.plot(x, y, lw=1.3, label="island", color=ISLAND, path_effects=edge)
+        axis.annotate(
+            number,
+            (np.nanmax(x), np.nanmax(y)),
+            xytext=(7, 26),
+            textcoords="offset points",
+            arrowprops={"arrowstyle": "-"},
+            color=ISLAND,
+            path_effects=edge,
+        )
+    axis.axhline(len(regions) + 0.5, color="grey", ls=":", label="searched up to here")
+    found = f"{count or 'no'} island{'s' * (count != 1)}"
+    axis.set_title(f"{axis.get_title('left')}\n{found}", loc="left")
 
 
 def _heatmaps(maps: dict[str, BlockDistances], table: pd.DataFrame) -> tuple[Figure, list]:
     """A map of the row-rescaled distances a model, three in a row; the figure and its axes."""
     columns = min(3, len(maps))
     rows = -(-len(maps) // columns)
-    size = (WIDTH if columns > 1 else 4.5, 0.9 + 6.6 / max(columns, 2) * rows)
-    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    width = WIDTH if columns > 1 else 4.5
+    height = 0.9 + 6.6 / max(columns, 2) * rows
+    figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
+    drawn = list(axes.flat[: len(maps)])
     for axis in axes.flat[len(maps) :]:
         axis.remove()
-    drawn = list(axes.flat[: len(maps)])
+    marks = {"value": ("k.", {"ms": 3, "label": "best start $l^*(n)$"})}
     for axis, (name, distances) in zip(drawn, maps.items(), strict=True):
-        marks = {"value": ("k.", {"ms": 3, "label": "best start $l^*(n)$"})}
         mesh = block_map(axis, table[table.model == name], "normalised", "", marks)
         axis.set_title(fill(registry.label(name), 27), loc="left")  # as wide as a map
         axis.set_title(f"n = {distances.num_sequences}", loc="right", fontsize=7)

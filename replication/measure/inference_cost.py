@@ -41,23 +41,23 @@ def measure(profile: Profile) -> tuple[pd.DataFrame, Profile]:
     A format that cannot be measured now, since it does not fit into memory say, has no value but a
     status; nothing of it is stored. Raises ModelError (or NotMeasured) if no model can be had.
     """
-    found, left = fetching.measure_each(of_model, profile.models, profile)
-    return pd.concat(found.values(), ignore_index=True), left
+    tables, available = fetching.measure_each(of_model, profile.models, profile)
+    return pd.concat(tables.values(), ignore_index=True), available
 
 
 def of_model(name: str, profile: Profile) -> pd.DataFrame:
     """The rows of one model. Raises the error of the last format if none can be measured."""
 
-    def of_format(told: str) -> pd.DataFrame:
-        own = replace(profile, quantization=FORMATS[told])
-        return _table(own, _of_format(name, own))
+    def of_format(label: str) -> pd.DataFrame:
+        in_format = replace(profile, quantization=FORMATS[label])
+        return _table(in_format, _of_format(name, in_format))
 
-    found, missing = fetching.skip_unavailable(of_format, FORMATS)
-    parts = list(found.values())
-    told = {"profile": profile.name, "model": name, "dtype": parts[0].dtype.iloc[0]}
-    for format_, status in missing.items():
-        parts.append(pd.DataFrame([told | {"quantization": FORMATS[format_], "status": status}]))
-    return pd.concat(parts, ignore_index=True)
+    measured, missing = fetching.skip_unavailable(of_format, FORMATS)
+    tables = list(measured.values())
+    row = {"profile": profile.name, "model": name, "dtype": tables[0].dtype.iloc[0]}
+    for label, status in missing.items():
+        tables.append(pd.DataFrame([row | {"quantization": FORMATS[label], "status": status}]))
+    return pd.concat(tables, ignore_index=True)
 
 
 class TooLarge(registry.ModelError):
@@ -68,7 +68,7 @@ class TooLarge(registry.ModelError):
 
 def _of_format(name: str, profile: Profile) -> dict:
     """The record of one format, that of the profile."""
-    how = {
+    params = {
         "model": name,
         **profile.load_kwargs,
         "fractions": list(profile.heal_fractions),
@@ -78,21 +78,22 @@ def _of_format(name: str, profile: Profile) -> dict:
         "repeats": profile.cost_repeats,
         "version": VERSION,
     }
-    (asked,) = fetching.keyed_by_machine([Request("inference_cost", how)])
-    params = asked.params | {"processor": machine.processor(loading.default_device())}
+    (keyed,) = fetching.keyed_by_machine([Request("inference_cost", params)])
+    params = keyed.params | {"processor": machine.processor(loading.default_device())}
     params |= {"threads": torch.get_num_threads()} if params.get("device") == "cpu" else {}
     return results.load_or_compute("inference_cost", params, lambda: _measured(name, profile))
 
 
 def _measured(name: str, profile: Profile) -> dict:
-    told = f"{name} in {profile.quantization or 'its own format'} does not fit into the free memory"
+    label = profile.quantization or "its own format"
+    problem = f"{name} in {label} does not fit into the free memory"
     loading.release()  # also this model, if it is loaded to be measured otherwise
     if not loading.fits(name, profile.batch_tokens, **profile.load_kwargs):
-        raise TooLarge(f"{told}.")
+        raise TooLarge(f"{problem}.")
     try:
         return _in_turn(load(name, profile), profile)
     except torch.OutOfMemoryError as error:
-        raise TooLarge(f"{told} once it runs.") from error
+        raise TooLarge(f"{problem} once it runs.") from error
 
 
 def _in_turn(model, profile: Profile) -> dict:
@@ -101,16 +102,16 @@ def _in_turn(model, profile: Profile) -> dict:
     sizes = profile.healed_sizes(num_layers)
     blocks = [UNPRUNED, *(simple_block(num_layers, size) for size in sizes)]
     prompt = torch.arange(profile.cost_prompt_tokens)[None]
-    found = {b: {"block": [b.start, b.size], "prefill": [], "decode": []} for b in blocks}
+    versions = {b: {"block": [b.start, b.size], "prefill": [], "decode": []} for b in blocks}
     for turn in range(profile.cost_repeats + 1):
-        for block, version in found.items():
+        for block, version in versions.items():
             with dropped(model, block):
                 prefill, decode = latencies(model, prompt, profile.cost_new_tokens)
                 version["weights"] = weight_bytes(model)
             if turn:  # the first turn warms up: kernels are chosen, weights are packed
                 version["prefill"].append(prefill)
                 version["decode"].append(decode)
-    return {"num_layers": num_layers, "versions": list(found.values())}
+    return {"num_layers": num_layers, "versions": list(versions.values())}
 
 
 @torch.inference_mode()
@@ -146,8 +147,10 @@ def weight_bytes(model) -> int:
 
 def _scales(state) -> list[torch.Tensor]:
     """The tensors that belong to a 4-bit weight, and to its scales if these are quantised too."""
-    found = [value for value in vars(state).values() if torch.is_tensor(value)] if state else []
-    return found + (_scales(state.state2) if getattr(state, "state2", None) else [])
+    if state is None:
+        return []
+    tensors = [value for value in vars(state).values() if torch.is_tensor(value)]
+    return tensors + _scales(getattr(state, "state2", None))
 
 
 def load(name: str, profile: Profile):
@@ -169,16 +172,16 @@ def load(name: str, profile: Profile):
 
 
 def _table(profile: Profile, record: dict) -> pd.DataFrame:
-    values, told, of_format = record["values"], record["params"], profile.quantization
+    values, params = record["values"], record["params"]
     versions = pd.DataFrame(values["versions"])
     whole, rows = versions.iloc[0], []
     for version in versions.itertuples():
         start, size = version.block
         where = {
             "profile": profile.name,
-            "model": told["model"],
-            "dtype": told["dtype"],
-            "quantization": of_format,
+            "model": params["model"],
+            "dtype": params["dtype"],
+            "quantization": profile.quantization,
             "strategy": "simple" if size else "none",
             "block_start": start,
             "block_size": size,
@@ -199,8 +202,15 @@ def _spread(seconds: list[float], unpruned: list[float]) -> dict:
     drawn = np.random.default_rng(0).choice(ratios, (RESAMPLES, len(ratios)))
     low, high = np.quantile(np.median(drawn, axis=1), [0.025, 0.975])
     lower, value, upper = np.quantile(seconds, [0.25, 0.5, 0.75])
-    told = {"value": value, "low": lower, "high": upper, "ratio": np.median(ratios)}
-    return told | {"ratio_low": low, "ratio_high": high, "n": len(ratios)}
+    return {
+        "value": value,
+        "low": lower,
+        "high": upper,
+        "ratio": np.median(ratios),
+        "ratio_low": low,
+        "ratio_high": high,
+        "n": len(ratios),
+    }
 
 
 def arithmetic(names: list[str], fraction: float = 0.5) -> pd.DataFrame:
@@ -223,6 +233,6 @@ def arithmetic(names: list[str], fraction: float = 0.5) -> pd.DataFrame:
             "both": cut - left * saved,
             "paper": whole * (1 - fraction) / 4,
         }
-        told = {key: value / GB for key, value in counted.items()}
-        rows.append({"model": registry.label(name), "layers": shape.num_layers} | told)
+        gigabytes = {key: value / GB for key, value in counted.items()}
+        rows.append({"model": registry.label(name), "layers": shape.num_layers} | gigabytes)
     return pd.DataFrame(rows)

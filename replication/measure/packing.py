@@ -8,20 +8,20 @@ NATS = 1000  # choices are stored as whole numbers of thousandths of a nat
 DIGITS = 6  # decimals of stored values of examples
 
 
-def stored(values: np.ndarray, weights: np.ndarray, likelihoods, examples) -> dict:
+def stored(values: np.ndarray, weights: np.ndarray, loglikelihoods, examples) -> dict:
     """The examples of a score as a result keeps them, small.
 
     examples: (n,), their values. weights: runs [weight, how often]. choices: for each question
     the negative log-likelihood of each choice in thousandths of a nat; answers: the right ones.
     """
-    found = {
+    packed = {
         "examples": [_plain(round(value, DIGITS)) for value in values.tolist()],
         "weights": [[_plain(weight), len([*run])] for weight, run in groupby(weights.tolist())],
     }
-    if likelihoods is not None:
-        found["choices"] = [np.rint(-NATS * v).astype(int).tolist() for v in likelihoods]
-        found["answers"] = [example["answer"] for example in examples]
-    return found
+    if loglikelihoods is not None:
+        packed["choices"] = [np.rint(-NATS * v).astype(int).tolist() for v in loglikelihoods]
+        packed["answers"] = [example["answer"] for example in examples]
+    return packed
 
 
 def _plain(value: float) -> float | int:

@@ -10,15 +10,15 @@ from lib.healing.recipe import Recipe, memory_fallbacks
 from lib.models import registry
 from lib.models.shapes import Shape
 from replication import paths, results
-from replication.measure import wanted
-from replication.measure.jobs import Job, jobs
+from replication.measure import request
+from replication.measure.request import Request, grouped
 from replication.measure.studies import all_blocks
-from replication.measure.wanted import Wanted, grouped
 from replication.plan import costs
 from replication.plan.assumptions import Card
 from replication.plan.costs import Cost
 from replication.profiles import Profile
 from replication.results.archive import Archive, parsed, stored
+from replication.run.jobs import Job, jobs
 
 MACHINE = ("revision", "quantization", "dtype", "device")  # of a result's model
 MOST_READ = 20  # records that a rate is taken from
@@ -86,7 +86,7 @@ def estimates(profile: Profile, notebooks: Sequence[str], card: Card) -> list[Es
 
 def _missing(
     job: Job, profile: Profile, shape: Shape, maps: list[dict], known: set[str]
-) -> tuple[list[Wanted], list[Wanted]]:
+) -> tuple[list[Request], list[Request]]:
     """All results of a job, and those of them that no machine that made a map has left.
 
     known: keys of results that count as left.
@@ -105,19 +105,19 @@ def _missing(
     return versions[0], missing
 
 
-def _there(wanted: Wanted, known: set[str]) -> bool:
+def _there(wanted: Request, known: set[str]) -> bool:
     """Whether a result is stored, or its healing failed, so that there is none to be had."""
     what = wanted.kind, wanted.params
     if results.key(*what) in known or results.location(*what).exists():
         return True
-    healed = wanted.recipe and results.load("healing", wanted.healing.params)
+    healed = wanted.recipe and results.load("healing", request.healing.params)
     return bool(healed) and healed["values"]["status"] != "ok"
 
 
 def _maps(model: str, profile: Profile, record: Archive | None = None) -> list[dict]:
     """The stored (or recorded) results of a model's distances; one for each kind of machine."""
     revision = {"revision": registry.resolve(model).revision}
-    asked = wanted.similarity(model, profile).params | revision
+    asked = request.similarity(model, profile).params | revision
     asked = {key: value for key, value in asked.items() if key != "dtype" or value}
     there = [*stored(paths.RESULTS, "similarity")]
     there += record.records("similarity") if record else []
@@ -127,7 +127,7 @@ def _maps(model: str, profile: Profile, record: Archive | None = None) -> list[d
 # ---- what is missing costs -----------------------------------------------------------------
 
 
-def _costs(shape: Shape, missing: list[Wanted], card: Card) -> list[Cost]:
+def _costs(shape: Shape, missing: list[Request], card: Card) -> list[Cost]:
     """The costs of results in the order in which they are measured; weights stay loaded."""
     found, loaded = [], None
     healings = {results.key(w.kind, w.params): w for w in missing if w.kind == "healing"}
@@ -141,7 +141,7 @@ def _costs(shape: Shape, missing: list[Wanted], card: Card) -> list[Cost]:
     return found
 
 
-def _call(wanted: Wanted) -> tuple:
+def _call(wanted: Request) -> tuple:
     """The same for results of one call; first, which layers it loads."""
     block = wanted.block if wanted.recipe else None
     if wanted.kind == "repair":
@@ -150,7 +150,7 @@ def _call(wanted: Wanted) -> tuple:
     return block, results.key(wanted.kind, asked)
 
 
-def _of_call(shape: Shape, call: list[Wanted], card: Card, made: int = 0) -> list[Cost]:
+def _of_call(shape: Shape, call: list[Request], card: Card, made: int = 0) -> list[Cost]:
     """The costs of one call: of one result, or of scores of many blocks, not healed.
 
     made: steps of a healing that a shorter one has made.
@@ -172,7 +172,7 @@ def _of_call(shape: Shape, call: list[Wanted], card: Card, made: int = 0) -> lis
     return found
 
 
-def _after(shape: Shape, swept: list[Wanted]) -> list[int]:
+def _after(shape: Shape, swept: list[Request]) -> list[int]:
     """How many layers each version of a sweep has after its cut."""
     layers = shape.num_layers
     if swept[0].kind == "damage":

@@ -1,6 +1,6 @@
 """What a run will take, before it runs: `python -m replication --plan --card a100-40`.
 
-Every job of `replication.measure.jobs` as the results it must leave, each with its cost and how it
+Every job of `replication.run.jobs` as the results it must leave, each with its cost and how it
 fits the card. Imports neither torch nor transformers.
 """
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from lib import evaluation
-from replication.measure import packing, wanted
-from replication.measure.wanted import grouped
+from replication.measure import packing, request
+from replication.measure.request import grouped
 from replication.profiles import Profile
 from replication.results.archive import MACHINE, Archive, rounded
 
@@ -41,7 +41,7 @@ def compare(profile: Profile, here: Archive, recorded: Archive) -> pd.DataFrame:
 def of_profile(profile: Profile, here: Archive) -> Iterator[dict]:
     """The scores and distances of a profile's models and amounts of data."""
     prompts = (profile, profile.with_prompt(0))
-    told = [wanted.of_task(task, p) for task in evaluation.KINDS for p in prompts]
+    told = [request.of_task(task, p) for task in evaluation.KINDS for p in prompts]
     told += [{"sequences": profile.similarity_sequences}]
     asked = [_amounts(params) for params in told]
     for found in (*here.records("scores"), *here.records("similarity")):

@@ -116,12 +116,12 @@ def read_only() -> bool:
 
 
 @contextmanager
-def reading(found: Archive) -> Iterator[None]:
-    """Results are those of the archive `found` within, by what was asked, on whatever machine.
+def reading(read: Archive) -> Iterator[None]:
+    """Results are those of the archive `read` within, found by their request on any machine.
 
     What it lacks stays missing. No model is needed, nor its files.
     """
-    token = ARCHIVE.set(found)
+    token = ARCHIVE.set(read)
     try:
         yield
     finally:

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class AmbiguousError(ValueError):
-    """Several results answer what was asked; the message says in what they differ."""
+    """Several results answer a request; the message says in what they differ."""
 
 
 def key(kind: str, params: dict) -> str:
@@ -38,7 +38,7 @@ def key(kind: str, params: dict) -> str:
 
 
 def location(kind: str, params: dict) -> Path:
-    """The file of a measurement: <kind>/<model>/<what was asked>-<first digits of the key>.json."""
+    """The file of a measurement: <kind>/<model>/<task, block, …>-<first digits of the key>.json."""
     model = storage.component(str(params.get("model", ""))) or "any"
     name = storage.component("-".join([*_named(params), key(kind, params)[:8]]))
     return paths.RESULTS / kind / model / f"{name}.json"
@@ -47,16 +47,16 @@ def location(kind: str, params: dict) -> Path:
 def _named(params: dict) -> list[str]:
     """What a file's name shows: arc_easy-l13-n06-healed-r8-s0, mmlu-5shot-whole, c4-256."""
     data = params.get("data", "").rpartition(":")[2]
-    shown = [params.get("task") or data, params.get("sequences")]
-    shown.append(params.get("shots") and f"{params['shots']}shot")
-    shown.append(params.get("first") and f"from{params['first']}")
+    parts = [params.get("task") or data, params.get("sequences")]
+    parts.append(params.get("shots") and f"{params['shots']}shot")
+    parts.append(params.get("first") and f"from{params['first']}")
     if "block_size" in params:
         block = "l{block_start:02}-n{block_size:02}".format(**params)
-        shown.append(block if params["block_size"] else "whole")
-    shown.append(params.get("map"))
+        parts.append(block if params["block_size"] else "whole")
+    parts.append(params.get("map"))
     if "recipe" in params:
-        shown.append("healed-r{rank}-s{seed}".format(**params["recipe"]))
-    return [str(part) for part in shown if part]
+        parts.append("healed-r{rank}-s{seed}".format(**params["recipe"]))
+    return [str(part) for part in parts if part]
 
 
 def parsed(text: bytes, kind: str, params: dict | None = None, run: dict | None = None) -> tuple:
@@ -115,17 +115,17 @@ def rounded(value):
 
 @dataclass(frozen=True)
 class Archive:
-    """The results of a folder, found by what was asked, whatever the machine and the version.
+    """The results of a folder, found by their request, whatever the machine and the version.
 
-    asked: the records, by what they were asked. run: what run.json says of them all, else {}.
+    by_request: the records of each request. run: what run.json says of them all, else {}.
     """
 
-    asked: dict[str, list[dict]]
+    by_request: dict[str, list[dict]]
     run: dict
 
     def records(self, kind: str | None = None) -> Iterator[dict]:
         """Every record, or those of a kind."""
-        every = (record for records in self.asked.values() for record in records)
+        every = (record for records in self.by_request.values() for record in records)
         return (record for record in every if kind in (None, record["kind"]))
 
     def find(self, kind: str, params: dict) -> dict | None:
@@ -142,7 +142,7 @@ class Archive:
         given = {name: params[name] for name in WEIGHTS if params.get(name) is not None}
         records = [
             record
-            for record in self.asked.get(_asked(kind, params), [])
+            for record in self.by_request.get(_request_key(kind, params), [])
             if all(record["params"].get(name) == value for name, value in given.items())
         ]
         most = max(map(same_versions, records), default=0)
@@ -157,7 +157,7 @@ class Archive:
         return max(best, key=lambda record: record["values"].get("n", 0), default=None)
 
 
-def _asked(kind: str, params: dict) -> str:
+def _request_key(kind: str, params: dict) -> str:
     """The same for measurements that differ in the machine, a version or a revision only."""
     ignored = (*MACHINE, *VERSION_PARAMS, "revision")
     return key(kind, {name: value for name, value in params.items() if name not in ignored})
@@ -165,10 +165,10 @@ def _asked(kind: str, params: dict) -> str:
 
 def archive(folder: Path) -> Archive:
     """The results of a folder: a file each, as a run leaves them, or lines of `<kind>.….jsonl`."""
-    asked: dict[str, list[dict]] = {}
+    by_request: dict[str, list[dict]] = {}
     for record in stored(folder):
-        asked.setdefault(_asked(record["kind"], record["params"]), []).append(record)
-    return Archive(asked, _run(folder))
+        by_request.setdefault(_request_key(record["kind"], record["params"]), []).append(record)
+    return Archive(by_request, _run(folder))
 
 
 def stored(folder: Path, kind: str = "*") -> Iterator[dict]:
