@@ -1,4 +1,4 @@
-"""Blocks of layers, how alike their two ends are, and the paper's two ways to choose one.
+"""Blocks of layers, the distances between their ends, and the paper's two ways to choose one.
 
 A block is 0-indexed and half-open: Block(start, size) is `range(start, start + size)` in the
 numbering of the unpruned model. The input of layer `start` goes to layer `start + size` instead.
@@ -41,7 +41,7 @@ class Block:
         return [l for l in range(num_layers) if not self.start <= l < self.stop]
 
     def across(self, state):
-        """What layer `stop` reads, of the state before the cut: that state as it is."""
+        """The input of layer `stop`, from the state before the cut: that state as it is."""
         return state
 
 
@@ -64,8 +64,12 @@ class BlockDistances:
     @classmethod
     def stored(cls, values: dict) -> "BlockDistances":
         """The distances that a result holds."""
-        arrays = (np.array(values[key]) for key in ("matrix", "standard_error", "folds"))
-        return cls(*arrays, values["num_sequences"])
+        return cls(
+            matrix=np.array(values["matrix"]),
+            standard_error=np.array(values["standard_error"]),
+            folds=np.array(values["folds"]),
+            num_sequences=values["num_sequences"],
+        )
 
     @property
     def num_layers(self) -> int:

@@ -21,7 +21,7 @@ ANSWER_STATS = ("commonest", "ties", "margin", "bits_per_byte")  # columns of a 
 
 @dataclass(frozen=True)
 class Kind:
-    """How a task is built, encoded and scored."""
+    """The functions that build, encode and score a task."""
 
     build: Callable[..., list[dict]]  # its examples as text, given the source and the counts
     counts: tuple[str, ...]  # the counts that `build` takes, named as in a result's key
@@ -196,14 +196,14 @@ class Task:
         return scores
 
     def without_question(self) -> "Task | None":
-        """The same choices without the question, where they are texts: each after "Answer:"."""
+        """The task with its choices only, where they are texts: each after "Answer:"; else None."""
         if self.kind.score or not self.kind.completes:
             return None
         bare = {"prompt": "Answer:", "group": "all"}
         return replace(self, examples=tuple(example | bare for example in self.examples))
 
     def _compared(self, loglikelihoods: list[np.ndarray]) -> list[np.ndarray]:
-        """What decides between the choices: their log-likelihoods, or these per character."""
+        """The numbers compared between choices: log-likelihoods, or these per character."""
         if not self.kind.per_character:
             return loglikelihoods
         per_character = []
@@ -229,7 +229,7 @@ class Task:
         return float(np.average(values, weights=self._weights))
 
     def chance(self, vocab_size: int) -> float | None:
-        """What guessing scores: the mean of one in the number of choices; ln V for the loss.
+        """The score of guessing: the mean of one in the number of choices; ln V for the loss.
 
         Nothing where the model writes its answer; None in bits per byte.
         """
@@ -243,7 +243,7 @@ class Task:
 
     @property
     def majority(self) -> float | None:
-        """What always giving the commonest answer scores, where answers mean the same (BoolQ)."""
+        """The score of always giving the commonest answer, where answers mean the same (BoolQ)."""
         return self.baselines()["letter"] if self.name == "boolq" else None
 
 
@@ -287,8 +287,10 @@ def weighted_mean(values: np.ndarray, weights: np.ndarray) -> tuple[float, float
     share = weights / weights.sum()
     mean = float(share @ values)
     n = len(values)
-    spread = n / (n - 1) * (share**2 @ (values - mean) ** 2) if n > 1 else np.nan
-    return mean, float(np.sqrt(spread))
+    if n < 2:
+        return mean, float(np.nan)
+    variance = n / (n - 1) * (share**2 @ (values - mean) ** 2)
+    return mean, float(np.sqrt(variance))
 
 
 def accuracy_with_ties(compared: np.ndarray, answer: int) -> float:

@@ -58,6 +58,7 @@ def _check_saved(model, block: Block, folder: Path) -> None:
     reloaded = AutoModelForCausalLM.from_pretrained(folder, dtype=model.dtype).to(model.device)
     probe = torch.arange(48, device=model.device).reshape(2, 24) % model.config.vocab_size
     with torch.inference_mode():
-        ours, theirs = (m(probe, use_cache=False).logits for m in (model, reloaded.eval()))
-        if not torch.equal(ours, theirs):
+        pruned_logits = model(probe, use_cache=False).logits
+        saved_logits = reloaded.eval()(probe, use_cache=False).logits
+        if not torch.equal(pruned_logits, saved_logits):
             raise RuntimeError(f"The checkpoint of {block} has other logits than the pruned model.")

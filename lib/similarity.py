@@ -135,7 +135,8 @@ def of_text(model, ids: torch.Tensor) -> dict[str, np.ndarray]:
     with residual_stream(model, lambda l, x: states.append(x[0].float())):
         model.get_decoder()(input_ids=ids[None].to(model.device), use_cache=False)
     stream = torch.stack([x.to(model.device) for x in states])
-    update = (stream[1:] - stream[:-1]).norm(dim=-1) / stream[:-1].norm(dim=-1)
+    inputs, outputs = stream[:-1], stream[1:]  # of each layer
+    update = (outputs - inputs).norm(dim=-1) / inputs.norm(dim=-1)
     by_token = stream.transpose(0, 1).split(TOKENS)
     distances = np.concatenate([angular_distances(tokens) for tokens in by_token])
     return {

@@ -60,7 +60,7 @@ def _fitted(example: dict, tokenizer) -> tuple[str, int]:
 
 
 def _too_many(header: str, shots: tuple, question: str, choices: list[str], tokenizer) -> int:
-    """How many of the solved examples make a prompt with its longest choice too long."""
+    """The number of solved examples that make a prompt with its longest choice too long."""
     longest = max(choices, key=lambda choice: len(tokenizer(choice).input_ids))
     for left_out in range(len(shots)):
         whole = "".join([header, *shots[: len(shots) - left_out], question, longest])
@@ -74,10 +74,11 @@ def completions(example: dict, tokenizer) -> list[Row]:
     prompt, left_out = _fitted(example, tokenizer)
     start, answers = _continued(prompt, example["choices"], tokenizer)
     group = (example["group"], left_out) if left_out else example["group"]
-    return [
-        Row((*start, *answer[:-1]), tuple((token,) for token in answer), group, left_out)
-        for answer in answers
-    ]
+    rows = []
+    for answer in answers:
+        target_ids = tuple((token,) for token in answer)
+        rows.append(Row((*start, *answer[:-1]), target_ids, group, left_out))
+    return rows
 
 
 def _continued(prompt: str, choices: list[str], tokenizer) -> tuple[list[int], list[list[int]]]:
@@ -95,7 +96,8 @@ def _continued(prompt: str, choices: list[str], tokenizer) -> tuple[list[int], l
 def text(example: dict, tokenizer) -> list[Row]:
     """One row: a text truncated to max_tokens; targets are all tokens but the first."""
     ids = tokenizer(example["text"], truncation=True, max_length=example["max_tokens"]).input_ids
-    return [Row(tuple(ids[:-1]), tuple((token,) for token in ids[1:]))]
+    target_ids = tuple((token,) for token in ids[1:])
+    return [Row(tuple(ids[:-1]), target_ids)]
 
 
 def prompt(example: dict, tokenizer) -> list[Row]:

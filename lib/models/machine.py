@@ -31,14 +31,14 @@ _warned = set()  # files that were begun on another processor, after the warning
 
 
 def checked(dtype: str) -> str:
-    """The same. Raises ValueError if it is no format of weights."""
+    """Return `dtype`. Raises ValueError if it is no format of weights."""
     if dtype not in DTYPES:
         raise ValueError(f"Unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}.")
     return dtype
 
 
 def cores() -> int:
-    """How many CPU cores this process may use; on macOS, how many there are."""
+    """The number of CPU cores this process may use; on macOS, of all."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
@@ -96,10 +96,10 @@ def seconds(dtype: str) -> float:
     import torch
 
     kind = getattr(torch, dtype)
-    pairs = [
-        (torch.ones(TOKENS, inputs, dtype=kind), torch.ones(outputs, inputs, dtype=kind))
-        for inputs, outputs in MATRICES
-    ]
+    pairs = []
+    for inputs, outputs in MATRICES:
+        states = torch.ones(TOKENS, inputs, dtype=kind)
+        pairs.append((states, torch.ones(outputs, inputs, dtype=kind)))
     with torch.inference_mode():
         start = time.perf_counter()
         for states, weight in pairs:

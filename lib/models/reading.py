@@ -18,7 +18,7 @@ PREFIX_STEP = 4  # shared prefixes are cut to a multiple of this, so that more o
 
 @dataclass(frozen=True)
 class Batch:
-    """What rows have beyond their prefixes: ids (B, T), right-padded, and where to score them.
+    """The tokens of rows beyond their prefixes, (B, T), right-padded, and where to score them.
 
     Right-padded sequences need no mask: causal attention never looks ahead.
     """

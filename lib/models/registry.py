@@ -165,5 +165,5 @@ def label(name: str) -> str:
 
 
 def family(name: str) -> str:
-    """Whose panel the model is drawn in."""
+    """The family in whose panel the model is drawn."""
     return MODELS[name].family if name in MODELS else label(name)
