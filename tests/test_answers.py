@@ -18,7 +18,8 @@ from lib.sweep import baseline_scores, sweep
 from replication import analysis, paths, profiles, results
 from replication.analysis import curves
 from replication.figures import curves as drawing
-from replication.measure import packing, request, scores
+from replication.measure import request, scores
+from replication.results import codec
 
 SMOKE = replace(profiles.get("smoke"), arc_easy_questions=6, hellaswag_questions=6)
 ONE, TWO = {"answer": 0, "weight": 1}, {"answer": 1, "weight": 3}
@@ -108,7 +109,7 @@ def test_the_floor_is_the_models_own_likelihood_where_that_is_the_best_blind_ans
 
 def choices_of(values: dict) -> list[np.ndarray]:
     """The log-likelihoods (nats) of each question's choices in a stored score."""
-    return [-np.array(question) / packing.NATS for question in values["choices"]]
+    return [-np.array(question) / codec.NATS for question in values["choices"]]
 
 
 def test_a_stored_score_says_what_was_answered(output):
@@ -143,20 +144,20 @@ def test_mmlu_whole_stays_small(output):
     found = list(np.log(draw.dirichlet(np.ones(4), len(weights))) - 4)
     examples = [{"answer": int(a)} for a in draw.integers(4, size=len(weights))]
     values = draw.integers(2, size=len(weights)).astype(float)
-    stored = packing.stored(values, weights, found, examples)
+    stored = codec.stored(values, weights, found, examples)
     results.save("scores", {"model": "m"}, stored, 0)
     assert len(weights) == 14_042
     assert results.location("scores", {"model": "m"}).stat().st_size < 400_000
     back = results.load("scores", {"model": "m"})["values"]
     assert len(back["weights"]) == 2  # equal neighbours are one run
-    for mine, theirs in zip(packing.examples_of(back)[:2], (values, weights), strict=True):
+    for mine, theirs in zip(codec.examples_of(back)[:2], (values, weights), strict=True):
         np.testing.assert_array_equal(mine, theirs)
     np.testing.assert_allclose(choices_of(back), found, atol=5.1e-4)
 
 
 def test_scores_of_before_are_read():
     old = {"examples": [1.0, 0.0, 0.5], "weights": [7.0, 7.0, 9.0]}
-    examples, weights, *_ = packing.examples_of(old)
+    examples, weights, *_ = codec.examples_of(old)
     assert examples.tolist() == old["examples"] and weights.tolist() == old["weights"]
 
 

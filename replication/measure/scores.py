@@ -20,10 +20,11 @@ from lib.healing import Recipe, lora, training
 from lib.models import loading
 from lib.sweep import baseline_scores, sweep
 from replication import paths, results
-from replication.measure import experiments, fetching, packing, request
+from replication.measure import experiments, fetching, request
 from replication.measure.experiments import TASKS
 from replication.measure.request import BLOCK, Request, grouped
 from replication.profiles import Profile
+from replication.results import codec
 
 Maps = dict[str, BlockDistances]
 Experiment = Callable[..., list[Request]]  # of a model's name, its distances and a profile
@@ -153,7 +154,7 @@ def row(scored: Request, record: dict) -> dict:
     score = NO_SCORE
     if values:  # also of a score that was stored with less
         score = score | {key: values[key] for key in SCORE if values.get(key) is not None}
-        score |= dict(zip(EXAMPLES, packing.examples_of(values), strict=True))
+        score |= dict(zip(EXAMPLES, codec.examples_of(values), strict=True))
     return {
         "profile": labels.pop("profile"),
         **{key: params[key] for key in ("model", "dtype", "quantization", *BLOCK, "task")},
@@ -213,7 +214,7 @@ def _all_but_block(r: Request) -> str:
 def values_of(model, tokenizer, task: evaluation.Task, score: dict, params: dict) -> dict:
     """The values of a result: a row of `sweep`, and what answers score that read nothing."""
     values = {key: score[key] for key in SCORE if key in score}
-    values |= packing.stored(score["examples"], score["weights"], score["choices"], task.examples)
+    values |= codec.stored(score["examples"], score["weights"], score["choices"], task.examples)
     vocabulary = model.config.get_text_config().vocab_size
     values |= {"chance": task.chance(vocabulary), "majority": task.majority}
     if not params["block_size"]:

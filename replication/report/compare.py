@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 
 from lib import evaluation
-from replication.measure import packing, request
+from replication.measure import request
 from replication.measure.request import grouped
 from replication.profiles import Profile
+from replication.results import codec
 from replication.results.archive import MACHINE, Archive, rounded
 
 AMOUNTS = ("sequences", "subjects", "questions")  # parameters that only change the error
@@ -84,7 +85,7 @@ def _reading(found: dict, start: int, size: int) -> tuple:
     values = found["values"]
     if found["kind"] == "scores":
         told = [values[key] for key in ("value", "standard_error", "n")]
-        parts, weights, *_ = packing.examples_of(values)
+        parts, weights, *_ = codec.examples_of(values)
     else:
         matrix, errors, folds = (np.array(values[k]) for k in ("matrix", "standard_error", "folds"))
         at = (start, start + size)
