@@ -200,7 +200,7 @@ function draw() {
   for (const [side, map] of Object.entries(maps)) {
     const part = name => document.querySelector(`#${side} .${name}`), block = blockOf(side, maps);
     part("name").textContent = chosen(side);
-    part("told").textContent = map.told;
+    part("source").textContent = map.source;
     part("card").innerHTML = card(map, block);
     part("card").classList.toggle("chosen", side === chosen("side"));
     part("found").innerHTML = table(map);

@@ -24,19 +24,20 @@ THRESHOLDS = tuple(percent / 100 for percent in range(1, 41))
 FRAME = '<div><iframe srcdoc="{}" style="width: 100%; height: 950px; border: 0"></iframe></div>'
 BLOCK = ["block_start", "block_size"]
 ISLAND = ["island", "side", "first_start", "last_start", "smallest_size", "largest_size"]
-ISLAND += [*BLOCK, "area", "stability"]  # what the page tells of an island
+ISLAND += [*BLOCK, "area", "stability"]  # what the page shows of an island
+ARRAYS = ("matrix", "standard_error", "folds")  # of a BlockDistances
 
 
 @dataclass(frozen=True)
 class Explored:
     """A map, and what else is known of the blocks of its model.
 
-    told: how it was measured. damage: by BLOCK value and standard_error (nats). scores: by BLOCK
+    source: how it was measured. damage: by BLOCK value and standard_error (nats). scores: by BLOCK
     task, treatment, value, standard_error; block (0, 0) is the unpruned model.
     """
 
     distances: BlockDistances
-    told: str = ""
+    source: str = ""
     damage: pd.DataFrame | None = None
     scores: pd.DataFrame | None = None
 
@@ -46,13 +47,14 @@ def page(maps: dict[str, Explored]) -> str:
 
     Raises ValueError if a table of damage lacks a column.
     """
-    data = {"thresholds": THRESHOLDS, "maps": {label: _map(m) for label, m in maps.items()}}
+    by_label = {label: _map(explored) for label, explored in maps.items()}
+    data = {"thresholds": THRESHOLDS, "maps": by_label}
     text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
     return TEMPLATES.get_template("explorer.html.j2").render(
         plotly=get_plotlyjs(),
         data=text,
         script=SCRIPT.read_text(encoding="utf-8"),
-        layers={label: shown.distances.num_layers for label, shown in maps.items()},
+        layers={label: explored.distances.num_layers for label, explored in maps.items()},
         threshold=islands.THRESHOLD,
     )
 
@@ -62,30 +64,32 @@ def inline(page: str) -> HTML:
     return HTML(FRAME.format(html.escape(page)))
 
 
-def _map(shown: Explored) -> dict:
+def _map(explored: Explored) -> dict:
     """What the page knows of a map. Values of blocks are lists [n-1][l], null where none fits."""
-    distances = shown.distances
+    distances = explored.distances
     layers = distances.num_layers
-    found = {
+    data = {
         "layers": layers,
-        "told": shown.told,
+        "source": explored.source,
         "distance": _listed(islands.by_size(distances.matrix)),
         "error": _listed(islands.by_size(distances.standard_error)),
         "whole": _islands(distances),
         "without": _islands(distances, first=1 if layers > 3 else 0),
         "scores": {},
     }
-    if shown.damage is not None:
-        if missing := {*BLOCK, "value", "standard_error"} - set(shown.damage):
+    if explored.damage is not None:
+        missing = {*BLOCK, "value", "standard_error"} - set(explored.damage)
+        if missing:
             raise ValueError(f"A damage map lacks {', '.join(sorted(missing))}.")
-        by_block = shown.damage.set_index(BLOCK)
+        by_block = explored.damage.set_index(BLOCK)
         for name, column in (("damage", "value"), ("damage_error", "standard_error")):
             grid = by_block[column].unstack(BLOCK[0])
-            found[name] = _listed(grid.reindex(range(1, layers), columns=range(layers)).to_numpy())
-    if shown.scores is not None:
-        for (start, size), rows in shown.scores.groupby(BLOCK):
-            found["scores"][f"{start},{size}"] = json.loads(rows.to_json(orient="records"))
-    return found
+            grid = grid.reindex(range(1, layers), columns=range(layers))
+            data[name] = _listed(grid.to_numpy())
+    if explored.scores is not None:
+        for (start, size), rows in explored.scores.groupby(BLOCK):
+            data["scores"][f"{start},{size}"] = _records(rows)
+    return data
 
 
 def _islands(distances: BlockDistances, first: int = 0) -> dict:
@@ -93,20 +97,32 @@ def _islands(distances: BlockDistances, first: int = 0) -> dict:
 
     Of the layers from `first` on alone, in the numbering of the whole model.
     """
-    arrays = ("matrix", "standard_error", "folds")
-    part = replace(distances, **{a: getattr(distances, a)[..., first:, first:] for a in arrays})
-    found = {"rescaled": _listed(_shifted(islands.rescaled(islands.by_size(part.matrix)), first))}
-    found |= {"regions": [], "share": [], "islands": []}
+    cut = {name: getattr(distances, name)[..., first:, first:] for name in ARRAYS}
+    part = replace(distances, **cut)
+    heights = islands.rescaled(islands.by_size(part.matrix))
+    data = {
+        "rescaled": _listed(_shifted(heights, first)),
+        "regions": [],
+        "share": [],
+        "islands": [],
+    }
     for threshold in THRESHOLDS:
-        again = islands.resampled(part.folds, threshold)
-        share = 100 * np.mean(again > islands.BAND, axis=0) if len(again) else np.nan * again.sum(0)
         regions = islands.regions(part.matrix, threshold)
+        again = islands.resampled(part.folds, threshold)
+        share = np.full(regions.shape, np.nan)
+        if len(again):
+            share = 100 * np.mean(again > islands.BAND, axis=0)
         table = islands.islands(part, threshold, again)
         table[["first_start", "last_start", "block_start"]] += first
-        found["regions"].append(_shifted(regions, first, 0).tolist())
-        found["share"].append(_listed(_shifted(share, first), 0))
-        found["islands"].append(json.loads(table[ISLAND].to_json(orient="records")))
-    return found
+        data["regions"].append(_shifted(regions, first, 0).tolist())
+        data["share"].append(_listed(_shifted(share, first), 0))
+        data["islands"].append(_records(table[ISLAND]))
+    return data
+
+
+def _records(table: pd.DataFrame) -> list[dict]:
+    """The rows of a table for JSON, with None for NaN."""
+    return json.loads(table.to_json(orient="records"))
 
 
 def _shifted(values: np.ndarray, first: int, fill=np.nan) -> np.ndarray:
