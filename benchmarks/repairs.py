@@ -17,7 +17,7 @@ import torch
 
 from lib import pruning
 from lib.data import sets
-from lib.healing import linear, training
+from lib.healing import heal, linear
 from lib.models import loading
 from lib.similarity import calibration_batches
 from replication import paths, profiles, results
@@ -64,7 +64,7 @@ def _step_seconds(model, tokenizer, block, recipe) -> float:
     recipe = replace(recipe, steps=STEPS, warmup_steps=0, decay_steps=0)
     with tempfile.TemporaryDirectory() as folder:
         with pruning.dropped(model, block):
-            found = training.heal(model, tokenizer, recipe, Path(folder) / "healed")
+            found = heal(model, tokenizer, recipe, Path(folder) / "healed")
     return found.seconds / STEPS
 
 

@@ -58,7 +58,7 @@ def against_plain_script(size: Size) -> list[Line]:
         row=7,
         what=f"Healing, {recipe.steps} steps of {recipe.batch} × {recipe.max_tokens} tokens",
         reference="plain HF Trainer, peft and bitsandbytes (NF4), in the same format",
-        ours="`training.heal`'s training, checkpoints included",
+        ours="`healing.heal`'s training, checkpoints included",
         required="≥ 0.95",
         ratio=pair.speedup,
         met=pair.speedup >= 0.95,
