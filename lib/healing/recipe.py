@@ -19,8 +19,8 @@ class Recipe:
     learning_rate: float  # at its peak
     rank: int
     warmup_steps: int
-    packed: bool  # documents joined and cut into full sequences, or truncated and padded
-    source: str  # of the documents, as in a profile
+    packed: bool = True  # documents joined and cut into full sequences, or truncated and padded
+    source: str = "wheels"  # of the documents; or "hub"
     batch: int = 16  # sequences a step, whatever the micro-batch
     dropout: float = 0.05
     seed: int = 0

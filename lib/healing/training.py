@@ -46,7 +46,14 @@ class Healed:
     joined: bool | None = None  # documents in one row, or padded; None: stored before it was noted
 
 
-def heal(model, tokenizer, recipe: Recipe, folder, micro_batch=16, trunk=None) -> Healed:
+def heal(
+    model,
+    tokenizer,
+    recipe: Recipe,
+    folder: str | Path,
+    micro_batch: int = 16,
+    trunk: Path | None = None,
+) -> Healed:
     """Fine-tune LoRA adapters of a model, of a pruned one within `pruning.dropped`, into `folder`.
 
     The documents of a micro-batch are read in one row, each for itself (`healing.packing`); where
@@ -193,7 +200,7 @@ def _training_arguments(recipe: Recipe, folder: Path, micro_batch: int, on_cpu: 
         lr_scheduler_kwargs={"num_decay_steps": decay, "decay_type": "linear"} if decay else {},
         warmup_steps=recipe.warmup_steps,
         seed=recipe.seed,
-        train_sampling_strategy="sequential",  # `documents` has fixed the order
+        train_sampling_strategy="sequential",  # `packing` has fixed the order
         save_steps=max(1, recipe.steps // CHECKPOINTS),
         save_total_limit=2,
         logging_steps=1,
