@@ -24,17 +24,21 @@ ROWS = {
 
 def settings(profile: Profile) -> HTML:
     """A profile next to the paper's: what matters most as a table, all its fields folded."""
-    both = {"this run": asdict(profile), "the paper": asdict(PROFILES["paper"])}
-    for told in both.values():
-        weights = told["quantization"] or told["dtype"] or "unquantised"
-        told |= {"models": ", ".join(told["models"]), "quantization": weights}
-    short = {who: {row: text.format(**t) for row, text in ROWS.items()} for who, t in both.items()}
-    tables = (pd.DataFrame(told).to_html(border=0) for told in (short, both))
+    columns = {"this run": asdict(profile), "the paper": asdict(PROFILES["paper"])}
+    short = {}
+    for name, fields in columns.items():
+        fields["models"] = ", ".join(fields["models"])
+        fields["quantization"] = fields["quantization"] or fields["dtype"] or "unquantised"
+        short[name] = {row: text.format(**fields) for row, text in ROWS.items()}
+    tables = (pd.DataFrame(table).to_html(border=0) for table in (short, columns))
     return HTML("{}<details><summary>all settings</summary>{}</details>".format(*tables))
 
 
 def source(*functions: Callable) -> HTML:
     """The code of functions, each folded under its name."""
-    folded = "<details><summary><code>{}.{}</code></summary><pre>{}</pre></details>".format
-    code = (folded(f.__module__, f.__qualname__, escape(inspect.getsource(f))) for f in functions)
-    return HTML("".join(code))
+    folded = "<details><summary><code>{}.{}</code></summary><pre>{}</pre></details>"
+    html = ""
+    for function in functions:
+        code = escape(inspect.getsource(function))
+        html += folded.format(function.__module__, function.__qualname__, code)
+    return HTML(html)

@@ -158,11 +158,11 @@ def test_notebooks_become_pages_without_kernel_or_network(ran):
 
 def test_the_run_is_reported_as_it_was_asked(ran):
     """With the models and the limit of the newest notebook, not those of the bare profile."""
-    assert report.asked("smoke") == SMOKE
+    assert report.newest_run("smoke") == SMOKE
     copy = paths.RUNS / "smoke" / f"{notebooks.NOTEBOOKS['04'].file}.ipynb"
     told = {"PROFILE": "smoke", "MODELS": ["smollm2-135m"], "LIMIT": 3}
     nbformat.write(v4.new_notebook(metadata={"papermill": {"parameters": told}}), copy)
-    assert report.asked("smoke") == profiles.get("smoke", ["smollm2-135m"], 3)
+    assert report.newest_run("smoke") == profiles.get("smoke", ["smollm2-135m"], 3)
 
 
 def test_a_model_that_could_not_be_had_does_not_end_the_report(ran):

@@ -41,12 +41,12 @@ def build(profile: Profile) -> Path:
         )
     here = results.archive(paths.RESULTS)
     recorded = results.archive(paths.RECORDED / profiles.RECORDED)
-    stored = pd.DataFrame(found["environment"] for found in here.records())
+    stored = pd.DataFrame(record["environment"] for record in here.records())
     machine = {name: ", ".join(stored[name].dropna().unique()) for name in stored}
     sides = {"this run": machine, "recorded run": recorded.run.get("environment", {})}
     index = paths.RUNS / "index.html"
     index.parent.mkdir(parents=True, exist_ok=True)
-    told = pages.page(
+    page = pages.page(
         title=f"The deeper layers: {profile.name}",
         profile=profile,
         made=f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
@@ -60,41 +60,59 @@ def build(profile: Profile) -> Path:
         compared=_compared(profile, here, recorded),
         versions=pages.table(pd.DataFrame(sides).rename_axis("").reset_index()),
     )
-    index.write_text(told, encoding="utf-8")
+    index.write_text(page, encoding="utf-8")
     return index
 
 
-def asked(name: str) -> Profile:
+def newest_run(name: str) -> Profile:
     """The profile `name` with the models, LIMIT, … of the newest run. Raises ValueError."""
     copies = (paths.RUNS / name / f"{notebook.file}.ipynb" for notebook in NOTEBOOKS.values())
     newest = max(filter(Path.exists, copies), key=os.path.getmtime, default=None)
-    about = nbformat.read(newest, as_version=4).metadata if newest else {}
-    told = about.get("papermill", {}).get("parameters", {})
-    return profiles.get(name, *map(told.get, ("MODELS", "LIMIT", "STEPS", "SIZES", "DTYPE")))
+    metadata = nbformat.read(newest, as_version=4).metadata if newest else {}
+    parameters = metadata.get("papermill", {}).get("parameters", {})
+    limits = map(parameters.get, ("MODELS", "LIMIT", "STEPS", "SIZES", "DTYPE"))
+    return profiles.get(name, *limits)
 
 
 def _notebook(number: str, profile: str) -> dict:
     """How a notebook went (done, failed or missing), and its page, written next to it."""
     name = NOTEBOOKS[number].file
-    told = {"number": number, "name": name, "title": name, "state": "missing", "page": None}
-    copies = {"done": f"{name}.ipynb", "failed": f"{name}.failed.ipynb"}
-    copies = {state: paths.RUNS / profile / file for state, file in copies.items()}
+    folder = paths.RUNS / profile
+    copies = {"done": folder / f"{name}.ipynb", "failed": folder / f"{name}.failed.ipynb"}
     times = {state: file.stat().st_mtime for state, file in copies.items() if file.exists()}
     if not times:
-        return told
+        return {"number": number, "name": name, "title": name, "state": "missing", "page": None}
     state = max(times, key=times.get)
     executed = nbformat.read(copies[state], as_version=4)
-    seconds = executed.metadata.get("papermill", {}).get("duration")
-    told |= {"state": state, "minutes": seconds and seconds / 60, "page": f"{profile}/{name}.html"}
     links = ("header", "footer")  # to files that no page lies next to
     executed.cells = [cell for cell in executed.cells if cell.get("id") not in links]
-    titles = (c.source.splitlines()[0] for c in executed.cells if c.source.startswith("# "))
-    told["title"] = next(titles, name).strip("# ")  # papermill puts an error above it
-    errors = [o for c in executed.cells for o in c.get("outputs", []) if o.output_type == "error"]
-    told["reason"] = f"{errors[-1].ename}: {errors[-1].evalue}".splitlines()[0] if errors else ""
-    page = pages.page(title=told["title"], notebook=told, body=pages.notebook(executed))
-    (paths.RUNS / told["page"]).write_text(page, encoding="utf-8")
-    return told
+    seconds = executed.metadata.get("papermill", {}).get("duration")
+    entry = {
+        "number": number,
+        "name": name,
+        "title": _title(executed) or name,
+        "state": state,
+        "minutes": seconds and seconds / 60,
+        "page": f"{profile}/{name}.html",
+        "reason": _error(executed),
+    }
+    page = pages.page(title=entry["title"], notebook=entry, body=pages.notebook(executed))
+    (paths.RUNS / entry["page"]).write_text(page, encoding="utf-8")
+    return entry
+
+
+def _title(executed: nbformat.NotebookNode) -> str:
+    """The first headline of a notebook; papermill may have put an error above it."""
+    headlines = (c.source.splitlines()[0] for c in executed.cells if c.source.startswith("# "))
+    return next(headlines, "").strip("# ")
+
+
+def _error(executed: nbformat.NotebookNode) -> str:
+    """The last error of a notebook in one line; "" if it has none."""
+    errors = []
+    for cell in executed.cells:
+        errors += [out for out in cell.get("outputs", []) if out.output_type == "error"]
+    return f"{errors[-1].ename}: {errors[-1].evalue}".splitlines()[0] if errors else ""
 
 
 def _figure(name: str, profile: str) -> dict:
@@ -119,15 +137,16 @@ def _address(file: Path) -> str:
 def _measured(profile: Profile, here: Archive) -> str:
     """A row per task: how many questions or texts, and how many versions of each model."""
     rows = []
-    for found in compare.of_profile(profile, here):
-        params, values = found["params"], found["values"]
-        task = TASKS.get(params.get("task"), params.get("task", "angular distance"))
-        n, task = values.get("n", values.get("num_sequences")), task.partition(" /")[0]
-        rows.append((task.removesuffix(" accuracy"), params["model"], n, "recipe" in params))
-    told = pd.DataFrame(rows, columns=["task", "model", "n", "healed"]).groupby(["task", "model"])
-    told = told.agg({"n": "max", "healed": ["size", "sum"]})
+    for record in compare.of_profile(profile, here):
+        params, values = record["params"], record["values"]
+        label = TASKS.get(params.get("task"), params.get("task", "angular distance"))
+        task = label.partition(" /")[0].removesuffix(" accuracy")
+        n = values.get("n", values.get("num_sequences"))
+        rows.append((task, params["model"], n, "recipe" in params))
+    table = pd.DataFrame(rows, columns=["task", "model", "n", "healed"])
+    counts = table.groupby(["task", "model"]).agg({"n": "max", "healed": ["size", "sum"]})
     text = "n = {:,.0f}; versions: {}, healed: {}"
-    cells = pd.Series([text.format(*cell) for cell in told.to_numpy()], told.index, dtype=object)
+    cells = pd.Series([text.format(*row) for row in counts.to_numpy()], counts.index, dtype=object)
     return pages.table(cells.unstack().rename_axis(columns=None).reset_index())
 
 
@@ -147,18 +166,19 @@ def _claims(profile: str) -> dict | None:
 
 def _compared(profile: Profile, here: Archive, recorded: Archive) -> dict:
     """The run next to the recorded one: what differs, what agrees, what was set otherwise."""
-    found = compare.compare(profile, here, recorded)
-    told = {"beyond": compare.BEYOND, "recorded": recorded.run}
-    if found.empty or not told["recorded"]:
-        return told | {"count": 0}
-    compared, apart = found[found.settings == ""], found[found.settings != ""]
-    shown = compared.reindex(columns=COMPARED)
-    counts = apart.groupby(["task", "treatment", "settings"]).size()
-    return told | {
+    table = compare.compare(profile, here, recorded)
+    if table.empty or not recorded.run:
+        return {"beyond": compare.BEYOND, "recorded": recorded.run, "count": 0}
+    compared, unlike = table[table.settings == ""], table[table.settings != ""]
+    columns = compared.reindex(columns=COMPARED)
+    counts = unlike.groupby(["task", "treatment", "settings"]).size()
+    return {
+        "beyond": compare.BEYOND,
+        "recorded": recorded.run,
         "count": len(compared),
         "differing": int(compared.differs.sum()),
-        "differs": pages.table(shown[compared.differs]),
-        "agrees": pages.table(shown[~compared.differs]),
+        "differs": pages.table(columns[compared.differs]),
+        "agrees": pages.table(columns[~compared.differs]),
         "apart": pages.table(counts.rename("measurements").reset_index()),
     }
 
@@ -169,7 +189,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--profile", default="quick", help="the run to report")
     options = parser.parse_args(argv)
     try:
-        print(build(asked(options.profile)))
+        print(build(newest_run(options.profile)))
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2

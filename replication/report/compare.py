@@ -1,6 +1,7 @@
 """A run next to the recorded one: what differs beyond its error."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from replication.results import codec
 from replication.results.archive import MACHINE, Archive, rounded
 
 AMOUNTS = ("sequences", "subjects", "questions")  # parameters that only change the error
-BEYOND = 2  # standard errors from which on a difference is told
+BEYOND = 2  # standard errors from which on two measurements differ
 
 
 def compare(profile: Profile, here: Archive, recorded: Archive) -> pd.DataFrame:
@@ -28,26 +29,22 @@ def compare(profile: Profile, here: Archive, recorded: Archive) -> pd.DataFrame:
     """
     others = grouped(recorded.records(), _place)
     rows = []
-    for mine in of_profile(profile, here):
-        candidates = [(_differing(mine, other), other) for other in others.get(_place(mine), [])]
-        nearest = min(
-            candidates,
-            key=lambda pair: (len(pair[0]), -pair[1]["values"].get("n", 0)),
-            default=({}, None),
-        )
-        rows += [_compared(mine, *nearest, *block) for block in _blocks(mine)]
+    for record in of_profile(profile, here):
+        other, settings = _nearest(record, others.get(_place(record), []))
+        for start, size in _blocks(record):
+            rows.append(_compared(record, other, settings, start, size))
     return pd.DataFrame(rows)
 
 
 def of_profile(profile: Profile, here: Archive) -> Iterator[dict]:
     """The scores and distances of a profile's models and amounts of data."""
-    prompts = (profile, profile.with_prompt(0))
-    told = [request.of_task(task, p) for task in evaluation.KINDS for p in prompts]
-    told += [{"sequences": profile.similarity_sequences}]
-    asked = [_amounts(params) for params in told]
-    for found in (*here.records("scores"), *here.records("similarity")):
-        if found["params"]["model"] in profile.models and _amounts(found["params"]) in asked:
-            yield found
+    amounts = [{"sequences": profile.similarity_sequences}]
+    for prompt in (profile, profile.with_prompt(0)):
+        amounts += [_amounts(request.of_task(task, prompt)) for task in evaluation.KINDS]
+    for record in (*here.records("scores"), *here.records("similarity")):
+        params = record["params"]
+        if params["model"] in profile.models and _amounts(params) in amounts:
+            yield record
 
 
 def _amounts(params: dict) -> dict:
@@ -55,65 +52,106 @@ def _amounts(params: dict) -> dict:
     return {key: params[key] for key in ("task", *AMOUNTS) if key in params}
 
 
-def _place(found: dict) -> tuple:
+def _place(record: dict) -> tuple:
     """The same for two records of which one may stand next to the other."""
-    params = found["params"]
+    params = record["params"]
     where = [params.get(key) for key in ("model", "task", "block_start", "block_size")]
-    return (found["kind"], *where, "recipe" in params)
+    return (record["kind"], *where, "recipe" in params)
 
 
-def _differing(mine: dict, other: dict) -> dict:
-    """Parameters in which two records differ, the machine's apart: (mine, the other's)."""
-    a, b = (r["params"] | r["params"].get("recipe", {}) for r in (mine, other))
-    names = sorted((a.keys() | b.keys()) - {*MACHINE, "recipe"})
-    return {name: (a.get(name), b.get(name)) for name in names if a.get(name) != b.get(name)}
+def _nearest(record: dict, others: list[dict]) -> tuple[dict | None, dict]:
+    """Of recorded ones that with the fewest other settings, then the most examples; these settings.
 
-
-def _blocks(found: dict) -> list[tuple[int, int]]:
-    """Start and size of what a record tells of: its block, or for distances l*(n) of each n."""
-    if found["kind"] == "scores":
-        return [(found["params"]["block_start"], found["params"]["block_size"])]
-    matrix = np.array(found["values"]["matrix"])
-    return [(int(np.diagonal(matrix, n).argmin()), n) for n in range(1, len(matrix) - 1)]
-
-
-def _reading(found: dict, start: int, size: int) -> tuple:
-    """value, standard error, n; and parts of equal origin in every run, with their weights.
-
-    The parts are rounded as recorded ones are, so that the same run does not differ.
+    Of each setting its values: (of the record, of the other).
     """
-    values = found["values"]
-    if found["kind"] == "scores":
-        told = [values[key] for key in ("value", "standard_error", "n")]
+    pairs = [(other, _differing(_settings(record), _settings(other))) for other in others]
+    return min(
+        pairs,
+        key=lambda pair: (len(pair[1]), -pair[0]["values"].get("n", 0)),
+        default=(None, {}),
+    )
+
+
+def _settings(record: dict) -> dict:
+    """The parameters of a record, its recipe's among them, those of the machine not."""
+    params = record["params"] | record["params"].get("recipe", {})
+    return {name: params[name] for name in sorted(params) if name not in (*MACHINE, "recipe")}
+
+
+def _differing(mine: dict, other: dict) -> dict[str, tuple]:
+    pairs = {name: (mine.get(name), other.get(name)) for name in sorted(mine | other)}
+    return {name: (a, b) for name, (a, b) in pairs.items() if a != b}
+
+
+def _blocks(record: dict) -> list[tuple[int, int]]:
+    """Start and size of a record's block, or for distances l*(n) of each n."""
+    if record["kind"] == "scores":
+        return [(record["params"]["block_start"], record["params"]["block_size"])]
+    matrix = np.array(record["values"]["matrix"])
+    sizes = range(1, len(matrix) - 1)
+    return [(int(np.diagonal(matrix, size).argmin()), size) for size in sizes]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A score or a distance, its standard error, and what it is the mean of.
+
+    parts: of equal origin in every run, with their weights; rounded as recorded ones are, so that
+    the same run does not differ.
+    """
+
+    value: float
+    error: float
+    n: int
+    parts: np.ndarray
+    weights: np.ndarray
+
+
+def _measurement(record: dict, start: int, size: int) -> Measurement:
+    values = record["values"]
+    if record["kind"] == "scores":
+        value, error, n = values["value"], values["standard_error"], values["n"]
         parts, weights, *_ = codec.examples_of(values)
     else:
-        matrix, errors, folds = (np.array(values[k]) for k in ("matrix", "standard_error", "folds"))
-        at = (start, start + size)
-        told = [matrix[at], errors[at], values["num_sequences"]]
-        parts, weights = folds[:, *at], np.ones(len(folds))
-    return *told, np.array(rounded(parts.tolist())), weights
+        stop = start + size
+        value = values["matrix"][start][stop]
+        error = values["standard_error"][start][stop]
+        n = values["num_sequences"]
+        parts = np.array(values["folds"])[:, start, stop]
+        weights = np.ones(len(parts))
+    return Measurement(value, error, n, np.array(rounded(parts.tolist())), weights)
 
 
-def _compared(mine: dict, settings: dict, other: dict | None, start: int, size: int) -> dict:
-    params = mine["params"]
+def _compared(record: dict, other: dict | None, settings: dict, start: int, size: int) -> dict:
+    """The row of a record in the table of `compare`."""
+    params = record["params"]
     recipe = params.get("recipe", {})
-    row = {"kind": mine["kind"], "model": params["model"], "task": params.get("task", "distance")}
-    row |= {"treatment": "healed" if recipe else "unhealed" if size else "unpruned"}
-    row |= {"block_start": start, "block_size": size, "shots": params.get("shots")}
-    row |= {"seed": recipe.get("seed"), "rank": recipe.get("rank")}
-    value, error, n, parts, weights = _reading(mine, start, size)
-    row |= {"value": value, "standard_error": error, "n": n}
+    mine = _measurement(record, start, size)
+    row = {
+        "kind": record["kind"],
+        "model": params["model"],
+        "task": params.get("task", "distance"),
+        "treatment": "healed" if recipe else "unhealed" if size else "unpruned",
+        "block_start": start,
+        "block_size": size,
+        "shots": params.get("shots"),
+        "seed": recipe.get("seed"),
+        "rank": recipe.get("rank"),
+        "value": mine.value,
+        "standard_error": mine.error,
+        "n": mine.n,
+    }
     if other is None:
         return row | {"settings": "not recorded", "differs": False}
-    their, their_error, their_n, their_parts, _ = _reading(other, start, size)
-    row |= {"recorded": their, "recorded_error": their_error, "recorded_n": their_n}
+    theirs = _measurement(other, start, size)
+    row |= {"recorded": theirs.value, "recorded_error": theirs.error, "recorded_n": theirs.n}
     changed = [f"{name} {a} / {b}" for name, (a, b) in settings.items() if name not in AMOUNTS]
     if changed:
         return row | {"settings": ", ".join(changed), "differs": False}
     if settings:
-        difference, apart = value - their, float(np.hypot(error, their_error))
+        difference, error = mine.value - theirs.value, float(np.hypot(mine.error, theirs.error))
     else:
-        difference, apart = evaluation.weighted_mean(parts - their_parts, weights)
-    units = np.float64(difference) / apart if difference else 0.0
-    row |= {"settings": "", "difference": difference, "error": apart, "units": units}
+        difference, error = evaluation.weighted_mean(mine.parts - theirs.parts, mine.weights)
+    units = np.float64(difference) / error if difference else 0.0
+    row |= {"settings": "", "difference": difference, "error": error, "units": units}
     return row | {"differs": abs(units) > BEYOND}

@@ -22,10 +22,10 @@ FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$", re.DOTALL)
 STATIC = ("image/png", "image/svg+xml", "text/html", "text/markdown", "text/plain")
 
 
-def page(**told) -> str:
+def page(**context) -> str:
     """The page of page.html.j2: of an executed notebook (`body`), or of a whole run."""
     code = HtmlFormatter(style="default").get_style_defs(".highlight")
-    return TEMPLATES.get_template("page.html.j2").render(code_style=code, **told)
+    return TEMPLATES.get_template("page.html.j2").render(code_style=code, **context)
 
 
 def notebook(executed: NotebookNode) -> str:
@@ -36,11 +36,13 @@ def notebook(executed: NotebookNode) -> str:
     executed.metadata.pop("widgets", None)
     for cell in executed.cells:
         if cell.cell_type == "markdown":
-            cell.source = FORMULA.sub(lambda found: _formula(found[1] or found[2]), cell.source)
+            cell.source = FORMULA.sub(lambda match: _formula(match[1] or match[2]), cell.source)
         elif cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if _is_static(output)]
-    how = {"exclude_input_prompt": True, "exclude_output_prompt": True}
-    return HTMLExporter(raw_template=FOLDED, **how).from_notebook_node(executed)[0]
+    exporter = HTMLExporter(
+        raw_template=FOLDED, exclude_input_prompt=True, exclude_output_prompt=True
+    )
+    return exporter.from_notebook_node(executed)[0]
 
 
 def _is_static(output: NotebookNode) -> bool:
@@ -49,8 +51,8 @@ def _is_static(output: NotebookNode) -> bool:
         return True
     interactive = any("vnd." in kind for kind in output.data)
     html = output.data.get("text/html", "")
-    wanted = STATIC[:2] if interactive else STATIC
-    output.data = {kind: output.data[kind] for kind in wanted if kind in output.data}
+    kinds = STATIC[:2] if interactive else STATIC
+    output.data = {kind: output.data[kind] for kind in kinds if kind in output.data}
     if "<script" in "".join(html):
         output.data.pop("text/html", None)
     return bool(output.data)
@@ -58,13 +60,15 @@ def _is_static(output: NotebookNode) -> bool:
 
 def _formula(latex: str) -> str:
     """A formula as a picture, or where it cannot be drawn, its LaTeX."""
-    drawn, picture = latex.replace(r"\lVert", r"\|").replace(r"\rVert", r"\|"), io.BytesIO()
+    drawable = latex.replace(r"\lVert", r"\|").replace(r"\rVert", r"\|").strip()
+    picture = io.BytesIO()
     try:
-        mathtext.math_to_image(f"${drawn.strip()}$", picture, FontProperties(size=13), format="svg")
+        mathtext.math_to_image(f"${drawable}$", picture, FontProperties(size=13), format="svg")
     except ValueError:
         return f"`{latex}`"
-    told = latex.replace('"', "&quot;").replace("\n", " ")
-    return f'<img class="formula" alt="{told}" src="{data_address(picture.getvalue(), "svg+xml")}">'
+    alt = latex.replace('"', "&quot;").replace("\n", " ")
+    address = data_address(picture.getvalue(), "svg+xml")
+    return f'<img class="formula" alt="{alt}" src="{address}">'
 
 
 def picture(file: Path) -> str | None:
