@@ -50,21 +50,25 @@ def gap_left(doses: pd.DataFrame) -> pd.DataFrame:
     gap: nats, paired on texts, with its 95 % interval. share: of the gap of the cuts that are not
     healed, their losses at most ln V: beyond that a model is not more ignorant, only surer.
     """
-    losses = doses[(doses.task == "c4") & (doses.block_size > 0) & doses.value.notna()]
+    losses = doses[(doses.task == "c4") & doses.value.notna()]
+    losses = losses[losses.block_size > 0]
+    cut = ["model", "block_size"]
     rows = []
-    for (model, size, tokens), points in losses.groupby(["model", "block_size", "tokens"]):
+    for (model, size, tokens), points in losses.groupby([*cut, "tokens"]):
         of_strategy = points.drop_duplicates("strategy").set_index("strategy")
         if {"similarity", "simple"} <= set(of_strategy.index):
             examples = of_strategy.examples
             pair = np.stack([examples["similarity"], examples["simple"]])
-            drawn = resampled(pair, np.asarray(of_strategy.weights.iloc[0]), "c4")
-            gaps = np.diff(np.minimum(drawn, of_strategy.chance.iloc[0]))[:, 0]
+            weights = np.asarray(of_strategy.weights.iloc[0])
+            guessing = of_strategy.chance.iloc[0]
+            drawn = np.minimum(resampled(pair, weights, "c4"), guessing)
+            gaps = np.diff(drawn)[:, 0]
             row = {"model": model, "block_size": size, "tokens": tokens}
             rows.append(row | ci_columns(gaps, "gap"))
-    gaps = pd.DataFrame(rows, columns=["model", "block_size", "tokens", "gap", "low", "high"])
-    cut = ["model", "block_size"]
+    gaps = pd.DataFrame(rows, columns=[*cut, "tokens", "gap", "low", "high"])
     unhealed = gaps[gaps.tokens == 0].set_index(cut).gap
-    whole = unhealed.reindex(pd.MultiIndex.from_frame(gaps[cut])).to_numpy()
+    cuts_of_rows = pd.MultiIndex.from_frame(gaps[cut])
+    whole = unhealed.reindex(cuts_of_rows).to_numpy()
     whole = np.where(whole > 0, whole, np.nan)  # simple pruning may be the better cut
     return gaps.assign(
         share=gaps.gap / whole, share_low=gaps.low / whole, share_high=gaps.high / whole
@@ -80,16 +84,17 @@ def figure_dose(doses: pd.DataFrame, gaps: pd.DataFrame, profile: Profile) -> Fi
     doses: the scores of `requests`; gaps: of gap_left. Dotted: not healed, at most ln V.
     """
     model = ", ".join(map(registry.label, doses.model.unique()))
-    sizes = [size for size in sorted(doses.block_size.unique()) if size] or [0]
+    sizes = sorted(set(doses.block_size) - {0}) or [0]
+    grid = {"squeeze": False, "sharex": True, "sharey": "row"}
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            3, len(sizes), figsize=(WIDTH, 7.4), squeeze=False, sharex=True, sharey="row"
-        )
-        for (loss, accuracy, gap), size in zip(axes.T, sizes, strict=True):
+        figure, axes = plt.subplots(3, len(sizes), figsize=(WIDTH, 7.4), **grid)
+        for column, size in zip(axes.T, sizes, strict=True):
+            loss, accuracy, gap = column
             of_size = doses[doses.block_size.isin([0, size])]
             _lines(loss, of_size[of_size.task == "c4"])
             _lines(accuracy, of_size[of_size.task == "arc_easy"])
-            _gap(gap, gaps[(gaps.block_size == size) & (gaps.tokens > 0)])
+            healed = gaps[gaps.tokens > 0]
+            _gap(gap, healed[healed.block_size == size])
             loss.set_title(f"$n$ = {size}", loc="left")
             gap.set_xlabel("tokens of healing")
         figure.suptitle(f"{model}, $n$ layers dropped", fontsize=9)
@@ -108,11 +113,14 @@ def _lines(axis, rows: pd.DataFrame) -> None:
     unpruned = rows[rows.treatment == "unpruned"].iloc[0]
     axis.axhline(unpruned.value, color="black", ls="--", lw=1, label="unpruned, not healed")
     worst = unpruned.chance if unpruned.task == "c4" else 1.0
-    for strategy, line in rows[rows.treatment != "unpruned"].groupby("strategy", sort=False):
+    others = rows[rows.treatment != "unpruned"]
+    for strategy, line in others.groupby("strategy", sort=False):
         shade, marker, label = LOOKS[strategy]
-        for value in line.value[line.treatment == "unhealed"]:
+        unhealed = line[line.treatment == "unhealed"]
+        for value in unhealed.value:
             axis.axhline(min(value, worst), color=shade, ls=":", lw=1.2)
-        healed = line[line.treatment.isin(["healed", "control"])].sort_values("tokens")
+        healed = line[line.treatment.isin(["healed", "control"])]
+        healed = healed.sort_values("tokens")
         bars = NORMAL * healed.standard_error
         style = {"color": shade, "marker": marker, "ms": 4, "elinewidth": 0.8}
         axis.errorbar(healed.tokens, healed.value, bars, label=label, **style)
@@ -122,7 +130,9 @@ def _lines(axis, rows: pd.DataFrame) -> None:
 
 
 def _gap(axis, gaps: pd.DataFrame) -> None:
-    bars = np.array([gaps.share - gaps.share_low, gaps.share_high - gaps.share])
+    below = gaps.share - gaps.share_low
+    above = gaps.share_high - gaps.share
+    bars = np.array([below, above])
     style = {"color": "tab:purple", "marker": "o", "ms": 4, "elinewidth": 0.8}
     axis.errorbar(gaps.tokens, gaps.share, bars, **style)
     axis.axhline(0, color="0.5", lw=0.8)

@@ -84,7 +84,8 @@ def _by_measure(score: dict) -> dict[str, np.ndarray]:
         chosen.append(int(loglikelihoods.argmax()))
         margins.append(loglikelihoods[answer] - np.delete(loglikelihoods, answer).max())
         right.append(loglikelihoods[answer])
-    weights, bits = np.asarray(score["weights"], float), -np.array(right) / np.log(2)
+    weights = np.asarray(score["weights"], float)
+    bits = -np.array(right) / np.log(2)
     commonest = np.bincount(chosen, weights).argmax()
     of_a_byte = score["bits_per_byte"] / (bits @ weights / weights.sum())
     values = (
@@ -104,17 +105,23 @@ def largest_step(measured: pd.DataFrame) -> pd.DataFrame:
     what it would be if all steps were equal. depths: how many.
     """
     measured = measured[measured.value.notna()]
-    rows, unpruned = [], measured[measured.treatment == "unpruned"]
-    for (measure, *key), points in measured[measured.block_size > 0].groupby(["measure", *LINE]):
-        start = unpruned[(unpruned[["measure", *LINE[:2]]] == [measure, *key[:2]]).all(axis=1)]
+    unpruned = measured[measured.treatment == "unpruned"]
+    pruned = measured[measured.block_size > 0]
+    rows = []
+    for (measure, *key), points in pruned.groupby(["measure", *LINE]):
+        model, task, *_ = key
+        same = (unpruned.model == model) & (unpruned.task == task)
+        start = unpruned[same & (unpruned.measure == measure)]
         line = pd.concat([start.head(1), points.sort_values("fraction")])
-        values = resampled(np.stack(line.examples), np.asarray(line.weights.iloc[0], float))
+        weights = np.asarray(line.weights.iloc[0], float)
+        values = resampled(np.stack(line.examples), weights)
         falls = np.diff(values) * (1 if measure in RISING else -1)
         with np.errstate(invalid="ignore", divide="ignore"):
             share = falls.max(1) / np.ptp(values, axis=1)
         row = {"measure": measure} | dict(zip(LINE, key, strict=True))
         row |= ci_columns(share, "largest_step")
-        rows.append(row | {"even": 1 / len(points), "depths": len(points), "n": line.n.iloc[0]})
+        depths = len(points)
+        rows.append(row | {"even": 1 / depths, "depths": depths, "n": line.n.iloc[0]})
     return pd.DataFrame(rows)
 
 

@@ -102,14 +102,16 @@ def _values(params: dict) -> dict:
     values["update_first"] = [change["update"][:, 0] for change in changes]
     stored = {"blocks": [[block.start, block.size] for block in blocks], "tokens": tokens}
     for key, of_texts in values.items():
-        stored[key] = np.rint(SCALE * np.array(of_texts, float).T).astype(int).tolist()
+        scaled = SCALE * np.array(of_texts, float).T
+        stored[key] = np.rint(scaled).astype(int).tolist()
     return stored
 
 
 def _rows(model: str, values: dict) -> list[dict]:
     tokens = np.array(values["tokens"], float)
     each_once = np.ones(len(tokens))
-    blocks, layers = values["blocks"], [[l, 1] for l in range(len(values["update"]))]
+    blocks = values["blocks"]
+    layers = [[l, 1] for l in range(len(values["update"]))]
     criteria = {
         "last token": ("last", blocks, each_once),
         "all tokens": ("every", blocks, tokens),
@@ -157,15 +159,20 @@ def head_to_head(damages: pd.DataFrame, states: pd.DataFrame, maps: dict) -> pd.
             starts["paper"] = [paper.best_start(size)] * 2
             spared = [l for l in of_size.block_start if not l <= sink < l + size]
             if spared:
-                starts[SPARED] = [min(spared, key=lambda l: paper.of(Block(l, size)))] * 2
+                nearest = min(spared, key=lambda l: paper.of(Block(l, size)))
+                starts[SPARED] = [nearest] * 2
             starts["simple"] = [layers - 1 - size] * 2
             rises = np.stack(of_size.examples)
             tokens = np.asarray(of_size.weights.iloc[0])
             for criterion, judged in _judged(rises, tokens, starts).items():
-                row = {"model": model, "criterion": criterion}
-                row |= {"source": sources.get(criterion, "c4"), "block_size": size}
-                row |= {"starts": starts[criterion]} | judged
-                rows.append(row | {"n": len(tokens), "weights": tokens})
+                row = {
+                    "model": model,
+                    "criterion": criterion,
+                    "source": sources.get(criterion, "c4"),
+                    "block_size": size,
+                    "starts": starts[criterion],
+                }
+                rows.append(row | judged | {"n": len(tokens), "weights": tokens})
     return pd.DataFrame(rows)
 
 
@@ -179,8 +186,10 @@ def _chosen(table: pd.DataFrame) -> dict[int, list[int]]:
     """The start of least value of each size, by either half of the texts."""
     starts = {}
     for size, rows in table.groupby("block_size"):
-        values, weights = np.stack(rows.examples), np.asarray(rows.weights.iloc[0])
-        starts[size] = [int((values[:, h::2] @ weights[h::2]).argmin()) for h in HALVES]
+        values = np.stack(rows.examples)
+        weights = np.asarray(rows.weights.iloc[0])
+        sums = [values[:, half::2] @ weights[half::2] for half in HALVES]
+        starts[size] = [int(of_half.argmin()) for of_half in sums]
     return starts
 
 
@@ -253,7 +262,8 @@ def figure_criteria(judged: pd.DataFrame, summary: pd.DataFrame, profile: Profil
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(2 * count, 1, figsize=(WIDTH, 8.5 * count))
         models = judged.groupby("model", sort=False)
-        for (upper, lower), (name, of_model) in zip(axes.reshape(count, 2), models, strict=True):
+        pairs = axes.reshape(count, 2)
+        for (upper, lower), (name, of_model) in zip(pairs, models, strict=True):
             title = f"{registry.label(name)}, {of_model.n.iloc[0]} texts, bars: 95 %"
             _by_size(upper, of_model, title)
             _excess(lower, summary[summary.model == name])
@@ -267,7 +277,8 @@ def _by_size(axis, judged: pd.DataFrame, title: str) -> None:
     axis.plot(every.block_size, every["median"], color="grey", lw=1, label="median start")
     for place, (name, look) in enumerate(LOOKS.items()):
         line = judged[judged.criterion == name]
-        around = [(line.value - line.low).clip(0), (line.high - line.value).clip(0)]
+        below, above = line.value - line.low, line.high - line.value
+        around = [below.clip(0), above.clip(0)]
         _bars(axis, line.block_size + 0.08 * (place - 3), line.value, around, look, name)
     axis.set(xlabel="block size $n$ (layers)", title=title)
     axis.legend(loc="lower right", ncols=2)
@@ -288,7 +299,8 @@ def _excess(axis, summary: pd.DataFrame) -> None:
     for place, row in summary.iterrows():
         shade, marker = LOOKS[row.criterion]
         around = [[row.excess - row.excess_low], [row.excess_high - row.excess]]
-        axis.errorbar(row.excess, place, xerr=np.clip(around, 0, None), color=shade, marker=marker)
+        bars = np.clip(around, 0, None)
+        axis.errorbar(row.excess, place, xerr=bars, color=shade, marker=marker)
         counts = f" {row.best_three}/{row.sizes} · {row.as_a_random_start}/{row.sizes}"
         right = axis.get_yaxis_transform()
         axis.text(1.01, place, counts, transform=right, va="center", fontsize=8)
@@ -312,7 +324,8 @@ def figure_layers(damages: pd.DataFrame, changes: pd.DataFrame, profile: Profile
     count = table.model.nunique()
     models = table.groupby("model", sort=False)
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(count, 2, figsize=(WIDTH, 1 + 2.6 * count), squeeze=False)
+        size = WIDTH, 1 + 2.6 * count
+        figure, axes = plt.subplots(count, 2, figsize=size, squeeze=False)
         for (left, right), (name, of_model) in zip(axes, models, strict=True):
             for criterion, style in UPDATES.items():
                 line = of_model[of_model.criterion == criterion]

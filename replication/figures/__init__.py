@@ -1,6 +1,6 @@
 """The figures: a table in, a PNG and its CSV out."""
 
-from replication.figures.beyond import figure_cost, figure_damage
+from replication.figures.cost import figure_cost
 from replication.figures.curves import (
     figure_1d,
     figure_2,
@@ -12,6 +12,7 @@ from replication.figures.curves import (
     figure_9,
     figure_beyond,
 )
+from replication.figures.damage import figure_damage
 from replication.figures.heatmaps import figure_1a, figure_1b, figure_1c, figure_4, figure_islands
 from replication.figures.training import figure_training
 from replication.figures.verdicts import figure_claims
