@@ -71,11 +71,14 @@ def parameters_of(options: argparse.Namespace) -> dict:
 def chosen(options: argparse.Namespace) -> list[str]:
     """The numbers of the notebooks asked for. Raises ValueError for one that does not exist."""
     if options.figure:
-        asked = f"figure_{options.figure}"
-        drawn_by = [by for name, (_, by) in FIGURES.items() if asked in (name, name.rstrip("abcd"))]
-        if not drawn_by:
+        figure = f"figure_{options.figure}"
+        numbers = set()
+        for name, (_, drawn_by) in FIGURES.items():
+            if figure in (name, name.rstrip("abcd")):
+                numbers |= set(drawn_by)
+        if not numbers:
             raise ValueError(f"No notebook draws figure {options.figure}.")
-        return sorted(set().union(*drawn_by))
+        return sorted(numbers)
     numbers = options.only or list(NOTEBOOKS)
     for number in numbers:
         if number not in NOTEBOOKS:
@@ -102,9 +105,9 @@ def run(options: argparse.Namespace, profile: Profile, numbers: list[str], param
     else:
         jobs = parts.by_model(jobs) if len(profile.models) > 1 else []
     with batch.alone(), closing(engine()) as opened:
-        found = batch.run(whole, jobs, opened)
-    print(batch.table(found))
-    return int(any(outcome.status != "ok" for outcome in found.values()))
+        outcomes = batch.run(whole, jobs, opened)
+    print(batch.table(outcomes))
+    return int(any(outcome.status != "ok" for outcome in outcomes.values()))
 
 
 def main(argv: list[str] | None = None) -> int:

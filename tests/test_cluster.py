@@ -181,7 +181,7 @@ def test_a_job_measures_what_its_run_wants(output, monkeypatch):
     assert {job.model for job in parts} == set(names)
     for job in parts:
         launch = batch_of(*notebooks, profile=whole).launch(job)
-        with execution._told(launch):
+        with execution._environment(launch):
             mine = profiles.get("smoke", launch.parameters["MODELS"])
         told = [[w.params for w in job.wanted(distances, p)] for p in (whole, mine)]
         assert told[0] == told[1], job

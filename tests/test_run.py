@@ -152,7 +152,7 @@ def test_a_kernel_sees_one_gpu(monkeypatch, given, seen):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if given is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-    with execution._told(Launch(notebooks.NOTEBOOKS["01"])):
+    with execution._environment(Launch(notebooks.NOTEBOOKS["01"])):
         assert os.environ["CUDA_VISIBLE_DEVICES"] == seen
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"]
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == given
@@ -179,10 +179,10 @@ def test_cublas_is_told_before_torch_starts():
 
 def test_a_kernel_keeps_freed_memory_unless_told_otherwise(monkeypatch):
     monkeypatch.setenv("GLIBC_TUNABLES", "mine")
-    with execution._told(Launch(notebooks.NOTEBOOKS["01"])):
+    with execution._environment(Launch(notebooks.NOTEBOOKS["01"])):
         assert os.environ["GLIBC_TUNABLES"] == "mine"
     monkeypatch.delenv("GLIBC_TUNABLES")
-    with execution._told(Launch(notebooks.NOTEBOOKS["01"])):
+    with execution._environment(Launch(notebooks.NOTEBOOKS["01"])):
         if "GLIBC_TUNABLES" not in os.environ:
             pytest.skip("needs glibc 2.35")
         assert page_faults() < 20_000

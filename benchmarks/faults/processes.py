@@ -98,7 +98,7 @@ def thousand(folder: Path, count: int = 1000) -> str:
     real = batch.Progress.told
 
     def told(progress: batch.Progress, name: str, outcome: Outcome) -> None:
-        progress.found[name] = outcome
+        progress.outcomes[name] = outcome
         sizes.append(psutil.Process().memory_info().rss)
 
     batch.Progress.told = told
@@ -152,7 +152,7 @@ def _batch(folder: Path, jobs: list[Job], engine) -> dict[str, Outcome]:
     progress = batch.Progress(len(jobs))
     try:
         batch.run_jobs(whole, jobs, engine, progress)
-        return progress.found
+        return progress.outcomes
     finally:
         paths.RESULTS, paths.RUNS = before
 

@@ -54,12 +54,12 @@ def regions(matrix: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
     best = labels[np.arange(half), np.nanargmin(rows, axis=1)]  # the label of each l*(n)
     best_starts = np.bincount(best, minlength=count + 1)
     area = np.bincount(labels.ravel(), minlength=count + 1)
-    found = range(1, count + 1)
-    band = max(found, key=lambda label: (best_starts[label], area[label]))
-    others = [label for label in found if label != band]
+    similar = range(1, count + 1)
+    band = max(similar, key=lambda label: (best_starts[label], area[label]))
+    others = [label for label in similar if label != band]
     others.sort(key=lambda label: -area[label])
     renamed = np.zeros(count + 1, int)  # the new label of each old one; what is not similar stays 0
-    renamed[[band, *others]] = found
+    renamed[[band, *others]] = similar
     return renamed[labels]
 
 

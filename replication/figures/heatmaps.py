@@ -183,8 +183,8 @@ def _outline(axis, regions: np.ndarray) -> None:
             path_effects=edge,
         )
     axis.axhline(len(regions) + 0.5, color="grey", ls=":", label="searched up to here")
-    found = f"{count or 'no'} island{'s' * (count != 1)}"
-    axis.set_title(f"{axis.get_title('left')}\n{found}", loc="left")
+    in_words = f"{count or 'no'} island{'s' * (count != 1)}"
+    axis.set_title(f"{axis.get_title('left')}\n{in_words}", loc="left")
 
 
 def _heatmaps(maps: dict[str, BlockDistances], table: pd.DataFrame) -> tuple[Figure, list]:

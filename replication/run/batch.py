@@ -63,9 +63,9 @@ def alone() -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        first = json.loads(owner.read_text(encoding="utf-8")) if owner.exists() else {}
-        told = ", ".join(f"{name} {value}" for name, value in first.items())
-        raise Occupied(f"Another run writes to {paths.RESULTS} ({told}): wait for it.") from error
+        other = json.loads(owner.read_text(encoding="utf-8")) if owner.exists() else {}
+        which = ", ".join(f"{name} {value}" for name, value in other.items())
+        raise Occupied(f"Another run writes to {paths.RESULTS} ({which}): wait for it.") from error
     me = {
         "pid": os.getpid(),
         "host": platform.node(),
@@ -99,13 +99,23 @@ class Batch:
             "parameters": others,
             "versions": results.VERSIONS,
         }
-        of = self.profile.ablation_models, self.profile.rank_models, self.profile.study_models
-        roles = [job.model in names for names in of] + [self.profile.heals_fully(job.model)]
+        profile = self.profile
+        roles = [
+            job.model in profile.ablation_models,
+            job.model in profile.rank_models,
+            job.model in profile.study_models,
+            profile.heals_fully(job.model),
+        ]
         unique = results.key("job", measures | {"roles": roles})[:8]
         shard = f"{job.notebook}-{storage.component(job.model)}{size}-{unique}"
         parameters = self.parameters | job.parameters
-        how = {"time_limit": self.time_limit, "run_models": self.profile.models}
-        return Launch(self.notebooks[job.notebook], parameters, shard, **how)
+        return Launch(
+            self.notebooks[job.notebook],
+            parameters,
+            shard,
+            time_limit=self.time_limit,
+            run_models=profile.models,
+        )
 
     def done(self, job: Job) -> bool:
         """Whether it has left all that it measures, alone or with the model's other depths.
@@ -121,7 +131,7 @@ class Batch:
 
 
 def run(batch: Batch, jobs: list[Job], engine) -> dict[str, Outcome]:
-    """Every job of `jobs`, then the notebooks over the full lists; how each ended, by its label.
+    """Run every job of `jobs`, then the notebooks over the full lists; all Outcomes, by label.
 
     If a job fails, the notebooks that it was for draw what the others measured, and do not try to
     measure the rest.
@@ -129,22 +139,22 @@ def run(batch: Batch, jobs: list[Job], engine) -> dict[str, Outcome]:
     results.forget_out_of_memory()
     progress = Progress(len(jobs) + len(batch.notebooks))
     run_jobs(batch, jobs, engine, progress)
-    failed = any(outcome.status != "ok" for outcome in progress.found.values())
+    failed = any(outcome.status != "ok" for outcome in progress.outcomes.values())
     for notebook in batch.notebooks.values():
         read_only = failed and notebook.draws
         engine.submit(Launch(notebook, batch.parameters, "", read_only, batch.time_limit))
         _, outcome = engine.ended()
-        progress.told(notebook.file, outcome)
-    return progress.found
+        progress.add(notebook.file, outcome)
+    return progress.outcomes
 
 
 def run_jobs(batch: Batch, jobs: list[Job], engine, progress: "Progress") -> None:
-    """Tell `progress` how each job ended; one that is done is not started."""
+    """Add the Outcome of each job to `progress`; one that is done is not started."""
     done = [job for job in jobs if batch.done(job)]
     for job in done:
-        progress.told(batch.label(job), DONE_BEFORE)
+        progress.add(batch.label(job), DONE_BEFORE)
     for job, outcome in in_order([j for j in jobs if j not in done], engine, batch.launch):
-        progress.told(batch.label(job), outcome)
+        progress.add(batch.label(job), outcome)
 
 
 def in_order(
@@ -181,16 +191,16 @@ class Progress:
     """A line for each end, in a terminal and in a log alike; in a terminal a bar below them."""
 
     def __init__(self, total: int):
-        self.found: dict[str, Outcome] = {}
+        self.outcomes: dict[str, Outcome] = {}
         self.start = time.monotonic()
         self.bar = tqdm(total=total, desc="jobs", disable=None)
 
-    def told(self, name: str, outcome: Outcome) -> None:
+    def add(self, name: str, outcome: Outcome) -> None:
         """Count and print one end. The estimate is the mean time so far for each one left."""
-        self.found[name] = outcome
-        ends, total = len(self.found), self.bar.total
-        failed = sum(end.status != "ok" for end in self.found.values())
-        worked = sum(end != DONE_BEFORE for end in self.found.values())
+        self.outcomes[name] = outcome
+        ends, total = len(self.outcomes), self.bar.total
+        failed = sum(end.status != "ok" for end in self.outcomes.values())
+        worked = sum(end != DONE_BEFORE for end in self.outcomes.values())
         line = f"[{ends}/{total}] {name}: {outcome.status}, {outcome.seconds:.0f} s"
         line += f"; {failed} failed, {total - ends} left"
         if worked and ends < total:
@@ -203,11 +213,10 @@ class Progress:
             self.bar.close()
 
 
-def table(found: Mapping[str, Outcome]) -> str:
+def table(outcomes: Mapping[str, Outcome]) -> str:
     """The closing table: status, seconds, name and reason of each job and notebook."""
-    lines = [
-        f"{outcome.status:22} {outcome.seconds:8.0f} s  {name}"
-        + (f": {outcome.reason}" if outcome.reason else "")
-        for name, outcome in found.items()
-    ]
-    return "\n".join([f"{'status':22} {'time':>10}  job", *lines])
+    lines = [f"{'status':22} {'time':>10}  job"]
+    for name, outcome in outcomes.items():
+        reason = f": {outcome.reason}" if outcome.reason else ""
+        lines.append(f"{outcome.status:22} {outcome.seconds:8.0f} s  {name}{reason}")
+    return "\n".join(lines)

@@ -16,7 +16,7 @@ from replication.run.execution import Launch, Outcome, attempt
 
 RETRIES = 2
 OBJECT_STORE = 100 * 2**20  # bytes; jobs hand over names and outcomes only
-TOLD = ("OMP_NUM_THREADS", "DEEPER_LAYERS_MIRROR", "HF_HUB_OFFLINE", "HF_HOME")
+VARIABLES = ("OMP_NUM_THREADS", "DEEPER_LAYERS_MIRROR", "HF_HUB_OFFLINE", "HF_HOME")
 
 
 class Ray:
@@ -27,15 +27,15 @@ class Ray:
 
     def __init__(self, execute=attempt):
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        told = {name: os.environ[name] for name in TOLD if name in os.environ}
-        told["DEEPER_LAYERS_OUTPUT"] = str(paths.OUTPUT)
+        environment = {name: os.environ[name] for name in VARIABLES if name in os.environ}
+        environment["DEEPER_LAYERS_OUTPUT"] = str(paths.OUTPUT)
         here = {
             "include_dashboard": False,
             "object_store_memory": OBJECT_STORE,
             "_system_config": {"task_oom_retries": RETRIES},  # by itself Ray never ends
         }
         ray.init(
-            runtime_env={"env_vars": told},
+            runtime_env={"env_vars": environment},
             log_to_driver=False,
             logging_level="ERROR",
             **({} if "RAY_ADDRESS" in os.environ else here),

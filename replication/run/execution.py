@@ -36,7 +36,7 @@ FINDINGS = ("diverged", "no answer")  # a row without a value that says so is me
 
 @dataclass(frozen=True)
 class Launch:
-    """A notebook and how it is to run.
+    """A notebook, its parameters, and the limits of its run.
 
     A shard keeps its figures and its copy to itself, next to the results that it leaves: whoever
     deletes these has it run again.
@@ -111,9 +111,9 @@ def _judged(launch: Launch) -> Outcome:
             for row in csv.DictReader(file):
                 if row.get("status") and row["status"] != "ok" and not row.get("value"):
                     gaps[row["model"], row["status"]] = None
-    found = all(status.startswith(FINDINGS) for _, status in gaps)
-    told = ", ".join(f"{model} ({status})" for model, status in gaps)
-    return Outcome("ok" if found else "incomplete", f"without {told}" if gaps else "")
+    complete = all(status.startswith(FINDINGS) for _, status in gaps)
+    missing = ", ".join(f"{model} ({status})" for model, status in gaps)
+    return Outcome("ok" if complete else "incomplete", f"without {missing}" if gaps else "")
 
 
 def _tables(launch: Launch) -> list[Path]:
@@ -132,7 +132,7 @@ def execute(launch: Launch) -> Path:
     start = time.time()
     try:
         launch.folder.mkdir(parents=True, exist_ok=True)
-        with _told(launch), _bounded(launch.time_limit):
+        with _environment(launch), _bounded(launch.time_limit):
             papermill.execute_notebook(
                 str(paths.NOTEBOOKS / f"{name}.ipynb"),
                 str(running),
@@ -143,9 +143,10 @@ def execute(launch: Launch) -> Path:
                 shutdown_kernel="immediate",  # all is written; torch takes two seconds to leave
                 progress_bar=sys.stderr.isatty(),
             )
-        files = [t.with_suffix(end) for t in _tables(launch) for end in (".png", ".csv")]
-        if old := [f for f in files if not f.exists() or f.stat().st_mtime < start - 1]:
-            raise RunError(f"{name}.ipynb finished without writing {old[0].name}.")
+        for table in _tables(launch):
+            for file in (table.with_suffix(".png"), table):
+                if not file.exists() or file.stat().st_mtime < start - 1:
+                    raise RunError(f"{name}.ipynb finished without writing {file.name}.")
     except BaseException as error:
         if running.exists():
             _keep(running, launch.folder / f"{name}.failed.ipynb")
@@ -158,17 +159,21 @@ def execute(launch: Launch) -> Path:
 # ---- one execution -------------------------------------------------------------------------
 
 
-def _told(launch: Launch) -> AbstractContextManager:
+def _environment(launch: Launch) -> AbstractContextManager:
     """A kernel's environment: where its figures go, what it is a job of, its GPU, its memory."""
-    told = {"DEEPER_LAYERS_FIGURES": str(launch.folder)} if launch.shard else {}
-    told |= {"DEEPER_LAYERS_DRAW_ONLY": "1"} if launch.read_only else {}
-    told |= {"DEEPER_LAYERS_RUN_MODELS": json.dumps(launch.run_models)}
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "0")  # of several the first; none if it is empty
-    told |= {"CUDA_VISIBLE_DEVICES": gpus.split(",")[0]}
+    variables = {
+        "CUDA_VISIBLE_DEVICES": gpus.split(",")[0],
+        "DEEPER_LAYERS_RUN_MODELS": json.dumps(launch.run_models),
+    }
+    if launch.shard:
+        variables["DEEPER_LAYERS_FIGURES"] = str(launch.folder)
+    if launch.read_only:
+        variables["DEEPER_LAYERS_DRAW_ONLY"] = "1"
     library, version = platform.libc_ver()
     if library == "glibc" and tuple(map(int, version.split("."))) >= (2, 35):  # it knows of it
-        told |= {"GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", KEEP_MEMORY)}
-    return mock.patch.dict(os.environ, told)
+        variables["GLIBC_TUNABLES"] = os.environ.get("GLIBC_TUNABLES", KEEP_MEMORY)
+    return mock.patch.dict(os.environ, variables)
 
 
 @contextmanager
@@ -221,8 +226,8 @@ def _without_tokens(text: str) -> str:
 
 def _reason(error: Exception) -> str:
     """The first line of an error's message."""
-    told = getattr(error, "evalue", None) or str(error)
-    return _without_tokens((told.strip() or type(error).__name__).splitlines()[0])
+    message = getattr(error, "evalue", None) or str(error)
+    return _without_tokens((message.strip() or type(error).__name__).splitlines()[0])
 
 
 def _status(error: Exception) -> str:

@@ -37,9 +37,9 @@ class Job:
         profile = profile if self.size is None else replace(profile, sizes=(self.size,))
         requests = [request.similarity(self.model, profile)]
         for experiment in NOTEBOOKS[self.notebook].experiments:
-            for wanted in experiment(self.model, distances, profile):
-                requests += [wanted.healing, wanted] if wanted.recipe else [wanted]
-        return [r for r in requests if r.params.get("task") != "gsm8k"]
+            for one in experiment(self.model, distances, profile):
+                requests += [one.healing, one] if one.recipe else [one]
+        return [one for one in requests if one.params.get("task") != "gsm8k"]
 
 
 def jobs(profile: Profile, notebooks: Iterable[str]) -> list[Job]:
