@@ -95,18 +95,18 @@ def token(folder: Path) -> str:
 def thousand(folder: Path, count: int = 1000) -> str:
     """A no-op executor; RSS of this process after a fifth of the jobs and at the end."""
     sizes, engine = [], batch.Serial(lambda launch: Outcome("ok"))
-    real = batch.Progress.told
+    real = batch.Progress.add
 
-    def told(progress: batch.Progress, name: str, outcome: Outcome) -> None:
+    def add(progress: batch.Progress, name: str, outcome: Outcome) -> None:
         progress.outcomes[name] = outcome
         sizes.append(psutil.Process().memory_info().rss)
 
-    batch.Progress.told = told
+    batch.Progress.add = add
     start = time.monotonic()
     try:
         found = _batch(folder, [Job("03", "tiny-random", n) for n in range(count)], engine)
     finally:
-        batch.Progress.told = real
+        batch.Progress.add = real
     each = (time.monotonic() - start) / count
     grown = (sizes[-1] - sizes[count // 5]) / 2**20
     assert len(found) == count and all(o.status == "ok" for o in found.values())

