@@ -68,6 +68,7 @@ COMMANDS = {  # a command, and the test that runs it
     "python -m benchmarks.faults.toys": "tests/test_run.py::test_faults_of_processes",
     "python -m benchmarks.gpu": "tests/test_gpu.py::test_the_tiny_shape_on_a_cpu",
     "python -m scripts.lengths": f"{HERE}::test_lengths_are_written",
+    "python -m scripts.numbers": "tests/test_record.py::test_a_changed_number_is_printed",
     "python -m scripts.readme": f"{HERE}::test_readmes_are_renewed",
     "python -m scripts.record": f"{HERE}::test_record_resumes_and_exports",
     "python -m benchmarks.redraw": f"{HERE}::test_redrawing_is_timed",

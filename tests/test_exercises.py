@@ -65,10 +65,10 @@ def names(tmp_path_factory):
         output = tmp_path_factory.mktemp("exercises")
         patch.setattr(paths, "RESULTS", output / "results")
         patch.setattr(paths, "FIGURES", output / "figures")
-        found = {}
-        exec(FIRST.replace('"quick"', '"smoke"'), found)
-        assert found["profile"].name == "smoke"
-        yield found
+        namespace = {}
+        exec(FIRST.replace('"quick"', '"smoke"'), namespace)
+        assert namespace["profile"].name == "smoke"
+        yield namespace
         plt.close("all")
 
 
@@ -93,10 +93,9 @@ def test_each_has_a_hint_and_an_answer():
     for exercise in EXERCISES:
         assert 1 <= exercise.minutes <= 10
         assert exercise.difficulty in ("easy", "medium", "hard")
-        told = exercise.folded
         hint, answer = (f"summary>{name}</summary>\n\n" for name in ("Hint", "Answer"))
-        assert told.count(hint) == told.count(answer) == 1
-        assert told.count("</details>") == 2 and "```" not in told
+        assert exercise.folded.count(hint) == exercise.folded.count(answer) == 1
+        assert exercise.folded.count("</details>") == 2 and "```" not in exercise.folded
     assert [e.number for e in EXERCISES] == sorted({e.number for e in EXERCISES})
     assert sorted({e.notebook for e in EXERCISES}) == SECTIONS
 

@@ -259,7 +259,7 @@ def test_a_number_is_rounded_as_it_is_quoted(quoted, value, renewed):
     assert numbers.requoted(quoted, measurement) == renewed
 
 
-def test_a_changed_number_is_printed_with_its_page(tmp_path, monkeypatch, capsys, quotes):
+def test_a_changed_number_is_printed(tmp_path, monkeypatch, capsys, quotes):
     monkeypatch.setattr(numbers, "FILE", tmp_path / "numbers.csv")
     source = quotes.source[0]
     quotes[:1].assign(where="a page", quoted="999.0").to_csv(numbers.FILE)
