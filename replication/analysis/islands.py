@@ -81,7 +81,7 @@ def islands(distances, threshold: float = THRESHOLD, again=None) -> pd.DataFrame
         stability = np.mean([_reappear(labels, other) for other in again], axis=0)
     rows = [_region(distances, labels, label) for label in range(BAND, labels.max() + 1)]
     table = pd.DataFrame(rows).assign(threshold=threshold, stability=[np.nan, *stability])
-    return table[1:].reset_index(drop=True)  # the band's row has given the columns
+    return table[1:].reset_index(drop=True)  # without the band, whose row gives the columns
 
 
 def _region(distances, labels: np.ndarray, label: int) -> dict:
@@ -91,10 +91,10 @@ def _region(distances, labels: np.ndarray, label: int) -> dict:
     sizes = rows + 1
     lowest = np.argmin(heights[rows, starts])
     start, size = starts[lowest], sizes[lowest]
-    shallower = _middle(labels, label) < _middle(labels, BAND)
+    side = "shallower" if _middle(labels, label) < _middle(labels, BAND) else "deeper"
     return {
         "island": label - BAND,
-        "side": "shallower" if shallower else "deeper",
+        "side": side,
         "first_start": starts.min(),
         "last_start": starts.max(),
         "smallest_size": sizes.min(),
