@@ -10,7 +10,7 @@ from lib.blocks import Block
 from lib.models import registry
 from replication import figures, paths, profiles, results
 from replication.beyond import dose, letters, repair
-from replication.figures import style
+from replication.figures.style import COLOURS, PALETTE, colour
 from replication.measure import distance_maps, experiments
 from replication.measure import scores as measured_scores
 
@@ -65,10 +65,10 @@ def by_label(figure) -> dict:
 
 
 def test_every_model_has_a_colour_of_the_table_and_others_one_by_their_names():
-    assert style.COLOURS.keys() == registry.MODELS.keys()
-    assert set(style.COLOURS.values()) <= set(style.PALETTE)
-    assert style.colour("smollm2-135m") == style.COLOURS["smollm2-135m"]
-    assert style.colour("owner/model") in style.PALETTE
+    assert COLOURS.keys() == registry.MODELS.keys()
+    assert set(COLOURS.values()) <= set(PALETTE)
+    assert colour("smollm2-135m") == COLOURS["smollm2-135m"]
+    assert colour("owner/model") in PALETTE
 
 
 def test_a_picture_without_healed_lines_has_a_name_of_its_own():
