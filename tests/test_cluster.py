@@ -12,13 +12,11 @@ import pytest
 from benchmarks.faults import nodes
 from lib.models import registry
 from replication import paths, profiles, results
-from replication.beyond import dose
-from replication.measure import distance_maps, scores
+from replication.measure import distance_maps
 from replication.run import batch, execution, jobs
 from replication.run.execution import Launch, Outcome
 from replication.run.jobs import Job
 
-ENGINES = ("local", "ray")
 TIMED = {"figure_cost", "figure_repair", "figure_repair_cost"}  # figures of seconds
 LATENCY = (b"12b,", b"12c,")
 
@@ -32,13 +30,13 @@ class Backwards(batch.Serial):
 
 
 SMOKE = profiles.get("smoke")
-TOLD = {"PROFILE": "smoke"}
+PARAMETERS = {"PROFILE": "smoke"}
 
 
-def batch_of(*numbers: str, profile=SMOKE, told=TOLD) -> batch.Batch:
+def batch_of(*numbers: str, profile=SMOKE, parameters=PARAMETERS) -> batch.Batch:
     """Notebooks that draw one figure each."""
     notebooks = {number: batch.Notebook(number, 0, ("drawn",)) for number in numbers}
-    return batch.Batch(notebooks, told, profile)
+    return batch.Batch(notebooks, parameters, profile)
 
 
 def launch_of(job: Job) -> Launch:
@@ -106,14 +104,14 @@ def test_a_failure_changes_no_other_job_and_what_is_done_is_not_repeated(output)
         return Outcome("ok", seconds=2.0)
 
     whole = batch_of(*numbers)
-    found = batch.run(whole, parts, batch.Serial(execute))
-    assert [name for name, end in found.items() if end.status != "ok"] == ["02 tiny-random"]
+    outcomes = batch.run(whole, parts, batch.Serial(execute))
+    assert [name for name, end in outcomes.items() if end.status != "ok"] == ["02 tiny-random"]
     assert len(tried) == len(parts) + 4
     first, fails, tried = tried, set(), []
-    found = batch.run(whole, parts, batch.Serial(execute))
-    assert {end.status for end in found.values()} == {"ok"}
+    outcomes = batch.run(whole, parts, batch.Serial(execute))
+    assert {end.status for end in outcomes.values()} == {"ok"}
     assert tried == [shard for shard in first if shard[:2] == "02"] + [""] * 4
-    assert found["01 tiny-random"] == batch.DONE_BEFORE
+    assert outcomes["01 tiny-random"] == batch.DONE_BEFORE
 
 
 def test_a_job_is_done_once_it_has_left_everything(output):
@@ -146,24 +144,24 @@ def test_a_shard_is_a_folder_of_its_own(monkeypatch):
     monkeypatch.setattr(registry, "resolve", lambda name: registry.Source("folder", name, "1"))
     names = ["a/b", "a-b", "../../b", "/b", "ü" * 300, "b"]
     jobs = [Job("03", name, size) for name in names for size in (1, 2)]
-    found = [batch_of("03").launch(job).shard for job in jobs]
-    assert len(set(found)) == len(found)
-    assert all("/" not in name and len(name) < 100 for name in found)
+    shards = [batch_of("03").launch(job).shard for job in jobs]
+    assert len(set(shards)) == len(shards)
+    assert all("/" not in shard and len(shard) < 100 for shard in shards)
 
 
 def test_a_job_is_called_by_what_it_measures(output, monkeypatch):
-    job, changed = Job("03", "tiny-random", 2), profiles.get("smoke", steps=1)
-    found = {batch_of("03").launch(job).shard, batch_of("03", profile=changed).launch(job).shard}
-    found.add(batch_of("03").launch(Job("03", "tiny-random", 4)).shard)
-    found.add(batch_of("03", told=TOLD | {"DTYPE": "float16"}).launch(job).shard)
-    monkeypatch.setitem(results.VERSIONS, "scores", 99)
-    found.add(batch_of("03").launch(job).shard)
-    assert len(found) == 5
-    models = ["tiny-random", "nobody/absent"]
-    more = batch_of(
-        "03", profile=profiles.get("smoke", models=models), told=TOLD | {"MODELS": models}
+    job, models = Job("03", "tiny-random", 2), ["tiny-random", "nobody/absent"]
+    whole = batch_of("03")
+    same = batch_of(  # for another model as well
+        "03", profile=profiles.get("smoke", models), parameters=PARAMETERS | {"MODELS": models}
     )
-    assert more.launch(job).shard in found
+    in_fp16 = batch_of("03", parameters=PARAMETERS | {"DTYPE": "float16"})
+    shorter = batch_of("03", profile=profiles.get("smoke", steps=1))
+    shards = [run.launch(job).shard for run in (whole, same, in_fp16, shorter)]
+    shards.append(whole.launch(Job("03", "tiny-random", 4)).shard)
+    monkeypatch.setitem(results.VERSIONS, "scores", 99)
+    shards.append(whole.launch(job).shard)
+    assert shards[0] == shards[1] and len(set(shards)) == 5
 
 
 def test_a_job_measures_what_its_run_wants(output, monkeypatch):
@@ -183,8 +181,8 @@ def test_a_job_measures_what_its_run_wants(output, monkeypatch):
         launch = batch_of(*notebooks, profile=whole).launch(job)
         with execution._environment(launch):
             mine = profiles.get("smoke", launch.parameters["MODELS"])
-        told = [[w.params for w in job.wanted(distances, p)] for p in (whole, mine)]
-        assert told[0] == told[1], job
+        of_run, of_job = (job.wanted(distances, profile) for profile in (whole, mine))
+        assert [r.params for r in of_run] == [r.params for r in of_job], job
         assert mine.main_model == job.model
         lone = profiles.get("smoke", [job.model])
         assert lone.heals_fully(job.model) and lone.study_models == lone.ablation_models
@@ -193,24 +191,18 @@ def test_a_job_measures_what_its_run_wants(output, monkeypatch):
     assert second.model == lone.models[0] and apart[0] != apart[1]
 
 
-def test_a_job_without_doses_draws_an_empty_figure(output):
-    doses = scores.table([])
-    dose.figure_dose(doses, dose.gap_left(doses), SMOKE)
-    assert (paths.FIGURES / "smoke" / "figure_dose.png").exists()
-
-
 @pytest.mark.parametrize(
-    "nodes, asked",
+    "nodes, resources",
     [
         ([{"GPU": 8, "CPU": 64}], {"num_gpus": 1, "num_cpus": 1}),
         ([{"CPU": 2}, {"CPU": 8}], {"num_cpus": 4}),
         ([{"CPU": 2}], {"num_cpus": 2}),
     ],
 )
-def test_what_a_job_takes_of_a_node(monkeypatch, nodes, asked):
+def test_what_a_job_takes_of_a_node(monkeypatch, nodes, resources):
     cluster = pytest.importorskip("replication.run.cluster")
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
-    assert cluster.resources([{"Resources": node} for node in nodes]) == asked
+    assert cluster.resources([{"Resources": node} for node in nodes]) == resources
 
 
 @pytest.mark.real
@@ -222,23 +214,16 @@ def test_faults_of_nodes(tmp_path, fault):
 @pytest.mark.real
 def test_ray_gives_the_tables_of_the_serial_engine(tmp_path):
     """Every notebook of `smoke` in an empty folder, serially and on Ray: the same CSVs."""
-    for engine in ENGINES:
-        command = [
-            sys.executable,
-            "-m",
-            "replication",
-            "--profile",
-            "smoke",
-            "--engine",
-            engine,
-        ]
+    command = [sys.executable, "-m", "replication", "--profile", "smoke", "--engine"]
+    keys = []
+    for engine in ("local", "ray"):
         environment = os.environ | {"DEEPER_LAYERS_OUTPUT": str(tmp_path / engine)}
         done = subprocess.run(
-            command, env=environment, cwd=paths.ROOT, capture_output=True, text=True
+            [*command, engine], env=environment, cwd=paths.ROOT, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stdout + done.stderr
-    names = [{f.name for f in tmp_path.glob(f"{e}/data/results/s*/*/*.json")} for e in ENGINES]
-    assert names[0] == names[1] and names[0], "keys differ"
+        keys.append({file.name for file in tmp_path.glob(f"{engine}/data/results/s*/*/*.json")})
+    assert keys[0] == keys[1] and keys[0]
     tables = list((tmp_path / "local/figures/smoke").glob("*.csv"))
     assert len(tables) > 10
     for table in (table for table in tables if table.stem not in TIMED):
