@@ -181,7 +181,7 @@ def test_a_job_measures_what_its_run_wants(output, monkeypatch):
         launch = batch_of(*notebooks, profile=whole).launch(job)
         with execution._environment(launch):
             mine = profiles.get("smoke", launch.parameters["MODELS"])
-        of_run, of_job = (job.wanted(distances, profile) for profile in (whole, mine))
+        of_run, of_job = (job.requests(distances, profile) for profile in (whole, mine))
         assert [r.params for r in of_run] == [r.params for r in of_job], job
         assert mine.main_model == job.model
         lone = profiles.get("smoke", [job.model])
