@@ -226,6 +226,32 @@ def smollm2():
     return files.tokenizer("smollm2-135m")
 
 
+@pytest.fixture(scope="module")
+def chromium():
+    """The system's Chromium, driven by Playwright."""
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    quiet = ("gpu", "background-networking", "component-update", "sync")
+    switches = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in quiet)]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=switches)
+        yield browser
+        browser.close()
+
+
+class Distances:
+    """Distances of a model, whose most similar block begins at `start` whatever its size."""
+
+    def __init__(self, start: int = 2, num_layers: int = 8):
+        self.start, self.num_layers = start, num_layers
+
+    def best_start(self, size: int) -> int:
+        return self.start
+
+
 class Characters:
     """A tokenizer for tests: one token a character, none for special tokens."""
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from jupyter_server.serverapp import list_running_servers
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from lib import storage
 from replication import explore, paths
@@ -20,10 +19,6 @@ from replication.figures import explorer
 from replication.run import notebooks
 
 pytestmark = pytest.mark.real
-SWITCHES = (
-    "--no-sandbox --disable-gpu --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
 SETTINGS = {  # no news from the network; every cell's output is drawn, also out of sight
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "notebook-extension/tracker": {"windowingMode": "none"},
@@ -34,17 +29,6 @@ BLOCK = """([side, l, n]) => {
     const box = plot.getBoundingClientRect();
     return [box.x + _size.l + xaxis.d2p(l), box.y + _size.t + yaxis.d2p(n)];
 }"""
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=SWITCHES)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
