@@ -44,18 +44,18 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture
 def packed(checkpoint, monkeypatch):
     monkeypatch.setattr(bitsandbytes.nn.modules, "has_avx512bf16", lambda: False)
-    how = {"quantization": "nf4", "dtype": "bfloat16"}
-    model, tokenizer = loading.load(checkpoint, device=torch.device("cpu"), **how)
+    device = torch.device("cpu")
+    model, tokenizer = loading.load(checkpoint, quantization="nf4", dtype="bfloat16", device=device)
     layers = [m for m in model.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
     assert len(layers) == 5 * 7 and all(m.weight.dtype == torch.uint8 for m in layers)
     return model, tokenizer
 
 
-def healed(base, folder, recipe=RECIPE, **how) -> tuple[training.Healed, bytes]:
+def healed(base, folder, recipe=RECIPE, **options) -> tuple[training.Healed, bytes]:
     with dropped(base[0], BLOCK):
-        found = training.heal(*base, recipe, folder, **how)
-    assert found.status == "ok" and len(found.losses) == recipe.steps
-    return found, (found.adapter / WEIGHTS).read_bytes()
+        result = training.heal(*base, recipe, folder, **options)
+    assert result.status == "ok" and len(result.losses) == recipe.steps
+    return result, (result.adapter / WEIGHTS).read_bytes()
 
 
 def test_healing_packed_is_healing_unpacked(packed, checkpoint, tmp_path, ids):
@@ -97,10 +97,11 @@ def test_recomputed_activations_change_no_bit(packed, tmp_path, monkeypatch, fir
 
     whole, expected = healed(packed, tmp_path / "whole", recipe, micro_batch=1)
     monkeypatch.setattr(training, "_train", limited)
-    again, found = healed(packed, tmp_path / "again", recipe)
+    again, adapter = healed(packed, tmp_path / "again", recipe)
     assert again.recomputes and not whole.recomputes
-    assert again.losses == whole.losses and found == expected
+    assert again.losses == whole.losses and adapter == expected
     assert needed == {l: l > first for l in range(5)}
+    assert not packed[0].is_activation_checkpointing
 
 
 @pytest.mark.parametrize("first", [0, FIRST])
@@ -110,17 +111,17 @@ def test_resumed_is_uninterrupted(packed, tmp_path, first):
     with killed_at(3):
         healed(packed, tmp_path / "resumed", recipe)
     assert (tmp_path / "resumed" / "checkpoint-2").exists()
-    again, found = healed(packed, tmp_path / "resumed", recipe)
-    assert again.losses == whole.losses and found == expected
+    again, adapter = healed(packed, tmp_path / "resumed", recipe)
+    assert again.losses == whole.losses and adapter == expected
 
 
 def test_no_adapter_is_merged_into_packed_weights(packed, tmp_path, ids):
     """Merging would quantise anew; only the codes, not their scales, could be put back."""
     model, tokenizer = packed
-    found, _ = healed(packed, tmp_path / "healed")
+    result, _ = healed(packed, tmp_path / "healed")
     before = model(ids).logits
     with pytest.raises(ValueError, match="cannot be merged into weights packed in 4 bits"):
-        export.save_merged(model, tokenizer, BLOCK, found.adapter, tmp_path / "merged", str)
+        export.save_merged(model, tokenizer, BLOCK, result.adapter, tmp_path / "merged", str)
     assert torch.equal(model(ids).logits, before)
     assert not list(tmp_path.glob("merged*"))
 
@@ -130,4 +131,5 @@ def test_joined_documents_heal_like_padded_ones(packed, tmp_path, monkeypatch):
     joined, _ = healed(packed, tmp_path / "joined", recipe, micro_batch=4)
     monkeypatch.setattr(packing, "_reads_apart", lambda model: False)
     padded, _ = healed(packed, tmp_path / "padded", recipe, micro_batch=4)
+    assert (joined.joined, padded.joined) == (True, False)
     np.testing.assert_allclose(joined.losses, padded.losses, atol=0.01)

@@ -1,5 +1,3 @@
-import logging
-
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -24,17 +22,20 @@ def test_keys_do_not_drift():
 def test_keys_of_real_measurements_do_not_drift(output, monkeypatch):
     """Model and data revision, prompt, dtype, block, recipe, versions: all are in it."""
     monkeypatch.setattr(loading, "default_device", lambda: "cpu")
-    smoke, asked = profiles.get("smoke"), {}
-    monkeypatch.setattr(
-        results, "load_or_compute", lambda kind, params, _: asked.setdefault(kind, params) and 1 / 0
-    )
-    with pytest.raises(ZeroDivisionError):
+    smoke, params_of = profiles.get("smoke"), {}
+
+    def instead_of_computing(kind, params, compute):
+        params_of[kind] = params
+        raise results.NotMeasured
+
+    monkeypatch.setattr(results, "load_or_compute", instead_of_computing)
+    with pytest.raises(results.NotMeasured):
         distance_maps.of_model("tiny-random", smoke)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(results.NotMeasured):
         scores.heal("tiny-random", smoke, Block(1, 2), profiles.recipe("tiny-random", smoke))
     (score,) = fetching.keyed_by_machine([request.score("tiny-random", smoke, "mmlu", Block(1, 2))])
-    asked["scores"] = score.params
-    assert {kind: results.key(kind, params)[:12] for kind, params in asked.items()} == {
+    params_of["scores"] = score.params
+    assert {kind: results.key(kind, params)[:12] for kind, params in params_of.items()} == {
         "similarity": "61f54f82eac5",
         "healing": "0f96b9ec0993",
         "scores": "9453e27a1a9b",
@@ -61,22 +62,19 @@ def test_computed_once(output):
 
 def test_a_measurement_may_know_itself_how_long_it_took(output):
     """A healing that was interrupted, or began with a shorter one's steps, counts all of them."""
-    told = results.load_or_compute("healing", PARAMS, lambda: {"losses": [1.0], "seconds": 99.5})
-    assert told["seconds"] == 99.5 and told["values"] == {"losses": [1.0]}
-    assert results.load("healing", PARAMS) == told
+    record = results.load_or_compute("healing", PARAMS, lambda: {"losses": [1.0], "seconds": 99.5})
+    assert record["seconds"] == 99.5 and record["values"] == {"losses": [1.0]}
+    assert results.load("healing", PARAMS) == record
 
 
 @pytest.mark.parametrize("damage", ["{", '{"schema": 1}', "[]", "\x00", "1", "null"])
-def test_a_damaged_result_is_set_aside(output, caplog, damage):
+def test_a_damaged_result_is_set_aside(output, damage):
     results.save("scores", PARAMS, {"value": 1.0}, 0)
     file = results.location("scores", PARAMS)
     file.write_text(damage)
-    with caplog.at_level(logging.WARNING):
-        assert results.load("scores", PARAMS) is None
-    [record] = caplog.records
-    assert f"set aside as {file.name}.corrupt" in record.message
+    assert results.load("scores", PARAMS) is None
     assert file.with_name(f"{file.name}.corrupt").read_text() == damage and not file.exists()
-    assert results.load("scores", PARAMS) is None and len(caplog.records) == 1
+    assert results.load("scores", PARAMS) is None
 
 
 VALUES = st.dictionaries(
@@ -121,11 +119,11 @@ def test_out_of_memory_holds_until_the_next_run(output, monkeypatch):
     calls, smoke = [], profiles.get("smoke")
     recipe = profiles.recipe("tiny-random", smoke)
 
-    def is_out_of_memory(*_):
+    def out_of_memory(*arguments):
         calls.append(1)
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(training, "_train", is_out_of_memory)
+    monkeypatch.setattr(training, "_train", out_of_memory)
     rows = scores.measure("tiny-random", smoke, [Block(1, 2)], ["c4"], recipe)
     assert rows.status.tolist() == ["oom"] and rows.value.isna().all()
     micro_batches = len(calls)
@@ -151,12 +149,11 @@ def test_a_pass_that_only_draws_measures_nothing(output, monkeypatch):
         distance_maps.measure(smoke)
 
 
-def test_models_that_cannot_be_had_are_named(output, caplog):
+def test_models_that_cannot_be_had_are_named(output):
     smoke = profiles.get("smoke", models=["nobody/absent", "tiny-random"])
     maps, left = distance_maps.measure(smoke)
     assert list(maps) == ["tiny-random"] and left.models == ("tiny-random",)
     assert left.missing == (("nobody/absent", "skipped: not available"),)
-    assert "Without nobody/absent: " in caplog.text
     with pytest.raises(registry.ModelError, match="nobody/absent"):
         distance_maps.measure(smoke, ["nobody/absent"])
 
@@ -175,20 +172,16 @@ def test_names_cannot_leave_the_folder(output):
 
 
 SCORE = {"model": "tiny", "task": "mmlu", "shots": 5, "block_start": 13, "block_size": 6}
-CURE = {"recipe": {"rank": 8, "seed": 0, "steps": 32}}
+HEALED = {"recipe": {"rank": 8, "seed": 0, "steps": 32}}
 
 
 @pytest.mark.parametrize(
     "kind, params, name",
     [
         ("scores", SCORE, "mmlu-5shot-l13-n06"),
-        ("scores", SCORE | CURE | {"shots": 0}, "mmlu-l13-n06-healed-r8-s0"),
-        ("scores", SCORE | {"block_start": 0, "block_size": 0}, "mmlu-5shot-whole"),
+        ("scores", SCORE | HEALED | {"shots": 0}, "mmlu-l13-n06-healed-r8-s0"),
         ("scores", {"model": "tiny", "task": "../" * 40 + "c4"}, "c4"),
-        ("similarity", {"model": "tiny", "data": "hub:allenai/c4", "sequences": 256}, "c4-256"),
         ("damage", {"data": "wheel:c4", "sequences": 8, "first": 16}, "c4-8-from16"),
-        ("healing", {"model": "tiny", "block_start": 1, "block_size": 2} | CURE, "l01-n02-healed"),
-        ("inference_cost", {"model": "tiny"}, ""),
     ],
 )
 def test_names_speak(output, kind, params, name):
@@ -206,15 +199,15 @@ def test_an_archive_finds_what_was_asked_whatever_machine_and_version(output):
     for n, version in ((1, 1), (3, 2), (2, 2)):
         params = SCORE | machine | {"version": version, "threads": n}
         results.save("scores", params, {"n": n}, 0)
-    results.save("healing", SCORE | machine | CURE, {"losses": []}, 0, "diverged")
-    found = results.archive(paths.RESULTS)
-    asked = SCORE | {"dtype": None, "device": "cuda", "processor": "another"}
-    assert found.find("scores", asked | {"version": 1})["values"]["n"] == 1
-    assert found.find("scores", asked | {"version": 3})["values"]["n"] == 3
-    assert found.find("healing", asked | CURE | {"healing_version": 7})["status"] == "diverged"
-    assert found.find("scores", asked | {"block_size": 5}) is None
-    assert found.find("scores", asked | CURE) is None and found.find("toy", asked) is None
-    assert len(list(found.records())) == 4 and len(list(found.records("healing"))) == 1
+    results.save("healing", SCORE | machine | HEALED, {"losses": []}, 0, "diverged")
+    archive = results.archive(paths.RESULTS)
+    params = SCORE | {"dtype": None, "device": "cuda", "processor": "another"}
+    assert archive.find("scores", params | {"version": 1})["values"]["n"] == 1
+    assert archive.find("scores", params | {"version": 3})["values"]["n"] == 3
+    assert archive.find("healing", params | HEALED | {"healing_version": 7})["status"] == "diverged"
+    assert archive.find("scores", params | {"block_size": 5}) is None
+    assert archive.find("scores", params | HEALED) is None and archive.find("toy", params) is None
+    assert len(list(archive.records())) == 4 and len(list(archive.records("healing"))) == 1
 
 
 def test_an_archive_never_takes_other_weights_for_those_asked_for(output):
@@ -223,35 +216,33 @@ def test_an_archive_never_takes_other_weights_for_those_asked_for(output):
         results.save("scores", SCORE | {"dtype": dtype, "revision": revision}, {"n": n}, 0)
     archive = results.archive(paths.RESULTS)
 
-    def found(**weights):
+    def number_of(**weights):
         record = archive.find("scores", {**SCORE, "dtype": None} | weights)
         return record and record["values"]["n"]
 
-    assert found(dtype="bfloat16") == 2 and found(dtype="float16") is None
-    assert found(revision="b") == 3 and found(dtype="float32", revision="a") == 1
+    assert number_of(dtype="bfloat16") == 2 and number_of(dtype="float16") is None
+    assert number_of(revision="b") == 3 and number_of(dtype="float32", revision="a") == 1
     for weights in ({}, {"dtype": "float32"}, {"revision": "a"}):
         with pytest.raises(results.AmbiguousError, match="say which"):
-            found(**weights)
+            number_of(**weights)
 
 
-def test_an_archive_leaves_out_what_is_not_valid(output, caplog):
+def test_an_archive_leaves_out_what_is_not_valid(output):
     results.save("scores", SCORE, {"n": 1}, 0)
     healed = paths.RESULTS / "adapters" / "0123" / "healed.json"
     healed.parent.mkdir(parents=True)
     healed.write_text("{}")
-    assert len(list(results.archive(paths.RESULTS).records())) == 1 and not caplog.records
+    assert len(list(results.archive(paths.RESULTS).records())) == 1
     file = results.location("scores", SCORE)
     whole = file.read_text()
     for damaged in ("", whole[:40], "[]", whole.replace('"block_start":13', '"block_start":14')):
-        caplog.clear()
         file.write_text(damaged)
         assert not list(results.archive(paths.RESULTS).records()) and file.exists()
-        assert len(caplog.records) == 1 and caplog.records[0].message.endswith(": left out.")
 
 
 def test_without_a_folder_an_archive_is_empty(output):
-    found = results.archive(paths.RESULTS)
-    assert not list(found.records()) and found.run == {} and found.find("scores", SCORE) is None
+    empty = results.archive(paths.RESULTS)
+    assert not list(empty.records()) and empty.run == {} and empty.find("scores", SCORE) is None
 
 
 def test_each_depth_has_its_own_score(output):
@@ -267,16 +258,16 @@ def test_each_depth_has_its_own_score(output):
 def test_only_what_is_missing_is_measured(output, monkeypatch):
     smoke = profiles.get("smoke")
     scores.measure("tiny-random", smoke, [Block(1, 2)], ["c4"])
-    asked = []
+    measured = []
     real = scores.sweep
 
-    def spy(model, tokenizer, blocks, tasks, batch_tokens):
-        asked.extend(blocks)
-        return real(model, tokenizer, blocks, tasks, batch_tokens)
+    def noted(model, tokenizer, blocks, *rest):
+        measured.extend(blocks)
+        return real(model, tokenizer, blocks, *rest)
 
-    monkeypatch.setattr(scores, "sweep", spy)
+    monkeypatch.setattr(scores, "sweep", noted)
     scores.measure("tiny-random", smoke, [Block(1, 2), Block(2, 2)], ["c4"])
-    assert asked == [Block(2, 2)]
+    assert measured == [Block(2, 2)]
     monkeypatch.setattr(loading, "load_cached", lambda *a, **k: pytest.fail("loaded again"))
     table = scores.measure("tiny-random", smoke, [Block(1, 2), Block(2, 2), UNPRUNED], ["c4"])
     assert len(table) == 3
