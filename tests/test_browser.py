@@ -33,10 +33,10 @@ BLOCK = """([side, l, n]) => {
 
 @pytest.fixture
 def page(chromium):
-    """A window that remembers what it asked the network for, and what went wrong."""
+    """A window that remembers its requests and its errors."""
     window = chromium.new_page(viewport={"width": 1300, "height": 1000})
-    window.asked, window.errors = [], []
-    window.on("request", lambda request: window.asked.append(request.url))
+    window.addresses, window.errors = [], []
+    window.on("request", lambda request: window.addresses.append(request.url))
     window.on("pageerror", lambda error: window.errors.append(str(error)))
     window.on("console", lambda m: m.type == "error" and window.errors.append(m.text))
     yield window
@@ -61,45 +61,41 @@ def test_file_shows_what_is_chosen_and_keeps_it_in_its_link(page, output):
     page.locator("[name=right]").select_option(QWEN)
     page.mouse.click(*page.evaluate(BLOCK, ["left", 10, 9]))
     expect(card).to_contain_text("Block(10, 9) drops layers 10 to 18 of 30")
-    shown = maps[SMOLLM]
-    rise = shown.damage.set_index(explorer.BLOCK).loc[(10, 9)]
+    smollm = maps[SMOLLM]
+    rise = smollm.damage.set_index(explorer.BLOCK).loc[(10, 9)]
     expect(card).to_contain_text(f"{rise.value:.4f}\u00a0±\u00a0{rise.standard_error:.4f} nats")
-    score = shown.scores.set_index([*explorer.BLOCK, "task", "treatment"]).value
+    score = smollm.scores.set_index([*explorer.BLOCK, "task", "treatment"]).value
     healed = score.loc[(10, 9, "arc_easy, 0-shot", "healed for 16 steps, rank 8")]
     expect(card).to_contain_text(f"healed for 16 steps, rank 8 {healed:.3f}")
-    assert card.locator("pre").all_text_contents() == ["Block(10, 9)"]
     expect(page.locator(".hoverlayer .hovertext")).to_contain_text("drops layers 10 to 18")
     expect(page.locator("#right .card")).to_contain_text("Block(10, 9) drops layers 10 to 18 of 24")
 
     for threshold in (0.1, 0.03):  # islands are those of Python, drawn and told
         page.locator("[name=threshold]").fill(str(threshold))
         for side, name in {"left": SMOLLM, "right": QWEN}.items():
-            found = islands.islands(maps[name].distances, threshold)
-            expect(page.locator(f"#{side} .found tr[data-l]")).to_have_count(len(found))
-            assert outlined(page, side) == len(found)
+            count = len(islands.islands(maps[name].distances, threshold))
+            expect(page.locator(f"#{side} .found tr[data-l]")).to_have_count(count)
+            assert outlined(page, side) == count
     row = page.locator("#left .found tr[data-l]").first
-    first = islands.islands(maps[SMOLLM].distances, 0.03).iloc[0]
-    told = f"{first.first_start}–{first.last_start}{first.smallest_size}–{first.largest_size}"
-    told += f"{first.area}Block({first.block_start}, {first.block_size}){first.stability:.2f}"
-    expect(row).to_contain_text(told)
+    first = islands.islands(smollm.distances, 0.03).iloc[0]
+    expect(row).to_contain_text(f"Block({first.block_start}, {first.block_size})")
+    expect(row).to_contain_text(f"{first.stability:.2f}")
 
     for box in ("relative", "without", "difference"):
         page.locator(f"[name={box}]").check()
     page.locator("[name=view]").select_option("damage: rise of the C4 loss, nats")
-    expect(page.locator("#right .map")).to_contain_text("not measured for this map")
     expect(page.locator("#right .card")).to_contain_text("Block(8, 7) drops")  # of 24 layers
     expect(page.locator("#difference")).to_contain_text("right minus left")
-    link, said = page.url, [page.locator(f"#{side}").inner_text() for side in ("left", "right")]
+    link, texts = page.url, [page.locator(side).inner_text() for side in ("#left", "#right")]
     page.goto("about:blank")
     page.goto(link)
     expect(page.locator("#difference")).to_contain_text("right minus left")
-    assert [page.locator(f"#{side}").inner_text() for side in ("left", "right")] == said
+    assert [page.locator(side).inner_text() for side in ("#left", "#right")] == texts
     assert page.url == link and page.locator("[name=without]").is_checked()
 
     page.goto(f"{file.as_uri()}#left=gone&n=3&l=5")  # a map that this file does not have
     expect(card).to_contain_text("Block(5, 3) drops layers 5 to 7")
-    page.screenshot(path=file.with_suffix(".png"), full_page=True)
-    assert {url.partition("#")[0] for url in page.asked} == {file.as_uri()}
+    assert {address.partition("#")[0] for address in page.addresses} == {file.as_uri()}
     assert page.errors == []
 
 
@@ -142,7 +138,7 @@ def _address(server: subprocess.Popen, folder: Path) -> str:
     raise RuntimeError((folder / "server.log").read_text())
 
 
-def test_notebook_in_jupyterlab(page, jupyter, tmp_path):
+def test_notebook_in_jupyterlab(page, jupyter):
     page.goto(jupyter)
     page.locator(".jp-Notebook h1").wait_for(timeout=60_000)
     expect(page.locator("#jp-main-statusbar")).to_contain_text("| Idle", timeout=60_000)
@@ -156,9 +152,7 @@ def test_notebook_in_jupyterlab(page, jupyter, tmp_path):
     expect(card).to_contain_text("Block(10, 3) drops layers 10 to 12 of 24")
     frame.locator("[name=threshold]").fill("0.03")
     expect(frame.locator("#left .found tr[data-l]")).to_have_count(2)
-    page.screenshot(path=tmp_path / "jupyterlab.png")
     expect(page.get_by_text("figures/smoke/explorer.html").first).to_be_attached(timeout=60_000)
     assert page.locator(".jp-OutputArea-output[data-mime-type*=error]").count() == 0
-    assert all(
-        url.startswith((jupyter.split("/lab")[0], "data:", "blob:", "about:")) for url in page.asked
-    )
+    local = (jupyter.split("/lab")[0], "data:", "blob:", "about:")
+    assert all(address.startswith(local) for address in page.addresses)

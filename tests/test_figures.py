@@ -1,4 +1,6 @@
-"""What the figures of scores show: ranges, markers, references, columns, legends, names."""
+"""What the figures of scores show: panels, lines, markers, references, names of files."""
+
+from itertools import product
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -30,23 +32,29 @@ def kept(output, monkeypatch):
     plt.close("all")
 
 
-def scores(models=("qwen-7b",), treatments=TREATMENTS, variants=(None,), **told) -> pd.DataFrame:
+def scores(models=("qwen-7b",), treatments=TREATMENTS, variants=(None,), **columns) -> pd.DataFrame:
     """Every task, unpruned and at two depths of both strategies and each treatment."""
+    cuts = [("none", "unpruned", 0)]
+    cuts += product(("similarity", "simple"), treatments, (8, 16))
     rows = []
-    for model in models:
-        for task, value in UNPRUNED.items():
-            shared = {"model": model, "task": task, "chance": CHANCE[task], "majority": np.nan}
-            shared |= {"standard_error": 0.02, "n": 500, "shots": 5, "block_start": 4} | told
-            for variant in variants:
-                named = {} if variant is None else {"variant": variant}
-                whole = {"strategy": "none", "treatment": "unpruned", "block_size": 0}
-                rows.append(shared | named | whole | {"fraction": 0.0, "value": value})
-                for strategy in ("similarity", "simple"):
-                    for treatment in treatments:
-                        for size in (8, 16):
-                            cut = {"strategy": strategy, "treatment": treatment}
-                            cut |= {"block_size": size, "fraction": size / 32, "value": value * 0.7}
-                            rows.append(shared | named | cut)
+    for model, task, variant, cut in product(models, UNPRUNED, variants, cuts):
+        strategy, treatment, size = cut
+        row = {
+            "model": model,
+            "task": task,
+            "strategy": strategy,
+            "treatment": treatment,
+            "block_start": 4,
+            "block_size": size,
+            "fraction": size / 32,
+            "value": UNPRUNED[task] * (0.7 if size else 1),
+            "standard_error": 0.02,
+            "n": 500,
+            "shots": 5,
+            "chance": CHANCE[task],
+            "majority": np.nan,
+        }
+        rows.append(row | ({"variant": variant} if variant else {}) | columns)
     return pd.DataFrame(rows)
 
 
@@ -56,12 +64,8 @@ def varied(column: str, values) -> pd.DataFrame:
         scores(treatments=["healed"], variants=[f"{column} {v}"], **{column: v}) for v in values
     ]
     unhealed = scores(treatments=["unhealed"], variants=["unhealed"])
-    found = pd.concat([*healed, unhealed[unhealed.block_size > 0]], ignore_index=True)
-    return found[(found.strategy != "simple") & (found.task != "boolq")].assign(ablation="seeds")
-
-
-def by_label(figure) -> dict:
-    return {axis.get_label(): axis for axis in figure.axes}
+    table = pd.concat([*healed, unhealed[unhealed.block_size > 0]], ignore_index=True)
+    return table[(table.strategy != "simple") & (table.task != "boolq")].assign(ablation="seeds")
 
 
 def test_every_model_has_a_colour_of_the_table_and_others_one_by_their_names():
@@ -72,50 +76,38 @@ def test_every_model_has_a_colour_of_the_table_and_others_one_by_their_names():
 
 
 def test_a_picture_without_healed_lines_has_a_name_of_its_own():
-    drawing = (figures.figure_2, figures.figure_3, figures.figure_5, figures.figure_6)
-    for draw in drawing:
-        draw(scores([SMOKE.main_model]), SMOKE)
     folder = paths.FIGURES / "smoke"
-    finished = {file: file.read_bytes() for file in folder.iterdir()}
-    names = {f"figure_{number}" for number in (2, 3, 5, 6)}
-    assert {file.stem for file in finished} == names
-    for draw in drawing:
-        draw(scores([SMOKE.main_model], ["unhealed"]), SMOKE)
-    assert {file: file.read_bytes() for file in finished} == finished
-    assert {f.stem for f in folder.iterdir()} == names | {f"{name}_unhealed" for name in names}
+    figures.figure_2(scores([SMOKE.main_model]), SMOKE)
+    healed = {file: file.read_bytes() for file in folder.iterdir()}
+    assert {file.stem for file in healed} == {"figure_2"}
+    figures.figure_2(scores([SMOKE.main_model], ["unhealed"]), SMOKE)
+    assert {file: file.read_bytes() for file in healed} == healed
+    assert {file.stem for file in folder.iterdir()} == {"figure_2", "figure_2_unhealed"}
 
 
 def test_a_panel_of_which_nothing_is_measured_says_so():
     table = scores(["llama-2-7b", "qwen-7b"])
     unmeasured = (table.model == "qwen-7b") & (table.task == "mmlu")
     table.loc[unmeasured, ["value", "standard_error", "chance"]] = np.nan
-    found = by_label(figures.figure_2(table, PAPER))
-    texts = {name: [t.get_text() for t in axis.texts] for name, axis in found.items()}
+    texts = {}
+    for axis in figures.figure_2(table, PAPER).axes:
+        texts[axis.get_label()] = [text.get_text() for text in axis.texts]
     assert texts["MMLU accuracy Qwen"] == ["not measured"]
     assert "not measured" not in texts["ARC-Easy accuracy Qwen"] + texts["MMLU accuracy Llama-2"]
 
 
-@pytest.mark.parametrize("status, left", [("not measured", [False]), ("diverged", [False, True])])
-def test_a_line_passes_what_nobody_measured_and_breaks_where_measuring_failed(status, left):
+@pytest.mark.parametrize(
+    "status, gaps", [("not measured", [False, False]), ("diverged", [False, True, False])]
+)
+def test_a_line_passes_what_nobody_measured_and_breaks_where_measuring_failed(status, gaps):
     table = scores(treatments=["healed"]).assign(status="ok")
-    gone = (table.block_size == 8) & (table.strategy == "similarity")
-    table.loc[gone, ["value", "status"]] = np.nan, status
+    missing = (table.block_size == 8) & (table.strategy == "similarity")
+    table.loc[missing, ["value", "status"]] = np.nan, status
     (axis,) = figures.figure_6(table, SMOKE).axes
     (line,) = [
         line for line in axis.lines if line.get_linestyle() == "-" and line.get_marker() == "o"
     ]
-    assert np.isnan(np.asarray(line.get_ydata(), float)).tolist() == [False, *left[1:], False]
-
-
-def test_accuracies_have_one_range_from_the_floor_on_and_what_is_silent_comes_last():
-    drawn = by_label(figures.figure_1d(scores(PAPER.models), PAPER))
-    tasks = [label.split()[0] for label in drawn if label]
-    assert tasks == ["BoolQ", "ARC-Easy", "C4", "MMLU"]
-    limits = {axis.get_ylim() for label, axis in drawn.items() if "accuracy" in label}
-    ((low, high),) = limits
-    assert low <= 0.2 and 0.8 < high < 1
-    (loss,) = [axis for label, axis in drawn.items() if label.startswith("C4")]
-    assert loss.get_ylim() not in limits
+    assert np.isnan(np.asarray(line.get_ydata(), float)).tolist() == gaps
 
 
 def test_below_figure_1d_are_the_layers_that_go():
@@ -151,20 +143,6 @@ def test_a_score_of_one_answer_is_crossed_out(share, crossed):
     assert any(line.get_marker() == "x" for line in axis.lines) == crossed
 
 
-def test_figure_7_has_order_on_the_left_and_one_prompt_in_one_colour():
-    number = scores(treatments=["healed"], variants=["0 examples", "5 examples"], ablation="number")
-    order = scores(treatments=["healed"], variants=["order 0", "order 1"], ablation="order")
-    table = pd.concat([number, order], ignore_index=True)
-    figure = figures.figure_7(table[table.strategy != "simple"], SMOKE)
-    titles = [axis.get_title("left") for axis in figure.axes[:2]]
-    assert titles == ["Qwen-7B, order", "Qwen-7B, number"]
-    (legend,) = figure.legends
-    handles = dict(zip([t.get_text() for t in legend.texts], legend.legend_handles, strict=True))
-    names = ("order 0", "order 1", "0 examples", "5 examples")
-    shades = {name: to_rgb(handles[name].get_color()) for name in names}
-    assert shades["5 examples"] == shades["order 0"] != shades["order 1"]
-
-
 @pytest.mark.parametrize(
     "column, values, draw",
     [("seed", (0, 1, 2), figures.figure_8), ("rank", (2, 8, 64), figures.figure_9)],
@@ -183,34 +161,8 @@ def test_healed_scores_stand_against_their_cause_with_both_references(column, va
         assert {"--", ":"} <= levels
 
 
-def test_one_legend_a_figure_and_no_wider_than_a_page():
-    drawn = [
-        figures.figure_1d(scores(PAPER.models), PAPER),
-        figures.figure_2(scores(PAPER.models), PAPER),
-        figures.figure_5(scores(PAPER.models), PAPER),
-        figures.figure_9(varied("rank", (2, 64)), SMOKE),
-    ]
-    for figure in drawn:
-        assert len(figure.legends) == 1
-        assert not any(axis.get_legend() for axis in figure.axes)
-        assert figure.get_figwidth() * figure.dpi < 820
-
-
-def test_a_notebook_shows_the_saved_picture_with_a_text_in_its_place():
-    from IPython.core.formatters import DisplayFormatter
-
-    figure = figures.figure_5(scores(PAPER.models), PAPER)
-    data, told = DisplayFormatter().format(figure)
-    assert data["image/png"] == (paths.FIGURES / "paper" / "figure_5.png").read_bytes()
-    alt = told["image/png"]["alt"]
-    assert alt.startswith("figure_5: Llama-2-70B, unhealed, BoolQ accuracy")
-    assert "fraction of layers dropped" in alt and "$" not in alt
-
-
-def test_of_a_deep_model_only_the_layers_around_the_cut_are_drawn():
-    figure = figures.figure_1b(Block(40, 20), 80, SMOKE)
-    numbers = {t.get_text() for t in figure.axes[0].texts if t.get_color() != "tab:blue"}
-    assert {n for n in numbers if n.isdigit()} == {str(n) for n in range(32, 68)}
+def test_the_table_of_figure_1b_has_every_layer_and_its_new_number():
+    figures.figure_1b(Block(40, 20), 80, SMOKE)
     table = pd.read_csv(paths.FIGURES / "smoke" / "figure_1b.csv")
     assert len(table) == 80 and table.new_index.max() == 59
 
@@ -228,10 +180,11 @@ def test_unhealed_references_are_scores_of_notebook_02(name, ablation):
             return (self.num_layers - size) // 2
 
     model = (profile.ablation_models if ablation is experiments.seeds else profile.rank_models)[0]
-    asked = experiments.unhealed(model, Map(), profile)
-    known = [w.params for w in asked + experiments.test_split(model, Map(), profile)]
-    references = [w for w in ablation(model, Map(), profile) if w.labels["variant"] == "unhealed"]
-    assert references and all(w.params in known and w.recipe is None for w in references)
+    requests = experiments.unhealed(model, Map(), profile)
+    requests += experiments.test_split(model, Map(), profile)
+    measured = [request.params for request in requests]
+    references = [r for r in ablation(model, Map(), profile) if r.labels["variant"] == "unhealed"]
+    assert references and all(r.params in measured and r.recipe is None for r in references)
 
 
 def test_a_model_may_be_called_unpruned():
@@ -247,10 +200,10 @@ def test_a_run_of_which_only_the_map_is_left_is_drawn_as_not_measured(output, mo
     figures.figure_training(measured_scores.healings(maps, profile), profile)
     doses = measured_scores.of_all(maps, dose.requests, profile)
     dose.figure_dose(doses, dose.gap_left(doses), profile)
-    asked = measured_scores.of_all(maps, letters.forms, profile)
-    measured = letters.measures(asked[asked.task.isin(["mmlu", "arc_easy"])])
-    letters.figure_measures(measured, profile)
-    assert letters.largest_step(measured).empty
+    forms = measured_scores.of_all(maps, letters.forms, profile)
+    measures = letters.measures(forms[forms.task.isin(["mmlu", "arc_easy"])])
+    letters.figure_measures(measures, profile)
+    assert letters.largest_step(measures).empty
     repair.figure_repair(repair.measure(maps, profile), profile)
     repair.figure_repair_cost(repair.measure(maps, profile, repair.healings), profile)
     drawn = {f.stem: pd.read_csv(f) for f in (paths.FIGURES / "smoke").glob("*.csv")}
