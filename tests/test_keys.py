@@ -3,6 +3,7 @@
 from dataclasses import fields, replace
 
 import pytest
+from conftest import Distances
 
 from lib import evaluation
 from lib.blocks import Block
@@ -22,22 +23,15 @@ PROFILE = replace(  # every field counts: the rate of healings decays, and batch
 RECIPE = profiles.recipe(NAME, PROFILE, first_layer=1)
 
 
-class Distances:
-    num_layers = 8
-
-    def best_start(self, size: int) -> int:
-        return 2
-
-
-class AskedFor(Exception):
+class Requested(Exception):
     """Raised in place of measuring: its argument is what would be measured."""
 
 
 def cost_of_inference(name: str, profile: Profile) -> Request:
-    def instead_of_measuring(asked_for):
-        raise AskedFor(*asked_for)
+    def instead_of_measuring(requests):
+        raise Requested(*requests)
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(AskedFor) as caught:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Requested) as caught:
         patch.setattr(fetching, "here", instead_of_measuring)
         inference_cost.of_model(name, profile)
     return caught.value.args[0]
@@ -70,14 +64,14 @@ TASKS = set(evaluation.KINDS)
 EVERY = {*OF_MODELS, *OF_BLOCKS}
 
 
-def key(of: Request) -> str:
-    return results.key(of.kind, of.params)
+def key(request: Request) -> str:
+    return results.key(request.kind, request.params)
 
 
 def keys(name: str = NAME, profile: Profile = PROFILE, block: Block = BLOCK) -> dict[str, str]:
     """The key of a result of each kind."""
-    found = {kind: key(make(name, profile)) for kind, make in OF_MODELS.items()}
-    return found | {kind: key(make(name, profile, block)) for kind, make in OF_BLOCKS.items()}
+    of_models = {kind: key(make(name, profile)) for kind, make in OF_MODELS.items()}
+    return of_models | {kind: key(make(name, profile, block)) for kind, make in OF_BLOCKS.items()}
 
 
 def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
@@ -226,7 +220,7 @@ def test_a_healing_of_fewer_steps_decays_for_the_same_share_of_them(steps):
     assert (recipe in [shorter.recipe for shorter in whole.shorter]) == (steps == 20)
 
 
-# ---- what else is asked --------------------------------------------------------------------
+# ---- models, blocks, texts --------------------------------------------------------------------
 
 
 def test_another_model_changes_every_key():

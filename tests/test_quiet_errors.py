@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import Distances
 
 from lib.blocks import BlockDistances
 from lib.data import sets
@@ -19,37 +20,29 @@ from replication.measure import damage, experiments
 SMOKE, PAPER = profiles.get("smoke"), profiles.get("paper")
 
 
-class Distances:
-    num_layers = 8
-
-    def best_start(self, size: int) -> int:
-        return 1
-
-
 # ---- what is asked -------------------------------------------------------------------------
 
 
 def test_an_order_of_the_examples_is_the_order_of_its_name():
-    every = experiments.prompts("tiny-random", Distances(), SMOKE)
-    orders = [w for w in every if w.labels["ablation"] == "order"]
-    assert {w.labels["variant"] for w in orders} == {"order 0", "order 1", "order 2"}
-    for w in orders:
-        assert w.labels["variant"] == f"order {w.params['shot_order']}"
+    requests = experiments.prompts("tiny-random", Distances(), SMOKE)
+    orders = [request for request in requests if request.labels["ablation"] == "order"]
+    named = {request.labels["variant"]: request.params["shot_order"] for request in orders}
+    assert named == {"order 0": 0, "order 1": 1, "order 2": 2}
 
 
 def test_a_format_is_compared_with_its_own_unpruned_model():
-    both = experiments.stacked("tiny-random", Distances(), SMOKE)
+    requests = experiments.stacked("tiny-random", Distances(), SMOKE)
     for name, quantization in (("16 bits", None), ("nf4", "nf4")):
-        line = [w for w in both if w.labels["format"] == name]
-        assert {w.params["quantization"] for w in line} == {quantization}
+        line = [request for request in requests if request.labels["format"] == name]
+        assert {request.params["quantization"] for request in line} == {quantization}
         assert line[0].block.size == 0 and len(line) == 1 + len(SMOKE.healed_sizes(8))
 
 
 def test_an_ablation_changes_a_recipe_that_the_paper_gives_for_the_model():
     """Llama-2-7B is healed with rank 2, but for the figure that varies it."""
     assert profiles.recipe("llama-2-7b", PAPER).rank == 2
-    healed = [w for w in experiments.ranks("llama-2-7b", Distances(), PAPER) if w.recipe]
-    ranks = {w.labels["variant"]: w.recipe.rank for w in healed}
+    requests = experiments.ranks("llama-2-7b", Distances(), PAPER)
+    ranks = {r.labels["variant"]: r.recipe.rank for r in requests if r.recipe}
     assert ranks == {f"rank {rank}": rank for rank in (2, 4, 8, 16, 32, 64)}
 
 
@@ -119,7 +112,7 @@ def test_shallow_minus_deep_is_a_mean_over_sizes():
     np.testing.assert_allclose(lower_minus_upper(pd.DataFrame(rows), 8), [0.1, 0.2])
 
 
-def test_an_islands_stability_is_told_at_its_own_threshold():
+def test_an_islands_stability_is_that_at_its_own_threshold():
     """One of 0.15 is there at 0.2 in every resample, and at 0.1 in none."""
     matrix = np.ones((25, 25))
     for size in range(1, 13):

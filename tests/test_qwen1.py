@@ -1,7 +1,6 @@
 """Qwen-1 as Qwen2: bit for bit the forward of the architecture's definition; tokens as tiktoken."""
 
 import json
-import re
 import unicodedata
 from collections.abc import Iterable
 
@@ -18,8 +17,7 @@ from lib.models import decoder, files, loading, qwen1
 from lib.models.registry import ModelError
 from lib.pruning import dropped, save_pruned
 from lib.sweep import sweep
-from replication import paths, profiles
-from replication.profiles import recipe
+from replication import paths
 
 TEXTS = [
     "The five boxing wizards jump quickly; it's 1234.5 miles away, isn't it?\n\n  Yes.",
@@ -53,20 +51,10 @@ def test_a_published_checkpoint_is_read_as_the_original_reads_it(folder, length)
     model, _ = loading.load(str(folder), dtype="float32")
     ids = torch.randint(0, config["vocab_size"], (1, length), generator=torch.Generator())
     with torch.inference_mode():
-        found = model(ids, use_cache=False).logits
+        logits = model(ids, use_cache=False).logits
         expected = original(config, tensors, range(LAYERS), ids)
-    assert torch.equal(found, expected)
+    assert torch.equal(logits, expected)
     assert expected.std() > 0.5  # they do not agree by being nothing
-
-
-def test_swapped_halves_would_be_noticed(folder):
-    config, tensors = stored_tensors(folder)
-    names = {"w1": "w2", "w2": "w1"}
-    swapped = {re.sub("w1|w2", lambda m: names[m[0]], n): t for n, t in tensors.items()}
-    one, other = (
-        original(config, w, range(LAYERS), torch.arange(20)[None]) for w in (tensors, swapped)
-    )
-    assert (one - other).abs().max() > 0.1
 
 
 # ---- bit for bit ------------------------------------------------------------------------------
@@ -145,10 +133,7 @@ def test_logits_are_the_originals_bit_for_bit(folder, tmp_path, block):
         {"rotary_pct": 0.5},
         {"kv_channels": 16},
         {"tie_word_embeddings": True},
-        {"scale_attn_weights": False},
-        {"attn_dropout_prob": 0.1},
         {"num_key_value_heads": 2},
-        {"use_cache_quantization": True},
         {"quantization_config": {"bits": 4}},
         {"something_new": 1},
     ],
@@ -160,9 +145,7 @@ def test_a_configuration_that_is_not_known_is_refused(tmp_path, change):
         loading.load(str(tmp_path))
 
 
-@pytest.mark.parametrize(
-    "name", ["h.0.attn.q_norm.weight", "h.1.attn.c_proj.bias", "h.2.ln_3.weight", "more.weight"]
-)
+@pytest.mark.parametrize("name", ["h.1.attn.c_proj.bias", "more.weight"])
 def test_a_tensor_that_is_not_known_is_refused(tmp_path, name):
     written(tmp_path, more={f"transformer.{name}": torch.ones(32)})
     with pytest.raises(ModelError, match=f"{name} is no tensor of the Qwen-1"):
@@ -194,11 +177,6 @@ def test_nothing_is_scored_beyond_the_length_of_the_original(folder, tmp_path):
             sweep(each, tokenizer, [], [beyond])
 
 
-def test_qwen_14b_is_healed_at_the_papers_length():
-    context = 2048  # its seq_length, beyond which the original rescales when it answers
-    assert recipe("qwen-14b", profiles.get("paper")).max_tokens == 4096 > context
-
-
 def test_without_a_block_and_saved(folder, tmp_path):
     """Block-loading of c_attn's thirds, and a pruned Qwen-1 saved as the Qwen2 it now is."""
     model, tokenizer = loading.load(str(folder), dtype="float32")
@@ -213,17 +191,7 @@ def test_without_a_block_and_saved(folder, tmp_path):
     assert words.pad_token == "<|extra_0|>"
 
 
-def test_renaming_reads_nothing(folder):
-    class Unread:
-        def __init__(self, tensor):
-            self.get_shape = tensor.get_shape
-
-    tensors = files.lazy_state_dict(folder)
-    renamed = qwen1.renamed({name: Unread(tensor) for name, tensor in tensors.items()})
-    assert len(renamed) == len(tensors) + 4 * 3  # c_attn's weight and bias become q, k and v
-
-
-@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("text", [*TEXTS, "<|endoftext|><|im_start|>a<|extra_204|>"])
 def test_tokens_are_those_of_tiktoken(folder, text):
     vocabulary = ranks(CORPUS)
     special = {token: len(vocabulary) + i for i, token in enumerate(qwen1._SPECIAL)}
@@ -236,11 +204,6 @@ def test_tokens_are_those_of_tiktoken(folder, text):
     assert ours.decode(expected) == unicodedata.normalize("NFC", text)
     assert ours.pad_token_id == special["<|extra_0|>"]
     assert ours.eos_token_id == special["<|endoftext|>"]
-
-
-def test_special_tokens_are_one_token(folder):
-    ours = qwen1.tokenizer(folder)
-    assert len(ours("<|endoftext|><|im_start|><|extra_204|>").input_ids) == 3
 
 
 def test_its_own_code_is_never_run(folder):

@@ -51,15 +51,20 @@ def test_final_states_bit_for_bit(model, ids):
             assert torch.equal(states, expected), block
 
 
+def assert_naive(model, rows: list[Row], batch_tokens: int) -> None:
+    """The log-probabilities of a sweep are those of each row alone in the model without a block."""
+    swept = sweep.target_logprobs(model, BLOCKS, rows, batch_tokens, label="test")
+    for block in BLOCKS:
+        with dropped(model, block):
+            for row, values in zip(rows, swept[block], strict=True):
+                np.testing.assert_allclose(values, whole(model, row), atol=1e-4, err_msg=str(block))
+
+
 @pytest.mark.parametrize("batch_tokens", [30, 60, 500])
 def test_scores_with_shared_prefixes(model, batch_tokens):
     """One prefix for several batches, one batch, and several prefixes in one batch."""
     rows = few_shot_rows()
-    found = sweep.target_logprobs(model, BLOCKS, rows, batch_tokens, label="test")
-    for block in BLOCKS:
-        with dropped(model, block):
-            for row, values in zip(rows, found[block], strict=True):
-                np.testing.assert_allclose(values, whole(model, row), atol=1e-4, err_msg=str(block))
+    assert_naive(model, rows, batch_tokens)
 
 
 def test_choices_that_begin_alike(llama):
@@ -67,11 +72,7 @@ def test_choices_that_begin_alike(llama):
     prompt, alike = random_tokens(12, seed=1), random_tokens(9, seed=2)
     answers = [alike + random_tokens(2 + i, seed=10 + i) for i in range(3)]
     rows = [Row(prompt + a[:-1], tuple((token,) for token in a), "question") for a in answers]
-    found = sweep.target_logprobs(llama, BLOCKS, rows, 500, label="test")
-    for block in BLOCKS:
-        with dropped(llama, block):
-            for row, values in zip(rows, found[block], strict=True):
-                np.testing.assert_allclose(values, whole(llama, row), atol=1e-4, err_msg=str(block))
+    assert_naive(llama, rows, 500)
 
 
 def test_head_is_the_models_own(model, ids):
@@ -97,11 +98,12 @@ def test_choices_do_not_tie_because_of_rounding(llama):
     with torch.inference_mode():
         rounded = [llama(torch.tensor([row.tokens])).logits[0, -1, 5:7] for row in rows]
     assert sum(float(a == b) for a, b in rounded) > 8
-    for block in (UNPRUNED, Block(1, 2)):
-        found = sweep.target_logprobs(llama, [UNPRUNED, block], rows, 60, label="test")[block]
-        assert not any(a == b for a, b in found)
+    blocks = (UNPRUNED, Block(1, 2))
+    swept = sweep.target_logprobs(llama, blocks, rows, 60, label="test")
+    for block in blocks:
         with dropped(llama, block), torch.inference_mode():
-            for row, (a, b) in zip(rows, found, strict=True):
+            for row, (a, b) in zip(rows, swept[block], strict=True):
+                assert a != b
                 states = llama.get_decoder()(torch.tensor([row.tokens])).last_hidden_state[0, -1]
                 exact = llama.lm_head.weight[5:7].double() @ states.double()
                 assert a - b == pytest.approx(float(exact[0] - exact[1]), abs=0.02)
@@ -109,20 +111,20 @@ def test_choices_do_not_tie_because_of_rounding(llama):
 
 def test_precise_logits_are_the_models_own(model, ids):
     """In bf16 states and weights, whatever stands around lm_head (bias, soft-capping, scale)."""
-    head, wanted = model.get_output_embeddings(), torch.tensor([[5, 6, 7]] * LENGTH)
+    head, target_ids = model.get_output_embeddings(), torch.tensor([[5, 6, 7]] * LENGTH)
     with torch.inference_mode():
         states = model.get_decoder()(ids).last_hidden_state[0].bfloat16()
         for parameter in head.parameters():
             parameter.data = parameter.data.bfloat16()
-        found = fp32_target_logits(model, states, wanted)
+        precise = fp32_target_logits(model, states, target_ids)
         rounded = logits(model, states)
         for parameter in head.parameters():
             parameter.data = parameter.data.float()
         expected = logits(model, states.float())
-    assert found.dtype == torch.float32 and "forward" not in vars(head)
+    assert precise.dtype == torch.float32 and "forward" not in vars(head)
     rest = [token for token in range(VOCAB) if token not in (5, 6, 7)]
-    assert torch.equal(found[:, rest], rounded[:, rest].float())
-    assert float((found - expected)[:, 5:8].abs().max()) < 1e-5 * float(expected.abs().max())
+    assert torch.equal(precise[:, rest], rounded[:, rest].float())
+    assert float((precise - expected)[:, 5:8].abs().max()) < 1e-5 * float(expected.abs().max())
 
 
 def test_layer_applications_are_counted(llama):
@@ -139,21 +141,6 @@ def test_layer_applications_are_counted(llama):
     assert len(applied) == passes * (LAYERS + after_cuts)
 
 
-def test_bundles_hold_every_row_once_and_share_prefixes():
-    rows = few_shot_rows()
-    found = list(reading.prefix_batches(rows, batch_tokens=60))
-    places = [place for bundle in found for own in bundle.batches for place in own.places]
-    assert sorted(places) == list(range(len(rows)))
-    read = sum(
-        (b.prefix.numel() if b.prefix is not None else 0) + sum(o.ids.numel() for o in b.batches)
-        for b in found
-    )
-    assert read < sum(len(row.tokens) for row in rows)
-    for bundle in found:
-        for own in bundle.batches:
-            assert own.ids.numel() <= 60 or len(own.places) == 1
-
-
 def test_sweep_table(llama, tokenizer):
     examples = tuple({"text": "abcdefgh" * k, "max_tokens": 20} for k in (1, 2, 3))
     table = sweep.sweep(llama, tokenizer, [Block(1, 2), Block(1, 2)], [Task("c4", examples)])
@@ -166,26 +153,21 @@ def test_sweep_table(llama, tokenizer):
     assert row.value == pytest.approx(alone.value, abs=1e-5)
 
 
-def test_sweep_tells_what_was_answered(llama, tokenizer):
+def test_a_sweep_keeps_what_was_answered(llama, tokenizer):
     """The log-likelihood of every choice, and that a constant answer is one."""
     with torch.no_grad():
-        llama.lm_head.weight[3 + ord("b") % 93] = 0  # a logit of 0, whatever is asked
-        llama.lm_head.weight[3 + ord("a") % 93] = 0  # the same: an exact tie
-    shared = {"choices": ["a", "b"], "group": None, "weight": 1}
-    asked = tuple(shared | {"prompt": f"q{i}?", "answer": i % 2} for i in range(6))
-    table = sweep.sweep(llama, tokenizer, [Block(1, 2)], [Task("boolq", asked)])
-    assert table.ties.tolist() == [6, 6] and np.allclose(table.commonest, 0.5)
-    assert np.allclose(table.value, 0.5) and table.margin.tolist() == [0, 0]
-    assert table.examples[0].tolist() == [0.5] * 6
-    with torch.no_grad():
+        llama.lm_head.weight[3 + ord("b") % 93] = 0  # the same logit, whatever is asked
+        llama.lm_head.weight[3 + ord("a") % 93] = 0
         llama.lm_head.bias = torch.nn.Parameter(torch.zeros(VOCAB))
         llama.lm_head.bias[3 + ord("b") % 93] = 1.0
-    table = sweep.sweep(llama, tokenizer, [Block(1, 2)], [Task("boolq", asked)])
+    shared = {"choices": ["a", "b"], "group": None, "weight": 1}
+    examples = tuple(shared | {"prompt": f"q{i}?", "answer": i % 2} for i in range(6))
+    task = Task("boolq", examples)
+    table = sweep.sweep(llama, tokenizer, [Block(1, 2)], [task])
     assert table.ties.tolist() == [0, 0] and np.allclose(table.commonest, 1)
     assert table.examples[1].tolist() == [0, 1, 0, 1, 0, 1]
-    for row, choices in zip(Task("boolq", asked).rows(tokenizer), table.choices[0], strict=True):
-        np.testing.assert_allclose(choices, whole(llama, row[0]), atol=1e-5)
-    assert np.allclose(np.diff(np.array(table.choices[1])), 1)
+    for (row,), choices in zip(task.rows(tokenizer), table.choices[0], strict=True):
+        np.testing.assert_allclose(choices, whole(llama, row), atol=1e-5)
 
 
 def test_a_block_that_does_not_fit(llama, tokenizer):
