@@ -29,27 +29,19 @@ def text(file) -> str:
 
 def anchors(file) -> set[str]:
     """The places of a page that a link can name, as GitHub makes them of headings."""
-    found = set()
+    places = set()
     for heading in re.findall(r"^#+ (.+)$", text(file), re.MULTILINE):
         plain = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).replace("`", "").lower()
-        found.add(re.sub(r"[^\w\- ]", "", plain).strip().replace(" ", "-"))
-    return found
+        places.add(re.sub(r"[^\w\- ]", "", plain).strip().replace(" ", "-"))
+    return places
 
 
 @pytest.mark.parametrize("file", PAGES, ids=lambda p: str(p.relative_to(paths.ROOT)))
 def test_no_link_leads_nowhere(file):
-    found = [link for link in LINK.findall(text(file)) if not link.startswith(("http", "mailto:"))]
-    assert found or file in WITHOUT
-    for link in found:
+    links = [link for link in LINK.findall(text(file)) if not link.startswith(("http", "mailto:"))]
+    assert links or file in WITHOUT
+    for link in links:
         address, _, place = unquote(link).partition("#")
         target = (file.parent / address).resolve() if address else file
         assert target.exists(), f"{file.name} links {link}"
         assert not place or place in anchors(target), f"{file.name} links {link}"
-
-
-def test_a_broken_link_is_seen(tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text("# A page\n\n## The [first](x.md) `part`, here\n\n[there](absent.md)")
-    assert anchors(page) == {"a-page", "the-first-part-here"}
-    with pytest.raises(AssertionError, match="links absent.md|links x.md"):
-        test_no_link_leads_nowhere(page)
