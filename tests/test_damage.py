@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import LAYERS, Characters, tiny
+from conftest import Characters, tiny
 
 from lib.blocks import Block, BlockDistances
 from lib.data import sets
 from lib.evaluation import Task
-from lib.models import decoder, loading
+from lib.models import loading
 from lib.pruning import dropped
 from lib.sweep import sweep
 from replication import paths, profiles, results
@@ -29,27 +29,17 @@ def small(output, monkeypatch):
     return model
 
 
-def test_layer_applications_are_the_layers_after_every_cut(small):
-    """L for the unpruned model, and for each block only what comes after it; per batch of texts."""
-    applied = []
-    for layer in decoder.decoder_layers(small):
-        layer.register_forward_hook(lambda *_: applied.append(1))
-    damage.measure(["tiny-random"], SMOKE)
-    blocks = damage.all_blocks(LAYERS)
-    assert len(blocks) == LAYERS * (LAYERS + 1) // 2 - 1
-    chunks = -(-SMOKE.damage_sequences // damage.CHUNK)
-    assert len(applied) == chunks * (LAYERS + sum(LAYERS - block.stop for block in blocks))
-
-
 def test_damage_is_the_rise_of_the_loss_without_the_block(small):
-    found = damage.measure(["tiny-random"], SMOKE)
+    damages = damage.measure(["tiny-random"], SMOKE)
     texts = sets.c4("validation", "wheels", SMOKE.damage_sequences)
     task = Task("c4", tuple({"text": t, "max_tokens": SMOKE.damage_tokens} for t in texts))
     whole = sweep(small, Characters(), [], [task]).value[0]
     for block in (Block(0, 1), Block(2, 3), Block(1, 5)):
         with dropped(small, block):
             loss = sweep(small, Characters(), [], [task]).value[0]
-        row = found[(found.block_start == block.start) & (found.block_size == block.size)].iloc[0]
+        (row,) = damages[
+            (damages.block_start == block.start) & (damages.block_size == block.size)
+        ].itertuples()
         assert row.loss == pytest.approx(loss, abs=1e-5)
         assert row.value == pytest.approx(loss - whole, abs=1e-5)
         assert row.n == SMOKE.damage_sequences
@@ -69,38 +59,26 @@ def test_only_missing_chunks_are_swept(small, monkeypatch):
     assert len(swept) == 1
 
 
-def test_a_model_that_cannot_be_had_leaves_the_damage_of_the_others(output, caplog):
-    found = damage.measure(["nobody/knows", "tiny-random"], SMOKE)
-    assert set(found.model) == {"tiny-random"} and "Without nobody/knows" in caplog.text
-
-
 def synthetic(rises: np.ndarray, matrix: np.ndarray, texts: int = 12, noise: float = 0.0):
     """A damage table and the map of a model with len(matrix) - 1 layers."""
-    blocks = damage.all_blocks(len(matrix) - 1)
-    draw = np.random.default_rng(1)
-    rows = [
-        {
-            "model": "m",
-            "block_start": b.start,
-            "block_size": b.size,
-            "value": rises[b.start, b.stop],
-            "examples": rises[b.start, b.stop] + noise * draw.standard_normal(texts),
-            "weights": np.ones(texts),
-        }
-        for b in blocks
-    ]
+    draw, rows = np.random.default_rng(1), []
+    for block in damage.all_blocks(len(matrix) - 1):
+        rise = rises[block.start, block.stop]
+        row = {"model": "m", "block_start": block.start, "block_size": block.size, "value": rise}
+        row |= {"examples": rise + noise * draw.standard_normal(texts), "weights": np.ones(texts)}
+        rows.append(row)
     return pd.DataFrame(rows), {"m": BlockDistances(matrix, 0 * matrix, np.stack([matrix] * 4), 4)}
 
 
 def test_rank_correlation_can_come_out_either_way():
     matrix = np.random.default_rng(0).random((9, 9))
     for rises, sign in ((matrix**3, 1), (-matrix, -1)):
-        found = choice.rank_correlation(*synthetic(rises, matrix), resamples=5)
-        assert found.rank_correlation.tolist() == pytest.approx([sign, sign])
-        assert found.low.tolist() == pytest.approx([sign, sign])
+        table = choice.rank_correlation(*synthetic(rises, matrix), resamples=5)
+        assert table.rank_correlation.tolist() == pytest.approx([sign, sign])
+        assert table.low.tolist() == pytest.approx([sign, sign])
     unrelated = np.random.default_rng(2).random((9, 9))
-    found = choice.rank_correlation(*synthetic(unrelated, matrix, noise=0.1), resamples=50)
-    assert (found.rank_correlation.abs() < 0.6).all() and (found.low < found.high).all()
+    table = choice.rank_correlation(*synthetic(unrelated, matrix, noise=0.1), resamples=50)
+    assert (table.rank_correlation.abs() < 0.6).all() and (table.low < table.high).all()
 
 
 @pytest.mark.parametrize("second, low", [(-0.5, -1), (0.5, 1)])
@@ -111,13 +89,13 @@ def test_folds_that_disagree_widen_the_interval_of_a_rank_correlation(second, lo
     fold alone, with a correlation of -1.
     """
     matrix = np.random.default_rng(0).random((9, 9))
-    table, _ = synthetic(matrix, matrix)
+    damages, _ = synthetic(matrix, matrix)
     folds = np.stack([matrix, second * matrix])
     maps = {"m": BlockDistances(folds.mean(0), 0 * matrix, folds, 2)}
-    found = choice.rank_correlation(table, maps, resamples=50)
-    assert found.rank_correlation.tolist() == pytest.approx([1, 1])
-    assert found.low.tolist() == pytest.approx([low, low])
-    assert found.high.tolist() == pytest.approx([1, 1])
+    table = choice.rank_correlation(damages, maps, resamples=50)
+    assert table.rank_correlation.tolist() == pytest.approx([1, 1])
+    assert table.low.tolist() == pytest.approx([low, low])
+    assert table.high.tolist() == pytest.approx([1, 1])
 
 
 def test_updates_are_weighted_by_the_tokens_they_are_of():
@@ -145,10 +123,10 @@ def test_residuals_name_the_block_that_misleads():
     beside = choice.beside_distances(table, maps)
     worst = beside.loc[beside.residual.idxmax()]
     assert (worst.block_start, worst.block_size, worst.residual) == (2, 1, 1.0)
-    found = judged(table, maps).set_index(["criterion", "block_size"])
-    assert found.starts["paper", 1] == [2, 2] and found["rank"]["paper", 1] == 8
-    assert found.excess["paper", 1] == pytest.approx(5.0 - 1.01, abs=0.05)
-    assert abs(found.excess["paper", 4]) < 0.05
+    rows = judged(table, maps).set_index(["criterion", "block_size"])
+    assert rows.starts["paper", 1] == [2, 2] and rows["rank"]["paper", 1] == 8
+    assert rows.excess["paper", 1] == pytest.approx(5.0 - 1.01, abs=0.05)
+    assert abs(rows.excess["paper", 4]) < 0.05
 
 
 def judged(table: pd.DataFrame, maps: dict, sink: int = 1) -> pd.DataFrame:
@@ -167,9 +145,9 @@ def test_the_most_similar_block_can_spare_the_sink_layer():
     """Block (2, 2) is the most similar of its size, (5, 2) that without layer 3."""
     matrix = np.ones((9, 9)) + np.arange(9) / 100
     matrix[2, 4], matrix[5, 7] = 0.1, 0.2
-    found = judged(*synthetic(matrix, matrix), sink=3).set_index(["criterion", "block_size"])
-    assert found.starts["paper", 2] == [2, 2] and found.starts[which_block.SPARED, 2] == [5, 5]
-    assert found.value[which_block.SPARED, 2] == pytest.approx(0.2)
+    rows = judged(*synthetic(matrix, matrix), sink=3).set_index(["criterion", "block_size"])
+    assert rows.starts["paper", 2] == [2, 2] and rows.starts[which_block.SPARED, 2] == [5, 5]
+    assert rows.value[which_block.SPARED, 2] == pytest.approx(0.2)
     apart = judged(*synthetic(matrix, matrix), sink=5).set_index(["criterion", "block_size"])
     assert apart.starts[which_block.SPARED, 2] == [2, 2]
 
@@ -178,13 +156,13 @@ def test_the_map_is_not_fooled_by_luck():
     """Where all blocks are equally damaging, choosing the luckiest on the same texts looks good."""
     matrix = np.random.default_rng(0).random((25, 25))
     table, maps = synthetic(np.ones((25, 25)), matrix, texts=8, noise=1.0)
-    found = judged(table, maps)
-    own = [np.stack(rows.examples).mean(1).min() for _, rows in table.groupby("block_size")]
-    best = found[found.criterion == which_block.BEST]
-    assert np.mean(own) < 0.7 and abs(best.value.mean() - 1) < 0.2
-    told = which_block.summary(found).set_index("criterion")
-    assert abs(told.excess["simple"]) < 0.4 and told.excess_low["simple"] < 0.1
-    assert (told.sizes == 12).all() and (told.excess[which_block.BEST] == 0)
+    rows = judged(table, maps)
+    luckiest = [np.stack(of.examples).mean(1).min() for _, of in table.groupby("block_size")]
+    best = rows[rows.criterion == which_block.BEST]
+    assert np.mean(luckiest) < 0.7 and abs(best.value.mean() - 1) < 0.2
+    summary = which_block.summary(rows).set_index("criterion")
+    assert abs(summary.excess["simple"]) < 0.4 and summary.excess_low["simple"] < 0.1
+    assert (summary.sizes == 12).all() and (summary.excess[which_block.BEST] == 0)
 
 
 def test_texts_that_choose_do_not_judge():
@@ -194,8 +172,7 @@ def test_texts_that_choose_do_not_judge():
     table, maps = synthetic(np.full((9, 9), 2.0), matrix, texts=6)
     for start, half in ((1, 0), (5, 1)):
         table.at[start, "examples"] = np.where(np.arange(6) % 2 == half, 0.0, 3.0)
-    found = judged(table, maps).set_index(["criterion", "block_size"]).loc
-    best = found[which_block.BEST, 1]
+    best = judged(table, maps).set_index(["criterion", "block_size"]).loc[which_block.BEST, 1]
     assert best.starts == [1, 5] and best.value == 3 and best["rank"] == 8
     assert best.examples.tolist() == [3] * 6  # each text by the other half
     assert best["median"] == 2 and best.of == 8

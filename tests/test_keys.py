@@ -32,7 +32,7 @@ def cost_of_inference(name: str, profile: Profile) -> Request:
         raise Requested(*requests)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Requested) as caught:
-        patch.setattr(fetching, "here", instead_of_measuring)
+        patch.setattr(fetching, "keyed_by_machine", instead_of_measuring)
         inference_cost.of_model(name, profile)
     return caught.value.args[0]
 

@@ -7,7 +7,7 @@ import pytest
 from lib.blocks import UNPRUNED
 from lib.data import sets
 from replication import profiles
-from replication.beyond import biases, letters
+from replication.beyond import biases
 from replication.measure import request
 
 N, LETTERS = 2000, 4
@@ -27,28 +27,28 @@ def made_up(knowledge: float, bias=0.0, seed: int = 0) -> tuple[np.ndarray, np.n
 def test_a_known_bias_is_found_and_removed():
     plain, answers = made_up(1.5)
     biased, _ = made_up(1.5, BIAS)
-    raw = letters.correct(biased, answers).mean()
-    assert raw < 0.35 and letters.commonest_share(biased, WEIGHTS) > 0.9
-    unbiased = letters.without_bias(biased, WEIGHTS)
-    assert letters.correct(unbiased, answers).mean() == pytest.approx(
-        letters.correct(plain, answers).mean(), abs=0.01
+    raw = biases.correct(biased, answers).mean()
+    assert raw < 0.35 and biases.commonest_share(biased, WEIGHTS) > 0.9
+    unbiased = biases.without_bias(biased, WEIGHTS)
+    assert biases.correct(unbiased, answers).mean() == pytest.approx(
+        biases.correct(plain, answers).mean(), abs=0.01
     )
-    assert letters.commonest_share(unbiased, WEIGHTS) < 0.3
+    assert biases.commonest_share(unbiased, WEIGHTS) < 0.3
 
 
 def test_where_nothing_is_known_nothing_appears():
     nothing, answers = made_up(0.0, BIAS)
-    unbiased = letters.without_bias(nothing, WEIGHTS)
-    assert letters.correct(unbiased, answers).mean() == pytest.approx(0.25, abs=0.03)
-    assert letters.letter_auc(nothing, answers).mean() == pytest.approx(0.5, abs=0.03)
-    loss = letters.calibrated_losses(nothing, answers, WEIGHTS).mean()
+    unbiased = biases.without_bias(nothing, WEIGHTS)
+    assert biases.correct(unbiased, answers).mean() == pytest.approx(0.25, abs=0.03)
+    assert biases.letter_auc(nothing, answers).mean() == pytest.approx(0.5, abs=0.03)
+    loss = biases.calibrated_losses(nothing, answers, WEIGHTS).mean()
     assert np.log(4) - 0.005 < loss < np.log(4) + 0.02
 
 
 def test_no_label_is_used_to_remove_a_bias():
     loglikelihoods, _ = made_up(1.0, BIAS)
-    again = letters.without_bias(loglikelihoods.copy(), WEIGHTS)
-    assert np.array_equal(letters.without_bias(loglikelihoods, WEIGHTS), again)
+    again = biases.without_bias(loglikelihoods.copy(), WEIGHTS)
+    assert np.array_equal(biases.without_bias(loglikelihoods, WEIGHTS), again)
 
 
 def test_a_question_does_not_correct_itself():
@@ -56,8 +56,8 @@ def test_a_question_does_not_correct_itself():
     loglikelihoods, _ = made_up(0.0)
     moved = loglikelihoods.copy()
     moved[0] += np.array([500.0, 0, 0, 0])
-    before, after = (letters.without_bias(x, WEIGHTS) for x in (loglikelihoods, moved))
-    own = letters.fold_of(N) == 0
+    before, after = (biases.without_bias(x, WEIGHTS) for x in (loglikelihoods, moved))
+    own = biases.fold_of(N) == 0
     own[0] = False
     assert np.array_equal(before[own], after[own])
     assert not np.allclose(before[~own][1:], after[~own][1:])
@@ -66,9 +66,9 @@ def test_a_question_does_not_correct_itself():
 def test_weights_are_those_of_the_score():
     loglikelihoods, _ = made_up(0.0)
     weights = np.where(np.arange(N) < N // 2, 1.0, 0.0)
-    unbiased = letters.without_bias(loglikelihoods, weights)
+    unbiased = biases.without_bias(loglikelihoods, weights)
     relative = loglikelihoods - loglikelihoods.mean(axis=1, keepdims=True)
-    others = (letters.fold_of(N) != 3) & (weights > 0)
+    others = (biases.fold_of(N) != 3) & (weights > 0)
     assert unbiased[3] == pytest.approx(relative[3] - relative[others].mean(axis=0))
 
 
@@ -78,20 +78,20 @@ def test_the_auc_of_a_letter_by_hand():
     The leads of the second letter are these with the other sign, so its pairs are the same.
     """
     loglikelihoods = np.array([[3.0, 0], [1, 0], [2, 0], [0, 0]])
-    influences = letters.letter_auc(loglikelihoods, np.array([0, 0, 1, 1]))
+    influences = biases.letter_auc(loglikelihoods, np.array([0, 0, 1, 1]))
     assert influences.mean() == pytest.approx(0.75)
 
 
 def test_a_bias_does_not_move_the_auc_of_a_letter():
     plain, answers = made_up(1.0)
     biased, _ = made_up(1.0, BIAS)
-    auc = letters.letter_auc(plain, answers)
-    assert letters.letter_auc(biased, answers) == pytest.approx(auc)
+    auc = biases.letter_auc(plain, answers)
+    assert biases.letter_auc(biased, answers) == pytest.approx(auc)
     assert auc.mean() > 0.7
 
 
 def test_the_error_of_the_auc_is_that_of_repetitions():
-    found = [letters.letter_auc(*made_up(1.0, seed=seed)) for seed in range(60)]
+    found = [biases.letter_auc(*made_up(1.0, seed=seed)) for seed in range(60)]
     errors = [influences.std() / np.sqrt(N) for influences in found]
     spread = np.std([influences.mean() for influences in found], ddof=1)
     assert np.mean(errors) == pytest.approx(spread, rel=0.25)
@@ -101,8 +101,8 @@ def test_calibration_finds_a_known_temperature_and_bias():
     """Log-likelihoods ten times too sure, and biased: the loss is that of the plain ones."""
     plain, answers = made_up(2.0)
     spoilt = 10 * plain + BIAS
-    losses = letters.calibrated_losses(plain, answers, WEIGHTS)
-    spoilt_losses = letters.calibrated_losses(spoilt, answers, WEIGHTS)
+    losses = biases.calibrated_losses(plain, answers, WEIGHTS)
+    spoilt_losses = biases.calibrated_losses(spoilt, answers, WEIGHTS)
     assert spoilt_losses.mean() == pytest.approx(losses.mean(), abs=0.01)
     assert losses.mean() < 0.9
 
@@ -112,8 +112,8 @@ def test_rows_have_the_columns_of_a_score():
     score = {"model": "m", "task": "mmlu", "value": 0.3, "choices": list(loglikelihoods)}
     score |= {"answers": answers.tolist(), "weights": WEIGHTS, "n": N}
     odd = score | {"choices": [*loglikelihoods[:-1], np.zeros(3)]}
-    rows = letters.letter_measures(pd.DataFrame([score, odd])).set_index("measure")
-    assert list(rows.index) == [*letters.MEASURES] * 2
+    rows = biases.letter_measures(pd.DataFrame([score, odd])).set_index("measure")
+    assert list(rows.index) == [*biases.MEASURES] * 2
     assert rows.n.tolist() == [N] * 4 + [N - 1] * 4
     assert rows.value["accuracy, biases removed"].iloc[0] > rows.value["accuracy"].iloc[0] + 0.2
     assert rows.share["accuracy"].iloc[0] > 0.9 > rows.share["accuracy, biases removed"].iloc[0]

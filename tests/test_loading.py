@@ -28,7 +28,6 @@ from transformers.pytorch_utils import Conv1D
 
 from lib import similarity
 from lib.blocks import Block
-from lib.healing import lora
 from lib.models import files, loading
 from lib.models.decoder import decoder_layers
 from lib.models.registry import ModelError
@@ -51,10 +50,9 @@ def test_reads_what_transformers_reads(folder, architecture, ids):
 
 @pytest.mark.parametrize("quantization", [None, "nf4"])
 def test_a_model_without_a_block_is_the_dropped_model(folder, ids, quantization):
-    options = {"dtype": "float32", "quantization": quantization}
-    whole, _ = loading.load(str(folder), **options)
+    whole, _ = loading.load(str(folder), dtype="float32", quantization=quantization)
     for block in CUTS:
-        part, _ = loading.load(str(folder), **options, block=block)
+        part, _ = loading.load(str(folder), dtype="float32", quantization=quantization, block=block)
         assert len(decoder_layers(part)) == LAYERS - block.size
         with dropped(whole, block):
             assert torch.equal(logits(part, ids), logits(whole, ids)), block
@@ -88,18 +86,6 @@ def test_nf4_is_what_bitsandbytes_makes_of_the_weights(folder, architecture):
     assert seen == len(quantised) or architecture in EXPERTS
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_every_layer_can_be_healed_or_says_why_not(name):
-    model = tiny(name)
-    if name in EXPERTS:
-        with pytest.raises(ValueError, match="no experts"):
-            lora.ffn_projections(model)
-    else:
-        found = lora.ffn_projections(model)
-        assert {int(path.split(".")[2]) for path in found} == set(range(LAYERS))
-        assert not [path for path in found if "attn" in path or "attention" in path.split(".")]
-
-
 def test_dropped_layers_are_never_read(tmp_path, monkeypatch):
     folder = stored(tiny("llama"), tmp_path / "model")
     read = []
@@ -128,23 +114,6 @@ def test_dropped_layers_are_never_read(tmp_path, monkeypatch):
     assert len(read) == len(set(read)) == len(plain(folder))
 
 
-# ---- kinds of layers that cannot be taken out ------------------------------------------------
-
-
-def test_a_hybrid_whose_pattern_is_a_formula(tmp_path):
-    config = transformers.JambaConfig(
-        **GROUPED,
-        attn_layer_period=3,
-        attn_layer_offset=1,
-        expert_layer_period=2,
-        num_experts=2,
-        use_mamba_kernels=False,
-    )
-    model = built(config)
-    with pytest.raises(ModelError, match="decides by the position of a layer of what kind"):
-        loading.load(str(stored(model, tmp_path / "jamba")))
-
-
 # ---- layers that depend on their place ------------------------------------------------------
 
 
@@ -170,23 +139,28 @@ def gemma3n():
     )
 
 
-def modern_bert():
-    return transformers.ModernBertDecoderConfig(**SIZE)
+def jamba():
+    return transformers.JambaConfig(
+        **GROUPED,
+        attn_layer_period=3,  # kinds of layers by a formula of their place
+        attn_layer_offset=1,
+        expert_layer_period=2,
+        num_experts=2,
+        use_mamba_kernels=False,
+    )
 
 
-@pytest.mark.parametrize("config", [diff_llama, inverse_gpt2, gemma3n, modern_bert])
-def test_what_cannot_follow_a_cut_is_one_sentence(config, tmp_path):
+@pytest.mark.parametrize("config", [diff_llama, inverse_gpt2, gemma3n, jamba])
+def test_what_cannot_follow_a_cut_is_refused(config, tmp_path):
     """These would load as another model than `dropped` has (the first two), or fail in between."""
     folder = stored(built(config()), tmp_path / "model")
-    with pytest.raises(ModelError) as told:
+    with pytest.raises(ModelError):
         loading.load(str(folder), block=Block(1, 2))
-    assert "\n" not in str(told.value) and "one uniform list" not in str(told.value)
 
 
-@pytest.mark.parametrize("config", [gemma3n, modern_bert])
-def test_what_cannot_be_cut_in_memory_is_one_sentence(config):
+def test_what_cannot_be_cut_in_memory_is_refused():
     with pytest.raises(ModelError, match="outside of the layers|something else its decoder"):
-        with dropped(built(config()), Block(1, 2)):
+        with dropped(built(gemma3n()), Block(1, 2)):
             pass
 
 
@@ -243,10 +217,6 @@ def without_weights(folder):
         file.unlink()
 
 
-def with_a_broken_index(folder):
-    (folder / files.INDEX).write_text("{")
-
-
 def with_config(**changes):
     def change(folder):
         config = json.loads((folder / "config.json").read_text())
@@ -255,36 +225,37 @@ def with_config(**changes):
     return change
 
 
-def with_a_broken_config(folder):
-    (folder / "config.json").write_text('{"model_type": "lla')
+def cut_off(name: str):
+    def change(folder):
+        (folder / name).write_text((folder / name).read_text()[:20])
+
+    return change
 
 
 @pytest.mark.parametrize(
-    "damage, said",
+    "damage, problem",
     [
-        (cut_short, "is damaged"),
-        (emptied, "is damaged"),
-        (without_a_shard, "is incomplete: .* is missing"),
-        (without_weights, "is incomplete: model.safetensors is missing"),
-        (with_a_broken_index, "model.safetensors.index.json is damaged"),
-        (with_a_broken_config, "config.json"),
-        (with_config(num_hidden_layers=5), "says 5 layers, the tensors are those of 6"),
-        (with_config(num_hidden_layers=7), "says 7 layers, the tensors are those of 6"),
-        (with_config(hidden_size=64), "not those of its config.json"),
+        (cut_short, "damaged"),
+        (emptied, "damaged"),
+        (without_a_shard, "missing"),
+        (without_weights, "missing"),
+        (cut_off(files.INDEX), "damaged"),
+        (cut_off("config.json"), "config.json"),
+        (with_config(num_hidden_layers=5), "5 layers"),
+        (with_config(num_hidden_layers=7), "7 layers"),
         (with_config(vocab_size=97), "not those of its config.json"),
         (with_config(tie_word_embeddings=False, model_type="olmo2"), "not those of its"),
-        (with_config(model_type="nonsense"), "describes no model that transformers"),
-        (with_config(model_type="bert"), "is not a decoder with one uniform list"),
-        (with_config(model_type="t5"), "no decoder-only language model"),
-        (with_config(model_type="qwen"), "does not say 'seq_length'"),
+        (with_config(model_type="nonsense"), "no model"),
+        (with_config(model_type="bert"), "not a decoder"),
+        (with_config(model_type="t5"), "no decoder"),
+        (with_config(model_type="qwen"), "seq_length"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_damage_is_one_sentence(llama_folder, damage, said):
+def test_a_damaged_checkpoint_is_refused(llama_folder, damage, problem):
     damage(llama_folder)
-    with pytest.raises(ModelError, match=said) as told:
+    with pytest.raises(ModelError, match=problem):
         loading.load(str(llama_folder))
-    assert "\n" not in str(told.value)
 
 
 def run_with_small_disk(code: str, tmp_path, limit: int) -> subprocess.CompletedProcess:
@@ -315,7 +286,6 @@ def test_a_damaged_gguf_file(tmp_path, monkeypatch):
     monkeypatch.setattr("lib.paths.CHECKPOINTS", tmp_path / "checkpoints")
     file = tmp_path / "model.gguf"
     file.write_bytes(b"GGUF\x03\x00\x00\x00 and no more")
-    with pytest.raises(ModelError, match="model.gguf cannot be read as a GGUF model") as told:
+    with pytest.raises(ModelError, match="model.gguf"):
         loading.load(str(file))
-    assert "\n" not in str(told.value)
     assert not [p for p in (tmp_path / "checkpoints").iterdir() if p.is_dir()]

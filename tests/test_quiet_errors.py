@@ -20,7 +20,7 @@ from replication.measure import damage, experiments
 SMOKE, PAPER = profiles.get("smoke"), profiles.get("paper")
 
 
-# ---- what is asked -------------------------------------------------------------------------
+# ---- requests ------------------------------------------------------------------------------
 
 
 def test_an_order_of_the_examples_is_the_order_of_its_name():

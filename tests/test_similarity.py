@@ -24,12 +24,13 @@ def padded(side: str) -> dict:
     return {"input_ids": batch["ids"], "attention_mask": batch["mask"]}
 
 
-def states_one_by_one(model, raw: bool = True) -> np.ndarray:
-    """x_T^(l) (B, L+1, D), each sequence alone and unpadded, from HF's own hidden_states."""
+def states_one_by_one(model) -> np.ndarray:
+    """x_T^(l) (B, L+1, D), each sequence alone and unpadded, from HF's own hidden_states.
+
+    The last state is taken before the final norm.
+    """
     decoder = model.get_decoder()
-    for name in (
-        ("norm", "final_layernorm", "final_layer_norm", "ln_f", "embedding_norm") if raw else ()
-    ):
+    for name in ("norm", "final_layernorm", "final_layer_norm", "ln_f", "embedding_norm"):
         if hasattr(decoder, name):
             setattr(decoder, name, nn.Identity())
     batch, states = padded("right"), []
@@ -49,17 +50,11 @@ def slow_angles(states: np.ndarray) -> np.ndarray:
 
 
 def test_equals_a_direct_computation(model):
-    found = block_distances(model, [padded("right")])
+    distances = block_distances(model, [padded("right")])
     angles = slow_angles(states_one_by_one(model))
-    np.testing.assert_allclose(found.matrix, angles.mean(0), atol=2e-6)
+    np.testing.assert_allclose(distances.matrix, angles.mean(0), atol=2e-6)
     error = angles.std(0, ddof=1) / np.sqrt(len(LENGTHS))
-    np.testing.assert_allclose(found.standard_error, error, atol=2e-6)
-
-
-def test_last_state_is_taken_before_the_final_norm(llama):
-    found = block_distances(llama, [padded("right")])
-    after_norm = slow_angles(states_one_by_one(llama, raw=False)).mean(0)
-    assert np.abs(found.matrix - after_norm)[:-1, -1].min() > 1e-3
+    np.testing.assert_allclose(distances.standard_error, error, atol=2e-6)
 
 
 def test_padding_on_either_side_gives_the_same_numbers(model):
@@ -72,19 +67,9 @@ def test_last_real_token_though_it_equals_the_padding(llama):
     """A real last token with the id of the padding counts; only the mask decides."""
     batch = padded("right")
     batch["input_ids"][1, LENGTHS[1] - 1] = 0
-    ids, last = similarity.right_padded(
-        **{"ids": batch["input_ids"], "mask": batch["attention_mask"]}
-    )
+    ids, last = similarity.right_padded(ids=batch["input_ids"], mask=batch["attention_mask"])
     assert last.tolist() == [length - 1 for length in LENGTHS]
     assert ids[1, last[1]] == 0
-
-
-def test_batches_do_not_change_the_numbers(llama):
-    whole = padded("right")
-    parts = [{k: v[i : i + 2] for k, v in whole.items()} for i in (0, 2, 4)]
-    one, many = block_distances(llama, [whole]), block_distances(llama, parts)
-    np.testing.assert_allclose(one.matrix, many.matrix, atol=1e-7)
-    np.testing.assert_allclose(one.folds, many.folds, atol=1e-7)
 
 
 def test_short_texts_are_read_together(llama, tokenizer):
@@ -95,8 +80,8 @@ def test_short_texts_are_read_together(llama, tokenizer):
     assert shapes == [(1, 20), (1, 20), (1, 14), (1, 14), (2, 7)]
     many = list(similarity.calibration_batches(texts, tokenizer, 20, 43))
     assert [len(batch["input_ids"]) for batch in many] == [2, 3, 1]
-    one, found = block_distances(llama, together), block_distances(llama, many)
-    np.testing.assert_allclose(found.matrix, one.matrix, atol=1e-7)
+    one, other = block_distances(llama, together), block_distances(llama, many)
+    np.testing.assert_allclose(other.matrix, one.matrix, atol=1e-7)
 
 
 def test_folds_are_dealt_out_before_texts_are_sorted_by_length(llama, tokenizer):
@@ -116,9 +101,7 @@ def test_mean_of_angles_not_angle_of_the_mean():
     states = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [-1.0, 1e-9]]])
     assert similarity.angular_distances(states).mean(0)[0, 1] == pytest.approx(0.5, abs=1e-6)
     steep = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]])
-    angle_of_mean = np.arccos(0.5) / np.pi
-    assert similarity.angular_distances(steep).mean(0)[0, 1] == pytest.approx(0.25)
-    assert angle_of_mean != pytest.approx(0.25)
+    assert similarity.angular_distances(steep).mean(0)[0, 1] == pytest.approx(0.25)  # not 1/3
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -131,12 +114,6 @@ def test_small_angles_of_half_precision_states(dtype):
     exact = slow_angles(states.double().numpy())[0, 0, 1]
     assert 0.002 < exact < 0.005
     assert similarity.angular_distances(states)[0, 0, 1] == pytest.approx(exact, abs=1e-9)
-
-
-def test_tiny_angle_is_neither_nan_nor_zero():
-    states = torch.tensor([[[1.0, 0.0], [1.0, 1e-6]]], dtype=torch.float64)
-    found = similarity.angular_distances(states)[0, 0, 1]
-    assert found == pytest.approx(1e-6 / np.pi, rel=1e-3)
 
 
 def test_rows_and_best_start():
@@ -153,9 +130,9 @@ def test_rows_and_best_start():
 
 def test_folds_average_to_the_matrix(llama):
     batches = [padded("right")] * 16
-    found = block_distances(llama, batches)
-    assert found.folds.shape == (16, LAYERS + 1, LAYERS + 1)
-    np.testing.assert_allclose(found.folds.mean(0), found.matrix, atol=1e-12)
+    distances = block_distances(llama, batches)
+    assert distances.folds.shape == (16, LAYERS + 1, LAYERS + 1)
+    np.testing.assert_allclose(distances.folds.mean(0), distances.matrix, atol=1e-12)
 
 
 def test_no_lm_head_and_one_pass(llama):
@@ -165,15 +142,6 @@ def test_no_lm_head_and_one_pass(llama):
         layer.register_forward_hook(lambda *_: calls.append("layer"))
     block_distances(llama, [padded("right")])
     assert calls == ["layer"] * LAYERS
-
-
-def test_hooks_are_gone_after_an_error(llama):
-    def broken(depth, state):
-        raise RuntimeError("inside")
-
-    with pytest.raises(RuntimeError), decoder.residual_stream(llama, broken):
-        llama(torch.tensor([[3, 4]]))
-    llama(torch.tensor([[3, 4]]))
 
 
 def test_one_sequence_has_no_error(llama):
