@@ -220,6 +220,7 @@ BAD = {f"{module} --nope": "--nope|required" for module in PROGRAMS} | {
     "benchmarks.faults --only earthquake": "'earthquake'",
     "benchmarks.faults.machines explode here": "'explode'",
     "benchmarks.faults.nodes here explode": "'explode'",
+    "benchmarks.gpu": "no GPU here",
     "benchmarks.gpu --tiny --budget 0": "--budget .* not 0",
     "benchmarks.gpu --tiny --work /proc/new": "/proc/new",
     "benchmarks.repairs --models nope": "'nope'",

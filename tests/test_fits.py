@@ -33,7 +33,7 @@ def gpu(monkeypatch):
     return memory
 
 
-class Told:
+class Free:
     """Free memory that notes what is compared with it."""
 
     def __add__(self, kept):
@@ -46,9 +46,9 @@ class Told:
 
 def needed(folder, quantization: str | None, gpu) -> float:
     """The bytes that must be free."""
-    gpu["free"] = told = Told()
+    gpu["free"] = free = Free()
     assert loading.fits(str(folder), SMOKE.batch_tokens, quantization, SMOKE.dtype)
-    return told.needed
+    return free.needed
 
 
 def test_nf4_leaves_embeddings_head_norms_and_biases_in_16_bits(folder, gpu):
@@ -84,9 +84,8 @@ def test_a_model_that_will_be_let_go_does_not_count(tmp_path, gpu, monkeypatch):
     )
     assert loading.fits(str(small), SMOKE.batch_tokens, **SMOKE.load_kwargs)
     loading.load_cached(str(small), **SMOKE.load_kwargs)
-    assert loading.fits(
-        str(small), SMOKE.batch_tokens, **SMOKE.load_kwargs
-    )  # it is there; memory is not asked for
+    # it is there now, so that no memory is asked for
+    assert loading.fits(str(small), SMOKE.batch_tokens, **SMOKE.load_kwargs)
 
 
 def test_experts_are_not_quantised_and_qwen_1_is():

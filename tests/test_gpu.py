@@ -7,7 +7,6 @@ import sys
 import time
 from types import SimpleNamespace
 
-import pytest
 import torch
 
 from benchmarks.gpu import __main__ as gpu
@@ -18,8 +17,8 @@ from replication import paths
 def test_the_tiny_shape_on_a_cpu(tmp_path):
     """Every section ends well and leaves its rows; the folder it worked in is gone."""
     command = [sys.executable, "-m", "benchmarks.gpu", "--tiny", "--work", str(tmp_path / "work")]
-    told = os.environ | {"TQDM_DISABLE": "1"}
-    done = subprocess.run(command, cwd=paths.ROOT, env=told, capture_output=True, text=True)
+    environment = os.environ | {"TQDM_DISABLE": "1"}
+    done = subprocess.run(command, cwd=paths.ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == "Nothing failed."
     table = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]
@@ -32,22 +31,16 @@ def test_the_tiny_shape_on_a_cpu(tmp_path):
     assert not list((paths.ROOT / "benchmarks" / "results").glob("gpu-*no*"))
 
 
-def test_without_a_gpu_it_is_one_sentence(capsys):
-    assert gpu.main([]) == 2
-    (said,) = capsys.readouterr().err.strip().splitlines()
-    assert said.startswith("PyTorch ") and "sees no GPU here: run `make gpu` where" in said
-
-
 def test_without_room_on_the_disk_it_is_one_sentence(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1e9))
     assert gpu.main(["--work", str(tmp_path / "work")]) == 2
-    (said,) = capsys.readouterr().err.strip().splitlines()
-    assert said.startswith("The model needs 15 GB of disk, and") and "--work" in said
+    (sentence,) = capsys.readouterr().err.strip().splitlines()
+    assert "disk" in sentence and not (tmp_path / "work").exists()
 
 
 def test_a_section_ends_alone():
-    """One that fails, and one that takes too long: those after them run, and each is told."""
+    """One that fails, and one that takes too long: those after them run, and each has a row."""
 
     def fails(bench):
         raise ValueError("inside\nmore")
@@ -63,8 +56,7 @@ def test_a_section_ends_alone():
     failed = gpu.measure(bench, {fails: 9, hangs: 0.1, ends: 9}, budget=50)
     assert failed == ["fails"]
     assert [row.what for row in bench.rows] == ["fails", "hangs", "last"]
-    assert bench.rows[0].note == "failed: ValueError: inside"
-    assert bench.rows[1].note.startswith("ended: ")
+    assert "ValueError: inside" in bench.rows[0].note
     assert all(len(row.cells()) == len(HEADER) for row in bench.rows)
 
 
@@ -74,14 +66,3 @@ def test_no_test_sees_a_gpu():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "['', 0]", done.stderr
     assert not torch.cuda.is_available()
-
-
-@pytest.mark.parametrize("given", ["", "WHEELS=there"])
-def test_it_installs_from_wheels_carried_along(tmp_path, given):
-    (tmp_path / "pyproject.toml").touch()
-    command = ["make", "-n", "-f", str(paths.ROOT / "Makefile"), "gpu", *given.split()]
-    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
-    (install,) = [line for line in told.splitlines() if "pip install" in line]
-    assert ("--no-index --find-links there" in install) == bool(given)
-    assert ("--no-index" in install) == bool(given)
-    assert "-m benchmarks.gpu" in told

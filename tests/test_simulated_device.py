@@ -25,19 +25,20 @@ pytestmark = pytest.mark.skipif(bool(simulated_device.missing()), reason=simulat
 @pytest.fixture(scope="module")
 def outcomes(request, tmp_path_factory):
     """What went wrong in each test of the file that is asked for, by its name, "" if nothing."""
-    asked = [i.callspec.params["name"] for i in request.session.items if i.path == request.path]
+    items = [item for item in request.session.items if item.path == request.path]
+    names = [item.callspec.params["name"] for item in items]
     report = tmp_path_factory.mktemp("simulated_device") / "report.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    command += [f"{FILE}::{name}" for name in asked] + [f"--junitxml={report}"]
-    told = {"PYTHONPATH": os.pathsep.join(map(str, (paths.ROOT, paths.ROOT / "tests")))}
-    done = subprocess.run(command, env=os.environ | told, capture_output=True, text=True)
+    command += [f"{FILE}::{name}" for name in names] + [f"--junitxml={report}"]
+    environment = os.environ | {"PYTHONPATH": f"{paths.ROOT}{os.pathsep}{paths.ROOT / 'tests'}"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert report.exists(), done.stdout[-3000:] + done.stderr[-3000:]
-    found = {}
+    outcomes = {}
     for case in ElementTree.parse(report).iter("testcase"):
         name = case.get("name").split("[")[0]
         problems = [part.text for part in case if part.tag in ("failure", "error")]
-        found[name] = found.get(name, "") + "\n".join(problems)
-    return found
+        outcomes[name] = outcomes.get(name, "") + "\n".join(problems)
+    return outcomes
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -38,18 +38,18 @@ def library() -> Path:
         f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
         *(f"-I{home / 'include'}", f"-L{home / 'lib'}", "-lc10", "-ltorch_cpu"),
     ]
-    told = repr((command, torch.__version__, torch.version.git_version)).encode()
-    digest = hashlib.sha256(told + source.read_bytes()).hexdigest()
-    found = BUILT / f"sim-{digest[:16]}.so"
+    versions = repr((command, torch.__version__, torch.version.git_version)).encode()
+    digest = hashlib.sha256(versions + source.read_bytes()).hexdigest()
+    built = BUILT / f"sim-{digest[:16]}.so"
     BUILT.mkdir(exist_ok=True)
     with FileLock(BUILT / "lock"):
-        if not found.exists():
-            part = found.with_suffix(".part")
+        if not built.exists():
+            part = built.with_suffix(".part")
             done = subprocess.run([*command, "-o", str(part)], capture_output=True, text=True)
             if done.returncode:
                 raise RuntimeError(f"sim.cpp does not compile: {done.stderr[-2000:]}")
-            part.replace(found)
-    return found
+            part.replace(built)
+    return built
 
 
 def register() -> None:
