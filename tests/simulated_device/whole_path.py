@@ -49,7 +49,7 @@ def default_device(device: str):
         if device != "cpu":
             patch.setenv("ACCELERATE_TORCH_DEVICE", device)
         if device == "sim":
-            patch.setattr(loading, "fits", lambda *name, **how: True)  # it asks CUDA
+            patch.setattr(loading, "fits", lambda *args, **kwargs: True)  # it asks CUDA
         loading._loaded.clear()
         yield
     loading._loaded.clear()
@@ -57,11 +57,11 @@ def default_device(device: str):
 
 def on_both(measure) -> list:
     """What measure() gives on the CPU and on the device."""
-    found = []
+    tables = []
     for device in ("cpu", DEVICE):
         with default_device(device):
-            found.append(measure())
-    return found
+            tables.append(measure())
+    return tables
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +81,12 @@ def random_texts():
         patch.setattr(sets, "c4", lambda split, source, count: texts[:count])
         patch.setattr(sets, "healing_texts", lambda source, count: texts)
         yield
+
+
+@pytest.fixture(scope="module")
+def c4(random_texts):
+    """The task of these texts."""
+    return evaluation.task_of(request.of_task("c4", SMOKE))
 
 
 def load(name, quantization=None, device=DEVICE, block=UNPRUNED):
@@ -158,41 +164,41 @@ def batches(tokenizer):
 
 def test_distances(pair, precision):
     cpu, sim, tokenizer = pair
-    expected, found = (similarity.block_distances(m, batches(tokenizer)) for m in (cpu, sim))
-    np.testing.assert_allclose(found.matrix, expected.matrix, **precision)
+    maps = [similarity.block_distances(model, batches(tokenizer)) for model in (cpu, sim)]
+    np.testing.assert_allclose(maps[1].matrix, maps[0].matrix, **precision)
     ids = torch.randint(3, 250, (3, 12), generator=torch.Generator().manual_seed(0))
     mask = (torch.arange(12) >= torch.tensor([[0], [3], [7]])).long()  # padded on the left
     left = {"input_ids": ids, "attention_mask": mask}
-    expected, found = (similarity.last_token_states(m, left).cpu() for m in (cpu, sim))
-    assert (found - expected).norm() < (precision["rtol"] * expected).norm()
+    states, expected = (similarity.last_token_states(m, left).cpu() for m in (sim, cpu))
+    assert (states - expected).norm() < (precision["rtol"] * expected).norm()
 
 
 def test_layer_by_layer(name, pair, quantization):
     _, sim, tokenizer = pair
-    how = {"quantization": quantization, "dtype": sim.dtype, "device": DEVICE}
-    found = similarity.layerwise_distances(
-        lambda: loading.one_layer_models(name, **how), batches(tokenizer)
-    )
+
+    def layers():
+        return loading.one_layer_models(
+            name, quantization=quantization, dtype=sim.dtype, device=DEVICE
+        )
+
+    by_layer = similarity.layerwise_distances(layers, batches(tokenizer))
     whole = similarity.block_distances(sim, batches(tokenizer))
-    np.testing.assert_array_equal(found.matrix, whole.matrix)
+    np.testing.assert_array_equal(by_layer.matrix, whole.matrix)
 
 
 TASKS = ("mmlu", "boolq", "arc_easy", "hellaswag", "gsm8k_bpb")
 
 
-def test_scores_of_every_task(pair, precision):
+def test_scores_of_every_task(pair, precision, c4):
     cpu, sim, tokenizer = pair
     blocks = [BLOCK, Block(6, 2), Block(0, 1)]
-    for task in (
-        evaluation.task_of(request.of_task("c4", SMOKE)),
-        *(random_model.task(name, 6) for name in TASKS),
-    ):
+    for task in (c4, *(random_model.task(name, 6) for name in TASKS)):
         rows = [row for example in task.rows(tokenizer) for row in example]
-        expected, found = (
-            target_logprobs(m, [UNPRUNED, *blocks], rows, 512, task.name) for m in (cpu, sim)
+        logprobs, expected = (
+            target_logprobs(m, [UNPRUNED, *blocks], rows, 512, task.name) for m in (sim, cpu)
         )
-        for block, values in found.items():
-            both = (np.concatenate(part) for part in (values, expected[block]))
+        for block in (UNPRUNED, *blocks):
+            both = (np.concatenate(part[block]) for part in (logprobs, expected))
             np.testing.assert_allclose(*both, err_msg=task.name, **precision)
         whole = sweep(sim, tokenizer, blocks, [task], 512).value
         with dropped(sim, BLOCK):
@@ -203,12 +209,12 @@ def test_scores_of_every_task(pair, precision):
 def test_generation(pair, quantization):
     cpu, sim, tokenizer = pair
     rows = [encoding.Row(tuple(tokenizer(text).input_ids), ()) for text in TEXTS[:4]]
-    expected, found = (
-        continuations(m, tokenizer, [UNPRUNED, BLOCK], rows, 6, 64) for m in (cpu, sim)
+    texts, expected = (
+        continuations(m, tokenizer, [UNPRUNED, BLOCK], rows, 6, 64) for m in (sim, cpu)
     )
-    assert found.keys() == expected.keys() and all(found[UNPRUNED])
+    assert texts.keys() == expected.keys() and all(texts[UNPRUNED])
     if not quantization:  # in bf16 a near tie may fall otherwise
-        assert found == expected
+        assert texts == expected
 
 
 def test_without_a_block_is_dropped(name, pair, quantization):
@@ -220,8 +226,8 @@ def test_without_a_block_is_dropped(name, pair, quantization):
 
 
 def test_damage_map(name, output):
-    expected, found = on_both(lambda: damage.measure([name], SMOKE))
-    np.testing.assert_allclose(found.value, expected.value, rtol=0.05, atol=0.02)
+    expected, table = on_both(lambda: damage.measure([name], SMOKE))
+    np.testing.assert_allclose(table.value, expected.value, rtol=0.05, atol=0.02)
 
 
 # ---- healing -------------------------------------------------------------------------------
@@ -236,21 +242,20 @@ def heal(model, *arguments) -> training.Healed:
         return training.heal(model, *arguments)
 
 
-def adapter(found) -> bytes:
-    assert found.status == "ok"
-    return (found.adapter / "adapter_model.safetensors").read_bytes()
+def adapter(healed: training.Healed) -> bytes:
+    assert healed.status == "ok"
+    return (healed.adapter / "adapter_model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("first", [0, BLOCK.start], ids=["all layers", "after the cut"])
-def test_healing_and_its_resume(pair, tmp_path, monkeypatch, quantization, first):
+def test_healing_and_its_resume(pair, tmp_path, monkeypatch, quantization, first, c4):
     """The CPU's losses; after an interruption the same adapter, byte for byte."""
     cpu, sim, tokenizer = pair
     recipe = replace(RECIPE, first_layer=first)
-    expected, found = (
-        heal(m, tokenizer, recipe, tmp_path / str(i)) for i, m in enumerate(pair[:2])
-    )
+    expected = heal(cpu, tokenizer, recipe, tmp_path / "cpu")
+    whole = heal(sim, tokenizer, recipe, tmp_path / "whole")
     near = {"rtol": 2e-3} if quantization else CLOSE
-    np.testing.assert_allclose(found.losses, expected.losses, **near)
+    np.testing.assert_allclose(whole.losses, expected.losses, **near)
 
     def stop(self, args, state, control, **kwargs):
         if state.global_step == 3:
@@ -260,13 +265,12 @@ def test_healing_and_its_resume(pair, tmp_path, monkeypatch, quantization, first
         patch.setattr(training._Watch, "on_step_end", stop)
         heal(sim, tokenizer, recipe, tmp_path / "resumed")
     assert list((tmp_path / "resumed").glob("checkpoint-*"))
-    again = heal(sim, tokenizer, recipe, tmp_path / "resumed")
-    assert adapter(again) == adapter(found)
-    assert again.losses == found.losses and len(found.losses) == RECIPE.steps
-    task = evaluation.task_of(request.of_task("c4", SMOKE))
-    with dropped(sim, BLOCK), lora.load_lora(sim, found.adapter):
-        healed = sweep(sim, tokenizer, [], [task]).value[0]
-    assert healed != sweep(sim, tokenizer, [BLOCK], [task]).value[1]
+    resumed = heal(sim, tokenizer, recipe, tmp_path / "resumed")
+    assert adapter(resumed) == adapter(whole)
+    assert resumed.losses == whole.losses and len(whole.losses) == RECIPE.steps
+    with dropped(sim, BLOCK), lora.load_lora(sim, whole.adapter):
+        healed = sweep(sim, tokenizer, [], [c4]).value[0]
+    assert healed != sweep(sim, tokenizer, [BLOCK], [c4]).value[1]
 
 
 @simulated
@@ -283,8 +287,8 @@ def test_healing_out_of_memory(name, tmp_path):
         peaks[micro] = torch.sim.max_memory_allocated() - held
         assert comes_back(held)
     with simulated_device.at_most((peaks[8] + peaks[4]) // 2):
-        found = heal(sim, tokenizer, recipe, tmp_path / "found")
-    assert found.micro_batch == 4 and adapter(found) == adapter(whole)
+        halved = heal(sim, tokenizer, recipe, tmp_path / "halved")
+    assert halved.micro_batch == 4 and adapter(halved) == adapter(whole)
     with simulated_device.at_most(peaks[4] // 16):
         assert heal(sim, tokenizer, recipe, tmp_path / "none").status == "oom"
     assert comes_back(held)
@@ -302,10 +306,10 @@ def comes_back(held: int) -> bool:
 
 def test_repairs(name, output):
     """Scores of every repair."""
-    expected, found = on_both(lambda: repair.healings({name: Distances()}, SMOKE))
+    expected, table = on_both(lambda: repair.healings({name: Distances()}, SMOKE))
     loss = expected.task == "c4"
-    np.testing.assert_allclose(found.value[loss], expected.value[loss], rtol=1e-2)
-    assert found[found.treatment == "healed"].seconds.gt(0).all()
+    np.testing.assert_allclose(table.value[loss], expected.value[loss], rtol=1e-2)
+    assert table[table.treatment == "healed"].seconds.gt(0).all()
 
 
 class Distances:
@@ -319,11 +323,12 @@ class Distances:
 
 
 def test_inference_cost(name, output):
-    expected, found = on_both(lambda: inference_cost.of_model(name, SMOKE))
-    for table in (expected, found):
+    plain, packed = [], []
+    for table in on_both(lambda: inference_cost.of_model(name, SMOKE)):
         assert table[table.status == "ok"].value.gt(0).all()
-    weights = [table[table.task == "weights"] for table in (expected, found)]
-    plain, packed = ([t[t.quantization.isna() == kind].value for t in weights] for kind in (1, 0))
+        weights = table[table.task == "weights"]
+        plain.append(weights[weights.quantization.isna()].value)
+        packed.append(weights[weights.quantization.notna()].value)
     np.testing.assert_array_equal(*plain)
     np.testing.assert_allclose(*packed, rtol=0.2)  # a CPU may lay packed weights out otherwise
 
@@ -335,16 +340,15 @@ def test_pitfalls(pair):
     cpu, sim, tokenizer = pair
     batch = next(batches(tokenizer))
     for pitfall in PITFALLS:
-        expected, found = (getattr(pitfalls, pitfall)(m, batch).table.value for m in (cpu, sim))
-        np.testing.assert_allclose(found, expected, atol=0.02, err_msg=pitfall)
+        values = [getattr(pitfalls, pitfall)(m, batch).table.value for m in (sim, cpu)]
+        np.testing.assert_allclose(*values, atol=0.02, err_msg=pitfall)
 
 
-def test_pitfalls_of_scores(name):
+def test_pitfalls_of_scores(name, c4):
     (cpu, tokenizer), (sim, _) = load(name, device="cpu"), load(name)
-    task = evaluation.task_of(request.of_task("c4", SMOKE))
     for pitfall in (pitfalls.stale_configuration, pitfalls.unkeyed_cache):
-        expected, found = (pitfall(m, tokenizer, [BLOCK], task).table.value for m in (cpu, sim))
-        np.testing.assert_allclose(found, expected, err_msg=pitfall.__name__, **CLOSE)
+        values = [pitfall(m, tokenizer, [BLOCK], c4).table.value for m in (sim, cpu)]
+        np.testing.assert_allclose(*values, err_msg=pitfall.__name__, **CLOSE)
 
 
 def test_what_is_saved(name, output):
@@ -364,8 +368,8 @@ def test_what_is_saved(name, output):
 @simulated
 def test_make_gpu(tmp_path):
     """Its sections of the uncut model, with memory that is counted."""
-    asked = gpu.bench(tmp_path / "work", tiny=True)
+    bench = gpu.bench(tmp_path / "work", tiny=True)
     kinds = (sections.load, sections.distances, sections.sweeps)
     with default_device("sim"):
-        assert gpu.measure(asked, dict.fromkeys(kinds, 60), budget=60) == []
-    assert len(asked.rows) == 7 and all(row.measured.peak for row in asked.rows[1:])
+        assert gpu.measure(bench, dict.fromkeys(kinds, 60), budget=60) == []
+    assert len(bench.rows) == 7 and all(row.measured.peak for row in bench.rows[1:])
