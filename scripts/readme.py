@@ -18,7 +18,7 @@ NONE = "There is no recorded run yet, so there are no verdicts.\n"
 def _verdicts() -> tuple:
     """Those of the recorded run; none without one."""
     recorded = results.archive(paths.RECORDED / profiles.RECORDED)
-    if not recorded.asked:
+    if not recorded.by_request:
         return ()
     return tuple(claims.verdicts(claims.gather(profiles.get(profiles.RECORDED), recorded)))
 

@@ -74,8 +74,8 @@ def restore(name: str) -> int:
     missing.
     """
     exported = results.archive(paths.RECORDED / name)
-    found = list(exported.records())
-    for result in found:
+    records = list(exported.records())
+    for result in records:
         place = results.location(result["kind"], result["params"])
         target = _measured(name) / place.relative_to(paths.RESULTS)
         if not target.exists():
@@ -83,18 +83,20 @@ def restore(name: str) -> int:
     begun = exported.run.get("format")
     if begun:
         storage.atomic_write(_measured(name) / "format.json", json.dumps(begun).encode())
-    return len(found)
+    return len(records)
 
 
 def export(name: str) -> int:
     """Write what the recording of profile `name` holds to data/recorded/ and figures/.
 
-    Returns 0, or 1 if a file is too large to be committed, which is then left out and told.
+    Returns 0, or 1 if a file is too large to be committed, which is then left out, with one line.
     """
     restore(name)  # what an earlier export holds stays
-    found = results.archive(_measured(name))
+    measured = results.archive(_measured(name))
     shared = results.archive(paths.RECORDED / name).run
-    parts = grouped((r for r in found.records() if r["kind"] != "job"), _file)  # made of the rest
+    parts = grouped(
+        (r for r in measured.records() if r["kind"] != "job"), _file
+    )  # made of the rest
     files = {paths.RECORDED / name / file: lines(part, shared) for file, part in parts.items()}
     for old in set((paths.RECORDED / name).glob("*.jsonl")) - files.keys():
         old.unlink()
@@ -121,13 +123,13 @@ def _file(result: dict) -> str:
     return ".".join([*(storage.component(name) for name in named if name), "jsonl"])
 
 
-def lines(found: Iterable[dict], shared: dict) -> bytes:
+def lines(records: Iterable[dict], shared: dict) -> bytes:
     """Results as the lines of an archive, sorted by task, size, start and recipe.
 
     A line leaves out what is `shared`, and what `results.archive` finds out by itself.
     """
     texts = []
-    for result in sorted({result["key"]: result for result in found}.values(), key=_order):
+    for result in sorted({result["key"]: result for result in records}.values(), key=_order):
         line = {name: result[name] for name in KEPT}
         line |= {n: result[n] for n in SHARED if result[n] != shared.get(n)}
         line["values"] = rounded(line["values"])
@@ -158,14 +160,15 @@ def describe(name: str, number: str, code: int, seconds: float) -> None:
     says so in its line.
     """
     begun = {"profile": name, "schema": SCHEMA, "environment": results.environment()}
-    told = begun | {"notebooks": {}} | results.archive(paths.RECORDED / name).run
-    before = told["notebooks"].get(number, {"minutes": 0})
+    run = begun | {"notebooks": {}} | results.archive(paths.RECORDED / name).run
+    before = run["notebooks"].get(number, {"minutes": 0})
     minutes = round(before["minutes"] + seconds / 60, 1)
-    told["notebooks"][number] = {"exit_status": code, "minutes": minutes}
-    begun = _measured(name) / "format.json"  # which the recording keeps, wherever it resumes
-    told |= {"format": json.loads(begun.read_bytes())} if begun.exists() else {}
-    told |= {"date": datetime.now(UTC).date().isoformat(), "cores": machine.cores()}
-    text = json.dumps(told, indent=1) + "\n"
+    run["notebooks"][number] = {"exit_status": code, "minutes": minutes}
+    dtype = _measured(name) / "format.json"  # which the recording keeps, wherever it resumes
+    if dtype.exists():
+        run["format"] = json.loads(dtype.read_bytes())
+    run |= {"date": datetime.now(UTC).date().isoformat(), "cores": machine.cores()}
+    text = json.dumps(run, indent=1) + "\n"
     storage.atomic_write(paths.RECORDED / name / "run.json", text.encode())
 
 
