@@ -1,6 +1,5 @@
 """Curves of healed models: gaps, paired differences, and the model to take away."""
 
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,12 +9,11 @@ import pandas as pd
 import pytest
 
 from lib.blocks import Block
-from lib.models import loading
 from replication import paths, profiles
 from replication.analysis import bootstrap
 from replication.analysis.curves import Curve
 from replication.figures import curves
-from replication.measure import distance_maps, experiments, export, scores
+from replication.measure import distance_maps, export, scores
 
 SMOKE = replace(profiles.get("smoke"), c4_sequences=4, arc_easy_questions=4)
 NAME = "tiny-random"
@@ -38,18 +36,6 @@ def test_a_diverged_healing_is_a_gap_and_the_next_job_runs(distances):
     assert table[table.treatment == "healed"].value.isna().tolist() == [True, False]
 
 
-def test_a_healing_whose_adapter_is_gone_is_made_again(distances):
-    recipe = profiles.recipe(NAME, SMOKE)
-    first = scores.heal(NAME, SMOKE, Block(3, 2), recipe)
-    adapter = paths.RESULTS / "adapters" / first["values"]["adapter"] / "adapter"
-    content = (adapter / "adapter_model.safetensors").read_bytes()
-
-    shutil.rmtree(adapter.parent)
-    again = scores.heal(NAME, SMOKE, Block(3, 2), recipe)
-    assert again["values"]["losses"] == first["values"]["losses"]
-    assert (adapter / "adapter_model.safetensors").read_bytes() == content
-
-
 def test_seed_rank_and_steps_have_results_of_their_own(distances):
     tables = [
         scores.healed({NAME: distances}, SMOKE, ["c4"], ["simple"], [2], **changes)
@@ -59,25 +45,13 @@ def test_seed_rank_and_steps_have_results_of_their_own(distances):
     assert [t["rank"].iloc[0] for t in tables] == [8, 8, 2, 8]
 
 
-def test_variants_share_a_loaded_model_and_keep_their_rows_together(distances, monkeypatch):
-    loads, load = [], loading.load
-    monkeypatch.setattr(loading, "_loaded", {})
-    monkeypatch.setattr(loading, "load", lambda *a, **k: loads.append(k["block"]) or load(*a, **k))
-    prompts = {"number": {f"{k} examples": (SMOKE.with_prompt(k), {}) for k in (0, 1)}}
-    wanted = experiments._variants(NAME, distances, prompts, ["arc_easy"], [2, 3])
-    table = scores.table(wanted)
-    assert [block.size for block in loads] == [0, 2, 3]
-    assert table.variant.tolist() == ["0 examples"] * 3 + ["1 examples"] * 3
-    assert table.block_size.tolist() == [0, 2, 3] * 2 and table.value.notna().all()
-
-
 def test_a_row_that_is_not_asked_says_what_it_is_of(distances):
     """Also where the processor's format is not the profile's own."""
     profile = replace(SMOKE, dtype=None)
     table = scores.reasoning({NAME: distances}, profile)
-    gone = table[table.status == scores.UNSOLVED]
-    assert gone.block_size.tolist() == profile.healed_sizes(distances.num_layers)
-    assert set(gone.dtype) == set(table.dtype) and gone.dtype.notna().all()
+    unsolved = table[table.status == scores.UNSOLVED]
+    assert unsolved.block_size.tolist() == profile.healed_sizes(distances.num_layers)
+    assert set(unsolved.dtype) == set(table.dtype) and unsolved.dtype.notna().all()
 
 
 def test_paired_differences():
@@ -114,24 +88,25 @@ print(sum(l * c for l, c in zip(losses, counts)) / sum(counts))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert float(done.stdout) == pytest.approx(recorded.value, abs=1e-3), done.stderr
-    card = (folder / "README.md").read_text()
-    assert "range(3, 5)" in card and f"{recorded.value:.4f}" in card and "rank | 8" in card
+    assert f"{recorded.value:.4f}" in (folder / "README.md").read_text()
 
 
 def test_in_units_of_chance():
     table = pd.DataFrame({"task": ["c4", "mmlu"], "value": [2.0, 0.5], "standard_error": [1.0, 0.1],
                           "chance": [4.0, 0.25]})  # fmt: skip
-    shown = curves.in_units_of_chance(table)
-    assert shown.value.tolist() == [0.5, 0.5] and shown.chance.tolist() == [1.0, 0.25]
-    assert np.allclose(shown.standard_error, [0.25, 0.1])
+    scaled = curves.in_units_of_chance(table)
+    assert scaled.value.tolist() == [0.5, 0.5] and scaled.chance.tolist() == [1.0, 0.25]
+    assert np.allclose(scaled.standard_error, [0.25, 0.1])
 
 
 def test_a_loss_has_lost_all_at_chance_and_no_more_beyond():
     """Of 2 nats, with ln V = 10: 6 has lost half, 10 all, and 18 is surer, not more ignorant."""
-    told = {"fractions": np.array([0, 0.1, 0.2, 0.3, 0.4]), "gap": 10.0, "n": 4}
+    shared = {"fractions": np.array([0, 0.1, 0.2, 0.3, 0.4]), "gap": 10.0, "n": 4}
     losses = np.array([[2.0, 1, 6, 10, 18], [4.0, 4, 7, 10, 12]])
-    loss = Curve(values=losses, floor=10.0, is_loss=True, **told)
+    loss = Curve(values=losses, floor=10.0, is_loss=True, **shared)
     np.testing.assert_allclose(loss.fraction_lost, [[0, -1 / 8, 1 / 2, 1, 1], [0, 0, 1 / 2, 1, 1]])
     accuracies = np.array([[0.8, 0.9, 0.5, 0.2, 0.05]])
-    score = Curve(values=accuracies, floor=0.2, is_loss=False, **told)
-    np.testing.assert_allclose(score.fraction_lost, [[0, -1 / 6, 1 / 2, 1, 5 / 4]])  # below the floor
+    score = Curve(values=accuracies, floor=0.2, is_loss=False, **shared)
+    np.testing.assert_allclose(
+        score.fraction_lost, [[0, -1 / 6, 1 / 2, 1, 5 / 4]]
+    )  # below the floor

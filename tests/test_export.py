@@ -11,6 +11,7 @@ from lib.blocks import Block
 from lib.models import loading
 from lib.sweep import sweep
 from replication import paths, profiles
+from replication.beyond import repair
 from replication.measure import export, request, scores
 
 SMOKE = replace(profiles.get("smoke"), dtype="bfloat16")
@@ -20,41 +21,41 @@ BLOCK = Block(2, 2)
 pytestmark = pytest.mark.usefixtures("few_articles")
 
 
+def row_of_c4(folder) -> list[str]:
+    """The cells of the card's row of C4, with what stands before the first and after the last."""
+    lines = (folder / "README.md").read_text(encoding="utf-8").splitlines()
+    (row,) = [line for line in lines if line.startswith("| c4 |")]
+    return [cell.strip() for cell in row.split("|")]
+
+
 @pytest.mark.parametrize("quantization", [None, "nf4"])
 def test_the_card_has_the_scores_of_the_checkpoint(output, quantization):
     """In bf16 a merged adapter is rounded: the checkpoint is not quite the model with adapter."""
     name = str(stored(tiny("llama").to(torch.bfloat16), output / "base"))
     profile = replace(SMOKE, quantization=quantization)
-    cure = {"learning_rate": 0.1, "steps": 4}
-    folder = export.healed_model(name, profile, BLOCK, output / "healed", ["c4"], **cure)
-    card = (folder / "README.md").read_text()
-    (row,) = [line for line in card.splitlines() if line.startswith("| c4 |")]
-    _, _, score, adapter, difference, n, _, _ = map(str.strip, row.split("|"))
+    changes = {"learning_rate": 0.1, "steps": 4}
+    folder = export.healed_model(name, profile, BLOCK, output / "healed", ["c4"], **changes)
+    _, _, score, adapter, difference, n, _, _ = row_of_c4(folder)
     model, tokenizer = loading.load(str(folder), dtype="bfloat16")
     assert model.dtype == torch.bfloat16
-    (found,) = sweep(
-        model, tokenizer, [], [evaluation.task_of(request.of_task("c4", profile))]
-    ).itertuples()
-    assert score == f"{found.value:.4f} ± {found.standard_error:.4f}" and n == str(found.n)
-    recipe = profiles.recipe(name, profile, **cure)
+    task = evaluation.task_of(request.of_task("c4", profile))
+    (merged,) = sweep(model, tokenizer, [], [task]).itertuples()
+    assert score == f"{merged.value:.4f} ± {merged.standard_error:.4f}" and n == str(merged.n)
+    recipe = profiles.recipe(name, profile, **changes)
     attached = scores.measure(name, profile, [BLOCK], ["c4"], recipe).value[0]
-    assert adapter == f"{attached:.4f}" and difference == f"{found.value - attached:+.4f}"
-    assert found.value != attached
-    assert "| micro batch | 16 |" in card and "bfloat16" in card
+    assert adapter == f"{attached:.4f}" and difference == f"{merged.value - attached:+.4f}"
+    assert merged.value != attached
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_folded_map_is_an_ordinary_checkpoint(output, dtype):
     """Its scores are those of the map before it was folded in, rounding apart; no adapter."""
     name, profile = str(stored(tiny("llama"), output / "base")), replace(SMOKE, dtype=dtype)
-    folder = export.mapped_model(name, profile, BLOCK, output / "mapped", ["c4"])
+    folder = repair.mapped_model(name, profile, BLOCK, output / "mapped", ["c4"])
     model, _ = loading.load(str(folder), dtype=dtype)
     assert model.config.num_hidden_layers == 4 and not (folder / "adapter").exists()
-    card = (folder / "README.md").read_text()
-    (row,) = [line for line in card.splitlines() if line.startswith("| c4 |")]
-    difference = float(row.split("|")[4])
+    difference = float(row_of_c4(folder)[4])
     assert abs(difference) <= (1e-4 if dtype == "float32" else 0.05)
-    assert "with a linear map folded in" in card and "tags: [pruned, linear-map]" in card
     base, _ = loading.load(name, dtype=dtype)
     ours, theirs = (m.model.layers[1].mlp.down_proj.weight for m in (model, base))
     assert not torch.equal(ours, theirs)

@@ -11,7 +11,7 @@ import pytest
 
 RECORDED = Path(__file__).parent.parent / "data" / "recorded" / "overnight"
 LAYERS = {"smollm2-135m": 30, "qwen2.5-coder-1.5b": 28}
-ASKED = {  # how much the recorded run asks of each task
+COUNTS = {  # how much the recorded run measures of each task
     "mmlu": {"subjects": 57, "questions": 5, "shots": 5, "shot_order": 0},
     "arc_easy_test": {"questions": 2376, "shots": 0},
     "c4": {"sequences": 96, "max_tokens": 200},
@@ -31,11 +31,11 @@ def distances(model: str) -> np.ndarray:
 def curve(model: str, task: str, strategy: str) -> tuple[np.ndarray, np.ndarray, float]:
     """Fractions, scores and floor of an unhealed line."""
     layers, matrix = LAYERS[model], distances(model)
-    found, floor = {}, None
+    scores, floor = {}, None
     for record in lines("scores"):
         params, values = record["params"], record["values"]
-        told = {key: params.get(key) for key in ASKED[task]}
-        same = params["model"] == model and params["task"] == task and told == ASKED[task]
+        counts = {key: params.get(key) for key in COUNTS[task]}
+        same = params["model"] == model and params["task"] == task and counts == COUNTS[task]
         if not same or "recipe" in params or params["quantization"]:
             continue
         start, size = params["block_start"], params["block_size"]
@@ -46,9 +46,9 @@ def curve(model: str, task: str, strategy: str) -> tuple[np.ndarray, np.ndarray,
         floor = values["floor"] if not size else floor
         if not size or start == chosen:
             weights = np.repeat(*zip(*values["weights"], strict=True))
-            found[size] = np.average(values["examples"], weights=weights)
-    sizes = sorted(found)
-    return np.array(sizes) / layers, np.array([found[s] for s in sizes]), floor
+            scores[size] = np.average(values["examples"], weights=weights)
+    sizes = sorted(scores)
+    return np.array(sizes) / layers, np.array([scores[s] for s in sizes]), floor
 
 
 def lost(values: np.ndarray, floor: float, is_loss: bool = False) -> np.ndarray:
@@ -82,24 +82,24 @@ def recomputed(model: str, task: str) -> dict[str, float]:
     gone = lost(scores, floor)
     half = crossing(fractions, gone, 0.5)
     beyond = fractions >= half + 0.15
-    found = {"1": half}
-    found["2a"] = crossing(fractions, gone, 0.75) - crossing(fractions, gone, 0.25)
-    found["2b"] = np.mean(1 - gone[beyond]) if beyond.any() else np.nan
+    parts = {"1": half}
+    parts["2a"] = crossing(fractions, gone, 0.75) - crossing(fractions, gone, 0.25)
+    parts["2b"] = np.mean(1 - gone[beyond]) if beyond.any() else np.nan
     fractions, losses, chance = curve(model, "c4", "similarity")
     if len(losses):  # else not recorded yet
         mine = lost(losses, chance, is_loss=True)
-        found["3a"] = crossing(fractions, mine, 0.5) - half
+        parts["3a"] = crossing(fractions, mine, 0.5) - half
         simple = lost(curve(model, "c4", "simple")[1], chance, is_loss=True)
-        found["7a"] = np.mean((simple - mine)[1:])
+        parts["7a"] = np.mean((simple - mine)[1:])
     matrix, layers = distances(model), LAYERS[model]
     middle, quarter = layers // 2, layers // 4
     sizes = range(1, quarter + 1)
     upper = [np.mean([matrix[l, l + n] for l in range(middle, layers - n)]) for n in sizes]
     lower = [np.mean([matrix[l, l + n] for l in range(1, middle - n + 1)]) for n in sizes]
-    found["4a"] = np.mean(upper) - np.mean(lower)
+    parts["4a"] = np.mean(upper) - np.mean(lower)
     last = [np.argmax(np.diagonal(matrix, n)) == layers - n for n in range(1, middle + 1)]
-    found["4b"] = np.mean(last)
-    return found
+    parts["4b"] = np.mean(last)
+    return parts
 
 
 def test_pooling_is_right():
@@ -110,11 +110,11 @@ def test_the_recorded_verdicts_are_found_again():
     from lib.models import registry
     from scripts import readme
 
-    told = {(v.model, v.claim): v.statistic for v in readme._verdicts()}
+    statistics = {(v.model, v.claim): v.statistic for v in readme._verdicts()}
     compared = 0
     for model, task in (("smollm2-135m", "arc_easy_test"), ("qwen2.5-coder-1.5b", "mmlu")):
         for part, value in recomputed(model, task).items():
-            theirs = told.get((registry.label(model), part), np.nan)
+            theirs = statistics.get((registry.label(model), part), np.nan)
             if np.isfinite(theirs):
                 assert value == pytest.approx(theirs, abs=0.005), (model, part)
                 compared += 1

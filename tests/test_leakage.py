@@ -106,15 +106,15 @@ def small_wheels(tmp_path, monkeypatch):
 
 @pytest.fixture
 def splits(monkeypatch) -> list:
-    """What the hub is asked for: the name and split of each data set."""
-    asked_for = []
+    """What is read of the hub: the name and split of each data set."""
+    names = []
 
     def hub(name, split, streaming=False):
-        asked_for.append((name, split))
+        names.append((name, split))
         return from_hub(name, split)
 
     monkeypatch.setattr(sets, "_hub", hub)
-    return asked_for
+    return names
 
 
 @pytest.fixture
@@ -181,8 +181,8 @@ def test_texts_that_something_is_fitted_on_judge_nothing(
 
 
 def test_the_hubs_solved_examples_are_of_another_split(splits):
-    shown, scored = sets.gsm8k("hub", 40, 5)
-    assert len(shown) == 5 and all("train split" in row["question"] for row in shown)
+    solved, scored = sets.gsm8k("hub", 40, 5)
+    assert len(solved) == 5 and all("train split" in row["question"] for row in solved)
     assert len(scored) == 40 and all("test split" in row["question"] for row in scored)
     for rows in sets.mmlu("hub", 2, 20).values():
         assert rows["dev"] and all("dev split" in row["question"] for row in rows["dev"])
@@ -203,13 +203,13 @@ def head_to_head(odds: int, texts: int = 8) -> tuple[pd.DataFrame, pd.DataFrame]
     matrix = np.random.default_rng(9).random((9, 9))
     damages, maps = synthetic(matrix, matrix, texts=texts)
     damages["examples"] = drawn(len(damages))
-    tables = [damages.assign(source="c4", criterion=name) for name in which_block.STATES]
+    tables = [damages.assign(source="c4", criterion=name) for name in which_block.CRITERIA.values()]
     for table in tables:
         table["examples"] = drawn(len(damages))
     first_token = damages[damages.block_size == 1].assign(source="c4")
     tables.append(first_token.assign(criterion="update, first token"))
-    found = which_block.head_to_head(damages, pd.concat(tables), maps)
-    return found.set_index(["criterion", "block_size"]), damages
+    judged = which_block.head_to_head(damages, pd.concat(tables), maps)
+    return judged.set_index(["criterion", "block_size"]), damages
 
 
 def test_texts_that_judge_a_criterion_do_not_choose_for_it():
@@ -217,13 +217,13 @@ def test_texts_that_judge_a_criterion_do_not_choose_for_it():
 
     Other odd texts change what the odd ones choose, and nothing that the even ones do.
     """
-    (found, damages), (other, _) = head_to_head(odds=1), head_to_head(odds=2)
+    (judged, damages), (other, _) = head_to_head(odds=1), head_to_head(odds=2)
     changed = set()
-    for (criterion, size), row in found.iterrows():
+    for (criterion, size), row in judged.iterrows():
         evens, odds = row.starts
         assert other.starts[criterion, size][0] == evens
         changed |= {criterion} if other.starts[criterion, size][1] != odds else set()
         rises = np.stack(damages[damages.block_size == size].examples)
         assert row.examples[1::2].tolist() == rises[evens, 1::2].tolist()
         assert row.examples[::2].tolist() == rises[odds, ::2].tolist()
-    assert changed == {which_block.BEST, *which_block.STATES}
+    assert changed == {which_block.BEST, *which_block.CRITERIA.values()}

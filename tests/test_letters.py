@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import Distances
 
-from lib.blocks import UNPRUNED
+from lib.blocks import UNPRUNED, Block
 from lib.data import sets
 from replication import profiles
 from replication.beyond import biases
@@ -91,9 +92,9 @@ def test_a_bias_does_not_move_the_auc_of_a_letter():
 
 
 def test_the_error_of_the_auc_is_that_of_repetitions():
-    found = [biases.letter_auc(*made_up(1.0, seed=seed)) for seed in range(60)]
-    errors = [influences.std() / np.sqrt(N) for influences in found]
-    spread = np.std([influences.mean() for influences in found], ddof=1)
+    repetitions = [biases.letter_auc(*made_up(1.0, seed=seed)) for seed in range(60)]
+    errors = [influences.std() / np.sqrt(N) for influences in repetitions]
+    spread = np.std([influences.mean() for influences in repetitions], ddof=1)
     assert np.mean(errors) == pytest.approx(spread, rel=0.25)
 
 
@@ -120,7 +121,7 @@ def test_rows_have_the_columns_of_a_score():
     assert rows.chance.iloc[:4].tolist() == [0.25, 0.25, 0.5, pytest.approx(np.log(4))]
 
 
-# ---- what is asked ---------------------------------------------------------------------------
+# ---- questions -------------------------------------------------------------------------------
 
 
 def test_other_questions_are_others_and_as_many():
@@ -134,20 +135,16 @@ def test_other_questions_are_others_and_as_many():
 
 def test_other_questions_have_a_key_of_their_own():
     smoke = profiles.get("smoke")
-    asked, other = (request.of_task(task, smoke) for task in ("mmlu", "mmlu_other"))
-    assert "other_than" not in asked  # as it was recorded
-    assert other == asked | {"task": "mmlu_other", "other_than": smoke.mmlu_questions}
+    first, other = (request.of_task(task, smoke) for task in ("mmlu", "mmlu_other"))
+    assert "other_than" not in first  # as it was recorded
+    assert other == first | {"task": "mmlu_other", "other_than": smoke.mmlu_questions}
 
 
 def test_biases_are_asked_along_both_cuts():
-    class Distances:
-        num_layers = 28
-
-        def best_start(self, size):
-            return 13
-
-    found = biases.requests("qwen2.5-coder-1.5b", Distances(), profiles.get("overnight"))
-    assert len(found) == 2 * (1 + 10 + 6)
-    blocks = {(w.labels["strategy"], w.block.start, w.block.size) for w in found}
-    assert {("early exit", 22, 6), ("similarity", 13, 6), ("none", 0, 0)} <= blocks
-    assert {w.params["task"] for w in found if w.block == UNPRUNED} == {"mmlu", "mmlu_other"}
+    overnight, distances = profiles.get("overnight"), Distances(start=13, num_layers=28)
+    requests = biases.requests("qwen2.5-coder-1.5b", distances, overnight)
+    assert len(requests) == 2 * (1 + 10 + 6)
+    cuts = {(r.params["task"], r.labels["strategy"], r.block) for r in requests}
+    for task in ("mmlu", "mmlu_other"):
+        assert {(task, "early exit", Block(22, 6)), (task, "similarity", Block(13, 6))} <= cuts
+        assert (task, "none", UNPRUNED) in cuts

@@ -1,7 +1,5 @@
 """The sizes in the table of models, against the models themselves, without their weights."""
 
-import json
-
 import pytest
 import torch
 import transformers
@@ -14,8 +12,6 @@ from lib.models.decoder import decoder_layers
 from lib.models.shapes import Shape
 from tests import conftest
 
-# model_type in transformers -> what tests.conftest calls the architecture
-CALLED = {"gemma3_text": "gemma3"}
 UNKNOWN = {"gemma2", "gpt2", "bloom", "deepseek_v3", "lfm2", "qwen3_next", "granitemoehybrid"}
 UNKNOWN |= {"qwen3_moe"}  # as it is there: with experts in some layers only
 
@@ -48,22 +44,9 @@ def test_parameters_are_those_of_the_model(name):
     model = skeleton(shape)
     assert shape.parameters() == count(model)
     assert shape.layer == count(decoder_layers(model)[0])
-
-
-@pytest.mark.parametrize("name", registry.MODELS)
-def test_lora_parameters_are_those_of_peft(name):
-    shape = registry.MODELS[name].shape
-    model = skeleton(shape)
-    config = LoraConfig(r=4, target_modules=ffn_projections(model))
-    wrapped = get_peft_model(model, config)
+    wrapped = get_peft_model(model, LoraConfig(r=4, target_modules=ffn_projections(model)))
     trained = sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
     assert shape.lora(4, shape.num_layers) == trained
-
-
-@pytest.mark.parametrize("name", registry.MODELS)
-def test_every_architecture_of_the_table_has_a_tiny_model(name):
-    architecture = registry.MODELS[name].shape.architecture
-    assert CALLED.get(architecture, architecture) in conftest.ARCHITECTURES
 
 
 @pytest.mark.parametrize("architecture", conftest.ARCHITECTURES)
@@ -114,11 +97,6 @@ def test_qwen_1_counts_both_halves_of_its_ffn():
         "tie_word_embeddings": False,
     }  # fmt: skip
     assert shapes.of_config(raw).parameters() == table.parameters()
-
-
-def test_an_unknown_architecture_has_no_shape(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "rwkv", "n_layers": 7}))
-    assert registry.shape(str(tmp_path)) is None and registry.num_layers(str(tmp_path)) == 7
 
 
 def test_a_gguf_file_has_the_shape_of_what_it_is_unpacked_to(tmp_path, monkeypatch):

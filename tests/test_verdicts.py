@@ -5,9 +5,8 @@ import pandas as pd
 import pytest
 from test_claims import SCORES, a_run, changed, grows, verdict
 
-from replication.analysis import statistics
-from replication.analysis.answers import largest_step
 from replication.analysis.bootstrap import RESAMPLES, ci95_max
+from replication.beyond.letters import largest_step
 from replication.claims.bounds import CRITERIA
 
 SIMPLE_LOSS = SCORES["c4", "simple", "healed"]
@@ -50,27 +49,6 @@ def test_claim_3b_is_not_testable_where_the_unhealed_loss_does_not_jump():
         assert one.confidence == "not testable here" and "does not jump" in one.why
 
 
-def test_the_share_that_a_line_leaves_by_hand():
-    """Depths 0 to 5, losses 0 0 0 1 1 1: a line leaves 8/35 of their variance, 1/4.
-
-    The slope is (3/4) / (35/12) = 9/35, so the line explains (9/35)² · 35/12 = 27/140, and
-    (1/4 - 27/140) / (1/4) = 8/35 is left.
-    """
-    line = statistics.Curve(
-        fractions=np.arange(6.0),
-        values=np.tile([0.0, 0, 0, 1, 1, 1], (2, 1)),
-        floor=5.0,
-        gap=9.0,
-        n=4,
-        is_loss=True,
-    )
-    assert statistics.bend(line, line)[0] == pytest.approx(8 / 35)
-    assert "" == statistics.no_jump(line, line)  # 0.23 is a jump
-    straight = statistics.Curve(np.arange(6.0), np.tile(np.arange(6.0), (2, 1)), 9.0, 9.0, 4, True)
-    assert statistics.bend(line, straight)[0] == pytest.approx(0, abs=1e-12)
-    assert "0.00 of its variance" in statistics.no_jump(straight, line)
-
-
 def test_an_extreme_of_many_depths_is_bounded_beyond_the_last_resample():
     """Of 64 depths the corrected level, 0.0004, lies beyond 1,000 resamples."""
     draw = np.random.default_rng(0)
@@ -85,24 +63,13 @@ def test_an_extreme_of_many_depths_is_bounded_beyond_the_last_resample():
 
 def test_a_share_that_rises_as_answers_collapse_has_its_cliff_where_it_rises():
     """0.30, 0.35, 0.90, 0.95, 1.00: one step takes 0.55 of 0.70."""
+    measured = {"model": "m", "task": "mmlu", "measure": "share of the commonest answer"}
     n, rows = 100, []
     for size, share in ((0, 0.30), (3, 0.35), (6, 0.90), (9, 0.95), (12, 1.00)):
+        row = measured | {"strategy": "similarity" if size else "none", "block_size": size}
+        row |= {"treatment": "unhealed" if size else "unpruned", "fraction": size / 24, "n": n}
         examples = (np.arange(n) < share * n) * 1.0
-        rows.append(
-            {
-                "model": "m",
-                "task": "mmlu",
-                "strategy": "similarity" if size else "none",
-                "treatment": "unhealed" if size else "unpruned",
-                "block_size": size,
-                "fraction": size / 24,
-                "value": examples.mean(),
-                "n": n,
-                "examples": examples,
-                "weights": np.ones(n),
-                "measure": "share of the commonest answer",
-            }
-        )
-    found = largest_step(pd.DataFrame(rows)).iloc[0]
-    assert found.largest_step == pytest.approx(0.55 / 0.70)
-    assert found.low > 0
+        rows.append(row | {"value": share, "examples": examples, "weights": np.ones(n)})
+    (step,) = largest_step(pd.DataFrame(rows)).itertuples()
+    assert step.largest_step == pytest.approx(0.55 / 0.70)
+    assert step.low > 0
