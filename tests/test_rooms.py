@@ -104,7 +104,7 @@ def test_no_module_reaches_itself():
     [
         "lib",
         "lib.healing.recipe",
-        "replication.plan.printing",
+        "replication.plan",
         "replication.__main__",
         "replication.report.__main__",
         "replication.measure.experiments",

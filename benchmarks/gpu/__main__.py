@@ -1,6 +1,7 @@
 """`make gpu`, or `python -m benchmarks.gpu --tiny` to rehearse it."""
 
 import argparse
+import csv
 import shutil
 import signal
 import sys
@@ -16,15 +17,15 @@ import torch
 import benchmarks.gpu
 from benchmarks import anchors
 from benchmarks.gpu import random_model
-from benchmarks.gpu.bench import HEADER, Bench, Row
+from benchmarks.gpu.bench import HEADER, UNKNOWN, Bench, Row
 from benchmarks.gpu.sections import SECTIONS, SEVEN_B, TINY
 from lib import storage
 from lib.data import sets
 from lib.models import loading
-from replication import paths, profiles
-from replication.plan import assumptions
+from replication import paths, plan, profiles
 
 DISK = 15e9  # bytes: the model's 13.5 GB, adapters and checkpoints
+RUNTIME = 1.6e9  # bytes of a GPU that CUDA's context and the allocator's fragments take
 WORK = paths.DATA / "gpu"  # of this program alone: it is deleted at the end
 RESULTS = paths.ROOT / "benchmarks" / "results"
 VERSIONS = ("torch", "transformers", "peft", "accelerate", "bitsandbytes")
@@ -58,7 +59,7 @@ def refusal(work: Path, tiny: bool, budget: float) -> str:
 
 
 def bench(work: Path, tiny: bool) -> Bench:
-    """The model to be written, and how much is asked of it."""
+    """The model to be written, and how much is measured of it."""
     sizes, longest, many = (TINY, 64, 4) if tiny else (SEVEN_B, 2048, 48)
     profile = replace(
         profiles.get("paper"),
@@ -78,10 +79,17 @@ def bench(work: Path, tiny: bool) -> Bench:
         batch_tokens=longest,
     )
     try:
-        card = assumptions.get()
-    except ValueError:  # a GPU whose rate is not known
-        card = assumptions.get("a100-40")
+        card = plan.get_card()
+    except ValueError:  # a GPU whose rates are not known
+        name = torch.cuda.get_device_name()
+        memory = torch.cuda.get_device_properties(0).total_memory - RUNTIME
+        card = plan.get_card(UNKNOWN)._replace(name=_short(name), gpu=name, memory=memory)
     return Bench(profile.models[0], sizes["num_hidden_layers"], profile, card, tiny)
+
+
+def _short(device: str) -> str:
+    """A GPU's name as that of a file or a card."""
+    return storage.component(device).lower()
 
 
 def measure(bench: Bench, sections: dict, budget: float) -> list[str]:
@@ -102,12 +110,40 @@ def measure(bench: Bench, sections: dict, budget: float) -> list[str]:
             bench.add(Row(name, note=f"ended: {min(most, left):.0f} s were left for it"))
         except Exception as error:
             failed.append(name)
-            told = (str(error).strip().splitlines() or [""])[0]
-            bench.add(Row(name, note=f"failed: {type(error).__name__}: {told[:200]}"))
+            message = (str(error).strip().splitlines() or [""])[0]
+            bench.add(Row(name, note=f"failed: {type(error).__name__}: {message[:200]}"))
             traceback.print_exc(limit=-8, file=sys.stdout)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
     return failed
+
+
+def measured_card(bench: Bench) -> plan.Card | None:
+    """The card at the rates that were measured; None where a section that measures one failed.
+
+    Forward: distances and sweeps together. Training: the healing that was quickest.
+    """
+    reads = [row for row in bench.rows if row.rate and not row.trains]
+    steps = [row.rate for row in bench.rows if row.rate and row.trains]
+    if not reads or not steps:
+        return None
+    seconds = sum(row.measured.seconds for row in reads)
+    forward = sum(row.flops for row in reads) / seconds
+    source = f"measured by `make gpu` with PyTorch {torch.__version__}"
+    return bench.card._replace(forward=forward, training=max(steps), source=source)
+
+
+def keep(card: plan.Card, file: Path = plan.CARDS) -> None:
+    """Write the card's row of cards.csv: over the one of its name, or as a new one."""
+    rows = {row["card"]: row for row in storage.rows(file)}
+    columns = list(next(iter(rows.values())))
+    numbers = card.memory / 1e9, card.forward / 1e12, card.training / 1e12
+    cells = (card.name, card.gpu, *(f"{number:.4g}" for number in numbers), card.source)
+    rows[card.name] = dict(zip(columns, cells, strict=True))
+    with file.open("w", encoding="utf-8", newline="") as table:
+        writer = csv.DictWriter(table, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows.values())
 
 
 def report(bench: Bench, seconds: float) -> str:
@@ -115,14 +151,14 @@ def report(bench: Bench, seconds: float) -> str:
     gpu = torch.cuda.is_available()
     device = torch.cuda.get_device_name() if gpu else "no GPU"
     size = "a small model" if bench.tiny else "Llama-2-7B's shape"
-    told = ", ".join(f"{name} {version(name)}" for name in VERSIONS)
+    versions = ", ".join(f"{name} {version(name)}" for name in VERSIONS)
     rows = (HEADER, ["---"] * len(HEADER), *(row.cells() for row in bench.rows))
     return "\n".join(
         [
             f"# `make gpu` on {device}\n",
             f"- Random weights, {size}; {seconds:.0f} s in all",
             f"- Planned for {bench.card.name}: {bench.card.source}",
-            f"- Versions: {told}",
+            f"- Versions: {versions}",
             "- GB: the peak above what was held before (weights: what is kept); ratio: measured / "
             "planned\n",
             *("| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in rows),
@@ -149,23 +185,30 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         print(f"{work}: {error.strerror}. Name another folder with --work.", file=sys.stderr)
         return 2
-    asked = bench(work, options.tiny)
-    texts = random_model.texts(96, asked.profile.heal_tokens, asked.profile.heal_tokens // 4)
+    planned = bench(work, options.tiny)
+    longest = planned.profile.heal_tokens
+    texts = random_model.texts(96, longest, longest // 4)
     try:
         with (
             mock.patch.object(sets, "healing_texts", lambda source, count: texts),
             mock.patch.object(paths, "RESULTS", work / "results"),
         ):
-            failed = measure(asked, SECTIONS, options.budget)
+            failed = measure(planned, SECTIONS, options.budget)
     finally:
         loading._loaded.clear()
         shutil.rmtree(work, ignore_errors=True)
-    page = report(asked, time.monotonic() - begun)
+    page, card = report(planned, time.monotonic() - begun), measured_card(planned)
     print("\n" + page)
+    if card:
+        rates = f"{card.forward / 1e12:.3g} TFLOP/s forward, {card.training / 1e12:.3g} healing"
+        print(f"Measured: {rates}.")
     if torch.cuda.is_available() and not options.tiny:
-        file = RESULTS / f"gpu-{storage.component(torch.cuda.get_device_name()).lower()}.md"
+        file = RESULTS / f"gpu-{_short(torch.cuda.get_device_name())}.md"
         file.write_text(page, encoding="utf-8")
         print(f"Written to {file.relative_to(paths.ROOT)}.")
+        if card:
+            keep(card)
+            print(f"The plan's rates of {card.name} are now these: replication/cards.csv.")
     print(f"Failed: {', '.join(failed)}." if failed else "Nothing failed.")
     return 1 if failed else 0
 

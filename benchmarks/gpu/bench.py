@@ -11,8 +11,9 @@ import torch
 from lib.blocks import UNPRUNED, Block
 from lib.models import loading, registry
 from lib.models.shapes import Shape
-from replication import profiles
-from replication.plan import assumptions
+from replication import plan, profiles
+
+UNKNOWN = "a100-40"  # a GPU without a row in cards.csv is planned at the rates of this card
 
 
 @dataclass
@@ -29,20 +30,30 @@ class Measured:
 
 @dataclass
 class Row:
-    """A line of the table: what was measured, next to what is planned; None where there is none."""
+    """A line of the table: what was measured, next to what is planned; None where there is none.
+
+    flops: what the plan counts, of training (trains) or of a forward pass.
+    """
 
     what: str
     measured: Measured = field(default_factory=Measured)
     seconds: float | None = None  # planned
     memory: float | None = None  # planned, bytes
     flops: float | None = None
+    trains: bool = False
     note: str = ""
+
+    @property
+    def rate(self) -> float | None:
+        """FLOP/s."""
+        took = self.measured.seconds
+        return self.flops / took if self.flops and took else None
 
     def cells(self) -> list[str]:
         took, memory = self.measured.seconds, self.measured.peak
-        rate = self.flops / took / 1e12 if self.flops and took else None
-        beside = (_beside(took, self.seconds), _beside(memory, self.memory, 1e9))
-        return [self.what, *beside[0], _number(rate), *beside[1], self.note]
+        rate = self.rate / 1e12 if self.rate else None
+        seconds, gigabytes = _beside(took, self.seconds), _beside(memory, self.memory, 1e9)
+        return [self.what, *seconds, _number(rate), *gigabytes, self.note]
 
 
 HEADER = ["what", "s", "planned", "ratio", "TFLOP/s", "GB", "planned", "ratio", ""]
@@ -60,18 +71,23 @@ def _beside(measured: float | None, planned: float | None, unit: float = 1) -> l
 
 @dataclass
 class Bench:
-    """The model, how it is asked, and the rows that were found."""
+    """The model, how much is measured of it, and the rows of the table."""
 
     name: str
     num_layers: int
     profile: profiles.Profile
-    card: assumptions.Card
+    card: plan.Card
     tiny: bool
     rows: list[Row] = field(default_factory=list)
 
     @property
     def shape(self) -> Shape:
         return registry.shape(self.name)
+
+    @property
+    def loaded(self) -> plan.Loaded:
+        """The model in NF4, as the plan has it."""
+        return plan.Loaded(self.shape, "nf4", self.card)
 
     @property
     def block(self) -> Block:
@@ -86,18 +102,25 @@ class Bench:
         self.rows.append(row)
         print("   " + line(HEADER, row.cells()), flush=True)
 
-    def planned(self, what: str, took: Measured, cost, share: float = 1, note: str = "") -> None:
-        """A row next to a Cost, of which `share` of the tokens was read."""
-        flops = cost.flops * share
-        rate = self.card.training_rate if cost.micro_batch else self.card.rate
-        held = cost.activations + cost.optimizer
-        self.add(Row(what, took, flops / rate, held, flops, note))
+    def planned(
+        self,
+        what: str,
+        took: Measured,
+        work: plan.Work,
+        share: float = 1,
+        memory: float | None = None,
+        note: str = "",
+    ) -> None:
+        """A row next to the plan's work, of which `share` was done, and its bytes of a row."""
+        seconds = share * work.hours(self.card) * 3600
+        trains = work.kind == "healing"
+        self.add(Row(what, took, seconds, memory, share * work.flops, trains, note))
 
 
 def line(names: list[str], cells: list[str]) -> str:
     """The cells that are not empty, each after its name."""
-    told = [f"{name} {cell}".strip() for name, cell in zip(names, cells, strict=True) if cell]
-    return ", ".join([cells[0], *told[1:]])
+    filled = [f"{name} {cell}".strip() for name, cell in zip(names, cells, strict=True) if cell]
+    return ", ".join([cells[0], *filled[1:]])
 
 
 # ---- the clock -----------------------------------------------------------------------------
@@ -110,7 +133,7 @@ def counter():
 
 
 def wait() -> None:
-    """Until the device has done all that it was told."""
+    """Until the device has done all its work."""
     if counter():
         counter().synchronize()
 
@@ -122,7 +145,7 @@ def held() -> int:
 @contextmanager
 def clock() -> Iterator[Measured]:
     """Measures the with-block, all work done."""
-    found, device = Measured(), counter()
+    took, device = Measured(), counter()
     gc.collect()
     if device:
         device.empty_cache()
@@ -130,10 +153,10 @@ def clock() -> Iterator[Measured]:
     before = held()
     wait()
     start = time.perf_counter()
-    yield found
+    yield took
     wait()
-    found.seconds = time.perf_counter() - start
+    took.seconds = time.perf_counter() - start
     if device:
-        found.peak = device.max_memory_allocated() - before
+        took.peak = device.max_memory_allocated() - before
         gc.collect()
-        found.kept = held() - before
+        took.kept = held() - before

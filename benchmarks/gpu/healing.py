@@ -9,7 +9,6 @@ from unittest import mock
 from benchmarks.gpu.bench import Bench, Measured, Row, counter, held, wait
 from lib.healing import training
 from replication import profiles
-from replication.plan import costs
 
 STEPS = 3  # the first warms up, the last is not timed: no step begins after it
 WEIGHTS = "adapter_model.safetensors"
@@ -34,17 +33,19 @@ def steps(bench: Bench) -> None:
     }
     for name, (own, micro, recomputes) in cases.items():
         folder = Path(bench.name).with_name(f"steps {name}")
-        found, took = heal(bench, own, folder, micro, recomputes)
+        healed, took = heal(bench, own, folder, micro, recomputes)
         layers = bench.num_layers - bench.block.size
-        how = (found.micro_batch, found.recomputes)
-        cost = costs.healing(bench.shape, layers, own, "nf4", bench.card, *how)
-        losses = "…".join(f"{loss:.3f}" for loss in (found.losses or [0])[:: STEPS - 1])
-        note = f"m {how[0]}{', recomputed' * how[1]}, {found.status}, losses {losses}"
+        work = bench.loaded.healing(layers, own)
+        one_row = healed.micro_batch == 1 and healed.recomputes  # which is what the plan counts
+        row = work.memory - bench.loaded.weights(layers) if one_row else None
+        losses = "…".join(f"{loss:.3f}" for loss in (healed.losses or [0])[:: STEPS - 1])
+        note = f"m {healed.micro_batch}{', recomputed' * healed.recomputes}, {healed.status}"
+        note += f", losses {losses}"
         what = f"a step of 16 x {longest}, {name}"
         if own.packed and not own.first_layer:
-            bench.planned(what, took, cost, 1 / STEPS, note)
+            bench.planned(what, took, work, 1 / STEPS, row, note)
         else:  # other tokens, or fewer layers, than the plan counts
-            bench.add(Row(what, took, memory=cost.activations + cost.optimizer, note=note))
+            bench.add(Row(what, took, note=note))
 
 
 def determinism(bench: Bench) -> None:
@@ -70,8 +71,8 @@ def same_bytes(bench: Bench) -> None:
     made = Path(bench.name).with_name
 
     def adapter(name: str, micro: int, recomputes: bool = False) -> bytes:
-        found, _ = heal(bench, recipe, made(name), micro, recomputes)
-        return (found.adapter / WEIGHTS).read_bytes()
+        healed, _ = heal(bench, recipe, made(name), micro, recomputes)
+        return (healed.adapter / WEIGHTS).read_bytes()
 
     once = adapter("once", 4)
     equal = {"twice": adapter("twice", 4) == once}
@@ -111,12 +112,12 @@ def heal(bench: Bench, recipe, folder: Path, micro: int, recomputes=False, stop_
     try:
         if recomputes:
             patched.start()
-        found = training.heal(model, tokenizer, recipe, folder, micro)
+        healed = training.heal(model, tokenizer, recipe, folder, micro)
     finally:
         hook.remove()
         if recomputes:
             patched.stop()
-    starts = begun[:: recipe.batch // found.micro_batch]
+    starts = begun[:: recipe.batch // healed.micro_batch]
     apart = [later - earlier for earlier, later in zip(starts, starts[1:], strict=False)]
     peak = counter().max_memory_allocated() - before if counter() else None
-    return found, Measured(min(apart, default=None), peak)
+    return healed, Measured(min(apart, default=None), peak)

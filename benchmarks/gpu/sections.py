@@ -4,13 +4,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from benchmarks.gpu import healing, random_model
-from benchmarks.gpu.bench import Bench, Measured, Row, clock
+from benchmarks.gpu.bench import UNKNOWN, Bench, Measured, Row, clock
 from lib import similarity
 from lib.blocks import UNPRUNED, Block
 from lib.evaluation import Task
@@ -18,9 +17,8 @@ from lib.models import loading
 from lib.models.reading import prefix_batches
 from lib.pruning import dropped
 from lib.sweep import sweep
-from replication import paths
+from replication import paths, plan
 from replication.measure import inference_cost
-from replication.plan import costs, printing
 
 SEVEN_B = {"hidden_size": 4096, "intermediate_size": 11_008, "num_hidden_layers": 32}
 SEVEN_B |= {"num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32_000}
@@ -34,9 +32,9 @@ def agreement(bench: Bench) -> None:
         return bench.add(Row("small model", note="not compared: the device is the CPU"))
     file = paths.ROOT / "tests" / "simulated_device" / "whole_path.py"
     places = os.pathsep.join(map(str, (paths.ROOT, paths.ROOT / "tests")))
-    told = os.environ | {"DEEPER_LAYERS_DEVICE": "cuda", "PYTHONPATH": places}
+    environment = os.environ | {"DEEPER_LAYERS_DEVICE": "cuda", "PYTHONPATH": places}
     command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", file]
-    done = subprocess.run(command, env=told, capture_output=True, text=True, timeout=150)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=150)
     lines = (done.stdout or done.stderr).strip().splitlines()
     bench.add(Row("small model", note=lines[-1]))
     if done.returncode:
@@ -54,7 +52,7 @@ def load(bench: Bench) -> None:
         with clock() as took:
             model, _ = bench.model(block)
         layers = bench.num_layers - block.size
-        planned = costs.weights(bench.shape, layers, "nf4", bench.card)
+        planned = bench.loaded.weights(layers)
         note = f"{inference_cost.weight_bytes(model) / 1e9:.3g} GB of tensors"
         note += f", {took.peak / 1e9:.3g} at the peak" if took.peak else ""
         kept = Measured(took.seconds, took.kept)
@@ -71,9 +69,9 @@ def distances(bench: Bench) -> None:
     similarity.block_distances(model, batches[:2])
     with clock() as took:
         similarity.block_distances(model, batches)
-    asked = {"max_tokens": longest, "sequences": len(texts), "batch_tokens": profile.batch_tokens}
-    cost = costs.similarity(bench.shape, asked, "nf4", bench.card)
-    bench.planned("distances", took, cost, len(texts) * longest / cost.tokens)
+    work = bench.loaded.texts("similarity", bench.num_layers, len(texts), longest)
+    row = work.memory - bench.loaded.weights(bench.num_layers)
+    bench.planned("distances", took, work, len(texts) * longest / work.tokens, row)
     with clock() as took:
         parts = similarity.layerwise_distances(
             lambda: loading.one_layer_models(bench.name, quantization="nf4"), batches[:2]
@@ -98,14 +96,15 @@ def sweeps(bench: Bench) -> None:
         with dropped(model, blocks[-1]):
             alone = sweep(model, tokenizer, [], [task], profile.batch_tokens).value[0]
         apart = abs(alone - table.value.iloc[-1])
-        asked = {"sequences": len(texts), "max_tokens": profile.c4_tokens, "task": task.name}
-        asked |= {"subjects": 2, "questions": len(task.examples) // 2, "shots": 5}
-        asked |= {"batch_tokens": profile.batch_tokens}
+        params = {"task": task.name, "batch_tokens": profile.batch_tokens}
+        params |= {"sequences": len(texts), "max_tokens": profile.c4_tokens}
+        params |= {"subjects": 2, "questions": len(task.examples) // 2, "shots": 5}
         after = [layers - block.stop for block in blocks]
-        cost = costs.sweep(bench.shape, layers, after, asked, "nf4", bench.card)
-        share = _tokens(task, tokenizer, profile.batch_tokens) / cost.tokens
+        work = bench.loaded.sweep(layers, [layers, *after], params)
+        share = _tokens(task, tokenizer, profile.batch_tokens) / work.tokens
+        row = work.memory - bench.loaded.weights(layers)
         note = f"{len(blocks)} blocks; the last {apart:.1e} from dropped and scored alone"
-        bench.planned(f"sweep {task.name}", took, cost, share, note)
+        bench.planned(f"sweep {task.name}", took, work, share, row, note)
 
 
 def _tokens(task: Task, tokenizer, batch_tokens: int) -> int:
@@ -122,18 +121,20 @@ def running(bench: Bench) -> None:
     table = inference_cost.of_model(bench.name, bench.profile)
     table = table[table.status == "ok"]
     formats = table.quantization.fillna("not quantised")
-    packed = replace(bench.card, on_cpu=False)  # also where `load` unpacks it
+    gpu = bench.card._replace(gpu="any")  # packed, also where `load` unpacks it
     for (kind, size), rows in table.groupby([formats, "block_size"], sort=False):
-        found, layers = rows.set_index("task").value, bench.num_layers - int(size)
-        planned = costs.weights(bench.shape, layers, "nf4" if kind == "nf4" else None, packed)
-        took = Measured(None, round(found.weights * inference_cost.GB))
-        note = f"prefill {found.prefill * 1e3:.3g} ms, a token {found.decode * 1e3:.3g} ms"
+        cost, layers = rows.set_index("task").value, bench.num_layers - int(size)
+        quantization = "nf4" if kind == "nf4" else None
+        planned = plan.Loaded(bench.shape, quantization, gpu).weights(layers)
+        took = Measured(None, round(cost.weights * inference_cost.GB))
+        note = f"prefill {cost.prefill * 1e3:.3g} ms, a token {cost.decode * 1e3:.3g} ms"
         bench.add(Row(f"run {layers} layers, {kind}", took, memory=planned, note=note))
 
 
 def the_plan(bench: Bench) -> None:
     """what --plan says of this model"""
-    print(printing.table(bench.profile, ["01", "02", "03"]))
+    name = bench.card.name if bench.card.name in plan.cards() else UNKNOWN
+    print(plan.table(bench.profile, ["01", "02", "03"], name))
 
 
 # What runs, and the seconds that each may take.
