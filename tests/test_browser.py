@@ -1,15 +1,10 @@
 """The explorer in a real Chromium: as a notebook in JupyterLab, and as a file without a network."""
 
 import json
-import os
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import nbformat
 import pytest
-from jupyter_server.serverapp import list_running_servers
+from conftest import jupyter_lab
 from playwright.sync_api import expect
 
 from lib import storage
@@ -112,30 +107,13 @@ def jupyter(tmp_path):
         target = tmp_path / "settings/@jupyterlab" / f"{setting}.jupyterlab-settings"
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(json.dumps(value))
-    environment = os.environ | {
+    folders = {
         "DEEPER_LAYERS_OUTPUT": str(tmp_path),
-        "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"),
-        "JUPYTER_CONFIG_DIR": str(tmp_path / "configuration"),
         "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"),
     }
-    options = ["--no-browser", "--allow-root", "--ip=127.0.0.1", "--IdentityProvider.token="]
-    command = [sys.executable, "-m", "jupyterlab", *options, str(tmp_path / "notebooks")]
-    with (tmp_path / "server.log").open("w") as log:
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        try:
-            yield f"{_address(server, tmp_path)}lab/tree/{name}"
-        finally:
-            server.terminate()
-            server.wait(timeout=30)
-
-
-def _address(server: subprocess.Popen, folder: Path) -> str:
-    """Where the server listens, once it does."""
-    while server.poll() is None:
-        for running in list_running_servers(str(folder / "runtime")):
-            return running["url"]
-        time.sleep(0.2)
-    raise RuntimeError((folder / "server.log").read_text())
+    options = ["--ip=127.0.0.1", "--IdentityProvider.token=", str(tmp_path / "notebooks")]
+    with jupyter_lab(tmp_path, *options, **folders) as about:
+        yield f"{about['url']}lab/tree/{name}"
 
 
 def test_notebook_in_jupyterlab(page, jupyter):

@@ -1,6 +1,5 @@
 """Every claim can be met, missed and left open: synthetic runs of which the answer is known."""
 
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +8,6 @@ import pytest
 from scipy.optimize import isotonic_regression
 
 from lib.blocks import BlockDistances
-from lib.models import loading
 from replication import paths, profiles, results
 from replication.analysis import bootstrap, curves, statistics
 from replication.analysis.curves import curve, transitions
@@ -279,15 +277,6 @@ def test_every_part_of_every_claim_is_tried():
     assert {claim_of(part) for part in CRITERIA} == {str(n) for n in range(1, 14)}
 
 
-def test_each_part_is_judged_by_one_row_or_one_function():
-    every = list(checks.LINES)
-    for number, function in checks.FUNCTIONS.items():
-        parts = [v.claim for v in function(robust((0.2, 0.4)) if number == "8" else a_run())]
-        assert {claim_of(part) for part in parts} == {number}
-        every += parts
-    assert sorted(every) == sorted(CRITERIA)
-
-
 @pytest.mark.parametrize("part", AGREES)
 def test_a_run_that_agrees_holds(agreeing, part):
     one = agreeing[part]
@@ -528,7 +517,6 @@ def test_reference_numbers_stand_beside_ours_only_for_the_same_model():
     assert (fall.least, fall.most) == (0.45, 0.55)
     starts = table.loc[[("Llama-2-7B", "best_starts")]]
     assert starts.ours.tolist() == [own.maps["llama-2-7b"].best_start(n) for n in range(1, 12)]
-    assert starts["least"].tolist() == [23, 24, 23, 23, 23, 22, 22, 21, 20, 19, 18]
     other = replace(own, maps={"smollm2-135m": own.maps["llama-2-7b"]}, tables={})
     assert tables.beside(other).empty
 
@@ -547,16 +535,3 @@ def test_readmes_show_the_recorded_run(name):
     """`python -m scripts.readme` brings them up to date."""
     text = (paths.ROOT / name).read_text(encoding="utf-8")
     assert readme.renewed(text, readme.PARTS[name]) == text
-
-
-def test_the_tables_follow_the_recorded_run(output, monkeypatch):
-    readme._verdicts.cache_clear()
-    monkeypatch.setattr(paths, "RECORDED", output)
-    monkeypatch.setattr(tables.distance_maps, "recorded", lambda name: (a_map(smooth), {}))
-    monkeypatch.setattr(profiles, "RECORDED", "smoke")
-    distance_maps.measure(profiles.get("smoke"))
-    shutil.copytree(paths.RESULTS, output / "smoke")
-    monkeypatch.setattr(loading, "load_cached", lambda *a, **k: pytest.fail("measured"))
-    assert "| 4a | " in readme.verdicts() and "tiny" in readme.verdicts()
-    assert "| 4 | " in readme.lights()
-    readme._verdicts.cache_clear()

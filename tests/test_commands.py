@@ -15,7 +15,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 import webbrowser
@@ -24,6 +23,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from conftest import jupyter_lab
 
 from benchmarks import __main__ as bench
 from benchmarks import inputs, redraw, repairs, sizes, table
@@ -438,42 +438,13 @@ def test_explorer_is_written_and_opened(recorded, output, monkeypatch, capsys):
     assert "tiny random Llama (recorded run smoke)" in text(page)
 
 
-def opened(address: str):
-    """A page of this machine; None if nothing listens there yet."""
-    try:
-        return urllib.request.urlopen(address)
-    except urllib.error.URLError as error:
-        assert isinstance(error.reason, ConnectionRefusedError)
-        return None
-
-
 def test_lab_opens_the_notebooks_on_loopback(tmp_path):
-    *_, (program, *options) = made("lab")
-    assert program == ".venv/bin/jupyter"
-    options += ["--no-browser", "--allow-root", "--ServerApp.port=0"]
-    folders = ("JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR")
-    environment = os.environ | {name: str(tmp_path / name) for name in folders}
-    command = [sys.executable, "-m", "jupyter", *options]
-    with (tmp_path / "log").open("w") as log:
-        server = subprocess.Popen(command, cwd=paths.ROOT, env=environment, stdout=log, stderr=log)
-
-        def until(condition):
-            while not (value := condition()):
-                assert server.poll() is None, text(tmp_path / "log")
-                time.sleep(0.1)
-            return value
-
-        runtime = tmp_path / "JUPYTER_RUNTIME_DIR"
-        try:
-            (file,) = until(lambda: list(runtime.glob("jpserver-*.json")))
-            about = json.loads(until(lambda: text(file)))
-            assert about["hostname"] == "127.0.0.1" and about["root_dir"] == str(paths.ROOT)
-            address = f"{about['url']}?token={about['token']}"
-            with until(lambda: opened(address)) as page:  # the file comes before the port listens
-                assert page.url.partition("?")[0].endswith("/lab/tree/notebooks")
-        finally:
-            server.terminate()
-            server.wait()
+    *_, (program, command, *options) = made("lab")
+    assert (program, command) == (".venv/bin/jupyter", "lab")
+    with jupyter_lab(tmp_path, *options, "--ServerApp.port=0") as about:
+        assert about["hostname"] == "127.0.0.1" and about["root_dir"] == str(paths.ROOT)
+        with urllib.request.urlopen(f"{about['url']}?token={about['token']}") as page:
+            assert page.url.partition("?")[0].endswith("/lab/tree/notebooks")
 
 
 # ---- benchmarks ------------------------------------------------------------------------------

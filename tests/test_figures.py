@@ -6,7 +6,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import to_rgb
 
 from lib.blocks import Block
 from lib.models import registry
@@ -123,18 +122,6 @@ def test_figure_3_has_a_panel_a_treatment_and_all_models_in_both():
         lines = [line for line in axis.lines if line.get_linestyle() == style]
         assert len({line.get_color() for line in lines}) == len(PAPER.models)
     assert left.get_ylim() == right.get_ylim()
-
-
-def test_what_is_not_healed_is_hollow():
-    """The unpruned score that a healed line starts from, too."""
-    (axis,) = figures.figure_6(scores(), SMOKE).axes
-    lines = [line for line in axis.lines if line.get_marker() == "o"]
-    filled = [line for line in lines if to_rgb(line.get_markerfacecolor()) != (1, 1, 1)]
-    assert [line.get_linestyle() for line in filled] == ["-"]
-    starts = [line for line in lines if len(line.get_xdata()) == 1]
-    assert len(starts) == 2 and all(line not in filled for line in starts)
-    places = [tuple(line.get_xdata()) for line in lines if len(line.get_xdata()) > 1]
-    assert len(set(places)) == len(places) == 2  # side by side
 
 
 @pytest.mark.parametrize("share, crossed", [(0.96, True), (0.94, False), (np.nan, False)])
