@@ -146,7 +146,7 @@ class Loaded(NamedTuple):
         return tokens * self.card.element * ((layers + 3) * self.shape.hidden + 3 * ffn)
 
     def layer_flops(self, context: float, attention: int = 1) -> float:
-        """FLOPs of a layer, a token; attention is computed so often."""
+        """FLOPs of a layer, a token. attention: how often queries meet keys, and values."""
         return 2 * self.shape.active + attention * 4 * self.shape.query * context
 
     def texts(self, kind: str, runs: int, sequences: int, longest: int, products: int = 0) -> Work:
@@ -174,7 +174,7 @@ class Loaded(NamedTuple):
     def healing(self, layers: int, recipe: Recipe, made: int = 0) -> Work:
         """A healing of the `layers` layers that are left, after `made` steps; its row recomputes.
 
-        Back through the frozen base costs as much as forward, through attention twice as much.
+        Back through the frozen base costs as forward, attention twice, down to the first adapter.
         """
         shape, back, longest = self.shape, layers - recipe.first_layer, recipe.max_tokens
         read = read_texts((recipe.steps - made) * recipe.batch, longest, recipe.packed)
@@ -269,12 +269,12 @@ def rows(profile: Profile, notebooks: list[str], card: Card) -> list[Row]:
 
 
 def table(profile: Profile, notebooks: list[str], card_name: str | None = None) -> str:
-    """The plan of a run as text, at most 100 columns wide. Raises ValueError for a bad card."""
+    """The plan of a run as text, at most 110 columns wide. Raises ValueError for a bad card."""
     card = get_card(card_name, profile.dtype)
     plan = rows(profile, notebooks, card)
     every = [work for row in plan for job in row.works for work in job]
     lacks = [job for row in plan for job in row.missing]
-    drawn = ", ".join(sorted({*notebooks} - {row.notebook for row in plan}))
+    drawn = sorted({*notebooks} - {row.notebook for row in plan})
     unknown = ", ".join(model for model in profile.models if not registry.shape(model))
     chosen = "float32" if card.element == 4 else "bfloat16"
     hours, flops = sum(work.hours(card) for work in every), sum(work.flops for work in every)
@@ -287,7 +287,7 @@ def table(profile: Profile, notebooks: list[str], card_name: str | None = None) 
         LINE.format(*HEADER),
         *(row.line(card) for row in plan),
         "",
-        f"Not counted: what models write (GSM8K); {drawn}, which draw what others measure.",
+        f"Not counted: {', '.join([*drawn, 'what models write (GSM8K)'])}.",
         *([f"Not planned: {unknown}. No config.json tells the sizes."] if unknown else []),
         f"{len(lacks)} jobs, {lacks.count([])} done. The rest: {_number(hours)} hours, "
         f"{_number(flops / 1e15)} PFLOP.",
