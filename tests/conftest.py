@@ -303,6 +303,13 @@ def tokenizer():
     return Characters()
 
 
+@pytest.fixture
+def loaded_llama(llama, tokenizer, output, monkeypatch):
+    """A tiny model in the place of whatever is loaded, and an empty output folder."""
+    monkeypatch.setattr(loading, "load_cached", lambda *args, **kwargs: (llama, tokenizer))
+    return llama
+
+
 def in_nf4(weight: torch.Tensor) -> torch.Tensor:
     """A weight to NF4 and back, by bitsandbytes' own functions; a block is a row of 64 for them."""
     rows = weight.reshape(-1, 64) if weight.numel() % 64 == 0 else weight

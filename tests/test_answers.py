@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,9 +14,8 @@ from lib.blocks import Block
 from lib.evaluation import Task
 from lib.models import loading
 from lib.sweep import baseline_scores, sweep
-from replication import analysis, paths, profiles, results
+from replication import analysis, paths, profiles
 from replication.analysis import curves
-from replication.figures import curves as drawing
 from replication.measure import request, scores
 from replication.results import codec
 
@@ -114,30 +112,23 @@ def test_a_stored_score_says_what_was_answered(output):
     ]
     assert again == pruned.examples.tolist() == values["examples"]
     assert np.average(again, weights=pruned.weights) == pytest.approx(pruned.value)
-    right = [c[a] - np.delete(c, a).max() for c, a in zip(choices, values["answers"], strict=True)]
-    assert pruned.margin == pytest.approx(np.mean(right), abs=1e-3)
-    assert 1 / 5 <= pruned.commonest <= 1 and pruned.ties == 0 and pruned.bits_per_byte > 0
     baselines = stored["arc_easy", 0]["without_reading"]
     assert unpruned.floor == max(unpruned.chance, *baselines.values()) and np.isnan(pruned.floor)
     assert c4.floor == c4.chance and np.isnan(c4.commonest) and "choices" not in stored["c4", 0]
 
 
-def test_mmlu_whole_stays_small(output):
-    """14,042 questions: less than 400 kB; the weights of subjects are runs, read back exactly."""
-    sizes = np.full(57, 246) + (np.arange(57) < 20)
-    weights = np.concatenate([np.full(n, 1 / n) for n in sizes])
+def test_weights_of_subjects_are_runs_and_read_back_exactly():
+    """Log-likelihoods are in thousandths of a nat."""
     draw = np.random.default_rng(0)
+    weights = np.repeat([1 / 247, 1 / 246], [247, 246])
     loglikelihoods = list(np.log(draw.dirichlet(np.ones(4), len(weights))) - 4)
     examples = [{"answer": int(a)} for a in draw.integers(4, size=len(weights))]
     values = draw.integers(2, size=len(weights)).astype(float)
     stored = codec.stored(values, weights, loglikelihoods, examples)
-    results.save("scores", {"model": "m"}, stored, 0)
-    assert results.location("scores", {"model": "m"}).stat().st_size < 400_000
-    back = results.load("scores", {"model": "m"})["values"]
-    assert len(back["weights"]) == 2  # equal neighbours are one run
-    for mine, theirs in zip(codec.examples_of(back)[:2], (values, weights), strict=True):
+    assert len(stored["weights"]) == 2
+    for mine, theirs in zip(codec.examples_of(stored)[:2], (values, weights), strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    np.testing.assert_allclose(choices_of(back), loglikelihoods, atol=5.1e-4)
+    np.testing.assert_allclose(choices_of(stored), loglikelihoods, atol=5.1e-4)
 
 
 def test_scores_of_before_are_read():
@@ -149,45 +140,19 @@ def test_scores_of_before_are_read():
 # ---- floors in figures and verdicts --------------------------------------------------------
 
 
-def pair(value: float, floor: float = np.nan):
-    """An unpruned score with a standard error of 0.02, and a pruned one."""
-    shared = {"model": "qwen-7b", "task": "boolq", "chance": 0.25, "majority": np.nan, "n": 500}
-    shared |= {"shots": 5, "standard_error": 0.02, "weights": np.ones(4)}
-    unpruned = shared | {"treatment": "unpruned", "strategy": "none", "block_size": 0}
-    pruned = shared | {"treatment": "unhealed", "strategy": "similarity", "block_size": 3}
-    return pd.DataFrame(
-        [
-            unpruned | {"fraction": 0.0, "value": value, "floor": floor, "examples": np.ones(4)},
-            pruned | {"fraction": 0.1, "value": 0.26, "floor": np.nan, "examples": np.zeros(4)},
-        ]
-    )
-
-
 def test_the_floor_decides_where_it_is_known():
-    first = pair(0.40, floor=0.35).iloc[0]
-    assert curves.floor(first) == 0.35 and curves.gap(first) == pytest.approx(2.5)
-    assert curves.transitions(pair(0.40, floor=0.35)).floor.tolist() == [0.35]
-    old = pair(0.40).drop(columns="floor").iloc[0]
-    assert curves.floor(old) == 0.25 and not curves.no_signal(old)
-    old["majority"] = 0.38
-    assert curves.floor(old) == 0.38 and curves.no_signal(old)
+    score = {"task": "boolq", "value": 0.40, "standard_error": 0.02, "chance": 0.25}
+    score = pd.Series(score | {"majority": np.nan})
+    assert curves.floor(score) == 0.25 and not curves.no_signal(score)
+    score["majority"] = 0.38
+    assert curves.floor(score) == 0.38 and curves.no_signal(score)
+    score["floor"] = 0.35
+    assert curves.floor(score) == 0.35 and curves.gap(score) == pytest.approx(2.5)
 
 
-@pytest.mark.parametrize(
-    "value, floor, silent",
-    [(0.40, 0.30, False), (0.40, 0.35, True), (0.31, np.nan, True), (0.40, np.nan, False),
-     (np.nan, 0.3, False)],
-)  # fmt: skip
-def test_a_panel_without_a_signal_says_so(output, monkeypatch, value, floor, silent):
-    monkeypatch.setattr(plt, "close", lambda *_: None)
-    axis = drawing.figure_6(pair(value, floor), profiles.get("smoke")).axes[0]
-    assert bool(axis.texts) == silent
-    handles, labels = axis.get_legend_handles_labels()
-    assert ("floor" in labels) == (floor > 0.25)
-    if "floor" in labels:
-        assert handles[labels.index("floor")].get_ydata()[0] == floor
-    table = pd.read_csv(paths.FIGURES / "smoke" / "figure_6_unhealed.csv")
-    assert table.floor.tolist()[0] == pytest.approx(floor, nan_ok=True)
+def test_a_loss_has_its_gap_below_the_floor():
+    score = {"task": "c4", "value": 3.0, "standard_error": 0.02, "chance": 10.0, "floor": 10.0}
+    assert curves.gap(pd.Series(score)) == pytest.approx(350)
 
 
 def _boolq(odds, answers) -> pd.DataFrame:

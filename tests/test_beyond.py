@@ -15,7 +15,7 @@ from lib.data import sets
 from lib.data.encoding import Row
 from lib.evaluation import Task
 from lib.healing import lora, training
-from lib.models import loading, reading
+from lib.models import reading
 from lib.models.decoder import residual_stream
 from lib.pruning import dropped
 from lib.sweep import continuations
@@ -55,26 +55,6 @@ class Padding:
     """As much of a tokenizer as training needs."""
 
     pad_token_id = 0
-
-
-def test_healing_after_the_cut_leaves_an_ordinary_adapter(tmp_path, ids):
-    model, tokenizer = loading.load("tiny-random", dtype="float32")
-    block = Block(FIRST, 2)
-    before = model(ids).logits
-    with dropped(model, block):
-        result = training.heal(model, tokenizer, RECIPE, tmp_path / "healed")
-    assert result.status == "ok" and torch.equal(model(ids).logits, before)
-    assert len(set(result.losses)) == RECIPE.steps
-    with dropped(model, block), lora.load_lora(model, result.adapter) as wrapped:
-        adapted = {
-            int(n.split(".layers.")[1].split(".")[0])
-            for n, _ in wrapped.named_parameters()
-            if "lora_A" in n
-        }
-        assert adapted == set(range(FIRST, 6))
-        healed = wrapped(ids).logits
-    with dropped(model, block):
-        assert not torch.allclose(model(ids).logits, healed)
 
 
 def test_nothing_to_heal_after_the_end(tmp_path, llama):

@@ -5,12 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Characters, tiny
 
 from lib.blocks import Block, BlockDistances
 from lib.data import sets
 from lib.evaluation import Task
-from lib.models import loading
 from lib.pruning import dropped
 from lib.sweep import sweep
 from replication import paths, profiles, results
@@ -21,22 +19,14 @@ from replication.measure import damage
 SMOKE = replace(profiles.get("smoke"), damage_sequences=10, damage_tokens=20)
 
 
-@pytest.fixture
-def small(output, monkeypatch):
-    """A tiny model and its tokenizer in the place of the profile's."""
-    model = tiny("llama")
-    monkeypatch.setattr(loading, "load_cached", lambda *name, **how: (model, Characters()))
-    return model
-
-
-def test_damage_is_the_rise_of_the_loss_without_the_block(small):
+def test_damage_is_the_rise_of_the_loss_without_the_block(loaded_llama, tokenizer):
     damages = damage.measure(["tiny-random"], SMOKE)
     texts = sets.c4("validation", "wheels", SMOKE.damage_sequences)
     task = Task("c4", tuple({"text": t, "max_tokens": SMOKE.damage_tokens} for t in texts))
-    whole = sweep(small, Characters(), [], [task]).value[0]
+    whole = sweep(loaded_llama, tokenizer, [], [task]).value[0]
     for block in (Block(0, 1), Block(2, 3), Block(1, 5)):
-        with dropped(small, block):
-            loss = sweep(small, Characters(), [], [task]).value[0]
+        with dropped(loaded_llama, block):
+            loss = sweep(loaded_llama, tokenizer, [], [task]).value[0]
         (row,) = damages[
             (damages.block_start == block.start) & (damages.block_size == block.size)
         ].itertuples()
@@ -45,7 +35,7 @@ def test_damage_is_the_rise_of_the_loss_without_the_block(small):
         assert row.n == SMOKE.damage_sequences
 
 
-def test_only_missing_chunks_are_swept(small, monkeypatch):
+def test_only_missing_chunks_are_swept(loaded_llama, monkeypatch):
     whole = damage.measure(["tiny-random"], SMOKE)
     chunks = sorted(paths.RESULTS.glob("damage/*/*.json"))
     assert len(chunks) == 2
@@ -163,16 +153,3 @@ def test_the_map_is_not_fooled_by_luck():
     summary = which_block.summary(rows).set_index("criterion")
     assert abs(summary.excess["simple"]) < 0.4 and summary.excess_low["simple"] < 0.1
     assert (summary.sizes == 12).all() and (summary.excess[which_block.BEST] == 0)
-
-
-def test_texts_that_choose_do_not_judge():
-    """The first half of the texts likes one block, the second another: each is judged where it is
-    disliked."""
-    matrix = np.random.default_rng(0).random((9, 9))
-    table, maps = synthetic(np.full((9, 9), 2.0), matrix, texts=6)
-    for start, half in ((1, 0), (5, 1)):
-        table.at[start, "examples"] = np.where(np.arange(6) % 2 == half, 0.0, 3.0)
-    best = judged(table, maps).set_index(["criterion", "block_size"]).loc[which_block.BEST, 1]
-    assert best.starts == [1, 5] and best.value == 3 and best["rank"] == 8
-    assert best.examples.tolist() == [3] * 6  # each text by the other half
-    assert best["median"] == 2 and best.of == 8

@@ -1,7 +1,5 @@
 """Dose and response: the gap that is left is that of the data; the figure is drawn from a run."""
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -56,11 +54,6 @@ def test_a_run_is_measured_and_drawn(output):
     dose.figure_dose(table, dose.gap_left(table), profile)
     drawn = pd.read_csv(paths.FIGURES / "smoke" / "figure_dose.csv")
     assert drawn.gap.notna().any()
-    other_depth = replace(profile, sizes=(4,))  # a job of a depth where nothing is dosed
-    table = scores.score_table(maps, dose.requests, other_depth)
-    assert set(table.treatment) == {"unpruned"}
-    dose.figure_dose(table, dose.gap_left(table), other_depth)
-    assert scores.score_table({"other": maps["tiny-random"]}, dose.requests, profile).empty
 
 
 def test_every_training_is_drawn_step_by_step(output):

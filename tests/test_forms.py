@@ -9,10 +9,6 @@ from conftest import Distances
 
 from lib import evaluation
 from lib.blocks import Block, simple_block
-from lib.data import prompts
-from lib.models import loading
-from lib.pruning import dropped
-from lib.sweep import sweep
 from replication import analysis, profiles
 from replication.beyond import letters
 from replication.beyond.letters import MEASURES
@@ -46,40 +42,12 @@ def test_the_test_split_asks_other_questions_in_the_same_form():
     texts = {example["prompt"] for example in examples}
     assert len(examples) == 2376 and len(texts) > 2300  # some are asked with other choices
     assert not texts & {example["prompt"] for example in task("arc_easy").examples}
-    for example in examples:
-        question = example["prompt"].removeprefix("Question: ").removesuffix("\nAnswer:")
-        form = prompts._by_content(question, [choice[1:] for choice in example["choices"]])
-        assert form == (example["prompt"], example["choices"])
-        assert 0 <= example["answer"] < len(example["choices"]) and example["weight"] == 1
-
-
-@pytest.mark.parametrize("name", ["boolq", "sciq", "squad"])
-def test_a_closed_book_differs_by_its_passage_only(name):
-    for one, other in zip(task(name).examples, task(f"{name}_closed").examples, strict=True):
-        assert one["choices"] == other["choices"] and one["answer"] == other["answer"]
-        assert one["prompt"].endswith(other["prompt"]) and len(one["prompt"]) > len(other["prompt"])
-        assert other["prompt"].startswith("Question:") and other["prompt"].count("\n") == 1
+    assert {example["weight"] for example in examples} == {1}
 
 
 def test_no_place_gives_sciq_away():
     places = [example["answer"] for example in task("sciq").examples]
     assert np.bincount(places).tolist() == [3, 3, 3, 3]
-
-
-def test_questions_of_three_to_five_choices_are_scored_together():
-    """Equal to asking each alone, pruned too."""
-    model, tokenizer = loading.load("tiny-random", dtype="float32")
-    whole, block = task("arc_easy_letters"), Block(2, 3)
-    sizes = [len(example["choices"]) for example in whole.examples]
-    few = [sizes.index(size) for size in (3, 4, 5)]
-    mixed = replace(whole, examples=tuple(whole.examples[i] for i in few))
-    together = sweep(model, tokenizer, [block], [mixed]).iloc[1].choices
-    assert [len(choices) for choices in together] == [3, 4, 5]
-    with dropped(model, block):
-        for example, choices in zip(mixed.examples, together, strict=True):
-            one = replace(mixed, examples=(example,))
-            alone = sweep(model, tokenizer, [], [one]).iloc[0].choices[0]
-            np.testing.assert_allclose(choices, alone, atol=1e-5)
 
 
 def test_a_form_is_asked_at_the_cuts_of_the_other():

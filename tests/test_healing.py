@@ -561,25 +561,6 @@ def _settings() -> tuple[bool, ...]:
     )
 
 
-@pytest.mark.parametrize("name, warned", [("llama", False), ("granitemoehybrid", True)])
-def test_a_running_state_may_be_summed_up(name, warned, tmp_path, monkeypatch):
-    """On a GPU the sum (torch.cumsum) has no deterministic form, and would end the healing."""
-    sums, settings, cumsum = [], [], torch.cumsum
-
-    def counted(x, *args, **kwargs):
-        sums.append(x.is_floating_point())
-        return cumsum(x, *args, **kwargs)
-
-    at_each_step(monkeypatch, lambda inputs: settings.append(_settings()))
-    monkeypatch.setattr(torch, "cumsum", counted)
-    sequences = [{"documents": [[5, 6, 7 + i]]} for i in range(2)]
-    recipe = replace(RECIPE, steps=1, batch=2)
-    with lora.new_lora(tiny(name), recipe) as wrapped:
-        training._train(wrapped, files.tokenizer("tiny-random"), sequences, recipe, tmp_path, 2)
-    assert settings == [(True, warned, True, False)]
-    assert any(sums) == warned
-
-
 def test_the_warm_up_follows_fewer_steps():
     paper = profiles.get("paper")
     assert (paper.heal_steps, paper.heal_warmup) == (5000, 100)

@@ -132,19 +132,6 @@ def test_a_format_that_fails_leaves_the_other_and_is_tried_again(output, monkeyp
     assert again[again.quantization.isna()].value.tolist() == first.value.tolist()
 
 
-def test_formats_that_do_not_fit_are_listed(output, monkeypatch):
-    monkeypatch.setattr(
-        loading, "fits", lambda name, tokens, quantization, dtype: quantization is not None
-    )
-    costs = inference_cost.of_model("tiny-random", replace(SMOKE, cost_repeats=1))
-    missing = costs[costs.status != "ok"]
-    assert missing.status.tolist() == ["too large"] and missing.value.isna().all()
-    assert (costs[costs.status == "ok"].quantization == "nf4").all()
-    monkeypatch.setattr(loading, "fits", lambda *args, **kwargs: False)
-    with pytest.raises(registry.ModelError, match="does not fit"):
-        inference_cost.of_model("tiny-random", SMOKE)
-
-
 def test_the_papers_arithmetic():
     (large,) = inference_cost.arithmetic(["llama-2-70b"]).itertuples()
     assert (large.whole, large.paper) == pytest.approx((140, 17.5), rel=0.02)

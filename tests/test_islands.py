@@ -44,9 +44,7 @@ def with_island(start, size):
 
 
 def test_a_planted_island_is_found():
-    found = islands(a_map(with_island, noise=1e-4))
-    assert len(found) == 1
-    row = found.iloc[0]
+    (row,) = islands(a_map(with_island, noise=1e-4)).itertuples()
     assert (row.first_start, row.last_start) == (4, 6)
     assert (row.smallest_size, row.largest_size) == (2, 5)
     assert (row.first_layer, row.last_layer) == (4, 10)
@@ -65,15 +63,9 @@ def test_a_smooth_map_has_none():
 
 def test_noise_is_not_stable():
     """In a flat map islands are accidents of the noise, and seldom come back."""
-    found = islands(a_map(lambda l, n: 0.3 + 0 * l, noise=0.1))
-    assert len(found) > 3
-    assert found.stability.max() < 0.7 and found.stability.median() < 0.5
-
-
-def test_noise_makes_a_planted_island_less_stable():
-    clear, noisy = (islands(a_map(with_island, noise)).stability for noise in (1e-3, 0.1))
-    assert clear.tolist() == [1]
-    assert noisy.max() < 0.9
+    stability = islands(a_map(lambda l, n: 0.3 + 0 * l, noise=0.1)).stability
+    assert len(stability) > 3
+    assert stability.max() < 0.7 and stability.median() < 0.5
 
 
 def test_the_band_is_where_most_best_starts_lie():
@@ -89,9 +81,9 @@ def test_the_band_is_where_most_best_starts_lie():
     assert islands(a_map(two)).side.tolist() == ["deeper"]
 
 
-def test_few_folds_tell_no_stability():
-    found = islands(a_map(with_island, noise=1e-4, folds=8))
-    assert len(found) == 1 and found.stability.isna().all()
+def test_few_folds_have_no_stability():
+    (row,) = islands(a_map(with_island, noise=1e-4, folds=8)).itertuples()
+    assert np.isnan(row.stability)
 
 
 @pytest.mark.parametrize("threshold", [0, 1, -0.1])
@@ -121,10 +113,10 @@ def test_an_outline_encloses_its_blocks():
 @pytest.mark.filterwarnings("error")
 def test_table_of_several_maps():
     maps = {"smooth": a_map(smooth), "planted": a_map(with_island)}
-    found = tabled(maps, thresholds=(0.05, 0.1))
-    assert found.model.tolist() == ["planted", "planted"]
-    assert found.threshold.tolist() == [0.05, 0.1]
-    assert found.area.dtype.kind == "i"
+    table = tabled(maps, thresholds=(0.05, 0.1))
+    assert table.model.tolist() == ["planted", "planted"]
+    assert table.threshold.tolist() == [0.05, 0.1]
+    assert table.area.dtype.kind == "i"
     assert tabled({"smooth": maps["smooth"]}).empty
     counts = counted(maps, thresholds=(0.1,)).set_index("model")
     assert counts.shallower.to_dict() == {"smooth": 0, "planted": 1}

@@ -114,10 +114,8 @@ def test_rows_have_the_columns_of_a_score():
     score |= {"answers": answers.tolist(), "weights": WEIGHTS, "n": N}
     odd = score | {"choices": [*loglikelihoods[:-1], np.zeros(3)]}
     rows = biases.letter_measures(pd.DataFrame([score, odd])).set_index("measure")
-    assert list(rows.index) == [*biases.MEASURES] * 2
     assert rows.n.tolist() == [N] * 4 + [N - 1] * 4
     assert rows.value["accuracy, biases removed"].iloc[0] > rows.value["accuracy"].iloc[0] + 0.2
-    assert rows.share["accuracy"].iloc[0] > 0.9 > rows.share["accuracy, biases removed"].iloc[0]
     assert rows.chance.iloc[:4].tolist() == [0.25, 0.25, 0.5, pytest.approx(np.log(4))]
 
 

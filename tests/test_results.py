@@ -175,22 +175,6 @@ SCORE = {"model": "tiny", "task": "mmlu", "shots": 5, "block_start": 13, "block_
 HEALED = {"recipe": {"rank": 8, "seed": 0, "steps": 32}}
 
 
-@pytest.mark.parametrize(
-    "kind, params, name",
-    [
-        ("scores", SCORE, "mmlu-5shot-l13-n06"),
-        ("scores", SCORE | HEALED | {"shots": 0}, "mmlu-l13-n06-healed-r8-s0"),
-        ("scores", {"model": "tiny", "task": "../" * 40 + "c4"}, "c4"),
-        ("damage", {"data": "wheel:c4", "sequences": 8, "first": 16}, "c4-8-from16"),
-    ],
-)
-def test_names_speak(output, kind, params, name):
-    place = results.location(kind, params)
-    assert place.relative_to(paths.RESULTS).parts[:-1] == (kind, params.get("model", "any"))
-    assert name in place.name and place.stem.endswith(results.key(kind, params)[:8])
-    assert len(place.name) < 100
-
-
 # ---- many results --------------------------------------------------------------------------
 
 

@@ -30,7 +30,7 @@ def few_shot_rows() -> list[Row]:
             own = random_tokens(3 + 2 * i, seed=10 * group + i)
             rows.append(Row(prefix + own, ((5, 6, 7),), group))
     rows += [Row(random_tokens(n, seed=n), ((5, 6, 7), (8, 9, 10))) for n in (4, 25, 9)]
-    return rows
+    return [*rows, Row(random_tokens(11, seed=11), ((5, 6, 7, 8, 9),))]  # of five choices
 
 
 def whole(model, row: Row) -> np.ndarray:
@@ -156,10 +156,9 @@ def test_sweep_table(llama, tokenizer):
 def test_a_sweep_keeps_what_was_answered(llama, tokenizer):
     """The log-likelihood of every choice, and that a constant answer is one."""
     with torch.no_grad():
-        llama.lm_head.weight[3 + ord("b") % 93] = 0  # the same logit, whatever is asked
-        llama.lm_head.weight[3 + ord("a") % 93] = 0
+        llama.lm_head.weight[3 + ord("b") % 93] = 0
         llama.lm_head.bias = torch.nn.Parameter(torch.zeros(VOCAB))
-        llama.lm_head.bias[3 + ord("b") % 93] = 1.0
+        llama.lm_head.bias[3 + ord("b") % 93] = 9.0  # b, whatever the question
     shared = {"choices": ["a", "b"], "group": None, "weight": 1}
     examples = tuple(shared | {"prompt": f"q{i}?", "answer": i % 2} for i in range(6))
     task = Task("boolq", examples)
