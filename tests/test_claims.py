@@ -123,29 +123,21 @@ def a_map(value, n=256, num_layers=L) -> BlockDistances:
 
 def damage(shallow=1.0, deep=0.2, n=N) -> pd.DataFrame:
     blocks = [(start, size) for size in range(1, L) for start in range(L - size + 1)]
+    table = pd.DataFrame(blocks, columns=["block_start", "block_size"])
+    rises = np.where(table.block_start + table.block_size <= L // 2, shallow, deep)
     texts = np.random.default_rng(0).normal(0, 0.3, n)
-    return pd.DataFrame(
-        {
-            "model": MODEL,
-            "block_start": start,
-            "block_size": size,
-            "value": shallow if start + size <= L // 2 else deep,
-            "examples": texts + (shallow if start + size <= L // 2 else deep),
-            "weights": np.ones(n),
-        }
-        for start, size in blocks
-    )
+    examples, weights = [texts + rise for rise in rises], [np.ones(n)] * len(rises)
+    return table.assign(model=MODEL, value=rises, examples=examples, weights=weights)
 
 
 def cost(memory=0.55, prefill=0.6, decode=0.6, turns=9) -> pd.DataFrame:
     """Ratios at half the layers to the unpruned model."""
-    table = []
+    points = []
     for task, ratio in {"weights": memory, "prefill": prefill, "decode": decode}.items():
-        for fraction in (0.0, 0.5):
-            at = ratio if fraction else 1.0
-            plain = {"quantization": None, "value": at, "ratio": at, "fraction": fraction}
-            table.append(plain | {"task": task, "ratio_low": at - 0.02, "ratio_high": at + 0.02})
-    return pd.DataFrame(table).assign(model=MODEL, n=turns)
+        points += [(task, 0.0, 1.0), (task, 0.5, ratio)]
+    table = pd.DataFrame(points, columns=["task", "fraction", "ratio"])
+    ends = {"ratio_low": table.ratio - 0.02, "ratio_high": table.ratio + 0.02}
+    return table.assign(model=MODEL, n=turns, quantization=None, value=table.ratio, **ends)
 
 
 def variants(ablation, name, lines, n) -> list[pd.DataFrame]:

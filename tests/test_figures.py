@@ -57,16 +57,6 @@ def scores(models=("qwen-7b",), treatments=TREATMENTS, variants=(None,), **colum
     return pd.DataFrame(rows)
 
 
-def varied(column: str, values) -> pd.DataFrame:
-    """Healed scores of variants of a recipe, with unhealed ones, as experiments has them."""
-    healed = [
-        scores(treatments=["healed"], variants=[f"{column} {v}"], **{column: v}) for v in values
-    ]
-    unhealed = scores(treatments=["unhealed"], variants=["unhealed"])
-    table = pd.concat([*healed, unhealed[unhealed.block_size > 0]], ignore_index=True)
-    return table[(table.strategy != "simple") & (table.task != "boolq")].assign(ablation="seeds")
-
-
 def test_every_model_has_a_colour_of_the_table_and_others_one_by_their_names():
     assert COLOURS.keys() == registry.MODELS.keys()
     assert set(COLOURS.values()) <= set(PALETTE)
@@ -128,24 +118,6 @@ def test_figure_3_has_a_panel_a_treatment_and_all_models_in_both():
 def test_a_score_of_one_answer_is_crossed_out(share, crossed):
     (axis,) = figures.figure_6(scores(commonest=share), SMOKE).axes
     assert any(line.get_marker() == "x" for line in axis.lines) == crossed
-
-
-@pytest.mark.parametrize(
-    "column, values, draw",
-    [("seed", (0, 1, 2), figures.figure_8), ("rank", (2, 8, 64), figures.figure_9)],
-)
-def test_healed_scores_stand_against_their_cause_with_both_references(column, values, draw):
-    figure = draw(varied(column, values), SMOKE)
-    assert len(figure.axes) == 3
-    for axis in figure.axes:
-        marked = [line for line in axis.lines if line.get_marker() == "o"]
-        dots = [line for line in marked if len(line.get_xdata())]
-        assert len(dots) == 2  # depths
-        for line in dots:
-            assert np.allclose(line.get_xdata(), values, rtol=0.1, atol=0.1)
-            assert (line.get_linestyle() == "None") == (column == "seed")
-        levels = {line.get_linestyle() for line in axis.lines if line.get_marker() == "None"}
-        assert {"--", ":"} <= levels
 
 
 def test_the_table_of_figure_1b_has_every_layer_and_its_new_number():

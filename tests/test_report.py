@@ -31,10 +31,10 @@ def ran(output, monkeypatch):
     folder = paths.RUNS / "smoke"
     folder.mkdir(parents=True)
     frame = pd.DataFrame({f"column_{i}": ["a <b> wide one"] for i in range(30)})
-    page, text = frame._repr_html_(), {"text/plain": "the frame"}
+    page = {"text/plain": "the frame", "text/html": frame._repr_html_()}
     formula = r"$$d = \frac{1}{\pi} \arccos \lVert x \rVert$$ and $\nonsense$"
     outputs = [
-        v4.new_output("execute_result", text | {"text/html": page}, execution_count=1),
+        v4.new_output("execute_result", page, execution_count=1),
         v4.new_output("display_data", {"text/html": "<script src='http://x/'></script>"}),
         v4.new_output("display_data", {"application/vnd.jupyter.widget-view+json": {}}),
         v4.new_output("stream", text="printed\n"),
