@@ -143,10 +143,8 @@ def test_the_run_is_reported_as_it_was_asked(ran):
     assert report.newest_run("smoke") == profiles.get("smoke", ["smollm2-135m"], 3)
 
 
-def test_the_index_of_figures_is_current():
-    """`python -m scripts.readme` brings it up to date, and it names every figure."""
+def test_every_figure_of_the_report_is_drawn_by_a_notebook():
     drawn = {name for notebook in notebooks.NOTEBOOKS.values() for name in notebook.figures}
-    assert set(notebooks.FIGURES) <= drawn
     assert {name.removesuffix("_unhealed") for name in drawn} == set(notebooks.FIGURES)
 
 
