@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import Distances
 
 from lib.blocks import Block
 from lib.models import registry
@@ -130,19 +131,13 @@ def test_the_table_of_figure_1b_has_every_layer_and_its_new_number():
 @pytest.mark.parametrize("ablation", [experiments.seeds, experiments.ranks])
 def test_unhealed_references_are_scores_of_notebook_02(name, ablation):
     """So that figures 8 and 9 measure nothing for them."""
-    profile = profiles.get(name)
-
-    class Map:
-        num_layers = 30
-
-        def best_start(self, size: int) -> int:
-            return (self.num_layers - size) // 2
-
+    profile, distances = profiles.get(name), Distances(num_layers=30)
     model = (profile.ablation_models if ablation is experiments.seeds else profile.rank_models)[0]
-    requests = experiments.unhealed(model, Map(), profile)
-    requests += experiments.test_split(model, Map(), profile)
+    requests = experiments.unhealed(model, distances, profile)
+    requests += experiments.test_split(model, distances, profile)
     measured = [request.params for request in requests]
-    references = [r for r in ablation(model, Map(), profile) if r.labels["variant"] == "unhealed"]
+    variants = ablation(model, distances, profile)
+    references = [r for r in variants if r.labels["variant"] == "unhealed"]
     assert references and all(r.params in measured and r.recipe is None for r in references)
 
 

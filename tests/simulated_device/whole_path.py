@@ -14,6 +14,7 @@ import numpy as np
 import pitfalls
 import pytest
 import torch
+from conftest import Distances
 from transformers import AutoModelForCausalLM
 
 import simulated_device
@@ -304,17 +305,10 @@ def comes_back(held: int) -> bool:
 
 def test_repairs(name, output):
     """Scores of every repair."""
-    expected, table = on_both(lambda: repair.healings({name: Distances()}, SMOKE))
+    expected, table = on_both(lambda: repair.healings({name: Distances(BLOCK.start)}, SMOKE))
     loss = expected.task == "c4"
     np.testing.assert_allclose(table.value[loss], expected.value[loss], rtol=1e-2)
     assert table[table.treatment == "healed"].seconds.gt(0).all()
-
-
-class Distances:
-    num_layers = 8
-
-    def best_start(self, size: int) -> int:
-        return BLOCK.start
 
 
 # ---- what else is measured, and what is saved ----------------------------------------------
