@@ -65,10 +65,6 @@ def test_rank_correlation_can_come_out_either_way():
     for rises, sign in ((matrix**3, 1), (-matrix, -1)):
         table = choice.rank_correlation(*synthetic(rises, matrix), resamples=5)
         assert table.rank_correlation.tolist() == pytest.approx([sign, sign])
-        assert table.low.tolist() == pytest.approx([sign, sign])
-    unrelated = np.random.default_rng(2).random((9, 9))
-    table = choice.rank_correlation(*synthetic(unrelated, matrix, noise=0.1), resamples=50)
-    assert (table.rank_correlation.abs() < 0.6).all() and (table.low < table.high).all()
 
 
 @pytest.mark.parametrize("second, low", [(-0.5, -1), (0.5, 1)])

@@ -175,14 +175,6 @@ def test_a_step_is_a_mean_over_its_targets_for_every_model(kind, llama, tmp_path
             assert torch.linalg.norm(gradient - expected) < 1e-3 * torch.linalg.norm(expected)
 
 
-def test_the_order_within_a_step_is_all_that_changes():
-    sequences = [{"documents": [[i] * (1 + i * 7 % 16)]} for i in range(32)]
-    for joined in (True, False):
-        arranged = packing.arranged(sequences, 16, 4, joined)
-        for step in (slice(0, 16), slice(16, 32)):
-            assert sorted(map(str, arranged[step])) == sorted(map(str, sequences[step]))
-
-
 def test_padding_is_counted_and_the_quickest_is_taken():
     sequences = [{"documents": [[1] * n]} for n in (1, 100, 2, 99) * 4]
     read = {size: packing.processed_tokens(sequences, 16, size) for size in (1, 2, 4, 8, 16)}

@@ -561,15 +561,6 @@ def _settings() -> tuple[bool, ...]:
     )
 
 
-def test_the_warm_up_follows_fewer_steps():
-    paper = profiles.get("paper")
-    assert (paper.heal_steps, paper.heal_warmup) == (5000, 100)
-    cut = profiles.get("paper", steps=50)
-    assert (cut.heal_steps, cut.heal_warmup) == (50, 1)
-    assert profiles.get("paper", steps=10_000) == paper
-    assert profiles.recipe("mistral-7b", cut).warmup_steps == 1
-
-
 def test_the_model_comes_back_whole(base, tmp_path, monkeypatch, ids):
     model, _ = base
     modules, config = dict(model.named_modules()), model.config.to_dict()

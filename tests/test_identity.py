@@ -14,11 +14,9 @@ from lib import storage
 from lib.models import files, loading, machine, registry
 from replication import profiles, results
 from replication.measure import inference_cost, scores
-from replication.results.archive import Archive
 
 SMOKE = profiles.get("smoke", limit=4)
 HUB = "some/model"
-NOTHING = Archive({}, {})  # is recorded
 
 
 def llama(seed: int):

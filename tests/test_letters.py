@@ -46,12 +46,6 @@ def test_where_nothing_is_known_nothing_appears():
     assert np.log(4) - 0.005 < loss < np.log(4) + 0.02
 
 
-def test_no_label_is_used_to_remove_a_bias():
-    loglikelihoods, _ = made_up(1.0, BIAS)
-    again = biases.without_bias(loglikelihoods.copy(), WEIGHTS)
-    assert np.array_equal(biases.without_bias(loglikelihoods, WEIGHTS), again)
-
-
 def test_a_question_does_not_correct_itself():
     """Its own fold has no part in its bias: an outlier moves others, not its own fold."""
     loglikelihoods, _ = made_up(0.0)

@@ -10,7 +10,7 @@ from conftest import Distances
 from lib.blocks import BlockDistances
 from lib.data import sets
 from lib.healing import packing, training
-from replication import analysis, paths, profiles, results
+from replication import analysis, profiles
 from replication.analysis import choice
 from replication.analysis.depth import lower_minus_upper
 from replication.analysis.islands import islands
@@ -44,16 +44,6 @@ def test_an_ablation_changes_a_recipe_that_the_paper_gives_for_the_model():
     requests = experiments.ranks("llama-2-7b", Distances(), PAPER)
     ranks = {r.labels["variant"]: r.recipe.rank for r in requests if r.recipe}
     assert ranks == {f"rank {rank}": rank for rank in (2, 4, 8, 16, 32, 64)}
-
-
-def test_an_archive_does_not_take_one_format_for_another(output):
-    params = {"model": "m", "task": "c4", "block_start": 0, "block_size": 0, "dtype": "bfloat16"}
-    for quantization, n in ((None, 1), ("nf4", 2)):
-        results.save("scores", params | {"quantization": quantization}, {"n": n}, 0)
-    archive = results.archive(paths.RESULTS)
-    for quantization, n in ((None, 1), ("nf4", 2)):
-        record = archive.find("scores", params | {"quantization": quantization})
-        assert record["values"]["n"] == n
 
 
 # ---- healing -------------------------------------------------------------------------------

@@ -143,8 +143,8 @@ def test_a_pass_that_only_draws_measures_nothing(output, monkeypatch):
     assert rows.status.tolist() == ["ok", "ok", "not measured"]
     assert rows.value.isna().tolist() == [False, False, True]
     recipe = profiles.recipe("tiny-random", smoke)
-    healed = scores.measure("tiny-random", smoke, [Block(1, 2)], ["c4", "mmlu"], recipe)
-    assert set(healed.status) == {"not measured"} and healed.n.tolist() == [0, 0]
+    healed = scores.measure("tiny-random", smoke, [Block(1, 2)], ["c4"], recipe)
+    assert healed.status.tolist() == ["not measured"]
     with pytest.raises(results.NotMeasured):
         distance_maps.measure(smoke)
 
@@ -195,17 +195,23 @@ def test_an_archive_finds_what_was_asked_whatever_machine_and_version(output):
 
 
 def test_an_archive_never_takes_other_weights_for_those_asked_for(output):
-    """Two dtypes, or two states of a folder, are two measurements."""
-    for dtype, revision, n in (("float32", "a", 1), ("bfloat16", "a", 2), ("float32", "b", 3)):
-        results.save("scores", SCORE | {"dtype": dtype, "revision": revision}, {"n": n}, 0)
+    """Two dtypes, two states of a folder, or two formats, are two measurements."""
+    measured = SCORE | {"dtype": "float32", "revision": "a", "quantization": None}
+    for n, other in enumerate(
+        ({}, {"dtype": "bfloat16"}, {"revision": "b"}, {"revision": "c", "quantization": "nf4"})
+    ):
+        results.save("scores", measured | other, {"n": n}, 0)
     archive = results.archive(paths.RESULTS)
 
     def number_of(**weights):
-        record = archive.find("scores", {**SCORE, "dtype": None} | weights)
+        params = SCORE | {"dtype": None, "quantization": None} | weights
+        record = archive.find("scores", params)
         return record and record["values"]["n"]
 
-    assert number_of(dtype="bfloat16") == 2 and number_of(dtype="float16") is None
-    assert number_of(revision="b") == 3 and number_of(dtype="float32", revision="a") == 1
+    assert number_of(dtype="float32", revision="a") == 0
+    assert number_of(dtype="bfloat16") == 1 and number_of(dtype="float16") is None
+    assert number_of(revision="b") == 2
+    assert number_of(revision="c", quantization="nf4") == 3 and number_of(revision="c") is None
     for weights in ({}, {"dtype": "float32"}, {"revision": "a"}):
         with pytest.raises(results.AmbiguousError, match="say which"):
             number_of(**weights)

@@ -128,13 +128,6 @@ def test_rows_and_best_start():
         distances.best_start(4)
 
 
-def test_folds_average_to_the_matrix(llama):
-    batches = [padded("right")] * 16
-    distances = block_distances(llama, batches)
-    assert distances.folds.shape == (16, LAYERS + 1, LAYERS + 1)
-    np.testing.assert_allclose(distances.folds.mean(0), distances.matrix, atol=1e-12)
-
-
 def test_no_lm_head_and_one_pass(llama):
     calls = []
     llama.lm_head.register_forward_hook(lambda *_: calls.append("head"))
