@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Distances
+from conftest import Distances, score
 
 from lib import evaluation
 from lib.blocks import Block, simple_block
@@ -66,23 +66,14 @@ def test_a_form_is_asked_at_the_cuts_of_the_other():
 # ---- what they say -------------------------------------------------------------------------
 
 
-def table(form: str, kept: list[int], n: int = 100) -> pd.DataFrame:
+def table(form: str, kept: list[int]) -> pd.DataFrame:
     """Questions of four choices, of which the first `kept[d]` are right at depth d."""
+    columns = {"questions": "mmlu", "form": form, "task": form, "chance": 0.25, "majority": None}
+    columns |= {"bits_per_byte": 2.0, "choices": [np.array([-1.0, -2.0, -3.0, -4.0])] * 100}
     rows = []
     for depth, right in enumerate(kept):
-        likelihoods = [np.array([-1.0, -2.0, -3.0, -4.0]) for _ in range(n)]
-        answers = [0 if i < right else 1 + i % 3 for i in range(n)]
-        rows.append(
-            {
-                "model": "m", "questions": "mmlu", "form": form, "task": form,
-                "strategy": "simple" if depth else "none",
-                "treatment": "unhealed" if depth else "unpruned",
-                "block_size": depth, "fraction": depth / 10, "n": n, "floor": 0.25, "chance": 0.25,
-                "majority": None, "value": right / n, "standard_error": 0.04, "bits_per_byte": 2.0,
-                "examples": np.arange(n) < right, "weights": np.ones(n),
-                "choices": likelihoods, "answers": answers,
-            }
-        )  # fmt: skip
+        answers = [0 if i < right else 1 + i % 3 for i in range(100)]
+        rows.append(score(depth, right, answers=answers, **columns))
     return pd.DataFrame(rows)
 
 
@@ -126,10 +117,10 @@ def test_the_largest_step_of_a_cliff_and_of_a_slope():
 
 def test_measures_of_stored_answers_are_those_of_the_scores(output):
     """Accuracy, margin and bits per byte as `Task.answer_stats` has them, from what was stored."""
-    table = scores.table(experiments.unpruned("tiny-random", SMOKE, ["mmlu", "arc_easy"]))
-    again = letters.measures(table)
+    unpruned = scores.table(experiments.unpruned("tiny-random", SMOKE, ["mmlu", "arc_easy"]))
+    again = letters.measures(unpruned)
     columns = ("value", "margin", "commonest", "bits_per_byte")
     for column, measure in zip(columns, MEASURES, strict=True):
         mine = again[again.measure == measure].set_index("task").value
-        theirs = table.set_index("task")[column]
+        theirs = unpruned.set_index("task")[column]
         np.testing.assert_allclose(mine, theirs[mine.index], atol=2e-3)

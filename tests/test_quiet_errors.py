@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Distances
+from conftest import Distances, score
 
 from lib.blocks import BlockDistances
 from lib.data import sets
@@ -117,33 +117,10 @@ def test_an_islands_stability_is_that_at_its_own_threshold():
 # ---- statistics ----------------------------------------------------------------------------
 
 
-def score(depth: int, right: int, **columns) -> dict:
-    """Of 100 questions the first `right` are answered; the floor is a quarter."""
-    return columns | {
-        "model": "m",
-        "strategy": "similarity" if depth else "none",
-        "block_size": depth,
-        "fraction": depth / 10,
-        "value": right / 100,
-        "standard_error": 0.04,
-        "n": 100,
-        "floor": 0.25,
-        "examples": np.arange(100) < right,
-        "weights": np.ones(100),
-    }
-
-
 def test_forms_of_the_same_questions_are_drawn_together():
     """The same answers in both forms: what is kept differs by nothing, in every resample."""
     rows = [
-        score(
-            depth,
-            right,
-            questions="mmlu",
-            form=form,
-            task=task,
-            treatment="unhealed" if depth else "unpruned",
-        )
+        score(depth, right, questions="mmlu", form=form, task=task)
         for form, task in (("letters", "mmlu"), ("content", "mmlu_content"))
         for depth, right in enumerate([75, 60, 50, 40, 30])
     ]
@@ -155,19 +132,12 @@ def test_forms_of_the_same_questions_are_drawn_together():
 def test_a_line_begins_at_its_own_variants_unpruned_score():
     lines = {"0 examples": (50, 40), "5 examples": (70, 60)}  # right of 100: unpruned, cut
     rows = [
-        score(
-            depth,
-            right,
-            task="mmlu",
-            ablation="number",
-            variant=variant,
-            treatment="healed" if depth else "unpruned",
-        )
+        score(depth, right, task="mmlu", ablation="number", variant=variant)
         for variant, line in lines.items()
         for depth, right in enumerate(line)
     ]
     run = RunTables(SMOKE, {}, {"prompts": pd.DataFrame(rows)})
-    where = {"model": "m", "task": "mmlu", "ablation": "number", "treatment": "healed"}
+    where = {"model": "m", "task": "mmlu", "ablation": "number", "treatment": "unhealed"}
     for variant, line in lines.items():
         curve = run.line("prompts", variant=variant, **where)
         assert (100 * curve.values[0]).tolist() == pytest.approx(line)

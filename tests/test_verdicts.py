@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import score
 from test_claims import SCORES, a_run, changed, grows, verdict
 
 from replication.analysis.bootstrap import RESAMPLES, ci95_max
@@ -63,13 +64,9 @@ def test_an_extreme_of_many_depths_is_bounded_beyond_the_last_resample():
 
 def test_a_share_that_rises_as_answers_collapse_has_its_cliff_where_it_rises():
     """0.30, 0.35, 0.90, 0.95, 1.00: one step takes 0.55 of 0.70."""
-    measured = {"model": "m", "task": "mmlu", "measure": "share of the commonest answer"}
-    n, rows = 100, []
-    for size, share in ((0, 0.30), (3, 0.35), (6, 0.90), (9, 0.95), (12, 1.00)):
-        row = measured | {"strategy": "similarity" if size else "none", "block_size": size}
-        row |= {"treatment": "unhealed" if size else "unpruned", "fraction": size / 24, "n": n}
-        examples = (np.arange(n) < share * n) * 1.0
-        rows.append(row | {"value": share, "examples": examples, "weights": np.ones(n)})
+    shares = ((0, 30), (3, 35), (6, 90), (9, 95), (12, 100))
+    measured = {"task": "mmlu", "measure": "share of the commonest answer"}
+    rows = [score(size, share, **measured) for size, share in shares]
     (step,) = largest_step(pd.DataFrame(rows)).itertuples()
     assert step.largest_step == pytest.approx(0.55 / 0.70)
     assert step.low > 0
