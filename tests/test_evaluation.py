@@ -61,22 +61,34 @@ def test_choices_are_read_as_after_the_whole_prompt(smollm2):
             assert [(*row.tokens, token) for token in row.target_ids[0]] == list(map(tuple, whole))
 
 
-def test_long_prompts_have_fewer_examples(tokenizer, monkeypatch):
+def shortened(tokenizer, name: str, question: str, choices: list[str]) -> list[encoding.Row]:
+    """The rows of a question after three solved examples."""
+    solved = ("[one]", "[two]", "[three]")
+    parts = ("header:", solved, question, choices)
+    prompt = "".join(["header:", *solved, question])
+    example = {"prompt": prompt, "parts": parts, "choices": choices, "answer": 0, "weight": 1}
+    ((*rows,),) = Task(name, (example | {"group": "subject"},)).rows(tokenizer)
+    return rows
+
+
+@pytest.mark.parametrize(
+    "length, kept", [(1, "[one][two][three]"), (16, "[one]"), (20, ""), (25, ""), (60, "")]
+)
+def test_long_prompts_have_fewer_examples(tokenizer, monkeypatch, length, kept):
     """From the last, one by one, until they fit; rows share a prefix with rows of as many."""
     monkeypatch.setattr(encoding, "MOST_TOKENS", 30)
-    parts = ("header:", ("[one]", "[two]", "[three]"))
-    prompts = []
-    for question in ("q", "q" * 16, "q" * 20, "q" * 25, "q" * 60):
-        whole = ("".join([parts[0], *parts[1], question]), (*parts, question, list("AB")))
-        prompts.append(dict(zip(("prompt", "parts"), whole, strict=True)))
-    shared = {"choices": list("AB"), "answer": 0, "group": "subject", "weight": 1}
-    rows = Task("mmlu", tuple(shared | prompt for prompt in prompts)).rows(tokenizer)
-    kept = ["[one][two][three]", "[one]", "", "", ""]
-    for (row,), solved, prompt in zip(rows, kept, prompts, strict=True):
-        expected = tokenizer(parts[0] + solved + prompt["parts"][2]).input_ids
-        assert list(row.tokens) == expected
-    assert [row.left_out for (row,) in rows] == [0, 2, 3, 3, 3]
-    assert [row.group for (row,) in rows] == [("subject", k) for k in (0, 2, 3, 3, 3)]
+    question = "q" * length
+    (row,) = shortened(tokenizer, "mmlu", question, list("AB"))
+    assert list(row.tokens) == tokenizer("header:" + kept + question).input_ids
+    assert row.left_out == 3 - kept.count("[") and row.group == ("subject", row.left_out)
+
+
+@pytest.mark.parametrize("answer, left_out", [("x" * 12, 2), ("x" * 13, 3)])
+def test_the_longest_choice_counts(tokenizer, monkeypatch, answer, left_out):
+    """An answer of 12 tokens, of which 11 are read, leaves 19 of 30 for the prompt."""
+    monkeypatch.setattr(encoding, "MOST_TOKENS", 30)
+    rows = shortened(tokenizer, "mmlu_content", "q" * 7, ["y", answer])
+    assert [row.left_out for row in rows] == [left_out] * 2
 
 
 def test_prompts_by_content_fit_and_have_as_many_examples_as_by_letter(smollm2):
@@ -88,19 +100,6 @@ def test_prompts_by_content_fit_and_have_as_many_examples_as_by_letter(smollm2):
     left_out = [{row.left_out for row in rows} for rows in content]
     assert left_out == [{row.left_out} for (row,) in letters]
     assert {1} in left_out  # so something was shortened at all
-
-
-def test_the_longest_choice_counts(tokenizer, monkeypatch):
-    """An answer of 12 tokens, of which 11 are read, leaves 19 of 30 for the prompt."""
-    monkeypatch.setattr(encoding, "MOST_TOKENS", 30)
-    shared = {"answer": 0, "group": "subject", "weight": 1}
-    for answer, left_out in (("x" * 12, 0), ("x" * 13, 1)):
-        choices = ["y", answer]
-        parts = ("header:", ("[one]",), "q" * 7, choices)
-        prompt = {"prompt": "header:[one]qqqqqqq", "parts": parts, "choices": choices}
-        ((first, second),) = Task("mmlu_content", (shared | prompt,)).rows(tokenizer)
-        assert {first.left_out, second.left_out} == {left_out}
-        assert len(second.tokens) == (30 if left_out == 0 else 26)
 
 
 class Merging(Characters):
