@@ -75,13 +75,6 @@ def test_hellaswag_is_cleaned():
     assert any("[title]" in row["ctx"] for row in raw)
 
 
-def test_hellaswag_is_normalised_by_characters():
-    example = {"choices": [" ab", " abcdefgh"], "answer": 1, "weight": 1}
-    task = Task("hellaswag", (example,))
-    outputs = [[np.array([-3.0]), np.array([-4.0, -4.0])]]  # -1.5 and -1.0 a character
-    assert task.scores(outputs)[0].tolist() == [1]
-
-
 def test_both_sets_from_the_hub(tmp_path, monkeypatch):
     """Laid out as on the hub: parquet files by split; GSM8K's examples are of its train split."""
     rows = {

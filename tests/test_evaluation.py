@@ -168,16 +168,25 @@ def test_c4_asks_for_every_token_but_the_first(smollm2):
     assert list(row.tokens) == ids[:-1] and [t for (t,) in row.target_ids] == ids[1:]
 
 
-def test_scores():
-    example = {"prompt": "", "choices": ["a", "b"], "answer": 1, "group": None, "weight": 1}
-    letters = Task("boolq", (example,) * 2)
-    values, _ = letters.scores([[np.array([-1.0, -0.5])], [np.array([-0.5, -1.0])]])
-    assert values.tolist() == [1, 0]
-    completion = Task("arc_easy", (example,))
-    outputs = [[np.array([-1.0]), np.array([-0.4, -0.4])]]  # sums: -1.0 and -0.8
-    assert completion.scores(outputs)[0].tolist() == [1]
-    loss = Task("c4", ({"text": "", "max_tokens": 9},) * 2)
-    values, weights = loss.scores([[np.array([-1.0, -3.0])], [np.array([])]])
+@pytest.mark.parametrize(
+    "name, loglikelihoods, accuracy",
+    [
+        ("boolq", [[-1.0, -0.5]], 1),
+        ("boolq", [[-0.5, -1.0]], 0),
+        ("arc_easy", [[-1.0], [-0.4, -0.4]], 1),  # the sum over tokens
+        ("arc_easy", [[-3.0], [-4.0, -4.0]], 0),
+        ("hellaswag", [[-3.0], [-4.0, -4.0]], 1),  # -1.5 and -1 a character
+    ],
+)
+def test_scores_of_choices(name, loglikelihoods, accuracy):
+    task = Task(name, ({"choices": [" ab", " abcdefgh"], "answer": 1, "weight": 1},))
+    outputs = [np.array(of_row) for of_row in loglikelihoods]
+    assert task.scores([outputs])[0].tolist() == [accuracy]
+
+
+def test_the_score_of_a_text_is_its_loss():
+    task = Task("c4", ({"text": "", "max_tokens": 9},) * 2)
+    values, weights = task.scores([[np.array([-1.0, -3.0])], [np.array([])]])
     assert values.tolist() == [2, 0] and weights.tolist() == [2, 0]
 
 
