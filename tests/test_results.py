@@ -10,7 +10,13 @@ from lib.models import loading, registry
 from replication import paths, profiles, results
 from replication.measure import distance_maps, fetching, request, scores
 
+SMOKE = profiles.get("smoke")
 PARAMS = {"model": "tiny", "revision": "abc", "block_start": 3, "version": 1}
+
+
+def measured(*blocks: Block, recipe=None):
+    """The losses of the tiny model without each of `blocks`, measured if they are not there."""
+    return scores.measure("tiny-random", SMOKE, list(blocks), ["c4"], recipe)
 
 
 def test_keys_do_not_drift():
@@ -22,7 +28,7 @@ def test_keys_do_not_drift():
 def test_keys_of_real_measurements_do_not_drift(output, monkeypatch):
     """Model and data revision, prompt, dtype, block, recipe, versions: all are in it."""
     monkeypatch.setattr(loading, "default_device", lambda: "cpu")
-    smoke, params_of = profiles.get("smoke"), {}
+    params_of = {}
 
     def instead_of_computing(kind, params, compute):
         params_of[kind] = params
@@ -30,10 +36,10 @@ def test_keys_of_real_measurements_do_not_drift(output, monkeypatch):
 
     monkeypatch.setattr(results, "load_or_compute", instead_of_computing)
     with pytest.raises(results.NotMeasured):
-        distance_maps.of_model("tiny-random", smoke)
+        distance_maps.of_model("tiny-random", SMOKE)
     with pytest.raises(results.NotMeasured):
-        scores.heal("tiny-random", smoke, Block(1, 2), profiles.recipe("tiny-random", smoke))
-    (score,) = fetching.keyed_by_machine([request.score("tiny-random", smoke, "mmlu", Block(1, 2))])
+        scores.heal("tiny-random", SMOKE, Block(1, 2), profiles.recipe("tiny-random", SMOKE))
+    (score,) = fetching.keyed_by_machine([request.score("tiny-random", SMOKE, "mmlu", Block(1, 2))])
     params_of["scores"] = score.params
     assert {kind: results.key(kind, params)[:12] for kind, params in params_of.items()} == {
         "similarity": "61f54f82eac5",
@@ -116,37 +122,36 @@ def test_a_failed_write_leaves_nothing(output, monkeypatch):
 
 def test_out_of_memory_holds_until_the_next_run(output, monkeypatch):
     """Twice tried at most: within a run it is not tried again, the next run does so."""
-    calls, smoke = [], profiles.get("smoke")
-    recipe = profiles.recipe("tiny-random", smoke)
+    calls = []
+    recipe = profiles.recipe("tiny-random", SMOKE)
 
     def out_of_memory(*arguments):
         calls.append(1)
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(training, "_train", out_of_memory)
-    rows = scores.measure("tiny-random", smoke, [Block(1, 2)], ["c4"], recipe)
+    rows = measured(Block(1, 2), recipe=recipe)
     assert rows.status.tolist() == ["oom"] and rows.value.isna().all()
     micro_batches = len(calls)
-    assert scores.heal("tiny-random", smoke, Block(1, 2), recipe)["status"] == "oom"
+    assert scores.heal("tiny-random", SMOKE, Block(1, 2), recipe)["status"] == "oom"
     assert len(calls) == micro_batches
     results.forget_out_of_memory()
-    scores.heal("tiny-random", smoke, Block(1, 2), recipe)
+    scores.heal("tiny-random", SMOKE, Block(1, 2), recipe)
     assert len(calls) == 2 * micro_batches
 
 
 def test_a_pass_that_only_draws_measures_nothing(output, monkeypatch):
-    smoke = profiles.get("smoke")
-    scores.measure("tiny-random", smoke, [Block(1, 2)], ["c4"])
+    measured(Block(1, 2))
     monkeypatch.setenv("DEEPER_LAYERS_DRAW_ONLY", "1")
     monkeypatch.setattr(loading, "load_cached", lambda *a, **k: pytest.fail("loaded"))
-    rows = scores.measure("tiny-random", smoke, [Block(1, 2), Block(3, 2)], ["c4"])
+    rows = measured(Block(1, 2), Block(3, 2))
     assert rows.status.tolist() == ["ok", "ok", "not measured"]
     assert rows.value.isna().tolist() == [False, False, True]
-    recipe = profiles.recipe("tiny-random", smoke)
-    healed = scores.measure("tiny-random", smoke, [Block(1, 2)], ["c4"], recipe)
+    recipe = profiles.recipe("tiny-random", SMOKE)
+    healed = measured(Block(1, 2), recipe=recipe)
     assert healed.status.tolist() == ["not measured"]
     with pytest.raises(results.NotMeasured):
-        distance_maps.measure(smoke)
+        distance_maps.measure(SMOKE)
 
 
 def test_models_that_cannot_be_had_are_named(output):
@@ -196,11 +201,11 @@ def test_an_archive_finds_what_was_asked_whatever_machine_and_version(output):
 
 def test_an_archive_never_takes_other_weights_for_those_asked_for(output):
     """Two dtypes, two states of a folder, or two formats, are two measurements."""
-    measured = SCORE | {"dtype": "float32", "revision": "a", "quantization": None}
+    params = SCORE | {"dtype": "float32", "revision": "a", "quantization": None}
     for n, other in enumerate(
         ({}, {"dtype": "bfloat16"}, {"revision": "b"}, {"revision": "c", "quantization": "nf4"})
     ):
-        results.save("scores", measured | other, {"n": n}, 0)
+        results.save("scores", params | other, {"n": n}, 0)
     archive = results.archive(paths.RESULTS)
 
     def number_of(**weights):
@@ -237,27 +242,25 @@ def test_without_a_folder_an_archive_is_empty(output):
 
 def test_each_depth_has_its_own_score(output):
     """A cache that is not keyed by the block gives every depth the unpruned score."""
-    smoke = profiles.get("smoke")
-    table = scores.measure("tiny-random", smoke, [Block(1, 2), Block(3, 2)], ["c4"])
-    again = scores.measure("tiny-random", smoke, [Block(3, 2), Block(1, 2)], ["c4"])
+    table = measured(Block(1, 2), Block(3, 2))
+    again = measured(Block(3, 2), Block(1, 2))
     assert table.value.nunique() == 3
     assert again.value.tolist() == [table.value[0], table.value[2], table.value[1]]
     assert len(list((output / "data/results/scores/tiny-random").iterdir())) == 3
 
 
 def test_only_what_is_missing_is_measured(output, monkeypatch):
-    smoke = profiles.get("smoke")
-    scores.measure("tiny-random", smoke, [Block(1, 2)], ["c4"])
-    measured = []
+    measured(Block(1, 2))
+    swept = []
     real = scores.sweep
 
     def noted(model, tokenizer, blocks, *rest):
-        measured.extend(blocks)
+        swept.extend(blocks)
         return real(model, tokenizer, blocks, *rest)
 
     monkeypatch.setattr(scores, "sweep", noted)
-    scores.measure("tiny-random", smoke, [Block(1, 2), Block(2, 2)], ["c4"])
-    assert measured == [Block(2, 2)]
+    measured(Block(1, 2), Block(2, 2))
+    assert swept == [Block(2, 2)]
     monkeypatch.setattr(loading, "load_cached", lambda *a, **k: pytest.fail("loaded again"))
-    table = scores.measure("tiny-random", smoke, [Block(1, 2), Block(2, 2), UNPRUNED], ["c4"])
+    table = measured(Block(1, 2), Block(2, 2), UNPRUNED)
     assert len(table) == 3
