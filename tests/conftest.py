@@ -1,5 +1,6 @@
 """Tiny random models of many architectures, in fp32, and an isolated output folder."""
 
+import dataclasses
 import gc
 import os
 import shutil
@@ -24,9 +25,12 @@ import transformers
 from gguf import GGUFWriter
 from transformers import AutoModelForCausalLM
 
+from lib import evaluation
 from lib.data import sets
+from lib.evaluation import Task
 from lib.models import files, loading, machine, registry
-from replication import paths  # results name the file of `formats`
+from replication import paths, profiles  # results name the file of `formats`
+from replication.measure import request
 
 VOCAB, LAYERS, WINDOW, LENGTH = 96, 6, 8, 28  # sequences are longer than the sliding window
 SIZE = {
@@ -283,6 +287,12 @@ def jupyter_lab(folder, *options, **environment):
         finally:
             server.terminate()
             server.wait()
+
+
+def real_task(name: str, **counts) -> Task:
+    """A task on the real data, as many questions as the profile `smoke` has or `counts` say."""
+    profile = dataclasses.replace(profiles.get("smoke"), **counts)
+    return evaluation.task_of(request.of_task(name, profile))
 
 
 def score(depth: int, right: int, **columns) -> dict:

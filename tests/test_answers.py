@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Characters
+from conftest import Characters, real_task
 from scipy.stats import mannwhitneyu
 
 from lib import evaluation
@@ -16,10 +16,10 @@ from lib.models import loading
 from lib.sweep import baseline_scores, sweep
 from replication import analysis, paths, profiles
 from replication.analysis import curves
-from replication.measure import request, scores
+from replication.measure import scores
 from replication.results import codec
 
-SMOKE = replace(profiles.get("smoke"), arc_easy_questions=6, hellaswag_questions=6)
+COUNTS = {"arc_easy_questions": 6, "hellaswag_questions": 6}
 ONE, TWO = {"answer": 0, "weight": 1}, {"answer": 1, "weight": 3}
 LETTERS = [e | {"choices": [" A", " B", " C"]} for e in (ONE, ONE, TWO)]
 TEXTS = [e | {"choices": [" no", " \u00e4hhh"]} for e in (ONE, TWO)]
@@ -54,7 +54,7 @@ def test_floors_that_need_no_model():
 def test_the_choices_own_likelihood(name):
     """Of each choice after "Answer:" alone, by the unpruned model; scored as the task is."""
     model, tokenizer = loading.load("tiny-random", dtype="float32", device="cpu")
-    task = evaluation.task_of(request.of_task(name, SMOKE))
+    task = real_task(name, **COUNTS)
     baselines = baseline_scores(model, tokenizer, task, 256)
     right = []
     for example in task.examples:
@@ -97,14 +97,15 @@ def choices_of(values: dict) -> list[np.ndarray]:
 
 
 def test_a_stored_score_says_what_was_answered(output):
-    table = scores.measure("tiny-random", SMOKE, [Block(1, 2)], ["arc_easy", "c4"])
+    profile = replace(profiles.get("smoke"), **COUNTS)
+    table = scores.measure("tiny-random", profile, [Block(1, 2)], ["arc_easy", "c4"])
     unpruned, pruned, c4, _ = (row for _, row in table.iterrows())
     stored = {}
     for file in paths.RESULTS.rglob("scores/*/*.json"):
         record = json.loads(file.read_text())
         stored[record["params"]["task"], record["params"]["block_size"]] = record["values"]
     values = stored["arc_easy", 2]
-    task = evaluation.task_of(request.of_task("arc_easy", SMOKE))
+    task = real_task("arc_easy", **COUNTS)
     assert values["answers"] == [example["answer"] for example in task.examples]
     choices = choices_of(values)
     again = [

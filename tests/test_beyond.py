@@ -6,10 +6,9 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from conftest import ARCHITECTURES, EXPERTS, LAYERS, Characters, tiny
+from conftest import ARCHITECTURES, EXPERTS, LAYERS, Characters, real_task, tiny
 from transformers import GenerationConfig
 
-from lib import evaluation
 from lib.blocks import UNPRUNED, Block
 from lib.data import sets
 from lib.data.encoding import Row
@@ -20,7 +19,6 @@ from lib.models.decoder import residual_stream
 from lib.pruning import dropped
 from lib.sweep import continuations
 from replication import profiles
-from replication.measure import request
 
 SMOKE = profiles.get("smoke")
 FIRST = 3
@@ -68,8 +66,8 @@ def test_nothing_to_heal_after_the_end(tmp_path, llama):
 
 
 def test_hellaswag_is_cleaned():
-    task = evaluation.task_of(request.of_task("hellaswag", replace(SMOKE, hellaswag_questions=400)))
-    texts = [text for e in task.examples for text in (e["prompt"], *e["choices"])]
+    examples = real_task("hellaswag", hellaswag_questions=400).examples
+    texts = [text for e in examples for text in (e["prompt"], *e["choices"])]
     assert not any("[title]" in t or "[step]" in t or t.endswith(" ") for t in texts)
     raw = sets.questions("hellaswag", "wheels", 400)
     assert any("[title]" in row["ctx"] for row in raw)

@@ -1,24 +1,18 @@
 """Prompts, answer tokens and scores, on the pinned data sets and the embedded tokenizer."""
 
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import transformers
-from conftest import Characters
+from conftest import Characters, real_task
 
 from lib import evaluation
 from lib.data import encoding, prompts, sets
 from lib.evaluation import Task, weighted_mean
 from replication import profiles
-from replication.measure import request
 
 SMOKE = profiles.get("smoke")
-
-
-def real_task(name: str, **counts) -> Task:
-    return evaluation.task_of(request.of_task(name, replace(SMOKE, **counts)))
 
 
 def hendrycks(subject: str, dev: list[dict], row: dict, k: int) -> str:

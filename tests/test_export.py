@@ -4,15 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import stored, tiny
+from conftest import real_task, stored, tiny
 
-from lib import evaluation
 from lib.blocks import Block
 from lib.models import loading
 from lib.sweep import sweep
 from replication import paths, profiles
 from replication.beyond import repair
-from replication.measure import export, request, scores
+from replication.measure import export, scores
 
 SMOKE = replace(profiles.get("smoke"), dtype="bfloat16")
 BLOCK = Block(2, 2)
@@ -38,8 +37,7 @@ def test_the_card_has_the_scores_of_the_checkpoint(output, quantization):
     _, _, score, adapter, difference, n, _, _ = row_of_c4(folder)
     model, tokenizer = loading.load(str(folder), dtype="bfloat16")
     assert model.dtype == torch.bfloat16
-    task = evaluation.task_of(request.of_task("c4", profile))
-    (merged,) = sweep(model, tokenizer, [], [task]).itertuples()
+    (merged,) = sweep(model, tokenizer, [], [real_task("c4")]).itertuples()
     assert score == f"{merged.value:.4f} ± {merged.standard_error:.4f}" and n == str(merged.n)
     recipe = profiles.recipe(name, profile, **changes)
     attached = scores.measure(name, profile, [BLOCK], ["c4"], recipe).value[0]

@@ -1,36 +1,34 @@
 """The same questions asked in other ways: by letter and by content, with and without a passage."""
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Distances, score
+from conftest import Distances, real_task, score
 
 from lib import evaluation
 from lib.blocks import Block, simple_block
 from replication import analysis, profiles
 from replication.beyond import letters
 from replication.beyond.letters import MEASURES
-from replication.measure import experiments, request, scores
+from replication.measure import experiments, scores
 
 SMOKE = profiles.get("smoke")
-PROFILE = replace(SMOKE, arc_easy_questions=570, book_questions=12, boolq_questions=12)
-
-
-def task(name: str) -> evaluation.Task:
-    return evaluation.task_of(request.of_task(name, PROFILE))
 
 
 def test_both_forms_ask_the_same_questions():
-    letters, content = task("arc_easy_letters").examples, task("arc_easy").examples
+    letters, content = (
+        real_task(name, arc_easy_questions=570).examples
+        for name in ("arc_easy_letters", "arc_easy")
+    )
     assert len(letters) == len(content) == 565  # five are solved examples
     for one, other in zip(letters, content, strict=True):
         assert one["answer"] == other["answer"]
         listed = one["prompt"].removesuffix("\nAnswer:").split("\n")[-len(one["choices"]) :]
         assert [line.partition(". ")[2] for line in listed] == [c[1:] for c in other["choices"]]
         assert [line[0] for line in listed] == [choice.strip() for choice in one["choices"]]
-    for one, other in zip(task("mmlu").examples, task("mmlu_content").examples, strict=True):
+    for one, other in zip(
+        real_task("mmlu").examples, real_task("mmlu_content").examples, strict=True
+    ):
         assert one["answer"] == other["answer"] and one["weight"] == other["weight"]
         assert f". {other['choices'][one['answer']][1:]}\n" in one["prompt"]
 
@@ -41,12 +39,14 @@ def test_the_test_split_asks_other_questions_in_the_same_form():
     examples = evaluation.task_of(params).examples
     texts = {example["prompt"] for example in examples}
     assert len(examples) == 2376 and len(texts) > 2300  # some are asked with other choices
-    assert not texts & {example["prompt"] for example in task("arc_easy").examples}
+    assert not texts & {
+        example["prompt"] for example in real_task("arc_easy", arc_easy_questions=570).examples
+    }
     assert {example["weight"] for example in examples} == {1}
 
 
 def test_no_place_gives_sciq_away():
-    places = [example["answer"] for example in task("sciq").examples]
+    places = [example["answer"] for example in real_task("sciq", book_questions=12).examples]
     assert np.bincount(places).tolist() == [3, 3, 3, 3]
 
 

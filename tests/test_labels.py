@@ -8,20 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import real_task
 
 from lib import evaluation
-from lib.evaluation import Task
-from replication import profiles
-from replication.measure import request
 
-SMOKE = profiles.get("smoke")
 ALL = 10**6  # questions: more than any set has
 BY_LETTER = ("mmlu", "mmlu_other", "arc_easy_letters")
 AT_ONE_POSITION = (*BY_LETTER, "boolq", "boolq_closed")  # where their choices are compared
-
-
-def task(name: str, **counts) -> Task:
-    return evaluation.task_of(request.of_task(name, replace(SMOKE, **counts)))
 
 
 # ---- questions and their right answers -----------------------------------------------------
@@ -138,14 +131,14 @@ def texts_of_choices(name: str, example: dict) -> list[str]:
 @pytest.mark.parametrize(
     "name, counts, rows",
     [
-        pytest.param(name, *how, id=f"{name}{i}")
-        for i, (names, *how) in enumerate(QUESTIONS)
+        pytest.param(name, counts, rows, id=f"{name}{i}")
+        for i, (names, counts, rows) in enumerate(QUESTIONS)
         for name in names
     ],
 )
 def test_the_answer_is_the_one_that_is_right(name, counts, rows):
     """Its text is named by the label, and naming it scores 1; naming any other scores 0."""
-    whole = task(name, **counts)
+    whole = real_task(name, **counts)
     for question, right in rows.items():
         example = the_one(whole.examples, question)
         texts = texts_of_choices(name, example)
@@ -160,7 +153,7 @@ def test_the_answer_is_the_one_that_is_right(name, counts, rows):
 def test_sciq_asks_for_all_that_the_file_has():
     """The right answer and the three wrong ones, each once."""
     for name in ("sciq", "sciq_closed"):
-        examples = task(name, book_questions=8).examples
+        examples = real_task(name, book_questions=8).examples
         choices = the_one(examples, "feeding relationships")["choices"]
         assert sorted(choices) == [" food chain", " form chain", " fuel chain", " life chart"]
 
@@ -175,11 +168,11 @@ def test_a_passage_is_that_of_its_question():
         ("squad", "Who compiled the original surviving Apollo 11"): "was compiled by Nafzger",
         ("squad", "Where does the Rhine empty?"): "eventually empties into the North Sea",
     }
-    counts = {"boolq": {"boolq_questions": 7}, "sciq": {"book_questions": 8}}
     for (name, question), passage in words.items():
-        how = counts.get(name, {"book_questions": 4})
-        assert passage in the_one(task(name, **how).examples, question)["prompt"]
-        assert passage not in the_one(task(f"{name}_closed", **how).examples, question)["prompt"]
+        counts = {"boolq_questions": 7, "book_questions": 8 if name == "sciq" else 4}
+        opened, closed = (real_task(task, **counts).examples for task in (name, f"{name}_closed"))
+        assert passage in the_one(opened, question)["prompt"]
+        assert passage not in the_one(closed, question)["prompt"]
 
 
 # ---- answers that are written, and texts ---------------------------------------------------
@@ -201,7 +194,7 @@ GSM8K = {  # the first, one in the middle, the last of 4
 
 @pytest.mark.parametrize("name", ["squad", "squad_closed"])
 def test_squads_likelihood_is_of_the_right_answer(name):
-    examples = task(name, book_questions=4).examples
+    examples = real_task(name, book_questions=4).examples
     for question, right in SQUAD.items():
         assert the_one(examples, question)["choices"] == [f" {right}"]
 
@@ -216,7 +209,7 @@ def test_gsm8ks_solution_is_that_of_its_problem(shots):
     else:
         problems = GSM8K
     counts = {"gsm8k_questions": 4, "gsm8k_generated": 4, "gsm8k_shots": shots}
-    likelihood, written = task("gsm8k_bpb", **counts), task("gsm8k", **counts)
+    likelihood, written = real_task("gsm8k_bpb", **counts), real_task("gsm8k", **counts)
     for problem, (begin, number) in problems.items():
         (solution,) = the_one(likelihood.examples, problem)["choices"]
         assert solution.startswith(f" {begin}") and solution.endswith(f"\n#### {number}")
@@ -232,7 +225,7 @@ def test_c4_reads_the_documents_of_the_file():
         2: "PlayerUnknown’s Battlegrounds for smartphones",
         4: "Rescue the children - The County Home News",
     }
-    examples = task("c4", c4_sequences=5, c4_tokens=7).examples
+    examples = real_task("c4", c4_sequences=5, c4_tokens=7).examples
     assert len(examples) == 5 and {example["max_tokens"] for example in examples} == {7}
     for place, begin in texts.items():
         assert examples[place]["text"].startswith(begin)
@@ -373,7 +366,7 @@ HEADERS = {  # of that subject; with two spaces in the original
 @pytest.mark.parametrize("name", SHOWN)
 def test_solved_examples_end_with_their_right_answer(name):
     """Those of ARC-Easy and GSM8K stand before every question, MMLU's before their subject's."""
-    examples = task(name, **EVERY | {"mmlu_subjects": 2, "mmlu_questions": 1}).examples
+    examples = real_task(name, **EVERY | {"mmlu_subjects": 2, "mmlu_questions": 1}).examples
     mine = examples[-1:] if name.startswith("mmlu") else examples  # the last subject's
     before = HEADERS.get(name, "") + "".join(SHOWN[name])
     assert mine and all(e["prompt"] == before + own_question(e) for e in mine)
@@ -383,8 +376,8 @@ def test_solved_examples_end_with_their_right_answer(name):
 def test_another_order_or_number_shows_the_same_right_answers(name):
     counts = {"mmlu_subjects": 2, "mmlu_questions": 1, "arc_easy_questions": 1}
     for shots, order in ((2, 0), (5, 1), (5, 2)):
-        how = counts | {"mmlu_shots": shots, "arc_easy_shots": shots, "shot_order": order}
-        prompt = task(name, **how).examples[-1]["prompt"]
+        counts |= {"mmlu_shots": shots, "arc_easy_shots": shots, "shot_order": order}
+        prompt = real_task(name, **counts).examples[-1]["prompt"]
         places = [prompt.index(solved) for solved in SHOWN[name][:shots]]
         assert prompt.count("\nAnswer: ") == shots
         assert (places == sorted(places)) == (order == 0)
@@ -393,7 +386,7 @@ def test_another_order_or_number_shows_the_same_right_answers(name):
 @pytest.mark.parametrize("name", SHOWN)
 def test_solved_examples_are_never_scored(name):
     """Of all questions that there are, none is among the solved ones that are shown before it."""
-    examples = task(name, **EVERY).examples
+    examples = real_task(name, **EVERY).examples
     assert len(examples) > 500
     for example in examples:
         own = own_question(example)

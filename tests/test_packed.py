@@ -5,17 +5,15 @@ import numpy as np
 import pytest
 import torch
 from bitsandbytes.nn import modules
-from conftest import wide_llama, with_real_tokenizer
+from conftest import real_task, wide_llama, with_real_tokenizer
 
-from lib import evaluation, similarity
+from lib import similarity
 from lib.blocks import UNPRUNED, Block
 from lib.data import sets
 from lib.data.encoding import Row
 from lib.models import loading
 from lib.pruning import dropped
 from lib.sweep import continuations, sweep
-from replication import profiles
-from replication.measure import request
 
 BLOCKS = [Block(1, 2), Block(0, 3), Block(3, 2)]
 CPU = torch.device("cpu")  # as an object it is not the "cpu" on which models.load unpacks
@@ -45,10 +43,7 @@ def load(folder, device=CPU, **options):
 
 
 def test_sweep_of_packed_weights(folder):
-    profile = profiles.get("smoke")
-    tasks = [
-        evaluation.task_of(request.of_task(name, profile)) for name in ("c4", "mmlu", "arc_easy")
-    ]
+    tasks = [real_task(name) for name in ("c4", "mmlu", "arc_easy")]
     packed, plain = (sweep(*load(folder, device), BLOCKS, tasks) for device in (CPU, "cpu"))
     for mine, theirs in zip(packed.itertuples(), plain.itertuples(), strict=True):
         assert mine.value == pytest.approx(theirs.value, abs=0.01)
