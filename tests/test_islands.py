@@ -116,8 +116,6 @@ def test_table_of_several_maps():
     table = tabled(maps, thresholds=(0.05, 0.1))
     assert table.model.tolist() == ["planted", "planted"]
     assert table.threshold.tolist() == [0.05, 0.1]
-    assert table.area.dtype.kind == "i"
-    assert tabled({"smooth": maps["smooth"]}).empty
     counts = counted(maps, thresholds=(0.1,)).set_index("model")
     assert counts.shallower.to_dict() == {"smooth": 0, "planted": 1}
     assert counts.deeper.sum() == 0 and counts.stable["planted"] == 1

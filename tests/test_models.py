@@ -9,7 +9,6 @@ from threading import Thread
 import huggingface_hub
 import pytest
 import torch
-from conftest import tiny
 
 from lib.models import loading, registry
 from lib.models.registry import ModelError
@@ -74,14 +73,6 @@ def test_the_papers_models_are_pinned_and_no_other_revision_is_made_up(tmp_path,
         if source.kind == "hub":
             assert (len(source.revision) == 40) if model.healing else (source.revision == "main")
             assert source.location == model.source
-
-
-def test_a_local_folder(tmp_path, tokenizer):
-    tiny("qwen3").save_pretrained(tmp_path / "model")
-    source = registry.resolve(str(tmp_path / "model"))
-    assert source.kind == "folder"
-    tiny("llama").save_pretrained(tmp_path / "model")
-    assert registry.resolve(str(tmp_path / "model")).revision != source.revision
 
 
 def test_tiny_random_is_the_same_each_time():

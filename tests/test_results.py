@@ -235,11 +235,6 @@ def test_an_archive_leaves_out_what_is_not_valid(output):
         assert not list(results.archive(paths.RESULTS).records()) and file.exists()
 
 
-def test_without_a_folder_an_archive_is_empty(output):
-    empty = results.archive(paths.RESULTS)
-    assert not list(empty.records()) and empty.run == {} and empty.find("scores", SCORE) is None
-
-
 def test_each_depth_has_its_own_score(output):
     """A cache that is not keyed by the block gives every depth the unpruned score."""
     table = measured(Block(1, 2), Block(3, 2))
