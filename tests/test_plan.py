@@ -226,7 +226,8 @@ def test_measured_rates_replace_those_of_a_card(tmp_path, monkeypatch):
     ]
     for kind, flops, seconds in rows:
         bench.planned(kind, Measured(seconds), plan.Work(kind, 1, flops, 0))
-    monkeypatch.setattr(plan, "CARDS", shutil.copy(plan.CARDS, tmp_path))
+    shutil.copy(plan.CARDS, tmp_path)
+    monkeypatch.setattr(plan, "CARDS", tmp_path / "cards.csv")
     before = plan.cards()
     gpu.keep(gpu.measured_card(bench), plan.CARDS)
     after = plan.cards()
