@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import torch
-from replication.measure.studies import all_blocks
 
 from benchmarks import counts, inputs
 from benchmarks.sizes import Size
@@ -17,6 +16,7 @@ from lib.models.decoder import decoder_layers
 from lib.models.reading import prefix_batches
 from lib.pruning import dropped
 from lib.sweep import scored, sweep
+from replication.measure.damage import all_blocks
 
 
 def arc_easy(size: Size) -> list[Line]:

@@ -152,9 +152,9 @@ def test_a_run_of_which_only_the_map_is_left_is_drawn_as_not_measured(output, mo
     maps, profile = distance_maps.measure(profiles.get("smoke", limit=4))
     monkeypatch.setenv(results.DRAW_ONLY, "1")
     figures.figure_training(measured_scores.healings(maps, profile), profile)
-    doses = measured_scores.of_all(maps, dose.requests, profile)
+    doses = measured_scores.score_table(maps, dose.requests, profile)
     dose.figure_dose(doses, dose.gap_left(doses), profile)
-    forms = measured_scores.of_all(maps, letters.forms, profile)
+    forms = measured_scores.score_table(maps, letters.forms, profile)
     measures = letters.measures(forms[forms.task.isin(["mmlu", "arc_easy"])])
     letters.figure_measures(measures, profile)
     assert letters.largest_step(measures).empty

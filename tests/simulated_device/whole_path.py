@@ -28,7 +28,8 @@ from lib.models import loading
 from lib.pruning import dropped, save_pruned
 from lib.sweep import continuations, sweep, target_logprobs
 from replication import profiles
-from replication.measure import damage, export, inference_cost, repair, request
+from replication.beyond import repair
+from replication.measure import damage, export, inference_cost, request
 
 DEVICE = os.environ.get("DEEPER_LAYERS_DEVICE", "sim")
 simulated = pytest.mark.skipif(DEVICE != "sim", reason="a question to the simulated device")
@@ -305,7 +306,7 @@ def comes_back(held: int) -> bool:
 
 def test_repairs(name, output):
     """Scores of every repair."""
-    expected, table = on_both(lambda: repair.healings({name: Distances(BLOCK.start)}, SMOKE))
+    expected, table = on_both(lambda: repair.measure({name: Distances(BLOCK.start)}, SMOKE, repair.healings))
     loss = expected.task == "c4"
     np.testing.assert_allclose(table.value[loss], expected.value[loss], rtol=1e-2)
     assert table[table.treatment == "healed"].seconds.gt(0).all()
