@@ -67,9 +67,7 @@ def heal_where_eight_are_counted(folder: Path) -> dict:
 
     torch.cuda.device_count = lambda: 8
     sizes, collator = [], packing.collator
-    packing.collator = lambda *how: (
-        lambda batch: sizes.append(len(batch)) or collator(*how)(batch)
-    )
+    packing.collator = lambda *how: lambda batch: sizes.append(len(batch)) or collator(*how)(batch)
     recipe, _ = _healed(folder / "healed", micro_batch=4)
     return {"a step": sum(sizes) / recipe.steps, "batch": recipe.batch}
 

@@ -306,7 +306,9 @@ def comes_back(held: int) -> bool:
 
 def test_repairs(name, output):
     """Scores of every repair."""
-    expected, table = on_both(lambda: repair.measure({name: Distances(BLOCK.start)}, SMOKE, repair.healings))
+    expected, table = on_both(
+        lambda: repair.measure({name: Distances(BLOCK.start)}, SMOKE, repair.healings)
+    )
     loss = expected.task == "c4"
     np.testing.assert_allclose(table.value[loss], expected.value[loss], rtol=1e-2)
     assert table[table.treatment == "healed"].seconds.gt(0).all()
