@@ -44,7 +44,7 @@ def test_only_missing_chunks_are_swept(loaded_llama, monkeypatch):
         drawing.setenv(results.DRAW_ONLY, "1")
         damage.measure(["tiny-random"], SMOKE)
     swept = []
-    monkeypatch.setattr(damage, "sweep", lambda *args: swept.append(1) or sweep(*args))
+    monkeypatch.setattr("lib.sweep.sweep", lambda *args: swept.append(1) or sweep(*args))
     pd.testing.assert_frame_equal(damage.measure(["tiny-random"], SMOKE), whole)
     assert len(swept) == 1
 

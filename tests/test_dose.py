@@ -59,7 +59,7 @@ def test_a_run_is_measured_and_drawn(output):
 def test_every_training_is_drawn_step_by_step(output):
     profile = profiles.get("smoke", limit=4)
     maps, profile = distance_maps.measure(profile)
-    healings = scores.healings(maps, profile)
+    healings = scores.healings(maps, profile, dose.requests)
     lengths = set(zip(healings.strategy, healings.block_size, healings.steps, strict=True))
     assert len(lengths) == len(healings)  # none twice, although the longest dose is of figure 1d
     dosed = {strategy for strategy, _, steps in lengths if steps in profile.dose_steps}
