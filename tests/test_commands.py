@@ -236,7 +236,7 @@ BAD = {f"{module} --nope": "--nope|required" for module in PROGRAMS} | {
     "replication --profile smoke --steps 0": "STEPS",
     "replication --profile smoke --limit 1": "LIMIT .* at least 2",
     "replication --profile smoke --models nope": "'nope'",
-    "replication --profile smoke --models tiny-random tiny-random": "tiny-random",
+    "replication --profile smoke --models tiny-random tiny-random": "tiny random Llama",
     "replication --profile smoke --only 99": "No notebook 99",
     "replication --profile smoke --figure 77": "figure 77",
     "replication --profile smoke --time-limit 0": "--time-limit",

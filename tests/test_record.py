@@ -198,7 +198,6 @@ NOT_MEASURED = {  # decimals in findings that are no measurements of the record
     "08": {"0.03", "0.04", "0.05", "0.06", "0.08", "0.09", "0.1"},  # thresholds
     "10": {"10.3"},  # an exercise
     "11": {"0.25"},  # "less than"
-    "12": {"0.11", "0.26", "0.41"},  # kinds of map that are measured no more (LOG.md)
     "13": {"0.1"},  # the bound of claim 9b
 }
 
