@@ -158,5 +158,5 @@ def test_timings_of_another_processor_are_never_found(monkeypatch):
         monkeypatch.setattr(machine, "processor", lambda device="cpu", name=name: name)
         with pytest.raises(results.NotMeasured):
             inference_cost.of_model("tiny-random", SMOKE)
-    first, other, again = keys
+    first, other, again = keys[::2]  # of the first of both formats
     assert first == again != other

@@ -175,7 +175,7 @@ def test_keys_of_recipes_from_before_stay():
 
 
 def test_every_repair_has_its_score_and_what_it_took(output, monkeypatch):
-    table = repair.healings({"tiny-random": Distances()}, SMOKE)
+    table = repair.measure({"tiny-random": Distances()}, SMOKE, repair.healings)
     assert table.status.eq("ok").all() and table.value.notna().all()
     c4 = table[table.task == "c4"].set_index("repair")
     pruned = c4.drop(index=["unpruned", "plain cut"])
@@ -185,7 +185,7 @@ def test_every_repair_has_its_score_and_what_it_took(output, monkeypatch):
     assert after * (8 - 4) == every * (8 - 4 - 2)
     for function in ("fit", "_score"):
         monkeypatch.setattr(repair, function, lambda *a: pytest.fail("measured again"))
-    again = repair.healings({"tiny-random": Distances()}, SMOKE)
+    again = repair.measure({"tiny-random": Distances()}, SMOKE, repair.healings)
     assert again.value.tolist() == table.value.tolist()
 
 
@@ -199,7 +199,7 @@ def test_fewer_steps_are_a_healing_that_notebook_03_makes_where_it_varies_their_
 
 
 def test_a_cut_at_the_first_layer_has_no_folded_map(output):
-    table = repair.maps({"tiny-random": Distances(start=0)}, SMOKE)
+    table = repair.measure({"tiny-random": Distances(start=0)}, SMOKE)
     absent = table[(table.repair == "folded map") & (table.strategy == "similarity")]
     assert absent.status.eq(repair.NO_MAP).all() and absent.value.isna().all()
     assert table.drop(index=absent.index).value.notna().all()
