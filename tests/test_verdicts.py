@@ -6,6 +6,7 @@ import pytest
 from conftest import score
 from test_claims import SCORES, a_run, changed, grows, verdict
 
+from replication.analysis import statistics
 from replication.analysis.bootstrap import RESAMPLES, ci95_max
 from replication.beyond.letters import largest_step
 from replication.claims.bounds import CRITERIA
@@ -48,6 +49,27 @@ def test_claim_3b_is_not_testable_where_the_unhealed_loss_does_not_jump():
         }
         one = verdict(a_run(scores=both), "3b")
         assert one.confidence == "not testable here" and "does not jump" in one.why
+
+
+def test_the_share_that_a_line_leaves_by_hand():
+    """Depths 0 to 5, losses 0 0 0 1 1 1: a line leaves 8/35 of their variance, 1/4.
+
+    The slope is (3/4) / (35/12) = 9/35, so the line explains (9/35)² · 35/12 = 27/140, and
+    (1/4 - 27/140) / (1/4) = 8/35 is left.
+    """
+    line = statistics.Curve(
+        fractions=np.arange(6.0),
+        values=np.tile([0.0, 0, 0, 1, 1, 1], (2, 1)),
+        floor=5.0,
+        gap=9.0,
+        n=4,
+        is_loss=True,
+    )
+    assert statistics.bend(line, line)[0] == pytest.approx(8 / 35)
+    assert "" == statistics.no_jump(line, line)  # 0.23 is a jump
+    straight = statistics.Curve(np.arange(6.0), np.tile(np.arange(6.0), (2, 1)), 9.0, 9.0, 4, True)
+    assert statistics.bend(line, straight)[0] == pytest.approx(0, abs=1e-12)
+    assert "0.00 of its variance" in statistics.no_jump(straight, line)
 
 
 def test_an_extreme_of_many_depths_is_bounded_beyond_the_last_resample():
