@@ -10,7 +10,7 @@ from replication import paths
 
 PACKAGES = ("lib", "replication")
 FLOORS = (  # from the ground up; a module imports those of its own floor or of one below
-    ("lib", "lib.paths", "lib.storage", "lib.blocks"),
+    ("lib", "lib.lazy", "lib.paths", "lib.storage", "lib.blocks"),
     ("lib.data",),
     ("lib.models",),
     ("lib.evaluation", "lib.pruning", "lib.similarity", "lib.sweep", "lib.healing"),

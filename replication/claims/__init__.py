@@ -3,20 +3,17 @@
 Looked up when they are asked for: who shows verdicts does not wait for torch.
 """
 
-from importlib import import_module
+from lib.lazy import lazy
 
-FACE = {
-    "verdicts": "checks",
-    "lights": "show",
-    "light_table": "show",
-    "markdown": "show",
-    "beside": "tables",
-    "deviations": "tables",
-    "gather": "tables",
-}
-
-
-def __getattr__(name: str):
-    if name not in FACE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{FACE[name]}"), name)
+__getattr__ = lazy(
+    __name__,
+    {
+        "verdicts": "checks",
+        "lights": "show",
+        "light_table": "show",
+        "markdown": "show",
+        "beside": "tables",
+        "deviations": "tables",
+        "gather": "tables",
+    },
+)
