@@ -155,6 +155,18 @@ def test_gradients_through_nf4_also_after_an_evaluation(tmp_path, ids):
 # ---- data ----------------------------------------------------------------------------------
 
 
+def test_each_epoch_has_every_document_in_an_order_of_its_own(base, monkeypatch):
+    texts = [f"text {number}" for number in range(8)]
+    monkeypatch.setattr(sets, "healing_texts", lambda source, count: texts)
+    recipe = replace(RECIPE, steps=3, batch=8, max_tokens=32, packed=False)
+    sequences, epochs = packing.training_sequences(base[1], recipe)
+    documents = [tuple(sequence["documents"][0]) for sequence in sequences]
+    orders = [documents[first : first + 8] for first in (0, 8, 16)]
+    assert len(documents) == 24 and epochs == 3
+    assert all(len(set(order)) == 8 for order in orders)
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+
+
 def test_packed_sequences_are_full(base):
     sequences, epochs = packing.training_sequences(base[1], RECIPE)
     assert len(sequences) == RECIPE.steps * RECIPE.batch
