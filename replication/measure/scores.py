@@ -59,9 +59,9 @@ def reasoning(maps: Maps, profile: Profile) -> pd.DataFrame:
     """
     rows = []
     for name, distances in maps.items():
-        asked = experiments.reasoning(name, distances, profile)
+        scored = experiments.reasoning(name, distances, profile)
         written = experiments.written(name, distances, profile)
-        records = fetch(asked)
+        records = fetch(scored)
         whole = records[-1]  # what the unpruned model writes
         if whole["values"] and whole["values"]["value"] == 0:
             for r in written:
@@ -70,7 +70,7 @@ def reasoning(maps: Maps, profile: Profile) -> pd.DataFrame:
                 records.append({"values": None, "status": UNSOLVED, "params": params})
         else:
             records += fetch(written)
-        rows += map(row, asked + written, records)
+        rows += map(row, scored + written, records)
     return pd.DataFrame(rows)
 
 
