@@ -1,0 +1,42 @@
+"""What the experiments ask for: each variant is another measurement, like is compared with like."""
+
+import numpy as np
+import pandas as pd
+from conftest import Distances, score
+
+from replication import profiles
+from replication.analysis import curves
+from replication.measure import experiments
+
+PROFILE = profiles.get("overnight")
+(NAME,) = PROFILE.ablation_models
+
+
+def test_each_order_of_the_examples_is_its_own():
+    requests = experiments.prompts(NAME, Distances(), PROFILE)
+    orders = [r for r in requests if r.labels["ablation"] == "order"]
+    numbers = [r for r in requests if r.labels["ablation"] == "number"]
+    assert {(r.labels["variant"], r.params["shot_order"]) for r in orders} == {
+        (f"order {order}", order) for order in experiments.ORDERS
+    }
+    shots = {(r.labels["variant"], r.params["shots"]) for r in numbers}
+    assert shots == {(f"{k} examples", k) for k in experiments.SHOTS}
+
+
+def test_a_line_in_4_bits_begins_at_the_model_in_4_bits():
+    requests = experiments.stacked(NAME, Distances(), PROFILE)
+    assert {r.block.size for r in requests} > {0}
+    assert {(r.labels["format"], r.params["quantization"]) for r in requests} == {
+        ("16 bits", None),
+        ("nf4", "nf4"),
+    }
+
+
+def test_two_forms_of_a_question_are_resampled_alike():
+    """So that their difference is of the same questions: mmlu and mmlu_content."""
+    lines = []
+    for task in ("mmlu", "mmlu_content"):
+        whole, pruned = (score(depth, 70 - 9 * depth, task=task, chance=0.25) for depth in (0, 2))
+        lines.append(curves.curve(pd.Series(whole), pd.DataFrame([pruned])))
+    letters, content = lines
+    assert np.array_equal(letters.values, content.values)
