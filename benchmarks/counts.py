@@ -36,16 +36,16 @@ def llama_2_70b(size: Size) -> list[Line]:
     ]
 
 
-def _counted(which: str, found: float, required: str, least: float) -> Line:
+def _counted(which: str, speedup: float, required: str, least: float) -> Line:
     return Line(
         row=5,
         what=f"Sweep of a model with L = 80, n = 1 … 64, {which} (counted, not timed)",
         reference="every version whole",
         ours="every version from its cut on",
         required=required,
-        ratio=found,
-        met=found > least,
-        limit=f"{found:.2f}",
+        ratio=speedup,
+        met=speedup > least,
+        limit=f"{speedup:.2f}",
     )
 
 
@@ -61,16 +61,17 @@ def padding(size: Size) -> list[Line]:
         before = sum(packing.processed_tokens(g, micro, micro) for g in groups) / real
         rows = sum(packing.collator(True, 0)(g)["input_ids"].numel() for g in groups) / real
         ordered = packing.processed_tokens(sequences, recipe.batch, micro) / real
-        for which, found, most in (("sorted by length", ordered, 1.45), ("joined", rows, 1.05)):
+        cases = (("sorted by length", ordered, 1.45), ("joined", rows, 1.05))
+        for which, read, most in cases:
             lines.append(
                 Line(
                     row=13,
                     what=f"Tokens read over real ones, {micro} documents at a time (counted)",
                     reference=f"padded as they come: {before:.2f}",
-                    ours=f"{which}: {found:.2f}",
+                    ours=f"{which}: {read:.2f}",
                     required=f"≤ {most}" if micro == 4 else "shown",
-                    ratio=before / found,
-                    met=found <= most if micro == 4 else None,
+                    ratio=before / read,
+                    met=read <= most if micro == 4 else None,
                 )
             )
     return lines
@@ -79,8 +80,9 @@ def padding(size: Size) -> list[Line]:
 def c4_interval(size: Size) -> list[Line]:
     """Row 15, counted: the 95 % interval of a C4 loss, from the recorded spread of its texts."""
     recorded = results.archive(paths.RECORDED / profiles.RECORDED)
-    found = [r["values"] for r in recorded.records("scores") if r["params"]["task"] == "c4"]
-    spread = median(score["standard_error"] * score["n"] ** 0.5 for score in found)
+    records = recorded.records("scores")
+    scores = [record["values"] for record in records if record["params"]["task"] == "c4"]
+    spread = median(score["standard_error"] * score["n"] ** 0.5 for score in scores)
     many, few = (1.96 * spread / texts**0.5 for texts in (60_000, 6_000))
     line = Line(
         row=15,

@@ -88,10 +88,10 @@ def evaluate(model, tokenizer, names: list[str], manager, batch_size: int) -> li
     from lm_eval.models.huggingface import HFLM
 
     wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
-    found = lm_eval.simple_evaluate(
+    evaluated = lm_eval.simple_evaluate(
         model=wrapped, tasks=names, task_manager=manager, log_samples=True, bootstrap_iters=0
     )
-    by_task = [sorted(found["samples"][name], key=lambda s: s["doc_id"]) for name in names]
+    by_task = [sorted(evaluated["samples"][name], key=lambda s: s["doc_id"]) for name in names]
     return [sample for samples in by_task for sample in samples]
 
 

@@ -32,10 +32,10 @@ def distances(size: Size, dtype: str | None = None) -> BlockDistances:
     )
 
 
-def both_strategies(found: BlockDistances, sizes: Sequence[int]) -> list[Block]:
+def both_strategies(measured: BlockDistances, sizes: Sequence[int]) -> list[Block]:
     """The distinct blocks of both strategies: the deepest ones are often the same."""
-    similar = [similarity_block(found, n) for n in sizes]
-    simple = [simple_block(found.num_layers, n) for n in sizes]
+    similar = [similarity_block(measured, n) for n in sizes]
+    simple = [simple_block(measured.num_layers, n) for n in sizes]
     return list(dict.fromkeys([*similar, *simple]))
 
 

@@ -1,6 +1,7 @@
 """Row 6: few-shot MMLU of all pruned versions against lm-evaluation-harness, letter by letter."""
 
 import tempfile
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,15 +21,15 @@ TIE = 1e-4  # nats: closer than this, rounding decides which letter wins
 def against_lm_eval(size: Size) -> list[Line]:
     """Row 6, in fp32, so that a letter that differs means more than rounding."""
     if find_spec("lm_eval") is None:
-        return [_line(size, notes=(harness.MISSING,))]
+        return [replace(_line(size), notes=(harness.MISSING,))]
     model, tokenizer = inputs.load(size.model, dtype="float32")
     task = inputs.task("mmlu", size)
     pair = _measure(size, model, tokenizer, task)
     same, apart = compare(pair.reference_value, pair.ours_value)
     samples, rows = pair.reference_value[UNPRUNED], _flat(task.rows(tokenizer))
     read = same_tokens(harness.encoded(model, tokenizer, samples), rows)
-    measured = _line(
-        size,
+    measured = replace(
+        _line(size),
         ratio=pair.speedup,
         met=same and pair.speedup >= 8,
         seconds=seconds(pair),
@@ -38,7 +39,8 @@ def against_lm_eval(size: Size) -> list[Line]:
     return [measured]
 
 
-def _line(size: Size, **measured) -> Line:
+def _line(size: Size) -> Line:
+    """The row before it is measured."""
     sizes = ", ".join(map(str, size.mmlu_block_sizes))
     return Line(
         row=6,
@@ -48,14 +50,13 @@ def _line(size: Size, **measured) -> Line:
         reference=f"lm-eval on each pruned model in memory, batches of {size.harness_batch}",
         ours="`sweep.target_logprobs`",
         required="≥ 8, same letters",
-        **measured,
     )
 
 
 def _measure(size: Size, model, tokenizer, task) -> Pair:
     """One turn of each, tokenising included: the reference takes minutes, far above any noise."""
-    found = inputs.distances(size, "float32")
-    blocks = [UNPRUNED, *(similarity_block(found, n) for n in size.mmlu_block_sizes)]
+    distances = inputs.distances(size, "float32")
+    blocks = [UNPRUNED, *(similarity_block(distances, n) for n in size.mmlu_block_sizes)]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         names = harness.write_tasks(
@@ -82,13 +83,13 @@ def each_dropped(model, tokenizer, blocks, names, manager, batch_size) -> dict[B
 
 def compare(reference: dict, ours: dict) -> tuple[bool, tuple[str, str]]:
     """Whether all letters but ties are the same, and what was counted, in words."""
-    found = stacked(ours)
+    own = stacked(ours)
     theirs = stacked({b: map(harness.log_probabilities, s) for b, s in reference.items()})
-    compared, equal, ties = letters(theirs, found)
+    compared, equal, ties = letters(theirs, own)
     return compared == equal + ties, (
         f"{compared} questions compared (all versions together), {equal} letters equal, "
         f"{ties} ties below {TIE:g} nats, {compared - equal - ties} others differ.",
-        f"log-probabilities differ by at most {abs(theirs - found).max():.1e} nats.",
+        f"log-probabilities differ by at most {abs(theirs - own).max():.1e} nats.",
     )
 
 
@@ -103,7 +104,8 @@ def letters(theirs: np.ndarray, ours: np.ndarray) -> tuple[int, int, int]:
     every = np.arange(len(theirs))
     gap = theirs[every, first] - theirs[every, second]
     different = first != second
-    return len(theirs), int((~different).sum()), int((different & (gap < TIE)).sum())
+    ties = different & (gap < TIE)
+    return len(theirs), int((~different).sum()), int(ties.sum())
 
 
 def same_tokens(theirs: list, rows: list) -> int:

@@ -34,16 +34,17 @@ def of_model(name: str, turns: int) -> pd.DataFrame:
     profile = profiles.get(profiles.RECORDED)
     with results.reading(results.archive(paths.RECORDED / profiles.RECORDED)):
         maps, _ = distance_maps.measure(profile, [name])
-    asked = {w.labels["repair"]: w for w in repair.healings(name, maps[name], profile) if w.recipe}
+    requests = [r for r in repair.healings(name, maps[name], profile) if r.recipe]
+    healings = {request.labels["repair"]: request for request in requests}
     model, tokenizer = loading.load(name, **profile.load_kwargs)
-    block, rows = next(iter(asked.values())).block, []
+    block, rows = requests[0].block, []
     for _ in range(turns):
         for kind, took in _map_seconds(model, tokenizer, block, profile).items():
             rows.append({"repair": kind, "unit": "map", "seconds": took, "units": 1})
-        for kind, wanted in asked.items():
-            took = _step_seconds(model, tokenizer, block, wanted.recipe)
-            told = {"repair": kind, "unit": "step", "units": wanted.recipe.steps}
-            rows.append(told | {"seconds": took})
+        for kind, request in healings.items():
+            took = _step_seconds(model, tokenizer, block, request.recipe)
+            steps = request.recipe.steps
+            rows.append({"repair": kind, "unit": "step", "seconds": took, "units": steps})
     table = pd.DataFrame(rows).groupby(["repair", "unit", "units"], sort=False).seconds.min()
     table = table.reset_index().assign(model=name, dropped=block.size)
     return table.assign(minutes=table.seconds * table.units / 60)
@@ -53,10 +54,9 @@ def _map_seconds(model, tokenizer, block, profile) -> dict[str, float]:
     """Seconds in which each kind of map is fitted, the reading of its texts included."""
     count = profile.map_sequences
     texts = sets.healing_texts(profile.source, count)[:count]
-    how = (profile.map_tokens, profile.batch_tokens)
-    batches = calibration_batches(texts, tokenizer, *how)
-    found = linear.fitted(model, block, linear.KINDS, batches)
-    return {f"{kind} map": told["seconds"] for kind, (_, told) in found.items()}
+    batches = calibration_batches(texts, tokenizer, profile.map_tokens, profile.batch_tokens)
+    maps = linear.fitted(model, block, linear.KINDS, batches)
+    return {f"{kind} map": facts["seconds"] for kind, (_, facts) in maps.items()}
 
 
 def _step_seconds(model, tokenizer, block, recipe) -> float:
@@ -64,8 +64,8 @@ def _step_seconds(model, tokenizer, block, recipe) -> float:
     recipe = replace(recipe, steps=STEPS, warmup_steps=0, decay_steps=0)
     with tempfile.TemporaryDirectory() as folder:
         with pruning.dropped(model, block):
-            found = heal(model, tokenizer, recipe, Path(folder) / "healed")
-    return found.seconds / STEPS
+            healed = heal(model, tokenizer, recipe, Path(folder) / "healed")
+    return healed.seconds / STEPS
 
 
 def draw(times: pd.DataFrame) -> None:

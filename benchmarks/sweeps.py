@@ -44,8 +44,8 @@ def damage_map(size: Size) -> list[Line]:
 
 def _both(size: Size) -> list[Block]:
     """The blocks of both strategies, up to half of the layers."""
-    found = inputs.distances(size)
-    return inputs.both_strategies(found, range(1, found.num_layers // 2 + 1))
+    distances = inputs.distances(size)
+    return inputs.both_strategies(distances, range(1, distances.num_layers // 2 + 1))
 
 
 def _row(

@@ -88,7 +88,7 @@ def packed_documents(size: Size) -> list[Line]:
         lambda: _ours(model, tokenizer, sets[True], packed),
         size.repeats,
     )
-    real = {which: packing.real_tokens(found) for which, found in sets.items()}
+    real = {which: packing.real_tokens(sequences) for which, sequences in sets.items()}
     line = Line(
         row=8,
         what=f"One step of {packed.batch} sequences of up to {size.packing_tokens} tokens",

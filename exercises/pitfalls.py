@@ -69,9 +69,10 @@ def final_norm(model, batch: dict) -> Pair:
     rows, last = range(len(batch["input_ids"])), batch["attention_mask"].sum(1) - 1
     hidden = model.get_decoder()(**batch, use_cache=False, output_hidden_states=True).hidden_states
     states = [x[rows, last] for x in hidden]
-    wrong = [_angle(x, states[-1]).mean() for x in states[:-1]][::-1]
-    found = {RIGHT: right, "hidden_states[-1] as x^(L)": wrong}
-    return _pair("After the final norm", "n", "d(x^(L-n), x^(L))", found, first=1)
+    to_last = [_angle(x, states[-1]).mean() for x in states[:-1]]
+    wrong = to_last[::-1]
+    ways = {RIGHT: right, "hidden_states[-1] as x^(L)": wrong}
+    return _pair("After the final norm", "n", "d(x^(L-n), x^(L))", ways, first=1)
 
 
 def half_precision(model, batch: dict) -> Pair:
@@ -79,7 +80,8 @@ def half_precision(model, batch: dict) -> Pair:
     states = last_token_states(model, batch).bfloat16()
     unit = nn.functional.normalize(states, dim=-1)
     cosines = (unit[:, :-1] * unit[:, 1:]).sum(-1)
-    wrong = (torch.arccos(cosines.clamp(-1, 1)).float().mean(0) / torch.pi).numpy(force=True)
+    angles = torch.arccos(cosines.clamp(-1, 1)).float()
+    wrong = (angles.mean(0) / torch.pi).numpy(force=True)
     return _neighbours(model, batch, "Half precision", {"cosines in bfloat16": wrong})
 
 
@@ -140,11 +142,13 @@ def _pairs(states: Sequence) -> zip:
 
 def stale_configuration(model, tokenizer, blocks: Sequence[Block], task: Task) -> Pair:
     """Layers removed, configuration kept: it loads at full depth, the missing layers random."""
-    found = [_loss(model, tokenizer, task)]
+    losses = [_loss(model, tokenizer, task)]
     for block in blocks:
         with tempfile.TemporaryDirectory() as folder:
-            found.append(_loss(_saved_without_configuration(model, block, folder), tokenizer, task))
-    wrong = {"config.json left as it was": found}
+            losses.append(
+                _loss(_saved_without_configuration(model, block, folder), tokenizer, task)
+            )
+    wrong = {"config.json left as it was": losses}
     return _losses(model, tokenizer, blocks, task, "A configuration that does not follow", wrong)
 
 
@@ -170,11 +174,11 @@ def unkeyed_cache(model, tokenizer, blocks: Sequence[Block], task: Task) -> Pair
             store[key] = _loss(model, tokenizer, task)
         return store[key]
 
-    found = [score()]
+    losses = [score()]
     for block in blocks:
         with dropped(model, block):
-            found.append(score())
-    wrong = {"stored by model and task": found}
+            losses.append(score())
+    wrong = {"stored by model and task": losses}
     return _losses(model, tokenizer, blocks, task, "A cache without the block in its key", wrong)
 
 
@@ -220,5 +224,5 @@ def draw(pairs: Sequence[Pair]) -> Figure:
 
 def save(pairs: Sequence[Pair], profile: Profile) -> Figure:
     """All panels in one picture, figures/<profile>/pitfalls.png, and its .csv."""
-    shown = pd.concat([pair.table.assign(pitfall=pair.title) for pair in pairs])
-    return save_figure(draw(pairs), shown, "pitfalls", profile)
+    table = pd.concat([pair.table.assign(pitfall=pair.title) for pair in pairs])
+    return save_figure(draw(pairs), table, "pitfalls", profile)

@@ -111,14 +111,14 @@ def test_each_model_is_healed_by_its_own_recipe(paper):
     healed = healed[healed.treatment == "healed"]
     for name, rows in healed.groupby("model"):
         assert set(rows["rank"]) == {registry.MODELS[name].healing["rank"]}
-    found = {}
+    by_model = {}
     for file in paper.glob("data/results/healing/*/*.json"):
         record = json.loads(file.read_text())
         recipe = record["params"]["recipe"]
         if recipe["seed"] == 0:
-            found.setdefault(record["params"]["model"], []).append(recipe)
-    assert set(found) == set(PAPER)
-    for name, recipes in found.items():
+            by_model.setdefault(record["params"]["model"], []).append(recipe)
+    assert set(by_model) == set(PAPER)
+    for name, recipes in by_model.items():
         own = registry.MODELS[name].healing
         assert {recipe["max_tokens"] for recipe in recipes} == {own["max_tokens"]}
         assert {recipe["learning_rate"] for recipe in recipes} == {own["learning_rate"]}
@@ -138,9 +138,9 @@ def test_each_adapter_is_on_the_papers_modules(paper):
         config = json.loads(file.read_text())
         for name in modules:
             if registry.MODELS[name].source in config["base_model_name_or_path"]:
-                found = {path.rpartition(".")[2] for path in config["target_modules"]}
-                bases.setdefault(name, set()).update(found)
-                assert all(".mlp." in path for path in config["target_modules"])
+                targets = config["target_modules"]
+                assert all(".mlp." in path for path in targets)
+                bases.setdefault(name, set()).update(path.rpartition(".")[2] for path in targets)
     assert bases == modules
 
 

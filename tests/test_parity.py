@@ -51,8 +51,8 @@ def matched(base, block, task, samples: list[dict], metric: str, atol: float) ->
     ours = sweep.target_logprobs(base[0], [UNPRUNED, block], flat, 2048, task.name)[block]
     expected = [value for sample in samples for value in harness.log_probabilities(sample)]
     np.testing.assert_allclose([row.sum() for row in ours], expected, atol=atol)
-    found = iter(ours)
-    values, _ = task.scores([[next(found) for _ in range(4)] for _ in samples])
+    by_question = [ours[i : i + 4] for i in range(0, len(ours), 4)]
+    values, _ = task.scores(by_question)
     assert values.tolist() == [sample[metric] for sample in samples]
     return ours
 
@@ -72,8 +72,13 @@ def test_hellaswag_is_that_of_lm_eval(base, block, tmp_path):
 def test_mmlu_by_content_is_the_continuation_of_lm_eval(base, block, tmp_path):
     """Prompts, log-likelihoods of all answers' texts, and accuracy by them."""
     task = evaluation.task_of(request.of_task("mmlu_content", PROFILE))
-    counts = (PROFILE.mmlu_subjects, PROFILE.mmlu_questions, PROFILE.mmlu_shots)
-    names = harness.write_tasks(tmp_path, *counts, harness.BY_CONTENT)
+    names = harness.write_tasks(
+        tmp_path,
+        PROFILE.mmlu_subjects,
+        PROFILE.mmlu_questions,
+        PROFILE.mmlu_shots,
+        harness.BY_CONTENT,
+    )
     samples = theirs(base, block, tmp_path, names)
     assert [s["arguments"][0][0] for s in samples] == [e["prompt"] for e in task.examples]
     matched(base, block, task, samples, "acc", atol=5e-3)

@@ -41,8 +41,8 @@ def test_loss_is_that_of_transformers(real):
     model, tokenizer = real
     profile = replace(profiles.get("quick"), c4_sequences=4, c4_tokens=64)
     task = evaluation.task_of(request.of_task("c4", profile))
-    found = sweep.sweep(model, tokenizer, [Block(13, 6)], [task])
-    for row, block in zip(found.itertuples(), (UNPRUNED, Block(13, 6)), strict=True):
+    scores = sweep.sweep(model, tokenizer, [Block(13, 6)], [task])
+    for row, block in zip(scores.itertuples(), (UNPRUNED, Block(13, 6)), strict=True):
         with dropped(model, block), torch.inference_mode():
             for example, value in zip(task.examples, row.examples, strict=True):
                 ids = tokenizer(example["text"], return_tensors="pt").input_ids[:, :64]
@@ -52,10 +52,10 @@ def test_loss_is_that_of_transformers(real):
 def test_shape_of_the_map(real):
     """The last layer's row ends, and the first layer, are unlike; small blocks lie mid-model."""
     model, tokenizer = real
-    found = similarity.block_distances(model, inputs.c4_batches(tokenizer, 32, 64))
-    assert found.of(Block(0, 1)) > 0.3
-    assert np.argmin(found.row(6)) in range(10, 17)
-    assert found.row(1)[-1] > 2 * found.row(1).min()
+    distances = similarity.block_distances(model, inputs.c4_batches(tokenizer, 32, 64))
+    assert distances.of(Block(0, 1)) > 0.3
+    assert np.argmin(distances.row(6)) in range(10, 17)
+    assert distances.row(1)[-1] > 2 * distances.row(1).min()
 
 
 def test_the_same_letters_as_lm_eval(real):

@@ -193,9 +193,11 @@ def test_cost():
 
 def test_largest_cost():
     """1/4 and 1/2 more, in every resample, however much there is to lose."""
-    how = {"start": 2 + LUCK[[0, *range(1000)]], "floor": 10.0, "is_loss": True}
-    first = of_lost([0, 0.1, 0.2, 0.3], *[[0, 0.25, 0.5, 0]] * 1001, **how)
-    second = of_lost([0, 0.1, 0.2, 0.4], *[[0, 0.5, 1, 1]] * 1001, **how)
+    start = 2 + LUCK[[0, *range(1000)]]
+    lost_by_first = [[0, 0.25, 0.5, 0]] * 1001
+    lost_by_second = [[0, 0.5, 1, 1]] * 1001
+    first = of_lost([0, 0.1, 0.2, 0.3], *lost_by_first, start=start, floor=10, is_loss=True)
+    second = of_lost([0, 0.1, 0.2, 0.4], *lost_by_second, start=start, floor=10, is_loss=True)
     assert statistics.largest_cost(first, second) == exactly(*[0.5] * 3)
 
 

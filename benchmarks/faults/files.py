@@ -6,6 +6,7 @@ import random
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from benchmarks.faults import Fault, toys
@@ -49,25 +50,25 @@ def of_another_schema(text: str, dice: random.Random) -> str:
 def full_disk(folder: Path) -> str:
     """A tmpfs of 1.5 MB for all that a run writes; the result is larger."""
     with _mounted(folder / "output", "-t", "tmpfs", "-o", "size=1500k", "tmpfs"):
-        status, told = toys.finish(toys.start(folder, "large", "b"))
-        assert status == 1 and "No space left on device" in told, told
+        status, printed = toys.finish(toys.start(folder, "large", "b"))
+        assert status == 1 and "No space left on device" in printed, printed
         left = [file.name for file in (folder / "output").rglob("*large*") if file.is_file()]
         assert not list(folder.glob("output/**/toy/large/*")), left
         assert not list(folder.rglob("*.part")), left
-        assert "\nok" in told, told
+        assert "\nok" in printed, printed
         _mount("-o", "remount,size=9m", folder / "output")
-        status, told = toys.finish(toys.start(folder, "large", "b"))
-        assert status == 0, told
+        status, printed = toys.finish(toys.start(folder, "large", "b"))
+        assert status == 0, printed
     return "that job failed: No space left on device; no part of it stays; with room it ends"
 
 
 def read_only(folder: Path) -> str:
     (folder / "output").mkdir(parents=True)
     with _mounted(folder / "output", "-t", "tmpfs", "-o", "ro", "tmpfs"):
-        status, told = toys.finish(toys.start(folder, "a"))
-    assert status == 2 and "Read-only file system" in told, told
-    assert len(told.strip().splitlines()) == 1, told
-    return f"exit 2: “{told.strip()[:40]}…”"
+        status, printed = toys.finish(toys.start(folder, "a"))
+    assert status == 2 and "Read-only file system" in printed, printed
+    assert len(printed.strip().splitlines()) == 1, printed
+    return f"exit 2: “{printed.strip()[:40]}…”"
 
 
 def leading_elsewhere(folder: Path) -> str:
@@ -108,8 +109,8 @@ def _heal(folder: Path) -> tuple[bool, list[float]]:
     recipe = profiles.recipe("tiny-random", profiles.get("smoke"))
     model, tokenizer = loading.load("tiny-random", dtype="float32", device="cpu")
     with dropped(model, Block(2, 2)):
-        found = training.heal(model, tokenizer, recipe, folder)
-    return bool(trained), found.losses
+        healed = training.heal(model, tokenizer, recipe, folder)
+    return bool(trained), healed.losses
 
 
 @contextmanager
@@ -125,17 +126,17 @@ def _results_in(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _mounted(place: Path, *how: str) -> Iterator[None]:
+def _mounted(place: Path, *options: str) -> Iterator[None]:
     place.mkdir(parents=True, exist_ok=True)
-    _mount(*how, place)
+    _mount(*options, place)
     try:
         yield
     finally:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
-def _mount(*how: str | Path) -> None:
-    subprocess.run(["mount", *map(str, how)], check=True)
+def _mount(*arguments: str | Path) -> None:
+    subprocess.run(["mount", *map(str, arguments)], check=True)
 
 
 DAMAGES = {
@@ -147,8 +148,8 @@ DAMAGES = {
 }
 QUICK = [
     *(
-        Fault(name, "set aside, made again", lambda folder, how=how: damaged(folder, *how))
-        for name, how in DAMAGES.items()
+        Fault(name, "set aside, made again", partial(damaged, damage=damage, count=count))
+        for name, (damage, count) in DAMAGES.items()
     ),
     Fault("model names that lead elsewhere", "refused", leading_elsewhere),
 ]

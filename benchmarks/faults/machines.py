@@ -9,6 +9,7 @@ import logging
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.faults import Fault, toys
@@ -17,12 +18,12 @@ from replication import paths
 
 def several_gpus(folder: Path) -> str:
     """A runner is shown two GPUs, a process that heals counts eight."""
-    status, told = toys.finish(toys.start(folder, "a", CUDA_VISIBLE_DEVICES="2,3"))
-    assert status == 0, told
+    status, printed = toys.finish(toys.start(folder, "a", CUDA_VISIBLE_DEVICES="2,3"))
+    assert status == 0, printed
     (line,) = toys.lines(folder)
     assert line.split()[2] == "2", line
-    found = _done("heal_where_eight_are_counted", folder)
-    assert found["a step"] == found["batch"] == 16, found
+    counted = _done("heal_where_eight_are_counted", folder)
+    assert counted["a step"] == counted["batch"] == 16, counted
     return "the kernel saw the first; 16 sequences a step where torch counts 8 GPUs"
 
 
@@ -67,7 +68,15 @@ def heal_where_eight_are_counted(folder: Path) -> dict:
 
     torch.cuda.device_count = lambda: 8
     sizes, collator = [], packing.collator
-    packing.collator = lambda *how: lambda batch: sizes.append(len(batch)) or collator(*how)(batch)
+
+    def counting(joined: bool, pad_token: int) -> Callable:
+        def collate(batch):
+            sizes.append(len(batch))
+            return collator(joined, pad_token)(batch)
+
+        return collate
+
+    packing.collator = counting
     recipe, _ = _healed(folder / "healed", micro_batch=4)
     return {"a step": sum(sizes) / recipe.steps, "batch": recipe.batch}
 
@@ -77,11 +86,11 @@ def heal(folder: Path) -> dict:
 
     trained, real = [], training._train
     training._train = lambda *args: trained.append(1) or real(*args)
-    _, found = _healed(paths.RESULTS / "adapters" / "toy")
-    return {"trained": bool(trained), "losses": found.losses}
+    _, healed = _healed(paths.RESULTS / "adapters" / "toy")
+    return {"trained": bool(trained), "losses": healed.losses}
 
 
-def _healed(place: Path, **how):
+def _healed(place: Path, micro_batch: int = 16):
     from lib.blocks import Block
     from lib.healing import training
     from lib.models import loading
@@ -91,7 +100,7 @@ def _healed(place: Path, **how):
     recipe = profiles.recipe("tiny-random", profiles.get("smoke"))
     model, tokenizer = loading.load("tiny-random", dtype="float32", device="cpu")
     with dropped(model, Block(2, 2)):
-        return recipe, training.heal(model, tokenizer, recipe, place, **how)
+        return recipe, training.heal(model, tokenizer, recipe, place, micro_batch)
 
 
 def measure_overwritten(folder: Path) -> dict:
@@ -100,15 +109,15 @@ def measure_overwritten(folder: Path) -> dict:
     from lib.models import loading
 
     model, tokenizer = loading.load("tiny-random", dtype="float32", device="cpu")
-    found = []
+    distances = []
     for factor in (1, 1.3):
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.mul_(factor)
         model.save_pretrained(folder / "model")
         tokenizer.save_pretrained(folder / "model")
-        found += [measure(folder)["distances"]]
-    return {"distances": found}
+        distances.append(measure(folder)["distances"])
+    return {"distances": distances}
 
 
 def measure(folder: Path) -> dict:
@@ -116,34 +125,34 @@ def measure(folder: Path) -> dict:
     from replication.measure import distance_maps
 
     name = str(folder / "model")
-    found = distance_maps.of_model(name, profiles.get("smoke", models=[name]))
-    return {"distances": float(found.matrix.mean())}
+    distances = distance_maps.of_model(name, profiles.get("smoke", models=[name]))
+    return {"distances": float(distances.matrix.mean())}
 
 
 def format(folder: Path) -> dict:
     from lib.models import loading, machine
     from replication import profiles
 
-    told, handler = [], logging.Handler()
-    handler.emit = lambda record: told.append(record.getMessage())
+    messages, handler = [], logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
     logging.getLogger("lib").addHandler(handler)
     profile = profiles.get("quick")
     keyed = loading.weights_identity("tiny-random", **profile.load_kwargs)["dtype"]
-    return {"dtype": machine.fastest(), "keyed": keyed, "told": told}
+    return {"dtype": machine.fastest(), "keyed": keyed, "told": messages}
 
 
 def _done(what: str, folder: Path, output: Path | None = None) -> dict:
     """What `what` came to in a process of its own, whose results go to `output`."""
     folder.mkdir(parents=True, exist_ok=True)
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "benchmarks.faults.machines", what, str(folder)],
         env=toys.environment(output or folder / "output"),
         cwd=paths.ROOT,
         capture_output=True,
         text=True,
     )
-    assert told.returncode == 0, told.stderr[-400:]
-    return json.loads(told.stdout.splitlines()[-1])
+    assert done.returncode == 0, done.stderr[-400:]
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 DONE = (heal_where_eight_are_counted, heal, measure_overwritten, measure, format)

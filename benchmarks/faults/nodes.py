@@ -48,9 +48,9 @@ def interrupted(folder: Path) -> str:
     runner = toys.start(folder, "slow", "b", "--engine=ray")
     toys.until(lambda: any("slow" in line for line in toys.lines(folder)), 120)
     runner.send_signal(signal.SIGINT)
-    status, told = toys.finish(runner)
+    status, printed = toys.finish(runner)
     toys.until(lambda: not toys.processes(folder / "output"), 10)
-    assert status == 130 and told.strip().endswith("resumes from here."), (status, told)
+    assert status == 130 and printed.strip().endswith("resumes from here."), (status, printed)
     return "exit 130; no runner, worker or kernel is left"
 
 
@@ -63,15 +63,15 @@ def execute(launch: Launch) -> Outcome:
     kernel.note("tried", name)
     if name == "dies":
         os.kill(os.getpid(), 9)
-    found = toys.attempt(launch)
+    outcome = toys.attempt(launch)
     kernel.note("ended", name)
-    return found
+    return outcome
 
 
 def _run(folder: Path, what: str) -> dict:
-    status, told = toys.finish(toys.start(folder, what, module="benchmarks.faults.nodes"))
-    assert status == 0, told
-    return json.loads(told[told.index('{"') :].splitlines()[0])
+    status, printed = toys.finish(toys.start(folder, what, module="benchmarks.faults.nodes"))
+    assert status == 0, printed
+    return json.loads(printed[printed.index('{"') :].splitlines()[0])
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -88,26 +88,27 @@ def main(argv: list[str] | None = None) -> int:
     names = [f"job{n}" for n in range(24)] if what == "lost" else ["dies", *"abcde"]
     models = toys.set_up(folder, names)
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # its GPUs are made up, and none may be hidden
-    node = {"num_cpus": 1, "num_gpus": 2, "object_store_memory": 80 * 2**20}
-    cluster = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
-    nodes = [cluster.add_node(**node) for _ in range(2)]
+    store = 80 * 2**20  # bytes
+    head = {"num_cpus": 1, "num_gpus": 2, "object_store_memory": store, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    nodes = [cluster.add_node(num_cpus=1, num_gpus=2, object_store_memory=store) for _ in range(2)]
     cluster.wait_for_nodes()
     os.environ["RAY_ADDRESS"] = cluster.address
     os.environ["OMP_NUM_THREADS"] = "1"
-    found, before = {}, []
+    outcomes, before = {}, []
     whole = batch.Batch({"01": toys.TOY}, {"PROFILE": "smoke"}, profiles.get("smoke"))
     engine = Ray(execute)
     for job, outcome in batch.in_order([Job("01", m) for m in models], engine, whole.launch):
-        found[job.model] = outcome
+        outcomes[job.model] = outcome
         before.append(Path(job.model).name)
-        if what == "lost" and len(found) == 6:
+        if what == "lost" and len(outcomes) == 6:
             time.sleep(1)  # its two workers are in the middle of a job
             cluster.remove_node(nodes[0], allow_graceful=False)
             ended_before = list(before)
     engine.close()
     cluster.shutdown()
-    statuses = Counter(outcome.status for outcome in found.values())
-    reason = next((o.reason for o in found.values() if o.status != "ok"), "")
+    statuses = Counter(outcome.status for outcome in outcomes.values())
+    reason = next((o.reason for o in outcomes.values() if o.status != "ok"), "")
     seen = {"statuses": statuses, "reason": reason}
     print(json.dumps(seen | ({"ended_before": ended_before} if what == "lost" else {})))
     return 0

@@ -19,8 +19,8 @@ def killed_and_continued(folder: Path) -> str:
     models = ["tiny-random", *_tiny_models(folder)]
     arguments = ["--profile", "smoke", "--only", "01", "02", "--models", *models]
     undisturbed, output = folder / "undisturbed", folder / "continued"
-    status, told = _finish(_start(undisturbed, *arguments))
-    assert status == 0, told
+    status, printed = _finish(_start(undisturbed, *arguments))
+    assert status == 0, printed
     runner = _start(output, *arguments)
     for line in runner.stdout:
         if line.startswith("[3/"):
@@ -32,8 +32,8 @@ def killed_and_continued(folder: Path) -> str:
     copies = {f: f.stat().st_mtime_ns for f in output.glob("data/results/jobs/*/*.ipynb")}
     finished = [f for f in copies if not f.name.endswith(".running.ipynb")]
     assert len(finished) == 3, finished
-    status, told = _finish(_start(output, *arguments))
-    assert status == 0 and told.count(": done before") == 3, told
+    status, printed = _finish(_start(output, *arguments))
+    assert status == 0 and printed.count(": done before") == 3, printed
     assert {f: f.stat().st_mtime_ns for f in done} == done
     assert all(f.stat().st_mtime_ns == copies[f] for f in finished)
     tables = sorted(undisturbed.glob("figures/smoke/*.csv"))
@@ -50,13 +50,13 @@ def not_to_be_had(folder: Path) -> str:
         runner = _start(
             folder, "--profile", "smoke", "--only", "01", "--models", *models, HF_ENDPOINT=address
         )
-        status, told = _finish(runner)
-    assert status == 1, told
-    table = told[told.index("status  ") :]
-    assert "skipped: gated" in table and "accept its licence" in table, told
-    assert "skipped: not available" in table and "has no model nobody/absent" in table, told
-    shown = (folder / "figures/smoke/figure_4.csv").read_text()
-    assert "llama-2-7b" in shown and "not measured" in shown and "tiny-random" in shown
+        status, printed = _finish(runner)
+    assert status == 1, printed
+    table = printed[printed.index("status  ") :]
+    assert "skipped: gated" in table and "accept its licence" in table, printed
+    assert "skipped: not available" in table and "has no model nobody/absent" in table, printed
+    figure = (folder / "figures/smoke/figure_4.csv").read_text()
+    assert "llama-2-7b" in figure and "not measured" in figure and "tiny-random" in figure
     return "both told in a sentence and listed as missing; the third model is drawn; exit 1"
 
 
@@ -71,19 +71,19 @@ def offline(folder: Path) -> str:
         "nobody/absent",
         HF_HUB_OFFLINE="1",
     )
-    status, told = _finish(runner)
-    assert status == 1 and "the hub cannot be reached" in told, told
+    status, printed = _finish(runner)
+    assert status == 1 and "the hub cannot be reached" in printed, printed
     return "“… is not in the local cache and the hub cannot be reached …”; exit 1"
 
 
 # ---- helpers ---------------------------------------------------------------------------------
 
 
-def _start(output: Path, *arguments: str, **told: str) -> subprocess.Popen:
+def _start(output: Path, *arguments: str, **variables: str) -> subprocess.Popen:
     output.mkdir(parents=True, exist_ok=True)
     return subprocess.Popen(
         [sys.executable, "-m", "replication", *arguments],
-        env=toys.environment(output) | told,
+        env=toys.environment(output) | variables,
         cwd=output,
         start_new_session=True,
         stdout=subprocess.PIPE,

@@ -20,9 +20,9 @@ def kernel_killed(folder: Path) -> str:
     runner = toys.start(folder, "a", "slow", "b")
     toys.until(lambda: len(toys.lines(folder)) == 2)
     toys.kill(int(toys.lines(folder)[1].split()[1]))
-    status, told = toys.finish(runner)
-    assert status == 1 and "killed" in _row(told, "slow"), told
-    assert all(_row(told, name).startswith("ok ") for name in ("/a", "/b")), told
+    status, printed = toys.finish(runner)
+    assert status == 1 and "killed" in _row(printed, "slow"), printed
+    assert all(_row(printed, name).startswith("ok ") for name in ("/a", "/b")), printed
     kept = list(folder.glob("output/data/results/jobs/*slow*/*.ipynb"))
     assert [file.name for file in kept] == ["toy.failed.ipynb"]
     table = (folder / "output/figures/smoke/figure_toy.csv").read_text()
@@ -31,31 +31,31 @@ def kernel_killed(folder: Path) -> str:
 
 
 def out_of_memory(folder: Path, name: str) -> str:
-    status, told = toys.finish(toys.start(folder, name, "b"))
-    assert status == 1 and _row(told, name).startswith("oom "), told
-    assert _row(told, "/b").startswith("ok "), told
-    return f"oom: {_row(told, name).split('failed: ')[1][:50]}…; the other ok"
+    status, printed = toys.finish(toys.start(folder, name, "b"))
+    assert status == 1 and _row(printed, name).startswith("oom "), printed
+    assert _row(printed, "/b").startswith("ok "), printed
+    return f"oom: {_row(printed, name).split('failed: ')[1][:50]}…; the other ok"
 
 
 def time_limit(folder: Path) -> str:
     runner = toys.start(folder, "slow", "b", "--time-limit=0.2")
-    status, told = toys.finish(runner)
-    assert status == 1 and _row(told, "slow").startswith("time limit "), told
-    assert _row(told, "/b").startswith("ok ") and not toys.processes(folder / "output"), told
+    status, printed = toys.finish(runner)
+    assert status == 1 and _row(printed, "slow").startswith("time limit "), printed
+    assert _row(printed, "/b").startswith("ok ") and not toys.processes(folder / "output"), printed
     return "ended after 12 s, no process left; the other ok"
 
 
 def second_runner(folder: Path) -> str:
     first = toys.start(folder, "slow")
     toys.until(lambda: toys.lines(folder))
-    status, told = toys.finish(toys.start(folder, "b"))
+    status, printed = toys.finish(toys.start(folder, "b"))
     first.send_signal(signal.SIGTERM)
-    assert status == 2 and len(told.strip().splitlines()) == 1, told
-    assert f"pid {first.pid}," in told and "command" in told, told
+    assert status == 2 and len(printed.strip().splitlines()) == 1, printed
+    assert f"pid {first.pid}," in printed and "command" in printed, printed
     toys.finish(first)
     status, again = toys.finish(toys.start(folder, "b"))
     assert status == 0, again
-    return f"exit 2: “{told.strip()[:22]}… pid {first.pid}, …”; afterwards free again"
+    return f"exit 2: “{printed.strip()[:22]}… pid {first.pid}, …”; afterwards free again"
 
 
 def interrupted(folder: Path, number: int) -> str:
@@ -64,10 +64,10 @@ def interrupted(folder: Path, number: int) -> str:
     assert len(toys.processes(folder / "output")) >= 2
     runner.send_signal(number)
     start = time.monotonic()
-    status, told = toys.finish(runner)
+    status, printed = toys.finish(runner)
     seconds = time.monotonic() - start
     toys.until(lambda: not toys.processes(folder / "output"), 2)
-    assert status == 130 and told.strip().endswith("resumes from here."), told
+    assert status == 130 and printed.strip().endswith("resumes from here."), printed
     return f"exit 130 after {seconds:.1f} s, no process left"
 
 
@@ -82,13 +82,13 @@ def runner_killed(folder: Path) -> str:
 
 
 def token(folder: Path) -> str:
-    status, told = toys.finish(toys.start(folder, "token"))
-    assert status == 0, told
+    status, printed = toys.finish(toys.start(folder, "token"))
+    assert status == 0, printed
     copies = [file for file in folder.rglob("*") if file.is_file()]
-    [shown] = folder.glob("output/papermill_runs/smoke/toy.ipynb")
-    assert "logged in with <token>" in shown.read_text(), shown.read_text()
+    [copy] = folder.glob("output/papermill_runs/smoke/toy.ipynb")
+    assert "logged in with <token>" in copy.read_text(), copy.read_text()
     assert not [f for f in copies if toys.SECRET.encode() in f.read_bytes()]
-    assert toys.SECRET not in told
+    assert toys.SECRET not in printed
     return f"“<token>” in the copy, in none of {len(copies)} files, not in the log"
 
 
@@ -104,12 +104,12 @@ def thousand(folder: Path, count: int = 1000) -> str:
     batch.Progress.add = add
     start = time.monotonic()
     try:
-        found = _batch(folder, [Job("03", "tiny-random", n) for n in range(count)], engine)
+        outcomes = _batch(folder, [Job("03", "tiny-random", n) for n in range(count)], engine)
     finally:
         batch.Progress.add = real
     each = (time.monotonic() - start) / count
     grown = (sizes[-1] - sizes[count // 5]) / 2**20
-    assert len(found) == count and all(o.status == "ok" for o in found.values())
+    assert len(outcomes) == count and all(o.status == "ok" for o in outcomes.values())
     assert each < 0.05 and grown < 10, (each, grown)
     return f"{1000 * each:.1f} ms a job, {grown:+.1f} MB"
 
@@ -132,12 +132,12 @@ def through_papermill(folder: Path, count: int = 20) -> str:
     start = time.monotonic()
     try:
         with mock.patch.dict(os.environ, kernels):
-            found = _batch(folder, [Job("01", model) for model in models], batch.Serial())
+            outcomes = _batch(folder, [Job("01", model) for model in models], batch.Serial())
     finally:
         papermill.execute_notebook, paths.NOTEBOOKS = real, before
     each = (time.monotonic() - start - sum(inside)) / count
     grown = (sizes[-1] - sizes[count // 4]) / 2**20
-    assert len(found) == count and all(o.status == "ok" for o in found.values()), found
+    assert len(outcomes) == count and all(o.status == "ok" for o in outcomes.values()), outcomes
     assert each < 0.05 and grown < 20, (each, grown)
     own = sum(inside) / count
     return f"{1000 * each:.1f} ms a job beyond papermill's {own:.2f} s, {grown:+.1f} MB"
@@ -157,9 +157,9 @@ def _batch(folder: Path, jobs: list[Job], engine) -> dict[str, Outcome]:
         paths.RESULTS, paths.RUNS = before
 
 
-def _row(told: str, name: str) -> str:
+def _row(printed: str, name: str) -> str:
     """The line of the closing table about job `name`."""
-    table = told[told.index("status  ") :].splitlines()
+    table = printed[printed.index("status  ") :].splitlines()
     return next(line for line in table if name in line)
 
 

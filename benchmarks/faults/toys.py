@@ -80,13 +80,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def start(
-    folder: Path, *names: str, module: str = "benchmarks.faults.toys", **told: str
+    folder: Path, *names: str, module: str = "benchmarks.faults.toys", **variables: str
 ) -> subprocess.Popen:
-    """A runner over toy models, whose output goes to `folder`/output; told: its environment."""
+    """A runner over toy models, with these environment variables; it writes to `folder`/output."""
     folder.mkdir(parents=True, exist_ok=True)
     return subprocess.Popen(
         [sys.executable, "-m", module, str(folder), *names],
-        env=environment(folder / "output") | told,
+        env=environment(folder / "output") | variables,
         cwd=paths.ROOT,
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # `make test &` ignores it
@@ -98,8 +98,12 @@ def start(
 
 def environment(output: Path) -> dict:
     """The environment of a runner that writes to `output`."""
-    told = {"DEEPER_LAYERS_OUTPUT": str(output), "PYTHONPATH": str(paths.ROOT)}
-    return os.environ | told | {"HF_TOKEN": SECRET, "TOYS": str(output.parent)}
+    return os.environ | {
+        "DEEPER_LAYERS_OUTPUT": str(output),
+        "PYTHONPATH": str(paths.ROOT),
+        "HF_TOKEN": SECRET,
+        "TOYS": str(output.parent),
+    }
 
 
 def finish(runner: subprocess.Popen) -> tuple[int, str]:
@@ -124,13 +128,13 @@ def until(condition, seconds: float = 60) -> None:
 
 def processes(output: Path) -> list[psutil.Process]:
     """Every process whose output goes to `output`: runners, workers and kernels."""
-    found = []
+    running = []
     for process in psutil.process_iter(["environ"]):
-        told = process.info["environ"] or {}
+        variables = process.info["environ"] or {}
         alive = process.status() != psutil.STATUS_ZOMBIE
-        if told.get("DEEPER_LAYERS_OUTPUT") == str(output) and alive:
-            found.append(process)
-    return found
+        if variables.get("DEEPER_LAYERS_OUTPUT") == str(output) and alive:
+            running.append(process)
+    return running
 
 
 def kill(pid: int) -> None:

@@ -50,8 +50,10 @@ def steps(bench: Bench) -> None:
 
 def determinism(bench: Bench) -> None:
     """a step with deterministic algorithms and without, in turns"""
-    short = {"steps": STEPS, "max_tokens": bench.profile.heal_tokens // 8}
-    recipe = profiles.recipe(bench.name, bench.profile, **short, warmup_steps=1)
+    max_tokens = bench.profile.heal_tokens // 8
+    recipe = profiles.recipe(
+        bench.name, bench.profile, steps=STEPS, max_tokens=max_tokens, warmup_steps=1
+    )
     free = mock.patch.object(training, "_deterministic", lambda warn_only: nullcontext())
     took = {"deterministic": [], "not deterministic": []}
     for turn in range(2):
@@ -66,8 +68,8 @@ def determinism(bench: Bench) -> None:
 
 def same_bytes(bench: Bench) -> None:
     """the same adapter twice, after an interruption, and with activations recomputed"""
-    short = {"steps": 8, "batch": 4, "max_tokens": bench.profile.heal_tokens // 8}
-    recipe = profiles.recipe(bench.name, bench.profile, **short)
+    max_tokens = bench.profile.heal_tokens // 8
+    recipe = profiles.recipe(bench.name, bench.profile, steps=8, batch=4, max_tokens=max_tokens)
     made = Path(bench.name).with_name
 
     def adapter(name: str, micro: int, recomputes: bool = False) -> bytes:

@@ -74,13 +74,14 @@ def texts(count: int, longest: int, shortest: int | None = None) -> list[str]:
 
 def task(name: str, count: int, length: int = 40, shots: int = 1) -> Task:
     """A question set of random letters in the form of the real one, each question of `length`."""
-    asked = texts((1 + shots) * count, length)
+    questions = texts((1 + shots) * count, length)
     choices = {"mmlu": ANSWERS[:4], "boolq": ANSWERS[4:], "gsm8k_bpb": (" to be",)}
     choices = choices.get(name, (" to be", " or", " not to be"))
     examples = []
-    for i, question in enumerate(asked[:count]):
+    for i, question in enumerate(questions[:count]):
         subject = i % 2 if name == "mmlu" else i
-        solved = tuple(f"{asked[count + subject + 2 * j]}\nAnswer: A\n\n" for j in range(shots))
+        others = [questions[count + subject + 2 * shot] for shot in range(shots)]
+        solved = tuple(f"{other}\nAnswer: A\n\n" for other in others)
         parts = ("About letters.\n\n", solved, f"{question}\nAnswer:", list(choices))
         right = choices[0] if name == "gsm8k_bpb" else i % len(choices)
         example = {"prompt": parts[0] + "".join(solved) + parts[2], "choices": list(choices)}
