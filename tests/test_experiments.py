@@ -1,12 +1,16 @@
 """What the experiments ask for: each variant is another measurement, like is compared with like."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
+import pytest
 from conftest import Distances, score
 
+from lib.blocks import Block
 from replication import profiles
 from replication.analysis import curves
-from replication.measure import experiments
+from replication.measure import experiments, request
 
 PROFILE = profiles.get("overnight")
 (NAME,) = PROFILE.ablation_models
@@ -40,3 +44,13 @@ def test_two_forms_of_a_question_are_resampled_alike():
         lines.append(curves.curve(pd.Series(whole), pd.DataFrame([pruned])))
     letters, content = lines
     assert np.array_equal(letters.values, content.values)
+
+
+@pytest.mark.parametrize("quantization", [None, "nf4"])
+def test_a_healed_score_needs_the_healing_that_is_requested_alone(quantization):
+    profile, block = replace(PROFILE, quantization=quantization), Block(3, 2)
+    recipe = profiles.recipe(NAME, profile)
+    scored = request.score(NAME, profile, "c4", block, recipe)
+    alone = request.healing(NAME, profile, block, recipe)
+    assert scored.healing.params == alone.params
+    assert alone.healing.params == alone.params
