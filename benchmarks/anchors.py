@@ -29,7 +29,8 @@ def published() -> list[dict]:
 
 def cells(row: dict) -> list[str]:
     """A row's texts, in the order of HEADER."""
-    rate, limit = float(row["rate"]), ceiling(row["model"], int(row["tokens"]), row["card"])
+    rate = float(row["rate"])
+    limit = ceiling(row["model"], int(row["tokens"]), row["card"])
     measured = [row["who"], registry.label(row["model"]), row["tokens"], f"{rate:,.0f}"]
     return [*measured, f"{rate / limit:.0%}", f"{limit:,.0f}", row["source"]]
 

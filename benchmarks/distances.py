@@ -90,7 +90,8 @@ def distances_of(model, batches: list[dict], size: int) -> np.ndarray:
         read = model.get_decoder()(
             input_ids=ids.to(model.device), use_cache=False, output_hidden_states=True
         )
-        states = torch.stack([x[torch.arange(len(ids)), last] for x in read.hidden_states], 1)
+        rows = torch.arange(len(ids))
+        states = torch.stack([x[rows, last] for x in read.hidden_states], 1)
         unit = functional.normalize(states.cpu().double(), dim=-1)
         cosines = (unit[:, :-size] * unit[:, size:]).sum(-1)
         angles.append(torch.arccos(cosines.clamp(-1, 1)) / torch.pi)

@@ -62,9 +62,9 @@ def _measure(size: Size, model, tokenizer, task) -> Pair:
         names = harness.write_tasks(
             folder, size.mmlu_subjects, size.mmlu_questions, size.mmlu_shots
         )
-        harnessed = names, harness.task_manager(folder), size.harness_batch
+        manager = harness.task_manager(folder)
         return alternate(
-            lambda: each_dropped(model, tokenizer, blocks, *harnessed),
+            lambda: each_dropped(model, tokenizer, blocks, names, manager, size.harness_batch),
             lambda: target_logprobs(
                 model, blocks, _flat(task.rows(tokenizer)), inputs.BATCH_TOKENS, task.name
             ),
@@ -105,15 +105,17 @@ def letters(theirs: np.ndarray, ours: np.ndarray) -> tuple[int, int, int]:
     gap = theirs[every, first] - theirs[every, second]
     different = first != second
     ties = different & (gap < TIE)
-    return len(theirs), int((~different).sum()), int(ties.sum())
+    equal = ~different
+    return len(theirs), int(equal.sum()), int(ties.sum())
 
 
 def same_tokens(theirs: list, rows: list) -> int:
     """How many questions both read as the same tokens, the four choices included."""
-    return sum(
-        [(list(row.tokens), [token]) for token in row.target_ids[0]] == [tuple(p) for p in pairs]
-        for row, pairs in zip(rows, theirs, strict=True)
-    )
+    same = 0
+    for row, pairs in zip(rows, theirs, strict=True):
+        ours = [(list(row.tokens), [token]) for token in row.target_ids[0]]
+        same += ours == [tuple(pair) for pair in pairs]
+    return same
 
 
 def _flat(rows: list[list]) -> list:

@@ -34,8 +34,11 @@ REDRAW = """async n => {
 def distance_map(seed: int) -> BlockDistances:
     """Distances that grow with n and fall with depth, with some noise."""
     start, stop = np.mgrid[: LAYERS + 1, : LAYERS + 1]
-    upper = np.triu(0.05 * np.sqrt(np.maximum(stop - start, 0)) * (1.2 - start / LAYERS), 1)
-    noise = 0.002 * np.triu(np.random.default_rng(seed).standard_normal((16, *upper.shape)), 1)
+    growth = np.sqrt(np.maximum(stop - start, 0))
+    fall = 1.2 - start / LAYERS
+    upper = np.triu(0.05 * growth * fall, 1)
+    drawn = np.random.default_rng(seed).standard_normal((16, *upper.shape))
+    noise = 0.002 * np.triu(drawn, 1)
     folds = upper + noise
     folds += folds.transpose(0, 2, 1)
     return BlockDistances(folds.mean(0), folds.std(0) / 4, folds, 256)
@@ -64,7 +67,10 @@ def main(argv: list[str] | None = None) -> int:
     if program is None:
         print("No Chromium on this machine (Debian: apt-get install chromium).", file=sys.stderr)
         return 2
-    maps = {f"model {i}": explorer.Explored(distance_map(i), damage=damage_map()) for i in range(2)}
+    maps = {
+        f"model {seed}": explorer.Explored(distance_map(seed), damage=damage_map())
+        for seed in range(2)
+    }
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "explorer.html"
         file.write_text(explorer.page(maps), encoding="utf-8")

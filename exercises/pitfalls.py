@@ -154,7 +154,8 @@ def stale_configuration(model, tokenizer, blocks: Sequence[Block], task: Task) -
 
 def _saved_without_configuration(model, block: Block, folder: str):
     decoder, name, layers = model.get_decoder(), layers_attribute(model), decoder_layers(model)
-    setattr(decoder, name, nn.ModuleList(layers[l] for l in block.kept(len(layers))))
+    kept = block.kept(len(layers))
+    setattr(decoder, name, nn.ModuleList(layers[l] for l in kept))
     try:
         model.save_pretrained(folder)
     finally:
@@ -197,12 +198,11 @@ def _losses(model, tokenizer, blocks, task: Task, title: str, wrong: dict) -> Pa
 
 
 def _pair(title: str, x_label: str, y_label: str, ways: dict, first: int = 0, x=None) -> Pair:
-    parts = [
-        pd.DataFrame(
-            {"x": np.arange(first, first + len(values)) if x is None else x, "way": way}
-        ).assign(value=np.asarray(values, dtype=float))
-        for way, values in ways.items()
-    ]
+    parts = []
+    for way, values in ways.items():
+        places = np.arange(first, first + len(values)) if x is None else x
+        part = pd.DataFrame({"x": places, "way": way})
+        parts.append(part.assign(value=np.asarray(values, dtype=float)))
     return Pair(title, x_label, y_label, pd.concat(parts, ignore_index=True))
 
 

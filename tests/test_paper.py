@@ -140,7 +140,8 @@ def test_each_adapter_is_on_the_papers_modules(paper):
             if registry.MODELS[name].source in config["base_model_name_or_path"]:
                 targets = config["target_modules"]
                 assert all(".mlp." in path for path in targets)
-                bases.setdefault(name, set()).update(path.rpartition(".")[2] for path in targets)
+                suffixes = {path.rpartition(".")[2] for path in targets}
+                bases.setdefault(name, set()).update(suffixes)
     assert bases == modules
 
 

@@ -64,8 +64,10 @@ def test_hellaswag_is_that_of_lm_eval(base, block, tmp_path):
     name = harness.write_task(tmp_path, "hellaswag", {"validation": rows}, training_split=None)
     samples = theirs(base, block, tmp_path, [name])
     ours = matched(base, block, task, samples, "acc_norm", atol=2e-3)
-    whole = np.array([row.sum() for row in ours]).reshape(-1, 4).argmax(1)
-    right = [float(a == e["answer"]) for a, e in zip(whole, task.examples, strict=True)]
+    totals = np.array([row.sum() for row in ours])
+    chosen = totals.reshape(-1, 4).argmax(1)
+    answers = [example["answer"] for example in task.examples]
+    right = [float(a == b) for a, b in zip(chosen, answers, strict=True)]
     assert right == [sample["acc"] for sample in samples]
 
 
@@ -103,7 +105,8 @@ def test_gsm8k_is_that_of_lm_eval(base, block, tmp_path):
     limit = PROFILE.gsm8k_new_tokens
     ours = sweep.continuations(base[0], base[1], [block], rows, limit, 2048)[block]
     assert ours == [s["resps"][0][0] for s in samples]
-    assert task.scores([[text] for text in ours])[0].tolist() == [s["exact_match"] for s in samples]
+    values, _ = task.scores([[text] for text in ours])
+    assert values.tolist() == [s["exact_match"] for s in samples]
 
 
 def test_exact_match_is_that_of_lm_eval():
@@ -123,5 +126,6 @@ def test_exact_match_is_that_of_lm_eval():
         )["exact_match"]
         for (said,) in strict
     ]  # fmt: skip
-    ours = [evaluation.Task("gsm8k", (example,)).scores([[t]])[0][0] for t in texts]
+    task = evaluation.Task("gsm8k", (example,))
+    ours = [task.scores([[text]])[0][0] for text in texts]
     assert ours == expected and 0 < sum(ours) < len(texts)

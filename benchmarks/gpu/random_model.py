@@ -30,7 +30,8 @@ def write(folder: Path, shards: int = 1, device: str = "cpu", **sizes) -> str:
         empty = transformers.AutoModelForCausalLM.from_config(config).state_dict()
     draw, names, places = torch.Generator(device).manual_seed(0), list(empty), {}
     for i in range(shards):
-        part = {name: _drawn(name, empty[name].shape, draw) for name in names[i::shards]}
+        own = names[i::shards]
+        part = {name: _drawn(name, empty[name].shape, draw) for name in own}
         file = f"model-{i + 1:05d}-of-{shards:05d}.safetensors"
         save_file(part, folder / file, metadata={"format": "pt"})
         places |= dict.fromkeys(part, file)

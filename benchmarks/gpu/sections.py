@@ -87,7 +87,8 @@ def sweeps(bench: Bench) -> None:
     texts = random_model.texts(profile.c4_sequences, profile.c4_tokens)
     c4 = Task("c4", tuple({"text": t, "max_tokens": profile.c4_tokens} for t in texts))
     questions = random_model.task("mmlu", profile.mmlu_questions, profile.c4_tokens // 8, shots=5)
-    blocks = [Block(layers - 1 - n - n % 3, n) for n in range(1, layers // 2, 3)]
+    sizes = range(1, layers // 2, 3)
+    blocks = [Block(layers - 1 - n - n % 3, n) for n in sizes]
     model, tokenizer = bench.model()
     for task in (c4, questions):
         sweep(model, tokenizer, [], [Task(task.name, task.examples[:1])], profile.batch_tokens)
