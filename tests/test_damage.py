@@ -149,3 +149,12 @@ def test_the_map_is_not_fooled_by_luck():
     summary = which_block.summary(rows).set_index("criterion")
     assert abs(summary.excess["simple"]) < 0.4 and summary.excess_low["simple"] < 0.1
     assert (summary.sizes == 12).all() and (summary.excess[which_block.BEST] == 0)
+
+
+def test_the_error_of_a_rise_is_paired_on_texts():
+    """Texts differ by far more than what the block does to each of them."""
+    whole, rises = np.array([1.0, 5.0, 9.0]), np.array([0.5, 0.6, 0.7])
+    losses = np.stack([whole, whole + rises])
+    (row,) = damage.table("m", [[0, 0], [2, 1]], losses, np.ones(3)).to_dict("records")
+    assert row["value"] == pytest.approx(0.6) and row["loss"] == pytest.approx(5.6)
+    assert row["standard_error"] == pytest.approx(0.1 / 3**0.5)
