@@ -101,7 +101,8 @@ def _in_turn(model, profile: Profile) -> dict:
     num_layers = len(decoder_layers(model))
     sizes = profile.healed_sizes(num_layers)
     blocks = [UNPRUNED, *(simple_block(num_layers, size) for size in sizes)]
-    prompt = torch.arange(profile.cost_prompt_tokens)[None]
+    vocabulary = model.get_input_embeddings().num_embeddings
+    prompt = torch.arange(profile.cost_prompt_tokens)[None] % vocabulary
     versions = {b: {"block": [b.start, b.size], "prefill": [], "decode": []} for b in blocks}
     for turn in range(profile.cost_repeats + 1):
         for block, version in versions.items():
