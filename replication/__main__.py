@@ -19,8 +19,7 @@ from lib.data import wheels
 from lib.models import machine
 from replication import paths, plan, profiles
 from replication.profiles import Profile
-from replication.run import batch
-from replication.run import jobs as parts
+from replication.run import batch, jobs
 from replication.run.notebooks import FIGURES, NOTEBOOKS, Notebook
 
 
@@ -98,13 +97,13 @@ def run(options: argparse.Namespace, profile: Profile, numbers: list[str], param
     """Jobs first where there are any, then the notebooks; the exit status."""
     notebooks = {number: NOTEBOOKS[number] for number in numbers}
     whole = batch.Batch(notebooks, parameters, profile, options.time_limit)
-    jobs, engine = parts.jobs(profile, numbers), batch.Serial
+    split, engine = jobs.jobs(profile, numbers), batch.Serial
     if options.engine == "ray":
         from replication.run.cluster import Ray as engine
     else:
-        jobs = parts.by_model(jobs) if len(profile.models) > 1 else []
+        split = jobs.by_model(split) if len(profile.models) > 1 else []
     with batch.alone(), closing(engine()) as opened:
-        outcomes = batch.run(whole, jobs, opened)
+        outcomes = batch.run(whole, split, opened)
     print(batch.table(outcomes))
     return int(any(outcome.status != "ok" for outcome in outcomes.values()))
 

@@ -5,6 +5,7 @@ A new question of `replication/beyond` has one row here. Imports no torch.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from replication.beyond import books, dose, letters, repair, which_block
 from replication.measure import damage, experiments
@@ -12,22 +13,6 @@ from replication.measure.request import Request
 from replication.profiles import Profile
 
 Experiment = Callable[..., list[Request]]  # of a model's name, its distances and a profile
-
-
-def every_model(profile: Profile) -> Sequence[str]:
-    return profile.models
-
-
-def ablation_models(profile: Profile) -> Sequence[str]:
-    return profile.ablation_models
-
-
-def rank_models(profile: Profile) -> Sequence[str]:
-    return profile.rank_models
-
-
-def study_models(profile: Profile) -> Sequence[str]:
-    return profile.study_models
 
 
 @dataclass(frozen=True)
@@ -43,7 +28,7 @@ class Notebook:
     figures: tuple[str, ...] = ()
     wave: int | None = None
     experiments: tuple[Experiment, ...] = ()
-    models: Callable[[Profile], Sequence[str]] = every_model
+    models: Callable[[Profile], Sequence[str]] = attrgetter("models")
     depths: Callable[[Profile, int, str], list[int]] | None = None  # of so many layers, of a model
     draws: bool = True  # from results alone, where a job has failed
 
@@ -79,7 +64,7 @@ NOTEBOOKS = {
         ("figure_7",),
         wave=3,
         experiments=(experiments.prompts,),
-        models=ablation_models,
+        models=attrgetter("ablation_models"),
         depths=Profile.healed_sizes,
     ),
     "06": Notebook(
@@ -88,7 +73,7 @@ NOTEBOOKS = {
         ("figure_8",),
         wave=3,
         experiments=(experiments.seeds,),
-        models=ablation_models,
+        models=attrgetter("ablation_models"),
         depths=Profile.ablation_sizes,
     ),
     "07": Notebook(
@@ -97,7 +82,7 @@ NOTEBOOKS = {
         ("figure_9",),
         wave=3,
         experiments=(experiments.ranks,),
-        models=rank_models,
+        models=attrgetter("rank_models"),
         depths=Profile.ablation_sizes,
     ),
     "08": Notebook("08_qwen_islands", 1, ("figure_islands",), draws=False),
@@ -108,7 +93,7 @@ NOTEBOOKS = {
         ("figure_beyond", "figure_measures", "figure_letters", "figure_cuts", "figure_books"),
         wave=3,
         experiments=(experiments.reasoning, letters.forms, letters.exits, books.requests),
-        models=study_models,
+        models=attrgetter("study_models"),
     ),
     "11": Notebook(
         "11_which_block",
@@ -116,7 +101,7 @@ NOTEBOOKS = {
         ("figure_damage", "figure_criteria", "figure_layers"),
         wave=1,
         experiments=(damage.requests, which_block.requests),
-        models=study_models,
+        models=attrgetter("study_models"),
     ),
     "12": Notebook(
         "12_repair",
@@ -124,7 +109,7 @@ NOTEBOOKS = {
         ("figure_repair", "figure_repair_cost"),
         wave=4,  # it shares healings with 03 and 07
         experiments=(repair.maps, repair.healings),
-        models=study_models,
+        models=attrgetter("study_models"),
     ),
     "13": Notebook("13_claims", 1, ("figure_claims",)),
 }
