@@ -7,7 +7,7 @@ from conftest import Distances
 
 from lib.blocks import UNPRUNED, Block
 from lib.data import sets
-from replication import profiles
+from replication import paths, profiles
 from replication.beyond import biases
 from replication.measure import request
 
@@ -113,6 +113,36 @@ def test_rows_have_the_columns_of_a_score():
     assert rows.chance.iloc[:4].tolist() == [0.25, 0.25, 0.5, pytest.approx(np.log(4))]
 
 
+def exits(profile) -> pd.DataFrame:
+    """Scores along an exit: a bias comes at the second layer, knowledge is lost at the third."""
+    knowledge, bias, rows = [2.0, 2.0, 2.0, 0.0, 0.0], [0, 0, 1, 1, 1], []
+    for questions, seed in (("recorded", 0), ("other", 1)):
+        for size in range(5):
+            loglikelihoods, answers = made_up(knowledge[size], bias[size] * BIAS, seed=seed)
+            row = {"model": "smollm2-135m", "task": "mmlu", "questions": questions, "value": 0.5}
+            row |= {"treatment": "unhealed" if size else "unpruned", "block_size": size}
+            row |= {"strategy": "early exit" if size else "none", "fraction": size / 8}
+            row |= {"choices": list(loglikelihoods), "answers": answers.tolist(), "n": N}
+            rows.append(row | {"weights": WEIGHTS, "profile": profile.name})
+    return pd.DataFrame(rows)
+
+
+def test_a_bias_is_told_from_a_loss_of_knowledge(output):
+    measured = biases.letter_measures(exits(profiles.get("smoke")))
+    gains = biases.gains(measured).set_index(["questions", "block_size"]).difference
+    assert gains["other", 1] == pytest.approx(0, abs=0.02)
+    assert gains["other", 2] > 0.2 and gains["recorded", 2] > 0.2
+    assert gains["other", 3] == pytest.approx(0, abs=0.03)
+    halves = biases.halves(measured).set_index(["measure", "questions"]).fraction
+    for questions in biases.QUESTIONS:
+        assert halves["accuracy", questions] < 2 / 8
+        for measure in biases.MEASURES[1:3]:
+            assert 2 / 8 < halves[measure, questions] < 3 / 8
+    biases.figure_biases(measured, profiles.get("smoke"))
+    drawn = pd.read_csv(paths.FIGURES / "smoke" / "figure_biases.csv")
+    assert len(drawn) == len(measured)
+
+
 # ---- questions -------------------------------------------------------------------------------
 
 
@@ -140,3 +170,8 @@ def test_biases_are_asked_along_both_cuts():
     for task in ("mmlu", "mmlu_other"):
         assert {(task, "early exit", Block(22, 6)), (task, "similarity", Block(13, 6))} <= cuts
         assert (task, "none", UNPRUNED) in cuts
+
+
+def test_no_other_questions_are_asked_where_all_are():
+    requests = biases.requests("mistral-7b", Distances(20, 32), profiles.get("paper"))
+    assert {r.params["task"] for r in requests} == {"mmlu"}

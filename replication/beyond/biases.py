@@ -1,7 +1,7 @@
 """Answers by letter without their bias: what a model knows, not which letter it likes.
 
-Not in a notebook yet: MMLU along an early exit and the similarity-informed cut, of the questions of
-the other notebooks and of as many others, which confirm what was seen in the first.
+Notebook 10. MMLU along an early exit and the similarity-informed cut, of the questions of the other
+notebooks and of as many others, which confirm what was seen in the first.
 
 A pruned model may prefer one letter whatever is asked. Its log-likelihoods still tell the options
 of a question apart, if what it adds to a letter is the same for every question. Three measures see
@@ -15,18 +15,26 @@ that; each is of the stored log-likelihoods, no model is run.
   labels on the other folds. Guessing: the logarithm of the number of letters.
 """
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 from lib.evaluation import accuracy_with_ties, weighted_mean
+from lib.models import registry
 from replication.analysis.answers import auc_influences
+from replication.analysis.bootstrap import paired
+from replication.analysis.curves import transitions
+from replication.figures.style import NORMAL, STYLE, WIDTH, save_figure
 from replication.measure.experiments import cuts, unpruned
 from replication.measure.request import Request
 from replication.profiles import Profile
 
 QUESTIONS = {"recorded": "mmlu", "other": "mmlu_other"}
+IN_A_SUBJECT = 100  # questions of MMLU's test split at least
 MOST = {"early exit": 10, "similarity": 6}  # layers dropped
 
 FOLDS = 5  # of questions, by their number
@@ -40,9 +48,13 @@ GUESS = {  # what a model scores that knows nothing, of k letters
 
 
 def requests(name: str, distances, profile: Profile) -> list[Request]:
-    """MMLU by letter at every size up to MOST; column questions."""
+    """MMLU by letter at every size up to MOST; column questions.
+
+    Others are asked only where every subject has as many again.
+    """
     layers, wanted = distances.num_layers, []
-    for questions, task in QUESTIONS.items():
+    sets = QUESTIONS if 2 * profile.mmlu_questions <= IN_A_SUBJECT else {"recorded": "mmlu"}
+    for questions, task in sets.items():
         wanted += unpruned(name, profile, [task], questions=questions)
         for strategy, most in MOST.items():
             sizes = range(1, min(most, layers - 1) + 1)
@@ -87,6 +99,24 @@ def letter_measures(scores: pd.DataFrame) -> pd.DataFrame:
                 | {"share": commonest_share(compared, weights)}
             )
     return pd.DataFrame(rows)
+
+
+def gains(measured: pd.DataFrame) -> pd.DataFrame:
+    """What removing biases adds to the accuracy of each score, paired on its questions.
+
+    measured: of letter_measures. Columns as of `bootstrap.paired`, and questions.
+    """
+    of_set = measured.groupby("questions", sort=False)
+    pairs = {name: paired(rows, "measure", *MEASURES[:2]) for name, rows in of_set}
+    return pd.concat(pairs, names=["questions"]).reset_index(level=0)
+
+
+def halves(measured: pd.DataFrame) -> pd.DataFrame:
+    """Where half of each measure's lead over guessing is lost: `curves.transitions` of each."""
+    rising = measured[measured.measure.isin(MEASURES[:3])]
+    lines = rising.groupby(["measure", "questions"], sort=False)
+    halves = {line: transitions(rows) for line, rows in lines}
+    return pd.concat(halves, names=["measure", "questions"]).reset_index(level=(0, 1))
 
 
 def fold_of(count: int) -> np.ndarray:
@@ -167,3 +197,56 @@ def _calibration(relative: np.ndarray, answers: np.ndarray, weights: np.ndarray)
     bounds = [(0, None)] + [(None, None)] * letters
     best = minimize(loss, np.append(1.0, np.zeros(letters)), method="L-BFGS-B", bounds=bounds)
     return best.x[0], best.x[1:]
+
+
+# ---- the figure -----------------------------------------------------------------------------
+
+DRAWN = {"accuracy": "0.45", "accuracy, biases removed": "tab:purple"}  # and their colours
+LINES = {"recorded": ("-", "o"), "other": ("--", "D")}  # of each set of questions
+
+
+def figure_biases(measured: pd.DataFrame, profile: Profile) -> Figure:
+    """MMLU as it is and with biases removed, a column a model and cut; measured: letter_measures.
+
+    Below: the share of questions that get the letter which is chosen most, as the model answers.
+    """
+    table = measured[measured.value.notna()]
+    cut = table[table.block_size > 0]
+    columns = list(cut.groupby(["model", "strategy"], sort=False).groups)
+    size = max(WIDTH, 1.9 * len(columns)), 4.4
+    grid = {"squeeze": False, "sharex": "col", "sharey": "row", "height_ratios": (3, 1)}
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(2, max(1, len(columns)), figsize=size, **grid)
+        for (above, below), (model, strategy) in zip(axes.T, columns, strict=False):
+            of_model = table[table.model == model]
+            panel = of_model[of_model.strategy.isin(["none", strategy])]
+            _accuracies(above, panel)
+            _shares(below, panel[panel.measure == "accuracy"])
+            above.set_title(f"{registry.label(model)}\n{strategy}", loc="left")
+            below.set_xlabel("layers dropped")
+            below.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes[0, 0].set_ylabel("MMLU accuracy")
+        axes[1, 0].set_ylabel("share of the\ncommonest letter")
+        axes[1, 0].set_ylim(0, 1.05)
+        return save_figure(figure, measured, "figure_biases", profile, legend="bars: 95 %")
+
+
+def _accuracies(axis, panel: pd.DataFrame) -> None:
+    axis.axhline(panel.chance.iloc[0], color="grey", ls=(0, (5, 3)), lw=1, label="chance")
+    for measure, shade in DRAWN.items():
+        of_measure = panel[panel.measure == measure]
+        for questions, line in of_measure.groupby("questions", sort=False):
+            style, marker = LINES[questions]
+            label = f"{'as answered' if measure == 'accuracy' else 'biases removed'}, {questions}"
+            look = {"color": shade, "ls": style, "marker": marker, "ms": 3.5, "elinewidth": 0.8}
+            line = line.sort_values("block_size")
+            bars = NORMAL * line.standard_error
+            axis.errorbar(line.block_size, line.value, bars, label=f"{label} questions", **look)
+    axis.set_title(f"n = {panel.n.max():.0f}", loc="right", fontsize=7)
+
+
+def _shares(axis, raw: pd.DataFrame) -> None:
+    for questions, line in raw.groupby("questions", sort=False):
+        line = line.sort_values("block_size")
+        style, marker = LINES[questions]
+        axis.plot(line.block_size, line.share, color="0.45", ls=style, marker=marker, ms=3)
