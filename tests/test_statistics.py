@@ -232,23 +232,6 @@ def test_largest_change():
     assert statistics.largest_change(first, *others) == exactly(*[0.04] * 3)
 
 
-def test_relative_rise():
-    """Each resample is divided by its own unpruned loss, so twice the losses change nothing."""
-    first = line(
-        [0, 0.1, 0.2, 0.3],
-        [2, 3, 4, 9],  # rises by 1/2 and by 1
-        [4, 6, 8, 9],  # the same
-        [2, 2, 2, 9],  # nothing
-    )
-    second = line(
-        [0, 0.1, 0.2, 0.4],
-        [1, 2, 4, 1],  # by 1 and by 3, so 1/2 and 2 more
-        [2, 4, 8, 1],  # the same
-        [1, 1.5, 1.5, 1],  # by 1/2 and 1/2
-    )
-    assert statistics.relative_rise(first, second) == exactly(1.25, 0.5, 1.25)
-
-
 def test_bend():
     """A step, 0 0 0 1 1 1, leaves a straight line 8/35 of its variance, however high it is."""
     depths = [0, 0.1, 0.2, 0.3, 0.4, 0.5]

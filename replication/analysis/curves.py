@@ -56,6 +56,8 @@ class Curve:
     n: int
     is_loss: bool  # less is better
     seconds: float = 0.0
+    chance: float = np.nan  # what guessing scores
+    first: bool = False  # something is lost at its first crossing, whatever comes back deeper
 
     @property
     def fraction_lost(self) -> np.ndarray:
@@ -77,9 +79,11 @@ class Curve:
         """The fraction where `share` is lost, in each row; `never` where it is not.
 
         Of the monotone line nearest to the points, linear between two depths: one bad block does
-        not decide, nor does the spacing of the depths. NaN if there are too few to say.
+        not decide, nor does the spacing of the depths. With `first`, of the most that was lost up
+        to each depth. NaN if there are too few depths to say.
         """
-        lost = monotone(self.fraction_lost)
+        lost = self.fraction_lost
+        lost = np.maximum.accumulate(lost, axis=1) if self.first else monotone(lost)
         rows = np.arange(len(lost))
         if len(self.fractions) < FEWEST_DEPTHS:
             return np.full(len(rows), np.nan)
@@ -118,7 +122,18 @@ def curve(unpruned: pd.Series, points: pd.DataFrame) -> Curve:
         n=int(unpruned.n),
         is_loss=unpruned.task in LOSSES,
         seconds=float(points.took.sum()) if "took" in points else 0.0,
+        chance=float(unpruned.chance),
     )
+
+
+def over_chance(line: Curve) -> Curve:
+    """The same with chance as its floor: another definition of what there is to lose."""
+    return replace(line, floor=line.chance)
+
+
+def first_crossings(line: Curve) -> Curve:
+    """The same, where something is lost at its first crossing."""
+    return replace(line, first=True)
 
 
 def transitions(scores: pd.DataFrame) -> pd.DataFrame:

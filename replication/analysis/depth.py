@@ -30,14 +30,17 @@ def depth_statistics(maps: dict[str, BlockDistances]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def halves(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean distances (shallow, deep) of one or many distance matrices (…, L+1, L+1)."""
+def halves(maps: np.ndarray, first: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Mean distances (shallow, deep) of one or many distance matrices (…, L+1, L+1).
+
+    first: the shallowest layer that a block may have.
+    """
     num_layers = maps.shape[-1] - 1
     half, quarter = num_layers // 2, max(1, num_layers // 4)
     shallow, deep = [], []
     for size in range(1, quarter + 1):
         row = _of_size(maps, size)
-        shallow.append(row[..., 1 : half - size + 1].mean(-1))
+        shallow.append(row[..., first : half - size + 1].mean(-1))
         deep.append(row[..., half:-1].mean(-1))
     return np.mean(shallow, axis=0), np.mean(deep, axis=0)
 

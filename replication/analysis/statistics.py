@@ -98,13 +98,6 @@ def least_harm(line: Curve) -> Interval:
     return ci95_max(rises if line.is_loss else -rises, largest=False)
 
 
-def relative_rise(first: Curve, second: Curve) -> Interval:
-    """How much more the loss `second` rises than `first`, as shares of the unpruned losses."""
-    first, second = _shared(first, second)
-    apart = _relative_rises(second) - _relative_rises(first)
-    return ci95(apart.mean(1))
-
-
 def bend(first: Curve, second: Curve) -> Interval:
     """The share of the variance of `second` that a straight line leaves, at the depths of both."""
     return ci95(_unexplained(second.at(first)))
@@ -116,6 +109,14 @@ def no_jump(first: Curve, second: Curve) -> str:
     if np.isnan(share) or share >= JUMP:
         return ""
     return f"unhealed, the loss does not jump: a straight line leaves {share:.2f} of its variance"
+
+
+def unchanged(first: Curve, second: Curve) -> str:
+    """Why nothing can be said of `second`: its answers may be those of `first`; "" if not."""
+    value, low, high = gain(first, second)
+    if low > 0 or high < 0:
+        return ""
+    return f"healing changed nothing for certain: accuracy by {value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _unexplained(line: Curve) -> np.ndarray:
@@ -156,12 +157,6 @@ def _shared(first: Curve, second: Curve) -> tuple[Curve, Curve]:
 def _rises(line: Curve) -> np.ndarray:
     """The pruned scores minus the unpruned one."""
     return line.values[:, 1:] - line.values[:, :1]
-
-
-def _relative_rises(line: Curve) -> np.ndarray:
-    """The pruned scores as shares of the unpruned one, minus 1."""
-    pruned, unpruned = line.values[:, 1:], line.values[:, :1]
-    return pruned / unpruned - 1
 
 
 def _gains(first: Curve, second: Curve) -> np.ndarray:

@@ -154,6 +154,7 @@ def judged(
     untestable: str = "",
     unclear: str = "",
     variants: Mapping[str, Interval] | None = None,
+    reservation: str = "",
     healed_tokens: float = 0,
     hours: float = 0.0,
     fewest: int = FEWEST,
@@ -161,9 +162,9 @@ def judged(
     """The verdict of an interval on a part of a claim; without a model it was not run.
 
     n: examples by what they are of. untestable, unclear: why nothing can be said of it on this
-    model, or by these data. variants: the same by other definitions. healed_tokens: of each healing
-    (a claim on healing is decided only with as many as the paper's). hours: that measuring took.
-    fewest: examples that are enough.
+    model, or by these data. variants: the same by other definitions. reservation: why it is not
+    decided all the same. healed_tokens: of each healing (a claim on healing is decided only with as
+    many as the paper's). hours: that measuring took. fewest: examples that are enough.
     """
     criterion, counts = CRITERIA[claim], dict(n or {})
     direction, confidence, why = "", "can't tell", unclear
@@ -180,7 +181,7 @@ def judged(
     elif not (direction := criterion.direction(interval)):
         why = _what_would_decide(criterion, interval, counts, hours)
     else:
-        why = _turns(criterion, direction, variants or {})
+        why = _turns(criterion, direction, variants or {}) or reservation
         if criterion.heals and not why:
             why = _less_healing(healed_tokens)
         confidence = "points this way" if why else "decided"

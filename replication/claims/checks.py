@@ -14,7 +14,7 @@ from lib.models import registry
 from replication import profiles
 from replication.analysis import statistics
 from replication.analysis.bootstrap import Interval, ci95, resampled, resampled_map
-from replication.analysis.curves import SIGNAL, Curve
+from replication.analysis.curves import SIGNAL, Curve, first_crossings, over_chance
 from replication.analysis.depth import halves, last_is_least, lower_minus_upper
 from replication.analysis.islands import THRESHOLD, shallower
 from replication.claims.bounds import CRITERIA, Verdict, judged
@@ -44,7 +44,6 @@ ORDERS = _varied("order", *(f"order {k}" for k in experiments.ORDERS))
 SHOTS = _varied("number", *(f"{k} examples" for k in experiments.ENDS))
 SEEDS = _varied("seeds", *(f"seed {seed}" for seed in experiments.SEEDS))
 FORMATS = [UNHEALED | C4 | {"format": name} for name in ("16 bits", "nf4")]
-BITS = UNHEALED | {"task": "gsm8k_bpb"}
 LINES = {  # part: a statistic, the lines it is of, and their table if not "scores"
     "1": (statistics.halfway, [UNHEALED]),
     "2a": (statistics.width, [UNHEALED]),
@@ -67,9 +66,22 @@ LINES = {  # part: a statistic, the lines it is of, and their table if not "scor
     "12d": (statistics.not_adding_up, FORMATS, "stacked"),
     "13a": (statistics.least_harm, [UNHEALED | {"task": "hellaswag"}]),
     "13b": (statistics.least_harm, [UNHEALED | {"task": "gsm8k"}]),
-    "13c": (statistics.relative_rise, [UNHEALED | C4, BITS]),
 }
-UNTESTABLE = {"3b": statistics.no_jump}  # part: why its lines cannot tell, if they cannot
+DEFINITIONS = {  # others of a line: a verdict that turns with one of them is not decided
+    "from chance, not from the floor": over_chance,
+    "at the first crossing": first_crossings,
+}
+SHALLOWEST = {  # other definitions of claim 4: the first layer that a block may have
+    "blocks without the first layer": 1,
+    "blocks without the first two layers": 2,
+    "blocks without the first three layers": 3,
+}
+UNTESTABLE = {  # part: why two lines cannot tell, if they cannot
+    "2c": (statistics.unchanged, [UNHEALED, HEALED]),
+    "2d": (statistics.unchanged, [UNHEALED, HEALED]),
+    "3b": (statistics.no_jump, [UNHEALED | C4, HEALED | C4]),
+    "3c": (statistics.unchanged, [UNHEALED, HEALED]),
+}
 
 
 def verdicts(run: RunTables) -> list[Verdict]:
@@ -107,13 +119,19 @@ def on_lines(
         elif whole:
             recipe = profiles.recipe(model, run.profile)
             pairs = zip(lines, curves[task], strict=True)
+            variants = {
+                name: statistic(*map(definition, curves[task]))
+                for name, definition in DEFINITIONS.items()
+            }
             yield judged(
                 part,
                 model,
                 task,
                 statistic(*curves[task]),
                 {line.get("task", task): curve.n for line, curve in pairs},
-                untestable=UNTESTABLE[part](*curves[task]) if part in UNTESTABLE else "",
+                untestable=_untestable(run, part, model, task),
+                variants=variants,
+                reservation=_unpacked(model) if part == "12d" else "",
                 healed_tokens=recipe.steps * recipe.batch * recipe.max_tokens,
                 hours=sum(curve.seconds for curve in curves[task]) / 3600,
             )
@@ -125,6 +143,22 @@ def _curves(
     """The curves of `lines`, None for those that were not measured."""
     wheres = [{"model": model, "task": task} | line for line in lines]
     return [run.line(table, **where) for where in wheres]
+
+
+def _untestable(run: RunTables, part: str, model: str, task: str) -> str:
+    """Why a part cannot be judged on a model, although its lines were measured; "" if it can."""
+    if part not in UNTESTABLE:
+        return ""
+    reason, lines = UNTESTABLE[part]
+    curves = _curves(run, "scores", lines, model, task)
+    return reason(*curves) if all(curves) else ""
+
+
+def _unpacked(model: str) -> str:
+    """Why 16 bits of a model are not 16; "" if they are."""
+    if registry.resolve(model).kind not in ("asset", "gguf"):
+        return ""
+    return "the 16-bit weights are unpacked from a file of fewer bits"
 
 
 def _silent(part: str, model: str, gaps: dict[str, float], points: pd.DataFrame) -> Verdict:
@@ -179,9 +213,14 @@ def depth(run: RunTables) -> Iterator[Verdict]:
         maps = resampled_map(distances)
         n = {"texts": distances.num_sequences}
         shallow, deep = halves(maps)
-        yield judged("4a", model, "", ci95(deep - shallow), n)
-        variants = {"blocks without the first layer": ci95(last_is_least(maps, 1))}
-        yield judged("4b", model, "", ci95(last_is_least(maps)), n, variants=variants)
+        differences, shares = {}, {}
+        for name, first in SHALLOWEST.items():
+            if first <= distances.num_layers // 4:  # so that each half has blocks of all sizes
+                lower, upper = halves(maps, first)
+                differences[name] = ci95(upper - lower)
+                shares[name] = ci95(last_is_least(maps, first))
+        yield judged("4a", model, "", ci95(deep - shallow), n, variants=differences)
+        yield judged("4b", model, "", ci95(last_is_least(maps)), n, variants=shares)
 
 
 def islands(run: RunTables) -> Iterator[Verdict]:
