@@ -1,12 +1,13 @@
 """The recorded verdicts once more, from the recorded lines, with numpy and nothing of the project.
 
-Only the last test asks the project for its numbers, to compare.
+Only two tests ask the project for its numbers, to compare.
 """
 
 import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 RECORDED = Path(__file__).parent.parent / "data" / "recorded" / "overnight"
@@ -100,6 +101,57 @@ def recomputed(model: str, task: str) -> dict[str, float]:
     last = [np.argmax(np.diagonal(matrix, n)) == layers - n for n in range(1, middle + 1)]
     parts["4b"] = np.mean(last)
     return parts
+
+
+def by_letter(model: str, task: str, size: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Log-likelihoods (n, letters), right letters and score of an exit, `size` layers dropped."""
+    layers, counts = LAYERS[model], COUNTS["mmlu"]
+    for record in lines("scores"):
+        params = record["params"]
+        asked = params["task"] == task and counts.items() <= params.items()
+        if params["model"] == model and asked and params["block_size"] == size:
+            if "recipe" not in params and params["block_start"] in (0, layers - size):
+                values = record["values"]
+                nats = np.array(values["choices"]) / -1000  # kept as thousandths, of minus the log
+                return nats, np.array(values["answers"]), values["value"]
+    raise LookupError(f"No {task} of {model} after dropping its {size} deepest layers.")
+
+
+def biases_removed(loglikelihoods: np.ndarray) -> np.ndarray:
+    """Minus each letter's mean over the questions whose number has another remainder by five."""
+    relative = loglikelihoods - loglikelihoods.mean(axis=1)[:, None]
+    remainder = np.arange(len(relative)) % 5
+    means = [relative[remainder != r].mean(axis=0) for r in range(5)]
+    return relative - np.array(means)[remainder]
+
+
+def area(loglikelihoods: np.ndarray, answers: np.ndarray) -> float:
+    """How often a letter is likelier, against the others of its question, where it is right."""
+    areas = []
+    for letter in range(loglikelihoods.shape[1]):
+        others = [k for k in range(loglikelihoods.shape[1]) if k != letter]
+        lead = loglikelihoods[:, letter] - loglikelihoods[:, others].mean(axis=1)
+        right, wrong = lead[answers == letter], lead[answers != letter]
+        pairs = right[:, None] - wrong[None, :]
+        areas.append(np.mean((pairs > 0) + (pairs == 0) / 2))
+    return float(np.mean(areas))
+
+
+@pytest.mark.parametrize("size", [0, 4, 6, 8])
+def test_answers_without_their_bias_are_found_again(size):
+    from replication.beyond import biases
+
+    loglikelihoods, answers, recorded = by_letter("qwen2.5-coder-1.5b", "mmlu", size)
+    assert loglikelihoods.shape == (285, 4)
+    assert np.mean(loglikelihoods.argmax(1) == answers) == pytest.approx(recorded, abs=0.004)
+    score = {"choices": list(loglikelihoods), "answers": answers.tolist()}
+    theirs = biases.letter_measures(pd.DataFrame([score | {"weights": np.ones(285)}]))
+    theirs = theirs.set_index("measure").value
+    unbiased = biases_removed(loglikelihoods)
+    assert theirs["accuracy"] == pytest.approx(np.mean(loglikelihoods.argmax(1) == answers))
+    removed = np.mean(unbiased.argmax(1) == answers)
+    assert theirs["accuracy, biases removed"] == pytest.approx(removed)
+    assert theirs["AUC of a letter"] == pytest.approx(area(loglikelihoods, answers))
 
 
 def test_pooling_is_right():
