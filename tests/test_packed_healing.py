@@ -97,7 +97,7 @@ def test_recomputed_activations_change_no_bit(packed, tmp_path, monkeypatch, fir
 
     whole, expected = healed(packed, tmp_path / "whole", recipe, micro_batch=1)
     monkeypatch.setattr(training, "_train", limited)
-    again, adapter = healed(packed, tmp_path / "again", recipe)
+    again, adapter = healed(packed, tmp_path / "again", recipe, micro_batch=1)
     assert again.recomputes and not whole.recomputes
     assert again.losses == whole.losses and adapter == expected
     assert needed == {l: l > first for l in range(5)}
