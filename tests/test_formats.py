@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import re
 from threading import Thread
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from lib.models import loading, machine
+from lib.models.registry import ModelError
 from replication import __main__ as run
 from replication import paths, plan, profiles
 from replication.run import notebooks
@@ -120,6 +122,53 @@ def test_a_recording_keeps_its_format(clock, monkeypatch, tmp_path):
     kept.unlink()
     record.restore("smoke")
     assert json.loads(kept.read_text()) == content
+
+
+@pytest.fixture
+def smi(tmp_path, monkeypatch):
+    """An nvidia-smi that lists what a test says, and a PyTorch that can use no GPU."""
+    file, listed = tmp_path / "nvidia-smi", tmp_path / "listed"
+    file.write_text(f"#!/bin/sh\ncat {listed}\n")
+    file.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    machine._listed_gpu.cache_clear()
+    yield listed
+    machine._listed_gpu.cache_clear()
+
+
+GPU = "GPU 0: NVIDIA A100-SXM4-80GB (UUID: GPU-1)\nGPU 1: NVIDIA T4 (UUID: GPU-2)\n"
+
+
+def test_a_gpu_that_pytorch_cannot_use_is_one_sentence(smi, monkeypatch, capsys):
+    """As with an old driver: neither the CPU without a word, nor a notebook that fails."""
+    smi.write_text(GPU)
+    with pytest.raises(ModelError, match="A100-SXM4-80GB, that PyTorch .* cannot use: update"):
+        loading.load("tiny-random")
+    monkeypatch.setattr(run, "run", lambda *_: pytest.fail("it started"))
+    assert run.main(["--profile", "smoke"]) == 2
+    (sentence,) = capsys.readouterr().err.strip().splitlines()
+    assert "CUDA_VISIBLE_DEVICES" in sentence
+
+
+@pytest.mark.parametrize("hidden", ["", "-1", "NoDevFiles"])
+def test_a_gpu_can_be_left_alone_on_purpose(smi, monkeypatch, hidden):
+    smi.write_text(GPU)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    assert loading.default_device() == "cpu"
+
+
+@pytest.mark.parametrize("listed", ["", "No devices found.\n", "NVIDIA-SMI has failed\n"])
+def test_without_a_gpu_it_is_the_cpu(smi, listed):
+    smi.write_text(listed)
+    assert loading.default_device() == "cpu"
+
+
+def test_a_gpu_that_can_be_used_is_used(smi, monkeypatch):
+    smi.write_text(GPU)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert loading.default_device() == "cuda"
 
 
 @pytest.mark.parametrize("supported, expected", [(True, "bfloat16"), (False, "float32")])

@@ -148,7 +148,11 @@ def weights_identity(name: str, quantization: str | None, dtype: str | None) -> 
 
 
 def default_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """The GPU if there is one, else the CPU. Raises ModelError for one that PyTorch cannot use."""
+    if torch.cuda.is_available():
+        return "cuda"
+    machine.check_gpu()
+    return "cpu"
 
 
 def default_dtype(device: str) -> str:
