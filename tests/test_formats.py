@@ -4,13 +4,18 @@ import json
 import logging
 import os
 import re
+from contextlib import nullcontext
 from threading import Thread
 
 import pytest
 import torch
+from conftest import stored, wide_llama
 
-from lib.models import loading, machine
+from lib import similarity
+from lib.evaluation import Task
+from lib.models import loading, machine, reading
 from lib.models.registry import ModelError
+from lib.sweep import sweep
 from replication import __main__ as run
 from replication import paths, plan, profiles
 from replication.run import notebooks
@@ -138,6 +143,8 @@ def smi(tmp_path, monkeypatch):
     machine._listed_gpu.cache_clear()
 
 
+ALL = nullcontext()
+TEXT = ({"text": "The five boxing wizards jump quickly.", "max_tokens": 8},)
 GPU = "GPU 0: NVIDIA A100-SXM4-80GB (UUID: GPU-1)\nGPU 1: NVIDIA T4 (UUID: GPU-2)\n"
 
 
@@ -171,10 +178,38 @@ def test_a_gpu_that_can_be_used_is_used(smi, monkeypatch):
     assert loading.default_device() == "cuda"
 
 
-@pytest.mark.parametrize("supported, expected", [(True, "bfloat16"), (False, "float32")])
-def test_a_gpu_without_bf16_computes_in_fp32(monkeypatch, supported, expected):
+@pytest.mark.parametrize("supported, expected", [(True, "bfloat16"), (False, "float16")])
+def test_a_gpu_without_bf16_computes_in_fp16(monkeypatch, supported, expected):
+    """NF4 too, unless another format is asked for."""
+
     def is_bf16_supported(including_emulation=True):
         return supported or including_emulation  # a V100 says that it can
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_bf16_supported)
     assert loading.default_dtype("cuda") == expected
+    compute = {
+        dtype: loading.nf4(loading._weights("nf4", dtype, "cuda").compute).bnb_4bit_compute_dtype
+        for dtype in (None, *machine.DTYPES)
+    }
+    assert compute[None] == getattr(torch, expected)
+    assert compute["bfloat16"] == torch.bfloat16 and compute["float16"] == torch.float16
+    assert compute["float32"] == (torch.bfloat16 if supported else torch.float32)
+
+
+@pytest.mark.parametrize("quantization", [None, "nf4"])
+def test_states_too_large_for_fp16_are_one_sentence(tmp_path, quantization):
+    """Wherever the model is read: distances, scores, texts that it writes."""
+    model = wide_llama()
+    model.model.layers[2].mlp.down_proj.weight.data *= 2e4
+    folder = str(stored(model, tmp_path / "loud"))
+    ids = torch.arange(3, 11)
+    readers = [
+        lambda model, tokenizer: similarity.of_text(model, ids),
+        lambda model, tokenizer: sweep(model, tokenizer, [], [Task("c4", TEXT)]),
+        lambda model, tokenizer: reading.greedy_texts(model, tokenizer, [tuple(ids)], 2),
+    ]
+    for dtype in ("float32", "float16"):
+        loaded = loading.load(folder, quantization=quantization, dtype=dtype)
+        for read in readers:
+            with pytest.raises(ModelError, match="DTYPE=float32") if dtype == "float16" else ALL:
+                read(*loaded)

@@ -120,6 +120,7 @@ def _healed(model, tokenizer, recipe: Recipe, folder: Path, micro_batch: int, tr
 class _Healing(Trainer):
     """Multiplies in the format of the weights, and tries the longest micro-batch first.
 
+    In fp16 the Trainer's own autocast is on, too; it is the same one.
     longest: the sequences of that micro-batch; None once it has been tried.
     """
 
@@ -208,7 +209,7 @@ def _train(
         ordered = packing.arranged(sequences, recipe.batch, micro_batch, joined)
         trainer = _Healing(
             model=wrapped,
-            args=_training_arguments(recipe, folder, micro_batch, wrapped.device.type == "cpu"),
+            args=_training_arguments(recipe, folder, micro_batch, model),
             train_dataset=ordered,
             data_collator=packing.collator(joined, tokenizer.pad_token_id),
             compute_loss_func=_loss,
@@ -223,8 +224,9 @@ def _train(
     return losses, sum(step.get("seconds", 0) for step in steps)
 
 
-def _training_arguments(recipe: Recipe, folder: Path, micro_batch: int, on_cpu: bool):
-    decay = recipe.decay_steps
+def _training_arguments(recipe: Recipe, folder: Path, micro_batch: int, model):
+    """In fp16 the loss is scaled, so that small gradients are not 0; on a CPU Trainer cannot."""
+    decay, on_cpu = recipe.decay_steps, model.device.type == "cpu"
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=recipe.steps,
@@ -240,6 +242,7 @@ def _training_arguments(recipe: Recipe, folder: Path, micro_batch: int, on_cpu: 
         save_total_limit=2,
         logging_steps=1,
         logging_nan_inf_filter=False,
+        fp16=model.dtype == torch.float16 and not on_cpu,
         use_cpu=on_cpu,
         dataloader_pin_memory=not on_cpu,
         remove_unused_columns=False,
