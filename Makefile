@@ -3,6 +3,7 @@
 # Of the installation, when .venv is made:
 # CONSTRAINTS=constraints.txt installs the exact versions of the recorded run.
 # WHEELS=wheels installs from that folder alone, which `make wheels` fills where there is a network.
+# TORCH_INDEX=address takes PyTorch from that index: its build for an older CUDA, say.
 # SYSTEM=1 uses the packages that $(PYTHON) has (PyTorch for this GPU, say), and adds what is missing.
 PYTHON ?= python3
 PROFILE ?= quick
@@ -25,6 +26,7 @@ help:  ## this list
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv $(if $(SYSTEM),--system-site-packages) .venv
+	$(if $(TORCH_INDEX),$(PIP) --index-url $(TORCH_INDEX) torch)
 	$(PIP) -e '.[dev]'
 	@touch $@
 

@@ -25,6 +25,7 @@ ROWS = {
     13: counts.padding,
     14: training.before_and_after,
     15: counts.c4_interval,
+    16: training.longest_first,
 }
 
 

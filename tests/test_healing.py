@@ -25,6 +25,7 @@ from lib import storage
 from lib.blocks import Block
 from lib.data import sets
 from lib.healing import lora, packing, training
+from lib.healing.recipe import memory_fallbacks
 from lib.models import files, loading
 from lib.models.decoder import decoder_layers
 from lib.pruning import dropped
@@ -512,6 +513,52 @@ def test_out_of_memory_halves_the_micro_batch(base, tmp_path, monkeypatch):
     assert whole.losses == halved.losses
 
 
+def test_less_and_less_memory_the_quickest_way_first():
+    """Recomputing many sequences before reading one without, and one recomputed last."""
+    expected = [(16, False), (8, False), (4, False), (2, False), (16, True), (8, True)]
+    assert memory_fallbacks(16) == [*expected, (1, False), (4, True), (2, True), (1, True)]
+    assert memory_fallbacks(2) == [(2, False), (1, False), (2, True), (1, True)]
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_trying_the_longest_micro_batch_changes_no_bit(base, tmp_path, monkeypatch, packed):
+    """Also where training resumes. On a CPU it is not tried, unless this test says so."""
+    recipe, read = replace(RECIPE, packed=packed), []
+    expected = healed_bytes(base, tmp_path / "untried", recipe)
+    monkeypatch.setattr(training, "_raises", lambda device: True)
+    at_each_step(monkeypatch, lambda inputs: read.append(inputs["input_ids"].numel()))
+    assert healed_bytes(base, tmp_path / "tried", recipe) == expected
+    assert len(read) == recipe.steps + 1 and read[0] == max(read[1:])
+    with killed_at(4):
+        healed(base, recipe, tmp_path / "resumed")
+    assert healed_bytes(base, tmp_path / "resumed", recipe) == expected
+
+
+def test_memory_that_would_end_late_ends_before_the_first_step(base, tmp_path, monkeypatch):
+    """A long document comes last: the micro-batch that has no room for it makes no step."""
+    recipe, steps = replace(RECIPE, packed=False, max_tokens=64), []
+    real = packing.training_sequences
+
+    def longest_last(*arguments):
+        sequences, epochs = real(*arguments)
+        return sorted(sequences, key=lambda s: packing.real_tokens([s])), epochs
+
+    def limited(inputs):
+        if inputs["input_ids"].numel() > 500:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(packing, "training_sequences", longest_last)
+    expected = healed(base, recipe, tmp_path / "alone", micro_batch=4)
+    step = lambda self, args, state, *rest, **kwargs: steps.append(state.global_step)  # noqa: E731
+    monkeypatch.setattr(training._Watch, "on_step_end", step)
+    at_each_step(monkeypatch, limited)
+    monkeypatch.setattr(training, "_raises", lambda device: True)
+    result = healed(base, recipe, tmp_path / "limited")
+    assert (result.micro_batch, result.recomputes) == (4, False)
+    assert steps == list(range(1, recipe.steps + 1))
+    assert result.losses == expected.losses
+
+
 @pytest.mark.parametrize(
     "message",
     [
@@ -531,7 +578,7 @@ def test_whatever_lacks_memory_is_tried_with_less(base, tmp_path, monkeypatch, m
     monkeypatch.setattr(training, "_train", fails)
     result = healed(base, RECIPE, tmp_path)
     assert (result.status, result.adapter) == ("oom", None)
-    assert tried == [(16, False), (8, False), (4, False), (2, False), (1, False), (1, True)]
+    assert tried == memory_fallbacks(16)
     message = "mat1 and mat2 shapes cannot be multiplied"
     with pytest.raises(RuntimeError, match="shapes"):
         healed(base, RECIPE, tmp_path)

@@ -19,11 +19,12 @@ from transformers import AutoModelForCausalLM
 
 import simulated_device
 from benchmarks.gpu import __main__ as gpu
+from benchmarks.gpu import healing as timed
 from benchmarks.gpu import random_model, sections
 from lib import evaluation, similarity
 from lib.blocks import UNPRUNED, Block
 from lib.data import encoding, sets
-from lib.healing import lora, training
+from lib.healing import lora, packing, training
 from lib.models import loading
 from lib.pruning import dropped, save_pruned
 from lib.sweep import continuations, sweep, target_logprobs
@@ -294,6 +295,41 @@ def test_healing_out_of_memory(name, tmp_path):
     assert comes_back(held)
 
 
+@simulated
+def test_memory_that_would_end_late(name, tmp_path, monkeypatch):
+    """The longest documents come last: where there is no room for them, no step is made."""
+    sim, tokenizer = load(name, "nf4")
+    recipe, real = replace(RECIPE, packed=False, max_tokens=64), packing.training_sequences
+    step, peaks, steps = training._Watch.on_step_end, {}, []
+
+    def longest_last(*arguments):
+        sequences, epochs = real(*arguments)
+        return sorted(sequences, key=lambda s: packing.real_tokens([s])), epochs
+
+    def counted(self, args, state, *rest, **kwargs):
+        steps.append(state.global_step)
+        step(self, args, state, *rest, **kwargs)
+
+    monkeypatch.setattr(packing, "training_sequences", longest_last)
+    gc.collect()
+    held = torch.sim.memory_allocated()
+    for micro in (16, 8):
+        torch.sim.reset_peak_memory_stats()
+        whole = heal(sim, tokenizer, recipe, tmp_path / f"{micro}", micro)
+        peaks[micro] = torch.sim.max_memory_allocated() - held
+        assert comes_back(held)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_raises", lambda device: False)
+        untried = heal(sim, tokenizer, recipe, tmp_path / "untried", 8)
+    assert adapter(untried) == adapter(whole) and untried.losses == whole.losses
+    assert comes_back(held)
+    monkeypatch.setattr(training._Watch, "on_step_end", counted)
+    with simulated_device.at_most((peaks[16] + peaks[8]) // 2):
+        halved = heal(sim, tokenizer, recipe, tmp_path / "halved")
+    assert halved.micro_batch == 8 and adapter(halved) == adapter(whole)
+    assert steps == list(range(1, recipe.steps + 1))
+
+
 def comes_back(held: int) -> bool:
     """Whether the device holds that many bytes again; a thread of autograd may still let go."""
     for _ in range(100):
@@ -361,3 +397,16 @@ def test_make_gpu(tmp_path):
     with default_device("sim"):
         assert gpu.measure(bench, dict.fromkeys(kinds, 60), budget=60) == []
     assert len(bench.rows) == 7 and all(row.measured.peak for row in bench.rows[1:])
+
+
+@simulated
+def test_make_gpu_tells_the_peak_of_the_attempt_that_had_room(name, tmp_path):
+    bench, recipe = gpu.bench(tmp_path / "work", tiny=True), replace(RECIPE, max_tokens=64)
+    pair = load(name, "nf4")
+    bench.model = lambda block: pair
+    with default_device("sim"), dropped(pair[0], BLOCK):
+        _, took = timed.heal(bench, recipe, tmp_path / "8", 8)
+        with simulated_device.at_most(took.peak * 5 // 4):
+            healed, limited = timed.heal(bench, recipe, tmp_path / "16", 16)
+    assert healed.micro_batch == 8 and took.seconds and limited.seconds
+    assert limited.peak == pytest.approx(took.peak, rel=0.02)
