@@ -1,129 +1,32 @@
 """What a run will take, before it runs: `python -m replication --plan --card a100-80`.
 
 Work is layers × tokens × FLOPs of a layer, and those of lm_head; a matrix of P parameters takes 2P
-FLOPs a token. Hours are work over a rate of cards.csv. Memory is that of the weights and one row: a
-healing finds its own micro-batch. Loads no model, writes nothing, imports no torch.
+FLOPs a token. `cards` turns work into hours. Memory is that of the weights and one row: a healing
+finds its own micro-batch, the first that fits. Loads no model, writes nothing, imports no torch.
 """
 
-import json
-import os
-import shutil
-import subprocess
-from functools import cache
-from statistics import fmean
 from typing import NamedTuple
 
-from lib import storage
 from lib.healing import Recipe
-from lib.models import machine, registry
+from lib.healing.recipe import memory_fallbacks
+from lib.models import registry
 from lib.models.shapes import NF4_BYTES, Shape
 from replication import paths, results
+from replication.cards import Card, Work, get_card
 from replication.measure.request import BLOCK, Request, grouped
 from replication.profiles import Profile
 from replication.run.jobs import jobs
 from replication.run.missing import key_of, maps_of, missing
+from replication.token_counts import Reading, longest_row, read_task, read_texts
 
-CARDS = paths.ROOT / "replication" / "cards.csv"
-TOKENS = json.loads((paths.DATA / "token_counts.json").read_text(encoding="utf-8"))
 LOGIT = 12  # bytes in training: in fp32 the logit's log-softmax and two gradients
 ADAPTER = 16  # bytes of an adapter's number: itself, its gradient, AdamW's two moments, in fp32
+# Element-wise work of a layer, forward and back: how often each of the numbers that it works with
+# (`Loaded.numbers`) is read or written. Counted op by op for Llama-2-7B: 2.75 MB a token.
+TOUCHED = 10.5
+FORWARD = 0.4  # the forward pass's share of it
 HEADER = ("model", "nb", "jobs", "missing", "PFLOP", "hours", "longest", "GB", "fits")
 LINE = "{:14} {:2} {:>4} {:>7} {:>9} {:>6} {:>7} {:>5}  {}"
-
-
-class Card(NamedTuple):
-    """A processor: memory that a program can use (bytes), rates (FLOP/s), and their source."""
-
-    name: str
-    gpu: str  # stands in what nvidia-smi calls it; empty: a CPU
-    memory: float
-    forward: float
-    training: float
-    source: str
-    element: int = 2  # bytes of a weight that is not quantised
-
-
-def cards() -> dict[str, Card]:
-    """The rows of cards.csv by name. The CPU has this machine's memory."""
-    known, here = {}, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for row in storage.rows(CARDS):
-        memory = float(row["memory_gb"]) * 1e9 if row["memory_gb"] else here
-        rates = float(row["forward_tflops"]) * 1e12, float(row["training_tflops"]) * 1e12
-        known[row["card"]] = Card(row["card"], row["gpu"], memory, *rates, row["source"])
-    return known
-
-
-def get_card(name: str | None = None, dtype: str | None = None) -> Card:
-    """The card `name`, by default the one at hand. Raises ValueError if cards.csv has none."""
-    known = cards()
-    name = name or _at_hand(known)
-    if name not in known:
-        raise ValueError(f"Unknown card {name!r}: choose one of {', '.join(known)}.")
-    if dtype is None and not known[name].gpu:
-        dtype = (machine.remembered() or {}).get("dtype")  # a plan measures nothing
-    return known[name]._replace(element=4 if dtype == "float32" else 2)
-
-
-def _at_hand(known: dict[str, Card]) -> str:
-    """The card that nvidia-smi lists first, or its own name if there is no such row; or cpu."""
-    if not shutil.which("nvidia-smi"):
-        return "cpu"
-    query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-    answer = subprocess.run(query, capture_output=True, text=True)
-    gpu, _, mib = answer.stdout.partition("\n")[0].rpartition(", ")
-    if answer.returncode or not gpu:  # no devices, or no driver
-        return "cpu"
-    same = [card for card in known.values() if card.gpu and card.gpu in gpu]
-    if not same or not mib.isdecimal():
-        return gpu
-    return min(same, key=lambda card: abs(card.memory - int(mib) * 2**20)).name
-
-
-class Reading(NamedTuple):
-    """What a model reads, in tokens."""
-
-    tokens: float
-    context: float  # mean number of tokens that a token attends to
-    scored: float  # positions that lm_head runs on
-    prefix: float = 0  # tokens of shared prefixes before a batch, per token of it
-
-
-@cache
-def read_texts(sequences: int, max_tokens: int, packed: bool = False) -> Reading:
-    """C4 texts, truncated to `max_tokens`, or joined and cut into full sequences."""
-    lengths = [max_tokens if packed else min(length, max_tokens) for length in TOKENS["c4"]]
-    context = sum(length**2 for length in lengths) / sum(lengths) / 2
-    tokens = sequences * fmean(lengths)
-    return Reading(tokens, context, tokens - sequences)
-
-
-def read_task(params: dict) -> Reading:
-    """A task, as the parameters of a score's key describe it."""
-    if params["task"] == "c4":
-        return read_texts(params["sequences"], params["max_tokens"])
-    counts = TOKENS[params["task"]][str(params["shots"])]
-    groups, most, own = counts["groups"], counts["questions"], counts["own"]
-    prefix = counts["prefix"] / groups if groups else 0
-    questions = min(params["questions"], most)
-    if "subjects" in params:  # each a group with its own examples
-        questions = params["subjects"] * min(params["questions"], most / groups)
-        groups = params["subjects"]
-    elif groups == most:  # the answers to a question share it
-        groups = questions
-    tokens, scored = groups * prefix + questions * own, questions * counts["scored"]
-    return Reading(tokens, prefix + own / 2, scored, counts["repeated"])
-
-
-class Work(NamedTuple):
-    """What a result takes: tokens read, FLOPs, and bytes (the weights, and one row)."""
-
-    kind: str
-    tokens: float
-    flops: float
-    memory: float
-
-    def hours(self, card: Card) -> float:
-        return self.flops / (card.training if self.kind == "healing" else card.forward) / 3600
 
 
 class Loaded(NamedTuple):
@@ -149,13 +52,39 @@ class Loaded(NamedTuple):
         """FLOPs of a layer, a token. attention: how often queries meet keys, and values."""
         return 2 * self.shape.active + attention * 4 * self.shape.query * context
 
-    def texts(self, kind: str, runs: int, sequences: int, longest: int, products: int = 0) -> Work:
+    @property
+    def numbers(self) -> int:
+        """Numbers a token that a layer works with between its matrices, at 2 bytes half of them."""
+        shape = self.shape
+        ffn = shape.active_experts * shape.ffn
+        return 8 * shape.hidden + 6 * ffn + 4 * (shape.query + shape.key)
+
+    def moved(self, forward: float, back: float = 0) -> float:
+        """Bytes a token of element-wise work in so many layers, forward and back."""
+        passes = FORWARD * forward + (1 - FORWARD) * back
+        return TOUCHED * self.card.element * self.numbers * passes
+
+    def unpacked(self, layers: float) -> float:
+        """Bytes read and written when the NF4 matrices of so many layers are unpacked once."""
+        if self.quantization is None or not self.card.gpu:
+            return 0
+        return layers * self.shape.packable * (NF4_BYTES + self.card.element)
+
+    def passes(self, kind: str, read: Reading, flops: float, memory: float, runs, batch) -> Work:
+        """Forward passes of `runs` layers in batches of `batch` tokens."""
+        moved = read.tokens * self.moved(runs)
+        unpacked = max(1, read.tokens / batch) * self.unpacked(runs)
+        return Work(kind, read.tokens, flops, memory, batch, moved, unpacked)
+
+    def texts(
+        self, kind: str, runs: int, sequences: int, longest: int, batch: int, products: int = 0
+    ) -> Work:
         """A pass of C4 texts through `runs` layers; products: with a (D, D), a token."""
         read, layers = read_texts(sequences, longest), self.shape.num_layers
         held = 6 * layers if kind == "states" else layers  # in fp32, three times over
         flops = runs * self.layer_flops(read.context) + products * 2 * self.shape.hidden**2
         memory = self.weights(layers) + self.row(longest, held)
-        return Work(kind, read.tokens, read.tokens * flops, memory)
+        return self.passes(kind, read, read.tokens * flops, memory, runs, batch)
 
     def sweep(self, layers: int, runs: list[int], params: dict) -> Work:
         """Scores of a task by versions of a model of `layers` layers, that run `runs` of them.
@@ -169,22 +98,47 @@ class Loaded(NamedTuple):
         cached = batch * read.prefix * layers * 2 * shape.key * self.card.element
         cuts = 0 if "recipe" in params else layers  # whose states are held, at most
         memory = self.weights(layers) + self.row(batch, cuts) + cached
-        return Work("scores", read.tokens, flops, memory)
+        return self.passes("scores", read, flops, memory, sum(runs), batch)
 
-    def healing(self, layers: int, recipe: Recipe, made: int = 0) -> Work:
+    def micro_batch(self, layers: int, recipe: Recipe) -> tuple[int, bool]:
+        """Sequences at a time, and whether a healing recomputes: the first that fits, or the last.
+
+        Kept of a token: what each layer works with, its adapters' inputs (with dropout's mask), and
+        the logits; recomputed, the state before each layer, and the rest of one.
+        """
+        shape, back, element = self.shape, layers - recipe.first_layer, self.card.element
+        inputs = sum(inputs for inputs, _ in shape.ffn_matrices)
+        of_layer = self.numbers * element / 2 + inputs * (element + 1)
+        held = {False: back * of_layer, True: back * shape.hidden * element + of_layer}
+        room = self.card.memory - self.weights(layers) - ADAPTER * shape.lora(recipe.rank, back)
+        for sequences, recomputes in memory_fallbacks(recipe.batch):
+            of_token = held[recomputes] + LOGIT * shape.vocab_size
+            if longest_row(sequences, recipe.max_tokens, recipe.packed) * of_token <= room:
+                break
+        return sequences, recomputes
+
+    def healing(
+        self, layers: int, recipe: Recipe, made: int = 0, micro: tuple[int, bool] | None = None
+    ) -> Work:
         """A healing of the `layers` layers that are left, after `made` steps; its row recomputes.
 
         Back through the frozen base costs as forward, attention twice, down to the first adapter.
+        micro: of `micro_batch`, if it is known.
         """
         shape, back, longest = self.shape, layers - recipe.first_layer, recipe.max_tokens
+        sequences, recomputes = micro or self.micro_batch(layers, recipe)
+        forward = layers + back * recomputes
         read = read_texts((recipe.steps - made) * recipe.batch, longest, recipe.packed)
+        row = sequences * read_texts(1, longest, recipe.packed).tokens
         adapters = shape.lora(recipe.rank, back)
-        flops = layers * self.layer_flops(read.context)
+        flops = forward * self.layer_flops(read.context)
         flops += back * self.layer_flops(read.context, attention=2)
         flops += 2 * 2 * shape.hidden * shape.vocab_size + 6 * adapters
         memory = self.weights(layers) + self.row(longest, back)
         memory += longest * LOGIT * shape.vocab_size + ADAPTER * adapters
-        return Work("healing", read.tokens, read.tokens * flops, memory)
+        moved = read.tokens * self.moved(forward, back)
+        unpacked = read.tokens / row * self.unpacked(forward + back)
+        return Work("healing", read.tokens, read.tokens * flops, memory, row, moved, unpacked)
 
     def work(self, request: Request, shared: bool, made: int) -> Work:
         """What a result takes, where a shorter healing has made `made` steps.
@@ -195,10 +149,12 @@ class Loaded(NamedTuple):
         if request.kind == "healing":
             return self.healing(layers - block.size, request.recipe, made)
         if request.kind == "maps":  # of the state, and of what FFNs add: two products each
-            texts = params["map_sequences"], params["map_tokens"]
+            texts = params["map_sequences"], params["map_tokens"], params["map_batch_tokens"]
             return self.texts("maps", block.stop, *texts, products=4)
-        if request.kind in ("similarity", "states"):
-            return self.texts(request.kind, layers, params["sequences"], params["max_tokens"])
+        if request.kind in ("similarity", "states"):  # of states, one text at a time
+            longest = params["max_tokens"]
+            batch = params.get("batch_tokens", longest)
+            return self.texts(request.kind, layers, params["sequences"], longest, batch)
         if request.kind == "damage":  # the whole model, and without each block
             after = [stop for size in range(1, layers) for stop in range(layers - size + 1)]
             return self.sweep(layers, [layers, *after], {"task": "c4"} | params)
@@ -235,7 +191,7 @@ class Row(NamedTuple):
         """Its line of the table."""
         label = registry.label(self.model)[-14:]  # the end, where models of a family differ
         every = [work for job in self.works for work in job]
-        hours = [sum(work.hours(card) for work in job) for job in self.works]
+        hours = [sum(card.hours(work) for work in job) for job in self.works]
         flops, memory = sum(w.flops for w in every), max((w.memory for w in every), default=0)
         numbers = flops / 1e15, sum(hours), max(hours, default=0), memory / 1e9
         counts = len(self.missing), sum(work.kind != "maps" for work in every)
@@ -276,13 +232,13 @@ def table(profile: Profile, notebooks: list[str], card_name: str | None = None) 
     lacks = [job for row in plan for job in row.missing]
     drawn = sorted({*notebooks} - {row.notebook for row in plan})
     unknown = ", ".join(model for model in profile.models if not registry.shape(model))
-    chosen = "float32" if card.element == 4 else "bfloat16"
-    hours, flops = sum(work.hours(card) for work in every), sum(work.flops for work in every)
+    chosen = "float32" if card.element == 4 else "16 bits"
+    hours, flops = sum(card.hours(work) for work in every), sum(work.flops for work in every)
     lines = [
-        f"{profile.name} on {card.name}: {card.memory / 1e9:.1f} GB, {card.forward / 1e12:.3g} "
-        f"TFLOP/s (healing {card.training / 1e12:.3g}); {card.source}.",
-        f"Weights in {profile.quantization or profile.dtype or chosen}. GB: weights and one row. A "
-        "healing that has to recompute takes up to a half longer.",
+        f"{profile.name} on {card.name}: {card.memory / 1e9:.1f} GB, {card.matmul / 1e12:.3g} "
+        f"TFLOP/s; weights in {profile.quantization or profile.dtype or chosen}.",
+        f"Rates {card.source}.",
+        "GB: weights and one row.",
         "",
         LINE.format(*HEADER),
         *(row.line(card) for row in plan),

@@ -16,6 +16,7 @@ FLOORS = (  # from the ground up; a module imports those of its own floor or of 
     ("lib.evaluation", "lib.pruning", "lib.similarity", "lib.sweep", "lib.healing"),
     ("replication", "replication.paths"),
     ("replication.profiles", "replication.results", "replication.notebook"),
+    ("replication.cards", "replication.token_counts"),
     ("replication.analysis",),
     ("replication.figures",),
     ("replication.measure",),

@@ -12,6 +12,7 @@ from lib.blocks import UNPRUNED, Block
 from lib.models import loading, registry
 from lib.models.shapes import Shape
 from replication import plan, profiles
+from replication.cards import Card, Work
 
 UNKNOWN = "a100-40"  # a GPU without a row in cards.csv is planned at the rates of this card
 
@@ -76,7 +77,7 @@ class Bench:
     name: str
     num_layers: int
     profile: profiles.Profile
-    card: plan.Card
+    card: Card
     tiny: bool
     rows: list[Row] = field(default_factory=list)
 
@@ -106,13 +107,13 @@ class Bench:
         self,
         what: str,
         took: Measured,
-        work: plan.Work,
+        work: Work,
         share: float = 1,
         memory: float | None = None,
         note: str = "",
     ) -> None:
         """A row next to the plan's work, of which `share` was done, and its bytes of a row."""
-        seconds = share * work.hours(self.card) * 3600
+        seconds = share * self.card.seconds(work)
         trains = work.kind == "healing"
         self.add(Row(what, took, seconds, memory, share * work.flops, trains, note))
 
