@@ -55,3 +55,10 @@ def read_task(params: dict) -> Reading:
         groups = questions
     tokens, scored = groups * prefix + questions * own, questions * counts["scored"]
     return Reading(tokens, prefix + own / 2, scored, counts["repeated"])
+
+
+def read_problems(params: dict) -> tuple[int, float]:
+    """Problems of GSM8K that a model answers itself, and the tokens of a prompt."""
+    counts = TOKENS["gsm8k_bpb"][str(params["shots"])]
+    question = counts["own"] - counts["scored"]
+    return min(params["questions"], counts["questions"]), counts["prefix"] + question

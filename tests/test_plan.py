@@ -14,23 +14,23 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PhiConfig
 
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu.bench import Bench, Measured
-from lib.blocks import Block
+from lib.blocks import STRATEGIES, Block
 from lib.healing import Recipe, lora, packing
 from lib.healing.recipe import memory_fallbacks
 from lib.models import registry
 from lib.models.shapes import Shape
 from replication import __main__ as run
-from replication import cards, paths, plan, profiles, results, token_counts
+from replication import cards, costs, paths, plan, profiles, results, token_counts
 from replication.beyond import repair
 from replication.measure import distance_maps, experiments, fetching, request, scores
 from replication.run.jobs import Job, jobs
 from replication.run.missing import Guess, key_of
 from replication.run.notebooks import NOTEBOOKS
 
-SMOKE, PAPER = profiles.get("smoke"), profiles.get("paper")
+SMOKE, PAPER, A100 = (profiles.get(name) for name in ("smoke", "paper", "a100"))
 SHAPE = Shape("llama", 10, 64, 128, 4, 2, 1000)
 CARD = cards.Card("test", "GPU", 1e12, 2e12, 100, 1e11, 5e10, 1, 0.5, "stated")
-TINY = plan.Loaded(registry.MODELS["tiny-random"].shape, None, CARD)
+TINY = costs.Loaded(registry.MODELS["tiny-random"].shape, None, CARD)
 
 
 def recipe(**changes) -> Recipe:
@@ -43,7 +43,7 @@ def recipe(**changes) -> Recipe:
 
 def test_a_healing_by_hand():
     """A layer: attention 2·64·(64 + 32), FFN 3·64·128; 8 layers, 2 steps of 16 · 16 tokens."""
-    loaded, matrices = plan.Loaded(SHAPE, "nf4", CARD), 12_288 + 24_576
+    loaded, matrices = costs.Loaded(SHAPE, "nf4", CARD), 12_288 + 24_576
     adapters = 4 * 8 * (2 * (64 + 128) + 128 + 64)
     work = loaded.healing(8, recipe())
     assert work.tokens == 512
@@ -65,14 +65,14 @@ def test_a_healing_by_hand():
     seconds = products + work.moved / 1e11 + work.unpacked / 5e10
     assert CARD.hours(work) == pytest.approx(2 * seconds / 3600)  # half of the speed
     assert CARD.seconds(work._replace(kind="scores")) == pytest.approx(seconds)
-    on_cpu = plan.Loaded(SHAPE, "nf4", CARD._replace(gpu=""))
+    on_cpu = costs.Loaded(SHAPE, "nf4", CARD._replace(gpu=""))
     assert on_cpu.weights(10) == 2 * SHAPE.parameters()  # where NF4 is unpacked
     assert on_cpu.healing(8, recipe()).unpacked == 0
 
 
 def test_recomputing_costs_a_second_forward_pass():
     """Of all that the passes take: FLOPs without lm_head and adapters, bytes, unpacking."""
-    loaded, own = plan.Loaded(SHAPE, "nf4", CARD), recipe()
+    loaded, own = costs.Loaded(SHAPE, "nf4", CARD), recipe()
     kept, again = (loaded.healing(8, own, micro=(16, flag)) for flag in (False, True))
     context = token_counts.read_texts(1, 16, packed=True).context
     assert again.flops - kept.flops == pytest.approx(512 * 8 * loaded.layer_flops(context))
@@ -82,7 +82,7 @@ def test_recomputing_costs_a_second_forward_pass():
 
 
 def test_fewer_sequences_at_a_time_unpack_more_often_and_multiply_more_slowly():
-    loaded, own = plan.Loaded(SHAPE, "nf4", CARD), recipe()
+    loaded, own = costs.Loaded(SHAPE, "nf4", CARD), recipe()
     sixteen, one = (loaded.healing(8, own, micro=(micro, False)) for micro in (16, 1))
     assert one.unpacked == pytest.approx(16 * sixteen.unpacked)
     assert one.row == sixteen.row / 16 and one.flops == sixteen.flops
@@ -94,7 +94,7 @@ def test_a_healing_takes_what_fits():
     shape, own = registry.shape("llama-2-7b"), profiles.recipe("llama-2-7b", PAPER)
     ways = []
     for gigabytes in (200, 83, 41, 20, 14, 8):
-        loaded = plan.Loaded(shape, "nf4", CARD._replace(memory=gigabytes * 1e9))
+        loaded = costs.Loaded(shape, "nf4", CARD._replace(memory=gigabytes * 1e9))
         ways.append(loaded.micro_batch(24, own))
     assert ways[0] == ways[1] == (16, False) and ways[-1] == memory_fallbacks(16)[-1]
     places = [memory_fallbacks(16).index(way) for way in ways]
@@ -106,7 +106,7 @@ def test_the_clock_reproduces_a_published_speed():
     tokens a second (foundation-model-stack/fms-acceleration, scripts/benchmarks/refs/a100_80gb.csv,
     row 12)."""
     card = cards.get_card("a100-80")
-    loaded = plan.Loaded(registry.shape("mistral-7b"), None, card)
+    loaded = costs.Loaded(registry.shape("mistral-7b"), None, card)
     step = recipe(batch=4, max_tokens=4096, rank=16, steps=1)
     work = loaded.healing(32, step, micro=(4, True))
     assert work.tokens / card.seconds(work) == pytest.approx(3597.6, rel=0.15)
@@ -117,7 +117,7 @@ def test_short_rows_are_what_an_h100_is_slow_at():
     times = {}
     for name in ("a100-80", "h100"):
         card = cards.get_card(name)
-        loaded = plan.Loaded(registry.shape("llama-2-70b"), "nf4", card)
+        loaded = costs.Loaded(registry.shape("llama-2-70b"), "nf4", card)
         own = profiles.recipe("llama-2-70b", PAPER)
         long, short = (card.seconds(loaded.healing(40, own, micro=m)) for m in ((16, 0), (1, 0)))
         times[name] = short / long
@@ -145,7 +145,7 @@ def test_a_healing_takes_the_flops_that_pytorch_counts(name, first_layer):
     ids = torch.zeros(1, 64, dtype=torch.long, device="meta")
     with lora.new_lora(model, one) as wrapped, FlopCounterMode(display=False) as counter:
         wrapped(input_ids=ids, labels=ids, use_cache=False).loss.backward()
-    work = plan.Loaded(shape, None, CARD).healing(8, one)
+    work = costs.Loaded(shape, None, CARD).healing(8, one)
     assert work.flops == pytest.approx(counter.get_total_flops(), rel=0.08 if first_layer else 0.05)
 
 
@@ -186,17 +186,83 @@ def test_a_t4_measures_a_small_model_in_two_hours(output):
     assert {row.fits(cards.get_card("t4")) for row in rows} <= {"yes", "done"}
 
 
+def test_the_paper_takes_a_third_of_the_hours_it_took(output):
+    """Of 5,562, which it took with ranks of 70B by both strategies, 60,000 texts, twelve depths."""
+    assert hours(PAPER, "a100-80") <= 5562 / 3
+    twelve = tuple(i / 16 for i in range(1, 13))
+    whole = replace(PAPER, heal_fractions=twelve, ablation_fractions=twelve)
+    before = replace(whole, c4_sequences=60_000, rank_simple_names=())
+    steps = [before, replace(before, rank_simple_names=PAPER.rank_simple_names), whole, PAPER]
+    taken = [hours(profile, "a100-80") for profile in steps]
+    assert taken == sorted(taken, reverse=True) and len({round(t) for t in taken}) == 4
+
+
+@pytest.mark.parametrize(
+    "model", ["mistral-7b", "qwen3-8b", "llama-3.1-8b", "olmo-2-7b", "Qwen/Qwen3-8B"]
+)
+def test_a_night_of_an_a100_has_every_figure_with_signal(model, output):
+    night, card = profiles.get("a100", [model]), cards.get_card("a100-80")
+    assert hours(night, "a100-80") <= 12
+    rows = plan.rows(night, list(NOTEBOOKS), card)
+    assert {row.fits(card) for row in rows} == {"yes"}
+    assert night.mmlu_subjects * night.mmlu_questions >= 1425 and night.boolq_questions == 3270
+    assert night.c4_sequences >= 1000 and night.c4_tokens == 2048
+    layers = registry.num_layers(model)
+    assert len(night.healed_sizes(layers)) == 6 and len(night.ablation_sizes(layers)) == 2
+    assert night.healed_strategies(model) == night.rank_strategies(model) == STRATEGIES
+    assert night.study_models == night.ablation_models == night.rank_models == (model,)
+
+
 # ---- what is counted -----------------------------------------------------------------------
 
 
 def test_every_result_is_counted_once(output):
     every = list(NOTEBOOKS)
+    written = plan.Written("10", "tiny-random")
     requests = [
-        one for job in jobs(SMOKE, every) for one in job.requests(Guess("tiny-random", 8), SMOKE)
+        one
+        for job in [*jobs(SMOKE, every), written]
+        for one in job.requests(Guess("tiny-random", 8), SMOKE)
     ]
     works = [work for row in plan.rows(SMOKE, every, CARD) for job in row.works for work in job]
     results_of = [work for work in works if work.kind != "maps"]
     assert len(results_of) == len({key_of(one) for one in requests}) < len(requests)
+
+
+def test_what_models_write_waits_for_their_weights():
+    """GSM8K: a pass a token, of all texts that are written together; 8 of 10 layers."""
+    loaded = costs.Loaded(SHAPE, "nf4", CARD)
+    params = {"task": "gsm8k", "questions": 64, "shots": 5, "new_tokens": 100, "batch_tokens": 1}
+    work, prompt = loaded.writing(8, params), token_counts.read_problems(params)[1]
+    assert work.tokens == 64 * (prompt + 100)  # 32 at once, twice
+    matrices = 12_288 + 24_576
+    assert work.unpacked == pytest.approx((200 + 2) * 8 * matrices * 2.516)
+    context = prompt + 50
+    written = 6400 * (8 * (2 * matrices + 4 * 64 * context) + 2 * 64 * 1000)
+    read = 64 * prompt * 8 * (2 * matrices + 2 * 64 * prompt)
+    assert work.flops == pytest.approx(read + written)
+    products = read * (1 + 100 / 32 / prompt) + written * (1 + 100 / 32)
+    assert work.flops * (1 + 100 / work.row) == pytest.approx(products)
+    assert work.moved > 200 * 32 * context * 8 * 2 * 32 * 2  # keys and values, each step
+    small = CARD._replace(memory=loaded.weights(8) + 2 * 4 * (prompt + 100) * 8 * 2 * 32 * 2 + 1)
+    fewer = costs.Loaded(SHAPE, "nf4", small).writing(8, params)
+    assert fewer.unpacked == pytest.approx(8 * work.unpacked)  # 4 at once
+    assert CARD.seconds(fewer) > CARD.seconds(work)
+
+
+def test_no_pruned_model_is_asked_where_the_whole_one_solves_no_problem(output):
+    """What the machine that made the map has left; a profile with other counts tells nothing."""
+    (whole,) = experiments.unpruned("tiny-random", SMOKE, ["gsm8k"])
+    machine = {"revision": "seed 0", "dtype": "float32", "device": "cpu"}
+
+    def rows_of_writing() -> list[plan.Row]:
+        return [row for row in plan.rows(SMOKE, ["10"], CARD) if row.notebook == plan.WRITING]
+
+    assert len(rows_of_writing()[0].works[0]) > 1
+    results.save("scores", whole.params | machine | {"questions": 3}, {"value": 0.0}, seconds=1)
+    assert rows_of_writing()
+    results.save("scores", whole.params | machine, {"value": 0.0}, seconds=1)
+    assert not rows_of_writing()
 
 
 def test_a_sweep_is_layers_times_tokens():
@@ -335,9 +401,8 @@ def test_a_plan_needs_neither_torch_nor_the_network(tmp_path):
 def test_every_profile_is_planned(name, output):
     """All notebooks but those that only draw."""
     rows = plan.rows(profiles.get(name), list(NOTEBOOKS), CARD)
-    assert {row.notebook for row in rows} == {n for n in NOTEBOOKS if NOTEBOOKS[n].experiments} | {
-        "01"
-    }
+    measuring = {number for number in NOTEBOOKS if NOTEBOOKS[number].experiments}
+    assert {row.notebook for row in rows} == {*measuring, "01", plan.WRITING}
     assert all(work.flops > 0 for row in rows for job in row.works for work in job)
 
 
@@ -345,16 +410,10 @@ def test_the_readmes_say_what_the_plan_says(output):
     readme = (paths.ROOT / "notebooks" / "README.md").read_text(encoding="utf-8")
     one = replace(PAPER, models=("mistral-7b",))
     assert plan.table(one, list(NOTEBOOKS), "a100-80") in readme
-    card, ladder = cards.get_card("a100-80"), (paths.ROOT / "README.md").read_text(encoding="utf-8")
-    works = [
-        work
-        for row in plan.rows(one, ["01", "02", "03"], card)
-        for job in row.works
-        for work in job
-    ]
-    assert round(sum(card.hours(work) for work in works) / 24) == 2
-    assert "| 2 days of an A100 |" in ladder
+    ladder = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+    assert 9 < hours(A100, "a100-80") <= 12
+    assert "| 12 hours of an A100 | `make figures PROFILE=a100`" in ladder
     total = re.search(r"rest: ([\d,]+) hours", plan.table(PAPER, list(NOTEBOOKS), "a100-80"))[1]
     assert f"take {total} hours" in readme
-    assert round(float(total.replace(",", "")) / 24 / 30.4) == 6
-    assert "all seven take [six months]" in ladder
+    weeks = float(total.replace(",", "")) / 24 / 7
+    assert f"takes [{weeks:.0f} weeks]" in ladder

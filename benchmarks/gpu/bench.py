@@ -11,7 +11,7 @@ import torch
 from lib.blocks import UNPRUNED, Block
 from lib.models import loading, registry
 from lib.models.shapes import Shape
-from replication import plan, profiles
+from replication import costs, profiles
 from replication.cards import Card, Work
 
 UNKNOWN = "a100-40"  # a GPU without a row in cards.csv is planned at the rates of this card
@@ -86,9 +86,9 @@ class Bench:
         return registry.shape(self.name)
 
     @property
-    def loaded(self) -> plan.Loaded:
+    def loaded(self) -> costs.Loaded:
         """The model in NF4, as the plan has it."""
-        return plan.Loaded(self.shape, "nf4", self.card)
+        return costs.Loaded(self.shape, "nf4", self.card)
 
     @property
     def block(self) -> Block:

@@ -17,7 +17,7 @@ from lib.models import loading
 from lib.models.reading import prefix_batches
 from lib.pruning import dropped
 from lib.sweep import sweep
-from replication import cards, paths, plan
+from replication import cards, costs, paths, plan
 from replication.measure import inference_cost
 
 SEVEN_B = {"hidden_size": 4096, "intermediate_size": 11_008, "num_hidden_layers": 32}
@@ -127,7 +127,7 @@ def running(bench: Bench) -> None:
     for (kind, size), rows in table.groupby([formats, "block_size"], sort=False):
         cost, layers = rows.set_index("task").value, bench.num_layers - int(size)
         quantization = "nf4" if kind == "nf4" else None
-        planned = plan.Loaded(bench.shape, quantization, gpu).weights(layers)
+        planned = costs.Loaded(bench.shape, quantization, gpu).weights(layers)
         took = Measured(None, round(cost.weights * inference_cost.GB))
         note = f"prefill {cost.prefill * 1e3:.3g} ms, a token {cost.decode * 1e3:.3g} ms"
         bench.add(Row(f"run {layers} layers, {kind}", took, memory=planned, note=note))
