@@ -17,7 +17,7 @@ import papermill
 
 from lib.data import wheels
 from lib.models import machine
-from replication import paths, plan, profiles
+from replication import cards, paths, plan, profiles
 from replication.profiles import Profile
 from replication.run import batch, jobs
 from replication.run.notebooks import FIGURES, NOTEBOOKS, Notebook
@@ -39,7 +39,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--engine", choices=("local", "ray"), default="local", help=spread)
     add("--time-limit", type=float, metavar="MINUTES", help="end a job after this")
     add("--plan", action="store_true", help="print what each job takes and if it fits; run none")
-    add("--card", help=f"to plan for: {', '.join(plan.cards())}; default: at hand")
+    add("--card", help=f"to plan for: {', '.join(cards.cards())}; default: at hand")
     add("--set", nargs="+", default=[], metavar="NAME=VALUE", help="other notebook parameters")
     return parser.parse_args(argv)
 

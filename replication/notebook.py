@@ -23,8 +23,8 @@ ROWS = {
 
 
 def settings(profile: Profile) -> HTML:
-    """A profile next to the paper's: what matters most as a table, all its fields folded."""
-    columns = {"this run": asdict(profile), "the paper": asdict(PROFILES["paper"])}
+    """A profile next to `paper`: what matters most as a table, all its fields folded."""
+    columns = {"this run": asdict(profile), "profile paper": asdict(PROFILES["paper"])}
     short = {}
     for name, fields in columns.items():
         fields["models"] = ", ".join(fields["models"])

@@ -16,12 +16,13 @@ FLOORS = (  # from the ground up; a module imports those of its own floor or of 
     ("lib.evaluation", "lib.pruning", "lib.similarity", "lib.sweep", "lib.healing"),
     ("replication", "replication.paths"),
     ("replication.profiles", "replication.results", "replication.notebook"),
+    ("replication.cards", "replication.token_counts"),
     ("replication.analysis",),
     ("replication.figures",),
     ("replication.measure",),
     ("replication.claims",),
     ("replication.beyond",),
-    ("replication.plan", "replication.run"),
+    ("replication.costs", "replication.plan", "replication.run"),
     ("replication.report",),
     ("replication.__main__", "replication.explore"),
 )
@@ -32,6 +33,7 @@ FORBIDDEN = {  # beyond the floors
     "replication.analysis": {"replication.results", "replication.profiles"},
     "replication.figures": {"replication.results"},
     "replication.plan": {"replication.claims", "replication.figures", *METHOD},
+    "replication.costs": {"replication.claims", "replication.figures", *METHOD},
     "replication.run": {"replication.claims", "replication.figures", *METHOD},
 }
 

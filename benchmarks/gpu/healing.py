@@ -35,7 +35,8 @@ def steps(bench: Bench) -> None:
         folder = Path(bench.name).with_name(f"steps {name}")
         healed, took = heal(bench, own, folder, micro, recomputes)
         layers = bench.num_layers - bench.block.size
-        work = bench.loaded.healing(layers, own)
+        way = healed.micro_batch, healed.recomputes
+        work = bench.loaded.healing(layers, own, micro=way)
         one_row = healed.micro_batch == 1 and healed.recomputes  # which is what the plan counts
         row = work.memory - bench.loaded.weights(layers) if one_row else None
         losses = "…".join(f"{loss:.3f}" for loss in (healed.losses or [0])[:: STEPS - 1])

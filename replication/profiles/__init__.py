@@ -1,4 +1,4 @@
-"""How much is measured: the four sizes of a run, and the recipe of a healing.
+"""How much is measured: the sizes of a run, and the recipe of a healing.
 
 The only place with counts; everything else takes a `Profile`. profiles.csv has a column for each.
 Its column `kind` says of a setting that it is a "count", which LIMIT cuts, or a "list", with spaces
@@ -81,6 +81,7 @@ class Profile:
     main_names: tuple[str, ...]  # the model of figures 1 and 5; empty: the first one
     ablation_names: tuple[str, ...]  # models of figures 7 and 8; empty: the first one
     rank_names: tuple[str, ...]  # models of figure 9; empty: the first one
+    rank_simple_names: tuple[str, ...]  # of them, those also pruned simply there; empty: every one
     study_names: tuple[str, ...]  # models of notebooks 10 to 12; empty: every one
 
     shot_order: int = 0  # 0: as in the data set; else the seed of a shuffle
@@ -107,6 +108,11 @@ class Profile:
     def rank_models(self) -> tuple[str, ...]:
         """The models whose LoRA rank varies (figure 9)."""
         return self._among(self.rank_names)
+
+    def rank_strategies(self, name: str) -> tuple[str, ...]:
+        """Strategies whose blocks are healed at several ranks, as figure 9 has them."""
+        simple = not self.rank_simple_names or name in self.rank_simple_names
+        return STRATEGIES if simple else STRATEGIES[:1]
 
     @property
     def study_models(self) -> tuple[str, ...]:
