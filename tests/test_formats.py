@@ -107,6 +107,7 @@ def test_every_notebook_takes_a_dtype(monkeypatch):
     for notebook in notebooks.NOTEBOOKS.values():
         source = (paths.NOTEBOOKS / f"{notebook.file}.ipynb").read_text(encoding="utf-8")
         assert re.search(r"profiles\.get\([^)]*DTYPE", source), notebook.file
+        assert "notebook.start(profile)" in source, notebook.file
 
 
 def test_a_plan_measures_nothing_and_counts_what_is_kept(clock):

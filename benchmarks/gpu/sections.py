@@ -18,7 +18,7 @@ from lib.models.reading import prefix_batches
 from lib.pruning import dropped
 from lib.sweep import sweep
 from replication import cards, costs, paths, plan
-from replication.measure import inference_cost
+from replication.measure import inference_cost, latency
 
 SEVEN_B = {"hidden_size": 4096, "intermediate_size": 11_008, "num_hidden_layers": 32}
 SEVEN_B |= {"num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32_000}
@@ -53,7 +53,7 @@ def load(bench: Bench) -> None:
             model, _ = bench.model(block)
         layers = bench.num_layers - block.size
         planned = bench.loaded.weights(layers)
-        note = f"{inference_cost.weight_bytes(model) / 1e9:.3g} GB of tensors"
+        note = f"{latency.weight_bytes(model) / 1e9:.3g} GB of tensors"
         note += f", {took.peak / 1e9:.3g} at the peak" if took.peak else ""
         kept = Measured(took.seconds, took.kept)
         bench.add(Row(f"load {layers} layers", kept, memory=planned, note=note))

@@ -17,6 +17,7 @@ from replication.profiles.recipes import PAPER_TOKENS, recipe
 
 _ROWS = storage.rows(Path(__file__).with_name("profiles.csv"))
 RECORDED = "overnight"  # the one whose run is committed: data/recorded/, figures/
+DRAWN = "recorded"  # the same settings; what is recorded is drawn, and nothing is computed
 COUNTS = tuple(row["setting"] for row in _ROWS if row["kind"] == "count")
 
 
@@ -202,6 +203,17 @@ def _sizes(fractions: tuple[float, ...], num_layers: int) -> list[int]:
     return sorted({max(1, round(fraction * num_layers)) for fraction in fractions})
 
 
+def _check_recorded(models: list[str], *settings) -> None:
+    """Raise ValueError for what the recorded run cannot show."""
+    known = PROFILES[RECORDED].models
+    if any(setting is not None for setting in settings):
+        raise ValueError(
+            f"PROFILE={DRAWN} draws what was measured, so it takes no LIMIT, STEPS, SIZES or DTYPE."
+        )
+    if others := [model for model in models if model not in known]:
+        raise ValueError(f"No {others[0]!r} is recorded: choose among {', '.join(known)}.")
+
+
 def _whole(value, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
@@ -223,6 +235,7 @@ def _profile(name: str) -> Profile:
 
 
 PROFILES = {name: _profile(name) for name in list(_ROWS[0])[2:]}
+PROFILES[DRAWN] = replace(PROFILES[RECORDED], name=DRAWN)
 
 
 def get(
@@ -233,15 +246,17 @@ def get(
     sizes: list[int] | None = None,
     dtype: str | None = None,
 ) -> Profile:
-    """The profile `name`, a column of profiles.csv.
+    """The profile `name`, a column of profiles.csv, or `recorded`.
 
     models replaces its models, limit cuts its counts, steps its healing steps, sizes are the only
     numbers of dropped layers at which it heals, dtype is that of the weights. In the kernel of a
     job, DEEPER_LAYERS_RUN_MODELS has the models of its whole run. Raises ValueError for an unknown
-    profile, model or dtype, before anything is loaded.
+    profile, model or dtype, before anything is loaded; and for what the record does not have.
     """
     if name not in PROFILES:
         raise ValueError(f"Unknown profile {name!r}: choose one of {', '.join(PROFILES)}.")
+    if name == DRAWN:
+        _check_recorded(models or [], limit, steps, sizes, dtype)
     profile = PROFILES[name].limited(limit)
     if steps is not None:
         if not _whole(steps, 1):

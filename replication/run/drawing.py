@@ -1,0 +1,27 @@
+"""Draw the recorded run: notebooks that measure nothing, one on each core at a time."""
+
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+
+from lib.models import machine
+from replication.run.batch import Batch, Progress
+from replication.run.execution import Launch, Outcome, attempt
+
+
+def draw(batch: Batch) -> Mapping[str, Outcome]:
+    """Execute the notebooks of a batch in no order; their Outcomes, by name, in order.
+
+    Each attempt has a process of its own, since it ends whatever that process has started.
+    """
+    progress = Progress(len(batch.notebooks))
+    pool = ProcessPoolExecutor(machine.cores())
+    try:
+        running = {}
+        for notebook in batch.notebooks.values():
+            launch = Launch(notebook, batch.parameters, time_limit=batch.time_limit)
+            running[pool.submit(attempt, launch)] = notebook.file
+        for ended in as_completed(running):
+            progress.add(running[ended], ended.result())
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return {n.file: progress.outcomes[n.file] for n in batch.notebooks.values()}
