@@ -31,7 +31,8 @@ class Loaded(NamedTuple):
 
     def weights(self, layers: int) -> float:
         """Bytes of the model with `layers` layers. In NF4 are the layers' matrices, not experts."""
-        count, packed = self.shape.parameters(layers), layers * self.shape.packable
+        count = self.shape.parameters(layers)
+        packed = layers * self.shape.packable
         if self.quantization is None or not self.card.gpu:  # a CPU unpacks NF4 as it loads
             packed = 0
         return packed * NF4_BYTES + (count - packed) * self.card.element
@@ -73,9 +74,11 @@ class Loaded(NamedTuple):
         self, kind: str, runs: int, sequences: int, longest: int, batch: int, products: int = 0
     ) -> Work:
         """A pass of C4 texts through `runs` layers; products: with a (D, D), a token."""
-        read, layers = read_texts(sequences, longest), self.shape.num_layers
+        read = read_texts(sequences, longest)
+        layers = self.shape.num_layers
         held = 6 * layers if kind == "states" else layers  # in fp32, three times over
-        flops = runs * self.layer_flops(read.context) + products * 2 * self.shape.hidden**2
+        flops = runs * self.layer_flops(read.context)
+        flops += products * 2 * self.shape.hidden**2
         memory = self.weights(layers) + self.row(longest, held)
         return self.passes(kind, read, read.tokens * flops, memory, runs, batch)
 
@@ -84,7 +87,9 @@ class Loaded(NamedTuple):
 
         A "map" is a (D, D) in a block's place. Keys and values of a batch's prefixes are held.
         """
-        read, shape, batch = read_task(params), self.shape, params["batch_tokens"]
+        shape = self.shape
+        read = read_task(params)
+        batch = params["batch_tokens"]
         maps = 2 * shape.hidden**2 if "map" in params else 0
         flops = read.tokens * (sum(runs) * self.layer_flops(read.context) + maps)
         flops += read.scored * len(runs) * 2 * shape.hidden * shape.vocab_size
@@ -99,14 +104,19 @@ class Loaded(NamedTuple):
         Kept of a token: what each layer works with, its adapters' inputs (with dropout's mask), and
         the logits; recomputed, the state before each layer, and the rest of one.
         """
-        shape, back, element = self.shape, layers - recipe.first_layer, self.card.element
+        shape = self.shape
+        element = self.card.element
+        back = layers - recipe.first_layer
         inputs = sum(inputs for inputs, _ in shape.ffn_matrices)
         of_layer = self.numbers * element / 2 + inputs * (element + 1)
-        held = {False: back * of_layer, True: back * shape.hidden * element + of_layer}
-        room = self.card.memory - self.weights(layers) - ADAPTER * shape.lora(recipe.rank, back)
+        states = back * shape.hidden * element
+        held = {False: back * of_layer, True: states + of_layer}
+        adapters = ADAPTER * shape.lora(recipe.rank, back)
+        room = self.card.memory - self.weights(layers) - adapters
         for sequences, recomputes in memory_fallbacks(recipe.batch):
             of_token = held[recomputes] + LOGIT * shape.vocab_size
-            if longest_row(sequences, recipe.max_tokens, recipe.packed) * of_token <= room:
+            tokens = longest_row(sequences, recipe.max_tokens, recipe.packed)
+            if tokens * of_token <= room:
                 break
         return sequences, recomputes
 
@@ -118,7 +128,9 @@ class Loaded(NamedTuple):
         Back through the frozen base costs as forward, attention twice, down to the first adapter.
         micro: of `micro_batch`, if it is known.
         """
-        shape, back, longest = self.shape, layers - recipe.first_layer, recipe.max_tokens
+        shape = self.shape
+        longest = recipe.max_tokens
+        back = layers - recipe.first_layer
         sequences, recomputes = micro or self.micro_batch(layers, recipe)
         forward = layers + back * recomputes
         read = read_texts((recipe.steps - made) * recipe.batch, longest, recipe.packed)
@@ -139,35 +151,41 @@ class Loaded(NamedTuple):
         A token of all texts of a batch takes one pass, which reads (and unpacks) all weights, and
         the keys and values of the tokens before it. Rows are short: products wait for the weights.
         """
-        shape, element = self.shape, self.card.element
+        shape = self.shape
         problems, prompt = read_problems(params)
         longest = prompt + params["new_tokens"]
-        cached = layers * 2 * shape.key * element  # bytes of a token
+        tokens = problems * longest
+        cached = longest * layers * 2 * shape.key * self.card.element  # bytes of a text
         together = max(1, params["batch_tokens"] // longest)
         if self.card.gpu:
-            fitting = (self.card.memory - self.weights(layers)) / (2 * longest * cached)
-            together = max(together, min(WRITTEN_TOGETHER, int(fitting)))
+            room = self.card.memory - self.weights(layers)
+            fitting = int(room / (2 * cached))
+            together = max(together, min(WRITTEN_TOGETHER, fitting))
         together = min(together, problems)
-        steps = problems / together * params["new_tokens"]
+        batches = problems / together
+        new_tokens = problems * params["new_tokens"]
         mean = (prompt + longest) / 2
         head = 2 * shape.hidden * shape.vocab_size
         read = problems * prompt * layers * self.layer_flops(prompt / 2)
-        written = steps * together * (layers * self.layer_flops(mean) + head)
+        written = new_tokens * (layers * self.layer_flops(mean) + head)
+        flops = read + written
         waiting = read / (together * prompt) + written / together  # FLOPs over tokens of a row
-        moved = problems * longest * self.moved(layers) + steps * together * mean * cached
-        unpacked = (steps + problems / together) * self.unpacked(layers)
-        flops, memory = read + written, self.weights(layers) + together * longest * cached
-        tokens, row = problems * longest, flops / waiting
-        return Work("scores", tokens, flops, memory, row, moved, unpacked)
+        moved = tokens * self.moved(layers)
+        moved += new_tokens * cached * mean / longest
+        unpacked = batches * (1 + params["new_tokens"]) * self.unpacked(layers)
+        memory = self.weights(layers) + together * cached
+        return Work("scores", tokens, flops, memory, flops / waiting, moved, unpacked)
 
     def work(self, request: Request, shared: bool, made: int) -> Work:
         """What a result takes, where a shorter healing has made `made` steps.
 
         shared: another result reads the same, so that only the layers after the cut are run.
         """
-        params, block, layers = request.params, request.block, self.shape.num_layers
+        params, block = request.params, request.block
+        layers = self.shape.num_layers
+        left = layers - block.size
         if request.kind == "healing":
-            return self.healing(layers - block.size, request.recipe, made)
+            return self.healing(left, request.recipe, made)
         if request.kind == "maps":  # of the state, and of what FFNs add: two products each
             texts = params["map_sequences"], params["map_tokens"], params["map_batch_tokens"]
             return self.texts("maps", block.stop, *texts, products=4)
@@ -179,8 +197,10 @@ class Loaded(NamedTuple):
             after = [stop for size in range(1, layers) for stop in range(layers - size + 1)]
             return self.sweep(layers, [layers, *after], {"task": "c4"} | params)
         if params["task"] == "gsm8k":
-            return self.writing(layers - block.size, params)
+            return self.writing(left, params)
         if request.recipe:
-            return self.sweep(layers - block.size, [layers - block.size], params)
-        runs = ([] if shared else [layers]) + ([layers - block.stop] if block.size else [])
+            return self.sweep(left, [left], params)
+        runs = [] if shared else [layers]
+        if block.size:
+            runs.append(layers - block.stop)
         return self.sweep(layers, runs, params)
