@@ -1,5 +1,7 @@
 # `make` explains itself. Variables: PROFILE=quick, MODELS="name …", ONLY="01 02", LIMIT=n, STEPS=n, DTYPE=float32,
 # ENGINE=ray, PYTHON=python3; of bench and gpu: TINY=1, a small model to try them with.
+# Of prune: MODEL, OUT, LAYERS=6 or GB=8 (the weights then take at most that), and if you like HEAL=steps, BY=damage (or
+# similarity), TASKS="arc_easy mmlu", LIMIT, DTYPE.
 # Of the installation, when .venv is made:
 # CONSTRAINTS=constraints.txt installs the exact versions of the recorded run.
 # WHEELS=wheels installs from that folder alone, which `make wheels` fills where there is a network.
@@ -17,7 +19,7 @@ RUN := $(BIN)/python -m replication --profile $(PROFILE) \
 # a worker takes whole files; no worker's threads are in the other's way
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help assets figures figure-% plan report record lab explorer test test-all bench gpu wheels faults lint format clean
+.PHONY: help assets figures figure-% plan report record lab explorer prune test test-all bench gpu wheels faults lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -57,6 +59,11 @@ lab: assets  ## open the notebooks and exercises in JupyterLab
 
 explorer: .venv/installed  ## every distance map at hand, in your browser: figures/explorer.html, one file
 	$(BIN)/python -m replication.explore
+
+prune: .venv/installed  ## a smaller checkpoint, healed and with a card (MODEL=owner/name LAYERS=6 OUT=folder HEAL=100)
+	$(BIN)/python -m lib.prune $(if $(MODEL),"$(MODEL)") $(if $(OUT),"$(OUT)") $(if $(LAYERS),--layers $(LAYERS)) $(if $(GB),--gb $(GB)) \
+		$(if $(HEAL),--heal $(HEAL)) $(if $(BY),--by $(BY)) $(if $(TASKS),--tasks "$(TASKS)") \
+		$(if $(LIMIT),--limit $(LIMIT)) $(if $(DTYPE),--dtype $(DTYPE))
 
 test: .venv/installed lint  ## the tests on tiny models, every notebook included (minutes)
 	$(TEST) -m "not real"

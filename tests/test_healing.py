@@ -17,7 +17,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import ARCHITECTURES, EXPERTS, in_nf4, stored, tiny, with_real_tokenizer
-from peft import PeftModel
 from torch import nn
 from transformers import AutoModelForCausalLM, TrainerCallback
 
@@ -28,10 +27,9 @@ from lib.healing import lora, packing, training
 from lib.healing.recipe import memory_fallbacks
 from lib.models import files, loading
 from lib.models.decoder import decoder_layers
-from lib.pruning import dropped
+from lib.pruning import dropped, save_pruned
 from lib.storage import SEAL, seal
 from replication import profiles
-from replication.measure import export
 
 SMOKE = profiles.get("smoke")
 BLOCK = Block(3, 2)
@@ -660,32 +658,13 @@ def test_saved_adapter_on_the_base_pruned_again(name, tmp_path, ids):
 
 
 def test_merged_checkpoint_to_take_away(small, tmp_path, ids):
-    model, tokenizer = base = loading.load(small, dtype="float32")  # its own: peft stays on it
+    """Merged while the block is dropped; saved without it afterwards."""
+    model, tokenizer = base = loading.load(small, dtype="float32")  # its own: it is changed
     adapter = healed(base, RECIPE, tmp_path / "healing").adapter
-    before = {n: p.clone() for n, p in model.named_parameters()}
     with dropped(model, BLOCK), lora.load_lora(model, adapter):
         expected = model(ids).logits
-    folder = export.save_merged(
-        model, tokenizer, BLOCK, adapter, tmp_path / "merged", lambda checkpoint: "# card"
-    )
+    with dropped(model, BLOCK):
+        lora.merge(model, adapter)
+    folder = save_pruned(model, tokenizer, BLOCK, tmp_path / "merged")
     plain = AutoModelForCausalLM.from_pretrained(folder).eval()
     torch.testing.assert_close(plain(ids).logits, expected, atol=1e-4, rtol=1e-4)
-    assert (folder / "README.md").read_text() == "# card"
-    assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
-    with dropped(model, BLOCK):
-        beside = PeftModel.from_pretrained(model, folder / "adapter").eval()
-        torch.testing.assert_close(beside(ids).logits, expected)
-
-
-def test_merged_checkpoint_is_whole_or_not_there(base, tmp_path, monkeypatch):
-    def full(source, target):
-        raise OSError("No space left on device")
-
-    model, tokenizer = base
-    adapter = healed(base, RECIPE, tmp_path / "healing").adapter
-    before = {n: p.clone() for n, p in model.named_parameters()}
-    monkeypatch.setattr(lora.shutil, "copytree", full)
-    with pytest.raises(OSError, match="merged could not be written: No space"):
-        export.save_merged(model, tokenizer, BLOCK, adapter, tmp_path / "merged", str)
-    assert not list(tmp_path.glob("merged*"))
-    assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())

@@ -14,6 +14,7 @@ FLOORS = (  # from the ground up; a module imports those of its own floor or of 
     ("lib.data",),
     ("lib.models",),
     ("lib.evaluation", "lib.pruning", "lib.similarity", "lib.sweep", "lib.healing"),
+    ("lib.prune",),
     ("replication", "replication.paths"),
     ("replication.profiles", "replication.results", "replication.notebook"),
     ("replication.cards", "replication.token_counts"),
@@ -106,6 +107,7 @@ def test_no_module_reaches_itself():
     [
         "lib",
         "lib.healing.recipe",
+        "lib.prune",
         "replication.plan",
         "replication.__main__",
         "replication.report.__main__",

@@ -26,11 +26,12 @@ from lib.blocks import UNPRUNED, Block
 from lib.data import encoding, sets
 from lib.healing import lora, packing, training
 from lib.models import loading
+from lib.prune import Options, prune
 from lib.pruning import dropped, save_pruned
 from lib.sweep import continuations, sweep, target_logprobs
 from replication import profiles
 from replication.beyond import repair
-from replication.measure import damage, export, inference_cost, request
+from replication.measure import damage, inference_cost, request
 
 DEVICE = os.environ.get("DEEPER_LAYERS_DEVICE", "sim")
 simulated = pytest.mark.skipif(DEVICE != "sim", reason="a question to the simulated device")
@@ -385,8 +386,9 @@ def test_what_is_saved(name, output):
     plain = AutoModelForCausalLM.from_pretrained(output / "pruned")
     torch.testing.assert_close(plain(ids).logits, expected, rtol=1e-4, atol=1e-4)
     with default_device(DEVICE):
-        folder = export.healed_model(name, SMOKE, BLOCK, output / "healed", ["c4"])
-    assert AutoModelForCausalLM.from_pretrained(folder).config.num_hidden_layers == 6
+        prune(Options(name, layers=2, heal=2, limit=4), output / "healed")
+    healed = AutoModelForCausalLM.from_pretrained(output / "healed")
+    assert healed.config.num_hidden_layers == 6
 
 
 @simulated
