@@ -1,5 +1,6 @@
 """Healing on the GPU: steps of the paper's size through the end of memory, and equal adapters."""
 
+import gc
 import time
 from contextlib import nullcontext
 from dataclasses import replace
@@ -95,6 +96,7 @@ def heal(bench: Bench, recipe, folder: Path, micro: int, recomputes=False, stop_
     When memory ran out, the clock and the peak start again. stop_at: the step that is interrupted.
     """
     model, tokenizer = bench.model(bench.block)
+    gc.collect()
     before, begun = held(), []
 
     class Timed(training._Watch):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from bitsandbytes.nn import Linear4bit
 
 from benchmarks.gpu import healing, random_model
 from benchmarks.gpu.bench import UNKNOWN, Bench, Measured, Row, clock
@@ -52,8 +53,11 @@ def load(bench: Bench) -> None:
         with clock() as took:
             model, _ = bench.model(block)
         layers = bench.num_layers - block.size
-        planned = bench.loaded.weights(layers)
+        packed = any(isinstance(module, Linear4bit) for module in model.modules())
+        stored = bench.loaded if packed else bench.loaded._replace(quantization=None)
+        planned = stored.weights(layers)
         note = f"{latency.weight_bytes(model) / 1e9:.3g} GB of tensors"
+        note += "" if packed else ", unpacked"
         note += f", {took.peak / 1e9:.3g} at the peak" if took.peak else ""
         kept = Measured(took.seconds, took.kept)
         bench.add(Row(f"load {layers} layers", kept, memory=planned, note=note))

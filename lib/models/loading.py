@@ -22,6 +22,8 @@ from lib.models.files import Checkpoint, open_checkpoint
 from lib.models.registry import ModelError
 from lib.models.shapes import NF4_BYTES
 
+UNPACKED = 1 / 3  # of a GPU's memory: NF4 weights that take no more in 16 bits are unpacked
+
 
 def load(
     name_or_path: str,
@@ -34,10 +36,11 @@ def load(
 ):
     """Load (model, tokenizer): a key of MODELS, a hub id, a local folder or a .gguf file.
 
-    quantization: None, or "nf4" (bitsandbytes, double quantisation, 16-bit compute). On the CPU the
-    4-bit values are then unpacked once into weights of `dtype`: the same function, as fast as any
-    other model, and with gradients that can be trusted (bitsandbytes' CPU kernels have no
-    backward once a forward without gradients has repacked the weights). packed: do not unpack.
+    quantization: None, or "nf4" (bitsandbytes, double quantisation, 16-bit compute). On the CPU
+    the 4-bit values are then unpacked once into weights of `dtype`: the same function, as fast as
+    any other model, and with gradients that can be trusted (bitsandbytes' CPU kernels have no
+    backward once a forward without gradients has repacked the weights). So they are on a GPU with
+    much room, since unpacking them in each pass takes time. packed: do not unpack.
     dtype: of the weights; by default that of `default_dtype`.
     device: "cpu", "cuda", …; by default the GPU if there is one.
     block: layers that are left out and never read; the model is that of `pruning.dropped`.
@@ -113,10 +116,9 @@ def fits(name: str, batch_tokens: int, quantization: str | None, dtype: str | No
     if checkpoint.folder is None:
         return True
     on_cpu = weights.device == "cpu"
-    element = weights.dtype.itemsize
-    four_bit = NF4_BYTES + (element if on_cpu else 0)  # on a CPU the values are unpacked
-    matrix = four_bit if quantization else element
-    needed = files.in_memory(checkpoint.tensors(), matrix, element)
+    tensors, element = checkpoint.tensors(), weights.dtype.itemsize
+    four_bit = NF4_BYTES + (element if _unpacks(weights, tensors) else 0)
+    needed = files.in_memory(tensors, four_bit if quantization else element, element)
     release()
     free = get_max_memory()["cpu" if on_cpu else 0]
     if not on_cpu:  # blocks that PyTorch keeps count as used, but it can use them
@@ -210,6 +212,23 @@ def _weights(
     return _Weights(quantization, dtype, device)
 
 
+def _unpacks(weights: _Weights, tensors: dict) -> bool:
+    """Whether NF4 is unpacked as it is loaded: on a CPU; on a GPU where the whole model has room.
+
+    By the size of the GPU, not by what is free: a resumed healing must compute the same last bits.
+    """
+    if weights.device == "cpu":
+        return True
+    whole = files.in_memory(tensors, weights.dtype.itemsize, weights.dtype.itemsize)
+    return whole <= UNPACKED * _gpu_memory(weights.device) and weights.compute == weights.dtype
+
+
+def _gpu_memory(device: str) -> int:
+    """Bytes of a GPU, whether free or not; 0 of any other device."""
+    on_cuda = str(device).startswith("cuda")
+    return torch.cuda.get_device_properties(device).total_memory if on_cuda else 0
+
+
 @contextmanager
 def _unpacked_by_blocks() -> Iterator[None]:
     """NF4 is unpacked block by block: of 64 numbers, which share a scale.
@@ -258,7 +277,7 @@ def _assembled(
                 f"The tensors in {checkpoint.folder} are not those of its config.json "
                 f"({len(names)} {problem.replace('_keys', '')}, such as {first})."
             )
-    if weights.quantization and weights.device == "cpu" and not packed:
+    if weights.quantization and not packed and _unpacks(weights, tensors):
         with _unpacked_by_blocks():
             model = model.dequantize(weights.dtype)
     if weights.dtype == torch.float16:

@@ -9,11 +9,14 @@ import os
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pitfalls
 import pytest
 import torch
+from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn import Linear4bit
 from conftest import Distances
 from transformers import AutoModelForCausalLM
 
@@ -25,7 +28,7 @@ from lib import evaluation, similarity
 from lib.blocks import UNPRUNED, Block
 from lib.data import encoding, sets
 from lib.healing import lora, packing, training
-from lib.models import loading
+from lib.models import files, loading
 from lib.prune import Options, prune
 from lib.pruning import dropped, save_pruned
 from lib.sweep import continuations, sweep, target_logprobs
@@ -84,6 +87,14 @@ def random_texts():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sets, "c4", lambda split, source, count: texts[:count])
         patch.setattr(sets, "healing_texts", lambda source, count: texts)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nf4_stays_packed():
+    """Also on a real GPU, whose memory these small models hardly fill."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "UNPACKED", 0)
         yield
 
 
@@ -225,6 +236,31 @@ def test_without_a_block_is_dropped(name, pair, quantization):
     ids = torch.arange(3, 23, device=DEVICE)[None]
     with torch.inference_mode(), dropped(sim, BLOCK):
         assert torch.equal(part(ids).logits, sim(ids).logits)
+
+
+@simulated
+def test_nf4_is_unpacked_where_a_third_of_the_memory_is_enough(name, monkeypatch):
+    """The values stay. Asked to stay packed, or to multiply in bf16 what is in fp32, it does."""
+    monkeypatch.setattr(loading, "UNPACKED", 1 / 3)
+    monkeypatch.setattr(loading, "_gpu_memory", lambda device: 0)
+    whole = files.in_memory(files.lazy_state_dict(Path(name)), 2, 2)
+    packed, _ = load(name, "nf4")
+    linear = {n: m for n, m in packed.named_modules() if isinstance(m, Linear4bit)}
+    cases = [
+        (3 * whole + 1, {}, True),
+        (3 * whole - 1, {}, False),
+        (3 * whole + 1, {"packed": True}, False),
+        (6 * whole + 1, {"dtype": "float32"}, False),
+    ]
+    for memory, options, expected in cases:
+        monkeypatch.setattr(loading, "_gpu_memory", lambda device, memory=memory: memory)
+        options = {"quantization": "nf4", "dtype": "bfloat16", "device": DEVICE} | options
+        model, _ = loading.load(name, **options)
+        assert (torch.uint8 not in {p.dtype for p in model.parameters()}) == expected, options
+        if expected:
+            for path, module in linear.items():
+                values = dequantize_4bit(module.weight.data, module.weight.quant_state)
+                assert torch.equal(model.get_submodule(path).weight, values), path
 
 
 def test_damage_map(name, output):
