@@ -88,10 +88,12 @@ def one_curve(distances: BlockDistances, n: int) -> Figure:
     least = distances.row(n)[start]
     axis.plot(distances.row(n), color="tab:blue", marker=".")
     axis.plot(start, least, "ko", label="$l^*(n)$")
-    axis.set(xlabel="block start $l$ (layer)", ylabel="angular distance $d(l, l+n)$")
+    axis.set_xlabel("block start $l$ (layer)")
+    axis.set_ylabel("angular distance $d(l, l+n)$")
     axis.legend(loc="upper right")
-    dropped = [start <= layer < start + n for layer in range(layers)]
-    strip.bar(range(layers), 1, color=np.where(dropped, "tab:red", "#cfe3f5"))
+    shades = ["#cfe3f5"] * layers
+    shades[start : start + n] = ["tab:red"] * n
+    strip.bar(range(layers), 1, color=shades)
     strip.axis("off")
     turn = f"d = {least:.3f} of a half turn, {180 * least:.0f}°"
     strip.set_title(f"n = {n}: layers {start} to {start + n - 1} of {layers} (red); {turn}")
@@ -106,15 +108,19 @@ def one_question(cuts: pd.DataFrame, question: dict, cut: str, n: int) -> Figure
     figure, axis = _axes(2.6)
     chosen = cuts[(cuts.block_size == n) & cuts.strategy.isin([cut, "none"])]
     lowest = min(row[0].min() for row in cuts.choices)
-    axis.set(xlim=(1.05 * lowest, 0), xlabel="log-likelihood (nats): nearer to 0 is likelier")
+    axis.set_xlim(1.05 * lowest, 0)
+    axis.set_xlabel("log-likelihood (nats): nearer to 0 is likelier")
     if chosen.empty:
         figure.suptitle(f"{cut}, n = {n}: not measured")
         return figure
     row = chosen.iloc[0]
-    likelihoods, texts = row.choices[0], list(question["choices"])
-    given, right = int(likelihoods.argmax()), question["answer"]
+    likelihoods = row.choices[0]
+    texts = list(question["choices"])
+    given = int(likelihoods.argmax())
+    right = question["answer"]
     texts[right] = f"{texts[right]} (right)"
-    shades = np.where(np.arange(len(texts)) == given, "goldenrod", "0.75")
+    shades = ["0.75"] * len(texts)
+    shades[given] = "goldenrod"
     axis.barh(texts, likelihoods, color=shades)
     axis.invert_yaxis()
     block = f"layers {row.block_start} to {row.block_start + n - 1}" if n else "no layer"
@@ -136,7 +142,9 @@ def one_dose(doses: pd.DataFrame, n: int, steps: int) -> Figure:
         cut = of_task[(of_task.block_size == n) & (of_task.strategy == "similarity")]
         line = cut[cut.treatment == "healed"].sort_values("steps")
         axis.plot(line.steps, line.value, color="tab:blue", marker=".")
-        axis.set(xscale="log", xlabel="steps of healing", ylabel=label)
+        axis.set_xscale("log")
+        axis.set_xlabel("steps of healing")
+        axis.set_ylabel(label)
         axis.set_xticks(line.steps, map(str, line.steps))
         axis.minorticks_off()
         values = {
@@ -146,9 +154,10 @@ def one_dose(doses: pd.DataFrame, n: int, steps: int) -> Figure:
         }
         words = [f"{name} {value.iloc[0]:.2f}" for name, value in values.items() if len(value)]
         axis.set_title(", ".join(words), fontsize=9)
-        for name, style in {"whole": "--", "cut": ":"}.items():
-            for height in values[name][:1]:
-                axis.axhline(height, color="black", ls=style, lw=1)
+        for height in values["whole"][:1]:
+            axis.axhline(height, color="black", ls="--", lw=1)
+        for height in values["cut"][:1]:
+            axis.axhline(height, color="black", ls=":", lw=1)
         axis.axvline(steps, color="tab:red", lw=1)
     return figure
 
@@ -179,10 +188,12 @@ def one_bound(verdicts: Sequence[Verdict], claim: str, bound: str, moved: int) -
         axis.plot(verdict.statistic, row, "o", color=SHADES[direction])
         if direction != criterion.direction(interval):
             turned.append(f"{verdict.model}: {direction or 'cannot tell'}")
-    for criteria, style in ((criterion, ":"), (changed, "-")):
-        for end in filter(np.isfinite, (criteria.least, criteria.most)):
-            axis.axvline(end, color="black", ls=style, lw=1)
-    axis.set(xlim=(min(ends) - width, max(ends) + width), ylim=(len(judged) - 0.5, -0.5))
+    for end in filter(np.isfinite, (criterion.least, criterion.most)):
+        axis.axvline(end, color="black", ls=":", lw=1)
+    for end in filter(np.isfinite, (changed.least, changed.most)):
+        axis.axvline(end, color="black", ls="-", lw=1)
+    axis.set_xlim(min(ends) - width, max(ends) + width)
+    axis.set_ylim(len(judged) - 0.5, -0.5)
     axis.set_yticks(range(len(judged)), [verdict.model for verdict in judged])
     axis.set_xlabel("blue: agrees with the paper, orange: differs, grey: cannot tell")
     what_turns = "; ".join(turned) or "no verdict turns"
@@ -212,7 +223,8 @@ def one_memory(names: Sequence[str], outside: int, dropped: int) -> Figure:
     axis.barh([*left, f"{outside} % outside"], [*left.values(), yours], color=shades)
     axis.axvline(1 - dropped / 100, color="grey", label="layers left")
     axis.invert_yaxis()
-    axis.set(xlim=(0, 1), xlabel="share of the 16-bit weights that is left")
+    axis.set_xlim(0, 1)
+    axis.set_xlabel("share of the 16-bit weights that is left")
     axis.set_title(f"{dropped} % of the layers dropped; {outside} % outside: {yours:.2f} left")
     axis.legend()
     return figure
@@ -227,9 +239,15 @@ def one_threshold(maps: dict[str, BlockDistances], model: str, threshold: float)
     axis.pcolormesh(starts, sizes, rows, cmap="viridis_r", vmin=0, vmax=1)
     axis.set_title(model, loc="left", fontsize=9)
     heatmaps.draw_regions(axis, islands.regions(matrix, threshold))
-    axis.set(xlabel="block start $l$ (layer)", ylabel="block size $n$ (layers)")
-    heights = {t: int(islands.regions(matrix, t).max()) - islands.BAND for t in THRESHOLDS}
+    axis.set_xlabel("block start $l$ (layer)")
+    axis.set_ylabel("block size $n$ (layers)")
+    heights = {}
+    for other in THRESHOLDS:
+        labels = islands.regions(matrix, other)
+        heights[other] = int(labels.max()) - islands.BAND
     counts.step(heights.keys(), heights.values(), where="mid", color="black")
     counts.axvline(threshold, color="tab:red")
-    counts.set(xlabel="threshold", ylabel="islands", ylim=(-0.3, max(heights.values()) + 1))
+    counts.set_xlabel("threshold")
+    counts.set_ylabel("islands")
+    counts.set_ylim(-0.3, max(heights.values()) + 1)
     return figure

@@ -409,7 +409,7 @@ def test_one_figure_and_its_report(output, monkeypatch, capsys):
     assert make_in_process("figure-1b", "PROFILE=smoke") == 0
     assert (output / "figures/smoke/figure_1b.png").read_bytes().startswith(b"\x89PNG")
     assert make_in_process("report", "PROFILE=smoke") == 0
-    page = output / "papermill_runs" / "index.html"
+    page = output / "papermill_runs" / "report" / "index.html"
     assert capsys.readouterr().out.splitlines()[-1] == str(page)
     assert "figure_1b" in text(page)
 

@@ -2,21 +2,27 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
+from html import escape
 
 import nbformat
 import pandas as pd
+import psutil
 import pytest
 
+from lib import storage
 from lib.models import loading
 from replication import __main__ as run
 from replication import notebook, paths, profiles, results
 from replication.measure import distance_maps, scores
 from replication.measure.experiments import unhealed
 from replication.profiles import DRAWN, RECORDED
+from replication.report.__main__ import FINDINGS
 from replication.run import drawing
-from replication.run.notebooks import NOTEBOOKS
+from replication.run.notebooks import FIGURES, NOTEBOOKS
 
 COMMITTED = paths.ROOT / "figures" / RECORDED
 
@@ -75,6 +81,25 @@ def test_a_cell_that_runs_the_model_says_that_it_is_skipped(drawn):
     assert skipped >= 6
 
 
+def kernels(folder) -> list:
+    """The kernels of a run into `folder`."""
+    running = psutil.process_iter(["environ", "cmdline"])
+    mine = [p for p in running if (p.info["environ"] or {}).get("DEEPER_LAYERS_OUTPUT") == folder]
+    return [p for p in mine if "ipykernel_launcher" in p.info["cmdline"]]
+
+
+def test_an_interrupted_run_leaves_no_kernel(tmp_path):
+    environment = os.environ | {"DEEPER_LAYERS_OUTPUT": str(tmp_path)}
+    command = [sys.executable, "-m", "replication", "--profile", DRAWN, "--only", "08", "10", "11"]
+    runner = subprocess.Popen(command, env=environment, cwd=paths.ROOT, stdout=subprocess.DEVNULL)
+    while not kernels(str(tmp_path)):
+        assert runner.poll() is None
+        time.sleep(0.1)
+    runner.send_signal(signal.SIGTERM)
+    assert runner.wait(60) == 130
+    assert not kernels(str(tmp_path))
+
+
 def test_the_record_is_read_until_another_profile_starts(started):
     maps, profile = distance_maps.measure(started, ["smollm2-135m"])
     table = scores.score_table(maps, unhealed, profile, ["c4"])
@@ -127,3 +152,40 @@ def test_a_notebook_that_fails_is_told(monkeypatch, output, capsys):
         monkeypatch.setattr(drawing, "draw", lambda whole, o=outcome: {"01": o})
         assert run.main(["--profile", DRAWN, "--only", "01"]) == code
     assert re.search(r"failed +0 s  01", capsys.readouterr().out)
+
+
+# ---- the report -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def reported(drawn):
+    """The folder of the report of that run."""
+    environment = os.environ | {"DEEPER_LAYERS_OUTPUT": str(drawn[0])}
+    environment["PYTHONPATH"] = str(paths.ROOT)
+    command = [sys.executable, "-m", "replication.report", "--profile", DRAWN]
+    subprocess.run(command, env=environment, check=True, cwd=paths.ROOT)
+    return drawn[0] / "papermill_runs" / "report"
+
+
+def test_the_report_begins_with_the_findings(reported):
+    index = (reported / "index.html").read_text(encoding="utf-8")
+    before_figures, _, rest = index.partition('<h2 id="figures">')
+    findings = storage.rows(FINDINGS)
+    assert len(findings) == 5 == before_figures.count("<figure>") == before_figures.count("<img")
+    assert "<table" not in before_figures
+    for row in findings:
+        assert escape(row["finding"], quote=False) in before_figures and row["figure"] in FIGURES
+    assert 'class="missing">Missing' not in index and 'id="recorded"' not in index
+    assert index.count('class="done">done') == len(NOTEBOOKS)
+
+
+def test_the_report_can_be_put_on_a_host(reported):
+    size = sum(file.stat().st_size for file in reported.rglob("*"))
+    assert size < 25e6
+    for page in reported.rglob("*.html"):
+        html = page.read_text(encoding="utf-8")
+        for address in re.findall(r'<(?:a|img|iframe)[^>]* (?:href|src)="([^":#]+)"', html):
+            assert (page.parent / address).resolve().is_relative_to(reported), (page.name, address)
+            assert (page.parent / address).is_file(), (page.name, address)
+    assert (reported / DRAWN / "explorer.html").is_file()
+    assert "srcdoc" not in (reported / DRAWN / f"{NOTEBOOKS['08'].file}.html").read_text()

@@ -1,5 +1,7 @@
 """Draw the recorded run: notebooks that measure nothing, one on each core at a time."""
 
+import multiprocessing
+import os
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
@@ -11,7 +13,7 @@ from replication.run.execution import Launch, Outcome, attempt
 def draw(batch: Batch) -> Mapping[str, Outcome]:
     """Execute the notebooks of a batch in no order; their Outcomes, by name, in order.
 
-    Each attempt has a process of its own, since it ends whatever that process has started.
+    If it is interrupted, no kernel stays behind.
     """
     progress = Progress(len(batch.notebooks))
     pool = ProcessPoolExecutor(machine.cores())
@@ -19,9 +21,21 @@ def draw(batch: Batch) -> Mapping[str, Outcome]:
         running = {}
         for notebook in batch.notebooks.values():
             launch = Launch(notebook, batch.parameters, time_limit=batch.time_limit)
-            running[pool.submit(attempt, launch)] = notebook.file
+            running[pool.submit(_attempt, launch)] = notebook.file
         for ended in as_completed(running):
             progress.add(running[ended], ended.result())
+    except BaseException:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
     return {n.file: progress.outcomes[n.file] for n in batch.notebooks.values()}
+
+
+def _attempt(launch: Launch) -> Outcome:
+    """`attempt`, in a process of its own: it ends whatever that process has started."""
+    try:
+        return attempt(launch)
+    except KeyboardInterrupt:
+        os._exit(130)  # or the pool would give this process the next notebook
