@@ -16,6 +16,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 RUN := $(BIN)/python -m replication --profile $(PROFILE) \
 	$(if $(ONLY),--only $(ONLY)) $(if $(MODELS),--models $(MODELS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(STEPS),--steps $(STEPS)) \
 	$(if $(DTYPE),--dtype $(DTYPE)) $(if $(ENGINE),--engine $(ENGINE))
+PRUNE := $(BIN)/python -m lib.prune $(if $(MODEL),"$(MODEL)") $(if $(OUT),"$(OUT)") \
+	$(if $(LAYERS),--layers $(LAYERS)) $(if $(GB),--gb $(GB)) $(if $(HEAL),--heal $(HEAL)) $(if $(BY),--by $(BY)) \
+	$(if $(TASKS),--tasks "$(TASKS)") $(if $(LIMIT),--limit $(LIMIT)) $(if $(DTYPE),--dtype $(DTYPE))
 # a worker takes whole files; no worker's threads are in the other's way
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -61,9 +64,7 @@ explorer: .venv/installed  ## every distance map at hand, in your browser: figur
 	$(BIN)/python -m replication.explore
 
 prune: .venv/installed  ## a smaller checkpoint, healed and with a card (MODEL=owner/name LAYERS=6 OUT=folder HEAL=100)
-	$(BIN)/python -m lib.prune $(if $(MODEL),"$(MODEL)") $(if $(OUT),"$(OUT)") $(if $(LAYERS),--layers $(LAYERS)) $(if $(GB),--gb $(GB)) \
-		$(if $(HEAL),--heal $(HEAL)) $(if $(BY),--by $(BY)) $(if $(TASKS),--tasks "$(TASKS)") \
-		$(if $(LIMIT),--limit $(LIMIT)) $(if $(DTYPE),--dtype $(DTYPE))
+	$(PRUNE)
 
 test: .venv/installed lint  ## the tests on tiny models, every notebook included (minutes)
 	$(TEST) -m "not real"

@@ -278,7 +278,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--dtype", help=f"of the weights: {', '.join(machine.DTYPES)}; default: the model's own")
     add("--limit", type=int, default=Options.limit, help="the most texts, and questions of a task")
     given = vars(parser.parse_args(argv))
-    out = Path(given.pop("out"))
+    out = Path(given.pop("out")).expanduser()
     try:
         record = prune(Options(**given), out)
     except (ValueError, OSError, RuntimeError, SafetensorError) as error:

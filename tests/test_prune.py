@@ -23,6 +23,7 @@ from lib.data import sets
 from lib.evaluation import Task
 from lib.healing import lora
 from lib.models import loading
+from lib.models.decoder import decoder_layers
 from lib.prune import Options
 from lib.pruning import dropped
 from lib.sweep import sweep
@@ -157,11 +158,7 @@ def test_the_fewest_layers_that_fit(tmp_path_factory, share, name):
     """After them the weights fit, whichever they are; after one less some block would not do."""
     config = ARCHITECTURES[name]()
     whole = tiny(name)
-    layers = (
-        [sum(p.numel() for p in layer.parameters()) for layer in whole.get_decoder().layers]
-        if name != "gpt2"
-        else [sum(p.numel() for p in layer.parameters()) for layer in whole.transformer.h]
-    )
+    layers = [sum(p.numel() for p in layer.parameters()) for layer in decoder_layers(whole)]
     total = whole.num_parameters()
     gb = (total - share * sum(layers)) * 2e-9
     call = SimpleNamespace(layers=None, gb=gb, heal=0)
@@ -174,7 +171,7 @@ def test_the_fewest_layers_that_fit(tmp_path_factory, share, name):
         assert total * 2e-9 <= gb or (total - (LAYERS - 1) * min(layers)) * 2e-9 > gb
         return
     assert (total - size * min(layers)) * 2e-9 <= gb * (1 + 1e-9)
-    assert (total - (size - 1) * min(layers)) * 2e-9 > gb
+    assert (total - (size - 1) * min(layers)) * 2e-9 > gb * (1 - 1e-9)
 
 
 BAD = {
@@ -216,10 +213,11 @@ def test_bad_input_loads_no_torch(tmp_path):
         subprocess.run(words, check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("gb, sentence", [("1", "cannot make that 1"), ("0.0001", "cannot make")])
-def test_what_no_number_of_layers_makes_fit(model, tmp_path, capsys, gb, sentence):
+@pytest.mark.parametrize("gb", ["1", "1e-06"])
+def test_what_no_number_of_layers_makes_fit(model, tmp_path, capsys, gb):
     assert prune.main([model, str(tmp_path / "out"), "--gb", gb]) == 2
-    assert sentence in capsys.readouterr().err and not list(tmp_path.iterdir())
+    assert f"dropping layers cannot make that {gb}." in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_of_someone_else_stays(model, tmp_path, capsys):
@@ -240,7 +238,7 @@ def test_a_full_disk(model, tmp_path, monkeypatch, capsys):
         assert not list(tmp_path.iterdir())
     with monkeypatch.context() as patch:
 
-        def full(self, folder):
+        def full(self, folder, **kwargs):
             raise OSError("No space left on device")
 
         patch.setattr("transformers.PreTrainedTokenizerBase.save_pretrained", full)
@@ -300,8 +298,8 @@ def test_merged_in_fp32_and_rounded_once(tmp_path, name, ids):
     for path, parameter in half.named_parameters():
         merged = exact.get_parameter(path)
         assert torch.equal(parameter, merged.to(torch.bfloat16))
-        errors += float((parameter - merged).square().sum())
-        updates += float((merged - base[path]).square().sum())
+        errors += (parameter - merged).square().sum().item()
+        updates += (merged - base[path]).square().sum().item()
     assert rounding == pytest.approx((errors / updates) ** 0.5, rel=1e-3) and rounding > 0.01
     assert lora.merge(model, tmp_path / "adapter") == 0
     with torch.inference_mode():
@@ -316,11 +314,11 @@ def test_make_prune(model, tmp_path, capsys):
         "BY=damage",
         "LIMIT=4",
         "DTYPE=float32",
-        "TASKS=arc_easy boolq",
+        "TASKS=arc_easy hellaswag",
     )
     assert make_in_process("prune", f"MODEL={model}", f"OUT={out}", *variables) == 0
     printed = capsys.readouterr().out
-    assert "| healed | 4 |" in printed and "arc_easy | boolq |" in printed
+    assert "| healed | 4 |" in printed and "arc_easy | hellaswag |" in printed
     assert AutoModelForCausalLM.from_pretrained(out).dtype == torch.float32
 
 

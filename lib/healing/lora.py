@@ -118,7 +118,7 @@ def merge(model, adapter: str | Path) -> float:
             weight.copy_(merged)
             error += float((weight - merged).square().sum())
             size += float(update.square().sum())
-    return (error / size) ** 0.5
+    return (error / size) ** 0.5 if size else 0.0
 
 
 @contextmanager
