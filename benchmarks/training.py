@@ -1,4 +1,4 @@
-"""Rows 7 and 8: what a healing step costs beside a plain QLoRA script, and what packing gains."""
+"""Rows 7, 8, 14 and 16: a healing step beside a plain script and its own past, and its trial."""
 
 import atexit
 import shutil
@@ -134,6 +134,34 @@ def before_and_after(size: Size) -> list[Line]:
     return [line]
 
 
+def longest_first(size: Size) -> list[Line]:
+    """Row 16: a healing that tries its longest micro-batch before step 0, as one on a GPU does."""
+    name = quantisable(size)
+    recipe = replace(_recipe(name), steps=size.healing_steps, packed=False)
+    model, tokenizer = inputs.load(name, quantization="nf4")
+    sequences, _ = packing.training_sequences(tokenizer, recipe)
+
+    def tried() -> tuple[list[float], float]:
+        with mock.patch.object(training, "_raises", lambda device: True):
+            return _ours(model, tokenizer, sequences, recipe)
+
+    pair = alternate(lambda: _ours(model, tokenizer, sequences, recipe), tried, size.repeats)
+    cost = (pair.ours - pair.reference) / (pair.reference / recipe.steps)
+    same = pair.reference_value[0] == pair.ours_value[0]
+    line = Line(
+        row=16,
+        what=f"Healing, {recipe.steps} steps of {recipe.batch} documents, joined in one row",
+        reference="the steps alone",
+        ours=f"the longest row tried before them: the time of {cost:.2f} steps",
+        required="same losses",
+        ratio=pair.speedup,
+        met=same,
+        seconds=seconds(pair),
+        dtype=_format(model),
+    )
+    return [line]
+
+
 def _padding():
     """Within, documents are padded rows, whatever the model can do."""
     return mock.patch.object(packing, "_reads_apart", lambda model: False)
@@ -157,7 +185,7 @@ def _format(model) -> str:
     return f"NF4, {inputs.dtype_of(model)} compute"
 
 
-def _ours(model, tokenizer, sequences, recipe) -> list[float]:
+def _ours(model, tokenizer, sequences, recipe) -> tuple[list[float], float]:
     with tempfile.TemporaryDirectory() as folder, lora.new_lora(model, recipe) as wrapped:
         return training._train(wrapped, tokenizer, sequences, recipe, Path(folder), recipe.batch)
 

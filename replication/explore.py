@@ -24,7 +24,10 @@ OTHERWISE = {"seed": "seed", "first_layer": "from layer"}  # of recipes
 
 
 def maps() -> dict[str, Explored]:
-    """By label: the recorded maps, then those of the recorded runs, then those of this machine."""
+    """By label: the recorded maps, then those of the recorded runs, then those of this machine.
+
+    Without the last where a notebook draws the recorded run.
+    """
     explored = {}
     for file in sorted(paths.RECORDED.glob("*.json")):
         distances, record = distance_maps.recorded(file.stem)
@@ -35,7 +38,8 @@ def maps() -> dict[str, Explored]:
         for folder in sorted(paths.RECORDED.iterdir())
         if folder.is_dir()
     }
-    folders["your results"] = paths.RESULTS
+    if not results.archive_in_use():
+        folders["your results"] = paths.RESULTS
     for place, folder in folders.items():
         archive = results.archive(folder)
         for record in archive.records("similarity"):

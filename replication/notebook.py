@@ -1,4 +1,8 @@
-"""What a notebook shows of itself: how much it measures, and the code of a function."""
+"""What a notebook begins with, and what it shows of itself: its settings, the code of a function.
+
+With the profile `recorded` a notebook draws the recorded run. Its cells that begin with the comment
+LIVE then say that they are skipped.
+"""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -8,10 +12,12 @@ from importlib.metadata import version
 
 import numpy as np
 import pandas as pd
+from IPython import get_ipython
 from IPython.display import HTML
 from matplotlib import colormaps, colors
 
-from replication.profiles import PROFILES, Profile
+from replication import paths, results
+from replication.profiles import DRAWN, PROFILES, RECORDED, Profile
 
 ROWS = {
     "models": "{models}",
@@ -23,11 +29,32 @@ ROWS = {
     "BoolQ": "{boolq_questions:,} questions",
     "healing": "{heal_steps:,} steps of {heal_batch} texts of {heal_tokens:,} tokens",
 }
+LIVE = "# runs the model"  # the first line of such a cell
+SKIPPED = f"Skipped: this cell runs the model, and PROFILE = {DRAWN!r} loads none. Try 'quick'."
+
+
+def start(profile: Profile) -> HTML:
+    """What every notebook begins with: versions, and the settings next to the paper's.
+
+    With the profile `recorded`, results are those of the recorded run from here on.
+    """
+    drawn = profile.name == DRAWN
+    results.read_from(results.archive(paths.RECORDED / RECORDED) if drawn else None)
+    if shell := get_ipython():
+        transforms = [t for t in shell.input_transformers_cleanup if t is not skip_live]
+        shell.input_transformers_cleanup[:] = [*transforms, *([skip_live] if drawn else [])]
+    print(" | ".join(f"{name} {version(name)}" for name in ("torch", "transformers")))
+    return settings(profile)
+
+
+def skip_live(lines: list[str]) -> list[str]:
+    """The lines of a cell, or a line that says why it is skipped if it begins with LIVE."""
+    return [f"print({SKIPPED!r})\n"] if lines and lines[0].strip() == LIVE else lines
 
 
 def settings(profile: Profile) -> HTML:
-    """A profile next to the paper's: what matters most as a table, all its fields folded."""
-    columns = {"this run": asdict(profile), "the paper": asdict(PROFILES["paper"])}
+    """A profile next to `paper`: what matters most as a table, all its fields folded."""
+    columns = {"this run": asdict(profile), "profile paper": asdict(PROFILES["paper"])}
     short = {}
     for name, fields in columns.items():
         fields["models"] = ", ".join(fields["models"])

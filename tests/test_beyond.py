@@ -9,8 +9,9 @@ import torch
 from conftest import ARCHITECTURES, EXPERTS, LAYERS, Characters, real_task, tiny
 from transformers import GenerationConfig
 
+from lib import sweep
 from lib.blocks import UNPRUNED, Block
-from lib.data import sets
+from lib.data import encoding, sets
 from lib.data.encoding import Row
 from lib.evaluation import Task
 from lib.healing import lora, training
@@ -144,6 +145,26 @@ def test_continuations_are_those_of_greedy_steps(model, batch_tokens):
                     if tokens[-1] == 2:
                         break
                 assert text == Letters().batch_decode([tokens[len(row.tokens) :]], True)[0]
+
+
+def test_a_gpu_writes_as_many_texts_at_once_as_its_memory_holds(llama, monkeypatch):
+    """And the same ones as one at a time. 16 tokens take 2 x 6 layers x 2 heads of 8, in fp32."""
+    rows = [Row(tuple(range(3, 3 + n)), ()) for n in (10, 6, 8, 7, 9, 5)]
+    blocks, sizes, write = [UNPRUNED, Block(1, 2)], [], sweep.greedy_texts
+
+    def noted(model, tokenizer, prompts, new_tokens):
+        sizes.append(len(prompts))
+        return write(model, tokenizer, prompts, new_tokens)
+
+    monkeypatch.setattr(sweep, "greedy_texts", noted)
+    alone = continuations(llama, Letters(), blocks, rows, 6, 1)
+    assert sizes == [1] * 12
+    sizes.clear()
+    of_text = 16 * 2 * 6 * 2 * 8 * 4
+    monkeypatch.setattr(sweep, "_free_memory", lambda device: 9 * of_text)
+    assert continuations(llama, Letters(), blocks, rows, 6, 1) == alone
+    assert sizes == [4, 2, 4, 2]
+    assert sweep._texts_that_fit(llama, 1) == encoding.WRITTEN_TOGETHER
 
 
 def test_greedily_means_without_penalties(llama):

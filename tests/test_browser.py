@@ -130,6 +130,10 @@ def test_notebook_in_jupyterlab(page, jupyter):
     expect(card).to_contain_text("Block(10, 3) drops layers 10 to 12 of 24")
     frame.locator("[name=threshold]").fill("0.03")
     expect(frame.locator("#left .found tr[data-l]")).to_have_count(2)
+    picture = page.locator("img.widget-image")  # of the slider over the threshold
+    before = picture.get_attribute("src")
+    page.locator(".jupyter-widgets .noUi-handle").press("ArrowRight")
+    expect(picture).not_to_have_attribute("src", before)
     expect(page.get_by_text("figures/smoke/explorer.html").first).to_be_attached(timeout=60_000)
     assert page.locator(".jp-OutputArea-output[data-mime-type*=error]").count() == 0
     local = (jupyter.split("/lab")[0], "data:", "blob:", "about:")

@@ -58,6 +58,7 @@ COMMANDS = {  # a command, and the test that runs it
     "make record": f"{HERE}::test_record_resumes_and_exports",
     "make lab": f"{HERE}::test_lab_opens_the_notebooks_on_loopback",
     "make explorer": f"{HERE}::test_explorer_is_written_and_opened",
+    "make prune": "tests/test_prune.py::test_make_prune",
     "make bench": f"{HERE}::test_bench_prints_chosen_rows_and_keeps_the_whole_table",
     "make gpu": "tests/test_gpu.py::test_the_tiny_shape_on_a_cpu",
     "make faults": f"{HERE}::test_one_fault",
@@ -75,6 +76,7 @@ COMMANDS = {  # a command, and the test that runs it
     "python -m benchmarks.redraw": f"{HERE}::test_redrawing_is_timed",
     "python -m benchmarks.repairs": f"{HERE}::test_repairs_are_timed_and_drawn",
     "python -m lib.data.wheels": f"{HERE}::test_assets_are_verified",
+    "python -m lib.prune": "tests/test_prune.py::test_make_prune",
     "python -m replication.explore": f"{HERE}::test_explorer_is_written_and_opened",
     "python -m replication.report": f"{HERE}::test_one_figure_and_its_report",
     "python -m replication": "tests/test_run.py::test_every_notebook_leaves_its_figures",
@@ -227,6 +229,8 @@ BAD = {f"{module} --nope": "--nope|required" for module in PROGRAMS} | {
     "benchmarks.repairs --turns 0": "invalid choice: 0",
     "scripts.record --profile nope": "'nope'",
     "lib.data.wheels nope": "'nope'",
+    "lib.prune nope out --layers 2": "'nope'",
+    "lib.prune tiny-random out --layers two": "'two'",
     "replication.report --profile nope": "'nope'",
     "replication.report --profile smoke": "make figures PROFILE=smoke",  # nothing to report
     "replication --plan --card abacus": "'abacus'",
@@ -405,7 +409,7 @@ def test_one_figure_and_its_report(output, monkeypatch, capsys):
     assert make_in_process("figure-1b", "PROFILE=smoke") == 0
     assert (output / "figures/smoke/figure_1b.png").read_bytes().startswith(b"\x89PNG")
     assert make_in_process("report", "PROFILE=smoke") == 0
-    page = output / "papermill_runs" / "index.html"
+    page = output / "papermill_runs" / "report" / "index.html"
     assert capsys.readouterr().out.splitlines()[-1] == str(page)
     assert "figure_1b" in text(page)
 

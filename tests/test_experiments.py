@@ -27,6 +27,27 @@ def test_each_order_of_the_examples_is_its_own():
     assert shots == {(f"{k} examples", k) for k in experiments.SHOTS}
 
 
+@pytest.mark.parametrize(
+    "name, strategies",
+    [
+        ("mistral-7b", {"similarity", "simple"}),
+        ("llama-2-7b", {"similarity", "simple"}),
+        ("llama-2-70b", {"similarity"}),
+    ],
+)
+def test_ranks_are_swept_with_the_strategies_of_figure_9(name, strategies):
+    paper = profiles.get("paper")
+    assert {r.labels["ablation"] for r in experiments.ranks(name, Distances(), paper)} == strategies
+    alone = profiles.get("paper", [name])  # also in a run of this model only
+    requests = experiments.ranks(name, Distances(), alone)
+    assert {r.labels["ablation"] for r in requests} == strategies
+
+
+def test_every_rank_model_of_other_profiles_has_both_strategies():
+    requests = experiments.ranks(NAME, Distances(), PROFILE)
+    assert {r.labels["ablation"] for r in requests} == {"similarity", "simple"}
+
+
 def test_a_line_in_4_bits_begins_at_the_model_in_4_bits():
     requests = experiments.stacked(NAME, Distances(), PROFILE)
     assert {r.block.size for r in requests} > {0}

@@ -23,9 +23,11 @@ def folder(request, tmp_path):
 @pytest.fixture
 def gpu(monkeypatch):
     """A GPU of which `free` bytes are not reserved, and `kept` are reserved but not allocated."""
-    memory = {"free": 0, "kept": 0}
+    memory = {"free": 0, "kept": 0, "all": 0}
     monkeypatch.setattr(loading, "default_device", lambda: "cuda")
     monkeypatch.setattr(loading, "get_max_memory", lambda: {0: memory["free"], "cpu": 0})
+    monkeypatch.setattr(loading, "_gpu_memory", lambda device: memory["all"])
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 1000)
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 1000 + memory["kept"])
     return memory
@@ -55,6 +57,17 @@ def test_nf4_leaves_embeddings_head_norms_and_biases_in_16_bits(folder, gpu):
     matrices = LAYERS * (shape.attention + shape.expert)
     saved = needed(folder, None, gpu) - needed(folder, "nf4", gpu)
     assert saved == pytest.approx(matrices * (2 - NF4_BYTES))
+
+
+def test_nf4_that_is_unpacked_counts_twice(folder, gpu):
+    """On a GPU of three times the model's size in 16 bits."""
+    shape = registry.shape(str(folder))
+    matrices = LAYERS * (shape.attention + shape.expert)
+    whole = files.in_memory(files.lazy_state_dict(folder), 2, 2)
+    gpu["all"] = 3 * whole - 1
+    packed = needed(folder, "nf4", gpu)
+    gpu["all"] = 3 * whole + 1
+    assert needed(folder, "nf4", gpu) - packed == pytest.approx(2 * matrices)
 
 
 def test_there_is_room_for_a_batch(folder, gpu):

@@ -2,15 +2,22 @@
 
 import json
 import logging
+import os
 import re
+from contextlib import nullcontext
 from threading import Thread
 
 import pytest
 import torch
+from conftest import stored, wide_llama
 
-from lib.models import loading, machine
+from lib import similarity
+from lib.evaluation import Task
+from lib.models import loading, machine, reading
+from lib.models.registry import ModelError
+from lib.sweep import sweep
 from replication import __main__ as run
-from replication import paths, plan, profiles
+from replication import cards, paths, profiles
 from replication.run import notebooks
 from scripts import record
 
@@ -100,14 +107,15 @@ def test_every_notebook_takes_a_dtype(monkeypatch):
     for notebook in notebooks.NOTEBOOKS.values():
         source = (paths.NOTEBOOKS / f"{notebook.file}.ipynb").read_text(encoding="utf-8")
         assert re.search(r"profiles\.get\([^)]*DTYPE", source), notebook.file
+        assert "notebook.start(profile)" in source, notebook.file
 
 
 def test_a_plan_measures_nothing_and_counts_what_is_kept(clock):
     _, timed = clock
-    assert plan.get_card("cpu").element == 2 and not timed
+    assert cards.get_card("cpu").element == 2 and not timed
     loading.default_dtype("cpu")
-    assert plan.get_card("cpu").element == 4
-    assert plan.get_card("cpu", dtype="bfloat16").element == 2
+    assert cards.get_card("cpu").element == 4
+    assert cards.get_card("cpu", dtype="bfloat16").element == 2
 
 
 def test_a_recording_keeps_its_format(clock, monkeypatch, tmp_path):
@@ -122,10 +130,87 @@ def test_a_recording_keeps_its_format(clock, monkeypatch, tmp_path):
     assert json.loads(kept.read_text()) == content
 
 
-@pytest.mark.parametrize("supported, expected", [(True, "bfloat16"), (False, "float32")])
-def test_a_gpu_without_bf16_computes_in_fp32(monkeypatch, supported, expected):
+@pytest.fixture
+def smi(tmp_path, monkeypatch):
+    """An nvidia-smi that lists what a test says, and a PyTorch that can use no GPU."""
+    file, listed = tmp_path / "nvidia-smi", tmp_path / "listed"
+    file.write_text(f"#!/bin/sh\ncat {listed}\n")
+    file.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    machine._listed_gpu.cache_clear()
+    yield listed
+    machine._listed_gpu.cache_clear()
+
+
+ALL = nullcontext()
+TEXT = ({"text": "The five boxing wizards jump quickly.", "max_tokens": 8},)
+GPU = "GPU 0: NVIDIA A100-SXM4-80GB (UUID: GPU-1)\nGPU 1: NVIDIA T4 (UUID: GPU-2)\n"
+
+
+def test_a_gpu_that_pytorch_cannot_use_is_one_sentence(smi, monkeypatch, capsys):
+    """As with an old driver: neither the CPU without a word, nor a notebook that fails."""
+    smi.write_text(GPU)
+    with pytest.raises(ModelError, match="A100-SXM4-80GB, that PyTorch .* cannot use: update"):
+        loading.load("tiny-random")
+    monkeypatch.setattr(run, "run", lambda *_: pytest.fail("it started"))
+    assert run.main(["--profile", "smoke"]) == 2
+    (sentence,) = capsys.readouterr().err.strip().splitlines()
+    assert "CUDA_VISIBLE_DEVICES" in sentence
+
+
+@pytest.mark.parametrize("hidden", ["", "-1", "NoDevFiles"])
+def test_a_gpu_can_be_left_alone_on_purpose(smi, monkeypatch, hidden):
+    smi.write_text(GPU)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    assert loading.default_device() == "cpu"
+
+
+@pytest.mark.parametrize("listed", ["", "No devices found.\n", "NVIDIA-SMI has failed\n"])
+def test_without_a_gpu_it_is_the_cpu(smi, listed):
+    smi.write_text(listed)
+    assert loading.default_device() == "cpu"
+
+
+def test_a_gpu_that_can_be_used_is_used(smi, monkeypatch):
+    smi.write_text(GPU)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert loading.default_device() == "cuda"
+
+
+@pytest.mark.parametrize("supported, expected", [(True, "bfloat16"), (False, "float16")])
+def test_a_gpu_without_bf16_computes_in_fp16(monkeypatch, supported, expected):
+    """NF4 too, unless another format is asked for."""
+
     def is_bf16_supported(including_emulation=True):
         return supported or including_emulation  # a V100 says that it can
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_bf16_supported)
     assert loading.default_dtype("cuda") == expected
+    compute = {
+        dtype: loading.nf4(loading._weights("nf4", dtype, "cuda").compute).bnb_4bit_compute_dtype
+        for dtype in (None, *machine.DTYPES)
+    }
+    assert compute[None] == getattr(torch, expected)
+    assert compute["bfloat16"] == torch.bfloat16 and compute["float16"] == torch.float16
+    assert compute["float32"] == (torch.bfloat16 if supported else torch.float32)
+
+
+@pytest.mark.parametrize("quantization", [None, "nf4"])
+def test_states_too_large_for_fp16_are_one_sentence(tmp_path, quantization):
+    """Wherever the model is read: distances, scores, texts that it writes."""
+    model = wide_llama()
+    model.model.layers[2].mlp.down_proj.weight.data *= 2e4
+    folder = str(stored(model, tmp_path / "loud"))
+    ids = torch.arange(3, 11)
+    readers = [
+        lambda model, tokenizer: similarity.of_text(model, ids),
+        lambda model, tokenizer: sweep(model, tokenizer, [], [Task("c4", TEXT)]),
+        lambda model, tokenizer: reading.greedy_texts(model, tokenizer, [tuple(ids)], 2),
+    ]
+    for dtype in ("float32", "float16"):
+        loaded = loading.load(folder, quantization=quantization, dtype=dtype)
+        for read in readers:
+            with pytest.raises(ModelError, match="DTYPE=float32") if dtype == "float16" else ALL:
+                read(*loaded)

@@ -17,7 +17,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import ARCHITECTURES, EXPERTS, in_nf4, stored, tiny, with_real_tokenizer
-from peft import PeftModel
 from torch import nn
 from transformers import AutoModelForCausalLM, TrainerCallback
 
@@ -25,12 +24,12 @@ from lib import storage
 from lib.blocks import Block
 from lib.data import sets
 from lib.healing import lora, packing, training
+from lib.healing.recipe import memory_fallbacks
 from lib.models import files, loading
 from lib.models.decoder import decoder_layers
-from lib.pruning import dropped
+from lib.pruning import dropped, save_pruned
 from lib.storage import SEAL, seal
 from replication import profiles
-from replication.measure import export
 
 SMOKE = profiles.get("smoke")
 BLOCK = Block(3, 2)
@@ -512,6 +511,52 @@ def test_out_of_memory_halves_the_micro_batch(base, tmp_path, monkeypatch):
     assert whole.losses == halved.losses
 
 
+def test_less_and_less_memory_the_quickest_way_first():
+    """Recomputing many sequences before reading one without, and one recomputed last."""
+    expected = [(16, False), (8, False), (4, False), (2, False), (16, True), (8, True)]
+    assert memory_fallbacks(16) == [*expected, (1, False), (4, True), (2, True), (1, True)]
+    assert memory_fallbacks(2) == [(2, False), (1, False), (2, True), (1, True)]
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_trying_the_longest_micro_batch_changes_no_bit(base, tmp_path, monkeypatch, packed):
+    """Also where training resumes. On a CPU it is not tried, unless this test says so."""
+    recipe, read = replace(RECIPE, packed=packed), []
+    expected = healed_bytes(base, tmp_path / "untried", recipe)
+    monkeypatch.setattr(training, "_raises", lambda device: True)
+    at_each_step(monkeypatch, lambda inputs: read.append(inputs["input_ids"].numel()))
+    assert healed_bytes(base, tmp_path / "tried", recipe) == expected
+    assert len(read) == recipe.steps + 1 and read[0] == max(read[1:])
+    with killed_at(4):
+        healed(base, recipe, tmp_path / "resumed")
+    assert healed_bytes(base, tmp_path / "resumed", recipe) == expected
+
+
+def test_memory_that_would_end_late_ends_before_the_first_step(base, tmp_path, monkeypatch):
+    """A long document comes last: the micro-batch that has no room for it makes no step."""
+    recipe, steps = replace(RECIPE, packed=False, max_tokens=64), []
+    real = packing.training_sequences
+
+    def longest_last(*arguments):
+        sequences, epochs = real(*arguments)
+        return sorted(sequences, key=lambda s: packing.real_tokens([s])), epochs
+
+    def limited(inputs):
+        if inputs["input_ids"].numel() > 500:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(packing, "training_sequences", longest_last)
+    expected = healed(base, recipe, tmp_path / "alone", micro_batch=4)
+    step = lambda self, args, state, *rest, **kwargs: steps.append(state.global_step)  # noqa: E731
+    monkeypatch.setattr(training._Watch, "on_step_end", step)
+    at_each_step(monkeypatch, limited)
+    monkeypatch.setattr(training, "_raises", lambda device: True)
+    result = healed(base, recipe, tmp_path / "limited")
+    assert (result.micro_batch, result.recomputes) == (4, False)
+    assert steps == list(range(1, recipe.steps + 1))
+    assert result.losses == expected.losses
+
+
 @pytest.mark.parametrize(
     "message",
     [
@@ -531,7 +576,7 @@ def test_whatever_lacks_memory_is_tried_with_less(base, tmp_path, monkeypatch, m
     monkeypatch.setattr(training, "_train", fails)
     result = healed(base, RECIPE, tmp_path)
     assert (result.status, result.adapter) == ("oom", None)
-    assert tried == [(16, False), (8, False), (4, False), (2, False), (1, False), (1, True)]
+    assert tried == memory_fallbacks(16)
     message = "mat1 and mat2 shapes cannot be multiplied"
     with pytest.raises(RuntimeError, match="shapes"):
         healed(base, RECIPE, tmp_path)
@@ -613,32 +658,13 @@ def test_saved_adapter_on_the_base_pruned_again(name, tmp_path, ids):
 
 
 def test_merged_checkpoint_to_take_away(small, tmp_path, ids):
-    model, tokenizer = base = loading.load(small, dtype="float32")  # its own: peft stays on it
+    """Merged while the block is dropped; saved without it afterwards."""
+    model, tokenizer = base = loading.load(small, dtype="float32")  # its own: it is changed
     adapter = healed(base, RECIPE, tmp_path / "healing").adapter
-    before = {n: p.clone() for n, p in model.named_parameters()}
     with dropped(model, BLOCK), lora.load_lora(model, adapter):
         expected = model(ids).logits
-    folder = export.save_merged(
-        model, tokenizer, BLOCK, adapter, tmp_path / "merged", lambda checkpoint: "# card"
-    )
+    with dropped(model, BLOCK):
+        lora.merge(model, adapter)
+    folder = save_pruned(model, tokenizer, BLOCK, tmp_path / "merged")
     plain = AutoModelForCausalLM.from_pretrained(folder).eval()
     torch.testing.assert_close(plain(ids).logits, expected, atol=1e-4, rtol=1e-4)
-    assert (folder / "README.md").read_text() == "# card"
-    assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
-    with dropped(model, BLOCK):
-        beside = PeftModel.from_pretrained(model, folder / "adapter").eval()
-        torch.testing.assert_close(beside(ids).logits, expected)
-
-
-def test_merged_checkpoint_is_whole_or_not_there(base, tmp_path, monkeypatch):
-    def full(source, target):
-        raise OSError("No space left on device")
-
-    model, tokenizer = base
-    adapter = healed(base, RECIPE, tmp_path / "healing").adapter
-    before = {n: p.clone() for n, p in model.named_parameters()}
-    monkeypatch.setattr(lora.shutil, "copytree", full)
-    with pytest.raises(OSError, match="merged could not be written: No space"):
-        export.save_merged(model, tokenizer, BLOCK, adapter, tmp_path / "merged", str)
-    assert not list(tmp_path.glob("merged*"))
-    assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())

@@ -13,7 +13,7 @@ from lib.blocks import Block
 from lib.models import decoder, loading, registry
 from lib.pruning import dropped
 from replication import profiles
-from replication.measure import inference_cost
+from replication.measure import inference_cost, latency
 
 SMOKE = profiles.get("smoke")
 
@@ -21,13 +21,13 @@ SMOKE = profiles.get("smoke")
 def test_bytes_are_those_of_the_tensors(llama):
     whole = sum(p.numel() for p in llama.parameters()) * 4
     buffers = sum(b.numel() * b.element_size() for b in llama.buffers())
-    assert inference_cost.weight_bytes(llama) == whole + buffers
+    assert latency.weight_bytes(llama) == whole + buffers
     layer = sum(p.numel() for p in decoder.decoder_layers(llama)[0].parameters()) * 4
     with dropped(llama, Block(1, 3)):
-        assert inference_cost.weight_bytes(llama) == whole + buffers - 3 * layer
+        assert latency.weight_bytes(llama) == whole + buffers - 3 * layer
     llama.lm_head.weight = llama.get_input_embeddings().weight  # tied: counted once
     tied = llama.lm_head.weight.numel() * 4
-    assert inference_cost.weight_bytes(llama) == whole + buffers - tied
+    assert latency.weight_bytes(llama) == whole + buffers - tied
 
 
 def four_bit_model(name):
@@ -51,12 +51,12 @@ def test_packed_weights_are_4_bit_and_the_same_function(architecture, ids, tmp_p
         expected, unquantised = unpacked(ids).logits.float(), plain(ids).logits.float()
         weights = decoder.decoder_layers(plain).parameters()
         matrices = sum(p.numel() for p in weights if p.ndim == 2)
-        whole = inference_cost.weight_bytes(plain)
-        packed = inference_cost.load(name, NF4)
+        whole = latency.weight_bytes(plain)
+        packed = latency.load(name, NF4)
         logits = packed(ids).logits.float()
     error, quantised = (logits - expected).norm(), (unquantised - expected).norm()
     assert error < 0.2 * quantised
-    scales = inference_cost.weight_bytes(packed) - (whole - 2 * matrices) - matrices / 2
+    scales = latency.weight_bytes(packed) - (whole - 2 * matrices) - matrices / 2
     assert 0 < scales < 0.25 * matrices  # on some processors 1 kB a matrix: a table of its scales
     assert not any(type(m) is nn.Linear for m in packed.get_decoder().modules())
 
@@ -68,7 +68,7 @@ def test_decoding_goes_on_from_the_cache(llama, monkeypatch):
     with dropped(llama, Block(2, 2)):
         expected = llama.generate(prompt, do_sample=False, max_new_tokens=5, eos_token_id=None)
         llama.get_input_embeddings().register_forward_pre_hook(lambda m, a: seen.append(a[0]))
-        prefill, decode = inference_cost.latencies(llama, prompt, 5)
+        prefill, decode = latency.latencies(llama, prompt, 5)
     assert torch.equal(torch.cat(seen, dim=1), expected)
     assert prefill > 0 and decode > 0
 
@@ -83,7 +83,7 @@ def test_versions_are_measured_in_turn_and_paired(output, monkeypatch):
         turn = (len(order) - 1) // 6
         return float(layers * (1 + turn)), float(layers * (1 + turn))
 
-    monkeypatch.setattr(inference_cost, "latencies", latencies)
+    monkeypatch.setattr(latency, "latencies", latencies)
     costs = inference_cost.of_model("tiny-random", SMOKE)
     sizes = [0, *SMOKE.healed_sizes(8)]
     assert order == [8 - size for size in sizes] * 2 * (SMOKE.cost_repeats + 1)
@@ -107,14 +107,14 @@ def test_a_ratio_is_of_the_turn_it_was_measured_in():
 
 def test_a_format_that_fails_leaves_the_other_and_is_tried_again(output, monkeypatch):
     once = replace(SMOKE, cost_repeats=1)
-    load, failing = inference_cost.load, [True]
+    load, failing = latency.load, [True]
 
     def out_of_memory(name, profile):
         if profile.quantization and failing[0]:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return load(name, profile)
 
-    monkeypatch.setattr(inference_cost, "load", out_of_memory)
+    monkeypatch.setattr(latency, "load", out_of_memory)
     costs = inference_cost.of_model("tiny-random", once)
     (missing,) = costs[costs.status != "ok"].itertuples()
     assert (missing.quantization, missing.status) == ("nf4", "too large")
@@ -146,6 +146,6 @@ def test_arithmetic_counts_what_lies_in_memory():
     model, _ = loading.load("tiny-random", dtype="bfloat16")
     (row,) = inference_cost.arithmetic(["tiny-random"]).itertuples()
     buffers = sum(b.numel() * b.element_size() for b in model.buffers())
-    assert row.whole * 1e9 == inference_cost.weight_bytes(model) - buffers
+    assert row.whole * 1e9 == latency.weight_bytes(model) - buffers
     with dropped(model, Block(3, 4)):
-        assert row.dropped * 1e9 == inference_cost.weight_bytes(model) - buffers
+        assert row.dropped * 1e9 == latency.weight_bytes(model) - buffers

@@ -153,6 +153,7 @@ CHANGES = {  # a field of a profile, another value of it, and the results that i
     "main_names": ((NAME,), NOTHING),
     "ablation_names": ((NAME,), NOTHING),
     "rank_names": ((NAME,), NOTHING),
+    "rank_simple_names": (("other",), NOTHING),
     "study_names": ((NAME,), NOTHING),
     "shot_order": (1, {*MMLU, *ARC_EASY, "mapped arc_easy"}),
     "run_models": ((NAME, "smollm2-135m"), NOTHING),

@@ -6,12 +6,14 @@ and every gradient after it is wrong.
 """
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import bitsandbytes
 import numpy as np
 import pytest
 import torch
 from conftest import stored, wide_llama
+from safetensors.torch import load_file
 from test_healing import killed_at
 
 from lib.blocks import Block
@@ -20,7 +22,6 @@ from lib.models import loading
 from lib.models.decoder import residual_stream
 from lib.pruning import dropped
 from replication import profiles
-from replication.measure import export
 
 BLOCK, FIRST = Block(2, 1), 2
 RECIPE = replace(
@@ -97,11 +98,50 @@ def test_recomputed_activations_change_no_bit(packed, tmp_path, monkeypatch, fir
 
     whole, expected = healed(packed, tmp_path / "whole", recipe, micro_batch=1)
     monkeypatch.setattr(training, "_train", limited)
-    again, adapter = healed(packed, tmp_path / "again", recipe)
+    again, adapter = healed(packed, tmp_path / "again", recipe, micro_batch=1)
     assert again.recomputes and not whole.recomputes
     assert again.losses == whole.losses and adapter == expected
     assert needed == {l: l > first for l in range(5)}
     assert not packed[0].is_activation_checkpointing
+
+
+@pytest.mark.parametrize("first", [0, FIRST])
+def test_in_fp16_the_gradients_are_scaled(checkpoint, tmp_path, monkeypatch, first):
+    """By accelerate's scaler, which it has on a GPU only; here it is given the CPU's."""
+    recipe = replace(RECIPE, first_layer=first)
+    plain = loading.load(checkpoint, dtype="float32", device="cpu")
+    expected = healed(plain, tmp_path / "fp32", recipe)[0]
+    base = loading.load(checkpoint, dtype="float16", device="cpu")
+    real, make = training.TrainingArguments, training._Healing.create_accelerator_and_postprocess
+    scalers = []
+
+    def with_scaler(trainer):
+        make(trainer)
+        trainer.accelerator.native_amp = True
+        trainer.accelerator.scaler = torch.amp.GradScaler("cpu")
+        scalers.append(trainer.accelerator.scaler)
+
+    monkeypatch.setattr(training, "TrainingArguments", lambda **k: real(**k | {"fp16": True}))
+    monkeypatch.setattr(training._Healing, "create_accelerator_and_postprocess", with_scaler)
+    whole, adapter = healed(base, tmp_path / "fp16", recipe)
+    assert scalers[0].get_scale() > 1 and scalers[0].state_dict()["_growth_tracker"] > 0
+    np.testing.assert_allclose(whole.losses, expected.losses, atol=0.02)
+    assert load_file(whole.adapter / WEIGHTS).popitem()[1].dtype == torch.float32
+    with killed_at(3):
+        healed(base, tmp_path / "resumed", recipe)
+    assert healed(base, tmp_path / "resumed", recipe)[1] == adapter
+
+
+@pytest.mark.parametrize("device, expected", [("cuda", True), ("cpu", False)])
+def test_a_gpu_in_fp16_scales(tmp_path, monkeypatch, device, expected):
+    given = {}
+    monkeypatch.setattr(
+        training, "TrainingArguments", lambda **k: given.update(k) or SimpleNamespace(n_gpu=1)
+    )
+    for dtype in (torch.float16, torch.bfloat16):
+        model = SimpleNamespace(device=torch.device(device), dtype=dtype)
+        training._training_arguments(RECIPE, tmp_path, 4, model)
+        assert given["fp16"] == (expected and dtype == torch.float16)
 
 
 @pytest.mark.parametrize("first", [0, FIRST])
@@ -116,14 +156,13 @@ def test_resumed_is_uninterrupted(packed, tmp_path, first):
 
 
 def test_no_adapter_is_merged_into_packed_weights(packed, tmp_path, ids):
-    """Merging would quantise anew; only the codes, not their scales, could be put back."""
-    model, tokenizer = packed
+    """Merging would quantise anew."""
+    model, _ = packed
     result, _ = healed(packed, tmp_path / "healed")
     before = model(ids).logits
-    with pytest.raises(ValueError, match="cannot be merged into weights packed in 4 bits"):
-        export.save_merged(model, tokenizer, BLOCK, result.adapter, tmp_path / "merged", str)
+    with dropped(model, BLOCK), pytest.raises(ValueError, match="packed in 4 bits"):
+        lora.merge(model, result.adapter)
     assert torch.equal(model(ids).logits, before)
-    assert not list(tmp_path.glob("merged*"))
 
 
 def test_joined_documents_heal_like_padded_ones(packed, tmp_path, monkeypatch):

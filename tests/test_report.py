@@ -70,14 +70,38 @@ def test_finished_failed_and_missing_are_told_apart(ran):
     index = report.build(SMOKE).read_text()
     for name in ("01_similarity_heatmaps", "02_pruning_curves"):
         assert f'<a href="smoke/{name}.html">1 · Similar &lt;layers&gt;</a>' in index
-        assert (paths.RUNS / "smoke" / f"{name}.html").exists()
+        assert (paths.RUNS / "report" / "smoke" / f"{name}.html").exists()
     assert "failed: ValueError: why<" in index
     assert index.count('class="missing">missing') == len(notebooks.NOTEBOOKS) - 2
     missing = [name.replace("_", " ") for name in notebooks.FIGURES if name != "figure_4"]
     assert ", ".join(missing) in index
     assert index.count('src="data:image/png') == 2  # this run's figure 4 and the recorded one
-    assert 'href="../figures/smoke/figure_4.csv"' in index
+    assert 'href="smoke/figure_4.csv"' in index
     assert set(re.findall(r'href="#([\w-]+)"', index)) <= set(re.findall(r'id="([\w-]+)"', index))
+
+
+def test_pictures_come_first_and_the_folder_needs_no_other(ran):
+    (paths.FIGURES / "smoke" / "explorer.html").write_text("a page")
+    index = report.build(SMOKE)
+    text, folder = index.read_text(), paths.RUNS / "report"
+    assert index.parent == folder and text.index("<img") < text.index("<table")
+    linked = {name for name in re.findall(r'(?:href|src)="([^":#]+)"', text)}
+    assert {"smoke/figure_4.csv", "smoke/explorer.html"} <= linked
+    assert all((folder / name).is_file() and ".." not in name for name in linked)
+    left = folder / "smoke" / "of_an_earlier_run.html"
+    left.write_text("")
+    report.build(SMOKE)
+    assert not left.exists()
+
+
+def test_an_embedded_page_is_in_the_folder_once():
+    frame = v4.new_output(
+        "display_data", {"text/html": '<iframe srcdoc="&lt;p&gt;" id="x"></iframe>'}
+    )
+    executed = v4.new_notebook(cells=[v4.new_code_cell("explore()", outputs=[frame])])
+    assert 'srcdoc="&lt;p&gt;"' in report.pages.notebook(executed)
+    page = report.pages.notebook(executed, "explorer.html")
+    assert re.search(r'<iframe [^>]*src="explorer.html"', page) and "srcdoc" not in page
 
 
 def test_what_was_measured_and_by_what(ran):
@@ -143,7 +167,7 @@ def test_the_run_stands_beside_the_recorded_one(ran, monkeypatch):
 
 def test_notebooks_become_pages_without_kernel_or_network(ran):
     report.build(SMOKE)
-    page = (paths.RUNS / "smoke/01_similarity_heatmaps.html").read_text()
+    page = (paths.RUNS / "report/smoke/01_similarity_heatmaps.html").read_text()
     assert "printed" in page and "a &lt;b&gt; wide" in page
     assert 'class="formula"' in page and r"<code>\nonsense</code>" in page
     assert not re.search(r'(src|href)="?\s*(https?:)?//', page) and page.count("<script") == 1
@@ -185,7 +209,7 @@ def test_in_a_browser(ran, chromium, width):
     page.on("request", lambda request: addresses.append(request.url))
     page.on("console", lambda message: messages.append(message.text))
     page.on("pageerror", lambda error: messages.append(str(error)))
-    for file in (index, *sorted((paths.RUNS / "smoke").glob("*.html"))):
+    for file in (index, *sorted((paths.RUNS / "report" / "smoke").glob("*.html"))):
         page.goto(file.as_uri())
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), file.name
         pictures = "[...document.images].map(i => [i.naturalWidth, i.width])"

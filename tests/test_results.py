@@ -4,6 +4,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.faults import files
+from lib import sweep
 from lib.blocks import UNPRUNED, Block
 from lib.healing import training
 from lib.models import loading, registry
@@ -247,13 +248,13 @@ def test_each_depth_has_its_own_score(output):
 def test_only_what_is_missing_is_measured(output, monkeypatch):
     measured(Block(1, 2))
     swept = []
-    real = scores.sweep
+    real = sweep.sweep
 
     def noted(model, tokenizer, blocks, *rest):
         swept.extend(blocks)
         return real(model, tokenizer, blocks, *rest)
 
-    monkeypatch.setattr(scores, "sweep", noted)
+    monkeypatch.setattr(sweep, "sweep", noted)
     measured(Block(1, 2), Block(2, 2))
     assert swept == [Block(2, 2)]
     monkeypatch.setattr(loading, "load_cached", lambda *a, **k: pytest.fail("loaded again"))

@@ -138,6 +138,23 @@ def test_a_relative_folder_is_the_same_from_everywhere(tmp_path):
     assert done.stdout.strip() == str(tmp_path / "pictures"), done.stderr
 
 
+def test_a_gpus_memory_grows_in_segments():
+    """Set before torch starts, for old and new releases of it; somebody's own setting stays."""
+    code = "import os, lib; print([os.getenv(f'PYTORCH_{n}ALLOC_CONF') for n in ('', 'CUDA_')])"
+    others = {k: v for k, v in os.environ.items() if not k.endswith("ALLOC_CONF")}
+    growing, own = "expandable_segments:True", "backend:cudaMallocAsync"
+    cases = [
+        ({}, [growing, growing]),
+        ({"PYTORCH_ALLOC_CONF": own}, [own, None]),
+        ({"PYTORCH_CUDA_ALLOC_CONF": own}, [None, own]),
+    ]
+    for given, expected in cases:
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=others | given, capture_output=True, text=True
+        )
+        assert done.stdout.strip() == str(expected)
+
+
 def test_cublas_is_set_before_torch_starts():
     """By whatever of lib is imported first; somebody's own setting stays."""
     code = "import os, lib; print(os.environ['CUBLAS_WORKSPACE_CONFIG'])"

@@ -22,7 +22,8 @@ from benchmarks.gpu.sections import SECTIONS, SEVEN_B, TINY
 from lib import storage
 from lib.data import sets
 from lib.models import loading
-from replication import paths, plan, profiles
+from replication import cards, paths, profiles
+from replication.cards import Card
 
 DISK = 15e9  # bytes: the model's 13.5 GB, adapters and checkpoints
 RUNTIME = 1.6e9  # bytes of a GPU that CUDA's context and the allocator's fragments take
@@ -79,11 +80,11 @@ def bench(work: Path, tiny: bool) -> Bench:
         batch_tokens=longest,
     )
     try:
-        card = plan.get_card()
+        card = cards.get_card()
     except ValueError:  # a GPU whose rates are not known
         name = torch.cuda.get_device_name()
         memory = torch.cuda.get_device_properties(0).total_memory - RUNTIME
-        card = plan.get_card(UNKNOWN)._replace(name=_short(name), gpu=name, memory=memory)
+        card = cards.get_card(UNKNOWN)._replace(name=_short(name), gpu=name, memory=memory)
     return Bench(profile.models[0], sizes["num_hidden_layers"], profile, card, tiny)
 
 
@@ -118,26 +119,28 @@ def measure(bench: Bench, sections: dict, budget: float) -> list[str]:
     return failed
 
 
-def measured_card(bench: Bench) -> plan.Card | None:
-    """The card at the rates that were measured; None where a section that measures one failed.
+def measured_card(bench: Bench) -> Card | None:
+    """The card with the shares of its speed that were reached; None where nothing measures one.
 
-    Forward: distances and sweeps together. Training: the healing that was quickest.
+    Forward: distances and sweeps together. Training: all steps of healing together.
     """
-    reads = [row for row in bench.rows if row.rate and not row.trains]
-    steps = [row.rate for row in bench.rows if row.rate and row.trains]
-    if not reads or not steps:
-        return None
-    seconds = sum(row.measured.seconds for row in reads)
-    forward = sum(row.flops for row in reads) / seconds
+    shares = []
+    for trains, before in ((False, bench.card.forward), (True, bench.card.training)):
+        rows = [row for row in bench.rows if row.rate and row.trains == trains]
+        if not rows:
+            return None
+        planned = sum(row.seconds for row in rows)
+        shares.append(before * planned / sum(row.measured.seconds for row in rows))
     source = f"measured by `make gpu` with PyTorch {torch.__version__}"
-    return bench.card._replace(forward=forward, training=max(steps), source=source)
+    return bench.card._replace(forward=shares[0], training=shares[1], source=source)
 
 
-def keep(card: plan.Card, file: Path = plan.CARDS) -> None:
+def keep(card: Card, file: Path = cards.CARDS) -> None:
     """Write the card's row of cards.csv: over the one of its name, or as a new one."""
     rows = {row["card"]: row for row in storage.rows(file)}
     columns = list(next(iter(rows.values())))
-    numbers = card.memory / 1e9, card.forward / 1e12, card.training / 1e12
+    rates = card.matmul / 1e12, card.half_row, card.traffic / 1e12, card.unpacking / 1e12
+    numbers = card.memory / 1e9, *rates, card.forward, card.training
     cells = (card.name, card.gpu, *(f"{number:.4g}" for number in numbers), card.source)
     rows[card.name] = dict(zip(columns, cells, strict=True))
     with file.open("w", encoding="utf-8", newline="") as table:
@@ -200,15 +203,15 @@ def main(arguments: list[str] | None = None) -> int:
     page, card = report(planned, time.monotonic() - begun), measured_card(planned)
     print("\n" + page)
     if card:
-        rates = f"{card.forward / 1e12:.3g} TFLOP/s forward, {card.training / 1e12:.3g} healing"
-        print(f"Measured: {rates}.")
+        shares = f"{card.forward:.0%} of the planned speed forward, {card.training:.0%} healing"
+        print(f"Measured: {shares}.")
     if torch.cuda.is_available() and not options.tiny:
         file = RESULTS / f"gpu-{_short(torch.cuda.get_device_name())}.md"
         file.write_text(page, encoding="utf-8")
         print(f"Written to {file.relative_to(paths.ROOT)}.")
         if card:
             keep(card)
-            print(f"The plan's rates of {card.name} are now these: replication/cards.csv.")
+            print(f"The plan now counts with these shares for {card.name}: replication/cards.csv.")
     print(f"Failed: {', '.join(failed)}." if failed else "Nothing failed.")
     return 1 if failed else 0
 

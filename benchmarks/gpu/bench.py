@@ -11,7 +11,8 @@ import torch
 from lib.blocks import UNPRUNED, Block
 from lib.models import loading, registry
 from lib.models.shapes import Shape
-from replication import plan, profiles
+from replication import costs, profiles
+from replication.cards import Card, Work
 
 UNKNOWN = "a100-40"  # a GPU without a row in cards.csv is planned at the rates of this card
 
@@ -76,7 +77,7 @@ class Bench:
     name: str
     num_layers: int
     profile: profiles.Profile
-    card: plan.Card
+    card: Card
     tiny: bool
     rows: list[Row] = field(default_factory=list)
 
@@ -85,9 +86,9 @@ class Bench:
         return registry.shape(self.name)
 
     @property
-    def loaded(self) -> plan.Loaded:
+    def loaded(self) -> costs.Loaded:
         """The model in NF4, as the plan has it."""
-        return plan.Loaded(self.shape, "nf4", self.card)
+        return costs.Loaded(self.shape, "nf4", self.card)
 
     @property
     def block(self) -> Block:
@@ -106,13 +107,13 @@ class Bench:
         self,
         what: str,
         took: Measured,
-        work: plan.Work,
+        work: Work,
         share: float = 1,
         memory: float | None = None,
         note: str = "",
     ) -> None:
         """A row next to the plan's work, of which `share` was done, and its bytes of a row."""
-        seconds = share * work.hours(self.card) * 3600
+        seconds = share * self.card.seconds(work)
         trains = work.kind == "healing"
         self.add(Row(what, took, seconds, memory, share * work.flops, trains, note))
 

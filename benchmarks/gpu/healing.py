@@ -1,5 +1,6 @@
 """Healing on the GPU: steps of the paper's size through the end of memory, and equal adapters."""
 
+import gc
 import time
 from contextlib import nullcontext
 from dataclasses import replace
@@ -35,7 +36,8 @@ def steps(bench: Bench) -> None:
         folder = Path(bench.name).with_name(f"steps {name}")
         healed, took = heal(bench, own, folder, micro, recomputes)
         layers = bench.num_layers - bench.block.size
-        work = bench.loaded.healing(layers, own)
+        way = healed.micro_batch, healed.recomputes
+        work = bench.loaded.healing(layers, own, micro=way)
         one_row = healed.micro_batch == 1 and healed.recomputes  # which is what the plan counts
         row = work.memory - bench.loaded.weights(layers) if one_row else None
         losses = "…".join(f"{loss:.3f}" for loss in (healed.losses or [0])[:: STEPS - 1])
@@ -91,35 +93,30 @@ def same_bytes(bench: Bench) -> None:
 def heal(bench: Bench, recipe, folder: Path, micro: int, recomputes=False, stop_at=0):
     """The healing of the cut model, from `micro` sequences at a time; a step's time and peak.
 
-    A step begins with its first micro-batch, which a hook sees. When memory ran out, the clock
-    starts again. stop_at: the micro-batch that is interrupted.
+    When memory ran out, the clock and the peak start again. stop_at: the step that is interrupted.
     """
     model, tokenizer = bench.model(bench.block)
-    before, begun, sizes = held(), [], []
+    gc.collect()
+    before, begun = held(), []
 
-    def begins(module, args, kwargs):
-        sequences = len(kwargs["input_ids"])
-        if sizes[-1:] != [sequences]:
+    class Timed(training._Watch):
+        """Notes when each step begins, and resets the peak before the first."""
+
+        def on_train_begin(self, *args, **kwargs):
+            super().on_train_begin(*args, **kwargs)
             begun.clear()
-            sizes.append(sequences)
             if counter():
                 counter().reset_peak_memory_stats()
-        wait()
-        begun.append(time.perf_counter())
-        if len(begun) == stop_at:
-            raise Stopped
 
-    patched = mock.patch.object(training, "memory_fallbacks", lambda micro: [(1, True)])
-    hook = model.register_forward_pre_hook(begins, with_kwargs=True)
-    try:
-        if recomputes:
-            patched.start()
+        def on_step_begin(self, *args, **kwargs):
+            wait()
+            begun.append(time.perf_counter())
+            if len(begun) == stop_at:
+                raise Stopped
+
+    only = mock.patch.object(training, "memory_fallbacks", lambda micro: [(1, True)])
+    with mock.patch.object(training, "_Watch", Timed), only if recomputes else nullcontext():
         healed = training.heal(model, tokenizer, recipe, folder, micro)
-    finally:
-        hook.remove()
-        if recomputes:
-            patched.stop()
-    starts = begun[:: recipe.batch // healed.micro_batch]
-    apart = [later - earlier for earlier, later in zip(starts, starts[1:], strict=False)]
+    apart = [later - earlier for earlier, later in zip(begun, begun[1:], strict=False)]
     peak = counter().max_memory_allocated() - before if counter() else None
     return healed, Measured(min(apart, default=None), peak)

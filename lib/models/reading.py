@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from unittest import mock
 
+import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
@@ -88,22 +89,22 @@ def _batch(pairs: list[tuple[int, Row]], length: int) -> Batch:
     """The batch of rows (with their places) whose first `length` tokens are read elsewhere."""
     rows = [row for _, row in pairs]
     own = [torch.tensor(row.tokens[length:]) for row in rows]
-    most = max(len(targets) for row in rows for targets in row.target_ids)
-    scored = []
-    for i, row in enumerate(rows):
-        first = len(own[i]) - len(row.target_ids)
-        for position, targets in enumerate(row.target_ids, first):
-            filled_up = targets + targets[:1] * (most - len(targets))
-            scored.append((i, position, filled_up))
-    row, position, target_ids = (torch.tensor(column) for column in zip(*scored, strict=True))
+    scored = [np.asarray(row.target_ids) for row in rows]
+    counts = [len(targets) for targets in scored]
+    widths = [targets.shape[1] for targets in scored]
+    position, target_ids = [], []
+    for tokens, targets, width in zip(own, scored, widths, strict=True):
+        position.append(np.arange(len(tokens) - len(targets), len(tokens)))
+        filled_up = np.repeat(targets[:, :1], max(widths) - width, axis=1)
+        target_ids.append(np.hstack([targets, filled_up]))
     return Batch(
         ids=pad_sequence(own, batch_first=True),
         places=[place for place, _ in pairs],
-        row=row,
-        position=position,
-        target_ids=target_ids,
-        counts=[len(row.target_ids) for row in rows],
-        widths=[len(row.target_ids[0]) for row in rows],
+        row=torch.from_numpy(np.repeat(np.arange(len(rows)), counts)),
+        position=torch.from_numpy(np.concatenate(position)),
+        target_ids=torch.from_numpy(np.concatenate(target_ids)),
+        counts=counts,
+        widths=widths,
     )
 
 

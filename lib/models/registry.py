@@ -130,11 +130,15 @@ def _folder(local: Path) -> Source:
 
 
 def shape(name: str) -> Shape | None:
-    """The sizes of a model, as far as they are known without the network."""
+    """The sizes of a model, as far as they are known without the network.
+
+    Also of the hub id of a known one.
+    """
     source = resolve(name)
     if source.kind in ("folder", "gguf"):
         return shapes.of_config(_configuration(source))
-    return MODELS[name].shape if name in MODELS else None
+    same = [key for key, model in MODELS.items() if name in (key, model.source)]
+    return MODELS[same[0]].shape if same else None
 
 
 def num_layers(name: str) -> int | None:

@@ -149,7 +149,7 @@ def beside(run: RunTables) -> pd.DataFrame:
 
 
 def deviations(profile: Profile) -> pd.DataFrame:
-    """The counts and settings in which a profile is not the paper's."""
+    """The counts and settings in which a profile differs from `paper`."""
     here, paper = asdict(profile), asdict(profiles.PROFILES["paper"])
     rows = [(name, here[name], paper[name]) for name in here if here[name] != paper[name]]
     return pd.DataFrame(rows, columns=["setting", "here", "paper"])

@@ -160,11 +160,11 @@ def figure_islands(
             searched = (table.model == name) & (table.block_size <= len(regions))
             blocks = table[searched]
             table.loc[searched, "region"] = regions[blocks.block_size - 1, blocks.block_start]
-            _outline(axis, regions)
+            draw_regions(axis, regions)
         return save_figure(figure, table, "figure_islands", profile, legend="")
 
 
-def _outline(axis, regions: np.ndarray) -> None:
+def draw_regions(axis, regions: np.ndarray) -> None:
     """Draw the borders of the main region and of each island, with its number next to it."""
     edge = [withStroke(linewidth=3, foreground="white")]
     count = int(regions.max()) - islands.BAND

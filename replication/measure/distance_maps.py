@@ -5,9 +5,6 @@ from collections.abc import Sequence
 from functools import partial
 
 from lib.blocks import BlockDistances
-from lib.data import sets
-from lib.models import files, loading
-from lib.similarity import block_distances, calibration_batches, layerwise_distances
 from replication import paths
 from replication.measure import fetching, request
 from replication.profiles import Profile
@@ -30,6 +27,10 @@ def of_model(name: str, profile: Profile) -> BlockDistances:
     """The distances of model `name` on C4, from the results if they are there."""
 
     def compute(params: dict) -> dict:
+        from lib.data import sets  # here, since what only reads results loads no torch
+        from lib.models import files, loading
+        from lib.similarity import block_distances, calibration_batches, layerwise_distances
+
         texts = sets.c4("validation", profile.source, params["sequences"])
         lengths = params["max_tokens"], params["batch_tokens"]
         batches = calibration_batches(texts, files.tokenizer(name), *lengths)

@@ -127,12 +127,13 @@ def seeds(name: str, distances, profile: Profile) -> list[Request]:
 
 
 def ranks(name: str, distances, profile: Profile) -> list[Request]:
-    """Figure 9: the LoRA rank, of both strategies; also on ARC-Easy's test split."""
+    """Figure 9: the LoRA rank, of its strategies; also on ARC-Easy's test split."""
     if name not in profile.rank_models:
         return []
     variants = {f"rank {rank}": (profile, {"rank": rank}) for rank in profile.ablation_ranks}
     sizes = profile.ablation_sizes(distances.num_layers)
-    requests = _variants(name, distances, dict.fromkeys(STRATEGIES, variants), VARIED, sizes)
+    ablations = dict.fromkeys(profile.rank_strategies(name), variants)
+    requests = _variants(name, distances, ablations, VARIED, sizes)
     if profile.arc_easy_test_questions:  # of one strategy, whose unhealed score `test_split` has
         requests += _variants(name, distances, {"similarity": variants}, ["arc_easy_test"], sizes)
     return requests

@@ -52,7 +52,7 @@ def keyed_by_machine(requests: Iterable[Request]) -> list[Request]:
 
     Unchanged where an archive is read, which finds results of whatever machine.
     """
-    if results.ARCHIVE.get():
+    if results.archive_in_use():
         return list(requests)
     from lib.models import loading  # here, since it loads torch
 

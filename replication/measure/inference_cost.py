@@ -2,33 +2,25 @@
 
 All versions of a format are measured in one run and in turn, the unpruned model among them, so that
 whatever else slows the machine slows them alike; what counts are ratios to the unpruned model of
-the same turn. One format is in memory at a time. NF4 weights stay packed here, on the CPU too:
-nothing is timed under another's name.
+the same turn. One format is in memory at a time. latency.py has the clock.
 """
 
-import time
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-import torch
-from bitsandbytes.nn import Linear4bit
 
-from lib.blocks import UNPRUNED, simple_block
-from lib.models import loading, machine, registry
-from lib.models.decoder import decoder_layers
-from lib.pruning import dropped
+from lib.models import machine, registry
+from lib.models.shapes import NF4_BYTES
 from replication import results
 from replication.measure import fetching
 from replication.measure.request import Request
 from replication.profiles import Profile
 
-VERSION = 2  # bumped by hand when the numbers of `measure` change
+VERSION = 2  # bumped by hand when the numbers of `measure` or of latency.py change
 FORMATS = {"its own format": None, "nf4": "nf4"}
 RESAMPLES = 1000
 GB = 1e9
-
-_KERNEL = (32, 64)  # multiples that bitsandbytes' CPU kernel wants of a shape (outputs, inputs)
 
 
 def measure(profile: Profile) -> tuple[pd.DataFrame, Profile]:
@@ -79,94 +71,35 @@ def _of_format(name: str, profile: Profile) -> dict:
         "version": VERSION,
     }
     (keyed,) = fetching.keyed_by_machine([Request("inference_cost", params)])
-    params = keyed.params | {"processor": machine.processor(loading.default_device())}
-    params |= {"threads": torch.get_num_threads()} if params.get("device") == "cpu" else {}
+    params = keyed.params if results.archive_in_use() else _on_this_machine(keyed.params)
     return results.load_or_compute("inference_cost", params, lambda: _measured(name, profile))
 
 
+def _on_this_machine(params: dict) -> dict:
+    """The parameters with those of the machine that change a latency."""
+    import torch  # here and below, since what only reads results loads no torch
+
+    from lib.models import loading
+
+    params = params | {"processor": machine.processor(loading.default_device())}
+    return params | ({"threads": torch.get_num_threads()} if params.get("device") == "cpu" else {})
+
+
 def _measured(name: str, profile: Profile) -> dict:
+    import torch
+
+    from lib.models import loading
+    from replication.measure import latency
+
     label = profile.quantization or "its own format"
     problem = f"{name} in {label} does not fit into the free memory"
     loading.release()  # also this model, if it is loaded to be measured otherwise
     if not loading.fits(name, profile.batch_tokens, **profile.load_kwargs):
         raise TooLarge(f"{problem}.")
     try:
-        return _in_turn(load(name, profile), profile)
+        return latency.in_turn(latency.load(name, profile), profile)
     except torch.OutOfMemoryError as error:
         raise TooLarge(f"{problem} once it runs.") from error
-
-
-def _in_turn(model, profile: Profile) -> dict:
-    """Bytes and seconds of the model and of its cut versions."""
-    num_layers = len(decoder_layers(model))
-    sizes = profile.healed_sizes(num_layers)
-    blocks = [UNPRUNED, *(simple_block(num_layers, size) for size in sizes)]
-    vocabulary = model.get_input_embeddings().num_embeddings
-    prompt = torch.arange(profile.cost_prompt_tokens)[None] % vocabulary
-    versions = {b: {"block": [b.start, b.size], "prefill": [], "decode": []} for b in blocks}
-    for turn in range(profile.cost_repeats + 1):
-        for block, version in versions.items():
-            with dropped(model, block):
-                prefill, decode = latencies(model, prompt, profile.cost_new_tokens)
-                version["weights"] = weight_bytes(model)
-            if turn:  # the first turn warms up: kernels are chosen, weights are packed
-                version["prefill"].append(prefill)
-                version["decode"].append(decode)
-    return {"num_layers": num_layers, "versions": list(versions.values())}
-
-
-@torch.inference_mode()
-def latencies(model, prompt: torch.Tensor, new_tokens: int) -> tuple[float, float]:
-    """Seconds to read `prompt` (1, T), and seconds a token to write `new_tokens` more, greedily."""
-    prompt = prompt.to(model.device)
-    start = now()
-    out = model(input_ids=prompt, use_cache=True, logits_to_keep=1)
-    read = now()
-    for _ in range(new_tokens):
-        token = out.logits[:, -1:].argmax(-1)
-        out = model(input_ids=token, cache=out.cache, use_cache=True)
-    return read - start, (now() - read) / new_tokens
-
-
-def now() -> float:
-    """The time (s) once all work is done: a GPU works on after the call has returned."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-# ---- memory --------------------------------------------------------------------------------
-
-
-def weight_bytes(model) -> int:
-    """Bytes of all parameters and buffers, the scales of 4-bit weights included; shared once."""
-    tensors = [*model.parameters(), *model.buffers()]
-    for parameter in model.parameters():
-        tensors += _scales(getattr(parameter, "quant_state", None))
-    return sum({t.data_ptr(): t.numel() * t.element_size() for t in tensors}.values())
-
-
-def _scales(state) -> list[torch.Tensor]:
-    """The tensors that belong to a 4-bit weight, and to its scales if these are quantised too."""
-    if state is None:
-        return []
-    tensors = [value for value in vars(state).values() if torch.is_tensor(value)]
-    return tensors + _scales(getattr(state, "state2", None))
-
-
-def load(name: str, profile: Profile):
-    """A model to run, not to train: NF4 weights are packed, as they are on a GPU.
-
-    Raises ModelError if the profile asks for NF4 and there is nothing to pack.
-    """
-    model, _ = loading.load(name, **profile.load_kwargs, packed=True)
-    packed = [module for module in model.modules() if isinstance(module, Linear4bit)]
-    if profile.quantization and not packed:
-        raise registry.ModelError(f"{type(model).__name__} has no linear maps to pack into NF4.")
-    for module in packed:
-        if module.out_features % _KERNEL[0] or module.in_features % _KERNEL[1]:
-            module.support_avx512bf16_for_cpu = False  # the general kernel takes any shape
-    return model
 
 
 # ---- tables --------------------------------------------------------------------------------
@@ -226,7 +159,7 @@ def arithmetic(names: list[str], fraction: float = 0.5) -> pd.DataFrame:
         shape = registry.shape(name)
         left = shape.num_layers - round(fraction * shape.num_layers)
         whole, cut = 2 * shape.parameters(), 2 * shape.parameters(left)
-        saved = (2 - loading.NF4_BYTES) * shape.packable
+        saved = (2 - NF4_BYTES) * shape.packable
         counted = {
             "whole": whole,
             "dropped": cut,

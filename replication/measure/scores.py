@@ -5,6 +5,7 @@ A stored result is read; a missing one is measured and stored, one result per bl
 Columns: profile, model, dtype, quantization, block_start, block_size, task, shots, seed, rank,
 value, standard_error, n, chance, majority, floor, …, status, and the labels of the experiment
 (fraction of the layers dropped, strategy, treatment; of the ablations also ablation and variant).
+What only reads results loads no torch: functions that measure import what they need.
 """
 
 import time
@@ -14,11 +15,9 @@ from dataclasses import asdict
 
 import pandas as pd
 
-from lib import evaluation
+from lib import evaluation, healing, models
 from lib.blocks import UNPRUNED, Block, BlockDistances
-from lib.healing import Recipe, lora, training
-from lib.models import loading
-from lib.sweep import baseline_scores, sweep
+from lib.healing import Recipe
 from replication import paths, results
 from replication.measure import experiments, fetching, request
 from replication.measure.experiments import TASKS
@@ -179,7 +178,7 @@ def _measure(missing: Sequence[Request]) -> None:
             scored = [r for r in requests if r.kind == "scores"]
             if not scored or (healed and healed["status"] != "ok"):
                 continue
-            model, tokenizer = loading.load_cached(*version)
+            model, tokenizer = models.load_cached(*version)
             with _healed(model, healed) if healed else nullcontext():
                 _score(model, tokenizer, scored)
 
@@ -192,6 +191,8 @@ def _version(r: Request) -> tuple:
 
 def _score(model, tokenizer, requests: list[Request]) -> None:
     """Sweep every task over the blocks that are requested of it, and store a result each."""
+    from lib.sweep import sweep
+
     for of_task in grouped(requests, _all_but_block).values():
         params_of = {UNPRUNED if r.recipe else r.block: r.params for r in of_task}
         params = of_task[0].params
@@ -213,6 +214,8 @@ def _all_but_block(r: Request) -> str:
 
 def values_of(model, tokenizer, task: evaluation.Task, score: dict, params: dict) -> dict:
     """The values of a result: a row of `sweep`, and what answers score that read nothing."""
+    from lib.sweep import baseline_scores
+
     values = {key: score[key] for key in SCORE if key in score}
     values |= codec.stored(score["examples"], score["weights"], score["choices"], task.examples)
     vocabulary = model.config.get_text_config().vocab_size
@@ -226,12 +229,16 @@ def values_of(model, tokenizer, task: evaluation.Task, score: dict, params: dict
 
 def _healed(model, record: dict):
     """The model with the adapter of a healing's record."""
+    from lib.healing import lora
+
     folder = paths.RESULTS / "adapters" / record["values"]["adapter"]
     return lora.load_lora(model, folder / "adapter")
 
 
 def _heal(r: Request) -> dict:
     """The record of a healing, stored, or made now: from the newest shorter one, if one is left."""
+    from lib.healing import lora
+
     folder = _adapter_folder(r)
     stored = results.load("healing", r.params)
     if stored and stored["values"]["adapter"] and not lora.saved(folder / "adapter"):
@@ -240,8 +247,8 @@ def _heal(r: Request) -> dict:
     def compute() -> dict:
         shorter = map(_adapter_folder, r.shorter)
         trunk = next((made for made in shorter if made.exists()), None)
-        model, tokenizer = loading.load_cached(*_version(r))
-        healed = asdict(training.heal(model, tokenizer, r.recipe, folder, trunk=trunk))
+        model, tokenizer = models.load_cached(*_version(r))
+        healed = asdict(healing.heal(model, tokenizer, r.recipe, folder, trunk=trunk))
         return healed | {"adapter": None if healed["adapter"] is None else folder.name}
 
     return results.load_or_compute("healing", r.params, compute)

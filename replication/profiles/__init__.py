@@ -1,4 +1,4 @@
-"""How much is measured: the four sizes of a run, and the recipe of a healing.
+"""How much is measured: the sizes of a run, and the recipe of a healing.
 
 The only place with counts; everything else takes a `Profile`. profiles.csv has a column for each.
 Its column `kind` says of a setting that it is a "count", which LIMIT cuts, or a "list", with spaces
@@ -17,6 +17,7 @@ from replication.profiles.recipes import PAPER_TOKENS, recipe
 
 _ROWS = storage.rows(Path(__file__).with_name("profiles.csv"))
 RECORDED = "overnight"  # the one whose run is committed: data/recorded/, figures/
+DRAWN = "recorded"  # the same settings; what is recorded is drawn, and nothing is computed
 COUNTS = tuple(row["setting"] for row in _ROWS if row["kind"] == "count")
 
 
@@ -81,6 +82,7 @@ class Profile:
     main_names: tuple[str, ...]  # the model of figures 1 and 5; empty: the first one
     ablation_names: tuple[str, ...]  # models of figures 7 and 8; empty: the first one
     rank_names: tuple[str, ...]  # models of figure 9; empty: the first one
+    rank_simple_names: tuple[str, ...]  # of them, those also pruned simply there; empty: every one
     study_names: tuple[str, ...]  # models of notebooks 10 to 14; empty: every one
 
     shot_order: int = 0  # 0: as in the data set; else the seed of a shuffle
@@ -107,6 +109,11 @@ class Profile:
     def rank_models(self) -> tuple[str, ...]:
         """The models whose LoRA rank varies (figure 9)."""
         return self._among(self.rank_names)
+
+    def rank_strategies(self, name: str) -> tuple[str, ...]:
+        """Strategies whose blocks are healed at several ranks, as figure 9 has them."""
+        simple = not self.rank_simple_names or name in self.rank_simple_names
+        return STRATEGIES if simple else STRATEGIES[:1]
 
     @property
     def study_models(self) -> tuple[str, ...]:
@@ -196,6 +203,17 @@ def _sizes(fractions: tuple[float, ...], num_layers: int) -> list[int]:
     return sorted({max(1, round(fraction * num_layers)) for fraction in fractions})
 
 
+def _check_recorded(models: list[str], *settings) -> None:
+    """Raise ValueError for what the recorded run cannot show."""
+    known = PROFILES[RECORDED].models
+    if any(setting is not None for setting in settings):
+        raise ValueError(
+            f"PROFILE={DRAWN} draws what was measured, so it takes no LIMIT, STEPS, SIZES or DTYPE."
+        )
+    if others := [model for model in models if model not in known]:
+        raise ValueError(f"No {others[0]!r} is recorded: choose among {', '.join(known)}.")
+
+
 def _whole(value, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
@@ -217,6 +235,7 @@ def _profile(name: str) -> Profile:
 
 
 PROFILES = {name: _profile(name) for name in list(_ROWS[0])[2:]}
+PROFILES[DRAWN] = replace(PROFILES[RECORDED], name=DRAWN)
 
 
 def get(
@@ -227,15 +246,17 @@ def get(
     sizes: list[int] | None = None,
     dtype: str | None = None,
 ) -> Profile:
-    """The profile `name`, a column of profiles.csv.
+    """The profile `name`, a column of profiles.csv, or `recorded`.
 
     models replaces its models, limit cuts its counts, steps its healing steps, sizes are the only
     numbers of dropped layers at which it heals, dtype is that of the weights. In the kernel of a
     job, DEEPER_LAYERS_RUN_MODELS has the models of its whole run. Raises ValueError for an unknown
-    profile, model or dtype, before anything is loaded.
+    profile, model or dtype, before anything is loaded; and for what the record does not have.
     """
     if name not in PROFILES:
         raise ValueError(f"Unknown profile {name!r}: choose one of {', '.join(PROFILES)}.")
+    if name == DRAWN:
+        _check_recorded(models or [], limit, steps, sizes, dtype)
     profile = PROFILES[name].limited(limit)
     if steps is not None:
         if not _whole(steps, 1):

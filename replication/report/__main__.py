@@ -1,12 +1,14 @@
 """A run as web pages that open offline: `python -m replication.report --profile quick`.
 
-papermill_runs/index.html begins with what was asked, what was measured, what came out and where to
-go next. Then come every figure, the run next to the recorded one, and versions. Each executed
-notebook is a page of its own. What failed or is missing is shown so.
+papermill_runs/report/ is whole: it can be opened from a disk or put on any static host. Its
+index.html begins with pictures: what was found (of the recorded run), then every figure. Then come
+the notebooks, each a page of its own, the verdicts, the run next to the recorded one, and versions.
+What failed or is missing is shown so.
 """
 
 import argparse
 import os
+import shutil
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +17,7 @@ from urllib.parse import quote
 import nbformat
 import pandas as pd
 
+from lib import storage
 from replication import claims, notebook, paths, profiles, results
 from replication.figures.curves import TASKS
 from replication.profiles import Profile
@@ -22,16 +25,21 @@ from replication.report import compare, pages
 from replication.results.archive import Archive
 from replication.run.notebooks import FIGURES, NOTEBOOKS
 
+FINDINGS = Path(__file__).with_name("findings.csv")  # sentences of README.md, and their figures
 COMPARED = ["model", "task", "treatment", "block_start", "block_size", "shots", "seed", "rank"]
 COMPARED += ["value", "standard_error", "n", "recorded", "recorded_error", "recorded_n"]
 COMPARED += ["difference", "units"]
 
 
 def build(profile: Profile) -> Path:
-    """Write papermill_runs/index.html and a page per executed notebook; return the index.
+    """Write the folder of the report anew: a page per executed notebook, an index; return that.
 
     Raises ValueError if the profile has left neither a notebook nor a figure.
     """
+    shutil.rmtree(_folder(), ignore_errors=True)
+    (_folder() / profile.name).mkdir(parents=True)
+    drawn = paths.FIGURES / profile.name
+    interactive = {file.name: _copied(file) for file in sorted(drawn.glob("*.html"))}
     notebooks = [_notebook(number, profile.name) for number in NOTEBOOKS]
     figures = [_figure(name, profile.name) for name in FIGURES]
     if not any(n["page"] for n in notebooks) and not any(f["picture"] for f in figures):
@@ -39,29 +47,37 @@ def build(profile: Profile) -> Path:
             f"Nothing of profile {profile.name} is there to report: "
             f"run make figures PROFILE={profile.name} first."
         )
-    here = results.archive(paths.RESULTS)
     recorded = results.archive(paths.RECORDED / profiles.RECORDED)
+    is_record = profile.name == profiles.DRAWN
+    here = recorded if is_record else results.archive(paths.RESULTS)
     stored = pd.DataFrame(record["environment"] for record in here.records())
     machine = {name: ", ".join(stored[name].dropna().unique()) for name in stored}
-    sides = {"this run": machine, "recorded run": recorded.run.get("environment", {})}
-    index = paths.RUNS / "index.html"
-    index.parent.mkdir(parents=True, exist_ok=True)
+    sides = {} if is_record else {"this run": machine}
+    sides["recorded run"] = recorded.run.get("environment", {})
+    index = _folder() / "index.html"
     page = pages.page(
         title=f"The deeper layers: {profile.name}",
+        whose="the recorded run" if is_record else "this run",
         profile=profile,
         made=f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
         notebooks=notebooks,
         figures=figures,
-        interactive={f.name: _address(f) for f in (paths.FIGURES / profile.name).glob("*.html")},
+        findings=_findings(figures) if is_record else [],
+        interactive=interactive,
         settings=notebook.settings(profile).data,
         measured=_measured(profile, here),
         machine=machine,
         claims=_claims(profile.name),
-        compared=_compared(profile, here, recorded),
+        compared=None if is_record else _compared(profile, here, recorded),
         versions=pages.table(pd.DataFrame(sides).rename_axis("").reset_index()),
     )
     index.write_text(page, encoding="utf-8")
     return index
+
+
+def _folder() -> Path:
+    """Where the report is written."""
+    return paths.RUNS / "report"
 
 
 def newest_run(name: str) -> Profile:
@@ -96,8 +112,10 @@ def _notebook(number: str, profile: str) -> dict:
         "page": f"{profile}/{name}.html",
         "reason": _error(executed),
     }
-    page = pages.page(title=entry["title"], notebook=entry, body=pages.notebook(executed))
-    (paths.RUNS / entry["page"]).write_text(page, encoding="utf-8")
+    explorer = _folder() / profile / "explorer.html"
+    body = pages.notebook(executed, explorer.name if explorer.exists() else None)
+    page = pages.page(title=entry["title"], notebook=entry, body=body)
+    storage.atomic_write(_folder() / entry["page"], page.encode())
     return entry
 
 
@@ -119,19 +137,32 @@ def _figure(name: str, profile: str) -> dict:
     """A figure's pictures, its own and the recorded one, and its table."""
     (shows, numbers), folder = FIGURES[name], paths.FIGURES / profile
     recorded = paths.ROOT / "figures" / profiles.RECORDED / f"{name}.png"
+    is_record = profile in (profiles.RECORDED, profiles.DRAWN)
+    table = folder / f"{name}.csv"
     return {
+        "key": name,
         "name": name.replace("_", " "),
         "shows": shows.replace("`", ""),
         "notebooks": numbers,
         "picture": pages.picture(folder / f"{name}.png"),
-        "recorded": pages.picture(recorded) if profile != profiles.RECORDED else None,
-        "table": _address(folder / f"{name}.csv"),
+        "recorded": None if is_record else pages.picture(recorded),
+        "table": _copied(table) if table.exists() else None,
     }
 
 
-def _address(file: Path) -> str:
-    """A file as the index refers to it."""
-    return quote(os.path.relpath(file, paths.RUNS))
+def _findings(figures: list[dict]) -> list[dict]:
+    """The figures that show a finding, each with its sentence."""
+    sentences = {row["figure"]: row["finding"] for row in storage.rows(FINDINGS)}
+    by_key = {figure["key"]: figure for figure in figures}
+    found = [by_key[key] | {"finding": sentence} for key, sentence in sentences.items()]
+    return [figure for figure in found if figure["picture"]]
+
+
+def _copied(file: Path) -> str:
+    """A file of figures/<profile>/, copied into the report; its address there."""
+    address = f"{file.parent.name}/{file.name}"
+    shutil.copyfile(file, _folder() / address)
+    return quote(address)
 
 
 def _measured(profile: Profile, here: Archive) -> str:

@@ -19,6 +19,7 @@ FOLDED = """{%- extends 'basic/index.html.j2' -%}
 HERE = jinja2.FileSystemLoader(Path(__file__).parent)
 TEMPLATES = jinja2.Environment(loader=HERE, autoescape=True)
 FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$", re.DOTALL)
+EMBEDDED = re.compile(r'srcdoc="[^"]*"')  # a page within a page
 STATIC = ("image/png", "image/svg+xml", "text/html", "text/markdown", "text/plain")
 
 
@@ -28,10 +29,11 @@ def page(**context) -> str:
     return TEMPLATES.get_template("page.html.j2").render(code_style=code, **context)
 
 
-def notebook(executed: NotebookNode) -> str:
+def notebook(executed: NotebookNode, explorer: str | None = None) -> str:
     """An executed notebook as HTML: code folded, formulas as pictures, nothing that asks a server.
 
-    Interactive outputs are left out; they need a running kernel.
+    Interactive outputs are left out; they need a running kernel. explorer: the address of the page
+    that the notebook embeds; None: it stays within.
     """
     executed.metadata.pop("widgets", None)
     for cell in executed.cells:
@@ -42,7 +44,8 @@ def notebook(executed: NotebookNode) -> str:
     exporter = HTMLExporter(
         raw_template=FOLDED, exclude_input_prompt=True, exclude_output_prompt=True
     )
-    return exporter.from_notebook_node(executed)[0]
+    html = exporter.from_notebook_node(executed)[0]
+    return EMBEDDED.sub(f'src="{explorer}"', html) if explorer else html
 
 
 def _is_static(output: NotebookNode) -> bool:

@@ -34,6 +34,7 @@ from replication.results.archive import (
 
 VERSIONS = {"similarity": 3, "scores": 2, "healing": 4}  # bumped by hand when the numbers change
 ARCHIVE: ContextVar[Archive | None] = ContextVar("archive", default=None)  # read within `reading`
+_process_archive: Archive | None = None  # read by this process since `read_from`
 DRAW_ONLY = "DEEPER_LAYERS_DRAW_ONLY"  # set in the environment of a run that only draws
 
 machine.format_file = lambda: paths.RESULTS / "format.json"  # results are keyed by their dtype
@@ -52,7 +53,7 @@ def load(kind: str, params: dict) -> dict | None:
 
     A file that is not valid is set aside as `<name>.corrupt`, with one line in the log.
     """
-    if read := ARCHIVE.get():
+    if read := archive_in_use():
         return read.find(kind, params)
     file = location(kind, params)
     try:
@@ -112,7 +113,21 @@ def forget_out_of_memory() -> None:
 
 def read_only() -> bool:
     """Whether what is missing stays missing: the last pass of a run some of whose jobs failed."""
-    return bool(ARCHIVE.get() or os.environ.get(DRAW_ONLY))
+    return bool(archive_in_use() or os.environ.get(DRAW_ONLY))
+
+
+def archive_in_use() -> Archive | None:
+    """The archive that results are read from; None where they are the files of a run."""
+    return ARCHIVE.get() or _process_archive
+
+
+def read_from(read: Archive | None) -> None:
+    """Results are those of `read` for the rest of this process; with None those of a run again.
+
+    For a notebook, where `reading` would end with its cell.
+    """
+    global _process_archive
+    _process_archive = read
 
 
 @contextmanager

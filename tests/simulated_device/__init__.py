@@ -65,6 +65,7 @@ def register() -> None:
         **{"is_available": True, "is_initialized": True, "device_count": 1, "current_device": 0},
         **{"_is_in_bad_fork": False, "is_bf16_supported": True, "synchronize": None},
         **{"set_device": None, "empty_cache": None, "manual_seed": None, "manual_seed_all": None},
+        **{"get_rng_state": None, "set_rng_state": None},  # what is drawn there, the CPU draws
         **{"get_amp_supported_dtype": [torch.bfloat16, torch.float16]},
     }
     for name, answer in answers.items():

@@ -9,27 +9,32 @@ import os
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pitfalls
 import pytest
 import torch
+from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn import Linear4bit
 from conftest import Distances
 from transformers import AutoModelForCausalLM
 
 import simulated_device
 from benchmarks.gpu import __main__ as gpu
+from benchmarks.gpu import healing as timed
 from benchmarks.gpu import random_model, sections
 from lib import evaluation, similarity
 from lib.blocks import UNPRUNED, Block
 from lib.data import encoding, sets
-from lib.healing import lora, training
-from lib.models import loading
+from lib.healing import lora, packing, training
+from lib.models import files, loading
+from lib.prune import Options, prune
 from lib.pruning import dropped, save_pruned
 from lib.sweep import continuations, sweep, target_logprobs
 from replication import profiles
 from replication.beyond import repair
-from replication.measure import damage, export, inference_cost, request
+from replication.measure import damage, inference_cost, request
 
 DEVICE = os.environ.get("DEEPER_LAYERS_DEVICE", "sim")
 simulated = pytest.mark.skipif(DEVICE != "sim", reason="a question to the simulated device")
@@ -82,6 +87,14 @@ def random_texts():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sets, "c4", lambda split, source, count: texts[:count])
         patch.setattr(sets, "healing_texts", lambda source, count: texts)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nf4_stays_packed():
+    """Also on a real GPU, whose memory these small models hardly fill."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "UNPACKED", 0)
         yield
 
 
@@ -225,6 +238,31 @@ def test_without_a_block_is_dropped(name, pair, quantization):
         assert torch.equal(part(ids).logits, sim(ids).logits)
 
 
+@simulated
+def test_nf4_is_unpacked_where_a_third_of_the_memory_is_enough(name, monkeypatch):
+    """The values stay. Asked to stay packed, or to multiply in bf16 what is in fp32, it does."""
+    monkeypatch.setattr(loading, "UNPACKED", 1 / 3)
+    monkeypatch.setattr(loading, "_gpu_memory", lambda device: 0)
+    whole = files.in_memory(files.lazy_state_dict(Path(name)), 2, 2)
+    packed, _ = load(name, "nf4")
+    linear = {n: m for n, m in packed.named_modules() if isinstance(m, Linear4bit)}
+    cases = [
+        (3 * whole + 1, {}, True),
+        (3 * whole - 1, {}, False),
+        (3 * whole + 1, {"packed": True}, False),
+        (6 * whole + 1, {"dtype": "float32"}, False),
+    ]
+    for memory, options, expected in cases:
+        monkeypatch.setattr(loading, "_gpu_memory", lambda device, memory=memory: memory)
+        options = {"quantization": "nf4", "dtype": "bfloat16", "device": DEVICE} | options
+        model, _ = loading.load(name, **options)
+        assert (torch.uint8 not in {p.dtype for p in model.parameters()}) == expected, options
+        if expected:
+            for path, module in linear.items():
+                values = dequantize_4bit(module.weight.data, module.weight.quant_state)
+                assert torch.equal(model.get_submodule(path).weight, values), path
+
+
 def test_damage_map(name, output):
     expected, table = on_both(lambda: damage.measure([name], SMOKE))
     np.testing.assert_allclose(table.value, expected.value, rtol=0.05, atol=0.02)
@@ -294,6 +332,41 @@ def test_healing_out_of_memory(name, tmp_path):
     assert comes_back(held)
 
 
+@simulated
+def test_memory_that_would_end_late(name, tmp_path, monkeypatch):
+    """The longest documents come last: where there is no room for them, no step is made."""
+    sim, tokenizer = load(name, "nf4")
+    recipe, real = replace(RECIPE, packed=False, max_tokens=64), packing.training_sequences
+    step, peaks, steps = training._Watch.on_step_end, {}, []
+
+    def longest_last(*arguments):
+        sequences, epochs = real(*arguments)
+        return sorted(sequences, key=lambda s: packing.real_tokens([s])), epochs
+
+    def counted(self, args, state, *rest, **kwargs):
+        steps.append(state.global_step)
+        step(self, args, state, *rest, **kwargs)
+
+    monkeypatch.setattr(packing, "training_sequences", longest_last)
+    gc.collect()
+    held = torch.sim.memory_allocated()
+    for micro in (16, 8):
+        torch.sim.reset_peak_memory_stats()
+        whole = heal(sim, tokenizer, recipe, tmp_path / f"{micro}", micro)
+        peaks[micro] = torch.sim.max_memory_allocated() - held
+        assert comes_back(held)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_raises", lambda device: False)
+        untried = heal(sim, tokenizer, recipe, tmp_path / "untried", 8)
+    assert adapter(untried) == adapter(whole) and untried.losses == whole.losses
+    assert comes_back(held)
+    monkeypatch.setattr(training._Watch, "on_step_end", counted)
+    with simulated_device.at_most((peaks[16] + peaks[8]) // 2):
+        halved = heal(sim, tokenizer, recipe, tmp_path / "halved")
+    assert halved.micro_batch == 8 and adapter(halved) == adapter(whole)
+    assert steps == list(range(1, recipe.steps + 1))
+
+
 def comes_back(held: int) -> bool:
     """Whether the device holds that many bytes again; a thread of autograd may still let go."""
     for _ in range(100):
@@ -349,8 +422,9 @@ def test_what_is_saved(name, output):
     plain = AutoModelForCausalLM.from_pretrained(output / "pruned")
     torch.testing.assert_close(plain(ids).logits, expected, rtol=1e-4, atol=1e-4)
     with default_device(DEVICE):
-        folder = export.healed_model(name, SMOKE, BLOCK, output / "healed", ["c4"])
-    assert AutoModelForCausalLM.from_pretrained(folder).config.num_hidden_layers == 6
+        prune(Options(name, layers=2, heal=2, limit=4), output / "healed")
+    healed = AutoModelForCausalLM.from_pretrained(output / "healed")
+    assert healed.config.num_hidden_layers == 6
 
 
 @simulated
@@ -361,3 +435,16 @@ def test_make_gpu(tmp_path):
     with default_device("sim"):
         assert gpu.measure(bench, dict.fromkeys(kinds, 60), budget=60) == []
     assert len(bench.rows) == 7 and all(row.measured.peak for row in bench.rows[1:])
+
+
+@simulated
+def test_make_gpu_tells_the_peak_of_the_attempt_that_had_room(name, tmp_path):
+    bench, recipe = gpu.bench(tmp_path / "work", tiny=True), replace(RECIPE, max_tokens=64)
+    pair = load(name, "nf4")
+    bench.model = lambda block: pair
+    with default_device("sim"), dropped(pair[0], BLOCK):
+        _, took = timed.heal(bench, recipe, tmp_path / "8", 8)
+        with simulated_device.at_most(took.peak * 5 // 4):
+            healed, limited = timed.heal(bench, recipe, tmp_path / "16", 16)
+    assert healed.micro_batch == 8 and took.seconds and limited.seconds
+    assert limited.peak == pytest.approx(took.peak, rel=0.02)

@@ -1,0 +1,87 @@
+"""Memory and latency of a model and of its cut versions, measured in turn.
+
+NF4 weights stay packed here, on the CPU too: nothing is timed under another's name.
+"""
+
+import time
+
+import torch
+from bitsandbytes.nn import Linear4bit
+
+from lib.blocks import UNPRUNED, simple_block
+from lib.models import loading, registry
+from lib.models.decoder import decoder_layers
+from lib.pruning import dropped
+from replication.profiles import Profile
+
+KERNEL = (32, 64)  # multiples that bitsandbytes' CPU kernel wants of a shape (outputs, inputs)
+
+
+def in_turn(model, profile: Profile) -> dict:
+    """Bytes and seconds of the model and of its cut versions, as a result keeps them."""
+    num_layers = len(decoder_layers(model))
+    sizes = profile.healed_sizes(num_layers)
+    blocks = [UNPRUNED, *(simple_block(num_layers, size) for size in sizes)]
+    vocabulary = model.get_input_embeddings().num_embeddings
+    prompt = torch.arange(profile.cost_prompt_tokens)[None] % vocabulary
+    versions = {b: {"block": [b.start, b.size], "prefill": [], "decode": []} for b in blocks}
+    for turn in range(profile.cost_repeats + 1):
+        for block, version in versions.items():
+            with dropped(model, block):
+                prefill, decode = latencies(model, prompt, profile.cost_new_tokens)
+                version["weights"] = weight_bytes(model)
+            if turn:  # the first turn warms up: kernels are chosen, weights are packed
+                version["prefill"].append(prefill)
+                version["decode"].append(decode)
+    return {"num_layers": num_layers, "versions": list(versions.values())}
+
+
+@torch.inference_mode()
+def latencies(model, prompt: torch.Tensor, new_tokens: int) -> tuple[float, float]:
+    """Seconds to read `prompt` (1, T), and seconds a token to write `new_tokens` more, greedily."""
+    prompt = prompt.to(model.device)
+    start = now()
+    out = model(input_ids=prompt, use_cache=True, logits_to_keep=1)
+    read = now()
+    for _ in range(new_tokens):
+        token = out.logits[:, -1:].argmax(-1)
+        out = model(input_ids=token, cache=out.cache, use_cache=True)
+    return read - start, (now() - read) / new_tokens
+
+
+def now() -> float:
+    """The time (s) once all work is done: a GPU works on after the call has returned."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def weight_bytes(model) -> int:
+    """Bytes of all parameters and buffers, the scales of 4-bit weights included; shared once."""
+    tensors = [*model.parameters(), *model.buffers()]
+    for parameter in model.parameters():
+        tensors += _scales(getattr(parameter, "quant_state", None))
+    return sum({t.data_ptr(): t.numel() * t.element_size() for t in tensors}.values())
+
+
+def _scales(state) -> list[torch.Tensor]:
+    """The tensors that belong to a 4-bit weight, and to its scales if these are quantised too."""
+    if state is None:
+        return []
+    tensors = [value for value in vars(state).values() if torch.is_tensor(value)]
+    return tensors + _scales(getattr(state, "state2", None))
+
+
+def load(name: str, profile: Profile):
+    """A model to run, not to train: NF4 weights are packed, as they are on a GPU.
+
+    Raises ModelError if the profile asks for NF4 and there is nothing to pack.
+    """
+    model, _ = loading.load(name, **profile.load_kwargs, packed=True)
+    packed = [module for module in model.modules() if isinstance(module, Linear4bit)]
+    if profile.quantization and not packed:
+        raise registry.ModelError(f"{type(model).__name__} has no linear maps to pack into NF4.")
+    for module in packed:
+        if module.out_features % KERNEL[0] or module.in_features % KERNEL[1]:
+            module.support_avx512bf16_for_cpu = False  # the general kernel takes any shape
+    return model

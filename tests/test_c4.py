@@ -1,0 +1,132 @@
+"""C4 from files: the documents that streaming gives, in its order; and errors in one sentence."""
+
+import gzip
+import json
+import zlib
+
+import datasets
+import huggingface_hub
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks import preparation
+from lib.data import sets
+from lib.data.encoding import Row
+from lib.models import reading
+
+NAMES = {
+    "train": [f"en/c4-train.{number:05}-of-01024.json.gz" for number in range(3)],
+    "validation": [f"en/c4-validation.{number:05}-of-00008.json.gz" for number in range(2)],
+}
+LENGTHS = (5, 3, 4)  # documents of each file
+
+
+def write(folder, name: str, number: int) -> None:
+    """A file like the hub's; also with line ends inside of documents."""
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    with gzip.open(folder / name, "wt", encoding="utf-8") as file:
+        for i in range(LENGTHS[number]):
+            text = f"Document {i} of {name}\nä\u2028 and more"
+            file.write(json.dumps({"text": text, "url": "https://a.b/c"}) + "\n")
+
+
+@pytest.fixture
+def mirror(tmp_path, monkeypatch):
+    folder = tmp_path / "hub" / "allenai" / "c4"
+    for split in NAMES.values():
+        for number, name in enumerate(split):
+            write(folder, name, number)
+    monkeypatch.setenv("DEEPER_LAYERS_MIRROR", str(tmp_path / "hub"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    return folder
+
+
+@pytest.mark.parametrize("split", NAMES)
+def test_documents_are_those_of_streaming_in_its_order(mirror, split):
+    files = {split: f"en/c4-{split}.*.json.gz"}
+    rows = datasets.load_dataset(str(mirror), data_files=files, split=split, streaming=True)
+    streamed = [row["text"] for row in rows]
+    for count in (1, 5, 6, 8):  # a part of a file, one, more than one
+        assert sets.c4(split, "hub", count) == streamed[:count]
+    assert sets.healing_texts("hub", 12) == sets.c4("train", "hub", 12)
+
+
+def test_a_file_is_fetched_when_its_turn_comes(mirror, tmp_path, monkeypatch):
+    fetched = []
+
+    def download(repository, name, **options):
+        fetched.append((repository, name, options))
+        return str(mirror / name)
+
+    monkeypatch.delenv("DEEPER_LAYERS_MIRROR")
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    pinned = {"repo_type": "dataset", "revision": sets.HUB["c4"]["revision"]}
+    of_train = [("allenai/c4", name, pinned) for name in NAMES["train"]]
+    sets.c4("train", "hub", 5)
+    assert fetched == of_train[:1]
+    sets.c4("train", "hub", 9)
+    assert fetched[1:] == of_train[:3]
+
+
+def test_what_is_in_the_cache_needs_no_network(tmp_path, monkeypatch):
+    """The tests run offline: the cache is laid out as the hub's client does it."""
+    revision = sets.HUB["c4"]["revision"]
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    write(tmp_path / "datasets--allenai--c4" / "snapshots" / revision, NAMES["train"][0], 0)
+    assert len(sets.c4("train", "hub", LENGTHS[0])) == LENGTHS[0]
+    with pytest.raises(sets.DataError, match="not load allenai/c4 .*HF_HUB_OFFLINE") as caught:
+        sets.c4("train", "hub", LENGTHS[0] + 1)
+    assert "\n" not in str(caught.value)
+
+
+def test_too_few_documents_are_one_sentence(mirror, monkeypatch):
+    with pytest.raises(sets.DataError, match="put en/c4-validation.00002-of-00008.json.gz into"):
+        sets.c4("validation", "hub", 9)
+    monkeypatch.setitem(sets.C4_FILES, "validation", 0)
+    with pytest.raises(sets.DataError, match="has 0 documents in its validation split here, not 1"):
+        sets.c4("validation", "hub", 1)
+
+
+@pytest.mark.parametrize("damage", ["cut", "not gzip", "not JSON", "no text", "flipped"])
+def test_a_damaged_file_is_one_sentence_that_names_it(mirror, damage):
+    file = mirror / NAMES["train"][0]
+    whole = file.read_bytes()
+    contents = {
+        "cut": whole[: len(whole) // 2],
+        "not gzip": b"<html>",
+        "not JSON": gzip.compress(b"<html>\n"),
+        "no text": gzip.compress(b"{}\n"),
+        "flipped": whole[:20] + bytes(byte ^ 255 for byte in whole[20:60]) + whole[60:],
+    }
+    file.write_bytes(contents[damage])
+    with pytest.raises(sets.DataError, match=f"{file} cannot be read .*: delete it") as caught:
+        sets.c4("train", "hub", 5)
+    assert "\n" not in str(caught.value)
+    cause = caught.value.__cause__
+    assert isinstance(cause, OSError | EOFError | zlib.error | ValueError | KeyError)
+
+
+# ---- as rows and batches -------------------------------------------------------------------
+
+ROWS = st.tuples(st.integers(1, 9), st.integers(1, 5), st.integers(1, 4), st.integers(0, 99))
+
+
+@given(st.lists(ROWS, min_size=1, max_size=6), st.booleans())
+def test_a_batch_is_that_of_a_tuple_a_token(shapes, in_arrays):
+    """Rows of any length that score any number of their last positions, each for several tokens."""
+    tuples, arrays = [], []
+    for unscored, scored, width, start in shapes:
+        tokens = tuple(range(start, start + unscored + scored))
+        target_ids = tuple(tuple(range(token, token + width)) for token in tokens[-scored:])
+        tuples.append(Row(tokens, target_ids))
+        arrays.append(Row(np.array(tokens), np.array(target_ids)) if in_arrays else tuples[-1])
+    made = reading._batch(list(enumerate(arrays)), 1)
+    assert preparation.equal(made, preparation.batch_of_tuples(list(enumerate(tuples)), 1))
+
+
+def test_texts_in_arrays_are_read_as_those_in_tuples():
+    texts = [list(range(start, start + length)) for start, length in [(5, 40), (9, 2), (1, 3000)]]
+    pairs = zip(preparation.in_arrays(texts), preparation.in_tuples(texts), strict=True)
+    assert all(preparation.equal(*pair) for pair in pairs)

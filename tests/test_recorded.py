@@ -1,0 +1,191 @@
+"""The profile `recorded`: the committed run is drawn as it was, and nothing is computed."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from html import escape
+
+import nbformat
+import pandas as pd
+import psutil
+import pytest
+
+from lib import storage
+from lib.models import loading
+from replication import __main__ as run
+from replication import notebook, paths, profiles, results
+from replication.measure import distance_maps, scores
+from replication.measure.experiments import unhealed
+from replication.profiles import DRAWN, RECORDED
+from replication.report.__main__ import FINDINGS
+from replication.run import drawing
+from replication.run.notebooks import FIGURES, NOTEBOOKS
+
+COMMITTED = paths.ROOT / "figures" / RECORDED
+
+
+@pytest.fixture
+def started(output, monkeypatch):
+    """What a notebook has done after its first cell; the model cannot be loaded."""
+    monkeypatch.setattr(results, "_process_archive", None)
+    monkeypatch.setattr(loading, "load", lambda *a, **k: pytest.fail("loaded"))
+    profile = profiles.get(DRAWN)
+    notebook.start(profile)
+    return profile
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """Every notebook, run as `make figures PROFILE=recorded` does; its folder and its ending."""
+    folder = tmp_path_factory.mktemp("recorded")
+    environment = os.environ | {"DEEPER_LAYERS_OUTPUT": str(folder), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "replication", "--profile", DRAWN]
+    environment["PYTHONPATH"] = str(paths.ROOT)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=paths.ROOT)
+    return folder, done
+
+
+def test_everything_is_drawn_and_nothing_is_stored(drawn):
+    folder, done = drawn
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not (folder / "data").exists()
+    for row in NOTEBOOKS.values():
+        assert (folder / "papermill_runs" / DRAWN / f"{row.file}.ipynb").exists()
+        for name in row.figures:
+            assert (folder / "figures" / DRAWN / f"{name}.png").exists()
+
+
+@pytest.mark.parametrize("file", sorted(COMMITTED.glob("*.csv")), ids=lambda file: file.stem)
+def test_a_figure_has_the_numbers_of_the_committed_one(drawn, file):
+    tables = []
+    for place in (file, drawn[0] / "figures" / DRAWN / file.name):
+        table = pd.read_csv(place)
+        if {"task", "status"} <= set(table):  # a row may only name a model that was not measured
+            table = table[table.task.notna() | table.status.eq("ok")]
+        tables.append(table.drop(columns="profile", errors="ignore").reset_index(drop=True))
+    pd.testing.assert_frame_equal(*tables, rtol=1e-6, check_dtype=False)
+
+
+def test_a_cell_that_runs_the_model_says_that_it_is_skipped(drawn):
+    skipped = 0
+    for row in NOTEBOOKS.values():
+        copy = drawn[0] / "papermill_runs" / DRAWN / f"{row.file}.ipynb"
+        for cell in nbformat.read(copy, as_version=4).cells:
+            if cell.source.startswith(notebook.LIVE):
+                (printed,) = cell.outputs
+                assert printed.text == f"{notebook.SKIPPED}\n"
+                skipped += 1
+    assert skipped >= 6
+
+
+def kernels(folder) -> list:
+    """The kernels of a run into `folder`."""
+    running = psutil.process_iter(["environ", "cmdline"])
+    mine = [p for p in running if (p.info["environ"] or {}).get("DEEPER_LAYERS_OUTPUT") == folder]
+    return [p for p in mine if "ipykernel_launcher" in p.info["cmdline"]]
+
+
+def test_an_interrupted_run_leaves_no_kernel(tmp_path):
+    environment = os.environ | {"DEEPER_LAYERS_OUTPUT": str(tmp_path)}
+    command = [sys.executable, "-m", "replication", "--profile", DRAWN, "--only", "08", "10", "11"]
+    runner = subprocess.Popen(command, env=environment, cwd=paths.ROOT, stdout=subprocess.DEVNULL)
+    while not kernels(str(tmp_path)):
+        assert runner.poll() is None
+        time.sleep(0.1)
+    runner.send_signal(signal.SIGTERM)
+    assert runner.wait(60) == 130
+    assert not kernels(str(tmp_path))
+
+
+def test_the_record_is_read_until_another_profile_starts(started):
+    maps, profile = distance_maps.measure(started, ["smollm2-135m"])
+    table = scores.score_table(maps, unhealed, profile, ["c4"])
+    assert table.value.notna().any() and set(table.profile) == {DRAWN}
+    notebook.start(profiles.get("smoke"))
+    assert results.archive_in_use() is None
+
+
+def test_nothing_else_is_read(started, monkeypatch):
+    """A result of this machine with the very parameters is not seen."""
+    params = {"model": "smollm2-135m", "a": 1}
+    results.save("scores", params, {"value": 1.0}, 0)
+    assert results.load("scores", params) is None
+    with pytest.raises(results.NotMeasured):
+        results.load_or_compute("scores", params, lambda: pytest.fail("computed"))
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--limit", "5"], "takes no LIMIT"),
+        (["--steps", "5"], "takes no LIMIT, STEPS"),
+        (["--dtype", "float32"], "or DTYPE"),
+        (["--models", "tiny-random"], "No 'tiny-random' is recorded: choose among smollm2-135m"),
+        (["--plan"], "there is no plan"),
+    ],
+)
+def test_what_the_record_cannot_show_ends_in_a_sentence(options, words, capsys):
+    assert run.main(["--profile", DRAWN, *options]) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("source", ["x = 1\n", "\n", f"# {notebook.LIVE}\n", ""])
+def test_other_cells_stay_as_they_are(source):
+    lines = source.splitlines(keepends=True)
+    assert notebook.skip_live(lines) == lines
+
+
+def test_the_settings_are_those_of_the_recorded_run():
+    here, recorded = profiles.get(DRAWN), profiles.get(RECORDED)
+    assert {k: v for k, v in vars(here).items() if k != "name"} == {
+        k: v for k, v in vars(recorded).items() if k != "name"
+    }
+
+
+def test_a_notebook_that_fails_is_told(monkeypatch, output, capsys):
+    ended = {"ok": 0, "failed": 1}
+    for status, code in ended.items():
+        outcome = run.batch.Outcome(status)
+        monkeypatch.setattr(drawing, "draw", lambda whole, o=outcome: {"01": o})
+        assert run.main(["--profile", DRAWN, "--only", "01"]) == code
+    assert re.search(r"failed +0 s  01", capsys.readouterr().out)
+
+
+# ---- the report -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def reported(drawn):
+    """The folder of the report of that run."""
+    environment = os.environ | {"DEEPER_LAYERS_OUTPUT": str(drawn[0])}
+    environment["PYTHONPATH"] = str(paths.ROOT)
+    command = [sys.executable, "-m", "replication.report", "--profile", DRAWN]
+    subprocess.run(command, env=environment, check=True, cwd=paths.ROOT)
+    return drawn[0] / "papermill_runs" / "report"
+
+
+def test_the_report_begins_with_the_findings(reported):
+    index = (reported / "index.html").read_text(encoding="utf-8")
+    before_figures, _, rest = index.partition('<h2 id="figures">')
+    findings = storage.rows(FINDINGS)
+    assert len(findings) == 5 == before_figures.count("<figure>") == before_figures.count("<img")
+    assert "<table" not in before_figures
+    for row in findings:
+        assert escape(row["finding"], quote=False) in before_figures and row["figure"] in FIGURES
+    assert 'class="missing">Missing' not in index and 'id="recorded"' not in index
+    assert index.count('class="done">done') == len(NOTEBOOKS)
+
+
+def test_the_report_can_be_put_on_a_host(reported):
+    size = sum(file.stat().st_size for file in reported.rglob("*"))
+    assert size < 25e6
+    for page in reported.rglob("*.html"):
+        html = page.read_text(encoding="utf-8")
+        for address in re.findall(r'<(?:a|img|iframe)[^>]* (?:href|src)="([^":#]+)"', html):
+            assert (page.parent / address).resolve().is_relative_to(reported), (page.name, address)
+            assert (page.parent / address).is_file(), (page.name, address)
+    assert (reported / DRAWN / "explorer.html").is_file()
+    assert "srcdoc" not in (reported / DRAWN / f"{NOTEBOOKS['08'].file}.html").read_text()
