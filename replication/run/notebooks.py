@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
-from replication.beyond import books, dose, letters, repair, which_block
+from replication.beyond import biases, books, dose, letters, repair, which_block
 from replication.measure import damage, experiments
 from replication.measure.request import Request
 from replication.profiles import Profile
@@ -90,9 +90,9 @@ NOTEBOOKS = {
     "10": Notebook(
         "10_letters_and_content",
         3,
-        ("figure_measures", "figure_letters", "figure_cuts"),
+        ("figure_measures", "figure_letters", "figure_cuts", "figure_biases"),
         wave=3,
-        experiments=(letters.forms, letters.exits),
+        experiments=(letters.forms, letters.exits, biases.requests),
         models=attrgetter("study_models"),
     ),
     "11": Notebook(
@@ -143,6 +143,7 @@ CAPTIONS = {
     "figure_measures": "the same answers by four measures",
     "figure_letters": "the same questions by letter and by content",
     "figure_cuts": "MMLU and ARC-Easy with three kinds of cut, one of them an early exit",
+    "figure_biases": "MMLU with the bias of each letter removed",
     "figure_books": "the same questions with and without their passages",
     "figure_damage": "the loss without each block, next to its distance",
     "figure_criteria": "the damage of the block that each criterion chooses",
