@@ -10,13 +10,13 @@ from replication.claims.bounds import LIGHTS, Verdict
 SENTENCES = Path(__file__).with_name("sentences.csv")
 TASKS = {"mmlu": "MMLU", "arc_easy": "ARC-Easy", "arc_easy_test": "ARC-Easy"}
 TASKS |= {"hellaswag": "HellaSwag", "gsm8k": "GSM8K", "c4": "C4"}
-COUNTED = {  # a light, and how many verdicts have it
-    "●✓": "{} agree",
-    "◐✓": "{} point to it",
-    "●✗": "{} differ",
-    "◐✗": "{} point against it",
-    "○": "{} open",
-    "–": "{} not testable",
+COUNTED = {  # a light, and the word for the verdicts that have it
+    "●✓": "agrees",
+    "◐✓": "points to it",
+    "●✗": "differs",
+    "◐✗": "points against it",
+    "○": "open",
+    "–": "not testable",
 }
 
 
@@ -75,21 +75,19 @@ def in_words(verdicts: Sequence[Verdict]) -> str:
     for claim, sentence in pd.read_csv(SENTENCES).itertuples(index=False):
         mine = [v for v in verdicts if v.model and int(v.claim.rstrip("abcde")) == claim]
         lights = pd.Series([v.light for v in mine], dtype=object).value_counts()
-        counts = [
-            words.format(lights[light]) for light, words in COUNTED.items() if light in lights
-        ]
+        counts = [f"{word} {lights[light]}" for light, word in COUNTED.items() if light in lights]
         where = {}
         for one in mine:
             where.setdefault(one.model, {})[TASKS.get(one.task)] = None
         on = [f"{model} ({', '.join(filter(None, tasks))})" for model, tasks in where.items()]
-        here = f"**{direction(mine)}**: {', '.join(counts)}" if mine else "not measured"
+        here = f"**{together(mine)}**: {', '.join(counts)}" if mine else "not measured"
         lines.append(f"| {claim} | {sentence} | {here} | {'; '.join(on).replace(' ()', '')} |")
     return "\n".join(lines) + "\n"
 
 
-def direction(verdicts: Sequence[Verdict]) -> str:
-    """What several verdicts say together: "agrees", "differs", "mixed" or "open"."""
-    directions = {verdict.direction for verdict in verdicts if verdict.direction}
-    if len(directions) == 2:
+def together(verdicts: Sequence[Verdict]) -> str:
+    """What several verdicts say: the firmest word of COUNTED, or "mixed" if they contradict."""
+    if len({verdict.direction for verdict in verdicts if verdict.direction}) == 2:
         return "mixed"
-    return directions.pop() if directions else "open"
+    lights = {verdict.light for verdict in verdicts}
+    return next(word for light, word in COUNTED.items() if light in lights)
