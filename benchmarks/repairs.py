@@ -1,4 +1,4 @@
-"""`python -m benchmarks.repairs`: minutes of each repair of notebook 12, timed in turn.
+"""`python -m benchmarks.repairs`: minutes of each repair of notebook 14, timed in turn.
 
 The times that a run stores are of different hours, and of healings that begin with a shorter one.
 Here one process on one core takes a few steps of each healing, and fits each map, in turn; the

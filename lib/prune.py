@@ -116,6 +116,8 @@ def prune(options: Options, out: str | Path) -> dict:
     out = Path(out)
     if out.exists():
         return _made_before(options, out)
+    import torch
+
     from lib.healing import heal, lora
     from lib.models import files, layers, loading
     from lib.models.decoder import decoder_layers
@@ -130,6 +132,10 @@ def prune(options: Options, out: str | Path) -> dict:
     if _step(work, "call", lambda: call) != call:
         raise FileExistsError(f"{work} is of another call: delete it, or choose another OUT.")
     model, tokenizer = loading.load(options.model, dtype=dtype)
+    saved = model.dtype
+    computed = _step(work, "format", lambda: loading.default_dtype(model.device.type))
+    if computed == "float32":  # many processors multiply bf16 several times more slowly
+        _cast(model, torch.float32)
     tasks = options.scored()
 
     def scores(*blocks: Block) -> list[dict]:
@@ -143,7 +149,7 @@ def prune(options: Options, out: str | Path) -> dict:
     def add(version: str, scores: dict) -> None:
         parameters = model.num_parameters()
         row = {"version": version, "layers": len(decoder_layers(model)), "parameters": parameters}
-        row |= {"gb": parameters * model.dtype.itemsize / 1e9, "scores": scores}
+        row |= {"gb": parameters * saved.itemsize / 1e9, "scores": scores}
         record["versions"].append(row)
 
     choice = _step(work, "choice", lambda: _choice(options, model, tokenizer, size))
@@ -151,6 +157,7 @@ def prune(options: Options, out: str | Path) -> dict:
     whole, cut = _step(work, "scores", lambda: scores(block))
     record = {"call": call, "label": registry.label(options.model), "dtype": dtype}
     record |= {"source": asdict(checkpoint.source), "block": asdict(block), "choice": choice}
+    record["computed"] = str(model.dtype).removeprefix("torch.")
     record |= {"alike": layers.are_alike(decoder_layers(model)), "versions": []}
     add("whole", whole)
     with dropped(model, block):
@@ -162,7 +169,7 @@ def prune(options: Options, out: str | Path) -> dict:
                 raise RuntimeError(f"The healing in {work} ended as {healed.status}.")
             with lora.load_lora(model, healed.adapter):
                 add("healed, not merged", *_step(work, "adapter", scores))
-            record["rounding"] = lora.merge(model, healed.adapter)
+            record["rounding"] = lora.merge(model, healed.adapter, saved)
             add("healed", *_step(work, "merged", scores))
 
         def add_card(folder: Path) -> None:
@@ -170,8 +177,15 @@ def prune(options: Options, out: str | Path) -> dict:
             (folder / "README.md").write_text(card, encoding="utf-8")
             (folder / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
 
+        _cast(model, saved)
         save_pruned(model, tokenizer, UNPRUNED, out, add_card)
     return record
+
+
+def _cast(model, dtype) -> None:
+    """Give the weights another format; buffers stay in fp32, as where a checkpoint is loaded."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
 
 
 def table(record: dict) -> str:

@@ -5,14 +5,16 @@ LIVE then say that they are skipped.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from html import escape
 from importlib.metadata import version
 
+import numpy as np
 import pandas as pd
 from IPython import get_ipython
 from IPython.display import HTML
+from matplotlib import colormaps, colors
 
 from replication import paths, results
 from replication.profiles import DRAWN, PROFILES, RECORDED, Profile
@@ -59,7 +61,9 @@ def settings(profile: Profile) -> HTML:
         fields["quantization"] = fields["quantization"] or fields["dtype"] or "unquantised"
         short[name] = {row: text.format(**fields) for row, text in ROWS.items()}
     tables = (pd.DataFrame(table).to_html(border=0) for table in (short, columns))
-    return HTML("{}<details><summary>all settings</summary>{}</details>".format(*tables))
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
+    folded = "{}<details><summary>all settings</summary>{}</details><p>{}</p>"
+    return HTML(folded.format(*tables, versions))
 
 
 def source(*functions: Callable) -> HTML:
@@ -70,3 +74,11 @@ def source(*functions: Callable) -> HTML:
         code = escape(inspect.getsource(function))
         html += folded.format(function.__module__, function.__qualname__, code)
     return HTML(html)
+
+
+def shaded(tokens: Sequence[str], values: np.ndarray) -> HTML:
+    """A text, each token the darker the larger its value; a mouse over it shows the value."""
+    span = '<span style="background: {}; color: black" title="{:.3f}">{}</span>'
+    shades = map(colors.to_hex, colormaps["Blues"](0.6 * values / values.max()))
+    cells = zip(shades, values, map(escape, tokens), strict=True)
+    return HTML("".join(span.format(*cell) for cell in cells))

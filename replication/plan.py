@@ -20,7 +20,7 @@ from replication.run.jobs import Job, jobs
 from replication.run.missing import key_of, maps_of, missing
 
 HEADER = ("model", "nb", "jobs", "missing", "PFLOP", "hours", "longest", "GB", "fits")
-WRITING = "10 GSM8K"  # a row of its own
+WRITING = "11 GSM8K"  # a row of its own
 LINE = "{:14} {:8} {:>4} {:>7} {:>9} {:>6} {:>7} {:>5}  {}"
 
 
@@ -41,7 +41,7 @@ def works(loaded: Loaded, requests: list[Request], counted: set[str]) -> list[Wo
 
 @dataclass(frozen=True)
 class Written(Job):
-    """The part of notebook 10 that no job lists: what models write, as GSM8K's answers."""
+    """The part of notebook 11 that no job lists: what models write, as GSM8K's answers."""
 
     def requests(self, distances, profile: Profile) -> list[Request]:
         whole = experiments.unpruned(self.model, profile, ["gsm8k"])
@@ -98,8 +98,8 @@ def rows(profile: Profile, notebooks: list[str], card: Card) -> list[Row]:
         maps, counted = maps_of(model, profile, record), set()
         loaded = Loaded(registry.shape(model), profile.quantization, card)
         by_notebook = grouped(of_model, lambda job: job.notebook)
-        if "10" in by_notebook and not solves_none(model, profile, record):
-            by_notebook[WRITING] = [Written("10", model)]
+        if "11" in by_notebook and not solves_none(model, profile, record):
+            by_notebook[WRITING] = [Written("11", model)]
         for notebook, same in sorted(by_notebook.items()):
             lacks = [missing(job, profile, maps, recorded) for job in same]
             new = [works(loaded, requests, counted) for requests in lacks]

@@ -29,7 +29,7 @@ from lib.evaluation import weighted_mean
 from lib.models import registry
 from replication import analysis, claims, paths, profiles, results
 from replication.analysis import islands, statistics
-from replication.beyond import books, dose, letters, repair, which_block
+from replication.beyond import biases, books, dose, letters, repair, which_block
 from replication.claims.tables import RunTables
 from replication.figures import heatmaps
 from replication.measure import scores
@@ -101,6 +101,9 @@ def score_tables(run: RunTables) -> Iterator[tuple[str, pd.DataFrame]]:
     experiments |= {"books": books.requests, "dose": dose.requests}
     for name, requests in experiments.items():
         yield name, scores.score_table(run.maps, requests, run.profile).dropna(subset="value")
+    asked = scores.score_table(run.maps, biases.requests, run.profile).dropna(subset="value")
+    by_letter = asked.assign(task=asked.questions)
+    yield "letters", biases.letter_measures(by_letter)
     small, large = ({name: run.maps[name]} for name in (SMALL, LARGE))
     few_shot = run.profile.with_prompt(run.profile.mmlu_shots)
     tasks = ["mmlu", "arc_easy_letters", "arc_easy"]

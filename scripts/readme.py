@@ -1,6 +1,6 @@
 """The parts of README files that are made of the rest: `python -m scripts.readme` renews them.
 
-README.md has the 13 claims with their lights; figures/README.md the figures with what draws each,
+README.md has the 13 claims in words; figures/README.md the figures with what draws each,
 and every verdict. All are of the recorded run.
 """
 
@@ -23,9 +23,9 @@ def _verdicts() -> tuple:
     return tuple(claims.verdicts(claims.gather(profiles.get(profiles.RECORDED), recorded)))
 
 
-def lights() -> str:
-    """The 13 claims, a column of lights a model."""
-    return claims.lights(_verdicts()) if _verdicts() else NONE
+def in_words() -> str:
+    """The 13 claims, a row each."""
+    return claims.in_words(_verdicts()) if _verdicts() else NONE
 
 
 def verdicts() -> str:
@@ -48,7 +48,7 @@ def figures() -> str:
 
 
 PARTS = {  # of which file, between <!-- name --> and <!-- end of name -->
-    "README.md": {"claims": lights},
+    "README.md": {"claims": in_words},
     "figures/README.md": {"figures": figures, "verdicts": verdicts},
 }
 

@@ -3,6 +3,8 @@
 import re
 from dataclasses import fields
 
+import numpy as np
+
 from lib import similarity
 from replication import notebook, profiles
 
@@ -28,3 +30,11 @@ def test_code_is_shown_as_it_is():
     assert "<summary><code>lib.similarity.angular_distances</code></summary>" in html
     assert "torch.arccos(cosines.clamp(-1, 1)) / torch.pi" in html
     assert "-&gt; np.ndarray" in html and "<pre>def angular_distances(" in html
+
+
+def test_a_token_is_the_darker_the_larger_its_value():
+    html = notebook.shaded(["<s>", " a", " b"], np.array([0.0, 0.2, 0.1])).data
+    shades = re.findall(r"background: #(\w+)", html)
+    brightness = [sum(bytes.fromhex(shade)) for shade in shades]
+    assert brightness[1] < brightness[2] < brightness[0]
+    assert 'title="0.200"> a</span>' in html and "&lt;s&gt;" in html

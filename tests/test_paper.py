@@ -19,7 +19,7 @@ from replication.run import notebooks
 
 pytestmark = pytest.mark.real
 NOTEBOOKS = ["01", "02", "03", "04", "05", "06", "07"]
-BEYOND = ["09", "10", "11", "12"]  # healed at one depth
+BEYOND = ["09", "10", "11", "12", "14"]  # healed at one depth
 PAPER = profiles.PROFILES["paper"].models
 
 

@@ -65,6 +65,22 @@ def test_distances_differ_in_the_embedded_model(pitfall, least):
     assert ((wrong - right).abs().max(axis=1) > least).all()
 
 
+@pytest.mark.real
+def test_three_errors_hide_in_the_embedded_model():
+    """As the lab says: the same minimum, and a loss that hardly rises with random layers."""
+    quick = profiles.get("quick")
+    model, tokenizer = loading.load_cached(quick.main_model, **quick.load_kwargs)
+    batch = pitfalls.texts_of_unequal_length(quick.main_model, quick)
+    for pitfall in (pitfalls.half_precision, pitfalls.averages):
+        right, wrong = right_and_wrong(pitfall(model, batch))
+        assert (wrong.idxmin(axis=1) == right.idxmin()).all()
+    assert right.min() > 10 / 180
+    task = evaluation.task_of(request.of_task("c4", quick.limited(16)))
+    blocks = [pruning.Block(13, 6)]
+    right, wrong = right_and_wrong(pitfalls.stale_configuration(model, tokenizer, blocks, task))
+    assert 0 < abs(wrong.iloc[0, 1] - right.iloc[1]) < 0.05
+
+
 def test_the_labs_own_arithmetic_makes_no_difference(llama, batch):
     states = similarity.last_token_states(llama, batch).unbind(1)
     expected = similarity.block_distances(llama, [batch]).row(1)

@@ -165,12 +165,12 @@ def test_a_healing_takes_the_flops_that_pytorch_counts(name, first_layer):
     assert work.flops == pytest.approx(counter.get_total_flops(), rel=0.08 if first_layer else 0.05)
 
 
-def test_notebook_12_takes_the_flops_that_pytorch_counts(output, few_articles, monkeypatch):
+def test_notebook_14_takes_the_flops_that_pytorch_counts(output, few_articles, monkeypatch):
     """Sweeps, linear maps and healings, on C4: all its texts are longer than is read of them."""
     monkeypatch.setattr(repair, "TASKS", ("c4",))
     monkeypatch.setattr(packing, "_reads_apart", lambda model: True)  # not counted: the trial
     profile = replace(SMOKE, arc_easy_test_questions=0)
-    requests = Job("12", "tiny-random").requests(Distances(), profile)[1:]
+    requests = Job("14", "tiny-random").requests(Distances(), profile)[1:]
     planned = plan.works(TINY, requests, set())
     with FlopCounterMode(display=False) as counter:
         repair.measure({"tiny-random": Distances()}, profile, repair.maps)

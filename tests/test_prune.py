@@ -31,6 +31,14 @@ from lib.sweep import sweep
 pytestmark = pytest.mark.usefixtures("few_articles")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def computes_in_fp32():
+    """As on a processor that is slow in bf16."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "default_dtype", lambda device: "float32")
+        yield
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """The folder of a tiny model in bf16."""
@@ -52,13 +60,19 @@ def versions(record: dict) -> dict:
     return {row["version"]: row for row in record["versions"]}
 
 
-def test_the_checkpoint_scores_what_its_card_says(healed):
+@pytest.mark.parametrize("computed", ["float32", "bfloat16"])
+def test_the_checkpoint_scores_what_its_card_says(model, tmp_path, monkeypatch, computed):
     """Read by plain transformers in the format of the base, and scored again."""
-    out, record = healed
-    model, tokenizer = loading.load(str(out), dtype="bfloat16")
+    monkeypatch.setattr(loading, "default_dtype", lambda device: computed)
+    out = tmp_path / "smaller"
+    record = prune.prune(options(model, heal=3, tasks="arc_easy"), out)
+    record = json.loads(json.dumps(record))
+    assert record["computed"] == computed
+    model, tokenizer = loading.load(str(out), dtype=computed)
     plain = AutoModelForCausalLM.from_pretrained(out)
     assert plain.config.num_hidden_layers == LAYERS - 2 and plain.dtype == torch.bfloat16
-    assert all(torch.equal(p, model.get_parameter(n)) for n, p in plain.named_parameters())
+    for name, parameter in plain.named_parameters():
+        assert torch.equal(parameter.to(model.dtype), model.get_parameter(name))
     assert AutoTokenizer.from_pretrained(out)("a").input_ids == tokenizer("a").input_ids
     row = versions(record)["healed"]
     assert row["parameters"] == sum(p.numel() for p in plain.parameters())
@@ -68,6 +82,8 @@ def test_the_checkpoint_scores_what_its_card_says(healed):
     ).itertuples():
         assert row["scores"][score.task] == [score.value, score.standard_error]
         assert f"{score.value:.3f} ± {score.standard_error:.3f}" in card
+    lines = prune.table(record).splitlines()
+    assert len(lines) == 6 and {line.count("|") for line in lines} == {7}
     assert prune.table(record) in card and json.loads(text(out / "prune.json")) == record
 
 
@@ -75,7 +91,7 @@ def test_the_table_has_the_whole_the_cut_and_the_healed(healed, model):
     record = healed[1]
     block, rows = Block(**record["block"]), versions(record)
     assert list(rows) == ["whole", "cut", "healed, not merged", "healed"]
-    base, tokenizer = loading.load(model, dtype="bfloat16")
+    base, tokenizer = loading.load(model, dtype="float32")
     scores = sweep(base, tokenizer, [block], options(model).scored())
     for name, layers, score in zip(rows, (LAYERS, LAYERS - 2), scores.itertuples(), strict=False):
         assert rows[name]["layers"] == layers
@@ -140,7 +156,7 @@ def test_a_second_call_returns_at_once(healed, model, monkeypatch, capsys):
 
 def test_damage_takes_the_least_loss(model, tmp_path):
     record = prune.prune(options(model, by="damage"), tmp_path / "smaller")
-    base, tokenizer = loading.load(model, dtype="bfloat16")
+    base, tokenizer = loading.load(model, dtype="float32")
     texts = sets.c4("train", "wheels", 4)
     task = Task("c4", tuple({"text": text, "max_tokens": prune.MAX_TOKENS} for text in texts))
     losses = []

@@ -52,6 +52,6 @@ def test_a_question_is_measured_and_drawn(position, output):
 
 def test_its_row_makes_it_part_of_a_run(position, monkeypatch):
     added = eval(f"{{{ROW}}}", {"Notebook": notebooks.Notebook, "position": position})
-    monkeypatch.setitem(notebooks.NOTEBOOKS, "14", added["14"])
-    (job,) = jobs.jobs(SMOKE, ["14"])
-    assert job.notebook == "14" and job.model == "tiny-random"
+    monkeypatch.setitem(notebooks.NOTEBOOKS, "16", added["16"])
+    (job,) = jobs.jobs(SMOKE, ["16"])
+    assert job.notebook == "16" and job.model == "tiny-random"

@@ -142,6 +142,21 @@ def test_what_came_out_is_the_table_of_claims(ran):
     assert "agrees 2, can&#39;t tell 1." in index and "&lt;c4&gt;" in index
 
 
+def test_claims_in_words_count_their_verdicts():
+    """A claim of two models is mixed where they differ; one that was not run says so."""
+    agrees, differs = (0.4, 0.35, 0.45), (0.8, 0.7, 0.9)
+    judged = [bounds.judged("1", "SmolLM2-135M", "mmlu", agrees, {"mmlu": 90})]
+    judged.append(bounds.judged("1", "Phi-2", "arc_easy", differs, {"arc_easy": 90}))
+    judged.append(bounds.judged("4a", "Phi-2", "", (-0.1, -0.2, -0.05), {"texts": 90}))
+    judged.append(bounds.judged("4b", "Phi-2", "", (0.5, 0.2, 0.9), {"texts": 9}))
+    first, *others = claims.in_words(judged).splitlines()[2:]
+    assert first.endswith(
+        "| **mixed**: agrees 1, differs 1 | SmolLM2-135M (MMLU); Phi-2 (ARC-Easy) |"
+    )
+    assert others[2].endswith("| **agrees**: agrees 1, open 1 | Phi-2 |")
+    assert others[0].endswith("| not measured |  |")
+
+
 def test_the_run_stands_beside_the_recorded_one(ran, monkeypatch):
     assert "<b>0</b> differ" in report.build(SMOKE).read_text()
     monkeypatch.setattr(report.compare, "BEYOND", -1)

@@ -58,7 +58,7 @@ def test_tables_are_tidy(smoke, name):
     assert set(table.treatment) == {"unpruned", "unhealed", "healed"}
 
 
-AGAIN = ("03", "07", "10", "11", "12")
+AGAIN = ("03", "07", "10", "11", "12", "14")
 DRAW = """
 import sys, nbformat
 for file in sys.argv[1:]:

@@ -1,4 +1,4 @@
-"""Islands: similar blocks apart from the deep band of a distance map (figure 4, claim 5)."""
+"""Islands: similar blocks apart from the main region of a distance map (figure 4, claim 5)."""
 
 from itertools import product
 
@@ -12,7 +12,7 @@ THRESHOLD = 0.1  # of the row-rescaled distance: what is below counts as similar
 RESAMPLES = 200
 STABLE = 0.95  # an island with at least this stability is called stable
 FEWEST_FOLDS = 16  # for a stability
-BAND = 1  # the label of the deep band in `regions`; islands have those above it
+BAND = 1  # the label of the main region in `regions`; islands have those above it
 # A block's neighbours in (n, l): shifted by one layer, or longer or shorter by one at either end.
 NEIGHBOURS = np.array([[0, 1, 1], [1, 1, 1], [1, 1, 0]])
 
@@ -42,9 +42,9 @@ def regions(matrix: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
     """The connected regions of similar blocks: a label for each block of up to L/2 layers.
 
     matrix: distances (L+1, L+1). Returns (L//2, L), [n-1, l]: 0 where the row-rescaled distance is
-    above `threshold`, 1 in the deep band, 2, 3, … in the islands, the largest first. The deep band
-    is the region that holds the best starts l*(n) of the most sizes n (of two equals, the larger
-    region). Longer blocks are left out: all of them contain the middle of the model.
+    above `threshold`, 1 in the main region, 2, 3, … in the islands, the largest first. The main
+    region is the one that holds the best starts l*(n) of the most sizes n (of two equals, the
+    larger one). Longer blocks are left out: all of them contain the middle of the model.
     """
     if not 0 < threshold < 1:
         raise ValueError(f"The threshold of a rescaled distance lies in (0, 1), not {threshold}.")
@@ -64,7 +64,7 @@ def regions(matrix: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
 
 
 def islands(distances, threshold: float = THRESHOLD, again=None) -> pd.DataFrame:
-    """The islands of a map, the largest first: similar blocks apart from the deep band (`regions`).
+    """The islands of a map, the largest first: similar blocks apart from the main one (`regions`).
 
     distances: a BlockDistances. A row an island: whether it is shallower or deeper than the band
     (by the mean middle of the blocks), the starts l and sizes n of its blocks, the layers these
@@ -118,7 +118,7 @@ def resampled(folds: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
 
 
 def shallower(matrix: np.ndarray, threshold: float = THRESHOLD) -> int:
-    """How many islands of a matrix of distances (L+1, L+1) are shallower than the deep band."""
+    """How many islands of a matrix of distances (L+1, L+1) are shallower than the main region."""
     labels = regions(matrix, threshold)
     band = _middle(labels, BAND)
     middles = [_middle(labels, label) for label in range(BAND + 1, labels.max() + 1)]

@@ -1,6 +1,6 @@
 """Open or closed book: does a model lose what it knows, or how it reads?
 
-Notebook 10. The same questions with and without the passage that answers them, unhealed, along the
+Notebook 11. The same questions with and without the passage that answers them, unhealed, along the
 similarity-informed cut.
 """
 

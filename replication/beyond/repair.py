@@ -1,6 +1,6 @@
 """What repairs a cut? Linear maps without training, and healings, each with what it took.
 
-Notebook 12. A map is fitted on texts to heal on, never on those that judge it. Its numbers stay in
+Notebook 14. A map is fitted on texts to heal on, never on those that judge it. Its numbers stay in
 memory; what is stored are its scores, and once for all maps of a block what each took.
 """
 

@@ -1,7 +1,7 @@
 """Which block should go? Criteria against the loss of dropping every block, and the sink layer.
 
-Notebook 11. Each criterion reads half of the texts and chooses a block of every size; the damage
-map (the loss after dropping each block, `measure.damage`) judges on the other half.
+Notebooks 12 and 13. Each criterion reads half of the texts and chooses a block of every size; the
+damage map (the loss after dropping each block, `measure.damage`) judges on the other half.
 """
 
 from collections.abc import Iterable

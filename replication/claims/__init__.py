@@ -10,6 +10,7 @@ __getattr__ = lazy(
     {
         "verdicts": "checks",
         "lights": "show",
+        "in_words": "show",
         "light_table": "show",
         "markdown": "show",
         "beside": "tables",

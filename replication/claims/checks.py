@@ -242,7 +242,7 @@ def islands(run: RunTables) -> Iterator[Verdict]:
 
 
 def _shallower(maps: np.ndarray, threshold: float) -> Interval:
-    """The number of islands that are shallower than the deep band."""
+    """The number of islands that are shallower than the main region."""
     counts = [shallower(matrix, threshold) for matrix in maps]
     return ci95(np.array(counts, float))
 

@@ -1,4 +1,4 @@
-"""Verdicts as tables: every one, and the 13 claims with lights."""
+"""Verdicts as tables: every one, and the 13 claims with lights or in words."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +8,16 @@ import pandas as pd
 from replication.claims.bounds import LIGHTS, Verdict
 
 SENTENCES = Path(__file__).with_name("sentences.csv")
+TASKS = {"mmlu": "MMLU", "arc_easy": "ARC-Easy", "arc_easy_test": "ARC-Easy"}
+TASKS |= {"hellaswag": "HellaSwag", "gsm8k": "GSM8K", "c4": "C4"}
+COUNTED = {  # a light, and the word for the verdicts that have it
+    "●✓": "agrees",
+    "◐✓": "points to it",
+    "●✗": "differs",
+    "◐✗": "points against it",
+    "○": "open",
+    "–": "not testable",
+}
 
 
 def markdown(verdicts: Sequence[Verdict]) -> str:
@@ -54,3 +64,30 @@ def lights(verdicts: Sequence[Verdict]) -> str:
     signs = ", ".join(f"{sign} {name}" for name, sign in list(LIGHTS.items())[:4])
     legend = f"a, b, … are parts of a claim. ✓ agrees with the paper, ✗ differs; {signs}."
     return "\n".join(lines) + f"\n\n{legend} Empty: not measured, or not about this model.\n"
+
+
+def in_words(verdicts: Sequence[Verdict]) -> str:
+    """The 13 claims, a row each: the verdict in words, and the models and tasks that it is about.
+
+    A count is one of verdicts: a claim has one for each of its parts and models.
+    """
+    lines = ["| | the paper says | here | on |", "|---|---|---|---|"]
+    for claim, sentence in pd.read_csv(SENTENCES).itertuples(index=False):
+        mine = [v for v in verdicts if v.model and int(v.claim.rstrip("abcde")) == claim]
+        lights = pd.Series([v.light for v in mine], dtype=object).value_counts()
+        counts = [f"{word} {lights[light]}" for light, word in COUNTED.items() if light in lights]
+        where = {}
+        for one in mine:
+            where.setdefault(one.model, {})[TASKS.get(one.task)] = None
+        on = [f"{model} ({', '.join(filter(None, tasks))})" for model, tasks in where.items()]
+        here = f"**{together(mine)}**: {', '.join(counts)}" if mine else "not measured"
+        lines.append(f"| {claim} | {sentence} | {here} | {'; '.join(on).replace(' ()', '')} |")
+    return "\n".join(lines) + "\n"
+
+
+def together(verdicts: Sequence[Verdict]) -> str:
+    """What several verdicts say: the firmest word of COUNTED, or "mixed" if they contradict."""
+    if len({verdict.direction for verdict in verdicts if verdict.direction}) == 2:
+        return "mixed"
+    lights = {verdict.light for verdict in verdicts}
+    return next(word for light, word in COUNTED.items() if light in lights)

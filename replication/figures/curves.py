@@ -1,4 +1,4 @@
-"""Scores of pruned models: figures 1d, 2, 3 and 5 to 9, and those of notebook 10.
+"""Scores of pruned models: figures 1d, 2, 3 and 5 to 9, and those of notebooks 10 and 11.
 
 A figure function takes tidy scores, draws, and saves figures/<profile>/<name>.png next to a .csv of
 exactly what it shows. One colour a model, one line style a treatment; hollow: not healed.

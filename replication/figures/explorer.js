@@ -54,7 +54,7 @@ function blockOf(side, maps) {
 }
 
 function region(map, l, n) {
-  const label = at(map.regions, l, n) ?? -1, others = ["too large to be searched", "not similar", "in the deep band"];
+  const label = at(map.regions, l, n) ?? -1, others = ["too large to be searched", "not similar", "in the main region"];
   if (label < 2) return others[label + 1];
   return `in island ${label - 1} (stability ${fixed(map.islands[label - 2].stability, 2)})`;
 }

@@ -147,7 +147,7 @@ def figure_4(maps: dict[str, BlockDistances], profile: Profile) -> Figure:
 def figure_islands(
     maps: dict[str, BlockDistances], profile: Profile, threshold: float = islands.THRESHOLD
 ) -> Figure:
-    """Figure 4 with the deep band outlined in black and the islands in magenta, numbered.
+    """Figure 4 with the main region outlined in black and the islands in magenta, numbered.
 
     Its table has the `region` of each block: 0 not similar, 1 the band, 1 + i island i; none for
     blocks of more than half of the layers.
@@ -165,11 +165,11 @@ def figure_islands(
 
 
 def draw_regions(axis, regions: np.ndarray) -> None:
-    """Draw the borders of the deep band and of each island, with its number next to it."""
+    """Draw the borders of the main region and of each island, with its number next to it."""
     edge = [withStroke(linewidth=3, foreground="white")]
     count = int(regions.max()) - islands.BAND
     x, y = islands.outline(regions == islands.BAND)
-    axis.plot(x, y, lw=1.3, label="deep band", color="black", path_effects=edge)
+    axis.plot(x, y, lw=1.3, label="main region", color="black", path_effects=edge)
     for number in range(1, count + 1):
         x, y = islands.outline(regions == islands.BAND + number)
         axis.plot(x, y, lw=1.3, label="island", color=ISLAND, path_effects=edge)

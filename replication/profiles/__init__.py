@@ -83,7 +83,7 @@ class Profile:
     ablation_names: tuple[str, ...]  # models of figures 7 and 8; empty: the first one
     rank_names: tuple[str, ...]  # models of figure 9; empty: the first one
     rank_simple_names: tuple[str, ...]  # of them, those also pruned simply there; empty: every one
-    study_names: tuple[str, ...]  # models of notebooks 10 to 12; empty: every one
+    study_names: tuple[str, ...]  # models of notebooks 10 to 14; empty: every one
 
     shot_order: int = 0  # 0: as in the data set; else the seed of a shuffle
     run_models: tuple[str, ...] = ()  # of the run that this is one job of; empty: models
@@ -117,7 +117,7 @@ class Profile:
 
     @property
     def study_models(self) -> tuple[str, ...]:
-        """The models of what goes beyond the paper's figures (notebooks 10 to 12)."""
+        """The models of what goes beyond the paper's figures (notebooks 10 to 14)."""
         return self._among(self.study_names, None)
 
     def _among(self, names: tuple[str, ...], otherwise: int | None = 1) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
-from replication.beyond import books, dose, letters, repair, which_block
+from replication.beyond import biases, books, dose, letters, repair, which_block
 from replication.measure import damage, experiments
 from replication.measure.request import Request
 from replication.profiles import Profile
@@ -88,30 +88,39 @@ NOTEBOOKS = {
     "08": Notebook("08_qwen_islands", 1, ("figure_islands",), draws=False),
     "09": Notebook("09_inference_cost", 1, ("figure_cost",), draws=False),
     "10": Notebook(
-        "10_knowledge_and_reasoning",
-        5,
-        ("figure_beyond", "figure_measures", "figure_letters", "figure_cuts", "figure_books"),
+        "10_letters_and_content",
+        3,
+        ("figure_measures", "figure_letters", "figure_cuts", "figure_biases"),
         wave=3,
-        experiments=(experiments.reasoning, letters.forms, letters.exits, books.requests),
+        experiments=(letters.forms, letters.exits, biases.requests),
         models=attrgetter("study_models"),
     ),
     "11": Notebook(
-        "11_which_block",
-        3,
-        ("figure_damage", "figure_criteria", "figure_layers"),
+        "11_reasoning_and_books",
+        2,
+        ("figure_beyond", "figure_books"),
+        wave=3,
+        experiments=(experiments.reasoning, books.requests),
+        models=attrgetter("study_models"),
+    ),
+    "12": Notebook(
+        "12_which_block",
+        2,
+        ("figure_damage", "figure_criteria"),
         wave=1,
         experiments=(damage.requests, which_block.requests),
         models=attrgetter("study_models"),
     ),
-    "12": Notebook(
-        "12_repair",
+    "13": Notebook("13_one_layer", 1, ("figure_layers",)),
+    "14": Notebook(
+        "14_repair",
         4,
         ("figure_repair", "figure_repair_cost"),
         wave=4,  # it shares healings with 03 and 07
         experiments=(repair.maps, repair.healings),
         models=attrgetter("study_models"),
     ),
-    "13": Notebook("13_claims", 1, ("figure_claims",)),
+    "15": Notebook("15_claims", 1, ("figure_claims",)),
 }
 CAPTIONS = {
     "figure_1a": "the method's flow",
@@ -134,10 +143,11 @@ CAPTIONS = {
     "figure_measures": "the same answers by four measures",
     "figure_letters": "the same questions by letter and by content",
     "figure_cuts": "MMLU and ARC-Easy with three kinds of cut, one of them an early exit",
+    "figure_biases": "MMLU with the bias of each letter removed",
     "figure_books": "the same questions with and without their passages",
-    "figure_damage": "the loss without each block, next to its distance",
+    "figure_damage": "the loss after dropping each block, next to its distance",
     "figure_criteria": "the damage of the block that each criterion chooses",
-    "figure_layers": "each layer's update, and the damage without it",
+    "figure_layers": "each layer's update, and the damage of dropping it",
     "figure_repair": "loss and ARC-Easy: plain cut, healed, linear maps",
     "figure_repair_cost": "what each repair gains for its seconds and numbers",
     "figure_claims": "the paper's claims: what holds",
