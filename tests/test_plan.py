@@ -112,7 +112,7 @@ def test_a_healing_takes_what_fits():
     for gigabytes in (200, 83, 41, 20, 14, 8):
         loaded = costs.Loaded(shape, "nf4", CARD._replace(memory=gigabytes * 1e9))
         ways.append(loaded.micro_batch(24, own))
-    assert ways[0] == ways[1] == (16, False) and ways[-1] == memory_fallbacks(16)[-1]
+    assert ways[0] == (16, False) and ways[-1] == memory_fallbacks(16)[-1]
     places = [memory_fallbacks(16).index(way) for way in ways]
     assert places == sorted(places) and len(set(places)) > 3
 
@@ -272,7 +272,7 @@ def test_no_pruned_model_is_asked_where_the_whole_one_solves_no_problem(output):
     machine = {"revision": "seed 0", "dtype": "float32", "device": "cpu"}
 
     def rows_of_writing() -> list[plan.Row]:
-        return [row for row in plan.rows(SMOKE, ["10"], CARD) if row.notebook == plan.WRITING]
+        return [row for row in plan.rows(SMOKE, ["11"], CARD) if row.notebook == plan.WRITING]
 
     assert len(rows_of_writing()[0].works[0]) > 1
     results.save("scores", whole.params | machine | {"questions": 3}, {"value": 0.0}, seconds=1)
