@@ -168,7 +168,8 @@ def prune(options: Options, out: str | Path) -> dict:
             if healed.status != "ok":
                 raise RuntimeError(f"The healing in {work} ended as {healed.status}.")
             with lora.load_lora(model, healed.adapter):
-                add("healed, not merged", *_step(work, "adapter", scores))
+                (attached,) = _step(work, "adapter", scores)
+            add("healed, not merged", attached)
             record["rounding"] = lora.merge(model, healed.adapter, saved)
             add("healed", *_step(work, "merged", scores))
 
@@ -302,7 +303,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("Interrupted; the same command goes on from here.", file=sys.stderr)
         return 130
     times = [f"{step} {value:.1f}" for step, value in minutes(out).items()]
-    print(f"{out}, in {record['dtype']}\n\n{table(record)}\n\nMinutes: {', '.join(times)}")
+    print(f"{out}, in {record['dtype']}\n\n{table(record)}\nMinutes: {', '.join(times)}")
     return 0
 
 
