@@ -21,7 +21,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
 from lib import evaluation
-from lib.blocks import HEAD_POSITIONS, UNPRUNED, Block
+from lib.blocks import GPU_HEAD_POSITIONS, HEAD_POSITIONS, UNPRUNED, Block
 from lib.data.encoding import WRITTEN_TOGETHER, Row
 from lib.evaluation import Task
 from lib.models.decoder import decoder_config, decoder_layers, fp32_target_logits, residual_stream
@@ -187,12 +187,13 @@ def _repeated(cache: DynamicCache, repeats: int) -> DynamicCache:
 def scored(model, states: torch.Tensor, batch: Batch) -> list[np.ndarray]:
     """The target tokens' log-probabilities of each row, from final states (B, T, D).
 
-    lm_head runs on the scored positions only, HEAD_POSITIONS at once.
+    lm_head runs on the scored positions only, HEAD_POSITIONS (on a GPU more) at once.
     """
     device = states.device
     picked = states[batch.row.to(device), batch.position.to(device)]
     target_ids = batch.target_ids.to(device)
-    parts = zip(picked.split(HEAD_POSITIONS), target_ids.split(HEAD_POSITIONS), strict=True)
+    at_once = HEAD_POSITIONS if device.type == "cpu" else GPU_HEAD_POSITIONS
+    parts = zip(picked.split(at_once), target_ids.split(at_once), strict=True)
     logprobs = []
     for part, tokens in parts:
         logits = fp32_target_logits(model, part, tokens)

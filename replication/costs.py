@@ -9,7 +9,7 @@ from typing import NamedTuple
 from lib.data.encoding import WRITTEN_TOGETHER
 from lib.healing import Recipe
 from lib.healing.recipe import memory_fallbacks
-from lib.models.shapes import NF4_BYTES, Shape
+from lib.models.shapes import NF4_BYTES, UNPACKED, Shape
 from replication.cards import Card, Work
 from replication.measure.request import Request
 from replication.token_counts import Reading, longest_row, read_problems, read_task, read_texts
@@ -29,12 +29,17 @@ class Loaded(NamedTuple):
     quantization: str | None
     card: Card
 
+    @property
+    def packed(self) -> bool:
+        """Whether NF4 stays packed: on a GPU of which the whole model would take much."""
+        whole = self.shape.parameters() * self.card.element
+        large = bool(self.card.gpu) and whole > UNPACKED * self.card.memory
+        return large and self.quantization is not None
+
     def weights(self, layers: int) -> float:
         """Bytes of the model with `layers` layers. In NF4 are the layers' matrices, not experts."""
         count = self.shape.parameters(layers)
-        packed = layers * self.shape.packable
-        if self.quantization is None or not self.card.gpu:  # a CPU unpacks NF4 as it loads
-            packed = 0
+        packed = layers * self.shape.packable if self.packed else 0
         return packed * NF4_BYTES + (count - packed) * self.card.element
 
     def row(self, tokens: int, layers: int) -> float:
@@ -60,7 +65,7 @@ class Loaded(NamedTuple):
 
     def unpacked(self, layers: float) -> float:
         """Bytes read and written when the NF4 matrices of so many layers are unpacked once."""
-        if self.quantization is None or not self.card.gpu:
+        if not self.packed:
             return 0
         return layers * self.shape.packable * (NF4_BYTES + self.card.element)
 

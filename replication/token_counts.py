@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from replication import paths
 
+LIKE = {"mmlu_other": "mmlu"}  # tasks whose questions are as long as another's
 TOKENS = json.loads((paths.DATA / "token_counts.json").read_text(encoding="utf-8"))
 
 
@@ -44,7 +45,7 @@ def read_task(params: dict) -> Reading:
     """A task, as the parameters of a score's key describe it."""
     if params["task"] == "c4":
         return read_texts(params["sequences"], params["max_tokens"])
-    counts = TOKENS[params["task"]][str(params["shots"])]
+    counts = TOKENS[LIKE.get(params["task"], params["task"])][str(params["shots"])]
     groups, most, own = counts["groups"], counts["questions"], counts["own"]
     prefix = counts["prefix"] / groups if groups else 0
     questions = min(params["questions"], most)

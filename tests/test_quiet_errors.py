@@ -60,10 +60,10 @@ def test_every_epoch_has_an_order_of_its_own(base, monkeypatch):
     assert read[:12] != read[12:]
 
 
-def test_training_draws_by_the_recipes_seed(tmp_path):
+def test_training_draws_by_the_recipes_seed(base, tmp_path):
     for seed in (0, 3):
         recipe = replace(profiles.recipe("tiny-random", SMOKE), seed=seed)
-        assert training._training_arguments(recipe, tmp_path, 4, True).seed == seed
+        assert training._training_arguments(recipe, tmp_path, 4, base[0]).seed == seed
 
 
 # ---- which block ---------------------------------------------------------------------------

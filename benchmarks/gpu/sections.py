@@ -127,7 +127,7 @@ def running(bench: Bench) -> None:
     table = inference_cost.of_model(bench.name, bench.profile)
     table = table[table.status == "ok"]
     formats = table.quantization.fillna("not quantised")
-    gpu = bench.card._replace(gpu="any")  # packed, also where `load` unpacks it
+    gpu = bench.card._replace(gpu="any", memory=0)  # packed, also where `load` unpacks it
     for (kind, size), rows in table.groupby([formats, "block_size"], sort=False):
         cost, layers = rows.set_index("task").value, bench.num_layers - int(size)
         quantization = "nf4" if kind == "nf4" else None

@@ -20,9 +20,7 @@ from lib.models import files, layers, machine
 from lib.models.decoder import decoder_layers
 from lib.models.files import Checkpoint, open_checkpoint
 from lib.models.registry import ModelError
-from lib.models.shapes import NF4_BYTES
-
-UNPACKED = 1 / 3  # of a GPU's memory: NF4 weights that take no more in 16 bits are unpacked
+from lib.models.shapes import NF4_BYTES, UNPACKED
 
 
 def load(

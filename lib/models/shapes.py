@@ -9,6 +9,7 @@ from pathlib import Path
 from lib import storage
 
 NF4_BYTES = 0.516  # a weight in NF4 with double quantisation: 4 bits and its share of the scales
+UNPACKED = 1 / 3  # of a GPU's memory: NF4 weights that take no more in 16 bits are unpacked
 
 # Of each architecture whose parameters are counted: its FFN (gated, plain: of two matrices, or
 # fused: gate and up are one); whether lm_head is the embedding unless the configuration says

@@ -122,7 +122,7 @@ def curve(unpruned: pd.Series, points: pd.DataFrame) -> Curve:
         n=int(unpruned.n),
         is_loss=unpruned.task in LOSSES,
         seconds=float(points.took.sum()) if "took" in points else 0.0,
-        chance=float(unpruned.chance),
+        chance=float(unpruned.get("chance", np.nan)),
     )
 
 

@@ -13,12 +13,17 @@ from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 
+from replication import paths
+
 FOLDED = """{%- extends 'basic/index.html.j2' -%}
 {% block input_group %}<details class="code"><summary>code</summary>{{ super() }}</details>
 {% endblock %}"""
 HERE = jinja2.FileSystemLoader(Path(__file__).parent)
 TEMPLATES = jinja2.Environment(loader=HERE, autoescape=True)
 FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$", re.DOTALL)
+PICTURE = re.compile(r'src="\.\./(figures/[^"]+\.png)"')  # that a cell of text shows
+LINK = re.compile(r'<a href="([^":#]+)"[^>]*>(.*?)</a>', re.DOTALL)  # to a file of the project
+PAGE = re.compile(r"(\d\d_\w+)\.ipynb")  # a notebook, whose page lies next to this one
 EMBEDDED = re.compile(r'srcdoc="[^"]*"')  # a page within a page
 STATIC = ("image/png", "image/svg+xml", "text/html", "text/markdown", "text/plain")
 
@@ -45,7 +50,15 @@ def notebook(executed: NotebookNode, explorer: str | None = None) -> str:
         raw_template=FOLDED, exclude_input_prompt=True, exclude_output_prompt=True
     )
     html = exporter.from_notebook_node(executed)[0]
+    html = PICTURE.sub(lambda match: f'src="{picture(paths.ROOT / match[1])}"', html)
+    html = LINK.sub(_link, html)
     return EMBEDDED.sub(f'src="{explorer}"', html) if explorer else html
+
+
+def _link(match: re.Match) -> str:
+    """A link to another notebook leads to its page; of any other file, which is not there, text."""
+    target = PAGE.fullmatch(match[1])
+    return f'<a href="{target[1]}.html">{match[2]}</a>' if target else match[2]
 
 
 def _is_static(output: NotebookNode) -> bool:

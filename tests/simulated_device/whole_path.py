@@ -422,7 +422,7 @@ def test_what_is_saved(name, output):
     plain = AutoModelForCausalLM.from_pretrained(output / "pruned")
     torch.testing.assert_close(plain(ids).logits, expected, rtol=1e-4, atol=1e-4)
     with default_device(DEVICE):
-        prune(Options(name, layers=2, heal=2, limit=4), output / "healed")
+        prune(Options(name, layers=2, heal=2, limit=4, dtype="float32"), output / "healed")
     healed = AutoModelForCausalLM.from_pretrained(output / "healed")
     assert healed.config.num_hidden_layers == 6
 
