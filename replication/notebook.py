@@ -61,9 +61,7 @@ def settings(profile: Profile) -> HTML:
         fields["quantization"] = fields["quantization"] or fields["dtype"] or "unquantised"
         short[name] = {row: text.format(**fields) for row, text in ROWS.items()}
     tables = (pd.DataFrame(table).to_html(border=0) for table in (short, columns))
-    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
-    folded = "{}<details><summary>all settings</summary>{}</details><p>{}</p>"
-    return HTML(folded.format(*tables, versions))
+    return HTML("{}<details><summary>all settings</summary>{}</details>".format(*tables))
 
 
 def source(*functions: Callable) -> HTML:
