@@ -101,8 +101,8 @@ def score_tables(run: RunTables) -> Iterator[tuple[str, pd.DataFrame]]:
     experiments |= {"books": books.requests, "dose": dose.requests}
     for name, requests in experiments.items():
         yield name, scores.score_table(run.maps, requests, run.profile).dropna(subset="value")
-    asked = scores.score_table(run.maps, biases.requests, run.profile).dropna(subset="value")
-    by_letter = asked.assign(task=asked.questions)
+    by_letter = scores.score_table(run.maps, biases.requests, run.profile).dropna(subset="value")
+    by_letter = by_letter.assign(task=by_letter.questions)
     yield "letters", biases.letter_measures(by_letter)
     small, large = ({name: run.maps[name]} for name in (SMALL, LARGE))
     few_shot = run.profile.with_prompt(run.profile.mmlu_shots)

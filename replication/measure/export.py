@@ -42,5 +42,5 @@ def card(
     pairs = zip(saved.itertuples(), repaired.itertuples(), strict=True)
     template = Template(CARD.read_text(encoding="utf-8"), keep_trailing_newline=True)
     return template.render(
-        base=base, label=label, block=block, facts=facts, how=repair, scores=pairs
+        base=base, label=label, block=block, facts=facts, repair=repair, scores=pairs
     )

@@ -154,8 +154,8 @@ def _findings(figures: list[dict]) -> list[dict]:
     """The figures that show a finding, each with its sentence."""
     sentences = {row["figure"]: row["finding"] for row in storage.rows(FINDINGS)}
     by_key = {figure["key"]: figure for figure in figures}
-    found = [by_key[key] | {"finding": sentence} for key, sentence in sentences.items()]
-    return [figure for figure in found if figure["picture"]]
+    figures = [by_key[key] | {"finding": sentence} for key, sentence in sentences.items()]
+    return [figure for figure in figures if figure["picture"]]
 
 
 def _copied(file: Path) -> str:
