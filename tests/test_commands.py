@@ -217,7 +217,7 @@ def test_help(module, capsys):
 
 
 BAD = {f"{module} --nope": "--nope|required" for module in PROGRAMS} | {
-    "benchmarks --only 99": "invalid choice: 99",
+    "benchmarks --only 99": "invalid choice: '?99",
     "benchmarks --only one": "'one'",
     "benchmarks.faults --only earthquake": "'earthquake'",
     "benchmarks.faults.machines explode here": "'explode'",
@@ -226,7 +226,7 @@ BAD = {f"{module} --nope": "--nope|required" for module in PROGRAMS} | {
     "benchmarks.gpu --tiny --budget 0": "--budget .* not 0",
     "benchmarks.gpu --tiny --work /proc/new": "/proc/new",
     "benchmarks.repairs --models nope": "'nope'",
-    "benchmarks.repairs --turns 0": "invalid choice: 0",
+    "benchmarks.repairs --turns 0": "invalid choice: '?0",
     "scripts.record --profile nope": "'nope'",
     "lib.data.wheels nope": "'nope'",
     "lib.prune nope out --layers 2": "'nope'",
