@@ -104,6 +104,9 @@ def score_tables(run: RunTables) -> Iterator[tuple[str, pd.DataFrame]]:
     by_letter = scores.score_table(run.maps, biases.requests, run.profile).dropna(subset="value")
     by_letter = by_letter.assign(task=by_letter.questions)
     yield "letters", biases.letter_measures(by_letter)
+    healed = scores.score_table(run.maps, biases.around_healing, run.profile).dropna(subset="value")
+    healed = healed.assign(task=healed.questions)
+    yield "letters around healing", biases.letter_measures(healed)
     small, large = ({name: run.maps[name]} for name in (SMALL, LARGE))
     few_shot = run.profile.with_prompt(run.profile.mmlu_shots)
     tasks = ["mmlu", "arc_easy_letters", "arc_easy"]

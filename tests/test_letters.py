@@ -175,3 +175,30 @@ def test_biases_are_asked_along_both_cuts():
 def test_no_other_questions_are_asked_where_all_are():
     requests = biases.requests("mistral-7b", Distances(20, 32), profiles.get("paper"))
     assert {r.params["task"] for r in requests} == {"mmlu"}
+
+
+def test_beside_healing_compares_on_the_same_questions():
+    """Made up: healing restores the balance of the letters, and nothing else."""
+    biased, answers = made_up(1.5, BIAS)
+    versions = {"unpruned": made_up(1.5)[0], "unhealed": biased, "healed": made_up(1.5)[0]}
+    scores = [
+        {"model": "m", "questions": "MMLU", "treatment": treatment, "value": 0.3}
+        | {"strategy": "none" if treatment == "unpruned" else "early exit"}
+        | {"block_size": 0 if treatment == "unpruned" else 6, "weights": WEIGHTS}
+        | {"choices": list(loglikelihoods), "answers": answers.tolist()}
+        for treatment, loglikelihoods in versions.items()
+    ]
+    (row,) = biases.beside_healing(biases.letter_measures(pd.DataFrame(scores))).to_dict("records")
+    assert row["as_answered"] < 0.35 < 0.5 < row["healed"]
+    assert row["biases_removed"] == pytest.approx(row["healed"], abs=0.01)
+    assert row["removed_minus_healed"] == pytest.approx(0, abs=0.01)
+    assert 0 < row["standard_error"] < 0.005 and row["auc"] == pytest.approx(row["auc_healed"])
+    assert row["unpruned"] == row["healed"]
+
+
+def test_around_healing_asks_the_main_model_only():
+    profile = profiles.get("overnight")
+    wanted = biases.around_healing(profile.main_model, Distances(num_layers=28), profile)
+    healed = {(r.params["task"], r.labels["strategy"]) for r in wanted if r.recipe}
+    assert ("mmlu", "early exit") in healed and ("arc_easy_letters", "similarity") in healed
+    assert biases.around_healing("smollm2-135m", Distances(num_layers=30), profile) == []

@@ -1,7 +1,8 @@
 """Answers by letter without their bias: what a model knows, not which letter it likes.
 
 Notebook 10. MMLU along an early exit and the similarity-informed cut, of the questions of the other
-notebooks and of as many others, which confirm what was seen in the first.
+notebooks and of as many others, which confirm what was seen in the first. Notebook 14 compares the
+removal of biases with healing.
 
 A pruned model may prefer one letter whatever is asked. Its log-likelihoods still tell the options
 of a question apart, if what it adds to a letter is the same for every question. Three measures see
@@ -28,11 +29,13 @@ from lib.models import registry
 from replication.analysis.answers import auc_influences
 from replication.analysis.bootstrap import paired
 from replication.analysis.curves import transitions
+from replication.beyond.letters import healed_depths
 from replication.figures.style import NORMAL, STYLE, WIDTH, save_figure
-from replication.measure.experiments import cuts, unpruned
+from replication.measure.experiments import cuts, healed, unpruned
 from replication.measure.request import Request
 from replication.profiles import Profile
 
+BY_LETTER = {"mmlu": "MMLU", "arc_easy_letters": "ARC-Easy"}
 QUESTIONS = {"recorded": "mmlu", "other": "mmlu_other"}
 IN_A_SUBJECT = 100  # questions of MMLU's test split at least
 MOST = {"early exit": 10, "similarity": 6}  # layers dropped
@@ -59,6 +62,30 @@ def requests(name: str, distances, profile: Profile) -> list[Request]:
         for strategy, most in MOST.items():
             sizes = range(1, min(most, layers - 1) + 1)
             wanted += cuts(name, distances, profile, [task], [strategy], sizes, questions=questions)
+    return wanted
+
+
+def around_healing(name: str, distances, profile: Profile) -> list[Request]:
+    """Answers by letter before and after healing, of the profile's main model; column questions.
+
+    MMLU along the healed curve. At the first healed depth of `letters.forms`, and asked like it,
+    also after an early exit.
+    """
+    if name != profile.main_model:
+        return []
+    layers, strategies = distances.num_layers, profile.healed_strategies(name)
+    labels, sizes = {"questions": "MMLU"}, profile.curve_sizes(layers, name)
+    wanted = unpruned(name, profile, ["mmlu"], **labels)
+    wanted += cuts(name, distances, profile, ["mmlu"], strategies, sizes, **labels)
+    wanted += healed(name, distances, profile, ["mmlu"], labels=labels)
+    few_shot = profile.with_prompt(profile.mmlu_shots)
+    sizes = healed_depths(few_shot, layers, name)[:1]
+    strategies = (*strategies, "early exit")
+    for task, questions in BY_LETTER.items():
+        labels = {"questions": f"{questions}, fewer questions"}
+        cut = name, distances, few_shot, [task], strategies, sizes
+        wanted += unpruned(name, few_shot, [task], **labels)
+        wanted += [*cuts(*cut, **labels), *healed(*cut, labels)]
     return wanted
 
 
@@ -109,6 +136,38 @@ def gains(measured: pd.DataFrame) -> pd.DataFrame:
     of_set = measured.groupby("questions", sort=False)
     pairs = {name: paired(rows, "measure", *MEASURES[:2]) for name, rows in of_set}
     return pd.concat(pairs, names=["questions"]).reset_index(level=0)
+
+
+def beside_healing(measured: pd.DataFrame) -> pd.DataFrame:
+    """What removing biases and what healing brings back, a row a cut; of letter_measures.
+
+    Accuracies: as answered and with biases removed, unhealed and healed, and that of the unpruned
+    model. removed_minus_healed: biases removed without healing, minus healed as answered, paired,
+    with its standard error. auc, auc_healed: knowledge, which no bias moves.
+    """
+    raw, removed, auc, _ = MEASURES
+    rows = []
+    for cut, scores in measured.groupby(["model", "questions", "strategy", "block_size"]):
+        model, questions, _, _ = cut
+        by_measure = scores.set_index(["treatment", "measure"])
+        if not {"unhealed", "healed"} <= set(scores.treatment):
+            continue
+        whole = measured[(measured.model == model) & (measured.questions == questions)]
+        whole = whole[(whole.treatment == "unpruned") & (whole.measure == raw)]
+        values = by_measure.value
+        unbiased, healed_answers = by_measure.loc[[("unhealed", removed), ("healed", raw)]].examples
+        difference = unbiased - np.asarray(healed_answers)
+        mean, error = weighted_mean(difference, by_measure.weights.iloc[0])
+        rows.append(
+            dict(zip(("model", "questions", "strategy", "block_size"), cut, strict=True))
+            | {"n": int(scores.n.iloc[0]), "unpruned": whole.value.iloc[0]}
+            | {"as_answered": values["unhealed", raw], "healed": values["healed", raw]}
+            | {"biases_removed": values["unhealed", removed]}
+            | {"healed_biases_removed": values["healed", removed]}
+            | {"removed_minus_healed": mean, "standard_error": error}
+            | {"auc": values["unhealed", auc], "auc_healed": values["healed", auc]}
+        )
+    return pd.DataFrame(rows)
 
 
 def halves(measured: pd.DataFrame) -> pd.DataFrame:

@@ -33,8 +33,7 @@ def forms(name: str, distances, profile: Profile) -> list[Request]:
     there healed, too. Columns questions and form.
     """
     profile, layers = profile.with_prompt(profile.mmlu_shots), distances.num_layers
-    depths = profile.healed_sizes(layers, name)
-    depths = depths[1::2] if len(depths) > 2 else depths
+    depths = healed_depths(profile, layers, name)
     sizes = sorted({*profile.block_sizes(layers)[::2], *depths})
     wanted = []
     for questions, tasks in FORMS.items():
@@ -44,6 +43,12 @@ def forms(name: str, distances, profile: Profile) -> list[Request]:
             wanted += cuts(name, distances, profile, [task], WITH_EXIT, sizes, **labels)
             wanted += healed(name, distances, profile, [task], sizes=depths, labels=labels)
     return wanted
+
+
+def healed_depths(profile: Profile, layers: int, name: str) -> list[int]:
+    """Every second number of layers dropped at which the profile heals; at most two: all."""
+    depths = profile.healed_sizes(layers, name)
+    return depths[1::2] if len(depths) > 2 else depths
 
 
 def exits(name: str, distances, profile: Profile) -> list[Request]:

@@ -117,7 +117,7 @@ NOTEBOOKS = {
         4,
         ("figure_repair", "figure_repair_cost"),
         wave=4,  # it shares healings with 03 and 07
-        experiments=(repair.maps, repair.healings),
+        experiments=(repair.maps, repair.healings, biases.around_healing),
         models=attrgetter("study_models"),
     ),
     "15": Notebook("15_claims", 1, ("figure_claims",)),
