@@ -23,7 +23,7 @@ from replication import __main__ as run
 from replication import cards, costs, paths, plan, profiles, results, token_counts
 from replication.beyond import repair
 from replication.measure import distance_maps, experiments, fetching, request, scores
-from replication.run.jobs import Job, jobs
+from replication.run.jobs import jobs
 from replication.run.missing import Guess, key_of
 from replication.run.notebooks import NOTEBOOKS
 
@@ -170,7 +170,10 @@ def test_notebook_14_takes_the_flops_that_pytorch_counts(output, few_articles, m
     monkeypatch.setattr(repair, "TASKS", ("c4",))
     monkeypatch.setattr(packing, "_reads_apart", lambda model: True)  # not counted: the trial
     profile = replace(SMOKE, arc_easy_test_questions=0)
-    requests = Job("14", "tiny-random").requests(Distances(), profile)[1:]
+    requests = []
+    for experiment in (repair.maps, repair.healings):
+        for one in experiment("tiny-random", Distances(), profile):
+            requests += [one.healing, one] if one.recipe else [one]
     planned = plan.works(TINY, requests, set())
     with FlopCounterMode(display=False) as counter:
         repair.measure({"tiny-random": Distances()}, profile, repair.maps)
