@@ -96,6 +96,7 @@ def test_the_report_is_two_pages_and_keeps_its_form():
         "Scope and claims",
         "Methodology",
         "Results",
+        "Is it known?",
         "What was easy",
         "What was difficult",
         "With ten thousand GPU hours",
