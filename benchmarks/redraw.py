@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
         print("No Chromium on this machine (Debian: apt-get install chromium).", file=sys.stderr)
         return 2
     maps = {
-        f"model {seed}": explorer.Explored(distance_map(seed), damage=damage_map())
+        f"model {seed}": explorer.Explored(str(seed), distance_map(seed), damage=damage_map())
         for seed in range(2)
     }
     with tempfile.TemporaryDirectory() as folder:

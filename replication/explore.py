@@ -1,9 +1,10 @@
-"""Every distance map of the record and of this machine, with what else is known of its blocks.
+"""The distance maps of the recorded runs and of this machine, with what is known of their blocks.
 
 `python -m replication.explore` writes them as one page, figures/explorer.html, and opens it.
 """
 
 import argparse
+import json
 import sys
 import webbrowser
 from collections.abc import Iterable
@@ -17,28 +18,24 @@ from lib.models import registry
 from replication import paths, results
 from replication.figures import explorer
 from replication.figures.explorer import BLOCK, Explored
-from replication.measure import damage, distance_maps
+from replication.measure import damage
 
 WEIGHTS = ("model", "revision", "quantization")  # what a map and its damage and scores share
 OTHERWISE = {"seed": "seed", "first_layer": "from layer"}  # of recipes
 
 
-def maps() -> dict[str, Explored]:
-    """By label: the recorded maps, then those of the recorded runs, then those of this machine.
+def maps(own: bool = True) -> dict[str, Explored]:
+    """By label: the maps of the recorded runs, then those of this machine (`own`).
 
     Without the last where a notebook draws the recorded run.
     """
     explored = {}
-    for file in sorted(paths.RECORDED.glob("*.json")):
-        distances, record = distance_maps.recorded(file.stem)
-        source = f"{record['sequences']} texts of {record['tokens']} tokens; {record['weights']}"
-        explored[f"{registry.label(file.stem)} (recorded map)"] = Explored(distances, source)
     folders = {
         f"recorded run {folder.name}": folder
         for folder in sorted(paths.RECORDED.iterdir())
         if folder.is_dir()
     }
-    if not results.archive_in_use():
+    if own and not results.archive_in_use():
         folders["your results"] = paths.RESULTS
     for place, folder in folders.items():
         archive = results.archive(folder)
@@ -52,10 +49,12 @@ def maps() -> dict[str, Explored]:
                 label = f"{label}: {source}"
             of_weights = [r for r in archive.records() if _same_weights(r["params"], params)]
             explored[label] = Explored(
+                params["model"],
                 BlockDistances.stored(record["values"]),
                 source,
                 _damage(r for r in of_weights if r["kind"] == "damage"),
                 _scores(r for r in of_weights if r["kind"] == "scores"),
+                *_texts(params),
             )
     return explored
 
@@ -97,14 +96,24 @@ def _scores(records: Iterable[dict]) -> pd.DataFrame | None:
         shots = f", {params['shots']}-shot" if "shots" in params else ""
         rows.append(
             {key: params[key] for key in BLOCK}
-            | {"task": params["task"] + shots, "treatment": _treatment(params)}
+            | {"task": params["task"], "shots": shots, "treatment": _treatment(params)}
             | {key: values[key] for key in ("value", "standard_error", "n")}
         )
     if not rows:
         return None
     table = pd.DataFrame(rows).sort_values("n", kind="stable")
-    table = table.drop_duplicates([*BLOCK, "task", "treatment"], keep="last")
-    return table.sort_values(["task", "treatment"], ascending=[True, False])
+    table = table.drop_duplicates([*BLOCK, "task", "shots", "treatment"], keep="last")
+    return table.sort_values(["task", "shots", "treatment"], ascending=[True, True, False])
+
+
+def _texts(params: dict) -> tuple[tuple[str, ...], dict[tuple[int, int], list[str]]]:
+    """The prompts, and by block what the very weights write after them, as far as recorded."""
+    file = paths.continuations(params["model"])
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else ["{}"]
+    header, *blocks = map(json.loads, lines)
+    if not _same_weights(header, params):
+        return (), {}
+    return tuple(header["prompts"]), {tuple(of["block"]): of["texts"] for of in blocks}
 
 
 def _treatment(params: dict) -> str:

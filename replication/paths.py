@@ -7,6 +7,7 @@ notebooks), DEEPER_LAYERS_FIGURES one for the figures; downloads stay with the c
 import os
 from pathlib import Path
 
+from lib import storage
 from lib.paths import DATA, ROOT
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -16,3 +17,8 @@ OUTPUT = Path(os.environ.get("DEEPER_LAYERS_OUTPUT", ROOT)).expanduser().resolve
 RESULTS = OUTPUT / "data" / "results"
 FIGURES = Path(os.environ.get("DEEPER_LAYERS_FIGURES", OUTPUT / "figures")).expanduser().resolve()
 RUNS = OUTPUT / "papermill_runs"
+
+
+def continuations(name: str) -> Path:
+    """Where `scripts.continuations` records what model `name` writes after dropping blocks."""
+    return RECORDED / f"continuations.{storage.component(name)}.jsonl"

@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 from lib import storage
 from replication import explore, paths
 from replication.analysis import islands
-from replication.figures import explorer
+from replication.figures import explorer, looks
 from replication.run import notebooks
 
 pytestmark = pytest.mark.real
@@ -18,7 +18,10 @@ SETTINGS = {  # no news from the network; every cell's output is drawn, also out
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "notebook-extension/tracker": {"windowingMode": "none"},
 }
-QWEN, SMOLLM = "Qwen2.5-Coder-0.5B (recorded map)", "SmolLM2-135M (recorded run overnight)"
+QWEN, LARGER, SMOLLM = (
+    f"{name} (recorded run overnight)"
+    for name in ("Qwen2.5-Coder-0.5B", "Qwen2.5-Coder-1.5B", "SmolLM2-135M")
+)
 BLOCK = """([side, l, n]) => {
     const plot = document.querySelector(`#${side} .map`), {xaxis, yaxis, _size} = plot._fullLayout;
     const box = plot.getBoundingClientRect();
@@ -48,9 +51,10 @@ def test_file_shows_what_is_chosen_and_keeps_it_in_its_link(page, output):
     file = paths.FIGURES / "explorer.html"
     storage.atomic_write(file, explorer.page(maps).encode())
     page.goto(file.as_uri())
-    expect(page.locator("#left .name")).to_have_text(QWEN)
+    expect(page.locator("#left .name")).to_have_text(LARGER)
+    expect(page.locator("#right .name")).to_have_text(SMOLLM)
     card = page.locator("#left .card")
-    expect(card).to_contain_text("Block(10, 4) drops layers 10 to 13 of 24")
+    expect(card).to_contain_text("Block(12, 5) drops layers 12 to 16 of 28")
 
     page.locator("[name=left]").select_option(SMOLLM)  # any two of the maps
     page.locator("[name=right]").select_option(QWEN)
@@ -59,9 +63,13 @@ def test_file_shows_what_is_chosen_and_keeps_it_in_its_link(page, output):
     smollm = maps[SMOLLM]
     rise = smollm.damage.set_index(explorer.BLOCK).loc[(10, 9)]
     expect(card).to_contain_text(f"{rise.value:.4f}\u00a0±\u00a0{rise.standard_error:.4f} nats")
-    score = smollm.scores.set_index([*explorer.BLOCK, "task", "treatment"]).value
-    healed = score.loc[(10, 9, "arc_easy, 0-shot", "healed for 16 steps, rank 8")]
+    score = smollm.scores.set_index([*explorer.BLOCK, "task", "shots", "treatment"]).value
+    healed = score.loc[(10, 9, "arc_easy", ", 0-shot", "healed for 16 steps, rank 8")]
     expect(card).to_contain_text(f"healed for 16 steps, rank 8 {healed:.3f}")
+    for text, whole in zip(smollm.texts[10, 9], smollm.texts[0, 0], strict=True):
+        for written in (text, whole):
+            words = written.split()
+            expect(card).to_contain_text(f"… {' '.join(words)}" if words else "… (nothing)")
     expect(page.locator(".hoverlayer .hovertext")).to_contain_text("drops layers 10 to 18")
     expect(page.locator("#right .card")).to_contain_text("Block(10, 9) drops layers 10 to 18 of 24")
 
@@ -91,6 +99,44 @@ def test_file_shows_what_is_chosen_and_keeps_it_in_its_link(page, output):
     page.goto(f"{file.as_uri()}#left=gone&n=3&l=5")  # a map that this file does not have
     expect(card).to_contain_text("Block(5, 3) drops layers 5 to 7")
     assert {address.partition("#")[0] for address in page.addresses} == {file.as_uri()}
+    assert page.errors == []
+
+
+def fits(body) -> bool:
+    """Whether a page is no wider than its window."""
+    return body.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.fixture(scope="module")
+def of_record(tmp_path_factory):
+    """What to look at in the recorded run, and its page."""
+    maps = explore.maps(own=False)
+    file = tmp_path_factory.mktemp("explorer") / "explorer.html"
+    file.write_text(explorer.page(maps), encoding="utf-8")
+    return looks.looks({label: maps[label] for label in explorer.opening(maps)}), file
+
+
+@pytest.mark.parametrize("width", [400, 860, 1300])
+def test_links_at_the_top_set_the_page_at_any_width(page, width, of_record):
+    """On a phone the sides are stacked, and the one that a link is about comes into view."""
+    links, file = of_record
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(file.as_uri())
+    for link, look in zip(page.locator(".looks a").all(), links, strict=True):
+        link.click()
+        for name, value in look["state"].items():
+            field = page.locator(f"[name={name}]")
+            if name == "without":
+                assert field.is_checked()
+            else:
+                assert field.input_value() == str(value)
+        side, block = look["state"]["side"], "Block({l}, {n})".format(**look["state"])
+        expect(page.locator(f"#{side} .card.chosen")).to_contain_text(block)
+        expect(page.locator(f"#{side} .map")).to_be_in_viewport()
+        assert fits(page.locator("body"))
+    for task in explorer.SCORED:  # as colours, where it was measured
+        page.locator("[name=view]").select_option(f"{explorer.TASKS[task]}, not healed")
+        expect(page.locator("#left .map")).not_to_contain_text("not measured")
     assert page.errors == []
 
 
@@ -124,10 +170,11 @@ def test_notebook_in_jupyterlab(page, jupyter):
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     frame = page.frame_locator("iframe")
     card = frame.locator("#left .card")
-    expect(card).to_contain_text("Block(10, 4) drops layers 10 to 13 of 24", timeout=240_000)
-    expect(frame.locator("#right .name")).to_have_text("tiny random Llama (your results)")
-    frame.locator("[name=n]").fill("3")
-    expect(card).to_contain_text("Block(10, 3) drops layers 10 to 12 of 24")
+    expect(card).to_contain_text("Block(12, 5) drops layers 12 to 16 of 28", timeout=240_000)
+    assert fits(frame.locator("body"))
+    frame.locator(".looks a").first.click()  # a link would leave the page here
+    expect(frame.locator("#right .card")).to_contain_text("Block(11, 1) drops layer 11 of 30")
+    frame.locator("[name=right]").select_option("tiny random Llama (your results)")
     frame.locator("[name=threshold]").fill("0.03")
     expect(frame.locator("#left .found tr[data-l]")).to_have_count(2)
     picture = page.locator("img.widget-image")  # of the slider over the threshold

@@ -24,18 +24,23 @@ import pandas as pd
 import pytest
 import torch
 from conftest import jupyter_lab
+from matplotlib.image import imread
 
 from benchmarks import __main__ as bench
 from benchmarks import inputs, redraw, repairs, sizes, table
 from benchmarks.faults import Fault, machines
 from benchmarks.faults import __main__ as faults
+from lib import models
+from lib.blocks import Block
 from lib.data import wheels
 from lib.healing import packing, training
 from lib.models import machine
+from lib.pruning import dropped
 from replication import __main__ as run
-from replication import paths, profiles
+from replication import explore, paths, profiles
 from replication.measure import distance_maps
-from scripts import lengths, readme, record
+from scripts import continuations, lengths, readme, record
+from scripts import explorer as picture
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 
@@ -68,6 +73,8 @@ COMMANDS = {  # a command, and the test that runs it
     "python -m benchmarks.faults.nodes": "tests/test_cluster.py::test_faults_of_nodes",
     "python -m benchmarks.faults.toys": "tests/test_run.py::test_faults_of_processes",
     "python -m benchmarks.gpu": "tests/test_gpu.py::test_the_tiny_shape_on_a_cpu",
+    "python -m scripts.continuations": f"{HERE}::test_continuations_are_recorded_and_resumed",
+    "python -m scripts.explorer": f"{HERE}::test_the_picture_of_the_explorer_is_taken",
     "python -m scripts.lengths": f"{HERE}::test_lengths_are_written",
     "python -m scripts.numbers": "tests/test_record.py::test_a_changed_number_is_printed",
     "python -m scripts.readme": f"{HERE}::test_readmes_are_renewed",
@@ -227,6 +234,7 @@ BAD = {f"{module} --nope": "--nope|required" for module in PROGRAMS} | {
     "benchmarks.gpu --tiny --work /proc/new": "/proc/new",
     "benchmarks.repairs --models nope": "'nope'",
     "benchmarks.repairs --turns 0": "invalid choice: '?0",
+    "scripts.continuations --model nope": "'nope'",
     "scripts.record --profile nope": "'nope'",
     "lib.data.wheels nope": "'nope'",
     "lib.prune nope out --layers 2": "'nope'",
@@ -442,6 +450,30 @@ def test_explorer_is_written_and_opened(recorded, output, monkeypatch, capsys):
     assert "tiny random Llama (recorded run smoke)" in text(page)
 
 
+def test_continuations_are_recorded_and_resumed(recorded, monkeypatch, capsys):
+    """By a model that the recorded run has a map of; the explorer shows them."""
+    arguments = ["--model", "tiny-random", "--profile", "smoke"]
+    monkeypatch.setattr(continuations, "NEW_TOKENS", 3)
+    assert continuations.main([*arguments, "--minutes", "0"]) == 0
+    assert re.search(r"tiny-random: \d\d blocks are still missing", capsys.readouterr().out)
+    assert continuations.main(arguments) == 0
+    assert "tiny-random: 0 blocks" in capsys.readouterr().out
+    file = paths.continuations("tiny-random")
+    before = text(file)
+    monkeypatch.setattr(continuations, "continuations", None)  # nothing is written again
+    assert continuations.main(arguments) == 0 and text(file) == before
+    explored = explore.maps()["tiny random Llama (recorded run smoke)"]
+    assert explored.prompts == continuations.PROMPTS
+    blocks = continuations.blocks(explored.distances)
+    assert explored.texts.keys() == {(block.start, block.size) for block in blocks}
+    model, tokenizer = models.load("tiny-random", dtype="float32")
+    prompt = tokenizer(continuations.PROMPTS[0], return_tensors="pt")
+    with dropped(model, Block(2, 1)):
+        ids = model.generate(**prompt, do_sample=False, max_new_tokens=3)
+    written = tokenizer.decode(ids[0, prompt.input_ids.shape[1] :], skip_special_tokens=True)
+    assert explored.texts[2, 1][0] == written
+
+
 def test_lab_opens_the_notebooks_on_loopback(tmp_path):
     *_, (program, command, *options) = made("lab")
     assert (program, command) == (".venv/bin/jupyter", "lab")
@@ -583,3 +615,16 @@ def test_redrawing_is_timed(monkeypatch, capsys):
     monkeypatch.setattr(redraw, "LAYERS", 8)
     assert redraw.main([]) == 0
     assert re.search(r"median \d+ ms", capsys.readouterr().out)
+
+
+@pytest.mark.real
+def test_the_picture_of_the_explorer_is_taken(tmp_path, monkeypatch):
+    """Of the same as the committed one."""
+    if not (shutil.which("chromium") or shutil.which("google-chrome")):
+        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
+    committed = picture.DIGEST.read_text()
+    monkeypatch.setattr(picture, "PICTURE", tmp_path / "explorer.png")
+    monkeypatch.setattr(picture, "DIGEST", tmp_path / "explorer.sha256")
+    assert picture.main([]) == 0
+    assert picture.DIGEST.read_text() == committed
+    assert imread(picture.PICTURE).std() > 0.1  # it is not blank

@@ -13,6 +13,8 @@ const VIEWS = {
   [SHARE]: map => map.now.share[map.place],
   "damage: rise of the C4 loss, nats": map => map.damage,
 };
+for (const task of DATA.scored) VIEWS[`${task}, not healed`] = map => map.scored[task];
+const MORE_IS_BETTER = / by (letter|content)/;  // of views: accuracies
 const BUTTONS = { displaylogo: false, responsive: true, modeBarButtons: [["toImage", "resetScale2d"]] };
 const LOOK = { font: { size: 12 }, showlegend: false, hovermode: "closest", margin: { t: 28, r: 60, l: 55, b: 50 } };
 
@@ -24,6 +26,7 @@ const known = value => value !== null && value !== undefined;
 const row = (grid, n) => grid?.[n - 1] ?? [];
 const at = (grid, l, n) => row(grid, n)[l] ?? null;
 const rank = (values, l) => 1 + values.filter(v => known(v) && v < values[l]).length;
+const layersOf = ({ l, n }) => n === 1 ? `drops layer ${l}` : `drops layers ${l} to ${l + n - 1}`;
 const fixed = (value, digits) => known(value) ? value.toFixed(digits) : "–";
 const told = (value, error, digits = 4) => `${fixed(value, digits)}\u00a0±\u00a0${fixed(error, digits)}`;
 const escaped = text => Object.assign(document.createElement("i"), { textContent: text }).innerHTML;
@@ -87,9 +90,11 @@ function border(grid, label, scale) {
 
 function hover(map, l, n) {
   const d = at(map.distance, l, n), damage = at(map.damage, l, n);
-  return known(d) ? `Block(${l}, ${n}): drops layers ${l} to ${l + n - 1}<br>d = ${told(d, at(map.error, l, n))}, `
+  return known(d) ? `Block(${l}, ${n}): ${layersOf({ l, n })}<br>d = ${told(d, at(map.error, l, n))}, `
     + `rank ${rank(row(map.distance, n), l)} of its size<br>rescaled ${fixed(at(map.now.rescaled, l, n), 3)}, `
-    + region(map, l, n) + (known(damage) ? `<br>damage ${damage.toFixed(3)} nats` : "") : "";
+    + region(map, l, n) + (known(damage) ? `<br>damage ${damage.toFixed(3)} nats` : "")
+    + DATA.scored.map(task => [task, at(map.scored[task], l, n)]).filter(([, score]) => known(score))
+      .map(([task, score]) => `<br>${task} ${score.toFixed(3)}`).join("") : "";
 }
 
 function drawMap(place, map, block, maps) {
@@ -99,9 +104,12 @@ function drawMap(place, map, block, maps) {
   const marks = (blocks, marker) => ({ x: blocks.map(b => b.l * scale), y: blocks.map(b => b.n * scale),
     mode: "markers", hoverinfo: "skip", marker });
   const every = value => sizes.map(n => starts.map(l => value(map, l, n)));
-  const traces = [heat(starts.map(l => l * scale), sizes.map(n => n * scale), every((_, l, n) => at(of(map), l, n)),
-    { zmin, zmax, colorscale: view === SHARE ? "Blues" : "Viridis", reversescale: true, text: every(hover),
-      hovertemplate: "%{text}<extra></extra>" }), { ...border(map.regions, 1, scale), line: { color: "#000", width: 2.2 } }];
+  const cells = (value, more) => heat(starts.map(l => l * scale), sizes.map(n => n * scale), every(value),
+    { text: every(hover), hovertemplate: "%{text}<extra></extra>", ...more });
+  const traces = [cells((_, l, n) => known(at(map.distance, l, n)) ? 0 : null,  // grey: a block without a value
+    { colorscale: [[0, "#e4e4e8"], [1, "#e4e4e8"]], showscale: false }),
+  cells((_, l, n) => at(of(map), l, n), { zmin, zmax, colorscale: view === SHARE ? "Blues" : "Viridis",
+    reversescale: !MORE_IS_BETTER.test(view) }), { ...border(map.regions, 1, scale), line: { color: "#000", width: 2.2 } }];
   const annotations = map.islands.map(({ island }) => {
     const line = border(map.regions, island + 1, scale);
     traces.push({ ...line, line: { color: "#fff", width: 5 } }, { ...line, line: { color: "#e0109d", width: 2.2 } });
@@ -128,7 +136,7 @@ function drawRow(place, map, block) {
   plot(place, traces, { xaxis: startAxis(map), yaxis: axis("distance", { rangemode: "tozero", color: "#00798c" }),
     yaxis2: axis("damage (nats)", { rangemode: "tozero", color: "#a86a00", overlaying: "y", side: "right", tickmode: "auto",
       showgrid: false }),
-    title: { text: block ? `blocks of ${n} layers (red: the chosen one, dashed: l*)` : "", font: { size: 12 } },
+    title: { text: block ? `blocks of size n = ${n} (red: the chosen one, dashed: l*)` : "", font: { size: 12 } },
     shapes: block ? [upright(block.l * map.scale, "#f00"), upright(best(map, n) * map.scale, "#000", "dash")] : [] });
 }
 
@@ -138,7 +146,7 @@ function drawCount(place, map) {
     const found = map.now.islands.map(table => table.filter(island => island.side === side));
     const symbol = found.map(table => table.every(island => island.stability >= 0.95) ? "circle" : "circle-open");
     return { x: DATA.thresholds, y: found.map(table => table.length), mode: "lines+markers", line: { color, dash },
-      name: `${side} than the band`, marker: { symbol, size: found.map(table => table.length ? 7 : 1) } };
+      name: `${side} than the main region`, marker: { symbol, size: found.map(table => table.length ? 7 : 1) } };
   });
   plot(place, traces, { showlegend: true, legend: { x: 1, xanchor: "right", y: 1 },
     xaxis: axis("threshold (filled marks: all islands are stable)"),
@@ -175,20 +183,40 @@ function card(map, block) {
     ["in an island", `${at(map.now.share[map.place], l, n) ?? "–"} % of the draws of texts`],
     ["damage", known(damage) ? `${told(damage, at(map.damage_error, l, n))} nats of C4 loss; rank `
       + `${rank(row(map.damage, n), l)} of ${of}` : "not measured"]];
-  const key = `${l},${n}`, scores = map.scores[key] ?? [], all = [...map.scores["0,0"] ?? [], ...scores];
-  for (const task of new Set(scores.map(score => score.task))) lines.push([escaped(task), all
-    .filter(score => score.task === task)
-    .map(score => `${score.treatment} ${told(score.value, score.standard_error, 3)}`).join("; ")]);
-  return `<b>Block(${l}, ${n})</b> drops layers ${l} to ${l + n - 1} of ${map.layers}. Click the grey text to copy it.<table>`
+  const key = `${l},${n}`, scores = map.scores[key] ?? [];
+  for (const task of new Set(scores.map(score => score.task))) lines.push([escaped(task), scored(
+    scores.filter(score => score.task === task), map.scores["0,0"]?.filter(score => score.task === task) ?? [])]);
+  return `<b>Block(${l}, ${n})</b> ${layersOf(block)} of ${map.layers}. Click the grey text to copy it.<table>`
     + lines.map(([name, text]) => `<tr><th>${name}</th><td>${text}</td></tr>`).join("")
-    + `</table><pre>Block(${l}, ${n})</pre>`;
+    + `</table>${written(map, key)}<pre>Block(${l}, ${n})</pre>`;
+}
+
+// The scores of a task: after dropping the block, next to the whole model's; healed ones folded
+function scored(dropped, whole) {
+  const say = score => told(score.value, score.standard_error, 3);
+  const one = (scores, treatment, before) => scores.filter(score => score.treatment === treatment).map(s => before + say(s));
+  const healed = (scores, before) => scores.filter(score => score.treatment.startsWith("healed"))
+    .map(score => `${before}${score.treatment} ${say(score)}`);
+  const plain = [...one(dropped, "unhealed", ""), ...one(whole, "unpruned", "whole model ")];
+  const more = [...healed(dropped, ""), ...healed(whole, "whole model ")];
+  return plain.join("; ") + (more.length ? `<details><summary>healed</summary>${more.join("<br>")}</details>` : "");
+}
+
+// What the model writes after each prompt, whole and after dropping the block
+function written(map, key) {
+  const texts = map.texts[key], whole = map.texts["0,0"];
+  if (!whole) return "";
+  if (!texts) return "<p class='soft'>What it writes was not recorded for this block.</p>";
+  const rest = text => `<q>… ${escaped(text.trim()) || "(nothing)"}</q>`;
+  return "<table class='written'><tr><th>it writes after<th>whole<th>this block dropped</tr>" + map.prompts.map((prompt, i) =>
+    `<tr><td>${escaped(prompt)}</td><td>${rest(whole[i])}</td><td>${rest(texts[i])}</td></tr>`).join("") + "</table>";
 }
 
 function table(map) {
   const rows = map.islands.map(i => `<tr data-l="${i.block_start}" data-n="${i.block_size}"><td>${[i.island, i.side,
     `${i.first_start}–${i.last_start}`, `${i.smallest_size}–${i.largest_size}`, i.area,
     `Block(${i.block_start}, ${i.block_size})`, fixed(i.stability, 2)].join("</td><td>")}</td></tr>`);
-  return rows.length ? "<table><tr><th>island<th>side of the band<th>starts<th>sizes<th>blocks<th>most similar<th>stability</tr>"
+  return rows.length ? "<table><tr><th>island<th>side<th>starts<th>sizes<th>blocks<th>most similar<th>stability</tr>"
     + rows.join("") + "</table>" : "No islands at this threshold.";
 }
 
@@ -213,8 +241,8 @@ function draw() {
   if (location.protocol !== "about:") history.replaceState(null, "", hash);  // about: inside a notebook
 }
 
-function restore() {
-  const hash = new URLSearchParams(location.hash.slice(1));
+function restore(text) {
+  const hash = new URLSearchParams(text.slice(1));
   for (const field of FORM.elements) {
     if (field.type === "checkbox") field.checked = hash.has(field.name);
     else if (hash.has(field.name)) field.value = hash.get(field.name);
@@ -228,8 +256,8 @@ function begin() {
   view.append(...Object.keys(VIEWS).map(name => new Option(name)));
   const toBest = () => { l.value = Math.max(0, best(mapOf(chosen("side")), Number(n.value))); };
   toBest();
-  restore();
-  addEventListener("hashchange", restore);
+  restore(location.hash);
+  addEventListener("hashchange", () => restore(location.hash));
   FORM.addEventListener("input", event => {
     if (event.target === n) toBest();
     draw();
@@ -238,6 +266,11 @@ function begin() {
     [FORM.elements.side.value, l.value, n.value] = [side, start, size];
     draw();
   };
+  for (const link of document.querySelectorAll(".looks a")) link.addEventListener("click", event => {
+    event.preventDefault();  // inside a notebook a link would leave the page
+    restore(link.hash);
+    if (matchMedia("(max-width: 900px)").matches) document.getElementById(chosen("side")).scrollIntoView();
+  });
   document.addEventListener("click", ({ target }) => {
     const island = target.closest("tr[data-l]")?.dataset;
     if (island) choose(target.closest(".side").id, island.l, island.n);
