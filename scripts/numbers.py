@@ -132,7 +132,8 @@ def result_tables(run: RunTables) -> Iterator[tuple[str, pd.DataFrame]]:
     tables = run.tables
     ranking = analysis.boolq_ranking(tables["scores"])
     yield "AUC", ranking
-    half = analysis.transitions(pd.concat([tables["exits"], ranking]))
+    hellaswag = tables["scores"][tables["scores"].task == "hellaswag"]
+    half = analysis.transitions(pd.concat([tables["exits"], hellaswag, ranking]))
     yield "half lost", half.drop(columns="block_size")
     mmlu = tables["forms"][tables["forms"].task == "mmlu"]
     yield "worst step", letters.largest_step(letters.measures(mmlu))
