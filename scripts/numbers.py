@@ -103,7 +103,10 @@ def score_tables(run: RunTables) -> Iterator[tuple[str, pd.DataFrame]]:
         yield name, scores.score_table(run.maps, requests, run.profile).dropna(subset="value")
     by_letter = scores.score_table(run.maps, biases.requests, run.profile).dropna(subset="value")
     by_letter = by_letter.assign(task=by_letter.questions)
-    yield "letters", biases.letter_measures(by_letter)
+    by_letter = biases.letter_measures(by_letter)
+    yield "letters", by_letter
+    half = biases.halves(by_letter)
+    yield "letters, half lost", half.assign(task=half.questions).drop(columns="block_size")
     healed = scores.score_table(run.maps, biases.around_healing, run.profile).dropna(subset="value")
     healed = healed.assign(task=healed.questions)
     yield "letters around healing", biases.letter_measures(healed)

@@ -27,11 +27,13 @@ LINE = ["model", "task", "strategy", "treatment"]
 
 
 def forms(name: str, distances, profile: Profile) -> list[Request]:
-    """The same questions asked both ways, after as many solved examples.
+    """The same questions asked both ways, after as many solved examples, of the models to study.
 
     At every second size, also with an early exit; at every second depth where the profile heals,
     there healed, too. Columns questions and form.
     """
+    if name not in profile.study_models:
+        return []
     profile, layers = profile.with_prompt(profile.mmlu_shots), distances.num_layers
     depths = healed_depths(profile, layers, name)
     sizes = sorted({*profile.block_sizes(layers)[::2], *depths})
@@ -52,7 +54,9 @@ def healed_depths(profile: Profile, layers: int, name: str) -> list[int]:
 
 
 def exits(name: str, distances, profile: Profile) -> list[Request]:
-    """MMLU and ARC-Easy at every size, also with an early exit, where no layer runs twice."""
+    """MMLU and ARC-Easy at every size, also with an early exit, of the models to study."""
+    if name not in profile.study_models:
+        return []
     return unhealed(name, distances, profile, QA[::2], WITH_EXIT)
 
 

@@ -93,7 +93,6 @@ NOTEBOOKS = {
         ("figure_measures", "figure_letters", "figure_cuts", "figure_biases"),
         wave=3,
         experiments=(letters.forms, letters.exits, biases.requests),
-        models=attrgetter("study_models"),
     ),
     "11": Notebook(
         "11_reasoning_and_books",
