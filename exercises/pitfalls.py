@@ -1,11 +1,11 @@
-"""Six silent errors beside the right way: nothing is raised, and the figure changes.
+"""Eight silent errors beside the right way: nothing is raised, and the figure changes.
 
 The wrong ways live only here, for exercises/pitfall_lab.ipynb. The right way is the library's.
 """
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -183,6 +183,28 @@ def unkeyed_cache(model, tokenizer, blocks: Sequence[Block], task: Task) -> Pair
     return _losses(model, tokenizer, blocks, task, "A cache without the block in its key", wrong)
 
 
+def inclusive_end(model, tokenizer, blocks: Sequence[Block], task: Task) -> Pair:
+    """The end of a block is the first layer that stays: it is dropped, too, if read as the last."""
+    most = len(decoder_layers(model))
+    longer = [Block(block.start, min(block.size + 1, most - block.start)) for block in blocks]
+    losses = sweep(model, tokenizer, longer, [task]).value
+    wrong = {"layers start to stop": losses}
+    return _losses(model, tokenizer, blocks, task, "An inclusive end", wrong)
+
+
+def bare_letter(model, tokenizer, blocks: Sequence[Block], task: Task) -> Pair:
+    """After "Answer:" the model writes " A", a token that begins with a space: "A" is another."""
+    bare = []
+    for example in task.examples:
+        bare.append(example | {"choices": [choice.strip() for choice in example["choices"]]})
+    ways = {RIGHT: task, 'the token "A"': replace(task, examples=tuple(bare))}
+    for way, asked in ways.items():
+        scores = sweep(model, tokenizer, blocks, [asked])
+        ways[way] = [np.exp(np.stack(choices)).sum(1).mean() for choices in scores.choices]
+    label = "probability of all letters"
+    return _pair("A letter without its space", "layers dropped", label, ways, x=scores.block_size)
+
+
 def _loss(model, tokenizer, task: Task) -> float:
     """The model's C4 loss as it stands."""
     return float(sweep(model, tokenizer, [], [task]).value[0])
@@ -208,7 +230,7 @@ def _pair(title: str, x_label: str, y_label: str, ways: dict, first: int = 0, x=
 
 def draw(pairs: Sequence[Pair]) -> Figure:
     """A panel per pitfall: the right way solid, wrong ones dashed."""
-    across = min(3, len(pairs))
+    across = min(4, len(pairs))
     down = -(-len(pairs) // across)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(down, across, figsize=(4.4 * across, 3.2 * down), squeeze=False)

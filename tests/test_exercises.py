@@ -49,7 +49,15 @@ def test_the_cut_for_other_tools_is_the_whole_model(names, capsys):
 
 
 @pytest.mark.parametrize("number", NOTEBOOKS)
-def test_a_notebook_ends_with_its_first_exercises(number):
+def test_a_notebook_ends_with_its_exercises(number):
+    """All of them, by number and title, with links to where they stand."""
     notebook = nbformat.read(paths.NOTEBOOKS / f"{NOTEBOOKS[number].file}.ipynb", as_version=4)
-    for exercise in (f"{number}.1", f"{number}.2"):
-        assert exercise in EXERCISES and f"**{exercise} " in notebook.cells[-1].source
+    linked = re.findall(
+        r"\*\*\[([^]]+)\]\(\.\./exercises/README\.md#([^)]+)\)", notebook.cells[-1].source
+    )
+    titles = [
+        title for title in re.findall(r"^### (.+)$", TEXT, re.MULTILINE) if title.startswith(number)
+    ]
+    assert len(titles) >= 2 and [name.rstrip(".") for name, _ in linked] == titles
+    for title, (_, place) in zip(titles, linked, strict=True):
+        assert place == re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
