@@ -202,3 +202,15 @@ def test_around_healing_asks_the_main_model_only():
     healed = {(r.params["task"], r.labels["strategy"]) for r in wanted if r.recipe}
     assert ("mmlu", "early exit") in healed and ("arc_easy_letters", "similarity") in healed
     assert biases.around_healing("smollm2-135m", Distances(num_layers=30), profile) == []
+
+
+def test_a_model_that_knows_nothing_has_no_column():
+    rows = [
+        {"model": model, "treatment": "unpruned", "block_size": 0, "value": 0.3, "weights": WEIGHTS}
+        | {"choices": list(loglikelihoods), "answers": answers.tolist()}
+        for model, (loglikelihoods, answers) in {"a": made_up(1.5), "b": made_up(0.0)}.items()
+    ]
+    measured = biases.letter_measures(pd.DataFrame(rows))
+    assert set(biases.knowing(measured).model) == {"a"}
+    nothing = measured[measured.model == "b"]
+    assert len(biases.knowing(nothing)) == len(nothing) > 0

@@ -28,7 +28,7 @@ from lib.evaluation import accuracy_with_ties, weighted_mean
 from lib.models import registry
 from replication.analysis.answers import auc_influences
 from replication.analysis.bootstrap import paired
-from replication.analysis.curves import transitions
+from replication.analysis.curves import SIGNAL, transitions
 from replication.beyond.letters import healed_depths
 from replication.figures.style import NORMAL, STYLE, WIDTH, save_figure
 from replication.measure.experiments import cuts, healed, unpruned
@@ -170,6 +170,17 @@ def beside_healing(measured: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def knowing(measured: pd.DataFrame) -> pd.DataFrame:
+    """The rows of models whose unpruned AUC of a letter has a signal; all rows if no model's has.
+
+    A signal: at least curves.SIGNAL standard errors above one half, on one of its question sets.
+    """
+    whole = measured[(measured.block_size == 0) & (measured.measure == "AUC of a letter")]
+    signal = whole.value - whole.chance >= SIGNAL * whole.standard_error
+    models = whole.model[signal]
+    return measured[measured.model.isin(models)] if len(models) else measured
+
+
 def halves(measured: pd.DataFrame) -> pd.DataFrame:
     """Where half of each measure's lead over guessing is lost: `curves.transitions` of each."""
     rising = measured[measured.measure.isin(MEASURES[:3])]
@@ -268,8 +279,9 @@ def figure_biases(measured: pd.DataFrame, profile: Profile) -> Figure:
     """MMLU as it is and with biases removed, a column a model and cut; measured: letter_measures.
 
     Below: the share of questions that get the letter which is chosen most, as the model answers.
+    A model whose letters know nothing has no column, unless that holds of all models.
     """
-    table = measured[measured.value.notna()]
+    table = knowing(measured[measured.value.notna()])
     cut = table[table.block_size > 0]
     columns = list(cut.groupby(["model", "strategy"], sort=False).groups)
     size = max(WIDTH, 1.9 * len(columns)), 4.4
