@@ -29,10 +29,14 @@ ISLAND += [*BLOCK, "area", "stability"]  # what the page shows of an island
 ARRAYS = ("matrix", "standard_error", "folds")  # of a BlockDistances
 TASKS = curves.TASKS | {
     "mmlu": "MMLU by letter",
+    "mmlu_other": "MMLU (other questions) by letter",
     "mmlu_content": "MMLU by content",
     "arc_easy": "ARC-Easy by content",
     "arc_easy_letters": "ARC-Easy by letter",
     "arc_easy_test": "ARC-Easy (test) by content",
+    "boolq_closed": "BoolQ accuracy, closed book",
+    "sciq_closed": "SciQ accuracy, closed book",
+    "squad_closed": "SQuAD gold, bits a byte, closed book",
     "c4": "C4 loss in nats",
 }
 SCORED = ("mmlu", "arc_easy", "c4")  # that have a view
