@@ -86,17 +86,17 @@ def one_curve(distances: BlockDistances, n: int) -> Figure:
     for size in range(1, layers):
         axis.plot(distances.row(size), color="0.9", lw=0.7)
     least = distances.row(n)[start]
-    axis.plot(distances.row(n), color="tab:blue", marker=".")
+    axis.plot(distances.row(n), color=colour("similarity"), marker=".")
     axis.plot(start, least, "ko", label="$l^*(n)$")
     axis.set_xlabel("block start $l$ (layer)")
     axis.set_ylabel("angular distance $d(l, l+n)$")
     axis.legend(loc="upper right")
-    shades = ["#cfe3f5"] * layers
-    shades[start : start + n] = ["tab:red"] * n
+    shades = [colour("kept")] * layers
+    shades[start : start + n] = [colour("dropped")] * n
     strip.bar(range(layers), 1, color=shades)
     strip.axis("off")
     turn = f"d = {least:.3f} of a half turn, {180 * least:.0f}°"
-    strip.set_title(f"n = {n}: layers {start} to {start + n - 1} of {layers} (red); {turn}")
+    strip.set_title(f"n = {n}: layers {start} to {start + n - 1} of {layers} (dark); {turn}")
     return figure
 
 
@@ -120,7 +120,7 @@ def one_question(cuts: pd.DataFrame, question: dict, cut: str, n: int) -> Figure
     right = question["answer"]
     texts[right] = f"{texts[right]} (right)"
     shades = ["0.75"] * len(texts)
-    shades[given] = "goldenrod"
+    shades[given] = colour("given")
     axis.barh(texts, likelihoods, color=shades)
     axis.invert_yaxis()
     block = f"layers {row.block_start} to {row.block_start + n - 1}" if n else "no layer"
@@ -141,7 +141,7 @@ def one_dose(doses: pd.DataFrame, n: int, steps: int) -> Figure:
         unpruned = of_task[of_task.treatment == "unpruned"].value
         cut = of_task[(of_task.block_size == n) & (of_task.strategy == "similarity")]
         line = cut[cut.treatment == "healed"].sort_values("steps")
-        axis.plot(line.steps, line.value, color="tab:blue", marker=".")
+        axis.plot(line.steps, line.value, color=colour("similarity"), marker=".")
         axis.set_xscale("log")
         axis.set_xlabel("steps of healing")
         axis.set_ylabel(label)
@@ -158,7 +158,7 @@ def one_dose(doses: pd.DataFrame, n: int, steps: int) -> Figure:
             axis.axhline(height, color="black", ls="--", lw=1)
         for height in values["cut"][:1]:
             axis.axhline(height, color="black", ls=":", lw=1)
-        axis.axvline(steps, color="tab:red", lw=1)
+        axis.axvline(steps, color=colour("chosen"), lw=1)
     return figure
 
 
@@ -195,7 +195,7 @@ def one_bound(verdicts: Sequence[Verdict], claim: str, bound: str, moved: int) -
     axis.set_xlim(min(ends) - width, max(ends) + width)
     axis.set_ylim(len(judged) - 0.5, -0.5)
     axis.set_yticks(range(len(judged)), [verdict.model for verdict in judged])
-    axis.set_xlabel("blue: agrees with the paper, orange: differs, grey: cannot tell")
+    axis.set_xlabel("green: agrees with the paper, brown: differs, grey: cannot tell")
     what_turns = "; ".join(turned) or "no verdict turns"
     axis.set_title(f"{claim}. {changed.text}\n{what_turns}", fontsize=8, loc="left", wrap=True)
     return figure
@@ -246,7 +246,7 @@ def one_threshold(maps: dict[str, BlockDistances], model: str, threshold: float)
         labels = islands.regions(matrix, other)
         heights[other] = int(labels.max()) - islands.BAND
     counts.step(heights.keys(), heights.values(), where="mid", color="black")
-    counts.axvline(threshold, color="tab:red")
+    counts.axvline(threshold, color=colour("chosen"))
     counts.set_xlabel("threshold")
     counts.set_ylabel("islands")
     counts.set_ylim(-0.3, max(heights.values()) + 1)

@@ -1,6 +1,8 @@
 """What the figures of scores show: panels, lines, markers, references, names of files."""
 
+import re
 from itertools import product
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,11 +10,15 @@ import pandas as pd
 import pytest
 from conftest import Distances
 
+import replication
+from lib import storage
 from lib.blocks import Block
 from lib.models import registry
 from replication import figures, paths, profiles, results
 from replication.beyond import dose, letters, repair
-from replication.figures.style import COLOURS, PALETTE, colour
+from replication.claims.bounds import Verdict
+from replication.figures.curves import most_healed
+from replication.figures.style import COLOURS, PALETTE, TABLE, colour, spread
 from replication.measure import distance_maps, experiments
 from replication.measure import scores as measured_scores
 
@@ -59,8 +65,13 @@ def scores(models=("qwen-7b",), treatments=TREATMENTS, variants=(None,), **colum
 
 
 def test_every_model_has_a_colour_of_the_table_and_others_one_by_their_names():
-    assert COLOURS.keys() == registry.MODELS.keys()
-    assert set(COLOURS.values()) <= set(PALETTE)
+    rows = storage.rows(TABLE)
+    models = {row["name"]: row["colour"] for row in rows if row["of"] == "model"}
+    assert models.keys() == registry.MODELS.keys()
+    assert set(models.values()) <= set(PALETTE)
+    others = [row["colour"] for row in rows if row["of"] != "model"]
+    assert len(set(others) - set(models.values())) == len(others)  # one colour, one meaning
+    assert len(COLOURS) == len(rows)  # one name, one colour
     assert colour("smollm2-135m") == COLOURS["smollm2-135m"]
     assert colour("owner/model") in PALETTE
 
@@ -75,15 +86,136 @@ def test_a_picture_without_healed_lines_has_a_name_of_its_own():
     assert {file.stem for file in folder.iterdir()} == {"figure_2", "figure_2_unhealed"}
 
 
-def test_a_panel_of_which_nothing_is_measured_says_so():
+HUES = "red|blue|green|purple|orange|cyan|magenta|pink|brown|yellow|teal|olive|gold|indigo"
+COLOUR = re.compile(rf'"(tab:\w+|#[0-9a-fA-F]{{6}}|(dark|light|deep)?({HUES})(rod)?)"')
+
+
+@pytest.mark.parametrize("file", sorted(Path(replication.__file__).parent.rglob("*.py")), ids=str)
+def test_colours_stand_in_the_table_only(file):
+    lines = file.read_text(encoding="utf-8").splitlines()
+    if file.name == "style.py":
+        assert any(COLOUR.search(line) for line in lines)  # the palette of models
+    else:
+        assert [line for line in lines if COLOUR.search(line)] == []
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_a_panel_of_which_no_pruned_model_is_measured_is_not_drawn(missing):
+    """Nor is a line of an unpruned model alone."""
     table = scores(["llama-2-7b", "qwen-7b"])
-    unmeasured = (table.model == "qwen-7b") & (table.task == "mmlu")
-    table.loc[unmeasured, ["value", "standard_error", "chance"]] = np.nan
-    texts = {}
-    for axis in figures.figure_2(table, PAPER).axes:
-        texts[axis.get_label()] = [text.get_text() for text in axis.texts]
-    assert texts["MMLU accuracy Qwen"] == ["not measured"]
-    assert "not measured" not in texts["ARC-Easy accuracy Qwen"] + texts["MMLU accuracy Llama-2"]
+    unmeasured = (table.model == "qwen-7b") & (table.task == "mmlu") & (table.block_size >= missing)
+    table.loc[unmeasured, ["value", "standard_error"]] = np.nan
+    labels = {axis.get_label() for axis in figures.figure_2(table, PAPER).axes}
+    assert labels == {
+        "MMLU accuracy Llama-2",
+        "ARC-Easy accuracy Llama-2",
+        "ARC-Easy accuracy Qwen",
+    }
+
+
+def test_the_key_has_what_is_drawn_only():
+    table = scores(["llama-2-7b", "qwen-7b"], ["unhealed"])
+    table.loc[(table.model == "qwen-7b") & (table.block_size > 0), "value"] = np.nan
+    (legend,) = figures.figure_3(table, SMOKE).legends
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert texts == ["Llama-2-7B", "unpruned", "unhealed", "chance"]
+
+
+def test_error_bars_that_nobody_sees_are_not_in_the_key():
+    for error, title in ((1e-6, ""), (0.5, "bars: ±1 s.e.")):
+        (legend,) = figures.figure_3(scores().assign(standard_error=error), SMOKE).legends
+        assert legend.get_title().get_text() == title
+
+
+@pytest.mark.parametrize("healed, shown", [("mistral-7b", "mistral-7b"), (None, "llama-2-70b")])
+def test_figures_1d_and_5_show_the_model_that_is_healed_most(healed, shown):
+    table = scores(["mistral-7b", "llama-2-70b"])
+    fewer = (table.model != healed) & (table.strategy == "simple") & (table.treatment == "healed")
+    table.loc[fewer & (healed is not None), "value"] = np.nan
+    assert most_healed(table, PAPER) == shown
+    figures.figure_5(table, PAPER)
+    assert set(pd.read_csv(paths.FIGURES / "paper" / "figure_5.csv").model) == {shown}
+
+
+def cuts(**lines) -> pd.DataFrame:
+    """MMLU by letter of one model: the score of 1, 2, … layers dropped, of 10, by strategy."""
+    whole = {"strategy": "none", "block_size": 0, "value": 0.5, "commonest": 0.3}
+    rows = [whole]
+    for strategy, values in lines.items():
+        for size, value in enumerate(values, start=1):
+            row = {"strategy": strategy.replace("_", " "), "block_size": size, "value": value}
+            rows.append(row | {"commonest": 1.0 if value < 0.3 else 0.3})
+    table = pd.DataFrame(rows).assign(model="qwen-7b", task="mmlu", shots=5, n=500, chance=0.25)
+    treatment = np.where(table.block_size > 0, "unhealed", "unpruned")
+    more = {"fraction": table.block_size / 10, "standard_error": 0.02, "majority": 0.25}
+    return table.assign(treatment=treatment, **more)
+
+
+FLAT = [0.5, 0.48, 0.49, 0.28, 0.27]
+FALLS = [0.4, 0.35, 0.3, 0.3, 0.3]
+
+
+@pytest.mark.parametrize(
+    "early_exit, similarity, said",
+    [
+        (FLAT, FALLS, {"flat: 3 layers", "one letter\nfor everything"}),
+        (FLAT[:3], FALLS, {"flat: 3 layers"}),
+        (FLAT, FLAT, set()),  # no other than similarity
+        (FALLS, FALLS, set()),
+    ],
+)
+def test_the_finding_of_figure_cuts_is_of_its_data(early_exit, similarity, said):
+    figure = letters.figure_cuts(cuts(early_exit=early_exit, similarity=similarity), SMOKE)
+    assert {text.get_text() for axis in figure.axes for text in axis.texts} == said
+
+
+def test_the_model_with_most_to_lose_is_shown():
+    weak, strong = cuts(similarity=FALLS), cuts(similarity=FALLS).assign(model="phi-2")
+    weak.loc[weak.block_size == 0, "value"] = 0.3
+    assert set(letters.clearest(pd.concat([weak, strong]), ["model"]).model) == {"phi-2"}
+    unmeasured = strong.assign(value=strong.value.where(strong.block_size == 0))
+    assert set(letters.clearest(pd.concat([weak, unmeasured]), ["model"]).model) == {"qwen-7b"}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_labels_are_apart_and_in_order(seed):
+    draw = np.random.default_rng(seed)
+    heights, least = sorted(draw.uniform(size=seed % 12 + 1)), draw.uniform(0.01, 0.1)
+    placed = spread(heights, least)
+    assert len(placed) == len(heights)
+    assert all(np.diff(placed) >= least - 1e-9)
+    if all(np.diff(heights) >= least):
+        assert placed == pytest.approx(heights)
+
+
+def verdict(claim: str, model: str, confidence: str, value: float) -> Verdict:
+    interval = value, value - 0.01, value + 0.01
+    words = {"statement": f"statement {claim}", "criterion": "", "n": "", "why": ""}
+    direction = "differs" if confidence == "decided" else ""
+    ends = dict(zip(("statistic", "low", "high"), interval, strict=True))
+    return Verdict(
+        claim, model, "mmlu", direction=direction, confidence=confidence, **words, **ends
+    )
+
+
+def test_what_is_not_testable_has_a_dash_and_no_mark():
+    """One model of the first claim can be tested, none of the second."""
+    verdicts = [
+        verdict("1", "A", "decided", 0.1),
+        verdict("1", "B", "not testable here", 0.1),
+        verdict("5", "A", "not testable here", 0.0),
+    ]
+    figure = figures.figure_claims(verdicts, SMOKE)
+    (axis,) = figure.axes
+    marks = [line for line in axis.lines if line.get_marker() not in ("None", "", None)]
+    assert len(marks) == 1 and round(marks[0].get_ydata()[0]) == 0
+    assert [(t.get_text(), t.get_position()[1]) for t in axis.texts] == [("– not testable here", 1)]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["differs", "A"]
+    labels = [label.get_text() for label in axis.get_yticklabels()]
+    assert labels == ["1  statement 1", "5  statement 5"]
+    table = pd.read_csv(paths.FIGURES / "smoke" / "figure_claims.csv")
+    assert len(table) == 3
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def test_every_figure_beyond_the_papers_is_there(beyond):
             assert (beyond / "figures/paper" / f"{name}.png").exists()
 
 
-@pytest.mark.parametrize("name", ["figure_letters", "figure_damage", "figure_repair"])
+@pytest.mark.parametrize("name", ["figure_books", "figure_damage", "figure_repair"])
 def test_all_models_are_asked_beyond_the_papers_figures(beyond, name):
     assert set(figure(beyond, name).model) == set(PAPER)
 

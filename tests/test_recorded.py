@@ -8,15 +8,20 @@ import sys
 import time
 from html import escape
 
+import matplotlib.pyplot as plt
 import nbformat
+import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from matplotlib import colors
+from matplotlib.lines import Line2D
 
 from lib import storage
 from lib.models import loading
 from replication import __main__ as run
-from replication import notebook, paths, profiles, results
+from replication import notebook, paths, profiles, results, sliders
+from replication.figures import style
 from replication.measure import distance_maps, scores
 from replication.measure.experiments import unhealed
 from replication.profiles import DRAWN, RECORDED
@@ -67,6 +72,75 @@ def test_a_figure_has_the_numbers_of_the_committed_one(drawn, file):
             table = table[table.task.notna() | table.status.eq("ok")]
         tables.append(table.drop(columns="profile", errors="ignore").reset_index(drop=True))
     pd.testing.assert_frame_equal(*tables, rtol=1e-6, check_dtype=False)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Every figure of the recorded run by its name, drawn by the notebooks' cells, and open."""
+    figures, save = {}, style.save_figure
+
+    def keep(figure, table, name, *args, **kwargs):
+        figures[name] = figure
+        return save(figure, table, name, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEEPER_LAYERS_OUTPUT", str(tmp_path_factory.mktemp("pictures")))
+        patch.setattr(paths, "FIGURES", tmp_path_factory.mktemp("figures"))
+        patch.setattr(results, "_process_archive", None)
+        patch.setattr(loading, "load", lambda *a, **k: pytest.fail("loaded"))
+        patch.setattr(plt, "close", lambda *_: None)
+        patch.setattr(sliders, "slide", lambda *_, **__: None)
+        for module in [m for name, m in sys.modules.items() if name.startswith("replication.")]:
+            if getattr(module, "save_figure", None) is save:
+                patch.setattr(module, "save_figure", keep)
+        for row in (row for row in NOTEBOOKS.values() if row.figures):
+            names = {}
+            for cell in nbformat.read(paths.ROOT / "notebooks" / f"{row.file}.ipynb", 4).cells:
+                if cell.cell_type == "code" and not cell.source.startswith(notebook.LIVE):
+                    source = re.sub('PROFILE: str = "[a-z]+"', f"PROFILE = {DRAWN!r}", cell.source)
+                    exec(source, names)
+        yield figures
+    plt.close("all")
+
+
+def in_data(artist, axis) -> bool:
+    """Whether an artist stands at numbers of both axes: a line of chance does not."""
+    place = getattr(artist, "get_offset_transform", artist.get_transform)()
+    placed = [place, artist.get_transform()]
+    return any(all(t.contains_branch_seperately(axis.transData)) for t in placed)
+
+
+def artists(axis) -> list:
+    """What a panel shows of its data."""
+    lines = [line for line in axis.lines if np.isfinite(np.asarray(line.get_ydata(), float)).any()]
+    drawn = [*lines, *axis.patches, *axis.collections, *axis.images]
+    return [artist for artist in drawn if in_data(artist, axis)]
+
+
+def test_no_empty_panel_is_drawn(pictures):
+    assert set(pictures) >= {name for row in NOTEBOOKS.values() for name in row.figures}
+    empty = [
+        (name, axis.get_label())
+        for name, figure in pictures.items()
+        for axis in figure.axes
+        if axis.axison and not artists(axis)
+    ]
+    assert empty == []
+
+
+def test_what_a_key_lists_is_drawn(pictures):
+    """A line with a hue: in that hue; a black or grey one: in that style."""
+    for name, figure in pictures.items():
+        lines = [line for axis in figure.axes for line in axis.lines]
+        shades = {colors.to_hex(line.get_color()) for line in lines}
+        styles = {line.get_linestyle() for line in lines}
+        for legend in figure.legends:
+            for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
+                if isinstance(handle, Line2D):
+                    shade = colors.to_hex(handle.get_color())
+                    hue = len({shade[1:3], shade[3:5], shade[5:]}) > 1
+                    there = shade in shades if hue else handle.get_linestyle() in styles
+                    assert there, (name, text.get_text())
 
 
 def test_a_cell_that_runs_the_model_says_that_it_is_skipped(drawn):

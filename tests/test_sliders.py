@@ -14,6 +14,7 @@ from lib.models import registry
 from replication import claims, paths, profiles, results, sliders
 from replication.analysis import islands
 from replication.claims import bounds
+from replication.figures.style import colour
 
 LAYERS = 8
 
@@ -34,9 +35,9 @@ def test_a_curve_is_that_of_its_n_and_the_strip_its_block(n):
     strip, axis = sliders.one_curve(made, n).axes
     curve = next(line for line in axis.lines if line.get_marker() == ".")
     np.testing.assert_array_equal(curve.get_ydata(), made.row(n))
-    red = [colors.same_color(bar.get_facecolor(), "tab:red") for bar in strip.patches]
+    dark = [colors.same_color(bar.get_facecolor(), colour("dropped")) for bar in strip.patches]
     start = made.best_start(n)
-    assert np.flatnonzero(red).tolist() == list(range(start, start + n))
+    assert np.flatnonzero(dark).tolist() == list(range(start, start + n))
     assert f"{180 * made.row(n).min():.0f}°" in strip.get_title()
 
 

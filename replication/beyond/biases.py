@@ -30,7 +30,15 @@ from replication.analysis.answers import auc_influences
 from replication.analysis.bootstrap import paired
 from replication.analysis.curves import SIGNAL, transitions
 from replication.beyond.letters import healed_depths
-from replication.figures.style import NORMAL, STYLE, WIDTH, save_figure
+from replication.figures.style import (
+    NORMAL,
+    STYLE,
+    WIDTH,
+    colour,
+    finding,
+    nothing_measured,
+    save_figure,
+)
 from replication.measure.experiments import cuts, healed, unpruned
 from replication.measure.request import Request
 from replication.profiles import Profile
@@ -271,7 +279,7 @@ def _calibration(relative: np.ndarray, answers: np.ndarray, weights: np.ndarray)
 
 # ---- the figure -----------------------------------------------------------------------------
 
-DRAWN = {"accuracy": "0.45", "accuracy, biases removed": "tab:purple"}  # and their colours
+DRAWN = {"accuracy": "0.45", "accuracy, biases removed": colour("letters")}  # and their colours
 LINES = {"recorded": ("-", "o"), "other": ("--", "D")}  # of each set of questions
 
 
@@ -284,11 +292,13 @@ def figure_biases(measured: pd.DataFrame, profile: Profile) -> Figure:
     table = knowing(measured[measured.value.notna()])
     cut = table[table.block_size > 0]
     columns = list(cut.groupby(["model", "strategy"], sort=False).groups)
+    if not columns:
+        return nothing_measured(measured, "figure_biases", profile)
     size = max(WIDTH, 1.9 * len(columns)), 4.4
     grid = {"squeeze": False, "sharex": "col", "sharey": "row", "height_ratios": (3, 1)}
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(2, max(1, len(columns)), figsize=size, **grid)
-        for (above, below), (model, strategy) in zip(axes.T, columns, strict=False):
+        figure, axes = plt.subplots(2, len(columns), figsize=size, **grid)
+        for (above, below), (model, strategy) in zip(axes.T, columns, strict=True):
             of_model = table[table.model == model]
             panel = of_model[of_model.strategy.isin(["none", strategy])]
             _accuracies(above, panel)
@@ -297,9 +307,22 @@ def figure_biases(measured: pd.DataFrame, profile: Profile) -> Figure:
             below.set_xlabel("layers dropped")
             below.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes[0, 0].set_ylabel("MMLU accuracy")
+        _say_gain(dict(zip(columns, axes[0], strict=True)), table)
         axes[1, 0].set_ylabel("share of the\ncommonest letter")
         axes[1, 0].set_ylim(0, 1.05)
         return save_figure(figure, measured, "figure_biases", profile, legend="bars: 95 %")
+
+
+def _say_gain(axes: dict, table: pd.DataFrame) -> None:
+    """Write where removing the biases gains most, if that is beyond chance."""
+    gained = gains(table[table.block_size > 0])
+    for row in gained.sort_values("difference").tail(1).itertuples():
+        if row.difference > NORMAL * row.standard_error:
+            same = table[(table.measure == MEASURES[1]) & (table.questions == row.questions)]
+            same = same[(same.model == row.model) & (same.strategy == row.strategy)]
+            (height,) = same.value[same.block_size == row.block_size]
+            text = f"biases removed:\n{row.difference:+.2f}"
+            finding(axes[row.model, row.strategy], text, (row.block_size, height), (24, 30))
 
 
 def _accuracies(axis, panel: pd.DataFrame) -> None:

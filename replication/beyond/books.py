@@ -28,6 +28,12 @@ def requests(name: str, distances, profile: Profile) -> list[Request]:
 
 
 def figure_books(scores: pd.DataFrame, profile: Profile) -> Figure:
-    """The same questions with and without the passage that answers them, a column a model."""
-    table, titles = scores.assign(variant=scores.book), scores.model.map(registry.label)
+    """The same questions with and without the passage that answers them, a column a model: of
+    those of which both were asked."""
+    pruned = scores[(scores.block_size > 0) & scores.value.notna()]
+    asked = pruned.groupby(["model", "questions"]).book.nunique()
+    both = asked.index[asked == 2]
+    table = scores[pd.MultiIndex.from_frame(scores[["model", "questions"]]).isin(both)]
+    table = (scores if table.empty else table).assign(variant=lambda rows: rows.book)
+    titles = table.model.map(registry.label)
     return grid(table, titles, "variant", "figure_books", profile, of="questions")

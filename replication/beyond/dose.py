@@ -12,14 +12,25 @@ from matplotlib.figure import Figure
 from lib.blocks import STRATEGIES, UNPRUNED
 from lib.models import registry
 from replication.analysis.bootstrap import ci_columns, resampled
-from replication.figures.style import NORMAL, STYLE, WIDTH, save_figure
+from replication.figures.style import (
+    NORMAL,
+    STYLE,
+    WIDTH,
+    finding,
+    nothing_measured,
+    save_figure,
+)
 from replication.figures.training import LOOKS
 from replication.measure.experiments import cuts, unpruned
 from replication.measure.request import Request, score
 from replication.profiles import PAPER_TOKENS, Profile, recipe
 
 TASKS = ("arc_easy", "c4")
-LABELS = ("C4 loss (nats)", "ARC-Easy accuracy", "share of the gap left")
+LABELS = (
+    "C4 loss (nats)",
+    "ARC-Easy accuracy",
+    "gap simple − similarity,\nshare of the loss left",
+)
 
 
 def requests(name: str, distances, profile: Profile) -> list[Request]:
@@ -84,27 +95,32 @@ def figure_dose(doses: pd.DataFrame, gaps: pd.DataFrame, profile: Profile) -> Fi
     doses: the scores of `requests`; gaps: of gap_left. Dotted: not healed, at most ln V.
     """
     model = ", ".join(map(registry.label, doses.model.unique()))
-    sizes = sorted(set(doses.block_size) - {0}) or [0]
+    drawn = doses.merge(gaps, on=["model", "block_size", "tokens"], how="left")
+    healed = doses[doses.value.notna() & (doses.tokens > 0)]
+    sizes = sorted(set(healed.block_size) - {0})
+    if not sizes:
+        return nothing_measured(drawn, "figure_dose", profile)
     grid = {"squeeze": False, "sharex": True, "sharey": "row"}
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(3, len(sizes), figsize=(WIDTH, 7.4), **grid)
-        for column, size in zip(axes.T, sizes, strict=True):
-            loss, accuracy, gap = column
+        for axis in axes.flat:
+            axis.set_xscale("log")
+        for (loss, accuracy, gap), size in zip(axes.T, sizes, strict=True):
             of_size = doses[doses.block_size.isin([0, size])]
             _lines(loss, of_size[of_size.task == "c4"])
             _lines(accuracy, of_size[of_size.task == "arc_easy"])
-            healed = gaps[gaps.tokens > 0]
-            _gap(gap, healed[healed.block_size == size])
-            loss.set_title(f"$n$ = {size}", loc="left")
+            _gap(gap, gaps[(gaps.tokens > 0) & (gaps.block_size == size)])
+            loss.set_title(f"{size} layers dropped", loc="left")
             gap.set_xlabel("tokens of healing")
-        figure.suptitle(f"{model}, $n$ layers dropped", fontsize=9)
+        figure.suptitle(model, fontsize=9)
         for axis, label in zip(axes[:, 0], LABELS, strict=True):
             axis.set_ylabel(label)
         for axis in axes.flat:
-            axis.set_xscale("log")
             axis.axvline(PAPER_TOKENS, color="0.7", lw=1, ls="-.", label="the paper's tokens")
-        drawn = doses.merge(gaps, on=["model", "block_size", "tokens"], how="left")
-        return save_figure(figure, drawn, "figure_dose", profile, legend="")
+            if not axis.containers:
+                axis.remove()
+        _say_what_is_left(dict(zip(sizes, axes[2], strict=True)), gaps)
+        return save_figure(figure, drawn, "figure_dose", profile, legend="bars: 95 %")
 
 
 def _lines(axis, rows: pd.DataFrame) -> None:
@@ -124,15 +140,29 @@ def _lines(axis, rows: pd.DataFrame) -> None:
         bars = NORMAL * healed.standard_error
         style = {"color": shade, "marker": marker, "ms": 4, "elinewidth": 0.8}
         axis.errorbar(healed.tokens, healed.value, bars, label=label, **style)
-    axis.set_title(f"n = {unpruned.n:.0f}, bars: 95 %", loc="right", fontsize=7)
+    of = "texts" if unpruned.task == "c4" else "questions"
+    axis.set_title(f"{unpruned.n:.0f} {of}", loc="right", fontsize=7)
     if unpruned.task == "arc_easy":
-        axis.axhline(unpruned.floor, color="grey", ls="-.", lw=1)
+        axis.axhline(unpruned.floor, color="grey", ls="-.", lw=1, label="floor")
 
 
 def _gap(axis, gaps: pd.DataFrame) -> None:
+    if gaps.share.isna().all():
+        return
     below = gaps.share - gaps.share_low
     above = gaps.share_high - gaps.share
     bars = np.array([below, above])
-    style = {"color": "tab:purple", "marker": "o", "ms": 4, "elinewidth": 0.8}
+    style = {"color": "black", "marker": "o", "ms": 4, "elinewidth": 0.8}
     axis.errorbar(gaps.tokens, gaps.share, bars, **style)
     axis.axhline(0, color="0.5", lw=0.8)
+
+
+def _say_what_is_left(axes: dict, gaps: pd.DataFrame) -> None:
+    """Write the share of the gap that the longest healing leaves, at the size where it is least, if
+    it is less than half."""
+    healed = gaps[(gaps.tokens > 0) & gaps.share.notna()].sort_values("tokens")
+    last = healed.groupby("block_size").tail(1)
+    for row in last.nsmallest(1, "share").itertuples():
+        if row.share < 0.5:
+            text = f"{row.share:.0%} of the\ngap is left"
+            finding(axes[row.block_size], text, (row.tokens, row.share), (10, 55))

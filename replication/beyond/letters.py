@@ -4,6 +4,8 @@ Notebook 10. The same questions asked by letter, as the paper asks them, and by 
 likelihood of each answer's text; along three kinds of cut, and by four measures.
 """
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -11,8 +13,10 @@ from matplotlib.figure import Figure
 from lib.blocks import WITH_EXIT
 from lib.evaluation import weighted_mean
 from lib.models import registry
+from replication.analysis import curves
 from replication.analysis.bootstrap import ci_columns, resampled
-from replication.figures.curves import TASKS, grid
+from replication.figures.curves import CONSTANT, TASKS, grid
+from replication.figures.style import NORMAL, finding
 from replication.measure.experiments import QA, cuts, healed, unhealed, unpruned
 from replication.measure.request import Request
 from replication.profiles import Profile
@@ -136,24 +140,91 @@ def largest_step(measured: pd.DataFrame) -> pd.DataFrame:
 
 # ---- the figures ----------------------------------------------------------------------------
 
+FORMS_OF_CUTS = {"mmlu": "MMLU by letter", "arc_easy": "ARC-Easy by content"}
+
+
+def clearest(scores: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """The scores of the model (or other group) that has most to lose by all its unpruned scores:
+    the lowest of them is the most standard errors above its floor."""
+    pruned = scores[(scores.block_size > 0) & scores.value.notna()]
+    measured = pd.MultiIndex.from_frame(pruned[by])
+    groups = pd.MultiIndex.from_frame(scores[by])
+    unpruned = scores[(scores.block_size == 0) & groups.isin(measured)]
+    gaps = unpruned.assign(gap=[curves.gap(row) for row in unpruned.itertuples()])
+    lowest = gaps.groupby(by, sort=False).gap.min()
+    if lowest.empty:
+        return scores
+    best = lowest.idxmax()
+    return scores[groups == (best if len(by) > 1 else (best,))]
+
 
 def figure_measures(measured: pd.DataFrame, profile: Profile) -> Figure:
-    """The same answers by four measures, a row a model and task; measured: of `measures`."""
-    tasks = measured.task.map(TASKS).str.removesuffix(" accuracy")
-    panels = measured.model.map(registry.label) + "\n" + tasks
-    table = measured.assign(panel=panels)
-    titles = measured.measure.replace("share of the commonest answer", "commonest")
+    """The same answers of one model by four measures, a row a task; measured: of `measures`."""
+    accuracies = measured[measured.measure == "accuracy"]
+    (name, *_) = clearest(accuracies, ["model"]).model
+    table = measured[measured.model == name]
+    tasks = table.task.map(TASKS).str.removesuffix(" accuracy")
+    table = table.assign(panel=f"{registry.label(name)}\n" + tasks)
+    titles = table.measure.replace("share of the commonest answer", "commonest")
     return grid(table, titles, "strategy", "figure_measures", profile, of="panel", sharey="none")
 
 
 def figure_letters(scores: pd.DataFrame, profile: Profile) -> Figure:
-    """The same questions by letter and by content, a row a model and question set."""
-    panels = scores.model.map(registry.label) + "\n" + scores.questions.map(TASKS)
-    table = scores.assign(variant=scores.form, panel=panels)
-    return grid(table, table.strategy, "variant", "figure_letters", profile, of="panel")
+    """The same questions by letter and by content, a column a strategy: of the model and the
+    question set that both forms tell most of."""
+    table = clearest(scores, ["model", "questions"])
+    panels = table.model.map(registry.label) + "\n" + table.questions.map(TASKS)
+    table = table.assign(variant=table.form, panel=panels)
+    mark = partial(_letters_without_knowledge, table)
+    return grid(table, table.strategy, "variant", "figure_letters", profile, of="panel", find=mark)
+
+
+def _letters_without_knowledge(table: pd.DataFrame, axes: dict) -> None:
+    """Write where the two forms are furthest apart, if that is beyond chance."""
+    cuts = table[(table.strategy == "similarity") & (table.treatment == "unhealed")]
+    by_form = {form: rows.set_index("block_size") for form, rows in cuts.groupby("form")}
+    if len(by_form) < 2:
+        return
+    letters, content = by_form["letters"], by_form["content"]
+    apart = (content.value - letters.value).dropna()
+    n = apart.idxmax() if len(apart) else 0
+    error = np.hypot(content.standard_error.get(n, 0), letters.standard_error.get(n, 0))
+    if n and apart[n] > NORMAL * error:
+        by_content, by_letter = content.value[n], letters.value[n]
+        text = f"{n} layers dropped:\n{by_content:.2f} by content,\n{by_letter:.2f} by letter"
+        (axis,) = [axis for (_, title), axis in axes.items() if title == "similarity"]
+        finding(axis, text, (content.fraction[n], by_content), (14, 17))
 
 
 def figure_cuts(scores: pd.DataFrame, profile: Profile) -> Figure:
-    """MMLU and ARC-Easy, unhealed, with three kinds of cut; a column a model."""
-    titles, tasks = scores.model.map(registry.label), QA[::2]
-    return grid(scores, titles, "strategy", "figure_cuts", profile, tasks)
+    """One model that can answer by letter, unhealed, with three kinds of cut: MMLU by letter,
+    ARC-Easy by content."""
+    table = clearest(scores, ["model"])
+    shots = table.shots.map("{:.0f}-shot".format)
+    titles = table.task.map(FORMS_OF_CUTS) + ", " + shots
+    table = table.assign(panel="accuracy of\n" + table.model.map(registry.label))
+    mark = partial(_flat_then_one_letter, table[table.task == "mmlu"])
+    return grid(table, titles, "strategy", "figure_cuts", profile, of="panel", find=mark)
+
+
+def _flat_then_one_letter(table: pd.DataFrame, axes: dict) -> None:
+    """Write how far the early exit stays flat, if further than similarity, and where it begins to
+    give one letter to all questions."""
+    flat = {strategy: flat_up_to(table, strategy) for strategy in ("early exit", "similarity")}
+    found = [axis for (_, title), axis in axes.items() if title.startswith("MMLU")]
+    line = table[table.strategy == "early exit"].set_index("block_size")
+    for axis in found if flat["early exit"] > max(1, flat["similarity"]) else ():
+        end = line.loc[flat["early exit"]]
+        text = f"flat: {flat['early exit']} layers"
+        finding(axis, text, (end.fraction, end.value), (12, 34))
+        one_letter = line[(line.commonest > CONSTANT) & (line.index > end.name)]
+        for first in one_letter.sort_index().head(1).itertuples():
+            finding(axis, "one letter\nfor everything", (first.fraction, first.value), (26, 44))
+
+
+def flat_up_to(scores: pd.DataFrame, strategy: str) -> int:
+    """How many layers may be dropped before a score lies below the unpruned one's 95 % interval."""
+    (whole, *_) = scores[scores.block_size == 0].itertuples()
+    line = scores[(scores.strategy == strategy) & scores.value.notna()].sort_values("block_size")
+    holds = line.value >= whole.value - NORMAL * whole.standard_error
+    return int(line.block_size[holds.cummin()].max()) if holds.cummin().any() else 0

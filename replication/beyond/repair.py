@@ -9,16 +9,25 @@ from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
 
 from lib.blocks import STRATEGIES, Block, blocks_of
 from lib.data import sets
 from lib.models import registry
 from replication import results
-from replication.figures.curves import TASKS as TASK_LABELS
-from replication.figures.style import NORMAL, STYLE, WIDTH, save_figure
+from replication.analysis.bootstrap import ci_columns, resampled
+from replication.figures.curves import TASKS as UNITS
+from replication.figures.style import (
+    NORMAL,
+    STYLE,
+    WIDTH,
+    colour,
+    label_directly,
+    nothing_measured,
+    save_figure,
+)
 from replication.measure import fetching
 from replication.measure.experiments import healed, unpruned
 from replication.measure.request import Request, grouped, mapped, score
@@ -27,17 +36,28 @@ from replication.profiles import Profile, recipe
 KINDS = ("full", "folded")  # of linear maps, as healing.linear has them
 TASKS = ("c4", "arc_easy")  # that repairs are judged by
 NO_MAP = "no answer: no FFN before the cut that it can be folded into"
-Z95 = 1.96  # standard errors to either side: a 95 % interval
-UNITS = TASK_LABELS | {"c4": "C4 loss (nats a token)"}
 NOT_REPAIRED = {"unpruned", "plain cut"}
 LOOKS = {  # of each repair: colour, marker, line
-    "plain cut": ("black", "x", ":"),
-    "LoRA": ("tab:blue", "o", "-"),
-    "full map": ("tab:orange", "s", "-"),
-    "folded map": ("tab:red", "D", "--"),
-    "LoRA, a quarter of the steps": ("tab:cyan", "o", ""),
-    "LoRA after the cut": ("tab:purple", "<", ""),
+    "LoRA": (colour("LoRA"), "o", "-"),
+    "full map": (colour("full map"), "s", "-"),
+    "folded map": (colour("folded map"), "D", "--"),
 }
+MINUTES = (
+    0.1,
+    0.2,
+    0.5,
+    1,
+    2,
+    5,
+    10,
+    20,
+    50,
+    100,
+    200,
+    500,
+    1000,
+)  # of the axis of figure_repair_cost
+SHARE = "share of the added\nC4 loss repaired"
 
 
 def maps(name: str, distances, profile: Profile) -> list[Request]:
@@ -273,7 +293,7 @@ def repairs(scores: pd.DataFrame) -> pd.DataFrame:
     loss that the plain cut adds which the repair takes away (1: all of it); minutes, parameters.
     """
     by = ["model", "strategy", "block_size", "repair"]
-    reach = Z95 * scores.standard_error
+    reach = NORMAL * scores.standard_error
     scores = scores.assign(low=scores.value - reach, high=scores.value + reach)
     rows = scores.drop_duplicates(by).set_index(by)[["seconds", "parameters"]]
     for task, of_task in scores.groupby("task", sort=False):
@@ -290,80 +310,162 @@ def repairs(scores: pd.DataFrame) -> pd.DataFrame:
     return rows[[column for column in rows if column != "parameters"] + ["parameters"]]
 
 
+def shares(scores: pd.DataFrame) -> pd.DataFrame:
+    """Of each repair and depth: the share of the C4 loss added by the plain cut that it takes away.
+
+    Columns share, share_low and share_high: with a 95 % interval over the texts, paired.
+    """
+    losses = scores[(scores.task == "c4") & scores.value.notna()]
+    keys = ["model", "strategy", "block_size", "repair", "task"]
+    whole = losses[losses.block_size == 0].drop_duplicates("model").set_index("model")
+    rows = []
+    for (model, *_), cut in losses[losses.block_size > 0].groupby(keys[:3], sort=False):
+        plain = cut[cut.repair == "plain cut"].head(1)
+        repaired = cut[~cut.repair.isin(NOT_REPAIRED) & cut.model.isin(whole.index)]
+        for row in repaired.to_dict("records") if len(plain) else ():
+            examples = np.stack([whole.examples[model], plain.examples.iloc[0], row["examples"]])
+            unpruned, before, after = resampled(examples, np.asarray(row["weights"]), "c4").T
+            share = (before - after) / (before - unpruned)
+            rows.append({key: row[key] for key in keys} | ci_columns(share, "share", "share_"))
+    return pd.DataFrame(rows, columns=[*keys, "share", "share_low", "share_high"])
+
+
 # ---- the figures ----------------------------------------------------------------------------
 
 
 def figure_repair(scores: pd.DataFrame, profile: Profile) -> Figure:
-    """Loss and accuracy against the fraction dropped: a row a model and task, a column a strategy.
+    """What each repair gives back, against the fraction dropped: a column a model and strategy.
 
-    scores: of `measure`.
+    scores: of `measure`. Above: `shares`; below: accuracy.
     """
-
-    def draw(axis, of_row: pd.DataFrame, strategy: str) -> str:
-        pruned = of_row[of_row.strategy == strategy].sort_values("fraction")
-        for place, (repair, line) in enumerate(pruned.groupby("repair", sort=False)):
-            shifted = line.fraction + 0.004 * (place - 2)  # so that no bar hides another
-            _marks(axis, shifted, line, repair, repair)
-        axis.set_xlabel("fraction of layers dropped")
-        return strategy
-
-    return _panels(scores, ("similarity", "simple"), draw, "figure_repair", profile)
+    table = _with_shares(scores)
+    columns = _repaired(table, ["model", "strategy"])
+    if not columns:
+        return nothing_measured(table, "figure_repair", profile)
+    with plt.rc_context(STYLE):
+        figure, axes = _two_rows(columns)
+        for (model, strategy), (above, below) in zip(columns, axes.T, strict=True):
+            of_model = table[table.model == model]
+            cuts = of_model[of_model.strategy == strategy].sort_values("fraction")
+            above.set_title(f"{registry.label(model)}\n{strategy}", loc="left")
+            for axis, task in ((above, "c4"), (below, "arc_easy")):
+                if _backdrop(axis, of_model[of_model.task == task], cuts):
+                    for place, repair in enumerate(["plain cut", *LOOKS]):
+                        line = cuts[(cuts.task == task) & (cuts.repair == repair)]
+                        _line(axis, line, line.fraction + 0.01 * (place - 1.5), repair)
+                    axis.set_xlabel("fraction dropped")
+        _y_labels(figure, axes)
+        return save_figure(figure, table, "figure_repair", profile, legend="bars: 95 %")
 
 
 def figure_repair_cost(scores: pd.DataFrame, profile: Profile) -> Figure:
-    """Loss and accuracy against seconds, at one depth: a row a model and task.
+    """What each repair gives back, against its minutes, at one depth: a column a model.
 
-    scores: of `measure`, of `healings`. In brackets: numbers that were fitted or trained.
+    scores: of `measure`, of `healings`. Above: `shares`; below: accuracy.
     """
-
-    def draw(axis, of_row: pd.DataFrame, column: str) -> str:
-        pruned = of_row[of_row.strategy != "none"]
-        for repair, line in pruned.groupby("repair", sort=False):
-            if repair == "plain cut":
-                axis.axhline(line.value.iloc[0], color="black", ls=":", label=repair)
-            else:
-                label = f"{repair} ({_number(line.parameters.iloc[0])})"
-                _marks(axis, line.seconds, line, repair, label)
-        axis.set(xlabel="seconds of fitting or training", xscale="log")
-        return f"{pruned.block_size.max()} layers dropped"
-
-    return _panels(scores, ("",), draw, "figure_repair_cost", profile)
-
-
-def _panels(scores: pd.DataFrame, columns, draw, name: str, profile: Profile) -> Figure:
-    """A row of panels a model and task that a repair has; `draw` fills one and gives its title."""
-    measured = scores[scores.value.notna()]
-    of_row = measured.groupby(["model", "task"], sort=False).repair.agg(set)
-    rows = [row for row, known in of_row.items() if "unpruned" in known and known - NOT_REPAIRED]
-    count = max(1, len(rows))
-    size = WIDTH, 1 + 2.6 * count
+    table = _with_shares(scores).assign(minutes=lambda rows: rows.seconds / 60)
+    columns = _repaired(table, ["model"])
+    if not columns:
+        return nothing_measured(table, "figure_repair_cost", profile)
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(count, len(columns), figsize=size, squeeze=False, sharey="row")
-        for line, (model, task) in zip(axes, rows, strict=False):
-            for axis, column in zip(line, columns, strict=True):
-                panel = measured[(measured.model == model) & (measured.task == task)]
-                whole = panel[panel.strategy == "none"].iloc[0]
-                axis.axhline(whole.value, color="black", ls="--", lw=1, label="unpruned")
-                axis.axhline(whole.chance, color="grey", ls=(0, (5, 3)), lw=1, label="chance")
-                title = draw(axis, panel, column)
-                axis.set_title(f"{registry.label(model)}, {title}", loc="left")
-                axis.set_title(f"n = {whole.n:.0f}, bars: 95 %", loc="right", fontsize=7)
-                if task == "c4":
-                    axis.set_yscale("log")
-                    axis.yaxis.set_major_formatter(ScalarFormatter())
-                    axis.yaxis.set_minor_formatter(ScalarFormatter())
-            line[0].set_ylabel(UNITS[task])
-        return save_figure(figure, scores, name, profile, legend="")
+        figure, axes = _two_rows(columns)
+        for (model,), (above, below) in zip(columns, axes.T, strict=True):
+            of_model = table[table.model == model]
+            cuts = of_model[(of_model.strategy != "none") & of_model.value.notna()]
+            dropped = f"{cuts.block_size.max()} layers dropped"
+            above.set_title(f"{registry.label(model)}\n{dropped}", loc="left")
+            named = False  # below, the same marks stand at the same minutes
+            for axis, task in ((above, "c4"), (below, "arc_easy")):
+                mine = cuts[(cuts.task == task) & ~cuts.repair.isin(NOT_REPAIRED)]
+                if _backdrop(axis, of_model[of_model.task == task], cuts):
+                    for repair, line in mine.groupby("repair", sort=False):
+                        _line(axis, line, line.minutes, repair, label="")
+                    _minutes(axis, cuts.minutes[~cuts.repair.isin(NOT_REPAIRED)])
+                    if not named:
+                        _names(axis, mine)
+                    named = True
+        _y_labels(figure, axes)
+        return save_figure(figure, table, "figure_repair_cost", profile, legend="bars: 95 %")
 
 
-def _marks(axis, places, line: pd.DataFrame, repair: str, label: str) -> None:
-    shade, marker, style = LOOKS.get(repair, ("slategrey", "p", ""))  # of another rank
-    look = {"color": shade, "marker": marker, "ls": style, "ms": 6, "elinewidth": 0.8}
-    axis.errorbar(places, line.value, NORMAL * line.standard_error, label=label, **look)
+def _with_shares(scores: pd.DataFrame) -> pd.DataFrame:
+    """The scores with the columns of `shares`."""
+    keys = ["model", "strategy", "block_size", "repair", "task"]
+    return scores.merge(shares(scores), on=keys, how="left")
 
 
-def _number(count: float) -> str:
-    """331,776 as 0.33 M, short enough for a legend."""
-    if pd.isna(count):
-        return "?"
-    return f"{count:,.0f}" if count < 10_000 else f"{count / 1e6:.2g} M"
+def _repaired(table: pd.DataFrame, by: list[str]) -> list[tuple]:
+    """The models (and strategies) of which a repair has a score."""
+    repaired = table[table.value.notna() & ~table.repair.isin(NOT_REPAIRED)]
+    return list(repaired[by].drop_duplicates().itertuples(index=False, name=None))
+
+
+def _two_rows(columns: list) -> tuple[Figure, np.ndarray]:
+    """Shares above, accuracies below."""
+    size = max(WIDTH, 2.2 * len(columns)), 5
+    return plt.subplots(2, len(columns), figsize=size, squeeze=False, sharey="row")
+
+
+def _backdrop(axis, of_task: pd.DataFrame, cuts: pd.DataFrame) -> bool:
+    """Draw where the unpruned model, the plain cut and guessing lie; whether some repair is
+    measured there: if none is, the axis is removed."""
+    mine = of_task[of_task.index.isin(cuts.index) & of_task.value.notna()]
+    if mine[~mine.repair.isin(NOT_REPAIRED)].empty:
+        axis.remove()
+        return False
+    whole = of_task[of_task.block_size == 0].iloc[0]
+    is_loss = whole.task == "c4"
+    axis.axhline(1 if is_loss else whole.value, color="black", ls="--", lw=1, label="unpruned")
+    if not is_loss:
+        axis.axhline(whole.chance, color="grey", ls=(0, (5, 3)), lw=1, label="chance")
+    plain = mine[mine.repair == "plain cut"]
+    if is_loss or len(plain) == 1:
+        height = 0 if is_loss else plain.value.iloc[0]
+        axis.axhline(height, color="black", ls=":", lw=1, label="plain cut")
+    of = "texts" if is_loss else "questions"
+    axis.set_title(f"{whole.n:.0f} {of}", loc="right", fontsize=7)
+    return True
+
+
+def _line(axis, line: pd.DataFrame, places: pd.Series, repair: str, label: str | None = None):
+    """The marks of one repair, with bars. In loss the plain cut is the line at 0."""
+    is_loss = set(line.task) == {"c4"}
+    if line.empty or (is_loss and repair == "plain cut"):
+        return
+    if repair == "plain cut":
+        look = {"color": "black", "marker": "x", "ls": ":"}
+    else:
+        kind = repair if repair in LOOKS else "LoRA"
+        look = dict(zip(("color", "marker", "ls"), LOOKS[kind], strict=True))
+        look |= {} if kind == repair else {"mfc": "white"}  # a variant of LoRA
+    values, bars = line.value, NORMAL * line.standard_error
+    if is_loss:
+        values, bars = line.share, [line.share - line.share_low, line.share_high - line.share]
+    label = repair if label is None else label
+    axis.errorbar(places, values, bars, label=label, ms=5, elinewidth=0.8, **look)
+
+
+def _minutes(axis, minutes: pd.Series) -> None:
+    """A logarithmic axis with a few plain numbers."""
+    ends = minutes.min() / 1.6, minutes.max() * 12  # room for names
+    axis.set(xscale="log", xlim=ends, xlabel="minutes of fitting or training")
+    axis.minorticks_off()
+    axis.set_xticks([m for m in MINUTES if ends[0] <= m <= ends[1]])
+    axis.xaxis.set_major_formatter("{x:g}")
+
+
+def _names(axis, mine: pd.DataFrame) -> None:
+    """The name of each repair next to its mark."""
+    heights = mine.share if mine.task.iloc[0] == "c4" else mine.value
+    shades = [LOOKS.get(repair, LOOKS["LoRA"])[0] for repair in mine.repair]
+    short = mine.repair.str.replace("a quarter", "¼")
+    points = zip(mine.minutes, heights, short, shades, strict=True)
+    label_directly(axis, list(points))
+
+
+def _y_labels(figure: Figure, axes: np.ndarray) -> None:
+    """The name of a row at its first panel that is drawn."""
+    for row, text in zip(axes, (SHARE, UNITS["arc_easy"]), strict=True):
+        for axis in [axis for axis in row if axis in figure.axes][:1]:
+            axis.set_ylabel(text)
+            axis.tick_params(labelleft=True)

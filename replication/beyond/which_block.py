@@ -11,13 +11,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from lib.blocks import Block
 from lib.data import sets
 from lib.evaluation import weighted_mean
 from lib.models import registry
 from replication.analysis.bootstrap import ci_columns, resampled
-from replication.figures.style import NORMAL, STYLE, WIDTH, save_figure
+from replication.figures.style import NORMAL, STYLE, WIDTH, colour, finding, save_figure
 from replication.measure import fetching
 from replication.measure.damage import all_blocks
 from replication.measure.request import Request
@@ -30,15 +31,16 @@ BEST = "damage map"
 SPARED = "paper, sink kept"  # the most similar block without the sink layer
 HALVES = (0, 1)
 LOOKS = {  # of each criterion: colour and marker
-    "paper": ("black", "o"),
-    "paper, sink kept": ("tab:purple", "p"),
-    "last token": ("dimgrey", "v"),
-    "all tokens": ("tab:blue", "s"),
-    "block influence": ("tab:cyan", "D"),
-    "damage map": ("tab:red", "x"),
-    "simple": ("tab:orange", "^"),
+    "paper": (colour("similarity"), "o"),
+    SPARED: (colour("similarity, sink kept"), "p"),
+    "last token": (colour("last token"), "v"),
+    "all tokens": (colour("all tokens"), "s"),
+    "block influence": (colour("block influence"), "D"),
+    BEST: (colour("damage map"), "x"),
+    "simple": (colour("simple"), "^"),
 }
-LAYER = ("tab:red", "o")  # colour and marker of the damage of a layer
+LAYER = (colour("damage map"), "o")  # colour and marker of the damage of a layer
+PEAK = 2  # times the damage of its neighbours, from which on a layer's is worth a word
 CHANGE = r"$|x^{(l+1)} - x^{(l)}|\;/\;|x^{(l)}|$"
 UPDATES = {
     "update": {"label": "all tokens but the first", "color": "black"},
@@ -253,35 +255,42 @@ def grid(judged: pd.DataFrame, cell: str) -> pd.DataFrame:
 
 
 def figure_criteria(judged: pd.DataFrame, summary: pd.DataFrame, profile: Profile) -> Figure:
-    """A row a model: the damage of each criterion's choice at every size, and the mean excess over
-    the damage map's own choice. Bars: 95 % intervals over texts; grey: quartiles of all starts.
+    """A column a model: the damage of each criterion's choice at every size, and the mean excess
+    over the damage map's own choice. Bars: 95 % intervals over texts; grey: quartiles of all
+    starts.
 
     judged: of `head_to_head`; summary: of `summary`.
     """
     count = judged.model.nunique()
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(2 * count, 1, figsize=(WIDTH, 8.5 * count))
+        size = max(WIDTH, 3 * count), 5.6
+        shape = {"squeeze": False, "height_ratios": (3, 2), "sharey": "row"}
+        figure, axes = plt.subplots(2, count, figsize=size, **shape)
         models = judged.groupby("model", sort=False)
-        pairs = axes.reshape(count, 2)
-        for (upper, lower), (name, of_model) in zip(pairs, models, strict=True):
-            title = f"{registry.label(name)}, {of_model.n.iloc[0]} texts, bars: 95 %"
-            _by_size(upper, of_model, title)
+        for (upper, lower), (name, of_model) in zip(axes.T, models, strict=True):
+            _by_size(upper, of_model)
+            upper.set_title(registry.label(name), loc="left")
+            upper.set_title(f"{of_model.n.iloc[0]} texts, bars: 95 %", loc="right", fontsize=7)
             _excess(lower, summary[summary.model == name])
-        return save_figure(figure, judged, "figure_criteria", profile)
+        axes[0, 0].set_ylabel("rise of the C4 loss (nats)")
+        names = list(LOOKS)
+        axes[1, 0].set_yticks(range(len(names)), names, fontsize=8)
+        axes[1, 0].set_ylim(len(names) - 0.5, -0.5)
+        return save_figure(figure, judged, "figure_criteria", profile, legend="")
 
 
-def _by_size(axis, judged: pd.DataFrame, title: str) -> None:
+def _by_size(axis, judged: pd.DataFrame) -> None:
     every = judged.drop_duplicates("block_size").sort_values("block_size")
     quartiles = every.first_quartile, every.third_quartile
-    axis.fill_between(every.block_size, *quartiles, color="lightgrey", label="half of all starts")
-    axis.plot(every.block_size, every["median"], color="grey", lw=1, label="median start")
+    axis.fill_between(every.block_size, *quartiles, color="0.9", label="half of all starts")
+    axis.plot(every.block_size, every["median"], color="0.6", lw=1, label="median start")
     for place, (name, look) in enumerate(LOOKS.items()):
         line = judged[judged.criterion == name]
-        below, above = line.value - line.low, line.high - line.value
-        around = [below.clip(0), above.clip(0)]
-        _bars(axis, line.block_size + 0.08 * (place - 3), line.value, around, look, name)
-    axis.set(xlabel="block size $n$ (layers)", title=title)
-    axis.legend(loc="lower right", ncols=2)
+        if len(line):
+            around = [(line.value - line.low).clip(0), (line.high - line.value).clip(0)]
+            _bars(axis, line.block_size + 0.08 * (place - 3), line.value, around, look, name)
+    axis.set_xlabel("block size $n$ (layers)")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _bars(axis, x, value, around, look: tuple[str, str], label: str) -> None:
@@ -290,27 +299,19 @@ def _bars(axis, x, value, around, look: tuple[str, str], label: str) -> None:
     axis.errorbar(x, value, around, label=label, **style)
     axis.set_yscale("symlog", linthresh=0.1)
     axis.yaxis.set_major_formatter("{x:g}")
-    axis.set_ylabel("rise of the C4 loss (nats)")
 
 
 def _excess(axis, summary: pd.DataFrame) -> None:
-    """A line a criterion and source: mean excess over sizes, and how often it is good or poor."""
-    summary = summary.sort_values("excess", ascending=False).reset_index(drop=True)
-    for place, row in summary.iterrows():
+    """The mean excess over sizes of each criterion, in the order of LOOKS."""
+    for row in summary.itertuples():
         shade, marker = LOOKS[row.criterion]
         around = [[row.excess - row.excess_low], [row.excess_high - row.excess]]
-        bars = np.clip(around, 0, None)
+        place, bars = list(LOOKS).index(row.criterion), np.clip(around, 0, None)
         axis.errorbar(row.excess, place, xerr=bars, color=shade, marker=marker)
-        counts = f" {row.best_three}/{row.sizes} · {row.as_a_random_start}/{row.sizes}"
-        right = axis.get_yaxis_transform()
-        axis.text(1.01, place, counts, transform=right, va="center", fontsize=8)
     axis.axvline(0, color="grey", lw=0.8)
     axis.set_xscale("symlog", linthresh=1)
     axis.xaxis.set_major_formatter("{x:g}")
-    labels = [f"{row.criterion} ({row.source})" for row in summary.itertuples()]
-    axis.set_yticks(range(len(summary)), [t.removesuffix(" (none)") for t in labels], fontsize=8)
-    axis.set(xlabel="damage above that of the damage map's choice, mean over sizes (nats)")
-    axis.set_title("sizes: among best three · no better than median", loc="right", fontsize=8)
+    axis.set_xlabel("damage above the map's choice,\nmean over sizes (nats)")
 
 
 def figure_layers(damages: pd.DataFrame, changes: pd.DataFrame, profile: Profile) -> Figure:
@@ -332,8 +333,18 @@ def figure_layers(damages: pd.DataFrame, changes: pd.DataFrame, profile: Profile
                 left.plot(line.block_start, line.value, marker=".", **style)
             single = of_model[of_model.criterion.isna()]
             around = NORMAL * single.standard_error
-            _bars(right, single.block_start, single.value, around, LAYER, "without the layer")
+            _bars(right, single.block_start, single.value, around, LAYER, "one layer dropped")
             left.set(xlabel="layer $l$", ylabel=CHANGE, yscale="log")
-            left.set_title(f"{registry.label(name)}, {of_model.n.iloc[0]} texts")
-            right.set(xlabel="layer $l$", title="without one layer")
+            left.set_title(f"{registry.label(name)}, {of_model.n.iloc[0]} texts", loc="left")
+            right.set(xlabel="layer $l$", ylabel="rise of the C4 loss (nats)")
+            _say_sink(right, single, sink_layer(of_model))
         return save_figure(figure, table, "figure_layers", profile, legend="bars: 95 %")
+
+
+def _say_sink(axis, single: pd.DataFrame, sink: int) -> None:
+    """Write which layer makes the attention sink, if it is much worse to drop than those around."""
+    damage = single.set_index("block_start").value
+    neighbours = damage.reindex([sink - 1, sink + 1]).max()
+    if damage[sink] > PEAK * neighbours:
+        text = f"layer {sink} makes\nthe attention sink"
+        finding(axis, text, (sink, damage[sink]), (20, 24))

@@ -1,5 +1,6 @@
 """The figures: a table in, a PNG and its CSV out."""
 
+from replication.figures.ablations import figure_8, figure_9
 from replication.figures.cost import figure_cost
 from replication.figures.curves import (
     figure_1d,
@@ -8,8 +9,6 @@ from replication.figures.curves import (
     figure_5,
     figure_6,
     figure_7,
-    figure_8,
-    figure_9,
     figure_beyond,
 )
 from replication.figures.damage import figure_damage

@@ -14,6 +14,7 @@ COSTS = {
     "prefill": "prefill of the prompt (s)",
     "decode": "decode, a token (s)",
 }
+TITLES = {"weights": "memory", "prefill": "reading", "decode": "writing"}
 
 
 def figure_cost(costs: pd.DataFrame, profile: Profile) -> Figure:
@@ -38,6 +39,7 @@ def figure_cost(costs: pd.DataFrame, profile: Profile) -> Figure:
             highest = of_task.value.max()
             above.set(ylabel=label, ylim=(0, 1.1 * highest))
             rounds = of_task.n.max()
+            above.set_title(TITLES[task], loc="left")
             if rounds > 1:
                 above.set_title(f"{rounds:.0f} rounds", loc="right", fontsize=7)
             below.set(xlabel="fraction dropped", ylabel="ratio to unpruned", ylim=(0, None))

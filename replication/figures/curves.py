@@ -1,12 +1,16 @@
-"""Scores of pruned models: figures 1d, 2, 3 and 5 to 9, and those of notebooks 10 and 11.
+"""Scores of pruned models: figures 1d, 2, 3 and 5 to 7, and those of notebooks 10 and 11.
 
 A figure function takes tidy scores, draws, and saves figures/<profile>/<name>.png next to a .csv of
-exactly what it shows. One colour a model, one line style a treatment; hollow: not healed.
+exactly what it shows. One colour a model, one line style a treatment; hollow: not healed. A panel
+in which no pruned model is measured is not drawn.
 """
 
+import re
+from collections.abc import Callable
+
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -20,20 +24,12 @@ from replication.figures.style import (
     colour,
     legend_below,
     level,
+    nothing_measured,
     save_figure,
 )
 from replication.profiles import Profile
 
 TREATMENTS = {"unpruned": "--", "unhealed": ":", "healed": "-"}
-SHADES = {  # of strategies, and of variants that more than one figure has
-    "similarity": "tab:blue",
-    "simple": "tab:red",
-    "early exit": "darkgoldenrod",
-    "letters": "tab:purple",
-    "content": "tab:green",
-    "open": "tab:blue",
-    "closed": "tab:orange",
-}
 TASKS = {
     "mmlu": "MMLU accuracy",
     "boolq": "BoolQ accuracy",
@@ -57,16 +53,27 @@ UNITS = {  # of a score; all others are accuracies
 QA = ["mmlu", "boolq", "arc_easy"]
 DRAFTS = ("figure_2", "figure_3", "figure_5", "figure_6")  # also drawn before there is healing
 CONSTANT = 0.95  # a score is crossed out if one answer is given to more of the questions
-X = {"fraction": "fraction of layers dropped", "seed": "seed of healing", "rank": "LoRA rank"}
-DODGE = {"fraction": 0.004, "seed": 0.08, "rank": 0.03}  # between lines, so that all bars are seen
-SAME = {"5 examples": "order 0"}  # one prompt with two names
+DODGE = 0.004  # of the fraction, between lines, so that all bars are seen
+MARKER = 3.5  # points
+SAME = {"order 0": "5 examples"}  # one prompt with two names
 
 
 def figure_1d(scores: pd.DataFrame, profile: Profile) -> Figure:
     """Figure 1d: one model, question answering and C4 loss; below, which layers are dropped."""
-    scores = scores[(scores.model == profile.main_model) & (scores.strategy != "simple")]
+    name = most_healed(scores, profile)
+    scores = scores[(scores.model == name) & (scores.strategy != "simple")]
     titles = scores.model.map(registry.label)
     return grid(scores, titles, "model", "figure_1d", profile, [*QA, "c4"], strip=True)
+
+
+def most_healed(scores: pd.DataFrame, profile: Profile) -> str:
+    """The model that was healed after most cuts, of both strategies if one was; of equals the
+    profile's main model."""
+    healed = scores[(scores.treatment == "healed") & scores.value.notna()]
+    counts = healed.groupby("model").strategy.agg(["nunique", "size"])
+    most = max(map(tuple, counts.to_numpy()), default=None)
+    best = [model for model, *count in counts.itertuples() if tuple(count) == most]
+    return profile.main_model if not best or profile.main_model in best else best[0]
 
 
 def figure_2(scores: pd.DataFrame, profile: Profile) -> Figure:
@@ -81,38 +88,27 @@ def figure_3(scores: pd.DataFrame, profile: Profile) -> Figure:
 
 
 def figure_6(scores: pd.DataFrame, profile: Profile) -> Figure:
-    """Figure 6: BoolQ against the fraction dropped, a column a family; below, without threshold."""
+    """Figure 6: BoolQ against the fraction dropped, a column a family; above, without threshold."""
     ranking = boolq_ranking(scores)
-    tasks = ["boolq", *set(ranking.task)]
+    tasks = [*set(ranking.task), "boolq"]
     return _by_family(pd.concat([scores, ranking]), tasks, "figure_6", profile)
 
 
 def figure_5(scores: pd.DataFrame, profile: Profile) -> Figure:
     """Figure 5: simple (red) against similarity-informed pruning (blue), a column a treatment."""
-    scores = scores[scores.model == profile.main_model]
-    titles = registry.label(profile.main_model) + ", " + scores.treatment
+    name = most_healed(scores, profile)
+    scores = scores[scores.model == name]
+    titles = f"{registry.label(name)}, " + scores.treatment
     return grid(scores, titles, "strategy", "figure_5", profile, [*QA, "c4"])
 
 
 def figure_7(scores: pd.DataFrame, profile: Profile) -> Figure:
     """Figure 7: healed models by order and number of examples; a line a `variant`."""
     scores = scores.sort_values("ablation", ascending=False, kind="stable")
-    titles = scores.model.map(registry.label) + ", " + scores.ablation
-    measured = set(scores.task)
-    tasks = [task for task in ("mmlu", "arc_easy_test", "arc_easy") if task in measured]
-    return grid(scores, titles, "variant", "figure_7", profile, tasks)
-
-
-def figure_8(scores: pd.DataFrame, profile: Profile, cause="seed", name="figure_8") -> Figure:
-    """Figure 8: scores against the seed of healing, a column a task; dotted: the cut unhealed."""
-    scores = scores.assign(panel=scores.model.map(registry.label) + "\n" + scores.ablation)
-    titles = scores.task.map(TASKS).str.replace(" accuracy", "\naccuracy")  # n stands next to it
-    return grid(scores, titles, "block_size", name, profile, of="panel", x=cause, sharey="none")
-
-
-def figure_9(scores: pd.DataFrame, profile: Profile) -> Figure:
-    """Figure 9: as figure 8, against the LoRA rank."""
-    return figure_8(scores, profile, "rank", "figure_9")
+    titles = scores.model.map(registry.label) + "\n" + scores.ablation + " of examples"
+    return grid(
+        scores, titles, "variant", "figure_7", profile, ["arc_easy", "arc_easy_test", "mmlu"]
+    )
 
 
 def figure_beyond(scores: pd.DataFrame, profile: Profile) -> Figure:
@@ -149,58 +145,114 @@ def grid(
     profile: Profile,
     rows: list[str] | None = None,
     of: str = "task",
-    x: str = "fraction",
     sharey: str = "row",
     strip: bool = False,
+    find: Callable[[dict], None] | None = None,
 ) -> Figure:
     """A row of panels for each of `rows` (values of the column `of`), those without a signal last.
 
     titles: of the column of panels of each score; what is unpruned may be in all. by: the column
-    (model, strategy, variant or block_size) of which each value has a colour; a line is one of
-    these and a treatment. strip: below, which layers are dropped.
+    (model, strategy or variant) of which each value has a colour; a line is one of these and a
+    treatment. strip: below, which layers are dropped. find: writes what the figure shows into its
+    axes, which it is given by (row, title).
     """
     if name in DRAFTS and "healed" not in set(scores.treatment):
         name += "_unhealed"  # never in the place of the finished picture
-    columns = _columns(scores, titles)
     rows = _signal_first(scores, of, rows)
-    keys = _keys(scores, by)
-    heights = [1.9] * len(rows) + [1.2] * strip
+    shown = scores[of].isin(rows).to_numpy()
+    table = in_units_of_chance(scores[shown]).reset_index(drop=True)
+    titles = titles[shown].reset_index(drop=True)
+    panels = _panels(table, titles, by, of)
+    rows = [row for row in rows if any(row == place[0] for place in panels)]
+    columns = [title for title in dict.fromkeys(titles) if any(title in p[1:] for p in panels)]
+    if not panels:
+        return nothing_measured(table, name, profile)
+    drawn = pd.concat(panels.values())
+    keys = _keys(drawn, by)
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            len(heights),
-            len(columns),
-            figsize=(max(WIDTH, 1.9 * len(columns)), 1 + sum(heights)),
-            sharex=x == "fraction",
-            sharey=sharey,
-            height_ratios=heights,
-            squeeze=False,
-        )
-        for line, row in zip(axes, rows, strict=False):
+        figure, places, flat = _axes(panels, rows, columns, sharey, strip)
+        for (row, title), axis in places.items():
             label = TASKS.get(row, row)
-            for axis, (title, column) in zip(line, columns.items(), strict=True):
-                panel = in_units_of_chance(column[column[of] == row])
-                _panel(axis, panel, by, x, keys)
-                axis.set_title(title if row == rows[0] else "", loc="left")
-                axis.set_label(f"{label} {title}")
-            shots = scores.shots[scores[of] == row].dropna().unique()
-            prompt = f"\n({shots[0]:.0f}-shot)" if len(shots) == 1 else ""
-            line[0].set_ylabel(label + prompt)
-        accuracies = [axis for axis in axes.flat if "accuracy" in axis.get_label()]
-        level(accuracies, shaded=x == "fraction")
+            _panel(axis, panels[row, title], by, keys)
+            axis.set_label(f"{label} {title}")
+            above = [place for place in places if place[1] == title]
+            beside = [place for place in places if place[0] == row]
+            if flat or (row, title) == above[0]:
+                axis.set_title(title, loc="left")
+            if (row, title) == beside[0]:
+                axis.set_ylabel(label + _prompt(drawn[drawn[of] == row]))
+                axis.tick_params(labelleft=True)
+            if not strip and (flat or (row, title) == above[-1]):
+                size = 8 if max(len(columns), len(places) * flat) > 2 else 10
+                axis.set_xlabel("fraction of layers dropped", fontsize=size)
+                axis.tick_params(labelbottom=True)
+        accuracies = [a for a in places.values() if re.search("accuracy|AUC", a.get_label())]
+        level(accuracies, shaded=True)
         if strip:
-            _strip(axes[-1, 0], scores)
-        for axis in axes[-1]:
-            axis.set_xlabel(X[x], fontsize=8 if len(columns) > 3 else 10)
-        legend_below(figure, _handles(scores, by, keys), "bars: ±1 s.e.")
-        drawn = in_units_of_chance(scores[scores[of].isin(rows)])
-        return save_figure(figure, drawn, name, profile)
+            _strip(figure.axes[-1], drawn)
+        if find:
+            find(places)
+        bars = "bars: ±1 s.e." if any(map(_bars_are_seen, places.values())) else ""
+        legend_below(figure, _handles(drawn, by, keys), bars)
+        return save_figure(figure, table, name, profile)
 
 
-def _columns(scores: pd.DataFrame, titles: pd.Series) -> dict[str, pd.DataFrame]:
-    """The scores of each column of panels, by its title; in all: what has no column of its own."""
+def _axes(panels: dict, rows: list[str], columns: list[str], sharey: str, strip: bool):
+    """A figure, its axes by (row, title), and whether they stand in one row instead of in rows and
+    columns: where that leaves no holes between three of them at most."""
+    flat = len(panels) < len(rows) * len(columns) and len(panels) <= 3 and not strip
+    table = [[(row, title) for title in columns] for row in rows]
+    if flat:
+        table = [[place for line in table for place in line if place in panels]]
+    heights = [1.9 + 0.5 * flat] * len(table) + [1.2] * strip
+    figure, axes = plt.subplots(
+        len(heights),
+        len(table[0]),
+        figsize=(max(WIDTH, 1.9 * len(table[0])), 1 + sum(heights)),
+        sharex=True,
+        sharey=False if flat else sharey,
+        height_ratios=heights,
+        squeeze=False,
+    )
+    places = {}
+    for of_line, line in zip(axes, table, strict=False):
+        for axis, place in zip(of_line, line, strict=True):
+            if place in panels:
+                places[place] = axis
+            else:
+                axis.remove()
+    return figure, places, flat
+
+
+def _panels(scores: pd.DataFrame, titles: pd.Series, by: str, of: str) -> dict[tuple, pd.DataFrame]:
+    """The scores of each panel in which a pruned model is measured, by row and title.
+
+    Of what is unpruned, which may be in all columns, a panel has that of its models (or variants).
+    """
     everywhere = (scores.block_size == 0) & titles.str.endswith(("unpruned", "none"))
-    columns = scores[~everywhere].groupby(titles, sort=False)
-    return {title: pd.concat([scores[everywhere], column]) for title, column in columns}
+    panels = {}
+    for place, panel in scores[~everywhere].groupby([of, titles[~everywhere]], sort=False):
+        pruned = panel[(panel.block_size > 0) & panel.value.notna()]
+        if len(pruned):
+            panel = pd.concat([scores[everywhere & (scores[of] == place[0])], panel])
+            same = "variant" if by == "variant" else "model"
+            panels[place] = panel[panel[same].isin(pruned[same])]
+    return panels
+
+
+def _prompt(scores: pd.DataFrame) -> str:
+    """How many examples stand before the questions of a row, if it is one number."""
+    shots = scores.shots.dropna().unique()
+    return f"\n({shots[0]:.0f}-shot)" if len(shots) == 1 else ""
+
+
+def _bars_are_seen(axis) -> bool:
+    """Whether some error bar is twice as long as the marker that it goes through."""
+    low, high = axis.get_ylim()
+    points = 72 * axis.figure.get_figheight() * axis.get_position().height / (high - low)
+    bars = [part for container in axis.containers for part in container.lines[2]]
+    ends = [np.ptp(segment[:, 1]) for bar in bars for segment in bar.get_segments() if len(segment)]
+    return np.nanmax([0, *ends]) * points > 2 * MARKER
 
 
 def _signal_first(scores: pd.DataFrame, of: str, rows: list[str] | None) -> list[str]:
@@ -208,93 +260,90 @@ def _signal_first(scores: pd.DataFrame, of: str, rows: list[str] | None) -> list
     silent = {}
     for row, unpruned in scores[scores.block_size == 0].groupby(of):
         silent[row] = all(map(no_signal, unpruned.itertuples()))
-    return sorted(dict.fromkeys(scores[of]) if rows is None else rows, key=silent.get)
+    rows = dict.fromkeys(scores[of]) if rows is None else rows
+    return sorted((row for row in rows if row in silent), key=silent.get)
 
 
-def _handles(scores: pd.DataFrame, by: str, keys: dict) -> dict[str, Line2D]:
+def _handles(drawn: pd.DataFrame, by: str, keys: dict) -> dict[str, Line2D]:
     """The entries of the legend: a colour a value of `by`, a line a treatment."""
     handles = {text: Line2D([], [], color=shade, lw=3) for shade, text in keys.values()}
-    drawn = set(scores.treatment)
+    measured = set(drawn.treatment[drawn.value.notna()])
     for treatment, style in TREATMENTS.items():
-        if treatment in drawn:
-            no_line = (by, treatment) == ("variant", "unpruned")
+        if treatment in measured:
+            unpruned = treatment == "unpruned"
             handles[treatment] = Line2D(
                 [],
                 [],
                 color="k",
-                marker="o",
+                marker="o" if by == "variant" or not unpruned else "",
                 ms=4,
-                ls="" if no_line else style,
+                ls="" if by == "variant" and unpruned else style,
                 mfc="k" if treatment == "healed" else "w",
             )
     return handles
 
 
-def _keys(scores: pd.DataFrame, by: str) -> dict:
-    """The colour and the text of each value of the column `by`."""
-    values = [value for value in dict.fromkeys(scores[by]) if value not in ("none", 0)]
+def _keys(drawn: pd.DataFrame, by: str) -> dict:
+    """The colour and the text of each value of the column `by` that a line has."""
+    pruned = drawn[(drawn.block_size > 0) & drawn.value.notna()]
+    values = dict.fromkeys(pruned[by])
     if by == "model":
         return {model: (colour(model), registry.label(model)) for model in values}
-    others = dict.fromkeys(SAME.get(value, value) for value in values if value not in SHADES)
-    palette = sns.color_palette("viridis" if by == "block_size" else "colorblind", len(others))
-    shades = SHADES | dict(zip(others, palette, strict=True))
-    unit = " layers dropped" if by == "block_size" else ""
-    return {value: (shades[SAME.get(value, value)], f"{value}{unit}") for value in values}
+    keys = {}
+    for value in values:
+        same = SAME.get(value, value)
+        names = [v for v in values if SAME.get(v, v) == same]
+        keys[value] = colour(same), " = ".join(sorted(names))
+    return keys
 
 
-def _panel(axis, panel: pd.DataFrame, by: str, x: str, keys: dict) -> None:
-    """The lines of a panel over its backdrop; level lines: what does not vary with `x`."""
-    hidden = (panel.task == "c4") & (x != "fraction")  # guessing, far above all that varies
-    unpruned = backdrop(axis, panel.assign(chance=panel.chance.mask(hidden)))
-    flat = (panel.treatment == "unhealed") & (x != "fraction")
-    for row in panel[flat | (panel.treatment == "unpruned") & (by != "variant")].itertuples():
+def _panel(axis, panel: pd.DataFrame, by: str, keys: dict) -> None:
+    """The lines of a panel over its backdrop; level lines: the unpruned models."""
+    unpruned = backdrop(axis, panel)
+    for row in unpruned.itertuples() if by != "variant" else ():
         shade = keys.get(getattr(row, by), ("black",))[0]
-        axis.axhline(row.value, color=shade, ls=TREATMENTS[row.treatment], lw=1)
-    varied = panel[~flat & (panel.treatment != "unpruned")]
-    lines = varied.groupby([by, "treatment"], sort=False)
-    for place, ((value, _), points) in enumerate(lines):
-        shift = DODGE[x] * (place - (len(lines) - 1) / 2)
-        _curve(axis, unpruned, points, x, keys[value][0], shift)
+        axis.axhline(row.value, color=shade, ls=TREATMENTS["unpruned"], lw=1)
+    lines = panel[panel.treatment != "unpruned"].groupby([by, "treatment"], sort=False)
+    lines = {line: points for line, points in lines if points.value.notna().any()}
+    for place, ((value, _), points) in enumerate(lines.items()):
+        shift = DODGE * (place - (len(lines) - 1) / 2)
+        _curve(axis, unpruned, points, keys[value][0], shift)
 
 
-def _curve(axis, unpruned: pd.DataFrame, points: pd.DataFrame, x: str, shade, shift: float) -> None:
-    """One line; against the fraction, from the unpruned score of its model (and variant) on.
-    It passes points that nobody measured, and has a gap where measuring failed."""
+def _curve(axis, unpruned: pd.DataFrame, points: pd.DataFrame, shade: str, shift: float) -> None:
+    """One line, from the unpruned score of its model (and variant) on.
+
+    It passes points that nobody measured, and has a gap where measuring failed.
+    """
     first = points.iloc[0]
     same = [c for c in ("model", "variant") if c in points and unpruned[c].notna().all()]
-    start = unpruned[(unpruned[same] == first[same]).all(axis=1)].head(int(x == "fraction"))
+    start = unpruned[(unpruned[same] == first[same]).all(axis=1)].head(1)
     there = points.value.notna() | (points.get("status") != "not measured")
-    line = pd.concat([start, points[there]]).sort_values(x)
-    where = line[x] * 2**shift if x == "rank" else line[x] + shift
+    line = pd.concat([start, points[there]]).sort_values("fraction")
+    where = line.fraction + shift
     axis.errorbar(
         where,
         line.value,
         line.standard_error,
         elinewidth=0.8,
         marker="o",
-        ms=3.5,
+        ms=MARKER,
         color=shade,
         mfc=shade if first.treatment == "healed" else "white",
-        ls="" if x == "seed" else TREATMENTS[first.treatment],
+        ls=TREATMENTS[first.treatment],
         lw=1.3,
     )
     whole = where[line.block_size == 0]
-    axis.plot(whole, start.value, "o", ms=3.5, color=shade, mfc="white", zorder=3)
+    axis.plot(whole, start.value, "o", ms=MARKER, color=shade, mfc="white", zorder=3)
     if "commonest" in line and (constant := line.commonest > CONSTANT).any():
         label = f"one answer to over {CONSTANT:.0%}"
         axis.plot(where[constant], line.value[constant], "kx", ms=6, zorder=4, label=label)
-    if x == "rank":
-        axis.set_xscale("log", base=2)
-        axis.minorticks_off()
-    if x != "fraction":
-        axis.set_xticks(line[x], [f"{value:.0f}" for value in line[x]])
-        axis.margins(x=0.2)
 
 
-def _strip(axis, scores: pd.DataFrame) -> None:
+def _strip(axis, drawn: pd.DataFrame) -> None:
     """Which layers are dropped: those from l*(n) on, at each depth of the curves above."""
-    cuts = scores[scores.block_size > 0].drop_duplicates("block_size")
+    cuts = drawn[drawn.block_size > 0].drop_duplicates("block_size")
     layers = round((cuts.block_size / cuts.fraction).iloc[0])
     axis.bar(cuts.fraction, cuts.block_size, 0.6 / layers, cuts.block_start, color="lightgrey")
     axis.plot(cuts.fraction, cuts.block_start, "ks", ms=2.5, label="$l^*(n)$")
-    axis.set(ylabel="layers\ndropped", ylim=(0, layers))
+    axis.set(xlabel="fraction of layers dropped", ylabel="layers\ndropped", ylim=(0, layers))

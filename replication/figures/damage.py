@@ -7,22 +7,22 @@ from matplotlib.figure import Figure
 from lib.models import registry
 from replication.analysis.islands import rescaled
 from replication.figures.heatmaps import block_map
-from replication.figures.style import STYLE, WIDTH, save_figure
+from replication.figures.style import STYLE, WIDTH, colour, finding, save_figure
 from replication.profiles import Profile
 
-MAPS = (  # column, title, colours
-    ("distance_rescaled", "distance (rescaled by row)", {}),
-    ("value_rescaled", "damage (rescaled by row)", {}),
-    ("residual", "ranks: damage − distance\n(red: hurts more)", {"cmap": "coolwarm", "vmin": -1}),
+MAPS = (  # column, what its colours say, colours
+    ("value_rescaled", "damage, each row from 0 to 1", {}),
+    ("residual", "rank of damage − rank of distance", {"cmap": "coolwarm", "vmin": -1}),
 )
 BEST = {
     "distance": ("k.", {"ms": 4, "mew": 0.8, "label": "most similar"}),
-    "value": ("x", {"color": "#c51b7d", "ms": 4, "mew": 0.8, "label": "least damage"}),
+    "value": ("x", {"color": colour("damage map"), "ms": 4, "mew": 0.8, "label": "least damage"}),
 }
+HURTS = 0.25  # mean difference of ranks from which on a column of blocks is worth a word
 
 
 def figure_damage(tables: pd.DataFrame, correlations: pd.DataFrame, profile: Profile) -> Figure:
-    """A row a model: the distance map, the damage map, where they disagree, block by block.
+    """A row a model: the damage map, where it and the distance map disagree, block by block.
 
     tables: of analysis.beside_distances; correlations: of analysis.rank_correlation.
     """
@@ -31,27 +31,45 @@ def figure_damage(tables: pd.DataFrame, correlations: pd.DataFrame, profile: Pro
     tables = tables.join(by_row.add_suffix("_rescaled"))
     count = tables.model.nunique()
     models = tables.groupby("model", sort=False)
+    sizes = plt.Normalize(1, tables.block_size.max())
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(2 * count, 2, figsize=(WIDTH, 6.3 * count))
-        panels = axes.reshape(count, 4)
-        for (*maps, scatter), (name, table) in zip(panels, models, strict=True):
-            for axis, (column, title, colours) in zip(maps, MAPS, strict=True):
-                image = block_map(axis, table, column, title, BEST, **colours)
-                figure.colorbar(image, ax=axis)
-            of_model = correlations[correlations.model == name]
-            title = f"{registry.label(name)}, {table.n.iloc[0]} texts"
-            _scatter(scatter, table, of_model, title)
+        size = WIDTH, 1.1 + 2.3 * count
+        figure, axes = plt.subplots(count, 3, figsize=size, squeeze=False)
+        for (*maps, scatter), (name, table) in zip(axes, models, strict=True):
+            for axis, (column, _, colours) in zip(maps, MAPS, strict=True):
+                block_map(axis, table, column, "", BEST, **colours)
+            maps[0].set_title(f"{registry.label(name)}, {table.n.iloc[0]} texts", loc="left")
+            _scatter(scatter, table, correlations[correlations.model == name], sizes)
+        for column, (_, label, _) in enumerate(MAPS):
+            bar = axes[0, column].collections[0]
+            figure.colorbar(bar, ax=axes[:, column], label=label, location="bottom", aspect=25)
+        points = axes[0, 2].collections[0]
+        label = "block size $n$ (layers)"
+        figure.colorbar(points, ax=axes[:, 2], label=label, location="bottom", aspect=25)
+        _say_which_column(axes[:, 1], models)
         return save_figure(figure, tables, "figure_damage", profile, legend="")
 
 
-def _scatter(axis, table: pd.DataFrame, correlations: pd.DataFrame, title: str) -> None:
+def _say_which_column(axes, models) -> None:
+    """Write from which layer on blocks hurt most beyond their distance, in the model where it is
+    most; of blocks of up to a third of the layers, and if it is much."""
+    worst = []
+    for axis, (_, table) in zip(axes, models, strict=True):
+        small = table[table.block_size <= (table.block_start.max() + 1) // 3]
+        residuals = small.groupby("block_start").residual.mean()
+        worst.append((residuals.max(), residuals.idxmax(), small.block_size.max(), axis))
+    most, layer, height, axis = max(worst, key=lambda of_model: of_model[0])
+    if most > HURTS:
+        finding(axis, f"from layer {layer} on:\nhurt more", (layer, height), (16, 52))
+
+
+def _scatter(axis, table: pd.DataFrame, correlations: pd.DataFrame, sizes) -> None:
     """Damage against distance, a point a block; the deeper the yellow, the larger the block."""
-    lines = ["angular distance"]
+    lines = ["rank correlation:"]
     for row in correlations.itertuples():
-        interval = f"[{row.low:.2f}, {row.high:.2f}]"
-        lines.append(f"{row.blocks}: ρ = {row.rank_correlation:.2f} {interval}")
-    sizes = table.block_size
-    points = axis.scatter(table.distance, table.value, c=sizes, cmap="viridis", s=8)
-    axis.figure.colorbar(points, ax=axis, label="block size $n$ (layers)")
-    axis.set(xlabel="\n".join(lines), ylabel="rise of the C4 loss (nats)", title=title)
+        lines.append(f"{row.blocks}\n{row.rank_correlation:.2f} [{row.low:.2f}, {row.high:.2f}]")
+    axis.scatter(table.distance, table.value, c=table.block_size, cmap="viridis", norm=sizes, s=8)
+    axis.set(xlabel="angular distance", ylabel="rise of the C4 loss (nats)")
     axis.set_yscale("symlog", linthresh=0.1)
+    text = "\n".join(lines)
+    axis.text(0.99, 0.03, text, ha="right", fontsize=7.5, transform=axis.transAxes)

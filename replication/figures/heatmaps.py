@@ -14,7 +14,7 @@ from lib.blocks import Block, BlockDistances
 from lib.models import registry
 from replication.analysis import islands
 from replication.analysis.islands import rescaled
-from replication.figures.style import STYLE, WIDTH, save_figure
+from replication.figures.style import STYLE, WIDTH, colour, finding, save_figure
 from replication.profiles import Profile
 
 STEPS = [  # and the notebook that shows each
@@ -24,8 +24,8 @@ STEPS = [  # and the notebook that shows each
     ("heal", "short QLoRA\nfine-tune on C4\n(optional)", "03"),
     ("evaluate", "question answering\nand C4 loss against\nthe fraction dropped", "02, 03"),
 ]
-COLOURS = {True: ("#cfe3f5", "black"), False: ("#eeeeee", "grey")}  # of a layer kept or not
-ISLAND = "#c51b7d"  # magenta
+FILLS = {True: (colour("kept"), "black"), False: ("0.93", "grey")}  # of a layer kept or not
+NAMED = (1, 3, 10)  # sizes whose curves of figure 1c have a name
 APART = 2.4  # from one step of figure 1a to the next; each is 2 wide
 
 
@@ -35,7 +35,7 @@ def figure_1a(profile: Profile) -> Figure:
         figure, axes = plt.subplots(figsize=(WIDTH, 1.7))
         for place, (title, text, notebook) in enumerate(STEPS):
             left, middle = APART * place, APART * place + 1
-            box = FancyBboxPatch((left, 0), 2.0, 1, "round,pad=0.08", fc=COLOURS[True][0])
+            box = FancyBboxPatch((left, 0), 2.0, 1, "round,pad=0.08", fc=FILLS[True][0])
             axes.add_patch(box)
             axes.text(middle, 0.87, title, ha="center", weight="bold", size=9)
             axes.text(middle, 0.38, text, ha="center", va="center", size=7.5)
@@ -71,7 +71,7 @@ def figure_1b(block: Block, num_layers: int, profile: Profile) -> Figure:
         height = 1.3 + 0.06 * block.size
         axes.text(middle, height, text, ha="center", va="bottom", size=9)
         first, last = near.layer.min(), near.layer.max()
-        axes.text(first, -0.6, "new numbers", color="tab:blue", va="top", size=8)
+        axes.text(first, -0.6, "new numbers", va="top", size=8)
         axes.set(xlim=(first - 0.6, last + 1.6), ylim=(-1, height + 0.5))
         axes.set_title(f"Block(start={block.start}, size={block.size}) of {num_layers} layers")
         axes.axis("off")
@@ -81,15 +81,14 @@ def figure_1b(block: Block, num_layers: int, profile: Profile) -> Figure:
 def _layer(axes, row) -> None:
     """A layer with its number; below it its new number, or across it a slash."""
     left, middle = row.layer, row.layer + 0.42
-    fill, edge = COLOURS[row.kept]
+    fill, edge = FILLS[row.kept]
     axes.add_patch(Rectangle((left, 0), 0.85, 1, fc=fill, ec=edge))
     back = {"fc": fill, "ec": "none", "pad": 0.5}  # of the number, over the slash
     axes.text(middle, 0.5, row.layer, bbox=back, ha="center", va="center", size=7.5)
     if row.kept:
-        blue = "tab:blue"
-        axes.text(middle, -0.3, row.new_index, color=blue, ha="center", va="center", size=7.5)
+        axes.text(middle, -0.3, row.new_index, ha="center", va="center", size=7.5)
     else:
-        axes.plot([left, left + 0.85], [0, 1], color="tab:red", lw=1)
+        axes.plot([left, left + 0.85], [0, 1], color=colour("dropped"), lw=1)
 
 
 def distance_table(maps: dict[str, BlockDistances], profile: Profile) -> pd.DataFrame:
@@ -123,6 +122,9 @@ def figure_1c(name: str, distances: BlockDistances, profile: Profile) -> Figure:
         for size, row in table.groupby("block_size"):
             shade = colours((size - 1) / max(deepest - 1, 1))
             axes.plot(row.block_start, row.value, color=shade, lw=1)
+            if size in (*NAMED, deepest):
+                end = row.iloc[-1]
+                axes.text(end.block_start + 0.3, end.value, f"$n$ = {size}", va="center", size=8)
         best = table.loc[table.groupby("block_size").value.idxmin()]
         axes.plot(best.block_start, best.value, "k.:", ms=5, lw=1, label="best start $l^*(n)$")
         scale = plt.cm.ScalarMappable(plt.Normalize(1, deepest), colours)
@@ -132,8 +134,22 @@ def figure_1c(name: str, distances: BlockDistances, profile: Profile) -> Figure:
         degrees.set_ylabel("degrees")
         axes.set(xlabel="block start $l$ (layer)", ylabel="angular distance $d(l, l+n)$")
         axes.set_title(f"{registry.label(name)}, {distances.num_sequences} C4 sequences")
-        axes.legend(loc="upper left")
+        axes.legend(loc="upper right")
+        _least_similar(axes, table)
         return save_figure(figure, table, "figure_1c", profile)
+
+
+def _least_similar(axes, table: pd.DataFrame) -> None:
+    """Write which end of the model holds the least similar block at most sizes, if one does."""
+    sizes = table.groupby("block_size")
+    worst = table.loc[sizes.value.idxmax()]
+    for end, starts in (("first", sizes.block_start.min()), ("last", sizes.block_start.max())):
+        there = worst[(worst.block_start == starts[worst.block_size].to_numpy()).to_numpy()]
+        if 2 * len(there) > len(worst):
+            at = there.iloc[len(there) // 2]
+            text = f"with the {end} layer: least similar\nat {len(there)} of {len(worst)} sizes"
+            finding(axes, text, (at.block_start, at.value), (40, -14))
+            return
 
 
 def figure_4(maps: dict[str, BlockDistances], profile: Profile) -> Figure:
@@ -172,14 +188,14 @@ def draw_regions(axis, regions: np.ndarray) -> None:
     axis.plot(x, y, lw=1.3, label="main region", color="black", path_effects=edge)
     for number in range(1, count + 1):
         x, y = islands.outline(regions == islands.BAND + number)
-        axis.plot(x, y, lw=1.3, label="island", color=ISLAND, path_effects=edge)
+        axis.plot(x, y, lw=1.3, label="island", color=colour("island"), path_effects=edge)
         axis.annotate(
             number,
             (np.nanmax(x), np.nanmax(y)),
             xytext=(7, 26),
             textcoords="offset points",
             arrowprops={"arrowstyle": "-"},
-            color=ISLAND,
+            color=colour("island"),
             path_effects=edge,
         )
     axis.axhline(len(regions) + 0.5, color="grey", ls=":", label="searched up to here")

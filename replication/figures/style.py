@@ -1,4 +1,8 @@
-"""How every figure looks and is stored: one style, one colour a model, a PNG next to its CSV."""
+"""How every figure looks and is stored: one style, one colour a meaning, a PNG next to its CSV.
+
+colours.csv has every colour but the neutral ones: black is the unpruned model, greys are references
+(chance, the floor) and what an axis shows behind its data.
+"""
 
 import io
 import json
@@ -19,8 +23,8 @@ from replication.profiles import Profile
 SHEET = Path(__file__).with_name("style.mplstyle")
 STYLE = matplotlib.rc_params_from_file(SHEET, use_default_template=False)
 TABLE = Path(__file__).with_name("colours.csv")
-COLOURS = {row["model"]: row["colour"] for row in storage.rows(TABLE)}
-PALETTE = [  # seaborn's "colorblind", with indigo and black for two that are pale on white
+COLOURS = {row["name"]: row["colour"] for row in storage.rows(TABLE)}
+PALETTE = [  # of models: "colorblind" of seaborn, but indigo and black for two that are pale
     *("#0173B2", "#DE8F05", "#029E73", "#D55E00", "#CC78BC"),
     *("#CA9161", "indigo", "#949494", "black", "#56B4E9"),
 ]
@@ -32,7 +36,8 @@ FEW = 4_000  # colours of lines and text, with their soft edges; a map has more
 
 
 def colour(name: str) -> str:
-    """The colour of a model in every figure; of one without a row by the letters of its name."""
+    """The colour of a model, cut, question form, … in every figure; of a model without a row by the
+    letters of its name."""
     by_letters = PALETTE[(7 + sum(map(ord, name))) % len(PALETTE)]
     return COLOURS.get(name, by_letters)
 
@@ -55,10 +60,88 @@ def legend_below(figure: Figure, handles: dict | None = None, title: str | None 
     )
 
 
+def label_directly(axis, points: list[tuple], outside: bool = False, size: float = 8) -> None:
+    """Write a text to the right of each point (x, y, text, colour), apart where points are close.
+
+    outside: right of the axis, as at the ends of lines. Limits and scales must be final. A thin
+    line leads to a text that moved.
+    """
+    axis.figure.canvas.draw()  # for the height of the axis
+    least = 1.3 * size * axis.figure.dpi / 72 / axis.get_window_extent().height
+    to_axis = axis.transData + axis.transAxes.inverted()
+    halves = {
+        True: [],
+        False: [],
+    }  # of the axis, left and right: texts of one do not meet the other
+    for x, y, text, shade in points:
+        across, up = to_axis.transform((x, y))
+        labels = halves[across < 0.5 and not outside]
+        labels.append((up, 1.0 if outside else across, (x, y), text, shade))
+    for labels in halves.values():
+        labels.sort(key=lambda label: label[0])
+        heights = spread([label[0] for label in labels], least)
+        for (_, across, point, text, shade), height in zip(labels, heights, strict=True):
+            axis.annotate(
+                text,
+                point,
+                (across + 0.03, height),
+                textcoords="axes fraction",
+                va="center",
+                fontsize=size,
+                color=shade,
+                annotation_clip=False,
+                arrowprops={"arrowstyle": "-", "color": "0.8", "lw": 0.6, "shrinkB": 3},
+                zorder=2,
+            )
+
+
+def spread(heights: list[float], least: float) -> list[float]:
+    """Rising heights, moved as little as it takes to be at least `least` apart."""
+    groups = []
+    for height in heights:
+        groups.append([height])
+        while len(groups) > 1 and _overlap(*groups[-2:], least):
+            groups[-2:] = [groups[-2] + groups[-1]]
+    return [place for group in groups for place in _places(group, least)]
+
+
+def _overlap(below: list[float], above: list[float], least: float) -> bool:
+    return _places(below, least)[-1] + least > _places(above, least)[0]
+
+
+def _places(group: list[float], least: float) -> list[float]:
+    """Neighbours `least` apart around the middle of their heights."""
+    lowest = sum(group) / len(group) - (len(group) - 1) * least / 2
+    return [lowest + number * least for number in range(len(group))]
+
+
+def finding(axis, text: str, point: tuple[float, float], away: tuple[float, float]) -> None:
+    """Write what a figure shows, with an arrow to a point (in data), when all data are drawn.
+
+    away: from the point to the text, in printer's points, into the free part of the axis: to the
+    left instead of the right where the point is in the right half.
+    """
+    axis.autoscale_view()
+    across = (axis.transData + axis.transAxes.inverted()).transform(point)[0]
+    side = 1 if across < 0.5 else -1
+    axis.annotate(
+        text,
+        point,
+        (side * away[0], away[1]),
+        textcoords="offset points",
+        ha="left" if side > 0 else "right",
+        va="center",
+        fontsize=8.5,
+        weight="bold",
+        arrowprops={"arrowstyle": "->", "lw": 1, "shrinkB": 4},
+        bbox={"fc": "white", "ec": "none", "alpha": 0.8, "pad": 1},
+        zorder=5,
+    )
+
+
 def level(axes: list, shaded: bool) -> None:
     """Give all axes the range of those with numbers; shaded: where the paper's models fall."""
-    limits = [axis.get_ylim() for axis in axes if axis.dataLim.height >= 0]
-    lows, highs = zip(AT_LEAST, *limits, strict=True)
+    lows, highs = zip(AT_LEAST, *(axis.get_ylim() for axis in axes), strict=True)
     published = json.loads((paths.DATA / "published.json").read_text(encoding="utf-8"))
     ranges = [ends for key, ends in published["transitions"].items() if key != "source"]
     first, last = min(map(min, ranges)), max(map(max, ranges))
@@ -84,10 +167,8 @@ def backdrop(axis, scores: pd.DataFrame) -> pd.DataFrame:
     if some:
         names = silent.variant if "variant" in silent else silent.model.map(registry.label)
         note = f"no signal:\n{', '.join(dict.fromkeys(names))}"
-    elif len(silent):
-        note = "no signal"
     else:
-        note = "not measured" if scores.value.isna().all() else ""
+        note = "no signal" if len(silent) else ""
     if note:
         below = (unpruned.chance == 0.5).any()  # where a panel of BoolQ is empty
         axis.text(
@@ -103,6 +184,14 @@ def backdrop(axis, scores: pd.DataFrame) -> pd.DataFrame:
             zorder=0,
         )
     return unpruned
+
+
+def nothing_measured(table: pd.DataFrame, name: str, profile: Profile) -> Figure:
+    """The figure of a run that lacks all of it: a sentence, and a table of what is missing."""
+    with plt.rc_context(STYLE):
+        figure = plt.figure(figsize=(WIDTH, 0.6))
+        figure.text(0.5, 0.5, "nothing of this is measured yet", ha="center", va="center")
+        return save_figure(figure, table, name, profile)
 
 
 def save_figure(

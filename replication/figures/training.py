@@ -6,13 +6,20 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from lib.models import registry
-from replication.figures.style import STYLE, WIDTH, save_figure
+from replication.figures.style import (
+    STYLE,
+    WIDTH,
+    colour,
+    label_directly,
+    nothing_measured,
+    save_figure,
+)
 from replication.profiles import Profile
 
 LOOKS = {  # of each line: colour, marker, name
-    "similarity": ("tab:blue", "o", "similarity"),
-    "simple": ("tab:red", "s", "simple"),
-    "none": ("0.4", "^", "nothing dropped"),
+    "similarity": (colour("similarity"), "o", "similarity"),
+    "simple": (colour("simple"), "s", "simple"),
+    "none": (colour("none"), "^", "nothing dropped"),
 }
 LINE = ["strategy", "block_size", "steps"]
 
@@ -21,7 +28,8 @@ def figure_training(healings: pd.DataFrame, profile: Profile) -> Figure:
     """The training loss of each healing against its steps, a panel a model; darker: deeper cuts.
 
     healings: of scores.healings. Pale: every step. In colour: a running mean of the longest of each
-    cut. Yellow: the learning rate rises; grey: it falls, at the end of each length.
+    cut, with the number of layers dropped at its end. Yellow: the learning rate rises; grey: it
+    falls, at the end of each length.
     """
     numbers = healings.losses.map(len)
     steps = [range(1, number + 1) for number in numbers]
@@ -33,28 +41,41 @@ def figure_training(healings: pd.DataFrame, profile: Profile) -> Figure:
     smooth = of_healing.rolling(few, min_periods=1, center=True).mean()
     table["smooth"] = smooth.droplevel(0)
     models = table.dropna(subset="loss").groupby("model", sort=False)
-    rows = max(1, len(models))
+    rows = len(models)
+    if not rows:
+        return nothing_measured(table, "figure_training", profile)
     with plt.rc_context(STYLE):
         size = WIDTH, 1 + 2.6 * rows
         figure, axes = plt.subplots(rows, figsize=size, squeeze=False)
-        for axis, (model, lines) in zip(axes.flat, models, strict=False):
+        for axis, (model, lines) in zip(axes.flat, models, strict=True):
             axis.set_title(registry.label(model), loc="left")
             axis.set(xscale="log", yscale="log", ylabel="training loss (nats)")
             warmup = lines.warmup_steps.max()
-            axis.axvspan(1, warmup, color="lightyellow", label="the rate rises")
+            rises = "the rate rises"
+            axis.axvspan(1, warmup, color=colour(rises), label=rises)
             depths = [0, *sorted(lines.block_size.unique())]
+            ends = []
             longest = lines.groupby(["strategy", "block_size"]).steps.max()
             for (strategy, n, length), line in lines.groupby(LINE, sort=False):
-                colour, _, name = LOOKS[strategy]
+                hue, _, name = LOOKS[strategy]
                 depth = depths.index(n) / len(depths)
                 pale = 0.6 * (1 - depth) if n else 0
-                shade = [part + (1 - part) * pale for part in to_rgb(colour)]
+                shade = [part + (1 - part) * pale for part in to_rgb(hue)]
                 first = line.iloc[0]
                 falls = length - first.decay_steps if first.decay_steps else first.warmup_steps
                 axis.axvspan(falls, length, color="0.93", zorder=-1, label="the rate falls")
                 axis.plot(line.step, line.loss, color=shade, lw=0.6, alpha=0.4)
-                name += f", $n$ = {n}" if n else ""
                 if length == longest[strategy, n]:
-                    axis.plot(line.step, line.smooth, color=shade, label=name)
+                    axis.plot(line.step, line.smooth, color=shade)
+                    axis.plot([], [], color=hue, label=name)
+                    end = line.iloc[-1]
+                    ends.append((end.step, end.smooth, f"$n$ = {n}" if n else "none", shade))
+            axis.set_ylim(*_range(lines.smooth))
+            label_directly(axis, ends, outside=True)
         axes[-1, 0].set_xlabel(f"steps of healing (bold: mean over {few} of them)")
         return save_figure(figure, table, "figure_training", profile, legend="")
+
+
+def _range(losses: pd.Series) -> tuple[float, float]:
+    """Limits of a logarithmic axis, a little beyond the running means."""
+    return 0.9 * losses.min(), 1.1 * losses.max()

@@ -1,7 +1,7 @@
 """The claims at a glance: every verdict on one axis."""
 
 from dataclasses import asdict
-from itertools import pairwise
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,53 +9,67 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from replication.figures.style import STYLE, save_figure
+from replication.figures.style import STYLE, WIDTH, colour, save_figure
 from replication.profiles import Profile
 
-SHADES = {"agrees": "tab:blue", "differs": "tab:orange", "": "grey"}
-FARTHEST = 5  # reaches of an interval: what lies beyond is drawn there, as an arrow
-ROW = 0.27  # inches
+SHADES = {"agrees": colour("agrees"), "differs": colour("differs"), "": colour("can't tell")}
+DRAWN = ("decided", "points this way", "can't tell")  # the others are words
+ROW = 0.25  # inches
+MARKERS = "osD^vpP*Xdh8<>"  # of models, in their order
 COLUMNS = {"direction": "way", "confidence": "firmness"}  # of figure_claims.csv
-ENTRIES = {  # of the legend: colour, marker, and colour inside it
-    "agrees": ("tab:blue", "o", "tab:blue"),
-    "differs": ("tab:orange", "o", "tab:orange"),
-    "hollow: more healing or another definition may turn it": ("0.3", "o", "white"),
-    "grey band: can't tell": ("0.88", "s", "0.88"),
-}
 
 
 def figure_claims(verdicts: list, profile: Profile) -> Figure:
-    """How far each statistic lies within its bound, in reaches of its interval towards it.
+    """How far each statistic lies within its bound: a row a part of a claim, a mark a model.
 
     verdicts: a list of claims.bounds.Verdict. Right of the grey band a claim agrees with the
-    paper, left of it it differs; within it the interval lies across the bound.
+    paper, left of it it differs; within it the interval lies across the bound. Hollow: more
+    healing or another definition may change it. What cannot be tested here has a dash.
     """
-    drawn = [verdict for verdict in verdicts if not np.isnan(verdict.statistic)]
-    rows = max(len(drawn), 1)
-    height = ROW * rows + 1.35
+    parts = list(dict.fromkeys(verdict.claim for verdict in verdicts))
+    drawn = [v for v in verdicts if v.confidence in DRAWN and not np.isnan(v.position)]
+    models = list(dict.fromkeys(verdict.model for verdict in drawn))
+    most = 1.5 * max([10, *(abs(v.position) for v in drawn if np.isfinite(v.position))])
+    height = ROW * len(parts) + 1.7
     with plt.rc_context(STYLE | {"figure.constrained_layout.use": False}):
-        figure, axis = plt.subplots(figsize=(11, height))
-        figure.subplots_adjust(0.44, 0.85 / height, 0.70, 1 - 0.45 / height)
+        figure, axis = plt.subplots(figsize=(WIDTH, height))
+        figure.subplots_adjust(0.55, 1.2 / height, 0.99, 1 - 0.3 / height)
         axis.axvspan(-1, 1, color="0.88", lw=0)
         axis.axvline(0, color="0.6", lw=0.8)
-        for row, verdict in enumerate(drawn):
-            _draw(axis, row, verdict)
-        claims = [verdict.claim.rstrip("abcde") for verdict in drawn]
-        for row, (above, below) in enumerate(pairwise(claims), start=1):
-            if above != below:
-                axis.axhline(row - 0.5, -1.6, 2.1, color="0.8", lw=0.6, clip_on=False)
-        most = FARTHEST + 0.6
-        axis.set(xlim=(-most, most), ylim=(rows - 0.5, -0.5), yticks=[])
-        axis.set_xlabel("within the bound, in reaches of the 95 % interval")
-        axis.set_title("differs          agrees", fontsize=9)
+        axis.set_xscale("symlog", linthresh=1)
+        axis.set(xlim=(-most, most), ylim=(len(parts) - 0.5, -0.5))
+        axis.set_xticks([-10, -1, 0, 1, 10], ["−10", "−1", "0", "1", "10"])
+        axis.minorticks_off()
+        statements = {verdict.claim: verdict.statement for verdict in verdicts}
+        texts = [f"{part}  {fill(statements[part], 70)}" for part in parts]
+        axis.set_yticks(range(len(parts)), texts, fontsize=7.5)
+        axis.tick_params(axis="y", length=0)
+        for row, part in enumerate(parts):
+            _row(axis, row, [v for v in drawn if v.claim == part], models, most)
+            if row and part.rstrip("abcde") != parts[row - 1].rstrip("abcde"):
+                axis.axhline(row - 0.5, color="0.8", lw=0.6)
+        label = "(value − bound) / half-width of the 95 % interval"
+        axis.set_xlabel(f"← differs        agrees →\n{label}", fontsize=8)
         axis.spines["left"].set_visible(False)
-        handles = [
-            Line2D([], [], ls="", label=text, color=shade, marker=marker, mfc=inside)
-            for text, (shade, marker, inside) in ENTRIES.items()
-        ]
-        figure.legend(handles=handles, loc="lower left", ncols=4, fontsize=8, frameon=False)
+        handles = _entries(drawn, models)
+        columns = {"ncols": 3, "loc": "lower left", "fontsize": 8, "frameon": False}
+        figure.legend(handles=handles, **columns)
         table = pd.DataFrame(map(_columns, verdicts))
         return save_figure(figure, table, "figure_claims", profile)
+
+
+def _entries(drawn: list, models: list[str]) -> list[Line2D]:
+    """The legend: what is drawn of directions, of models, and of hollow marks."""
+    ways = {"agrees": "agrees", "differs": "differs", "": "can't tell"}
+    there = {verdict.direction for verdict in drawn}
+    looks = [(text, SHADES[way], "s", SHADES[way]) for way, text in ways.items() if way in there]
+    if any(verdict.confidence == "points this way" for verdict in drawn):
+        looks.append(("hollow: only points this way", "0.3", "o", "white"))
+    looks += [(model, "0.3", MARKERS[i % len(MARKERS)], "0.3") for i, model in enumerate(models)]
+    return [
+        Line2D([], [], ls="", label=text, color=shade, marker=marker, mfc=inside, ms=5)
+        for text, shade, marker, inside in looks
+    ]
 
 
 def _columns(verdict) -> dict:
@@ -64,28 +78,15 @@ def _columns(verdict) -> dict:
     return {COLUMNS.get(name, name): value for name, value in row.items()}
 
 
-def _draw(axis, row: int, verdict) -> None:
-    """A verdict as a point of a row, between its statement and its numbers."""
-    shade = SHADES[verdict.direction]
-    position = verdict.position
-    marker = ">" if position > FARTHEST else "<" if position < -FARTHEST else "o"
-    inside = shade if verdict.confidence == "decided" else "white"
-    at = float(np.clip(np.nan_to_num(position), -FARTHEST, FARTHEST))
-    axis.plot(at, row, marker, color=shade, mfc=inside, ms=6, mew=1.4)
-    numbers = filter(None, [verdict.numbers, verdict.model, verdict.task])
-    _beside(axis, -0.03, row, f"{verdict.claim}  {verdict.statement}", "right", "black")
-    _beside(axis, 1.03, row, " · ".join(numbers), "left", "0.25")
-
-
-def _beside(axis, x: float, row: int, text: str, side: str, shade: str) -> None:
-    """A text beside the axis, at the height of a row."""
-    axis.annotate(
-        text,
-        (x, row),
-        xycoords=("axes fraction", "data"),
-        ha=side,
-        va="center",
-        color=shade,
-        fontsize=8,
-        annotation_clip=False,
-    )
+def _row(axis, row: int, verdicts: list, models: list[str], most: float) -> None:
+    """A mark a model; at the edge what is infinitely far; a dash if there is none."""
+    if not verdicts:
+        text = "– not testable here"
+        axis.text(0, row, text, ha="center", va="center", fontsize=7.5, color="0.35")
+    for verdict in verdicts:
+        shade, number = SHADES[verdict.direction], models.index(verdict.model)
+        marker = MARKERS[number % len(MARKERS)]
+        inside = shade if verdict.confidence == "decided" else "white"
+        place = float(np.clip(verdict.position, -0.85 * most, 0.85 * most))
+        height = row + 0.16 * (number - (len(models) - 1) / 2)
+        axis.plot(place, height, marker, color=shade, mfc=inside, ms=5, mew=1.2)

@@ -2,9 +2,10 @@
 
 Every function takes the maps of some models and a profile, and returns one table over all of them.
 A stored result is read; a missing one is measured and stored, one result per block and task.
-Columns: profile, model, dtype, quantization, block_start, block_size, task, shots, seed, rank,
-value, standard_error, n, chance, majority, floor, …, status, and the labels of the experiment
-(fraction of the layers dropped, strategy, treatment; of the ablations also ablation and variant).
+Columns: profile, model, revision, dtype, quantization, block_start, block_size, task, shots, seed,
+rank, steps and tokens of healing (0: not healed; tokens: at most), value, standard_error, n,
+chance, majority, floor, …, status, and the labels of the experiment (fraction of the layers
+dropped, strategy, treatment; of the ablations also ablation and variant).
 What only reads results loads no torch: functions that measure import what they need.
 """
 
@@ -150,16 +151,21 @@ def row(scored: Request, record: dict) -> dict:
     """A row of the table: whose score, the score, and the labels of its experiment."""
     params, values, labels = record["params"], record["values"], dict(scored.labels)
     recipe = params.get("recipe", {})
+    steps = recipe.get("steps", 0)
     score = NO_SCORE
     if values:  # also of a score that was stored with less
         score = score | {key: values[key] for key in SCORE if values.get(key) is not None}
         score |= dict(zip(EXAMPLES, codec.examples_of(values), strict=True))
     return {
         "profile": labels.pop("profile"),
-        **{key: params[key] for key in ("model", "dtype", "quantization", *BLOCK, "task")},
+        "model": params["model"],
+        "revision": params.get("revision"),
+        **{key: params[key] for key in ("dtype", "quantization", *BLOCK, "task")},
         "shots": params.get("shots"),
         "seed": recipe.get("seed"),
         "rank": recipe.get("rank"),
+        "steps": steps,
+        "tokens": steps * recipe.get("batch", 0) * recipe.get("max_tokens", 0),
         **score,
         "status": record["status"],
         "took": record.get("seconds"),
