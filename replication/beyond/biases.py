@@ -322,7 +322,7 @@ def _say_gain(axes: dict, table: pd.DataFrame) -> None:
             same = same[(same.model == row.model) & (same.strategy == row.strategy)]
             (height,) = same.value[same.block_size == row.block_size]
             text = f"biases removed:\n{row.difference:+.2f}"
-            finding(axes[row.model, row.strategy], text, (row.block_size, height), (24, 30))
+            finding(axes[row.model, row.strategy], text, (row.block_size, height), (-30, 20))
 
 
 def _accuracies(axis, panel: pd.DataFrame) -> None:
