@@ -318,11 +318,13 @@ def _say_gain(axes: dict, table: pd.DataFrame) -> None:
     gained = gains(table[table.block_size > 0])
     for row in gained.sort_values("difference").tail(1).itertuples():
         if row.difference > NORMAL * row.standard_error:
+            axis = axes[row.model, row.strategy]
+            axis.set_ylim(top=axis.get_ylim()[1] + 0.1)  # room for it above the lines
             same = table[(table.measure == MEASURES[1]) & (table.questions == row.questions)]
             same = same[(same.model == row.model) & (same.strategy == row.strategy)]
             (height,) = same.value[same.block_size == row.block_size]
             text = f"biases removed:\n{row.difference:+.2f}"
-            finding(axes[row.model, row.strategy], text, (row.block_size, height), (-30, 20))
+            finding(axis, text, (row.block_size, height), (-35, 42))
 
 
 def _accuracies(axis, panel: pd.DataFrame) -> None:
