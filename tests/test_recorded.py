@@ -263,3 +263,11 @@ def test_the_report_can_be_put_on_a_host(reported):
             assert (page.parent / address).is_file(), (page.name, address)
     assert (reported / DRAWN / "explorer.html").is_file()
     assert "srcdoc" not in (reported / DRAWN / f"{NOTEBOOKS['08'].file}.html").read_text()
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("width", [400, 800])
+def test_the_first_page_of_the_report_does_not_scroll_sideways(reported, chromium, width):
+    page = chromium.new_page(viewport={"width": width, "height": 900})
+    page.goto((reported / "index.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
