@@ -56,6 +56,7 @@ CELLS = {  # that tell the rows of a table apart, and how a source names them
     "treatment": "{}",
 }
 EARLY = 9  # layers: SmolLM2 has lost three quarters before it or well after it
+STEPPED = ("dose", "gap of strategies")  # tables of healings of several lengths
 PLACED = ("damage", "distances", "states", "every place")  # tables of blocks at several places
 
 
@@ -88,6 +89,7 @@ def row_name(table: str, row: dict) -> str:
         cells["model"] = registry.label(cells["model"])
     unpruned = cells.get("strategy") == "none"
     hidden = ["block_start"] * (table not in PLACED) + ["strategy", "block_size"] * unpruned
+    hidden += ["steps"] * (table not in STEPPED)
     cells |= dict.fromkeys(hidden)
     parts = [
         words.format(cells[cell]) for cell, words in CELLS.items() if pd.notna(cells.get(cell))
