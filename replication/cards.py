@@ -96,11 +96,13 @@ def get_card(name: str | None = None, dtype: str | None = None) -> Card:
 
 
 def _at_hand(known: dict[str, Card]) -> str:
-    """The card that nvidia-smi lists first, or its own name if there is no such row; or cpu."""
-    if not shutil.which("nvidia-smi"):
+    """The first visible card of nvidia-smi, or its own name if there is no such row; or cpu."""
+    first = machine.first_gpu()
+    if not shutil.which("nvidia-smi") or first in machine.HIDDEN:
         return "cpu"
-    query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-    answer = subprocess.run(query, capture_output=True, text=True)
+    query = ["--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    command = ["nvidia-smi", "-i", first, *query]
+    answer = subprocess.run(command, capture_output=True, text=True)
     gpu, _, mib = answer.stdout.partition("\n")[0].rpartition(", ")
     if answer.returncode or not gpu:  # no devices, or no driver
         return "cpu"

@@ -5,23 +5,20 @@ The results that each job must still leave, what they take (`costs`), and the ho
 that fits. Loads no model, writes nothing, imports no torch.
 """
 
-from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import NamedTuple
 
 from lib.models import registry
 from replication import paths, results
 from replication.cards import Card, Work, get_card
 from replication.costs import Loaded
-from replication.measure import experiments
 from replication.measure.request import BLOCK, Request, grouped
 from replication.profiles import Profile
-from replication.results.archive import Archive, parsed
-from replication.run.jobs import Job, jobs
-from replication.run.missing import key_of, maps_of, missing
+from replication.run.jobs import Job
+from replication.run.missing import key_of, missing
 
 HEADER = ("model", "nb", "jobs", "missing", "PFLOP", "hours", "longest", "GB", "fits")
-WRITING = "11 GSM8K"  # a row of its own
-LINE = "{:14} {:8} {:>4} {:>7} {:>9} {:>6} {:>7} {:>5}  {}"
+LINE = "{:14} {:2} {:>4} {:>7} {:>9} {:>6} {:>7} {:>5}  {}"
 
 
 def works(loaded: Loaded, requests: list[Request], counted: set[str]) -> list[Work]:
@@ -39,84 +36,101 @@ def works(loaded: Loaded, requests: list[Request], counted: set[str]) -> list[Wo
     return new
 
 
-@dataclass(frozen=True)
-class Written(Job):
-    """The part of notebook 11 that no job lists: what models write, as GSM8K's answers."""
+class Planned(NamedTuple):
+    """A job, the results that it lacks, and what they take."""
 
-    def requests(self, distances, profile: Profile) -> list[Request]:
-        whole = experiments.unpruned(self.model, profile, ["gsm8k"])
-        return whole + experiments.written(self.model, distances, profile)
+    job: Job
+    missing: list[Request]
+    works: list[Work]  # of a result that several jobs need, in the first of them
 
-
-def solves_none(model: str, profile: Profile, record: Archive) -> bool:
-    """Whether the whole model has answered no problem of GSM8K, so that no pruned one is asked."""
-    (whole,) = experiments.unpruned(model, profile, ["gsm8k"])
-    params = {name: value for name, value in whole.params.items() if name != "dtype" or value}
-    files = paths.RESULTS.glob("scores/*/gsm8k-*-whole-*.json")
-    read = [parsed(file.read_bytes(), "scores") for file in files]
-    there = [result for result, problem in read if problem is None] + [*record.records("scores")]
-    same = [result for result in there if params.items() <= result["params"].items()]
-    return any(result["values"]["value"] == 0 for result in same)
+    def hours(self, card: Card) -> float:
+        return sum(map(card.hours, self.works))
 
 
-class Row(NamedTuple):
-    """A notebook's jobs for a model: the results that each lacks, and what they take."""
+def planned(
+    profile: Profile, notebooks: list[str], card: Card, recorded: dict[str, dict] | None = None
+) -> list[Planned]:
+    """The jobs of `notebooks`, in order. recorded: results that are there, by key.
 
-    model: str
-    notebook: str
-    missing: list[list[Request]]
-    works: list[list[Work]]  # of a result that several need, in the first of them
-
-    def line(self, card: Card) -> str:
-        """Its line of the table."""
-        label = registry.label(self.model)[-14:]  # the end, where models of a family differ
-        every = [work for job in self.works for work in job]
-        hours = [sum(card.hours(work) for work in job) for job in self.works]
-        flops, memory = sum(w.flops for w in every), max((w.memory for w in every), default=0)
-        numbers = flops / 1e15, sum(hours), max(hours, default=0), memory / 1e9
-        counts = len(self.missing), sum(work.kind != "maps" for work in every)
-        return LINE.format(label, self.notebook, *counts, *map(_number, numbers), self.fits(card))
-
-    def fits(self, card: Card) -> str:
-        """How the jobs fit a card."""
-        left = [job for job in self.works if job]
-        if not left:
-            return "shared with rows above" if any(self.missing) else "done"
-        large = [{work.kind for work in job if work.memory > card.memory} for job in left]
-        fit = sum(kinds <= {"similarity"} for kinds in large)
-        if fit < len(left):
-            return f"{fit} of {len(left)}" if fit else "does not fit"
-        return "layer by layer" if any(large) else "yes"
-
-
-def rows(profile: Profile, notebooks: list[str], card: Card) -> list[Row]:
-    """All jobs of `notebooks`. What is recorded of the profile is there: a recording resumes."""
-    record, plan = results.archive(paths.RECORDED / profile.name), []
-    recorded = {result["key"] for result in record.records()}
-    known = [job for job in jobs(profile, notebooks) if registry.shape(job.model)]
-    for model, of_model in grouped(known, lambda job: job.model).items():
-        maps, counted = maps_of(model, profile, record), set()
-        loaded = Loaded(registry.shape(model), profile.quantization, card)
-        by_notebook = grouped(of_model, lambda job: job.notebook)
-        if "11" in by_notebook and not solves_none(model, profile, record):
-            by_notebook[WRITING] = [Written("11", model)]
-        for notebook, same in sorted(by_notebook.items()):
-            lacks = [missing(job, profile, maps, recorded) for job in same]
-            new = [works(loaded, requests, counted) for requests in lacks]
-            plan.append(Row(model, notebook, lacks, new))
+    Of a model whose sizes are not known yet nothing is counted.
+    """
+    plan = []
+    for model in profile.models:
+        shape, counted = registry.shape(model), set()
+        loaded = shape and Loaded(shape, profile.quantization, card)
+        for job, requests in missing(model, profile, notebooks, recorded).items():
+            plan.append(Planned(job, requests, works(loaded, requests, counted) if shape else []))
     return plan
 
 
-def table(profile: Profile, notebooks: list[str], card_name: str | None = None) -> str:
-    """The plan of a run as text, at most 110 columns wide. Raises ValueError for a bad card."""
+def line(card: Card, jobs: list[Planned]) -> str:
+    """The table's line of a notebook's jobs for a model."""
+    label = registry.label(jobs[0].job.model)[-14:]  # the end, where models of a family differ
+    every = [work for one in jobs for work in one.works]
+    hours = [one.hours(card) for one in jobs]
+    flops, memory = sum(w.flops for w in every), max((w.memory for w in every), default=0)
+    numbers = flops / 1e15, sum(hours), max(hours), memory / 1e9
+    counts = len(jobs), sum(work.kind != "maps" for work in every)
+    return LINE.format(
+        label, jobs[0].job.notebook, *counts, *map(_number, numbers), fit(card, jobs)
+    )
+
+
+def fit(card: Card, jobs: list[Planned]) -> str:
+    """How the jobs of a line fit a card."""
+    left = [one.works for one in jobs if one.works]
+    if not left:
+        return "shared with rows above" if any(one.missing for one in jobs) else "done"
+    large = [{work.kind for work in works if work.memory > card.memory} for works in left]
+    fitting = sum(kinds <= {"similarity"} for kinds in large)
+    if fitting < len(left):
+        return f"{fitting} of {len(left)}" if fitting else "does not fit"
+    return "layer by layer" if any(large) else "yes"
+
+
+def longest_chain(plan: list[Planned], card: Card) -> tuple[float, list[str]]:
+    """The hours of a map and the longest job that needs it, and the names of those left."""
+    maps = {one.job.model: one for one in plan if one.job.is_map}
+    chains = [(0.0, [])]
+    for one in plan:
+        of_map = [] if one.job.is_map else [maps[one.job.model]]
+        left = [each for each in (*of_map, one) if each.missing]
+        chains.append((sum(each.hours(card) for each in left), [each.job.name for each in left]))
+    return max(chains)
+
+
+def on_cards(plan: list[Planned], card: Card, count: int) -> float:
+    """The hours of a plan on `count` cards: maps first, then the next job as one is free."""
+    free, mapped = [0.0] * count, {}
+    maps = [one for one in plan if one.job.is_map]
+    for one in maps:
+        mapped[one.job.model] = heappop(free) + one.hours(card)
+        heappush(free, mapped[one.job.model])
+    others = [one for one in plan if not one.job.is_map]
+    for one in sorted(others, key=lambda one: mapped[one.job.model]):
+        start = max(heappop(free), mapped[one.job.model])
+        heappush(free, start + one.hours(card))
+    return max(free)
+
+
+def table(
+    profile: Profile, notebooks: list[str], card_name: str | None = None, count: int = 1
+) -> str:
+    """The plan of a run on `count` cards as text, at most 110 columns wide.
+
+    What is recorded of the profile is there: a recording resumes. Raises ValueError for a bad card.
+    """
     card = get_card(card_name, profile.dtype)
-    plan = rows(profile, notebooks, card)
-    every = [work for row in plan for job in row.works for work in job]
-    lacks = [job for row in plan for job in row.missing]
-    drawn = sorted({*notebooks} - {row.notebook for row in plan})
+    record = results.archive(paths.RECORDED / profile.name).records()
+    plan = planned(profile, notebooks, card, {result["key"]: result for result in record})
+    rows = grouped(plan, lambda one: (one.job.model, one.job.notebook))
+    every = [work for one in plan for work in one.works]
+    drawn = sorted({*notebooks} - {notebook for _, notebook in rows})
     unknown = ", ".join(model for model in profile.models if not registry.shape(model))
     chosen = "float32" if card.element == 4 else "16 bits"
-    hours, flops = sum(card.hours(work) for work in every), sum(work.flops for work in every)
+    hours, flops = sum(map(card.hours, every)), sum(work.flops for work in every)
+    chain, names = longest_chain(plan, card)
+    done = sum(not one.missing for one in plan)
     lines = [
         f"{profile.name} on {card.name}: {card.memory / 1e9:.1f} GB, {card.matmul / 1e12:.3g} "
         f"TFLOP/s; weights in {profile.quantization or profile.dtype or chosen}.",
@@ -124,12 +138,14 @@ def table(profile: Profile, notebooks: list[str], card_name: str | None = None) 
         "GB: weights and one row.",
         "",
         LINE.format(*HEADER),
-        *(row.line(card) for row in plan),
+        *(line(card, jobs) for jobs in rows.values() if registry.shape(jobs[0].job.model)),
         "",
         *([f"Not counted: {', '.join(drawn)}."] if drawn else []),
-        *([f"Not planned: {unknown}. No config.json tells the sizes."] if unknown else []),
-        f"{len(lacks)} jobs, {lacks.count([])} done. The rest: {_number(hours)} hours, "
+        *([f"Not one: {unknown}. No config.json tells the sizes."] if unknown else []),
+        f"{len(plan)} jobs, {done} done. The rest: {_number(hours)} hours, "
         f"{_number(flops / 1e15)} PFLOP.",
+        f"One after the other: {_number(chain)} hours{': ' * bool(names)}{', '.join(names)}.",
+        *([f"On {count} cards: {_number(on_cards(plan, card, count))} hours."] * (count > 1)),
     ]
     return "\n".join(lines)
 

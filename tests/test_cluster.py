@@ -1,19 +1,17 @@
 """The order of jobs under any engine, and what Ray is asked for; with Ray itself where `real`."""
 
 import os
-import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks.faults import nodes
-from lib.models import registry
-from replication import paths, profiles, results
-from replication.measure import distance_maps
-from replication.run import batch, execution, jobs
+from lib.models import machine, registry
+from replication import paths, profiles
+from replication.__main__ import main
+from replication.run import batch, measuring
 from replication.run.execution import Launch, Outcome
 from replication.run.jobs import Job
 from replication.run.notebooks import NOTEBOOKS
@@ -31,51 +29,29 @@ class Backwards(batch.Serial):
 
 
 SMOKE = profiles.get("smoke")
-PARAMETERS = {"PROFILE": "smoke"}
-
-
-def batch_of(*numbers: str, profile=SMOKE, parameters=PARAMETERS) -> batch.Batch:
-    """Notebooks that draw one figure each."""
-    notebooks = {
-        number: replace(NOTEBOOKS[number], file=number, figures=("drawn",)) for number in numbers
-    }
-    return batch.Batch(notebooks, parameters, profile)
+MODELS = ("a/b", "c/d")
+KINDS = ("map", "02-unhealed", "similarity-n02-r8-s0-healed", "simple-n02-r8-s0-healed")
+ALL = [Job(f"{model[-1]}-{kind}", model, "02") for model in MODELS for kind in KINDS]
 
 
 def launch_of(job: Job) -> Launch:
-    return Launch(None, {"JOB": job}, f"{job}")
-
-
-def leave(launch: Launch, status: str = "ok") -> None:
-    """What an execution that ran to its end leaves."""
-    table = launch.figures / "drawn.csv"
-    for folder in (launch.figures, launch.folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    table.write_text(f"model,value,status\ntiny,{1 if status == 'ok' else ''},{status}\n")
-    (launch.folder / f"{launch.notebook.file}.ipynb").touch()
-
-
-ALL = [
-    Job(number, model, size)
-    for number, sizes in {"01": [None], "02": [None], "03": [1, 2], "06": [2], "07": [2]}.items()
-    for model in ("a/b", "c/d")
-    for size in sizes
-]
+    return Launch(job=job.name)
 
 
 @pytest.mark.parametrize("engine", [batch.Serial, Backwards])
-def test_a_job_starts_after_those_of_its_model_that_it_builds_on(engine):
+def test_a_job_needs_its_models_map_only(engine):
     order = []
 
     def execute(launch):
-        order.append(launch.parameters["JOB"])
-        return Outcome("ok")
+        order.append(launch.job)
+        return Outcome("failed" if "unhealed" in launch.job else "ok")
 
-    ended = [job for job, _ in batch.in_order(ALL, engine(execute), launch_of)]
-    assert sorted(ended, key=ALL.index) == ALL and ended == order
-    for place, job in enumerate(order):
-        later = order[place + 1 :]
-        assert not any(other.model == job.model and other.wave < job.wave for other in later)
+    ended = [job.name for job, _ in batch.in_order(ALL, engine(execute), launch_of)]
+    assert sorted(ended) == sorted(job.name for job in ALL) and ended == order
+    for job in ALL:
+        assert order.index(job.map_name) <= order.index(job.name)
+    if engine is Backwards:  # the jobs of one model do not wait for the other's map
+        assert order.index("b-map") > order.index("d-02-unhealed")
 
 
 @pytest.mark.parametrize("engine", [batch.Serial, Backwards])
@@ -83,13 +59,12 @@ def test_a_model_that_cannot_be_had_is_tried_once(engine):
     tried = []
 
     def execute(launch):
-        job = launch.parameters["JOB"]
-        tried.append(job)
-        return Outcome("skipped: gated", "is gated") if job.model == "a/b" else Outcome("ok")
+        tried.append(launch.job)
+        return Outcome("skipped: gated", "is gated") if launch.job[0] == "b" else Outcome("ok")
 
     ended = dict(batch.in_order(ALL, engine(execute), launch_of))
     assert set(ended) == set(ALL)
-    assert [job for job in tried if job.model == "a/b"] == [Job("01", "a/b")]
+    assert [name for name in tried if name[0] == "b"] == ["b-map"]
     assert {ended[job].status for job in ALL if job.model == "a/b"} == {"skipped: gated"}
     assert {ended[job].status for job in ALL if job.model == "c/d"} == {"ok"}
 
@@ -97,93 +72,73 @@ def test_a_model_that_cannot_be_had_is_tried_once(engine):
 def test_a_failure_changes_no_other_job_and_what_is_done_is_not_repeated(output):
     """After a failure a notebook only draws, where it is one that jobs measure for."""
     numbers = ("01", "02", "03", "09")
-    parts = jobs.jobs(SMOKE, numbers)
-    tried, fails, read_only = [], {"02"}, {}
+    whole = batch.Batch({number: NOTEBOOKS[number] for number in numbers}, {}, SMOKE)
+    names = [planned.job.name for planned in whole.planned()]
+    tried, fails, read_only = [], {"tiny-random-02-unhealed"}, {}
 
     def execute(launch):
-        tried.append(launch.shard)
-        read_only[launch.notebook.file] = launch.read_only
-        if launch.shard[:2] in fails:
+        tried.append(launch.job)
+        if not launch.job:
+            read_only[launch.notebook.file[:2]] = launch.read_only
+        elif launch.job in fails:
             return Outcome("failed", "by intention")
-        leave(launch)
+        else:
+            measuring.measure(jobs_by_name()[launch.job], SMOKE, numbers)
         return Outcome("ok", seconds=2.0)
 
-    whole = batch_of(*numbers)
-    outcomes = batch.run(whole, parts, batch.Serial(execute))
-    assert [name for name, end in outcomes.items() if end.status != "ok"] == ["02 tiny-random"]
-    assert len(tried) == len(parts) + 4
+    def jobs_by_name():
+        return {planned.job.name: planned.job for planned in whole.planned()}
+
+    outcomes = batch.run(whole, batch.Serial(execute))
+    assert [name for name, end in outcomes.items() if end.status != "ok"] == [*fails]
+    assert tried == [*names, *[""] * 4]
     assert read_only == {"01": True, "02": True, "03": True, "09": False}
-    first, fails, tried = tried, set(), []
-    outcomes = batch.run(whole, parts, batch.Serial(execute))
+    fails, tried = set(), []
+    outcomes = batch.run(whole, batch.Serial(execute))
     assert {end.status for end in outcomes.values()} == {"ok"}
-    assert tried == [shard for shard in first if shard[:2] == "02"] + [""] * 4
-    assert outcomes["01 tiny-random"] == batch.DONE_BEFORE
+    assert tried == ["tiny-random-02-unhealed", *[""] * 4]
+    assert outcomes["tiny-random-map"] == batch.DONE_BEFORE
+    assert all(not planned.missing for planned in whole.planned())
 
 
-def test_a_job_is_done_once_it_has_left_everything(output):
-    whole, job = batch_of("03"), Job("03", "tiny-random", 2)
-    assert not whole.done(job)
-    leave(whole.launch(job))
-    assert whole.done(job)
-    leave(whole.launch(job), "oom")  # its copy is there, but a point is missing
-    assert not whole.done(job)
-    leave(whole.launch(job), "diverged")  # which is a finding
-    assert whole.done(job)
-    shutil.rmtree(paths.RESULTS)
-    assert not whole.done(job)
-    leave(whole.launch(Job("03", "tiny-random")))  # all depths
-    assert whole.done(job) and whole.done(Job("03", "tiny-random", 4))
+def test_a_model_of_unknown_depth_has_its_other_jobs_after_its_map(output, monkeypatch):
+    """As a hub model, of which no config.json is here."""
+    known, layers = [], registry.num_layers("tiny-random")
+    monkeypatch.setattr(registry, "num_layers", lambda name: layers if known else None)
+    whole = batch.Batch({"02": NOTEBOOKS["02"]}, {}, SMOKE)
+    tried, progress = [], batch.Progress({})
+
+    def execute(launch):
+        tried.append(launch.job)
+        known.append(launch.job)
+        return Outcome("ok", seconds=1.0)
+
+    batch.run_jobs(whole, batch.Serial(execute), progress)
+    assert tried == ["tiny-random-map", "tiny-random-02-unhealed"] == [*progress.outcomes]
 
 
-def test_a_shard_is_a_folder_of_its_own(monkeypatch):
-    monkeypatch.setattr(registry, "resolve", lambda name: registry.Source("folder", name, "1"))
-    names = ["a/b", "a-b", "../../b", "/b", "ü" * 300, "b"]
-    jobs = [Job("03", name, size) for name in names for size in (1, 2)]
-    shards = [batch_of("03").launch(job).shard for job in jobs]
-    assert len(set(shards)) == len(shards)
-    assert all("/" not in shard and len(shard) < 100 for shard in shards)
+@pytest.mark.parametrize(
+    "engine, gpus, threads",
+    [("local", 8, "16"), ("ray", 8, "2"), ("ray", 0, "16"), ("ray", 32, "1")],
+)
+def test_jobs_on_one_machine_share_its_cores(monkeypatch, engine, gpus, threads):
+    """Under Ray as many as it has GPUs; the environment's own number stays."""
+    monkeypatch.setattr(machine, "cores", lambda: 16)
+    monkeypatch.setattr(machine, "gpus", lambda: gpus)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert main(["--profile", "nope", "--engine", engine]) == 2
+    assert os.environ["OMP_NUM_THREADS"] == "3"
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert main(["--profile", "nope", "--engine", engine]) == 2
+    assert os.environ["OMP_NUM_THREADS"] == threads
 
 
-def test_a_job_is_called_by_what_it_measures(output, monkeypatch):
-    job, models = Job("03", "tiny-random", 2), ["tiny-random", "nobody/absent"]
-    whole = batch_of("03")
-    same = batch_of(  # for another model as well
-        "03", profile=profiles.get("smoke", models), parameters=PARAMETERS | {"MODELS": models}
-    )
-    in_fp16 = batch_of("03", parameters=PARAMETERS | {"DTYPE": "float16"})
-    shorter = batch_of("03", profile=profiles.get("smoke", steps=1))
-    shards = [run.launch(job).shard for run in (whole, same, in_fp16, shorter)]
-    shards.append(whole.launch(Job("03", "tiny-random", 4)).shard)
-    monkeypatch.setitem(results.VERSIONS, "scores", 99)
-    shards.append(whole.launch(job).shard)
-    assert shards[0] == shards[1] and len(set(shards)) == 5
-
-
-def test_a_job_measures_what_its_run_wants(output, monkeypatch):
-    """Its kernel sees one model, and that model has the place that it has in the whole run."""
-    distances = distance_maps.of_model("tiny-random", SMOKE)
-    monkeypatch.setattr(registry, "resolve", lambda name: registry.Source("folder", name, "1"))
-    shape = registry.MODELS["tiny-random"].shape
-    monkeypatch.setattr(registry, "num_layers", lambda name: shape.num_layers)
-    monkeypatch.setattr(registry, "shape", lambda name: shape)
-    names, notebooks = ["first", "second"], ["02", "03", "05", "06", "07", "10", "11", "14"]
-    few = replace(SMOKE, healed_names=("first",), study_names=("second",), other_steps=1)
-    monkeypatch.setitem(profiles.PROFILES, "smoke", few)
-    whole = profiles.get("smoke", names)
-    parts = jobs.by_model(jobs.jobs(whole, notebooks))
-    assert {job.model for job in parts} == set(names)
-    for job in parts:
-        launch = batch_of(*notebooks, profile=whole).launch(job)
-        with execution._environment(launch):
-            mine = profiles.get("smoke", launch.parameters["MODELS"])
-        of_run, of_job = (job.requests(distances, profile) for profile in (whole, mine))
-        assert [r.params for r in of_run] == [r.params for r in of_job], job
-        assert mine.main_model == job.model
-        lone = profiles.get("smoke", [job.model])
-        assert lone.heals_fully(job.model) and lone.study_models == lone.ablation_models
-    second = Job("03", "second")
-    apart = [batch_of("03", profile=p).launch(second).shard for p in (whole, lone)]
-    assert second.model == lone.models[0] and apart[0] != apart[1]
+@pytest.mark.parametrize(
+    "visible, gpus", [("0,1,2", 3), ("GPU-8b2c", 1), ("", 0), ("NoDevFiles", 0)]
+)
+def test_how_many_gpus_may_be_used(monkeypatch, visible, gpus):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert machine.gpus() == gpus
 
 
 @pytest.mark.parametrize(

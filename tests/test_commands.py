@@ -207,11 +207,45 @@ def test_variables_that_pages_name_are_those_of_the_makefile():
                 assert f"$({name})" in text(MAKEFILE), f"{page} names {name}"
 
 
-def test_the_slurm_script_is_shell():
-    (file,) = paths.ROOT.glob("replication/**/*.sbatch")
+@pytest.mark.parametrize("name", ["cluster", "array"])
+def test_a_slurm_script_is_shell(name):
+    file = paths.ROOT / "replication" / "run" / f"{name}.sbatch"
     assert subprocess.run(["bash", "-n", str(file)]).returncode == 0
-    options = re.search(r"python -m replication (.*?) *\"\$@\"", text(file))[1]
-    run.arguments([*options.split(), "--profile", "paper"])
+    before, after = re.search(r"python -m replication(.*?) \"\$@\"(.*)", text(file)).groups()
+    run.arguments([*shlex.split(before), "--profile", "paper", *shlex.split(after)])
+
+
+def test_a_slurm_array_runs_the_job_of_its_line(tmp_path):
+    """Of the lines that `--jobs` prints, with what was said to the script besides."""
+    script = paths.ROOT / "replication" / "run" / "array.sbatch"
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    python.chmod(0o755)
+    (tmp_path / "maps.txt").write_text("first-map\nsecond-map\n")
+    environment = os.environ | {"JOBS": "maps.txt", "SLURM_ARRAY_TASK_ID": "2"}
+    command = ["bash", str(script), "--profile", "paper"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=True
+    )
+    module, name, *options = done.stdout.split()
+    assert (module, name) == ("-m", "replication")
+    assert run.arguments(options).job == "second-map"
+    assert run.arguments(options).profile == "paper"
+
+
+def test_the_cluster_script_says_what_ray_takes(tmp_path):
+    """Of each node, with Ray's own words; every option is one that this Ray knows."""
+    ray = pytest.importorskip("ray.scripts.scripts")
+    symmetric = pytest.importorskip("ray.scripts.symmetric_run")
+    script = text(paths.ROOT / "replication" / "run" / "cluster.sbatch")
+    words = re.search(r"ray symmetric-run (.*?) -- ", script.replace("\\\n", " "))[1]
+    given = set(re.findall(r"--[a-z-]+", words))
+    own = {name for option in symmetric.symmetric_run.params for name in option.opts}
+    started = {name for option in ray.start.params for name in option.opts}
+    assert {"--num-cpus", "--num-gpus", "--address", "--min-nodes"} <= given <= own | started
+    assert not given & {"--head", "--port", "--block", "--include-dashboard"}  # not of every node
+    assert 'srun --cpus-per-task="$cpus"' in script and "SLURM_JOB_ID %" in words + script
 
 
 # ---- help and bad input ----------------------------------------------------------------------
@@ -242,6 +276,9 @@ BAD = {f"{module} --nope": "--nope|required" for module in PROGRAMS} | {
     "replication.report --profile nope": "'nope'",
     "replication.report --profile smoke": "make figures PROFILE=smoke",  # nothing to report
     "replication --plan --card abacus": "'abacus'",
+    "replication --plan --cards 0": "--cards .* not 0",
+    "replication --profile smoke --job nope": "No job 'nope'",
+    "replication --profile recorded --jobs": "computes nothing",
     "replication --profile nope": "'nope'",
     "replication --profile smoke --engine steam": "'steam'",
     "replication --profile smoke --dtype int3": "'int3'",
@@ -408,8 +445,9 @@ def test_assets_are_verified(monkeypatch):
 
 
 def test_plan(capsys, output):
-    assert make_in_process("plan", "PROFILE=paper", "CARD=a100-40", "ONLY=01") == 0
-    assert "Mistral-7B" in capsys.readouterr().out
+    assert make_in_process("plan", "PROFILE=paper", "CARD=a100-40", "CARDS=8", "ONLY=01") == 0
+    printed = capsys.readouterr().out
+    assert "Mistral-7B" in printed and "One after the other" in printed and "On 8 cards" in printed
 
 
 def test_one_figure_and_its_report(output, monkeypatch, capsys):

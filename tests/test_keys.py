@@ -156,7 +156,6 @@ CHANGES = {  # a field of a profile, another value of it, and the results that i
     "rank_simple_names": (("other",), NOTHING),
     "study_names": ((NAME,), NOTHING),
     "shot_order": (1, {*MMLU, *ARC_EASY, "mapped arc_easy"}),
-    "run_models": ((NAME, "smollm2-135m"), NOTHING),
     "missing": ((("other", "not measured"),), NOTHING),
     "sizes": ((3,), {"cost"}),
 }

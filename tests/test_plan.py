@@ -23,7 +23,6 @@ from replication import __main__ as run
 from replication import cards, costs, paths, plan, profiles, results, token_counts
 from replication.beyond import repair
 from replication.measure import distance_maps, experiments, fetching, request, scores
-from replication.run.jobs import jobs
 from replication.run.missing import Guess, key_of
 from replication.run.notebooks import NOTEBOOKS
 
@@ -194,15 +193,18 @@ def test_a_longer_healing_begins_with_a_shorter_one():
 def hours(profile: profiles.Profile, name: str) -> float:
     """Of all its notebooks on a card, by the plan."""
     card = cards.get_card(name)
-    plans = plan.rows(profile, list(NOTEBOOKS), card)
-    return sum(card.hours(work) for row in plans for job in row.works for work in job)
+    return sum(job.hours(card) for job in plan.planned(profile, list(NOTEBOOKS), card))
+
+
+def fits(profile: profiles.Profile, card: cards.Card) -> set[str]:
+    """How each job fits."""
+    return {plan.fit(card, [job]) for job in plan.planned(profile, list(NOTEBOOKS), card)}
 
 
 def test_a_t4_measures_a_small_model_in_two_hours(output):
     small = profiles.get("overnight", ["qwen2.5-coder-1.5b"])
-    rows = plan.rows(small, list(NOTEBOOKS), cards.get_card("t4"))
     assert hours(small, "t4") <= 2
-    assert {row.fits(cards.get_card("t4")) for row in rows} <= {"yes", "done"}
+    assert fits(small, cards.get_card("t4")) <= {"yes", "done"}
 
 
 def test_the_paper_takes_a_third_of_the_hours_it_took(output):
@@ -222,8 +224,7 @@ def test_the_paper_takes_a_third_of_the_hours_it_took(output):
 def test_a_night_of_an_a100_has_every_figure_with_signal(model, output):
     night, card = profiles.get("a100", [model]), cards.get_card("a100-80")
     assert hours(night, "a100-80") <= 12
-    rows = plan.rows(night, list(NOTEBOOKS), card)
-    assert {row.fits(card) for row in rows} == {"yes"}
+    assert fits(night, card) <= {"yes", "done"}
     assert night.mmlu_subjects * night.mmlu_questions >= 1425 and night.boolq_questions == 3270
     assert night.c4_sequences >= 1000 and night.c4_tokens == 2048
     layers = registry.num_layers(model)
@@ -236,16 +237,13 @@ def test_a_night_of_an_a100_has_every_figure_with_signal(model, output):
 
 
 def test_every_result_is_counted_once(output):
-    every = list(NOTEBOOKS)
-    written = plan.Written("10", "tiny-random")
-    requests = [
-        one
-        for job in [*jobs(SMOKE, every), written]
-        for one in job.requests(Guess("tiny-random", 8), SMOKE)
-    ]
-    works = [work for row in plan.rows(SMOKE, every, CARD) for job in row.works for work in job]
-    results_of = [work for work in works if work.kind != "maps"]
-    assert len(results_of) == len({key_of(one) for one in requests}) < len(requests)
+    guess = Guess("tiny-random", 8)
+    experiments_of_all = [one for notebook in NOTEBOOKS.values() for one in notebook.experiments]
+    asked = [one for of in experiments_of_all for one in of("tiny-random", guess, SMOKE)]
+    asked += [one.healing for one in asked if one.recipe]
+    works = [work for job in plan.planned(SMOKE, list(NOTEBOOKS), CARD) for work in job.works]
+    counted = [work for work in works if work.kind != "maps"]
+    assert len(counted) == len({key_of(one) for one in asked}) < len(asked)
 
 
 def test_what_models_write_waits_for_their_weights(packed):
@@ -271,17 +269,21 @@ def test_what_models_write_waits_for_their_weights(packed):
 
 def test_no_pruned_model_is_asked_where_the_whole_one_solves_no_problem(output):
     """What the machine that made the map has left; a profile with other counts tells nothing."""
+    distance_maps.of_model("tiny-random", SMOKE)
     (whole,) = experiments.unpruned("tiny-random", SMOKE, ["gsm8k"])
-    machine = {"revision": "seed 0", "dtype": "float32", "device": "cpu"}
+    (keyed,) = fetching.keyed_by_machine([whole])
 
-    def rows_of_writing() -> list[plan.Row]:
-        return [row for row in plan.rows(SMOKE, ["11"], CARD) if row.notebook == plan.WRITING]
+    def writing() -> int:
+        return sum(one.writes for job in plan.planned(SMOKE, ["11"], CARD) for one in job.missing)
 
-    assert len(rows_of_writing()[0].works[0]) > 1
-    results.save("scores", whole.params | machine | {"questions": 3}, {"value": 0.0}, seconds=1)
-    assert rows_of_writing()
-    results.save("scores", whole.params | machine, {"value": 0.0}, seconds=1)
-    assert not rows_of_writing()
+    before = writing()
+    assert before > 1
+    results.save("scores", keyed.params | {"questions": 3}, {"value": 0.0}, seconds=1)
+    assert writing() == before
+    results.save("scores", keyed.params, {"value": 0.5}, seconds=1)
+    assert writing() == before - 1
+    results.save("scores", keyed.params, {"value": 0.0}, seconds=1)
+    assert writing() == 0
 
 
 def test_a_sweep_is_layers_times_tokens():
@@ -295,16 +297,18 @@ def test_a_sweep_is_layers_times_tokens():
         layer = 2 * (4 * 2560**2 + 2 * 2560 * 10_240) + 4 * 2560 * read.context
         flops += read.tokens * layers * layer + read.scored * len(blocks) * 2 * 2560 * 51_200
     profile = replace(PAPER, models=("phi-2",))
-    _, row = plan.rows(profile, ["01", "02"], CARD)
-    assert sum(work.flops for work in row.works[0]) == pytest.approx(flops)
+    _, job = plan.planned(profile, ["01", "02"], CARD)
+    assert sum(work.flops for work in job.works) == pytest.approx(flops)
 
 
 def done(*notebooks: str) -> list[bool]:
-    return [not job for row in plan.rows(SMOKE, notebooks, CARD) for job in row.missing]
+    record = results.archive(paths.RECORDED / "smoke").records()
+    recorded = {result["key"]: result for result in record}
+    return [not job.missing for job in plan.planned(SMOKE, list(notebooks), CARD, recorded)]
 
 
 def test_what_is_stored_or_recorded_is_not_counted(output, monkeypatch):
-    assert done("01", "06") == [False, False]
+    assert done("01", "06") == [False] * 5
     distances = distance_maps.of_model("tiny-random", SMOKE)
     assert done("01", "02") == [True, False]
     scores.unhealed({"tiny-random": distances}, SMOKE)
@@ -317,7 +321,21 @@ def test_what_is_stored_or_recorded_is_not_counted(output, monkeypatch):
     file.write_text(content)
     monkeypatch.setattr(paths, "RECORDED", output / "recorded")
     shutil.move(paths.RESULTS, paths.RECORDED / "smoke")
-    assert done("01", "02", "06") == [True, True, False]
+    assert done("01", "02", "06") == [True, True, *[False] * 3]
+
+
+def test_a_map_of_an_earlier_version_is_missing_and_still_tells_what_else_is(output, monkeypatch):
+    """As the recorded ones: the blocks that they chose are there, and are found again."""
+    distances = distance_maps.of_model("tiny-random", SMOKE)
+    scores.unhealed({"tiny-random": distances}, SMOKE)
+    scores.score_table({"tiny-random": distances}, experiments.test_split, SMOKE)
+    monkeypatch.setattr(paths, "RECORDED", output / "recorded")
+    shutil.move(paths.RESULTS, paths.RECORDED / "smoke")
+    monkeypatch.setitem(results.VERSIONS, "similarity", 99)
+    assert done("01", "02") == [False, True]
+    assert "2 jobs, 1 done." in plan.table(SMOKE, ["01", "02"], "cpu")
+    monkeypatch.setitem(results.VERSIONS, "scores", 99)
+    assert done("01", "02") == [False, False]
 
 
 def test_a_healing_that_failed_leaves_no_scores_to_wait_for(output):
@@ -328,13 +346,13 @@ def test_a_healing_that_failed_leaves_no_scores_to_wait_for(output):
     healings = [request.healing("tiny-random", SMOKE, block, one) for one in recipes]
     for healing in fetching.keyed_by_machine(healings):
         results.save("healing", healing.params, {"status": "diverged"}, seconds=1)
-    assert done("06") == [True]
+    assert done("06") == [True] * 5
 
 
 def test_how_jobs_fit():
     def fits(*jobs: list[tuple[str, float]]) -> str:
         works = [[cards.Work(kind, 1, 1, memory) for kind, memory in job] for job in jobs]
-        return plan.Row("any", "03", [["a result"]], works).fits(CARD)
+        return plan.fit(CARD, [plan.Planned(None, ["a result"], of_job) for of_job in works])
 
     large, exact = ("scores", CARD.memory + 1), ("healing", CARD.memory)
     assert fits([exact], [exact]) == "yes"
@@ -342,6 +360,21 @@ def test_how_jobs_fit():
     assert fits([large]) == "does not fit"
     assert fits([("similarity", CARD.memory + 1), exact]) == "layer by layer"
     assert fits([]) == "shared with rows above"
+
+
+def test_no_chain_of_the_paper_is_longer_than_a_week(output):
+    """One job after the other, and on 32 cards; what has no room for more is the sum of all."""
+    card = cards.get_card("a100-80")
+    jobs = plan.planned(PAPER, list(NOTEBOOKS), card)
+    chain, names = plan.longest_chain(jobs, card)
+    assert names[0] == "llama-2-70b-map" and names[1].startswith("llama-2-70b-similarity-n")
+    assert chain <= 7 * 24
+    of_70b = [job for job in jobs if job.job.model == "llama-2-70b"]
+    whole = sum(job.hours(card) for job in jobs)
+    assert chain < plan.on_cards(of_70b, card, 32) < plan.on_cards(jobs, card, 32) < 150
+    assert plan.on_cards(jobs, card, 32) > whole / 32
+    assert plan.on_cards(jobs, card, 1) == pytest.approx(whole)
+    assert plan.on_cards(jobs, card, len(jobs)) == pytest.approx(chain)
 
 
 # ---- cards ---------------------------------------------------------------------------------
@@ -362,13 +395,32 @@ def test_how_jobs_fit():
     ],
 )
 def test_the_card_at_hand(listed, name, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     answer = subprocess.CompletedProcess([], 0, f"{listed}\n{listed}\n")
     monkeypatch.setattr(shutil, "which", lambda program: program)
     monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: answer)
     assert cards.get_card()._replace(element=2) == cards.cards()[name]
 
 
+@pytest.mark.parametrize("visible, asked", [(None, "0"), ("2,3", "2"), ("GPU-8b2c", "GPU-8b2c")])
+def test_the_card_at_hand_is_the_first_visible_one(monkeypatch, visible, asked):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+
+    def smi(command, **kwargs):
+        assert command[:3] == ["nvidia-smi", "-i", asked]
+        return subprocess.CompletedProcess(command, 0, "Tesla T4, 15360\n")
+
+    monkeypatch.setattr(shutil, "which", lambda program: program)
+    monkeypatch.setattr(subprocess, "run", smi)
+    assert cards.get_card().name == "t4"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert cards.get_card().name == "cpu"
+
+
 def test_a_card_without_rates_is_one_sentence(monkeypatch, capsys):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     answer = subprocess.CompletedProcess([], 0, "NVIDIA L40S, 46068")
     monkeypatch.setattr(shutil, "which", lambda program: program)
     monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: answer)
@@ -419,10 +471,11 @@ def test_a_plan_needs_neither_torch_nor_the_network(tmp_path):
 @pytest.mark.parametrize("name", profiles.PROFILES)
 def test_every_profile_is_planned(name, output):
     """All notebooks but those that only draw."""
-    rows = plan.rows(profiles.get(name), list(NOTEBOOKS), CARD)
+    jobs = plan.planned(profiles.get(name), list(NOTEBOOKS), CARD)
     measuring = {number for number in NOTEBOOKS if NOTEBOOKS[number].experiments}
-    assert {row.notebook for row in rows} == {*measuring, "01", plan.WRITING}
-    assert all(work.flops > 0 for row in rows for job in row.works for work in job)
+    assert {planned.job.notebook for planned in jobs} <= measuring
+    assert measuring - {planned.job.notebook for planned in jobs} <= {"05", "06"}  # shared
+    assert all(work.flops > 0 for planned in jobs for work in planned.works)
 
 
 def test_the_readmes_say_what_the_plan_says(output):

@@ -31,14 +31,17 @@ def measure(name: str) -> dict:
     return {"value": len(name)}
 
 
+def toy(name: str) -> dict:
+    """The record of the toy model `name`."""
+    return results.load_or_compute("toy", {"model": name}, lambda: measure(name))
+
+
 def work(profile: str, models: list[str]) -> None:
     """The toy notebook: measure each model through the results, draw a table."""
     rows = ["model,value,status"]
     for name in (Path(model).name for model in models):
         try:
-            record = results.load_or_compute(
-                "toy", {"model": name}, lambda name=name: measure(name)
-            )
+            record = toy(name)
             rows.append(f"{name},{record['values'].get('value', 0)},ok")
         except results.NotMeasured as error:
             rows.append(f"{name},,{error.status}")

@@ -59,7 +59,7 @@ def interrupted(folder: Path) -> str:
 
 def execute(launch: Launch) -> Outcome:
     """A toy job in its worker."""
-    name = Path(launch.parameters["MODELS"][0]).name
+    name = launch.job.removesuffix("-map")
     kernel.note("tried", name)
     if name == "dies":
         os.kill(os.getpid(), 9)
@@ -96,9 +96,11 @@ def main(argv: list[str] | None = None) -> int:
     os.environ["RAY_ADDRESS"] = cluster.address
     os.environ["OMP_NUM_THREADS"] = "1"
     outcomes, before = {}, []
-    whole = batch.Batch({"01": toys.TOY}, {"PROFILE": "smoke"}, profiles.get("smoke"))
+    command = (*toys.command(folder), "--profile", "smoke", "--models", *models)
+    whole = batch.Batch({}, {}, profiles.get("smoke"), command=command)
+    jobs = [Job(f"{Path(model).name}-map", model, "01") for model in models]
     engine = Ray(execute)
-    for job, outcome in batch.in_order([Job("01", m) for m in models], engine, whole.launch):
+    for job, outcome in batch.in_order(jobs, engine, whole.launch):
         outcomes[job.model] = outcome
         before.append(Path(job.model).name)
         if what == "lost" and len(outcomes) == 6:

@@ -12,36 +12,38 @@ import psutil
 from benchmarks.faults import Fault, toys
 from replication import paths, profiles
 from replication.run import batch
-from replication.run.execution import Outcome
+from replication.run.execution import Launch, Outcome, attempt
 from replication.run.jobs import Job
 
 
-def kernel_killed(folder: Path) -> str:
+def job_killed(folder: Path) -> str:
     runner = toys.start(folder, "a", "slow", "b")
     toys.until(lambda: len(toys.lines(folder)) == 2)
     toys.kill(int(toys.lines(folder)[1].split()[1]))
     status, printed = toys.finish(runner)
     assert status == 1 and "killed" in _row(printed, "slow"), printed
-    assert all(_row(printed, name).startswith("ok ") for name in ("/a", "/b")), printed
-    kept = list(folder.glob("output/data/results/jobs/*slow*/*.ipynb"))
-    assert [file.name for file in kept] == ["toy.failed.ipynb"]
+    assert all(_row(printed, name).startswith("ok ") for name in (" a-map", " b-map")), printed
+    kept = {file.name for file in folder.glob("output/data/results/jobs/*.log")}
+    assert kept == {"a-map.log", "slow-map.log", "b-map.log"}, kept
     table = (folder / "output/figures/smoke/figure_toy.csv").read_text()
     assert "slow,,not measured" in table and "b,1,ok" in table, table
-    return "killed, kept as toy.failed.ipynb; the others ok and drawn; exit 1"
+    return "killed; the others ok and drawn; exit 1"
 
 
 def out_of_memory(folder: Path, name: str) -> str:
     status, printed = toys.finish(toys.start(folder, name, "b"))
     assert status == 1 and _row(printed, name).startswith("oom "), printed
-    assert _row(printed, "/b").startswith("ok "), printed
-    return f"oom: {_row(printed, name).split('failed: ')[1][:50]}…; the other ok"
+    assert _row(printed, " b-map").startswith("ok "), printed
+    return f"oom: {_row(printed, name).split('-map: ')[1][:50]}…; the other ok"
 
 
 def time_limit(folder: Path) -> str:
     runner = toys.start(folder, "slow", "b", "--time-limit=0.2")
     status, printed = toys.finish(runner)
     assert status == 1 and _row(printed, "slow").startswith("time limit "), printed
-    assert _row(printed, "/b").startswith("ok ") and not toys.processes(folder / "output"), printed
+    assert _row(printed, " b-map").startswith("ok ") and not toys.processes(folder / "output"), (
+        printed
+    )
     return "ended after 12 s, no process left; the other ok"
 
 
@@ -72,13 +74,13 @@ def interrupted(folder: Path, number: int) -> str:
 
 
 def runner_killed(folder: Path) -> str:
-    runner = toys.start(folder, "slow")
+    runner = toys.start(folder, "slow", "b")
     toys.until(lambda: toys.lines(folder))
     toys.kill(runner.pid)
     start = time.monotonic()
     runner.communicate()
     toys.until(lambda: not toys.processes(folder / "output"), 10)
-    return f"its kernel ended by itself after {time.monotonic() - start:.1f} s"
+    return f"its job ended by itself after {time.monotonic() - start:.1f} s"
 
 
 def token(folder: Path) -> str:
@@ -95,22 +97,15 @@ def token(folder: Path) -> str:
 def thousand(folder: Path, count: int = 1000) -> str:
     """A no-op executor; RSS of this process after a fifth of the jobs and at the end."""
     sizes, engine = [], batch.Serial(lambda launch: Outcome("ok"))
-    real = batch.Progress.add
-
-    def add(progress: batch.Progress, name: str, outcome: Outcome) -> None:
-        progress.outcomes[name] = outcome
-        sizes.append(psutil.Process().memory_info().rss)
-
-    batch.Progress.add = add
+    whole = batch.Batch({}, {"PROFILE": "smoke"}, profiles.get("smoke"))
+    jobs = [Job(f"job-{n}", "tiny-random", "03") for n in range(count)]
     start = time.monotonic()
-    try:
-        outcomes = _batch(folder, [Job("03", "tiny-random", n) for n in range(count)], engine)
-    finally:
-        batch.Progress.add = real
+    for _, outcome in batch.in_order(jobs, engine, whole.launch):
+        assert outcome.status == "ok"
+        sizes.append(psutil.Process().memory_info().rss)
     each = (time.monotonic() - start) / count
     grown = (sizes[-1] - sizes[count // 5]) / 2**20
-    assert len(outcomes) == count and all(o.status == "ok" for o in outcomes.values())
-    assert each < 0.05 and grown < 10, (each, grown)
+    assert len(sizes) == count and each < 0.05 and grown < 10, (each, grown)
     return f"{1000 * each:.1f} ms a job, {grown:+.1f} MB"
 
 
@@ -125,36 +120,24 @@ def through_papermill(folder: Path, count: int = 20) -> str:
             inside.append(time.monotonic() - start)
             sizes.append(psutil.Process().memory_info().rss)
 
-    before, kernels = paths.NOTEBOOKS, {"DEEPER_LAYERS_OUTPUT": str(folder)}
-    kernels["PYTHONPATH"] = f"{paths.ROOT}:{os.environ.get('PYTHONPATH', '')}"
+    before, kernels = (paths.NOTEBOOKS, paths.RUNS, paths.FIGURES), toys.environment(folder)
     models = toys.set_up(folder, [f"m{n}" for n in range(count)])
+    paths.RUNS, paths.FIGURES = folder / "papermill_runs", folder / "figures"
     papermill.execute_notebook = timed
     start = time.monotonic()
     try:
         with mock.patch.dict(os.environ, kernels):
-            outcomes = _batch(folder, [Job("01", model) for model in models], batch.Serial())
+            for model in models:
+                outcome = attempt(Launch(toys.TOY, {"PROFILE": "smoke", "MODELS": [model]}))
+                assert outcome.status == "ok", outcome
     finally:
-        papermill.execute_notebook, paths.NOTEBOOKS = real, before
+        papermill.execute_notebook = real
+        paths.NOTEBOOKS, paths.RUNS, paths.FIGURES = before
     each = (time.monotonic() - start - sum(inside)) / count
     grown = (sizes[-1] - sizes[count // 4]) / 2**20
-    assert len(outcomes) == count and all(o.status == "ok" for o in outcomes.values()), outcomes
     assert each < 0.05 and grown < 20, (each, grown)
     own = sum(inside) / count
-    return f"{1000 * each:.1f} ms a job beyond papermill's {own:.2f} s, {grown:+.1f} MB"
-
-
-def _batch(folder: Path, jobs: list[Job], engine) -> dict[str, Outcome]:
-    """`batch.run` of toy jobs in this process, with its results in `folder`."""
-    before = paths.RESULTS, paths.RUNS
-    paths.RESULTS, paths.RUNS = folder / "results", folder / "runs"
-    notebooks = {number: toys.TOY for number in ("01", "03")}
-    whole = batch.Batch(notebooks, {"PROFILE": "smoke"}, profiles.get("smoke"))
-    progress = batch.Progress(len(jobs))
-    try:
-        batch.run_jobs(whole, jobs, engine, progress)
-        return progress.outcomes
-    finally:
-        paths.RESULTS, paths.RUNS = before
+    return f"{1000 * each:.1f} ms a notebook beyond papermill's {own:.2f} s, {grown:+.1f} MB"
 
 
 def _row(printed: str, name: str) -> str:
@@ -164,7 +147,7 @@ def _row(printed: str, name: str) -> str:
 
 
 QUICK = [
-    Fault("kernel killed -9 mid-notebook", "that job alone fails, copy kept", kernel_killed),
+    Fault("a job killed -9", "that job alone fails, logs kept", job_killed),
     Fault("second runner, same results", "one sentence that names the first", second_runner),
     Fault("Ctrl-C", "exit 130, no process left", lambda f: interrupted(f, signal.SIGINT)),
     Fault("a notebook prints the hub token", "it stands in no file", token),
@@ -172,9 +155,9 @@ QUICK = [
 SLOW = [
     Fault("time limit reached", "that job alone ends", time_limit),
     Fault("SIGTERM, as from Slurm", "as Ctrl-C", lambda f: interrupted(f, signal.SIGTERM)),
-    Fault("runner killed -9", "no kernel stays behind", runner_killed),
+    Fault("runner killed -9", "no job stays behind", runner_killed),
     Fault("no memory (RLIMIT_AS)", "oom, others go on", lambda f: out_of_memory(f, "memory")),
     Fault("torch.cuda.OutOfMemoryError", "oom, others go on", lambda f: out_of_memory(f, "cuda")),
     Fault("1,000 jobs, no-op executor", "< 50 ms a job, memory flat", thousand),
-    Fault("20 jobs through papermill", "< 50 ms beyond papermill's own", through_papermill),
+    Fault("20 notebooks through papermill", "< 50 ms beyond papermill's own", through_papermill),
 ]

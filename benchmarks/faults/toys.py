@@ -1,6 +1,7 @@
 """A toy notebook and toy models for the real runner: each does what its name says.
 
-`python -m benchmarks.faults.toys FOLDER NAME …` is `python -m replication` over them, one job each.
+`python -m benchmarks.faults.toys FOLDER NAME …` is `python -m replication` over them, one job each:
+that of its map.
 """
 
 import argparse
@@ -16,10 +17,13 @@ from pathlib import Path
 import nbformat
 import psutil
 
+from benchmarks.faults import kernel
 from replication import __main__ as run
 from replication import paths
-from replication.run import execution
+from replication.profiles import Profile
+from replication.run import execution, measuring
 from replication.run.execution import Launch, Outcome
+from replication.run.jobs import Job
 from replication.run.notebooks import Notebook
 
 TOY = Notebook("toy", 0, ("figure_toy",))
@@ -58,6 +62,17 @@ def attempt(launch: Launch) -> Outcome:
     return execution.attempt(launch)
 
 
+def measure(job: Job, profile: Profile, notebooks: list[str]) -> Outcome:
+    """What a toy's job measures."""
+    kernel.toy(Path(job.model).name)
+    return Outcome("ok")
+
+
+def command(folder: Path) -> tuple[str, ...]:
+    """That of a run, or of a job of it, over toys in `folder`."""
+    return sys.executable, "-m", "benchmarks.faults.toys", str(folder)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.faults.toys",
@@ -65,15 +80,19 @@ def main(argv: list[str] | None = None) -> int:
         epilog="Further options are those of `python -m replication`, as --engine=ray.",
     )
     parser.add_argument("folder", type=Path)
-    parser.add_argument("names", nargs="+", metavar="NAME", help="of the toy models")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of the toy models")
     chosen, options = parser.parse_known_args(argv)
-    models = set_up(chosen.folder, chosen.names)
+    if not chosen.names and "--job" not in options:
+        parser.error("name a toy model")
+    if chosen.names:
+        options = ["--profile", "smoke", "--models", *set_up(chosen.folder, chosen.names), *options]
     if "--engine=ray" in options:
         from replication.run import cluster
 
         cluster.Ray = partial(cluster.Ray, attempt)
-    run.NOTEBOOKS = {"01": TOY}
-    return run.main(["--profile", "smoke", "--models", *models, *options])
+    paths.NOTEBOOKS = chosen.folder / "notebooks"
+    run.NOTEBOOKS, run.COMMAND, measuring.measure = {"01": TOY}, command(chosen.folder), measure
+    return run.main(options)
 
 
 # ---- around the runner -----------------------------------------------------------------------

@@ -48,29 +48,41 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
+def first_gpu() -> str:
+    """The first of CUDA_VISIBLE_DEVICES, of several: a process computes on one. Empty: none."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+
+
+def gpus() -> int:
+    """How many GPUs this process may use, by CUDA_VISIBLE_DEVICES or nvidia-smi."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return 0 if visible in HIDDEN else len(visible.split(","))
+    return len(_listed_gpus())
+
+
 def check_gpu() -> None:
     """Raise ModelError where there is a GPU that PyTorch cannot use, as with an old driver."""
-    gpu = _listed_gpu()
-    if not gpu or os.environ.get("CUDA_VISIBLE_DEVICES") in HIDDEN:
+    listed = _listed_gpus()
+    if not listed or os.environ.get("CUDA_VISIBLE_DEVICES") in HIDDEN:
         return
     import torch
 
     if not torch.cuda.is_available():
         raise ModelError(
-            f"nvidia-smi lists a GPU, {gpu}, that PyTorch {torch.__version__} cannot use: update "
-            "its driver, install PyTorch's build for an older CUDA (make TORCH_INDEX=…), or set "
-            "CUDA_VISIBLE_DEVICES to nothing to compute on the CPU."
+            f"nvidia-smi lists a GPU, {listed[0]}, that PyTorch {torch.__version__} cannot use: "
+            "update its driver, install PyTorch's build for an older CUDA (make TORCH_INDEX=…), or "
+            "set CUDA_VISIBLE_DEVICES to nothing to compute on the CPU."
         )
 
 
 @cache
-def _listed_gpu() -> str:
-    """The name of the first GPU that nvidia-smi lists; empty if there is none."""
+def _listed_gpus() -> list[str]:
+    """The names of the GPUs that nvidia-smi lists."""
     if not shutil.which("nvidia-smi"):
-        return ""
+        return []
     answer = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
-    first = re.match(r"GPU \d+: (.+) \(UUID", answer.stdout)
-    return first[1] if first else ""
+    return re.findall(r"^GPU \d+: (.+) \(UUID", answer.stdout, re.MULTILINE)
 
 
 def fastest() -> str:

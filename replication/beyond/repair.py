@@ -150,6 +150,11 @@ def measure(distances: dict, profile: Profile, experiment=maps) -> pd.DataFrame:
     return table([r for model in distances.items() for r in experiment(*model, profile)])
 
 
+def fetch(requests: Sequence[Request]) -> list[dict]:
+    """The records of scores with a linear map, measured if they are missing."""
+    return fetching.fetch(requests, _measure)
+
+
 def table(requests: Sequence[Request]) -> pd.DataFrame:
     """The scores of repairs as rows, each with what it took; those missing are measured first."""
     from replication.measure import scores  # here, since the plan reads `maps` and loads no torch
@@ -157,7 +162,7 @@ def table(requests: Sequence[Request]) -> pd.DataFrame:
     with_map = [r for r in requests if r.kind == "repair"]
     others = [r for r in requests if r.kind == "scores"]
     records = dict(zip(map(id, others), scores.fetch(others), strict=True))
-    records |= dict(zip(map(id, with_map), fetching.fetch(with_map, _measure), strict=True))
+    records |= dict(zip(map(id, with_map), fetch(with_map), strict=True))
     return pd.DataFrame([scores.row(r, records[id(r)]) | _cost(r) for r in requests])
 
 

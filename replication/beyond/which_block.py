@@ -4,7 +4,7 @@ Notebooks 12 and 13. Each criterion reads half of the texts and chooses a block 
 damage map (the loss after dropping each block, `measure.damage`) judges on the other half.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import matplotlib.pyplot as plt
@@ -78,8 +78,13 @@ def measure(maps: Iterable[str], profile: Profile) -> pd.DataFrame:
 
 def _of_model(name: str, profile: Profile) -> pd.DataFrame:
     """The rows of `measure` of one model."""
-    (values,) = fetching.computed(requests(name, None, profile), _values)
-    return pd.DataFrame(_rows(name, values))
+    (record,) = fetch(requests(name, None, profile))
+    return pd.DataFrame(_rows(name, record["values"]))
+
+
+def fetch(requests: Sequence[Request]) -> list[dict]:
+    """The records of requests, measured if they are missing."""
+    return fetching.computed(requests, _values)
 
 
 def _values(params: dict) -> dict:

@@ -4,7 +4,7 @@ The paper's second hypothesis is that prunable blocks are those whose output is 
 input. The distance map is one side of it, this is the other.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -53,9 +53,14 @@ def measure(maps: Iterable[str], profile: Profile) -> pd.DataFrame:
     return pd.concat(tables.values(), ignore_index=True)
 
 
+def fetch(requests: Sequence[Request]) -> list[dict]:
+    """The records of chunks, measured if they are missing."""
+    return fetching.computed(requests, _values)
+
+
 def losses(name: str, profile: Profile) -> tuple[list, np.ndarray, np.ndarray]:
     """The unpruned model and every block, the C4 loss of each on each text, the texts' tokens."""
-    chunks = fetching.computed(requests(name, None, profile), _values)
+    chunks = [record["values"] for record in fetch(requests(name, None, profile))]
     of_texts = np.hstack([chunk["losses"] for chunk in chunks])
     tokens = np.concatenate([chunk["tokens"] for chunk in chunks])
     return chunks[0]["blocks"], of_texts, tokens

@@ -43,8 +43,8 @@ def of_model(name: str, profile: Profile) -> BlockDistances:
         arrays = {key: getattr(distances, key).tolist() for key in ARRAYS}
         return arrays | {"num_sequences": distances.num_sequences}
 
-    (values,) = fetching.computed([request.similarity(name, profile)], compute)
-    return BlockDistances.stored(values)
+    (record,) = fetching.computed([request.similarity(name, profile)], compute)
+    return BlockDistances.stored(record["values"])
 
 
 def recorded(name: str) -> tuple[BlockDistances, dict]:

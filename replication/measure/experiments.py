@@ -13,6 +13,7 @@ from functools import partial
 
 from lib.blocks import STRATEGIES, UNPRUNED, blocks_of
 from lib.healing import Recipe
+from replication.measure import request
 from replication.measure.request import Request, score
 from replication.profiles import Profile, recipe
 
@@ -25,6 +26,11 @@ SEEDS = (0, 1, 2)
 
 
 # ---- what a notebook wants of one model -----------------------------------------------------
+
+
+def similarity(name: str, distances, profile: Profile) -> list[Request]:
+    """The map of figure 4."""
+    return [request.similarity(name, profile)]
 
 
 def unpruned(name: str, profile: Profile, tasks: Sequence[str] = TASKS, **labels) -> list[Request]:
@@ -164,12 +170,11 @@ def _variants(name: str, distances, ablations: dict, tasks, sizes) -> list[Reque
 
 
 def reasoning(name: str, distances, profile: Profile) -> list[Request]:
-    """HellaSwag and the likelihood of GSM8K's gold solutions, at every size, unhealed."""
+    """HellaSwag and the likelihood of GSM8K's gold solutions, at every size, unhealed.
+
+    And what models write to its problems, where the profile heals.
+    """
     requests = unhealed(name, distances, profile, ["hellaswag", "gsm8k_bpb"], ["similarity"])
-    return requests + unpruned(name, profile, ["gsm8k"])
-
-
-def written(name: str, distances, profile: Profile) -> list[Request]:
-    """What pruned models write to GSM8K's problems, where the profile heals."""
+    requests += unpruned(name, profile, ["gsm8k"])
     sizes = profile.healed_sizes(distances.num_layers, name)
-    return cuts(name, distances, profile, ["gsm8k"], ["similarity"], sizes)
+    return requests + cuts(name, distances, profile, ["gsm8k"], ["similarity"], sizes)

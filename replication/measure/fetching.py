@@ -28,15 +28,14 @@ def fetch(requests: Sequence[Request], measure: Callable[[list[Request]], None])
 
 
 def computed(requests: Iterable[Request], compute: Callable[[dict], dict]) -> list[dict]:
-    """The values of each request, in order; `compute(params)` of one that has no result yet.
+    """The record of each request, in order; `compute(params)` of one that has no result yet.
 
     Raises NotMeasured for a missing one where this run only draws.
     """
-    records = [
+    return [
         results.load_or_compute(r.kind, r.params, partial(compute, r.params))
         for r in keyed_by_machine(requests)
     ]
-    return [record["values"] for record in records]
 
 
 def _gap(request: Request) -> dict:

@@ -43,6 +43,16 @@ class Request:
         return Recipe(**self.params["recipe"]) if "recipe" in self.params else None
 
     @property
+    def writes(self) -> bool:
+        """Whether the model writes its answers."""
+        return self.params.get("task") == "gsm8k"
+
+    @property
+    def whole(self) -> "Request":
+        """The same score of the whole model."""
+        return Request(self.kind, self.params | {"block_start": 0, "block_size": 0})
+
+    @property
     def healing(self) -> "Request":
         """The healing that a healed score needs."""
         return Request("healing", self._only(HEALING))

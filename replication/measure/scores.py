@@ -57,21 +57,7 @@ def reasoning(maps: Maps, profile: Profile) -> pd.DataFrame:
     match of what the model writes) where the profile heals, too. Where the unpruned model solves no
     problem, no pruned one is asked; these rows have no value, only a status.
     """
-    rows = []
-    for name, distances in maps.items():
-        scored = experiments.reasoning(name, distances, profile)
-        written = experiments.written(name, distances, profile)
-        records = fetch(scored)
-        whole = records[-1]  # what the unpruned model writes
-        if whole["values"] and whole["values"]["value"] == 0:
-            for r in written:
-                block = {key: r.params[key] for key in BLOCK}
-                params = whole["params"] | block
-                records.append({"values": None, "status": UNSOLVED, "params": params})
-        else:
-            records += fetch(written)
-        rows += map(row, scored + written, records)
-    return pd.DataFrame(rows)
+    return score_table(maps, experiments.reasoning, profile)
 
 
 def healings(maps: Maps, profile: Profile, *more: Experiment) -> pd.DataFrame:
@@ -137,8 +123,25 @@ def score_table(maps: Maps, experiment: Experiment, *args, **changes) -> pd.Data
 
 
 def fetch(requests: Sequence[Request]) -> list[dict]:
-    """The records of scores and healings, measured if they are missing."""
-    return fetching.fetch(requests, _measure)
+    """The records of scores and healings, measured if they are missing.
+
+    Where the whole model solves no problem of GSM8K, no pruned one is asked: a status says so.
+    """
+    gaps = [_unsolved(r) for r in requests]
+    asked = [r for r, gap in zip(requests, gaps, strict=True) if gap is None]
+    records = iter(fetching.fetch(asked, _measure))
+    return [next(records) if gap is None else gap for gap in gaps]
+
+
+def _unsolved(r: Request) -> dict | None:
+    """The record of what a pruned model is not asked to write, since the whole one solves none."""
+    if not r.writes or not r.block.size:
+        return None
+    (whole,) = fetching.fetch([r.whole], _measure)
+    if not whole["values"] or whole["values"]["value"]:
+        return None
+    block = {key: r.params[key] for key in BLOCK}
+    return {"values": None, "status": UNSOLVED, "params": whole["params"] | block}
 
 
 def table(requests: Sequence[Request]) -> pd.DataFrame:

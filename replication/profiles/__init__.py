@@ -6,7 +6,6 @@ between its values.
 """
 
 import json
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -86,7 +85,6 @@ class Profile:
     study_names: tuple[str, ...]  # models of notebooks 10 to 14; empty: every one
 
     shot_order: int = 0  # 0: as in the data set; else the seed of a shuffle
-    run_models: tuple[str, ...] = ()  # of the run that this is one job of; empty: models
     missing: tuple[tuple[str, str], ...] = ()  # models that could not be had, and why
     sizes: tuple[int, ...] = ()  # heal at these numbers of dropped layers only; empty: at all above
 
@@ -121,10 +119,8 @@ class Profile:
         return self._among(self.study_names, None)
 
     def _among(self, names: tuple[str, ...], otherwise: int | None = 1) -> tuple[str, ...]:
-        """Those of `names` that the run has, or else its first models; of them the ones here."""
-        whole = self.run_models or self.models
-        chosen = tuple(n for n in names if n in whole) or whole[:otherwise]
-        return tuple(n for n in chosen if n in self.models)
+        """Those of `names` that the run has, or else its first models."""
+        return tuple(n for n in names if n in self.models) or self.models[:otherwise]
 
     def block_sizes(self, num_layers: int) -> list[int]:
         """Numbers of layers to drop from a model of `num_layers`: 1, 2, 3, …, then every second."""
@@ -134,8 +130,7 @@ class Profile:
 
     def heals_fully(self, name: str) -> bool:
         """Whether model `name` is healed at all depths, for all steps."""
-        whole = self.run_models or self.models
-        return name in self.healed_names or not set(self.healed_names) & set(whole)
+        return name in self.healed_names or not set(self.healed_names) & set(self.models)
 
     def healed_strategies(self, name: str) -> tuple[str, ...]:
         """Strategies whose blocks are healed; the similarity-informed one if not `heals_fully`."""
@@ -249,9 +244,9 @@ def get(
     """The profile `name`, a column of profiles.csv, or `recorded`.
 
     models replaces its models, limit cuts its counts, steps its healing steps, sizes are the only
-    numbers of dropped layers at which it heals, dtype is that of the weights. In the kernel of a
-    job, DEEPER_LAYERS_RUN_MODELS has the models of its whole run. Raises ValueError for an unknown
-    profile, model or dtype, before anything is loaded; and for what the record does not have.
+    numbers of dropped layers at which it heals, dtype is that of the weights. Raises ValueError
+    for an unknown profile, model or dtype, before anything is loaded; and for what the record does
+    not have.
     """
     if name not in PROFILES:
         raise ValueError(f"Unknown profile {name!r}: choose one of {', '.join(PROFILES)}.")
@@ -267,7 +262,6 @@ def get(
     profile = replace(
         profile,
         models=tuple(models or profile.models),
-        run_models=tuple(json.loads(os.environ.get("DEEPER_LAYERS_RUN_MODELS", "[]"))),
         sizes=tuple(sizes or ()),
         dtype=profile.dtype if dtype is None else machine.checked(dtype),
     )

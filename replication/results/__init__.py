@@ -11,7 +11,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.metadata import version
@@ -104,11 +104,14 @@ def load_or_compute(kind: str, params: dict, compute: Callable[[], dict]) -> dic
     return record
 
 
-def forget_out_of_memory() -> None:
-    """Let this run try again what an earlier one had no memory for."""
-    for record in stored(paths.RESULTS, "healing"):
-        if record["status"] == "oom":
-            location("healing", record["params"]).unlink(missing_ok=True)
+def forget_out_of_memory(healings: Iterable[dict] | None = None) -> None:
+    """Let this run try again what an earlier one had no memory for; of all, or of these params."""
+    if healings is None:
+        healings = [record["params"] for record in stored(paths.RESULTS, "healing")]
+    for params in healings:
+        record = load("healing", params)
+        if record and record["status"] == "oom":
+            location("healing", params).unlink(missing_ok=True)
 
 
 def read_only() -> bool:

@@ -1,9 +1,7 @@
-"""A run of many jobs that survives: each on its own, known as done by its copy, none twice.
+"""A run of many jobs that survives: each on its own, known as done by its results, none twice.
 
-A job (`jobs.Job`) is a notebook over fewer models and depths. What the jobs measure, the
-notebooks over the full lists then find, and only draw. On a cluster a job is one model at one
-depth, on one machine it is one model; and one model on one machine has no jobs: its notebooks
-measure as they go.
+What the jobs (`jobs.Job`) measure, the notebooks then find, and only draw. One model on one machine
+has no jobs: its notebooks measure as they go.
 """
 
 import json
@@ -12,23 +10,26 @@ import platform
 import shlex
 import sys
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from lib import storage
-from lib.models import registry
-from replication import paths, results
+from replication import cards, paths, plan, results
+from replication.plan import Planned
 from replication.profiles import Profile
-from replication.run.execution import Launch, Outcome, attempt, finished
+from replication.run.execution import STATUS, Launch, Outcome, attempt
 from replication.run.jobs import Job
 from replication.run.notebooks import Notebook
 
 DONE_BEFORE = Outcome("ok", "done before")
+STARTING = 10  # seconds, about, of a notebook or job that finds all results
+UNKNOWN = "a100-80"  # a GPU without a row in cards.csv passes for this one: shares of a whole stay
 
 
 class Occupied(RuntimeError):
@@ -37,6 +38,8 @@ class Occupied(RuntimeError):
 
 class Serial:
     """The engine of one machine: one launch after the other."""
+
+    room = 1  # launches at a time
 
     def __init__(self, execute: Callable[[Launch], Outcome] = attempt):
         self.execute, self.queue = execute, deque()
@@ -82,141 +85,141 @@ def alone() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Batch:
-    """What the jobs of a run have in common: notebooks by number, parameters, minutes for each."""
+    """What a run has: notebooks by number, their parameters, minutes for each; its command."""
 
     notebooks: Mapping[str, Notebook]
     parameters: dict
     profile: Profile
     time_limit: float | None = None
+    command: tuple[str, ...] = ()
 
     def launch(self, job: Job) -> Launch:
-        """The notebook of a job, as a shard that is called by all that decides what it measures."""
-        size = "" if job.size is None else f"-n{job.size}"
-        others = {name: value for name, value in self.parameters.items() if name != "MODELS"}
-        measures = asdict(job) | {
-            "revision": registry.resolve(job.model).revision,
-            "profile": asdict(replace(self.profile, models=(), sizes=())),
-            "parameters": others,
-            "versions": results.VERSIONS,
-        }
-        profile = self.profile
-        roles = [
-            job.model in profile.ablation_models,
-            job.model in profile.rank_models,
-            job.model in profile.study_models,
-            profile.heals_fully(job.model),
-        ]
-        unique = results.key("job", measures | {"roles": roles})[:8]
-        shard = f"{job.notebook}-{storage.component(job.model)}{size}-{unique}"
-        parameters = self.parameters | job.parameters
-        return Launch(
-            self.notebooks[job.notebook],
-            parameters,
-            shard,
-            time_limit=self.time_limit,
-            run_models=profile.models,
-        )
+        """A job, as a process."""
+        return Launch(job=job.name, command=self.command, time_limit=self.time_limit)
 
-    def done(self, job: Job) -> bool:
-        """Whether it has left all that it measures, alone or with the model's other depths.
+    def planned(self) -> list[Planned]:
+        """Its jobs, what they lack, and what that takes."""
+        return plan.planned(self.profile, list(self.notebooks), self.card)
 
-        That only saves starting a kernel: what is missing in spite of it, the notebooks measure.
-        """
-        return any(finished(self.launch(job)) for job in {job, replace(job, size=None)})
+    def seconds(self, planned: Planned) -> float:
+        """What a job takes by the plan."""
+        return 3600 * planned.hours(self.card)
 
-    def label(self, job: Job) -> str:
-        """A job as the closing table calls it."""
-        size = "" if job.size is None else f" n={job.size}"
-        return f"{self.notebooks[job.notebook].file} {job.model}{size}"
+    @cached_property
+    def card(self) -> cards.Card:
+        """What computes here, or a card for one that is not known."""
+        try:
+            return cards.get_card(dtype=self.profile.dtype)
+        except ValueError:
+            return cards.get_card(UNKNOWN)
 
 
-def run(batch: Batch, jobs: list[Job], engine) -> dict[str, Outcome]:
-    """Run every job of `jobs`, then the notebooks over the full lists; all Outcomes, by label.
+def run(batch: Batch, engine, split: bool = True) -> dict[str, Outcome]:
+    """Run the jobs of a batch if it is `split`, then its notebooks; all Outcomes, by name.
 
     If a job fails, the notebooks that it was for draw what the others measured, and do not try to
     measure the rest.
     """
     results.forget_out_of_memory()
-    progress = Progress(len(jobs) + len(batch.notebooks))
-    run_jobs(batch, jobs, engine, progress)
+    files = {number: notebook.file for number, notebook in batch.notebooks.items()}
+    progress = Progress(dict.fromkeys(files.values(), STARTING), engine.room)
+    if split:
+        run_jobs(batch, engine, progress)
+    else:
+        for planned in batch.planned():
+            progress.expected[files[planned.job.notebook]] += batch.seconds(planned)
     failed = any(outcome.status != "ok" for outcome in progress.outcomes.values())
     for notebook in batch.notebooks.values():
         read_only = failed and notebook.draws
-        engine.submit(Launch(notebook, batch.parameters, "", read_only, batch.time_limit))
+        engine.submit(Launch(notebook, batch.parameters, read_only, batch.time_limit))
         _, outcome = engine.ended()
         progress.add(notebook.file, outcome)
     return progress.outcomes
 
 
-def run_jobs(batch: Batch, jobs: list[Job], engine, progress: "Progress") -> None:
-    """Add the Outcome of each job to `progress`; one that is done is not started."""
-    done = [job for job in jobs if batch.done(job)]
-    for job in done:
-        progress.add(batch.label(job), DONE_BEFORE)
-    for job, outcome in in_order([j for j in jobs if j not in done], engine, batch.launch):
-        progress.add(batch.label(job), outcome)
+def run_jobs(batch: Batch, engine, progress: "Progress") -> None:
+    """Add the Outcome of each job to `progress`; one that is done is not started.
+
+    Once a map is there, it may show more jobs: those of a model whose depth was not known.
+    """
+    while new := [p for p in batch.planned() if p.job.name not in progress.outcomes]:
+        progress.expected |= {p.job.name: STARTING + batch.seconds(p) for p in new}
+        for planned in new:
+            if not planned.missing:
+                progress.add(planned.job.name, DONE_BEFORE)
+        left = [planned.job for planned in new if planned.missing]
+        for job, outcome in in_order(left, engine, batch.launch):
+            progress.add(job.name, outcome)
 
 
 def in_order(
     jobs: Iterable[Job], engine, launch: Callable[[Job], Launch]
 ) -> Iterator[tuple[Job, Outcome]]:
-    """Each job and how it ended; it starts once its model's jobs of earlier waves have ended.
+    """Each job and how it ended; it starts once its model's map is there.
 
-    The jobs of a model that cannot be had end with the first of them.
+    The jobs of a model that cannot be had, or whose map fails, end with the first of them.
     """
     waiting, running = list(jobs), {}
-    left = Counter((job.model, job.wave) for job in waiting)
+    without_map = {job.model for job in waiting if job.is_map}
     while waiting or running:
-        ready = [job for job in waiting if not any(left[job.model, w] for w in range(job.wave))]
-        waiting = [job for job in waiting if any(left[job.model, w] for w in range(job.wave))]
+        ready = [job for job in waiting if job.is_map or job.model not in without_map]
+        waiting = [job for job in waiting if not job.is_map and job.model in without_map]
         for job in ready:
-            started = launch(job)
-            running[started.shard] = job
-            engine.submit(started)
+            running[job.name] = job
+            engine.submit(launch(job))
         done, outcome = engine.ended()
-        job = running.pop(done.shard)
-        left[job.model, job.wave] -= 1
+        job = running.pop(done.job)
         yield job, outcome
-        if outcome.status.startswith("skipped"):
+        if job.is_map and outcome.status == "ok":
+            without_map.discard(job.model)
+        elif job.is_map:
             for other in [other for other in waiting if other.model == job.model]:
-                waiting.remove(other)
-                left[other.model, other.wave] -= 1
                 yield other, replace(outcome, seconds=0.0)
+            waiting = [other for other in waiting if other.model != job.model]
 
 
 # ---- what a reader sees ----------------------------------------------------------------------
 
 
 class Progress:
-    """A line for each end, in a terminal and in a log alike; in a terminal a bar below them."""
+    """A line for each end, in a terminal and in a log alike; in a terminal a bar below them.
 
-    def __init__(self, total: int):
+    expected: seconds of each, by the plan. room: how many run at a time.
+    """
+
+    def __init__(self, expected: dict[str, float], room: int = 1):
+        self.expected, self.room = expected, room
         self.outcomes: dict[str, Outcome] = {}
-        self.start = time.monotonic()
-        self.bar = tqdm(total=total, desc="jobs", disable=None)
+        self.bar = tqdm(desc="jobs", disable=None)
 
     def add(self, name: str, outcome: Outcome) -> None:
-        """Count and print one end. The estimate is the mean time so far for each one left."""
+        """Count and print one end."""
         self.outcomes[name] = outcome
-        ends, total = len(self.outcomes), self.bar.total
+        ends, total = len(self.outcomes), len(self.expected)
         failed = sum(end.status != "ok" for end in self.outcomes.values())
-        worked = sum(end != DONE_BEFORE for end in self.outcomes.values())
         line = f"[{ends}/{total}] {name}: {outcome.status}, {outcome.seconds:.0f} s"
         line += f"; {failed} failed, {total - ends} left"
-        if worked and ends < total:
-            minutes = (time.monotonic() - self.start) / worked * (total - ends) / 60
-            line += f", about {minutes:.0f} min"
+        if seconds := self.seconds_left():
+            line += f", about {seconds / 60:.0f} min"
+        self.bar.total = total
         self.bar.update()
         tqdm.write(line, file=sys.stdout)
         sys.stdout.flush()
         if ends == total:
             self.bar.close()
 
+    def seconds_left(self) -> float | None:
+        """What is left by the plan, at the pace of what has ended; None before anything has."""
+        ended = {n: end.seconds for n, end in self.outcomes.items() if end.status == "ok"}
+        ended = {name: seconds for name, seconds in ended.items() if seconds}
+        left = [self.expected[name] for name in self.expected if name not in self.outcomes]
+        if not ended or not left:
+            return None
+        pace = sum(ended.values()) / sum(self.expected[name] for name in ended)
+        return pace * max(max(left), sum(left) / self.room)
+
 
 def table(outcomes: Mapping[str, Outcome]) -> str:
     """The closing table: status, seconds, name and reason of each job and notebook."""
-    lines = [f"{'status':22} {'time':>10}  job"]
-    for name, outcome in outcomes.items():
-        reason = f": {outcome.reason}" if outcome.reason else ""
-        lines.append(f"{outcome.status:22} {outcome.seconds:8.0f} s  {name}{reason}")
-    return "\n".join(lines)
+    rows = [outcome.row(name) for name, outcome in outcomes.items()]
+    return "\n".join([f"{'status':{STATUS}} {'time':>10}  job", *rows])

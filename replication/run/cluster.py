@@ -16,7 +16,17 @@ from replication.run.execution import Launch, Outcome, attempt
 
 RETRIES = 2
 OBJECT_STORE = 100 * 2**20  # bytes; jobs hand over names and outcomes only
-VARIABLES = ("OMP_NUM_THREADS", "DEEPER_LAYERS_MIRROR", "HF_HUB_OFFLINE", "HF_HOME")
+VARIABLES = (
+    "OMP_NUM_THREADS",
+    "DEEPER_LAYERS_MIRROR",
+    "HF_HUB_OFFLINE",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HF_TOKEN",
+    "PYTORCH_ALLOC_CONF",
+    "PYTORCH_CUDA_ALLOC_CONF",
+    "CUBLAS_WORKSPACE_CONFIG",
+)
 
 
 class Ray:
@@ -41,8 +51,11 @@ class Ray:
             **({} if "RAY_ADDRESS" in os.environ else here),
         )
         task = ray.remote(max_calls=1, max_retries=RETRIES)(execute)
-        self.task = task.options(**resources(ray.nodes()))
-        self.running = {}
+        takes = resources(ray.nodes())
+        self.task, self.running = task.options(**takes), {}
+        kind, each = ("GPU", 1) if "num_gpus" in takes else ("CPU", takes["num_cpus"])
+        of_nodes = [node["Resources"].get(kind, 0) for node in ray.nodes()]
+        self.room = max(1, sum(int(whole // each) for whole in of_nodes))  # jobs at a time
 
     def submit(self, launch: Launch) -> None:
         """Have `launch` executed as soon as there is room."""

@@ -15,7 +15,8 @@ def draw(batch: Batch) -> Mapping[str, Outcome]:
 
     If it is interrupted, no kernel stays behind.
     """
-    progress = Progress(len(batch.notebooks))
+    each = {notebook.file: 1.0 for notebook in batch.notebooks.values()}
+    progress = Progress(each, machine.cores())
     pool = ProcessPoolExecutor(machine.cores())
     try:
         running = {}

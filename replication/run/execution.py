@@ -1,18 +1,20 @@
-"""Execute one notebook through papermill, and judge it by what it leaves.
+"""Execute one notebook through papermill, or one job, and judge it by what it leaves.
 
 Never by the notebook's own metadata: one whose kernel was killed can say that every cell completed.
 A notebook counts as done if it ran to its end and left its figures; only then does its executed
-copy appear under its own name. Each has a fresh kernel, so a dead one hurts nothing else.
+copy appear under its own name. Each has a fresh kernel, so a dead one hurts nothing else. A job is
+a process of its own: the run's command, with `--job NAME`.
 """
 
 import csv
-import json
 import os
 import platform
+import re
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +25,7 @@ import papermill
 import psutil
 
 from lib.healing.recipe import is_out_of_memory
+from lib.models import machine
 from replication import paths, profiles
 from replication.run.notebooks import Notebook
 
@@ -32,22 +35,20 @@ KEEP_MEMORY = (  # freed memory stays with the kernel, in large pages: less time
     ":glibc.malloc.trim_threshold=4294967296"
 )
 FINDINGS = ("diverged", "no answer")  # a row without a value that says so is measured, not missing
+STATUS = 22  # characters of a status in the closing table
+RUNNER = "DEEPER_LAYERS_RUNNER"  # the process without which a job ends
 
 
 @dataclass(frozen=True)
 class Launch:
-    """A notebook, its parameters, and the limits of its run.
+    """A notebook and its parameters, or a job's name and command; and the limits of its run."""
 
-    A shard keeps its figures and its copy to itself, next to the results that it leaves: whoever
-    deletes these has it run again.
-    """
-
-    notebook: Notebook
+    notebook: Notebook | None = None
     parameters: dict = field(default_factory=dict)
-    shard: str = ""  # its folder under data/results/jobs; empty: the whole notebook
     read_only: bool = False  # what is missing stays missing
     time_limit: float | None = None  # minutes
-    run_models: tuple[str, ...] = ()  # of the run that a shard is of
+    job: str = ""
+    command: tuple[str, ...] = ()
 
     @property
     def profile(self) -> str:
@@ -56,12 +57,17 @@ class Launch:
     @property
     def folder(self) -> Path:
         """Where the executed copy goes."""
-        return paths.RESULTS / "jobs" / self.shard if self.shard else paths.RUNS / self.profile
+        return paths.RUNS / self.profile
 
     @property
     def figures(self) -> Path:
         """Where the notebook puts its pictures."""
-        return (self.folder if self.shard else paths.FIGURES) / self.profile
+        return paths.FIGURES / self.profile
+
+    @property
+    def log(self) -> Path:
+        """What a job prints goes there."""
+        return paths.RESULTS / "jobs" / f"{self.job}.log"
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,11 @@ class Outcome:
     reason: str = ""
     seconds: float = 0.0
 
+    def row(self, name: str) -> str:
+        """Its row of the closing table."""
+        reason = f": {self.reason}" if self.reason else ""
+        return f"{self.status:{STATUS}} {self.seconds:8.0f} s  {name}{reason}"
+
 
 class RunError(RuntimeError):
     """A notebook did not finish; the message says why in one sentence, the status in a word."""
@@ -87,20 +98,17 @@ class RunError(RuntimeError):
 
 
 def attempt(launch: Launch) -> Outcome:
-    """`execute`, with every end of the notebook as an Outcome."""
+    """Execute a notebook or a job, with every end of it as an Outcome."""
     start = time.monotonic()
     try:
-        execute(launch)
-        ended = _judged(launch)
+        if launch.job:
+            ended = _run_job(launch)
+        else:
+            execute(launch)
+            ended = _judged(launch)
     except RunError as error:
         ended = Outcome(error.status, str(error))
     return replace(ended, seconds=round(time.monotonic() - start, 3))
-
-
-def finished(launch: Launch) -> bool:
-    """Whether it was executed before, and left all figures with all points."""
-    left = [launch.folder / f"{launch.notebook.file}.ipynb", *_tables(launch)]
-    return all(file.exists() for file in left) and _judged(launch).status == "ok"
 
 
 def _judged(launch: Launch) -> Outcome:
@@ -111,8 +119,14 @@ def _judged(launch: Launch) -> Outcome:
             for row in csv.DictReader(file):
                 if row.get("status") and row["status"] != "ok" and not row.get("value"):
                     gaps[row["model"], row["status"]] = None
-    as_recorded = launch.profile == profiles.DRAWN  # what the record lacks, nobody can add
-    complete = as_recorded or all(status.startswith(FINDINGS) for _, status in gaps)
+    if launch.profile == profiles.DRAWN:  # what the record lacks, nobody can add
+        return replace(judged(gaps), status="ok")
+    return judged(gaps)
+
+
+def judged(gaps: Iterable[tuple[str, str]]) -> Outcome:
+    """The Outcome of what ran to its end without some values: of which models, and why."""
+    complete = all(status.startswith(FINDINGS) for _, status in gaps)
     missing = ", ".join(f"{model} ({status})" for model, status in gaps)
     return Outcome("ok" if complete else "incomplete", f"without {missing}" if gaps else "")
 
@@ -160,15 +174,45 @@ def execute(launch: Launch) -> Path:
 # ---- one execution -------------------------------------------------------------------------
 
 
+def _run_job(launch: Launch) -> Outcome:
+    """Run a job's process; its closing table tells how it ended. Raises RunError without one."""
+    launch.log.parent.mkdir(parents=True, exist_ok=True)
+    command = [*launch.command, "--job", launch.job]
+    try:
+        with _environment(launch), _bounded(launch.time_limit), launch.log.open("wb") as log:
+            done = subprocess.run(
+                command, stdout=log, stderr=log, cwd=paths.ROOT, start_new_session=True
+            )
+            if done.returncode < 0:
+                raise RunError(f"{launch.job} was killed.", "killed")
+    finally:
+        printed = _without_tokens(launch.log.read_text(encoding="utf-8", errors="replace"))
+        launch.log.write_text(printed, encoding="utf-8")
+    row = rf"^(.{{{STATUS}}}) +\d+ s  {re.escape(launch.job)}(?:: (.*))?$"
+    told = re.findall(row, printed, re.MULTILINE)
+    if not told:
+        last = (printed.splitlines() or ["it printed nothing."])[-1]
+        raise RunError(f"{launch.job} failed: {last}")
+    status, reason = told[-1]
+    return Outcome(status.strip(), reason)
+
+
+def end_with_runner() -> None:
+    """End this process, a job, when the one that started it is gone, however that ended."""
+    runner = os.environ.get(RUNNER)
+
+    def watch() -> None:
+        while str(os.getppid()) == runner:
+            time.sleep(1)
+        os._exit(1)
+
+    if runner:
+        threading.Thread(target=watch, daemon=True).start()
+
+
 def _environment(launch: Launch) -> AbstractContextManager:
-    """A kernel's environment: where its figures go, what it is a job of, its GPU, its memory."""
-    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "0")  # of several the first; none if it is empty
-    variables = {
-        "CUDA_VISIBLE_DEVICES": gpus.split(",")[0],
-        "DEEPER_LAYERS_RUN_MODELS": json.dumps(launch.run_models),
-    }
-    if launch.shard:
-        variables["DEEPER_LAYERS_FIGURES"] = str(launch.folder)
+    """The environment of a kernel or a job: its GPU, its memory, whether it only draws."""
+    variables = {"CUDA_VISIBLE_DEVICES": machine.first_gpu(), RUNNER: str(os.getpid())}
     if launch.read_only:
         variables["DEEPER_LAYERS_DRAW_ONLY"] = "1"
     library, version = platform.libc_ver()
@@ -223,6 +267,11 @@ def _without_tokens(text: str) -> str:
     for token in {*map(os.environ.get, names), huggingface_hub.get_token()} - {None, ""}:
         text = text.replace(token, "<token>")
     return text
+
+
+def failure(error: Exception) -> Outcome:
+    """The Outcome of what ended with an error."""
+    return Outcome(_status(error), _reason(error))
 
 
 def _reason(error: Exception) -> str:

@@ -1,9 +1,15 @@
-"""What each notebook measures, as jobs that a run can split over machines. Imports no torch."""
+"""The work of a run, as jobs that can run anywhere and at the same time. Imports no torch.
+
+A job is one process: it measures a model's distance map, or one healing with all scores that need
+it, or what a notebook wants of a model that is not healed. It needs its model's map, and no other
+job: healings that continue a shorter one are in one job with it.
+"""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from lib.models import registry
+from lib import storage
+from replication import profiles
 from replication.measure import request
 from replication.measure.request import Request
 from replication.profiles import Profile
@@ -12,53 +18,75 @@ from replication.run.notebooks import NOTEBOOKS
 
 @dataclass(frozen=True)
 class Job:
-    """One notebook for one model, at one number of dropped layers (None: at all it heals)."""
+    """Some results of one model; their notebook is the first that wants them."""
 
-    notebook: str
+    name: str
     model: str
-    size: int | None = None
+    notebook: str
 
     @property
-    def wave(self) -> int:
-        """A job builds on those of the same model and an earlier wave."""
-        return NOTEBOOKS[self.notebook].wave
+    def map_name(self) -> str:
+        """The job of its model's map, which it needs or is."""
+        return f"{_short(self.model)}-map"
 
     @property
-    def parameters(self) -> dict:
-        """What it changes of the notebook's parameters."""
-        sizes = {} if self.size is None else {"SIZES": [self.size]}
-        return {"MODELS": [self.model]} | sizes
-
-    def requests(self, distances, profile: Profile) -> list[Request]:
-        """The results that it must leave, each healing before the first score that needs it.
-
-        But for what the model writes: where it solves nothing, less is asked.
-        """
-        profile = profile if self.size is None else replace(profile, sizes=(self.size,))
-        requests = [request.similarity(self.model, profile)]
-        for experiment in NOTEBOOKS[self.notebook].experiments:
-            for one in experiment(self.model, distances, profile):
-                requests += [one.healing, one] if one.recipe else [one]
-        return [one for one in requests if one.params.get("task") != "gsm8k"]
+    def is_map(self) -> bool:
+        return self.name == self.map_name
 
 
-def jobs(profile: Profile, notebooks: Iterable[str]) -> list[Job]:
-    """The jobs of `notebooks` (numbers) in the order in which each finds what it builds on.
+def by_job(
+    model: str, profile: Profile, notebooks: Iterable[str], distances, apart: bool = False
+) -> dict[Job, list[Request]]:
+    """The jobs of a model's notebooks (numbers), and the results of each in the order to measure.
 
-    A notebook that only draws what others measure has none.
+    A result that several want is in the first job. The jobs are the same for whatever distances;
+    only where two strategies choose the same block has one of them nothing left. apart: as if no
+    two did, which guessed distances cannot tell.
     """
-    split = []
-    for number in notebooks:
-        notebook = NOTEBOOKS[number]
-        if notebook.wave is None:
-            continue
-        for model in notebook.models(profile):
-            layers = registry.num_layers(model) if notebook.depths else None
-            sizes = [None] if layers is None else notebook.depths(profile, layers, model)
-            split += [Job(number, model, size) for size in sizes]
-    return split
+    wanted = [
+        (number, one)
+        for number in notebooks
+        if model in NOTEBOOKS[number].models(profile)
+        for experiment in NOTEBOOKS[number].experiments
+        for one in experiment(model, distances, profile)
+    ]
+    if not wanted:
+        return {}
+    the_map = request.similarity(model, profile)
+    name = f"{_short(model)}-map"
+    jobs, requests = {name: Job(name, model, wanted[0][0])}, {name: [the_map]}
+    seen, healed_by, usual = {str(the_map.params)}, {}, profiles.recipe(model, profile).steps
+    for number, one in wanted:
+        parts, scope = [one], ""
+        name = f"{_short(model)}-{_healing(one, usual) if one.recipe else f'{number}-unhealed'}"
+        if one.recipe:
+            parts, scope = [one.healing, one], name if apart else ""
+            jobs.setdefault(name, Job(name, model, number))
+            requests.setdefault(name, [])
+            name = healed_by.setdefault(scope + str(one.healing.params), name)
+        new = [part for part in parts if scope + str(part.params) not in seen]
+        seen |= {scope + str(part.params) for part in new}
+        if new:
+            jobs.setdefault(name, Job(name, model, number))
+            requests.setdefault(name, []).extend(new)
+    for of_job in requests.values():
+        of_job.sort(key=lambda one: one.recipe.steps if one.recipe else 0)
+    return {job: requests[name] for name, job in jobs.items()}
 
 
-def by_model(split: Iterable[Job]) -> list[Job]:
-    """The same work in fewer jobs: all depths of a model in one."""
-    return list(dict.fromkeys(replace(job, size=None) for job in split))
+def _short(model: str) -> str:
+    """A model in the names of its jobs."""
+    return storage.component(model.rpartition("/")[2])
+
+
+def _healing(one: Request, usual_steps: int) -> str:
+    """What a healing's job is called. One of many lengths that share their steps has one name."""
+    recipe, size = one.recipe, one.block.size
+    strategy = storage.component(one.labels["strategy"])
+    parts = [f"{strategy}-n{size:02}" if size else "unpruned"]
+    parts.append(f"r{recipe.rank}-s{recipe.seed}")
+    if not recipe.decay_steps and recipe.steps != usual_steps:
+        parts.append(f"{recipe.steps}steps")
+    if recipe.first_layer:
+        parts.append("after-the-cut")
+    return "-".join([*parts, "healed"])

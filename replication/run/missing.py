@@ -1,6 +1,7 @@
 """Which results the jobs of a run must still leave. Loads no model, imports no torch."""
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from statistics import fmean
 from typing import NamedTuple
@@ -10,8 +11,8 @@ from lib.models import registry
 from replication import paths, results
 from replication.measure.request import Request, similarity
 from replication.profiles import Profile
-from replication.results.archive import Archive, stored
-from replication.run.jobs import Job
+from replication.results.archive import stored
+from replication.run.jobs import Job, by_job
 
 MACHINE = ("revision", "quantization", "dtype", "device")  # of a result's model
 
@@ -40,31 +41,50 @@ def _published() -> dict[str, list[int]]:
     return {name: starts[name] for name in starts if name in registry.MODELS}
 
 
-def maps_of(model: str, profile: Profile, recorded: Archive) -> list[dict]:
-    """The stored (or recorded) results of a model's distances; one for each kind of machine."""
+def maps_of(model: str, profile: Profile, recorded: dict[str, dict]) -> list[dict]:
+    """The stored (or recorded) results of a model's distances; one for each kind of machine.
+
+    Where there are none of this version, those of others: what they chose is likely chosen again.
+    """
     params = similarity(model, profile).params | {"revision": registry.resolve(model).revision}
     params = {name: value for name, value in params.items() if name != "dtype" or value}
-    there = [*stored(paths.RESULTS, "similarity"), *recorded.records("similarity")]
-    return [result for result in there if params.items() <= result["params"].items()]
+    version = params.pop("version")
+    of_record = [result for result in recorded.values() if result["kind"] == "similarity"]
+    there = [*stored(paths.RESULTS, "similarity"), *of_record]
+    same = [result for result in there if params.items() <= result["params"].items()]
+    return [result for result in same if result["params"]["version"] == version] or same
 
 
-def missing(job: Job, profile: Profile, maps: list[dict], recorded: set[str]) -> list[Request]:
-    """The results of a job that no machine which has made one of `maps` has left.
+def missing(
+    model: str,
+    profile: Profile,
+    notebooks: Sequence[str],
+    recorded: dict[str, dict] | None = None,
+) -> dict[Job, list[Request]]:
+    """The jobs of a model's notebooks, and the results that each must still leave.
 
-    recorded: keys of results that are there, whatever is stored.
+    Of several machines that have made a map, what the one lacks that has most of a job. Without a
+    map all is missing, and blocks are guessed; of a model whose depth is not known yet there is
+    only the job of its map. recorded: results that are there, whatever is stored, by key.
     """
-    if not maps:
-        return job.requests(Guess(job.model, registry.num_layers(job.model)), profile)
+    recorded = recorded or {}
     of_machines = []
-    for result in maps:
+    for result in maps_of(model, profile, recorded):
         machine = {name: result["params"][name] for name in MACHINE if name in result["params"]}
-        requests = job.requests(BlockDistances.stored(result["values"]), profile)
-        of_machines.append([Request(r.kind, r.params | machine) for r in requests])
-    return [
-        same[0]
-        for same in zip(*of_machines, strict=True)
-        if not any(_is_there(request, recorded) for request in same)
-    ]
+        jobs = by_job(model, profile, notebooks, BlockDistances.stored(result["values"]))
+        lacks = {}
+        for job, requests in jobs.items():
+            keyed = [Request(r.kind, r.params | machine, r.labels) for r in requests]
+            lacks[job] = [r for r in keyed if not _is_there(r, recorded)]
+        of_machines.append(lacks)
+    if not of_machines:
+        layers = registry.num_layers(model)
+        jobs = by_job(model, profile, notebooks, Guess(model, layers or 1), apart=True)
+        return {job: requests for job, requests in jobs.items() if layers or job.is_map}
+    return {
+        job: min((lacks[job] for lacks in of_machines if job in lacks), key=len)
+        for job in of_machines[0]
+    }
 
 
 def key_of(request: Request, ignored: tuple[str, ...] = ()) -> str:
@@ -73,9 +93,19 @@ def key_of(request: Request, ignored: tuple[str, ...] = ()) -> str:
     return results.key(request.kind, params)
 
 
-def _is_there(request: Request, recorded: set[str]) -> bool:
-    """Whether a result is stored, or its healing failed, so that there is none to be had."""
+def _is_there(request: Request, recorded: dict[str, dict]) -> bool:
+    """Whether a result is stored, or is not to be had.
+
+    That is so where its healing failed, and where the whole model has solved no problem of GSM8K.
+    """
     if key_of(request) in recorded or results.location(request.kind, request.params).exists():
         return True
-    healing = results.load("healing", request.healing.params) if request.recipe else None
-    return healing is not None and healing["values"]["status"] != "ok"
+    if request.recipe:
+        healing = _record(request.healing, recorded)
+        return healing is not None and healing["values"]["status"] != "ok"
+    whole = _record(request.whole, recorded) if request.writes and request.block.size else None
+    return whole is not None and whole["values"]["value"] == 0
+
+
+def _record(request: Request, recorded: dict[str, dict]) -> dict | None:
+    return recorded.get(key_of(request)) or results.load(request.kind, request.params)

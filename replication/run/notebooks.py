@@ -19,17 +19,14 @@ Experiment = Callable[..., list[Request]]  # of a model's name, its distances an
 class Notebook:
     """A notebook, and what it measures of each of `models`, as jobs.
 
-    minutes: in `quick` on two cores. wave: its jobs build on those of earlier waves; None: it only
-    draws what others measure, or has no job. depths: block sizes that are jobs of their own.
+    minutes: in `quick` on two cores. experiments: of none, it only draws what others measure.
     """
 
     file: str
     minutes: float
     figures: tuple[str, ...] = ()
-    wave: int | None = None
     experiments: tuple[Experiment, ...] = ()
     models: Callable[[Profile], Sequence[str]] = attrgetter("models")
-    depths: Callable[[Profile, int, str], list[int]] | None = None  # of so many layers, of a model
     draws: bool = True  # from results alone, where a job has failed
 
 
@@ -39,51 +36,42 @@ NOTEBOOKS = {
         "01_similarity_heatmaps",
         1,
         ("figure_1a", "figure_1b", "figure_1c", "figure_4"),
-        wave=0,
+        experiments=(experiments.similarity,),
     ),
     "02": Notebook(
         "02_pruning_curves",
         5,
         # 03 and 04 finish these
         ("figure_2_unhealed", "figure_3_unhealed", "figure_5_unhealed", "figure_6_unhealed"),
-        wave=1,
         experiments=(experiments.unhealed, experiments.test_split),
     ),
     "03": Notebook(
         "03_healing",
         9,
         ("figure_1d", "figure_2", "figure_3", "figure_6", "figure_training", "figure_dose"),
-        wave=2,
         experiments=(experiments.unhealed, dose.requests, experiments.healed),
-        depths=Profile.curve_sizes,
     ),
     "04": Notebook("04_simple_vs_similarity", 1, ("figure_5",)),
     "05": Notebook(
         "05_ablation_prompts",
         2,
         ("figure_7",),
-        wave=3,
         experiments=(experiments.prompts,),
         models=attrgetter("ablation_models"),
-        depths=Profile.healed_sizes,
     ),
     "06": Notebook(
         "06_ablation_seeds",
         2,
         ("figure_8",),
-        wave=3,
         experiments=(experiments.seeds,),
         models=attrgetter("ablation_models"),
-        depths=Profile.ablation_sizes,
     ),
     "07": Notebook(
         "07_ablation_lora_rank",
         2,
         ("figure_9",),
-        wave=3,
         experiments=(experiments.ranks,),
         models=attrgetter("rank_models"),
-        depths=Profile.ablation_sizes,
     ),
     "08": Notebook("08_qwen_islands", 1, ("figure_islands",), draws=False),
     "09": Notebook("09_inference_cost", 1, ("figure_cost",), draws=False),
@@ -91,14 +79,12 @@ NOTEBOOKS = {
         "10_letters_and_content",
         3,
         ("figure_measures", "figure_letters", "figure_cuts", "figure_biases"),
-        wave=3,
         experiments=(letters.forms, letters.exits, biases.requests),
     ),
     "11": Notebook(
         "11_reasoning_and_books",
         2,
         ("figure_beyond", "figure_books"),
-        wave=3,
         experiments=(experiments.reasoning, books.requests),
         models=attrgetter("study_models"),
     ),
@@ -106,7 +92,6 @@ NOTEBOOKS = {
         "12_which_block",
         2,
         ("figure_damage", "figure_criteria"),
-        wave=1,
         experiments=(damage.requests, which_block.requests),
         models=attrgetter("study_models"),
     ),
@@ -115,7 +100,6 @@ NOTEBOOKS = {
         "14_repair",
         4,
         ("figure_repair", "figure_repair_cost"),
-        wave=4,  # it shares healings with 03 and 07
         experiments=(repair.maps, repair.healings, biases.around_healing),
         models=attrgetter("study_models"),
     ),
