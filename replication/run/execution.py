@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -48,6 +48,7 @@ class Launch:
     read_only: bool = False  # what is missing stays missing
     time_limit: float | None = None  # minutes
     job: str = ""
+    group: str = ""  # jobs of a group may share a process
     command: tuple[str, ...] = ()
 
     @property
@@ -102,13 +103,46 @@ def attempt(launch: Launch) -> Outcome:
     start = time.monotonic()
     try:
         if launch.job:
-            ended = _run_job(launch)
+            (ended,) = attempt_jobs([launch])
         else:
             execute(launch)
             ended = _judged(launch)
     except RunError as error:
         ended = Outcome(error.status, str(error))
     return replace(ended, seconds=round(time.monotonic() - start, 3))
+
+
+def attempt_jobs(launches: Sequence[Launch]) -> list[Outcome]:
+    """Execute jobs in one process: the Outcomes of those that ended, and of one that it took down.
+
+    Its log is that of the first. The time limit is for all of them together, as often as there are
+    jobs.
+    """
+    first = launches[0]
+    minutes = first.time_limit and first.time_limit * len(launches)
+    command = [*first.command, "--job", *(launch.job for launch in launches)]
+    first.log.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with _environment(first), _bounded(minutes), first.log.open("wb") as log:
+            done = subprocess.run(
+                command, stdout=log, stderr=log, cwd=paths.ROOT, start_new_session=True
+            )
+            problem = Outcome("killed", "It was killed.") if done.returncode < 0 else None
+    except RunError as error:
+        problem = Outcome(error.status, str(error))
+    finally:
+        printed = _without_tokens(first.log.read_text(encoding="utf-8", errors="replace"))
+        first.log.write_text(printed, encoding="utf-8")
+    last = (printed.splitlines() or ["it printed nothing."])[-1]
+    outcomes = []
+    for launch in launches:
+        row = rf"^(.{{{STATUS}}}) +(\d+) s  {re.escape(launch.job)}(?:: (.*))?$"
+        rows = re.findall(row, printed, re.MULTILINE)
+        if not rows:
+            return [*outcomes, problem or Outcome("failed", f"{launch.job} failed: {last}")]
+        status, seconds, reason = rows[-1]
+        outcomes.append(Outcome(status.strip(), reason, float(seconds)))
+    return outcomes
 
 
 def _judged(launch: Launch) -> Outcome:
@@ -172,29 +206,6 @@ def execute(launch: Launch) -> Path:
 
 
 # ---- one execution -------------------------------------------------------------------------
-
-
-def _run_job(launch: Launch) -> Outcome:
-    """Run a job's process; its closing table tells how it ended. Raises RunError without one."""
-    launch.log.parent.mkdir(parents=True, exist_ok=True)
-    command = [*launch.command, "--job", launch.job]
-    try:
-        with _environment(launch), _bounded(launch.time_limit), launch.log.open("wb") as log:
-            done = subprocess.run(
-                command, stdout=log, stderr=log, cwd=paths.ROOT, start_new_session=True
-            )
-            if done.returncode < 0:
-                raise RunError(f"{launch.job} was killed.", "killed")
-    finally:
-        printed = _without_tokens(launch.log.read_text(encoding="utf-8", errors="replace"))
-        launch.log.write_text(printed, encoding="utf-8")
-    row = rf"^(.{{{STATUS}}}) +\d+ s  {re.escape(launch.job)}(?:: (.*))?$"
-    told = re.findall(row, printed, re.MULTILINE)
-    if not told:
-        last = (printed.splitlines() or ["it printed nothing."])[-1]
-        raise RunError(f"{launch.job} failed: {last}")
-    status, reason = told[-1]
-    return Outcome(status.strip(), reason)
 
 
 def end_with_runner() -> None:
