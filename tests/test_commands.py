@@ -230,7 +230,7 @@ def test_a_slurm_array_runs_the_job_of_its_line(tmp_path):
     )
     module, name, *options = done.stdout.split()
     assert (module, name) == ("-m", "replication")
-    assert run.arguments(options).job == "second-map"
+    assert run.arguments(options).job == ["second-map"]
     assert run.arguments(options).profile == "paper"
 
 

@@ -12,7 +12,7 @@ from replication import __main__ as run
 from replication import paths, profiles, results
 from replication.measure import distance_maps
 from replication.run import batch
-from replication.run.execution import Outcome
+from replication.run.execution import Launch, Outcome
 from replication.run.jobs import by_job
 from replication.run.missing import key_of, missing
 from replication.run.notebooks import NOTEBOOKS
@@ -165,6 +165,41 @@ def test_jobs_of_several_models_then_notebooks_that_only_draw(output, tmp_path):
         "02_pruning_curves": "incomplete",
     }
     assert (output / "data/results/jobs/tiny-random-map.log").exists()
+
+
+def test_jobs_of_a_group_share_a_process_and_one_that_dies_takes_no_other_down(monkeypatch):
+    started = []
+
+    def together(launches):
+        started.append([launch.job for launch in launches])
+        ended = [
+            Outcome("ok") if launch.job != "dies" else Outcome("killed") for launch in launches
+        ]
+        last = next((i for i, one in enumerate(ended) if one.status == "killed"), len(ended))
+        return ended[: last + 1]
+
+    def alone(launch):
+        return together([launch])[0]
+
+    monkeypatch.setattr(batch, "attempt_jobs", together)
+    monkeypatch.setattr(batch, "attempt", alone)
+    engine = batch.Serial(alone)
+    names = {"a": "m 02", "dies": "m 02", "b": "m 02", "c": "m 03", "d": ""}
+    for name, group in names.items():
+        engine.submit(Launch(job=name, group=group))
+    outcomes = {launch.job: outcome.status for launch, outcome in (engine.ended() for _ in names)}
+    assert outcomes == dict.fromkeys("abcd", "ok") | {"dies": "killed"}
+    assert started == [["a", "dies", "b"], ["b"], ["c"], ["d"]]
+
+
+def test_a_process_measures_several_jobs_and_prints_a_row_of_each(output):
+    start(output, "--job", "tiny-random-map")
+    listed = start(output, "--only", "02", "12", "--jobs").stdout.split()
+    names = [name for name in listed if name != "tiny-random-map"]
+    assert len(names) > 1
+    done = start(output, "--only", "02", "12", "--job", *names)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [row.split()[-1] for row in done.stdout.splitlines()[-len(names) :]] == names
 
 
 # ---- the minutes that are left ---------------------------------------------------------------
