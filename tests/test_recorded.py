@@ -198,7 +198,7 @@ def test_nothing_else_is_read(started, monkeypatch):
         (["--steps", "5"], "takes no LIMIT, STEPS"),
         (["--dtype", "float32"], "or DTYPE"),
         (["--models", "tiny-random"], "No 'tiny-random' is recorded: choose among smollm2-135m"),
-        (["--plan"], "there is no plan"),
+        (["--plan"], "no plan of it"),
     ],
 )
 def test_what_the_record_cannot_show_ends_in_a_sentence(options, words, capsys):
