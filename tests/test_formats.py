@@ -99,11 +99,11 @@ def test_a_damaged_memory_is_set_aside(clock, damage):
 
 def test_every_notebook_takes_a_dtype(monkeypatch):
     runs = []
-    monkeypatch.setattr(run, "run", lambda options, *rest: runs.append(rest) or 0)
+    monkeypatch.setattr(run, "run", lambda whole, engine: runs.append(whole) or 0)
     assert run.main(["--profile", "smoke", "--dtype", "bfloat16"]) == 0
-    ((profile, numbers, parameters),) = runs
-    assert profile.dtype == parameters["DTYPE"] == "bfloat16"
-    assert numbers == list(notebooks.NOTEBOOKS)
+    (whole,) = runs
+    assert whole.profile.dtype == whole.parameters["DTYPE"] == "bfloat16"
+    assert list(whole.notebooks) == list(notebooks.NOTEBOOKS)
     for notebook in notebooks.NOTEBOOKS.values():
         source = (paths.NOTEBOOKS / f"{notebook.file}.ipynb").read_text(encoding="utf-8")
         assert re.search(r"profiles\.get\([^)]*DTYPE", source), notebook.file
