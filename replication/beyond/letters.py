@@ -211,9 +211,9 @@ def _flat_then_one_letter(table: pd.DataFrame, axes: dict) -> None:
     """Write how far the early exit stays flat, if further than similarity, and where it begins to
     give one letter to all questions."""
     flat = {strategy: flat_up_to(table, strategy) for strategy in ("early exit", "similarity")}
-    found = [axis for (_, title), axis in axes.items() if title.startswith("MMLU")]
+    panels = [axis for (_, title), axis in axes.items() if title.startswith("MMLU")]
     line = table[table.strategy == "early exit"].set_index("block_size")
-    for axis in found if flat["early exit"] > max(1, flat["similarity"]) else ():
+    for axis in panels if flat["early exit"] > max(1, flat["similarity"]) else ():
         end = line.loc[flat["early exit"]]
         text = f"flat: {flat['early exit']} layers"
         finding(axis, text, (end.fraction, end.value), (12, 34))

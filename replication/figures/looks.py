@@ -21,7 +21,7 @@ def looks(opened: dict) -> list[dict]:
     state: what the form then holds. Each look is at the map that shows it best.
     """
     labels = list(opened)
-    found = []
+    looks = []
     for look in (costly_layer, jump, first_layer):
         seen = {label: look(explored) for label, explored in opened.items()}
         seen = {label: of_map for label, of_map in seen.items() if of_map}
@@ -31,10 +31,10 @@ def looks(opened: dict) -> list[dict]:
             form = {"left": labels[0], "right": labels[-1], "side": side}
             form["threshold"] = islands.THRESHOLD
             best = seen[label]
-            found.append(
+            looks.append(
                 {key: best[key] for key in ("name", "text")} | {"state": form | best["form"]}
             )
-    return found
+    return looks
 
 
 def costly_layer(explored) -> dict | None:
