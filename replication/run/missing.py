@@ -65,9 +65,12 @@ def missing(
 
     Of several machines that have made a map, what the one lacks that has most of a job. Without a
     map all is missing, and blocks are guessed; of a model whose depth is not known yet there is
-    only the job of its map. recorded: results that are there, whatever is stored, by key.
+    only the job of its map. A job that was listed then, and that the map shows to be the same as
+    another, stays listed and lacks nothing. recorded: results that are there, whatever is stored,
+    by key.
     """
     recorded = recorded or {}
+    before_map = _before_map(model, profile, notebooks)
     of_machines = []
     for result in maps_of(model, profile, recorded):
         machine = {name: result["params"][name] for name in MACHINE if name in result["params"]}
@@ -78,13 +81,20 @@ def missing(
             lacks[job] = [r for r in keyed if not _is_there(r, recorded)]
         of_machines.append(lacks)
     if not of_machines:
-        layers = registry.num_layers(model)
-        jobs = by_job(model, profile, notebooks, Guess(model, layers or 1), apart=True)
-        return {job: requests for job, requests in jobs.items() if layers or job.is_map}
-    return {
+        return before_map
+    left = {
         job: min((lacks[job] for lacks in of_machines if job in lacks), key=len)
         for job in of_machines[0]
     }
+    names = {job.name for job in left}
+    return left | {job: [] for job in before_map if job.name not in names}
+
+
+def _before_map(model: str, profile: Profile, notebooks: Sequence[str]) -> dict[Job, list[Request]]:
+    """The jobs of a model without a map, and all their results, of guessed blocks."""
+    layers = registry.num_layers(model)
+    jobs = by_job(model, profile, notebooks, Guess(model, layers or 1), apart=True)
+    return {job: requests for job, requests in jobs.items() if layers or job.is_map}
 
 
 def key_of(request: Request, ignored: tuple[str, ...] = ()) -> str:
