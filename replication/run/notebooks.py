@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
-from replication.beyond import biases, books, dose, letters, repair, which_block
+from replication.beyond import biases, books, dose, last_layers, letters, repair, which_block
 from replication.measure import damage, experiments
 from replication.measure.request import Request
 from replication.profiles import Profile
@@ -95,7 +95,13 @@ NOTEBOOKS = {
         experiments=(damage.requests, which_block.requests),
         models=attrgetter("study_models"),
     ),
-    "13": Notebook("13_one_layer", 1, ("figure_layers",)),
+    "13": Notebook(
+        "13_one_layer",
+        1,
+        ("figure_layers", "figure_last_layers"),
+        experiments=(last_layers.requests,),
+        models=attrgetter("study_models"),
+    ),
     "14": Notebook(
         "14_repair",
         4,
@@ -131,6 +137,7 @@ CAPTIONS = {
     "figure_damage": "the loss after dropping each block, and how it differs from distance",
     "figure_criteria": "the damage of the block that each criterion chooses",
     "figure_layers": "each layer's update, and the damage of dropping it",
+    "figure_last_layers": "cuts that keep none, one, two or three of the last layers",
     "figure_repair": "what healing and linear maps repair of the loss and of ARC-Easy",
     "figure_repair_cost": "what each repair gives back for its minutes",
     "figure_claims": "the paper's claims: what holds",

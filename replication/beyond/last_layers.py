@@ -1,0 +1,152 @@
+"""Why the last layer? The deepest layers are dropped, but the last one, two or three are kept.
+
+Notebook 13. The paper's simple strategy keeps the last layer; an early exit keeps none. The C4 loss
+of each cut is in the damage map.
+"""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from lib.blocks import Block
+from lib.models import registry
+from replication.beyond.letters import FORMS
+from replication.figures.style import (
+    NORMAL,
+    STYLE,
+    WIDTH,
+    colour,
+    finding,
+    nothing_measured,
+    save_figure,
+)
+from replication.measure.experiments import unpruned
+from replication.measure.request import Request, score
+from replication.profiles import Profile
+
+KEPT = {0: "none kept", 1: "last one kept", 2: "last two kept", 3: "last three kept"}
+DEEPEST = 0.3  # of the layers
+PANELS = {  # columns questions and form, and what the panel is called
+    ("mmlu", "letters"): "MMLU by letter",
+    ("arc_easy", "letters"): "ARC-Easy by letter",
+    ("arc_easy", "content"): "ARC-Easy by content",
+}
+LOSS = "C4 loss, rise (nats)"
+LOOKS = {
+    "none kept": (colour("early exit"), "o"),
+    "last one kept": (colour("simple"), "s"),
+    "last two kept": ("0.55", "^"),
+    "last three kept": ("0.25", "v"),
+}
+
+
+def requests(name: str, distances, profile: Profile) -> list[Request]:
+    """Questions to the profile's main model after each of these cuts; columns questions and form.
+
+    MMLU as in notebook 02, at every size up to DEEPEST; ARC-Easy as in `letters.forms`, at every
+    second one.
+    """
+    if name != profile.main_model:
+        return []
+    few_shot, every = profile.with_prompt(profile.mmlu_shots), sizes(distances.num_layers, profile)
+    wanted = []
+    for questions, form in PANELS:
+        asked, at = (profile, every) if questions == "mmlu" else (few_shot, every[::2])
+        task, labels = FORMS[questions][form], {"questions": questions, "form": form}
+        wanted += unpruned(name, asked, [task], **labels)
+        for kept, strategy in KEPT.items():
+            for block in blocks(distances.num_layers, kept, at):
+                where = {"fraction": block.size / distances.num_layers, "strategy": strategy}
+                where |= labels | {"treatment": "unhealed"}
+                wanted.append(score(name, asked, task, block, **where))
+    return wanted
+
+
+def sizes(layers: int, profile: Profile) -> list[int]:
+    """Numbers of layers to drop: at least one, up to DEEPEST of them."""
+    return [n for n in profile.block_sizes(layers) if n <= max(1, DEEPEST * layers)]
+
+
+def blocks(layers: int, kept: int, sizes: list[int]) -> list[Block]:
+    """The blocks of `sizes` that end before the last `kept` layers, where a layer before stays."""
+    return [Block(layers - kept - n, n) for n in sizes if n + kept < layers]
+
+
+def losses(damages: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    """The rise of the C4 loss of the same cuts, from the damage map; columns as of `scores`.
+
+    damages: of damage.measure; scores: of `requests`.
+    """
+    (name, *_) = scores.model
+    of_model = damages[damages.model == name]
+    layers = of_model.block_size.max() + 1
+    of_cuts = [
+        of_model.assign(strategy=strategy)[
+            (of_model.block_start + of_model.block_size == layers - kept)
+            & (of_model.block_size <= scores.block_size.max())
+        ]
+        for kept, strategy in KEPT.items()
+    ]
+    return pd.concat(of_cuts).assign(questions="c4", form="loss", treatment="unhealed")
+
+
+def figure_last_layers(scores: pd.DataFrame, damages: pd.DataFrame, profile: Profile) -> Figure:
+    """One model's answers and loss against the layers dropped, a line for each number of last
+    layers that are kept. Bars: 95 %.
+
+    scores: of `requests`; damages: of damage.measure.
+    """
+    measured = scores[scores.value.notna()]
+    if not (measured.block_size > 0).any():
+        return nothing_measured(scores, "figure_last_layers", profile)
+    rises = losses(damages, measured)
+    cuts = measured[measured.block_size > 0]
+    panels = [panel for panel in PANELS if len(_of_panel(cuts, panel))]
+    with plt.rc_context(STYLE):
+        size = max(WIDTH, 1.9 * (len(panels) + 1)), 2.9
+        figure, axes = plt.subplots(1, len(panels) + 1, figsize=size)
+        for axis, panel in zip(axes, panels, strict=False):
+            of_panel = _of_panel(measured, panel)
+            (whole, *_) = of_panel[of_panel.block_size == 0].itertuples()
+            axis.axhline(whole.value, color="black", lw=0.8, label="whole model")
+            axis.axhline(whole.floor, color="grey", ls=(0, (5, 3)), lw=1, label="floor")
+            _lines(axis, of_panel)
+            axis.set_title(PANELS[panel], loc="left")
+            _say_apart(axis, of_panel)
+        _lines(axes[-1], rises)
+        axes[-1].set_title(LOSS, loc="left")
+        axes[0].set_ylabel(f"accuracy of\n{registry.label(measured.model.iloc[0])}")
+        table = pd.concat([measured, rises])
+        return save_figure(figure, table, "figure_last_layers", profile, legend="bars: 95 %")
+
+
+def _of_panel(scores: pd.DataFrame, panel: tuple[str, str]) -> pd.DataFrame:
+    questions, form = panel
+    return scores[(scores.questions == questions) & (scores.form == form)]
+
+
+def _lines(axis, table: pd.DataFrame) -> None:
+    """A line for each number of layers that are kept."""
+    for strategy, (shade, marker) in LOOKS.items():
+        line = table[table.strategy == strategy].sort_values("block_size")
+        style = {"color": shade, "marker": marker, "ms": 3.5, "lw": 1, "elinewidth": 0.8}
+        if len(line):
+            bars = NORMAL * line.standard_error
+            axis.errorbar(line.block_size, line.value, bars, label=strategy, **style)
+    axis.set_xlabel("layers dropped")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _say_apart(axis, table: pd.DataFrame) -> None:
+    """Write by how much an early exit beats keeping the last layer where it does so most, if that
+    is beyond chance."""
+    by_cut = {strategy: rows.set_index("block_size") for strategy, rows in table.groupby("strategy")}
+    if not {KEPT[0], KEPT[1]} <= by_cut.keys():
+        return
+    none, one = by_cut[KEPT[0]], by_cut[KEPT[1]]
+    apart = (none.value - one.value).dropna()
+    n = apart.idxmax()
+    if apart[n] > 2 * NORMAL * (none.standard_error[n] + one.standard_error[n]) / 2:
+        text = f"{n} dropped:\n{apart[n]:+.2f} if the\nlast one goes too"
+        finding(axis, text, (n, one.value[n]), (14, -4))
