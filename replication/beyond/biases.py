@@ -287,11 +287,15 @@ def figure_biases(measured: pd.DataFrame, profile: Profile) -> Figure:
     """MMLU as it is and with biases removed, a column a model and cut; measured: letter_measures.
 
     Below: the share of questions that get the letter which is chosen most, as the model answers.
-    A model whose letters know nothing has no column, unless that holds of all models.
+    A model whose letters know nothing has no column, unless that holds of all models. The model
+    that knows most comes first.
     """
     table = knowing(measured[measured.value.notna()])
     cut = table[table.block_size > 0]
+    whole = table[(table.block_size == 0) & (table.measure == "AUC of a letter")]
+    known = whole.groupby("model").value.max()
     columns = list(cut.groupby(["model", "strategy"], sort=False).groups)
+    columns.sort(key=lambda column: -known[column[0]])
     if not columns:
         return nothing_measured(measured, "figure_biases", profile)
     size = max(WIDTH, 1.9 * len(columns)), 4.4

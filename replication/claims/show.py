@@ -10,7 +10,7 @@ from replication.claims.bounds import LIGHTS, Verdict
 SENTENCES = Path(__file__).with_name("sentences.csv")
 TASKS = {"mmlu": "MMLU", "arc_easy": "ARC-Easy", "arc_easy_test": "ARC-Easy"}
 TASKS |= {"hellaswag": "HellaSwag", "gsm8k": "GSM8K", "c4": "C4"}
-COUNTED = {  # a light, and the word for the verdicts that have it
+COUNTED = {  # a light, and the word for it; the firmest come first
     "●✓": "agrees",
     "◐✓": "points to it",
     "●✗": "differs",
@@ -18,6 +18,8 @@ COUNTED = {  # a light, and the word for the verdicts that have it
     "○": "open",
     "–": "not testable",
 }
+SIDES = {"for it": ("●✓", "◐✓"), "against it": ("●✗", "◐✗")}  # decided, pointing there
+SIDES |= {"open": ("○",), "not testable": ("–",)}
 
 
 def markdown(verdicts: Sequence[Verdict]) -> str:
@@ -69,20 +71,30 @@ def lights(verdicts: Sequence[Verdict]) -> str:
 def in_words(verdicts: Sequence[Verdict]) -> str:
     """The 13 claims, a row each: the verdict in words, and the models and tasks that it is about.
 
-    A count is one of verdicts: a claim has one for each of its parts and models.
+    Verdicts are counted: a claim has one for each of its parts and models.
     """
     lines = ["| | the paper says | here | on |", "|---|---|---|---|"]
     for claim, sentence in pd.read_csv(SENTENCES).itertuples(index=False):
         mine = [v for v in verdicts if v.model and int(v.claim.rstrip("abcde")) == claim]
-        lights = pd.Series([v.light for v in mine], dtype=object).value_counts()
-        counts = [f"{word} {lights[light]}" for light, word in COUNTED.items() if light in lights]
         where = {}
         for one in mine:
             where.setdefault(one.model, {})[TASKS.get(one.task)] = None
         on = [f"{model} ({', '.join(filter(None, tasks))})" for model, tasks in where.items()]
-        here = f"**{together(mine)}**: {', '.join(counts)}" if mine else "not measured"
+        here = f"**{together(mine)}**: {_counts(mine)}" if mine else "not measured"
         lines.append(f"| {claim} | {sentence} | {here} | {'; '.join(on).replace(' ()', '')} |")
     return "\n".join(lines) + "\n"
+
+
+def _counts(verdicts: Sequence[Verdict]) -> str:
+    """How many verdicts are on each of SIDES, and how many of them are decided."""
+    lights = [verdict.light for verdict in verdicts]
+    counts = []
+    for side, of_side in SIDES.items():
+        count = sum(light in of_side for light in lights)
+        decided = lights.count(of_side[0]) if len(of_side) > 1 else 0
+        text = f"{count} {side}" + (f" ({decided} decided)" if decided else "")
+        counts += [text] if count else []
+    return ", ".join(counts)
 
 
 def together(verdicts: Sequence[Verdict]) -> str:
