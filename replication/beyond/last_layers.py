@@ -44,28 +44,27 @@ LOOKS = {
 def requests(name: str, distances, profile: Profile) -> list[Request]:
     """Questions to the profile's main model after each of these cuts; columns questions and form.
 
-    MMLU as in notebook 02, at every size up to DEEPEST; ARC-Easy as in `letters.forms`, at every
-    second one.
+    At every second size up to DEEPEST; MMLU as in notebook 02, ARC-Easy as in `letters.forms`.
     """
     if name != profile.main_model:
         return []
-    few_shot, every = profile.with_prompt(profile.mmlu_shots), sizes(distances.num_layers, profile)
-    wanted = []
+    layers, few_shot = distances.num_layers, profile.with_prompt(profile.mmlu_shots)
+    requests = []
     for questions, form in PANELS:
-        asked, at = (profile, every) if questions == "mmlu" else (few_shot, every[::2])
+        of_questions = profile if questions == "mmlu" else few_shot
         task, labels = FORMS[questions][form], {"questions": questions, "form": form}
-        wanted += unpruned(name, asked, [task], **labels)
+        requests += unpruned(name, of_questions, [task], **labels)
         for kept, strategy in KEPT.items():
-            for block in blocks(distances.num_layers, kept, at):
-                where = {"fraction": block.size / distances.num_layers, "strategy": strategy}
+            for block in blocks(layers, kept, sizes(layers, profile)):
+                where = {"fraction": block.size / layers, "strategy": strategy}
                 where |= labels | {"treatment": "unhealed"}
-                wanted.append(score(name, asked, task, block, **where))
-    return wanted
+                requests.append(score(name, of_questions, task, block, **where))
+    return requests
 
 
 def sizes(layers: int, profile: Profile) -> list[int]:
-    """Numbers of layers to drop: at least one, up to DEEPEST of them."""
-    return [n for n in profile.block_sizes(layers) if n <= max(1, DEEPEST * layers)]
+    """Numbers of layers to drop: every second one, up to DEEPEST of all, at least 1."""
+    return [n for n in profile.block_sizes(layers)[::2] if n <= max(1, DEEPEST * layers)]
 
 
 def blocks(layers: int, kept: int, sizes: list[int]) -> list[Block]:
