@@ -5,9 +5,9 @@ of each cut is in the damage map.
 """
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from lib.blocks import Block
 from lib.models import registry
@@ -25,19 +25,23 @@ from replication.measure.experiments import unpruned
 from replication.measure.request import Request, score
 from replication.profiles import Profile
 
-KEPT = {0: "none kept", 1: "last one kept", 2: "last two kept", 3: "last three kept"}
+KEPT = {
+    0: "none kept (early exit)",
+    1: "last one kept (simple)",
+    2: "last two kept",
+    3: "last three kept",
+}
 DEEPEST = 0.3  # of the layers
 PANELS = {  # columns questions and form, and what the panel is called
-    ("mmlu", "letters"): "MMLU by letter",
-    ("arc_easy", "letters"): "ARC-Easy by letter",
-    ("arc_easy", "content"): "ARC-Easy by content",
+    ("mmlu", "letters"): "MMLU\nby letter",
+    ("arc_easy", "letters"): "ARC-Easy\nby letter",
+    ("arc_easy", "content"): "ARC-Easy\nby content",
 }
-LOSS = "C4 loss, rise (nats)"
 LOOKS = {
-    "none kept": (colour("early exit"), "o"),
-    "last one kept": (colour("simple"), "s"),
-    "last two kept": ("0.55", "^"),
-    "last three kept": ("0.25", "v"),
+    KEPT[0]: (colour("early exit"), "o"),
+    KEPT[1]: (colour("simple"), "s"),
+    KEPT[2]: ("0.6", "^"),
+    KEPT[3]: ("0.2", "v"),
 }
 
 
@@ -103,19 +107,20 @@ def figure_last_layers(scores: pd.DataFrame, damages: pd.DataFrame, profile: Pro
     cuts = measured[measured.block_size > 0]
     panels = [panel for panel in PANELS if len(_of_panel(cuts, panel))]
     with plt.rc_context(STYLE):
-        size = max(WIDTH, 1.9 * (len(panels) + 1)), 2.9
+        size = max(WIDTH, 1.9 * (len(panels) + 1)), 3.1
         figure, axes = plt.subplots(1, len(panels) + 1, figsize=size)
         for axis, panel in zip(axes, panels, strict=False):
             of_panel = _of_panel(measured, panel)
             (whole, *_) = of_panel[of_panel.block_size == 0].itertuples()
-            axis.axhline(whole.value, color="black", lw=0.8, label="whole model")
-            axis.axhline(whole.floor, color="grey", ls=(0, (5, 3)), lw=1, label="floor")
+            axis.axhline(whole.value, color="black", ls="--", lw=1, label="unpruned")
+            axis.axhline(whole.floor, color="grey", ls="-.", lw=1, label="floor")
             _lines(axis, of_panel)
             axis.set_title(PANELS[panel], loc="left")
-            _say_apart(axis, of_panel)
+            axis.set_title(f"n = {whole.n:.0f}", loc="right", fontsize=7)
         _lines(axes[-1], rises)
-        axes[-1].set_title(LOSS, loc="left")
+        axes[-1].set_title("rise of the C4\nloss (nats)", loc="left")
         axes[0].set_ylabel(f"accuracy of\n{registry.label(measured.model.iloc[0])}")
+        _say_second(dict(zip(panels, axes, strict=False)), cuts)
         table = pd.concat([measured, rises])
         return save_figure(figure, table, "figure_last_layers", profile, legend="bars: 95 %")
 
@@ -134,18 +139,19 @@ def _lines(axis, table: pd.DataFrame) -> None:
             bars = NORMAL * line.standard_error
             axis.errorbar(line.block_size, line.value, bars, label=strategy, **style)
     axis.set_xlabel("layers dropped")
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_xticks(sorted(set(table.block_size[table.block_size > 0])))
 
 
-def _say_apart(axis, table: pd.DataFrame) -> None:
-    """Write by how much an early exit beats keeping the last layer where it does so most, if that
-    is beyond chance."""
-    by_cut = {strategy: rows.set_index("block_size") for strategy, rows in table.groupby("strategy")}
-    if not {KEPT[0], KEPT[1]} <= by_cut.keys():
+def _say_second(axes: dict, cuts: pd.DataFrame) -> None:
+    """Write what keeping a second layer gains where it gains most, if that is beyond chance."""
+    keys = ["questions", "form", "block_size"]
+    of_cuts = {strategy: rows.set_index(keys) for strategy, rows in cuts.groupby("strategy")}
+    if not {KEPT[1], KEPT[2]} <= of_cuts.keys():
         return
-    none, one = by_cut[KEPT[0]], by_cut[KEPT[1]]
-    apart = (none.value - one.value).dropna()
-    n = apart.idxmax()
-    if apart[n] > 2 * NORMAL * (none.standard_error[n] + one.standard_error[n]) / 2:
-        text = f"{n} dropped:\n{apart[n]:+.2f} if the\nlast one goes too"
-        finding(axis, text, (n, one.value[n]), (14, -4))
+    one, two = of_cuts[KEPT[1]], of_cuts[KEPT[2]]
+    gains = (two.value - one.value).dropna()
+    errors = np.hypot(two.standard_error, one.standard_error)
+    if len(gains) and gains.max() > NORMAL * errors[gains.idxmax()]:
+        (questions, form, size), gain = gains.idxmax(), gains.max()
+        point = size, two.value[gains.idxmax()]
+        finding(axes[questions, form], f"a second layer\nkept: {gain:+.2f}", point, (20, 14))

@@ -97,7 +97,7 @@ NOTEBOOKS = {
     ),
     "13": Notebook(
         "13_one_layer",
-        1,
+        2,
         ("figure_layers", "figure_last_layers"),
         experiments=(last_layers.requests,),
         models=attrgetter("study_models"),
