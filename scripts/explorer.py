@@ -27,12 +27,12 @@ def digest(contents: dict) -> str:
     """sha256 of what the picture shows of `explorer.contents`."""
     look = contents["looks"][0]
     block = "{l},{n}".format(**look["state"])
-    shown = [[other["name"], other["text"]] for other in contents["looks"]] + [look["state"]]
+    compared = [[other["name"], other["text"]] for other in contents["looks"]] + [look["state"]]
     for label in contents["opened"]:
         of_map = contents["maps"][label]
-        shown.append([of_map.get(name) for name in SHOWN])
-        shown += [of_map["scores"].get(block), of_map["texts"].get(block)]
-    return hashlib.sha256(json.dumps(shown).encode()).hexdigest()
+        compared.append([of_map.get(name) for name in SHOWN])
+        compared += [of_map["scores"].get(block), of_map["texts"].get(block)]
+    return hashlib.sha256(json.dumps(compared).encode()).hexdigest()
 
 
 def take(program: str) -> None:

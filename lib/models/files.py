@@ -55,14 +55,14 @@ class Checkpoint:
         return _tokenizer_in(self.folder)
 
 
-def open_checkpoint(name: str, wanted: Sequence[str] = CHECKPOINT_FILES) -> Checkpoint:
+def open_checkpoint(name: str, patterns: Sequence[str] = CHECKPOINT_FILES) -> Checkpoint:
     """Resolve a name; download or dequantise its files if need be. Reads no tensor.
 
-    wanted: patterns of the files that a hub model needs here; CONFIGURATION: no weights yet.
+    patterns: of the files that a hub model needs here; CONFIGURATION: no weights yet.
     Raises ModelError if the files are not what they should be.
     """
     source = pinned(name)
-    folder = local_folder(source, wanted)
+    folder = local_folder(source, patterns)
     if folder is None:
         return Checkpoint(source, None, _tiny_random().config)
     file = folder / "config.json"
@@ -97,11 +97,11 @@ def _tokenizer_in(folder: Path | None):
     return tokenizer
 
 
-def local_folder(source: Source, wanted: Sequence[str] = CHECKPOINT_FILES) -> Path | None:
+def local_folder(source: Source, patterns: Sequence[str] = CHECKPOINT_FILES) -> Path | None:
     """The folder of a model's files, downloaded or dequantised first if need be.
 
     A GGUF file is turned once into plain bf16 safetensors. None for random weights.
-    wanted: as of `open_checkpoint`.
+    patterns: as of `open_checkpoint`.
     """
     if source.kind == "random":
         return None
@@ -110,7 +110,7 @@ def local_folder(source: Source, wanted: Sequence[str] = CHECKPOINT_FILES) -> Pa
     if source.kind == "hub":
         with _one_sentence(source):
             snapshot = huggingface_hub.snapshot_download(
-                source.location, revision=source.revision, allow_patterns=list(wanted)
+                source.location, revision=source.revision, allow_patterns=list(patterns)
             )
         return Path(snapshot)
     file = wheels.path(source.location) if source.kind == "asset" else Path(source.location)

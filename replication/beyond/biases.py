@@ -63,14 +63,16 @@ def requests(name: str, distances, profile: Profile) -> list[Request]:
 
     Others are asked only where every subject has as many again.
     """
-    layers, wanted = distances.num_layers, []
+    layers, requested = distances.num_layers, []
     sets = QUESTIONS if 2 * profile.mmlu_questions <= IN_A_SUBJECT else {"recorded": "mmlu"}
     for questions, task in sets.items():
-        wanted += unpruned(name, profile, [task], questions=questions)
+        requested += unpruned(name, profile, [task], questions=questions)
         for strategy, most in MOST.items():
             sizes = range(1, min(most, layers - 1) + 1)
-            wanted += cuts(name, distances, profile, [task], [strategy], sizes, questions=questions)
-    return wanted
+            requested += cuts(
+                name, distances, profile, [task], [strategy], sizes, questions=questions
+            )
+    return requested
 
 
 def around_healing(name: str, distances, profile: Profile) -> list[Request]:
@@ -83,18 +85,18 @@ def around_healing(name: str, distances, profile: Profile) -> list[Request]:
         return []
     layers, strategies = distances.num_layers, profile.healed_strategies(name)
     labels, sizes = {"questions": "MMLU"}, profile.curve_sizes(layers, name)
-    wanted = unpruned(name, profile, ["mmlu"], **labels)
-    wanted += cuts(name, distances, profile, ["mmlu"], strategies, sizes, **labels)
-    wanted += healed(name, distances, profile, ["mmlu"], labels=labels)
+    requested = unpruned(name, profile, ["mmlu"], **labels)
+    requested += cuts(name, distances, profile, ["mmlu"], strategies, sizes, **labels)
+    requested += healed(name, distances, profile, ["mmlu"], labels=labels)
     few_shot = profile.with_prompt(profile.mmlu_shots)
     sizes = healed_depths(few_shot, layers, name)[:1]
     strategies = (*strategies, "early exit")
     for task, questions in BY_LETTER.items():
         labels = {"questions": f"{questions}, fewer questions"}
         cut = name, distances, few_shot, [task], strategies, sizes
-        wanted += unpruned(name, few_shot, [task], **labels)
-        wanted += [*cuts(*cut, **labels), *healed(*cut, labels)]
-    return wanted
+        requested += unpruned(name, few_shot, [task], **labels)
+        requested += [*cuts(*cut, **labels), *healed(*cut, labels)]
+    return requested
 
 
 # ---- the statistics -------------------------------------------------------------------------

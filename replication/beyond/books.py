@@ -18,21 +18,21 @@ CLOSED = {"sciq": "sciq_closed", "boolq": "boolq_closed", "squad": "squad_closed
 
 def requests(name: str, distances, profile: Profile) -> list[Request]:
     """At every second size; columns questions and book."""
-    sizes, wanted = profile.block_sizes(distances.num_layers)[::2], []
+    sizes, requested = profile.block_sizes(distances.num_layers)[::2], []
     for questions, closed in CLOSED.items():
         for book, task in {"open": questions, "closed": closed}.items():
             labels = {"questions": questions, "book": book}
-            wanted += unpruned(name, profile, [task], **labels)
-            wanted += cuts(name, distances, profile, [task], ["similarity"], sizes, **labels)
-    return wanted
+            requested += unpruned(name, profile, [task], **labels)
+            requested += cuts(name, distances, profile, [task], ["similarity"], sizes, **labels)
+    return requested
 
 
 def figure_books(scores: pd.DataFrame, profile: Profile) -> Figure:
     """The same questions with and without the passage that answers them, a column a model: of
     those of which both were asked."""
     pruned = scores[(scores.block_size > 0) & scores.value.notna()]
-    asked = pruned.groupby(["model", "questions"]).book.nunique()
-    both = asked.index[asked == 2]
+    forms = pruned.groupby(["model", "questions"]).book.nunique()
+    both = forms.index[forms == 2]
     table = scores[pd.MultiIndex.from_frame(scores[["model", "questions"]]).isin(both)]
     table = (scores if table.empty else table).assign(variant=lambda rows: rows.book)
     titles = table.model.map(registry.label)

@@ -41,15 +41,15 @@ def requests(name: str, distances, profile: Profile) -> list[Request]:
     if name not in profile.ablation_models:
         return []
     sizes = profile.dose_sizes(distances.num_layers)
-    wanted = unpruned(name, profile, TASKS, steps=0, tokens=0)
-    wanted += cuts(name, distances, profile, TASKS, STRATEGIES, sizes, steps=0, tokens=0)
+    requested = unpruned(name, profile, TASKS, steps=0, tokens=0)
+    requested += cuts(name, distances, profile, TASKS, STRATEGIES, sizes, steps=0, tokens=0)
     for steps in profile.dose_steps if sizes else ():
         healing = recipe(name, profile, steps=steps)
         dose = {"steps": steps, "tokens": steps * healing.batch * healing.max_tokens}
-        wanted += cuts(name, distances, profile, TASKS, STRATEGIES, sizes, healing, **dose)
+        requested += cuts(name, distances, profile, TASKS, STRATEGIES, sizes, healing, **dose)
         control = dose | {"fraction": 0.0, "strategy": "none", "treatment": "control"}
-        wanted += [score(name, profile, task, UNPRUNED, healing, **control) for task in TASKS]
-    return wanted
+        requested += [score(name, profile, task, UNPRUNED, healing, **control) for task in TASKS]
+    return requested
 
 
 # ---- the statistic --------------------------------------------------------------------------

@@ -53,17 +53,17 @@ def requests(name: str, distances, profile: Profile) -> list[Request]:
     if name != profile.main_model:
         return []
     layers, few_shot = distances.num_layers, profile.with_prompt(profile.mmlu_shots)
-    requests = []
+    requested = []
     for questions, form in PANELS:
         of_questions = profile if questions == "mmlu" else few_shot
         task, labels = FORMS[questions][form], {"questions": questions, "form": form}
-        requests += unpruned(name, of_questions, [task], **labels)
+        requested += unpruned(name, of_questions, [task], **labels)
         for kept, strategy in KEPT.items():
             for block in blocks(layers, kept, sizes(layers, profile)):
                 where = {"fraction": block.size / layers, "strategy": strategy}
                 where |= labels | {"treatment": "unhealed"}
-                requests.append(score(name, of_questions, task, block, **where))
-    return requests
+                requested.append(score(name, of_questions, task, block, **where))
+    return requested
 
 
 def sizes(layers: int, profile: Profile) -> list[int]:

@@ -41,14 +41,14 @@ def forms(name: str, distances, profile: Profile) -> list[Request]:
     profile, layers = profile.with_prompt(profile.mmlu_shots), distances.num_layers
     depths = healed_depths(profile, layers, name)
     sizes = sorted({*profile.block_sizes(layers)[::2], *depths})
-    wanted = []
+    requested = []
     for questions, tasks in FORMS.items():
         for form, task in tasks.items():
             labels = {"questions": questions, "form": form}
-            wanted += unpruned(name, profile, [task], **labels)
-            wanted += cuts(name, distances, profile, [task], WITH_EXIT, sizes, **labels)
-            wanted += healed(name, distances, profile, [task], sizes=depths, labels=labels)
-    return wanted
+            requested += unpruned(name, profile, [task], **labels)
+            requested += cuts(name, distances, profile, [task], WITH_EXIT, sizes, **labels)
+            requested += healed(name, distances, profile, [task], sizes=depths, labels=labels)
+    return requested
 
 
 def healed_depths(profile: Profile, layers: int, name: str) -> list[int]:

@@ -66,21 +66,21 @@ def maps(name: str, distances, profile: Profile) -> list[Request]:
     Column repair.
     """
     sizes, healing = _three_sizes(name, distances, profile), recipe(name, profile)
-    wanted = unpruned(name, profile, TASKS, repair="unpruned")
+    requested = unpruned(name, profile, TASKS, repair="unpruned")
     for strategy in STRATEGIES:
         heals = strategy in profile.healed_strategies(name)
         for block in blocks_of(strategy, distances, sizes):
             where = {"fraction": block.size / distances.num_layers, "strategy": strategy}
             for task in TASKS:
                 labels = where | {"treatment": "unhealed", "repair": "plain cut"}
-                wanted.append(score(name, profile, task, block, **labels))
+                requested.append(score(name, profile, task, block, **labels))
                 labels = where | {"treatment": "healed", "repair": "LoRA"}
                 if heals:
-                    wanted.append(score(name, profile, task, block, healing, **labels))
+                    requested.append(score(name, profile, task, block, healing, **labels))
                 for kind in KINDS:
                     labels = where | {"treatment": "mapped", "repair": f"{kind} map"}
-                    wanted.append(mapped(name, profile, task, block, kind, **labels))
-    return wanted
+                    requested.append(mapped(name, profile, task, block, kind, **labels))
+    return requested
 
 
 def healings(name: str, distances, profile: Profile) -> list[Request]:
@@ -94,21 +94,23 @@ def healings(name: str, distances, profile: Profile) -> list[Request]:
     more = ["arc_easy_test"] if tested else []
     size = _middle(_three_sizes(name, distances, profile))
     block = Block(distances.best_start(size), size)
-    wanted = [
+    requested = [
         request
         for request in maps(name, distances, profile)
         if request.block.size in (0, size) and request.labels["strategy"] != "simple"
     ]
-    wanted += unpruned(name, profile, more, repair="unpruned")
+    requested += unpruned(name, profile, more, repair="unpruned")
     labels = {"fraction": size / distances.num_layers, "strategy": "similarity"}
     labels |= {"treatment": "unhealed", "repair": "plain cut"}
-    wanted += [score(name, profile, task, block, **labels) for task in more]
+    requested += [score(name, profile, task, block, **labels) for task in more]
     changes = {"LoRA": {}} | _other_healings(name, block, distances.num_layers - size, profile)
     for repair, change in changes.items():  # of the first, TASKS are in `maps`
         tasks = [*TASKS, *more] if change else more
         labels = {"repair": repair}
-        wanted += healed(name, distances, profile, tasks, ["similarity"], [size], labels, **change)
-    return wanted
+        requested += healed(
+            name, distances, profile, tasks, ["similarity"], [size], labels, **change
+        )
+    return requested
 
 
 def _other_healings(name: str, block: Block, layers_left: int, profile: Profile) -> dict[str, dict]:

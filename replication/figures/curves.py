@@ -159,9 +159,9 @@ def grid(
     if name in DRAFTS and "healed" not in set(scores.treatment):
         name += "_unhealed"  # never in the place of the finished picture
     rows = _signal_first(scores, of, rows)
-    shown = scores[of].isin(rows).to_numpy()
-    table = in_units_of_chance(scores[shown]).reset_index(drop=True)
-    titles = titles[shown].reset_index(drop=True)
+    in_rows = scores[of].isin(rows).to_numpy()
+    table = in_units_of_chance(scores[in_rows]).reset_index(drop=True)
+    titles = titles[in_rows].reset_index(drop=True)
     panels = _panels(table, titles, by, of)
     rows = [row for row in rows if any(row == place[0] for place in panels)]
     columns = [title for title in dict.fromkeys(titles) if any(title in p[1:] for p in panels)]

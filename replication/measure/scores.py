@@ -128,8 +128,8 @@ def fetch(requests: Sequence[Request]) -> list[dict]:
     Where the whole model solves no problem of GSM8K, no pruned one is asked: a status says so.
     """
     gaps = [_unsolved(r) for r in requests]
-    asked = [r for r, gap in zip(requests, gaps, strict=True) if gap is None]
-    records = iter(fetching.fetch(asked, _measure))
+    answerable = [r for r, gap in zip(requests, gaps, strict=True) if gap is None]
+    records = iter(fetching.fetch(answerable, _measure))
     return [next(records) if gap is None else gap for gap in gaps]
 
 

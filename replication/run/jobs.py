@@ -43,20 +43,20 @@ def by_job(
     only where two strategies choose the same block has one of them nothing left. apart: as if no
     two did, which guessed distances cannot tell.
     """
-    wanted = [
+    numbered = [
         (number, one)
         for number in notebooks
         if model in NOTEBOOKS[number].models(profile)
         for experiment in NOTEBOOKS[number].experiments
         for one in experiment(model, distances, profile)
     ]
-    if not wanted:
+    if not numbered:
         return {}
     the_map = request.similarity(model, profile)
     name = f"{_short(model)}-map"
-    jobs, requests = {name: Job(name, model, wanted[0][0])}, {name: [the_map]}
+    jobs, requests = {name: Job(name, model, numbered[0][0])}, {name: [the_map]}
     seen, healed_by, usual = {str(the_map.params)}, {}, profiles.recipe(model, profile).steps
-    for number, one in wanted:
+    for number, one in numbered:
         parts, scope = [one], ""
         name = f"{_short(model)}-{_healing(one, usual) if one.recipe else f'{number}-unhealed'}"
         if one.recipe:
