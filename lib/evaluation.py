@@ -100,6 +100,7 @@ KINDS = {
     "mmlu_other": Kind(prompts.mmlu, (*_MMLU, "other_than"), _CHOICES, "accuracy"),
     "mmlu_content": Kind(prompts.mmlu_content, _MMLU, _TEXTS, "accuracy"),
     "arc_easy_letters": Kind(prompts.arc_easy_letters, _ORDER, _CHOICES, "accuracy"),
+    "arc_easy_listed": Kind(prompts.arc_easy_listed, _ORDER, _TEXTS, "accuracy"),
     "sciq": Kind(prompts.sciq, _QUESTIONS, _TEXTS, "accuracy"),
     "squad": Kind(prompts.squad, _QUESTIONS, _TEXTS, _BITS, _bits_per_byte),
 }

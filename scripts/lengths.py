@@ -20,6 +20,7 @@ BATCH_TOKENS = 2048
 PROMPTS = [("mmlu", shots) for shots in (0, 1, 2, 3, 5)]
 PROMPTS += [("arc_easy", shots) for shots in (0, 1, 2, 3, 5)]
 PROMPTS += [(task, shots) for task in ("mmlu_content", "arc_easy_letters") for shots in (2, 5)]
+PROMPTS += [("arc_easy_listed", shots) for shots in (2, 5)]
 PROMPTS += [("gsm8k_bpb", shots) for shots in (1, 5)]
 PROMPTS += [(task, 0) for task in ("boolq", "sciq", "squad", "hellaswag", "arc_easy_test")]
 PROMPTS += [(task, 0) for task in ("boolq_closed", "sciq_closed", "squad_closed")]

@@ -84,7 +84,10 @@ def test_no_two_kinds_of_results_share_a_key():
 
 # ---- what of a profile changes which numbers -----------------------------------------------
 
-MMLU, ARC_EASY = {"mmlu", "mmlu_other", "mmlu_content"}, {"arc_easy", "arc_easy_letters"}
+MMLU, ARC_EASY = (
+    {"mmlu", "mmlu_other", "mmlu_content"},
+    {"arc_easy", "arc_easy_letters", "arc_easy_listed"},
+)
 BOOLQ, SCIQ = {"boolq", "boolq_closed"}, {"sciq", "sciq_closed"}
 SQUAD, GSM8K = {"squad", "squad_closed"}, {"gsm8k", "gsm8k_bpb"}
 MAPPED = {"mapped c4", "mapped arc_easy"}

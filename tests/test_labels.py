@@ -92,8 +92,12 @@ QUESTIONS = [
     (["mmlu", "mmlu_content"], {"mmlu_subjects": 3, "mmlu_questions": 4}, MMLU),
     (["mmlu_other"], {"mmlu_subjects": 3, "mmlu_questions": 4}, MMLU_OTHER),
     (["boolq", "boolq_closed"], {"boolq_questions": 7}, BOOLQ),
-    (["arc_easy", "arc_easy_letters"], {"arc_easy_questions": 6}, ARC_EASY),
-    (["arc_easy", "arc_easy_letters"], {"arc_easy_questions": ALL}, ARC_EASY_ALL),
+    (["arc_easy", "arc_easy_letters", "arc_easy_listed"], {"arc_easy_questions": 6}, ARC_EASY),
+    (
+        ["arc_easy", "arc_easy_letters", "arc_easy_listed"],
+        {"arc_easy_questions": ALL},
+        ARC_EASY_ALL,
+    ),
     (["arc_easy_test"], {"arc_easy_test_questions": 6}, ARC_EASY_TEST),
     (["hellaswag"], {"hellaswag_questions": 7}, HELLASWAG),
     (["sciq", "sciq_closed"], {"book_questions": 8}, SCIQ),
@@ -338,6 +342,11 @@ def by_letter(question: str, choices: list[str], right: str) -> str:
     return f"{question}{listed}\nAnswer: {'ABCD'[choices.index(right)]}\n\n"
 
 
+def by_listed_text(question: str, choices: list[str], right: str) -> str:
+    listed = by_letter(question, choices, right).rpartition("Answer: ")[0]
+    return f"{listed}Answer: {right}\n\n"
+
+
 def by_content(question: str, choices: list[str], right: str) -> str:
     return f"Question: {question.strip()}\nAnswer: {right}\n\n"
 
@@ -350,6 +359,7 @@ SHOWN = {
     "mmlu_content": [by_content(*solved) for solved in PSYCHOLOGY_SOLVED],
     "arc_easy": [by_content(*solved) for solved in ARC_SOLVED],
     "arc_easy_letters": [by_letter(*solved) for solved in ARC_SOLVED],
+    "arc_easy_listed": [by_listed_text(*solved) for solved in ARC_SOLVED],
     "arc_easy_test": [by_content(*solved) for solved in ARC_SOLVED],
     "gsm8k": [DUCKS, ROBE],
     "gsm8k_bpb": [DUCKS, ROBE],

@@ -71,6 +71,12 @@ def _by_content(question: str, texts: list[str]) -> tuple[str, list[str]]:
     return f"Question: {question.strip()}\nAnswer:", [f" {text}" for text in texts]
 
 
+def _by_listed_text(question: str, texts: list[str]) -> tuple[str, list[str]]:
+    """The options are listed, and the choices are their texts: between letter and content."""
+    prompt, _ = _by_letter(question, texts)
+    return prompt, [f" {text}" for text in texts]
+
+
 def _solved(rows: Iterable[dict], form) -> tuple[str, ...]:
     """Solved examples in a form, each with the blank line after it."""
     solved = []
@@ -114,13 +120,12 @@ def squad(source: str, questions: int, passage: bool = True) -> list[dict]:
 
 
 def arc_easy(
-    source: str, questions: int, shots: int, shot_order: int, letters: bool = False
+    source: str, questions: int, shots: int, shot_order: int, form=_by_content
 ) -> list[dict]:
     """Question and answer; the solved examples before them, if any, are never scored.
 
-    letters: the options are listed, and the answer is a letter as in MMLU.
+    form: of a question and the texts of its options, makes a prompt and its choices.
     """
-    form = _by_letter if letters else _by_content
     solved, scored = sets.arc_easy(source, questions, MOST_SHOTS)
     first = _ordered(solved[:shots], shot_order)
     prefix = "".join(_solved(map(_plain, first), form))
@@ -145,7 +150,8 @@ def arc_easy_test(source: str, questions: int, shots: int) -> list[dict]:
 
 
 mmlu_content = partial(mmlu, letters=False)
-arc_easy_letters = partial(arc_easy, letters=True)
+arc_easy_letters = partial(arc_easy, form=_by_letter)
+arc_easy_listed = partial(arc_easy, form=_by_listed_text)
 
 
 def _plain(row: dict) -> dict:

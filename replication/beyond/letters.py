@@ -1,7 +1,8 @@
 """Letters or content: is the cliff the model's, or the question's?
 
 Notebook 10. The same questions asked by letter, as the paper asks them, and by content: by the
-likelihood of each answer's text; along three kinds of cut, and by four measures.
+likelihood of each answer's text. Between both: the options are listed, and their text counts. Along
+three kinds of cut, and by four measures.
 """
 
 from functools import partial
@@ -21,9 +22,13 @@ from replication.measure.experiments import QA, cuts, healed, unhealed, unpruned
 from replication.measure.request import Request
 from replication.profiles import Profile
 
-FORMS = {  # a question set, and the tasks that ask it by letter and by content
+FORMS = {  # a question set, and the tasks that ask it by letter, by content and between
     "mmlu": {"letters": "mmlu", "content": "mmlu_content"},
-    "arc_easy": {"letters": "arc_easy_letters", "content": "arc_easy"},
+    "arc_easy": {
+        "letters": "arc_easy_letters",
+        "content": "arc_easy",
+        "listed text": "arc_easy_listed",
+    },
 }
 MEASURES = ("accuracy", "margin (nats)", "share of the commonest answer", "bits per byte")
 RISING = ("share of the commonest answer", "bits per byte")  # of MEASURES, as answers get worse
