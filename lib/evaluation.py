@@ -15,7 +15,7 @@ import numpy as np
 from lib.data import encoding, prompts, sets
 from lib.data.encoding import Row
 
-VARIANT = re.compile("_(bpb|content|letters|closed|ranking|other)$")  # of one question set
+VARIANT = re.compile("_(bpb|content|letters|listed|closed|ranking|other)$")  # of one question set
 ANSWER_STATS = ("commonest", "ties", "margin", "bits_per_byte")  # columns of a score
 
 
