@@ -29,7 +29,7 @@ from lib.evaluation import weighted_mean
 from lib.models import registry
 from replication import analysis, claims, paths, profiles, results
 from replication.analysis import islands, statistics
-from replication.beyond import biases, books, dose, letters, repair, which_block
+from replication.beyond import biases, books, dose, last_layers, letters, repair, which_block
 from replication.claims.tables import RunTables
 from replication.figures import heatmaps
 from replication.measure import scores
@@ -101,6 +101,7 @@ def score_tables(run: RunTables) -> Iterator[tuple[str, pd.DataFrame]]:
     """What no claim is judged by: scores, distances and states."""
     experiments = {"exits": letters.exits, "forms": letters.forms}
     experiments |= {"books": books.requests, "dose": dose.requests}
+    experiments |= {"last layers": last_layers.requests}
     for name, requests in experiments.items():
         yield name, scores.score_table(run.maps, requests, run.profile).dropna(subset="value")
     by_letter = scores.score_table(run.maps, biases.requests, run.profile).dropna(subset="value")
