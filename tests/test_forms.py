@@ -57,7 +57,7 @@ def test_a_form_is_asked_at_the_cuts_of_the_other():
         cut = (labels["strategy"], asked_for.block, asked_for.recipe)
         cuts.setdefault((labels["questions"], labels["form"]), []).append(cut)
         assert asked_for.params["shots"] == SMOKE.mmlu_shots
-    assert len(cuts) == 4 and len(set(map(tuple, cuts.values()))) == 1
+    assert len(cuts) == 5 and len(set(map(tuple, cuts.values()))) == 1
     assert ("simple", simple_block(8, 1), None) in cuts["mmlu", "letters"]
     assert ("early exit", Block(7, 1), None) in cuts["mmlu", "letters"]
     assert any(recipe for _, _, recipe in cuts["mmlu", "letters"])
