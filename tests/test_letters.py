@@ -8,7 +8,7 @@ from conftest import Distances
 from lib.blocks import UNPRUNED, Block
 from lib.data import sets
 from replication import paths, profiles
-from replication.beyond import biases
+from replication.beyond import biases, last_layers
 from replication.measure import request
 
 N, LETTERS = 2000, 4
@@ -214,3 +214,30 @@ def test_a_model_that_knows_nothing_has_no_column():
     assert set(biases.knowing(measured).model) == {"a"}
     nothing = measured[measured.model == "b"]
     assert len(biases.knowing(nothing)) == len(nothing) > 0
+
+
+# ---- the last layers -----------------------------------------------------------------------
+
+
+def test_cuts_keep_none_one_two_or_three_of_the_last_layers():
+    profile = profiles.get("overnight")
+    requests = last_layers.requests(profile.main_model, Distances(num_layers=28), profile)
+    kept = {
+        name: {28 - r.block.stop for r in requests if r.labels["strategy"] == name}
+        for name in last_layers.KEPT.values()
+    }
+    assert kept == {name: {count} for count, name in last_layers.KEPT.items()}
+    assert {r.block.size for r in requests} == {0, 1, 3, 5, 7}
+    assert last_layers.requests("smollm2-135m", Distances(num_layers=30), profile) == []
+    assert last_layers.blocks(4, 3, [1, 2]) == []  # a layer before the block has to stay
+
+
+def test_the_loss_of_a_cut_is_that_of_its_block_in_the_damage_map():
+    blocks = [(l, n) for n in range(1, 6) for l in range(6 - n + 1)]
+    damages = pd.DataFrame(blocks, columns=["block_start", "block_size"])
+    damages = damages.assign(model="m", value=10 * damages.block_start + damages.block_size)
+    scores = pd.DataFrame({"model": ["m"], "block_size": [2]})
+    losses = last_layers.losses(damages, scores).set_index(["strategy", "block_size"]).value
+    kept = last_layers.KEPT
+    assert losses[kept[0], 2] == 42 and losses[kept[1], 1] == 41 and losses[kept[3], 2] == 12
+    assert set(losses.index.get_level_values("block_size")) == {1, 2}

@@ -111,12 +111,12 @@ def figure_last_layers(scores: pd.DataFrame, damages: pd.DataFrame, profile: Pro
         figure, axes = plt.subplots(1, len(panels) + 1, figsize=size)
         for axis, panel in zip(axes, panels, strict=False):
             of_panel = _of_panel(measured, panel)
-            (whole, *_) = of_panel[of_panel.block_size == 0].itertuples()
-            axis.axhline(whole.value, color="black", ls="--", lw=1, label="unpruned")
-            axis.axhline(whole.floor, color="grey", ls="-.", lw=1, label="floor")
+            for whole in of_panel[of_panel.block_size == 0].itertuples():
+                axis.axhline(whole.value, color="black", ls="--", lw=1, label="unpruned")
+                axis.axhline(whole.floor, color="grey", ls="-.", lw=1, label="floor")
             _lines(axis, of_panel)
             axis.set_title(PANELS[panel], loc="left")
-            axis.set_title(f"n = {whole.n:.0f}", loc="right", fontsize=7)
+            axis.set_title(f"n = {of_panel.n.max():.0f}", loc="right", fontsize=7)
         _lines(axes[-1], rises)
         axes[-1].set_title("rise of the C4\nloss (nats)", loc="left")
         axes[0].set_ylabel(f"accuracy of\n{registry.label(measured.model.iloc[0])}")
