@@ -71,7 +71,8 @@ test: .venv/installed lint  ## the tests on tiny models, every notebook included
 
 test-all: .venv/installed-all lint  ## these, and those on the embedded model and against lm-eval
 	$(TEST) -m "not real"
-	$(TEST) -m real
+	$(TEST) -m real --ignore=tests/test_cluster.py
+	$(BIN)/python -m pytest -q -m real tests/test_cluster.py
 
 bench: .venv/installed-all  ## the table of speed ratios, on an idle machine (ONLY="3 11": these rows)
 	$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(TINY),--tiny)
