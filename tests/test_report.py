@@ -151,9 +151,10 @@ def test_claims_in_words_count_their_verdicts():
     judged.append(bounds.judged("4b", "Phi-2", "", (0.5, 0.2, 0.9), {"texts": 9}))
     first, *others = claims.in_words(judged).splitlines()[2:]
     assert first.endswith(
-        "| **mixed**: agrees 1, differs 1 | SmolLM2-135M (MMLU); Phi-2 (ARC-Easy) |"
+        "| **mixed**: 1 for it (1 decided), 1 against it (1 decided) "
+        "| SmolLM2-135M (MMLU); Phi-2 (ARC-Easy) |"
     )
-    assert others[2].endswith("| **agrees**: agrees 1, open 1 | Phi-2 |")
+    assert others[2].endswith("| **agrees**: 1 for it (1 decided), 1 open | Phi-2 |")
     assert others[0].endswith("| not measured |  |")
 
 

@@ -110,10 +110,9 @@ class Batch:
     command: tuple[str, ...] = ()
 
     def launch(self, job: Job) -> Launch:
-        """A job, as a process; maps may share one, and a model's jobs for one notebook."""
+        """A job, as a process."""
         limits = {"command": self.command, "time_limit": self.time_limit}
-        group = "maps" if job.is_map else f"{job.model} {job.notebook}"
-        return Launch(job=job.name, group=group, **limits)
+        return Launch(job=job.name, group=f"{job.model} {job.notebook}", **limits)
 
     def planned(self) -> list[Planned]:
         """Its jobs, what they lack, and what that takes."""
