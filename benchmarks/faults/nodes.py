@@ -46,7 +46,7 @@ def worker_dies(folder: Path) -> str:
 
 def interrupted(folder: Path) -> str:
     runner = toys.start(folder, "slow", "b", "--engine=ray")
-    toys.until(lambda: any("slow" in line for line in toys.lines(folder)), 120)
+    toys.until(lambda: any("slow" in line for line in toys.lines(folder)), 300)
     runner.send_signal(signal.SIGINT)
     status, printed = toys.finish(runner)
     toys.until(lambda: not toys.processes(folder / "output"), 10)

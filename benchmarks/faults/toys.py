@@ -127,7 +127,7 @@ def environment(output: Path) -> dict:
 
 def finish(runner: subprocess.Popen) -> tuple[int, str]:
     """Wait for a runner: its exit status and all that it printed."""
-    out, error = runner.communicate(timeout=600)
+    out, error = runner.communicate(timeout=1200)
     return runner.returncode, out + error
 
 
