@@ -353,18 +353,23 @@ build_editable = build_wheel
 
 @pytest.fixture
 def project(tmp_path):
-    """A project of no code: two tests, one of them marked real; it needs nothing to be built."""
+    """A project of no code: three tests, two of them marked real; it needs nothing to be built."""
     (tmp_path / "backend.py").write_text(BACKEND.replace("NAME", "toy"))
     (tmp_path / "pyproject.toml").write_text(
         '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
         '[tool.pytest.ini_options]\nmarkers = ["real: slow"]\n'
         '[tool.ruff]\nextend-exclude = ["backend.py"]\n'
     )
-    (tmp_path / "test_toy.py").write_text(
-        "from pathlib import Path\n\nimport pytest\n\n\n"
-        'def test_quick():\n    Path("ran-quick").touch()\n\n\n'
-        '@pytest.mark.real\ndef test_slow():\n    Path("ran-slow").touch()\n'
+    tests = tmp_path / "tests"
+    tests.mkdir()
+    imports = "from pathlib import Path\n\nimport pytest\n\n\n"
+    slow = '@pytest.mark.real\ndef test_NAME():\n    Path("ran-NAME").touch()\n'
+    (tests / "test_toy.py").write_text(
+        imports
+        + 'def test_quick():\n    Path("ran-quick").touch()\n\n\n'
+        + slow.replace("NAME", "slow")
     )
+    (tests / "test_cluster.py").write_text(imports + slow.replace("NAME", "cluster"))
     return tmp_path
 
 
@@ -403,7 +408,7 @@ def test_installed_from_wheels_and_tested(project, tmp_path_factory):
     assert "up to date" in make(project, ".venv/installed-all").stdout
 
     few_plugins = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": "-p xdist"}
-    for target, left in {"test": ["quick"], "test-all": ["quick", "slow"]}.items():
+    for target, left in {"test": ["quick"], "test-all": ["cluster", "quick", "slow"]}.items():
         done = make(project, target, OWN, **few_plugins)
         assert done.returncode == 0, done.stdout + done.stderr
         assert sorted(file.name.removeprefix("ran-") for file in project.glob("ran-*")) == left
