@@ -1,13 +1,16 @@
 """Open or closed book: does a model lose what it knows, or how it reads?
 
 Notebook 11. The same questions with and without the passage that answers them, unhealed, along the
-similarity-informed cut.
+similarity-informed cut. And stories and sums, also with an early exit.
 """
+
+from dataclasses import replace
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.models import registry
+from replication.beyond import last_layers
 from replication.figures.curves import grid
 from replication.measure.experiments import cuts, unpruned
 from replication.measure.request import Request
@@ -24,6 +27,23 @@ def requests(name: str, distances, profile: Profile) -> list[Request]:
             labels = {"questions": questions, "book": book}
             requested += unpruned(name, profile, [task], **labels)
             requested += cuts(name, distances, profile, [task], ["similarity"], sizes, **labels)
+    return requested
+
+
+def stories(name: str, distances, profile: Profile) -> list[Request]:
+    """HellaSwag and GSM8K's gold solutions, also with an early exit, of the profile's main model.
+
+    At the sizes of `last_layers`; of HellaSwag as many questions as `letters.forms` asks.
+    """
+    if name != profile.main_model:
+        return []
+    few = min(profile.hellaswag_questions, profile.ablation_questions)
+    asked = replace(profile, hellaswag_questions=few)
+    tasks, strategies = ["hellaswag", "gsm8k_bpb"], ["similarity", "early exit"]
+    sizes = last_layers.sizes(distances.num_layers, profile)
+    requested = unpruned(name, asked, tasks)
+    for task in tasks:
+        requested += cuts(name, distances, asked, [task], strategies, sizes)
     return requested
 
 
