@@ -15,7 +15,7 @@ import numpy as np
 from lib.data import encoding, prompts, sets
 from lib.data.encoding import Row
 
-VARIANT = re.compile("_(bpb|content|letters|listed|closed|ranking|other)$")  # of one question set
+VARIANT = re.compile(r"_(bpb|content|letters(_\d)?|listed|closed|ranking|other)$")  # of one set
 ANSWER_STATS = ("commonest", "ties", "margin", "bits_per_byte")  # columns of a score
 
 
@@ -103,6 +103,12 @@ KINDS = {
     "arc_easy_listed": Kind(prompts.arc_easy_listed, _ORDER, _TEXTS, "accuracy"),
     "sciq": Kind(prompts.sciq, _QUESTIONS, _TEXTS, "accuracy"),
     "squad": Kind(prompts.squad, _QUESTIONS, _TEXTS, _BITS, _bits_per_byte),
+}
+KINDS |= {  # the same questions with every option so many places further down
+    f"arc_easy_letters_{moved}": replace(
+        KINDS["arc_easy_letters"], build=partial(prompts.arc_easy_letters, moved=moved)
+    )
+    for moved in (1, 2, 3)
 }
 KINDS |= {  # the same questions without their passages
     f"{name}_closed": replace(KINDS[name], build=partial(KINDS[name].build, passage=False))

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from replication import paths
 
 LIKE = {"mmlu_other": "mmlu"}  # tasks whose questions are as long as another's
+LIKE |= {f"arc_easy_letters_{moved}": "arc_easy_letters" for moved in (1, 2, 3)}
 TOKENS = json.loads((paths.DATA / "token_counts.json").read_text(encoding="utf-8"))
 
 

@@ -59,11 +59,16 @@ def _example(prompt: str, choices: list[str], answer, group) -> dict:
     return {"prompt": prompt, "choices": choices, "answer": answer, "group": group, "weight": 1}
 
 
-def _by_letter(question: str, texts: list[str]) -> tuple[str, list[str]]:
-    """The options are listed, and the choices are their letters."""
-    letters = LETTERS[: len(texts)]
-    listed = "".join(f"\n{letter}. {text}" for letter, text in zip(letters, texts, strict=True))
-    return f"{question}{listed}\nAnswer:", [f" {letter}" for letter in letters]
+def _by_letter(question: str, texts: list[str], moved: int = 0) -> tuple[str, list[str]]:
+    """The options are listed, and the choices are their letters.
+
+    moved: each option stands so many places further down, the last ones first. The choices keep
+    the order of `texts`.
+    """
+    places = [(place + moved) % len(texts) for place in range(len(texts))]
+    by_place = sorted(zip(places, texts, strict=True))
+    listed = "".join(f"\n{LETTERS[place]}. {text}" for place, text in by_place)
+    return f"{question}{listed}\nAnswer:", [f" {LETTERS[place]}" for place in places]
 
 
 def _by_content(question: str, texts: list[str]) -> tuple[str, list[str]]:
@@ -120,18 +125,20 @@ def squad(source: str, questions: int, passage: bool = True) -> list[dict]:
 
 
 def arc_easy(
-    source: str, questions: int, shots: int, shot_order: int, form=_by_content
+    source: str, questions: int, shots: int, shot_order: int, form=_by_content, moved: int = 0
 ) -> list[dict]:
     """Question and answer; the solved examples before them, if any, are never scored.
 
     form: of a question and the texts of its options, makes a prompt and its choices.
+    moved: as of `_by_letter`, of the questions; the examples stay as they are.
     """
     solved, scored = sets.arc_easy(source, questions, MOST_SHOTS)
     first = _ordered(solved[:shots], shot_order)
     prefix = "".join(_solved(map(_plain, first), form))
+    ask = partial(form, moved=moved) if moved else form
     examples = []
     for row in map(_plain, scored):
-        prompt, choices = form(row["question"], row["choices"])
+        prompt, choices = ask(row["question"], row["choices"])
         group = "all" if prefix else row["id"]
         examples.append(_example(prefix + prompt, choices, row["answer"], group))
     return examples

@@ -33,6 +33,7 @@ TASKS = curves.TASKS | {
     "mmlu_content": "MMLU by content",
     "arc_easy": "ARC-Easy by content",
     "arc_easy_letters": "ARC-Easy by letter",
+    **{f"arc_easy_letters_{moved}": f"ARC-Easy by letter, moved by {moved}" for moved in (1, 2, 3)},
     "arc_easy_listed": "ARC-Easy by listed text",
     "arc_easy_test": "ARC-Easy (test) by content",
     "boolq_closed": "BoolQ accuracy, closed book",

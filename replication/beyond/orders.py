@@ -1,0 +1,87 @@
+"""Options in cyclic orders: letters without their bias, by asking instead of by a statistic.
+
+Notebook 10. `biases` subtracts four means. Here each question is asked in as many cyclic orders as
+it has options, so that every option stands once at every letter. The mean log-likelihood of an
+option over the orders holds every letter's bias once, and so prefers none. Nothing is fitted.
+(Zheng et al., arXiv 2309.03882, correct the choice of a letter from such orders.)
+"""
+
+import numpy as np
+import pandas as pd
+
+from lib.evaluation import weighted_mean
+from replication.beyond import last_layers
+from replication.beyond.biases import correct, without_bias
+from replication.beyond.letters import healed_depths
+from replication.measure.experiments import cuts, unpruned
+from replication.measure.request import Request
+from replication.profiles import Profile
+
+ORDERS = {  # the tasks, and how many places further down each option stands
+    "arc_easy_letters": 0,
+    "arc_easy_letters_1": 1,
+    "arc_easy_letters_2": 2,
+    "arc_easy_letters_3": 3,
+}
+OPTIONS = len(ORDERS)  # of a question; those with another number are left out
+STRATEGIES = ("similarity", "early exit")
+
+
+def requests(name: str, distances, profile: Profile) -> list[Request]:
+    """ARC-Easy in each order, after as many examples as `letters.forms`, of the main model.
+
+    At the sizes of `last_layers`, and where both `letters.forms` and the profile heal.
+    """
+    if name != profile.main_model:
+        return []
+    layers, few_shot = distances.num_layers, profile.with_prompt(profile.mmlu_shots)
+    sizes = last_layers.sizes(layers, profile)
+    sizes = sorted({*sizes, *healed_depths(few_shot, layers, name)[:1]})
+    requested = unpruned(name, few_shot, ORDERS)
+    return requested + cuts(name, distances, few_shot, ORDERS, STRATEGIES, sizes)
+
+
+def by_order(scores: pd.DataFrame) -> pd.DataFrame:
+    """What asking in all orders does, a row a cut that was asked in all of them.
+
+    scores: of `requests`. Columns: as_answered, the accuracy in the order of the data set, and
+    biases_removed, that of `biases.without_bias`; all_orders, as answered, mean over the orders;
+    mean_option, of the option whose mean log-likelihood over the orders is the highest; each with
+    its standard error over questions (…_error). same_letter: the share of questions that get one
+    letter in all orders; same_option: one option.
+    """
+    rows = []
+    measured = scores[scores.value.notna()]
+    for cut, of_cut in measured.groupby(["model", "strategy", "block_size"], sort=False):
+        of_task = of_cut.drop_duplicates("task").set_index("task")
+        if not set(ORDERS) <= set(of_task.index):
+            continue
+        of_options, answers, weights = _of_options(of_task)
+        accuracies = [correct(of_order, answers) for of_order in of_options]
+        values = {
+            "as_answered": accuracies[0],
+            "biases_removed": correct(without_bias(of_options[0], weights), answers),
+            "all_orders": np.mean(accuracies, axis=0),
+            "mean_option": correct(of_options.mean(axis=0), answers),
+        }
+        row = dict(zip(("model", "strategy", "block_size"), cut, strict=True)) | {"n": len(answers)}
+        for column, of_questions in values.items():
+            row[column], row[f"{column}_error"] = weighted_mean(of_questions, weights)
+        options = of_options.argmax(axis=2)
+        letters = (options + np.arange(OPTIONS)[:, None]) % OPTIONS
+        for column, chosen in {"same_letter": letters, "same_option": options}.items():
+            row[column] = float(np.average((chosen == chosen[0]).all(axis=0), weights=weights))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _of_options(of_task: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Log-likelihoods of the options in each order (orders, n, OPTIONS), answers and weights.
+
+    A stored score has its choices in the order of the options, whatever their letters are.
+    """
+    first = of_task.loc["arc_easy_letters"]
+    asked = [i for i, choices in enumerate(first.choices) if len(choices) == OPTIONS]
+    of_options = [[of_task.loc[task].choices[i] for i in asked] for task in ORDERS]
+    answers, weights = np.array(first.answers)[asked], np.asarray(first.weights, float)[asked]
+    return np.array(of_options), answers, weights
