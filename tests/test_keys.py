@@ -11,7 +11,7 @@ from lib.data import sets, wheels
 from lib.healing import Recipe
 from lib.models import registry
 from replication import profiles, results
-from replication.beyond import repair, which_block
+from replication.beyond import orders, repair, which_block
 from replication.measure import damage, fetching, inference_cost, request
 from replication.measure.request import Request
 from replication.profiles import Profile
@@ -86,7 +86,7 @@ def test_no_two_kinds_of_results_share_a_key():
 
 MMLU, ARC_EASY = (
     {"mmlu", "mmlu_other", "mmlu_content"},
-    {"arc_easy", "arc_easy_letters", "arc_easy_listed"},
+    {"arc_easy", "arc_easy_listed", *orders.ORDERS},
 )
 BOOLQ, SCIQ = {"boolq", "boolq_closed"}, {"sciq", "sciq_closed"}
 SQUAD, GSM8K = {"squad", "squad_closed"}, {"gsm8k", "gsm8k_bpb"}

@@ -13,7 +13,8 @@ from conftest import real_task
 from lib import evaluation
 
 ALL = 10**6  # questions: more than any set has
-BY_LETTER = ("mmlu", "mmlu_other", "arc_easy_letters")
+MOVED = [f"arc_easy_letters_{places}" for places in (1, 2, 3)]
+BY_LETTER = ("mmlu", "mmlu_other", "arc_easy_letters", *MOVED)
 AT_ONE_POSITION = (*BY_LETTER, "boolq", "boolq_closed")  # where their choices are compared
 
 
@@ -88,16 +89,13 @@ SCIQ = {  # the first, some in the middle, the last of 8
     "What are the simplest type of carbon-based compounds?": "hydrocarbons",
 }
 
+OF_ARC_EASY = ["arc_easy", "arc_easy_letters", *MOVED, "arc_easy_listed"]
 QUESTIONS = [
     (["mmlu", "mmlu_content"], {"mmlu_subjects": 3, "mmlu_questions": 4}, MMLU),
     (["mmlu_other"], {"mmlu_subjects": 3, "mmlu_questions": 4}, MMLU_OTHER),
     (["boolq", "boolq_closed"], {"boolq_questions": 7}, BOOLQ),
-    (["arc_easy", "arc_easy_letters", "arc_easy_listed"], {"arc_easy_questions": 6}, ARC_EASY),
-    (
-        ["arc_easy", "arc_easy_letters", "arc_easy_listed"],
-        {"arc_easy_questions": ALL},
-        ARC_EASY_ALL,
-    ),
+    (OF_ARC_EASY, {"arc_easy_questions": 6}, ARC_EASY),
+    (OF_ARC_EASY, {"arc_easy_questions": ALL}, ARC_EASY_ALL),
     (["arc_easy_test"], {"arc_easy_test_questions": 6}, ARC_EASY_TEST),
     (["hellaswag"], {"hellaswag_questions": 7}, HELLASWAG),
     (["sciq", "sciq_closed"], {"book_questions": 8}, SCIQ),

@@ -3,12 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Distances
+from conftest import Distances, real_task
 
 from lib.blocks import UNPRUNED, Block
 from lib.data import sets
 from replication import paths, profiles
-from replication.beyond import biases, last_layers
+from replication.beyond import biases, last_layers, orders
 from replication.measure import request
 
 N, LETTERS = 2000, 4
@@ -214,6 +214,66 @@ def test_a_model_that_knows_nothing_has_no_column():
     assert set(biases.knowing(measured).model) == {"a"}
     nothing = measured[measured.model == "b"]
     assert len(biases.knowing(nothing)) == len(nothing) > 0
+
+
+# ---- options in cyclic orders ---------------------------------------------------------------
+
+
+def asked_in_orders(knowledge: float, bias: np.ndarray) -> pd.DataFrame:
+    """Made-up scores: what is known of an option follows it, a letter's bias stays."""
+    known, answers = made_up(knowledge)
+    letters = np.arange(orders.OPTIONS)
+    scores = [
+        {"model": "m", "strategy": "early exit", "block_size": 6, "task": task, "value": 0.3}
+        | {"choices": list(known + bias[(letters + moved) % orders.OPTIONS])}
+        | {"answers": answers.tolist(), "weights": WEIGHTS}
+        for task, moved in orders.ORDERS.items()
+    ]
+    return pd.DataFrame(scores)
+
+
+def test_a_mean_over_cyclic_orders_has_no_bias():
+    (row,) = orders.by_order(asked_in_orders(1.5, BIAS)).to_dict("records")
+    known, answers = made_up(1.5)
+    assert row["mean_option"] == pytest.approx(biases.correct(known, answers).mean())
+    assert row["mean_option"] - row["all_orders"] > 0.2 and row["same_letter"] > 0.2
+    assert row["biases_removed"] == pytest.approx(row["mean_option"], abs=0.02)
+    assert 0 < row["mean_option_error"] < 0.02 and row["n"] == len(known)
+    (unbiased,) = orders.by_order(asked_in_orders(1.5, 0 * BIAS)).to_dict("records")
+    assert unbiased["mean_option"] == unbiased["as_answered"] == unbiased["all_orders"]
+    assert unbiased["same_option"] == 1 and unbiased["same_letter"] == 0
+
+
+def test_a_cut_that_lacks_an_order_has_no_row():
+    scores = asked_in_orders(1.5, BIAS)
+    assert orders.by_order(scores[scores.task != "arc_easy_letters_2"]).empty
+
+
+def test_orders_are_asked_of_the_main_model_at_the_same_cuts():
+    profile = profiles.get("overnight")
+    requests = orders.requests(profile.main_model, Distances(num_layers=28), profile)
+    cuts = {task: {r.block for r in requests if r.params["task"] == task} for task in orders.ORDERS}
+    assert len(set(map(frozenset, cuts.values()))) == 1
+    assert {block.size for block in cuts["arc_easy_letters"]} == {0, 1, 3, 5, 6, 7}
+    assert orders.requests("smollm2-135m", Distances(num_layers=30), profile) == []
+
+
+def test_moved_options_keep_their_question_and_their_examples():
+    counts = {"arc_easy_questions": 30, "arc_easy_shots": 2}
+    first, moved = (
+        real_task(name, **counts).examples for name in ("arc_easy_letters", "arc_easy_letters_1")
+    )
+    for one, other in zip(first, moved, strict=True):
+        *_, last = one["choices"]
+        assert other["choices"] == [*one["choices"][1:], one["choices"][0]]
+        assert one["answer"] == other["answer"]
+        before, own = one["prompt"].rsplit("\n\n", 1)
+        assert other["prompt"].startswith(before)
+        listed, others = (
+            dict(line.split(". ", 1) for line in text.splitlines() if line[1:3] == ". ")
+            for text in (own, other["prompt"].rsplit("\n\n", 1)[1])
+        )
+        assert others["A"] == listed[last.strip()] and others["B"] == listed["A"]
 
 
 # ---- the last layers -----------------------------------------------------------------------

@@ -11,12 +11,13 @@ from matplotlib.figure import Figure
 
 from lib.models import registry
 from replication.beyond import last_layers
-from replication.figures.curves import grid
+from replication.figures.curves import TASKS, grid
 from replication.measure.experiments import cuts, unpruned
 from replication.measure.request import Request
 from replication.profiles import Profile
 
 CLOSED = {"sciq": "sciq_closed", "boolq": "boolq_closed", "squad": "squad_closed"}
+STORIES = ("mmlu", "hellaswag", "gsm8k_bpb")  # of the profile's main model
 
 
 def requests(name: str, distances, profile: Profile) -> list[Request]:
@@ -31,20 +32,25 @@ def requests(name: str, distances, profile: Profile) -> list[Request]:
 
 
 def stories(name: str, distances, profile: Profile) -> list[Request]:
-    """HellaSwag and GSM8K's gold solutions, also with an early exit, of the profile's main model.
+    """MMLU by letter, HellaSwag and GSM8K's gold solutions, with similarity and an early exit.
 
-    At the sizes of `last_layers`; of HellaSwag as many questions as `letters.forms` asks.
+    Of the profile's main model, at the sizes of `last_layers`; MMLU as in notebook 02, of HellaSwag
+    as many questions as `letters.forms` asks.
     """
     if name != profile.main_model:
         return []
     few = min(profile.hellaswag_questions, profile.ablation_questions)
     asked = replace(profile, hellaswag_questions=few)
-    tasks, strategies = ["hellaswag", "gsm8k_bpb"], ["similarity", "early exit"]
     sizes = last_layers.sizes(distances.num_layers, profile)
-    requested = unpruned(name, asked, tasks)
-    for task in tasks:
-        requested += cuts(name, distances, asked, [task], strategies, sizes)
-    return requested
+    requested = unpruned(name, asked, STORIES)
+    return requested + cuts(name, distances, asked, STORIES, ["similarity", "early exit"], sizes)
+
+
+def figure_stories(scores: pd.DataFrame, profile: Profile) -> Figure:
+    """One model, unhealed: what each of two cuts does to letters, to stories and to sums."""
+    table = scores.assign(panel=scores.model.map(registry.label))
+    titles = table.task.map(TASKS)
+    return grid(table, titles, "strategy", "figure_stories", profile, of="panel", sharey="none")
 
 
 def figure_books(scores: pd.DataFrame, profile: Profile) -> Figure:

@@ -7,7 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
-from replication.beyond import biases, books, dose, last_layers, letters, repair, which_block
+from replication.beyond import (
+    biases,
+    books,
+    dose,
+    last_layers,
+    letters,
+    orders,
+    repair,
+    which_block,
+)
 from replication.measure import damage, experiments
 from replication.measure.request import Request
 from replication.profiles import Profile
@@ -79,13 +88,13 @@ NOTEBOOKS = {
         "10_letters_and_content",
         3,
         ("figure_measures", "figure_letters", "figure_cuts", "figure_biases"),
-        experiments=(letters.forms, letters.exits, biases.requests),
+        experiments=(letters.forms, letters.exits, biases.requests, orders.requests),
     ),
     "11": Notebook(
         "11_reasoning_and_books",
         2,
-        ("figure_beyond", "figure_books"),
-        experiments=(experiments.reasoning, books.requests),
+        ("figure_beyond", "figure_stories", "figure_books"),
+        experiments=(experiments.reasoning, books.stories, books.requests),
         models=attrgetter("study_models"),
     ),
     "12": Notebook(
@@ -129,6 +138,7 @@ CAPTIONS = {
     "figure_islands": "islands of similar layers, in a Qwen and in the run's models",
     "figure_cost": "memory and latency against the layers dropped",
     "figure_beyond": "HellaSwag and GSM8K against the fraction dropped",
+    "figure_stories": "letters, stories and sums of one model, with two kinds of cut",
     "figure_measures": "the same answers by four measures",
     "figure_letters": "the same questions by letter and by content",
     "figure_cuts": "MMLU by letter and ARC-Easy by content, with three kinds of cut",
