@@ -17,7 +17,6 @@ from replication.run.jobs import Job
 from replication.run.notebooks import NOTEBOOKS
 
 TIMED = {"figure_cost", "figure_repair", "figure_repair_cost"}  # figures of seconds
-LATENCY = (b"12b,", b"12c,")
 
 
 class Backwards(batch.Serial):
@@ -182,9 +181,4 @@ def test_ray_gives_the_tables_of_the_serial_engine(tmp_path):
     assert len(tables) > 8
     for table in (table for table in tables if table.stem not in TIMED):
         again = tmp_path / "ray/figures/smoke" / table.name
-        assert untimed(again) == untimed(table), table.name
-
-
-def untimed(table: Path) -> list[bytes]:
-    """The lines of a CSV; of the claims, not those about latency."""
-    return [line for line in table.read_bytes().splitlines() if not line.startswith(LATENCY)]
+        assert again.read_bytes() == table.read_bytes(), table.name
