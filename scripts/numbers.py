@@ -29,7 +29,16 @@ from lib.evaluation import weighted_mean
 from lib.models import registry
 from replication import analysis, claims, paths, profiles, results
 from replication.analysis import islands, statistics
-from replication.beyond import biases, books, dose, last_layers, letters, repair, which_block
+from replication.beyond import (
+    biases,
+    books,
+    dose,
+    last_layers,
+    letters,
+    orders,
+    repair,
+    which_block,
+)
 from replication.claims.tables import RunTables
 from replication.figures import heatmaps
 from replication.measure import scores
@@ -101,7 +110,7 @@ def score_tables(run: RunTables) -> Iterator[tuple[str, pd.DataFrame]]:
     """What no claim is judged by: scores, distances and states."""
     experiments = {"exits": letters.exits, "forms": letters.forms}
     experiments |= {"books": books.requests, "dose": dose.requests}
-    experiments |= {"last layers": last_layers.requests}
+    experiments |= {"last layers": last_layers.requests, "stories": books.stories}
     for name, requests in experiments.items():
         yield name, scores.score_table(run.maps, requests, run.profile).dropna(subset="value")
     by_letter = scores.score_table(run.maps, biases.requests, run.profile).dropna(subset="value")
@@ -113,6 +122,8 @@ def score_tables(run: RunTables) -> Iterator[tuple[str, pd.DataFrame]]:
     healed = scores.score_table(run.maps, biases.around_healing, run.profile).dropna(subset="value")
     healed = healed.assign(task=healed.questions)
     yield "letters around healing", biases.letter_measures(healed)
+    in_orders = scores.score_table(run.maps, orders.requests, run.profile)
+    yield "orders", orders.by_order(in_orders).assign(task="arc_easy_letters")
     small, large = ({name: run.maps[name]} for name in (SMALL, LARGE))
     few_shot = run.profile.with_prompt(run.profile.mmlu_shots)
     tasks = ["mmlu", "arc_easy_letters", "arc_easy"]

@@ -42,13 +42,13 @@ def requests(name: str, distances, profile: Profile) -> list[Request]:
 
 
 def by_order(scores: pd.DataFrame) -> pd.DataFrame:
-    """What asking in all orders does, a row a cut that was asked in all of them.
+    """What asking in all orders does: a row a measure, of each cut that was asked in all of them.
 
-    scores: of `requests`. Columns: as_answered, the accuracy in the order of the data set, and
-    biases_removed, that of `biases.without_bias`; all_orders, as answered, mean over the orders;
-    mean_option, of the option whose mean log-likelihood over the orders is the highest; each with
-    its standard error over questions (…_error). same_letter: the share of questions that get one
-    letter in all orders; same_option: one option.
+    scores: of `requests`. measure: "as answered" in the order of the data set; "biases removed",
+    of `biases.without_bias`; "all orders", as answered, mean over the orders; "mean option", of the
+    option whose mean log-likelihood over the orders is the highest. value and standard_error: the
+    accuracy, over n questions. same_letter: the share of questions that get one letter in all
+    orders; same_option: one option.
     """
     rows = []
     measured = scores[scores.value.notna()]
@@ -58,21 +58,27 @@ def by_order(scores: pd.DataFrame) -> pd.DataFrame:
             continue
         of_options, answers, weights = _of_options(of_task)
         accuracies = [correct(of_order, answers) for of_order in of_options]
-        values = {
-            "as_answered": accuracies[0],
-            "biases_removed": correct(without_bias(of_options[0], weights), answers),
-            "all_orders": np.mean(accuracies, axis=0),
-            "mean_option": correct(of_options.mean(axis=0), answers),
+        of_measure = {
+            "as answered": accuracies[0],
+            "biases removed": correct(without_bias(of_options[0], weights), answers),
+            "all orders": np.mean(accuracies, axis=0),
+            "mean option": correct(of_options.mean(axis=0), answers),
         }
-        row = dict(zip(("model", "strategy", "block_size"), cut, strict=True)) | {"n": len(answers)}
-        for column, of_questions in values.items():
-            row[column], row[f"{column}_error"] = weighted_mean(of_questions, weights)
         options = of_options.argmax(axis=2)
         letters = (options + np.arange(OPTIONS)[:, None]) % OPTIONS
-        for column, chosen in {"same_letter": letters, "same_option": options}.items():
-            row[column] = float(np.average((chosen == chosen[0]).all(axis=0), weights=weights))
-        rows.append(row)
+        of_all = dict(zip(("model", "strategy", "block_size"), cut, strict=True))
+        of_all["n"] = len(answers)
+        of_all["same_letter"] = _unchanged(letters, weights)
+        of_all["same_option"] = _unchanged(options, weights)
+        for measure, of_questions in of_measure.items():
+            value, error = weighted_mean(of_questions, weights)
+            rows.append(of_all | {"measure": measure, "value": value, "standard_error": error})
     return pd.DataFrame(rows)
+
+
+def _unchanged(chosen: np.ndarray, weights: np.ndarray) -> float:
+    """The share of questions with one and the same choice in all orders; chosen: (orders, n)."""
+    return float(np.average((chosen == chosen[0]).all(axis=0), weights=weights))
 
 
 def _of_options(of_task: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
