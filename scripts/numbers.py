@@ -110,7 +110,7 @@ def score_tables(run: RunTables) -> Iterator[tuple[str, pd.DataFrame]]:
     """What no claim is judged by: scores, distances and states."""
     experiments = {"exits": letters.exits, "forms": letters.forms}
     experiments |= {"books": books.requests, "dose": dose.requests}
-    experiments |= {"last layers": last_layers.requests, "stories": books.stories}
+    experiments |= {"last layers": last_layers.requests}
     for name, requests in experiments.items():
         yield name, scores.score_table(run.maps, requests, run.profile).dropna(subset="value")
     by_letter = scores.score_table(run.maps, biases.requests, run.profile).dropna(subset="value")
