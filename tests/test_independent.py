@@ -1,6 +1,6 @@
 """The recorded verdicts once more, from the recorded lines, with numpy and nothing of the project.
 
-Only two tests ask the project for its numbers, to compare.
+Only two tests ask the project for its numbers, to compare; one compares with those of the pages.
 """
 
 import json
@@ -152,6 +152,27 @@ def test_answers_without_their_bias_are_found_again(size):
     removed = np.mean(unbiased.argmax(1) == answers)
     assert theirs["accuracy, biases removed"] == pytest.approx(removed)
     assert theirs["AUC of a letter"] == pytest.approx(area(loglikelihoods, answers))
+
+
+@pytest.mark.parametrize("size, expected", [(0, "mean option"), (6, "mean option, early exit")])
+def test_the_mean_over_four_orders_is_found_again(size, expected):
+    """A stored choice is an option's, whichever letter it had: the mean needs no turning back."""
+    of_order = {}
+    for record in lines("scores"):
+        params, values = record["params"], record["values"]
+        name, counts = params["task"], (params.get("questions"), params.get("shots"))
+        cut = params["block_size"] == size and params["block_start"] in (0, 28 - size)
+        if name.startswith("arc_easy_letters") and "recipe" not in params and cut:
+            if params["model"] == "qwen2.5-coder-1.5b" and counts == (120, 5):
+                of_order[name] = np.array(values["choices"]), np.array(values["answers"])
+    orders, answers = zip(*of_order.values(), strict=True)
+    assert len(of_order) == 4 and all((right == answers[0]).all() for right in answers)
+    mean = np.mean(orders, axis=0)  # thousandths of minus the log
+    share = np.mean(mean.argmin(axis=1) == answers[0])
+    pages = pd.read_csv(RECORDED.parent / "numbers.csv")
+    ending = f"{expected}, without {size}" if size else expected
+    quoted = pages[pages.source == f"orders, Qwen2.5-Coder-1.5B, arc_easy_letters, {ending}"]
+    assert len(quoted) and quoted.value.to_numpy() == pytest.approx(share)
 
 
 def test_pooling_is_right():
