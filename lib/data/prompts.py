@@ -135,10 +135,10 @@ def arc_easy(
     solved, scored = sets.arc_easy(source, questions, MOST_SHOTS)
     first = _ordered(solved[:shots], shot_order)
     prefix = "".join(_solved(map(_plain, first), form))
-    ask = partial(form, moved=moved) if moved else form
+    form_of_question = partial(form, moved=moved) if moved else form
     examples = []
     for row in map(_plain, scored):
-        prompt, choices = ask(row["question"], row["choices"])
+        prompt, choices = form_of_question(row["question"], row["choices"])
         group = "all" if prefix else row["id"]
         examples.append(_example(prefix + prompt, choices, row["answer"], group))
     return examples

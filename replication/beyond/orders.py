@@ -25,6 +25,8 @@ ORDERS = {  # the tasks, and how many places further down each option stands
 }
 OPTIONS = len(ORDERS)  # of a question; those with another number are left out
 STRATEGIES = ("similarity", "early exit")
+CUT = ("model", "strategy", "block_size")
+COLUMNS = (*CUT, "n", "same_letter", "same_option", "measure", "value", "standard_error")
 
 
 def requests(name: str, distances, profile: Profile) -> list[Request]:
@@ -52,7 +54,7 @@ def by_order(scores: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     measured = scores[scores.value.notna()]
-    for cut, of_cut in measured.groupby(["model", "strategy", "block_size"], sort=False):
+    for cut, of_cut in measured.groupby(list(CUT), sort=False):
         of_task = of_cut.drop_duplicates("task").set_index("task")
         if not set(ORDERS) <= set(of_task.index):
             continue
@@ -66,14 +68,14 @@ def by_order(scores: pd.DataFrame) -> pd.DataFrame:
         }
         options = of_options.argmax(axis=2)
         letters = (options + np.arange(OPTIONS)[:, None]) % OPTIONS
-        of_all = dict(zip(("model", "strategy", "block_size"), cut, strict=True))
+        of_all = dict(zip(CUT, cut, strict=True))
         of_all["n"] = len(answers)
         of_all["same_letter"] = _unchanged(letters, weights)
         of_all["same_option"] = _unchanged(options, weights)
         for measure, of_questions in of_measure.items():
             value, error = weighted_mean(of_questions, weights)
             rows.append(of_all | {"measure": measure, "value": value, "standard_error": error})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _unchanged(chosen: np.ndarray, weights: np.ndarray) -> float:
@@ -87,7 +89,8 @@ def _of_options(of_task: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarr
     A stored score has its choices in the order of the options, whatever their letters are.
     """
     first = of_task.loc["arc_easy_letters"]
-    asked = [i for i, choices in enumerate(first.choices) if len(choices) == OPTIONS]
-    of_options = [[of_task.loc[task].choices[i] for i in asked] for task in ORDERS]
-    answers, weights = np.array(first.answers)[asked], np.asarray(first.weights, float)[asked]
+    questions = [i for i, choices in enumerate(first.choices) if len(choices) == OPTIONS]
+    of_options = [[of_task.loc[task].choices[i] for i in questions] for task in ORDERS]
+    answers = np.array(first.answers)[questions]
+    weights = np.asarray(first.weights, float)[questions]
     return np.array(of_options), answers, weights
