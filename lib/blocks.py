@@ -4,7 +4,7 @@ A block is 0-indexed and half-open: Block(start, size) is `range(start, start + 
 numbering of the unpruned model. The input of layer `start` goes to layer `start + size` instead.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,8 +41,33 @@ class Block:
             )
         return [l for l in range(num_layers) if not self.start <= l < self.stop]
 
-    def across(self, state):
-        """The input of layer `stop`, from the state before the cut: that state as it is."""
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """The layers l whose input x^(l) in the whole model `across` asks for."""
+        return (self.start,)
+
+    def across(self, states: Mapping, is_text_start: bool):
+        """The input of layer `stop`, (B, T, D), from states x^(l) of the whole model by l: x^(start).
+
+        is_text_start: whether the first of the T tokens is the first of its text.
+        """
+        return states[self.start]
+
+
+@dataclass(frozen=True, order=True)
+class FirstTokenPatched(Block):
+    """A block behind which the first token goes on as in the whole model; the others are cut."""
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        return self.start, self.stop
+
+    def across(self, states: Mapping, is_text_start: bool):
+        """x^(start), of a text's first token x^(stop)."""
+        state = states[self.start]
+        if is_text_start:
+            state = state.clone()
+            state[:, 0] = states[self.stop][:, 0]
         return state
 
 

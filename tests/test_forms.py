@@ -8,7 +8,7 @@ from conftest import Distances, real_task, score
 from lib import evaluation
 from lib.blocks import Block, simple_block
 from replication import analysis, profiles
-from replication.beyond import letters
+from replication.beyond import books, letters
 from replication.beyond.letters import MEASURES
 from replication.measure import experiments, scores
 
@@ -124,3 +124,21 @@ def test_measures_of_stored_answers_are_those_of_the_scores(output):
         mine = again[again.measure == measure].set_index("task").value
         theirs = unpruned.set_index("task")[column]
         np.testing.assert_allclose(mine, theirs[mine.index], atol=2e-3)
+
+
+def test_stories_are_asked_of_the_main_model_with_the_cuts_of_its_letters():
+    """HellaSwag of fewer questions than along its own curve, MMLU and GSM8K as elsewhere."""
+    profile = profiles.get("overnight")
+    main, distances = profile.main_model, Distances(num_layers=28)
+    requests = books.stories(main, distances, profile)
+    cuts = {r.params["task"]: set() for r in requests}
+    for r in requests:
+        cuts[r.params["task"]].add((r.labels["strategy"], r.block))
+    assert set(cuts) == set(books.STORIES) and len(set(map(frozenset, cuts.values()))) == 1
+    assert {block.size for _, block in cuts["mmlu"]} == {0, 1, 3, 5, 7}
+    asked = {r.params["task"]: r.params["questions"] for r in requests}
+    assert asked["hellaswag"] == profile.ablation_questions < profile.hellaswag_questions
+    curves = [r.params for r in experiments.reasoning(main, distances, profile)]
+    gold = [r.params for r in requests if r.params["task"] == "gsm8k_bpb" and not r.block.size]
+    assert len(gold) == 1 and gold[0] in curves
+    assert books.stories("smollm2-135m", Distances(num_layers=30), profile) == []

@@ -128,6 +128,7 @@ CHANGES = {  # a field of a profile, another value of it, and the results that i
     "heal_fractions": ((0.3,), {"cost"}),
     "more_fractions": ((0.3,), NOTHING),
     "ablation_fractions": ((0.4,), NOTHING),
+    "seed_fractions": ((0.3,), NOTHING),
     "ablation_ranks": ((3,), NOTHING),
     "ablation_questions": (5, NOTHING),
     "ablation_subjects": (3, NOTHING),

@@ -10,7 +10,7 @@ equations  (Z'WZ + ridge) A = Z'W(Y - X).  The weights count errors relative to 
 layer's norm does; without them the first token, whose state may be 100 times as long, decides.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -94,8 +94,9 @@ class Mapped(Block):
     change: torch.Tensor = field(default=None, compare=False, repr=False)
     added: list = field(default_factory=list, compare=False, repr=False)  # m, of a map of it
 
-    def across(self, state: torch.Tensor) -> torch.Tensor:
+    def across(self, states: Mapping[int, torch.Tensor], is_text_start: bool) -> torch.Tensor:
         """x + z A."""
+        state = states[self.start]
         inputs = self.added[0] if self.added else state
         return (state.float() + inputs.float() @ self.change).to(state.dtype)
 

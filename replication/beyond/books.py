@@ -1,19 +1,23 @@
 """Open or closed book: does a model lose what it knows, or how it reads?
 
 Notebook 11. The same questions with and without the passage that answers them, unhealed, along the
-similarity-informed cut.
+similarity-informed cut. And stories and sums, also with an early exit.
 """
+
+from dataclasses import replace
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.models import registry
-from replication.figures.curves import grid
+from replication.beyond import last_layers
+from replication.figures.curves import TASKS, grid
 from replication.measure.experiments import cuts, unpruned
 from replication.measure.request import Request
 from replication.profiles import Profile
 
 CLOSED = {"sciq": "sciq_closed", "boolq": "boolq_closed", "squad": "squad_closed"}
+STORIES = ("mmlu", "hellaswag", "gsm8k_bpb")  # of the profile's main model
 
 
 def requests(name: str, distances, profile: Profile) -> list[Request]:
@@ -25,6 +29,28 @@ def requests(name: str, distances, profile: Profile) -> list[Request]:
             requested += unpruned(name, profile, [task], **labels)
             requested += cuts(name, distances, profile, [task], ["similarity"], sizes, **labels)
     return requested
+
+
+def stories(name: str, distances, profile: Profile) -> list[Request]:
+    """MMLU by letter, HellaSwag and GSM8K's gold solutions, with similarity and an early exit.
+
+    Of the profile's main model, at the sizes of `last_layers`; MMLU as in notebook 02, of HellaSwag
+    as many questions as `letters.forms` asks.
+    """
+    if name != profile.main_model:
+        return []
+    few = min(profile.hellaswag_questions, profile.ablation_questions)
+    asked = replace(profile, hellaswag_questions=few)
+    sizes = last_layers.sizes(distances.num_layers, profile)
+    requested = unpruned(name, asked, STORIES)
+    return requested + cuts(name, distances, asked, STORIES, ["similarity", "early exit"], sizes)
+
+
+def figure_stories(scores: pd.DataFrame, profile: Profile) -> Figure:
+    """One model, unhealed: what each of two cuts does to letters, to stories and to sums."""
+    table = scores.assign(panel=scores.model.map(registry.label))
+    titles = table.task.map(TASKS)
+    return grid(table, titles, "strategy", "figure_stories", profile, of="panel", sharey="none")
 
 
 def figure_books(scores: pd.DataFrame, profile: Profile) -> Figure:

@@ -1,7 +1,8 @@
 """Why the last layer? The deepest layers are dropped, but the last one, two or three are kept.
 
 Notebook 13. The paper's simple strategy keeps the last layer; an early exit keeps none. The C4 loss
-of each cut is in the damage map.
+of each cut is in the damage map. And is it the attention sink? There the last layer is kept, and
+reads the first token's state as the whole model has it (`blocks.FirstTokenPatched`).
 """
 
 import matplotlib.pyplot as plt
@@ -31,6 +32,7 @@ KEPT = {
     2: "last two kept",
     3: "last three kept",
 }
+PATCHED = "last one kept, first token patched"
 DEEPEST = 0.3  # of the layers
 PANELS = {  # columns questions and form, and what the panel is called
     ("mmlu", "letters"): "MMLU\nby letter",
@@ -42,13 +44,15 @@ LOOKS = {
     KEPT[1]: (colour("simple"), "s"),
     KEPT[2]: ("0.6", "^"),
     KEPT[3]: ("0.2", "v"),
+    PATCHED: (colour("simple"), "P"),
 }
 
 
 def requests(name: str, distances, profile: Profile) -> list[Request]:
     """Questions to the profile's main model after each of these cuts; columns questions and form.
 
-    At every second size up to DEEPEST; MMLU as in notebook 02, ARC-Easy as in `letters.forms`.
+    At every second size up to DEEPEST; MMLU as in notebook 02, ARC-Easy as in `letters.forms`, and
+    with the first token patched.
     """
     if name != profile.main_model:
         return []
@@ -62,8 +66,17 @@ def requests(name: str, distances, profile: Profile) -> list[Request]:
             for block in blocks(layers, kept, sizes(layers, profile)):
                 where = {"fraction": block.size / layers, "strategy": strategy}
                 where |= labels | {"treatment": "unhealed"}
-                requested.append(score(name, of_questions, task, block, **where))
+                cut = score(name, of_questions, task, block, **where)
+                requested.append(cut)
+                if kept == 1 and questions == "arc_easy":
+                    requested.append(patched(cut))
     return requested
+
+
+def patched(cut: Request) -> Request:
+    """The score of the same block where the first token's state goes on as in the whole model."""
+    params = cut.params | {"patched": "first token"}
+    return Request(cut.kind, params, cut.labels | {"strategy": PATCHED})
 
 
 def sizes(layers: int, profile: Profile) -> list[int]:

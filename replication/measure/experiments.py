@@ -52,10 +52,20 @@ def unhealed(
 
 
 def test_split(name: str, distances, profile: Profile) -> list[Request]:
-    """ARC-Easy's test split along the similarity-informed curve, unless MMLU tells of the model."""
-    if not profile.arc_easy_test_questions or name in profile.main_names:
+    """ARC-Easy's test split along the similarity-informed curve.
+
+    Of the main models, of which MMLU tells: as many questions as of the validation split, at the
+    sizes of the healed curve.
+    """
+    if not profile.arc_easy_test_questions:
         return []
-    return unhealed(name, distances, profile, ["arc_easy_test"], ["similarity"])
+    tasks, strategies = ["arc_easy_test"], ["similarity"]
+    if name not in profile.main_names:
+        return unhealed(name, distances, profile, tasks, strategies)
+    count = min(profile.arc_easy_test_questions, profile.ablation_arc_easy)
+    few = replace(profile, arc_easy_test_questions=count)
+    sizes = profile.curve_sizes(distances.num_layers, name)
+    return unpruned(name, few, tasks) + cuts(name, distances, few, tasks, strategies, sizes)
 
 
 def healed(
@@ -130,6 +140,16 @@ def seeds(name: str, distances, profile: Profile) -> list[Request]:
     variants = {f"seed {seed}": (profile, {"seed": seed}) for seed in SEEDS}
     sizes = profile.ablation_sizes(distances.num_layers)
     return _variants(name, distances, {"seeds": variants}, VARIED, sizes)
+
+
+def more_seeds(name: str, distances, profile: Profile) -> list[Request]:
+    """The seed of healing at more depths, healed for the middle one of the dose's lengths."""
+    sizes = profile.seed_sizes(distances.num_layers)
+    if not sizes or name not in profile.ablation_models:
+        return []
+    steps = profile.dose_steps[(len(profile.dose_steps) - 1) // 2]
+    variants = {f"seed {seed}": (profile, {"seed": seed, "steps": steps}) for seed in SEEDS}
+    return _variants(name, distances, {"more seeds": variants}, VARIED[1:], sizes)
 
 
 def ranks(name: str, distances, profile: Profile) -> list[Request]:

@@ -7,7 +7,7 @@ those that the machine decides. Imports neither torch nor transformers.
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 
-from lib.blocks import Block
+from lib.blocks import Block, FirstTokenPatched
 from lib.data import sets
 from lib.data.prompts import VERSION as PROMPT_VERSION
 from lib.evaluation import question_set
@@ -35,7 +35,8 @@ class Request:
     @property
     def block(self) -> Block:
         """The block that is dropped."""
-        return Block(self.params.get("block_start", 0), self.params.get("block_size", 0))
+        kind = FirstTokenPatched if "patched" in self.params else Block
+        return kind(self.params.get("block_start", 0), self.params.get("block_size", 0))
 
     @property
     def recipe(self) -> Recipe | None:

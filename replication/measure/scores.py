@@ -207,10 +207,10 @@ def _score(model, tokenizer, requests: list[Request]) -> None:
         params = of_task[0].params
         task = evaluation.task_of(params)
         start = time.monotonic()
-        scores = sweep(model, tokenizer, list(params_of), [task], params["batch_tokens"])
+        cuts = [block for block in params_of if block != UNPRUNED]
+        scores = sweep(model, tokenizer, cuts, [task], params["batch_tokens"])
         seconds = (time.monotonic() - start) / len(scores)
-        for score in scores.to_dict("records"):
-            block = Block(score["block_start"], score["block_size"])
+        for block, score in zip([UNPRUNED, *cuts], scores.to_dict("records"), strict=True):
             if block in params_of:
                 values = values_of(model, tokenizer, task, score, params_of[block])
                 results.save("scores", params_of[block], values, seconds)

@@ -56,6 +56,7 @@ class Profile:
     heal_fractions: tuple[float, ...]  # of the layers dropped where a healing is made
     more_fractions: tuple[float, ...]  # and where it is, for the curves of notebook 03 only
     ablation_fractions: tuple[float, ...]  # the same for seeds and ranks
+    seed_fractions: tuple[float, ...]  # for seeds only, after a shorter healing
     ablation_ranks: tuple[int, ...]
     ablation_questions: int  # of MMLU, for each of many prompts; of both, in each form
     ablation_subjects: int  # of MMLU then
@@ -156,6 +157,10 @@ class Profile:
     def ablation_sizes(self, num_layers: int, name: str | None = None) -> list[int]:
         """Numbers of layers dropped at which seeds and ranks are compared, of whatever model."""
         return list(self.sizes) or _sizes(self.ablation_fractions, num_layers)
+
+    def seed_sizes(self, num_layers: int) -> list[int]:
+        """Numbers of layers dropped at which seeds are compared after a shorter healing, too."""
+        return [] if self.sizes else _sizes(self.seed_fractions, num_layers)
 
     def with_prompt(self, shots: int, order: int = 0, arc_easy: int = 0) -> "Profile":
         """The same with other examples before the questions, of ARC-Easy at most `arc_easy`."""

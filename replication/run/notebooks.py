@@ -72,7 +72,7 @@ NOTEBOOKS = {
         "06_ablation_seeds",
         2,
         ("figure_8",),
-        experiments=(experiments.seeds,),
+        experiments=(experiments.seeds, experiments.more_seeds),
         models=attrgetter("ablation_models"),
     ),
     "07": Notebook(
@@ -93,8 +93,8 @@ NOTEBOOKS = {
     "11": Notebook(
         "11_reasoning_and_books",
         2,
-        ("figure_beyond", "figure_books"),
-        experiments=(experiments.reasoning, books.requests),
+        ("figure_beyond", "figure_stories", "figure_books"),
+        experiments=(experiments.reasoning, books.stories, books.requests),
         models=attrgetter("study_models"),
     ),
     "12": Notebook(
@@ -138,6 +138,7 @@ CAPTIONS = {
     "figure_islands": "islands of similar layers, in a Qwen and in the run's models",
     "figure_cost": "memory and latency against the layers dropped",
     "figure_beyond": "HellaSwag and GSM8K against the fraction dropped",
+    "figure_stories": "letters, stories and sums of one model, with two kinds of cut",
     "figure_measures": "the same answers by four measures",
     "figure_letters": "the same questions by letter and by content",
     "figure_cuts": "MMLU by letter and ARC-Easy by content, with three kinds of cut",
