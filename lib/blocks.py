@@ -43,13 +43,14 @@ class Block:
 
     @property
     def reads(self) -> tuple[int, ...]:
-        """The layers l whose input x^(l) in the whole model `across` asks for."""
+        """The depths l whose states x^(l) `across` asks for."""
         return (self.start,)
 
     def across(self, states: Mapping, is_text_start: bool):
-        """The input of layer `stop`, (B, T, D), from states x^(l) of the whole model by l: x^(start).
+        """The input of layer `stop`, (B, T, D): x^(start).
 
-        is_text_start: whether the first of the T tokens is the first of its text.
+        states: x^(l) of the whole model, by l. is_text_start: whether the first of the T tokens is
+        the first of its text.
         """
         return states[self.start]
 

@@ -41,7 +41,7 @@ from replication.beyond import (
 )
 from replication.claims.tables import RunTables
 from replication.figures import heatmaps
-from replication.measure import scores
+from replication.measure import experiments, scores
 
 FILE = paths.RECORDED / "numbers.csv"
 COMPUTED = ("value", "standard_error", "low", "high", "n")
@@ -108,10 +108,11 @@ def row_name(table: str, row: dict) -> str:
 
 def score_tables(run: RunTables) -> Iterator[tuple[str, pd.DataFrame]]:
     """What no claim is judged by: scores, distances and states."""
-    experiments = {"exits": letters.exits, "forms": letters.forms}
-    experiments |= {"books": books.requests, "dose": dose.requests}
-    experiments |= {"last layers": last_layers.requests}
-    for name, requests in experiments.items():
+    by_name = {"exits": letters.exits, "forms": letters.forms}
+    by_name |= {"books": books.requests, "dose": dose.requests}
+    by_name |= {"last layers": last_layers.requests, "stories": books.stories}
+    by_name |= {"more seeds": experiments.more_seeds}
+    for name, requests in by_name.items():
         yield name, scores.score_table(run.maps, requests, run.profile).dropna(subset="value")
     by_letter = scores.score_table(run.maps, biases.requests, run.profile).dropna(subset="value")
     by_letter = by_letter.assign(task=by_letter.questions)
@@ -149,7 +150,8 @@ def result_tables(run: RunTables) -> Iterator[tuple[str, pd.DataFrame]]:
     tables = run.tables
     ranking = analysis.boolq_ranking(tables["scores"])
     yield "AUC", ranking
-    hellaswag = tables["scores"][tables["scores"].task == "hellaswag"]
+    stories = pd.concat([tables["scores"], tables["stories"]])
+    hellaswag = stories[stories.task == "hellaswag"]
     half = analysis.transitions(pd.concat([tables["exits"], hellaswag, ranking]))
     yield "half lost", half.drop(columns="block_size")
     mmlu = tables["forms"][tables["forms"].task == "mmlu"]
@@ -157,6 +159,8 @@ def result_tables(run: RunTables) -> Iterator[tuple[str, pd.DataFrame]]:
     for name, by in {"forms": "form", "books": "book"}.items():
         kept = analysis.kept(tables[name], by)
         yield f"lead left, {name}", kept.rename(columns={"questions": "task", by: "variant"})
+    seeds = analysis.spread(pd.concat([tables["seeds"], tables["more seeds"]]))
+    yield "spread of seeds", seeds.assign(value=seeds.sd)
     steps = tables["dose"][["tokens", "steps"]].drop_duplicates()
     yield "gap of strategies", dose.gap_left(tables["dose"]).merge(steps)
     yield "repaired", repair.repairs(tables["repairs"])

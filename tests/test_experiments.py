@@ -10,6 +10,7 @@ from conftest import Distances, score
 from lib.blocks import Block
 from replication import profiles
 from replication.analysis import curves
+from replication.beyond import dose
 from replication.measure import experiments, request
 
 PROFILE = profiles.get("overnight")
@@ -46,6 +47,27 @@ def test_ranks_are_swept_with_the_strategies_of_figure_9(name, strategies):
 def test_every_rank_model_of_other_profiles_has_both_strategies():
     requests = experiments.ranks(NAME, Distances(), PROFILE)
     assert {r.labels["ablation"] for r in requests} == {"similarity", "simple"}
+
+
+def test_seeds_at_more_depths_are_healed_for_a_length_of_the_dose():
+    """So that the first seed is measured already; two thirds of the healings are new."""
+    requests = [r for r in experiments.more_seeds(NAME, Distances(), PROFILE) if r.recipe]
+    doses = [r.params for r in dose.requests(NAME, Distances(), PROFILE)]
+    assert {r.block.size for r in requests} == {6, 12}
+    assert {r.recipe.steps for r in requests} == {64}
+    assert {r.recipe.seed for r in requests} == set(experiments.SEEDS)
+    for r in requests:
+        assert (r.params in doses) == (r.recipe.seed == 0)
+    assert experiments.more_seeds(NAME, Distances(), profiles.get("quick")) == []
+
+
+def test_a_model_that_mmlu_tells_of_is_asked_fewer_questions_of_the_test_split():
+    distances = Distances(num_layers=28)
+    main = experiments.test_split(PROFILE.main_model, distances, PROFILE)
+    other = experiments.test_split(NAME, distances, PROFILE)
+    assert {r.params["questions"] for r in main} == {PROFILE.ablation_arc_easy}
+    assert {r.params["questions"] for r in other} == {PROFILE.arc_easy_test_questions}
+    assert {r.block.size for r in main} == {0, 3, 6, 8, 11, 14} < {r.block.size for r in other}
 
 
 def test_a_line_in_4_bits_begins_at_the_model_in_4_bits():

@@ -6,6 +6,7 @@ an extreme is taken, 1,000 resamples share their luck: paired on it, the interva
 """
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from replication.analysis import bootstrap, statistics
@@ -300,6 +301,17 @@ def test_one_of_several_misses_a_bound_only_after_bonferronis_correction():
     assert (largest, low, high) == (0.3, corrected, each)
     assert corrected < uncorrected
     assert bootstrap.ci95_max(-values, largest=False) == (-0.3, -high, -low)
+
+
+def test_the_spread_of_seeds_by_hand():
+    """Scores 1, 2 and 3 of three seeds; what is not healed, or not measured, does not count."""
+    rows = [(seed, "healed", seed + 1.0) for seed in range(3)]
+    rows += [(None, "unhealed", 9.0), (3, "healed", np.nan)]
+    scores = pd.DataFrame(rows, columns=["seed", "treatment", "value"])
+    scores = scores.assign(model="m", task="c4", block_size=6, steps=64, standard_error=0.5, n=10)
+    (row,) = bootstrap.spread(scores).to_dict("records")
+    assert (row["seeds"], row["mean"], row["sd"], row["n"]) == (3, 2.0, 1.0, 10)
+    assert row["standard_error"] == 0.5 and row["steps"] == 64
 
 
 # ---- shallow and deep ----------------------------------------------------------------------

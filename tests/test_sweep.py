@@ -6,11 +6,11 @@ import torch
 from conftest import LAYERS, LENGTH, VOCAB
 
 from lib import sweep
-from lib.blocks import UNPRUNED, Block
+from lib.blocks import UNPRUNED, Block, FirstTokenPatched
 from lib.data.encoding import Row
 from lib.evaluation import Task
 from lib.models import layers, reading
-from lib.models.decoder import decoder_layers, fp32_target_logits, logits
+from lib.models.decoder import decoder_layers, fp32_target_logits, logits, residual_stream
 from lib.pruning import dropped
 
 BLOCKS = [UNPRUNED, Block(1, 1), Block(0, 3), Block(1, 3), Block(2, 2), Block(4, 2), Block(0, 5)]
@@ -65,6 +65,27 @@ def test_scores_with_shared_prefixes(model, batch_tokens):
     """One prefix for several batches, one batch, and several prefixes in one batch."""
     rows = few_shot_rows()
     assert_naive(model, rows, batch_tokens)
+
+
+def test_a_first_token_goes_on_as_in_the_whole_model(llama):
+    """As by a hook before the layer after the cut, of each row alone."""
+    block, rows, states = FirstTokenPatched(1, 3), few_shot_rows(), {}
+    blocks = [UNPRUNED, Block(1, 3), block]
+    _, *swept = sweep.target_logprobs(llama, blocks, rows, batch_tokens=60, label="test").values()
+
+    def patched(module, args, kwargs):
+        state = (args[0] if args else kwargs["hidden_states"]).clone()
+        state[:, 0] = states[block.stop][:, 0]
+        return ((state, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": state})
+
+    for row, plain, values in zip(rows, *swept, strict=True):
+        with residual_stream(llama, states.__setitem__, at=[block.stop]):
+            whole(llama, row)
+        with dropped(llama, block):
+            hook = decoder_layers(llama)[1].register_forward_pre_hook(patched, with_kwargs=True)
+            np.testing.assert_allclose(values, whole(llama, row), atol=1e-4)
+            hook.remove()
+        assert np.abs(values - plain).max() > 1e-3
 
 
 def test_choices_that_begin_alike(llama):

@@ -28,8 +28,9 @@ OF = ["model", "task", "block_size"]
 def figure_8(scores: pd.DataFrame, profile: Profile) -> Figure:
     """Figure 8: the score of each seed of healing minus that of seed 0, a column a task.
 
-    scores: of experiments.seeds. Bars: 95 %, paired on the questions or texts. For scale, in words:
-    the cut that is not healed. Columns difference, low and high of the table are those drawn.
+    scores: of experiments.seeds and more_seeds, whose rows say their steps. Bars: 95 %, paired on
+    the questions or texts. For scale, in words: the cut that is not healed. Columns difference, low
+    and high of the table are those drawn.
     """
     table = scores.merge(_differences(scores), on=[*OF, "variant"], how="left")
     apart = table[table.difference.notna()]
@@ -38,8 +39,10 @@ def figure_8(scores: pd.DataFrame, profile: Profile) -> Figure:
     if not tasks:
         return nothing_measured(table, "figure_8", profile)
     cuts = seeds.model.map(registry.label) + seeds.block_size.map(", {} layers dropped".format)
-    several = cuts.nunique() > 1
-    seeds = seeds.assign(row=cuts + "\n" + seeds.variant if several else seeds.variant)
+    several, lengths = cuts.nunique() > 1, seeds.steps.nunique()
+    healing = seeds.steps.map("{} steps, ".format) if lengths > 1 else ""
+    row = healing + seeds.variant
+    seeds = seeds.assign(row=cuts + "\n" + row if several else row)
     rows = list(dict.fromkeys(seeds.row))
     with plt.rc_context(STYLE):
         size = WIDTH, 1.1 + 0.45 * len(rows)
