@@ -91,7 +91,7 @@ def _scores(records: Iterable[dict]) -> pd.DataFrame | None:
     rows = []
     for record in records:
         params, values = record["params"], record["values"]
-        if params.get("shot_order"):
+        if params.get("shot_order") or "patched" in params:  # of an ablation
             continue
         shots = f", {params['shots']}-shot" if "shots" in params else ""
         rows.append(

@@ -51,14 +51,15 @@ def test_every_rank_model_of_other_profiles_has_both_strategies():
 
 def test_seeds_at_more_depths_are_healed_for_a_length_of_the_dose():
     """So that the first seed is measured already; two thirds of the healings are new."""
-    requests = [r for r in experiments.more_seeds(NAME, Distances(), PROFILE) if r.recipe]
-    doses = [r.params for r in dose.requests(NAME, Distances(), PROFILE)]
+    distances = Distances(num_layers=30)
+    requests = [r for r in experiments.more_seeds(NAME, distances, PROFILE) if r.recipe]
+    doses = [r.params for r in dose.requests(NAME, distances, PROFILE)]
     assert {r.block.size for r in requests} == {6, 12}
     assert {r.recipe.steps for r in requests} == {64}
     assert {r.recipe.seed for r in requests} == set(experiments.SEEDS)
     for r in requests:
         assert (r.params in doses) == (r.recipe.seed == 0)
-    assert experiments.more_seeds(NAME, Distances(), profiles.get("quick")) == []
+    assert experiments.more_seeds(NAME, distances, profiles.get("quick")) == []
 
 
 def test_a_model_that_mmlu_tells_of_is_asked_fewer_questions_of_the_test_split():

@@ -40,11 +40,11 @@ PANELS = {  # columns questions and form, and what the panel is called
     ("arc_easy", "content"): "ARC-Easy\nby content",
 }
 LOOKS = {
-    KEPT[0]: (colour("early exit"), "o"),
-    KEPT[1]: (colour("simple"), "s"),
-    KEPT[2]: ("0.6", "^"),
-    KEPT[3]: ("0.2", "v"),
-    PATCHED: (colour("simple"), "P"),
+    KEPT[0]: (colour("early exit"), "o", "-"),
+    KEPT[1]: (colour("simple"), "s", "-"),
+    KEPT[2]: ("0.6", "^", "-"),
+    KEPT[3]: ("0.2", "v", "-"),
+    PATCHED: ("black", "x", "none"),
 }
 
 
@@ -145,9 +145,10 @@ def _of_panel(scores: pd.DataFrame, panel: tuple[str, str]) -> pd.DataFrame:
 
 def _lines(axis, table: pd.DataFrame) -> None:
     """A line for each number of layers that are kept."""
-    for strategy, (shade, marker) in LOOKS.items():
+    for strategy, (shade, marker, line_style) in LOOKS.items():
         line = table[table.strategy == strategy].sort_values("block_size")
-        style = {"color": shade, "marker": marker, "ms": 3.5, "lw": 1, "elinewidth": 0.8}
+        style = {"color": shade, "marker": marker, "ls": line_style}
+        style |= {"ms": 3.5, "lw": 1, "elinewidth": 0.8}
         if len(line):
             bars = NORMAL * line.standard_error
             axis.errorbar(line.block_size, line.value, bars, label=strategy, **style)
@@ -166,5 +167,6 @@ def _say_second(axes: dict, cuts: pd.DataFrame) -> None:
     errors = np.hypot(two.standard_error, one.standard_error)
     if len(gains) and gains.max() > NORMAL * errors[gains.idxmax()]:
         (questions, form, size), gain = gains.idxmax(), gains.max()
-        point = size, two.value[gains.idxmax()]
-        finding(axes[questions, form], f"a second layer\nkept: {gain:+.2f}", point, (20, 14))
+        axis, point = axes[questions, form], (size, two.value[gains.idxmax()])
+        axis.set_ylim(top=axis.get_ylim()[1] + 0.25)  # room for it above the lines
+        finding(axis, f"a second layer\nkept: {gain:+.2f}", point, (6, 26))
