@@ -66,7 +66,7 @@ def test_a_model_that_mmlu_tells_of_is_asked_fewer_questions_of_the_test_split()
     distances = Distances(num_layers=28)
     main = experiments.test_split(PROFILE.main_model, distances, PROFILE)
     other = experiments.test_split(NAME, distances, PROFILE)
-    assert {r.params["questions"] for r in main} == {PROFILE.ablation_arc_easy}
+    assert {r.params["questions"] for r in main} == {PROFILE.ablation_questions}
     assert {r.params["questions"] for r in other} == {PROFILE.arc_easy_test_questions}
     assert {r.block.size for r in main} == {0, 3, 6, 8, 11, 14} < {r.block.size for r in other}
 

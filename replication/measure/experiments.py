@@ -54,15 +54,15 @@ def unhealed(
 def test_split(name: str, distances, profile: Profile) -> list[Request]:
     """ARC-Easy's test split along the similarity-informed curve.
 
-    Of the main models, of which MMLU tells: as many questions as of the validation split, at the
-    sizes of the healed curve.
+    Of the main models, of which MMLU tells: as few questions as for many prompts, at the sizes of
+    the healed curve.
     """
     if not profile.arc_easy_test_questions:
         return []
     tasks, strategies = ["arc_easy_test"], ["similarity"]
     if name not in profile.main_names:
         return unhealed(name, distances, profile, tasks, strategies)
-    count = min(profile.arc_easy_test_questions, profile.ablation_arc_easy)
+    count = min(profile.arc_easy_test_questions, profile.ablation_questions)
     few = replace(profile, arc_easy_test_questions=count)
     sizes = profile.curve_sizes(distances.num_layers, name)
     return unpruned(name, few, tasks) + cuts(name, distances, few, tasks, strategies, sizes)
