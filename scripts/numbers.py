@@ -150,9 +150,9 @@ def result_tables(run: RunTables) -> Iterator[tuple[str, pd.DataFrame]]:
     tables = run.tables
     ranking = analysis.boolq_ranking(tables["scores"])
     yield "AUC", ranking
-    stories = pd.concat([tables["scores"], tables["stories"]])
-    hellaswag = stories[stories.task == "hellaswag"]
-    half = analysis.transitions(pd.concat([tables["exits"], hellaswag, ranking]))
+    others = pd.concat([tables["scores"], tables["stories"]])
+    others = others[others.task.isin(["hellaswag", "arc_easy_test"])]
+    half = analysis.transitions(pd.concat([tables["exits"], others, ranking]))
     yield "half lost", half.drop(columns="block_size")
     mmlu = tables["forms"][tables["forms"].task == "mmlu"]
     yield "worst step", letters.largest_step(letters.measures(mmlu))
