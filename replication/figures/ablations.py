@@ -33,7 +33,7 @@ def figure_8(scores: pd.DataFrame, profile: Profile) -> Figure:
     and high of the table are those drawn.
     """
     table = scores.merge(_differences(scores), on=[*OF, "variant"], how="left")
-    apart = table[table.difference.notna()]
+    apart = table[table.difference.notna()].sort_values("block_size", kind="stable")
     seeds = apart[apart.treatment == "healed"]
     tasks = list(dict.fromkeys(seeds.task))
     if not tasks:
