@@ -168,5 +168,5 @@ def _say_second(axes: dict, cuts: pd.DataFrame) -> None:
     if len(gains) and gains.max() > NORMAL * errors[gains.idxmax()]:
         (questions, form, size), gain = gains.idxmax(), gains.max()
         axis, point = axes[questions, form], (size, two.value[gains.idxmax()])
-        axis.set_ylim(top=axis.get_ylim()[1] + 0.25)  # room for it above the lines
+        axis.set_ylim(top=axis.get_ylim()[1] + 0.45)  # room for it above the lines
         finding(axis, f"a second layer\nkept: {gain:+.2f}", point, (6, 26))
