@@ -22,12 +22,13 @@ import papermill
 from lib.data import wheels
 from lib.models import machine
 from lib.models.registry import ModelError
-from replication import cards, paths, plan, profiles, results
+from replication import cards, paths, plan, profiles
 from replication.profiles import Profile
 from replication.run import batch, drawing, execution, measuring
 from replication.run.jobs import Job
 from replication.run.missing import missing
 from replication.run.notebooks import FIGURES, NOTEBOOKS, Notebook
+from replication.tables import NotMeasured
 
 COMMAND = (sys.executable, "-m", "replication")
 
@@ -129,9 +130,9 @@ def run_job(job: Job, profile: Profile, numbers: list[str]) -> execution.Outcome
     """One job, in this process; how it ended, which is printed."""
     start = time.monotonic()
     try:
-        outcome = measuring.measure(job, profile, numbers)
+        outcome = measuring.run_job(job, profile, numbers)
     except Exception as error:
-        if not isinstance(error, (ModelError, results.NotMeasured)):  # which say all in a sentence
+        if not isinstance(error, (ModelError, NotMeasured)):  # which say all in a sentence
             traceback.print_exc()
         outcome = execution.failure(error)
     outcome = replace(outcome, seconds=time.monotonic() - start)

@@ -14,7 +14,8 @@ NOTEBOOKS = ROOT / "notebooks"
 RECORDED = DATA / "recorded"  # committed; to compare with, never a cache
 
 OUTPUT = Path(os.environ.get("DEEPER_LAYERS_OUTPUT", ROOT)).expanduser().resolve()
-RESULTS = OUTPUT / "data" / "results"
+RESULTS = OUTPUT / "data" / "results"  # a JSON file each: private to `measure`
+TABLES = OUTPUT / "data" / "tables"  # what measuring ends in
 FIGURES = Path(os.environ.get("DEEPER_LAYERS_FIGURES", OUTPUT / "figures")).expanduser().resolve()
 RUNS = OUTPUT / "papermill_runs"
 

@@ -58,7 +58,7 @@ GUESS = {  # what a model scores that knows nothing, of k letters
 }
 
 
-def requests(name: str, distances, profile: Profile) -> list[Request]:
+def letter_biases(name: str, distances, profile: Profile) -> list[Request]:
     """MMLU by letter at every size up to MOST; column questions.
 
     Others are asked only where every subject has as many again.

@@ -20,7 +20,7 @@ CLOSED = {"sciq": "sciq_closed", "boolq": "boolq_closed", "squad": "squad_closed
 STORIES = ("mmlu", "hellaswag", "gsm8k_bpb")  # of the profile's main model
 
 
-def requests(name: str, distances, profile: Profile) -> list[Request]:
+def books(name: str, distances, profile: Profile) -> list[Request]:
     """At every second size; columns questions and book."""
     sizes, requested = profile.block_sizes(distances.num_layers)[::2], []
     for questions, closed in CLOSED.items():

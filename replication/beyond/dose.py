@@ -21,7 +21,9 @@ from replication.figures.style import (
     save_figure,
 )
 from replication.figures.training import LOOKS
-from replication.measure.experiments import cuts, unpruned
+from replication import measure
+from replication.measure import scores
+from replication.measure.experiments import cuts, healed, unpruned
 from replication.measure.request import Request, score
 from replication.profiles import PAPER_TOKENS, Profile, recipe
 
@@ -33,7 +35,7 @@ LABELS = (
 )
 
 
-def requests(name: str, distances, profile: Profile) -> list[Request]:
+def doses(name: str, distances, profile: Profile) -> list[Request]:
     """Both strategies, unhealed and healed for each length, and the control.
 
     The unpruned and unhealed scores begin each line, at 0 steps. Columns steps and tokens.
@@ -50,6 +52,14 @@ def requests(name: str, distances, profile: Profile) -> list[Request]:
         control = dose | {"fraction": 0.0, "strategy": "none", "treatment": "control"}
         requested += [score(name, profile, task, UNPRUNED, healing, **control) for task in TASKS]
     return requested
+
+
+def trainings(name: str, distances, profile: Profile) -> list[Request]:
+    """Return requests for the C4 loss of every healing of notebook 03, whose course is shown."""
+    return [*healed(name, distances, profile, ["c4"]), *doses(name, distances, profile)]
+
+
+measure.TABLES["trainings"] = scores.trainings
 
 
 # ---- the statistic --------------------------------------------------------------------------

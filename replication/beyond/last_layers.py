@@ -48,7 +48,7 @@ LOOKS = {
 }
 
 
-def requests(name: str, distances, profile: Profile) -> list[Request]:
+def last_layers(name: str, distances, profile: Profile) -> list[Request]:
     """Questions to the profile's main model after each of these cuts; columns questions and form.
 
     At every second size up to DEEPEST; MMLU as in notebook 02, ARC-Easy as in `letters.forms`, and

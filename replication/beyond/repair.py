@@ -6,7 +6,6 @@ memory; what is stored are its scores, and once for all maps of a block what eac
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,7 +15,7 @@ from matplotlib.figure import Figure
 from lib.blocks import STRATEGIES, Block, blocks_of
 from lib.data import sets
 from lib.models import registry
-from replication import results
+from replication import measure
 from replication.analysis.bootstrap import ci_columns, resampled
 from replication.figures.curves import TASKS as UNITS
 from replication.figures.style import (
@@ -28,7 +27,7 @@ from replication.figures.style import (
     nothing_measured,
     save_figure,
 )
-from replication.measure import fetching
+from replication.measure import cache, fetching, scores
 from replication.measure.experiments import healed, unpruned
 from replication.measure.request import Request, grouped, mapped, score
 from replication.profiles import Profile, recipe
@@ -60,7 +59,7 @@ MINUTES = (
 SHARE = "share of the added\nC4 loss repaired"
 
 
-def maps(name: str, distances, profile: Profile) -> list[Request]:
+def linear_maps(name: str, distances, profile: Profile) -> list[Request]:
     """The plain cut, healed, and with linear maps in its place: both strategies, three depths.
 
     Column repair.
@@ -83,7 +82,7 @@ def maps(name: str, distances, profile: Profile) -> list[Request]:
     return requested
 
 
-def healings(name: str, distances, profile: Profile) -> list[Request]:
+def repairs(name: str, distances, profile: Profile) -> list[Request]:
     """All repairs of the similar block at the middle depth: those of `maps`, and other healings.
 
     Fewer steps; about as many parameters as the full map (of the ranks of notebook 07); adapters
@@ -96,7 +95,7 @@ def healings(name: str, distances, profile: Profile) -> list[Request]:
     block = Block(distances.best_start(size), size)
     requested = [
         request
-        for request in maps(name, distances, profile)
+        for request in linear_maps(name, distances, profile)
         if request.block.size in (0, size) and request.labels["strategy"] != "simple"
     ]
     requested += unpruned(name, profile, more, repair="unpruned")
@@ -142,30 +141,27 @@ def _middle(sizes: Sequence[int]) -> int:
 # ---- measuring ------------------------------------------------------------------------------
 
 
-def measure(distances: dict, profile: Profile, experiment=maps) -> pd.DataFrame:
-    """The scores of `maps` (or `healings`) of every model, as one table.
-
-    The columns of `scores.healed`, and repair, seconds (of fitting, or of all steps of a healing;
-    not of loading the model), parameters (numbers that were trained or fitted), error (of a map, on
-    calibration texts held out: what it leaves of the squared change; 1 for the plain cut).
-    """
-    return table([r for model in distances.items() for r in experiment(*model, profile)])
-
-
 def fetch(requests: Sequence[Request]) -> list[dict]:
     """The records of scores with a linear map, measured if they are missing."""
     return fetching.fetch(requests, _measure)
 
 
 def table(requests: Sequence[Request]) -> pd.DataFrame:
-    """The scores of repairs as rows, each with what it took; those missing are measured first."""
-    from replication.measure import scores  # here, since the plan reads `maps` and loads no torch
+    """Return the scores of repairs as rows, each with what it took.
 
+    The columns of `scores.table`, and repair, seconds (of fitting, or of all steps of a healing;
+    not of loading the model), parameters (numbers that were trained or fitted), error (of a map, on
+    calibration texts held out: what it leaves of the squared change; 1 for the plain cut).
+    """
     with_map = [r for r in requests if r.kind == "repair"]
     others = [r for r in requests if r.kind == "scores"]
     records = dict(zip(map(id, others), scores.fetch(others), strict=True))
     records |= dict(zip(map(id, with_map), fetch(with_map), strict=True))
     return pd.DataFrame([scores.row(r, records[id(r)]) | _cost(r) for r in requests])
+
+
+measure.FETCH["repair"] = fetch
+measure.TABLES |= {"linear_maps": table, "repairs": table}
 
 
 def _cost(request: Request) -> dict:
@@ -190,7 +186,7 @@ def _cost(request: Request) -> dict:
 
 def _stored(request: Request) -> dict | None:
     (keyed,) = fetching.keyed_by_machine([request])
-    return results.load(keyed.kind, keyed.params)
+    return cache.load(keyed.kind, keyed.params)
 
 
 def _measure(missing: Sequence[Request]) -> None:
@@ -223,11 +219,11 @@ def fit(model, tokenizer, request: Request, kinds: Sequence[str]) -> dict:
     batches = calibration_batches(texts, tokenizer, *lengths)
     fitted = linear.fitted(model, request.block, kinds, batches)
     (keyed,) = fetching.keyed_by_machine([request.maps])
-    record = results.load(keyed.kind, keyed.params)
+    record = cache.load(keyed.kind, keyed.params)
     costs = {kind: cost for kind, (_, cost) in fitted.items()}
     costs |= record["values"] if record else {}
     seconds = sum(cost["seconds"] for cost in costs.values())
-    results.save(keyed.kind, keyed.params, costs, seconds)
+    cache.save(keyed.kind, keyed.params, costs, seconds)
     return {kind: block for kind, (block, _) in fitted.items()}
 
 
@@ -236,13 +232,12 @@ def _score(model, tokenizer, requests: Sequence[Request], fitted: dict) -> None:
     from lib import evaluation
     from lib.healing import linear
     from lib.sweep import sweep
-    from replication.measure import scores
 
     of_map = {}
     for r in requests:
         block = fitted[r.block, r.params["map"]]
         if block is None:
-            results.save("repair", r.params, {}, 0, NO_MAP)
+            cache.save("repair", r.params, {}, 0, NO_MAP)
         else:
             of_map[block] = r
     task = evaluation.task_of(requests[0].params)
@@ -251,50 +246,14 @@ def _score(model, tokenizer, requests: Sequence[Request], fitted: dict) -> None:
         swept = sweep(model, tokenizer, list(of_map), [task], batch_tokens).to_dict("records")
     for r, row in zip(of_map.values(), swept[1:], strict=True):
         values = scores.values_of(model, tokenizer, task, row, r.params)
-        results.save("repair", r.params, values, 0)
-
-
-def mapped_model(
-    name: str, profile: Profile, block: Block, folder: str | Path, tasks: list[str]
-) -> Path:
-    """Save model `name` without `block` in `folder`, with a linear map folded in: no training.
-
-    The map of `healing.linear` that acts on what the FFN before the block adds. The checkpoint is
-    loaded again and compared, logit by logit, and the card has its scores on `tasks`, and those of
-    the map before it was folded in. Raises ValueError where there is no such FFN.
-    """
-    from lib.healing import linear
-    from lib.models import loading
-    from lib.pruning import save_pruned
-    from replication.measure import export
-
-    requests = [mapped(name, profile, task, block, "folded") for task in tasks]
-    with_map = table(requests)
-    dtype = loading.weights_identity(name, **profile.load_kwargs)["dtype"]
-    weights = profile.load_kwargs | {"dtype": dtype}
-    model, tokenizer = loading.load(name, **weights, device="cpu")
-    linear.projection(model, block.start - 1)
-    change = fit(model, tokenizer, requests[0], ["folded"])["folded"].change
-    params = requests[0].params
-
-    def add_card(checkpoint: Path) -> None:
-        facts = {"weights": f"{dtype}, of {profile.quantization or 'the base'}"}
-        facts |= {key: value for key, value in params.items() if key.startswith("map_")}
-        facts["repair"] = "a linear map by least squares, folded into the FFN before the cut"
-        plain = replace(profile, quantization=None, dtype=dtype)
-        title = "with a linear map folded in"
-        text = export.card(checkpoint, name, plain, block, facts, with_map, title)
-        (checkpoint / "README.md").write_text(text, encoding="utf-8")
-
-    with linear.folded(model, block, change):
-        return save_pruned(model, tokenizer, block, folder, add=add_card)
+        cache.save("repair", r.params, values, 0)
 
 
 # ---- the statistic --------------------------------------------------------------------------
 
 
-def repairs(scores: pd.DataFrame) -> pd.DataFrame:
-    """A row a repair and depth, of scores as `measure` gives them.
+def summary(scores: pd.DataFrame) -> pd.DataFrame:
+    """A row a repair and depth, of scores as `table` gives them.
 
     c4 (nats a token) and arc_easy (accuracy), each with the ends of its 95 % interval; share of the
     loss that the plain cut adds which the repair takes away (1: all of it); minutes, parameters.
@@ -343,7 +302,7 @@ def shares(scores: pd.DataFrame) -> pd.DataFrame:
 def figure_repair(scores: pd.DataFrame, profile: Profile) -> Figure:
     """What each repair gives back, against the fraction dropped: a column a model and strategy.
 
-    scores: of `measure`. Above: `shares`; below: accuracy.
+    scores: of `table`. Above: `shares`; below: accuracy.
     """
     table = _with_shares(scores)
     columns = _repaired(table, ["model", "strategy"])
@@ -368,7 +327,7 @@ def figure_repair(scores: pd.DataFrame, profile: Profile) -> Figure:
 def figure_repair_cost(scores: pd.DataFrame, profile: Profile) -> Figure:
     """What each repair gives back, against its minutes, at one depth: a column a model.
 
-    scores: of `measure`, of `healings`. Above: `shares`; below: accuracy.
+    scores: of `table`, of `healings`. Above: `shares`; below: accuracy.
     """
     table = _with_shares(scores).assign(minutes=lambda rows: rows.seconds / 60)
     columns = _repaired(table, ["model"])

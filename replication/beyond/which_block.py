@@ -4,8 +4,7 @@ Notebooks 12 and 13. Each criterion reads half of the texts and chooses a block 
 damage map (the loss after dropping each block, `measure.damage`) judges on the other half.
 """
 
-from collections.abc import Iterable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,9 +18,10 @@ from lib.evaluation import weighted_mean
 from lib.models import registry
 from replication.analysis.bootstrap import ci_columns, resampled
 from replication.figures.style import NORMAL, STYLE, WIDTH, colour, finding, save_figure
+from replication import measure
 from replication.measure import fetching
 from replication.measure.damage import all_blocks
-from replication.measure.request import Request
+from replication.measure.request import BLOCK, Request
 from replication.profiles import Profile
 
 VERSION = 2  # bumped by hand when the numbers change
@@ -48,8 +48,8 @@ UPDATES = {
 }
 
 
-def requests(name: str, distances, profile: Profile) -> list[Request]:
-    """How much every block changes the states of the damage map's texts."""
+def states(name: str, distances, profile: Profile) -> list[Request]:
+    """Return requests for how much every block changes the states of the damage map's texts."""
     params = {"model": name, **profile.load_kwargs, **sets.identity("c4", profile.source)}
     params |= {
         "texts": "c4",
@@ -63,28 +63,28 @@ def requests(name: str, distances, profile: Profile) -> list[Request]:
 # ---- measuring ------------------------------------------------------------------------------
 
 
-def measure(maps: Iterable[str], profile: Profile) -> pd.DataFrame:
-    """How much every block changes the states, by three criteria, on the damage map's texts.
+def fetch(requests: Sequence[Request]) -> list[dict]:
+    """Return the records of requests, measured if they are missing."""
+    return fetching.fetch_each(requests, _values)
+
+
+def table(requests: Sequence[Request]) -> pd.DataFrame:
+    """Return how much every block changes the states, by three criteria, on the damage map's texts.
 
     One row per model, criterion and block: model, criterion, block_start, block_size, value (angles
     in half turns), n (texts), and per text the value (`examples`) and its `weights` in the mean:
     tokens, of the last token 1. The criterion "update" is of single layers: |x^(l+1) - x^(l)| /
     |x^(l)|, mean over the tokens but the first, whose state is of another size in many models;
-    "update, first token" is its own.
+    "update, first token" is its own. A model that was not measured has no rows.
     """
-    tables, _ = fetching.skip_unavailable(partial(_of_model, profile=profile), maps)
-    return pd.concat(tables.values(), ignore_index=True)
+    rows = []
+    for record in fetch(requests):
+        of_model = _rows(record["params"]["model"], record["values"]) if record["values"] else []
+        rows += [row | fetching.origin(record) for row in of_model]
+    return pd.DataFrame(rows, columns=None if rows else ["model", "criterion", *BLOCK, "value"])
 
 
-def _of_model(name: str, profile: Profile) -> pd.DataFrame:
-    """The rows of `measure` of one model."""
-    (record,) = fetch(requests(name, None, profile))
-    return pd.DataFrame(_rows(name, record["values"]))
-
-
-def fetch(requests: Sequence[Request]) -> list[dict]:
-    """The records of requests, measured if they are missing."""
-    return fetching.computed(requests, _values)
+measure.FETCH["states"], measure.TABLES["states"] = fetch, table
 
 
 def _values(params: dict) -> dict:

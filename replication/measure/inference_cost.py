@@ -12,10 +12,10 @@ import pandas as pd
 
 from lib.models import machine, registry
 from lib.models.shapes import NF4_BYTES
-from replication import results
-from replication.measure import fetching
+from replication import tables
+from replication.measure import cache, fetching
 from replication.measure.request import Request
-from replication.profiles import Profile
+from replication.profiles import DRAWN, Profile
 
 VERSION = 2  # bumped by hand when the numbers of `measure` or of latency.py change
 FORMATS = {"its own format": None, "nf4": "nf4"}
@@ -33,8 +33,11 @@ def measure(profile: Profile) -> tuple[pd.DataFrame, Profile]:
     A format that cannot be measured now, since it does not fit into memory say, has no value but a
     status; nothing of it is stored. Raises ModelError (or NotMeasured) if no model can be had.
     """
-    tables, available = fetching.measure_each(of_model, profile.models, profile)
-    return pd.concat(tables.values(), ignore_index=True), available
+    if profile.name == DRAWN:
+        return tables.read("cost", profile, profile.models), profile
+    measured, available = fetching.measure_each(of_model, profile.models, profile)
+    tables.write(pd.concat(measured.values(), ignore_index=True), "cost", profile)
+    return tables.read("cost", profile), available
 
 
 def of_model(name: str, profile: Profile) -> pd.DataFrame:
@@ -45,11 +48,11 @@ def of_model(name: str, profile: Profile) -> pd.DataFrame:
         return _table(in_format, _of_format(name, in_format))
 
     measured, missing = fetching.skip_unavailable(of_format, FORMATS)
-    tables = list(measured.values())
-    row = {"profile": profile.name, "model": name, "dtype": tables[0].dtype.iloc[0]}
+    of_formats = list(measured.values())
+    row = {"profile": profile.name, "model": name, "dtype": of_formats[0].dtype.iloc[0]}
     for label, status in missing.items():
-        tables.append(pd.DataFrame([row | {"quantization": FORMATS[label], "status": status}]))
-    return pd.concat(tables, ignore_index=True)
+        of_formats.append(pd.DataFrame([row | {"quantization": FORMATS[label], "status": status}]))
+    return pd.concat(of_formats, ignore_index=True)
 
 
 class TooLarge(registry.ModelError):
@@ -71,8 +74,8 @@ def _of_format(name: str, profile: Profile) -> dict:
         "version": VERSION,
     }
     (keyed,) = fetching.keyed_by_machine([Request("inference_cost", params)])
-    params = keyed.params if results.archive_in_use() else _on_this_machine(keyed.params)
-    return results.load_or_compute("inference_cost", params, lambda: _measured(name, profile))
+    params = _on_this_machine(keyed.params)
+    return cache.load_or_compute("inference_cost", params, lambda: _measured(name, profile))
 
 
 def _on_this_machine(params: dict) -> dict:
@@ -121,8 +124,7 @@ def _table(profile: Profile, record: dict) -> pd.DataFrame:
             "block_size": size,
             "fraction": size / values["num_layers"],
             "treatment": "unhealed" if size else "unpruned",
-            "status": "ok",
-        }
+        } | fetching.origin(record)
         weights = {"value": version.weights / GB, "ratio": version.weights / whole.weights}
         rows.append(where | {"task": "weights", "n": 1} | weights)
         for task in ("prefill", "decode"):

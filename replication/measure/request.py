@@ -13,7 +13,7 @@ from lib.data.prompts import VERSION as PROMPT_VERSION
 from lib.evaluation import question_set
 from lib.healing import Recipe
 from replication.profiles import Profile
-from replication.results import VERSIONS
+from replication.measure.cache import VERSIONS
 
 BLOCK = ("block_start", "block_size")
 WEIGHTS = ("model", "revision", "dtype", "quantization", "device")

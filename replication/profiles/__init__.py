@@ -95,6 +95,11 @@ class Profile:
         return {"quantization": self.quantization, "dtype": self.dtype}
 
     @property
+    def run(self) -> str:
+        """The name of the run, and of the folders that it writes."""
+        return self.name
+
+    @property
     def main_model(self) -> str:
         """The model that figures 1 and 5 show."""
         return (self._among(self.main_names) or self.models)[0]

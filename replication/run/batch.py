@@ -20,7 +20,8 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from lib import storage
-from replication import cards, paths, plan, results
+from replication import cards, paths, plan
+from replication.measure import cache
 from replication.plan import Planned
 from replication.profiles import Profile
 from replication.run.execution import STATUS, Launch, Outcome, attempt, attempt_jobs
@@ -137,7 +138,7 @@ def run(batch: Batch, engine, split: bool = True) -> dict[str, Outcome]:
     If a job fails, the notebooks that it was for draw what the others measured, and do not try to
     measure the rest.
     """
-    results.forget_out_of_memory()
+    cache.forget_out_of_memory()
     files = {number: notebook.file for number, notebook in batch.notebooks.items()}
     progress = Progress(dict.fromkeys(files.values(), STARTING), engine.room)
     if split:

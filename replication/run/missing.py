@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from lib.blocks import BlockDistances
 from lib.models import registry
-from replication import paths, results
+from replication import paths
+from replication.measure import cache
 from replication.measure.request import Request, similarity
 from replication.profiles import Profile
-from replication.results.archive import stored
 from replication.run.jobs import Job, by_job
 
 MACHINE = ("revision", "quantization", "dtype", "device")  # of a result's model
@@ -50,7 +50,7 @@ def maps_of(model: str, profile: Profile, recorded: dict[str, dict]) -> list[dic
     params = {name: value for name, value in params.items() if name != "dtype" or value}
     version = params.pop("version")
     of_record = [result for result in recorded.values() if result["kind"] == "similarity"]
-    there = [*stored(paths.RESULTS, "similarity"), *of_record]
+    there = [*cache.stored("similarity"), *of_record]
     same = [result for result in there if params.items() <= result["params"].items()]
     return [result for result in same if result["params"]["version"] == version] or same
 
@@ -100,7 +100,7 @@ def _before_map(model: str, profile: Profile, notebooks: Sequence[str]) -> dict[
 def key_of(request: Request, ignored: tuple[str, ...] = ()) -> str:
     """The key of a result; without some parameters, the same for results that share the others."""
     params = {name: value for name, value in request.params.items() if name not in ignored}
-    return results.key(request.kind, params)
+    return cache.key(request.kind, params)
 
 
 def _is_there(request: Request, recorded: dict[str, dict]) -> bool:
@@ -108,7 +108,7 @@ def _is_there(request: Request, recorded: dict[str, dict]) -> bool:
 
     That is so where its healing failed, and where the whole model has solved no problem of GSM8K.
     """
-    if key_of(request) in recorded or results.location(request.kind, request.params).exists():
+    if key_of(request) in recorded or cache.location(request.kind, request.params).exists():
         return True
     if request.recipe:
         healing = _record(request.healing, recorded)
@@ -118,4 +118,4 @@ def _is_there(request: Request, recorded: dict[str, dict]) -> bool:
 
 
 def _record(request: Request, recorded: dict[str, dict]) -> dict | None:
-    return recorded.get(key_of(request)) or results.load(request.kind, request.params)
+    return recorded.get(key_of(request)) or cache.load(request.kind, request.params)
