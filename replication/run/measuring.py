@@ -28,4 +28,4 @@ def run_job(job: Job, profile: Profile, notebooks: Sequence[str]) -> Outcome:
     healings = [one for one in requests if one.kind == "healing"]
     cache.forget_out_of_memory(one.params for one in fetching.keyed_by_machine(healings))
     statuses = dict.fromkeys(record["status"] for record in measure.fetch(requests))
-    return judged((job.model, status) for status in statuses if status != "ok")
+    return judged([(job.model, status) for status in statuses if status != "ok"])
