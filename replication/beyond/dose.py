@@ -11,17 +11,17 @@ from matplotlib.figure import Figure
 
 from lib.blocks import STRATEGIES, UNPRUNED
 from lib.models import registry
+from replication import measure
 from replication.analysis.bootstrap import ci_columns, resampled
 from replication.figures.style import (
     NORMAL,
     STYLE,
     WIDTH,
     finding,
+    finished,
     nothing_measured,
-    save_figure,
 )
 from replication.figures.training import LOOKS
-from replication import measure
 from replication.measure import scores
 from replication.measure.experiments import cuts, healed, unpruned
 from replication.measure.request import Request, score
@@ -99,7 +99,7 @@ def gap_left(doses: pd.DataFrame) -> pd.DataFrame:
 # ---- the figure -----------------------------------------------------------------------------
 
 
-def figure_dose(doses: pd.DataFrame, gaps: pd.DataFrame, profile: Profile) -> Figure:
+def figure_dose(doses: pd.DataFrame, gaps: pd.DataFrame) -> Figure:
     """A column a depth: loss, accuracy, and the gap between the strategies, against tokens.
 
     doses: the scores of `requests`; gaps: of gap_left. Dotted: not healed, at most ln V.
@@ -109,7 +109,7 @@ def figure_dose(doses: pd.DataFrame, gaps: pd.DataFrame, profile: Profile) -> Fi
     healed = doses[doses.value.notna() & (doses.tokens > 0)]
     sizes = sorted(set(healed.block_size) - {0})
     if not sizes:
-        return nothing_measured(drawn, "figure_dose", profile)
+        return nothing_measured(drawn)
     grid = {"squeeze": False, "sharex": True, "sharey": "row"}
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(3, len(sizes), figsize=(WIDTH, 7.4), **grid)
@@ -130,7 +130,7 @@ def figure_dose(doses: pd.DataFrame, gaps: pd.DataFrame, profile: Profile) -> Fi
             if not axis.containers:
                 axis.remove()
         _say_what_is_left(dict(zip(sizes, axes[2], strict=True)), gaps)
-        return save_figure(figure, drawn, "figure_dose", profile, legend="bars: 95 %")
+        return finished(figure, drawn, legend="bars: 95 %")
 
 
 def _lines(axis, rows: pd.DataFrame) -> None:

@@ -19,8 +19,8 @@ from replication.figures.style import (
     WIDTH,
     colour,
     finding,
+    finished,
     nothing_measured,
-    save_figure,
 )
 from replication.measure.experiments import unpruned
 from replication.measure.request import Request, score
@@ -107,7 +107,7 @@ def losses(damages: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(of_cuts).assign(questions="c4", form="loss", treatment="unhealed")
 
 
-def figure_last_layers(scores: pd.DataFrame, damages: pd.DataFrame, profile: Profile) -> Figure:
+def figure_last_layers(scores: pd.DataFrame, damages: pd.DataFrame) -> Figure:
     """One model's answers and loss against the layers dropped, a line for each number of last
     layers that are kept. Bars: 95 %.
 
@@ -115,7 +115,7 @@ def figure_last_layers(scores: pd.DataFrame, damages: pd.DataFrame, profile: Pro
     """
     measured = scores[scores.value.notna()]
     if not (measured.block_size > 0).any():
-        return nothing_measured(scores, "figure_last_layers", profile)
+        return nothing_measured(scores)
     rises = losses(damages, measured)
     cuts = measured[measured.block_size > 0]
     panels = [panel for panel in PANELS if len(_of_panel(cuts, panel))]
@@ -135,7 +135,7 @@ def figure_last_layers(scores: pd.DataFrame, damages: pd.DataFrame, profile: Pro
         axes[0].set_ylabel(f"accuracy of\n{registry.label(measured.model.iloc[0])}")
         _say_second(dict(zip(panels, axes, strict=False)), cuts)
         table = pd.concat([measured, rises])
-        return save_figure(figure, table, "figure_last_layers", profile, legend="bars: 95 %")
+        return finished(figure, table, legend="bars: 95 %")
 
 
 def _of_panel(scores: pd.DataFrame, panel: tuple[str, str]) -> pd.DataFrame:

@@ -5,7 +5,6 @@ memory; what is stored are its scores, and once for all maps of a block what eac
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -23,9 +22,9 @@ from replication.figures.style import (
     STYLE,
     WIDTH,
     colour,
+    finished,
     label_directly,
     nothing_measured,
-    save_figure,
 )
 from replication.measure import cache, fetching, scores
 from replication.measure.experiments import healed, unpruned
@@ -299,7 +298,7 @@ def shares(scores: pd.DataFrame) -> pd.DataFrame:
 # ---- the figures ----------------------------------------------------------------------------
 
 
-def figure_repair(scores: pd.DataFrame, profile: Profile) -> Figure:
+def figure_repair(scores: pd.DataFrame) -> Figure:
     """What each repair gives back, against the fraction dropped: a column a model and strategy.
 
     scores: of `table`. Above: `shares`; below: accuracy.
@@ -307,7 +306,7 @@ def figure_repair(scores: pd.DataFrame, profile: Profile) -> Figure:
     table = _with_shares(scores)
     columns = _repaired(table, ["model", "strategy"])
     if not columns:
-        return nothing_measured(table, "figure_repair", profile)
+        return nothing_measured(table)
     with plt.rc_context(STYLE):
         figure, axes = _two_rows(columns)
         for (model, strategy), (above, below) in zip(columns, axes.T, strict=True):
@@ -321,10 +320,10 @@ def figure_repair(scores: pd.DataFrame, profile: Profile) -> Figure:
                         _line(axis, line, line.fraction + 0.01 * (place - 1.5), repair)
                     axis.set_xlabel("fraction dropped")
         _y_labels(figure, axes)
-        return save_figure(figure, table, "figure_repair", profile, legend="bars: 95 %")
+        return finished(figure, table, legend="bars: 95 %")
 
 
-def figure_repair_cost(scores: pd.DataFrame, profile: Profile) -> Figure:
+def figure_repair_cost(scores: pd.DataFrame) -> Figure:
     """What each repair gives back, against its minutes, at one depth: a column a model.
 
     scores: of `table`, of `healings`. Above: `shares`; below: accuracy.
@@ -332,7 +331,7 @@ def figure_repair_cost(scores: pd.DataFrame, profile: Profile) -> Figure:
     table = _with_shares(scores).assign(minutes=lambda rows: rows.seconds / 60)
     columns = _repaired(table, ["model"])
     if not columns:
-        return nothing_measured(table, "figure_repair_cost", profile)
+        return nothing_measured(table)
     with plt.rc_context(STYLE):
         figure, axes = _two_rows(columns)
         for (model,), (above, below) in zip(columns, axes.T, strict=True):
@@ -351,7 +350,7 @@ def figure_repair_cost(scores: pd.DataFrame, profile: Profile) -> Figure:
                         _names(axis, mine)
                     named = True
         _y_labels(figure, axes)
-        return save_figure(figure, table, "figure_repair_cost", profile, legend="bars: 95 %")
+        return finished(figure, table, legend="bars: 95 %")
 
 
 def _with_shares(scores: pd.DataFrame) -> pd.DataFrame:

@@ -16,9 +16,9 @@ from lib.blocks import Block
 from lib.data import sets
 from lib.evaluation import weighted_mean
 from lib.models import registry
-from replication.analysis.bootstrap import ci_columns, resampled
-from replication.figures.style import NORMAL, STYLE, WIDTH, colour, finding, save_figure
 from replication import measure
+from replication.analysis.bootstrap import ci_columns, resampled
+from replication.figures.style import NORMAL, STYLE, WIDTH, colour, finding, finished
 from replication.measure import fetching
 from replication.measure.damage import all_blocks
 from replication.measure.request import BLOCK, Request
@@ -259,7 +259,7 @@ def grid(judged: pd.DataFrame, cell: str) -> pd.DataFrame:
 # ---- the figures ----------------------------------------------------------------------------
 
 
-def figure_criteria(judged: pd.DataFrame, summary: pd.DataFrame, profile: Profile) -> Figure:
+def figure_criteria(judged: pd.DataFrame, summary: pd.DataFrame) -> Figure:
     """A column a model: the damage of each criterion's choice at every size, and the mean excess
     over the damage map's own choice. Bars: 95 % intervals over texts; grey: quartiles of all
     starts.
@@ -281,7 +281,7 @@ def figure_criteria(judged: pd.DataFrame, summary: pd.DataFrame, profile: Profil
         names = list(LOOKS)
         axes[1, 0].set_yticks(range(len(names)), names, fontsize=8)
         axes[1, 0].set_ylim(len(names) - 0.5, -0.5)
-        return save_figure(figure, judged, "figure_criteria", profile, legend="")
+        return finished(figure, judged, legend="")
 
 
 def _by_size(axis, judged: pd.DataFrame) -> None:
@@ -319,7 +319,7 @@ def _excess(axis, summary: pd.DataFrame) -> None:
     axis.set_xlabel("damage above the map's choice,\nmean over sizes (nats)")
 
 
-def figure_layers(damages: pd.DataFrame, changes: pd.DataFrame, profile: Profile) -> Figure:
+def figure_layers(damages: pd.DataFrame, changes: pd.DataFrame) -> Figure:
     """A row a model: how much each layer changes the stream of the C4 texts, and the damage of
     dropping it. Bars: 95 %.
 
@@ -343,7 +343,7 @@ def figure_layers(damages: pd.DataFrame, changes: pd.DataFrame, profile: Profile
             left.set_title(f"{registry.label(name)}, {of_model.n.iloc[0]} texts", loc="left")
             right.set(xlabel="layer $l$", ylabel="rise of the C4 loss (nats)")
             _say_sink(right, single, sink_layer(of_model))
-        return save_figure(figure, table, "figure_layers", profile, legend="bars: 95 %")
+        return finished(figure, table, legend="bars: 95 %")
 
 
 def _say_sink(axis, single: pd.DataFrame, sink: int) -> None:

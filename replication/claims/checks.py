@@ -116,7 +116,7 @@ def on_lines(
         if gaps and not answered and (whole or not CRITERIA[part].heals):
             yield _silent(part, model, gaps, run.points(table, model=model))
         elif whole:
-            healed = [run.points(table, **({"model": model, "task": task} | line)) for line in lines]
+            wheres = [{"model": model, "task": task} | line for line in lines]
             pairs = zip(lines, curves[task], strict=True)
             variants = {
                 name: statistic(*map(definition, curves[task]))
@@ -131,7 +131,7 @@ def on_lines(
                 untestable=_untestable(run, part, model, task),
                 variants=variants,
                 reservation=_unpacked(model) if part == "12d" else "",
-                healed_tokens=max(rows.tokens.max() for rows in healed),
+                healed_tokens=max(run.points(table, **where).tokens.max() for where in wheres),
                 hours=sum(curve.seconds for curve in curves[task]) / 3600,
             )
 

@@ -16,15 +16,14 @@ from replication.tables import NotMeasured
 ARRAYS = ("matrix", "standard_error", "folds")  # of a stored map
 
 
-def measure(
-    profile: Profile, names: Sequence[str]
-) -> tuple[dict[str, BlockDistances], Profile]:
+def measure(profile: Profile, names: Sequence[str]) -> tuple[dict[str, BlockDistances], Profile]:
     """Return the distances of each model that can be had, and the profile without the others.
 
-    Their table is written, too. Raises ModelError (or NotMeasured) if none can be had.
+    The table of all the profile's models is written, too; that of some where there is none. Raises ModelError (or NotMeasured) if none can be had.
     """
     measured, available = fetching.measure_each(_table_of_model, names, profile)
-    tables.write(pd.concat(measured.values(), ignore_index=True), "similarity", profile)
+    if set(names) >= set(profile.models) or not tables.file("similarity", profile).exists():
+        tables.write(pd.concat(measured.values(), ignore_index=True), "similarity", profile)
     return {name: tables.distances_of(table) for name, table in measured.items()}, available
 
 

@@ -12,8 +12,8 @@ from lib.data import sets
 from lib.data.prompts import VERSION as PROMPT_VERSION
 from lib.evaluation import question_set
 from lib.healing import Recipe
-from replication.profiles import Profile
 from replication.measure.cache import VERSIONS
+from replication.profiles import Profile
 
 BLOCK = ("block_start", "block_size")
 WEIGHTS = ("model", "revision", "dtype", "quantization", "device")

@@ -1,8 +1,8 @@
 """Which results the jobs of a run must still leave. Loads no model, imports no torch."""
 
+import functools
 import json
 from collections.abc import Sequence
-from functools import cache
 from statistics import fmean
 from typing import NamedTuple
 
@@ -34,7 +34,7 @@ class Guess(NamedTuple):
         return self.num_layers - size - round(self.num_layers * fmean(after))
 
 
-@cache
+@functools.cache
 def _published() -> dict[str, list[int]]:
     """The best starts of published models, of n = 1, 2, …"""
     starts = json.loads((paths.DATA / "published.json").read_text(encoding="utf-8"))["best_starts"]

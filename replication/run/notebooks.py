@@ -17,8 +17,7 @@ from replication.beyond import (
     repair,
     which_block,
 )
-from replication.measure import damage, experiments
-from replication.measure import Experiment
+from replication.measure import Experiment, damage, experiments
 from replication.profiles import Profile
 
 
