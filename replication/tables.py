@@ -20,6 +20,7 @@ from replication import paths
 from replication.profiles import DRAWN, RECORDED, Profile
 
 BLOCK = ("block_start", "block_size")
+ARRAYS = ("matrix", "standard_error", "folds")  # of distances
 
 
 class NotMeasured(RuntimeError):
@@ -56,11 +57,17 @@ def read(name: str, profile: Profile, models: Iterable[str] | None = None) -> pd
     place = file(name, profile)
     if not place.exists():
         raise NotMeasured(f"Nothing of {name!r} is measured: {place} is not there.")
+    table = read_file(place)
+    if models is not None:
+        table = table[table.model.isin(list(models))].reset_index(drop=True)
+    return table
+
+
+def read_file(place: Path) -> pd.DataFrame:
+    """Return the table of a file, whatever its run."""
     table = pd.read_parquet(place)
     if "choices" in table:
         table["choices"] = [None if of is None else list(of) for of in table.choices]
-    if models is not None:
-        table = table[table.model.isin(list(models))].reset_index(drop=True)
     return table
 
 

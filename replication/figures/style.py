@@ -30,7 +30,16 @@ PALETTE = [  # of models: "colorblind" of seaborn, but indigo and black for two 
     *("#0173B2", "#DE8F05", "#029E73", "#D55E00", "#CC78BC"),
     *("#CA9161", "indigo", "#949494", "black", "#56B4E9"),
 ]
-UNSHOWN = ["examples", "weights", "choices", "answers", "took", "request", "environment"]  # too
+UNSHOWN = [
+    "examples",
+    "weights",
+    "choices",
+    "answers",
+    "losses",
+    "took",
+    "request",
+    "environment",
+]  # too
 # long, or another each time
 WIDTH = 7.3  # inches: as wide as a web page shows a picture, so that no text is scaled down
 AT_LEAST = (0.2, 0.6)  # what every axis of accuracies shows, so that noise looks like noise

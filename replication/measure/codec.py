@@ -8,20 +8,20 @@ NATS = 1000  # choices are stored as whole numbers of thousandths of a nat
 DIGITS = 6  # decimals of stored values of examples
 
 
-def stored(values: np.ndarray, weights: np.ndarray, loglikelihoods, examples) -> dict:
-    """The examples of a score as a result keeps them, small.
+def packed(values: np.ndarray, weights: np.ndarray, loglikelihoods, answers) -> dict:
+    """Return the examples of a score as a result keeps them, small.
 
     examples: (n,), their values. weights: runs [weight, how often]. choices: for each question
     the negative log-likelihood of each choice in thousandths of a nat; answers: the right ones.
     """
-    packed = {
+    small = {
         "examples": [_plain(round(value, DIGITS)) for value in values.tolist()],
         "weights": [[_plain(weight), len([*run])] for weight, run in groupby(weights.tolist())],
     }
     if loglikelihoods is not None:
-        packed["choices"] = [np.rint(-NATS * v).astype(int).tolist() for v in loglikelihoods]
-        packed["answers"] = [example["answer"] for example in examples]
-    return packed
+        small["choices"] = [np.rint(-NATS * v).astype(int).tolist() for v in loglikelihoods]
+        small["answers"] = [int(answer) for answer in answers]
+    return small
 
 
 def _plain(value: float) -> float | int:
@@ -30,7 +30,7 @@ def _plain(value: float) -> float | int:
 
 
 def examples_of(values: dict) -> tuple:
-    """Of a stored score's examples: values, weights, log-likelihoods of the choices, answers.
+    """Return a stored score's examples: values, weights, log-likelihoods of the choices, answers.
 
     The last two are None where there are no choices. Also of one stored before weights ran.
     """

@@ -52,7 +52,8 @@ def table(requests: Sequence[Request]) -> pd.DataFrame:
 
     One row per block: model, block_start, block_size, value (rise of the C4 loss over the
     unpruned model's, nats a token, paired on texts), standard_error (of that rise), loss (of the
-    pruned model), n (texts), and per text the rise (`examples`) and its tokens (`weights`).
+    pruned model), n (texts), and per text the rise (`examples`), the pruned
+    model's loss (`losses`) and its tokens (`weights`).
     """
     tables = [pd.DataFrame(columns=["model", *BLOCK, "value", "standard_error", "loss", "n"])]
     for name, chunks in grouped(fetch(requests), lambda record: record["params"]["model"]).items():
@@ -103,5 +104,5 @@ def rises(name: str, blocks: list, losses: np.ndarray, tokens: np.ndarray) -> pd
         value, error = weighted_mean(rise, tokens)
         row = {"model": name, "block_start": start, "block_size": size, "value": value}
         row |= {"standard_error": error, "loss": weighted_mean(loss, tokens)[0], "n": len(tokens)}
-        rows.append(row | {"examples": rise, "weights": tokens})
+        rows.append(row | {"examples": rise, "losses": loss, "weights": tokens})
     return pd.DataFrame(rows)

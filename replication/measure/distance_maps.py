@@ -13,13 +13,12 @@ from replication.measure.request import Request
 from replication.profiles import Profile
 from replication.tables import NotMeasured
 
-ARRAYS = ("matrix", "standard_error", "folds")  # of a stored map
-
 
 def measure(profile: Profile, names: Sequence[str]) -> tuple[dict[str, BlockDistances], Profile]:
     """Return the distances of each model that can be had, and the profile without the others.
 
-    The table of all the profile's models is written, too; that of some where there is none. Raises ModelError (or NotMeasured) if none can be had.
+    Their table is written, too, but that of some models never in place of that of all. Raises
+    ModelError (or NotMeasured) if none can be had.
     """
     measured, available = fetching.measure_each(_table_of_model, names, profile)
     if set(names) >= set(profile.models) or not tables.file("similarity", profile).exists():
@@ -67,7 +66,7 @@ def _values(params: dict) -> dict:
     else:
         layers = partial(loading.one_layer_models, name, **weights)
         distances = layerwise_distances(layers, batches)
-    arrays = {key: getattr(distances, key).tolist() for key in ARRAYS}
+    arrays = {key: getattr(distances, key).tolist() for key in tables.ARRAYS}
     return arrays | {"num_sequences": distances.num_sequences}
 
 
@@ -78,5 +77,5 @@ def recorded(name: str) -> tuple[BlockDistances, dict]:
         known = ", ".join(sorted(p.stem for p in paths.RECORDED.glob("*.json")))
         raise ValueError(f"No recorded map {name!r}: choose one of {known}.")
     record = json.loads(file.read_text(encoding="utf-8"))
-    arrays = {key: record.pop(key) for key in ARRAYS}
+    arrays = {key: record.pop(key) for key in tables.ARRAYS}
     return BlockDistances.stored(arrays | {"num_sequences": record["sequences"]}), record

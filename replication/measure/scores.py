@@ -161,7 +161,8 @@ def values_of(model, tokenizer, task: evaluation.Task, score: dict, params: dict
     from lib.sweep import baseline_scores
 
     values = {key: score[key] for key in SCORE if key in score}
-    values |= codec.stored(score["examples"], score["weights"], score["choices"], task.examples)
+    answers = [example.get("answer") for example in task.examples]
+    values |= codec.packed(score["examples"], score["weights"], score["choices"], answers)
     vocabulary = model.config.get_text_config().vocab_size
     values |= {"chance": task.chance(vocabulary), "majority": task.majority}
     if not params["block_size"]:
