@@ -2,8 +2,11 @@
 
 Notebook 13. The paper's simple strategy keeps the last layer; an early exit keeps none. The C4 loss
 of each cut is in the damage map. And is it the attention sink? There the last layer is kept, and
-reads the first token's state as the whole model has it (`blocks.FirstTokenPatched`).
+reads the first token's state as the whole model has it (`FirstTokenPatched`).
 """
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -22,6 +25,7 @@ from replication.figures.style import (
     finished,
     nothing_measured,
 )
+from replication.measure import request
 from replication.measure.experiments import unpruned
 from replication.measure.request import Request, score
 from replication.profiles import Profile
@@ -46,6 +50,26 @@ LOOKS = {
     KEPT[3]: ("0.2", "v", "-"),
     PATCHED: ("black", "x", "none"),
 }
+
+
+@dataclass(frozen=True, order=True)
+class FirstTokenPatched(Block):
+    """A block behind which the first token goes on as in the whole model; the others are cut."""
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        return self.start, self.stop
+
+    def across(self, states: Mapping, is_text_start: bool):
+        """x^(start), of a text's first token x^(stop)."""
+        state = states[self.start]
+        if is_text_start:
+            state = state.clone()
+            state[:, 0] = states[self.stop][:, 0]
+        return state
+
+
+request.BLOCKS["patched"] = FirstTokenPatched
 
 
 def last_layers(name: str, distances, profile: Profile) -> list[Request]:
