@@ -207,6 +207,7 @@ def output(tmp_path, monkeypatch):
     """Everything a test measures goes to an empty folder."""
     for name, place in {
         "RESULTS": tmp_path / "data" / "results",
+        "TABLES": tmp_path / "data" / "tables",
         "FIGURES": tmp_path / "figures",
         "RUNS": tmp_path / "papermill_runs",
     }.items():
