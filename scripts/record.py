@@ -23,14 +23,15 @@ from lib.models import machine
 from replication import paths, profiles, results
 from replication.measure.request import grouped
 from replication.results.archive import SCHEMA, SHARED, rounded
+from replication.run.notebooks import FIGURES, NOTEBOOKS
 
 LARGEST = {".jsonl": 2_000_000, ".csv": 2_000_000, ".png": 250_000}  # bytes of a committed file
-ORDER = "01 02 03 10 11 12 09 05 06 07 04 08 13".split()  # of notebooks, the most telling first
+RECORDED = [number for number, notebook in NOTEBOOKS.items() if notebook.figures]
 EVERY = 600  # seconds between two exports
 KEPT = ("params", "status", "values", "seconds")  # of a record; the rest follows, or is shared
 
 
-def record(name: str, numbers: Iterable[str] = tuple(ORDER)) -> int:
+def record(name: str, numbers: Iterable[str] = RECORDED) -> int:
     """Run notebooks of profile `name`, exporting as they go; 0 if all finished and are exported.
 
     A notebook that fails does not keep the others from running.
@@ -101,7 +102,8 @@ def export(name: str) -> int:
     for old in set((paths.RECORDED / name).glob("*.jsonl")) - files.keys():
         old.unlink()
     drawn = (workplace(name) / "figures" / name).glob("*.*")
-    files |= {paths.FIGURES / name / f.name: f.read_bytes() for f in drawn if f.suffix in LARGEST}
+    finished = {f.name: f.read_bytes() for f in drawn if f.stem in FIGURES}
+    files |= {paths.FIGURES / name / file: content for file, content in finished.items()}
     code = 0
     for target, content in files.items():
         size, most = len(content), LARGEST[target.suffix]

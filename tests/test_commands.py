@@ -427,7 +427,7 @@ def test_lint_finds_what_format_mends(project):
 
 
 def test_clean_keeps_what_is_recorded_or_downloaded(project):
-    gone = ("data/results/a", "papermill_runs/a", "figures/smoke/a", "figures/quick/a")
+    gone = ("data/results/a", "papermill_runs/a", "figures/smoke/a", "figures/quick-mine/a")
     kept = ("data/recorded/a", "data/assets/a", "figures/overnight/a", "figures/README.md")
     for name in (*gone, *kept):
         (project / name).parent.mkdir(parents=True, exist_ok=True)
@@ -460,7 +460,7 @@ def test_one_figure_and_its_report(output, monkeypatch, capsys):
     assert make_in_process("figure-1b", "PROFILE=smoke") == 0
     assert (output / "figures/smoke/figure_1b.png").read_bytes().startswith(b"\x89PNG")
     assert make_in_process("report", "PROFILE=smoke") == 0
-    page = output / "papermill_runs" / "report" / "index.html"
+    page = output / "papermill_runs" / "report" / "smoke" / "index.html"
     assert capsys.readouterr().out.splitlines()[-1] == str(page)
     assert "figure_1b" in text(page)
 

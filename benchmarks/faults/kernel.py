@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from lib import storage
-from replication import paths, results
+from replication import paths, profiles, results
 
 
 def measure(name: str) -> dict:
@@ -45,7 +45,7 @@ def work(profile: str, models: list[str]) -> None:
             rows.append(f"{name},{record['values'].get('value', 0)},ok")
         except results.NotMeasured as error:
             rows.append(f"{name},,{error.status}")
-    folder = paths.FIGURES / profile
+    folder = paths.FIGURES / profiles.folder(profile, models)
     storage.atomic_write(folder / "figure_toy.csv", "\n".join(rows).encode())
     storage.atomic_write(folder / "figure_toy.png", b"\x89PNG")
 

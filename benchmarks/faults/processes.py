@@ -25,7 +25,7 @@ def job_killed(folder: Path) -> str:
     assert all(_row(printed, name).startswith("ok ") for name in (" a-map", " b-map")), printed
     kept = {file.name for file in folder.glob("output/data/results/jobs/*.log")}
     assert kept == {"a-map.log", "slow-map.log", "b-map.log"}, kept
-    table = (folder / "output/figures/smoke/figure_toy.csv").read_text()
+    table = (folder / "output/figures/smoke-a-slow-b/figure_toy.csv").read_text()
     assert "slow,,not measured" in table and "b,1,ok" in table, table
     return "killed; the others ok and drawn; exit 1"
 
@@ -87,7 +87,7 @@ def token(folder: Path) -> str:
     status, printed = toys.finish(toys.start(folder, "token"))
     assert status == 0, printed
     copies = [file for file in folder.rglob("*") if file.is_file()]
-    [copy] = folder.glob("output/papermill_runs/smoke/toy.ipynb")
+    [copy] = folder.glob("output/papermill_runs/*/toy.ipynb")
     assert "logged in with <token>" in copy.read_text(), copy.read_text()
     assert not [f for f in copies if toys.SECRET.encode() in f.read_bytes()]
     assert toys.SECRET not in printed

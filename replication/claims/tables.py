@@ -91,7 +91,7 @@ def gather(profile: Profile, archive: results.Archive | None = None) -> RunTable
 
 
 def _tables(maps: dict[str, BlockDistances], profile: Profile) -> dict[str, pd.DataFrame]:
-    """What notebooks 02 to 11 measure; costs and damage only where they can be had."""
+    """All that the claims are judged by; costs and damage only where they can be had."""
     studied = {name: maps[name] for name in profile.study_models if name in maps}
     curves = [scores.unhealed(maps, profile), scores.healed(maps, profile)]
     curves.append(scores.score_table(maps, experiments.test_split, profile))

@@ -197,12 +197,12 @@ def nothing_measured(table: pd.DataFrame, name: str, profile: Profile) -> Figure
 def save_figure(
     figure: Figure, table: pd.DataFrame, name: str, profile: Profile, legend: str | None = None
 ) -> Figure:
-    """Write figures/<profile>/<name>.png and its .csv, each whole or not at all.
+    """Write <name>.png and its .csv into the profile's folder of figures, each whole or not at all.
 
     A model that the profile is missing is named above the picture and is a row without a value.
     legend: the title of one for the whole figure.
     """
-    folder = paths.FIGURES / profile.name
+    folder = paths.FIGURES / profile.folder
     if legend is not None:
         legend_below(figure, title=legend)
     if profile.missing:

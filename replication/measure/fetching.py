@@ -21,10 +21,12 @@ def fetch(requests: Sequence[Request], measure: Callable[[list[Request]], None])
     failed) has no values, and its status says why.
     """
     requests = keyed_by_machine(requests)
-    missing = [r for r in requests if results.load(r.kind, r.params) is None]
+    records = [results.load(r.kind, r.params) for r in requests]
+    missing = [r for r, record in zip(requests, records, strict=True) if record is None]
     if missing and not results.read_only():
         measure(missing)
-    return [results.load(r.kind, r.params) or _gap(r) for r in requests]
+    pairs = zip(requests, records, strict=True)
+    return [record or results.load(r.kind, r.params) or _gap(r) for r, record in pairs]
 
 
 def computed(requests: Iterable[Request], compute: Callable[[dict], dict]) -> list[dict]:

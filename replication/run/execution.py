@@ -58,12 +58,12 @@ class Launch:
     @property
     def folder(self) -> Path:
         """Where the executed copy goes."""
-        return paths.RUNS / self.profile
+        return paths.RUNS / profiles.folder(self.profile, self.parameters.get("MODELS"))
 
     @property
     def figures(self) -> Path:
         """Where the notebook puts its pictures."""
-        return paths.FIGURES / self.profile
+        return paths.FIGURES / self.folder.name
 
     @property
     def log(self) -> Path:
@@ -187,7 +187,7 @@ def execute(launch: Launch) -> Path:
                 str(running),
                 launch.parameters,
                 kernel_name="python3",
-                cwd=str(paths.NOTEBOOKS),
+                cwd=str(paths.ROOT),  # as a job's: a hub id is no folder of the notebooks
                 extra_arguments=["--log-level=ERROR"],
                 shutdown_kernel="immediate",  # all is written; torch takes two seconds to leave
                 progress_bar=sys.stderr.isatty(),
