@@ -6,13 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import nbformat
 import pandas as pd
 import psutil
 import pytest
+import torch
+from nbclient.exceptions import DeadKernelError
 
 from benchmarks.faults import processes
+from lib.models import registry
 from replication import paths, profiles, results
 from replication.__main__ import main
 from replication.run import execution, notebooks
@@ -154,6 +158,32 @@ def test_a_failed_notebook_is_kept_as_failed(output, tmp_path, monkeypatch):
     nbformat.write(notebook, tmp_path / f"{file}.ipynb")
     with pytest.raises(RunError, match="figure_1a.png"):  # it ends well without its figure
         execution.execute(launch)
+
+
+def test_a_job_at_its_time_limit_says_so(output):
+    """It is killed for it; the log of what it printed stays."""
+    command = (sys.executable, "-c", "import time; print('begun', flush=True); time.sleep(60)")
+    outcome = execution.attempt(Launch(job="slow", command=command, time_limit=0.02))
+    assert outcome.status == "time limit" and "longer than 0.02 minutes" in outcome.reason
+    assert (paths.RESULTS / "jobs" / "slow.log").read_text() == "begun\n"
+
+
+@pytest.mark.parametrize(
+    "error, status",
+    [
+        (registry.GatedError("…"), "skipped: gated"),
+        (registry.ModelError("…"), "skipped: not available"),
+        (results.NotMeasured("…"), "incomplete"),
+        (MemoryError(), "oom"),
+        (torch.OutOfMemoryError("CUDA out of memory."), "oom"),
+        (SimpleNamespace(ename="GatedError", evalue="…"), "skipped: gated"),
+        (DeadKernelError("Kernel died"), "killed"),
+        (ValueError("…"), "failed"),
+    ],
+)
+def test_a_failure_has_a_word(error, status):
+    """Of an error here, or one of a kernel, which comes by name."""
+    assert execution.failure(error).status == status
 
 
 @pytest.mark.parametrize(

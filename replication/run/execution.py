@@ -236,6 +236,7 @@ def _environment(launch: Launch) -> AbstractContextManager:
 def _bounded(minutes: float | None) -> Iterator[None]:
     """No process that is started inside outlives it, or runs for more than `minutes`.
 
+    Raises RunError if one did: a kernel that is killed raises an error, a job just ends.
     Kernels have a session of their own, so neither Ctrl-C nor the death of a group reaches them.
     """
     mine, late = psutil.Process(), threading.Event()
@@ -250,18 +251,20 @@ def _bounded(minutes: float | None) -> Iterator[None]:
         late.set()
         end()
 
-    timer = threading.Timer((minutes or 0) * 60, end_late)
+    timer, problem = threading.Timer((minutes or 0) * 60, end_late), None
     try:
         if minutes:
             timer.start()
         yield
     except Exception as error:
-        if late.is_set():
-            raise RunError(f"It took longer than {minutes:g} minutes.", "time limit") from error
-        raise
+        if not late.is_set():
+            raise
+        problem = error
     finally:
         timer.cancel()
         end()
+    if late.is_set():
+        raise RunError(f"It took longer than {minutes:g} minutes.", "time limit") from problem
 
 
 def _keep(running: Path, place: Path) -> Path:
