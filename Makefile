@@ -51,7 +51,7 @@ figure-%: assets  ## what one figure needs, as in make figure-4 or make figure-1
 plan: .venv/installed  ## what a run would take, and how it fits (PROFILE=paper, CARD=a100-40, CARDS=8)
 	$(RUN) --plan $(if $(CARD),--card $(CARD)) $(if $(CARDS),--cards $(CARDS))
 
-report: .venv/installed  ## figures, notebooks and numbers as web pages: papermill_runs/report/index.html
+report: .venv/installed  ## figures, notebooks and numbers as web pages: papermill_runs/report/<profile>/index.html
 	$(BIN)/python -m replication.report --profile $(PROFILE)
 
 record: assets  ## measure `overnight` and export it to data/recorded/ and figures/overnight/ (16 hours by the plan; resumes)
@@ -95,4 +95,4 @@ format: .venv/installed  ## let ruff mend what it can
 	$(BIN)/ruff format .
 
 clean:  ## delete results, figures and executed notebooks of smoke, quick and recorded; keep downloads
-	rm -rf data/results papermill_runs figures/smoke figures/quick figures/recorded
+	rm -rf data/results papermill_runs figures/smoke* figures/quick* figures/recorded*

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from lib.data import sets
 
-MISSING = "not measured: lm-eval is not installed (pip install -e '.[parity]')"
 PREFIX = "local_mmlu_"
 CHOICES = "".join(f"\n{letter}. {{{{choices[{i}]}}}}" for i, letter in enumerate("ABCD"))
 QUESTION = "{{question}}" + CHOICES + "\nAnswer:"
@@ -98,11 +97,3 @@ def evaluate(model, tokenizer, names: list[str], manager, batch_size: int) -> li
 def log_probabilities(sample: dict) -> list[float]:
     """Of the choices of one question."""
     return [float(value) for value, _ in sample["filtered_resps"]]
-
-
-def encoded(model, tokenizer, samples: list[dict]) -> list[list[tuple[list[int], list[int]]]]:
-    """How lm-eval reads each question: the tokens of the prompt and of the choice, per choice."""
-    from lm_eval.models.huggingface import HFLM
-
-    wrapped = HFLM(pretrained=model, tokenizer=tokenizer)
-    return [[wrapped._encode_pair(*pair) for pair in sample["arguments"]] for sample in samples]

@@ -1,56 +1,38 @@
-"""Rows 3 and 4: scores of all pruned versions, shared work against each version whole."""
+"""Rows 3 and 11: scores of all pruned versions, shared work against each version whole."""
 
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-import torch
 
-from benchmarks import counts, inputs
+from benchmarks import inputs
 from benchmarks.sizes import Size
-from benchmarks.table import Line, seconds
+from benchmarks.table import Line
 from benchmarks.timing import alternate
 from lib.blocks import UNPRUNED, Block
-from lib.data.encoding import Row
 from lib.models.decoder import decoder_layers
-from lib.models.reading import prefix_batches
 from lib.pruning import dropped
-from lib.sweep import scored, sweep
+from lib.sweep import sweep
 from replication.measure.damage import all_blocks
 
 
-def arc_easy(size: Size) -> list[Line]:
-    """Row 3: questions, whose answers are scored token by token."""
+def arc_easy(size: Size) -> Line:
+    """Row 3: questions, without the blocks of both strategies, up to half of the layers."""
     task = inputs.task("arc_easy", size)
     what = f"ARC-Easy, {len(task.examples)} questions, both strategies"
-    return [_row(size, 3, task, what, _both(size), least=2.5)]
+    return _row(size, 3, task, what, inputs.both_strategies(size), least=2.5)
 
 
-def c4(size: Size) -> list[Line]:
-    """Row 4: every position is scored, so every version owes a whole lm_head of its own."""
-    task = inputs.task("c4", size)
-    what = f"the C4 loss, {len(task.examples)} sequences of {size.tokens} tokens, both strategies"
-    return [_row(size, 4, task, what, _both(size), least=None)]
-
-
-def damage_map(size: Size) -> list[Line]:
+def damage_map(size: Size) -> Line:
     """Row 11: the C4 loss without every block there is."""
-    task = inputs.task("c4", replace(size, c4_sequences=size.damage_sequences))
+    task = inputs.task("c4", size)
     model, _ = inputs.load(size.model, dtype=None)
     blocks = all_blocks(len(decoder_layers(model)))
     what = f"the C4 loss, {len(task.examples)} sequences of {size.tokens} tokens: the damage map"
-    return [_row(replace(size, repeats=1), 11, task, what, blocks, least=1.4)]
+    return _row(replace(size, repeats=1), 11, task, what, blocks, least=1.4)
 
 
-def _both(size: Size) -> list[Block]:
-    """The blocks of both strategies, up to half of the layers."""
-    distances = inputs.distances(size)
-    return inputs.both_strategies(distances, range(1, distances.num_layers // 2 + 1))
-
-
-def _row(
-    size: Size, number: int, task, what: str, blocks: list[Block], least: float | None
-) -> Line:
+def _row(size: Size, row: int, task, what: str, blocks: list[Block], least: float) -> Line:
     model, tokenizer = inputs.load(size.model, dtype=None)
     sizes = f"n = 1 … {max(block.size for block in blocks)}, {len(blocks)} distinct blocks"
     pair = alternate(
@@ -58,19 +40,21 @@ def _row(
         lambda: sweep(model, tokenizer, blocks, [task], inputs.BATCH_TOKENS),
         size.repeats,
     )
-    same, text = agreement(pair.reference_value, pair.ours_value)
+    whole, shared = pair.reference_value, pair.ours_value
+    same = int((whole.value.to_numpy() == shared.value.to_numpy()).sum())
+    apart = abs(np.stack(whole.examples) - np.stack(shared.examples)).max()
     return Line(
-        row=number,
+        row=row,
         what=f"Sweep on {what}, {sizes}",
         reference="each version whole: same rows, batches and prefixes",
         ours="`sweep.sweep`",
-        required=f"≥ {least}, same scores" if least else "same scores",
-        ratio=pair.speedup,
-        met=same and pair.speedup >= (least or 0),
-        seconds=seconds(pair),
-        limit=_limit(model, blocks, head_in_layers(model, task.rows(tokenizer), size.repeats)),
+        required=f"≥ {least}, same scores",
+        met=same == len(shared) and pair.speedup >= least,
+        pair=pair,
+        limit=f"{layers_saved(len(decoder_layers(model)), blocks):.2f}",
         dtype=inputs.dtype_of(model),
-        notes=(text,),
+        note=f"{same} of {len(shared)} scores are the same; examples differ by at most "
+        f"{apart:.1e}.",
     )
 
 
@@ -83,38 +67,7 @@ def whole_versions(model, tokenizer, blocks: list[Block], task) -> pd.DataFrame:
     return pd.concat(scores, ignore_index=True)
 
 
-def agreement(reference: pd.DataFrame, ours: pd.DataFrame) -> tuple[bool, str]:
-    """Whether both give every version the same score, and how far single examples are apart."""
-    same = int((reference.value.to_numpy() == ours.value.to_numpy()).sum())
-    apart = abs(np.stack(reference.examples) - np.stack(ours.examples)).max()
-    text = f"{same} of {len(ours)} scores are the same; examples differ by at most {apart:.1e}."
-    return same == len(ours), text
-
-
-def _limit(model, blocks: list[Block], head: float) -> str:
-    """What counts allow: of layers alone, and with the head that each version owes."""
-    layers = len(decoder_layers(model))
-    alone, owed = counts.ratio(layers, blocks), counts.ratio(layers, blocks, head)
-    return f"{alone:.2f} (layers); {owed:.2f} (each version's own head is {head:.1f} layers)"
-
-
-@torch.inference_mode()
-def head_in_layers(model, examples: list[list[Row]], repeats: int) -> float:
-    """Time to score all rows (lm_head, log-softmax), over that of one layer to read them."""
-    rows = [row for example in examples for row in example]
-    shared = list(prefix_batches(rows, inputs.BATCH_TOKENS))
-    owns = [own for bundle in shared for own in bundle.batches]
-    prefixes = [bundle.prefix for bundle in shared if bundle.prefix is not None]
-
-    def read(batches):
-        decoder = model.get_decoder()
-        batches = [ids.to(model.device) for ids in batches]
-        return [decoder(input_ids=ids, use_cache=False).last_hidden_state for ids in batches]
-
-    states = read([own.ids for own in owns])
-    pair = alternate(
-        lambda: read([*prefixes, *(own.ids for own in owns)]),
-        lambda: [scored(model, *batch) for batch in zip(states, owns, strict=True)],
-        2 * repeats,
-    )
-    return pair.ours / (pair.reference / len(decoder_layers(model)))
+def layers_saved(num_layers: int, blocks: list[Block]) -> float:
+    """Layers of all versions run whole, over layers run from each block on."""
+    whole = num_layers + sum(num_layers - block.size for block in blocks)
+    return whole / (num_layers + sum(num_layers - block.stop for block in blocks))

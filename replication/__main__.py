@@ -20,7 +20,7 @@ from importlib.util import find_spec
 import papermill
 
 from lib.data import wheels
-from lib.models import machine
+from lib.models import machine, registry
 from lib.models.registry import ModelError
 from replication import cards, paths, plan, profiles
 from replication.profiles import Profile
@@ -41,7 +41,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--profile", default="quick", help=f"one of {', '.join(profiles.PROFILES)}")
     add("--only", nargs="+", metavar="NN", help="notebook numbers, as 01 02")
     add("--figure", metavar="N", help="instead: the notebook of a figure, as 4 or 1c")
-    add("--models", nargs="+", help="names, folders, hub ids or .gguf files")
+    names = "names, folders, hub ids or .gguf files"
+    add("--models", nargs="+", type=registry.canonical, help=names)
     add("--limit", type=int, metavar="N", help="cut every count of the profile to N")
     add("--steps", type=int, metavar="N", help="heal for at most N steps")
     add("--dtype", help=f"of the weights: {', '.join(machine.DTYPES)}")
@@ -210,6 +211,8 @@ def main(argv: list[str] | None = None) -> int:
             return run_jobs(selected, profile, numbers)
         notebooks = {number: NOTEBOOKS[number] for number in numbers}
         command = (*COMMAND, *(sys.argv[1:] if argv is None else argv))
+        if options.models:  # a job starts in another folder: the last --models holds
+            command += ("--models", *options.models)
         whole = batch.Batch(notebooks, parameters, profile, options.time_limit, command)
         return run(whole, options.engine)
     except (batch.Occupied, OSError) as error:

@@ -13,10 +13,21 @@ from lib.paths import DATA, ROOT
 NOTEBOOKS = ROOT / "notebooks"
 RECORDED = DATA / "recorded"  # committed; to compare with, never a cache
 
-OUTPUT = Path(os.environ.get("DEEPER_LAYERS_OUTPUT", ROOT)).expanduser().resolve()
+
+def _folder(variable: str, default: Path) -> Path:
+    """The folder that an environment variable names, and its path from the root in its place.
+
+    Kernels and jobs, which inherit it, start in another working directory.
+    """
+    if variable in os.environ:
+        os.environ[variable] = str(Path(os.environ[variable]).expanduser().resolve())
+    return Path(os.environ.get(variable, default))
+
+
+OUTPUT = _folder("DEEPER_LAYERS_OUTPUT", ROOT)
 RESULTS = OUTPUT / "data" / "results"  # a JSON file each: private to `measure`
 TABLES = OUTPUT / "data" / "tables"  # what measuring ends in
-FIGURES = Path(os.environ.get("DEEPER_LAYERS_FIGURES", OUTPUT / "figures")).expanduser().resolve()
+FIGURES = _folder("DEEPER_LAYERS_FIGURES", OUTPUT / "figures")
 RUNS = OUTPUT / "papermill_runs"
 
 

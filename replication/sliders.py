@@ -168,7 +168,7 @@ def with_interval(verdicts: Sequence[Verdict]) -> list[str]:
 
 
 def one_bound(verdicts: Sequence[Verdict], claim: str, bound: str, moved: int) -> Figure:
-    """Notebook 13: the intervals that a claim is judged by, and a bound of it that moves.
+    """Notebook 15: the intervals that a claim is judged by, and a bound of it that moves.
 
     bound: one of BOUNDS; of a claim with one bound, that one. moved: TENTHS of what the axis must
     show. Whether a claim can be tested, and how firm its verdict is, does not depend on the bound.

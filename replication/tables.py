@@ -33,7 +33,7 @@ def folder(profile: Profile) -> Path:
     """Return where the tables of a profile's run are."""
     if profile.name == DRAWN:
         return paths.RECORDED / RECORDED
-    return paths.TABLES / profile.run
+    return paths.TABLES / profile.folder
 
 
 def file(name: str, profile: Profile) -> Path:

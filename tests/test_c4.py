@@ -6,15 +6,9 @@ import zlib
 
 import datasets
 import huggingface_hub
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from benchmarks import preparation
 from lib.data import sets
-from lib.data.encoding import Row
-from lib.models import reading
 
 NAMES = {
     "train": [f"en/c4-train.{number:05}-of-01024.json.gz" for number in range(3)],
@@ -106,27 +100,3 @@ def test_a_damaged_file_is_one_sentence_that_names_it(mirror, damage):
     assert "\n" not in str(caught.value)
     cause = caught.value.__cause__
     assert isinstance(cause, OSError | EOFError | zlib.error | ValueError | KeyError)
-
-
-# ---- as rows and batches -------------------------------------------------------------------
-
-ROWS = st.tuples(st.integers(1, 9), st.integers(1, 5), st.integers(1, 4), st.integers(0, 99))
-
-
-@given(st.lists(ROWS, min_size=1, max_size=6), st.booleans())
-def test_a_batch_is_that_of_a_tuple_a_token(shapes, in_arrays):
-    """Rows of any length that score any number of their last positions, each for several tokens."""
-    tuples, arrays = [], []
-    for unscored, scored, width, start in shapes:
-        tokens = tuple(range(start, start + unscored + scored))
-        target_ids = tuple(tuple(range(token, token + width)) for token in tokens[-scored:])
-        tuples.append(Row(tokens, target_ids))
-        arrays.append(Row(np.array(tokens), np.array(target_ids)) if in_arrays else tuples[-1])
-    made = reading._batch(list(enumerate(arrays)), 1)
-    assert preparation.equal(made, preparation.batch_of_tuples(list(enumerate(tuples)), 1))
-
-
-def test_texts_in_arrays_are_read_as_those_in_tuples():
-    texts = [list(range(start, start + length)) for start, length in [(5, 40), (9, 2), (1, 3000)]]
-    pairs = zip(preparation.in_arrays(texts), preparation.in_tuples(texts), strict=True)
-    assert all(preparation.equal(*pair) for pair in pairs)

@@ -22,19 +22,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 from conftest import jupyter_lab
 from matplotlib.image import imread
 
 from benchmarks import __main__ as bench
-from benchmarks import inputs, redraw, repairs, sizes, table
-from benchmarks.faults import Fault, machines
+from benchmarks import inputs, repairs, sizes, table
+from benchmarks.faults import Fault
 from benchmarks.faults import __main__ as faults
 from lib import models
 from lib.blocks import Block
 from lib.data import wheels
-from lib.healing import packing, training
-from lib.models import machine
 from lib.pruning import dropped
 from replication import __main__ as run
 from replication import explore, paths, profiles
@@ -64,13 +61,11 @@ COMMANDS = {  # a command, and the test that runs it
     "make lab": f"{HERE}::test_lab_opens_the_notebooks_on_loopback",
     "make explorer": f"{HERE}::test_explorer_is_written_and_opened",
     "make prune": "tests/test_prune.py::test_make_prune",
-    "make bench": f"{HERE}::test_bench_prints_chosen_rows_and_keeps_the_whole_table",
+    "make bench": f"{HERE}::test_every_row_runs",
     "make gpu": "tests/test_gpu.py::test_the_tiny_shape_on_a_cpu",
-    "make faults": f"{HERE}::test_one_fault",
+    "make faults": f"{HERE}::test_a_fault_that_breaks_lets_the_others_be_seen",
     "python -m benchmarks": f"{HERE}::test_every_row_runs",
-    "python -m benchmarks.faults": f"{HERE}::test_one_fault",
-    "python -m benchmarks.faults.machines": f"{HERE}::test_a_machine_that_heals",
-    "python -m benchmarks.faults.nodes": "tests/test_cluster.py::test_faults_of_nodes",
+    "python -m benchmarks.faults": f"{HERE}::test_a_fault_that_breaks_lets_the_others_be_seen",
     "python -m benchmarks.faults.toys": "tests/test_run.py::test_faults_of_processes",
     "python -m benchmarks.gpu": "tests/test_gpu.py::test_the_tiny_shape_on_a_cpu",
     "python -m scripts.continuations": f"{HERE}::test_continuations_are_recorded_and_resumed",
@@ -80,7 +75,6 @@ COMMANDS = {  # a command, and the test that runs it
     "python -m scripts.readme": f"{HERE}::test_readmes_are_renewed",
     "python -m scripts.record": f"{HERE}::test_record_resumes_and_exports",
     "python -m scripts.tokens": f"{HERE}::test_tokens_are_counted",
-    "python -m benchmarks.redraw": f"{HERE}::test_redrawing_is_timed",
     "python -m benchmarks.repairs": f"{HERE}::test_repairs_are_timed_and_drawn",
     "python -m lib.data.wheels": f"{HERE}::test_assets_are_verified",
     "python -m lib.prune": "tests/test_prune.py::test_make_prune",
@@ -261,8 +255,6 @@ BAD = {f"{module} --nope": "--nope|required" for module in PROGRAMS} | {
     "benchmarks --only 99": "invalid choice: '?99",
     "benchmarks --only one": "'one'",
     "benchmarks.faults --only earthquake": "'earthquake'",
-    "benchmarks.faults.machines explode here": "'explode'",
-    "benchmarks.faults.nodes here explode": "'explode'",
     "benchmarks.gpu": "no GPU here",
     "benchmarks.gpu --tiny --budget 0": "--budget .* not 0",
     "benchmarks.gpu --tiny --work /proc/new": "/proc/new",
@@ -427,7 +419,7 @@ def test_lint_finds_what_format_mends(project):
 
 
 def test_clean_keeps_what_is_recorded_or_downloaded(project):
-    gone = ("data/results/a", "papermill_runs/a", "figures/smoke/a", "figures/quick/a")
+    gone = ("data/results/a", "papermill_runs/a", "figures/smoke/a", "figures/quick-mine/a")
     kept = ("data/recorded/a", "data/assets/a", "figures/overnight/a", "figures/README.md")
     for name in (*gone, *kept):
         (project / name).parent.mkdir(parents=True, exist_ok=True)
@@ -460,7 +452,7 @@ def test_one_figure_and_its_report(output, monkeypatch, capsys):
     assert make_in_process("figure-1b", "PROFILE=smoke") == 0
     assert (output / "figures/smoke/figure_1b.png").read_bytes().startswith(b"\x89PNG")
     assert make_in_process("report", "PROFILE=smoke") == 0
-    page = output / "papermill_runs" / "report" / "index.html"
+    page = output / "papermill_runs" / "report" / "smoke" / "index.html"
     assert capsys.readouterr().out.splitlines()[-1] == str(page)
     assert "figure_1b" in text(page)
 
@@ -528,82 +520,43 @@ def test_lab_opens_the_notebooks_on_loopback(tmp_path):
 
 # ---- benchmarks ------------------------------------------------------------------------------
 
-SLOW = {  # rows of several processes that each load PyTorch, or that need lm-eval
-    row: pytest.param(row, marks=pytest.mark.real) for row in (6, 9, 10)
-}
 
-
-@pytest.fixture
-def small_bench(output, few_articles, monkeypatch):
-    """Rows leave no model in memory, and try formats on few tokens."""
-    monkeypatch.setattr(machine, "TOKENS", 16)
-    yield
-    inputs.load.cache_clear()
-    inputs.distances.cache_clear()
-
-
-@pytest.mark.parametrize("row", [SLOW.get(row, row) for row in bench.ROWS])
-def test_every_row_runs(row, small_bench):
-    """Scores are the same in both ways, and what is counted is as required; no time is judged."""
-    lines = bench.ROWS[row](sizes.TINY)
-    assert lines and all(line.row == row for line in lines)
-    for line in lines:
-        assert len(line.cells()) == len(table.COLUMNS)
-        assert not line.seconds or min(line.seconds) > 0
-        if "counted" in line.what:
-            assert line.met is not False
-        for same, every in re.findall(r"(\d+) of (\d+) (?:scores|prompts)", " ".join(line.notes)):
-            assert same == every
-        assert not any("not measured" in note for note in line.notes)
-
-
-def test_bench_prints_chosen_rows_and_keeps_the_whole_table(tmp_path, monkeypatch, capsys):
-    """A whole table of full size is written; one of chosen or tiny rows is only printed."""
-    monkeypatch.setattr(table, "FILE", tmp_path / "results" / "table.md")
-    assert make_in_process("bench", "ONLY=5", "TINY=1") == 0
+def test_every_row_runs(output, few_articles, monkeypatch, capsys):
+    """Scores are the same in both ways; no time is judged. Only a table of full size is kept."""
+    monkeypatch.setattr(table, "FILE", file := output / "results" / "table.md")
+    assert make_in_process("bench", "TINY=1") == 0
     printed = capsys.readouterr().out
-    assert printed.count("\n| 5 | ") == 2
-    assert make_in_process("bench", "ONLY=5") == 0
-    assert not table.FILE.exists()
-    monkeypatch.setattr(bench, "ROWS", {5: bench.ROWS[5]})
-    assert bench.main(["--tiny"]) == 0 and not table.FILE.exists()
+    rows = re.findall(r"^\| (\d+) \| .*", printed, re.MULTILINE)
+    assert rows == [str(row) for row in bench.ROWS]
+    notes = re.findall(r"(\d+) of (\d+) scores are the same", printed)
+    assert len(notes) == 2 and all(same == every for same, every in notes)
+    inputs.load.cache_clear()
+    assert make_in_process("bench", "ONLY=1", "TINY=1") == 0 and not file.exists()
+    monkeypatch.setattr(bench, "FULL", sizes.TINY)
+    monkeypatch.setattr(bench, "ROWS", {1: bench.ROWS[1]})
     capsys.readouterr()
     assert bench.main([]) == 0
-    assert text(table.FILE) + "\n" == capsys.readouterr().out
-
-
-def test_one_fault(capsys, monkeypatch):
-    assert make_in_process("faults", "ONLY='empty result'") == 0
-    assert capsys.readouterr().out.splitlines()[2].startswith("| empty result | ")
+    assert text(file) + "\n" == capsys.readouterr().out
+    inputs.load.cache_clear()
 
 
 def test_a_fault_that_breaks_lets_the_others_be_seen(capsys, monkeypatch):
+    assert made("faults")[-1] == [".venv/bin/python", "-m", "benchmarks.faults"]
+
     def breaks(folder):
         raise OSError("no mount here")
 
     def differs(folder):
         raise AssertionError("another end")
 
-    monkeypatch.setattr(faults, "FAULTS", [Fault("a", "", breaks), Fault("b", "", differs)])
+    ends = Fault("c", "an end", lambda folder: "its end")
+    given = [Fault("a", "", breaks), Fault("b", "", differs), ends]
+    monkeypatch.setattr(faults, "FAULTS", given)
     assert faults.main([]) == 1
     printed = capsys.readouterr().out
     assert "OSError: no mount here" in printed and "another end" in printed
-
-
-def test_a_machine_that_heals(output, few_articles, capsys, monkeypatch):
-    changed = {training: "_train", packing: "collator", torch.cuda: "device_count"}
-    for module, name in changed.items():  # a machine of its own would not put them back
-        monkeypatch.setattr(module, name, getattr(module, name))
-    for trained in (True, False):
-        assert start("benchmarks.faults.machines", "heal", str(output)) == 0
-        healed = json.loads(capsys.readouterr().out.splitlines()[-1])
-        assert healed["trained"] is trained and healed["losses"]
-
-
-@pytest.mark.real
-@pytest.mark.parametrize("fault", machines.SLOW, ids=lambda fault: fault.fault)
-def test_faults_of_machines(tmp_path, fault):
-    assert fault.check(tmp_path / "ä run")
+    assert "| c | an end | its end |" in printed
+    assert faults.main(["--only", "c"]) == 0
 
 
 def test_lengths_are_written(tmp_path, monkeypatch):
@@ -649,15 +602,6 @@ def test_repairs_are_timed_and_drawn(recorded, few_articles, tmp_path, monkeypat
     assert {"folded map", "LoRA"} <= set(times.repair)
     assert set(times.unit) == {"map", "step"} and (times.minutes >= 0).all()
     assert (paths.FIGURES / "smoke" / "figure_repair_cost.png").exists()
-
-
-@pytest.mark.real
-def test_redrawing_is_timed(monkeypatch, capsys):
-    if not (shutil.which("chromium") or shutil.which("google-chrome")):
-        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
-    monkeypatch.setattr(redraw, "LAYERS", 8)
-    assert redraw.main([]) == 0
-    assert re.search(r"median \d+ ms", capsys.readouterr().out)
 
 
 @pytest.mark.real

@@ -8,6 +8,7 @@ import pytest
 from conftest import Distances, score
 
 from lib.blocks import Block
+from lib.models import registry
 from replication import profiles
 from replication.analysis import curves
 from replication.beyond import dose
@@ -42,6 +43,16 @@ def test_ranks_are_swept_with_the_strategies_of_figure_9(name, strategies):
     alone = profiles.get("paper", [name])  # also in a run of this model only
     requests = experiments.ranks(name, Distances(), alone)
     assert {r.labels["ablation"] for r in requests} == strategies
+
+
+def test_a_model_is_the_same_by_its_hub_id():
+    """So its recipe, its pin and its colour are; a run cannot have it twice."""
+    on_the_hub = {name: of.source for name, of in registry.MODELS.items() if "/" in of.source}
+    assert on_the_hub.keys() >= {*profiles.get("paper").models}
+    for name, hub_id in on_the_hub.items():
+        assert profiles.get("paper", [hub_id]) == profiles.get("paper", [name])
+        with pytest.raises(ValueError, match=f"two are called {registry.label(name)}"):
+            profiles.get("paper", [name, hub_id])
 
 
 def test_every_rank_model_of_other_profiles_has_both_strategies():

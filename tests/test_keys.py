@@ -97,6 +97,7 @@ WHEELS_ONLY = {"arc_easy_test", *SCIQ, *SQUAD}
 NOTHING = set()
 CHANGES = {  # a field of a profile, another value of it, and the results that it changes
     "name": ("other", NOTHING),
+    "folder": ("other", NOTHING),
     "models": ((NAME, "smollm2-135m"), NOTHING),
     "dtype": ("bfloat16", EVERY),
     "quantization": ("nf4", EVERY - {"cost"}),  # whose formats are always the same two

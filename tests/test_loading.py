@@ -1,10 +1,12 @@
 """Only what stays is read, from every layout of a checkpoint; and what is damaged says so."""
 
+import gc
 import json
 import resource
 import signal
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -68,6 +70,21 @@ def test_single_layers_give_the_same_distances(folder):
         np.testing.assert_array_equal(layers.matrix, whole.matrix)
         np.testing.assert_array_equal(layers.standard_error, whole.standard_error)
         np.testing.assert_array_equal(layers.folds, whole.folds)
+
+
+def test_layer_by_layer_holds_two_layers(tmp_path):
+    """The one that is read, and the next."""
+    folder, alive, held = str(stored(tiny("llama"), tmp_path / "model")), weakref.WeakSet(), []
+
+    def layers():
+        for model in loading.one_layer_models(folder, dtype="float32"):
+            alive.add(decoder_layers(model)[0])
+            gc.collect()
+            held.append(len(alive))
+            yield model
+
+    similarity.layerwise_distances(layers, [padded("right")])
+    assert len(held) >= LAYERS and max(held) <= 2
 
 
 def test_nf4_is_what_bitsandbytes_makes_of_the_weights(folder, architecture):

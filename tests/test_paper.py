@@ -22,6 +22,7 @@ pytestmark = pytest.mark.real
 NOTEBOOKS = ["01", "02", "03", "04", "05", "06", "07"]
 BEYOND = ["09", "10", "11", "12", "14"]  # healed at one depth, of one model of each architecture
 ARCHITECTURES = ("llama-2-7b", "qwen-7b", "phi-2")  # Mistral goes through all of them in `a100`
+OF_BEYOND = profiles.folder("paper", ARCHITECTURES)
 PAPER = profiles.PROFILES["paper"].models
 
 
@@ -95,12 +96,12 @@ def test_every_figure_is_there(paper):
 def test_every_figure_beyond_the_papers_is_there(beyond):
     for number in BEYOND:
         for name in notebooks.NOTEBOOKS[number].figures:
-            assert (beyond / "figures/paper" / f"{name}.png").exists()
+            assert (beyond / "figures" / OF_BEYOND / f"{name}.png").exists()
 
 
 @pytest.mark.parametrize("name", ["figure_books", "figure_damage", "figure_repair"])
 def test_models_are_asked_beyond_the_papers_figures(beyond, name):
-    assert set(figure(beyond, name).model) == set(ARCHITECTURES)
+    assert set(figure(beyond, name, OF_BEYOND).model) == set(ARCHITECTURES)
 
 
 @pytest.mark.parametrize("name", ["figure_2", "figure_3", "figure_6"])

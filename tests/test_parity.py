@@ -1,4 +1,4 @@
-"""HellaSwag and GSM8K against lm-eval's own tasks on the same questions (make test-all)."""
+"""MMLU, HellaSwag and GSM8K against lm-eval's own tasks on the same questions (make test-all)."""
 
 from dataclasses import replace
 
@@ -45,16 +45,22 @@ def theirs(base, block, folder, names: list[str]) -> list[dict]:
         return harness.evaluate(*base, names, harness.task_manager(folder), batch_size=1)
 
 
-def matched(base, block, task, samples: list[dict], metric: str, atol: float) -> list[np.ndarray]:
-    """Our rows of the texts of four choices, once their likelihoods and scores are lm-eval's."""
-    flat = [row for example in task.rows(base[1]) for row in example]
-    ours = sweep.target_logprobs(base[0], [UNPRUNED, block], flat, 2048, task.name)[block]
-    expected = [value for sample in samples for value in harness.log_probabilities(sample)]
-    np.testing.assert_allclose([row.sum() for row in ours], expected, atol=atol)
-    by_question = [ours[i : i + 4] for i in range(0, len(ours), 4)]
+def matched(base, block, task, samples: list[dict], metric: str, atol: float) -> np.ndarray:
+    """Our likelihoods of each question's four choices, once they and the scores are lm-eval's.
+
+    A choice is a row, or a question is a row that scores four letters.
+    """
+    examples = task.rows(base[1])
+    flat = [row for example in examples for row in example]
+    swept = sweep.target_logprobs(base[0], [UNPRUNED, block], flat, 2048, task.name)[block]
+    count = len(flat) // len(examples)
+    by_question = [swept[i : i + count] for i in range(0, len(swept), count)]
+    likelihoods = [rows[0] if count == 1 else [row.sum() for row in rows] for rows in by_question]
+    expected = [harness.log_probabilities(sample) for sample in samples]
+    np.testing.assert_allclose(likelihoods, expected, atol=atol)
     values, _ = task.scores(by_question)
     assert values.tolist() == [sample[metric] for sample in samples]
-    return ours
+    return np.array(likelihoods)
 
 
 def test_hellaswag_is_that_of_lm_eval(base, block, tmp_path):
@@ -63,24 +69,21 @@ def test_hellaswag_is_that_of_lm_eval(base, block, tmp_path):
     rows = sets.questions("hellaswag", "wheels", PROFILE.hellaswag_questions)
     name = harness.write_task(tmp_path, "hellaswag", {"validation": rows}, training_split=None)
     samples = theirs(base, block, tmp_path, [name])
-    ours = matched(base, block, task, samples, "acc_norm", atol=2e-3)
-    totals = np.array([row.sum() for row in ours])
-    chosen = totals.reshape(-1, 4).argmax(1)
+    chosen = matched(base, block, task, samples, "acc_norm", atol=2e-3).argmax(1)
     answers = [example["answer"] for example in task.examples]
     right = [float(a == b) for a, b in zip(chosen, answers, strict=True)]
     assert right == [sample["acc"] for sample in samples]
 
 
-def test_mmlu_by_content_is_the_continuation_of_lm_eval(base, block, tmp_path):
-    """Prompts, log-likelihoods of all answers' texts, and accuracy by them."""
-    task = evaluation.task_of(request.of_task("mmlu_content", PROFILE))
-    names = harness.write_tasks(
-        tmp_path,
-        PROFILE.mmlu_subjects,
-        PROFILE.mmlu_questions,
-        PROFILE.mmlu_shots,
-        harness.BY_CONTENT,
-    )
+FORMS = {"mmlu": harness.BY_LETTER, "mmlu_content": harness.BY_CONTENT}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_mmlu_is_that_of_lm_eval(base, block, tmp_path, name):
+    """Prompts, log-likelihoods of all letters or of all answers' texts, and accuracy by them."""
+    task = evaluation.task_of(request.of_task(name, PROFILE))
+    counts = PROFILE.mmlu_subjects, PROFILE.mmlu_questions, PROFILE.mmlu_shots
+    names = harness.write_tasks(tmp_path, *counts, FORMS[name])
     samples = theirs(base, block, tmp_path, names)
     assert [s["arguments"][0][0] for s in samples] == [e["prompt"] for e in task.examples]
     matched(base, block, task, samples, "acc", atol=5e-3)

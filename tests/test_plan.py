@@ -218,9 +218,7 @@ def test_the_paper_takes_a_third_of_the_hours_it_took(output):
     assert taken == sorted(taken, reverse=True) and len({round(t) for t in taken}) == 4
 
 
-@pytest.mark.parametrize(
-    "model", ["mistral-7b", "qwen3-8b", "llama-3.1-8b", "olmo-2-7b", "Qwen/Qwen3-8B"]
-)
+@pytest.mark.parametrize("model", ["mistral-7b", "qwen3-8b", "llama-3.1-8b", "olmo-2-7b"])
 def test_a_night_of_an_a100_has_every_figure_with_signal(model, output):
     night, card = profiles.get("a100", [model]), cards.get_card("a100-80")
     assert hours(night, "a100-80") <= 12

@@ -6,27 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import counts, inputs, mmlu, sizes
 from lib import evaluation, similarity, sweep
 from lib.blocks import UNPRUNED, Block
-from lib.models import decoder
+from lib.data import sets
+from lib.models import decoder, loading
 from lib.pruning import dropped
-from replication import paths, profiles
+from replication import profiles
 from replication.measure import request
 
 pytestmark = pytest.mark.real
-SIZE = replace(
-    sizes.FULL,
-    similarity_sequences=32,
-    mmlu_subjects=2,
-    mmlu_questions=4,
-    mmlu_block_sizes=(4,),
-)
 
 
 @pytest.fixture(scope="module")
 def real():
-    return inputs.load("smollm2-135m", dtype="float32")
+    return loading.load("smollm2-135m", dtype="float32")
 
 
 def test_it_is_the_model_we_think(real):
@@ -52,26 +45,9 @@ def test_loss_is_that_of_transformers(real):
 def test_shape_of_the_map(real):
     """The last layer's row ends, and the first layer, are unlike; small blocks lie mid-model."""
     model, tokenizer = real
-    distances = similarity.block_distances(model, inputs.c4_batches(tokenizer, 32, 64))
+    texts = sets.c4("validation", "wheels", 32)
+    batches = similarity.calibration_batches(texts, tokenizer, 64, 2048)
+    distances = similarity.block_distances(model, batches)
     assert distances.of(Block(0, 1)) > 0.3
     assert np.argmin(distances.row(6)) in range(10, 17)
     assert distances.row(1)[-1] > 2 * distances.row(1).min()
-
-
-def test_the_same_letters_as_lm_eval(real):
-    pytest.importorskip("lm_eval")
-    task = inputs.task("mmlu", SIZE)
-    pair = mmlu._measure(SIZE, *real, task)
-    same, notes = mmlu.compare(pair.reference_value, pair.ours_value)
-    assert same, notes
-    theirs = mmlu.stacked(
-        {b: map(mmlu.harness.log_probabilities, s) for b, s in pair.reference_value.items()}
-    )
-    assert np.abs(theirs - mmlu.stacked(pair.ours_value)).max() < 1e-3
-
-
-def test_sharing_pays_most_for_the_deepest_models():
-    """The count of layer applications for 80 layers, from the l*(n) of third-party scripts."""
-    both, simple = (line.ratio for line in counts.llama_2_70b(sizes.FULL))
-    assert both > 9.5 and simple > 20
-    assert (paths.DATA / "published.json").exists()

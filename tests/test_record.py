@@ -1,4 +1,4 @@
-"""A recording that is cut resumes from its export; what prose quotes of it; runs beside it."""
+"""The lines of an export, read back; what prose quotes of the record; runs beside it."""
 
 import json
 import re
@@ -35,26 +35,6 @@ def contents(folder):
 def description(folder):
     """What run.json says."""
     return results.archive(folder).run
-
-
-def test_recorded_wiped_and_continued(recorded):
-    """Nothing is measured twice in a clean clone, not even a healing, whose adapter is gone."""
-    assert record.record("smoke", ["03"]) == 0
-    first = contents(recorded)
-    assert {name.split(".")[0] for name in first} == {"similarity", "scores", "healing"}
-    assert {"scores.tiny-random.c4.jsonl", "scores.tiny-random.c4.healed.jsonl"} <= set(first)
-    pictures = sorted(p.name for p in paths.FIGURES.glob("smoke/*.png"))
-    assert "figure_1d.png" in pictures
-    described = description(recorded)
-    assert described["environment"]["torch"] and set(described["notebooks"]) == {"03"}
-
-    shutil.rmtree(paths.RUNS)
-    shutil.rmtree(paths.FIGURES)
-    assert record.record("smoke", ["03"]) == 0
-    assert contents(recorded) == first
-    assert not (record.workplace("smoke") / "data/results/adapters").exists()
-    assert sorted(p.name for p in paths.FIGURES.glob("smoke/*.png")) == pictures
-    assert not paths.RESULTS.exists()
 
 
 def test_a_failed_notebook_is_recorded_as_failed(recorded, capsys):
@@ -157,12 +137,12 @@ def test_only_valid_results_are_restored(measured, caplog):
 def test_files_too_large_to_commit_are_left_out(recorded, capsys):
     folder = record.workplace("smoke") / "figures" / "smoke"
     folder.mkdir(parents=True)
-    (folder / "small.png").write_bytes(b"x")
+    (folder / "figure_4.png").write_bytes(b"x")
     assert record.export("smoke") == 0
-    (folder / "large.png").write_bytes(b"x" * 250_001)
+    (folder / "figure_2.png").write_bytes(b"x" * 250_001)
     assert record.export("smoke") == 1
-    assert "large.png has 250,001 bytes" in capsys.readouterr().err
-    assert [p.name for p in (paths.FIGURES / "smoke").iterdir()] == ["small.png"]
+    assert "figure_2.png has 250,001 bytes" in capsys.readouterr().err
+    assert [p.name for p in (paths.FIGURES / "smoke").iterdir()] == ["figure_4.png"]
 
 
 def test_what_is_committed_is_small():

@@ -238,7 +238,7 @@ def reported(drawn):
     environment["PYTHONPATH"] = str(paths.ROOT)
     command = [sys.executable, "-m", "replication.report", "--profile", DRAWN]
     subprocess.run(command, env=environment, check=True, cwd=paths.ROOT)
-    return drawn[0] / "papermill_runs" / "report"
+    return drawn[0] / "papermill_runs" / "report" / DRAWN
 
 
 def test_the_report_begins_with_the_findings(reported):
@@ -261,8 +261,8 @@ def test_the_report_can_be_put_on_a_host(reported):
         for address in re.findall(r'<(?:a|img|iframe)[^>]* (?:href|src)="([^":#]+)"', html):
             assert (page.parent / address).resolve().is_relative_to(reported), (page.name, address)
             assert (page.parent / address).is_file(), (page.name, address)
-    assert (reported / DRAWN / "explorer.html").is_file()
-    assert "srcdoc" not in (reported / DRAWN / f"{NOTEBOOKS['08'].file}.html").read_text()
+    assert (reported / "explorer.html").is_file()
+    assert "srcdoc" not in (reported / f"{NOTEBOOKS['08'].file}.html").read_text()
 
 
 @pytest.mark.real

@@ -18,6 +18,7 @@ from replication.claims import bounds
 from replication.measure import distance_maps, scores
 from replication.report import __main__ as report
 from replication.run import notebooks
+from replication.run.execution import Launch
 from scripts import record
 
 SMOKE = profiles.get("smoke")
@@ -69,29 +70,45 @@ def draw(profile, name):
 def test_finished_failed_and_missing_are_told_apart(ran):
     index = report.build(SMOKE).read_text()
     for name in ("01_similarity_heatmaps", "02_pruning_curves"):
-        assert f'<a href="smoke/{name}.html">1 · Similar &lt;layers&gt;</a>' in index
+        assert f'<a href="{name}.html">1 · Similar &lt;layers&gt;</a>' in index
         assert (paths.RUNS / "report" / "smoke" / f"{name}.html").exists()
     assert "failed: ValueError: why<" in index
     assert index.count('class="missing">missing') == len(notebooks.NOTEBOOKS) - 2
     missing = [name.replace("_", " ") for name in notebooks.FIGURES if name != "figure_4"]
     assert ", ".join(missing) in index
     assert index.count('src="data:image/png') == 2  # this run's figure 4 and the recorded one
-    assert 'href="smoke/figure_4.csv"' in index
+    assert 'href="figure_4.csv"' in index
     assert set(re.findall(r'href="#([\w-]+)"', index)) <= set(re.findall(r'id="([\w-]+)"', index))
 
 
 def test_pictures_come_first_and_the_folder_needs_no_other(ran):
     (paths.FIGURES / "smoke" / "explorer.html").write_text("a page")
     index = report.build(SMOKE)
-    text, folder = index.read_text(), paths.RUNS / "report"
+    text, folder = index.read_text(), paths.RUNS / "report" / "smoke"
     assert index.parent == folder and text.index("<img") < text.index("<table")
     linked = {name for name in re.findall(r'(?:href|src)="([^":#]+)"', text)}
-    assert {"smoke/figure_4.csv", "smoke/explorer.html"} <= linked
+    assert {"figure_4.csv", "explorer.html"} <= linked
     assert all((folder / name).is_file() and ".." not in name for name in linked)
-    left = folder / "smoke" / "of_an_earlier_run.html"
+    left = folder / "of_an_earlier_run.html"
     left.write_text("")
     report.build(SMOKE)
     assert not left.exists()
+
+
+def test_a_report_that_fails_leaves_those_that_are_there(ran, monkeypatch):
+    """Of its own profile, whatever fails, and of every other."""
+
+    def files() -> dict:
+        return {f: f.read_bytes() for f in (paths.RUNS / "report").rglob("*") if f.is_file()}
+
+    report.build(SMOKE)
+    before = files()
+    with pytest.raises(ValueError, match="make figures PROFILE=paper"):
+        report.build(profiles.get("paper"))
+    monkeypatch.setattr(report.compare, "compare", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        report.build(SMOKE)
+    assert files() == before
 
 
 def test_an_embedded_page_is_in_the_folder_once():
@@ -118,7 +135,7 @@ def test_a_newer_state_replaces_an_older_one(ran):
     failed = shutil.copy(done, done.with_suffix(".failed.ipynb"))
     for newer, state in ((failed, "failed"), (done, "done")):
         os.utime(newer, (os.stat(newer).st_atime, 2e9 + (newer == done)))
-        assert report._notebook("01", "smoke")["state"] == state
+        assert report._notebook("01", SMOKE, ran)["state"] == state
 
 
 def row(index, *cells):
@@ -177,8 +194,11 @@ def test_notebooks_become_pages_without_kernel_or_network(ran):
 def test_the_run_is_reported_as_it_was_asked(ran):
     """With the models and the limit of the newest notebook, not those of the bare profile."""
     assert report.newest_run("smoke") == SMOKE
-    copy = paths.RUNS / "smoke" / f"{notebooks.NOTEBOOKS['04'].file}.ipynb"
     parameters = {"PROFILE": "smoke", "MODELS": ["smollm2-135m"], "LIMIT": 3}
+    folder = Launch(parameters=parameters).folder
+    assert folder.name == "smoke-smollm2-135m"  # figures and notebooks of SMOKE stay
+    folder.mkdir()
+    copy = folder / f"{notebooks.NOTEBOOKS['04'].file}.ipynb"
     nbformat.write(v4.new_notebook(metadata={"papermill": {"parameters": parameters}}), copy)
     assert report.newest_run("smoke") == profiles.get("smoke", ["smollm2-135m"], 3)
 
@@ -210,7 +230,7 @@ def test_in_a_browser(ran, chromium, width):
     page.on("request", lambda request: addresses.append(request.url))
     page.on("console", lambda message: messages.append(message.text))
     page.on("pageerror", lambda error: messages.append(str(error)))
-    for file in (index, *sorted((paths.RUNS / "report" / "smoke").glob("*.html"))):
+    for file in sorted(index.parent.glob("*.html")):
         page.goto(file.as_uri())
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), file.name
         pictures = "[...document.images].map(i => [i.naturalWidth, i.width])"

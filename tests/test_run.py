@@ -1,21 +1,27 @@
 """The notebooks, headless, in `smoke`: what they leave, and what is left of one that ends early."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import nbformat
 import pandas as pd
 import psutil
 import pytest
+import torch
+from nbclient.exceptions import DeadKernelError
 
 from benchmarks.faults import processes
-from replication import paths
+from lib.models import registry
+from replication import paths, profiles, results
 from replication.__main__ import main
 from replication.run import execution, notebooks
 from replication.run.execution import Launch, RunError
+from scripts import record
 
 COLUMNS = {
     "profile", "model", "dtype", "quantization", "strategy", "block_start", "block_size",
@@ -46,6 +52,47 @@ def test_every_notebook_leaves_its_figures(smoke):
             assert picture.read_bytes().startswith(b"\x89PNG")
             assert len(pd.read_csv(picture.with_suffix(".csv"))) > 1
     assert not list(smoke.rglob("*.part")) and not list(smoke.rglob("*.running.ipynb"))
+
+
+def test_a_record_from_nothing_is_whole_and_a_clean_clone_continues_it(smoke, output, monkeypatch):
+    """Each notebook leaves what it left in `smoke`; then one runs, all of it restored.
+
+    Nothing is measured twice, not even a healing, whose adapter is gone.
+    """
+    recorded, figures = output / "recorded" / "smoke", output / "figures" / "smoke"
+    monkeypatch.setattr(paths, "RECORDED", recorded.parent)
+    copies = smoke / "papermill_runs" / "smoke"
+    named = {n: copies / f"{of.file}.ipynb" for n, of in notebooks.NOTEBOOKS.items() if of.figures}
+    ends = {number: copy.stat().st_mtime for number, copy in named.items()}
+
+    def leave(name: str, number: str) -> int:
+        before = max((end for end in ends.values() if end < ends[number]), default=0)
+        for file in (*smoke.glob("data/results/**/*.json"), *smoke.glob("figures/smoke/*.*")):
+            if before < file.stat().st_mtime <= ends[number]:
+                target = record.workplace(name) / file.relative_to(smoke)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, target)
+        return 0
+
+    with monkeypatch.context() as patch:
+        patch.setattr(record, "_run", leave)
+        assert record.record("smoke") == 0
+    first = {file.name: file.read_bytes() for file in recorded.glob("*.jsonl")}
+    drawn = {file.name for file in figures.iterdir()}
+    committed = paths.ROOT / "figures" / profiles.RECORDED
+    assert drawn == {file.name for file in committed.glob("figure_*")}
+    kept = (paths.ROOT / "data" / "recorded" / profiles.RECORDED).glob("*.jsonl")
+    assert {file.split(".")[0] for file in first} == {file.name.split(".")[0] for file in kept}
+    described = results.archive(recorded).run
+    assert described["environment"]["torch"] and set(described["notebooks"]) == set(ends)
+
+    shutil.rmtree(paths.RUNS)
+    shutil.rmtree(figures)
+    assert record.record("smoke", ["03"]) == 0
+    assert {file.name: file.read_bytes() for file in recorded.glob("*.jsonl")} == first
+    assert {file.stem for file in figures.glob("*.png")} == {*notebooks.NOTEBOOKS["03"].figures}
+    assert not (record.workplace("smoke") / "data/results/adapters").exists()
+    assert not paths.RESULTS.exists()
 
 
 @pytest.mark.parametrize("name", ["figure_2", "figure_3", "figure_5", "figure_6"])
@@ -113,6 +160,32 @@ def test_a_failed_notebook_is_kept_as_failed(output, tmp_path, monkeypatch):
         execution.execute(launch)
 
 
+def test_a_job_at_its_time_limit_says_so(output):
+    """It is killed for it; the log of what it printed stays."""
+    command = (sys.executable, "-c", "import time; print('begun', flush=True); time.sleep(60)")
+    outcome = execution.attempt(Launch(job="slow", command=command, time_limit=0.02))
+    assert outcome.status == "time limit" and "longer than 0.02 minutes" in outcome.reason
+    assert (paths.RESULTS / "jobs" / "slow.log").read_text() == "begun\n"
+
+
+@pytest.mark.parametrize(
+    "error, status",
+    [
+        (registry.GatedError("…"), "skipped: gated"),
+        (registry.ModelError("…"), "skipped: not available"),
+        (results.NotMeasured("…"), "incomplete"),
+        (MemoryError(), "oom"),
+        (torch.OutOfMemoryError("CUDA out of memory."), "oom"),
+        (SimpleNamespace(ename="GatedError", evalue="…"), "skipped: gated"),
+        (DeadKernelError("Kernel died"), "killed"),
+        (ValueError("…"), "failed"),
+    ],
+)
+def test_a_failure_has_a_word(error, status):
+    """Of an error here, or one of a kernel, which comes by name."""
+    assert execution.failure(error).status == status
+
+
 @pytest.mark.parametrize(
     "given, seen",
     [(None, "0"), ("2,3", "2"), ("GPU-8b2c,GPU-11", "GPU-8b2c"), ("5", "5"), ("", "")],
@@ -129,11 +202,16 @@ def test_a_kernel_sees_one_gpu(monkeypatch, given, seen):
 
 
 def test_a_relative_folder_is_the_same_from_everywhere(tmp_path):
-    """A kernel starts in notebooks/."""
+    """Jobs and kernels start in the checkout."""
     command = [sys.executable, "-c", "from replication import paths; print(paths.FIGURES)"]
+    code = f"from replication import paths; import subprocess; subprocess.run({command}, cwd='/')"
     environment = {"DEEPER_LAYERS_FIGURES": "pictures", "PYTHONPATH": str(paths.ROOT)}
     done = subprocess.run(
-        command, cwd=tmp_path, env=os.environ | environment, capture_output=True, text=True
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
     )
     assert done.stdout.strip() == str(tmp_path / "pictures"), done.stderr
 

@@ -30,7 +30,9 @@ def few_shot_rows() -> list[Row]:
             own = random_tokens(3 + 2 * i, seed=10 * group + i)
             rows.append(Row(prefix + own, ((5, 6, 7),), group))
     rows += [Row(random_tokens(n, seed=n), ((5, 6, 7), (8, 9, 10))) for n in (4, 25, 9)]
-    return [*rows, Row(random_tokens(11, seed=11), ((5, 6, 7, 8, 9),))]  # of five choices
+    rows.append(Row(random_tokens(11, seed=11), ((5, 6, 7, 8, 9),)))  # of five choices
+    text = np.array(random_tokens(14, seed=12))
+    return [*rows, Row(text[:-1], text[1:, None])]
 
 
 def whole(model, row: Row) -> np.ndarray:

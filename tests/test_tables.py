@@ -99,5 +99,7 @@ def test_a_figure_is_drawn_from_its_table_by_six_files(output):
         figures.save(figures.figure_2(table), "figure_2", profile)
     finally:
         sys.setprofile(None)
-    ours = {name for name in entered if name.startswith((f"{paths.ROOT}/lib", f"{paths.ROOT}/repl"))}
+    ours = {
+        name for name in entered if name.startswith((f"{paths.ROOT}/lib", f"{paths.ROOT}/repl"))
+    }
     assert len(ours) <= 6, ours

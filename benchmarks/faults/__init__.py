@@ -1,4 +1,4 @@
-"""Faults, for real: killed processes, full disks, damaged results, lost nodes.
+"""Faults of processes, disks and nodes, for real: what no test can provoke, or only some do.
 
 `python -m benchmarks.faults` provokes each and prints one table: fault, expected, seen.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Fault:
-    """check(empty folder) provokes it and says what it saw; AssertionError if that is wrong."""
+    """check(empty folder) provokes it and returns what it saw; AssertionError if that is wrong."""
 
     fault: str
     expected: str

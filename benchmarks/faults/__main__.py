@@ -6,13 +6,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.faults import files, machines, nodes, notebooks, processes
+from benchmarks.faults import nodes, processes
 
-FAULTS = [
-    fault
-    for module in (processes, files, machines, notebooks, nodes)
-    for fault in module.QUICK + module.SLOW
-]
+FAULTS = [*processes.QUICK, *processes.SLOW, *nodes.SLOW]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,7 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     if not chosen:
         print(f"No fault contains {' or '.join(map(repr, only))}.", file=sys.stderr)
         return 2
-    failed, start = 0, time.monotonic()
+    failed = 0
     print("| fault | expected | seen | s |\n|---|---|---|---|", flush=True)
     for fault in chosen:
         begun = time.monotonic()
@@ -32,11 +28,10 @@ def main(argv: list[str] | None = None) -> int:
                 seen = fault.check(Path(folder) / "run")
             except Exception as error:  # the other faults are still provoked
                 reason = " ".join(str(error).split())[-300:]
-                kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
-                seen, failed = f"**NOT SO** {kind}{reason}", failed + 1
+                seen, failed = f"**NOT SO** {type(error).__name__}: {reason}", failed + 1
         seconds = time.monotonic() - begun
         print(f"| {fault.fault} | {fault.expected} | {seen} | {seconds:.0f} |", flush=True)
-    print(f"\n{failed} not as expected, {(time.monotonic() - start) / 60:.1f} minutes")
+    print(f"\n{failed} not as expected")
     return int(failed > 0)
 
 

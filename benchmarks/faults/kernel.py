@@ -5,11 +5,11 @@ import time
 from pathlib import Path
 
 from lib import storage
-from replication import paths, results
+from replication import paths, profiles, results
 
 
 def measure(name: str) -> dict:
-    """What the toy model `name` does when it is measured; a line in OUTPUT/measured each time."""
+    """Do what the toy model `name` does when it is measured; a line in OUTPUT/measured each."""
     note("measured", f"{name} {os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES')}")
     if name.startswith("slow"):
         time.sleep(600)
@@ -20,10 +20,6 @@ def measure(name: str) -> dict:
 
         resource.setrlimit(resource.RLIMIT_AS, (8 * 2**30, 8 * 2**30))
         torch.ones(2**32)
-    if name.startswith("cuda"):
-        import torch
-
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
     if name.startswith("large"):
         return {"bytes": "x" * 2**21}
     if name.startswith("token"):
@@ -32,12 +28,12 @@ def measure(name: str) -> dict:
 
 
 def toy(name: str) -> dict:
-    """The record of the toy model `name`."""
+    """Return the record of the toy model `name`."""
     return results.load_or_compute("toy", {"model": name}, lambda: measure(name))
 
 
 def work(profile: str, models: list[str]) -> None:
-    """The toy notebook: measure each model through the results, draw a table."""
+    """Measure each model through the results and draw a table, as a notebook does."""
     rows = ["model,value,status"]
     for name in (Path(model).name for model in models):
         try:
@@ -45,7 +41,7 @@ def work(profile: str, models: list[str]) -> None:
             rows.append(f"{name},{record['values'].get('value', 0)},ok")
         except results.NotMeasured as error:
             rows.append(f"{name},,{error.status}")
-    folder = paths.FIGURES / profile
+    folder = paths.FIGURES / profiles.folder(profile, models)
     storage.atomic_write(folder / "figure_toy.csv", "\n".join(rows).encode())
     storage.atomic_write(folder / "figure_toy.png", b"\x89PNG")
 

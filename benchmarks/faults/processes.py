@@ -1,50 +1,32 @@
-"""Faults of processes: killed kernels and runners, no memory, no time, a second runner."""
+"""Faults of processes and disks: killed jobs and runners, no memory, no time, no room."""
 
+import multiprocessing
 import os
 import signal
+import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from unittest import mock
-
-import papermill
-import psutil
 
 from benchmarks.faults import Fault, toys
-from replication import paths, profiles
-from replication.run import batch
-from replication.run.execution import Launch, Outcome, attempt
-from replication.run.jobs import Job
+
+# ---- processes -------------------------------------------------------------------------------
 
 
 def job_killed(folder: Path) -> str:
     runner = toys.start(folder, "a", "slow", "b")
     toys.until(lambda: len(toys.lines(folder)) == 2)
-    toys.kill(int(toys.lines(folder)[1].split()[1]))
+    os.kill(int(toys.lines(folder)[1].split()[1]), signal.SIGKILL)
     status, printed = toys.finish(runner)
-    assert status == 1 and "killed" in _row(printed, "slow"), printed
-    assert all(_row(printed, name).startswith("ok ") for name in (" a-map", " b-map")), printed
+    assert status == 1 and toys.row(printed, "slow").startswith("killed "), printed
+    assert all(toys.row(printed, f" {name}-map").startswith("ok ") for name in "ab"), printed
     kept = {file.name for file in folder.glob("output/data/results/jobs/*.log")}
     assert kept == {"a-map.log", "slow-map.log", "b-map.log"}, kept
-    table = (folder / "output/figures/smoke/figure_toy.csv").read_text()
+    table = (folder / "output/figures/smoke-a-slow-b/figure_toy.csv").read_text()
     assert "slow,,not measured" in table and "b,1,ok" in table, table
     return "killed; the others ok and drawn; exit 1"
-
-
-def out_of_memory(folder: Path, name: str) -> str:
-    status, printed = toys.finish(toys.start(folder, name, "b"))
-    assert status == 1 and _row(printed, name).startswith("oom "), printed
-    assert _row(printed, " b-map").startswith("ok "), printed
-    return f"oom: {_row(printed, name).split('-map: ')[1][:50]}…; the other ok"
-
-
-def time_limit(folder: Path) -> str:
-    runner = toys.start(folder, "slow", "b", "--time-limit=0.2")
-    status, printed = toys.finish(runner)
-    assert status == 1 and _row(printed, "slow").startswith("time limit "), printed
-    assert _row(printed, " b-map").startswith("ok ") and not toys.processes(folder / "output"), (
-        printed
-    )
-    return "ended after 12 s, no process left; the other ok"
 
 
 def second_runner(folder: Path) -> str:
@@ -63,101 +45,126 @@ def second_runner(folder: Path) -> str:
 def interrupted(folder: Path, number: int) -> str:
     runner = toys.start(folder, "slow", "b")
     toys.until(lambda: toys.lines(folder))
-    assert len(toys.processes(folder / "output")) >= 2
+    assert len(toys.processes(folder)) >= 2
     runner.send_signal(number)
-    start = time.monotonic()
     status, printed = toys.finish(runner)
-    seconds = time.monotonic() - start
-    toys.until(lambda: not toys.processes(folder / "output"), 2)
+    toys.until(lambda: not toys.processes(folder), 2)
     assert status == 130 and printed.strip().endswith("resumes from here."), printed
-    return f"exit 130 after {seconds:.1f} s, no process left"
-
-
-def runner_killed(folder: Path) -> str:
-    runner = toys.start(folder, "slow", "b")
-    toys.until(lambda: toys.lines(folder))
-    toys.kill(runner.pid)
-    start = time.monotonic()
-    runner.communicate()
-    toys.until(lambda: not toys.processes(folder / "output"), 10)
-    return f"its job ended by itself after {time.monotonic() - start:.1f} s"
+    return "exit 130, no process left"
 
 
 def token(folder: Path) -> str:
     status, printed = toys.finish(toys.start(folder, "token"))
     assert status == 0, printed
-    copies = [file for file in folder.rglob("*") if file.is_file()]
-    [copy] = folder.glob("output/papermill_runs/smoke/toy.ipynb")
+    [copy] = folder.glob("output/papermill_runs/*/toy.ipynb")
     assert "logged in with <token>" in copy.read_text(), copy.read_text()
-    assert not [f for f in copies if toys.SECRET.encode() in f.read_bytes()]
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    assert not [file for file in files if toys.SECRET.encode() in file.read_bytes()]
     assert toys.SECRET not in printed
-    return f"“<token>” in the copy, in none of {len(copies)} files, not in the log"
+    return f"“<token>” in the copy, in none of {len(files)} files, not in the log"
 
 
-def thousand(folder: Path, count: int = 1000) -> str:
-    """A no-op executor; RSS of this process after a fifth of the jobs and at the end."""
-    sizes, engine = [], batch.Serial(lambda launch: Outcome("ok"))
-    whole = batch.Batch({}, {"PROFILE": "smoke"}, profiles.get("smoke"))
-    jobs = [Job(f"job-{n}", "tiny-random", "03") for n in range(count)]
+def time_limit(folder: Path) -> str:
+    status, printed = toys.finish(toys.start(folder, "slow", "b", "--time-limit=0.2"))
+    assert status == 1 and toys.row(printed, "slow").startswith("time limit "), printed
+    assert toys.row(printed, " b-map").startswith("ok "), printed
+    assert toys.row(printed, "toy:").endswith("jobs: time limit"), printed
+    assert not toys.processes(folder)
+    return "ended after 12 s, no process left; the other ok; the notebook says why a point lacks"
+
+
+def runner_killed(folder: Path) -> str:
+    runner = toys.start(folder, "slow", "b")
+    toys.until(lambda: toys.lines(folder))
+    runner.kill()
     start = time.monotonic()
-    for _, outcome in batch.in_order(jobs, engine, whole.launch):
-        assert outcome.status == "ok"
-        sizes.append(psutil.Process().memory_info().rss)
-    each = (time.monotonic() - start) / count
-    grown = (sizes[-1] - sizes[count // 5]) / 2**20
-    assert len(sizes) == count and each < 0.05 and grown < 10, (each, grown)
-    return f"{1000 * each:.1f} ms a job, {grown:+.1f} MB"
+    runner.communicate()
+    toys.until(lambda: not toys.processes(folder), 10)
+    return f"its job ended by itself after {time.monotonic() - start:.1f} s"
 
 
-def through_papermill(folder: Path, count: int = 20) -> str:
-    inside, sizes, real = [], [], papermill.execute_notebook
+def out_of_memory(folder: Path) -> str:
+    status, printed = toys.finish(toys.start(folder, "memory", "b"))
+    assert status == 1 and toys.row(printed, "memory").startswith("oom "), printed
+    assert toys.row(printed, " b-map").startswith("ok "), printed
+    return f"oom: {toys.row(printed, 'memory').split('-map: ')[1][:50]}…; the other ok"
 
-    def timed(*args, **kwargs):
-        start = time.monotonic()
-        try:
-            return real(*args, **kwargs)
-        finally:
-            inside.append(time.monotonic() - start)
-            sizes.append(psutil.Process().memory_info().rss)
 
-    before, kernels = (paths.NOTEBOOKS, paths.RUNS, paths.FIGURES), toys.environment(folder)
-    models = toys.set_up(folder, [f"m{n}" for n in range(count)])
-    paths.RUNS, paths.FIGURES = folder / "papermill_runs", folder / "figures"
-    papermill.execute_notebook = timed
-    start = time.monotonic()
+def two_healings(folder: Path) -> str:
+    """Two processes are to heal the same block into the same folder at the same time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        first, second = pool.map(_heal, [folder / "adapter"] * 2)
+    assert first[1] == second[1], (first, second)
+    assert {first[0], second[0]} == {True, False}, (first, second)
+    return "one trained, the other waited and took what it left"
+
+
+def _heal(folder: Path) -> tuple[bool, list[float]]:
+    """Whether this process trained, and the losses it got."""
+    from lib.blocks import Block
+    from lib.healing import training
+    from lib.models import loading
+    from lib.pruning import dropped
+    from replication import profiles
+
+    trained = []
+    real = training._train
+    training._train = lambda *args: trained.append(1) or real(*args)
+    recipe = profiles.recipe("tiny-random", profiles.get("smoke"))
+    model, tokenizer = loading.load("tiny-random", dtype="float32", device="cpu")
+    with dropped(model, Block(2, 2)):
+        healed = training.heal(model, tokenizer, recipe, folder)
+    return bool(trained), healed.losses
+
+
+# ---- disks: as root --------------------------------------------------------------------------
+
+
+def full_disk(folder: Path) -> str:
+    """A tmpfs of 1.5 MB for all that a run writes; the result is larger."""
+    with _tmpfs(folder / "output", "size=1500k"):
+        status, printed = toys.finish(toys.start(folder, "large", "b"))
+        assert status == 1 and "No space left on device" in printed, printed
+        assert toys.row(printed, " b-map").startswith("ok "), printed
+        assert not list(folder.glob("output/**/toy/large/*")) and not list(folder.rglob("*.part"))
+        subprocess.run(["mount", "-o", "remount,size=9m", folder / "output"], check=True)
+        status, printed = toys.finish(toys.start(folder, "large", "b"))
+        assert status == 0, printed
+    return "that job failed: No space left on device; no part of it stays; with room it ends"
+
+
+def read_only(folder: Path) -> str:
+    with _tmpfs(folder / "output", "ro"):
+        status, printed = toys.finish(toys.start(folder, "a"))
+    assert status == 2 and "Read-only file system" in printed, printed
+    assert len(printed.strip().splitlines()) == 1, printed
+    return f"exit 2: “{printed.strip()[:40]}…”"
+
+
+@contextmanager
+def _tmpfs(place: Path, options: str) -> Iterator[None]:
+    place.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], check=True)
     try:
-        with mock.patch.dict(os.environ, kernels):
-            for model in models:
-                outcome = attempt(Launch(toys.TOY, {"PROFILE": "smoke", "MODELS": [model]}))
-                assert outcome.status == "ok", outcome
+        yield
     finally:
-        papermill.execute_notebook = real
-        paths.NOTEBOOKS, paths.RUNS, paths.FIGURES = before
-    each = (time.monotonic() - start - sum(inside)) / count
-    grown = (sizes[-1] - sizes[count // 4]) / 2**20
-    assert each < 0.05 and grown < 20, (each, grown)
-    own = sum(inside) / count
-    return f"{1000 * each:.1f} ms a notebook beyond papermill's {own:.2f} s, {grown:+.1f} MB"
+        subprocess.run(["umount", "--lazy", place], check=True)
 
 
-def _row(printed: str, name: str) -> str:
-    """The line of the closing table about job `name`."""
-    table = printed[printed.index("status  ") :].splitlines()
-    return next(line for line in table if name in line)
-
-
+ENDED = "exit 130, no process left"
 QUICK = [
     Fault("a job killed -9", "that job alone fails, logs kept", job_killed),
     Fault("second runner, same results", "one sentence that names the first", second_runner),
-    Fault("Ctrl-C", "exit 130, no process left", lambda f: interrupted(f, signal.SIGINT)),
+    Fault("Ctrl-C", ENDED, partial(interrupted, number=signal.SIGINT)),
     Fault("a notebook prints the hub token", "it stands in no file", token),
 ]
 SLOW = [
     Fault("time limit reached", "that job alone ends", time_limit),
-    Fault("SIGTERM, as from Slurm", "as Ctrl-C", lambda f: interrupted(f, signal.SIGTERM)),
+    Fault("SIGTERM, as from Slurm", ENDED, partial(interrupted, number=signal.SIGTERM)),
     Fault("runner killed -9", "no job stays behind", runner_killed),
-    Fault("no memory (RLIMIT_AS)", "oom, others go on", lambda f: out_of_memory(f, "memory")),
-    Fault("torch.cuda.OutOfMemoryError", "oom, others go on", lambda f: out_of_memory(f, "cuda")),
-    Fault("1,000 jobs, no-op executor", "< 50 ms a job, memory flat", thousand),
-    Fault("20 notebooks through papermill", "< 50 ms beyond papermill's own", through_papermill),
+    Fault("no memory (RLIMIT_AS)", "oom, others go on", out_of_memory),
+    Fault("two processes, one healing", "the second waits for it", two_healings),
+    Fault("disk full (tmpfs)", "one job fails, nothing half-written", full_disk),
+    Fault("read-only results folder", "one sentence before any computing", read_only),
 ]

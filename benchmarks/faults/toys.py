@@ -34,22 +34,17 @@ SECRET = "hf_ThisTokenMustNotBeShown"
 
 
 def set_up(folder: Path, names: list[str]) -> list[str]:
-    """Write the toy notebook and the models into `folder`; the models' paths."""
-    paths.NOTEBOOKS = folder / "notebooks"
-    paths.NOTEBOOKS.mkdir(parents=True, exist_ok=True)
+    """Write the toy notebook and the models into `folder`; return the models' paths."""
     head = "PROFILE = 'smoke'\nMODELS: list = None\nSIZES: list = None"
     body = "from benchmarks.faults import kernel\n\nkernel.work(PROFILE, MODELS)"
     cells = [
         nbformat.v4.new_code_cell(head, metadata={"tags": ["parameters"]}),
         nbformat.v4.new_code_cell(body),
     ]
-    notebook = nbformat.v4.new_notebook(cells=cells)
-    notebook.metadata["kernelspec"] = {
-        "name": "python3",
-        "language": "python",
-        "display_name": "Python 3",
-    }
-    nbformat.write(notebook, paths.NOTEBOOKS / "toy.ipynb")
+    kernelspec = {"name": "python3", "language": "python", "display_name": "Python 3"}
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernelspec})
+    (folder / "notebooks").mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, folder / "notebooks" / "toy.ipynb")
     for name in names:
         (folder / name).mkdir(exist_ok=True)
         (folder / name / "config.json").write_text(json.dumps({"num_hidden_layers": 8}))
@@ -57,20 +52,21 @@ def set_up(folder: Path, names: list[str]) -> list[str]:
 
 
 def attempt(launch: Launch) -> Outcome:
-    """What a job of the toys does in a process that knows nothing of them yet."""
+    """Run a launch in a Ray worker, which knows nothing of the toys yet; "dies" kills it."""
     paths.NOTEBOOKS = Path(os.environ["TOYS"]) / "notebooks"
-    return execution.attempt(launch)
+    name = launch.job.removesuffix("-map")
+    kernel.note("tried", name)
+    if name == "dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+    outcome = execution.attempt(launch)
+    kernel.note("ended", name)
+    return outcome
 
 
 def measure(job: Job, profile: Profile, notebooks: list[str]) -> Outcome:
-    """What a toy's job measures."""
+    """Measure a toy's job."""
     kernel.toy(Path(job.model).name)
     return Outcome("ok")
-
-
-def command(folder: Path) -> tuple[str, ...]:
-    """That of a run, or of a job of it, over toys in `folder`."""
-    return sys.executable, "-m", "benchmarks.faults.toys", str(folder)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -82,30 +78,29 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("names", nargs="*", metavar="NAME", help="of the toy models")
     chosen, options = parser.parse_known_args(argv)
-    if not chosen.names and "--job" not in options:
-        parser.error("name a toy model")
     if chosen.names:
         options = ["--profile", "smoke", "--models", *set_up(chosen.folder, chosen.names), *options]
+    elif "--job" not in options:
+        parser.error("name a toy model")
     if "--engine=ray" in options:
         from replication.run import cluster
 
         cluster.Ray = partial(cluster.Ray, attempt)
     paths.NOTEBOOKS = chosen.folder / "notebooks"
-    run.NOTEBOOKS, run.COMMAND, measuring.measure = {"01": TOY}, command(chosen.folder), measure
+    run.NOTEBOOKS, measuring.measure = {"01": TOY}, measure
+    run.COMMAND = (sys.executable, "-m", "benchmarks.faults.toys", str(chosen.folder))
     return run.main(options)
 
 
 # ---- around the runner -----------------------------------------------------------------------
 
 
-def start(
-    folder: Path, *names: str, module: str = "benchmarks.faults.toys", **variables: str
-) -> subprocess.Popen:
+def start(folder: Path, *arguments: str, **variables: str) -> subprocess.Popen:
     """A runner over toy models, with these environment variables; it writes to `folder`/output."""
     folder.mkdir(parents=True, exist_ok=True)
     return subprocess.Popen(
-        [sys.executable, "-m", module, str(folder), *names],
-        env=environment(folder / "output") | variables,
+        [sys.executable, "-m", "benchmarks.faults.toys", str(folder), *arguments],
+        env=environment(folder) | variables,
         cwd=paths.ROOT,
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # `make test &` ignores it
@@ -115,13 +110,13 @@ def start(
     )
 
 
-def environment(output: Path) -> dict:
-    """The environment of a runner that writes to `output`."""
+def environment(folder: Path) -> dict:
+    """The environment of a runner over the toys of `folder`."""
     return os.environ | {
-        "DEEPER_LAYERS_OUTPUT": str(output),
+        "DEEPER_LAYERS_OUTPUT": str(folder / "output"),
         "PYTHONPATH": str(paths.ROOT),
         "HF_TOKEN": SECRET,
-        "TOYS": str(output.parent),
+        "TOYS": str(folder),
     }
 
 
@@ -129,6 +124,12 @@ def finish(runner: subprocess.Popen) -> tuple[int, str]:
     """Wait for a runner: its exit status and all that it printed."""
     out, error = runner.communicate(timeout=1200)
     return runner.returncode, out + error
+
+
+def row(printed: str, name: str) -> str:
+    """The line of the closing table about `name`."""
+    table = printed[printed.index("status  ") :].splitlines()
+    return next(line for line in table if name in line)
 
 
 def lines(folder: Path, file: str = "measured") -> list[str]:
@@ -145,19 +146,14 @@ def until(condition, seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
-def processes(output: Path) -> list[psutil.Process]:
-    """Every process whose output goes to `output`: runners, workers and kernels."""
+def processes(folder: Path) -> list[psutil.Process]:
+    """Every process that writes to `folder`/output: runners, workers and kernels."""
     running = []
     for process in psutil.process_iter(["environ"]):
-        variables = process.info["environ"] or {}
-        alive = process.status() != psutil.STATUS_ZOMBIE
-        if variables.get("DEEPER_LAYERS_OUTPUT") == str(output) and alive:
+        output = (process.info["environ"] or {}).get("DEEPER_LAYERS_OUTPUT")
+        if output == str(folder / "output") and process.status() != psutil.STATUS_ZOMBIE:
             running.append(process)
     return running
-
-
-def kill(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Healing on the GPU: steps of the paper's size through the end of memory, and equal adapters."""
+"""Healing on the GPU: steps of the paper's size through the end of memory."""
 
 import gc
 import time
@@ -12,11 +12,6 @@ from lib.healing import training
 from replication import profiles
 
 STEPS = 3  # the first warms up, the last is not timed: no step begins after it
-WEIGHTS = "adapter_model.safetensors"
-
-
-class Stopped(BaseException):
-    """What no handler catches."""
 
 
 def steps(bench: Bench) -> None:
@@ -50,50 +45,10 @@ def steps(bench: Bench) -> None:
             bench.add(Row(what, took, note=note))
 
 
-def determinism(bench: Bench) -> None:
-    """a step with deterministic algorithms and without, in turns"""
-    max_tokens = bench.profile.heal_tokens // 8
-    recipe = profiles.recipe(
-        bench.name, bench.profile, steps=STEPS, max_tokens=max_tokens, warmup_steps=1
-    )
-    free = mock.patch.object(training, "_deterministic", lambda warn_only: nullcontext())
-    took = {"deterministic": [], "not deterministic": []}
-    for turn in range(2):
-        for which, seconds in took.items():
-            with nullcontext() if which == "deterministic" else free:
-                folder = Path(bench.name).with_name(f"{which} {turn}")
-                seconds.append(heal(bench, recipe, folder, 2)[1].seconds)
-    for which, seconds in took.items():
-        what = f"{recipe.batch} x {recipe.max_tokens}, {which}"
-        bench.add(Row(what, Measured(min(seconds))))
+def heal(bench: Bench, recipe, folder: Path, micro: int, recomputes=False):
+    """Heal the cut model, from `micro` sequences at a time; return it, a step's time and peak.
 
-
-def same_bytes(bench: Bench) -> None:
-    """the same adapter twice, after an interruption, and with activations recomputed"""
-    max_tokens = bench.profile.heal_tokens // 8
-    recipe = profiles.recipe(bench.name, bench.profile, steps=8, batch=4, max_tokens=max_tokens)
-    made = Path(bench.name).with_name
-
-    def adapter(name: str, micro: int, recomputes: bool = False) -> bytes:
-        healed, _ = heal(bench, recipe, made(name), micro, recomputes)
-        return (healed.adapter / WEIGHTS).read_bytes()
-
-    once = adapter("once", 4)
-    equal = {"twice": adapter("twice", 4) == once}
-    try:
-        heal(bench, recipe, made("resumed"), 4, stop_at=6)
-    except Stopped:
-        equal["resumed"] = adapter("resumed", 4) == once
-    equal["recomputed"] = adapter("single", 1) == adapter("single recomputed", 1, True)
-    bench.add(Row("same adapter, byte for byte", note=str(equal)))
-    if not all(equal.values()):
-        raise AssertionError(f"Adapters differ: {equal}.")
-
-
-def heal(bench: Bench, recipe, folder: Path, micro: int, recomputes=False, stop_at=0):
-    """The healing of the cut model, from `micro` sequences at a time; a step's time and peak.
-
-    When memory ran out, the clock and the peak start again. stop_at: the step that is interrupted.
+    When memory ran out, the clock and the peak start again.
     """
     model, tokenizer = bench.model(bench.block)
     gc.collect()
@@ -111,8 +66,6 @@ def heal(bench: Bench, recipe, folder: Path, micro: int, recomputes=False, stop_
         def on_step_begin(self, *args, **kwargs):
             wait()
             begun.append(time.perf_counter())
-            if len(begun) == stop_at:
-                raise Stopped
 
     only = mock.patch.object(training, "memory_fallbacks", lambda micro: [(1, True)])
     with mock.patch.object(training, "_Watch", Timed), only if recomputes else nullcontext():

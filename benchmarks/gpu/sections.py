@@ -10,16 +10,15 @@ import torch
 from bitsandbytes.nn import Linear4bit
 
 from benchmarks.gpu import healing, random_model
-from benchmarks.gpu.bench import UNKNOWN, Bench, Measured, Row, clock
+from benchmarks.gpu.bench import Bench, Measured, Row, clock
 from lib import similarity
 from lib.blocks import UNPRUNED, Block
 from lib.evaluation import Task
 from lib.models import loading
 from lib.models.reading import prefix_batches
-from lib.pruning import dropped
 from lib.sweep import sweep
-from replication import cards, costs, paths, plan
-from replication.measure import inference_cost, latency
+from replication import paths
+from replication.measure import latency
 
 SEVEN_B = {"hidden_size": 4096, "intermediate_size": 11_008, "num_hidden_layers": 32}
 SEVEN_B |= {"num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32_000}
@@ -65,7 +64,7 @@ def load(bench: Bench) -> None:
 
 
 def distances(bench: Bench) -> None:
-    """angular distances, whole and layer by layer"""
+    """angular distances"""
     model, tokenizer = bench.model()
     profile, longest = bench.profile, bench.profile.similarity_tokens
     texts = random_model.texts(profile.similarity_sequences, longest)
@@ -77,13 +76,6 @@ def distances(bench: Bench) -> None:
     work = bench.loaded.texts("similarity", bench.num_layers, *read)
     row = work.memory - bench.loaded.weights(bench.num_layers)
     bench.planned("distances", took, work, len(texts) * longest / work.tokens, row)
-    with clock() as took:
-        parts = similarity.layerwise_distances(
-            lambda: loading.one_layer_models(bench.name, quantization="nf4"), batches[:2]
-        )
-    apart = abs(parts.matrix - similarity.block_distances(model, batches[:2]).matrix).max()
-    note = f"{apart:.1e} from the whole model's"
-    bench.add(Row("distances of 2 batches, layer by layer", took, note=note))
 
 
 def sweeps(bench: Bench) -> None:
@@ -98,10 +90,7 @@ def sweeps(bench: Bench) -> None:
     for task in (c4, questions):
         sweep(model, tokenizer, [], [Task(task.name, task.examples[:1])], profile.batch_tokens)
         with clock() as took:
-            table = sweep(model, tokenizer, blocks, [task], profile.batch_tokens)
-        with dropped(model, blocks[-1]):
-            alone = sweep(model, tokenizer, [], [task], profile.batch_tokens).value[0]
-        apart = abs(alone - table.value.iloc[-1])
+            sweep(model, tokenizer, blocks, [task], profile.batch_tokens)
         params = {"task": task.name, "batch_tokens": profile.batch_tokens}
         params |= {"sequences": len(texts), "max_tokens": profile.c4_tokens}
         params |= {"subjects": 2, "questions": len(task.examples) // 2, "shots": 5}
@@ -109,8 +98,7 @@ def sweeps(bench: Bench) -> None:
         work = bench.loaded.sweep(layers, [layers, *after], params)
         share = _tokens(task, tokenizer, profile.batch_tokens) / work.tokens
         row = work.memory - bench.loaded.weights(layers)
-        note = f"{len(blocks)} blocks; the last {apart:.1e} from dropped and scored alone"
-        bench.planned(f"sweep {task.name}", took, work, share, row, note)
+        bench.planned(f"sweep {task.name}", took, work, share, row, f"{len(blocks)} blocks")
 
 
 def _tokens(task: Task, tokenizer, batch_tokens: int) -> int:
@@ -122,27 +110,6 @@ def _tokens(task: Task, tokenizer, batch_tokens: int) -> int:
     return prefixes + sum(own.ids.numel() for bundle in read for own in bundle.batches)
 
 
-def running(bench: Bench) -> None:
-    """inference cost in 16 bits and in NF4"""
-    table = inference_cost.of_model(bench.name, bench.profile)
-    table = table[table.status == "ok"]
-    formats = table.quantization.fillna("not quantised")
-    gpu = bench.card._replace(gpu="any", memory=0)  # packed, also where `load` unpacks it
-    for (kind, size), rows in table.groupby([formats, "block_size"], sort=False):
-        cost, layers = rows.set_index("task").value, bench.num_layers - int(size)
-        quantization = "nf4" if kind == "nf4" else None
-        planned = costs.Loaded(bench.shape, quantization, gpu).weights(layers)
-        took = Measured(None, round(cost.weights * inference_cost.GB))
-        note = f"prefill {cost.prefill * 1e3:.3g} ms, a token {cost.decode * 1e3:.3g} ms"
-        bench.add(Row(f"run {layers} layers, {kind}", took, memory=planned, note=note))
-
-
-def the_plan(bench: Bench) -> None:
-    """what --plan says of this model"""
-    name = bench.card.name if bench.card.name in cards.cards() else UNKNOWN
-    print(plan.table(bench.profile, ["01", "02", "03"], name))
-
-
 # What runs, and the seconds that each may take.
 SECTIONS: dict[Callable, float] = {
     agreement: 150,
@@ -150,8 +117,4 @@ SECTIONS: dict[Callable, float] = {
     distances: 40,
     sweeps: 60,
     healing.steps: 150,
-    healing.same_bytes: 80,
-    healing.determinism: 60,
-    running: 80,
-    the_plan: 10,
 }

@@ -6,6 +6,7 @@ Imports neither torch nor transformers, so a batch can be checked and planned at
 """
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -48,6 +49,7 @@ def _model(row: dict[str, str]) -> Model:
 
 
 MODELS = {row["name"]: _model(row) for row in storage.rows(TABLE)}
+SHORT_NAMES = {model.source: name for name, model in MODELS.items() if "/" in model.source}
 
 
 class ModelError(ValueError):
@@ -71,6 +73,24 @@ class Source:
     revision: str  # identifies the very weights: the commit of a hub model, as far as it is known
 
 
+def canonical(name: str) -> str:
+    """The one name of a model: a key of MODELS also for its hub id, a path from the root for one
+    that exists; any other as it is.
+    """
+    if name in MODELS:
+        return name
+    if local := _local(name):
+        return os.path.abspath(local)
+    return SHORT_NAMES.get(name, name)
+
+
+def _local(name: str) -> Path | None:
+    """The folder or .gguf file that `name` leads to, if there is one."""
+    local = Path(name).expanduser()
+    is_file = local.suffix == ".gguf" and local.is_file()
+    return local if is_file or local.is_dir() else None
+
+
 def resolve(name: str) -> Source:
     """The source of `name`: a key of MODELS, a .gguf file, a local folder or a hub id.
 
@@ -83,13 +103,13 @@ def resolve(name: str) -> Source:
         return Source("asset", name, wheels.ASSETS[name].sha256)
     if model:
         return _hub(model.source, model.revision)
-    local = Path(name).expanduser()
-    if local.is_file() and local.suffix == ".gguf":
+    local = _local(name)
+    if local and local.is_dir():
+        return _folder(local)
+    if local:
         status = local.stat()
         digest = _digest(local, status.st_size, status.st_mtime_ns)
         return Source("gguf", str(local.resolve()), digest)
-    if local.is_dir():
-        return _folder(local)
     part = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # so that no name leads out of a folder
     if re.fullmatch(f"{part}/{part}", name) and not name.endswith(".gguf"):
         return _hub(name, "main")
@@ -137,8 +157,8 @@ def shape(name: str) -> Shape | None:
     source = resolve(name)
     if source.kind in ("folder", "gguf"):
         return shapes.of_config(_configuration(source))
-    same = [key for key, model in MODELS.items() if name in (key, model.source)]
-    return MODELS[same[0]].shape if same else None
+    known = MODELS.get(canonical(name))
+    return known.shape if known else None
 
 
 def num_layers(name: str) -> int | None:

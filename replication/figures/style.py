@@ -204,11 +204,11 @@ def finished(figure: Figure, table: pd.DataFrame, legend: str | None = None) -> 
 
 
 def save(figure: Figure, name: str, profile: Profile) -> Figure:
-    """Write figures/<run>/<name>.png and its table as .csv, each whole or not at all.
+    """Write <name>.png and its table as .csv into the run's folder, each whole or not at all.
 
     A model that the profile is missing is named above the picture and is a row without a value.
     """
-    folder, table = paths.FIGURES / profile.run, figure.table
+    folder, table = paths.FIGURES / profile.folder, figure.table
     if profile.missing:
         absent = pd.DataFrame(profile.missing, columns=["model", "status"])
         absent["profile"] = profile.name

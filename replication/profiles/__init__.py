@@ -6,6 +6,7 @@ between its values.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ class Profile:
     """What one run measures: which models, on how much data, at which depths."""
 
     name: str
+    folder: str  # of its tables, figures and notebooks
     models: tuple[str, ...]
     dtype: str | None  # of the weights; None: that of loading.default_dtype
     quantization: str | None  # None or "nf4"
@@ -93,11 +95,6 @@ class Profile:
     def load_kwargs(self) -> dict:
         """How models are held: arguments of those functions of `models.loading` that need it."""
         return {"quantization": self.quantization, "dtype": self.dtype}
-
-    @property
-    def run(self) -> str:
-        """The name of the run, and of the folders that it writes."""
-        return self.name
 
     @property
     def main_model(self) -> str:
@@ -236,11 +233,19 @@ def _value(cell: str, kind: str):
 def _profile(name: str) -> Profile:
     """A column of profiles.csv."""
     settings = {row["setting"]: _value(row[name], row["kind"]) for row in _ROWS}
-    return Profile(name=name, **settings)
+    return Profile(name=name, folder=name, **settings)
 
 
 PROFILES = {name: _profile(name) for name in list(_ROWS[0])[2:]}
-PROFILES[DRAWN] = replace(PROFILES[RECORDED], name=DRAWN)
+PROFILES[DRAWN] = replace(PROFILES[RECORDED], name=DRAWN, folder=DRAWN)
+
+
+def folder(name: str, models: Sequence[str] | None) -> str:
+    """The folder of a run's figures and notebooks: the profile's name, and models not its own."""
+    own = PROFILES[name].models
+    if set(models or own) == set(own):
+        return name
+    return f"{name}-{storage.component('-'.join(Path(model).name for model in models))}"
 
 
 def get(
@@ -253,15 +258,16 @@ def get(
 ) -> Profile:
     """The profile `name`, a column of profiles.csv, or `recorded`.
 
-    models replaces its models, limit cuts its counts, steps its healing steps, sizes are the only
-    numbers of dropped layers at which it heals, dtype is that of the weights. Raises ValueError
-    for an unknown profile, model or dtype, before anything is loaded; and for what the record does
-    not have.
+    models replaces its models, by their `registry.canonical` names; limit cuts its counts, steps
+    its healing steps, sizes are the only numbers of dropped layers at which it heals, dtype is that
+    of the weights. Raises ValueError for an unknown profile, model or dtype, before anything is
+    loaded; for a model that is there twice; and for what the record does not have.
     """
     if name not in PROFILES:
         raise ValueError(f"Unknown profile {name!r}: choose one of {', '.join(PROFILES)}.")
+    models = [registry.canonical(model) for model in models or PROFILES[name].models]
     if name == DRAWN:
-        _check_recorded(models or [], limit, steps, sizes, dtype)
+        _check_recorded(models, limit, steps, sizes, dtype)
     profile = PROFILES[name].limited(limit)
     if steps is not None:
         if not _whole(steps, 1):
@@ -271,7 +277,8 @@ def get(
         raise ValueError(f"SIZES must be a list of whole numbers of at least 1, not {sizes!r}.")
     profile = replace(
         profile,
-        models=tuple(models or profile.models),
+        folder=folder(name, models),
+        models=tuple(models),
         sizes=tuple(sizes or ()),
         dtype=profile.dtype if dtype is None else machine.checked(dtype),
     )
@@ -279,5 +286,5 @@ def get(
         registry.resolve(model)
     labels = [registry.label(model) for model in profile.models]
     if twice := [name for name in labels if labels.count(name) > 1]:
-        raise ValueError(f"Figures cannot tell two models apart that are both called {twice[0]}.")
+        raise ValueError(f"Figures need models of different names: two are called {twice[0]}.")
     return profile

@@ -1,9 +1,9 @@
 """A run as web pages that open offline: `python -m replication.report --profile quick`.
 
-papermill_runs/report/ is whole: it can be opened from a disk or put on any static host. Its
-index.html begins with pictures: what was found (of the recorded run), then every figure. Then come
-the notebooks, each a page of its own, the verdicts, the run next to the recorded one, and versions.
-What failed or is missing is shown so.
+papermill_runs/report/<profile>/ is whole: it can be opened from a disk or put on any static host.
+Its index.html begins with pictures: what was found (of the recorded run), then every figure. Then
+come the notebooks, each a page of its own, the verdicts, the run next to the recorded one, and
+versions. What failed or is missing is shown so.
 """
 
 import argparse
@@ -34,14 +34,23 @@ COMPARED += ["difference", "units"]
 def build(profile: Profile) -> Path:
     """Write the folder of the report anew: a page per executed notebook, an index; return that.
 
-    Raises ValueError if the profile has left neither a notebook nor a figure.
+    Raises ValueError if the profile has left neither a notebook nor a figure. After an error the
+    report that was there stays.
     """
-    shutil.rmtree(_folder(), ignore_errors=True)
-    (_folder() / profile.name).mkdir(parents=True)
-    drawn = paths.FIGURES / profile.name
-    interactive = {file.name: _copied(file) for file in sorted(drawn.glob("*.html"))}
-    notebooks = [_notebook(number, profile.name) for number in NOTEBOOKS]
-    figures = [_figure(name, profile.name) for name in FIGURES]
+    folder = paths.RUNS / "report" / profile.folder
+    with storage.atomic_folder(folder) as part:
+        part.mkdir(parents=True)
+        _write(profile, part)
+        shutil.rmtree(folder, ignore_errors=True)
+    return folder / "index.html"
+
+
+def _write(profile: Profile, report: Path) -> None:
+    """Write the pages of a report into the folder `report`."""
+    drawn = paths.FIGURES / profile.folder
+    interactive = {file.name: _copied(file, report) for file in sorted(drawn.glob("*.html"))}
+    notebooks = [_notebook(number, profile, report) for number in NOTEBOOKS]
+    figures = [_figure(name, profile, report) for name in FIGURES]
     if not any(n["page"] for n in notebooks) and not any(f["picture"] for f in figures):
         raise ValueError(
             f"Nothing of profile {profile.name} is there to report: "
@@ -54,7 +63,6 @@ def build(profile: Profile) -> Path:
     machine = {name: ", ".join(stored[name].dropna().unique()) for name in stored}
     sides = {} if is_record else {"this run": machine}
     sides["recorded run"] = recorded.run.get("environment", {})
-    index = _folder() / "index.html"
     page = pages.page(
         title=f"The deeper layers: {profile.name}",
         whose="the recorded run" if is_record else "this run",
@@ -67,38 +75,38 @@ def build(profile: Profile) -> Path:
         settings=notebook.settings(profile).data,
         measured=_measured(profile, here),
         machine=machine,
-        claims=_claims(profile.name),
+        claims=_claims(profile),
         compared=None if is_record else _compared(profile, here, recorded),
         versions=pages.table(pd.DataFrame(sides).rename_axis("").reset_index()),
     )
-    index.write_text(page, encoding="utf-8")
-    return index
-
-
-def _folder() -> Path:
-    """Where the report is written."""
-    return paths.RUNS / "report"
+    (report / "index.html").write_text(page, encoding="utf-8")
 
 
 def newest_run(name: str) -> Profile:
     """The profile `name` with the models, LIMIT, … of the newest run. Raises ValueError."""
-    copies = (paths.RUNS / name / f"{notebook.file}.ipynb" for notebook in NOTEBOOKS.values())
-    newest = max(filter(Path.exists, copies), key=os.path.getmtime, default=None)
+    folders = [paths.RUNS / name, *paths.RUNS.glob(f"{name}-*")]  # those of other models
+    copies = [copy for folder in folders for n in NOTEBOOKS for copy in _copies(n, folder).values()]
+    newest = max(copies, key=os.path.getmtime, default=None)
     metadata = nbformat.read(newest, as_version=4).metadata if newest else {}
     parameters = metadata.get("papermill", {}).get("parameters", {})
     limits = map(parameters.get, ("MODELS", "LIMIT", "STEPS", "SIZES", "DTYPE"))
     return profiles.get(name, *limits)
 
 
-def _notebook(number: str, profile: str) -> dict:
-    """How a notebook went (done, failed or missing), and its page, written next to it."""
+def _copies(number: str, folder: Path) -> dict[str, Path]:
+    """The executed copies of a notebook in the folder of a run: "done", "failed"."""
     name = NOTEBOOKS[number].file
-    folder = paths.RUNS / profile
     copies = {"done": folder / f"{name}.ipynb", "failed": folder / f"{name}.failed.ipynb"}
-    times = {state: file.stat().st_mtime for state, file in copies.items() if file.exists()}
-    if not times:
+    return {state: copy for state, copy in copies.items() if copy.exists()}
+
+
+def _notebook(number: str, profile: Profile, report: Path) -> dict:
+    """How a notebook went (done, failed or missing), and its page, written into the report."""
+    name = NOTEBOOKS[number].file
+    copies = _copies(number, paths.RUNS / profile.folder)
+    if not copies:
         return {"number": number, "name": name, "title": name, "state": "missing", "page": None}
-    state = max(times, key=times.get)
+    state = max(copies, key=lambda state: copies[state].stat().st_mtime)
     executed = nbformat.read(copies[state], as_version=4)
     links = ("header", "footer")  # to files that no page lies next to
     executed.cells = [cell for cell in executed.cells if cell.get("id") not in links]
@@ -109,13 +117,13 @@ def _notebook(number: str, profile: str) -> dict:
         "title": _title(executed) or name,
         "state": state,
         "minutes": seconds and seconds / 60,
-        "page": f"{profile}/{name}.html",
+        "page": f"{name}.html",
         "reason": _error(executed),
     }
-    explorer = _folder() / profile / "explorer.html"
+    explorer = report / "explorer.html"
     body = pages.notebook(executed, explorer.name if explorer.exists() else None)
     page = pages.page(title=entry["title"], notebook=entry, body=body)
-    storage.atomic_write(_folder() / entry["page"], page.encode())
+    (report / entry["page"]).write_text(page, encoding="utf-8")
     return entry
 
 
@@ -133,11 +141,11 @@ def _error(executed: nbformat.NotebookNode) -> str:
     return f"{errors[-1].ename}: {errors[-1].evalue}".splitlines()[0] if errors else ""
 
 
-def _figure(name: str, profile: str) -> dict:
+def _figure(name: str, profile: Profile, report: Path) -> dict:
     """A figure's pictures, its own and the recorded one, and its table."""
-    (shows, numbers), folder = FIGURES[name], paths.FIGURES / profile
+    (shows, numbers), folder = FIGURES[name], paths.FIGURES / profile.folder
     recorded = paths.ROOT / "figures" / profiles.RECORDED / f"{name}.png"
-    is_record = profile in (profiles.RECORDED, profiles.DRAWN)
+    is_record = profile.name in (profiles.RECORDED, profiles.DRAWN)
     table = folder / f"{name}.csv"
     return {
         "key": name,
@@ -146,7 +154,7 @@ def _figure(name: str, profile: str) -> dict:
         "notebooks": numbers,
         "picture": pages.picture(folder / f"{name}.png"),
         "recorded": None if is_record else pages.picture(recorded),
-        "table": _copied(table) if table.exists() else None,
+        "table": _copied(table, report) if table.exists() else None,
     }
 
 
@@ -158,11 +166,10 @@ def _findings(figures: list[dict]) -> list[dict]:
     return [figure for figure in figures if figure["picture"]]
 
 
-def _copied(file: Path) -> str:
+def _copied(file: Path, report: Path) -> str:
     """A file of figures/<profile>/, copied into the report; its address there."""
-    address = f"{file.parent.name}/{file.name}"
-    shutil.copyfile(file, _folder() / address)
-    return quote(address)
+    shutil.copyfile(file, report / file.name)
+    return quote(file.name)
 
 
 def _measured(profile: Profile, here: Archive) -> str:
@@ -181,9 +188,9 @@ def _measured(profile: Profile, here: Archive) -> str:
     return pages.table(cells.unstack().rename_axis(columns=None).reset_index())
 
 
-def _claims(profile: str) -> dict | None:
+def _claims(profile: Profile) -> dict | None:
     """The verdicts: how many of each model, a row of lights per claim, and every one in full."""
-    file = paths.FIGURES / profile / "figure_claims.csv"
+    file = paths.FIGURES / profile.folder / "figure_claims.csv"
     if not file.exists():
         return None
     judged = pd.read_csv(file, dtype={"claim": str}).dropna(subset="claim")  # a model not had

@@ -146,11 +146,16 @@ def run(batch: Batch, engine, split: bool = True) -> dict[str, Outcome]:
     else:
         for planned in batch.planned():
             progress.expected[files[planned.job.notebook]] += batch.seconds(planned)
-    failed = any(outcome.status != "ok" for outcome in progress.outcomes.values())
+    ends = dict.fromkeys(outcome.status for outcome in progress.outcomes.values())
+    failed = [status for status in ends if status != "ok"]
     for notebook in batch.notebooks.values():
-        read_only = failed and notebook.draws
+        read_only = bool(failed) and notebook.draws
         engine.submit(Launch(notebook, batch.parameters, read_only, batch.time_limit))
         _, outcome = engine.ended()
+        reasons = [status for status in failed if status not in outcome.reason]
+        if read_only and outcome.status == "incomplete" and reasons:
+            reason = f"{outcome.reason}; jobs: {', '.join(reasons)}"
+            outcome = replace(outcome, reason=reason)
         progress.add(notebook.file, outcome)
     return progress.outcomes
 

@@ -58,12 +58,12 @@ class Launch:
     @property
     def folder(self) -> Path:
         """Where the executed copy goes."""
-        return paths.RUNS / self.profile
+        return paths.RUNS / profiles.folder(self.profile, self.parameters.get("MODELS"))
 
     @property
     def figures(self) -> Path:
         """Where the notebook puts its pictures."""
-        return paths.FIGURES / self.profile
+        return paths.FIGURES / self.folder.name
 
     @property
     def log(self) -> Path:
@@ -187,7 +187,7 @@ def execute(launch: Launch) -> Path:
                 str(running),
                 launch.parameters,
                 kernel_name="python3",
-                cwd=str(paths.NOTEBOOKS),
+                cwd=str(paths.ROOT),  # as a job's: a hub id is no folder of the notebooks
                 extra_arguments=["--log-level=ERROR"],
                 shutdown_kernel="immediate",  # all is written; torch takes two seconds to leave
                 progress_bar=sys.stderr.isatty(),
@@ -236,6 +236,7 @@ def _environment(launch: Launch) -> AbstractContextManager:
 def _bounded(minutes: float | None) -> Iterator[None]:
     """No process that is started inside outlives it, or runs for more than `minutes`.
 
+    Raises RunError if one did: a kernel that is killed raises an error, a job just ends.
     Kernels have a session of their own, so neither Ctrl-C nor the death of a group reaches them.
     """
     mine, late = psutil.Process(), threading.Event()
@@ -250,18 +251,20 @@ def _bounded(minutes: float | None) -> Iterator[None]:
         late.set()
         end()
 
-    timer = threading.Timer((minutes or 0) * 60, end_late)
+    timer, problem = threading.Timer((minutes or 0) * 60, end_late), None
     try:
         if minutes:
             timer.start()
         yield
     except Exception as error:
-        if late.is_set():
-            raise RunError(f"It took longer than {minutes:g} minutes.", "time limit") from error
-        raise
+        if not late.is_set():
+            raise
+        problem = error
     finally:
         timer.cancel()
         end()
+    if late.is_set():
+        raise RunError(f"It took longer than {minutes:g} minutes.", "time limit") from problem
 
 
 def _keep(running: Path, place: Path) -> Path:
