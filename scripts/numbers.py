@@ -115,8 +115,9 @@ def score_tables(run: RunTables) -> Iterator[tuple[str, pd.DataFrame]]:
     for name, requests in by_name.items():
         yield name, scores.score_table(run.maps, requests, run.profile).dropna(subset="value")
     by_letter = scores.score_table(run.maps, biases.requests, run.profile).dropna(subset="value")
-    by_letter = by_letter.assign(task=by_letter.questions)
-    by_letter = biases.letter_measures(by_letter)
+    other = by_letter[by_letter.questions == "other"]
+    yield "half lost, other questions", analysis.transitions(other).drop(columns="block_size")
+    by_letter = biases.letter_measures(by_letter.assign(task=by_letter.questions))
     yield "letters", by_letter
     half = biases.halves(by_letter)
     yield "letters, half lost", half.assign(task=half.questions).drop(columns="block_size")
@@ -154,6 +155,8 @@ def result_tables(run: RunTables) -> Iterator[tuple[str, pd.DataFrame]]:
     others = others[others.task.isin(["hellaswag", "arc_easy_test"])]
     half = analysis.transitions(pd.concat([tables["exits"], others, ranking]))
     yield "half lost", half.drop(columns="block_size")
+    arc = tables["forms"].query("task == 'arc_easy_letters' and treatment != 'healed'")
+    yield "letters of ARC-Easy", biases.letter_measures(arc)
     mmlu = tables["forms"][tables["forms"].task == "mmlu"]
     yield "worst step", letters.largest_step(letters.measures(mmlu))
     for name, by in {"forms": "form", "books": "book"}.items():
@@ -241,7 +244,7 @@ def single_numbers(run: RunTables) -> Iterator[tuple[str, float]]:
     correlation = spearmanr(maps[LARGE].row(3), placed.value).statistic
     yield "distance and letters at every place, rank correlation", correlation
     step = tables["timed repairs"].set_index(["model", "repair"]).seconds
-    for steps in (16, 32):
+    for steps in (16, 32, 64):
         yield f"minutes of {steps} steps", steps * step[SMALL, "LoRA"] / 60
     for model in (SMALL, LARGE):
         times = step[model, "full map"] / step[model, "LoRA"]
