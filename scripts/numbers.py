@@ -23,7 +23,6 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from benchmarks import repairs
 from lib.blocks import Block, simple_block
 from lib.evaluation import weighted_mean
 from lib.models import registry
@@ -167,7 +166,7 @@ def result_tables(run: RunTables) -> Iterator[tuple[str, pd.DataFrame]]:
     steps = tables["dose"][["tokens", "steps"]].drop_duplicates()
     yield "gap of strategies", dose.gap_left(tables["dose"]).merge(steps)
     yield "repaired", repair.repairs(tables["repairs"])
-    yield "timed repairs", pd.read_csv(repairs.FILE)
+    yield "timed repairs", pd.read_csv(repair.TIMED)
     judged = which_block.head_to_head(tables["damage"], tables["states"], run.maps)
     yield "choice", judged
     yield "choices", which_block.summary(judged)

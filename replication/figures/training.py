@@ -71,7 +71,7 @@ def figure_training(healings: pd.DataFrame, profile: Profile) -> Figure:
                     end = line.iloc[-1]
                     ends.append((end.step, end.smooth, f"$n$ = {n}" if n else "none", shade))
             axis.set_ylim(*_range(lines.smooth))
-            label_directly(axis, ends, outside=True)
+            label_directly(axis, ends)
         axes[-1, 0].set_xlabel(f"steps of healing (bold: mean over {few} of them)")
         return save_figure(figure, table, "figure_training", profile, legend="")
 
