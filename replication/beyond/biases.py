@@ -185,10 +185,13 @@ def knowing(measured: pd.DataFrame) -> pd.DataFrame:
 
     A signal: at least curves.SIGNAL standard errors above one half, on one of its question sets.
     """
+    known = measured.model.isin(_with_signal(measured))
+    return measured[known] if known.any() else measured
+
+
+def _with_signal(measured: pd.DataFrame) -> pd.Series:
     whole = measured[(measured.block_size == 0) & (measured.measure == "AUC of a letter")]
-    signal = whole.value - whole.chance >= SIGNAL * whole.standard_error
-    models = whole.model[signal]
-    return measured[measured.model.isin(models)] if len(models) else measured
+    return whole.model[whole.value - whole.chance >= SIGNAL * whole.standard_error]
 
 
 def halves(measured: pd.DataFrame) -> pd.DataFrame:
@@ -320,8 +323,10 @@ def figure_biases(measured: pd.DataFrame, profile: Profile) -> Figure:
 
 
 def _say_gain(axes: dict, table: pd.DataFrame) -> None:
-    """Write where removing the biases gains most, if that is beyond chance."""
+    """Write where removing the biases gains most in a model with a signal, if that is beyond
+    chance."""
     gained = gains(table[table.block_size > 0])
+    gained = gained[gained.model.isin(_with_signal(table))]
     for row in gained.sort_values("difference").tail(1).itertuples():
         if row.difference > NORMAL * row.standard_error:
             axis = axes[row.model, row.strategy]
