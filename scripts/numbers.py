@@ -16,7 +16,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from decimal import ROUND_HALF_UP, Decimal
 from functools import cache
 
 import numpy as np
@@ -38,6 +37,7 @@ from replication.beyond import (
     repair,
     which_block,
 )
+from replication.claims.bounds import half_up
 from replication.claims.tables import RunTables
 from replication.figures import heatmaps
 from replication.measure import experiments, scores
@@ -328,8 +328,7 @@ def rounded(number: float, like: str) -> str:
     """A number with the digits, the plus sign and the thousands commas that `like` has."""
     digits = len(like.partition(".")[2])
     sign, comma = "+" if like[0] == "+" else "", "," if "," in like else ""
-    decimal = Decimal(f"{number:.7g}").quantize(Decimal(10) ** -digits, ROUND_HALF_UP)
-    return format(decimal, f"{sign}z{comma}.{digits}f")
+    return format(half_up(number, digits), f"{sign}z{comma}.{digits}f")
 
 
 def renewed(table: pd.DataFrame) -> pd.DataFrame:
