@@ -2,13 +2,14 @@
 
 The times that a run stores are of different hours, and of healings that begin with a shorter one.
 Here one process on one core takes a few steps of each healing, and fits each map, in turn; the
-least time of each counts. Writes benchmarks/results/repairs.csv, and the figure of the recorded
-run with these times.
+least time of each counts. Writes benchmarks/results/repairs.csv, from which the recorded run has
+its minutes, and draws its figure.
 """
 
 import argparse
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,6 @@ from replication import paths, profiles, results
 from replication.beyond import repair
 from replication.measure import distance_maps
 
-FILE = paths.ROOT / "benchmarks" / "results" / "repairs.csv"
 MODELS = ("smollm2-135m", "qwen2.5-coder-1.5b")  # of the record
 STEPS = 3  # of each healing and turn
 
@@ -68,15 +68,13 @@ def _step_seconds(model, tokenizer, block, recipe) -> float:
     return healed.seconds / STEPS
 
 
-def draw(times: pd.DataFrame) -> None:
-    """figure_repair_cost of the recorded run, with the seconds of `times`."""
+def draw(models: Sequence[str]) -> None:
+    """figure_repair_cost of the recorded run."""
     profile = profiles.get(profiles.RECORDED)
     with results.reading(results.archive(paths.RECORDED / profiles.RECORDED)):
-        maps, _ = distance_maps.measure(profile, times.model.unique())
+        maps, _ = distance_maps.measure(profile, models)
         table = repair.measure(maps, profile, repair.healings)
-    took = times.set_index(["model", "repair"]).minutes * 60
-    places = pd.MultiIndex.from_frame(table[["model", "repair"]])
-    repair.figure_repair_cost(table.assign(seconds=took.reindex(places).to_numpy()), profile)
+    repair.figure_repair_cost(table, profile)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -86,14 +84,14 @@ def main(argv: list[str] | None = None) -> int:
     chosen = parser.parse_args(argv)
     torch.set_num_threads(1)
     machine = results.environment()["processor"]
-    tables = [pd.read_csv(FILE)] if FILE.exists() else []
+    tables = [pd.read_csv(repair.TIMED)] if repair.TIMED.exists() else []
     tables = [table[~table.model.isin(chosen.models)] for table in tables]
     for name in chosen.models:
         tables.append(of_model(name, chosen.turns).assign(processor=machine, threads=1))
         print(tables[-1].to_string(), flush=True)
     times = pd.concat(tables).round(2)
-    times.to_csv(FILE, index=False)
-    draw(times)
+    times.to_csv(repair.TIMED, index=False)
+    draw(times.model.unique())
     return 0
 
 

@@ -16,14 +16,12 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from decimal import ROUND_HALF_UP, Decimal
 from functools import cache
 
 import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from benchmarks import repairs
 from lib.blocks import Block, simple_block
 from lib.evaluation import weighted_mean
 from lib.models import registry
@@ -39,6 +37,7 @@ from replication.beyond import (
     repair,
     which_block,
 )
+from replication.claims.bounds import half_up
 from replication.claims.tables import RunTables
 from replication.figures import heatmaps
 from replication.measure import experiments, scores
@@ -115,8 +114,9 @@ def score_tables(run: RunTables) -> Iterator[tuple[str, pd.DataFrame]]:
     for name, requests in by_name.items():
         yield name, scores.score_table(run.maps, requests, run.profile).dropna(subset="value")
     by_letter = scores.score_table(run.maps, biases.requests, run.profile).dropna(subset="value")
-    by_letter = by_letter.assign(task=by_letter.questions)
-    by_letter = biases.letter_measures(by_letter)
+    other = by_letter[by_letter.questions == "other"]
+    yield "half lost, other questions", analysis.transitions(other).drop(columns="block_size")
+    by_letter = biases.letter_measures(by_letter.assign(task=by_letter.questions))
     yield "letters", by_letter
     half = biases.halves(by_letter)
     yield "letters, half lost", half.assign(task=half.questions).drop(columns="block_size")
@@ -154,6 +154,8 @@ def result_tables(run: RunTables) -> Iterator[tuple[str, pd.DataFrame]]:
     others = others[others.task.isin(["hellaswag", "arc_easy_test"])]
     half = analysis.transitions(pd.concat([tables["exits"], others, ranking]))
     yield "half lost", half.drop(columns="block_size")
+    arc = tables["forms"].query("task == 'arc_easy_letters' and treatment != 'healed'")
+    yield "letters of ARC-Easy", biases.letter_measures(arc)
     mmlu = tables["forms"][tables["forms"].task == "mmlu"]
     yield "worst step", letters.largest_step(letters.measures(mmlu))
     for name, by in {"forms": "form", "books": "book"}.items():
@@ -164,7 +166,7 @@ def result_tables(run: RunTables) -> Iterator[tuple[str, pd.DataFrame]]:
     steps = tables["dose"][["tokens", "steps"]].drop_duplicates()
     yield "gap of strategies", dose.gap_left(tables["dose"]).merge(steps)
     yield "repaired", repair.repairs(tables["repairs"])
-    yield "timed repairs", pd.read_csv(repairs.FILE)
+    yield "timed repairs", pd.read_csv(repair.TIMED)
     judged = which_block.head_to_head(tables["damage"], tables["states"], run.maps)
     yield "choice", judged
     yield "choices", which_block.summary(judged)
@@ -241,7 +243,7 @@ def single_numbers(run: RunTables) -> Iterator[tuple[str, float]]:
     correlation = spearmanr(maps[LARGE].row(3), placed.value).statistic
     yield "distance and letters at every place, rank correlation", correlation
     step = tables["timed repairs"].set_index(["model", "repair"]).seconds
-    for steps in (16, 32):
+    for steps in (16, 32, 64):
         yield f"minutes of {steps} steps", steps * step[SMALL, "LoRA"] / 60
     for model in (SMALL, LARGE):
         times = step[model, "full map"] / step[model, "LoRA"]
@@ -326,8 +328,7 @@ def rounded(number: float, like: str) -> str:
     """A number with the digits, the plus sign and the thousands commas that `like` has."""
     digits = len(like.partition(".")[2])
     sign, comma = "+" if like[0] == "+" else "", "," if "," in like else ""
-    decimal = Decimal(f"{number:.7g}").quantize(Decimal(10) ** -digits, ROUND_HALF_UP)
-    return format(decimal, f"{sign}z{comma}.{digits}f")
+    return format(half_up(number, digits), f"{sign}z{comma}.{digits}f")
 
 
 def renewed(table: pd.DataFrame) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from scipy.stats import mannwhitneyu
 
 from lib import evaluation
 from lib.blocks import Block
-from lib.evaluation import Task
+from lib.evaluation import KINDS, Task
 from lib.models import loading
 from lib.sweep import baseline_scores, sweep
 from replication import analysis, paths, profiles
@@ -68,6 +68,16 @@ def test_the_choices_own_likelihood(name):
         right.append(float(np.argmax(loglikelihoods) == example["answer"]))
     assert baselines["own"] == pytest.approx(np.mean(right))
     assert set(baselines) == {"letter", "shortest", "own"}
+
+
+def test_no_blind_baseline_reads_its_question(smollm2):
+    """Rows hold "Answer:" and a choice, whatever else an example of the task holds."""
+    blind = tuple(smollm2("Answer:").input_ids)
+    completing = [name for name, kind in KINDS.items() if kind.completes and not kind.score]
+    for name in completing:
+        for row in sum(real_task(name).without_question().rows(smollm2), []):
+            choice = tuple(token for (token,) in row.target_ids)
+            assert row.tokens == (*blind, *choice[:-1]), name
 
 
 def test_the_floor_is_the_models_own_likelihood_where_that_is_the_best_blind_answer(llama):

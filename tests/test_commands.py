@@ -594,7 +594,7 @@ def test_readmes_are_renewed(tmp_path, monkeypatch, capsys):
 
 def test_repairs_are_timed_and_drawn(recorded, few_articles, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(repairs, "MODELS", ("tiny-random",))
-    monkeypatch.setattr(repairs, "FILE", tmp_path / "repairs.csv")
+    monkeypatch.setattr(repairs.repair, "TIMED", tmp_path / "repairs.csv")
     monkeypatch.setattr(repairs, "STEPS", 1)
     monkeypatch.setattr(repairs.torch, "set_num_threads", lambda threads: None)
     assert repairs.main(["--turns", "1"]) == 0

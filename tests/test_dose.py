@@ -1,5 +1,6 @@
 """Dose and response: the gap that is left is that of the data; the figure is drawn from a run."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -42,6 +43,27 @@ def test_where_simple_pruning_is_the_better_cut_there_is_no_share():
     swapped = table.strategy.map({"similarity": "simple", "simple": "similarity"})
     gaps = dose.gap_left(table.assign(strategy=swapped))
     assert gaps.gap.notna().all() and gaps.share.isna().all() and gaps.share_low.isna().all()
+
+
+def test_while_a_healed_loss_is_above_that_of_guessing_there_is_no_share():
+    gaps = dose.gap_left(doses(similarity=3.0, simple=9.5))  # of 16 K tokens 11.1
+    assert gaps[gaps.share.isna()].tokens.tolist() == [TOKENS[0]]
+
+
+def test_a_loss_that_is_not_healed_is_drawn_as_measured_and_named(output, monkeypatch):
+    monkeypatch.setattr(plt, "close", lambda *_: None)
+    table = doses(similarity=3.0, simple=3.4)
+    whole = {"treatment": "unpruned", "strategy": "none", "block_size": 0, "value": 3.0}
+    table = pd.concat([pd.DataFrame([table.iloc[0].to_dict() | whole]), table])
+    table["standard_error"] = 0.1
+    figure = dose.figure_dose(table, dose.gap_left(table), profiles.get("smoke"))
+    dotted = [line for line in figure.axes[0].lines if line.get_linestyle() == ":"]
+    heights = {line.get_label(): line.get_ydata()[0] for line in dotted}
+    unhealed = table[table.treatment == "unhealed"].set_index("strategy").value
+    assert heights == {f"{name}, not healed": value for name, value in unhealed.items()}
+    (legend,) = figure.legends
+    assert heights.keys() <= {text.get_text() for text in legend.get_texts()}
+    plt.close("all")
 
 
 def test_a_run_is_measured_and_drawn(output):

@@ -1,6 +1,7 @@
 """What the figures of scores show: panels, lines, markers, references, names of files."""
 
 import re
+import sys
 from itertools import product
 from pathlib import Path
 
@@ -12,11 +13,13 @@ from conftest import Distances
 
 import replication
 from lib import storage
-from lib.blocks import Block
+from lib.blocks import Block, BlockDistances
 from lib.models import registry
 from replication import figures, paths, profiles, results
-from replication.beyond import dose, letters, repair
+from replication.analysis.choice import beside_distances
+from replication.beyond import biases, dose, last_layers, letters, repair, which_block
 from replication.claims.bounds import Verdict
+from replication.figures import damage, heatmaps, style
 from replication.figures.curves import most_healed
 from replication.figures.style import COLOURS, PALETTE, TABLE, colour, spread
 from replication.measure import distance_maps, experiments
@@ -169,6 +172,130 @@ def test_the_finding_of_figure_cuts_is_of_its_data(early_exit, similarity, said)
     assert {text.get_text() for axis in figure.axes for text in axis.texts} == said
 
 
+# ---- what figures say in words: each made of data that would say it, with a signal or without ----
+
+
+def said_by_cuts(signal: bool):
+    table = cuts(early_exit=FLAT, similarity=FALLS).assign(majority=0.25 if signal else 0.45)
+    return letters.figure_cuts(table, SMOKE)
+
+
+def said_by_letters(signal: bool):
+    forms = {"letters": FALLS, "content": FLAT}
+    tables = [cuts(similarity=values).assign(form=form) for form, values in forms.items()]
+    table = pd.concat(tables).assign(questions="mmlu", majority=0.25)
+    table.loc[table.form.eq("letters") & (not signal), "majority"] = 0.45
+    return letters.figure_letters(table, SMOKE)
+
+
+def said_by_biases(signal: bool):
+    values = dict(zip(biases.MEASURES, (0.3, 0.6, 0.8 if signal else 0.52), strict=False))
+    table = pd.concat(
+        cuts(early_exit=FLAT).assign(measure=measure, value=value)
+        for measure, value in values.items()
+    )
+    table = table.assign(questions="recorded", n=50, share=0.5)
+    table.loc[table.measure == biases.MEASURES[2], "chance"] = 0.5
+    right = [np.arange(50) < 50 * value for value in table.value]
+    table = table.assign(examples=[1.0 * row for row in right], weights=[np.ones(50)] * len(table))
+    return biases.figure_biases(table, SMOKE)
+
+
+def said_by_last_layers(signal: bool):
+    lines = {strategy: FLAT for strategy in last_layers.KEPT.values()}
+    lines[last_layers.KEPT[1]] = FALLS
+    floor = 0.25 if signal else 0.45
+    table = cuts(**lines).assign(questions="mmlu", form="letters", floor=floor)
+    return last_layers.figure_last_layers(table, damages(True), SMOKE)
+
+
+def damages(signal: bool) -> pd.DataFrame:
+    """Of 8 layers: the sixth costs most, and blocks that begin with it; and how certain that is."""
+    rows = [
+        {"block_start": start, "block_size": size, "value": 2.0 if start == 5 else 0.1 * size}
+        for start, size in product(range(8), range(1, 8))
+        if start + size <= 8
+    ]
+    return pd.DataFrame(rows).assign(model="m", n=24, standard_error=0.01 if signal else 1.0)
+
+
+def said_by_layers(signal: bool):
+    states = [
+        {"criterion": criterion, "block_start": layer, "value": 1.0 + (layer == 5)}
+        for criterion, layer in product(which_block.UPDATES, range(8))
+    ]
+    changes = pd.DataFrame(states).assign(model="m", n=24)
+    return which_block.figure_layers(damages(signal), changes, SMOKE)
+
+
+def map_of(signal: bool) -> BlockDistances:
+    """Of 8 layers: blocks with the first one are the least similar; and how certain that is."""
+    start, stop = np.mgrid[:9, :9]
+    matrix = np.where(stop > start, 0.01 * (stop - start) + 0.3 * (start == 0), 0)
+    error = np.full_like(matrix, 0.001 if signal else 0.2)
+    return BlockDistances(matrix, error, np.stack([matrix] * 4), 24)
+
+
+def said_by_damage(signal: bool):
+    beside = beside_distances(damages(signal), {"m": map_of(True)})
+    ranks = pd.DataFrame(columns=["model", "blocks", "rank_correlation", "low", "high"])
+    return figures.figure_damage(beside, ranks, SMOKE)
+
+
+def said_by_distances(signal: bool):
+    return figures.figure_1c("tiny-random", map_of(signal), SMOKE)
+
+
+def said_by_doses(signal: bool):
+    rows, noise = [], np.random.default_rng(0).normal(0, 0.01 if signal else 3.0, 24)
+    losses = {
+        ("similarity", 0): 5.0,
+        ("simple", 0): 6.0,
+        ("similarity", 1): 4.0,
+        ("simple", 1): 4.1,
+    }
+    for (strategy, tokens), loss in losses.items():
+        row = {"strategy": strategy, "treatment": "healed" if tokens else "unhealed"}
+        examples = loss + (noise - noise.mean()) * (1 if strategy == "simple" else -1)
+        rows.append(row | {"tokens": tokens, "block_size": 2, "value": loss, "examples": examples})
+    whole = {
+        "strategy": "none",
+        "treatment": "unpruned",
+        "tokens": 0,
+        "block_size": 0,
+        "value": 3.0,
+    }
+    table = pd.DataFrame([whole, *rows])
+    table = table.assign(model="m", task="c4", chance=10.8, n=24, standard_error=0.1)
+    table["weights"] = [np.ones(24)] * len(table)
+    return dose.figure_dose(table, dose.gap_left(table), SMOKE)
+
+
+SAID = {
+    letters: [said_by_cuts, said_by_letters],
+    biases: [said_by_biases],
+    last_layers: [said_by_last_layers],
+    which_block: [said_by_layers],
+    damage: [said_by_damage],
+    heatmaps: [said_by_distances],
+    dose: [said_by_doses],
+}
+
+
+@pytest.mark.parametrize("signal", [True, False])
+@pytest.mark.parametrize("draw", sum(SAID.values(), []), ids=lambda draw: draw.__name__)
+def test_no_figure_says_anything_without_a_signal(draw, signal):
+    texts = [text for axis in draw(signal).axes for text in axis.texts]
+    bold = [text for text in texts if text.get_weight() == "bold" and text.get_color() == "black"]
+    assert bool(bold) == signal
+
+
+def test_each_figure_that_says_something_is_among_them():
+    modules = [m for name, m in sys.modules.items() if name.startswith("replication.")]
+    saying = {m for m in modules if getattr(m, "finding", None) is style.finding}
+    assert saying - {style} == set(SAID)
+
+
 def test_the_model_with_most_to_lose_is_shown():
     weak, strong = cuts(similarity=FALLS), cuts(similarity=FALLS).assign(model="phi-2")
     weak.loc[weak.block_size == 0, "value"] = 0.3
@@ -241,8 +368,8 @@ def test_below_figure_1d_are_the_layers_that_go():
 def test_figure_3_has_a_panel_a_treatment_and_all_models_in_both():
     left, right = figures.figure_3(scores(PAPER.models), PAPER).axes
     assert [a.get_title("left") for a in (left, right)] == list(TREATMENTS)
-    for axis, style in ((left, ":"), (right, "-")):
-        lines = [line for line in axis.lines if line.get_linestyle() == style]
+    for axis, look in ((left, ":"), (right, "-")):
+        lines = [line for line in axis.lines if line.get_linestyle() == look]
         assert len({line.get_color() for line in lines}) == len(PAPER.models)
     assert left.get_ylim() == right.get_ylim()
 

@@ -257,6 +257,7 @@ def test_the_kind_of_a_map_is_in_the_key_of_its_score():
 
 VERSIONS = {  # of code, by what holds them: a table and its row, or a module and its name
     "prompts": (request, "PROMPT_VERSION", {*TASKS, "healed c4", *MAPPED}),
+    "prompts of a task": (request.TASK_VERSIONS, "mmlu_content", {"mmlu_content"}),
     "maps": (request, "MAP_VERSION", {"maps", *MAPPED}),
     "cost": (inference_cost, "VERSION", {"cost"}),
     "similarity": (results.VERSIONS, "similarity", {"distances"}),
@@ -281,7 +282,7 @@ DATA = {  # a data set, and the results that read it
 
 def test_every_version_has_a_row():
     tables = [name for of, name, _ in VERSIONS.values() if isinstance(of, dict)]
-    assert set(tables) == {*results.VERSIONS}
+    assert set(tables) == {*results.VERSIONS, *request.TASK_VERSIONS}
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -477,7 +477,7 @@ def test_every_profile_is_planned(name, output):
 
 
 def test_the_readmes_say_what_the_plan_says(output):
-    readme = (paths.ROOT / "notebooks" / "README.md").read_text(encoding="utf-8")
+    readme = (paths.ROOT / "replication" / "README.md").read_text(encoding="utf-8")
     one = replace(PAPER, models=("mistral-7b",))
     assert plan.table(one, list(NOTEBOOKS), "a100-80") in readme
     ladder = (paths.ROOT / "README.md").read_text(encoding="utf-8")

@@ -1,7 +1,9 @@
 """Repairs of a cut: linear maps are least squares and fold in."""
 
+import json
 from dataclasses import asdict, replace
 
+import pandas as pd
 import pytest
 import torch
 from conftest import Characters, Distances, tiny
@@ -13,7 +15,7 @@ from lib.healing.linear import FFN, STREAM
 from lib.models.decoder import decoder_layers
 from lib.pruning import dropped
 from lib.sweep import sweep
-from replication import profiles, results
+from replication import paths, profiles, results
 from replication.beyond import repair
 from replication.measure import request
 
@@ -187,6 +189,26 @@ def test_every_repair_has_its_score_and_what_it_took(output, monkeypatch):
         monkeypatch.setattr(repair, function, lambda *a: pytest.fail("measured again"))
     again = repair.measure({"tiny-random": Distances()}, SMOKE, repair.healings)
     assert again.value.tolist() == table.value.tolist()
+    assert again.seconds.tolist() == table.seconds.tolist()
+    timed = pd.DataFrame({"model": "tiny-random", "dropped": 4, "repair": ["LoRA"], "minutes": 1.5})
+    timed.to_csv(output / "timed.csv")
+    monkeypatch.setattr(repair, "TIMED", output / "timed.csv")
+    with results.reading(results.archive(paths.RESULTS)):  # a recorded run: what was timed, or none
+        recorded = repair.measure({"tiny-random": Distances()}, SMOKE, repair.healings)
+    for file in paths.RESULTS.rglob("*.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"restored": True}))
+    restored = repair.measure({"tiny-random": Distances()}, SMOKE, repair.healings)
+    for of_record in (recorded, restored):
+        seconds = of_record[~of_record.repair.isin(repair.NOT_REPAIRED)].set_index("repair").seconds
+        assert set(seconds["LoRA"]) == {90} and seconds.drop("LoRA").isna().all()
+
+
+def test_the_recorded_minutes_are_those_that_were_timed_side_by_side():
+    timed = pd.read_csv(repair.TIMED).set_index(["model", "repair"]).minutes
+    drawn = pd.read_csv(paths.ROOT / "figures" / profiles.RECORDED / "figure_repair_cost.csv")
+    drawn = drawn[~drawn.repair.isin(repair.NOT_REPAIRED)].set_index(["model", "repair"])
+    assert set(drawn.index) == set(timed.index)
+    assert drawn.minutes.tolist() == pytest.approx(timed.reindex(drawn.index).tolist())
 
 
 def test_fewer_steps_are_a_healing_that_notebook_03_makes_where_it_varies_their_number():

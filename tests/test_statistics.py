@@ -289,6 +289,17 @@ def test_not_adding_up():
 # ---- several statistics at once ------------------------------------------------------------
 
 
+def test_an_interval_knows_how_far_other_draws_move_its_ends():
+    """Of 300 bootstraps of a normal, 2.5 % have an outer end that does not reach its true end."""
+    draws = np.random.default_rng(0).normal(size=(300, 1 + bootstrap.RESAMPLES))
+    intervals = [bootstrap.ci95(values) for values in draws]
+    _, lows, highs = np.transpose([interval.outer for interval in intervals])
+    for reached in (lows <= -1.96, highs >= 1.96):
+        assert reached.mean() == pytest.approx(0.975, abs=0.02)
+    for largest in (True, False):  # of one statistic, the extreme is itself
+        assert bootstrap.ci95_max(draws[0][:, None], largest).outer == intervals[0].outer
+
+
 def test_one_of_several_misses_a_bound_only_after_bonferronis_correction():
     """Of K statistics each has a K-th of the 2.5 %; all of them meet it with 2.5 % each."""
     draw = np.random.default_rng(0)

@@ -138,4 +138,4 @@ def _ranks(axis, panel: pd.DataFrame, unpruned: pd.DataFrame, steps: list[float]
     axis.set_xlabel("LoRA rank")
     axis.margins(x=0.1)
     if len(ends) > 1:
-        label_directly(axis, ends, outside=True)
+        label_directly(axis, ends)
