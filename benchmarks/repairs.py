@@ -21,9 +21,9 @@ from lib.data import sets
 from lib.healing import heal, linear
 from lib.models import loading
 from lib.similarity import calibration_batches
-from replication import paths, profiles, results
+from replication import measure, paths, profiles, results
 from replication.beyond import repair
-from replication.measure import distance_maps
+from replication.measure import cache
 
 MODELS = ("smollm2-135m", "qwen2.5-coder-1.5b")  # of the record
 STEPS = 3  # of each healing and turn
@@ -33,8 +33,8 @@ def of_model(name: str, turns: int) -> pd.DataFrame:
     """A row a repair of the similar block at the middle depth: seconds a unit, units, minutes."""
     profile = profiles.get(profiles.RECORDED)
     with results.reading(results.archive(paths.RECORDED / profiles.RECORDED)):
-        maps, _ = distance_maps.measure(profile, [name])
-    requests = [r for r in repair.healings(name, maps[name], profile) if r.recipe]
+        maps, _ = measure.distances(profile, [name])
+    requests = [r for r in repair.repairs(name, maps[name], profile) if r.recipe]
     healings = {request.labels["repair"]: request for request in requests}
     model, tokenizer = loading.load(name, **profile.load_kwargs)
     block, rows = requests[0].block, []
@@ -72,9 +72,9 @@ def draw(models: Sequence[str]) -> None:
     """figure_repair_cost of the recorded run."""
     profile = profiles.get(profiles.RECORDED)
     with results.reading(results.archive(paths.RECORDED / profiles.RECORDED)):
-        maps, _ = distance_maps.measure(profile, models)
-        table = repair.measure(maps, profile, repair.healings)
-    repair.figure_repair_cost(table, profile)
+        maps, _ = measure.distances(profile, models)
+        table = repair.measure(maps, profile, repair.repairs)
+    repair.figure_repair_cost(table)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--turns", type=int, choices=range(1, 10), default=2)
     chosen = parser.parse_args(argv)
     torch.set_num_threads(1)
-    machine = results.environment()["processor"]
+    machine = cache.environment()["processor"]
     tables = [pd.read_csv(repair.TIMED)] if repair.TIMED.exists() else []
     tables = [table[~table.model.isin(chosen.models)] for table in tables]
     for name in chosen.models:

@@ -31,11 +31,12 @@ from gguf import GGUFWriter
 from transformers import AutoModelForCausalLM
 
 from lib import evaluation
+from lib.blocks import UNPRUNED
 from lib.data import sets
 from lib.evaluation import Task
 from lib.models import files, loading, machine, registry
 from replication import paths, profiles  # results name the file of `formats`
-from replication.measure import request
+from replication.measure import request, scores
 
 VOCAB, LAYERS, WINDOW, LENGTH = 96, 6, 8, 28  # sequences are longer than the sliding window
 SIZE = {
@@ -299,6 +300,13 @@ def real_task(name: str, **counts) -> Task:
     """A task on the real data, as many questions as the profile `smoke` has or `counts` say."""
     profile = dataclasses.replace(profiles.get("smoke"), **counts)
     return evaluation.task_of(request.of_task(name, profile))
+
+
+def measured_scores(name: str, profile, blocks, tasks, recipe=None):
+    """The table of scores without each block, by task; unhealed ones begin with the whole model."""
+    blocks = dict.fromkeys(blocks if recipe else [UNPRUNED, *blocks])
+    pairs = [(task, block) for task in tasks for block in blocks]
+    return scores.table([request.score(name, profile, *pair, recipe) for pair in pairs])
 
 
 def score(depth: int, right: int, **columns) -> dict:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Characters, real_task
+from conftest import Characters, measured_scores, real_task
 from scipy.stats import mannwhitneyu
 
 from lib import evaluation
@@ -108,7 +108,7 @@ def choices_of(values: dict) -> list[np.ndarray]:
 
 def test_a_stored_score_says_what_was_answered(output):
     profile = replace(profiles.get("smoke"), **COUNTS)
-    table = scores.measure("tiny-random", profile, [Block(1, 2)], ["arc_easy", "c4"])
+    table = measured_scores("tiny-random", profile, [Block(1, 2)], ["arc_easy", "c4"])
     unpruned, pruned, c4, _ = (row for _, row in table.iterrows())
     stored = {}
     for file in paths.RESULTS.rglob("scores/*/*.json"):

@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import isotonic_regression
 
 from lib.blocks import BlockDistances
-from replication import paths, profiles, results
+from replication import measure, paths, profiles
 from replication.analysis import bootstrap, curves, statistics
 from replication.analysis.curves import curve, transitions
 from replication.analysis.depth import lower_minus_upper
@@ -18,7 +18,7 @@ from replication.claims.bounds import CRITERIA, judged
 from replication.claims.show import markdown
 from replication.claims.tables import RunTables
 from replication.figures.verdicts import figure_claims
-from replication.measure import distance_maps, experiments
+from replication.measure import cache, experiments
 from scripts import readme
 
 L, N, LN_V = 24, 400, 10.0
@@ -548,7 +548,7 @@ def test_two_depths_are_too_few_for_a_statistic():
 
 def test_figure_and_table_show_every_verdict(output, agreeing):
     verdicts = list(agreeing.values())
-    figure_claims(verdicts, profiles.get("smoke"))
+    figure_claims(verdicts)
     table = pd.read_csv(paths.FIGURES / "smoke" / "figure_claims.csv", dtype={"claim": str})
     assert table.claim.tolist() == list(CRITERIA)
     assert table.verdict.tolist() == [v.verdict for v in verdicts]
@@ -563,8 +563,8 @@ def test_what_is_there_is_gathered_and_nothing_computed(output):
     empty = tables.gather(smoke, results.archive(paths.RESULTS))
     assert empty.maps == {} and empty.tables == {}
     assert list(paths.RESULTS.rglob("*.json")) == []
-    assert not results.read_only()
-    distance_maps.measure(smoke)
+    assert not cache.draws_only()
+    measure.distances(smoke)
     before = list(paths.RESULTS.rglob("*.json"))
     run = tables.gather(smoke, results.archive(paths.RESULTS))
     assert list(paths.RESULTS.rglob("*.json")) == before

@@ -11,7 +11,7 @@ from lib.data import sets
 from lib.evaluation import Task
 from lib.pruning import dropped
 from lib.sweep import sweep
-from replication import paths, profiles, results
+from replication import paths, profiles, tables
 from replication.analysis import choice
 from replication.beyond import which_block
 from replication.measure import damage
@@ -40,7 +40,7 @@ def test_only_missing_chunks_are_swept(loaded_llama, monkeypatch):
     chunks = sorted(paths.RESULTS.glob("damage/*/*.json"))
     assert len(chunks) == 2
     chunks[1].unlink()
-    with monkeypatch.context() as drawing, pytest.raises(results.NotMeasured):
+    with monkeypatch.context() as drawing, pytest.raises(tables.NotMeasured):
         drawing.setenv(results.DRAW_ONLY, "1")
         damage.measure(["tiny-random"], SMOKE)
     swept = []

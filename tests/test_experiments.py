@@ -64,7 +64,7 @@ def test_seeds_at_more_depths_are_healed_for_a_length_of_the_dose():
     """So that the first seed is measured already; two thirds of the healings are new."""
     distances = Distances(num_layers=30)
     requests = [r for r in experiments.more_seeds(NAME, distances, PROFILE) if r.recipe]
-    doses = [r.params for r in dose.requests(NAME, distances, PROFILE)]
+    doses = [r.params for r in dose.doses(NAME, distances, PROFILE)]
     assert {r.block.size for r in requests} == {6, 12}
     assert {r.recipe.steps for r in requests} == {64}
     assert {r.recipe.seed for r in requests} == set(experiments.SEEDS)

@@ -246,7 +246,7 @@ def test_the_looks_of_the_record_and_its_picture():
 
 
 def test_the_static_figure_tells_each_blocks_region(output, maps):
-    heatmaps.figure_islands(maps, SMOKE)
+    heatmaps.figure_islands(maps)
     table = pd.read_csv(paths.FIGURES / "smoke" / "figure_islands.csv")
     for name, distances in maps.items():
         regions = islands.regions(distances.matrix)

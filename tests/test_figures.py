@@ -15,14 +15,14 @@ import replication
 from lib import storage
 from lib.blocks import Block, BlockDistances
 from lib.models import registry
-from replication import figures, paths, profiles, results
+from replication import figures, measure, paths, profiles, tables
 from replication.analysis.choice import beside_distances
 from replication.beyond import biases, dose, last_layers, letters, repair, which_block
 from replication.claims.bounds import Verdict
 from replication.figures import damage, heatmaps, style
 from replication.figures.curves import most_healed
 from replication.figures.style import COLOURS, PALETTE, TABLE, colour, spread
-from replication.measure import distance_maps, experiments
+from replication.measure import experiments
 from replication.measure import scores as measured_scores
 
 PAPER = profiles.get("paper")
@@ -81,10 +81,10 @@ def test_every_model_has_a_colour_of_the_table_and_others_one_by_their_names():
 
 def test_a_picture_without_healed_lines_has_a_name_of_its_own():
     folder = paths.FIGURES / "smoke"
-    figures.figure_2(scores([SMOKE.main_model]), SMOKE)
+    figures.figure_2(scores([SMOKE.main_model]))
     healed = {file: file.read_bytes() for file in folder.iterdir()}
     assert {file.stem for file in healed} == {"figure_2"}
-    figures.figure_2(scores([SMOKE.main_model], ["unhealed"]), SMOKE)
+    figures.figure_2(scores([SMOKE.main_model], ["unhealed"]))
     assert {file: file.read_bytes() for file in healed} == healed
     assert {file.stem for file in folder.iterdir()} == {"figure_2", "figure_2_unhealed"}
 
@@ -108,7 +108,7 @@ def test_a_panel_of_which_no_pruned_model_is_measured_is_not_drawn(missing):
     table = scores(["llama-2-7b", "qwen-7b"])
     unmeasured = (table.model == "qwen-7b") & (table.task == "mmlu") & (table.block_size >= missing)
     table.loc[unmeasured, ["value", "standard_error"]] = np.nan
-    labels = {axis.get_label() for axis in figures.figure_2(table, PAPER).axes}
+    labels = {axis.get_label() for axis in figures.figure_2(table).axes}
     assert labels == {
         "MMLU accuracy Llama-2",
         "ARC-Easy accuracy Llama-2",
@@ -119,14 +119,14 @@ def test_a_panel_of_which_no_pruned_model_is_measured_is_not_drawn(missing):
 def test_the_key_has_what_is_drawn_only():
     table = scores(["llama-2-7b", "qwen-7b"], ["unhealed"])
     table.loc[(table.model == "qwen-7b") & (table.block_size > 0), "value"] = np.nan
-    (legend,) = figures.figure_3(table, SMOKE).legends
+    (legend,) = figures.figure_3(table).legends
     texts = [text.get_text() for text in legend.get_texts()]
     assert texts == ["Llama-2-7B", "unpruned", "unhealed", "chance"]
 
 
 def test_error_bars_that_nobody_sees_are_not_in_the_key():
     for error, title in ((1e-6, ""), (0.5, "bars: ±1 s.e.")):
-        (legend,) = figures.figure_3(scores().assign(standard_error=error), SMOKE).legends
+        (legend,) = figures.figure_3(scores().assign(standard_error=error)).legends
         assert legend.get_title().get_text() == title
 
 
@@ -136,7 +136,7 @@ def test_figures_1d_and_5_show_the_model_that_is_healed_most(healed, shown):
     fewer = (table.model != healed) & (table.strategy == "simple") & (table.treatment == "healed")
     table.loc[fewer & (healed is not None), "value"] = np.nan
     assert most_healed(table, PAPER) == shown
-    figures.figure_5(table, PAPER)
+    figures.figure_5(table)
     assert set(pd.read_csv(paths.FIGURES / "paper" / "figure_5.csv").model) == {shown}
 
 
@@ -168,7 +168,7 @@ FALLS = [0.4, 0.35, 0.3, 0.3, 0.3]
     ],
 )
 def test_the_finding_of_figure_cuts_is_of_its_data(early_exit, similarity, said):
-    figure = letters.figure_cuts(cuts(early_exit=early_exit, similarity=similarity), SMOKE)
+    figure = letters.figure_cuts(cuts(early_exit=early_exit, similarity=similarity))
     assert {text.get_text() for axis in figure.axes for text in axis.texts} == said
 
 
@@ -177,7 +177,7 @@ def test_the_finding_of_figure_cuts_is_of_its_data(early_exit, similarity, said)
 
 def said_by_cuts(signal: bool):
     table = cuts(early_exit=FLAT, similarity=FALLS).assign(majority=0.25 if signal else 0.45)
-    return letters.figure_cuts(table, SMOKE)
+    return letters.figure_cuts(table)
 
 
 def said_by_letters(signal: bool):
@@ -185,7 +185,7 @@ def said_by_letters(signal: bool):
     tables = [cuts(similarity=values).assign(form=form) for form, values in forms.items()]
     table = pd.concat(tables).assign(questions="mmlu", majority=0.25)
     table.loc[table.form.eq("letters") & (not signal), "majority"] = 0.45
-    return letters.figure_letters(table, SMOKE)
+    return letters.figure_letters(table)
 
 
 def said_by_biases(signal: bool):
@@ -198,7 +198,7 @@ def said_by_biases(signal: bool):
     table.loc[table.measure == biases.MEASURES[2], "chance"] = 0.5
     right = [np.arange(50) < 50 * value for value in table.value]
     table = table.assign(examples=[1.0 * row for row in right], weights=[np.ones(50)] * len(table))
-    return biases.figure_biases(table, SMOKE)
+    return biases.figure_biases(table)
 
 
 def said_by_last_layers(signal: bool):
@@ -206,7 +206,7 @@ def said_by_last_layers(signal: bool):
     lines[last_layers.KEPT[1]] = FALLS
     floor = 0.25 if signal else 0.45
     table = cuts(**lines).assign(questions="mmlu", form="letters", floor=floor)
-    return last_layers.figure_last_layers(table, damages(True), SMOKE)
+    return last_layers.figure_last_layers(table, damages(True))
 
 
 def damages(signal: bool) -> pd.DataFrame:
@@ -225,7 +225,7 @@ def said_by_layers(signal: bool):
         for criterion, layer in product(which_block.UPDATES, range(8))
     ]
     changes = pd.DataFrame(states).assign(model="m", n=24)
-    return which_block.figure_layers(damages(signal), changes, SMOKE)
+    return which_block.figure_layers(damages(signal), changes)
 
 
 def map_of(signal: bool) -> BlockDistances:
@@ -239,11 +239,11 @@ def map_of(signal: bool) -> BlockDistances:
 def said_by_damage(signal: bool):
     beside = beside_distances(damages(signal), {"m": map_of(True)})
     ranks = pd.DataFrame(columns=["model", "blocks", "rank_correlation", "low", "high"])
-    return figures.figure_damage(beside, ranks, SMOKE)
+    return figures.figure_damage(beside, ranks)
 
 
 def said_by_distances(signal: bool):
-    return figures.figure_1c("tiny-random", map_of(signal), SMOKE)
+    return figures.figure_1c("tiny-random", map_of(signal))
 
 
 def said_by_doses(signal: bool):
@@ -268,7 +268,7 @@ def said_by_doses(signal: bool):
     table = pd.DataFrame([whole, *rows])
     table = table.assign(model="m", task="c4", chance=10.8, n=24, standard_error=0.1)
     table["weights"] = [np.ones(24)] * len(table)
-    return dose.figure_dose(table, dose.gap_left(table), SMOKE)
+    return dose.figure_dose(table, dose.gap_left(table))
 
 
 SAID = {
@@ -332,7 +332,7 @@ def test_what_is_not_testable_has_a_dash_and_no_mark():
         verdict("1", "B", "not testable here", 0.1),
         verdict("5", "A", "not testable here", 0.0),
     ]
-    figure = figures.figure_claims(verdicts, SMOKE)
+    figure = figures.figure_claims(verdicts)
     (axis,) = figure.axes
     marks = [line for line in axis.lines if line.get_marker() not in ("None", "", None)]
     assert len(marks) == 1 and round(marks[0].get_ydata()[0]) == 0
@@ -352,7 +352,7 @@ def test_a_line_passes_what_nobody_measured_and_breaks_where_measuring_failed(st
     table = scores(treatments=["healed"]).assign(status="ok")
     missing = (table.block_size == 8) & (table.strategy == "similarity")
     table.loc[missing, ["value", "status"]] = np.nan, status
-    (axis,) = figures.figure_6(table, SMOKE).axes
+    (axis,) = figures.figure_6(table).axes
     (line,) = [
         line for line in axis.lines if line.get_linestyle() == "-" and line.get_marker() == "o"
     ]
@@ -360,13 +360,13 @@ def test_a_line_passes_what_nobody_measured_and_breaks_where_measuring_failed(st
 
 
 def test_below_figure_1d_are_the_layers_that_go():
-    *_, strip = figures.figure_1d(scores(PAPER.models), PAPER).axes
+    *_, strip = figures.figure_1d(scores(PAPER.models)).axes
     bars = {(round(bar.get_y()), round(bar.get_height())) for bar in strip.patches}
     assert bars == {(4, 8), (4, 16)} and strip.get_ylim() == (0, 32)
 
 
 def test_figure_3_has_a_panel_a_treatment_and_all_models_in_both():
-    left, right = figures.figure_3(scores(PAPER.models), PAPER).axes
+    left, right = figures.figure_3(scores(PAPER.models)).axes
     assert [a.get_title("left") for a in (left, right)] == list(TREATMENTS)
     for axis, look in ((left, ":"), (right, "-")):
         lines = [line for line in axis.lines if line.get_linestyle() == look]
@@ -376,12 +376,12 @@ def test_figure_3_has_a_panel_a_treatment_and_all_models_in_both():
 
 @pytest.mark.parametrize("share, crossed", [(0.96, True), (0.94, False), (np.nan, False)])
 def test_a_score_of_one_answer_is_crossed_out(share, crossed):
-    (axis,) = figures.figure_6(scores(commonest=share), SMOKE).axes
+    (axis,) = figures.figure_6(scores(commonest=share)).axes
     assert any(line.get_marker() == "x" for line in axis.lines) == crossed
 
 
 def test_the_table_of_figure_1b_has_every_layer_and_its_new_number():
-    figures.figure_1b(Block(40, 20), 80, SMOKE)
+    figures.figure_1b(Block(40, 20), 80)
     table = pd.read_csv(paths.FIGURES / "smoke" / "figure_1b.csv")
     assert len(table) == 80 and table.new_index.max() == 59
 
@@ -401,25 +401,25 @@ def test_unhealed_references_are_scores_of_notebook_02(name, ablation):
 
 
 def test_a_model_may_be_called_unpruned():
-    figure = figures.figure_2(scores(models=("my/llama-unpruned",)), SMOKE)
+    figure = figures.figure_2(scores(models=("my/llama-unpruned",)))
     assert [axis.get_title("left") for axis in figure.axes][0] == "llama-unpruned"
     assert figure.axes[0].has_data()
 
 
 def test_a_run_of_which_only_the_map_is_left_is_drawn_as_not_measured(output, monkeypatch):
     """As where each job failed: the last pass only draws, and must get through."""
-    maps, profile = distance_maps.measure(profiles.get("smoke", limit=4))
+    maps, profile = measure.distances(profiles.get("smoke", limit=4))
     monkeypatch.setenv(results.DRAW_ONLY, "1")
-    figures.figure_training(measured_scores.healings(maps, profile), profile)
-    doses = measured_scores.score_table(maps, dose.requests, profile)
-    dose.figure_dose(doses, dose.gap_left(doses), profile)
-    forms = measured_scores.score_table(maps, letters.forms, profile)
+    figures.figure_training(measured_scores.healings(maps, profile))
+    doses = measure.table(dose.doses, maps, profile)
+    dose.figure_dose(doses, dose.gap_left(doses))
+    forms = measure.table(letters.forms, maps, profile)
     measures = letters.measures(forms[forms.task.isin(["mmlu", "arc_easy"])])
-    letters.figure_measures(measures, profile)
+    letters.figure_measures(measures)
     assert letters.largest_step(measures).empty
-    repair.figure_repair(repair.measure(maps, profile), profile)
-    repair.figure_repair_cost(repair.measure(maps, profile, repair.healings), profile)
+    repair.figure_repair(repair.measure(maps, profile))
+    repair.figure_repair_cost(repair.measure(maps, profile, repair.repairs))
     drawn = {f.stem: pd.read_csv(f) for f in (paths.FIGURES / "smoke").glob("*.csv")}
     assert len(drawn) == 5
     for name, table in drawn.items():
-        assert table.status.eq(results.NotMeasured.status).all(), name
+        assert table.status.eq(tables.NotMeasured.status).all(), name

@@ -5,13 +5,13 @@ import os
 import huggingface_hub
 import pytest
 import torch
-from conftest import COMMIT, gguf, local_hub, stored, tiny
+from conftest import COMMIT, gguf, local_hub, measured_scores, stored, tiny
 from test_models import sentence
 
 from lib import storage
 from lib.models import files, loading, machine, registry
-from replication import profiles, results
-from replication.measure import inference_cost, scores
+from replication import profiles, tables
+from replication.measure import inference_cost
 
 SMOKE = profiles.get("smoke", limit=4)
 HUB = "some/model"
@@ -26,7 +26,7 @@ def llama(seed: int):
 
 
 def loss(name: str) -> float:
-    return scores.measure(name, SMOKE, [], ["c4"]).value[0]
+    return measured_scores(name, SMOKE, [], ["c4"]).value[0]
 
 
 def test_weights_that_are_written_over_are_read_again(output):
@@ -123,13 +123,13 @@ def test_timings_of_another_processor_are_never_found(monkeypatch):
     keys = []
 
     def load_or_compute(kind, params, compute):
-        keys.append(results.key(kind, params))
-        raise results.NotMeasured
+        keys.append(cache.key(kind, params))
+        raise tables.NotMeasured
 
     monkeypatch.setattr(results, "load_or_compute", load_or_compute)
     for name in ("Abacus 9", "Loom 2", "Abacus 9"):
         monkeypatch.setattr(machine, "processor", lambda device="cpu", name=name: name)
-        with pytest.raises(results.NotMeasured):
+        with pytest.raises(tables.NotMeasured):
             inference_cost.of_model("tiny-random", SMOKE)
     first, other, again = keys[::2]  # of the first of both formats
     assert first == again != other

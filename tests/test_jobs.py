@@ -9,8 +9,8 @@ import pytest
 from conftest import Distances
 
 from replication import __main__ as run
-from replication import paths, profiles, results
-from replication.measure import distance_maps
+from replication import paths, profiles
+from replication.measure import cache, distance_maps
 from replication.run import batch
 from replication.run.execution import Launch, Outcome
 from replication.run.jobs import by_job
@@ -149,11 +149,11 @@ def test_a_healing_that_had_no_memory_is_tried_again(output, monkeypatch):
     """By its job alone; the others' stay as they are."""
     tried = [{"model": "m", "block_start": 0, "block_size": size} for size in (1, 2)]
     for params in tried:
-        results.save("healing", params, {"status": "oom"}, 1, "oom")
-    results.forget_out_of_memory(iter(tried[:1]))
-    assert [results.load("healing", params) is None for params in tried] == [True, False]
-    results.forget_out_of_memory()
-    assert results.load("healing", tried[1]) is None
+        cache.save("healing", params, {"status": "oom"}, 1, "oom")
+    cache.forget_out_of_memory(iter(tried[:1]))
+    assert [cache.load("healing", params) is None for params in tried] == [True, False]
+    cache.forget_out_of_memory()
+    assert cache.load("healing", tried[1]) is None
 
 
 # ---- a run of several models -----------------------------------------------------------------

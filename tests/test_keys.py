@@ -10,9 +10,9 @@ from lib.blocks import Block
 from lib.data import sets, wheels
 from lib.healing import Recipe
 from lib.models import registry
-from replication import profiles, results
+from replication import profiles
 from replication.beyond import orders, repair, which_block
-from replication.measure import damage, fetching, inference_cost, request
+from replication.measure import cache, damage, fetching, inference_cost, request
 from replication.measure.request import Request
 from replication.profiles import Profile
 
@@ -41,8 +41,8 @@ def cost_of_inference(name: str, profile: Profile) -> Request:
 
 OF_MODELS = {  # of a model: (name, profile) -> Request
     "distances": request.similarity,
-    "damage": lambda name, profile: damage.requests(name, Distances(), profile)[0],
-    "states": lambda name, profile: which_block.requests(name, None, profile)[0],
+    "damage": lambda name, profile: damage.damage(name, Distances(), profile)[0],
+    "states": lambda name, profile: which_block.states(name, None, profile)[0],
     "cost": cost_of_inference,
 }
 OF_BLOCKS = {  # of a model without a block: (name, profile, block) -> Request
@@ -65,7 +65,7 @@ EVERY = {*OF_MODELS, *OF_BLOCKS}
 
 
 def key(request: Request) -> str:
-    return results.key(request.kind, request.params)
+    return cache.key(request.kind, request.params)
 
 
 def keys(name: str = NAME, profile: Profile = PROFILE, block: Block = BLOCK) -> dict[str, str]:
@@ -239,7 +239,7 @@ def test_another_block_changes_the_keys_of_what_is_cut(block):
 
 def test_each_chunk_of_texts_has_a_key():
     profile = replace(PROFILE, damage_sequences=20)
-    assert len({key(chunk) for chunk in damage.requests(NAME, Distances(), profile)}) == 3
+    assert len({key(chunk) for chunk in damage.damage(NAME, Distances(), profile)}) == 3
 
 
 def test_the_kind_of_a_map_is_in_the_key_of_its_score():
@@ -260,9 +260,9 @@ VERSIONS = {  # of code, by what holds them: a table and its row, or a module an
     "prompts of a task": (request.TASK_VERSIONS, "mmlu_content", {"mmlu_content"}),
     "maps": (request, "MAP_VERSION", {"maps", *MAPPED}),
     "cost": (inference_cost, "VERSION", {"cost"}),
-    "similarity": (results.VERSIONS, "similarity", {"distances"}),
-    "scores": (results.VERSIONS, "scores", {*TASKS, "healed c4", *MAPPED}),
-    "healing": (results.VERSIONS, "healing", HEALED),
+    "similarity": (cache.VERSIONS, "similarity", {"distances"}),
+    "scores": (cache.VERSIONS, "scores", {*TASKS, "healed c4", *MAPPED}),
+    "healing": (cache.VERSIONS, "healing", HEALED),
     "damage": (damage, "VERSION", {"damage"}),
     "states": (which_block, "VERSION", {"states"}),
 }
@@ -282,7 +282,7 @@ DATA = {  # a data set, and the results that read it
 
 def test_every_version_has_a_row():
     tables = [name for of, name, _ in VERSIONS.values() if isinstance(of, dict)]
-    assert set(tables) == {*results.VERSIONS, *request.TASK_VERSIONS}
+    assert set(tables) == {*cache.VERSIONS, *request.TASK_VERSIONS}
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from replication import beyond, paths, profiles
-from replication.measure import distance_maps, scores
+from replication import beyond, measure, paths, profiles
 from replication.run import jobs, notebooks
 from replication.run.missing import Guess
 
@@ -34,8 +33,8 @@ def test_a_question_is_at_most_sixty_lines():
 
 
 def test_a_question_is_measured_and_drawn(position, output):
-    maps, profile = distance_maps.measure(SMOKE)
-    table = scores.score_table(maps, position.requests, profile)
+    maps, profile = measure.distances(SMOKE)
+    table = measure.table(position.requests, maps, profile)
     rises = position.rises(table)
     (distances,) = maps.values()
     sizes = profile.healed_sizes(distances.num_layers)

@@ -8,11 +8,12 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import measured_scores
 
 from lib.blocks import Block
 from lib.models import loading
-from replication import paths, profiles, results
-from replication.measure import distance_maps, scores
+from replication import paths, profiles
+from replication.measure import cache, distance_maps
 from replication.report import compare
 from replication.run import notebooks
 from scripts import numbers, record
@@ -54,9 +55,9 @@ def measured(recorded, monkeypatch):
     """Two results in the workplace; in another environment than the recording began with: one."""
     monkeypatch.setattr(paths, "RESULTS", record.workplace("smoke") / "data" / "results")
     record.describe("smoke", "01", 0, 60)
-    results.save("scores", HEALED, VALUES, 1.5)
+    cache.save("scores", HEALED, VALUES, 1.5)
     monkeypatch.setattr(results, "environment", lambda: {"torch": "another"})
-    results.save("healing", HEALED, {"status": "diverged", "losses": []}, 0, "diverged")
+    cache.save("healing", HEALED, {"status": "diverged", "losses": []}, 0, "diverged")
     assert record.export("smoke") == 0
     return recorded
 
@@ -76,21 +77,21 @@ def test_a_line_says_only_what_follows_from_nothing_else(measured):
 
 
 def test_a_restored_result_is_found_and_exported_as_it_was(measured):
-    first, live = contents(measured), results.load("scores", HEALED)
+    first, live = contents(measured), cache.load("scores", HEALED)
     shutil.rmtree(paths.RESULTS)
     assert record.restore("smoke") == 2
-    restored = results.load("scores", HEALED)
+    restored = cache.load("scores", HEALED)
     rounded = {"value": 0.1234568, "examples": [1.0, 0.0, 0.6666667], "weights": [0.3333333] * 3}
     assert restored == live | {"values": VALUES | rounded, "restored": True}
-    assert results.load("healing", HEALED)["environment"] == {"torch": "another"}
-    assert results.load("healing", HEALED)["status"] == "diverged"
+    assert cache.load("healing", HEALED)["environment"] == {"torch": "another"}
+    assert cache.load("healing", HEALED)["status"] == "diverged"
     assert record.export("smoke") == 0 and contents(measured) == first
 
 
 def test_what_the_workplace_still_holds_is_not_replaced_by_rounded_numbers(measured):
-    live = results.load("scores", HEALED)
+    live = cache.load("scores", HEALED)
     record.restore("smoke")
-    assert results.load("scores", HEALED) == live
+    assert cache.load("scores", HEALED) == live
 
 
 def test_the_committed_run_is_restored_and_exported_as_it_is(recorded):
@@ -161,11 +162,11 @@ def test_every_recorded_figure_is_one_of_the_run_and_has_its_table():
 
 def test_a_reader_never_reads_the_recorded_run(recorded, monkeypatch):
     """The same scores, recorded: a reader's run measures them all the same."""
-    scores.measure("tiny-random", SMOKE, [Block(1, 2)], ["c4"])
+    measured_scores("tiny-random", SMOKE, [Block(1, 2)], ["c4"])
     shutil.move(paths.RESULTS, recorded)
     monkeypatch.setattr(loading, "load_cached", lambda *a, **k: pytest.fail("measured"))
     with pytest.raises(pytest.fail.Exception, match="measured"):
-        scores.measure("tiny-random", SMOKE, [Block(1, 2)], ["c4"])
+        measured_scores("tiny-random", SMOKE, [Block(1, 2)], ["c4"])
 
 
 # ---- numbers in prose ----------------------------------------------------------------------
@@ -256,9 +257,9 @@ def changed(folder, change):
         changed_record = json.loads(file.read_text())
         change(changed_record)
         kind, params = changed_record["kind"], changed_record["params"]
-        changed_record["key"] = results.key(kind, params)
+        changed_record["key"] = cache.key(kind, params)
         file.unlink()
-        name = results.location(kind, params).name
+        name = cache.location(kind, params).name
         (file.parent / name).write_text(json.dumps(changed_record))
 
 
@@ -266,7 +267,7 @@ def changed(folder, change):
 def both(recorded):
     """A reader's run and the same recorded."""
     distance_maps.of_model("tiny-random", SMOKE)
-    scores.measure("tiny-random", SMOKE, [Block(1, 2)], ["c4", "arc_easy"])
+    measured_scores("tiny-random", SMOKE, [Block(1, 2)], ["c4", "arc_easy"])
     shutil.copytree(paths.RESULTS, recorded)
     return recorded
 

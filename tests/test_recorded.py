@@ -20,9 +20,9 @@ from matplotlib.lines import Line2D
 from lib import storage
 from lib.models import loading
 from replication import __main__ as run
-from replication import notebook, paths, profiles, results, sliders
+from replication import measure, notebook, paths, profiles, sliders, tables
 from replication.figures import style
-from replication.measure import distance_maps, scores
+from replication.measure import cache, scores
 from replication.measure.experiments import unhealed
 from replication.profiles import DRAWN, RECORDED
 from replication.report.__main__ import FINDINGS
@@ -175,7 +175,7 @@ def test_an_interrupted_run_leaves_no_kernel(tmp_path):
 
 
 def test_the_record_is_read_until_another_profile_starts(started):
-    maps, profile = distance_maps.measure(started, ["smollm2-135m"])
+    maps, profile = measure.distances(started, ["smollm2-135m"])
     table = scores.score_table(maps, unhealed, profile, ["c4"])
     assert table.value.notna().any() and set(table.profile) == {DRAWN}
     notebook.start(profiles.get("smoke"))
@@ -185,10 +185,10 @@ def test_the_record_is_read_until_another_profile_starts(started):
 def test_nothing_else_is_read(started, monkeypatch):
     """A result of this machine with the very parameters is not seen."""
     params = {"model": "smollm2-135m", "a": 1}
-    results.save("scores", params, {"value": 1.0}, 0)
-    assert results.load("scores", params) is None
-    with pytest.raises(results.NotMeasured):
-        results.load_or_compute("scores", params, lambda: pytest.fail("computed"))
+    cache.save("scores", params, {"value": 1.0}, 0)
+    assert cache.load("scores", params) is None
+    with pytest.raises(tables.NotMeasured):
+        cache.load_or_compute("scores", params, lambda: pytest.fail("computed"))
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ from lib.healing.linear import FFN, STREAM
 from lib.models.decoder import decoder_layers
 from lib.pruning import dropped
 from lib.sweep import sweep
-from replication import paths, profiles, results
+from replication import paths, profiles
 from replication.beyond import repair
-from replication.measure import request
+from replication.measure import cache, request
 
 SMOKE = profiles.get("smoke")
 KEY = "75e60b8b9a268b9d10fad76dd66abe8ff99380a5be24be764a8dd82e34f52874"  # without `decay_steps`
@@ -171,13 +171,13 @@ def test_keys_of_recipes_from_before_stay():
     params = request.healing("tiny-random", SMOKE, BLOCK, plain).params
     assert params["recipe"] | {"decay_steps": 0} == asdict(plain)
     assert Recipe(**params["recipe"]) == plain
-    assert results.key("healing", params) == KEY
+    assert cache.key("healing", params) == KEY
     other = request.healing("tiny-random", SMOKE, BLOCK, replace(plain, decay_steps=1))
     assert other.params["recipe"]["decay_steps"] == 1 and other.recipe.decay_steps == 1
 
 
 def test_every_repair_has_its_score_and_what_it_took(output, monkeypatch):
-    table = repair.measure({"tiny-random": Distances()}, SMOKE, repair.healings)
+    table = repair.measure({"tiny-random": Distances()}, SMOKE, repair.repairs)
     assert table.status.eq("ok").all() and table.value.notna().all()
     c4 = table[table.task == "c4"].set_index("repair")
     pruned = c4.drop(index=["unpruned", "plain cut"])
@@ -187,17 +187,17 @@ def test_every_repair_has_its_score_and_what_it_took(output, monkeypatch):
     assert after * (8 - 4) == every * (8 - 4 - 2)
     for function in ("fit", "_score"):
         monkeypatch.setattr(repair, function, lambda *a: pytest.fail("measured again"))
-    again = repair.measure({"tiny-random": Distances()}, SMOKE, repair.healings)
+    again = repair.measure({"tiny-random": Distances()}, SMOKE, repair.repairs)
     assert again.value.tolist() == table.value.tolist()
     assert again.seconds.tolist() == table.seconds.tolist()
     timed = pd.DataFrame({"model": "tiny-random", "dropped": 4, "repair": ["LoRA"], "minutes": 1.5})
     timed.to_csv(output / "timed.csv")
     monkeypatch.setattr(repair, "TIMED", output / "timed.csv")
     with results.reading(results.archive(paths.RESULTS)):  # a recorded run: what was timed, or none
-        recorded = repair.measure({"tiny-random": Distances()}, SMOKE, repair.healings)
+        recorded = repair.measure({"tiny-random": Distances()}, SMOKE, repair.repairs)
     for file in paths.RESULTS.rglob("*.json"):
         file.write_text(json.dumps(json.loads(file.read_text()) | {"restored": True}))
-    restored = repair.measure({"tiny-random": Distances()}, SMOKE, repair.healings)
+    restored = repair.measure({"tiny-random": Distances()}, SMOKE, repair.repairs)
     for of_record in (recorded, restored):
         seconds = of_record[~of_record.repair.isin(repair.NOT_REPAIRED)].set_index("repair").seconds
         assert set(seconds["LoRA"]) == {90} and seconds.drop("LoRA").isna().all()
@@ -214,7 +214,7 @@ def test_the_recorded_minutes_are_those_that_were_timed_side_by_side():
 def test_fewer_steps_are_a_healing_that_notebook_03_makes_where_it_varies_their_number():
     """At a quarter of the recipe's steps, so that neither makes it twice."""
     overnight, name = profiles.get("overnight"), "LoRA, a quarter of the steps"
-    requests = repair.healings("smollm2-135m", Distances(), overnight)
+    requests = repair.repairs("smollm2-135m", Distances(), overnight)
     (fewer,) = {request.recipe for request in requests if request.labels["repair"] == name}
     assert fewer == profiles.recipe("smollm2-135m", overnight, steps=128)
     assert fewer.steps in overnight.dose_steps

@@ -9,13 +9,14 @@ from fnmatch import fnmatch
 import nbformat
 import pandas as pd
 import pytest
+from conftest import measured_scores
 from matplotlib.figure import Figure
 from nbformat import v4
 
 from lib.blocks import Block
-from replication import claims, figures, paths, profiles, results
+from replication import claims, figures, paths, profiles
 from replication.claims import bounds
-from replication.measure import distance_maps, scores
+from replication.measure import cache, distance_maps
 from replication.report import __main__ as report
 from replication.run import notebooks
 from replication.run.execution import Launch
@@ -50,7 +51,7 @@ def ran(output, monkeypatch):
     notebook.cells.insert(0, v4.new_markdown_cell("<span>An Exception was encountered</span>"))
     nbformat.write(notebook, folder / f"{notebooks.NOTEBOOKS['02'].file}.failed.ipynb")
     distance_maps.of_model("tiny-random", SMOKE)
-    scores.measure("tiny-random", SMOKE, [Block(1, 2)], ["c4"])
+    measured_scores("tiny-random", SMOKE, [Block(1, 2)], ["c4"])
     draw("smoke", "figure_4")
     draw(profiles.RECORDED, "figure_4")
     shutil.copytree(paths.RESULTS, paths.RECORDED / profiles.RECORDED)
@@ -123,7 +124,7 @@ def test_an_embedded_page_is_in_the_folder_once():
 
 def test_what_was_measured_and_by_what(ran):
     index = report.build(SMOKE).read_text()
-    environment = results.environment()
+    environment = cache.environment()
     assert environment["torch"] in index and environment["processor"] in index
     assert row(index, "C4 loss", f"n = {SMOKE.c4_sequences}; versions: 2, healed: 0")
     texts = SMOKE.similarity_sequences
@@ -149,7 +150,7 @@ def test_what_came_out_is_the_table_of_claims(ran):
     judged.append(bounds.judged("4a", "tiny-random", "", (-0.1, -0.2, -0.05), {"texts": 90}))
     judged.append(bounds.judged("4b", "tiny-random", "", (0.5, 0.2, 0.9), {"texts": 9}))
     judged.append(bounds.judged("8"))
-    figures.figure_claims(judged, SMOKE)
+    figures.figure_claims(judged)
     index = report.build(SMOKE).read_text()
     table, _ = claims.lights(judged).split("\n\n")
     for line in table.splitlines()[2:]:

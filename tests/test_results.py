@@ -1,5 +1,6 @@
 import pytest
 import torch
+from conftest import measured_scores
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -7,8 +8,8 @@ from lib import sweep
 from lib.blocks import UNPRUNED, Block
 from lib.healing import training
 from lib.models import loading, registry
-from replication import paths, profiles, results
-from replication.measure import distance_maps, fetching, request, scores
+from replication import measure, paths, profiles, tables
+from replication.measure import cache, distance_maps, fetching, request, scores
 
 SMOKE = profiles.get("smoke")
 PARAMS = {"model": "tiny", "revision": "abc", "block_start": 3, "version": 1}
@@ -16,13 +17,13 @@ PARAMS = {"model": "tiny", "revision": "abc", "block_start": 3, "version": 1}
 
 def measured(*blocks: Block, recipe=None):
     """The losses of the tiny model without each of `blocks`, measured if they are not there."""
-    return scores.measure("tiny-random", SMOKE, list(blocks), ["c4"], recipe)
+    return measured_scores("tiny-random", SMOKE, list(blocks), ["c4"], recipe)
 
 
 def test_keys_do_not_drift():
     """A changed key makes every stored result unreachable: change this line only knowingly."""
     expected = "9808ec356857f2393931"
-    assert results.key("scores", PARAMS)[:20] == expected
+    assert cache.key("scores", PARAMS)[:20] == expected
 
 
 def test_keys_of_real_measurements_do_not_drift(output, monkeypatch):
@@ -32,16 +33,16 @@ def test_keys_of_real_measurements_do_not_drift(output, monkeypatch):
 
     def instead_of_computing(kind, params, compute):
         params_of[kind] = params
-        raise results.NotMeasured
+        raise tables.NotMeasured
 
     monkeypatch.setattr(results, "load_or_compute", instead_of_computing)
-    with pytest.raises(results.NotMeasured):
+    with pytest.raises(tables.NotMeasured):
         distance_maps.of_model("tiny-random", SMOKE)
-    with pytest.raises(results.NotMeasured):
+    with pytest.raises(tables.NotMeasured):
         scores.heal("tiny-random", SMOKE, Block(1, 2), profiles.recipe("tiny-random", SMOKE))
     (score,) = fetching.keyed_by_machine([request.score("tiny-random", SMOKE, "mmlu", Block(1, 2))])
     params_of["scores"] = score.params
-    assert {kind: results.key(kind, params)[:12] for kind, params in params_of.items()} == {
+    assert {kind: cache.key(kind, params)[:12] for kind, params in params_of.items()} == {
         "similarity": "61f54f82eac5",
         "healing": "0f96b9ec0993",
         "scores": "9453e27a1a9b",
@@ -49,8 +50,8 @@ def test_keys_of_real_measurements_do_not_drift(output, monkeypatch):
 
 
 def test_every_parameter_is_in_the_key():
-    keys = {results.key("scores", PARAMS | {name: "other"}) for name in PARAMS}
-    assert len(keys | {results.key("scores", PARAMS), results.key("x", PARAMS)}) == len(PARAMS) + 2
+    keys = {cache.key("scores", PARAMS | {name: "other"}) for name in PARAMS}
+    assert len(keys | {cache.key("scores", PARAMS), cache.key("x", PARAMS)}) == len(PARAMS) + 2
 
 
 def test_computed_once(output):
@@ -60,17 +61,17 @@ def test_computed_once(output):
         calls.append(1)
         return {"value": 0.5}
 
-    first = results.load_or_compute("scores", PARAMS, compute)
-    assert results.load_or_compute("scores", PARAMS, compute) == first
+    first = cache.load_or_compute("scores", PARAMS, compute)
+    assert cache.load_or_compute("scores", PARAMS, compute) == first
     assert len(calls) == 1
     assert first["params"] == PARAMS and first["environment"]["torch"]
 
 
 def test_a_measurement_may_know_itself_how_long_it_took(output):
     """A healing that was interrupted, or began with a shorter one's steps, counts all of them."""
-    record = results.load_or_compute("healing", PARAMS, lambda: {"losses": [1.0], "seconds": 99.5})
+    record = cache.load_or_compute("healing", PARAMS, lambda: {"losses": [1.0], "seconds": 99.5})
     assert record["seconds"] == 99.5 and record["values"] == {"losses": [1.0]}
-    assert results.load("healing", PARAMS) == record
+    assert cache.load("healing", PARAMS) == record
 
 
 DAMAGED = {
@@ -84,15 +85,15 @@ DAMAGED = {
 @pytest.mark.parametrize("damage", DAMAGED)
 def test_a_damaged_result_is_set_aside(output, damage):
     """Each time it is damaged, under a name of its own, and made again."""
-    whole = results.save("scores", PARAMS, {"value": 0.25}, 0)["values"]
-    file = results.location("scores", PARAMS)
+    whole = cache.save("scores", PARAMS, {"value": 0.25}, 0)["values"]
+    file = cache.location("scores", PARAMS)
     for times in (1, 2):
         damaged = DAMAGED[damage](file.read_text())
         file.write_text(damaged)
-        assert results.load("scores", PARAMS) is None and not file.exists()
+        assert cache.load("scores", PARAMS) is None and not file.exists()
         aside = [copy.read_text() for copy in file.parent.glob("*.corrupt")]
         assert len(aside) == times and damaged in aside
-        assert results.load_or_compute("scores", PARAMS, lambda: whole)["values"] == whole
+        assert cache.load_or_compute("scores", PARAMS, lambda: whole)["values"] == whole
 
 
 VALUES = st.dictionaries(
@@ -105,25 +106,25 @@ VALUES = st.dictionaries(
 )
 @given(values=VALUES, data=st.data())
 def test_a_result_is_read_back_whole_or_not_at_all(output, values, data):
-    record = results.save("scores", PARAMS, values, 0)
-    assert results.load("scores", PARAMS) == record
-    file = results.location("scores", PARAMS)
+    record = cache.save("scores", PARAMS, values, 0)
+    assert cache.load("scores", PARAMS) == record
+    file = cache.location("scores", PARAMS)
     content = file.read_bytes()
     file.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
-    assert results.load("scores", PARAMS) is None
-    assert results.load_or_compute("scores", PARAMS, lambda: values)["values"] == values
+    assert cache.load("scores", PARAMS) is None
+    assert cache.load_or_compute("scores", PARAMS, lambda: values)["values"] == values
 
 
 def test_a_failed_write_leaves_nothing(output, monkeypatch):
-    results.save("scores", PARAMS, {"value": 1.0}, 0)
-    before = results.location("scores", PARAMS).read_bytes()
+    cache.save("scores", PARAMS, {"value": 1.0}, 0)
+    before = cache.location("scores", PARAMS).read_bytes()
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(results.os, "fsync", full)
+    monkeypatch.setattr(cache.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        results.save("scores", PARAMS, {"value": 2.0}, 0)
+        cache.save("scores", PARAMS, {"value": 2.0}, 0)
     assert [f.read_bytes() for f in paths.RESULTS.rglob("*") if f.is_file()] == [before]
 
 
@@ -142,7 +143,7 @@ def test_out_of_memory_holds_until_the_next_run(output, monkeypatch):
     micro_batches = len(calls)
     assert scores.heal("tiny-random", SMOKE, Block(1, 2), recipe)["status"] == "oom"
     assert len(calls) == micro_batches
-    results.forget_out_of_memory()
+    cache.forget_out_of_memory()
     scores.heal("tiny-random", SMOKE, Block(1, 2), recipe)
     assert len(calls) == 2 * micro_batches
 
@@ -157,29 +158,29 @@ def test_a_pass_that_only_draws_measures_nothing(output, monkeypatch):
     recipe = profiles.recipe("tiny-random", SMOKE)
     healed = measured(Block(1, 2), recipe=recipe)
     assert healed.status.tolist() == ["not measured"]
-    with pytest.raises(results.NotMeasured):
-        distance_maps.measure(SMOKE)
+    with pytest.raises(tables.NotMeasured):
+        measure.distances(SMOKE)
 
 
 def test_models_that_cannot_be_had_are_named(output):
     smoke = profiles.get("smoke", models=["nobody/absent", "tiny-random"])
-    maps, left = distance_maps.measure(smoke)
+    maps, left = measure.distances(smoke)
     assert list(maps) == ["tiny-random"] and left.models == ("tiny-random",)
     assert left.missing == (("nobody/absent", "skipped: not available"),)
     with pytest.raises(registry.ModelError, match="nobody/absent"):
-        distance_maps.measure(smoke, ["nobody/absent"])
+        measure.distances(smoke, ["nobody/absent"])
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_values_that_are_not_finite_are_refused(output, value):
     with pytest.raises(ValueError, match="not finite"):
-        results.save("scores", PARAMS, {"value": [value]}, 0)
-    assert not results.location("scores", PARAMS).exists()
+        cache.save("scores", PARAMS, {"value": [value]}, 0)
+    assert not cache.location("scores", PARAMS).exists()
 
 
 def test_names_cannot_leave_the_folder(output):
     for model in ("../../etc/passwd", "/abs", "..", "../b", "~/c", "a\x00b"):
-        place = results.location("scores", PARAMS | {"model": model})
+        place = cache.location("scores", PARAMS | {"model": model})
         assert place.resolve().parent.parent == (paths.RESULTS / "scores").resolve()
         with pytest.raises((registry.ModelError, ValueError)):
             registry.resolve(model)
@@ -196,8 +197,8 @@ def test_an_archive_finds_what_was_asked_whatever_machine_and_version(output):
     machine = {"dtype": "float32", "device": "cpu", "threads": 2}
     for n, version in ((1, 1), (3, 2), (2, 2)):
         params = SCORE | machine | {"version": version, "threads": n}
-        results.save("scores", params, {"n": n}, 0)
-    results.save("healing", SCORE | machine | HEALED, {"losses": []}, 0, "diverged")
+        cache.save("scores", params, {"n": n}, 0)
+    cache.save("healing", SCORE | machine | HEALED, {"losses": []}, 0, "diverged")
     archive = results.archive(paths.RESULTS)
     params = SCORE | {"dtype": None, "device": "cuda", "processor": "another"}
     assert archive.find("scores", params | {"version": 1})["values"]["n"] == 1
@@ -214,7 +215,7 @@ def test_an_archive_never_takes_other_weights_for_those_asked_for(output):
     for n, other in enumerate(
         ({}, {"dtype": "bfloat16"}, {"revision": "b"}, {"revision": "c", "quantization": "nf4"})
     ):
-        results.save("scores", params | other, {"n": n}, 0)
+        cache.save("scores", params | other, {"n": n}, 0)
     archive = results.archive(paths.RESULTS)
 
     def number_of(**weights):
@@ -232,12 +233,12 @@ def test_an_archive_never_takes_other_weights_for_those_asked_for(output):
 
 
 def test_an_archive_leaves_out_what_is_not_valid(output):
-    results.save("scores", SCORE, {"n": 1}, 0)
+    cache.save("scores", SCORE, {"n": 1}, 0)
     healed = paths.RESULTS / "adapters" / "0123" / "healed.json"
     healed.parent.mkdir(parents=True)
     healed.write_text("{}")
     assert len(list(results.archive(paths.RESULTS).records())) == 1
-    file = results.location("scores", SCORE)
+    file = cache.location("scores", SCORE)
     whole = file.read_text()
     for damaged in ("", whole[:40], "[]", whole.replace('"block_start":13', '"block_start":14')):
         file.write_text(damaged)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from lib.blocks import BlockDistances
 from lib.models import registry
-from replication import claims, paths, profiles, results, sliders
+from replication import claims, paths, profiles, sliders
 from replication.analysis import islands
 from replication.claims import bounds
 from replication.figures.style import colour

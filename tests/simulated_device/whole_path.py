@@ -380,7 +380,7 @@ def comes_back(held: int) -> bool:
 def test_repairs(name, output):
     """Scores of every repair."""
     expected, table = on_both(
-        lambda: repair.measure({name: Distances(BLOCK.start)}, SMOKE, repair.healings)
+        lambda: repair.measure({name: Distances(BLOCK.start)}, SMOKE, repair.repairs)
     )
     loss = expected.task == "c4"
     np.testing.assert_allclose(table.value[loss], expected.value[loss], rtol=1e-2)
