@@ -595,6 +595,7 @@ def test_deviations_are_what_differs_from_the_paper():
 # ---- the README ----------------------------------------------------------------------------
 
 
+@pytest.mark.record
 @pytest.mark.parametrize("name", readme.PARTS)
 def test_readmes_show_the_recorded_run(name):
     """`python -m scripts.readme` brings them up to date."""

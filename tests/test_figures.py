@@ -296,6 +296,25 @@ def test_each_figure_that_says_something_is_among_them():
     assert saying - {style} == set(SAID)
 
 
+def test_seeds_of_one_cut_and_two_lengths_of_healing_are_not_crossed():
+    lengths = {("seeds", 512): (1.0, 1.25), ("more seeds", 64): (2.0, 2.5)}
+    rows = [
+        {"ablation": ablation, "variant": variant, "steps": steps * healed, "value": value}
+        | {"treatment": "healed" if healed else "unhealed", "examples": np.full(4, value)}
+        for (ablation, steps), values in lengths.items()
+        for variant, value, healed in [
+            ("seed 0", values[0], 1),
+            ("seed 1", values[1], 1),
+            ("unhealed", 4.0, 0),
+        ]
+    ]
+    table = pd.DataFrame(rows).assign(model="m", task="c4", strategy="similarity", block_size=2)
+    table["weights"] = [np.ones(4)] * len(table)
+    figures.figure_8(table.assign(n=4), SMOKE)
+    drawn = pd.read_csv(paths.FIGURES / "smoke" / "figure_8.csv").fillna({"difference": 0})
+    assert drawn.difference.tolist() == [0, 0.25, 3, 0, 0.5, 2]
+
+
 def test_the_model_with_most_to_lose_is_shown():
     weak, strong = cuts(similarity=FALLS), cuts(similarity=FALLS).assign(model="phi-2")
     weak.loc[weak.block_size == 0, "value"] = 0.3

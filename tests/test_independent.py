@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+pytestmark = pytest.mark.record
 RECORDED = Path(__file__).parent.parent / "data" / "recorded" / "overnight"
 LAYERS = {"smollm2-135m": 30, "qwen2.5-coder-1.5b": 28}
 COUNTS = {  # how much the recorded run measures of each task

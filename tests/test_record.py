@@ -195,9 +195,10 @@ def quotes():
     return numbers.read()
 
 
+@pytest.mark.record
 def test_the_table_of_numbers_is_what_the_record_says(quotes):
     """`python -m scripts.numbers` renews it."""
-    pd.testing.assert_frame_equal(numbers.renewed(quotes), quotes, rtol=1e-5)
+    pd.testing.assert_frame_equal(numbers.renewed(quotes), quotes, **AS_RECORDED)
 
 
 def test_each_number_of_the_table_stands_on_its_page(quotes):

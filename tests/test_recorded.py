@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from conftest import AS_RECORDED
 from matplotlib import colors
 from matplotlib.lines import Line2D
 
@@ -63,6 +64,7 @@ def test_everything_is_drawn_and_nothing_is_stored(drawn):
             assert (folder / "figures" / DRAWN / f"{name}.png").exists()
 
 
+@pytest.mark.record
 @pytest.mark.parametrize("file", sorted(COMMITTED.glob("*.csv")), ids=lambda file: file.stem)
 def test_a_figure_has_the_numbers_of_the_committed_one(drawn, file):
     tables = []
@@ -71,7 +73,7 @@ def test_a_figure_has_the_numbers_of_the_committed_one(drawn, file):
         if {"task", "status"} <= set(table):  # a row may only name a model that was not measured
             table = table[table.task.notna() | table.status.eq("ok")]
         tables.append(table.drop(columns="profile", errors="ignore").reset_index(drop=True))
-    pd.testing.assert_frame_equal(*tables, rtol=1e-6, check_dtype=False)
+    pd.testing.assert_frame_equal(*tables, check_dtype=False, **AS_RECORDED)
 
 
 @pytest.fixture(scope="module")
@@ -149,8 +151,8 @@ def test_a_cell_that_runs_the_model_says_that_it_is_skipped(drawn):
         copy = drawn[0] / "papermill_runs" / DRAWN / f"{row.file}.ipynb"
         for cell in nbformat.read(copy, as_version=4).cells:
             if cell.source.startswith(notebook.LIVE):
-                (printed,) = cell.outputs
-                assert printed.text == f"{notebook.SKIPPED}\n"
+                printed = "".join(message.text for message in cell.outputs)  # split anywhere
+                assert printed == f"{notebook.SKIPPED}\n"
                 skipped += 1
     assert skipped >= 6
 
