@@ -1,4 +1,4 @@
-"""Pictures that sliders change: `slide(figures.figure_islands, maps, threshold=THRESHOLDS)`.
+"""Pictures that sliders change: `slide(figures.figure_islands, maps, threshold=[0.1, 0.2])`.
 
 A picture is a function of tables and of the sliders' values that returns a figure, and computes no
 score. Where there is no kernel (a web page, GitHub), the first picture stands.
@@ -19,15 +19,12 @@ from replication.claims.bounds import CRITERIA, Verdict
 from replication.figures.style import STYLE, WIDTH, colour, png
 from replication.figures.verdicts import SHADES
 
-TASKS = {"c4": "C4 loss", "arc_easy": "ARC-Easy"}
-TENTHS = range(-10, 11)  # of the axis, by which a claim's bounds move
-THRESHOLDS = [hundredths / 100 for hundredths in range(1, 20)]  # of islands
-
 
 def slide(picture: Callable[..., Figure], *tables, **choices: Sequence):
     """Return `picture(*tables, **values)` below a slider for each of `choices`.
 
-    It is at the middle of numbers, at the first of words. Where there is nothing to choose from, as in the job of one depth, a sentence says so.
+    It is at the middle of numbers, at the first of words. Where there is nothing to choose from, as
+    in the job of one depth, a sentence says so.
     """
     image, controls = ipywidgets.Image(format="png"), {}
     for name, values in choices.items():
@@ -82,7 +79,7 @@ def one_dose(doses: pd.DataFrame, n: int, steps: int) -> Figure:
     rows = rows[rows.strategy.isin(["none", "similarity"]) & (rows.treatment != "control")]
     for axis, (task, scores) in zip(axes, rows.groupby("task"), strict=True):
         axis.bar_label(axis.bar(scores.treatment, scores.value, color="0.7"), fmt="%.2f")
-        axis.set_ylabel(TASKS[task])
+        axis.set_title(task)
     return figure
 
 
