@@ -6,7 +6,7 @@ import torch
 from conftest import LAYERS, LENGTH, VOCAB
 
 from lib import sweep
-from lib.blocks import UNPRUNED, Block, FirstTokenPatched
+from lib.blocks import UNPRUNED, Block
 from lib.data.encoding import Row
 from lib.evaluation import Task
 from lib.models import layers, reading
@@ -71,7 +71,7 @@ def test_scores_with_shared_prefixes(model, batch_tokens):
 
 def test_a_first_token_goes_on_as_in_the_whole_model(llama):
     """As by a hook before the layer after the cut, of each row alone."""
-    block, rows, states = FirstTokenPatched(1, 3), few_shot_rows(), {}
+    block, rows, states = last_layers.FirstTokenPatched(1, 3), few_shot_rows(), {}
     blocks = [UNPRUNED, Block(1, 3), block]
     _, *swept = sweep.target_logprobs(llama, blocks, rows, batch_tokens=60, label="test").values()
 
