@@ -291,7 +291,9 @@ def test_cuts_keep_none_one_two_or_three_of_the_last_layers():
     }
     assert kept == {name: {count} for count, name in last_layers.KEPT.items()}
     patched = [r for r in requests if r.labels["strategy"] == last_layers.PATCHED]
-    assert {r.block for r in patched} == {last_layers.FirstTokenPatched(27 - n, n) for n in (1, 3, 5, 7)}
+    assert {r.block for r in patched} == {
+        last_layers.FirstTokenPatched(27 - n, n) for n in (1, 3, 5, 7)
+    }
     assert {r.params["task"] for r in patched} == {"arc_easy", "arc_easy_letters"}
     assert {r.block.size for r in requests} == {0, 1, 3, 5, 7}
     assert last_layers.last_layers("smollm2-135m", Distances(num_layers=30), profile) == []
