@@ -84,7 +84,7 @@ def some_change(dim: int = 32) -> torch.Tensor:
 @pytest.mark.parametrize("name", ["llama", "qwen2", "phi", "gpt2", "gpt_neox"])
 def test_folded_in_is_the_map_applied(name, ids):
     """Where biases and transposed weights are, too; and the model comes back as it was."""
-    model, change = tiny(name), some_change()
+    model, change = tiny(name), some_change().to(ids.device)
     before = model(ids).logits
     module = linear.projection(model, BLOCK.start - 1)
     with dropped(model, BLOCK), torch.inference_mode():
@@ -114,17 +114,23 @@ def test_what_cannot_be_folded(name):
         linear.projection(tiny("llama"), -1)
 
 
+def calibration() -> dict:
+    """Eight texts of five tokens."""
+    rows = torch.arange(40).reshape(8, 5) + 3
+    return {"input_ids": rows, "attention_mask": torch.ones_like(rows)}
+
+
 def test_the_sweep_reads_a_full_map(llama):
     """As applied by a hook before the layer after the cut."""
     task = evaluation.Task("c4", tuple({"text": t, "max_tokens": 20} for t in ("abcdefgh", "xyz")))
-    block = linear.Mapped(3, 2, "full", some_change())
+    block, _ = linear.fitted(llama, BLOCK, ["full"], [calibration()])["full"]
     with linear.reading_ffn(llama, [block]):
         *_, plain, mapped_loss = sweep(llama, Characters(), [BLOCK, block], [task]).value
     with dropped(llama, BLOCK):
 
         def mapped(module, args, kwargs):
             x = args[0] if args else kwargs["hidden_states"]
-            new = x + x @ some_change()
+            new = x + x @ block.change
             return ((new, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": new})
 
         hook = decoder_layers(llama)[3].register_forward_pre_hook(mapped, with_kwargs=True)
@@ -135,8 +141,7 @@ def test_the_sweep_reads_a_full_map(llama):
 
 def test_a_fit_reads_real_tokens_only(llama):
     """Padding counts for nothing; held-out texts are every fourth."""
-    rows = torch.arange(40).reshape(8, 5) + 3
-    batch = {"input_ids": rows, "attention_mask": torch.ones_like(rows)}
+    batch = calibration()
     wide = {name: torch.nn.functional.pad(x, (0, 4)) for name, x in batch.items()}
     (fit, held), (padded, _) = (linear._gathered(llama, BLOCK, [b]) for b in (batch, wide))
     for kind in (STREAM, FFN):
