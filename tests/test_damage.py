@@ -11,16 +11,16 @@ from lib.data import sets
 from lib.evaluation import Task
 from lib.pruning import dropped
 from lib.sweep import sweep
-from replication import paths, profiles, tables
+from replication import measure, paths, profiles
 from replication.analysis import choice
 from replication.beyond import which_block
-from replication.measure import damage
+from replication.measure import cache, damage
 
 SMOKE = replace(profiles.get("smoke"), damage_sequences=10, damage_tokens=20)
 
 
 def test_damage_is_the_rise_of_the_loss_without_the_block(loaded_llama, tokenizer):
-    damages = damage.measure(["tiny-random"], SMOKE)
+    damages = measure.table(damage.damage, ["tiny-random"], SMOKE)
     texts = sets.c4("validation", "wheels", SMOKE.damage_sequences)
     task = Task("c4", tuple({"text": t, "max_tokens": SMOKE.damage_tokens} for t in texts))
     whole = sweep(loaded_llama, tokenizer, [], [task]).value[0]
@@ -36,16 +36,16 @@ def test_damage_is_the_rise_of_the_loss_without_the_block(loaded_llama, tokenize
 
 
 def test_only_missing_chunks_are_swept(loaded_llama, monkeypatch):
-    whole = damage.measure(["tiny-random"], SMOKE)
+    whole = measure.table(damage.damage, ["tiny-random"], SMOKE)
     chunks = sorted(paths.RESULTS.glob("damage/*/*.json"))
     assert len(chunks) == 2
     chunks[1].unlink()
-    with monkeypatch.context() as drawing, pytest.raises(tables.NotMeasured):
-        drawing.setenv(results.DRAW_ONLY, "1")
-        damage.measure(["tiny-random"], SMOKE)
+    with monkeypatch.context() as drawing:
+        drawing.setenv(cache.DRAW_ONLY, "1")
+        assert measure.table(damage.damage, ["tiny-random"], SMOKE).empty
     swept = []
     monkeypatch.setattr("lib.sweep.sweep", lambda *args: swept.append(1) or sweep(*args))
-    pd.testing.assert_frame_equal(damage.measure(["tiny-random"], SMOKE), whole)
+    pd.testing.assert_frame_equal(measure.table(damage.damage, ["tiny-random"], SMOKE), whole)
     assert len(swept) == 1
 
 

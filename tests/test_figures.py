@@ -22,8 +22,7 @@ from replication.claims.bounds import Verdict
 from replication.figures import damage, heatmaps, style
 from replication.figures.curves import most_healed
 from replication.figures.style import COLOURS, PALETTE, TABLE, colour, spread
-from replication.measure import experiments
-from replication.measure import scores as measured_scores
+from replication.measure import cache, experiments
 
 PAPER = profiles.get("paper")
 SMOKE = profiles.get("smoke")
@@ -428,17 +427,15 @@ def test_a_model_may_be_called_unpruned():
 def test_a_run_of_which_only_the_map_is_left_is_drawn_as_not_measured(output, monkeypatch):
     """As where each job failed: the last pass only draws, and must get through."""
     maps, profile = measure.distances(profiles.get("smoke", limit=4))
-    monkeypatch.setenv(results.DRAW_ONLY, "1")
-    figures.figure_training(measured_scores.healings(maps, profile))
+    monkeypatch.setenv(cache.DRAW_ONLY, "1")
+    drawn = [figures.figure_training(measure.table(dose.trainings, maps, profile))]
     doses = measure.table(dose.doses, maps, profile)
-    dose.figure_dose(doses, dose.gap_left(doses))
+    drawn.append(dose.figure_dose(doses, dose.gap_left(doses)))
     forms = measure.table(letters.forms, maps, profile)
     measures = letters.measures(forms[forms.task.isin(["mmlu", "arc_easy"])])
-    letters.figure_measures(measures)
+    drawn.append(letters.figure_measures(measures))
     assert letters.largest_step(measures).empty
-    repair.figure_repair(repair.measure(maps, profile))
-    repair.figure_repair_cost(repair.measure(maps, profile, repair.repairs))
-    drawn = {f.stem: pd.read_csv(f) for f in (paths.FIGURES / "smoke").glob("*.csv")}
-    assert len(drawn) == 5
-    for name, table in drawn.items():
-        assert table.status.eq(tables.NotMeasured.status).all(), name
+    drawn.append(repair.figure_repair(measure.table(repair.linear_maps, maps, profile)))
+    drawn.append(repair.figure_repair_cost(measure.table(repair.repairs, maps, profile)))
+    for figure in drawn:
+        assert figure.table.status.eq(tables.NotMeasured.status).all()

@@ -17,6 +17,7 @@ import pytest
 from conftest import AS_RECORDED
 from matplotlib import colors
 from matplotlib.lines import Line2D
+from replication.report.__main__ import FINDINGS
 
 from lib import storage
 from lib.models import loading
@@ -26,7 +27,6 @@ from replication.figures import style
 from replication.measure import cache, scores
 from replication.measure.experiments import unhealed
 from replication.profiles import DRAWN, RECORDED
-from replication.report.__main__ import FINDINGS
 from replication.run import drawing
 from replication.run.notebooks import FIGURES, NOTEBOOKS
 

@@ -182,7 +182,7 @@ def test_keys_of_recipes_from_before_stay():
 
 
 def test_every_repair_has_its_score_and_what_it_took(output, monkeypatch):
-    table = repair.measure({"tiny-random": Distances()}, SMOKE, repair.repairs)
+    table = repair.table(repair.repairs("tiny-random", Distances(), SMOKE))
     assert table.status.eq("ok").all() and table.value.notna().all()
     c4 = table[table.task == "c4"].set_index("repair")
     pruned = c4.drop(index=["unpruned", "plain cut"])
@@ -192,20 +192,17 @@ def test_every_repair_has_its_score_and_what_it_took(output, monkeypatch):
     assert after * (8 - 4) == every * (8 - 4 - 2)
     for function in ("fit", "_score"):
         monkeypatch.setattr(repair, function, lambda *a: pytest.fail("measured again"))
-    again = repair.measure({"tiny-random": Distances()}, SMOKE, repair.repairs)
+    again = repair.table(repair.repairs("tiny-random", Distances(), SMOKE))
     assert again.value.tolist() == table.value.tolist()
     assert again.seconds.tolist() == table.seconds.tolist()
     timed = pd.DataFrame({"model": "tiny-random", "dropped": 4, "repair": ["LoRA"], "minutes": 1.5})
     timed.to_csv(output / "timed.csv")
     monkeypatch.setattr(repair, "TIMED", output / "timed.csv")
-    with results.reading(results.archive(paths.RESULTS)):  # a recorded run: what was timed, or none
-        recorded = repair.measure({"tiny-random": Distances()}, SMOKE, repair.repairs)
     for file in paths.RESULTS.rglob("*.json"):
         file.write_text(json.dumps(json.loads(file.read_text()) | {"restored": True}))
-    restored = repair.measure({"tiny-random": Distances()}, SMOKE, repair.repairs)
-    for of_record in (recorded, restored):
-        seconds = of_record[~of_record.repair.isin(repair.NOT_REPAIRED)].set_index("repair").seconds
-        assert set(seconds["LoRA"]) == {90} and seconds.drop("LoRA").isna().all()
+    restored = repair.table(repair.repairs("tiny-random", Distances(), SMOKE))
+    seconds = restored[~restored.repair.isin(repair.NOT_REPAIRED)].set_index("repair").seconds
+    assert set(seconds["LoRA"]) == {90} and seconds.drop("LoRA").isna().all()
 
 
 def test_the_recorded_minutes_are_those_that_were_timed_side_by_side():
@@ -226,7 +223,7 @@ def test_fewer_steps_are_a_healing_that_notebook_03_makes_where_it_varies_their_
 
 
 def test_a_cut_at_the_first_layer_has_no_folded_map(output):
-    table = repair.measure({"tiny-random": Distances(start=0)}, SMOKE)
+    table = repair.table(repair.linear_maps("tiny-random", Distances(start=0), SMOKE))
     absent = table[(table.repair == "folded map") & (table.strategy == "similarity")]
     assert absent.status.eq(repair.NO_MAP).all() and absent.value.isna().all()
     assert table.drop(index=absent.index).value.notna().all()

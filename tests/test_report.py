@@ -12,12 +12,12 @@ import pytest
 from conftest import measured_scores
 from matplotlib.figure import Figure
 from nbformat import v4
+from replication.report import __main__ as report
 
 from lib.blocks import Block
 from replication import claims, figures, paths, profiles
 from replication.claims import bounds
 from replication.measure import cache, distance_maps
-from replication.report import __main__ as report
 from replication.run import notebooks
 from replication.run.execution import Launch
 from scripts import record

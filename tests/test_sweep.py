@@ -12,6 +12,7 @@ from lib.evaluation import Task
 from lib.models import layers, reading
 from lib.models.decoder import decoder_layers, fp32_target_logits, logits, residual_stream
 from lib.pruning import dropped
+from replication.beyond import last_layers
 
 BLOCKS = [UNPRUNED, Block(1, 1), Block(0, 3), Block(1, 3), Block(2, 2), Block(4, 2), Block(0, 5)]
 
