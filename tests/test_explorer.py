@@ -231,6 +231,7 @@ def test_the_first_layer_is_a_look_where_its_blocks_are_the_least_similar(maps):
     assert whole > without and f"{without:.0%} of the blocks are" in seen["text"]
 
 
+@pytest.mark.record
 def test_the_looks_of_the_record_and_its_picture():
     """If it fails: `python -m scripts.explorer` takes figures/overnight/explorer.png again."""
     contents = explorer.contents(explore.maps(own=False))
