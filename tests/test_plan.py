@@ -331,7 +331,8 @@ def test_a_map_of_an_earlier_version_is_missing_and_still_tells_what_else_is(out
     shutil.move(paths.RESULTS, paths.RECORDED / "smoke")
     monkeypatch.setitem(results.VERSIONS, "similarity", 99)
     assert done("01", "02") == [False, True]
-    assert "2 jobs, 1 done." in plan.table(SMOKE, ["01", "02"], "cpu")
+    table = plan.table(SMOKE, ["01", "02"], "cpu")
+    assert "2 jobs, 1 done." in table and "older definition: 1 of 1 missing" in table
     monkeypatch.setitem(results.VERSIONS, "scores", 99)
     assert done("01", "02") == [False, False]
 
