@@ -19,6 +19,7 @@ from replication.run.missing import key_of, missing
 
 HEADER = ("model", "nb", "jobs", "missing", "PFLOP", "hours", "longest", "GB", "fits")
 LINE = "{:14} {:2} {:>4} {:>7} {:>9} {:>6} {:>7} {:>5}  {}"
+OLDER = "Recorded in an older definition: {} of {} missing results."
 
 
 def works(loaded: Loaded, requests: list[Request], counted: set[str]) -> list[Work]:
@@ -121,8 +122,10 @@ def table(
     What is recorded of the profile is there: a recording resumes. Raises ValueError for a bad card.
     """
     card = get_card(card_name, profile.dtype)
-    record = results.archive(paths.RECORDED / profile.name).records()
-    plan = planned(profile, notebooks, card, {result["key"]: result for result in record})
+    record = results.archive(paths.RECORDED / profile.name)
+    plan = planned(profile, notebooks, card, {result["key"]: result for result in record.records()})
+    lacking = [request for one in plan for request in one.missing]
+    older = sum(record.find(request.kind, request.params) is not None for request in lacking)
     rows = grouped(plan, lambda one: (one.job.model, one.job.notebook))
     every = [work for one in plan for work in one.works]
     drawn = sorted({*notebooks} - {notebook for _, notebook in rows})
@@ -144,6 +147,7 @@ def table(
         *([f"Not one: {unknown}. No config.json tells the sizes."] if unknown else []),
         f"{len(plan)} jobs, {done} done. The rest: {_number(hours)} hours, "
         f"{_number(flops / 1e15)} PFLOP.",
+        *([OLDER.format(older, len(lacking))] if older else []),
         f"One after the other: {_number(chain)} hours{': ' * bool(names)}{', '.join(names)}.",
         *([f"On {count} cards: {_number(on_cards(plan, card, count))} hours."] * (count > 1)),
     ]

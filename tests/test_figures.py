@@ -398,6 +398,46 @@ def test_a_score_of_one_answer_is_crossed_out(share, crossed):
     assert any(line.get_marker() == "x" for line in axis.lines) == crossed
 
 
+# ---- what is drawn, read back ----------------------------------------------------------------
+
+
+def test_the_best_starts_are_marked_where_blocks_are_most_similar():
+    distances = map_of(True)
+    (axis, _) = figures.figure_4({"tiny-random": distances}, SMOKE).axes
+    (dots,) = axis.lines
+    sizes = range(1, distances.num_layers)
+    assert dots.get_ydata().tolist() == list(sizes)
+    assert dots.get_xdata().tolist() == [distances.best_start(n) for n in sizes]
+    axis = figures.figure_1c("tiny-random", distances, SMOKE).axes[0]
+    (best,) = [line for line in axis.lines if line.get_label().startswith("best start")]
+    drawn = list(zip(best.get_xdata(), best.get_ydata(), strict=True))
+    starts = [(distances.best_start(n), distances.row(n).min()) for n in sizes[: len(drawn)]]
+    assert drawn == starts and len(drawn) > 1
+
+
+def test_bars_are_as_long_as_the_key_says():
+    figure = figures.figure_6(scores(), SMOKE)
+    (legend,) = figure.legends
+    assert legend.get_title().get_text() == "bars: ±1 s.e."
+    (axis,) = figure.axes
+    bars = [part for container in axis.containers for part in container.lines[2]]
+    ends = [segment[:, 1] for bar in bars for segment in bar.get_segments()]
+    assert len(ends) > 2 and np.diff(ends, axis=1) == pytest.approx(2 * 0.02)
+
+
+def test_the_line_of_the_layers_left_falls_with_the_fraction_dropped():
+    rows = [
+        {"task": task, "fraction": fraction, "value": 2.0, "ratio": 1 - fraction}
+        for task, fraction in product(("weights", "prefill", "decode"), (0.0, 0.25, 0.75))
+    ]
+    table = pd.DataFrame(rows).assign(model="m", quantization=None, dtype="float32", status="ok")
+    table = table.assign(n=3, low=np.nan, high=np.nan, ratio_low=np.nan, ratio_high=np.nan)
+    figure = figures.figure_cost(table, SMOKE)
+    lines = [line for axis in figure.axes for line in axis.lines]
+    left = [line.get_xydata() for line in lines if line.get_label() == "layers left"]
+    assert np.array(left).tolist() == 3 * [[[0, 1], [0.75, 0.25]]]
+
+
 def test_the_table_of_figure_1b_has_every_layer_and_its_new_number():
     figures.figure_1b(Block(40, 20), 80)
     table = pd.read_csv(paths.FIGURES / "smoke" / "figure_1b.csv")

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import Distances, measured_scores
+from conftest import Distances
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, LlamaConfig, PhiConfig
 
@@ -20,9 +20,9 @@ from lib.healing.recipe import memory_fallbacks
 from lib.models import registry
 from lib.models.shapes import Shape
 from replication import __main__ as run
-from replication import cards, costs, paths, plan, profiles, token_counts
+from replication import cards, costs, paths, plan, profiles, results, token_counts
 from replication.beyond import repair
-from replication.measure import cache, distance_maps, experiments, fetching, request, scores
+from replication.measure import distance_maps, experiments, fetching, request, scores
 from replication.run.missing import Guess, key_of
 from replication.run.notebooks import NOTEBOOKS
 
@@ -170,13 +170,13 @@ def test_notebook_14_takes_the_flops_that_pytorch_counts(output, few_articles, m
     monkeypatch.setattr(packing, "_reads_apart", lambda model: True)  # not counted: the trial
     profile = replace(SMOKE, arc_easy_test_questions=0)
     requests = []
-    for experiment in (repair.linear_maps, repair.repairs):
+    for experiment in (repair.maps, repair.healings):
         for one in experiment("tiny-random", Distances(), profile):
             requests += [one.healing, one] if one.recipe else [one]
     planned = plan.works(TINY, requests, set())
     with FlopCounterMode(display=False) as counter:
-        repair.measure({"tiny-random": Distances()}, profile, repair.linear_maps)
-        repair.measure({"tiny-random": Distances()}, profile, repair.repairs)
+        repair.measure({"tiny-random": Distances()}, profile, repair.maps)
+        repair.measure({"tiny-random": Distances()}, profile, repair.healings)
     counted = counter.get_total_flops()
     assert sum(work.flops for work in planned) == pytest.approx(counted, rel=0.1)
 
@@ -276,11 +276,11 @@ def test_no_pruned_model_is_asked_where_the_whole_one_solves_no_problem(output):
 
     before = writing()
     assert before > 1
-    cache.save("scores", keyed.params | {"questions": 3}, {"value": 0.0}, seconds=1)
+    results.save("scores", keyed.params | {"questions": 3}, {"value": 0.0}, seconds=1)
     assert writing() == before
-    cache.save("scores", keyed.params, {"value": 0.5}, seconds=1)
+    results.save("scores", keyed.params, {"value": 0.5}, seconds=1)
     assert writing() == before - 1
-    cache.save("scores", keyed.params, {"value": 0.0}, seconds=1)
+    results.save("scores", keyed.params, {"value": 0.0}, seconds=1)
     assert writing() == 0
 
 
@@ -329,21 +329,22 @@ def test_a_map_of_an_earlier_version_is_missing_and_still_tells_what_else_is(out
     scores.score_table({"tiny-random": distances}, experiments.test_split, SMOKE)
     monkeypatch.setattr(paths, "RECORDED", output / "recorded")
     shutil.move(paths.RESULTS, paths.RECORDED / "smoke")
-    monkeypatch.setitem(cache.VERSIONS, "similarity", 99)
+    monkeypatch.setitem(results.VERSIONS, "similarity", 99)
     assert done("01", "02") == [False, True]
-    assert "2 jobs, 1 done." in plan.table(SMOKE, ["01", "02"], "cpu")
-    monkeypatch.setitem(cache.VERSIONS, "scores", 99)
+    table = plan.table(SMOKE, ["01", "02"], "cpu")
+    assert "2 jobs, 1 done." in table and "older definition: 1 of 1 missing" in table
+    monkeypatch.setitem(results.VERSIONS, "scores", 99)
     assert done("01", "02") == [False, False]
 
 
 def test_a_healing_that_failed_leaves_no_scores_to_wait_for(output):
     distances = distance_maps.of_model("tiny-random", SMOKE)
     block = Block(distances.best_start(2), 2)
-    measured_scores("tiny-random", SMOKE, [block], ["mmlu", "arc_easy", "c4"])
+    scores.measure("tiny-random", SMOKE, [block], ["mmlu", "arc_easy", "c4"])
     recipes = [profiles.recipe("tiny-random", SMOKE, seed=seed) for seed in (0, 1, 2)]
     healings = [request.healing("tiny-random", SMOKE, block, one) for one in recipes]
     for healing in fetching.keyed_by_machine(healings):
-        cache.save("healing", healing.params, {"status": "diverged"}, seconds=1)
+        results.save("healing", healing.params, {"status": "diverged"}, seconds=1)
     assert done("06") == [True] * 5
 
 

@@ -27,8 +27,9 @@ from benchmarks.gpu import random_model, sections
 from lib.data import sets
 from lib.healing import packing, training
 from lib.models import files, loading
-from lib.pruning import dropped
+from lib.pruning import dropped, save_pruned
 from replication import paths
+from replication.measure import latency
 
 on_the_cpu = pytest.mark.skipif(DEVICE != "cpu", reason="starts the process of the device")
 on_the_device = pytest.mark.skipif(DEVICE != "sim", reason="asks for the simulated device")
@@ -155,6 +156,14 @@ def test_healing_out_of_memory(name, tmp_path, monkeypatch):
     assert weights(halved) == weights(whole)
     with simulated_device.at_most(peaks[4] // 16):
         assert healed("none").status == "oom"
+
+
+@on_the_device
+def test_a_model_is_saved_where_a_second_one_has_no_room(tmp_path):
+    name = str(stored(wide_llama(num_hidden_layers=10), tmp_path / "model"))
+    model, tokenizer = loading.load(name, dtype="bfloat16")
+    with simulated_device.at_most(latency.weight_bytes(model) * 2 // 3):
+        save_pruned(model, tokenizer, BLOCK, tmp_path / "pruned")
 
 
 def weights(healed: training.Healed) -> bytes:
