@@ -15,7 +15,7 @@ import replication
 from lib import storage
 from lib.blocks import Block, BlockDistances
 from lib.models import registry
-from replication import figures, measure, paths, profiles, tables
+from replication import figures, measure, profiles, tables
 from replication.analysis.choice import beside_distances
 from replication.beyond import biases, dose, last_layers, letters, repair, which_block
 from replication.claims.bounds import Verdict
@@ -78,16 +78,6 @@ def test_every_model_has_a_colour_of_the_table_and_others_one_by_their_names():
     assert colour("owner/model") in PALETTE
 
 
-def test_a_picture_without_healed_lines_has_a_name_of_its_own():
-    folder = paths.FIGURES / "smoke"
-    figures.figure_2(scores([SMOKE.main_model]))
-    healed = {file: file.read_bytes() for file in folder.iterdir()}
-    assert {file.stem for file in healed} == {"figure_2"}
-    figures.figure_2(scores([SMOKE.main_model], ["unhealed"]))
-    assert {file: file.read_bytes() for file in healed} == healed
-    assert {file.stem for file in folder.iterdir()} == {"figure_2", "figure_2_unhealed"}
-
-
 HUES = "red|blue|green|purple|orange|cyan|magenta|pink|brown|yellow|teal|olive|gold|indigo"
 COLOUR = re.compile(rf'"(tab:\w+|#[0-9a-fA-F]{{6}}|(dark|light|deep)?({HUES})(rod)?)"')
 
@@ -134,9 +124,9 @@ def test_figures_1d_and_5_show_the_model_that_is_healed_most(healed, shown):
     table = scores(["mistral-7b", "llama-2-70b"])
     fewer = (table.model != healed) & (table.strategy == "simple") & (table.treatment == "healed")
     table.loc[fewer & (healed is not None), "value"] = np.nan
-    assert most_healed(table, PAPER) == shown
-    figures.figure_5(table)
-    assert set(pd.read_csv(paths.FIGURES / "paper" / "figure_5.csv").model) == {shown}
+    main = "llama-2-70b"
+    assert most_healed(table, main) == shown
+    assert set(figures.figure_5(table, main).table.model) == {shown}
 
 
 def cuts(**lines) -> pd.DataFrame:
@@ -242,7 +232,7 @@ def said_by_damage(signal: bool):
 
 
 def said_by_distances(signal: bool):
-    return figures.figure_1c("tiny-random", map_of(signal))
+    return figures.figure_1c("tiny-random", map_of(signal), 4)
 
 
 def said_by_doses(signal: bool):
@@ -309,8 +299,7 @@ def test_seeds_of_one_cut_and_two_lengths_of_healing_are_not_crossed():
     ]
     table = pd.DataFrame(rows).assign(model="m", task="c4", strategy="similarity", block_size=2)
     table["weights"] = [np.ones(4)] * len(table)
-    figures.figure_8(table.assign(n=4), SMOKE)
-    drawn = pd.read_csv(paths.FIGURES / "smoke" / "figure_8.csv").fillna({"difference": 0})
+    drawn = figures.figure_8(table.assign(n=4)).table.fillna({"difference": 0})
     assert drawn.difference.tolist() == [0, 0.25, 3, 0, 0.5, 2]
 
 
@@ -359,7 +348,7 @@ def test_what_is_not_testable_has_a_dash_and_no_mark():
     assert [text.get_text() for text in legend.get_texts()] == ["differs", "A"]
     labels = [label.get_text() for label in axis.get_yticklabels()]
     assert labels == ["1  statement 1", "5  statement 5"]
-    table = pd.read_csv(paths.FIGURES / "smoke" / "figure_claims.csv")
+    table = figure.table
     assert len(table) == 3
 
 
@@ -403,12 +392,12 @@ def test_a_score_of_one_answer_is_crossed_out(share, crossed):
 
 def test_the_best_starts_are_marked_where_blocks_are_most_similar():
     distances = map_of(True)
-    (axis, _) = figures.figure_4({"tiny-random": distances}, SMOKE).axes
+    (axis, _) = figures.figure_4({"tiny-random": distances}).axes
     (dots,) = axis.lines
     sizes = range(1, distances.num_layers)
     assert dots.get_ydata().tolist() == list(sizes)
     assert dots.get_xdata().tolist() == [distances.best_start(n) for n in sizes]
-    axis = figures.figure_1c("tiny-random", distances, SMOKE).axes[0]
+    axis = figures.figure_1c("tiny-random", distances, 4).axes[0]
     (best,) = [line for line in axis.lines if line.get_label().startswith("best start")]
     drawn = list(zip(best.get_xdata(), best.get_ydata(), strict=True))
     starts = [(distances.best_start(n), distances.row(n).min()) for n in sizes[: len(drawn)]]
@@ -416,7 +405,7 @@ def test_the_best_starts_are_marked_where_blocks_are_most_similar():
 
 
 def test_bars_are_as_long_as_the_key_says():
-    figure = figures.figure_6(scores(), SMOKE)
+    figure = figures.figure_6(scores())
     (legend,) = figure.legends
     assert legend.get_title().get_text() == "bars: ±1 s.e."
     (axis,) = figure.axes
@@ -432,15 +421,14 @@ def test_the_line_of_the_layers_left_falls_with_the_fraction_dropped():
     ]
     table = pd.DataFrame(rows).assign(model="m", quantization=None, dtype="float32", status="ok")
     table = table.assign(n=3, low=np.nan, high=np.nan, ratio_low=np.nan, ratio_high=np.nan)
-    figure = figures.figure_cost(table, SMOKE)
+    figure = figures.figure_cost(table)
     lines = [line for axis in figure.axes for line in axis.lines]
     left = [line.get_xydata() for line in lines if line.get_label() == "layers left"]
     assert np.array(left).tolist() == 3 * [[[0, 1], [0.75, 0.25]]]
 
 
 def test_the_table_of_figure_1b_has_every_layer_and_its_new_number():
-    figures.figure_1b(Block(40, 20), 80)
-    table = pd.read_csv(paths.FIGURES / "smoke" / "figure_1b.csv")
+    table = figures.figure_1b(Block(40, 20), 80).table
     assert len(table) == 80 and table.new_index.max() == 59
 
 

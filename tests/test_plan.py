@@ -20,7 +20,7 @@ from lib.healing.recipe import memory_fallbacks
 from lib.models import registry
 from lib.models.shapes import Shape
 from replication import __main__ as run
-from replication import cards, costs, paths, plan, profiles, results, token_counts
+from replication import cards, costs, paths, plan, profiles, token_counts
 from replication.beyond import repair
 from replication.measure import distance_maps, experiments, fetching, request, scores
 from replication.run.missing import Guess, key_of

@@ -34,7 +34,10 @@ def measure(profile: Profile) -> tuple[pd.DataFrame, Profile]:
     status; nothing of it is stored. Raises ModelError (or NotMeasured) if no model can be had.
     """
     if profile.name == DRAWN:
-        return tables.read("cost", profile, profile.models), profile
+        costs = tables.read("cost", profile, profile.models)
+        if costs.empty:
+            raise tables.NotMeasured(f"No cost of {', '.join(profile.models)} is recorded.")
+        return costs, profile
     measured, available = fetching.measure_each(of_model, profile.models, profile)
     tables.write(pd.concat(measured.values(), ignore_index=True), "cost", profile)
     return tables.read("cost", profile), available
