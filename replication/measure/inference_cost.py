@@ -64,8 +64,8 @@ class TooLarge(registry.ModelError):
     status = "too large"
 
 
-def _of_format(name: str, profile: Profile) -> dict:
-    """The record of one format, that of the profile."""
+def request(name: str, profile: Profile) -> Request:
+    """Return the request for the cost of one format, that of the profile."""
     params = {
         "model": name,
         **profile.load_kwargs,
@@ -76,7 +76,12 @@ def _of_format(name: str, profile: Profile) -> dict:
         "repeats": profile.cost_repeats,
         "version": VERSION,
     }
-    (keyed,) = fetching.keyed_by_machine([Request("inference_cost", params)])
+    return Request("inference_cost", params)
+
+
+def _of_format(name: str, profile: Profile) -> dict:
+    """Return the record of one format, that of the profile."""
+    (keyed,) = fetching.keyed_by_machine([request(name, profile)])
     params = _on_this_machine(keyed.params)
     return cache.load_or_compute("inference_cost", params, lambda: _measured(name, profile))
 
