@@ -211,15 +211,17 @@ def _moved(criterion: Criterion, name: str, by: float) -> Criterion:
 def one_memory(names: Sequence[str], outside: int, dropped: int) -> Figure:
     """Notebook 09: the memory that is left, of models and of one with `outside` % of its weights
     outside the layers, where `dropped` % of the layers are."""
-    shapes = {name: registry.shape(name) for name in names}
-    shapes = {name: shape for name, shape in shapes.items() if shape}
-    figure, axis = _axes(1.4 + 0.22 * len(shapes))
+    from lib.models import sizes
+
+    names = [name for name in names if sizes.skeleton(name)]
+    figure, axis = _axes(1.4 + 0.22 * len(names))
     left = {}
-    for name, shape in shapes.items():
-        kept = shape.num_layers - round(shape.num_layers * dropped / 100)
-        left[registry.label(name)] = shape.parameters(kept) / shape.parameters()
+    for name in names:
+        of = sizes.parameters(sizes.skeleton(name))
+        kept = len(of.layers) - round(len(of.layers) * dropped / 100)
+        left[registry.label(name)] = of.size(kept) / of.size()
     yours = outside / 100 + (1 - outside / 100) * (1 - dropped / 100)
-    shades = [*map(colour, shapes), "0.4"]
+    shades = [*map(colour, names), "0.4"]
     axis.barh([*left, f"{outside} % outside"], [*left.values(), yours], color=shades)
     axis.axvline(1 - dropped / 100, color="grey", label="layers left")
     axis.invert_yaxis()

@@ -18,7 +18,7 @@ from lib.models import loading
 from lib.models.reading import prefix_batches
 from lib.pruning import dropped
 from lib.sweep import sweep
-from replication import cards, costs, paths, plan
+from replication import paths, plan
 from replication.measure import inference_cost, latency
 
 SEVEN_B = {"hidden_size": 4096, "intermediate_size": 11_008, "num_hidden_layers": 32}
@@ -73,10 +73,11 @@ def distances(bench: Bench) -> None:
     similarity.block_distances(model, batches[:2])
     with clock() as took:
         similarity.block_distances(model, batches)
-    read = len(texts), longest, profile.batch_tokens
-    work = bench.loaded.texts("similarity", bench.num_layers, *read)
+    read = plan.Reading(len(texts) * longest, 0)
+    runs = [bench.num_layers]
+    work = bench.loaded.forward("similarity", read, runs, profile.batch_tokens)
     row = work.memory - bench.loaded.weights(bench.num_layers)
-    bench.planned("distances", took, work, len(texts) * longest / work.tokens, row)
+    bench.planned("distances", took, work, memory=row)
     with clock() as took:
         parts = similarity.layerwise_distances(
             lambda: loading.one_layer_models(bench.name, quantization="nf4"), batches[:2]
@@ -102,24 +103,21 @@ def sweeps(bench: Bench) -> None:
         with dropped(model, blocks[-1]):
             alone = sweep(model, tokenizer, [], [task], profile.batch_tokens).value[0]
         apart = abs(alone - table.value.iloc[-1])
-        params = {"task": task.name, "batch_tokens": profile.batch_tokens}
-        params |= {"sequences": len(texts), "max_tokens": profile.c4_tokens}
-        params |= {"subjects": 2, "questions": len(task.examples) // 2, "shots": 5}
-        after = [layers - block.stop for block in blocks]
-        work = bench.loaded.sweep(layers, [layers, *after], params)
-        share = _tokens(task, tokenizer, profile.batch_tokens) / work.tokens
+        runs = [layers, *(layers - block.stop for block in blocks)]
+        read = _reading(task, tokenizer, profile.batch_tokens)
+        work = bench.loaded.forward("scores", read, runs, profile.batch_tokens)
         row = work.memory - bench.loaded.weights(layers)
         note = f"{len(blocks)} blocks; the last {apart:.1e} from dropped and scored alone"
-        bench.planned(f"sweep {task.name}", took, work, share, row, note)
+        bench.planned(f"sweep {task.name}", took, work, memory=row, note=note)
 
 
-def _tokens(task: Task, tokenizer, batch_tokens: int) -> int:
-    """How many tokens a version reads of a task."""
-    read = list(
-        prefix_batches([row for rows in task.rows(tokenizer) for row in rows], batch_tokens)
-    )
+def _reading(task: Task, tokenizer, batch_tokens: int) -> plan.Reading:
+    """Return what a version reads of a task."""
+    rows = [row for example in task.rows(tokenizer) for row in example]
+    read = list(prefix_batches(rows, batch_tokens))
     prefixes = sum(bundle.prefix.numel() for bundle in read if bundle.prefix is not None)
-    return prefixes + sum(own.ids.numel() for bundle in read for own in bundle.batches)
+    tokens = prefixes + sum(own.ids.numel() for bundle in read for own in bundle.batches)
+    return plan.Reading(tokens, sum(len(row.target_ids) for row in rows))
 
 
 def running(bench: Bench) -> None:
@@ -127,11 +125,11 @@ def running(bench: Bench) -> None:
     table = inference_cost.of_model(bench.name, bench.profile)
     table = table[table.status == "ok"]
     formats = table.quantization.fillna("not quantised")
-    gpu = bench.card._replace(gpu="any", memory=0)  # packed, also where `load` unpacks it
+    gpu = bench.card._replace(memory=0)  # packed, also where `load` unpacks it
     for (kind, size), rows in table.groupby([formats, "block_size"], sort=False):
         cost, layers = rows.set_index("task").value, bench.num_layers - int(size)
         quantization = "nf4" if kind == "nf4" else None
-        planned = costs.Loaded(bench.shape, quantization, gpu).weights(layers)
+        planned = bench.loaded._replace(quantization=quantization, card=gpu).weights(layers)
         took = Measured(None, round(cost.weights * inference_cost.GB))
         note = f"prefill {cost.prefill * 1e3:.3g} ms, a token {cost.decode * 1e3:.3g} ms"
         bench.add(Row(f"run {layers} layers, {kind}", took, memory=planned, note=note))
@@ -139,7 +137,7 @@ def running(bench: Bench) -> None:
 
 def the_plan(bench: Bench) -> None:
     """what --plan says of this model"""
-    name = bench.card.name if bench.card.name in cards.cards() else UNKNOWN
+    name = bench.card.name if bench.card.name in plan.cards() else UNKNOWN
     print(plan.table(bench.profile, ["01", "02", "03"], name))
 
 

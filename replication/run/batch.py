@@ -20,8 +20,8 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from lib import storage
-from replication import cards, paths, plan, results
-from replication.plan import Planned
+from replication import paths, plan, results
+from replication.plan import Card, Planned
 from replication.profiles import Profile
 from replication.run.execution import STATUS, Launch, Outcome, attempt, attempt_jobs
 from replication.run.jobs import Job
@@ -123,12 +123,12 @@ class Batch:
         return 3600 * planned.hours(self.card)
 
     @cached_property
-    def card(self) -> cards.Card:
+    def card(self) -> Card:
         """What computes here, or a card for one that is not known."""
         try:
-            return cards.get_card(dtype=self.profile.dtype)
+            return plan.get_card(dtype=self.profile.dtype)
         except ValueError:
-            return cards.get_card(UNKNOWN)
+            return plan.get_card(UNKNOWN)
 
 
 def run(batch: Batch, engine, split: bool = True) -> dict[str, Outcome]:
