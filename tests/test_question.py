@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from replication import beyond, measure, paths, profiles
+from replication import beyond, measure, paths, plan, profiles
 from replication.run import jobs, notebooks
-from replication.run.missing import Guess
 
 SMOKE = profiles.get("smoke")
 BLOCKS = (paths.ROOT / "replication" / "README.md").read_text("utf-8").split("```python\n")[1:]
@@ -53,5 +52,5 @@ def test_a_question_is_measured_and_drawn(position, output):
 def test_its_row_makes_it_part_of_a_run(position, monkeypatch):
     added = eval(f"{{{ROW}}}", {"Notebook": notebooks.Notebook, "position": position})
     monkeypatch.setitem(notebooks.NOTEBOOKS, "16", added["16"])
-    of_map, job = jobs.by_job("tiny-random", SMOKE, ["16"], Guess("tiny-random", 8))
+    of_map, job = jobs.by_job("tiny-random", SMOKE, ["16"], plan.Guess(8))
     assert of_map.is_map and job.name == "tiny-random-16-unhealed"
