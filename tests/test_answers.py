@@ -16,8 +16,7 @@ from lib.models import loading
 from lib.sweep import baseline_scores, sweep
 from replication import analysis, paths, profiles
 from replication.analysis import curves
-from replication.measure import scores
-from replication.measure import codec
+from replication.measure import codec, scores
 
 COUNTS = {"arc_easy_questions": 6, "hellaswag_questions": 6}
 ONE, TWO = {"answer": 0, "weight": 1}, {"answer": 1, "weight": 3}

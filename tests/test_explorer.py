@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from replication.figures.explorer import Explored
 
 from lib.blocks import BlockDistances
 from replication import explore, paths, profiles
 from replication.analysis import islands
 from replication.figures import explorer, heatmaps, looks
-from replication.figures.explorer import Explored
 from replication.measure import damage, distance_maps
 from scripts import explorer as picture
 

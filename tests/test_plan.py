@@ -14,8 +14,16 @@ from lib import counting
 from lib.blocks import Block
 from lib.models import files, layers, machine, registry, sizes
 from replication import __main__ as run
-from replication import paths, plan, profiles, results
-from replication.measure import distance_maps, experiments, fetching, request, scores
+from replication import measure, paths, plan, profiles
+from replication.measure import (
+    cache,
+    distance_maps,
+    experiments,
+    fetching,
+    request,
+    restore,
+    scores,
+)
 from replication.run.notebooks import NOTEBOOKS
 
 SMOKE, PAPER = profiles.get("smoke"), profiles.get("paper")
@@ -151,7 +159,7 @@ def test_a_card_reaches_the_share_that_was_measured(tmp_path):
 
 
 def states(*notebooks: str) -> list[dict]:
-    record = list(results.archive(paths.RECORDED / "smoke").records())
+    record = list(restore.records(paths.RECORDED / "smoke"))
     return [dict(one.states) for one in plan.planned(SMOKE, notebooks, CARD, record)]
 
 
@@ -162,7 +170,7 @@ def test_what_is_done_recorded_in_an_older_definition_or_missing(output, monkeyp
     distances = distance_maps.of_model("tiny-random", SMOKE)
     maps = {"tiny-random": distances}
     scores.unhealed(maps, SMOKE)
-    count = len(scores.score_table(maps, experiments.test_split, SMOKE))
+    count = len(measure.table(experiments.test_split, maps, SMOKE))
     healed = states("01", "02", "06")
     assert [of.keys() for of in healed] == [{"done"}, {"done"}, *[{"missing"}] * 3]
     (file,) = (paths.RESULTS / "similarity").glob("*/*.json")
@@ -174,9 +182,9 @@ def test_what_is_done_recorded_in_an_older_definition_or_missing(output, monkeyp
     paths.RECORDED.mkdir()
     (output / "moved").rename(paths.RECORDED / "smoke")
     assert states("01", "02", "06") == healed
-    monkeypatch.setitem(results.VERSIONS, "similarity", 99)
+    monkeypatch.setitem(cache.VERSIONS, "similarity", 99)
     assert states("01", "02") == [{"older": 1}, healed[1]]
-    monkeypatch.setitem(results.VERSIONS, "scores", 99)
+    monkeypatch.setitem(cache.VERSIONS, "scores", 99)
     assert states("01", "02") == [{"older": 1}, {"older": healed[1]["done"]}]
     few = replace(SMOKE, arc_easy_questions=3, mmlu_questions=3, boolq_questions=3, c4_sequences=3)
     assert count and "older" not in plan.planned(few, ["02"], CARD)[0].states
@@ -190,7 +198,7 @@ def test_what_is_not_to_be_had_is_not_missing(output):
         recipe = profiles.recipe("tiny-random", SMOKE, seed=seed)
         healing = request.healing("tiny-random", SMOKE, block, recipe)
         (keyed,) = fetching.keyed_by_machine([healing])
-        results.save("healing", keyed.params, {"status": "diverged"}, 1, "diverged")
+        cache.save("healing", keyed.params, {"status": "diverged"}, 1, "diverged")
     healed = [one for one in plan.planned(SMOKE, ["06"], CARD) if "-s" in one.job.name]
     assert len(healed) == 3 and not any(one.missing for one in healed)
 
@@ -200,7 +208,7 @@ def test_what_is_not_to_be_had_is_not_missing(output):
     before = written()
     (whole,) = fetching.keyed_by_machine(experiments.unpruned("tiny-random", SMOKE, ["gsm8k"]))
     for value, left in ((0.5, before - 1), (0.0, 0)):
-        results.save("scores", whole.params, {"value": value}, seconds=1)
+        cache.save("scores", whole.params, {"value": value}, seconds=1)
         assert written() == left
 
 
