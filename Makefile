@@ -22,7 +22,7 @@ PRUNE := $(BIN)/python -m lib.prune $(if $(MODEL),"$(MODEL)") $(if $(OUT),"$(OUT
 # a worker takes whole files; no worker's threads are in the other's way
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help assets figures figure-% plan report record lab explorer prune test test-record test-all bench gpu wheels faults lint format clean
+.PHONY: help assets figures figure-% plan report record lab explorer prune test test-all bench gpu wheels faults lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -52,7 +52,7 @@ plan: .venv/installed  ## what a run would take, and how it fits (PROFILE=paper,
 	$(RUN) --plan $(if $(CARD),--card $(CARD)) $(if $(CARDS),--cards $(CARDS))
 
 report: .venv/installed  ## figures, notebooks and numbers as web pages: papermill_runs/report/<profile>/index.html
-	$(BIN)/python -m replication.report --profile $(PROFILE)
+	$(BIN)/python -m replication.show.site --profile $(PROFILE)
 
 record: assets  ## measure `overnight` and export it to data/recorded/ and figures/overnight/ (16 hours by the plan; resumes)
 	$(BIN)/python -m scripts.record
@@ -61,20 +61,13 @@ lab: assets  ## open the notebooks and exercises in JupyterLab
 	$(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks
 
 explorer: .venv/installed  ## every distance map at hand, in your browser: figures/explorer.html, one file
-	$(BIN)/python -m replication.explore
+	$(BIN)/python -m replication.show.explorer
 
 prune: .venv/installed  ## a smaller checkpoint, healed and with a card (MODEL=owner/name LAYERS=6 OUT=folder HEAL=100)
 	$(PRUNE)
 
 test: .venv/installed lint  ## the tests on tiny models, every notebook included (minutes)
 	$(TEST) -m "not real"
-
-# numpy, OpenBLAS, MKL and PyTorch use no AVX, and two threads
-test-record: .venv/installed  ## the comparisons with the recorded run once more, as an older processor computes
-	OMP_NUM_THREADS=2 ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE OPENBLAS_CORETYPE=Nehalem \
-		NPY_DISABLE_CPU_FEATURES="$$($(BIN)/python -c \
-		'import numpy; print(*numpy.show_config("dicts")["SIMD Extensions"].get("found", []))')" \
-		$(BIN)/python -m pytest -q -m record
 
 test-all: .venv/installed-all lint  ## these, and those on the embedded model and against lm-eval
 	$(TEST) -m "not real"

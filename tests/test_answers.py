@@ -16,8 +16,7 @@ from lib.models import loading
 from lib.sweep import baseline_scores, sweep
 from replication import analysis, paths, profiles
 from replication.analysis import curves
-from replication.measure import scores
-from replication.results import codec
+from replication.measure import codec, scores
 
 COUNTS = {"arc_easy_questions": 6, "hellaswag_questions": 6}
 ONE, TWO = {"answer": 0, "weight": 1}, {"answer": 1, "weight": 3}
@@ -135,7 +134,7 @@ def test_weights_of_subjects_are_runs_and_read_back_exactly():
     loglikelihoods = list(np.log(draw.dirichlet(np.ones(4), len(weights))) - 4)
     examples = [{"answer": int(a)} for a in draw.integers(4, size=len(weights))]
     values = draw.integers(2, size=len(weights)).astype(float)
-    stored = codec.stored(values, weights, loglikelihoods, examples)
+    stored = codec.packed(values, weights, loglikelihoods, [e["answer"] for e in examples])
     assert len(stored["weights"]) == 2
     for mine, theirs in zip(codec.examples_of(stored)[:2], (values, weights), strict=True):
         np.testing.assert_array_equal(mine, theirs)

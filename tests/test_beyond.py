@@ -141,7 +141,8 @@ def test_continuations_are_those_of_greedy_steps(model, batch_tokens):
             for row, text in zip(rows, written[block], strict=True):
                 tokens = list(row.tokens)
                 for _ in range(6):
-                    tokens.append(int(model(torch.tensor([tokens])).logits[0, -1].argmax()))
+                    ids = torch.tensor([tokens], device=model.device)
+                    tokens.append(int(model(ids).logits[0, -1].argmax()))
                     if tokens[-1] == 2:
                         break
                 assert text == Letters().batch_decode([tokens[len(row.tokens) :]], True)[0]

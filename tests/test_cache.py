@@ -17,7 +17,7 @@ PARAMS = {"model": "tiny", "revision": "abc", "block_start": 3, "version": 1}
 
 
 def measured(*blocks: Block, recipe=None):
-    """Return the losses of the tiny model without each of `blocks`, measured if they are missing."""
+    """Return the losses of the tiny model without each of `blocks`, measured if missing."""
     return measured_scores(NAME, SMOKE, blocks, ["c4"], recipe)
 
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from replication.figures.explorer import Explored
 
 from lib.blocks import BlockDistances
 from replication import explore, paths, profiles
 from replication.analysis import islands
 from replication.figures import explorer, heatmaps, looks
-from replication.figures.explorer import Explored
 from replication.measure import damage, distance_maps
 from scripts import explorer as picture
 
@@ -101,8 +101,12 @@ def test_without_the_first_layer_the_map_is_that_of_the_others(maps):
     rows = np.array(data["rescaled"], float)
     assert np.isnan(rows[:, 0]).all()
     assert np.nanmin(rows, axis=1).tolist() == [0] * 7 and np.nanmax(rows, axis=1).max() == 1
-    least = min(i["block_start"] for table in data["islands"] for i in table)
-    assert least >= 1
+    cut = {name: getattr(distances, name)[..., 1:, 1:] for name in distance_maps.ARRAYS}
+    expected = islands.islands(replace(distances, **cut), 0.1)
+    table = pd.DataFrame(data["islands"][9])
+    assert len(table)
+    for start in ("first_start", "last_start", "block_start"):
+        assert table[start].tolist() == (expected[start] + 1).tolist()
 
 
 def test_few_folds_and_few_layers():
@@ -231,6 +235,7 @@ def test_the_first_layer_is_a_look_where_its_blocks_are_the_least_similar(maps):
     assert whole > without and f"{without:.0%} of the blocks are" in seen["text"]
 
 
+@pytest.mark.record
 def test_the_looks_of_the_record_and_its_picture():
     """If it fails: `python -m scripts.explorer` takes figures/overnight/explorer.png again."""
     contents = explorer.contents(explore.maps(own=False))

@@ -15,15 +15,14 @@ import replication
 from lib import storage
 from lib.blocks import Block, BlockDistances
 from lib.models import registry
-from replication import figures, measure, paths, profiles, tables
+from replication import figures, measure, profiles, tables
 from replication.analysis.choice import beside_distances
 from replication.beyond import biases, dose, last_layers, letters, repair, which_block
 from replication.claims.bounds import Verdict
 from replication.figures import damage, heatmaps, style
 from replication.figures.curves import most_healed
 from replication.figures.style import COLOURS, PALETTE, TABLE, colour, spread
-from replication.measure import experiments
-from replication.measure import scores as measured_scores
+from replication.measure import cache, experiments
 
 PAPER = profiles.get("paper")
 SMOKE = profiles.get("smoke")
@@ -79,16 +78,6 @@ def test_every_model_has_a_colour_of_the_table_and_others_one_by_their_names():
     assert colour("owner/model") in PALETTE
 
 
-def test_a_picture_without_healed_lines_has_a_name_of_its_own():
-    folder = paths.FIGURES / "smoke"
-    figures.figure_2(scores([SMOKE.main_model]))
-    healed = {file: file.read_bytes() for file in folder.iterdir()}
-    assert {file.stem for file in healed} == {"figure_2"}
-    figures.figure_2(scores([SMOKE.main_model], ["unhealed"]))
-    assert {file: file.read_bytes() for file in healed} == healed
-    assert {file.stem for file in folder.iterdir()} == {"figure_2", "figure_2_unhealed"}
-
-
 HUES = "red|blue|green|purple|orange|cyan|magenta|pink|brown|yellow|teal|olive|gold|indigo"
 COLOUR = re.compile(rf'"(tab:\w+|#[0-9a-fA-F]{{6}}|(dark|light|deep)?({HUES})(rod)?)"')
 
@@ -135,9 +124,9 @@ def test_figures_1d_and_5_show_the_model_that_is_healed_most(healed, shown):
     table = scores(["mistral-7b", "llama-2-70b"])
     fewer = (table.model != healed) & (table.strategy == "simple") & (table.treatment == "healed")
     table.loc[fewer & (healed is not None), "value"] = np.nan
-    assert most_healed(table, PAPER) == shown
-    figures.figure_5(table)
-    assert set(pd.read_csv(paths.FIGURES / "paper" / "figure_5.csv").model) == {shown}
+    main = "llama-2-70b"
+    assert most_healed(table, main) == shown
+    assert set(figures.figure_5(table, main).table.model) == {shown}
 
 
 def cuts(**lines) -> pd.DataFrame:
@@ -243,7 +232,7 @@ def said_by_damage(signal: bool):
 
 
 def said_by_distances(signal: bool):
-    return figures.figure_1c("tiny-random", map_of(signal))
+    return figures.figure_1c("tiny-random", map_of(signal), 4)
 
 
 def said_by_doses(signal: bool):
@@ -310,8 +299,7 @@ def test_seeds_of_one_cut_and_two_lengths_of_healing_are_not_crossed():
     ]
     table = pd.DataFrame(rows).assign(model="m", task="c4", strategy="similarity", block_size=2)
     table["weights"] = [np.ones(4)] * len(table)
-    figures.figure_8(table.assign(n=4), SMOKE)
-    drawn = pd.read_csv(paths.FIGURES / "smoke" / "figure_8.csv").fillna({"difference": 0})
+    drawn = figures.figure_8(table.assign(n=4)).table.fillna({"difference": 0})
     assert drawn.difference.tolist() == [0, 0.25, 3, 0, 0.5, 2]
 
 
@@ -360,7 +348,7 @@ def test_what_is_not_testable_has_a_dash_and_no_mark():
     assert [text.get_text() for text in legend.get_texts()] == ["differs", "A"]
     labels = [label.get_text() for label in axis.get_yticklabels()]
     assert labels == ["1  statement 1", "5  statement 5"]
-    table = pd.read_csv(paths.FIGURES / "smoke" / "figure_claims.csv")
+    table = figure.table
     assert len(table) == 3
 
 
@@ -399,9 +387,48 @@ def test_a_score_of_one_answer_is_crossed_out(share, crossed):
     assert any(line.get_marker() == "x" for line in axis.lines) == crossed
 
 
+# ---- what is drawn, read back ----------------------------------------------------------------
+
+
+def test_the_best_starts_are_marked_where_blocks_are_most_similar():
+    distances = map_of(True)
+    (axis, _) = figures.figure_4({"tiny-random": distances}).axes
+    (dots,) = axis.lines
+    sizes = range(1, distances.num_layers)
+    assert dots.get_ydata().tolist() == list(sizes)
+    assert dots.get_xdata().tolist() == [distances.best_start(n) for n in sizes]
+    axis = figures.figure_1c("tiny-random", distances, 4).axes[0]
+    (best,) = [line for line in axis.lines if line.get_label().startswith("best start")]
+    drawn = list(zip(best.get_xdata(), best.get_ydata(), strict=True))
+    starts = [(distances.best_start(n), distances.row(n).min()) for n in sizes[: len(drawn)]]
+    assert drawn == starts and len(drawn) > 1
+
+
+def test_bars_are_as_long_as_the_key_says():
+    figure = figures.figure_6(scores())
+    (legend,) = figure.legends
+    assert legend.get_title().get_text() == "bars: ±1 s.e."
+    (axis,) = figure.axes
+    bars = [part for container in axis.containers for part in container.lines[2]]
+    ends = [segment[:, 1] for bar in bars for segment in bar.get_segments()]
+    assert len(ends) > 2 and np.diff(ends, axis=1) == pytest.approx(2 * 0.02)
+
+
+def test_the_line_of_the_layers_left_falls_with_the_fraction_dropped():
+    rows = [
+        {"task": task, "fraction": fraction, "value": 2.0, "ratio": 1 - fraction}
+        for task, fraction in product(("weights", "prefill", "decode"), (0.0, 0.25, 0.75))
+    ]
+    table = pd.DataFrame(rows).assign(model="m", quantization=None, dtype="float32", status="ok")
+    table = table.assign(n=3, low=np.nan, high=np.nan, ratio_low=np.nan, ratio_high=np.nan)
+    figure = figures.figure_cost(table)
+    lines = [line for axis in figure.axes for line in axis.lines]
+    left = [line.get_xydata() for line in lines if line.get_label() == "layers left"]
+    assert np.array(left).tolist() == 3 * [[[0, 1], [0.75, 0.25]]]
+
+
 def test_the_table_of_figure_1b_has_every_layer_and_its_new_number():
-    figures.figure_1b(Block(40, 20), 80)
-    table = pd.read_csv(paths.FIGURES / "smoke" / "figure_1b.csv")
+    table = figures.figure_1b(Block(40, 20), 80).table
     assert len(table) == 80 and table.new_index.max() == 59
 
 
@@ -428,17 +455,15 @@ def test_a_model_may_be_called_unpruned():
 def test_a_run_of_which_only_the_map_is_left_is_drawn_as_not_measured(output, monkeypatch):
     """As where each job failed: the last pass only draws, and must get through."""
     maps, profile = measure.distances(profiles.get("smoke", limit=4))
-    monkeypatch.setenv(results.DRAW_ONLY, "1")
-    figures.figure_training(measured_scores.healings(maps, profile))
+    monkeypatch.setenv(cache.DRAW_ONLY, "1")
+    drawn = [figures.figure_training(measure.table(dose.trainings, maps, profile))]
     doses = measure.table(dose.doses, maps, profile)
-    dose.figure_dose(doses, dose.gap_left(doses))
+    drawn.append(dose.figure_dose(doses, dose.gap_left(doses)))
     forms = measure.table(letters.forms, maps, profile)
     measures = letters.measures(forms[forms.task.isin(["mmlu", "arc_easy"])])
-    letters.figure_measures(measures)
+    drawn.append(letters.figure_measures(measures))
     assert letters.largest_step(measures).empty
-    repair.figure_repair(repair.measure(maps, profile))
-    repair.figure_repair_cost(repair.measure(maps, profile, repair.repairs))
-    drawn = {f.stem: pd.read_csv(f) for f in (paths.FIGURES / "smoke").glob("*.csv")}
-    assert len(drawn) == 5
-    for name, table in drawn.items():
-        assert table.status.eq(tables.NotMeasured.status).all(), name
+    drawn.append(repair.figure_repair(measure.table(repair.linear_maps, maps, profile)))
+    drawn.append(repair.figure_repair_cost(measure.table(repair.repairs, maps, profile)))
+    for figure in drawn:
+        assert figure.table.status.eq(tables.NotMeasured.status).all()

@@ -3,7 +3,7 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import LAYERS, logits, tiny
+from conftest import DEVICE, LAYERS, logits, tiny
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -26,7 +26,7 @@ def test_dropped_removes_the_layers_named(model, ids):
 @pytest.mark.parametrize("block", CUTS, ids=str)
 def test_saved_equals_dropped(model, ids, block, tmp_path, tokenizer):
     folder = save_pruned(model, tokenizer, block, tmp_path / "pruned")
-    reloaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    reloaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(DEVICE).eval()
     assert len(decoder_layers(reloaded)) == LAYERS - block.size
     with dropped(model, block):
         assert torch.equal(logits(model, ids), logits(reloaded, ids))

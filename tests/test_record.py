@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import measured_scores
+from replication.report import compare
 
 from lib.blocks import Block
 from lib.models import loading
 from replication import paths, profiles
 from replication.measure import cache, distance_maps
-from replication.report import compare
 from replication.run import notebooks
 from scripts import numbers, record
 

@@ -17,6 +17,7 @@ import pytest
 from conftest import AS_RECORDED
 from matplotlib import colors
 from matplotlib.lines import Line2D
+from replication.report.__main__ import FINDINGS
 
 from lib import storage
 from lib.models import loading
@@ -26,7 +27,6 @@ from replication.figures import style
 from replication.measure import cache, scores
 from replication.measure.experiments import unhealed
 from replication.profiles import DRAWN, RECORDED
-from replication.report.__main__ import FINDINGS
 from replication.run import drawing
 from replication.run.notebooks import FIGURES, NOTEBOOKS
 
@@ -47,16 +47,32 @@ def started(output, monkeypatch):
 def drawn(tmp_path_factory):
     """Every notebook, run as `make figures PROFILE=recorded` does; its folder and its ending."""
     folder = tmp_path_factory.mktemp("recorded")
+    return folder, draw(folder)
+
+
+def draw(folder, *arguments: str) -> subprocess.CompletedProcess:
     environment = os.environ | {"DEEPER_LAYERS_OUTPUT": str(folder), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "replication", "--profile", DRAWN]
     environment["PYTHONPATH"] = str(paths.ROOT)
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=paths.ROOT)
-    return folder, done
+    command = [sys.executable, "-m", "replication", "--profile", DRAWN, *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=paths.ROOT)
+
+
+def test_a_model_of_which_a_notebook_has_nothing_is_drawn_in_words(tmp_path):
+    name, numbers = "qwen2.5-coder-0.5b", ("09", "12", "13")
+    done = draw(tmp_path, "--models", name, "--only", *numbers)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(f": nothing of {name} recorded") == len(numbers)
+    for notebook_of_run in map(NOTEBOOKS.get, numbers):
+        assert (tmp_path / f"papermill_runs/{DRAWN}-{name}/{notebook_of_run.file}.ipynb").exists()
+        for figure in notebook_of_run.figures:
+            table = pd.read_csv(tmp_path / f"figures/{DRAWN}-{name}/{figure}.csv")
+            assert table.status.tolist() == ["not measured"]
 
 
 def test_everything_is_drawn_and_nothing_is_stored(drawn):
     folder, done = drawn
     assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"03_healing: \d+ of \d+ points not recorded\n", done.stdout)
     assert not (folder / "data").exists()
     for row in NOTEBOOKS.values():
         assert (folder / "papermill_runs" / DRAWN / f"{row.file}.ipynb").exists()

@@ -84,7 +84,7 @@ def some_change(dim: int = 32) -> torch.Tensor:
 @pytest.mark.parametrize("name", ["llama", "qwen2", "phi", "gpt2", "gpt_neox"])
 def test_folded_in_is_the_map_applied(name, ids):
     """Where biases and transposed weights are, too; and the model comes back as it was."""
-    model, change = tiny(name), some_change()
+    model, change = tiny(name), some_change().to(ids.device)
     before = model(ids).logits
     module = linear.projection(model, BLOCK.start - 1)
     with dropped(model, BLOCK), torch.inference_mode():
@@ -114,17 +114,23 @@ def test_what_cannot_be_folded(name):
         linear.projection(tiny("llama"), -1)
 
 
+def calibration() -> dict:
+    """Eight texts of five tokens."""
+    rows = torch.arange(40).reshape(8, 5) + 3
+    return {"input_ids": rows, "attention_mask": torch.ones_like(rows)}
+
+
 def test_the_sweep_reads_a_full_map(llama):
     """As applied by a hook before the layer after the cut."""
     task = evaluation.Task("c4", tuple({"text": t, "max_tokens": 20} for t in ("abcdefgh", "xyz")))
-    block = linear.Mapped(3, 2, "full", some_change())
+    block, _ = linear.fitted(llama, BLOCK, ["full"], [calibration()])["full"]
     with linear.reading_ffn(llama, [block]):
         *_, plain, mapped_loss = sweep(llama, Characters(), [BLOCK, block], [task]).value
     with dropped(llama, BLOCK):
 
         def mapped(module, args, kwargs):
             x = args[0] if args else kwargs["hidden_states"]
-            new = x + x @ some_change()
+            new = x + x @ block.change
             return ((new, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": new})
 
         hook = decoder_layers(llama)[3].register_forward_pre_hook(mapped, with_kwargs=True)
@@ -135,8 +141,7 @@ def test_the_sweep_reads_a_full_map(llama):
 
 def test_a_fit_reads_real_tokens_only(llama):
     """Padding counts for nothing; held-out texts are every fourth."""
-    rows = torch.arange(40).reshape(8, 5) + 3
-    batch = {"input_ids": rows, "attention_mask": torch.ones_like(rows)}
+    batch = calibration()
     wide = {name: torch.nn.functional.pad(x, (0, 4)) for name, x in batch.items()}
     (fit, held), (padded, _) = (linear._gathered(llama, BLOCK, [b]) for b in (batch, wide))
     for kind in (STREAM, FFN):
@@ -177,7 +182,7 @@ def test_keys_of_recipes_from_before_stay():
 
 
 def test_every_repair_has_its_score_and_what_it_took(output, monkeypatch):
-    table = repair.measure({"tiny-random": Distances()}, SMOKE, repair.repairs)
+    table = repair.table(repair.repairs("tiny-random", Distances(), SMOKE))
     assert table.status.eq("ok").all() and table.value.notna().all()
     c4 = table[table.task == "c4"].set_index("repair")
     pruned = c4.drop(index=["unpruned", "plain cut"])
@@ -187,20 +192,17 @@ def test_every_repair_has_its_score_and_what_it_took(output, monkeypatch):
     assert after * (8 - 4) == every * (8 - 4 - 2)
     for function in ("fit", "_score"):
         monkeypatch.setattr(repair, function, lambda *a: pytest.fail("measured again"))
-    again = repair.measure({"tiny-random": Distances()}, SMOKE, repair.repairs)
+    again = repair.table(repair.repairs("tiny-random", Distances(), SMOKE))
     assert again.value.tolist() == table.value.tolist()
     assert again.seconds.tolist() == table.seconds.tolist()
     timed = pd.DataFrame({"model": "tiny-random", "dropped": 4, "repair": ["LoRA"], "minutes": 1.5})
     timed.to_csv(output / "timed.csv")
     monkeypatch.setattr(repair, "TIMED", output / "timed.csv")
-    with results.reading(results.archive(paths.RESULTS)):  # a recorded run: what was timed, or none
-        recorded = repair.measure({"tiny-random": Distances()}, SMOKE, repair.repairs)
     for file in paths.RESULTS.rglob("*.json"):
         file.write_text(json.dumps(json.loads(file.read_text()) | {"restored": True}))
-    restored = repair.measure({"tiny-random": Distances()}, SMOKE, repair.repairs)
-    for of_record in (recorded, restored):
-        seconds = of_record[~of_record.repair.isin(repair.NOT_REPAIRED)].set_index("repair").seconds
-        assert set(seconds["LoRA"]) == {90} and seconds.drop("LoRA").isna().all()
+    restored = repair.table(repair.repairs("tiny-random", Distances(), SMOKE))
+    seconds = restored[~restored.repair.isin(repair.NOT_REPAIRED)].set_index("repair").seconds
+    assert set(seconds["LoRA"]) == {90} and seconds.drop("LoRA").isna().all()
 
 
 def test_the_recorded_minutes_are_those_that_were_timed_side_by_side():
@@ -221,7 +223,7 @@ def test_fewer_steps_are_a_healing_that_notebook_03_makes_where_it_varies_their_
 
 
 def test_a_cut_at_the_first_layer_has_no_folded_map(output):
-    table = repair.measure({"tiny-random": Distances(start=0)}, SMOKE)
+    table = repair.table(repair.linear_maps("tiny-random", Distances(start=0), SMOKE))
     absent = table[(table.repair == "folded map") & (table.strategy == "similarity")]
     assert absent.status.eq(repair.NO_MAP).all() and absent.value.isna().all()
     assert table.drop(index=absent.index).value.notna().all()

@@ -112,7 +112,7 @@ def test_what_lies_outside_the_layers_stays(outside, dropped):
     model, yours = (bar.get_width() for bar in figure.axes[0].patches)
     share, kept = outside / 100, 1 - dropped / 100
     assert yours == pytest.approx(share + (1 - share) * kept)
-    layers = registry.shape("llama-2-7b").num_layers
+    layers = registry.num_layers("llama-2-7b")
     assert kept - 0.5 / layers <= model <= 1
 
 

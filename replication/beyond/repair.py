@@ -121,16 +121,29 @@ def _other_healings(name: str, block: Block, layers_left: int, profile: Profile)
     """Changes of the recipe, by the name of the repair."""
     healing = recipe(name, profile)
     changes = {"LoRA, a quarter of the steps": {"steps": max(1, healing.steps // 4)}}
-    shape = registry.shape(name)
-    if shape:  # the rank whose numbers are nearest to the full map's
-        of_map = shape.hidden**2
+    adapter = _adapter(name)
+    if adapter:  # the rank whose numbers are nearest to the full map's
+        of_map = registry.configuration(name)["hidden_size"] ** 2
         ranks = profile.ablation_ranks
-        rank = min(ranks, key=lambda rank: abs(shape.lora(rank, layers_left) - of_map))
+        rank = min(ranks, key=lambda rank: abs(rank * layers_left * adapter - of_map))
         if rank != healing.rank:
             changes[f"LoRA of rank {rank}"] = {"rank": rank}
     if block.start < layers_left:
         changes["LoRA after the cut"] = {"first_layer": block.start}
     return changes
+
+
+@cache
+def _adapter(name: str) -> int | None:
+    """Return the parameters of a layer's adapters of rank 1; None where they are not known."""
+    from lib.healing import lora
+    from lib.models import sizes
+
+    try:
+        skeleton = sizes.skeleton(name)
+        return skeleton and lora.parameters(skeleton, rank=1) // registry.num_layers(name)
+    except ValueError:  # it has no FFN that LoRA could be put on
+        return None
 
 
 def _three_sizes(name: str, distances, profile: Profile) -> list[int]:
@@ -182,11 +195,11 @@ def _cost(request: Request) -> dict:
     recipe = request.recipe
     if recipe is None:
         return {"seconds": 0.0, "parameters": 0, "error": unknown}
-    record, shape = _stored(request.healing), registry.shape(request.params["model"])
-    layers = shape.num_layers - request.block.size - recipe.first_layer if shape else 0
+    record, name = _stored(request.healing), request.params["model"]
+    layers = (registry.num_layers(name) or 0) - request.block.size - recipe.first_layer
     return {
         "seconds": _seconds(request, record, record["seconds"] if record else unknown),
-        "parameters": shape.lora(recipe.rank, layers) if shape else unknown,
+        "parameters": recipe.rank * layers * (_adapter(name) or unknown),
         "error": unknown,
     }
 
