@@ -18,6 +18,11 @@ PROFILE = profiles.get("overnight")
 (NAME,) = PROFILE.ablation_models
 
 
+def test_beyond_the_dense_part_every_second_size_is_asked():
+    few = replace(PROFILE, dense_fraction=0.3, deepest_fraction=0.9)
+    assert few.block_sizes(10) == [1, 2, 3, 5, 7, 9] and few.block_sizes(12)[:5] == [1, 2, 3, 5, 7]
+
+
 def test_each_order_of_the_examples_is_its_own():
     requests = experiments.prompts(NAME, Distances(), PROFILE)
     orders = [r for r in requests if r.labels["ablation"] == "order"]
