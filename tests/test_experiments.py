@@ -1,5 +1,7 @@
 """What the experiments ask for: each variant is another measurement, like is compared with like."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
