@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -95,7 +96,12 @@ def test_without_the_first_layer_the_map_is_that_of_the_others(data, maps):
     rows = np.array(without["rescaled"], float)
     assert np.isnan(rows[:, 0]).all()
     assert np.nanmin(rows, axis=1).tolist() == [0] * 7 and np.nanmax(rows, axis=1).max() == 1
-    assert min(i["block_start"] for table in without["islands"] for i in table) >= 1
+    cut = {name: getattr(maps["large"], name)[..., 1:, 1:] for name in explorer.ARRAYS}
+    expected = islands.islands(replace(maps["large"], **cut), 0.1)
+    table = pd.DataFrame(without["islands"][9])
+    assert len(table)
+    for start in ("first_start", "last_start", "block_start"):
+        assert table[start].tolist() == (expected[start] + 1).tolist()
     few = data["maps"]["few </script>"]  # too few layers to leave one out, too few folds to draw
     assert few["without"] == few["whole"] and few["whole"]["share"][0] == [[None] * 3]
 
