@@ -2,13 +2,14 @@
 
 The times that a run stores are of different hours, and of healings that begin with a shorter one.
 Here one process on one core takes a few steps of each healing, and fits each map, in turn; the
-least time of each counts. Writes benchmarks/results/repairs.csv, and the figure of the recorded
-run with these times.
+least time of each counts. Writes benchmarks/results/repairs.csv, from which the recorded run has
+its minutes, and draws its figure.
 """
 
 import argparse
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,11 +21,10 @@ from lib.data import sets
 from lib.healing import heal, linear
 from lib.models import loading
 from lib.similarity import calibration_batches
-from replication import paths, profiles, results
+from replication import measure, paths, profiles, results
 from replication.beyond import repair
-from replication.measure import distance_maps
+from replication.measure import cache
 
-FILE = paths.ROOT / "benchmarks" / "results" / "repairs.csv"
 MODELS = ("smollm2-135m", "qwen2.5-coder-1.5b")  # of the record
 STEPS = 3  # of each healing and turn
 
@@ -33,8 +33,8 @@ def of_model(name: str, turns: int) -> pd.DataFrame:
     """A row a repair of the similar block at the middle depth: seconds a unit, units, minutes."""
     profile = profiles.get(profiles.RECORDED)
     with results.reading(results.archive(paths.RECORDED / profiles.RECORDED)):
-        maps, _ = distance_maps.measure(profile, [name])
-    requests = [r for r in repair.healings(name, maps[name], profile) if r.recipe]
+        maps, _ = measure.distances(profile, [name])
+    requests = [r for r in repair.repairs(name, maps[name], profile) if r.recipe]
     healings = {request.labels["repair"]: request for request in requests}
     model, tokenizer = loading.load(name, **profile.load_kwargs)
     block, rows = requests[0].block, []
@@ -68,15 +68,13 @@ def _step_seconds(model, tokenizer, block, recipe) -> float:
     return healed.seconds / STEPS
 
 
-def draw(times: pd.DataFrame) -> None:
-    """figure_repair_cost of the recorded run, with the seconds of `times`."""
+def draw(models: Sequence[str]) -> None:
+    """figure_repair_cost of the recorded run."""
     profile = profiles.get(profiles.RECORDED)
     with results.reading(results.archive(paths.RECORDED / profiles.RECORDED)):
-        maps, _ = distance_maps.measure(profile, times.model.unique())
-        table = repair.measure(maps, profile, repair.healings)
-    took = times.set_index(["model", "repair"]).minutes * 60
-    places = pd.MultiIndex.from_frame(table[["model", "repair"]])
-    repair.figure_repair_cost(table.assign(seconds=took.reindex(places).to_numpy()), profile)
+        maps, _ = measure.distances(profile, models)
+        table = repair.measure(maps, profile, repair.repairs)
+    repair.figure_repair_cost(table)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -85,15 +83,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--turns", type=int, choices=range(1, 10), default=2)
     chosen = parser.parse_args(argv)
     torch.set_num_threads(1)
-    machine = results.environment()["processor"]
-    tables = [pd.read_csv(FILE)] if FILE.exists() else []
+    machine = cache.environment()["processor"]
+    tables = [pd.read_csv(repair.TIMED)] if repair.TIMED.exists() else []
     tables = [table[~table.model.isin(chosen.models)] for table in tables]
     for name in chosen.models:
         tables.append(of_model(name, chosen.turns).assign(processor=machine, threads=1))
         print(tables[-1].to_string(), flush=True)
     times = pd.concat(tables).round(2)
-    times.to_csv(FILE, index=False)
-    draw(times)
+    times.to_csv(repair.TIMED, index=False)
+    draw(times.model.unique())
     return 0
 
 

@@ -206,8 +206,12 @@ class Task:
         """The task with its choices only, where they are texts: each after "Answer:"; else None."""
         if self.kind.score or not self.kind.completes:
             return None
-        bare = {"prompt": "Answer:", "group": "all"}
-        return replace(self, examples=tuple(example | bare for example in self.examples))
+        examples = [
+            {"prompt": "Answer:", "group": "all"}
+            | {name: example[name] for name in ("choices", "answer", "weight")}
+            for example in self.examples
+        ]
+        return replace(self, examples=tuple(examples))
 
     def _compared(self, loglikelihoods: list[np.ndarray]) -> list[np.ndarray]:
         """The numbers compared between choices: log-likelihoods, or these per character."""

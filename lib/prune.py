@@ -237,29 +237,24 @@ def _checked_size(options: Options, checkpoint, dtype: str, out: Path) -> int:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     from lib.healing import lora
-    from lib.models import files, layers
-    from lib.models.decoder import decoder_layers
+    from lib.models import files, layers, sizes
 
-    num_layers, config = checkpoint.num_layers, checkpoint.config
-    gb_of_number = getattr(torch, dtype).itemsize / 1e9
+    num_layers, whole = checkpoint.num_layers, layers.meta_model(checkpoint.config)
+    parameters, gb_of_number = sizes.parameters(whole), getattr(torch, dtype).itemsize / 1e9
     size = options.layers
     if size is None:
-        whole = layers.meta_model(layers.pruned_config(config, range(num_layers)))
-        gb = whole.num_parameters() * gb_of_number
-        numbers = [sum(p.numel() for p in layer.parameters()) for layer in decoder_layers(whole)]
-        smallest = min(numbers) * gb_of_number
+        gb = parameters.size() * gb_of_number
+        smallest = min(parameters.layers) * gb_of_number
         size = math.ceil((gb - options.gb) / smallest)
         if not 0 < size < num_layers:
             raise ValueError(
                 f"The weights take {gb:.3g} GB, and each of {num_layers} layers {smallest:.3g} of "
                 f"them: dropping layers cannot make that {options.gb:g}."
             )
-    cut = layers.meta_model(layers.pruned_config(config, Block(0, size).kept(num_layers)))
-    needed = cut.num_parameters() * gb_of_number
+    Block(0, size).kept(num_layers)
+    needed = (parameters.outside + sum(parameters.layers[size:])) * gb_of_number
     if options.heal:
-        projections = [cut.get_submodule(path) for path in lora.ffn_projections(cut)]
-        widths = sum(sum(projection.weight.shape) for projection in projections)
-        needed += COPIES * 4 * options.recipe().rank * widths / 1e9
+        needed += COPIES * 4 * lora.parameters(whole, options.recipe().rank, first=size) / 1e9
     download = files.missing_bytes(checkpoint.source) / 1e9
     on_disk = Counter()  # GB, by the number of the disk
     for target, gb in ((out.absolute(), needed), (Path(HF_HUB_CACHE), download)):

@@ -1,47 +1,61 @@
 """The parts of README files that are made of the rest: `python -m scripts.readme` renews them.
 
-README.md has the 13 claims in words; figures/README.md the figures with what draws each,
-and every verdict. All are of the recorded run.
+README.md has the 13 claims in words; figures/README.md the pictures, with what was found and
+what draws each. All are of the recorded run.
 """
 
 import argparse
 import sys
 from functools import cache
 
-from replication import claims, paths, profiles, results
+from lib import storage
+from replication import claims, paths, profiles
 from replication.run.notebooks import FIGURES, NOTEBOOKS
 
-NONE = "There is no recorded run yet, so there are no verdicts.\n"
+FINDINGS = paths.ROOT / "replication" / "show" / "findings.csv"
+IN_A_ROW = 3  # pictures
 
 
 @cache
 def _verdicts() -> tuple:
-    """Those of the recorded run; none without one."""
-    recorded = results.archive(paths.RECORDED / profiles.RECORDED)
-    if not recorded.by_request:
-        return ()
-    return tuple(claims.verdicts(claims.gather(profiles.get(profiles.RECORDED), recorded)))
+    """Those of the recorded run."""
+    return tuple(claims.verdicts(claims.gather(profiles.get(profiles.DRAWN))))
 
 
 def in_words() -> str:
     """The 13 claims, a row each."""
-    return claims.in_words(_verdicts()) if _verdicts() else NONE
+    return claims.in_words(_verdicts())
 
 
-def verdicts() -> str:
-    """Every verdict as a table."""
-    return claims.markdown(_verdicts()) if _verdicts() else NONE
+def thumbnail(figure: str, text: str, width: int) -> str:
+    """A small picture that links to the recorded one; `text` is for those who do not see it."""
+    file = f"{profiles.RECORDED}/{figure}.png"
+    return f'<a href="{file}"><img src="{file}" width="{width}" alt="{text}"></a>'
+
+
+def findings() -> str:
+    """The pictures of the findings, IN_A_ROW next to each other, with their sentences."""
+    cells = [
+        f"<td>{thumbnail(row['figure'], FIGURES[row['figure']][0], 250)}<br>{row['finding']}</td>"
+        for row in storage.rows(FINDINGS)
+    ]
+    rows = (cells[start : start + IN_A_ROW] for start in range(0, len(cells), IN_A_ROW))
+    lines = ["<table>", *(line for row in rows for line in ("<tr valign=top>", *row, "</tr>"))]
+    return "\n".join([*lines, "</table>"]) + "\n"
 
 
 def figures() -> str:
     """A row a figure: the recorded picture, what it shows, what draws it, in how many minutes."""
-    lines = ["| figure | shows | notebook | command | minutes (`quick`) |", "|---|---|---|---|---|"]
+    lines = [
+        "| picture | shows | notebook | command | minutes (`quick`) |",
+        "|---|---|---|---|---|",
+    ]
     for name, (shows, numbers) in FIGURES.items():
         links = [f"[{n}](../notebooks/{NOTEBOOKS[n].file}.ipynb)" for n in numbers]
         minutes, short = sum(NOTEBOOKS[n].minutes for n in numbers), name.removeprefix("figure_")
-        picture = f"{profiles.RECORDED}/{name}.png"
-        drawn = (paths.ROOT / "figures" / picture).exists()
-        cells = [f"[{short}]({picture})" if drawn else short, shows, ", ".join(links)]
+        drawn = (paths.ROOT / "figures" / profiles.RECORDED / f"{name}.png").exists()
+        picture = thumbnail(name, shows, 220) if drawn else "not recorded"
+        cells = [picture, f"**{short}**: {shows}", ", ".join(links)]
         cells += [f"`make figure-{short}`", f"{minutes:g}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -49,7 +63,7 @@ def figures() -> str:
 
 PARTS = {  # of which file, between <!-- name --> and <!-- end of name -->
     "README.md": {"claims": in_words},
-    "figures/README.md": {"figures": figures, "verdicts": verdicts},
+    "figures/README.md": {"findings": findings, "figures": figures},
 }
 
 

@@ -1,7 +1,7 @@
 """The recorded run: `make record` measures a profile and copies its tables and figures.
 
 A recording measures into a folder of its own, so that nothing measured otherwise passes for it.
-After every notebook its tables go to data/recorded/<profile>/ and its figures to figures/<profile>/.
+After every notebook its tables go to data/recorded/<profile>/, its figures to figures/<profile>/.
 A recording that was cut goes on from there, also in a clean clone (`measure.restore`); to record
 afresh, delete the tables.
 """

@@ -18,12 +18,13 @@ from threading import Thread
 os.environ["HF_HUB_OFFLINE"] = "1"  # tests never ask a hub
 os.environ.pop("MAKEFLAGS", None)  # a `make` that a test starts is nobody's child
 os.environ.pop("MAKELEVEL", None)
-if "DEEPER_LAYERS_DEVICE" not in os.environ:  # as `make gpu` sets it
+if os.environ.get("DEEPER_LAYERS_DEVICE") != "cuda":  # which `make gpu` says
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # tests and their kernels compute on the CPU anywhere
 
 import bitsandbytes
 import numpy as np
 import pytest
+import simulated_device
 import tokenizers
 import torch
 import transformers
@@ -31,11 +32,17 @@ from gguf import GGUFWriter
 from transformers import AutoModelForCausalLM
 
 from lib import evaluation
+from lib.blocks import UNPRUNED
 from lib.data import sets
 from lib.evaluation import Task
 from lib.models import files, loading, machine, registry
 from replication import paths, profiles  # results name the file of `formats`
-from replication.measure import request
+from replication.measure import request, scores
+
+DEVICE = os.environ.get("DEEPER_LAYERS_DEVICE", "cpu")  # or "sim", "cuda": for a list of tests
+if DEVICE == "sim":
+    simulated_device.register()
+ROUNDING = 100 if DEVICE == "cuda" else 1  # its kernels round otherwise for each shape of a batch
 
 VOCAB, LAYERS, WINDOW, LENGTH = 96, 6, 8, 28  # sequences are longer than the sliding window
 SIZE = {
@@ -158,7 +165,7 @@ def tiny(name: str):
         for parameter in model.parameters():
             if parameter.ndim == 1:
                 parameter.add_(0.2 * torch.randn_like(parameter))
-    return model
+    return model.to(DEVICE)
 
 
 def logits(model, ids):
@@ -173,7 +180,7 @@ def pytest_collection_modifyitems(items):
     gc.freeze()  # imports leave 600,000 objects, which each of many collections would search
 
 
-@pytest.fixture(params=ARCHITECTURES)
+@pytest.fixture(params=ARCHITECTURES if DEVICE == "cpu" else ["llama"])
 def architecture(request):
     return request.param
 
@@ -190,7 +197,20 @@ def llama():
 
 @pytest.fixture
 def ids():
-    return torch.randint(3, VOCAB, (3, LENGTH), generator=torch.Generator().manual_seed(1))
+    draw = torch.Generator().manual_seed(1)
+    return torch.randint(3, VOCAB, (3, LENGTH), generator=draw).to(DEVICE)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def computes_on_the_device():
+    """Models are loaded to it, where NF4 stays packed, and healed on it."""
+    with pytest.MonkeyPatch.context() as patch:
+        if DEVICE != "cpu":
+            patch.setattr(loading, "default_device", lambda: DEVICE)
+            patch.setattr(loading, "UNPACKED", 0)
+            patch.setattr(loading, "fits", lambda *args, **kwargs: True)
+            patch.setenv("ACCELERATE_TORCH_DEVICE", DEVICE)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -258,6 +278,9 @@ def chromium():
         browser.close()
 
 
+AS_RECORDED = {"rtol": 1e-6}  # the record has 7 digits; the rest is sums in any order of addition
+
+
 class Distances:
     """Distances of a model, whose most similar block begins at `start` whatever its size."""
 
@@ -299,6 +322,13 @@ def real_task(name: str, **counts) -> Task:
     """A task on the real data, as many questions as the profile `smoke` has or `counts` say."""
     profile = dataclasses.replace(profiles.get("smoke"), **counts)
     return evaluation.task_of(request.of_task(name, profile))
+
+
+def measured_scores(name: str, profile, blocks, tasks, recipe=None):
+    """The table of scores without each block, by task; unhealed ones begin with the whole model."""
+    blocks = dict.fromkeys(blocks if recipe else [UNPRUNED, *blocks])
+    pairs = [(task, block) for task in tasks for block in blocks]
+    return scores.table([request.score(name, profile, *pair, recipe) for pair in pairs])
 
 
 def score(depth: int, right: int, **columns) -> dict:

@@ -6,18 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Characters, real_task
+from conftest import Characters, measured_scores, real_task
 from scipy.stats import mannwhitneyu
 
 from lib import evaluation
 from lib.blocks import Block
-from lib.evaluation import Task
+from lib.evaluation import KINDS, Task
 from lib.models import loading
 from lib.sweep import baseline_scores, sweep
 from replication import analysis, paths, profiles
 from replication.analysis import curves
-from replication.measure import scores
-from replication.results import codec
+from replication.measure import codec, scores
 
 COUNTS = {"arc_easy_questions": 6, "hellaswag_questions": 6}
 ONE, TWO = {"answer": 0, "weight": 1}, {"answer": 1, "weight": 3}
@@ -70,6 +69,16 @@ def test_the_choices_own_likelihood(name):
     assert set(baselines) == {"letter", "shortest", "own"}
 
 
+def test_no_blind_baseline_reads_its_question(smollm2):
+    """Rows hold "Answer:" and a choice, whatever else an example of the task holds."""
+    blind = tuple(smollm2("Answer:").input_ids)
+    completing = [name for name, kind in KINDS.items() if kind.completes and not kind.score]
+    for name in completing:
+        for row in sum(real_task(name).without_question().rows(smollm2), []):
+            choice = tuple(token for (token,) in row.target_ids)
+            assert row.tokens == (*blind, *choice[:-1]), name
+
+
 def test_the_floor_is_the_models_own_likelihood_where_that_is_the_best_blind_answer(llama):
     """The same two texts in both orders, as short as each other; the likelier one is right."""
     texts = [" ab", " cd"]
@@ -98,7 +107,7 @@ def choices_of(values: dict) -> list[np.ndarray]:
 
 def test_a_stored_score_says_what_was_answered(output):
     profile = replace(profiles.get("smoke"), **COUNTS)
-    table = scores.measure("tiny-random", profile, [Block(1, 2)], ["arc_easy", "c4"])
+    table = measured_scores("tiny-random", profile, [Block(1, 2)], ["arc_easy", "c4"])
     unpruned, pruned, c4, _ = (row for _, row in table.iterrows())
     stored = {}
     for file in paths.RESULTS.rglob("scores/*/*.json"):
@@ -125,7 +134,7 @@ def test_weights_of_subjects_are_runs_and_read_back_exactly():
     loglikelihoods = list(np.log(draw.dirichlet(np.ones(4), len(weights))) - 4)
     examples = [{"answer": int(a)} for a in draw.integers(4, size=len(weights))]
     values = draw.integers(2, size=len(weights)).astype(float)
-    stored = codec.stored(values, weights, loglikelihoods, examples)
+    stored = codec.packed(values, weights, loglikelihoods, [e["answer"] for e in examples])
     assert len(stored["weights"]) == 2
     for mine, theirs in zip(codec.examples_of(stored)[:2], (values, weights), strict=True):
         np.testing.assert_array_equal(mine, theirs)

@@ -109,8 +109,11 @@ def test_both_sets_from_the_hub(tmp_path, monkeypatch):
     ],
 )
 def test_gsm8k_exact_match(text, right):
-    example = {"answer": "It is <<1000+80=1080>>1080\n#### 1,080"}
-    assert Task("gsm8k", (example,)).scores([[text]])[0].tolist() == [right]
+    earned = {"answer": "It is <<1000+80=1080>>1080\n#### 1,080"}
+    assert Task("gsm8k", (earned,)).scores([[text]])[0].tolist() == [right]
+    owed, minus = {"answer": "It is\n#### -1,080"}, text.replace("#### ", "#### -")
+    scores, _ = Task("gsm8k", (owed, owed)).scores([[text], [minus]])
+    assert scores.tolist() == [0, right]
 
 
 def test_bits_per_byte():
@@ -141,7 +144,8 @@ def test_continuations_are_those_of_greedy_steps(model, batch_tokens):
             for row, text in zip(rows, written[block], strict=True):
                 tokens = list(row.tokens)
                 for _ in range(6):
-                    tokens.append(int(model(torch.tensor([tokens])).logits[0, -1].argmax()))
+                    ids = torch.tensor([tokens], device=model.device)
+                    tokens.append(int(model(ids).logits[0, -1].argmax()))
                     if tokens[-1] == 2:
                         break
                 assert text == Letters().batch_decode([tokens[len(row.tokens) :]], True)[0]

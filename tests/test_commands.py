@@ -420,8 +420,9 @@ def test_lint_finds_what_format_mends(project):
 
 
 def test_clean_keeps_what_is_recorded_or_downloaded(project):
-    gone = ("data/results/a", "papermill_runs/a", "figures/smoke/a", "figures/quick-mine/a")
+    gone = ("data/results/a", "papermill_runs/a/b", "figures/smoke/a", "figures/quick-mine/a")
     kept = ("data/recorded/a", "data/assets/a", "figures/overnight/a", "figures/README.md")
+    kept += ("papermill_runs/README.md",)
     for name in (*gone, *kept):
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).touch()
@@ -595,7 +596,7 @@ def test_readmes_are_renewed(tmp_path, monkeypatch, capsys):
 
 def test_repairs_are_timed_and_drawn(recorded, few_articles, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(repairs, "MODELS", ("tiny-random",))
-    monkeypatch.setattr(repairs, "FILE", tmp_path / "repairs.csv")
+    monkeypatch.setattr(repairs.repair, "TIMED", tmp_path / "repairs.csv")
     monkeypatch.setattr(repairs, "STEPS", 1)
     monkeypatch.setattr(repairs.torch, "set_num_threads", lambda threads: None)
     assert repairs.main(["--turns", "1"]) == 0

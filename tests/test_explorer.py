@@ -185,6 +185,7 @@ def test_it_opens_on_two_models_of_which_most_is_known(maps):
         explorer.page({})
 
 
+@pytest.mark.record
 def test_the_looks_of_the_record_show_what_they_say():
     contents = explorer.contents(explorer.maps(own=False))
     layer, jump, first = contents["looks"]

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import LAYERS, stored, tiny
+from lib.models.shapes import NF4_BYTES
 from originals import qwen_1_config, qwen_1_weights
 
 from lib.models import files, loading, qwen1, registry
-from lib.models.shapes import NF4_BYTES
 from replication import profiles
 
 SMOKE = replace(profiles.get("smoke"), dtype="bfloat16", batch_tokens=16)

@@ -139,9 +139,9 @@ def smi(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    machine._listed_gpus.cache_clear()
+    machine.listed_gpus.cache_clear()
     yield listed
-    machine._listed_gpus.cache_clear()
+    machine.listed_gpus.cache_clear()
 
 
 ALL = nullcontext()

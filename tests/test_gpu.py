@@ -26,7 +26,6 @@ def test_the_tiny_shape_on_a_cpu(tmp_path):
     assert all(rows[what][0] and rows[what][1] for what in ("distances", "sweep c4", "sweep mmlu"))
     steps = [cells for what, cells in rows.items() if what.startswith("a step of")]
     assert len(steps) == 6 and all(", ok, losses" in cells[-1] for cells in steps)
-    assert rows["same adapter, byte for byte"][-1].count("True") == 3
     assert not (tmp_path / "work").exists() and not list(tmp_path.glob("*"))
     assert not list((paths.ROOT / "benchmarks" / "results").glob("gpu-*no*"))
 

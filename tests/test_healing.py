@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, EXPERTS, in_nf4, stored, tiny, with_real_tokenizer
+from conftest import ARCHITECTURES, DEVICE, EXPERTS, in_nf4, stored, tiny, with_real_tokenizer
 from torch import nn
 from transformers import AutoModelForCausalLM, TrainerCallback
 
@@ -666,5 +666,5 @@ def test_merged_checkpoint_to_take_away(small, tmp_path, ids):
     with dropped(model, BLOCK):
         lora.merge(model, adapter)
     folder = save_pruned(model, tokenizer, BLOCK, tmp_path / "merged")
-    plain = AutoModelForCausalLM.from_pretrained(folder).eval()
+    plain = AutoModelForCausalLM.from_pretrained(folder).to(DEVICE).eval()
     torch.testing.assert_close(plain(ids).logits, expected, atol=1e-4, rtol=1e-4)

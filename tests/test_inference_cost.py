@@ -63,7 +63,7 @@ def test_packed_weights_are_4_bit_and_the_same_function(architecture, ids, tmp_p
 
 def test_decoding_goes_on_from_the_cache(llama, monkeypatch):
     """The tokens written while the clock runs are those of HF's own greedy generation."""
-    prompt = torch.arange(3, 15)[None]
+    prompt = torch.arange(3, 15)[None].to(llama.device)
     seen = []
     with dropped(llama, Block(2, 2)):
         expected = llama.generate(prompt, do_sample=False, max_new_tokens=5, eos_token_id=None)

@@ -68,6 +68,17 @@ def test_noise_is_not_stable():
     assert stability.max() < 0.7 and stability.median() < 0.5
 
 
+@pytest.mark.parametrize("start, count", [(3, 1), (4, 1), (5, 2)])
+def test_blocks_that_share_an_end_are_neighbours(start, count):
+    """Layer 4 alone, and layers 3 and 4, or 4 and 5: one island. Layer 4, and 5 and 6: two."""
+
+    def two_blocks(l, n):
+        alone, pair = (l == 4) & (n == 1), (l == start) & (n == 2)
+        return np.where(alone | pair | (l + n > 20), 0.0, 1.0)
+
+    assert len(islands(a_map(two_blocks))) == count
+
+
 def test_the_band_is_where_most_best_starts_lie():
     """A larger region that holds fewer of them is an island, though it lies deeper."""
 

@@ -9,12 +9,12 @@ import pytest
 from conftest import Distances
 
 from replication import __main__ as run
-from replication import paths, profiles, results
-from replication.measure import distance_maps
+from replication import paths, plan, profiles
+from replication.measure import cache, distance_maps
+from replication.plan import key_of
 from replication.run import batch
 from replication.run.execution import Launch, Outcome
 from replication.run.jobs import by_job
-from replication.run.missing import key_of, missing
 from replication.run.notebooks import NOTEBOOKS
 
 SMOKE, PAPER, OVERNIGHT = (profiles.get(name) for name in ("smoke", "paper", "overnight"))
@@ -112,7 +112,7 @@ def test_a_job_needs_its_map_then_leaves_all_its_results(output):
 
     What was listed before the map is listed after it: a run on a cluster has the older list.
     """
-    before = {job.name for job in missing("tiny-random", SMOKE, list(NOTEBOOKS))}
+    before = {job.name for job in plan.jobs_of("tiny-random", SMOKE, list(NOTEBOOKS))}
     with batch.alone():
         early = start(output, "--job", HEALED)
         assert early.returncode == 1 and "run job tiny-random-map first." in early.stdout
@@ -121,13 +121,13 @@ def test_a_job_needs_its_map_then_leaves_all_its_results(output):
         done = start(output, "--job", HEALED)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith("ok ") and HEALED in done.stdout
-    lacks = missing("tiny-random", SMOKE, list(NOTEBOOKS))
-    complete = {job.name for job, requests in lacks.items() if not requests}
+    planned = plan.planned(SMOKE, list(NOTEBOOKS), plan.get_card("cpu"))
+    complete = {one.job.name for one in planned if not one.missing}
     distances = distance_maps.of_model("tiny-random", SMOKE)
     jobs = by_job("tiny-random", SMOKE, list(NOTEBOOKS), distances)
     left = {job.name for job, requests in jobs.items() if requests}
     assert complete == {"tiny-random-map", HEALED} | before - left and len(jobs) > 10
-    assert before <= {job.name for job in lacks}
+    assert before <= {one.job.name for one in planned}
     same = sorted(before - {job.name for job in jobs})
     assert not same or start(output, "--job", *same).returncode == 0
     kinds = [file.parts[-3] for file in paths.RESULTS.glob("*/*/*.json")]
@@ -149,11 +149,11 @@ def test_a_healing_that_had_no_memory_is_tried_again(output, monkeypatch):
     """By its job alone; the others' stay as they are."""
     tried = [{"model": "m", "block_start": 0, "block_size": size} for size in (1, 2)]
     for params in tried:
-        results.save("healing", params, {"status": "oom"}, 1, "oom")
-    results.forget_out_of_memory(iter(tried[:1]))
-    assert [results.load("healing", params) is None for params in tried] == [True, False]
-    results.forget_out_of_memory()
-    assert results.load("healing", tried[1]) is None
+        cache.save("healing", params, {"status": "oom"}, 1, "oom")
+    cache.forget_out_of_memory(iter(tried[:1]))
+    assert [cache.load("healing", params) is None for params in tried] == [True, False]
+    cache.forget_out_of_memory()
+    assert cache.load("healing", tried[1]) is None
 
 
 # ---- a run of several models -----------------------------------------------------------------

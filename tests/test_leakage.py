@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import measured_scores
 from test_damage import synthetic
 
 from lib import evaluation
@@ -13,9 +14,9 @@ from lib.blocks import Block, BlockDistances
 from lib.data import sets, wheels
 from lib.healing import packing
 from lib.models import loading
-from replication import paths, profiles
+from replication import measure, paths, profiles
 from replication.beyond import repair, which_block
-from replication.measure import damage, distance_maps, request, scores
+from replication.measure import damage, request
 from replication.run import notebooks
 
 NAME, BLOCK = "tiny-random", Block(3, 2)
@@ -152,10 +153,10 @@ def texts_read(monkeypatch) -> dict:
 
 def measure_everything(profile) -> BlockDistances:
     """Every kind of result that reads texts, each of one block."""
-    maps, _ = distance_maps.measure(profile)
-    scores.measure(NAME, profile, [BLOCK], list(evaluation.KINDS))
+    maps, _ = measure.distances(profile)
+    measured_scores(NAME, profile, [BLOCK], list(evaluation.KINDS))
     recipe = profiles.recipe(NAME, profile)
-    scores.measure(NAME, profile, [BLOCK], ["c4"], recipe)
+    measured_scores(NAME, profile, [BLOCK], ["c4"], recipe)
     repair.table([request.mapped(NAME, profile, "c4", BLOCK, kind) for kind in repair.KINDS])
     damage.measure(maps, profile)
     which_block.measure(maps, profile)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from bitsandbytes.nn import modules
-from conftest import real_task, wide_llama, with_real_tokenizer
+from conftest import DEVICE, real_task, wide_llama, with_real_tokenizer
 
 from lib import similarity
 from lib.blocks import UNPRUNED, Block
@@ -16,7 +16,7 @@ from lib.pruning import dropped
 from lib.sweep import continuations, sweep
 
 BLOCKS = [Block(1, 2), Block(0, 3), Block(3, 2)]
-CPU = torch.device("cpu")  # as an object it is not the "cpu" on which models.load unpacks
+PACKED = torch.device(DEVICE)  # as an object it is not the "cpu" on which models.load unpacks
 
 
 @pytest.fixture(scope="module")
@@ -31,23 +31,23 @@ def as_on_a_gpu(monkeypatch):
     monkeypatch.setattr(modules, "has_avx512bf16", lambda: False)
 
 
-def load(folder, device=CPU, **options):
+def load(folder, device=PACKED, **options):
     model, tokenizer = loading.load(
         folder, quantization="nf4", dtype="bfloat16", device=device, **options
     )
     packed = [m for m in model.modules() if isinstance(m, bnb.nn.Linear4bit)]
     for module in packed:
         module.support_avx512bf16_for_cpu = False
-    assert bool(packed) == (device is CPU)
+    assert bool(packed) == (device is PACKED)
     return model, tokenizer
 
 
 def test_sweep_of_packed_weights(folder):
     tasks = [real_task(name) for name in ("c4", "mmlu", "arc_easy")]
-    packed, plain = (sweep(*load(folder, device), BLOCKS, tasks) for device in (CPU, "cpu"))
+    packed, plain = (sweep(*load(folder, device), BLOCKS, tasks) for device in (PACKED, "cpu"))
     for mine, theirs in zip(packed.itertuples(), plain.itertuples(), strict=True):
         assert mine.value == pytest.approx(theirs.value, abs=0.01)
-        np.testing.assert_allclose(mine.examples, theirs.examples, atol=0.01)
+        np.testing.assert_allclose(mine.examples, theirs.examples, atol=0.02)
         for a, b in zip(mine.choices or (), theirs.choices or (), strict=True):
             np.testing.assert_allclose(a, b, rtol=0.02)
 
@@ -60,7 +60,7 @@ def test_distances_of_packed_weights_whole_and_layer_by_layer(folder):
         return similarity.calibration_batches(texts, tokenizer, 40, 160)
 
     whole = similarity.block_distances(model, batches())
-    layers = loading.one_layer_models(folder, quantization="nf4", dtype="bfloat16", device=CPU)
+    layers = loading.one_layer_models(folder, quantization="nf4", dtype="bfloat16", device=PACKED)
     by_layer = similarity.layerwise_distances(lambda: layers, batches())
     np.testing.assert_allclose(by_layer.matrix, whole.matrix, atol=1e-6)
 
@@ -68,7 +68,7 @@ def test_distances_of_packed_weights_whole_and_layer_by_layer(folder):
 def test_packed_weights_without_a_block(folder):
     """Loaded without it, or dropped: the same model; and it writes the same text."""
     model, tokenizer = load(folder)
-    ids = torch.randint(3, 40_000, (2, 24), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(3, 40_000, (2, 24), generator=torch.Generator().manual_seed(0)).to(PACKED)
     rows = [Row(tuple(range(100, 108)), ()), Row(tuple(range(200, 205)), ())]
     written = continuations(model, tokenizer, [UNPRUNED, *BLOCKS], rows, 6, 200)
     for block in BLOCKS:

@@ -12,7 +12,7 @@ import bitsandbytes
 import numpy as np
 import pytest
 import torch
-from conftest import stored, wide_llama
+from conftest import DEVICE, stored, wide_llama
 from safetensors.torch import load_file
 from test_healing import killed_at
 
@@ -45,7 +45,7 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture
 def packed(checkpoint, monkeypatch):
     monkeypatch.setattr(bitsandbytes.nn.modules, "has_avx512bf16", lambda: False)
-    device = torch.device("cpu")
+    device = torch.device(DEVICE)
     model, tokenizer = loading.load(checkpoint, quantization="nf4", dtype="bfloat16", device=device)
     layers = [m for m in model.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
     assert len(layers) == 5 * 7 and all(m.weight.dtype == torch.uint8 for m in layers)
@@ -61,6 +61,7 @@ def healed(base, folder, recipe=RECIPE, **options) -> tuple[training.Healed, byt
 
 def test_healing_packed_is_healing_unpacked(packed, checkpoint, tmp_path, ids):
     unpacked = loading.load(checkpoint, quantization="nf4", dtype="bfloat16", device="cpu")
+    unpacked[0].to(DEVICE)
     first, second = (
         healed(base, tmp_path / name)[0] for base, name in ((packed, "4bit"), (unpacked, "bf16"))
     )

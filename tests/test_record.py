@@ -7,11 +7,12 @@ import shutil
 import nbformat
 import pandas as pd
 import pytest
+from conftest import measured_scores
 
 from lib.blocks import Block
 from lib.models import loading
-from replication import paths, profiles, results
-from replication.measure import scores
+from replication import paths, profiles
+from replication.measure import cache
 from replication.run import notebooks
 from scripts import numbers, record
 
@@ -52,9 +53,9 @@ def measured(recorded, monkeypatch):
     """Two results in the workplace; in another environment than the recording began with: one."""
     monkeypatch.setattr(paths, "RESULTS", record.workplace("smoke") / "data" / "results")
     record.describe("smoke", "01", 0, 60)
-    results.save("scores", HEALED, VALUES, 1.5)
+    cache.save("scores", HEALED, VALUES, 1.5)
     monkeypatch.setattr(results, "environment", lambda: {"torch": "another"})
-    results.save("healing", HEALED, {"status": "diverged", "losses": []}, 0, "diverged")
+    cache.save("healing", HEALED, {"status": "diverged", "losses": []}, 0, "diverged")
     assert record.export("smoke") == 0
     return recorded
 
@@ -74,21 +75,21 @@ def test_a_line_says_only_what_follows_from_nothing_else(measured):
 
 
 def test_a_restored_result_is_found_and_exported_as_it_was(measured):
-    first, live = contents(measured), results.load("scores", HEALED)
+    first, live = contents(measured), cache.load("scores", HEALED)
     shutil.rmtree(paths.RESULTS)
     assert record.restore("smoke") == 2
-    restored = results.load("scores", HEALED)
+    restored = cache.load("scores", HEALED)
     rounded = {"value": 0.1234568, "examples": [1.0, 0.0, 0.6666667], "weights": [0.3333333] * 3}
     assert restored == live | {"values": VALUES | rounded, "restored": True}
-    assert results.load("healing", HEALED)["environment"] == {"torch": "another"}
-    assert results.load("healing", HEALED)["status"] == "diverged"
+    assert cache.load("healing", HEALED)["environment"] == {"torch": "another"}
+    assert cache.load("healing", HEALED)["status"] == "diverged"
     assert record.export("smoke") == 0 and contents(measured) == first
 
 
 def test_what_the_workplace_still_holds_is_not_replaced_by_rounded_numbers(measured):
-    live = results.load("scores", HEALED)
+    live = cache.load("scores", HEALED)
     record.restore("smoke")
-    assert results.load("scores", HEALED) == live
+    assert cache.load("scores", HEALED) == live
 
 
 def test_the_committed_run_is_restored_and_exported_as_it_is(recorded):
@@ -159,11 +160,11 @@ def test_every_recorded_figure_is_one_of_the_run_and_has_its_table():
 
 def test_a_reader_never_reads_the_recorded_run(recorded, monkeypatch):
     """The same scores, recorded: a reader's run measures them all the same."""
-    scores.measure("tiny-random", SMOKE, [Block(1, 2)], ["c4"])
+    measured_scores("tiny-random", SMOKE, [Block(1, 2)], ["c4"])
     shutil.move(paths.RESULTS, recorded)
     monkeypatch.setattr(loading, "load_cached", lambda *a, **k: pytest.fail("measured"))
     with pytest.raises(pytest.fail.Exception, match="measured"):
-        scores.measure("tiny-random", SMOKE, [Block(1, 2)], ["c4"])
+        measured_scores("tiny-random", SMOKE, [Block(1, 2)], ["c4"])
 
 
 # ---- numbers in prose ----------------------------------------------------------------------
@@ -192,9 +193,10 @@ def quotes():
     return numbers.read()
 
 
+@pytest.mark.record
 def test_the_table_of_numbers_is_what_the_record_says(quotes):
     """`python -m scripts.numbers` renews it."""
-    pd.testing.assert_frame_equal(numbers.renewed(quotes), quotes, rtol=1e-5)
+    pd.testing.assert_frame_equal(numbers.renewed(quotes), quotes, **AS_RECORDED)
 
 
 def test_each_number_of_the_table_stands_on_its_page(quotes):

@@ -1,10 +1,12 @@
 """Repairs of a cut: linear maps are least squares and fold in."""
 
+import json
 from dataclasses import asdict, replace
 
+import pandas as pd
 import pytest
 import torch
-from conftest import Characters, Distances, tiny
+from conftest import Characters, Distances, score, tiny
 
 from lib import evaluation
 from lib.blocks import Block
@@ -13,9 +15,9 @@ from lib.healing.linear import FFN, STREAM
 from lib.models.decoder import decoder_layers
 from lib.pruning import dropped
 from lib.sweep import sweep
-from replication import profiles, results
+from replication import paths, profiles
 from replication.beyond import repair
-from replication.measure import request
+from replication.measure import cache, request
 
 SMOKE = profiles.get("smoke")
 KEY = "75e60b8b9a268b9d10fad76dd66abe8ff99380a5be24be764a8dd82e34f52874"  # without `decay_steps`
@@ -82,7 +84,7 @@ def some_change(dim: int = 32) -> torch.Tensor:
 @pytest.mark.parametrize("name", ["llama", "qwen2", "phi", "gpt2", "gpt_neox"])
 def test_folded_in_is_the_map_applied(name, ids):
     """Where biases and transposed weights are, too; and the model comes back as it was."""
-    model, change = tiny(name), some_change()
+    model, change = tiny(name), some_change().to(ids.device)
     before = model(ids).logits
     module = linear.projection(model, BLOCK.start - 1)
     with dropped(model, BLOCK), torch.inference_mode():
@@ -112,17 +114,23 @@ def test_what_cannot_be_folded(name):
         linear.projection(tiny("llama"), -1)
 
 
+def calibration() -> dict:
+    """Eight texts of five tokens."""
+    rows = torch.arange(40).reshape(8, 5) + 3
+    return {"input_ids": rows, "attention_mask": torch.ones_like(rows)}
+
+
 def test_the_sweep_reads_a_full_map(llama):
     """As applied by a hook before the layer after the cut."""
     task = evaluation.Task("c4", tuple({"text": t, "max_tokens": 20} for t in ("abcdefgh", "xyz")))
-    block = linear.Mapped(3, 2, "full", some_change())
+    block, _ = linear.fitted(llama, BLOCK, ["full"], [calibration()])["full"]
     with linear.reading_ffn(llama, [block]):
         *_, plain, mapped_loss = sweep(llama, Characters(), [BLOCK, block], [task]).value
     with dropped(llama, BLOCK):
 
         def mapped(module, args, kwargs):
             x = args[0] if args else kwargs["hidden_states"]
-            new = x + x @ some_change()
+            new = x + x @ block.change
             return ((new, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": new})
 
         hook = decoder_layers(llama)[3].register_forward_pre_hook(mapped, with_kwargs=True)
@@ -133,8 +141,7 @@ def test_the_sweep_reads_a_full_map(llama):
 
 def test_a_fit_reads_real_tokens_only(llama):
     """Padding counts for nothing; held-out texts are every fourth."""
-    rows = torch.arange(40).reshape(8, 5) + 3
-    batch = {"input_ids": rows, "attention_mask": torch.ones_like(rows)}
+    batch = calibration()
     wide = {name: torch.nn.functional.pad(x, (0, 4)) for name, x in batch.items()}
     (fit, held), (padded, _) = (linear._gathered(llama, BLOCK, [b]) for b in (batch, wide))
     for kind in (STREAM, FFN):
@@ -169,13 +176,13 @@ def test_keys_of_recipes_from_before_stay():
     params = request.healing("tiny-random", SMOKE, BLOCK, plain).params
     assert params["recipe"] | {"decay_steps": 0} == asdict(plain)
     assert Recipe(**params["recipe"]) == plain
-    assert results.key("healing", params) == KEY
+    assert cache.key("healing", params) == KEY
     other = request.healing("tiny-random", SMOKE, BLOCK, replace(plain, decay_steps=1))
     assert other.params["recipe"]["decay_steps"] == 1 and other.recipe.decay_steps == 1
 
 
 def test_every_repair_has_its_score_and_what_it_took(output, monkeypatch):
-    table = repair.measure({"tiny-random": Distances()}, SMOKE, repair.healings)
+    table = repair.table(repair.repairs("tiny-random", Distances(), SMOKE))
     assert table.status.eq("ok").all() and table.value.notna().all()
     c4 = table[table.task == "c4"].set_index("repair")
     pruned = c4.drop(index=["unpruned", "plain cut"])
@@ -185,21 +192,51 @@ def test_every_repair_has_its_score_and_what_it_took(output, monkeypatch):
     assert after * (8 - 4) == every * (8 - 4 - 2)
     for function in ("fit", "_score"):
         monkeypatch.setattr(repair, function, lambda *a: pytest.fail("measured again"))
-    again = repair.measure({"tiny-random": Distances()}, SMOKE, repair.healings)
+    again = repair.table(repair.repairs("tiny-random", Distances(), SMOKE))
     assert again.value.tolist() == table.value.tolist()
+    assert again.seconds.tolist() == table.seconds.tolist()
+    timed = pd.DataFrame({"model": "tiny-random", "dropped": 4, "repair": ["LoRA"], "minutes": 1.5})
+    timed.to_csv(output / "timed.csv")
+    monkeypatch.setattr(repair, "TIMED", output / "timed.csv")
+    for file in paths.RESULTS.rglob("*.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"restored": True}))
+    restored = repair.table(repair.repairs("tiny-random", Distances(), SMOKE))
+    seconds = restored[~restored.repair.isin(repair.NOT_REPAIRED)].set_index("repair").seconds
+    assert set(seconds["LoRA"]) == {90} and seconds.drop("LoRA").isna().all()
+
+
+def test_the_recorded_minutes_are_those_that_were_timed_side_by_side():
+    timed = pd.read_csv(repair.TIMED).set_index(["model", "repair"]).minutes
+    drawn = pd.read_csv(paths.ROOT / "figures" / profiles.RECORDED / "figure_repair_cost.csv")
+    drawn = drawn[~drawn.repair.isin(repair.NOT_REPAIRED)].set_index(["model", "repair"])
+    assert set(drawn.index) == set(timed.index)
+    assert drawn.minutes.tolist() == pytest.approx(timed.reindex(drawn.index).tolist())
+
+
+def test_the_share_repaired_is_of_the_loss_that_the_cut_adds():
+    """3 nats unpruned, 5 after the cut and 4.5 repaired: a quarter of 2 nats."""
+    losses = {"unpruned": 3.0, "plain cut": 5.0, "full map": 4.5}
+    facts = {"task": "c4", "seconds": 60, "parameters": 1}
+    rows = [
+        score(2 * (name != "unpruned"), 0, repair=name, **facts) | {"value": loss}
+        for name, loss in losses.items()
+    ]
+    table = repair.repairs(pd.DataFrame(rows)).set_index("repair")
+    assert table.share["full map"] == 0.25 and table.share["plain cut"] == 0
+    assert table.minutes["full map"] == 1
 
 
 def test_fewer_steps_are_a_healing_that_notebook_03_makes_where_it_varies_their_number():
     """At a quarter of the recipe's steps, so that neither makes it twice."""
     overnight, name = profiles.get("overnight"), "LoRA, a quarter of the steps"
-    requests = repair.healings("smollm2-135m", Distances(), overnight)
+    requests = repair.repairs("smollm2-135m", Distances(), overnight)
     (fewer,) = {request.recipe for request in requests if request.labels["repair"] == name}
     assert fewer == profiles.recipe("smollm2-135m", overnight, steps=128)
     assert fewer.steps in overnight.dose_steps
 
 
 def test_a_cut_at_the_first_layer_has_no_folded_map(output):
-    table = repair.measure({"tiny-random": Distances(start=0)}, SMOKE)
+    table = repair.table(repair.linear_maps("tiny-random", Distances(start=0), SMOKE))
     absent = table[(table.repair == "folded map") & (table.strategy == "similarity")]
     assert absent.status.eq(repair.NO_MAP).all() and absent.value.isna().all()
     assert table.drop(index=absent.index).value.notna().all()

@@ -17,7 +17,7 @@ from nbclient.exceptions import DeadKernelError
 
 from benchmarks.faults import processes
 from lib.models import registry
-from replication import paths, profiles, results
+from replication import paths, profiles, tables
 from replication.__main__ import main
 from replication.run import execution, notebooks
 from replication.run.execution import Launch, RunError
@@ -173,7 +173,7 @@ def test_a_job_at_its_time_limit_says_so(output):
     [
         (registry.GatedError("…"), "skipped: gated"),
         (registry.ModelError("…"), "skipped: not available"),
-        (results.NotMeasured("…"), "incomplete"),
+        (tables.NotMeasured("…"), "incomplete"),
         (MemoryError(), "oom"),
         (torch.OutOfMemoryError("CUDA out of memory."), "oom"),
         (SimpleNamespace(ename="GatedError", evalue="…"), "skipped: gated"),

@@ -67,10 +67,23 @@ def test_the_share_that_a_line_leaves_by_hand():
         is_loss=True,
     )
     assert statistics.bend(line, line)[0] == pytest.approx(8 / 35)
-    assert "" == statistics.no_jump(line, line)  # 0.23 is a jump
     straight = statistics.Curve(np.arange(6.0), np.tile(np.arange(6.0), (2, 1)), 9.0, 9.0, 4, True)
     assert statistics.bend(line, straight)[0] == pytest.approx(0, abs=1e-12)
-    assert "0.00 of its variance" in statistics.no_jump(straight, line)
+
+
+@pytest.mark.parametrize(
+    "losses, times",
+    [
+        ([3, 3.1, 3.1, 6, 9, 10], None),  # 3 / (7 / 5): 2.1
+        ([0, 0, 0, 1, 1, 1], None),
+        ([0, 1, 2, 3, 4, 5], "1.0"),
+        ([0, 0.1, 0.2, 0.4, 0.8, 2], "1.0"),  # the last step may be growth
+    ],
+)
+def test_a_loss_jumps_if_its_largest_step_is_twice_the_even_one(losses, times):
+    line = statistics.Curve(np.arange(6.0), np.tile(losses, (2, 1)), 20.0, 9.0, 4, True)
+    said = statistics.no_jump(line, line)
+    assert said == "" if times is None else f"step is {times} times" in said
 
 
 def test_an_extreme_of_many_depths_is_bounded_beyond_the_last_resample():

@@ -16,10 +16,15 @@ from lib.blocks import UNPRUNED, Block
 from lib.evaluation import Task
 from lib.models import loading
 from lib.models.reading import prefix_batches
+from lib.paths import ASSETS
 from lib.sweep import sweep
-from replication import paths
+from replication import paths, plan
 from replication.measure import latency
 
+TESTS = (  # the second is slow on the simulated device
+    "@tests/simulated_device/tests.txt",
+    "tests/test_packed_healing.py::test_recomputed_activations_change_no_bit",
+)
 SEVEN_B = {"hidden_size": 4096, "intermediate_size": 11_008, "num_hidden_layers": 32}
 SEVEN_B |= {"num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32_000}
 TINY = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 8}
@@ -27,16 +32,19 @@ TINY |= {"num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 320}
 
 
 def agreement(bench: Bench) -> None:
-    """the library on a small model, next to the CPU"""
-    if not torch.cuda.is_available():
-        return bench.add(Row("small model", note="not compared: the device is the CPU"))
-    file = paths.ROOT / "tests" / "simulated_device" / "whole_path.py"
-    places = os.pathsep.join(map(str, (paths.ROOT, paths.ROOT / "tests")))
-    environment = os.environ | {"DEEPER_LAYERS_DEVICE": "cuda", "PYTHONPATH": places}
-    command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", file]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=150)
+    """tests of the method, on the device"""
+    reason = "" if torch.cuda.is_available() else "the device is the CPU"
+    if not (ASSETS / "smollm2-135m").exists():
+        reason = "`make assets` fetches what they read"
+    if reason:
+        return bench.add(Row("tests", note=f"not run: {reason}"))
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", *TESTS]
+    environment = os.environ | {"DEEPER_LAYERS_DEVICE": "cuda"}
+    done = subprocess.run(
+        command, cwd=paths.ROOT, env=environment, capture_output=True, text=True, timeout=150
+    )
     lines = (done.stdout or done.stderr).strip().splitlines()
-    bench.add(Row("small model", note=lines[-1]))
+    bench.add(Row("tests", note=lines[-1]))
     if done.returncode:
         raise AssertionError("\n".join(lines[-60:]))
 
@@ -72,10 +80,11 @@ def distances(bench: Bench) -> None:
     similarity.block_distances(model, batches[:2])
     with clock() as took:
         similarity.block_distances(model, batches)
-    read = len(texts), longest, profile.batch_tokens
-    work = bench.loaded.texts("similarity", bench.num_layers, *read)
+    read = plan.Reading(len(texts) * longest, 0)
+    runs = [bench.num_layers]
+    work = bench.loaded.forward("similarity", read, runs, profile.batch_tokens)
     row = work.memory - bench.loaded.weights(bench.num_layers)
-    bench.planned("distances", took, work, len(texts) * longest / work.tokens, row)
+    bench.planned("distances", took, work, memory=row)
 
 
 def sweeps(bench: Bench) -> None:
@@ -91,23 +100,20 @@ def sweeps(bench: Bench) -> None:
         sweep(model, tokenizer, [], [Task(task.name, task.examples[:1])], profile.batch_tokens)
         with clock() as took:
             sweep(model, tokenizer, blocks, [task], profile.batch_tokens)
-        params = {"task": task.name, "batch_tokens": profile.batch_tokens}
-        params |= {"sequences": len(texts), "max_tokens": profile.c4_tokens}
-        params |= {"subjects": 2, "questions": len(task.examples) // 2, "shots": 5}
-        after = [layers - block.stop for block in blocks]
-        work = bench.loaded.sweep(layers, [layers, *after], params)
-        share = _tokens(task, tokenizer, profile.batch_tokens) / work.tokens
+        runs = [layers, *(layers - block.stop for block in blocks)]
+        read = _reading(task, tokenizer, profile.batch_tokens)
+        work = bench.loaded.forward("scores", read, runs, profile.batch_tokens)
         row = work.memory - bench.loaded.weights(layers)
-        bench.planned(f"sweep {task.name}", took, work, share, row, f"{len(blocks)} blocks")
+        bench.planned(f"sweep {task.name}", took, work, memory=row, note=f"{len(blocks)} blocks")
 
 
-def _tokens(task: Task, tokenizer, batch_tokens: int) -> int:
-    """How many tokens a version reads of a task."""
-    read = list(
-        prefix_batches([row for rows in task.rows(tokenizer) for row in rows], batch_tokens)
-    )
+def _reading(task: Task, tokenizer, batch_tokens: int) -> plan.Reading:
+    """Return what a version reads of a task."""
+    rows = [row for example in task.rows(tokenizer) for row in example]
+    read = list(prefix_batches(rows, batch_tokens))
     prefixes = sum(bundle.prefix.numel() for bundle in read if bundle.prefix is not None)
-    return prefixes + sum(own.ids.numel() for bundle in read for own in bundle.batches)
+    tokens = prefixes + sum(own.ids.numel() for bundle in read for own in bundle.batches)
+    return plan.Reading(tokens, sum(len(row.target_ids) for row in rows))
 
 
 # What runs, and the seconds that each may take.

@@ -9,6 +9,7 @@ from functools import partial
 from lib.data import sets
 
 VERSION = 2  # bumped by hand when a prompt changes
+TASK_VERSIONS = {"mmlu_content": 1}  # added to it: changes of one task, its blind prompt included
 MOST_SHOTS = 5
 LETTERS = "ABCDE"
 ABOUT = "The following are multiple choice questions (with answers) about  {}.\n\n"  # two spaces

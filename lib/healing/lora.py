@@ -51,6 +51,12 @@ def ffn_projections(model, first: int = 0) -> list[str]:
     return paths
 
 
+def parameters(model, rank: int, first: int = 0) -> int:
+    """Return the parameters of adapters from layer `first` on; the model may be without weights."""
+    projections = map(model.get_submodule, ffn_projections(model, first))
+    return rank * sum(sum(projection.weight.shape) for projection in projections)
+
+
 def _in_ffn(name: str) -> bool:
     """Whether a module or parameter, by its name in the layer, is part of the FFN."""
     return name.split(".")[0] in FFN

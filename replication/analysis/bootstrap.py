@@ -15,9 +15,24 @@ from lib.evaluation import weighted_mean
 
 RESAMPLES = 1000
 LEVELS = (0.025, 0.975)
-Interval = tuple[float, float, float]  # value, low, high
-UNDEFINED: Interval = (np.nan, np.nan, np.nan)
 LINE = ["model", "task", "treatment", "block_size", "strategy", "ablation"]  # and one depth of it
+
+
+class Interval(tuple):
+    """A statistic and the ends of its 95 % interval: (value, low, high).
+
+    outer: the same, each end moved out by its Monte-Carlo error, as other draws may move it.
+    """
+
+    outer: tuple[float, float, float]
+
+    def __new__(cls, value: float, ends: tuple[float, float], outer: tuple[float, float]):
+        interval = super().__new__(cls, (value, *ends))
+        interval.outer = (value, *outer)
+        return interval
+
+
+UNDEFINED = Interval(np.nan, (np.nan, np.nan), (np.nan, np.nan))
 
 
 def resampled(examples: np.ndarray, weights: np.ndarray, question_set: str = "") -> np.ndarray:
@@ -57,9 +72,21 @@ def ci95(values: np.ndarray, upper: np.ndarray | None = None) -> Interval:
     upper = values if upper is None else upper
     if np.isnan(values[0]) or np.isnan(values).mean() > 0.05:
         return UNDEFINED
-    low = _quantile(values, LEVELS[0])
-    high = _quantile(upper, LEVELS[1])
-    return float(upper[0]), low, high
+
+    def ends(levels: tuple[float, float]) -> tuple[float, float]:
+        return _quantile(values, levels[0]), _quantile(upper, levels[1])
+
+    return Interval(float(upper[0]), ends(LEVELS), ends(_outer(LEVELS)))
+
+
+def _outer(levels: tuple[float, float]) -> tuple[float, float]:
+    """Return levels as far out as a quantile of RESAMPLES draws is uncertain (95 %, binomial)."""
+    low, high = levels
+    low_error, high_error = (
+        NormalDist().inv_cdf(LEVELS[1]) * np.sqrt(level * (1 - level) / RESAMPLES)
+        for level in levels
+    )
+    return max(low - low_error, 0), min(high + high_error, 1)
 
 
 def _quantile(values: np.ndarray, level: float) -> float:
@@ -89,15 +116,17 @@ def ci95_max(values: np.ndarray, largest: bool) -> Interval:
     if np.isnan(measured).any() or not signed.size:
         return UNDEFINED
     corrected = LEVELS[0] / values.shape[1]
-    lows = np.quantile(resamples, corrected, axis=0, method="inverted_cdf")
-    highs = np.quantile(resamples, LEVELS[1], axis=0, method="inverted_cdf")
-    if corrected * len(resamples) < 1:
-        reach = NormalDist().inv_cdf(corrected) * resamples.std(axis=0)
-        lows = np.minimum(lows, measured + reach)
-    ends = (measured.max(), lows.max(), highs.max())
-    value, *bounds = (float(sign * end) for end in ends)
-    low, high = sorted(bounds)
-    return value, low, high
+
+    def ends(levels: tuple[float, float]) -> tuple[float, float]:
+        lows, highs = np.quantile(resamples, levels, axis=0, method="inverted_cdf")
+        if levels[0] * len(resamples) < 1:
+            reach = NormalDist().inv_cdf(corrected) * resamples.std(axis=0)
+            lows = np.minimum(lows, measured + reach)
+        low, high = sorted(float(sign * end) for end in (lows.max(), highs.max()))
+        return low, high
+
+    levels = corrected, LEVELS[1]
+    return Interval(float(sign * measured.max()), ends(levels), ends(_outer(levels)))
 
 
 def paired(scores: pd.DataFrame, by: str, first, second) -> pd.DataFrame:

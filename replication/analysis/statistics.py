@@ -10,7 +10,7 @@ from replication.analysis.curves import Curve
 
 BEYOND = 0.15  # of the layers: so far after the middle of its transition a score is to be lost
 FEWEST_ON_A_LINE = 6  # depths, 0 among them, for a line to be called straight or bent
-JUMP = 0.15  # share of its variance that a straight line leaves of a loss that jumps
+JUMP = 2  # times the even step: the largest one of a loss that jumps
 
 
 def halfway(line: Curve) -> Interval:
@@ -104,11 +104,20 @@ def bend(first: Curve, second: Curve) -> Interval:
 
 
 def no_jump(first: Curve, second: Curve) -> str:
-    """Why `second` cannot be said to have no jump: `first` has none either; "" if it has one."""
-    share = _unexplained(first.at(second))[0]
-    if np.isnan(share) or share >= JUMP:
+    """Why `second` cannot be said to have no jump: `first` has none either; "" if it has one.
+
+    Steps are per layer, and the even one is that of a line over the whole range. The last step does
+    not count: only deeper cuts would tell a jump there from growth.
+    """
+    line = first.at(second)
+    if len(line.fractions) < FEWEST_ON_A_LINE:
         return ""
-    return f"unhealed, the loss does not jump: a straight line leaves {share:.2f} of its variance"
+    steps = np.diff(line.values[0]) / np.diff(line.fractions)
+    even = np.ptp(line.values[0]) / np.ptp(line.fractions)
+    largest = steps[:-1].max() / even
+    if largest >= JUMP:
+        return ""
+    return f"unhealed, the loss does not jump: its largest step is {largest:.1f} times the even one"
 
 
 def unchanged(first: Curve, second: Curve) -> str:

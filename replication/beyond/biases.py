@@ -22,7 +22,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.optimize import minimize
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 
 from lib.evaluation import accuracy_with_ties, weighted_mean
 from lib.models import registry
@@ -185,10 +185,13 @@ def knowing(measured: pd.DataFrame) -> pd.DataFrame:
 
     A signal: at least curves.SIGNAL standard errors above one half, on one of its question sets.
     """
+    known = measured.model.isin(_with_signal(measured))
+    return measured[known] if known.any() else measured
+
+
+def _with_signal(measured: pd.DataFrame) -> pd.Series:
     whole = measured[(measured.block_size == 0) & (measured.measure == "AUC of a letter")]
-    signal = whole.value - whole.chance >= SIGNAL * whole.standard_error
-    models = whole.model[signal]
-    return measured[measured.model.isin(models)] if len(models) else measured
+    return whole.model[whole.value - whole.chance >= SIGNAL * whole.standard_error]
 
 
 def halves(measured: pd.DataFrame) -> pd.DataFrame:
@@ -267,16 +270,44 @@ def _losses(relative: np.ndarray, answers: np.ndarray, scale: float, biases) -> 
 
 
 def _calibration(relative: np.ndarray, answers: np.ndarray, weights: np.ndarray) -> tuple:
-    """The scale (one over the temperature, at least 0) and biases of least weighted loss."""
-    letters = relative.shape[1]
+    """Return the scale (one over the temperature, at least 0) and biases of least weighted loss.
+
+    The loss is convex: Newton's method finds its minimum but for rounding. The first bias is 0, as
+    a constant added to all changes nothing.
+    """
+    n, letters = relative.shape
+    of_biases = np.broadcast_to(np.eye(letters)[:, 1:], (n, letters, letters - 1))
+    features = np.concatenate([relative[:, :, None], of_biases], axis=2)
+    scale, *biases = _least_loss(features, answers, weights)
+    if scale < 0:
+        scale, biases = 0.0, _least_loss(of_biases, answers, weights)
+    return scale, np.array([0.0, *biases])
+
+
+def _least_loss(features: np.ndarray, answers: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the parameters (p,) of a softmax regression; features: (n, letters, p)."""
+    share = weights / weights.sum()
+    right = np.eye(features.shape[1])[answers]
 
     def loss(parameters: np.ndarray) -> float:
-        own = _losses(relative, answers, parameters[0], parameters[1:])
-        return float(np.average(own, weights=weights))
+        return -float(share @ (right * log_softmax(features @ parameters, axis=1)).sum(1))
 
-    bounds = [(0, None)] + [(None, None)] * letters
-    best = minimize(loss, np.append(1.0, np.zeros(letters)), method="L-BFGS-B", bounds=bounds)
-    return best.x[0], best.x[1:]
+    def gradient(parameters: np.ndarray) -> np.ndarray:
+        excess = softmax(features @ parameters, axis=1) - right
+        return np.einsum("n,nk,nkp->p", share, excess, features)
+
+    def hessian(parameters: np.ndarray) -> np.ndarray:
+        probabilities = softmax(features @ parameters, axis=1)
+        mean = np.einsum("nk,nkp->np", probabilities, features)
+        deviation = features - mean[:, None]
+        return np.einsum("n,nk,nkp,nkq->pq", share, probabilities, deviation, deviation)
+
+    start = np.zeros(features.shape[2])
+    near = minimize(
+        loss, start, method="trust-exact", jac=gradient, hess=hessian, options={"gtol": 1e-6}
+    ).x
+    step, *_ = np.linalg.lstsq(hessian(near), gradient(near))  # finer than losses can be compared
+    return near - step
 
 
 # ---- the figure -----------------------------------------------------------------------------
@@ -320,8 +351,10 @@ def figure_biases(measured: pd.DataFrame) -> Figure:
 
 
 def _say_gain(axes: dict, table: pd.DataFrame) -> None:
-    """Write where removing the biases gains most, if that is beyond chance."""
+    """Write where removing the biases gains most in a model with a signal, if that is beyond
+    chance."""
     gained = gains(table[table.block_size > 0])
+    gained = gained[gained.model.isin(_with_signal(table))]
     for row in gained.sort_values("difference").tail(1).itertuples():
         if row.difference > NORMAL * row.standard_error:
             axis = axes[row.model, row.strategy]

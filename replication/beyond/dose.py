@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from lib.blocks import STRATEGIES, UNPRUNED
 from lib.models import registry
@@ -43,13 +44,12 @@ def doses(name: str, distances, profile: Profile) -> list[Request]:
     if name not in profile.ablation_models:
         return []
     sizes = profile.dose_sizes(distances.num_layers)
-    requested = unpruned(name, profile, TASKS, steps=0, tokens=0)
-    requested += cuts(name, distances, profile, TASKS, STRATEGIES, sizes, steps=0, tokens=0)
+    requested = unpruned(name, profile, TASKS)
+    requested += cuts(name, distances, profile, TASKS, STRATEGIES, sizes)
     for steps in profile.dose_steps if sizes else ():
         healing = recipe(name, profile, steps=steps)
-        dose = {"steps": steps, "tokens": steps * healing.batch * healing.max_tokens}
-        requested += cuts(name, distances, profile, TASKS, STRATEGIES, sizes, healing, **dose)
-        control = dose | {"fraction": 0.0, "strategy": "none", "treatment": "control"}
+        requested += cuts(name, distances, profile, TASKS, STRATEGIES, sizes, healing)
+        control = {"fraction": 0.0, "strategy": "none", "treatment": "control"}
         requested += [score(name, profile, task, UNPRUNED, healing, **control) for task in TASKS]
     return requested
 
@@ -68,8 +68,9 @@ measure.TABLES["trainings"] = scores.trainings
 def gap_left(doses: pd.DataFrame) -> pd.DataFrame:
     """How much more C4 loss simple pruning has than similarity's after healing, by tokens.
 
-    gap: nats, paired on texts, with its 95 % interval. share: of the gap of the cuts that are not
-    healed, their losses at most ln V: beyond that a model is not more ignorant, only surer.
+    gap: nats, paired on texts, with its 95 % interval; losses count at most ln V: beyond that a
+    model is not more ignorant, only surer. share: of the gap of the cuts that are not healed; none
+    where these are not apart, or where a healed loss lies beyond ln V.
     """
     losses = doses[(doses.task == "c4") & doses.value.notna()]
     losses = losses[losses.block_size > 0]
@@ -83,14 +84,15 @@ def gap_left(doses: pd.DataFrame) -> pd.DataFrame:
             weights = np.asarray(of_strategy.weights.iloc[0])
             guessing = of_strategy.chance.iloc[0]
             drawn = np.minimum(resampled(pair, weights, "c4"), guessing)
-            gaps = np.diff(drawn)[:, 0]
-            row = {"model": model, "block_size": size, "tokens": tokens}
-            rows.append(row | ci_columns(gaps, "gap"))
-    gaps = pd.DataFrame(rows, columns=[*cut, "tokens", "gap", "low", "high"])
-    unhealed = gaps[gaps.tokens == 0].set_index(cut).gap
+            healed = of_strategy.value[["similarity", "simple"]]
+            within = tokens == 0 or (healed <= guessing).all()
+            row = {"model": model, "block_size": size, "tokens": tokens, "within": within}
+            rows.append(row | ci_columns(np.diff(drawn)[:, 0], "gap"))
+    gaps = pd.DataFrame(rows, columns=[*cut, "tokens", "within", "gap", "low", "high"])
+    unhealed = gaps[(gaps.tokens == 0) & (gaps.low > 0)].set_index(cut).gap
     cuts_of_rows = pd.MultiIndex.from_frame(gaps[cut])
     whole = unhealed.reindex(cuts_of_rows).to_numpy()
-    whole = np.where(whole > 0, whole, np.nan)  # simple pruning may be the better cut
+    whole = np.where(gaps.pop("within"), whole, np.nan)
     return gaps.assign(
         share=gaps.gap / whole, share_low=gaps.low / whole, share_high=gaps.high / whole
     )
@@ -102,7 +104,7 @@ def gap_left(doses: pd.DataFrame) -> pd.DataFrame:
 def figure_dose(doses: pd.DataFrame, gaps: pd.DataFrame) -> Figure:
     """A column a depth: loss, accuracy, and the gap between the strategies, against tokens.
 
-    doses: the scores of `requests`; gaps: of gap_left. Dotted: not healed, at most ln V.
+    doses: the scores of `requests`; gaps: of gap_left. Dotted: not healed.
     """
     model = ", ".join(map(registry.label, doses.model.unique()))
     drawn = doses.merge(gaps, on=["model", "block_size", "tokens"], how="left")
@@ -117,18 +119,24 @@ def figure_dose(doses: pd.DataFrame, gaps: pd.DataFrame) -> Figure:
             axis.set_xscale("log")
         for (loss, accuracy, gap), size in zip(axes.T, sizes, strict=True):
             of_size = doses[doses.block_size.isin([0, size])]
+            loss.set_yscale("log")
             _lines(loss, of_size[of_size.task == "c4"])
             _lines(accuracy, of_size[of_size.task == "arc_easy"])
             _gap(gap, gaps[(gaps.tokens > 0) & (gaps.block_size == size)])
             loss.set_title(f"{size} layers dropped", loc="left")
-            gap.set_xlabel("tokens of healing")
         figure.suptitle(model, fontsize=9)
-        for axis, label in zip(axes[:, 0], LABELS, strict=True):
-            axis.set_ylabel(label)
         for axis in axes.flat:
             axis.axvline(PAPER_TOKENS, color="0.7", lw=1, ls="-.", label="the paper's tokens")
             if not axis.containers:
                 axis.remove()
+        for row, label in zip(axes, LABELS, strict=True):
+            for axis in [axis for axis in row if axis in figure.axes][:1]:
+                axis.set_ylabel(label)
+                axis.tick_params(labelleft=True)
+        for column in axes.T:
+            lowest = [axis for axis in column if axis in figure.axes][-1]
+            lowest.set_xlabel("tokens of healing")
+            lowest.tick_params(labelbottom=True)
         _say_what_is_left(dict(zip(sizes, axes[2], strict=True)), gaps)
         return finished(figure, drawn, legend="bars: 95 %")
 
@@ -138,13 +146,17 @@ def _lines(axis, rows: pd.DataFrame) -> None:
         return
     unpruned = rows[rows.treatment == "unpruned"].iloc[0]
     axis.axhline(unpruned.value, color="black", ls="--", lw=1, label="unpruned, not healed")
-    worst = unpruned.chance if unpruned.task == "c4" else 1.0
+    if unpruned.task == "c4":
+        axis.axhline(unpruned.chance, color="grey", ls=(0, (5, 3)), lw=1, label="guessing, ln V")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 4)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_locator(NullLocator())
     others = rows[rows.treatment != "unpruned"]
     for strategy, line in others.groupby("strategy", sort=False):
         shade, marker, label = LOOKS[strategy]
         unhealed = line[line.treatment == "unhealed"]
         for value in unhealed.value:
-            axis.axhline(min(value, worst), color=shade, ls=":", lw=1.2)
+            axis.axhline(value, color=shade, ls=":", lw=1.2, label=f"{label}, not healed")
         healed = line[line.treatment.isin(["healed", "control"])]
         healed = healed.sort_values("tokens")
         bars = NORMAL * healed.standard_error

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from lib.blocks import Block
 from lib.models import registry
+from replication.analysis.curves import no_signal
 from replication.beyond.letters import FORMS
 from replication.figures.style import (
     NORMAL,
@@ -157,7 +158,7 @@ def figure_last_layers(scores: pd.DataFrame, damages: pd.DataFrame) -> Figure:
         _lines(axes[-1], rises)
         axes[-1].set_title("rise of the C4\nloss (nats)", loc="left")
         axes[0].set_ylabel(f"accuracy of\n{registry.label(measured.model.iloc[0])}")
-        _say_second(dict(zip(panels, axes, strict=False)), cuts)
+        _say_second(dict(zip(panels, axes, strict=False)), measured)
         table = pd.concat([measured, rises])
         return finished(figure, table, legend="bars: 95 %")
 
@@ -180,9 +181,14 @@ def _lines(axis, table: pd.DataFrame) -> None:
     axis.set_xticks(sorted(set(table.block_size[table.block_size > 0])))
 
 
-def _say_second(axes: dict, cuts: pd.DataFrame) -> None:
-    """Write what keeping a second layer gains where it gains most, if that is beyond chance."""
+def _say_second(axes: dict, measured: pd.DataFrame) -> None:
+    """Write what keeping a second layer gains where it gains most, of the panels with a signal, if
+    that is beyond chance."""
     keys = ["questions", "form", "block_size"]
+    whole = measured[measured.block_size == 0]
+    silent = whole[[no_signal(row) for row in whole.itertuples()]]
+    of_silent = measured.set_index(keys[:2]).index.isin(silent.set_index(keys[:2]).index)
+    cuts = measured[(measured.block_size > 0) & ~of_silent]
     of_cuts = {strategy: rows.set_index(keys) for strategy, rows in cuts.groupby("strategy")}
     if not {KEPT[1], KEPT[2]} <= of_cuts.keys():
         return

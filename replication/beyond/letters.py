@@ -185,7 +185,11 @@ def figure_letters(scores: pd.DataFrame) -> Figure:
 
 
 def _letters_without_knowledge(table: pd.DataFrame, axes: dict) -> None:
-    """Write where the two forms are furthest apart, if that is beyond chance."""
+    """Write where the two forms are furthest apart, if both tell something and that is beyond
+    chance."""
+    whole = table[(table.block_size == 0) & table.form.isin(["letters", "content"])]
+    if any(map(curves.no_signal, whole.itertuples())):
+        return
     cuts = table[(table.strategy == "similarity") & (table.treatment == "unhealed")]
     by_form = {form: rows.set_index("block_size") for form, rows in cuts.groupby("form")}
     if len(by_form) < 2:
@@ -213,8 +217,10 @@ def figure_cuts(scores: pd.DataFrame) -> Figure:
 
 
 def _flat_then_one_letter(table: pd.DataFrame, axes: dict) -> None:
-    """Write how far the early exit stays flat, if further than similarity, and where it begins to
-    give one letter to all questions."""
+    """Write how far the early exit stays flat, if the model has something to lose and the exit is
+    flat further than similarity, and where it begins to give one letter to all questions."""
+    if any(map(curves.no_signal, table[table.block_size == 0].itertuples())):
+        return
     flat = {strategy: flat_up_to(table, strategy) for strategy in ("early exit", "similarity")}
     panels = [axis for (_, title), axis in axes.items() if title.startswith("MMLU")]
     line = table[table.strategy == "early exit"].set_index("block_size")

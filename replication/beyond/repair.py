@@ -5,6 +5,8 @@ memory; what is stored are its scores, and once for all maps of a block what eac
 """
 
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,7 +16,7 @@ from matplotlib.figure import Figure
 from lib.blocks import STRATEGIES, Block, blocks_of
 from lib.data import sets
 from lib.models import registry
-from replication import measure
+from replication import measure, paths
 from replication.analysis.bootstrap import ci_columns, resampled
 from replication.figures.curves import TASKS as UNITS
 from replication.figures.style import (
@@ -23,10 +25,10 @@ from replication.figures.style import (
     WIDTH,
     colour,
     finished,
-    label_directly,
     nothing_measured,
 )
-from replication.measure import cache, fetching, scores
+from replication.measure import cache as results
+from replication.measure import fetching, scores
 from replication.measure.experiments import healed, unpruned
 from replication.measure.request import Request, grouped, mapped, score
 from replication.profiles import Profile, recipe
@@ -35,11 +37,15 @@ KINDS = ("full", "folded")  # of linear maps, as healing.linear has them
 TASKS = ("c4", "arc_easy")  # that repairs are judged by
 NO_MAP = "no answer: no FFN before the cut that it can be folded into"
 NOT_REPAIRED = {"unpruned", "plain cut"}
+# seconds of the recorded run's repairs, timed side by side: its own are of different hours, and of
+# healings that went on from a shorter one and counted their own steps only
+TIMED = paths.ROOT / "benchmarks" / "results" / "repairs.csv"
 LOOKS = {  # of each repair: colour, marker, line
     "LoRA": (colour("LoRA"), "o", "-"),
     "full map": (colour("full map"), "s", "-"),
     "folded map": (colour("folded map"), "D", "--"),
 }
+MARKERS = "v^<"  # of the other healings
 MINUTES = (
     0.1,
     0.2,
@@ -115,16 +121,29 @@ def _other_healings(name: str, block: Block, layers_left: int, profile: Profile)
     """Changes of the recipe, by the name of the repair."""
     healing = recipe(name, profile)
     changes = {"LoRA, a quarter of the steps": {"steps": max(1, healing.steps // 4)}}
-    shape = registry.shape(name)
-    if shape:  # the rank whose numbers are nearest to the full map's
-        of_map = shape.hidden**2
+    adapter = _adapter(name)
+    if adapter:  # the rank whose numbers are nearest to the full map's
+        of_map = registry.configuration(name)["hidden_size"] ** 2
         ranks = profile.ablation_ranks
-        rank = min(ranks, key=lambda rank: abs(shape.lora(rank, layers_left) - of_map))
+        rank = min(ranks, key=lambda rank: abs(rank * layers_left * adapter - of_map))
         if rank != healing.rank:
             changes[f"LoRA of rank {rank}"] = {"rank": rank}
     if block.start < layers_left:
         changes["LoRA after the cut"] = {"first_layer": block.start}
     return changes
+
+
+@cache
+def _adapter(name: str) -> int | None:
+    """Return the parameters of a layer's adapters of rank 1; None where they are not known."""
+    from lib.healing import lora
+    from lib.models import sizes
+
+    try:
+        skeleton = sizes.skeleton(name)
+        return skeleton and lora.parameters(skeleton, rank=1) // registry.num_layers(name)
+    except ValueError:  # it has no FFN that LoRA could be put on
+        return None
 
 
 def _three_sizes(name: str, distances, profile: Profile) -> list[int]:
@@ -148,9 +167,10 @@ def fetch(requests: Sequence[Request]) -> list[dict]:
 def table(requests: Sequence[Request]) -> pd.DataFrame:
     """Return the scores of repairs as rows, each with what it took.
 
-    The columns of `scores.table`, and repair, seconds (of fitting, or of all steps of a healing;
-    not of loading the model), parameters (numbers that were trained or fitted), error (of a map, on
-    calibration texts held out: what it leaves of the squared change; 1 for the plain cut).
+    The columns of `scores.table`, and repair, seconds (of fitting, or of all steps of a healing,
+    also of a shorter one that it went on from; not of loading the model; of the recorded run as in
+    TIMED, NaN for what is not there), parameters (numbers that were trained or fitted), error (of a
+    map, on calibration texts held out: what it leaves of the squared change; 1 for the plain cut).
     """
     with_map = [r for r in requests if r.kind == "repair"]
     others = [r for r in requests if r.kind == "scores"]
@@ -170,22 +190,40 @@ def _cost(request: Request) -> dict:
         record = _stored(request.maps)
         of_maps = record["values"] if record else {}
         cost = {"seconds": unknown, "parameters": unknown, "error": unknown}
-        return cost | of_maps.get(request.params["map"], {})
+        cost |= of_maps.get(request.params["map"], {})
+        return cost | {"seconds": _seconds(request, record, cost["seconds"])}
     recipe = request.recipe
     if recipe is None:
         return {"seconds": 0.0, "parameters": 0, "error": unknown}
-    record, shape = _stored(request.healing), registry.shape(request.params["model"])
-    layers = shape.num_layers - request.block.size - recipe.first_layer if shape else 0
+    record, name = _stored(request.healing), request.params["model"]
+    layers = (registry.num_layers(name) or 0) - request.block.size - recipe.first_layer
     return {
-        "seconds": record["seconds"] if record else unknown,
-        "parameters": shape.lora(recipe.rank, layers) if shape else unknown,
+        "seconds": _seconds(request, record, record["seconds"] if record else unknown),
+        "parameters": recipe.rank * layers * (_adapter(name) or unknown),
         "error": unknown,
     }
 
 
+def _seconds(request: Request, record: dict | None, stored: float) -> float:
+    """Return the stored seconds of a repair; of a recorded one those of TIMED, or NaN."""
+    if record and not record.get("restored"):
+        return stored
+    if request.labels["strategy"] != "similarity":
+        return float("nan")
+    repair = request.params["model"], request.block.size, request.labels["repair"]
+    return _timed(TIMED).get(repair, float("nan"))
+
+
+@cache
+def _timed(file: Path) -> dict[tuple, float]:
+    """The seconds of each repair in such a table, by model, layers dropped and name."""
+    table = pd.read_csv(file).set_index(["model", "dropped", "repair"])
+    return (60 * table.minutes).to_dict()
+
+
 def _stored(request: Request) -> dict | None:
     (keyed,) = fetching.keyed_by_machine([request])
-    return cache.load(keyed.kind, keyed.params)
+    return results.load(keyed.kind, keyed.params)
 
 
 def _measure(missing: Sequence[Request]) -> None:
@@ -218,11 +256,11 @@ def fit(model, tokenizer, request: Request, kinds: Sequence[str]) -> dict:
     batches = calibration_batches(texts, tokenizer, *lengths)
     fitted = linear.fitted(model, request.block, kinds, batches)
     (keyed,) = fetching.keyed_by_machine([request.maps])
-    record = cache.load(keyed.kind, keyed.params)
+    record = results.load(keyed.kind, keyed.params)
     costs = {kind: cost for kind, (_, cost) in fitted.items()}
     costs |= record["values"] if record else {}
     seconds = sum(cost["seconds"] for cost in costs.values())
-    cache.save(keyed.kind, keyed.params, costs, seconds)
+    results.save(keyed.kind, keyed.params, costs, seconds)
     return {kind: block for kind, (block, _) in fitted.items()}
 
 
@@ -236,7 +274,7 @@ def _score(model, tokenizer, requests: Sequence[Request], fitted: dict) -> None:
     for r in requests:
         block = fitted[r.block, r.params["map"]]
         if block is None:
-            cache.save("repair", r.params, {}, 0, NO_MAP)
+            results.save("repair", r.params, {}, 0, NO_MAP)
         else:
             of_map[block] = r
     task = evaluation.task_of(requests[0].params)
@@ -245,7 +283,7 @@ def _score(model, tokenizer, requests: Sequence[Request], fitted: dict) -> None:
         swept = sweep(model, tokenizer, list(of_map), [task], batch_tokens).to_dict("records")
     for r, row in zip(of_map.values(), swept[1:], strict=True):
         values = scores.values_of(model, tokenizer, task, row, r.params)
-        cache.save("repair", r.params, values, 0)
+        results.save("repair", r.params, values, 0)
 
 
 # ---- the statistic --------------------------------------------------------------------------
@@ -329,26 +367,25 @@ def figure_repair_cost(scores: pd.DataFrame) -> Figure:
     scores: of `table`, of `healings`. Above: `shares`; below: accuracy.
     """
     table = _with_shares(scores).assign(minutes=lambda rows: rows.seconds / 60)
-    columns = _repaired(table, ["model"])
+    columns = _repaired(table[table.minutes.notna()], ["model"])
     if not columns:
         return nothing_measured(table)
+    others = [r for r in dict.fromkeys(table.repair) if r not in {*LOOKS, *NOT_REPAIRED}]
+    markers = dict(zip(others, MARKERS, strict=False))
     with plt.rc_context(STYLE):
         figure, axes = _two_rows(columns)
         for (model,), (above, below) in zip(columns, axes.T, strict=True):
             of_model = table[table.model == model]
-            cuts = of_model[(of_model.strategy != "none") & of_model.value.notna()]
+            known = of_model.value.notna() & of_model.minutes.notna()
+            cuts = of_model[(of_model.strategy != "none") & known]
             dropped = f"{cuts.block_size.max()} layers dropped"
             above.set_title(f"{registry.label(model)}\n{dropped}", loc="left")
-            named = False  # below, the same marks stand at the same minutes
             for axis, task in ((above, "c4"), (below, "arc_easy")):
                 mine = cuts[(cuts.task == task) & ~cuts.repair.isin(NOT_REPAIRED)]
                 if _backdrop(axis, of_model[of_model.task == task], cuts):
                     for repair, line in mine.groupby("repair", sort=False):
-                        _line(axis, line, line.minutes, repair, label="")
+                        _line(axis, line, line.minutes, repair, markers)
                     _minutes(axis, cuts.minutes[~cuts.repair.isin(NOT_REPAIRED)])
-                    if not named:
-                        _names(axis, mine)
-                    named = True
         _y_labels(figure, axes)
         return finished(figure, table, legend="bars: 95 %")
 
@@ -392,40 +429,31 @@ def _backdrop(axis, of_task: pd.DataFrame, cuts: pd.DataFrame) -> bool:
     return True
 
 
-def _line(axis, line: pd.DataFrame, places: pd.Series, repair: str, label: str | None = None):
-    """The marks of one repair, with bars. In loss the plain cut is the line at 0."""
+def _line(axis, line: pd.DataFrame, places: pd.Series, repair: str, markers: dict | None = None):
+    """The marks of one repair, with bars; markers: of other healings than LOOKS has. In loss the
+    plain cut is the line at 0."""
     is_loss = set(line.task) == {"c4"}
     if line.empty or (is_loss and repair == "plain cut"):
         return
     if repair == "plain cut":
         look = {"color": "black", "marker": "x", "ls": ":"}
+    elif repair in LOOKS:
+        look = dict(zip(("color", "marker", "ls"), LOOKS[repair], strict=True))
     else:
-        kind = repair if repair in LOOKS else "LoRA"
-        look = dict(zip(("color", "marker", "ls"), LOOKS[kind], strict=True))
-        look |= {} if kind == repair else {"mfc": "white"}  # a variant of LoRA
+        look = {"color": LOOKS["LoRA"][0], "marker": markers[repair], "ls": "", "mfc": "white"}
     values, bars = line.value, NORMAL * line.standard_error
     if is_loss:
         values, bars = line.share, [line.share - line.share_low, line.share_high - line.share]
-    label = repair if label is None else label
-    axis.errorbar(places, values, bars, label=label, ms=5, elinewidth=0.8, **look)
+    axis.errorbar(places, values, bars, label=repair, ms=5, elinewidth=0.8, **look)
 
 
 def _minutes(axis, minutes: pd.Series) -> None:
     """A logarithmic axis with a few plain numbers."""
-    ends = minutes.min() / 1.6, minutes.max() * 12  # room for names
+    ends = minutes.min() / 1.6, minutes.max() * 1.6
     axis.set(xscale="log", xlim=ends, xlabel="minutes of fitting or training")
     axis.minorticks_off()
     axis.set_xticks([m for m in MINUTES if ends[0] <= m <= ends[1]])
     axis.xaxis.set_major_formatter("{x:g}")
-
-
-def _names(axis, mine: pd.DataFrame) -> None:
-    """The name of each repair next to its mark."""
-    heights = mine.share if mine.task.iloc[0] == "c4" else mine.value
-    shades = [LOOKS.get(repair, LOOKS["LoRA"])[0] for repair in mine.repair]
-    short = mine.repair.str.replace("a quarter", "¼")
-    points = zip(mine.minutes, heights, short, shades, strict=True)
-    label_directly(axis, list(points))
 
 
 def _y_labels(figure: Figure, axes: np.ndarray) -> None:

@@ -18,6 +18,7 @@ from lib.evaluation import weighted_mean
 from lib.models import registry
 from replication import measure
 from replication.analysis.bootstrap import ci_columns, resampled
+from replication.analysis.curves import SIGNAL
 from replication.figures.style import NORMAL, STYLE, WIDTH, colour, finding, finished
 from replication.measure import fetching
 from replication.measure.damage import all_blocks
@@ -347,9 +348,11 @@ def figure_layers(damages: pd.DataFrame, changes: pd.DataFrame) -> Figure:
 
 
 def _say_sink(axis, single: pd.DataFrame, sink: int) -> None:
-    """Write which layer makes the attention sink, if it is much worse to drop than those around."""
-    damage = single.set_index("block_start").value
+    """Write which layer makes the attention sink, if it is much worse to drop than those around,
+    and far beyond its error."""
+    by_layer = single.set_index("block_start")
+    damage, errors = by_layer.value, by_layer.standard_error
     neighbours = damage.reindex([sink - 1, sink + 1]).max()
-    if damage[sink] > PEAK * neighbours:
+    if damage[sink] > max(PEAK * neighbours, SIGNAL * errors[sink]):
         text = f"layer {sink} makes\nthe attention sink"
         finding(axis, text, (sink, damage[sink]), (20, 24))

@@ -5,6 +5,7 @@ The criteria are the rows of claims.csv. The bounds are ours: the paper states i
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 
 import numpy as np
@@ -78,8 +79,9 @@ class Verdict:
 
     claim: a key of CRITERIA. n: how many examples of what. direction: "agrees" with the paper or
     "differs", on this model; "" if neither can be said. confidence: "decided"; "points this way"
-    where more healing or another definition may turn it; "can't tell" where the interval lies
-    across a bound; "not testable here"; "not run". why: the reason, and what would decide it.
+    where more healing, another definition or other draws of the bootstrap may turn it; "can't tell"
+    where the interval lies across a bound; "not testable here"; "not run". why: the reason, and
+    what would decide it.
     """
 
     claim: str
@@ -140,8 +142,13 @@ def numbers(interval: Interval) -> str:
         return ""
     width = high - low if np.isfinite(high - low) else 1.0
     digits = 2 if width <= 0 else int(np.clip(np.ceil(1.3 - np.log10(width)), 2, 4))
-    value, low, high = (f"{end:.{digits}f}" if np.isfinite(end) else "∞" for end in interval)
+    value, low, high = (f"{half_up(end, digits)}" if np.isfinite(end) else "∞" for end in interval)
     return value if width <= 0 else f"{value} [{low}, {high}]"
+
+
+def half_up(number: float, digits: int) -> Decimal:
+    """Return a number rounded from its 7 first digits: the last bits of a float do not decide."""
+    return Decimal(f"{number:.7g}").quantize(Decimal(10) ** -digits, ROUND_HALF_UP)
 
 
 def judged(
@@ -155,6 +162,7 @@ def judged(
     unclear: str = "",
     variants: Mapping[str, Interval] | None = None,
     reservation: str = "",
+    remark: str = "",
     healed_tokens: float = 0,
     hours: float = 0.0,
     fewest: int = FEWEST,
@@ -163,8 +171,9 @@ def judged(
 
     n: examples by what they are of. untestable, unclear: why nothing can be said of it on this
     model, or by these data. variants: the same by other definitions. reservation: why it is not
-    decided all the same. healed_tokens: of each healing (a claim on healing is decided only with as
-    many as the paper's). hours: that measuring took. fewest: examples that are enough.
+    decided all the same. remark: what else is known of it. healed_tokens: of each healing (a claim
+    on healing is decided only with as many as the paper's). hours: that measuring took. fewest:
+    examples that are enough.
     """
     criterion, counts = CRITERIA[claim], dict(n or {})
     direction, confidence, why = "", "can't tell", unclear
@@ -181,10 +190,14 @@ def judged(
     elif not (direction := criterion.direction(interval)):
         why = _what_would_decide(criterion, interval, counts, hours)
     else:
-        why = _turns(criterion, direction, variants or {}) or reservation
+        definitions = {"as defined": interval} | dict(variants or {})
+        why = _turns(criterion, direction, definitions) or reservation
         if criterion.heals and not why:
             why = _less_healing(healed_tokens)
         confidence = "points this way" if why else "decided"
+        undefined = [name for name, of in definitions.items() if np.isnan(of).any()]
+        undefined = f"not defined: {', '.join(undefined)}" if undefined else ""
+        why = "; ".join(filter(None, [why, remark, undefined]))
     value, low, high = interval
     return Verdict(
         claim=claim,
@@ -217,14 +230,22 @@ def _what_would_decide(
     return f"the interval lies across a bound: {' and '.join(most)} would decide it{took}"
 
 
-def _turns(criterion: Criterion, direction: str, variants: Mapping[str, Interval]) -> str:
-    """By which other definitions it does not point the same way, as text."""
-    turned = [
-        f"{name}: {numbers(interval)}"
-        for name, interval in variants.items()
-        if not np.isnan(interval).any() and criterion.direction(interval) != direction
-    ]
-    return f"turns with the definition ({'; '.join(turned)})" if turned else ""
+def _turns(criterion: Criterion, direction: str, definitions: Mapping[str, Interval]) -> str:
+    """Return which definitions do not point the same way, or might not with other draws."""
+    turned, uncertain = [], []
+    for name, interval in definitions.items():
+        outer = getattr(interval, "outer", interval)
+        if np.isnan(interval).any():
+            continue
+        if criterion.direction(interval) != direction:
+            turned.append(f"{name}: {numbers(interval)}")
+        elif criterion.direction(outer) != direction:
+            uncertain.append(f"{name}: up to {numbers(outer)}")
+    reasons = {
+        "turns with the definition": turned,
+        "may turn with other draws of the bootstrap": uncertain,
+    }
+    return "; ".join(f"{why} ({'; '.join(of)})" for why, of in reasons.items() if of)
 
 
 def _less_healing(tokens: float) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binomtest
 
 from lib.models import registry
 from replication.analysis import statistics
@@ -131,6 +132,7 @@ def on_lines(
                 untestable=_untestable(run, part, model, task),
                 variants=variants,
                 reservation=_unpacked(model) if part == "12d" else "",
+                remark=_weakest(run, model, task) if statistic is statistics.least_harm else "",
                 healed_tokens=max(run.points(table, **where).tokens.max() for where in wheres),
                 hours=sum(curve.seconds for curve in curves[task]) / 3600,
             )
@@ -158,6 +160,20 @@ def _unpacked(model: str) -> str:
     if registry.resolve(model).kind not in ("asset", "gguf"):
         return ""
     return "the 16-bit weights are unpacked from a file of fewer bits"
+
+
+def _weakest(run: RunTables, model: str, task: str) -> str:
+    """Return the depth with the largest p of McNemar's exact test that dropping does no harm."""
+    whole = run.points("scores", model=model, task=task, treatment="unpruned").iloc[0]
+    tests = []
+    for row in run.points("scores", model=model, task=task, **UNHEALED).itertuples():
+        change = np.subtract(row.examples, whole.examples)
+        lost, gained = int((change < 0).sum()), int((change > 0).sum())
+        p = binomtest(lost, lost + gained).pvalue if lost + gained else 1.0
+        tests.append((p, row.block_size, lost, gained))
+    p, size, lost, gained = max(tests)
+    counts = f"{lost} answers lost and {gained} gained without {size} layer{'s' * (size > 1)}"
+    return f"{counts}: p = {p:.2g} (McNemar, exact)"
 
 
 def _silent(part: str, model: str, gaps: dict[str, float], points: pd.DataFrame) -> Verdict:

@@ -21,7 +21,7 @@ from replication.figures.style import (
 
 FIRST = "seed 0"
 UNITS = TASKS | {"c4": "C4 loss (nats)"}
-OF = ["model", "task", "block_size"]
+OF = ["model", "task", "block_size", "ablation"]  # which has one length of healing
 
 
 def figure_8(scores: pd.DataFrame) -> Figure:
@@ -67,8 +67,8 @@ def figure_8(scores: pd.DataFrame) -> Figure:
 
 
 def _differences(scores: pd.DataFrame) -> pd.DataFrame:
-    """A row a model, task, depth and other seed: how far its score is from that of seed 0; and, as
-    the variant "unhealed", that of the cut that is not healed."""
+    """A row a model, task, depth, ablation and other seed: how far its score is from that of seed
+    0; and, as the variant "unhealed", that of the cut that is not healed."""
     measured = scores.drop(columns="treatment")
     tables = [
         paired(measured, "variant", FIRST, variant).assign(variant=variant)
@@ -138,4 +138,4 @@ def _ranks(axis, panel: pd.DataFrame, unpruned: pd.DataFrame, steps: list[float]
     axis.set_xlabel("LoRA rank")
     axis.margins(x=0.1)
     if len(ends) > 1:
-        label_directly(axis, ends, outside=True)
+        label_directly(axis, ends)

@@ -5,6 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.models import registry
+from replication.analysis.curves import SIGNAL
 from replication.analysis.islands import rescaled
 from replication.figures.heatmaps import block_map
 from replication.figures.style import STYLE, WIDTH, colour, finding, finished
@@ -51,14 +52,18 @@ def figure_damage(tables: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
 
 def _say_which_column(axes, models) -> None:
     """Write from which layer on blocks hurt most beyond their distance, in the model where it is
-    most; of blocks of up to a third of the layers, and if it is much."""
-    worst = []
+    most; of blocks of up to a third of the layers, if it is much and most are far beyond their
+    error."""
+    columns = []
     for axis, (_, table) in zip(axes, models, strict=True):
         small = table[table.block_size <= (table.block_start.max() + 1) // 3]
         residuals = small.groupby("block_start").residual.mean()
-        worst.append((residuals.max(), residuals.idxmax(), small.block_size.max(), axis))
-    most, layer, height, axis = max(worst, key=lambda of_model: of_model[0])
-    if most > HURTS:
+        layer = residuals.idxmax()
+        worst = small[small.block_start == layer]
+        far = worst.value >= SIGNAL * worst.standard_error
+        if residuals[layer] > HURTS and far.mean() > 0.5:
+            columns.append((residuals[layer], layer, small.block_size.max(), axis))
+    for _, layer, height, axis in sorted(columns, key=lambda column: column[0])[-1:]:
         finding(axis, f"from layer {layer} on:\nhurt more", (layer, height), (16, 52))
 
 

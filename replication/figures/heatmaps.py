@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from lib.blocks import Block, BlockDistances
 from lib.models import registry
 from replication.analysis import islands
+from replication.analysis.curves import SIGNAL
 from replication.analysis.islands import rescaled
 from replication.figures.style import STYLE, WIDTH, colour, finding, finished
 
@@ -140,11 +141,14 @@ def figure_1c(name: str, distances: BlockDistances, deepest: int) -> Figure:
 
 
 def _least_similar(axes, table: pd.DataFrame) -> None:
-    """Write which end of the model holds the least similar block at most sizes, if one does."""
+    """Write which end of the model holds the least similar block at most sizes, if one does; it
+    counts where it is far beyond its error less similar than the block in the middle."""
     sizes = table.groupby("block_size")
     worst = table.loc[sizes.value.idxmax()]
+    beyond = worst.value.to_numpy() - sizes.value.median().to_numpy()
+    far = beyond >= SIGNAL * worst.standard_error.to_numpy()
     for end, starts in (("first", sizes.block_start.min()), ("last", sizes.block_start.max())):
-        there = worst[(worst.block_start == starts[worst.block_size].to_numpy()).to_numpy()]
+        there = worst[far & (worst.block_start.to_numpy() == starts.to_numpy())]
         if 2 * len(there) > len(worst):
             at = there.iloc[len(there) // 2]
             text = f"with the {end} layer: least similar\nat {len(there)} of {len(worst)} sizes"

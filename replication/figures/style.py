@@ -72,39 +72,30 @@ def legend_below(figure: Figure, handles: dict | None = None, title: str | None 
     )
 
 
-def label_directly(axis, points: list[tuple], outside: bool = False, size: float = 8) -> None:
-    """Write a text to the right of each point (x, y, text, colour), apart where points are close.
+def label_directly(axis, ends: list[tuple], size: float = 8) -> None:
+    """Write a text right of the axis for each end of a line (x, y, text, colour), all apart.
 
-    outside: right of the axis, as at the ends of lines. Limits and scales must be final. A thin
-    line leads to a text that moved.
+    Limits and scales must be final. A thin line leads from the end to its text.
     """
     axis.figure.canvas.draw()  # for the height of the axis
     least = 1.3 * size * axis.figure.dpi / 72 / axis.get_window_extent().height
     to_axis = axis.transData + axis.transAxes.inverted()
-    halves = {
-        True: [],
-        False: [],
-    }  # of the axis, left and right: texts of one do not meet the other
-    for x, y, text, shade in points:
-        across, up = to_axis.transform((x, y))
-        labels = halves[across < 0.5 and not outside]
-        labels.append((up, 1.0 if outside else across, (x, y), text, shade))
-    for labels in halves.values():
-        labels.sort(key=lambda label: label[0])
-        heights = spread([label[0] for label in labels], least)
-        for (_, across, point, text, shade), height in zip(labels, heights, strict=True):
-            axis.annotate(
-                text,
-                point,
-                (across + 0.03, height),
-                textcoords="axes fraction",
-                va="center",
-                fontsize=size,
-                color=shade,
-                annotation_clip=False,
-                arrowprops={"arrowstyle": "-", "color": "0.8", "lw": 0.6, "shrinkB": 3},
-                zorder=2,
-            )
+    labels = [(to_axis.transform((x, y))[1], (x, y), text, shade) for x, y, text, shade in ends]
+    labels.sort(key=lambda label: label[0])
+    heights = spread([label[0] for label in labels], least)
+    for (_, point, text, shade), height in zip(labels, heights, strict=True):
+        axis.annotate(
+            text,
+            point,
+            (1.03, height),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=size,
+            color=shade,
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": "0.8", "lw": 0.6, "shrinkB": 3},
+            zorder=2,
+        )
 
 
 def spread(heights: list[float], least: float) -> list[float]:

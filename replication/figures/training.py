@@ -70,7 +70,7 @@ def figure_training(healings: pd.DataFrame) -> Figure:
                     end = line.iloc[-1]
                     ends.append((end.step, end.smooth, f"$n$ = {n}" if n else "none", shade))
             axis.set_ylim(*_range(lines.smooth))
-            label_directly(axis, ends, outside=True)
+            label_directly(axis, ends)
         axes[-1, 0].set_xlabel(f"steps of healing (bold: mean over {few} of them)")
         return finished(figure, table, legend="")
 

@@ -53,12 +53,21 @@ def table(
 ) -> pd.DataFrame:
     """Return the table of an experiment, a row a score: as recorded, or measured now and written.
 
-    maps: the distances of its models (or only their names, where it needs none).
+    maps: the distances of its models (or only their names, where it needs none). Raises NotMeasured
+    if it has no row, where scores that are missing would have one each.
     """
     name = experiment.__name__
-    if profile.name == DRAWN:
-        return tables.read(name, profile, maps)
+    if profile.name != DRAWN:
+        _measure(experiment, maps, profile)
+    rows = tables.read(name, profile, maps)
+    if name in TABLES and rows.empty:
+        raise tables.NotMeasured(f"Nothing of {name!r} is measured of {', '.join(maps)}.")
+    return rows
+
+
+def _measure(experiment: Experiment, maps, profile: Profile) -> None:
+    """Measure what is missing of an experiment, and write its table."""
+    name = experiment.__name__
     of_model = maps if isinstance(maps, Mapping) else dict.fromkeys(maps)
     requests = [r for model in of_model.items() for r in experiment(*model, profile)]
     tables.write(TABLES.get(name, scores.table)(requests), name, profile)
-    return tables.read(name, profile)

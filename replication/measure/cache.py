@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from lib import storage
+from lib.models import machine
 from lib.models.machine import processor
 from replication import paths
 from replication.tables import NotMeasured
@@ -27,6 +28,8 @@ VERSIONS = {"similarity": 3, "scores": 2, "healing": 4}  # bumped by hand when t
 SCHEMA = 1
 FIELDS = {"schema", "key", "kind", "params", "status", "values", "seconds", "environment"}
 DRAW_ONLY = "DEEPER_LAYERS_DRAW_ONLY"  # set in the environment of a run that only draws
+
+machine.format_file = lambda: paths.RESULTS / "format.json"  # results are keyed by their dtype
 
 log = logging.getLogger(__name__)
 

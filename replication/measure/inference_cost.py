@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lib.models import machine, registry
-from lib.models.shapes import NF4_BYTES
+from lib.models.machine import NF4_BYTES
 from replication import tables
 from replication.measure import cache, fetching
 from replication.measure.request import Request
@@ -34,7 +34,10 @@ def measure(profile: Profile) -> tuple[pd.DataFrame, Profile]:
     status; nothing of it is stored. Raises ModelError (or NotMeasured) if no model can be had.
     """
     if profile.name == DRAWN:
-        return tables.read("cost", profile, profile.models), profile
+        costs = tables.read("cost", profile, profile.models)
+        if costs.empty:
+            raise tables.NotMeasured(f"No cost of {', '.join(profile.models)} is recorded.")
+        return costs, profile
     measured, available = fetching.measure_each(of_model, profile.models, profile)
     tables.write(pd.concat(measured.values(), ignore_index=True), "cost", profile)
     return tables.read("cost", profile), available
@@ -61,8 +64,8 @@ class TooLarge(registry.ModelError):
     status = "too large"
 
 
-def _of_format(name: str, profile: Profile) -> dict:
-    """The record of one format, that of the profile."""
+def request(name: str, profile: Profile) -> Request:
+    """Return the request for the cost of one format, that of the profile."""
     params = {
         "model": name,
         **profile.load_kwargs,
@@ -73,7 +76,12 @@ def _of_format(name: str, profile: Profile) -> dict:
         "repeats": profile.cost_repeats,
         "version": VERSION,
     }
-    (keyed,) = fetching.keyed_by_machine([Request("inference_cost", params)])
+    return Request("inference_cost", params)
+
+
+def _of_format(name: str, profile: Profile) -> dict:
+    """Return the record of one format, that of the profile."""
+    (keyed,) = fetching.keyed_by_machine([request(name, profile)])
     params = _on_this_machine(keyed.params)
     return cache.load_or_compute("inference_cost", params, lambda: _measured(name, profile))
 
@@ -156,19 +164,20 @@ def arithmetic(names: list[str], fraction: float = 0.5) -> pd.DataFrame:
     and embeddings, lm_head and experts in 16 bits, as bitsandbytes has it. both: the two together.
     paper: a quarter (4 bits of 16) of what is left after `fraction`, as the paper counts.
     """
+    from lib.models import sizes
+
     rows = []
     for name in names:
-        shape = registry.shape(name)
-        left = shape.num_layers - round(fraction * shape.num_layers)
-        whole, cut = 2 * shape.parameters(), 2 * shape.parameters(left)
-        saved = (2 - NF4_BYTES) * shape.packable
+        of = sizes.parameters(sizes.skeleton(name))
+        num_layers = len(of.layers)
+        left, whole = num_layers - round(fraction * num_layers), of.size(num_layers, 2, 2)
         counted = {
             "whole": whole,
-            "dropped": cut,
-            "nf4": whole - shape.num_layers * saved,
-            "both": cut - left * saved,
+            "dropped": of.size(left, 2, 2),
+            "nf4": of.size(num_layers, NF4_BYTES, 2),
+            "both": of.size(left, NF4_BYTES, 2),
             "paper": whole * (1 - fraction) / 4,
         }
         gigabytes = {key: value / GB for key, value in counted.items()}
-        rows.append({"model": registry.label(name), "layers": shape.num_layers} | gigabytes)
+        rows.append({"model": registry.label(name), "layers": num_layers} | gigabytes)
     return pd.DataFrame(rows)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 from lib.blocks import Block
 from lib.data import sets
+from lib.data.prompts import TASK_VERSIONS
 from lib.data.prompts import VERSION as PROMPT_VERSION
 from lib.evaluation import question_set
 from lib.healing import Recipe
@@ -145,7 +146,8 @@ def of_task(name: str, profile: Profile) -> dict:
     questions = name if name in COUNTS else question_set(name)
     if questions not in COUNTS:
         raise ValueError(f"Unknown task {name!r}: choose one of {', '.join(COUNTS)}.")
-    params = {"task": name, "prompt_version": PROMPT_VERSION} | COUNTS[questions](profile)
+    version = PROMPT_VERSION + TASK_VERSIONS.get(name, 0)
+    params = {"task": name, "prompt_version": version} | COUNTS[questions](profile)
     return params | sets.identity(question_set(name), profile.source)
 
 

@@ -1,6 +1,7 @@
 """Fill the cache again from the tables of a run, so that a recording goes on in a clean clone."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,29 +14,40 @@ from replication.measure.scores import SCORE
 HEALED = ("losses", "real_tokens", "epochs")  # of a healing's values; its adapter is not kept
 
 
-def restore(folder: Path) -> int:
-    """Store the results that the tables of a folder hold; return how many. What is there stays.
+def records(folder: Path) -> Iterator[dict]:
+    """Yield the results that the tables of a folder hold, each once, as the cache has them.
 
-    Scores (also with linear maps), healings, distances and damage; costs, states and what fitting a
-    map took are measured again. Lists of adapters are empty: a healing is repeated only if a score
-    of it is missing.
+    Scores (also with linear maps), healings, distances and damage. Not costs, states and what
+    fitting a map took: these are measured again. The adapter of a healing is not kept; a healing is
+    repeated only if a score of it is missing.
     """
-    stored = set()
+    keys = set()
     for name in tables.names(folder):
         table = tables.read_file(folder / f"{name}.parquet")
-        for text, rows in table.groupby("request", sort=False):
+        for text, rows in table[table.environment != "null"].groupby("request", sort=False):
             params = json.loads(text)
-            kind = params.pop("kind")
+            kind, first = params.pop("kind"), rows.iloc[0]
             for own, values in VALUES.get(kind, _nothing)(params, rows):
-                first = rows.iloc[0]
-                place = cache.location(kind, own)
-                if values is not None and first.environment != "null" and place not in stored:
-                    stored.add(place)
-                    if not place.exists():
-                        environment = json.loads(first.environment)
-                        more = {"environment": environment, "restored": True}
-                        cache.save(kind, own, values, first.took, first.status, **more)
-    return len(stored)
+                key = cache.key(kind, own)
+                if values is not None and key not in keys:
+                    keys.add(key)
+                    yield {"kind": kind, "key": key, "params": own, "values": values} | {
+                        "status": first.status,
+                        "seconds": first.took,
+                        "environment": json.loads(first.environment),
+                    }
+
+
+def restore(folder: Path) -> int:
+    """Store the results that the tables of a folder hold; return how many. What is there stays."""
+    count = 0
+    for record in records(folder):
+        count += 1
+        if not cache.location(record["kind"], record["params"]).exists():
+            more = {"environment": record["environment"], "restored": True}
+            measured = record["kind"], record["params"], record["values"]
+            cache.save(*measured, record["seconds"], record["status"], **more)
+    return count
 
 
 def _nothing(params: dict, rows: pd.DataFrame) -> list:

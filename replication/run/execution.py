@@ -21,6 +21,7 @@ from pathlib import Path
 from unittest import mock
 
 import huggingface_hub
+import pandas as pd
 import papermill
 import psutil
 
@@ -28,6 +29,7 @@ from lib.healing.recipe import is_out_of_memory
 from lib.models import machine
 from replication import paths, profiles
 from replication.run.notebooks import Notebook
+from replication.tables import NotMeasured
 
 KEEP_MEMORY = (  # freed memory stays with the kernel, in large pages: less time, the same numbers
     "glibc.malloc.hugetlb=1"
@@ -100,7 +102,7 @@ class RunError(RuntimeError):
 
 def attempt(launch: Launch) -> Outcome:
     """Execute a notebook or a job, with every end of it as an Outcome."""
-    start = time.monotonic()
+    start, began = time.monotonic(), time.time()
     try:
         if launch.job:
             (ended,) = attempt_jobs([launch])
@@ -109,6 +111,9 @@ def attempt(launch: Launch) -> Outcome:
             ended = _judged(launch)
     except RunError as error:
         ended = Outcome(error.status, str(error))
+        if launch.profile == profiles.DRAWN and error.status == "incomplete":
+            _draw_not_recorded(launch, began)
+            ended = _judged(launch)
     return replace(ended, seconds=round(time.monotonic() - start, 3))
 
 
@@ -147,15 +152,25 @@ def attempt_jobs(launches: Sequence[Launch]) -> list[Outcome]:
 
 def _judged(launch: Launch) -> Outcome:
     """The Outcome of a notebook that ran to its end, by the rows of its figures without a value."""
-    gaps = {}
+    rows = []
     for table in _tables(launch):
         with table.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                if row.get("status") and row["status"] != "ok" and not row.get("value"):
-                    gaps[row["model"], row["status"]] = None
+            rows += [row for row in csv.DictReader(file) if row.get("status")]
+    gaps = [row for row in rows if row["status"] != "ok" and not row.get("value")]
     if launch.profile == profiles.DRAWN:  # what the record lacks, nobody can add
-        return replace(judged(gaps), status="ok")
-    return judged(gaps)
+        return Outcome("ok", _not_recorded(rows, gaps))
+    return judged(dict.fromkeys((row["model"], row["status"]) for row in gaps))
+
+
+def _not_recorded(rows: list[dict], gaps: list[dict]) -> str:
+    """How many points of some tables the record lacks, and the models that it lacks altogether."""
+    lacking = [row for row in gaps if not row["status"].startswith(FINDINGS)]
+    points, missing = ([row for row in some if row.get("task")] for some in (rows, lacking))
+    recorded = {row["model"] for row in rows if row["status"] == "ok"}
+    absent = dict.fromkeys(row["model"] for row in lacking if row["model"] not in recorded)
+    words = [f"{len(missing)} of {len(points)} points not recorded"] if missing else []
+    words += [f"nothing of {', '.join(absent)} recorded"] if absent else []
+    return "; ".join(words)
 
 
 def judged(gaps: Iterable[tuple[str, str]]) -> Outcome:
@@ -163,6 +178,24 @@ def judged(gaps: Iterable[tuple[str, str]]) -> Outcome:
     complete = all(status.startswith(FINDINGS) for _, status in gaps)
     missing = ", ".join(f"{model} ({status})" for model, status in gaps)
     return Outcome("ok" if complete else "incomplete", f"without {missing}" if gaps else "")
+
+
+def _draw_not_recorded(launch: Launch, start: float) -> None:
+    """Draw in words what a notebook has not drawn since `start`, as the record has nothing of it;
+    its copy, which ends with the cell that says so, gets its name."""
+    from replication.figures import style  # here, since others draw in a kernel
+
+    profile = profiles.get(launch.profile, launch.parameters.get("MODELS"))
+    models = [{"model": name, "status": NotMeasured.status} for name in profile.models]
+    for table in _tables(launch):
+        if not _is_new(table, start):
+            style.save(style.nothing_measured(pd.DataFrame(models)), table.stem, profile)
+    copy = launch.folder / f"{launch.notebook.file}.failed.ipynb"
+    os.replace(copy, launch.folder / f"{launch.notebook.file}.ipynb")
+
+
+def _is_new(file: Path, start: float) -> bool:
+    return file.exists() and file.stat().st_mtime >= start - 1
 
 
 def _tables(launch: Launch) -> list[Path]:
@@ -194,7 +227,7 @@ def execute(launch: Launch) -> Path:
             )
         for table in _tables(launch):
             for file in (table.with_suffix(".png"), table):
-                if not file.exists() or file.stat().st_mtime < start - 1:
+                if not _is_new(file, start):
                     raise RunError(f"{name}.ipynb finished without writing {file.name}.")
     except BaseException as error:
         if running.exists():
