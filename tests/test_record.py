@@ -5,16 +5,14 @@ import re
 import shutil
 
 import nbformat
-import numpy as np
 import pandas as pd
 import pytest
 from conftest import measured_scores
-from replication.report import compare
 
 from lib.blocks import Block
 from lib.models import loading
 from replication import paths, profiles
-from replication.measure import cache, distance_maps
+from replication.measure import cache
 from replication.run import notebooks
 from scripts import numbers, record
 
@@ -247,100 +245,3 @@ def test_a_changed_number_is_printed(tmp_path, monkeypatch, capsys, quotes):
     quotes[:1].assign(source="nothing").to_csv(numbers.FILE)
     assert numbers.main([]) == 2
     assert "no measurement is called 'nothing'" in capsys.readouterr().err
-
-
-# ---- beside the recorded run ---------------------------------------------------------------
-
-
-def changed(folder, change):
-    """Apply `change` to the records in a folder, as if they had been measured so."""
-    for file in list(folder.glob("*/*/*.json")):
-        changed_record = json.loads(file.read_text())
-        change(changed_record)
-        kind, params = changed_record["kind"], changed_record["params"]
-        changed_record["key"] = cache.key(kind, params)
-        file.unlink()
-        name = cache.location(kind, params).name
-        (file.parent / name).write_text(json.dumps(changed_record))
-
-
-@pytest.fixture
-def both(recorded):
-    """A reader's run and the same recorded."""
-    distance_maps.of_model("tiny-random", SMOKE)
-    measured_scores("tiny-random", SMOKE, [Block(1, 2)], ["c4", "arc_easy"])
-    shutil.copytree(paths.RESULTS, recorded)
-    return recorded
-
-
-def compared():
-    here, recorded = (results.archive(f) for f in (paths.RESULTS, paths.RECORDED / "smoke"))
-    return compare.compare(SMOKE, here, recorded)
-
-
-def test_the_same_run_differs_nowhere(both):
-    table = compared()
-    assert set(table.task) == {"distance", "c4", "arc_easy"}
-    assert set(table.treatment[table.kind == "scores"]) == {"unpruned", "unhealed"}
-    assert (table.difference == 0).all() and not table.differs.any()
-
-
-def test_the_same_run_differs_nowhere_from_its_rounded_lines(both, monkeypatch):
-    archive = results.archive(both)
-    for kind in ("scores", "similarity"):
-        (both / f"{kind}.x.jsonl").write_bytes(record.lines(archive.records(kind), {}))
-        shutil.rmtree(both / kind)
-    table = compared()
-    assert (table.settings == "").all() and len(table) > 5
-    assert (table.difference == 0).all() and not table.differs.any()
-
-
-def test_a_shift_is_measured_in_its_paired_error(both):
-    def shift(result):
-        result["params"]["threads"] = 64  # another machine
-        if result["params"].get("task") == "c4":
-            examples = np.array(result["values"]["examples"])
-            noise = np.linspace(-0.01, 0.01, len(examples))
-            result["values"]["examples"] = (examples + 1 + noise).tolist()
-
-    changed(both, shift)
-    table = compared()
-    assert set(table.task[table.differs]) == {"c4"} and (table.settings == "").all()
-    assert table.difference[table.differs].tolist() == pytest.approx([-1, -1], abs=0.02)
-    assert (table.units[table.differs] < -100).all()
-
-
-def test_other_amounts_of_data_are_compared_as_independent_samples(both):
-    def more(result):
-        if result["params"].get("task") == "c4":
-            result["params"]["sequences"] = 60
-            result["values"]["value"] -= 3 * result["values"]["standard_error"]
-
-    changed(both, more)
-    loss = compared().query("task == 'c4'")
-    expected = np.hypot(loss.standard_error, loss.recorded_error)
-    assert np.allclose(loss.error, expected) and np.allclose(loss.units, 3 / np.sqrt(2))
-    assert loss.differs.all()
-
-
-def test_other_settings_are_named_and_not_compared(both):
-    def longer(result):
-        if result["params"].get("task") == "c4":
-            result["params"]["max_tokens"] = 200
-
-    changed(both, longer)
-    (both / "similarity").rename(both / "other")
-    table = compared()
-    assert set(table.settings[table.task == "c4"]) == {"max_tokens 24 / 200"}
-    assert set(table.settings[table.task == "distance"]) == {"not recorded"}
-    assert table.difference[table.task != "arc_easy"].isna().all() and not table.differs.any()
-
-
-def test_results_of_another_profile_are_not_this_run(both):
-    def other(result):
-        for name in compare.AMOUNTS:
-            if name in result["params"]:
-                result["params"][name] += 1
-
-    changed(paths.RESULTS, other)
-    assert compared().empty
