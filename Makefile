@@ -95,4 +95,4 @@ format: .venv/installed  ## let ruff mend what it can
 	$(BIN)/ruff format .
 
 clean:  ## delete results, figures and executed notebooks of smoke, quick and recorded; keep downloads
-	rm -rf data/results papermill_runs figures/smoke* figures/quick* figures/recorded*
+	rm -rf data/results papermill_runs/*/ figures/smoke* figures/quick* figures/recorded*

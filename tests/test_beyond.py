@@ -109,8 +109,11 @@ def test_both_sets_from_the_hub(tmp_path, monkeypatch):
     ],
 )
 def test_gsm8k_exact_match(text, right):
-    example = {"answer": "It is <<1000+80=1080>>1080\n#### 1,080"}
-    assert Task("gsm8k", (example,)).scores([[text]])[0].tolist() == [right]
+    earned = {"answer": "It is <<1000+80=1080>>1080\n#### 1,080"}
+    assert Task("gsm8k", (earned,)).scores([[text]])[0].tolist() == [right]
+    owed, minus = {"answer": "It is\n#### -1,080"}, text.replace("#### ", "#### -")
+    scores, _ = Task("gsm8k", (owed, owed)).scores([[text], [minus]])
+    assert scores.tolist() == [0, right]
 
 
 def test_bits_per_byte():

@@ -419,8 +419,9 @@ def test_lint_finds_what_format_mends(project):
 
 
 def test_clean_keeps_what_is_recorded_or_downloaded(project):
-    gone = ("data/results/a", "papermill_runs/a", "figures/smoke/a", "figures/quick-mine/a")
+    gone = ("data/results/a", "papermill_runs/a/b", "figures/smoke/a", "figures/quick-mine/a")
     kept = ("data/recorded/a", "data/assets/a", "figures/overnight/a", "figures/README.md")
+    kept += ("papermill_runs/README.md",)
     for name in (*gone, *kept):
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).touch()

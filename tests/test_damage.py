@@ -155,9 +155,11 @@ def test_the_map_is_not_fooled_by_luck():
 
 
 def test_the_error_of_a_rise_is_paired_on_texts():
-    """Texts differ by far more than what the block does to each of them."""
-    whole, rises = np.array([1.0, 5.0, 9.0]), np.array([0.5, 0.6, 0.7])
+    """Texts differ by far more than what the block does to each; the last has twice the tokens."""
+    whole, rises, tokens = np.array([1.0, 5.0, 9.0]), np.array([0.5, 0.6, 0.7]), np.array([1, 1, 2])
     losses = np.stack([whole, whole + rises])
-    (row,) = damage.rises("m", [[0, 0], [2, 1]], losses, np.ones(3)).to_dict("records")
-    assert row["value"] == pytest.approx(0.6) and row["loss"] == pytest.approx(5.6)
-    assert row["standard_error"] == pytest.approx(0.1 / 3**0.5)
+    (row,) = damage.rises("m", [[0, 0], [2, 1]], losses, tokens).to_dict("records")
+    assert row["value"] == pytest.approx((0.5 + 0.6 + 2 * 0.7) / 4)
+    assert row["loss"] == pytest.approx((1.5 + 5.6 + 2 * 9.7) / 4)
+    squares = 0.125**2 + 0.025**2 + (2 * 0.075) ** 2
+    assert row["standard_error"] == pytest.approx((3 / 2 * squares) ** 0.5 / 4)

@@ -218,6 +218,11 @@ def test_chance_and_majority():
     assert boolq.majority == pytest.approx(0.62, abs=0.005)
 
 
+def test_spread_reaches_the_end_of_a_sorted_file():
+    assert sets.spread(list(range(10)), 4) == [0, 2, 5, 7]
+    assert sets.spread(list(range(3)), 4) == [0, 1, 2]
+
+
 def test_healing_and_measuring_share_no_document():
     train, held_out = (sets.c4(split, "wheels", 10**6) for split in ("train", "validation"))
     assert len(train) + len(held_out) == 584

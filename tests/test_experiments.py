@@ -15,6 +15,11 @@ PROFILE, PAPER = profiles.get("overnight"), profiles.get("paper")
 (NAME,) = PROFILE.ablation_models
 
 
+def test_beyond_the_dense_part_every_second_size_is_asked():
+    few = replace(PROFILE, dense_fraction=0.3, deepest_fraction=0.9)
+    assert few.block_sizes(10) == [1, 2, 3, 5, 7, 9] and few.block_sizes(12)[:5] == [1, 2, 3, 5, 7]
+
+
 def test_each_variant_of_a_prompt_is_its_own():
     requests = experiments.prompts(NAME, Distances(), PROFILE)
     seen = {(r.labels["variant"], r.params["shots"], r.params.get("shot_order")) for r in requests}

@@ -45,6 +45,14 @@ def test_the_test_split_asks_other_questions_in_the_same_form():
     assert {example["weight"] for example in examples} == {1}
 
 
+def test_a_closed_book_is_asked_without_its_passage():
+    books_of = {r.params["task"]: r.labels["book"] for r in books.requests("m", Distances(), SMOKE)}
+    for task, closed in books.CLOSED.items():
+        assert (books_of[task], books_of[closed]) == ("open", "closed")
+        pairs = zip(real_task(task).examples, real_task(closed).examples, strict=True)
+        assert all(one["prompt"].endswith(f"\n{other['prompt']}") for one, other in pairs)
+
+
 def test_no_place_gives_sciq_away():
     places = [example["answer"] for example in real_task("sciq", book_questions=12).examples]
     assert np.bincount(places).tolist() == [3, 3, 3, 3]

@@ -48,14 +48,18 @@ def test_where_nothing_is_known_nothing_appears():
 
 def test_a_question_does_not_correct_itself():
     """Its own fold has no part in its bias: an outlier moves others, not its own fold."""
-    loglikelihoods, _ = made_up(0.0)
+    loglikelihoods, answers = made_up(0.0)
     moved = loglikelihoods.copy()
     moved[0] += np.array([500.0, 0, 0, 0])
-    before, after = (biases.without_bias(x, WEIGHTS) for x in (loglikelihoods, moved))
     own = biases.fold_of(N) == 0
     own[0] = False
-    assert np.array_equal(before[own], after[own])
-    assert not np.allclose(before[~own][1:], after[~own][1:])
+    for corrected in (
+        lambda x: biases.without_bias(x, WEIGHTS),
+        lambda x: biases.calibrated_losses(x, answers, WEIGHTS),
+    ):
+        before, after = map(corrected, (loglikelihoods, moved))
+        assert np.array_equal(before[own], after[own])
+        assert not np.allclose(before[~own][1:], after[~own][1:])
 
 
 def test_weights_are_those_of_the_score():
@@ -93,13 +97,15 @@ def test_the_error_of_the_auc_is_that_of_repetitions():
 
 
 def test_calibration_finds_a_known_temperature_and_bias():
-    """Log-likelihoods ten times too sure, and biased: the loss is that of the plain ones."""
+    """Log-likelihoods ten times too sure, and biased: each loss is that of the plain ones."""
     plain, answers = made_up(2.0)
     spoilt = 10 * plain + BIAS
     losses = biases.calibrated_losses(plain, answers, WEIGHTS)
-    spoilt_losses = biases.calibrated_losses(spoilt, answers, WEIGHTS)
-    assert spoilt_losses.mean() == pytest.approx(losses.mean(), abs=0.01)
+    assert biases.calibrated_losses(spoilt, answers, WEIGHTS) == pytest.approx(losses, rel=1e-9)
     assert losses.mean() < 0.9
+    opposite = biases.calibrated_losses(-plain, answers, WEIGHTS)  # no scale is below 0
+    shares = np.bincount(answers[biases.fold_of(N) != 0]) / (biases.fold_of(N) != 0).sum()
+    assert opposite[0] == pytest.approx(-np.log(shares[answers[0]]))
 
 
 def test_rows_have_the_columns_of_a_score():

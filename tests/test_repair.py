@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 import pandas as pd
 import pytest
 import torch
-from conftest import Characters, Distances, tiny
+from conftest import Characters, Distances, score, tiny
 
 from lib import evaluation
 from lib.blocks import Block
@@ -211,6 +211,19 @@ def test_the_recorded_minutes_are_those_that_were_timed_side_by_side():
     drawn = drawn[~drawn.repair.isin(repair.NOT_REPAIRED)].set_index(["model", "repair"])
     assert set(drawn.index) == set(timed.index)
     assert drawn.minutes.tolist() == pytest.approx(timed.reindex(drawn.index).tolist())
+
+
+def test_the_share_repaired_is_of_the_loss_that_the_cut_adds():
+    """3 nats unpruned, 5 after the cut and 4.5 repaired: a quarter of 2 nats."""
+    losses = {"unpruned": 3.0, "plain cut": 5.0, "full map": 4.5}
+    facts = {"task": "c4", "seconds": 60, "parameters": 1}
+    rows = [
+        score(2 * (name != "unpruned"), 0, repair=name, **facts) | {"value": loss}
+        for name, loss in losses.items()
+    ]
+    table = repair.repairs(pd.DataFrame(rows)).set_index("repair")
+    assert table.share["full map"] == 0.25 and table.share["plain cut"] == 0
+    assert table.minutes["full map"] == 1
 
 
 def test_fewer_steps_are_a_healing_that_notebook_03_makes_where_it_varies_their_number():

@@ -8,10 +8,12 @@ an extreme is taken, 1,000 resamples share their luck: paired on it, the interva
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import score
 
 from replication.analysis import bootstrap, statistics
 from replication.analysis.curves import Curve
 from replication.analysis.depth import halves, last_is_least
+from replication.figures import ablations
 
 LUCK = np.random.default_rng(0).normal(0, 0.1, (1000, 1))
 
@@ -323,6 +325,15 @@ def test_the_spread_of_seeds_by_hand():
     (row,) = bootstrap.spread(scores).to_dict("records")
     assert (row["seeds"], row["mean"], row["sd"], row["n"]) == (3, 2.0, 1.0, 10)
     assert row["standard_error"] == 0.5 and row["steps"] == 64
+
+
+def test_a_seed_that_scores_more_than_the_first_is_above_it_in_figure_8():
+    cut = {"task": "arc_easy", "treatment": "healed", "steps": 64}
+    right = {"seed 0": np.repeat([1.0, 0.0], 50), "seed 1": np.repeat([1.0, 0.0], [60, 40])}
+    rows = [score(3, 0, variant=seed, examples=of, **cut) for seed, of in right.items()]
+    (apart,) = ablations._differences(pd.DataFrame(rows)).itertuples()
+    assert (apart.variant, apart.difference) == ("seed 1", pytest.approx(0.1))
+    assert 0 < apart.low < apart.difference < apart.high
 
 
 # ---- shallow and deep ----------------------------------------------------------------------

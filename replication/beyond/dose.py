@@ -44,13 +44,12 @@ def doses(name: str, distances, profile: Profile) -> list[Request]:
     if name not in profile.ablation_models:
         return []
     sizes = profile.dose_sizes(distances.num_layers)
-    requested = unpruned(name, profile, TASKS, steps=0, tokens=0)
-    requested += cuts(name, distances, profile, TASKS, STRATEGIES, sizes, steps=0, tokens=0)
+    requested = unpruned(name, profile, TASKS)
+    requested += cuts(name, distances, profile, TASKS, STRATEGIES, sizes)
     for steps in profile.dose_steps if sizes else ():
         healing = recipe(name, profile, steps=steps)
-        dose = {"steps": steps, "tokens": steps * healing.batch * healing.max_tokens}
-        requested += cuts(name, distances, profile, TASKS, STRATEGIES, sizes, healing, **dose)
-        control = dose | {"fraction": 0.0, "strategy": "none", "treatment": "control"}
+        requested += cuts(name, distances, profile, TASKS, STRATEGIES, sizes, healing)
+        control = {"fraction": 0.0, "strategy": "none", "treatment": "control"}
         requested += [score(name, profile, task, UNPRUNED, healing, **control) for task in TASKS]
     return requested
 
