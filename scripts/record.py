@@ -33,6 +33,9 @@ def record(name: str, numbers: Iterable[str] = tuple(NOTEBOOKS)) -> int:
     place = workplace(name)
     paths.RESULTS = place / "data" / "results"
     restore.restore(paths.RECORDED / name)
+    begun, kept = description(name).get("format"), machine.format_file()
+    if begun and not kept.exists():
+        storage.atomic_write(kept, json.dumps(begun).encode())
     codes = []
     for number in numbers:
         start = time.monotonic()
@@ -69,20 +72,29 @@ def copy(name: str) -> int:
     return code
 
 
+def description(name: str) -> dict:
+    """Return what run.json says of a recording, or how one begins."""
+    file = paths.RECORDED / name / "run.json"
+    if file.exists():
+        return json.loads(file.read_bytes())
+    return {"profile": name, "environment": cache.environment(), "notebooks": {}}
+
+
 def describe(name: str, number: str, code: int, seconds: float) -> None:
     """Write run.json: date, environment; of each notebook the exit status and minutes.
 
-    Each row of a table says in which environment it was measured.
+    Each row of a table says in which environment it was measured. The format of the weights is
+    kept: a recording that goes on in a clean clone, or on another processor, stays with it.
     """
-    file = paths.RECORDED / name / "run.json"
-    run = {"profile": name, "environment": cache.environment(), "notebooks": {}}
-    if file.exists():
-        run |= json.loads(file.read_bytes())
+    run, kept = description(name), machine.format_file()
     before = run["notebooks"].get(number, {"minutes": 0})
     minutes = round(before["minutes"] + seconds / 60, 1)
     run["notebooks"][number] = {"exit_status": code, "minutes": minutes}
+    if kept.exists():
+        run["format"] = json.loads(kept.read_bytes())
     run |= {"date": datetime.now(UTC).date().isoformat(), "cores": machine.cores()}
-    storage.atomic_write(file, (json.dumps(run, indent=1) + "\n").encode())
+    content = (json.dumps(run, indent=1) + "\n").encode()
+    storage.atomic_write(paths.RECORDED / name / "run.json", content)
 
 
 def main(argv: list[str] | None = None) -> int:
