@@ -1,17 +1,17 @@
 """Remove a block of consecutive layers: in memory, reversibly, or into an ordinary checkpoint."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM
 
 from lib import storage
 from lib.blocks import UNPRUNED, Block, similarity_block, simple_block
-from lib.models.decoder import decoder_layers
-from lib.models.layers import only_layers
+from lib.models import loading
+from lib.models.decoder import decoder_layers, residual_stream
+from lib.models.layers import only_layers, run_after_block
 
 __all__ = ["UNPRUNED", "Block", "dropped", "save_pruned", "similarity_block", "simple_block"]
 
@@ -32,10 +32,10 @@ def save_pruned(
 ) -> Path:
     """Save the model without `block` as an ordinary HF checkpoint, and return its folder.
 
-    It is written next to `folder`, loaded again and compared logit by logit with the pruned model
-    in memory; only then does it get its name. `add` may write more into the folder that it is
-    given. Raises RuntimeError if the logits differ, FileExistsError if the folder is there already,
-    OSError if it cannot be written; nothing is left behind then.
+    It is written next to `folder`, loaded again layer after layer and compared, bit by bit, with
+    the pruned model in memory; only then does it get its name. `add` may write more into the folder
+    that it is given. Raises RuntimeError or ModelError if they differ, FileExistsError if the
+    folder is there already, OSError if it cannot be written; nothing is left behind then.
     """
     folder = Path(folder)
     if folder.exists():
@@ -54,11 +54,21 @@ def save_pruned(
 
 
 def _check_saved(model, block: Block, folder: Path) -> None:
-    """Raise RuntimeError if the checkpoint in `folder` is not the model, logit by logit."""
-    reloaded = AutoModelForCausalLM.from_pretrained(folder, dtype=model.dtype).to(model.device)
+    """Raise RuntimeError if the checkpoint in `folder` is not the model, bit by bit.
+
+    Each saved layer reads what the model's own one reads: a second model would need room.
+    """
     probe = torch.arange(48, device=model.device).reshape(2, 24) % model.config.vocab_size
+    one_layer_models = loading.one_layer_models(
+        str(folder), dtype=model.dtype, device=str(model.device)
+    )
+    states, saved = [], []
     with torch.inference_mode():
-        pruned_logits = model(probe, use_cache=False).logits
-        saved_logits = reloaded.eval()(probe, use_cache=False).logits
-        if not torch.equal(pruned_logits, saved_logits):
-            raise RuntimeError(f"The checkpoint of {block} has other logits than the pruned model.")
+        with residual_stream(model, lambda _, x: states.append(x)):
+            states.append(model(probe, use_cache=False).logits)
+        for l, layer in enumerate(one_layer_models):
+            start = run_after_block(layer, UNPRUNED, states[l]) if l else nullcontext()
+            with start, residual_stream(layer, lambda _, x: saved.append(x), at=[1]):
+                logits = layer(probe, use_cache=False).logits
+    if not all(map(torch.equal, states[1:], [*saved, logits])):
+        raise RuntimeError(f"The checkpoint of {block} computes otherwise than the pruned model.")

@@ -1,12 +1,15 @@
 import json
+from functools import partial
 
 import pytest
 import torch
 from conftest import LAYERS, logits, tiny
-from transformers import AutoModelForCausalLM
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lib.blocks import Block, simple_block
 from lib.models.decoder import decoder_config, decoder_layers
+from lib.models.registry import ModelError
 from lib.pruning import dropped, save_pruned
 
 CUTS = [Block(0, 1), Block(1, 3), Block(2, 2), Block(3, 3), Block(0, 5)]
@@ -70,19 +73,55 @@ def test_config_lists_thresholds_and_indices_follow_the_cut():
         ]
 
 
-def test_a_checkpoint_with_other_logits_is_not_saved(llama, tokenizer, tmp_path, monkeypatch):
-    """A configuration that does not follow the cut must not pass for a saved model."""
-    wrong = type(llama).save_pretrained
+def with_another_config(folder, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
 
-    def at_full_depth(self, folder, **kwargs):
-        wrong(self, folder, **kwargs)
-        config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": LAYERS}))
 
-    monkeypatch.setattr(type(llama), "save_pretrained", at_full_depth)
-    with pytest.raises(RuntimeError, match="other logits"):
+def with_another_weight(folder, name):
+    tensors = load_file(folder / "model.safetensors")
+    save_file(tensors | {name: -tensors[name]}, folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    "damage, problem",
+    [
+        (partial(with_another_config, num_hidden_layers=LAYERS), "do not belong together"),
+        (partial(with_another_config, rms_norm_eps=0.5), "computes otherwise"),
+        (partial(with_another_weight, name="model.layers.2.mlp.up_proj.weight"), "otherwise"),
+        (partial(with_another_weight, name="model.embed_tokens.weight"), "otherwise"),
+        (partial(with_another_weight, name="lm_head.weight"), "otherwise"),
+    ],
+)
+def test_a_checkpoint_that_is_not_the_model_is_not_saved(
+    llama, tokenizer, tmp_path, monkeypatch, damage, problem
+):
+    """Say one whose configuration does not follow the cut."""
+    save = type(llama).save_pretrained
+
+    def damaged(self, folder, **kwargs):
+        save(self, folder, **kwargs)
+        damage(folder)
+
+    monkeypatch.setattr(type(llama), "save_pretrained", damaged)
+    with pytest.raises((RuntimeError, ModelError), match=problem):
         save_pruned(llama, tokenizer, Block(1, 3), tmp_path / "pruned")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_second_model_is_made_to_check_what_is_saved(llama, tokenizer, tmp_path, monkeypatch):
+    """A GPU may have no room for one beside the first."""
+    sizes, load = [], PreTrainedModel.from_pretrained.__func__
+
+    def noted(kind, *args, **kwargs):
+        model = load(kind, *args, **kwargs)
+        loaded = model[0] if isinstance(model, tuple) else model
+        sizes.append(len(decoder_layers(loaded)))
+        return model
+
+    monkeypatch.setattr(PreTrainedModel, "from_pretrained", classmethod(noted))
+    save_pruned(llama, tokenizer, Block(1, 3), tmp_path / "pruned")
+    assert sizes == [1] * (LAYERS - 3)
 
 
 def test_save_refuses_a_folder_that_exists(llama, tokenizer, tmp_path):
