@@ -71,15 +71,6 @@ def test_a_model_that_mmlu_tells_of_is_asked_fewer_questions_of_the_test_split()
     assert {r.block.size for r in main} == {0, 3, 6, 8, 11, 14} < {r.block.size for r in other}
 
 
-def test_a_line_in_4_bits_begins_at_the_model_in_4_bits():
-    requests = experiments.stacked(NAME, Distances(), PROFILE)
-    assert {r.block.size for r in requests} > {0}
-    assert {(r.labels["format"], r.params["quantization"]) for r in requests} == {
-        ("16 bits", None),
-        ("nf4", "nf4"),
-    }
-
-
 def test_two_forms_of_a_question_are_resampled_alike():
     """So that their difference is of the same questions: mmlu and mmlu_content."""
     lines = []

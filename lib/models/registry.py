@@ -91,11 +91,13 @@ def resolve(name: str) -> Source:
     if local.is_dir():
         return _folder(local)
     part = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # so that no name leads out of a folder
-    if re.fullmatch(f"{part}/{part}", name) and not name.endswith(".gguf"):
+    if name.endswith(".gguf"):
+        raise ModelError(f"There is no file {name}.")
+    if re.fullmatch(f"{part}/{part}", name):
         return _hub(name, "main")
     raise ModelError(
         f"Unknown model {name!r}: give one of {', '.join(MODELS)}, a hub id (owner/name), "
-        "a folder with a config.json, or a .gguf file that exists."
+        "a folder with a config.json, or a .gguf file."
     )
 
 
@@ -130,15 +132,17 @@ def _folder(local: Path) -> Source:
 
 
 def shape(name: str) -> Shape | None:
-    """The sizes of a model, as far as they are known without the network.
-
-    Also of the hub id of a known one.
-    """
+    """The sizes of a model, as far as they are known without the network."""
     source = resolve(name)
     if source.kind in ("folder", "gguf"):
         return shapes.of_config(_configuration(source))
-    same = [key for key, model in MODELS.items() if name in (key, model.source)]
-    return MODELS[same[0]].shape if same else None
+    model = known(name)
+    return model.shape if model else None
+
+
+def known(name: str) -> Model | None:
+    """The row of a model, by its short name or its hub id; None if there is none."""
+    return next((model for key, model in MODELS.items() if name in (key, model.source)), None)
 
 
 def num_layers(name: str) -> int | None:
