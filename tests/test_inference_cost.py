@@ -10,7 +10,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from lib.blocks import Block
-from lib.models import decoder, loading, registry
+from lib.models import decoder, loading
 from lib.pruning import dropped
 from replication import profiles
 from replication.measure import inference_cost, latency
@@ -130,15 +130,6 @@ def test_the_papers_arithmetic():
     (large,) = inference_cost.arithmetic(["llama-2-70b"]).itertuples()
     assert (large.whole, large.paper) == pytest.approx((140, 17.5), rel=0.02)
     assert large.paper < large.both < large.nf4 < large.dropped < large.whole
-
-
-def test_experts_are_not_packed(monkeypatch):
-    """bitsandbytes packs linear maps; experts are one parameter of all of them."""
-    shape = replace(registry.shape("llama-2-7b"), architecture="qwen3_moe", experts=8)
-    monkeypatch.setattr(registry, "shape", lambda name: shape)
-    (row,) = inference_cost.arithmetic(["llama-2-7b"]).itertuples()
-    saved = shape.num_layers * shape.attention * (2 - 0.516)
-    assert (row.whole - row.nf4) * 1e9 == pytest.approx(saved)
 
 
 def test_arithmetic_counts_what_lies_in_memory():
