@@ -1,5 +1,7 @@
 """What the experiments ask for: each variant is another measurement, like is compared with like."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -77,15 +79,6 @@ def test_a_model_that_mmlu_tells_of_is_asked_fewer_questions_of_the_test_split()
     assert {r.params["questions"] for r in main} == {PROFILE.ablation_questions}
     assert {r.params["questions"] for r in other} == {PROFILE.arc_easy_test_questions}
     assert {r.block.size for r in main} == {0, 3, 6, 8, 11, 14} < {r.block.size for r in other}
-
-
-def test_a_line_in_4_bits_begins_at_the_model_in_4_bits():
-    requests = experiments.stacked(NAME, Distances(), PROFILE)
-    assert {r.block.size for r in requests} > {0}
-    assert {(r.labels["format"], r.params["quantization"]) for r in requests} == {
-        ("16 bits", None),
-        ("nf4", "nf4"),
-    }
 
 
 def test_two_forms_of_a_question_are_resampled_alike():

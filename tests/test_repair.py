@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -218,11 +219,14 @@ def test_the_share_repaired_is_of_the_loss_that_the_cut_adds():
     losses = {"unpruned": 3.0, "plain cut": 5.0, "full map": 4.5}
     facts = {"task": "c4", "seconds": 60, "parameters": 1}
     rows = [
-        score(2 * (name != "unpruned"), 0, repair=name, **facts) | {"value": loss}
+        score(2 * (name != "unpruned"), 0, repair=name, examples=np.full(100, loss), **facts)
+        | {"value": loss}
         for name, loss in losses.items()
     ]
-    table = repair.repairs(pd.DataFrame(rows)).set_index("repair")
+    scores = pd.DataFrame(rows)
+    table = repair.summary(scores).set_index("repair")
     assert table.share["full map"] == 0.25 and table.share["plain cut"] == 0
+    assert repair.shares(scores).share.tolist() == [pytest.approx(0.25)]
     assert table.minutes["full map"] == 1
 
 

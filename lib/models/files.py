@@ -79,6 +79,9 @@ def open_checkpoint(name: str, patterns: Sequence[str] = CHECKPOINT_FILES) -> Ch
             f"{file} describes no model that transformers {transformers.__version__} knows "
             f"({_first_line(error)})."
         ) from error
+    for part in (config, config.get_text_config(decoder=True)):
+        if getattr(part, "quantization_config", None):
+            raise ModelError(f"{name} is quantised already: give the model in 16 or 32 bits.")
     return Checkpoint(source, folder, config, is_qwen1)
 
 
@@ -102,7 +105,12 @@ def _tokenizer_in(folder: Path | None):
     folder = folder or local_folder(resolve(EMBEDDED))
     if (folder / "qwen.tiktoken").exists():
         return qwen1.tokenizer(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except Exception as error:  # whatever its reader stumbles over
+        raise ModelError(
+            f"{folder} has no tokenizer that transformers {transformers.__version__} can read."
+        ) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

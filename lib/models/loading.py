@@ -51,8 +51,8 @@ def load(
     tensors = checkpoint.tensors()
     layers.check(checkpoint.config)
     keep = block.kept(checkpoint.num_layers)
-    model = _assembled(checkpoint, tensors, keep, weights, packed)
-    return model, checkpoint.tokenizer()
+    tokenizer = checkpoint.tokenizer()
+    return _assembled(checkpoint, tensors, keep, weights, packed), tokenizer
 
 
 def one_layer_models(

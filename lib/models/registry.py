@@ -116,11 +116,13 @@ def resolve(name: str) -> Source:
         digest = _digest(local, status.st_size, status.st_mtime_ns)
         return Source("gguf", str(local.resolve()), digest)
     part = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # so that no name leads out of a folder
-    if re.fullmatch(f"{part}/{part}", name) and not name.endswith(".gguf"):
+    if name.endswith(".gguf"):
+        raise ModelError(f"There is no file {name}.")
+    if re.fullmatch(f"{part}/{part}", name):
         return _hub(name, "main")
     raise ModelError(
         f"Unknown model {name!r}: give one of {', '.join(MODELS)}, a hub id (owner/name), "
-        "a folder with a config.json, or a .gguf file that exists."
+        "a folder with a config.json, or a .gguf file."
     )
 
 
@@ -152,6 +154,11 @@ def _folder(local: Path) -> Source:
     if not (local / "config.json").exists():
         raise ModelError(f"{local} is no checkpoint: it has no config.json.")
     return Source("folder", str(local.resolve()), storage.fingerprint(local))
+
+
+def known(name: str) -> Model | None:
+    """Return the row of a model, by its short name or its hub id; None if there is none."""
+    return MODELS.get(canonical(name))
 
 
 def num_layers(name: str) -> int | None:
