@@ -33,7 +33,6 @@ from gguf import GGUFWriter
 from transformers import AutoModelForCausalLM
 
 from lib import evaluation
-from lib.blocks import UNPRUNED
 from lib.data import sets
 from lib.evaluation import Task
 from lib.models import files, loading, machine, registry
