@@ -17,7 +17,7 @@ from lib.models import loading, machine, reading
 from lib.models.registry import ModelError
 from lib.sweep import sweep
 from replication import __main__ as run
-from replication import cards, paths, profiles
+from replication import paths, profiles
 from replication.run import notebooks
 from scripts import record
 
@@ -108,14 +108,6 @@ def test_every_notebook_takes_a_dtype(monkeypatch):
         source = (paths.NOTEBOOKS / f"{notebook.file}.ipynb").read_text(encoding="utf-8")
         assert re.search(r"profiles\.get\([^)]*DTYPE", source), notebook.file
         assert "notebook.start(profile)" in source, notebook.file
-
-
-def test_a_plan_measures_nothing_and_counts_what_is_kept(clock):
-    _, timed = clock
-    assert cards.get_card("cpu").element == 2 and not timed
-    loading.default_dtype("cpu")
-    assert cards.get_card("cpu").element == 4
-    assert cards.get_card("cpu", dtype="bfloat16").element == 2
 
 
 def test_a_recording_keeps_its_format(clock, monkeypatch, tmp_path):

@@ -137,7 +137,9 @@ FIELDS = [("profile", PROFILE, *of_field) for of_field in OF_PROFILE.items()]
 FIELDS += [("recipe", RECIPE, field.name, HEALED) for field in fields(Recipe)]
 
 
-@pytest.mark.parametrize("holds, holder, name, kinds", FIELDS, ids=lambda value: str(value)[:20])
+@pytest.mark.parametrize(
+    "holds, holder, name, kinds", FIELDS, ids=[f"{of[0]} {of[2]}" for of in FIELDS]
+)
 def test_a_field_of_a_profile_or_a_recipe(holds, holder, name, kinds):
     with_other = replace(holder, **{name: other(getattr(holder, name), name)})
     assert changed(keys(), keys(**{holds: with_other})) == kinds

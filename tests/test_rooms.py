@@ -14,7 +14,7 @@ FLOORS = (  # from the ground up; a module imports those of its own floor or of 
     ("lib.data",),
     ("lib.models",),
     ("lib.evaluation", "lib.pruning", "lib.similarity", "lib.sweep", "lib.healing"),
-    ("lib.prune",),
+    ("lib.prune", "lib.counting"),
     ("replication", "replication.paths"),
     ("replication.profiles", "replication.notebook"),
     ("replication.tables",),
