@@ -20,7 +20,7 @@ from lib import storage
 from lib.models import machine
 from replication import paths, profiles
 from replication.measure import cache, restore
-from replication.run.notebooks import NOTEBOOKS
+from replication.run.notebooks import FIGURES, NOTEBOOKS
 
 LARGEST = {".parquet": 2_000_000, ".csv": 2_000_000, ".png": 250_000}  # bytes of a committed file
 
@@ -53,7 +53,7 @@ def workplace(name: str) -> Path:
 
 
 def copy(name: str) -> int:
-    """Copy the tables and figures of a recording to where they are committed.
+    """Copy the tables and finished figures of a recording to where they are committed.
 
     Returns 0, or 1 if a file is too large to be committed, which is then left out, with one line.
     """
@@ -61,7 +61,8 @@ def copy(name: str) -> int:
     code = 0
     for source, target in places.items():
         for file in sorted((workplace(name) / source / name).glob("*.*")):
-            most = LARGEST.get(file.suffix, 0)
+            finished = file.suffix == ".parquet" or file.stem in FIGURES  # not one without healing
+            most = LARGEST.get(file.suffix, 0) if finished else 0
             content = file.read_bytes()
             if len(content) <= most:
                 storage.atomic_write(target / name / file.name, content)

@@ -252,7 +252,10 @@ def made_once(tmp_path_factory, name: str, *arguments: str, **variables) -> Path
             folder.mkdir()
             done = replicate(folder, *arguments, cwd=folder, **variables)
             (folder / "stdout").write_text(done.stdout)
-            assert done.returncode == 0, done.stdout + done.stderr
+            (folder / "stderr").write_text(done.stderr)
+            (folder / "exit").write_text(str(done.returncode))
+    ended = [(folder / stream).read_text() for stream in ("exit", "stdout", "stderr")]
+    assert ended[0] == "0", "\n".join(ended)
     return folder
 
 

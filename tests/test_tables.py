@@ -39,8 +39,6 @@ def test_a_table_says_what_pandas_reads(run):
 def test_every_experiment_has_its_table(run):
     names = {of.__name__ for notebook in NOTEBOOKS.values() for of in notebook.experiments}
     assert names <= {*tables.names(run)}
-    for name in tables.names(run):
-        assert set(tables.read(name, SMOKE).profile) <= {"smoke"}, name
 
 
 def test_the_cache_is_filled_again_from_tables(run, tmp_path, monkeypatch):

@@ -110,6 +110,14 @@ def distance_table(maps: dict[str, BlockDistances]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
+def _degrees(half_turns):
+    return 180 * half_turns
+
+
+def _half_turns(degrees):
+    return degrees / 180
+
+
 def figure_1c(name: str, distances: BlockDistances, deepest: int) -> Figure:
     """Figure 1c: d(x^(l), x^(l+n)) against l, a curve per n, the black line through l*(n).
 
@@ -131,7 +139,7 @@ def figure_1c(name: str, distances: BlockDistances, deepest: int) -> Figure:
         scale = plt.cm.ScalarMappable(plt.Normalize(1, deepest), colours)
         whole = MaxNLocator(integer=True)
         figure.colorbar(scale, ax=axes, label="block size $n$ (layers)", ticks=whole)
-        degrees = axes.secondary_yaxis("right", functions=(lambda d: 180 * d, lambda a: a / 180))
+        degrees = axes.secondary_yaxis("right", functions=(_degrees, _half_turns))
         degrees.set_ylabel("degrees")
         axes.set(xlabel="block start $l$ (layer)", ylabel="angular distance $d(l, l+n)$")
         axes.set_title(f"{registry.label(name)}, {distances.num_sequences} C4 sequences")
