@@ -94,5 +94,5 @@ format: .venv/installed  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:  ## delete results, figures and executed notebooks of smoke, quick and recorded; keep downloads
-	rm -rf data/results papermill_runs/*/ figures/smoke* figures/quick* figures/recorded*
+clean:  ## delete results, tables, figures and executed notebooks of smoke, quick and recorded; keep downloads
+	rm -rf data/results data/tables papermill_runs/*/ figures/smoke* figures/quick* figures/recorded*
