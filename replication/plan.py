@@ -123,8 +123,8 @@ def counted(name: str):
     from lib import counting
     from lib.models import files
 
-    config = files.configuration(name)
     try:
+        config = files.configuration(name)
         return config and counting.counted(config)
     except Exception:  # whatever keeps it from running
         return None

@@ -19,7 +19,6 @@ from lib.sweep import sweep
 from replication import __main__ as run
 from replication import paths, profiles
 from replication.run import notebooks
-from scripts import record
 
 
 @pytest.fixture
@@ -108,18 +107,6 @@ def test_every_notebook_takes_a_dtype(monkeypatch):
         source = (paths.NOTEBOOKS / f"{notebook.file}.ipynb").read_text(encoding="utf-8")
         assert re.search(r"profiles\.get\([^)]*DTYPE", source), notebook.file
         assert "notebook.start(profile)" in source, notebook.file
-
-
-def test_a_recording_keeps_its_format(clock, monkeypatch, tmp_path):
-    monkeypatch.setattr(paths, "RECORDED", tmp_path / "recorded")
-    kept = record.workplace("smoke") / "data" / "results" / "format.json"
-    kept.parent.mkdir(parents=True)
-    content = {"dtype": "float32", "processor": "Abacus 9"}
-    kept.write_text(json.dumps(content))
-    record.describe("smoke", "02", 0, 60.0)
-    kept.unlink()
-    record.restore("smoke")
-    assert json.loads(kept.read_text()) == content
 
 
 @pytest.fixture

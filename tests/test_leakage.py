@@ -159,8 +159,8 @@ def measure_everything(profile) -> BlockDistances:
     recipe = profiles.recipe(NAME, profile)
     measured_scores(NAME, profile, [BLOCK], ["c4"], recipe)
     repair.table([request.mapped(NAME, profile, "c4", BLOCK, kind) for kind in repair.KINDS])
-    damage.measure(maps, profile)
-    which_block.measure(maps, profile)
+    measure.table(damage.damage, maps, profile)
+    measure.table(which_block.states, maps, profile)
     return maps[NAME]
 
 

@@ -71,7 +71,7 @@ def test_a_run_takes_the_flops_that_were_planned(output, small, few_articles, mo
     requests = {plan.key_of(one): one for one in [*swept, heals]}
     *scored, healed = (work.flops for work in plan.works(model, requests.values()))
     with FlopCounterMode(display=False) as sweeping:
-        scores.unhealed({small: distances}, profile, ["c4"])
+        scores.table(swept)
     assert sum(scored) == pytest.approx(sweeping.get_total_flops(), rel=0.06)
     with FlopCounterMode(display=False) as healing:
         scores.fetch([heals])
@@ -168,7 +168,7 @@ def test_what_is_done_recorded_in_an_older_definition_or_missing(output, monkeyp
     assert all(of.keys() == {"missing"} for of in states("01", "02", "06"))
     distances = distance_maps.of_model("tiny-random", SMOKE)
     maps = {"tiny-random": distances}
-    scores.unhealed(maps, SMOKE)
+    measure.table(experiments.unhealed, maps, SMOKE)
     count = len(measure.table(experiments.test_split, maps, SMOKE))
     healed = states("01", "02", "06")
     assert [of.keys() for of in healed] == [{"done"}, {"done"}, *[{"missing"}] * 3]

@@ -34,7 +34,7 @@ FORBIDDEN = {  # beyond the floors
     "replication.analysis": {"replication.tables", "replication.profiles"},
     "replication.plan": {"replication.claims", "replication.figures", *METHOD},
     "replication.show": {"replication.measure", "replication.run", *METHOD},
-    "replication.run": {"replication.claims", "replication.figures", *METHOD},
+    "replication.run": {"replication.claims", *METHOD},
 }
 
 

@@ -24,6 +24,8 @@ def records(folder: Path) -> Iterator[dict]:
     keys = set()
     for name in tables.names(folder):
         table = tables.read_file(folder / f"{name}.parquet")
+        if "environment" not in table:  # nothing was asked of these models
+            continue
         for text, rows in table[table.environment != "null"].groupby("request", sort=False):
             params = json.loads(text)
             kind, first = params.pop("kind"), rows.iloc[0]
