@@ -1,5 +1,6 @@
 """The plan: what is counted against what runs, what is there, and the hours of the profiles."""
 
+import shutil
 import socket
 from dataclasses import replace
 
@@ -166,8 +167,7 @@ def test_what_is_done_recorded_in_an_older_definition_or_missing(output, monkeyp
     """A map of an earlier version tells which blocks it chose: what is there of them is found."""
     monkeypatch.setattr(paths, "RECORDED", output / "recorded")
     assert all(of.keys() == {"missing"} for of in states("01", "02", "06"))
-    distances = distance_maps.of_model("tiny-random", SMOKE)
-    maps = {"tiny-random": distances}
+    maps, _ = measure.distances(SMOKE)
     measure.table(experiments.unhealed, maps, SMOKE)
     count = len(measure.table(experiments.test_split, maps, SMOKE))
     healed = states("01", "02", "06")
@@ -177,9 +177,8 @@ def test_what_is_done_recorded_in_an_older_definition_or_missing(output, monkeyp
     file.write_text(content[:100])
     assert states("01") == [{"missing": 1}]  # a damaged one is not there
     file.write_text(content)
-    paths.RESULTS.rename(paths.RECORDED.parent / "moved")
-    paths.RECORDED.mkdir()
-    (output / "moved").rename(paths.RECORDED / "smoke")
+    shutil.rmtree(paths.RESULTS)
+    shutil.copytree(paths.TABLES / "smoke", paths.RECORDED / "smoke")
     assert states("01", "02", "06") == healed
     monkeypatch.setitem(cache.VERSIONS, "similarity", 99)
     assert states("01", "02") == [{"older": 1}, healed[1]]

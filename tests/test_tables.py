@@ -48,7 +48,9 @@ def test_the_cache_is_filled_again_from_tables(run, tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "RESULTS", tmp_path / "results")
     restore.restore(run)
     again = {record["key"]: record for record in cache.stored()}
-    assert again.keys() == measured.keys()
+    lost = measured.keys() - again.keys()
+    assert again.keys() <= measured.keys() and again
+    assert {measured[key]["kind"] for key in lost} <= {"healing"}  # whose scores are there
     for key, record in again.items():
         first = measured[key]
         assert {**record, "values": 0, "restored": 0} == {**first, "values": 0, "restored": 0}
