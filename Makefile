@@ -52,7 +52,7 @@ plan: .venv/installed  ## what a run would take, and how it fits (PROFILE=paper,
 	$(RUN) --plan $(if $(CARD),--card $(CARD)) $(if $(CARDS),--cards $(CARDS))
 
 report: .venv/installed  ## figures, notebooks and numbers as web pages: papermill_runs/report/<profile>/index.html
-	$(BIN)/python -m replication.report --profile $(PROFILE)
+	$(BIN)/python -m replication.show.site --profile $(PROFILE)
 
 record: assets  ## measure `overnight` and export it to data/recorded/ and figures/overnight/ (16 hours by the plan; resumes)
 	$(BIN)/python -m scripts.record
@@ -61,7 +61,7 @@ lab: assets  ## open the notebooks and exercises in JupyterLab
 	$(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks
 
 explorer: .venv/installed  ## every distance map at hand, in your browser: figures/explorer.html, one file
-	$(BIN)/python -m replication.explore
+	$(BIN)/python -m replication.show.explorer
 
 prune: .venv/installed  ## a smaller checkpoint, healed and with a card (MODEL=owner/name LAYERS=6 OUT=folder HEAL=100)
 	$(PRUNE)
@@ -94,5 +94,5 @@ format: .venv/installed  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:  ## delete results, figures and executed notebooks of smoke, quick and recorded; keep downloads
-	rm -rf data/results papermill_runs/*/ figures/smoke* figures/quick* figures/recorded*
+clean:  ## delete results, tables, figures and executed notebooks of smoke, quick and recorded; keep downloads
+	rm -rf data/results data/tables papermill_runs/*/ figures/smoke* figures/quick* figures/recorded*

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 from lib.models import registry
-from replication import cards, costs, profiles
+from replication import plan, profiles
 
 FILE = Path(__file__).with_suffix(".csv")
 PEAKS = {"A100": 312e12}  # FLOP/s by the data sheet, dense bf16
@@ -38,7 +38,6 @@ def cells(row: dict) -> list[str]:
 def ceiling(model: str, tokens: int, card: str) -> float:
     """Tokens a second at the card's peak, in full sequences of `tokens`."""
     recipe = profiles.recipe(model, profiles.get("paper"), packed=True, max_tokens=tokens)
-    shape = registry.shape(model)
-    loaded = costs.Loaded(shape, "nf4", cards.get_card("a100-80"))
-    work = loaded.healing(shape.num_layers, recipe, micro=(1, True))
+    loaded = plan.Loaded(plan.counted(model), "nf4", plan.get_card("a100-80"))
+    work = loaded.healing(registry.num_layers(model), recipe, micro=(1, True))
     return PEAKS[card] * work.tokens / work.flops

@@ -9,7 +9,6 @@ its minutes, and draws its figure.
 import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,9 +20,9 @@ from lib.data import sets
 from lib.healing import heal, linear
 from lib.models import loading
 from lib.similarity import calibration_batches
-from replication import paths, profiles, results
+from replication import figures, profiles, tables
 from replication.beyond import repair
-from replication.measure import distance_maps
+from replication.measure import cache
 
 MODELS = ("smollm2-135m", "qwen2.5-coder-1.5b")  # of the record
 STEPS = 3  # of each healing and turn
@@ -32,9 +31,8 @@ STEPS = 3  # of each healing and turn
 def of_model(name: str, turns: int) -> pd.DataFrame:
     """A row a repair of the similar block at the middle depth: seconds a unit, units, minutes."""
     profile = profiles.get(profiles.RECORDED)
-    with results.reading(results.archive(paths.RECORDED / profiles.RECORDED)):
-        maps, _ = distance_maps.measure(profile, [name])
-    requests = [r for r in repair.healings(name, maps[name], profile) if r.recipe]
+    distances = tables.maps(profiles.get(profiles.DRAWN))[name]
+    requests = [r for r in repair.repairs(name, distances, profile) if r.recipe]
     healings = {request.labels["repair"]: request for request in requests}
     model, tokenizer = loading.load(name, **profile.load_kwargs)
     block, rows = requests[0].block, []
@@ -68,13 +66,17 @@ def _step_seconds(model, tokenizer, block, recipe) -> float:
     return healed.seconds / STEPS
 
 
-def draw(models: Sequence[str]) -> None:
-    """figure_repair_cost of the recorded run."""
-    profile = profiles.get(profiles.RECORDED)
-    with results.reading(results.archive(paths.RECORDED / profiles.RECORDED)):
-        maps, _ = distance_maps.measure(profile, models)
-        table = repair.measure(maps, profile, repair.healings)
-    repair.figure_repair_cost(table, profile)
+def draw(times: pd.DataFrame) -> None:
+    """Put the times into the recorded table of repairs, and draw its figure_repair_cost."""
+    recorded = profiles.get(profiles.DRAWN)
+    table = tables.read("repairs", recorded)
+    repairs = pd.MultiIndex.from_frame(table[["model", "block_size", "repair"]])
+    seconds = 60 * times.set_index(["model", "dropped", "repair"]).minutes.reindex(repairs)
+    timed = (table.strategy == "similarity") & seconds.notna().to_numpy()
+    table.loc[timed, "seconds"] = seconds.to_numpy()[timed]
+    tables.write(table, "repairs", recorded)
+    figure = repair.figure_repair_cost(table)
+    figures.save(figure, "figure_repair_cost", profiles.get(profiles.RECORDED))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -83,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--turns", type=int, choices=range(1, 10), default=2)
     chosen = parser.parse_args(argv)
     torch.set_num_threads(1)
-    machine = results.environment()["processor"]
+    machine = cache.environment()["processor"]
     tables = [pd.read_csv(repair.TIMED)] if repair.TIMED.exists() else []
     tables = [table[~table.model.isin(chosen.models)] for table in tables]
     for name in chosen.models:
@@ -91,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
         print(tables[-1].to_string(), flush=True)
     times = pd.concat(tables).round(2)
     times.to_csv(repair.TIMED, index=False)
-    draw(times.model.unique())
+    draw(times)
     return 0
 
 

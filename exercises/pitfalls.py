@@ -23,7 +23,8 @@ from lib.models.decoder import decoder_layers, layers_attribute, residual_stream
 from lib.pruning import dropped
 from lib.similarity import block_distances, calibration_batches, last_token_states
 from lib.sweep import sweep
-from replication.figures.style import STYLE, save_figure
+from replication.figures import style
+from replication.figures.style import STYLE
 from replication.profiles import Profile
 
 TEXTS = 24
@@ -247,4 +248,4 @@ def draw(pairs: Sequence[Pair]) -> Figure:
 def save(pairs: Sequence[Pair], profile: Profile) -> Figure:
     """All panels in one picture, figures/<profile>/pitfalls.png, and its .csv."""
     table = pd.concat([pair.table.assign(pitfall=pair.title) for pair in pairs])
-    return save_figure(draw(pairs), table, "pitfalls", profile)
+    return style.save(style.finished(draw(pairs), table), "pitfalls", profile)

@@ -55,23 +55,6 @@ class Block:
         return states[self.start]
 
 
-@dataclass(frozen=True, order=True)
-class FirstTokenPatched(Block):
-    """A block behind which the first token goes on as in the whole model; the others are cut."""
-
-    @property
-    def reads(self) -> tuple[int, ...]:
-        return self.start, self.stop
-
-    def across(self, states: Mapping, is_text_start: bool):
-        """x^(start), of a text's first token x^(stop)."""
-        state = states[self.start]
-        if is_text_start:
-            state = state.clone()
-            state[:, 0] = states[self.stop][:, 0]
-        return state
-
-
 UNPRUNED = Block(0, 0)
 
 

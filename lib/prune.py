@@ -1,4 +1,4 @@
-"""A model's name in, a smaller checkpoint out: `python -m lib.prune MODEL --layers 6 --out FOLDER`.
+"""A model's name in, a smaller checkpoint out: `python -m lib.prune MODEL FOLDER --layers 6`.
 
 Chooses a block of layers on C4, drops it, heals the cut if told to, and writes an ordinary
 checkpoint with a model card. The results of each step and the checkpoints of the healing are kept
@@ -41,6 +41,10 @@ TASKS = {  # what can be scored, on which counts; C4 always is
     "hellaswag": {"questions": 200},
     "mmlu": {"subjects": 57, "questions": 5, "shots": 5, "shot_order": 0},
 }
+RATES = (1e-3, 1e-4)  # of healing, by size: that of our healings of SmolLM2-135M; a tenth of it
+LARGE = 10**9  # parameters, from which the second rate is taken
+USAGE = """make prune MODEL=smollm2-135m LAYERS=6 OUT=smaller
+       python -m lib.prune smollm2-135m smaller --layers 6"""
 LIMITED = ("sequences", "questions")
 STEPS = ("choice", "scores", "healing/healed", "adapter", "merged")  # in their order
 COPIES = 10  # of an adapter in fp32 on the disk: itself, and three checkpoints with two moments
@@ -69,7 +73,7 @@ class Options:
     def __post_init__(self):
         if (self.layers is None) == (self.gb is None):
             raise ValueError("Give either LAYERS to drop, or GB that the weights may take.")
-        for name, least in {"layers": 1, "heal": 0, "limit": 2}.items():
+        for name, least in {"layers": 1, "gb": 0, "heal": 0, "limit": 2}.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name.upper()} must be at least {least}, not {value}.")
@@ -83,13 +87,14 @@ class Options:
         if self.layers and num_layers:
             Block(0, self.layers).kept(num_layers)
 
-    def recipe(self) -> Recipe:
-        """That of the recorded healings of small models, for `heal` steps."""
+    def recipe(self, parameters: int) -> Recipe:
+        """The recipe for a model of so many parameters; rate and rank are the paper's, if known."""
+        published = getattr(registry.known(self.model), "healing", {})
         return Recipe(
             steps=self.heal,
             max_tokens=MAX_TOKENS,
-            learning_rate=1e-3,
-            rank=8,
+            learning_rate=published.get("learning_rate", RATES[parameters >= LARGE]),
+            rank=published.get("rank", 8),
             warmup_steps=min(8, self.heal // 4),
             source=self.source,
             batch=4,
@@ -115,8 +120,11 @@ def prune(options: Options, out: str | Path) -> dict:
     sentence; `out` is then as it was before.
     """
     out = Path(out)
+    source = registry.resolve(options.model)
+    if source.kind == "folder" and out.resolve().is_relative_to(source.location):
+        raise ValueError(f"{out} lies in the folder of MODEL: choose another OUT.")
     if out.exists():
-        return _made_before(options, out)
+        return _made_before(_call(options, source), out)
     import torch
 
     from lib.healing import heal, lora
@@ -131,14 +139,15 @@ def prune(options: Options, out: str | Path) -> dict:
     size = _checked_size(options, checkpoint, dtype, out)
     work = Path(f"{out}.work")
     call = _call(options, checkpoint.source)
-    if _step(work, "call", lambda: call) != call:
+    if (work / "call.json").exists() and _step(work, "call", str) != call:
         raise FileExistsError(f"{work} is of another call: delete it, or choose another OUT.")
+    tasks = options.scored()
     model, tokenizer = loading.load(options.model, dtype=dtype)
+    _step(work, "call", lambda: call)  # not before: what fails above leaves nothing
     saved = model.dtype
     computed = _step(work, "format", lambda: loading.default_dtype(model.device.type))
     if computed == "float32":  # many processors multiply bf16 several times more slowly
         _cast(model, torch.float32)
-    tasks = options.scored()
 
     def scores(*blocks: Block) -> list[dict]:
         """Of the model, then of each block, the value and standard error of each task."""
@@ -162,11 +171,12 @@ def prune(options: Options, out: str | Path) -> dict:
     record["computed"] = str(model.dtype).removeprefix("torch.")
     record |= {"alike": layers.are_alike(decoder_layers(model)), "versions": []}
     add("whole", whole)
+    recipe = options.recipe(model.num_parameters())
     with dropped(model, block):
         add("cut", cut)
         print(f"Drops layers {block.start} to {block.stop - 1}.\n\n{table(record)}", flush=True)
         if options.heal:
-            healed = heal(model, tokenizer, options.recipe(), work / "healing")
+            healed = heal(model, tokenizer, recipe, work / "healing")
             if healed.status != "ok":
                 raise RuntimeError(f"The healing in {work} ended as {healed.status}.")
             with lora.load_lora(model, healed.adapter):
@@ -176,7 +186,9 @@ def prune(options: Options, out: str | Path) -> dict:
             add("healed", *_step(work, "merged", scores))
 
         def add_card(folder: Path) -> None:
-            card = TEMPLATES.get_template("card.md.j2").render(record, options=options)
+            card = TEMPLATES.get_template("card.md.j2").render(
+                record, options=options, recipe=recipe, rates=RATES
+            )
             (folder / "README.md").write_text(card, encoding="utf-8")
             (folder / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
 
@@ -208,11 +220,11 @@ def _call(options: Options, source: registry.Source) -> str:
     return f"{options} at {source.revision}"
 
 
-def _made_before(options: Options, out: Path) -> dict:
-    """The record in `out`. Raises FileExistsError if no call with these options wrote it."""
+def _made_before(call: str, out: Path) -> dict:
+    """The record in `out`. Raises FileExistsError if another call wrote it."""
     file = out / RECORD
     record = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    if record.get("call") != _call(options, registry.resolve(options.model)):
+    if record.get("call") != call:
         raise FileExistsError(f"{out} exists and is not of this call: choose another OUT.")
     return record
 
@@ -237,29 +249,27 @@ def _checked_size(options: Options, checkpoint, dtype: str, out: Path) -> int:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     from lib.healing import lora
-    from lib.models import files, layers
-    from lib.models.decoder import decoder_layers
+    from lib.models import files, layers, sizes
 
-    num_layers, config = checkpoint.num_layers, checkpoint.config
-    gb_of_number = getattr(torch, dtype).itemsize / 1e9
+    num_layers, whole = checkpoint.num_layers, layers.meta_model(checkpoint.config)
+    parameters, gb_of_number = sizes.parameters(whole), getattr(torch, dtype).itemsize / 1e9
     size = options.layers
     if size is None:
-        whole = layers.meta_model(layers.pruned_config(config, range(num_layers)))
-        gb = whole.num_parameters() * gb_of_number
-        numbers = [sum(p.numel() for p in layer.parameters()) for layer in decoder_layers(whole)]
-        smallest = min(numbers) * gb_of_number
+        gb = parameters.size() * gb_of_number
+        smallest = min(parameters.layers) * gb_of_number
         size = math.ceil((gb - options.gb) / smallest)
-        if not 0 < size < num_layers:
+        if size <= 0:
+            raise ValueError(f"It takes {gb:.3g} GB already, and GB={options.gb:g} is not less.")
+        if size >= num_layers:
             raise ValueError(
                 f"The weights take {gb:.3g} GB, and each of {num_layers} layers {smallest:.3g} of "
                 f"them: dropping layers cannot make that {options.gb:g}."
             )
-    cut = layers.meta_model(layers.pruned_config(config, Block(0, size).kept(num_layers)))
-    needed = cut.num_parameters() * gb_of_number
+    Block(0, size).kept(num_layers)
+    needed = (parameters.outside + sum(parameters.layers[size:])) * gb_of_number
     if options.heal:
-        projections = [cut.get_submodule(path) for path in lora.ffn_projections(cut)]
-        widths = sum(sum(projection.weight.shape) for projection in projections)
-        needed += COPIES * 4 * options.recipe().rank * widths / 1e9
+        rank = options.recipe(parameters.size()).rank
+        needed += COPIES * 4 * lora.parameters(whole, rank, first=size) / 1e9
     download = files.missing_bytes(checkpoint.source) / 1e9
     on_disk = Counter()  # GB, by the number of the disk
     for target, gb in ((out.absolute(), needed), (Path(HF_HUB_CACHE), download)):
@@ -293,7 +303,7 @@ def _choice(options: Options, model, tokenizer, size: int) -> dict:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m lib.prune", description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, usage=USAGE)
     add = parser.add_argument
     add("model", help="a hub id (owner/name), a folder, a .gguf file or a known name")
     add("out", help="the folder of the smaller checkpoint")

@@ -152,8 +152,11 @@ def right_padded(ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, t
 
     There, causal attention and positions need no mask, whatever the architecture.
     """
+    last = mask.sum(1).long() - 1
+    if (last < 0).any():
+        raise ValueError("A text without tokens has no last one: leave empty texts out.")
     order = (mask == 0).long().argsort(dim=1, stable=True)
-    return ids.gather(1, order), mask.sum(1).long() - 1
+    return ids.gather(1, order), last
 
 
 def calibration_batches(

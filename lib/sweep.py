@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 from transformers import DynamicCache
-from transformers.cache_utils import LinearAttentionCacheLayerMixin
+from transformers.cache_utils import DynamicIndexedLayer, DynamicLayer, DynamicSlidingWindowLayer
 
 from lib import evaluation
 from lib.blocks import GPU_HEAD_POSITIONS, HEAD_POSITIONS, UNPRUNED, Block
@@ -173,9 +173,8 @@ def _forward(model, ids: torch.Tensor, cache: DynamicCache | None) -> torch.Tens
 
 def shares_prefixes(model) -> bool:
     """Whether one cache can be continued in several ways: keys and values, no running state."""
-    layers = DynamicCache(config=decoder_config(model)).layers
-    running = [isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers]
-    return not any(running)
+    kinds = {type(layer) for layer in DynamicCache(config=decoder_config(model)).layers}
+    return kinds <= {DynamicLayer, DynamicSlidingWindowLayer, DynamicIndexedLayer}
 
 
 def _repeated(cache: DynamicCache, repeats: int) -> DynamicCache:

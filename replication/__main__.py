@@ -22,12 +22,12 @@ import papermill
 from lib.data import wheels
 from lib.models import machine, registry
 from lib.models.registry import ModelError
-from replication import cards, paths, plan, profiles, results
+from replication import paths, plan, profiles
 from replication.profiles import Profile
 from replication.run import batch, drawing, execution, measuring
 from replication.run.jobs import Job
-from replication.run.missing import missing
 from replication.run.notebooks import FIGURES, NOTEBOOKS, Notebook
+from replication.tables import NotMeasured
 
 COMMAND = (sys.executable, "-m", "replication")
 
@@ -51,7 +51,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--jobs", action="store_true", help="print the names of the jobs, one a line; run none")
     add("--job", nargs="+", metavar="NAME", help="run these jobs only, beside whatever else runs")
     add("--plan", action="store_true", help="print what each job takes and if it fits; run none")
-    add("--card", help=f"to plan for: {', '.join(cards.cards())}; default: at hand")
+    add("--card", help=f"to plan for: {', '.join(plan.cards())}; default: at hand")
     add("--cards", type=int, default=1, metavar="N", help="so many of them")
     add("--set", nargs="+", default=[], metavar="NAME=VALUE", help="other notebook parameters")
     return parser.parse_args(argv)
@@ -130,9 +130,9 @@ def run_job(job: Job, profile: Profile, numbers: list[str]) -> execution.Outcome
     """One job, in this process; how it ended, which is printed."""
     start = time.monotonic()
     try:
-        outcome = measuring.measure(job, profile, numbers)
+        outcome = measuring.run_job(job, profile, numbers)
     except Exception as error:
-        if not isinstance(error, (ModelError, results.NotMeasured)):  # which say all in a sentence
+        if not isinstance(error, (ModelError, NotMeasured)):  # which say all in a sentence
             traceback.print_exc()
         outcome = execution.failure(error)
     outcome = replace(outcome, seconds=time.monotonic() - start)
@@ -142,7 +142,7 @@ def run_job(job: Job, profile: Profile, numbers: list[str]) -> execution.Outcome
 
 def jobs_of(profile: Profile, numbers: list[str]) -> list[Job]:
     """All jobs of a run."""
-    return [job for model in profile.models for job in missing(model, profile, numbers)]
+    return [job for model in profile.models for job in plan.jobs_of(model, profile, numbers)]
 
 
 def jobs_called(names: list[str], profile: Profile, numbers: list[str]) -> list[Job]:

@@ -16,8 +16,7 @@ from IPython import get_ipython
 from IPython.display import HTML
 from matplotlib import colormaps, colors
 
-from replication import paths, results
-from replication.profiles import DRAWN, PROFILES, RECORDED, Profile
+from replication.profiles import DRAWN, PROFILES, Profile
 
 ROWS = {
     "models": "{models}",
@@ -36,10 +35,9 @@ SKIPPED = f"Skipped: this cell runs the model, and PROFILE = {DRAWN!r} loads non
 def start(profile: Profile) -> HTML:
     """What every notebook begins with: versions, and the settings next to the paper's.
 
-    With the profile `recorded`, results are those of the recorded run from here on.
+    With the profile `recorded`, cells that begin with LIVE are skipped from here on.
     """
     drawn = profile.name == DRAWN
-    results.read_from(results.archive(paths.RECORDED / RECORDED) if drawn else None)
     if shell := get_ipython():
         transforms = [t for t in shell.input_transformers_cleanup if t is not skip_live]
         shell.input_transformers_cleanup[:] = [*transforms, *([skip_live] if drawn else [])]

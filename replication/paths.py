@@ -25,7 +25,8 @@ def _folder(variable: str, default: Path) -> Path:
 
 
 OUTPUT = _folder("DEEPER_LAYERS_OUTPUT", ROOT)
-RESULTS = OUTPUT / "data" / "results"
+RESULTS = OUTPUT / "data" / "results"  # a JSON file each: private to `measure`
+TABLES = OUTPUT / "data" / "tables"  # what measuring ends in
 FIGURES = _folder("DEEPER_LAYERS_FIGURES", OUTPUT / "figures")
 RUNS = OUTPUT / "papermill_runs"
 

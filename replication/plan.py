@@ -1,159 +1,390 @@
 """What a run will take, before it runs: `python -m replication --plan --card a100-80`.
 
-The results that each job must still leave, what they take (`costs`), and the hours of it on a card
-(`cards`). Memory is that of the weights and one row: a healing finds its own micro-batch, the first
-that fits. Loads no model, writes nothing, imports no torch.
+Work is layer applications × tokens × what `lib.counting` counts of a layer. Its time is a sum of
+three, each at a rate of the card: FLOPs of matrix products, bytes that all other kernels move, and
+bytes of weights that each batch reads (and unpacks from NF4). Left out are starting kernels, the
+tokenizer, loading, fitting linear maps. Loads no weights, writes nothing, and imports torch only
+where it counts.
 """
 
-from heapq import heappop, heappush
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import cache
+from math import sqrt
+from statistics import fmean, pstdev
 from typing import NamedTuple
 
-from lib.models import registry
-from replication import paths, results
-from replication.cards import Card, Work, get_card
-from replication.costs import Loaded
-from replication.measure.request import BLOCK, Request, grouped
+import pandas as pd
+
+from lib.blocks import BlockDistances
+from lib.data.encoding import WRITTEN_TOGETHER
+from lib.healing import Recipe
+from lib.healing.recipe import memory_fallbacks
+from lib.models import machine, registry
+from replication import paths
+from replication.measure import cache as results
+from replication.measure import restore
+from replication.measure.request import BLOCK, Request, similarity
 from replication.profiles import Profile
-from replication.run.jobs import Job
-from replication.run.missing import key_of, missing
+from replication.run.jobs import Job, by_job
 
-HEADER = ("model", "nb", "jobs", "missing", "PFLOP", "hours", "longest", "GB", "fits")
-LINE = "{:14} {:2} {:>4} {:>7} {:>9} {:>6} {:>7} {:>5}  {}"
-OLDER = "Recorded in an older definition: {} of {} missing results."
+CARDS = paths.ROOT / "replication" / "cards.csv"
+TOKENS = json.loads((paths.DATA / "token_counts.json").read_text(encoding="utf-8"))
+ADAPTER = 16  # bytes of an adapter's number: itself, its gradient, AdamW's two moments, in fp32
+MACHINE = ("revision", "dtype", "device")  # parameters that the machine decides
 
 
-def works(loaded: Loaded, requests: list[Request], counted: set[str]) -> list[Work]:
-    """What a job's results take that are not in `counted`, to which their keys are added."""
-    new, read = [], set()
+# ---- cards -----------------------------------------------------------------------------------
+
+
+class Work(NamedTuple):
+    """What a result takes."""
+
+    kind: str
+    tokens: float
+    flops: float  # of matrix products
+    moved: float  # bytes that other kernels read and write
+    weights: float  # bytes of weights that batches read
+    memory: float  # bytes: the weights, and one row
+
+
+class Card(NamedTuple):
+    """A processor: a row of cards.csv."""
+
+    name: str
+    gpu: str  # pattern of what nvidia-smi calls it
+    memory: float  # GB that a program can use; of a CPU, whatever there is
+    products: float  # TFLOP/s
+    others: float  # TB/s of other kernels, in 16 bits; inf: the rate of products is that of all
+    weights: float  # TB/s
+    forward: float  # share of the speed by these rates that a forward pass reaches
+    training: float  # and a healing
+    source: str  # of the rates
+    element: int = 2  # bytes of a weight that is not quantised
+
+    def seconds(self, work: Work) -> float:
+        """Return the time of `work`."""
+        others = self.others * 2 / self.element
+        parts = work.flops / self.products, work.moved / others, work.weights / self.weights
+        return sum(parts) / 1e12 / (self.training if work.kind == "healing" else self.forward)
+
+
+def cards() -> dict[str, Card]:
+    """Return the rows of cards.csv by name."""
+    return {row.name: Card(*row) for row in pd.read_csv(CARDS).itertuples(index=False)}
+
+
+def get_card(name: str | None = None, dtype: str | None = None) -> Card:
+    """Return the card `name`, by default the one at hand. Raises ValueError if it has no row."""
+    known, name = cards(), name or machine.gpu_at_hand() or "cpu"
+    same = [card for card in known.values() if name == card.name or re.search(card.gpu, name)]
+    if not same:
+        raise ValueError(f"Unknown card {name!r}: choose one of {', '.join(known)}.")
+    return same[0]._replace(element=4 if dtype == "float32" else 2)
+
+
+# ---- what results take -----------------------------------------------------------------------
+
+
+class Reading(NamedTuple):
+    """What a model reads, in tokens."""
+
+    tokens: float
+    scored: float  # of which lm_head runs
+    prefix: float = 0  # of shared prefixes before a batch, for each token of it
+
+
+def lengths(max_tokens: int, packed: bool = False) -> list[int]:
+    """Return the tokens of C4 documents, truncated, or joined and cut into full sequences."""
+    return [max_tokens if packed else min(length, max_tokens) for length in TOKENS["c4"]]
+
+
+def reading(params: dict) -> Reading:
+    """Return what is read of texts or of a task, as the parameters of a result's key say."""
+    if "sequences" in params:
+        tokens = params["sequences"] * fmean(lengths(params["max_tokens"]))
+        return Reading(tokens, tokens)
+    name = max((task for task in TOKENS if params["task"].startswith(task)), key=len)
+    counts, subjects = TOKENS[name][str(params["shots"])], params.get("subjects", 1)
+    questions = subjects * min(params["questions"], counts["questions"])
+    tokens = questions * counts["own"] + subjects * counts["prefix"]
+    return Reading(tokens, questions * counts["scored"], counts["repeated"])
+
+
+@cache
+def counted(name: str):
+    """Return what a model takes for a token (`counting.Counted`); None where it cannot be counted.
+
+    That is so without a configuration, and where a decoder does not run without numbers.
+    """
+    from lib import counting
+    from lib.models import files
+
+    try:
+        config = files.configuration(name)
+        return config and counting.counted(config)
+    except Exception:  # whatever keeps it from running
+        return None
+
+
+class Loaded(NamedTuple):
+    """A model that a run has loaded on a card."""
+
+    counts: object  # `counting.Counted`
+    quantization: str | None
+    card: Card
+
+    @property
+    def packed(self) -> bool:
+        """Whether NF4 stays packed: on a GPU of which the whole model would take much."""
+        whole = self.counts.parameters.size() * self.card.element
+        return bool(self.quantization) and whole > machine.UNPACKED * self.card.memory * 1e9
+
+    def weights(self, layers: int) -> float:
+        """Return the bytes of the model with `layers` layers."""
+        matrix = machine.NF4_BYTES if self.packed else self.card.element
+        return self.counts.parameters.size(layers, matrix, self.card.element)
+
+    def read(self, layers: float) -> float:
+        """Return the bytes of weights that a batch reads in so many layers; of NF4 it unpacks."""
+        unpacking = machine.NF4_BYTES + self.card.element if self.packed else 0
+        return self.counts.parameters.size(layers, self.card.element + unpacking, other=0)
+
+    def passes(
+        self, kind: str, tokens: float, layers: tuple[float, float], heads: float, batch: float
+    ) -> Work:
+        """Return the work of applying layers to tokens: so many forward, and so many back.
+
+        heads: applications of lm_head. batch: tokens at a time.
+        """
+        of, (ahead, back) = self.counts, layers
+        flops, moved = tokens * (ahead * of.forward + back * (of.training - of.forward))
+        batches = max(1, tokens / batch)
+        weights = batches * self.read(ahead + back)
+        return Work(kind, tokens, flops + heads * of.head, moved, weights, memory=0)
+
+    def forward(self, kind: str, read: Reading, runs: Sequence[int], batch: float) -> Work:
+        """Return the work of versions that run so many layers each, in batches of `batch` tokens.
+
+        A batch's states at all cuts are held, and the keys and values of what comes before it.
+        """
+        of, layers = self.counts, len(self.counts.parameters.layers)
+        row = batch * layers * (of.state + read.prefix * of.cached) * self.card.element
+        work = self.passes(kind, read.tokens, (sum(runs), 0), read.scored * len(runs), batch)
+        return work._replace(memory=self.weights(layers) + row)
+
+    def healing(
+        self, layers: int, recipe: Recipe, made: int = 0, micro: tuple[int, bool] | None = None
+    ) -> Work:
+        """Return the work of healing the `layers` layers that are left, after `made` steps.
+
+        micro: sequences at a time, and whether activations are recomputed; by default the first
+        that fits with its longest row, four standard deviations above the mean, or the last.
+        memory: of one sequence, recomputed.
+        """
+        of, back, element = self.counts, layers - recipe.first_layer, self.card.element
+        states, activations = back * of.state * element, of.kept * element / 2
+        kept = {True: of.loss + states + activations, False: of.loss + back * activations}
+        fixed = self.weights(layers) + ADAPTER * recipe.rank * back * of.adapter
+        sequences = lengths(recipe.max_tokens, recipe.packed)
+        mean, spread = fmean(sequences), pstdev(sequences)
+        for count, recomputes in [micro] if micro else memory_fallbacks(recipe.batch):
+            longest = count * mean + 4 * sqrt(count) * spread
+            if fixed + longest * kept[recomputes] <= self.card.memory * 1e9:
+                break
+        tokens, ahead = (recipe.steps - made) * recipe.batch * mean, layers + back * recomputes
+        work = self.passes("healing", tokens, (ahead, back), 2 * tokens, count * mean)
+        return work._replace(memory=fixed + recipe.max_tokens * kept[True])
+
+    def work(self, request: Request, shared: bool, made: int) -> Work:
+        """Return the work of a result, where a shorter healing has made `made` steps.
+
+        shared: another result reads the same, so that only the layers after the cut are run.
+        """
+        params, block, layers = request.params, request.block, len(self.counts.parameters.layers)
+        if request.kind == "healing":
+            return self.healing(layers - block.size, request.recipe, made)
+        runs = [layers - block.stop] * bool(block.size) + [layers] * (not shared)
+        if request.kind == "damage":  # the whole model, and without each block
+            runs += [stop for size in range(1, layers) for stop in range(layers - size + 1)]
+        if request.recipe or request.writes:
+            runs = [layers - block.size]
+        batch = params.get("batch_tokens", params.get("max_tokens"))
+        work = self.forward(request.kind, reading(params), runs, batch)
+        if request.writes:  # a token of all texts that are written together reads the weights
+            together = 1 if self.card.name == "cpu" else WRITTEN_TOGETHER
+            passes = params["questions"] * params["new_tokens"] / together
+            work = work._replace(weights=work.weights + passes * self.read(*runs))
+        return work
+
+
+def works(model: Loaded, requests: Iterable[Request]) -> list[Work]:
+    """Return the work of a job's results, in order."""
+    keys, texts, works = set(), set(), []
     for request in requests:
-        for part in [request.maps, request] if request.kind == "repair" else [request]:
-            key, text = key_of(part), key_of(part, ignored=(*BLOCK, "map"))
-            if key not in counted:
-                shorter = [r.recipe for r in part.shorter if key_of(r) in counted]
-                made = shorter[0].steps - shorter[0].decay_steps if shorter else 0
-                new.append(loaded.work(part, text in read, made))
-                read.add(text)
-            counted.add(key)
-    return new
+        shorter = [each.recipe for each in request.shorter if key_of(each) in keys]
+        made = shorter[0].steps - shorter[0].decay_steps if shorter else 0
+        text = key_of(request, *BLOCK, "map")
+        works.append(model.work(request, text in texts, made))
+        keys.add(key_of(request))
+        texts.add(text)
+    return works
+
+
+# ---- what is there ---------------------------------------------------------------------------
+
+
+class Guess(NamedTuple):
+    """Stands for a map that is not there: each block ends before the last eighth of the layers."""
+
+    num_layers: int
+
+    def best_start(self, size: int) -> int:
+        """Return the guessed l*(n), n = size."""
+        return max(0, self.num_layers - max(2, self.num_layers // 8) - size)
+
+
+def key_of(request: Request, *ignored: str) -> str:
+    """Return a result's key; without some parameters, the same for results that share the rest."""
+    params = {name: value for name, value in request.params.items() if name not in ignored}
+    return results.key(request.kind, params)
+
+
+def definition(kind: str, params: dict) -> str:
+    """Return the same for results that differ in the machine or in a version only."""
+    versions = (name for name in params if name.endswith("version"))
+    return key_of(Request(kind, params), *MACHINE, *versions)
+
+
+def jobs_of(
+    model: str, profile: Profile, notebooks: Sequence[str], record: Sequence[dict] = ()
+) -> dict[Job, list[Request]]:
+    """Return a model's jobs and their results, keyed by the machine that has made its map.
+
+    record: results that are recorded. A map of an earlier version will do; without one, blocks are
+    guessed, and of a model whose depth is not known there is only the job of its map. A job that
+    was listed then, and that the map shows to be the same as another, stays without results.
+    """
+    layers = registry.num_layers(model)
+    jobs = by_job(model, profile, notebooks, Guess(layers or 1), apart=True)
+    jobs = {job: requests for job, requests in jobs.items() if layers or job.is_map}
+    revision, of_map = registry.resolve(model).revision, similarity(model, profile).params
+    maps = [
+        one
+        for one in (*record, *results.stored("similarity"))
+        if definition(one["kind"], one["params"]) == definition("similarity", of_map)
+        and one["params"]["revision"] == revision
+        and profile.dtype in (None, one["params"]["dtype"])
+    ]
+    if not maps:
+        return jobs
+    newest = max(maps, key=lambda one: one["params"]["version"])
+    made_on = {name: newest["params"][name] for name in MACHINE}
+    mapped = by_job(model, profile, notebooks, BlockDistances.stored(newest["values"]))
+    names = {job.name for job in mapped}
+    return {
+        job: [replace(request, params=request.params | made_on) for request in requests]
+        for job, requests in mapped.items()
+    } | {job: [] for job in jobs if job.name not in names}
+
+
+def state(request: Request, record: dict[str, dict]) -> str:
+    """Return whether a result is done, recorded in an older definition (older), or missing.
+
+    Done is also what is not to be had: its healing failed, or the whole model solves no problem of
+    GSM8K. record: recorded results, by key and by definition.
+    """
+
+    def load(request: Request) -> dict | None:
+        return record.get(key_of(request)) or results.load(request.kind, request.params)
+
+    if key_of(request) in record or results.location(request.kind, request.params).exists():
+        return "done"
+    if request.recipe and (healing := load(request.healing)) and healing["status"] != "ok":
+        return "done"
+    if request.writes and (whole := load(request.whole)) and not whole["values"]["value"]:
+        return "done"
+    return "older" if definition(request.kind, request.params) in record else "missing"
+
+
+# ---- the plan --------------------------------------------------------------------------------
 
 
 class Planned(NamedTuple):
-    """A job, the results that it lacks, and what they take."""
+    """A job, how many of its results are in each state, and those that are not done."""
 
     job: Job
+    states: Counter
     missing: list[Request]
-    works: list[Work]  # of a result that several jobs need, in the first of them
+    works: list[Work]  # of a model that can be counted
 
     def hours(self, card: Card) -> float:
-        return sum(map(card.hours, self.works))
+        return sum(map(card.seconds, self.works)) / 3600
 
 
 def planned(
-    profile: Profile, notebooks: list[str], card: Card, recorded: dict[str, dict] | None = None
+    profile: Profile, notebooks: Sequence[str], card: Card, record: Sequence[dict] = ()
 ) -> list[Planned]:
-    """The jobs of `notebooks`, in order. recorded: results that are there, by key.
-
-    Of a model whose sizes are not known yet nothing is counted.
-    """
+    """Return the jobs of `notebooks`, in order. record: results that are recorded."""
+    known = {one["key"]: one for one in record}
+    known |= {definition(one["kind"], one["params"]): one for one in record}
     plan = []
     for model in profile.models:
-        shape, counted = registry.shape(model), set()
-        loaded = shape and Loaded(shape, profile.quantization, card)
-        for job, requests in missing(model, profile, notebooks, recorded).items():
-            plan.append(Planned(job, requests, works(loaded, requests, counted) if shape else []))
+        for job, requests in jobs_of(model, profile, notebooks, record).items():
+            states = [state(request, known) for request in requests]
+            missing = [r for r, of in zip(requests, states, strict=True) if of != "done"]
+            work = []
+            if missing and counted(model):
+                work = works(Loaded(counted(model), profile.quantization, card), missing)
+            plan.append(Planned(job, Counter(states), missing, work))
     return plan
-
-
-def line(card: Card, jobs: list[Planned]) -> str:
-    """The table's line of a notebook's jobs for a model."""
-    label = registry.label(jobs[0].job.model)[-14:]  # the end, where models of a family differ
-    every = [work for one in jobs for work in one.works]
-    hours = [one.hours(card) for one in jobs]
-    flops, memory = sum(w.flops for w in every), max((w.memory for w in every), default=0)
-    numbers = flops / 1e15, sum(hours), max(hours), memory / 1e9
-    counts = len(jobs), sum(work.kind != "maps" for work in every)
-    return LINE.format(
-        label, jobs[0].job.notebook, *counts, *map(_number, numbers), fit(card, jobs)
-    )
-
-
-def fit(card: Card, jobs: list[Planned]) -> str:
-    """How the jobs of a line fit a card."""
-    left = [one.works for one in jobs if one.works]
-    if not left:
-        return "shared with rows above" if any(one.missing for one in jobs) else "done"
-    large = [{work.kind for work in works if work.memory > card.memory} for works in left]
-    fitting = sum(kinds <= {"similarity"} for kinds in large)
-    if fitting < len(left):
-        return f"{fitting} of {len(left)}" if fitting else "does not fit"
-    return "layer by layer" if any(large) else "yes"
-
-
-def longest_chain(plan: list[Planned], card: Card) -> tuple[float, list[str]]:
-    """The hours of a map and the longest job that needs it, and the names of those left."""
-    maps = {one.job.model: one for one in plan if one.job.is_map}
-    chains = [(0.0, [])]
-    for one in plan:
-        of_map = [] if one.job.is_map else [maps[one.job.model]]
-        left = [each for each in (*of_map, one) if each.missing]
-        chains.append((sum(each.hours(card) for each in left), [each.job.name for each in left]))
-    return max(chains)
-
-
-def on_cards(plan: list[Planned], card: Card, count: int) -> float:
-    """The hours of a plan on `count` cards: maps first, then the next job as one is free."""
-    free, mapped = [0.0] * count, {}
-    maps = [one for one in plan if one.job.is_map]
-    for one in maps:
-        mapped[one.job.model] = heappop(free) + one.hours(card)
-        heappush(free, mapped[one.job.model])
-    others = [one for one in plan if not one.job.is_map]
-    for one in sorted(others, key=lambda one: mapped[one.job.model]):
-        start = max(heappop(free), mapped[one.job.model])
-        heappush(free, start + one.hours(card))
-    return max(free)
 
 
 def table(
     profile: Profile, notebooks: list[str], card_name: str | None = None, count: int = 1
 ) -> str:
-    """The plan of a run on `count` cards as text, at most 110 columns wide.
+    """Return the plan of a run on `count` cards as text.
 
     What is recorded of the profile is there: a recording resumes. Raises ValueError for a bad card.
     """
     card = get_card(card_name, profile.dtype)
-    record = results.archive(paths.RECORDED / profile.name)
-    plan = planned(profile, notebooks, card, {result["key"]: result for result in record.records()})
-    lacking = [request for one in plan for request in one.missing]
-    older = sum(record.find(request.kind, request.params) is not None for request in lacking)
-    rows = grouped(plan, lambda one: (one.job.model, one.job.notebook))
-    every = [work for one in plan for work in one.works]
-    drawn = sorted({*notebooks} - {notebook for _, notebook in rows})
-    unknown = ", ".join(model for model in profile.models if not registry.shape(model))
-    chosen = "float32" if card.element == 4 else "16 bits"
-    hours, flops = sum(map(card.hours, every)), sum(work.flops for work in every)
-    chain, names = longest_chain(plan, card)
-    done = sum(not one.missing for one in plan)
+    record = list(restore.records(paths.RECORDED / profile.name))
+    plan = planned(profile, notebooks, card, record)
+    jobs = pd.DataFrame([_row(one, card) for one in plan])
+    sums = dict.fromkeys(jobs.columns[2:], "sum") | {"longest": "max", "GB": "max"}
+    rows = jobs.groupby(["model", "nb"], sort=False, as_index=False).agg(sums)
+    done, older, missing, hours = rows[["done", "older", "missing", "hours"]].sum()
+    uncounted = {one.job.model for one in plan if one.missing and not one.works}
     lines = [
-        f"{profile.name} on {card.name}: {card.memory / 1e9:.1f} GB, {card.matmul / 1e12:.3g} "
-        f"TFLOP/s; weights in {profile.quantization or profile.dtype or chosen}.",
+        f"{profile.name} on {card.name}: {card.memory:g} GB, {card.products:g} TFLOP/s; weights "
+        f"in {profile.quantization or profile.dtype or '16 bits'}.",
         f"Rates {card.source}.",
-        "GB: weights and one row.",
         "",
-        LINE.format(*HEADER),
-        *(line(card, jobs) for jobs in rows.values() if registry.shape(jobs[0].job.model)),
+        rows.to_string(index=False, float_format="{:,.2f}".format),
         "",
-        *([f"Not counted: {', '.join(drawn)}."] if drawn else []),
-        *([f"Not one: {unknown}. No config.json tells the sizes."] if unknown else []),
-        f"{len(plan)} jobs, {done} done. The rest: {_number(hours)} hours, "
-        f"{_number(flops / 1e15)} PFLOP.",
-        *([OLDER.format(older, len(lacking))] if older else []),
-        f"One after the other: {_number(chain)} hours{': ' * bool(names)}{', '.join(names)}.",
-        *([f"On {count} cards: {_number(on_cards(plan, card, count))} hours."] * (count > 1)),
+        "longest: hours of a job. GB: weights and one row. fit: jobs whose GB the card has.",
+        f"Not counted: {', '.join(sorted(uncounted)) or 'nothing'}.",
+        f"Results: {done:.0f} done, {older:.0f} recorded in an older definition, "
+        f"{missing:.0f} missing.",
+        f"The rest: {hours:,.1f} hours; on {count} such cards at least "
+        f"{max(rows.longest.max(), hours / count):,.1f}.",
     ]
     return "\n".join(lines)
 
 
-def _number(value: float) -> str:
-    digits = 0 if value >= 100 else 1 if value >= 1 else 2
-    return "<0.01" if 0 < value < 0.01 else f"{value:,.{digits}f}"
+def _row(one: Planned, card: Card) -> dict:
+    """Return a job's row in the table."""
+    memory = max((work.memory for work in one.works), default=0) / 1e9
+    return {
+        "model": registry.label(one.job.model),
+        "nb": one.job.notebook,
+        "jobs": 1,
+        **{state: one.states[state] for state in ("done", "older", "missing")},
+        "hours": one.hours(card),
+        "longest": one.hours(card),
+        "GB": memory,
+        "fit": memory <= card.memory,
+    }

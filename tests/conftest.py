@@ -28,6 +28,7 @@ import simulated_device
 import tokenizers
 import torch
 import transformers
+from filelock import FileLock
 from gguf import GGUFWriter
 from transformers import AutoModelForCausalLM
 
@@ -36,7 +37,7 @@ from lib.data import sets
 from lib.evaluation import Task
 from lib.models import files, loading, machine, registry
 from replication import paths, profiles  # results name the file of `formats`
-from replication.measure import request
+from replication.measure import request, scores
 
 DEVICE = os.environ.get("DEEPER_LAYERS_DEVICE", "cpu")  # or "sim", "cuda": for a list of tests
 if DEVICE == "sim":
@@ -174,7 +175,7 @@ def logits(model, ids):
 
 def pytest_collection_modifyitems(items):
     """What takes longest begins first, and two workers end together."""
-    first = ("test_run.py", "test_simulated_device.py")
+    first = ("test_run.py", "test_recorded.py")
     items.sort(key=lambda item: first.index(name) if (name := item.path.name) in first else 2)
     gc.freeze()  # imports leave 600,000 objects, which each of many collections would search
 
@@ -226,11 +227,68 @@ def output(tmp_path, monkeypatch):
     """Everything a test measures goes to an empty folder."""
     for name, place in {
         "RESULTS": tmp_path / "data" / "results",
+        "TABLES": tmp_path / "data" / "tables",
         "FIGURES": tmp_path / "figures",
         "RUNS": tmp_path / "papermill_runs",
     }.items():
         monkeypatch.setattr(paths, name, place)
     return tmp_path
+
+
+def replicate(folder, *arguments: str, cwd=paths.ROOT, **variables) -> subprocess.CompletedProcess:
+    """Run `python -m replication`; all that it leaves is in `folder`."""
+    environment = os.environ | {"DEEPER_LAYERS_OUTPUT": str(folder)} | variables
+    command = [sys.executable, "-m", "replication", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
+
+
+def made_once(tmp_path_factory, name: str, *arguments: str, **variables) -> Path:
+    """Return the folder of a whole run, made by the first process of pytest that needs it."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = base / name
+    with FileLock(base / f"{name}.lock"):
+        if not folder.exists():
+            folder.mkdir()
+            done = replicate(folder, *arguments, cwd=folder, **variables)
+            (folder / "stdout").write_text(done.stdout)
+            (folder / "stderr").write_text(done.stderr)
+            (folder / "exit").write_text(str(done.returncode))
+    ended = [(folder / stream).read_text() for stream in ("exit", "stdout", "stderr")]
+    assert ended[0] == "0", "\n".join(ended)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def smoke_run(tmp_path_factory):
+    """Return the folder of every notebook in `smoke`, which nobody may change.
+
+    It has an odd name, and the run begins in another working directory.
+    """
+    return made_once(tmp_path_factory, "a füll run", "--profile", "smoke")
+
+
+KEEP_FIGURES = """
+import os, pickle
+from replication import figures
+
+def save(figure, name, profile, save=figures.save):
+    with open(os.path.join(os.environ["DEEPER_LAYERS_OUTPUT"], f"{name}.pickle"), "wb") as file:
+        pickle.dump(figure, file)
+    return save(figure, name, profile)
+
+figures.save = save
+"""
+
+
+@pytest.fixture(scope="session")
+def recorded_run(tmp_path_factory):
+    """Return the folder of the drawn record, with a pickle of each figure, as a kernel had it."""
+    startup = tmp_path_factory.mktemp("ipython")
+    (startup / "profile_default" / "startup").mkdir(parents=True)
+    (startup / "profile_default" / "startup" / "keep.py").write_text(KEEP_FIGURES)
+    drawn = {"IPYTHONDIR": str(startup), "PYTHONPATH": str(paths.ROOT)}
+    return made_once(tmp_path_factory, "recorded run", "--profile", profiles.DRAWN, **drawn)
 
 
 @pytest.fixture(scope="module")
@@ -320,6 +378,9 @@ def real_task(name: str, **counts) -> Task:
     """A task on the real data, as many questions as the profile `smoke` has or `counts` say."""
     profile = dataclasses.replace(profiles.get("smoke"), **counts)
     return evaluation.task_of(request.of_task(name, profile))
+
+
+measured_scores = scores.measure
 
 
 def score(depth: int, right: int, **columns) -> dict:

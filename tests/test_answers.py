@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Characters, real_task
+from conftest import Characters, measured_scores, real_task
 from scipy.stats import mannwhitneyu
 
 from lib import evaluation
@@ -16,8 +16,7 @@ from lib.models import loading
 from lib.sweep import baseline_scores, sweep
 from replication import analysis, paths, profiles
 from replication.analysis import curves
-from replication.measure import scores
-from replication.results import codec
+from replication.measure import codec, scores
 
 COUNTS = {"arc_easy_questions": 6, "hellaswag_questions": 6}
 ONE, TWO = {"answer": 0, "weight": 1}, {"answer": 1, "weight": 3}
@@ -108,7 +107,7 @@ def choices_of(values: dict) -> list[np.ndarray]:
 
 def test_a_stored_score_says_what_was_answered(output):
     profile = replace(profiles.get("smoke"), **COUNTS)
-    table = scores.measure("tiny-random", profile, [Block(1, 2)], ["arc_easy", "c4"])
+    table = measured_scores("tiny-random", profile, [Block(1, 2)], ["arc_easy", "c4"])
     unpruned, pruned, c4, _ = (row for _, row in table.iterrows())
     stored = {}
     for file in paths.RESULTS.rglob("scores/*/*.json"):
@@ -135,7 +134,7 @@ def test_weights_of_subjects_are_runs_and_read_back_exactly():
     loglikelihoods = list(np.log(draw.dirichlet(np.ones(4), len(weights))) - 4)
     examples = [{"answer": int(a)} for a in draw.integers(4, size=len(weights))]
     values = draw.integers(2, size=len(weights)).astype(float)
-    stored = codec.stored(values, weights, loglikelihoods, examples)
+    stored = codec.packed(values, weights, loglikelihoods, [e["answer"] for e in examples])
     assert len(stored["weights"]) == 2
     for mine, theirs in zip(codec.examples_of(stored)[:2], (values, weights), strict=True):
         np.testing.assert_array_equal(mine, theirs)

@@ -8,10 +8,10 @@ from conftest import jupyter_lab
 from playwright.sync_api import expect
 
 from lib import storage
-from replication import explore, paths
+from replication import paths
 from replication.analysis import islands
-from replication.figures import explorer, looks
 from replication.run import notebooks
+from replication.show import explorer
 
 pytestmark = pytest.mark.real
 SETTINGS = {  # no news from the network; every cell's output is drawn, also out of sight
@@ -47,7 +47,7 @@ def outlined(page, side: str) -> int:
 
 
 def test_file_shows_what_is_chosen_and_keeps_it_in_its_link(page, output):
-    maps = explore.maps()
+    maps = explorer.maps()
     file = paths.FIGURES / "explorer.html"
     storage.atomic_write(file, explorer.page(maps).encode())
     page.goto(file.as_uri())
@@ -110,10 +110,10 @@ def fits(body) -> bool:
 @pytest.fixture(scope="module")
 def of_record(tmp_path_factory):
     """What to look at in the recorded run, and its page."""
-    maps = explore.maps(own=False)
+    maps = explorer.maps(own=False)
     file = tmp_path_factory.mktemp("explorer") / "explorer.html"
     file.write_text(explorer.page(maps), encoding="utf-8")
-    return looks.looks({label: maps[label] for label in explorer.opening(maps)}), file
+    return explorer.looks(explorer.opening(maps)), file
 
 
 @pytest.mark.parametrize("width", [400, 860, 1300])
@@ -174,7 +174,7 @@ def test_notebook_in_jupyterlab(page, jupyter):
     assert fits(frame.locator("body"))
     frame.locator(".looks a").first.click()  # a link would leave the page here
     expect(frame.locator("#right .card")).to_contain_text("Block(11, 1) drops layer 11 of 30")
-    frame.locator("[name=right]").select_option("tiny random Llama (your results)")
+    frame.locator("[name=right]").select_option("tiny random Llama (your run smoke)")
     frame.locator("[name=threshold]").fill("0.03")
     expect(frame.locator("#left .found tr[data-l]")).to_have_count(2)
     picture = page.locator("img.widget-image")  # of the slider over the threshold

@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import isotonic_regression
 
 from lib.blocks import BlockDistances
-from replication import paths, profiles, results
+from replication import measure, paths, profiles
 from replication.analysis import bootstrap, curves, statistics
 from replication.analysis.curves import curve, transitions
 from replication.analysis.depth import lower_minus_upper
@@ -18,7 +18,8 @@ from replication.claims.bounds import CRITERIA, judged
 from replication.claims.show import markdown
 from replication.claims.tables import RunTables
 from replication.figures.verdicts import figure_claims
-from replication.measure import distance_maps, experiments
+from replication.measure import experiments
+from replication.profiles import PAPER_TOKENS
 from scripts import readme
 
 L, N, LN_V = 24, 400, 10.0
@@ -65,7 +66,7 @@ def rows(task, value, strategy="similarity", treatment="unhealed", n=N, model=MO
             }
             | columns
         )
-    return pd.DataFrame(records)
+    return pd.DataFrame(records).assign(tokens=PAPER_TOKENS * (treatment == "healed"))
 
 
 def joined(parts) -> pd.DataFrame:
@@ -143,9 +144,18 @@ def cost(memory=0.55, prefill=0.6, decode=0.6, turns=9) -> pd.DataFrame:
 def variants(ablation, name, lines, n) -> list[pd.DataFrame]:
     """Healed scores of every variant of an ablation: lines[task][key] is a score by fraction."""
     return [
-        rows(task, value, treatment="healed", n=n, ablation=ablation, variant=name.format(key))
+        rows(
+            task,
+            value,
+            treatment="healed",
+            n=n,
+            ablation=ablation,
+            variant=name.format(key),
+            rank=key,
+        )
         for task, values in lines.items()
         for key, value in values.items()
+        for variant in [name.format(key)]
     ]
 
 
@@ -180,7 +190,10 @@ def a_run(
         "cost": cost(**(costs or {})),
     }
     maps = {MODEL: a_map(distances, 256 if n == N else n)}
-    return RunTables(replace(profiles.get("paper"), heal_steps=steps), maps, tables)
+    for table in tables.values():
+        if "treatment" in table:
+            table["tokens"] = np.where(table.treatment == "healed", steps * 16 * 2048, 0)
+    return RunTables(maps, tables)
 
 
 def robust(order) -> RunTables:
@@ -188,7 +201,7 @@ def robust(order) -> RunTables:
     names = ("llama-2-7b", "llama-2-13b", "llama-2-70b")[: len(order)]
     tables = [rows("mmlu", falls(at), model=name) for name, at in zip(names, order, strict=True)]
     maps = {n: a_map(smooth, num_layers=12 * (i + 1)) for i, n in enumerate(names)}
-    return RunTables(profiles.get("paper"), maps, {"scores": pd.concat(tables)})
+    return RunTables(maps, {"scores": pd.concat(tables)})
 
 
 def changed(task, strategy, treatment, value) -> dict:
@@ -301,7 +314,7 @@ def of_lines(part: str, *lines: pd.DataFrame, table: str = "scores") -> bounds.V
     """The verdict on a part where only `lines` were measured."""
     model = lines[0].model.iloc[0]
     maps = {model: a_map(smooth)}
-    return verdict(RunTables(profiles.get("paper"), maps, {table: joined(lines)}), part)
+    return verdict(RunTables(maps, {table: joined(lines)}), part)
 
 
 def test_a_verdict_that_turns_with_the_floor_is_not_decided():
@@ -345,7 +358,7 @@ def test_a_depth_that_rests_on_the_first_layers_is_not_decided(layer):
     def unlike(start, size):
         return 0.1 + 0.02 * size + 0.3 * (start == layer) + 0.002 * start
 
-    run = RunTables(profiles.get("paper"), {MODEL: a_map(unlike)}, {})
+    run = RunTables({MODEL: a_map(unlike)}, {})
     one = verdict(run, "4a")
     assert (one.direction, one.confidence) == ("agrees", "points this way")
     assert f"blocks without the first {'two' if layer == 1 else 'three'} layers" in one.why
@@ -480,7 +493,7 @@ def test_a_line_is_made_monotone_by_the_nearest_values():
 
 
 def test_without_measurements_nothing_is_run():
-    nothing = RunTables(profiles.get("paper"), {}, {})
+    nothing = RunTables({}, {})
     assert [v.confidence for v in checks.verdicts(nothing)] == ["not run"] * len(CRITERIA)
 
 
@@ -548,8 +561,7 @@ def test_two_depths_are_too_few_for_a_statistic():
 
 def test_figure_and_table_show_every_verdict(output, agreeing):
     verdicts = list(agreeing.values())
-    figure_claims(verdicts, profiles.get("smoke"))
-    table = pd.read_csv(paths.FIGURES / "smoke" / "figure_claims.csv", dtype={"claim": str})
+    table = figure_claims(verdicts).table
     assert table.claim.tolist() == list(CRITERIA)
     assert table.verdict.tolist() == [v.verdict for v in verdicts]
     lines = markdown(verdicts).splitlines()
@@ -560,13 +572,11 @@ def test_figure_and_table_show_every_verdict(output, agreeing):
 def test_what_is_there_is_gathered_and_nothing_computed(output):
     """Only the map, so only claim 4 is judged; and claim 5 on the recorded maps of Qwens."""
     smoke = profiles.get("smoke")
-    empty = tables.gather(smoke, results.archive(paths.RESULTS))
-    assert empty.maps == {} and empty.tables == {}
-    assert list(paths.RESULTS.rglob("*.json")) == []
-    assert not results.read_only()
-    distance_maps.measure(smoke)
+    empty = tables.gather(smoke)
+    assert empty.maps == {} and empty.tables == {} and not paths.RESULTS.exists()
+    measure.distances(smoke)
     before = list(paths.RESULTS.rglob("*.json"))
-    run = tables.gather(smoke, results.archive(paths.RESULTS))
+    run = tables.gather(smoke)
     assert list(paths.RESULTS.rglob("*.json")) == before
     judged_parts = {v.claim for v in checks.verdicts(run) if v.confidence != "not run"}
     assert judged_parts == {"4a", "4b", "5"}

@@ -10,7 +10,7 @@ from replication import profiles
 from replication.analysis import bootstrap
 from replication.analysis.curves import Curve
 from replication.figures import curves
-from replication.measure import distance_maps, scores
+from replication.measure import distance_maps, experiments, scores
 
 SMOKE = replace(profiles.get("smoke"), c4_sequences=4, arc_easy_questions=4)
 NAME = "tiny-random"
@@ -22,8 +22,9 @@ def distances(output):
 
 
 def test_a_diverged_healing_has_no_score_and_the_next_job_runs(distances):
-    wild = scores.healed({NAME: distances}, SMOKE, ["c4"], ["simple"], [2], learning_rate=1e30)
-    fine = scores.healed({NAME: distances}, SMOKE, ["c4"], ["simple"], [3])
+    cut = NAME, distances, SMOKE, ["c4"], ["simple"]
+    wild = scores.table(experiments.healed(*cut, [2], learning_rate=1e30))
+    fine = scores.table(experiments.healed(*cut, [3]))
     assert wild.status.tolist() == ["diverged"] and wild.value.isna().all()
     assert fine.status.tolist() == ["ok"] and fine.value.notna().all()
 
@@ -31,7 +32,7 @@ def test_a_diverged_healing_has_no_score_and_the_next_job_runs(distances):
 def test_a_row_that_is_not_asked_says_what_it_is_of(distances):
     """Also where the processor's format is not the profile's own."""
     profile = replace(SMOKE, dtype=None)
-    table = scores.reasoning({NAME: distances}, profile)
+    table = scores.table(experiments.reasoning(NAME, distances, profile))
     unsolved = table[table.status == scores.UNSOLVED]
     assert unsolved.block_size.tolist() == profile.healed_sizes(distances.num_layers)
     assert set(unsolved.dtype) == set(table.dtype) and unsolved.dtype.notna().all()

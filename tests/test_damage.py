@@ -11,16 +11,16 @@ from lib.data import sets
 from lib.evaluation import Task
 from lib.pruning import dropped
 from lib.sweep import sweep
-from replication import paths, profiles, results
+from replication import measure, paths, profiles, tables
 from replication.analysis import choice
 from replication.beyond import which_block
-from replication.measure import damage
+from replication.measure import cache, damage
 
 SMOKE = replace(profiles.get("smoke"), damage_sequences=10, damage_tokens=20)
 
 
 def test_damage_is_the_rise_of_the_loss_without_the_block(loaded_llama, tokenizer):
-    damages = damage.measure(["tiny-random"], SMOKE)
+    damages = measure.table(damage.damage, ["tiny-random"], SMOKE)
     texts = sets.c4("validation", "wheels", SMOKE.damage_sequences)
     task = Task("c4", tuple({"text": t, "max_tokens": SMOKE.damage_tokens} for t in texts))
     whole = sweep(loaded_llama, tokenizer, [], [task]).value[0]
@@ -36,16 +36,19 @@ def test_damage_is_the_rise_of_the_loss_without_the_block(loaded_llama, tokenize
 
 
 def test_only_missing_chunks_are_swept(loaded_llama, monkeypatch):
-    whole = damage.measure(["tiny-random"], SMOKE)
+    whole = measure.table(damage.damage, ["tiny-random"], SMOKE)
     chunks = sorted(paths.RESULTS.glob("damage/*/*.json"))
     assert len(chunks) == 2
     chunks[1].unlink()
-    with monkeypatch.context() as drawing, pytest.raises(results.NotMeasured):
-        drawing.setenv(results.DRAW_ONLY, "1")
-        damage.measure(["tiny-random"], SMOKE)
+    with monkeypatch.context() as drawing, pytest.raises(tables.NotMeasured):
+        drawing.setenv(cache.DRAW_ONLY, "1")
+        measure.table(damage.damage, ["tiny-random"], SMOKE)
     swept = []
     monkeypatch.setattr("lib.sweep.sweep", lambda *args: swept.append(1) or sweep(*args))
-    pd.testing.assert_frame_equal(damage.measure(["tiny-random"], SMOKE), whole)
+    whole = whole.drop(columns="took")
+    pd.testing.assert_frame_equal(
+        measure.table(damage.damage, ["tiny-random"], SMOKE).drop(columns="took"), whole
+    )
     assert len(swept) == 1
 
 
@@ -155,7 +158,7 @@ def test_the_error_of_a_rise_is_paired_on_texts():
     """Texts differ by far more than what the block does to each; the last has twice the tokens."""
     whole, rises, tokens = np.array([1.0, 5.0, 9.0]), np.array([0.5, 0.6, 0.7]), np.array([1, 1, 2])
     losses = np.stack([whole, whole + rises])
-    (row,) = damage.table("m", [[0, 0], [2, 1]], losses, tokens).to_dict("records")
+    (row,) = damage.rises("m", [[0, 0], [2, 1]], losses, tokens).to_dict("records")
     assert row["value"] == pytest.approx((0.5 + 0.6 + 2 * 0.7) / 4)
     assert row["loss"] == pytest.approx((1.5 + 5.6 + 2 * 9.7) / 4)
     squares = 0.125**2 + 0.025**2 + (2 * 0.075) ** 2

@@ -5,9 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from replication import figures, paths, profiles
+from replication import figures, measure, profiles
 from replication.beyond import dose
-from replication.measure import distance_maps, scores
 
 TOKENS = np.array([16, 32, 64, 128, 256, 512]) * 1024
 
@@ -56,7 +55,7 @@ def test_a_loss_that_is_not_healed_is_drawn_as_measured_and_named(output, monkey
     whole = {"treatment": "unpruned", "strategy": "none", "block_size": 0, "value": 3.0}
     table = pd.concat([pd.DataFrame([table.iloc[0].to_dict() | whole]), table])
     table["standard_error"] = 0.1
-    figure = dose.figure_dose(table, dose.gap_left(table), profiles.get("smoke"))
+    figure = dose.figure_dose(table, dose.gap_left(table))
     dotted = [line for line in figure.axes[0].lines if line.get_linestyle() == ":"]
     heights = {line.get_label(): line.get_ydata()[0] for line in dotted}
     unhealed = table[table.treatment == "unhealed"].set_index("strategy").value
@@ -68,20 +67,19 @@ def test_a_loss_that_is_not_healed_is_drawn_as_measured_and_named(output, monkey
 
 def test_a_run_is_measured_and_drawn(output):
     profile = profiles.get("smoke", limit=4)
-    maps, profile = distance_maps.measure(profile)
-    table = scores.score_table(maps, dose.requests, profile)
+    maps, profile = measure.distances(profile)
+    table = measure.table(dose.doses, maps, profile)
     assert set(table.treatment) == {"unpruned", "unhealed", "healed", "control"}
     assert set(table.steps) == {0, *profile.dose_steps} and table.value.notna().all()
     assert (table.tokens == table.steps * profile.heal_batch * profile.heal_tokens).all()
-    dose.figure_dose(table, dose.gap_left(table), profile)
-    drawn = pd.read_csv(paths.FIGURES / "smoke" / "figure_dose.csv")
+    drawn = dose.figure_dose(table, dose.gap_left(table)).table
     assert drawn.gap.notna().any()
 
 
 def test_every_training_is_drawn_step_by_step(output):
     profile = profiles.get("smoke", limit=4)
-    maps, profile = distance_maps.measure(profile)
-    healings = scores.healings(maps, profile, dose.requests)
+    maps, profile = measure.distances(profile)
+    healings = measure.table(dose.trainings, maps, profile)
     lengths = set(zip(healings.strategy, healings.block_size, healings.steps, strict=True))
     assert len(lengths) == len(healings)  # none twice, although the longest dose is of figure 1d
     dosed = {strategy for strategy, _, steps in lengths if steps in profile.dose_steps}
@@ -89,6 +87,5 @@ def test_every_training_is_drawn_step_by_step(output):
     sizes = profile.healed_sizes(maps["tiny-random"].num_layers)
     assert {n for _, n, steps in lengths if steps == profile.heal_steps} == {0, *sizes}
     assert healings.losses.map(len).tolist() == healings.steps.tolist()
-    figures.figure_training(healings, profile)
-    drawn = pd.read_csv(paths.FIGURES / "smoke" / "figure_training.csv")
-    assert drawn.loss.tolist() == pytest.approx(sum(healings.losses, []))
+    drawn = figures.figure_training(healings).table
+    assert drawn.loss.tolist() == pytest.approx(np.concatenate(healings.losses))

@@ -7,14 +7,13 @@ import pandas as pd
 import pytest
 from conftest import Distances, score
 
-from lib.blocks import Block
 from lib.models import registry
 from replication import profiles
 from replication.analysis import curves
 from replication.beyond import dose
-from replication.measure import experiments, request
+from replication.measure import experiments
 
-PROFILE = profiles.get("overnight")
+PROFILE, PAPER = profiles.get("overnight"), profiles.get("paper")
 (NAME,) = PROFILE.ablation_models
 
 
@@ -23,53 +22,48 @@ def test_beyond_the_dense_part_every_second_size_is_asked():
     assert few.block_sizes(10) == [1, 2, 3, 5, 7, 9] and few.block_sizes(12)[:5] == [1, 2, 3, 5, 7]
 
 
-def test_each_order_of_the_examples_is_its_own():
+def test_each_variant_of_a_prompt_is_its_own():
     requests = experiments.prompts(NAME, Distances(), PROFILE)
-    orders = [r for r in requests if r.labels["ablation"] == "order"]
-    numbers = [r for r in requests if r.labels["ablation"] == "number"]
-    assert {(r.labels["variant"], r.params["shot_order"]) for r in orders} == {
-        (f"order {order}", order) for order in experiments.ORDERS
+    seen = {(r.labels["variant"], r.params["shots"], r.params.get("shot_order")) for r in requests}
+    assert {one for one in seen if "order" in one[0]} == {
+        (f"order {order}", max(experiments.SHOTS), order) for order in experiments.ORDERS
     }
-    shots = {(r.labels["variant"], r.params["shots"]) for r in numbers}
-    assert shots == {(f"{k} examples", k) for k in experiments.SHOTS}
+    assert {one[:2] for one in seen if "examples" in one[0]} == {
+        (f"{k} examples", k) for k in experiments.SHOTS
+    }
 
 
 @pytest.mark.parametrize(
-    "name, strategies",
+    "profile, name, strategies",
     [
-        ("mistral-7b", {"similarity", "simple"}),
-        ("llama-2-7b", {"similarity", "simple"}),
-        ("llama-2-70b", {"similarity"}),
+        (PAPER, "mistral-7b", {"similarity", "simple"}),
+        (PAPER, "llama-2-70b", {"similarity"}),
+        (profiles.get("paper", ["llama-2-70b"]), "llama-2-70b", {"similarity"}),
+        (profiles.get("paper", ["llama-2-7b"]), "llama-2-7b", {"similarity", "simple"}),
+        (PROFILE, NAME, {"similarity", "simple"}),
     ],
 )
-def test_ranks_are_swept_with_the_strategies_of_figure_9(name, strategies):
-    paper = profiles.get("paper")
-    assert {r.labels["ablation"] for r in experiments.ranks(name, Distances(), paper)} == strategies
-    alone = profiles.get("paper", [name])  # also in a run of this model only
-    requests = experiments.ranks(name, Distances(), alone)
+def test_ranks_are_swept_with_the_strategies_of_figure_9(profile, name, strategies):
+    """Also in a run of this model only."""
+    requests = experiments.ranks(name, Distances(), profile)
     assert {r.labels["ablation"] for r in requests} == strategies
 
 
 def test_a_model_is_the_same_by_its_hub_id():
     """So its recipe, its pin and its colour are; a run cannot have it twice."""
     on_the_hub = {name: of.source for name, of in registry.MODELS.items() if "/" in of.source}
-    assert on_the_hub.keys() >= {*profiles.get("paper").models}
+    assert on_the_hub.keys() >= {*PAPER.models}
     for name, hub_id in on_the_hub.items():
         assert profiles.get("paper", [hub_id]) == profiles.get("paper", [name])
         with pytest.raises(ValueError, match=f"two are called {registry.label(name)}"):
             profiles.get("paper", [name, hub_id])
 
 
-def test_every_rank_model_of_other_profiles_has_both_strategies():
-    requests = experiments.ranks(NAME, Distances(), PROFILE)
-    assert {r.labels["ablation"] for r in requests} == {"similarity", "simple"}
-
-
 def test_seeds_at_more_depths_are_healed_for_a_length_of_the_dose():
     """So that the first seed is measured already; two thirds of the healings are new."""
     distances = Distances(num_layers=30)
     requests = [r for r in experiments.more_seeds(NAME, distances, PROFILE) if r.recipe]
-    doses = [r.params for r in dose.requests(NAME, distances, PROFILE)]
+    doses = [r.params for r in dose.doses(NAME, distances, PROFILE)]
     assert {r.block.size for r in requests} == {6, 12}
     assert {r.recipe.steps for r in requests} == {64}
     assert {r.recipe.seed for r in requests} == set(experiments.SEEDS)
@@ -87,15 +81,6 @@ def test_a_model_that_mmlu_tells_of_is_asked_fewer_questions_of_the_test_split()
     assert {r.block.size for r in main} == {0, 3, 6, 8, 11, 14} < {r.block.size for r in other}
 
 
-def test_a_line_in_4_bits_begins_at_the_model_in_4_bits():
-    requests = experiments.stacked(NAME, Distances(), PROFILE)
-    assert {r.block.size for r in requests} > {0}
-    assert {(r.labels["format"], r.params["quantization"]) for r in requests} == {
-        ("16 bits", None),
-        ("nf4", "nf4"),
-    }
-
-
 def test_two_forms_of_a_question_are_resampled_alike():
     """So that their difference is of the same questions: mmlu and mmlu_content."""
     lines = []
@@ -104,13 +89,3 @@ def test_two_forms_of_a_question_are_resampled_alike():
         lines.append(curves.curve(pd.Series(whole), pd.DataFrame([pruned])))
     letters, content = lines
     assert np.array_equal(letters.values, content.values)
-
-
-@pytest.mark.parametrize("quantization", [None, "nf4"])
-def test_a_healed_score_needs_the_healing_that_is_requested_alone(quantization):
-    profile, block = replace(PROFILE, quantization=quantization), Block(3, 2)
-    recipe = profiles.recipe(NAME, profile)
-    scored = request.score(NAME, profile, "c4", block, recipe)
-    alone = request.healing(NAME, profile, block, recipe)
-    assert scored.healing.params == alone.params
-    assert alone.healing.params == alone.params

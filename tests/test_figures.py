@@ -15,15 +15,14 @@ import replication
 from lib import storage
 from lib.blocks import Block, BlockDistances
 from lib.models import registry
-from replication import figures, paths, profiles, results
+from replication import figures, measure, profiles, tables
 from replication.analysis.choice import beside_distances
 from replication.beyond import biases, dose, last_layers, letters, repair, which_block
 from replication.claims.bounds import Verdict
 from replication.figures import damage, heatmaps, style
 from replication.figures.curves import most_healed
 from replication.figures.style import COLOURS, PALETTE, TABLE, colour, spread
-from replication.measure import distance_maps, experiments
-from replication.measure import scores as measured_scores
+from replication.measure import cache, experiments
 
 PAPER = profiles.get("paper")
 SMOKE = profiles.get("smoke")
@@ -79,16 +78,6 @@ def test_every_model_has_a_colour_of_the_table_and_others_one_by_their_names():
     assert colour("owner/model") in PALETTE
 
 
-def test_a_picture_without_healed_lines_has_a_name_of_its_own():
-    folder = paths.FIGURES / "smoke"
-    figures.figure_2(scores([SMOKE.main_model]), SMOKE)
-    healed = {file: file.read_bytes() for file in folder.iterdir()}
-    assert {file.stem for file in healed} == {"figure_2"}
-    figures.figure_2(scores([SMOKE.main_model], ["unhealed"]), SMOKE)
-    assert {file: file.read_bytes() for file in healed} == healed
-    assert {file.stem for file in folder.iterdir()} == {"figure_2", "figure_2_unhealed"}
-
-
 HUES = "red|blue|green|purple|orange|cyan|magenta|pink|brown|yellow|teal|olive|gold|indigo"
 COLOUR = re.compile(rf'"(tab:\w+|#[0-9a-fA-F]{{6}}|(dark|light|deep)?({HUES})(rod)?)"')
 
@@ -108,7 +97,7 @@ def test_a_panel_of_which_no_pruned_model_is_measured_is_not_drawn(missing):
     table = scores(["llama-2-7b", "qwen-7b"])
     unmeasured = (table.model == "qwen-7b") & (table.task == "mmlu") & (table.block_size >= missing)
     table.loc[unmeasured, ["value", "standard_error"]] = np.nan
-    labels = {axis.get_label() for axis in figures.figure_2(table, PAPER).axes}
+    labels = {axis.get_label() for axis in figures.figure_2(table).axes}
     assert labels == {
         "MMLU accuracy Llama-2",
         "ARC-Easy accuracy Llama-2",
@@ -119,14 +108,14 @@ def test_a_panel_of_which_no_pruned_model_is_measured_is_not_drawn(missing):
 def test_the_key_has_what_is_drawn_only():
     table = scores(["llama-2-7b", "qwen-7b"], ["unhealed"])
     table.loc[(table.model == "qwen-7b") & (table.block_size > 0), "value"] = np.nan
-    (legend,) = figures.figure_3(table, SMOKE).legends
+    (legend,) = figures.figure_3(table).legends
     texts = [text.get_text() for text in legend.get_texts()]
     assert texts == ["Llama-2-7B", "unpruned", "unhealed", "chance"]
 
 
 def test_error_bars_that_nobody_sees_are_not_in_the_key():
     for error, title in ((1e-6, ""), (0.5, "bars: ±1 s.e.")):
-        (legend,) = figures.figure_3(scores().assign(standard_error=error), SMOKE).legends
+        (legend,) = figures.figure_3(scores().assign(standard_error=error)).legends
         assert legend.get_title().get_text() == title
 
 
@@ -135,9 +124,9 @@ def test_figures_1d_and_5_show_the_model_that_is_healed_most(healed, shown):
     table = scores(["mistral-7b", "llama-2-70b"])
     fewer = (table.model != healed) & (table.strategy == "simple") & (table.treatment == "healed")
     table.loc[fewer & (healed is not None), "value"] = np.nan
-    assert most_healed(table, PAPER) == shown
-    figures.figure_5(table, PAPER)
-    assert set(pd.read_csv(paths.FIGURES / "paper" / "figure_5.csv").model) == {shown}
+    main = "llama-2-70b"
+    assert most_healed(table, main) == shown
+    assert set(figures.figure_5(table, main).table.model) == {shown}
 
 
 def cuts(**lines) -> pd.DataFrame:
@@ -168,7 +157,7 @@ FALLS = [0.4, 0.35, 0.3, 0.3, 0.3]
     ],
 )
 def test_the_finding_of_figure_cuts_is_of_its_data(early_exit, similarity, said):
-    figure = letters.figure_cuts(cuts(early_exit=early_exit, similarity=similarity), SMOKE)
+    figure = letters.figure_cuts(cuts(early_exit=early_exit, similarity=similarity))
     assert {text.get_text() for axis in figure.axes for text in axis.texts} == said
 
 
@@ -177,7 +166,7 @@ def test_the_finding_of_figure_cuts_is_of_its_data(early_exit, similarity, said)
 
 def said_by_cuts(signal: bool):
     table = cuts(early_exit=FLAT, similarity=FALLS).assign(majority=0.25 if signal else 0.45)
-    return letters.figure_cuts(table, SMOKE)
+    return letters.figure_cuts(table)
 
 
 def said_by_letters(signal: bool):
@@ -185,7 +174,7 @@ def said_by_letters(signal: bool):
     tables = [cuts(similarity=values).assign(form=form) for form, values in forms.items()]
     table = pd.concat(tables).assign(questions="mmlu", majority=0.25)
     table.loc[table.form.eq("letters") & (not signal), "majority"] = 0.45
-    return letters.figure_letters(table, SMOKE)
+    return letters.figure_letters(table)
 
 
 def said_by_biases(signal: bool):
@@ -198,7 +187,7 @@ def said_by_biases(signal: bool):
     table.loc[table.measure == biases.MEASURES[2], "chance"] = 0.5
     right = [np.arange(50) < 50 * value for value in table.value]
     table = table.assign(examples=[1.0 * row for row in right], weights=[np.ones(50)] * len(table))
-    return biases.figure_biases(table, SMOKE)
+    return biases.figure_biases(table)
 
 
 def said_by_last_layers(signal: bool):
@@ -206,7 +195,7 @@ def said_by_last_layers(signal: bool):
     lines[last_layers.KEPT[1]] = FALLS
     floor = 0.25 if signal else 0.45
     table = cuts(**lines).assign(questions="mmlu", form="letters", floor=floor)
-    return last_layers.figure_last_layers(table, damages(True), SMOKE)
+    return last_layers.figure_last_layers(table, damages(True))
 
 
 def damages(signal: bool) -> pd.DataFrame:
@@ -225,7 +214,7 @@ def said_by_layers(signal: bool):
         for criterion, layer in product(which_block.UPDATES, range(8))
     ]
     changes = pd.DataFrame(states).assign(model="m", n=24)
-    return which_block.figure_layers(damages(signal), changes, SMOKE)
+    return which_block.figure_layers(damages(signal), changes)
 
 
 def map_of(signal: bool) -> BlockDistances:
@@ -239,11 +228,11 @@ def map_of(signal: bool) -> BlockDistances:
 def said_by_damage(signal: bool):
     beside = beside_distances(damages(signal), {"m": map_of(True)})
     ranks = pd.DataFrame(columns=["model", "blocks", "rank_correlation", "low", "high"])
-    return figures.figure_damage(beside, ranks, SMOKE)
+    return figures.figure_damage(beside, ranks)
 
 
 def said_by_distances(signal: bool):
-    return figures.figure_1c("tiny-random", map_of(signal), SMOKE)
+    return figures.figure_1c("tiny-random", map_of(signal), 4)
 
 
 def said_by_doses(signal: bool):
@@ -268,7 +257,7 @@ def said_by_doses(signal: bool):
     table = pd.DataFrame([whole, *rows])
     table = table.assign(model="m", task="c4", chance=10.8, n=24, standard_error=0.1)
     table["weights"] = [np.ones(24)] * len(table)
-    return dose.figure_dose(table, dose.gap_left(table), SMOKE)
+    return dose.figure_dose(table, dose.gap_left(table))
 
 
 SAID = {
@@ -310,8 +299,7 @@ def test_seeds_of_one_cut_and_two_lengths_of_healing_are_not_crossed():
     ]
     table = pd.DataFrame(rows).assign(model="m", task="c4", strategy="similarity", block_size=2)
     table["weights"] = [np.ones(4)] * len(table)
-    figures.figure_8(table.assign(n=4), SMOKE)
-    drawn = pd.read_csv(paths.FIGURES / "smoke" / "figure_8.csv").fillna({"difference": 0})
+    drawn = figures.figure_8(table.assign(n=4)).table.fillna({"difference": 0})
     assert drawn.difference.tolist() == [0, 0.25, 3, 0, 0.5, 2]
 
 
@@ -351,7 +339,7 @@ def test_what_is_not_testable_has_a_dash_and_no_mark():
         verdict("1", "B", "not testable here", 0.1),
         verdict("5", "A", "not testable here", 0.0),
     ]
-    figure = figures.figure_claims(verdicts, SMOKE)
+    figure = figures.figure_claims(verdicts)
     (axis,) = figure.axes
     marks = [line for line in axis.lines if line.get_marker() not in ("None", "", None)]
     assert len(marks) == 1 and round(marks[0].get_ydata()[0]) == 0
@@ -360,7 +348,7 @@ def test_what_is_not_testable_has_a_dash_and_no_mark():
     assert [text.get_text() for text in legend.get_texts()] == ["differs", "A"]
     labels = [label.get_text() for label in axis.get_yticklabels()]
     assert labels == ["1  statement 1", "5  statement 5"]
-    table = pd.read_csv(paths.FIGURES / "smoke" / "figure_claims.csv")
+    table = figure.table
     assert len(table) == 3
 
 
@@ -371,7 +359,7 @@ def test_a_line_passes_what_nobody_measured_and_breaks_where_measuring_failed(st
     table = scores(treatments=["healed"]).assign(status="ok")
     missing = (table.block_size == 8) & (table.strategy == "similarity")
     table.loc[missing, ["value", "status"]] = np.nan, status
-    (axis,) = figures.figure_6(table, SMOKE).axes
+    (axis,) = figures.figure_6(table).axes
     (line,) = [
         line for line in axis.lines if line.get_linestyle() == "-" and line.get_marker() == "o"
     ]
@@ -379,13 +367,13 @@ def test_a_line_passes_what_nobody_measured_and_breaks_where_measuring_failed(st
 
 
 def test_below_figure_1d_are_the_layers_that_go():
-    *_, strip = figures.figure_1d(scores(PAPER.models), PAPER).axes
+    *_, strip = figures.figure_1d(scores(PAPER.models)).axes
     bars = {(round(bar.get_y()), round(bar.get_height())) for bar in strip.patches}
     assert bars == {(4, 8), (4, 16)} and strip.get_ylim() == (0, 32)
 
 
 def test_figure_3_has_a_panel_a_treatment_and_all_models_in_both():
-    left, right = figures.figure_3(scores(PAPER.models), PAPER).axes
+    left, right = figures.figure_3(scores(PAPER.models)).axes
     assert [a.get_title("left") for a in (left, right)] == list(TREATMENTS)
     for axis, look in ((left, ":"), (right, "-")):
         lines = [line for line in axis.lines if line.get_linestyle() == look]
@@ -395,7 +383,7 @@ def test_figure_3_has_a_panel_a_treatment_and_all_models_in_both():
 
 @pytest.mark.parametrize("share, crossed", [(0.96, True), (0.94, False), (np.nan, False)])
 def test_a_score_of_one_answer_is_crossed_out(share, crossed):
-    (axis,) = figures.figure_6(scores(commonest=share), SMOKE).axes
+    (axis,) = figures.figure_6(scores(commonest=share)).axes
     assert any(line.get_marker() == "x" for line in axis.lines) == crossed
 
 
@@ -404,12 +392,12 @@ def test_a_score_of_one_answer_is_crossed_out(share, crossed):
 
 def test_the_best_starts_are_marked_where_blocks_are_most_similar():
     distances = map_of(True)
-    (axis, _) = figures.figure_4({"tiny-random": distances}, SMOKE).axes
+    (axis, _) = figures.figure_4({"tiny-random": distances}).axes
     (dots,) = axis.lines
     sizes = range(1, distances.num_layers)
     assert dots.get_ydata().tolist() == list(sizes)
     assert dots.get_xdata().tolist() == [distances.best_start(n) for n in sizes]
-    axis = figures.figure_1c("tiny-random", distances, SMOKE).axes[0]
+    axis = figures.figure_1c("tiny-random", distances, 4).axes[0]
     (best,) = [line for line in axis.lines if line.get_label().startswith("best start")]
     drawn = list(zip(best.get_xdata(), best.get_ydata(), strict=True))
     starts = [(distances.best_start(n), distances.row(n).min()) for n in sizes[: len(drawn)]]
@@ -417,7 +405,7 @@ def test_the_best_starts_are_marked_where_blocks_are_most_similar():
 
 
 def test_bars_are_as_long_as_the_key_says():
-    figure = figures.figure_6(scores(), SMOKE)
+    figure = figures.figure_6(scores())
     (legend,) = figure.legends
     assert legend.get_title().get_text() == "bars: ±1 s.e."
     (axis,) = figure.axes
@@ -433,15 +421,14 @@ def test_the_line_of_the_layers_left_falls_with_the_fraction_dropped():
     ]
     table = pd.DataFrame(rows).assign(model="m", quantization=None, dtype="float32", status="ok")
     table = table.assign(n=3, low=np.nan, high=np.nan, ratio_low=np.nan, ratio_high=np.nan)
-    figure = figures.figure_cost(table, SMOKE)
+    figure = figures.figure_cost(table)
     lines = [line for axis in figure.axes for line in axis.lines]
     left = [line.get_xydata() for line in lines if line.get_label() == "layers left"]
     assert np.array(left).tolist() == 3 * [[[0, 1], [0.75, 0.25]]]
 
 
 def test_the_table_of_figure_1b_has_every_layer_and_its_new_number():
-    figures.figure_1b(Block(40, 20), 80, SMOKE)
-    table = pd.read_csv(paths.FIGURES / "smoke" / "figure_1b.csv")
+    table = figures.figure_1b(Block(40, 20), 80).table
     assert len(table) == 80 and table.new_index.max() == 59
 
 
@@ -460,25 +447,23 @@ def test_unhealed_references_are_scores_of_notebook_02(name, ablation):
 
 
 def test_a_model_may_be_called_unpruned():
-    figure = figures.figure_2(scores(models=("my/llama-unpruned",)), SMOKE)
+    figure = figures.figure_2(scores(models=("my/llama-unpruned",)))
     assert [axis.get_title("left") for axis in figure.axes][0] == "llama-unpruned"
     assert figure.axes[0].has_data()
 
 
 def test_a_run_of_which_only_the_map_is_left_is_drawn_as_not_measured(output, monkeypatch):
     """As where each job failed: the last pass only draws, and must get through."""
-    maps, profile = distance_maps.measure(profiles.get("smoke", limit=4))
-    monkeypatch.setenv(results.DRAW_ONLY, "1")
-    figures.figure_training(measured_scores.healings(maps, profile), profile)
-    doses = measured_scores.score_table(maps, dose.requests, profile)
-    dose.figure_dose(doses, dose.gap_left(doses), profile)
-    forms = measured_scores.score_table(maps, letters.forms, profile)
+    maps, profile = measure.distances(profiles.get("smoke", limit=4))
+    monkeypatch.setenv(cache.DRAW_ONLY, "1")
+    drawn = [figures.figure_training(measure.table(dose.trainings, maps, profile))]
+    doses = measure.table(dose.doses, maps, profile)
+    drawn.append(dose.figure_dose(doses, dose.gap_left(doses)))
+    forms = measure.table(letters.forms, maps, profile)
     measures = letters.measures(forms[forms.task.isin(["mmlu", "arc_easy"])])
-    letters.figure_measures(measures, profile)
+    drawn.append(letters.figure_measures(measures))
     assert letters.largest_step(measures).empty
-    repair.figure_repair(repair.measure(maps, profile), profile)
-    repair.figure_repair_cost(repair.measure(maps, profile, repair.healings), profile)
-    drawn = {f.stem: pd.read_csv(f) for f in (paths.FIGURES / "smoke").glob("*.csv")}
-    assert len(drawn) == 5
-    for name, table in drawn.items():
-        assert table.status.eq(results.NotMeasured.status).all(), name
+    drawn.append(repair.figure_repair(measure.table(repair.linear_maps, maps, profile)))
+    drawn.append(repair.figure_repair_cost(measure.table(repair.repairs, maps, profile)))
+    for figure in drawn:
+        assert figure.table.status.eq(tables.NotMeasured.status).all()

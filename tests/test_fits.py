@@ -8,8 +8,8 @@ import torch
 from conftest import LAYERS, stored, tiny
 from originals import qwen_1_config, qwen_1_weights
 
-from lib.models import files, loading, qwen1, registry
-from lib.models.shapes import NF4_BYTES
+from lib.models import files, loading, qwen1, sizes
+from lib.models.machine import NF4_BYTES
 from replication import profiles
 
 SMOKE = replace(profiles.get("smoke"), dtype="bfloat16", batch_tokens=16)
@@ -53,16 +53,14 @@ def needed(folder, quantization: str | None, gpu) -> float:
 
 def test_nf4_leaves_embeddings_head_norms_and_biases_in_16_bits(folder, gpu):
     """Between the two formats, only the layers' matrices differ."""
-    shape = registry.shape(str(folder))
-    matrices = LAYERS * (shape.attention + shape.expert)
+    matrices = sum(sizes.parameters(sizes.skeleton(str(folder))).matrices)
     saved = needed(folder, None, gpu) - needed(folder, "nf4", gpu)
     assert saved == pytest.approx(matrices * (2 - NF4_BYTES))
 
 
 def test_nf4_that_is_unpacked_counts_twice(folder, gpu):
     """On a GPU of three times the model's size in 16 bits."""
-    shape = registry.shape(str(folder))
-    matrices = LAYERS * (shape.attention + shape.expert)
+    matrices = sum(sizes.parameters(sizes.skeleton(str(folder))).matrices)
     whole = files.in_memory(files.lazy_state_dict(folder), 2, 2)
     gpu["all"] = 3 * whole - 1
     packed = needed(folder, "nf4", gpu)

@@ -17,9 +17,8 @@ from lib.models import loading, machine, reading
 from lib.models.registry import ModelError
 from lib.sweep import sweep
 from replication import __main__ as run
-from replication import cards, paths, profiles
+from replication import paths, profiles
 from replication.run import notebooks
-from scripts import record
 
 
 @pytest.fixture
@@ -110,26 +109,6 @@ def test_every_notebook_takes_a_dtype(monkeypatch):
         assert "notebook.start(profile)" in source, notebook.file
 
 
-def test_a_plan_measures_nothing_and_counts_what_is_kept(clock):
-    _, timed = clock
-    assert cards.get_card("cpu").element == 2 and not timed
-    loading.default_dtype("cpu")
-    assert cards.get_card("cpu").element == 4
-    assert cards.get_card("cpu", dtype="bfloat16").element == 2
-
-
-def test_a_recording_keeps_its_format(clock, monkeypatch, tmp_path):
-    monkeypatch.setattr(paths, "RECORDED", tmp_path / "recorded")
-    kept = record.workplace("smoke") / "data" / "results" / "format.json"
-    kept.parent.mkdir(parents=True)
-    content = {"dtype": "float32", "processor": "Abacus 9"}
-    kept.write_text(json.dumps(content))
-    record.describe("smoke", "02", 0, 60.0)
-    kept.unlink()
-    record.restore("smoke")
-    assert json.loads(kept.read_text()) == content
-
-
 @pytest.fixture
 def smi(tmp_path, monkeypatch):
     """An nvidia-smi that lists what a test says, and a PyTorch that can use no GPU."""
@@ -139,9 +118,9 @@ def smi(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    machine._listed_gpus.cache_clear()
+    machine.listed_gpus.cache_clear()
     yield listed
-    machine._listed_gpus.cache_clear()
+    machine.listed_gpus.cache_clear()
 
 
 ALL = nullcontext()

@@ -46,7 +46,7 @@ def test_the_test_split_asks_other_questions_in_the_same_form():
 
 
 def test_a_closed_book_is_asked_without_its_passage():
-    books_of = {r.params["task"]: r.labels["book"] for r in books.requests("m", Distances(), SMOKE)}
+    books_of = {r.params["task"]: r.labels["book"] for r in books.books("m", Distances(), SMOKE)}
     for task, closed in books.CLOSED.items():
         assert (books_of[task], books_of[closed]) == ("open", "closed")
         pairs = zip(real_task(task).examples, real_task(closed).examples, strict=True)

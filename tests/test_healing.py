@@ -643,7 +643,10 @@ def test_the_model_comes_back_whole(base, tmp_path, monkeypatch, ids):
 
 @pytest.mark.parametrize("name", sorted({*ARCHITECTURES} - {"bloom", "gpt2", *EXPERTS}))
 def test_saved_adapter_on_the_base_pruned_again(name, tmp_path, ids):
-    """Adapters are stored in the pruned numbering: prune the same way, then attach."""
+    """Adapters are stored in the pruned numbering: prune the same way, then attach.
+
+    The whole model, and another cut of the same size, would take it, too: they are refused.
+    """
     model = tiny(name)
     with dropped(model, Block(1, 3)), lora.new_lora(model, RECIPE) as wrapped:
         random_adapter(wrapped, std=0.3)
@@ -655,6 +658,10 @@ def test_saved_adapter_on_the_base_pruned_again(name, tmp_path, ids):
         assert torch.equal(again(ids).logits, expected)
     with dropped(model, Block(1, 3)):
         assert not torch.equal(model(ids).logits, expected)
+    for block in (Block(0, 0), Block(2, 3)):
+        with dropped(again, block), pytest.raises(ValueError, match="healed a model of"):
+            with lora.load_lora(again, tmp_path / "adapter"):
+                pass
 
 
 def test_merged_checkpoint_to_take_away(small, tmp_path, ids):
@@ -668,3 +675,8 @@ def test_merged_checkpoint_to_take_away(small, tmp_path, ids):
     folder = save_pruned(model, tokenizer, BLOCK, tmp_path / "merged")
     plain = AutoModelForCausalLM.from_pretrained(folder).to(DEVICE).eval()
     torch.testing.assert_close(plain(ids).logits, expected, atol=1e-4, rtol=1e-4)
+    part, _ = loading.load(small, dtype="float32", block=BLOCK)
+    with lora.load_lora(part, adapter):
+        assert torch.equal(part(ids).logits, expected)
+    with lora.load_lora(plain, adapter):  # the same layers, too
+        assert not torch.equal(plain(ids).logits, expected)

@@ -1,9 +1,10 @@
-"""The recorded verdicts once more, from the recorded lines, with numpy and nothing of the project.
+"""The recorded verdicts once more, from the recorded tables, with pandas and numpy alone.
 
 Only two tests ask the project for its numbers, to compare; one compares with those of the pages.
 """
 
 import json
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,22 +21,31 @@ COUNTS = {  # how much the recorded run measures of each task
 }
 
 
-def lines(kind: str) -> list[dict]:
-    files = sorted(RECORDED.glob(f"{kind}.*.jsonl"))
-    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+@cache
+def scores() -> dict[str, tuple[dict, pd.Series]]:
+    """The parameters and the row of each score that was measured, once."""
+    rows = {}
+    for file in sorted(RECORDED.glob("*.parquet")):
+        table = pd.read_parquet(file)
+        for _, row in table[table.value.notna()].iterrows() if "task" in table else ():
+            if "request" in row and json.loads(row.request)["kind"] == "scores":
+                rows[row.request] = json.loads(row.request), row
+    return rows
 
 
 def distances(model: str) -> np.ndarray:
-    (one,) = [r for r in lines("similarity") if r["params"]["model"] == model]
-    return np.array(one["values"]["matrix"])
+    table = pd.read_parquet(RECORDED / "similarity.parquet")
+    matrix = np.zeros((LAYERS[model] + 1,) * 2)
+    for row in table[table.model == model].itertuples():
+        matrix[row.block_start, row.block_start + row.block_size] = row.value
+    return matrix
 
 
 def curve(model: str, task: str, strategy: str) -> tuple[np.ndarray, np.ndarray, float]:
     """Fractions, scores and floor of an unhealed line."""
     layers, matrix = LAYERS[model], distances(model)
-    scores, floor = {}, None
-    for record in lines("scores"):
-        params, values = record["params"], record["values"]
+    of_size, floor = {}, None
+    for params, row in scores().values():
         counts = {key: params.get(key) for key in COUNTS[task]}
         same = params["model"] == model and params["task"] == task and counts == COUNTS[task]
         if not same or "recipe" in params or params["quantization"]:
@@ -45,12 +55,11 @@ def curve(model: str, task: str, strategy: str) -> tuple[np.ndarray, np.ndarray,
             "similarity": np.argmin(np.diagonal(matrix, size)) if size else 0,
             "simple": layers - 1 - size,
         }[strategy]
-        floor = values["floor"] if not size else floor
+        floor = row.floor if not size else floor
         if not size or start == chosen:
-            weights = np.repeat(*zip(*values["weights"], strict=True))
-            scores[size] = np.average(values["examples"], weights=weights)
-    sizes = sorted(scores)
-    return np.array(sizes) / layers, np.array([scores[s] for s in sizes]), floor
+            of_size[size] = np.average(row.examples, weights=row.weights)
+    sizes = sorted(of_size)
+    return np.array(sizes) / layers, np.array([of_size[s] for s in sizes]), floor
 
 
 def lost(values: np.ndarray, floor: float, is_loss: bool = False) -> np.ndarray:
@@ -107,14 +116,11 @@ def recomputed(model: str, task: str) -> dict[str, float]:
 def by_letter(model: str, task: str, size: int) -> tuple[np.ndarray, np.ndarray, float]:
     """Log-likelihoods (n, letters), right letters and score of an exit, `size` layers dropped."""
     layers, counts = LAYERS[model], COUNTS["mmlu"]
-    for record in lines("scores"):
-        params = record["params"]
+    for params, row in scores().values():
         asked = params["task"] == task and counts.items() <= params.items()
         if params["model"] == model and asked and params["block_size"] == size:
             if "recipe" not in params and params["block_start"] in (0, layers - size):
-                values = record["values"]
-                nats = np.array(values["choices"]) / -1000  # kept as thousandths, of minus the log
-                return nats, np.array(values["answers"]), values["value"]
+                return np.stack(row.choices), np.asarray(row.answers), row.value
     raise LookupError(f"No {task} of {model} after dropping its {size} deepest layers.")
 
 
@@ -159,17 +165,16 @@ def test_answers_without_their_bias_are_found_again(size):
 def test_the_mean_over_four_orders_is_found_again(size, expected):
     """A stored choice is an option's, whichever letter it had: the mean needs no turning back."""
     of_order = {}
-    for record in lines("scores"):
-        params, values = record["params"], record["values"]
+    for params, row in scores().values():
         name, counts = params["task"], (params.get("questions"), params.get("shots"))
         cut = params["block_size"] == size and params["block_start"] in (0, 28 - size)
         if name.startswith("arc_easy_letters") and "recipe" not in params and cut:
             if params["model"] == "qwen2.5-coder-1.5b" and counts == (120, 5):
-                of_order[name] = np.array(values["choices"]), np.array(values["answers"])
+                of_order[name] = np.stack(row.choices), np.asarray(row.answers)
     orders, answers = zip(*of_order.values(), strict=True)
     assert len(of_order) == 4 and all((right == answers[0]).all() for right in answers)
-    mean = np.mean(orders, axis=0)  # thousandths of minus the log
-    share = np.mean(mean.argmin(axis=1) == answers[0])
+    mean = np.mean(orders, axis=0)
+    share = np.mean(mean.argmax(axis=1) == answers[0])
     pages = pd.read_csv(RECORDED.parent / "numbers.csv")
     ending = f"{expected}, without {size}" if size else expected
     quoted = pages[pages.source == f"orders, Qwen2.5-Coder-1.5B, arc_easy_letters, {ending}"]

@@ -6,16 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import measured_scores
 from test_damage import synthetic
 
 from lib import evaluation
 from lib.blocks import Block, BlockDistances
 from lib.data import sets, wheels
 from lib.healing import packing
-from lib.models import loading
-from replication import paths, profiles
+from lib.models import files, loading
+from replication import measure, paths, profiles
 from replication.beyond import repair, which_block
-from replication.measure import damage, distance_maps, request, scores
+from replication.measure import damage, distance_maps, request
 from replication.run import notebooks
 
 NAME, BLOCK = "tiny-random", Block(3, 2)
@@ -32,9 +33,8 @@ FITTING = {  # functions within which texts are read to fit something
 }
 CHOOSING = {  # and to choose blocks, by halves of the texts (below)
     (which_block, "_values"): "states",
+    (distance_maps, "_values"): "distances",  # by texts of the validation split, as in the paper
 }
-# The distances, too, choose blocks by texts of the validation split, as in the paper. They are
-# measured with a tokenizer of their own, which notes nothing.
 SPLITS = {  # of the hub's data sets, all that is ever read
     ("c4", "train"),
     ("c4", "validation"),
@@ -147,18 +147,20 @@ def texts_read(monkeypatch) -> dict:
         return model, Reading(tokenizer, note)
 
     monkeypatch.setattr(loading, "load_cached", loaded_to_note)
+    alone = files.tokenizer
+    monkeypatch.setattr(files, "tokenizer", lambda name: Reading(alone(name), note))
     return texts
 
 
 def measure_everything(profile) -> BlockDistances:
     """Every kind of result that reads texts, each of one block."""
-    maps, _ = distance_maps.measure(profile)
-    scores.measure(NAME, profile, [BLOCK], list(evaluation.KINDS))
+    maps, _ = measure.distances(profile)
+    measured_scores(NAME, profile, [BLOCK], list(evaluation.KINDS))
     recipe = profiles.recipe(NAME, profile)
-    scores.measure(NAME, profile, [BLOCK], ["c4"], recipe)
+    measured_scores(NAME, profile, [BLOCK], ["c4"], recipe)
     repair.table([request.mapped(NAME, profile, "c4", BLOCK, kind) for kind in repair.KINDS])
-    damage.measure(maps, profile)
-    which_block.measure(maps, profile)
+    measure.table(damage.damage, maps, profile)
+    measure.table(which_block.states, maps, profile)
     return maps[NAME]
 
 
@@ -175,6 +177,7 @@ def test_texts_that_something_is_fitted_on_judge_nothing(
     judging = "\n\n".join(texts_read["judging"])
     validation = set(sets.c4("validation", source, None))
     assert sum(text in judging for text in validation) >= LITTLE.damage_sequences
+    assert texts_read["distances"] and texts_read["distances"] <= validation
     for purpose in FITTING.values():
         assert texts_read[purpose] and not texts_read[purpose] & validation
         assert not any(text in judging for text in texts_read[purpose])

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from conftest import Distances, real_task
 
-from lib.blocks import UNPRUNED, Block, FirstTokenPatched
+from lib.blocks import UNPRUNED, Block
 from lib.data import sets
-from replication import paths, profiles
+from replication import profiles
 from replication.beyond import biases, last_layers, orders
 from replication.measure import request
 
@@ -144,9 +144,7 @@ def test_a_bias_is_told_from_a_loss_of_knowledge(output):
         assert halves["accuracy", questions] < 2 / 8
         for measure in biases.MEASURES[1:3]:
             assert 2 / 8 < halves[measure, questions] < 3 / 8
-    biases.figure_biases(measured, profiles.get("smoke"))
-    drawn = pd.read_csv(paths.FIGURES / "smoke" / "figure_biases.csv")
-    assert len(drawn) == len(measured)
+    assert len(biases.figure_biases(measured).table) == len(measured)
 
 
 # ---- questions -------------------------------------------------------------------------------
@@ -170,7 +168,7 @@ def test_other_questions_have_a_key_of_their_own():
 
 def test_biases_are_asked_along_both_cuts():
     overnight, distances = profiles.get("overnight"), Distances(start=13, num_layers=28)
-    requests = biases.requests("qwen2.5-coder-1.5b", distances, overnight)
+    requests = biases.letter_biases("qwen2.5-coder-1.5b", distances, overnight)
     assert len(requests) == 2 * (1 + 10 + 6)
     cuts = {(r.params["task"], r.labels["strategy"], r.block) for r in requests}
     for task in ("mmlu", "mmlu_other"):
@@ -179,7 +177,7 @@ def test_biases_are_asked_along_both_cuts():
 
 
 def test_no_other_questions_are_asked_where_all_are():
-    requests = biases.requests("mistral-7b", Distances(20, 32), profiles.get("paper"))
+    requests = biases.letter_biases("mistral-7b", Distances(20, 32), profiles.get("paper"))
     assert {r.params["task"] for r in requests} == {"mmlu"}
 
 
@@ -260,11 +258,11 @@ def test_a_cut_that_lacks_an_order_has_no_row():
 
 def test_orders_are_asked_of_the_main_model_at_the_same_cuts():
     profile = profiles.get("overnight")
-    requests = orders.requests(profile.main_model, Distances(num_layers=28), profile)
+    requests = orders.option_orders(profile.main_model, Distances(num_layers=28), profile)
     cuts = {task: {r.block for r in requests if r.params["task"] == task} for task in orders.ORDERS}
     assert len(set(map(frozenset, cuts.values()))) == 1
     assert {block.size for block in cuts["arc_easy_letters"]} == {0, 1, 3, 5, 6, 7}
-    assert orders.requests("smollm2-135m", Distances(num_layers=30), profile) == []
+    assert orders.option_orders("smollm2-135m", Distances(num_layers=30), profile) == []
 
 
 def test_moved_options_keep_their_question_and_their_examples():
@@ -290,17 +288,19 @@ def test_moved_options_keep_their_question_and_their_examples():
 
 def test_cuts_keep_none_one_two_or_three_of_the_last_layers():
     profile = profiles.get("overnight")
-    requests = last_layers.requests(profile.main_model, Distances(num_layers=28), profile)
+    requests = last_layers.last_layers(profile.main_model, Distances(num_layers=28), profile)
     kept = {
         name: {28 - r.block.stop for r in requests if r.labels["strategy"] == name}
         for name in last_layers.KEPT.values()
     }
     assert kept == {name: {count} for count, name in last_layers.KEPT.items()}
     patched = [r for r in requests if r.labels["strategy"] == last_layers.PATCHED]
-    assert {r.block for r in patched} == {FirstTokenPatched(27 - n, n) for n in (1, 3, 5, 7)}
+    assert {r.block for r in patched} == {
+        last_layers.FirstTokenPatched(27 - n, n) for n in (1, 3, 5, 7)
+    }
     assert {r.params["task"] for r in patched} == {"arc_easy", "arc_easy_letters"}
     assert {r.block.size for r in requests} == {0, 1, 3, 5, 7}
-    assert last_layers.requests("smollm2-135m", Distances(num_layers=30), profile) == []
+    assert last_layers.last_layers("smollm2-135m", Distances(num_layers=30), profile) == []
     assert last_layers.blocks(4, 3, [1, 2]) == []  # a layer before the block has to stay
 
 

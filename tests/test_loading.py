@@ -143,16 +143,25 @@ def inverse_gpt2():
     return config
 
 
-def gemma3n():
-    sizes = GROUPED | {"head_dim": 8, "hidden_size_per_layer_input": 8, "laurel_rank": 4}
+def gemma3n(**changes):
+    own = {"head_dim": 8, "hidden_size_per_layer_input": 8, "laurel_rank": 4}
+    own |= {"num_kv_shared_layers": 0, "layer_types": ["full_attention"] * LAYERS}
     return transformers.Gemma3nTextConfig(
-        **sizes,
-        num_kv_shared_layers=0,
+        **GROUPED | own | changes,
         vocab_size_per_layer_input=SIZE["vocab_size"],
         altup_num_inputs=2,
         activation_sparsity_pattern=[0.0] * LAYERS,
-        layer_types=["full_attention"] * LAYERS,
     )
+
+
+def with_shared_keys():
+    """Transformers itself raises for what is left after a cut."""
+    types = ["sliding_attention", "full_attention"] * (LAYERS // 2)
+    return gemma3n(hidden_size_per_layer_input=0, num_kv_shared_layers=4, layer_types=types)
+
+
+def dory():
+    return transformers.DoryConfig(**GROUPED, head_dim=8)  # runs its middle layers twice
 
 
 def jamba():
@@ -166,9 +175,12 @@ def jamba():
     )
 
 
-@pytest.mark.parametrize("config", [diff_llama, inverse_gpt2, gemma3n, jamba])
+CONFIGS = [diff_llama, inverse_gpt2, dory, gemma3n, with_shared_keys, jamba]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
 def test_what_cannot_follow_a_cut_is_refused(config, tmp_path):
-    """These would load as another model than `dropped` has (the first two), or fail in between."""
+    """The first three would load and give wrong numbers; the others would fail in between."""
     folder = stored(built(config()), tmp_path / "model")
     with pytest.raises(ModelError):
         loading.load(str(folder), block=Block(1, 2))
@@ -241,6 +253,11 @@ def with_config(**changes):
     return change
 
 
+def without_tokenizer(folder):
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+
+
 def cut_off(name: str):
     def change(folder):
         (folder / name).write_text((folder / name).read_text()[:20])
@@ -265,6 +282,8 @@ def cut_off(name: str):
         (with_config(model_type="bert"), "not a decoder"),
         (with_config(model_type="t5"), "no decoder"),
         (with_config(model_type="qwen"), "seq_length"),
+        (with_config(quantization_config={"quant_method": "awq", "bits": 4}), "quantised already"),
+        (without_tokenizer, "no tokenizer"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

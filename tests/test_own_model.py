@@ -1,13 +1,10 @@
 """A reader's own model: a .gguf file, a folder and a hub id, by paths from where they are."""
 
-import os
 import shutil
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
-from conftest import stored, tiny
+from conftest import replicate, stored, tiny
 
 from lib.data import wheels
 from replication import __main__ as run
@@ -32,34 +29,19 @@ def test_a_folder_is_one_model_for_the_command_its_jobs_and_a_kernel(tmp_path, m
 @pytest.mark.real
 def test_gguf_folder_and_hub_id(tmp_path):
     """In notebook 01; the figures of the profile's own models stay as they are."""
-    gguf = tmp_path / "my model.gguf"
-    gguf.symlink_to(wheels.path("smollm2-135m"))
+    (tmp_path / "my model.gguf").symlink_to(wheels.path("smollm2-135m"))
     folder = stored(tiny("qwen3"), tmp_path / "my-org" / "my model")
-    commit = "0123456789abcdef0123456789abcdef01234567"
     cached = tmp_path / "cache/hub/models--someone--something"
     (cached / "refs").mkdir(parents=True)
-    (cached / "refs/main").write_text(commit)
-    shutil.copytree(folder, cached / "snapshots" / commit)
-    names = [str(gguf), str(folder), "someone/something"]
-    relative = ["my model.gguf", "my-org/my model", "someone/something"]
-    command = [sys.executable, "-m", "replication", "--profile", "quick", "--only", "01"]
-    environment = os.environ | {
-        "DEEPER_LAYERS_OUTPUT": str(tmp_path / "out"),
-        "HF_HOME": str(tmp_path / "cache"),
-        "HF_HUB_OFFLINE": "1",
-    }
-    done = subprocess.run(
-        [*command, "--limit", "4", "--models", *relative],
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=tmp_path,
-    )
+    (cached / "refs/main").write_text("a" * 40)
+    shutil.copytree(folder, cached / "snapshots" / ("a" * 40))
+    models = ("my model.gguf", "my-org/my model", "someone/something")
+    options = ("--profile", "quick", "--only", "01", "--limit", "4", "--models", *models)
+    done = replicate(tmp_path / "out", *options, cwd=tmp_path, HF_HOME=str(tmp_path / "cache"))
     assert done.returncode == 0, done.stderr
-    (folder,) = (tmp_path / "out/figures").iterdir()
-    assert folder.name == "quick-my-model.gguf-my-model-something"
-    table = pd.read_csv(folder / "figure_4.csv")
-    sizes = table.groupby("model").block_size.max().to_dict()
-    assert sizes == dict(zip(names, (29, 5, 5), strict=True))
-    one, other = (table[table.model == name].value for name in names[1:])
-    assert (one.to_numpy() == other.to_numpy()).all()  # the same weights by two ways
+    (figures,) = (tmp_path / "out/figures").iterdir()
+    assert figures.name == "quick-my-model.gguf-my-model-something"
+    maps = dict(list(pd.read_csv(figures / "figure_4.csv").groupby("model").value))
+    names = [*(str(tmp_path / name) for name in models[:2]), models[2]]
+    assert [len(maps[name]) for name in names] == [465, 21, 21]  # of 30 and of 6 layers
+    assert maps[names[1]].tolist() == maps[names[2]].tolist()  # the same weights by two ways

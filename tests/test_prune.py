@@ -20,11 +20,11 @@ from test_commands import make_in_process, text
 from test_healing import Killed, killed_at
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lib import paths, prune, pruning, storage
+from lib import healing, paths, prune, pruning, storage
 from lib.blocks import Block
 from lib.data import sets
 from lib.evaluation import Task
-from lib.healing import lora
+from lib.healing import lora, training
 from lib.models import loading
 from lib.models.decoder import decoder_layers
 from lib.models.registry import Source
@@ -66,8 +66,19 @@ def versions(record: dict) -> dict:
 
 @pytest.mark.parametrize("computed", ["float32", "bfloat16"])
 def test_the_checkpoint_scores_what_its_card_says(model, tmp_path, monkeypatch, computed):
-    """Read by plain transformers in the format of the base, and scored again."""
+    """Read by plain transformers in the format of the base, and scored again.
+
+    Healed as a large model is, and the card says so.
+    """
     monkeypatch.setattr(loading, "default_dtype", lambda device: computed)
+    monkeypatch.setattr(prune, "LARGE", 1)
+    rates, heal = [], training.heal
+
+    def noted(base, tokenizer, recipe, folder):
+        rates.append(recipe.learning_rate)
+        return heal(base, tokenizer, recipe, folder)
+
+    monkeypatch.setattr(healing, "heal", noted)
     out = tmp_path / "smaller"
     record = prune.prune(options(model, heal=3, tasks="arc_easy"), out)
     record = json.loads(json.dumps(record))
@@ -81,6 +92,7 @@ def test_the_checkpoint_scores_what_its_card_says(model, tmp_path, monkeypatch, 
     row = versions(record)["healed"]
     assert row["parameters"] == sum(p.numel() for p in plain.parameters())
     card = text(out / "README.md")
+    assert rates == [1e-4] and "learning rate 0.0001 (by size" in card
     for score in sweep(
         model, tokenizer, [], options(str(out), tasks="arc_easy").scored()
     ).itertuples():
@@ -103,6 +115,22 @@ def test_the_table_has_the_whole_the_cut_and_the_healed(healed, model):
     assert rows["healed"]["scores"]["c4"] != rows["cut"]["scores"]["c4"]
     assert len({row["parameters"] for row in record["versions"]}) == 2
     assert rows["whole"]["gb"] == pytest.approx(2e-9 * base.num_parameters())
+
+
+@pytest.mark.parametrize(
+    "name, parameters, rate, rank",
+    [
+        ("mistral-7b", 7 * 10**9, 3e-6, 4),
+        ("mistralai/Mistral-7B-v0.1", 7 * 10**9, 3e-6, 4),
+        ("smollm2-135m", 135 * 10**6, 1e-3, 8),
+        ("some/model", 10**9 - 1, 1e-3, 8),
+        ("some/model", 10**9, 1e-4, 8),
+    ],
+)
+def test_a_model_is_healed_at_its_own_rate(name, parameters, rate, rank):
+    """The paper's where it has one, else one by the model's size."""
+    recipe = options(name).recipe(parameters)
+    assert (recipe.learning_rate, recipe.rank) == (rate, rank)
 
 
 KILLED = ("choice", "scores", "adapter", "merged", "save", 2)
@@ -221,8 +249,11 @@ def test_the_fewest_layers_that_fit(tmp_path_factory, share, name):
     try:
         size = prune._checked_size(call, checkpoint, "bfloat16", out)
     except ValueError as error:
-        assert "dropping layers cannot make that" in str(error)
-        assert total * 2e-9 <= gb or (total - (LAYERS - 1) * min(layers)) * 2e-9 > gb
+        if "already" in str(error):
+            assert total * 2e-9 <= gb
+        else:
+            assert "dropping layers cannot make that" in str(error)
+            assert (total - (LAYERS - 1) * min(layers)) * 2e-9 > gb
         return
     assert (total - size * min(layers)) * 2e-9 <= gb * (1 + 1e-9)
     assert (total - (size - 1) * min(layers)) * 2e-9 > gb * (1 - 1e-9)
@@ -230,8 +261,10 @@ def test_the_fewest_layers_that_fit(tmp_path_factory, share, name):
 
 BAD = {
     "nope out --layers 2": "Unknown model 'nope'",
+    "nope.gguf out --layers 2": "no file nope.gguf",
     "tiny-random out": "either LAYERS",
     "tiny-random out --layers 2 --gb 1": "either LAYERS",
+    "tiny-random out --gb -1": "GB must be at least 0, not -1",
     "tiny-random out --layers 0": "LAYERS must be at least 1, not 0",
     "tiny-random out --layers 8": "layers 0 to 7 .* at least one must stay",
     "tiny-random out --layers 2 --heal -1": "HEAL must be at least 0",
@@ -296,11 +329,38 @@ def test_what_cannot_be_is_known_before_weights_are_downloaded(hub, tmp_path, mo
     assert AutoModelForCausalLM.from_pretrained(out).config.num_hidden_layers == LAYERS - 2
 
 
-@pytest.mark.parametrize("gb", ["1", "1e-06"])
-def test_what_no_number_of_layers_makes_fit(model, tmp_path, capsys, gb):
+@pytest.mark.parametrize("gb, problem", [("1", "GB already"), ("1e-06", "cannot make that 1e-06")])
+def test_what_no_number_of_layers_makes_fit(model, tmp_path, capsys, gb, problem):
     assert prune.main([model, str(tmp_path / "out"), "--gb", gb]) == 2
-    assert f"dropping layers cannot make that {gb}." in capsys.readouterr().err
+    assert problem in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_without_arguments_there_is_an_example(capsys):
+    assert make_in_process("prune") == 2
+    assert "make prune MODEL=smollm2-135m LAYERS=6 OUT=" in capsys.readouterr().err
+
+
+def test_a_folder_without_tokenizer(model, tmp_path, monkeypatch, capsys):
+    """Is known before its weights are read; the call that is right then is not refused."""
+    base = shutil.copytree(model, tmp_path / "base")
+    (base / "tokenizer.json").rename(tmp_path / "tokenizer.json")
+    command = [str(base), str(tmp_path / "smaller"), "--layers", "2", "--limit", "4"]
+    with monkeypatch.context() as patch:
+        patch.setattr(loading, "_assembled", None)
+        assert prune.main(command) == 2
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert f"{base} has no tokenizer" in sentence
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "tokenizer.json"]
+    (tmp_path / "tokenizer.json").rename(base / "tokenizer.json")
+    assert prune.main(command) == 0
+
+
+def test_inside_the_folder_of_the_model(model, capsys):
+    """Its very first file would make the model another one."""
+    assert prune.main([model, f"{model}/sub/smaller", "--layers", "2"]) == 2
+    assert "lies in the folder of MODEL" in capsys.readouterr().err
+    assert not os.path.exists(f"{model}/sub")
 
 
 def test_a_folder_of_someone_else_stays(model, tmp_path, capsys):
@@ -363,7 +423,7 @@ def test_the_random_model_is_none_that_mergekit_reads(tmp_path):
 def test_merged_in_fp32_and_rounded_once(tmp_path, name, ids):
     """gpt2's weights are transposed. In fp32 the logits are those of the adapter beside."""
     model = tiny(name)
-    recipe = options("tiny-random", heal=1).recipe()
+    recipe = options("tiny-random", heal=1).recipe(1)
     with lora.new_lora(model, recipe) as wrapped, torch.no_grad():
         for path, parameter in wrapped.named_parameters():
             if "lora_B" in path:

@@ -1,6 +1,5 @@
 """The question that replication/README adds, as its reader would: one file and one row."""
 
-import ast
 import sys
 from types import ModuleType
 
@@ -8,10 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from replication import beyond, paths, profiles
-from replication.measure import distance_maps, scores
+from replication import figures, measure, paths, profiles
 from replication.run import jobs, notebooks
-from replication.run.missing import Guess
 
 SMOKE = profiles.get("smoke")
 BLOCKS = (paths.ROOT / "replication" / "README.md").read_text("utf-8").split("```python\n")[1:]
@@ -24,35 +21,31 @@ def position(monkeypatch):
     module = ModuleType("replication.beyond.position")
     exec(compile(FILE, "position.py", "exec"), module.__dict__)
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(beyond, "position", module, raising=False)
     return module
 
 
-def test_a_question_is_at_most_sixty_lines():
-    tree = ast.parse(FILE)
-    assert len(FILE.splitlines()) <= 60 and ast.get_docstring(tree)
-
-
-def test_a_question_is_measured_and_drawn(position, output):
-    maps, profile = distance_maps.measure(SMOKE)
-    table = scores.score_table(maps, position.requests, profile)
-    rises = position.rises(table)
+def test_a_question_is_measured_and_drawn_and_part_of_a_run(position, output, monkeypatch):
+    assert len(FILE.splitlines()) <= 60
+    maps, profile = measure.distances(SMOKE)
+    scores = measure.table(position.positions, maps, profile)
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(output / "data/tables/smoke/positions.parquet")[["value", "place"]],
+        scores[["value", "place"]],
+    )
+    figures.save(position.figure_position(position.rises(scores)), "figure_position", profile)
+    drawn = pd.read_csv(output / "figures/smoke/figure_position.csv")
     (distances,) = maps.values()
-    sizes = profile.healed_sizes(distances.num_layers)
-    assert list(zip(rises.block_size, rises.place, strict=True)) == [
-        (size, place) for size in sizes for place in position.PLACES
+    expected = [
+        (size, place, scores.value[(scores.block_size == size) & (scores.place == place)].item())
+        for size in profile.healed_sizes(distances.num_layers)
+        for place in position.PLACES
     ]
-    whole = table[table.place == "none"].iloc[0]
-    for row in table[table.place != "none"].itertuples():
-        rise = rises[(rises.block_start == row.block_start) & (rises.block_size == row.block_size)]
-        assert rise.value.iloc[0] == pytest.approx(row.value - whole.value, abs=1e-6)
-    position.figure_position(rises, profile)
-    drawn = pd.read_csv(output / "figures" / "smoke" / "figure_position.csv")
-    assert np.allclose(drawn.value, rises.value)
+    sizes, places, losses = zip(*expected, strict=True)
+    assert (tuple(drawn.block_size), tuple(drawn.place)) == (sizes, places)
+    whole = scores.value[scores.place == "none"].item()
+    np.testing.assert_allclose(drawn.value, np.array(losses) - whole, atol=1e-6)
 
-
-def test_its_row_makes_it_part_of_a_run(position, monkeypatch):
     added = eval(f"{{{ROW}}}", {"Notebook": notebooks.Notebook, "position": position})
     monkeypatch.setitem(notebooks.NOTEBOOKS, "16", added["16"])
-    of_map, job = jobs.by_job("tiny-random", SMOKE, ["16"], Guess("tiny-random", 8))
+    of_map, job = jobs.by_job("tiny-random", SMOKE, ["16"], distances)
     assert of_map.is_map and job.name == "tiny-random-16-unhealed"

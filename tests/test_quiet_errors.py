@@ -31,7 +31,9 @@ def test_an_order_of_the_examples_is_the_order_of_its_name():
 
 
 def test_a_format_is_compared_with_its_own_unpruned_model():
-    requests = experiments.stacked("tiny-random", Distances(), SMOKE)
+    """In a profile that measures in 4 bits, too: there, 16 bits are not its own format."""
+    in_nf4 = replace(SMOKE, quantization="nf4")
+    requests = experiments.stacked("tiny-random", Distances(), in_nf4)
     for name, quantization in (("16 bits", None), ("nf4", "nf4")):
         line = [request for request in requests if request.labels["format"] == name]
         assert {request.params["quantization"] for request in line} == {quantization}
@@ -72,7 +74,7 @@ def test_training_draws_by_the_recipes_seed(base, tmp_path):
 def test_a_rise_has_the_error_of_its_differences():
     """Texts differ by 4 nats; without the block each loses 1 nat more, exactly."""
     losses = np.array([[1.0, 5.0, 3.0], [2.0, 6.0, 4.0]])
-    (row,) = damage.table("m", [[0, 0], [2, 1]], losses, np.array([9.0, 9.0, 9.0])).itertuples()
+    (row,) = damage.rises("m", [[0, 0], [2, 1]], losses, np.array([9.0, 9.0, 9.0])).itertuples()
     assert (row.value, row.standard_error, row.loss) == pytest.approx((1, 0, 4))
 
 
@@ -136,7 +138,7 @@ def test_a_line_begins_at_its_own_variants_unpruned_score():
         for variant, line in lines.items()
         for depth, right in enumerate(line)
     ]
-    run = RunTables(SMOKE, {}, {"prompts": pd.DataFrame(rows)})
+    run = RunTables({}, {"prompts": pd.DataFrame(rows)})
     where = {"model": "m", "task": "mmlu", "ablation": "number", "treatment": "unhealed"}
     for variant, line in lines.items():
         curve = run.line("prompts", variant=variant, **where)

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -15,9 +16,9 @@ from lib.healing.linear import FFN, STREAM
 from lib.models.decoder import decoder_layers
 from lib.pruning import dropped
 from lib.sweep import sweep
-from replication import paths, profiles, results
+from replication import paths, profiles
 from replication.beyond import repair
-from replication.measure import request
+from replication.measure import cache, request
 
 SMOKE = profiles.get("smoke")
 KEY = "75e60b8b9a268b9d10fad76dd66abe8ff99380a5be24be764a8dd82e34f52874"  # without `decay_steps`
@@ -176,13 +177,13 @@ def test_keys_of_recipes_from_before_stay():
     params = request.healing("tiny-random", SMOKE, BLOCK, plain).params
     assert params["recipe"] | {"decay_steps": 0} == asdict(plain)
     assert Recipe(**params["recipe"]) == plain
-    assert results.key("healing", params) == KEY
+    assert cache.key("healing", params) == KEY
     other = request.healing("tiny-random", SMOKE, BLOCK, replace(plain, decay_steps=1))
     assert other.params["recipe"]["decay_steps"] == 1 and other.recipe.decay_steps == 1
 
 
 def test_every_repair_has_its_score_and_what_it_took(output, monkeypatch):
-    table = repair.measure({"tiny-random": Distances()}, SMOKE, repair.healings)
+    table = repair.table(repair.repairs("tiny-random", Distances(), SMOKE))
     assert table.status.eq("ok").all() and table.value.notna().all()
     c4 = table[table.task == "c4"].set_index("repair")
     pruned = c4.drop(index=["unpruned", "plain cut"])
@@ -192,20 +193,17 @@ def test_every_repair_has_its_score_and_what_it_took(output, monkeypatch):
     assert after * (8 - 4) == every * (8 - 4 - 2)
     for function in ("fit", "_score"):
         monkeypatch.setattr(repair, function, lambda *a: pytest.fail("measured again"))
-    again = repair.measure({"tiny-random": Distances()}, SMOKE, repair.healings)
+    again = repair.table(repair.repairs("tiny-random", Distances(), SMOKE))
     assert again.value.tolist() == table.value.tolist()
     assert again.seconds.tolist() == table.seconds.tolist()
     timed = pd.DataFrame({"model": "tiny-random", "dropped": 4, "repair": ["LoRA"], "minutes": 1.5})
     timed.to_csv(output / "timed.csv")
     monkeypatch.setattr(repair, "TIMED", output / "timed.csv")
-    with results.reading(results.archive(paths.RESULTS)):  # a recorded run: what was timed, or none
-        recorded = repair.measure({"tiny-random": Distances()}, SMOKE, repair.healings)
-    for file in paths.RESULTS.rglob("*.json"):
+    for file in {*paths.RESULTS.rglob("*.json")} - {*paths.RESULTS.glob("adapters/**/*.json")}:
         file.write_text(json.dumps(json.loads(file.read_text()) | {"restored": True}))
-    restored = repair.measure({"tiny-random": Distances()}, SMOKE, repair.healings)
-    for of_record in (recorded, restored):
-        seconds = of_record[~of_record.repair.isin(repair.NOT_REPAIRED)].set_index("repair").seconds
-        assert set(seconds["LoRA"]) == {90} and seconds.drop("LoRA").isna().all()
+    restored = repair.table(repair.repairs("tiny-random", Distances(), SMOKE))
+    seconds = restored[~restored.repair.isin(repair.NOT_REPAIRED)].set_index("repair").seconds
+    assert set(seconds["LoRA"]) == {90} and seconds.drop("LoRA").isna().all()
 
 
 def test_the_recorded_minutes_are_those_that_were_timed_side_by_side():
@@ -221,25 +219,28 @@ def test_the_share_repaired_is_of_the_loss_that_the_cut_adds():
     losses = {"unpruned": 3.0, "plain cut": 5.0, "full map": 4.5}
     facts = {"task": "c4", "seconds": 60, "parameters": 1}
     rows = [
-        score(2 * (name != "unpruned"), 0, repair=name, **facts) | {"value": loss}
+        score(2 * (name != "unpruned"), 0, repair=name, examples=np.full(100, loss), **facts)
+        | {"value": loss}
         for name, loss in losses.items()
     ]
-    table = repair.repairs(pd.DataFrame(rows)).set_index("repair")
+    scores = pd.DataFrame(rows)
+    table = repair.summary(scores).set_index("repair")
     assert table.share["full map"] == 0.25 and table.share["plain cut"] == 0
+    assert repair.shares(scores).share.tolist() == [pytest.approx(0.25)]
     assert table.minutes["full map"] == 1
 
 
 def test_fewer_steps_are_a_healing_that_notebook_03_makes_where_it_varies_their_number():
     """At a quarter of the recipe's steps, so that neither makes it twice."""
     overnight, name = profiles.get("overnight"), "LoRA, a quarter of the steps"
-    requests = repair.healings("smollm2-135m", Distances(), overnight)
+    requests = repair.repairs("smollm2-135m", Distances(), overnight)
     (fewer,) = {request.recipe for request in requests if request.labels["repair"] == name}
     assert fewer == profiles.recipe("smollm2-135m", overnight, steps=128)
     assert fewer.steps in overnight.dose_steps
 
 
 def test_a_cut_at_the_first_layer_has_no_folded_map(output):
-    table = repair.measure({"tiny-random": Distances(start=0)}, SMOKE)
+    table = repair.table(repair.linear_maps("tiny-random", Distances(start=0), SMOKE))
     absent = table[(table.repair == "folded map") & (table.strategy == "similarity")]
     assert absent.status.eq(repair.NO_MAP).all() and absent.value.isna().all()
     assert table.drop(index=absent.index).value.notna().all()

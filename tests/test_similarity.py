@@ -142,3 +142,9 @@ def test_one_sequence_has_no_error(llama):
     batch = {name: tensor[:1] for name, tensor in padded("right").items()}
     with pytest.raises(ValueError, match="at least 2 sequences"):
         block_distances(llama, [batch])
+
+
+def test_an_empty_text_has_no_last_token(llama, tokenizer):
+    batches = similarity.calibration_batches(["abc", "", "de"], tokenizer, 20, 60)
+    with pytest.raises(ValueError, match="leave empty texts out"):
+        block_distances(llama, batches)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lib.similarity import block_distances, of_text
-from replication import profiles
+from replication import measure, profiles
 from replication.beyond import which_block
 from replication.measure import damage
 
@@ -31,10 +31,10 @@ def test_states_of_a_text(llama):
 
 
 def test_states_are_of_the_damage_maps_texts(loaded_llama):
-    table = which_block.measure(["tiny-random"], SMOKE)
+    table = measure.table(which_block.states, ["tiny-random"], SMOKE)
     assert set(table.n) == {SMOKE.damage_sequences}
     states = table[table.criterion == "all tokens"]
-    damages = damage.measure(["tiny-random"], SMOKE)
+    damages = measure.table(damage.damage, ["tiny-random"], SMOKE)
     for column in ("block_start", "block_size"):
         assert states[column].tolist() == damages[column].tolist()
     assert states.weights.iloc[0].tolist() == (damages.weights[0] + 1).tolist()

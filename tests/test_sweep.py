@@ -3,15 +3,17 @@
 import numpy as np
 import pytest
 import torch
-from conftest import LAYERS, LENGTH, ROUNDING, VOCAB
+import transformers
+from conftest import GROUPED, LAYERS, LENGTH, ROUNDING, SIZE, VOCAB, WINDOW, built
 
 from lib import sweep
-from lib.blocks import UNPRUNED, Block, FirstTokenPatched
+from lib.blocks import UNPRUNED, Block
 from lib.data.encoding import Row
 from lib.evaluation import Task
 from lib.models import layers, reading
 from lib.models.decoder import decoder_layers, fp32_target_logits, logits, residual_stream
 from lib.pruning import dropped
+from replication.beyond import last_layers
 
 BLOCKS = [UNPRUNED, Block(1, 1), Block(0, 3), Block(1, 3), Block(2, 2), Block(4, 2), Block(0, 5)]
 
@@ -70,9 +72,48 @@ def test_scores_with_shared_prefixes(model, batch_tokens):
     assert_naive(model, rows, batch_tokens)
 
 
+def deepseek_v4():
+    """Its cache cannot be repeated; many heads, as ties of its indexer fall by chance."""
+    sizes = {key: value for key, value in SIZE.items() if key != "intermediate_size"}
+    sparse, heavy = "compressed_sparse_attention", "heavily_compressed_attention"
+    heads = {"head_dim": 8, "num_key_value_heads": 1, "partial_rotary_factor": 0.5}
+    heads |= {"index_n_heads": 16, "index_head_dim": 8, "index_topk": 4}
+    ranks = {"q_lora_rank": 8, "o_lora_rank": 8, "o_groups": 2, "hc_mult": 2}
+    return transformers.DeepseekV4Config(
+        **sizes | heads | ranks,
+        moe_intermediate_size=16,
+        n_routed_experts=4,
+        num_experts_per_tok=2,
+        max_position_embeddings=128,
+        sliding_window=WINDOW,
+        layer_types=["sliding_attention", sparse, heavy] * 2,
+        compress_rates={sparse: 4, heavy: 8},
+    )
+
+
+def nemotron_h():
+    """It asks each layer what kind it is, also the one that stands for a dropped end."""
+    return transformers.NemotronHConfig(
+        **{key: value for key, value in GROUPED.items() if key != "num_hidden_layers"},
+        head_dim=8,
+        layers_block_type=["linear_attention", "mlp", "full_attention"] * 2,
+        mamba_num_heads=8,
+        mamba_head_dim=8,
+        ssm_state_size=8,
+        n_groups=1,
+        chunk_size=8,
+    )
+
+
+@pytest.mark.parametrize("config", [deepseek_v4, nemotron_h])
+def test_decoders_of_a_kind_of_their_own(config):
+    layers.check(config())
+    assert_naive(built(config()), few_shot_rows(), 60)
+
+
 def test_a_first_token_goes_on_as_in_the_whole_model(llama):
     """As by a hook before the layer after the cut, of each row alone."""
-    block, rows, states = FirstTokenPatched(1, 3), few_shot_rows(), {}
+    block, rows, states = last_layers.FirstTokenPatched(1, 3), few_shot_rows(), {}
     blocks = [UNPRUNED, Block(1, 3), block]
     _, *swept = sweep.target_logprobs(llama, blocks, rows, batch_tokens=60, label="test").values()
 
@@ -155,7 +196,7 @@ def test_layer_applications_are_counted(llama):
     rows = few_shot_rows()
     applied = []
     for layer in decoder_layers(llama):
-        layer.register_forward_hook(lambda *_: applied.append(1))
+        layer.mlp.register_forward_hook(lambda *_: applied.append(1))
     sweep.target_logprobs(llama, BLOCKS, rows, batch_tokens=60, label="test")
     passes = sum(
         (bundle.prefix is not None) + len(bundle.batches)

@@ -6,10 +6,11 @@ import pytest
 from conftest import score
 from test_claims import SCORES, a_run, changed, grows, verdict
 
+from replication import claims
 from replication.analysis import statistics
 from replication.analysis.bootstrap import RESAMPLES, ci95_max
 from replication.beyond.letters import largest_step
-from replication.claims.bounds import CRITERIA
+from replication.claims.bounds import CRITERIA, judged
 
 SIMPLE_LOSS = SCORES["c4", "simple", "healed"]
 SIMILAR_LOSS = SCORES["c4", "similarity", "healed"]
@@ -105,3 +106,21 @@ def test_a_share_that_rises_as_answers_collapse_has_its_cliff_where_it_rises():
     (step,) = largest_step(pd.DataFrame(rows)).itertuples()
     assert step.largest_step == pytest.approx(0.55 / 0.70)
     assert step.low > 0
+
+
+def test_claims_in_words_count_their_verdicts():
+    """A claim of two models is mixed where they differ; one that was not run says so."""
+    agrees, differs = (0.4, 0.35, 0.45), (0.8, 0.7, 0.9)
+    verdicts = [
+        judged("1", "SmolLM2-135M", "mmlu", agrees, {"mmlu": 90}),
+        judged("1", "Phi-2", "arc_easy", differs, {"arc_easy": 90}),
+        judged("4a", "Phi-2", "", (-0.1, -0.2, -0.05), {"texts": 90}),
+        judged("4b", "Phi-2", "", (0.5, 0.2, 0.9), {"texts": 9}),
+    ]
+    first, *others = claims.in_words(verdicts).splitlines()[2:]
+    assert first.endswith(
+        "| **mixed**: 1 for it (1 decided), 1 against it (1 decided) "
+        "| SmolLM2-135M (MMLU); Phi-2 (ARC-Easy) |"
+    )
+    assert others[2].endswith("| **agrees**: 1 for it (1 decided), 1 open | Phi-2 |")
+    assert others[0].endswith("| not measured |  |")

@@ -5,7 +5,8 @@ import time
 from pathlib import Path
 
 from lib import storage
-from replication import paths, profiles, results
+from replication import paths, profiles, tables
+from replication.measure import cache
 
 
 def measure(name: str) -> dict:
@@ -29,7 +30,7 @@ def measure(name: str) -> dict:
 
 def toy(name: str) -> dict:
     """Return the record of the toy model `name`."""
-    return results.load_or_compute("toy", {"model": name}, lambda: measure(name))
+    return cache.load_or_compute("toy", {"model": name}, lambda: measure(name))
 
 
 def work(profile: str, models: list[str]) -> None:
@@ -39,7 +40,7 @@ def work(profile: str, models: list[str]) -> None:
         try:
             record = toy(name)
             rows.append(f"{name},{record['values'].get('value', 0)},ok")
-        except results.NotMeasured as error:
+        except tables.NotMeasured as error:
             rows.append(f"{name},,{error.status}")
     folder = paths.FIGURES / profiles.folder(profile, models)
     storage.atomic_write(folder / "figure_toy.csv", "\n".join(rows).encode())

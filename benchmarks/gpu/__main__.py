@@ -1,7 +1,6 @@
 """`make gpu`, or `python -m benchmarks.gpu --tiny` to rehearse it."""
 
 import argparse
-import csv
 import shutil
 import signal
 import sys
@@ -12,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from unittest import mock
 
+import pandas as pd
 import torch
 
 import benchmarks.gpu
@@ -22,8 +22,8 @@ from benchmarks.gpu.sections import SECTIONS, SEVEN_B, TINY
 from lib import storage
 from lib.data import sets
 from lib.models import loading
-from replication import cards, paths, profiles
-from replication.cards import Card
+from replication import paths, plan, profiles
+from replication.plan import Card
 
 DISK = 15e9  # bytes: the model's 13.5 GB, adapters and checkpoints
 RUNTIME = 1.6e9  # bytes of a GPU that CUDA's context and the allocator's fragments take
@@ -80,11 +80,11 @@ def bench(work: Path, tiny: bool) -> Bench:
         batch_tokens=longest,
     )
     try:
-        card = cards.get_card()
+        card = plan.get_card()
     except ValueError:  # a GPU whose rates are not known
         name = torch.cuda.get_device_name()
-        memory = torch.cuda.get_device_properties(0).total_memory - RUNTIME
-        card = cards.get_card(UNKNOWN)._replace(name=_short(name), gpu=name, memory=memory)
+        memory = (torch.cuda.get_device_properties(0).total_memory - RUNTIME) / 1e9
+        card = plan.get_card(UNKNOWN)._replace(name=_short(name), gpu=name, memory=memory)
     return Bench(profile.models[0], sizes["num_hidden_layers"], profile, card, tiny)
 
 
@@ -135,18 +135,10 @@ def measured_card(bench: Bench) -> Card | None:
     return bench.card._replace(forward=shares[0], training=shares[1], source=source)
 
 
-def keep(card: Card, file: Path = cards.CARDS) -> None:
+def keep(card: Card, file: Path = plan.CARDS) -> None:
     """Write the card's row of cards.csv: over the one of its name, or as a new one."""
-    rows = {row["card"]: row for row in storage.rows(file)}
-    columns = list(next(iter(rows.values())))
-    rates = card.matmul / 1e12, card.half_row, card.traffic / 1e12, card.unpacking / 1e12
-    numbers = card.memory / 1e9, *rates, card.forward, card.training
-    cells = (card.name, card.gpu, *(f"{number:.4g}" for number in numbers), card.source)
-    rows[card.name] = dict(zip(columns, cells, strict=True))
-    with file.open("w", encoding="utf-8", newline="") as table:
-        writer = csv.DictWriter(table, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows.values())
+    rows = pd.DataFrame((plan.cards() | {card.name: card}).values())
+    rows.drop(columns="element").to_csv(file, index=False, float_format="%.4g")
 
 
 def report(bench: Bench, seconds: float) -> str:

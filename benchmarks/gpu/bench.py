@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 import torch
 
 from lib.blocks import UNPRUNED, Block
-from lib.models import loading, registry
-from lib.models.shapes import Shape
-from replication import costs, profiles
-from replication.cards import Card, Work
+from lib.models import loading
+from replication import plan, profiles
+from replication.plan import Card, Work
 
 UNKNOWN = "a100-40"  # a GPU without a row in cards.csv is planned at the rates of this card
 
@@ -82,13 +81,9 @@ class Bench:
     rows: list[Row] = field(default_factory=list)
 
     @property
-    def shape(self) -> Shape:
-        return registry.shape(self.name)
-
-    @property
-    def loaded(self) -> costs.Loaded:
+    def loaded(self) -> plan.Loaded:
         """The model in NF4, as the plan has it."""
-        return costs.Loaded(self.shape, "nf4", self.card)
+        return plan.Loaded(plan.counted(self.name), "nf4", self.card)
 
     @property
     def block(self) -> Block:

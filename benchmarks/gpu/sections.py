@@ -18,7 +18,7 @@ from lib.models import loading
 from lib.models.reading import prefix_batches
 from lib.paths import ASSETS
 from lib.sweep import sweep
-from replication import paths
+from replication import paths, plan
 from replication.measure import latency
 
 TESTS = (  # the second is slow on the simulated device
@@ -80,10 +80,11 @@ def distances(bench: Bench) -> None:
     similarity.block_distances(model, batches[:2])
     with clock() as took:
         similarity.block_distances(model, batches)
-    read = len(texts), longest, profile.batch_tokens
-    work = bench.loaded.texts("similarity", bench.num_layers, *read)
+    read = plan.Reading(len(texts) * longest, 0)
+    runs = [bench.num_layers]
+    work = bench.loaded.forward("similarity", read, runs, profile.batch_tokens)
     row = work.memory - bench.loaded.weights(bench.num_layers)
-    bench.planned("distances", took, work, len(texts) * longest / work.tokens, row)
+    bench.planned("distances", took, work, memory=row)
 
 
 def sweeps(bench: Bench) -> None:
@@ -99,23 +100,20 @@ def sweeps(bench: Bench) -> None:
         sweep(model, tokenizer, [], [Task(task.name, task.examples[:1])], profile.batch_tokens)
         with clock() as took:
             sweep(model, tokenizer, blocks, [task], profile.batch_tokens)
-        params = {"task": task.name, "batch_tokens": profile.batch_tokens}
-        params |= {"sequences": len(texts), "max_tokens": profile.c4_tokens}
-        params |= {"subjects": 2, "questions": len(task.examples) // 2, "shots": 5}
-        after = [layers - block.stop for block in blocks]
-        work = bench.loaded.sweep(layers, [layers, *after], params)
-        share = _tokens(task, tokenizer, profile.batch_tokens) / work.tokens
+        runs = [layers, *(layers - block.stop for block in blocks)]
+        read = _reading(task, tokenizer, profile.batch_tokens)
+        work = bench.loaded.forward("scores", read, runs, profile.batch_tokens)
         row = work.memory - bench.loaded.weights(layers)
-        bench.planned(f"sweep {task.name}", took, work, share, row, f"{len(blocks)} blocks")
+        bench.planned(f"sweep {task.name}", took, work, memory=row, note=f"{len(blocks)} blocks")
 
 
-def _tokens(task: Task, tokenizer, batch_tokens: int) -> int:
-    """How many tokens a version reads of a task."""
-    read = list(
-        prefix_batches([row for rows in task.rows(tokenizer) for row in rows], batch_tokens)
-    )
+def _reading(task: Task, tokenizer, batch_tokens: int) -> plan.Reading:
+    """Return what a version reads of a task."""
+    rows = [row for example in task.rows(tokenizer) for row in example]
+    read = list(prefix_batches(rows, batch_tokens))
     prefixes = sum(bundle.prefix.numel() for bundle in read if bundle.prefix is not None)
-    return prefixes + sum(own.ids.numel() for bundle in read for own in bundle.batches)
+    tokens = prefixes + sum(own.ids.numel() for bundle in read for own in bundle.batches)
+    return plan.Reading(tokens, sum(len(row.target_ids) for row in rows))
 
 
 # What runs, and the seconds that each may take.

@@ -1,5 +1,6 @@
 """LoRA adapters on the FFN projections of a pruned model: put on, taken off, saved, merged."""
 
+import json
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -16,10 +17,13 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from lib import storage
-from lib.models.decoder import decoder_layers
+from lib.models.decoder import decoder_config, decoder_layers
+from lib.models.layers import NUMBERS
 
 # peft 0.21 asks transformers for an attribute that has a new name
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+
+CUT = "cut.json"  # beside an adapter: the numbers of the layers that it healed
 
 # names of the FFN, or of its parts, in decoders
 FFN = ("mlp", "shared_mlp", "feed_forward", "ffn", "fc1", "fc2")
@@ -49,6 +53,12 @@ def ffn_projections(model, first: int = 0) -> list[str]:
     if not paths:
         raise ValueError(f"There is no layer {first} to heal: the cut reaches the model's end.")
     return paths
+
+
+def parameters(model, rank: int, first: int = 0) -> int:
+    """Return the parameters of adapters from layer `first` on; the model may be without weights."""
+    projections = map(model.get_submodule, ffn_projections(model, first))
+    return rank * sum(sum(projection.weight.shape) for projection in projections)
 
 
 def _in_ffn(name: str) -> bool:
@@ -91,9 +101,22 @@ def autocast_like(model) -> torch.autocast:
 
 @contextmanager
 def load_lora(model, adapter: str | Path) -> Iterator[PeftModel]:
-    """The model with an adapter that healed it; without it again on exit."""
+    """The model with an adapter that healed it; without it again on exit.
+
+    Raises ValueError if it healed other layers; an older adapter has no note of them.
+    """
+    file, own = Path(adapter) / CUT, _numbers(model)
+    healed = json.loads(file.read_text()) if file.exists() else own
+    if healed != own:
+        raise ValueError(f"{adapter} healed a model of the layers {healed}; this one has {own}.")
     with _unwrapped_after(model):
         yield PeftModel.from_pretrained(model, adapter).eval()
+
+
+def _numbers(model) -> list[int]:
+    """Which layers a model has of the one that was not cut."""
+    config = decoder_config(model)
+    return getattr(config, NUMBERS, list(range(config.num_hidden_layers)))
 
 
 @torch.no_grad()
@@ -156,5 +179,6 @@ def save(wrapped: PeftModel, folder: Path) -> Path:
     """Save an adapter whole or not at all; return its folder."""
     with storage.atomic_folder(folder) as part:
         wrapped.save_pretrained(part)
+        (part / CUT).write_text(json.dumps(_numbers(wrapped.get_base_model())))
         shutil.rmtree(folder, ignore_errors=True)
     return folder

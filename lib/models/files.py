@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufCo
 
 from lib import paths, storage
 from lib.data import wheels
-from lib.models import qwen1
+from lib.models import qwen1, registry
 from lib.models.registry import MODELS, GatedError, ModelError, Source, resolve, unpacked
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -79,7 +79,21 @@ def open_checkpoint(name: str, patterns: Sequence[str] = CHECKPOINT_FILES) -> Ch
             f"{file} describes no model that transformers {transformers.__version__} knows "
             f"({_first_line(error)})."
         ) from error
+    for part in (config, config.get_text_config(decoder=True)):
+        if getattr(part, "quantization_config", None):
+            raise ModelError(f"{name} is quantised already: give the model in 16 or 32 bits.")
     return Checkpoint(source, folder, config, is_qwen1)
+
+
+def configuration(name: str):
+    """Return transformers' configuration of a model; None where it is not known here.
+
+    Does not touch the network.
+    """
+    raw = registry.configuration(name)
+    if raw and registry.resolve(name).kind in ("folder", "gguf"):
+        return open_checkpoint(name).config
+    return AutoConfig.for_model(**raw) if raw else None
 
 
 def tokenizer(name: str):
@@ -91,7 +105,12 @@ def _tokenizer_in(folder: Path | None):
     folder = folder or local_folder(resolve(EMBEDDED))
     if (folder / "qwen.tiktoken").exists():
         return qwen1.tokenizer(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except Exception as error:  # whatever its reader stumbles over
+        raise ModelError(
+            f"{folder} has no tokenizer that transformers {transformers.__version__} can read."
+        ) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -217,17 +236,8 @@ def _one_sentence(source: Source) -> Iterator[None]:
 
 def _tiny_random():
     """An 8-layer Llama with random weights and the embedded model's vocabulary, for tests."""
-    shape = MODELS["tiny-random"].shape
-    config = transformers.LlamaConfig(
-        vocab_size=shape.vocab_size,
-        num_hidden_layers=shape.num_layers,
-        hidden_size=shape.hidden,
-        intermediate_size=shape.ffn,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        tie_word_embeddings=shape.tied,
-        initializer_range=0.2,
-    )
+    sizes = MODELS["tiny-random"].config
+    config = AutoConfig.for_model(**sizes, initializer_range=0.2)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32)

@@ -9,16 +9,20 @@ import copy
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from unittest import mock
 
 import torch
 from torch import nn
+from torch._subclasses import FakeTensorMode
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
 
 from lib.blocks import Block
 from lib.models.decoder import decoder_config, decoder_layers, layers_attribute
 from lib.models.registry import ModelError
 
+NUMBERS = "layer_numbers"  # in a configuration: of the layers, in the model before any cut
 _THRESHOLDS = ("max_window_layers", "first_k_dense_replace")
 _INDEX_LISTS = ("mlp_only_layers", "moe_layers", "attn_layer_indices")
 _NUMBERS = ("layer_idx", "layer_id")  # what modules call the number of their layer
@@ -46,7 +50,7 @@ def only_layers(model, keep: Sequence[int]) -> Iterator[nn.ModuleList]:
         _number((layers[l] for l in keep), keep)
         for config, entries in before:
             for key, value in entries.items():
-                setattr(config, key, value)
+                setattr(config, key, value) if value is not None else delattr(config, key)
 
 
 def pruned_config(config, keep: Sequence[int]):
@@ -60,7 +64,7 @@ def _follow(config, keep: Sequence[int]) -> dict:
     """Make a configuration describe only the layers `keep`; return the entries before.
 
     Beside their number, these are entries that count layers from the first, lists of layers, and
-    lists with one entry a layer.
+    lists with one entry a layer; one of these, our own, says which of the whole model's they are.
     """
     if config.is_heterogeneous:
         raise ModelError(
@@ -73,6 +77,8 @@ def _follow(config, keep: Sequence[int]) -> dict:
             "(hidden_size_per_layer_input), which pruning does not support."
         )
     num_layers, new = config.num_hidden_layers, {"num_hidden_layers": len(keep)}
+    if not hasattr(config, NUMBERS):
+        new[NUMBERS] = list(keep)
     for key, value in vars(config).items():
         is_list = isinstance(value, (list, tuple))
         if key in _THRESHOLDS and isinstance(value, int):
@@ -81,7 +87,7 @@ def _follow(config, keep: Sequence[int]) -> dict:
             new[key] = [place for place, l in enumerate(keep) if l in value]
         elif "layer" in key and is_list and len(value) == num_layers:
             new[key] = type(value)(value[l] for l in keep)
-    before = {key: getattr(config, key) for key in new}
+    before = {key: getattr(config, key, None) for key in new}
     for key, value in new.items():
         setattr(config, key, value)
     return before
@@ -136,18 +142,18 @@ def run_after_block(model, block: Block, state: torch.Tensor, width: int = 0) ->
     """
     num_layers = len(decoder_layers(model))
     after = range(block.stop, num_layers)
+    output = (state,) + (None,) * (width - 1) if width else state
+
+    def from_the_cut(module, args, kwargs):
+        if args:
+            return (state, *args[1:]), kwargs
+        return args, kwargs | {"hidden_states": state}
+
     with only_layers(model, after or [num_layers - 1]) as layers:
-        if not after:  # the block includes the last layer: in its place, one that does nothing
-            layers[0] = nn.Identity()
-            output = (state,) + (None,) * (width - 1) if width else state
-            layers[0].forward = lambda *args, **kwargs: output
-
-        def from_the_cut(module, args, kwargs):
-            if args:
-                return (state, *args[1:]), kwargs
-            return args, kwargs | {"hidden_states": state}
-
-        with layers[0].register_forward_pre_hook(from_the_cut, with_kwargs=True):
+        # if the block includes the last layer, that one stays, and does nothing
+        idle = mock.patch.object(layers[0], "forward", lambda *args, **kwargs: output)
+        hook = layers[0].register_forward_pre_hook(from_the_cut, with_kwargs=True)
+        with hook, nullcontext() if after else idle:
             yield
 
 
@@ -158,14 +164,28 @@ def check(config) -> None:
     """Raise ModelError if the configuration cannot follow when layers are removed.
 
     It can if what is left is then the same: the layers, with their shapes and settings, and the
-    shapes of all else. A model without its first layer, where all move by one, tells.
+    shapes of all else. A model without its first layer, where all move by one, tells. Each layer
+    must run once, one after the other.
     """
-    num_layers = config.get_text_config(decoder=True).num_hidden_layers
-    whole = meta_model(pruned_config(config, range(num_layers)))
-    cut = meta_model(pruned_config(config, range(1, num_layers)))
-    before = [_described(layer) for layer in decoder_layers(whole)]
-    after = [_described(layer) for layer in decoder_layers(cut)]
-    if before[1:] != after:
+    try:
+        num_layers = config.get_text_config(decoder=True).num_hidden_layers
+        whole = meta_model(pruned_config(config, range(num_layers)))
+        cut = meta_model(pruned_config(config, range(min(1, num_layers - 1), num_layers)))
+        before = [_described(layer) for layer in decoder_layers(whole)]
+        after = [_described(layer) for layer in decoder_layers(cut)]
+        order = _order(whole)
+    except ModelError:
+        raise
+    except Exception as error:  # whatever transformers stumbles over
+        raise ModelError(
+            f"A {config.model_type} decoder of fewer layers cannot be built ({error!r})."
+        ) from error
+    if order != list(range(num_layers)):
+        raise ModelError(
+            f"A {config.model_type} decoder does not run each of its layers once, one after the "
+            "other, so none can be removed."
+        )
+    if before[-len(after) :] != after:
         raise ModelError(
             f"A {config.model_type} decoder decides by the position of a layer of what kind it is, "
             "so none can be removed."
@@ -179,6 +199,31 @@ def check(config) -> None:
             f"A {config.model_type} decoder has weights for each layer outside of the layers, "
             "so none can be removed."
         )
+
+
+def _order(model) -> list[int]:
+    """The numbers of the layers in the order in which a forward pass runs them.
+
+    The model has no weights; its layers then only hand their input on.
+    """
+    layers, order, states = decoder_layers(model), [], []
+
+    def hand_on(number, *args, **kwargs):
+        order.append(number)
+        states.append(args[0] if args else kwargs["hidden_states"])
+        return states[0]
+
+    for number, layer in enumerate(layers):
+        layer.forward = partial(hand_on, number)
+    # of two sequences: where a layer returns two things, they stand for these
+    ids = torch.zeros(2, 2, dtype=torch.long, device="meta")
+    try:
+        with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
+            model.get_decoder()(input_ids=ids, use_cache=False)
+    except RuntimeError:  # after the last layer, one that returns more may be missed
+        if len(order) != len(layers):
+            raise
+    return order
 
 
 def are_alike(layers: nn.ModuleList) -> bool:

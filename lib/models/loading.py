@@ -19,8 +19,9 @@ from lib.blocks import UNPRUNED, Block
 from lib.models import files, layers, machine
 from lib.models.decoder import decoder_layers
 from lib.models.files import Checkpoint, open_checkpoint
+from lib.models.machine import NF4_BYTES, UNPACKED
 from lib.models.registry import ModelError
-from lib.models.shapes import NF4_BYTES, UNPACKED
+from lib.models.sizes import key_width
 
 
 def load(
@@ -50,8 +51,8 @@ def load(
     tensors = checkpoint.tensors()
     layers.check(checkpoint.config)
     keep = block.kept(checkpoint.num_layers)
-    model = _assembled(checkpoint, tensors, keep, weights, packed)
-    return model, checkpoint.tokenizer()
+    tokenizer = checkpoint.tokenizer()
+    return _assembled(checkpoint, tensors, keep, weights, packed), tokenizer
 
 
 def one_layer_models(
@@ -127,9 +128,7 @@ def fits(name: str, batch_tokens: int, quantization: str | None, dtype: str | No
 def _room(config, tokens: int) -> int:
     """Numbers that a batch needs: keys and values of all layers, and what one layer works with."""
     text = config.get_text_config(decoder=True)
-    heads = getattr(text, "num_attention_heads", 1)
-    kv_heads = getattr(text, "num_key_value_heads", None) or heads
-    keys = text.num_hidden_layers * text.hidden_size * kv_heads // heads
+    keys = text.num_hidden_layers * key_width(text)
     return tokens * (2 * keys + 16 * text.hidden_size)
 
 

@@ -23,6 +23,8 @@ from filelock import FileLock
 from lib import storage
 from lib.models.registry import ModelError
 
+NF4_BYTES = 0.516  # a weight in NF4 with double quantisation: 4 bits and its share of the scales
+UNPACKED = 1 / 3  # of a GPU's memory: NF4 weights that take no more in 16 bits are unpacked
 DTYPES = ("bfloat16", "float32", "float16")  # of weights
 TRIED = DTYPES[:2]
 MATRICES = ((576, 1536), (1536, 1536))  # inputs, outputs: as in decoders of 0.1 and 1.5 billion
@@ -53,17 +55,25 @@ def first_gpu() -> str:
     return os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
 
 
+def gpu_at_hand() -> str | None:
+    """Return what nvidia-smi calls the first GPU that this process may use; None without one."""
+    first, listed = first_gpu(), listed_gpus()
+    if not listed or first in HIDDEN:
+        return None
+    return listed[int(first) if first.isdecimal() else 0]
+
+
 def gpus() -> int:
     """How many GPUs this process may use, by CUDA_VISIBLE_DEVICES or nvidia-smi."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return 0 if visible in HIDDEN else len(visible.split(","))
-    return len(_listed_gpus())
+    return len(listed_gpus())
 
 
 def check_gpu() -> None:
     """Raise ModelError where there is a GPU that PyTorch cannot use, as with an old driver."""
-    listed = _listed_gpus()
+    listed = listed_gpus()
     if not listed or os.environ.get("CUDA_VISIBLE_DEVICES") in HIDDEN:
         return
     import torch
@@ -77,8 +87,8 @@ def check_gpu() -> None:
 
 
 @cache
-def _listed_gpus() -> list[str]:
-    """The names of the GPUs that nvidia-smi lists."""
+def listed_gpus() -> list[str]:
+    """Return the names of the GPUs that nvidia-smi lists."""
     if not shutil.which("nvidia-smi"):
         return []
     answer = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)

@@ -16,12 +16,18 @@ import huggingface_hub.constants
 
 from lib import paths, storage
 from lib.data import wheels
-from lib.models import shapes
-from lib.models.shapes import Shape
 
 # layers: L; hidden: D; vocab: V; gated: its licence must be accepted on the hub
 TABLE = Path(__file__).with_name("models.csv")
-SIZES = ("layers", "hidden", "ffn", "heads", "kv_heads", "vocab")
+SIZES = {  # columns, and what transformers calls them
+    "layers": "num_hidden_layers",
+    "hidden": "hidden_size",
+    "ffn": "intermediate_size",
+    "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+    "vocab": "vocab_size",
+    "head_dim": "head_dim",
+}
 
 
 @dataclass(frozen=True)
@@ -32,20 +38,19 @@ class Model:
     family: str  # models of a family share a panel
     source: str  # an asset, "random", or a hub id
     revision: str  # pinned commit of a hub id; main: not pinned, the newest is taken
-    shape: Shape
+    config: dict  # the entries of its config.json that say how large it is
     healing: dict  # what the recipe of the paper's models has of its own (its appendix, section 3)
 
 
 def _model(row: dict[str, str]) -> Model:
-    head_dim = row["head_dim"]
-    sizes = (*(int(row[size]) for size in SIZES), row["tied"] == "yes")
-    shape = Shape(row["architecture"], *sizes, int(head_dim) if head_dim else None)
+    config = {name: int(row[column]) for column, name in SIZES.items() if row[column]}
+    config |= {"model_type": row["architecture"], "tie_word_embeddings": row["tied"] == "yes"}
     own = {}
     if row["heal_rank"]:
         own = {"max_tokens": int(row["heal_tokens"]), "rank": int(row["heal_rank"])}
         own["learning_rate"] = float(row["heal_learning_rate"])
     revision = row["revision"] or "main"
-    return Model(row["label"], row["family"], row["source"], revision, shape, own)
+    return Model(row["label"], row["family"], row["source"], revision, config, own)
 
 
 MODELS = {row["name"]: _model(row) for row in storage.rows(TABLE)}
@@ -111,11 +116,13 @@ def resolve(name: str) -> Source:
         digest = _digest(local, status.st_size, status.st_mtime_ns)
         return Source("gguf", str(local.resolve()), digest)
     part = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # so that no name leads out of a folder
-    if re.fullmatch(f"{part}/{part}", name) and not name.endswith(".gguf"):
+    if name.endswith(".gguf"):
+        raise ModelError(f"There is no file {name}.")
+    if re.fullmatch(f"{part}/{part}", name):
         return _hub(name, "main")
     raise ModelError(
         f"Unknown model {name!r}: give one of {', '.join(MODELS)}, a hub id (owner/name), "
-        "a folder with a config.json, or a .gguf file that exists."
+        "a folder with a config.json, or a .gguf file."
     )
 
 
@@ -149,31 +156,28 @@ def _folder(local: Path) -> Source:
     return Source("folder", str(local.resolve()), storage.fingerprint(local))
 
 
-def shape(name: str) -> Shape | None:
-    """The sizes of a model, as far as they are known without the network.
-
-    Also of the hub id of a known one.
-    """
-    source = resolve(name)
-    if source.kind in ("folder", "gguf"):
-        return shapes.of_config(_configuration(source))
-    known = MODELS.get(canonical(name))
-    return known.shape if known else None
+def known(name: str) -> Model | None:
+    """Return the row of a model, by its short name or its hub id; None if there is none."""
+    return MODELS.get(canonical(name))
 
 
 def num_layers(name: str) -> int | None:
-    """L, also of an architecture that has no known `shape`."""
-    if known := shape(name):
-        return known.num_layers
-    raw = _configuration(resolve(name))
+    """Return L, as far as it is known without the network."""
+    raw = configuration(name)
     keys = ("num_hidden_layers", "n_layer", "n_layers")
     return next((raw[key] for key in keys if key in raw), None)
 
 
-def _configuration(source: Source) -> dict:
-    """The decoder's entries in config.json: of a local folder, or a GGUF file that is unpacked."""
+def configuration(name: str) -> dict:
+    """Return the decoder's entries in config.json, as far as they are known without the network.
+
+    Those of a local folder, of a GGUF file that is unpacked, or of a row in models.csv, also by its
+    hub id.
+    """
+    source = resolve(name)
     if source.kind not in ("folder", "gguf"):
-        return {}
+        same = [model for key, model in MODELS.items() if name in (key, model.source)]
+        return same[0].config if same else {}
     folder = Path(source.location)
     if source.kind == "gguf":
         folder = unpacked(folder, source.revision)

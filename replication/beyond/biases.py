@@ -36,8 +36,8 @@ from replication.figures.style import (
     WIDTH,
     colour,
     finding,
+    finished,
     nothing_measured,
-    save_figure,
 )
 from replication.measure.experiments import cuts, healed, unpruned
 from replication.measure.request import Request
@@ -58,7 +58,7 @@ GUESS = {  # what a model scores that knows nothing, of k letters
 }
 
 
-def requests(name: str, distances, profile: Profile) -> list[Request]:
+def letter_biases(name: str, distances, profile: Profile) -> list[Request]:
     """MMLU by letter at every size up to MOST; column questions.
 
     Others are asked only where every subject has as many again.
@@ -316,7 +316,7 @@ DRAWN = {"accuracy": "0.45", "accuracy, biases removed": colour("letters")}  # a
 LINES = {"recorded": ("-", "o"), "other": ("--", "D")}  # of each set of questions
 
 
-def figure_biases(measured: pd.DataFrame, profile: Profile) -> Figure:
+def figure_biases(measured: pd.DataFrame) -> Figure:
     """MMLU as it is and with biases removed, a column a model and cut; measured: letter_measures.
 
     Below: the share of questions that get the letter which is chosen most, as the model answers.
@@ -330,7 +330,7 @@ def figure_biases(measured: pd.DataFrame, profile: Profile) -> Figure:
     columns = list(cut.groupby(["model", "strategy"], sort=False).groups)
     columns.sort(key=lambda column: -known[column[0]])
     if not columns:
-        return nothing_measured(measured, "figure_biases", profile)
+        return nothing_measured(measured)
     size = max(WIDTH, 1.9 * len(columns)), 4.4
     grid = {"squeeze": False, "sharex": "col", "sharey": "row", "height_ratios": (3, 1)}
     with plt.rc_context(STYLE):
@@ -347,7 +347,7 @@ def figure_biases(measured: pd.DataFrame, profile: Profile) -> Figure:
         _say_gain(dict(zip(columns, axes[0], strict=True)), table)
         axes[1, 0].set_ylabel("share of the\ncommonest letter")
         axes[1, 0].set_ylim(0, 1.05)
-        return save_figure(figure, measured, "figure_biases", profile, legend="bars: 95 %")
+        return finished(figure, measured, legend="bars: 95 %")
 
 
 def _say_gain(axes: dict, table: pd.DataFrame) -> None:

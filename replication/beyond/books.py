@@ -20,7 +20,7 @@ CLOSED = {"sciq": "sciq_closed", "boolq": "boolq_closed", "squad": "squad_closed
 STORIES = ("mmlu", "hellaswag", "gsm8k_bpb")  # of the profile's main model
 
 
-def requests(name: str, distances, profile: Profile) -> list[Request]:
+def books(name: str, distances, profile: Profile) -> list[Request]:
     """At every second size; columns questions and book."""
     sizes, requested = profile.block_sizes(distances.num_layers)[::2], []
     for questions, closed in CLOSED.items():
@@ -46,14 +46,14 @@ def stories(name: str, distances, profile: Profile) -> list[Request]:
     return requested + cuts(name, distances, asked, STORIES, ["similarity", "early exit"], sizes)
 
 
-def figure_stories(scores: pd.DataFrame, profile: Profile) -> Figure:
+def figure_stories(scores: pd.DataFrame) -> Figure:
     """One model, unhealed: what each of two cuts does to letters, to stories and to sums."""
     table = scores.assign(panel=scores.model.map(registry.label))
     titles = table.task.map(TASKS)
-    return grid(table, titles, "strategy", "figure_stories", profile, of="panel", sharey="none")
+    return grid(table, titles, "strategy", of="panel", sharey="none")
 
 
-def figure_books(scores: pd.DataFrame, profile: Profile) -> Figure:
+def figure_books(scores: pd.DataFrame) -> Figure:
     """The same questions with and without the passage that answers them, a column a model: of
     those of which both were asked."""
     pruned = scores[(scores.block_size > 0) & scores.value.notna()]
@@ -62,4 +62,4 @@ def figure_books(scores: pd.DataFrame, profile: Profile) -> Figure:
     table = scores[pd.MultiIndex.from_frame(scores[["model", "questions"]]).isin(both)]
     table = (scores if table.empty else table).assign(variant=lambda rows: rows.book)
     titles = table.model.map(registry.label)
-    return grid(table, titles, "variant", "figure_books", profile, of="questions")
+    return grid(table, titles, "variant", of="questions")

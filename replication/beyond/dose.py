@@ -12,17 +12,19 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from lib.blocks import STRATEGIES, UNPRUNED
 from lib.models import registry
+from replication import measure
 from replication.analysis.bootstrap import ci_columns, resampled
 from replication.figures.style import (
     NORMAL,
     STYLE,
     WIDTH,
     finding,
+    finished,
     nothing_measured,
-    save_figure,
 )
 from replication.figures.training import LOOKS
-from replication.measure.experiments import cuts, unpruned
+from replication.measure import scores
+from replication.measure.experiments import cuts, healed, unpruned
 from replication.measure.request import Request, score
 from replication.profiles import PAPER_TOKENS, Profile, recipe
 
@@ -34,7 +36,7 @@ LABELS = (
 )
 
 
-def requests(name: str, distances, profile: Profile) -> list[Request]:
+def doses(name: str, distances, profile: Profile) -> list[Request]:
     """Both strategies, unhealed and healed for each length, and the control.
 
     The unpruned and unhealed scores begin each line, at 0 steps. Columns steps and tokens.
@@ -42,15 +44,22 @@ def requests(name: str, distances, profile: Profile) -> list[Request]:
     if name not in profile.ablation_models:
         return []
     sizes = profile.dose_sizes(distances.num_layers)
-    requested = unpruned(name, profile, TASKS, steps=0, tokens=0)
-    requested += cuts(name, distances, profile, TASKS, STRATEGIES, sizes, steps=0, tokens=0)
+    requested = unpruned(name, profile, TASKS)
+    requested += cuts(name, distances, profile, TASKS, STRATEGIES, sizes)
     for steps in profile.dose_steps if sizes else ():
         healing = recipe(name, profile, steps=steps)
-        dose = {"steps": steps, "tokens": steps * healing.batch * healing.max_tokens}
-        requested += cuts(name, distances, profile, TASKS, STRATEGIES, sizes, healing, **dose)
-        control = dose | {"fraction": 0.0, "strategy": "none", "treatment": "control"}
+        requested += cuts(name, distances, profile, TASKS, STRATEGIES, sizes, healing)
+        control = {"fraction": 0.0, "strategy": "none", "treatment": "control"}
         requested += [score(name, profile, task, UNPRUNED, healing, **control) for task in TASKS]
     return requested
+
+
+def trainings(name: str, distances, profile: Profile) -> list[Request]:
+    """Return requests for the C4 loss of every healing of notebook 03, whose course is shown."""
+    return [*healed(name, distances, profile, ["c4"]), *doses(name, distances, profile)]
+
+
+measure.TABLES["trainings"] = scores.trainings
 
 
 # ---- the statistic --------------------------------------------------------------------------
@@ -92,7 +101,7 @@ def gap_left(doses: pd.DataFrame) -> pd.DataFrame:
 # ---- the figure -----------------------------------------------------------------------------
 
 
-def figure_dose(doses: pd.DataFrame, gaps: pd.DataFrame, profile: Profile) -> Figure:
+def figure_dose(doses: pd.DataFrame, gaps: pd.DataFrame) -> Figure:
     """A column a depth: loss, accuracy, and the gap between the strategies, against tokens.
 
     doses: the scores of `requests`; gaps: of gap_left. Dotted: not healed.
@@ -102,7 +111,7 @@ def figure_dose(doses: pd.DataFrame, gaps: pd.DataFrame, profile: Profile) -> Fi
     healed = doses[doses.value.notna() & (doses.tokens > 0)]
     sizes = sorted(set(healed.block_size) - {0})
     if not sizes:
-        return nothing_measured(drawn, "figure_dose", profile)
+        return nothing_measured(drawn)
     grid = {"squeeze": False, "sharex": True, "sharey": "row"}
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(3, len(sizes), figsize=(WIDTH, 7.4), **grid)
@@ -129,7 +138,7 @@ def figure_dose(doses: pd.DataFrame, gaps: pd.DataFrame, profile: Profile) -> Fi
             lowest.set_xlabel("tokens of healing")
             lowest.tick_params(labelbottom=True)
         _say_what_is_left(dict(zip(sizes, axes[2], strict=True)), gaps)
-        return save_figure(figure, drawn, "figure_dose", profile, legend="bars: 95 %")
+        return finished(figure, drawn, legend="bars: 95 %")
 
 
 def _lines(axis, rows: pd.DataFrame) -> None:

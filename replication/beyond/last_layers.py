@@ -2,8 +2,11 @@
 
 Notebook 13. The paper's simple strategy keeps the last layer; an early exit keeps none. The C4 loss
 of each cut is in the damage map. And is it the attention sink? There the last layer is kept, and
-reads the first token's state as the whole model has it (`blocks.FirstTokenPatched`).
+reads the first token's state as the whole model has it (`FirstTokenPatched`).
 """
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -20,9 +23,10 @@ from replication.figures.style import (
     WIDTH,
     colour,
     finding,
+    finished,
     nothing_measured,
-    save_figure,
 )
+from replication.measure import request
 from replication.measure.experiments import unpruned
 from replication.measure.request import Request, score
 from replication.profiles import Profile
@@ -49,7 +53,27 @@ LOOKS = {
 }
 
 
-def requests(name: str, distances, profile: Profile) -> list[Request]:
+@dataclass(frozen=True, order=True)
+class FirstTokenPatched(Block):
+    """A block behind which the first token goes on as in the whole model; the others are cut."""
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        return self.start, self.stop
+
+    def across(self, states: Mapping, is_text_start: bool):
+        """x^(start), of a text's first token x^(stop)."""
+        state = states[self.start]
+        if is_text_start:
+            state = state.clone()
+            state[:, 0] = states[self.stop][:, 0]
+        return state
+
+
+request.BLOCKS["patched"] = FirstTokenPatched
+
+
+def last_layers(name: str, distances, profile: Profile) -> list[Request]:
     """Questions to the profile's main model after each of these cuts; columns questions and form.
 
     At every second size up to DEEPEST; MMLU as in notebook 02, ARC-Easy as in `letters.forms`, and
@@ -108,7 +132,7 @@ def losses(damages: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(of_cuts).assign(questions="c4", form="loss", treatment="unhealed")
 
 
-def figure_last_layers(scores: pd.DataFrame, damages: pd.DataFrame, profile: Profile) -> Figure:
+def figure_last_layers(scores: pd.DataFrame, damages: pd.DataFrame) -> Figure:
     """One model's answers and loss against the layers dropped, a line for each number of last
     layers that are kept. Bars: 95 %.
 
@@ -116,7 +140,7 @@ def figure_last_layers(scores: pd.DataFrame, damages: pd.DataFrame, profile: Pro
     """
     measured = scores[scores.value.notna()]
     if not (measured.block_size > 0).any():
-        return nothing_measured(scores, "figure_last_layers", profile)
+        return nothing_measured(scores)
     rises = losses(damages, measured)
     cuts = measured[measured.block_size > 0]
     panels = [panel for panel in PANELS if len(_of_panel(cuts, panel))]
@@ -136,7 +160,7 @@ def figure_last_layers(scores: pd.DataFrame, damages: pd.DataFrame, profile: Pro
         axes[0].set_ylabel(f"accuracy of\n{registry.label(measured.model.iloc[0])}")
         _say_second(dict(zip(panels, axes, strict=False)), measured)
         table = pd.concat([measured, rises])
-        return save_figure(figure, table, "figure_last_layers", profile, legend="bars: 95 %")
+        return finished(figure, table, legend="bars: 95 %")
 
 
 def _of_panel(scores: pd.DataFrame, panel: tuple[str, str]) -> pd.DataFrame:

@@ -163,7 +163,7 @@ def clearest(scores: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     return scores[groups == (best if len(by) > 1 else (best,))]
 
 
-def figure_measures(measured: pd.DataFrame, profile: Profile) -> Figure:
+def figure_measures(measured: pd.DataFrame) -> Figure:
     """The same answers of one model by four measures, a row a task; measured: of `measures`."""
     accuracies = measured[measured.measure == "accuracy"]
     (name, *_) = clearest(accuracies, ["model"]).model
@@ -171,17 +171,17 @@ def figure_measures(measured: pd.DataFrame, profile: Profile) -> Figure:
     tasks = table.task.map(TASKS).str.removesuffix(" accuracy")
     table = table.assign(panel=f"{registry.label(name)}\n" + tasks)
     titles = table.measure.replace("share of the commonest answer", "commonest")
-    return grid(table, titles, "strategy", "figure_measures", profile, of="panel", sharey="none")
+    return grid(table, titles, "strategy", of="panel", sharey="none")
 
 
-def figure_letters(scores: pd.DataFrame, profile: Profile) -> Figure:
+def figure_letters(scores: pd.DataFrame) -> Figure:
     """The same questions by letter and by content, a column a strategy: of the model and the
     question set that both forms tell most of."""
     table = clearest(scores, ["model", "questions"])
     panels = table.model.map(registry.label) + "\n" + table.questions.map(TASKS)
     table = table.assign(variant=table.form, panel=panels)
     mark = partial(_letters_without_knowledge, table)
-    return grid(table, table.strategy, "variant", "figure_letters", profile, of="panel", find=mark)
+    return grid(table, table.strategy, "variant", of="panel", find=mark)
 
 
 def _letters_without_knowledge(table: pd.DataFrame, axes: dict) -> None:
@@ -205,7 +205,7 @@ def _letters_without_knowledge(table: pd.DataFrame, axes: dict) -> None:
         finding(axis, text, (content.fraction[n], by_content), (14, 17))
 
 
-def figure_cuts(scores: pd.DataFrame, profile: Profile) -> Figure:
+def figure_cuts(scores: pd.DataFrame) -> Figure:
     """One model that can answer by letter, unhealed, with three kinds of cut: MMLU by letter,
     ARC-Easy by content."""
     table = clearest(scores, ["model"])
@@ -213,7 +213,7 @@ def figure_cuts(scores: pd.DataFrame, profile: Profile) -> Figure:
     titles = table.task.map(FORMS_OF_CUTS) + ", " + shots
     table = table.assign(panel="accuracy of\n" + table.model.map(registry.label))
     mark = partial(_flat_then_one_letter, table[table.task == "mmlu"])
-    return grid(table, titles, "strategy", "figure_cuts", profile, of="panel", find=mark)
+    return grid(table, titles, "strategy", of="panel", find=mark)
 
 
 def _flat_then_one_letter(table: pd.DataFrame, axes: dict) -> None:

@@ -29,7 +29,7 @@ CUT = ("model", "strategy", "block_size")
 COLUMNS = (*CUT, "n", "same_letter", "same_option", "measure", "value", "standard_error")
 
 
-def requests(name: str, distances, profile: Profile) -> list[Request]:
+def option_orders(name: str, distances, profile: Profile) -> list[Request]:
     """ARC-Easy in each order, after as many examples as `letters.forms`, of the main model.
 
     At the sizes of `last_layers`, and where both `letters.forms` and the profile heal.

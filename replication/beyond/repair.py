@@ -5,7 +5,6 @@ memory; what is stored are its scores, and once for all maps of a block what eac
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from matplotlib.figure import Figure
 from lib.blocks import STRATEGIES, Block, blocks_of
 from lib.data import sets
 from lib.models import registry
-from replication import paths, results
+from replication import measure, paths
 from replication.analysis.bootstrap import ci_columns, resampled
 from replication.figures.curves import TASKS as UNITS
 from replication.figures.style import (
@@ -25,10 +24,11 @@ from replication.figures.style import (
     STYLE,
     WIDTH,
     colour,
+    finished,
     nothing_measured,
-    save_figure,
 )
-from replication.measure import fetching
+from replication.measure import cache as results
+from replication.measure import fetching, scores
 from replication.measure.experiments import healed, unpruned
 from replication.measure.request import Request, grouped, mapped, score
 from replication.profiles import Profile, recipe
@@ -64,7 +64,7 @@ MINUTES = (
 SHARE = "share of the added\nC4 loss repaired"
 
 
-def maps(name: str, distances, profile: Profile) -> list[Request]:
+def linear_maps(name: str, distances, profile: Profile) -> list[Request]:
     """The plain cut, healed, and with linear maps in its place: both strategies, three depths.
 
     Column repair.
@@ -87,7 +87,7 @@ def maps(name: str, distances, profile: Profile) -> list[Request]:
     return requested
 
 
-def healings(name: str, distances, profile: Profile) -> list[Request]:
+def repairs(name: str, distances, profile: Profile) -> list[Request]:
     """All repairs of the similar block at the middle depth: those of `maps`, and other healings.
 
     Fewer steps; about as many parameters as the full map (of the ranks of notebook 07); adapters
@@ -100,7 +100,7 @@ def healings(name: str, distances, profile: Profile) -> list[Request]:
     block = Block(distances.best_start(size), size)
     requested = [
         request
-        for request in maps(name, distances, profile)
+        for request in linear_maps(name, distances, profile)
         if request.block.size in (0, size) and request.labels["strategy"] != "simple"
     ]
     requested += unpruned(name, profile, more, repair="unpruned")
@@ -121,16 +121,29 @@ def _other_healings(name: str, block: Block, layers_left: int, profile: Profile)
     """Changes of the recipe, by the name of the repair."""
     healing = recipe(name, profile)
     changes = {"LoRA, a quarter of the steps": {"steps": max(1, healing.steps // 4)}}
-    shape = registry.shape(name)
-    if shape:  # the rank whose numbers are nearest to the full map's
-        of_map = shape.hidden**2
+    adapter = _adapter(name)
+    if adapter:  # the rank whose numbers are nearest to the full map's
+        of_map = registry.configuration(name)["hidden_size"] ** 2
         ranks = profile.ablation_ranks
-        rank = min(ranks, key=lambda rank: abs(shape.lora(rank, layers_left) - of_map))
+        rank = min(ranks, key=lambda rank: abs(rank * layers_left * adapter - of_map))
         if rank != healing.rank:
             changes[f"LoRA of rank {rank}"] = {"rank": rank}
     if block.start < layers_left:
         changes["LoRA after the cut"] = {"first_layer": block.start}
     return changes
+
+
+@cache
+def _adapter(name: str) -> int | None:
+    """Return the parameters of a layer's adapters of rank 1; None where they are not known."""
+    from lib.healing import lora
+    from lib.models import sizes
+
+    try:
+        skeleton = sizes.skeleton(name)
+        return skeleton and lora.parameters(skeleton, rank=1) // registry.num_layers(name)
+    except ValueError:  # it has no FFN that LoRA could be put on
+        return None
 
 
 def _three_sizes(name: str, distances, profile: Profile) -> list[int]:
@@ -146,31 +159,28 @@ def _middle(sizes: Sequence[int]) -> int:
 # ---- measuring ------------------------------------------------------------------------------
 
 
-def measure(distances: dict, profile: Profile, experiment=maps) -> pd.DataFrame:
-    """The scores of `maps` (or `healings`) of every model, as one table.
-
-    The columns of `scores.healed`, and repair, seconds (of fitting, or of all steps of a healing,
-    also of a shorter one that it went on from; not of loading the model; of the recorded run as in
-    TIMED, NaN for what is not there), parameters (numbers that were trained or fitted), error (of a
-    map, on calibration texts held out: what it leaves of the squared change; 1 for the plain cut).
-    """
-    return table([r for model in distances.items() for r in experiment(*model, profile)])
-
-
 def fetch(requests: Sequence[Request]) -> list[dict]:
     """The records of scores with a linear map, measured if they are missing."""
     return fetching.fetch(requests, _measure)
 
 
 def table(requests: Sequence[Request]) -> pd.DataFrame:
-    """The scores of repairs as rows, each with what it took; those missing are measured first."""
-    from replication.measure import scores  # here, since the plan reads `maps` and loads no torch
+    """Return the scores of repairs as rows, each with what it took.
 
+    The columns of `scores.table`, and repair, seconds (of fitting, or of all steps of a healing,
+    also of a shorter one that it went on from; not of loading the model; of the recorded run as in
+    TIMED, NaN for what is not there), parameters (numbers that were trained or fitted), error (of a
+    map, on calibration texts held out: what it leaves of the squared change; 1 for the plain cut).
+    """
     with_map = [r for r in requests if r.kind == "repair"]
     others = [r for r in requests if r.kind == "scores"]
     records = dict(zip(map(id, others), scores.fetch(others), strict=True))
     records |= dict(zip(map(id, with_map), fetch(with_map), strict=True))
     return pd.DataFrame([scores.row(r, records[id(r)]) | _cost(r) for r in requests])
+
+
+measure.FETCH["repair"] = fetch
+measure.TABLES |= {"linear_maps": table, "repairs": table}
 
 
 def _cost(request: Request) -> dict:
@@ -185,18 +195,18 @@ def _cost(request: Request) -> dict:
     recipe = request.recipe
     if recipe is None:
         return {"seconds": 0.0, "parameters": 0, "error": unknown}
-    record, shape = _stored(request.healing), registry.shape(request.params["model"])
-    layers = shape.num_layers - request.block.size - recipe.first_layer if shape else 0
+    record, name = _stored(request.healing), request.params["model"]
+    layers = (registry.num_layers(name) or 0) - request.block.size - recipe.first_layer
     return {
         "seconds": _seconds(request, record, record["seconds"] if record else unknown),
-        "parameters": shape.lora(recipe.rank, layers) if shape else unknown,
+        "parameters": recipe.rank * layers * (_adapter(name) or unknown),
         "error": unknown,
     }
 
 
 def _seconds(request: Request, record: dict | None, stored: float) -> float:
-    """The seconds of a repair as they are stored; of a recorded one those of TIMED, or NaN."""
-    if not results.archive_in_use() and not (record or {}).get("restored"):
+    """Return the stored seconds of a repair; of a recorded one those of TIMED, or NaN."""
+    if record and not record.get("restored"):
         return stored
     if request.labels["strategy"] != "similarity":
         return float("nan")
@@ -259,7 +269,6 @@ def _score(model, tokenizer, requests: Sequence[Request], fitted: dict) -> None:
     from lib import evaluation
     from lib.healing import linear
     from lib.sweep import sweep
-    from replication.measure import scores
 
     of_map = {}
     for r in requests:
@@ -277,47 +286,11 @@ def _score(model, tokenizer, requests: Sequence[Request], fitted: dict) -> None:
         results.save("repair", r.params, values, 0)
 
 
-def mapped_model(
-    name: str, profile: Profile, block: Block, folder: str | Path, tasks: list[str]
-) -> Path:
-    """Save model `name` without `block` in `folder`, with a linear map folded in: no training.
-
-    The map of `healing.linear` that acts on what the FFN before the block adds. The checkpoint is
-    loaded again and compared, logit by logit, and the card has its scores on `tasks`, and those of
-    the map before it was folded in. Raises ValueError where there is no such FFN.
-    """
-    from lib.healing import linear
-    from lib.models import loading
-    from lib.pruning import save_pruned
-    from replication.measure import export
-
-    requests = [mapped(name, profile, task, block, "folded") for task in tasks]
-    with_map = table(requests)
-    dtype = loading.weights_identity(name, **profile.load_kwargs)["dtype"]
-    weights = profile.load_kwargs | {"dtype": dtype}
-    model, tokenizer = loading.load(name, **weights, device="cpu")
-    linear.projection(model, block.start - 1)
-    change = fit(model, tokenizer, requests[0], ["folded"])["folded"].change
-    params = requests[0].params
-
-    def add_card(checkpoint: Path) -> None:
-        facts = {"weights": f"{dtype}, of {profile.quantization or 'the base'}"}
-        facts |= {key: value for key, value in params.items() if key.startswith("map_")}
-        facts["repair"] = "a linear map by least squares, folded into the FFN before the cut"
-        plain = replace(profile, quantization=None, dtype=dtype)
-        title = "with a linear map folded in"
-        text = export.card(checkpoint, name, plain, block, facts, with_map, title)
-        (checkpoint / "README.md").write_text(text, encoding="utf-8")
-
-    with linear.folded(model, block, change):
-        return save_pruned(model, tokenizer, block, folder, add=add_card)
-
-
 # ---- the statistic --------------------------------------------------------------------------
 
 
-def repairs(scores: pd.DataFrame) -> pd.DataFrame:
-    """A row a repair and depth, of scores as `measure` gives them.
+def summary(scores: pd.DataFrame) -> pd.DataFrame:
+    """A row a repair and depth, of scores as `table` gives them.
 
     c4 (nats a token) and arc_easy (accuracy), each with the ends of its 95 % interval; share of the
     loss that the plain cut adds which the repair takes away (1: all of it); minutes, parameters.
@@ -363,15 +336,15 @@ def shares(scores: pd.DataFrame) -> pd.DataFrame:
 # ---- the figures ----------------------------------------------------------------------------
 
 
-def figure_repair(scores: pd.DataFrame, profile: Profile) -> Figure:
+def figure_repair(scores: pd.DataFrame) -> Figure:
     """What each repair gives back, against the fraction dropped: a column a model and strategy.
 
-    scores: of `measure`. Above: `shares`; below: accuracy.
+    scores: of `table`. Above: `shares`; below: accuracy.
     """
     table = _with_shares(scores)
     columns = _repaired(table, ["model", "strategy"])
     if not columns:
-        return nothing_measured(table, "figure_repair", profile)
+        return nothing_measured(table)
     with plt.rc_context(STYLE):
         figure, axes = _two_rows(columns)
         for (model, strategy), (above, below) in zip(columns, axes.T, strict=True):
@@ -385,18 +358,18 @@ def figure_repair(scores: pd.DataFrame, profile: Profile) -> Figure:
                         _line(axis, line, line.fraction + 0.01 * (place - 1.5), repair)
                     axis.set_xlabel("fraction dropped")
         _y_labels(figure, axes)
-        return save_figure(figure, table, "figure_repair", profile, legend="bars: 95 %")
+        return finished(figure, table, legend="bars: 95 %")
 
 
-def figure_repair_cost(scores: pd.DataFrame, profile: Profile) -> Figure:
+def figure_repair_cost(scores: pd.DataFrame) -> Figure:
     """What each repair gives back, against its minutes, at one depth: a column a model.
 
-    scores: of `measure`, of `healings`. Above: `shares`; below: accuracy.
+    scores: of `table`, of `healings`. Above: `shares`; below: accuracy.
     """
     table = _with_shares(scores).assign(minutes=lambda rows: rows.seconds / 60)
     columns = _repaired(table[table.minutes.notna()], ["model"])
     if not columns:
-        return nothing_measured(table, "figure_repair_cost", profile)
+        return nothing_measured(table)
     others = [r for r in dict.fromkeys(table.repair) if r not in {*LOOKS, *NOT_REPAIRED}]
     markers = dict(zip(others, MARKERS, strict=False))
     with plt.rc_context(STYLE):
@@ -414,7 +387,7 @@ def figure_repair_cost(scores: pd.DataFrame, profile: Profile) -> Figure:
                         _line(axis, line, line.minutes, repair, markers)
                     _minutes(axis, cuts.minutes[~cuts.repair.isin(NOT_REPAIRED)])
         _y_labels(figure, axes)
-        return save_figure(figure, table, "figure_repair_cost", profile, legend="bars: 95 %")
+        return finished(figure, table, legend="bars: 95 %")
 
 
 def _with_shares(scores: pd.DataFrame) -> pd.DataFrame:

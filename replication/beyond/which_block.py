@@ -4,8 +4,7 @@ Notebooks 12 and 13. Each criterion reads half of the texts and chooses a block 
 damage map (the loss after dropping each block, `measure.damage`) judges on the other half.
 """
 
-from collections.abc import Iterable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,12 +16,13 @@ from lib.blocks import Block
 from lib.data import sets
 from lib.evaluation import weighted_mean
 from lib.models import registry
+from replication import measure
 from replication.analysis.bootstrap import ci_columns, resampled
 from replication.analysis.curves import SIGNAL
-from replication.figures.style import NORMAL, STYLE, WIDTH, colour, finding, save_figure
+from replication.figures.style import NORMAL, STYLE, WIDTH, colour, finding, finished
 from replication.measure import fetching
 from replication.measure.damage import all_blocks
-from replication.measure.request import Request
+from replication.measure.request import BLOCK, Request
 from replication.profiles import Profile
 
 VERSION = 2  # bumped by hand when the numbers change
@@ -49,8 +49,8 @@ UPDATES = {
 }
 
 
-def requests(name: str, distances, profile: Profile) -> list[Request]:
-    """How much every block changes the states of the damage map's texts."""
+def states(name: str, distances, profile: Profile) -> list[Request]:
+    """Return requests for how much every block changes the states of the damage map's texts."""
     params = {"model": name, **profile.load_kwargs, **sets.identity("c4", profile.source)}
     params |= {
         "texts": "c4",
@@ -64,28 +64,28 @@ def requests(name: str, distances, profile: Profile) -> list[Request]:
 # ---- measuring ------------------------------------------------------------------------------
 
 
-def measure(maps: Iterable[str], profile: Profile) -> pd.DataFrame:
-    """How much every block changes the states, by three criteria, on the damage map's texts.
+def fetch(requests: Sequence[Request]) -> list[dict]:
+    """Return the records of requests, measured if they are missing."""
+    return fetching.fetch_each(requests, _values)
+
+
+def table(requests: Sequence[Request]) -> pd.DataFrame:
+    """Return how much every block changes the states, by three criteria, on the damage map's texts.
 
     One row per model, criterion and block: model, criterion, block_start, block_size, value (angles
     in half turns), n (texts), and per text the value (`examples`) and its `weights` in the mean:
     tokens, of the last token 1. The criterion "update" is of single layers: |x^(l+1) - x^(l)| /
     |x^(l)|, mean over the tokens but the first, whose state is of another size in many models;
-    "update, first token" is its own.
+    "update, first token" is its own. A model that was not measured has no rows.
     """
-    tables, _ = fetching.skip_unavailable(partial(_of_model, profile=profile), maps)
-    return pd.concat(tables.values(), ignore_index=True)
+    rows = []
+    for record in fetch(requests):
+        of_model = _rows(record["params"]["model"], record["values"]) if record["values"] else []
+        rows += [row | fetching.origin(record) for row in of_model]
+    return pd.DataFrame(rows, columns=None if rows else ["model", "criterion", *BLOCK, "value"])
 
 
-def _of_model(name: str, profile: Profile) -> pd.DataFrame:
-    """The rows of `measure` of one model."""
-    (record,) = fetch(requests(name, None, profile))
-    return pd.DataFrame(_rows(name, record["values"]))
-
-
-def fetch(requests: Sequence[Request]) -> list[dict]:
-    """The records of requests, measured if they are missing."""
-    return fetching.computed(requests, _values)
+measure.FETCH["states"], measure.TABLES["states"] = fetch, table
 
 
 def _values(params: dict) -> dict:
@@ -260,7 +260,7 @@ def grid(judged: pd.DataFrame, cell: str) -> pd.DataFrame:
 # ---- the figures ----------------------------------------------------------------------------
 
 
-def figure_criteria(judged: pd.DataFrame, summary: pd.DataFrame, profile: Profile) -> Figure:
+def figure_criteria(judged: pd.DataFrame, summary: pd.DataFrame) -> Figure:
     """A column a model: the damage of each criterion's choice at every size, and the mean excess
     over the damage map's own choice. Bars: 95 % intervals over texts; grey: quartiles of all
     starts.
@@ -282,7 +282,7 @@ def figure_criteria(judged: pd.DataFrame, summary: pd.DataFrame, profile: Profil
         names = list(LOOKS)
         axes[1, 0].set_yticks(range(len(names)), names, fontsize=8)
         axes[1, 0].set_ylim(len(names) - 0.5, -0.5)
-        return save_figure(figure, judged, "figure_criteria", profile, legend="")
+        return finished(figure, judged, legend="")
 
 
 def _by_size(axis, judged: pd.DataFrame) -> None:
@@ -320,7 +320,7 @@ def _excess(axis, summary: pd.DataFrame) -> None:
     axis.set_xlabel("damage above the map's choice,\nmean over sizes (nats)")
 
 
-def figure_layers(damages: pd.DataFrame, changes: pd.DataFrame, profile: Profile) -> Figure:
+def figure_layers(damages: pd.DataFrame, changes: pd.DataFrame) -> Figure:
     """A row a model: how much each layer changes the stream of the C4 texts, and the damage of
     dropping it. Bars: 95 %.
 
@@ -344,7 +344,7 @@ def figure_layers(damages: pd.DataFrame, changes: pd.DataFrame, profile: Profile
             left.set_title(f"{registry.label(name)}, {of_model.n.iloc[0]} texts", loc="left")
             right.set(xlabel="layer $l$", ylabel="rise of the C4 loss (nats)")
             _say_sink(right, single, sink_layer(of_model))
-        return save_figure(figure, table, "figure_layers", profile, legend="bars: 95 %")
+        return finished(figure, table, legend="bars: 95 %")
 
 
 def _say_sink(axis, single: pd.DataFrame, sink: int) -> None:

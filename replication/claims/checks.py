@@ -12,7 +12,6 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from lib.models import registry
-from replication import profiles
 from replication.analysis import statistics
 from replication.analysis.bootstrap import Interval, ci95, resampled, resampled_map
 from replication.analysis.curves import SIGNAL, Curve, first_crossings, over_chance
@@ -118,7 +117,7 @@ def on_lines(
         if gaps and not answered and (whole or not CRITERIA[part].heals):
             yield _silent(part, model, gaps, run.points(table, model=model))
         elif whole:
-            recipe = profiles.recipe(model, run.profile)
+            wheres = [{"model": model, "task": task} | line for line in lines]
             pairs = zip(lines, curves[task], strict=True)
             variants = {
                 name: statistic(*map(definition, curves[task]))
@@ -134,7 +133,7 @@ def on_lines(
                 variants=variants,
                 reservation=_unpacked(model) if part == "12d" else "",
                 remark=_weakest(run, model, task) if statistic is statistics.least_harm else "",
-                healed_tokens=recipe.steps * recipe.batch * recipe.max_tokens,
+                healed_tokens=max(run.points(table, **where).tokens.max() for where in wheres),
                 hours=sum(curve.seconds for curve in curves[task]) / 3600,
             )
 
@@ -191,8 +190,11 @@ def _silent(part: str, model: str, gaps: dict[str, float], points: pd.DataFrame)
 
 def ranks(run: RunTables) -> Iterator[Verdict]:
     """Claim 11: a lower LoRA rank answers better and has a worse loss."""
-    of_profile = run.profile.ablation_ranks
-    lines = _varied("similarity", f"rank {max(of_profile)}", f"rank {min(of_profile)}")
+    measured = run.points("ranks", treatment="healed")
+    if measured.empty or measured["rank"].nunique() < 2:
+        return
+    highest, lowest = measured["rank"].max(), measured["rank"].min()
+    lines = _varied("similarity", f"rank {highest:.0f}", f"rank {lowest:.0f}")
     yield from on_lines(run, "11a", statistics.gain, lines, "ranks")
     yield from on_lines(run, "11b", statistics.gain, [line | C4 for line in lines], "ranks")
 

@@ -2,24 +2,27 @@
 
 import json
 from collections.abc import Sequence
-from contextlib import nullcontext, suppress
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import pandas as pd
 
 from lib.blocks import BlockDistances
 from lib.models import registry
-from replication import paths, profiles, results
+from replication import paths, profiles, tables
 from replication.analysis.bootstrap import ci95
 from replication.analysis.curves import Curve, curve, floor, gap
 from replication.analysis.statistics import halfway
-from replication.measure import damage, distance_maps, experiments, inference_cost, scores
+from replication.measure import distance_maps
 from replication.profiles import Profile
+from replication.tables import NotMeasured
 
 NOTHING = pd.DataFrame(columns=["model", "task", "strategy", "treatment"])
 SAME = ("model", "task", "ablation", "variant", "format")  # of a pruned score and its unpruned one
 UNHEALED = {"strategy": "similarity", "treatment": "unhealed"}
+SCORES = ("unhealed", "healed", "test_split", "reasoning")
+TABLES = (*SCORES, "prompts", "seeds", "ranks", "stacked", "cost", "damage")
 RECORDED = ("qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b")  # maps for claim 5
 
 
@@ -28,11 +31,9 @@ class RunTables:
     """The measurements of a run; what was not measured is not there.
 
     maps: distances of each model; recorded: those of other models, kept in data/recorded/ and not
-    of this run. tables: "scores" (scores.unhealed, healed and reasoning), "prompts", "seeds",
-    "ranks", "stacked", "cost" and "damage".
+    of this run. tables: "scores" (all of SCORES) and the others of TABLES.
     """
 
-    profile: Profile
     maps: dict[str, BlockDistances]
     tables: dict[str, pd.DataFrame]
     recorded: dict[str, BlockDistances] = field(default_factory=dict)
@@ -69,40 +70,33 @@ class RunTables:
         return gaps
 
 
-def gather(profile: Profile, archive: results.Archive | None = None) -> RunTables:
-    """The tables of a run, by the same functions that the notebooks call.
+def gather(profile: Profile) -> RunTables:
+    """Return the tables that a run has left; it measures nothing, and what is missing is left out.
 
-    What the results lack is measured. With an `archive` they are read from there; nothing is
-    computed, and what it lacks is left out. Raises ModelError if no model can be had.
+    With the profile `recorded`, those of the recorded run.
     """
-    with results.reading(archive) if archive else nullcontext():
-        try:
-            maps, profile = distance_maps.measure(profile)
-        except results.NotMeasured:
-            maps, profile = {}, replace(profile, models=())
-        tables = _tables(maps, profile) if maps else {}
-    measured = {}
-    for name, rows in tables.items():
-        rows = rows[rows.value.notna()] if len(rows) else rows
-        if len(rows):
-            measured[name] = rows.reset_index(drop=True)
-    recorded = {name: distance_maps.recorded(name)[0] for name in RECORDED}
-    return RunTables(profile, maps, measured, recorded)
+    there = {name: table for name in TABLES if len(table := _measured(name, profile))}
+    curves = [there.pop(name) for name in SCORES if name in there]
+    if curves:
+        there["scores"] = pd.concat(curves, ignore_index=True)
+    with suppress(NotMeasured):
+        maps = tables.maps(profile)
+        return RunTables(maps, there, recorded_maps())
+    return RunTables({}, there, recorded_maps())
 
 
-def _tables(maps: dict[str, BlockDistances], profile: Profile) -> dict[str, pd.DataFrame]:
-    """All that the claims are judged by; costs and damage only where they can be had."""
-    studied = {name: maps[name] for name in profile.study_models if name in maps}
-    curves = [scores.unhealed(maps, profile), scores.healed(maps, profile)]
-    curves.append(scores.score_table(maps, experiments.test_split, profile))
-    tables = {"scores": pd.concat([*curves, scores.reasoning(studied, profile)])}
-    for name in ("prompts", "seeds", "ranks", "stacked"):
-        tables[name] = scores.score_table(maps, getattr(experiments, name), profile)
-    with suppress(results.NotMeasured, registry.ModelError):
-        tables["cost"], _ = inference_cost.measure(profile)
-    with suppress(results.NotMeasured, registry.ModelError):
-        tables["damage"] = damage.measure(studied, profile)
-    return tables
+def _measured(name: str, profile: Profile) -> pd.DataFrame:
+    """Return the rows of a table that have a value, of the profile's models; none if none are."""
+    try:
+        rows = tables.read(name, profile, profile.models)
+    except NotMeasured:
+        return NOTHING
+    return rows[rows.value.notna()].reset_index(drop=True)
+
+
+def recorded_maps() -> dict[str, BlockDistances]:
+    """Return the maps that are kept in data/recorded/ by name."""
+    return {name: distance_maps.recorded(name)[0] for name in RECORDED}
 
 
 # ---- next to numbers from elsewhere --------------------------------------------------------

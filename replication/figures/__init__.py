@@ -1,4 +1,4 @@
-"""The figures: a table in, a PNG and its CSV out."""
+"""The figures: tables in, a figure with its table out; `save` writes it as PNG and CSV."""
 
 from replication.figures.ablations import figure_8, figure_9
 from replication.figures.cost import figure_cost
@@ -13,5 +13,6 @@ from replication.figures.curves import (
 )
 from replication.figures.damage import figure_damage
 from replication.figures.heatmaps import figure_1a, figure_1b, figure_1c, figure_4, figure_islands
+from replication.figures.style import save
 from replication.figures.training import figure_training
 from replication.figures.verdicts import figure_claims

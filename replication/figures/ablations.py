@@ -14,18 +14,17 @@ from replication.figures.style import (
     WIDTH,
     backdrop,
     colour,
+    finished,
     label_directly,
     nothing_measured,
-    save_figure,
 )
-from replication.profiles import Profile
 
 FIRST = "seed 0"
 UNITS = TASKS | {"c4": "C4 loss (nats)"}
 OF = ["model", "task", "block_size", "ablation"]  # which has one length of healing
 
 
-def figure_8(scores: pd.DataFrame, profile: Profile) -> Figure:
+def figure_8(scores: pd.DataFrame) -> Figure:
     """Figure 8: the score of each seed of healing minus that of seed 0, a column a task.
 
     scores: of experiments.seeds and more_seeds, whose rows say their steps. Bars: 95 %, paired on
@@ -37,7 +36,7 @@ def figure_8(scores: pd.DataFrame, profile: Profile) -> Figure:
     seeds = apart[apart.treatment == "healed"]
     tasks = list(dict.fromkeys(seeds.task))
     if not tasks:
-        return nothing_measured(table, "figure_8", profile)
+        return nothing_measured(table)
     cuts = seeds.model.map(registry.label) + seeds.block_size.map(", {} layers dropped".format)
     several, lengths = cuts.nunique() > 1, seeds.steps.nunique()
     healing = seeds.steps.map("{} steps, ".format) if lengths > 1 else ""
@@ -64,7 +63,7 @@ def figure_8(scores: pd.DataFrame, profile: Profile) -> Figure:
             figure.suptitle(cuts.iloc[0], fontsize=9)
         axes[0, 0].set_yticks(range(len(rows)), rows, fontsize=8)
         axes[0, 0].set_ylim(len(rows) - 0.5, -0.5)
-        return save_figure(figure, table, "figure_8", profile)
+        return finished(figure, table)
 
 
 def _differences(scores: pd.DataFrame) -> pd.DataFrame:
@@ -84,7 +83,7 @@ def _differences(scores: pd.DataFrame) -> pd.DataFrame:
     return apart.assign(low=apart.difference - reach, high=apart.difference + reach)[columns]
 
 
-def figure_9(scores: pd.DataFrame, profile: Profile) -> Figure:
+def figure_9(scores: pd.DataFrame) -> Figure:
     """Figure 9: scores against the LoRA rank, a row a model, a column a task; hollow: not healed.
 
     scores: of experiments.ranks. A line a strategy and depth, where two ranks are measured.
@@ -94,7 +93,7 @@ def figure_9(scores: pd.DataFrame, profile: Profile) -> Figure:
     ranks = pruned.groupby(line)["rank"].transform("nunique")
     lines = pruned[ranks > 1]
     if lines.empty:
-        return nothing_measured(scores, "figure_9", profile)
+        return nothing_measured(scores)
     models, tasks = (list(dict.fromkeys(lines[column])) for column in ("model", "task"))
     steps = sorted(lines["rank"].dropna().unique())
     whole = scores[scores.block_size == 0]
@@ -110,7 +109,7 @@ def figure_9(scores: pd.DataFrame, profile: Profile) -> Figure:
                 _ranks(axis, panel, whole[(whole.model == model) & (whole.task == task)], steps)
                 axis.set_title(UNITS[task].replace(" accuracy", "\naccuracy"), loc="left")
             of_model[0].set_ylabel(f"{registry.label(model)}\n{_dropped(lines, model)}")
-        return save_figure(figure, scores, "figure_9", profile, legend="bars: ±1 s.e.")
+        return finished(figure, scores, legend="bars: ±1 s.e.")
 
 
 def _dropped(lines: pd.DataFrame, model: str) -> str:

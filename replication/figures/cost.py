@@ -6,8 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.models import registry
-from replication.figures.style import STYLE, WIDTH, colour, save_figure
-from replication.profiles import Profile
+from replication.figures.style import STYLE, WIDTH, colour, finished
 
 COSTS = {
     "weights": "weights (GB)",
@@ -17,7 +16,7 @@ COSTS = {
 TITLES = {"weights": "memory", "prefill": "reading", "decode": "writing"}
 
 
-def figure_cost(costs: pd.DataFrame, profile: Profile) -> Figure:
+def figure_cost(costs: pd.DataFrame) -> Figure:
     """Memory and latency against the fraction of layers dropped, and as ratios to the unpruned
     model; solid as it is, dotted in NF4. Bars: quartiles above, 95 % intervals below."""
     measured = costs[costs.status == "ok"]
@@ -44,7 +43,7 @@ def figure_cost(costs: pd.DataFrame, profile: Profile) -> Figure:
                 above.set_title(f"{rounds:.0f} rounds", loc="right", fontsize=7)
             below.set(xlabel="fraction dropped", ylabel="ratio to unpruned", ylim=(0, None))
         bars = "bars: quartiles above, 95 % intervals below"
-        return save_figure(figure, costs, "figure_cost", profile, legend=bars)
+        return finished(figure, costs, legend=bars)
 
 
 def _with_bars(

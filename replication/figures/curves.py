@@ -1,8 +1,8 @@
 """Scores of pruned models: figures 1d, 2, 3 and 5 to 7, and those of notebooks 10 and 11.
 
-A figure function takes tidy scores, draws, and saves figures/<profile>/<name>.png next to a .csv of
-exactly what it shows. One colour a model, one line style a treatment; hollow: not healed. A panel
-in which no pruned model is measured is not drawn.
+A figure function takes tidy scores and returns a figure, with the table of exactly what it shows.
+One colour a model, one line style a treatment; hollow: not healed. A panel in
+which no pruned model is measured is not drawn.
 """
 
 import re
@@ -22,12 +22,11 @@ from replication.figures.style import (
     WIDTH,
     backdrop,
     colour,
+    finished,
     legend_below,
     level,
     nothing_measured,
-    save_figure,
 )
-from replication.profiles import Profile
 
 TREATMENTS = {"unpruned": "--", "unhealed": ":", "healed": "-"}
 TASKS = {
@@ -51,73 +50,72 @@ UNITS = {  # of a score; all others are accuracies
     "squad_closed": "bits per byte",
 }
 QA = ["mmlu", "boolq", "arc_easy"]
-DRAFTS = ("figure_2", "figure_3", "figure_5", "figure_6")  # also drawn before there is healing
 CONSTANT = 0.95  # a score is crossed out if one answer is given to more of the questions
 DODGE = 0.004  # of the fraction, between lines, so that all bars are seen
 MARKER = 3.5  # points
 SAME = {"order 0": "5 examples"}  # one prompt with two names
 
 
-def figure_1d(scores: pd.DataFrame, profile: Profile) -> Figure:
+def figure_1d(scores: pd.DataFrame, main: str = "") -> Figure:
     """Figure 1d: one model, question answering and C4 loss; below, which layers are dropped."""
-    name = most_healed(scores, profile)
+    name = most_healed(scores, main)
     scores = scores[(scores.model == name) & (scores.strategy != "simple")]
     titles = scores.model.map(registry.label)
-    return grid(scores, titles, "model", "figure_1d", profile, [*QA, "c4"], strip=True)
+    return grid(scores, titles, "model", [*QA, "c4"], strip=True)
 
 
-def most_healed(scores: pd.DataFrame, profile: Profile) -> str:
-    """The model that was healed after most cuts, of both strategies if one was; of equals the
-    profile's main model."""
+def most_healed(scores: pd.DataFrame, main: str = "") -> str:
+    """Return the model that was healed after most cuts, of both strategies if one was.
+
+    main: of equals this one; by default the first.
+    """
     healed = scores[(scores.treatment == "healed") & scores.value.notna()]
     counts = healed.groupby("model").strategy.agg(["nunique", "size"])
     most = max(map(tuple, counts.to_numpy()), default=None)
     best = [model for model, *count in counts.itertuples() if tuple(count) == most]
-    return profile.main_model if not best or profile.main_model in best else best[0]
+    return main if main and (not best or main in best) else [*best, scores.model.iloc[0]][0]
 
 
-def figure_2(scores: pd.DataFrame, profile: Profile) -> Figure:
+def figure_2(scores: pd.DataFrame) -> Figure:
     """Figure 2: MMLU against the fraction dropped, a column a family; and ARC-Easy."""
-    return _by_family(scores, ["mmlu", "arc_easy"], "figure_2", profile)
+    return _by_family(scores, ["mmlu", "arc_easy"])
 
 
-def figure_3(scores: pd.DataFrame, profile: Profile) -> Figure:
+def figure_3(scores: pd.DataFrame) -> Figure:
     """Figure 3: C4 loss over ln V (chance is 1), all models in both columns, the treatments."""
     scores = scores[scores.strategy != "simple"]
-    return grid(scores, scores.treatment, "model", "figure_3", profile, ["c4"])
+    return grid(scores, scores.treatment, "model", ["c4"])
 
 
-def figure_6(scores: pd.DataFrame, profile: Profile) -> Figure:
+def figure_6(scores: pd.DataFrame) -> Figure:
     """Figure 6: BoolQ against the fraction dropped, a column a family; above, without threshold."""
     ranking = boolq_ranking(scores)
     tasks = [*set(ranking.task), "boolq"]
-    return _by_family(pd.concat([scores, ranking]), tasks, "figure_6", profile)
+    return _by_family(pd.concat([scores, ranking]), tasks)
 
 
-def figure_5(scores: pd.DataFrame, profile: Profile) -> Figure:
+def figure_5(scores: pd.DataFrame, main: str = "") -> Figure:
     """Figure 5: simple (red) against similarity-informed pruning (blue), a column a treatment."""
-    name = most_healed(scores, profile)
+    name = most_healed(scores, main)
     scores = scores[scores.model == name]
     titles = f"{registry.label(name)}, " + scores.treatment
-    return grid(scores, titles, "strategy", "figure_5", profile, [*QA, "c4"])
+    return grid(scores, titles, "strategy", [*QA, "c4"])
 
 
-def figure_7(scores: pd.DataFrame, profile: Profile) -> Figure:
+def figure_7(scores: pd.DataFrame) -> Figure:
     """Figure 7: healed models by order and number of examples; a line a `variant`."""
     scores = scores.sort_values("ablation", ascending=False, kind="stable")
     titles = scores.model.map(registry.label) + "\n" + scores.ablation + " of examples"
-    return grid(
-        scores, titles, "variant", "figure_7", profile, ["arc_easy", "arc_easy_test", "mmlu"]
-    )
+    return grid(scores, titles, "variant", ["arc_easy", "arc_easy_test", "mmlu"])
 
 
-def figure_beyond(scores: pd.DataFrame, profile: Profile) -> Figure:
+def figure_beyond(scores: pd.DataFrame) -> Figure:
     """HellaSwag and GSM8K, unhealed; exact match only if a pruned model was asked for it."""
     tasks = ["hellaswag", "gsm8k_bpb"]
     pruned = scores[(scores.block_size > 0) & scores.value.notna()]
     if "gsm8k" in set(pruned.task):
         tasks.append("gsm8k")
-    return _by_family(scores, tasks, "figure_beyond", profile)
+    return _by_family(scores, tasks)
 
 
 def in_units_of_chance(scores: pd.DataFrame) -> pd.DataFrame:
@@ -131,18 +129,16 @@ def in_units_of_chance(scores: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _by_family(scores: pd.DataFrame, tasks: list[str], name: str, profile: Profile):
+def _by_family(scores: pd.DataFrame, tasks: list[str]) -> Figure:
     """Similarity-informed pruning: a column a family of models, a line a model and treatment."""
     scores = scores[scores.strategy != "simple"]
-    return grid(scores, scores.model.map(registry.family), "model", name, profile, tasks)
+    return grid(scores, scores.model.map(registry.family), "model", tasks)
 
 
 def grid(
     scores: pd.DataFrame,
     titles: pd.Series,
     by: str,
-    name: str,
-    profile: Profile,
     rows: list[str] | None = None,
     of: str = "task",
     sharey: str = "row",
@@ -156,8 +152,6 @@ def grid(
     treatment. strip: below, which layers are dropped. find: writes what the figure shows into its
     axes, which it is given by (row, title).
     """
-    if name in DRAFTS and "healed" not in set(scores.treatment):
-        name += "_unhealed"  # never in the place of the finished picture
     rows = _signal_first(scores, of, rows)
     in_rows = scores[of].isin(rows).to_numpy()
     table = in_units_of_chance(scores[in_rows]).reset_index(drop=True)
@@ -166,7 +160,7 @@ def grid(
     rows = [row for row in rows if any(row == place[0] for place in panels)]
     columns = [title for title in dict.fromkeys(titles) if any(title in p[1:] for p in panels)]
     if not panels:
-        return nothing_measured(table, name, profile)
+        return nothing_measured(table)
     drawn = pd.concat(panels.values())
     keys = _keys(drawn, by)
     with plt.rc_context(STYLE):
@@ -194,7 +188,7 @@ def grid(
             find(places)
         bars = "bars: ±1 s.e." if any(map(_bars_are_seen, places.values())) else ""
         legend_below(figure, _handles(drawn, by, keys), bars)
-        return save_figure(figure, table, name, profile)
+        return finished(figure, table)
 
 
 def _axes(panels: dict, rows: list[str], columns: list[str], sharey: str, strip: bool):

@@ -8,8 +8,7 @@ from lib.models import registry
 from replication.analysis.curves import SIGNAL
 from replication.analysis.islands import rescaled
 from replication.figures.heatmaps import block_map
-from replication.figures.style import STYLE, WIDTH, colour, finding, save_figure
-from replication.profiles import Profile
+from replication.figures.style import STYLE, WIDTH, colour, finding, finished
 
 MAPS = (  # column, what its colours say, colours
     ("value_rescaled", "damage, each row from 0 to 1", {}),
@@ -22,7 +21,7 @@ BEST = {
 HURTS = 0.25  # mean difference of ranks from which on a column of blocks is worth a word
 
 
-def figure_damage(tables: pd.DataFrame, correlations: pd.DataFrame, profile: Profile) -> Figure:
+def figure_damage(tables: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
     """A row a model: the damage map, where it and the distance map disagree, block by block.
 
     tables: of analysis.beside_distances; correlations: of analysis.rank_correlation.
@@ -48,7 +47,7 @@ def figure_damage(tables: pd.DataFrame, correlations: pd.DataFrame, profile: Pro
         label = "block size $n$ (layers)"
         figure.colorbar(points, ax=axes[:, 2], label=label, location="bottom", aspect=25)
         _say_which_column(axes[:, 1], models)
-        return save_figure(figure, tables, "figure_damage", profile, legend="")
+        return finished(figure, tables, legend="")
 
 
 def _say_which_column(axes, models) -> None:

@@ -15,8 +15,7 @@ from lib.models import registry
 from replication.analysis import islands
 from replication.analysis.curves import SIGNAL
 from replication.analysis.islands import rescaled
-from replication.figures.style import STYLE, WIDTH, colour, finding, save_figure
-from replication.profiles import Profile
+from replication.figures.style import STYLE, WIDTH, colour, finding, finished
 
 STEPS = [  # and the notebook that shows each
     ("measure", "one forward pass\nover C4: angular\ndistance $d(l, l+n)$\nof every block", "01"),
@@ -30,7 +29,7 @@ NAMED = (1, 3, 10)  # sizes whose curves of figure 1c have a name
 APART = 2.4  # from one step of figure 1a to the next; each is 2 wide
 
 
-def figure_1a(profile: Profile) -> Figure:
+def figure_1a() -> Figure:
     """Figure 1a: the flow of the method, from an unpruned model to its pruning curve."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(WIDTH, 1.7))
@@ -47,10 +46,10 @@ def figure_1a(profile: Profile) -> Figure:
         axes.set(xlim=(-0.15, APART * len(STEPS) - 0.25), ylim=(-0.4, 1.1))
         axes.axis("off")
         steps = pd.DataFrame(STEPS, columns=["step", "what", "notebook"])
-        return save_figure(figure, steps, "figure_1a", profile)
+        return finished(figure, steps)
 
 
-def figure_1b(block: Block, num_layers: int, profile: Profile) -> Figure:
+def figure_1b(block: Block, num_layers: int) -> Figure:
     """Figure 1b: the layers of a model, those of `block` crossed out, the others numbered anew."""
     drawn = pd.DataFrame({"layer": range(num_layers)})
     drawn["kept"] = drawn.layer.isin(set(block.kept(num_layers)))
@@ -76,7 +75,7 @@ def figure_1b(block: Block, num_layers: int, profile: Profile) -> Figure:
         axes.set(xlim=(first - 0.6, last + 1.6), ylim=(-1, height + 0.5))
         axes.set_title(f"Block(start={block.start}, size={block.size}) of {num_layers} layers")
         axes.axis("off")
-        return save_figure(figure, drawn, "figure_1b", profile)
+        return finished(figure, drawn)
 
 
 def _layer(axes, row) -> None:
@@ -92,14 +91,13 @@ def _layer(axes, row) -> None:
         axes.plot([left, left + 0.85], [0, 1], color=colour("dropped"), lw=1)
 
 
-def distance_table(maps: dict[str, BlockDistances], profile: Profile) -> pd.DataFrame:
+def distance_table(maps: dict[str, BlockDistances]) -> pd.DataFrame:
     """d(l, l+n) of every block of every model, one row each, with the row-normalised value."""
     tables = []
     for name, distances in maps.items():
         for size in range(1, distances.num_layers):
             row = distances.row(size)
             columns = {
-                "profile": profile.name,
                 "model": name,
                 "block_start": np.arange(len(row)),
                 "block_size": size,
@@ -112,10 +110,20 @@ def distance_table(maps: dict[str, BlockDistances], profile: Profile) -> pd.Data
     return pd.concat(tables, ignore_index=True)
 
 
-def figure_1c(name: str, distances: BlockDistances, profile: Profile) -> Figure:
-    """Figure 1c: d(x^(l), x^(l+n)) against l, a curve per n, the black line through l*(n)."""
-    table = distance_table({name: distances}, profile)
-    deepest = max(profile.block_sizes(distances.num_layers))
+def _degrees(half_turns):
+    return 180 * half_turns
+
+
+def _half_turns(degrees):
+    return degrees / 180
+
+
+def figure_1c(name: str, distances: BlockDistances, deepest: int) -> Figure:
+    """Figure 1c: d(x^(l), x^(l+n)) against l, a curve per n, the black line through l*(n).
+
+    deepest: the largest n that is drawn.
+    """
+    table = distance_table({name: distances})
     table = table[table.block_size <= deepest]
     colours = plt.get_cmap("viridis")
     with plt.rc_context(STYLE):
@@ -131,13 +139,13 @@ def figure_1c(name: str, distances: BlockDistances, profile: Profile) -> Figure:
         scale = plt.cm.ScalarMappable(plt.Normalize(1, deepest), colours)
         whole = MaxNLocator(integer=True)
         figure.colorbar(scale, ax=axes, label="block size $n$ (layers)", ticks=whole)
-        degrees = axes.secondary_yaxis("right", functions=(lambda d: 180 * d, lambda a: a / 180))
+        degrees = axes.secondary_yaxis("right", functions=(_degrees, _half_turns))
         degrees.set_ylabel("degrees")
         axes.set(xlabel="block start $l$ (layer)", ylabel="angular distance $d(l, l+n)$")
         axes.set_title(f"{registry.label(name)}, {distances.num_sequences} C4 sequences")
         axes.legend(loc="upper right")
         _least_similar(axes, table)
-        return save_figure(figure, table, "figure_1c", profile)
+        return finished(figure, table)
 
 
 def _least_similar(axes, table: pd.DataFrame) -> None:
@@ -156,23 +164,21 @@ def _least_similar(axes, table: pd.DataFrame) -> None:
             return
 
 
-def figure_4(maps: dict[str, BlockDistances], profile: Profile) -> Figure:
+def figure_4(maps: dict[str, BlockDistances]) -> Figure:
     """Figure 4: a heatmap a model, x = l, y = n, each row rescaled to [0, 1]; yellow is similar."""
-    table = distance_table(maps, profile)
+    table = distance_table(maps)
     with plt.rc_context(STYLE):
         figure, _ = _heatmaps(maps, table)
-        return save_figure(figure, table, "figure_4", profile, legend="")
+        return finished(figure, table, legend="")
 
 
-def figure_islands(
-    maps: dict[str, BlockDistances], profile: Profile, threshold: float = islands.THRESHOLD
-) -> Figure:
+def figure_islands(maps: dict[str, BlockDistances], threshold: float = islands.THRESHOLD) -> Figure:
     """Figure 4 with the main region outlined in black and the islands in magenta, numbered.
 
     Its table has the `region` of each block: 0 not similar, 1 the band, 1 + i island i; none for
     blocks of more than half of the layers.
     """
-    table = distance_table(maps, profile).assign(threshold=threshold, region=pd.NA)
+    table = distance_table(maps).assign(threshold=threshold, region=pd.NA)
     with plt.rc_context(STYLE):
         figure, axes = _heatmaps(maps, table)
         for axis, (name, distances) in zip(axes, maps.items(), strict=True):
@@ -181,7 +187,7 @@ def figure_islands(
             blocks = table[searched]
             table.loc[searched, "region"] = regions[blocks.block_size - 1, blocks.block_start]
             draw_regions(axis, regions)
-        return save_figure(figure, table, "figure_islands", profile, legend="")
+        return finished(figure, table, legend="")
 
 
 def draw_regions(axis, regions: np.ndarray) -> None:

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
+from scipy.optimize import isotonic_regression
 
 from lib import storage
 from lib.models import registry
@@ -28,7 +30,17 @@ PALETTE = [  # of models: "colorblind" of seaborn, but indigo and black for two 
     *("#0173B2", "#DE8F05", "#029E73", "#D55E00", "#CC78BC"),
     *("#CA9161", "indigo", "#949494", "black", "#56B4E9"),
 ]
-UNSHOWN = ["examples", "weights", "choices", "answers", "took"]  # too long, or another each time
+UNSHOWN = [
+    "examples",
+    "weights",
+    "choices",
+    "answers",
+    "losses",
+    "took",
+    "request",
+    "environment",
+]  # too
+# long, or another each time
 WIDTH = 7.3  # inches: as wide as a web page shows a picture, so that no text is scaled down
 AT_LEAST = (0.2, 0.6)  # what every axis of accuracies shows, so that noise looks like noise
 NORMAL = 1.96  # standard errors to either side: a 95 % interval
@@ -87,23 +99,9 @@ def label_directly(axis, ends: list[tuple], size: float = 8) -> None:
 
 
 def spread(heights: list[float], least: float) -> list[float]:
-    """Rising heights, moved as little as it takes to be at least `least` apart."""
-    groups = []
-    for height in heights:
-        groups.append([height])
-        while len(groups) > 1 and _overlap(*groups[-2:], least):
-            groups[-2:] = [groups[-2] + groups[-1]]
-    return [place for group in groups for place in _places(group, least)]
-
-
-def _overlap(below: list[float], above: list[float], least: float) -> bool:
-    return _places(below, least)[-1] + least > _places(above, least)[0]
-
-
-def _places(group: list[float], least: float) -> list[float]:
-    """Neighbours `least` apart around the middle of their heights."""
-    lowest = sum(group) / len(group) - (len(group) - 1) * least / 2
-    return [lowest + number * least for number in range(len(group))]
+    """Return rising heights, moved as little as it takes to be at least `least` apart."""
+    steps = least * np.arange(len(heights))
+    return list(isotonic_regression(np.array(heights) - steps).x + steps)
 
 
 def finding(axis, text: str, point: tuple[float, float], away: tuple[float, float]) -> None:
@@ -177,34 +175,39 @@ def backdrop(axis, scores: pd.DataFrame) -> pd.DataFrame:
     return unpruned
 
 
-def nothing_measured(table: pd.DataFrame, name: str, profile: Profile) -> Figure:
-    """The figure of a run that lacks all of it: a sentence, and a table of what is missing."""
+def nothing_measured(table: pd.DataFrame) -> Figure:
+    """Return the figure of a run that lacks all of it, with the table of what is missing."""
     with plt.rc_context(STYLE):
         figure = plt.figure(figsize=(WIDTH, 0.6))
         figure.text(0.5, 0.5, "nothing of this is measured yet", ha="center", va="center")
-        return save_figure(figure, table, name, profile)
+        return finished(figure, table)
 
 
-def save_figure(
-    figure: Figure, table: pd.DataFrame, name: str, profile: Profile, legend: str | None = None
-) -> Figure:
-    """Write <name>.png and its .csv into the profile's folder of figures, each whole or not at all.
+def finished(figure: Figure, table: pd.DataFrame, legend: str | None = None) -> Figure:
+    """Return a figure with the table of what it shows, as its attribute `table`.
 
-    A model that the profile is missing is named above the picture and is a row without a value.
     legend: the title of one for the whole figure.
     """
-    folder = paths.FIGURES / profile.folder
     if legend is not None:
         legend_below(figure, title=legend)
+    figure.table = table.drop(columns=UNSHOWN, errors="ignore")
+    return figure
+
+
+def save(figure: Figure, name: str, profile: Profile) -> Figure:
+    """Write <name>.png and its table as .csv into the run's folder, each whole or not at all.
+
+    A model that the profile is missing is named above the picture and is a row without a value.
+    """
+    folder, table = paths.FIGURES / profile.folder, figure.table
     if profile.missing:
         absent = pd.DataFrame(profile.missing, columns=["model", "status"])
         absent["profile"] = profile.name
         table = pd.concat([table, absent], ignore_index=True)
         names = (f"{registry.label(model)} ({status})" for model, status in profile.missing)
         figure.text(0, 1.02, f"missing: {', '.join(names)}", fontsize=8)  # no legend is there
-    picture = _png(figure)
-    rows = table.drop(columns=UNSHOWN, errors="ignore")
-    text = rows.to_csv(index=False, float_format="%.10g")
+    picture = png(figure)
+    text = table.to_csv(index=False, float_format="%.10g")
     storage.atomic_write(folder / f"{name}.csv", text.encode())
     storage.atomic_write(folder / f"{name}.png", picture)
     alt = {"alt": f"{name}: {_in_words(figure)}"}
@@ -212,10 +215,11 @@ def save_figure(
     return figure
 
 
-def _png(figure: Figure) -> bytes:
-    """The picture, with a palette where that changes no shade: a third of the bytes."""
+def png(figure: Figure) -> bytes:
+    """Return the picture, with a palette where that changes no shade: a third of the bytes."""
     drawn, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png")
+    with plt.rc_context(STYLE):
+        figure.savefig(drawn, format="png")
     plt.close(figure)
     image = Image.open(drawn).convert("RGB")
     if image.getcolors(FEW):

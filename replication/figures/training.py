@@ -10,11 +10,10 @@ from replication.figures.style import (
     STYLE,
     WIDTH,
     colour,
+    finished,
     label_directly,
     nothing_measured,
-    save_figure,
 )
-from replication.profiles import Profile
 
 LOOKS = {  # of each line: colour, marker, name
     "similarity": (colour("similarity"), "o", "similarity"),
@@ -24,7 +23,7 @@ LOOKS = {  # of each line: colour, marker, name
 LINE = ["strategy", "block_size", "steps"]
 
 
-def figure_training(healings: pd.DataFrame, profile: Profile) -> Figure:
+def figure_training(healings: pd.DataFrame) -> Figure:
     """The training loss of each healing against its steps, a panel a model; darker: deeper cuts.
 
     healings: of scores.healings. Pale: every step. In colour: a running mean of the longest of each
@@ -43,7 +42,7 @@ def figure_training(healings: pd.DataFrame, profile: Profile) -> Figure:
     models = table.dropna(subset="loss").groupby("model", sort=False)
     rows = len(models)
     if not rows:
-        return nothing_measured(table, "figure_training", profile)
+        return nothing_measured(table)
     with plt.rc_context(STYLE):
         size = WIDTH, 1 + 2.6 * rows
         figure, axes = plt.subplots(rows, figsize=size, squeeze=False)
@@ -73,7 +72,7 @@ def figure_training(healings: pd.DataFrame, profile: Profile) -> Figure:
             axis.set_ylim(*_range(lines.smooth))
             label_directly(axis, ends)
         axes[-1, 0].set_xlabel(f"steps of healing (bold: mean over {few} of them)")
-        return save_figure(figure, table, "figure_training", profile, legend="")
+        return finished(figure, table, legend="")
 
 
 def _range(losses: pd.Series) -> tuple[float, float]:

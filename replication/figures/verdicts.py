@@ -9,8 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from replication.figures.style import STYLE, WIDTH, colour, save_figure
-from replication.profiles import Profile
+from replication.figures.style import STYLE, WIDTH, colour, finished
 
 SHADES = {"agrees": colour("agrees"), "differs": colour("differs"), "": colour("can't tell")}
 DRAWN = ("decided", "points this way", "can't tell")  # the others are words
@@ -19,7 +18,7 @@ MARKERS = "osD^vpP*Xdh8<>"  # of models, in their order
 COLUMNS = {"direction": "way", "confidence": "firmness"}  # of figure_claims.csv
 
 
-def figure_claims(verdicts: list, profile: Profile) -> Figure:
+def figure_claims(verdicts: list) -> Figure:
     """How far each statistic lies within its bound: a row a part of a claim, a mark a model.
 
     verdicts: a list of claims.bounds.Verdict. Right of the grey band a claim agrees with the
@@ -55,7 +54,7 @@ def figure_claims(verdicts: list, profile: Profile) -> Figure:
         columns = {"ncols": 3, "loc": "lower left", "fontsize": 8, "frameon": False}
         figure.legend(handles=handles, **columns)
         table = pd.DataFrame(map(_columns, verdicts))
-        return save_figure(figure, table, "figure_claims", profile)
+        return finished(figure, table)
 
 
 def _entries(drawn: list, models: list[str]) -> list[Line2D]:

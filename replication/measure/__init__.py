@@ -1,0 +1,73 @@
+"""Measure what is missing, and return tables: the only room that computes and stores.
+
+`table(experiment, maps, profile)` asks an experiment for its requests, fetches their results from
+the cache, measures what is missing, and writes the table of all. An experiment is a function of a
+model's name, its distances and a profile; its name is its table's. A question of `beyond` adds its
+own kinds of result to FETCH and its own way to make a table to TABLES.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import pandas as pd
+
+from lib.blocks import BlockDistances
+from replication import tables
+from replication.measure import damage, distance_maps, scores
+from replication.measure.request import Request, grouped
+from replication.profiles import DRAWN, Profile
+
+Experiment = Callable[..., list[Request]]  # of a model's name, its distances and a profile
+FETCH: dict[str, Callable[[Sequence[Request]], list[dict]]] = {  # by kind: its records, measured
+    "similarity": distance_maps.fetch,
+    "scores": scores.fetch,
+    "healing": scores.fetch,
+    "damage": damage.fetch,
+}
+TABLES: dict[str, Callable[[Sequence[Request]], pd.DataFrame]] = {  # by experiment, if not scores
+    "damage": damage.table,
+}
+
+
+def distances(
+    profile: Profile, names: Sequence[str] | None = None
+) -> tuple[dict[str, BlockDistances], Profile]:
+    """Return the distances of each model that can be had, and the profile without the others.
+
+    names: of the models, by default all of the profile's. Raises ModelError (or NotMeasured) if
+    none can be had.
+    """
+    names = profile.models if names is None else names
+    if profile.name == DRAWN:
+        return {n: of for n, of in tables.maps(profile).items() if n in names}, profile
+    return distance_maps.measure(profile, names)
+
+
+def fetch(requests: Sequence[Request]) -> list[dict]:
+    """Return the records of requests of whatever kinds, measured if they are missing."""
+    of_kinds = grouped(requests, lambda one: FETCH[one.kind])
+    return [record for fetch, of_kind in of_kinds.items() for record in fetch(of_kind)]
+
+
+def table(
+    experiment: Experiment, maps: Mapping[str, BlockDistances] | Iterable[str], profile: Profile
+) -> pd.DataFrame:
+    """Return the table of an experiment, a row a score: as recorded, or measured now and written.
+
+    maps: the distances of its models (or only their names, where it needs none). Raises NotMeasured
+    if it has no row, where scores that are missing would have one each.
+    """
+    name = experiment.__name__
+    if profile.name != DRAWN:
+        _measure(experiment, maps, profile)
+    rows = tables.read(name, profile, maps)
+    if name in TABLES and rows.empty:
+        raise tables.NotMeasured(f"Nothing of {name!r} is measured of {', '.join(maps)}.")
+    return rows
+
+
+def _measure(experiment: Experiment, maps, profile: Profile) -> None:
+    """Measure what is missing of an experiment, and write its table."""
+    name = experiment.__name__
+    of_model = maps if isinstance(maps, Mapping) else dict.fromkeys(maps)
+    requests = [r for model in of_model.items() for r in experiment(*model, profile)]
+    tables.write(TABLES.get(name, scores.table)(requests), name, profile)

@@ -4,7 +4,7 @@ The paper's second hypothesis is that prunable blocks are those whose output is 
 input. The distance map is one side of it, this is the other.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,15 +13,16 @@ from lib.blocks import UNPRUNED, Block
 from lib.data import sets
 from lib.evaluation import Task, weighted_mean
 from replication.measure import fetching
-from replication.measure.request import Request
+from replication.measure.request import BLOCK, Request, grouped
 from replication.profiles import Profile
 
+WEIGHTS = ("revision", "dtype", "quantization")
 VERSION = 1  # bumped by hand when the numbers change
 CHUNK = 8  # texts of one result: what a killed run has to repeat
 
 
-def requests(name: str, distances, profile: Profile) -> list[Request]:
-    """The loss without every block, by chunks of texts."""
+def damage(name: str, distances, profile: Profile) -> list[Request]:
+    """Return requests for the loss without every block, by chunks of texts."""
     params = {"model": name, **profile.load_kwargs, **sets.identity("c4", profile.source)}
     params |= {
         "max_tokens": profile.damage_tokens,
@@ -41,29 +42,29 @@ def all_blocks(num_layers: int) -> list[Block]:
     return [Block(start, size) for size in sizes for start in range(num_layers - size + 1)]
 
 
-def measure(maps: Iterable[str], profile: Profile) -> pd.DataFrame:
-    """The damage of every block of every model that has a map.
+def fetch(requests: Sequence[Request]) -> list[dict]:
+    """Return the records of chunks, measured if they are missing."""
+    return fetching.fetch_each(requests, _values)
+
+
+def table(requests: Sequence[Request]) -> pd.DataFrame:
+    """Return the damage of every block of every model, of which all chunks could be had.
 
     One row per block: model, block_start, block_size, value (rise of the C4 loss over the
     unpruned model's, nats a token, paired on texts), standard_error (of that rise), loss (of the
-    pruned model), n (texts), and per text the rise (`examples`) and its tokens (`weights`). A model
-    that cannot be had has a line in the log; raises its ModelError (or NotMeasured) if none can.
+    pruned model), n (texts), and per text the rise (`examples`), the pruned
+    model's loss (`losses`) and its tokens (`weights`).
     """
-    tables, _ = fetching.skip_unavailable(lambda name: table(name, *losses(name, profile)), maps)
-    return pd.concat(tables.values(), ignore_index=True)
-
-
-def fetch(requests: Sequence[Request]) -> list[dict]:
-    """The records of chunks, measured if they are missing."""
-    return fetching.computed(requests, _values)
-
-
-def losses(name: str, profile: Profile) -> tuple[list, np.ndarray, np.ndarray]:
-    """The unpruned model and every block, the C4 loss of each on each text, the texts' tokens."""
-    chunks = [record["values"] for record in fetch(requests(name, None, profile))]
-    of_texts = np.hstack([chunk["losses"] for chunk in chunks])
-    tokens = np.concatenate([chunk["tokens"] for chunk in chunks])
-    return chunks[0]["blocks"], of_texts, tokens
+    tables = [pd.DataFrame(columns=["model", *BLOCK, "value", "standard_error", "loss", "n"])]
+    for name, chunks in grouped(fetch(requests), lambda record: record["params"]["model"]).items():
+        values = [record["values"] for record in chunks]
+        if all(values):
+            losses = np.hstack([chunk["losses"] for chunk in values])
+            tokens = np.concatenate([chunk["tokens"] for chunk in values])
+            rows = rises(name, values[0]["blocks"], losses, tokens)
+            weights = {key: chunks[0]["params"].get(key) for key in WEIGHTS}
+            tables.append(rows.assign(**weights, **fetching.origin(chunks[0])))
+    return pd.concat(tables[1:] or tables, ignore_index=True)
 
 
 # ---- chunks of texts ------------------------------------------------------------------------
@@ -93,15 +94,15 @@ def _values(params: dict) -> dict:
     }
 
 
-def table(name: str, blocks: list, losses: np.ndarray, tokens: np.ndarray) -> pd.DataFrame:
-    """The rows of `measure`, of the blocks (the unpruned model first) and their losses."""
+def rises(name: str, blocks: list, losses: np.ndarray, tokens: np.ndarray) -> pd.DataFrame:
+    """Return the rows of `table`, of the blocks (the unpruned model first) and their losses."""
     if blocks[0] != [0, 0]:
         raise ValueError(f"A damage result of {name} does not begin with the unpruned model.")
     rows = []
     for (start, size), loss in zip(blocks[1:], losses[1:], strict=True):
-        rises = loss - losses[0]
-        value, error = weighted_mean(rises, tokens)
+        rise = loss - losses[0]
+        value, error = weighted_mean(rise, tokens)
         row = {"model": name, "block_start": start, "block_size": size, "value": value}
         row |= {"standard_error": error, "loss": weighted_mean(loss, tokens)[0], "n": len(tokens)}
-        rows.append(row | {"examples": rises, "weights": tokens})
+        rows.append(row | {"examples": rise, "losses": loss, "weights": tokens})
     return pd.DataFrame(rows)

@@ -1,4 +1,4 @@
-"""Ask and fetch: a stored result is read, a missing one is measured first and stored."""
+"""Request and fetch: a stored result is read, a missing one is measured first and stored."""
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -6,55 +6,50 @@ from dataclasses import replace
 from functools import partial
 
 from lib.models.registry import ModelError
-from replication import results
+from replication.measure import cache
 from replication.measure.request import Request
 from replication.profiles import Profile
+from replication.tables import NotMeasured
 
 log = logging.getLogger(__name__)
 
 
 def fetch(requests: Sequence[Request], measure: Callable[[list[Request]], None]) -> list[dict]:
-    """The record of each request, in order.
+    """Return the record of each request, in order.
 
     measure: gets all requests without a result at once, so that it can share work between them, and
     stores their results. A result that is missing all the same (this run only draws, or its healing
     failed) has no values, and its status says why.
     """
     requests = keyed_by_machine(requests)
-    records = [results.load(r.kind, r.params) for r in requests]
+    records = [cache.load(r.kind, r.params) for r in requests]
     missing = [r for r, record in zip(requests, records, strict=True) if record is None]
-    if missing and not results.read_only():
+    if missing and not cache.draws_only():
         measure(missing)
     pairs = zip(requests, records, strict=True)
-    return [record or results.load(r.kind, r.params) or _gap(r) for r, record in pairs]
+    return [record or cache.load(r.kind, r.params) or _gap(r) for r, record in pairs]
 
 
-def computed(requests: Iterable[Request], compute: Callable[[dict], dict]) -> list[dict]:
-    """The record of each request, in order; `compute(params)` of one that has no result yet.
+def fetch_each(requests: Sequence[Request], compute: Callable[[dict], dict]) -> list[dict]:
+    """Return the record of each request, in order; `compute(params)` of one without a result."""
 
-    Raises NotMeasured for a missing one where this run only draws.
-    """
-    return [
-        results.load_or_compute(r.kind, r.params, partial(compute, r.params))
-        for r in keyed_by_machine(requests)
-    ]
+    def measure(missing: list[Request]) -> None:
+        for r in missing:
+            cache.load_or_compute(r.kind, r.params, partial(compute, r.params))
+
+    return fetch(requests, measure)
 
 
 def _gap(request: Request) -> dict:
-    """A record without values that says why there is none."""
-    healed = request.recipe and results.load("healing", request.healing.params)
+    """Return a record without values that says why there is none."""
+    healed = request.recipe and cache.load("healing", request.healing.params)
     failed = healed and healed["status"] != "ok"
-    status = healed["status"] if failed else results.NotMeasured.status
-    return {"params": request.params, "values": None, "status": status}
+    status = healed["status"] if failed else NotMeasured.status
+    return {"kind": request.kind, "params": request.params, "values": None, "status": status}
 
 
 def keyed_by_machine(requests: Iterable[Request]) -> list[Request]:
-    """The same requests, keyed by the very weights, and by how they compute on this machine.
-
-    Unchanged where an archive is read, which finds results of whatever machine.
-    """
-    if results.archive_in_use():
-        return list(requests)
+    """Return the requests keyed by the very weights, and by how they compute on this machine."""
     from lib.models import loading  # here, since it loads torch
 
     identities = {}
@@ -69,7 +64,7 @@ def keyed_by_machine(requests: Iterable[Request]) -> list[Request]:
 
 
 def skip_unavailable(measure: Callable[[str], object], names: Iterable[str]) -> tuple[dict, dict]:
-    """`measure(name)` of each of `names` that can be had, and the status of the others.
+    """Return `measure(name)` of each of `names` that can be had, and the status of the others.
 
     Each that cannot be had has a line in the log. Raises the ModelError (or NotMeasured) of the
     last one if none can be had.
@@ -78,7 +73,7 @@ def skip_unavailable(measure: Callable[[str], object], names: Iterable[str]) -> 
     for name in names:
         try:
             measured[name] = measure(name)
-        except (ModelError, results.NotMeasured) as error:
+        except (ModelError, NotMeasured) as error:
             missing[name], problem = error.status, error
             log.warning("Without %s: %s", name, error)
     if problem and not measured:
@@ -89,7 +84,7 @@ def skip_unavailable(measure: Callable[[str], object], names: Iterable[str]) -> 
 def measure_each(
     measure: Callable[[str, Profile], object], names: Iterable[str], profile: Profile
 ) -> tuple[dict[str, object], Profile]:
-    """`measure(name, profile)` of each of `names` that can be had; the profile without the others.
+    """Return `measure(name, profile)` of each model that can be had; the profile without others.
 
     Those stand in its `missing`, which every figure shows. Raises as `skip_unavailable`.
     """
@@ -98,3 +93,13 @@ def measure_each(
     return measured, replace(
         profile, models=available, missing=(*profile.missing, *missing.items())
     )
+
+
+def origin(record: dict) -> dict:
+    """Return the columns that say how a record was made: its request and environment, as JSON."""
+    return {
+        "status": record["status"],
+        "took": record.get("seconds"),
+        "request": cache.canonical({"kind": record["kind"]} | record["params"]),
+        "environment": cache.canonical(record.get("environment")),
+    }

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from lib.models import machine, registry
-from lib.models.shapes import NF4_BYTES
-from replication import results
-from replication.measure import fetching
+from lib.models.machine import NF4_BYTES
+from replication import tables
+from replication.measure import cache, fetching
 from replication.measure.request import Request
-from replication.profiles import Profile
+from replication.profiles import DRAWN, Profile
 
 VERSION = 2  # bumped by hand when the numbers of `measure` or of latency.py change
 FORMATS = {"its own format": None, "nf4": "nf4"}
@@ -33,8 +33,14 @@ def measure(profile: Profile) -> tuple[pd.DataFrame, Profile]:
     A format that cannot be measured now, since it does not fit into memory say, has no value but a
     status; nothing of it is stored. Raises ModelError (or NotMeasured) if no model can be had.
     """
-    tables, available = fetching.measure_each(of_model, profile.models, profile)
-    return pd.concat(tables.values(), ignore_index=True), available
+    if profile.name == DRAWN:
+        costs = tables.read("cost", profile, profile.models)
+        if costs.empty:
+            raise tables.NotMeasured(f"No cost of {', '.join(profile.models)} is recorded.")
+        return costs, profile
+    measured, available = fetching.measure_each(of_model, profile.models, profile)
+    tables.write(pd.concat(measured.values(), ignore_index=True), "cost", profile)
+    return tables.read("cost", profile), available
 
 
 def of_model(name: str, profile: Profile) -> pd.DataFrame:
@@ -45,11 +51,11 @@ def of_model(name: str, profile: Profile) -> pd.DataFrame:
         return _table(in_format, _of_format(name, in_format))
 
     measured, missing = fetching.skip_unavailable(of_format, FORMATS)
-    tables = list(measured.values())
-    row = {"profile": profile.name, "model": name, "dtype": tables[0].dtype.iloc[0]}
+    of_formats = list(measured.values())
+    row = {"profile": profile.name, "model": name, "dtype": of_formats[0].dtype.iloc[0]}
     for label, status in missing.items():
-        tables.append(pd.DataFrame([row | {"quantization": FORMATS[label], "status": status}]))
-    return pd.concat(tables, ignore_index=True)
+        of_formats.append(pd.DataFrame([row | {"quantization": FORMATS[label], "status": status}]))
+    return pd.concat(of_formats, ignore_index=True)
 
 
 class TooLarge(registry.ModelError):
@@ -58,8 +64,8 @@ class TooLarge(registry.ModelError):
     status = "too large"
 
 
-def _of_format(name: str, profile: Profile) -> dict:
-    """The record of one format, that of the profile."""
+def request(name: str, profile: Profile) -> Request:
+    """Return the request for the cost of one format, that of the profile."""
     params = {
         "model": name,
         **profile.load_kwargs,
@@ -70,9 +76,14 @@ def _of_format(name: str, profile: Profile) -> dict:
         "repeats": profile.cost_repeats,
         "version": VERSION,
     }
-    (keyed,) = fetching.keyed_by_machine([Request("inference_cost", params)])
-    params = keyed.params if results.archive_in_use() else _on_this_machine(keyed.params)
-    return results.load_or_compute("inference_cost", params, lambda: _measured(name, profile))
+    return Request("inference_cost", params)
+
+
+def _of_format(name: str, profile: Profile) -> dict:
+    """Return the record of one format, that of the profile."""
+    (keyed,) = fetching.keyed_by_machine([request(name, profile)])
+    params = _on_this_machine(keyed.params)
+    return cache.load_or_compute("inference_cost", params, lambda: _measured(name, profile))
 
 
 def _on_this_machine(params: dict) -> dict:
@@ -121,8 +132,7 @@ def _table(profile: Profile, record: dict) -> pd.DataFrame:
             "block_size": size,
             "fraction": size / values["num_layers"],
             "treatment": "unhealed" if size else "unpruned",
-            "status": "ok",
-        }
+        } | fetching.origin(record)
         weights = {"value": version.weights / GB, "ratio": version.weights / whole.weights}
         rows.append(where | {"task": "weights", "n": 1} | weights)
         for task in ("prefill", "decode"):
@@ -154,19 +164,20 @@ def arithmetic(names: list[str], fraction: float = 0.5) -> pd.DataFrame:
     and embeddings, lm_head and experts in 16 bits, as bitsandbytes has it. both: the two together.
     paper: a quarter (4 bits of 16) of what is left after `fraction`, as the paper counts.
     """
+    from lib.models import sizes
+
     rows = []
     for name in names:
-        shape = registry.shape(name)
-        left = shape.num_layers - round(fraction * shape.num_layers)
-        whole, cut = 2 * shape.parameters(), 2 * shape.parameters(left)
-        saved = (2 - NF4_BYTES) * shape.packable
+        of = sizes.parameters(sizes.skeleton(name))
+        num_layers = len(of.layers)
+        left, whole = num_layers - round(fraction * num_layers), of.size(num_layers, 2, 2)
         counted = {
             "whole": whole,
-            "dropped": cut,
-            "nf4": whole - shape.num_layers * saved,
-            "both": cut - left * saved,
+            "dropped": of.size(left, 2, 2),
+            "nf4": of.size(num_layers, NF4_BYTES, 2),
+            "both": of.size(left, NF4_BYTES, 2),
             "paper": whole * (1 - fraction) / 4,
         }
         gigabytes = {key: value / GB for key, value in counted.items()}
-        rows.append({"model": registry.label(name), "layers": shape.num_layers} | gigabytes)
+        rows.append({"model": registry.label(name), "layers": num_layers} | gigabytes)
     return pd.DataFrame(rows)

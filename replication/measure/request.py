@@ -7,14 +7,14 @@ those that the machine decides. Imports neither torch nor transformers.
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 
-from lib.blocks import Block, FirstTokenPatched
+from lib.blocks import Block
 from lib.data import sets
 from lib.data.prompts import TASK_VERSIONS
 from lib.data.prompts import VERSION as PROMPT_VERSION
 from lib.evaluation import question_set
 from lib.healing import Recipe
+from replication.measure.cache import VERSIONS
 from replication.profiles import Profile
-from replication.results import VERSIONS
 
 BLOCK = ("block_start", "block_size")
 WEIGHTS = ("model", "revision", "dtype", "quantization", "device")
@@ -22,6 +22,7 @@ HEALING = (*WEIGHTS, *BLOCK, "recipe", "healing_version", "healing_data")
 MAPS = (*WEIGHTS, *BLOCK, "healing_data")
 MAPS += ("map_sequences", "map_tokens", "map_batch_tokens", "map_version")
 MAP_VERSION = 3  # bumped by hand when the numbers of healing.linear change
+BLOCKS: dict[str, type[Block]] = {}  # kinds of block, by the parameter that asks for one
 LATER = ("decay_steps",)  # fields of a recipe that older keys do not have
 
 
@@ -36,7 +37,7 @@ class Request:
     @property
     def block(self) -> Block:
         """The block that is dropped."""
-        kind = FirstTokenPatched if "patched" in self.params else Block
+        kind = next((BLOCKS[name] for name in BLOCKS if name in self.params), Block)
         return kind(self.params.get("block_start", 0), self.params.get("block_size", 0))
 
     @property

@@ -10,24 +10,20 @@ What only reads results loads no torch: functions that measure import what they 
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 
 import pandas as pd
 
 from lib import evaluation, healing, models
-from lib.blocks import UNPRUNED, Block, BlockDistances
+from lib.blocks import UNPRUNED, Block
 from lib.healing import Recipe
-from replication import paths, results
-from replication.measure import experiments, fetching, request
-from replication.measure.experiments import TASKS
+from replication import paths
+from replication.measure import cache, codec, fetching, request
 from replication.measure.request import BLOCK, Request, grouped
 from replication.profiles import Profile
-from replication.results import codec
 
-Maps = dict[str, BlockDistances]
-Experiment = Callable[..., list[Request]]  # of a model's name, its distances and a profile
 SCORE = ("value", "standard_error", "n", "chance", "majority", "floor")
 SCORE += (*evaluation.ANSWER_STATS, "shortened")
 EXAMPLES = ("examples", "weights", "choices", "answers")  # columns that no CSV has
@@ -36,94 +32,8 @@ NO_ROWS = ["model", *BLOCK, "task", "strategy", "treatment", "steps", "tokens", 
 UNSOLVED = "no answer: the unpruned model solves none"
 
 
-def unhealed(maps: Maps, profile: Profile, tasks: Sequence[str] = TASKS) -> pd.DataFrame:
-    """The pruning curves of both strategies, and the unpruned model (strategy "none")."""
-    return score_table(maps, experiments.unhealed, profile, tasks)
-
-
-def healed(maps: Maps, profile: Profile, *args, **changes) -> pd.DataFrame:
-    """Scores after healing. args: tasks, strategies and sizes, as of `experiments.healed`; by
-    default all, and the profile's. changes: of the recipe, as rank=2.
-
-    A healing that diverged or ran out of memory has no score: its rows say so in `status`.
-    """
-    return score_table(maps, experiments.healed, profile, *args, **changes)
-
-
-def reasoning(maps: Maps, profile: Profile) -> pd.DataFrame:
-    """HellaSwag and GSM8K, the question sets of the paper's second version, unhealed.
-
-    hellaswag and gsm8k_bpb (bits per byte of the gold solution) at every block size; gsm8k (exact
-    match of what the model writes) where the profile heals, too. Where the unpruned model solves no
-    problem, no pruned one is asked; these rows have no value, only a status.
-    """
-    return score_table(maps, experiments.reasoning, profile)
-
-
-def healings(maps: Maps, profile: Profile, *more: Experiment) -> pd.DataFrame:
-    """How each healing of notebook 03 went, one row each; losses: nats, one a step.
-
-    more: experiments whose healings are shown as well.
-    """
-    scored = [r for m in maps.items() for r in experiments.healed(*m, profile, ["c4"])]
-    for experiment in more:
-        scored += [r for m in maps.items() for r in experiment(*m, profile) if r.recipe]
-    requests = list({str(r.healing.params): r for r in scored}.values())
-    rows = []
-    for r, record in zip(requests, fetch([r.healing for r in requests]), strict=True):
-        values = record["values"] or {"losses": []}
-        rows.append(
-            {
-                "profile": profile.name,
-                "model": r.params["model"],
-                "strategy": r.labels["strategy"],
-                "block_start": r.block.start,
-                "block_size": r.block.size,
-                "status": record["status"],
-                "steps": r.recipe.steps,
-                "warmup_steps": r.recipe.warmup_steps,
-                "decay_steps": r.recipe.decay_steps,
-                "tokens": values.get("real_tokens"),
-                "epochs": values.get("epochs"),
-                "took": record.get("seconds"),
-                "losses": values["losses"],
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def measure(
-    name: str,
-    profile: Profile,
-    blocks: Sequence[Block],
-    tasks: Sequence[str],
-    recipe: Recipe | None = None,
-) -> pd.DataFrame:
-    """Scores of model `name` without each block, by task, then block; healed if there is a recipe.
-
-    Unhealed ones begin with the unpruned model.
-    """
-    blocks = dict.fromkeys(blocks if recipe else [UNPRUNED, *blocks])
-    return table([request.score(name, profile, task, b, recipe) for task in tasks for b in blocks])
-
-
-def heal(name: str, profile: Profile, block: Block, recipe: Recipe) -> dict:
-    """The stored record of a healing, made first if it is missing or its adapter is gone."""
-    (keyed,) = fetching.keyed_by_machine([request.healing(name, profile, block, recipe)])
-    return _heal(keyed)
-
-
-# ---- request, fetch, table -------------------------------------------------------------------
-
-
-def score_table(maps: Maps, experiment: Experiment, *args, **changes) -> pd.DataFrame:
-    """One table of what an experiment wants of every model: `experiments.prompts`, say."""
-    requests = [r for model in maps.items() for r in experiment(*model, *args, **changes)]
-    return table(requests)
-
-
 def fetch(requests: Sequence[Request]) -> list[dict]:
-    """The records of scores and healings, measured if they are missing.
+    """Return the records of scores and healings, measured if they are missing.
 
     Where the whole model solves no problem of GSM8K, no pruned one is asked: a status says so.
     """
@@ -141,13 +51,57 @@ def _unsolved(r: Request) -> dict | None:
     if not whole["values"] or whole["values"]["value"]:
         return None
     block = {key: r.params[key] for key in BLOCK}
-    return {"values": None, "status": UNSOLVED, "params": whole["params"] | block}
+    return whole | {"values": None, "status": UNSOLVED, "params": whole["params"] | block}
+
+
+def measure(
+    name: str,
+    profile: Profile,
+    blocks: Sequence[Block],
+    tasks: Sequence[str],
+    recipe: Recipe | None = None,
+) -> pd.DataFrame:
+    """Return scores of model `name` without each block, by task, then block; healed by `recipe`.
+
+    Unhealed ones begin with the unpruned model.
+    """
+    blocks = dict.fromkeys(blocks if recipe else [UNPRUNED, *blocks])
+    pairs = [(task, block) for task in tasks for block in blocks]
+    return table([request.score(name, profile, *pair, recipe) for pair in pairs])
 
 
 def table(requests: Sequence[Request]) -> pd.DataFrame:
-    """Scores as the rows of a figure's CSV; one that cannot be had is drawn as missing."""
+    """Return a row a score; one that cannot be had has no value, and its status says why."""
     rows = map(row, requests, fetch(requests))
     return pd.DataFrame(rows, columns=None if requests else NO_ROWS)
+
+
+def trainings(requests: Sequence[Request]) -> pd.DataFrame:
+    """Return how each healing of some healed scores went, a row each; losses: nats, one a step."""
+    by_healing = {str(r.healing.params): r for r in requests if r.recipe}
+    rows = []
+    for r, record in zip(
+        by_healing.values(), fetch([r.healing for r in by_healing.values()]), strict=True
+    ):
+        values = record["values"] or {"losses": []}
+        rows.append(
+            {
+                "profile": r.labels["profile"],
+                "model": r.params["model"],
+                "strategy": r.labels["strategy"],
+                "block_start": r.block.start,
+                "block_size": r.block.size,
+                "status": record["status"],
+                "steps": r.recipe.steps,
+                "warmup_steps": r.recipe.warmup_steps,
+                "decay_steps": r.recipe.decay_steps,
+                "tokens": values.get("real_tokens"),
+                "epochs": values.get("epochs"),
+                "losses": values["losses"],
+                **fetching.origin(record),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def row(scored: Request, record: dict) -> dict:
@@ -170,8 +124,7 @@ def row(scored: Request, record: dict) -> dict:
         "steps": steps,
         "tokens": steps * recipe.get("batch", 0) * recipe.get("max_tokens", 0),
         **score,
-        "status": record["status"],
-        "took": record.get("seconds"),
+        **fetching.origin(record),
         **labels,
     }
 
@@ -213,12 +166,12 @@ def _score(model, tokenizer, requests: list[Request]) -> None:
         for block, score in zip([UNPRUNED, *cuts], scores.to_dict("records"), strict=True):
             if block in params_of:
                 values = values_of(model, tokenizer, task, score, params_of[block])
-                results.save("scores", params_of[block], values, seconds)
+                cache.save("scores", params_of[block], values, seconds)
 
 
 def _all_but_block(r: Request) -> str:
     """The same for requests that differ in their block only."""
-    return results.key(r.kind, {k: v for k, v in r.params.items() if k not in BLOCK})
+    return cache.key(r.kind, {k: v for k, v in r.params.items() if k not in BLOCK})
 
 
 def values_of(model, tokenizer, task: evaluation.Task, score: dict, params: dict) -> dict:
@@ -226,7 +179,8 @@ def values_of(model, tokenizer, task: evaluation.Task, score: dict, params: dict
     from lib.sweep import baseline_scores
 
     values = {key: score[key] for key in SCORE if key in score}
-    values |= codec.stored(score["examples"], score["weights"], score["choices"], task.examples)
+    answers = [example.get("answer") for example in task.examples]
+    values |= codec.packed(score["examples"], score["weights"], score["choices"], answers)
     vocabulary = model.config.get_text_config().vocab_size
     values |= {"chance": task.chance(vocabulary), "majority": task.majority}
     if not params["block_size"]:
@@ -249,9 +203,9 @@ def _heal(r: Request) -> dict:
     from lib.healing import lora
 
     folder = _adapter_folder(r)
-    stored = results.load("healing", r.params)
+    stored = cache.load("healing", r.params)
     if stored and stored["values"]["adapter"] and not lora.saved(folder / "adapter"):
-        results.location("healing", r.params).unlink(missing_ok=True)
+        cache.location("healing", r.params).unlink(missing_ok=True)
 
     def compute() -> dict:
         shorter = map(_adapter_folder, r.shorter)
@@ -260,8 +214,8 @@ def _heal(r: Request) -> dict:
         healed = asdict(healing.heal(model, tokenizer, r.recipe, folder, trunk=trunk))
         return healed | {"adapter": None if healed["adapter"] is None else folder.name}
 
-    return results.load_or_compute("healing", r.params, compute)
+    return cache.load_or_compute("healing", r.params, compute)
 
 
 def _adapter_folder(r: Request):
-    return paths.RESULTS / "adapters" / results.key("healing", r.params)[:20]
+    return paths.RESULTS / "adapters" / cache.key("healing", r.params)[:20]

@@ -26,7 +26,7 @@ class Profile:
     """What one run measures: which models, on how much data, at which depths."""
 
     name: str
-    folder: str  # of its figures and notebooks
+    folder: str  # of its tables, figures and notebooks
     models: tuple[str, ...]
     dtype: str | None  # of the weights; None: that of loading.default_dtype
     quantization: str | None  # None or "nf4"

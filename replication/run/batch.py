@@ -20,8 +20,9 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from lib import storage
-from replication import cards, paths, plan, results
-from replication.plan import Planned
+from replication import paths, plan
+from replication.measure import cache
+from replication.plan import Card, Planned
 from replication.profiles import Profile
 from replication.run.execution import STATUS, Launch, Outcome, attempt, attempt_jobs
 from replication.run.jobs import Job
@@ -123,12 +124,12 @@ class Batch:
         return 3600 * planned.hours(self.card)
 
     @cached_property
-    def card(self) -> cards.Card:
+    def card(self) -> Card:
         """What computes here, or a card for one that is not known."""
         try:
-            return cards.get_card(dtype=self.profile.dtype)
+            return plan.get_card(dtype=self.profile.dtype)
         except ValueError:
-            return cards.get_card(UNKNOWN)
+            return plan.get_card(UNKNOWN)
 
 
 def run(batch: Batch, engine, split: bool = True) -> dict[str, Outcome]:
@@ -137,7 +138,7 @@ def run(batch: Batch, engine, split: bool = True) -> dict[str, Outcome]:
     If a job fails, the notebooks that it was for draw what the others measured, and do not try to
     measure the rest.
     """
-    results.forget_out_of_memory()
+    cache.forget_out_of_memory()
     files = {number: notebook.file for number, notebook in batch.notebooks.items()}
     progress = Progress(dict.fromkeys(files.values(), STARTING), engine.room)
     if split:

@@ -28,8 +28,8 @@ import psutil
 from lib.healing.recipe import is_out_of_memory
 from lib.models import machine
 from replication import paths, profiles
-from replication.results import NotMeasured
 from replication.run.notebooks import Notebook
+from replication.tables import NotMeasured
 
 KEEP_MEMORY = (  # freed memory stays with the kernel, in large pages: less time, the same numbers
     "glibc.malloc.hugetlb=1"
@@ -183,13 +183,13 @@ def judged(gaps: Iterable[tuple[str, str]]) -> Outcome:
 def _draw_not_recorded(launch: Launch, start: float) -> None:
     """Draw in words what a notebook has not drawn since `start`, as the record has nothing of it;
     its copy, which ends with the cell that says so, gets its name."""
-    from replication.figures.style import nothing_measured  # here, since others draw in a kernel
+    from replication.figures import style  # here, since others draw in a kernel
 
     profile = profiles.get(launch.profile, launch.parameters.get("MODELS"))
     models = [{"model": name, "status": NotMeasured.status} for name in profile.models]
     for table in _tables(launch):
         if not _is_new(table, start):
-            nothing_measured(pd.DataFrame(models), table.stem, profile)
+            style.save(style.nothing_measured(pd.DataFrame(models)), table.stem, profile)
     copy = launch.folder / f"{launch.notebook.file}.failed.ipynb"
     os.replace(copy, launch.folder / f"{launch.notebook.file}.ipynb")
 

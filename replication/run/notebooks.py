@@ -17,11 +17,8 @@ from replication.beyond import (
     repair,
     which_block,
 )
-from replication.measure import damage, experiments
-from replication.measure.request import Request
+from replication.measure import Experiment, damage, experiments
 from replication.profiles import Profile
-
-Experiment = Callable[..., list[Request]]  # of a model's name, its distances and a profile
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ NOTEBOOKS = {
         "03_healing",
         9,
         ("figure_1d", "figure_2", "figure_3", "figure_6", "figure_training", "figure_dose"),
-        experiments=(experiments.unhealed, dose.requests, experiments.healed),
+        experiments=(experiments.unhealed, dose.doses, experiments.healed),
     ),
     "04": Notebook("04_simple_vs_similarity", 1, ("figure_5",)),
     "05": Notebook(
@@ -88,34 +85,34 @@ NOTEBOOKS = {
         "10_letters_and_content",
         3,
         ("figure_measures", "figure_letters", "figure_cuts", "figure_biases"),
-        experiments=(letters.forms, letters.exits, biases.requests, orders.requests),
+        experiments=(letters.forms, letters.exits, biases.letter_biases, orders.option_orders),
     ),
     "11": Notebook(
         "11_reasoning_and_books",
         2,
         ("figure_beyond", "figure_stories", "figure_books"),
-        experiments=(experiments.reasoning, books.stories, books.requests),
+        experiments=(experiments.reasoning, books.stories, books.books),
         models=attrgetter("study_models"),
     ),
     "12": Notebook(
         "12_which_block",
         2,
         ("figure_damage", "figure_criteria"),
-        experiments=(damage.requests, which_block.requests),
+        experiments=(damage.damage, which_block.states),
         models=attrgetter("study_models"),
     ),
     "13": Notebook(
         "13_one_layer",
         2,
         ("figure_layers", "figure_last_layers"),
-        experiments=(last_layers.requests,),
+        experiments=(last_layers.last_layers,),
         models=attrgetter("study_models"),
     ),
     "14": Notebook(
         "14_repair",
         4,
         ("figure_repair", "figure_repair_cost"),
-        experiments=(repair.maps, repair.healings, biases.around_healing),
+        experiments=(repair.linear_maps, repair.repairs, biases.around_healing),
         models=attrgetter("study_models"),
     ),
     "15": Notebook("15_claims", 1, ("figure_claims",)),

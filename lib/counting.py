@@ -1,0 +1,128 @@
+"""What a layer takes for a token, counted on the meta device at full size: nothing is computed.
+
+A document is read there, and adapters are trained on it, by a model of one layer and by one of two.
+The difference is a layer. Attention and dropout are counted as the kernels that they are on a GPU.
+"""
+
+import weakref
+from contextlib import nullcontext
+from typing import NamedTuple
+from unittest import mock
+
+import numpy as np
+import torch
+from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from transformers.loss.loss_utils import ForCausalLMLoss
+
+from lib.healing import lora, packing
+from lib.healing.recipe import Recipe
+from lib.models import layers, sizes
+
+TOKENS = 512  # of the document: about as many as one of C4 has
+RECIPE = Recipe(steps=1, max_tokens=TOKENS, learning_rate=0, rank=1, warmup_steps=0)
+EXPERTS = {torch.ops.aten._grouped_mm: lambda x, w, *_, **__: 2 * x[0] * x[1] * w[-1]}
+
+
+class Counted(NamedTuple):
+    """What a decoder takes for a token, where numbers have 16 bits.
+
+    Of a layer: FLOPs of matrix products, and bytes that all other kernels read and write.
+    """
+
+    parameters: sizes.Parameters
+    adapter: int  # parameters of a layer's adapters of rank 1; 0 where LoRA finds no FFN
+    forward: np.ndarray  # (FLOPs, bytes)
+    training: np.ndarray  # forward and back, with adapters
+    kept: float  # bytes of a layer that training keeps until its end
+    loss: float  # bytes that training keeps outside of the layers
+    head: int  # FLOPs of lm_head
+    state: int  # numbers
+    cached: int  # numbers of the keys and values of a layer
+
+
+def counted(config) -> Counted:
+    """Return the counts of a decoder, by its last two layers."""
+    text = config.get_text_config(decoder=True)
+    one, two = (
+        layers.meta_model(layers.pruned_config(config, range(text.num_hidden_layers)[-count:]))
+        for count in (1, 2)
+    )
+    read, more_read = (_of_token(model) for model in (one, two))
+    try:
+        adapter = lora.parameters(one, rank=1)
+        trained, more_trained = (_of_token(model, trains=True) for model in (one, two))
+    except ValueError:
+        adapter, trained, more_trained = 0, *np.zeros((2, 3))
+    return Counted(
+        parameters=sizes.parameters(layers.meta_model(config)),
+        adapter=adapter,
+        forward=(more_read - read)[:2],
+        training=(more_trained - trained)[:2],
+        kept=more_trained[2] - trained[2],
+        loss=2 * trained[2] - more_trained[2],
+        head=2 * one.get_output_embeddings().weight.numel(),
+        state=text.hidden_size,
+        cached=2 * sizes.key_width(text),
+    )
+
+
+def _of_token(model, trains: bool = False) -> np.ndarray:
+    """Return FLOPs, bytes that other kernels move, and bytes held at the peak, of a token."""
+    model.bfloat16().set_attn_implementation(packing.NAME)
+    ids = torch.zeros(1, TOKENS, dtype=torch.long, device="meta")
+    with (
+        mock.patch.object(functional, "scaled_dot_product_attention", _attention),
+        mock.patch.object(functional, "dropout", _dropout),
+        torch.set_grad_enabled(trains),
+        lora.new_lora(model, RECIPE) if trains else nullcontext(model) as run,
+        FlopCounterMode(display=False, custom_mapping=EXPERTS) as products,
+        _Bytes([ids, *run.bfloat16().train(trains).parameters(), *run.buffers()]) as others,
+    ):
+        logits = run(input_ids=ids, use_cache=False).logits
+        if trains:
+            ForCausalLMLoss(logits, ids, logits.shape[-1]).backward()
+    return np.array([products.get_total_flops(), others.moved, others.peak]) / TOKENS
+
+
+class _Bytes(TorchDispatchMode):
+    """Count the bytes that kernels other than matrix products move, and those held at the peak."""
+
+    def __init__(self, given: list[torch.Tensor]):
+        super().__init__()
+        self.moved = self.held = self.peak = 0
+        self.known = {tensor.untyped_storage()._cdata for tensor in given}
+
+    def __torch_dispatch__(self, kernel, types, args=(), kwargs=None):
+        made = kernel(*args, **(kwargs or {}))
+        if kernel.overloadpacket not in flop_registry | EXPERTS and not kernel.is_view:
+            self.moved += sum(tensor.nbytes for tensor in _tensors((args, made)))
+        for tensor in _tensors(made):
+            self._hold(tensor.untyped_storage())
+        return made
+
+    def _hold(self, storage: torch.UntypedStorage) -> None:
+        if storage._cdata not in self.known:
+            self.known.add(storage._cdata)
+            self.held += storage.nbytes()
+            self.peak = max(self.peak, self.held)
+            weakref.finalize(storage, self._free, storage._cdata, storage.nbytes())
+
+    def _free(self, place: int, size: int) -> None:
+        self.known.discard(place)
+        self.held -= size
+
+
+def _tensors(tree) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+
+
+def _attention(query, key, value, *_, scale: float | None = None, **__) -> torch.Tensor:
+    attend = torch.ops.aten._scaled_dot_product_flash_attention
+    return attend(query, key, value, is_causal=True, scale=scale)[0]
+
+
+def _dropout(x, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
+    return torch.native_dropout(x, p, True)[0] if training and p else x

@@ -1,0 +1,193 @@
+"""Results of measurements, a JSON file each: complete and valid, or absent. Private to `measure`.
+
+A result is found by its key, the sha256 of the canonical parameters: everything that changes a
+number. So a changed parameter never finds an old result. What cannot be read is set aside, never
+deleted, and measured again. A result's status says how it ended: "ok", "diverged", "oom" (an "oom"
+holds until the next run, which tries it again).
+"""
+
+import hashlib
+import json
+import logging
+import math
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+from lib import storage
+from lib.models import machine
+from lib.models.machine import processor
+from replication import paths
+from replication.tables import NotMeasured
+
+VERSIONS = {"similarity": 3, "scores": 2, "healing": 4}  # bumped by hand when the numbers change
+SCHEMA = 1
+FIELDS = {"schema", "key", "kind", "params", "status", "values", "seconds", "environment"}
+DRAW_ONLY = "DEEPER_LAYERS_DRAW_ONLY"  # set in the environment of a run that only draws
+
+machine.format_file = lambda: paths.RESULTS / "format.json"  # results are keyed by their dtype
+
+log = logging.getLogger(__name__)
+
+
+def canonical(value) -> str:
+    """Return the JSON of a value, the same for the same value."""
+    return json.dumps(value, sort_keys=True, allow_nan=False)
+
+
+def key(kind: str, params: dict) -> str:
+    """Return the sha256 of the canonical JSON of a measurement's parameters."""
+    return hashlib.sha256(canonical({"kind": kind} | params).encode()).hexdigest()
+
+
+def location(kind: str, params: dict) -> Path:
+    """Return a result's file: <kind>/<model>/<task, block, …>-<first digits of the key>.json."""
+    model = storage.component(str(params.get("model", ""))) or "any"
+    name = storage.component("-".join([*_named(params), key(kind, params)[:8]]))
+    return paths.RESULTS / kind / model / f"{name}.json"
+
+
+def _named(params: dict) -> list[str]:
+    """Return what a file's name shows: arc_easy-l13-n06-healed-r8-s0, mmlu-5shot-whole, c4-256."""
+    data = params.get("data", "").rpartition(":")[2]
+    parts = [params.get("task") or data, params.get("sequences")]
+    parts.append(params.get("shots") and f"{params['shots']}shot")
+    parts.append(params.get("first") and f"from{params['first']}")
+    if "block_size" in params:
+        block = "l{block_start:02}-n{block_size:02}".format(**params)
+        parts.append(block if params["block_size"] else "whole")
+    parts.append(params.get("map"))
+    if "recipe" in params:
+        parts.append("healed-r{rank}-s{seed}".format(**params["recipe"]))
+    return [str(part) for part in parts if part]
+
+
+def load(kind: str, params: dict) -> dict | None:
+    """Return the stored record, whatever its status, or None.
+
+    A file that is not valid is set aside as `<name>.corrupt`, with one line in the log.
+    """
+    file = location(kind, params)
+    try:
+        record, problem = parsed(file.read_bytes(), kind, params)
+    except FileNotFoundError:
+        return None
+    if problem:
+        aside = storage.set_aside(file)
+        log.warning("%s %s: set aside as %s, measured again.", file, problem, aside.name)
+    return None if problem else record
+
+
+def stored(kind: str = "*") -> Iterator[dict]:
+    """Yield the valid records of a kind; the log has a line for each that is left out."""
+    for file in sorted(paths.RESULTS.glob(f"{kind}/*/*.json")):
+        of_kind = file.parts[-3]
+        if of_kind != "adapters":
+            record, problem = parsed(file.read_bytes(), of_kind)
+            if problem:
+                log.warning("%s %s: left out.", file, problem)
+            else:
+                yield record
+
+
+def parsed(text: bytes, kind: str, params: dict | None = None) -> tuple[dict | None, str | None]:
+    """Return the record of a file, and why it is not valid, if so.
+
+    params: whose record it must be, where that is known.
+    """
+    try:
+        record = json.loads(text)
+    except ValueError:
+        return None, "is not JSON"
+    problem, own = None, record.get("params") if isinstance(record, dict) else None
+    if not isinstance(record, dict) or not FIELDS <= record.keys():
+        problem = "is not complete"
+    elif record["schema"] != SCHEMA:
+        problem = f"has schema {record['schema']}, not {SCHEMA}"
+    elif not isinstance(own, dict) or not finite(own):
+        problem = "has no parameters"
+    elif not record["key"] == key(kind, own) == key(kind, params or own):
+        problem = "is of other parameters"
+    elif not isinstance(record["values"], dict) or not finite(record["values"]):
+        problem = "has values that are not finite"
+    elif not isinstance(record["status"], str):
+        problem = "has no status"
+    return record, problem
+
+
+def finite(value) -> bool:
+    """Return whether a JSON value has finite numbers only."""
+    if isinstance(value, (dict, list)):
+        return all(map(finite, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def save(kind: str, params: dict, values: dict, seconds: float, status: str = "ok", **more) -> dict:
+    """Store a measurement whole or not at all, and return its record.
+
+    more: fields of the record instead of those of this process, as its environment. Raises
+    ValueError if a value is not finite, OSError if it cannot be written.
+    """
+    if not finite(values):
+        raise ValueError(f"A {kind} result of {params.get('model')} is not finite; not stored.")
+    record = {
+        "schema": SCHEMA,
+        "key": key(kind, params),
+        "kind": kind,
+        "params": params,
+        "status": status,
+        "values": values,
+        "seconds": round(seconds, 3),
+        "environment": environment(),
+    } | more
+    text = json.dumps(record, allow_nan=False, separators=(",", ":"))
+    storage.atomic_write(location(kind, params), text.encode())
+    return record
+
+
+def load_or_compute(kind: str, params: dict, compute: Callable[[], dict]) -> dict:
+    """Return the stored record of a measurement, else that of `compute()`, stored.
+
+    The status is that which the values name, else "ok"; likewise the seconds, else those that it
+    took. Raises NotMeasured if it is not stored and this process may only draw.
+    """
+    record = load(kind, params)
+    if record is None:
+        if draws_only():
+            raise NotMeasured(f"The {kind} result of {params.get('model')} was not measured.")
+        start, values = time.monotonic(), compute()
+        took = values.pop("seconds", time.monotonic() - start)
+        record = save(kind, params, values, took, values.get("status", "ok"))
+    return record
+
+
+def forget_out_of_memory(healings: Iterable[dict] | None = None) -> None:
+    """Let this run try again what an earlier one had no memory for; of all, or of these params."""
+    if healings is None:
+        healings = [record["params"] for record in stored("healing")]
+    for params in healings:
+        record = load("healing", params)
+        if record and record["status"] == "oom":
+            location("healing", params).unlink(missing_ok=True)
+
+
+def draws_only() -> bool:
+    """Return whether what is missing stays missing: the last pass of a run some of whose jobs
+    failed."""
+    return bool(os.environ.get(DRAW_ONLY))
+
+
+def environment() -> dict:
+    """Return what the numbers are made with: processor, card (None without one), versions."""
+    packages = ("torch", "transformers", "bitsandbytes", "datasets")
+    torch = sys.modules.get("torch")  # whoever measures on a GPU has imported it
+    return {
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "processor": processor(),
+        "card": processor("cuda") if torch and torch.cuda.is_available() else None,
+    } | {name: version(name) for name in packages}

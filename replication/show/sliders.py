@@ -1,0 +1,125 @@
+"""Pictures that sliders change: `slide(figures.figure_islands, maps, threshold=[0.1, 0.2])`.
+
+A picture is a function of tables and of the sliders' values that returns a figure, and computes no
+score. Where there is no kernel (a web page, GitHub), the first picture stands.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import ipywidgets
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+from ipywidgets import SelectionSlider
+from matplotlib.figure import Figure
+
+from replication.claims.bounds import CRITERIA, Verdict
+from replication.figures.style import STYLE, WIDTH, colour, png
+from replication.figures.verdicts import SHADES
+
+
+def slide(picture: Callable[..., Figure], *tables, **choices: Sequence):
+    """Return `picture(*tables, **values)` below a slider for each of `choices`.
+
+    It is at the middle of numbers, at the first of words. Where there is nothing to choose from, as
+    in the job of one depth, a sentence says so.
+    """
+    image, controls = ipywidgets.Image(format="png"), {}
+    for name, values in choices.items():
+        if not len(values):
+            return Markdown(f"Nothing of this was measured here: no {name} to choose.")
+        start = values[0 if isinstance(values[0], str) else len(values) // 2]
+        controls[name] = SelectionSlider(options=values, value=start, description=name)
+
+    def draw(_change=None) -> None:
+        with plt.rc_context(STYLE):
+            chosen = {name: control.value for name, control in controls.items()}
+            image.value = png(picture(*tables, **chosen))
+
+    draw()
+    for control in controls.values():
+        control.observe(draw, "value")
+    box = ipywidgets.VBox([*controls.values(), image])
+    bundle = box._repr_mimebundle_
+    box._repr_mimebundle_ = lambda **kwargs: bundle(**kwargs) | {"image/png": bytes(image.value)}
+    return box
+
+
+# ---- pictures -------------------------------------------------------------------------------
+
+
+def one_question(cuts: pd.DataFrame, question: dict, cut: str, n: int) -> Figure:
+    """Notebook 02: the log-likelihood of each choice of a question after dropping n layers.
+
+    cuts: the scores of one model on the task whose first question it is, all with their choices.
+    """
+    figure, axis = plt.subplots(figsize=(WIDTH, 2.6))
+    texts = list(question["choices"])
+    texts[question["answer"]] += " (right)"
+    for row in cuts[(cuts.block_size == n) & cuts.strategy.isin([cut, "none"])].itertuples():
+        likelihoods = row.choices[0]
+        bars = axis.barh(texts, likelihoods, color="0.75")
+        bars[likelihoods.argmax()].set_color(colour("given"))
+    lowest = min(choices[0].min() for choices in cuts.choices)
+    axis.set(xlim=(1.05 * lowest, 0), xlabel="log-likelihood (nats): nearer to 0 is likelier")
+    axis.invert_yaxis()
+    axis.set_title(f"{cut}, n = {n}" if axis.patches else f"{cut}, n = {n}: not measured")
+    return figure
+
+
+def one_dose(doses: pd.DataFrame, n: int, steps: int) -> Figure:
+    """Notebook 03: what so many steps of healing bring back, after dropping n layers by similarity.
+
+    doses: the scores of one model in beyond/dose.py.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.6))
+    rows = doses[doses.block_size.isin([0, n]) & doses.steps.isin([0, steps])]
+    rows = rows[rows.strategy.isin(["none", "similarity"]) & (rows.treatment != "control")]
+    for axis, (task, scores) in zip(axes, rows.groupby("task"), strict=True):
+        axis.bar_label(axis.bar(scores.treatment, scores.value, color="0.7"), fmt="%.2f")
+        axis.set_title(task)
+    return figure
+
+
+def one_memory(outside: dict[str, float], dropped: int) -> Figure:
+    """Notebook 09: the share of the weights that is left where `dropped` % of the layers are gone.
+
+    outside: the share of the weights that lies outside the layers, by model.
+    """
+    figure, axis = plt.subplots(figsize=(WIDTH, 1 + 0.22 * len(outside)))
+    left = [share + (1 - share) * (1 - dropped / 100) for share in outside.values()]
+    axis.bar_label(axis.barh(list(outside), left, color="0.7"), fmt="%.2f")
+    axis.axvline(1 - dropped / 100, color="black", ls=":")
+    axis.set(xlim=(0, 1.1), xlabel="share of the weights that is left (dotted: of the layers)")
+    return figure
+
+
+def with_interval(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """Return the verdicts with a finite interval."""
+    return [v for v in verdicts if np.isfinite([v.low, v.high]).all()]
+
+
+def one_bound(verdicts: Sequence[Verdict], claim: str, moved: int) -> Figure:
+    """Notebook 15: the intervals that a claim is judged by, and its bounds (dotted), moved.
+
+    moved: in tenths of what lies between the outermost ends of intervals and bounds. Whether a
+    claim can be tested, and how firm its verdict is, does not depend on a bound.
+    """
+    figure, axis = plt.subplots(figsize=(WIDTH, 2.2))
+    judged = [verdict for verdict in with_interval(verdicts) if verdict.claim == claim]
+    fixed = np.array([CRITERIA[claim].least, CRITERIA[claim].most])
+    ends = [[verdict.low, verdict.high] for verdict in judged]
+    by = moved / 10 * np.ptp(np.append(ends, fixed[np.isfinite(fixed)]))
+    least, most = (fixed + by).round(3)
+    criterion = replace(CRITERIA[claim], least=least, most=most)
+    for verdict in judged:
+        interval = verdict.statistic, verdict.low, verdict.high
+        shade = SHADES[criterion.direction(interval)]
+        axis.plot(interval, [verdict.model] * 3, "o-", color=shade)
+    axis.vlines(fixed, -0.5, len(judged) - 0.5, color="black", ls=":")
+    axis.vlines([least, most], -0.5, len(judged) - 0.5, color="black")
+    axis.set_xlabel("green: agrees with the paper, brown: differs, grey: cannot tell")
+    axis.set_title(f"{claim}. {criterion.text}", fontsize=8, wrap=True)
+    return figure

@@ -1,0 +1,119 @@
+"""Tables at the waist: measuring ends in them, and everything else begins with them.
+
+A run leaves one parquet file for each experiment, with a row a score (or a block, or a healing).
+`pandas.read_parquet` reads one without this code. Lists stand in cells: `examples` (a value a
+question or text), their `weights`, `choices` (log-likelihoods in nats), `answers`, `losses`,
+`folds`. `request` holds, as JSON, the kind and the parameters of the result, and `environment`
+what measured it. The recorded run's tables are committed in data/recorded/overnight/.
+"""
+
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lib import storage
+from lib.blocks import BlockDistances
+from replication import paths
+from replication.profiles import DRAWN, RECORDED, Profile
+
+BLOCK = ("block_start", "block_size")
+ARRAYS = ("matrix", "standard_error", "folds")  # of distances
+
+
+class NotMeasured(RuntimeError):
+    """A table or a result is not there, and this run only draws."""
+
+    status = "not measured"
+
+
+def folder(profile: Profile) -> Path:
+    """Return where the tables of a profile's run are."""
+    if profile.name == DRAWN:
+        return paths.RECORDED / RECORDED
+    return paths.TABLES / profile.folder
+
+
+def file(name: str, profile: Profile) -> Path:
+    """Return the file of one experiment's table."""
+    return folder(profile) / f"{name}.parquet"
+
+
+def write(table: pd.DataFrame, name: str, profile: Profile) -> None:
+    """Write the table of an experiment, whole or not at all."""
+    content = io.BytesIO()
+    table.to_parquet(content, index=False, compression="zstd")
+    storage.atomic_write(file(name, profile), content.getvalue())
+
+
+def read(name: str, profile: Profile, models: Iterable[str] | None = None) -> pd.DataFrame:
+    """Return the table of an experiment, of all models or of some.
+
+    Lists of numbers are arrays, and choices a list of arrays, one a question. Raises NotMeasured if
+    the table is not there.
+    """
+    place = file(name, profile)
+    if not place.exists():
+        raise NotMeasured(f"Nothing of {name!r} is measured: {place} is not there.")
+    table = read_file(place)
+    if models is not None:
+        table = table[table.model.isin(list(models))].reset_index(drop=True)
+    return table
+
+
+def read_file(place: Path) -> pd.DataFrame:
+    """Return the table of a file, whatever its run."""
+    table = pd.read_parquet(place)
+    if "choices" in table:
+        table["choices"] = [None if of is None else list(of) for of in table.choices]
+    return table
+
+
+def names(place: Path) -> list[str]:
+    """Return the experiments of which a folder has a table."""
+    return sorted(of.stem for of in place.glob("*.parquet"))
+
+
+# ---- distance maps ----------------------------------------------------------------------------
+
+
+def rows_of(distances: BlockDistances) -> list[dict]:
+    """Return a row for each block: its distance, standard error, folds, and n (sequences)."""
+    starts, stops = np.triu_indices(distances.num_layers + 1, k=1)
+    return [
+        {
+            "block_start": start,
+            "block_size": stop - start,
+            "value": distances.matrix[start, stop],
+            "standard_error": distances.standard_error[start, stop],
+            "n": distances.num_sequences,
+            "folds": distances.folds[:, start, stop],
+        }
+        for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)
+    ]
+
+
+def distances_of(table: pd.DataFrame) -> BlockDistances:
+    """Return the distances of one model from its rows in the table `similarity`."""
+    starts = table.block_start.to_numpy()
+    stops = starts + table.block_size.to_numpy()
+    depth = stops.max() + 1
+    arrays = {"matrix": table.value, "standard_error": table.standard_error}
+    arrays = {name: column.to_numpy() for name, column in arrays.items()}
+    arrays["folds"] = np.stack(table.folds)
+    for name, values in arrays.items():
+        square = np.zeros((depth, depth, *values.shape[1:]))
+        square[starts, stops] = values
+        square[stops, starts] = values
+        arrays[name] = square
+    arrays["folds"] = np.moveaxis(arrays["folds"], -1, 0)
+    return BlockDistances(**arrays, num_sequences=int(table.n.iloc[0]))
+
+
+def maps(profile: Profile) -> dict[str, BlockDistances]:
+    """Return the distances of a run's models, by name; of those of the profile that it has."""
+    table = read("similarity", profile, profile.models)
+    of_model = dict(list(table.groupby("model", sort=False)))
+    return {name: distances_of(of_model[name]) for name in profile.models if name in of_model}

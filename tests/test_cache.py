@@ -1,0 +1,155 @@
+"""The cache of measurements: a result is found by its key, whole or not at all, and made once."""
+
+import pytest
+import torch
+from conftest import measured_scores
+
+from lib import sweep
+from lib.blocks import UNPRUNED, Block
+from lib.healing import training
+from lib.models import loading, registry
+from replication import measure, paths, profiles, tables
+from replication.measure import cache, fetching, request
+
+SMOKE, NAME, BLOCK = profiles.get("smoke"), "tiny-random", Block(1, 2)
+RECIPE = profiles.recipe(NAME, SMOKE)
+PARAMS = {"model": "tiny", "revision": "abc", "block_start": 3, "version": 1}
+
+
+def measured(*blocks: Block, recipe=None):
+    """Return the losses of the tiny model without each of `blocks`, measured if missing."""
+    return measured_scores(NAME, SMOKE, blocks, ["c4"], recipe)
+
+
+def test_keys_do_not_drift(monkeypatch):
+    """A changed key makes every stored result unreachable: change these only knowingly."""
+    monkeypatch.setattr(loading, "default_device", lambda: "cpu")
+    requests = [
+        request.similarity(NAME, SMOKE),
+        request.healing(NAME, SMOKE, BLOCK, RECIPE),
+        request.score(NAME, SMOKE, "mmlu", BLOCK),
+    ]
+    keys = [cache.key(r.kind, r.params)[:12] for r in fetching.keyed_by_machine(requests)]
+    assert keys == ["61f54f82eac5", "0f96b9ec0993", "9453e27a1a9b"]
+
+
+def test_a_measurement_is_made_once(output):
+    """It may know itself how long it took: a healing counts the seconds before an interruption."""
+    made = iter([{"losses": [0.1 + 0.2], "seconds": 99.5}])
+    first = cache.load_or_compute("healing", PARAMS, lambda: next(made))
+    assert cache.load_or_compute("healing", PARAMS, lambda: next(made)) == first
+    assert first["values"] == {"losses": [0.1 + 0.2]} and first["seconds"] == 99.5
+    assert first["params"] == PARAMS and first["environment"]["torch"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: "",
+        lambda whole: "\x00",
+        lambda whole: "null",
+        lambda whole: whole.replace("0.25", "NaN"),
+        lambda whole: whole.replace('"block_start":3', '"block_start":4'),
+        lambda whole: whole.replace('"schema":', '"schema":9'),
+    ],
+)
+def test_a_damaged_result_is_set_aside_and_made_again(output, damage):
+    """Each time under a name of its own."""
+    whole = cache.save("scores", PARAMS, {"value": 0.25}, 0)["values"]
+    file = cache.location("scores", PARAMS)
+    for times in (1, 2):
+        file.write_text(damaged := damage(file.read_text()))
+        assert not list(cache.stored()) and file.exists()
+        assert cache.load("scores", PARAMS) is None and not file.exists()
+        aside = [copy.read_text() for copy in file.parent.glob("*.corrupt")]
+        assert len(aside) == times and damaged in aside
+        assert cache.load_or_compute("scores", PARAMS, lambda: whole)["values"] == whole
+
+
+def test_a_part_of_a_result_is_never_one(output):
+    cache.save("scores", PARAMS, {"value": 0.25}, 0)
+    whole = cache.location("scores", PARAMS).read_bytes()
+    assert all(cache.parsed(whole[:end], "scores", PARAMS)[1] for end in range(len(whole)))
+
+
+def test_a_failed_write_leaves_what_was_there(output, monkeypatch):
+    cache.save("scores", PARAMS, {"value": 1.0}, 0)
+    before = cache.location("scores", PARAMS).read_bytes()
+    with pytest.raises(ValueError, match="not finite"):
+        cache.save("scores", PARAMS, {"value": [float("inf")]}, 0)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        cache.save("scores", PARAMS, {"value": 2.0}, 0)
+    assert [f.read_bytes() for f in paths.RESULTS.rglob("*") if f.is_file()] == [before]
+
+
+def test_names_cannot_leave_the_folder(output):
+    for model in ("../../etc/passwd", "/abs", "..", "~/c", "a\x00b"):
+        place = cache.location("scores", PARAMS | {"model": model})
+        assert place.resolve().parent.parent == (paths.RESULTS / "scores").resolve()
+        with pytest.raises((registry.ModelError, ValueError)):
+            registry.resolve(model)
+
+
+def test_only_what_is_missing_is_measured(output, monkeypatch):
+    """Each depth has its own score."""
+    first = measured(BLOCK)
+    swept, real = [], sweep.sweep
+
+    def noted(model, tokenizer, blocks, *rest):
+        swept.extend(blocks)
+        return real(model, tokenizer, blocks, *rest)
+
+    monkeypatch.setattr(sweep, "sweep", noted)
+    both = measured(Block(2, 2), BLOCK)
+    assert swept == [Block(2, 2)] and both.value.nunique() == 3
+    assert both.value.tolist()[::2] == first.value.tolist()
+    monkeypatch.setattr(loading, "load_cached", lambda *_: pytest.fail("loaded again"))
+    assert measured(BLOCK, Block(2, 2), UNPRUNED).value.nunique() == 3
+
+
+def test_out_of_memory_holds_until_the_next_run(output, monkeypatch):
+    """Within a run it is not tried again; the next one, or its own job, does so."""
+    calls = []
+
+    def out_of_memory(*_):
+        calls.append(1)
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(training, "_train", out_of_memory)
+    (keyed,) = fetching.keyed_by_machine([request.healing(NAME, SMOKE, BLOCK, RECIPE)])
+    cache.save("healing", PARAMS, {"status": "oom"}, 0, "oom")
+    for _ in range(2):
+        rows = measured(BLOCK, recipe=RECIPE)
+        assert rows.status.tolist() == ["oom"] and rows.value.isna().all()
+    tries = len(calls)
+    cache.forget_out_of_memory([keyed.params])
+    assert measure.fetch([keyed])[0]["status"] == "oom" and len(calls) == 2 * tries
+    assert cache.load("healing", PARAMS)
+    cache.forget_out_of_memory()
+    assert not list(cache.stored("healing"))
+
+
+def test_a_pass_that_only_draws_measures_nothing(output, monkeypatch):
+    measured(BLOCK)
+    monkeypatch.setenv(cache.DRAW_ONLY, "1")
+    monkeypatch.setattr(loading, "load_cached", lambda *_: pytest.fail("loaded"))
+    rows = measured(BLOCK, Block(3, 2))
+    assert rows.status.tolist() == ["ok", "ok", "not measured"]
+    assert rows.value.isna().tolist() == [False, False, True]
+    assert measured(BLOCK, recipe=RECIPE).status.tolist() == ["not measured"]
+    with pytest.raises(tables.NotMeasured):
+        measure.distances(SMOKE)
+
+
+def test_models_that_cannot_be_had_are_named(output):
+    smoke = profiles.get("smoke", models=["nobody/absent", NAME])
+    maps, left = measure.distances(smoke)
+    assert list(maps) == [NAME] and left.models == (NAME,)
+    assert left.missing == (("nobody/absent", "skipped: not available"),)
+    with pytest.raises(registry.ModelError, match="nobody/absent"):
+        measure.distances(smoke, ["nobody/absent"])

@@ -1,0 +1,89 @@
+"""Numbers that prose quotes are those of the recorded tables, and stand on their pages."""
+
+import re
+
+import nbformat
+import pandas as pd
+import pytest
+from conftest import AS_RECORDED
+
+from replication import paths
+from replication.run import notebooks
+from scripts import numbers
+
+NUMBERED = {number: f"notebooks/{of.file}.ipynb" for number, of in notebooks.NOTEBOOKS.items()}
+FINDINGS = re.compile(r"^## What we found\n(.*?)(?=^#|\Z)", re.DOTALL | re.MULTILINE)
+DECIMAL = re.compile(r"(?<![\w.])\d+\.\d+(?![\dB])")  # not that of Qwen2.5 or of 0.5B
+NOT_MEASURED = {  # decimals in findings that are no measurements of the record
+    "05": {"0.1"},  # the bound of claim 9b
+    "08": {"0.01", "0.1"},  # thresholds
+    "13": {"0.25"},  # "less than"
+}
+
+
+def prose(page: str) -> str:
+    """The text of a page; of a notebook, that of its cells without code."""
+    text = (paths.ROOT / page).read_text(encoding="utf-8")
+    if page.endswith(".ipynb"):
+        cells = nbformat.reads(text, as_version=4).cells
+        text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    return text
+
+
+@pytest.fixture(scope="module")
+def quotes():
+    return numbers.read()
+
+
+@pytest.mark.record
+def test_the_table_of_numbers_is_what_the_record_says(quotes):
+    """`python -m scripts.numbers` renews it."""
+    pd.testing.assert_frame_equal(numbers.renewed(quotes), quotes, **AS_RECORDED)
+
+
+def test_each_number_of_the_table_stands_on_its_page(quotes):
+    for page, rows in quotes.groupby("where"):
+        text = " ".join(prose(page).split())
+        for row in rows.itertuples():
+            quoted = rf"(?<![\w.,+-]){re.escape(row.quoted)}(?!\w|[.,]\d)"
+            assert re.search(quoted, text), f"{page} does not say {row.quoted} ({row.source})"
+
+
+@pytest.mark.parametrize("number", ["README", *list(NUMBERED)[1:]])  # the tour has no findings
+def test_each_decimal_of_the_findings_is_in_the_table(number, quotes):
+    page = NUMBERED.get(number, "README.md")
+    (findings,) = FINDINGS.findall(prose(page))
+    quoted = " ".join(quotes.quoted[quotes["where"] == page])
+    unknown = set(DECIMAL.findall(findings)) - set(DECIMAL.findall(quoted))
+    assert unknown == NOT_MEASURED.get(number, set())
+
+
+@pytest.mark.parametrize(
+    "quoted, value, renewed",
+    [
+        ("0.48", 0.475, "0.48"),
+        ("6 %", 0.0615, "6 %"),
+        ("20th", 9, "9th"),
+        ("1,000", 2376, "2,376"),
+        ("0.02", -0.031, "0.03"),
+        ("-0.02", -0.0001, "0.00"),
+        ("+0.02", -0.031, "-0.03"),
+        ("0.02 ± 0.01", -0.031, "0.03 ± 0.02"),
+        ("0.02 [0.00, 0.04]", -0.031, "0.03 [-0.01, 0.05]"),
+        ("-0.02 [-0.04, 0.00]", -0.031, "-0.03 [-0.05, 0.01]"),
+    ],
+)
+def test_a_number_is_rounded_as_it_is_quoted(quoted, value, renewed):
+    measurement = {"value": value, "standard_error": 0.02, "low": -0.05, "high": 0.01}
+    assert numbers.requoted(quoted, measurement) == renewed
+
+
+def test_a_changed_number_is_printed(tmp_path, monkeypatch, capsys, quotes):
+    monkeypatch.setattr(numbers, "FILE", tmp_path / "numbers.csv")
+    source = quotes.source[0]
+    quotes[:1].assign(where="a page", quoted="999.0").to_csv(numbers.FILE)
+    assert numbers.main([]) == 0
+    assert f"a page: 999.0 is {quotes.value[0]:.1f} now ({source})" in capsys.readouterr().out
+    quotes[:1].assign(source="nothing").to_csv(numbers.FILE)
+    assert numbers.main([]) == 2
+    assert "no measurement is called 'nothing'" in capsys.readouterr().err
