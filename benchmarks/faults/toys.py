@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
 
         cluster.Ray = partial(cluster.Ray, attempt)
     paths.NOTEBOOKS = chosen.folder / "notebooks"
-    run.NOTEBOOKS, measuring.measure = {"01": TOY}, measure
+    run.NOTEBOOKS, measuring.run_job = {"01": TOY}, measure
     run.COMMAND = (sys.executable, "-m", "benchmarks.faults.toys", str(chosen.folder))
     return run.main(options)
 
@@ -138,7 +138,7 @@ def lines(folder: Path, file: str = "measured") -> list[str]:
     return place.read_text(encoding="utf-8").splitlines() if place.exists() else []
 
 
-def until(condition, seconds: float = 240) -> None:
+def until(condition, seconds: float = 60) -> None:
     """Wait for `condition()` to hold. Raises AssertionError if it does not in time."""
     end = time.monotonic() + seconds
     while not condition():
