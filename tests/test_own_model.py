@@ -43,5 +43,5 @@ def test_gguf_folder_and_hub_id(tmp_path):
     assert figures.name == "quick-my-model.gguf-my-model-something"
     maps = dict(list(pd.read_csv(figures / "figure_4.csv").groupby("model").value))
     names = [*(str(tmp_path / name) for name in models[:2]), models[2]]
-    assert [len(maps[name]) for name in names] == [465, 21, 21]  # of 30 and of 6 layers
+    assert [len(maps[name]) for name in names] == [464, 20, 20]  # blocks of 30 and of 6 layers
     assert maps[names[1]].tolist() == maps[names[2]].tolist()  # the same weights by two ways
