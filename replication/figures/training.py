@@ -26,9 +26,9 @@ LINE = ["strategy", "block_size", "steps"]
 def figure_training(healings: pd.DataFrame) -> Figure:
     """The training loss of each healing against its steps, a panel a model; darker: deeper cuts.
 
-    healings: of scores.healings. Pale: every step. In colour: a running mean of the longest of each
-    cut, with the number of layers dropped at its end. Yellow: the learning rate rises; grey: it
-    falls, at the end of each length.
+    healings: the table `trainings`. Pale: every step. In colour: a running mean of the longest of
+    each cut, with the number of layers dropped at its end. Yellow: the learning rate rises;
+    grey: it falls, at the end of each length.
     """
     numbers = healings.losses.map(len)
     steps = [range(1, number + 1) for number in numbers]
