@@ -40,10 +40,10 @@ def stories(name: str, distances, profile: Profile) -> list[Request]:
     if name != profile.main_model:
         return []
     few = min(profile.hellaswag_questions, profile.ablation_questions)
-    asked = replace(profile, hellaswag_questions=few)
+    fewer = replace(profile, hellaswag_questions=few)
     sizes = last_layers.sizes(distances.num_layers, profile)
-    requested = unpruned(name, asked, STORIES)
-    return requested + cuts(name, distances, asked, STORIES, ["similarity", "early exit"], sizes)
+    requested = unpruned(name, fewer, STORIES)
+    return requested + cuts(name, distances, fewer, STORIES, ["similarity", "early exit"], sizes)
 
 
 def figure_stories(scores: pd.DataFrame) -> Figure:
