@@ -12,7 +12,7 @@ import pandas as pd
 
 from lib.blocks import BlockDistances
 from replication import tables
-from replication.measure import damage, distance_maps, scores
+from replication.measure import damage, distance_maps, inference_cost, scores
 from replication.measure.request import Request, grouped
 from replication.profiles import DRAWN, Profile
 
@@ -22,9 +22,11 @@ FETCH: dict[str, Callable[[Sequence[Request]], list[dict]]] = {  # by kind: its 
     "scores": scores.fetch,
     "healing": scores.fetch,
     "damage": damage.fetch,
+    "inference_cost": inference_cost.fetch,
 }
 TABLES: dict[str, Callable[[Sequence[Request]], pd.DataFrame]] = {  # by experiment, if not scores
     "damage": damage.table,
+    "cost": inference_cost.table,
 }
 
 

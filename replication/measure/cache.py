@@ -9,12 +9,12 @@ holds until the next run, which tries it again).
 import hashlib
 import json
 import logging
-import math
 import os
 import platform
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,7 +22,6 @@ from lib import storage
 from lib.models import machine
 from lib.models.machine import processor
 from replication import paths
-from replication.tables import NotMeasured
 
 VERSIONS = {"similarity": 3, "scores": 2, "healing": 4}  # bumped by hand when the numbers change
 SCHEMA = 1
@@ -35,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 def canonical(value) -> str:
-    """Return the JSON of a value, the same for the same value."""
+    """Return the JSON of a value, the same for the same value; ValueError if it is not finite."""
     return json.dumps(value, sort_keys=True, allow_nan=False)
 
 
@@ -73,57 +72,36 @@ def load(kind: str, params: dict) -> dict | None:
     """
     file = location(kind, params)
     try:
-        record, problem = parsed(file.read_bytes(), kind, params)
+        return parsed(file.read_bytes(), kind, params)
     except FileNotFoundError:
         return None
-    if problem:
+    except ValueError as problem:
         aside = storage.set_aside(file)
         log.warning("%s %s: set aside as %s, measured again.", file, problem, aside.name)
-    return None if problem else record
+        return None
 
 
-def stored(kind: str = "*") -> Iterator[dict]:
-    """Yield the valid records of a kind; the log has a line for each that is left out."""
+def stored(kind: str) -> Iterator[dict]:
+    """Yield the valid records of a kind."""
     for file in sorted(paths.RESULTS.glob(f"{kind}/*/*.json")):
-        of_kind = file.parts[-3]
-        if of_kind != "adapters":
-            record, problem = parsed(file.read_bytes(), of_kind)
-            if problem:
-                log.warning("%s %s: left out.", file, problem)
-            else:
-                yield record
+        with suppress(ValueError):
+            yield parsed(file.read_bytes(), kind)
 
 
-def parsed(text: bytes, kind: str, params: dict | None = None) -> tuple[dict | None, str | None]:
-    """Return the record of a file, and why it is not valid, if so.
+def parsed(text: bytes, kind: str, params: dict | None = None) -> dict:
+    """Return the record of a file. Raises ValueError, which says why it is not valid.
 
     params: whose record it must be, where that is known.
     """
-    try:
-        record = json.loads(text)
-    except ValueError:
-        return None, "is not JSON"
-    problem, own = None, record.get("params") if isinstance(record, dict) else None
+    record = json.loads(text)
     if not isinstance(record, dict) or not FIELDS <= record.keys():
-        problem = "is not complete"
-    elif record["schema"] != SCHEMA:
-        problem = f"has schema {record['schema']}, not {SCHEMA}"
-    elif not isinstance(own, dict) or not finite(own):
-        problem = "has no parameters"
-    elif not record["key"] == key(kind, own) == key(kind, params or own):
-        problem = "is of other parameters"
-    elif not isinstance(record["values"], dict) or not finite(record["values"]):
-        problem = "has values that are not finite"
-    elif not isinstance(record["status"], str):
-        problem = "has no status"
-    return record, problem
-
-
-def finite(value) -> bool:
-    """Return whether a JSON value has finite numbers only."""
-    if isinstance(value, (dict, list)):
-        return all(map(finite, value.values() if isinstance(value, dict) else value))
-    return not isinstance(value, float) or math.isfinite(value)
+        raise ValueError("is not complete")
+    if record["schema"] != SCHEMA:
+        raise ValueError(f"has schema {record['schema']}, not {SCHEMA}")
+    if not record["key"] == key(kind, record["params"]) == key(kind, params or record["params"]):
+        raise ValueError("is of other parameters")
+    canonical(record["values"])
+    return record
 
 
 def save(kind: str, params: dict, values: dict, seconds: float, status: str = "ok", **more) -> dict:
@@ -132,8 +110,6 @@ def save(kind: str, params: dict, values: dict, seconds: float, status: str = "o
     more: fields of the record instead of those of this process, as its environment. Raises
     ValueError if a value is not finite, OSError if it cannot be written.
     """
-    if not finite(values):
-        raise ValueError(f"A {kind} result of {params.get('model')} is not finite; not stored.")
     record = {
         "schema": SCHEMA,
         "key": key(kind, params),
@@ -144,7 +120,11 @@ def save(kind: str, params: dict, values: dict, seconds: float, status: str = "o
         "seconds": round(seconds, 3),
         "environment": environment(),
     } | more
-    text = json.dumps(record, allow_nan=False, separators=(",", ":"))
+    try:
+        text = json.dumps(record, allow_nan=False, separators=(",", ":"))
+    except ValueError as error:
+        problem = f"A {kind} result of {params.get('model')} is not finite; not stored."
+        raise ValueError(problem) from error
     storage.atomic_write(location(kind, params), text.encode())
     return record
 
@@ -153,12 +133,10 @@ def load_or_compute(kind: str, params: dict, compute: Callable[[], dict]) -> dic
     """Return the stored record of a measurement, else that of `compute()`, stored.
 
     The status is that which the values name, else "ok"; likewise the seconds, else those that it
-    took. Raises NotMeasured if it is not stored and this process may only draw.
+    took.
     """
     record = load(kind, params)
     if record is None:
-        if draws_only():
-            raise NotMeasured(f"The {kind} result of {params.get('model')} was not measured.")
         start, values = time.monotonic(), compute()
         took = values.pop("seconds", time.monotonic() - start)
         record = save(kind, params, values, took, values.get("status", "ok"))
@@ -176,8 +154,7 @@ def forget_out_of_memory(healings: Iterable[dict] | None = None) -> None:
 
 
 def draws_only() -> bool:
-    """Return whether what is missing stays missing: the last pass of a run some of whose jobs
-    failed."""
+    """Return whether what is missing stays missing: where some jobs of a run failed."""
     return bool(os.environ.get(DRAW_ONLY))
 
 

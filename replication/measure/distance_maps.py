@@ -1,29 +1,45 @@
 """The angular distances of a profile's models: measured on C4, or from the results."""
 
 import json
+import logging
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import replace
 
 import pandas as pd
 
 from lib.blocks import BlockDistances
+from lib.models.registry import ModelError
 from replication import paths, tables
 from replication.measure import experiments, fetching
 from replication.measure.request import Request
 from replication.profiles import Profile
 from replication.tables import NotMeasured
 
+log = logging.getLogger(__name__)
+
 
 def measure(profile: Profile, names: Sequence[str]) -> tuple[dict[str, BlockDistances], Profile]:
     """Return the distances of each model that can be had, and the profile without the others.
 
-    Their table is written, too, but that of some models never in place of that of all. Raises
-    ModelError (or NotMeasured) if none can be had.
+    Each that cannot be had has a line in the log, and stands in the profile's `missing`, which
+    every figure shows. Their table is written, too, but that of some models never in place of that
+    of all. Raises the ModelError (or NotMeasured) of the last one if none can be had.
     """
-    measured, available = fetching.measure_each(_table_of_model, names, profile)
+    measured, missing, problem = {}, {}, None
+    for name in names:
+        try:
+            measured[name] = _table_of_model(name, profile)
+        except (ModelError, NotMeasured) as error:
+            missing[name], problem = error.status, error
+            log.warning("Without %s: %s", name, error)
+    if problem and not measured:
+        raise problem
     if set(names) >= set(profile.models) or not tables.file("similarity", profile).exists():
         tables.write(pd.concat(measured.values(), ignore_index=True), "similarity", profile)
-    return {name: tables.distances_of(table) for name, table in measured.items()}, available
+    available = tuple(name for name in profile.models if name not in missing)
+    missing = (*profile.missing, *missing.items())
+    distances = {name: tables.distances_of(table) for name, table in measured.items()}
+    return distances, replace(profile, models=available, missing=missing)
 
 
 def of_model(name: str, profile: Profile) -> BlockDistances:
@@ -53,19 +69,15 @@ def _values(params: dict) -> dict:
     """Return the distances of a model on C4 as a result keeps them."""
     from lib.data import sets  # here, since what only reads results loads no torch
     from lib.models import files, loading
-    from lib.similarity import block_distances, calibration_batches, layerwise_distances
+    from lib.similarity import block_distances, calibration_batches
 
     name, batch_tokens = params["model"], params["batch_tokens"]
     weights = {key: params[key] for key in ("quantization", "dtype")}
     texts = sets.c4("validation", sets.source(params), params["sequences"])
     tokenizer = files.tokenizer(name)
     batches = calibration_batches(texts, tokenizer, params["max_tokens"], batch_tokens)
-    if loading.fits(name, batch_tokens, **weights):
-        model, _ = loading.load_cached(name, **weights)
-        distances = block_distances(model, batches)
-    else:
-        layers = partial(loading.one_layer_models, name, **weights)
-        distances = layerwise_distances(layers, batches)
+    model, _ = loading.load_cached(name, **weights)
+    distances = block_distances(model, batches)
     arrays = {key: getattr(distances, key).tolist() for key in tables.ARRAYS}
     return arrays | {"num_sequences": distances.num_sequences}
 

@@ -1,17 +1,12 @@
 """Request and fetch: a stored result is read, a missing one is measured first and stored."""
 
-import logging
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 
-from lib.models.registry import ModelError
 from replication.measure import cache
 from replication.measure.request import Request
-from replication.profiles import Profile
 from replication.tables import NotMeasured
-
-log = logging.getLogger(__name__)
 
 
 def fetch(requests: Sequence[Request], measure: Callable[[list[Request]], None]) -> list[dict]:
@@ -35,7 +30,7 @@ def fetch_each(requests: Sequence[Request], compute: Callable[[dict], dict]) -> 
 
     def measure(missing: list[Request]) -> None:
         for r in missing:
-            cache.load_or_compute(r.kind, r.params, partial(compute, r.params))
+            cache.load_or_compute(r.kind, r.params, functools.partial(compute, r.params))
 
     return fetch(requests, measure)
 
@@ -52,47 +47,12 @@ def keyed_by_machine(requests: Iterable[Request]) -> list[Request]:
     """Return the requests keyed by the very weights, and by how they compute on this machine."""
     from lib.models import loading  # here, since it loads torch
 
-    identities = {}
-
-    def keyed(request: Request) -> Request:
-        weights = tuple(request.params[key] for key in ("model", "quantization", "dtype"))
-        if weights not in identities:
-            identities[weights] = loading.weights_identity(*weights)
-        return replace(request, params=request.params | identities[weights])
-
-    return [keyed(request) for request in requests]
-
-
-def skip_unavailable(measure: Callable[[str], object], names: Iterable[str]) -> tuple[dict, dict]:
-    """Return `measure(name)` of each of `names` that can be had, and the status of the others.
-
-    Each that cannot be had has a line in the log. Raises the ModelError (or NotMeasured) of the
-    last one if none can be had.
-    """
-    measured, missing, problem = {}, {}, None
-    for name in names:
-        try:
-            measured[name] = measure(name)
-        except (ModelError, NotMeasured) as error:
-            missing[name], problem = error.status, error
-            log.warning("Without %s: %s", name, error)
-    if problem and not measured:
-        raise problem
-    return measured, missing
-
-
-def measure_each(
-    measure: Callable[[str, Profile], object], names: Iterable[str], profile: Profile
-) -> tuple[dict[str, object], Profile]:
-    """Return `measure(name, profile)` of each model that can be had; the profile without others.
-
-    Those stand in its `missing`, which every figure shows. Raises as `skip_unavailable`.
-    """
-    measured, missing = skip_unavailable(lambda name: measure(name, profile), names)
-    available = tuple(name for name in profile.models if name not in missing)
-    return measured, replace(
-        profile, models=available, missing=(*profile.missing, *missing.items())
-    )
+    identity = functools.cache(loading.weights_identity)
+    keyed = []
+    for request in requests:
+        weights = (request.params[key] for key in ("model", "quantization", "dtype"))
+        keyed.append(replace(request, params=request.params | identity(*weights)))
+    return keyed
 
 
 def origin(record: dict) -> dict:

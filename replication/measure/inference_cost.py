@@ -5,6 +5,8 @@ whatever else slows the machine slows them alike; what counts are ratios to the 
 the same turn. One format is in memory at a time. latency.py has the clock.
 """
 
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,132 +14,118 @@ import pandas as pd
 
 from lib.models import machine, registry
 from lib.models.machine import NF4_BYTES
-from replication import tables
 from replication.measure import cache, fetching
 from replication.measure.request import Request
-from replication.profiles import DRAWN, Profile
+from replication.profiles import Profile
 
-VERSION = 2  # bumped by hand when the numbers of `measure` or of latency.py change
-FORMATS = {"its own format": None, "nf4": "nf4"}
+VERSION = 2  # bumped by hand when the numbers of latency.py change
+FORMATS = (None, "nf4")  # quantisations
 RESAMPLES = 1000
 GB = 1e9
 
+log = logging.getLogger(__name__)
 
-def measure(profile: Profile) -> tuple[pd.DataFrame, Profile]:
-    """Memory and speed of every model that can be had, and the profile without the others.
 
-    Of each model as it is and in NF4, whole and with the deepest layers dropped. One row per
-    version and quantity (`task`): weights (GB), prefill (s for the prompt), decode (s a token).
-    value is the median of n turns, low and high their quartiles; ratio is the median of the ratios
-    to the unpruned model of the same format and turn, ratio_low and ratio_high its 95 % interval.
-    A format that cannot be measured now, since it does not fit into memory say, has no value but a
-    status; nothing of it is stored. Raises ModelError (or NotMeasured) if no model can be had.
+def cost(name: str, distances, profile: Profile) -> list[Request]:
+    """Return requests for memory and speed of a model as it is and in NF4."""
+    requests = []
+    for quantization in FORMATS:
+        params = {
+            "model": name,
+            **profile.load_kwargs,
+            "quantization": quantization,
+            "fractions": list(profile.heal_fractions),
+            "sizes": list(profile.sizes),
+            "prompt_tokens": profile.cost_prompt_tokens,
+            "new_tokens": profile.cost_new_tokens,
+            "repeats": profile.cost_repeats,
+            "version": VERSION,
+        }
+        requests.append(Request("inference_cost", params, {"profile": profile.name}))
+    return requests
+
+
+def fetch(requests: Sequence[Request]) -> list[dict]:
+    """Return the record of each format, measured if it is missing.
+
+    One that cannot be had, since it does not fit into memory say, has no values, and the log says
+    why; nothing of it is stored.
     """
-    if profile.name == DRAWN:
-        costs = tables.read("cost", profile, profile.models)
-        if costs.empty:
-            raise tables.NotMeasured(f"No cost of {', '.join(profile.models)} is recorded.")
-        return costs, profile
-    measured, available = fetching.measure_each(of_model, profile.models, profile)
-    tables.write(pd.concat(measured.values(), ignore_index=True), "cost", profile)
-    return tables.read("cost", profile), available
+    on_this_machine = [
+        replace(keyed, params=keyed.params | _machine(keyed.params))
+        for keyed in fetching.keyed_by_machine(requests)
+    ]
+    return fetching.fetch(on_this_machine, _measure)
 
 
-def of_model(name: str, profile: Profile) -> pd.DataFrame:
-    """The rows of one model. Raises the error of the last format if none can be measured."""
-
-    def of_format(label: str) -> pd.DataFrame:
-        in_format = replace(profile, quantization=FORMATS[label])
-        return _table(in_format, _of_format(name, in_format))
-
-    measured, missing = fetching.skip_unavailable(of_format, FORMATS)
-    of_formats = list(measured.values())
-    row = {"profile": profile.name, "model": name, "dtype": of_formats[0].dtype.iloc[0]}
-    for label, status in missing.items():
-        of_formats.append(pd.DataFrame([row | {"quantization": FORMATS[label], "status": status}]))
-    return pd.concat(of_formats, ignore_index=True)
-
-
-class TooLarge(registry.ModelError):
-    """A model does not fit into the free memory."""
-
-    status = "too large"
-
-
-def request(name: str, profile: Profile) -> Request:
-    """Return the request for the cost of one format, that of the profile."""
-    params = {
-        "model": name,
-        **profile.load_kwargs,
-        "fractions": list(profile.heal_fractions),
-        "sizes": list(profile.sizes),
-        "prompt_tokens": profile.cost_prompt_tokens,
-        "new_tokens": profile.cost_new_tokens,
-        "repeats": profile.cost_repeats,
-        "version": VERSION,
-    }
-    return Request("inference_cost", params)
-
-
-def _of_format(name: str, profile: Profile) -> dict:
-    """Return the record of one format, that of the profile."""
-    (keyed,) = fetching.keyed_by_machine([request(name, profile)])
-    params = _on_this_machine(keyed.params)
-    return cache.load_or_compute("inference_cost", params, lambda: _measured(name, profile))
-
-
-def _on_this_machine(params: dict) -> dict:
-    """The parameters with those of the machine that change a latency."""
+def _machine(params: dict) -> dict:
+    """Return what of the machine changes a latency."""
     import torch  # here and below, since what only reads results loads no torch
 
     from lib.models import loading
 
-    params = params | {"processor": machine.processor(loading.default_device())}
-    return params | ({"threads": torch.get_num_threads()} if params.get("device") == "cpu" else {})
+    on_cpu = params["device"] == "cpu"
+    threads = {"threads": torch.get_num_threads()} if on_cpu else {}
+    return {"processor": machine.processor(loading.default_device())} | threads
 
 
-def _measured(name: str, profile: Profile) -> dict:
+def _measure(missing: Sequence[Request]) -> None:
     import torch
 
     from lib.models import loading
     from replication.measure import latency
 
-    label = profile.quantization or "its own format"
-    problem = f"{name} in {label} does not fit into the free memory"
-    loading.release()  # also this model, if it is loaded to be measured otherwise
-    if not loading.fits(name, profile.batch_tokens, **profile.load_kwargs):
-        raise TooLarge(f"{problem}.")
-    try:
-        return latency.in_turn(latency.load(name, profile), profile)
-    except torch.OutOfMemoryError as error:
-        raise TooLarge(f"{problem} once it runs.") from error
+    for request in missing:
+        loading.release()  # also this model, if it is loaded to be measured otherwise
+        try:
+            cache.load_or_compute(
+                request.kind, request.params, lambda: latency.in_turn(request.params)
+            )
+        except (registry.ModelError, torch.OutOfMemoryError) as error:
+            name, quantization = request.params["model"], request.params["quantization"]
+            log.warning("Without %s in %s: %s", name, quantization or "its own format", error)
 
 
 # ---- tables --------------------------------------------------------------------------------
 
 
-def _table(profile: Profile, record: dict) -> pd.DataFrame:
-    values, params = record["values"], record["params"]
-    versions = pd.DataFrame(values["versions"])
-    whole, rows = versions.iloc[0], []
-    for version in versions.itertuples():
-        start, size = version.block
-        where = {
-            "profile": profile.name,
-            "model": params["model"],
-            "dtype": params["dtype"],
-            "quantization": profile.quantization,
+def table(requests: Sequence[Request]) -> pd.DataFrame:
+    """Return memory and speed of models, whole and with the deepest layers dropped.
+
+    One row per version and quantity (`task`): weights (GB), prefill (s for the prompt), decode (s a
+    token). value is the median of n turns, low and high their quartiles; ratio is the median of the
+    ratios to the unpruned model of the same format and turn, ratio_low and ratio_high its 95 %
+    interval. A format that could not be measured has one row, without a value.
+    """
+    return pd.DataFrame(
+        [row for pair in zip(requests, fetch(requests), strict=True) for row in _rows(*pair)]
+    )
+
+
+def _rows(request: Request, record: dict) -> list[dict]:
+    """Return the rows of one format."""
+    params, values = record["params"], record["values"]
+    format_columns = request.labels | {
+        key: params[key] for key in ("model", "dtype", "quantization")
+    }
+    if not values:
+        return [format_columns | {"status": record["status"]}]
+    whole, rows = values["versions"][0], []
+    for version in values["versions"]:
+        start, size = version["block"]
+        columns = format_columns | {
             "strategy": "simple" if size else "none",
             "block_start": start,
             "block_size": size,
             "fraction": size / values["num_layers"],
             "treatment": "unhealed" if size else "unpruned",
-        } | fetching.origin(record)
-        weights = {"value": version.weights / GB, "ratio": version.weights / whole.weights}
-        rows.append(where | {"task": "weights", "n": 1} | weights)
+            **fetching.origin(record),
+        }
+        weights = {"value": version["weights"] / GB, "ratio": version["weights"] / whole["weights"]}
+        rows.append(columns | {"task": "weights", "n": 1} | weights)
         for task in ("prefill", "decode"):
-            rows.append(where | {"task": task} | _spread(getattr(version, task), whole[task]))
-    return pd.DataFrame(rows)
+            rows.append(columns | {"task": task} | _spread(version[task], whole[task]))
+    return rows
 
 
 def _spread(seconds: list[float], unpruned: list[float]) -> dict:

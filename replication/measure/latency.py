@@ -12,23 +12,24 @@ from lib.blocks import UNPRUNED, simple_block
 from lib.models import loading, registry
 from lib.models.decoder import decoder_layers
 from lib.pruning import dropped
-from replication.profiles import Profile
+from replication import profiles
 
 KERNEL = (32, 64)  # multiples that bitsandbytes' CPU kernel wants of a shape (outputs, inputs)
 
 
-def in_turn(model, profile: Profile) -> dict:
-    """Bytes and seconds of the model and of its cut versions, as a result keeps them."""
+def in_turn(params: dict) -> dict:
+    """Return bytes and seconds of a model and of its cut versions, as a result keeps them."""
+    model = load(params["model"], params["quantization"], params["dtype"])
     num_layers = len(decoder_layers(model))
-    sizes = profile.healed_sizes(num_layers)
+    sizes = params["sizes"] or profiles.sizes_at(params["fractions"], num_layers)
     blocks = [UNPRUNED, *(simple_block(num_layers, size) for size in sizes)]
     vocabulary = model.get_input_embeddings().num_embeddings
-    prompt = torch.arange(profile.cost_prompt_tokens)[None] % vocabulary
+    prompt = torch.arange(params["prompt_tokens"])[None] % vocabulary
     versions = {b: {"block": [b.start, b.size], "prefill": [], "decode": []} for b in blocks}
-    for turn in range(profile.cost_repeats + 1):
+    for turn in range(params["repeats"] + 1):
         for block, version in versions.items():
             with dropped(model, block):
-                prefill, decode = latencies(model, prompt, profile.cost_new_tokens)
+                prefill, decode = latencies(model, prompt, params["new_tokens"])
                 version["weights"] = weight_bytes(model)
             if turn:  # the first turn warms up: kernels are chosen, weights are packed
                 version["prefill"].append(prefill)
@@ -72,14 +73,14 @@ def _scales(state) -> list[torch.Tensor]:
     return tensors + _scales(getattr(state, "state2", None))
 
 
-def load(name: str, profile: Profile):
-    """A model to run, not to train: NF4 weights are packed, as they are on a GPU.
+def load(name: str, quantization: str | None, dtype: str | None):
+    """Return a model to run, not to train: NF4 weights are packed, as they are on a GPU.
 
-    Raises ModelError if the profile asks for NF4 and there is nothing to pack.
+    Raises ModelError if NF4 is asked for and there is nothing to pack.
     """
-    model, _ = loading.load(name, **profile.load_kwargs, packed=True)
+    model, _ = loading.load(name, quantization=quantization, dtype=dtype, packed=True)
     packed = [module for module in model.modules() if isinstance(module, Linear4bit)]
-    if profile.quantization and not packed:
+    if quantization and not packed:
         raise registry.ModelError(f"{type(model).__name__} has no linear maps to pack into NF4.")
     for module in packed:
         if module.out_features % KERNEL[0] or module.in_features % KERNEL[1]:

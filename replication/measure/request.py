@@ -6,7 +6,9 @@ those that the machine decides. Imports neither torch nor transformers.
 
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
+from lib import storage
 from lib.blocks import Block
 from lib.data import sets
 from lib.data.prompts import TASK_VERSIONS
@@ -142,40 +144,24 @@ def _recipe_params(recipe: Recipe) -> dict:
 
 
 def of_task(name: str, profile: Profile) -> dict:
-    """How much is asked of a task, and which data: all that `evaluation.task_of` needs."""
+    """Return how much is asked of a task, and which data: all that `evaluation.task_of` needs."""
     questions = name if name in COUNTS else question_set(name)
     if questions not in COUNTS:
         raise ValueError(f"Unknown task {name!r}: choose one of {', '.join(COUNTS)}.")
     version = PROMPT_VERSION + TASK_VERSIONS.get(name, 0)
-    params = {"task": name, "prompt_version": version} | COUNTS[questions](profile)
+    settings = vars(profile) | {"0": 0}
+    counts = {count: settings[setting] for count, setting in COUNTS[questions].items()}
+    params = {"task": name, "prompt_version": version} | counts
     return params | sets.identity(question_set(name), profile.source)
 
 
-def _mmlu(p: Profile) -> dict:
-    counts = _counts(p.mmlu_questions, p.mmlu_shots, p.shot_order)
-    return counts | {"subjects": p.mmlu_subjects}
+def _counts() -> dict[str, dict[str, str]]:
+    """Return the rows of counts.csv: of a task its counts, by the profile's settings."""
+    rows = storage.rows(Path(__file__).with_name("counts.csv"))
+    return {row.pop("task"): {name: cell for name, cell in row.items() if cell} for row in rows}
 
 
-def _counts(questions: int, shots: int = 0, order: int | None = None) -> dict:
-    counts = {"questions": questions, "shots": shots}
-    return counts if order is None else counts | {"shot_order": order}
-
-
-COUNTS = {
-    "mmlu": _mmlu,
-    "mmlu_other": lambda p: _mmlu(p) | {"other_than": p.mmlu_questions},
-    "boolq": lambda p: _counts(p.boolq_questions),
-    "arc_easy": lambda p: _counts(p.arc_easy_questions, p.arc_easy_shots, p.shot_order),
-    "arc_easy_test": lambda p: _counts(p.arc_easy_test_questions, p.arc_easy_shots),
-    "c4": lambda p: {"sequences": p.c4_sequences, "max_tokens": p.c4_tokens},
-    "hellaswag": lambda p: _counts(p.hellaswag_questions),
-    "gsm8k": lambda p: (
-        _counts(p.gsm8k_generated, p.gsm8k_shots) | {"new_tokens": p.gsm8k_new_tokens}
-    ),
-    "gsm8k_bpb": lambda p: _counts(p.gsm8k_questions, p.gsm8k_shots),
-    "sciq": lambda p: _counts(p.book_questions),
-    "squad": lambda p: _counts(p.book_questions),
-}
+COUNTS = _counts()
 
 
 def grouped(items: Iterable, key: Callable[..., Hashable]) -> dict:

@@ -143,26 +143,26 @@ class Profile:
         """Numbers of layers dropped at which a healing is made (of model `name`)."""
         full = name is None or self.heals_fully(name)
         fractions = self.heal_fractions if full else self.other_fractions
-        return list(self.sizes) or _sizes(fractions, num_layers)
+        return list(self.sizes) or sizes_at(fractions, num_layers)
 
     def curve_sizes(self, num_layers: int, name: str) -> list[int]:
         """Numbers of layers dropped at which the healed curves of notebook 03 have a point."""
         more = self.more_fractions if self.heals_fully(name) else self.other_more_fractions
-        more = () if self.sizes else _sizes(more, num_layers)
+        more = () if self.sizes else sizes_at(more, num_layers)
         return sorted({*self.healed_sizes(num_layers, name), *more})
 
     def dose_sizes(self, num_layers: int) -> list[int]:
         """Numbers of layers dropped at which healings of several lengths are made."""
-        sizes = _sizes(self.dose_fractions, num_layers)
+        sizes = sizes_at(self.dose_fractions, num_layers)
         return [size for size in sizes if size in self.sizes or not self.sizes]
 
     def ablation_sizes(self, num_layers: int, name: str | None = None) -> list[int]:
         """Numbers of layers dropped at which seeds and ranks are compared, of whatever model."""
-        return list(self.sizes) or _sizes(self.ablation_fractions, num_layers)
+        return list(self.sizes) or sizes_at(self.ablation_fractions, num_layers)
 
     def seed_sizes(self, num_layers: int) -> list[int]:
         """Numbers of layers dropped at which seeds are compared after a shorter healing, too."""
-        return [] if self.sizes else _sizes(self.seed_fractions, num_layers)
+        return [] if self.sizes else sizes_at(self.seed_fractions, num_layers)
 
     def with_prompt(self, shots: int, order: int = 0, arc_easy: int = 0) -> "Profile":
         """The same with other examples before the questions, of ARC-Easy at most `arc_easy`."""
@@ -201,7 +201,8 @@ class Profile:
         return replace(self, **{name: min(getattr(self, name), limit) for name in COUNTS})
 
 
-def _sizes(fractions: tuple[float, ...], num_layers: int) -> list[int]:
+def sizes_at(fractions: Sequence[float], num_layers: int) -> list[int]:
+    """Return the numbers of layers that are so many fractions of all, at least one."""
     return sorted({max(1, round(fraction * num_layers)) for fraction in fractions})
 
 
