@@ -294,8 +294,8 @@ def jobs_of(
 def state(request: Request, record: dict[str, dict]) -> str:
     """Return whether a result is done, recorded in an older definition (older), or missing.
 
-    Done is also what is not to be had: its healing failed, or the whole model solves no problem of
-    GSM8K. record: recorded results, by key and by definition.
+    Done is also what is not to be had, since its healing failed. record: recorded results, by key
+    and by definition.
     """
 
     def load(request: Request) -> dict | None:
@@ -304,8 +304,6 @@ def state(request: Request, record: dict[str, dict]) -> str:
     if key_of(request) in record or results.location(request.kind, request.params).exists():
         return "done"
     if request.recipe and (healing := load(request.healing)) and healing["status"] != "ok":
-        return "done"
-    if request.writes and (whole := load(request.whole)) and not whole["values"]["value"]:
         return "done"
     return "older" if definition(request.kind, request.params) in record else "missing"
 

@@ -99,17 +99,20 @@ def distances_of(table: pd.DataFrame) -> BlockDistances:
     """Return the distances of one model from its rows in the table `similarity`."""
     starts = table.block_start.to_numpy()
     stops = starts + table.block_size.to_numpy()
-    depth = stops.max() + 1
-    arrays = {"matrix": table.value, "standard_error": table.standard_error}
-    arrays = {name: column.to_numpy() for name, column in arrays.items()}
-    arrays["folds"] = np.stack(table.folds)
-    for name, values in arrays.items():
-        square = np.zeros((depth, depth, *values.shape[1:]))
-        square[starts, stops] = values
-        square[stops, starts] = values
-        arrays[name] = square
-    arrays["folds"] = np.moveaxis(arrays["folds"], -1, 0)
-    return BlockDistances(**arrays, num_sequences=int(table.n.iloc[0]))
+
+    def square(column: pd.Series) -> np.ndarray:
+        values = np.stack(column)
+        matrix = np.zeros((stops.max() + 1, stops.max() + 1, *values.shape[1:]))
+        matrix[starts, stops] = values
+        matrix[stops, starts] = values
+        return matrix
+
+    return BlockDistances(
+        matrix=square(table.value),
+        standard_error=square(table.standard_error),
+        folds=np.moveaxis(square(table.folds), -1, 0),
+        num_sequences=int(table.n.iloc[0]),
+    )
 
 
 def maps(profile: Profile) -> dict[str, BlockDistances]:

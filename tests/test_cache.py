@@ -45,8 +45,7 @@ def test_a_measurement_is_made_once(output):
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda whole: "",
-        lambda whole: "\x00",
+        lambda whole: whole[: len(whole) // 2],
         lambda whole: "null",
         lambda whole: whole.replace("0.25", "NaN"),
         lambda whole: whole.replace('"block_start":3', '"block_start":4'),
@@ -59,23 +58,17 @@ def test_a_damaged_result_is_set_aside_and_made_again(output, damage):
     file = cache.location("scores", PARAMS)
     for times in (1, 2):
         file.write_text(damaged := damage(file.read_text()))
-        assert not list(cache.stored()) and file.exists()
+        assert not list(cache.stored("scores")) and file.exists()
         assert cache.load("scores", PARAMS) is None and not file.exists()
         aside = [copy.read_text() for copy in file.parent.glob("*.corrupt")]
         assert len(aside) == times and damaged in aside
         assert cache.load_or_compute("scores", PARAMS, lambda: whole)["values"] == whole
 
 
-def test_a_part_of_a_result_is_never_one(output):
-    cache.save("scores", PARAMS, {"value": 0.25}, 0)
-    whole = cache.location("scores", PARAMS).read_bytes()
-    assert all(cache.parsed(whole[:end], "scores", PARAMS)[1] for end in range(len(whole)))
-
-
 def test_a_failed_write_leaves_what_was_there(output, monkeypatch):
     cache.save("scores", PARAMS, {"value": 1.0}, 0)
     before = cache.location("scores", PARAMS).read_bytes()
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match="of tiny is not finite"):
         cache.save("scores", PARAMS, {"value": [float("inf")]}, 0)
 
     def full(*_):
@@ -91,8 +84,6 @@ def test_names_cannot_leave_the_folder(output):
     for model in ("../../etc/passwd", "/abs", "..", "~/c", "a\x00b"):
         place = cache.location("scores", PARAMS | {"model": model})
         assert place.resolve().parent.parent == (paths.RESULTS / "scores").resolve()
-        with pytest.raises((registry.ModelError, ValueError)):
-            registry.resolve(model)
 
 
 def test_only_what_is_missing_is_measured(output, monkeypatch):
@@ -112,7 +103,7 @@ def test_only_what_is_missing_is_measured(output, monkeypatch):
     assert measured(BLOCK, Block(2, 2), UNPRUNED).value.nunique() == 3
 
 
-def test_out_of_memory_holds_until_the_next_run(output, monkeypatch):
+def test_out_of_memory_holds_until_the_next_run(output, few_articles, monkeypatch):
     """Within a run it is not tried again; the next one, or its own job, does so."""
     calls = []
 
@@ -121,27 +112,28 @@ def test_out_of_memory_holds_until_the_next_run(output, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(training, "_train", out_of_memory)
-    (keyed,) = fetching.keyed_by_machine([request.healing(NAME, SMOKE, BLOCK, RECIPE)])
-    cache.save("healing", PARAMS, {"status": "oom"}, 0, "oom")
     for _ in range(2):
         rows = measured(BLOCK, recipe=RECIPE)
         assert rows.status.tolist() == ["oom"] and rows.value.isna().all()
     tries = len(calls)
+    cache.save("healing", PARAMS, {"status": "oom"}, 0, "oom")
+    (keyed,) = fetching.keyed_by_machine([request.healing(NAME, SMOKE, BLOCK, RECIPE)])
     cache.forget_out_of_memory([keyed.params])
-    assert measure.fetch([keyed])[0]["status"] == "oom" and len(calls) == 2 * tries
     assert cache.load("healing", PARAMS)
+    measured(BLOCK, recipe=RECIPE)
+    assert len(calls) == 2 * tries
     cache.forget_out_of_memory()
     assert not list(cache.stored("healing"))
 
 
 def test_a_pass_that_only_draws_measures_nothing(output, monkeypatch):
+    """What is missing has a row without a value, whose status says so."""
     measured(BLOCK)
     monkeypatch.setenv(cache.DRAW_ONLY, "1")
     monkeypatch.setattr(loading, "load_cached", lambda *_: pytest.fail("loaded"))
     rows = measured(BLOCK, Block(3, 2))
     assert rows.status.tolist() == ["ok", "ok", "not measured"]
     assert rows.value.isna().tolist() == [False, False, True]
-    assert measured(BLOCK, recipe=RECIPE).status.tolist() == ["not measured"]
     with pytest.raises(tables.NotMeasured):
         measure.distances(SMOKE)
 

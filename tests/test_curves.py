@@ -29,15 +29,6 @@ def test_a_diverged_healing_has_no_score_and_the_next_job_runs(distances):
     assert fine.status.tolist() == ["ok"] and fine.value.notna().all()
 
 
-def test_a_row_that_is_not_asked_says_what_it_is_of(distances):
-    """Also where the processor's format is not the profile's own."""
-    profile = replace(SMOKE, dtype=None)
-    table = scores.table(experiments.reasoning(NAME, distances, profile))
-    unsolved = table[table.status == scores.UNSOLVED]
-    assert unsolved.block_size.tolist() == profile.healed_sizes(distances.num_layers)
-    assert set(unsolved.dtype) == set(table.dtype) and unsolved.dtype.notna().all()
-
-
 def test_paired_differences():
     shared = {"model": "m", "task": "c4", "treatment": "healed", "block_size": 2, "n": 3}
     table = pd.DataFrame(

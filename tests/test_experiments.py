@@ -1,5 +1,6 @@
 """What the experiments ask for: each variant is another measurement, like is compared with like."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,13 +9,25 @@ import pytest
 from conftest import Distances, score
 
 from lib.models import registry
-from replication import profiles
+from replication import profiles, tables
 from replication.analysis import curves
-from replication.beyond import dose
-from replication.measure import experiments
+from replication.measure import cache, experiments
+from replication.run.notebooks import NOTEBOOKS
 
-PROFILE, PAPER = profiles.get("overnight"), profiles.get("paper")
+PROFILE, PAPER = profiles.get(profiles.DRAWN), profiles.get("paper")
 (NAME,) = PROFILE.ablation_models
+
+
+RECORDED = (  # experiments that ask for what they were recorded with, and nothing else
+    "unhealed test_split doses healed prompts seeds more_seeds ranks exits letter_biases "
+    "option_orders stories states last_layers around_healing"
+).split()
+MACHINE = ("revision", "dtype", "device")  # parameters that the machine decides
+
+
+@pytest.fixture(scope="module")
+def maps():
+    return tables.maps(PROFILE)
 
 
 def test_beyond_the_dense_part_every_second_size_is_asked():
@@ -22,24 +35,29 @@ def test_beyond_the_dense_part_every_second_size_is_asked():
     assert few.block_sizes(10) == [1, 2, 3, 5, 7, 9] and few.block_sizes(12)[:5] == [1, 2, 3, 5, 7]
 
 
-def test_each_variant_of_a_prompt_is_its_own():
-    requests = experiments.prompts(NAME, Distances(), PROFILE)
-    seen = {(r.labels["variant"], r.params["shots"], r.params.get("shot_order")) for r in requests}
-    assert {one for one in seen if "order" in one[0]} == {
-        (f"order {order}", max(experiments.SHOTS), order) for order in experiments.ORDERS
-    }
-    assert {one[:2] for one in seen if "examples" in one[0]} == {
-        (f"{k} examples", k) for k in experiments.SHOTS
-    }
+def without_machine(params: dict) -> str:
+    return cache.canonical({name: params[name] for name in params if name not in MACHINE})
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_the_record_has_what_its_experiment_asks_for(name, maps):
+    """Every request has its row under the same parameters: none changed, came or went."""
+    asked = set()
+    for notebook in NOTEBOOKS.values():
+        for experiment in notebook.experiments:
+            if experiment.__name__ == name:
+                for model in notebook.models(PROFILE):
+                    requests = experiment(model, maps[model], PROFILE)
+                    asked |= {without_machine({"kind": r.kind} | r.params) for r in requests}
+    rows = tables.read(name, PROFILE).request
+    assert asked == {without_machine(json.loads(row)) for row in rows}
 
 
 @pytest.mark.parametrize(
     "profile, name, strategies",
     [
         (PAPER, "mistral-7b", {"similarity", "simple"}),
-        (PAPER, "llama-2-70b", {"similarity"}),
         (profiles.get("paper", ["llama-2-70b"]), "llama-2-70b", {"similarity"}),
-        (profiles.get("paper", ["llama-2-7b"]), "llama-2-7b", {"similarity", "simple"}),
         (PROFILE, NAME, {"similarity", "simple"}),
     ],
 )
@@ -47,6 +65,14 @@ def test_ranks_are_swept_with_the_strategies_of_figure_9(profile, name, strategi
     """Also in a run of this model only."""
     requests = experiments.ranks(name, Distances(), profile)
     assert {r.labels["ablation"] for r in requests} == strategies
+
+
+def test_4_bits_are_compared_with_16_whatever_the_profile_has():
+    for profile in (PROFILE, PAPER):
+        (name,) = profile.ablation_models
+        requests = experiments.stacked(name, Distances(), profile)
+        formats = {(r.labels["format"], r.params["quantization"]) for r in requests}
+        assert formats == {("16 bits", None), ("nf4", "nf4")}
 
 
 def test_a_model_is_the_same_by_its_hub_id():
@@ -59,33 +85,11 @@ def test_a_model_is_the_same_by_its_hub_id():
             profiles.get("paper", [name, hub_id])
 
 
-def test_seeds_at_more_depths_are_healed_for_a_length_of_the_dose():
-    """So that the first seed is measured already; two thirds of the healings are new."""
-    distances = Distances(num_layers=30)
-    requests = [r for r in experiments.more_seeds(NAME, distances, PROFILE) if r.recipe]
-    doses = [r.params for r in dose.doses(NAME, distances, PROFILE)]
-    assert {r.block.size for r in requests} == {6, 12}
-    assert {r.recipe.steps for r in requests} == {64}
-    assert {r.recipe.seed for r in requests} == set(experiments.SEEDS)
-    for r in requests:
-        assert (r.params in doses) == (r.recipe.seed == 0)
-    assert experiments.more_seeds(NAME, distances, profiles.get("quick")) == []
-
-
-def test_a_model_that_mmlu_tells_of_is_asked_fewer_questions_of_the_test_split():
-    distances = Distances(num_layers=28)
-    main = experiments.test_split(PROFILE.main_model, distances, PROFILE)
-    other = experiments.test_split(NAME, distances, PROFILE)
-    assert {r.params["questions"] for r in main} == {PROFILE.ablation_questions}
-    assert {r.params["questions"] for r in other} == {PROFILE.arc_easy_test_questions}
-    assert {r.block.size for r in main} == {0, 3, 6, 8, 11, 14} < {r.block.size for r in other}
-
-
 def test_two_forms_of_a_question_are_resampled_alike():
     """So that their difference is of the same questions: mmlu and mmlu_content."""
-    lines = []
-    for task in ("mmlu", "mmlu_content"):
-        whole, pruned = (score(depth, 70 - 9 * depth, task=task, chance=0.25) for depth in (0, 2))
-        lines.append(curves.curve(pd.Series(whole), pd.DataFrame([pruned])))
-    letters, content = lines
+    whole, pruned = score(0, 70), pd.DataFrame([score(2, 52)])
+    letters, content = (
+        curves.curve(pd.Series(whole | {"task": task, "chance": 0.25}), pruned.assign(task=task))
+        for task in ("mmlu", "mmlu_content")
+    )
     assert np.array_equal(letters.values, content.values)

@@ -53,11 +53,6 @@ class Request:
         return self.params.get("task") == "gsm8k"
 
     @property
-    def whole(self) -> "Request":
-        """The same score of the whole model."""
-        return Request(self.kind, self.params | {"block_start": 0, "block_size": 0})
-
-    @property
     def healing(self) -> "Request":
         """The healing that a healed score needs."""
         return Request("healing", self._only(HEALING))

@@ -27,29 +27,11 @@ SCORE += (*evaluation.ANSWER_STATS, "shortened")
 EXAMPLES = ("examples", "weights", "choices", "answers")  # columns that no CSV has
 NO_SCORE = dict.fromkeys(SCORE, float("nan")) | {"n": 0} | dict.fromkeys(EXAMPLES)
 NO_ROWS = ["model", *BLOCK, "task", "strategy", "treatment", "steps", "tokens", *NO_SCORE]
-UNSOLVED = "no answer: the unpruned model solves none"
 
 
 def fetch(requests: Sequence[Request]) -> list[dict]:
-    """Return the records of scores and healings, measured if they are missing.
-
-    Where the whole model solves no problem of GSM8K, no pruned one is asked: a status says so.
-    """
-    gaps = [_unsolved(r) for r in requests]
-    answerable = [r for r, gap in zip(requests, gaps, strict=True) if gap is None]
-    records = iter(fetching.fetch(answerable, _measure))
-    return [next(records) if gap is None else gap for gap in gaps]
-
-
-def _unsolved(r: Request) -> dict | None:
-    """The record of what a pruned model is not asked to write, since the whole one solves none."""
-    if not r.writes or not r.block.size:
-        return None
-    (whole,) = fetching.fetch([r.whole], _measure)
-    if not whole["values"] or whole["values"]["value"]:
-        return None
-    block = {key: r.params[key] for key in BLOCK}
-    return whole | {"values": None, "status": UNSOLVED, "params": whole["params"] | block}
+    """Return the records of scores and healings, measured if they are missing."""
+    return fetching.fetch(requests, _measure)
 
 
 def table(requests: Sequence[Request]) -> pd.DataFrame:
