@@ -22,8 +22,6 @@ from replication import paths, profiles
 from replication.measure import cache, restore
 from replication.run.notebooks import FIGURES, NOTEBOOKS
 
-LARGEST = {".parquet": 2_000_000, ".csv": 2_000_000, ".png": 250_000}  # bytes of a committed file
-
 
 def record(name: str, numbers: Iterable[str] = tuple(NOTEBOOKS)) -> int:
     """Run notebooks of profile `name`, copying what they leave; 0 if all finished.
@@ -43,7 +41,8 @@ def record(name: str, numbers: Iterable[str] = tuple(NOTEBOOKS)) -> int:
         environment = os.environ | {"DEEPER_LAYERS_OUTPUT": str(place)}
         code = subprocess.run(command, env=environment, cwd=paths.ROOT).returncode
         describe(name, number, code, time.monotonic() - start)
-        codes += [code, copy(name)]
+        copy(name)
+        codes.append(code)
     return int(any(codes))
 
 
@@ -52,25 +51,13 @@ def workplace(name: str) -> Path:
     return paths.RUNS / "recording" / name
 
 
-def copy(name: str) -> int:
-    """Copy the tables and finished figures of a recording to where they are committed.
-
-    Returns 0, or 1 if a file is too large to be committed, which is then left out, with one line.
-    """
+def copy(name: str) -> None:
+    """Copy the tables and finished figures of a recording to where they are committed."""
     places = {"data/tables": paths.RECORDED, "figures": paths.FIGURES}
-    code = 0
     for source, target in places.items():
         for file in sorted((workplace(name) / source / name).glob("*.*")):
-            finished = file.suffix == ".parquet" or file.stem in FIGURES  # not one without healing
-            most = LARGEST.get(file.suffix, 0) if finished else 0
-            content = file.read_bytes()
-            if len(content) <= most:
-                storage.atomic_write(target / name / file.name, content)
-            elif most:
-                size = f"{len(content):,} bytes of at most {most:,}"
-                print(f"{file.name} has {size}: left out.", file=sys.stderr)
-                code = 1
-    return code
+            if file.suffix == ".parquet" or file.stem in FIGURES:  # not one without healing
+                storage.atomic_write(target / name / file.name, file.read_bytes())
 
 
 def description(name: str) -> dict:

@@ -33,7 +33,6 @@ from gguf import GGUFWriter
 from transformers import AutoModelForCausalLM
 
 from lib import evaluation
-from lib.blocks import UNPRUNED
 from lib.data import sets
 from lib.evaluation import Task
 from lib.models import files, loading, machine, registry
@@ -381,14 +380,7 @@ def real_task(name: str, **counts) -> Task:
     return evaluation.task_of(request.of_task(name, profile))
 
 
-def measured_scores(name: str, profile, blocks, tasks, recipe=None):
-    """Return scores without each block, by task, then block, healed by `recipe`.
-
-    Unhealed ones begin with the unpruned model.
-    """
-    blocks = dict.fromkeys(blocks if recipe else [UNPRUNED, *blocks])
-    pairs = [(task, block) for task in tasks for block in blocks]
-    return scores.table([request.score(name, profile, *pair, recipe) for pair in pairs])
+measured_scores = scores.measure
 
 
 def score(depth: int, right: int, **columns) -> dict:

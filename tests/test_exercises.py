@@ -24,6 +24,7 @@ def names(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         output = tmp_path_factory.mktemp("exercises")
         patch.setattr(paths, "RESULTS", output / "results")
+        patch.setattr(paths, "TABLES", output / "tables")
         patch.setattr(paths, "FIGURES", output / "figures")
         namespace = {}
         exec(FIRST.replace('"quick"', '"smoke"'), namespace)

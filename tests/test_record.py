@@ -1,4 +1,4 @@
-"""A recording: from nothing, cut short, and of files that are too large."""
+"""A recording: from nothing, and cut short."""
 
 import json
 import shutil
@@ -44,7 +44,7 @@ def test_a_record_from_nothing_has_what_is_committed(smoke_run, recorded, monkey
     copied = {"recorded": recorded / "smoke", "figures": paths.FIGURES / "smoke"}
     for kind, folder in COMMITTED.items():
         names = {file.name for file in folder.iterdir() if not file.name.startswith("explorer")}
-        names -= {"every_place.parquet"}  # which no notebook measures, and pages quote
+        names -= {"every_place.parquet"}  # which exercise 10.3 measures
         assert {file.name for file in copied[kind].iterdir()} == names
 
 
@@ -67,18 +67,7 @@ def test_a_recording_goes_on_from_what_is_recorded(smoke_run, recorded, monkeypa
     assert ended == {"02": 1, "03": 0} and run["format"] == begun
 
 
-def test_files_too_large_to_commit_are_left_out(recorded, capsys):
-    folder = record.workplace("smoke") / "figures" / "smoke"
-    folder.mkdir(parents=True)
-    (folder / "figure_4.png").write_bytes(b"x")
-    assert record.copy("smoke") == 0
-    (folder / "figure_2.png").write_bytes(b"x" * 250_001)
-    assert record.copy("smoke") == 1
-    assert "figure_2.png has 250,001 bytes" in capsys.readouterr().err
-    assert [file.name for file in (paths.FIGURES / "smoke").iterdir()] == ["figure_4.png"]
-
-
 def test_what_is_committed_is_small():
     for folder in COMMITTED.values():
         for file in folder.iterdir():
-            assert file.stat().st_size <= record.LARGEST.get(file.suffix, 2_000_000), file
+            assert file.stat().st_size <= (250_000 if file.suffix == ".png" else 2_000_000), file

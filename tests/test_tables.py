@@ -7,10 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.blocks import Block
-from replication import figures, measure, paths, profiles, tables
-from replication.measure import cache, fetching, request, restore
-from replication.run.notebooks import NOTEBOOKS
+from replication import figures, paths, profiles, tables
+from replication.measure import cache, restore
 
 SMOKE = profiles.get("smoke")
 NAME = "tiny-random"
@@ -36,49 +34,34 @@ def test_a_table_says_what_pandas_reads(run):
     assert json.loads(row.environment)["torch"]
 
 
-def test_every_experiment_has_its_table(run):
-    names = {of.__name__ for notebook in NOTEBOOKS.values() for of in notebook.experiments}
-    assert names <= {*tables.names(run)}
-
-
 def test_the_cache_is_filled_again_from_tables(run, tmp_path, monkeypatch):
-    """In a clean clone nothing is measured twice: scores, healings, distances and damage."""
-    stored = (record for kind in restore.VALUES for record in cache.stored(kind))
-    measured = {record["key"]: record for record in stored}
+    """In a clean clone few things are measured twice: no score, no healing, no distances."""
+
+    def by_key() -> dict[str, dict]:
+        stored = (record for kind in restore.VALUES for record in cache.stored(kind))
+        return {record["key"]: record for record in stored}
+
+    measured = by_key()
     monkeypatch.setattr(paths, "RESULTS", tmp_path / "results")
     restore.restore(run)
-    again = {record["key"]: record for record in cache.stored()}
-    lost = measured.keys() - again.keys()
+    again = by_key()
     assert again.keys() <= measured.keys() and again
+    lost = measured.keys() - again.keys()
     assert {measured[key]["kind"] for key in lost} <= {"healing"}  # whose scores are there
     for key, record in again.items():
-        first = measured[key]
-        assert {**record, "values": 0, "restored": 0} == {**first, "values": 0, "restored": 0}
-        for name in record["values"].keys() - {"adapter"}:
-            values = record["values"][name], first["values"][name]
-            if name in ("losses", *tables.ARRAYS):
-                np.testing.assert_allclose(*map(np.array, values), rtol=1e-12)
+        first, values = measured[key], record.pop("values")
+        assert record.pop("restored") and record == {name: first[name] for name in record}
+        for name in values.keys() - {"adapter"}:
+            if name in tables.ARRAYS:
+                pair = np.array(values[name]), np.array(first["values"][name])
+                np.testing.assert_allclose(*pair, rtol=1e-12)
             else:
-                assert values[0] == values[1], (record["kind"], name)
-    assert restore.restore(run) == len(again)  # what is there stays
+                assert values[name] == first["values"][name], (record["kind"], name)
 
 
-def test_distances_go_through_their_table(run):
-    (of_table,) = tables.maps(SMOKE).values()
-    (keyed,) = fetching.keyed_by_machine([request.similarity(NAME, SMOKE)])
-    values = cache.load(keyed.kind, keyed.params)["values"]
-    for name in tables.ARRAYS:
-        np.testing.assert_allclose(getattr(of_table, name), np.array(values[name]), rtol=1e-12)
-
-
-def test_what_was_not_measured_is_said(output, monkeypatch):
-    """A table that is not there, and a score in one: a row without a value."""
+def test_a_table_that_is_not_there_is_said(output):
     with pytest.raises(tables.NotMeasured, match="unhealed"):
         tables.read("unhealed", SMOKE)
-    monkeypatch.setenv(cache.DRAW_ONLY, "1")
-    wanted = [request.score(NAME, SMOKE, "c4", Block(1, 2), strategy="simple", fraction=0.2)]
-    (row,) = measure.scores.table(wanted).to_dict("records")
-    assert np.isnan(row["value"]) and row["status"] == "not measured" and row["fraction"] == 0.2
 
 
 def test_a_figure_is_drawn_from_its_table_by_six_files(output):

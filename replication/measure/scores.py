@@ -17,10 +17,12 @@ from dataclasses import asdict
 import pandas as pd
 
 from lib import evaluation, healing, models
-from lib.blocks import UNPRUNED
+from lib.blocks import UNPRUNED, Block
+from lib.healing import Recipe
 from replication import paths
-from replication.measure import cache, codec, fetching
+from replication.measure import cache, codec, fetching, request
 from replication.measure.request import BLOCK, Request, grouped
+from replication.profiles import Profile
 
 SCORE = ("value", "standard_error", "n", "chance", "majority", "floor")
 SCORE += (*evaluation.ANSWER_STATS, "shortened")
@@ -32,6 +34,22 @@ NO_ROWS = ["model", *BLOCK, "task", "strategy", "treatment", "steps", "tokens", 
 def fetch(requests: Sequence[Request]) -> list[dict]:
     """Return the records of scores and healings, measured if they are missing."""
     return fetching.fetch(requests, _measure)
+
+
+def measure(
+    name: str,
+    profile: Profile,
+    blocks: Sequence[Block],
+    tasks: Sequence[str],
+    recipe: Recipe | None = None,
+) -> pd.DataFrame:
+    """Return scores of model `name` without each block, by task, then block; healed by `recipe`.
+
+    Unhealed ones begin with the unpruned model.
+    """
+    blocks = dict.fromkeys(blocks if recipe else [UNPRUNED, *blocks])
+    pairs = [(task, block) for task in tasks for block in blocks]
+    return table([request.score(name, profile, *pair, recipe) for pair in pairs])
 
 
 def table(requests: Sequence[Request]) -> pd.DataFrame:
