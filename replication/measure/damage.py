@@ -55,7 +55,7 @@ def table(requests: Sequence[Request]) -> pd.DataFrame:
     pruned model), n (texts), and per text the rise (`examples`), the pruned
     model's loss (`losses`) and its tokens (`weights`).
     """
-    tables = [pd.DataFrame(columns=["model", *BLOCK, "value", "standard_error", "loss", "n"])]
+    tables = []
     for name, chunks in grouped(fetch(requests), lambda record: record["params"]["model"]).items():
         values = [record["values"] for record in chunks]
         if all(values):
@@ -64,7 +64,9 @@ def table(requests: Sequence[Request]) -> pd.DataFrame:
             rows = rises(name, values[0]["blocks"], losses, tokens)
             weights = {key: chunks[0]["params"].get(key) for key in WEIGHTS}
             tables.append(rows.assign(**weights, **fetching.origin(chunks[0])))
-    return pd.concat(tables[1:] or tables, ignore_index=True)
+    if not tables:
+        return pd.DataFrame(columns=["model", *BLOCK, "value", "standard_error", "loss", "n"])
+    return pd.concat(tables, ignore_index=True)
 
 
 # ---- chunks of texts ------------------------------------------------------------------------

@@ -156,8 +156,8 @@ class Profile:
         sizes = sizes_at(self.dose_fractions, num_layers)
         return [size for size in sizes if size in self.sizes or not self.sizes]
 
-    def ablation_sizes(self, num_layers: int, name: str | None = None) -> list[int]:
-        """Numbers of layers dropped at which seeds and ranks are compared, of whatever model."""
+    def ablation_sizes(self, num_layers: int) -> list[int]:
+        """Numbers of layers dropped at which seeds and ranks are compared."""
         return list(self.sizes) or sizes_at(self.ablation_fractions, num_layers)
 
     def seed_sizes(self, num_layers: int) -> list[int]:
