@@ -11,7 +11,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,13 +35,11 @@ def record(name: str, numbers: Iterable[str] = tuple(NOTEBOOKS)) -> int:
         storage.atomic_write(kept, json.dumps(begun).encode())
     codes = []
     for number in numbers:
-        start = time.monotonic()
         command = [sys.executable, "-m", "replication", "--profile", name, "--only", number]
         environment = os.environ | {"DEEPER_LAYERS_OUTPUT": str(place)}
-        code = subprocess.run(command, env=environment, cwd=paths.ROOT).returncode
-        describe(name, number, code, time.monotonic() - start)
+        codes.append(subprocess.run(command, env=environment, cwd=paths.ROOT).returncode)
+        describe(name)
         copy(name)
-        codes.append(code)
     return int(any(codes))
 
 
@@ -65,19 +62,16 @@ def description(name: str) -> dict:
     file = paths.RECORDED / name / "run.json"
     if file.exists():
         return json.loads(file.read_bytes())
-    return {"profile": name, "environment": cache.environment(), "notebooks": {}}
+    return {"profile": name, "environment": cache.environment()}
 
 
-def describe(name: str, number: str, code: int, seconds: float) -> None:
-    """Write run.json: date, environment; of each notebook the exit status and minutes.
+def describe(name: str) -> None:
+    """Write run.json: date, environment, cores.
 
     Each row of a table says in which environment it was measured. The format of the weights is
     kept: a recording that goes on in a clean clone, or on another processor, stays with it.
     """
     run, kept = description(name), machine.format_file()
-    before = run["notebooks"].get(number, {"minutes": 0})
-    minutes = round(before["minutes"] + seconds / 60, 1)
-    run["notebooks"][number] = {"exit_status": code, "minutes": minutes}
     if kept.exists():
         run["format"] = json.loads(kept.read_bytes())
     run |= {"date": datetime.now(UTC).date().isoformat(), "cores": machine.cores()}
