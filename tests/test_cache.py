@@ -111,6 +111,7 @@ def test_out_of_memory_holds_until_the_next_run(output, few_articles, monkeypatc
     for _ in range(2):
         rows = measured(BLOCK, recipe=RECIPE)
         assert rows.status.tolist() == ["oom"] and rows.value.isna().all()
+        assert rows.tokens.item() == RECIPE.steps * RECIPE.batch * RECIPE.max_tokens
     tries = len(calls)
     cache.save("healing", PARAMS, {"status": "oom"}, 0, "oom")
     (keyed,) = fetching.keyed_by_machine([request.healing(NAME, SMOKE, BLOCK, RECIPE)])

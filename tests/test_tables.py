@@ -33,9 +33,6 @@ def test_a_table_says_what_pandas_reads(run):
     likeliest = [choices.argmax() for choices in row.choices]
     assert row.value == pytest.approx(np.mean(np.equal(likeliest, row.answers)))
     assert json.loads(row.environment)["torch"]
-    healed = pd.read_parquet(run / "healed.parquet").iloc[0]
-    recipe = json.loads(healed.request)["recipe"]
-    assert healed.tokens == recipe["steps"] * recipe["batch"] * recipe["max_tokens"] > 0
 
 
 def test_the_cache_is_filled_again_from_tables(run, tmp_path, monkeypatch):
