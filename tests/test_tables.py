@@ -47,6 +47,7 @@ def test_the_cache_is_filled_again_from_tables(run, tmp_path, monkeypatch):
         for record in again:
             first, values = measured[record["key"]], record.pop("values")
             assert record.pop("restored") and record == {name: first[name] for name in record}
+            assert {"choices", "answers"} & first["values"].keys() <= values.keys()
             for name in values.keys() - {"adapter"}:
                 if name in tables.ARRAYS:
                     pair = np.array(values[name]), np.array(first["values"][name])
