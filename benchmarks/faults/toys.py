@@ -27,7 +27,6 @@ from replication.run.jobs import Job
 from replication.run.notebooks import Notebook
 
 TOY = Notebook("toy", 0, ("figure_toy",))
-SECRET = "hf_ThisTokenMustNotBeShown"
 
 
 # ---- in the runner ---------------------------------------------------------------------------
@@ -35,7 +34,7 @@ SECRET = "hf_ThisTokenMustNotBeShown"
 
 def set_up(folder: Path, names: list[str]) -> list[str]:
     """Write the toy notebook and the models into `folder`; return the models' paths."""
-    head = "PROFILE = 'smoke'\nMODELS: list = None\nSIZES: list = None"
+    head = "PROFILE = 'smoke'\nMODELS: list = None"
     body = "from benchmarks.faults import kernel\n\nkernel.work(PROFILE, MODELS)"
     cells = [
         nbformat.v4.new_code_cell(head, metadata={"tags": ["parameters"]}),
@@ -115,7 +114,6 @@ def environment(folder: Path) -> dict:
     return os.environ | {
         "DEEPER_LAYERS_OUTPUT": str(folder / "output"),
         "PYTHONPATH": str(paths.ROOT),
-        "HF_TOKEN": SECRET,
         "TOYS": str(folder),
     }
 
