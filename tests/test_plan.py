@@ -11,7 +11,7 @@ from lib import counting
 from lib.blocks import Block
 from lib.models import files, layers, machine, sizes
 from replication import __main__ as run
-from replication import measure, paths, plan, profiles
+from replication import plan, profiles
 from replication.measure import cache, distance_maps, experiments, fetching, request, scores
 from replication.run.notebooks import NOTEBOOKS
 
@@ -122,25 +122,6 @@ def test_the_card_at_hand(listed, visible, name, monkeypatch):
 
 
 # ---- what is there ---------------------------------------------------------------------------
-
-
-def counts(*notebooks: str) -> list[tuple[bool, bool]]:
-    """Return of each job whether results of it are done, and whether some are missing."""
-    jobs = plan.planned(SMOKE, notebooks, CARD)
-    return [(job.done > 0, bool(job.missing)) for job in jobs]
-
-
-def test_what_is_done_is_not_missing(output):
-    assert {*counts("01", "02", "06")} == {(False, True)}
-    maps, _ = measure.distances(SMOKE)
-    measure.table(experiments.unhealed, maps, SMOKE)
-    measure.table(experiments.test_split, maps, SMOKE)
-    assert counts("01", "02", "06") == [(True, False), (True, False), *[(False, True)] * 3]
-    few = replace(SMOKE, arc_easy_questions=3, mmlu_questions=3, boolq_questions=3, c4_sequences=3)
-    assert not plan.planned(few, ["02"], CARD)[1].done
-    (file,) = (paths.RESULTS / "similarity").glob("*/*.json")
-    file.write_text(file.read_text()[:100])
-    assert counts("01") == [(False, True)]  # a damaged one is not there
 
 
 def test_what_is_not_to_be_had_is_not_missing(output):

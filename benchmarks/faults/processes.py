@@ -33,11 +33,11 @@ def second_runner(folder: Path) -> str:
     toys.until(lambda: toys.lines(folder))
     status, printed = toys.finish(toys.start(folder, "b"))
     assert status == 2 and len(printed.strip().splitlines()) == 1, printed
-    assert f"pid {first.pid}," in printed and "command" in printed, printed
+    assert f"(pid {first.pid} on " in printed, printed
     ended = end(folder, first, signal.SIGINT)
     status, again = toys.finish(toys.start(folder, "b"))
     assert status == 0, again
-    return f"exit 2: “{printed.strip()[:22]}… pid {first.pid}, …”; the first: {ended}; then free"
+    return f"exit 2: “{printed.strip()[:22]}… pid {first.pid} …”; the first: {ended}; then free"
 
 
 def terminated(folder: Path) -> str:

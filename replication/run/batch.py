@@ -4,12 +4,8 @@ What the jobs (`jobs.Job`) measure, the notebooks then find, and only draw. One 
 has no jobs: its notebooks measure as they go.
 """
 
-import json
 import os
 import platform
-import shlex
-import sys
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -54,23 +50,16 @@ class Serial:
 @contextmanager
 def alone() -> Iterator[None]:
     """Be the only runner of the results folder. Raises Occupied if there is another."""
-    owner = paths.RESULTS / "runner.json"
+    owner = paths.RESULTS / "runner.txt"
     paths.RESULTS.mkdir(parents=True, exist_ok=True)
     lock = FileLock(paths.RESULTS / "runner.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        other = json.loads(owner.read_text(encoding="utf-8")) if owner.exists() else {}
-        which = ", ".join(f"{name} {value}" for name, value in other.items())
-        raise Occupied(f"Another run writes to {paths.RESULTS} ({which}): wait for it.") from error
-    me = {
-        "pid": os.getpid(),
-        "host": platform.node(),
-        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
-        "command": shlex.join(sys.argv),
-    }
+        other = owner.read_text(encoding="utf-8") if owner.exists() else "it has just begun"
+        raise Occupied(f"Another run writes to {paths.RESULTS} ({other}): wait for it.") from error
     try:
-        storage.atomic_write(owner, json.dumps(me).encode())
+        storage.atomic_write(owner, f"pid {os.getpid()} on {platform.node()}".encode())
         yield
     finally:
         owner.unlink(missing_ok=True)

@@ -147,19 +147,9 @@ def _judged(launch: Launch) -> Outcome:
             rows += [row for row in csv.DictReader(file) if row.get("status")]
     gaps = [row for row in rows if row["status"] != "ok" and not row.get("value")]
     if launch.profile == profiles.DRAWN:  # what the record lacks, nobody can add
-        return Outcome("ok", _not_recorded(rows, gaps))
+        lacking = [row for row in gaps if not row["status"].startswith(FINDINGS)]
+        return Outcome("ok", f"{len(lacking)} of {len(rows)} points not recorded" * bool(lacking))
     return judged(dict.fromkeys((row["model"], row["status"]) for row in gaps))
-
-
-def _not_recorded(rows: list[dict], gaps: list[dict]) -> str:
-    """Say how many points the record lacks, and which models it lacks altogether."""
-    lacking = [row for row in gaps if not row["status"].startswith(FINDINGS)]
-    points, missing = ([row for row in some if row.get("task")] for some in (rows, lacking))
-    recorded = {row["model"] for row in rows if row["status"] == "ok"}
-    absent = dict.fromkeys(row["model"] for row in lacking if row["model"] not in recorded)
-    words = [f"{len(missing)} of {len(points)} points not recorded"] if missing else []
-    words += [f"nothing of {', '.join(absent)} recorded"] if absent else []
-    return "; ".join(words)
 
 
 def judged(gaps: Iterable[tuple[str, str]]) -> Outcome:
