@@ -136,7 +136,7 @@ def lines(folder: Path, file: str = "measured") -> list[str]:
     return place.read_text(encoding="utf-8").splitlines() if place.exists() else []
 
 
-def until(condition, seconds: float = 60) -> None:
+def until(condition, seconds: float = 300) -> None:
     """Wait for `condition()` to hold. Raises AssertionError if it does not in time."""
     end = time.monotonic() + seconds
     while not condition():
