@@ -92,7 +92,7 @@ def sweeps(bench: Bench) -> None:
     profile, layers = bench.profile, bench.num_layers
     texts = random_model.texts(profile.c4_sequences, profile.c4_tokens)
     c4 = Task("c4", tuple({"text": t, "max_tokens": profile.c4_tokens} for t in texts))
-    questions = random_model.task("mmlu", profile.mmlu_questions, profile.c4_tokens // 8, shots=5)
+    questions = random_model.mmlu(profile.mmlu_questions, profile.c4_tokens // 8, shots=5)
     sizes = range(1, layers // 2, 3)
     blocks = [Block(layers - 1 - n - n % 3, n) for n in sizes]
     model, tokenizer = bench.model()
