@@ -1,7 +1,11 @@
 """The jobs of a run: their names, what each measures, their order, and one alone."""
 
+import json
 import os
 import shutil
+import subprocess
+import sys
+import time
 
 import pytest
 from conftest import Distances, replicate
@@ -171,7 +175,10 @@ def test_jobs_on_one_machine_share_its_cores(monkeypatch, engine, visible, threa
 @pytest.fixture
 def mapped(smoke_run, output):
     """Results that are a map alone."""
-    shutil.copytree(smoke_run / "data/results/similarity", paths.RESULTS / "similarity")
+    results = smoke_run / "data" / "results"
+    shutil.copytree(results / "similarity", paths.RESULTS / "similarity")
+    if (results / "format.json").exists():
+        shutil.copy(results / "format.json", paths.RESULTS)
     return output
 
 
@@ -181,18 +188,34 @@ def test_a_job_needs_its_map(output, capsys):
     assert "run job tiny-random-map first." in printed.out and "Traceback" not in printed.err
 
 
-def test_a_job_leaves_all_its_results_and_no_others(mapped, capsys):
-    """Beside a run that holds the results."""
-    assert run.main(["--profile", "smoke", "--jobs"]) == 0
-    listed = capsys.readouterr().out.split()
+def test_a_job_killed_in_the_middle_of_its_healing_goes_on(smoke_run, mapped):
+    """Beside a run that holds the results; with the results of a run that was not killed."""
+    job = [sys.executable, "-m", "replication", "--profile", "smoke", "--job", HEALED]
+    killed = subprocess.Popen(job, env=os.environ | {"DEEPER_LAYERS_OUTPUT": str(mapped)})
+    while not list(paths.RESULTS.glob("adapters/*/checkpoint-*")):
+        assert killed.poll() is None
+        time.sleep(0.02)
+    killed.kill()
+    killed.wait()
+    assert not list(paths.RESULTS.glob("*/*/*healed*.json"))
     with batch.alone():
-        assert run.main(["--profile", "smoke", "--job", HEALED]) == 0
+        done = replicate(mapped, *job[3:])
+    assert done.returncode == 0, done.stderr
+    files = list(paths.RESULTS.glob("*/*/*.json"))
+    kinds = [file.parts[-3] for file in files]
+    assert kinds.count("healing") == 1 and kinds.count("scores") > 1  # and no others
+    for file in files:
+        once = smoke_run / "data/results" / file.relative_to(paths.RESULTS)
+        again, uninterrupted = (json.loads(text.read_text())["values"] for text in (file, once))
+        assert again == uninterrupted, file
     jobs = plan.jobs_of("tiny-random", SMOKE, NUMBERS)
-    assert {*listed} <= {job.name for job in jobs} and len(listed) > 10
-    done = {job.name for job, requests in jobs.items() if all(map(plan.is_done, requests))}
-    assert {"tiny-random-map", HEALED} <= done and UNHEALED not in done
-    kinds = [file.parts[-3] for file in paths.RESULTS.glob("*/*/*.json")]
-    assert kinds.count("healing") == 1 and kinds.count("scores") > 1
+    all_done = {job.name for job, requests in jobs.items() if all(map(plan.is_done, requests))}
+    assert {"tiny-random-map", HEALED} <= all_done and UNHEALED not in all_done
+
+
+def test_a_job_that_was_listed_before_the_map_is_known(mapped):
+    guessed = by_job("tiny-random", SMOKE, NUMBERS, plan.Guess(registry.num_layers("tiny-random")))
+    assert guessed.keys() <= plan.jobs_of("tiny-random", SMOKE, NUMBERS).keys()
 
 
 def test_jobs_of_several_models_then_notebooks_that_only_draw(mapped):

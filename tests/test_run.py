@@ -1,19 +1,14 @@
 """The notebooks, headless, in `smoke`: what they leave, and what is left of one that ends early."""
 
 import os
-import shutil
-import signal
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
 import nbformat
 import pandas as pd
-import psutil
 import pytest
 import torch
-from conftest import replicate
 from nbclient.exceptions import DeadKernelError
 
 from benchmarks.faults import processes
@@ -43,38 +38,6 @@ def test_every_notebook_leaves_its_figures(smoke_run):
         point = ["model", "strategy", "treatment", "block_start", "block_size", "task"]
         assert not table.duplicated(point).any()
         assert set(table.treatment) == {"unpruned", "unhealed", "healed"}
-
-
-def test_killed_in_the_middle_of_a_healing_and_continued(smoke_run, tmp_path):
-    """kill -9 of runner and kernel; the next run does what is missing and ends with the same."""
-    only, results = ("--profile", "smoke", "--only", "03"), tmp_path / "data" / "results"
-    shutil.copytree(smoke_run / "data/results", results)
-    shutil.rmtree(results / "healing")
-    shutil.rmtree(results / "adapters")
-    for file in results.glob("scores/*/*healed*.json"):
-        file.unlink()
-    kept = {file: file.stat().st_mtime_ns for file in results.glob("*/*/*.json")}
-    runner = subprocess.Popen(
-        [sys.executable, "-m", "replication", *only],
-        env=os.environ | {"DEEPER_LAYERS_OUTPUT": str(tmp_path)},
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-    )
-    while not list(results.glob("adapters/*/checkpoint-*")):
-        assert runner.poll() is None
-        time.sleep(0.02)
-    os.killpg(runner.pid, signal.SIGKILL)
-    for kernel in psutil.process_iter(["environ"]):  # kernels have their own session
-        if (kernel.info["environ"] or {}).get("DEEPER_LAYERS_OUTPUT") == str(tmp_path):
-            kernel.kill()
-    runner.wait()
-    assert not (tmp_path / "papermill_runs/smoke/03_healing.ipynb").exists()
-    done = replicate(tmp_path, *only)
-    assert done.returncode == 0, done.stderr
-    assert {file: file.stat().st_mtime_ns for file in kept} == kept
-    for name in notebooks.NOTEBOOKS["03"].figures:
-        again, once = (f / "figures/smoke" / f"{name}.csv" for f in (tmp_path, smoke_run))
-        assert again.read_bytes() == once.read_bytes(), name
 
 
 TOKEN = "hf_ThisTokenMustNotBeShown"
