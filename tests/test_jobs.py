@@ -23,6 +23,7 @@ SMOKE, OVERNIGHT = profiles.get("smoke"), profiles.get("overnight")
 PAPER = profiles.get("paper", ["llama-2-70b", "mistral-7b"])
 HEALED, UNHEALED = "tiny-random-similarity-n02-r8-s0-healed", "tiny-random-02-unhealed"
 NUMBERS = list(NOTEBOOKS)
+RESULTS = ("healing", "scores")
 
 
 # ---- which there are -----------------------------------------------------------------------
@@ -201,10 +202,9 @@ def test_a_job_killed_in_the_middle_of_its_healing_goes_on(smoke_run, mapped):
     with batch.alone():
         done = replicate(mapped, *job[3:])
     assert done.returncode == 0, done.stderr
-    files = list(paths.RESULTS.glob("*/*/*.json"))
-    kinds = [file.parts[-3] for file in files]
-    assert kinds.count("healing") == 1 and kinds.count("scores") > 1  # and no others
-    for file in files:
+    healings, scores = (list(paths.RESULTS.glob(f"{kind}/*/*.json")) for kind in RESULTS)
+    assert len(healings) == 1 and len(scores) > 1  # and no others
+    for file in healings + scores:
         once = smoke_run / "data/results" / file.relative_to(paths.RESULTS)
         again, uninterrupted = (json.loads(text.read_text())["values"] for text in (file, once))
         assert again == uninterrupted, file
