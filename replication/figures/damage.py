@@ -2,7 +2,6 @@
 
 import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 
 from lib.models import registry
@@ -10,9 +9,10 @@ from replication.analysis.islands import rescaled
 from replication.figures.heatmaps import block_map
 from replication.figures.style import STYLE, WIDTH, colour, finished
 
-MAPS = (  # column, what its colours say, colours
-    ("value_rescaled", "damage, each row from 0 to 1", {}),
-    ("residual", "rank of damage − rank of distance", {"cmap": "coolwarm", "vmin": -1}),
+LABELS = (  # of the colours of each column
+    "damage, each row from 0 to 1",
+    "rank of damage − rank of distance",
+    "block size $n$ (layers)",
 )
 BEST = {
     "distance": ("k.", {"ms": 4, "label": "most similar"}),
@@ -29,26 +29,22 @@ def figure_damage(tables: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
     by_row = rows.transform(lambda row: rescaled(row.to_numpy()))
     tables = tables.join(by_row.add_suffix("_rescaled"))
     models = tables.groupby("model", sort=False)
+    sizes = plt.Normalize(1, tables.block_size.max())
     with plt.rc_context(STYLE):
         size = WIDTH, 1.1 + 2.3 * len(models)
         figure, axes = plt.subplots(len(models), 3, figsize=size, squeeze=False)
-        for (*maps, scatter), (name, table) in zip(axes, models, strict=True):
-            for axis, (column, _, colours) in zip(maps, MAPS, strict=True):
-                block_map(axis, table, column, "", BEST, **colours)
-            maps[0].set_title(f"{registry.label(name)}, {table.n.iloc[0]} texts", loc="left")
-            _scatter(scatter, table, correlations[correlations.model == name])
-        for column, (_, label, _) in enumerate(MAPS):
-            mesh = axes[0, column].collections[0]
-            figure.colorbar(mesh, ax=axes[:, column], label=label, location="bottom", aspect=25)
+        for (damage, residual, scatter), (name, table) in zip(axes, models, strict=True):
+            title = f"{registry.label(name)}, {table.n.iloc[0]} texts"
+            block_map(damage, table, "value_rescaled", title, BEST)
+            block_map(residual, table, "residual", "", BEST, cmap="coolwarm", vmin=-1)
+            scatter.scatter(table.distance, table.value, c=table.block_size, norm=sizes, s=8)
+            scatter.set(xlabel="angular distance", ylabel="rise of the C4 loss (nats)")
+            scatter.set_yscale("symlog", linthresh=0.1)
+            ranks = correlations[correlations.model == name]
+            lines = ranks.blocks + ": " + ranks.rank_correlation.map("{:.2f}".format)
+            text = "\n".join(["rank correlation", *lines])
+            scatter.text(0.99, 0.03, text, ha="right", fontsize=7, transform=scatter.transAxes)
+        for column, label in enumerate(LABELS):
+            colours = axes[0, column].collections[0]
+            figure.colorbar(colours, ax=axes[:, column], label=label, location="bottom", aspect=25)
         return finished(figure, tables, legend="")
-
-
-def _scatter(axis, table: pd.DataFrame, correlations: pd.DataFrame) -> None:
-    """Draw damage against distance, a point a block, with their rank correlations."""
-    columns = {"x": "distance", "y": "value", "hue": "block_size"}
-    sns.scatterplot(table, **columns, palette="viridis", s=8, linewidth=0, ax=axis)
-    axis.legend(title="block size $n$", fontsize=6, title_fontsize=7)
-    axis.set(xlabel="angular distance", ylabel="rise of the C4 loss (nats)")
-    axis.set_yscale("symlog", linthresh=0.1)
-    texts = [f"{row.blocks}: {row.rank_correlation:.2f}" for row in correlations.itertuples()]
-    axis.set_title("\n".join(["rank correlation", *texts]), loc="left", fontsize=7)

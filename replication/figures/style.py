@@ -74,7 +74,7 @@ def panel_grid(
             axis.set_title(column, loc="left")
         if place == [other for other in places if other[1] == column][-1]:
             axis.tick_params(labelbottom=True)
-            axis.set_xlabel(xlabel, fontsize=9)
+            axis.set_xlabel(xlabel, fontsize=8)
         drawn[place] = axis
     return figure, drawn
 

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from replication.figures.style import STYLE, WIDTH, colour, finished
 
-SHADES = {"agrees": colour("agrees"), "differs": colour("differs"), "": colour("can't tell")}
+SHADES = {verdict: colour(verdict) for verdict in ("agrees", "differs", "can't tell")}
+SHADES[""] = SHADES["can't tell"]
 FIRM = {"decided": 1.0, "points this way": 0.35, "can't tell": 1.0}  # opacity; others are words
 COLUMNS = {"direction": "way", "confidence": "firmness"}  # of figure_claims.csv
 
@@ -23,38 +24,42 @@ def figure_claims(verdicts: list) -> Figure:
     paper, left of it it differs; within it the interval lies across the bound. Pale: more healing
     or another definition may change it. What cannot be tested here has a dash.
     """
-    table = pd.DataFrame(map(_columns, verdicts)).rename(columns=COLUMNS)
+    rows = [asdict(v) | {"verdict": v.verdict, "light": v.light} for v in verdicts]
+    table = pd.DataFrame(rows).rename(columns=COLUMNS)
     statements = table.groupby("claim", sort=False).statement.first()
-    parts = list(statements.index)
-    marks = table.assign(
-        position=[verdict.position for verdict in verdicts],
-        row=table.claim.map(parts.index),
-        verdict=table.way.where(table.way != "", "can't tell"),
-    )
-    marks = marks[marks.firmness.isin(FIRM) & marks.position.notna()]
-    far = 1.3 * marks.position[np.isfinite(marks.position)].abs().max()
-    edge = max(10, 0 if np.isnan(far) else far)
-    marks["position"] = marks.position.clip(-edge, edge)  # what is infinitely far is at the edge
+    count = len(statements)
+    marks = _marks(table, verdicts)
     with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(WIDTH, 1.7 + 0.25 * len(parts)))
+        figure, axis = plt.subplots(figsize=(WIDTH, 1.7 + 0.25 * count))
         axis.axvspan(-1, 1, color="0.88", lw=0)
         axis.axvline(0, color="0.6", lw=0.8)
-        columns = {"x": "position", "y": "row", "hue": "verdict", "style": "model"}
-        shades = SHADES | {"can't tell": SHADES[""]}
-        for firmness, shown in marks.groupby("firmness"):
-            sns.scatterplot(shown, **columns, palette=shades, alpha=FIRM[firmness], ax=axis)
-        for row in set(range(len(parts))) - set(marks.row):
+        if len(marks):
+            columns = {"x": "position", "y": "row", "hue": "verdict", "style": "model"}
+            sns.scatterplot(marks, **columns, palette=SHADES, s=45, ax=axis)
+            opacities = marks.firmness.map(FIRM).to_numpy()
+            axis.collections[-1].set_alpha(opacities)
+            sns.move_legend(axis, "upper right", bbox_to_anchor=(0, 0), ncols=2, frameon=False)
+        for row in set(range(count)) - set(marks.row):
             axis.text(0, row, "– not testable here", ha="center", va="center", fontsize=7.5)
         axis.set_xscale("symlog", linthresh=1)
-        axis.set(xlim=(-1.2 * edge, 1.2 * edge), ylim=(len(parts) - 0.5, -0.5), ylabel="")
+        axis.set_ylim(count - 0.5, -0.5)
         texts = [f"{part}  {fill(text, 70)}" for part, text in statements.items()]
-        axis.set_yticks(range(len(parts)), texts, fontsize=7.5)
+        axis.set_yticks(range(count), texts, fontsize=7.5)
         label = "(value − bound) / half-width of the 95 % interval; pale: only points this way"
         axis.set_xlabel(f"← differs        agrees →\n{label}", fontsize=8)
-        axis.legend().remove()
-        return finished(figure, table, legend="")
+        axis.set_ylabel("")
+        return finished(figure, table)
 
 
-def _columns(verdict) -> dict:
-    """Return a row of figure_claims.csv."""
-    return asdict(verdict) | {"verdict": verdict.verdict, "light": verdict.light}
+def _marks(table: pd.DataFrame, verdicts: list) -> pd.DataFrame:
+    """Return the rows that have a mark, with their places; infinitely far is at the edge."""
+    parts = list(table.claim.unique())
+    places = table.assign(
+        position=[verdict.position for verdict in verdicts],
+        row=table.claim.map(parts.index),
+        verdict=table.way.replace("", "can't tell"),
+    )
+    marks = places[places.firmness.isin(FIRM) & places.position.notna()]
+    distances = marks.position.abs()
+    edge = 1.3 * distances[np.isfinite(distances)].max()
+    return marks.assign(position=marks.position.clip(-edge, edge))
