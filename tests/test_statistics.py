@@ -15,6 +15,7 @@ from replication.analysis import bootstrap, statistics
 from replication.analysis.curves import Curve
 from replication.analysis.depth import halves, last_is_least
 
+DEPTHS, OTHERS = [0, 0.1, 0.2, 0.3], [0, 0.1, 0.2, 0.4]
 LUCK = np.random.default_rng(0).normal(0, 0.1, (1000, 1))
 
 
@@ -39,13 +40,18 @@ def exactly(value: float, low: float, high: float):
     return pytest.approx((value, low, high), abs=1e-12)
 
 
+def always(value: float):
+    """Return that of a statistic which is the same in every resample."""
+    return exactly(value, value, value)
+
+
 # ---- one line ------------------------------------------------------------------------------
 
 
 def test_halfway():
     """Of 1 - 0.2 = 0.8 these rows lose 0, 1/8, 3/8, 7/8; 0, 1/8, 5/8, 7/8; and never half."""
     measured = line(
-        [0, 0.1, 0.2, 0.3],
+        DEPTHS,
         [1, 0.9, 0.7, 0.3],  # half is lost a quarter of the way from 0.2 to 0.3
         [1, 0.9, 0.5, 0.3],  # three quarters of the way from 0.1 to 0.2
         [1, 0.9, 0.8, 0.7],  # beyond 0.3
@@ -56,10 +62,9 @@ def test_halfway():
 
 def test_where_half_or_three_quarters_are_never_lost_is_beyond_the_last_depth():
     """A quarter is lost at 0.05, half at 0.1; or half is never lost."""
-    depths = [0, 0.1, 0.2, 0.3]
-    assert statistics.width(of_lost(depths, [0, 0.25, 0.75, 1])) == exactly(*[0.1] * 3)
-    assert statistics.width(of_lost(depths, [0, 0.5, 0.6, 0.7])) == exactly(np.inf, 0.25, np.inf)
-    assert statistics.halfway(of_lost(depths, [0, 0.1, 0.2, 0.3])) == (np.inf, 0.3, np.inf)
+    assert statistics.width(of_lost(DEPTHS, [0, 0.25, 0.75, 1])) == always(0.1)
+    assert statistics.width(of_lost(DEPTHS, [0, 0.5, 0.6, 0.7])) == exactly(np.inf, 0.25, np.inf)
+    assert statistics.halfway(of_lost(DEPTHS, DEPTHS)) == (np.inf, 0.3, np.inf)
 
 
 def test_left_beyond():
@@ -80,7 +85,7 @@ def test_left_beyond():
 def test_least_harm(values, is_loss, least):
     """A cut may help; a loss rises where a score falls."""
     measured = with_luck([0, 0.1, 0.2], *values, floor=10.0 * is_loss, is_loss=is_loss)
-    assert statistics.least_harm(measured) == exactly(*[least] * 3)
+    assert statistics.least_harm(measured) == always(least)
 
 
 # ---- two lines -----------------------------------------------------------------------------
@@ -88,10 +93,10 @@ def test_least_harm(values, is_loss, least):
 
 def test_later():
     """Two models have no depth in common but 0; each has its own."""
-    shallow = of_lost([0, 0.1, 0.2, 0.3], [0, 0.25, 0.75, 1])  # half at 0.15
+    shallow = of_lost(DEPTHS, [0, 0.25, 0.75, 1])  # half at 0.15
     deep = of_lost([0, 0.25, 0.5, 0.75], [0, 0.25, 0.75, 1])  # half at 0.375, so 0.225 later
-    kept = of_lost([0, 0.25, 0.5, 0.75], [0, 0.1, 0.2, 0.3])
-    assert statistics.later(shallow, deep) == exactly(*[0.225] * 3)
+    kept = of_lost([0, 0.25, 0.5, 0.75], DEPTHS)
+    assert statistics.later(shallow, deep) == always(0.225)
     assert statistics.later(shallow, kept) == exactly(np.inf, 0.75 - 0.15, np.inf)
 
 
@@ -112,49 +117,33 @@ def test_shift():
     assert statistics.shift(first, second) == exactly(-0.25, -0.31, 0)
 
 
-def test_gain():
-    """Of the depths 0.1 and 0.2: the unpruned score is no gain."""
-    first = line(
-        [0, 0.1, 0.2, 0.3],
-        [0.8, 0.7, 0.4, 0.1],
-        [0.9, 0.8, 0.5, 0.2],
-        [0.7, 0.6, 0.3, 0.0],
-    )
-    second = line(
-        [0, 0.1, 0.2, 0.4],
-        [0.8, 0.75, 0.55, 0.9],  # gains 0.05 and 0.15
-        [0.9, 0.85, 0.65, 0.9],  # the same
-        [0.7, 0.65, 0.25, 0.9],  # 0.05 and -0.05
-    )
-    assert statistics.gain(first, second) == exactly(0.1, 0, 0.1)
-
-
-def test_least_gain():
+def test_gains():
     """0.05 and 0.15; the depths that one line has alone are -0.5 and 0.5 apart."""
-    first = with_luck([0, 0.1, 0.2, 0.3], 0.8, 0.7, 0.4, 0.9)
-    second = with_luck([0, 0.1, 0.2, 0.4], 0.8, 0.75, 0.55, 0.4)
-    assert statistics.least_gain(first, second) == exactly(*[0.05] * 3)
+    first = with_luck(DEPTHS, 0.8, 0.7, 0.4, 0.9)
+    second = with_luck(OTHERS, 0.8, 0.75, 0.55, 0.4)
+    assert statistics.gain(first, second) == always(0.1)
+    assert statistics.least_gain(first, second) == always(0.05)
 
 
 def test_costs():
     """A loss has ln V = 10 to rise to, and no further; each line starts from its own loss."""
     loss = {"floor": 10, "is_loss": True}
-    first = line([0, 0.1, 0.2, 0.3], [2, 4, 6, 2], **loss)  # of 8 nats a quarter and half are lost
-    second = line([0, 0.1, 0.2, 0.4], [3, 6.5, 18, 3], **loss)  # of 7 nats half, and all
-    assert statistics.cost(first, second) == exactly(*[0.375] * 3)
-    assert statistics.largest_cost(first, second) == exactly(*[0.5] * 3)
+    first = line(DEPTHS, [2, 4, 6, 2], **loss)  # of 8 nats a quarter and half are lost
+    second = line(OTHERS, [3, 6.5, 18, 3], **loss)  # of 7 nats half, and all
+    assert statistics.cost(first, second) == always(0.375)
+    assert statistics.largest_cost(first, second) == always(0.5)
 
 
 def test_gain_where_flat():
     """Each row where the first line has kept half in that row, the unpruned model included."""
     first = line(
-        [0, 0.1, 0.2, 0.3],
+        DEPTHS,
         [1, 0.9, 0.4, 0.9],  # half is left at 0 and at 0.1
         [1, 0.9, 0.6, 0.9],  # and at 0.2
         [1, 0.4, 0.3, 0.9],  # only at 0
     )
     second = line(
-        [0, 0.1, 0.2, 0.4],
+        OTHERS,
         [1.1, 0.95, 0.9, 0.1],  # gains 0.1 and 0.05
         [1.1, 0.95, 0.9, 0.1],  # 0.1, 0.05 and 0.3
         [1.02, 0.95, 0.9, 0.1],  # 0.02
@@ -171,7 +160,7 @@ def test_largest_change():
         with_luck([*depths, 0.4], 0.8, 0.62, 0.42, 0.1),
         with_luck([*depths, 0.4], 0.8, 0.65, 0.37, 0.1),
     )
-    assert statistics.largest_change(first, *others) == exactly(*[0.04] * 3)
+    assert statistics.largest_change(first, *others) == always(0.04)
 
 
 def test_bend():
@@ -192,29 +181,17 @@ def test_bend():
 
 def test_lost_when_lost():
     """The first line's extra depth would move its middle, the second's what is read there."""
-    first = of_lost(
-        [0, 0.1, 0.15, 0.2, 0.3],
-        [0, 0.25, 0.25, 0.75, 1],  # half at 0.15
-        [0, 0, 0.5, 0.5, 1],  # 0.2
-        [0, 0.5, 0.5, 1, 1],  # 0.1
-    )
-    second = of_lost(
-        [0, 0.1, 0.12, 0.2, 0.3],
-        [0, 0.1, 0.9, 0.3, 0.9],  # 0.2 is lost at 0.15
-        [0, 0.2, 0.9, 0.4, 0.6],  # 0.4 at 0.2
-        [0, 0.05, 0.9, 0.1, 0.2],  # 0.05 at 0.1
-        start=2.0,
-        floor=10.0,
-        is_loss=True,
-    )
-    assert statistics.lost_when_lost(first, second) == exactly(0.2, 0.05, 0.4)
+    first = of_lost([0, 0.1, 0.15, 0.2, 0.3], [0, 0.25, 0.25, 0.75, 1])  # half at 0.15
+    lost = [0, 0.1, 0.9, 0.3, 0.9]  # 0.2 is lost at 0.15
+    second = of_lost([0, 0.1, 0.12, 0.2, 0.3], lost, start=2.0, floor=10.0, is_loss=True)
+    assert statistics.lost_when_lost(first, second) == always(0.2)
 
 
 def test_interaction():
     """A ratio of means: what is small at one depth does not count more."""
-    first = line([0, 0.1, 0.2, 0.3], [2, 3, 5, 9])  # rises by 1 and by 3: 2
-    second = line([0, 0.1, 0.2, 0.4], [4, 5.5, 7.5, 4])  # by 1.5 and 3.5: 2.5, a quarter more
-    assert statistics.interaction(first, second) == exactly(*[0.25] * 3)
+    first = line(DEPTHS, [2, 3, 5, 9])  # rises by 1 and by 3: 2
+    second = line(OTHERS, [4, 5.5, 7.5, 4])  # by 1.5 and 3.5: 2.5, a quarter more
+    assert statistics.interaction(first, second) == always(0.25)
 
 
 @pytest.mark.parametrize(

@@ -35,17 +35,17 @@ def figure_claims(verdicts: list) -> Figure:
         axis.axvline(0, color="0.6", lw=0.8)
         if len(marks):
             columns = {"x": "position", "y": "row", "hue": "verdict", "style": "model"}
-            sns.scatterplot(marks, **columns, palette=SHADES, s=45, ax=axis)
+            sns.scatterplot(marks, **columns, palette=SHADES, s=45, clip_on=False, ax=axis)
             opacities = marks.firmness.map(FIRM).to_numpy()
             axis.collections[-1].set_alpha(opacities)
-            sns.move_legend(axis, "upper right", bbox_to_anchor=(0, 0), ncols=2, frameon=False)
+            sns.move_legend(axis, "upper right", bbox_to_anchor=(-0.1, 0), ncols=2, frameon=False)
         for row in set(range(count)) - set(marks.row):
             axis.text(0, row, "– not testable here", ha="center", va="center", fontsize=7.5)
         axis.set_xscale("symlog", linthresh=1)
         axis.set_ylim(count - 0.5, -0.5)
         texts = [f"{part}  {fill(text, 70)}" for part, text in statements.items()]
         axis.set_yticks(range(count), texts, fontsize=7.5)
-        label = "(value − bound) / half-width of the 95 % interval; pale: only points this way"
+        label = "(value − bound) / half-width of\nthe 95 % interval; pale: points this way"
         axis.set_xlabel(f"← differs        agrees →\n{label}", fontsize=8)
         axis.set_ylabel("")
         return finished(figure, table)
