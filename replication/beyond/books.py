@@ -50,7 +50,7 @@ def figure_stories(scores: pd.DataFrame) -> Figure:
     """One model, unhealed: what each of two cuts does to letters, to stories and to sums."""
     table = scores.assign(panel=scores.model.map(registry.label))
     titles = table.task.map(TASKS)
-    return grid(table, titles, "strategy", of="panel", sharey="none")
+    return grid(table, titles, "strategy", row="panel", sharey=False)
 
 
 def figure_books(scores: pd.DataFrame) -> Figure:
@@ -62,4 +62,4 @@ def figure_books(scores: pd.DataFrame) -> Figure:
     table = scores[pd.MultiIndex.from_frame(scores[["model", "questions"]]).isin(both)]
     table = (scores if table.empty else table).assign(variant=lambda rows: rows.book)
     titles = table.model.map(registry.label)
-    return grid(table, titles, "variant", of="questions")
+    return grid(table, titles, "variant", row="questions")

@@ -171,7 +171,7 @@ def figure_measures(measured: pd.DataFrame) -> Figure:
     tasks = table.task.map(TASKS).str.removesuffix(" accuracy")
     table = table.assign(panel=f"{registry.label(name)}\n" + tasks)
     titles = table.measure.replace("share of the commonest answer", "commonest")
-    return grid(table, titles, "strategy", of="panel", sharey="none")
+    return grid(table, titles, "strategy", row="panel", sharey=False)
 
 
 def figure_letters(scores: pd.DataFrame) -> Figure:
@@ -181,7 +181,8 @@ def figure_letters(scores: pd.DataFrame) -> Figure:
     panels = table.model.map(registry.label) + "\n" + table.questions.map(TASKS)
     table = table.assign(variant=table.form, panel=panels)
     mark = partial(_letters_without_knowledge, table)
-    return grid(table, table.strategy, "variant", of="panel", find=mark)
+    titles = table.strategy.where(table.block_size > 0)
+    return grid(table, titles, "variant", row="panel", annotate=mark)
 
 
 def _letters_without_knowledge(table: pd.DataFrame, axes: dict) -> None:
@@ -213,7 +214,7 @@ def figure_cuts(scores: pd.DataFrame) -> Figure:
     titles = table.task.map(FORMS_OF_CUTS) + ", " + shots
     table = table.assign(panel="accuracy of\n" + table.model.map(registry.label))
     mark = partial(_flat_then_one_letter, table[table.task == "mmlu"])
-    return grid(table, titles, "strategy", of="panel", find=mark)
+    return grid(table, titles, "strategy", row="panel", annotate=mark)
 
 
 def _flat_then_one_letter(table: pd.DataFrame, axes: dict) -> None:
