@@ -262,7 +262,8 @@ def test_continues_after_an_interruption(base, undisturbed, tmp_path, monkeypatc
     passes = []
     at_each_pass(monkeypatch, passes.append)
     healed = heal(base, tmp_path)
-    assert len(passes) == RECIPE.steps - (step - 1)
+    tried = DEVICE != "cpu"  # the longest micro-batch, once more
+    assert len(passes) == RECIPE.steps - (step - 1) + tried
     assert weights(healed) == weights(undisturbed) and healed.losses == undisturbed.losses
 
 

@@ -1,6 +1,5 @@
 """The embedded 30-layer model itself (make test-all)."""
 
-
 import numpy as np
 import pytest
 
