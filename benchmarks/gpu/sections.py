@@ -23,7 +23,7 @@ from replication.measure import latency
 
 TESTS = (  # the second is slow on the simulated device
     "@tests/simulated_device/tests.txt",
-    "tests/test_packed_healing.py::test_recomputed_activations_change_no_bit",
+    "tests/test_packed.py::test_resumed_or_with_recomputed_activations_no_bit_changes",
 )
 SEVEN_B = {"hidden_size": 4096, "intermediate_size": 11_008, "num_hidden_layers": 32}
 SEVEN_B |= {"num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32_000}
