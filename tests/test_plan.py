@@ -5,7 +5,7 @@ import socket
 from dataclasses import replace
 
 import pytest
-from conftest import ARCHITECTURES, EXPERTS, tiny
+from conftest import EXPERTS, architectures, tiny
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.gpu import __main__ as gpu
@@ -47,7 +47,7 @@ def test_training_keeps_what_a_whole_micro_batch_was_seen_to_keep(name, count, m
     assert of.forward[1] < of.training[1] / 2
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", architectures())
 def test_every_architecture_is_counted(architecture):
     config = tiny(architecture).config
     of, parameters = counting.counted(config), sizes.parameters(tiny(architecture))
