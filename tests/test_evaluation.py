@@ -119,12 +119,14 @@ def test_arc_rows_ask_for_the_whole_choice(smollm2):
             assert smollm2.decode([*row.tokens, targets[-1]]) == example["prompt"] + choice
 
 
-def test_a_document_that_is_there_twice_counts_once_with_twice_its_weight(monkeypatch):
-    monkeypatch.setattr(prompts.sets, "c4", lambda *arguments: ["abc", "defgh", "abc"])
-    task = Task("c4", tuple(prompts.c4("wheels", 3, 9)))
-    values, weights = task.scores([[-np.ones(2)], [-3 * np.ones(4)], [-np.ones(2)]])
-    assert values.tolist() == [1, 3, 1]
-    assert weights.tolist() == [4, 4, 0]
+def test_the_score_of_a_text_is_its_loss(monkeypatch):
+    """A document that is there twice counts once, with twice its weight."""
+    monkeypatch.setattr(prompts.sets, "c4", lambda *arguments: ["abc", "defgh", "abc", ""])
+    task = Task("c4", tuple(prompts.c4("wheels", 4, 9)))
+    logprobs = ([-1.0, -3.0], [-3.0] * 4, [-1.0, -3.0], [])
+    values, weights = task.scores([[np.array(of_text)] for of_text in logprobs])
+    assert values.tolist() == [2, 3, 2, 0]
+    assert weights.tolist() == [4, 4, 0, 0]
 
 
 def test_c4_asks_for_every_token_but_the_first(smollm2):
@@ -138,32 +140,19 @@ def test_c4_asks_for_every_token_but_the_first(smollm2):
 @pytest.mark.parametrize(
     "name, loglikelihoods, accuracy",
     [
-        ("boolq", [[-1.0, -0.5]], 1),
-        ("boolq", [[-0.5, -1.0]], 0),
-        ("arc_easy", [[-1.0], [-0.4, -0.4]], 1),  # the sum over tokens
-        ("arc_easy", [[-3.0], [-4.0, -4.0]], 0),
-        ("hellaswag", [[-3.0], [-4.0, -4.0]], 1),  # -1.5 and -1 a character
+        ("boolq", [[-1.0, -0.5, -2.0]], 1),
+        ("boolq", [[-1.0, -2.0, -1.0]], 0),
+        ("boolq", [[-1.0, -1.0, -2.0]], 1 / 2),  # an exact tie
+        ("arc_easy", [[-1.0], [-0.4, -0.4], [-9.0]], 1),  # the sum over tokens
+        ("arc_easy", [[-3.0], [-4.0, -4.0], [-9.0]], 0),
+        ("hellaswag", [[-3.0], [-4.0, -4.0], [-9.0]], 1),  # -1.5, -1 and -9 a character
+        ("hellaswag", [[-3.0], [-6.0, -6.0], [-1.5]], 1 / 3),
     ],
 )
 def test_scores_of_choices(name, loglikelihoods, accuracy):
-    task = Task(name, ({"choices": [" ab", " abcdefgh"], "answer": 1, "weight": 1},))
+    task = Task(name, ({"choices": [" ab", " abcdefgh", " x"], "answer": 1, "weight": 1},))
     outputs = [np.array(of_row) for of_row in loglikelihoods]
-    assert task.scores([outputs])[0].tolist() == [accuracy]
-
-
-def test_the_score_of_a_text_is_its_loss():
-    task = Task("c4", ({"text": "", "max_tokens": 9},) * 2)
-    values, weights = task.scores([[np.array([-1.0, -3.0])], [np.array([])]])
-    assert values.tolist() == [2, 0]
-    assert weights.tolist() == [2, 0]
-
-
-def test_an_exact_tie_shares_the_credit():
-    example = {"choices": [" a", " b", " c"], "answer": 1, "weight": 1}
-    letters = Task("mmlu", (example,) * 4)
-    outputs = [[-1.0, -1, -2], [-1, -1, -1], [-1, -2, -1], [-2, -1, -2]]
-    values, _ = letters.scores([[np.array(logprobs)] for logprobs in outputs])
-    assert values.tolist() == [1 / 2, pytest.approx(1 / 3), 0, 1]
+    assert task.scores([outputs])[0].tolist() == [pytest.approx(accuracy)]
 
 
 def test_weighted_mean_counts_subjects_alike():
