@@ -15,7 +15,6 @@ from lib.models.decoder import residual_stream
 from lib.models.layers import run_after_block
 
 FOLDS = 16
-TOKENS = 256  # whose states are compared at once
 
 
 def angular_distances(states: torch.Tensor) -> np.ndarray:
@@ -121,30 +120,6 @@ def last_token_states(model, batch: dict) -> torch.Tensor:
     with residual_stream(model, lambda l, x: states.append(x[rows, last])):
         model.get_decoder()(input_ids=ids, use_cache=False)
     return torch.stack([x.to(model.device) for x in states], dim=1)
-
-
-@torch.inference_mode()
-def of_text(model, ids: torch.Tensor) -> dict[str, np.ndarray]:
-    """Distances and sizes of the stream, from one forward pass of a text (T token ids).
-
-    last: d(x^(l), x^(m)) at the last token, (L+1, L+1), half turns. every: the same, mean over all
-    T tokens. influence: Block Influence of ShortGPT, 1 - cos(x^(l), x^(m)), mean over tokens.
-    update: |x^(l+1) - x^(l)| / |x^(l)|, (L, T), of each layer and token.
-    """
-    states = []
-    with residual_stream(model, lambda l, x: states.append(x[0].float())):
-        model.get_decoder()(input_ids=ids[None].to(model.device), use_cache=False)
-    stream = torch.stack([x.to(model.device) for x in states])
-    inputs, outputs = stream[:-1], stream[1:]  # of each layer
-    update = (outputs - inputs).norm(dim=-1) / inputs.norm(dim=-1)
-    by_token = stream.transpose(0, 1).split(TOKENS)
-    distances = np.concatenate([angular_distances(tokens) for tokens in by_token])
-    return {
-        "last": distances[-1],
-        "every": distances.mean(0),
-        "influence": 1 - np.cos(np.pi * distances).mean(0),
-        "update": update.cpu().numpy(),
-    }
 
 
 def right_padded(ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

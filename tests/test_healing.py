@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import DEVICE, EXPERTS, tiny
+from conftest import DEVICE, EXPERTS, architectures, tiny
 from torch import nn
 from transformers import AutoModelForCausalLM
 
@@ -452,7 +452,7 @@ def test_model_and_settings_come_back_as_they_were(base, tmp_path, monkeypatch, 
 # ---- adapters ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma3", "phi"])
+@pytest.mark.parametrize("name", architectures("bloom", "gpt2", *EXPERTS))
 def test_saved_adapter_on_the_base_pruned_again(name, tmp_path, ids):
     """Adapters are stored in the pruned numbering: prune the same way, then attach.
 

@@ -4,7 +4,7 @@ import socket
 from dataclasses import replace
 
 import pytest
-from conftest import ARCHITECTURES, EXPERTS, tiny
+from conftest import EXPERTS, architectures, tiny
 from torch.utils.flop_counter import FlopCounterMode
 
 from lib import counting
@@ -35,7 +35,7 @@ def test_training_keeps_what_a_whole_micro_batch_was_seen_to_keep(name, count, m
     assert counted.forward[1] < counted.training[1] / 2
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", architectures())
 def test_every_architecture_is_counted(architecture):
     model = tiny(architecture)
     counted, parameters = counting.counted(model.config), sizes.parameters(model)
