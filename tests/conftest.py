@@ -35,9 +35,9 @@ from transformers import AutoModelForCausalLM
 from lib import evaluation
 from lib.data import sets
 from lib.evaluation import Task
-from lib.models import files, loading, machine, registry
-from replication import paths, profiles  # results name the file of `formats`
-from replication.measure import request, scores
+from lib.models import files, loading, registry
+from replication import paths, profiles
+from replication.measure import cache, request, scores
 
 DEVICE = os.environ.get("DEEPER_LAYERS_DEVICE", "cpu")  # or "sim", "cuda": for a list of tests
 if DEVICE == "sim":
@@ -208,7 +208,6 @@ def computes_on_the_device():
         if DEVICE != "cpu":
             patch.setattr(loading, "default_device", lambda: DEVICE)
             patch.setattr(loading, "UNPACKED", 0)
-            patch.setattr(loading, "fits", lambda *args, **kwargs: True)
             patch.setenv("ACCELERATE_TORCH_DEVICE", DEVICE)
         yield
 
@@ -216,10 +215,10 @@ def computes_on_the_device():
 @pytest.fixture(autouse=True, scope="session")
 def no_format_is_remembered(tmp_path_factory):
     """A busy machine's tests do not decide the format of the checkout's own results."""
-    place, file, own = tmp_path_factory.mktemp("format"), machine.format_file, paths.RESULTS
-    machine.format_file = lambda: place / "format.json" if paths.RESULTS == own else file()
+    place, file, own = tmp_path_factory.mktemp("format"), cache.format_file, paths.RESULTS
+    cache.format_file = lambda: place / "format.json" if paths.RESULTS == own else file()
     yield
-    machine.format_file = file
+    cache.format_file = file
 
 
 @pytest.fixture
@@ -403,7 +402,7 @@ class Characters:
         return transformers.BatchEncoding({"input_ids": ids[:max_length] if truncation else ids})
 
     def save_pretrained(self, folder):
-        pass
+        letters().save_pretrained(folder)
 
 
 @pytest.fixture
@@ -427,17 +426,22 @@ def in_nf4(weight: torch.Tensor) -> torch.Tensor:
     return bitsandbytes.functional.dequantize_4bit(packed, state).reshape(weight.shape)
 
 
-def stored(model, folder, **kwargs):
-    """`model` as a checkpoint folder with a tokenizer of one token a letter."""
-    model.save_pretrained(folder, **kwargs)
-    letters = {"<unk>": 0, "<s>": 1, "</s>": 2} | {chr(33 + i): 3 + i for i in range(VOCAB - 3)}
-    plain = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=letters, merges=[], unk_token="<unk>"))
+def letters() -> transformers.PreTrainedTokenizerFast:
+    """A tokenizer of one token a letter."""
+    vocab = {"<unk>": 0, "<s>": 1, "</s>": 2} | {chr(33 + i): 3 + i for i in range(VOCAB - 3)}
+    plain = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocab, merges=[], unk_token="<unk>"))
     plain.post_processor = tokenizers.processors.TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", 1)]
     )
-    transformers.PreTrainedTokenizerFast(
+    return transformers.PreTrainedTokenizerFast(
         tokenizer_object=plain, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
-    ).save_pretrained(folder)
+    )
+
+
+def stored(model, folder, **kwargs):
+    """`model` as a checkpoint folder with a tokenizer of one token a letter."""
+    model.save_pretrained(folder, **kwargs)
+    letters().save_pretrained(folder)
     return folder
 
 

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +25,7 @@ from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu import random_model, sections
 from lib.data import sets
 from lib.healing import packing, training
-from lib.models import files, loading
+from lib.models import loading
 from lib.pruning import dropped, save_pruned
 from replication import paths
 from replication.measure import latency
@@ -95,7 +94,7 @@ def name(tmp_path_factory):
 @on_the_device
 def test_nf4_is_unpacked_where_a_third_of_the_memory_is_enough(name, monkeypatch):
     """The values stay. Asked to stay packed, or to multiply in bf16 what is in fp32, it does."""
-    whole = files.in_memory(files.lazy_state_dict(Path(name)), 2, 2)
+    whole = 2 * wide_llama().num_parameters()
     packed, _ = loading.load(name, quantization="nf4", dtype="bfloat16")
     linear = {n: m for n, m in packed.named_modules() if isinstance(m, Linear4bit)}
     monkeypatch.setattr(loading, "UNPACKED", 1 / 3)

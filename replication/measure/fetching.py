@@ -57,7 +57,10 @@ def keyed_by_machine(requests: Iterable[Request]) -> list[Request]:
     def keyed(request: Request) -> Request:
         weights = tuple(request.params[key] for key in ("model", "quantization", "dtype"))
         if weights not in identities:
-            identities[weights] = loading.weights_identity(*weights)
+            name, quantization, dtype = weights
+            if dtype is None and loading.default_device() == "cpu":
+                dtype = cache.cpu_dtype()
+            identities[weights] = loading.weights_identity(name, quantization, dtype)
         return replace(request, params=request.params | identities[weights])
 
     return [keyed(request) for request in requests]
