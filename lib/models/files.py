@@ -242,16 +242,3 @@ def lazy_state_dict(folder: Path) -> dict:
             "again, as safetensors."
         ) from error
     return tensors
-
-
-def in_memory(parameters: dict, matrix: float, other: float) -> float:
-    """Return the bytes of `parameters`: `matrix` for a number that NF4 packs, else `other`.
-
-    Those are the layers' matrices; embeddings, lm_head, norms, biases and experts are not.
-    """
-    total = 0
-    for name, parameter in parameters.items():
-        in_layer = re.search(r"\.\d+\.", name)
-        packed = parameter.ndim == 2 and in_layer and ".experts." not in name
-        total += parameter.numel() * (matrix if packed else other)
-    return total
