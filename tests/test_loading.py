@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -20,6 +21,7 @@ from conftest import (
 )
 from transformers.pytorch_utils import Conv1D
 
+from lib import similarity
 from lib.blocks import Block
 from lib.models import files, loading
 from lib.models.decoder import decoder_layers
@@ -85,6 +87,21 @@ def test_dropped_layers_are_never_read(tmp_path, monkeypatch):
     loading.load(str(folder), dtype="float32", block=Block(2, 3))
     cut = tuple(f"model.layers.{layer}." for layer in (2, 3, 4))
     assert sorted(read) == sorted(name for name in tensors if not name.startswith(cut))
+
+
+def test_a_model_partly_on_the_disk_has_the_same_distances(tmp_path, ids):
+    """As transformers places one that is larger than the memory."""
+    model = tiny("llama")
+    folder, batches = stored(model, tmp_path / "model"), [{"input_ids": ids}]
+    batches[0]["attention_mask"] = torch.ones_like(ids)
+    places = dict.fromkeys(["model.embed_tokens", "model.norm", "model.rotary_emb"], "cpu")
+    places |= {"lm_head": "cpu"} | {f"model.layers.{l}": "disk" for l in range(LAYERS)}
+    offloaded = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, device_map=places, offload_folder=tmp_path / "offload", dtype=torch.float32
+    )
+    assert offloaded.model.layers[1].mlp.up_proj.weight.device.type == "meta"
+    pair = (similarity.block_distances(each, batches).matrix for each in (model, offloaded))
+    np.testing.assert_array_equal(*pair)
 
 
 # ---- layers that depend on their place ------------------------------------------------------

@@ -222,20 +222,16 @@ def test_every_notebook_takes_a_dtype():
 
 @pytest.mark.parametrize("supported, expected", [(True, "bfloat16"), (False, "float16")])
 def test_a_gpu_without_bf16_computes_in_fp16(monkeypatch, supported, expected):
-    """NF4 too, unless another format is asked for."""
+    """And NF4 in the 16 bits of the weights."""
 
     def is_bf16_supported(including_emulation=True):
         return supported or including_emulation  # a V100 says that it can
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_bf16_supported)
     assert loading.default_dtype("cuda") == expected
-    compute = {
-        dtype: loading.nf4(loading._weights("nf4", dtype, "cuda").compute).bnb_4bit_compute_dtype
-        for dtype in (None, *machine.DTYPES)
-    }
-    assert compute[None] == getattr(torch, expected)
-    assert compute["bfloat16"] == torch.bfloat16 and compute["float16"] == torch.float16
-    assert compute["float32"] == (torch.bfloat16 if supported else torch.float32)
+    for dtype in (torch.bfloat16, torch.float16):
+        assert loading.nf4(dtype).bnb_4bit_compute_dtype == dtype
+    assert loading.nf4(torch.float32).bnb_4bit_compute_dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("quantization", [None, "nf4"])
@@ -270,17 +266,15 @@ def test_what_nf4_packs_is_counted(architecture, tmp_path):
 
 
 def test_nf4_is_unpacked_on_a_gpu_of_three_times_its_size(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     model = wide_llama()
     whole = 2 * model.num_parameters()
     for memory, dtype, expected in (
-        (3 * whole, "bfloat16", True),
-        (3 * whole - 1, "bfloat16", False),
-        (6 * whole, "float32", False),  # multiplied in bf16 while it is packed
+        (3 * whole, torch.bfloat16, True),
+        (3 * whole - 1, torch.bfloat16, False),
+        (6 * whole, torch.float32, False),  # multiplied in bf16 while it is packed
     ):
         monkeypatch.setattr(loading, "_gpu_memory", lambda device, memory=memory: memory)
-        weights = loading._weights("nf4", dtype, "cuda")
-        assert loading._unpacks(weights, model.config) == expected
+        assert loading._unpacks(model.config, dtype, "cuda") == expected
 
 
 # ---- the device --------------------------------------------------------------------------------

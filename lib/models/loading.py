@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from unittest import mock
 
 import bitsandbytes
@@ -40,12 +39,23 @@ def load(
     Raises ModelError with one sentence for whatever cannot be had. A model in float16 raises one
     when its states are too large for that format.
     """
-    weights = _weights(quantization, dtype, device)
+    if quantization not in (None, "nf4"):
+        raise ModelError(f"Unknown quantization {quantization!r}: give None or 'nf4'.")
+    device = device or default_device()
+    if not isinstance(dtype, torch.dtype):
+        dtype = getattr(torch, machine.checked(dtype or default_dtype(device)))
     checkpoint = open_checkpoint(name_or_path)
     layers.check(checkpoint.config)
     keep = block.kept(checkpoint.num_layers)
     tokenizer = checkpoint.tokenizer()
-    return _assembled(checkpoint, keep, weights, packed), tokenizer
+    config = nf4(dtype) if quantization else None
+    model = _read(checkpoint, keep, dtype=dtype, device_map=device, quantization_config=config)
+    if quantization and not packed and _unpacks(checkpoint.config, dtype, device):
+        with _unpacked_by_blocks():
+            model = model.dequantize(dtype)
+    if dtype == torch.float16:
+        model.get_decoder().register_forward_hook(_check_finite)
+    return model.eval(), tokenizer
 
 
 _loaded = {}
@@ -96,66 +106,31 @@ def default_dtype(device: str) -> str:
     """Return `machine.fastest` on a CPU; bfloat16 on a GPU that computes in it, else float16."""
     if device == "cpu":
         return machine.fastest()
-    return "float16" if _emulates_bf16(device) else "bfloat16"
+    on_cuda = str(device).startswith("cuda")  # a V100 and a T4 go by way of fp32, slowly
+    emulated = on_cuda and not torch.cuda.is_bf16_supported(including_emulation=False)
+    return "float16" if emulated else "bfloat16"
 
 
-def _emulates_bf16(device: str) -> bool:
-    """Return whether a GPU computes in bf16 slowly and by way of fp32, as a V100 and a T4 do."""
-    on_cuda = str(device).startswith("cuda")
-    return on_cuda and not torch.cuda.is_bf16_supported(including_emulation=False)
-
-
-def nf4(compute: torch.dtype = torch.bfloat16) -> BitsAndBytesConfig:
+def nf4(dtype: torch.dtype = torch.bfloat16) -> BitsAndBytesConfig:
+    """Return the configuration of NF4; it is multiplied in 16 bits, whatever `dtype` is."""
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute,
+        bnb_4bit_compute_dtype=torch.bfloat16 if dtype == torch.float32 else dtype,
     )
 
 
-@dataclass(frozen=True)
-class _Weights:
-    """The format of a model's weights, and the device that they are on."""
-
-    quantization: str | None
-    dtype: torch.dtype
-    device: str
-
-    @property
-    def compute(self) -> torch.dtype:
-        """What NF4 is multiplied in: bf16, or `dtype` if that is fp16 or bf16 is emulated."""
-        own = self.dtype == torch.float16 or _emulates_bf16(self.device)
-        return self.dtype if own else torch.bfloat16
-
-
-def _weights(
-    quantization: str | None, dtype: str | torch.dtype | None, device: str | None
-) -> _Weights:
-    """Return the format, with the defaults filled in. Raises ModelError for one that is unknown."""
-    if quantization not in (None, "nf4"):
-        raise ModelError(f"Unknown quantization {quantization!r}: give None or 'nf4'.")
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    device = device or default_device()
-    if not isinstance(dtype, torch.dtype):
-        try:
-            dtype = getattr(torch, machine.checked(dtype) if dtype else default_dtype(device))
-        except ValueError as error:
-            raise ModelError(str(error)) from error
-    return _Weights(quantization, dtype, device)
-
-
-def _unpacks(weights: _Weights, config) -> bool:
+def _unpacks(config, dtype: torch.dtype, device: str) -> bool:
     """Return whether NF4 is unpacked: on a CPU; on a GPU where the whole model has room.
 
     By the size of the GPU, not by what is free: a resumed healing must compute the same last bits.
+    Never on a GPU into 32 bits, in which NF4 is not multiplied.
     """
-    if weights.device == "cpu":
+    if device == "cpu":
         return True
-    whole = layers.meta_model(config).num_parameters() * weights.dtype.itemsize
-    room = whole <= UNPACKED * _gpu_memory(weights.device)
-    return room and weights.compute == weights.dtype
+    whole = layers.meta_model(config).num_parameters() * dtype.itemsize
+    return dtype != torch.float32 and whole <= UNPACKED * _gpu_memory(device)
 
 
 def _gpu_memory(device: str) -> int:
@@ -185,35 +160,30 @@ def _unpacked_by_blocks() -> Iterator[None]:
         yield
 
 
-def _assembled(checkpoint: Checkpoint, keep: Sequence[int], weights: _Weights, packed: bool):
+def _read(checkpoint: Checkpoint, keep: Sequence[int], **options):
     """Return the model of the layers `keep`; only their tensors are read."""
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
     one_layer = layers.meta_model(layers.pruned_config(checkpoint.config, [0]))
     tensors = checkpoint.tensors()
     model, info = type(one_layer).from_pretrained(
         None,
         config=layers.pruned_config(checkpoint.config, keep),
         state_dict=layers.slice_state_dict(tensors, one_layer, checkpoint.num_layers, keep),
-        dtype=weights.dtype,
-        device_map=weights.device,
-        quantization_config=nf4(weights.compute) if weights.quantization else None,
         ignore_mismatched_sizes=True,
         output_loading_info=True,
+        **options,
     )
     if wrong := sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]])):
         raise ModelError(
             f"The tensors in {checkpoint.folder} are not those of its config.json: {len(wrong)} "
             f"are missing or of another shape, such as {wrong[0]}."
         )
-    if weights.quantization and not packed and _unpacks(weights, checkpoint.config):
-        with _unpacked_by_blocks():
-            model = model.dequantize(weights.dtype)
-    if weights.dtype == torch.float16:
-        model.get_decoder().register_forward_hook(_check_finite)
     folder = checkpoint.folder
     model.name_or_path = model.config.name_or_path = str(folder or "")
     if folder and (folder / "generation_config.json").exists():
         model.generation_config = GenerationConfig.from_pretrained(folder)
-    return model.eval()
+    return model
 
 
 def _check_finite(decoder, args, output) -> None:

@@ -26,9 +26,9 @@ HIDDEN = ("", "-1", "NoDevFiles")  # values of CUDA_VISIBLE_DEVICES; Slurm sets 
 
 
 def checked(dtype: str) -> str:
-    """Return `dtype`. Raises ValueError if it is no format of weights."""
+    """Return `dtype`. Raises ModelError if it is no format of weights."""
     if dtype not in DTYPES:
-        raise ValueError(f"Unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}.")
+        raise ModelError(f"Unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}.")
     return dtype
 
 
