@@ -85,6 +85,15 @@ def cpu_dtype() -> str:
         return machine.checked(json.loads(file.read_bytes())["dtype"])
 
 
+def weights_identity(name: str, quantization: str | None, dtype: str | None) -> dict:
+    """Return that of `models.loading`, with the dtype that this run keeps where none is named."""
+    from lib.models import loading  # here, since it loads torch
+
+    if dtype is None and loading.default_device() == "cpu":
+        dtype = cpu_dtype()
+    return loading.weights_identity(name, quantization, dtype)
+
+
 def load(kind: str, params: dict) -> dict | None:
     """Return the stored record, whatever its status, or None.
 
