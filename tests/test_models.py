@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -23,7 +22,7 @@ from lib.models import loading, machine, reading, registry, sizes
 from lib.models.registry import ModelError
 from lib.sweep import sweep
 from replication import __main__ as run
-from replication import paths, profiles, tables
+from replication import profiles, tables
 from replication.measure import cache, fetching, inference_cost
 from replication.measure.request import Request
 
@@ -213,11 +212,6 @@ def test_the_first_of_several_processes_decides(clock, monkeypatch):
         thread.join()
     assert len(dtypes) == 8
     assert set(dtypes) == {json.loads(cache.format_file().read_text())["dtype"]}
-
-
-def test_every_notebook_takes_a_dtype():
-    for notebook in paths.NOTEBOOKS.glob("*.ipynb"):
-        assert re.search(r"profiles\.get\([^)]*DTYPE", notebook.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("supported, expected", [(True, "bfloat16"), (False, "float16")])
