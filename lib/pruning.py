@@ -60,12 +60,14 @@ def _check_saved(model, block: Block, folder: Path) -> None:
     """
     device = model.device
     probe = torch.arange(48, device=device).reshape(2, 24) % model.config.vocab_size
-    with torch.inference_mode():
+    with torch.no_grad():  # in inference mode, weights that move could not be trained any more
         expected = model(probe, use_cache=False).logits
         model.to("cpu")
-        saved, _ = loading.load(str(folder), dtype=model.dtype, device=str(device))
-        same = torch.equal(saved(probe, use_cache=False).logits, expected)
-        del saved
-        model.to(device)
+        try:
+            saved, _ = loading.load(str(folder), dtype=model.dtype, device=str(device))
+            same = torch.equal(saved(probe, use_cache=False).logits, expected)
+            del saved
+        finally:
+            model.to(device)
     if not same:
         raise RuntimeError(f"The checkpoint of {block} computes otherwise than the pruned model.")
