@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from contextlib import nullcontext
-from dataclasses import replace
 from threading import Thread
 
 import httpx
@@ -176,10 +175,11 @@ def clock(output, monkeypatch):
     fastest.cache_clear()
 
 
-def keyed_dtype(profile=SMOKE) -> str:
-    """The dtype in the key of a result."""
-    request = Request("similarity", {"model": "tiny-random", **profile.load_kwargs})
-    return fetching.keyed_by_machine([request])[0].params["dtype"]
+def keyed_dtype(dtype: str | None = None) -> str:
+    """The dtype in the key of a result, where one is named or not."""
+    weights = {"model": "tiny-random", "quantization": None, "dtype": dtype}
+    (keyed,) = fetching.keyed_by_machine([Request("similarity", weights)])
+    return keyed.params["dtype"]
 
 
 @pytest.mark.parametrize("slow, fast", [("bfloat16", "float32"), ("float32", "bfloat16")])
@@ -194,7 +194,7 @@ def test_the_faster_format_is_measured_once(clock, slow, fast):
 
 def test_a_run_that_resumes_on_another_processor_keeps_its_format(clock):
     times, timed = clock
-    assert keyed_dtype(replace(SMOKE, dtype="bfloat16")) == "bfloat16"
+    assert keyed_dtype("bfloat16") == "bfloat16"
     assert not timed and not cache.format_file().exists()
     assert keyed_dtype() == "float32"
     times |= {"bfloat16": 0.1}
