@@ -1,18 +1,14 @@
 """Angular distances between layer inputs: all blocks of a model from one forward pass."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
-from itertools import islice
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
-from lib.blocks import CHUNK, UNPRUNED, BlockDistances
+from lib.blocks import BlockDistances
 from lib.models.decoder import residual_stream
-from lib.models.layers import run_after_block
 
 FOLDS = 16
 
@@ -38,46 +34,6 @@ def block_distances(model, batches: Iterable[dict]) -> BlockDistances:
     are compared as fp64 unit vectors. Holds (L+1)·B·D numbers of a batch.
     """
     return _averaged((last_token_states(model, batch), batch.get("numbers")) for batch in batches)
-
-
-def layerwise_distances(
-    layers: Callable[[], Iterator[nn.Module]], batches: Iterable[dict], chunk: int = CHUNK
-) -> BlockDistances:
-    """`block_distances` of a model that is never whole in memory: the same numbers.
-
-    layers() yields the models of each single layer in turn (`models.one_layer_models`). Each goes
-    over a chunk of `chunk` batches, whose states are held, before the next is read: every weight is
-    read once a chunk, and two layers are held at most.
-    """
-    return _averaged(_chunkwise_states(layers, iter(batches), chunk))
-
-
-def _chunkwise_states(
-    layers: Callable[[], Iterator[nn.Module]], batches: Iterator[dict], chunk: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
-    """The last-token states of each batch, (B, L+1, D), and the numbers of its sequences."""
-    while some := list(islice(batches, chunk)):
-        for batch, states in zip(some, _states_by_layer(layers(), some), strict=True):
-            yield states, batch.get("numbers")
-
-
-@torch.inference_mode()
-def _states_by_layer(layers: Iterator[nn.Module], batches: list[dict]) -> list[torch.Tensor]:
-    """x_T^(l) of each of the batches that are held at once: (B, L+1, D)."""
-    padded = [right_padded(batch["input_ids"], batch["attention_mask"]) for batch in batches]
-    inputs = [None] * len(batches)
-    states = [[] for _ in batches]
-    for l, model in enumerate(layers):
-        for i, (ids, last) in enumerate(padded):
-            stream = {}
-            start = run_after_block(model, UNPRUNED, inputs[i]) if l else nullcontext()
-            depths = [1] if l else [0, 1]  # in this model of one layer
-            with start, residual_stream(model, stream.__setitem__, at=depths):
-                model.get_decoder()(input_ids=ids.to(model.device), use_cache=False)
-            rows = torch.arange(len(ids))
-            states[i] += [stream[depth][rows, last] for depth in depths]
-            inputs[i] = stream[1]
-    return [torch.stack(of_batch, dim=1) for of_batch in states]
 
 
 def _averaged(parts: Iterable[tuple[torch.Tensor, torch.Tensor | None]]) -> BlockDistances:

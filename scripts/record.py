@@ -33,7 +33,7 @@ def record(name: str, numbers: Iterable[str] = tuple(NOTEBOOKS)) -> int:
     place = workplace(name)
     paths.RESULTS = place / "data" / "results"
     restore.restore(paths.RECORDED / name)
-    begun, kept = description(name).get("format"), machine.format_file()
+    begun, kept = description(name).get("format"), cache.format_file()
     if begun and not kept.exists():
         storage.atomic_write(kept, json.dumps(begun).encode())
     codes = []
@@ -87,7 +87,7 @@ def describe(name: str, number: str, code: int, seconds: float) -> None:
     Each row of a table says in which environment it was measured. The format of the weights is
     kept: a recording that goes on in a clean clone, or on another processor, stays with it.
     """
-    run, kept = description(name), machine.format_file()
+    run, kept = description(name), cache.format_file()
     before = run["notebooks"].get(number, {"minutes": 0})
     minutes = round(before["minutes"] + seconds / 60, 1)
     run["notebooks"][number] = {"exit_status": code, "minutes": minutes}

@@ -35,9 +35,9 @@ from transformers import AutoModelForCausalLM
 from lib import evaluation
 from lib.data import sets
 from lib.evaluation import Task
-from lib.models import files, loading, machine, registry
-from replication import paths, profiles  # results name the file of `formats`
-from replication.measure import request, scores
+from lib.models import files, loading, registry
+from replication import paths, profiles
+from replication.measure import cache, request, scores
 from replication.run import notebooks  # noqa: F401 (whose questions add their tasks)
 
 DEVICE = os.environ.get("DEEPER_LAYERS_DEVICE", "cpu")  # or "sim", "cuda": for a list of tests
@@ -211,7 +211,6 @@ def computes_on_the_device():
         if DEVICE != "cpu":
             patch.setattr(loading, "default_device", lambda: DEVICE)
             patch.setattr(loading, "UNPACKED", 0)
-            patch.setattr(loading, "fits", lambda *args, **kwargs: True)
             patch.setenv("ACCELERATE_TORCH_DEVICE", DEVICE)
         yield
 
@@ -219,10 +218,10 @@ def computes_on_the_device():
 @pytest.fixture(autouse=True, scope="session")
 def no_format_is_remembered(tmp_path_factory):
     """A busy machine's tests do not decide the format of the checkout's own results."""
-    place, file, own = tmp_path_factory.mktemp("format"), machine.format_file, paths.RESULTS
-    machine.format_file = lambda: place / "format.json" if paths.RESULTS == own else file()
+    place, file, own = tmp_path_factory.mktemp("format"), cache.format_file, paths.RESULTS
+    cache.format_file = lambda: place / "format.json" if paths.RESULTS == own else file()
     yield
-    machine.format_file = file
+    cache.format_file = file
 
 
 @pytest.fixture
@@ -406,7 +405,7 @@ class Characters:
         return transformers.BatchEncoding({"input_ids": ids[:max_length] if truncation else ids})
 
     def save_pretrained(self, folder):
-        pass
+        letters().save_pretrained(folder)
 
 
 @pytest.fixture

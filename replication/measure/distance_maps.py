@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from functools import partial
 
 import pandas as pd
 
@@ -53,19 +52,15 @@ def _values(params: dict) -> dict:
     """Return the distances of a model on C4 as a result keeps them."""
     from lib.data import sets  # here, since what only reads results loads no torch
     from lib.models import files, loading
-    from lib.similarity import block_distances, calibration_batches, layerwise_distances
+    from lib.similarity import block_distances, calibration_batches
 
     name, batch_tokens = params["model"], params["batch_tokens"]
     weights = {key: params[key] for key in ("quantization", "dtype")}
     texts = sets.c4("validation", sets.source(params), params["sequences"])
     tokenizer = files.tokenizer(name)
     batches = calibration_batches(texts, tokenizer, params["max_tokens"], batch_tokens)
-    if loading.fits(name, batch_tokens, **weights):
-        model, _ = loading.load_cached(name, **weights)
-        distances = block_distances(model, batches)
-    else:
-        layers = partial(loading.one_layer_models, name, **weights)
-        distances = layerwise_distances(layers, batches)
+    model, _ = loading.load_cached(name, **weights)
+    distances = block_distances(model, batches)
     arrays = {key: getattr(distances, key).tolist() for key in tables.ARRAYS}
     return arrays | {"num_sequences": distances.num_sequences}
 

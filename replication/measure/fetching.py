@@ -50,14 +50,12 @@ def _gap(request: Request) -> dict:
 
 def keyed_by_machine(requests: Iterable[Request]) -> list[Request]:
     """Return the requests keyed by the very weights, and by how they compute on this machine."""
-    from lib.models import loading  # here, since it loads torch
-
     identities = {}
 
     def keyed(request: Request) -> Request:
         weights = tuple(request.params[key] for key in ("model", "quantization", "dtype"))
         if weights not in identities:
-            identities[weights] = loading.weights_identity(*weights)
+            identities[weights] = cache.weights_identity(*weights)
         return replace(request, params=request.params | identities[weights])
 
     return [keyed(request) for request in requests]

@@ -83,6 +83,7 @@ def _of_format(name: str, profile: Profile) -> dict:
     """Return the record of one format, that of the profile."""
     (keyed,) = fetching.keyed_by_machine([request(name, profile)])
     params = _on_this_machine(keyed.params)
+    profile = replace(profile, dtype=params["dtype"])
     return cache.load_or_compute("inference_cost", params, lambda: _measured(name, profile))
 
 
@@ -103,14 +104,11 @@ def _measured(name: str, profile: Profile) -> dict:
     from replication.measure import latency
 
     label = profile.quantization or "its own format"
-    problem = f"{name} in {label} does not fit into the free memory"
     loading.release()  # also this model, if it is loaded to be measured otherwise
-    if not loading.fits(name, profile.batch_tokens, **profile.load_kwargs):
-        raise TooLarge(f"{problem}.")
     try:
         return latency.in_turn(latency.load(name, profile), profile)
     except torch.OutOfMemoryError as error:
-        raise TooLarge(f"{problem} once it runs.") from error
+        raise TooLarge(f"{name} in {label} does not fit into the free memory.") from error
 
 
 # ---- tables --------------------------------------------------------------------------------
