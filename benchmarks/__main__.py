@@ -6,7 +6,7 @@ The table is written only if all of it was measured, and not with --tiny.
 import argparse
 import sys
 
-from benchmarks import anchors, distances, sweeps, table, training
+from benchmarks import distances, sweeps, table, training
 from benchmarks.sizes import FULL, TINY
 
 ROWS = {
@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     for row in chosen.only:
         lines.append(ROWS[row](size))
         print(table.markdown(lines[-1:]), file=sys.stderr, flush=True)
-    text = table.markdown(lines) + "\n" + anchors.markdown()
+    text = table.markdown(lines)
     print(text)
     if size is FULL and chosen.only == list(ROWS):  # a table is of one run, or not kept
         table.FILE.parent.mkdir(exist_ok=True)

@@ -28,8 +28,8 @@ MODELS = ("smollm2-135m", "qwen2.5-coder-1.5b")  # of the record
 STEPS = 3  # of each healing and turn
 
 
-def of_model(name: str, turns: int) -> pd.DataFrame:
-    """A row a repair of the similar block at the middle depth: seconds a unit, units, minutes."""
+def repair_times(name: str, turns: int) -> pd.DataFrame:
+    """Return a row a repair of the similar block at the middle depth: seconds, units, minutes."""
     profile = profiles.get(profiles.RECORDED)
     distances = tables.maps(profiles.get(profiles.DRAWN))[name]
     requests = [r for r in repair.repairs(name, distances, profile) if r.recipe]
@@ -49,7 +49,7 @@ def of_model(name: str, turns: int) -> pd.DataFrame:
 
 
 def _map_seconds(model, tokenizer, block, profile) -> dict[str, float]:
-    """Seconds in which each kind of map is fitted, the reading of its texts included."""
+    """Return the seconds in which each kind of map is fitted, reading its texts included."""
     count = profile.map_sequences
     texts = sets.healing_texts(profile.source, count)[:count]
     batches = calibration_batches(texts, tokenizer, profile.map_tokens, profile.batch_tokens)
@@ -58,7 +58,7 @@ def _map_seconds(model, tokenizer, block, profile) -> dict[str, float]:
 
 
 def _step_seconds(model, tokenizer, block, recipe) -> float:
-    """Seconds of a step of a healing."""
+    """Return the seconds of a step of a healing."""
     recipe = replace(recipe, steps=STEPS, warmup_steps=0, decay_steps=0)
     with tempfile.TemporaryDirectory() as folder:
         with pruning.dropped(model, block):
@@ -81,17 +81,11 @@ def draw(times: pd.DataFrame) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.repairs", description=__doc__)
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--turns", type=int, choices=range(1, 10), default=2)
-    chosen = parser.parse_args(argv)
+    turns = parser.parse_args(argv).turns
     torch.set_num_threads(1)
-    machine = cache.environment()["processor"]
-    tables = [pd.read_csv(repair.TIMED)] if repair.TIMED.exists() else []
-    tables = [table[~table.model.isin(chosen.models)] for table in tables]
-    for name in chosen.models:
-        tables.append(of_model(name, chosen.turns).assign(processor=machine, threads=1))
-        print(tables[-1].to_string(), flush=True)
-    times = pd.concat(tables).round(2)
+    times = pd.concat([repair_times(name, turns) for name in MODELS]).round(2)
+    times = times.assign(processor=cache.environment()["processor"], threads=1)
     times.to_csv(repair.TIMED, index=False)
     draw(times)
     return 0

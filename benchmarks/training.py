@@ -15,7 +15,7 @@ from benchmarks.gpu.sections import TINY as TINY_SHAPE
 from benchmarks.sizes import TINY, Size
 from benchmarks.table import Line
 from benchmarks.timing import alternate
-from lib.healing import lora, packing, training
+from lib.healing import attention, lora, packing, training
 from replication import profiles
 
 QUANTISABLE = "smollm2-135m"
@@ -35,8 +35,8 @@ def before_and_after(size: Size) -> Line:
 
     def before() -> None:
         patches = (
-            (packing, "_reads_apart", lambda model: False),
-            (lora, "half", lambda model: False),
+            (attention, "isolates_documents", lambda model: False),
+            (lora, "is_16bit", lambda model: False),
             (training, "_deterministic", _filling),
         )
         with ExitStack() as stack:
@@ -59,9 +59,9 @@ def before_and_after(size: Size) -> Line:
 
 
 @contextmanager
-def _filling(warn_only: bool) -> Iterator[None]:
+def _filling() -> Iterator[None]:
     """Be deterministic as PyTorch comes: it fills new tensors."""
-    torch.use_deterministic_algorithms(True, warn_only=warn_only)
+    torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         yield
     finally:

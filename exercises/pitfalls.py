@@ -23,6 +23,7 @@ from lib.models.decoder import decoder_layers, layers_attribute, residual_stream
 from lib.pruning import dropped
 from lib.similarity import block_distances, calibration_batches, last_token_states
 from lib.sweep import sweep
+from replication.beyond import letters  # noqa: F401 (it adds ARC-Easy by letter)
 from replication.figures import style
 from replication.figures.style import STYLE
 from replication.profiles import Profile

@@ -11,7 +11,6 @@ import numpy as np
 
 STRATEGIES = ("similarity", "simple")
 WITH_EXIT = (*STRATEGIES, "early exit")  # not the paper's: the deepest layers, the last one too
-CHUNK = 64  # batches whose states are held when a model is read layer by layer
 HEAD_POSITIONS = 128  # logits of this many positions are held at once in a sweep, on a CPU
 GPU_HEAD_POSITIONS = 2048  # and on a GPU, where starting a product takes longer than computing it
 

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from transformers.loss.loss_utils import ForCausalLMLoss
 
-from lib.healing import lora, packing
+from lib.healing import attention, lora
 from lib.healing.recipe import Recipe
 from lib.models import layers, sizes
 
@@ -71,7 +71,7 @@ def counted(config) -> Counted:
 
 def _of_token(model, trains: bool = False) -> np.ndarray:
     """Return FLOPs, bytes that other kernels move, and bytes held at the peak, of a token."""
-    model.bfloat16().set_attn_implementation(packing.NAME)
+    model.bfloat16().set_attn_implementation(attention.NAME)
     ids = torch.zeros(1, TOKENS, dtype=torch.long, device="meta")
     with (
         mock.patch.object(functional, "scaled_dot_product_attention", _attention),

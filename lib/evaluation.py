@@ -8,7 +8,6 @@ the text it writes) into one number.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 
@@ -55,7 +54,7 @@ def _loss(example: dict, outputs: list[np.ndarray]) -> tuple[float, float]:
     return loss, weight
 
 
-def _bits_per_byte(example: dict, outputs: list[np.ndarray]) -> tuple[float, float]:
+def bits_per_byte(example: dict, outputs: list[np.ndarray]) -> tuple[float, float]:
     """Negative log2-likelihood of the one choice over its bytes; weighted by its bytes."""
     length = len(example["choices"][0].encode())
     return float(-outputs[0].sum() / np.log(2) / length), length
@@ -74,20 +73,18 @@ def _number(answer: str) -> str:
     return answer.lower()
 
 
-_QUESTIONS = ("questions",)
+QUESTIONS = ("questions",)
 _SHOTS = ("questions", "shots")
 _ORDER = ("questions", "shots", "shot_order")
-_MMLU = ("subjects", *_ORDER)
 _CHOICES, _TEXTS = encoding.one_token_choices, encoding.completions
-_BITS = "bits per byte"
 
-KINDS = {
-    "mmlu": Kind(prompts.mmlu, _MMLU, _CHOICES, "accuracy"),
-    "boolq": Kind(prompts.boolq, _QUESTIONS, _CHOICES, "accuracy"),
+KINDS = {  # whoever asks a task of his own adds it here
+    "mmlu": Kind(prompts.mmlu, ("subjects", *_ORDER), _CHOICES, "accuracy"),
+    "boolq": Kind(prompts.boolq, QUESTIONS, _CHOICES, "accuracy"),
     "arc_easy": Kind(prompts.arc_easy, _ORDER, _TEXTS, "accuracy"),
     "arc_easy_test": Kind(prompts.arc_easy_test, _SHOTS, _TEXTS, "accuracy"),
     "c4": Kind(prompts.c4, ("sequences", "max_tokens"), encoding.text, "nats", _loss),
-    "hellaswag": Kind(prompts.hellaswag, _QUESTIONS, _TEXTS, "accuracy", per_character=True),
+    "hellaswag": Kind(prompts.hellaswag, QUESTIONS, _TEXTS, "accuracy", per_character=True),
     "gsm8k": Kind(
         prompts.gsm8k,
         (*_SHOTS, "new_tokens"),
@@ -96,23 +93,7 @@ KINDS = {
         _exact_match,
         generated=True,
     ),
-    "gsm8k_bpb": Kind(prompts.gsm8k, _SHOTS, _TEXTS, _BITS, _bits_per_byte),
-    "mmlu_other": Kind(prompts.mmlu, (*_MMLU, "other_than"), _CHOICES, "accuracy"),
-    "mmlu_content": Kind(prompts.mmlu_content, _MMLU, _TEXTS, "accuracy"),
-    "arc_easy_letters": Kind(prompts.arc_easy_letters, _ORDER, _CHOICES, "accuracy"),
-    "arc_easy_listed": Kind(prompts.arc_easy_listed, _ORDER, _TEXTS, "accuracy"),
-    "sciq": Kind(prompts.sciq, _QUESTIONS, _TEXTS, "accuracy"),
-    "squad": Kind(prompts.squad, _QUESTIONS, _TEXTS, _BITS, _bits_per_byte),
-}
-KINDS |= {  # the same questions with every option so many places further down
-    f"arc_easy_letters_{moved}": replace(
-        KINDS["arc_easy_letters"], build=partial(prompts.arc_easy_letters, moved=moved)
-    )
-    for moved in (1, 2, 3)
-}
-KINDS |= {  # the same questions without their passages
-    f"{name}_closed": replace(KINDS[name], build=partial(KINDS[name].build, passage=False))
-    for name in ("boolq", "sciq", "squad")
+    "gsm8k_bpb": Kind(prompts.gsm8k, _SHOTS, _TEXTS, "bits per byte", bits_per_byte),
 }
 
 

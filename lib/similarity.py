@@ -1,21 +1,16 @@
 """Angular distances between layer inputs: all blocks of a model from one forward pass."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
-from itertools import islice
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
-from lib.blocks import CHUNK, UNPRUNED, BlockDistances
+from lib.blocks import BlockDistances
 from lib.models.decoder import residual_stream
-from lib.models.layers import run_after_block
 
 FOLDS = 16
-TOKENS = 256  # whose states are compared at once
 
 
 def angular_distances(states: torch.Tensor) -> np.ndarray:
@@ -39,46 +34,6 @@ def block_distances(model, batches: Iterable[dict]) -> BlockDistances:
     are compared as fp64 unit vectors. Holds (L+1)·B·D numbers of a batch.
     """
     return _averaged((last_token_states(model, batch), batch.get("numbers")) for batch in batches)
-
-
-def layerwise_distances(
-    layers: Callable[[], Iterator[nn.Module]], batches: Iterable[dict], chunk: int = CHUNK
-) -> BlockDistances:
-    """`block_distances` of a model that is never whole in memory: the same numbers.
-
-    layers() yields the models of each single layer in turn (`models.one_layer_models`). Each goes
-    over a chunk of `chunk` batches, whose states are held, before the next is read: every weight is
-    read once a chunk, and two layers are held at most.
-    """
-    return _averaged(_chunkwise_states(layers, iter(batches), chunk))
-
-
-def _chunkwise_states(
-    layers: Callable[[], Iterator[nn.Module]], batches: Iterator[dict], chunk: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
-    """The last-token states of each batch, (B, L+1, D), and the numbers of its sequences."""
-    while some := list(islice(batches, chunk)):
-        for batch, states in zip(some, _states_by_layer(layers(), some), strict=True):
-            yield states, batch.get("numbers")
-
-
-@torch.inference_mode()
-def _states_by_layer(layers: Iterator[nn.Module], batches: list[dict]) -> list[torch.Tensor]:
-    """x_T^(l) of each of the batches that are held at once: (B, L+1, D)."""
-    padded = [right_padded(batch["input_ids"], batch["attention_mask"]) for batch in batches]
-    inputs = [None] * len(batches)
-    states = [[] for _ in batches]
-    for l, model in enumerate(layers):
-        for i, (ids, last) in enumerate(padded):
-            stream = {}
-            start = run_after_block(model, UNPRUNED, inputs[i]) if l else nullcontext()
-            depths = [1] if l else [0, 1]  # in this model of one layer
-            with start, residual_stream(model, stream.__setitem__, at=depths):
-                model.get_decoder()(input_ids=ids.to(model.device), use_cache=False)
-            rows = torch.arange(len(ids))
-            states[i] += [stream[depth][rows, last] for depth in depths]
-            inputs[i] = stream[1]
-    return [torch.stack(of_batch, dim=1) for of_batch in states]
 
 
 def _averaged(parts: Iterable[tuple[torch.Tensor, torch.Tensor | None]]) -> BlockDistances:
@@ -121,30 +76,6 @@ def last_token_states(model, batch: dict) -> torch.Tensor:
     with residual_stream(model, lambda l, x: states.append(x[rows, last])):
         model.get_decoder()(input_ids=ids, use_cache=False)
     return torch.stack([x.to(model.device) for x in states], dim=1)
-
-
-@torch.inference_mode()
-def of_text(model, ids: torch.Tensor) -> dict[str, np.ndarray]:
-    """Distances and sizes of the stream, from one forward pass of a text (T token ids).
-
-    last: d(x^(l), x^(m)) at the last token, (L+1, L+1), half turns. every: the same, mean over all
-    T tokens. influence: Block Influence of ShortGPT, 1 - cos(x^(l), x^(m)), mean over tokens.
-    update: |x^(l+1) - x^(l)| / |x^(l)|, (L, T), of each layer and token.
-    """
-    states = []
-    with residual_stream(model, lambda l, x: states.append(x[0].float())):
-        model.get_decoder()(input_ids=ids[None].to(model.device), use_cache=False)
-    stream = torch.stack([x.to(model.device) for x in states])
-    inputs, outputs = stream[:-1], stream[1:]  # of each layer
-    update = (outputs - inputs).norm(dim=-1) / inputs.norm(dim=-1)
-    by_token = stream.transpose(0, 1).split(TOKENS)
-    distances = np.concatenate([angular_distances(tokens) for tokens in by_token])
-    return {
-        "last": distances[-1],
-        "every": distances.mean(0),
-        "influence": 1 - np.cos(np.pi * distances).mean(0),
-        "update": update.cpu().numpy(),
-    }
 
 
 def right_padded(ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

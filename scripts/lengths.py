@@ -13,6 +13,7 @@ from lib.data import wheels
 from lib.models import files
 from lib.models.reading import prefix_batches
 from replication import paths, profiles
+from replication.beyond import books, letters  # noqa: F401 (they add their tasks)
 from replication.measure import request
 
 MODEL = "smollm2-135m"

@@ -132,8 +132,8 @@ def score_tables(run: RunTables) -> Iterator[tuple[str, pd.DataFrame]]:
     distances = heatmaps.distance_table(run.maps)
     ranks = distances.groupby(["model", "block_size"]).value.rank()
     yield "distances", distances.assign(rank=ranks)
-    yield "islands", islands.tabled(run.maps, (0.04, 0.1)).drop(columns="block_size")
-    recorded = islands.tabled(run.recorded, (0.03, 0.06, 0.08))
+    yield "islands", islands.islands_table(run.maps, (0.04, 0.1)).drop(columns="block_size")
+    recorded = islands.islands_table(run.recorded, (0.03, 0.06, 0.08))
     yield "islands of the recorded maps", recorded.drop(columns="block_size")
     yield "states", tables.read("states", PROFILE)
 

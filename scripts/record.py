@@ -30,7 +30,7 @@ def record(name: str, numbers: Iterable[str] = tuple(NOTEBOOKS)) -> int:
     place = workplace(name)
     paths.RESULTS = place / "data" / "results"
     restore.restore(paths.RECORDED / name)
-    begun, kept = description(name).get("format"), machine.format_file()
+    begun, kept = description(name).get("format"), cache.format_file()
     if begun and not kept.exists():
         storage.atomic_write(kept, json.dumps(begun).encode())
     codes = []
@@ -71,7 +71,7 @@ def describe(name: str) -> None:
     Each row of a table says in which environment it was measured. The format of the weights is
     kept: a recording that goes on in a clean clone, or on another processor, stays with it.
     """
-    run, kept = description(name), machine.format_file()
+    run, kept = description(name), cache.format_file()
     if kept.exists():
         run["format"] = json.loads(kept.read_bytes())
     run |= {"date": datetime.now(UTC).date().isoformat(), "cores": machine.cores()}

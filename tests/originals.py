@@ -1,47 +1,27 @@
 """Tiny models and data sets laid out like the paper's own on the hub: `owner/name/files`.
 
-File names, configuration keys, tensor names and types are those of the originals; only the sizes
-are small. What must not be used (pickled weights, the models' own Python) is there, and poisoned.
+Qwen-1's file names, tensor names and types are those of the originals; only the sizes are small.
+What must not be used (pickled weights, the models' own Python) is there, and poisoned.
 """
 
 import base64
 import gzip
 import json
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
 import tokenizers
 import torch
-from safetensors.torch import save_file
+from huggingface_hub import save_torch_state_dict
 from tokenizers import decoders, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoModelForCausalLM, CodeGenTokenizer, MistralConfig, PhiConfig
-from transformers import LlamaConfig as Llama
+from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PhiConfig
 
 WIDTH, LAYERS, HEADS = 32, 3, 4
 ANSWERS = "Answer: Yes Answer: No Answer: A Answer: B Answer: C Answer: D " * 100
 POISON = "raise RuntimeError('the code of a checkpoint was run')\n"
 SEQ_LENGTH = 2048  # as of Qwen-14B
-
-
-def shards(folder: Path, tensors: dict, count: int) -> None:
-    """model-0000i-of-0000n.safetensors and their index."""
-    names = sorted(tensors)
-    places = {}
-    for i in range(count):
-        file = f"model-{i + 1:05d}-of-{count:05d}.safetensors"
-        part = {name: tensors[name].clone().contiguous() for name in names[i::count]}
-        save_file(part, folder / file, metadata={"format": "pt"})
-        places |= dict.fromkeys(part, file)
-    total = sum(t.numel() * t.element_size() for t in tensors.values())
-    index = {"metadata": {"total_size": total}, "weight_map": places}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    (folder / "pytorch_model.bin").write_bytes(b"not to be read")
-
-
-def weights(config, dtype) -> dict:
-    """Random weights under the names that HF's own class gives them."""
-    return AutoModelForCausalLM.from_config(config, dtype=dtype).state_dict()
 
 
 def written(folder: Path, name: str, content: dict) -> None:
@@ -82,31 +62,14 @@ def sentencepiece_like(folder: Path, texts: list[str], vocab_size: int = 600) ->
     written(folder, "special_tokens_map.json", settings)
 
 
-def codegen(folder: Path, texts: list[str]) -> None:
-    """Phi-2's tokenizer: GPT-2's byte-level BPE, with no padding token."""
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.train_from_iterator(
-        texts,
-        trainers.BpeTrainer(
-            vocab_size=500,
-            special_tokens=["<|endoftext|>"],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        ),
-    )
-    tokenizer.model.save(str(folder))  # vocab.json and merges.txt
-    CodeGenTokenizer(
-        vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt")
-    ).save_pretrained(folder)
-
-
-def ranks(texts: list[str], vocab_size: int = 400) -> dict[bytes, int]:
+@cache
+def ranks(text: str, vocab_size: int = 400) -> dict[bytes, int]:
     """A byte-pair vocabulary as in qwen.tiktoken: every token is two of lower rank joined."""
     from tiktoken._educational import bpe_train
 
     from lib.models.qwen1 import _WORDS
 
-    return bpe_train((ANSWERS + " ".join(texts))[:20_000], vocab_size, _WORDS, visualise=None)
+    return bpe_train((ANSWERS + text)[:20_000], vocab_size, _WORDS, visualise=None)
 
 
 def tiktoken_file(folder: Path, vocabulary: dict[bytes, int]) -> None:
@@ -117,86 +80,34 @@ def tiktoken_file(folder: Path, vocabulary: dict[bytes, int]) -> None:
 # ---- models ------------------------------------------------------------------------------------
 
 
-SHARED = {  # by the configurations of Llama-2 and Mistral
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "hidden_act": "silu",
+SHARED = {
     "hidden_size": WIDTH,
     "initializer_range": 0.2,
     "intermediate_size": 48,
     "num_attention_heads": HEADS,
     "num_hidden_layers": LAYERS,
-    "rms_norm_eps": 1e-05,
     "tie_word_embeddings": False,
-    "use_cache": True,
     "vocab_size": 900,
 }
+CONFIGS = {  # and what has its own
+    "meta-llama/Llama-2-7b-hf": (LlamaConfig, {}),
+    "meta-llama/Llama-2-13b-hf": (LlamaConfig, {}),
+    "meta-llama/Llama-2-70b-hf": (LlamaConfig, {"num_key_value_heads": 2}),
+    "mistralai/Mistral-7B-v0.1": (MistralConfig, {"num_key_value_heads": 2}),
+    "microsoft/phi-2": (PhiConfig, {"partial_rotary_factor": 0.5}),
+}
+QWEN = ("Qwen/Qwen-7B", "Qwen/Qwen-14B")
+MODELS = (*CONFIGS, *QWEN)
 
 
-def llama_2(folder: Path, texts: list[str]) -> None:
-    config = SHARED | {
-        "architectures": ["LlamaForCausalLM"],
-        "max_position_embeddings": 4096,
-        "model_type": "llama",
-        "num_key_value_heads": 2 if "70b" in folder.name else HEADS,
-        "pretraining_tp": 1,
-        "rope_scaling": None,
-        "torch_dtype": "float16",
-        "transformers_version": "4.31.0.dev0",
-    }
-    written(folder, "config.json", config)
-    written(folder, "generation_config.json", {"temperature": 0.6, "top_p": 0.9, "do_sample": True})
-    shards(folder, weights(Llama(**config), torch.float16), 15 if "70b" in folder.name else 2)
+def decoder(folder: Path, repository: str, texts: list[str]) -> None:
+    """Write a model that transformers knows, in several shards."""
+    kind, own = CONFIGS[repository]
+    config = kind(**SHARED | own)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float16)
+    model.save_pretrained(folder, max_shard_size="100KB")
+    (folder / "pytorch_model.bin").write_bytes(b"not to be read")
     sentencepiece_like(folder, texts)
-
-
-def mistral(folder: Path, texts: list[str]) -> None:
-    config = SHARED | {
-        "architectures": ["MistralForCausalLM"],
-        "max_position_embeddings": 32768,
-        "model_type": "mistral",
-        "num_key_value_heads": 2,
-        "rope_theta": 10000.0,
-        "sliding_window": 4096,
-        "torch_dtype": "bfloat16",
-        "transformers_version": "4.34.0.dev0",
-    }
-    written(folder, "config.json", config)
-    shards(folder, weights(MistralConfig(**config), torch.bfloat16), 2)
-    sentencepiece_like(folder, texts)
-
-
-def phi_2(folder: Path, texts: list[str]) -> None:
-    config = {
-        "architectures": ["PhiForCausalLM"],
-        "attention_dropout": 0.0,
-        "bos_token_id": 50256,
-        "embd_pdrop": 0.0,
-        "eos_token_id": 50256,
-        "hidden_act": "gelu_new",
-        "hidden_size": 40,  # rotary embeddings on 0.4 of 10
-        "initializer_range": 0.2,
-        "intermediate_size": 64,
-        "layer_norm_eps": 1e-05,
-        "max_position_embeddings": 2048,
-        "model_type": "phi",
-        "num_attention_heads": HEADS,
-        "num_hidden_layers": LAYERS,
-        "num_key_value_heads": HEADS,
-        "partial_rotary_factor": 0.4,
-        "qk_layernorm": False,
-        "resid_pdrop": 0.1,
-        "rope_scaling": None,
-        "rope_theta": 10000.0,
-        "tie_word_embeddings": False,
-        "torch_dtype": "float16",
-        "transformers_version": "4.37.0",
-        "use_cache": True,
-        "vocab_size": 512,
-    }
-    written(folder, "config.json", config)
-    shards(folder, weights(PhiConfig(**config), torch.float16), 2)
-    codegen(folder, texts)
 
 
 def qwen_1_config(vocab_size: int) -> dict:
@@ -206,43 +117,29 @@ def qwen_1_config(vocab_size: int) -> dict:
             "AutoConfig": "configuration_qwen.QWenConfig",
             "AutoModelForCausalLM": "modeling_qwen.QWenLMHeadModel",
         },
-        "attn_dropout_prob": 0.0,
-        "bf16": False,
-        "emb_dropout_prob": 0.0,
-        "fp16": False,
-        "fp32": False,
         "hidden_size": WIDTH,
         "intermediate_size": 96,
-        "initializer_range": 0.2,
         "kv_channels": WIDTH // HEADS,
         "layer_norm_epsilon": 1e-06,
-        "max_position_embeddings": 32768,
         "model_type": "qwen",
         "no_bias": True,
         "num_attention_heads": HEADS,
         "num_hidden_layers": LAYERS,
-        "onnx_safe": None,
         "rotary_emb_base": 10000,
-        "rotary_pct": 1.0,
-        "scale_attn_weights": True,
         "seq_length": SEQ_LENGTH,
         "tie_word_embeddings": False,
-        "tokenizer_class": "QWenTokenizer",
-        "transformers_version": "4.32.0",
-        "use_cache": True,
         "use_dynamic_ntk": True,
-        "use_flash_attn": "auto",
         "use_logn_attn": True,
         "vocab_size": vocab_size,
     }
 
 
-def qwen_1_weights(config: dict, dtype=torch.bfloat16) -> dict:
+def qwen_1_weights(config: dict) -> dict:
     """Random tensors under Qwen-1's own names."""
     width, half = config["hidden_size"], config["intermediate_size"] // 2
 
     def random(*shape):
-        return (0.2 * torch.randn(shape)).to(dtype)
+        return (0.2 * torch.randn(shape)).to(torch.bfloat16)
 
     tensors = {
         "transformer.wte.weight": random(config["vocab_size"], width),
@@ -264,25 +161,14 @@ def qwen_1_weights(config: dict, dtype=torch.bfloat16) -> dict:
 
 
 def qwen_1(folder: Path, texts: list[str]) -> None:
-    vocabulary = ranks(texts)
+    vocabulary = ranks(" ".join(texts))
     config = qwen_1_config(-(-(len(vocabulary) + 208) // 128) * 128)
     written(folder, "config.json", config)
     written(folder, "tokenizer_config.json", {"tokenizer_class": "QWenTokenizer"})
     tiktoken_file(folder, vocabulary)
     for name in ("modeling_qwen", "configuration_qwen", "tokenization_qwen"):
         (folder / f"{name}.py").write_text(POISON)
-    shards(folder, qwen_1_weights(config), 8)
-
-
-MODELS = {
-    "meta-llama/Llama-2-7b-hf": llama_2,
-    "meta-llama/Llama-2-13b-hf": llama_2,
-    "meta-llama/Llama-2-70b-hf": llama_2,
-    "Qwen/Qwen-7B": qwen_1,
-    "Qwen/Qwen-14B": qwen_1,
-    "mistralai/Mistral-7B-v0.1": mistral,
-    "microsoft/phi-2": phi_2,
-}
+    save_torch_state_dict(qwen_1_weights(config), folder, max_shard_size="40KB")
 
 
 # ---- data sets -----------------------------------------------------------------------------------
@@ -321,7 +207,10 @@ def mirror(
         folder = root / repository
         folder.mkdir(parents=True)
         torch.manual_seed(len(folder.name))
-        MODELS[repository](folder, [ANSWERS, *texts])
+        if repository in QWEN:
+            qwen_1(folder, [ANSWERS, *texts])
+        else:
+            decoder(folder, repository, [ANSWERS, *texts])
     c4(root, texts)
     for split in ("dev", "validation", "test"):
         table(root, f"cais/mmlu/all/{split}", questions["mmlu"])

@@ -6,17 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Characters, measured_scores, real_task
+from conftest import Distances, measured_scores, real_task
 from scipy.stats import mannwhitneyu
 
 from lib import evaluation
 from lib.blocks import Block
 from lib.evaluation import KINDS, Task
 from lib.models import loading
-from lib.sweep import baseline_scores, sweep
+from lib.sweep import baseline_scores
 from replication import analysis, paths, profiles
 from replication.analysis import curves
-from replication.measure import codec, scores
+from replication.measure import codec, experiments, scores
 
 COUNTS = {"arc_easy_questions": 6, "hellaswag_questions": 6}
 ONE, TWO = {"answer": 0, "weight": 1}, {"answer": 1, "weight": 3}
@@ -49,22 +49,21 @@ def test_floors_that_need_no_model():
     assert Task("arc_easy", tied).baselines()["shortest"] == 1 / 2
 
 
-@pytest.mark.parametrize("name", ["arc_easy", "hellaswag"])
-def test_the_choices_own_likelihood(name):
+def test_the_choices_own_likelihood():
     """Of each choice after "Answer:" alone, by the unpruned model; scored as the task is."""
     model, tokenizer = loading.load("tiny-random", dtype="float32", device="cpu")
-    task = real_task(name, **COUNTS)
+    task = real_task("hellaswag", **COUNTS)
     baselines = baseline_scores(model, tokenizer, task, 256)
+    start = len(tokenizer("Answer:").input_ids)
     right = []
     for example in task.examples:
-        loglikelihoods = []
+        likelihoods = []
         for choice in example["choices"]:
             ids = tokenizer("Answer:" + choice, return_tensors="pt").input_ids
-            start = len(tokenizer("Answer:").input_ids)
             scores = model(ids).logits[0, start - 1 : -1].log_softmax(-1)
             own = float(scores.detach().gather(1, ids[0, start:, None]).sum())
-            loglikelihoods.append(own / (len(choice) - 1 if name == "hellaswag" else 1))
-        right.append(float(np.argmax(loglikelihoods) == example["answer"]))
+            likelihoods.append(own / (len(choice) - 1))
+        right.append(float(np.argmax(likelihoods) == example["answer"]))
     assert baselines["own"] == pytest.approx(np.mean(right))
     assert set(baselines) == {"letter", "shortest", "own"}
 
@@ -77,24 +76,6 @@ def test_no_blind_baseline_reads_its_question(smollm2):
         for row in sum(real_task(name).without_question().rows(smollm2), []):
             choice = tuple(token for (token,) in row.target_ids)
             assert row.tokens == (*blind, *choice[:-1]), name
-
-
-def test_the_floor_is_the_models_own_likelihood_where_that_is_the_best_blind_answer(llama):
-    """The same two texts in both orders, as short as each other; the likelier one is right."""
-    texts = [" ab", " cd"]
-    shared = {"prompt": "Which?\nAnswer:", "group": None, "weight": 1}
-
-    def task(*questions) -> Task:
-        return Task("arc_easy", tuple(shared | {"choices": c, "answer": a} for c, a in questions))
-
-    first_alone = baseline_scores(llama, Characters(), task((texts, 0)), 256)
-    likelier = 0 if first_alone["own"] == 1 else 1
-    both = task((texts, likelier), (texts[::-1], 1 - likelier))
-    score = sweep(llama, Characters(), [], [both]).iloc[0].to_dict()
-    params = {"block_size": 0, "batch_tokens": 256}
-    values = scores.values_of(llama, Characters(), both, score, params)
-    assert values["without_reading"] == {"letter": 0.5, "shortest": 0.5, "own": 1.0}
-    assert values["floor"] == 1 and values["chance"] == 0.5
 
 
 # ---- what is stored ------------------------------------------------------------------------
@@ -141,28 +122,28 @@ def test_weights_of_subjects_are_runs_and_read_back_exactly():
     np.testing.assert_allclose(choices_of(stored), loglikelihoods, atol=5.1e-4)
 
 
-def test_scores_of_before_are_read():
-    old = {"examples": [1.0, 0.0, 0.5], "weights": [7.0, 7.0, 9.0]}
-    examples, weights, *_ = codec.examples_of(old)
-    assert examples.tolist() == old["examples"] and weights.tolist() == old["weights"]
+def test_a_diverged_healing_has_no_score(output):
+    profile = profiles.get("smoke", limit=4)
+    cut = "tiny-random", Distances(), profile
+    table = scores.table(experiments.healed(*cut, ["c4"], ["simple"], [2], learning_rate=1e30))
+    assert table.status.tolist() == ["diverged"] and table.value.isna().all()
 
 
 # ---- floors in figures and verdicts --------------------------------------------------------
 
 
 def test_the_floor_decides_where_it_is_known():
-    score = {"task": "boolq", "value": 0.40, "standard_error": 0.02, "chance": 0.25}
-    score = pd.Series(score | {"majority": np.nan})
-    assert curves.floor(score) == 0.25 and not curves.no_signal(score)
-    score["majority"] = 0.38
-    assert curves.floor(score) == 0.38 and curves.no_signal(score)
-    score["floor"] = 0.35
-    assert curves.floor(score) == 0.35 and curves.gap(score) == pytest.approx(2.5)
-
-
-def test_a_loss_has_its_gap_below_the_floor():
-    score = {"task": "c4", "value": 3.0, "standard_error": 0.02, "chance": 10.0, "floor": 10.0}
-    assert curves.gap(pd.Series(score)) == pytest.approx(350)
+    """A score has its gap above the floor, a loss below."""
+    fixed = {"task": "boolq", "value": 0.40, "standard_error": 0.02, "chance": 0.25}
+    for known, floor, gap in [
+        ({"majority": np.nan}, 0.25, 7.5),
+        ({"majority": 0.38}, 0.38, 1),
+        ({"majority": 0.38, "floor": 0.35}, 0.35, 2.5),
+        ({"task": "c4", "value": 3.0, "floor": 10.0}, 10.0, 350),
+    ]:
+        score = pd.Series(fixed | known)
+        assert curves.floor(score) == floor and curves.gap(score) == pytest.approx(gap)
+        assert curves.no_signal(score) == (gap < 4)
 
 
 def _boolq(odds, answers) -> pd.DataFrame:

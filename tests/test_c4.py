@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import zlib
 
 import datasets
 import huggingface_hub
@@ -64,14 +63,10 @@ def test_a_file_is_fetched_when_its_turn_comes(mirror, tmp_path, monkeypatch):
     assert fetched[1:] == of_train[:3]
 
 
-def test_what_is_in_the_cache_needs_no_network(tmp_path, monkeypatch):
-    """The tests run offline: the cache is laid out as the hub's client does it."""
-    revision = sets.HUB["c4"]["revision"]
+def test_what_cannot_be_fetched_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    write(tmp_path / "datasets--allenai--c4" / "snapshots" / revision, NAMES["train"][0], 0)
-    assert len(sets.c4("train", "hub", LENGTHS[0])) == LENGTHS[0]
     with pytest.raises(sets.DataError, match="not load allenai/c4 .*HF_HUB_OFFLINE") as caught:
-        sets.c4("train", "hub", LENGTHS[0] + 1)
+        sets.c4("train", "hub", 1)
     assert "\n" not in str(caught.value)
 
 
@@ -98,5 +93,3 @@ def test_a_damaged_file_is_one_sentence_that_names_it(mirror, damage):
     with pytest.raises(sets.DataError, match=f"{file} cannot be read .*: delete it") as caught:
         sets.c4("train", "hub", 5)
     assert "\n" not in str(caught.value)
-    cause = caught.value.__cause__
-    assert isinstance(cause, OSError | EOFError | zlib.error | ValueError | KeyError)

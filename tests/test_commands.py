@@ -20,10 +20,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import __main__ as bench
-from benchmarks import inputs, repairs, sizes, table
-from lib import models
-from lib.blocks import Block
-from lib.pruning import dropped
+from benchmarks import inputs, repairs, table
 from replication import __main__ as run
 from replication import paths, profiles, tables
 from scripts import continuations, lengths
@@ -34,21 +31,10 @@ MAKEFILE = paths.ROOT / "Makefile"
 NAMES = ("Makefile", "*.md", "[!.]*/README.md", "*/*.ipynb", "replication/run/*.sbatch")
 PAGES = [*chain(*map(paths.ROOT.glob, NAMES))]
 PROGRAM = re.compile(r"python -m ((?:lib|replication|scripts|benchmarks)\b(?:\.\w+)*)")
-TARGET = re.compile(r"(?:`|^)make ([a-z][\w-]*)", re.MULTILINE)
-INSTALLED = ("-o", ".venv/installed", "-o", ".venv/installed-all")  # taken as they are
 
 
 def text(file: Path) -> str:
     return file.read_text(encoding="utf-8")
-
-
-def made(*arguments: str) -> list[list[str]]:
-    """Return the words of each command that `make` with these arguments would run."""
-    command = ["make", "--no-print-directory", "-n", "-f", str(MAKEFILE), *INSTALLED, *arguments]
-    done = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    lines = [shlex.split(line) for line in done.stdout.splitlines()]
-    return [[word for word in line if not re.match(r"[A-Z_]+=", word)] for line in lines]
 
 
 def start(module: str, *arguments: str) -> int:
@@ -62,19 +48,24 @@ def start(module: str, *arguments: str) -> int:
     return 0
 
 
-def make_in_process(*arguments: str) -> int:
-    """Return the exit status of the last program of a target, those before it left out."""
-    python, option, module, *rest = made(*arguments)[-1]
-    assert (python, option) == (".venv/bin/python", "-m")
-    return start(module, *rest)
-
-
 def test_what_pages_run_exists():
     everything = "\n".join(map(text, PAGES))
     assert all(map(find_spec, {*PROGRAM.findall(everything)}))
-    for target in {*TARGET.findall(everything)}:
-        for words in made(target):
-            assert "replication" not in words or run.arguments(words[3:])
+    targets = re.findall(r"^([a-z][\w-]*)[:%]", text(MAKEFILE), re.MULTILINE)
+    named = {*re.findall(r"(?:`|^)make ([a-z][\w-]*)", everything, re.MULTILINE)}
+    assert {"figure-" if name.startswith("figure-") else name for name in named} <= {*targets}
+
+
+@pytest.mark.parametrize("target", ["figures", "figure-4", "plan"])
+def test_make_passes_its_variables_on(target):
+    settings = ["PROFILE=smoke", "MODELS=tiny-random", "LIMIT=5", "STEPS=2", "DTYPE=float32"]
+    installed = ("-o", ".venv/installed", "-o", "assets")  # taken as they are
+    command = ["make", "-n", "-f", str(MAKEFILE), *installed, target, *settings, "CARDS=3"]
+    last = subprocess.check_output(command, text=True, cwd=paths.ROOT).splitlines()[-1]
+    options = run.arguments(shlex.split(last)[3:])
+    assert (options.profile, options.models, options.dtype) == ("smoke", ["tiny-random"], "float32")
+    assert (options.limit, options.steps) == (5, 2)
+    assert options.cards == (3 if target == "plan" else 1)
 
 
 def test_a_slurm_array_runs_the_job_of_its_line(tmp_path):
@@ -89,39 +80,19 @@ def test_a_slurm_array_runs_the_job_of_its_line(tmp_path):
     environment = os.environ | {"JOBS": "maps.txt", "SLURM_ARRAY_TASK_ID": "2"}
     printed = subprocess.check_output(command, text=True, cwd=tmp_path, env=environment)
     options = run.arguments(printed.split()[2:])
-    assert (options.job, options.profile) == (["second-map"], "paper")
+    assert (options.job, options.profile) == ("second-map", "paper")
 
 
-def test_the_cluster_script_says_what_ray_takes():
-    """Every option is one that this Ray knows."""
-    ray = pytest.importorskip("ray.scripts.scripts")
-    symmetric = pytest.importorskip("ray.scripts.symmetric_run")
-    script = text(paths.ROOT / "replication" / "run" / "cluster.sbatch").replace("\\\n", " ")
-    words = re.search(r"ray symmetric-run (.*?) -- ", script)[1]
-    options = [*symmetric.symmetric_run.params, *ray.start.params]
-    assert {*re.findall(r"--[a-z-]+", words)} <= {*chain(*(option.opts for option in options))}
-
-
-BAD = {
+BAD = {  # one a program and a way of checking
     "replication --profile nope": "'nope'",
-    "replication --profile smoke --dtype int3": "'int3'",
-    "replication --profile smoke --steps 0": "STEPS",
-    "replication --profile smoke --limit 1": "LIMIT .* at least 2",
-    "replication --profile smoke --models nope": "'nope'",
     "replication --profile smoke --models tiny-random tiny-random": "tiny random Llama",
     "replication --profile smoke --only 99": "No notebook 99",
     "replication --profile smoke --figure 77": "figure 77",
-    "replication --profile smoke --time-limit 0": "--time-limit",
     "replication --profile smoke --job nope": "No job 'nope'.* --jobs",
-    "replication --profile smoke --set PROFLE=smoke": "PROFLE",
-    "replication --profile smoke --set PROFILE": "'PROFILE'",
-    "replication --profile smoke --set MODELS=tiny-random": "--models",
-    "replication --profile smoke --set SIZES=3": "SIZES .* not 3",
-    "replication --plan --card abacus": "'abacus'",
+    "replication --profile smoke --sizes 0": "SIZES",
+    "replication --plan --card abacus": "'abacus': choose one of a100-40, ",
     "replication --plan --cards 0": "--cards .* not 0",
     "replication --profile recorded --jobs": "computes nothing",
-    "replication --profile recorded --limit 5": "LIMIT",
-    "replication --profile recorded --models tiny-random": "among smollm2-135m",
     "replication.show.site --profile smoke": "make figures PROFILE=smoke",  # nothing to report
     "lib.prune nope out --layers 2": "'nope'",
     "lib.data.wheels nope": "'nope'",
@@ -129,8 +100,6 @@ BAD = {
     "scripts.continuations --model nope": "'nope'",
     "benchmarks.faults --only earthquake": "'earthquake'",
     "benchmarks.gpu": "no GPU here",
-    "benchmarks.gpu --tiny --budget 0": "--budget .* not 0",
-    "benchmarks.gpu --tiny --work replication": "replication",  # which is not emptied
 }
 
 
@@ -142,6 +111,12 @@ def test_bad_input_is_one_sentence_before_any_computing(command, output, capsys)
     (sentence,) = printed.err.splitlines()
     assert re.search(BAD[command], sentence)
     assert printed.out == "" and not [file for file in output.rglob("*") if file.is_file()]
+
+
+def test_missing_ray_is_one_sentence(output, capsys, monkeypatch):
+    monkeypatch.setattr("replication.__main__.find_spec", lambda name: None)
+    assert run.main(["--profile", "smoke", "--engine", "ray"]) == 2
+    assert "Ray" in capsys.readouterr().err and not list(output.iterdir())
 
 
 def test_clean_keeps_what_is_recorded_or_downloaded(tmp_path):
@@ -178,12 +153,6 @@ def test_continuations_are_recorded_and_resumed(recorded, monkeypatch, capsys):
     written = {tuple(line["block"]): line["texts"] for line in lines}
     (distances,) = tables.maps(profiles.get(profiles.DRAWN)).values()
     assert written.keys() == {(of.start, of.size) for of in continuations.blocks(distances)}
-    model, tokenizer = models.load("tiny-random", dtype="float32")
-    prompt = tokenizer(header["prompts"][0], return_tensors="pt")
-    with dropped(model, Block(2, 1)):
-        ids = model.generate(**prompt, do_sample=False, max_new_tokens=3)
-    ids = ids[0, prompt.input_ids.shape[1] :]
-    assert written[2, 1][0] == tokenizer.decode(ids, skip_special_tokens=True)
 
 
 def test_repairs_are_timed_and_drawn(recorded, few_articles, tmp_path, monkeypatch):
@@ -199,17 +168,12 @@ def test_repairs_are_timed_and_drawn(recorded, few_articles, tmp_path, monkeypat
     assert len(lora) and set(lora.minutes) == {times["LoRA"]} and "folded map" in times
 
 
-def test_every_row_runs(output, few_articles, monkeypatch, capsys):
+def test_every_row_runs(few_articles, monkeypatch, tmp_path, capsys):
     """Scores are the same in both ways; no time is judged. Only a table of full size is kept."""
-    monkeypatch.setattr(table, "FILE", file := output / "results" / "table.md")
-    assert make_in_process("bench", "TINY=1") == 0 and not file.exists()
+    monkeypatch.setattr(table, "FILE", tmp_path / "table.md")
+    assert bench.main(["--tiny"]) == 0 and not table.FILE.exists()
     notes = re.findall(r"(\d+) of (\d+) scores are the same", capsys.readouterr().out)
     assert len(notes) == 2 and all(same == every for same, every in notes)
-    inputs.load.cache_clear()
-    monkeypatch.setattr(bench, "FULL", sizes.TINY)
-    monkeypatch.setattr(bench, "ROWS", {1: bench.ROWS[1]})
-    assert bench.main([]) == 0
-    assert text(file) + "\n" == capsys.readouterr().out
     inputs.load.cache_clear()
 
 

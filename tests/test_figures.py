@@ -1,4 +1,4 @@
-"""What the figures of scores show: panels, lines, markers, references, names of files."""
+"""What figures show: panels, lines, marks, bars, keys; read back from what is drawn."""
 
 import re
 import sys
@@ -16,79 +16,58 @@ from lib import storage
 from lib.blocks import Block, BlockDistances
 from lib.models import registry
 from replication import figures, measure, profiles, tables
-from replication.analysis.choice import beside_distances
 from replication.beyond import biases, dose, last_layers, letters, repair, which_block
 from replication.claims.bounds import Verdict
-from replication.figures import damage, heatmaps, style
-from replication.figures.curves import most_healed
-from replication.figures.style import COLOURS, PALETTE, TABLE, colour, spread
+from replication.figures import style
+from replication.figures.curves import in_units_of_chance, most_healed
+from replication.figures.style import COLOURS, PALETTE, TABLE, colour
 from replication.measure import cache, experiments
 
-PAPER = profiles.get("paper")
-SMOKE = profiles.get("smoke")
-TREATMENTS = ("unhealed", "healed")
 CHANCE = {"mmlu": 0.25, "arc_easy": 0.25, "boolq": 0.5, "c4": 10.0}
 UNPRUNED = {"mmlu": 0.3, "arc_easy": 0.6, "boolq": 0.8, "c4": 3.0}  # MMLU: no signal
 
 
 @pytest.fixture(autouse=True)
-def kept(output, monkeypatch):
-    """A figure's axes and lines can still be looked at when it is saved."""
-    with monkeypatch.context() as patched:
-        patched.setattr(plt, "close", lambda *_: None)
-        yield
+def closed():
+    yield
     plt.close("all")
 
 
-def scores(models=("qwen-7b",), treatments=TREATMENTS, variants=(None,), **columns) -> pd.DataFrame:
-    """Every task, unpruned and at two depths of both strategies and each treatment."""
+def scores(models=("qwen-7b",), treatments=("unhealed", "healed"), **columns) -> pd.DataFrame:
+    """Return every task, unpruned and at two depths of both strategies and each treatment."""
     cuts = [("none", "unpruned", 0)]
     cuts += product(("similarity", "simple"), treatments, (8, 16))
     rows = []
-    for model, task, variant, cut in product(models, UNPRUNED, variants, cuts):
-        strategy, treatment, size = cut
-        row = {
-            "model": model,
-            "task": task,
-            "strategy": strategy,
-            "treatment": treatment,
-            "block_start": 4,
-            "block_size": size,
-            "fraction": size / 32,
-            "value": UNPRUNED[task] * (0.7 if size else 1),
-            "standard_error": 0.02,
-            "n": 500,
-            "shots": 5,
-            "chance": CHANCE[task],
-            "majority": np.nan,
-        }
-        rows.append(row | ({"variant": variant} if variant else {}) | columns)
-    return pd.DataFrame(rows)
+    for model, task, (strategy, treatment, size) in product(models, UNPRUNED, cuts):
+        row = {"model": model, "task": task, "strategy": strategy, "treatment": treatment}
+        row |= {"block_size": size, "fraction": size / 32, "chance": CHANCE[task]}
+        rows.append(row | {"value": UNPRUNED[task] * (0.7 if size else 1)})
+    fixed = {"standard_error": 0.02, "n": 500, "shots": 5, "majority": np.nan}
+    return pd.DataFrame(rows).assign(**fixed | columns)
 
 
-def test_every_model_has_a_colour_of_the_table_and_others_one_by_their_names():
-    rows = storage.rows(TABLE)
-    models = {row["name"]: row["colour"] for row in rows if row["of"] == "model"}
-    assert models.keys() == registry.MODELS.keys()
-    assert set(models.values()) <= set(PALETTE)
-    others = [row["colour"] for row in rows if row["of"] != "model"]
-    assert len(set(others) - set(models.values())) == len(others)  # one colour, one meaning
-    assert len(COLOURS) == len(rows)  # one name, one colour
-    assert colour("smollm2-135m") == COLOURS["smollm2-135m"]
-    assert colour("owner/model") in PALETTE
+def texts(figure) -> list[str]:
+    """Return the keys of a figure's only legend."""
+    (legend,) = figure.legends
+    return [text.get_text() for text in legend.get_texts()]
 
 
 HUES = "red|blue|green|purple|orange|cyan|magenta|pink|brown|yellow|teal|olive|gold|indigo"
 COLOUR = re.compile(rf'"(tab:\w+|#[0-9a-fA-F]{{6}}|(dark|light|deep)?({HUES})(rod)?)"')
 
 
-@pytest.mark.parametrize("file", sorted(Path(replication.__file__).parent.rglob("*.py")), ids=str)
-def test_colours_stand_in_the_table_only(file):
-    lines = file.read_text(encoding="utf-8").splitlines()
-    if file.name == "style.py":
-        assert any(COLOUR.search(line) for line in lines)  # the palette of models
-    else:
-        assert [line for line in lines if COLOUR.search(line)] == []
+def test_colours_stand_in_one_table_and_each_has_one_meaning():
+    rows = storage.rows(TABLE)
+    models = {row["name"]: row["colour"] for row in rows if row["of"] == "model"}
+    assert models.keys() == registry.MODELS.keys()
+    assert set(models.values()) <= set(PALETTE)
+    others = [row["colour"] for row in rows if row["of"] != "model"]
+    assert len(set(others) - set(models.values())) == len(others)
+    assert len(COLOURS) == len(rows)  # one name, one colour
+    assert colour("owner/model") in PALETTE
+    folder = Path(replication.__file__).parent
+    code = [file for file in folder.rglob("*.py") if file.name != "style.py"]
+    assert [file for file in code if COLOUR.search(file.read_text(encoding="utf-8"))] == []
 
 
 @pytest.mark.parametrize("missing", [0, 1])
@@ -99,24 +78,18 @@ def test_a_panel_of_which_no_pruned_model_is_measured_is_not_drawn(missing):
     table.loc[unmeasured, ["value", "standard_error"]] = np.nan
     labels = {axis.get_label() for axis in figures.figure_2(table).axes}
     assert labels == {
-        "MMLU accuracy Llama-2",
-        "ARC-Easy accuracy Llama-2",
-        "ARC-Easy accuracy Qwen",
+        "MMLU accuracy\n(5-shot) Llama-2",
+        "ARC-Easy accuracy\n(5-shot) Llama-2",
+        "ARC-Easy accuracy\n(5-shot) Qwen",
     }
 
 
 def test_the_key_has_what_is_drawn_only():
     table = scores(["llama-2-7b", "qwen-7b"], ["unhealed"])
     table.loc[(table.model == "qwen-7b") & (table.block_size > 0), "value"] = np.nan
-    (legend,) = figures.figure_3(table).legends
-    texts = [text.get_text() for text in legend.get_texts()]
-    assert texts == ["Llama-2-7B", "unpruned", "unhealed", "chance"]
-
-
-def test_error_bars_that_nobody_sees_are_not_in_the_key():
-    for error, title in ((1e-6, ""), (0.5, "bars: ±1 s.e.")):
-        (legend,) = figures.figure_3(scores().assign(standard_error=error)).legends
-        assert legend.get_title().get_text() == title
+    figure = figures.figure_3(table)
+    assert set(texts(figure)) == {"Llama-2-7B", "unpruned", "unhealed", "chance"}
+    assert [axis.get_title("left") for axis in figure.axes] == ["unhealed"]
 
 
 @pytest.mark.parametrize("healed, shown", [("mistral-7b", "mistral-7b"), (None, "llama-2-70b")])
@@ -124,9 +97,124 @@ def test_figures_1d_and_5_show_the_model_that_is_healed_most(healed, shown):
     table = scores(["mistral-7b", "llama-2-70b"])
     fewer = (table.model != healed) & (table.strategy == "simple") & (table.treatment == "healed")
     table.loc[fewer & (healed is not None), "value"] = np.nan
-    main = "llama-2-70b"
-    assert most_healed(table, main) == shown
-    assert set(figures.figure_5(table, main).table.model) == {shown}
+    assert most_healed(table, "llama-2-70b") == shown
+
+
+def test_only_losses_are_drawn_in_units_of_chance():
+    table = in_units_of_chance(scores()[lambda rows: rows.block_size == 0])
+    assert table.value.tolist() == [0.3, 0.6, 0.8, 0.3]
+    assert table.standard_error.tolist() == [0.02, 0.02, 0.02, 0.002]
+
+
+@pytest.mark.parametrize(
+    "status, gaps", [("not measured", [False, False]), ("diverged", [False, True, False])]
+)
+def test_a_line_passes_what_nobody_measured_and_breaks_where_measuring_failed(status, gaps):
+    table = scores(treatments=["healed"]).assign(status="ok")
+    missing = (table.block_size == 8) & (table.strategy == "similarity")
+    table.loc[missing, ["value", "status"]] = np.nan, status
+    (axis,) = figures.figure_6(table).axes
+    (line, *_) = [line for line in axis.lines if line.get_linestyle() == "-"]
+    assert np.isnan(np.asarray(line.get_ydata(), float)).tolist() == gaps
+
+
+@pytest.mark.parametrize("share, crossed", [(0.96, True), (0.94, False), (np.nan, False)])
+def test_a_score_of_one_answer_is_crossed_out(share, crossed):
+    (axis,) = figures.figure_6(scores(commonest=share)).axes
+    assert any(line.get_marker() == "x" for line in axis.lines) == crossed
+
+
+# ---- what is drawn, read back ----------------------------------------------------------------
+
+
+def test_the_best_starts_are_marked_where_blocks_are_most_similar():
+    start, stop = np.mgrid[:9, :9]
+    matrix = np.where(stop > start, 0.01 * (stop - start) + 0.3 * (start == 0), 0)
+    matrix[3, 5] = 0.001
+    distances = BlockDistances(matrix, 0.01 * matrix, np.stack([matrix] * 4), 24)
+    (axis, _) = figures.figure_4({"tiny-random": distances}).axes
+    (dots,) = axis.lines
+    sizes = range(1, distances.num_layers)
+    assert dots.get_ydata().tolist() == list(sizes)
+    assert dots.get_xdata().tolist() == [distances.best_start(n) for n in sizes]
+    axis = figures.figure_1c("tiny-random", distances, 4).axes[0]
+    (best,) = [line for line in axis.lines if line.get_label().startswith("best start")]
+    drawn = list(zip(best.get_xdata(), best.get_ydata(), strict=True))
+    assert drawn == [(distances.best_start(n), distances.row(n).min()) for n in range(1, 5)]
+
+
+def test_bars_are_as_long_as_the_key_says():
+    figure = figures.figure_6(scores())
+    (legend,) = figure.legends
+    assert legend.get_title().get_text() == "bars: ±1 s.e."
+    (axis,) = figure.axes
+    bars = [part for container in axis.containers for part in container.lines[2]]
+    ends = [segment[:, 1] for bar in bars for segment in bar.get_segments()]
+    assert len(ends) > 2 and np.diff(ends, axis=1) == pytest.approx(2 * 0.02)
+
+
+def test_the_line_of_the_layers_left_falls_with_the_fraction_dropped():
+    rows = [
+        {"task": task, "fraction": fraction, "value": 2.0, "ratio": 1 - fraction}
+        for task, fraction in product(("weights", "prefill", "decode"), (0.0, 0.25, 0.75))
+    ]
+    table = pd.DataFrame(rows).assign(model="m", quantization=None, dtype="float32", status="ok")
+    table = table.assign(n=3, low=np.nan, high=np.nan, ratio_low=np.nan, ratio_high=np.nan)
+    figure = figures.figure_cost(table)
+    lines = [line for axis in figure.axes for line in axis.lines]
+    left = [line.get_xydata() for line in lines if line.get_label() == "layers left"]
+    assert np.array(left).tolist() == 3 * [[[0, 1], [0.75, 0.25]]]
+
+
+def test_seeds_of_one_cut_and_two_lengths_of_healing_are_not_crossed():
+    """And a seed that scores more than the first is drawn right of 0."""
+    lengths = {("seeds", 512): (1.0, 1.25), ("more seeds", 64): (2.0, 2.5)}
+    rows = [
+        {"ablation": ablation, "variant": variant, "steps": steps * healed, "value": value}
+        | {"treatment": "healed" if healed else "unhealed", "examples": np.full(4, value)}
+        for (ablation, steps), values in lengths.items()
+        for variant, value, healed in [
+            ("seed 0", values[0], 1),
+            ("seed 1", values[1], 1),
+            ("unhealed", 4.0, 0),
+        ]
+    ]
+    table = pd.DataFrame(rows).assign(model="m", task="c4", strategy="similarity", block_size=2)
+    table["weights"] = [np.ones(4)] * len(table)
+    figure = figures.figure_8(table.assign(n=4))
+    assert figure.table.difference.fillna(0).tolist() == [0, 0.25, 3, 0, 0.5, 2]
+    (axis,) = figure.axes
+    assert axis.containers[0].lines[0].get_xdata().tolist() == [0.25, 0.5]
+
+
+def test_the_table_of_figure_1b_has_every_layer_and_its_new_number():
+    table = figures.figure_1b(Block(40, 20), 80).table
+    assert len(table) == 80 and table.new_index.max() == 59
+
+
+def test_what_is_not_testable_has_a_dash_and_no_mark():
+    """One model of the first claim can be tested, none of the second."""
+    rows = [("1", "A", "decided"), ("1", "B", "not testable here"), ("5", "A", "not testable here")]
+    words = {"task": "mmlu", "criterion": "", "n": "", "why": "", "direction": "differs"}
+    ends = {"statistic": 0.1, "low": 0.09, "high": 0.11}
+    verdicts = [
+        Verdict(
+            claim, model, statement=f"statement {claim}", confidence=confidence, **words, **ends
+        )
+        for claim, model, confidence in rows
+    ]
+    figure = figures.figure_claims(verdicts)
+    (axis,) = figure.axes
+    marks = np.concatenate([marks.get_offsets() for marks in axis.collections])
+    assert len(marks) == 1 and marks[0, 0] < -1 and marks[0, 1] == 0
+    assert [(t.get_text(), t.get_position()[1]) for t in axis.texts] == [("– not testable here", 1)]
+    keys = {text.get_text() for text in axis.get_legend().get_texts()}
+    assert {"differs", "A"} <= keys and "B" not in keys
+    labels = [label.get_text() for label in axis.get_yticklabels()]
+    assert labels == ["1  statement 1", "5  statement 5"] and len(figure.table) == 3
+
+
+# ---- what figures say in words: each made of data that would say it, with a signal or without ----
 
 
 def cuts(**lines) -> pd.DataFrame:
@@ -145,23 +233,6 @@ def cuts(**lines) -> pd.DataFrame:
 
 FLAT = [0.5, 0.48, 0.49, 0.28, 0.27]
 FALLS = [0.4, 0.35, 0.3, 0.3, 0.3]
-
-
-@pytest.mark.parametrize(
-    "early_exit, similarity, said",
-    [
-        (FLAT, FALLS, {"flat: 3 layers", "one letter\nfor everything"}),
-        (FLAT[:3], FALLS, {"flat: 3 layers"}),
-        (FLAT, FLAT, set()),  # no other than similarity
-        (FALLS, FALLS, set()),
-    ],
-)
-def test_the_finding_of_figure_cuts_is_of_its_data(early_exit, similarity, said):
-    figure = letters.figure_cuts(cuts(early_exit=early_exit, similarity=similarity))
-    assert {text.get_text() for axis in figure.axes for text in axis.texts} == said
-
-
-# ---- what figures say in words: each made of data that would say it, with a signal or without ----
 
 
 def said_by_cuts(signal: bool):
@@ -217,24 +288,6 @@ def said_by_layers(signal: bool):
     return which_block.figure_layers(damages(signal), changes)
 
 
-def map_of(signal: bool) -> BlockDistances:
-    """Of 8 layers: blocks with the first one are the least similar; and how certain that is."""
-    start, stop = np.mgrid[:9, :9]
-    matrix = np.where(stop > start, 0.01 * (stop - start) + 0.3 * (start == 0), 0)
-    error = np.full_like(matrix, 0.001 if signal else 0.2)
-    return BlockDistances(matrix, error, np.stack([matrix] * 4), 24)
-
-
-def said_by_damage(signal: bool):
-    beside = beside_distances(damages(signal), {"m": map_of(True)})
-    ranks = pd.DataFrame(columns=["model", "blocks", "rank_correlation", "low", "high"])
-    return figures.figure_damage(beside, ranks)
-
-
-def said_by_distances(signal: bool):
-    return figures.figure_1c("tiny-random", map_of(signal), 4)
-
-
 def said_by_doses(signal: bool):
     rows, noise = [], np.random.default_rng(0).normal(0, 0.01 if signal else 3.0, 24)
     losses = {
@@ -265,8 +318,6 @@ SAID = {
     biases: [said_by_biases],
     last_layers: [said_by_last_layers],
     which_block: [said_by_layers],
-    damage: [said_by_damage],
-    heatmaps: [said_by_distances],
     dose: [said_by_doses],
 }
 
@@ -285,24 +336,6 @@ def test_each_figure_that_says_something_is_among_them():
     assert saying - {style} == set(SAID)
 
 
-def test_seeds_of_one_cut_and_two_lengths_of_healing_are_not_crossed():
-    lengths = {("seeds", 512): (1.0, 1.25), ("more seeds", 64): (2.0, 2.5)}
-    rows = [
-        {"ablation": ablation, "variant": variant, "steps": steps * healed, "value": value}
-        | {"treatment": "healed" if healed else "unhealed", "examples": np.full(4, value)}
-        for (ablation, steps), values in lengths.items()
-        for variant, value, healed in [
-            ("seed 0", values[0], 1),
-            ("seed 1", values[1], 1),
-            ("unhealed", 4.0, 0),
-        ]
-    ]
-    table = pd.DataFrame(rows).assign(model="m", task="c4", strategy="similarity", block_size=2)
-    table["weights"] = [np.ones(4)] * len(table)
-    drawn = figures.figure_8(table.assign(n=4)).table.fillna({"difference": 0})
-    assert drawn.difference.tolist() == [0, 0.25, 3, 0, 0.5, 2]
-
-
 def test_the_model_with_most_to_lose_is_shown():
     weak, strong = cuts(similarity=FALLS), cuts(similarity=FALLS).assign(model="phi-2")
     weak.loc[weak.block_size == 0, "value"] = 0.3
@@ -311,150 +344,27 @@ def test_the_model_with_most_to_lose_is_shown():
     assert set(letters.clearest(pd.concat([weak, unmeasured]), ["model"]).model) == {"qwen-7b"}
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_labels_are_apart_and_in_order(seed):
-    draw = np.random.default_rng(seed)
-    heights, least = sorted(draw.uniform(size=seed % 12 + 1)), draw.uniform(0.01, 0.1)
-    placed = spread(heights, least)
-    assert len(placed) == len(heights)
-    assert all(np.diff(placed) >= least - 1e-9)
-    if all(np.diff(heights) >= least):
-        assert placed == pytest.approx(heights)
-
-
-def verdict(claim: str, model: str, confidence: str, value: float) -> Verdict:
-    interval = value, value - 0.01, value + 0.01
-    words = {"statement": f"statement {claim}", "criterion": "", "n": "", "why": ""}
-    direction = "differs" if confidence == "decided" else ""
-    ends = dict(zip(("statistic", "low", "high"), interval, strict=True))
-    return Verdict(
-        claim, model, "mmlu", direction=direction, confidence=confidence, **words, **ends
-    )
-
-
-def test_what_is_not_testable_has_a_dash_and_no_mark():
-    """One model of the first claim can be tested, none of the second."""
-    verdicts = [
-        verdict("1", "A", "decided", 0.1),
-        verdict("1", "B", "not testable here", 0.1),
-        verdict("5", "A", "not testable here", 0.0),
-    ]
-    figure = figures.figure_claims(verdicts)
-    (axis,) = figure.axes
-    marks = [line for line in axis.lines if line.get_marker() not in ("None", "", None)]
-    assert len(marks) == 1 and round(marks[0].get_ydata()[0]) == 0
-    assert [(t.get_text(), t.get_position()[1]) for t in axis.texts] == [("– not testable here", 1)]
-    (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["differs", "A"]
-    labels = [label.get_text() for label in axis.get_yticklabels()]
-    assert labels == ["1  statement 1", "5  statement 5"]
-    table = figure.table
-    assert len(table) == 3
-
-
-@pytest.mark.parametrize(
-    "status, gaps", [("not measured", [False, False]), ("diverged", [False, True, False])]
-)
-def test_a_line_passes_what_nobody_measured_and_breaks_where_measuring_failed(status, gaps):
-    table = scores(treatments=["healed"]).assign(status="ok")
-    missing = (table.block_size == 8) & (table.strategy == "similarity")
-    table.loc[missing, ["value", "status"]] = np.nan, status
-    (axis,) = figures.figure_6(table).axes
-    (line,) = [
-        line for line in axis.lines if line.get_linestyle() == "-" and line.get_marker() == "o"
-    ]
-    assert np.isnan(np.asarray(line.get_ydata(), float)).tolist() == gaps
-
-
-def test_below_figure_1d_are_the_layers_that_go():
-    *_, strip = figures.figure_1d(scores(PAPER.models)).axes
-    bars = {(round(bar.get_y()), round(bar.get_height())) for bar in strip.patches}
-    assert bars == {(4, 8), (4, 16)} and strip.get_ylim() == (0, 32)
-
-
-def test_figure_3_has_a_panel_a_treatment_and_all_models_in_both():
-    left, right = figures.figure_3(scores(PAPER.models)).axes
-    assert [a.get_title("left") for a in (left, right)] == list(TREATMENTS)
-    for axis, look in ((left, ":"), (right, "-")):
-        lines = [line for line in axis.lines if line.get_linestyle() == look]
-        assert len({line.get_color() for line in lines}) == len(PAPER.models)
-    assert left.get_ylim() == right.get_ylim()
-
-
-@pytest.mark.parametrize("share, crossed", [(0.96, True), (0.94, False), (np.nan, False)])
-def test_a_score_of_one_answer_is_crossed_out(share, crossed):
-    (axis,) = figures.figure_6(scores(commonest=share)).axes
-    assert any(line.get_marker() == "x" for line in axis.lines) == crossed
-
-
-# ---- what is drawn, read back ----------------------------------------------------------------
-
-
-def test_the_best_starts_are_marked_where_blocks_are_most_similar():
-    distances = map_of(True)
-    (axis, _) = figures.figure_4({"tiny-random": distances}).axes
-    (dots,) = axis.lines
-    sizes = range(1, distances.num_layers)
-    assert dots.get_ydata().tolist() == list(sizes)
-    assert dots.get_xdata().tolist() == [distances.best_start(n) for n in sizes]
-    axis = figures.figure_1c("tiny-random", distances, 4).axes[0]
-    (best,) = [line for line in axis.lines if line.get_label().startswith("best start")]
-    drawn = list(zip(best.get_xdata(), best.get_ydata(), strict=True))
-    starts = [(distances.best_start(n), distances.row(n).min()) for n in sizes[: len(drawn)]]
-    assert drawn == starts and len(drawn) > 1
-
-
-def test_bars_are_as_long_as_the_key_says():
-    figure = figures.figure_6(scores())
-    (legend,) = figure.legends
-    assert legend.get_title().get_text() == "bars: ±1 s.e."
-    (axis,) = figure.axes
-    bars = [part for container in axis.containers for part in container.lines[2]]
-    ends = [segment[:, 1] for bar in bars for segment in bar.get_segments()]
-    assert len(ends) > 2 and np.diff(ends, axis=1) == pytest.approx(2 * 0.02)
-
-
-def test_the_line_of_the_layers_left_falls_with_the_fraction_dropped():
-    rows = [
-        {"task": task, "fraction": fraction, "value": 2.0, "ratio": 1 - fraction}
-        for task, fraction in product(("weights", "prefill", "decode"), (0.0, 0.25, 0.75))
-    ]
-    table = pd.DataFrame(rows).assign(model="m", quantization=None, dtype="float32", status="ok")
-    table = table.assign(n=3, low=np.nan, high=np.nan, ratio_low=np.nan, ratio_high=np.nan)
-    figure = figures.figure_cost(table)
-    lines = [line for axis in figure.axes for line in axis.lines]
-    left = [line.get_xydata() for line in lines if line.get_label() == "layers left"]
-    assert np.array(left).tolist() == 3 * [[[0, 1], [0.75, 0.25]]]
-
-
-def test_the_table_of_figure_1b_has_every_layer_and_its_new_number():
-    table = figures.figure_1b(Block(40, 20), 80).table
-    assert len(table) == 80 and table.new_index.max() == 59
-
-
-@pytest.mark.parametrize("name", profiles.PROFILES)
-@pytest.mark.parametrize("ablation", [experiments.seeds, experiments.ranks])
-def test_unhealed_references_are_scores_of_notebook_02(name, ablation):
+def test_unhealed_references_are_scores_of_notebook_02():
     """So that figures 8 and 9 measure nothing for them."""
-    profile, distances = profiles.get(name), Distances(num_layers=30)
-    model = (profile.ablation_models if ablation is experiments.seeds else profile.rank_models)[0]
-    requests = experiments.unhealed(model, distances, profile)
-    requests += experiments.test_split(model, distances, profile)
-    measured = [request.params for request in requests]
-    variants = ablation(model, distances, profile)
-    references = [r for r in variants if r.labels["variant"] == "unhealed"]
-    assert references and all(r.params in measured and r.recipe is None for r in references)
-
-
-def test_a_model_may_be_called_unpruned():
-    figure = figures.figure_2(scores(models=("my/llama-unpruned",)))
-    assert [axis.get_title("left") for axis in figure.axes][0] == "llama-unpruned"
-    assert figure.axes[0].has_data()
+    distances = Distances(num_layers=30)
+    for profile in profiles.PROFILES.values():
+        models = {
+            experiments.seeds: profile.ablation_models,
+            experiments.ranks: profile.rank_models,
+        }
+        for ablation, (model, *_) in models.items():
+            requests = experiments.unhealed(model, distances, profile)
+            requests += experiments.test_split(model, distances, profile)
+            measured = [request.params for request in requests]
+            variants = ablation(model, distances, profile)
+            references = [r for r in variants if r.labels["variant"] == "unhealed"]
+            assert references
+            assert all(r.params in measured and r.recipe is None for r in references)
 
 
 def test_a_run_of_which_only_the_map_is_left_is_drawn_as_not_measured(output, monkeypatch):
     """As where each job failed: the last pass only draws, and must get through."""
-    maps, profile = measure.distances(profiles.get("smoke", limit=4))
+    maps, profile = {"tiny-random": Distances()}, profiles.get("smoke", limit=4)
     monkeypatch.setenv(cache.DRAW_ONLY, "1")
     drawn = [figures.figure_training(measure.table(dose.trainings, maps, profile))]
     doses = measure.table(dose.doses, maps, profile)
@@ -462,7 +372,6 @@ def test_a_run_of_which_only_the_map_is_left_is_drawn_as_not_measured(output, mo
     forms = measure.table(letters.forms, maps, profile)
     measures = letters.measures(forms[forms.task.isin(["mmlu", "arc_easy"])])
     drawn.append(letters.figure_measures(measures))
-    assert letters.largest_step(measures).empty
     drawn.append(repair.figure_repair(measure.table(repair.linear_maps, maps, profile)))
     drawn.append(repair.figure_repair_cost(measure.table(repair.repairs, maps, profile)))
     for figure in drawn:

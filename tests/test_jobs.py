@@ -1,86 +1,173 @@
-"""The jobs of a run: their names, what each measures, one alone, and the minutes that are left."""
+"""The jobs of a run: their names, what each measures, their order, and one alone."""
 
+import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 
 import pytest
 from conftest import Distances, replicate
 
+from lib.models import machine, registry
 from replication import __main__ as run
 from replication import paths, plan, profiles
 from replication.plan import key_of
-from replication.run import batch
+from replication.run import batch, measuring
 from replication.run.execution import Launch, Outcome
-from replication.run.jobs import by_job
+from replication.run.jobs import Job, by_job
 from replication.run.notebooks import NOTEBOOKS
 
-SMOKE, PAPER, OVERNIGHT = (profiles.get(name) for name in ("smoke", "paper", "overnight"))
-OF_ALL = pytest.mark.parametrize("profile", [SMOKE, PAPER, OVERNIGHT], ids=lambda of: of.name)
+SMOKE, OVERNIGHT = profiles.get("smoke"), profiles.get("overnight")
+PAPER = profiles.get("paper", ["llama-2-70b", "mistral-7b"])
 HEALED, UNHEALED = "tiny-random-similarity-n02-r8-s0-healed", "tiny-random-02-unhealed"
 NUMBERS = list(NOTEBOOKS)
+RESULTS = ("healing", "scores")
 
 
 # ---- which there are -----------------------------------------------------------------------
-
-
-def test_jobs_are_listed_by_name_one_a_line(output, capsys):
-    assert run.main(["--profile", "paper", "--jobs"]) == 0
-    names = capsys.readouterr().out.splitlines()
-    assert len(set(names)) == len(names) > 300
-    assert {"llama-2-70b-map", "llama-2-70b-02-unhealed", "phi-2-map"} <= {*names}
-    assert "llama-2-70b-similarity-n40-r8-s0-healed" in names
-    of_rank = [f"llama-2-13b-unpruned-r{rank}-s0-1250steps-healed" for rank in (8, 64)]
-    assert [name in names for name in of_rank] == [False, True]
 
 
 class Elsewhere(Distances):
     """Distances whose most similar block ends `start` layers before the last one."""
 
     def best_start(self, size: int) -> int:
-        return self.num_layers - size - self.start
+        return max(0, self.num_layers - size - self.start)
 
 
-@OF_ALL
-def test_a_job_is_called_the_same_wherever_the_blocks_are(profile):
-    """So that a list that was made before the maps holds; also where two blocks are one.
+@pytest.mark.parametrize("profile", [SMOKE, PAPER, OVERNIGHT], ids=lambda profile: profile.name)
+def test_jobs_have_the_same_names_and_every_result_once(profile):
+    """A list that was made before the maps holds, also where two blocks are one.
 
-    Guessed blocks are taken for two, so that no job passes for done before its map.
+    A job heals before it scores; lengths that continue each other are one job, shorter ones first.
     """
     for model in profile.models:
-        first, simple, deepest = (
-            {job.name for job in by_job(model, profile, NUMBERS, distances)}
-            for distances in (Distances(), Elsewhere(1), Elsewhere(0))
-        )
-        guessed = by_job(model, profile, NUMBERS, Elsewhere(1), apart=True)
-        assert {job.name for job in guessed} == simple == first and all(guessed.values())
-        assert {name for name in first if "after-the-cut" not in name} == deepest
-
-
-@OF_ALL
-def test_every_result_is_of_one_job_after_the_healing_that_it_needs(profile):
-    """A job heals once; but lengths that continue each other are one job, shorter ones first."""
-    for model in profile.models:
-        jobs = by_job(model, profile, NUMBERS, Distances())
-        keys = [key_of(one) for requests in jobs.values() for one in requests]
+        guess = plan.Guess(registry.num_layers(model))
+        jobs = by_job(model, profile, NUMBERS, guess)
+        assert all(jobs.values())  # so that no job passes for done before its map
+        names = {job.name for job in jobs}
+        simple = Elsewhere(1, guess.num_layers)
+        assert names == {job.name for job in by_job(model, profile, NUMBERS, simple)}
+        keys = [key_of(request) for requests in jobs.values() for request in requests]
         assert len(set(keys)) == len(keys)
-        requested = {
-            key_of(one)
+        assert {*keys} >= {
+            key_of(request)
             for notebook in NOTEBOOKS.values()
             if model in notebook.models(profile)
             for experiment in notebook.experiments
-            for one in experiment(model, Distances(), profile)
+            for request in experiment(model, guess, profile)
         }
-        assert requested <= {*keys}
         for job, requests in jobs.items():
             made = set()
-            for one in requests:
-                if one.kind == "healing":
-                    shorter = {*map(key_of, one.shorter)} & {*keys}
+            for request in requests:
+                if request.kind == "healing":
+                    shorter = {*map(key_of, request.shorter)} & {*keys}
                     assert model != "smollm2-135m" or shorter <= made
-                    made.add(key_of(one))
-                elif one.recipe:
-                    assert key_of(one.healing) in made, job
+                    made.add(key_of(request))
+                elif request.recipe:
+                    assert key_of(request.healing) in made, job
             assert model != "llama-2-70b" or len(made) <= 1
-            assert not requests or bool(made) == job.name.endswith("-healed")
+            assert bool(made) == job.name.endswith("-healed")
+
+
+# ---- in which order ------------------------------------------------------------------------
+
+
+KINDS = ("map", "02-unhealed", "similarity-n02-r8-s0-healed")
+ALL = [Job(f"{model[-1]}-{kind}", model, "02") for model in ("a/b", "c/d") for kind in KINDS]
+
+
+class Backwards(batch.Serial):
+    """An engine in which what was submitted last ends first."""
+
+    def ended(self):
+        launch = self.queue.pop()
+        return launch, self.execute(launch)
+
+
+@pytest.mark.parametrize("engine", [batch.Serial, Backwards])
+def test_a_job_needs_its_models_map_only(engine):
+    """A failure changes no other job; a model that cannot be had is tried once."""
+
+    def ended(ends: dict) -> tuple[list[str], dict]:
+        order = []
+
+        def execute(launch):
+            order.append(launch.job)
+            return ends.get(launch.job, Outcome("ok"))
+
+        jobs = batch.in_order(ALL, engine(execute), lambda job: Launch(job=job.name))
+        return order, {job.name: outcome.status for job, outcome in jobs}
+
+    order, statuses = ended({"d-02-unhealed": Outcome("failed")})
+    assert sorted(order) == sorted(job.name for job in ALL) and order == list(statuses)
+    assert all(order.index(job.map_name) <= order.index(job.name) for job in ALL)
+    assert [name for name in order if statuses[name] != "ok"] == ["d-02-unhealed"]
+    if engine is Backwards:  # the jobs of one model do not wait for the other's map
+        assert order.index("b-map") > order.index("d-02-unhealed")
+    order, statuses = ended({"b-map": Outcome("skipped: gated")})
+    assert [name for name in order if name[0] == "b"] == ["b-map"]
+    assert {statuses[job.name] for job in ALL if job.model == "a/b"} == {"skipped: gated"}
+    assert {statuses[job.name] for job in ALL if job.model == "c/d"} == {"ok"}
+
+
+def test_what_is_done_is_not_repeated(output):
+    """After a failure a notebook only draws, where it is one that jobs measure for."""
+    numbers, failing = ("01", "02", "09"), UNHEALED
+    whole = batch.Batch({number: NOTEBOOKS[number] for number in numbers}, {}, SMOKE)
+    jobs = {job.name: job for job in whole.jobs()}
+    tried, fails, read_only = [], {failing}, {}
+
+    def execute(launch):
+        if not launch.job:
+            read_only[launch.notebook.file[:2]] = launch.read_only
+            reason = "without m (not measured)"
+            return Outcome("incomplete", reason) if fails else Outcome("ok", seconds=1.0)
+        tried.append(launch.job)
+        if launch.job in fails:
+            return Outcome("killed", "by intention")
+        return measuring.run_job(jobs[launch.job], SMOKE, numbers)
+
+    outcomes = batch.run(whole, batch.Serial(execute))
+    assert {name for name in jobs if outcomes[name].status != "ok"} == fails
+    assert outcomes["02_pruning_curves"].reason == "without m (not measured); jobs: killed"
+    assert tried == [*jobs] and read_only == {"01": True, "02": True, "09": False}
+    fails.clear()
+    tried.clear()
+    outcomes = batch.run(whole, batch.Serial(execute))
+    assert {end.status for end in outcomes.values()} == {"ok"} and tried == [failing]
+    assert outcomes["tiny-random-map"] == batch.DONE_BEFORE and all(whole.jobs().values())
+
+
+def test_a_model_of_unknown_depth_has_its_other_jobs_after_its_map(output, monkeypatch):
+    """As a hub model, of which no config.json is here."""
+    tried, layers = [], registry.num_layers("tiny-random")
+    monkeypatch.setattr(registry, "num_layers", lambda name: layers if tried else None)
+    whole, progress = batch.Batch({"02": NOTEBOOKS["02"]}, {}, SMOKE), batch.Progress(0)
+
+    def execute(launch):
+        tried.append(launch.job)
+        return Outcome("ok", seconds=1.0)
+
+    batch.run_jobs(whole, batch.Serial(execute), progress)
+    assert tried == ["tiny-random-map", UNHEALED] == [*progress.outcomes]
+
+
+@pytest.mark.parametrize(
+    "engine, visible, threads",
+    [("local", "0,1", "16"), ("ray", "0,1,2,3,4,5,6,7", "2"), ("ray", "NoDevFiles", "16")],
+)
+def test_jobs_on_one_machine_share_its_cores(monkeypatch, engine, visible, threads):
+    """Under Ray as many as it has GPUs; the environment's own number stays."""
+    monkeypatch.setattr(machine, "cores", lambda: 16)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    for own, used in (("3", "3"), (None, threads)):
+        monkeypatch.setenv("OMP_NUM_THREADS", own or "")
+        if own is None:
+            monkeypatch.delenv("OMP_NUM_THREADS")
+        assert run.main(["--profile", "nope", "--engine", engine]) == 2
+        assert os.environ["OMP_NUM_THREADS"] == used
 
 
 # ---- some of them --------------------------------------------------------------------------
@@ -89,7 +176,10 @@ def test_every_result_is_of_one_job_after_the_healing_that_it_needs(profile):
 @pytest.fixture
 def mapped(smoke_run, output):
     """Results that are a map alone."""
-    shutil.copytree(smoke_run / "data/results/similarity", paths.RESULTS / "similarity")
+    results = smoke_run / "data" / "results"
+    shutil.copytree(results / "similarity", paths.RESULTS / "similarity")
+    if (results / "format.json").exists():
+        shutil.copy(results / "format.json", paths.RESULTS)
     return output
 
 
@@ -99,27 +189,33 @@ def test_a_job_needs_its_map(output, capsys):
     assert "run job tiny-random-map first." in printed.out and "Traceback" not in printed.err
 
 
-def test_jobs_leave_all_their_results_and_no_others(mapped, capsys):
-    """A row each, beside a run that holds the results; what was listed before the map still is."""
-    before = {job.name for job in by_job("tiny-random", SMOKE, NUMBERS, Elsewhere(1), apart=True)}
-    names = [UNHEALED, HEALED]
+def test_a_job_killed_in_the_middle_of_its_healing_goes_on(smoke_run, mapped):
+    """Beside a run that holds the results; with the results of a run that was not killed."""
+    job = [sys.executable, "-m", "replication", "--profile", "smoke", "--job", HEALED]
+    killed = subprocess.Popen(job, env=os.environ | {"DEEPER_LAYERS_OUTPUT": str(mapped)})
+    while not list(paths.RESULTS.glob("adapters/*/checkpoint-*")):
+        assert killed.poll() is None
+        time.sleep(0.02)
+    killed.kill()
+    killed.wait()
+    assert not list(paths.RESULTS.glob("*/*/*healed*.json"))
     with batch.alone():
-        assert run.main(["--profile", "smoke", "--job", *names]) == 0
-    assert [row.split()[-1] for row in capsys.readouterr().out.splitlines()[-2:]] == names
-    planned = plan.planned(SMOKE, NUMBERS, plan.get_card("cpu"))
-    assert before <= {one.job.name for one in planned}
-    done = {one.job.name for one in planned if not one.missing and one.states}
-    assert done == {"tiny-random-map", *names} and len(planned) > 10
-    kinds = [file.parts[-3] for file in paths.RESULTS.glob("*/*/*.json")]
-    assert kinds.count("healing") == 1 and kinds.count("scores") > 1
+        done = replicate(mapped, *job[3:])
+    assert done.returncode == 0, done.stderr
+    healings, scores = (list(paths.RESULTS.glob(f"{kind}/*/*.json")) for kind in RESULTS)
+    assert len(healings) == 1 and len(scores) > 1  # and no others
+    for file in healings + scores:
+        once = smoke_run / "data/results" / file.relative_to(paths.RESULTS)
+        again, uninterrupted = (json.loads(text.read_text())["values"] for text in (file, once))
+        assert again == uninterrupted, file
+    jobs = plan.jobs_of("tiny-random", SMOKE, NUMBERS)
+    all_done = {job.name for job, requests in jobs.items() if all(map(plan.is_done, requests))}
+    assert {"tiny-random-map", HEALED} <= all_done and UNHEALED not in all_done
 
 
-def test_a_run_is_one_process(output, capsys, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert run.main(["--profile", "smoke"]) == 2
-    (sentence,) = capsys.readouterr().err.splitlines()
-    assert "torchrun" in sentence and not list(output.iterdir())
-    assert run.main(["--profile", "smoke", "--jobs"]) == 0
+def test_a_job_that_was_listed_before_the_map_is_known(mapped):
+    guessed = by_job("tiny-random", SMOKE, NUMBERS, plan.Guess(registry.num_layers("tiny-random")))
+    assert guessed.keys() <= plan.jobs_of("tiny-random", SMOKE, NUMBERS).keys()
 
 
 def test_jobs_of_several_models_then_notebooks_that_only_draw(mapped):
@@ -136,44 +232,3 @@ def test_jobs_of_several_models_then_notebooks_that_only_draw(mapped):
         "02_pruning_curves": "incomplete",
     }
     assert (mapped / "data/results/jobs" / f"{UNHEALED}.log").exists()
-
-
-def test_jobs_of_a_group_share_a_process_and_one_that_dies_takes_no_other_down(monkeypatch):
-    started = []
-
-    def together(launches):
-        started.append([launch.job for launch in launches])
-        ends = ["killed" if name == "dies" else "ok" for name in started[-1]]
-        last = ends.index("killed") + 1 if "killed" in ends else len(ends)
-        return [Outcome(end) for end in ends[:last]]
-
-    def alone(launch):
-        return together([launch])[0]
-
-    monkeypatch.setattr(batch, "attempt_jobs", together)
-    monkeypatch.setattr(batch, "attempt", alone)
-    engine = batch.Serial(alone)
-    names = {"a": "m 02", "dies": "m 02", "b": "m 02", "c": "m 03", "d": ""}
-    for name, group in names.items():
-        engine.submit(Launch(job=name, group=group))
-    outcomes = {launch.job: outcome.status for launch, outcome in (engine.ended() for _ in names)}
-    assert outcomes == dict.fromkeys("abcd", "ok") | {"dies": "killed"}
-    assert started == [["a", "dies", "b"], ["b"], ["c"], ["d"]]
-
-
-def test_what_is_left_is_the_plans_seconds_at_the_pace_of_what_ended():
-    """With room for several, as long as the longest of them at least."""
-    expected = {"map": 10.0, "short": 60.0, "long": 600.0, "other": 540.0}
-    progress, lefts = batch.Progress(dict(expected)), []
-    for name, end in {
-        "map": batch.DONE_BEFORE,
-        "short": Outcome("ok", seconds=120.0),  # half as fast as planned
-        "long": Outcome("failed", seconds=1.0),  # tells nothing of the pace
-        "other": Outcome("ok", seconds=1080.0),
-    }.items():
-        progress.add(name, end)
-        lefts.append(progress.seconds_left())
-    assert lefts == [None, pytest.approx(2 * (600 + 540)), pytest.approx(2 * 540), None]
-    progress = batch.Progress(expected | {str(n): 60.0 for n in range(40)}, room=8)
-    progress.add("short", Outcome("ok", seconds=60.0))
-    assert progress.seconds_left() == pytest.approx(600)

@@ -201,23 +201,17 @@ def test_squads_likelihood_is_of_the_right_answer(name):
         assert the_one(examples, question)["choices"] == [f" {right}"]
 
 
-@pytest.mark.parametrize("shots", [0, 5])
-def test_gsm8ks_solution_is_that_of_its_problem(shots):
+def test_gsm8ks_solution_is_that_of_its_problem():
     """Its likelihood is asked for, and what the model writes is right with its number only."""
-    if not shots:  # else the first problems are shown, and others are scored
-        problems = {
-            "Janet’s ducks lay 16 eggs per day.": ("Janet sells 16 - 3 - 4 =", (16 - 3 - 4) * 2)
-        }
-    else:
-        problems = GSM8K
-    counts = {"gsm8k_questions": 4, "gsm8k_generated": 4, "gsm8k_shots": shots}
+    counts = {"gsm8k_questions": 4, "gsm8k_generated": 4, "gsm8k_shots": 5}
     likelihood, written = real_task("gsm8k_bpb", **counts), real_task("gsm8k", **counts)
-    for problem, (begin, number) in problems.items():
+    for problem, (begin, number) in GSM8K.items():
         (solution,) = the_one(likelihood.examples, problem)["choices"]
-        assert solution.startswith(f" {begin}") and solution.endswith(f"\n#### {number}")
+        assert solution.startswith(f" {begin}")
+        assert solution.endswith(f"\n#### {number}")
         alone = replace(written, examples=(the_one(written.examples, problem),))
-        for said, value in ((number, 1), (number + 1, 0), (-number, 0)):
-            assert alone.scores([[f"So it is #### {said}"]])[0].tolist() == [value]
+        for text, value in ((number, 1), (number + 1, 0), (-number, 0)):
+            assert alone.scores([[f"So it is #### {text}"]])[0].tolist() == [value]
 
 
 def test_c4_reads_the_documents_of_the_file():

@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 from conftest import measured_scores
 from test_damage import synthetic
+from transformers import PreTrainedTokenizerBase
 
 from lib import evaluation
 from lib.blocks import Block, BlockDistances
 from lib.data import sets, wheels
 from lib.healing import packing
-from lib.models import files, loading
 from replication import measure, paths, profiles
 from replication.beyond import repair, which_block
 from replication.measure import damage, distance_maps, request
@@ -22,7 +22,12 @@ from replication.run import notebooks
 NAME, BLOCK = "tiny-random", Block(3, 2)
 SMOKE = profiles.get("smoke")
 LITTLE = replace(
-    SMOKE.limited(2).shortened(1), heal_batch=2, heal_tokens=8, map_sequences=5, damage_sequences=4
+    SMOKE.limited(2).shortened(1),
+    source="hub",
+    heal_batch=2,
+    heal_tokens=8,
+    map_sequences=5,
+    damage_sequences=4,
 )
 
 # ---- all that is measured, and the texts that it reads ---------------------------------------
@@ -46,20 +51,6 @@ SPLITS = {  # of the hub's data sets, all that is ever read
     ("gsm8k", "train"),
     ("gsm8k", "test"),
 }
-
-
-class Reading:
-    """A tokenizer that notes each text that it is given."""
-
-    def __init__(self, tokenizer, note):
-        self.tokenizer, self.note = tokenizer, note
-
-    def __call__(self, texts, **options):
-        self.note([texts] if isinstance(texts, str) else texts)
-        return self.tokenizer(texts, **options)
-
-    def __getattr__(self, name):
-        return getattr(self.tokenizer, name)
 
 
 class Rows(list):
@@ -90,19 +81,6 @@ def from_hub(name: str, split: str) -> Rows:
 
 
 @pytest.fixture
-def small_wheels(tmp_path, monkeypatch):
-    """Of C4 and Wikipedia short texts, each unlike any other; the questions are the real ones."""
-    c4 = "\n".join(f"Document {i} of C4." for i in range(584))
-    wiki = "".join(f"<doc {i}>\nArticle {i} of Wikipedia.\n</doc>\n" for i in range(20))
-    places = {}
-    for name, text in {"c4": c4, "wiki": wiki}.items():
-        places[name] = tmp_path / name
-        places[name].write_text(text, encoding="utf-8")
-    real = wheels.path
-    monkeypatch.setattr(wheels, "path", lambda name: places.get(name) or real(name))
-
-
-@pytest.fixture
 def splits(monkeypatch) -> list:
     """What is read of the hub: the name and split of each data set."""
     names = []
@@ -125,9 +103,6 @@ def texts_read(monkeypatch) -> dict:
     """The texts that are read from now on, by what for: to judge, unless a table above says so."""
     texts, purposes = defaultdict(set), ["judging"]
 
-    def note(read):
-        texts[purposes[-1]] |= set(read)
-
     def within(purpose, function):
         def noted(*args, **kwargs):
             purposes.append(purpose)
@@ -140,15 +115,13 @@ def texts_read(monkeypatch) -> dict:
 
     for (module, name), purpose in (FITTING | CHOOSING).items():
         monkeypatch.setattr(module, name, within(purpose, getattr(module, name)))
-    loaded = loading.load_cached
+    tokenize = PreTrainedTokenizerBase.__call__
 
-    def loaded_to_note(*args, **kwargs):
-        model, tokenizer = loaded(*args, **kwargs)
-        return model, Reading(tokenizer, note)
+    def noted_call(tokenizer, read, *args, **options):
+        texts[purposes[-1]] |= {read} if isinstance(read, str) else set(read)
+        return tokenize(tokenizer, read, *args, **options)
 
-    monkeypatch.setattr(loading, "load_cached", loaded_to_note)
-    alone = files.tokenizer
-    monkeypatch.setattr(files, "tokenizer", lambda name: Reading(alone(name), note))
+    monkeypatch.setattr(PreTrainedTokenizerBase, "__call__", noted_call)
     return texts
 
 
@@ -164,35 +137,44 @@ def measure_everything(profile) -> BlockDistances:
     return maps[NAME]
 
 
-@pytest.mark.parametrize("source", ["wheels", "hub"])
-def test_texts_that_something_is_fitted_on_judge_nothing(
-    source, output, small_wheels, splits, texts_read
-):
-    """Of all that notebooks measure, from the wheels and from the hub."""
-    profile = replace(LITTLE, source=source)
-    distances = measure_everything(profile)
+def test_texts_that_something_is_fitted_on_judge_nothing(output, splits, texts_read):
+    """Of all that notebooks measure, as from the hub."""
+    distances = measure_everything(LITTLE)
     experiments = (e for n in notebooks.NOTEBOOKS.values() for e in n.experiments)
-    kinds = {w.kind for experiment in experiments for w in experiment(NAME, distances, profile)}
+    requests = (request for e in experiments for request in e(NAME, distances, LITTLE))
+    kinds = {request.kind for request in requests}
     assert kinds <= {folder.name for folder in paths.RESULTS.iterdir()}  # nothing is left out here
     judging = "\n\n".join(texts_read["judging"])
-    validation = set(sets.c4("validation", source, None))
+    validation = set(sets.c4("validation", "hub", None))
     assert sum(text in judging for text in validation) >= LITTLE.damage_sequences
-    assert texts_read["distances"] and texts_read["distances"] <= validation
+    assert texts_read["distances"]
+    assert texts_read["distances"] <= validation
     for purpose in FITTING.values():
-        assert texts_read[purpose] and not texts_read[purpose] & validation
-        assert not any(text in judging for text in texts_read[purpose])
-    if source == "hub":
-        assert set(splits) == SPLITS
-        assert all("train split" in t for p in FITTING.values() for t in texts_read[p])
+        fitting = texts_read[purpose]
+        assert fitting
+        assert all("train split" in text for text in fitting)
+        assert not any(text in judging for text in fitting)
+    assert set(splits) == SPLITS
 
 
 def test_the_hubs_solved_examples_are_of_another_split(splits):
     solved, scored = sets.gsm8k("hub", 40, 5)
-    assert len(solved) == 5 and all("train split" in row["question"] for row in solved)
-    assert len(scored) == 40 and all("test split" in row["question"] for row in scored)
-    for rows in sets.mmlu("hub", 2, 20).values():
-        assert rows["dev"] and all("dev split" in row["question"] for row in rows["dev"])
-        assert rows["test"] and all("test split" in row["question"] for row in rows["test"])
+    (subject, _) = sets.mmlu("hub", 2, 20).values()
+    rows_of = {"train": solved, "test": [*scored, *subject["test"]], "dev": subject["dev"]}
+    for split, rows in rows_of.items():
+        assert rows
+        assert all(f"{split} split" in row["question"] for row in rows)
+
+
+def test_states_are_of_the_damage_maps_texts(loaded_llama):
+    profile = replace(SMOKE, damage_sequences=6, damage_tokens=20)
+    table = measure.table(which_block.states, ["tiny-random"], profile)
+    states = table[table.criterion == "all tokens"]
+    damages = measure.table(damage.damage, ["tiny-random"], profile)
+    for column in ("block_start", "block_size"):
+        assert states[column].tolist() == damages[column].tolist()
+    assert set(states.n) == {6}
+    assert states.weights.iloc[0].tolist() == (damages.weights[0] + 1).tolist()
 
 
 # ---- half of the texts chooses, the other half judges --------------------------------------

@@ -6,7 +6,6 @@ import pytest
 from conftest import Distances, real_task
 
 from lib.blocks import UNPRUNED, Block
-from lib.data import sets
 from replication import profiles
 from replication.beyond import biases, last_layers, orders
 from replication.measure import request
@@ -151,11 +150,10 @@ def test_a_bias_is_told_from_a_loss_of_knowledge(output):
 
 
 def test_other_questions_are_others_and_as_many():
-    first, other = (sets.mmlu("wheels", 57, 5, other_than=taken) for taken in (0, 5))
-    texts = [
-        {row["question"] + str(row["choices"]) for rows in part.values() for row in rows["test"]}
-        for part in (first, other)
-    ]
+    texts = []
+    for task in ("mmlu", "mmlu_other"):
+        examples = real_task(task, mmlu_subjects=57, mmlu_questions=5, mmlu_shots=0).examples
+        texts.append({example["prompt"] for example in examples})
     assert [len(part) for part in texts] == [285, 285] and not texts[0] & texts[1]
 
 

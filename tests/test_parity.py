@@ -110,25 +110,3 @@ def test_gsm8k_is_that_of_lm_eval(base, block, tmp_path):
     assert ours == [s["resps"][0][0] for s in samples]
     values, _ = task.scores([[text] for text in ours])
     assert values.tolist() == [s["exact_match"] for s in samples]
-
-
-def test_exact_match_is_that_of_lm_eval():
-    """On texts that no small model writes: right ones, wrong ones, and several numbers."""
-    pytest.importorskip("lm_eval")
-    from lm_eval.api.metrics import exact_match_fn
-    from lm_eval.filters.extraction import RegexFilter
-
-    example = {"answer": "It is <<1000+80=1080>>1080\n#### 1,080"}
-    texts = ["#### 1080", "#### $1,080", "#### 1,080.", "1080", "#### -1080", "#### 10\n#### 1080"]
-    strict = RegexFilter(r"#### (\-?[0-9\.\,]+)").apply([[t] for t in texts], [{}] * len(texts))
-    ignored = [",", r"\$", r"(?s).*#### ", r"\.$"]
-    expected = [
-        exact_match_fn(
-            predictions=[said], references=[example["answer"]], regexes_to_ignore=ignored,
-            ignore_case=True,
-        )["exact_match"]
-        for (said,) in strict
-    ]  # fmt: skip
-    task = evaluation.Task("gsm8k", (example,))
-    ours = [task.scores([[text]])[0][0] for text in texts]
-    assert ours == expected and 0 < sum(ours) < len(texts)

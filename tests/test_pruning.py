@@ -1,3 +1,5 @@
+"""A model without a block, in memory and as a checkpoint."""
+
 import json
 from functools import partial
 
@@ -5,14 +7,14 @@ import pytest
 import torch
 from conftest import DEVICE, LAYERS, logits, tiny
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM
 
 from lib.blocks import Block, simple_block
 from lib.models.decoder import decoder_config, decoder_layers
 from lib.models.registry import ModelError
 from lib.pruning import dropped, save_pruned
 
-CUTS = [Block(0, 1), Block(1, 3), Block(2, 2), Block(3, 3), Block(0, 5)]
+CUTS = [Block(0, 1), Block(1, 3), Block(3, 3)]
 
 
 def test_dropped_removes_the_layers_named(model, ids):
@@ -30,7 +32,6 @@ def test_saved_equals_dropped(model, ids, block, tmp_path, tokenizer):
     assert len(decoder_layers(reloaded)) == LAYERS - block.size
     with dropped(model, block):
         assert torch.equal(logits(model, ids), logits(reloaded, ids))
-    assert not torch.equal(logits(model, ids), logits(reloaded, ids))
 
 
 def test_generates_with_a_cache_after_a_cut(model, ids):
@@ -58,19 +59,12 @@ def test_config_lists_thresholds_and_indices_follow_the_cut():
     model = tiny("smollm3")
     with dropped(model, Block(1, 3)):
         assert model.config.no_rope_layers == [1, 0, 1]
-        assert model.config.layer_types == ["sliding_attention"] + [
-            "sliding_attention",
-            "full_attention",
-        ]
+        assert model.config.layer_types == ["sliding_attention"] * 2 + ["full_attention"]
         assert [l.self_attn.layer_idx for l in decoder_layers(model)] == [0, 1, 2]
     model = tiny("qwen2")
     with dropped(model, Block(1, 3)):
         assert model.config.max_window_layers == 1
-        assert model.config.layer_types == [
-            "full_attention",
-            "sliding_attention",
-            "sliding_attention",
-        ]
+        assert model.config.layer_types == ["full_attention"] + ["sliding_attention"] * 2
 
 
 def with_another_config(folder, **changes):
@@ -89,7 +83,6 @@ def with_another_weight(folder, name):
         (partial(with_another_config, num_hidden_layers=LAYERS), "do not belong together"),
         (partial(with_another_config, rms_norm_eps=0.5), "computes otherwise"),
         (partial(with_another_weight, name="model.layers.2.mlp.up_proj.weight"), "otherwise"),
-        (partial(with_another_weight, name="model.embed_tokens.weight"), "otherwise"),
         (partial(with_another_weight, name="lm_head.weight"), "otherwise"),
     ],
 )
@@ -109,21 +102,6 @@ def test_a_checkpoint_that_is_not_the_model_is_not_saved(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_second_model_is_made_to_check_what_is_saved(llama, tokenizer, tmp_path, monkeypatch):
-    """A GPU may have no room for one beside the first."""
-    sizes, load = [], PreTrainedModel.from_pretrained.__func__
-
-    def noted(kind, *args, **kwargs):
-        model = load(kind, *args, **kwargs)
-        loaded = model[0] if isinstance(model, tuple) else model
-        sizes.append(len(decoder_layers(loaded)))
-        return model
-
-    monkeypatch.setattr(PreTrainedModel, "from_pretrained", classmethod(noted))
-    save_pruned(llama, tokenizer, Block(1, 3), tmp_path / "pruned")
-    assert sizes == [1] * (LAYERS - 3)
-
-
 def test_save_refuses_a_folder_that_exists(llama, tokenizer, tmp_path):
     with pytest.raises(FileExistsError, match="exists already"):
         save_pruned(llama, tokenizer, Block(1, 1), tmp_path)
@@ -135,13 +113,11 @@ def test_simple_block_keeps_the_last_layer():
     assert simple_block(30, 29) == Block(0, 29)
 
 
-@pytest.mark.parametrize("bad", [lambda: Block(-1, 2), lambda: simple_block(6, 6)])
-def test_blocks_that_make_no_sense(bad):
-    with pytest.raises(ValueError, match="block|Cannot"):
-        bad()
-
-
-@pytest.mark.parametrize("block", [Block(0, LAYERS), Block(4, 3), Block(0, 99)], ids=str)
-def test_a_block_larger_than_the_model(llama, block):
-    with pytest.raises(ValueError, match="at least one must stay"), dropped(llama, block):
-        pass
+def test_blocks_that_make_no_sense(llama):
+    with pytest.raises(ValueError, match="at least 0"):
+        Block(-1, 2)
+    with pytest.raises(ValueError, match="at least one must stay"):
+        simple_block(6, 6)
+    for block in (Block(0, LAYERS), Block(4, 3)):
+        with pytest.raises(ValueError, match="at least one must stay"), dropped(llama, block):
+            pass

@@ -10,22 +10,24 @@ from lib import similarity
 from lib.blocks import Block, BlockDistances
 from lib.models import decoder
 from lib.similarity import block_distances
+from replication.beyond import which_block
 
 LENGTHS = [LENGTH, 5, 17, 1, 23]
 
 
 def padded(side: str) -> dict:
     torch.manual_seed(2)
-    batch = {name: torch.zeros(len(LENGTHS), LENGTH, dtype=torch.long) for name in ("ids", "mask")}
+    ids = torch.zeros(len(LENGTHS), LENGTH, dtype=torch.long)
+    mask = torch.zeros_like(ids)
     for row, length in enumerate(LENGTHS):
         place = slice(0, length) if side == "right" else slice(LENGTH - length, LENGTH)
-        batch["ids"][row, place] = torch.randint(3, VOCAB, (length,))
-        batch["mask"][row, place] = 1
-    return {"input_ids": batch["ids"], "attention_mask": batch["mask"]}
+        ids[row, place] = torch.randint(3, VOCAB, (length,))
+        mask[row, place] = 1
+    return {"input_ids": ids, "attention_mask": mask}
 
 
 def states_one_by_one(model) -> np.ndarray:
-    """x_T^(l) (B, L+1, D), each sequence alone and unpadded, from HF's own hidden_states.
+    """Return x_T^(l) (B, L+1, D), each sequence alone and unpadded, from HF's own hidden_states.
 
     The last state is taken before the final norm.
     """
@@ -33,56 +35,68 @@ def states_one_by_one(model) -> np.ndarray:
     for name in ("norm", "final_layernorm", "final_layer_norm", "ln_f", "embedding_norm"):
         if hasattr(decoder, name):
             setattr(decoder, name, nn.Identity())
-    batch, states = padded("right"), []
-    for ids, length in zip(batch["input_ids"], LENGTHS, strict=True):
+    states = []
+    for ids, length in zip(padded("right")["input_ids"], LENGTHS, strict=True):
         with torch.inference_mode():
-            ids = ids[None, :length].to(DEVICE)
-            hidden = decoder(ids, output_hidden_states=True).hidden_states
+            alone = ids[None, :length].to(DEVICE)
+            hidden = decoder(alone, output_hidden_states=True).hidden_states
         states.append(torch.stack([h[0, -1] for h in hidden]).double().cpu().numpy())
     return np.array(states)
 
 
 def slow_angles(states: np.ndarray) -> np.ndarray:
-    """(B, L+1, L+1) by the half-angle formula, which is exact near 0 and near a half turn."""
+    """Return (B, L+1, L+1) by the half-angle formula, exact near 0 and near a half turn."""
     unit = states / np.linalg.norm(states, axis=-1, keepdims=True)
-    a, b = unit[:, :, None], unit[:, None]
-    apart = np.arctan2(np.linalg.norm(a - b, axis=-1), np.linalg.norm(a + b, axis=-1))
-    return 2 * apart / np.pi
+    a = unit[:, :, None]
+    b = unit[:, None]
+    difference = np.linalg.norm(a - b, axis=-1)
+    total = np.linalg.norm(a + b, axis=-1)
+    return 2 * np.arctan2(difference, total) / np.pi
 
 
 def test_equals_a_direct_computation(model):
-    distances = block_distances(model, [padded("right")])
-    angles = slow_angles(states_one_by_one(model))
-    np.testing.assert_allclose(distances.matrix, angles.mean(0), atol=2e-6 * ROUNDING)
-    error = angles.std(0, ddof=1) / np.sqrt(len(LENGTHS))
-    np.testing.assert_allclose(distances.standard_error, error, atol=2e-6 * ROUNDING)
-
-
-def test_padding_on_either_side_gives_the_same_numbers(model):
+    """With padding on either side."""
     left, right = (block_distances(model, [padded(side)]) for side in ("left", "right"))
     np.testing.assert_array_equal(left.matrix, right.matrix)
-    np.testing.assert_array_equal(left.standard_error, right.standard_error)
+    angles = slow_angles(states_one_by_one(model))
+    error = angles.std(0, ddof=1) / np.sqrt(len(LENGTHS))
+    np.testing.assert_allclose(right.matrix, angles.mean(0), atol=2e-6 * ROUNDING)
+    np.testing.assert_allclose(right.standard_error, error, atol=2e-6 * ROUNDING)
 
 
-def test_last_real_token_though_it_equals_the_padding(llama):
-    """A real last token with the id of the padding counts; only the mask decides."""
+def test_states_of_a_text(llama, ids):
+    """The last token's distances are the map's; all tokens' and the updates are by hand."""
+    text = ids[:1]
+    states = which_block.of_text(llama, text[0])
+    last = similarity.last_token_states(
+        llama, {"input_ids": text, "attention_mask": torch.ones_like(text)}
+    )
+    np.testing.assert_allclose(states["last"], similarity.angular_distances(last)[0], atol=1e-6)
+    with torch.inference_mode():
+        hidden = llama(text, output_hidden_states=True).hidden_states
+    x, between, y = (hidden[l][0].double() for l in (1, 2, 3))
+    cosines = torch.cosine_similarity(x, y, dim=-1)
+    angles = cosines.arccos() / np.pi
+    update = (between - x).norm(dim=-1) / x.norm(dim=-1)
+    assert states["every"][1, 3] == pytest.approx(float(angles.mean()))
+    assert states["influence"][1, 3] == pytest.approx(1 - float(cosines.mean()))
+    np.testing.assert_allclose(states["update"][1], update, rtol=1e-5)
+
+
+def test_last_real_token_though_it_equals_the_padding():
+    """Only the mask decides."""
     batch = padded("right")
     batch["input_ids"][1, LENGTHS[1] - 1] = 0
-    ids, last = similarity.right_padded(ids=batch["input_ids"], mask=batch["attention_mask"])
+    _, last = similarity.right_padded(batch["input_ids"], batch["attention_mask"])
     assert last.tolist() == [length - 1 for length in LENGTHS]
-    assert ids[1, last[1]] == 0
 
 
-def test_short_texts_are_read_together(llama, tokenizer):
-    """As many as fit with their padding; the numbers are those of one text at a time."""
+def test_short_texts_are_read_together(tokenizer):
+    """As many as fit with their padding."""
     texts = ["abcdefg" * n for n in (1, 4, 2, 3, 1, 2)]
-    together = list(similarity.calibration_batches(texts, tokenizer, 20, 20))
-    shapes = [tuple(batch["input_ids"].shape) for batch in together]
-    assert shapes == [(1, 20), (1, 20), (1, 14), (1, 14), (2, 7)]
-    many = list(similarity.calibration_batches(texts, tokenizer, 20, 43))
-    assert [len(batch["input_ids"]) for batch in many] == [2, 3, 1]
-    one, other = block_distances(llama, together), block_distances(llama, many)
-    np.testing.assert_allclose(other.matrix, one.matrix, atol=1e-7)
+    batches = similarity.calibration_batches(texts, tokenizer, 20, 43)
+    shapes = [tuple(batch["input_ids"].shape) for batch in batches]
+    assert shapes == [(2, 20), (3, 14), (1, 7)]
 
 
 def test_folds_are_dealt_out_before_texts_are_sorted_by_length(llama, tokenizer):
@@ -90,28 +104,26 @@ def test_folds_are_dealt_out_before_texts_are_sorted_by_length(llama, tokenizer)
     texts = ["abcdefg"[: 2 + i % 5] * (1 + i % 3) for i in range(20)]
     batches = list(similarity.calibration_batches(texts, tokenizer, 20, 60))
     assert torch.cat([batch["numbers"] for batch in batches]).tolist() != list(range(20))
-    one_by_one = [
-        {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        for ids in (torch.tensor([tokenizer(text).input_ids[:20]]) for text in texts)
-    ]
-    sorted_first, in_order = (block_distances(llama, b) for b in (batches, one_by_one))
-    np.testing.assert_allclose(sorted_first.folds, in_order.folds, atol=1e-6)
+    in_order = []
+    for text in texts:
+        ids = torch.tensor([tokenizer(text).input_ids[:20]])
+        in_order.append({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    distances, expected = (block_distances(llama, b) for b in (batches, in_order))
+    np.testing.assert_allclose(distances.folds, expected.folds, atol=1e-6)
+    np.testing.assert_allclose(distances.matrix, expected.matrix, atol=1e-6)
 
 
 def test_mean_of_angles_not_angle_of_the_mean():
-    states = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [-1.0, 1e-9]]])
-    assert similarity.angular_distances(states).mean(0)[0, 1] == pytest.approx(0.5, abs=1e-6)
-    steep = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]])
-    assert similarity.angular_distances(steep).mean(0)[0, 1] == pytest.approx(0.25)  # not 1/3
+    states = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]])
+    assert similarity.angular_distances(states).mean(0)[0, 1] == pytest.approx(0.25)  # not 1/3
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_small_angles_of_half_precision_states(dtype):
+def test_small_angles_of_half_precision_states():
     """Half-precision arithmetic cannot tell 0.003 from 0; the states it holds can."""
     torch.manual_seed(0)
     x = torch.randn(1, 1, 512)
     y = x + 0.01 * torch.randn(1, 1, 512)
-    states = torch.cat([x, y], dim=1).to(dtype)
+    states = torch.cat([x, y], dim=1).bfloat16()
     exact = slow_angles(states.double().numpy())[0, 0, 1]
     assert 0.002 < exact < 0.005
     assert similarity.angular_distances(states)[0, 0, 1] == pytest.approx(exact, abs=1e-9)
@@ -138,13 +150,9 @@ def test_no_lm_head_and_one_pass(llama):
     assert calls == ["layer"] * LAYERS
 
 
-def test_one_sequence_has_no_error(llama):
-    batch = {name: tensor[:1] for name, tensor in padded("right").items()}
-    with pytest.raises(ValueError, match="at least 2 sequences"):
-        block_distances(llama, [batch])
-
-
-def test_an_empty_text_has_no_last_token(llama, tokenizer):
-    batches = similarity.calibration_batches(["abc", "", "de"], tokenizer, 20, 60)
-    with pytest.raises(ValueError, match="leave empty texts out"):
-        block_distances(llama, batches)
+@pytest.mark.parametrize(
+    "texts, problem", [(["abc"], "at least 2 sequences"), (["abc", ""], "leave empty texts out")]
+)
+def test_too_little_to_read(llama, tokenizer, texts, problem):
+    with pytest.raises(ValueError, match=problem):
+        block_distances(llama, similarity.calibration_batches(texts, tokenizer, 20, 60))

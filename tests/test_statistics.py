@@ -1,8 +1,9 @@
 """The statistics that claims are judged by, on lines short enough to compute by hand.
 
 A line has a row as measured and two resamples, so its interval is from the lesser to the greater of
-these two. Lines that are compared have a depth that the other has not, which must not count. Where
-an extreme is taken, 1,000 resamples share their luck: paired on it, the interval has no width.
+these two; one row stands for all three. Lines that are compared have a depth that the other has
+not, which must not count. Where an extreme is taken, 1,000 resamples share their luck: paired on
+it, the interval has no width.
 """
 
 import numpy as np
@@ -13,21 +14,14 @@ from conftest import score
 from replication.analysis import bootstrap, statistics
 from replication.analysis.curves import Curve
 from replication.analysis.depth import halves, last_is_least
-from replication.figures import ablations
 
+DEPTHS, OTHERS = [0, 0.1, 0.2, 0.3], [0, 0.1, 0.2, 0.4]
 LUCK = np.random.default_rng(0).normal(0, 0.1, (1000, 1))
 
 
 def line(fractions, *rows, floor=0.0, is_loss=False) -> Curve:
-    values = np.array(rows, float)
-    return Curve(
-        fractions=np.array(fractions),
-        values=values,
-        floor=floor,
-        gap=10.0,
-        n=400,
-        is_loss=is_loss,
-    )
+    values = np.array(rows if len(rows) > 1 else 3 * rows, float)
+    return Curve(np.array(fractions), values, floor, gap=10.0, n=400, is_loss=is_loss)
 
 
 def of_lost(fractions, *rows, start=1.0, floor=0.0, is_loss=False) -> Curve:
@@ -46,13 +40,18 @@ def exactly(value: float, low: float, high: float):
     return pytest.approx((value, low, high), abs=1e-12)
 
 
+def always(value: float):
+    """Return that of a statistic which is the same in every resample."""
+    return exactly(value, value, value)
+
+
 # ---- one line ------------------------------------------------------------------------------
 
 
 def test_halfway():
     """Of 1 - 0.2 = 0.8 these rows lose 0, 1/8, 3/8, 7/8; 0, 1/8, 5/8, 7/8; and never half."""
     measured = line(
-        [0, 0.1, 0.2, 0.3],
+        DEPTHS,
         [1, 0.9, 0.7, 0.3],  # half is lost a quarter of the way from 0.2 to 0.3
         [1, 0.9, 0.5, 0.3],  # three quarters of the way from 0.1 to 0.2
         [1, 0.9, 0.8, 0.7],  # beyond 0.3
@@ -61,26 +60,11 @@ def test_halfway():
     assert statistics.halfway(measured) == exactly(0.225, 0.175, np.inf)
 
 
-def test_halfway_where_it_is_never_lost():
-    """It lies beyond the last depth, nobody knows how far."""
-    kept = of_lost([0, 0.1, 0.2, 0.3], *[[0, 0.1, 0.2, 0.3]] * 3)
-    assert statistics.halfway(kept) == (np.inf, 0.3, np.inf)
-
-
-def test_width():
-    measured = of_lost(
-        [0, 0.1, 0.2, 0.3],
-        [0, 0.25, 0.75, 1],  # from 0.1 to 0.2
-        [0, 0.5, 0.5, 1],  # from 0.05 to 0.25
-        [0, 1, 1, 1],  # from 0.025 to 0.075
-    )
-    assert statistics.width(measured) == exactly(0.1, 0.05, 0.2)
-
-
-def test_width_where_three_quarters_are_never_lost():
-    """A quarter is lost at 0.05, half at 0.1, three quarters beyond 0.3."""
-    kept = of_lost([0, 0.1, 0.2, 0.3], *[[0, 0.5, 0.6, 0.7]] * 3)
-    assert statistics.width(kept) == exactly(np.inf, 0.25, np.inf)
+def test_where_half_or_three_quarters_are_never_lost_is_beyond_the_last_depth():
+    """A quarter is lost at 0.05, half at 0.1; or half is never lost."""
+    assert statistics.width(of_lost(DEPTHS, [0, 0.25, 0.75, 1])) == always(0.1)
+    assert statistics.width(of_lost(DEPTHS, [0, 0.5, 0.6, 0.7])) == exactly(np.inf, 0.25, np.inf)
+    assert statistics.halfway(of_lost(DEPTHS, DEPTHS)) == (np.inf, 0.3, np.inf)
 
 
 def test_left_beyond():
@@ -94,22 +78,14 @@ def test_left_beyond():
     assert statistics.left_beyond(measured) == exactly(0.125, 0.1, 0.3)
 
 
-def test_least_harm():
-    """0.8 falls by 0.05 and by 0.3."""
-    measured = with_luck([0, 0.1, 0.2], 0.8, 0.75, 0.5)
-    assert statistics.least_harm(measured) == exactly(0.05, 0.05, 0.05)
-
-
-def test_least_harm_where_a_cut_helps():
-    """0.8 falls by 0.3 and rises by 0.02."""
-    measured = with_luck([0, 0.1, 0.2], 0.8, 0.5, 0.82)
-    assert statistics.least_harm(measured) == exactly(-0.02, -0.02, -0.02)
-
-
-def test_least_harm_to_a_loss():
-    """2 nats rise by 0.1 and by 1."""
-    measured = with_luck([0, 0.1, 0.2], 2, 2.1, 3, floor=10, is_loss=True)
-    assert statistics.least_harm(measured) == exactly(*[0.1] * 3)
+@pytest.mark.parametrize(
+    "values, is_loss, least",
+    [((0.8, 0.75, 0.5), False, 0.05), ((0.8, 0.5, 0.82), False, -0.02), ((2, 2.1, 3), True, 0.1)],
+)
+def test_least_harm(values, is_loss, least):
+    """A cut may help; a loss rises where a score falls."""
+    measured = with_luck([0, 0.1, 0.2], *values, floor=10.0 * is_loss, is_loss=is_loss)
+    assert statistics.least_harm(measured) == always(least)
 
 
 # ---- two lines -----------------------------------------------------------------------------
@@ -117,21 +93,11 @@ def test_least_harm_to_a_loss():
 
 def test_later():
     """Two models have no depth in common but 0; each has its own."""
-    shallow = of_lost(
-        [0, 0.1, 0.2, 0.3],
-        [0, 0.25, 0.75, 1],  # half at 0.15
-        [0, 0, 0.5, 1],  # 0.2
-        [0, 0.5, 1, 1],  # 0.1
-    )
-    deep = of_lost(
-        [0, 0.25, 0.5, 0.75],
-        [0, 0.25, 0.75, 1],  # half at 0.375, so 0.225 later
-        [0, 0, 0.5, 1],  # 0.5, so 0.3 later
-        [0, 0.5, 1, 1],  # 0.25, so 0.15 later
-    )
-    assert statistics.later(shallow, deep) == exactly(0.225, 0.15, 0.3)
-    kept = of_lost([0, 0.25, 0.5, 0.75], *[[0, 0.1, 0.2, 0.3]] * 3)
-    assert statistics.later(shallow, kept) == exactly(np.inf, 0.75 - 0.2, np.inf)
+    shallow = of_lost(DEPTHS, [0, 0.25, 0.75, 1])  # half at 0.15
+    deep = of_lost([0, 0.25, 0.5, 0.75], [0, 0.25, 0.75, 1])  # half at 0.375, so 0.225 later
+    kept = of_lost([0, 0.25, 0.5, 0.75], DEPTHS)
+    assert statistics.later(shallow, deep) == always(0.225)
+    assert statistics.later(shallow, kept) == exactly(np.inf, 0.75 - 0.15, np.inf)
 
 
 def test_shift():
@@ -151,71 +117,33 @@ def test_shift():
     assert statistics.shift(first, second) == exactly(-0.25, -0.31, 0)
 
 
-def test_gain():
-    """Of the depths 0.1 and 0.2: the unpruned score is no gain."""
-    first = line(
-        [0, 0.1, 0.2, 0.3],
-        [0.8, 0.7, 0.4, 0.1],
-        [0.9, 0.8, 0.5, 0.2],
-        [0.7, 0.6, 0.3, 0.0],
-    )
-    second = line(
-        [0, 0.1, 0.2, 0.4],
-        [0.8, 0.75, 0.55, 0.9],  # gains 0.05 and 0.15
-        [0.9, 0.85, 0.65, 0.9],  # the same
-        [0.7, 0.65, 0.25, 0.9],  # 0.05 and -0.05
-    )
-    assert statistics.gain(first, second) == exactly(0.1, 0, 0.1)
-
-
-def test_least_gain():
+def test_gains():
     """0.05 and 0.15; the depths that one line has alone are -0.5 and 0.5 apart."""
-    first = with_luck([0, 0.1, 0.2, 0.3], 0.8, 0.7, 0.4, 0.9)
-    second = with_luck([0, 0.1, 0.2, 0.4], 0.8, 0.75, 0.55, 0.4)
-    assert statistics.least_gain(first, second) == exactly(*[0.05] * 3)
+    first = with_luck(DEPTHS, 0.8, 0.7, 0.4, 0.9)
+    second = with_luck(OTHERS, 0.8, 0.75, 0.55, 0.4)
+    assert statistics.gain(first, second) == always(0.1)
+    assert statistics.least_gain(first, second) == always(0.05)
 
 
-def test_cost():
-    """A loss has ln V = 10 to rise to; each resample starts from its own unpruned loss."""
-    first = line(
-        [0, 0.1, 0.2, 0.3],
-        [2, 4, 6, 2],  # of 8 nats a quarter and half are lost
-        [3, 4.75, 6.5, 3],  # of 7 nats the same
-        [1, 1, 5.5, 1],  # of 9 nats nothing and half
-        floor=10,
-        is_loss=True,
-    )
-    second = line(
-        [0, 0.1, 0.2, 0.4],
-        [2, 6, 18, 10],  # half, and all: 1/4 and 1/2 more
-        [3, 6.5, 10, 10],  # the same
-        [1, 1, 7.75, 10],  # nothing, and three quarters: 0 and 1/4 more
-        floor=10,
-        is_loss=True,
-    )
-    assert statistics.cost(first, second) == exactly(0.375, 0.125, 0.375)
-
-
-def test_largest_cost():
-    """1/4 and 1/2 more, in every resample, however much there is to lose."""
-    start = 2 + LUCK[[0, *range(1000)]]
-    lost_by_first = [[0, 0.25, 0.5, 0]] * 1001
-    lost_by_second = [[0, 0.5, 1, 1]] * 1001
-    first = of_lost([0, 0.1, 0.2, 0.3], *lost_by_first, start=start, floor=10, is_loss=True)
-    second = of_lost([0, 0.1, 0.2, 0.4], *lost_by_second, start=start, floor=10, is_loss=True)
-    assert statistics.largest_cost(first, second) == exactly(*[0.5] * 3)
+def test_costs():
+    """A loss has ln V = 10 to rise to, and no further; each line starts from its own loss."""
+    loss = {"floor": 10, "is_loss": True}
+    first = line(DEPTHS, [2, 4, 6, 2], **loss)  # of 8 nats a quarter and half are lost
+    second = line(OTHERS, [3, 6.5, 18, 3], **loss)  # of 7 nats half, and all
+    assert statistics.cost(first, second) == always(0.375)
+    assert statistics.largest_cost(first, second) == always(0.5)
 
 
 def test_gain_where_flat():
     """Each row where the first line has kept half in that row, the unpruned model included."""
     first = line(
-        [0, 0.1, 0.2, 0.3],
+        DEPTHS,
         [1, 0.9, 0.4, 0.9],  # half is left at 0 and at 0.1
         [1, 0.9, 0.6, 0.9],  # and at 0.2
         [1, 0.4, 0.3, 0.9],  # only at 0
     )
     second = line(
-        [0, 0.1, 0.2, 0.4],
+        OTHERS,
         [1.1, 0.95, 0.9, 0.1],  # gains 0.1 and 0.05
         [1.1, 0.95, 0.9, 0.1],  # 0.1, 0.05 and 0.3
         [1.02, 0.95, 0.9, 0.1],  # 0.02
@@ -232,60 +160,62 @@ def test_largest_change():
         with_luck([*depths, 0.4], 0.8, 0.62, 0.42, 0.1),
         with_luck([*depths, 0.4], 0.8, 0.65, 0.37, 0.1),
     )
-    assert statistics.largest_change(first, *others) == exactly(*[0.04] * 3)
+    assert statistics.largest_change(first, *others) == always(0.04)
 
 
 def test_bend():
-    """A step, 0 0 0 1 1 1, leaves a straight line 8/35 of its variance, however high it is."""
+    """A step, 0 0 0 1 1 1, leaves a straight line 8/35 of its variance, however high it is.
+
+    The slope is (3/4) / (35/12) = 9/35, so the line explains (9/35)² · 35/12 = 27/140 of 1/4.
+    """
     depths = [0, 0.1, 0.2, 0.3, 0.4, 0.5]
-    zigzag = [0, 5, 0, 5, 0, 5]
-    first = line(depths, zigzag, zigzag, zigzag, floor=10, is_loss=True)
+    first = line(depths, [0, 5, 0, 5, 0, 5])
     second = line(
         [0, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5],
         [0, 0, 0, 9, 1, 1, 1],
         [0, 0, 0, 9, 2, 2, 2],
         [0, 1, 2, 9, 3, 4, 5],  # straight
-        floor=10,
-        is_loss=True,
     )
     assert statistics.bend(first, second) == exactly(8 / 35, 0, 8 / 35)
 
 
 def test_lost_when_lost():
     """The first line's extra depth would move its middle, the second's what is read there."""
-    first = of_lost(
-        [0, 0.1, 0.15, 0.2, 0.3],
-        [0, 0.25, 0.25, 0.75, 1],  # half at 0.15
-        [0, 0, 0.5, 0.5, 1],  # 0.2
-        [0, 0.5, 0.5, 1, 1],  # 0.1
-    )
-    second = of_lost(
-        [0, 0.1, 0.12, 0.2, 0.3],
-        [0, 0.1, 0.9, 0.3, 0.9],  # 0.2 is lost at 0.15
-        [0, 0.2, 0.9, 0.4, 0.6],  # 0.4 at 0.2
-        [0, 0.05, 0.9, 0.1, 0.2],  # 0.05 at 0.1
-        start=2.0,
-        floor=10.0,
-        is_loss=True,
-    )
-    assert statistics.lost_when_lost(first, second) == exactly(0.2, 0.05, 0.4)
+    first = of_lost([0, 0.1, 0.15, 0.2, 0.3], [0, 0.25, 0.25, 0.75, 1])  # half at 0.15
+    lost = [0, 0.1, 0.9, 0.3, 0.9]  # 0.2 is lost at 0.15
+    second = of_lost([0, 0.1, 0.12, 0.2, 0.3], lost, start=2.0, floor=10.0, is_loss=True)
+    assert statistics.lost_when_lost(first, second) == always(0.2)
 
 
-def test_not_adding_up():
+def test_interaction():
     """A ratio of means: what is small at one depth does not count more."""
-    first = line(
-        [0, 0.1, 0.2, 0.3],
-        [2, 3, 5, 9],  # rises by 1 and by 3: 2
-        [3, 4, 6, 9],  # the same
-        [2, 3, 3, 9],  # by 1 and by 1: 1
-    )
-    second = line(
-        [0, 0.1, 0.2, 0.4],
-        [4, 5.5, 7.5, 4],  # by 1.5 and by 3.5: 2.5, a quarter more
-        [5, 6.5, 8.5, 5],  # the same
-        [4, 5, 5, 4],  # by 1 and by 1: no more
-    )
-    assert statistics.not_adding_up(first, second) == exactly(0.25, 0, 0.25)
+    first = line(DEPTHS, [2, 3, 5, 9])  # rises by 1 and by 3: 2
+    second = line(OTHERS, [4, 5.5, 7.5, 4])  # by 1.5 and 3.5: 2.5, a quarter more
+    assert statistics.interaction(first, second) == always(0.25)
+
+
+@pytest.mark.parametrize(
+    "losses, times",
+    [
+        ([3, 3.1, 3.1, 6, 9, 10], None),  # 3 / (7 / 5): 2.1
+        ([0, 0, 0, 1, 1, 1], None),
+        ([0, 1, 2, 3, 4, 5], "1.0"),
+        ([0, 0.1, 0.2, 0.4, 0.8, 2], "1.0"),  # the last step may be growth
+    ],
+)
+def test_a_loss_jumps_if_its_largest_step_is_twice_the_even_one(losses, times):
+    measured = line(range(6), losses, floor=20.0, is_loss=True)
+    reason = statistics.no_jump(measured, measured)
+    assert reason == "" if times is None else f"step is {times} times" in reason
+
+
+def test_a_loss_has_lost_all_at_chance_and_no_more_beyond():
+    """Of 2 nats, with ln V = 10: 6 has lost half, 10 all, and 18 is surer, not more ignorant."""
+    depths = [0, 0.1, 0.2, 0.3, 0.4]
+    loss = line(depths, [2, 1, 6, 10, 18], floor=10.0, is_loss=True)
+    np.testing.assert_allclose(loss.fraction_lost[0], [0, -1 / 8, 1 / 2, 1, 1])
+    accuracy = line(depths, [0.8, 0.9, 0.5, 0.2, 0.05], floor=0.2)
+    np.testing.assert_allclose(accuracy.fraction_lost[0], [0, -1 / 6, 1 / 2, 1, 5 / 4])
 
 
 # ---- several statistics at once ------------------------------------------------------------
@@ -316,6 +246,18 @@ def test_one_of_several_misses_a_bound_only_after_bonferronis_correction():
     assert bootstrap.ci95_max(-values, largest=False) == (-0.3, -high, -low)
 
 
+def test_an_extreme_of_many_depths_is_bounded_beyond_the_last_resample():
+    """Of 64 depths the corrected level, 0.0004, lies beyond 1,000 resamples."""
+    draw = np.random.default_rng(0)
+    values = np.concatenate([np.zeros((1, 64)), draw.normal(size=(bootstrap.RESAMPLES, 64))])
+    _, low, _ = bootstrap.ci95_max(values, largest=True)
+    least = values[1:].min(axis=0).max()
+    assert low < least
+    assert low == pytest.approx(-3.36, abs=0.25)  # of a normal at 0.025 / 64
+    few = bootstrap.ci95_max(values[:, :25], largest=True)
+    assert few[1] == values[1:, :25].min(axis=0).max()  # still the least resample
+
+
 def test_the_spread_of_seeds_by_hand():
     """Scores 1, 2 and 3 of three seeds; what is not healed, or not measured, does not count."""
     rows = [(seed, "healed", seed + 1.0) for seed in range(3)]
@@ -327,13 +269,14 @@ def test_the_spread_of_seeds_by_hand():
     assert row["standard_error"] == 0.5 and row["steps"] == 64
 
 
-def test_a_seed_that_scores_more_than_the_first_is_above_it_in_figure_8():
-    cut = {"task": "arc_easy", "treatment": "healed", "steps": 64, "ablation": "seeds"}
-    right = {"seed 0": np.repeat([1.0, 0.0], 50), "seed 1": np.repeat([1.0, 0.0], [60, 40])}
-    rows = [score(3, 0, variant=seed, examples=of, **cut) for seed, of in right.items()]
-    (apart,) = ablations._differences(pd.DataFrame(rows)).itertuples()
-    assert (apart.variant, apart.difference) == ("seed 1", pytest.approx(0.1))
-    assert 0 < apart.low < apart.difference < apart.high
+def test_paired_differences():
+    shared = {"weights": [1, 1, 1], "task": "c4"}
+    first = score(2, 0, strategy="simple", examples=[1.0, 2, 3], **shared)
+    second = score(2, 0, strategy="similarity", examples=[0.5, 1.5, 2.5], **shared)
+    table = pd.DataFrame([first, second])
+    (row,) = bootstrap.paired(table, "strategy", "simple", "similarity").itertuples()
+    assert row.difference == -0.5 and row.standard_error == pytest.approx(0, abs=1e-12)
+    assert row.pair == "similarity - simple"
 
 
 # ---- shallow and deep ----------------------------------------------------------------------

@@ -23,8 +23,6 @@ def measure(name: str) -> dict:
         torch.ones(2**32)
     if name.startswith("large"):
         return {"bytes": "x" * 2**21}
-    if name.startswith("token"):
-        print("logged in with", os.environ["HF_TOKEN"])
     return {"value": len(name)}
 
 

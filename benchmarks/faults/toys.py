@@ -27,7 +27,6 @@ from replication.run.jobs import Job
 from replication.run.notebooks import Notebook
 
 TOY = Notebook("toy", 0, ("figure_toy",))
-SECRET = "hf_ThisTokenMustNotBeShown"
 
 
 # ---- in the runner ---------------------------------------------------------------------------
@@ -35,7 +34,7 @@ SECRET = "hf_ThisTokenMustNotBeShown"
 
 def set_up(folder: Path, names: list[str]) -> list[str]:
     """Write the toy notebook and the models into `folder`; return the models' paths."""
-    head = "PROFILE = 'smoke'\nMODELS: list = None\nSIZES: list = None"
+    head = "PROFILE = 'smoke'\nMODELS: list = None"
     body = "from benchmarks.faults import kernel\n\nkernel.work(PROFILE, MODELS)"
     cells = [
         nbformat.v4.new_code_cell(head, metadata={"tags": ["parameters"]}),
@@ -115,7 +114,6 @@ def environment(folder: Path) -> dict:
     return os.environ | {
         "DEEPER_LAYERS_OUTPUT": str(folder / "output"),
         "PYTHONPATH": str(paths.ROOT),
-        "HF_TOKEN": SECRET,
         "TOYS": str(folder),
     }
 
@@ -138,7 +136,7 @@ def lines(folder: Path, file: str = "measured") -> list[str]:
     return place.read_text(encoding="utf-8").splitlines() if place.exists() else []
 
 
-def until(condition, seconds: float = 60) -> None:
+def until(condition, seconds: float = 300) -> None:
     """Wait for `condition()` to hold. Raises AssertionError if it does not in time."""
     end = time.monotonic() + seconds
     while not condition():

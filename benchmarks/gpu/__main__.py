@@ -15,7 +15,6 @@ import pandas as pd
 import torch
 
 import benchmarks.gpu
-from benchmarks import anchors
 from benchmarks.gpu import random_model
 from benchmarks.gpu.bench import HEADER, UNKNOWN, Bench, Row
 from benchmarks.gpu.sections import SECTIONS, SEVEN_B, TINY
@@ -27,6 +26,7 @@ from replication.plan import Card
 
 DISK = 15e9  # bytes: the model's 13.5 GB, adapters and checkpoints
 RUNTIME = 1.6e9  # bytes of a GPU that CUDA's context and the allocator's fragments take
+BUDGET = 560  # seconds
 WORK = paths.DATA / "gpu"  # of this program alone: it is deleted at the end
 RESULTS = paths.ROOT / "benchmarks" / "results"
 VERSIONS = ("torch", "transformers", "peft", "accelerate", "bitsandbytes")
@@ -36,31 +36,24 @@ class TimeIsUp(Exception):
     """A section took longer than it may."""
 
 
-def refusal(work: Path, tiny: bool, budget: float) -> str:
-    """Why nothing can be measured, in one sentence; empty if it can."""
-    if not budget > 0:
-        return f"--budget takes seconds above 0, not {budget:g}."
-    if work != WORK and work.exists():
-        return f"{work} is there already, and would be emptied: name a new folder with --work."
+def refusal(tiny: bool) -> str:
+    """Say in one sentence why nothing can be measured; empty if it can."""
     if tiny:
         return ""
     if not torch.cuda.is_available():
         return (
             f"PyTorch {torch.__version__} sees no GPU here: run `make gpu` where there is one, or "
-            "rehearse it with `python -m benchmarks.gpu --tiny`."
+            "rehearse it with `make gpu TINY=1`."
         )
-    there = next(folder for folder in work.parents if folder.exists())
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(paths.ROOT).free
     if free < DISK:
-        return (
-            f"The model needs {DISK / 1e9:.0f} GB of disk, and {work.parent} has {free / 1e9:.1f}: "
-            "make room, or name another folder with --work."
-        )
+        needed = f"The model needs {DISK / 1e9:.0f} GB of disk"
+        return f"{needed}, and {paths.ROOT} has {free / 1e9:.1f}: make room."
     return ""
 
 
 def bench(work: Path, tiny: bool) -> Bench:
-    """The model to be written, and how much is measured of it."""
+    """Return the model to be written, and how much is measured of it."""
     sizes, longest, many = (TINY, 64, 4) if tiny else (SEVEN_B, 2048, 48)
     profile = replace(
         profiles.get("paper"),
@@ -89,12 +82,12 @@ def bench(work: Path, tiny: bool) -> Bench:
 
 
 def _short(device: str) -> str:
-    """A GPU's name as that of a file or a card."""
+    """Return a GPU's name as that of a file or a card."""
     return storage.component(device).lower()
 
 
 def measure(bench: Bench, sections: dict, budget: float) -> list[str]:
-    """Run the sections one after the other, each in its time; the names of those that failed."""
+    """Run the sections in turn, each in its time; return the names of those that failed."""
     failed, begun = [], time.monotonic()
 
     def up(*_):
@@ -120,7 +113,7 @@ def measure(bench: Bench, sections: dict, budget: float) -> list[str]:
 
 
 def measured_card(bench: Bench) -> Card | None:
-    """The card with the shares of its speed that were reached; None where nothing measures one.
+    """Return the card with the shares of its speed that were reached; None where one is missing.
 
     Forward: distances and sweeps together. Training: all steps of healing together.
     """
@@ -142,7 +135,7 @@ def keep(card: Card, file: Path = plan.CARDS) -> None:
 
 
 def report(bench: Bench, seconds: float) -> str:
-    """The table as a page."""
+    """Return the table as a page."""
     gpu = torch.cuda.is_available()
     device = torch.cuda.get_device_name() if gpu else "no GPU"
     size = "a small model" if bench.tiny else "Llama-2-7B's shape"
@@ -158,7 +151,6 @@ def report(bench: Bench, seconds: float) -> str:
             "planned\n",
             *("| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in rows),
             "",
-            anchors.markdown(),
         ]
     )
 
@@ -166,38 +158,31 @@ def report(bench: Bench, seconds: float) -> str:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m benchmarks.gpu", description=benchmarks.gpu.__doc__)
     parser.add_argument("--tiny", action="store_true", help="a small model, on whatever is there")
-    parser.add_argument("--budget", type=float, default=560, help="seconds (560)")
-    parser.add_argument("--work", type=Path, default=WORK, help="a new folder for 15 GB")
-    options = parser.parse_args(arguments)
-    work, begun = options.work.resolve(), time.monotonic()
-    reason = refusal(work, options.tiny, options.budget)
+    tiny, begun = parser.parse_args(arguments).tiny, time.monotonic()
+    reason = refusal(tiny)
     if reason:
         print(reason, file=sys.stderr)
         return 2
-    shutil.rmtree(work, ignore_errors=True)  # what a run that was killed left
-    try:
-        work.mkdir(parents=True)
-    except OSError as error:
-        print(f"{work}: {error.strerror}. Name another folder with --work.", file=sys.stderr)
-        return 2
-    planned = bench(work, options.tiny)
+    shutil.rmtree(WORK, ignore_errors=True)  # what a run that was killed left
+    WORK.mkdir(parents=True)
+    planned = bench(WORK, tiny)
     longest = planned.profile.heal_tokens
     texts = random_model.texts(96, longest, longest // 4)
     try:
         with (
             mock.patch.object(sets, "healing_texts", lambda source, count: texts),
-            mock.patch.object(paths, "RESULTS", work / "results"),
+            mock.patch.object(paths, "RESULTS", WORK / "results"),
         ):
-            failed = measure(planned, SECTIONS, options.budget)
+            failed = measure(planned, SECTIONS, BUDGET)
     finally:
         loading._loaded.clear()
-        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(WORK, ignore_errors=True)
     page, card = report(planned, time.monotonic() - begun), measured_card(planned)
     print("\n" + page)
     if card:
         shares = f"{card.forward:.0%} of the planned speed forward, {card.training:.0%} healing"
         print(f"Measured: {shares}.")
-    if torch.cuda.is_available() and not options.tiny:
+    if torch.cuda.is_available() and not tiny:
         file = RESULTS / f"gpu-{_short(torch.cuda.get_device_name())}.md"
         file.write_text(page, encoding="utf-8")
         print(f"Written to {file.relative_to(paths.ROOT)}.")

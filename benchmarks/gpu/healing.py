@@ -18,14 +18,11 @@ def steps(bench: Bench) -> None:
     """a healing's steps: 16 sequences until memory ends, then fewer, recomputed, padded"""
     longest = bench.profile.heal_tokens
     recipe = profiles.recipe(bench.name, bench.profile, steps=STEPS, warmup_steps=1)
-    after = replace(recipe, first_layer=bench.block.start)
     cases = {
         "as many as fit": (recipe, 16, False),
         "one at a time": (recipe, 1, False),
         "recomputed": (recipe, 1, True),
-        "rank 64": (replace(recipe, rank=64), 2, False),
         "padded": (replace(recipe, packed=False), 2, False),
-        "after the cut": (after, 2, False),
     }
     for name, (own, micro, recomputes) in cases.items():
         folder = Path(bench.name).with_name(f"steps {name}")
@@ -39,9 +36,9 @@ def steps(bench: Bench) -> None:
         note = f"m {healed.micro_batch}{', recomputed' * healed.recomputes}, {healed.status}"
         note += f", losses {losses}"
         what = f"a step of 16 x {longest}, {name}"
-        if own.packed and not own.first_layer:
+        if own.packed:
             bench.planned(what, took, work, 1 / STEPS, row, note)
-        else:  # other tokens, or fewer layers, than the plan counts
+        else:  # other tokens than the plan counts
             bench.add(Row(what, took, note=note))
 
 

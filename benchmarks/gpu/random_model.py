@@ -13,8 +13,7 @@ from safetensors.torch import save_file
 from lib.evaluation import Task
 
 SPECIAL = ("<unk>", "<s>", "</s>")
-ANSWERS = (" A", " B", " C", " D", " No", " Yes")  # one token each, as question sets need them
-VOCABULARY = len(SPECIAL) + 256 + len(ANSWERS)
+ANSWERS = (" A", " B", " C", " D")  # one token each, as MMLU needs them
 
 
 def write(folder: Path, shards: int = 1, device: str = "cpu", **sizes) -> str:
@@ -67,25 +66,22 @@ def _tokenizer() -> transformers.PreTrainedTokenizerFast:
 
 
 def texts(count: int, longest: int, shortest: int | None = None) -> list[str]:
-    """`count` texts of random letters, each a token; lengths evenly from shortest to longest."""
+    """Return texts of random letters, each a token; lengths evenly from shortest to longest."""
     draw, shortest = random.Random(0), longest if shortest is None else shortest
     lengths = [draw.randint(shortest, longest) for _ in range(count)]
     return ["".join(draw.choices(string.ascii_letters, k=length)) for length in lengths]
 
 
-def task(name: str, count: int, length: int = 40, shots: int = 1) -> Task:
-    """A question set of random letters in the form of the real one, each question of `length`."""
+def mmlu(count: int, length: int, shots: int) -> Task:
+    """Return questions of random letters by letter, each of `length`, of two subjects."""
     questions = texts((1 + shots) * count, length)
-    choices = {"mmlu": ANSWERS[:4], "boolq": ANSWERS[4:], "gsm8k_bpb": (" to be",)}
-    choices = choices.get(name, (" to be", " or", " not to be"))
     examples = []
     for i, question in enumerate(questions[:count]):
-        subject = i % 2 if name == "mmlu" else i
+        subject = i % 2
         others = [questions[count + subject + 2 * shot] for shot in range(shots)]
         solved = tuple(f"{other}\nAnswer: A\n\n" for other in others)
-        parts = ("About letters.\n\n", solved, f"{question}\nAnswer:", list(choices))
-        right = choices[0] if name == "gsm8k_bpb" else i % len(choices)
-        example = {"prompt": parts[0] + "".join(solved) + parts[2], "choices": list(choices)}
-        group = None if name == "boolq" else subject
-        examples.append(example | {"parts": parts, "answer": right, "group": group, "weight": 1})
-    return Task(name, tuple(examples))
+        parts = ("About letters.\n\n", solved, f"{question}\nAnswer:", list(ANSWERS))
+        example = {"prompt": parts[0] + "".join(solved) + parts[2], "choices": list(ANSWERS)}
+        example |= {"parts": parts, "answer": i % 4, "group": subject, "weight": 1}
+        examples.append(example)
+    return Task("mmlu", tuple(examples))

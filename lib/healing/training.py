@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.loss.loss_utils import ForCausalLMLoss
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -23,8 +23,8 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from lib import storage
 from lib.healing import lora, packing
+from lib.healing.attention import isolated_documents, isolates_documents
 from lib.healing.recipe import Recipe, is_out_of_memory, memory_fallbacks
-from lib.sweep import shares_prefixes
 
 CHECKPOINTS = 8  # a healing leaves this many on its way
 
@@ -56,52 +56,42 @@ def heal(
 ) -> Healed:
     """Fine-tune LoRA adapters of a model, of a pruned one within `pruning.dropped`, into `folder`.
 
-    The documents of a micro-batch are read in one row, each for itself (`healing.packing`); where
-    a model cannot do that, padded, in the micro-batch of at most `micro_batch` that is quickest.
-    Resumes from the newest complete checkpoint in `folder`, if a call was interrupted there.
-    Where memory ends, it reads fewer sequences at a time, or recomputes activations
-    (`recipe.memory_fallbacks`); the global batch stays. On a GPU the longest micro-batch is tried
-    before the first step, so that a healing keeps its micro-batch. The model comes back without
-    adapter, also after an error. A second process that is to heal into the same folder waits, and
-    takes what the first one left. trunk: the folder of a shorter healing that is the same up to
-    where its rate decays; training starts there.
+    The documents of a micro-batch are read in one row, each for itself (`healing.attention`); where
+    a model cannot do that, padded. Resumes from the newest complete checkpoint in `folder`, if a
+    call was interrupted there. Where memory ends, it reads fewer sequences at a time, or recomputes
+    activations (`recipe.memory_fallbacks`); the global batch stays. On a GPU the longest
+    micro-batch is tried before the first step, so that a healing keeps its micro-batch. The model
+    comes back without adapter, also after an error. A second process that is to heal into the same
+    folder waits, and takes what the first one left. trunk: the folder of a shorter healing that is
+    the same up to where its rate decays; training starts there.
     """
     folder, micro_batch = Path(folder), min(micro_batch, recipe.batch)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
-        if finished := _finished(folder):
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
+        if finished := _load_result(folder):
             return finished
-        healed = _healed(model, tokenizer, recipe, folder, micro_batch, trunk)
+        healed = _heal_within_memory(model, tokenizer, recipe, folder, micro_batch, trunk)
         if healed.status != "oom":  # with more memory it resumes from its checkpoints
-            _finish(folder, healed)
+            _save_result(folder, healed)
         return healed
 
 
 # ---- training ------------------------------------------------------------------------------
 
 
-def _alone(folder: Path):
-    """Hold the lock of a healing's folder; it is let go when the process ends, however it does."""
-    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
-    try:
-        return lock.acquire(timeout=0)
-    except Timeout:
-        log.warning("Another process heals into %s: waiting for it.", folder)
-        return lock.acquire()
-
-
-def _healed(model, tokenizer, recipe: Recipe, folder: Path, micro_batch: int, trunk) -> Healed:
+def _heal_within_memory(
+    model, tokenizer, recipe: Recipe, folder: Path, micro_batch: int, trunk: Path | None
+) -> Healed:
     """Train, with less and less memory as long as it runs out."""
     sequences, epochs = packing.training_sequences(tokenizer, recipe)
-    with packing.isolated_documents(model) as joined:
-        most = micro_batch if joined else packing.quickest(sequences, recipe.batch, micro_batch)
+    joined = isolates_documents(model)
     if not joined:
         log.warning("%s cannot keep joined documents apart: rows are padded.", type(model).__name__)
     losses, seconds, status, adapter = [], 0.0, "oom", None
-    for micro, recomputes in memory_fallbacks(most):
+    for micro, recomputes in memory_fallbacks(micro_batch):
         try:
             with lora.new_lora(model, recipe) as wrapped:
-                _begin(folder, trunk, micro, recomputes, joined)
+                _copy_trunk(folder, trunk, micro, recomputes, joined)
                 losses, seconds = _train(
                     wrapped, tokenizer, sequences, recipe, folder, micro, recomputes
                 )
@@ -118,7 +108,7 @@ def _healed(model, tokenizer, recipe: Recipe, folder: Path, micro_batch: int, tr
 
 
 class _Healing(Trainer):
-    """Multiplies in the format of the weights, and tries the longest micro-batch first.
+    """A trainer that multiplies in the weights' format, and tries the longest micro-batch first.
 
     In fp16 the Trainer's own autocast is on, too; it is the same one.
     longest: the sequences of that micro-batch; None once it has been tried.
@@ -127,7 +117,7 @@ class _Healing(Trainer):
     longest: list[dict] | None = None
 
     def training_step(self, model, inputs, num_items_in_batch=None):
-        if self.longest and _raises(model.device):
+        if self.longest and _oom_is_catchable(model.device):
             self._try_longest(model, num_items_in_batch)
         self.longest = None
         return super().training_step(model, inputs, num_items_in_batch)
@@ -152,13 +142,13 @@ class _Healing(Trainer):
             return super().compute_loss(model, *args, **kwargs)
 
 
-def _raises(device: torch.device) -> bool:
-    """Whether a lack of memory raises an error there. On a CPU, Linux ends the process instead."""
+def _oom_is_catchable(device: torch.device) -> bool:
+    """Return whether a lack of memory raises an error. On a CPU, Linux ends the process instead."""
     return device.type != "cpu"
 
 
 def _loss(outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
-    """The loss of a micro-batch: its sum over that of the targets of the whole step, in nats.
+    """Return the loss of a micro-batch: its sum over the targets of the whole step, in nats.
 
     So the micro-batches of a step add up to the mean over its targets, however it is split. Not
     every model's own loss does: some know no more than their micro-batch, and take its mean.
@@ -195,27 +185,23 @@ class _Watch(TrainerCallback):
 
 
 def _train(
-    wrapped, tokenizer, sequences, recipe, folder, micro_batch, recomputes=False, callbacks=()
+    wrapped, tokenizer, sequences, recipe, folder, micro_batch, recomputes=False
 ) -> tuple[list[float], float]:
     """Train from the newest complete checkpoint on; return each step's loss, and all seconds."""
     model = wrapped.get_base_model()
     if recomputes:
         model.activation_checkpointing_enable()
         model.disable_input_require_grads()  # or gradients would flow to the embeddings
-    with (
-        packing.isolated_documents(model) as joined,
-        _deterministic(warn_only=not shares_prefixes(model)),
-    ):
-        ordered = packing.arranged(sequences, recipe.batch, micro_batch, joined)
+    with isolated_documents(model) as joined, _deterministic():
         trainer = _Healing(
             model=wrapped,
             args=_training_arguments(recipe, folder, micro_batch, model),
-            train_dataset=ordered,
+            train_dataset=sequences,
             data_collator=packing.collator(joined, tokenizer.pad_token_id),
             compute_loss_func=_loss,
-            callbacks=[_Watch(recipe), *callbacks],
+            callbacks=[_Watch(recipe)],
         )
-        trainer.longest = packing.longest(ordered, micro_batch, joined)
+        trainer.longest = packing.longest(sequences, micro_batch, joined)
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
         trainer.train(resume_from_checkpoint=_newest_complete(folder))
@@ -252,39 +238,39 @@ def _training_arguments(recipe: Recipe, folder: Path, micro_batch: int, model):
 
 
 @contextmanager
-def _deterministic(warn_only: bool) -> Iterator[None]:
-    """Inside, PyTorch computes the same bits each time; warn_only: where it can.
+def _deterministic() -> Iterator[None]:
+    """Let PyTorch compute the same bits each time, or warn where it cannot.
 
     New tensors are not filled before they are written: the numbers are the same without. Not by
     transformers' `full_determinism`: it changes environment variables that CUDA has read
     already, and forbids torch.cumsum, by which a running state is computed on a GPU.
     """
-    cudnn, memory = torch.backends.cudnn, torch.utils.deterministic
+    memory = torch.utils.deterministic
     enabled = torch.are_deterministic_algorithms_enabled()
-    only_warned = torch.is_deterministic_algorithms_warn_only_enabled()
-    flags = cudnn.deterministic, cudnn.benchmark, memory.fill_uninitialized_memory
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    fills = memory.fill_uninitialized_memory
     try:
-        torch.use_deterministic_algorithms(True, warn_only=warn_only)
-        cudnn.deterministic, cudnn.benchmark, memory.fill_uninitialized_memory = True, False, False
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        memory.fill_uninitialized_memory = False
         yield
     finally:
-        torch.use_deterministic_algorithms(enabled, warn_only=only_warned)
-        cudnn.deterministic, cudnn.benchmark, memory.fill_uninitialized_memory = flags
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        memory.fill_uninitialized_memory = fills
 
 
 def _newest_complete(folder: Path) -> str | None:
-    """The complete checkpoint of the most steps; those that are not complete are deleted."""
+    """Return the complete checkpoint of the most steps; delete those that are not complete."""
     for checkpoint in folder.glob("checkpoint-*"):
         if not storage.sealed(checkpoint):
             shutil.rmtree(checkpoint)
     return get_last_checkpoint(folder) if folder.exists() else None
 
 
-def _begin(
+def _copy_trunk(
     folder: Path, trunk: Path | None, micro_batch: int, recomputes: bool, joined: bool
 ) -> None:
     """Take the state of a shorter healing, trained in this way, as the first checkpoint."""
-    shorter = trunk and _finished(trunk)
+    shorter = trunk and _load_result(trunk)
     if not shorter or not storage.sealed(trunk / "trunk") or _newest_complete(folder):
         return
     trained = (shorter.micro_batch, shorter.recomputes, shorter.joined)
@@ -293,7 +279,7 @@ def _begin(
         shutil.copytree(trunk / "trunk", folder / f"checkpoint-{state['global_step']}")
 
 
-def _finish(folder: Path, healed: Healed) -> None:
+def _save_result(folder: Path, healed: Healed) -> None:
     """Write the result of a healing, last of all, and drop its checkpoints."""
     record = asdict(healed)
     record["adapter"] = healed.adapter.name if healed.adapter else None
@@ -302,12 +288,12 @@ def _finish(folder: Path, healed: Healed) -> None:
         shutil.rmtree(checkpoint)
 
 
-def _finished(folder: Path) -> Healed | None:
-    """The result of an earlier call, if it came to its end and its adapter is still there."""
+def _load_result(folder: Path) -> Healed | None:
+    """Return the result of an earlier call, if it ended and its adapter is still there."""
     if not (folder / "healed.json").exists():
         return None
     record = json.loads((folder / "healed.json").read_text())
     record["adapter"] = folder / "adapter" if record["adapter"] else None
-    if record["adapter"] and not lora.saved(record["adapter"]):
+    if record["adapter"] and not lora.adapter_exists(record["adapter"]):
         return None
     return Healed(**record)

@@ -4,7 +4,6 @@ A name is resolved once, by `open_checkpoint`; the `Checkpoint` is handed on.
 """
 
 import json
-import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -44,14 +43,14 @@ class Checkpoint:
         return self.config.get_text_config(decoder=True).num_hidden_layers
 
     def tensors(self) -> dict:
-        """Name -> tensor, the files opened anew at each call; indexing a tensor reads it."""
+        """Return name -> tensor; indexing a tensor reads it."""
         if self.folder is None:
             return _tiny_random().state_dict()
         tensors = lazy_state_dict(self.folder)
         return qwen1.renamed(tensors) if self.is_qwen1 else tensors
 
     def tokenizer(self):
-        """Its tokenizer, as `tokenizer`."""
+        """Return its tokenizer, as `tokenizer`."""
         return _tokenizer_in(self.folder)
 
 
@@ -72,9 +71,7 @@ def open_checkpoint(name: str, patterns: Sequence[str] = CHECKPOINT_FILES) -> Ch
         config = qwen1.config(raw) if is_qwen1 else AutoConfig.from_pretrained(folder)
     except ModelError:
         raise
-    except KeyError as error:
-        raise ModelError(f"{file} does not say {error}.") from error
-    except (ValueError, OSError) as error:
+    except (KeyError, ValueError, OSError) as error:
         raise ModelError(
             f"{file} describes no model that transformers {transformers.__version__} knows "
             f"({_first_line(error)})."
@@ -97,7 +94,7 @@ def configuration(name: str):
 
 
 def tokenizer(name: str):
-    """The tokenizer of a model; it pads with its end-of-text token if it has no other."""
+    """Return the tokenizer of a model; it pads with its end-of-text token if it has no other."""
     return _tokenizer_in(local_folder(pinned(name)))
 
 
@@ -117,7 +114,7 @@ def _tokenizer_in(folder: Path | None):
 
 
 def local_folder(source: Source, patterns: Sequence[str] = CHECKPOINT_FILES) -> Path | None:
-    """The folder of a model's files, downloaded or dequantised first if need be.
+    """Return the folder of a model's files, downloaded or dequantised first if need be.
 
     A GGUF file is turned once into plain bf16 safetensors. None for random weights.
     patterns: as of `open_checkpoint`.
@@ -143,7 +140,7 @@ def local_folder(source: Source, patterns: Sequence[str] = CHECKPOINT_FILES) -> 
 
 
 def missing_bytes(source: Source) -> int:
-    """Bytes of a hub model's files that are still to be downloaded; 0 of any other source."""
+    """Return the bytes of a hub model's files that are still to be downloaded; else 0."""
     if source.kind != "hub":
         return 0
     with _one_sentence(source):
@@ -169,36 +166,25 @@ def _dequantise(file: Path, folder: Path) -> None:
             quantization_config=GgufConfig(dequantize=True),
         )
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    except Exception as error:  # whatever its reader stumbles over
-        raise ModelError(
-            f"{file} cannot be read as a GGUF model ({_first_line(error)})."
-        ) from error
-    try:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{file.name} could not be unpacked ({_first_line(error)}).") from error
+    except Exception as error:  # whatever its reader stumbles over
+        raise ModelError(f"{file} cannot be unpacked ({_first_line(error)}).") from error
 
 
 def _first_line(error: Exception) -> str:
-    """The first line of an error's message."""
+    """Return the first line of an error's message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def pinned(name: str) -> Source:
-    """The source of a model's name, with the commit of a hub model; loads no weights.
+    """Return the source of a model's name, with the commit of a hub model; loads no weights.
 
-    Raises ModelError for a name that is none, or if the hub cannot be asked for the commit.
+    Where the commit is not known, it is the newest one. The local cache then notes it (refs/main),
+    and from then on `resolve` finds it there: what was measured once is measured further on the
+    same weights. Raises ModelError for a name that is none, or if the hub cannot be asked.
     """
-    return pin_revision(resolve(name))
-
-
-def pin_revision(source: Source) -> Source:
-    """The source with its commit: for a hub model whose commit is not known, the newest one.
-
-    The local cache then notes it (refs/main), and from then on `resolve` finds it there: what was
-    measured once is measured further on the same weights. Raises ModelError if it cannot be asked.
-    """
+    source = resolve(name)
     if source.kind != "hub" or re.fullmatch("[0-9a-f]{40}", source.revision):
         return source
     with _one_sentence(source):
@@ -219,23 +205,15 @@ def _one_sentence(source: Source) -> Iterator[None]:
             f"{name} is gated: accept its licence on its page on the hub, then log in with "
             "`hf auth login`."
         ) from error
-    except hub_errors.RepositoryNotFoundError as error:
-        raise ModelError(
-            f"The hub has no model {name}, or it is private: check its name."
-        ) from error
-    except hub_errors.RevisionNotFoundError as error:
-        raise ModelError(f"{name} has no revision {source.revision} on the hub.") from error
-    except hub_errors.RemoteEntryNotFoundError as error:
-        raise ModelError(f"{name} is no model: it has no config.json.") from error
     except (OSError, hub_errors.HfHubHTTPError) as error:
         raise ModelError(
-            f"{name} is not in the local cache and the hub cannot be reached: connect, or give "
-            "a local folder, a .gguf file or smollm2-135m."
+            f"{name} cannot be had from the hub ({type(error).__name__}): check its name and the "
+            "network, or give a local folder, a .gguf file or smollm2-135m."
         ) from error
 
 
 def _tiny_random():
-    """An 8-layer Llama with random weights and the embedded model's vocabulary, for tests."""
+    """Return an 8-layer Llama with random weights, and the embedded model's vocabulary."""
     sizes = MODELS["tiny-random"].config
     config = AutoConfig.for_model(**sizes, initializer_range=0.2)
     with torch.random.fork_rng(devices=[]):
@@ -247,38 +225,20 @@ def _tiny_random():
 
 
 def lazy_state_dict(folder: Path) -> dict:
-    """Name -> tensor of a safetensors checkpoint, sharded or not; indexing a tensor reads it.
+    """Return name -> tensor of a safetensors checkpoint; indexing a tensor reads it.
 
-    Raises ModelError for a shard that is missing, cut short or no safetensors file.
+    Raises ModelError for a file that is missing, cut short or no safetensors file.
     """
-    files = {SINGLE}
-    if (folder / INDEX).exists():
-        try:
-            files = set(json.loads((folder / INDEX).read_text())["weight_map"].values())
-        except (ValueError, KeyError) as error:
-            raise ModelError(f"{folder / INDEX} is damaged: fetch it again.") from error
-    tensors = {}
-    for file in sorted(files):
-        try:
-            shard = safe_open(folder / file, framework="pt")
-        except FileNotFoundError as error:
-            raise ModelError(
-                f"{folder} is incomplete: {file} is missing (only safetensors are read)."
-            ) from error
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"{folder / file} is damaged ({error}): fetch it again.") from error
-        tensors |= {name: shard.get_slice(name) for name in shard.keys()}
+    tensors, names = {}, [SINGLE]
+    try:
+        if (folder / INDEX).exists():
+            names = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
+        for name in names:
+            shard = safe_open(folder / name, framework="pt")
+            tensors |= {key: shard.get_slice(key) for key in shard.keys()}
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ModelError(
+            f"The weights in {folder} are missing or damaged ({_first_line(error)}): fetch them "
+            "again, as safetensors."
+        ) from error
     return tensors
-
-
-def in_memory(tensors: dict, matrix: float, other: float) -> float:
-    """Bytes of all `tensors`: `matrix` for a number that NF4 quantises, `other` for any other.
-
-    Those are the layers' matrices; embeddings, lm_head, norms, biases and experts are not.
-    """
-    total = 0
-    for name, tensor in tensors.items():
-        shape = tensor.get_shape() if hasattr(tensor, "get_shape") else tensor.shape
-        quantised = len(shape) == 2 and re.search(r"\.\d+\.", name) and ".experts." not in name
-        total += math.prod(shape) * (matrix if quantised else other)
-    return total

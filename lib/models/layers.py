@@ -30,7 +30,7 @@ _NUMBERS = ("layer_idx", "layer_id")  # what modules call the number of their la
 
 @contextmanager
 def only_layers(model, keep: Sequence[int]) -> Iterator[nn.ModuleList]:
-    """The model with only the layers `keep`, in that order; yields them; restores on exit."""
+    """Let a model have only the layers `keep`, in that order; yields them; restores on exit."""
     layers = decoder_layers(model)
     decoder, name = model.get_decoder(), layers_attribute(model)
     kept = nn.ModuleList(layers[l] for l in keep)
@@ -54,7 +54,7 @@ def only_layers(model, keep: Sequence[int]) -> Iterator[nn.ModuleList]:
 
 
 def pruned_config(config, keep: Sequence[int]):
-    """A copy of an HF configuration that describes the model of only the layers `keep`."""
+    """Return a copy of an HF configuration that describes the model of only the layers `keep`."""
     config = copy.deepcopy(config)
     _follow(config.get_text_config(decoder=True), keep)
     return config
@@ -103,11 +103,11 @@ def _number(layers: Iterator[nn.Module], numbers: Sequence[int]) -> None:
 
 
 def slice_state_dict(tensors: dict, model, num_layers: int, keep: Sequence[int]) -> dict:
-    """The tensors that a model of only the layers `keep` has, under the names they have there.
+    """Return the tensors of a model of only the layers `keep`, under the names they have there.
 
     model: one of the same kind, with any layers: the names of its parameters tell the decoder's
     layers from, say, a vision tower's. Raises ModelError if not all of the `num_layers` layers are
-    there, or more than these.
+    there.
     """
     path = rf"(?P<before>(?:.*\.)?{layers_attribute(model)}\.)(?P<layer>\d+)\.(?P<after>.+)"
     matches = {name: re.fullmatch(path, name) for name in tensors}
@@ -115,10 +115,7 @@ def slice_state_dict(tensors: dict, model, num_layers: int, keep: Sequence[int])
     prefixes = Counter(m["before"] for m in matches.values() if m and m["after"] in in_layer)
     prefix = prefixes.most_common(1)[0][0] if prefixes else None
     layers = {int(m["layer"]) for m in matches.values() if m and m["before"] == prefix}
-    ignored = type(model)._keys_to_ignore_on_load_unexpected or ()  # that a checkpoint may hold
-    beyond = (f"{prefix}{l}." for l in layers if l >= num_layers)
-    more = [layer for layer in beyond if not any(re.search(p, layer) for p in ignored)]
-    if more or not layers.issuperset(range(num_layers)):
+    if not layers.issuperset(range(num_layers)):
         raise ModelError(
             f"The configuration says {num_layers} layers, the tensors are those of {len(layers)}: "
             "these files do not belong together."
@@ -135,7 +132,7 @@ def slice_state_dict(tensors: dict, model, num_layers: int, keep: Sequence[int])
 
 @contextmanager
 def run_after_block(model, block: Block, state: torch.Tensor, width: int = 0) -> Iterator[None]:
-    """The model from the cut on: its first layer is `block.stop`, and reads `state`, not input.
+    """Run the model from the cut on: its first layer is `block.stop`, and reads `state`, not input.
 
     HF's own forward builds masks, rotary embeddings and the final norm, from a configuration
     that matches the layers that are left. width: of the tuple that a layer returns, if it does.
@@ -202,7 +199,7 @@ def check(config) -> None:
 
 
 def _order(model) -> list[int]:
-    """The numbers of the layers in the order in which a forward pass runs them.
+    """Return the numbers of the layers in the order in which a forward pass runs them.
 
     The model has no weights; its layers then only hand their input on.
     """
@@ -227,12 +224,12 @@ def _order(model) -> list[int]:
 
 
 def are_alike(layers: nn.ModuleList) -> bool:
-    """Whether all layers have the same shapes and settings."""
+    """Return whether all layers have the same shapes and settings."""
     return all(_described(layer) == _described(layers[0]) for layer in layers)
 
 
 def _described(layer: nn.Module) -> list:
-    """Shapes and settings (numbers, names) of a layer and all in it, but for its own number."""
+    """Return shapes and settings of a layer and all in it, but for its own number."""
     shapes = [(name, parameter.shape) for name, parameter in layer.named_parameters()]
     return shapes + [
         (name, key, value)
@@ -243,13 +240,13 @@ def _described(layer: nn.Module) -> list:
 
 
 def outside(model) -> dict[str, nn.Parameter]:
-    """The parameters that are in no layer: embeddings, final norm, lm_head."""
+    """Return the parameters that are in no layer: embeddings, final norm, lm_head."""
     own = {id(parameter) for parameter in decoder_layers(model).parameters()}
     return {name: p for name, p in model.named_parameters() if id(p) not in own}
 
 
 def meta_model(config):
-    """The model of a configuration without any weights."""
+    """Return the model of a configuration without any weights."""
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ModelError(f"{config.model_type} is no decoder-only language model.")
     with torch.device("meta"):

@@ -1,27 +1,20 @@
-"""Load any decoder-only model by name, whole or only the layers that stay."""
+"""Load any decoder-only model by name, whole or without a block of layers."""
 
-import ctypes
-import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from unittest import mock
 
 import bitsandbytes
 import torch
 import transformers
-from accelerate.utils import get_max_memory
 from accelerate.utils.memory import clear_device_cache
-from torch import nn
 from transformers import BitsAndBytesConfig, GenerationConfig
 
 from lib.blocks import UNPRUNED, Block
 from lib.models import files, layers, machine
-from lib.models.decoder import decoder_layers
 from lib.models.files import Checkpoint, open_checkpoint
-from lib.models.machine import NF4_BYTES, UNPACKED
+from lib.models.machine import UNPACKED
 from lib.models.registry import ModelError
-from lib.models.sizes import key_width
 
 
 def load(
@@ -46,45 +39,30 @@ def load(
     Raises ModelError with one sentence for whatever cannot be had. A model in float16 raises one
     when its states are too large for that format.
     """
-    weights = _weights(quantization, dtype, device)
+    if quantization not in (None, "nf4"):
+        raise ModelError(f"Unknown quantization {quantization!r}: give None or 'nf4'.")
+    device = device or default_device()
+    if not isinstance(dtype, torch.dtype):
+        dtype = getattr(torch, machine.checked(dtype or default_dtype(device)))
     checkpoint = open_checkpoint(name_or_path)
-    tensors = checkpoint.tensors()
     layers.check(checkpoint.config)
     keep = block.kept(checkpoint.num_layers)
     tokenizer = checkpoint.tokenizer()
-    return _assembled(checkpoint, tensors, keep, weights, packed), tokenizer
-
-
-def one_layer_models(
-    name_or_path: str,
-    *,
-    quantization: str | None = None,
-    dtype: str | torch.dtype | None = None,
-    device: str | None = None,
-) -> Iterator[nn.Module]:
-    """The model of each single layer l = 0, 1, …, L - 1 in turn, as `load` would make it.
-
-    Each layer is read when its turn comes, and is taken out of its model when the next one's has;
-    embeddings, norm and lm_head are read once and shared.
-    """
-    weights = _weights(quantization, dtype, device)
-    checkpoint = open_checkpoint(name_or_path)
-    layers.check(checkpoint.config)
-    shared = {}
-    for l in range(checkpoint.num_layers):
-        tensors = checkpoint.tensors()  # opened anew, or all that was read would stay mapped
-        model = _assembled(checkpoint, tensors | shared, [l], weights)
-        shared = {name: p.data for name, p in layers.outside(model).items()}
-        del tensors
-        yield model
-        del decoder_layers(model)[:]  # whoever still holds the model no longer holds the layer
+    config = nf4(dtype) if quantization else None
+    model = _read(checkpoint, keep, dtype=dtype, device_map=device, quantization_config=config)
+    if quantization and not packed and _unpacks(checkpoint.config, dtype, device):
+        with _unpacked_by_blocks():
+            model = model.dequantize(dtype)
+    if dtype == torch.float16:
+        model.get_decoder().register_forward_hook(_check_finite)
+    return model.eval(), tokenizer
 
 
 _loaded = {}
 
 
 def load_cached(name: str, quantization: str | None, dtype: str | None, block: Block = UNPRUNED):
-    """(model, tokenizer) of `load`; the last one stays loaded.
+    """Return (model, tokenizer) of `load`; the last one stays loaded.
 
     It is known by its identity: once the files have changed, they are read again.
     """
@@ -99,41 +77,10 @@ def release() -> None:
     """Let go of the model that stays loaded, and of the memory that was kept for the next one."""
     _loaded.clear()
     clear_device_cache(garbage_collection=True)
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def fits(name: str, batch_tokens: int, quantization: str | None, dtype: str | None) -> bool:
-    """Whether the whole model, and room for a batch, fit into the free memory.
-
-    The model that stays loaded is let go first, since the next one takes its place.
-    """
-    if (*weights_identity(name, quantization, dtype).items(), UNPRUNED) in _loaded:
-        return True
-    weights = _weights(quantization, dtype, None)
-    checkpoint = open_checkpoint(name)
-    if checkpoint.folder is None:
-        return True
-    on_cpu = weights.device == "cpu"
-    tensors, element = checkpoint.tensors(), weights.dtype.itemsize
-    four_bit = NF4_BYTES + (element if _unpacks(weights, tensors) else 0)
-    needed = files.in_memory(tensors, four_bit if quantization else element, element)
-    release()
-    free = get_max_memory()["cpu" if on_cpu else 0]
-    if not on_cpu:  # blocks that PyTorch keeps count as used, but it can use them
-        free += torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
-    return needed + _room(checkpoint.config, batch_tokens) * element < free
-
-
-def _room(config, tokens: int) -> int:
-    """Numbers that a batch needs: keys and values of all layers, and what one layer works with."""
-    text = config.get_text_config(decoder=True)
-    keys = text.num_hidden_layers * key_width(text)
-    return tokens * (2 * keys + 16 * text.hidden_size)
 
 
 def weights_identity(name: str, quantization: str | None, dtype: str | None) -> dict:
-    """The entries of a result's key that identify the very weights, and how they compute.
+    """Return the entries of a result's key that identify the very weights, and how they compute.
 
     Asks the hub for the commit of a model of which nothing is in the local cache yet.
     """
@@ -148,7 +95,7 @@ def weights_identity(name: str, quantization: str | None, dtype: str | None) -> 
 
 
 def default_device() -> str:
-    """The GPU if there is one, else the CPU. Raises ModelError for one that PyTorch cannot use."""
+    """Return "cuda" or "cpu". Raises ModelError for a GPU that PyTorch cannot use."""
     if torch.cuda.is_available():
         return "cuda"
     machine.check_gpu()
@@ -156,79 +103,45 @@ def default_device() -> str:
 
 
 def default_dtype(device: str) -> str:
-    """On a CPU `machine.fastest`; bfloat16 on a GPU that computes in it, else float16."""
+    """Return `machine.fastest` on a CPU; bfloat16 on a GPU that computes in it, else float16."""
     if device == "cpu":
         return machine.fastest()
-    return "float16" if _emulates_bf16(device) else "bfloat16"
+    on_cuda = str(device).startswith("cuda")  # a V100 and a T4 go by way of fp32, slowly
+    emulated = on_cuda and not torch.cuda.is_bf16_supported(including_emulation=False)
+    return "float16" if emulated else "bfloat16"
 
 
-def _emulates_bf16(device: str) -> bool:
-    """Whether a GPU computes in bf16 slowly and by way of fp32, as a V100 and a T4 do."""
-    on_cuda = str(device).startswith("cuda")
-    return on_cuda and not torch.cuda.is_bf16_supported(including_emulation=False)
-
-
-def nf4(compute: torch.dtype = torch.bfloat16) -> BitsAndBytesConfig:
+def nf4(dtype: torch.dtype = torch.bfloat16) -> BitsAndBytesConfig:
+    """Return the configuration of NF4; it is multiplied in 16 bits, whatever `dtype` is."""
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute,
+        bnb_4bit_compute_dtype=torch.bfloat16 if dtype == torch.float32 else dtype,
     )
 
 
-@dataclass(frozen=True)
-class _Weights:
-    """The format of a model's weights, and the device that they are on."""
-
-    quantization: str | None
-    dtype: torch.dtype
-    device: str
-
-    @property
-    def compute(self) -> torch.dtype:
-        """What NF4 is multiplied in: bf16, or `dtype` if that is fp16 or bf16 is emulated."""
-        own = self.dtype == torch.float16 or _emulates_bf16(self.device)
-        return self.dtype if own else torch.bfloat16
-
-
-def _weights(
-    quantization: str | None, dtype: str | torch.dtype | None, device: str | None
-) -> _Weights:
-    """The format, with the defaults filled in. Raises ModelError for one that is unknown."""
-    if quantization not in (None, "nf4"):
-        raise ModelError(f"Unknown quantization {quantization!r}: give None or 'nf4'.")
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    device = device or default_device()
-    if not isinstance(dtype, torch.dtype):
-        try:
-            dtype = getattr(torch, machine.checked(dtype) if dtype else default_dtype(device))
-        except ValueError as error:
-            raise ModelError(str(error)) from error
-    return _Weights(quantization, dtype, device)
-
-
-def _unpacks(weights: _Weights, tensors: dict) -> bool:
-    """Whether NF4 is unpacked as it is loaded: on a CPU; on a GPU where the whole model has room.
+def _unpacks(config, dtype: torch.dtype, device: str) -> bool:
+    """Return whether NF4 is unpacked: on a CPU; on a GPU where the whole model has room.
 
     By the size of the GPU, not by what is free: a resumed healing must compute the same last bits.
+    Never on a GPU into 32 bits, in which NF4 is not multiplied.
     """
-    if weights.device == "cpu":
+    if device == "cpu":
         return True
-    whole = files.in_memory(tensors, weights.dtype.itemsize, weights.dtype.itemsize)
-    return whole <= UNPACKED * _gpu_memory(weights.device) and weights.compute == weights.dtype
+    whole = layers.meta_model(config).num_parameters() * dtype.itemsize
+    return dtype != torch.float32 and whole <= UNPACKED * _gpu_memory(device)
 
 
 def _gpu_memory(device: str) -> int:
-    """Bytes of a GPU, whether free or not; 0 of any other device."""
+    """Return the bytes of a GPU, whether free or not; 0 of any other device."""
     on_cuda = str(device).startswith("cuda")
     return torch.cuda.get_device_properties(device).total_memory if on_cuda else 0
 
 
 @contextmanager
 def _unpacked_by_blocks() -> Iterator[None]:
-    """NF4 is unpacked block by block: of 64 numbers, which share a scale.
+    """Unpack NF4 block by block: of 64 numbers, which share a scale.
 
     On a CPU bitsandbytes 0.50 does it row by row, and takes wrong scales, without an error, where
     a row is no multiple of a block.
@@ -247,43 +160,30 @@ def _unpacked_by_blocks() -> Iterator[None]:
         yield
 
 
-def _assembled(
-    checkpoint: Checkpoint,
-    tensors: dict,
-    keep: Sequence[int],
-    weights: _Weights,
-    packed: bool = False,
-):
-    """The model of the layers `keep`, on the meta device first; only their tensors are read."""
-    config = layers.pruned_config(checkpoint.config, keep)
+def _read(checkpoint: Checkpoint, keep: Sequence[int], **options):
+    """Return the model of the layers `keep`; only their tensors are read."""
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
     one_layer = layers.meta_model(layers.pruned_config(checkpoint.config, [0]))
+    tensors = checkpoint.tensors()
     model, info = type(one_layer).from_pretrained(
         None,
-        config=config,
+        config=layers.pruned_config(checkpoint.config, keep),
         state_dict=layers.slice_state_dict(tensors, one_layer, checkpoint.num_layers, keep),
-        dtype=weights.dtype,
-        device_map=weights.device,
-        quantization_config=nf4(weights.compute) if weights.quantization else None,
         ignore_mismatched_sizes=True,
         output_loading_info=True,
+        **options,
     )
-    for problem in ("missing_keys", "mismatched_keys"):
-        if names := info[problem]:
-            first = sorted(map(str, names))[0]
-            raise ModelError(
-                f"The tensors in {checkpoint.folder} are not those of its config.json "
-                f"({len(names)} {problem.replace('_keys', '')}, such as {first})."
-            )
-    if weights.quantization and not packed and _unpacks(weights, tensors):
-        with _unpacked_by_blocks():
-            model = model.dequantize(weights.dtype)
-    if weights.dtype == torch.float16:
-        model.get_decoder().register_forward_hook(_check_finite)
+    if wrong := sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]])):
+        raise ModelError(
+            f"The tensors in {checkpoint.folder} are not those of its config.json: {len(wrong)} "
+            f"are missing or of another shape, such as {wrong[0]}."
+        )
     folder = checkpoint.folder
     model.name_or_path = model.config.name_or_path = str(folder or "")
     if folder and (folder / "generation_config.json").exists():
         model.generation_config = GenerationConfig.from_pretrained(folder)
-    return model.eval()
+    return model
 
 
 def _check_finite(decoder, args, output) -> None:

@@ -1,26 +1,18 @@
 """What computes here: whether a GPU can be used, and the dtype that a CPU multiplies fastest in.
 
-The dtype is measured: processors whose flags are the same differ by a factor of five. Whoever keeps
-results names a file in `format_file`: a run that resumes on another processor stays with the dtype
-that is kept there.
+The dtype is measured: processors whose flags are the same differ by a factor of five.
 Importing this imports no torch.
 """
 
-import json
-import logging
 import os
 import platform
 import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from filelock import FileLock
-
-from lib import storage
 from lib.models.registry import ModelError
 
 NF4_BYTES = 0.516  # a weight in NF4 with double quantisation: 4 bits and its share of the scales
@@ -32,26 +24,21 @@ TOKENS = 512
 TURNS = 3
 HIDDEN = ("", "-1", "NoDevFiles")  # values of CUDA_VISIBLE_DEVICES; Slurm sets the last one
 
-format_file: Callable[[], Path] | None = None  # where the dtype is kept; None: in this process
-
-log = logging.getLogger(__name__)
-_warned = set()  # files that were begun on another processor, after the warning
-
 
 def checked(dtype: str) -> str:
-    """Return `dtype`. Raises ValueError if it is no format of weights."""
+    """Return `dtype`. Raises ModelError if it is no format of weights."""
     if dtype not in DTYPES:
-        raise ValueError(f"Unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}.")
+        raise ModelError(f"Unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}.")
     return dtype
 
 
 def cores() -> int:
-    """The number of CPU cores this process may use; on macOS, of all."""
+    """Return the number of CPU cores this process may use; on macOS, of all."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def first_gpu() -> str:
-    """The first of CUDA_VISIBLE_DEVICES, of several: a process computes on one. Empty: none."""
+    """Return the first of CUDA_VISIBLE_DEVICES: a process computes on one. Empty: none."""
     return os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
 
 
@@ -64,7 +51,7 @@ def gpu_at_hand() -> str | None:
 
 
 def gpus() -> int:
-    """How many GPUs this process may use, by CUDA_VISIBLE_DEVICES or nvidia-smi."""
+    """Return how many GPUs this process may use, by CUDA_VISIBLE_DEVICES or nvidia-smi."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return 0 if visible in HIDDEN else len(visible.split(","))
@@ -73,14 +60,14 @@ def gpus() -> int:
 
 def check_gpu() -> None:
     """Raise ModelError where there is a GPU that PyTorch cannot use, as with an old driver."""
-    listed = listed_gpus()
-    if not listed or os.environ.get("CUDA_VISIBLE_DEVICES") in HIDDEN:
+    gpu = gpu_at_hand()
+    if gpu is None:
         return
     import torch
 
     if not torch.cuda.is_available():
         raise ModelError(
-            f"nvidia-smi lists a GPU, {listed[0]}, that PyTorch {torch.__version__} cannot use: "
+            f"nvidia-smi lists a GPU, {gpu}, that PyTorch {torch.__version__} cannot use: "
             "update its driver, install PyTorch's build for an older CUDA (make TORCH_INDEX=…), or "
             "set CUDA_VISIBLE_DEVICES to nothing to compute on the CPU."
         )
@@ -95,57 +82,18 @@ def listed_gpus() -> list[str]:
     return re.findall(r"^GPU \d+: (.+) \(UUID", answer.stdout, re.MULTILINE)
 
 
+@cache
 def fastest() -> str:
-    """The dtype that `format_file` keeps; on the first call, measured on this processor."""
-    if format_file is None:
-        return _measured_once()["dtype"]
-    file, here = format_file(), processor()
-    kept = remembered()
-    if kept is None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(file.with_suffix(".lock")):
-            kept = remembered()  # another process may have been first
-            if kept is None:
-                if file.exists():
-                    aside = storage.set_aside(file)
-                    log.warning("%s is not valid: set aside as %s.", file, aside.name)
-                kept = measured() | {"processor": here}
-                storage.atomic_write(file, json.dumps(kept, indent=1).encode())
-    if kept["processor"] != here and file not in _warned:
-        _warned.add(file)
-        log.warning(
-            "Weights stay in %s: %s was begun on %s, this is %s (DTYPE= asks for another format).",
-            kept["dtype"],
-            file.parent,
-            kept["processor"],
-            here,
-        )
-    return kept["dtype"]
+    """Return the dtype of TRIED that this processor computes fastest in, measured once a process.
 
-
-def remembered() -> dict | None:
-    """dtype, processor, and seconds of each dtype, as `format_file` has them; else None."""
-    if format_file is None:
-        return None
-    try:
-        kept = json.loads(format_file().read_text(encoding="utf-8"))
-        return kept | {"dtype": checked(kept["dtype"]), "processor": str(kept["processor"])}
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None
-
-
-def measured() -> dict:
-    """The faster format of TRIED, and the least seconds of each; both in turn."""
+    Both are timed in turn, and the least time of each counts.
+    """
     turns = [{dtype: seconds(dtype) for dtype in TRIED} for _ in range(TURNS + 1)]
-    least = {dtype: min(turn[dtype] for turn in turns[1:]) for dtype in TRIED}
-    return {"dtype": min(least, key=least.get), "seconds": least}
-
-
-_measured_once = cache(measured)
+    return min(TRIED, key=lambda dtype: min(turn[dtype] for turn in turns[1:]))
 
 
 def seconds(dtype: str) -> float:
-    """The time of a decoder's linear maps of TOKENS tokens on the CPU."""
+    """Return the time of a decoder's linear maps of TOKENS tokens on the CPU."""
     import torch
 
     kind = getattr(torch, dtype)
@@ -162,7 +110,7 @@ def seconds(dtype: str) -> float:
 
 @cache
 def processor(device: str = "cpu") -> str:
-    """The name of what computes: this machine's CPU, or with "cuda" the GPU."""
+    """Return the name of what computes: this machine's CPU, or with "cuda" the GPU."""
     if device != "cpu":
         import torch
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import normalizers
-from transformers import PreTrainedConfig, PreTrainedTokenizerFast, Qwen2Config
+from transformers import PreTrainedTokenizerFast, Qwen2Config
 from transformers.convert_slow_tokenizer import TikTokenConverter
 
 from lib.models.registry import ModelError
@@ -43,21 +43,15 @@ _FIXED = {  # entries of the configuration that change the function, and what Qw
     "attn_dropout_prob": 0.0,
     "emb_dropout_prob": 0.0,
     "use_cache_quantization": False,
+    "quantization_config": None,
 }
-_KNOWN = {  # sizes; how it computes, not what; and the two rescalings beyond seq_length
-    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-    "kv_channels", "layer_norm_epsilon", "rotary_emb_base", "seq_length", "max_position_embeddings",
-    "bf16", "fp16", "fp32", "softmax_in_fp32", "use_flash_attn", "use_cache_kernel", "use_cache",
-    "use_dynamic_ntk", "use_logn_attn", "onnx_safe", "initializer_range", "auto_map",
-    "tokenizer_class", "tokenizer_type", "torch_dtype", "model_type",
-}  # fmt: skip
 
 
 def config(raw: dict) -> Qwen2Config:
-    """The Qwen2 configuration of a Qwen-1 config.json. Its intermediate_size counts both halves.
+    """Return the Qwen2 configuration of a Qwen-1 config.json.
 
-    `exact_length` is how many tokens of a sequence the two architectures agree on. Raises
-    ModelError for a configuration that Qwen2 cannot follow, or that is not known here.
+    Its intermediate_size counts both halves. `exact_length` is how many tokens of a sequence the
+    two architectures agree on. Raises ModelError for a configuration that Qwen2 cannot follow.
     """
     head = raw["hidden_size"] // raw["num_attention_heads"]
     config = Qwen2Config(
@@ -74,11 +68,10 @@ def config(raw: dict) -> Qwen2Config:
         tie_word_embeddings=False,
     )
     wrong = [key for key, value in _FIXED.items() if raw.get(key, value) != value]
-    wrong += sorted(raw.keys() - _FIXED.keys() - _KNOWN - PreTrainedConfig().to_dict().keys())
     wrong += [] if raw.get("kv_channels", 0) in (0, head) else ["kv_channels"]
     if wrong:
         entries = ", ".join(f"{key} = {raw[key]!r}" for key in wrong)
-        raise ModelError(f"This Qwen-1 is not the one that is known here as a Qwen2: {entries}.")
+        raise ModelError(f"This Qwen-1 is not one that Qwen2 can follow: {entries}.")
     return config
 
 
@@ -98,7 +91,7 @@ class _Rows:
 
 
 def renamed(tensors: dict) -> dict:
-    """The tensors under Qwen2's names, c_attn cut into q, k and v; reads nothing.
+    """Return the tensors under Qwen2's names, c_attn cut into q, k and v; reads nothing.
 
     Raises ModelError for a tensor that Qwen-1 does not have.
     """
@@ -128,7 +121,7 @@ class _Vocabulary(TikTokenConverter):
 
 
 def tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """A fast tokenizer from `qwen.tiktoken`; it pads with <|extra_0|>, as the paper did."""
+    """Return a fast tokenizer from `qwen.tiktoken`; it pads with <|extra_0|>, as the paper did."""
     converter = _Vocabulary(str(folder / "qwen.tiktoken"), _WORDS, extra_special_tokens=_SPECIAL)
     fast = converter.converted()
     fast.normalizer = normalizers.NFC()

@@ -116,26 +116,19 @@ def greedy_texts(model, tokenizer, prompts: list[tuple[int, ...]], new_tokens: i
     generation needs it.
     """
     start = max(map(len, prompts))
-    pad = tokenizer.pad_token_id
-    sequences = [torch.tensor(prompt) for prompt in prompts]
-    real = [torch.ones_like(sequence) for sequence in sequences]
-    ids = pad_sequence(sequences, batch_first=True, padding_value=pad, padding_side="left")
-    mask = pad_sequence(real, batch_first=True, padding_side="left")
-    stop = re.compile("|".join(map(re.escape, GSM8K_STOPS)))
-
-    def stopped(ids, scores, **_):
-        texts = tokenizer.batch_decode(ids[:, start:])  # special tokens may be stops
-        return torch.tensor([bool(stop.search(text)) for text in texts], device=ids.device)
-
-    plain = GenerationConfig(eos_token_id=model.generation_config.eos_token_id)
+    padded = tokenizer.pad(
+        {"input_ids": [list(prompt) for prompt in prompts]},
+        padding_side="left",
+        return_tensors="pt",
+    )
+    plain = GenerationConfig(
+        eos_token_id=model.generation_config.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        max_new_tokens=new_tokens,
+        stop_strings=list(GSM8K_STOPS),
+    )
     with mock.patch.object(model, "generation_config", plain):
-        sequences = model.generate(
-            input_ids=ids.to(model.device),
-            attention_mask=mask.to(model.device),
-            do_sample=False,
-            max_new_tokens=new_tokens,
-            pad_token_id=pad,
-            stopping_criteria=[stopped],
-        )
+        sequences = model.generate(**padded.to(model.device), tokenizer=tokenizer)
     texts = tokenizer.batch_decode(sequences[:, start:], skip_special_tokens=True)
-    return [stop.split(text, maxsplit=1)[0] for text in texts]
+    stop = "|".join(map(re.escape, GSM8K_STOPS))
+    return [re.split(stop, text, maxsplit=1)[0] for text in texts]

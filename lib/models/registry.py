@@ -116,9 +116,7 @@ def resolve(name: str) -> Source:
         digest = _digest(local, status.st_size, status.st_mtime_ns)
         return Source("gguf", str(local.resolve()), digest)
     part = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # so that no name leads out of a folder
-    if name.endswith(".gguf"):
-        raise ModelError(f"There is no file {name}.")
-    if re.fullmatch(f"{part}/{part}", name):
+    if re.fullmatch(f"{part}/{part}", name) and not name.endswith(".gguf"):
         return _hub(name, "main")
     raise ModelError(
         f"Unknown model {name!r}: give one of {', '.join(MODELS)}, a hub id (owner/name), "
@@ -135,7 +133,7 @@ def _digest(file: Path, size: int, changed: int) -> str:
 def _hub(repository: str, revision: str) -> Source:
     """A hub model at a commit, or at a branch (main) of which the local cache knows no commit.
 
-    `files.pin_revision` asks the hub for it; until then nothing of the model has been measured.
+    `files.pinned` asks the hub for it; until then nothing of the model has been measured.
     """
     if mirrored := paths.mirrored(repository):
         return _folder(mirrored)
@@ -171,19 +169,18 @@ def num_layers(name: str) -> int | None:
 def configuration(name: str) -> dict:
     """Return the decoder's entries in config.json, as far as they are known without the network.
 
-    Those of a local folder, of a GGUF file that is unpacked, or of a row in models.csv, also by its
-    hub id.
+    Those of a row in models.csv, of a local folder, or of a GGUF file that is unpacked; else none.
     """
     source = resolve(name)
     if source.kind not in ("folder", "gguf"):
-        same = [model for key, model in MODELS.items() if name in (key, model.source)]
-        return same[0].config if same else {}
+        return getattr(known(name), "config", {})
     folder = Path(source.location)
     if source.kind == "gguf":
         folder = unpacked(folder, source.revision)
-        if not folder.exists():
-            return {}
-    raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    file = folder / "config.json"
+    if not file.exists():
+        return {}
+    raw = json.loads(file.read_text(encoding="utf-8"))
     return raw.get("text_config") or raw
 
 

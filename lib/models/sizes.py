@@ -1,8 +1,11 @@
 """How large a model is, by its configuration alone: on the meta device it has no weights."""
 
+from collections.abc import Iterable
 from functools import cache
 from statistics import fmean
 from typing import NamedTuple
+
+from torch.nn import Parameter
 
 from lib.models import files, layers
 from lib.models.decoder import decoder_layers
@@ -27,15 +30,16 @@ class Parameters(NamedTuple):
 
 def parameters(model) -> Parameters:
     """Return the parameters of a model, which may be on the meta device."""
-    of_layers = [
-        {f".0.{name}": parameter for name, parameter in layer.named_parameters()}
-        for layer in decoder_layers(model)
-    ]
+    by_layer = [list(layer.parameters()) for layer in decoder_layers(model)]
     return Parameters(
-        files.in_memory(layers.outside(model), 1, 1),
-        [files.in_memory(layer, 1, 1) for layer in of_layers],
-        [files.in_memory(layer, 1, 0) for layer in of_layers],
+        _count(layers.outside(model).values()),
+        [_count(own) for own in by_layer],
+        [_count(p for p in own if p.ndim == 2) for own in by_layer],
     )
+
+
+def _count(parameters: Iterable[Parameter]) -> int:
+    return sum(parameter.numel() for parameter in parameters)
 
 
 @cache

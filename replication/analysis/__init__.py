@@ -4,4 +4,4 @@ from replication.analysis.answers import boolq_ranking, kept
 from replication.analysis.bootstrap import paired, spread
 from replication.analysis.choice import beside_distances, rank_correlation
 from replication.analysis.curves import transitions
-from replication.analysis.depth import best_starts, depth_statistics, leaves_deep_band
+from replication.analysis.depth import best_starts, depth_statistics

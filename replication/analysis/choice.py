@@ -19,8 +19,9 @@ def beside_distances(damages: pd.DataFrame, maps: Maps) -> pd.DataFrame:
     residual: a block's rank by damage minus its rank by distance, among the model's blocks of its
     size, both from 0 to 1. Above 0 it hurts more than similarity says, below 0 less.
     """
-    blocks = zip(damages.model, damages.block_start, damages.block_size, strict=True)
-    table = damages.assign(distance=[maps[m].matrix[l, l + n] for m, l, n in blocks])
+    blocks = damages[["model", "block_start", "block_size"]].itertuples(index=False)
+    distances = [maps[model].matrix[start, start + size] for model, start, size in blocks]
+    table = damages.assign(distance=distances)
     of_size = table.groupby(["model", "block_size"])
     ranks = of_size[["value", "distance"]].rank()
     most = of_size.value.transform("size") - 1
@@ -36,27 +37,33 @@ def rank_correlation(damages: pd.DataFrame, maps: Maps, resamples: int = RESAMPL
     """
     rows = []
     for model, damage in damages.groupby("model", sort=False):
-        rises, tokens = np.stack(damage.examples), np.asarray(damage.weights.iloc[0])
-        starts, sizes = damage.block_start.to_numpy(), damage.block_size.to_numpy()
+        rises = np.stack(damage.examples)
+        tokens = np.asarray(damage.weights.iloc[0])
+        starts = damage.block_start.to_numpy()
+        sizes = damage.block_size.to_numpy()
         folds = maps[model].folds[:, starts, starts + sizes]
         draw = np.random.default_rng(0)
         measured = _correlations(sizes, rises @ tokens, folds.mean(0))
-        drawn = []
+        resampled = []
         for _ in range(resamples):
             texts = draw.integers(len(tokens), size=len(tokens))
             parts = draw.integers(len(folds), size=len(folds))
             rise = rises[:, texts] @ tokens[texts]
-            drawn.append(_correlations(sizes, rise, folds[parts].mean(0)))
-        low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
-        for i, blocks in enumerate(("all", "within each size (mean)")):
-            row = {"model": model, "blocks": blocks, "rank_correlation": measured[i]}
-            rows.append(row | {"low": low[i], "high": high[i], "n": len(damage)})
-    return pd.DataFrame(rows)
+            resampled.append(_correlations(sizes, rise, folds[parts].mean(0)))
+        table = pd.DataFrame({"rank_correlation": measured})
+        table[["low", "high"]] = np.quantile(resampled, [0.025, 0.975], axis=0).T
+        table.insert(0, "model", model)
+        table.insert(1, "blocks", ["all", "within each size (mean)"])
+        rows.append(table.assign(n=len(damage)))
+    return pd.concat(rows, ignore_index=True)
 
 
 def _correlations(sizes: np.ndarray, rise: np.ndarray, distance: np.ndarray) -> tuple[float, float]:
-    """Spearman's correlation over all blocks, and its mean within sizes."""
+    """Return Spearman's correlation over all blocks, and its mean within sizes."""
     table = pd.DataFrame({"rise": rise, "distance": distance})
-    enough = [rows for _, rows in table.groupby(sizes) if len(rows) >= LEAST_BLOCKS]
-    every, *within = (rows.corr("spearman").iloc[0, 1] for rows in (table, *enough))
-    return every, np.mean(within)
+    within = [
+        rows.rise.corr(rows.distance, "spearman")
+        for _, rows in table.groupby(sizes)
+        if len(rows) >= LEAST_BLOCKS
+    ]
+    return table.rise.corr(table.distance, "spearman"), np.mean(within)

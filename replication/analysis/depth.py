@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from lib.blocks import BlockDistances, blocks_of
+from lib.blocks import BlockDistances
 from lib.models import registry
 
 
@@ -82,28 +82,9 @@ def _mean_rise(blocks: pd.DataFrame, damage: pd.DataFrame) -> np.ndarray:
 
 
 def best_starts(maps: dict[str, BlockDistances]) -> pd.DataFrame:
-    """l*(n) of each model: the chosen block of every size, its distance and standard error."""
-    rows = []
+    """Return l*(n), the start of the most similar block, a row a size n and a column a model."""
+    starts = {}
     for name, distances in maps.items():
-        for block in blocks_of("similarity", distances, range(1, distances.num_layers)):
-            rows.append(
-                {
-                    "model": name,
-                    "block_size": block.size,
-                    "block_start": block.start,
-                    "value": distances.of(block),
-                    "standard_error": distances.standard_error[block.start, block.stop],
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def leaves_deep_band(distances: BlockDistances) -> int | None:
-    """The first block size whose best start lies in the lower third of the model, far below the
-    best start of the size before; None if there is none."""
-    sizes = range(1, distances.num_layers)
-    starts = [distances.best_start(size) for size in sizes]
-    for size, before, start in zip(sizes[1:], starts[:-1], starts[1:], strict=True):
-        if before - start > 1 and start < distances.num_layers / 3:
-            return size
-    return None
+        sizes = range(1, distances.num_layers)
+        starts[name] = pd.Series([distances.best_start(n) for n in sizes], sizes)
+    return pd.DataFrame(starts).rename_axis("block_size")

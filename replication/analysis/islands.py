@@ -78,7 +78,7 @@ def islands(distances, threshold: float = THRESHOLD, again=None) -> pd.DataFrame
         again = resampled(distances.folds, threshold)
     stability = np.full(labels.max() - BAND, np.nan)
     if len(again):
-        stability = np.mean([_reappear(labels, other) for other in again], axis=0)
+        stability = np.mean([_matches_by_iou(labels, other) for other in again], axis=0)
     rows = [_region(distances, labels, label) for label in range(BAND, labels.max() + 1)]
     table = pd.DataFrame(rows).assign(threshold=threshold, stability=[np.nan, *stability])
     return table[1:].reset_index(drop=True)  # without the band, whose row gives the columns
@@ -125,8 +125,8 @@ def shallower(matrix: np.ndarray, threshold: float = THRESHOLD) -> int:
     return sum(middle < band for middle in middles)
 
 
-def tabled(maps: dict, thresholds=(THRESHOLD,)) -> pd.DataFrame:
-    """The `islands` of several maps, at each of some thresholds."""
+def islands_table(maps: dict, thresholds=(THRESHOLD,)) -> pd.DataFrame:
+    """Return the `islands` of several maps, at each of some thresholds."""
     tables = []
     for name, threshold in product(maps, thresholds):
         table = islands(maps[name], threshold)
@@ -135,35 +135,29 @@ def tabled(maps: dict, thresholds=(THRESHOLD,)) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def counted(maps: dict, thresholds=(0.02, 0.05, 0.1, 0.2)) -> pd.DataFrame:
-    """How many islands each map has at each threshold, and how many of them are STABLE."""
+def count_by_threshold(maps: dict, thresholds=(0.02, 0.05, 0.1, 0.2)) -> pd.DataFrame:
+    """Return how many islands each map has at each threshold, and how many of them are STABLE."""
     rows = []
     for name, threshold in product(maps, thresholds):
         table = islands(maps[name], threshold)
-        rows.append(
-            {
-                "model": registry.label(name),
-                "threshold": threshold,
-                "shallower": int((table.side == "shallower").sum()),
-                "deeper": int((table.side == "deeper").sum()),
-                "stable": int((table.stability >= STABLE).sum()),
-            }
-        )
+        row = {"model": registry.label(name), "threshold": threshold}
+        for side in ("shallower", "deeper"):
+            row[side] = int((table.side == side).sum())
+        rows.append(row | {"stable": int((table.stability >= STABLE).sum())})
     return pd.DataFrame(rows)
 
 
-def outline(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The border of the blocks of a `mask` [n-1, l], each a unit square around (l, n).
+def outline(mask: np.ndarray) -> list[tuple]:
+    """Return the border of the blocks of a `mask` [n-1, l], each a unit square around (l, n).
 
-    Returns x and y of its line segments, each followed by NaN, where a line is not drawn.
+    It is a list of line segments, each from (l, n) to (l, n).
     """
     padded = np.pad(mask, 1)  # [n, l + 1]
-    n, l = np.nonzero(np.diff(padded, axis=0))  # horizontal: between n and n + 1
-    size, start = np.nonzero(np.diff(padded, axis=1))  # vertical: between l - 1 and l
-    across = [l - 1.5, l - 0.5, l * np.nan], [n + 0.5, n + 0.5, n * np.nan]
-    up = [start - 0.5, start - 0.5, start * np.nan], [size - 0.5, size + 0.5, size * np.nan]
-    x, y = (np.hstack(ends).T.ravel() for ends in zip(across, up, strict=True))
-    return x, y
+    below = np.argwhere(np.diff(padded, axis=0))  # borders between n and n + 1
+    beside = np.argwhere(np.diff(padded, axis=1))  # borders between l - 1 and l
+    horizontal = [((l - 1.5, n + 0.5), (l - 0.5, n + 0.5)) for n, l in below]
+    vertical = [((l - 0.5, n - 0.5), (l - 0.5, n + 0.5)) for n, l in beside]
+    return horizontal + vertical
 
 
 def _middle(labels: np.ndarray, label: int) -> float:
@@ -172,7 +166,7 @@ def _middle(labels: np.ndarray, label: int) -> float:
     return np.mean(starts + (rows + 1) / 2)
 
 
-def _reappear(labels: np.ndarray, again: np.ndarray) -> np.ndarray:
+def _matches_by_iou(labels: np.ndarray, again: np.ndarray) -> np.ndarray:
     """Whether an island of `again` shares half of all blocks of both with each of `labels`."""
     shape = (labels.max() + 1, again.max() + 1)
     shared = np.zeros(shape, int)  # how many blocks have one label here and another there

@@ -15,24 +15,24 @@ JUMP = 2  # times the even step: the largest one of a loss that jumps
 
 def halfway(line: Curve) -> Interval:
     """The fraction where half is lost; infinite: not where measured."""
-    return ci95(*_ends(line, 0.5))
+    return ci95(*_crossing_bounds(line, 0.5))
 
 
 def later(first: Curve, second: Curve) -> Interval:
     """How much later `second` has lost half, of another model; both at their own depths."""
     start = first.crossing()
-    least, most = _ends(second, 0.5)
+    least, most = _crossing_bounds(second, 0.5)
     return ci95(least - start, most - start)
 
 
 def width(line: Curve) -> Interval:
     """From a quarter lost to three quarters lost, in fractions of the layers."""
     start = line.crossing(0.25)
-    least, most = _ends(line, 0.75)
+    least, most = _crossing_bounds(line, 0.75)
     return ci95(least - start, most - start)
 
 
-def _ends(line: Curve, share: float) -> tuple[np.ndarray, np.ndarray]:
+def _crossing_bounds(line: Curve, share: float) -> tuple[np.ndarray, np.ndarray]:
     """Where `share` is lost, at least and at most: not where measured is anywhere beyond."""
     deepest = line.fractions[-1]
     return line.crossing(share, never=deepest), line.crossing(share, never=np.inf)
@@ -62,7 +62,7 @@ def least_gain(first: Curve, second: Curve) -> Interval:
     A depth where both are one measurement, as where two strategies choose the same block, counts
     for neither: there the difference is 0 in every resample.
     """
-    return ci95_max(_apart(_gains(first, second)), largest=False)
+    return ci95_max(_differing_depths(_gains(first, second)), largest=False)
 
 
 def cost(first: Curve, second: Curve) -> Interval:
@@ -75,7 +75,7 @@ def largest_cost(first: Curve, second: Curve) -> Interval:
 
     Depths where both are one measurement do not count, as in `least_gain`.
     """
-    return ci95_max(_apart(_costs(first, second)), largest=True)
+    return ci95_max(_differing_depths(_costs(first, second)), largest=True)
 
 
 def gain_where_flat(first: Curve, second: Curve) -> Interval:
@@ -149,7 +149,7 @@ def lost_when_lost(first: Curve, second: Curve) -> Interval:
     return ci95(np.array(shares))
 
 
-def not_adding_up(first: Curve, second: Curve) -> Interval:
+def interaction(first: Curve, second: Curve) -> Interval:
     """What `second` loses more than `first` by the same cuts, as a share of what `first` loses."""
     first, second = map(_rises, _shared(first, second))
     return ci95((second - first).mean(1) / first.mean(1))
@@ -180,10 +180,10 @@ def _costs(first: Curve, second: Curve) -> np.ndarray:
     return (second.fraction_lost - first.fraction_lost)[:, 1:]
 
 
-def _apart(differences: np.ndarray) -> np.ndarray:
-    """Those of the depths where two lines are not one measurement."""
-    apart = (differences != 0).any(axis=0)
-    return differences[:, apart]
+def _differing_depths(differences: np.ndarray) -> np.ndarray:
+    """Return those of the depths where two lines are not one measurement."""
+    differ = (differences != 0).any(axis=0)
+    return differences[:, differ]
 
 
 def _mean_where(mask: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -16,6 +16,8 @@ that; each is of the stored log-likelihoods, no model is run.
   labels on the other folds. Guessing: the logarithm of the number of letters.
 """
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -24,7 +26,8 @@ from matplotlib.ticker import MaxNLocator
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
-from lib.evaluation import accuracy_with_ties, weighted_mean
+from lib.data import prompts, sets
+from lib.evaluation import KINDS, accuracy_with_ties, weighted_mean
 from lib.models import registry
 from replication.analysis.answers import auc_influences
 from replication.analysis.bootstrap import paired
@@ -40,11 +43,30 @@ from replication.figures.style import (
     nothing_measured,
 )
 from replication.measure.experiments import cuts, healed, unpruned
-from replication.measure.request import Request
+from replication.measure.request import Request, grouped
 from replication.profiles import Profile
 
 BY_LETTER = {"mmlu": "MMLU", "arc_easy_letters": "ARC-Easy"}
 QUESTIONS = {"recorded": "mmlu", "other": "mmlu_other"}
+
+
+def mmlu_other(
+    source: str, subjects: int, questions: int, shots: int, shot_order: int, other_than: int
+) -> list[dict]:
+    """Return MMLU's questions but those that a count of `other_than` questions gives."""
+    every = prompts.mmlu(source, subjects, questions=10**6, shots=shots, shot_order=shot_order)
+    others = []
+    for of_subject in grouped(every, lambda example: example["group"]).values():
+        taken = sets.spread(of_subject, other_than)
+        rest = [example for example in of_subject if example not in taken]
+        chosen = sets.spread(rest, questions)
+        others += [example | {"weight": 1 / len(chosen)} for example in chosen]
+    return others
+
+
+MMLU = KINDS["mmlu"]
+KINDS["mmlu_other"] = replace(MMLU, build=mmlu_other, counts=(*MMLU.counts, "other_than"))
+
 IN_A_SUBJECT = 100  # questions of MMLU's test split at least
 MOST = {"early exit": 10, "similarity": 6}  # layers dropped
 

@@ -4,11 +4,15 @@ Notebook 11. The same questions with and without the passage that answers them, 
 similarity-informed cut. And stories and sums, also with an early exit.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lib.data import encoding, prompts, sets
+from lib.evaluation import KINDS, QUESTIONS, Kind, bits_per_byte
 from lib.models import registry
 from replication.beyond import last_layers
 from replication.figures.curves import TASKS, grid
@@ -17,6 +21,43 @@ from replication.measure.request import Request
 from replication.profiles import Profile
 
 CLOSED = {"sciq": "sciq_closed", "boolq": "boolq_closed", "squad": "squad_closed"}
+
+
+def sciq(source: str, questions: int) -> list[dict]:
+    """Return school questions in science, each after the passage that tells the answer."""
+    examples = []
+    rows = [row for row in sets.questions("sciq", source) if row["support"].strip()]
+    for i, row in enumerate(sets.spread(rows, questions)):
+        choices = [row["distractor1"], row["distractor2"], row["distractor3"]]
+        choices.insert(i % 4, row["correct_answer"])  # the file names it last
+        prompt, choices = prompts.by_content(row["question"], choices)
+        prompt = f"{row['support'].strip()}\n{prompt}"
+        examples.append(prompts.example(prompt, choices, i % 4, i))
+    return examples
+
+
+def squad(source: str, questions: int) -> list[dict]:
+    """Return questions whose answer is a piece of the passage before them."""
+    rows = sets.spread(sets.requests("squad"), questions)
+    return [prompts.example(row["query"], [f" {row['choices'][0]}"], None, None) for row in rows]
+
+
+def without_passage(build: Callable, source: str, questions: int) -> list[dict]:
+    """Return the examples of `build`, each from its last "Question:" on."""
+    examples = []
+    for example in build(source, questions):
+        prompt = example["prompt"]
+        examples.append(example | {"prompt": prompt[prompt.rindex("Question:") :]})
+    return examples
+
+
+KINDS["sciq"] = Kind(sciq, QUESTIONS, encoding.completions, "accuracy")
+KINDS["squad"] = Kind(squad, QUESTIONS, encoding.completions, "bits per byte", bits_per_byte)
+KINDS |= {
+    closed: replace(KINDS[task], build=partial(without_passage, KINDS[task].build))
+    for task, closed in CLOSED.items()
+}
+
 STORIES = ("mmlu", "hellaswag", "gsm8k_bpb")  # of the profile's main model
 
 
@@ -50,7 +91,7 @@ def figure_stories(scores: pd.DataFrame) -> Figure:
     """One model, unhealed: what each of two cuts does to letters, to stories and to sums."""
     table = scores.assign(panel=scores.model.map(registry.label))
     titles = table.task.map(TASKS)
-    return grid(table, titles, "strategy", of="panel", sharey="none")
+    return grid(table, titles, "strategy", row="panel", sharey=False)
 
 
 def figure_books(scores: pd.DataFrame) -> Figure:
@@ -62,4 +103,4 @@ def figure_books(scores: pd.DataFrame) -> Figure:
     table = scores[pd.MultiIndex.from_frame(scores[["model", "questions"]]).isin(both)]
     table = (scores if table.empty else table).assign(variant=lambda rows: rows.book)
     titles = table.model.map(registry.label)
-    return grid(table, titles, "variant", of="questions")
+    return grid(table, titles, "variant", row="questions")

@@ -5,6 +5,7 @@ likelihood of each answer's text. Between both: the options are listed, and thei
 three kinds of cut, and by four measures.
 """
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -12,14 +13,15 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.blocks import WITH_EXIT
-from lib.evaluation import weighted_mean
+from lib.data import encoding, prompts
+from lib.evaluation import KINDS, weighted_mean
 from lib.models import registry
 from replication.analysis import curves
 from replication.analysis.bootstrap import ci_columns, resampled
 from replication.figures.curves import CONSTANT, TASKS, grid
 from replication.figures.style import NORMAL, finding
 from replication.measure.experiments import QA, cuts, healed, unhealed, unpruned
-from replication.measure.request import Request
+from replication.measure.request import TASK_VERSIONS, Request
 from replication.profiles import Profile
 
 FORMS = {  # a question set, and the tasks that ask it by letter, by content and between
@@ -30,6 +32,36 @@ FORMS = {  # a question set, and the tasks that ask it by letter, by content and
         "listed text": "arc_easy_listed",
     },
 }
+ABOUT = "The following are questions (with answers) about {}.\n\n"
+
+
+def mmlu_content(*args, **counts) -> list[dict]:
+    """Return MMLU with each option's text as a choice that the question does not show.
+
+    A prompt has as many solved examples as by letter (`other_parts`): the longer of both fits.
+    """
+    content = prompts.mmlu(*args, **counts, form=prompts.by_content, about=ABOUT)
+    by_letter = prompts.mmlu(*args, **counts)
+    pairs = zip(content, by_letter, strict=True)
+    return [one | {"other_parts": other["parts"]} for one, other in pairs]
+
+
+def by_listed_text(question: str, texts: list[str]) -> tuple[str, list[str]]:
+    """Return a prompt that lists the options, and their texts as its choices."""
+    prompt, _ = prompts.by_letter(question, texts)
+    return prompt, [f" {text}" for text in texts]
+
+
+ARC_EASY = KINDS["arc_easy"]
+KINDS["mmlu_content"] = replace(KINDS["mmlu"], build=mmlu_content, rows=encoding.completions)
+KINDS["arc_easy_letters"] = replace(
+    ARC_EASY,
+    build=partial(prompts.arc_easy, form=prompts.by_letter),
+    rows=encoding.one_token_choices,
+)
+KINDS["arc_easy_listed"] = replace(ARC_EASY, build=partial(prompts.arc_easy, form=by_listed_text))
+TASK_VERSIONS["mmlu_content"] = 1  # its blind prompt, too
+
 MEASURES = ("accuracy", "margin (nats)", "share of the commonest answer", "bits per byte")
 RISING = ("share of the commonest answer", "bits per byte")  # of MEASURES, as answers get worse
 LINE = ["model", "task", "strategy", "treatment"]
@@ -171,7 +203,7 @@ def figure_measures(measured: pd.DataFrame) -> Figure:
     tasks = table.task.map(TASKS).str.removesuffix(" accuracy")
     table = table.assign(panel=f"{registry.label(name)}\n" + tasks)
     titles = table.measure.replace("share of the commonest answer", "commonest")
-    return grid(table, titles, "strategy", of="panel", sharey="none")
+    return grid(table, titles, "strategy", row="panel", sharey=False)
 
 
 def figure_letters(scores: pd.DataFrame) -> Figure:
@@ -181,7 +213,8 @@ def figure_letters(scores: pd.DataFrame) -> Figure:
     panels = table.model.map(registry.label) + "\n" + table.questions.map(TASKS)
     table = table.assign(variant=table.form, panel=panels)
     mark = partial(_letters_without_knowledge, table)
-    return grid(table, table.strategy, "variant", of="panel", find=mark)
+    titles = table.strategy.where(table.block_size > 0)
+    return grid(table, titles, "variant", row="panel", annotate=mark)
 
 
 def _letters_without_knowledge(table: pd.DataFrame, axes: dict) -> None:
@@ -213,7 +246,7 @@ def figure_cuts(scores: pd.DataFrame) -> Figure:
     titles = table.task.map(FORMS_OF_CUTS) + ", " + shots
     table = table.assign(panel="accuracy of\n" + table.model.map(registry.label))
     mark = partial(_flat_then_one_letter, table[table.task == "mmlu"])
-    return grid(table, titles, "strategy", of="panel", find=mark)
+    return grid(table, titles, "strategy", row="panel", annotate=mark)
 
 
 def _flat_then_one_letter(table: pd.DataFrame, axes: dict) -> None:

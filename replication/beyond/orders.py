@@ -6,10 +6,14 @@ option over the orders holds every letter's bias once, and so prefers none. Noth
 (Zheng et al., arXiv 2309.03882, correct the choice of a letter from such orders.)
 """
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import pandas as pd
 
-from lib.evaluation import weighted_mean
+from lib.data import prompts
+from lib.evaluation import KINDS, weighted_mean
 from replication.beyond import last_layers
 from replication.beyond.biases import correct, without_bias
 from replication.beyond.letters import healed_depths
@@ -23,6 +27,24 @@ ORDERS = {  # the tasks, and how many places further down each option stands
     "arc_easy_letters_2": 2,
     "arc_easy_letters_3": 3,
 }
+
+
+def moved_letters(question: str, texts: list[str], places: int) -> tuple[str, list[str]]:
+    """Return a prompt that lists each option so many places further down, the last ones first.
+
+    The choices are its letters, in the order of `texts`.
+    """
+    last = -places % len(texts)
+    prompt, letters = prompts.by_letter(question, texts[last:] + texts[:last])
+    first = places % len(texts)
+    return prompt, letters[first:] + letters[:first]
+
+
+BY_LETTER = KINDS["arc_easy_letters"]
+for task, places in ORDERS.items():
+    form = partial(moved_letters, places=places)
+    KINDS[task] = replace(BY_LETTER, build=partial(BY_LETTER.build, scored_form=form))
+
 OPTIONS = len(ORDERS)  # of a question; those with another number are left out
 STRATEGIES = ("similarity", "early exit")
 CUT = ("model", "strategy", "block_size")

@@ -26,6 +26,7 @@ from replication.measure.request import BLOCK, Request
 from replication.profiles import Profile
 
 VERSION = 2  # bumped by hand when the numbers change
+TOKENS = 256  # whose states are compared at once
 SCALE = 100_000  # values are stored as whole numbers, times this
 CRITERIA = {"last": "last token", "every": "all tokens", "influence": "block influence"}
 BEST = "damage map"
@@ -93,7 +94,6 @@ def _values(params: dict) -> dict:
     import torch  # here, since the plan reads `requests` and loads no torch
 
     from lib.models import loading
-    from lib.similarity import of_text
 
     weights = (params[key] for key in ("model", "quantization", "dtype"))
     model, tokenizer = loading.load_cached(*weights)
@@ -113,6 +113,35 @@ def _values(params: dict) -> dict:
         scaled = SCALE * np.array(of_texts, float).T
         stored[key] = np.rint(scaled).astype(int).tolist()
     return stored
+
+
+def of_text(model, ids) -> dict[str, np.ndarray]:
+    """Return distances and sizes of the stream, from one forward pass of a text (T token ids).
+
+    last: d(x^(l), x^(m)) at the last token, (L+1, L+1), half turns. every: the same, mean over all
+    T tokens. influence: Block Influence of ShortGPT, 1 - cos(x^(l), x^(m)), mean over tokens.
+    update: |x^(l+1) - x^(l)| / |x^(l)|, (L, T), of each layer and token.
+    """
+    import torch
+
+    from lib.models.decoder import residual_stream
+    from lib.similarity import angular_distances
+
+    states = []
+    with torch.inference_mode():
+        with residual_stream(model, lambda l, x: states.append(x[0].float())):
+            model.get_decoder()(input_ids=ids[None].to(model.device), use_cache=False)
+        stream = torch.stack([x.to(model.device) for x in states])
+        inputs, outputs = stream[:-1], stream[1:]  # of each layer
+        update = (outputs - inputs).norm(dim=-1) / inputs.norm(dim=-1)
+        by_token = stream.transpose(0, 1).split(TOKENS)
+        distances = np.concatenate([angular_distances(tokens) for tokens in by_token])
+    return {
+        "last": distances[-1],
+        "every": distances.mean(0),
+        "influence": 1 - np.cos(np.pi * distances).mean(0),
+        "update": update.cpu().numpy(),
+    }
 
 
 def _rows(model: str, values: dict) -> list[dict]:

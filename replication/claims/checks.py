@@ -63,7 +63,7 @@ LINES = {  # part: a statistic, the lines it is of, and their table if not "scor
     "9c": (statistics.gain_where_flat, SHOTS, "prompts"),
     "10a": (statistics.largest_change, SEEDS, "seeds"),
     "10b": (statistics.largest_change, [line | C4 for line in SEEDS], "seeds"),
-    "12d": (statistics.not_adding_up, FORMATS, "stacked"),
+    "12d": (statistics.interaction, FORMATS, "stacked"),
     "13a": (statistics.least_harm, [UNHEALED | {"task": "hellaswag"}]),
     "13b": (statistics.least_harm, [UNHEALED | {"task": "gsm8k"}]),
 }

@@ -3,7 +3,6 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from lib.models import registry
 from replication.analysis.bootstrap import paired
@@ -11,131 +10,110 @@ from replication.figures.curves import TASKS
 from replication.figures.style import (
     NORMAL,
     STYLE,
-    WIDTH,
     backdrop,
     colour,
     finished,
-    label_directly,
     nothing_measured,
+    panel_grid,
 )
 
 FIRST = "seed 0"
 UNITS = TASKS | {"c4": "C4 loss (nats)"}
-OF = ["model", "task", "block_size", "ablation"]  # which has one length of healing
+CUT = ["model", "task", "block_size", "ablation"]  # which has one length of healing
 
 
 def figure_8(scores: pd.DataFrame) -> Figure:
     """Figure 8: the score of each seed of healing minus that of seed 0, a column a task.
 
     scores: of experiments.seeds and more_seeds, whose rows say their steps. Bars: 95 %, paired on
-    the questions or texts. For scale, in words: the cut that is not healed. Columns difference, low
-    and high of the table are those drawn.
+    the questions or texts. Columns difference, low and high of the table are those drawn; its rows
+    "unhealed" are the cut that is not healed.
     """
-    table = scores.merge(_differences(scores), on=[*OF, "variant"], how="left")
-    apart = table[table.difference.notna()].sort_values("block_size", kind="stable")
-    seeds = apart[apart.treatment == "healed"]
-    tasks = list(dict.fromkeys(seeds.task))
-    if not tasks:
+    table = scores.merge(_differences(scores), on=[*CUT, "variant"], how="left")
+    seeds = table[table.difference.notna() & (table.treatment == "healed")]
+    seeds = seeds.sort_values("block_size", kind="stable")
+    if seeds.empty:
         return nothing_measured(table)
-    cuts = seeds.model.map(registry.label) + seeds.block_size.map(", {} layers dropped".format)
-    several, lengths = cuts.nunique() > 1, seeds.steps.nunique()
-    healing = seeds.steps.map("{} steps, ".format) if lengths > 1 else ""
-    row = healing + seeds.variant
-    seeds = seeds.assign(row=cuts + "\n" + row if several else row)
-    rows = list(dict.fromkeys(seeds.row))
+    name = seeds.model.map(registry.label)
+    healing = seeds.steps.map("{} steps, ".format) + seeds.variant
+    seeds["row"] = name + seeds.block_size.map(", {} layers dropped\n".format) + healing
+    places = [("", UNITS[task]) for task in seeds.task.unique()]
     with plt.rc_context(STYLE):
-        size = WIDTH, 1.1 + 0.45 * len(rows)
-        figure, axes = plt.subplots(1, len(tasks), figsize=size, squeeze=False, sharey=True)
-        for axis, task in zip(axes[0], tasks, strict=True):
-            panel = seeds[seeds.task == task]
-            for model, points in panel.groupby("model", sort=False):
-                bars = [points.difference - points.low, points.high - points.difference]
-                style = {"fmt": "o", "color": colour(model), "elinewidth": 1.2}
-                axis.errorbar(points.difference, points.row.map(rows.index), xerr=bars, **style)
+        height = 0.1 + 0.45 * seeds.row.nunique()
+        label = "difference to seed 0 (bars: 95 %)"
+        figure, axes = panel_grid(places, label, height, sharex=False, sharey="row")
+        for axis, (_, points) in zip(axes.values(), seeds.groupby("task", sort=False), strict=True):
+            for model, seeds_of_model in points.groupby("model", sort=False):
+                _bars(axis, seeds_of_model, colour(model))
             axis.axvline(0, color="0.6", lw=0.8)
-            axis.set_title(UNITS[task], loc="left")
-            axis.set_title(f"n = {panel.n.max():.0f}, bars: 95 %", loc="right", fontsize=7)
-            unhealed = apart[(apart.task == task) & (apart.treatment == "unhealed")]
-            scale = ", ".join(unhealed.difference.map("{:+.2f}".format))
-            axis.set_xlabel(f"difference to seed 0\n(not healed: {scale})", fontsize=9)
-            axis.xaxis.set_major_locator(MaxNLocator(5))
-        if not several:
-            figure.suptitle(cuts.iloc[0], fontsize=9)
-        axes[0, 0].set_yticks(range(len(rows)), rows, fontsize=8)
-        axes[0, 0].set_ylim(len(rows) - 0.5, -0.5)
+            axis.set_title(f"n = {points.n.max():.0f}", loc="right", fontsize=7)
+            axis.locator_params(axis="x", nbins=4)
+        axis.invert_yaxis()  # of all, as it is shared
         return finished(figure, table)
 
 
+def _bars(axis, seeds: pd.DataFrame, shade: str) -> None:
+    """Draw the difference of each seed with its interval."""
+    bars = [seeds.difference - seeds.low, seeds.high - seeds.difference]
+    axis.errorbar(seeds.difference, seeds.row, xerr=bars, fmt="o", color=shade, elinewidth=1.2)
+
+
 def _differences(scores: pd.DataFrame) -> pd.DataFrame:
-    """A row a model, task, depth, ablation and other seed: how far its score is from that of seed
-    0; and, as the variant "unhealed", that of the cut that is not healed."""
+    """Return how far each score is from that of seed 0, a row a model, task, depth, ablation and
+    other seed; and, as the variant "unhealed", that of the cut that is not healed."""
     measured = scores.drop(columns="treatment")
+    variants = scores.variant[(scores.block_size > 0) & (scores.variant != FIRST)].unique()
     tables = [
-        paired(measured, "variant", FIRST, variant).assign(variant=variant)
-        for variant in dict.fromkeys(scores.variant[scores.block_size > 0])
-        if variant != FIRST
+        paired(measured, "variant", FIRST, variant).assign(variant=variant) for variant in variants
     ]
-    columns = [*OF, "variant", "difference", "low", "high"]
+    columns = [*CUT, "variant", "difference", "low", "high"]
     if not tables:
         return pd.DataFrame(columns=columns)
-    apart = pd.concat(tables)
-    reach = NORMAL * apart.standard_error
-    return apart.assign(low=apart.difference - reach, high=apart.difference + reach)[columns]
+    table = pd.concat(tables)
+    reach = NORMAL * table.standard_error
+    return table.assign(low=table.difference - reach, high=table.difference + reach)[columns]
 
 
 def figure_9(scores: pd.DataFrame) -> Figure:
-    """Figure 9: scores against the LoRA rank, a row a model, a column a task; hollow: not healed.
+    """Figure 9: scores against the LoRA rank, a row a model, a column a task; dotted: not healed.
 
     scores: of experiments.ranks. A line a strategy and depth, where two ranks are measured.
     """
     pruned = scores[(scores.block_size > 0) & scores.value.notna()]
-    line = ["model", "task", "strategy", "block_size"]
-    ranks = pruned.groupby(line)["rank"].transform("nunique")
-    lines = pruned[ranks > 1]
+    ranks = pruned.groupby(["model", "task", "strategy", "block_size"])["rank"]
+    lines = pruned[ranks.transform("nunique") > 1]
     if lines.empty:
         return nothing_measured(scores)
-    models, tasks = (list(dict.fromkeys(lines[column])) for column in ("model", "task"))
-    steps = sorted(lines["rank"].dropna().unique())
     whole = scores[scores.block_size == 0]
+    panels = {
+        (registry.label(model), UNITS[task].replace(" accuracy", "\naccuracy")): (
+            panel,
+            whole[(whole.model == model) & (whole.task == task)],
+        )
+        for (model, task), panel in lines.groupby(["model", "task"], sort=False)
+    }
     with plt.rc_context(STYLE):
-        size = max(WIDTH, 2.2 * len(tasks)), 1 + 2.3 * len(models)
-        figure, axes = plt.subplots(len(models), len(tasks), figsize=size, squeeze=False)
-        for model, of_model in zip(models, axes, strict=True):
-            for task, axis in zip(tasks, of_model, strict=True):
-                panel = lines[(lines.model == model) & (lines.task == task)]
-                if panel.empty:
-                    axis.remove()
-                    continue
-                _ranks(axis, panel, whole[(whole.model == model) & (whole.task == task)], steps)
-                axis.set_title(UNITS[task].replace(" accuracy", "\naccuracy"), loc="left")
-            of_model[0].set_ylabel(f"{registry.label(model)}\n{_dropped(lines, model)}")
+        figure, axes = panel_grid(list(panels), "LoRA rank")
+        for place, axis in axes.items():
+            _ranks(axis, *panels[place])
         return finished(figure, scores, legend="bars: ±1 s.e.")
 
 
-def _dropped(lines: pd.DataFrame, model: str) -> str:
-    sizes = sorted(set(lines.block_size[lines.model == model]))
-    return f"{', '.join(map(str, sizes))} layers dropped"
-
-
-def _ranks(axis, panel: pd.DataFrame, unpruned: pd.DataFrame, steps: list[float]) -> None:
-    """The lines of a panel of figure 9: at 0 the cut that is not healed, then rank after rank."""
-    hidden = unpruned.chance.mask(unpruned.task == "c4")  # far above all that varies
-    backdrop(axis, unpruned.assign(chance=hidden).head(1))
+def _ranks(axis, panel: pd.DataFrame, unpruned: pd.DataFrame) -> None:
+    """Draw the lines of a panel of figure 9; dotted across: the same cut, not healed."""
+    chance = unpruned.chance.mask(unpruned.task == "c4")  # far above all that varies
+    backdrop(axis, unpruned.assign(chance=chance).head(1))
     axis.axhline(unpruned.value.iloc[0], color="black", ls="--", lw=1, label="unpruned")
-    ends = []
     for (strategy, n), line in panel.groupby(["strategy", "block_size"], sort=False):
-        shade = colour(strategy)
-        line = line.assign(place=line["rank"].map(steps.index, na_action="ignore") + 1)
-        line = line.fillna({"place": 0}).sort_values("place")
-        healed = line[line.place > 0]
-        axis.plot(line.place[:2], line.value[:2], color=shade, ls=":", lw=1.3)
-        style = {"color": shade, "marker": "o", "ms": 4, "elinewidth": 0.8}
-        axis.errorbar(healed.place, healed.value, healed.standard_error, label=strategy, **style)
-        cut = line[line.place == 0]
-        axis.errorbar(cut.place, cut.value, cut.standard_error, ls="", **style, mfc="white")
-        ends.append((healed.place.iloc[-1], healed.value.iloc[-1], f"$n$ = {n}", shade))
-    axis.set_xticks(range(len(steps) + 1), ["not\nhealed", *(f"{rank:.0f}" for rank in steps)])
-    axis.set_xlabel("LoRA rank")
-    axis.margins(x=0.1)
-    if len(ends) > 1:
-        label_directly(axis, ends)
+        style = {"color": colour(strategy), "alpha": n / panel.block_size.max()}
+        healed = line.dropna(subset="rank").sort_values("rank")
+        label = f"{strategy}, $n$ = {n}"
+        axis.errorbar(
+            healed["rank"], healed.value, healed.standard_error, marker="o", label=label, **style
+        )
+        for value in line.value[line["rank"].isna()]:
+            axis.axhline(value, ls=":", label=f"{label}, not healed", **style)
+    ticks = sorted(panel["rank"].dropna().unique())
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(ticks, [f"{rank:.0f}" for rank in ticks])
+    axis.minorticks_off()

@@ -6,14 +6,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.models import registry
-from replication.figures.style import STYLE, WIDTH, colour, finished
+from replication.figures.style import STYLE, colour, finished, panel_grid
 
 COSTS = {
     "weights": "weights (GB)",
-    "prefill": "prefill of the prompt (s)",
+    "prefill": "prefill (s)",
     "decode": "decode, a token (s)",
 }
-TITLES = {"weights": "memory", "prefill": "reading", "decode": "writing"}
+ROWS = {  # what is drawn: the value, and the ends of its bar
+    "cost": ["value", "low", "high"],
+    "ratio to unpruned": ["ratio", "ratio_low", "ratio_high"],
+}
 
 
 def figure_cost(costs: pd.DataFrame) -> Figure:
@@ -21,42 +24,35 @@ def figure_cost(costs: pd.DataFrame) -> Figure:
     model; solid as it is, dotted in NF4. Bars: quartiles above, 95 % intervals below."""
     measured = costs[costs.status == "ok"]
     deepest = measured.fraction.max()
+    places = [(row, title) for row in ROWS for title in COSTS.values()]
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(2, len(COSTS), figsize=(WIDTH, 4.6), sharex=True)
-        for column, (task, label) in enumerate(COSTS.items()):
-            above, below = axes[:, column]
-            of_task = measured[measured.task == task]
-            lines = of_task.groupby(["model", "quantization"], dropna=False)
-            for (name, quantization), line in lines:
-                packed = pd.notna(quantization)
-                style = {"color": colour(name), "ls": ":" if packed else "-", "marker": "."}
-                weights = "NF4" if packed else line.dtype.iloc[0]
-                text = f"{registry.label(name)}, {weights}"
-                _with_bars(above, line, line.value, line.low, line.high, style, text)
-                _with_bars(below, line, line.ratio, line.ratio_low, line.ratio_high, style)
-            below.plot([0, deepest], [1, 1 - deepest], color="grey", lw=1, label="layers left")
-            highest = of_task.value.max()
-            above.set(ylabel=label, ylim=(0, 1.1 * highest))
-            rounds = of_task.n.max()
-            above.set_title(TITLES[task], loc="left")
+        figure, axes = panel_grid(places, "fraction dropped")
+        for task, title in COSTS.items():
+            rows = measured[measured.task == task]
+            for row, columns in ROWS.items():
+                _lines(axes[row, title], rows, columns)
+            rounds = rows.n.max()
             if rounds > 1:
-                above.set_title(f"{rounds:.0f} rounds", loc="right", fontsize=7)
-            below.set(xlabel="fraction dropped", ylabel="ratio to unpruned", ylim=(0, None))
-        bars = "bars: quartiles above, 95 % intervals below"
-        return finished(figure, costs, legend=bars)
+                axes["cost", title].set_title(f"{rounds:.0f} rounds", loc="right", fontsize=7)
+            line = {"color": "grey", "lw": 1, "label": "layers left"}
+            axes["ratio to unpruned", title].plot([0, deepest], [1, 1 - deepest], **line)
+        return finished(figure, costs, legend="bars: quartiles above, 95 % intervals below")
 
 
-def _with_bars(
-    axis,
-    line: pd.DataFrame,
-    middle: pd.Series,
-    low: pd.Series,
-    high: pd.Series,
-    style: dict,
-    label: str = "",
-) -> None:
-    """A line with bars from `low` to `high`, where these are known."""
-    below = middle - low.fillna(middle)
-    above = high.fillna(middle) - middle
-    bars = np.array([below, above])
-    axis.errorbar(line.fraction, middle, bars, elinewidth=0.8, label=label, **style)
+def _lines(axis, rows: pd.DataFrame, columns: list[str]) -> None:
+    """Draw a line with bars for each model and quantisation."""
+    for (name, quantization), line in rows.groupby(["model", "quantization"], dropna=False):
+        packed = pd.notna(quantization)
+        weights = "NF4" if packed else line.dtype.iloc[0]
+        middle, low, high = line[columns].to_numpy(float).T
+        axis.errorbar(
+            line.fraction,
+            middle,
+            np.array([middle - low, high - middle]),
+            elinewidth=0.8,
+            color=colour(name),
+            ls=":" if packed else "-",
+            marker=".",
+            label=f"{registry.label(name)}, {weights}",
+        )
+    axis.set_ylim(0, 1.1 * rows[columns[0]].max())

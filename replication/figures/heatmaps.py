@@ -5,17 +5,15 @@ from textwrap import fill
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
-from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator
 
 from lib.blocks import Block, BlockDistances
 from lib.models import registry
 from replication.analysis import islands
-from replication.analysis.curves import SIGNAL
 from replication.analysis.islands import rescaled
-from replication.figures.style import STYLE, WIDTH, colour, finding, finished
+from replication.figures.style import STYLE, WIDTH, colour, finished
 
 STEPS = [  # and the notebook that shows each
     ("measure", "one forward pass\nover C4: angular\ndistance $d(l, l+n)$\nof every block", "01"),
@@ -24,71 +22,53 @@ STEPS = [  # and the notebook that shows each
     ("heal", "short QLoRA\nfine-tune on C4\n(optional)", "03"),
     ("evaluate", "question answering\nand C4 loss against\nthe fraction dropped", "02, 03"),
 ]
-FILLS = {True: (colour("kept"), "black"), False: ("0.93", "grey")}  # of a layer kept or not
-NAMED = (1, 3, 10)  # sizes whose curves of figure 1c have a name
-APART = 2.4  # from one step of figure 1a to the next; each is 2 wide
 
 
 def figure_1a() -> Figure:
     """Figure 1a: the flow of the method, from an unpruned model to its pruning curve."""
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(WIDTH, 1.7))
+        figure, axes = plt.subplots(figsize=(WIDTH, 1.5))
+        box = {"boxstyle": "round", "fc": colour("kept")}
         for place, (title, text, notebook) in enumerate(STEPS):
-            left, middle = APART * place, APART * place + 1
-            box = FancyBboxPatch((left, 0), 2.0, 1, "round,pad=0.08", fc=FILLS[True][0])
-            axes.add_patch(box)
-            axes.text(middle, 0.87, title, ha="center", weight="bold", size=9)
-            axes.text(middle, 0.38, text, ha="center", va="center", size=7.5)
-            axes.text(middle, -0.22, f"notebook {notebook}", ha="center", va="top", size=7.5)
+            words = f"$\\bf{{{title}}}$\n\n{text}\n\nnotebook {notebook}"
+            axes.text(place, 0, words, ha="center", va="center", size=7.5, bbox=box)
             if place:
-                ends = (left - 0.06, 0.5), (left - 0.34, 0.5)
+                ends = (place - 0.42, 0), (place - 0.58, 0)
                 axes.annotate("", *ends, arrowprops={"arrowstyle": "->"})
-        axes.set(xlim=(-0.15, APART * len(STEPS) - 0.25), ylim=(-0.4, 1.1))
+        axes.set(xlim=(-0.5, len(STEPS) - 0.5), ylim=(-1, 1))
         axes.axis("off")
         steps = pd.DataFrame(STEPS, columns=["step", "what", "notebook"])
         return finished(figure, steps)
 
 
 def figure_1b(block: Block, num_layers: int) -> Figure:
-    """Figure 1b: the layers of a model, those of `block` crossed out, the others numbered anew."""
-    drawn = pd.DataFrame({"layer": range(num_layers)})
-    drawn["kept"] = drawn.layer.isin(set(block.kept(num_layers)))
-    drawn["new_index"] = (drawn.kept.cumsum() - 1).where(drawn.kept).astype("Int64")
+    """Figure 1b: the layers of a model, those of `block` hatched, the others numbered anew."""
+    table = pd.DataFrame({"layer": range(num_layers)})
+    table["kept"] = table.layer.isin(set(block.kept(num_layers)))
+    table["new_index"] = (table.kept.cumsum() - 1).where(table.kept).astype("Int64")
     around = num_layers if num_layers <= 40 else 8  # layers that are drawn on either side
-    near = drawn[drawn.layer.between(block.start - around, block.stop + around - 1)]
+    near = table[table.layer.between(block.start - around, block.stop + around - 1)]
+    dropped = near[~near.kept]
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(WIDTH, 1.8))
+        axes.bar(near.layer, 1, 0.85, color=colour("kept"), edgecolor="black")
+        axes.bar(dropped.layer, 1, 0.85, color="white", edgecolor=colour("dropped"), hatch="//")
+        style = {"ha": "center", "va": "center", "size": 7.5}
         for row in near.itertuples():
-            _layer(axes, row)
-        ends = (block.start - 0.1, 1.05), (block.stop + 0.4, 1.05)
-        arrow = FancyArrowPatch(
-            *ends, connectionstyle="arc3,rad=-0.2", arrowstyle="->", mutation_scale=12
-        )
-        axes.add_patch(arrow)
+            axes.text(row.layer, 0.5, row.layer, bbox={"fc": "white", "pad": 1, "lw": 0}, **style)
+            axes.text(row.layer, -0.3, row.new_index if row.kept else "", **style)
+        ends = (block.stop, 1.05), (block.start, 1.05)
+        arrow = {"arrowstyle": "->", "connectionstyle": "arc3,rad=-0.2"}
+        axes.annotate("", *ends, arrowprops=arrow)
         target = f"layer {block.stop}" if block.stop < num_layers else "the final norm"
         text = f"$x^{{({block.start})}}$, the input of layer {block.start}, goes to {target}"
-        middle = (block.start + block.stop) / 2
         height = 1.3 + 0.06 * block.size
-        axes.text(middle, height, text, ha="center", va="bottom", size=9)
-        first, last = near.layer.min(), near.layer.max()
-        axes.text(first, -0.6, "new numbers", va="top", size=8)
-        axes.set(xlim=(first - 0.6, last + 1.6), ylim=(-1, height + 0.5))
+        axes.text((block.start + block.stop) / 2, height, text, ha="center", va="bottom", size=9)
+        axes.text(near.layer.min(), -0.6, "new numbers", va="top", size=8)
+        axes.set_ylim(-1, height + 0.5)
         axes.set_title(f"Block(start={block.start}, size={block.size}) of {num_layers} layers")
         axes.axis("off")
-        return finished(figure, drawn)
-
-
-def _layer(axes, row) -> None:
-    """A layer with its number; below it its new number, or across it a slash."""
-    left, middle = row.layer, row.layer + 0.42
-    fill, edge = FILLS[row.kept]
-    axes.add_patch(Rectangle((left, 0), 0.85, 1, fc=fill, ec=edge))
-    back = {"fc": fill, "ec": "none", "pad": 0.5}  # of the number, over the slash
-    axes.text(middle, 0.5, row.layer, bbox=back, ha="center", va="center", size=7.5)
-    if row.kept:
-        axes.text(middle, -0.3, row.new_index, ha="center", va="center", size=7.5)
-    else:
-        axes.plot([left, left + 0.85], [0, 1], color=colour("dropped"), lw=1)
+        return finished(figure, table)
 
 
 def distance_table(maps: dict[str, BlockDistances]) -> pd.DataFrame:
@@ -110,14 +90,6 @@ def distance_table(maps: dict[str, BlockDistances]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def _degrees(half_turns):
-    return 180 * half_turns
-
-
-def _half_turns(degrees):
-    return degrees / 180
-
-
 def figure_1c(name: str, distances: BlockDistances, deepest: int) -> Figure:
     """Figure 1c: d(x^(l), x^(l+n)) against l, a curve per n, the black line through l*(n).
 
@@ -125,43 +97,23 @@ def figure_1c(name: str, distances: BlockDistances, deepest: int) -> Figure:
     """
     table = distance_table({name: distances})
     table = table[table.block_size <= deepest]
-    colours = plt.get_cmap("viridis")
+    best = _least(table, "value")
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(WIDTH, 4.2))
-        for size, row in table.groupby("block_size"):
-            shade = colours((size - 1) / max(deepest - 1, 1))
-            axes.plot(row.block_start, row.value, color=shade, lw=1)
-            if size in (*NAMED, deepest):
-                end = row.iloc[-1]
-                axes.text(end.block_start + 0.3, end.value, f"$n$ = {size}", va="center", size=8)
-        best = table.loc[table.groupby("block_size").value.idxmin()]
+        columns = {"x": "block_start", "y": "value", "hue": "block_size"}
+        sns.lineplot(table, **columns, palette="viridis", estimator=None, lw=1, ax=axes)
         axes.plot(best.block_start, best.value, "k.:", ms=5, lw=1, label="best start $l^*(n)$")
-        scale = plt.cm.ScalarMappable(plt.Normalize(1, deepest), colours)
-        whole = MaxNLocator(integer=True)
-        figure.colorbar(scale, ax=axes, label="block size $n$ (layers)", ticks=whole)
-        degrees = axes.secondary_yaxis("right", functions=(_degrees, _half_turns))
+        degrees = axes.secondary_yaxis("right", functions=(lambda d: 180 * d, lambda d: d / 180))
         degrees.set_ylabel("degrees")
         axes.set(xlabel="block start $l$ (layer)", ylabel="angular distance $d(l, l+n)$")
         axes.set_title(f"{registry.label(name)}, {distances.num_sequences} C4 sequences")
-        axes.legend(loc="upper right")
-        _least_similar(axes, table)
+        axes.legend(loc="upper right", title="block size $n$ (layers)")
         return finished(figure, table)
 
 
-def _least_similar(axes, table: pd.DataFrame) -> None:
-    """Write which end of the model holds the least similar block at most sizes, if one does; it
-    counts where it is far beyond its error less similar than the block in the middle."""
-    sizes = table.groupby("block_size")
-    worst = table.loc[sizes.value.idxmax()]
-    beyond = worst.value.to_numpy() - sizes.value.median().to_numpy()
-    far = beyond >= SIGNAL * worst.standard_error.to_numpy()
-    for end, starts in (("first", sizes.block_start.min()), ("last", sizes.block_start.max())):
-        there = worst[far & (worst.block_start.to_numpy() == starts.to_numpy())]
-        if 2 * len(there) > len(worst):
-            at = there.iloc[len(there) // 2]
-            text = f"with the {end} layer: least similar\nat {len(there)} of {len(worst)} sizes"
-            finding(axes, text, (at.block_start, at.value), (40, -14))
-            return
+def _least(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return the row of each block size where a column is least."""
+    return table.loc[table.groupby("block_size")[column].idxmin()]
 
 
 def figure_4(maps: dict[str, BlockDistances]) -> Figure:
@@ -192,22 +144,16 @@ def figure_islands(maps: dict[str, BlockDistances], threshold: float = islands.T
 
 def draw_regions(axis, regions: np.ndarray) -> None:
     """Draw the borders of the main region and of each island, with its number next to it."""
-    edge = [withStroke(linewidth=3, foreground="white")]
     count = int(regions.max()) - islands.BAND
-    x, y = islands.outline(regions == islands.BAND)
-    axis.plot(x, y, lw=1.3, label="main region", color="black", path_effects=edge)
-    for number in range(1, count + 1):
-        x, y = islands.outline(regions == islands.BAND + number)
-        axis.plot(x, y, lw=1.3, label="island", color=colour("island"), path_effects=edge)
-        axis.annotate(
-            number,
-            (np.nanmax(x), np.nanmax(y)),
-            xytext=(7, 26),
-            textcoords="offset points",
-            arrowprops={"arrowstyle": "-"},
-            color=colour("island"),
-            path_effects=edge,
-        )
+    for label in range(islands.BAND, islands.BAND + count + 1):
+        number = label - islands.BAND
+        name, shade = ("island", colour("island")) if number else ("main region", "black")
+        mask = regions == label
+        axis.add_collection(LineCollection(islands.outline(mask), colors=shade, label=name))
+        if number:
+            last_row, last_start = np.argwhere(mask).max(axis=0)
+            box = {"fc": "white", "lw": 0, "pad": 0.5}
+            axis.text(last_start, last_row + 2.5, number, color=shade, fontsize=8, bbox=box)
     axis.axhline(len(regions) + 0.5, color="grey", ls=":", label="searched up to here")
     in_words = f"{count or 'no'} island{'s' * (count != 1)}"
     axis.set_title(f"{axis.get_title('left')}\n{in_words}", loc="left")
@@ -243,8 +189,8 @@ def block_map(axis, table: pd.DataFrame, column: str, title: str, marks: dict, *
     grid = table.pivot(index="block_size", columns="block_start", values=column)
     colours = {"cmap": "viridis_r", "vmin": 0, "vmax": 1} | colours
     mesh = axis.pcolormesh(grid.columns, grid.index, grid, **colours)
-    for of, (mark, style) in marks.items():
-        best = table.loc[table.groupby("block_size")[of].idxmin()]
+    for least, (mark, style) in marks.items():
+        best = _least(table, least)
         axis.plot(best.block_start, best.block_size, mark, **style)
     axis.set(xlabel="block start $l$ (layer)", ylabel="block size $n$ (layers)", title=title)
     return mesh

@@ -6,15 +6,14 @@ colours.csv has every colour but the neutral ones: black is the unpruned model, 
 
 import io
 import json
+from itertools import product
 from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
-from scipy.optimize import isotonic_regression
 
 from lib import storage
 from lib.models import registry
@@ -30,17 +29,10 @@ PALETTE = [  # of models: "colorblind" of seaborn, but indigo and black for two 
     *("#0173B2", "#DE8F05", "#029E73", "#D55E00", "#CC78BC"),
     *("#CA9161", "indigo", "#949494", "black", "#56B4E9"),
 ]
-UNSHOWN = [
-    "examples",
-    "weights",
-    "choices",
-    "answers",
-    "losses",
-    "took",
-    "request",
-    "environment",
-]  # too
-# long, or another each time
+UNSHOWN = [  # too long, or another each time
+    *("examples", "weights", "choices", "answers", "losses"),
+    *("took", "request", "environment"),
+]
 WIDTH = 7.3  # inches: as wide as a web page shows a picture, so that no text is scaled down
 AT_LEAST = (0.2, 0.6)  # what every axis of accuracies shows, so that noise looks like noise
 NORMAL = 1.96  # standard errors to either side: a 95 % interval
@@ -54,9 +46,42 @@ def colour(name: str) -> str:
     return COLOURS.get(name, by_letters)
 
 
-def legend_below(figure: Figure, handles: dict | None = None, title: str | None = None) -> None:
-    """One legend a figure, below it: `handles` by their texts, and all that the axes label."""
-    handles = dict(handles or {})
+def panel_grid(
+    places: list[tuple[str, str]],
+    xlabel: str,
+    height: float = 1.9,
+    sharex: bool = True,
+    sharey: str | bool = False,
+) -> tuple[Figure, dict]:
+    """Return a figure and its axes by (row, column), for these places of the grid only.
+
+    Each row is named on its left, each column above its first panel, x below its last.
+    """
+    rows, columns = (list(dict.fromkeys(names)) for names in zip(*places, strict=True))
+    size = max(WIDTH, 1.9 * len(columns)), 1 + height * len(rows)
+    shape = {"figsize": size, "squeeze": False, "sharex": sharex, "sharey": sharey}
+    figure, axes = plt.subplots(len(rows), len(columns), **shape)
+    drawn = {}
+    for place, axis in zip(product(rows, columns), axes.flat, strict=True):
+        if place not in places:
+            axis.remove()
+            continue
+        row, column = place
+        if not any(row == other for other, _ in drawn):
+            axis.set_ylabel(row)
+            axis.tick_params(labelleft=True)
+        if not any(column == other for _, other in drawn):
+            axis.set_title(column, loc="left")
+        if place == [other for other in places if other[1] == column][-1]:
+            axis.tick_params(labelbottom=True)
+            axis.set_xlabel(xlabel, fontsize=8)
+        drawn[place] = axis
+    return figure, drawn
+
+
+def legend_below(figure: Figure, title: str) -> None:
+    """Draw one legend a figure, below it, of all that the axes label."""
+    handles = {}
     for axis in figure.axes:
         labelled, texts = axis.get_legend_handles_labels()
         handles |= zip(texts, labelled, strict=True)
@@ -70,38 +95,6 @@ def legend_below(figure: Figure, handles: dict | None = None, title: str | None 
         loc="outside lower center",
         ncols=max(1, min(columns, len(handles))),
     )
-
-
-def label_directly(axis, ends: list[tuple], size: float = 8) -> None:
-    """Write a text right of the axis for each end of a line (x, y, text, colour), all apart.
-
-    Limits and scales must be final. A thin line leads from the end to its text.
-    """
-    axis.figure.canvas.draw()  # for the height of the axis
-    least = 1.3 * size * axis.figure.dpi / 72 / axis.get_window_extent().height
-    to_axis = axis.transData + axis.transAxes.inverted()
-    labels = [(to_axis.transform((x, y))[1], (x, y), text, shade) for x, y, text, shade in ends]
-    labels.sort(key=lambda label: label[0])
-    heights = spread([label[0] for label in labels], least)
-    for (_, point, text, shade), height in zip(labels, heights, strict=True):
-        axis.annotate(
-            text,
-            point,
-            (1.03, height),
-            textcoords="axes fraction",
-            va="center",
-            fontsize=size,
-            color=shade,
-            annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": "0.8", "lw": 0.6, "shrinkB": 3},
-            zorder=2,
-        )
-
-
-def spread(heights: list[float], least: float) -> list[float]:
-    """Return rising heights, moved as little as it takes to be at least `least` apart."""
-    steps = least * np.arange(len(heights))
-    return list(isotonic_regression(np.array(heights) - steps).x + steps)
 
 
 def finding(axis, text: str, point: tuple[float, float], away: tuple[float, float]) -> None:
@@ -128,50 +121,32 @@ def finding(axis, text: str, point: tuple[float, float], away: tuple[float, floa
     )
 
 
-def level(axes: list, shaded: bool) -> None:
-    """Give all axes the range of those with numbers; shaded: where the paper's models fall."""
+def level(axes: list) -> None:
+    """Give all axes the range of those with numbers, and shade where the paper's models fall."""
     lows, highs = zip(AT_LEAST, *(axis.get_ylim() for axis in axes), strict=True)
     published = json.loads((paths.DATA / "published.json").read_text(encoding="utf-8"))
     ranges = [ends for key, ends in published["transitions"].items() if key != "source"]
     first, last = min(map(min, ranges)), max(map(max, ranges))
     for axis in axes:
         axis.set_ylim(min(lows), max(highs))
-        if shaded:
-            label = f"the paper's range, {first:.2f}–{last:.2f}"
-            axis.axvspan(first, last, color="0.94", zorder=-1, label=label)
+        label = f"the paper's range, {first:.2f}–{last:.2f}"
+        axis.axvspan(first, last, color="0.94", zorder=-1, label=label)
 
 
 def backdrop(axis, scores: pd.DataFrame) -> pd.DataFrame:
-    """Chance, where it is better the floor (what no reading scores), n, and which unpruned models
-    (or variants) do not stand out from the floor; returns the unpruned scores."""
+    """Draw chance and, where it is better, the floor (what no reading scores); return what is
+    unpruned. Above: n, and which unpruned models (or variants) do not stand out from the floor."""
     unpruned = scores[scores.treatment == "unpruned"]
     for row in unpruned[unpruned.chance.notna()].itertuples():
         axis.axhline(row.chance, color="grey", ls=(0, (5, 3)), lw=1, label="chance")
         if curves.floor(row) > row.chance:
             axis.axhline(curves.floor(row), color="grey", ls="-.", lw=1, label="floor")
-    if scores.n.max() > 0:
-        axis.set_title(f"n = {scores.n.max():.0f}", loc="right", fontsize=7)
     silent = unpruned[[curves.no_signal(row) for row in unpruned.itertuples()]]
-    some = 0 < len(silent) < unpruned.value.notna().sum()
-    if some:
-        names = silent.variant if "variant" in silent else silent.model.map(registry.label)
-        note = f"no signal:\n{', '.join(dict.fromkeys(names))}"
-    else:
-        note = "no signal" if len(silent) else ""
-    if note:
-        below = (unpruned.chance == 0.5).any()  # where a panel of BoolQ is empty
-        axis.text(
-            0.98,
-            0.02 if below else 0.97,
-            note,
-            ha="right",
-            va="bottom" if below else "top",
-            transform=axis.transAxes,
-            color="0.7",
-            weight="bold",
-            fontsize=9 if some else 16,
-            zorder=0,
-        )
+    note = f"n = {scores.n.max():.0f}"
+    if len(silent):
+        names = silent.get("variant", silent.model.map(registry.label))
+        note = f"no signal: {', '.join(dict.fromkeys(names))}\n{note}"
+    axis.set_title(note, loc="right", fontsize=7)
     return unpruned
 
 
@@ -189,7 +164,7 @@ def finished(figure: Figure, table: pd.DataFrame, legend: str | None = None) -> 
     legend: the title of one for the whole figure.
     """
     if legend is not None:
-        legend_below(figure, title=legend)
+        legend_below(figure, legend)
     figure.table = table.drop(columns=UNSHOWN, errors="ignore")
     return figure
 

@@ -18,6 +18,8 @@ from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
+from filelock import FileLock
+
 from lib import storage
 from lib.models import machine
 from lib.models.machine import processor
@@ -27,8 +29,6 @@ VERSIONS = {"similarity": 3, "scores": 2, "healing": 4}  # bumped by hand when t
 SCHEMA = 1
 FIELDS = {"schema", "key", "kind", "params", "status", "values", "seconds", "environment"}
 DRAW_ONLY = "DEEPER_LAYERS_DRAW_ONLY"  # set in the environment of a run that only draws
-
-machine.format_file = lambda: paths.RESULTS / "format.json"  # results are keyed by their dtype
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +63,34 @@ def _named(params: dict) -> list[str]:
     if "recipe" in params:
         parts.append("healed-r{rank}-s{seed}".format(**params["recipe"]))
     return [str(part) for part in parts if part]
+
+
+def format_file() -> Path:
+    """Return where `cpu_dtype` is kept."""
+    return paths.RESULTS / "format.json"
+
+
+def cpu_dtype() -> str:
+    """Return the dtype of weights on a CPU where none is named: measured once, then kept.
+
+    A run that resumes on another processor stays with it, and so finds its results.
+    """
+    file = format_file()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_suffix(".lock")):  # the first of several processes decides
+        if not file.exists():
+            kept = {"dtype": machine.fastest(), "processor": processor()}
+            storage.atomic_write(file, json.dumps(kept, indent=1).encode())
+        return machine.checked(json.loads(file.read_bytes())["dtype"])
+
+
+def weights_identity(name: str, quantization: str | None, dtype: str | None) -> dict:
+    """Return that of `models.loading`, with the dtype that this run keeps where none is named."""
+    from lib.models import loading  # here, since it loads torch
+
+    if dtype is None and loading.default_device() == "cpu":
+        dtype = cpu_dtype()
+    return loading.weights_identity(name, quantization, dtype)
 
 
 def load(kind: str, params: dict) -> dict | None:

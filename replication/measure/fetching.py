@@ -45,9 +45,7 @@ def _gap(request: Request) -> dict:
 
 def keyed_by_machine(requests: Iterable[Request]) -> list[Request]:
     """Return the requests keyed by the very weights, and by how they compute on this machine."""
-    from lib.models import loading  # here, since it loads torch
-
-    identity = functools.cache(loading.weights_identity)
+    identity = functools.cache(cache.weights_identity)
     keyed = []
     for request in requests:
         weights = (request.params[key] for key in ("model", "quantization", "dtype"))

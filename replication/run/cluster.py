@@ -51,11 +51,7 @@ class Ray:
             **({} if "RAY_ADDRESS" in os.environ else here),
         )
         task = ray.remote(max_calls=1, max_retries=RETRIES)(execute)
-        takes = resources(ray.nodes())
-        self.task, self.running = task.options(**takes), {}
-        kind, each = ("GPU", 1) if "num_gpus" in takes else ("CPU", takes["num_cpus"])
-        of_nodes = [node["Resources"].get(kind, 0) for node in ray.nodes()]
-        self.room = max(1, sum(int(whole // each) for whole in of_nodes))  # jobs at a time
+        self.task, self.running = task.options(**resources(ray.nodes())), {}
 
     def submit(self, launch: Launch) -> None:
         """Have `launch` executed as soon as there is room."""
@@ -79,7 +75,7 @@ class Ray:
 
 
 def resources(nodes: list[dict]) -> dict:
-    """What a job takes of a node: a GPU, or where there are none, a CPU for each thread."""
+    """Return what a job takes of a node: a GPU, or where there are none, a CPU for each thread."""
     if any(node["Resources"].get("GPU") for node in nodes):
         return {"num_gpus": 1, "num_cpus": 1}
     largest = max(int(node["Resources"].get("CPU", 1)) for node in nodes)

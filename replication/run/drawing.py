@@ -11,18 +11,16 @@ from replication.run.execution import Launch, Outcome, attempt
 
 
 def draw(batch: Batch) -> Mapping[str, Outcome]:
-    """Execute the notebooks of a batch in no order; their Outcomes, by name, in order.
+    """Execute the notebooks of a batch in no order; return their Outcomes by name, in order.
 
     If it is interrupted, no kernel stays behind.
     """
-    each = {notebook.file: 1.0 for notebook in batch.notebooks.values()}
-    progress = Progress(each, machine.cores())
+    progress = Progress(len(batch.notebooks))
     pool = ProcessPoolExecutor(machine.cores())
     try:
         running = {}
         for notebook in batch.notebooks.values():
-            launch = Launch(notebook, batch.parameters, time_limit=batch.time_limit)
-            running[pool.submit(_attempt, launch)] = notebook.file
+            running[pool.submit(_attempt, Launch(notebook, batch.parameters))] = notebook.file
         for ended in as_completed(running):
             progress.add(running[ended], ended.result())
     except BaseException:

@@ -7,16 +7,16 @@ a process of its own: the run's command, with `--job NAME`.
 """
 
 import csv
+import json
 import os
 import platform
-import re
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from unittest import mock
 
@@ -43,14 +43,12 @@ RUNNER = "DEEPER_LAYERS_RUNNER"  # the process without which a job ends
 
 @dataclass(frozen=True)
 class Launch:
-    """A notebook and its parameters, or a job's name and command; and the limits of its run."""
+    """A notebook and its parameters, or a job's name and command."""
 
     notebook: Notebook | None = None
     parameters: dict = field(default_factory=dict)
     read_only: bool = False  # what is missing stays missing
-    time_limit: float | None = None  # minutes
     job: str = ""
-    group: str = ""  # jobs of a group may share a process
     command: tuple[str, ...] = ()
 
     @property
@@ -77,17 +75,20 @@ class Launch:
 class Outcome:
     """How a launch ended.
 
-    status: "ok", "incomplete" (figures with points missing), "oom", "killed", "time limit",
-    "skipped: gated", "skipped: not available", "lost" (its machine died) or "failed".
-    reason: one sentence.
+    status: "ok", "incomplete" (figures with points missing), "oom", "killed", "skipped: gated",
+    "skipped: not available", "lost" (its machine died) or "failed". reason: one sentence.
     """
 
     status: str
     reason: str = ""
     seconds: float = 0.0
 
+    def json(self) -> str:
+        """Return the last line that a job prints."""
+        return json.dumps(asdict(self))
+
     def row(self, name: str) -> str:
-        """Its row of the closing table."""
+        """Return its row of the closing table."""
         reason = f": {self.reason}" if self.reason else ""
         return f"{self.status:{STATUS}} {self.seconds:8.0f} s  {name}{reason}"
 
@@ -101,11 +102,11 @@ class RunError(RuntimeError):
 
 
 def attempt(launch: Launch) -> Outcome:
-    """Execute a notebook or a job, with every end of it as an Outcome."""
+    """Execute a notebook or a job and return how it ended, whatever happens."""
     start, began = time.monotonic(), time.time()
     try:
         if launch.job:
-            (ended,) = attempt_jobs([launch])
+            ended = _attempt_job(launch)
         else:
             execute(launch)
             ended = _judged(launch)
@@ -117,64 +118,42 @@ def attempt(launch: Launch) -> Outcome:
     return replace(ended, seconds=round(time.monotonic() - start, 3))
 
 
-def attempt_jobs(launches: Sequence[Launch]) -> list[Outcome]:
-    """Execute jobs in one process: the Outcomes of those that ended, and of one that it took down.
-
-    Its log is that of the first. The time limit is for all of them together, as often as there are
-    jobs.
-    """
-    first = launches[0]
-    minutes = first.time_limit and first.time_limit * len(launches)
-    command = [*first.command, "--job", *(launch.job for launch in launches)]
-    first.log.parent.mkdir(parents=True, exist_ok=True)
+def _attempt_job(launch: Launch) -> Outcome:
+    """Execute a job in a process of its own; its last line says how it ended."""
+    launch.log.parent.mkdir(parents=True, exist_ok=True)
+    command = [*launch.command, "--job", launch.job]
     try:
-        with _environment(first), _bounded(minutes), first.log.open("wb") as log:
+        with _environment(launch), _no_process_left(), launch.log.open("wb") as log:
             done = subprocess.run(
                 command, stdout=log, stderr=log, cwd=paths.ROOT, start_new_session=True
             )
-            problem = Outcome("killed", "It was killed.") if done.returncode < 0 else None
-    except RunError as error:
-        problem = Outcome(error.status, str(error))
     finally:
-        printed = _without_tokens(first.log.read_text(encoding="utf-8", errors="replace"))
-        first.log.write_text(printed, encoding="utf-8")
+        printed = _without_tokens(launch.log.read_text(encoding="utf-8", errors="replace"))
+        launch.log.write_text(printed, encoding="utf-8")
+    if done.returncode < 0:
+        return Outcome("killed", "It was killed.")
     last = (printed.splitlines() or ["it printed nothing."])[-1]
-    outcomes = []
-    for launch in launches:
-        row = rf"^(.{{{STATUS}}}) +(\d+) s  {re.escape(launch.job)}(?:: (.*))?$"
-        rows = re.findall(row, printed, re.MULTILINE)
-        if not rows:
-            return [*outcomes, problem or Outcome("failed", f"{launch.job} failed: {last}")]
-        status, seconds, reason = rows[-1]
-        outcomes.append(Outcome(status.strip(), reason, float(seconds)))
-    return outcomes
+    try:
+        return Outcome(**json.loads(last))
+    except (ValueError, TypeError):  # it ended before it could say
+        return Outcome("failed", f"{launch.job} failed: {last}")
 
 
 def _judged(launch: Launch) -> Outcome:
-    """The Outcome of a notebook that ran to its end, by the rows of its figures without a value."""
+    """Judge a notebook that ran to its end by the rows of its figures without a value."""
     rows = []
     for table in _tables(launch):
         with table.open(newline="", encoding="utf-8") as file:
             rows += [row for row in csv.DictReader(file) if row.get("status")]
     gaps = [row for row in rows if row["status"] != "ok" and not row.get("value")]
     if launch.profile == profiles.DRAWN:  # what the record lacks, nobody can add
-        return Outcome("ok", _not_recorded(rows, gaps))
+        lacking = [row for row in gaps if not row["status"].startswith(FINDINGS)]
+        return Outcome("ok", f"{len(lacking)} of {len(rows)} points not recorded" * bool(lacking))
     return judged(dict.fromkeys((row["model"], row["status"]) for row in gaps))
 
 
-def _not_recorded(rows: list[dict], gaps: list[dict]) -> str:
-    """How many points of some tables the record lacks, and the models that it lacks altogether."""
-    lacking = [row for row in gaps if not row["status"].startswith(FINDINGS)]
-    points, missing = ([row for row in some if row.get("task")] for some in (rows, lacking))
-    recorded = {row["model"] for row in rows if row["status"] == "ok"}
-    absent = dict.fromkeys(row["model"] for row in lacking if row["model"] not in recorded)
-    words = [f"{len(missing)} of {len(points)} points not recorded"] if missing else []
-    words += [f"nothing of {', '.join(absent)} recorded"] if absent else []
-    return "; ".join(words)
-
-
 def judged(gaps: Iterable[tuple[str, str]]) -> Outcome:
-    """The Outcome of what ran to its end without some values: of which models, and why."""
+    """Judge what ran to its end without some values: of which models, and why."""
     complete = all(status.startswith(FINDINGS) for _, status in gaps)
     missing = ", ".join(f"{model} ({status})" for model, status in gaps)
     return Outcome("ok" if complete else "incomplete", f"without {missing}" if gaps else "")
@@ -199,14 +178,14 @@ def _is_new(file: Path, start: float) -> bool:
 
 
 def _tables(launch: Launch) -> list[Path]:
-    """The tables next to the notebook's figures."""
+    """Return the tables next to the notebook's figures."""
     return [launch.figures / f"{name}.csv" for name in launch.notebook.figures]
 
 
 def execute(launch: Launch) -> Path:
     """Run a notebook and return its executed copy.
 
-    Raises RunError if it fails, takes too long or leaves a figure out; its copy is then kept as
+    Raises RunError if it fails or leaves a figure out; its copy is then kept as
     <name>.failed.ipynb. No process of it is left, whatever happens.
     """
     name = launch.notebook.file
@@ -214,7 +193,7 @@ def execute(launch: Launch) -> Path:
     start = time.time()
     try:
         launch.folder.mkdir(parents=True, exist_ok=True)
-        with _environment(launch), _bounded(launch.time_limit):
+        with _environment(launch), _no_process_left():
             papermill.execute_notebook(
                 str(paths.NOTEBOOKS / f"{name}.ipynb"),
                 str(running),
@@ -255,7 +234,7 @@ def end_with_runner() -> None:
 
 
 def _environment(launch: Launch) -> AbstractContextManager:
-    """The environment of a kernel or a job: its GPU, its memory, whether it only draws."""
+    """Set the environment of a kernel or a job: its GPU, its memory, whether it only draws."""
     variables = {"CUDA_VISIBLE_DEVICES": machine.first_gpu(), RUNNER: str(os.getpid())}
     if launch.read_only:
         variables["DEEPER_LAYERS_DRAW_ONLY"] = "1"
@@ -266,38 +245,19 @@ def _environment(launch: Launch) -> AbstractContextManager:
 
 
 @contextmanager
-def _bounded(minutes: float | None) -> Iterator[None]:
-    """No process that is started inside outlives it, or runs for more than `minutes`.
+def _no_process_left() -> Iterator[None]:
+    """End every process that was started inside.
 
-    Raises RunError if one did: a kernel that is killed raises an error, a job just ends.
     Kernels have a session of their own, so neither Ctrl-C nor the death of a group reaches them.
     """
-    mine, late = psutil.Process(), threading.Event()
+    mine = psutil.Process()
     before = set(mine.children(recursive=True))
-
-    def end() -> None:
+    try:
+        yield
+    finally:
         for process in set(mine.children(recursive=True)) - before:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-
-    def end_late() -> None:
-        late.set()
-        end()
-
-    timer, problem = threading.Timer((minutes or 0) * 60, end_late), None
-    try:
-        if minutes:
-            timer.start()
-        yield
-    except Exception as error:
-        if not late.is_set():
-            raise
-        problem = error
-    finally:
-        timer.cancel()
-        end()
-    if late.is_set():
-        raise RunError(f"It took longer than {minutes:g} minutes.", "time limit") from problem
 
 
 def _keep(running: Path, place: Path) -> Path:
@@ -317,18 +277,18 @@ def _without_tokens(text: str) -> str:
 
 
 def failure(error: Exception) -> Outcome:
-    """The Outcome of what ended with an error."""
+    """Return the Outcome of what ended with an error."""
     return Outcome(_status(error), _reason(error))
 
 
 def _reason(error: Exception) -> str:
-    """The first line of an error's message."""
+    """Return the first line of an error's message."""
     message = getattr(error, "evalue", None) or str(error)
     return _without_tokens((message.strip() or type(error).__name__).splitlines()[0])
 
 
 def _status(error: Exception) -> str:
-    """A failure's word in the closing table; errors in a kernel come by name."""
+    """Return a failure's word in the closing table; errors in a kernel come by name."""
     named = {
         "GatedError": "skipped: gated",
         "ModelError": "skipped: not available",

@@ -26,7 +26,7 @@ class Job:
 
     @property
     def map_name(self) -> str:
-        """The job of its model's map, which it needs or is."""
+        """Return the name of the job of its model's map, which it needs or is."""
         return f"{_short(self.model)}-map"
 
     @property
@@ -35,13 +35,12 @@ class Job:
 
 
 def by_job(
-    model: str, profile: Profile, notebooks: Iterable[str], distances, apart: bool = False
+    model: str, profile: Profile, notebooks: Iterable[str], distances
 ) -> dict[Job, list[Request]]:
-    """The jobs of a model's notebooks (numbers), and the results of each in the order to measure.
+    """Return the jobs of a model's notebooks (numbers), and the results of each in order.
 
     A result that several want is in the first job. The jobs are the same for whatever distances;
-    only where two strategies choose the same block has one of them nothing left. apart: as if no
-    two did, which guessed distances cannot tell.
+    only where two strategies choose the same block has one of them nothing left.
     """
     numbered = [
         (number, one)
@@ -57,30 +56,30 @@ def by_job(
     jobs, requests = {name: Job(name, model, numbered[0][0])}, {name: [the_map]}
     seen, healed_by, usual = {str(the_map.params)}, {}, profiles.recipe(model, profile).steps
     for number, one in numbered:
-        parts, scope = [one], ""
+        parts = [one]
         name = f"{_short(model)}-{_healing(one, usual) if one.recipe else f'{number}-unhealed'}"
         if one.recipe:
-            parts, scope = [one.healing, one], name if apart else ""
+            parts = [one.healing, one]
             jobs.setdefault(name, Job(name, model, number))
             requests.setdefault(name, [])
-            name = healed_by.setdefault(scope + str(one.healing.params), name)
-        new = [part for part in parts if scope + str(part.params) not in seen]
-        seen |= {scope + str(part.params) for part in new}
+            name = healed_by.setdefault(str(one.healing.params), name)
+        new = [part for part in parts if str(part.params) not in seen]
+        seen |= {str(part.params) for part in new}
         if new:
             jobs.setdefault(name, Job(name, model, number))
             requests.setdefault(name, []).extend(new)
-    for of_job in requests.values():
-        of_job.sort(key=lambda one: one.recipe.steps if one.recipe else 0)
+    for job_requests in requests.values():
+        job_requests.sort(key=lambda one: one.recipe.steps if one.recipe else 0)
     return {job: requests[name] for name, job in jobs.items()}
 
 
 def _short(model: str) -> str:
-    """A model in the names of its jobs."""
+    """Return a model as the names of its jobs have it."""
     return storage.component(model.rpartition("/")[2])
 
 
 def _healing(one: Request, usual_steps: int) -> str:
-    """What a healing's job is called. One of many lengths that share their steps has one name."""
+    """Return the name of a healing's job; lengths that share their steps have one name."""
     recipe, size = one.recipe, one.block.size
     strategy = storage.component(one.labels["strategy"])
     parts = [f"{strategy}-n{size:02}" if size else "unpruned"]

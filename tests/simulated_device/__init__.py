@@ -5,6 +5,7 @@ It is for a process of its own: PyTorch cannot forget a device, and takes it for
 
 import ctypes
 import hashlib
+import os
 import shutil
 import subprocess
 import types
@@ -13,7 +14,6 @@ from pathlib import Path
 
 import torch
 import torch._dynamo
-from filelock import FileLock
 
 HERE = Path(__file__).resolve().parent
 BUILT = HERE / "build"  # git ignores it
@@ -22,33 +22,29 @@ COMPILER = "g++"
 
 
 def missing() -> str:
-    """Why there can be no simulated device here, in one sentence; empty if there can."""
+    """Return why there can be no simulated device here, in one sentence; empty if there can."""
     return "" if shutil.which(COMPILER) else f"The simulated device needs a compiler, {COMPILER}."
 
 
 def library() -> Path:
-    """The compiled sim.cpp; made once for each PyTorch and each version of the source.
+    """Return the compiled sim.cpp; made once for each PyTorch and each version of the source.
 
     Needs a compiler and what comes with PyTorch's wheel, no Python headers and no build tool.
-    Raises RuntimeError with the compiler's words.
     """
     home, source = Path(torch.__file__).parent, HERE / "sim.cpp"
-    command = [
-        *(COMPILER, "-std=c++20", "-O0", "-w", "-fPIC", "-shared", str(source)),
-        f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
-        *(f"-I{home / 'include'}", f"-L{home / 'lib'}", "-lc10", "-ltorch_cpu"),
-    ]
-    versions = repr((command, torch.__version__, torch.version.git_version)).encode()
-    digest = hashlib.sha256(versions + source.read_bytes()).hexdigest()
-    built = BUILT / f"sim-{digest[:16]}.so"
-    BUILT.mkdir(exist_ok=True)
-    with FileLock(BUILT / "lock"):
-        if not built.exists():
-            part = built.with_suffix(".part")
-            done = subprocess.run([*command, "-o", str(part)], capture_output=True, text=True)
-            if done.returncode:
-                raise RuntimeError(f"sim.cpp does not compile: {done.stderr[-2000:]}")
-            part.replace(built)
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    built = BUILT / f"sim-{torch.__version__}-{digest[:16]}.so"
+    if not built.exists():
+        BUILT.mkdir(exist_ok=True)
+        part = built.with_suffix(f".{os.getpid()}.part")
+        command = [
+            *(COMPILER, "-std=c++20", "-O0", "-w", "-fPIC", "-shared", str(source)),
+            f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
+            *(f"-I{home / 'include'}", f"-L{home / 'lib'}", "-lc10", "-ltorch_cpu"),
+            *("-o", str(part)),
+        ]
+        subprocess.run(command, check=True)
+        part.replace(built)
     return built
 
 
@@ -80,7 +76,7 @@ def register() -> None:
 
 @contextmanager
 def at_most(more: int):
-    """Inside, the device has room for `more` bytes above what it holds."""
+    """Leave the device room for `more` bytes above what it holds."""
     torch.sim.limit(torch.sim.memory_allocated() + more)
     try:
         yield
