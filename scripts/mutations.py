@@ -1,4 +1,4 @@
-"""Put known errors back, one at a time: `python -m scripts.mutations` runs the test that finds each.
+"""Put known errors back, one at a time: `python -m scripts.mutations` runs the test of each.
 
 tests/mutations.csv names each error: the file, the text that is right (`old`, which stands there
 once), the text that is wrong (`new`), and the test that must fail. The errors are put into a copy

@@ -149,7 +149,7 @@ def row_of(source: str) -> dict:
         key, _, text = cell.partition("=")
         is_number = rows[key].dtype.kind in "fiu"
         wanted = float(text or "nan") if is_number else text
-        rows = rows[rows[key].fillna("") == wanted] if text else rows[rows[key].isna()]
+        rows = rows[rows[key] == wanted] if text else rows[rows[key].isna()]
     if column.startswith("#"):
         return {"value": rows[column[1:]].nunique() if column[1:] else len(rows)}
     if not rows[column].nunique(dropna=False) == 1:
@@ -227,7 +227,7 @@ def main() -> int:
     try:
         new = renewed(quotes)
     except KeyError as error:
-        print(f"{FILE.name}: there are {error}.", file=sys.stderr)
+        print(f"{FILE.name}: {error}", file=sys.stderr)
         return 2
     for old, row in zip(quotes.quoted, new.itertuples(), strict=True):
         if old != row.quoted:
