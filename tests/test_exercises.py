@@ -3,12 +3,10 @@
 import re
 
 import matplotlib.pyplot as plt
-import nbformat
 import pytest
 import yaml
 
 from replication import paths
-from replication.run.notebooks import NOTEBOOKS
 
 TEXT = (paths.ROOT / "exercises" / "README.md").read_text(encoding="utf-8")
 FIRST = re.search(r"```python\n(.+?)```", TEXT, re.DOTALL)[1]
@@ -47,18 +45,3 @@ def test_the_cut_for_other_tools_is_the_whole_model(names, capsys):
     gone = [int(layer) for layer in listed.split(",")]
     layers = names["maps"][names["name"]].num_layers
     assert len(gone) == layers // 5 and sorted(kept + gone) == list(range(layers))
-
-
-@pytest.mark.parametrize("number", NOTEBOOKS)
-def test_a_notebook_ends_with_its_exercises(number):
-    """All of them, by number and title, with links to where they stand."""
-    notebook = nbformat.read(paths.NOTEBOOKS / f"{NOTEBOOKS[number].file}.ipynb", as_version=4)
-    linked = re.findall(
-        r"\*\*\[([^]]+)\]\(\.\./exercises/README\.md#([^)]+)\)", notebook.cells[-1].source
-    )
-    titles = [
-        title for title in re.findall(r"^### (.+)$", TEXT, re.MULTILINE) if title.startswith(number)
-    ]
-    assert len(titles) >= 2 and [name.rstrip(".") for name, _ in linked] == titles
-    for title, (_, place) in zip(titles, linked, strict=True):
-        assert place == re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")

@@ -106,15 +106,6 @@ def test_without_the_first_layer_the_map_is_that_of_the_others(data, maps):
     assert few["without"] == few["whole"] and few["whole"]["share"][0] == [[None] * 3]
 
 
-def test_the_page_of_80_layers_is_small_and_self_contained():
-    start, stop = np.mgrid[:81, :81]
-    upper = np.triu(0.05 * np.sqrt(np.maximum(stop - start, 0)) * (1.2 - start / 80), 1)
-    deep = of_folds(upper + 0.002 * np.triu(a_map(80).folds, 1))
-    page = explorer.page({"deep": Explored("deep", deep, damage=a_damage_map(80))})
-    assert len(page.encode()) < 8e6
-    assert not re.search(r"<(script|img|iframe)[^>]+src=|<link[^>]+href=\"(?!data:)", page)
-
-
 def test_maps_at_hand(output):
     """Those of the recorded runs with damage, scores and texts, and of each of your runs."""
     write_run(output / "data" / "tables" / "smoke")
@@ -183,23 +174,6 @@ def test_it_opens_on_two_models_of_which_most_is_known(maps):
     assert explorer.opening(plain | known) == ["c", "e"]
     with pytest.raises(ValueError, match="no map to explore"):
         explorer.page({})
-
-
-@pytest.mark.record
-def test_the_looks_of_the_record_show_what_they_say():
-    contents = explorer.contents(explorer.maps(own=False))
-    layer, jump, first = contents["looks"]
-    costs, best, rescaled = (
-        contents["maps"][look["state"][look["state"]["side"]]] for look in contents["looks"]
-    )
-    l, n = int(layer["state"]["l"]), int(jump["state"]["n"])
-    alone = costs["damage"][0]
-    assert alone[l] > 3 * max(alone[l - 1], alone[l + 1])
-    starts = [np.argmin(row[: len(row) - i]) for i, row in enumerate(best["distance"])]
-    assert starts[n - 1] == int(jump["state"]["l"]) < starts[n - 2] - 5
-    assert first["state"]["without"] == "on"
-    farthest = [np.argmax(row[: len(row) - i]) for i, row in enumerate(rescaled["distance"])]
-    assert not any(farthest)
 
 
 def test_the_static_figure_tells_each_blocks_region(maps):

@@ -1,7 +1,6 @@
 """The site of a run: nothing is left out silently, no network is asked, no link is dead."""
 
 import json
-import os
 import re
 import shutil
 import sys
@@ -153,16 +152,6 @@ def test_finished_failed_and_missing_are_told_apart(ran):
     assert index.count("<img") == 2  # this run's figure 4 and the recorded one
     assert "7 measurements" in index and "<strong>0</strong> differ" in index
     assert "a slow one, torch 9.9" in index and "no notebook has judged them" in index
-
-
-def test_a_newer_copy_replaces_an_older_one(ran):
-    failed = paths.RUNS / "smoke" / "02_pruning_curves.failed.ipynb"
-    done = shutil.copy(
-        failed.with_name("01_similarity_heatmaps.ipynb"), failed.parent / "02_pruning_curves.ipynb"
-    )
-    for newer, failures in ((failed, 1), (done, 0)):
-        os.utime(newer, (2e9 + failures, 2e9 - failures))
-        assert site.build("smoke").read_text().count("<strong>failed") == failures
 
 
 def test_claims_are_those_of_the_figure(ran):

@@ -7,7 +7,6 @@ import pytest
 from matplotlib import colors
 from matplotlib.figure import Figure
 
-from replication import claims, profiles
 from replication.claims import bounds
 from replication.figures.style import colour
 from replication.figures.verdicts import SHADES
@@ -89,14 +88,3 @@ def test_a_slider_hands_its_value_on():
     assert "application/vnd.jupyter.widget-view+json" in bundle
     assert not plt.get_fignums()  # or a notebook would show it once more
     assert "no n to choose" in sliders.slide(bars, [], shown=["a"], n=[]).data
-
-
-def test_every_claim_of_the_record_has_its_picture():
-    verdicts = sliders.with_interval(claims.verdicts(claims.gather(profiles.get(profiles.DRAWN))))
-    parts = {verdict.claim for verdict in verdicts}
-    assert len(parts) > 20
-    for part in parts:
-        (axis,) = sliders.one_bound(verdicts, part, 0).axes
-        directions = [SHADES[v.direction] for v in verdicts if v.claim == part and v.direction]
-        assert set(directions) <= {line.get_color() for line in axis.lines}, part
-        plt.close("all")
