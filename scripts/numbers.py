@@ -30,7 +30,6 @@ from replication.analysis import islands, statistics
 from replication.beyond import (
     biases,
     dose,
-    letters,
     orders,
     repair,
     which_block,
@@ -149,8 +148,6 @@ def result_tables(run: RunTables) -> Iterator[tuple[str, pd.DataFrame]]:
     yield "half lost", half.drop(columns="block_size")
     arc = of_run["forms"].query("task == 'arc_easy_letters' and treatment != 'healed'")
     yield "letters of ARC-Easy", biases.letter_measures(arc)
-    mmlu = of_run["forms"][of_run["forms"].task == "mmlu"]
-    yield "worst step", letters.largest_step(letters.measures(mmlu))
     for name, by in {"forms": "form", "books": "book"}.items():
         kept = analysis.kept(of_run[name], by)
         yield f"lead left, {name}", kept.rename(columns={"questions": "task", by: "variant"})
@@ -159,7 +156,7 @@ def result_tables(run: RunTables) -> Iterator[tuple[str, pd.DataFrame]]:
     steps = of_run["dose"][["tokens", "steps"]].drop_duplicates()
     yield "gap of strategies", dose.gap_left(of_run["dose"]).merge(steps)
     yield "repaired", repair.summary(of_run["repairs"])
-    yield "timed repairs", pd.read_csv(repair.TIMED)
+    yield "timed repairs", pd.read_csv(paths.ROOT / "benchmarks/results/repairs.csv")
     judged = which_block.head_to_head(of_run["damage"], of_run["states"], run.maps)
     yield "choice", judged
     yield "choices", which_block.summary(judged)

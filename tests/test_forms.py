@@ -115,14 +115,6 @@ def test_four_measures_of_the_same_answers():
     assert unpruned == pytest.approx(dict(zip(MEASURES, expected, strict=True)))
 
 
-def test_the_largest_step_of_a_cliff_and_of_a_slope():
-    cliff, slope = table("letters", [80, 80, 80, 30, 30]), table("content", [80, 70, 60, 50, 40])
-    steps = letters.largest_step(letters.measures(pd.concat([cliff, slope])))
-    steps = steps[steps.measure == "accuracy"].set_index("task")
-    assert steps.largest_step["letters"] == pytest.approx(1) and steps.low["letters"] > 0.8
-    assert steps.largest_step["content"] == pytest.approx(0.25) == steps.even["content"]
-
-
 def test_measures_of_stored_answers_are_those_of_the_scores(output):
     """Accuracy, margin and bits per byte as `Task.answer_stats` has them, from what was stored."""
     unpruned = scores.table(experiments.unpruned("tiny-random", SMOKE, ["mmlu", "arc_easy"]))

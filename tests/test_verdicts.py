@@ -1,15 +1,12 @@
 """Definitions behind verdicts: what a statistic leaves out, and where it cannot tell."""
 
 import numpy as np
-import pandas as pd
 import pytest
-from conftest import score
 from test_claims import SCORES, a_run, changed, grows, verdict
 
 from replication import claims
 from replication.analysis import statistics
 from replication.analysis.bootstrap import RESAMPLES, ci95_max
-from replication.beyond.letters import largest_step
 from replication.claims.bounds import CRITERIA, judged
 
 SIMPLE_LOSS = SCORES["c4", "simple", "healed"]
@@ -96,16 +93,6 @@ def test_an_extreme_of_many_depths_is_bounded_beyond_the_last_resample():
     assert low == pytest.approx(-3.36, abs=0.25)  # of a normal at 0.025 / 64
     few = ci95_max(values[:, :25], largest=True)
     assert few[1] == values[1:, :25].min(axis=0).max()  # still the least resample
-
-
-def test_a_share_that_rises_as_answers_collapse_has_its_cliff_where_it_rises():
-    """0.30, 0.35, 0.90, 0.95, 1.00: one step takes 0.55 of 0.70."""
-    shares = ((0, 30), (3, 35), (6, 90), (9, 95), (12, 100))
-    measured = {"task": "mmlu", "measure": "share of the commonest answer"}
-    rows = [score(size, share, **measured) for size, share in shares]
-    (step,) = largest_step(pd.DataFrame(rows)).itertuples()
-    assert step.largest_step == pytest.approx(0.55 / 0.70)
-    assert step.low > 0
 
 
 def test_claims_in_words_count_their_verdicts():

@@ -17,6 +17,7 @@ from lib.blocks import Block
 from lib.models import registry
 from replication.analysis.curves import no_signal
 from replication.beyond.letters import FORMS
+from replication.beyond.panels import line
 from replication.figures.style import (
     NORMAL,
     STYLE,
@@ -115,21 +116,18 @@ def blocks(layers: int, kept: int, sizes: list[int]) -> list[Block]:
 
 
 def losses(damages: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
-    """The rise of the C4 loss of the same cuts, from the damage map; columns as of `scores`.
+    """Return the rise of the C4 loss of the same cuts, from the damage map; columns as of `scores`.
 
     damages: of damage.measure; scores: of `requests`.
     """
     (name, *_) = scores.model
     of_model = damages[damages.model == name]
     layers = of_model.block_size.max() + 1
-    of_cuts = [
-        of_model.assign(strategy=strategy)[
-            (of_model.block_start + of_model.block_size == layers - kept)
-            & (of_model.block_size <= scores.block_size.max())
-        ]
-        for kept, strategy in KEPT.items()
-    ]
-    return pd.concat(of_cuts).assign(questions="c4", form="loss", treatment="unhealed")
+    kept = layers - of_model.block_start - of_model.block_size
+    kept = kept.sort_values(kind="stable")
+    cuts = of_model.loc[kept.index].assign(strategy=kept.map(KEPT), questions="c4", form="loss")
+    cuts = cuts[cuts.strategy.notna() & (cuts.block_size <= scores.block_size.max())]
+    return cuts.assign(treatment="unhealed")
 
 
 def figure_last_layers(scores: pd.DataFrame, damages: pd.DataFrame) -> Figure:
@@ -168,35 +166,31 @@ def _of_panel(scores: pd.DataFrame, panel: tuple[str, str]) -> pd.DataFrame:
     return scores[(scores.questions == questions) & (scores.form == form)]
 
 
-def _lines(axis, table: pd.DataFrame) -> None:
-    """A line for each number of layers that are kept."""
-    for strategy, (shade, marker, line_style) in LOOKS.items():
-        line = table[table.strategy == strategy].sort_values("block_size")
-        style = {"color": shade, "marker": marker, "ls": line_style}
-        style |= {"ms": 3.5, "lw": 1, "elinewidth": 0.8}
-        if len(line):
-            bars = NORMAL * line.standard_error
-            axis.errorbar(line.block_size, line.value, bars, label=strategy, **style)
+def _lines(axis, scores: pd.DataFrame) -> None:
+    """Draw a line for each number of layers that are kept."""
+    for strategy, (shade, marker, style) in LOOKS.items():
+        of_cut = scores[scores.strategy == strategy]
+        if len(of_cut):
+            look = {"color": shade, "marker": marker, "ls": style, "ms": 3.5, "lw": 1}
+            line(axis, of_cut, "block_size", strategy, **look)
     axis.set_xlabel("layers dropped")
-    axis.set_xticks(sorted(set(table.block_size[table.block_size > 0])))
+    axis.set_xticks(sorted(set(scores.block_size[scores.block_size > 0])))
 
 
 def _say_second(axes: dict, measured: pd.DataFrame) -> None:
     """Write what keeping a second layer gains where it gains most, of the panels with a signal, if
     that is beyond chance."""
-    keys = ["questions", "form", "block_size"]
-    whole = measured[measured.block_size == 0]
-    silent = whole[[no_signal(row) for row in whole.itertuples()]]
-    of_silent = measured.set_index(keys[:2]).index.isin(silent.set_index(keys[:2]).index)
-    cuts = measured[(measured.block_size > 0) & ~of_silent]
-    of_cuts = {strategy: rows.set_index(keys) for strategy, rows in cuts.groupby("strategy")}
-    if not {KEPT[1], KEPT[2]} <= of_cuts.keys():
-        return
-    one, two = of_cuts[KEPT[1]], of_cuts[KEPT[2]]
-    gains = (two.value - one.value).dropna()
-    errors = np.hypot(two.standard_error, one.standard_error)
-    if len(gains) and gains.max() > NORMAL * errors[gains.idxmax()]:
-        (questions, form, size), gain = gains.idxmax(), gains.max()
-        axis, point = axes[questions, form], (size, two.value[gains.idxmax()])
-        axis.set_ylim(top=axis.get_ylim()[1] + 0.45)  # room for it above the lines
-        finding(axis, f"a second layer\nkept: {gain:+.2f}", point, (6, 26))
+    points = []
+    for panel, axis in axes.items():
+        scores = _of_panel(measured, panel)
+        if any(map(no_signal, scores[scores.block_size == 0].itertuples())):
+            continue
+        one, two = (scores[scores.strategy == KEPT[kept]] for kept in (1, 2))
+        both = two.merge(one, on="block_size", suffixes=("", "_one"))
+        both["gain"] = both.value - both.value_one
+        points.append(both.assign(axis=axis))
+    for row in pd.concat(points).nlargest(1, "gain").itertuples() if points else ():
+        if row.gain > NORMAL * np.hypot(row.standard_error, row.standard_error_one):
+            row.axis.set_ylim(top=row.axis.get_ylim()[1] + 0.45)  # room for it above the lines
+            text = f"a second layer\nkept: {row.gain:+.2f}"
+            finding(row.axis, text, (row.block_size, row.value), (6, 26))

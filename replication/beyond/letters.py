@@ -15,7 +15,6 @@ from lib.blocks import WITH_EXIT
 from lib.evaluation import weighted_mean
 from lib.models import registry
 from replication.analysis import curves
-from replication.analysis.bootstrap import ci_columns, resampled
 from replication.figures.curves import CONSTANT, TASKS, grid
 from replication.figures.style import NORMAL, finding
 from replication.measure.experiments import QA, cuts, healed, unhealed, unpruned
@@ -31,8 +30,6 @@ FORMS = {  # a question set, and the tasks that ask it by letter, by content and
     },
 }
 MEASURES = ("accuracy", "margin (nats)", "share of the commonest answer", "bits per byte")
-RISING = ("share of the commonest answer", "bits per byte")  # of MEASURES, as answers get worse
-LINE = ["model", "task", "strategy", "treatment"]
 
 
 def forms(name: str, distances, profile: Profile) -> list[Request]:
@@ -73,12 +70,13 @@ def exits(name: str, distances, profile: Profile) -> list[Request]:
 
 
 def measures(scores: pd.DataFrame) -> pd.DataFrame:
-    """The same answers by four measures, one row a score and measure, from stored log-likelihoods.
+    """Return the same answers by four measures, a row a score and measure.
 
-    accuracy: the threshold that the paper looks at. margin: log-likelihood of the right choice
-    minus that of the best wrong one, mean. share of the commonest answer: how often the place is
-    chosen that is chosen most. bits per byte: of the right choice. Columns value, standard_error
-    and examples are those of the measure; a score that is missing is missing by every measure.
+    All are of the stored log-likelihoods. accuracy: the threshold that the paper looks at. margin:
+    log-likelihood of the right choice minus that of the best wrong one, mean. share of the
+    commonest answer: how often the place is chosen that is chosen most. bits per byte: of the right
+    choice. Columns value, standard_error and examples are those of the measure; a score that is
+    missing is missing by every measure.
     """
     rows = []
     for score in scores[scores.choices.notna() | scores.value.isna()].to_dict("records"):
@@ -96,51 +94,21 @@ def measures(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _by_measure(score: dict) -> dict[str, np.ndarray]:
-    """The value of each question of a score by each of MEASURES."""
-    chosen, margins, right = [], [], []
-    for loglikelihoods, answer in zip(score["choices"], score["answers"], strict=True):
-        chosen.append(int(loglikelihoods.argmax()))
-        margins.append(loglikelihoods[answer] - np.delete(loglikelihoods, answer).max())
-        right.append(loglikelihoods[answer])
+    """Return the value of each question of a score by each of MEASURES."""
     weights = np.asarray(score["weights"], float)
-    bits = -np.array(right) / np.log(2)
+    pairs = list(zip(score["choices"], score["answers"], strict=True))
+    chosen = np.array([choices.argmax() for choices, _ in pairs])
+    right = np.array([choices[answer] for choices, answer in pairs])
+    best_wrong = np.array([np.delete(choices, answer).max() for choices, answer in pairs])
     commonest = np.bincount(chosen, weights).argmax()
-    of_a_byte = score["bits_per_byte"] / (bits @ weights / weights.sum())
-    values = (
-        np.asarray(score["examples"], float),
-        np.array(margins),
-        (np.array(chosen) == commonest) * 1.0,
-        bits * of_a_byte,
-    )
-    return dict(zip(MEASURES, values, strict=True))
-
-
-def largest_step(measured: pd.DataFrame) -> pd.DataFrame:
-    """Is the fall a cliff? The share of it that the one worst step between two depths takes.
-
-    measured: of `measures`. A row a line and measure: largest_step with its 95 % interval over
-    resampled questions, of the whole way between the best and the worst value of the line; even:
-    what it would be if all steps were equal. depths: how many.
-    """
-    measured = measured[measured.value.notna()]
-    unpruned = measured[measured.treatment == "unpruned"]
-    pruned = measured[measured.block_size > 0]
-    rows = []
-    for (measure, *key), points in pruned.groupby(["measure", *LINE]):
-        model, task, *_ = key
-        same = (unpruned.model == model) & (unpruned.task == task)
-        start = unpruned[same & (unpruned.measure == measure)]
-        line = pd.concat([start.head(1), points.sort_values("fraction")])
-        weights = np.asarray(line.weights.iloc[0], float)
-        values = resampled(np.stack(line.examples), weights)
-        falls = np.diff(values) * (1 if measure in RISING else -1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            share = falls.max(1) / np.ptp(values, axis=1)
-        row = {"measure": measure} | dict(zip(LINE, key, strict=True))
-        row |= ci_columns(share, "largest_step")
-        depths = len(points)
-        rows.append(row | {"even": 1 / depths, "depths": depths, "n": line.n.iloc[0]})
-    return pd.DataFrame(rows)
+    bits = -right / np.log(2)
+    bytes_per_question = np.average(bits, weights=weights) / score["bits_per_byte"]
+    return {
+        "accuracy": np.asarray(score["examples"], float),
+        "margin (nats)": right - best_wrong,
+        "share of the commonest answer": 1.0 * (chosen == commonest),
+        "bits per byte": bits / bytes_per_question,
+    }
 
 
 # ---- the figures ----------------------------------------------------------------------------
@@ -149,18 +117,14 @@ FORMS_OF_CUTS = {"mmlu": "MMLU by letter", "arc_easy": "ARC-Easy by content"}
 
 
 def clearest(scores: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """The scores of the model (or other group) that has most to lose by all its unpruned scores:
-    the lowest of them is the most standard errors above its floor."""
-    pruned = scores[(scores.block_size > 0) & scores.value.notna()]
-    measured = pd.MultiIndex.from_frame(pruned[by])
-    groups = pd.MultiIndex.from_frame(scores[by])
-    unpruned = scores[(scores.block_size == 0) & groups.isin(measured)]
+    """Return the scores of the model (or other group) that has most to lose by all its unpruned
+    scores: the lowest of them is the most standard errors above its floor."""
+    groups = scores.set_index(by).index
+    pruned = (scores.block_size > 0) & scores.value.notna()
+    unpruned = scores[(scores.block_size == 0) & groups.isin(groups[pruned])]
     gaps = unpruned.assign(gap=[curves.gap(row) for row in unpruned.itertuples()])
     lowest = gaps.groupby(by, sort=False).gap.min()
-    if lowest.empty:
-        return scores
-    best = lowest.idxmax()
-    return scores[groups == (best if len(by) > 1 else (best,))]
+    return scores if lowest.empty else scores[groups == lowest.idxmax()]
 
 
 def figure_measures(measured: pd.DataFrame) -> Figure:
@@ -185,24 +149,22 @@ def figure_letters(scores: pd.DataFrame) -> Figure:
 
 
 def _letters_without_knowledge(table: pd.DataFrame, axes: dict) -> None:
-    """Write where the two forms are furthest apart, if both tell something and that is beyond
+    """Write where content is furthest above letters, if both have a signal and it is beyond
     chance."""
-    whole = table[(table.block_size == 0) & table.form.isin(["letters", "content"])]
-    if any(map(curves.no_signal, whole.itertuples())):
+    both = table[table.form.isin(["letters", "content"])]
+    if any(map(curves.no_signal, both[both.block_size == 0].itertuples())):
         return
-    cuts = table[(table.strategy == "similarity") & (table.treatment == "unhealed")]
-    by_form = {form: rows.set_index("block_size") for form, rows in cuts.groupby("form")}
-    if len(by_form) < 2:
-        return
-    letters, content = by_form["letters"], by_form["content"]
-    apart = (content.value - letters.value).dropna()
-    n = apart.idxmax() if len(apart) else 0
-    error = np.hypot(content.standard_error.get(n, 0), letters.standard_error.get(n, 0))
-    if n and apart[n] > NORMAL * error:
-        by_content, by_letter = content.value[n], letters.value[n]
-        text = f"{n} layers dropped:\n{by_content:.2f} by content,\n{by_letter:.2f} by letter"
-        (axis,) = [axis for (_, title), axis in axes.items() if title == "similarity"]
-        finding(axis, text, (content.fraction[n], by_content), (14, 17))
+    cuts = both[(both.strategy == "similarity") & (both.treatment == "unhealed")]
+    values = cuts.pivot(index=["block_size", "fraction"], columns="form", values="value")
+    values = values.reindex(columns=["letters", "content"]).dropna()
+    errors = cuts.groupby("block_size").standard_error.agg(np.linalg.norm)
+    apart = (values.content - values.letters).nlargest(1)
+    for (n, fraction), difference in apart.items():
+        if difference > NORMAL * errors[n]:
+            letters, content = values.loc[n, fraction]
+            text = f"{n} layers dropped:\n{content:.2f} by content,\n{letters:.2f} by letter"
+            (axis,) = [axis for (_, title), axis in axes.items() if title == "similarity"]
+            finding(axis, text, (fraction, content), (14, 17))
 
 
 def figure_cuts(scores: pd.DataFrame) -> Figure:

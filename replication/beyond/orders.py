@@ -11,7 +11,7 @@ import pandas as pd
 
 from lib.evaluation import weighted_mean
 from replication.beyond import last_layers
-from replication.beyond.biases import correct, without_bias
+from replication.beyond.biases import LETTERS, answers_by_letter, correct, without_bias
 from replication.beyond.letters import healed_depths
 from replication.measure.experiments import cuts, unpruned
 from replication.measure.request import Request
@@ -23,7 +23,6 @@ ORDERS = {  # the tasks, and how many places further down each option stands
     "arc_easy_letters_2": 2,
     "arc_easy_letters_3": 3,
 }
-OPTIONS = len(ORDERS)  # of a question; those with another number are left out
 STRATEGIES = ("similarity", "early exit")
 CUT = ("model", "strategy", "block_size")
 COLUMNS = (*CUT, "n", "same_letter", "same_option", "measure", "value", "standard_error")
@@ -55,25 +54,26 @@ def by_order(scores: pd.DataFrame) -> pd.DataFrame:
     rows = []
     measured = scores[scores.value.notna()]
     for cut, of_cut in measured.groupby(list(CUT), sort=False):
-        of_task = of_cut.drop_duplicates("task").set_index("task")
-        if not set(ORDERS) <= set(of_task.index):
+        by_task = of_cut.drop_duplicates("task").set_index("task").to_dict("index")
+        if not set(ORDERS) <= set(by_task):
             continue
-        of_options, answers, weights = _of_options(of_task)
-        accuracies = [correct(of_order, answers) for of_order in of_options]
-        of_measure = {
+        by_order = [answers_by_letter(by_task[task]) for task in ORDERS]
+        loglikelihoods = np.array([values for values, _, _ in by_order])
+        _, answers, weights = by_order[0]
+        accuracies = [correct(values, answers) for values in loglikelihoods]
+        by_measure = {
             "as answered": accuracies[0],
-            "biases removed": correct(without_bias(of_options[0], weights), answers),
+            "biases removed": correct(without_bias(loglikelihoods[0], weights), answers),
             "all orders": np.mean(accuracies, axis=0),
-            "mean option": correct(of_options.mean(axis=0), answers),
+            "mean option": correct(loglikelihoods.mean(axis=0), answers),
         }
-        options = of_options.argmax(axis=2)
-        letters = (options + np.arange(OPTIONS)[:, None]) % OPTIONS
-        of_all = dict(zip(CUT, cut, strict=True))
-        of_all["n"] = len(answers)
-        of_all["same_letter"] = _unchanged(letters, weights)
-        of_all["same_option"] = _unchanged(options, weights)
-        for measure, of_questions in of_measure.items():
-            value, error = weighted_mean(of_questions, weights)
+        options = loglikelihoods.argmax(axis=2)
+        letters = (options + np.arange(LETTERS)[:, None]) % LETTERS
+        of_all = dict(zip(CUT, cut, strict=True)) | {"n": len(answers)}
+        of_all |= {"same_letter": _unchanged(letters, weights)}
+        of_all |= {"same_option": _unchanged(options, weights)}
+        for measure, examples in by_measure.items():
+            value, error = weighted_mean(examples, weights)
             rows.append(of_all | {"measure": measure, "value": value, "standard_error": error})
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -81,16 +81,3 @@ def by_order(scores: pd.DataFrame) -> pd.DataFrame:
 def _unchanged(chosen: np.ndarray, weights: np.ndarray) -> float:
     """The share of questions with one and the same choice in all orders; chosen: (orders, n)."""
     return float(np.average((chosen == chosen[0]).all(axis=0), weights=weights))
-
-
-def _of_options(of_task: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Log-likelihoods of the options in each order (orders, n, OPTIONS), answers and weights.
-
-    A stored score has its choices in the order of the options, whatever their letters are.
-    """
-    first = of_task.loc["arc_easy_letters"]
-    questions = [i for i, choices in enumerate(first.choices) if len(choices) == OPTIONS]
-    of_options = [[of_task.loc[task].choices[i] for i in questions] for task in ORDERS]
-    answers = np.array(first.answers)[questions]
-    weights = np.asarray(first.weights, float)[questions]
-    return np.array(of_options), answers, weights

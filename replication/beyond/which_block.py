@@ -19,7 +19,8 @@ from lib.models import registry
 from replication import measure
 from replication.analysis.bootstrap import ci_columns, resampled
 from replication.analysis.curves import SIGNAL
-from replication.figures.style import NORMAL, STYLE, WIDTH, colour, finding, finished
+from replication.beyond.panels import line
+from replication.figures.style import STYLE, WIDTH, colour, finding, finished
 from replication.measure import fetching
 from replication.measure.damage import all_blocks
 from replication.measure.request import BLOCK, Request
@@ -40,7 +41,7 @@ LOOKS = {  # of each criterion: colour and marker
     BEST: (colour("damage map"), "x"),
     "simple": (colour("simple"), "^"),
 }
-LAYER = (colour("damage map"), "o")  # colour and marker of the damage of a layer
+LAYER = {"color": colour("damage map"), "marker": "o", "ms": 4, "lw": 1}
 PEAK = 2  # times the damage of its neighbours, from which on a layer's is worth a word
 CHANGE = r"$|x^{(l+1)} - x^{(l)}|\;/\;|x^{(l)}|$"
 UPDATES = {
@@ -249,14 +250,6 @@ def summary(judged: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def grid(judged: pd.DataFrame, cell: str) -> pd.DataFrame:
-    """Sizes by criteria; each cell shows columns of a row of `head_to_head`, as "{rank}"."""
-    cells = [cell.format(**row) for row in judged.to_dict("records")]
-    table = judged.assign(cell=cells)
-    sizes = ["model", "block_size"]
-    return table.pivot(index=sizes, columns="criterion", values="cell").fillna("")
-
-
 # ---- the figures ----------------------------------------------------------------------------
 
 
@@ -290,19 +283,19 @@ def _by_size(axis, judged: pd.DataFrame) -> None:
     quartiles = every.first_quartile, every.third_quartile
     axis.fill_between(every.block_size, *quartiles, color="0.9", label="half of all starts")
     axis.plot(every.block_size, every["median"], color="0.6", lw=1, label="median start")
-    for place, (name, look) in enumerate(LOOKS.items()):
-        line = judged[judged.criterion == name]
-        if len(line):
-            around = [(line.value - line.low).clip(0), (line.high - line.value).clip(0)]
-            _bars(axis, line.block_size + 0.08 * (place - 3), line.value, around, look, name)
+    for place, (name, (shade, marker)) in enumerate(LOOKS.items()):
+        chosen = judged[judged.criterion == name]
+        if len(chosen):
+            around = (chosen.value - chosen.low).clip(0), (chosen.high - chosen.value).clip(0)
+            places = chosen.block_size + 0.08 * (place - 3)
+            style = {"color": shade, "marker": marker, "ms": 4, "lw": 1, "elinewidth": 0.8}
+            axis.errorbar(places, chosen.value, around, label=name, **style)
     axis.set_xlabel("block size $n$ (layers)")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _symmetric_log(axis)
 
 
-def _bars(axis, x, value, around, look: tuple[str, str], label: str) -> None:
-    """A line with bars, of damages."""
-    style = {"color": look[0], "marker": look[1], "ms": 4, "lw": 1, "elinewidth": 0.8}
-    axis.errorbar(x, value, around, label=label, **style)
+def _symmetric_log(axis) -> None:
     axis.set_yscale("symlog", linthresh=0.1)
     axis.yaxis.set_major_formatter("{x:g}")
 
@@ -335,11 +328,11 @@ def figure_layers(damages: pd.DataFrame, changes: pd.DataFrame) -> Figure:
         figure, axes = plt.subplots(count, 2, figsize=size, squeeze=False)
         for (left, right), (name, of_model) in zip(axes, models, strict=True):
             for criterion, style in UPDATES.items():
-                line = of_model[of_model.criterion == criterion]
-                left.plot(line.block_start, line.value, marker=".", **style)
+                update = of_model[of_model.criterion == criterion]
+                left.plot(update.block_start, update.value, marker=".", **style)
             single = of_model[of_model.criterion.isna()]
-            around = NORMAL * single.standard_error
-            _bars(right, single.block_start, single.value, around, LAYER, "one layer dropped")
+            line(right, single, "block_start", "one layer dropped", **LAYER)
+            _symmetric_log(right)
             left.set(xlabel="layer $l$", ylabel=CHANGE, yscale="log")
             left.set_title(f"{registry.label(name)}, {of_model.n.iloc[0]} texts", loc="left")
             right.set(xlabel="layer $l$", ylabel="rise of the C4 loss (nats)")
