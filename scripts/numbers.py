@@ -37,6 +37,7 @@ from replication.beyond import (
 from replication.claims.bounds import half_up
 from replication.claims.tables import RunTables
 from replication.figures import heatmaps
+from replication.measure import distance_maps
 
 FILE = paths.RECORDED / "numbers.csv"
 PROFILE = profiles.get(profiles.DRAWN)
@@ -132,7 +133,9 @@ def score_tables(run: RunTables) -> Iterator[tuple[str, pd.DataFrame]]:
     ranks = distances.groupby(["model", "block_size"]).value.rank()
     yield "distances", distances.assign(rank=ranks)
     yield "islands", islands.tabled(run.maps, (0.04, 0.1)).drop(columns="block_size")
-    recorded = islands.tabled(run.recorded, (0.03, 0.06, 0.08))
+    names = ("qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b")
+    recorded = {name: distance_maps.recorded(name)[0] for name in names}
+    recorded = islands.tabled(recorded, (0.03, 0.06, 0.08))
     yield "islands of the recorded maps", recorded.drop(columns="block_size")
     yield "states", tables.read("states", PROFILE)
 

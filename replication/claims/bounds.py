@@ -129,8 +129,8 @@ class Verdict:
             return float(np.float64(inside) / reach)
 
     @property
-    def where(self) -> str:
-        """What it was found on."""
+    def judged_on(self) -> str:
+        """Model, task and n of the verdict."""
         task = "" if self.task in self.n else self.task
         return ", ".join(filter(None, [self.model, task, self.n]))
 
@@ -162,7 +162,6 @@ def judged(
     unclear: str = "",
     variants: Mapping[str, Interval] | None = None,
     reservation: str = "",
-    remark: str = "",
     healed_tokens: float = 0,
     hours: float = 0.0,
     fewest: int = FEWEST,
@@ -171,7 +170,7 @@ def judged(
 
     n: examples by what they are of. untestable, unclear: why nothing can be said of it on this
     model, or by these data. variants: the same by other definitions. reservation: why it is not
-    decided all the same. remark: what else is known of it. healed_tokens: of each healing (a claim
+    decided all the same. healed_tokens: of each healing (a claim
     on healing is decided only with as many as the paper's). hours: that measuring took. fewest:
     examples that are enough.
     """
@@ -197,7 +196,7 @@ def judged(
         confidence = "points this way" if why else "decided"
         undefined = [name for name, of in definitions.items() if np.isnan(of).any()]
         undefined = f"not defined: {', '.join(undefined)}" if undefined else ""
-        why = "; ".join(filter(None, [why, remark, undefined]))
+        why = "; ".join(filter(None, [why, undefined]))
     value, low, high = interval
     return Verdict(
         claim=claim,
