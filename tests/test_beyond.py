@@ -6,7 +6,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from conftest import ARCHITECTURES, EXPERTS, LAYERS, Characters, real_task, tiny
+from conftest import LAYERS, Characters, real_task, tiny
 from transformers import GenerationConfig
 
 from lib import sweep
@@ -31,7 +31,7 @@ RECIPE = replace(
 
 
 @pytest.mark.parametrize("recomputes", [False, True])
-@pytest.mark.parametrize("name", sorted({*ARCHITECTURES} - {"bloom", *EXPERTS}))
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma3"])
 def test_no_gradient_goes_before_the_cut(name, recomputes, tmp_path):
     """No state up to the cut is part of what the backward pass goes through."""
     model, needed = tiny(name), {}
@@ -133,12 +133,11 @@ class Letters(Characters):
         return ["".join(chr(32 + int(t)) for t in row if int(t) not in skipped) for row in rows]
 
 
-@pytest.mark.parametrize("batch_tokens", [1, 200])
-def test_continuations_are_those_of_greedy_steps(model, batch_tokens):
+def test_continuations_are_those_of_greedy_steps(model):
     """Batched, left-padded and cached, for each block: one token after another, run whole."""
     rows = [Row(tuple(range(3, 3 + n)), ()) for n in (6, 11, 8)]
     blocks = [UNPRUNED, Block(1, 2), Block(4, 2)]
-    written = continuations(model, Letters(), blocks, rows, 6, batch_tokens)
+    written = continuations(model, Letters(), blocks, rows, 6, 200)
     for block in blocks:
         with dropped(model, block), torch.inference_mode():
             for row, text in zip(rows, written[block], strict=True):

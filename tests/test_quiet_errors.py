@@ -15,7 +15,7 @@ from replication.analysis import choice
 from replication.analysis.depth import lower_minus_upper
 from replication.analysis.islands import islands
 from replication.claims.tables import RunTables
-from replication.measure import damage, experiments
+from replication.measure import experiments
 
 SMOKE, PAPER = profiles.get("smoke"), profiles.get("paper")
 
@@ -69,13 +69,6 @@ def test_training_draws_by_the_recipes_seed(base, tmp_path):
 
 
 # ---- which block ---------------------------------------------------------------------------
-
-
-def test_a_rise_has_the_error_of_its_differences():
-    """Texts differ by 4 nats; without the block each loses 1 nat more, exactly."""
-    losses = np.array([[1.0, 5.0, 3.0], [2.0, 6.0, 4.0]])
-    (row,) = damage.rises("m", [[0, 0], [2, 1]], losses, np.array([9.0, 9.0, 9.0])).itertuples()
-    assert (row.value, row.standard_error, row.loss) == pytest.approx((1, 0, 4))
 
 
 def test_a_block_is_ranked_among_those_of_its_own_model():
