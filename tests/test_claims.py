@@ -10,7 +10,7 @@ import pytest
 from lib.blocks import BlockDistances
 from replication import paths, profiles
 from replication import tables as stored
-from replication.analysis import bootstrap, curves, statistics
+from replication.analysis import bootstrap, statistics
 from replication.analysis.curves import curve, transitions
 from replication.analysis.depth import lower_minus_upper
 from replication.claims import bounds, checks, tables
@@ -383,13 +383,6 @@ def test_one_rank_is_not_compared_with_itself():
     assert not list(checks.ranks(a_run(ranks=only)))
 
 
-def test_with_the_paper_s_recipe_every_model_is_healed_for_so_long():
-    paper = profiles.get("paper")
-    for name in paper.models:
-        recipe = profiles.recipe(name, paper)
-        assert recipe.steps * recipe.batch * recipe.max_tokens >= bounds.PAPER_TOKENS
-
-
 def test_deeper_models_are_more_robust_or_not():
     assert verdict(robust((0.2, 0.4, 0.6)), "8").direction == "agrees"
     assert verdict(robust((0.6, 0.4, 0.2)), "8").direction == "differs"
@@ -490,11 +483,6 @@ def test_a_transition_is_where_half_is_lost_if_it_is():
     level = transitions(rows("mmlu", lambda f: 0.8)).iloc[0]
     assert pd.isna(level.fraction) and pd.isna(level.block_size)
     assert level.low == max(SIZES) / L and level.high == np.inf
-
-
-def test_a_line_is_made_monotone_by_the_nearest_values():
-    line = np.array([[0.0, 0.4, 0.2, 0.9, 0.8]])
-    np.testing.assert_allclose(curves.monotone(line), [[0, 0.3, 0.3, 0.85, 0.85]])
 
 
 def test_saying_yes_is_no_signal():
