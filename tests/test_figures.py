@@ -17,7 +17,7 @@ from lib.blocks import Block, BlockDistances
 from lib.models import registry
 from replication import figures, measure, profiles, tables
 from replication.analysis.choice import beside_distances
-from replication.beyond import biases, dose, last_layers, letters, repair, which_block
+from replication.beyond import dose, letters, repair, which_block
 from replication.claims.bounds import Verdict
 from replication.figures import damage, heatmaps, style
 from replication.figures.curves import most_healed
@@ -143,59 +143,10 @@ def cuts(**lines) -> pd.DataFrame:
     return table.assign(treatment=treatment, **more)
 
 
-FLAT = [0.5, 0.48, 0.49, 0.28, 0.27]
 FALLS = [0.4, 0.35, 0.3, 0.3, 0.3]
 
 
-@pytest.mark.parametrize(
-    "early_exit, similarity, said",
-    [
-        (FLAT, FALLS, {"flat: 3 layers", "one letter\nfor everything"}),
-        (FLAT[:3], FALLS, {"flat: 3 layers"}),
-        (FLAT, FLAT, set()),  # no other than similarity
-        (FALLS, FALLS, set()),
-    ],
-)
-def test_the_finding_of_figure_cuts_is_of_its_data(early_exit, similarity, said):
-    figure = letters.figure_cuts(cuts(early_exit=early_exit, similarity=similarity))
-    assert {text.get_text() for axis in figure.axes for text in axis.texts} == said
-
-
 # ---- what figures say in words: each made of data that would say it, with a signal or without ----
-
-
-def said_by_cuts(signal: bool):
-    table = cuts(early_exit=FLAT, similarity=FALLS).assign(majority=0.25 if signal else 0.45)
-    return letters.figure_cuts(table)
-
-
-def said_by_letters(signal: bool):
-    forms = {"letters": FALLS, "content": FLAT}
-    tables = [cuts(similarity=values).assign(form=form) for form, values in forms.items()]
-    table = pd.concat(tables).assign(questions="mmlu", majority=0.25)
-    table.loc[table.form.eq("letters") & (not signal), "majority"] = 0.45
-    return letters.figure_letters(table)
-
-
-def said_by_biases(signal: bool):
-    values = dict(zip(biases.MEASURES, (0.3, 0.6, 0.8 if signal else 0.52), strict=False))
-    table = pd.concat(
-        cuts(early_exit=FLAT).assign(measure=measure, value=value)
-        for measure, value in values.items()
-    )
-    table = table.assign(questions="recorded", n=50, share=0.5)
-    table.loc[table.measure == biases.AUC, "chance"] = 0.5
-    right = [np.arange(50) < 50 * value for value in table.value]
-    table = table.assign(examples=[1.0 * row for row in right], weights=[np.ones(50)] * len(table))
-    return biases.figure_biases(table)
-
-
-def said_by_last_layers(signal: bool):
-    lines = {strategy: FLAT for strategy in last_layers.KEPT.values()}
-    lines[last_layers.KEPT[1]] = FALLS
-    floor = 0.25 if signal else 0.45
-    table = cuts(**lines).assign(questions="mmlu", form="letters", floor=floor)
-    return last_layers.figure_last_layers(table, damages(True))
 
 
 def damages(signal: bool) -> pd.DataFrame:
@@ -261,9 +212,6 @@ def said_by_doses(signal: bool):
 
 
 SAID = {
-    letters: [said_by_cuts, said_by_letters],
-    biases: [said_by_biases],
-    last_layers: [said_by_last_layers],
     which_block: [said_by_layers],
     damage: [said_by_damage],
     heatmaps: [said_by_distances],

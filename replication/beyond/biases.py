@@ -30,11 +30,9 @@ from replication.analysis.curves import SIGNAL, transitions
 from replication.beyond.letters import healed_depths
 from replication.beyond.panels import label_rows, line
 from replication.figures.style import (
-    NORMAL,
     STYLE,
     WIDTH,
     colour,
-    finding,
     finished,
     nothing_measured,
 )
@@ -135,15 +133,6 @@ def letter_measures(scores: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def gains(measured: pd.DataFrame) -> pd.DataFrame:
-    """Return what removing biases adds to the accuracy of each score, paired on its questions.
-
-    measured: of letter_measures. Columns as of `bootstrap.paired`; task is the set of questions.
-    """
-    of_sets = measured.assign(task=measured.questions)
-    return paired(of_sets, "measure", ACCURACY, UNBIASED)
-
-
 def beside_healing(measured: pd.DataFrame) -> pd.DataFrame:
     """Return what removing biases and what healing brings back, a row a cut; of letter_measures.
 
@@ -167,13 +156,10 @@ def knowing(measured: pd.DataFrame) -> pd.DataFrame:
 
     A signal: an AUC at least curves.SIGNAL standard errors above one half, on some question set.
     """
-    known = measured.model.isin(_with_signal(measured))
-    return measured[known] if known.any() else measured
-
-
-def _with_signal(measured: pd.DataFrame) -> pd.Series:
     whole = measured[(measured.block_size == 0) & (measured.measure == AUC)]
-    return whole.model[whole.value - whole.chance >= SIGNAL * whole.standard_error]
+    signal = whole.value - whole.chance >= SIGNAL * whole.standard_error
+    known = measured.model.isin(whole.model[signal])
+    return measured[known] if known.any() else measured
 
 
 def halves(measured: pd.DataFrame) -> pd.DataFrame:
@@ -263,7 +249,6 @@ def figure_biases(measured: pd.DataFrame) -> Figure:
             below.set_xlabel("layers dropped")
             below.xaxis.set_major_locator(MaxNLocator(integer=True))
         label_rows(figure, axes, ("MMLU accuracy", "share of the\ncommonest letter"))
-        _say_gain(dict(zip(columns, axes[0], strict=True)), table)
         axes[1, 0].set_ylim(0, 1.05)
         return finished(figure, measured, legend="bars: 95 %")
 
@@ -279,16 +264,3 @@ def _panels(above, below, panel: pd.DataFrame) -> None:
                 scores = scores.sort_values("block_size")
                 below.plot(scores.block_size, scores.share, ms=3, **look)
     above.set_title(f"n = {panel.n.max():.0f}", loc="right", fontsize=7)
-
-
-def _say_gain(axes: dict, table: pd.DataFrame) -> None:
-    """Write where removing the biases gains most in a model with a signal, if beyond chance."""
-    known = table[table.model.isin(_with_signal(table))]
-    heights = known.set_index(["model", "strategy", "measure", "questions", "block_size"]).value
-    for row in gains(known).nlargest(1, "difference").itertuples():
-        if row.difference > NORMAL * row.standard_error:
-            axis = axes[row.model, row.strategy]
-            axis.set_ylim(top=axis.get_ylim()[1] + 0.1)  # room for it above the lines
-            height = heights[row.model, row.strategy, UNBIASED, row.task, row.block_size]
-            text = f"biases removed:\n{row.difference:+.2f}"
-            finding(axis, text, (row.block_size, height), (-35, 42))

@@ -9,21 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.blocks import Block
 from lib.models import registry
-from replication.analysis.curves import no_signal
 from replication.beyond.letters import FORMS
 from replication.beyond.panels import line
 from replication.figures.style import (
-    NORMAL,
     STYLE,
     WIDTH,
     colour,
-    finding,
     finished,
     nothing_measured,
 )
@@ -156,7 +152,6 @@ def figure_last_layers(scores: pd.DataFrame, damages: pd.DataFrame) -> Figure:
         _lines(axes[-1], rises)
         axes[-1].set_title("rise of the C4\nloss (nats)", loc="left")
         axes[0].set_ylabel(f"accuracy of\n{registry.label(measured.model.iloc[0])}")
-        _say_second(dict(zip(panels, axes, strict=False)), measured)
         table = pd.concat([measured, rises])
         return finished(figure, table, legend="bars: 95 %")
 
@@ -175,22 +170,3 @@ def _lines(axis, scores: pd.DataFrame) -> None:
             line(axis, of_cut, "block_size", strategy, **look)
     axis.set_xlabel("layers dropped")
     axis.set_xticks(sorted(set(scores.block_size[scores.block_size > 0])))
-
-
-def _say_second(axes: dict, measured: pd.DataFrame) -> None:
-    """Write what keeping a second layer gains where it gains most, of the panels with a signal, if
-    that is beyond chance."""
-    points = []
-    for panel, axis in axes.items():
-        scores = _of_panel(measured, panel)
-        if any(map(no_signal, scores[scores.block_size == 0].itertuples())):
-            continue
-        one, two = (scores[scores.strategy == KEPT[kept]] for kept in (1, 2))
-        both = two.merge(one, on="block_size", suffixes=("", "_one"))
-        both["gain"] = both.value - both.value_one
-        points.append(both.assign(axis=axis))
-    for row in pd.concat(points).nlargest(1, "gain").itertuples() if points else ():
-        if row.gain > NORMAL * np.hypot(row.standard_error, row.standard_error_one):
-            row.axis.set_ylim(top=row.axis.get_ylim()[1] + 0.45)  # room for it above the lines
-            text = f"a second layer\nkept: {row.gain:+.2f}"
-            finding(row.axis, text, (row.block_size, row.value), (6, 26))

@@ -5,8 +5,6 @@ likelihood of each answer's text. Between both: the options are listed, and thei
 three kinds of cut, and by four measures.
 """
 
-from functools import partial
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -15,8 +13,7 @@ from lib.blocks import WITH_EXIT
 from lib.evaluation import weighted_mean
 from lib.models import registry
 from replication.analysis import curves
-from replication.figures.curves import CONSTANT, TASKS, grid
-from replication.figures.style import NORMAL, finding
+from replication.figures.curves import TASKS, grid
 from replication.measure.experiments import QA, cuts, healed, unhealed, unpruned
 from replication.measure.request import Request
 from replication.profiles import Profile
@@ -144,27 +141,7 @@ def figure_letters(scores: pd.DataFrame) -> Figure:
     table = clearest(scores, ["model", "questions"])
     panels = table.model.map(registry.label) + "\n" + table.questions.map(TASKS)
     table = table.assign(variant=table.form, panel=panels)
-    mark = partial(_letters_without_knowledge, table)
-    return grid(table, table.strategy, "variant", of="panel", find=mark)
-
-
-def _letters_without_knowledge(table: pd.DataFrame, axes: dict) -> None:
-    """Write where content is furthest above letters, if both have a signal and it is beyond
-    chance."""
-    both = table[table.form.isin(["letters", "content"])]
-    if any(map(curves.no_signal, both[both.block_size == 0].itertuples())):
-        return
-    cuts = both[(both.strategy == "similarity") & (both.treatment == "unhealed")]
-    values = cuts.pivot(index=["block_size", "fraction"], columns="form", values="value")
-    values = values.reindex(columns=["letters", "content"]).dropna()
-    errors = cuts.groupby("block_size").standard_error.agg(np.linalg.norm)
-    apart = (values.content - values.letters).nlargest(1)
-    for (n, fraction), difference in apart.items():
-        if difference > NORMAL * errors[n]:
-            letters, content = values.loc[n, fraction]
-            text = f"{n} layers dropped:\n{content:.2f} by content,\n{letters:.2f} by letter"
-            (axis,) = [axis for (_, title), axis in axes.items() if title == "similarity"]
-            finding(axis, text, (fraction, content), (14, 17))
+    return grid(table, table.strategy, "variant", of="panel")
 
 
 def figure_cuts(scores: pd.DataFrame) -> Figure:
@@ -174,30 +151,4 @@ def figure_cuts(scores: pd.DataFrame) -> Figure:
     shots = table.shots.map("{:.0f}-shot".format)
     titles = table.task.map(FORMS_OF_CUTS) + ", " + shots
     table = table.assign(panel="accuracy of\n" + table.model.map(registry.label))
-    mark = partial(_flat_then_one_letter, table[table.task == "mmlu"])
-    return grid(table, titles, "strategy", of="panel", find=mark)
-
-
-def _flat_then_one_letter(table: pd.DataFrame, axes: dict) -> None:
-    """Write how far the early exit stays flat, if the model has something to lose and the exit is
-    flat further than similarity, and where it begins to give one letter to all questions."""
-    if any(map(curves.no_signal, table[table.block_size == 0].itertuples())):
-        return
-    flat = {strategy: flat_up_to(table, strategy) for strategy in ("early exit", "similarity")}
-    panels = [axis for (_, title), axis in axes.items() if title.startswith("MMLU")]
-    line = table[table.strategy == "early exit"].set_index("block_size")
-    for axis in panels if flat["early exit"] > max(1, flat["similarity"]) else ():
-        end = line.loc[flat["early exit"]]
-        text = f"flat: {flat['early exit']} layers"
-        finding(axis, text, (end.fraction, end.value), (12, 34))
-        one_letter = line[(line.commonest > CONSTANT) & (line.index > end.name)]
-        for first in one_letter.sort_index().head(1).itertuples():
-            finding(axis, "one letter\nfor everything", (first.fraction, first.value), (26, 44))
-
-
-def flat_up_to(scores: pd.DataFrame, strategy: str) -> int:
-    """How many layers may be dropped before a score lies below the unpruned one's 95 % interval."""
-    (whole, *_) = scores[scores.block_size == 0].itertuples()
-    line = scores[(scores.strategy == strategy) & scores.value.notna()].sort_values("block_size")
-    holds = line.value >= whole.value - NORMAL * whole.standard_error
-    return int(line.block_size[holds.cummin()].max()) if holds.cummin().any() else 0
+    return grid(table, titles, "strategy", of="panel")
