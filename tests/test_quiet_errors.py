@@ -10,7 +10,7 @@ from conftest import Distances, score
 from lib.blocks import BlockDistances
 from lib.data import sets
 from lib.healing import packing, training
-from replication import analysis, profiles
+from replication import profiles
 from replication.analysis import choice
 from replication.analysis.depth import lower_minus_upper
 from replication.analysis.islands import islands
@@ -110,18 +110,6 @@ def test_an_islands_stability_is_that_at_its_own_threshold():
 
 
 # ---- statistics ----------------------------------------------------------------------------
-
-
-def test_forms_of_the_same_questions_are_drawn_together():
-    """The same answers in both forms: what is kept differs by nothing, in every resample."""
-    rows = [
-        score(depth, right, questions="mmlu", form=form, task=task)
-        for form, task in (("letters", "mmlu"), ("content", "mmlu_content"))
-        for depth, right in enumerate([75, 60, 50, 40, 30])
-    ]
-    content = analysis.kept(pd.DataFrame(rows), "form").set_index("form").loc["content"]
-    assert content.kept.tolist() == pytest.approx([0.7, 0.5, 0.3, 0.1])
-    assert not content[["apart", "apart_low", "apart_high"]].to_numpy().any()
 
 
 def test_a_line_begins_at_its_own_variants_unpruned_score():
