@@ -52,7 +52,7 @@ MEASURES = {ACCURACY: 1 / LETTERS, UNBIASED: 1 / LETTERS, AUC: 0.5}  # what know
 
 
 def letter_biases(name: str, distances, profile: Profile) -> list[Request]:
-    """MMLU by letter at every size up to MOST; column questions.
+    """Return MMLU by letter at every size up to MOST; column questions.
 
     Others are asked only where every subject has as many again.
     """
@@ -69,7 +69,8 @@ def letter_biases(name: str, distances, profile: Profile) -> list[Request]:
 
 
 def around_healing(name: str, distances, profile: Profile) -> list[Request]:
-    """Answers by letter before and after healing, of the profile's main model; column questions.
+    """Return answers by letter before and after healing, of the profile's main model; column
+    questions.
 
     MMLU along the healed curve. At the first healed depth of `letters.forms`, and asked like it,
     also after an early exit.

@@ -37,7 +37,7 @@ LABELS = (
 
 
 def doses(name: str, distances, profile: Profile) -> list[Request]:
-    """Both strategies, unhealed and healed for each length, and the control.
+    """Return both strategies, unhealed and healed for each length, and the control.
 
     The unpruned and unhealed scores begin each line, at 0 steps. Columns steps and tokens.
     """
@@ -66,7 +66,7 @@ measure.TABLES["trainings"] = scores.trainings
 
 
 def gap_left(doses: pd.DataFrame) -> pd.DataFrame:
-    """How much more C4 loss simple pruning has than similarity's after healing, by tokens.
+    """Return how much more C4 loss simple pruning has than similarity's after healing, by tokens.
 
     gap: nats, paired on texts, with its 95 % interval; losses count at most ln V: beyond that a
     model is not more ignorant, only surer. share: of the gap of the cuts that are not healed; none
@@ -97,7 +97,7 @@ def gap_left(doses: pd.DataFrame) -> pd.DataFrame:
 
 
 def figure_dose(doses: pd.DataFrame, gaps: pd.DataFrame) -> Figure:
-    """A column a depth: loss, accuracy, and the gap between the strategies, against tokens.
+    """Draw a column a depth: loss, accuracy, and the gap between the strategies, against tokens.
 
     doses: the scores of `requests`; gaps: of gap_left. Dotted: not healed.
     """

@@ -71,7 +71,7 @@ request.BLOCKS["patched"] = FirstTokenPatched
 
 
 def last_layers(name: str, distances, profile: Profile) -> list[Request]:
-    """Questions to the profile's main model after each of these cuts; columns questions and form.
+    """Return the questions after each of these cuts, of the main model; columns questions and form.
 
     At every second size up to DEEPEST; MMLU as in notebook 02, ARC-Easy as in `letters.forms`, and
     with the first token patched.
@@ -96,18 +96,20 @@ def last_layers(name: str, distances, profile: Profile) -> list[Request]:
 
 
 def patched(cut: Request) -> Request:
-    """The score of the same block where the first token's state goes on as in the whole model."""
+    """Return the score of the same block where the first token's state goes on as in the whole
+    model."""
     params = cut.params | {"patched": "first token"}
     return Request(cut.kind, params, cut.labels | {"strategy": PATCHED})
 
 
 def sizes(layers: int, profile: Profile) -> list[int]:
-    """Numbers of layers to drop: every second one, up to DEEPEST of all, at least 1."""
+    """Return numbers of layers to drop: every second one, up to DEEPEST of all, at least 1."""
     return [n for n in profile.block_sizes(layers)[::2] if n <= max(1, DEEPEST * layers)]
 
 
 def blocks(layers: int, kept: int, sizes: list[int]) -> list[Block]:
-    """The blocks of `sizes` that end before the last `kept` layers, where a layer before stays."""
+    """Return the blocks of `sizes` that end before the last `kept` layers, where a layer before
+    stays."""
     return [Block(layers - kept - n, n) for n in sizes if n + kept < layers]
 
 
@@ -127,7 +129,7 @@ def losses(damages: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def figure_last_layers(scores: pd.DataFrame, damages: pd.DataFrame) -> Figure:
-    """One model's answers and loss against the layers dropped, a line for each number of last
+    """Draw one model's answers and loss against the layers dropped, a line for each number of last
     layers that are kept. Bars: 95 %.
 
     scores: of `requests`; damages: of damage.measure.

@@ -30,7 +30,8 @@ MEASURES = ("accuracy", "margin (nats)", "share of the commonest answer", "bits 
 
 
 def forms(name: str, distances, profile: Profile) -> list[Request]:
-    """The same questions asked both ways, after as many solved examples, of the models to study.
+    """Return the same questions asked both ways, after as many solved examples, of the models to
+    study.
 
     At every second size, also with an early exit; at every second depth where the profile heals,
     there healed, too. Columns questions and form.
@@ -51,13 +52,13 @@ def forms(name: str, distances, profile: Profile) -> list[Request]:
 
 
 def healed_depths(profile: Profile, layers: int, name: str) -> list[int]:
-    """Every second number of layers dropped at which the profile heals; at most two: all."""
+    """Return every second number of layers dropped at which the profile heals; at most two: all."""
     depths = profile.healed_sizes(layers, name)
     return depths[1::2] if len(depths) > 2 else depths
 
 
 def exits(name: str, distances, profile: Profile) -> list[Request]:
-    """MMLU and ARC-Easy at every size, also with an early exit, of the models to study."""
+    """Return MMLU and ARC-Easy at every size, also with an early exit, of the models to study."""
     if name not in profile.study_models:
         return []
     return unhealed(name, distances, profile, QA[::2], WITH_EXIT)
@@ -125,7 +126,8 @@ def clearest(scores: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
 
 def figure_measures(measured: pd.DataFrame) -> Figure:
-    """The same answers of one model by four measures, a row a task; measured: of `measures`."""
+    """Draw the same answers of one model by four measures, a row a task; measured: of
+    `measures`."""
     accuracies = measured[measured.measure == "accuracy"]
     (name, *_) = clearest(accuracies, ["model"]).model
     table = measured[measured.model == name]
@@ -136,7 +138,7 @@ def figure_measures(measured: pd.DataFrame) -> Figure:
 
 
 def figure_letters(scores: pd.DataFrame) -> Figure:
-    """The same questions by letter and by content, a column a strategy: of the model and the
+    """Draw the same questions by letter and by content, a column a strategy: of the model and the
     question set that both forms tell most of."""
     table = clearest(scores, ["model", "questions"])
     panels = table.model.map(registry.label) + "\n" + table.questions.map(TASKS)
@@ -145,7 +147,7 @@ def figure_letters(scores: pd.DataFrame) -> Figure:
 
 
 def figure_cuts(scores: pd.DataFrame) -> Figure:
-    """One model that can answer by letter, unhealed, with three kinds of cut: MMLU by letter,
+    """Draw one model that can answer by letter, unhealed, with three kinds of cut: MMLU by letter,
     ARC-Easy by content."""
     table = clearest(scores, ["model"])
     shots = table.shots.map("{:.0f}-shot".format)

@@ -29,7 +29,7 @@ COLUMNS = (*CUT, "n", "same_letter", "same_option", "measure", "value", "standar
 
 
 def option_orders(name: str, distances, profile: Profile) -> list[Request]:
-    """ARC-Easy in each order, after as many examples as `letters.forms`, of the main model.
+    """Return ARC-Easy in each order, after as many examples as `letters.forms`, of the main model.
 
     At the sizes of `last_layers`, and where both `letters.forms` and the profile heal.
     """
@@ -43,7 +43,7 @@ def option_orders(name: str, distances, profile: Profile) -> list[Request]:
 
 
 def by_order(scores: pd.DataFrame) -> pd.DataFrame:
-    """What asking in all orders does: a row a measure, of each cut that was asked in all of them.
+    """Return what asking in all orders does: a row a measure of each cut that was asked in all.
 
     scores: of `requests`. measure: "as answered" in the order of the data set; "biases removed",
     of `biases.without_bias`; "all orders", as answered, mean over the orders; "mean option", of the
@@ -79,5 +79,6 @@ def by_order(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _unchanged(chosen: np.ndarray, weights: np.ndarray) -> float:
-    """The share of questions with one and the same choice in all orders; chosen: (orders, n)."""
+    """Return the share of questions with one and the same choice in all orders; chosen: (orders,
+    n)."""
     return float(np.average((chosen == chosen[0]).all(axis=0), weights=weights))

@@ -54,7 +54,8 @@ SHARE = "share of the added\nC4 loss repaired"
 
 
 def linear_maps(name: str, distances, profile: Profile) -> list[Request]:
-    """The plain cut, healed, and with linear maps in its place: both strategies, three depths.
+    """Return the plain cut, healed, and with linear maps in its place: both strategies, three
+    depths.
 
     Column repair.
     """
@@ -77,7 +78,8 @@ def linear_maps(name: str, distances, profile: Profile) -> list[Request]:
 
 
 def repairs(name: str, distances, profile: Profile) -> list[Request]:
-    """All repairs of the similar block at the middle depth: those of `maps`, and other healings.
+    """Return all repairs of the similar block at the middle depth: those of `maps`, and other
+    healings.
 
     Fewer steps; about as many parameters as the full map (of the ranks of notebook 07); adapters
     after the cut only (if layers are there). The models of notebook 07 are asked ARC-Easy's test
@@ -107,7 +109,7 @@ def repairs(name: str, distances, profile: Profile) -> list[Request]:
 
 
 def _other_healings(name: str, block: Block, layers_left: int, profile: Profile) -> dict[str, dict]:
-    """Changes of the recipe, by the name of the repair."""
+    """Return changes of the recipe, by the name of the repair."""
     healing = recipe(name, profile)
     changes = {"LoRA, a quarter of the steps": {"steps": max(1, healing.steps // 4)}}
     adapter = _adapter(name)
@@ -136,7 +138,8 @@ def _adapter(name: str) -> int | None:
 
 
 def _three_sizes(name: str, distances, profile: Profile) -> list[int]:
-    """The first, middle and last number of layers dropped of those at which healings are made."""
+    """Return the first, middle and last number of layers dropped of those at which healings are
+    made."""
     sizes = profile.healed_sizes(distances.num_layers, name)
     return sorted({sizes[0], _middle(sizes), sizes[-1]})
 
@@ -149,7 +152,7 @@ def _middle(sizes: Sequence[int]) -> int:
 
 
 def fetch(requests: Sequence[Request]) -> list[dict]:
-    """The records of scores with a linear map, measured if they are missing."""
+    """Return the records of scores with a linear map, measured if they are missing."""
     return fetching.fetch(requests, _measure)
 
 

@@ -90,7 +90,8 @@ measure.FETCH["states"], measure.TABLES["states"] = fetch, table
 
 
 def _values(params: dict) -> dict:
-    """Per text, what `of_text` gives: of blocks in the order of `all_blocks`, of layers."""
+    """Return what `of_text` gives of each text: of blocks in the order of `all_blocks`, of
+    layers."""
     import torch  # here, since the plan reads `requests` and loads no torch
 
     from lib.models import loading
@@ -142,7 +143,7 @@ def _rows(model: str, values: dict) -> list[dict]:
 
 
 def head_to_head(damages: pd.DataFrame, states: pd.DataFrame, maps: dict) -> pd.DataFrame:
-    """The damage of each criterion's choice of every size up to half of the layers.
+    """Return the damage of each criterion's choice of every size up to half of the layers.
 
     damages: the table of damage.measure; states: of `measure`.
     One row per model, criterion, source (the texts that the criterion reads) and block_size; SPARED
@@ -186,13 +187,14 @@ def head_to_head(damages: pd.DataFrame, states: pd.DataFrame, maps: dict) -> pd.
 
 
 def sink_layer(states: pd.DataFrame) -> int:
-    """The layer after the first that changes the first token most: it makes the attention sink."""
+    """Return the layer after the first that changes the first token most: it makes the attention
+    sink."""
     first = states[(states.criterion == "update, first token") & (states.block_start > 0)]
     return int(first.groupby("block_start").value.mean().idxmax())
 
 
 def _chosen(table: pd.DataFrame) -> dict[int, list[int]]:
-    """The start of least value of each size, by either half of the texts."""
+    """Return the start of least value of each size, by either half of the texts."""
     starts = {}
     for size, rows in table.groupby("block_size"):
         values = np.stack(rows.examples)
@@ -203,7 +205,7 @@ def _chosen(table: pd.DataFrame) -> dict[int, list[int]]:
 
 
 def _judged(rises: np.ndarray, tokens: np.ndarray, starts: dict) -> dict[str, dict]:
-    """Columns of `head_to_head` of each criterion.
+    """Return columns of `head_to_head` of each criterion.
 
     rises: the damage of all blocks of a size, (starts, n); starts: two, chosen by half.
     """
@@ -229,7 +231,7 @@ def _judged(rises: np.ndarray, tokens: np.ndarray, starts: dict) -> dict[str, di
 
 
 def summary(judged: pd.DataFrame) -> pd.DataFrame:
-    """One line a model, criterion and source, over the sizes of `head_to_head`.
+    """Return a row a model, criterion and source, over the sizes of `head_to_head`.
 
     best_three: at how many sizes its block is among the three of least damage; as_a_random_start:
     at how many it is no better than the median block. excess: the mean over sizes, in nats.
@@ -254,9 +256,9 @@ def summary(judged: pd.DataFrame) -> pd.DataFrame:
 
 
 def figure_criteria(judged: pd.DataFrame, summary: pd.DataFrame) -> Figure:
-    """A column a model: the damage of each criterion's choice at every size, and the mean excess
-    over the damage map's own choice. Bars: 95 % intervals over texts; grey: quartiles of all
-    starts.
+    """Draw a column a model: the damage of each criterion's choice at every size, and the mean
+    excess over the damage map's own choice. Bars: 95 % intervals over texts; grey: quartiles of
+    all starts.
 
     judged: of `head_to_head`; summary: of `summary`.
     """
@@ -301,7 +303,7 @@ def _symmetric_log(axis) -> None:
 
 
 def _excess(axis, summary: pd.DataFrame) -> None:
-    """The mean excess over sizes of each criterion, in the order of LOOKS."""
+    """Draw the mean excess over sizes of each criterion, in the order of LOOKS."""
     for row in summary.itertuples():
         shade, marker = LOOKS[row.criterion]
         around = [[row.excess - row.excess_low], [row.excess_high - row.excess]]
@@ -314,7 +316,7 @@ def _excess(axis, summary: pd.DataFrame) -> None:
 
 
 def figure_layers(damages: pd.DataFrame, changes: pd.DataFrame) -> Figure:
-    """A row a model: how much each layer changes the stream of the C4 texts, and the damage of
+    """Draw a row a model: how much each layer changes the stream of the C4 texts, and the damage of
     dropping it. Bars: 95 %.
 
     damages: of damage.measure; changes: of `measure`.

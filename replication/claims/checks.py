@@ -85,7 +85,8 @@ UNTESTABLE = {  # part: why two lines cannot tell, if they cannot
 
 
 def verdicts(run: RunTables) -> list[Verdict]:
-    """Every part of every claim, in claims.csv's order: its verdicts, or that it was not run."""
+    """Return every part of every claim, in claims.csv's order: its verdicts, or that it was not
+    run."""
     every = []
     for part, line in LINES.items():
         every += on_lines(run, part, *line)
@@ -163,7 +164,8 @@ def _curves(
 
 
 def _untestable(run: RunTables, part: str, model: str, task: str) -> str:
-    """Why a part cannot be judged on a model, although its lines were measured; "" if it can."""
+    """Return why a part cannot be judged on a model, although its lines were measured; "" if it
+    can."""
     if part not in UNTESTABLE:
         return ""
     reason, lines = UNTESTABLE[part]
@@ -172,14 +174,15 @@ def _untestable(run: RunTables, part: str, model: str, task: str) -> str:
 
 
 def _unpacked(model: str) -> str:
-    """Why 16 bits of a model are not 16; "" if they are."""
+    """Return why 16 bits of a model are not 16; "" if they are."""
     if registry.resolve(model).kind not in ("asset", "gguf"):
         return ""
     return "the 16-bit weights are unpacked from a file of fewer bits"
 
 
 def _silent(part: str, model: str, gaps: dict[str, float], points: pd.DataFrame) -> Verdict:
-    """Why a model without a signal cannot be judged: it does not know, or was asked too little."""
+    """Return why a model without a signal cannot be judged: it does not know, or was asked too
+    little."""
     task, best = max(gaps.items(), key=lambda pair: pair[1])
     each = ", ".join(f"{name} {gap:.1f}" for name, gap in gaps.items())
     why = f"no signal: standard errors above the floor: {each} (of {SIGNAL})"
@@ -191,7 +194,7 @@ def _silent(part: str, model: str, gaps: dict[str, float], points: pd.DataFrame)
 
 
 def ranks(run: RunTables) -> Iterator[Verdict]:
-    """Claim 11: a lower LoRA rank answers better and has a worse loss."""
+    """Yield claim 11: a lower LoRA rank answers better and has a worse loss."""
     measured = run.points("ranks", treatment="healed")
     if measured.empty or measured["rank"].nunique() < 2:
         return
@@ -223,7 +226,8 @@ def _answered(run: RunTables, model: str) -> dict[str, Curve | None]:
 
 
 def depth(run: RunTables) -> Iterator[Verdict]:
-    """Claim 4: deeper blocks are more similar, blocks with the last layer the most dissimilar."""
+    """Yield claim 4: deeper blocks are more similar, blocks with the last layer the most
+    dissimilar."""
     for model, distances in run.maps.items():
         maps = resampled_map(distances)
         n = {"texts": distances.num_sequences}
@@ -258,13 +262,13 @@ def islands(run: RunTables) -> Iterator[Verdict]:
 
 
 def _shallower(maps: np.ndarray, threshold: float) -> Interval:
-    """The number of islands that are shallower than the main region."""
+    """Return the number of islands that are shallower than the main region."""
     counts = [shallower(matrix, threshold) for matrix in maps]
     return ci95(np.array(counts, float))
 
 
 def damage(run: RunTables) -> Iterator[Verdict]:
-    """Claim 6: dropping shallow layers hurts more than dropping deep ones."""
+    """Yield claim 6: dropping shallow layers hurts more than dropping deep ones."""
     for model in run.models("damage"):
         rows = run.points("damage", model=model)
         num_layers = run.maps[model].num_layers
@@ -277,7 +281,8 @@ def damage(run: RunTables) -> Iterator[Verdict]:
 
 
 def _shallow_minus_deep(rows: pd.DataFrame, num_layers: int, skip: tuple[int, int]) -> Interval:
-    """How much more the loss rises without a shallow block than without a deep one, in nats."""
+    """Return how much more the loss rises without a shallow block than without a deep one, in
+    nats."""
     rises = lower_minus_upper(rows, num_layers, skip)
     weights = np.asarray(rows.weights.iloc[0], float)
     return ci95(resampled(rises[None], weights, "c4")[:, 0])

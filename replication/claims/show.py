@@ -23,7 +23,7 @@ SIDES |= {"open": ("○",), "not testable": ("–",)}
 
 
 def markdown(verdicts: Sequence[Verdict]) -> str:
-    """Every verdict as a row of a table."""
+    """Return every verdict as a row of a table."""
     lines = [
         "| | the paper says | measured, and when it holds | value (95 % interval) | verdict |",
         "|---|---|---|---|---|",
@@ -43,7 +43,8 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
 
 
 def in_words(verdicts: Sequence[Verdict]) -> str:
-    """The 13 claims, a row each: the verdict in words, and the models and tasks that it is about.
+    """Return the 13 claims, a row each: the verdict in words, and the models and tasks that it is
+    about.
 
     Verdicts are counted: a claim has one for each of its parts and models.
     """
@@ -60,7 +61,7 @@ def in_words(verdicts: Sequence[Verdict]) -> str:
 
 
 def _counts(verdicts: Sequence[Verdict]) -> str:
-    """How many verdicts are on each of SIDES, and how many of them are decided."""
+    """Return how many verdicts are on each of SIDES, and how many of them are decided."""
     lights = [verdict.light for verdict in verdicts]
     counts = []
     for side, of_side in SIDES.items():
@@ -72,7 +73,8 @@ def _counts(verdicts: Sequence[Verdict]) -> str:
 
 
 def together(verdicts: Sequence[Verdict]) -> str:
-    """What several verdicts say: the firmest word of COUNTED, or "mixed" if they contradict."""
+    """Return what several verdicts say: the firmest word of COUNTED, or "mixed" if they
+    contradict."""
     if len({verdict.direction for verdict in verdicts if verdict.direction}) == 2:
         return "mixed"
     lights = {verdict.light for verdict in verdicts}

@@ -35,24 +35,26 @@ class RunTables:
     tables: dict[str, pd.DataFrame]
 
     def models(self, table: str) -> list[str]:
-        """The models of a table."""
+        """Return the models of a table."""
         return list(self.tables[table].model.unique()) if table in self.tables else []
 
     def points(self, table: str, **where) -> pd.DataFrame:
-        """The rows of a table that have the values `where`."""
+        """Return the rows of a table that have the values `where`."""
         rows = self.tables.get(table, NOTHING)
         values = rows.reindex(columns=list(where))
         return rows[(values == pd.Series(where)).all(axis=1)]
 
     def line(self, table: str, **where) -> Curve | None:
-        """The curve through the pruned scores that have the values `where`, and the unpruned."""
+        """Return the curve through the pruned scores that have the values `where`, and the
+        unpruned."""
         points = self.points(table, **where)
         same = {column: value for column, value in where.items() if column in SAME}
         unpruned = self.points(table, treatment="unpruned", **same)
         return curve(unpruned.iloc[0], points) if len(unpruned) and len(points) else None
 
     def signals(self, table: str, model: str, tasks: Sequence[str], **where) -> dict[str, float]:
-        """How far the unpruned model is above the floor of each of `tasks`, in standard errors.
+        """Return how far the unpruned model is above the floor of each of `tasks`, in standard
+        errors.
 
         Infinite where a floor is not known. where: of which of several unpruned scores.
         """
@@ -120,7 +122,7 @@ def beside(run: RunTables) -> pd.DataFrame:
 
 
 def deviations(profile: Profile) -> pd.DataFrame:
-    """The counts and settings in which a profile differs from `paper`."""
+    """Return the counts and settings in which a profile differs from `paper`."""
     here, paper = asdict(profile), asdict(profiles.PROFILES["paper"])
     rows = [(name, here[name], paper[name]) for name in here if here[name] != paper[name]]
     return pd.DataFrame(rows, columns=["setting", "here", "paper"])
