@@ -377,6 +377,12 @@ def test_the_test_split_judges_where_all_lines_were_asked_it():
     assert verdict(a_run(lines), "1").direction == "agrees"
 
 
+def test_a_high_ratio_is_the_low_end_of_what_is_saved():
+    one = verdict(RunTables({}, {"cost": cost(prefill=0.6)}), "12b")
+    saved = [(1 - ratio) / 0.5 for ratio in (0.6, 0.62, 0.58)]
+    assert (one.statistic, one.low, one.high) == pytest.approx(saved)
+
+
 def test_one_rank_is_not_compared_with_itself():
     """A record that is not complete holds the recipe's own rank only."""
     only = {task: {2: values[2]} for task, values in RANKS.items()}
