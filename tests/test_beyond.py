@@ -133,8 +133,10 @@ class Letters(Characters):
         return ["".join(chr(32 + int(t)) for t in row if int(t) not in skipped) for row in rows]
 
 
-def test_continuations_are_those_of_greedy_steps(model):
+@pytest.mark.parametrize("name", ["llama", "gemma3", "qwen3_next"])
+def test_continuations_are_those_of_greedy_steps(name):
     """Batched, left-padded and cached, for each block: one token after another, run whole."""
+    model = tiny(name)
     rows = [Row(tuple(range(3, 3 + n)), ()) for n in (6, 11, 8)]
     blocks = [UNPRUNED, Block(1, 2), Block(4, 2)]
     written = continuations(model, Letters(), blocks, rows, 6, 200)
