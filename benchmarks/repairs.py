@@ -2,8 +2,8 @@
 
 The times that a run stores are of different hours, and of healings that begin with a shorter one.
 Here one process on one core takes a few steps of each healing, and fits each map, in turn; the
-least time of each counts. Writes benchmarks/results/repairs.csv, from which the recorded run has
-its minutes, and draws its figure.
+least time of each counts. Writes benchmarks/results/repairs.csv, puts its minutes into the recorded
+tables, and draws its figure: run it after each recording.
 """
 
 import argparse
@@ -20,11 +20,12 @@ from lib.data import sets
 from lib.healing import heal, linear
 from lib.models import loading
 from lib.similarity import calibration_batches
-from replication import figures, profiles, tables
+from replication import figures, paths, profiles, tables
 from replication.beyond import repair
 from replication.measure import cache
 
 MODELS = ("smollm2-135m", "qwen2.5-coder-1.5b")  # of the record
+TIMED = paths.ROOT / "benchmarks/results/repairs.csv"
 STEPS = 3  # of each healing and turn
 
 
@@ -67,14 +68,19 @@ def _step_seconds(model, tokenizer, block, recipe) -> float:
 
 
 def draw(times: pd.DataFrame) -> None:
-    """Put the times into the recorded table of repairs, and draw its figure_repair_cost."""
+    """Put the times into the recorded tables of repairs, and draw figure_repair_cost.
+
+    A repair that was not timed has none: the times of a recording are of different hours.
+    """
     recorded = profiles.get(profiles.DRAWN)
-    table = tables.read("repairs", recorded)
-    repairs = pd.MultiIndex.from_frame(table[["model", "block_size", "repair"]])
-    seconds = 60 * times.set_index(["model", "dropped", "repair"]).minutes.reindex(repairs)
-    timed = (table.strategy == "similarity") & seconds.notna().to_numpy()
-    table.loc[timed, "seconds"] = seconds.to_numpy()[timed]
-    tables.write(table, "repairs", recorded)
+    minutes = times.set_index(["model", "dropped", "repair"]).minutes
+    for name in ("linear_maps", "repairs"):
+        table = tables.read(name, recorded)
+        repaired = ~table.repair.isin(repair.NOT_REPAIRED)
+        timed = table[repaired & (table.strategy == "similarity")]
+        seconds = 60 * minutes.reindex(timed[["model", "block_size", "repair"]]).to_numpy()
+        table.loc[repaired, "seconds"] = pd.Series(seconds, timed.index)
+        tables.write(table, name, recorded)
     figure = repair.figure_repair_cost(table)
     figures.save(figure, "figure_repair_cost", profiles.get(profiles.RECORDED))
 
@@ -86,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     times = pd.concat([repair_times(name, turns) for name in MODELS]).round(2)
     times = times.assign(processor=cache.environment()["processor"], threads=1)
-    times.to_csv(repair.TIMED, index=False)
+    times.to_csv(TIMED, index=False)
     draw(times)
     return 0
 

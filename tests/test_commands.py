@@ -158,7 +158,7 @@ def test_continuations_are_recorded_and_resumed(recorded, monkeypatch, capsys):
 def test_repairs_are_timed_and_drawn(recorded, few_articles, tmp_path, monkeypatch):
     """The recorded table has the times then."""
     monkeypatch.setattr(repairs, "MODELS", ("tiny-random",))
-    monkeypatch.setattr(repairs.repair, "TIMED", tmp_path / "repairs.csv")
+    monkeypatch.setattr(repairs, "TIMED", tmp_path / "repairs.csv")
     monkeypatch.setattr(repairs, "STEPS", 1)
     monkeypatch.setattr(repairs.torch, "set_num_threads", lambda threads: None)
     assert repairs.main(["--turns", "1"]) == 0

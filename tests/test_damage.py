@@ -141,19 +141,6 @@ def test_the_most_similar_block_can_spare_the_sink_layer():
     assert apart.starts[which_block.SPARED, 2] == [2, 2]
 
 
-def test_the_map_is_not_fooled_by_luck():
-    """Where all blocks are equally damaging, choosing the luckiest on the same texts looks good."""
-    matrix = np.random.default_rng(0).random((25, 25))
-    table, maps = synthetic(np.ones((25, 25)), matrix, texts=8, noise=1.0)
-    rows = judged(table, maps)
-    luckiest = [np.stack(of.examples).mean(1).min() for _, of in table.groupby("block_size")]
-    best = rows[rows.criterion == which_block.BEST]
-    assert np.mean(luckiest) < 0.7 and abs(best.value.mean() - 1) < 0.2
-    summary = which_block.summary(rows).set_index("criterion")
-    assert abs(summary.excess["simple"]) < 0.4 and summary.excess_low["simple"] < 0.1
-    assert (summary.sizes == 12).all() and (summary.excess[which_block.BEST] == 0)
-
-
 def test_the_error_of_a_rise_is_paired_on_texts():
     """Texts differ by far more than what the block does to each; the last has twice the tokens."""
     whole, rises, tokens = np.array([1.0, 5.0, 9.0]), np.array([0.5, 0.6, 0.7]), np.array([1, 1, 2])

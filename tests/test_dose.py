@@ -1,6 +1,5 @@
 """Dose and response: the gap that is left is that of the data; the figure is drawn from a run."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -49,36 +48,13 @@ def test_while_a_healed_loss_is_above_that_of_guessing_there_is_no_share():
     assert gaps[gaps.share.isna()].tokens.tolist() == [TOKENS[0]]
 
 
-def test_a_loss_that_is_not_healed_is_drawn_as_measured_and_named(output, monkeypatch):
-    monkeypatch.setattr(plt, "close", lambda *_: None)
-    table = doses(similarity=3.0, simple=3.4)
-    whole = {"treatment": "unpruned", "strategy": "none", "block_size": 0, "value": 3.0}
-    table = pd.concat([pd.DataFrame([table.iloc[0].to_dict() | whole]), table])
-    table["standard_error"] = 0.1
-    figure = dose.figure_dose(table, dose.gap_left(table))
-    dotted = [line for line in figure.axes[0].lines if line.get_linestyle() == ":"]
-    heights = {line.get_label(): line.get_ydata()[0] for line in dotted}
-    unhealed = table[table.treatment == "unhealed"].set_index("strategy").value
-    assert heights == {f"{name}, not healed": value for name, value in unhealed.items()}
-    (legend,) = figure.legends
-    assert heights.keys() <= {text.get_text() for text in legend.get_texts()}
-    plt.close("all")
-
-
-def test_a_run_is_measured_and_drawn(output):
-    profile = profiles.get("smoke", limit=4)
-    maps, profile = measure.distances(profile)
+def test_a_run_is_measured_and_its_trainings_are_shown_step_by_step(output):
+    maps, profile = measure.distances(profiles.get("smoke", limit=4))
     table = measure.table(dose.doses, maps, profile)
     assert set(table.treatment) == {"unpruned", "unhealed", "healed", "control"}
     assert set(table.steps) == {0, *profile.dose_steps} and table.value.notna().all()
     assert (table.tokens == table.steps * profile.heal_batch * profile.heal_tokens).all()
-    drawn = dose.figure_dose(table, dose.gap_left(table)).table
-    assert drawn.gap.notna().any()
-
-
-def test_every_training_is_drawn_step_by_step(output):
-    profile = profiles.get("smoke", limit=4)
-    maps, profile = measure.distances(profile)
+    assert dose.figure_dose(table, dose.gap_left(table)).table.gap.notna().any()
     healings = measure.table(dose.trainings, maps, profile)
     lengths = set(zip(healings.strategy, healings.block_size, healings.steps, strict=True))
     assert len(lengths) == len(healings)  # none twice, although the longest dose is of figure 1d

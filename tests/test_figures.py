@@ -16,7 +16,7 @@ from lib import storage
 from lib.blocks import Block, BlockDistances
 from lib.models import registry
 from replication import figures, measure, profiles, tables
-from replication.beyond import biases, dose, last_layers, letters, repair, which_block
+from replication.beyond import dose, letters, repair, which_block
 from replication.claims.bounds import Verdict
 from replication.figures import style
 from replication.figures.curves import in_units_of_chance, most_healed
@@ -231,42 +231,10 @@ def cuts(**lines) -> pd.DataFrame:
     return table.assign(treatment=treatment, **more)
 
 
-FLAT = [0.5, 0.48, 0.49, 0.28, 0.27]
 FALLS = [0.4, 0.35, 0.3, 0.3, 0.3]
 
 
-def said_by_cuts(signal: bool):
-    table = cuts(early_exit=FLAT, similarity=FALLS).assign(majority=0.25 if signal else 0.45)
-    return letters.figure_cuts(table)
-
-
-def said_by_letters(signal: bool):
-    forms = {"letters": FALLS, "content": FLAT}
-    tables = [cuts(similarity=values).assign(form=form) for form, values in forms.items()]
-    table = pd.concat(tables).assign(questions="mmlu", majority=0.25)
-    table.loc[table.form.eq("letters") & (not signal), "majority"] = 0.45
-    return letters.figure_letters(table)
-
-
-def said_by_biases(signal: bool):
-    values = dict(zip(biases.MEASURES, (0.3, 0.6, 0.8 if signal else 0.52), strict=False))
-    table = pd.concat(
-        cuts(early_exit=FLAT).assign(measure=measure, value=value)
-        for measure, value in values.items()
-    )
-    table = table.assign(questions="recorded", n=50, share=0.5)
-    table.loc[table.measure == biases.MEASURES[2], "chance"] = 0.5
-    right = [np.arange(50) < 50 * value for value in table.value]
-    table = table.assign(examples=[1.0 * row for row in right], weights=[np.ones(50)] * len(table))
-    return biases.figure_biases(table)
-
-
-def said_by_last_layers(signal: bool):
-    lines = {strategy: FLAT for strategy in last_layers.KEPT.values()}
-    lines[last_layers.KEPT[1]] = FALLS
-    floor = 0.25 if signal else 0.45
-    table = cuts(**lines).assign(questions="mmlu", form="letters", floor=floor)
-    return last_layers.figure_last_layers(table, damages(True))
+# ---- what figures say in words: each made of data that would say it, with a signal or without ----
 
 
 def damages(signal: bool) -> pd.DataFrame:
@@ -314,9 +282,6 @@ def said_by_doses(signal: bool):
 
 
 SAID = {
-    letters: [said_by_cuts, said_by_letters],
-    biases: [said_by_biases],
-    last_layers: [said_by_last_layers],
     which_block: [said_by_layers],
     dose: [said_by_doses],
 }

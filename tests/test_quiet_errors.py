@@ -10,12 +10,12 @@ from conftest import Distances, score
 from lib.blocks import BlockDistances
 from lib.data import sets
 from lib.healing import packing, training
-from replication import analysis, profiles
+from replication import profiles
 from replication.analysis import choice
 from replication.analysis.depth import lower_minus_upper
 from replication.analysis.islands import islands
 from replication.claims.tables import RunTables
-from replication.measure import damage, experiments
+from replication.measure import experiments
 
 SMOKE, PAPER = profiles.get("smoke"), profiles.get("paper")
 
@@ -71,13 +71,6 @@ def test_training_draws_by_the_recipes_seed(base, tmp_path):
 # ---- which block ---------------------------------------------------------------------------
 
 
-def test_a_rise_has_the_error_of_its_differences():
-    """Texts differ by 4 nats; without the block each loses 1 nat more, exactly."""
-    losses = np.array([[1.0, 5.0, 3.0], [2.0, 6.0, 4.0]])
-    (row,) = damage.rises("m", [[0, 0], [2, 1]], losses, np.array([9.0, 9.0, 9.0])).itertuples()
-    assert (row.value, row.standard_error, row.loss) == pytest.approx((1, 0, 4))
-
-
 def test_a_block_is_ranked_among_those_of_its_own_model():
     """In both models damage and distance order the three blocks alike; one is all the lighter."""
     tables, maps = [], {}
@@ -117,18 +110,6 @@ def test_an_islands_stability_is_that_at_its_own_threshold():
 
 
 # ---- statistics ----------------------------------------------------------------------------
-
-
-def test_forms_of_the_same_questions_are_drawn_together():
-    """The same answers in both forms: what is kept differs by nothing, in every resample."""
-    rows = [
-        score(depth, right, questions="mmlu", form=form, task=task)
-        for form, task in (("letters", "mmlu"), ("content", "mmlu_content"))
-        for depth, right in enumerate([75, 60, 50, 40, 30])
-    ]
-    content = analysis.kept(pd.DataFrame(rows), "form").set_index("form").loc["content"]
-    assert content.kept.tolist() == pytest.approx([0.7, 0.5, 0.3, 0.1])
-    assert not content[["apart", "apart_low", "apart_high"]].to_numpy().any()
 
 
 def test_a_line_begins_at_its_own_variants_unpruned_score():

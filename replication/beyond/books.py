@@ -62,7 +62,7 @@ STORIES = ("mmlu", "hellaswag", "gsm8k_bpb")  # of the profile's main model
 
 
 def books(name: str, distances, profile: Profile) -> list[Request]:
-    """At every second size; columns questions and book."""
+    """Return the questions of both books at every second size; columns questions and book."""
     sizes, requested = profile.block_sizes(distances.num_layers)[::2], []
     for questions, closed in CLOSED.items():
         for book, task in {"open": questions, "closed": closed}.items():
@@ -73,7 +73,8 @@ def books(name: str, distances, profile: Profile) -> list[Request]:
 
 
 def stories(name: str, distances, profile: Profile) -> list[Request]:
-    """MMLU by letter, HellaSwag and GSM8K's gold solutions, with similarity and an early exit.
+    """Return MMLU by letter, HellaSwag and GSM8K's gold solutions, with similarity and an early
+    exit.
 
     Of the profile's main model, at the sizes of `last_layers`; MMLU as in notebook 02, of HellaSwag
     as many questions as `letters.forms` asks.
@@ -88,14 +89,14 @@ def stories(name: str, distances, profile: Profile) -> list[Request]:
 
 
 def figure_stories(scores: pd.DataFrame) -> Figure:
-    """One model, unhealed: what each of two cuts does to letters, to stories and to sums."""
+    """Draw one model, unhealed: what each of two cuts does to letters, to stories and to sums."""
     table = scores.assign(panel=scores.model.map(registry.label))
     titles = table.task.map(TASKS)
     return grid(table, titles, "strategy", row="panel", sharey=False)
 
 
 def figure_books(scores: pd.DataFrame) -> Figure:
-    """The same questions with and without the passage that answers them, a column a model: of
+    """Draw the same questions with and without the passage that answers them, a column a model: of
     those of which both were asked."""
     pruned = scores[(scores.block_size > 0) & scores.value.notna()]
     forms = pruned.groupby(["model", "questions"]).book.nunique()

@@ -14,8 +14,8 @@ from lib.blocks import STRATEGIES, UNPRUNED
 from lib.models import registry
 from replication import measure
 from replication.analysis.bootstrap import ci_columns, resampled
+from replication.beyond.panels import label_rows, line
 from replication.figures.style import (
-    NORMAL,
     STYLE,
     WIDTH,
     finding,
@@ -37,7 +37,7 @@ LABELS = (
 
 
 def doses(name: str, distances, profile: Profile) -> list[Request]:
-    """Both strategies, unhealed and healed for each length, and the control.
+    """Return both strategies, unhealed and healed for each length, and the control.
 
     The unpruned and unhealed scores begin each line, at 0 steps. Columns steps and tokens.
     """
@@ -66,43 +66,38 @@ measure.TABLES["trainings"] = scores.trainings
 
 
 def gap_left(doses: pd.DataFrame) -> pd.DataFrame:
-    """How much more C4 loss simple pruning has than similarity's after healing, by tokens.
+    """Return how much more C4 loss simple pruning has than similarity's after healing, by tokens.
 
     gap: nats, paired on texts, with its 95 % interval; losses count at most ln V: beyond that a
     model is not more ignorant, only surer. share: of the gap of the cuts that are not healed; none
     where these are not apart, or where a healed loss lies beyond ln V.
     """
-    losses = doses[(doses.task == "c4") & doses.value.notna()]
-    losses = losses[losses.block_size > 0]
-    cut = ["model", "block_size"]
+    losses = doses[(doses.task == "c4") & doses.value.notna() & (doses.block_size > 0)]
+    cut, pair = ["model", "block_size"], ["similarity", "simple"]
     rows = []
     for (model, size, tokens), points in losses.groupby([*cut, "tokens"]):
-        of_strategy = points.drop_duplicates("strategy").set_index("strategy")
-        if {"similarity", "simple"} <= set(of_strategy.index):
-            examples = of_strategy.examples
-            pair = np.stack([examples["similarity"], examples["simple"]])
-            weights = np.asarray(of_strategy.weights.iloc[0])
-            guessing = of_strategy.chance.iloc[0]
-            drawn = np.minimum(resampled(pair, weights, "c4"), guessing)
-            healed = of_strategy.value[["similarity", "simple"]]
-            within = tokens == 0 or (healed <= guessing).all()
+        by_strategy = points.drop_duplicates("strategy").set_index("strategy")
+        if set(pair) <= set(by_strategy.index):
+            both = by_strategy.loc[pair]
+            guessing = both.chance.iloc[0]
+            means = resampled(np.stack(both.examples), np.asarray(both.weights.iloc[0]), "c4")
+            similar, simple = np.minimum(means, guessing).T
+            within = tokens == 0 or (both.value <= guessing).all()
             row = {"model": model, "block_size": size, "tokens": tokens, "within": within}
-            rows.append(row | ci_columns(np.diff(drawn)[:, 0], "gap"))
+            rows.append(row | ci_columns(simple - similar, "gap"))
     gaps = pd.DataFrame(rows, columns=[*cut, "tokens", "within", "gap", "low", "high"])
     unhealed = gaps[(gaps.tokens == 0) & (gaps.low > 0)].set_index(cut).gap
-    cuts_of_rows = pd.MultiIndex.from_frame(gaps[cut])
-    whole = unhealed.reindex(cuts_of_rows).to_numpy()
+    whole = unhealed.reindex(pd.MultiIndex.from_frame(gaps[cut])).to_numpy()
     whole = np.where(gaps.pop("within"), whole, np.nan)
-    return gaps.assign(
-        share=gaps.gap / whole, share_low=gaps.low / whole, share_high=gaps.high / whole
-    )
+    ends = {"share_low": gaps.low / whole, "share_high": gaps.high / whole}
+    return gaps.assign(share=gaps.gap / whole, **ends)
 
 
 # ---- the figure -----------------------------------------------------------------------------
 
 
 def figure_dose(doses: pd.DataFrame, gaps: pd.DataFrame) -> Figure:
-    """A column a depth: loss, accuracy, and the gap between the strategies, against tokens.
+    """Draw a column a depth: loss, accuracy, and the gap between the strategies, against tokens.
 
     doses: the scores of `requests`; gaps: of gap_left. Dotted: not healed.
     """
@@ -115,24 +110,19 @@ def figure_dose(doses: pd.DataFrame, gaps: pd.DataFrame) -> Figure:
     grid = {"squeeze": False, "sharex": True, "sharey": "row"}
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(3, len(sizes), figsize=(WIDTH, 7.4), **grid)
-        for axis in axes.flat:
-            axis.set_xscale("log")
         for (loss, accuracy, gap), size in zip(axes.T, sizes, strict=True):
             of_size = doses[doses.block_size.isin([0, size])]
-            loss.set_yscale("log")
+            loss.set_title(f"{size} layers dropped", loc="left")
+            loss.set(xscale="log", yscale="log")
             _lines(loss, of_size[of_size.task == "c4"])
             _lines(accuracy, of_size[of_size.task == "arc_easy"])
             _gap(gap, gaps[(gaps.tokens > 0) & (gaps.block_size == size)])
-            loss.set_title(f"{size} layers dropped", loc="left")
         figure.suptitle(model, fontsize=9)
         for axis in axes.flat:
             axis.axvline(PAPER_TOKENS, color="0.7", lw=1, ls="-.", label="the paper's tokens")
             if not axis.containers:
                 axis.remove()
-        for row, label in zip(axes, LABELS, strict=True):
-            for axis in [axis for axis in row if axis in figure.axes][:1]:
-                axis.set_ylabel(label)
-                axis.tick_params(labelleft=True)
+        label_rows(figure, axes, LABELS)
         for column in axes.T:
             lowest = [axis for axis in column if axis in figure.axes][-1]
             lowest.set_xlabel("tokens of healing")
@@ -145,35 +135,31 @@ def _lines(axis, rows: pd.DataFrame) -> None:
     if rows.empty:  # the job of a model that is healed for one length
         return
     unpruned = rows[rows.treatment == "unpruned"].iloc[0]
+    is_loss = unpruned.task == "c4"
     axis.axhline(unpruned.value, color="black", ls="--", lw=1, label="unpruned, not healed")
-    if unpruned.task == "c4":
+    if is_loss:
         axis.axhline(unpruned.chance, color="grey", ls=(0, (5, 3)), lw=1, label="guessing, ln V")
         axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 4)))
         axis.yaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_minor_locator(NullLocator())
     others = rows[rows.treatment != "unpruned"]
-    for strategy, line in others.groupby("strategy", sort=False):
+    for strategy, of_strategy in others.groupby("strategy", sort=False):
         shade, marker, label = LOOKS[strategy]
-        unhealed = line[line.treatment == "unhealed"]
-        for value in unhealed.value:
+        for value in of_strategy.value[of_strategy.treatment == "unhealed"]:
             axis.axhline(value, color=shade, ls=":", lw=1.2, label=f"{label}, not healed")
-        healed = line[line.treatment.isin(["healed", "control"])]
-        healed = healed.sort_values("tokens")
-        bars = NORMAL * healed.standard_error
-        style = {"color": shade, "marker": marker, "ms": 4, "elinewidth": 0.8}
-        axis.errorbar(healed.tokens, healed.value, bars, label=label, **style)
-    of = "texts" if unpruned.task == "c4" else "questions"
-    axis.set_title(f"{unpruned.n:.0f} {of}", loc="right", fontsize=7)
-    if unpruned.task == "arc_easy":
+        healed = of_strategy[of_strategy.treatment != "unhealed"]
+        line(axis, healed, "tokens", label, color=shade, marker=marker, ms=4)
+    axis.set_title(
+        f"{unpruned.n:.0f} {'texts' if is_loss else 'questions'}", loc="right", fontsize=7
+    )
+    if not is_loss:
         axis.axhline(unpruned.floor, color="grey", ls="-.", lw=1, label="floor")
 
 
 def _gap(axis, gaps: pd.DataFrame) -> None:
     if gaps.share.isna().all():
         return
-    below = gaps.share - gaps.share_low
-    above = gaps.share_high - gaps.share
-    bars = np.array([below, above])
+    bars = gaps.share - gaps.share_low, gaps.share_high - gaps.share
     style = {"color": "black", "marker": "o", "ms": 4, "elinewidth": 0.8}
     axis.errorbar(gaps.tokens, gaps.share, bars, **style)
     axis.axhline(0, color="0.5", lw=0.8)

@@ -9,20 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.blocks import Block
 from lib.models import registry
-from replication.analysis.curves import no_signal
 from replication.beyond.letters import FORMS
+from replication.beyond.panels import line
 from replication.figures.style import (
-    NORMAL,
     STYLE,
     WIDTH,
     colour,
-    finding,
     finished,
     nothing_measured,
 )
@@ -74,7 +71,7 @@ request.BLOCKS["patched"] = FirstTokenPatched
 
 
 def last_layers(name: str, distances, profile: Profile) -> list[Request]:
-    """Questions to the profile's main model after each of these cuts; columns questions and form.
+    """Return the questions after each of these cuts, of the main model; columns questions and form.
 
     At every second size up to DEEPEST; MMLU as in notebook 02, ARC-Easy as in `letters.forms`, and
     with the first token patched.
@@ -99,41 +96,40 @@ def last_layers(name: str, distances, profile: Profile) -> list[Request]:
 
 
 def patched(cut: Request) -> Request:
-    """The score of the same block where the first token's state goes on as in the whole model."""
+    """Return the score of the same block where the first token's state goes on as in the whole
+    model."""
     params = cut.params | {"patched": "first token"}
     return Request(cut.kind, params, cut.labels | {"strategy": PATCHED})
 
 
 def sizes(layers: int, profile: Profile) -> list[int]:
-    """Numbers of layers to drop: every second one, up to DEEPEST of all, at least 1."""
+    """Return numbers of layers to drop: every second one, up to DEEPEST of all, at least 1."""
     return [n for n in profile.block_sizes(layers)[::2] if n <= max(1, DEEPEST * layers)]
 
 
 def blocks(layers: int, kept: int, sizes: list[int]) -> list[Block]:
-    """The blocks of `sizes` that end before the last `kept` layers, where a layer before stays."""
+    """Return the blocks of `sizes` that end before the last `kept` layers, where a layer before
+    stays."""
     return [Block(layers - kept - n, n) for n in sizes if n + kept < layers]
 
 
 def losses(damages: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
-    """The rise of the C4 loss of the same cuts, from the damage map; columns as of `scores`.
+    """Return the rise of the C4 loss of the same cuts, from the damage map; columns as of `scores`.
 
     damages: of damage.measure; scores: of `requests`.
     """
     (name, *_) = scores.model
     of_model = damages[damages.model == name]
     layers = of_model.block_size.max() + 1
-    of_cuts = [
-        of_model.assign(strategy=strategy)[
-            (of_model.block_start + of_model.block_size == layers - kept)
-            & (of_model.block_size <= scores.block_size.max())
-        ]
-        for kept, strategy in KEPT.items()
-    ]
-    return pd.concat(of_cuts).assign(questions="c4", form="loss", treatment="unhealed")
+    kept = layers - of_model.block_start - of_model.block_size
+    kept = kept.sort_values(kind="stable")
+    cuts = of_model.loc[kept.index].assign(strategy=kept.map(KEPT), questions="c4", form="loss")
+    cuts = cuts[cuts.strategy.notna() & (cuts.block_size <= scores.block_size.max())]
+    return cuts.assign(treatment="unhealed")
 
 
 def figure_last_layers(scores: pd.DataFrame, damages: pd.DataFrame) -> Figure:
-    """One model's answers and loss against the layers dropped, a line for each number of last
+    """Draw one model's answers and loss against the layers dropped, a line for each number of last
     layers that are kept. Bars: 95 %.
 
     scores: of `requests`; damages: of damage.measure.
@@ -158,7 +154,6 @@ def figure_last_layers(scores: pd.DataFrame, damages: pd.DataFrame) -> Figure:
         _lines(axes[-1], rises)
         axes[-1].set_title("rise of the C4\nloss (nats)", loc="left")
         axes[0].set_ylabel(f"accuracy of\n{registry.label(measured.model.iloc[0])}")
-        _say_second(dict(zip(panels, axes, strict=False)), measured)
         table = pd.concat([measured, rises])
         return finished(figure, table, legend="bars: 95 %")
 
@@ -168,35 +163,12 @@ def _of_panel(scores: pd.DataFrame, panel: tuple[str, str]) -> pd.DataFrame:
     return scores[(scores.questions == questions) & (scores.form == form)]
 
 
-def _lines(axis, table: pd.DataFrame) -> None:
-    """A line for each number of layers that are kept."""
-    for strategy, (shade, marker, line_style) in LOOKS.items():
-        line = table[table.strategy == strategy].sort_values("block_size")
-        style = {"color": shade, "marker": marker, "ls": line_style}
-        style |= {"ms": 3.5, "lw": 1, "elinewidth": 0.8}
-        if len(line):
-            bars = NORMAL * line.standard_error
-            axis.errorbar(line.block_size, line.value, bars, label=strategy, **style)
+def _lines(axis, scores: pd.DataFrame) -> None:
+    """Draw a line for each number of layers that are kept."""
+    for strategy, (shade, marker, style) in LOOKS.items():
+        of_cut = scores[scores.strategy == strategy]
+        if len(of_cut):
+            look = {"color": shade, "marker": marker, "ls": style, "ms": 3.5, "lw": 1}
+            line(axis, of_cut, "block_size", strategy, **look)
     axis.set_xlabel("layers dropped")
-    axis.set_xticks(sorted(set(table.block_size[table.block_size > 0])))
-
-
-def _say_second(axes: dict, measured: pd.DataFrame) -> None:
-    """Write what keeping a second layer gains where it gains most, of the panels with a signal, if
-    that is beyond chance."""
-    keys = ["questions", "form", "block_size"]
-    whole = measured[measured.block_size == 0]
-    silent = whole[[no_signal(row) for row in whole.itertuples()]]
-    of_silent = measured.set_index(keys[:2]).index.isin(silent.set_index(keys[:2]).index)
-    cuts = measured[(measured.block_size > 0) & ~of_silent]
-    of_cuts = {strategy: rows.set_index(keys) for strategy, rows in cuts.groupby("strategy")}
-    if not {KEPT[1], KEPT[2]} <= of_cuts.keys():
-        return
-    one, two = of_cuts[KEPT[1]], of_cuts[KEPT[2]]
-    gains = (two.value - one.value).dropna()
-    errors = np.hypot(two.standard_error, one.standard_error)
-    if len(gains) and gains.max() > NORMAL * errors[gains.idxmax()]:
-        (questions, form, size), gain = gains.idxmax(), gains.max()
-        axis, point = axes[questions, form], (size, two.value[gains.idxmax()])
-        axis.set_ylim(top=axis.get_ylim()[1] + 0.45)  # room for it above the lines
-        finding(axis, f"a second layer\nkept: {gain:+.2f}", point, (6, 26))
+    axis.set_xticks(sorted(set(scores.block_size[scores.block_size > 0])))

@@ -17,9 +17,7 @@ from lib.data import encoding, prompts
 from lib.evaluation import KINDS, weighted_mean
 from lib.models import registry
 from replication.analysis import curves
-from replication.analysis.bootstrap import ci_columns, resampled
-from replication.figures.curves import CONSTANT, TASKS, grid
-from replication.figures.style import NORMAL, finding
+from replication.figures.curves import TASKS, grid
 from replication.measure.experiments import QA, cuts, healed, unhealed, unpruned
 from replication.measure.request import TASK_VERSIONS, Request
 from replication.profiles import Profile
@@ -63,12 +61,11 @@ KINDS["arc_easy_listed"] = replace(ARC_EASY, build=partial(prompts.arc_easy, for
 TASK_VERSIONS["mmlu_content"] = 1  # its blind prompt, too
 
 MEASURES = ("accuracy", "margin (nats)", "share of the commonest answer", "bits per byte")
-RISING = ("share of the commonest answer", "bits per byte")  # of MEASURES, as answers get worse
-LINE = ["model", "task", "strategy", "treatment"]
 
 
 def forms(name: str, distances, profile: Profile) -> list[Request]:
-    """The same questions asked both ways, after as many solved examples, of the models to study.
+    """Return the same questions asked both ways, after as many solved examples, of the models to
+    study.
 
     At every second size, also with an early exit; at every second depth where the profile heals,
     there healed, too. Columns questions and form.
@@ -89,13 +86,13 @@ def forms(name: str, distances, profile: Profile) -> list[Request]:
 
 
 def healed_depths(profile: Profile, layers: int, name: str) -> list[int]:
-    """Every second number of layers dropped at which the profile heals; at most two: all."""
+    """Return every second number of layers dropped at which the profile heals; at most two: all."""
     depths = profile.healed_sizes(layers, name)
     return depths[1::2] if len(depths) > 2 else depths
 
 
 def exits(name: str, distances, profile: Profile) -> list[Request]:
-    """MMLU and ARC-Easy at every size, also with an early exit, of the models to study."""
+    """Return MMLU and ARC-Easy at every size, also with an early exit, of the models to study."""
     if name not in profile.study_models:
         return []
     return unhealed(name, distances, profile, QA[::2], WITH_EXIT)
@@ -105,12 +102,13 @@ def exits(name: str, distances, profile: Profile) -> list[Request]:
 
 
 def measures(scores: pd.DataFrame) -> pd.DataFrame:
-    """The same answers by four measures, one row a score and measure, from stored log-likelihoods.
+    """Return the same answers by four measures, a row a score and measure.
 
-    accuracy: the threshold that the paper looks at. margin: log-likelihood of the right choice
-    minus that of the best wrong one, mean. share of the commonest answer: how often the place is
-    chosen that is chosen most. bits per byte: of the right choice. Columns value, standard_error
-    and examples are those of the measure; a score that is missing is missing by every measure.
+    All are of the stored log-likelihoods. accuracy: the threshold that the paper looks at. margin:
+    log-likelihood of the right choice minus that of the best wrong one, mean. share of the
+    commonest answer: how often the place is chosen that is chosen most. bits per byte: of the right
+    choice. Columns value, standard_error and examples are those of the measure; a score that is
+    missing is missing by every measure.
     """
     rows = []
     for score in scores[scores.choices.notna() | scores.value.isna()].to_dict("records"):
@@ -128,51 +126,21 @@ def measures(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _by_measure(score: dict) -> dict[str, np.ndarray]:
-    """The value of each question of a score by each of MEASURES."""
-    chosen, margins, right = [], [], []
-    for loglikelihoods, answer in zip(score["choices"], score["answers"], strict=True):
-        chosen.append(int(loglikelihoods.argmax()))
-        margins.append(loglikelihoods[answer] - np.delete(loglikelihoods, answer).max())
-        right.append(loglikelihoods[answer])
+    """Return the value of each question of a score by each of MEASURES."""
     weights = np.asarray(score["weights"], float)
-    bits = -np.array(right) / np.log(2)
+    pairs = list(zip(score["choices"], score["answers"], strict=True))
+    chosen = np.array([choices.argmax() for choices, _ in pairs])
+    right = np.array([choices[answer] for choices, answer in pairs])
+    best_wrong = np.array([np.delete(choices, answer).max() for choices, answer in pairs])
     commonest = np.bincount(chosen, weights).argmax()
-    of_a_byte = score["bits_per_byte"] / (bits @ weights / weights.sum())
-    values = (
-        np.asarray(score["examples"], float),
-        np.array(margins),
-        (np.array(chosen) == commonest) * 1.0,
-        bits * of_a_byte,
-    )
-    return dict(zip(MEASURES, values, strict=True))
-
-
-def largest_step(measured: pd.DataFrame) -> pd.DataFrame:
-    """Is the fall a cliff? The share of it that the one worst step between two depths takes.
-
-    measured: of `measures`. A row a line and measure: largest_step with its 95 % interval over
-    resampled questions, of the whole way between the best and the worst value of the line; even:
-    what it would be if all steps were equal. depths: how many.
-    """
-    measured = measured[measured.value.notna()]
-    unpruned = measured[measured.treatment == "unpruned"]
-    pruned = measured[measured.block_size > 0]
-    rows = []
-    for (measure, *key), points in pruned.groupby(["measure", *LINE]):
-        model, task, *_ = key
-        same = (unpruned.model == model) & (unpruned.task == task)
-        start = unpruned[same & (unpruned.measure == measure)]
-        line = pd.concat([start.head(1), points.sort_values("fraction")])
-        weights = np.asarray(line.weights.iloc[0], float)
-        values = resampled(np.stack(line.examples), weights)
-        falls = np.diff(values) * (1 if measure in RISING else -1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            share = falls.max(1) / np.ptp(values, axis=1)
-        row = {"measure": measure} | dict(zip(LINE, key, strict=True))
-        row |= ci_columns(share, "largest_step")
-        depths = len(points)
-        rows.append(row | {"even": 1 / depths, "depths": depths, "n": line.n.iloc[0]})
-    return pd.DataFrame(rows)
+    bits = -right / np.log(2)
+    bytes_per_question = np.average(bits, weights=weights) / score["bits_per_byte"]
+    return {
+        "accuracy": np.asarray(score["examples"], float),
+        "margin (nats)": right - best_wrong,
+        "share of the commonest answer": 1.0 * (chosen == commonest),
+        "bits per byte": bits / bytes_per_question,
+    }
 
 
 # ---- the figures ----------------------------------------------------------------------------
@@ -181,22 +149,19 @@ FORMS_OF_CUTS = {"mmlu": "MMLU by letter", "arc_easy": "ARC-Easy by content"}
 
 
 def clearest(scores: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """The scores of the model (or other group) that has most to lose by all its unpruned scores:
-    the lowest of them is the most standard errors above its floor."""
-    pruned = scores[(scores.block_size > 0) & scores.value.notna()]
-    measured = pd.MultiIndex.from_frame(pruned[by])
-    groups = pd.MultiIndex.from_frame(scores[by])
-    unpruned = scores[(scores.block_size == 0) & groups.isin(measured)]
+    """Return the scores of the model (or other group) that has most to lose by all its unpruned
+    scores: the lowest of them is the most standard errors above its floor."""
+    groups = scores.set_index(by).index
+    pruned = (scores.block_size > 0) & scores.value.notna()
+    unpruned = scores[(scores.block_size == 0) & groups.isin(groups[pruned])]
     gaps = unpruned.assign(gap=[curves.gap(row) for row in unpruned.itertuples()])
     lowest = gaps.groupby(by, sort=False).gap.min()
-    if lowest.empty:
-        return scores
-    best = lowest.idxmax()
-    return scores[groups == (best if len(by) > 1 else (best,))]
+    return scores if lowest.empty else scores[groups == lowest.idxmax()]
 
 
 def figure_measures(measured: pd.DataFrame) -> Figure:
-    """The same answers of one model by four measures, a row a task; measured: of `measures`."""
+    """Draw the same answers of one model by four measures, a row a task; measured: of
+    `measures`."""
     accuracies = measured[measured.measure == "accuracy"]
     (name, *_) = clearest(accuracies, ["model"]).model
     table = measured[measured.model == name]
@@ -207,68 +172,20 @@ def figure_measures(measured: pd.DataFrame) -> Figure:
 
 
 def figure_letters(scores: pd.DataFrame) -> Figure:
-    """The same questions by letter and by content, a column a strategy: of the model and the
+    """Draw the same questions by letter and by content, a column a strategy: of the model and the
     question set that both forms tell most of."""
     table = clearest(scores, ["model", "questions"])
     panels = table.model.map(registry.label) + "\n" + table.questions.map(TASKS)
     table = table.assign(variant=table.form, panel=panels)
-    mark = partial(_letters_without_knowledge, table)
     titles = table.strategy.where(table.block_size > 0)
-    return grid(table, titles, "variant", row="panel", annotate=mark)
-
-
-def _letters_without_knowledge(table: pd.DataFrame, axes: dict) -> None:
-    """Write where the two forms are furthest apart, if both tell something and that is beyond
-    chance."""
-    whole = table[(table.block_size == 0) & table.form.isin(["letters", "content"])]
-    if any(map(curves.no_signal, whole.itertuples())):
-        return
-    cuts = table[(table.strategy == "similarity") & (table.treatment == "unhealed")]
-    by_form = {form: rows.set_index("block_size") for form, rows in cuts.groupby("form")}
-    if len(by_form) < 2:
-        return
-    letters, content = by_form["letters"], by_form["content"]
-    apart = (content.value - letters.value).dropna()
-    n = apart.idxmax() if len(apart) else 0
-    error = np.hypot(content.standard_error.get(n, 0), letters.standard_error.get(n, 0))
-    if n and apart[n] > NORMAL * error:
-        by_content, by_letter = content.value[n], letters.value[n]
-        text = f"{n} layers dropped:\n{by_content:.2f} by content,\n{by_letter:.2f} by letter"
-        (axis,) = [axis for (_, title), axis in axes.items() if title == "similarity"]
-        finding(axis, text, (content.fraction[n], by_content), (14, 17))
+    return grid(table, titles, "variant", row="panel")
 
 
 def figure_cuts(scores: pd.DataFrame) -> Figure:
-    """One model that can answer by letter, unhealed, with three kinds of cut: MMLU by letter,
+    """Draw one model that can answer by letter, unhealed, with three kinds of cut: MMLU by letter,
     ARC-Easy by content."""
     table = clearest(scores, ["model"])
     shots = table.shots.map("{:.0f}-shot".format)
     titles = table.task.map(FORMS_OF_CUTS) + ", " + shots
     table = table.assign(panel="accuracy of\n" + table.model.map(registry.label))
-    mark = partial(_flat_then_one_letter, table[table.task == "mmlu"])
-    return grid(table, titles, "strategy", row="panel", annotate=mark)
-
-
-def _flat_then_one_letter(table: pd.DataFrame, axes: dict) -> None:
-    """Write how far the early exit stays flat, if the model has something to lose and the exit is
-    flat further than similarity, and where it begins to give one letter to all questions."""
-    if any(map(curves.no_signal, table[table.block_size == 0].itertuples())):
-        return
-    flat = {strategy: flat_up_to(table, strategy) for strategy in ("early exit", "similarity")}
-    panels = [axis for (_, title), axis in axes.items() if title.startswith("MMLU")]
-    line = table[table.strategy == "early exit"].set_index("block_size")
-    for axis in panels if flat["early exit"] > max(1, flat["similarity"]) else ():
-        end = line.loc[flat["early exit"]]
-        text = f"flat: {flat['early exit']} layers"
-        finding(axis, text, (end.fraction, end.value), (12, 34))
-        one_letter = line[(line.commonest > CONSTANT) & (line.index > end.name)]
-        for first in one_letter.sort_index().head(1).itertuples():
-            finding(axis, "one letter\nfor everything", (first.fraction, first.value), (26, 44))
-
-
-def flat_up_to(scores: pd.DataFrame, strategy: str) -> int:
-    """How many layers may be dropped before a score lies below the unpruned one's 95 % interval."""
-    (whole, *_) = scores[scores.block_size == 0].itertuples()
-    line = scores[(scores.strategy == strategy) & scores.value.notna()].sort_values("block_size")
-    holds = line.value >= whole.value - NORMAL * whole.standard_error
-    return int(line.block_size[holds.cummin()].max()) if holds.cummin().any() else 0
+    return grid(table, titles, "strategy", row="panel")

@@ -15,7 +15,7 @@ import pandas as pd
 from lib.data import prompts
 from lib.evaluation import KINDS, weighted_mean
 from replication.beyond import last_layers
-from replication.beyond.biases import correct, without_bias
+from replication.beyond.biases import LETTERS, answers_by_letter, correct, without_bias
 from replication.beyond.letters import healed_depths
 from replication.measure.experiments import cuts, unpruned
 from replication.measure.request import Request
@@ -45,14 +45,13 @@ for task, places in ORDERS.items():
     form = partial(moved_letters, places=places)
     KINDS[task] = replace(BY_LETTER, build=partial(BY_LETTER.build, scored_form=form))
 
-OPTIONS = len(ORDERS)  # of a question; those with another number are left out
 STRATEGIES = ("similarity", "early exit")
 CUT = ("model", "strategy", "block_size")
 COLUMNS = (*CUT, "n", "same_letter", "same_option", "measure", "value", "standard_error")
 
 
 def option_orders(name: str, distances, profile: Profile) -> list[Request]:
-    """ARC-Easy in each order, after as many examples as `letters.forms`, of the main model.
+    """Return ARC-Easy in each order, after as many examples as `letters.forms`, of the main model.
 
     At the sizes of `last_layers`, and where both `letters.forms` and the profile heal.
     """
@@ -66,7 +65,7 @@ def option_orders(name: str, distances, profile: Profile) -> list[Request]:
 
 
 def by_order(scores: pd.DataFrame) -> pd.DataFrame:
-    """What asking in all orders does: a row a measure, of each cut that was asked in all of them.
+    """Return what asking in all orders does: a row a measure of each cut that was asked in all.
 
     scores: of `requests`. measure: "as answered" in the order of the data set; "biases removed",
     of `biases.without_bias`; "all orders", as answered, mean over the orders; "mean option", of the
@@ -77,42 +76,31 @@ def by_order(scores: pd.DataFrame) -> pd.DataFrame:
     rows = []
     measured = scores[scores.value.notna()]
     for cut, of_cut in measured.groupby(list(CUT), sort=False):
-        of_task = of_cut.drop_duplicates("task").set_index("task")
-        if not set(ORDERS) <= set(of_task.index):
+        by_task = of_cut.drop_duplicates("task").set_index("task").to_dict("index")
+        if not set(ORDERS) <= set(by_task):
             continue
-        of_options, answers, weights = _of_options(of_task)
-        accuracies = [correct(of_order, answers) for of_order in of_options]
-        of_measure = {
+        by_order = [answers_by_letter(by_task[task]) for task in ORDERS]
+        loglikelihoods = np.array([values for values, _, _ in by_order])
+        _, answers, weights = by_order[0]
+        accuracies = [correct(values, answers) for values in loglikelihoods]
+        by_measure = {
             "as answered": accuracies[0],
-            "biases removed": correct(without_bias(of_options[0], weights), answers),
+            "biases removed": correct(without_bias(loglikelihoods[0], weights), answers),
             "all orders": np.mean(accuracies, axis=0),
-            "mean option": correct(of_options.mean(axis=0), answers),
+            "mean option": correct(loglikelihoods.mean(axis=0), answers),
         }
-        options = of_options.argmax(axis=2)
-        letters = (options + np.arange(OPTIONS)[:, None]) % OPTIONS
-        of_all = dict(zip(CUT, cut, strict=True))
-        of_all["n"] = len(answers)
-        of_all["same_letter"] = _unchanged(letters, weights)
-        of_all["same_option"] = _unchanged(options, weights)
-        for measure, of_questions in of_measure.items():
-            value, error = weighted_mean(of_questions, weights)
+        options = loglikelihoods.argmax(axis=2)
+        letters = (options + np.arange(LETTERS)[:, None]) % LETTERS
+        of_all = dict(zip(CUT, cut, strict=True)) | {"n": len(answers)}
+        of_all |= {"same_letter": _unchanged(letters, weights)}
+        of_all |= {"same_option": _unchanged(options, weights)}
+        for measure, examples in by_measure.items():
+            value, error = weighted_mean(examples, weights)
             rows.append(of_all | {"measure": measure, "value": value, "standard_error": error})
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _unchanged(chosen: np.ndarray, weights: np.ndarray) -> float:
-    """The share of questions with one and the same choice in all orders; chosen: (orders, n)."""
+    """Return the share of questions with one and the same choice in all orders; chosen: (orders,
+    n)."""
     return float(np.average((chosen == chosen[0]).all(axis=0), weights=weights))
-
-
-def _of_options(of_task: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Log-likelihoods of the options in each order (orders, n, OPTIONS), answers and weights.
-
-    A stored score has its choices in the order of the options, whatever their letters are.
-    """
-    first = of_task.loc["arc_easy_letters"]
-    questions = [i for i, choices in enumerate(first.choices) if len(choices) == OPTIONS]
-    of_options = [[of_task.loc[task].choices[i] for i in questions] for task in ORDERS]
-    answers = np.array(first.answers)[questions]
-    weights = np.asarray(first.weights, float)[questions]
-    return np.array(of_options), answers, weights

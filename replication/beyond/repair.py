@@ -6,18 +6,19 @@ memory; what is stored are its scores, and once for all maps of a block what eac
 
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from lib.blocks import STRATEGIES, Block, blocks_of
 from lib.data import sets
 from lib.models import registry
-from replication import measure, paths
+from replication import measure
 from replication.analysis.bootstrap import ci_columns, resampled
+from replication.beyond.panels import label_rows
 from replication.figures.curves import TASKS as UNITS
 from replication.figures.style import (
     NORMAL,
@@ -37,35 +38,24 @@ KINDS = ("full", "folded")  # of linear maps, as healing.linear has them
 TASKS = ("c4", "arc_easy")  # that repairs are judged by
 NO_MAP = "no answer: no FFN before the cut that it can be folded into"
 NOT_REPAIRED = {"unpruned", "plain cut"}
-# seconds of the recorded run's repairs, timed side by side: its own are of different hours, and of
-# healings that went on from a shorter one and counted their own steps only
-TIMED = paths.ROOT / "benchmarks" / "results" / "repairs.csv"
 LOOKS = {  # of each repair: colour, marker, line
+    "plain cut": ("black", "x", ":"),
     "LoRA": (colour("LoRA"), "o", "-"),
     "full map": (colour("full map"), "s", "-"),
     "folded map": (colour("folded map"), "D", "--"),
 }
 MARKERS = "v^<"  # of the other healings
-MINUTES = (
-    0.1,
-    0.2,
-    0.5,
-    1,
-    2,
-    5,
-    10,
-    20,
-    50,
-    100,
-    200,
-    500,
-    1000,
-)  # of the axis of figure_repair_cost
+REFERENCES = {
+    "unpruned": {"color": "black", "ls": "--"},
+    "chance": {"color": "grey", "ls": (0, (5, 3))},
+    "plain cut": {"color": "black", "ls": ":"},
+}
 SHARE = "share of the added\nC4 loss repaired"
 
 
 def linear_maps(name: str, distances, profile: Profile) -> list[Request]:
-    """The plain cut, healed, and with linear maps in its place: both strategies, three depths.
+    """Return the plain cut, healed, and with linear maps in its place: both strategies, three
+    depths.
 
     Column repair.
     """
@@ -88,7 +78,8 @@ def linear_maps(name: str, distances, profile: Profile) -> list[Request]:
 
 
 def repairs(name: str, distances, profile: Profile) -> list[Request]:
-    """All repairs of the similar block at the middle depth: those of `maps`, and other healings.
+    """Return all repairs of the similar block at the middle depth: those of `maps`, and other
+    healings.
 
     Fewer steps; about as many parameters as the full map (of the ranks of notebook 07); adapters
     after the cut only (if layers are there). The models of notebook 07 are asked ARC-Easy's test
@@ -118,7 +109,7 @@ def repairs(name: str, distances, profile: Profile) -> list[Request]:
 
 
 def _other_healings(name: str, block: Block, layers_left: int, profile: Profile) -> dict[str, dict]:
-    """Changes of the recipe, by the name of the repair."""
+    """Return changes of the recipe, by the name of the repair."""
     healing = recipe(name, profile)
     changes = {"LoRA, a quarter of the steps": {"steps": max(1, healing.steps // 4)}}
     adapter = _adapter(name)
@@ -147,7 +138,8 @@ def _adapter(name: str) -> int | None:
 
 
 def _three_sizes(name: str, distances, profile: Profile) -> list[int]:
-    """The first, middle and last number of layers dropped of those at which healings are made."""
+    """Return the first, middle and last number of layers dropped of those at which healings are
+    made."""
     sizes = profile.healed_sizes(distances.num_layers, name)
     return sorted({sizes[0], _middle(sizes), sizes[-1]})
 
@@ -160,17 +152,17 @@ def _middle(sizes: Sequence[int]) -> int:
 
 
 def fetch(requests: Sequence[Request]) -> list[dict]:
-    """The records of scores with a linear map, measured if they are missing."""
+    """Return the records of scores with a linear map, measured if they are missing."""
     return fetching.fetch(requests, _measure)
 
 
 def table(requests: Sequence[Request]) -> pd.DataFrame:
     """Return the scores of repairs as rows, each with what it took.
 
-    The columns of `scores.table`, and repair, seconds (of fitting, or of all steps of a healing,
-    also of a shorter one that it went on from; not of loading the model; of the recorded run as in
-    TIMED, NaN for what is not there), parameters (numbers that were trained or fitted), error (of a
-    map, on calibration texts held out: what it leaves of the squared change; 1 for the plain cut).
+    The columns of `scores.table`, and repair, seconds (of fitting, or of all steps of a healing;
+    not of loading the model), parameters (numbers that were trained or fitted), error (of a map, on
+    calibration texts held out: what it leaves of the squared change; 1 for the plain cut). In the
+    recorded run seconds are those that benchmarks/repairs.py timed side by side, NaN elsewhere.
     """
     with_map = [r for r in requests if r.kind == "repair"]
     others = [r for r in requests if r.kind == "scores"]
@@ -184,41 +176,19 @@ measure.TABLES |= {"linear_maps": table, "repairs": table}
 
 
 def _cost(request: Request) -> dict:
-    """Seconds and parameters of a repair, as far as they are known."""
-    unknown = float("nan")
+    """Return seconds, parameters and error of a repair, NaN where they are not known."""
+    unknown = dict.fromkeys(("seconds", "parameters", "error"), float("nan"))
     if request.kind == "repair":
         record = _stored(request.maps)
-        of_maps = record["values"] if record else {}
-        cost = {"seconds": unknown, "parameters": unknown, "error": unknown}
-        cost |= of_maps.get(request.params["map"], {})
-        return cost | {"seconds": _seconds(request, record, cost["seconds"])}
+        return unknown | (record["values"].get(request.params["map"], {}) if record else {})
     recipe = request.recipe
     if recipe is None:
-        return {"seconds": 0.0, "parameters": 0, "error": unknown}
+        return unknown | {"seconds": 0.0, "parameters": 0}
     record, name = _stored(request.healing), request.params["model"]
     layers = (registry.num_layers(name) or 0) - request.block.size - recipe.first_layer
-    return {
-        "seconds": _seconds(request, record, record["seconds"] if record else unknown),
-        "parameters": recipe.rank * layers * (_adapter(name) or unknown),
-        "error": unknown,
-    }
-
-
-def _seconds(request: Request, record: dict | None, stored: float) -> float:
-    """Return the stored seconds of a repair; of a recorded one those of TIMED, or NaN."""
-    if record and not record.get("restored"):
-        return stored
-    if request.labels["strategy"] != "similarity":
-        return float("nan")
-    repair = request.params["model"], request.block.size, request.labels["repair"]
-    return _timed(TIMED).get(repair, float("nan"))
-
-
-@cache
-def _timed(file: Path) -> dict[tuple, float]:
-    """The seconds of each repair in such a table, by model, layers dropped and name."""
-    table = pd.read_csv(file).set_index(["model", "dropped", "repair"])
-    return (60 * table.minutes).to_dict()
+    parameters = recipe.rank * layers * (_adapter(name) or float("nan"))
+    seconds = {"seconds": record["seconds"]} if record else {}
+    return unknown | seconds | {"parameters": parameters}
 
 
 def _stored(request: Request) -> dict | None:
@@ -233,19 +203,16 @@ def _measure(missing: Sequence[Request]) -> None:
     for of_model in grouped(missing, lambda r: r.params["model"]).values():
         weights = (of_model[0].params[key] for key in ("model", "quantization", "dtype"))
         model, tokenizer = loading.load_cached(*weights)
-        fitted = {}
-        for block, requests in grouped(of_model, lambda r: r.block).items():
-            kinds = dict.fromkeys(r.params["map"] for r in requests)
-            of_block = fit(model, tokenizer, requests[0], kinds)
-            fitted |= {(block, kind): of_block.get(kind) for kind in kinds}
+        of_block = grouped(of_model, lambda r: r.block)
+        maps = {block: fit(model, tokenizer, requests[0]) for block, requests in of_block.items()}
         for requests in grouped(of_model, lambda r: r.params["task"]).values():
-            _score(model, tokenizer, requests, fitted)
+            _score(model, tokenizer, requests, maps)
 
 
-def fit(model, tokenizer, request: Request, kinds: Sequence[str]) -> dict:
-    """The linear maps of each of `kinds` (`linear.Mapped`) for the block of a score.
+def fit(model, tokenizer, request: Request) -> dict:
+    """Return the linear maps (`linear.Mapped`) for the block of a score, by kind.
 
-    What they took is stored, if it is not yet.
+    What they took is stored.
     """
     from lib.healing import linear
     from lib.similarity import calibration_batches
@@ -254,34 +221,32 @@ def fit(model, tokenizer, request: Request, kinds: Sequence[str]) -> dict:
     texts = sets.healing_texts(sets.source(params["healing_data"][0]), count)[:count]
     lengths = params["map_tokens"], params["map_batch_tokens"]
     batches = calibration_batches(texts, tokenizer, *lengths)
-    fitted = linear.fitted(model, request.block, kinds, batches)
-    (keyed,) = fetching.keyed_by_machine([request.maps])
-    record = results.load(keyed.kind, keyed.params)
+    fitted = linear.fitted(model, request.block, KINDS, batches)
     costs = {kind: cost for kind, (_, cost) in fitted.items()}
-    costs |= record["values"] if record else {}
     seconds = sum(cost["seconds"] for cost in costs.values())
+    (keyed,) = fetching.keyed_by_machine([request.maps])
     results.save(keyed.kind, keyed.params, costs, seconds)
     return {kind: block for kind, (block, _) in fitted.items()}
 
 
-def _score(model, tokenizer, requests: Sequence[Request], fitted: dict) -> None:
+def _score(model, tokenizer, requests: Sequence[Request], maps: dict) -> None:
     """Sweep one task over all blocks with a map in their place, and store a result each."""
     from lib import evaluation
     from lib.healing import linear
     from lib.sweep import sweep
 
-    of_map = {}
+    request_of = {}
     for r in requests:
-        block = fitted[r.block, r.params["map"]]
+        block = maps[r.block].get(r.params["map"])
         if block is None:
             results.save("repair", r.params, {}, 0, NO_MAP)
         else:
-            of_map[block] = r
+            request_of[block] = r
     task = evaluation.task_of(requests[0].params)
     batch_tokens = requests[0].params["batch_tokens"]
-    with linear.reading_ffn(model, of_map):
-        swept = sweep(model, tokenizer, list(of_map), [task], batch_tokens).to_dict("records")
-    for r, row in zip(of_map.values(), swept[1:], strict=True):
+    with linear.reading_ffn(model, request_of):
+        swept = sweep(model, tokenizer, list(request_of), [task], batch_tokens).to_dict("records")
+    for r, row in zip(request_of.values(), swept[1:], strict=True):
         values = scores.values_of(model, tokenizer, task, row, r.params)
         results.save("repair", r.params, values, 0)
 
@@ -289,176 +254,114 @@ def _score(model, tokenizer, requests: Sequence[Request], fitted: dict) -> None:
 # ---- the statistic --------------------------------------------------------------------------
 
 
-def summary(scores: pd.DataFrame) -> pd.DataFrame:
-    """A row a repair and depth, of scores as `table` gives them.
+def with_shares(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the scores of `table` with the share of the added C4 loss that a repair takes away.
 
-    c4 (nats a token) and arc_easy (accuracy), each with the ends of its 95 % interval; share of the
-    loss that the plain cut adds which the repair takes away (1: all of it); minutes, parameters.
-    """
-    by = ["model", "strategy", "block_size", "repair"]
-    reach = NORMAL * scores.standard_error
-    scores = scores.assign(low=scores.value - reach, high=scores.value + reach)
-    rows = scores.drop_duplicates(by).set_index(by)[["seconds", "parameters"]]
-    for task, of_task in scores.groupby("task", sort=False):
-        of_task = of_task.drop_duplicates(by).set_index(by)
-        for end, column in (("", "value"), (" low", "low"), (" high", "high")):
-            rows[task + end] = of_task[column]
-    rows = rows.reset_index()
-    whole = rows[rows.block_size == 0].set_index("model").c4
-    cut = by[:3]
-    plain = rows[rows.repair == "plain cut"].set_index(cut).c4
-    before = pd.Series(plain.reindex(pd.MultiIndex.from_frame(rows[cut])).values)
-    rows["share"] = (before - rows.c4) / (before - rows.model.map(whole))
-    rows.insert(len(by), "minutes", rows.pop("seconds") / 60)
-    return rows[[column for column in rows if column != "parameters"] + ["parameters"]]
-
-
-def shares(scores: pd.DataFrame) -> pd.DataFrame:
-    """Of each repair and depth: the share of the C4 loss added by the plain cut that it takes away.
-
-    Columns share, share_low and share_high: with a 95 % interval over the texts, paired.
+    Columns share (0: the plain cut, 1: the unpruned model), share_low and share_high: with a 95 %
+    interval over the texts, paired; NaN where it is not a loss or something is not measured.
     """
     losses = scores[(scores.task == "c4") & scores.value.notna()]
-    keys = ["model", "strategy", "block_size", "repair", "task"]
-    whole = losses[losses.block_size == 0].drop_duplicates("model").set_index("model")
-    rows = []
-    for (model, *_), cut in losses[losses.block_size > 0].groupby(keys[:3], sort=False):
-        plain = cut[cut.repair == "plain cut"].head(1)
-        repaired = cut[~cut.repair.isin(NOT_REPAIRED) & cut.model.isin(whole.index)]
-        for row in repaired.to_dict("records") if len(plain) else ():
-            examples = np.stack([whole.examples[model], plain.examples.iloc[0], row["examples"]])
-            unpruned, before, after = resampled(examples, np.asarray(row["weights"]), "c4").T
-            share = (before - after) / (before - unpruned)
-            rows.append({key: row[key] for key in keys} | ci_columns(share, "share", "share_"))
-    return pd.DataFrame(rows, columns=[*keys, "share", "share_low", "share_high"])
+    losses = losses.set_index(["model", "strategy", "block_size", "repair"]).examples.to_dict()
+    columns = []
+    for row in scores.itertuples():
+        cut = row.model, row.strategy, row.block_size
+        lines = (row.model, "none", 0, "unpruned"), (*cut, "plain cut"), (*cut, row.repair)
+        share = {}
+        if row.task == "c4" and row.repair not in NOT_REPAIRED and losses.keys() >= set(lines):
+            examples = np.stack([losses[line] for line in lines])
+            unpruned, before, after = resampled(examples, np.asarray(row.weights), "c4").T
+            share = ci_columns((before - after) / (before - unpruned), "share", "share_")
+        columns.append(share)
+    names = ["share", "share_low", "share_high"]
+    return scores.join(pd.DataFrame(columns, index=scores.index, columns=names))
+
+
+def summary(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return a row a repair, depth and task, of scores as `table` gives them.
+
+    value (nats a token, or accuracy) and share, each with the ends of its 95 % interval; minutes.
+    """
+    reach = NORMAL * scores.standard_error
+    ends = {"low": scores.value - reach, "high": scores.value + reach}
+    rows = with_shares(scores.assign(minutes=scores.seconds / 60, **ends))
+    columns = ["model", "strategy", "block_size", "repair", "task", "value", *ends]
+    return rows[[*columns, "share", "share_low", "share_high", "minutes", "parameters"]]
 
 
 # ---- the figures ----------------------------------------------------------------------------
 
 
 def figure_repair(scores: pd.DataFrame) -> Figure:
-    """What each repair gives back, against the fraction dropped: a column a model and strategy.
-
-    scores: of `table`. Above: `shares`; below: accuracy.
-    """
-    table = _with_shares(scores)
-    columns = _repaired(table, ["model", "strategy"])
-    if not columns:
-        return nothing_measured(table)
-    with plt.rc_context(STYLE):
-        figure, axes = _two_rows(columns)
-        for (model, strategy), (above, below) in zip(columns, axes.T, strict=True):
-            of_model = table[table.model == model]
-            cuts = of_model[of_model.strategy == strategy].sort_values("fraction")
-            above.set_title(f"{registry.label(model)}\n{strategy}", loc="left")
-            for axis, task in ((above, "c4"), (below, "arc_easy")):
-                if _backdrop(axis, of_model[of_model.task == task], cuts):
-                    for place, repair in enumerate(["plain cut", *LOOKS]):
-                        line = cuts[(cuts.task == task) & (cuts.repair == repair)]
-                        _line(axis, line, line.fraction + 0.01 * (place - 1.5), repair)
-                    axis.set_xlabel("fraction dropped")
-        _y_labels(figure, axes)
-        return finished(figure, table, legend="bars: 95 %")
+    """Draw what each repair gives back, against the fraction dropped; scores: of `table`."""
+    return _figure(with_shares(scores), "fraction", "fraction dropped")
 
 
 def figure_repair_cost(scores: pd.DataFrame) -> Figure:
-    """What each repair gives back, against its minutes, at one depth: a column a model.
+    """Draw what each repair gives back, against its minutes, at one depth; scores: of `table`."""
+    table = with_shares(scores).assign(minutes=scores.seconds / 60)
+    return _figure(table, "minutes", "minutes of fitting or training")
 
-    scores: of `table`, of `healings`. Above: `shares`; below: accuracy.
-    """
-    table = _with_shares(scores).assign(minutes=lambda rows: rows.seconds / 60)
-    columns = _repaired(table[table.minutes.notna()], ["model"])
+
+def _figure(table: pd.DataFrame, x: str, label: str) -> Figure:
+    """Draw the repairs against a column: a column a model and strategy; shares above accuracies."""
+    repaired = table[table.value.notna() & table[x].notna() & ~table.repair.isin(NOT_REPAIRED)]
+    columns = list(repaired.groupby(["model", "strategy"], sort=False).groups)
     if not columns:
         return nothing_measured(table)
-    others = [r for r in dict.fromkeys(table.repair) if r not in {*LOOKS, *NOT_REPAIRED}]
-    markers = dict(zip(others, MARKERS, strict=False))
+    others = [repair for repair in dict.fromkeys(repaired.repair) if repair not in LOOKS]
+    looks = LOOKS | {r: (LOOKS["LoRA"][0], m, "") for r, m in zip(others, MARKERS, strict=False)}
     with plt.rc_context(STYLE):
-        figure, axes = _two_rows(columns)
-        for (model,), (above, below) in zip(columns, axes.T, strict=True):
+        size = max(WIDTH, 2.2 * len(columns)), 5
+        figure, axes = plt.subplots(2, len(columns), figsize=size, squeeze=False, sharey="row")
+        for (model, strategy), panels in zip(columns, axes.T, strict=True):
             of_model = table[table.model == model]
-            known = of_model.value.notna() & of_model.minutes.notna()
-            cuts = of_model[(of_model.strategy != "none") & known]
+            cuts = of_model[of_model.strategy.isin(["none", strategy])]
             dropped = f"{cuts.block_size.max()} layers dropped"
-            above.set_title(f"{registry.label(model)}\n{dropped}", loc="left")
-            for axis, task in ((above, "c4"), (below, "arc_easy")):
-                mine = cuts[(cuts.task == task) & ~cuts.repair.isin(NOT_REPAIRED)]
-                if _backdrop(axis, of_model[of_model.task == task], cuts):
-                    for repair, line in mine.groupby("repair", sort=False):
-                        _line(axis, line, line.minutes, repair, markers)
-                    _minutes(axis, cuts.minutes[~cuts.repair.isin(NOT_REPAIRED)])
-        _y_labels(figure, axes)
+            title = f"{registry.label(model)}\n{strategy if x == 'fraction' else dropped}"
+            panels[0].set_title(title, loc="left")
+            for axis, task in zip(panels, TASKS, strict=True):
+                scores = cuts[cuts.task == task]
+                if scores.index.isin(repaired.index).any():
+                    _panel(axis, scores, x, looks)
+                    axis.set_xlabel(label)
+                else:
+                    axis.remove()
+        label_rows(figure, axes, (SHARE, UNITS["arc_easy"]))
         return finished(figure, table, legend="bars: 95 %")
 
 
-def _with_shares(scores: pd.DataFrame) -> pd.DataFrame:
-    """The scores with the columns of `shares`."""
-    keys = ["model", "strategy", "block_size", "repair", "task"]
-    return scores.merge(shares(scores), on=keys, how="left")
-
-
-def _repaired(table: pd.DataFrame, by: list[str]) -> list[tuple]:
-    """The models (and strategies) of which a repair has a score."""
-    repaired = table[table.value.notna() & ~table.repair.isin(NOT_REPAIRED)]
-    return list(repaired[by].drop_duplicates().itertuples(index=False, name=None))
-
-
-def _two_rows(columns: list) -> tuple[Figure, np.ndarray]:
-    """Shares above, accuracies below."""
-    size = max(WIDTH, 2.2 * len(columns)), 5
-    return plt.subplots(2, len(columns), figsize=size, squeeze=False, sharey="row")
-
-
-def _backdrop(axis, of_task: pd.DataFrame, cuts: pd.DataFrame) -> bool:
-    """Draw where the unpruned model, the plain cut and guessing lie; whether some repair is
-    measured there: if none is, the axis is removed."""
-    mine = of_task[of_task.index.isin(cuts.index) & of_task.value.notna()]
-    if mine[~mine.repair.isin(NOT_REPAIRED)].empty:
-        axis.remove()
-        return False
-    whole = of_task[of_task.block_size == 0].iloc[0]
-    is_loss = whole.task == "c4"
-    axis.axhline(1 if is_loss else whole.value, color="black", ls="--", lw=1, label="unpruned")
-    if not is_loss:
-        axis.axhline(whole.chance, color="grey", ls=(0, (5, 3)), lw=1, label="chance")
-    plain = mine[mine.repair == "plain cut"]
-    if is_loss or len(plain) == 1:
-        height = 0 if is_loss else plain.value.iloc[0]
-        axis.axhline(height, color="black", ls=":", lw=1, label="plain cut")
-    of = "texts" if is_loss else "questions"
-    axis.set_title(f"{whole.n:.0f} {of}", loc="right", fontsize=7)
-    return True
-
-
-def _line(axis, line: pd.DataFrame, places: pd.Series, repair: str, markers: dict | None = None):
-    """The marks of one repair, with bars; markers: of other healings than LOOKS has. In loss the
-    plain cut is the line at 0."""
-    is_loss = set(line.task) == {"c4"}
-    if line.empty or (is_loss and repair == "plain cut"):
-        return
-    if repair == "plain cut":
-        look = {"color": "black", "marker": "x", "ls": ":"}
-    elif repair in LOOKS:
-        look = dict(zip(("color", "marker", "ls"), LOOKS[repair], strict=True))
+def _panel(axis, scores: pd.DataFrame, x: str, looks: dict) -> None:
+    """Draw the repairs of one task, and where the unpruned model, the plain cut and chance lie."""
+    whole = scores[scores.block_size == 0].iloc[0]
+    plain = scores[scores.repair == "plain cut"]
+    if whole.task == "c4":
+        unit, heights = "texts", {"unpruned": 1, "plain cut": 0}
+        drawn = scores.assign(value=scores.share)
+        below, above = scores.share - scores.share_low, scores.share_high - scores.share
     else:
-        look = {"color": LOOKS["LoRA"][0], "marker": markers[repair], "ls": "", "mfc": "white"}
-    values, bars = line.value, NORMAL * line.standard_error
-    if is_loss:
-        values, bars = line.share, [line.share - line.share_low, line.share_high - line.share]
-    axis.errorbar(places, values, bars, label=repair, ms=5, elinewidth=0.8, **look)
-
-
-def _minutes(axis, minutes: pd.Series) -> None:
-    """A logarithmic axis with a few plain numbers."""
-    ends = minutes.min() / 1.6, minutes.max() * 1.6
-    axis.set(xscale="log", xlim=ends, xlabel="minutes of fitting or training")
-    axis.minorticks_off()
-    axis.set_xticks([m for m in MINUTES if ends[0] <= m <= ends[1]])
-    axis.xaxis.set_major_formatter("{x:g}")
-
-
-def _y_labels(figure: Figure, axes: np.ndarray) -> None:
-    """The name of a row at its first panel that is drawn."""
-    for row, text in zip(axes, (SHARE, UNITS["arc_easy"]), strict=True):
-        for axis in [axis for axis in row if axis in figure.axes][:1]:
-            axis.set_ylabel(text)
-            axis.tick_params(labelleft=True)
+        unit, heights, drawn = (
+            "questions",
+            {"unpruned": whole.value, "chance": whole.chance},
+            scores,
+        )
+        if len(plain) == 1:
+            heights["plain cut"] = plain.value.iloc[0]
+        below = above = NORMAL * scores.standard_error
+    for name, height in heights.items():
+        axis.axhline(height, label=name, lw=1, **REFERENCES[name])
+    drawn = drawn.assign(below=below, above=above).sort_values("fraction")
+    for place, (repair, (shade, marker, style)) in enumerate(looks.items()):
+        line = drawn[drawn.repair == repair]
+        if x == "minutes" and repair == "plain cut" or line.value.isna().all():
+            continue
+        places = line[x] + (0.01 * (place - 1.5) if x == "fraction" else 0)
+        look = {"color": shade, "marker": marker, "ls": style, "mfc": shade if style else "white"}
+        bars = line.below, line.above
+        axis.errorbar(places, line.value, bars, label=repair, ms=5, elinewidth=0.8, **look)
+    if x == "minutes":
+        minutes = scores.minutes[scores.value.notna() & (scores.minutes > 0)]
+        axis.set(xscale="log", xlim=(minutes.min() / 1.6, minutes.max() * 1.6))
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.xaxis.set_major_formatter("{x:g}")
+    axis.set_title(f"{whole.n:.0f} {unit}", loc="right", fontsize=7)

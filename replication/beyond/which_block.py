@@ -19,7 +19,8 @@ from lib.models import registry
 from replication import measure
 from replication.analysis.bootstrap import ci_columns, resampled
 from replication.analysis.curves import SIGNAL
-from replication.figures.style import NORMAL, STYLE, WIDTH, colour, finding, finished
+from replication.beyond.panels import line
+from replication.figures.style import STYLE, WIDTH, colour, finding, finished
 from replication.measure import fetching
 from replication.measure.damage import all_blocks
 from replication.measure.request import BLOCK, Request
@@ -41,7 +42,7 @@ LOOKS = {  # of each criterion: colour and marker
     BEST: (colour("damage map"), "x"),
     "simple": (colour("simple"), "^"),
 }
-LAYER = (colour("damage map"), "o")  # colour and marker of the damage of a layer
+LAYER = {"color": colour("damage map"), "marker": "o", "ms": 4, "lw": 1}
 PEAK = 2  # times the damage of its neighbours, from which on a layer's is worth a word
 CHANGE = r"$|x^{(l+1)} - x^{(l)}|\;/\;|x^{(l)}|$"
 UPDATES = {
@@ -90,7 +91,8 @@ measure.FETCH["states"], measure.TABLES["states"] = fetch, table
 
 
 def _values(params: dict) -> dict:
-    """Per text, what `of_text` gives: of blocks in the order of `all_blocks`, of layers."""
+    """Return what `of_text` gives of each text: of blocks in the order of `all_blocks`, of
+    layers."""
     import torch  # here, since the plan reads `requests` and loads no torch
 
     from lib.models import loading
@@ -170,7 +172,7 @@ def _rows(model: str, values: dict) -> list[dict]:
 
 
 def head_to_head(damages: pd.DataFrame, states: pd.DataFrame, maps: dict) -> pd.DataFrame:
-    """The damage of each criterion's choice of every size up to half of the layers.
+    """Return the damage of each criterion's choice of every size up to half of the layers.
 
     damages: the table of damage.measure; states: of `measure`.
     One row per model, criterion, source (the texts that the criterion reads) and block_size; SPARED
@@ -214,13 +216,14 @@ def head_to_head(damages: pd.DataFrame, states: pd.DataFrame, maps: dict) -> pd.
 
 
 def sink_layer(states: pd.DataFrame) -> int:
-    """The layer after the first that changes the first token most: it makes the attention sink."""
+    """Return the layer after the first that changes the first token most: it makes the attention
+    sink."""
     first = states[(states.criterion == "update, first token") & (states.block_start > 0)]
     return int(first.groupby("block_start").value.mean().idxmax())
 
 
 def _chosen(table: pd.DataFrame) -> dict[int, list[int]]:
-    """The start of least value of each size, by either half of the texts."""
+    """Return the start of least value of each size, by either half of the texts."""
     starts = {}
     for size, rows in table.groupby("block_size"):
         values = np.stack(rows.examples)
@@ -231,7 +234,7 @@ def _chosen(table: pd.DataFrame) -> dict[int, list[int]]:
 
 
 def _judged(rises: np.ndarray, tokens: np.ndarray, starts: dict) -> dict[str, dict]:
-    """Columns of `head_to_head` of each criterion.
+    """Return columns of `head_to_head` of each criterion.
 
     rises: the damage of all blocks of a size, (starts, n); starts: two, chosen by half.
     """
@@ -257,7 +260,7 @@ def _judged(rises: np.ndarray, tokens: np.ndarray, starts: dict) -> dict[str, di
 
 
 def summary(judged: pd.DataFrame) -> pd.DataFrame:
-    """One line a model, criterion and source, over the sizes of `head_to_head`.
+    """Return a row a model, criterion and source, over the sizes of `head_to_head`.
 
     best_three: at how many sizes its block is among the three of least damage; as_a_random_start:
     at how many it is no better than the median block. excess: the mean over sizes, in nats.
@@ -278,21 +281,13 @@ def summary(judged: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def grid(judged: pd.DataFrame, cell: str) -> pd.DataFrame:
-    """Sizes by criteria; each cell shows columns of a row of `head_to_head`, as "{rank}"."""
-    cells = [cell.format(**row) for row in judged.to_dict("records")]
-    table = judged.assign(cell=cells)
-    sizes = ["model", "block_size"]
-    return table.pivot(index=sizes, columns="criterion", values="cell").fillna("")
-
-
 # ---- the figures ----------------------------------------------------------------------------
 
 
 def figure_criteria(judged: pd.DataFrame, summary: pd.DataFrame) -> Figure:
-    """A column a model: the damage of each criterion's choice at every size, and the mean excess
-    over the damage map's own choice. Bars: 95 % intervals over texts; grey: quartiles of all
-    starts.
+    """Draw a column a model: the damage of each criterion's choice at every size, and the mean
+    excess over the damage map's own choice. Bars: 95 % intervals over texts; grey: quartiles of
+    all starts.
 
     judged: of `head_to_head`; summary: of `summary`.
     """
@@ -319,25 +314,25 @@ def _by_size(axis, judged: pd.DataFrame) -> None:
     quartiles = every.first_quartile, every.third_quartile
     axis.fill_between(every.block_size, *quartiles, color="0.9", label="half of all starts")
     axis.plot(every.block_size, every["median"], color="0.6", lw=1, label="median start")
-    for place, (name, look) in enumerate(LOOKS.items()):
-        line = judged[judged.criterion == name]
-        if len(line):
-            around = [(line.value - line.low).clip(0), (line.high - line.value).clip(0)]
-            _bars(axis, line.block_size + 0.08 * (place - 3), line.value, around, look, name)
+    for place, (name, (shade, marker)) in enumerate(LOOKS.items()):
+        chosen = judged[judged.criterion == name]
+        if len(chosen):
+            around = (chosen.value - chosen.low).clip(0), (chosen.high - chosen.value).clip(0)
+            places = chosen.block_size + 0.08 * (place - 3)
+            style = {"color": shade, "marker": marker, "ms": 4, "lw": 1, "elinewidth": 0.8}
+            axis.errorbar(places, chosen.value, around, label=name, **style)
     axis.set_xlabel("block size $n$ (layers)")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _symmetric_log(axis)
 
 
-def _bars(axis, x, value, around, look: tuple[str, str], label: str) -> None:
-    """A line with bars, of damages."""
-    style = {"color": look[0], "marker": look[1], "ms": 4, "lw": 1, "elinewidth": 0.8}
-    axis.errorbar(x, value, around, label=label, **style)
+def _symmetric_log(axis) -> None:
     axis.set_yscale("symlog", linthresh=0.1)
     axis.yaxis.set_major_formatter("{x:g}")
 
 
 def _excess(axis, summary: pd.DataFrame) -> None:
-    """The mean excess over sizes of each criterion, in the order of LOOKS."""
+    """Draw the mean excess over sizes of each criterion, in the order of LOOKS."""
     for row in summary.itertuples():
         shade, marker = LOOKS[row.criterion]
         around = [[row.excess - row.excess_low], [row.excess_high - row.excess]]
@@ -350,7 +345,7 @@ def _excess(axis, summary: pd.DataFrame) -> None:
 
 
 def figure_layers(damages: pd.DataFrame, changes: pd.DataFrame) -> Figure:
-    """A row a model: how much each layer changes the stream of the C4 texts, and the damage of
+    """Draw a row a model: how much each layer changes the stream of the C4 texts, and the damage of
     dropping it. Bars: 95 %.
 
     damages: of damage.measure; changes: of `measure`.
@@ -364,11 +359,11 @@ def figure_layers(damages: pd.DataFrame, changes: pd.DataFrame) -> Figure:
         figure, axes = plt.subplots(count, 2, figsize=size, squeeze=False)
         for (left, right), (name, of_model) in zip(axes, models, strict=True):
             for criterion, style in UPDATES.items():
-                line = of_model[of_model.criterion == criterion]
-                left.plot(line.block_start, line.value, marker=".", **style)
+                update = of_model[of_model.criterion == criterion]
+                left.plot(update.block_start, update.value, marker=".", **style)
             single = of_model[of_model.criterion.isna()]
-            around = NORMAL * single.standard_error
-            _bars(right, single.block_start, single.value, around, LAYER, "one layer dropped")
+            line(right, single, "block_start", "one layer dropped", **LAYER)
+            _symmetric_log(right)
             left.set(xlabel="layer $l$", ylabel=CHANGE, yscale="log")
             left.set_title(f"{registry.label(name)}, {of_model.n.iloc[0]} texts", loc="left")
             right.set(xlabel="layer $l$", ylabel="rise of the C4 loss (nats)")

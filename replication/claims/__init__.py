@@ -9,9 +9,7 @@ __getattr__ = lazy(
     __name__,
     {
         "verdicts": "checks",
-        "lights": "show",
         "in_words": "show",
-        "light_table": "show",
         "markdown": "show",
         "beside": "tables",
         "deviations": "tables",

@@ -44,7 +44,7 @@ class Criterion:
 
     @property
     def text(self) -> str:
-        """The criterion as one sentence."""
+        """Return the criterion as one sentence."""
         if self.least == -np.inf:
             return f"{self.statistic}: below {self.most:g}"
         if self.most == np.inf:
@@ -52,14 +52,14 @@ class Criterion:
         return f"{self.statistic}: between {self.least:g} and {self.most:g}"
 
     def direction(self, interval: Interval) -> str:
-        """Where a whole interval lies: it "agrees", "differs", or "" if only a part does."""
+        """Return where a whole interval lies: it "agrees", "differs", or "" if only a part does."""
         _, low, high = interval
         if self.least < low and (high < self.most or self.most == np.inf):
             return "agrees"
         return "differs" if high <= self.least + self.margin or low >= self.most else ""
 
     def inside(self, interval: Interval) -> tuple[float, float]:
-        """How far the value is within its nearest bound (outside: below 0), and how far the
+        """Return how far the value is within its nearest bound (outside: below 0), and how far the
         interval reaches towards that bound."""
         value, low, high = interval
         above, below = value - self.least, self.most - value
@@ -99,7 +99,7 @@ class Verdict:
 
     @property
     def verdict(self) -> str:
-        """Direction and confidence in words: "agrees (points this way)"."""
+        """Return direction and confidence in words: "agrees (points this way)"."""
         if not self.direction:
             return self.confidence
         if self.confidence == "decided":
@@ -108,17 +108,19 @@ class Verdict:
 
     @property
     def light(self) -> str:
-        """The same as two signs."""
+        """Return the same as two signs."""
         return LIGHTS[self.confidence] + SIGNS[self.direction]
 
     @property
     def numbers(self) -> str:
-        """Value and interval, with as many digits as the interval is wide; empty without them."""
+        """Return value and interval, with as many digits as the interval is wide; empty without
+        them."""
         return numbers((self.statistic, self.low, self.high))
 
     @property
     def position(self) -> float:
-        """How far the value lies within its nearest bound, in reaches of the interval towards it.
+        """Return how far the value lies within its nearest bound, in reaches of the interval
+        towards it.
 
         Beyond 1 (-1) the whole interval agrees (differs); NaN without an interval.
         """
@@ -129,14 +131,14 @@ class Verdict:
             return float(np.float64(inside) / reach)
 
     @property
-    def where(self) -> str:
-        """What it was found on."""
+    def judged_on(self) -> str:
+        """Return model, task and n of the verdict."""
         task = "" if self.task in self.n else self.task
         return ", ".join(filter(None, [self.model, task, self.n]))
 
 
 def numbers(interval: Interval) -> str:
-    """Value and interval as text: "0.058 [0.055, 0.060]"."""
+    """Return value and interval as text: "0.058 [0.055, 0.060]"."""
     value, low, high = interval
     if np.isnan(value):
         return ""
@@ -162,16 +164,15 @@ def judged(
     unclear: str = "",
     variants: Mapping[str, Interval] | None = None,
     reservation: str = "",
-    remark: str = "",
     healed_tokens: float = 0,
     hours: float = 0.0,
     fewest: int = FEWEST,
 ) -> Verdict:
-    """The verdict of an interval on a part of a claim; without a model it was not run.
+    """Return the verdict of an interval on a part of a claim; without a model it was not run.
 
     n: examples by what they are of. untestable, unclear: why nothing can be said of it on this
     model, or by these data. variants: the same by other definitions. reservation: why it is not
-    decided all the same. remark: what else is known of it. healed_tokens: of each healing (a claim
+    decided all the same. healed_tokens: of each healing (a claim
     on healing is decided only with as many as the paper's). hours: that measuring took. fewest:
     examples that are enough.
     """
@@ -197,7 +198,7 @@ def judged(
         confidence = "points this way" if why else "decided"
         undefined = [name for name, of in definitions.items() if np.isnan(of).any()]
         undefined = f"not defined: {', '.join(undefined)}" if undefined else ""
-        why = "; ".join(filter(None, [why, remark, undefined]))
+        why = "; ".join(filter(None, [why, undefined]))
     value, low, high = interval
     return Verdict(
         claim=claim,
@@ -218,7 +219,7 @@ def judged(
 def _what_would_decide(
     criterion: Criterion, interval: Interval, counts: dict[str, int], hours: float
 ) -> str:
-    """How many examples would take an interval off a bound, if the value stayed."""
+    """Return how many examples would take an interval off a bound, if the value stayed."""
     inside, reach = criterion.inside(interval)
     if not np.isfinite(reach):
         return "part of the interval lies beyond the depths measured"
@@ -249,7 +250,8 @@ def _turns(criterion: Criterion, direction: str, definitions: Mapping[str, Inter
 
 
 def _less_healing(tokens: float) -> str:
-    """Why more healing might turn a verdict; "" if there were as many tokens as in the paper."""
+    """Return why more healing might turn a verdict; "" if there were as many tokens as in the
+    paper."""
     if tokens >= PAPER_TOKENS:
         return ""
     return f"healed for {tokens / 1e6:.3g} M tokens; the paper: {PAPER_TOKENS / 1e6:.3g} M"

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
 
 from lib.models import registry
 from replication.analysis import statistics
@@ -21,6 +20,7 @@ from replication.claims.bounds import CRITERIA, Verdict, judged
 from replication.claims.tables import UNHEALED, RunTables
 from replication.measure import experiments
 from replication.measure.experiments import QA
+from replication.measure.request import grouped
 
 FEWEST_TURNS = 5  # of a latency
 HEALED = {"strategy": "similarity", "treatment": "healed"}
@@ -85,7 +85,8 @@ UNTESTABLE = {  # part: why two lines cannot tell, if they cannot
 
 
 def verdicts(run: RunTables) -> list[Verdict]:
-    """Every part of every claim, in claims.csv's order: its verdicts, or that it was not run."""
+    """Return every part of every claim, in claims.csv's order: its verdicts, or that it was not
+    run."""
     every = []
     for part, line in LINES.items():
         every += on_lines(run, part, *line)
@@ -100,84 +101,88 @@ def verdicts(run: RunTables) -> list[Verdict]:
 def on_lines(
     run: RunTables, part: str, statistic: Callable, lines: list[dict], table: str = "scores"
 ) -> Iterator[Verdict]:
-    """A verdict on `part` for each model that has all `lines` in `table`.
+    """Yield a verdict on `part` for each model that has all `lines` in `table`.
 
     lines: what the points of each have in common. Those without a `task` are of the first question
     set that all were asked and the model answers; without a signal nothing can be judged.
     """
+    for model in run.models(table):
+        task, signals = _question_set(run, lines, table, model)
+        curves = _curves(run, lines, table, model, task)
+        answered = not signals or max(signals.values()) >= SIGNAL
+        if not answered and (all(curves) or not CRITERIA[part].heals):
+            yield _silent(part, model, signals, run.points(table, model=model))
+        elif answered and all(curves):
+            yield _judged_by(statistic, run, part, lines, table, model, task)
+
+
+def _question_set(
+    run: RunTables, lines: list[dict], table: str, model: str
+) -> tuple[str, dict[str, float]]:
+    """Return the task that judges lines of a model, and the signal of each that may."""
     tasks = (lines[0]["task"],) if "task" in lines[0] else QUESTIONS
     variant = {key: lines[0][key] for key in VARIED if key in lines[0]}
-    for model in run.models(table):
-        curves = {task: _curves(run, table, lines, model, task) for task in tasks}
-        complete = [task for task in tasks if all(curves[task])] or tasks
-        gaps = run.signals(table, model, complete, **variant)
-        answered = [task for task, gap in gaps.items() if gap >= SIGNAL]
-        task = next(iter(answered or gaps or complete))
-        whole = all(curves[task])
-        if gaps and not answered and (whole or not CRITERIA[part].heals):
-            yield _silent(part, model, gaps, run.points(table, model=model))
-        elif whole:
-            wheres = [{"model": model, "task": task} | line for line in lines]
-            pairs = zip(lines, curves[task], strict=True)
-            variants = {
-                name: statistic(*map(definition, curves[task]))
-                for name, definition in DEFINITIONS.items()
-            }
-            yield judged(
-                part,
-                model,
-                task,
-                statistic(*curves[task]),
-                {line.get("task", task): curve.n for line, curve in pairs},
-                untestable=_untestable(run, part, model, task),
-                variants=variants,
-                reservation=_unpacked(model) if part == "12d" else "",
-                remark=_weakest(run, model, task) if statistic is statistics.least_harm else "",
-                healed_tokens=max(run.points(table, **where).tokens.max() for where in wheres),
-                hours=sum(curve.seconds for curve in curves[task]) / 3600,
-            )
+    complete = [task for task in tasks if all(_curves(run, lines, table, model, task))] or tasks
+    signals = run.signals(table, model, complete, **variant)
+    answered = [task for task, signal in signals.items() if signal >= SIGNAL]
+    return next(iter(answered or signals or complete)), signals
+
+
+def _judged_by(
+    statistic: Callable,
+    run: RunTables,
+    part: str,
+    lines: list[dict],
+    table: str,
+    model: str,
+    task: str,
+) -> Verdict:
+    """Return the verdict of a statistic of lines that were all measured."""
+    curves = _curves(run, lines, table, model, task)
+    points = [run.points(table, **{"model": model, "task": task} | line) for line in lines]
+    variants = {name: statistic(*map(of, curves)) for name, of in DEFINITIONS.items()}
+    counts = {line.get("task", task): curve.n for line, curve in zip(lines, curves, strict=True)}
+    return judged(
+        part,
+        model,
+        task,
+        statistic(*curves),
+        counts,
+        untestable=_untestable(run, part, model, task),
+        variants=variants,
+        reservation=_unpacked(model) if part == "12d" else "",
+        healed_tokens=max(of_line.tokens.max() for of_line in points),
+        hours=sum(curve.seconds for curve in curves) / 3600,
+    )
 
 
 def _curves(
-    run: RunTables, table: str, lines: list[dict], model: str, task: str
+    run: RunTables, lines: list[dict], table: str, model: str, task: str
 ) -> list[Curve | None]:
-    """The curves of `lines`, None for those that were not measured."""
-    wheres = [{"model": model, "task": task} | line for line in lines]
-    return [run.line(table, **where) for where in wheres]
+    """Return the curves of `lines`, None for those that were not measured."""
+    return [run.line(table, **{"model": model, "task": task} | line) for line in lines]
 
 
 def _untestable(run: RunTables, part: str, model: str, task: str) -> str:
-    """Why a part cannot be judged on a model, although its lines were measured; "" if it can."""
+    """Return why a part cannot be judged on a model, although its lines were measured; "" if it
+    can."""
     if part not in UNTESTABLE:
         return ""
     reason, lines = UNTESTABLE[part]
-    curves = _curves(run, "scores", lines, model, task)
+    curves = _curves(run, lines, "scores", model, task)
     return reason(*curves) if all(curves) else ""
 
 
 def _unpacked(model: str) -> str:
-    """Why 16 bits of a model are not 16; "" if they are."""
+    """Return why 16 bits of a model are not 16; "" if they are."""
     if registry.resolve(model).kind not in ("asset", "gguf"):
         return ""
     return "the 16-bit weights are unpacked from a file of fewer bits"
 
 
-def _weakest(run: RunTables, model: str, task: str) -> str:
-    """Return the depth with the largest p of McNemar's exact test that dropping does no harm."""
-    whole = run.points("scores", model=model, task=task, treatment="unpruned").iloc[0]
-    tests = []
-    for row in run.points("scores", model=model, task=task, **UNHEALED).itertuples():
-        change = np.subtract(row.examples, whole.examples)
-        lost, gained = int((change < 0).sum()), int((change > 0).sum())
-        p = binomtest(lost, lost + gained).pvalue if lost + gained else 1.0
-        tests.append((p, row.block_size, lost, gained))
-    p, size, lost, gained = max(tests)
-    counts = f"{lost} answers lost and {gained} gained without {size} layer{'s' * (size > 1)}"
-    return f"{counts}: p = {p:.2g} (McNemar, exact)"
-
-
 def _silent(part: str, model: str, gaps: dict[str, float], points: pd.DataFrame) -> Verdict:
-    """Why a model without a signal cannot be judged: it does not know, or was asked too little."""
+    """Return why a model without a signal cannot be judged: it does not know, or was asked too
+    little."""
     task, best = max(gaps.items(), key=lambda pair: pair[1])
     each = ", ".join(f"{name} {gap:.1f}" for name, gap in gaps.items())
     why = f"no signal: standard errors above the floor: {each} (of {SIGNAL})"
@@ -189,7 +194,7 @@ def _silent(part: str, model: str, gaps: dict[str, float], points: pd.DataFrame)
 
 
 def ranks(run: RunTables) -> Iterator[Verdict]:
-    """Claim 11: a lower LoRA rank answers better and has a worse loss."""
+    """Yield claim 11: a lower LoRA rank answers better and has a worse loss."""
     measured = run.points("ranks", treatment="healed")
     if measured.empty or measured["rank"].nunique() < 2:
         return
@@ -200,33 +205,29 @@ def ranks(run: RunTables) -> Iterator[Verdict]:
 
 
 def robustness(run: RunTables) -> Iterator[Verdict]:
-    """Claim 8: within a family deeper models keep their answers longer, to one question set."""
-    families = {}
-    for model in run.models("scores"):
-        families.setdefault(registry.family(model), []).append(model)
-    for models in families.values():
+    """Yield claim 8: within a family deeper models keep their answers longer, to one task."""
+    for models in grouped(run.models("scores"), registry.family).values():
         depths = sorted((run.maps[model].num_layers, model) for model in models)
         (fewest, shallow), (most, deep) = depths[0], depths[-1]
-        if most == fewest:
-            continue
-        answered = [_answered(run, model) for model in (shallow, deep)]
-        shared = [task for task in QA if all(lines.get(task) for lines in answered)]
-        if shared:
-            first, second = (lines[shared[0]] for lines in answered)
+        both = [_answered(run, model) for model in (shallow, deep)]
+        shared = [task for task in QA if all(curves.get(task) for curves in both)]
+        if most > fewest and shared:
+            first, second = (curves[shared[0]] for curves in both)
             task = f"{shared[0]}, minus {registry.label(shallow)}"
             n = {"examples": min(first.n, second.n)}
             yield judged("8", deep, task, statistics.later(first, second), n)
 
 
 def _answered(run: RunTables, model: str) -> dict[str, Curve | None]:
-    """The unhealed curves of the question sets that a model answers."""
-    gaps = run.signals("scores", model, QA)
-    tasks = [task for task, gap in gaps.items() if gap >= SIGNAL]
+    """Return the unhealed curves of the question sets that a model answers."""
+    signals = run.signals("scores", model, QA)
+    tasks = [task for task, signal in signals.items() if signal >= SIGNAL]
     return {task: run.line("scores", model=model, task=task, **UNHEALED) for task in tasks}
 
 
 def depth(run: RunTables) -> Iterator[Verdict]:
-    """Claim 4: deeper blocks are more similar, blocks with the last layer the most dissimilar."""
+    """Yield claim 4: deeper blocks are more similar, blocks with the last layer the most
+    dissimilar."""
     for model, distances in run.maps.items():
         maps = resampled_map(distances)
         n = {"texts": distances.num_sequences}
@@ -242,8 +243,9 @@ def depth(run: RunTables) -> Iterator[Verdict]:
 
 
 def islands(run: RunTables) -> Iterator[Verdict]:
-    """Claim 5: Qwens have islands of similar blocks in shallow layers. The paper's are Qwen-1."""
-    for model, distances in (run.recorded | run.maps).items():
+    """Yield claim 5: Qwens have islands of similar blocks in shallow layers. The paper's are
+    Qwen-1."""
+    for model, distances in run.maps.items():
         if "qwen" not in model.lower():
             continue
         maps = resampled_map(distances)
@@ -251,7 +253,7 @@ def islands(run: RunTables) -> Iterator[Verdict]:
         yield judged(
             "5",
             model,
-            "" if model in run.maps else "recorded map",
+            "",
             _shallower(maps, THRESHOLD),
             {"texts": distances.num_sequences},
             variants={f"threshold {at:g}": _shallower(maps, at) for at in THRESHOLDS},
@@ -260,13 +262,13 @@ def islands(run: RunTables) -> Iterator[Verdict]:
 
 
 def _shallower(maps: np.ndarray, threshold: float) -> Interval:
-    """The number of islands that are shallower than the main region."""
+    """Return the number of islands that are shallower than the main region."""
     counts = [shallower(matrix, threshold) for matrix in maps]
     return ci95(np.array(counts, float))
 
 
 def damage(run: RunTables) -> Iterator[Verdict]:
-    """Claim 6: dropping shallow layers hurts more than dropping deep ones."""
+    """Yield claim 6: dropping shallow layers hurts more than dropping deep ones."""
     for model in run.models("damage"):
         rows = run.points("damage", model=model)
         num_layers = run.maps[model].num_layers
@@ -279,27 +281,26 @@ def damage(run: RunTables) -> Iterator[Verdict]:
 
 
 def _shallow_minus_deep(rows: pd.DataFrame, num_layers: int, skip: tuple[int, int]) -> Interval:
-    """How much more the loss rises without a shallow block than without a deep one, in nats."""
+    """Return how much more the loss rises without a shallow block than without a deep one, in
+    nats."""
     rises = lower_minus_upper(rows, num_layers, skip)
     weights = np.asarray(rows.weights.iloc[0], float)
     return ci95(resampled(rises[None], weights, "c4")[:, 0])
 
 
 def cost(run: RunTables) -> Iterator[Verdict]:
-    """Claim 12: pruning cuts memory and latency."""
+    """Yield claim 12: pruning cuts memory and latency."""
     for model in run.models("cost"):
         rows = run.points("cost", model=model).sort_values("fraction")
         plain = rows[rows.quantization.isna()]
-        for row in plain[plain.task == "weights"].tail(1).itertuples():
-            saved = (1 - row.ratio) / row.fraction
-            n = {"count of bytes": 1}
-            yield judged("12a", model, "weights", (saved,) * 3, n, fewest=1)
-        for part, task in {"12b": "prefill", "12c": "decode"}.items():
+        for part, task in {"12a": "weights", "12b": "prefill", "12c": "decode"}.items():
             for row in plain[plain.task == task].tail(1).itertuples():
-                ratios = (row.ratio, row.ratio_high, row.ratio_low)
-                value, low, high = ((1 - ratio) / row.fraction for ratio in ratios)
-                n = {"turns": int(row.n)}
-                yield judged(part, model, task, (value, low, high), n, fewest=FEWEST_TURNS)
+                ratios, n, fewest = [row.ratio] * 3, {"count of bytes": 1}, 1
+                if task != "weights":
+                    ratios = [row.ratio, row.ratio_high, row.ratio_low]
+                    n, fewest = {"turns": int(row.n)}, FEWEST_TURNS
+                saved = tuple((1 - ratio) / row.fraction for ratio in ratios)
+                yield judged(part, model, task, saved, n, fewest=fewest)
 
 
 FUNCTIONS = {"4": depth, "5": islands, "6": damage, "8": robustness, "11": ranks, "12": cost}

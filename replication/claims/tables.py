@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,6 @@ from replication import paths, profiles, tables
 from replication.analysis.bootstrap import ci95
 from replication.analysis.curves import Curve, curve, floor, gap
 from replication.analysis.statistics import halfway
-from replication.measure import distance_maps
 from replication.profiles import Profile
 from replication.tables import NotMeasured
 
@@ -23,40 +22,39 @@ SAME = ("model", "task", "ablation", "variant", "format")  # of a pruned score a
 UNHEALED = {"strategy": "similarity", "treatment": "unhealed"}
 SCORES = ("unhealed", "healed", "test_split", "reasoning")
 TABLES = (*SCORES, "prompts", "seeds", "ranks", "stacked", "cost", "damage")
-RECORDED = ("qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b")  # maps for claim 5
 
 
 @dataclass(frozen=True)
 class RunTables:
     """The measurements of a run; what was not measured is not there.
 
-    maps: distances of each model; recorded: those of other models, kept in data/recorded/ and not
-    of this run. tables: "scores" (all of SCORES) and the others of TABLES.
+    maps: distances of each model. tables: "scores" (all of SCORES) and the others of TABLES.
     """
 
     maps: dict[str, BlockDistances]
     tables: dict[str, pd.DataFrame]
-    recorded: dict[str, BlockDistances] = field(default_factory=dict)
 
     def models(self, table: str) -> list[str]:
-        """The models of a table."""
+        """Return the models of a table."""
         return list(self.tables[table].model.unique()) if table in self.tables else []
 
     def points(self, table: str, **where) -> pd.DataFrame:
-        """The rows of a table that have the values `where`."""
+        """Return the rows of a table that have the values `where`."""
         rows = self.tables.get(table, NOTHING)
         values = rows.reindex(columns=list(where))
         return rows[(values == pd.Series(where)).all(axis=1)]
 
     def line(self, table: str, **where) -> Curve | None:
-        """The curve through the pruned scores that have the values `where`, and the unpruned."""
+        """Return the curve through the pruned scores that have the values `where`, and the
+        unpruned."""
         points = self.points(table, **where)
         same = {column: value for column, value in where.items() if column in SAME}
         unpruned = self.points(table, treatment="unpruned", **same)
         return curve(unpruned.iloc[0], points) if len(unpruned) and len(points) else None
 
     def signals(self, table: str, model: str, tasks: Sequence[str], **where) -> dict[str, float]:
-        """How far the unpruned model is above the floor of each of `tasks`, in standard errors.
+        """Return how far the unpruned model is above the floor of each of `tasks`, in standard
+        errors.
 
         Infinite where a floor is not known. where: of which of several unpruned scores.
         """
@@ -80,9 +78,8 @@ def gather(profile: Profile) -> RunTables:
     if curves:
         there["scores"] = pd.concat(curves, ignore_index=True)
     with suppress(NotMeasured):
-        maps = tables.maps(profile)
-        return RunTables(maps, there, recorded_maps())
-    return RunTables({}, there, recorded_maps())
+        return RunTables(tables.maps(profile), there)
+    return RunTables({}, there)
 
 
 def _measured(name: str, profile: Profile) -> pd.DataFrame:
@@ -94,56 +91,38 @@ def _measured(name: str, profile: Profile) -> pd.DataFrame:
     return rows[rows.value.notna()].reset_index(drop=True)
 
 
-def recorded_maps() -> dict[str, BlockDistances]:
-    """Return the maps that are kept in data/recorded/ by name."""
-    return {name: distance_maps.recorded(name)[0] for name in RECORDED}
-
-
 # ---- next to numbers from elsewhere --------------------------------------------------------
 
 
 def beside(run: RunTables) -> pd.DataFrame:
-    """Our numbers next to those of data/published.json, for models that have any there.
+    """Return our numbers next to those of data/published.json, for models that have any there.
 
     A row per model, quantity (and block_size, for l*(n)): ours with its 95 % interval where it has
     one, the reference from `least` to `most`, and its source. Empty if no model has any.
     """
     published = json.loads((paths.DATA / "published.json").read_text(encoding="utf-8"))
     rows = []
-
-    def add(model: str, quantity: str, interval, least, most, size=None) -> None:
-        ours, low, high = interval
-        rows.append(
-            {
-                "model": registry.label(model),
-                "quantity": quantity,
-                "block_size": size,
-                "ours": ours,
-                "low": low,
-                "high": high,
-                "least": least,
-                "most": most,
-                "source": published[quantity]["source"],
-            }
-        )
-
     for model, distances in run.maps.items():
         starts = published["best_starts"].get(model, [])
         for size, start in enumerate(starts[: distances.num_layers - 1], start=1):
             ours = distances.best_start(size)
-            add(model, "best_starts", (ours, ours, ours), start, start, size)
+            rows.append(["best_starts", model, size, ours, ours, ours, start, start])
         line = run.line("scores", model=model, task="mmlu", **UNHEALED)
         transition = published["transitions"].get(model)
-        mmlu = published["mmlu_5shot_unpruned"].get(model)
         if line and transition:
-            add(model, "transitions", halfway(line), *transition)
+            rows.append(["transitions", model, None, *halfway(line), *transition])
+        mmlu = published["mmlu_5shot_unpruned"].get(model)
         if line and mmlu:
-            add(model, "mmlu_5shot_unpruned", ci95(line.values[:, 0]), mmlu, mmlu)
-    return pd.DataFrame(rows)
+            whole = ci95(line.values[:, 0])
+            rows.append(["mmlu_5shot_unpruned", model, None, *whole, mmlu, mmlu])
+    columns = ["quantity", "model", "block_size", "ours", "low", "high", "least", "most"]
+    table = pd.DataFrame(rows, columns=columns)
+    sources = table.quantity.map(lambda quantity: published[quantity]["source"])
+    return table.assign(model=table.model.map(registry.label), source=sources)
 
 
 def deviations(profile: Profile) -> pd.DataFrame:
-    """The counts and settings in which a profile differs from `paper`."""
+    """Return the counts and settings in which a profile differs from `paper`."""
     here, paper = asdict(profile), asdict(profiles.PROFILES["paper"])
     rows = [(name, here[name], paper[name]) for name in here if here[name] != paper[name]]
     return pd.DataFrame(rows, columns=["setting", "here", "paper"])
