@@ -127,9 +127,6 @@ def test_each_version_is_what_it_is_called(healed, model):
     assert list(by_version.values())[:3] == pytest.approx([whole, cut, mapped], abs=1e-5)
     assert len(set(by_version.values())) == len(VERSIONS)
     assert rows[0]["gb"] == pytest.approx(2e-9 * base.num_parameters())
-    weights = loading.load(str(healed[0]), dtype="float32")[0]
-    for name, parameter in weights.named_parameters():
-        assert torch.equal(parameter, parameter.bfloat16().float()), name
 
 
 @pytest.mark.parametrize(
@@ -327,6 +324,7 @@ def test_a_rate_that_diverges_keeps_the_work(model, tmp_path, monkeypatch, capsy
     assert "diverged: choose a lower LR" in sentence and not out.exists()
     monkeypatch.setattr(prune, "_choice", None)
     assert prune.main([*command, "0.0001"]) == 0
+    assert len([*tmp_path.glob("smaller.work/*/healing")]) == 2
     assert prune.main([*command, "0.0001", "--dtype", "float32"]) == 2
 
 
