@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 import torch
 from conftest import LAYERS, local_hub, stored, tiny
 from huggingface_hub import constants
-from test_commands import make_in_process, text
+from test_commands import start, text
 from test_healing import Killed, killed_at
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
@@ -31,6 +32,14 @@ from replication.plan import get_card
 from replication.plan_prune import works
 
 pytestmark = pytest.mark.usefixtures("few_articles")
+
+
+def make_in_process(*variables: str) -> int:
+    """Return the exit status of `make prune` with these variables, whose program runs here."""
+    command = ["make", "-n", "-o", ".venv/installed", "prune", *variables]
+    printed = subprocess.check_output(command, cwd=paths.ROOT, text=True)
+    _, _, module, *words = shlex.split(printed)
+    return start(module, *words)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -157,8 +166,8 @@ def test_the_best_block_is_chosen_by_what_is_not_scored(model, by):
     base, tokenizer = loading.load(model, dtype="float32")
     choice = prune._choice(call, base, tokenizer, 2)
     values = []
-    for start in range(1, LAYERS - 1):
-        with dropped(base, Block(start, 2)):
+    for first in range(1, LAYERS - 1):
+        with dropped(base, Block(first, 2)):
             values.append(sweep(base, tokenizer, [], [call.choosing()]).value[0])
     best, second = sorted(values, reverse=by != "damage")[:2]
     assert [choice["value"], choice["next"]] == pytest.approx([best, second], abs=1e-3)
@@ -182,9 +191,9 @@ def test_texts_that_choose_are_not_scored():
 
 def test_a_block_by_its_place():
     call, model = options("tiny-random"), tiny("llama")
-    for changes, start in (({"start": 1}, 1), ({"by": "simple"}, 3), ({"by": "exit"}, 4)):
+    for changes, first in (({"start": 1}, 1), ({"by": "simple"}, 3), ({"by": "exit"}, 4)):
         call = options("tiny-random", **changes)
-        assert prune._choice(call, model, None, 2) == {"start": start}
+        assert prune._choice(call, model, None, 2) == {"start": first}
 
 
 @pytest.mark.parametrize("share", [0.01, 0.3])
@@ -230,14 +239,14 @@ def test_own_texts_choose_fit_heal_and_judge(model, tmp_path, monkeypatch, capsy
     monkeypatch.setattr(wheels, "path", lambda name: pytest.fail(name))
     settings = ["LAYERS=2", "START=1", "REPAIR=map", "HEAL=1", "LR=0.002", "RANK=2", "BATCH=2"]
     settings += ["SEQUENCE=16", "DTYPE=float32", f"TEXTS={file}", f"MODEL={model}", f"OUT={out}"]
-    assert make_in_process("prune", *settings) == 0
+    assert make_in_process(*settings) == 0
     card = text(out / "README.md")
     assert storage.digest(file) in card and "chosen by | name (START=1)" in card
     assert "1 steps of 2 × 16 tokens" in card and "rank 2" in card and "0.002 (as asked" in card
     assert AutoModelForCausalLM.from_pretrained(out).dtype == torch.float32
     assert "text" in json.loads(text(out / "prune.json"))["call"]
     file.write_text("\n".join(LINES[1:]))
-    assert make_in_process("prune", *settings) == 2
+    assert make_in_process(*settings) == 2
     assert "not of this call" in capsys.readouterr().err
 
 
@@ -245,7 +254,7 @@ def test_a_plan_comes_before_anything_is_loaded(tmp_path, monkeypatch, capsys):
     """A block that is named is not chosen; half of the steps of healing take half of the time."""
     monkeypatch.setattr(loading, "load", None)
     words = ["PLAN=1", "MODEL=mistral-7b", f"OUT={tmp_path / 'out'}", "LAYERS=8", "CARD=t4"]
-    assert make_in_process("prune", *words, "REPAIR=map") == 0
+    assert make_in_process(*words, "REPAIR=map") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in lines[:-1]] == ["choice", "scores", "map"]
     assert re.fullmatch(r"In all [\d.]+ minutes and 1\d\.\d GB on t4, .* 14.5 GB.", lines[-1])
@@ -255,7 +264,7 @@ def test_a_plan_comes_before_anything_is_loaded(tmp_path, monkeypatch, capsys):
     )
     assert [work.kind for work in long] == ["scores", "healing"]
     assert card.seconds(long[-1]) == pytest.approx(2 * card.seconds(short[-1]))
-    assert make_in_process("prune", *words[:-1], "CARD=abacus") == 2
+    assert make_in_process(*words[:-1], "CARD=abacus") == 2
     assert not list(tmp_path.iterdir())
 
 
@@ -372,7 +381,7 @@ def test_bad_input_is_one_sentence(command, model, tmp_path, monkeypatch, capsys
 
 
 def test_without_arguments_there_is_an_example(capsys):
-    assert make_in_process("prune") == 2
+    assert make_in_process() == 2
     assert "make prune MODEL=smollm2-135m LAYERS=6 REPAIR=map" in capsys.readouterr().err
 
 
