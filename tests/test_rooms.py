@@ -22,7 +22,7 @@ FLOORS = (  # from the ground up; a module imports those of its own floor or of 
     ("replication.measure",),
     ("replication.claims",),
     ("replication.beyond",),
-    ("replication.plan", "replication.run"),
+    ("replication.plan", "replication.plan_prune", "replication.run"),
     ("replication.show",),
     ("replication.__main__",),
 )

