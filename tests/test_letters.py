@@ -232,10 +232,7 @@ def test_only_the_main_model_is_asked(experiment):
 def test_other_questions_are_others_and_have_a_key_of_their_own():
     counts = {"mmlu_subjects": 57, "mmlu_questions": 5, "mmlu_shots": 0}
     parts = [real_task(task, **counts).examples for task in ("mmlu", "mmlu_other")]
-    texts = []
-    for part in parts:
-        rows = [row for subject in part.values() for row in subject["test"]]
-        texts.append({row["question"] + str(row["choices"]) for row in rows})
+    texts = [{example["prompt"] for example in part} for part in parts]
     assert [len(part) for part in texts] == [285, 285] and not texts[0] & texts[1]
     first, other = (request.of_task(task, OVERNIGHT) for task in ("mmlu", "mmlu_other"))
     assert "other_than" not in first  # as it was recorded
