@@ -82,7 +82,6 @@ ARCHITECTURES = {
         layer_types=["sliding_attention", "full_attention"] * 3,
     ),
     "olmo2": lambda: transformers.Olmo2Config(**GROUPED),
-    "phi3": lambda: transformers.Phi3Config(**GROUPED, sliding_window=WINDOW),
     "gemma2": lambda: transformers.Gemma2Config(**GROUPED, head_dim=8, sliding_window=WINDOW),
     # beyond the list: learned positions added to the embeddings; layers that return tuples
     "gpt2": lambda: transformers.GPT2Config(
@@ -98,32 +97,8 @@ ARCHITECTURES = {
         num_experts=4,
         mlp_only_layers=[1, 4],
     ),
-    "deepseek_v3": lambda: transformers.DeepseekV3Config(
-        **SIZE | EXPERT_SIZES,
-        num_key_value_heads=4,
-        n_routed_experts=4,
-        n_group=2,
-        topk_group=2,
-        first_k_dense_replace=2,
-        kv_lora_rank=8,
-        q_lora_rank=8,
-        qk_rope_head_dim=4,
-        qk_nope_head_dim=4,
-        v_head_dim=8,
-    ),
     "lfm2": lambda: transformers.Lfm2Config(
         **GROUPED, layer_types=["conv", "full_attention", "conv"] * 2, block_multiple_of=8
-    ),
-    "qwen3_next": lambda: transformers.Qwen3NextConfig(
-        **GROUPED | EXPERT_SIZES,
-        head_dim=8,
-        layer_types=["linear_attention", "linear_attention", "full_attention"] * 2,
-        linear_num_key_heads=2,
-        linear_num_value_heads=4,
-        linear_key_head_dim=8,
-        linear_value_head_dim=8,
-        shared_expert_intermediate_size=16,
-        num_experts=4,
     ),
     "granitemoehybrid": lambda: transformers.GraniteMoeHybridConfig(
         **GROUPED,
@@ -138,7 +113,7 @@ ARCHITECTURES = {
     ),
 }
 
-EXPERTS = ("qwen3_moe", "qwen3_next", "deepseek_v3")  # in place of the FFN
+EXPERTS = ("qwen3_moe",)  # in place of the FFN
 FEW = ("llama", "mistral", "gemma3", "gpt2", "bloom", "qwen3_moe")  # the others by `make test-all`
 
 

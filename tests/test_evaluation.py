@@ -1,11 +1,8 @@
 """Prompts, answer tokens and scores, on the pinned data sets and the embedded tokenizer."""
 
-import re
-
 import numpy as np
 import pytest
-import transformers
-from conftest import Characters, real_task
+from conftest import real_task
 
 from lib.data import encoding, prompts, sets
 from lib.evaluation import Task, weighted_mean
@@ -57,10 +54,8 @@ def test_choices_are_read_as_after_the_whole_prompt(smollm2, name, answers):
     "question, answer, kept",
     [
         (1, 1, "[one][two][three]"),
-        (16, 1, "[one]"),
         (7, 12, "[one]"),  # of 12 tokens 11 are read: 19 of 30 stay for the prompt
         (7, 13, ""),
-        (60, 1, ""),
     ],
 )
 def test_long_prompts_have_fewer_examples(tokenizer, monkeypatch, question, answer, kept):
@@ -84,29 +79,6 @@ def test_prompts_by_content_fit_and_have_as_many_examples_as_by_letter(smollm2):
     left_out = [{row.left_out for row in rows} for rows in content]
     assert left_out == [{row.left_out} for (row,) in letters]
     assert {1} in left_out  # so something was shortened at all
-
-
-class Merging(Characters):
-    """A tokenizer that reads the last letter of a prompt together with what follows it."""
-
-    def __call__(self, text, **options):
-        if isinstance(text, str):
-            return super().__call__(text, **options)
-        end = len(text[0])
-        return super().__call__([text[0], *(t[: end - 1] + "#" + t[end:] for t in text[1:])])
-
-
-@pytest.mark.parametrize(
-    "name, tokenizer, problem",
-    [
-        ("boolq", Merging(), "reads the end of the prompt otherwise"),
-        ("boolq", Characters(), "as one token"),
-        ("mlmu", None, "Unknown task 'mlmu'"),
-    ],
-)
-def test_what_cannot_be_asked_is_refused(name, tokenizer, problem):
-    with pytest.raises(ValueError, match=problem):
-        real_task(name).rows(tokenizer)
 
 
 def test_arc_rows_ask_for_the_whole_choice(smollm2):
@@ -141,12 +113,9 @@ def test_c4_asks_for_every_token_but_the_first(smollm2):
     "name, loglikelihoods, accuracy",
     [
         ("boolq", [[-1.0, -0.5, -2.0]], 1),
-        ("boolq", [[-1.0, -2.0, -1.0]], 0),
         ("boolq", [[-1.0, -1.0, -2.0]], 1 / 2),  # an exact tie
-        ("arc_easy", [[-1.0], [-0.4, -0.4], [-9.0]], 1),  # the sum over tokens
-        ("arc_easy", [[-3.0], [-4.0, -4.0], [-9.0]], 0),
+        ("arc_easy", [[-3.0], [-2.0, -2.0], [-9.0]], 0),  # the sum over tokens
         ("hellaswag", [[-3.0], [-4.0, -4.0], [-9.0]], 1),  # -1.5, -1 and -9 a character
-        ("hellaswag", [[-3.0], [-6.0, -6.0], [-1.5]], 1 / 3),
     ],
 )
 def test_scores_of_choices(name, loglikelihoods, accuracy):
@@ -189,23 +158,3 @@ def test_healing_and_measuring_share_no_document():
     held_out = set(sets.c4("validation", "wheels", None))
     assert not set(sets.healing_texts("wheels", 10**6)) & held_out
     assert {example["text"] for example in real_task("c4").examples} <= held_out
-
-
-class Words:
-    """A token a word; at the beginning of a text "Answer:" is one, as with SentencePiece."""
-
-    def __init__(self):
-        self.known = {}
-
-    def __call__(self, texts):
-        every = [texts] if isinstance(texts, str) else texts
-        pieces = [re.findall(r"^Answer:| ?\w+|\W", text) for text in every]
-        ids = [[self.known.setdefault(p, len(self.known)) for p in part] for part in pieces]
-        return transformers.BatchEncoding({"input_ids": ids[0] if isinstance(texts, str) else ids})
-
-
-def test_choices_are_read_after_the_prompt_where_its_last_line_is_read_otherwise():
-    words = Words()
-    ((row,), *_) = real_task("boolq").rows(words)
-    assert row.tokens[-1] == words.known[":"]
-    assert row.target_ids == ((words.known[" No"], words.known[" Yes"]),)

@@ -166,17 +166,6 @@ def test_the_hubs_solved_examples_are_of_another_split(splits):
         assert all(f"{split} split" in row["question"] for row in rows)
 
 
-def test_states_are_of_the_damage_maps_texts(loaded_llama):
-    profile = replace(SMOKE, damage_sequences=6, damage_tokens=20)
-    table = measure.table(which_block.states, ["tiny-random"], profile)
-    states = table[table.criterion == "all tokens"]
-    damages = measure.table(damage.damage, ["tiny-random"], profile)
-    for column in ("block_start", "block_size"):
-        assert states[column].tolist() == damages[column].tolist()
-    assert set(states.n) == {6}
-    assert states.weights.iloc[0].tolist() == (damages.weights[0] + 1).tolist()
-
-
 # ---- half of the texts chooses, the other half judges --------------------------------------
 
 

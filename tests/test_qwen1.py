@@ -7,14 +7,13 @@ from collections.abc import Iterable
 import pytest
 import tiktoken
 import torch
-from originals import LAYERS, SEQ_LENGTH, qwen_1, qwen_1_config, ranks
+from originals import LAYERS, SEQ_LENGTH, qwen_1, ranks
 from torch.nn import functional
 from torch.nn.functional import silu
 
 from lib.blocks import UNPRUNED, Block
 from lib.evaluation import Task
 from lib.models import files, loading, qwen1
-from lib.models.registry import ModelError
 from lib.pruning import dropped, save_pruned
 from lib.sweep import sweep
 from replication import paths
@@ -92,30 +91,6 @@ def test_logits_are_the_originals_bit_for_bit(folder, whole, block):
             assert torch.equal(whole[0](ids, use_cache=False).logits, expected)
             assert torch.equal(part(ids, use_cache=False).logits, expected)
     assert expected.std() > 0.5  # they do not agree by being nothing
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"no_bias": False},
-        {"rotary_pct": 0.5},
-        {"kv_channels": 16},
-        {"tie_word_embeddings": True},
-        {"quantization_config": {"bits": 4}},
-    ],
-    ids=str,
-)
-def test_what_qwen2_cannot_follow_is_refused(change):
-    with pytest.raises(ModelError, match=f"Qwen2 can follow: {next(iter(change))}"):
-        qwen1.config(qwen_1_config(208) | change)
-
-
-def test_a_tensor_that_is_not_known_is_refused_but_for_buffers():
-    buffers = dict.fromkeys(["transformer.rotary_emb.inv_freq", "transformer.h.0.attn.masked_bias"])
-    assert qwen1.renamed(buffers) == {}
-    name = "transformer.h.1.attn.c_proj.bias"
-    with pytest.raises(ModelError, match=f"{name} is no tensor of the Qwen-1"):
-        qwen1.renamed({name: None})
 
 
 def test_a_pruned_one_is_a_qwen2_that_scores_no_longer_texts(whole, tmp_path):

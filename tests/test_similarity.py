@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from conftest import DEVICE, LAYERS, LENGTH, ROUNDING, VOCAB
+from conftest import DEVICE, LENGTH, ROUNDING, VOCAB
 from torch import nn
 
 from lib import similarity
 from lib.blocks import Block, BlockDistances
-from lib.models import decoder
 from lib.similarity import block_distances
 from replication.beyond import which_block
 
@@ -91,14 +90,6 @@ def test_last_real_token_though_it_equals_the_padding():
     assert last.tolist() == [length - 1 for length in LENGTHS]
 
 
-def test_short_texts_are_read_together(tokenizer):
-    """As many as fit with their padding."""
-    texts = ["abcdefg" * n for n in (1, 4, 2, 3, 1, 2)]
-    batches = similarity.calibration_batches(texts, tokenizer, 20, 43)
-    shapes = [tuple(batch["input_ids"].shape) for batch in batches]
-    assert shapes == [(2, 20), (3, 14), (1, 7)]
-
-
 def test_folds_are_dealt_out_before_texts_are_sorted_by_length(llama, tokenizer):
     """By the place in the order of lengths, folds would be alike, and their spread too small."""
     texts = ["abcdefg"[: 2 + i % 5] * (1 + i % 3) for i in range(20)]
@@ -111,11 +102,6 @@ def test_folds_are_dealt_out_before_texts_are_sorted_by_length(llama, tokenizer)
     distances, expected = (block_distances(llama, b) for b in (batches, in_order))
     np.testing.assert_allclose(distances.folds, expected.folds, atol=1e-6)
     np.testing.assert_allclose(distances.matrix, expected.matrix, atol=1e-6)
-
-
-def test_mean_of_angles_not_angle_of_the_mean():
-    states = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]])
-    assert similarity.angular_distances(states).mean(0)[0, 1] == pytest.approx(0.25)  # not 1/3
 
 
 def test_small_angles_of_half_precision_states():
@@ -139,20 +125,3 @@ def test_rows_and_best_start():
     assert distances.of(Block(1, 2)) == matrix[1, 3]
     with pytest.raises(ValueError, match="block size must lie between 1 and 3, not 4"):
         distances.best_start(4)
-
-
-def test_no_lm_head_and_one_pass(llama):
-    calls = []
-    llama.lm_head.register_forward_hook(lambda *_: calls.append("head"))
-    for layer in decoder.decoder_layers(llama):
-        layer.register_forward_hook(lambda *_: calls.append("layer"))
-    block_distances(llama, [padded("right")])
-    assert calls == ["layer"] * LAYERS
-
-
-@pytest.mark.parametrize(
-    "texts, problem", [(["abc"], "at least 2 sequences"), (["abc", ""], "leave empty texts out")]
-)
-def test_too_little_to_read(llama, tokenizer, texts, problem):
-    with pytest.raises(ValueError, match=problem):
-        block_distances(llama, similarity.calibration_batches(texts, tokenizer, 20, 60))

@@ -6,16 +6,14 @@ import random
 import numpy as np
 import pytest
 import torch
-import transformers
-from conftest import EXPERT_SIZES, GROUPED, LAYERS, LENGTH, ROUNDING, SIZE, VOCAB, WINDOW, built
+from conftest import ROUNDING, VOCAB
 
 from lib import sweep
 from lib.blocks import UNPRUNED, Block
 from lib.data.encoding import Row
 from lib.evaluation import Task
 from lib.healing import linear
-from lib.models import layers, reading
-from lib.models.decoder import decoder_layers, fp32_target_logits, logits, residual_stream
+from lib.models.decoder import decoder_layers, residual_stream
 from lib.pruning import dropped
 from replication.beyond import last_layers
 
@@ -91,43 +89,6 @@ def test_several_batches_a_prefix_or_prefixes_a_batch(llama, batch_tokens):
     assert_naive(llama, batch_tokens)
 
 
-def deepseek_v4():
-    """Its cache cannot be repeated; many heads, as ties of its indexer fall by chance."""
-    sizes = {key: value for key, value in SIZE.items() if key != "intermediate_size"}
-    sparse, heavy = "compressed_sparse_attention", "heavily_compressed_attention"
-    heads = {"head_dim": 8, "num_key_value_heads": 1, "partial_rotary_factor": 0.5}
-    heads |= {"index_n_heads": 16, "index_head_dim": 8, "index_topk": 4}
-    ranks = {"q_lora_rank": 8, "o_lora_rank": 8, "o_groups": 2, "hc_mult": 2}
-    return transformers.DeepseekV4Config(
-        **sizes | EXPERT_SIZES | heads | ranks,
-        n_routed_experts=4,
-        max_position_embeddings=128,
-        sliding_window=WINDOW,
-        layer_types=["sliding_attention", sparse, heavy] * 2,
-        compress_rates={sparse: 4, heavy: 8},
-    )
-
-
-def nemotron_h():
-    """It asks each layer what kind it is, also the one that stands for a dropped end."""
-    return transformers.NemotronHConfig(
-        **{key: value for key, value in GROUPED.items() if key != "num_hidden_layers"},
-        head_dim=8,
-        layers_block_type=["linear_attention", "mlp", "full_attention"] * 2,
-        mamba_num_heads=8,
-        mamba_head_dim=8,
-        ssm_state_size=8,
-        n_groups=1,
-        chunk_size=8,
-    )
-
-
-@pytest.mark.parametrize("config", [pytest.param(deepseek_v4, marks=pytest.mark.real), nemotron_h])
-def test_decoders_of_a_kind_of_their_own(config):
-    layers.check(config())
-    assert_naive(built(config()), 60)
-
-
 def test_a_first_token_goes_on_as_in_the_whole_model(llama):
     """As by a hook before the layer after the cut, of each row alone."""
     block = last_layers.FirstTokenPatched(1, 3)
@@ -166,36 +127,6 @@ def test_choices_do_not_tie_because_of_rounding(llama):
         assert first - second == pytest.approx(float(exact), abs=0.02)
 
 
-def test_precise_logits_are_the_models_own(model, ids):
-    """In bf16 states and weights, whatever stands around lm_head (bias, soft-capping, scale)."""
-    head = model.get_output_embeddings()
-    target_ids = torch.tensor([[5, 6, 7]] * LENGTH)
-    with torch.inference_mode():
-        states = model.get_decoder()(ids).last_hidden_state[0].bfloat16()
-        head.bfloat16()
-        precise = fp32_target_logits(model, states, target_ids)
-        rounded = logits(model, states)
-        head.float()
-        expected = logits(model, states.float())
-    assert precise.dtype == torch.float32
-    assert "forward" not in vars(head)
-    rest = [token for token in range(VOCAB) if token not in (5, 6, 7)]
-    assert torch.equal(precise[:, rest], rounded[:, rest].float())
-    assert float((precise - expected)[:, 5:8].abs().max()) < 1e-5 * float(expected.abs().max())
-
-
-def test_layer_applications_are_counted(llama):
-    rows = few_shot_rows()
-    applied = []
-    for layer in decoder_layers(llama):
-        layer.mlp.register_forward_hook(lambda *_: applied.append(1))
-    sweep.target_logprobs(llama, BLOCKS, rows, batch_tokens=60, label="test")
-    bundles = list(reading.prefix_batches(rows, 60))
-    passes = sum((bundle.prefix is not None) + len(bundle.batches) for bundle in bundles)
-    after_cuts = sum(LAYERS - block.stop for block in BLOCKS if block.size)
-    assert len(applied) == passes * (LAYERS + after_cuts)
-
-
 TEXTS = ("abcdefgh" * 2, "xyzuvwk", "hello world")
 LOSS = Task("c4", tuple({"text": text, "max_tokens": 20} for text in TEXTS))
 
@@ -218,18 +149,6 @@ def test_a_sweep_keeps_what_was_answered(llama, tokenizer):
     (choices,) = sweep.sweep(llama, tokenizer, [], [task]).choices
     for (row,), values in zip(task.rows(tokenizer), choices, strict=True):
         np.testing.assert_allclose(values, whole(llama, row), atol=1e-4)
-
-
-def test_a_block_that_does_not_fit(llama, tokenizer):
-    with pytest.raises(ValueError, match="at least one must stay"):
-        sweep.sweep(llama, tokenizer, [Block(5, 2)], [])
-
-
-def test_the_model_comes_back_after_an_error(llama, ids):
-    before = llama(ids).logits
-    with pytest.raises(RuntimeError), layers.run_after_block(llama, Block(1, 2), torch.zeros(1)):
-        raise RuntimeError
-    assert torch.equal(llama(ids).logits, before)
 
 
 # ---- a block's score does not depend on what else is in its sweep ----------------------------
@@ -270,8 +189,8 @@ def test_what_else_is_in_a_sweep_changes_nothing(llama, tokenizer):
     """Every kind of block alone, and all of them in any order."""
     alone = {id(block): losses(llama, tokenizer, [block])[0] for block in KINDS}
     assert len({round(loss, 4) for loss in alone.values()}) == len(KINDS)
-    shuffled = [random.Random(seed).sample(KINDS, len(KINDS)) for seed in range(4)]
-    for blocks in (KINDS, KINDS[::-1], *shuffled):
+    shuffled = random.Random(0).sample(KINDS, len(KINDS))
+    for blocks in (KINDS, KINDS[::-1], shuffled):
         expected = [alone[id(block)] for block in blocks]
         assert losses(llama, tokenizer, blocks) == pytest.approx(expected, abs=1e-5)
     for block in FOLDED:  # alone it is the map in the weights of the FFN before it
