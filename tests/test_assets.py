@@ -13,7 +13,7 @@ from lib.data.wheels import Asset, AssetError, Part
 
 @pytest.fixture
 def pip_index(tmp_path, monkeypatch):
-    """A wheel with a text and a folder, one each of a model's parts, all that pip can reach."""
+    """A wheel with a text and a folder, all that pip can reach."""
     folder = tmp_path / "index"
     folder.mkdir()
     archive = _wheel(folder, "toy-data", {"text.txt": "some text", "set/deep/b.txt": "b"})

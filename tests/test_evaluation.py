@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import real_task
 
-from lib.data import encoding, prompts, sets
+from lib.data import prompts, sets
 from lib.evaluation import Task, weighted_mean
 from replication import profiles
 
@@ -48,27 +48,6 @@ def test_choices_are_read_as_after_the_whole_prompt(smollm2, name, answers):
     for example, (row,) in zip(task.examples, task.rows(smollm2), strict=True):
         whole = smollm2([f"{example['prompt']} {answer}" for answer in answers]).input_ids
         assert [[*row.tokens, token] for token in row.target_ids[0]] == whole
-
-
-@pytest.mark.parametrize(
-    "question, answer, kept",
-    [
-        (1, 1, "[one][two][three]"),
-        (7, 12, "[one]"),  # of 12 tokens 11 are read: 19 of 30 stay for the prompt
-        (7, 13, ""),
-    ],
-)
-def test_long_prompts_have_fewer_examples(tokenizer, monkeypatch, question, answer, kept):
-    """From the last, one by one, until the longest choice fits, too."""
-    monkeypatch.setattr(encoding, "MOST_TOKENS", 30)
-    solved = ("[one]", "[two]", "[three]")
-    question, choices = "q" * question, ["y", "x" * answer]
-    example = {"prompt": "", "parts": ("header:", solved, question, choices), "choices": choices}
-    rows = encoding.completions(example | {"group": "subject"}, tokenizer)
-    left_out = 3 - kept.count("[")
-    assert list(rows[0].tokens) == tokenizer("header:" + kept + question).input_ids
-    assert [row.left_out for row in rows] == [left_out] * 2
-    assert rows[0].group == (("subject", left_out) if left_out else "subject")
 
 
 def test_prompts_by_content_fit_and_have_as_many_examples_as_by_letter(smollm2):

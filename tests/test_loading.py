@@ -122,8 +122,6 @@ def with_config(**changes):
         (cut_short, "damaged"),
         (without_a_shard, "missing"),
         (with_config(num_hidden_layers=7), "7 layers"),
-        (with_config(vocab_size=97), "not those of its config.json"),
-        (with_config(quantization_config={"quant_method": "awq", "bits": 4}), "quantised already"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

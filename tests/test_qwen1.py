@@ -29,7 +29,7 @@ CORPUS = [(paths.ROOT / "README.md").read_text(encoding="utf-8"), *TEXTS]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A checkpoint as published: bf16 in shards, an index, and code that raises when it is run."""
+    """A checkpoint as published: bf16 in shards, and an index."""
     folder = tmp_path_factory.mktemp("Qwen-7B")
     torch.manual_seed(0)
     qwen_1(folder, CORPUS)

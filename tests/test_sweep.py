@@ -141,16 +141,6 @@ def test_sweep_table(llama, tokenizer):
     assert row.value == pytest.approx(np.average(row.examples, weights=row.weights))
 
 
-def test_a_sweep_keeps_what_was_answered(llama, tokenizer):
-    """The log-likelihood of every choice, in the order of the questions."""
-    question = {"choices": ["a", "b"], "group": None, "weight": 1, "answer": 1}
-    prompts = ("what, what", "who", "where")
-    task = Task("boolq", tuple(question | {"prompt": prompt} for prompt in prompts))
-    (choices,) = sweep.sweep(llama, tokenizer, [], [task]).choices
-    for (row,), values in zip(task.rows(tokenizer), choices, strict=True):
-        np.testing.assert_allclose(values, whole(llama, row), atol=1e-4)
-
-
 # ---- a block's score does not depend on what else is in its sweep ----------------------------
 
 
