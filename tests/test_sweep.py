@@ -29,21 +29,26 @@ def random_tokens(count: int, seed: int) -> tuple[int, ...]:
 def few_shot_rows() -> list[Row]:
     """Groups with prefixes longer than the sliding window, rows of unlike length, and loners."""
     rows = []
-    for group, (length, size) in enumerate([(17, 5), (17, 5), (13, 2)]):
+    groups = [(17, 5), (17, 5), (13, 2)]
+    for group, (length, size) in enumerate(groups):
         prefix = random_tokens(length, seed=group)
         for i in range(size):
             own = random_tokens(3 + 2 * i, seed=10 * group + i)
-            rows.append(Row(prefix + own, ((5, 6, 7),), group))
+            row = Row(prefix + own, ((5, 6, 7),), group)
+            rows.append(row)
     alike = random_tokens(21, seed=1)  # a prompt, and 9 tokens with which its choices begin
     for i in range(3):
         tokens = alike + random_tokens(2 + i, seed=10 + i)
         targets = tuple((token,) for token in tokens[12:])
-        rows.append(Row(tokens[:-1], targets, "question"))
+        row = Row(tokens[:-1], targets, "question")
+        rows.append(row)
     for length in (4, 25, 9):
-        rows.append(Row(random_tokens(length, seed=length), ((5, 6, 7), (8, 9, 10))))
-    rows.append(Row(random_tokens(11, seed=11), ((5, 6, 7, 8, 9),)))
+        tokens = random_tokens(length, seed=length)
+        row = Row(tokens, ((5, 6, 7), (8, 9, 10)))
+        rows.append(row)
     text = np.array(random_tokens(14, seed=12))
-    rows.append(Row(text[:-1], text[1:, None]))
+    row = Row(text[:-1], text[1:, None])
+    rows.append(row)
     return rows
 
 
@@ -116,14 +121,19 @@ def test_choices_do_not_tie_because_of_rounding(llama):
     llama.to(torch.bfloat16)
     head = llama.lm_head.weight.data
     head[5] *= 20 / head[5].norm()
-    head[6] = head[5] * (1 + 0.005 * torch.randn(head.shape[1]))
-    rows = [Row(random_tokens(6 + i % 5, seed=i), ((5, 6),)) for i in range(20)]
+    noise = torch.randn(head.shape[1])
+    head[6] = head[5] * (1 + 0.005 * noise)
+    direction = head[5].double() - head[6].double()
+    rows = []
+    for seed in range(20):
+        tokens = random_tokens(6 + seed % 5, seed)
+        rows.append(Row(tokens, ((5, 6),)))
     swept = sweep.target_logprobs(llama, [UNPRUNED], rows, 60, label="test")
     for row, (first, second) in zip(rows, swept[UNPRUNED], strict=True):
         ids = torch.tensor([row.tokens])
         with torch.inference_mode():
             states = llama.get_decoder()(ids).last_hidden_state
-        exact = (head[5].double() - head[6].double()) @ states[0, -1].double()
+        exact = direction @ states[0, -1].double()
         assert first - second == pytest.approx(float(exact), abs=0.02)
 
 
@@ -132,13 +142,15 @@ LOSS = Task("c4", tuple({"text": text, "max_tokens": 20} for text in TEXTS))
 
 
 def test_sweep_table(llama, tokenizer):
-    table = sweep.sweep(llama, tokenizer, [Block(1, 2), Block(1, 2)], [LOSS])
+    twice = [Block(1, 2), Block(1, 2)]
+    table = sweep.sweep(llama, tokenizer, twice, [LOSS])
     assert table.block_start.tolist() == [0, 1]
     assert table.block_size.tolist() == [0, 2]
     row = table.iloc[1]
     assert row.n == 3
     assert row.weights.tolist() == [15, 6, 10]
-    assert row.value == pytest.approx(np.average(row.examples, weights=row.weights))
+    expected = np.average(row.examples, weights=row.weights)
+    assert row.value == pytest.approx(expected)
 
 
 # ---- a block's score does not depend on what else is in its sweep ----------------------------
@@ -172,21 +184,27 @@ def losses(model, tokenizer, blocks) -> list[float]:
     """Return the loss without each block, all of them in one sweep."""
     maps = [block for block in blocks if isinstance(block, linear.Mapped)]
     with linear.reading_ffn(model, maps):
-        return sweep.sweep(model, tokenizer, blocks, [LOSS]).value.tolist()[1:]
+        table = sweep.sweep(model, tokenizer, blocks, [LOSS])
+    return table.value.tolist()[1:]
 
 
 def test_what_else_is_in_a_sweep_changes_nothing(llama, tokenizer):
     """Every kind of block alone, and all of them in any order."""
-    alone = {id(block): losses(llama, tokenizer, [block])[0] for block in KINDS}
-    assert len({round(loss, 4) for loss in alone.values()}) == len(KINDS)
+    alone = {}
+    for block in KINDS:
+        (alone[id(block)],) = losses(llama, tokenizer, [block])
+    different = {round(loss, 4) for loss in alone.values()}
+    assert len(different) == len(KINDS)
     shuffled = random.Random(0).sample(KINDS, len(KINDS))
     for blocks in (KINDS, KINDS[::-1], shuffled):
         expected = [alone[id(block)] for block in blocks]
-        assert losses(llama, tokenizer, blocks) == pytest.approx(expected, abs=1e-5)
+        measured = losses(llama, tokenizer, blocks)
+        assert measured == pytest.approx(expected, abs=1e-5)
     for block in FOLDED:  # alone it is the map in the weights of the FFN before it
         changed = copy.deepcopy(llama)
         weight = decoder_layers(changed)[block.start - 1].mlp.down_proj.weight
         weight.data += block.change.T @ weight.data
-        with dropped(changed, Block(block.start, block.size)):
-            (expected,) = sweep.sweep(changed, tokenizer, [], [LOSS]).value
-        assert alone[id(block)] == pytest.approx(expected, abs=1e-4)
+        plain = Block(block.start, block.size)
+        with dropped(changed, plain):
+            table = sweep.sweep(changed, tokenizer, [], [LOSS])
+        assert alone[id(block)] == pytest.approx(table.value[0], abs=1e-4)
