@@ -1,4 +1,4 @@
-"""What a name means, and what computes: sources, commits, devices, formats."""
+"""What a name means, and in what format it computes: sources, commits, files."""
 
 import os
 import subprocess
@@ -11,13 +11,11 @@ from conftest import COMMIT, local_hub, stored, tiny, wide_llama
 
 from lib.models import loading, machine, registry
 from lib.models.registry import ModelError
-from replication import profiles, tables
 from replication.beyond import which_block
-from replication.measure import cache, fetching, inference_cost
+from replication.measure import cache, fetching
 from replication.measure.request import Request
 
 HUB = "some/model"
-SMOKE = profiles.get("smoke")
 
 
 # ---- the hub -----------------------------------------------------------------------------------
@@ -58,7 +56,7 @@ def test_the_first_commit_that_the_hub_tells_is_kept(tmp_path, monkeypatch):
     assert registry.resolve(HUB).revision == COMMIT
 
 
-# ---- a model is known by what its files are, a timing by what it was timed on ------------------
+# ---- a model is known by what its files are ---------------------------------------------------
 
 
 def test_weights_that_are_written_over_are_read_again(tmp_path, monkeypatch):
@@ -75,22 +73,6 @@ def test_weights_that_are_written_over_are_read_again(tmp_path, monkeypatch):
     monkeypatch.setattr(loading, "default_device", lambda: "meta")
     loading.load_cached(str(folder), None, "float32")
     assert len(loads) == 3 and len(loading._loaded) == 1
-
-
-def test_timings_of_another_processor_are_never_found(monkeypatch):
-    keys = []
-
-    def load_or_compute(kind, params, compute):
-        keys.append(cache.key(kind, params))
-        raise tables.NotMeasured
-
-    monkeypatch.setattr(cache, "load_or_compute", load_or_compute)
-    for name in ("Abacus 9", "Loom 2", "Abacus 9"):
-        monkeypatch.setattr(machine, "processor", lambda device="cpu", name=name: name)
-        with pytest.raises(tables.NotMeasured):
-            inference_cost.fetch(inference_cost.cost("tiny-random", None, SMOKE))
-    first, other, again = keys  # of the first of both formats
-    assert first == again != other
 
 
 # ---- the format of the weights ----------------------------------------------------------------

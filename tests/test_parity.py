@@ -49,15 +49,19 @@ def check(base, block, task, samples: list[dict], metric: str, atol: float) -> N
 
     A choice is a row, or a question is a row that scores four letters.
     """
-    examples = task.rows(base[1])
-    flat = [row for example in examples for row in example]
-    swept = sweep.target_logprobs(base[0], [UNPRUNED, block], flat, 2048, task.name)[block]
+    model, tokenizer = base
+    examples = task.rows(tokenizer)
+    flat = [row for rows in examples for row in rows]
+    swept = sweep.target_logprobs(model, [UNPRUNED, block], flat, 2048, task.name)[block]
     count = len(flat) // len(examples)
-    by_question = [swept[i : i + count] for i in range(0, len(swept), count)]
-    likelihoods = [rows[0] if count == 1 else [row.sum() for row in rows] for rows in by_question]
+    outputs = [swept[i : i + count] for i in range(0, len(swept), count)]
+    likelihoods = []
+    for rows in outputs:
+        of_question = rows[0] if count == 1 else [row.sum() for row in rows]
+        likelihoods.append(of_question)
     expected = [harness.log_probabilities(sample) for sample in samples]
     np.testing.assert_allclose(likelihoods, expected, atol=atol)
-    values, _ = task.scores(by_question)
+    values, _ = task.scores(outputs)
     assert values.tolist() == [sample[metric] for sample in samples]
 
 
