@@ -1,7 +1,6 @@
 """Tiny models and data sets laid out like the paper's own on the hub: `owner/name/files`.
 
 Qwen-1's file names, tensor names and types are those of the originals; only the sizes are small.
-What must not be used (pickled weights, the models' own Python) is there, and poisoned.
 """
 
 import base64
@@ -20,7 +19,6 @@ from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PhiCo
 
 WIDTH, LAYERS, HEADS = 32, 3, 4
 ANSWERS = "Answer: Yes Answer: No Answer: A Answer: B Answer: C Answer: D " * 100
-POISON = "raise RuntimeError('the code of a checkpoint was run')\n"
 SEQ_LENGTH = 2048  # as of Qwen-14B
 
 
@@ -59,7 +57,6 @@ def sentencepiece_like(folder: Path, texts: list[str], vocab_size: int = 600) ->
     settings = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     extra = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "legacy": False}
     written(folder, "tokenizer_config.json", settings | extra)
-    written(folder, "special_tokens_map.json", settings)
 
 
 @cache
@@ -106,17 +103,12 @@ def decoder(folder: Path, repository: str, texts: list[str]) -> None:
     config = kind(**SHARED | own)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float16)
     model.save_pretrained(folder, max_shard_size="100KB")
-    (folder / "pytorch_model.bin").write_bytes(b"not to be read")
     sentencepiece_like(folder, texts)
 
 
 def qwen_1_config(vocab_size: int) -> dict:
     return {
         "architectures": ["QWenLMHeadModel"],
-        "auto_map": {
-            "AutoConfig": "configuration_qwen.QWenConfig",
-            "AutoModelForCausalLM": "modeling_qwen.QWenLMHeadModel",
-        },
         "hidden_size": WIDTH,
         "intermediate_size": 96,
         "kv_channels": WIDTH // HEADS,
@@ -166,8 +158,6 @@ def qwen_1(folder: Path, texts: list[str]) -> None:
     written(folder, "config.json", config)
     written(folder, "tokenizer_config.json", {"tokenizer_class": "QWenTokenizer"})
     tiktoken_file(folder, vocabulary)
-    for name in ("modeling_qwen", "configuration_qwen", "tokenization_qwen"):
-        (folder / f"{name}.py").write_text(POISON)
     save_torch_state_dict(qwen_1_weights(config), folder, max_shard_size="40KB")
 
 

@@ -152,14 +152,6 @@ def test_the_answer_is_the_one_that_is_right(name, counts, rows):
             assert alone.scores([outputs])[0].tolist() == [float(chosen == right)]
 
 
-def test_sciq_asks_for_all_that_the_file_has():
-    """The right answer and the three wrong ones, each once."""
-    for name in ("sciq", "sciq_closed"):
-        examples = real_task(name, book_questions=8).examples
-        choices = the_one(examples, "feeding relationships")["choices"]
-        assert sorted(choices) == [" food chain", " form chain", " fuel chain", " life chart"]
-
-
 def test_a_passage_is_that_of_its_question():
     """The words that answer the question stand in the passage before it."""
     words = {
@@ -204,14 +196,17 @@ def test_squads_likelihood_is_of_the_right_answer(name):
 def test_gsm8ks_solution_is_that_of_its_problem():
     """Its likelihood is asked for, and what the model writes is right with its number only."""
     counts = {"gsm8k_questions": 4, "gsm8k_generated": 4, "gsm8k_shots": 5}
-    likelihood, written = real_task("gsm8k_bpb", **counts), real_task("gsm8k", **counts)
+    likelihood = real_task("gsm8k_bpb", **counts)
+    written = real_task("gsm8k", **counts)
     for problem, (begin, number) in GSM8K.items():
         (solution,) = the_one(likelihood.examples, problem)["choices"]
         assert solution.startswith(f" {begin}")
         assert solution.endswith(f"\n#### {number}")
-        alone = replace(written, examples=(the_one(written.examples, problem),))
+        example = the_one(written.examples, problem)
+        alone = replace(written, examples=(example,))
         for text, value in ((number, 1), (number + 1, 0), (-number, 0)):
-            assert alone.scores([[f"So it is #### {text}"]])[0].tolist() == [value]
+            scores, _ = alone.scores([[f"So it is #### {text}"]])
+            assert scores.tolist() == [value]
 
 
 def test_c4_reads_the_documents_of_the_file():
@@ -368,21 +363,14 @@ HEADERS = {  # of that subject; with two spaces in the original
 @pytest.mark.parametrize("name", SHOWN)
 def test_solved_examples_end_with_their_right_answer(name):
     """Those of ARC-Easy and GSM8K stand before every question, MMLU's before their subject's."""
-    examples = real_task(name, **EVERY | {"mmlu_subjects": 2, "mmlu_questions": 1}).examples
-    mine = examples[-1:] if name.startswith("mmlu") else examples  # the last subject's
+    counts = EVERY | {"mmlu_subjects": 2, "mmlu_questions": 1}
+    examples = real_task(name, **counts).examples
+    if name.startswith("mmlu"):
+        examples = examples[-1:]  # the last subject's
     before = HEADERS.get(name, "") + "".join(SHOWN[name])
-    assert mine and all(e["prompt"] == before + own_question(e) for e in mine)
-
-
-@pytest.mark.parametrize("name", ["mmlu", "mmlu_content", "arc_easy", "arc_easy_letters"])
-def test_another_order_or_number_shows_the_same_right_answers(name):
-    counts = {"mmlu_subjects": 2, "mmlu_questions": 1, "arc_easy_questions": 1}
-    for shots, order in ((2, 0), (5, 1), (5, 2)):
-        counts |= {"mmlu_shots": shots, "arc_easy_shots": shots, "shot_order": order}
-        prompt = real_task(name, **counts).examples[-1]["prompt"]
-        places = [prompt.index(solved) for solved in SHOWN[name][:shots]]
-        assert prompt.count("\nAnswer: ") == shots
-        assert (places == sorted(places)) == (order == 0)
+    assert examples
+    for example in examples:
+        assert example["prompt"] == before + own_question(example)
 
 
 @pytest.mark.parametrize("name", SHOWN)
