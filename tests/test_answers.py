@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Distances, measured_scores, real_task
+from conftest import measured_scores, real_task
 from scipy.stats import mannwhitneyu
 
 from lib import evaluation
@@ -16,7 +16,7 @@ from lib.models import loading
 from lib.sweep import baseline_scores
 from replication import analysis, paths, profiles
 from replication.analysis import curves
-from replication.measure import codec, experiments, scores
+from replication.measure import codec
 
 COUNTS = {"arc_easy_questions": 6, "hellaswag_questions": 6}
 ONE, TWO = {"answer": 0, "weight": 1}, {"answer": 1, "weight": 3}
@@ -122,13 +122,6 @@ def test_weights_of_subjects_are_runs_and_read_back_exactly():
     np.testing.assert_allclose(choices_of(stored), loglikelihoods, atol=5.1e-4)
 
 
-def test_a_diverged_healing_has_no_score(output):
-    profile = profiles.get("smoke", limit=4)
-    cut = "tiny-random", Distances(), profile
-    table = scores.table(experiments.healed(*cut, ["c4"], ["simple"], [2], learning_rate=1e30))
-    assert table.status.tolist() == ["diverged"] and table.value.isna().all()
-
-
 # ---- floors in figures and verdicts --------------------------------------------------------
 
 
@@ -169,9 +162,3 @@ def test_the_ranking_of_boolq_is_the_area_under_the_roc_curve():
     assert np.mean(row["examples"]) == pytest.approx(row["value"])
     assert (row["task"], row["floor"], row["chance"]) == ("boolq_ranking", 0.5, 0.5)
     assert np.isnan(row["commonest"])  # no threshold, so no answer
-
-
-def test_answers_that_are_all_the_same_have_no_ranking():
-    ranking = analysis.boolq_ranking(_boolq(np.arange(4.0), np.ones(4, int)))
-    assert ranking.value.isna().all()
-    assert analysis.boolq_ranking(_boolq([0.0], [1]).assign(choices=None)).empty  # not measured

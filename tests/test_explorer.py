@@ -10,9 +10,9 @@ import pytest
 from test_site import write_run
 
 from lib.blocks import BlockDistances
-from replication import figures, paths
+from replication import paths
 from replication.analysis import islands
-from replication.measure import damage, distance_maps
+from replication.measure import damage
 from replication.show import explorer
 from replication.show.explorer import Explored
 
@@ -162,36 +162,3 @@ def test_texts_are_those_of_the_very_weights(tmp_path, monkeypatch):
     assert explorer._texts(weights) == (("a",), {(0, 0): ["b"]})
     for other in ({"revision": "2"}, {"quantization": "nf4"}, {"model": "none"}):
         assert explorer._texts(weights | other) == ((), {})
-
-
-def test_it_opens_on_two_models_of_which_most_is_known(maps):
-    table = a_damage_map(9)
-    plain = {"a": Explored("x", maps["small"]), "b": Explored("x", maps["small"])}
-    assert explorer.opening(plain) == ["a", "a"]  # one model
-    known = {"c": Explored("y", maps["large"], damage=table), "d": Explored("z", maps["large"])}
-    assert explorer.opening(plain | known) == ["a", "c"]
-    known["e"] = Explored("z", maps["large"], damage=table)
-    assert explorer.opening(plain | known) == ["c", "e"]
-    with pytest.raises(ValueError, match="no map to explore"):
-        explorer.page({})
-
-
-def test_the_static_figure_tells_each_blocks_region(maps):
-    table = figures.figure_islands(maps).table
-    for name, distances in maps.items():
-        regions = islands.regions(distances.matrix)
-        mine = table[table.model == name]
-        searched = mine[mine.block_size <= len(regions)]
-        assert list(searched.region) == list(regions[searched.block_size - 1, searched.block_start])
-        assert mine[mine.block_size > len(regions)].region.isna().all()
-        assert searched.region.max() == islands.BAND + len(islands.islands(distances))
-
-
-def test_recorded_map_and_its_provenance():
-    distances, provenance = distance_maps.recorded("qwen2.5-coder-0.5b")
-    assert distances.num_layers == provenance["layers"] == 24
-    assert distances.num_sequences == 256 and len(distances.folds) == 16
-    np.testing.assert_array_equal(distances.matrix, distances.matrix.T)
-    np.testing.assert_allclose(distances.folds.mean(0), distances.matrix, atol=1e-6)
-    with pytest.raises(ValueError, match="'nope'"):
-        distance_maps.recorded("nope")

@@ -1,9 +1,7 @@
 """What figures show: panels, lines, marks, bars, keys; read back from what is drawn."""
 
-import re
 import sys
 from itertools import product
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,17 +9,12 @@ import pandas as pd
 import pytest
 from conftest import Distances
 
-import replication
-from lib import storage
-from lib.blocks import Block, BlockDistances
-from lib.models import registry
+from lib.blocks import BlockDistances
 from replication import figures, measure, profiles, tables
 from replication.beyond import biases, dose, last_layers, letters, repair, which_block
-from replication.claims.bounds import Verdict
 from replication.figures import style
-from replication.figures.curves import in_units_of_chance, most_healed
-from replication.figures.style import COLOURS, PALETTE, TABLE, colour
-from replication.measure import cache, experiments
+from replication.figures.curves import in_units_of_chance
+from replication.measure import cache
 
 CHANCE = {"mmlu": 0.25, "arc_easy": 0.25, "boolq": 0.5, "c4": 10.0}
 UNPRUNED = {"mmlu": 0.3, "arc_easy": 0.6, "boolq": 0.8, "c4": 3.0}  # MMLU: no signal
@@ -46,60 +39,6 @@ def scores(models=("qwen-7b",), treatments=("unhealed", "healed"), **columns) ->
     return pd.DataFrame(rows).assign(**fixed | columns)
 
 
-def texts(figure) -> list[str]:
-    """Return the keys of a figure's only legend."""
-    (legend,) = figure.legends
-    return [text.get_text() for text in legend.get_texts()]
-
-
-HUES = "red|blue|green|purple|orange|cyan|magenta|pink|brown|yellow|teal|olive|gold|indigo"
-COLOUR = re.compile(rf'"(tab:\w+|#[0-9a-fA-F]{{6}}|(dark|light|deep)?({HUES})(rod)?)"')
-
-
-def test_colours_stand_in_one_table_and_each_has_one_meaning():
-    rows = storage.rows(TABLE)
-    models = {row["name"]: row["colour"] for row in rows if row["of"] == "model"}
-    assert models.keys() == registry.MODELS.keys()
-    assert set(models.values()) <= set(PALETTE)
-    others = [row["colour"] for row in rows if row["of"] != "model"]
-    assert len(set(others) - set(models.values())) == len(others)
-    assert len(COLOURS) == len(rows)  # one name, one colour
-    assert colour("owner/model") in PALETTE
-    folder = Path(replication.__file__).parent
-    code = [file for file in folder.rglob("*.py") if file.name != "style.py"]
-    assert [file for file in code if COLOUR.search(file.read_text(encoding="utf-8"))] == []
-
-
-@pytest.mark.parametrize("missing", [0, 1])
-def test_a_panel_of_which_no_pruned_model_is_measured_is_not_drawn(missing):
-    """Nor is a line of an unpruned model alone."""
-    table = scores(["llama-2-7b", "qwen-7b"])
-    unmeasured = (table.model == "qwen-7b") & (table.task == "mmlu") & (table.block_size >= missing)
-    table.loc[unmeasured, ["value", "standard_error"]] = np.nan
-    labels = {axis.get_label() for axis in figures.figure_2(table).axes}
-    assert labels == {
-        "MMLU accuracy\n(5-shot) Llama-2",
-        "ARC-Easy accuracy\n(5-shot) Llama-2",
-        "ARC-Easy accuracy\n(5-shot) Qwen",
-    }
-
-
-def test_the_key_has_what_is_drawn_only():
-    table = scores(["llama-2-7b", "qwen-7b"], ["unhealed"])
-    table.loc[(table.model == "qwen-7b") & (table.block_size > 0), "value"] = np.nan
-    figure = figures.figure_3(table)
-    assert set(texts(figure)) == {"Llama-2-7B", "unpruned", "unhealed", "chance"}
-    assert [axis.get_title("left") for axis in figure.axes] == ["unhealed"]
-
-
-@pytest.mark.parametrize("healed, shown", [("mistral-7b", "mistral-7b"), (None, "llama-2-70b")])
-def test_figures_1d_and_5_show_the_model_that_is_healed_most(healed, shown):
-    table = scores(["mistral-7b", "llama-2-70b"])
-    fewer = (table.model != healed) & (table.strategy == "simple") & (table.treatment == "healed")
-    table.loc[fewer & (healed is not None), "value"] = np.nan
-    assert most_healed(table, "llama-2-70b") == shown
-
-
 def test_only_losses_are_drawn_in_units_of_chance():
     table = in_units_of_chance(scores()[lambda rows: rows.block_size == 0])
     assert table.value.tolist() == [0.3, 0.6, 0.8, 0.3]
@@ -116,12 +55,6 @@ def test_a_line_passes_what_nobody_measured_and_breaks_where_measuring_failed(st
     (axis,) = figures.figure_6(table).axes
     (line, *_) = [line for line in axis.lines if line.get_linestyle() == "-"]
     assert np.isnan(np.asarray(line.get_ydata(), float)).tolist() == gaps
-
-
-@pytest.mark.parametrize("share, crossed", [(0.96, True), (0.94, False), (np.nan, False)])
-def test_a_score_of_one_answer_is_crossed_out(share, crossed):
-    (axis,) = figures.figure_6(scores(commonest=share)).axes
-    assert any(line.get_marker() == "x" for line in axis.lines) == crossed
 
 
 # ---- what is drawn, read back ----------------------------------------------------------------
@@ -185,33 +118,6 @@ def test_seeds_of_one_cut_and_two_lengths_of_healing_are_not_crossed():
     assert figure.table.difference.fillna(0).tolist() == [0, 0.25, 3, 0, 0.5, 2]
     (axis,) = figure.axes
     assert axis.containers[0].lines[0].get_xdata().tolist() == [0.25, 0.5]
-
-
-def test_the_table_of_figure_1b_has_every_layer_and_its_new_number():
-    table = figures.figure_1b(Block(40, 20), 80).table
-    assert len(table) == 80 and table.new_index.max() == 59
-
-
-def test_what_is_not_testable_has_a_dash_and_no_mark():
-    """One model of the first claim can be tested, none of the second."""
-    rows = [("1", "A", "decided"), ("1", "B", "not testable here"), ("5", "A", "not testable here")]
-    words = {"task": "mmlu", "criterion": "", "n": "", "why": "", "direction": "differs"}
-    ends = {"statistic": 0.1, "low": 0.09, "high": 0.11}
-    verdicts = [
-        Verdict(
-            claim, model, statement=f"statement {claim}", confidence=confidence, **words, **ends
-        )
-        for claim, model, confidence in rows
-    ]
-    figure = figures.figure_claims(verdicts)
-    (axis,) = figure.axes
-    marks = np.concatenate([marks.get_offsets() for marks in axis.collections])
-    assert len(marks) == 1 and marks[0, 0] < -1 and marks[0, 1] == 0
-    assert [(t.get_text(), t.get_position()[1]) for t in axis.texts] == [("– not testable here", 1)]
-    keys = {text.get_text() for text in axis.get_legend().get_texts()}
-    assert {"differs", "A"} <= keys and "B" not in keys
-    labels = [label.get_text() for label in axis.get_yticklabels()]
-    assert labels == ["1  statement 1", "5  statement 5"] and len(figure.table) == 3
 
 
 # ---- what figures say in words: each made of data that would say it, with a signal or without ----
@@ -342,24 +248,6 @@ def test_the_model_with_most_to_lose_is_shown():
     assert set(letters.clearest(pd.concat([weak, strong]), ["model"]).model) == {"phi-2"}
     unmeasured = strong.assign(value=strong.value.where(strong.block_size == 0))
     assert set(letters.clearest(pd.concat([weak, unmeasured]), ["model"]).model) == {"qwen-7b"}
-
-
-def test_unhealed_references_are_scores_of_notebook_02():
-    """So that figures 8 and 9 measure nothing for them."""
-    distances = Distances(num_layers=30)
-    for profile in profiles.PROFILES.values():
-        models = {
-            experiments.seeds: profile.ablation_models,
-            experiments.ranks: profile.rank_models,
-        }
-        for ablation, (model, *_) in models.items():
-            requests = experiments.unhealed(model, distances, profile)
-            requests += experiments.test_split(model, distances, profile)
-            measured = [request.params for request in requests]
-            variants = ablation(model, distances, profile)
-            references = [r for r in variants if r.labels["variant"] == "unhealed"]
-            assert references
-            assert all(r.params in measured and r.recipe is None for r in references)
 
 
 def test_a_run_of_which_only_the_map_is_left_is_drawn_as_not_measured(output, monkeypatch):

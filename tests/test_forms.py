@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 from conftest import Distances, real_task, score
 
-from lib.blocks import Block, simple_block
 from replication import analysis, profiles
 from replication.beyond import books, letters
 from replication.beyond.letters import MEASURES
@@ -48,19 +47,6 @@ def test_a_closed_book_is_asked_without_its_passage():
 def test_no_place_gives_sciq_away():
     places = [example["answer"] for example in real_task("sciq", book_questions=12).examples]
     assert np.bincount(places).tolist() == [3, 3, 3, 3]
-
-
-def test_a_form_is_asked_at_the_cuts_of_the_other():
-    cuts = {}
-    for request in letters.forms("tiny-random", Distances(), SMOKE):
-        form = request.labels["questions"], request.labels["form"]
-        cut = request.labels["strategy"], request.block, request.recipe
-        cuts.setdefault(form, []).append(cut)
-        assert request.params["shots"] == SMOKE.mmlu_shots
-    assert len(cuts) == 5
-    (same,) = set(map(tuple, cuts.values()))
-    assert {("simple", simple_block(8, 1), None), ("early exit", Block(7, 1), None)} <= set(same)
-    assert any(recipe for _, _, recipe in same)
 
 
 # ---- what they say -------------------------------------------------------------------------
@@ -107,17 +93,3 @@ def test_measures_of_stored_answers_are_those_of_the_scores(output):
         mine = again[again.measure == measure].set_index("task").value
         theirs = unpruned.set_index("task")[column]
         np.testing.assert_allclose(mine, theirs[mine.index], atol=2e-3)
-
-
-def test_stories_are_asked_of_the_main_model_with_the_cuts_of_its_letters():
-    profile = profiles.get("overnight")
-    distances = Distances(num_layers=28)
-    requests = books.stories(profile.main_model, distances, profile)
-    cuts = {task: set() for task in books.STORIES}
-    for request in requests:
-        cuts[request.params["task"]].add((request.labels["strategy"], request.block))
-    (same,) = set(map(frozenset, cuts.values()))
-    assert {block.size for _, block in same} == {0, 1, 3, 5, 7}
-    counts = {request.params["task"]: request.params["questions"] for request in requests}
-    assert counts["hellaswag"] == profile.ablation_questions < profile.hellaswag_questions
-    assert books.stories("smollm2-135m", Distances(num_layers=30), profile) == []

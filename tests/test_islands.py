@@ -6,10 +6,7 @@ import pytest
 from lib.blocks import BlockDistances
 from replication.analysis.islands import (
     by_size,
-    count_by_threshold,
     islands,
-    islands_table,
-    outline,
     regions,
     rescaled,
 )
@@ -92,11 +89,6 @@ def test_the_band_is_where_most_best_starts_lie():
     assert islands(a_map(two)).side.tolist() == ["deeper"]
 
 
-def test_a_threshold_outside_0_1_is_refused():
-    with pytest.raises(ValueError, match="threshold of a rescaled distance"):
-        islands(a_map(smooth, folds=1), 1)
-
-
 def test_blocks_by_size_are_the_rows_of_the_map():
     distances = a_map(smooth, noise=0.01)
     rows = by_size(distances.matrix)
@@ -105,24 +97,3 @@ def test_blocks_by_size_are_the_rows_of_the_map():
         assert np.isnan(rows[n - 1, L - n + 1 :]).all()
     assert np.nanmin(rescaled(rows), axis=1).tolist() == [0] * (L - 1)
     assert np.nanmax(rescaled(rows), axis=1).tolist() == [1] * (L - 1)
-
-
-def test_an_outline_encloses_its_blocks():
-    mask = np.zeros((4, 6), bool)
-    mask[1:3, 2:4] = True
-    segments = np.array(outline(mask))
-    assert segments.shape == (8, 2, 2)  # a 2 x 2 square has 8 sides
-    assert (segments.min((0, 1)) == 1.5).all() and (segments.max((0, 1)) == 3.5).all()
-    assert (np.abs(np.diff(segments, axis=1)).sum(2) == 1).all()
-
-
-@pytest.mark.filterwarnings("error")
-def test_table_of_several_maps():
-    """Fewer than 16 folds have no stability."""
-    maps = {"smooth": a_map(smooth, folds=8), "planted": a_map(with_island, folds=8)}
-    table = islands_table(maps, thresholds=(0.05, 0.1))
-    assert table.model.tolist() == ["planted", "planted"] and table.stability.isna().all()
-    assert table.threshold.tolist() == [0.05, 0.1]
-    counts = count_by_threshold(maps, thresholds=(0.1,)).set_index("model")
-    assert counts.shallower.to_dict() == {"smooth": 0, "planted": 1}
-    assert counts.deeper.sum() == 0 and counts.stable.sum() == 0

@@ -4,8 +4,6 @@ import json
 import re
 import shutil
 import sys
-import tomllib
-from fnmatch import fnmatch
 from pathlib import Path
 
 import nbformat
@@ -18,7 +16,6 @@ from nbformat import v4
 from lib.blocks import BlockDistances
 from lib.evaluation import weighted_mean
 from replication import figures, paths, profiles, tables
-from replication.claims import bounds
 from replication.run import notebooks
 from replication.show import compare, runs, site
 
@@ -154,14 +151,6 @@ def test_finished_failed_and_missing_are_told_apart(ran):
     assert "a slow one, torch 9.9" in index and "no notebook has judged them" in index
 
 
-def test_claims_are_those_of_the_figure(ran):
-    agrees = bounds.judged("1", "tiny-random", "c4", (0.4, 0.35, 0.45), {"c4": 90})
-    figures.save(figures.figure_claims([agrees, bounds.judged("8")]), "figure_claims", SMOKE)
-    index = site.build("smoke").read_text()
-    assert "<strong>agrees</strong>: 1 for it (1 decided)" in index
-    assert index.count("not measured") == 12
-
-
 def test_pages_need_neither_kernel_nor_network(ran):
     folder = site.build("smoke").parent
     page = (folder / "01_similarity_heatmaps.html").read_text()
@@ -177,26 +166,6 @@ def test_pages_need_neither_kernel_nor_network(ran):
             assert (folder / address).is_file(), (file.name, address)
 
 
-def test_a_site_that_fails_leaves_those_that_are_there(ran, monkeypatch):
-    """Of its own run, whatever fails, and of every other."""
-
-    def files() -> dict:
-        return {file: file.read_bytes() for file in ran.parent.rglob("*") if file.is_file()}
-
-    site.build("smoke")
-    before = files()
-    with pytest.raises(ValueError, match="make figures PROFILE=paper"):
-        site.build("paper")
-    with monkeypatch.context() as patch:
-        patch.setattr(compare, "compare", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            site.build("smoke")
-    assert files() == before
-    (ran / "of_an_earlier_run.html").write_text("")
-    site.build("smoke")
-    assert files().keys() == before.keys()
-
-
 def test_the_newest_run_of_a_profile_is_reported(ran, monkeypatch, capsys):
     shutil.copytree(paths.RUNS / "smoke", paths.RUNS / "smoke-other")
     for newest in ("smoke-other", "smoke"):
@@ -206,32 +175,4 @@ def test_the_newest_run_of_a_profile_is_reported(ran, monkeypatch, capsys):
         assert Path(capsys.readouterr().out.strip()).parent.name == newest
 
 
-@pytest.mark.real
-@pytest.mark.parametrize("width", [1280, 390])
-def test_in_a_browser(ran, chromium, width):
-    """From a file: no request, no console message, no scrolling sideways, every picture drawn."""
-    index = site.build("smoke")
-    page = chromium.new_page(viewport={"width": width, "height": 844})
-    addresses, messages = [], []
-    page.on("request", lambda request: addresses.append(request.url))
-    page.on("console", lambda message: messages.append(message.text))
-    page.on("pageerror", lambda error: messages.append(str(error)))
-    for file in sorted(index.parent.glob("*.html")):
-        page.goto(file.as_uri())
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), file.name
-        sizes = page.evaluate("[...document.images].map(image => image.naturalWidth)")
-        assert file.name == "01_similarity_heatmaps.html" or all(sizes), file.name
-    assert not messages
-    assert {address.partition(":")[0] for address in addresses} <= {"file", "data"}
-
-
 # ---- what is installed ----------------------------------------------------------------------
-
-
-def test_what_the_package_reads_is_installed_with_it():
-    settings = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    files = [*(paths.ROOT / "lib").rglob("*.*"), *(paths.ROOT / "replication").rglob("*.*")]
-    names = {file.name for file in files if file.suffix not in (".py", ".pyc")}
-    assert {"page.html.j2", "claims.csv", "models.csv", "profiles.csv"} <= names
-    for name in names:
-        assert any(fnmatch(name, pattern) for pattern in settings["package-data"]["*"]), name

@@ -3,9 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import pytest
 from matplotlib import colors
-from matplotlib.figure import Figure
 
 from replication.claims import bounds
 from replication.figures.style import colour
@@ -47,12 +45,6 @@ def test_a_dose_shows_whole_cut_and_healed():
     plt.close("all")
 
 
-def test_what_lies_outside_the_layers_stays():
-    (axis,) = sliders.one_memory({"none": 0.0, "half": 0.5, "all": 1.0}, 40).axes
-    assert [bar.get_width() for bar in axis.patches] == pytest.approx([0.6, 0.8, 1.0])
-    plt.close("all")
-
-
 def shades(claim: str, interval: tuple, moved: int) -> list:
     judged = [bounds.judged(claim, "tiny-random", "c4", interval, {"texts": 90})]
     (axis,) = sliders.one_bound(judged, claim, moved).axes
@@ -66,25 +58,3 @@ def test_bounds_that_move_turn_a_verdict():
     assert shades("1", within, 3) == [SHADES[""]]  # between 0.305 and 0.655
     assert shades("1", within, 10) == [SHADES["differs"]]
     assert shades("2a", (0.1, 0.05, 0.14), -5) == [SHADES[""]]  # below 0.105, and no other bound
-
-
-def bars(heights: list, shown: str, n: int) -> Figure:
-    figure = Figure()
-    figure.subplots().bar(range(n), heights[:n])
-    return figure
-
-
-def test_a_slider_hands_its_value_on():
-    widget = sliders.slide(bars, [1, 2, 3, 4, 5], shown=["a", "b"], n=range(1, 6))
-    shown, slider, image = widget.children
-    assert (shown.value, slider.value) == ("a", 3)
-    first = bytes(image.value)
-    slider.value = 5
-    assert image.value != first
-    slider.value = 3
-    assert image.value == first
-    bundle = widget._repr_mimebundle_()  # without a kernel: the picture
-    assert bundle["image/png"] == first and first.startswith(b"\x89PNG")
-    assert "application/vnd.jupyter.widget-view+json" in bundle
-    assert not plt.get_fignums()  # or a notebook would show it once more
-    assert "no n to choose" in sliders.slide(bars, [], shown=["a"], n=[]).data
