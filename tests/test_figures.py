@@ -26,17 +26,24 @@ def closed():
     plt.close("all")
 
 
-def scores(models=("qwen-7b",), treatments=("unhealed", "healed"), **columns) -> pd.DataFrame:
+def scores(treatments=("unhealed", "healed")) -> pd.DataFrame:
     """Return every task, unpruned and at two depths of both strategies and each treatment."""
     cuts = [("none", "unpruned", 0)]
     cuts += product(("similarity", "simple"), treatments, (8, 16))
-    rows = []
-    for model, task, (strategy, treatment, size) in product(models, UNPRUNED, cuts):
-        row = {"model": model, "task": task, "strategy": strategy, "treatment": treatment}
-        row |= {"block_size": size, "fraction": size / 32, "chance": CHANCE[task]}
-        rows.append(row | {"value": UNPRUNED[task] * (0.7 if size else 1)})
-    fixed = {"standard_error": 0.02, "n": 500, "shots": 5, "majority": np.nan}
-    return pd.DataFrame(rows).assign(**fixed | columns)
+    rows = [
+        {
+            "task": task,
+            "strategy": strategy,
+            "treatment": treatment,
+            "block_size": size,
+            "fraction": size / 32,
+            "chance": CHANCE[task],
+            "value": UNPRUNED[task] * (0.7 if size else 1),
+        }
+        for task, (strategy, treatment, size) in product(UNPRUNED, cuts)
+    ]
+    fixed = {"model": "qwen-7b", "standard_error": 0.02, "n": 500, "shots": 5}
+    return pd.DataFrame(rows).assign(majority=np.nan, **fixed)
 
 
 def test_only_losses_are_drawn_in_units_of_chance():
@@ -51,10 +58,12 @@ def test_only_losses_are_drawn_in_units_of_chance():
 def test_a_line_passes_what_nobody_measured_and_breaks_where_measuring_failed(status, gaps):
     table = scores(treatments=["healed"]).assign(status="ok")
     missing = (table.block_size == 8) & (table.strategy == "similarity")
-    table.loc[missing, ["value", "status"]] = np.nan, status
+    table.loc[missing, "value"] = np.nan
+    table.loc[missing, "status"] = status
     (axis,) = figures.figure_6(table).axes
-    (line, *_) = [line for line in axis.lines if line.get_linestyle() == "-"]
-    assert np.isnan(np.asarray(line.get_ydata(), float)).tolist() == gaps
+    line = next(line for line in axis.lines if line.get_linestyle() == "-")
+    drawn = np.asarray(line.get_ydata(), float)
+    assert np.isnan(drawn).tolist() == gaps
 
 
 # ---- what is drawn, read back ----------------------------------------------------------------
@@ -62,18 +71,19 @@ def test_a_line_passes_what_nobody_measured_and_breaks_where_measuring_failed(st
 
 def test_the_best_starts_are_marked_where_blocks_are_most_similar():
     start, stop = np.mgrid[:9, :9]
-    matrix = np.where(stop > start, 0.01 * (stop - start) + 0.3 * (start == 0), 0)
+    matrix = 0.01 * (stop - start) + 0.3 * (start == 0)
+    matrix = np.triu(matrix, 1)
     matrix[3, 5] = 0.001
     distances = BlockDistances(matrix, 0.01 * matrix, np.stack([matrix] * 4), 24)
-    (axis, _) = figures.figure_4({"tiny-random": distances}).axes
-    (dots,) = axis.lines
     sizes = range(1, distances.num_layers)
+    starts = [distances.best_start(size) for size in sizes]
+    (dots,) = figures.figure_4({"tiny-random": distances}).axes[0].lines
     assert dots.get_ydata().tolist() == list(sizes)
-    assert dots.get_xdata().tolist() == [distances.best_start(n) for n in sizes]
-    axis = figures.figure_1c("tiny-random", distances, 4).axes[0]
-    (best,) = [line for line in axis.lines if line.get_label().startswith("best start")]
-    drawn = list(zip(best.get_xdata(), best.get_ydata(), strict=True))
-    assert drawn == [(distances.best_start(n), distances.row(n).min()) for n in range(1, 5)]
+    assert dots.get_xdata().tolist() == starts
+    lines = figures.figure_1c("tiny-random", distances, 7).axes[0].lines
+    (best,) = [line for line in lines if line.get_label().startswith("best start")]
+    assert list(best.get_xdata()) == starts
+    assert list(best.get_ydata()) == [distances.row(size).min() for size in sizes]
 
 
 def test_bars_are_as_long_as_the_key_says():
@@ -81,40 +91,44 @@ def test_bars_are_as_long_as_the_key_says():
     (legend,) = figure.legends
     assert legend.get_title().get_text() == "bars: ±1 s.e."
     (axis,) = figure.axes
-    bars = [part for container in axis.containers for part in container.lines[2]]
+    bars = [bar for container in axis.containers for bar in container.lines[2]]
     ends = [segment[:, 1] for bar in bars for segment in bar.get_segments()]
-    assert len(ends) > 2 and np.diff(ends, axis=1) == pytest.approx(2 * 0.02)
+    assert len(ends) > 2
+    assert np.diff(ends, axis=1) == pytest.approx(2 * 0.02)
 
 
 def test_the_line_of_the_layers_left_falls_with_the_fraction_dropped():
     rows = [
-        {"task": task, "fraction": fraction, "value": 2.0, "ratio": 1 - fraction}
-        for task, fraction in product(("weights", "prefill", "decode"), (0.0, 0.25, 0.75))
+        {"task": task, "fraction": fraction, "ratio": 1 - fraction}
+        for task in ("weights", "prefill", "decode")
+        for fraction in (0.0, 0.25, 0.75)
     ]
-    table = pd.DataFrame(rows).assign(model="m", quantization=None, dtype="float32", status="ok")
-    table = table.assign(n=3, low=np.nan, high=np.nan, ratio_low=np.nan, ratio_high=np.nan)
-    figure = figures.figure_cost(table)
-    lines = [line for axis in figure.axes for line in axis.lines]
-    left = [line.get_xydata() for line in lines if line.get_label() == "layers left"]
-    assert np.array(left).tolist() == 3 * [[[0, 1], [0.75, 0.25]]]
+    fixed = {"model": "m", "quantization": None, "dtype": "float32", "status": "ok"}
+    table = pd.DataFrame(rows).assign(value=2.0, n=3, **fixed)
+    table[["low", "high", "ratio_low", "ratio_high"]] = np.nan
+    lines = [line for axis in figures.figure_cost(table).axes for line in axis.lines]
+    left = [line for line in lines if line.get_label() == "layers left"]
+    assert len(left) == 3
+    for line in left:
+        assert line.get_xydata().tolist() == [[0, 1], [0.75, 0.25]]
 
 
 def test_seeds_of_one_cut_and_two_lengths_of_healing_are_not_crossed():
     """And a seed that scores more than the first is drawn right of 0."""
-    lengths = {("seeds", 512): (1.0, 1.25), ("more seeds", 64): (2.0, 2.5)}
     rows = [
-        {"ablation": ablation, "variant": variant, "steps": steps * healed, "value": value}
-        | {"treatment": "healed" if healed else "unhealed", "examples": np.full(4, value)}
-        for (ablation, steps), values in lengths.items()
-        for variant, value, healed in [
-            ("seed 0", values[0], 1),
-            ("seed 1", values[1], 1),
-            ("unhealed", 4.0, 0),
-        ]
+        ("seeds", "seed 0", 512, "healed", 1.0),
+        ("seeds", "seed 1", 512, "healed", 1.25),
+        ("seeds", "unhealed", 0, "unhealed", 4.0),
+        ("more seeds", "seed 0", 64, "healed", 2.0),
+        ("more seeds", "seed 1", 64, "healed", 2.5),
+        ("more seeds", "unhealed", 0, "unhealed", 4.0),
     ]
-    table = pd.DataFrame(rows).assign(model="m", task="c4", strategy="similarity", block_size=2)
+    columns = ["ablation", "variant", "steps", "treatment", "value"]
+    table = pd.DataFrame(rows, columns=columns)
+    table = table.assign(model="m", task="c4", strategy="similarity", block_size=2, n=4)
+    table["examples"] = [np.full(4, value) for value in table.value]
     table["weights"] = [np.ones(4)] * len(table)
-    figure = figures.figure_8(table.assign(n=4))
+    figure = figures.figure_8(table)
     assert figure.table.difference.fillna(0).tolist() == [0, 0.25, 3, 0, 0.5, 2]
     (axis,) = figure.axes
     assert axis.containers[0].lines[0].get_xdata().tolist() == [0.25, 0.5]
