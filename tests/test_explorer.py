@@ -1,4 +1,4 @@
-"""What the explorer's page knows of its maps, and that it is one file that needs nothing else."""
+"""What the explorer's page knows of its maps."""
 
 import json
 import re

@@ -38,7 +38,7 @@ def test_the_test_split_asks_other_questions():
 
 
 @pytest.mark.parametrize("task, closed", books.CLOSED.items())
-def test_a_closed_book_is_asked_without_its_passage(task, closed):
+def test_a_closed_book_is_a_prompt_without_its_passage(task, closed):
     pairs = zip(real_task(task).examples, real_task(closed).examples, strict=True)
     for with_passage, without in pairs:
         assert with_passage["prompt"].endswith(f"\n{without['prompt']}")

@@ -1,4 +1,4 @@
-"""Islands in synthetic maps: what was planted is found, and nothing else."""
+"""Islands in synthetic maps: what was planted, and nothing else."""
 
 import numpy as np
 import pytest
@@ -37,15 +37,17 @@ def with_island(start, size):
     return np.where(planted, level, smooth(start, size))
 
 
-def test_a_planted_island_is_found():
+def test_a_planted_island_is_the_only_one():
     (row,) = islands(a_map(with_island, noise=1e-4)).itertuples()
     assert (row.first_start, row.last_start) == (4, 6)
     assert (row.smallest_size, row.largest_size) == (2, 5)
     assert (row.first_layer, row.last_layer) == (4, 10)
-    assert (row.block_start, row.block_size, row.area) == (5, 3, 12)
+    assert (row.block_start, row.block_size) == (5, 3)
+    assert row.area == 12
     assert row.value == pytest.approx(0.081, abs=1e-3)
     assert row.standard_error == pytest.approx(1e-4 / 4, rel=0.8)
-    assert row.side == "shallower" and row.stability == 1
+    assert row.side == "shallower"
+    assert row.stability == 1
 
 
 def test_a_smooth_map_has_none():

@@ -126,7 +126,7 @@ def ran(output, monkeypatch):
     (paths.FIGURES / "README.md").write_text(GALLERY)
 
 
-def test_finished_failed_and_missing_are_told_apart(ran):
+def test_finished_failed_and_missing_notebooks_are_listed(ran):
     index = site.build("smoke").read_text()
     assert re.search(r"01_\w+</a></td>\s*<td>done</td>", index)
     assert "<strong>failed</strong>: ValueError: &lt;why&gt;" in index

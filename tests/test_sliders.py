@@ -1,4 +1,4 @@
-"""Pictures that sliders change: each shows what its values say; the widget only hands them on."""
+"""Pictures that sliders change: each shows what its values say."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -6,9 +6,7 @@ import pandas as pd
 import pytest
 from matplotlib import colors
 
-from replication.claims import bounds
 from replication.figures.style import colour
-from replication.figures.verdicts import SHADES
 from replication.show import sliders
 
 
@@ -41,18 +39,3 @@ def test_a_dose_shows_whole_cut_and_healed(steps, healed):
     for axis in sliders.one_dose(doses, 4, steps).axes:
         assert [bar.get_height() for bar in axis.patches] == [3.0, 6.0, healed]
     plt.close("all")
-
-
-def shades(claim: str, interval: tuple, moved: int) -> list:
-    judged = [bounds.judged(claim, "tiny-random", "c4", interval, {"texts": 90})]
-    (axis,) = sliders.one_bound(judged, claim, moved).axes
-    plt.close("all")
-    return [line.get_color() for line in axis.lines]
-
-
-def test_bounds_that_move_turn_a_verdict():
-    within = (0.3, 0.25, 0.35)  # between 0.2 and 0.55
-    assert shades("1", within, 0) == [SHADES["agrees"]]
-    assert shades("1", within, 3) == [SHADES[""]]  # between 0.305 and 0.655
-    assert shades("1", within, 10) == [SHADES["differs"]]
-    assert shades("2a", (0.1, 0.05, 0.14), -5) == [SHADES[""]]  # below 0.105, and no other bound

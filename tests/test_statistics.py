@@ -20,13 +20,15 @@ LUCK = np.random.default_rng(0).normal(0, 0.1, (1000, 1))
 
 
 def line(fractions, *rows, floor=0.0, is_loss=False) -> Curve:
-    values = np.array(rows if len(rows) > 1 else 3 * rows, float)
+    values = np.array(rows, float)
+    if len(rows) == 1:
+        values = np.repeat(values, 3, axis=0)
     return Curve(np.array(fractions), values, floor, gap=10.0, n=400, is_loss=is_loss)
 
 
-def of_lost(fractions, *rows, start=1.0, floor=0.0, is_loss=False) -> Curve:
+def of_lost(fractions, *shares, start=1.0, floor=0.0, is_loss=False) -> Curve:
     """The line that has lost these shares of what lay between its start and its floor."""
-    values = start + np.array(rows, float) * (floor - start)
+    values = start + np.array(shares) * (floor - start)
     return line(fractions, *values, floor=floor, is_loss=is_loss)
 
 
@@ -81,11 +83,16 @@ def test_left_beyond():
 
 @pytest.mark.parametrize(
     "values, is_loss, least",
-    [((0.8, 0.75, 0.5), False, 0.05), ((0.8, 0.5, 0.82), False, -0.02), ((2, 2.1, 3), True, 0.1)],
+    [
+        ((0.8, 0.75, 0.5), False, 0.05),
+        ((0.8, 0.5, 0.82), False, -0.02),
+        ((2, 2.1, 3), True, 0.1),
+    ],
 )
 def test_least_harm(values, is_loss, least):
     """A cut may help; a loss rises where a score falls."""
-    measured = with_luck([0, 0.1, 0.2], *values, floor=10.0 * is_loss, is_loss=is_loss)
+    floor = 10.0 if is_loss else 0.0
+    measured = with_luck([0, 0.1, 0.2], *values, floor=floor, is_loss=is_loss)
     assert statistics.least_harm(measured) == always(least)
 
 
@@ -94,9 +101,10 @@ def test_least_harm(values, is_loss, least):
 
 def test_later():
     """Two models have no depth in common but 0; each has its own."""
+    depths = [0, 0.25, 0.5, 0.75]
     shallow = of_lost(DEPTHS, [0, 0.25, 0.75, 1])  # half at 0.15
-    deep = of_lost([0, 0.25, 0.5, 0.75], [0, 0.25, 0.75, 1])  # half at 0.375, so 0.225 later
-    kept = of_lost([0, 0.25, 0.5, 0.75], DEPTHS)
+    deep = of_lost(depths, [0, 0.25, 0.75, 1])  # half at 0.375, so 0.225 later
+    kept = of_lost(depths, DEPTHS)
     assert statistics.later(shallow, deep) == always(0.225)
     assert statistics.later(shallow, kept) == exactly(np.inf, 0.75 - 0.15, np.inf)
 
@@ -213,9 +221,14 @@ def test_a_loss_has_lost_all_at_chance_and_no_more_beyond():
     """Of 2 nats, with ln V = 10: 6 has lost half, 10 all, and 18 is surer, not more ignorant."""
     depths = [0, 0.1, 0.2, 0.3, 0.4]
     loss = line(depths, [2, 1, 6, 10, 18], floor=10.0, is_loss=True)
-    np.testing.assert_allclose(loss.fraction_lost[0], [0, -1 / 8, 1 / 2, 1, 1])
-    accuracy = line(depths, [0.8, 0.9, 0.5, 0.2, 0.05], floor=0.2)
-    np.testing.assert_allclose(accuracy.fraction_lost[0], [0, -1 / 6, 1 / 2, 1, 5 / 4])
+    lost = [0, -1 / 8, 1 / 2, 1, 1]
+    np.testing.assert_allclose(loss.fraction_lost[0], lost)
+
+
+def test_an_accuracy_has_lost_more_than_all_below_chance():
+    accuracy = line([0, 0.1, 0.2, 0.3, 0.4], [0.8, 0.9, 0.5, 0.2, 0.05], floor=0.2)
+    lost = [0, -1 / 6, 1 / 2, 1, 5 / 4]
+    np.testing.assert_allclose(accuracy.fraction_lost[0], lost)
 
 
 # ---- several statistics at once ------------------------------------------------------------
@@ -224,25 +237,23 @@ def test_a_loss_has_lost_all_at_chance_and_no_more_beyond():
 def test_an_interval_knows_how_far_other_draws_move_its_ends():
     """Of 300 bootstraps of a normal, 2.5 % have an outer end that does not reach its true end."""
     draws = np.random.default_rng(0).normal(size=(300, 1 + bootstrap.RESAMPLES))
-    intervals = [bootstrap.ci95(values) for values in draws]
-    _, lows, highs = np.transpose([interval.outer for interval in intervals])
-    for reached in (lows <= -1.96, highs >= 1.96):
-        assert reached.mean() == pytest.approx(0.975, abs=0.02)
-    for largest in (True, False):  # of one statistic, the extreme is itself
-        assert bootstrap.ci95_max(draws[0][:, None], largest).outer == intervals[0].outer
+    outer = np.array([bootstrap.ci95(values).outer for values in draws])
+    assert np.mean(outer[:, 1] <= -1.96) == pytest.approx(0.975, abs=0.02)
+    assert np.mean(outer[:, 2] >= 1.96) == pytest.approx(0.975, abs=0.02)
 
 
 def test_one_of_several_misses_a_bound_only_after_bonferronis_correction():
     """Of K statistics each has a K-th of the 2.5 %; all of them meet it with 2.5 % each."""
-    draw = np.random.default_rng(0)
-    values = draw.normal(0, 1, (1001, 4)) + [0.0, 0.3, 0.1, 0.2]
-    values[0] = [0.0, 0.3, 0.1, 0.2]
-    corrected = np.quantile(values[1:], 0.025 / 4, axis=0, method="inverted_cdf").max()
-    uncorrected = np.quantile(values[1:], 0.025, axis=0, method="inverted_cdf").max()
-    each = np.quantile(values[1:], 0.975, axis=0, method="inverted_cdf").max()
-    largest, low, high = bootstrap.ci95_max(values, largest=True)
-    assert (largest, low, high) == (0.3, corrected, each)
-    assert corrected < uncorrected
+    measured = np.array([0.0, 0.3, 0.1, 0.2])
+    resamples = measured + np.random.default_rng(0).normal(size=(1000, 4))
+
+    def largest(level: float) -> float:
+        return np.quantile(resamples, level, axis=0, method="inverted_cdf").max()
+
+    values = np.vstack([measured, resamples])
+    low, high = largest(0.025 / 4), largest(0.975)
+    assert low < largest(0.025)
+    assert bootstrap.ci95_max(values, largest=True) == (0.3, low, high)
     assert bootstrap.ci95_max(-values, largest=False) == (-0.3, -high, -low)
 
 
@@ -280,18 +291,18 @@ def test_halves_leave_out_the_first_layer_the_last_one_and_what_crosses_the_midd
     matrix = np.full((9, 9), 100.0)
     shallow = {(1, 2): 0.1, (2, 3): 0.2, (3, 4): 0.6, (1, 3): 0.4, (2, 4): 0.6}
     deep = {(4, 5): 0.3, (5, 6): 0.1, (6, 7): 0.2, (4, 6): 0.3, (5, 7): 0.5}
-    for (start, stop), distance in (shallow | deep).items():
-        matrix[start, stop] = distance
+    for block, distance in (shallow | deep).items():
+        matrix[block] = distance
     # mean of the sizes' means: (0.9 / 3 + 1.0 / 2) / 2, and (0.6 / 3 + 0.8 / 2) / 2
     assert halves(matrix) == pytest.approx((0.4, 0.3))
-    several = np.stack([matrix, 2 * matrix])
-    np.testing.assert_allclose(halves(several), [[0.4, 0.8], [0.3, 0.6]])
+    resamples = np.stack([matrix, 2 * matrix])
+    np.testing.assert_allclose(halves(resamples), [[0.4, 0.8], [0.3, 0.6]])
 
 
 def test_the_share_of_sizes_at_which_the_last_block_is_the_farthest():
     """Of 6 layers: at sizes 1 and 3, and not at size 2, where that with the first layer is."""
     matrix = np.ones((7, 7))
-    matrix[5, 6], matrix[4, 6], matrix[3, 6] = 2, 2, 2
+    matrix[[3, 4, 5], 6] = 2
     matrix[0, 2] = 3
     assert last_is_least(matrix) == pytest.approx(2 / 3)
     assert last_is_least(matrix, 1) == 1
