@@ -1,4 +1,4 @@
-"""What a score tells beyond its value: answers, ties, margins, floors; stored small, drawn."""
+"""What a score tells beyond its value: answers, ties, margins, floors; stored small."""
 
 import json
 from dataclasses import replace

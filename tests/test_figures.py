@@ -1,4 +1,4 @@
-"""What figures show: panels, lines, marks, bars, keys; read back from what is drawn."""
+"""What figures show: lines, marks, bars; read back from what is drawn."""
 
 import sys
 from itertools import product

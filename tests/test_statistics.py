@@ -234,7 +234,7 @@ def test_an_accuracy_has_lost_more_than_all_below_chance():
 # ---- several statistics at once ------------------------------------------------------------
 
 
-def test_an_interval_knows_how_far_other_draws_move_its_ends():
+def test_outer_ends_allow_for_other_draws():
     """Of 300 bootstraps of a normal, 2.5 % have an outer end that does not reach its true end."""
     draws = np.random.default_rng(0).normal(size=(300, 1 + bootstrap.RESAMPLES))
     outer = np.array([bootstrap.ci95(values).outer for values in draws])
