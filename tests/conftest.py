@@ -5,10 +5,8 @@ import gc
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -323,33 +321,6 @@ class Distances:
 
     def best_start(self, size: int) -> int:
         return self.start
-
-
-@contextmanager
-def jupyter_lab(folder, *options, **environment):
-    """JupyterLab, its own files in `folder`; what it says of itself, once it listens."""
-    from jupyter_server.serverapp import list_running_servers
-
-    own = ("JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR")
-    environment = os.environ | {name: str(folder / name) for name in own} | environment
-    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", *options]
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen(command, cwd=paths.ROOT, env=environment, stdout=log, stderr=log)
-
-        def running() -> dict | None:
-            assert server.poll() is None, (folder / "log").read_text()
-            for about in list_running_servers(folder / "JUPYTER_RUNTIME_DIR"):
-                with socket.socket() as client:
-                    if client.connect_ex((about["hostname"], about["port"])) == 0:
-                        return about
-
-        try:
-            while not (about := running()):
-                time.sleep(0.1)
-            yield about
-        finally:
-            server.terminate()
-            server.wait()
 
 
 def real_task(name: str, **counts) -> Task:

@@ -1,27 +1,16 @@
-"""The explorer in a real Chromium: as a notebook in JupyterLab, and as a file without a network."""
+"""The explorer in a real Chromium, as a file without a network."""
 
-import json
-
-import nbformat
 import pytest
-from conftest import jupyter_lab
 from playwright.sync_api import expect
 
 from lib import storage
 from replication import paths
 from replication.analysis import islands
-from replication.run import notebooks
 from replication.show import explorer
 
 pytestmark = pytest.mark.real
-SETTINGS = {  # no news from the network; every cell's output is drawn, also out of sight
-    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
-    "notebook-extension/tracker": {"windowingMode": "none"},
-}
-QWEN, LARGER, SMOLLM = (
-    f"{name} (recorded run overnight)"
-    for name in ("Qwen2.5-Coder-0.5B", "Qwen2.5-Coder-1.5B", "SmolLM2-135M")
-)
+QWEN = "Qwen2.5-Coder-0.5B (recorded run overnight)"
+SMOLLM = "SmolLM2-135M (recorded run overnight)"
 BLOCK = """([side, l, n]) => {
     const plot = document.querySelector(`#${side} .map`), {xaxis, yaxis, _size} = plot._fullLayout;
     const box = plot.getBoundingClientRect();
@@ -41,149 +30,39 @@ def page(chromium):
     window.close()
 
 
-def outlined(page, side: str) -> int:
-    """How many islands the map of a side has outlined."""
-    return page.locator(f"#{side} .map .trace:has(path[style*='rgb(224, 16, 157)'])").count()
-
-
 def test_file_shows_what_is_chosen_and_keeps_it_in_its_link(page, output):
     maps = explorer.maps()
     file = paths.FIGURES / "explorer.html"
     storage.atomic_write(file, explorer.page(maps).encode())
     page.goto(file.as_uri())
-    expect(page.locator("#left .name")).to_have_text(LARGER)
-    expect(page.locator("#right .name")).to_have_text(SMOLLM)
-    card = page.locator("#left .card")
-    expect(card).to_contain_text("Block(12, 5) drops layers 12 to 16 of 28")
-
-    page.locator("[name=left]").select_option(SMOLLM)  # any two of the maps
+    page.locator("[name=left]").select_option(SMOLLM)
     page.locator("[name=right]").select_option(QWEN)
     page.mouse.click(*page.evaluate(BLOCK, ["left", 10, 9]))
+    card = page.locator("#left .card")
     expect(card).to_contain_text("Block(10, 9) drops layers 10 to 18 of 30")
+    expect(page.locator("#right .card")).to_contain_text("Block(10, 9) drops layers 10 to 18 of 24")
+
     smollm = maps[SMOLLM]
     rise = smollm.damage.set_index(explorer.BLOCK).loc[(10, 9)]
     expect(card).to_contain_text(f"{rise.value:.4f}\u00a0±\u00a0{rise.standard_error:.4f} nats")
-    score = smollm.scores.set_index([*explorer.BLOCK, "task", "shots", "treatment"]).value
+    score = smollm.scores.set_index(explorer.SCORE).value
     healed = score.loc[(10, 9, "arc_easy", ", 0-shot", "healed for 16 steps, rank 8")]
     expect(card).to_contain_text(f"healed for 16 steps, rank 8 {healed:.3f}")
-    for text, whole in zip(smollm.texts[10, 9], smollm.texts[0, 0], strict=True):
-        for written in (text, whole):
-            words = written.split()
-            expect(card).to_contain_text(f"… {' '.join(words)}" if words else "… (nothing)")
-    expect(page.locator(".hoverlayer .hovertext")).to_contain_text("drops layers 10 to 18")
-    expect(page.locator("#right .card")).to_contain_text("Block(10, 9) drops layers 10 to 18 of 24")
+    written = smollm.texts[10, 9][0].split()
+    expect(card).to_contain_text(" ".join(written))
 
-    for threshold in (0.1, 0.03):  # islands are those of Python, drawn and told
-        page.locator("[name=threshold]").fill(str(threshold))
-        for side, name in {"left": SMOLLM, "right": QWEN}.items():
-            count = len(islands.islands(maps[name].distances, threshold))
-            expect(page.locator(f"#{side} .found tr[data-l]")).to_have_count(count)
-            assert outlined(page, side) == count
-    row = page.locator("#left .found tr[data-l]").first
-    first = islands.islands(smollm.distances, 0.03).iloc[0]
-    expect(row).to_contain_text(f"Block({first.block_start}, {first.block_size})")
-    expect(row).to_contain_text(f"{first.stability:.2f}")
+    page.locator("[name=threshold]").fill("0.03")  # islands are those of Python
+    for side, name in {"left": SMOLLM, "right": QWEN}.items():
+        expected = islands.islands(maps[name].distances, 0.03)
+        expect(page.locator(f"#{side} .found tr[data-l]")).to_have_count(len(expected))
 
-    for box in ("relative", "without", "difference"):
-        page.locator(f"[name={box}]").check()
-    page.locator("[name=view]").select_option("damage: rise of the C4 loss, nats")
-    expect(page.locator("#right .card")).to_contain_text("Block(8, 7) drops")  # of 24 layers
-    expect(page.locator("#difference")).to_contain_text("right minus left")
-    link, texts = page.url, [page.locator(side).inner_text() for side in ("#left", "#right")]
+    page.locator("[name=without]").check()
+    page.locator("[name=difference]").check()
+    sides = page.locator("#left, #right")
+    link, texts = page.url, sides.all_inner_texts()
     page.goto("about:blank")
     page.goto(link)
     expect(page.locator("#difference")).to_contain_text("right minus left")
-    assert [page.locator(side).inner_text() for side in ("#left", "#right")] == texts
-    assert page.url == link and page.locator("[name=without]").is_checked()
-
-    page.goto(f"{file.as_uri()}#left=gone&n=3&l=5")  # a map that this file does not have
-    expect(card).to_contain_text("Block(5, 3) drops layers 5 to 7")
+    assert sides.all_inner_texts() == texts
     assert {address.partition("#")[0] for address in page.addresses} == {file.as_uri()}
     assert page.errors == []
-
-
-def fits(body) -> bool:
-    """Whether a page is no wider than its window."""
-    return body.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
-
-
-@pytest.fixture(scope="module")
-def of_record(tmp_path_factory):
-    """What to look at in the recorded run, and its page."""
-    maps = explorer.maps(own=False)
-    file = tmp_path_factory.mktemp("explorer") / "explorer.html"
-    file.write_text(explorer.page(maps), encoding="utf-8")
-    return explorer.looks(explorer.opening(maps)), file
-
-
-@pytest.mark.parametrize("width", [400, 860, 1300])
-def test_links_at_the_top_set_the_page_at_any_width(page, width, of_record):
-    """On a phone the sides are stacked, and the one that a link is about comes into view."""
-    links, file = of_record
-    page.set_viewport_size({"width": width, "height": 900})
-    page.goto(file.as_uri())
-    for link, look in zip(page.locator(".looks a").all(), links, strict=True):
-        link.click()
-        for name, value in look["state"].items():
-            field = page.locator(f"[name={name}]")
-            if name == "without":
-                assert field.is_checked()
-            else:
-                assert field.input_value() == str(value)
-        side, block = look["state"]["side"], "Block({l}, {n})".format(**look["state"])
-        expect(page.locator(f"#{side} .card.chosen")).to_contain_text(block)
-        expect(page.locator(f"#{side} .map")).to_be_in_viewport()
-        assert fits(page.locator("body"))
-    for task in explorer.SCORED:  # as colours, where it was measured
-        page.locator("[name=view]").select_option(f"{explorer.TASKS[task]}, not healed")
-        expect(page.locator("#left .map")).not_to_contain_text("not measured")
-    assert page.errors == []
-
-
-@pytest.fixture
-def jupyter(tmp_path):
-    """The address of JupyterLab with notebook 08, set to `smoke`, in an empty folder."""
-    name = f"{notebooks.NOTEBOOKS['08'].file}.ipynb"
-    notebook = nbformat.read(paths.NOTEBOOKS / name, as_version=4)
-    parameters = next(c for c in notebook.cells if c.metadata.get("tags") == ["parameters"])
-    parameters.source += '\nPROFILE = "smoke"'
-    (tmp_path / "notebooks").mkdir()
-    nbformat.write(notebook, tmp_path / "notebooks" / name)
-    for setting, value in SETTINGS.items():
-        target = tmp_path / "settings/@jupyterlab" / f"{setting}.jupyterlab-settings"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(json.dumps(value))
-    folders = {
-        "DEEPER_LAYERS_OUTPUT": str(tmp_path),
-        "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"),
-    }
-    options = ["--ip=127.0.0.1", "--IdentityProvider.token=", str(tmp_path / "notebooks")]
-    with jupyter_lab(tmp_path, *options, **folders) as about:
-        yield f"{about['url']}lab/tree/{name}"
-
-
-def test_notebook_in_jupyterlab(page, jupyter):
-    page.goto(jupyter)
-    page.locator(".jp-Notebook h1").wait_for(timeout=60_000)
-    expect(page.locator("#jp-main-statusbar")).to_contain_text("| Idle", timeout=60_000)
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    frame = page.frame_locator("iframe")
-    card = frame.locator("#left .card")
-    expect(card).to_contain_text("Block(12, 5) drops layers 12 to 16 of 28", timeout=240_000)
-    assert fits(frame.locator("body"))
-    frame.locator(".looks a").first.click()  # a link would leave the page here
-    expect(frame.locator("#right .card")).to_contain_text("Block(11, 1) drops layer 11 of 30")
-    frame.locator("[name=right]").select_option("tiny random Llama (your run smoke)")
-    frame.locator("[name=threshold]").fill("0.03")
-    expect(frame.locator("#left .found tr[data-l]")).to_have_count(2)
-    picture = page.locator("img.widget-image")  # of the slider over the threshold
-    before = picture.get_attribute("src")
-    page.locator(".jupyter-widgets .noUi-handle").last.press(
-        "ArrowRight"
-    )  # the threshold, below the model
-    expect(picture).not_to_have_attribute("src", before)
-    expect(page.get_by_text("figures/smoke/explorer.html").first).to_be_attached(timeout=60_000)
-    assert page.locator(".jp-OutputArea-output[data-mime-type*=error]").count() == 0
-    local = (jupyter.split("/lab")[0], "data:", "blob:", "about:")
-    assert all(address.startswith(local) for address in page.addresses)

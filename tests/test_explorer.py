@@ -1,4 +1,4 @@
-"""What the explorer's page knows of its maps, and that it is one file that needs nothing else."""
+"""What the explorer's page knows of its maps."""
 
 import json
 import re
@@ -10,24 +10,19 @@ import pytest
 from test_site import write_run
 
 from lib.blocks import BlockDistances
-from replication import figures, paths
+from replication import paths
 from replication.analysis import islands
-from replication.measure import damage, distance_maps
+from replication.measure import damage
 from replication.show import explorer
 from replication.show.explorer import Explored
 
-OPENED = ["qwen2.5-coder-1.5b", "smollm2-135m"]
 
-
-def a_map(num_layers: int, seed: int = 0) -> BlockDistances:
-    rng = np.random.default_rng(seed)
-    return of_folds(np.triu(rng.random((16, num_layers + 1, num_layers + 1)), 1))
-
-
-def of_folds(upper: np.ndarray) -> BlockDistances:
-    """The map of 16 folds, of which the upper triangles are given."""
-    folds = upper + upper.transpose(0, 2, 1)
-    return BlockDistances(folds.mean(0), folds.std(0, ddof=1) / 4, folds, 32)
+def a_map(num_layers: int, seed: int = 0, folds: int = 16) -> BlockDistances:
+    random = np.random.default_rng(seed).random((folds, num_layers + 1, num_layers + 1))
+    upper = np.triu(random, 1)
+    parts = upper + upper.transpose(0, 2, 1)
+    error = parts.std(0, ddof=1) / np.sqrt(folds)
+    return BlockDistances(parts.mean(0), error, parts, 2 * folds)
 
 
 def a_damage_map(num_layers: int) -> pd.DataFrame:
@@ -39,9 +34,12 @@ def a_damage_map(num_layers: int) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def maps():
-    few = a_map(3)
-    few = BlockDistances(few.matrix, few.standard_error, few.folds[:4], 4)
-    return {"small": a_map(6), "large": a_map(9, seed=1), "few </script>": few}
+    """The last has too few folds for a stability, and a label that must not end a script."""
+    return {
+        "small": a_map(6),
+        "large": a_map(9, seed=1),
+        "few </script>": a_map(3, folds=4),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -59,76 +57,65 @@ def data(page):
 
 def test_the_page_knows_every_block(data, maps):
     for name, distances in maps.items():
-        by_size, layers = data["maps"][name], distances.num_layers
-        for block in damage.all_blocks(layers):
+        by_size = data["maps"][name]
+        for block in damage.all_blocks(distances.num_layers):
             value = by_size["distance"][block.size - 1][block.start]
-            assert value == pytest.approx(distances.of(block), abs=1e-5)
             error = by_size["error"][block.size - 1][block.start]
             expected = distances.standard_error[block.start, block.stop]
+            assert value == pytest.approx(distances.of(block), abs=1e-5)
             assert error == pytest.approx(expected, abs=1e-5)
         without = [row.count(None) for row in by_size["distance"]]
-        assert without == list(range(layers - 1))
+        assert without == list(range(distances.num_layers - 1))
     assert "damage" not in data["maps"]["small"]
     assert data["maps"]["large"]["damage"][2][:3] == [3, 3.01, 3.02]
 
 
-def test_the_page_has_the_islands_of_every_threshold(data, maps):
+@pytest.mark.parametrize("place", [0, 9, 30])
+def test_the_page_has_the_islands_of_every_threshold(data, maps, place):
     distances, whole = maps["large"], data["maps"]["large"]["whole"]
-    assert islands.THRESHOLD in data["thresholds"]
-    for place in (0, 9, 30):
-        threshold = data["thresholds"][place]
-        regions = islands.regions(distances.matrix, threshold)
-        np.testing.assert_array_equal(whole["regions"][place], regions)
-        expected = islands.islands(distances, threshold)
-        table = pd.DataFrame(whole["islands"][place], columns=explorer.ISLAND)
-        assert table.block_start.tolist() == expected.block_start.tolist()
-        np.testing.assert_allclose(table.stability.astype(float), expected.stability, atol=1e-5)
-        again = islands.resampled(distances.folds, threshold)
-        share = 100 * (again > islands.BAND).mean(0)
-        np.testing.assert_allclose(whole["share"][place], share, atol=0.51)
+    threshold = data["thresholds"][place]
+    regions = islands.regions(distances.matrix, threshold)
+    np.testing.assert_array_equal(whole["regions"][place], regions)
+    expected = islands.islands(distances, threshold)
+    table = pd.DataFrame(whole["islands"][place], columns=explorer.ISLAND)
+    assert table.block_start.tolist() == expected.block_start.tolist()
+    np.testing.assert_allclose(table.stability.astype(float), expected.stability, atol=1e-5)
+    again = islands.resampled(distances.folds, threshold)
+    share = 100 * (again > islands.BAND).mean(0)
+    np.testing.assert_allclose(whole["share"][place], share, atol=0.51)
 
 
 def test_without_the_first_layer_the_map_is_that_of_the_others(data, maps):
+    """In the numbering of the whole model."""
     without = data["maps"]["large"]["without"]
-    alone = islands.regions(maps["large"].matrix[1:, 1:], 0.1)
-    np.testing.assert_array_equal(np.array(without["regions"][9])[:, 1:], alone)
-    assert not np.any(np.array(without["regions"][9])[:, 0])
-    rows = np.array(without["rescaled"], float)
-    assert np.isnan(rows[:, 0]).all()
-    assert np.nanmin(rows, axis=1).tolist() == [0] * 7 and np.nanmax(rows, axis=1).max() == 1
     cut = {name: getattr(maps["large"], name)[..., 1:, 1:] for name in explorer.ARRAYS}
-    expected = islands.islands(replace(maps["large"], **cut), 0.1)
+    others = replace(maps["large"], **cut)
+    regions = np.array(without["regions"][9])
+    np.testing.assert_array_equal(regions[:, 1:], islands.regions(others.matrix, 0.1))
+    assert not np.any(regions[:, 0])
+    expected = islands.islands(others, 0.1)
     table = pd.DataFrame(without["islands"][9])
     assert len(table)
-    for start in ("first_start", "last_start", "block_start"):
-        assert table[start].tolist() == (expected[start] + 1).tolist()
-    few = data["maps"]["few </script>"]  # too few layers to leave one out, too few folds to draw
-    assert few["without"] == few["whole"] and few["whole"]["share"][0] == [[None] * 3]
+    assert table.block_start.tolist() == (expected.block_start + 1).tolist()
 
 
 def test_maps_at_hand(output):
-    """Those of the recorded runs with damage, scores and texts, and of each of your runs."""
+    """Those of the recorded run with damage, scores and texts, and of each of your runs."""
     write_run(output / "data" / "tables" / "smoke")
     explored = explorer.maps()
-    *recorded, last = explored
-    assert list(explorer.maps(own=False)) == recorded and last == "m (your run smoke)"
-    models = [explored[label].model for label in recorded]
-    assert len(set(models)) == len(models)  # none twice
-    assert [explored[label].model for label in explorer.opening(explored)] == OPENED
-    mine = explored[last]
-    assert mine.source == "4 texts of 24 tokens, bfloat16" and mine.damage is None
-    treatments = ["unpruned", "unhealed", "healed for 8 steps, rank 4, seed 1"]
-    assert set(mine.scores.treatment) == set(treatments)
+    mine = explored["m (your run smoke)"]
+    assert mine.damage is None
+    assert mine.scores.value.tolist() == [4.5, 4.5, 4.5]
 
-    of_record = explored["SmolLM2-135M (recorded run overnight)"]
-    scores = of_record.scores.set_index(explorer.SCORE)
+    recorded = explored["SmolLM2-135M (recorded run overnight)"]
+    scores = recorded.scores.set_index(explorer.SCORE).sort_index()
     assert scores.index.is_unique
-    whole = scores.sort_index().loc[0, 0]
-    otherwise = scores.sort_index().loc[(10, 9, "c4", "")]
+    treatments = scores.loc[(10, 9, "c4", "")].index
     plain = "healed for 512 steps, rank 8"  # each recipe by itself, none in another's place
-    assert set(otherwise.index) >= {plain, f"{plain}, seed 1", f"{plain}, from layer 10"}
-    assert whole.loc[("arc_easy", ", 0-shot", "unpruned"), "n"] == 565  # the most questions
-    assert len(of_record.prompts) == len(of_record.texts[11, 1])
+    assert set(treatments) >= {plain, f"{plain}, seed 1", f"{plain}, from layer 10"}
+    unpruned = scores.loc[(0, 0, "arc_easy", ", 0-shot", "unpruned")]
+    assert unpruned.n == 565  # the most questions
+    assert len(recorded.prompts) == len(recorded.texts[11, 1])
 
 
 def test_ablations_are_not_scores_of_a_block(tmp_path):
@@ -138,60 +125,33 @@ def test_ablations_are_not_scores_of_a_block(tmp_path):
 
 
 def test_scores_are_listed_and_have_a_map(maps):
-    rows = [(0, 0, ", 0-shot", "unpruned", 0.7), (2, 1, ", 0-shot", "unhealed", 0.5)]
-    rows += [(1, 3, ", 0-shot", "unhealed", 0.4), (2, 1, ", 0-shot", "healed for 2 steps", 0.6)]
-    rows += [(4, 1, ", 5-shot", "unhealed", 0.3)]  # fewer blocks have it
+    """Of a task with two numbers of examples, the map is of the one that more blocks have."""
+    rows = [
+        (0, 0, ", 0-shot", "unpruned", 0.7),
+        (2, 1, ", 0-shot", "unhealed", 0.5),
+        (2, 1, ", 0-shot", "healed for 2 steps", 0.6),
+        (1, 3, ", 0-shot", "unhealed", 0.4),
+        (4, 1, ", 5-shot", "unhealed", 0.3),
+    ]
     scores = pd.DataFrame(rows, columns=[*explorer.BLOCK, "shots", "treatment", "value"])
-    scores = scores.assign(task="arc_easy", standard_error=0.01)
+    scores = scores.assign(task="c4", standard_error=0.01)
     explored = Explored("small", maps["small"], scores=scores)
     data = explorer.contents({"small": explored})["maps"]["small"]
-    listed = {key: [row["value"] for row in rows] for key, rows in data["scores"].items()}
+    listed = {
+        block: [score["value"] for score in scores] for block, scores in data["scores"].items()
+    }
     assert listed == {"0,0": [0.7], "2,1": [0.5, 0.6], "1,3": [0.4], "4,1": [0.3]}
-    assert data["scores"]["2,1"][0]["task"] == "ARC-Easy by content, 0-shot"
-    assert data["scored"].keys() == {"ARC-Easy by content"}
-    grid = data["scored"]["ARC-Easy by content"]
-    values = {(l, n + 1): v for n, row in enumerate(grid) for l, v in enumerate(row) if v}
-    assert values == {(2, 1): 0.5, (1, 3): 0.4}
+    (grid,) = data["scored"].values()
+    assert grid[0] == [None, None, 0.5, None, None, None]
+    assert grid[2][1] == 0.4
 
 
-def test_texts_are_those_of_the_very_weights(tmp_path, monkeypatch):
+@pytest.mark.parametrize("other", [{"revision": "2"}, {"quantization": "nf4"}])
+def test_texts_are_those_of_the_very_weights(tmp_path, monkeypatch, other):
     monkeypatch.setattr(paths, "RECORDED", tmp_path)
     weights = {"model": "m", "revision": "1", "quantization": None}
-    lines = [weights | {"prompts": ["a"]}, {"block": [0, 0], "texts": ["b"]}]
-    paths.continuations("m").write_text("\n".join(map(json.dumps, lines)))
+    header = weights | {"prompts": ["a"]}
+    block = {"block": [0, 0], "texts": ["b"]}
+    paths.continuations("m").write_text(f"{json.dumps(header)}\n{json.dumps(block)}")
     assert explorer._texts(weights) == (("a",), {(0, 0): ["b"]})
-    for other in ({"revision": "2"}, {"quantization": "nf4"}, {"model": "none"}):
-        assert explorer._texts(weights | other) == ((), {})
-
-
-def test_it_opens_on_two_models_of_which_most_is_known(maps):
-    table = a_damage_map(9)
-    plain = {"a": Explored("x", maps["small"]), "b": Explored("x", maps["small"])}
-    assert explorer.opening(plain) == ["a", "a"]  # one model
-    known = {"c": Explored("y", maps["large"], damage=table), "d": Explored("z", maps["large"])}
-    assert explorer.opening(plain | known) == ["a", "c"]
-    known["e"] = Explored("z", maps["large"], damage=table)
-    assert explorer.opening(plain | known) == ["c", "e"]
-    with pytest.raises(ValueError, match="no map to explore"):
-        explorer.page({})
-
-
-def test_the_static_figure_tells_each_blocks_region(maps):
-    table = figures.figure_islands(maps).table
-    for name, distances in maps.items():
-        regions = islands.regions(distances.matrix)
-        mine = table[table.model == name]
-        searched = mine[mine.block_size <= len(regions)]
-        assert list(searched.region) == list(regions[searched.block_size - 1, searched.block_start])
-        assert mine[mine.block_size > len(regions)].region.isna().all()
-        assert searched.region.max() == islands.BAND + len(islands.islands(distances))
-
-
-def test_recorded_map_and_its_provenance():
-    distances, provenance = distance_maps.recorded("qwen2.5-coder-0.5b")
-    assert distances.num_layers == provenance["layers"] == 24
-    assert distances.num_sequences == 256 and len(distances.folds) == 16
-    np.testing.assert_array_equal(distances.matrix, distances.matrix.T)
-    np.testing.assert_allclose(distances.folds.mean(0), distances.matrix, atol=1e-6)
-    with pytest.raises(ValueError, match="'nope'"):
-        distance_maps.recorded("nope")
+    assert explorer._texts(weights | other) == ((), {})

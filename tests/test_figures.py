@@ -1,9 +1,7 @@
-"""What figures show: panels, lines, marks, bars, keys; read back from what is drawn."""
+"""What figures show: lines, marks, bars; read back from what is drawn."""
 
-import re
 import sys
 from itertools import product
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,17 +9,12 @@ import pandas as pd
 import pytest
 from conftest import Distances
 
-import replication
-from lib import storage
-from lib.blocks import Block, BlockDistances
-from lib.models import registry
+from lib.blocks import BlockDistances
 from replication import figures, measure, profiles, tables
 from replication.beyond import dose, letters, repair, which_block
-from replication.claims.bounds import Verdict
 from replication.figures import style
-from replication.figures.curves import in_units_of_chance, most_healed
-from replication.figures.style import COLOURS, PALETTE, TABLE, colour
-from replication.measure import cache, experiments
+from replication.figures.curves import in_units_of_chance
+from replication.measure import cache
 
 CHANCE = {"mmlu": 0.25, "arc_easy": 0.25, "boolq": 0.5, "c4": 10.0}
 UNPRUNED = {"mmlu": 0.3, "arc_easy": 0.6, "boolq": 0.8, "c4": 3.0}  # MMLU: no signal
@@ -33,71 +26,24 @@ def closed():
     plt.close("all")
 
 
-def scores(models=("qwen-7b",), treatments=("unhealed", "healed"), **columns) -> pd.DataFrame:
+def scores(treatments=("unhealed", "healed")) -> pd.DataFrame:
     """Return every task, unpruned and at two depths of both strategies and each treatment."""
     cuts = [("none", "unpruned", 0)]
     cuts += product(("similarity", "simple"), treatments, (8, 16))
-    rows = []
-    for model, task, (strategy, treatment, size) in product(models, UNPRUNED, cuts):
-        row = {"model": model, "task": task, "strategy": strategy, "treatment": treatment}
-        row |= {"block_size": size, "fraction": size / 32, "chance": CHANCE[task]}
-        rows.append(row | {"value": UNPRUNED[task] * (0.7 if size else 1)})
-    fixed = {"standard_error": 0.02, "n": 500, "shots": 5, "majority": np.nan}
-    return pd.DataFrame(rows).assign(**fixed | columns)
-
-
-def texts(figure) -> list[str]:
-    """Return the keys of a figure's only legend."""
-    (legend,) = figure.legends
-    return [text.get_text() for text in legend.get_texts()]
-
-
-HUES = "red|blue|green|purple|orange|cyan|magenta|pink|brown|yellow|teal|olive|gold|indigo"
-COLOUR = re.compile(rf'"(tab:\w+|#[0-9a-fA-F]{{6}}|(dark|light|deep)?({HUES})(rod)?)"')
-
-
-def test_colours_stand_in_one_table_and_each_has_one_meaning():
-    rows = storage.rows(TABLE)
-    models = {row["name"]: row["colour"] for row in rows if row["of"] == "model"}
-    assert models.keys() == registry.MODELS.keys()
-    assert set(models.values()) <= set(PALETTE)
-    others = [row["colour"] for row in rows if row["of"] != "model"]
-    assert len(set(others) - set(models.values())) == len(others)
-    assert len(COLOURS) == len(rows)  # one name, one colour
-    assert colour("owner/model") in PALETTE
-    folder = Path(replication.__file__).parent
-    code = [file for file in folder.rglob("*.py") if file.name != "style.py"]
-    assert [file for file in code if COLOUR.search(file.read_text(encoding="utf-8"))] == []
-
-
-@pytest.mark.parametrize("missing", [0, 1])
-def test_a_panel_of_which_no_pruned_model_is_measured_is_not_drawn(missing):
-    """Nor is a line of an unpruned model alone."""
-    table = scores(["llama-2-7b", "qwen-7b"])
-    unmeasured = (table.model == "qwen-7b") & (table.task == "mmlu") & (table.block_size >= missing)
-    table.loc[unmeasured, ["value", "standard_error"]] = np.nan
-    labels = {axis.get_label() for axis in figures.figure_2(table).axes}
-    assert labels == {
-        "MMLU accuracy\n(5-shot) Llama-2",
-        "ARC-Easy accuracy\n(5-shot) Llama-2",
-        "ARC-Easy accuracy\n(5-shot) Qwen",
-    }
-
-
-def test_the_key_has_what_is_drawn_only():
-    table = scores(["llama-2-7b", "qwen-7b"], ["unhealed"])
-    table.loc[(table.model == "qwen-7b") & (table.block_size > 0), "value"] = np.nan
-    figure = figures.figure_3(table)
-    assert set(texts(figure)) == {"Llama-2-7B", "unpruned", "unhealed", "chance"}
-    assert [axis.get_title("left") for axis in figure.axes] == ["unhealed"]
-
-
-@pytest.mark.parametrize("healed, shown", [("mistral-7b", "mistral-7b"), (None, "llama-2-70b")])
-def test_figures_1d_and_5_show_the_model_that_is_healed_most(healed, shown):
-    table = scores(["mistral-7b", "llama-2-70b"])
-    fewer = (table.model != healed) & (table.strategy == "simple") & (table.treatment == "healed")
-    table.loc[fewer & (healed is not None), "value"] = np.nan
-    assert most_healed(table, "llama-2-70b") == shown
+    rows = [
+        {
+            "task": task,
+            "strategy": strategy,
+            "treatment": treatment,
+            "block_size": size,
+            "fraction": size / 32,
+            "chance": CHANCE[task],
+            "value": UNPRUNED[task] * (0.7 if size else 1),
+        }
+        for task, (strategy, treatment, size) in product(UNPRUNED, cuts)
+    ]
+    fixed = {"model": "qwen-7b", "standard_error": 0.02, "n": 500, "shots": 5}
+    return pd.DataFrame(rows).assign(majority=np.nan, **fixed)
 
 
 def test_only_losses_are_drawn_in_units_of_chance():
@@ -112,16 +58,12 @@ def test_only_losses_are_drawn_in_units_of_chance():
 def test_a_line_passes_what_nobody_measured_and_breaks_where_measuring_failed(status, gaps):
     table = scores(treatments=["healed"]).assign(status="ok")
     missing = (table.block_size == 8) & (table.strategy == "similarity")
-    table.loc[missing, ["value", "status"]] = np.nan, status
+    table.loc[missing, "value"] = np.nan
+    table.loc[missing, "status"] = status
     (axis,) = figures.figure_6(table).axes
-    (line, *_) = [line for line in axis.lines if line.get_linestyle() == "-"]
-    assert np.isnan(np.asarray(line.get_ydata(), float)).tolist() == gaps
-
-
-@pytest.mark.parametrize("share, crossed", [(0.96, True), (0.94, False), (np.nan, False)])
-def test_a_score_of_one_answer_is_crossed_out(share, crossed):
-    (axis,) = figures.figure_6(scores(commonest=share)).axes
-    assert any(line.get_marker() == "x" for line in axis.lines) == crossed
+    line = next(line for line in axis.lines if line.get_linestyle() == "-")
+    drawn = np.asarray(line.get_ydata(), float)
+    assert np.isnan(drawn).tolist() == gaps
 
 
 # ---- what is drawn, read back ----------------------------------------------------------------
@@ -129,18 +71,19 @@ def test_a_score_of_one_answer_is_crossed_out(share, crossed):
 
 def test_the_best_starts_are_marked_where_blocks_are_most_similar():
     start, stop = np.mgrid[:9, :9]
-    matrix = np.where(stop > start, 0.01 * (stop - start) + 0.3 * (start == 0), 0)
+    matrix = 0.01 * (stop - start) + 0.3 * (start == 0)
+    matrix = np.triu(matrix, 1)
     matrix[3, 5] = 0.001
     distances = BlockDistances(matrix, 0.01 * matrix, np.stack([matrix] * 4), 24)
-    (axis, _) = figures.figure_4({"tiny-random": distances}).axes
-    (dots,) = axis.lines
     sizes = range(1, distances.num_layers)
+    starts = [distances.best_start(size) for size in sizes]
+    (dots,) = figures.figure_4({"tiny-random": distances}).axes[0].lines
     assert dots.get_ydata().tolist() == list(sizes)
-    assert dots.get_xdata().tolist() == [distances.best_start(n) for n in sizes]
-    axis = figures.figure_1c("tiny-random", distances, 4).axes[0]
-    (best,) = [line for line in axis.lines if line.get_label().startswith("best start")]
-    drawn = list(zip(best.get_xdata(), best.get_ydata(), strict=True))
-    assert drawn == [(distances.best_start(n), distances.row(n).min()) for n in range(1, 5)]
+    assert dots.get_xdata().tolist() == starts
+    lines = figures.figure_1c("tiny-random", distances, 7).axes[0].lines
+    (best,) = [line for line in lines if line.get_label().startswith("best start")]
+    assert list(best.get_xdata()) == starts
+    assert list(best.get_ydata()) == [distances.row(size).min() for size in sizes]
 
 
 def test_bars_are_as_long_as_the_key_says():
@@ -148,70 +91,47 @@ def test_bars_are_as_long_as_the_key_says():
     (legend,) = figure.legends
     assert legend.get_title().get_text() == "bars: ±1 s.e."
     (axis,) = figure.axes
-    bars = [part for container in axis.containers for part in container.lines[2]]
+    bars = [bar for container in axis.containers for bar in container.lines[2]]
     ends = [segment[:, 1] for bar in bars for segment in bar.get_segments()]
-    assert len(ends) > 2 and np.diff(ends, axis=1) == pytest.approx(2 * 0.02)
+    assert len(ends) > 2
+    assert np.diff(ends, axis=1) == pytest.approx(2 * 0.02)
 
 
 def test_the_line_of_the_layers_left_falls_with_the_fraction_dropped():
     rows = [
-        {"task": task, "fraction": fraction, "value": 2.0, "ratio": 1 - fraction}
-        for task, fraction in product(("weights", "prefill", "decode"), (0.0, 0.25, 0.75))
+        {"task": task, "fraction": fraction, "ratio": 1 - fraction}
+        for task in ("weights", "prefill", "decode")
+        for fraction in (0.0, 0.25, 0.75)
     ]
-    table = pd.DataFrame(rows).assign(model="m", quantization=None, dtype="float32", status="ok")
-    table = table.assign(n=3, low=np.nan, high=np.nan, ratio_low=np.nan, ratio_high=np.nan)
-    figure = figures.figure_cost(table)
-    lines = [line for axis in figure.axes for line in axis.lines]
-    left = [line.get_xydata() for line in lines if line.get_label() == "layers left"]
-    assert np.array(left).tolist() == 3 * [[[0, 1], [0.75, 0.25]]]
+    fixed = {"model": "m", "quantization": None, "dtype": "float32", "status": "ok"}
+    table = pd.DataFrame(rows).assign(value=2.0, n=3, **fixed)
+    table[["low", "high", "ratio_low", "ratio_high"]] = np.nan
+    lines = [line for axis in figures.figure_cost(table).axes for line in axis.lines]
+    left = [line for line in lines if line.get_label() == "layers left"]
+    assert len(left) == 3
+    for line in left:
+        assert line.get_xydata().tolist() == [[0, 1], [0.75, 0.25]]
 
 
 def test_seeds_of_one_cut_and_two_lengths_of_healing_are_not_crossed():
     """And a seed that scores more than the first is drawn right of 0."""
-    lengths = {("seeds", 512): (1.0, 1.25), ("more seeds", 64): (2.0, 2.5)}
     rows = [
-        {"ablation": ablation, "variant": variant, "steps": steps * healed, "value": value}
-        | {"treatment": "healed" if healed else "unhealed", "examples": np.full(4, value)}
-        for (ablation, steps), values in lengths.items()
-        for variant, value, healed in [
-            ("seed 0", values[0], 1),
-            ("seed 1", values[1], 1),
-            ("unhealed", 4.0, 0),
-        ]
+        ("seeds", "seed 0", 512, "healed", 1.0),
+        ("seeds", "seed 1", 512, "healed", 1.25),
+        ("seeds", "unhealed", 0, "unhealed", 4.0),
+        ("more seeds", "seed 0", 64, "healed", 2.0),
+        ("more seeds", "seed 1", 64, "healed", 2.5),
+        ("more seeds", "unhealed", 0, "unhealed", 4.0),
     ]
-    table = pd.DataFrame(rows).assign(model="m", task="c4", strategy="similarity", block_size=2)
+    columns = ["ablation", "variant", "steps", "treatment", "value"]
+    table = pd.DataFrame(rows, columns=columns)
+    table = table.assign(model="m", task="c4", strategy="similarity", block_size=2, n=4)
+    table["examples"] = [np.full(4, value) for value in table.value]
     table["weights"] = [np.ones(4)] * len(table)
-    figure = figures.figure_8(table.assign(n=4))
+    figure = figures.figure_8(table)
     assert figure.table.difference.fillna(0).tolist() == [0, 0.25, 3, 0, 0.5, 2]
     (axis,) = figure.axes
     assert axis.containers[0].lines[0].get_xdata().tolist() == [0.25, 0.5]
-
-
-def test_the_table_of_figure_1b_has_every_layer_and_its_new_number():
-    table = figures.figure_1b(Block(40, 20), 80).table
-    assert len(table) == 80 and table.new_index.max() == 59
-
-
-def test_what_is_not_testable_has_a_dash_and_no_mark():
-    """One model of the first claim can be tested, none of the second."""
-    rows = [("1", "A", "decided"), ("1", "B", "not testable here"), ("5", "A", "not testable here")]
-    words = {"task": "mmlu", "criterion": "", "n": "", "why": "", "direction": "differs"}
-    ends = {"statistic": 0.1, "low": 0.09, "high": 0.11}
-    verdicts = [
-        Verdict(
-            claim, model, statement=f"statement {claim}", confidence=confidence, **words, **ends
-        )
-        for claim, model, confidence in rows
-    ]
-    figure = figures.figure_claims(verdicts)
-    (axis,) = figure.axes
-    marks = np.concatenate([marks.get_offsets() for marks in axis.collections])
-    assert len(marks) == 1 and marks[0, 0] < -1 and marks[0, 1] == 0
-    assert [(t.get_text(), t.get_position()[1]) for t in axis.texts] == [("– not testable here", 1)]
-    keys = {text.get_text() for text in axis.get_legend().get_texts()}
-    assert {"differs", "A"} <= keys and "B" not in keys
-    labels = [label.get_text() for label in axis.get_yticklabels()]
-    assert labels == ["1  statement 1", "5  statement 5"] and len(figure.table) == 3
 
 
 # ---- what figures say in words: each made of data that would say it, with a signal or without ----
@@ -307,24 +227,6 @@ def test_the_model_with_most_to_lose_is_shown():
     assert set(letters.clearest(pd.concat([weak, strong]), ["model"]).model) == {"phi-2"}
     unmeasured = strong.assign(value=strong.value.where(strong.block_size == 0))
     assert set(letters.clearest(pd.concat([weak, unmeasured]), ["model"]).model) == {"qwen-7b"}
-
-
-def test_unhealed_references_are_scores_of_notebook_02():
-    """So that figures 8 and 9 measure nothing for them."""
-    distances = Distances(num_layers=30)
-    for profile in profiles.PROFILES.values():
-        models = {
-            experiments.seeds: profile.ablation_models,
-            experiments.ranks: profile.rank_models,
-        }
-        for ablation, (model, *_) in models.items():
-            requests = experiments.unhealed(model, distances, profile)
-            requests += experiments.test_split(model, distances, profile)
-            measured = [request.params for request in requests]
-            variants = ablation(model, distances, profile)
-            references = [r for r in variants if r.labels["variant"] == "unhealed"]
-            assert references
-            assert all(r.params in measured and r.recipe is None for r in references)
 
 
 def test_a_run_of_which_only_the_map_is_left_is_drawn_as_not_measured(output, monkeypatch):

@@ -1,35 +1,30 @@
-"""Pictures that sliders change: each shows what its values say; the widget only hands them on."""
+"""Pictures that sliders change: each shows what its values say."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import colors
-from matplotlib.figure import Figure
 
-from replication.claims import bounds
 from replication.figures.style import colour
-from replication.figures.verdicts import SHADES
 from replication.show import sliders
 
 
-def test_the_gold_bar_is_the_answer_of_that_cut():
-    columns = {"strategy": ["none", "similarity"], "block_size": [0, 2]}
-    choices = [[np.array([-1.0, -5.0])], [np.array([-9.0, -4.0])]]  # of one question
-    cuts = pd.DataFrame(columns | {"choices": choices})
+@pytest.mark.parametrize("size, gold", [(0, [True, False]), (2, [False, True])])
+def test_the_gold_bar_is_the_answer_of_that_cut(size, gold):
+    cuts = pd.DataFrame({"strategy": ["none", "similarity"], "block_size": [0, 2]})
+    cuts["choices"] = [[np.array([-1.0, -5.0])], [np.array([-9.0, -4.0])]]  # of one question
     question = {"choices": ["yes", "no"], "answer": 0}
-    for n, given in ((0, 0), (2, 1)):
-        (axis,) = sliders.one_question(cuts, question, "similarity", n).axes
-        gold = [colors.same_color(bar.get_facecolor(), colour("given")) for bar in axis.patches]
-        assert gold == [index == given for index in range(2)]
-        texts = [label.get_text() for label in axis.get_yticklabels()]
-        assert texts == ["yes (right)", "no"] and axis.get_xlim()[0] < -9  # the same at each cut
-    (axis,) = sliders.one_question(cuts, question, "simple", 2).axes
-    assert "not measured" in axis.get_title() and not axis.patches
+    (axis,) = sliders.one_question(cuts, question, "similarity", size).axes
+    colours = [bar.get_facecolor() for bar in axis.patches]
+    assert [colors.same_color(each, colour("given")) for each in colours] == gold
+    labels = [label.get_text() for label in axis.get_yticklabels()]
+    assert labels == ["yes (right)", "no"]
     plt.close("all")
 
 
-def test_a_dose_shows_whole_cut_and_healed():
+@pytest.mark.parametrize("steps, healed", [(8, 5.0), (16, 4.0)])
+def test_a_dose_shows_whole_cut_and_healed(steps, healed):
     rows = [
         ("none", 0, 0, "unpruned", 3.0),
         ("none", 0, 8, "control", 2.9),
@@ -41,50 +36,6 @@ def test_a_dose_shows_whole_cut_and_healed():
     columns = ["strategy", "block_size", "steps", "treatment", "value"]
     table = pd.DataFrame(rows, columns=columns)
     doses = pd.concat([table.assign(task=task) for task in ("c4", "arc_easy")])
-    for steps, healed in ((8, 5.0), (16, 4.0)):
-        for axis in sliders.one_dose(doses, 4, steps).axes:
-            assert [bar.get_height() for bar in axis.patches] == [3.0, 6.0, healed]
+    for axis in sliders.one_dose(doses, 4, steps).axes:
+        assert [bar.get_height() for bar in axis.patches] == [3.0, 6.0, healed]
     plt.close("all")
-
-
-def test_what_lies_outside_the_layers_stays():
-    (axis,) = sliders.one_memory({"none": 0.0, "half": 0.5, "all": 1.0}, 40).axes
-    assert [bar.get_width() for bar in axis.patches] == pytest.approx([0.6, 0.8, 1.0])
-    plt.close("all")
-
-
-def shades(claim: str, interval: tuple, moved: int) -> list:
-    judged = [bounds.judged(claim, "tiny-random", "c4", interval, {"texts": 90})]
-    (axis,) = sliders.one_bound(judged, claim, moved).axes
-    plt.close("all")
-    return [line.get_color() for line in axis.lines]
-
-
-def test_bounds_that_move_turn_a_verdict():
-    within = (0.3, 0.25, 0.35)  # between 0.2 and 0.55
-    assert shades("1", within, 0) == [SHADES["agrees"]]
-    assert shades("1", within, 3) == [SHADES[""]]  # between 0.305 and 0.655
-    assert shades("1", within, 10) == [SHADES["differs"]]
-    assert shades("2a", (0.1, 0.05, 0.14), -5) == [SHADES[""]]  # below 0.105, and no other bound
-
-
-def bars(heights: list, shown: str, n: int) -> Figure:
-    figure = Figure()
-    figure.subplots().bar(range(n), heights[:n])
-    return figure
-
-
-def test_a_slider_hands_its_value_on():
-    widget = sliders.slide(bars, [1, 2, 3, 4, 5], shown=["a", "b"], n=range(1, 6))
-    shown, slider, image = widget.children
-    assert (shown.value, slider.value) == ("a", 3)
-    first = bytes(image.value)
-    slider.value = 5
-    assert image.value != first
-    slider.value = 3
-    assert image.value == first
-    bundle = widget._repr_mimebundle_()  # without a kernel: the picture
-    assert bundle["image/png"] == first and first.startswith(b"\x89PNG")
-    assert "application/vnd.jupyter.widget-view+json" in bundle
-    assert not plt.get_fignums()  # or a notebook would show it once more
-    assert "no n to choose" in sliders.slide(bars, [], shown=["a"], n=[]).data

@@ -44,17 +44,10 @@ def test_claim_3b_is_not_testable_where_the_unhealed_loss_does_not_jump():
 
 def test_claims_in_words_count_their_verdicts():
     """A claim of two models is mixed where they differ; one that was not run says so."""
-    agrees, differs = (0.4, 0.35, 0.45), (0.8, 0.7, 0.9)
     verdicts = [
-        judged("1", "SmolLM2-135M", "mmlu", agrees, {"mmlu": 90}),
-        judged("1", "Phi-2", "arc_easy", differs, {"arc_easy": 90}),
-        judged("4a", "Phi-2", "", (-0.1, -0.2, -0.05), {"texts": 90}),
-        judged("4b", "Phi-2", "", (0.5, 0.2, 0.9), {"texts": 9}),
+        judged("1", "SmolLM2-135M", "mmlu", (0.4, 0.35, 0.45), {"mmlu": 90}),
+        judged("1", "Phi-2", "arc_easy", (0.8, 0.7, 0.9), {"arc_easy": 90}),
     ]
-    first, *others = claims.in_words(verdicts).splitlines()[2:]
-    assert first.endswith(
-        "| **mixed**: 1 for it (1 decided), 1 against it (1 decided) "
-        "| SmolLM2-135M (MMLU); Phi-2 (ARC-Easy) |"
-    )
-    assert others[2].endswith("| **agrees**: 1 for it (1 decided), 1 open | Phi-2 |")
-    assert others[0].endswith("| not measured |  |")
+    mixed, other, *_ = claims.in_words(verdicts).splitlines()[2:]
+    assert "| **mixed**: 1 for it (1 decided), 1 against it (1 decided) |" in mixed
+    assert "| not measured |" in other
