@@ -112,7 +112,9 @@ def ran(output, monkeypatch):
     monkeypatch.setattr(paths, "RECORDED", output / "recorded")
     folder = paths.RUNS / "smoke"
     folder.mkdir(parents=True)
-    done = v4.new_notebook(metadata={"papermill": {"duration": 90.0}})
+    text = "[next](02_pruning_curves.ipynb), [the library](../lib/blocks.py), $\\frac{1}{\\pi}$"
+    cells = [v4.new_markdown_cell(text)]
+    done = v4.new_notebook(cells=cells, metadata={"papermill": {"duration": 90.0}})
     nbformat.write(done, folder / "01_similarity_heatmaps.ipynb")
     error = v4.new_output("error", ename="ValueError", evalue="<why>")
     failed = v4.new_notebook(cells=[v4.new_code_cell("raise", outputs=[error])])
@@ -136,6 +138,15 @@ def test_finished_failed_and_missing_notebooks_are_listed(ran):
     assert "7 measurements" in index
     assert "<strong>0</strong> differ" in index
     assert "no notebook has judged them" in index
+
+
+def test_pages_ask_no_server_and_have_no_dead_link(ran):
+    folder = site.build("smoke").parent
+    for file in folder.glob("*.html"):
+        html = file.read_text()
+        assert not re.search(r'src="(https?:)?//', html)
+        for address in re.findall(r'<(?:a|img|iframe)[^>]* (?:href|src)="([^":#]+)"', html):
+            assert (folder / address).is_file(), (file.name, address)
 
 
 def test_the_newest_run_of_a_profile_is_reported(ran, monkeypatch, capsys):
