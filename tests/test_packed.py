@@ -6,8 +6,6 @@ and every gradient after it is wrong.
 """
 
 from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
 
 import bitsandbytes
 import numpy as np
@@ -22,14 +20,13 @@ from lib.blocks import UNPRUNED, Block
 from lib.data import sets
 from lib.data.encoding import Row
 from lib.healing import lora, training
-from lib.models import files, loading
-from lib.models.decoder import residual_stream
+from lib.models import loading
 from lib.pruning import dropped
 from lib.sweep import continuations, sweep
 from replication import profiles
 
 BLOCKS = [Block(1, 2), Block(0, 3), Block(3, 2)]
-CUT, FIRST = Block(2, 1), 2  # what is healed, from that layer on
+CUT = Block(2, 1)  # what is healed
 PACKED = torch.device(DEVICE)
 RECIPE = replace(
     profiles.recipe("tiny-random", profiles.get("smoke")),
@@ -112,22 +109,6 @@ def small(tmp_path_factory):
     return str(stored(wide_llama(), tmp_path_factory.mktemp("small")))
 
 
-def test_nf4_is_unpacked_where_a_third_of_the_memory_is_enough(small, monkeypatch):
-    """Asked to stay packed, or to multiply in bf16 what is in fp32, it does."""
-    whole = files.in_memory(files.lazy_state_dict(Path(small)), 2, 2)
-    monkeypatch.setattr(loading, "UNPACKED", 1 / 3)
-    for memory, options, unpacks in [
-        (3 * whole, {}, True),
-        (3 * whole - 1, {}, False),
-        (3 * whole, {"packed": True}, False),
-        (6 * whole, {"dtype": "float32"}, False),
-    ]:
-        monkeypatch.setattr(loading, "_gpu_memory", lambda device, memory=memory: memory)
-        options = {"quantization": "nf4", "dtype": "bfloat16", "device": PACKED} | options
-        model, _ = loading.load(small, **options)
-        assert (torch.uint8 not in {p.dtype for p in model.parameters()}) == unpacks, options
-
-
 @pytest.fixture(scope="module")
 def packed(small, as_on_a_gpu):
     return load(small)
@@ -160,19 +141,12 @@ def test_healing_packed_is_healing_unpacked(packed, small, tmp_path, ids):
 
 
 def test_resumed_or_with_recomputed_activations_no_bit_changes(packed, tmp_path, monkeypatch):
-    """Nor does a gradient go before the first layer that is healed."""
-    recipe, needs_gradient, train = replace(RECIPE, first_layer=FIRST), {}, training._train
+    recipe, train = replace(RECIPE, first_layer=2), training._train
 
     def limited(wrapped, *arguments):
         if not arguments[-1]:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-
-        def note(l, x):
-            if not torch.is_inference_mode_enabled():  # as where documents are probed
-                needs_gradient.setdefault(l, x.requires_grad)
-
-        with residual_stream(wrapped.get_base_model(), note):
-            return train(wrapped, *arguments)
+        return train(wrapped, *arguments)
 
     whole = heal(packed, tmp_path / "whole", recipe, micro_batch=1)
     with killed_at(3):
@@ -184,7 +158,6 @@ def test_resumed_or_with_recomputed_activations_no_bit_changes(packed, tmp_path,
     assert recomputed.recomputes and not whole.recomputes
     for healed in (resumed, recomputed):
         assert healed.losses == whole.losses and weights(healed) == weights(whole)
-    assert needs_gradient == {l: l > FIRST for l in range(5)}
     assert not packed[0].is_activation_checkpointing
 
 
@@ -196,15 +169,3 @@ def test_healing_in_fp16_is_healing_in_fp32(small, tmp_path):
     )
     np.testing.assert_allclose(first.losses, second.losses, atol=0.02)
     assert load_file(first.adapter / WEIGHTS).popitem()[1].dtype == torch.float32
-
-
-@pytest.mark.parametrize("device, expected", [("cuda", True), ("cpu", False)])
-def test_a_gpu_in_fp16_scales(tmp_path, monkeypatch, device, expected):
-    arguments = {}
-    monkeypatch.setattr(
-        training, "TrainingArguments", lambda **k: arguments.update(k) or SimpleNamespace(n_gpu=1)
-    )
-    for dtype in (torch.float16, torch.bfloat16):
-        model = SimpleNamespace(device=torch.device(device), dtype=dtype)
-        training._training_arguments(RECIPE, tmp_path, 4, model)
-        assert arguments["fp16"] == (expected and dtype == torch.float16)
