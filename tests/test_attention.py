@@ -1,7 +1,6 @@
 """Documents joined in one row are read as each alone, and heal like padded ones."""
 
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 import torch
@@ -22,8 +21,11 @@ RECIPE = replace(
 def documents(count: int) -> list[list[int]]:
     """Return documents of very unequal length, some beyond the sliding window."""
     draw = torch.Generator().manual_seed(0)
-    lengths = torch.randint(2, LENGTH, (count,), generator=draw).tolist()
-    return [torch.randint(3, VOCAB, (n,), generator=draw).tolist() for n in lengths]
+    read = []
+    for length in torch.randint(2, LENGTH, (count,), generator=draw).tolist():
+        tokens = torch.randint(3, VOCAB, (length,), generator=draw)
+        read.append(tokens.tolist())
+    return read
 
 
 def logits(model, batch) -> torch.Tensor:
@@ -33,23 +35,30 @@ def logits(model, batch) -> torch.Tensor:
 
 def joined_batch(read: list[list[int]]) -> tuple[dict, torch.Tensor]:
     """Return documents in one row, and its labels."""
-    batch = packing.collator(True, 0)([{"documents": read[:2]}, {"documents": read[2:]}])
-    return batch, batch.pop("labels")[0]
+    collate = packing.collator(True, 0)
+    sequences = [{"documents": read[:2]}, {"documents": read[2:]}]
+    batch = collate(sequences)
+    labels = batch.pop("labels")
+    return batch, labels[0]
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3"])
 def test_joined_documents_are_read_as_each_alone(name):
-    model, read = tiny(name), documents(5)
+    model = tiny(name)
+    read = documents(5)
     batch, labels = joined_batch(read)
-    assert batch["input_ids"].shape == (1, sum(map(len, read)))
-    ends = torch.tensor([0, *map(len, read)]).cumsum(0)
-    assert (labels == -100).nonzero().flatten().tolist() == ends[:-1].tolist()
     with isolated_documents(model) as able:
         assert able
-        joined = logits(model, batch)[0]
-    for document, (start, stop) in zip(read, pairwise(ends.tolist()), strict=True):
-        alone = logits(model, {"input_ids": torch.tensor([document])})[0]
+        (joined,) = logits(model, batch)
+    start = 0
+    for document in read:
+        stop = start + len(document)
+        (alone,) = logits(model, {"input_ids": torch.tensor([document])})
         torch.testing.assert_close(joined[start:stop], alone, atol=1e-4, rtol=1e-4)
+        assert labels[start] == -100
+        assert labels[start + 1 : stop].tolist() == document[1:]
+        start = stop
+    assert len(labels) == stop
 
 
 @pytest.mark.parametrize("name", ["gemma2", "granitemoehybrid"])
@@ -69,7 +78,8 @@ def test_not_even_a_little_of_another_document_is_seen(llama, share, expected):
     def leak(model, arguments, inputs, outputs):
         if model.config._attn_implementation == attention.NAME:
             before = inputs["input_ids"][0, 0] % 2
-            outputs.logits[..., ::2] += share * before * outputs.logits.float().std()
+            spread = outputs.logits.float().std()
+            outputs.logits[..., ::2] += share * before * spread
 
     llama.to(torch.bfloat16).register_forward_hook(leak, with_kwargs=True)
     assert isolates_documents(llama) == expected
@@ -84,11 +94,13 @@ class WithoutCount(LlamaForCausalLM):
 
 def trained(model, folder, micro_batch: int):
     """Return the losses, and the adapter's weights, after RECIPE's steps."""
-    sequences = [{"documents": [document]} for document in documents(RECIPE.steps * RECIPE.batch)]
+    read = documents(RECIPE.steps * RECIPE.batch)
+    sequences = [{"documents": [document]} for document in read]
     with lora.new_lora(model, RECIPE) as wrapped:
         tokenizer = files.tokenizer("tiny-random")
         losses, _ = training._train(wrapped, tokenizer, sequences, RECIPE, folder, micro_batch)
-        weights = {n: p.detach().clone() for n, p in wrapped.named_parameters() if "lora" in n}
+        parameters = dict(wrapped.named_parameters())
+        weights = {name: parameters[name].clone() for name in parameters if "lora" in name}
     return losses, weights
 
 

@@ -95,32 +95,41 @@ def test_each_epoch_has_every_document_in_an_order_of_its_own(base, monkeypatch)
     recipe = replace(RECIPE, steps=3, batch=8, max_tokens=32, packed=False)
     sequences, epochs = packing.training_sequences(base[1], recipe)
     documents = [tuple(sequence["documents"][0]) for sequence in sequences]
-    orders = [documents[first : first + 8] for first in (0, 8, 16)]
-    assert len(documents) == 24 and epochs == 3
-    assert all(len(set(order)) == 8 for order in orders)
-    assert orders[0] != orders[1] != orders[2] != orders[0]
+    assert len(documents) == 24
+    assert epochs == 3
+    first, second, third = documents[:8], documents[8:16], documents[16:]
+    assert len(set(first)) == 8
+    assert set(first) == set(second) == set(third)
+    assert first != second != third != first
 
 
 def test_packed_sequences_are_full(base):
     sequences, epochs = packing.training_sequences(base[1], RECIPE)
     assert len(sequences) == RECIPE.steps * RECIPE.batch
-    assert {packing.real_tokens([s]) for s in sequences} == {RECIPE.max_tokens}
     assert 0 < epochs < 0.05
-    end = base[1].eos_token_id
-    assert all(d[-1] == end for s in sequences for d in s["documents"][:-1])
+    for sequence in sequences:
+        assert packing.real_tokens([sequence]) == RECIPE.max_tokens
+        for document in sequence["documents"][:-1]:
+            assert document[-1] == base[1].eos_token_id
 
 
 def test_documents_are_truncated_and_padding_has_no_loss(base):
     """Each begins with the tokenizer's own token for the beginning of a text."""
     recipe = replace(RECIPE, packed=False, max_tokens=300)
-    sequences, _ = packing.training_sequences(base[1], recipe)
-    documents = [sequence["documents"][0] for sequence in sequences]
-    assert all(document.index(1) == 0 and document.count(1) == 1 for document in documents)
-    lengths = [len(document) for document in documents[:16]]
-    assert max(lengths) == 300 and min(lengths) < 300
-    batch = packing.collator(False, base[1].pad_token_id)(sequences[:16])
-    assert (batch["labels"] != -100).sum(1).tolist() == [n - 1 for n in lengths]
-    assert (batch["labels"][:, 0] == -100).all()
+    sequences = packing.training_sequences(base[1], recipe)[0][:16]
+    lengths = []
+    for sequence in sequences:
+        (document,) = sequence["documents"]
+        assert document.index(1) == 0
+        assert document.count(1) == 1
+        lengths.append(len(document))
+    assert max(lengths) == 300
+    assert min(lengths) < 300
+    collate = packing.collator(False, base[1].pad_token_id)
+    labels = collate(sequences)["labels"]
+    assert (labels[:, 0] == -100).all()
+    targets = (labels != -100).sum(1)
+    assert targets.tolist() == [length - 1 for length in lengths]
 
 
 # ---- each field of a recipe ----------------------------------------------------------------
@@ -214,7 +223,8 @@ def test_continues_after_an_interruption(base, undisturbed, tmp_path, monkeypatc
     healed = heal(base, tmp_path)
     tried = DEVICE != "cpu"  # the longest micro-batch, once more
     assert len(passes) == RECIPE.steps - 3 + tried
-    assert weights(healed) == weights(undisturbed) and healed.losses == undisturbed.losses
+    assert weights(healed) == weights(undisturbed)
+    assert healed.losses == undisturbed.losses
 
 
 DAMAGE = {
@@ -244,7 +254,8 @@ def test_kill_minus_nine_and_a_damaged_checkpoint(base, small, undisturbed, tmp_
     code = KILL.format(articles=sets._articles(), model=small, folder=str(killed))
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     done = subprocess.run([sys.executable, "-c", code], env=environment)
-    assert done.returncode == -signal.SIGKILL and not (killed / "healed.json").exists()
+    assert done.returncode == -signal.SIGKILL
+    assert not (killed / "healed.json").exists()
     for name, damage in DAMAGE.items():
         folder = shutil.copytree(killed, tmp_path / name)
         assert training._newest_complete(folder) == str(folder / "checkpoint-3")
@@ -279,7 +290,8 @@ def test_a_longer_healing_starts_from_the_trunk_of_a_shorter_one(
     monkeypatch.setattr(storage, "seal", lambda f: sealed.append(f.name) or seal(f))
     at_each_pass(monkeypatch, passes.append)
     grown = heal(base, tmp_path / "long", LONGER, trunk=short)
-    assert weights(grown) == weights(alone) and grown.losses == alone.losses
+    assert weights(grown) == weights(alone)
+    assert grown.losses == alone.losses
     assert len(passes) == 16 - 6  # steps that were not made again, but took their second
     assert grown.seconds == 16
     saved = [int(name.partition("-")[2]) for name in sealed if name != "trunk"]
@@ -297,10 +309,13 @@ def test_only_a_trunk_of_the_same_way_is_taken(short, tmp_path, micro_batch, tak
 
 
 def test_a_diverging_rate_ends_as_diverged_and_the_next_job_runs(base, undisturbed, tmp_path):
-    diverged = heal(base, tmp_path / "wild", replace(RECIPE, learning_rate=1e30))
-    assert (diverged.status, diverged.adapter) == ("diverged", None)
+    wild = replace(RECIPE, learning_rate=1e30)
+    diverged = heal(base, tmp_path / "wild", wild)
+    assert diverged.status == "diverged"
+    assert diverged.adapter is None
     assert len(diverged.losses) < RECIPE.steps
-    assert weights(heal(base, tmp_path / "next")) == weights(undisturbed)
+    following = heal(base, tmp_path / "next")
+    assert weights(following) == weights(undisturbed)
 
 
 def test_trying_the_longest_micro_batch_changes_no_bit(base, undisturbed, tmp_path, monkeypatch):
@@ -339,6 +354,20 @@ def test_a_step_is_the_batch_however_many_gpus_there_are(base, tmp_path, monkeyp
     losses = heal(base, tmp_path / "gpus", recipe, micro_batch=4).losses
     assert sizes == [4 * recipe.max_tokens] * (3 * recipe.batch // 4)
     assert losses == alone
+
+
+def test_after_an_error_the_model_is_without_an_adapter(base, tmp_path, monkeypatch):
+    model, _ = base
+    before = dict(model.named_modules())
+
+    def fail(inputs):
+        raise ValueError("inside")
+
+    at_each_pass(monkeypatch, fail)
+    with pytest.raises(ValueError, match="inside"):
+        heal(base, tmp_path)
+    assert dict(model.named_modules()) == before
+    assert not model.training
 
 
 # ---- adapters ------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ pytestmark = pytest.mark.real
 
 def test_it_is_the_model_we_think():
     model, tokenizer = loading.load("smollm2-135m", dtype="float32")
-    assert len(decoder.decoder_layers(model)) == 30 and model.config.vocab_size == 49_152
+    assert len(decoder.decoder_layers(model)) == 30
     ids = tokenizer("The capital of France is", return_tensors="pt").input_ids
-    assert tokenizer.decode(model(ids).logits[0, -1].argmax()) == " Paris"
+    likeliest = model(ids).logits[0, -1].argmax()
+    assert tokenizer.decode(likeliest) == " Paris"
