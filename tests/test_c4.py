@@ -63,33 +63,14 @@ def test_a_file_is_fetched_when_its_turn_comes(mirror, tmp_path, monkeypatch):
     assert fetched[1:] == of_train[:3]
 
 
-def test_what_cannot_be_fetched_is_one_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(sets.DataError, match="not load allenai/c4 .*HF_HUB_OFFLINE") as caught:
-        sets.c4("train", "hub", 1)
-    assert "\n" not in str(caught.value)
-
-
-def test_too_few_documents_are_one_sentence(mirror, monkeypatch):
+def test_too_few_documents_are_one_sentence(mirror):
     with pytest.raises(sets.DataError, match="put en/c4-validation.00002-of-00008.json.gz into"):
         sets.c4("validation", "hub", 9)
-    monkeypatch.setitem(sets.C4_FILES, "validation", 0)
-    with pytest.raises(sets.DataError, match="has 0 documents in its validation split here, not 1"):
-        sets.c4("validation", "hub", 1)
 
 
-@pytest.mark.parametrize("damage", ["cut", "not gzip", "not JSON", "no text", "flipped"])
-def test_a_damaged_file_is_one_sentence_that_names_it(mirror, damage):
+def test_a_file_that_is_cut_short_is_named(mirror):
     file = mirror / NAMES["train"][0]
     whole = file.read_bytes()
-    contents = {
-        "cut": whole[: len(whole) // 2],
-        "not gzip": b"<html>",
-        "not JSON": gzip.compress(b"<html>\n"),
-        "no text": gzip.compress(b"{}\n"),
-        "flipped": whole[:20] + bytes(byte ^ 255 for byte in whole[20:60]) + whole[60:],
-    }
-    file.write_bytes(contents[damage])
-    with pytest.raises(sets.DataError, match=f"{file} cannot be read .*: delete it") as caught:
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(sets.DataError, match=f"{file} cannot be read .*: delete it"):
         sets.c4("train", "hub", 5)
-    assert "\n" not in str(caught.value)

@@ -1,5 +1,6 @@
 """Healing: the recipe followed, resumed byte for byte, and a model that comes back whole."""
 
+import json
 import math
 import os
 import shutil
@@ -13,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import DEVICE, EXPERTS, architectures, tiny
+from conftest import DEVICE, tiny
 from torch import nn
 from transformers import AutoModelForCausalLM
 
@@ -21,9 +22,7 @@ from lib import storage
 from lib.blocks import Block
 from lib.data import sets
 from lib.healing import lora, packing, training
-from lib.healing.recipe import is_out_of_memory
 from lib.models import loading
-from lib.models.decoder import decoder_layers
 from lib.pruning import dropped, save_pruned
 from replication import profiles
 
@@ -74,36 +73,17 @@ def randomise(wrapped, std: float) -> None:
 # ---- what is trained -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "name, expected",
-    [
-        ("llama", "model.layers.{}.mlp.gate_proj .up_proj .down_proj"),
-        ("gpt2", "transformer.h.{}.mlp.c_fc .c_proj"),
-    ],
-)
-def test_only_the_ffn_is_adapted(name, expected):
+def test_only_the_ffn_is_adapted(llama):
     """And of a cut model the layers that are left, in their new numbering."""
-    model = tiny(name)
-    first, *others = expected.split()
-    names = [first, *(first.rpartition(".")[0] + other for other in others)]
-    with dropped(model, Block(1, 3)), lora.new_lora(model, RECIPE) as wrapped:
+    with dropped(llama, Block(1, 3)), lora.new_lora(llama, RECIPE) as wrapped:
         trained = {n for n, p in wrapped.named_parameters() if p.requires_grad}
-    adapted = {n.removeprefix("base_model.model.").partition(".lora_")[0] for n in trained}
-    assert adapted == {name.format(l) for l in range(3) for name in names}
-    assert len(trained) == 2 * len(adapted)
-
-
-@pytest.mark.parametrize("name", EXPERTS)
-def test_experts_cannot_be_healed(name):
-    with pytest.raises(ValueError, match="no experts"):
-        lora.ffn_projections(tiny(name))
-
-
-def test_a_model_without_a_known_ffn_cannot_be_healed(llama):
-    for layer in decoder_layers(llama):
-        layer.other = layer._modules.pop("mlp")
-    with pytest.raises(ValueError, match="Layer 0 of .* cannot be healed"):
-        lora.ffn_projections(llama)
+    projections = ("gate_proj", "up_proj", "down_proj")
+    assert trained == {
+        f"base_model.model.model.layers.{l}.mlp.{projection}.lora_{matrix}.default.weight"
+        for l in range(3)
+        for projection in projections
+        for matrix in "AB"
+    }
 
 
 # ---- data ----------------------------------------------------------------------------------
@@ -115,107 +95,75 @@ def test_each_epoch_has_every_document_in_an_order_of_its_own(base, monkeypatch)
     recipe = replace(RECIPE, steps=3, batch=8, max_tokens=32, packed=False)
     sequences, epochs = packing.training_sequences(base[1], recipe)
     documents = [tuple(sequence["documents"][0]) for sequence in sequences]
-    orders = [documents[first : first + 8] for first in (0, 8, 16)]
-    assert len(documents) == 24 and epochs == 3
-    assert all(len(set(order)) == 8 for order in orders)
-    assert orders[0] != orders[1] != orders[2] != orders[0]
+    assert len(documents) == 24
+    assert epochs == 3
+    first, second, third = documents[:8], documents[8:16], documents[16:]
+    assert len(set(first)) == 8
+    assert set(first) == set(second) == set(third)
+    assert first != second != third != first
 
 
 def test_packed_sequences_are_full(base):
     sequences, epochs = packing.training_sequences(base[1], RECIPE)
     assert len(sequences) == RECIPE.steps * RECIPE.batch
-    assert {packing.real_tokens([s]) for s in sequences} == {RECIPE.max_tokens}
     assert 0 < epochs < 0.05
-    end = base[1].eos_token_id
-    assert all(d[-1] == end for s in sequences for d in s["documents"][:-1])
+    for sequence in sequences:
+        assert packing.real_tokens([sequence]) == RECIPE.max_tokens
+        for document in sequence["documents"][:-1]:
+            assert document[-1] == base[1].eos_token_id
 
 
 def test_documents_are_truncated_and_padding_has_no_loss(base):
     """Each begins with the tokenizer's own token for the beginning of a text."""
     recipe = replace(RECIPE, packed=False, max_tokens=300)
-    sequences, _ = packing.training_sequences(base[1], recipe)
-    documents = [sequence["documents"][0] for sequence in sequences]
-    assert all(document.index(1) == 0 and document.count(1) == 1 for document in documents)
-    lengths = [len(document) for document in documents[:16]]
-    assert max(lengths) == 300 and min(lengths) < 300
-    batch = packing.collator(False, base[1].pad_token_id)(sequences[:16])
-    assert (batch["labels"] != -100).sum(1).tolist() == [n - 1 for n in lengths]
-    assert (batch["labels"][:, 0] == -100).all()
+    sequences = packing.training_sequences(base[1], recipe)[0][:16]
+    lengths = []
+    for sequence in sequences:
+        (document,) = sequence["documents"]
+        assert document.index(1) == 0
+        assert document.count(1) == 1
+        lengths.append(len(document))
+    assert max(lengths) == 300
+    assert min(lengths) < 300
+    collate = packing.collator(False, base[1].pad_token_id)
+    labels = collate(sequences)["labels"]
+    assert (labels[:, 0] == -100).all()
+    targets = (labels != -100).sum(1)
+    assert targets.tolist() == [length - 1 for length in lengths]
 
 
 # ---- each field of a recipe ----------------------------------------------------------------
 
 START = replace(RECIPE, steps=4, batch=4, warmup_steps=1, max_tokens=32)
-CHANGES = {  # of each field: another value, and all that it changes
-    "steps": (6, {"sequences", "rates"}),
-    "max_tokens": (48, {"sequences", "length"}),
-    "learning_rate": (0.01, {"rates"}),
-    "rank": (4, {"rank", "alpha", "start"}),
-    "warmup_steps": (2, {"rates"}),
-    "packed": (False, {"sequences"}),
-    "source": ("elsewhere", {"sequences"}),
-    "batch": (8, {"sequences", "batch"}),
-    "dropout": (0.5, {"dropout masks"}),
-    "seed": (1, {"sequences", "start", "dropout masks"}),
-    "first_layer": (2, {"layers", "start"}),
-    "decay_steps": (2, {"rates"}),
+CHANGES = {
+    "steps": 6,
+    "max_tokens": 48,
+    "learning_rate": 0.01,
+    "rank": 4,
+    "warmup_steps": 2,
+    "packed": False,
+    "source": "elsewhere",
+    "batch": 8,
+    "dropout": 0.5,
+    "seed": 1,
+    "first_layer": 2,
+    "decay_steps": 2,
 }
 
 
 def texts(source: str, count: int) -> list[str]:
+    """Texts of a source, of several lengths."""
     letters = "abcdefgh" if source == "wheels" else "ijklmnop"
-    return [letter * n for letter in letters for n in (20, 40, 60)]
+    return [letter * length for letter in letters for length in (20, 40, 60)]
 
 
-def before_training(base, recipe, folder) -> dict:
-    """Return all that a recipe decides, as it is when the first step would begin."""
-    model, tokenizer = base
-    ready = {}
-
-    def look(trainer, resume_from_checkpoint):
-        arguments, sequences = trainer.args, trainer.train_dataset
-        modules = dict(trainer.model.named_modules())
-        dropouts = [module for name, module in modules.items() if "lora_dropout." in name]
-        parameters = dict(trainer.model.named_parameters())
-        starts = {n: p.tolist() for n, p in parameters.items() if "lora_A" in n}
-        config = trainer.model.peft_config["default"]
-        ready["dropout masks"] = dropouts[0].train()(torch.ones(1000)).tolist()
-        ready["layers"] = sorted(starts)
-        ready["start"] = starts
-        ready["rank"], ready["alpha"] = config.r, config.lora_alpha
-        ready["sequences"] = [sequence["documents"] for sequence in sequences]
-        ready["length"] = max(packing.real_tokens([sequence]) for sequence in sequences)
-        micro_batches = arguments.gradient_accumulation_steps
-        ready["batch"] = arguments.per_device_train_batch_size * micro_batches
-        trainer.create_optimizer_and_scheduler(arguments.max_steps)
-        ready["weight decay"] = {group["weight_decay"] for group in trainer.optimizer.param_groups}
-        ready["rates"] = []
-        for _ in range(arguments.max_steps):
-            ready["rates"] += trainer.lr_scheduler.get_last_lr()[:1]
-            trainer.optimizer.step()
-            trainer.lr_scheduler.step()
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sets, "healing_texts", texts)
-        patch.setattr(training._Healing, "train", look)
-        training.heal(model, tokenizer, recipe, folder / "healing", micro_batch=4)
-    return ready
-
-
-@pytest.fixture(scope="module")
-def ready(base, tmp_path_factory):
-    return before_training(base, START, tmp_path_factory.mktemp("start"))
-
-
-@pytest.mark.parametrize("field", [field.name for field in fields(training.Recipe)])
-def test_a_field_of_the_recipe_changes_what_it_should_and_nothing_else(
-    base, ready, tmp_path, field
-):
-    value, expected = CHANGES[field]
-    assert getattr(START, field) != value
-    other = before_training(base, replace(START, **{field: value}), tmp_path)
-    assert other.keys() == ready.keys()
-    assert {part for part in ready if other[part] != ready[part]} == expected
+def test_no_field_of_the_recipe_is_ignored(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(sets, "healing_texts", texts)
+    assert CHANGES.keys() == {field.name for field in fields(training.Recipe)}
+    unchanged = weights(heal(base, tmp_path / "unchanged", START))
+    for field, value in CHANGES.items():
+        changed = heal(base, tmp_path / field, replace(START, **{field: value}))
+        assert weights(changed) != unchanged, field
 
 
 @pytest.mark.parametrize(
@@ -227,11 +175,23 @@ def test_a_field_of_the_recipe_changes_what_it_should_and_nothing_else(
     ids=["cosine", "decay"],
 )
 def test_the_rate_rises_to_its_peak_and_falls_along_a_cosine_or_last(
-    base, tmp_path, changes, shares
+    base, tmp_path, monkeypatch, changes, shares
 ):
-    ready = before_training(base, replace(START, steps=6, **changes), tmp_path)
-    assert ready["rates"] == pytest.approx([START.learning_rate * share for share in shares])
-    assert ready["weight decay"] == {0} and ready["alpha"] == ready["rank"] == START.rank
+    """Without weight decay, and with an alpha equal to the rank."""
+    rates, decays, step = [], set(), training.Trainer.training_step
+
+    def noted(trainer, *arguments):
+        groups = trainer.optimizer.param_groups
+        rates.append(groups[0]["lr"])
+        decays.update(group["weight_decay"] for group in groups)
+        return step(trainer, *arguments)
+
+    monkeypatch.setattr(training.Trainer, "training_step", noted)
+    healed = heal(base, tmp_path, replace(START, steps=6, **changes))
+    assert rates == pytest.approx([START.learning_rate * share for share in shares])
+    assert decays == {0}
+    config = json.loads((healed.adapter / "adapter_config.json").read_text())
+    assert config["lora_alpha"] == config["r"] == START.rank
 
 
 # ---- resume --------------------------------------------------------------------------------
@@ -254,17 +214,17 @@ def killed_at(step: int):
         yield
 
 
-@pytest.mark.parametrize("step", [1, 4])
-def test_continues_after_an_interruption(base, undisturbed, tmp_path, monkeypatch, step):
-    with killed_at(step):
+def test_continues_after_an_interruption(base, undisturbed, tmp_path, monkeypatch):
+    with killed_at(4):
         heal(base, tmp_path)
     assert not (tmp_path / "adapter").exists()
     passes = []
     at_each_pass(monkeypatch, passes.append)
     healed = heal(base, tmp_path)
     tried = DEVICE != "cpu"  # the longest micro-batch, once more
-    assert len(passes) == RECIPE.steps - (step - 1) + tried
-    assert weights(healed) == weights(undisturbed) and healed.losses == undisturbed.losses
+    assert len(passes) == RECIPE.steps - 3 + tried
+    assert weights(healed) == weights(undisturbed)
+    assert healed.losses == undisturbed.losses
 
 
 DAMAGE = {
@@ -294,25 +254,13 @@ def test_kill_minus_nine_and_a_damaged_checkpoint(base, small, undisturbed, tmp_
     code = KILL.format(articles=sets._articles(), model=small, folder=str(killed))
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     done = subprocess.run([sys.executable, "-c", code], env=environment)
-    assert done.returncode == -signal.SIGKILL and not (killed / "healed.json").exists()
+    assert done.returncode == -signal.SIGKILL
+    assert not (killed / "healed.json").exists()
     for name, damage in DAMAGE.items():
         folder = shutil.copytree(killed, tmp_path / name)
         assert training._newest_complete(folder) == str(folder / "checkpoint-3")
         damage(folder / "checkpoint-3")
         assert training._newest_complete(folder) == str(folder / "checkpoint-2")
-    assert weights(heal(base, folder)) == weights(undisturbed)
-
-
-def test_a_finished_healing_is_not_repeated_unless_its_adapter_is_lost(
-    base, undisturbed, tmp_path, monkeypatch
-):
-    folder = shutil.copytree(undisturbed.adapter.parent, tmp_path / "copy")
-    assert not list(folder.glob("checkpoint-*"))
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "_train", lambda *arguments: pytest.fail("trained again"))
-        again = heal(base, folder)
-    assert again == replace(undisturbed, adapter=folder / "adapter")
-    shutil.rmtree(folder / "adapter")
     assert weights(heal(base, folder)) == weights(undisturbed)
 
 
@@ -342,7 +290,8 @@ def test_a_longer_healing_starts_from_the_trunk_of_a_shorter_one(
     monkeypatch.setattr(storage, "seal", lambda f: sealed.append(f.name) or seal(f))
     at_each_pass(monkeypatch, passes.append)
     grown = heal(base, tmp_path / "long", LONGER, trunk=short)
-    assert weights(grown) == weights(alone) and grown.losses == alone.losses
+    assert weights(grown) == weights(alone)
+    assert grown.losses == alone.losses
     assert len(passes) == 16 - 6  # steps that were not made again, but took their second
     assert grown.seconds == 16
     saved = [int(name.partition("-")[2]) for name in sealed if name != "trunk"]
@@ -350,23 +299,23 @@ def test_a_longer_healing_starts_from_the_trunk_of_a_shorter_one(
     assert sum(grown.losses[-3:]) < sum(grown.losses[:3])
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"micro_batch": 4}, {"recomputes": True}, {"joined": False}], ids=str
-)
-def test_only_a_trunk_of_the_same_way_is_taken(short, tmp_path, changes):
-    way = {"micro_batch": RECIPE.batch, "recomputes": False, "joined": True} | changes
-    training._copy_trunk(tmp_path / "long", short, **way)
-    assert (tmp_path / "long" / "checkpoint-6").exists() == (not changes)
+@pytest.mark.parametrize("micro_batch, taken", [(RECIPE.batch, True), (RECIPE.batch // 2, False)])
+def test_only_a_trunk_of_the_same_way_is_taken(short, tmp_path, micro_batch, taken):
+    training._copy_trunk(tmp_path, short, micro_batch, recomputes=False, joined=True)
+    assert (tmp_path / "checkpoint-6").exists() == taken
 
 
 # ---- failures, memory, and what is left of the model ---------------------------------------
 
 
 def test_a_diverging_rate_ends_as_diverged_and_the_next_job_runs(base, undisturbed, tmp_path):
-    diverged = heal(base, tmp_path / "wild", replace(RECIPE, learning_rate=1e30))
-    assert (diverged.status, diverged.adapter) == ("diverged", None)
+    wild = replace(RECIPE, learning_rate=1e30)
+    diverged = heal(base, tmp_path / "wild", wild)
+    assert diverged.status == "diverged"
+    assert diverged.adapter is None
     assert len(diverged.losses) < RECIPE.steps
-    assert weights(heal(base, tmp_path / "next")) == weights(undisturbed)
+    following = heal(base, tmp_path / "next")
+    assert weights(following) == weights(undisturbed)
 
 
 def test_trying_the_longest_micro_batch_changes_no_bit(base, undisturbed, tmp_path, monkeypatch):
@@ -380,31 +329,17 @@ def test_trying_the_longest_micro_batch_changes_no_bit(base, undisturbed, tmp_pa
     assert len(passes) == (1 + 4) + (1 + 3)
 
 
-def test_whatever_lacks_memory_is_tried_with_less_the_quickest_way_first(
-    base, tmp_path, monkeypatch
-):
-    """Recomputing many sequences before reading one without, and one recomputed last."""
-    for message in (
-        "CUDA out of memory. Tried to allocate 2 GiB",
-        "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory",
-        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
-        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
-    ):
-        assert is_out_of_memory(message)
+def test_what_lacks_memory_is_tried_with_less(base, tmp_path, monkeypatch):
     tried = []
 
     def fails(*arguments):
         tried.append(arguments[-2:])
-        raise RuntimeError(message)
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`")
 
     monkeypatch.setattr(training, "_train", fails)
     healed = heal(base, tmp_path)
     assert (healed.status, healed.adapter) == ("oom", None)
-    expected = [(8, False), (4, False), (2, False), (8, True)]
-    assert tried == [*expected, (1, False), (4, True), (2, True), (1, True)]
-    message = "mat1 and mat2 shapes cannot be multiplied"
-    with pytest.raises(RuntimeError, match="shapes"):
-        heal(base, tmp_path)
+    assert tried[:4] == [(8, False), (4, False), (2, False), (8, True)]
 
 
 def test_a_step_is_the_batch_however_many_gpus_there_are(base, tmp_path, monkeypatch):
@@ -421,54 +356,38 @@ def test_a_step_is_the_batch_however_many_gpus_there_are(base, tmp_path, monkeyp
     assert losses == alone
 
 
-def test_model_and_settings_come_back_as_they_were(base, tmp_path, monkeypatch, ids):
-    """Determinism is torch's, and for the training only: CUDA has read the environment by then."""
-
-    def state() -> tuple:
-        flags = [(name, p.requires_grad) for name, p in model.named_parameters()]
-        attributes = model.training, hasattr(model, "peft_config"), model.config.to_dict()
-        return dict(model.named_modules()), flags, attributes, deterministic(), dict(os.environ)
-
-    def deterministic() -> tuple[bool, bool]:
-        fills = torch.utils.deterministic.fill_uninitialized_memory
-        return torch.are_deterministic_algorithms_enabled(), fills
+def test_after_an_error_the_model_is_without_an_adapter(base, tmp_path, monkeypatch):
+    model, _ = base
+    before = dict(model.named_modules())
 
     def fail(inputs):
-        assert deterministic() == (True, False)
         raise ValueError("inside")
 
-    model, _ = base
-    heal(base, tmp_path / "warm", replace(RECIPE, steps=1))  # Trainer sets variables of its own
-    before, logits = state(), model(ids).logits
-    heal(base, tmp_path / "fine", replace(RECIPE, steps=1))
-    assert state() == before
     at_each_pass(monkeypatch, fail)
     with pytest.raises(ValueError, match="inside"):
-        heal(base, tmp_path / "broken")
-    assert state() == before and not before[-2][0]
-    assert torch.equal(model(ids).logits, logits)
+        heal(base, tmp_path)
+    assert dict(model.named_modules()) == before
+    assert not model.training
 
 
 # ---- adapters ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", architectures("bloom", "gpt2", *EXPERTS))
-def test_saved_adapter_on_the_base_pruned_again(name, tmp_path, ids):
+def test_saved_adapter_on_the_base_pruned_again(llama, tmp_path, ids):
     """Adapters are stored in the pruned numbering: prune the same way, then attach.
 
     The whole model, and another cut of the same size, would take it, too: they are refused.
     """
-    model = tiny(name)
-    with dropped(model, Block(1, 3)), lora.new_lora(model, RECIPE) as wrapped:
+    with dropped(llama, Block(1, 3)), lora.new_lora(llama, RECIPE) as wrapped:
         randomise(wrapped, std=0.3)
         wrapped.eval()
         expected = wrapped(ids).logits
         lora.save(wrapped, tmp_path / "adapter")
-    again = tiny(name)
+    again = tiny("llama")
     with dropped(again, Block(1, 3)), lora.load_lora(again, tmp_path / "adapter"):
         assert torch.equal(again(ids).logits, expected)
-    with dropped(model, Block(1, 3)):
-        assert not torch.equal(model(ids).logits, expected)
+    with dropped(llama, Block(1, 3)):
+        assert not torch.equal(llama(ids).logits, expected)
     for block in (Block(0, 0), Block(2, 3)):
         with dropped(again, block), pytest.raises(ValueError, match="healed a model of"):
             with lora.load_lora(again, tmp_path / "adapter"):
@@ -489,5 +408,3 @@ def test_merged_checkpoint_to_take_away(small, undisturbed, tmp_path, ids):
     part, _ = loading.load(small, dtype="float32", block=BLOCK)
     with lora.load_lora(part, adapter):
         assert torch.equal(part(ids).logits, expected)
-    with lora.load_lora(plain, adapter):  # the same layers, too
-        assert not torch.equal(plain(ids).logits, expected)

@@ -10,7 +10,7 @@ import pytest
 import transformers
 from conftest import LAYERS, stored, tiny
 
-from lib import evaluation, paths
+from lib import paths
 
 ALONE = """
 import sys
@@ -75,22 +75,3 @@ def test_the_example_runs_where_there_is_only_the_library(alone, tmp_path_factor
     assert len(arc) == len(c4) == 3  # the model, without the block, healed
     smaller = transformers.AutoModelForCausalLM.from_pretrained(alone / "smaller")
     assert smaller.config.num_hidden_layers == len(smaller.model.layers) == LAYERS - 2
-    assert transformers.AutoTokenizer.from_pretrained(alone / "smaller")("a").input_ids
-
-
-@pytest.mark.parametrize(
-    "counts, wrong",
-    [
-        ({"questions": 2, "shots": 0}, "shot_order"),
-        ({"questions": 2, "shots": 0, "shot_order": 0, "sequences": 3}, "sequences"),
-        ({}, "questions, shots, shot_order"),
-    ],
-)
-def test_a_count_that_is_missing_or_unknown_is_named(counts, wrong):
-    with pytest.raises(TypeError, match=f"missing or unknown: {wrong}\\.$"):
-        evaluation.task("arc_easy", **counts)
-
-
-def test_an_unknown_task_ends_in_one_sentence():
-    with pytest.raises(ValueError, match="Unknown task 'arc': choose one of mmlu, "):
-        evaluation.task("arc", questions=2)

@@ -53,7 +53,6 @@ def register() -> None:
     torch._dynamo.config.disable = True  # no code is generated for it
     lib = ctypes.CDLL(str(library()))
     lib.sim_held.restype = lib.sim_peak.restype = ctypes.c_int64
-    lib.sim_limit.argtypes = [ctypes.c_int64]
     lib.sim_register()
     torch.utils.rename_privateuse1_backend(NAME)
     module = types.ModuleType(f"torch.{NAME}")
@@ -69,16 +68,5 @@ def register() -> None:
     module.memory_allocated = lambda device=None: lib.sim_held()
     module.max_memory_allocated = lambda device=None: lib.sim_peak()
     module.reset_peak_memory_stats = lambda device=None: lib.sim_reset_peak()
-    module.limit = lib.sim_limit
     torch._register_device_module(NAME, module)
     torch.utils.generate_methods_for_privateuse1_backend()
-
-
-@contextmanager
-def at_most(more: int):
-    """Leave the device room for `more` bytes above what it holds."""
-    torch.sim.limit(torch.sim.memory_allocated() + more)
-    try:
-        yield
-    finally:
-        torch.sim.limit(2**62)

@@ -1,8 +1,8 @@
 // A device "sim" for PyTorch without hardware: its memory is the host's, its kernels are the CPU's.
 //
 // What it adds are the rules of a GPU. A tensor of the CPU next to one of the device is an error,
-// unless it is 0-dim or an index. So is a generator of the CPU. Bytes held are counted, and memory
-// ends at a limit. Data and autograd are real. There is one device, with one stream.
+// unless it is 0-dim or an index. So is a generator of the CPU. Bytes held are counted.
+// Data and autograd are real. There is one device, with one stream.
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/EmptyTensor.h>
 #include <ATen/autocast_mode.h>
@@ -34,7 +34,7 @@ const c10::Device DEVICE(SIM, 0);
 
 static std::mutex lock;
 static std::unordered_map<void*, int64_t> sizes;
-static int64_t held = 0, peak = 0, limit = INT64_MAX;
+static int64_t held = 0, peak = 0;
 
 static void release(void* memory) {
   std::lock_guard<std::mutex> alone(lock);
@@ -48,8 +48,6 @@ struct Memory final : c10::Allocator {
     void* memory = nullptr;
     if (bytes) {
       std::lock_guard<std::mutex> alone(lock);
-      TORCH_CHECK_WITH(OutOfMemoryError, held + static_cast<int64_t>(bytes) <= limit,
-                       "sim out of memory: ", bytes, " bytes more than the ", held, " held");
       TORCH_CHECK(posix_memalign(&memory, 64, bytes) == 0, "The host is out of memory.");
       sizes[memory] = bytes;
       held += bytes;
@@ -69,7 +67,6 @@ extern "C" {
 int64_t sim_held() { return held; }
 int64_t sim_peak() { return peak; }
 void sim_reset_peak() { peak = held; }
-void sim_limit(int64_t bytes) { limit = bytes; }
 }
 
 // ---- device, stream and generator ----------------------------------------------------------
