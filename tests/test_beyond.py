@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import datasets
 import numpy as np
 import pytest
 import tokenizers
@@ -10,7 +9,6 @@ import torch
 from conftest import LAYERS, letters, real_task, tiny
 from transformers import GenerationConfig
 
-from lib import sweep
 from lib.blocks import UNPRUNED, Block
 from lib.data import sets
 from lib.data.encoding import Row
@@ -57,13 +55,6 @@ class Padding:
     pad_token_id = 0
 
 
-def test_nothing_to_heal_after_the_end(tmp_path, llama):
-    recipe = replace(RECIPE, first_layer=LAYERS - 2)
-    with pytest.raises(ValueError, match="no layer 4 to heal"):
-        with dropped(llama, Block(LAYERS - 2, 2)), lora.new_lora(llama, recipe):
-            pass
-
-
 # ---- HellaSwag and GSM8K -------------------------------------------------------------------
 
 
@@ -73,29 +64,6 @@ def test_hellaswag_is_cleaned():
     assert not any("[title]" in t or "[step]" in t or t.endswith(" ") for t in texts)
     raw = sets.questions("hellaswag", "wheels", 400)
     assert any("[title]" in row["ctx"] for row in raw)
-
-
-def test_both_sets_from_the_hub(tmp_path, monkeypatch):
-    """Laid out as on the hub: parquet files by split; GSM8K's examples are of its train split."""
-    rows = {
-        split: [{"question": f"{split} {i}", "answer": "#### 1"} for i in range(4)]
-        for split in ("train", "test")
-    }
-    folder = tmp_path / "openai/gsm8k/main"
-    folder.mkdir(parents=True)
-    for split, of_split in rows.items():
-        file = folder / f"{split}-00000-of-00001.parquet"
-        datasets.Dataset.from_list(of_split).to_parquet(file)
-    endings = sets.questions("hellaswag", "wheels", 3)
-    folder = tmp_path / "Rowan/hellaswag/data"
-    folder.mkdir(parents=True)
-    file = folder / "validation-00000-of-00001.parquet"
-    datasets.Dataset.from_list(endings).to_parquet(file)
-    monkeypatch.setenv("DEEPER_LAYERS_MIRROR", str(tmp_path))
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    assert sets.questions("hellaswag", "hub", 3) == endings
-    shots, scored = sets.gsm8k("hub", 2, 3)
-    assert shots == rows["train"][:3] and scored == rows["test"][::2]
 
 
 @pytest.mark.parametrize(
@@ -146,21 +114,6 @@ def test_continuations_are_those_of_greedy_steps(name):
                     if tokens[-1] == 2:
                         break
                 assert text == TOKENIZER.batch_decode([tokens[len(row.tokens) :]], True)[0]
-
-
-def test_as_many_texts_are_written_at_once_as_memory_holds(llama, monkeypatch):
-    """And the same ones as one at a time."""
-    rows = [Row(tuple(range(3, 3 + n)), ()) for n in (10, 6, 8, 7, 9, 5)]
-    alone = continuations(llama, TOKENIZER, [UNPRUNED, Block(1, 2)], rows, 6, 1)
-    write = sweep.greedy_texts
-
-    def greedy_texts(model, tokenizer, prompts, new_tokens):
-        if len(prompts) > 4:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        return write(model, tokenizer, prompts, new_tokens)
-
-    monkeypatch.setattr(sweep, "greedy_texts", greedy_texts)
-    assert continuations(llama, TOKENIZER, [UNPRUNED, Block(1, 2)], rows, 6, 200) == alone
 
 
 def test_greedily_means_without_penalties(llama):

@@ -70,23 +70,6 @@ def test_rank_correlation_can_come_out_either_way():
         assert table.rank_correlation.tolist() == pytest.approx([sign, sign])
 
 
-@pytest.mark.parametrize("second, low", [(-0.5, -1), (0.5, 1)])
-def test_folds_that_disagree_widen_the_interval_of_a_rank_correlation(second, low):
-    """Texts agree. The first fold orders the blocks as the damage does, the second as it says.
-
-    With -1/2 of the first their mean is 1/4 of it, and a quarter of the resamples are the second
-    fold alone, with a correlation of -1.
-    """
-    matrix = np.random.default_rng(0).random((9, 9))
-    damages, _ = synthetic(matrix, matrix)
-    folds = np.stack([matrix, second * matrix])
-    maps = {"m": BlockDistances(folds.mean(0), 0 * matrix, folds, 2)}
-    table = choice.rank_correlation(damages, maps, resamples=50)
-    assert table.rank_correlation.tolist() == pytest.approx([1, 1])
-    assert table.low.tolist() == pytest.approx([low, low])
-    assert table.high.tolist() == pytest.approx([1, 1])
-
-
 def test_updates_are_weighted_by_the_tokens_they_are_of():
     """All but the first token; the first token's own update counts once a text."""
     keys = [*which_block.CRITERIA, "update", "update_first"]

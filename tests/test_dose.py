@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from replication import figures, measure, profiles
 from replication.beyond import dose
 
 TOKENS = np.array([16, 32, 64, 128, 256, 512]) * 1024
@@ -36,32 +35,6 @@ def test_the_gap_is_a_share_of_what_the_cuts_leave_up_to_chance():
     assert gaps.share[0] == 1
 
 
-def test_where_simple_pruning_is_the_better_cut_there_is_no_share():
-    table = doses(similarity=3.0, simple=3.4)
-    swapped = table.strategy.map({"similarity": "simple", "simple": "similarity"})
-    gaps = dose.gap_left(table.assign(strategy=swapped))
-    assert gaps.gap.notna().all() and gaps.share.isna().all() and gaps.share_low.isna().all()
-
-
 def test_while_a_healed_loss_is_above_that_of_guessing_there_is_no_share():
     gaps = dose.gap_left(doses(similarity=3.0, simple=9.5))  # of 16 K tokens 11.1
     assert gaps[gaps.share.isna()].tokens.tolist() == [TOKENS[0]]
-
-
-def test_a_run_is_measured_and_its_trainings_are_shown_step_by_step(output):
-    maps, profile = measure.distances(profiles.get("smoke", limit=4))
-    table = measure.table(dose.doses, maps, profile)
-    assert set(table.treatment) == {"unpruned", "unhealed", "healed", "control"}
-    assert set(table.steps) == {0, *profile.dose_steps} and table.value.notna().all()
-    assert (table.tokens == table.steps * profile.heal_batch * profile.heal_tokens).all()
-    assert dose.figure_dose(table, dose.gap_left(table)).table.gap.notna().any()
-    healings = measure.table(dose.trainings, maps, profile)
-    lengths = set(zip(healings.strategy, healings.block_size, healings.steps, strict=True))
-    assert len(lengths) == len(healings)  # none twice, although the longest dose is of figure 1d
-    dosed = {strategy for strategy, _, steps in lengths if steps in profile.dose_steps}
-    assert dosed == {"similarity", "simple", "none"}
-    sizes = profile.healed_sizes(maps["tiny-random"].num_layers)
-    assert {n for _, n, steps in lengths if steps == profile.heal_steps} == {0, *sizes}
-    assert healings.losses.map(len).tolist() == healings.steps.tolist()
-    drawn = figures.figure_training(healings).table
-    assert drawn.loss.tolist() == pytest.approx(np.concatenate(healings.losses))

@@ -30,16 +30,6 @@ def test_an_order_of_the_examples_is_the_order_of_its_name():
     assert named == {"order 0": 0, "order 1": 1, "order 2": 2}
 
 
-def test_a_format_is_compared_with_its_own_unpruned_model():
-    """In a profile that measures in 4 bits, too: there, 16 bits are not its own format."""
-    in_nf4 = replace(SMOKE, quantization="nf4")
-    requests = experiments.stacked("tiny-random", Distances(), in_nf4)
-    for name, quantization in (("16 bits", None), ("nf4", "nf4")):
-        line = [request for request in requests if request.labels["format"] == name]
-        assert {request.params["quantization"] for request in line} == {quantization}
-        assert line[0].block.size == 0 and len(line) == 1 + len(SMOKE.healed_sizes(8))
-
-
 def test_an_ablation_changes_a_recipe_that_the_paper_gives_for_the_model():
     """Llama-2-7B is healed with rank 2, but for the figure that varies it."""
     assert profiles.recipe("llama-2-7b", PAPER).rank == 2
