@@ -16,23 +16,36 @@ def loss(tokens, end=3.0, exponent=0.5):
 def doses(n=60, chance=10.8, **ends) -> pd.DataFrame:
     """Falling losses, a line a strategy, the same noise of texts on each point; unhealed at 0."""
     noise = np.random.default_rng(0).normal(0, 0.2, n)
+    unhealed = {"similarity": 7.0, "simple": 15.0}
     rows = []
     for strategy, end in ends.items():
         for tokens in (0, *TOKENS):
-            examples = (loss(tokens, end) if tokens else 15.0 - (strategy != "simple") * 8) + noise
-            row = {"model": "m", "task": "c4", "strategy": strategy, "block_size": 6, "n": n}
-            row |= {"treatment": "healed" if tokens else "unhealed", "chance": chance}
-            row |= {"tokens": tokens, "value": examples.mean(), "examples": examples}
-            rows.append(row | {"weights": np.ones(n)})
+            examples = noise + (loss(tokens, end) if tokens else unhealed[strategy])
+            row = {
+                "model": "m",
+                "task": "c4",
+                "strategy": strategy,
+                "treatment": "healed" if tokens else "unhealed",
+                "block_size": 6,
+                "tokens": tokens,
+                "value": examples.mean(),
+                "examples": examples,
+                "weights": np.ones(n),
+                "n": n,
+                "chance": chance,
+            }
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
 def test_the_gap_is_a_share_of_what_the_cuts_leave_up_to_chance():
-    gaps = dose.gap_left(doses(similarity=3.0, simple=3.4)).set_index("tokens")
-    assert gaps.gap[0] == pytest.approx(10.8 - doses(similarity=3.0).value[0], abs=0.01)
-    assert gaps.gap[TOKENS[-1]] == pytest.approx(0.4)
-    assert gaps.share[TOKENS[-1]] == pytest.approx(0.4 / gaps.gap[0])
+    table = doses(similarity=3.0, simple=3.4)
+    gaps = dose.gap_left(table).set_index("tokens")
+    assert gaps.gap[0] == pytest.approx(10.8 - table.value[0], abs=0.01)
     assert gaps.share[0] == 1
+    last = gaps.loc[TOKENS[-1]]
+    assert last.gap == pytest.approx(0.4)
+    assert last.share == pytest.approx(0.4 / gaps.gap[0])
 
 
 def test_while_a_healed_loss_is_above_that_of_guessing_there_is_no_share():

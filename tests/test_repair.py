@@ -108,7 +108,7 @@ def test_every_fourth_text_is_held_out_however_texts_are_batched(llama):
     """Texts 0 and 4 of 8 and no other, by the states of the model itself; padding is no token."""
     with torch.inference_mode():
         rows = calibration()["input_ids"]
-        states = llama(rows, output_hidden_states=True).hidden_states
+        states = llama(rows.to(llama.device), output_hidden_states=True).hidden_states
     before, after = states[BLOCK.start], states[BLOCK.stop]
     batches = [calibration(slice(first, first + 3), padding=4) for first in (0, 3, 6)]
     parts = linear._gathered(llama, BLOCK, batches)
