@@ -75,14 +75,15 @@ def test_hellaswag_is_cleaned():
         (" 1 + 1 = 2\n#### 1,080", 1),
         (" #### 1080 and then #### 3", 1),
         (" #### 3 and then #### 1080", 0),
-        (" #### -1080", 0),
         (" The answer is 1080.", 0),
     ],
 )
 def test_gsm8k_exact_match(text, right):
     earned = {"answer": "It is <<1000+80=1080>>1080\n#### 1,080"}
-    scores, _ = Task("gsm8k", (earned,)).scores([[text]])
-    assert scores.tolist() == [right]
+    owed = {"answer": "It is\n#### -1,080"}
+    negative = text.replace("#### ", "#### -")
+    scores, _ = Task("gsm8k", (earned, owed, owed)).scores([[text], [negative], [text]])
+    assert scores.tolist() == [right, right, 0]
 
 
 def test_bits_per_byte():
