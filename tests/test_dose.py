@@ -1,4 +1,4 @@
-"""Dose and response: the gap that is left is that of the data; the figure is drawn from a run."""
+"""Dose and response: the gap that is left is a share of that of the data."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Biases of letters on made-up answers: a known one is found and removed; nothing appears alone."""
+"""Biases of letters on made-up answers: a known one is removed; options in other orders."""
 
 import numpy as np
 import pandas as pd
@@ -46,7 +46,7 @@ def score(loglikelihoods: np.ndarray, answers: np.ndarray, **columns) -> dict:
 # ---- biases --------------------------------------------------------------------------------
 
 
-def test_a_known_bias_is_found_and_removed():
+def test_a_known_bias_is_removed():
     plain, answers = made_up(1.5)
     biased, _ = made_up(1.5, BIAS)
     assert biases.correct(biased, answers).mean() < 0.35
@@ -124,7 +124,7 @@ def test_beside_healing_compares_on_the_same_questions():
 # ---- options in cyclic orders ---------------------------------------------------------------
 
 
-def asked_in_orders(bias: np.ndarray) -> pd.DataFrame:
+def scores_in_orders(bias: np.ndarray) -> pd.DataFrame:
     """Made-up scores: what is known of an option follows it, a letter's bias stays."""
     known, answers = made_up(1.5)
     letters = np.arange(LETTERS)
@@ -137,13 +137,13 @@ def asked_in_orders(bias: np.ndarray) -> pd.DataFrame:
 
 def test_a_mean_over_cyclic_orders_has_no_bias():
     known, answers = made_up(1.5)
-    rows = orders.by_order(asked_in_orders(BIAS)).set_index("measure")
+    rows = orders.by_order(scores_in_orders(BIAS)).set_index("measure")
     value = rows.value
     assert value["mean option"] == pytest.approx(biases.correct(known, answers).mean())
     assert value["mean option"] - value["all orders"] > 0.3
     assert value["biases removed"] == pytest.approx(value["mean option"], abs=0.03)
     assert rows.same_letter.min() > 0.9
-    unbiased = orders.by_order(asked_in_orders(0 * BIAS)).set_index("measure")
+    unbiased = orders.by_order(scores_in_orders(0 * BIAS)).set_index("measure")
     assert unbiased.value["mean option"] == unbiased.value["as answered"]
     assert set(unbiased.same_option) == {1}
 
@@ -167,7 +167,7 @@ def test_moved_options_keep_their_question_and_their_examples():
         assert options(others) == [last, *before]
 
 
-# ---- what is asked -------------------------------------------------------------------------
+# ---- requests ------------------------------------------------------------------------------
 
 
 def test_other_questions_are_others_and_have_a_key_of_their_own():

@@ -40,7 +40,7 @@ def change():
     return torch.randn(DIM, DIM, generator=torch.Generator().manual_seed(9)).double()
 
 
-def test_a_planted_linear_block_is_found(change):
+def test_a_planted_linear_block_is_recovered(change):
     fit, held = planted(change), planted(change, 100, 1)
     solution, ridge, error = linear.solved(fit, held)
     torch.testing.assert_close(solution, change, atol=1e-6, rtol=1e-6)
