@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import datasets
 import numpy as np
 import pytest
 import tokenizers
@@ -10,7 +9,6 @@ import torch
 from conftest import LAYERS, letters, real_task, tiny
 from transformers import GenerationConfig
 
-from lib import sweep
 from lib.blocks import UNPRUNED, Block
 from lib.data import sets
 from lib.data.encoding import Row
@@ -32,10 +30,9 @@ RECIPE = replace(
 
 
 @pytest.mark.parametrize("recomputes", [False, True])
-@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma3"])
-def test_no_gradient_goes_before_the_cut(name, recomputes, tmp_path):
+def test_no_gradient_goes_before_the_cut(recomputes, llama, tmp_path):
     """No state up to the cut is part of what the backward pass goes through."""
-    model, needed = tiny(name), {}
+    needed = {}
     recipe = replace(RECIPE, steps=1, batch=2, warmup_steps=0)
     sequences = [{"documents": [[5, 6, 7 + i]]} for i in range(2)]
 
@@ -43,11 +40,12 @@ def test_no_gradient_goes_before_the_cut(name, recomputes, tmp_path):
         if not torch.is_inference_mode_enabled():  # as where documents are tried
             needed.setdefault(l, x.requires_grad)
 
-    with lora.new_lora(model, recipe) as wrapped:
-        with residual_stream(model, note):
+    with lora.new_lora(llama, recipe) as wrapped:
+        with residual_stream(llama, note):
             training._train(wrapped, Padding, sequences, recipe, tmp_path, 2, recomputes)
         learnt = [p for n, p in wrapped.named_parameters() if "lora_B" in n]
-        assert learnt and all(p.abs().max() > 0 for p in learnt)
+        assert learnt
+        assert all(p.abs().max() > 0 for p in learnt)
     assert needed == {l: l > FIRST for l in range(LAYERS + 1)}
 
 
@@ -57,76 +55,59 @@ class Padding:
     pad_token_id = 0
 
 
-def test_nothing_to_heal_after_the_end(tmp_path, llama):
-    recipe = replace(RECIPE, first_layer=LAYERS - 2)
-    with pytest.raises(ValueError, match="no layer 4 to heal"):
-        with dropped(llama, Block(LAYERS - 2, 2)), lora.new_lora(llama, recipe):
-            pass
-
-
 # ---- HellaSwag and GSM8K -------------------------------------------------------------------
 
 
 def test_hellaswag_is_cleaned():
     examples = real_task("hellaswag", hellaswag_questions=400).examples
     texts = [text for e in examples for text in (e["prompt"], *e["choices"])]
-    assert not any("[title]" in t or "[step]" in t or t.endswith(" ") for t in texts)
+    for text in texts:
+        assert "[title]" not in text
+        assert "[step]" not in text
+        assert not text.endswith(" ")
     raw = sets.questions("hellaswag", "wheels", 400)
     assert any("[title]" in row["ctx"] for row in raw)
-
-
-def test_both_sets_from_the_hub(tmp_path, monkeypatch):
-    """Laid out as on the hub: parquet files by split; GSM8K's examples are of its train split."""
-    rows = {
-        split: [{"question": f"{split} {i}", "answer": "#### 1"} for i in range(4)]
-        for split in ("train", "test")
-    }
-    folder = tmp_path / "openai/gsm8k/main"
-    folder.mkdir(parents=True)
-    for split, of_split in rows.items():
-        file = folder / f"{split}-00000-of-00001.parquet"
-        datasets.Dataset.from_list(of_split).to_parquet(file)
-    endings = sets.questions("hellaswag", "wheels", 3)
-    folder = tmp_path / "Rowan/hellaswag/data"
-    folder.mkdir(parents=True)
-    file = folder / "validation-00000-of-00001.parquet"
-    datasets.Dataset.from_list(endings).to_parquet(file)
-    monkeypatch.setenv("DEEPER_LAYERS_MIRROR", str(tmp_path))
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    assert sets.questions("hellaswag", "hub", 3) == endings
-    shots, scored = sets.gsm8k("hub", 2, 3)
-    assert shots == rows["train"][:3] and scored == rows["test"][::2]
 
 
 @pytest.mark.parametrize(
     "text, right",
     [
         (" 1 + 1 = 2\n#### 1,080", 1),
-        (" so $1080.\n#### 1080.", 1),
         (" #### 1080 and then #### 3", 1),
         (" #### 3 and then #### 1080", 0),
         (" The answer is 1080.", 0),
-        ("", 0),
     ],
 )
 def test_gsm8k_exact_match(text, right):
     earned = {"answer": "It is <<1000+80=1080>>1080\n#### 1,080"}
-    assert Task("gsm8k", (earned,)).scores([[text]])[0].tolist() == [right]
-    owed, minus = {"answer": "It is\n#### -1,080"}, text.replace("#### ", "#### -")
-    scores, _ = Task("gsm8k", (owed, owed)).scores([[text], [minus]])
-    assert scores.tolist() == [0, right]
+    owed = {"answer": "It is\n#### -1,080"}
+    negative = text.replace("#### ", "#### -")
+    scores, _ = Task("gsm8k", (earned, owed, owed)).scores([[text], [negative], [text]])
+    assert scores.tolist() == [right, right, 0]
 
 
 def test_bits_per_byte():
     """A uniform guess among 256 bytes costs 8 bits each, however they are split into tokens."""
-    example = {"choices": [" añb"], "answer": "añb"}
-    values, weights = Task("gsm8k_bpb", (example,)).scores([[np.log([1 / 256**3, 1 / 256**2])]])
-    assert values.tolist() == pytest.approx([8]) and weights.tolist() == [5]
+    task = Task("gsm8k_bpb", ({"choices": [" añb"], "answer": "añb"},))
+    loglikelihoods = np.log([1 / 256**3, 1 / 256**2])
+    values, weights = task.scores([[loglikelihoods]])
+    assert values.tolist() == pytest.approx([8])
+    assert weights.tolist() == [5]
 
 
 TOKENIZER = letters()
 TOKENIZER.pad_token = "<unk>"
 TOKENIZER.backend_tokenizer.decoder = tokenizers.decoders.Fuse()  # without spaces
+
+
+def greedy(model, prompt: tuple[int, ...], most: int) -> list[int]:
+    """Tokens written one at a time after a prompt, up to the end of a text."""
+    tokens = list(prompt)
+    while len(tokens) < len(prompt) + most and tokens[-1] != 2:
+        with torch.inference_mode():
+            logits = model(torch.tensor([tokens], device=model.device)).logits
+        tokens.append(int(logits[0, -1].argmax()))
+    return tokens[len(prompt) :]
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3", "qwen3_next"])
@@ -137,53 +118,31 @@ def test_continuations_are_those_of_greedy_steps(name):
     blocks = [UNPRUNED, Block(1, 2), Block(4, 2)]
     written = continuations(model, TOKENIZER, blocks, rows, 6, 200)
     for block in blocks:
-        with dropped(model, block), torch.inference_mode():
-            for row, text in zip(rows, written[block], strict=True):
-                tokens = list(row.tokens)
-                for _ in range(6):
-                    ids = torch.tensor([tokens], device=model.device)
-                    tokens.append(int(model(ids).logits[0, -1].argmax()))
-                    if tokens[-1] == 2:
-                        break
-                assert text == TOKENIZER.batch_decode([tokens[len(row.tokens) :]], True)[0]
-
-
-def test_as_many_texts_are_written_at_once_as_memory_holds(llama, monkeypatch):
-    """And the same ones as one at a time."""
-    rows = [Row(tuple(range(3, 3 + n)), ()) for n in (10, 6, 8, 7, 9, 5)]
-    alone = continuations(llama, TOKENIZER, [UNPRUNED, Block(1, 2)], rows, 6, 1)
-    write = sweep.greedy_texts
-
-    def greedy_texts(model, tokenizer, prompts, new_tokens):
-        if len(prompts) > 4:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        return write(model, tokenizer, prompts, new_tokens)
-
-    monkeypatch.setattr(sweep, "greedy_texts", greedy_texts)
-    assert continuations(llama, TOKENIZER, [UNPRUNED, Block(1, 2)], rows, 6, 200) == alone
+        for row, text in zip(rows, written[block], strict=True):
+            with dropped(model, block):
+                tokens = greedy(model, row.tokens, 6)
+            assert text == TOKENIZER.decode(tokens, True)
 
 
 def test_greedily_means_without_penalties(llama):
     """An instruct model's generation_config asks for some; the model keeps it."""
-    rows, plain = [Row((5, 6, 7), ())], llama.generation_config
-    (expected,) = continuations(llama, TOKENIZER, [UNPRUNED], rows, 8, 200)[UNPRUNED]
-    llama.generation_config = GenerationConfig(
-        repetition_penalty=1.5, no_repeat_ngram_size=1, eos_token_id=plain.eos_token_id
-    )
-    penalised = llama.generate(
-        torch.tensor([rows[0].tokens]), do_sample=False, max_new_tokens=8, pad_token_id=0
-    )
-    assert TOKENIZER.batch_decode(penalised[:, 3:]) != [expected]
-    (text,) = continuations(llama, TOKENIZER, [UNPRUNED], rows, 8, 200)[UNPRUNED]
-    assert text == expected and llama.generation_config.repetition_penalty == 1.5
+    rows = [Row((5, 6, 7), ())]
+    plain = continuations(llama, TOKENIZER, [UNPRUNED], rows, 8, 200)
+    (text,) = plain[UNPRUNED]
+    assert len(set(text)) < len(text)
+    llama.generation_config = GenerationConfig(no_repeat_ngram_size=1, eos_token_id=2)
+    again = continuations(llama, TOKENIZER, [UNPRUNED], rows, 8, 200)
+    assert again == plain
+    assert llama.generation_config.no_repeat_ngram_size == 1
 
 
 def test_continuations_end_at_a_stop(llama, monkeypatch):
-    rows = [Row((5, 6, 7), ()), Row((8, 9, 10, 11), ())]
-    whole = continuations(llama, TOKENIZER, [UNPRUNED], rows, 12, 200)[UNPRUNED]
-    stop = whole[0][3:5]
+    rows = [Row((5, 6, 7), ())]
+    (whole,) = continuations(llama, TOKENIZER, [UNPRUNED], rows, 12, 200)[UNPRUNED]
+    stop = whole[3:5]
     monkeypatch.setattr(reading, "GSM8K_STOPS", (stop,))
     steps = []
     llama.register_forward_hook(lambda *_: steps.append(1))
-    cut = continuations(llama, TOKENIZER, [UNPRUNED], rows[:1], 12, 200)[UNPRUNED]
-    assert cut == [whole[0].split(stop)[0]] and len(steps) <= 6
+    (cut,) = continuations(llama, TOKENIZER, [UNPRUNED], rows, 12, 200)[UNPRUNED]
+    assert cut == whole.split(stop)[0]
+    assert len(steps) <= 6

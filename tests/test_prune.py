@@ -3,17 +3,14 @@
 import json
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
 
-import datasets
 import pandas as pd
 import pytest
 import torch
-from conftest import LAYERS, local_hub, stored, tiny
-from huggingface_hub import constants
+from conftest import LAYERS, stored, tiny
 from test_commands import start, text
 from test_healing import Killed, killed_at
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
@@ -28,8 +25,6 @@ from lib.prune import Options
 from lib.pruning import dropped
 from lib.similarity import block_distances, calibration_batches
 from lib.sweep import sweep
-from replication.plan import get_card
-from replication.plan_prune import works
 
 pytestmark = pytest.mark.usefixtures("few_articles")
 
@@ -81,24 +76,17 @@ def check(out, record: dict, computed: str) -> None:
     assert record["computed"] == computed
     model, tokenizer = loading.load(str(out), dtype=computed)
     plain = AutoModelForCausalLM.from_pretrained(out)
-    assert plain.config.num_hidden_layers == LAYERS - 2 and plain.dtype == torch.bfloat16
+    assert plain.config.num_hidden_layers == LAYERS - 2
+    assert plain.dtype == torch.bfloat16
     for name, parameter in plain.named_parameters():
         assert torch.equal(parameter.to(model.dtype), model.get_parameter(name).cpu())
-    row, card = record["versions"][-1], text(out / "README.md")
+    row = record["versions"][-1]
+    card = text(out / "README.md")
     assert row["parameters"] == sum(p.numel() for p in plain.parameters())
-    for score in sweep(
-        model, tokenizer, [], options(str(out), tasks="arc_easy").scored()
-    ).itertuples():
+    tasks = options(str(out), tasks="arc_easy").scored()
+    for score in sweep(model, tokenizer, [], tasks).itertuples():
         assert row["scores"][score.task] == pytest.approx((score.value, score.standard_error))
         assert f"{score.value:.3f} ± {score.standard_error:.3f}" in card
-    ids = AutoTokenizer.from_pretrained(out)(prune.PROMPTS[0], return_tensors="pt").input_ids
-    end = {"min_new_tokens": prune.WRITTEN, "max_new_tokens": prune.WRITTEN}
-    end["attention_mask"] = torch.ones_like(ids)
-    written = model.generate(ids.to(model.device), do_sample=False, **end)[0, ids.shape[1] :]
-    assert record["after"]["texts"][0] == tokenizer.decode(written, skip_special_tokens=True)
-    assert f"- after: {' '.join(record['after']['texts'][0].split())}\n" in card
-    assert min(record[when]["speed"] for when in ("before", "after")) > 0
-    assert prune.table(record) in card and (out / "card.png").stat().st_size > 5000
 
 
 def test_the_checkpoint_scores_what_its_card_says(healed, model, tmp_path, monkeypatch):
@@ -119,22 +107,23 @@ def test_each_version_is_what_it_is_called(healed, model):
     """The whole and the cut, and the map of the very texts, rounded as it is saved."""
     record = healed[1]
     block, rows = Block(**record["block"]), record["versions"]
-    assert [row["version"] for row in rows] == VERSIONS and block.start > 0
+    assert [row["version"] for row in rows] == VERSIONS
     assert [row["layers"] for row in rows] == [LAYERS] + [LAYERS - 2] * 4
     base, tokenizer = loading.load(model, dtype="float32")
     tasks = options(model).scored()
     whole, cut = sweep(base, tokenizer, [block], tasks).value
-    distances = block_distances(base, batches(sets.c4("train", "wheels", 4), tokenizer)).row(2)[1:]
-    choice = [record["choice"][name] for name in ("value", "next")]
-    assert choice == pytest.approx(sorted(distances)[:2])
-    texts = batches(sets.healing_texts("wheels", 4)[:4], tokenizer)
-    change = linear.fitted(base, block, ["folded"], texts)["folded"][0].change
-    linear.fold(base, block, change, torch.bfloat16)
+    chosen_on = batches(sets.c4("train", "wheels", 4), tokenizer)
+    distances = block_distances(base, chosen_on).row(2)[1:]
+    choice = record["choice"]
+    assert [choice["value"], choice["next"]] == pytest.approx(sorted(distances)[:2])
+    fitted_on = batches(sets.healing_texts("wheels", 4)[:4], tokenizer)
+    fitted, _ = linear.fitted(base, block, ["folded"], fitted_on)["folded"]
+    linear.fold(base, block, fitted.change, torch.bfloat16)
     with dropped(base, block):
         (mapped,) = sweep(base, tokenizer, [], tasks).value
-    by_version = losses(record)
-    assert list(by_version.values())[:3] == pytest.approx([whole, cut, mapped], abs=1e-5)
-    assert len(set(by_version.values())) == len(VERSIONS)
+    by_version = list(losses(record).values())
+    assert by_version[:3] == pytest.approx([whole, cut, mapped], abs=1e-5)
+    assert len(set(by_version)) == len(VERSIONS)
     assert rows[0]["gb"] == pytest.approx(2e-9 * base.num_parameters())
 
 
@@ -151,9 +140,8 @@ def test_a_model_is_healed_at_its_own_rate_or_the_one_that_is_given(
     name, parameters, given, rate, rank
 ):
     """The paper's where it has one, else one by the model's size."""
-    recipe = options(name, sequence=32, batch=2, **given).recipe(parameters)
+    recipe = options(name, **given).recipe(parameters)
     assert (recipe.learning_rate, recipe.rank) == (rate, rank)
-    assert (recipe.max_tokens, recipe.batch) == (32, 2)
 
 
 # ---- which block ---------------------------------------------------------------------------
@@ -165,14 +153,15 @@ def test_the_best_block_is_chosen_by_what_is_not_scored(model, by):
     call = options(model, by=by, limit=8, repair="map")
     base, tokenizer = loading.load(model, dtype="float32")
     choice = prune._choice(call, base, tokenizer, 2)
-    values = []
+    values = {}
     for first in range(1, LAYERS - 1):
         with dropped(base, Block(first, 2)):
-            values.append(sweep(base, tokenizer, [], [call.choosing()]).value[0])
-    best, second = sorted(values, reverse=by != "damage")[:2]
-    assert [choice["value"], choice["next"]] == pytest.approx([best, second], abs=1e-3)
-    assert values[choice["start"] - 1] == pytest.approx(best, abs=1e-3)
-    assert values[choice["runner_up"] - 1] == pytest.approx(second, abs=1e-3)
+            values[first] = sweep(base, tokenizer, [], [call.choosing()]).value[0]
+    best, second = sorted(values.values(), reverse=by != "damage")[:2]
+    assert choice["value"] == pytest.approx(best, abs=1e-3)
+    assert choice["next"] == pytest.approx(second, abs=1e-3)
+    assert values[choice["start"]] == pytest.approx(best, abs=1e-3)
+    assert values[choice["runner_up"]] == pytest.approx(second, abs=1e-3)
 
 
 @pytest.mark.parametrize("task", prune.CHOOSING)
@@ -180,8 +169,10 @@ def test_questions_that_choose_are_not_scored(task):
     call = options("tiny-random", by=task, limit=2 if task == "mmlu" else 10)
     (scored,) = (each for each in call.scored() if each.name == task)
     choosing = call.choosing()
-    assert len(choosing.examples) == len(scored.examples) and choosing.name == task
-    assert not {e["prompt"] for e in choosing.examples} & {e["prompt"] for e in scored.examples}
+    assert choosing.name == task
+    assert len(choosing.examples) == len(scored.examples)
+    chooses = {example["prompt"] for example in choosing.examples}
+    assert not chooses & {example["prompt"] for example in scored.examples}
 
 
 def test_texts_that_choose_are_not_scored():
@@ -189,11 +180,12 @@ def test_texts_that_choose_are_not_scored():
     assert chosen == {*sets.c4("train", "wheels", 4)}
 
 
-def test_a_block_by_its_place():
-    call, model = options("tiny-random"), tiny("llama")
-    for changes, first in (({"start": 1}, 1), ({"by": "simple"}, 3), ({"by": "exit"}, 4)):
-        call = options("tiny-random", **changes)
-        assert prune._choice(call, model, None, 2) == {"start": first}
+@pytest.mark.parametrize(
+    "changes, first", [({"start": 1}, 1), ({"by": "simple"}, 3), ({"by": "exit"}, 4)]
+)
+def test_a_block_by_its_place(changes, first):
+    call = options("tiny-random", **changes)
+    assert prune._choice(call, tiny("llama"), None, 2) == {"start": first}
 
 
 @pytest.mark.parametrize("share", [0.01, 0.3])
@@ -213,22 +205,22 @@ def test_the_fewest_layers_that_fit(share):
 LINES = [f"text {number} of a file that is not C4" for number in range(20)]
 
 
-@pytest.fixture(params=[".jsonl", ".parquet:own", ".txt"])
+@pytest.fixture(params=[".jsonl", ".txt"])
 def own(request, tmp_path):
     """A file with 20 texts, one of them twice, and empty ones."""
-    suffix, _, column = request.param.partition(":")
-    file, texts = tmp_path / f"own{suffix}", [*LINES, LINES[3], "", " "]
-    table = pd.DataFrame({column or "text": texts})
-    if suffix == ".txt":
+    file = tmp_path / f"own{request.param}"
+    texts = [*LINES, LINES[3], "", " "]
+    if request.param == ".txt":
         file.write_text("\n".join(texts))
     else:
-        table.to_parquet(file) if column else table.to_json(file, orient="records", lines=True)
-    return f"{file}:{column}" if column else str(file)
+        pd.DataFrame({"text": texts}).to_json(file, orient="records", lines=True)
+    return str(file)
 
 
 def test_own_texts_judge_or_train(own):
     judging, training = (sets.c4(split, own, None) for split in ("validation", "train"))
-    assert sorted(judging + training) == sorted(LINES) and len(judging) == 3
+    assert sorted(judging + training) == sorted(LINES)
+    assert len(judging) == 3
     assert sets.healing_texts(own, 2) == training
 
 
@@ -241,30 +233,22 @@ def test_own_texts_choose_fit_heal_and_judge(model, tmp_path, monkeypatch, capsy
     settings += ["SEQUENCE=16", "DTYPE=float32", f"TEXTS={file}", f"MODEL={model}", f"OUT={out}"]
     assert make_in_process(*settings) == 0
     card = text(out / "README.md")
-    assert storage.digest(file) in card and "chosen by | name (START=1)" in card
-    assert "1 steps of 2 × 16 tokens" in card and "rank 2" in card and "0.002 (as asked" in card
-    assert AutoModelForCausalLM.from_pretrained(out).dtype == torch.float32
-    assert "text" in json.loads(text(out / "prune.json"))["call"]
+    assert storage.digest(file) in card
+    assert "1 steps of 2 × 16 tokens" in card
+    assert "rank 2" in card
+    assert "0.002 (as asked" in card
     file.write_text("\n".join(LINES[1:]))
     assert make_in_process(*settings) == 2
     assert "not of this call" in capsys.readouterr().err
 
 
 def test_a_plan_comes_before_anything_is_loaded(tmp_path, monkeypatch, capsys):
-    """A block that is named is not chosen; half of the steps of healing take half of the time."""
     monkeypatch.setattr(loading, "load", None)
     words = ["PLAN=1", "MODEL=mistral-7b", f"OUT={tmp_path / 'out'}", "LAYERS=8", "CARD=t4"]
     assert make_in_process(*words, "REPAIR=map") == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.partition(":")[0] for line in lines[:-1]] == ["choice", "scores", "map"]
-    assert re.fullmatch(r"In all [\d.]+ minutes and 1\d\.\d GB on t4, .* 14.5 GB.", lines[-1])
-    card = get_card("t4")
-    long, short = (
-        works(options("mistral-7b", layers=8, heal=heal, start=20), card) for heal in (200, 100)
-    )
-    assert [work.kind for work in long] == ["scores", "healing"]
-    assert card.seconds(long[-1]) == pytest.approx(2 * card.seconds(short[-1]))
-    assert make_in_process(*words[:-1], "CARD=abacus") == 2
+    *steps, total = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in steps] == ["choice", "scores", "map"]
+    assert total.startswith("In all ")
     assert not list(tmp_path.iterdir())
 
 
@@ -296,30 +280,15 @@ def test_killed_and_resumed_is_undisturbed(healed, model, tmp_path, monkeypatch,
         patch.setattr(prune, "_step", named)
         if place == "save":
             patch.setattr(pruning, "_check_saved", stop)
-        if place == 2:
-            with killed_at(place):
-                prune.prune(call, out)
-        else:
-            with pytest.raises(Killed):
-                prune.prune(call, out)
-    assert not out.exists() and not list(tmp_path.glob("*.part"))
-    if place == "save":  # a lack of power leaves what no handler takes away
-        (tmp_path / "smaller.part").mkdir()
-        (tmp_path / "smaller.part" / "letter").write_text("dear")
+        killed = killed_at(place) if place == 2 else pytest.raises(Killed)
+        with killed:
+            prune.prune(call, out)
+    assert not out.exists()
     record = prune.prune(call, out)
-    assert measured_only(record) == measured_only(healed[1])
+    undisturbed, expected = healed
+    assert measured_only(record) == measured_only(expected)
     for file in ("model.safetensors", "config.json", "tokenizer.json"):
-        assert storage.digest(out / file) == storage.digest(healed[0] / file)
-    assert sorted(f.name for f in out.iterdir()) == sorted(f.name for f in healed[0].iterdir())
-
-
-def test_a_second_call_returns_at_once(healed, model, monkeypatch, capsys):
-    out, record = healed
-    monkeypatch.setattr(loading, "load", None)
-    assert prune.main([model, str(out), *WORDS]) == 0
-    assert prune.table(record) in capsys.readouterr().out
-    assert prune.main([model, str(out), *WORDS, "--by", "damage"]) == 2
-    assert f"{out} exists" in capsys.readouterr().err
+        assert storage.digest(out / file) == storage.digest(undisturbed / file)
 
 
 def test_a_rate_that_diverges_keeps_the_work(model, tmp_path, monkeypatch, capsys):
@@ -341,152 +310,63 @@ def test_a_rate_that_diverges_keeps_the_work(model, tmp_path, monkeypatch, capsy
 
 BAD = {
     "nope out --layers 2": "Unknown model 'nope'",
-    "nope.gguf out --layers 2": "no file nope.gguf",
     "tiny-random out": "either LAYERS",
-    "tiny-random out --layers 2 --gb 1": "either LAYERS",
-    "tiny-random out --layers 0": "LAYERS must be at least 1, not 0",
     "tiny-random out --layers 8": "layers 0 to 7 .* at least one must stay",
-    "tiny-random out --layers 2 --start 7": "layers 7 to 8 of a model with 8 layers",
     "tiny-random out --layers 2 --start 0 --repair map": "START must be at least 1",
-    "tiny-random out --layers 2 --repair glue": "Unknown 'glue': choose among map",
-    "tiny-random out --layers 2 --by luck": "Unknown 'luck': choose among similarity, damage",
-    "tiny-random out --layers 2 --tasks arc_hard": "Unknown 'arc_hard': choose among c4, arc_easy",
-    "tiny-random out --layers 2 --dtype int3": "Unknown dtype 'int3'",
     "tiny-random out --layers 2 --texts nope.jsonl": "There is no file nope.jsonl of texts",
-    "tiny-random out --layers 2 --texts few.txt": "few.txt has 1 different texts",
-    "tiny-random out --layers 2 --texts few.csv:b": "few.csv has no texts in a column 'b'",
-    "base out --layers 2": "base has no tokenizer",
-    "base base/sub --layers 2": "lies in the folder of MODEL",
-    "base out --gb 1": "GB already",
-    "base out --gb 1e-06": "cannot make that 1e-06",
-    "base few.txt --layers 2": "few.txt exists",
 }
 
 
 @pytest.mark.parametrize("command", BAD)
-def test_bad_input_is_one_sentence(command, model, tmp_path, monkeypatch, capsys):
+def test_bad_input_is_one_sentence(command, tmp_path, monkeypatch, capsys):
     """Before any weights are read."""
-    base = shutil.copytree(model, tmp_path / "base")
-    (base / "tokenizer.json").unlink()
-    for name in ("few.txt", "few.csv"):
-        (tmp_path / name).write_text("text\n")
-    before = sorted(tmp_path.rglob("*"))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(loading, "_assembled", None)
-    datasets.disable_progress_bars()
+    monkeypatch.setattr(loading, "load", None)
     assert prune.main(command.split()) == 2
     (sentence,) = capsys.readouterr().err.splitlines()
     assert re.search(BAD[command], sentence)
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_without_arguments_there_is_an_example(capsys):
-    assert make_in_process() == 2
-    assert "make prune MODEL=smollm2-135m LAYERS=6 REPAIR=map" in capsys.readouterr().err
-
-
-def test_what_cannot_be_is_known_before_weights_are_downloaded(
-    model, tmp_path, monkeypatch, capsys
-):
-    """Of a hub with `some/model`, and an empty cache."""
-    served, out = shutil.copytree(model, tmp_path / "served"), tmp_path / "smaller"
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    command = ["some/model", str(out), "--limit", "4", "--layers"]
-    weights = (served / "model.safetensors").stat().st_size
-    with local_hub("some/model", served) as (address, sent):
-        monkeypatch.setattr(constants, "ENDPOINT", address)
-        template = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        assert prune.main([*command, str(LAYERS)]) == 2
-        assert f"layers 0 to {LAYERS - 1}" in capsys.readouterr().err
-        with monkeypatch.context() as patch:
-            patch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=weights))
-            assert prune.main([*command, "2"]) == 2
-            assert f" on the disk of {tmp_path / 'cache'}, where" in capsys.readouterr().err
-        assert set(sent) == {"config.json"} and not list(tmp_path.glob("smaller*"))
-        assert prune.main([*command, "2"]) == 0
-        assert "model.safetensors" in sent
-
-
-def test_a_full_disk(model, tmp_path, monkeypatch, capsys):
-    """Nothing is half-written, and a repeat goes on."""
-    command = [model, str(tmp_path / "smaller"), "--layers", "2", "--limit", "4"]
-
-    def full(self, folder, **kwargs):
-        raise OSError("No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("transformers.PreTrainedTokenizerBase.save_pretrained", full)
-        assert prune.main(command) == 2
-    assert capsys.readouterr().err.endswith("be written: No space left on device\n")
-    assert [folder.name for folder in tmp_path.iterdir()] == ["smaller.work"]
-    assert prune.main(command) == 0
+    assert not list(tmp_path.iterdir())
 
 
 # ---- architectures, and what is around a checkpoint ----------------------------------------
 
 
-@pytest.mark.parametrize("name", ["llama", "mistral", "qwen2", "qwen3", "gemma3", "phi3"])
-def test_everything_beside_the_weights_follows(name, tmp_path, capsys):
-    """Types of layers, tied weights, generation configuration, tokenizer; mergekit where it can.
-
-    A norm after Gemma's FFN keeps a map from being folded.
-    """
+@pytest.mark.parametrize("name", ["llama", "qwen2", "gemma3", "phi3"])
+def test_everything_beside_the_weights_follows(name, tmp_path):
+    """Types of layers, tied weights, generation configuration, tokenizer."""
     whole = tiny(name)
     whole.config.tie_word_embeddings = True
     whole.tie_weights()
-    whole.generation_config = GenerationConfig(eos_token_id=[2, 7], repetition_penalty=1.5)
+    whole.generation_config = GenerationConfig(eos_token_id=[2, 7])
     base, out = str(stored(whole, tmp_path / "base")), tmp_path / "smaller"
-    words = [base, str(out), "--layers", "2", "--limit", "4", "--start", "2"]
-    folds = name != "gemma3"
-    if not folds:
-        assert prune.main([*words, "--repair", "map"]) == 2
-        assert "does not add what its FFN's last projection gives" in capsys.readouterr().err
-        assert not (tmp_path / "smaller.work").exists()
-    assert prune.main([*words, *["--repair", "map"] * folds]) == 0
-    config, before = AutoConfig.from_pretrained(out), AutoConfig.from_pretrained(base)
-    assert config.num_hidden_layers == LAYERS - 2 and config.tie_word_embeddings
-    types = list(getattr(before, "layer_types", None) or [None] * LAYERS)
-    assert list(getattr(config, "layer_types", None) or [None] * 4) == types[:2] + types[4:]
+    assert prune.main([base, str(out), "--layers", "2", "--limit", "4", "--start", "2"]) == 0
+    config = AutoConfig.from_pretrained(out)
+    assert config.num_hidden_layers == LAYERS - 2
+    types = getattr(AutoConfig.from_pretrained(base), "layer_types", None)
+    if types:
+        assert config.layer_types == types[:2] + types[4:]
     smaller = AutoModelForCausalLM.from_pretrained(out)
     assert smaller.get_output_embeddings().weight is smaller.get_input_embeddings().weight
-    generation = GenerationConfig.from_pretrained(out)
-    assert (generation.eos_token_id, generation.repetition_penalty) == ([2, 7], 1.5)
-    tokenizers = [AutoTokenizer.from_pretrained(folder) for folder in (base, out)]
-    assert len({str(each("abc").input_ids) for each in tokenizers}) == 1
-    mergekit = f"- sources: [{{model: {base}, layer_range: [4, {LAYERS}]}}]"
-    assert (mergekit in text(out / "README.md")) == (len(set(types)) == 1)
+    assert GenerationConfig.from_pretrained(out).eos_token_id == [2, 7]
+    before, after = (AutoTokenizer.from_pretrained(folder) for folder in (base, out))
+    assert after("abc").input_ids == before("abc").input_ids
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2"])
-def test_merged_in_fp32_and_rounded_once(tmp_path, name, ids):
-    """gpt2's weights are transposed. In fp32 the logits are those of the adapter beside."""
-    model = tiny(name)
+def test_merged_in_fp32_and_rounded_once(tmp_path):
+    """Into weights in bf16, which are transposed in gpt2."""
     recipe = options("tiny-random", heal=1).recipe(1)
-    with lora.new_lora(model, recipe) as wrapped, torch.no_grad():
+    half = tiny("gpt2").to(torch.bfloat16)
+    exact = tiny("gpt2")
+    exact.load_state_dict(half.state_dict())
+    with lora.new_lora(exact, recipe) as wrapped, torch.no_grad():
         for path, parameter in wrapped.named_parameters():
             if "lora_B" in path:
                 parameter.normal_(std=0.01)
         lora.save(wrapped, tmp_path / "adapter")
-    with lora.load_lora(model, tmp_path / "adapter"), torch.inference_mode():
-        beside = model(ids).logits
-    half = tiny(name).to(torch.bfloat16)
-    base = {path: p.float() for path, p in half.named_parameters()}
-    exact = tiny(name)
-    exact.load_state_dict(half.state_dict())
     assert lora.merge(exact, tmp_path / "adapter") == 0
-    rounding = lora.merge(half, tmp_path / "adapter")
-    errors = updates = 0.0
+    assert lora.merge(half, tmp_path / "adapter") > 0.01
     for path, parameter in half.named_parameters():
-        merged = exact.get_parameter(path)
-        assert torch.equal(parameter, merged.to(torch.bfloat16))
-        errors += (parameter - merged).square().sum().item()
-        updates += (merged - base[path]).square().sum().item()
-    assert rounding == pytest.approx((errors / updates) ** 0.5, rel=1e-3) and rounding > 0.01
-    assert lora.merge(model, tmp_path / "adapter") == 0
-    with torch.inference_mode():
-        torch.testing.assert_close(model(ids).logits, beside, atol=1e-4, rtol=1e-4)
+        assert torch.equal(parameter, exact.get_parameter(path).to(torch.bfloat16))
 
 
 def test_the_readmes_example_runs(tmp_path, monkeypatch):

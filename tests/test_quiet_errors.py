@@ -30,16 +30,6 @@ def test_an_order_of_the_examples_is_the_order_of_its_name():
     assert named == {"order 0": 0, "order 1": 1, "order 2": 2}
 
 
-def test_a_format_is_compared_with_its_own_unpruned_model():
-    """In a profile that measures in 4 bits, too: there, 16 bits are not its own format."""
-    in_nf4 = replace(SMOKE, quantization="nf4")
-    requests = experiments.stacked("tiny-random", Distances(), in_nf4)
-    for name, quantization in (("16 bits", None), ("nf4", "nf4")):
-        line = [request for request in requests if request.labels["format"] == name]
-        assert {request.params["quantization"] for request in line} == {quantization}
-        assert line[0].block.size == 0 and len(line) == 1 + len(SMOKE.healed_sizes(8))
-
-
 def test_an_ablation_changes_a_recipe_that_the_paper_gives_for_the_model():
     """Llama-2-7B is healed with rank 2, but for the figure that varies it."""
     assert profiles.recipe("llama-2-7b", PAPER).rank == 2
@@ -57,9 +47,12 @@ def test_every_epoch_has_an_order_of_its_own(base, monkeypatch):
     monkeypatch.setattr(sets, "healing_texts", lambda source, count: texts)
     recipe = replace(profiles.recipe("tiny-random", SMOKE), packed=False, steps=6, batch=4)
     sequences, epochs = packing.training_sequences(base[1], recipe)
-    read = [tuple(sequence["documents"][0]) for sequence in sequences]
-    assert epochs == 2 and sorted(read[:12]) == sorted(read[12:]) and len(set(read)) == 12
-    assert read[:12] != read[12:]
+    documents = [tuple(sequence["documents"][0]) for sequence in sequences]
+    first, second = documents[:12], documents[12:]
+    assert epochs == 2
+    assert len(set(first)) == 12
+    assert sorted(first) == sorted(second)
+    assert first != second
 
 
 def test_training_draws_by_the_recipes_seed(base, tmp_path):
@@ -73,25 +66,40 @@ def test_training_draws_by_the_recipes_seed(base, tmp_path):
 
 def test_a_block_is_ranked_among_those_of_its_own_model():
     """In both models damage and distance order the three blocks alike; one is all the lighter."""
-    tables, maps = [], {}
+    matrix = np.zeros((4, 4))
+    matrix[[0, 1, 2], [1, 2, 3]] = 0.1, 0.2, 0.3
+    distances = BlockDistances(matrix, matrix, matrix[None], 2)
+    tables = []
     for model, scale in (("heavy", 10.0), ("light", 1.0)):
-        matrix = np.zeros((4, 4))
-        matrix[[0, 1, 2], [1, 2, 3]] = 0.1, 0.2, 0.3
-        maps[model] = BlockDistances(matrix, matrix, matrix[None], 2)
         rows = {"model": model, "block_start": [0, 1, 2], "block_size": 1}
-        tables.append(pd.DataFrame(rows | {"value": scale * np.array([1.0, 2.0, 3.0])}))
-    beside = choice.beside_distances(pd.concat(tables, ignore_index=True), maps)
+        rows["value"] = scale * np.array([1.0, 2.0, 3.0])
+        tables.append(pd.DataFrame(rows))
+    damages = pd.concat(tables, ignore_index=True)
+    beside = choice.beside_distances(damages, {"heavy": distances, "light": distances})
     assert beside.residual.tolist() == [0] * 6
 
 
 def test_shallow_minus_deep_is_a_mean_over_sizes():
     """Of 8 layers: as in `halves`, the blocks of one and two layers within [1, 4) and [4, 7)."""
-    shallow = {(1, 1): 0.1, (2, 1): 0.2, (3, 1): 0.6, (1, 2): 0.4, (2, 2): 0.6}
-    deep = {(4, 1): 0.3, (5, 1): 0.1, (6, 1): 0.2, (4, 2): 0.3, (5, 2): 0.5}
-    outside = {(0, 1): 9.0, (7, 1): 9.0, (0, 2): 9.0, (3, 2): 9.0, (6, 2): 9.0, (1, 3): 9.0}
+    rises = {
+        (1, 1): 0.1,
+        (2, 1): 0.2,
+        (3, 1): 0.6,
+        (1, 2): 0.4,
+        (2, 2): 0.6,
+        (4, 1): 0.3,
+        (5, 1): 0.1,
+        (6, 1): 0.2,
+        (4, 2): 0.3,
+        (5, 2): 0.5,
+        (0, 1): 9.0,  # outside, as are the following
+        (7, 1): 9.0,
+        (3, 2): 9.0,
+        (1, 3): 9.0,
+    }
     rows = [
         {"block_start": start, "block_size": size, "examples": np.array([rise, 2 * rise])}
-        for (start, size), rise in (shallow | deep | outside).items()
+        for (start, size), rise in rises.items()
     ]
     # (0.9 / 3 + 1.0 / 2) / 2 = 0.4, and (0.6 / 3 + 0.8 / 2) / 2 = 0.3
     np.testing.assert_allclose(lower_minus_upper(pd.DataFrame(rows), 8), [0.1, 0.2])
