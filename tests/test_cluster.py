@@ -1,13 +1,9 @@
 """What Ray is asked for, and Ray itself where `real`."""
 
-import re
-from itertools import chain
-
 import pytest
 from conftest import replicate
 
 from benchmarks.faults import nodes
-from replication import paths
 from replication.run.notebooks import NOTEBOOKS
 
 
@@ -23,16 +19,6 @@ def test_what_a_job_takes_of_a_node(monkeypatch, nodes, resources):
     cluster = pytest.importorskip("replication.run.cluster")
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     assert cluster.resources([{"Resources": node} for node in nodes]) == resources
-
-
-def test_the_cluster_script_says_what_ray_takes():
-    """Every option is one that this Ray knows."""
-    ray = pytest.importorskip("ray.scripts.scripts")
-    symmetric = pytest.importorskip("ray.scripts.symmetric_run")
-    script = (paths.ROOT / "replication" / "run" / "cluster.sbatch").read_text(encoding="utf-8")
-    words = re.search(r"ray symmetric-run (.*?) -- ", script.replace("\\\n", " "))[1]
-    options = [*symmetric.symmetric_run.params, *ray.start.params]
-    assert {*re.findall(r"--[a-z-]+", words)} <= {*chain(*(option.opts for option in options))}
 
 
 @pytest.mark.real

@@ -3,27 +3,21 @@
 Programs run in this process, as `python -m` runs them, so that few have to start PyTorch.
 """
 
-import json
-import os
 import re
 import runpy
 import shlex
-import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from benchmarks import __main__ as bench
-from benchmarks import inputs, repairs, table
+from benchmarks import inputs, table
 from replication import __main__ as run
-from replication import paths, profiles, tables
-from scripts import continuations, lengths
+from replication import paths
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 
@@ -68,21 +62,6 @@ def test_make_passes_its_variables_on(target):
     assert options.cards == (3 if target == "plan" else 1)
 
 
-def test_a_slurm_array_runs_the_job_of_its_line(tmp_path):
-    """Of the lines that `--jobs` prints, with what was said to the script besides."""
-    python = tmp_path / ".venv" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
-    python.chmod(0o755)
-    (tmp_path / "maps.txt").write_text("first-map\nsecond-map\n")
-    script = paths.ROOT / "replication" / "run" / "array.sbatch"
-    command = ["bash", str(script), "--profile", "paper"]
-    environment = os.environ | {"JOBS": "maps.txt", "SLURM_ARRAY_TASK_ID": "2"}
-    printed = subprocess.check_output(command, text=True, cwd=tmp_path, env=environment)
-    options = run.arguments(printed.split()[2:])
-    assert (options.job, options.profile) == ("second-map", "paper")
-
-
 BAD = {  # one a program and a way of checking
     "replication --profile nope": "'nope'",
     "replication --profile smoke --models tiny-random tiny-random": "tiny random Llama",
@@ -113,12 +92,6 @@ def test_bad_input_is_one_sentence_before_any_computing(command, output, capsys)
     assert printed.out == "" and not [file for file in output.rglob("*") if file.is_file()]
 
 
-def test_missing_ray_is_one_sentence(output, capsys, monkeypatch):
-    monkeypatch.setattr("replication.__main__.find_spec", lambda name: None)
-    assert run.main(["--profile", "smoke", "--engine", "ray"]) == 2
-    assert "Ray" in capsys.readouterr().err and not list(output.iterdir())
-
-
 def test_clean_keeps_what_is_recorded_or_downloaded(tmp_path):
     gone = "data/results/a papermill_runs/a/b figures/smoke/a figures/quick-mine/a"
     kept = "data/recorded/a data/assets/a figures/overnight/a figures/README.md"
@@ -130,44 +103,6 @@ def test_clean_keeps_what_is_recorded_or_downloaded(tmp_path):
     assert left == {*kept.split(), "papermill_runs/README.md"}
 
 
-# ---- what maintainers run, tiny --------------------------------------------------------------
-
-
-@pytest.fixture
-def recorded(smoke_run, output, monkeypatch):
-    """The recorded run is one of `smoke`."""
-    monkeypatch.setattr(paths, "RECORDED", output / "recorded")
-    for name in (profiles.RECORDED, profiles.DRAWN):
-        of_smoke = replace(profiles.PROFILES["smoke"], name=name, folder=name)
-        monkeypatch.setitem(profiles.PROFILES, name, of_smoke)
-    shutil.copytree(smoke_run / "data/tables/smoke", output / "recorded" / profiles.RECORDED)
-
-
-def test_continuations_are_recorded_and_resumed(recorded, monkeypatch, capsys):
-    """By a model that the recorded run has a map of."""
-    monkeypatch.setattr(continuations, "NEW_TOKENS", 3)
-    for minutes, missing in (("0", r"\d\d"), ("60", "0")):
-        assert continuations.main(["--model", "tiny-random", "--minutes", minutes]) == 0
-        assert re.search(rf"tiny-random: {missing} blocks", capsys.readouterr().out)
-    header, *lines = map(json.loads, text(paths.continuations("tiny-random")).splitlines())
-    written = {tuple(line["block"]): line["texts"] for line in lines}
-    (distances,) = tables.maps(profiles.get(profiles.DRAWN)).values()
-    assert written.keys() == {(of.start, of.size) for of in continuations.blocks(distances)}
-
-
-def test_repairs_are_timed_and_drawn(recorded, few_articles, tmp_path, monkeypatch):
-    """The recorded table has the times then."""
-    monkeypatch.setattr(repairs, "MODELS", ("tiny-random",))
-    monkeypatch.setattr(repairs, "TIMED", tmp_path / "repairs.csv")
-    monkeypatch.setattr(repairs, "STEPS", 1)
-    monkeypatch.setattr(repairs.torch, "set_num_threads", lambda threads: None)
-    assert repairs.main(["--turns", "1"]) == 0
-    times = pd.read_csv(tmp_path / "repairs.csv").set_index("repair").minutes
-    drawn = pd.read_csv(paths.FIGURES / profiles.RECORDED / "figure_repair_cost.csv")
-    lora = drawn[(drawn.repair == "LoRA") & (drawn.strategy == "similarity")]
-    assert len(lora) and set(lora.minutes) == {times["LoRA"]} and "folded map" in times
-
-
 def test_every_row_runs(few_articles, monkeypatch, tmp_path, capsys):
     """Scores are the same in both ways; no time is judged. Only a table of full size is kept."""
     monkeypatch.setattr(table, "FILE", tmp_path / "table.md")
@@ -175,13 +110,3 @@ def test_every_row_runs(few_articles, monkeypatch, tmp_path, capsys):
     notes = re.findall(r"(\d+) of (\d+) scores are the same", capsys.readouterr().out)
     assert len(notes) == 2 and all(same == every for same, every in notes)
     inputs.load.cache_clear()
-
-
-def test_lengths_are_written(tmp_path, monkeypatch):
-    """Of one question set, as committed."""
-    committed = json.loads(text(paths.DATA / "token_counts.json"))
-    monkeypatch.setattr(paths, "DATA", tmp_path)
-    monkeypatch.setattr(lengths, "PROMPTS", [("sciq", 0)])
-    assert lengths.main([]) == 0
-    written = json.loads(text(tmp_path / "token_counts.json"))
-    assert written == {name: committed[name] for name in written} and "sciq" in written

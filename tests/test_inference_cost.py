@@ -1,12 +1,9 @@
 """Bytes and seconds of pruned models: what is counted, what is timed, how ratios are made."""
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import built, logits, stored, tiny
 
 from lib.blocks import Block
 from lib.models import decoder, loading
@@ -24,24 +21,6 @@ def test_bytes_are_those_of_the_tensors(llama):
     llama.lm_head.weight = llama.get_input_embeddings().weight  # tied: counted once
     tied = llama.lm_head.weight.numel() * 4
     assert latency.weight_bytes(llama) == whole + buffers - tied
-
-
-def test_packed_weights_are_4_bit_and_the_same_function(ids, tmp_path):
-    widths = {"hidden_size": 64, "intermediate_size": 128, "head_dim": 16}  # as kernels take them
-    config = tiny("llama").config
-    config.update(widths | {"num_key_value_heads": 2})
-    plain = built(config, torch.bfloat16)
-    name = str(stored(plain, tmp_path / "model"))
-    nf4 = {"quantization": "nf4", "dtype": "bfloat16"}
-    unpacked, _ = loading.load(name, **nf4)
-    packed = latency.load(name, **nf4)
-    exact, expected, computed = (logits(model, ids).float() for model in (plain, unpacked, packed))
-    assert (computed - expected).norm() < 0.2 * (exact - expected).norm()
-    layers = decoder.decoder_layers(plain).parameters()
-    matrices = sum(p.numel() for p in layers if p.ndim == 2)
-    others = latency.weight_bytes(plain) - 2 * matrices
-    scales = latency.weight_bytes(packed) - others - matrices / 2
-    assert 0 < scales < 0.25 * matrices  # on some processors 1 kB a matrix: a table of its scales
 
 
 def test_decoding_goes_on_from_the_cache(llama):
@@ -88,26 +67,6 @@ def test_a_ratio_is_of_the_turn_it_was_measured_in():
     assert spread["ratio"] == pytest.approx(0.6)
     assert (spread["ratio_low"], spread["ratio_high"]) == pytest.approx((0.5, 4))
     assert (spread["low"], spread["value"], spread["high"]) == pytest.approx((3.5, 6, 13))
-
-
-def test_a_format_that_fails_leaves_the_other_and_is_tried_again(output, monkeypatch):
-    once = replace(SMOKE, cost_repeats=1)
-    load = latency.load
-
-    def out_of_memory(name, quantization, dtype):
-        if quantization:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return load(name, quantization, dtype)
-
-    monkeypatch.setattr(latency, "load", out_of_memory)
-    first = costs(once)
-    (missing,) = first[first.value.isna()].itertuples()
-    assert (missing.quantization, missing.status) == ("nf4", "not measured")
-    monkeypatch.setattr(latency, "load", load)
-    again = costs(once)
-    assert again.value.notna().all() and set(again.quantization.dropna()) == {"nf4"}
-    own = again.quantization.isna()
-    assert again.value[own].tolist() == first.value.dropna().tolist()
 
 
 def test_arithmetic_counts_what_lies_in_memory():

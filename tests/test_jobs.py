@@ -10,8 +10,7 @@ import time
 import pytest
 from conftest import Distances, replicate
 
-from lib.models import machine, registry
-from replication import __main__ as run
+from lib.models import registry
 from replication import paths, plan, profiles
 from replication.plan import key_of
 from replication.run import batch, measuring
@@ -154,22 +153,6 @@ def test_a_model_of_unknown_depth_has_its_other_jobs_after_its_map(output, monke
     assert tried == ["tiny-random-map", UNHEALED] == [*progress.outcomes]
 
 
-@pytest.mark.parametrize(
-    "engine, visible, threads",
-    [("local", "0,1", "16"), ("ray", "0,1,2,3,4,5,6,7", "2"), ("ray", "NoDevFiles", "16")],
-)
-def test_jobs_on_one_machine_share_its_cores(monkeypatch, engine, visible, threads):
-    """Under Ray as many as it has GPUs; the environment's own number stays."""
-    monkeypatch.setattr(machine, "cores", lambda: 16)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    for own, used in (("3", "3"), (None, threads)):
-        monkeypatch.setenv("OMP_NUM_THREADS", own or "")
-        if own is None:
-            monkeypatch.delenv("OMP_NUM_THREADS")
-        assert run.main(["--profile", "nope", "--engine", engine]) == 2
-        assert os.environ["OMP_NUM_THREADS"] == used
-
-
 # ---- some of them --------------------------------------------------------------------------
 
 
@@ -181,12 +164,6 @@ def mapped(smoke_run, output):
     if (results / "format.json").exists():
         shutil.copy(results / "format.json", paths.RESULTS)
     return output
-
-
-def test_a_job_needs_its_map(output, capsys):
-    assert run.main(["--profile", "smoke", "--job", HEALED]) == 1
-    printed = capsys.readouterr()
-    assert "run job tiny-random-map first." in printed.out and "Traceback" not in printed.err
 
 
 def test_a_job_killed_in_the_middle_of_its_healing_goes_on(smoke_run, mapped):
@@ -211,24 +188,3 @@ def test_a_job_killed_in_the_middle_of_its_healing_goes_on(smoke_run, mapped):
     jobs = plan.jobs_of("tiny-random", SMOKE, NUMBERS)
     all_done = {job.name for job, requests in jobs.items() if all(map(plan.is_done, requests))}
     assert {"tiny-random-map", HEALED} <= all_done and UNHEALED not in all_done
-
-
-def test_a_job_that_was_listed_before_the_map_is_known(mapped):
-    guessed = by_job("tiny-random", SMOKE, NUMBERS, plan.Guess(registry.num_layers("tiny-random")))
-    assert guessed.keys() <= plan.jobs_of("tiny-random", SMOKE, NUMBERS).keys()
-
-
-def test_jobs_of_several_models_then_notebooks_that_only_draw(mapped):
-    """One model cannot be had: its jobs end with the first, the figures say so."""
-    models = ("tiny-random", "nobody/absent")
-    done = replicate(mapped, "--profile", "smoke", "--only", "02", "--models", *models)
-    assert done.returncode == 1
-    table = done.stdout[done.stdout.index("status  ") :].splitlines()[1:]
-    statuses = {line[35:].partition(":")[0]: line[:22].strip() for line in table}
-    assert statuses == {
-        "tiny-random-map": "ok",
-        UNHEALED: "ok",
-        "absent-map": "skipped: not available",
-        "02_pruning_curves": "incomplete",
-    }
-    assert (mapped / "data/results/jobs" / f"{UNHEALED}.log").exists()

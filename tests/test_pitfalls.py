@@ -50,51 +50,6 @@ def test_distances_differ(llama, batch, pitfall, least):
     assert ((wrong - right).abs().max(axis=1) > least).all()
 
 
-@pytest.mark.real
-@pytest.mark.parametrize("pitfall, least", DISTANCES)
-def test_distances_differ_in_the_embedded_model(pitfall, least):
-    quick = profiles.get("quick")
-    model, _ = loading.load_cached(quick.main_model, **quick.load_kwargs)
-    batch = pitfalls.texts_of_unequal_length(quick.main_model, quick)
-    right, wrong = right_and_wrong(pitfall(model, batch))
-    assert ((wrong - right).abs().max(axis=1) > least).all()
-
-
-def quick_model():
-    quick = profiles.get("quick")
-    return quick, *loading.load_cached(quick.main_model, **quick.load_kwargs)
-
-
-@pytest.mark.real
-def test_a_letter_is_expected_with_its_space():
-    """And by the whole model more than a cut one can blur."""
-    quick, model, tokenizer = quick_model()
-    task = evaluation.task_of(request.of_task("arc_easy_letters", quick.limited(16)))
-    right, wrong = right_and_wrong(pitfalls.bare_letter(model, tokenizer, [], task))
-    assert (wrong.iloc[0] < 0.1 * right).all()
-
-
-@pytest.mark.real
-def test_three_errors_hide_in_the_embedded_model():
-    """As the lab says: the same minimum, and a loss that hardly rises with random layers."""
-    quick, model, tokenizer = quick_model()
-    batch = pitfalls.texts_of_unequal_length(quick.main_model, quick)
-    for pitfall in (pitfalls.half_precision, pitfalls.averages):
-        right, wrong = right_and_wrong(pitfall(model, batch))
-        assert (wrong.idxmin(axis=1) == right.idxmin()).all()
-    assert right.min() > 10 / 180
-    task = evaluation.task_of(request.of_task("c4", quick.limited(16)))
-    blocks = [pruning.Block(13, 6)]
-    right, wrong = right_and_wrong(pitfalls.stale_configuration(model, tokenizer, blocks, task))
-    assert 0 < abs(wrong.iloc[0, 1] - right.iloc[1]) < 0.05
-
-
-def test_the_arccos_of_a_mean_is_never_the_smaller_one(llama, batch):
-    right, wrong = right_and_wrong(pitfalls.averages(llama, batch))
-    assert right.max() < 0.5  # below a right angle
-    assert (wrong.loc["arccos of the mean cosine"] >= right).all()
-
-
 def test_the_labs_own_arithmetic_makes_no_difference(llama, batch):
     states = similarity.last_token_states(llama, batch).unbind(1)
     expected = similarity.block_distances(llama, [batch]).row(1)
@@ -111,20 +66,6 @@ def test_scores_differ(loaded):
     right, wrong = right_and_wrong(pitfalls.unkeyed_cache(model, tokenizer, blocks, task))
     assert (wrong.iloc[0] == right.iloc[0]).all() and right.nunique() == 3
     assert len(decoder.decoder_layers(model)) == model.config.num_hidden_layers
-
-
-def test_an_inclusive_end_moves_the_curve_by_one(loaded):
-    task = evaluation.task_of(request.of_task("c4", SMOKE))
-    blocks = [pruning.Block(1, size) for size in (1, 2, 3)]
-    right, wrong = right_and_wrong(pitfalls.inclusive_end(*loaded, blocks, task))
-    assert wrong.iloc[0, :-1].tolist()[1:] == right.iloc[2:].tolist()
-    assert wrong.iloc[0, 0] == right.iloc[0]
-
-
-def test_another_token_is_another_probability(loaded):
-    task = evaluation.task_of(request.of_task("arc_easy_letters", SMOKE))
-    right, wrong = right_and_wrong(pitfalls.bare_letter(*loaded, [pruning.Block(1, 2)], task))
-    assert right.between(0, 1).all() and (wrong.iloc[0] != right).all()
 
 
 def test_the_lab_runs(output, tmp_path, monkeypatch):

@@ -1,6 +1,5 @@
 """The plan: what is counted against what runs, what is there, and the hours of the profiles."""
 
-import socket
 from dataclasses import replace
 
 import pytest
@@ -9,8 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lib import counting
 from lib.blocks import Block
-from lib.models import files, layers, machine, sizes
-from replication import __main__ as run
+from lib.models import files, layers, sizes
 from replication import plan, profiles
 from replication.measure import cache, distance_maps, experiments, fetching, request, scores
 from replication.run.notebooks import NOTEBOOKS
@@ -80,16 +78,6 @@ def test_the_rates_reproduce_a_published_speed():
     assert work.tokens / CARD.seconds(work) == pytest.approx(3597.6, rel=0.15)
 
 
-def test_less_memory_takes_more_time():
-    recipe = profiles.recipe("llama-2-7b", PAPER)
-    cards = [CARD._replace(memory=gigabytes) for gigabytes in (200, 83, 39, 20, 5)]
-    models = [plan.Loaded(plan.counted("llama-2-7b"), "nf4", card) for card in cards]
-    hours = [CARD.seconds(model.healing(24, recipe)) for model in models]
-    assert hours == sorted(hours) and len({*hours}) > 3
-    assert [model.packed for model in models] == [False, False, True, True, True]
-    assert models[-1].weights(32) < 0.4 * models[0].weights(32)
-
-
 @pytest.mark.parametrize("name, most", [("a100", 12), ("overnight", 30), ("paper", 1500)])
 def test_a_profile_takes_its_hours_and_fits(output, name, most):
     """Every result is counted, once."""
@@ -100,25 +88,6 @@ def test_a_profile_takes_its_hours_and_fits(output, name, most):
     assert max(work.memory for work in works) <= card.memory * 1e9
     keys = [plan.key_of(one) for job in jobs for one in job.missing]
     assert len({*keys}) == len(keys) == len(works) and all(work.flops > 0 for work in works)
-
-
-@pytest.mark.parametrize(
-    "listed, visible, name",
-    [
-        (["NVIDIA A100-SXM4-40GB"], None, "a100-40"),
-        (["NVIDIA A100 80GB PCIe"], None, "a100-80"),
-        (["NVIDIA H200", "Tesla T4"], "1,0", "t4"),
-        (["Tesla V100-SXM2-16GB"], "GPU-8b2c", "v100-16"),
-        (["Tesla T4"], "", "cpu"),
-        ([], None, "cpu"),
-    ],
-)
-def test_the_card_at_hand(listed, visible, name, monkeypatch):
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    monkeypatch.setattr(machine, "listed_gpus", lambda: listed)
-    assert plan.get_card() == plan.cards()[name]
 
 
 # ---- what is there ---------------------------------------------------------------------------
@@ -135,13 +104,3 @@ def test_what_is_not_to_be_had_is_not_missing(output):
         cache.save("healing", keyed.params, {"status": "diverged"}, 1, "diverged")
     healed = [one for one in plan.planned(SMOKE, ["06"], CARD) if "-s" in one.job.name]
     assert len(healed) == 3 and not any(one.missing for one in healed)
-
-
-def test_a_plan_needs_no_network_and_says_what_it_cannot_count(output, capsys, monkeypatch):
-    monkeypatch.setattr(socket, "socket", None)
-    models = ["smollm2-135m", "mistralai/Mistral-7B-v0.1", "nobody/knows-it"]
-    command = ["--profile", "a100", "--models", *models, "--only", "01", "02"]
-    assert run.main([*command, "--plan", "--card", "h100", "--cards", "8"]) == 0
-    printed = capsys.readouterr().out
-    assert "Mistral-7B" in printed and "on 8 such cards" in printed
-    assert "Not counted: nobody/knows-it." in printed
