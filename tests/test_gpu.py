@@ -7,16 +7,18 @@ from replication import plan, profiles
 
 def test_a_card_reaches_the_share_that_was_measured(tmp_path, monkeypatch):
     """Of all forward passes together, and of all steps of healing; other rows stay."""
-    card = plan.get_card("a100-80")
+    before = plan.cards()
+    card = before["a100-80"]
     bench = Bench("any", 10, profiles.get("paper"), card, False)
     for kind, flops, share in [("scores", 6e15, 0.5), ("scores", 2e15, 0.5), ("healing", 6e15, 2)]:
         work = plan.Work(kind, 1, flops, moved=1e12, weights=1e12, memory=0)
-        bench.planned(kind, Measured(card.seconds(work) / share), work)
-    before, file = plan.cards(), tmp_path / "cards.csv"
+        measured = Measured(card.seconds(work) / share)
+        bench.planned(kind, measured, work)
+    file = tmp_path / "cards.csv"
     gpu.keep(gpu.measured_card(bench), file)
     monkeypatch.setattr(plan, "CARDS", file)
     after = plan.cards()
-    changed = after.pop("a100-80")
+    changed = after["a100-80"]
     assert changed.source.startswith("measured by `make gpu`")
-    assert changed == card._replace(forward=0.5, training=2, source=changed.source)
-    assert after == {name: row for name, row in before.items() if name != "a100-80"}
+    expected = card._replace(forward=0.5, training=2, source=changed.source)
+    assert after == before | {"a100-80": expected}
