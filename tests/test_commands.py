@@ -3,6 +3,8 @@
 Programs run in this process, as `python -m` runs them, so that few have to start PyTorch.
 """
 
+import json
+import os
 import re
 import runpy
 import shlex
@@ -18,6 +20,7 @@ from benchmarks import __main__ as bench
 from benchmarks import inputs, table
 from replication import __main__ as run
 from replication import paths
+from scripts import lengths
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 
@@ -64,6 +67,22 @@ def test_make_passes_its_variables_on():
     assert (options.limit, options.steps) == (5, 2)
 
 
+def test_a_slurm_array_runs_the_job_of_its_line(tmp_path):
+    """Of the lines that `--jobs` prints, with what was said to the script besides."""
+    python = tmp_path / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    python.chmod(0o755)
+    (tmp_path / "maps.txt").write_text("first-map\nsecond-map\n")
+    script = paths.ROOT / "replication/run/array.sbatch"
+    environment = os.environ | {"JOBS": "maps.txt", "SLURM_ARRAY_TASK_ID": "2"}
+    command = ["bash", str(script), "--profile", "paper"]
+    printed = subprocess.check_output(command, text=True, cwd=tmp_path, env=environment)
+    options = run.arguments(printed.split()[2:])
+    assert options.job == "second-map"
+    assert options.profile == "paper"
+
+
 BAD = {
     "replication --profile nope": "'nope'",
     "replication --profile smoke --only 99": "No notebook 99",
@@ -107,3 +126,15 @@ def test_every_row_runs(few_articles, monkeypatch, tmp_path, capsys):
     for same, every in notes:
         assert same == every
     inputs.load.cache_clear()
+
+
+def test_token_counts_are_those_of_the_data(tmp_path, monkeypatch):
+    """Of one question set."""
+    committed = json.loads(text(paths.DATA / "token_counts.json"))
+    monkeypatch.setattr(paths, "DATA", tmp_path)
+    monkeypatch.setattr(lengths, "PROMPTS", [("sciq", 0)])
+    assert lengths.main([]) == 0
+    written = json.loads(text(tmp_path / "token_counts.json"))
+    assert "sciq" in written
+    for name in written:
+        assert written[name] == committed[name]

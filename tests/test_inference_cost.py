@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import stored, wide_llama
 
 from lib.blocks import Block
 from lib.models import decoder, loading
@@ -20,6 +21,18 @@ def test_bytes_are_those_of_the_tensors(llama):
     assert latency.weight_bytes(llama) == whole
     llama.lm_head.weight = llama.get_input_embeddings().weight  # tied: counted once
     assert latency.weight_bytes(llama) == whole - llama.lm_head.weight.nbytes
+
+
+def test_packed_weights_have_4_bits(tmp_path):
+    """And scales, which are less than a fourth of a byte a number here."""
+    plain = wide_llama()
+    name = str(stored(plain, tmp_path / "model"))
+    packed = latency.load(name, quantization="nf4", dtype="bfloat16")
+    parameters = decoder.decoder_layers(plain).parameters()
+    matrices = sum(p.numel() for p in parameters if p.ndim == 2)
+    others = latency.weight_bytes(plain) - 2 * matrices
+    scales = latency.weight_bytes(packed) - others - matrices / 2
+    assert 0 < scales < matrices / 4
 
 
 def test_decoding_goes_on_from_the_cache(llama):

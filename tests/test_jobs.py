@@ -87,13 +87,18 @@ class Backwards(batch.Serial):
 def ended(engine, ends: dict[str, Outcome]) -> tuple[dict[str, str], list[str]]:
     """Return the status of each job, and the jobs that were tried, in order."""
     tried = []
+    statuses = {}
 
     def execute(launch):
         tried.append(launch.job)
         return ends.get(launch.job, Outcome("ok"))
 
-    jobs = batch.in_order(ALL, engine(execute), lambda job: Launch(job=job.name))
-    return {job.name: outcome.status for job, outcome in jobs}, tried
+    def launched(job):
+        return Launch(job=job.name)
+
+    for job, outcome in batch.in_order(ALL, engine(execute), launched):
+        statuses[job.name] = outcome.status
+    return statuses, tried
 
 
 @pytest.mark.parametrize("engine", [batch.Serial, Backwards])

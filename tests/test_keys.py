@@ -50,9 +50,12 @@ def key(one: request.Request) -> str:
 def keys(name=NAME, profile=PROFILE, block=BLOCK, recipe=None) -> dict[str, str]:
     """Return the key of a result of each kind."""
     recipe = recipe or profiles.recipe(name, profile)
-    of_models = {kind: key(make(name, profile)) for kind, make in OF_MODELS.items()}
-    of_blocks = {k: key(make(name, profile, block, recipe)) for k, make in OF_BLOCKS.items()}
-    return of_models | of_blocks
+    by_kind = {}
+    for kind, make in OF_MODELS.items():
+        by_kind[kind] = key(make(name, profile))
+    for kind, make in OF_BLOCKS.items():
+        by_kind[kind] = key(make(name, profile, block, recipe))
+    return by_kind
 
 
 BEFORE = keys()
