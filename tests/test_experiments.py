@@ -45,8 +45,8 @@ def test_the_record_has_what_its_experiment_asks_for(name, maps):
     """Every request has its row under the same parameters: none changed, came or went."""
     requested = set()
     for notebook in NOTEBOOKS.values():
-        experiments_of_it = [one for one in notebook.experiments if one.__name__ == name]
-        for experiment in experiments_of_it:
+        named = [one for one in notebook.experiments if one.__name__ == name]
+        for experiment in named:
             for model in notebook.models(PROFILE):
                 for request in experiment(model, maps[model], PROFILE):
                     requested.add(without_machine({"kind": request.kind} | request.params))
