@@ -244,27 +244,10 @@ def smoke_run(tmp_path_factory):
     return made_once(tmp_path_factory, "a füll run", "--profile", "smoke")
 
 
-KEEP_FIGURES = """
-import os, pickle
-from replication import figures
-
-def save(figure, name, profile, save=figures.save):
-    with open(os.path.join(os.environ["DEEPER_LAYERS_OUTPUT"], f"{name}.pickle"), "wb") as file:
-        pickle.dump(figure, file)
-    return save(figure, name, profile)
-
-figures.save = save
-"""
-
-
 @pytest.fixture(scope="session")
 def recorded_run(tmp_path_factory):
-    """Return the folder of the drawn record, with a pickle of each figure, as a kernel had it."""
-    startup = tmp_path_factory.mktemp("ipython")
-    (startup / "profile_default" / "startup").mkdir(parents=True)
-    (startup / "profile_default" / "startup" / "keep.py").write_text(KEEP_FIGURES)
-    drawn = {"IPYTHONDIR": str(startup), "PYTHONPATH": str(paths.ROOT)}
-    return made_once(tmp_path_factory, "recorded run", "--profile", profiles.DRAWN, **drawn)
+    """Return the folder of the drawn record."""
+    return made_once(tmp_path_factory, "recorded run", "--profile", profiles.DRAWN)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import re
 
 import matplotlib.pyplot as plt
 import pytest
-import yaml
 
 from replication import paths
 
@@ -34,14 +33,3 @@ def names(tmp_path_factory):
 @pytest.mark.parametrize("number", [number for number, code in EXERCISES.items() if code])
 def test_snippets_run(names, number):
     exec(EXERCISES[number], dict(names))
-
-
-def test_the_cut_for_other_tools_is_the_whole_model(names, capsys):
-    """The slices that stay and the list that goes, of 01.4: together every layer once."""
-    exec(EXERCISES["01.4"], dict(names))
-    merge, _, listed = capsys.readouterr().out.partition("llama-quantize --prune-layers ")
-    ranges = [part["sources"][0]["layer_range"] for part in yaml.safe_load(merge)["slices"]]
-    kept = [layer for start, stop in ranges for layer in range(start, stop)]
-    gone = [int(layer) for layer in listed.split(",")]
-    layers = names["maps"][names["name"]].num_layers
-    assert len(gone) == layers // 5 and sorted(kept + gone) == list(range(layers))

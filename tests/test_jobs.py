@@ -10,8 +10,7 @@ import time
 import pytest
 from conftest import Distances, replicate
 
-from lib.models import machine, registry
-from replication import __main__ as run
+from lib.models import registry
 from replication import paths, plan, profiles
 from replication.plan import key_of
 from replication.run import batch, measuring
@@ -23,7 +22,6 @@ SMOKE, OVERNIGHT = profiles.get("smoke"), profiles.get("overnight")
 PAPER = profiles.get("paper", ["llama-2-70b", "mistral-7b"])
 HEALED, UNHEALED = "tiny-random-similarity-n02-r8-s0-healed", "tiny-random-02-unhealed"
 NUMBERS = list(NOTEBOOKS)
-RESULTS = ("healing", "scores")
 
 
 # ---- which there are -----------------------------------------------------------------------
@@ -86,44 +84,53 @@ class Backwards(batch.Serial):
         return launch, self.execute(launch)
 
 
+def ended(engine, ends: dict[str, Outcome]) -> tuple[dict[str, str], list[str]]:
+    """Return the status of each job, and the jobs that were tried, in order."""
+    tried = []
+    statuses = {}
+
+    def execute(launch):
+        tried.append(launch.job)
+        return ends.get(launch.job, Outcome("ok"))
+
+    def launched(job):
+        return Launch(job=job.name)
+
+    for job, outcome in batch.in_order(ALL, engine(execute), launched):
+        statuses[job.name] = outcome.status
+    return statuses, tried
+
+
 @pytest.mark.parametrize("engine", [batch.Serial, Backwards])
 def test_a_job_needs_its_models_map_only(engine):
     """A failure changes no other job; a model that cannot be had is tried once."""
-
-    def ended(ends: dict) -> tuple[list[str], dict]:
-        order = []
-
-        def execute(launch):
-            order.append(launch.job)
-            return ends.get(launch.job, Outcome("ok"))
-
-        jobs = batch.in_order(ALL, engine(execute), lambda job: Launch(job=job.name))
-        return order, {job.name: outcome.status for job, outcome in jobs}
-
-    order, statuses = ended({"d-02-unhealed": Outcome("failed")})
-    assert sorted(order) == sorted(job.name for job in ALL) and order == list(statuses)
-    assert all(order.index(job.map_name) <= order.index(job.name) for job in ALL)
-    assert [name for name in order if statuses[name] != "ok"] == ["d-02-unhealed"]
+    failing = "d-02-unhealed"
+    statuses, tried = ended(engine, {failing: Outcome("failed")})
+    assert len(tried) == len(ALL)
+    for job in ALL:
+        assert tried.index(job.map_name) <= tried.index(job.name)
+        assert statuses[job.name] == ("failed" if job.name == failing else "ok")
     if engine is Backwards:  # the jobs of one model do not wait for the other's map
-        assert order.index("b-map") > order.index("d-02-unhealed")
-    order, statuses = ended({"b-map": Outcome("skipped: gated")})
-    assert [name for name in order if name[0] == "b"] == ["b-map"]
-    assert {statuses[job.name] for job in ALL if job.model == "a/b"} == {"skipped: gated"}
-    assert {statuses[job.name] for job in ALL if job.model == "c/d"} == {"ok"}
+        assert tried.index("b-map") > tried.index(failing)
+    statuses, tried = ended(engine, {"b-map": Outcome("skipped: gated")})
+    for job in ALL:
+        absent = job.model == "a/b"
+        assert statuses[job.name] == ("skipped: gated" if absent else "ok")
+        assert (job.name in tried) == (job.is_map or not absent)
 
 
 def test_what_is_done_is_not_repeated(output):
     """After a failure a notebook only draws, where it is one that jobs measure for."""
-    numbers, failing = ("01", "02", "09"), UNHEALED
+    numbers = ("01", "02", "09")
     whole = batch.Batch({number: NOTEBOOKS[number] for number in numbers}, {}, SMOKE)
     jobs = {job.name: job for job in whole.jobs()}
-    tried, fails, read_only = [], {failing}, {}
+    tried, read_only = [], {}
+    fails = {UNHEALED}
 
     def execute(launch):
         if not launch.job:
             read_only[launch.notebook.file[:2]] = launch.read_only
-            reason = "without m (not measured)"
-            return Outcome("incomplete", reason) if fails else Outcome("ok", seconds=1.0)
+            return Outcome("incomplete", "without m") if fails else Outcome("ok", seconds=1.0)
         tried.append(launch.job)
         if launch.job in fails:
             return Outcome("killed", "by intention")
@@ -131,43 +138,29 @@ def test_what_is_done_is_not_repeated(output):
 
     outcomes = batch.run(whole, batch.Serial(execute))
     assert {name for name in jobs if outcomes[name].status != "ok"} == fails
-    assert outcomes["02_pruning_curves"].reason == "without m (not measured); jobs: killed"
-    assert tried == [*jobs] and read_only == {"01": True, "02": True, "09": False}
+    assert tried == list(jobs)
+    assert read_only == {"01": True, "02": True, "09": False}
     fails.clear()
     tried.clear()
     outcomes = batch.run(whole, batch.Serial(execute))
-    assert {end.status for end in outcomes.values()} == {"ok"} and tried == [failing]
-    assert outcomes["tiny-random-map"] == batch.DONE_BEFORE and all(whole.jobs().values())
+    assert {end.status for end in outcomes.values()} == {"ok"}
+    assert tried == [UNHEALED]
+    assert outcomes["tiny-random-map"] == batch.DONE_BEFORE
 
 
 def test_a_model_of_unknown_depth_has_its_other_jobs_after_its_map(output, monkeypatch):
     """As a hub model, of which no config.json is here."""
-    tried, layers = [], registry.num_layers("tiny-random")
-    monkeypatch.setattr(registry, "num_layers", lambda name: layers if tried else None)
-    whole, progress = batch.Batch({"02": NOTEBOOKS["02"]}, {}, SMOKE), batch.Progress(0)
+    tried = []
+    depth = registry.num_layers("tiny-random")
+    monkeypatch.setattr(registry, "num_layers", lambda name: depth if tried else None)
 
     def execute(launch):
         tried.append(launch.job)
         return Outcome("ok", seconds=1.0)
 
-    batch.run_jobs(whole, batch.Serial(execute), progress)
-    assert tried == ["tiny-random-map", UNHEALED] == [*progress.outcomes]
-
-
-@pytest.mark.parametrize(
-    "engine, visible, threads",
-    [("local", "0,1", "16"), ("ray", "0,1,2,3,4,5,6,7", "2"), ("ray", "NoDevFiles", "16")],
-)
-def test_jobs_on_one_machine_share_its_cores(monkeypatch, engine, visible, threads):
-    """Under Ray as many as it has GPUs; the environment's own number stays."""
-    monkeypatch.setattr(machine, "cores", lambda: 16)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    for own, used in (("3", "3"), (None, threads)):
-        monkeypatch.setenv("OMP_NUM_THREADS", own or "")
-        if own is None:
-            monkeypatch.delenv("OMP_NUM_THREADS")
-        assert run.main(["--profile", "nope", "--engine", engine]) == 2
-        assert os.environ["OMP_NUM_THREADS"] == used
+    whole = batch.Batch({"02": NOTEBOOKS["02"]}, {}, SMOKE)
+    batch.run_jobs(whole, batch.Serial(execute), batch.Progress(0))
+    assert tried == ["tiny-random-map", UNHEALED]
 
 
 # ---- some of them --------------------------------------------------------------------------
@@ -183,16 +176,11 @@ def mapped(smoke_run, output):
     return output
 
 
-def test_a_job_needs_its_map(output, capsys):
-    assert run.main(["--profile", "smoke", "--job", HEALED]) == 1
-    printed = capsys.readouterr()
-    assert "run job tiny-random-map first." in printed.out and "Traceback" not in printed.err
-
-
 def test_a_job_killed_in_the_middle_of_its_healing_goes_on(smoke_run, mapped):
     """Beside a run that holds the results; with the results of a run that was not killed."""
-    job = [sys.executable, "-m", "replication", "--profile", "smoke", "--job", HEALED]
-    killed = subprocess.Popen(job, env=os.environ | {"DEEPER_LAYERS_OUTPUT": str(mapped)})
+    options = ["--profile", "smoke", "--job", HEALED]
+    environment = os.environ | {"DEEPER_LAYERS_OUTPUT": str(mapped)}
+    killed = subprocess.Popen([sys.executable, "-m", "replication", *options], env=environment)
     while not list(paths.RESULTS.glob("adapters/*/checkpoint-*")):
         assert killed.poll() is None
         time.sleep(0.02)
@@ -200,35 +188,16 @@ def test_a_job_killed_in_the_middle_of_its_healing_goes_on(smoke_run, mapped):
     killed.wait()
     assert not list(paths.RESULTS.glob("*/*/*healed*.json"))
     with batch.alone():
-        done = replicate(mapped, *job[3:])
+        done = replicate(mapped, *options)
     assert done.returncode == 0, done.stderr
-    healings, scores = (list(paths.RESULTS.glob(f"{kind}/*/*.json")) for kind in RESULTS)
+    healings = list(paths.RESULTS.glob("healing/*/*.json"))
+    scores = list(paths.RESULTS.glob("scores/*/*.json"))
     assert len(healings) == 1 and len(scores) > 1  # and no others
     for file in healings + scores:
-        once = smoke_run / "data/results" / file.relative_to(paths.RESULTS)
-        again, uninterrupted = (json.loads(text.read_text())["values"] for text in (file, once))
-        assert again == uninterrupted, file
+        uninterrupted = smoke_run / "data/results" / file.relative_to(paths.RESULTS)
+        values = json.loads(file.read_text())["values"]
+        assert values == json.loads(uninterrupted.read_text())["values"], file
     jobs = plan.jobs_of("tiny-random", SMOKE, NUMBERS)
-    all_done = {job.name for job, requests in jobs.items() if all(map(plan.is_done, requests))}
-    assert {"tiny-random-map", HEALED} <= all_done and UNHEALED not in all_done
-
-
-def test_a_job_that_was_listed_before_the_map_is_known(mapped):
-    guessed = by_job("tiny-random", SMOKE, NUMBERS, plan.Guess(registry.num_layers("tiny-random")))
-    assert guessed.keys() <= plan.jobs_of("tiny-random", SMOKE, NUMBERS).keys()
-
-
-def test_jobs_of_several_models_then_notebooks_that_only_draw(mapped):
-    """One model cannot be had: its jobs end with the first, the figures say so."""
-    models = ("tiny-random", "nobody/absent")
-    done = replicate(mapped, "--profile", "smoke", "--only", "02", "--models", *models)
-    assert done.returncode == 1
-    table = done.stdout[done.stdout.index("status  ") :].splitlines()[1:]
-    statuses = {line[35:].partition(":")[0]: line[:22].strip() for line in table}
-    assert statuses == {
-        "tiny-random-map": "ok",
-        UNHEALED: "ok",
-        "absent-map": "skipped: not available",
-        "02_pruning_curves": "incomplete",
-    }
-    assert (mapped / "data/results/jobs" / f"{UNHEALED}.log").exists()
+    complete = {name for name, requests in jobs.items() if all(map(plan.is_done, requests))}
+    names = {job.name for job in complete}
+    assert {"tiny-random-map", HEALED} <= names and UNHEALED not in names

@@ -50,9 +50,12 @@ def key(one: request.Request) -> str:
 def keys(name=NAME, profile=PROFILE, block=BLOCK, recipe=None) -> dict[str, str]:
     """Return the key of a result of each kind."""
     recipe = recipe or profiles.recipe(name, profile)
-    of_models = {kind: key(make(name, profile)) for kind, make in OF_MODELS.items()}
-    of_blocks = {k: key(make(name, profile, block, recipe)) for k, make in OF_BLOCKS.items()}
-    return of_models | of_blocks
+    by_kind = {}
+    for kind, make in OF_MODELS.items():
+        by_kind[kind] = key(make(name, profile))
+    for kind, make in OF_BLOCKS.items():
+        by_kind[kind] = key(make(name, profile, block, recipe))
+    return by_kind
 
 
 BEFORE = keys()
@@ -133,8 +136,8 @@ def other(value, name: str):
 def test_everything_that_may_change_a_number_is_listed():
     assert set(OF_PROFILE) == {field.name for field in fields(Profile)}
     assert set(DATA) == set(wheels.ASSETS) - set(registry.MODELS)
-    of_tables = {name for holder, name, _ in VERSIONS if isinstance(holder, dict)}
-    assert of_tables == {*cache.VERSIONS, *request.TASK_VERSIONS}
+    listed = {name for holder, name, _ in VERSIONS if isinstance(holder, dict)}
+    assert listed == {*cache.VERSIONS, *request.TASK_VERSIONS}
 
 
 FIELDS = [("profile", PROFILE, *of_field) for of_field in OF_PROFILE.items()]
@@ -145,7 +148,8 @@ FIELDS += [("recipe", RECIPE, field.name, HEALED) for field in fields(Recipe)]
     "holds, holder, name, kinds", FIELDS, ids=[f"{of[0]} {of[2]}" for of in FIELDS]
 )
 def test_a_field_of_a_profile_or_a_recipe(holds, holder, name, kinds):
-    with_other = replace(holder, **{name: other(getattr(holder, name), name)})
+    value = other(getattr(holder, name), name)
+    with_other = replace(holder, **{name: value})
     assert changed(BEFORE, keys(**{holds: with_other})) == kinds
 
 
@@ -171,19 +175,22 @@ def test_a_version_of_data(name, monkeypatch):
 def test_models_blocks_and_kinds():
     assert len(set(BEFORE.values())) == len(EVERY)
     assert changed(BEFORE, keys(name="smollm2-135m")) == EVERY
-    for block in (Block(2, 2), Block(3, 1)):
-        assert changed(BEFORE, keys(block=block)) == {*OF_BLOCKS}
+    assert changed(BEFORE, keys(block=Block(2, 2))) == set(OF_BLOCKS)
+    assert changed(BEFORE, keys(block=Block(3, 1))) == set(OF_BLOCKS)
     chunks = damage.damage(NAME, Distances(), replace(PROFILE, damage_sequences=20))
-    assert len({*map(key, chunks)}) == 3
+    assert len({key(chunk) for chunk in chunks}) == 3
 
 
 def test_a_score_needs_what_is_requested_alone():
     """Its healing; and its linear maps, which are one result whatever judges them."""
     healing = request.healing(NAME, PROFILE, BLOCK, RECIPE)
-    assert key(request.score(NAME, PROFILE, "c4", BLOCK, RECIPE).healing) == key(healing)
-    kinds = [(task, kind) for task in repair.TASKS for kind in repair.KINDS]
-    scores = [request.mapped(NAME, PROFILE, task, BLOCK, kind) for task, kind in kinds]
-    assert len({*map(key, scores)}) == len(scores)
+    healed = request.score(NAME, PROFILE, "c4", BLOCK, RECIPE)
+    assert key(healed.healing) == key(healing)
+    scores = []
+    for task in repair.TASKS:
+        for kind in repair.KINDS:
+            scores.append(request.mapped(NAME, PROFILE, task, BLOCK, kind))
+    assert len({key(score) for score in scores}) == len(scores)
     assert len({key(score.maps) for score in scores}) == 1
 
 
@@ -192,6 +199,8 @@ def test_a_healing_of_fewer_steps_decays_for_the_same_share_of_them(steps):
     """And it is the healing that a longer one begins with, if it has half of its steps."""
     profile = replace(PROFILE, heal_steps=40)
     recipe = profiles.recipe(NAME, profile, steps=steps)
-    assert (recipe.steps, recipe.decay_steps) == (steps, steps // 4)
+    assert recipe.steps == steps
+    assert recipe.decay_steps == steps // 4
     whole = request.healing(NAME, profile, BLOCK, profiles.recipe(NAME, profile))
-    assert (recipe in [shorter.recipe for shorter in whole.shorter]) == (steps == 20)
+    shorter = [request.recipe for request in whole.shorter]
+    assert (recipe in shorter) == (steps == 20)

@@ -18,7 +18,6 @@ from replication.run.notebooks import NOTEBOOKS
 
 pytestmark = pytest.mark.real
 PAPERS = ("01", "02", "03", "04", "05", "06", "07")
-BEYOND = ("09", "10", "11", "12", "14")  # healed at one depth, of one model of each architecture
 ARCHITECTURES = ("llama-2-7b", "qwen-7b", "phi-2")  # Mistral goes through all of them in `a100`
 PAPER = profiles.PROFILES["paper"].models
 
@@ -113,13 +112,6 @@ def test_each_adapter_is_on_the_papers_modules(root, figures):
                 names = {path.rpartition(".")[2] for path in config["target_modules"]}
                 adapted.setdefault(name, set()).update(names)
     assert adapted == modules
-
-
-def test_models_are_asked_beyond_the_papers_figures(root):
-    limits = ("--limit", "2", "--steps", "1", "--sizes", "2", "--models", *ARCHITECTURES)
-    figures = run(root, "--profile", "paper", *limits, "--only", *BEYOND)
-    for name in ("figure_books", "figure_damage", "figure_repair"):
-        assert set(figures[name].model) == set(ARCHITECTURES)
 
 
 def test_every_notebook_of_one_model_in_nf4(tmp_path, monkeypatch):

@@ -27,13 +27,14 @@ def position(monkeypatch):
 def test_a_question_is_measured_and_drawn_and_part_of_a_run(position, output, monkeypatch):
     maps, profile = measure.distances(SMOKE)
     scores = measure.table(position.positions, maps, profile)
-    assert (output / "data/tables/smoke/positions.parquet").exists()
     figures.save(position.figure_position(position.rises(scores)), "figure_position", profile)
     drawn = pd.read_csv(output / "figures/smoke/figure_position.csv")
-    whole, pruned = scores[scores.place == "none"], scores[scores.place != "none"]
-    np.testing.assert_allclose(drawn.value, pruned.value - whole.value.item(), atol=1e-6)
-    (distances,) = maps.values()
+    whole = scores[scores.place == "none"].value.item()
+    pruned = scores[scores.place != "none"].value
+    np.testing.assert_allclose(drawn.value, pruned - whole, atol=1e-6)
     added = eval(f"{{{ROW}}}", {"Notebook": notebooks.Notebook, "position": position})
     monkeypatch.setitem(notebooks.NOTEBOOKS, "16", added["16"])
+    (distances,) = maps.values()
     of_map, job = jobs.by_job("tiny-random", SMOKE, ["16"], distances)
-    assert of_map.is_map and job.name == "tiny-random-16-unhealed"
+    assert of_map.is_map
+    assert job.name == "tiny-random-16-unhealed"

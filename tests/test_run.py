@@ -1,19 +1,13 @@
 """The notebooks, headless, in `smoke`: what they leave, and what is left of one that ends early."""
 
-import os
-import subprocess
 import sys
-from types import SimpleNamespace
 
 import nbformat
 import pandas as pd
 import pytest
-import torch
-from nbclient.exceptions import DeadKernelError
 
 from benchmarks.faults import processes
-from lib.models import registry
-from replication import paths, tables
+from replication import paths
 from replication.run import execution, notebooks
 from replication.run.execution import Launch, RunError
 
@@ -24,15 +18,15 @@ COLUMNS = {
 
 
 def test_every_notebook_leaves_its_figures(smoke_run):
+    figures = smoke_run / "figures/smoke"
     for notebook in notebooks.NOTEBOOKS.values():
         assert (smoke_run / "papermill_runs/smoke" / f"{notebook.file}.ipynb").exists()
         for name in notebook.figures:
-            picture = smoke_run / "figures/smoke" / f"{name}.png"
-            assert picture.read_bytes().startswith(b"\x89PNG")
-            assert len(pd.read_csv(picture.with_suffix(".csv"))) > 1
-    assert not list(smoke_run.rglob("*.part")) and not list(smoke_run.rglob("*.running.ipynb"))
+            assert (figures / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+            assert len(pd.read_csv(figures / f"{name}.csv")) > 1
+    assert not list(smoke_run.rglob("*.part"))
     for name in ("figure_2", "figure_3", "figure_5", "figure_6"):
-        table = pd.read_csv(smoke_run / "figures/smoke" / f"{name}.csv")
+        table = pd.read_csv(figures / f"{name}.csv")
         assert set(table.columns) >= COLUMNS
         assert table[["value", "standard_error", "n", "chance"]].notna().all().all()
         point = ["model", "strategy", "treatment", "block_start", "block_size", "task"]
@@ -85,69 +79,6 @@ def test_a_job_ends_as_its_last_line_says(output, monkeypatch, code, status):
     assert log.startswith("<token>") and TOKEN not in log
 
 
-@pytest.mark.parametrize(
-    "error, status",
-    [
-        (registry.GatedError("…"), "skipped: gated"),
-        (registry.ModelError("…"), "skipped: not available"),
-        (tables.NotMeasured("…"), "incomplete"),
-        (torch.OutOfMemoryError("CUDA out of memory."), "oom"),
-        (SimpleNamespace(ename="GatedError", evalue="…"), "skipped: gated"),
-        (DeadKernelError("Kernel died"), "killed"),
-        (ValueError("…"), "failed"),
-    ],
-)
-def test_a_failure_has_a_word(error, status):
-    """Of an error here, or one of a kernel, which comes by name."""
-    assert execution.failure(error).status == status
-
-
-@pytest.mark.parametrize("visible, seen", [(None, "0"), ("GPU-8b2c,GPU-11", "GPU-8b2c"), ("", "")])
-def test_a_kernel_sees_one_gpu(monkeypatch, visible, seen):
-    """The first of those that are visible; none where all are hidden."""
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    with execution._environment(Launch(notebooks.NOTEBOOKS["01"])):
-        assert os.environ["CUDA_VISIBLE_DEVICES"] == seen
-    assert os.environ.get("CUDA_VISIBLE_DEVICES") == visible
-
-
-def test_cuda_is_set_up_before_torch_starts():
-    """By whatever of lib is imported first, for old and new releases; a setting of yours stays."""
-    own = {"PYTORCH_ALLOC_CONF": "backend:cudaMallocAsync"}
-    names = (*own, "PYTORCH_CUDA_ALLOC_CONF", "CUBLAS_WORKSPACE_CONFIG")
-    for given, seen in (({}, ("expandable_segments:True",) * 2), (own, (*own.values(), None))):
-        code = f"import os, lib; print(tuple(map(os.getenv, {names})))"
-        others = {name: value for name, value in os.environ.items() if name not in names}
-        command = [sys.executable, "-c", code]
-        printed = subprocess.check_output(command, env=others | given, text=True)
-        assert printed.strip() == str((*seen, ":4096:8"))
-
-
-def test_a_relative_folder_is_the_same_from_everywhere(tmp_path):
-    """Jobs and kernels start in the checkout."""
-    command = [sys.executable, "-c", "from replication import paths; print(paths.FIGURES)"]
-    code = f"from replication import paths; import subprocess; subprocess.run({command}, cwd='/')"
-    environment = os.environ | {"DEEPER_LAYERS_FIGURES": "pictures", "PYTHONPATH": str(paths.ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert done.stdout.strip() == str(tmp_path / "pictures"), done.stderr
-
-
 @pytest.mark.parametrize("fault", processes.QUICK, ids=lambda fault: fault.fault)
 def test_faults_of_processes(tmp_path, fault):
     assert fault.check(tmp_path / "ä run")
-
-
-def test_repository_is_complete_and_small():
-    def git(*arguments):
-        done = subprocess.run(["git", *arguments], cwd=paths.ROOT, capture_output=True, text=True)
-        return done.stdout.splitlines()
-
-    modules = [str(f) for room in ("lib", "replication") for f in (paths.ROOT / room).rglob("*.py")]
-    assert git("check-ignore", *modules) == []
-    for name in git("ls-files"):
-        assert (paths.ROOT / name).stat().st_size < 2_000_000, name
-        assert "/" in name or "." in name or name in ("LICENSE", "Makefile"), "a run's leftover"
