@@ -78,9 +78,9 @@ ATTACHED = "healed, not merged"
 USAGE = """make prune MODEL=smollm2-135m LAYERS=6 REPAIR=map OUT=smaller
        python -m lib.prune smollm2-135m smaller --layers 6 --repair map
 
-This chooses the 6 layers of SmolLM2-135M whose loss changes the stream least, drops them, folds a
-linear map into the layer before, and writes an ordinary checkpoint into the folder `smaller`, in
-about two minutes. `smaller/README.md` shows what it cost. HEAL=100 trains for 100 steps more.
+This chooses the 6 layers of SmolLM2-135M that change their input least, drops them, folds a linear
+map into the layer before, and writes an ordinary checkpoint into the folder `smaller`, in about two
+minutes. `smaller/README.md` shows what it cost. HEAL=100 trains for 100 steps more.
 """
 LIMITED = ("sequences", "questions")
 COPIES = 10  # of an adapter in fp32 on the disk: itself, and three checkpoints with two moments
