@@ -64,6 +64,12 @@ def test_imports_go_down_the_floors():
                 assert floor(name) <= floor(module), f"{module} imports {name}"
 
 
+def test_what_shows_a_run_measures_nothing():
+    for folder in ("analysis", "figures", "show"):
+        for file in (paths.ROOT / "replication" / folder).rglob("*.py"):
+            assert not [name for name in imported(file) if "replication.measure" in name], file
+
+
 def test_who_does_not_compute_loads_no_torch():
     code = """import sys, importlib
 for module in sys.argv[1:]:

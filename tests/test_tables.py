@@ -1,5 +1,6 @@
 """Tables: measured, written and read, and the cache filled again from them."""
 
+import cProfile
 import json
 import shutil
 
@@ -7,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from replication import paths, profiles, tables
+from replication import figures, paths, profiles, tables
 from replication.measure import cache, restore
 
 SMOKE = profiles.get("smoke")
@@ -59,3 +60,15 @@ def test_the_cache_is_filled_again_from_tables(run, tmp_path, monkeypatch):
                     np.testing.assert_allclose(values[name], expected, rtol=1e-12)
                 else:
                     assert values[name] == expected, (kind, name)
+
+
+def test_a_figure_is_drawn_from_its_table_by_six_files(output):
+    """Of ours, all that are entered between the table on the disk and the picture beside it."""
+    profile = profiles.get(profiles.DRAWN)
+    with cProfile.Profile() as calls:
+        table = tables.read("unhealed", profile)
+        figures.save(figures.figure_2(table), "figure_2", profile)
+    entered = {getattr(call.code, "co_filename", "") for call in calls.getstats()}
+    rooms = tuple(str(paths.ROOT / room) for room in ("lib", "replication"))
+    ours = {name for name in entered if name.startswith(rooms)}
+    assert 0 < len(ours) <= 6, ours
