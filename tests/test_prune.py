@@ -331,7 +331,7 @@ def test_bad_input_is_one_sentence(command, tmp_path, monkeypatch, capsys):
 # ---- architectures, and what is around a checkpoint ----------------------------------------
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen2", "gemma3", "phi3"])
+@pytest.mark.parametrize("name", ["llama", "mistral", "qwen2", "qwen3", "gemma3", "phi"])
 def test_everything_beside_the_weights_follows(name, tmp_path):
     """Types of layers, tied weights, generation configuration, tokenizer."""
     whole = tiny(name)
