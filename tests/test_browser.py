@@ -50,6 +50,7 @@ def test_file_shows_what_is_chosen_and_keeps_it_in_its_link(page, output):
     expect(card).to_contain_text(f"healed for 16 steps, rank 8 {healed:.3f}")
     written = smollm.texts[10, 9][0].split()
     expect(card).to_contain_text(" ".join(written))
+    expect(card).to_contain_text("make prune MODEL=smollm2-135m START=10 LAYERS=9 OUT=smaller")
 
     page.locator("[name=threshold]").fill("0.03")  # islands are those of Python
     for side, name in {"left": SMOLLM, "right": QWEN}.items():

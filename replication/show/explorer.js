@@ -188,7 +188,8 @@ function card(map, block) {
     scores.filter(score => score.task === task), map.scores["0,0"]?.filter(score => score.task === task) ?? [])]);
   return `<b>Block(${l}, ${n})</b> ${layersOf(block)} of ${map.layers}. Click the grey text to copy it.<table>`
     + lines.map(([name, text]) => `<tr><th>${name}</th><td>${text}</td></tr>`).join("")
-    + `</table>${written(map, key)}<pre>Block(${l}, ${n})</pre>`;
+    + `</table>${written(map, key)}<pre>Block(${l}, ${n})</pre>`
+    + `<pre>make prune MODEL=${escaped(map.model)} START=${l} LAYERS=${n} OUT=smaller</pre>`;
 }
 
 // The scores of a task: after dropping the block, next to the whole model's; healed ones folded

@@ -200,6 +200,7 @@ def _map(explored: Explored) -> dict:
     distances = explored.distances
     layers = distances.num_layers
     data = {
+        "model": explored.model,
         "layers": layers,
         "source": explored.source,
         "distance": _listed(islands.by_size(distances.matrix)),
