@@ -79,7 +79,7 @@ USAGE = """make prune MODEL=smollm2-135m LAYERS=6 REPAIR=map OUT=smaller
        python -m lib.prune smollm2-135m smaller --layers 6 --repair map
 
 This chooses the 6 layers of SmolLM2-135M that change their input least, drops them, folds a linear
-map into the layer before, and writes an ordinary checkpoint into the folder `smaller`, in about two
+map into the layer before, and writes an ordinary checkpoint into the folder `smaller`, in a few
 minutes. `smaller/README.md` shows what it cost. HEAL=100 trains for 100 steps more.
 """
 LIMITED = ("sequences", "questions")

@@ -22,6 +22,7 @@ on_the_device = pytest.mark.skipif(DEVICE != "sim", reason="asks for the simulat
 pytestmark = pytest.mark.usefixtures("few_articles")
 
 
+@pytest.mark.real
 @pytest.mark.skipif(DEVICE != "cpu", reason="starts the process of the device")
 @pytest.mark.skipif(bool(simulated_device.missing()), reason=simulated_device.missing())
 def test_the_method_on_the_device():
