@@ -117,8 +117,8 @@ def by_letter(model: str, task: str, size: int) -> tuple[np.ndarray, np.ndarray,
     """Log-likelihoods (n, letters), right letters and score of an exit, `size` layers dropped."""
     layers, counts = LAYERS[model], COUNTS["mmlu"]
     for params, row in scores().values():
-        asked = params["task"] == task and counts.items() <= params.items()
-        if params["model"] == model and asked and params["block_size"] == size:
+        is_of_task = params["task"] == task and counts.items() <= params.items()
+        if params["model"] == model and is_of_task and params["block_size"] == size:
             if "recipe" not in params and params["block_start"] in (0, layers - size):
                 return np.stack(row.choices), np.asarray(row.answers), row.value
     raise LookupError(f"No {task} of {model} after dropping its {size} deepest layers.")

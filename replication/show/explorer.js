@@ -28,7 +28,7 @@ const at = (grid, l, n) => row(grid, n)[l] ?? null;
 const rank = (values, l) => 1 + values.filter(v => known(v) && v < values[l]).length;
 const layersOf = ({ l, n }) => n === 1 ? `drops layer ${l}` : `drops layers ${l} to ${l + n - 1}`;
 const fixed = (value, digits) => known(value) ? value.toFixed(digits) : "–";
-const told = (value, error, digits = 4) => `${fixed(value, digits)}\u00a0±\u00a0${fixed(error, digits)}`;
+const withError = (value, error, digits = 4) => `${fixed(value, digits)}\u00a0±\u00a0${fixed(error, digits)}`;
 const escaped = text => Object.assign(document.createElement("i"), { textContent: text }).innerHTML;
 
 // l*(n), of the layers that are shown
@@ -90,7 +90,7 @@ function border(grid, label, scale) {
 
 function hover(map, l, n) {
   const d = at(map.distance, l, n), damage = at(map.damage, l, n);
-  return known(d) ? `Block(${l}, ${n}): ${layersOf({ l, n })}<br>d = ${told(d, at(map.error, l, n))}, `
+  return known(d) ? `Block(${l}, ${n}): ${layersOf({ l, n })}<br>d = ${withError(d, at(map.error, l, n))}, `
     + `rank ${rank(row(map.distance, n), l)} of its size<br>rescaled ${fixed(at(map.now.rescaled, l, n), 3)}, `
     + region(map, l, n) + (known(damage) ? `<br>damage ${damage.toFixed(3)} nats` : "")
     + DATA.scored.map(task => [task, at(map.scored[task], l, n)]).filter(([, score]) => known(score))
@@ -143,10 +143,10 @@ function drawRow(place, map, block) {
 // How many islands there are at every threshold; a filled mark: all of them are stable
 function drawCount(place, map) {
   const traces = [["shallower", "#b5007f", "solid"], ["deeper", "#4a6fe3", "dot"]].map(([side, color, dash]) => {
-    const found = map.now.islands.map(table => table.filter(island => island.side === side));
-    const symbol = found.map(table => table.every(island => island.stability >= 0.95) ? "circle" : "circle-open");
-    return { x: DATA.thresholds, y: found.map(table => table.length), mode: "lines+markers", line: { color, dash },
-      name: `${side} than the main region`, marker: { symbol, size: found.map(table => table.length ? 7 : 1) } };
+    const islands = map.now.islands.map(table => table.filter(island => island.side === side));
+    const symbol = islands.map(table => table.every(island => island.stability >= 0.95) ? "circle" : "circle-open");
+    return { x: DATA.thresholds, y: islands.map(table => table.length), mode: "lines+markers", line: { color, dash },
+      name: `${side} than the main region`, marker: { symbol, size: islands.map(table => table.length ? 7 : 1) } };
   });
   plot(place, traces, { showlegend: true, legend: { x: 1, xanchor: "right", y: 1 },
     xaxis: axis("threshold (filled marks: all islands are stable)"),
@@ -177,11 +177,11 @@ function drawDifference(place, maps) {
 function card(map, block) {
   if (!block) return `No such block: this model has ${map.layers} layers.`;
   const { l, n } = block, d = at(map.distance, l, n), damage = at(map.damage, l, n), of = map.layers - n + 1;
-  const lines = [["distance", `${told(d, at(map.error, l, n))} of a half turn (${(180 * d).toFixed(1)}°)`],
+  const lines = [["distance", `${withError(d, at(map.error, l, n))} of a half turn (${(180 * d).toFixed(1)}°)`],
     ["rank", `${rank(row(map.distance, n), l)} of ${of} blocks of this size; l*(${n}) = ${best(map, n)}`],
     ["rescaled", `${fixed(at(map.now.rescaled, l, n), 3)}, ${region(map, l, n)}`],
     ["in an island", `${at(map.now.share[map.place], l, n) ?? "–"} % of the draws of texts`],
-    ["damage", known(damage) ? `${told(damage, at(map.damage_error, l, n))} nats of C4 loss; rank `
+    ["damage", known(damage) ? `${withError(damage, at(map.damage_error, l, n))} nats of C4 loss; rank `
       + `${rank(row(map.damage, n), l)} of ${of}` : "not measured"]];
   const key = `${l},${n}`, scores = map.scores[key] ?? [];
   for (const task of new Set(scores.map(score => score.task))) lines.push([escaped(task), scored(
@@ -194,7 +194,7 @@ function card(map, block) {
 
 // The scores of a task: after dropping the block, next to the whole model's; healed ones folded
 function scored(dropped, whole) {
-  const say = score => told(score.value, score.standard_error, 3);
+  const say = score => withError(score.value, score.standard_error, 3);
   const one = (scores, treatment, before) => scores.filter(score => score.treatment === treatment).map(s => before + say(s));
   const healed = (scores, before) => scores.filter(score => score.treatment.startsWith("healed"))
     .map(score => `${before}${score.treatment} ${say(score)}`);

@@ -58,7 +58,8 @@ def one_question(cuts: pd.DataFrame, question: dict, cut: str, n: int) -> Figure
     figure, axis = plt.subplots(figsize=(WIDTH, 2.6))
     texts = list(question["choices"])
     texts[question["answer"]] += " (right)"
-    for row in cuts[(cuts.block_size == n) & cuts.strategy.isin([cut, "none"])].itertuples():
+    is_cut = (cuts.block_size == n) & cuts.strategy.isin([cut, "none"])
+    for row in cuts[is_cut].itertuples():
         likelihoods = row.choices[0]
         bars = axis.barh(texts, likelihoods, color="0.75")
         bars[likelihoods.argmax()].set_color(colour("given"))
@@ -75,10 +76,14 @@ def one_dose(doses: pd.DataFrame, n: int, steps: int) -> Figure:
     doses: the scores of one model in beyond/dose.py.
     """
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.6))
-    rows = doses[doses.block_size.isin([0, n]) & doses.steps.isin([0, steps])]
-    rows = rows[rows.strategy.isin(["none", "similarity"]) & (rows.treatment != "control")]
+    is_size = doses.block_size.isin([0, n])
+    is_length = doses.steps.isin([0, steps])
+    is_strategy = doses.strategy.isin(["none", "similarity"])
+    rows = doses[is_size & is_length & is_strategy]
+    rows = rows[rows.treatment != "control"]
     for axis, (task, scores) in zip(axes, rows.groupby("task"), strict=True):
-        axis.bar_label(axis.bar(scores.treatment, scores.value, color="0.7"), fmt="%.2f")
+        bars = axis.bar(scores.treatment, scores.value, color="0.7")
+        axis.bar_label(bars, fmt="%.2f")
         axis.set_title(task)
     return figure
 
@@ -90,7 +95,8 @@ def one_memory(outside: dict[str, float], dropped: int) -> Figure:
     """
     figure, axis = plt.subplots(figsize=(WIDTH, 1 + 0.22 * len(outside)))
     left = [share + (1 - share) * (1 - dropped / 100) for share in outside.values()]
-    axis.bar_label(axis.barh(list(outside), left, color="0.7"), fmt="%.2f")
+    bars = axis.barh(list(outside), left, color="0.7")
+    axis.bar_label(bars, fmt="%.2f")
     axis.axvline(1 - dropped / 100, color="black", ls=":")
     axis.set(xlim=(0, 1.1), xlabel="share of the weights that is left (dotted: of the layers)")
     return figure
@@ -111,15 +117,17 @@ def one_bound(verdicts: Sequence[Verdict], claim: str, moved: int) -> Figure:
     judged = [verdict for verdict in with_interval(verdicts) if verdict.claim == claim]
     fixed = np.array([CRITERIA[claim].least, CRITERIA[claim].most])
     ends = [[verdict.low, verdict.high] for verdict in judged]
-    by = moved / 10 * np.ptp(np.append(ends, fixed[np.isfinite(fixed)]))
+    finite = np.append(ends, fixed[np.isfinite(fixed)])
+    by = moved / 10 * np.ptp(finite)
     least, most = (fixed + by).round(3)
     criterion = replace(CRITERIA[claim], least=least, most=most)
     for verdict in judged:
         interval = verdict.statistic, verdict.low, verdict.high
         shade = SHADES[criterion.direction(interval)]
         axis.plot(interval, [verdict.model] * 3, "o-", color=shade)
-    axis.vlines(fixed, -0.5, len(judged) - 0.5, color="black", ls=":")
-    axis.vlines([least, most], -0.5, len(judged) - 0.5, color="black")
+    bottom, top = -0.5, len(judged) - 0.5
+    axis.vlines(fixed, bottom, top, color="black", ls=":")
+    axis.vlines([least, most], bottom, top, color="black")
     axis.set_xlabel("green: agrees with the paper, brown: differs, grey: cannot tell")
     axis.set_title(f"{claim}. {criterion.text}", fontsize=8, wrap=True)
     return figure
