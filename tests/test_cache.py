@@ -98,7 +98,7 @@ def test_only_what_is_missing_is_measured(output, monkeypatch):
     assert [unpruned, again] == first.value.tolist()
 
 
-def test_out_of_memory_holds_until_the_next_run(output, few_articles, monkeypatch):
+def test_out_of_memory_holds_until_the_next_run(output, monkeypatch):
     """Within a run it is not tried again; the next one, or its own job, does so."""
     calls = []
 

@@ -115,7 +115,7 @@ def test_clean_keeps_what_is_recorded_or_downloaded(tmp_path):
     assert [name for name in gone + kept if (tmp_path / name).exists()] == kept
 
 
-def test_every_row_runs(few_articles, monkeypatch, tmp_path, capsys):
+def test_every_row_runs(monkeypatch, tmp_path, capsys):
     """Scores are the same in both ways; no time is judged. Only a table of full size is kept."""
     monkeypatch.setattr(table, "FILE", tmp_path / "table.md")
     assert bench.main(["--tiny"]) == 0

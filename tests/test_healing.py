@@ -31,8 +31,6 @@ SMOKE_RECIPE = profiles.recipe("tiny-random", profiles.get("smoke"))
 RECIPE = replace(SMOKE_RECIPE, steps=6, batch=8, learning_rate=0.05)
 WEIGHTS = "adapter_model.safetensors"
 
-pytestmark = pytest.mark.usefixtures("few_articles")
-
 
 def heal(base, folder, recipe=RECIPE, **options) -> training.Healed:
     """Heal the model without BLOCK."""
@@ -45,7 +43,7 @@ def weights(healed: training.Healed) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(base, few_articles, tmp_path_factory) -> training.Healed:
+def undisturbed(base, tmp_path_factory) -> training.Healed:
     """The healing of RECIPE in one go, for all to read."""
     healed = heal(base, tmp_path_factory.mktemp("healing") / "undisturbed")
     assert healed.status == "ok" and len(healed.losses) == RECIPE.steps
@@ -237,13 +235,12 @@ DAMAGE = {
 KILL = """
 import os, sys
 sys.path.insert(0, "tests")
-from test_healing import heal, loading, sets, training
+from test_healing import heal, loading, training
 
 def kill(self, args, state, control, **kwargs):
     if state.global_step == 4:
         os.kill(os.getpid(), 9)
 
-sets._articles = lambda: {articles!r}
 training._Watch.on_step_end = kill
 heal(loading.load({model!r}, dtype="float32"), {folder!r})
 """
@@ -251,7 +248,7 @@ heal(loading.load({model!r}, dtype="float32"), {folder!r})
 
 def test_kill_minus_nine_and_a_damaged_checkpoint(base, small, undisturbed, tmp_path):
     killed = tmp_path / "killed"
-    code = KILL.format(articles=sets._articles(), model=small, folder=str(killed))
+    code = KILL.format(model=small, folder=str(killed))
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     done = subprocess.run([sys.executable, "-c", code], env=environment)
     assert done.returncode == -signal.SIGKILL
@@ -271,7 +268,7 @@ SHORTER = replace(LONGER, steps=8, decay_steps=2)
 
 
 @pytest.fixture(scope="module")
-def short(base, few_articles, tmp_path_factory):
+def short(base, tmp_path_factory):
     """The folder of a healing that LONGER can start from, of a second a step."""
     folder = tmp_path_factory.mktemp("short") / "short"
     with pytest.MonkeyPatch.context() as patch:

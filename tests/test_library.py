@@ -26,10 +26,6 @@ else:
 import lib
 
 assert lib.__file__.startswith({folder!r}), lib.__file__
-from lib.data import sets
-
-articles = sets._articles  # many, and all would be tokenised
-sets._articles = lambda: articles()[:40]
 """
 SMALLER = {  # in the example -> here
     "size=6": "size=2",

@@ -33,8 +33,6 @@ RECIPE = replace(
     **{"steps": 4, "batch": 8, "max_tokens": 32, "learning_rate": 0.05, "packed": False},
 )
 
-pytestmark = pytest.mark.usefixtures("few_articles")
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

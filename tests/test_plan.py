@@ -43,7 +43,7 @@ def test_every_architecture_is_counted(architecture):
     assert (counted.adapter > 0) == (architecture not in EXPERTS)
 
 
-def test_a_run_takes_the_flops_that_were_planned(output, small, few_articles, monkeypatch):
+def test_a_run_takes_the_flops_that_were_planned(output, small, monkeypatch):
     """Sweeps and a healing on C4, whose texts are longer than is read of them.
 
     PyTorch does not count attention on a CPU, so it is planned for next to no tokens.

@@ -26,8 +26,6 @@ from lib.pruning import dropped
 from lib.similarity import block_distances, calibration_batches
 from lib.sweep import sweep
 
-pytestmark = pytest.mark.usefixtures("few_articles")
-
 
 def make_in_process(*variables: str) -> int:
     """Return the exit status of `make prune` with these variables, whose program runs here."""

@@ -8,8 +8,7 @@ import pytest
 from conftest import Distances, score
 
 from lib.blocks import BlockDistances
-from lib.data import sets
-from lib.healing import packing, training
+from lib.healing import training
 from replication import profiles
 from replication.analysis import choice
 from replication.analysis.depth import lower_minus_upper
@@ -39,20 +38,6 @@ def test_an_ablation_changes_a_recipe_that_the_paper_gives_for_the_model():
 
 
 # ---- healing -------------------------------------------------------------------------------
-
-
-def test_every_epoch_has_an_order_of_its_own(base, monkeypatch):
-    """Twelve documents, read twice: each once an epoch, in two orders."""
-    texts = [chr(65 + i) * 3 for i in range(12)]
-    monkeypatch.setattr(sets, "healing_texts", lambda source, count: texts)
-    recipe = replace(profiles.recipe("tiny-random", SMOKE), packed=False, steps=6, batch=4)
-    sequences, epochs = packing.training_sequences(base[1], recipe)
-    documents = [tuple(sequence["documents"][0]) for sequence in sequences]
-    first, second = documents[:12], documents[12:]
-    assert epochs == 2
-    assert len(set(first)) == 12
-    assert sorted(first) == sorted(second)
-    assert first != second
 
 
 def test_training_draws_by_the_recipes_seed(base, tmp_path):

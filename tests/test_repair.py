@@ -22,8 +22,6 @@ KEY = "75e60b8b9a268b9d10fad76dd66abe8ff99380a5be24be764a8dd82e34f52874"  # with
 BLOCK = Block(3, 2)
 DIM = 6
 
-pytestmark = pytest.mark.usefixtures("few_articles")
-
 
 # ---- least squares -------------------------------------------------------------------------
 

@@ -19,8 +19,6 @@ from replication import paths
 
 on_the_device = pytest.mark.skipif(DEVICE != "sim", reason="asks for the simulated device")
 
-pytestmark = pytest.mark.usefixtures("few_articles")
-
 
 @pytest.mark.real
 @pytest.mark.skipif(DEVICE != "cpu", reason="starts the process of the device")

@@ -29,7 +29,7 @@ def _cluster(folder: Path) -> Iterator[tuple]:
             cluster.shutdown()
 
 
-def node_lost(folder: Path, count: int = 12) -> str:
+def node_lost(folder: Path, count: int = 8) -> str:
     names = [f"job{n}" for n in range(count)]
     with _cluster(folder) as (cluster, nodes):
         runner = toys.start(folder, *names, "--engine=ray", RAY_ADDRESS=cluster.address)
@@ -71,7 +71,7 @@ def interrupted(folder: Path) -> str:
 
 
 SLOW = [
-    Fault("3 nodes, 12 jobs, one node killed", "all end, none twice, one GPU each", node_lost),
+    Fault("3 nodes, 8 jobs, one node killed", "all end, none twice, one GPU each", node_lost),
     Fault("Ctrl-C on Ray", "exit 130, no process left", interrupted),
     Fault("a job whose worker always dies", "reported after its retries", worker_dies),
 ]

@@ -1,7 +1,7 @@
 """Documents as sequences: the order in which a healing reads them, and its batches."""
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -9,6 +9,7 @@ from transformers import DataCollatorWithFlattening
 
 from lib.data import sets
 
+TOKENIZED_AT_ONCE = 64  # documents
 _flattened = DataCollatorWithFlattening(return_flash_attn_kwargs=True)
 
 
@@ -19,29 +20,39 @@ def training_sequences(tokenizer, recipe) -> tuple[list[dict], float]:
 
     A sequence is {"documents": token ids of each}. Packed: documents, each with the end-of-text
     token, fill sequences of max_tokens, and are cut where one ends. Else each document is one
-    sequence, truncated. Documents are shuffled anew each epoch, by the seed.
+    sequence, truncated. Documents are shuffled anew each epoch, by the seed. An epoch reads each
+    document once.
     """
     count = recipe.steps * recipe.batch
     texts = sets.healing_texts(recipe.source, count)
-    if recipe.packed:
-        ids, end = tokenizer(texts).input_ids, [tokenizer.eos_token_id]
-    else:
-        ids = tokenizer(texts, truncation=True, max_length=recipe.max_tokens).input_ids
-        end = []
-    order = random.Random(recipe.seed)
-    sequences, documents, first_epoch = [], [], 0
-    while len(sequences) < count:
-        for document in order.sample(ids, len(ids)):
-            rest = document + end
-            while rest:
-                room = recipe.max_tokens - sum(map(len, documents))
-                documents.append(rest[:room])
-                rest = rest[room:]
-                if not recipe.packed or len(documents[-1]) == room:
-                    sequences.append({"documents": documents})
-                    documents = []
-        first_epoch = first_epoch or max(len(sequences), 1)
-    return sequences[:count], round(count / first_epoch, 3)
+    sequences, documents, documents_read = [], [], 0
+    for document in _in_order(tokenizer, texts, recipe):
+        documents_read += 1
+        rest = document
+        while rest:
+            room = recipe.max_tokens - sum(map(len, documents))
+            documents.append(rest[:room])
+            rest = rest[room:]
+            if not recipe.packed or len(documents[-1]) == room:
+                sequences.append({"documents": documents})
+                documents = []
+        if len(sequences) >= count:
+            break
+    return sequences[:count], round(documents_read / len(texts), 3)
+
+
+def _in_order(tokenizer, texts: Sequence[str], recipe) -> Iterator[list[int]]:
+    """Yield the token ids of documents without end; only what is read becomes tokens."""
+    shuffling = random.Random(recipe.seed)
+    while True:
+        epoch = shuffling.sample(texts, len(texts))
+        for start in range(0, len(epoch), TOKENIZED_AT_ONCE):
+            part = epoch[start : start + TOKENIZED_AT_ONCE]
+            if recipe.packed:
+                for ids in tokenizer(part).input_ids:
+                    yield [*ids, tokenizer.eos_token_id]
+            else:
+                yield from tokenizer(part, truncation=True, max_length=recipe.max_tokens).input_ids
 
 
 def collator(joined: bool, pad_token: int) -> Callable[[Sequence[dict]], dict]:
