@@ -2,7 +2,7 @@
 # ENGINE=ray, PYTHON=python3; of bench and gpu: TINY=1, a small model to try them with.
 # Of prune: MODEL, OUT, LAYERS=6 or GB=8 (the weights then take at most that), and if you like START=22 (the first layer to
 # drop) or BY=similarity, damage, simple, exit, arc_easy, boolq, hellaswag, mmlu; REPAIR=map; HEAL=steps with LR, RANK,
-# SEQUENCE, BATCH; TASKS="arc_easy mmlu"; TEXTS=file.jsonl or file.parquet:column; SOURCE=hub; LIMIT, DTYPE.
+# SEQUENCE, BATCH; NF4=1 (heal on packed weights, as on a small card); TASKS="arc_easy mmlu"; TEXTS=file.jsonl or file.parquet:column; SOURCE=hub; LIMIT, DTYPE.
 # PLAN=1 only says what it would take (CARD=t4).
 # Of the installation, when .venv is made:
 # CONSTRAINTS=constraints.txt installs the exact versions of the recorded run.
@@ -19,7 +19,7 @@ RUN := $(BIN)/python -m replication --profile $(PROFILE) \
 	$(if $(ONLY),--only $(ONLY)) $(if $(MODELS),--models $(MODELS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(STEPS),--steps $(STEPS)) \
 	$(if $(DTYPE),--dtype $(DTYPE)) $(if $(ENGINE),--engine $(ENGINE))
 PRUNE := $(BIN)/python -m $(if $(PLAN),replication.plan_prune $(if $(CARD),--card $(CARD)),lib.prune) $(if $(MODEL),"$(MODEL)") $(if $(OUT),"$(OUT)") \
-	$(foreach name,LAYERS GB START BY REPAIR HEAL LR RANK SEQUENCE BATCH TASKS TEXTS SOURCE DTYPE LIMIT,\
+	$(foreach name,LAYERS GB START BY REPAIR HEAL LR RANK SEQUENCE BATCH NF4 TASKS TEXTS SOURCE DTYPE LIMIT,\
 	$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) "$($(name))"))
 # a worker takes whole files; no worker's threads are in the other's way
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder

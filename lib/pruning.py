@@ -1,6 +1,6 @@
 """Remove a block of consecutive layers: in memory, reversibly, or into an ordinary checkpoint."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,15 +27,13 @@ def dropped(model, block: Block) -> Iterator[None]:
         yield
 
 
-def save_pruned(
-    model, tokenizer, block: Block, folder: str | Path, add: Callable[[Path], None] | None = None
-) -> Path:
+def save_pruned(model, tokenizer, block: Block, folder: str | Path) -> Path:
     """Save the model without `block` as an ordinary HF checkpoint, and return its folder.
 
     It is written next to `folder`, loaded again and compared, bit by bit, with the pruned model
-    in memory; only then does it get its name. `add` may write more into the folder
-    that it is given. Raises RuntimeError or ModelError if they differ, FileExistsError if the
-    folder is there already, OSError if it cannot be written; nothing is left behind then.
+    in memory; only then does it get its name. Raises RuntimeError or ModelError if they differ,
+    FileExistsError if the folder is there already, OSError if it cannot be written; nothing is left
+    behind then.
     """
     folder = Path(folder)
     if folder.exists():
@@ -46,8 +44,6 @@ def save_pruned(
                 model.save_pretrained(part)
                 tokenizer.save_pretrained(part)
                 _check_saved(model, block, part)
-            if add:
-                add(part)
     except (OSError, SafetensorError) as error:
         raise OSError(f"{folder} could not be written: {error}") from error
     return folder

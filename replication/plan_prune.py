@@ -19,7 +19,8 @@ def works(options: Options, card: Card) -> list[Work]:
     counts = plan.counted(options.model)
     if counts is None:
         raise ValueError(f"The configuration of {options.model} is not known here: load it once.")
-    model, layers = Loaded(counts, None, card), len(counts.parameters.layers)
+    quantization = "nf4" if options.nf4 else None
+    model, layers = Loaded(counts, quantization, card), len(counts.parameters.layers)
     size = prune.size_of(options, counts.parameters, card.element / 1e9)
     blocks, left = range(layers - size + 1), layers - size
     after = fmean(layers - size - start for start in blocks)  # layers after a block, on average
@@ -37,10 +38,9 @@ def works(options: Options, card: Card) -> list[Work]:
     steps = []
     every = [layers, *(layers - size - start for start in blocks)]
     if options.start is None and options.by not in prune.PLACES:
-        if options.by == "similarity":
-            steps.append(texts("choice", prune.TEXTS, [layers]))
-        elif options.by == "damage":
-            steps.append(texts("choice", prune.TRIED, every))
+        if options.by in prune.MEASURES:
+            runs = [layers] if options.by == "similarity" else every
+            steps.append(texts("choice", prune.TEXTS, runs))
         else:
             steps.append(scored("choice", options.by, every))
     versions = [layers, after, *[left] * (bool(options.repair) + 2 * bool(options.heal))]

@@ -90,6 +90,12 @@ def check(out, record: dict, computed: str) -> None:
 def test_the_checkpoint_scores_what_its_card_says(healed, model, tmp_path, monkeypatch):
     """Where it is computed in another format than that of the weights, and in the same."""
     check(*healed, "float32")
+    mapped = tmp_path / "mapped"
+    with monkeypatch.context() as patch:
+        patch.setattr(linear, "RIDGES", (1e-6,))  # a map so large that rounding it shows
+        check(
+            mapped, prune.prune(options(model, repair="map", tasks="arc_easy"), mapped), "float32"
+        )
     monkeypatch.setattr(loading, "default_dtype", lambda device: "bfloat16")
     monkeypatch.setattr(prune, "LARGE", 1)
     record = prune.prune(options(model, heal=1, tasks="arc_easy"), tmp_path / "smaller")
@@ -244,9 +250,12 @@ def test_a_plan_comes_before_anything_is_loaded(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(loading, "load", None)
     words = ["PLAN=1", "MODEL=mistral-7b", f"OUT={tmp_path / 'out'}", "LAYERS=8", "CARD=t4"]
     assert make_in_process(*words, "REPAIR=map") == 0
-    *steps, total = capsys.readouterr().out.splitlines()
+    *steps, whole = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in steps] == ["choice", "scores", "map"]
-    assert total.startswith("In all ")
+    assert make_in_process(*words, "HEAL=100", "NF4=1") == 0
+    packed = capsys.readouterr().out.splitlines()[-1]
+    needed = [float(re.search(r"and (.*) GB on t4", total)[1]) for total in (whole, packed)]
+    assert needed[1] < needed[0] / 2
     assert not list(tmp_path.iterdir())
 
 
@@ -311,7 +320,14 @@ BAD = {
     "tiny-random out": "either LAYERS",
     "tiny-random out --layers 8": "layers 0 to 7 .* at least one must stay",
     "tiny-random out --layers 2 --start 0 --repair map": "START must be at least 1",
+    "tiny-random out --layers 2 --start 7": "layers 7 to 8 .* at least one must stay",
     "tiny-random out --layers 2 --texts nope.jsonl": "There is no file nope.jsonl of texts",
+    "tiny-random out --layers 2 --texts empty.txt": "empty.txt has 0 different texts",
+    "tiny-random out --layers 2 --tasks nope": "Unknown 'nope': choose among c4, arc_easy",
+    "tiny-random out --layers 2 --by nope": "Unknown 'nope': choose among similarity, damage",
+    "tiny-random out --layers 2 --nf4 1": "NF4=1 needs bitsandbytes: pip install bitsandbytes",
+    "no/model out --layers 2": "no/model cannot be had from the hub .* give a local folder",
+    "tiny-random out --layers 2 --source hub": "Could not load allenai/c4 .* needs no hub",
 }
 
 
@@ -320,10 +336,19 @@ def test_bad_input_is_one_sentence(command, tmp_path, monkeypatch, capsys):
     """Before any weights are read."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(loading, "load", None)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # as if it were not installed
+    (tmp_path / "empty.txt").write_text("\n \n")
     assert prune.main(command.split()) == 2
-    (sentence,) = capsys.readouterr().err.splitlines()
+    *_, sentence = capsys.readouterr().err.splitlines()
     assert re.search(BAD[command], sentence)
-    assert not list(tmp_path.iterdir())
+    assert [file.name for file in tmp_path.iterdir()] == ["empty.txt"]
+
+
+def test_no_arguments_show_a_worked_example(capsys):
+    assert make_in_process() == 2
+    assert (
+        "make prune MODEL=smollm2-135m LAYERS=6 REPAIR=map OUT=smaller" in capsys.readouterr().err
+    )
 
 
 # ---- architectures, and what is around a checkpoint ----------------------------------------

@@ -133,6 +133,18 @@ def fold(model, block: Block, change: torch.Tensor, dtype: torch.dtype | None = 
         parameter.copy_(new.to(dtype or parameter.dtype))
 
 
+def attach(model, block: Block, change: torch.Tensor) -> None:
+    """Make the layer before `block` give m (1 + A), beside weights that stay as they are, packed.
+
+    A hook does it: what is saved knows nothing of it.
+    """
+
+    def changed(module, args, output):
+        return output + (output.float() @ change.to(output.device)).to(output.dtype)
+
+    projection(model, block.start - 1).register_forward_hook(changed)
+
+
 # ---- fitting -------------------------------------------------------------------------------
 
 

@@ -139,23 +139,6 @@ def local_folder(source: Source, patterns: Sequence[str] = CHECKPOINT_FILES) -> 
     return folder
 
 
-def missing_bytes(source: Source) -> int:
-    """Return the bytes of a hub model's files that are still to be downloaded; else 0."""
-    if source.kind != "hub":
-        return 0
-    with _one_sentence(source):
-        try:
-            files = huggingface_hub.snapshot_download(
-                source.location,
-                revision=source.revision,
-                allow_patterns=CHECKPOINT_FILES,
-                dry_run=True,
-            )
-        except hub_errors.DryRunError:  # without the hub, nothing will be downloaded
-            return 0
-    return sum(file.file_size for file in files if file.will_download)
-
-
 def _dequantise(file: Path, folder: Path) -> None:
     """Write the model and the tokenizer of a GGUF file into `folder`."""
     try:

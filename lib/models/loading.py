@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from unittest import mock
 
-import bitsandbytes
 import torch
 import transformers
 from accelerate.utils.memory import clear_device_cache
@@ -146,6 +145,8 @@ def _unpacked_by_blocks() -> Iterator[None]:
     On a CPU bitsandbytes 0.50 does it row by row, and takes wrong scales, without an error, where
     a row is no multiple of a block.
     """
+    import bitsandbytes  # here: without it, all but NF4 works
+
     unpack = bitsandbytes.functional.dequantize_4bit
 
     def by_blocks(weight, state):
