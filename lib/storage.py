@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 
 SEAL = "complete.json"  # says that a folder is complete
+END = 4096  # bytes
 
 
 def component(name: str) -> str:
@@ -26,11 +27,27 @@ def rows(table: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def fingerprint(folder: Path) -> str:
-    """Changes whenever a file in `folder` is rewritten: names, sizes and times of all."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    lines = [f"{p.relative_to(folder)} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in files]
+def fingerprint(folder: Path, is_copy: bool = False) -> str:
+    """Changes whenever a file in `folder` is rewritten: names, sizes and times of all.
+
+    is_copy: of a repository, whose files are replaced, not edited. Then it is the same for another
+    copy: the end of each file counts instead of the time. What is hidden there does not count: a
+    download keeps its notes in `.cache`.
+    """
+    lines = []
+    for file in sorted(filter(Path.is_file, folder.rglob("*"))):
+        name, status = str(file.relative_to(folder)), file.stat()
+        version = _end(file) if is_copy else status.st_mtime_ns
+        if name[0] != ".":
+            lines.append(f"{name} {status.st_size} {version}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _end(path: Path) -> bytes:
+    """Return the last bytes of a file."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - END))
+        return file.read()
 
 
 def digest(target: Path) -> str:

@@ -5,6 +5,7 @@ import json
 
 import datasets
 import huggingface_hub
+import pandas as pd
 import pytest
 
 from lib.data import sets
@@ -61,6 +62,28 @@ def test_a_file_is_fetched_when_its_turn_comes(mirror, tmp_path, monkeypatch):
     assert fetched == of_train[:1]
     sets.c4("train", "hub", 9)
     assert fetched[1:] == of_train[:3]
+
+
+def test_questions_are_of_the_pinned_files(mirror, tmp_path, monkeypatch):
+    """Downloaded as files, which are found again where there is no hub."""
+    asked = {}
+
+    def download(repository, **options):
+        asked.update(options, repository=repository)
+        return str(tmp_path)
+
+    rows = [{"question": "Is it?", "passage": "It is.", "answer": True}] * 3
+    (tmp_path / "data").mkdir()
+    pd.DataFrame(rows).to_parquet(tmp_path / "data" / "validation-00000-of-00001.parquet")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert sets.questions("boolq", "hub", 2) == rows[:2]
+    row = sets.HUB["boolq"]
+    assert asked == {
+        "repository": row["repository"],
+        "repo_type": "dataset",
+        "revision": row["revision"],
+        "allow_patterns": "data/validation-*.parquet",
+    }
 
 
 def test_too_few_documents_are_one_sentence(mirror):

@@ -1,6 +1,7 @@
 """What a name means, and in what format it computes: sources, commits, files."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -73,6 +74,22 @@ def test_weights_that_are_written_over_are_read_again(tmp_path, monkeypatch):
     monkeypatch.setattr(loading, "default_device", lambda: "meta")
     loading.load_cached(str(folder), None, "float32")
     assert len(loads) == 3 and len(loading._loaded) == 1
+
+
+def test_another_copy_of_a_mirror_is_the_same_model(tmp_path, monkeypatch):
+    """Copied later, with the notes of a download; unless a file's end has changed."""
+    folder = stored(llama(0), tmp_path / "first" / HUB)
+    copied = tmp_path / "second" / HUB
+    shutil.copytree(folder, copied, copy_function=shutil.copy)
+    (copied / ".cache").mkdir()
+    (copied / ".cache" / "model.safetensors.metadata").write_text("2026")
+    revisions = []
+    for name in ("first", "second"):
+        monkeypatch.setenv("DEEPER_LAYERS_MIRROR", str(tmp_path / name))
+        revisions.append(registry.resolve(HUB).revision)
+    weights = copied / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    assert revisions[0] == revisions[1] != registry.resolve(HUB).revision
 
 
 # ---- the format of the weights ----------------------------------------------------------------

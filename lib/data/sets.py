@@ -45,7 +45,8 @@ def identity(name: str, source: str) -> dict:
         return {"data": f"wheel:{name}", "data_revision": wheels.ASSETS[name].sha256}
     repository, revision = HUB[name]["repository"], HUB[name]["revision"]
     if mirrored := paths.mirrored(repository):
-        return {"data": f"mirror:{repository}", "data_revision": storage.fingerprint(mirrored)}
+        revision = storage.fingerprint(mirrored, is_copy=True)
+        return {"data": f"mirror:{repository}", "data_revision": revision}
     return {"data": f"hub:{repository}", "data_revision": revision}
 
 
@@ -243,15 +244,14 @@ def _arrow(folder: Path) -> datasets.Dataset:
 
 
 def _hub(name: str, split: str) -> datasets.Dataset:
-    repository = HUB[name]["repository"]
-    mirrored = paths.mirrored(repository)
+    """A split of a data set of HUB: its files are downloaded once, and then need no hub."""
+    repository, revision = HUB[name]["repository"], HUB[name]["revision"]
+    pattern = HUB[name]["files"].format(split=split)
     try:
-        return datasets.load_dataset(
-            str(mirrored or repository),
-            data_files={split: HUB[name]["files"].format(split=split)},
-            split=split,
-            revision=None if mirrored else HUB[name]["revision"],
+        folder = paths.mirrored(repository) or huggingface_hub.snapshot_download(
+            repository, repo_type="dataset", revision=revision, allow_patterns=pattern
         )
+        return datasets.load_dataset("parquet", data_files=f"{folder}/{pattern}", split="train")
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise _not_loaded(repository, error) from error
 

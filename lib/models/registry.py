@@ -136,7 +136,7 @@ def _hub(repository: str, revision: str) -> Source:
     `files.pinned` asks the hub for it; until then nothing of the model has been measured.
     """
     if mirrored := paths.mirrored(repository):
-        return _folder(mirrored)
+        return _folder(mirrored, is_copy=True)
     folder = f"models--{repository.replace('/', '--')}"
     branch = Path(huggingface_hub.constants.HF_HUB_CACHE, folder, "refs", revision)
     commit = branch.read_text(encoding="utf-8").strip() if branch.is_file() else revision
@@ -148,10 +148,10 @@ def unpacked(file: Path, revision: str) -> Path:
     return paths.CHECKPOINTS / f"{file.stem}-{revision[:12]}"
 
 
-def _folder(local: Path) -> Source:
+def _folder(local: Path, is_copy: bool = False) -> Source:
     if not (local / "config.json").exists():
         raise ModelError(f"{local} is no checkpoint: it has no config.json.")
-    return Source("folder", str(local.resolve()), storage.fingerprint(local))
+    return Source("folder", str(local.resolve()), storage.fingerprint(local, is_copy))
 
 
 def known(name: str) -> Model | None:
