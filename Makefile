@@ -24,7 +24,7 @@ PRUNE := $(BIN)/python -m $(if $(PLAN),replication.plan_prune $(if $(CARD),--car
 # a worker takes whole files; no worker's threads are in the other's way
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help assets figures figure-% plan report record lab explorer prune test test-all bench gpu wheels faults lint format clean
+.PHONY: help assets figures figure-% fetch plan report record lab explorer prune test test-all bench gpu wheels faults lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -33,7 +33,7 @@ help:  ## this list
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv $(if $(SYSTEM),--system-site-packages) .venv
-	$(if $(TORCH_INDEX),$(PIP) --index-url $(TORCH_INDEX) torch)
+	$(if $(TORCH_INDEX),$(PIP) $(if $(CONSTRAINTS),--extra-index-url,--index-url) $(TORCH_INDEX) torch)
 	$(PIP) -e '.[dev]'
 	@touch $@
 
@@ -49,6 +49,9 @@ figures: $(if $(filter recorded,$(PROFILE)),$(INSTALLED),assets)  ## every noteb
 
 figure-%: assets  ## what one figure needs, as in make figure-4 or make figure-1c
 	$(RUN) --figure $*
+
+fetch: $(INSTALLED)  ## before paid hours: download and check all that a run needs, without a GPU (OFFLINE=1 only looks)
+	$(if $(OFFLINE),HF_HUB_OFFLINE=1 PIP_NO_INDEX=1) $(RUN) --fetch
 
 plan: .venv/installed  ## what a run would take, and how it fits (PROFILE=paper, CARD=a100-40, CARDS=8)
 	$(RUN) --plan $(if $(CARD),--card $(CARD)) $(if $(CARDS),--cards $(CARDS))

@@ -48,6 +48,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--jobs", action="store_true", help="print the names of the jobs, one a line; run none")
     add("--job", metavar="NAME", help="run this job only, beside whatever else runs")
     add("--plan", action="store_true", help="print what each job takes and if it fits; run none")
+    add("--fetch", action="store_true", help="download and check all that it needs; run none")
     add("--card", help=f"to plan for: {', '.join(plan.cards())}; default: at hand")
     add("--cards", type=int, default=1, metavar="N", help="so many of them")
     return parser.parse_args(argv)
@@ -75,7 +76,7 @@ def validate(options: argparse.Namespace, profile: Profile) -> None:
     """Raise ValueError for options that do not go together, or not with this machine."""
     if options.engine == "ray" and not find_spec("ray"):
         raise ValueError("--engine ray needs Ray: pip install -e '.[cluster]'.")
-    if is_drawn(profile) and (options.plan or options.jobs or options.job):
+    if is_drawn(profile) and (options.plan or options.fetch or options.jobs or options.job):
         raise ValueError(f"PROFILE={profile.name} computes nothing: no plan of it, no jobs.")
     if options.cards < 1:
         raise ValueError(f"--cards takes a number above 0, not {options.cards}.")
@@ -145,6 +146,10 @@ def main(argv: list[str] | None = None) -> int:
         if options.plan:
             print(plan.table(profile, numbers, options.card, options.cards))
             return 0
+        if options.fetch:
+            from replication.run import preflight  # here, since it imports torch
+
+            return preflight.fetch(profile, numbers)
         if options.jobs:
             print("\n".join(jobs_of(profile, numbers)))
             return 0

@@ -376,9 +376,20 @@ COMMIT = "c" * 40
 class Hub(SimpleHTTPRequestHandler):
     """Answers like the hub, whose files lie at their addresses below a folder."""
 
-    def __init__(self, sent: list[str], *args, **options):
-        self.sent = sent
+    def __init__(self, sent: list[str], gated: bool, *args, **options):
+        self.sent, self.gated = sent, gated
         super().__init__(*args, **options)
+
+    def send_head(self):
+        """Send what comes before a file; of a gated model what the hub says without a login."""
+        if not self.gated or "/resolve/" not in self.path:
+            return super().send_head()
+        self.send_response(401)
+        self.send_header("X-Error-Code", "GatedRepo")
+        self.send_header("X-Error-Message", "Access to this model is restricted.")
+        self.send_header("Content-Length", "0")
+        super().end_headers()
+        return None
 
     def end_headers(self):
         self.send_header("X-Repo-Commit", COMMIT)
@@ -394,7 +405,7 @@ class Hub(SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def local_hub(name: str, folder: Path):
+def local_hub(name: str, folder: Path, gated: bool = False):
     """A hub that has the model `name`: its address, and the files that it was made to send."""
     sent = []
     with TemporaryDirectory() as root:
@@ -409,7 +420,7 @@ def local_hub(name: str, folder: Path):
         resolved.mkdir(parents=True)
         for revision in ("main", COMMIT):
             (resolved / revision).symlink_to(folder)
-        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, sent, directory=root))
+        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, sent, gated, directory=root))
         Thread(target=server.serve_forever, daemon=True).start()
         try:
             yield f"http://127.0.0.1:{server.server_port}", sent
