@@ -6,14 +6,13 @@ The table is written only if all of it was measured, and not with --tiny.
 import argparse
 import sys
 
-from benchmarks import distances, sweeps, table, training
+from benchmarks import distances, sweeps, table
 from benchmarks.sizes import FULL, TINY
 
 ROWS = {
     1: distances.similarity_pass,
     3: sweeps.arc_easy,
     11: sweeps.damage_map,
-    14: training.before_and_after,
 }
 
 

@@ -13,8 +13,7 @@ class Size:
     tokens: int  # of a C4 sequence
     arc_easy_questions: int
     damage_sequences: int  # row 11, once for every block
-    healing_steps: int
 
 
-FULL = Size("smollm2-135m", 2, 64, 128, 40, 4, 3)
-TINY = Size("tiny-random", 1, 8, 24, 4, 2, 1)
+FULL = Size("smollm2-135m", 2, 64, 128, 40, 4)
+TINY = Size("tiny-random", 1, 8, 24, 4, 2)

@@ -24,7 +24,7 @@ from lib.models import loading
 from replication import paths, plan, profiles
 from replication.plan import Card
 
-DISK = 15e9  # bytes: the model's 13.5 GB, adapters and checkpoints
+DISK = 17e9  # bytes: the model's 14.5 GB, adapters and checkpoints
 RUNTIME = 1.6e9  # bytes of a GPU that CUDA's context and the allocator's fragments take
 BUDGET = 560  # seconds
 WORK = paths.DATA / "gpu"  # of this program alone: it is deleted at the end
@@ -78,7 +78,7 @@ def bench(work: Path, tiny: bool) -> Bench:
         name = torch.cuda.get_device_name()
         memory = (torch.cuda.get_device_properties(0).total_memory - RUNTIME) / 1e9
         card = plan.get_card(UNKNOWN)._replace(name=_short(name), gpu=name, memory=memory)
-    return Bench(profile.models[0], sizes["num_hidden_layers"], profile, card, tiny)
+    return Bench(profile.models[0], sizes, profile, card, tiny)
 
 
 def _short(device: str) -> str:
@@ -138,7 +138,7 @@ def report(bench: Bench, seconds: float) -> str:
     """Return the table as a page."""
     gpu = torch.cuda.is_available()
     device = torch.cuda.get_device_name() if gpu else "no GPU"
-    size = "a small model" if bench.tiny else "Llama-2-7B's shape"
+    size = "a small model" if bench.tiny else "Mistral-7B's shape"
     versions = ", ".join(f"{name} {version(name)}" for name in VERSIONS)
     rows = (HEADER, ["---"] * len(HEADER), *(row.cells() for row in bench.rows))
     return "\n".join(

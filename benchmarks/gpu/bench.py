@@ -71,14 +71,21 @@ def _beside(measured: float | None, planned: float | None, unit: float = 1) -> l
 
 @dataclass
 class Bench:
-    """The model, how much is measured of it, and the rows of the table."""
+    """The model, how much is measured of it, and the rows of the table.
+
+    sizes: of the model, as its configuration calls them.
+    """
 
     name: str
-    num_layers: int
+    sizes: dict[str, int]
     profile: profiles.Profile
     card: Card
     tiny: bool
     rows: list[Row] = field(default_factory=list)
+
+    @property
+    def num_layers(self) -> int:
+        return self.sizes["num_hidden_layers"]
 
     @property
     def loaded(self) -> plan.Loaded:

@@ -1,53 +1,93 @@
-"""Healing on the GPU: steps of the paper's size through the end of memory."""
+"""Healing on the GPU: steps of the paper's size, through the end of memory and from packed NF4."""
 
 import gc
+import shutil
 import time
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
-from benchmarks.gpu.bench import Bench, Measured, Row, counter, held, wait
+from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn import Linear4bit
+
+from benchmarks.gpu import random_model
+from benchmarks.gpu.bench import Bench, Measured, Row, clock, counter, held, wait
 from lib.healing import training
-from replication import profiles
+from lib.models import loading, machine
+from replication import plan, profiles
 
 STEPS = 3  # the first warms up, the last is not timed: no step begins after it
+SLOW = 45  # seconds of them; a card that needs more has FEW sequences a step, not 16
+FEW = 4
+WIDE = {"num_hidden_layers": 4, "vocab_size": 152_064}  # as Qwen has them
 
 
 def steps(bench: Bench) -> None:
-    """a healing's steps: 16 sequences until memory ends, then fewer, recomputed, padded"""
-    longest = bench.profile.heal_tokens
+    """a healing's steps: 16 sequences until memory ends, then one at a time, and recomputed"""
+    loaded = bench.model(bench.block)
+    _step(bench, "as many as fit", loaded, 16)
+    _step(bench, "one at a time", loaded, 1)
+    _step(bench, "recomputed", loaded, 1, recomputes=True)
+
+
+def packed(bench: Bench) -> None:
+    """NF4 that stays packed, as a model too large to unpack: its unpacking, and steps"""
+    loading.release()
+    options = bench.profile.load_kwargs | {"block": bench.block, "packed": True}
+    loaded = loading.load(bench.name, **options)
+    with mock.patch.object(plan.Loaded, "packed", True):
+        _unpack(bench, loaded[0])
+        for recomputes in (False, True):
+            _step(bench, "packed" + ", recomputed" * recomputes, loaded, 8, recomputes)
+
+
+def vocabulary(bench: Bench) -> None:
+    """a healing's steps with a vocabulary of 152,000, in four layers"""
+    loading.release()
+    shutil.rmtree(bench.name)
+    wide = replace(bench, name=f"{bench.name}-wide", sizes=bench.sizes | WIDE)
+    random_model.write(Path(wide.name), 2, loading.default_device(), **wide.sizes)
+    _step(wide, "152,000 tokens", wide.model(wide.block), 8)
+
+
+def _unpack(bench: Bench, model) -> None:
+    """Add the row of unpacking each packed matrix once."""
+    weights = [part.weight for part in model.modules() if isinstance(part, Linear4bit)]
+    dequantize_4bit(weights[0].data, weights[0].quant_state)
+    with clock() as took:
+        for weight in weights:
+            dequantize_4bit(weight.data, weight.quant_state)
+    numbers = sum(weight.quant_state.shape.numel() for weight in weights)
+    moved = numbers * (machine.NF4_BYTES + bench.card.element) / 1e12
+    note = f"{moved / took.seconds:.3g} TB/s"
+    bench.add(Row("unpacking NF4", took, moved / bench.card.weights, note=note))
+
+
+def _step(bench: Bench, name: str, loaded, micro: int, recomputes: bool | None = None) -> None:
+    """Add the row of a step, as `heal` takes it."""
     recipe = profiles.recipe(bench.name, bench.profile, steps=STEPS, warmup_steps=1)
-    cases = {
-        "as many as fit": (recipe, 16, False),
-        "one at a time": (recipe, 1, False),
-        "recomputed": (recipe, 1, True),
-        "padded": (replace(recipe, packed=False), 2, False),
-    }
-    for name, (own, micro, recomputes) in cases.items():
-        folder = Path(bench.name).with_name(f"steps {name}")
-        healed, took = heal(bench, own, folder, micro, recomputes)
-        layers = bench.num_layers - bench.block.size
-        way = healed.micro_batch, healed.recomputes
-        work = bench.loaded.healing(layers, own, micro=way)
-        one_row = healed.micro_batch == 1 and healed.recomputes  # which is what the plan counts
-        row = work.memory - bench.loaded.weights(layers) if one_row else None
-        losses = "…".join(f"{loss:.3f}" for loss in (healed.losses or [0])[:: STEPS - 1])
-        note = f"m {healed.micro_batch}{', recomputed' * healed.recomputes}, {healed.status}"
-        note += f", losses {losses}"
-        what = f"a step of 16 x {longest}, {name}"
-        if own.packed:
-            bench.planned(what, took, work, 1 / STEPS, row, note)
-        else:  # other tokens than the plan counts
-            bench.add(Row(what, took, note=note))
+    layers = bench.num_layers - bench.block.size
+    if bench.card.seconds(bench.loaded.healing(layers, recipe)) > SLOW:
+        recipe = replace(recipe, batch=FEW)
+    folder = Path(bench.name).with_name(f"steps {name}")
+    healed, took = heal(loaded, recipe, folder, micro, recomputes)
+    work = bench.loaded.healing(layers, recipe, micro=(healed.micro_batch, healed.recomputes))
+    one_row = healed.micro_batch == 1 and healed.recomputes  # which is what the plan counts
+    row = work.memory - bench.loaded.weights(layers) if one_row else None
+    losses = "…".join(f"{loss:.3f}" for loss in (healed.losses or [0])[:: STEPS - 1])
+    note = f"m {healed.micro_batch}{', recomputed' * healed.recomputes}, {healed.status}, "
+    note += f"{'joined' if healed.joined else 'PADDED'}, losses {losses}"
+    what = f"a step of {recipe.batch} x {recipe.max_tokens}, {name}"
+    bench.planned(what, took, work, 1 / STEPS, row, note)
 
 
-def heal(bench: Bench, recipe, folder: Path, micro: int, recomputes=False):
-    """Heal the cut model, from `micro` sequences at a time; return it, a step's time and peak.
+def heal(loaded, recipe, folder: Path, micro: int, recomputes: bool | None = None):
+    """Heal (model, tokenizer), `micro` sequences at a time; return it, a step's time and peak.
 
+    recomputes: whether all activations are; None: that, and fewer sequences, as memory demands.
     When memory ran out, the clock and the peak start again.
     """
-    model, tokenizer = bench.model(bench.block)
     gc.collect()
     before, begun = held(), []
 
@@ -64,9 +104,13 @@ def heal(bench: Bench, recipe, folder: Path, micro: int, recomputes=False):
             wait()
             begun.append(time.perf_counter())
 
-    only = mock.patch.object(training, "memory_fallbacks", lambda micro: [(1, True)])
-    with mock.patch.object(training, "_Watch", Timed), only if recomputes else nullcontext():
-        healed = training.heal(model, tokenizer, recipe, folder, micro)
+    way = [(min(micro, recipe.batch), recomputes)]
+    only = mock.patch.object(training, "memory_fallbacks", lambda *_: way)
+    with (
+        mock.patch.object(training, "_Watch", Timed),
+        nullcontext() if recomputes is None else only,
+    ):
+        healed = training.heal(*loaded, recipe, folder, micro)
     apart = [later - earlier for earlier, later in zip(begun, begun[1:], strict=False)]
     peak = counter().max_memory_allocated() - before if counter() else None
     return healed, Measured(min(apart, default=None), peak)
