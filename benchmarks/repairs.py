@@ -20,7 +20,7 @@ from lib.data import sets
 from lib.healing import heal, linear
 from lib.models import loading
 from lib.similarity import calibration_batches
-from replication import figures, paths, profiles, tables
+from replication import paths, profiles, tables
 from replication.beyond import repair
 from replication.measure import cache
 
@@ -67,8 +67,8 @@ def _step_seconds(model, tokenizer, block, recipe) -> float:
     return healed.seconds / STEPS
 
 
-def draw(times: pd.DataFrame) -> None:
-    """Put the times into the recorded tables of repairs, and draw figure_repair_cost.
+def record(times: pd.DataFrame) -> None:
+    """Put the times into the recorded tables of repairs.
 
     A repair that was not timed has none: the times of a recording are of different hours.
     """
@@ -81,8 +81,6 @@ def draw(times: pd.DataFrame) -> None:
         seconds = 60 * minutes.reindex(timed[["model", "block_size", "repair"]]).to_numpy()
         table.loc[repaired, "seconds"] = pd.Series(seconds, timed.index)
         tables.write(table, name, recorded)
-    figure = repair.figure_repair_cost(table)
-    figures.save(figure, "figure_repair_cost", profiles.get(profiles.RECORDED))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -93,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
     times = pd.concat([repair_times(name, turns) for name in MODELS]).round(2)
     times = times.assign(processor=cache.environment()["processor"], threads=1)
     times.to_csv(TIMED, index=False)
-    draw(times)
+    record(times)
     return 0
 
 

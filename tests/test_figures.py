@@ -1,6 +1,5 @@
 """What figures show: lines, marks, bars; read back from what is drawn."""
 
-import sys
 from itertools import product
 
 import matplotlib.pyplot as plt
@@ -11,8 +10,7 @@ from conftest import Distances
 
 from lib.blocks import BlockDistances
 from replication import figures, measure, profiles, tables
-from replication.beyond import dose, letters, repair, which_block
-from replication.figures import style
+from replication.beyond import biases, dose, letters, panels, repair
 from replication.figures.curves import in_units_of_chance
 from replication.measure import cache
 
@@ -56,12 +54,12 @@ def test_only_losses_are_drawn_in_units_of_chance():
     "status, gaps", [("not measured", [False, False]), ("diverged", [False, True, False])]
 )
 def test_a_line_passes_what_nobody_measured_and_breaks_where_measuring_failed(status, gaps):
-    table = scores(treatments=["healed"]).assign(status="ok")
+    table = scores(treatments=["unhealed"]).assign(status="ok")
     missing = (table.block_size == 8) & (table.strategy == "similarity")
     table.loc[missing, "value"] = np.nan
     table.loc[missing, "status"] = status
     (axis,) = figures.figure_6(table).axes
-    line = next(line for line in axis.lines if line.get_linestyle() == "-")
+    line = next(line for line in axis.lines if line.get_linestyle() == ":")
     drawn = np.asarray(line.get_ydata(), float)
     assert np.isnan(drawn).tolist() == gaps
 
@@ -84,6 +82,35 @@ def test_the_best_starts_are_marked_where_blocks_are_most_similar():
     (best,) = [line for line in lines if line.get_label().startswith("best start")]
     assert list(best.get_xdata()) == starts
     assert list(best.get_ydata()) == [distances.row(size).min() for size in sizes]
+
+
+def test_a_line_does_not_pass_a_size_that_was_not_measured():
+    """And the lines of one size stand side by side, the whole model in every column."""
+    sizes = {"none": [0], "similarity": [1, 3], "early exit": [1, 2]}
+    rows = [
+        {"row": "nats", "column": strategy, "line": line, "block_size": size, "value": size + 1.0}
+        for strategy, line in product(sizes, ("first", "second"))
+        for size in sizes[strategy]
+    ]
+    drawn = pd.DataFrame(rows).assign(model="m", standard_error=0.1, n=9)
+    drawn["column"] = drawn.column.where(drawn.block_size > 0)
+    looks = {"first": {"marker": "o"}, "second": {"marker": "s"}}
+    similar, early = panels.cut_panels(drawn, looks, drawn).axes
+    first, second = (container.lines[0] for container in similar.containers)
+    assert first.get_ydata().astype(float) == pytest.approx([1, 2, np.nan, 4], nan_ok=True)
+    assert first.get_xdata()[1] < 1 < second.get_xdata()[1]
+    assert early.containers[0].lines[0].get_ydata().astype(float) == pytest.approx([1, 2, 3])
+
+
+def test_a_single_healed_point_is_a_mark():
+    table = scores()
+    single = (table.treatment == "healed") & (table.block_size == 16)
+    table.loc[single, "value"] = np.nan
+    (axis,) = figures.figure_6(table.assign(status="not measured")).axes
+    (healed,) = [
+        line for line in axis.lines if line.get_linestyle() == "-" and len(line.get_xdata())
+    ]
+    assert list(healed.get_xdata()) == [0.25]
 
 
 def test_bars_are_as_long_as_the_key_says():
@@ -134,9 +161,6 @@ def test_seeds_of_one_cut_and_two_lengths_of_healing_are_not_crossed():
     assert axis.containers[0].lines[0].get_xdata().tolist() == [0.25, 0.5]
 
 
-# ---- what figures say in words: each made of data that would say it, with a signal or without ----
-
-
 def cuts(**lines) -> pd.DataFrame:
     """MMLU by letter of one model: the score of 1, 2, … layers dropped, of 10, by strategy."""
     whole = {"strategy": "none", "block_size": 0, "value": 0.5, "commonest": 0.3}
@@ -152,73 +176,6 @@ def cuts(**lines) -> pd.DataFrame:
 
 
 FALLS = [0.4, 0.35, 0.3, 0.3, 0.3]
-
-
-# ---- what figures say in words: each made of data that would say it, with a signal or without ----
-
-
-def damages(signal: bool) -> pd.DataFrame:
-    """Of 8 layers: the sixth costs most, and blocks that begin with it; and how certain that is."""
-    rows = [
-        {"block_start": start, "block_size": size, "value": 2.0 if start == 5 else 0.1 * size}
-        for start, size in product(range(8), range(1, 8))
-        if start + size <= 8
-    ]
-    return pd.DataFrame(rows).assign(model="m", n=24, standard_error=0.01 if signal else 1.0)
-
-
-def said_by_layers(signal: bool):
-    states = [
-        {"criterion": criterion, "block_start": layer, "value": 1.0 + (layer == 5)}
-        for criterion, layer in product(which_block.UPDATES, range(8))
-    ]
-    changes = pd.DataFrame(states).assign(model="m", n=24)
-    return which_block.figure_layers(damages(signal), changes)
-
-
-def said_by_doses(signal: bool):
-    rows, noise = [], np.random.default_rng(0).normal(0, 0.01 if signal else 3.0, 24)
-    losses = {
-        ("similarity", 0): 5.0,
-        ("simple", 0): 6.0,
-        ("similarity", 1): 4.0,
-        ("simple", 1): 4.1,
-    }
-    for (strategy, tokens), loss in losses.items():
-        row = {"strategy": strategy, "treatment": "healed" if tokens else "unhealed"}
-        examples = loss + (noise - noise.mean()) * (1 if strategy == "simple" else -1)
-        rows.append(row | {"tokens": tokens, "block_size": 2, "value": loss, "examples": examples})
-    whole = {
-        "strategy": "none",
-        "treatment": "unpruned",
-        "tokens": 0,
-        "block_size": 0,
-        "value": 3.0,
-    }
-    table = pd.DataFrame([whole, *rows])
-    table = table.assign(model="m", task="c4", chance=10.8, n=24, standard_error=0.1)
-    table["weights"] = [np.ones(24)] * len(table)
-    return dose.figure_dose(table, dose.gap_left(table))
-
-
-SAID = {
-    which_block: [said_by_layers],
-    dose: [said_by_doses],
-}
-
-
-@pytest.mark.parametrize("signal", [True, False])
-@pytest.mark.parametrize("draw", sum(SAID.values(), []), ids=lambda draw: draw.__name__)
-def test_no_figure_says_anything_without_a_signal(draw, signal):
-    texts = [text for axis in draw(signal).axes for text in axis.texts]
-    bold = [text for text in texts if text.get_weight() == "bold" and text.get_color() == "black"]
-    assert bool(bold) == signal
-
-
-def test_each_figure_that_says_something_is_among_them():
-    modules = [m for name, m in sys.modules.items() if name.startswith("replication.")]
-    saying = {m for m in modules if getattr(m, "finding", None) is style.finding}
-    assert saying - {style} == set(SAID)
 
 
 def test_the_model_with_most_to_lose_is_shown():
@@ -237,9 +194,10 @@ def test_a_run_of_which_only_the_map_is_left_is_drawn_as_not_measured(output, mo
     doses = measure.table(dose.doses, maps, profile)
     drawn.append(dose.figure_dose(doses, dose.gap_left(doses)))
     forms = measure.table(letters.forms, maps, profile)
-    measures = letters.measures(forms[forms.task.isin(["mmlu", "arc_easy"])])
-    drawn.append(letters.figure_measures(measures))
+    drawn.append(letters.figure_letters(forms))
+    drawn.append(letters.figure_cuts(measure.table(letters.exits, maps, profile), forms))
+    by_letter = biases.letter_measures(measure.table(biases.letter_biases, maps, profile))
+    drawn += [biases.figure_biases(by_letter), biases.figure_mechanism(by_letter)]
     drawn.append(repair.figure_repair(measure.table(repair.linear_maps, maps, profile)))
-    drawn.append(repair.figure_repair_cost(measure.table(repair.repairs, maps, profile)))
     for figure in drawn:
         assert figure.table.status.eq(tables.NotMeasured.status).all()

@@ -6,9 +6,7 @@ import pytest
 from conftest import real_task, score
 
 from replication import analysis, profiles
-from replication.beyond import books, letters
-from replication.beyond.letters import MEASURES
-from replication.measure import experiments, scores
+from replication.beyond import books
 
 SMOKE = profiles.get("smoke")
 
@@ -87,14 +85,3 @@ def test_the_forms_are_compared_at_the_same_cuts():
     shares = analysis.kept(pd.concat([by_letter, by_content]), "form").set_index("form")
     differences = shares.apart["content"].tolist()
     assert differences == pytest.approx([0, np.nan, 0], nan_ok=True)
-
-
-def test_measures_of_stored_answers_are_those_of_the_scores(output):
-    """Accuracy, margin and bits per byte as `Task.answer_stats` has them, from what was stored."""
-    unpruned = scores.table(experiments.unpruned("tiny-random", SMOKE, ["mmlu", "arc_easy"]))
-    again = letters.measures(unpruned)
-    columns = ("value", "margin", "commonest", "bits_per_byte")
-    for column, measure in zip(columns, MEASURES, strict=True):
-        mine = again[again.measure == measure].set_index("task").value
-        theirs = unpruned.set_index("task")[column]
-        np.testing.assert_allclose(mine, theirs[mine.index], atol=2e-3)

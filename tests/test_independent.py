@@ -17,6 +17,7 @@ LAYERS = {"smollm2-135m": 30, "qwen2.5-coder-1.5b": 28}
 COUNTS = {  # how much the recorded run measures of each task
     "mmlu": {"subjects": 57, "questions": 5, "shots": 5, "shot_order": 0},
     "arc_easy_test": {"questions": 2376, "shots": 0},
+    "arc_easy": {"questions": 570, "shots": 0},
     "c4": {"sequences": 96, "max_tokens": 200},
 }
 
@@ -159,6 +160,13 @@ def test_answers_without_their_bias_are_found_again(size):
     removed = np.mean(unbiased.argmax(1) == answers)
     assert theirs["accuracy, biases removed"] == pytest.approx(removed)
     assert theirs["AUC of a letter"] == pytest.approx(area(loglikelihoods, answers))
+    means = np.sort((loglikelihoods - loglikelihoods.mean(axis=1)[:, None]).mean(axis=0))
+    assert theirs["preference"] == pytest.approx(means[-1] - means[-2])
+    is_right = np.eye(4, dtype=bool)[answers]
+    right, wrong = unbiased[is_right], unbiased[~is_right]
+    separation = right.mean() - wrong.mean()
+    assert theirs["signal"] == pytest.approx(separation)
+    assert theirs["d′"] == pytest.approx(separation / np.sqrt((right.var() + wrong.var()) / 2))
 
 
 @pytest.mark.parametrize("size", [0, 6])
@@ -190,12 +198,16 @@ def test_the_recorded_verdicts_are_found_again():
     from lib.models import registry
     from scripts import readme
 
-    statistics = {(v.model, v.claim): v.statistic for v in readme._verdicts()}
+    statistics = {(v.model, v.claim, v.task): v.statistic for v in readme._verdicts()}
+    no_questions = {key[:2]: value for key, value in statistics.items() if key[2] in ("", "c4")}
     compared = 0
-    for model, task in (("smollm2-135m", "arc_easy_test"), ("qwen2.5-coder-1.5b", "mmlu")):
+    judged = [("smollm2-135m", "arc_easy_test"), ("qwen2.5-coder-1.5b", "mmlu")]
+    for model, task in [*judged, ("qwen2.5-coder-1.5b", "arc_easy")]:
         for part, value in recomputed(model, task).items():
-            theirs = statistics.get((registry.label(model), part), np.nan)
+            label = registry.label(model)
+            others = no_questions.get((label, part), np.nan)
+            theirs = statistics.get((label, part, task), others)
             if np.isfinite(theirs):
                 assert value == pytest.approx(theirs, abs=0.005), (model, part)
                 compared += 1
-    assert compared >= 10
+    assert compared >= 13

@@ -100,6 +100,50 @@ def test_the_error_of_the_auc_is_that_of_repetitions():
     assert np.mean(errors) == pytest.approx(np.std(means, ddof=1), rel=0.3)
 
 
+def test_signal_and_preference_are_those_that_were_made_up():
+    """Right letters 1.5 nats higher, each with a spread of 1 about a mean of its question."""
+    biased, answers = made_up(1.5, BIAS)
+    letter, preference = biases.preferred(biased, WEIGHTS)
+    assert letter == 1
+    assert preference.mean() == pytest.approx(5, abs=0.1)
+    unbiased = biases.without_bias(biased, WEIGHTS)
+    assert biases.signal(unbiased, answers).mean() == pytest.approx(1.5, abs=0.1)
+    influences = biases.d_prime(unbiased, answers)
+    assert influences.mean() == pytest.approx(1.5 / np.sqrt(0.75), abs=0.1)
+    twice = biases.d_prime(2 * unbiased, answers)
+    assert twice == pytest.approx(influences)
+
+
+@pytest.mark.parametrize("statistic", [biases.signal, biases.d_prime])
+def test_the_errors_of_signal_and_d_prime_are_those_of_repetitions(statistic):
+    means, errors = [], []
+    for seed in range(40):
+        loglikelihoods, answers = made_up(1.0, seed=seed)
+        influences = statistic(biases.without_bias(loglikelihoods, WEIGHTS), answers)
+        means.append(influences.mean())
+        errors.append(influences.std() / np.sqrt(N))
+    assert np.mean(errors) == pytest.approx(np.std(means, ddof=1), rel=0.3)
+
+
+def test_the_model_that_knows_most_is_drawn():
+    """Its paired gains: here its answers without a bias minus those with one."""
+    cut = {"strategy": "early exit", "treatment": "unhealed", "block_size": 2}
+    plain, answers = made_up(1.5)
+    biased, _ = made_up(1.5, BIAS)
+    nothing, of_nothing = made_up(0.0)
+    table = [score(plain, answers), score(biased, answers, **cut)]
+    table += [score(nothing, of_nothing, model="n", **more) for more in ({}, cut)]
+    measured = biases.letter_measures(pd.DataFrame(table))
+    figure = biases.figure_biases(measured)
+    assert set(figure.table.model) == {"m"}
+    (axis,) = figure.axes
+    (drawn,) = (container.lines[0].get_ydata() for container in axis.containers)
+    unbiased = biases.without_bias(biased, WEIGHTS)
+    gain = biases.correct(unbiased, answers) - biases.correct(biased, answers)
+    assert drawn == pytest.approx([0, np.nan, gain.mean()], abs=0.02, nan_ok=True)
+    assert drawn[2] == pytest.approx(gain.mean())
+
+
 def test_beside_healing_compares_on_the_same_questions():
     """Made up: healing restores the balance of the letters, and nothing else."""
     plain, answers = made_up(1.5)
@@ -186,17 +230,3 @@ def test_cuts_keep_none_one_two_or_three_of_the_last_layers():
     for kept, strategy in last_layers.KEPT.items():
         stops = {r.block.stop for r in requests if r.labels["strategy"] == strategy}
         assert stops == {28 - kept}
-
-
-def test_the_loss_of_a_cut_is_that_of_its_block_in_the_damage_map():
-    blocks = [(l, n) for n in range(1, 6) for l in range(6 - n + 1)]
-    damages = pd.DataFrame(blocks, columns=["block_start", "block_size"])
-    damages["model"] = "m"
-    damages["value"] = 10 * damages.block_start + damages.block_size
-    scores = pd.DataFrame({"model": ["m"], "block_size": [2]})
-    losses = last_layers.losses(damages, scores)
-    losses = losses.set_index(["strategy", "block_size"]).value
-    kept = last_layers.KEPT
-    assert losses[kept[0], 2] == 42
-    assert losses[kept[1], 1] == 41
-    assert losses[kept[3], 2] == 12

@@ -12,16 +12,23 @@ that; each is of the stored log-likelihoods, no model is run.
   questions is taken. No label is used.
 - AUC of a letter: how often a letter is likelier, compared with the other letters of its question,
   where it is right than where it is wrong. 0.5: it knows nothing. A bias moves nothing here.
+
+Three more say how the letters change (in nats; a letter's log-likelihood is relative to the mean of
+its question's letters):
+
+- preference: of the letter that is likeliest on average, minus the next likeliest. It is what all
+  questions have in common.
+- signal: of the right letter minus the mean of the wrong ones, biases removed.
+- d′: the signal over the standard deviation of a letter: the root of the mean of two variances over
+  questions, of right letters and of wrong ones.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from lib.data import prompts, sets
 from lib.evaluation import KINDS, accuracy_with_ties, weighted_mean
@@ -30,14 +37,8 @@ from replication.analysis.answers import auc_influences
 from replication.analysis.bootstrap import paired
 from replication.analysis.curves import SIGNAL, transitions
 from replication.beyond.letters import healed_depths
-from replication.beyond.panels import label_rows, line
-from replication.figures.style import (
-    STYLE,
-    WIDTH,
-    colour,
-    finished,
-    nothing_measured,
-)
+from replication.beyond.panels import cut_panels
+from replication.figures.style import colour
 from replication.measure.experiments import cuts, healed, unpruned
 from replication.measure.request import Request, grouped
 from replication.profiles import Profile
@@ -69,7 +70,9 @@ MOST = {"early exit": 10, "similarity": 6}  # layers dropped
 FOLDS = 5  # of questions, by their number
 LETTERS = 4  # options of a question
 ACCURACY, UNBIASED, AUC = "accuracy", "accuracy, biases removed", "AUC of a letter"
-MEASURES = {ACCURACY: 1 / LETTERS, UNBIASED: 1 / LETTERS, AUC: 0.5}  # what knowing nothing scores
+CHANCE = {ACCURACY: 1 / LETTERS, UNBIASED: 1 / LETTERS, AUC: 0.5}  # what knowing nothing scores
+GAIN, PREFERENCE, SEPARATION = "gain of removing biases", "preference", "signal"
+D_PRIME = "d′"
 
 
 def letter_biases(name: str, distances, profile: Profile) -> list[Request]:
@@ -128,31 +131,39 @@ def answers_by_letter(score: Mapping) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def letter_measures(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return MEASURES of every score by letter, a row a score and measure.
+    """Return every score by letter by all measures of this file, a row a score and measure.
 
     scores: of tasks whose choices are letters. value, standard_error and examples are those of the
-    measure; chance is what knowing nothing scores. share: of the commonest answer, before and after
-    its bias is removed.
+    measure (GAIN: accuracy, paired on the questions); chance is what knowing nothing scores, of
+    the measures of CHANCE. share: of the commonest answer, before and after its bias is removed.
+    letter: the number of the preferred one. gap: how far the AUC is above one half, in standard
+    errors. Where nothing is measured, the scores themselves, of no measure.
     """
     rows = []
     for score in scores[scores.choices.notna()].to_dict("records"):
         loglikelihoods, answers, weights = answers_by_letter(score)
         unbiased = without_bias(loglikelihoods, weights)
-        examples = (
-            correct(loglikelihoods, answers),
-            correct(unbiased, answers),
-            letter_auc(loglikelihoods, answers),
-        )
-        shares = [commonest_share(of, weights) for of in (loglikelihoods, unbiased)]
-        shares.append(shares[0])
-        for (measure, chance), values, share in zip(
-            MEASURES.items(), examples, shares, strict=True
-        ):
-            row = score | {"measure": measure, "examples": values, "weights": weights}
+        letter, preference = preferred(loglikelihoods, weights)
+        before, after = correct(loglikelihoods, answers), correct(unbiased, answers)
+        by_measure = {
+            ACCURACY: before,
+            UNBIASED: after,
+            AUC: letter_auc(loglikelihoods, answers),
+            GAIN: after - before,
+            PREFERENCE: preference,
+            SEPARATION: signal(unbiased, answers),
+            D_PRIME: d_prime(unbiased, answers),
+        }
+        auc, error = weighted_mean(by_measure[AUC], weights)
+        of_score = score | {"weights": weights, "letter": letter, "gap": (auc - 0.5) / error}
+        share = commonest_share(loglikelihoods, weights)
+        shares = {UNBIASED: commonest_share(unbiased, weights)}
+        for measure, values in by_measure.items():
+            row = of_score | {"measure": measure, "examples": values, "n": len(values)}
             row["value"], row["standard_error"] = weighted_mean(values, weights)
-            row |= {"n": len(values), "chance": chance, "floor": np.nan, "majority": np.nan}
-            rows.append(row | {"share": share})
-    return pd.DataFrame(rows)
+            row |= {"chance": CHANCE.get(measure, np.nan), "floor": np.nan, "majority": np.nan}
+            rows.append(row | {"share": shares.get(measure, share)})
+    return pd.DataFrame(rows) if rows else scores.assign(measure=None, gap=np.nan)
 
 
 def beside_healing(measured: pd.DataFrame) -> pd.DataFrame:
@@ -162,6 +173,7 @@ def beside_healing(measured: pd.DataFrame) -> pd.DataFrame:
     difference: biases removed without healing, minus healed as answered, paired on the questions,
     with its standard error.
     """
+    measured = measured[measured.measure.isin(CHANCE)]
     versions = measured.treatment + ", " + measured.measure
     versions = measured.assign(task=measured.questions, version=versions)
     pruned = versions[versions.block_size > 0].drop(columns="treatment")
@@ -173,20 +185,19 @@ def beside_healing(measured: pd.DataFrame) -> pd.DataFrame:
     return apart.join(values).join(unpruned.rename("unpruned"))
 
 
-def knowing(measured: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of models whose unpruned letters have a signal; all rows if no model's have.
-
-    A signal: an AUC at least curves.SIGNAL standard errors above one half, on some question set.
-    """
-    whole = measured[(measured.block_size == 0) & (measured.measure == AUC)]
-    signal = whole.value - whole.chance >= SIGNAL * whole.standard_error
-    known = measured.model.isin(whole.model[signal])
-    return measured[known] if known.any() else measured
+def knowing_most(measured: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the pruned model whose unpruned letters have the largest gap."""
+    pruned = measured.model[measured.block_size > 0]
+    whole = measured[(measured.block_size == 0) & measured.model.isin(pruned)]
+    by_gap = whole.sort_values("gap", na_position="first")
+    return measured[measured.model.isin(by_gap.model.tail(1))]
 
 
 def halves(measured: pd.DataFrame) -> pd.DataFrame:
-    """Return where half of each measure's lead over guessing is lost, as `curves.transitions`."""
-    lines = measured.groupby(["measure", "questions"], sort=False)
+    """Return where half of the lead over guessing is lost by each measure of CHANCE, as
+    `curves.transitions`."""
+    of_chance = measured[measured.measure.isin(CHANCE)]
+    lines = of_chance.groupby(["measure", "questions"], sort=False)
     halves = {line: transitions(rows) for line, rows in lines}
     return pd.concat(halves, names=["measure", "questions"]).reset_index(level=(0, 1))
 
@@ -239,50 +250,92 @@ def letter_auc(loglikelihoods: np.ndarray, answers: np.ndarray) -> np.ndarray:
     return influences
 
 
-# ---- the figure -----------------------------------------------------------------------------
+def preferred(loglikelihoods: np.ndarray, weights: np.ndarray) -> tuple[int, np.ndarray]:
+    """Return the letter that is likeliest on average, and by how much it leads the next likeliest:
+    (n,) nats, whose mean is the preference."""
+    relative = loglikelihoods - loglikelihoods.mean(axis=1, keepdims=True)
+    *_, second, first = np.average(relative, axis=0, weights=weights).argsort()
+    return int(first), relative[:, first] - relative[:, second]
 
-DRAWN = {ACCURACY: ("as answered", "0.45"), UNBIASED: ("biases removed", colour("letters"))}
-LINES = {"recorded": ("-", "o"), "other": ("--", "D")}  # of each set of questions
+
+def signal(unbiased: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    """Return the right letter's log-likelihood minus the mean of the wrong ones: (n,) nats."""
+    right, wrong = _right_and_wrong(unbiased, answers)
+    return right - wrong.mean(axis=1)
+
+
+def d_prime(unbiased: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    """Return influences (n,) whose mean is d′: their spread gives its standard error."""
+    right, wrong = _right_and_wrong(unbiased, answers)
+    separation = right.mean() - wrong.mean()
+    squares = (right - right.mean()) ** 2 + ((wrong - wrong.mean()) ** 2).mean(axis=1)
+    variances = squares / 2
+    spread = np.sqrt(variances.mean())
+    value = separation / spread
+    of_means = (right - wrong.mean(axis=1) - separation) / spread
+    of_variances = value / 2 * (variances / variances.mean() - 1)
+    return value + of_means - of_variances
+
+
+def _right_and_wrong(unbiased: np.ndarray, answers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the log-likelihoods of the right letters, (n,), and of the wrong ones, (n, letters -
+    1)."""
+    is_right = answers[:, None] == np.arange(unbiased.shape[1])
+    return unbiased[is_right], unbiased[~is_right].reshape(len(answers), -1)
+
+
+# ---- the figures ----------------------------------------------------------------------------
+
+NATS = {SEPARATION, PREFERENCE}  # the measures that share an axis
+SHADE = {"color": colour("letters"), "ms": 4}
+SETS = {  # of each set of questions: the marker, hollow but for the first
+    "recorded": {"marker": "o"},
+    "other": {"marker": "D", "mfc": "white"},
+    "ARC-Easy": {"marker": "s", "mfc": "white"},
+}
+STYLES = {  # of each measure that figure_mechanism draws
+    SEPARATION: SHADE | {"ls": "-"},
+    D_PRIME: SHADE | {"ls": "-"},
+    PREFERENCE: {"color": "black", "ls": ":", "ms": 4},
+}
 
 
 def figure_biases(measured: pd.DataFrame) -> Figure:
-    """Draw MMLU as it is and with biases removed, a column a model and cut.
-
-    measured: of letter_measures. Below: the share of questions that get the letter which is chosen
-    most, as the model answers. A model whose letters know nothing has no column, unless that holds
-    of all models. The model that knows most comes first.
-    """
-    table = knowing(measured[measured.value.notna()])
-    cut = table[table.block_size > 0]
-    whole = table[(table.block_size == 0) & (table.measure == AUC)]
-    known = whole.groupby("model").value.max()
-    columns = list(cut.groupby(["model", "strategy"], sort=False).groups)
-    columns.sort(key=lambda column: -known[column[0]])
-    if not columns:
-        return nothing_measured(measured)
-    size = max(WIDTH, 1.9 * len(columns)), 4.4
-    grid = {"squeeze": False, "sharex": "col", "sharey": "row", "height_ratios": (3, 1)}
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(2, len(columns), figsize=size, **grid)
-        for (above, below), (model, strategy) in zip(axes.T, columns, strict=True):
-            of_model = table[table.model == model]
-            _panels(above, below, of_model[of_model.strategy.isin(["none", strategy])])
-            above.set_title(f"{registry.label(model)}\n{strategy}", loc="left")
-            below.set_xlabel("layers dropped")
-            below.xaxis.set_major_locator(MaxNLocator(integer=True))
-        label_rows(figure, axes, ("MMLU accuracy", "share of the\ncommonest letter"))
-        axes[1, 0].set_ylim(0, 1.05)
-        return finished(figure, measured, legend="bars: 95 %")
+    """Draw what the removal of biases adds to the accuracy of the model that knows most: paired
+    gains, a row a task and a column a cut. measured: of letter_measures."""
+    table = knowing_most(measured)
+    gains = table[table.measure == GAIN]
+    tasks = gains.questions.where(gains.questions == "ARC-Easy", "MMLU")
+    drawn = gains.assign(row="gain in accuracy,\n" + tasks, line=gains.questions + " questions")
+    looks = {
+        f"{questions} questions": SHADE | {"ls": "none"} | marker
+        for questions, marker in SETS.items()
+    }
+    return _figure(drawn, looks, table, sharey="all")
 
 
-def _panels(above, below, panel: pd.DataFrame) -> None:
-    above.axhline(panel.chance.iloc[0], color="grey", ls=(0, (5, 3)), lw=1, label="chance")
-    for measure, (name, shade) in DRAWN.items():
-        for questions, scores in panel[panel.measure == measure].groupby("questions", sort=False):
-            style, marker = LINES[questions]
-            look = {"color": shade, "ls": style, "marker": marker}
-            line(above, scores, "block_size", f"{name}, {questions} questions", ms=3.5, **look)
-            if measure == ACCURACY:
-                scores = scores.sort_values("block_size")
-                below.plot(scores.block_size, scores.share, ms=3, **look)
-    above.set_title(f"n = {panel.n.max():.0f}", loc="right", fontsize=7)
+def figure_mechanism(measured: pd.DataFrame) -> Figure:
+    """Draw signal, preference and d′ of MMLU by letter, of the model that knows most: a column a
+    cut, the whole model at 0. measured: of letter_measures; the table has its other tasks, too."""
+    table = knowing_most(measured)
+    table = table[table.measure.isin(STYLES)]
+    drawn = table[table.questions.isin(QUESTIONS)]
+    rows = drawn.measure.where(~drawn.measure.isin(NATS), "nats")
+    drawn = drawn.assign(row=rows, line=drawn.measure + ", " + drawn.questions + " questions")
+    looks = {
+        f"{measure}, {questions} questions": style | SETS[questions]
+        for measure, style in STYLES.items()
+        for questions in QUESTIONS
+    }
+    return _figure(drawn, looks, table)
+
+
+def _figure(drawn: pd.DataFrame, looks: dict, table: pd.DataFrame, **kwargs) -> Figure:
+    """Draw panels of one model, a column a cut; says so where its letters have no signal."""
+    silent = (table.block_size == 0) & (table.gap < SIGNAL)
+    name = drawn.model.map(registry.label) + (" (no signal)" if silent.any() else "")
+    columns = (name + "\n" + drawn.strategy).where(drawn.block_size > 0)
+    figure = cut_panels(drawn.assign(column=columns), looks, table, **kwargs)
+    for axis in figure.axes:
+        axis.axhline(0, color="grey", lw=1)
+    return figure

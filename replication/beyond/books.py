@@ -8,14 +8,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.data import encoding, prompts, sets
-from lib.evaluation import KINDS, QUESTIONS, Kind, bits_per_byte
+from lib.evaluation import KINDS, QUESTIONS, Kind, bits_per_byte, weighted_mean
 from lib.models import registry
 from replication.beyond import last_layers
+from replication.beyond.panels import cut_panels
 from replication.figures.curves import TASKS, grid
+from replication.figures.style import colour
 from replication.measure.experiments import cuts, unpruned
 from replication.measure.request import Request
 from replication.profiles import Profile
@@ -59,6 +62,7 @@ KINDS |= {
 }
 
 STORIES = ("mmlu", "hellaswag", "gsm8k_bpb")  # of the profile's main model
+CUTS = {"similarity": "o", "early exit": "^"}  # and their markers
 
 
 def books(name: str, distances, profile: Profile) -> list[Request]:
@@ -85,14 +89,38 @@ def stories(name: str, distances, profile: Profile) -> list[Request]:
     fewer = replace(profile, hellaswag_questions=few)
     sizes = last_layers.sizes(distances.num_layers, profile)
     requested = unpruned(name, fewer, STORIES)
-    return requested + cuts(name, distances, fewer, STORIES, ["similarity", "early exit"], sizes)
+    return requested + cuts(name, distances, fewer, STORIES, CUTS, sizes)
+
+
+def changes(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the scores of cuts minus those of the whole model, paired on the questions."""
+    there = scores[scores.value.notna()]
+    whole = there[there.block_size == 0].set_index("task").examples
+    rows = []
+    pruned = there[(there.block_size > 0) & there.task.isin(whole.index)]
+    for row in pruned.to_dict("records"):
+        examples = np.subtract(row["examples"], whole[row["task"]])
+        value, error = weighted_mean(examples, np.asarray(row["weights"], float))
+        rows.append(row | {"examples": examples, "value": value, "standard_error": error})
+    return pd.DataFrame(rows) if rows else scores
 
 
 def figure_stories(scores: pd.DataFrame) -> Figure:
-    """Draw one model, unhealed: what each of two cuts does to letters, to stories and to sums."""
-    table = scores.assign(panel=scores.model.map(registry.label))
-    titles = table.task.map(TASKS)
-    return grid(table, titles, "strategy", row="panel", sharey=False)
+    """Draw what each of two cuts changes in letters, in stories and in sums of one model, paired
+    with the whole one."""
+    table = changes(scores)
+    names = "change of\n" + table.model.map(registry.label)
+    drawn = table.assign(
+        row=names, column=table.task.map(TASKS).str.replace(", ", ",\n"), line=table.strategy
+    )
+    looks = {name: {"color": colour(name), "marker": marker} for name, marker in CUTS.items()}
+    figure = cut_panels(drawn, looks, table, sharey=False)
+    accuracies = [axis for axis in figure.axes if "accuracy" in axis.get_title("left")]
+    for axis in figure.axes:
+        axis.axhline(0, color="grey", lw=1)
+    for axis in accuracies[1:]:
+        axis.sharey(accuracies[0])
+    return figure
 
 
 def figure_books(scores: pd.DataFrame) -> Figure:

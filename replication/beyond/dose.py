@@ -18,7 +18,6 @@ from replication.beyond.panels import label_rows, line
 from replication.figures.style import (
     STYLE,
     WIDTH,
-    finding,
     finished,
     nothing_measured,
 )
@@ -127,7 +126,6 @@ def figure_dose(doses: pd.DataFrame, gaps: pd.DataFrame) -> Figure:
             lowest = [axis for axis in column if axis in figure.axes][-1]
             lowest.set_xlabel("tokens of healing")
             lowest.tick_params(labelbottom=True)
-        _say_what_is_left(dict(zip(sizes, axes[2], strict=True)), gaps)
         return finished(figure, drawn, legend="bars: 95 %")
 
 
@@ -163,14 +161,3 @@ def _gap(axis, gaps: pd.DataFrame) -> None:
     style = {"color": "black", "marker": "o", "ms": 4, "elinewidth": 0.8}
     axis.errorbar(gaps.tokens, gaps.share, bars, **style)
     axis.axhline(0, color="0.5", lw=0.8)
-
-
-def _say_what_is_left(axes: dict, gaps: pd.DataFrame) -> None:
-    """Write the share of the gap that the longest healing leaves, at the size where it is least, if
-    it is less than half."""
-    healed = gaps[(gaps.tokens > 0) & gaps.share.notna()].sort_values("tokens")
-    last = healed.groupby("block_size").tail(1)
-    for row in last.nsmallest(1, "share").itertuples():
-        if row.share < 0.5:
-            text = f"{row.share:.0%} of the\ngap is left"
-            finding(axes[row.block_size], text, (row.tokens, row.share), (10, 55))

@@ -8,21 +8,14 @@ reads the first token's state as the whole model has it (`FirstTokenPatched`).
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.blocks import Block
 from lib.models import registry
 from replication.beyond.letters import FORMS
-from replication.beyond.panels import line
-from replication.figures.style import (
-    STYLE,
-    WIDTH,
-    colour,
-    finished,
-    nothing_measured,
-)
+from replication.beyond.panels import cut_panels
+from replication.figures.style import colour
 from replication.measure import request
 from replication.measure.experiments import unpruned
 from replication.measure.request import Request, score
@@ -41,12 +34,14 @@ PANELS = {  # columns questions and form, and what the panel is called
     ("arc_easy", "letters"): "ARC-Easy\nby letter",
     ("arc_easy", "content"): "ARC-Easy\nby content",
 }
+KEPT_BY = {"early exit": KEPT[0], "simple": KEPT[1]}
 LOOKS = {
-    KEPT[0]: (colour("early exit"), "o", "-"),
-    KEPT[1]: (colour("simple"), "s", "-"),
-    KEPT[2]: ("0.6", "^", "-"),
-    KEPT[3]: ("0.2", "v", "-"),
-    PATCHED: ("black", "x", "none"),
+    KEPT[0]: {"color": colour("early exit"), "marker": "^"},
+    KEPT[1]: {"color": colour("simple"), "marker": "s"},
+    "none": {"color": "black", "marker": "o", "label": "whole model"},
+    KEPT[2]: {"color": "0.45", "marker": "o", "mfc": "white"},
+    KEPT[3]: {"color": "black", "marker": "D"},
+    PATCHED: {"color": colour("simple"), "marker": "x"},
 }
 
 
@@ -113,62 +108,22 @@ def blocks(layers: int, kept: int, sizes: list[int]) -> list[Block]:
     return [Block(layers - kept - n, n) for n in sizes if n + kept < layers]
 
 
-def losses(damages: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
-    """Return the rise of the C4 loss of the same cuts, from the damage map; columns as of `scores`.
+def figure_last_layers(scores: pd.DataFrame, exits: pd.DataFrame) -> Figure:
+    """Draw one model's answers against the layers dropped, a mark for each number of last layers
+    that are kept, the whole model at 0.
 
-    damages: of damage.measure; scores: of `requests`.
+    scores: of `requests`; exits: of `letters.exits`, whose scores of MMLU add the sizes between.
     """
-    (name, *_) = scores.model
-    of_model = damages[damages.model == name]
-    layers = of_model.block_size.max() + 1
-    kept = layers - of_model.block_start - of_model.block_size
-    kept = kept.sort_values(kind="stable")
-    cuts = of_model.loc[kept.index].assign(strategy=kept.map(KEPT), questions="c4", form="loss")
-    cuts = cuts[cuts.strategy.notna() & (cuts.block_size <= scores.block_size.max())]
-    return cuts.assign(treatment="unhealed")
-
-
-def figure_last_layers(scores: pd.DataFrame, damages: pd.DataFrame) -> Figure:
-    """Draw one model's answers and loss against the layers dropped, a line for each number of last
-    layers that are kept. Bars: 95 %.
-
-    scores: of `requests`; damages: of damage.measure.
-    """
-    measured = scores[scores.value.notna()]
-    if not (measured.block_size > 0).any():
-        return nothing_measured(scores)
-    rises = losses(damages, measured)
-    cuts = measured[measured.block_size > 0]
-    panels = [panel for panel in PANELS if len(_of_panel(cuts, panel))]
-    with plt.rc_context(STYLE):
-        size = max(WIDTH, 1.9 * (len(panels) + 1)), 3.1
-        figure, axes = plt.subplots(1, len(panels) + 1, figsize=size)
-        for axis, panel in zip(axes, panels, strict=False):
-            of_panel = _of_panel(measured, panel)
-            for whole in of_panel[of_panel.block_size == 0].itertuples():
-                axis.axhline(whole.value, color="black", ls="--", lw=1, label="unpruned")
-                axis.axhline(whole.floor, color="grey", ls="-.", lw=1, label="floor")
-            _lines(axis, of_panel)
-            axis.set_title(PANELS[panel], loc="left")
-            axis.set_title(f"n = {of_panel.n.max():.0f}", loc="right", fontsize=7)
-        _lines(axes[-1], rises)
-        axes[-1].set_title("rise of the C4\nloss (nats)", loc="left")
-        axes[0].set_ylabel(f"accuracy of\n{registry.label(measured.model.iloc[0])}")
-        table = pd.concat([measured, rises])
-        return finished(figure, table, legend="bars: 95 %")
-
-
-def _of_panel(scores: pd.DataFrame, panel: tuple[str, str]) -> pd.DataFrame:
-    questions, form = panel
-    return scores[(scores.questions == questions) & (scores.form == form)]
-
-
-def _lines(axis, scores: pd.DataFrame) -> None:
-    """Draw a line for each number of layers that are kept."""
-    for strategy, (shade, marker, style) in LOOKS.items():
-        of_cut = scores[scores.strategy == strategy]
-        if len(of_cut):
-            look = {"color": shade, "marker": marker, "ls": style, "ms": 3.5, "lw": 1}
-            line(axis, of_cut, "block_size", strategy, **look)
-    axis.set_xlabel("layers dropped")
-    axis.set_xticks(sorted(set(scores.block_size[scores.block_size > 0])))
+    same = (exits.task == "mmlu") & exits.model.isin(scores.model)
+    same &= exits.strategy.isin(KEPT_BY) & (exits.block_size <= scores.block_size.max())
+    between = exits[same].assign(questions="mmlu", form="letters")
+    between = between.assign(strategy=between.strategy.map(KEPT_BY))
+    table = pd.concat([scores, between])
+    table = table.drop_duplicates(["questions", "form", "strategy", "block_size"])
+    panels = zip(table.questions, table.form, strict=True)
+    drawn = table.assign(
+        row="accuracy of\n" + table.model.map(registry.label),
+        column=[PANELS[panel] for panel in panels],
+        line=table.strategy,
+    )
+    return cut_panels(drawn, LOOKS, table)

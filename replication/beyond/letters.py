@@ -2,19 +2,18 @@
 
 Notebook 10. The same questions asked by letter, as the paper asks them, and by content: by the
 likelihood of each answer's text. Between both: the options are listed, and their text counts. Along
-three kinds of cut, and by four measures.
+three kinds of cut.
 """
 
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.blocks import WITH_EXIT
 from lib.data import encoding, prompts
-from lib.evaluation import KINDS, weighted_mean
+from lib.evaluation import KINDS
 from lib.models import registry
 from replication.analysis import curves
 from replication.figures.curves import TASKS, grid
@@ -60,8 +59,6 @@ KINDS["arc_easy_letters"] = replace(
 KINDS["arc_easy_listed"] = replace(ARC_EASY, build=partial(prompts.arc_easy, form=by_listed_text))
 TASK_VERSIONS["mmlu_content"] = 1  # its blind prompt, too
 
-MEASURES = ("accuracy", "margin (nats)", "share of the commonest answer", "bits per byte")
-
 
 def forms(name: str, distances, profile: Profile) -> list[Request]:
     """Return the same questions asked both ways, after as many solved examples, of the models to
@@ -98,54 +95,13 @@ def exits(name: str, distances, profile: Profile) -> list[Request]:
     return unhealed(name, distances, profile, QA[::2], WITH_EXIT)
 
 
-# ---- the statistics -------------------------------------------------------------------------
-
-
-def measures(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return the same answers by four measures, a row a score and measure.
-
-    All are of the stored log-likelihoods. accuracy: the threshold that the paper looks at. margin:
-    log-likelihood of the right choice minus that of the best wrong one, mean. share of the
-    commonest answer: how often the place is chosen that is chosen most. bits per byte: of the right
-    choice. Columns value, standard_error and examples are those of the measure; a score that is
-    missing is missing by every measure.
-    """
-    rows = []
-    for score in scores[scores.choices.notna() | scores.value.isna()].to_dict("records"):
-        by_measure = _by_measure(score) if pd.notna(score["value"]) else {}
-        for measure in MEASURES:
-            row = score | {"measure": measure}
-            if by_measure:
-                examples = by_measure[measure]
-                value, error = weighted_mean(examples, np.asarray(score["weights"], float))
-                row |= {"value": value, "standard_error": error, "examples": examples}
-            if measure != "accuracy":  # chance and floor are accuracies
-                row |= dict.fromkeys(("chance", "majority", "floor"), np.nan)
-            rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def _by_measure(score: dict) -> dict[str, np.ndarray]:
-    """Return the value of each question of a score by each of MEASURES."""
-    weights = np.asarray(score["weights"], float)
-    pairs = list(zip(score["choices"], score["answers"], strict=True))
-    chosen = np.array([choices.argmax() for choices, _ in pairs])
-    right = np.array([choices[answer] for choices, answer in pairs])
-    best_wrong = np.array([np.delete(choices, answer).max() for choices, answer in pairs])
-    commonest = np.bincount(chosen, weights).argmax()
-    bits = -right / np.log(2)
-    bytes_per_question = np.average(bits, weights=weights) / score["bits_per_byte"]
-    return {
-        "accuracy": np.asarray(score["examples"], float),
-        "margin (nats)": right - best_wrong,
-        "share of the commonest answer": 1.0 * (chosen == commonest),
-        "bits per byte": bits / bytes_per_question,
-    }
-
-
 # ---- the figures ----------------------------------------------------------------------------
 
-FORMS_OF_CUTS = {"mmlu": "MMLU by letter", "arc_easy": "ARC-Easy by content"}
+FORMS_OF_CUTS = {  # of a task: the panel
+    "arc_easy_letters": "ARC-Easy by letter",
+    "arc_easy": "ARC-Easy by content",
+    "mmlu": "MMLU by letter",
+}
 
 
 def clearest(scores: pd.DataFrame, by: list[str]) -> pd.DataFrame:
@@ -159,18 +115,6 @@ def clearest(scores: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     return scores if lowest.empty else scores[groups == lowest.idxmax()]
 
 
-def figure_measures(measured: pd.DataFrame) -> Figure:
-    """Draw the same answers of one model by four measures, a row a task; measured: of
-    `measures`."""
-    accuracies = measured[measured.measure == "accuracy"]
-    (name, *_) = clearest(accuracies, ["model"]).model
-    table = measured[measured.model == name]
-    tasks = table.task.map(TASKS).str.removesuffix(" accuracy")
-    table = table.assign(panel=f"{registry.label(name)}\n" + tasks)
-    titles = table.measure.replace("share of the commonest answer", "commonest")
-    return grid(table, titles, "strategy", row="panel", sharey=False)
-
-
 def figure_letters(scores: pd.DataFrame) -> Figure:
     """Draw the same questions by letter and by content, a column a strategy: of the model and the
     question set that both forms tell most of."""
@@ -181,11 +125,14 @@ def figure_letters(scores: pd.DataFrame) -> Figure:
     return grid(table, titles, "variant", row="panel")
 
 
-def figure_cuts(scores: pd.DataFrame) -> Figure:
-    """Draw one model that can answer by letter, unhealed, with three kinds of cut: MMLU by letter,
-    ARC-Easy by content."""
+def figure_cuts(exits: pd.DataFrame, forms: pd.DataFrame) -> Figure:
+    """Draw one model that can answer by letter, unhealed, with three kinds of cut: the same
+    questions of ARC-Easy by letter and by content, and MMLU by letter.
+
+    exits, forms: scores of these; of the first MMLU, of the second ARC-Easy.
+    """
+    of_arc = forms.task.isin(FORMS_OF_CUTS) & (forms.questions == "arc_easy")
+    scores = pd.concat([forms[of_arc & (forms.treatment != "healed")], exits[exits.task == "mmlu"]])
     table = clearest(scores, ["model"])
-    shots = table.shots.map("{:.0f}-shot".format)
-    titles = table.task.map(FORMS_OF_CUTS) + ", " + shots
     table = table.assign(panel="accuracy of\n" + table.model.map(registry.label))
-    return grid(table, titles, "strategy", row="panel")
+    return grid(table, table.task.map(FORMS_OF_CUTS), "strategy", row="panel")

@@ -1,19 +1,72 @@
-"""What the figures of our questions share: lines with bars, and labels of rows."""
+"""What the figures of our questions share: lines with bars, panels of cuts, and labels of rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from replication.figures.style import NORMAL
+from replication.figures.style import (
+    NORMAL,
+    STYLE,
+    finished,
+    nothing_measured,
+    panel_grid,
+)
 
 
 def line(axis, scores: pd.DataFrame, x: str, label: str, **style) -> None:
-    """Draw scores against their column `x`, with 95 % intervals as bars."""
+    """Draw scores against their column `x`, with 95 % intervals as bars: of their columns low and
+    high, or of their standard errors."""
     scores = scores.sort_values(x)
-    bars = NORMAL * scores.standard_error
+    if "low" in scores:
+        bars = scores.value - scores.low, scores.high - scores.value
+    else:
+        bars = NORMAL * scores.standard_error
     axis.errorbar(scores[x], scores.value, bars, label=label, elinewidth=0.8, **style)
+
+
+def cut_panels(
+    drawn: pd.DataFrame, looks: Mapping[str, dict], table: pd.DataFrame, sharey: str = "row"
+) -> Figure:
+    """Draw scores against the layers dropped; `table` is that of the figure.
+
+    drawn: the columns row and column name a score's panel; without a column it is in all panels of
+    its row and model. line and looks: as of `side_by_side`.
+    """
+    measured = drawn[drawn.value.notna()]
+    pruned = measured[measured.block_size > 0]
+    places = list(pruned.groupby(["row", "column"], sort=False).groups)
+    if not places:
+        return nothing_measured(table)
+    with plt.rc_context(STYLE):
+        figure, axes = panel_grid(places, "layers dropped", sharey=sharey)
+        for (row, column), axis in axes.items():
+            of_row = measured[measured.row == row]
+            cuts = of_row[of_row.column == column]
+            whole = of_row[of_row.column.isna() & of_row.model.isin(cuts.model)]
+            panel = pd.concat([whole, cuts])
+            side_by_side(axis, panel, looks)
+            axis.set_title(f"n = {panel.n.max():.0f}", loc="right", fontsize=7)
+        return finished(figure, table, legend="bars: 95 %")
+
+
+def side_by_side(axis, scores: pd.DataFrame, looks: Mapping[str, dict]) -> None:
+    """Draw lines against the layers dropped, side by side at each size; one that was not measured
+    interrupts its line.
+
+    scores: line is a key of `looks`, which are styles of matplotlib, in the order of the lines.
+    """
+    lines = [name for name in looks if name in set(scores.line)]
+    for place, name in enumerate(lines):
+        of_line = scores[scores.line == name].set_index("block_size")
+        of_line = of_line.reindex(range(of_line.index.max() + 1))
+        beside = 0.02 * scores.block_size.max() * (place - (len(lines) - 1) / 2)
+        look = {"label": name, "ms": 4} | looks[name]
+        line(axis, of_line.assign(x=of_line.index + beside), "x", **look)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def label_rows(figure: Figure, axes: np.ndarray, labels: Sequence[str]) -> None:

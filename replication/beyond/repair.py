@@ -7,27 +7,18 @@ memory; what is stored are its scores, and once for all maps of a block what eac
 from collections.abc import Sequence
 from functools import cache
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
 
 from lib.blocks import STRATEGIES, Block, blocks_of
 from lib.data import sets
 from lib.models import registry
 from replication import measure
 from replication.analysis.bootstrap import ci_columns, resampled
-from replication.beyond.panels import label_rows
+from replication.beyond.panels import cut_panels
 from replication.figures.curves import TASKS as UNITS
-from replication.figures.style import (
-    NORMAL,
-    STYLE,
-    WIDTH,
-    colour,
-    finished,
-    nothing_measured,
-)
+from replication.figures.style import NORMAL, colour
 from replication.measure import cache as results
 from replication.measure import fetching, scores
 from replication.measure.experiments import healed, unpruned
@@ -38,19 +29,14 @@ KINDS = ("full", "folded")  # of linear maps, as healing.linear has them
 TASKS = ("c4", "arc_easy")  # that repairs are judged by
 NO_MAP = "no answer: no FFN before the cut that it can be folded into"
 NOT_REPAIRED = {"unpruned", "plain cut"}
-LOOKS = {  # of each repair: colour, marker, line
-    "plain cut": ("black", "x", ":"),
-    "LoRA": (colour("LoRA"), "o", "-"),
-    "full map": (colour("full map"), "s", "-"),
-    "folded map": (colour("folded map"), "D", "--"),
+LOOKS = {  # of each repair
+    "unpruned": {"color": "black", "marker": "*", "ls": "--"},
+    "plain cut": {"color": "black", "marker": "x", "ls": ":"},
+    "LoRA": {"color": colour("LoRA"), "marker": "o"},
+    "full map": {"color": colour("full map"), "marker": "s"},
+    "folded map": {"color": colour("folded map"), "marker": "D", "mfc": "white"},
 }
-MARKERS = "v^<"  # of the other healings
-REFERENCES = {
-    "unpruned": {"color": "black", "ls": "--"},
-    "chance": {"color": "grey", "ls": (0, (5, 3))},
-    "plain cut": {"color": "black", "ls": ":"},
-}
-SHARE = "share of the added\nC4 loss repaired"
+ROWS = {"c4": "share of the added\nC4 loss repaired", "arc_easy": UNITS["arc_easy"]}
 
 
 def linear_maps(name: str, distances, profile: Profile) -> list[Request]:
@@ -285,83 +271,21 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
     ends = {"low": scores.value - reach, "high": scores.value + reach}
     rows = with_shares(scores.assign(minutes=scores.seconds / 60, **ends))
     columns = ["model", "strategy", "block_size", "repair", "task", "value", *ends]
-    return rows[[*columns, "share", "share_low", "share_high", "minutes", "parameters"]]
+    return rows[[*columns, "share", "share_low", "share_high", "minutes", "parameters", "n"]]
 
 
-# ---- the figures ----------------------------------------------------------------------------
+# ---- the figure -----------------------------------------------------------------------------
 
 
 def figure_repair(scores: pd.DataFrame) -> Figure:
-    """Draw what each repair gives back, against the fraction dropped; scores: of `table`."""
-    return _figure(with_shares(scores), "fraction", "fraction dropped")
-
-
-def figure_repair_cost(scores: pd.DataFrame) -> Figure:
-    """Draw what each repair gives back, against its minutes, at one depth; scores: of `table`."""
-    table = with_shares(scores).assign(minutes=scores.seconds / 60)
-    return _figure(table, "minutes", "minutes of fitting or training")
-
-
-def _figure(table: pd.DataFrame, x: str, label: str) -> Figure:
-    """Draw the repairs against a column: a column a model and strategy; shares above accuracies."""
-    repaired = table[table.value.notna() & table[x].notna() & ~table.repair.isin(NOT_REPAIRED)]
-    columns = list(repaired.groupby(["model", "strategy"], sort=False).groups)
-    if not columns:
-        return nothing_measured(table)
-    others = [repair for repair in dict.fromkeys(repaired.repair) if repair not in LOOKS]
-    looks = LOOKS | {r: (LOOKS["LoRA"][0], m, "") for r, m in zip(others, MARKERS, strict=False)}
-    with plt.rc_context(STYLE):
-        size = max(WIDTH, 2.2 * len(columns)), 5
-        figure, axes = plt.subplots(2, len(columns), figsize=size, squeeze=False, sharey="row")
-        for (model, strategy), panels in zip(columns, axes.T, strict=True):
-            of_model = table[table.model == model]
-            cuts = of_model[of_model.strategy.isin(["none", strategy])]
-            dropped = f"{cuts.block_size.max()} layers dropped"
-            title = f"{registry.label(model)}\n{strategy if x == 'fraction' else dropped}"
-            panels[0].set_title(title, loc="left")
-            for axis, task in zip(panels, TASKS, strict=True):
-                scores = cuts[cuts.task == task]
-                if scores.index.isin(repaired.index).any():
-                    _panel(axis, scores, x, looks)
-                    axis.set_xlabel(label)
-                else:
-                    axis.remove()
-        label_rows(figure, axes, (SHARE, UNITS["arc_easy"]))
-        return finished(figure, table, legend="bars: 95 %")
-
-
-def _panel(axis, scores: pd.DataFrame, x: str, looks: dict) -> None:
-    """Draw the repairs of one task, and where the unpruned model, the plain cut and chance lie."""
-    whole = scores[scores.block_size == 0].iloc[0]
-    plain = scores[scores.repair == "plain cut"]
-    if whole.task == "c4":
-        unit, heights = "texts", {"unpruned": 1, "plain cut": 0}
-        drawn = scores.assign(value=scores.share)
-        below, above = scores.share - scores.share_low, scores.share_high - scores.share
-    else:
-        unit, heights, drawn = (
-            "questions",
-            {"unpruned": whole.value, "chance": whole.chance},
-            scores,
-        )
-        if len(plain) == 1:
-            heights["plain cut"] = plain.value.iloc[0]
-        below = above = NORMAL * scores.standard_error
-    for name, height in heights.items():
-        axis.axhline(height, label=name, lw=1, **REFERENCES[name])
-    drawn = drawn.assign(below=below, above=above).sort_values("fraction")
-    for place, (repair, (shade, marker, style)) in enumerate(looks.items()):
-        line = drawn[drawn.repair == repair]
-        if x == "minutes" and repair == "plain cut" or line.value.isna().all():
-            continue
-        places = line[x] + (0.01 * (place - 1.5) if x == "fraction" else 0)
-        look = {"color": shade, "marker": marker, "ls": style, "mfc": shade if style else "white"}
-        bars = line.below, line.above
-        axis.errorbar(places, line.value, bars, label=repair, ms=5, elinewidth=0.8, **look)
-    if x == "minutes":
-        minutes = scores.minutes[scores.value.notna() & (scores.minutes > 0)]
-        axis.set(xscale="log", xlim=(minutes.min() / 1.6, minutes.max() * 1.6))
-        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.xaxis.set_minor_locator(NullLocator())
-        axis.xaxis.set_major_formatter("{x:g}")
-    axis.set_title(f"{whole.n:.0f} {unit}", loc="right", fontsize=7)
+    """Draw what each repair gives back after each cut: a share of the added C4 loss, and accuracy
+    on ARC-Easy. scores: of `table`."""
+    rows = summary(scores)
+    losses = rows[rows.task == "c4"]
+    shares = {"value": losses.share, "low": losses.share_low, "high": losses.share_high}
+    drawn = pd.concat([losses.assign(**shares), rows[rows.task == "arc_easy"]])
+    columns = drawn.model.map(registry.label) + "\n" + drawn.strategy
+    whole, repaired = drawn.block_size == 0, ~drawn.repair.isin(NOT_REPAIRED)
+    panels = {"row": drawn.task.map(ROWS), "column": columns.where(~whole), "line": drawn.repair}
+    shown = whole | columns.isin(columns[repaired & drawn.value.notna()])
+    return cut_panels(drawn.assign(**panels)[shown], LOOKS, with_shares(scores))

@@ -18,9 +18,8 @@ from lib.evaluation import weighted_mean
 from lib.models import registry
 from replication import measure
 from replication.analysis.bootstrap import ci_columns, resampled
-from replication.analysis.curves import SIGNAL
 from replication.beyond.panels import line
-from replication.figures.style import STYLE, WIDTH, colour, finding, finished
+from replication.figures.style import STYLE, WIDTH, colour, finished
 from replication.measure import fetching
 from replication.measure.damage import all_blocks
 from replication.measure.request import BLOCK, Request
@@ -43,7 +42,6 @@ LOOKS = {  # of each criterion: colour and marker
     "simple": (colour("simple"), "^"),
 }
 LAYER = {"color": colour("damage map"), "marker": "o", "ms": 4, "lw": 1}
-PEAK = 2  # times the damage of its neighbours, from which on a layer's is worth a word
 CHANGE = r"$|x^{(l+1)} - x^{(l)}|\;/\;|x^{(l)}|$"
 UPDATES = {
     "update": {"label": "all tokens but the first", "color": "black"},
@@ -367,16 +365,4 @@ def figure_layers(damages: pd.DataFrame, changes: pd.DataFrame) -> Figure:
             left.set(xlabel="layer $l$", ylabel=CHANGE, yscale="log")
             left.set_title(f"{registry.label(name)}, {of_model.n.iloc[0]} texts", loc="left")
             right.set(xlabel="layer $l$", ylabel="rise of the C4 loss (nats)")
-            _say_sink(right, single, sink_layer(of_model))
         return finished(figure, table, legend="bars: 95 %")
-
-
-def _say_sink(axis, single: pd.DataFrame, sink: int) -> None:
-    """Write which layer makes the attention sink, if it is much worse to drop than those around,
-    and far beyond its error."""
-    by_layer = single.set_index("block_start")
-    damage, errors = by_layer.value, by_layer.standard_error
-    neighbours = damage.reindex([sink - 1, sink + 1]).max()
-    if damage[sink] > max(PEAK * neighbours, SIGNAL * errors[sink]):
-        text = f"layer {sink} makes\nthe attention sink"
-        finding(axis, text, (sink, damage[sink]), (20, 24))

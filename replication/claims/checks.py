@@ -28,6 +28,8 @@ SIMPLE = {"strategy": "simple", "treatment": "unhealed"}
 SIMPLE_HEALED = {"strategy": "simple", "treatment": "healed"}
 C4 = {"task": "c4"}
 QUESTIONS = ("mmlu", "boolq", "arc_easy_test", "arc_easy")  # the test split has more questions
+BY_CONTENT = "arc_easy"  # judges these parts again, where MMLU has judged them by letter
+ALSO_BY_CONTENT = ("1", "2a", "2b")
 VARIED = ("ablation", "variant", "format")  # columns that tell several unpruned scores apart
 THRESHOLDS = (THRESHOLD / 2, 2 * THRESHOLD)  # other definitions of an island
 ENDS = {  # other definitions of claim 6: layers that no block may have at either end
@@ -104,7 +106,8 @@ def on_lines(
     """Yield a verdict on `part` for each model that has all `lines` in `table`.
 
     lines: what the points of each have in common. Those without a `task` are of the first question
-    set that all were asked and the model answers; without a signal nothing can be judged.
+    set that all were asked and the model answers; without a signal nothing can be judged. A model
+    that MMLU has judged by letter is judged by content, too, in the parts ALSO_BY_CONTENT.
     """
     for model in run.models(table):
         task, signals = _question_set(run, lines, table, model)
@@ -113,7 +116,11 @@ def on_lines(
         if not answered and (all(curves) or not CRITERIA[part].heals):
             yield _silent(part, model, signals, run.points(table, model=model))
         elif answered and all(curves):
-            yield _judged_by(statistic, run, part, lines, table, model, task)
+            tasks = [task]
+            if part in ALSO_BY_CONTENT and task == "mmlu":
+                tasks += [BY_CONTENT] if signals.get(BY_CONTENT, 0) >= SIGNAL else []
+            for of_task in tasks:
+                yield _judged_by(statistic, run, part, lines, table, model, of_task)
 
 
 def _question_set(

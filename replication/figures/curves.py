@@ -5,8 +5,6 @@ One colour a model, one line style a treatment; hollow: not healed. A panel in
 which no pruned model is measured is not drawn.
 """
 
-from collections.abc import Callable
-
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
@@ -21,10 +19,14 @@ from replication.figures.style import (
     level,
     nothing_measured,
     panel_grid,
+    published,
 )
 
 TREATMENTS = {"unhealed": ":", "healed": "-"}
 MARKS = {"marker": "o", "ms": 3.5, "lw": 1.3}
+ELSEWHERE = {"Qwen3-8B": "D", "Llama-3-70B": "p"}  # markers of models that others measured
+MARKED = {"marker": "|", "ms": 12, "lw": 2.5, "zorder": 4}  # where half is lost
+MARKERS = {"simple": "s", "early exit": "^", "content": "^", "listed text": "v"}  # others: MARKS
 TASKS = {
     "mmlu": "MMLU accuracy",
     "boolq": "BoolQ accuracy",
@@ -71,9 +73,22 @@ def most_healed(scores: pd.DataFrame, main: str = "") -> str:
     return max(scores.model.unique(), key=cuts)
 
 
-def figure_2(scores: pd.DataFrame) -> Figure:
-    """Figure 2: MMLU against the fraction dropped, a column a family; and ARC-Easy."""
-    return _by_family(scores, ["mmlu", "arc_easy"])
+def figure_2(scores: pd.DataFrame, halves: pd.DataFrame | None = None) -> Figure:
+    """Figure 2: MMLU against the fraction dropped, a column a family; and ARC-Easy, of both splits.
+
+    halves: of `analysis.transitions`; marked with their 95 % intervals, and beside them in grey
+    MMLU of other models, as others published it (`kind` secondary).
+    """
+    tasks = ["mmlu", "arc_easy", "arc_easy_test"]
+    figure = _by_family(scores, tasks, halves=halves)
+    figure.table = pd.concat([figure.table, elsewhere()])
+    return figure
+
+
+def elsewhere() -> pd.DataFrame:
+    """Return scores of pruned models that others measured; kind: secondary."""
+    rows = pd.DataFrame(published("pruned_mmlu")["rows"])
+    return rows.assign(task="mmlu", fraction=rows.dropped / rows.layers, kind="secondary")
 
 
 def figure_3(scores: pd.DataFrame) -> Figure:
@@ -124,10 +139,30 @@ def in_units_of_chance(scores: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _by_family(scores: pd.DataFrame, tasks: list[str]) -> Figure:
+def _by_family(scores: pd.DataFrame, tasks: list[str], **kwargs) -> Figure:
     """Similarity-informed pruning: a column a family of models, a line a model and treatment."""
     scores = scores[scores.strategy != "simple"]
-    return grid(scores, scores.model.map(registry.family), "model", tasks)
+    return grid(scores, scores.model.map(registry.family), "model", tasks, **kwargs)
+
+
+def _mark(axis, panel: pd.DataFrame, halves: pd.DataFrame) -> None:
+    """Mark where half of a lead over the floor is lost, with its 95 % interval, to the last depth
+    that was measured; and what is known from elsewhere."""
+    others = elsewhere()
+    others = others[others.task.isin(panel.task) & (others.dropped > 0)]
+    for (name, treatment), rows in others.groupby(["model", "treatment"], sort=False):
+        fill = "0.6" if treatment == "healed" else "white"
+        look = {"marker": ELSEWHERE[name], "color": "0.6", "mfc": fill, "ls": "none"}
+        axis.plot(rows.fraction, rows.value, label=f"{name}, {treatment} (secondary)", **look)
+    for (name, task), _ in panel.groupby(["model", "task"]):
+        same = (halves.model == registry.label(name)) & (halves.task == task)
+        for row in halves[same & halves.fraction.notna()].itertuples():
+            last = min(row.high, panel.fraction.max())
+            reach = [[row.fraction - row.low], [last - row.fraction]]
+            height = (row.unpruned + row.floor) / 2
+            look = MARKED | {"color": colour(name)}
+            axis.errorbar(row.fraction, height, xerr=reach, **look)
+            axis.plot([], [], color="black", label="half of the lead lost, 95 %", **MARKED)
 
 
 def grid(
@@ -136,15 +171,13 @@ def grid(
     hue: str,
     rows: list[str] | None = None,
     row: str = "task",
-    sharey: str | bool = "row",
-    annotate: Callable[[dict], None] | None = None,
+    halves: pd.DataFrame | None = None,
 ) -> Figure:
     """Draw a row of panels for each of `rows` (values of the column `row`; by default all).
 
     titles: of the column of panels of each score; an unpruned score without one is in all columns.
     hue: the column (model, strategy or variant) of which each value has a colour; a line is one of
-    these and a treatment. annotate: writes what the figure shows into its axes, which it is given
-    by (row, title).
+    these and a treatment. halves: of `analysis.transitions`, marked.
     """
     rows = list(dict.fromkeys(scores[row])) if rows is None else rows
     in_rows = scores[row].isin(rows)
@@ -157,13 +190,13 @@ def grid(
     if not panels:
         return nothing_measured(table)
     with plt.rc_context(STYLE):
-        figure, axes = panel_grid(list(panels), "fraction of layers dropped", sharey=sharey)
+        figure, axes = panel_grid(list(panels), "fraction of layers dropped", sharey="row")
         for place, axis in axes.items():
             _panel(axis, panels[place], hue)
+            if halves is not None:
+                _mark(axis, panels[place], halves)
             axis.set_label(" ".join(place))
         level([axis for axis in axes.values() if _is_accuracy(axis.get_label())])
-        if annotate:
-            annotate(axes)
         return finished(figure, table, legend="bars: ±1 s.e.")
 
 
@@ -212,17 +245,21 @@ def _panel(axis, panel: pd.DataFrame, hue: str) -> None:
 def _curve(axis, unpruned: pd.DataFrame, points: pd.DataFrame, name: str, style: dict) -> None:
     """Draw one line, from the unpruned score of its model (and variant) on.
 
-    It passes points that nobody measured, and has a gap where measuring failed.
+    It passes points that nobody measured, and has a gap where measuring failed. A single healed
+    point is no line: it stands by itself.
     """
     same = [c for c in ("model", "variant") if c in points and unpruned[c].notna().all()]
     start = unpruned[(unpruned[same] == points[same].iloc[0]).all(axis=1)].head(1)
     there = points.value.notna() | (points.get("status") != "not measured")
     line = pd.concat([start, points[there]]).sort_values("fraction")
-    shade = colour(name)
-    errors = line.standard_error
+    if points.value.notna().sum() == 1 and set(points.treatment) == {"healed"}:
+        line = points[there]
+    shade, errors = colour(name), line.standard_error
+    style = style | {"marker": MARKERS.get(name, MARKS["marker"])}
     axis.errorbar(line.fraction, line.value, errors, elinewidth=0.8, color=shade, **style)
     axis.plot(start.fraction, start.value, "o", ms=3.5, color=shade, mfc="white", zorder=3)
-    axis.plot([], [], color=shade, lw=3, label=registry.label(name))
+    key = {"color": shade, "lw": 3, "marker": style["marker"]}
+    axis.plot([], [], label=registry.label(name), **key)
     if "commonest" in line and (constant := line.commonest > CONSTANT).any():
         label = f"one answer to over {CONSTANT:.0%}"
         crossed = line[constant]

@@ -97,35 +97,15 @@ def legend_below(figure: Figure, title: str) -> None:
     )
 
 
-def finding(axis, text: str, point: tuple[float, float], away: tuple[float, float]) -> None:
-    """Write what a figure shows, with an arrow to a point (in data), when all data are drawn.
-
-    away: from the point to the text, in printer's points, into the free part of the axis: to the
-    left instead of the right where the point is in the right half.
-    """
-    axis.autoscale_view()
-    across = (axis.transData + axis.transAxes.inverted()).transform(point)[0]
-    side = 1 if across < 0.5 else -1
-    axis.annotate(
-        text,
-        point,
-        (side * away[0], away[1]),
-        textcoords="offset points",
-        ha="left" if side > 0 else "right",
-        va="center",
-        fontsize=8.5,
-        weight="bold",
-        arrowprops={"arrowstyle": "->", "lw": 1, "shrinkB": 4},
-        bbox={"fc": "white", "ec": "none", "alpha": 0.8, "pad": 1},
-        zorder=5,
-    )
+def published(quantity: str) -> dict:
+    """Return numbers of others, from data/published.json, with their source."""
+    return json.loads((paths.DATA / "published.json").read_text(encoding="utf-8"))[quantity]
 
 
 def level(axes: list) -> None:
     """Give all axes the range of those with numbers, and shade where the paper's models fall."""
     lows, highs = zip(AT_LEAST, *(axis.get_ylim() for axis in axes), strict=True)
-    published = json.loads((paths.DATA / "published.json").read_text(encoding="utf-8"))
-    ranges = [ends for key, ends in published["transitions"].items() if key != "source"]
+    ranges = [ends for key, ends in published("transitions").items() if key != "source"]
     first, last = min(map(min, ranges)), max(map(max, ranges))
     for axis in axes:
         axis.set_ylim(min(lows), max(highs))
@@ -142,7 +122,8 @@ def backdrop(axis, scores: pd.DataFrame) -> pd.DataFrame:
         if curves.floor(row) > row.chance:
             axis.axhline(curves.floor(row), color="grey", ls="-.", lw=1, label="floor")
     silent = unpruned[[curves.no_signal(row) for row in unpruned.itertuples()]]
-    note = f"n = {scores.n.max():.0f}"
+    note = " to ".join(f"{n:.0f}" for n in sorted({scores.n.min(), scores.n.max()}))
+    note = f"n = {note}"
     if len(silent):
         names = silent.get("variant", silent.model.map(registry.label))
         note = f"no signal: {', '.join(dict.fromkeys(names))}\n{note}"

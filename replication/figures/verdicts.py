@@ -38,10 +38,19 @@ def figure_claims(verdicts: list) -> Figure:
             sns.scatterplot(marks, **columns, palette=SHADES, s=45, clip_on=False, ax=axis)
             opacities = marks.firmness.map(FIRM).to_numpy()
             axis.collections[-1].set_alpha(opacities)
-            sns.move_legend(axis, "upper right", bbox_to_anchor=(-0.1, 0), ncols=2, frameon=False)
+            handles, labels = axis.get_legend_handles_labels()
+            models = labels.index("model")  # they get a column of their own
+            for _ in range(len(labels) - 2 * models):
+                handles.insert(models, plt.Line2D([], [], ls=""))
+                labels.insert(models, "")
+            below = {"loc": "upper right", "bbox_to_anchor": (-0.1, 0)}
+            axis.legend(handles, labels, ncols=2, frameon=False, **below)
         for row in set(range(count)) - set(marks.row):
             axis.text(0, row, "– not testable here", ha="center", va="center", fontsize=7.5)
         axis.set_xscale("symlog", linthresh=1)
+        if len(marks):
+            beyond = 1.5 * marks.position.abs().max()
+            axis.set_xlim(-beyond, beyond)
         axis.set_ylim(count - 0.5, -0.5)
         texts = [f"{part}  {fill(text, 70)}" for part, text in statements.items()]
         axis.set_yticks(range(count), texts, fontsize=7.5)
@@ -54,10 +63,12 @@ def figure_claims(verdicts: list) -> Figure:
 def _marks(table: pd.DataFrame, verdicts: list) -> pd.DataFrame:
     """Return the rows that have a mark, with their places; infinitely far is at the edge."""
     parts = list(table.claim.unique())
+    again = table.duplicated(["claim", "model"])  # by content, after MMLU
     places = table.assign(
         position=[verdict.position for verdict in verdicts],
         row=table.claim.map(parts.index),
         verdict=table.way.replace("", "can't tell"),
+        model=table.model.where(~again, table.model + " (ARC-Easy)"),
     )
     marks = places[places.firmness.isin(FIRM) & places.position.notna()]
     distances = marks.position.abs()
