@@ -58,7 +58,9 @@ def test_a_line_passes_what_nobody_measured_and_breaks_where_measuring_failed(st
     missing = (table.block_size == 8) & (table.strategy == "similarity")
     table.loc[missing, "value"] = np.nan
     table.loc[missing, "status"] = status
+    table.loc[missing, "n"] = 0
     (axis,) = figures.figure_6(table).axes
+    assert axis.get_title("right") == "n = 500"
     line = next(line for line in axis.lines if line.get_linestyle() == ":")
     drawn = np.asarray(line.get_ydata(), float)
     assert np.isnan(drawn).tolist() == gaps

@@ -122,7 +122,8 @@ def backdrop(axis, scores: pd.DataFrame) -> pd.DataFrame:
         if curves.floor(row) > row.chance:
             axis.axhline(curves.floor(row), color="grey", ls="-.", lw=1, label="floor")
     silent = unpruned[[curves.no_signal(row) for row in unpruned.itertuples()]]
-    note = " to ".join(f"{n:.0f}" for n in sorted({scores.n.min(), scores.n.max()}))
+    counts = scores.n[scores.value.notna()]
+    note = " to ".join(f"{n:.0f}" for n in sorted({counts.min(), counts.max()}))
     note = f"n = {note}"
     if len(silent):
         names = silent.get("variant", silent.model.map(registry.label))
