@@ -1,14 +1,26 @@
-# `make` explains itself. Variables: PROFILE=quick, MODELS="name …", ONLY="01 02", LIMIT=n, STEPS=n, DTYPE=float32,
-# ENGINE=ray, PYTHON=python3; of bench and gpu: TINY=1, a small model to try them with.
-# Of prune: MODEL, OUT, LAYERS=6 or GB=8 (the weights then take at most that), and if you like START=22 (the first layer to
-# drop) or BY=similarity, damage, simple, exit, arc_easy, boolq, hellaswag, mmlu; REPAIR=map; HEAL=steps with LR, RANK,
-# SEQUENCE, BATCH; NF4=1 (heal on packed weights, as on a small card); TASKS="arc_easy mmlu"; TEXTS=file.jsonl or file.parquet:column; SOURCE=hub; LIMIT, DTYPE.
-# PLAN=1 only says what it would take (CARD=t4).
+# Variables, as in make figures PROFILE=recorded ONLY="01 02":
+#   PROFILE=quick       recorded (draws the recorded run), smoke, quick, overnight, a100, paper
+#   MODELS="name …"     names, folders, hub ids or .gguf files in place of the profile's
+#   ONLY="01 02"        these notebooks only
+#   LIMIT=n  STEPS=n    cut every count to n; heal for at most n steps
+#   DTYPE=float32       of the weights
+#   ENGINE=ray          spread the jobs (CARD=t4, CARDS=8: the card, and how many, of a plan)
+#   TINY=1              of bench and gpu: a small model to try them with
+# Of prune: MODEL, OUT, LAYERS=6 or GB=8 (the weights then take at most that), and if you like
+#   START=22            the first layer to drop
+#   BY=similarity       or damage, simple, exit, arc_easy, boolq, hellaswag, mmlu
+#   REPAIR=map  HEAL=n  repairs of the cut; with LR, RANK, SEQUENCE, BATCH of healing
+#   NF4=1               heal on packed weights, as on a small card
+#   TASKS="arc_easy"    what is asked besides the loss
+#   TEXTS=file.jsonl    texts of your own, or file.parquet:column; SOURCE=hub
+#   PLAN=1              only says what it would take (CARD=t4)
 # Of the installation, when .venv is made:
-# CONSTRAINTS=constraints.txt installs the exact versions of the recorded run.
-# WHEELS=wheels installs from that folder alone, which `make wheels` fills where there is a network.
-# TORCH_INDEX=address takes PyTorch from that index: its build for an older CUDA, say.
-# SYSTEM=1 uses the packages that $(PYTHON) has (PyTorch for this GPU, say), and adds what is missing.
+#   PYTHON=python3      the one that .venv is made with
+#   CONSTRAINTS=file    constraints.txt installs the exact versions of the recorded run
+#   WHEELS=wheels       from that folder alone, which `make wheels` fills where there is a network
+#   TORCH_INDEX=address PyTorch from that index: its build for an older CUDA, say
+#   SYSTEM=1            uses the packages that PYTHON has, and adds what is missing
+
 PYTHON ?= python3
 PROFILE ?= quick
 BIN := .venv/bin
@@ -21,17 +33,20 @@ RUN := $(BIN)/python -m replication --profile $(PROFILE) \
 PRUNE := $(BIN)/python -m $(if $(PLAN),replication.plan_prune $(if $(CARD),--card $(CARD)),lib.prune) $(if $(MODEL),"$(MODEL)") $(if $(OUT),"$(OUT)") \
 	$(foreach name,LAYERS GB START BY REPAIR HEAL LR RANK SEQUENCE BATCH NF4 TASKS TEXTS SOURCE DTYPE LIMIT,\
 	$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) "$($(name))"))
+LINKED := README.md LOG.md PREREGISTERED.md data figures lib replication# what notebooks link to
 # a worker takes whole files; no worker's threads are in the other's way
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help assets figures figure-% fetch plan report record lab explorer prune test test-all bench gpu wheels faults lint format clean
+.PHONY: help assets figures figure-% fetch plan report record lab lab-copies handout explorer prune test test-all bench gpu wheels faults lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([^:]+):.*## /\1\t/' \
 		| awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@echo; sed -n -e '/^#/!q' -e 's/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
 
 .venv/installed: pyproject.toml
+	@echo "Installing into .venv: 2.2 GB, 3 to 5 minutes with a good connection."
 	$(PYTHON) -m venv $(if $(SYSTEM),--system-site-packages) .venv
 	$(if $(TORCH_INDEX),$(PIP) $(if $(CONSTRAINTS),--extra-index-url,--index-url) $(TORCH_INDEX) torch)
 	$(PIP) -e '.[dev]'
@@ -62,8 +77,17 @@ report: .venv/installed  ## figures, notebooks and numbers as web pages: papermi
 record: assets  ## measure `overnight` and export it to data/recorded/ and figures/overnight/ (16 hours by the plan; resumes)
 	$(BIN)/python -m scripts.record
 
-lab: assets  ## open the notebooks and exercises in JupyterLab
-	$(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks
+lab: assets lab-copies  ## open copies of the notebooks and exercises in JupyterLab: lab/, which git ignores
+	$(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.default_url=/lab/tree/lab/notebooks
+
+lab-copies:
+	@mkdir -p lab/notebooks lab/exercises
+	@for file in notebooks/*.* exercises/*.*; do test -e lab/$$file || cp $$file lab/$$file; done
+	@for name in $(LINKED); do test -e lab/$$name || ln -s ../$$name lab/$$name; done
+	@echo "Your copies are in lab/: what is there stays as you left it. Delete a file to get it anew."
+
+handout: .venv/installed  ## the exercises without their solutions, for a class: handout/
+	$(BIN)/python exercises/handout.py
 
 explorer: .venv/installed  ## every distance map at hand, in your browser: figures/explorer.html, one file
 	$(BIN)/python -m replication.show.explorer

@@ -18,6 +18,7 @@ from lib.models.layers import pruned_config
 from lib.similarity import angular_distances
 
 RIGHT = "right"
+NOTHING = "Your function returned None: is the `return` missing?"
 
 
 def check(function: Callable) -> None:
@@ -28,7 +29,7 @@ def check(function: Callable) -> None:
 
 def _compare(function: Callable, cases: Sequence[tuple], answers: Callable) -> None:
     """answers(*case): the right answer, and the usual wrong ones under what is wrong with them."""
-    given = [np.asarray(function(*case), dtype=float) for case in cases]
+    given = [_numbers(function(*case)) for case in cases]
     known = [answers(*case) for case in cases]
     for sentence in known[0]:
         if all(_equal(*pair) for pair in zip(given, [of[sentence] for of in known], strict=True)):
@@ -37,6 +38,12 @@ def _compare(function: Callable, cases: Sequence[tuple], answers: Callable) -> N
     for one, of in zip(given, known, strict=True):
         right = np.asarray(of[RIGHT])
         assert _equal(one, right), f"It gives {one.round(4)}, and {right.round(4)} is right."
+
+
+def _numbers(result) -> np.ndarray:
+    """Return what a student's function gave as numbers. Raises AssertionError if it gave None."""
+    assert result is not None, NOTHING
+    return np.asarray(result, dtype=float)
 
 
 def _equal(one, other, tolerance: float = 1e-6) -> bool:
@@ -59,7 +66,7 @@ def _angles(function: Callable) -> None:
     mask = (torch.arange(9) < lengths[:, None]).long()
     cases = [(hidden_states, mask, n) for n in (1, 3)]
     for case in cases:
-        given = np.asarray(function(*case), dtype=float)
+        given = _numbers(function(*case))
         assert not np.isnan(given).any(), "arccos(1 + a rounding error) is nan: clamp the cosine."
         right = _angle_answers(*case)[RIGHT]
         close = _equal(given, right, 1e-3) and not _equal(given, right)
@@ -105,6 +112,7 @@ def _similarity_block(function: Callable) -> None:
 
     def start_and_size(distances, n):
         block = function(distances, n)
+        assert block is not None, NOTHING
         assert isinstance(block, Block), "Return a Block(start, size), from lib.blocks."
         return block.start, block.size
 

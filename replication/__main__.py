@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from lib.data import wheels
 from lib.models import machine, registry
 from lib.models.registry import ModelError
-from replication import plan, profiles
+from replication import paths, plan, profiles
 from replication.profiles import Profile
 from replication.run import batch, drawing, execution, measuring
 from replication.run.jobs import Job
@@ -136,6 +136,13 @@ def run_job(job: Job, profile: Profile, numbers: list[str]) -> int:
     return int(outcome.status != "ok")
 
 
+def pictures(profile: Profile, figure: str | None) -> str:
+    """Return where a run's pictures are: a folder, or the files of one figure."""
+    folder = paths.FIGURES / profile.folder
+    files = sorted(folder.glob(f"figure_{figure}*.png")) if figure else [folder]
+    return "Pictures: " + ", ".join(map(os.path.relpath, files))
+
+
 def main(argv: list[str] | None = None) -> int:
     options, job = arguments(argv), None
     prepare(options)
@@ -175,7 +182,9 @@ def main(argv: list[str] | None = None) -> int:
             command += ("--models", *options.models)
         notebooks = {number: NOTEBOOKS[number] for number in numbers}
         whole = batch.Batch(notebooks, {"PROFILE": options.profile} | given, profile, command)
-        return run(whole, options.engine)
+        status = run(whole, options.engine)
+        print(pictures(profile, options.figure))
+        return status
     except (batch.Occupied, OSError) as error:
         print(error, file=sys.stderr)
         return 2

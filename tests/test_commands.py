@@ -115,6 +115,19 @@ def test_clean_keeps_what_is_recorded_or_downloaded(tmp_path):
     assert [name for name in gone + kept if (tmp_path / name).exists()] == kept
 
 
+def test_the_lab_works_on_copies(tmp_path):
+    """A second `make lab` keeps what was changed in them; links from them lead to the checkout."""
+    for name in ("notebooks/a.ipynb", "exercises/b.ipynb", "figures/c.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("of the checkout")
+    for content in ("of the checkout", "mine"):
+        subprocess.run(["make", "-f", str(MAKEFILE), "lab-copies"], cwd=tmp_path, check=True)
+        assert (tmp_path / "lab/notebooks/a.ipynb").read_text() == content
+        (tmp_path / "lab/notebooks/a.ipynb").write_text("mine")
+    assert (tmp_path / "notebooks/a.ipynb").read_text() == "of the checkout"
+    assert (tmp_path / "lab/notebooks/../figures/c.png").exists()
+
+
 def test_every_row_runs(monkeypatch, tmp_path, capsys):
     """Scores are the same in both ways; no time is judged. Only a table of full size is kept."""
     monkeypatch.setattr(table, "FILE", tmp_path / "table.md")

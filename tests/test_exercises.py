@@ -1,10 +1,16 @@
-"""Every snippet of exercises/README.md runs, in the order in which they stand there."""
+"""Every snippet of exercises/README.md runs, in its order; the paper in one file is the library."""
 
 import re
 
 import matplotlib.pyplot as plt
+import nbformat
+import numpy as np
 import pytest
 
+from lib.evaluation import Task
+from lib.pruning import UNPRUNED, similarity_block
+from lib.similarity import block_distances, calibration_batches
+from lib.sweep import sweep
 from replication import paths
 
 TEXT = (paths.ROOT / "exercises" / "README.md").read_text(encoding="utf-8")
@@ -33,3 +39,28 @@ def names(tmp_path_factory):
 @pytest.mark.parametrize("number", [number for number, code in EXERCISES.items() if code])
 def test_snippets_run(names, number):
     exec(EXERCISES[number], dict(names))
+
+
+def test_nano_is_the_library(small, base, tmp_path):
+    """Distances, blocks and losses, of a folder and a file of one's own; in at most 120 lines."""
+    texts = [f"{'a text of its own ' * n}and number {n}" for n in range(1, 9)]
+    (tmp_path / "texts.txt").write_text("\n".join(texts))
+    file = nbformat.read(paths.ROOT / "exercises" / "nano.ipynb", as_version=4)
+    sources = [cell.source for cell in file.cells if cell.cell_type == "code"]
+    assert sum(bool(line) for source in sources for line in source.splitlines()) <= 120
+    names = {}
+    exec(sources[0], names)
+    names |= {"MODEL": small, "TEXTS": str(tmp_path / "texts.txt")}
+    for source in sources[1:]:
+        exec(source, names)
+    plt.close("all")
+    model, tokenizer = base
+    batches = calibration_batches(texts[::2], tokenizer, names["TOKENS"], batch_tokens=512)
+    library = block_distances(model, batches)
+    np.testing.assert_allclose(names["d"], library.matrix, atol=1e-6)
+    cuts = {n: similarity_block(library, n) for n in names["losses"] if n}
+    assert {n: names["best_start"](n) for n in cuts} == {n: cut.start for n, cut in cuts.items()}
+    examples = tuple({"text": text, "max_tokens": names["TOKENS"]} for text in texts[1::2])
+    scores = sweep(model, tokenizer, [UNPRUNED, *cuts.values()], [Task("c4", examples)])
+    by_size = dict(zip(scores.block_size, scores.value, strict=True))
+    assert names["losses"] == pytest.approx(by_size, rel=1e-5)

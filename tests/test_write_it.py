@@ -3,6 +3,7 @@
 import re
 
 import checks
+import handout
 import nbformat
 import papermill
 import pytest
@@ -25,9 +26,11 @@ WRONG = {  # a piece of a solution, what a student may have in its place, what t
         ("cosines.clamp", "cosines.mean(1, True).clamp", "You averaged cosines"),
         ("unit[n:]", "unit[n - 1 : -1]", "Off by one"),
         ("x[texts, last]", "x[:, -1]", "Position -1"),
+        ("return distances", "distances", "returned None"),
     ],
     "similarity_block": [
         (BLOCK, STOP, "its size, not its end"),
+        ("return ", "", "returned None"),
         ("(distances) - n", "(distances) - n - 1", "ends with the last layer is missing"),
     ],
     "dropped": [
@@ -36,6 +39,7 @@ WRONG = {  # a piece of a solution, what a student may have in its place, what t
     ],
     "floor": [
         ("range(max(map(len, lengths)))", "[0]", "try every letter"),
+        ("return max", "max", "returned None"),
     ],
     "paired_error": [
         (ERROR, f"np.hypot({ERRORS})", "This is unpaired"),
@@ -63,6 +67,18 @@ def test_a_wrong_answer_is_named(name, piece, instead, said):
     wrong = function(name, SOLUTIONS[name].replace(piece, instead))
     with pytest.raises(AssertionError, match=said):
         checks.check(wrong)
+
+
+def test_the_handout_has_no_solution(tmp_path):
+    handout.write(tmp_path)
+    pages = {file.name: file.read_text(encoding="utf-8") for file in tmp_path.glob("*.[im]*")}
+    assert {"write_it.ipynb", "pitfall_lab.ipynb", "nano.ipynb", "README.md"} == set(pages)
+    assert pages["write_it.ipynb"].count("raise NotImplementedError") == len(SOLUTIONS)
+    for solution in SOLUTIONS.values():
+        _, *body = solution.splitlines()
+        assert not any(line in pages["write_it.ipynb"] for line in body if "return" in line)
+    assert "<summary>Hint" in pages["README.md"]
+    assert not any(re.search("[Ss]olution|Answer<|teachers", page) for page in pages.values())
 
 
 def test_the_solved_notebook_runs(output, tmp_path, monkeypatch):
