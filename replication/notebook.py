@@ -1,7 +1,7 @@
 """What a notebook begins with, and what it shows of itself: its settings, the code of a function.
 
-With the profile `recorded` a notebook draws the recorded run. Its cells that begin with the comment
-LIVE then say that they are skipped.
+With the profile `recorded` a notebook draws the recorded run, and where a job has failed what the
+others left. Its cells that begin with the comment LIVE then say that they are skipped.
 """
 
 import inspect
@@ -16,6 +16,7 @@ from IPython import get_ipython
 from IPython.display import HTML
 from matplotlib import colormaps, colors
 
+from replication.measure import cache
 from replication.profiles import DRAWN, PROFILES, Profile
 
 ROWS = {
@@ -29,15 +30,15 @@ ROWS = {
     "healing": "{heal_steps:,} steps of {heal_batch} texts of {heal_tokens:,} tokens",
 }
 LIVE = "# runs the model"  # the first line of such a cell
-SKIPPED = f"Skipped: this cell runs the model, and PROFILE = {DRAWN!r} loads none. Try 'quick'."
+SKIPPED = "Skipped: this cell runs the model, and this run only draws. Try PROFILE = 'quick'."
 
 
 def start(profile: Profile) -> HTML:
     """What every notebook begins with: versions, and the settings next to the paper's.
 
-    With the profile `recorded`, cells that begin with LIVE are skipped from here on.
+    In a run that only draws, cells that begin with LIVE are skipped from here on.
     """
-    drawn = profile.name == DRAWN
+    drawn = profile.name == DRAWN or cache.draws_only()
     if shell := get_ipython():
         transforms = [t for t in shell.input_transformers_cleanup if t is not skip_live]
         shell.input_transformers_cleanup[:] = [*transforms, *([skip_live] if drawn else [])]
