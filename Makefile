@@ -5,6 +5,7 @@
 #   LIMIT=n  STEPS=n    cut every count to n; heal for at most n steps
 #   DTYPE=float32       of the weights
 #   ENGINE=ray          spread the jobs (CARD=t4, CARDS=8: the card, and how many, of a plan)
+#   OFFLINE=1           of fetch: only looks
 #   TINY=1              of bench and gpu: a small model to try them with
 # Of prune: MODEL, OUT, LAYERS=6 or GB=8 (the weights then take at most that), and if you like
 #   START=22            the first layer to drop
@@ -33,7 +34,7 @@ RUN := $(BIN)/python -m replication --profile $(PROFILE) \
 PRUNE := $(BIN)/python -m $(if $(PLAN),replication.plan_prune $(if $(CARD),--card $(CARD)),lib.prune) $(if $(MODEL),"$(MODEL)") $(if $(OUT),"$(OUT)") \
 	$(foreach name,LAYERS GB START BY REPAIR HEAL LR RANK SEQUENCE BATCH NF4 TASKS TEXTS SOURCE DTYPE LIMIT,\
 	$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) "$($(name))"))
-LINKED := README.md LOG.md PREREGISTERED.md data figures lib replication# what notebooks link to
+LINKED := LOG.md PREREGISTERED.md data figures lib replication# what notebooks link to
 # a worker takes whole files; no worker's threads are in the other's way
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -87,7 +88,7 @@ lab-copies:
 	@echo "Your copies are in lab/: what is there stays as you left it. Delete a file to get it anew."
 
 handout: .venv/installed  ## the exercises without their solutions, for a class: handout/
-	$(BIN)/python exercises/handout.py
+	$(BIN)/python exercises/without_solutions.py
 
 explorer: .venv/installed  ## every distance map at hand, in your browser: figures/explorer.html, one file
 	$(BIN)/python -m replication.show.explorer

@@ -5,6 +5,7 @@ others left. Its cells that begin with the comment LIVE then say that they are s
 """
 
 import inspect
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from html import escape
@@ -16,7 +17,6 @@ from IPython import get_ipython
 from IPython.display import HTML
 from matplotlib import colormaps, colors
 
-from replication.measure import cache
 from replication.profiles import DRAWN, PROFILES, Profile
 
 ROWS = {
@@ -38,7 +38,7 @@ def start(profile: Profile) -> HTML:
 
     In a run that only draws, cells that begin with LIVE are skipped from here on.
     """
-    drawn = profile.name == DRAWN or cache.draws_only()
+    drawn = profile.name == DRAWN or bool(os.environ.get("DEEPER_LAYERS_DRAW_ONLY"))
     if shell := get_ipython():
         transforms = [t for t in shell.input_transformers_cleanup if t is not skip_live]
         shell.input_transformers_cleanup[:] = [*transforms, *([skip_live] if drawn else [])]

@@ -3,10 +3,10 @@
 import re
 
 import checks
-import handout
 import nbformat
 import papermill
 import pytest
+import without_solutions
 
 from replication import paths
 
@@ -70,7 +70,7 @@ def test_a_wrong_answer_is_named(name, piece, instead, said):
 
 
 def test_the_handout_has_no_solution(tmp_path):
-    handout.write(tmp_path)
+    without_solutions.write(tmp_path)
     pages = {file.name: file.read_text(encoding="utf-8") for file in tmp_path.glob("*.[im]*")}
     assert {"write_it.ipynb", "pitfall_lab.ipynb", "nano.ipynb", "README.md"} == set(pages)
     assert pages["write_it.ipynb"].count("raise NotImplementedError") == len(SOLUTIONS)
