@@ -84,7 +84,7 @@ lab: assets lab-copies  ## open copies of the notebooks and exercises in Jupyter
 lab-copies:
 	@mkdir -p lab/notebooks lab/exercises
 	@for file in notebooks/*.* exercises/*.*; do test -e lab/$$file || cp $$file lab/$$file; done
-	@for name in $(LINKED); do test -e lab/$$name || ln -s ../$$name lab/$$name; done
+	@for name in $(LINKED); do test -L lab/$$name || ln -s ../$$name lab/$$name; done
 	@echo "Your copies are in lab/: what is there stays as you left it. Delete a file to get it anew."
 
 handout: .venv/installed  ## the exercises without their solutions, for a class: handout/
