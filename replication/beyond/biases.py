@@ -155,7 +155,8 @@ def letter_measures(scores: pd.DataFrame) -> pd.DataFrame:
             D_PRIME: d_prime(unbiased, answers),
         }
         auc, error = weighted_mean(by_measure[AUC], weights)
-        of_score = score | {"weights": weights, "letter": letter, "gap": (auc - 0.5) / error}
+        gap = (auc - 0.5) / error if error else np.inf
+        of_score = score | {"weights": weights, "letter": letter, "gap": gap}
         share = commonest_share(loglikelihoods, weights)
         shares = {UNBIASED: commonest_share(unbiased, weights)}
         for measure, values in by_measure.items():
