@@ -10,6 +10,8 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of optiona
 # cuBLAS computes the same bits each time only with workspaces of its own. CUDA reads this as it
 # starts, so it is set before torch is imported, and a kernel inherits it.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+# On an H100 PyTorch would prefer cuDNN's attention, which is built anew for each shape.
+os.environ.setdefault("TORCH_CUDNN_SDPA_DEPRIORITIZED", "1")
 # A GPU's memory is taken in segments that grow, since rows of many lengths would leave gaps between
 # fixed ones. Older releases of PyTorch read the second name only.
 _ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")

@@ -19,11 +19,12 @@ from transformers.loss.loss_utils import ForCausalLMLoss
 
 from lib.healing import attention, lora
 from lib.healing.recipe import Recipe
-from lib.models import layers, sizes
+from lib.models import kernels, layers, sizes
 
 TOKENS = 512  # of the document: about as many as one of C4 has
 RECIPE = Recipe(steps=1, max_tokens=TOKENS, learning_rate=0, rank=1, warmup_steps=0)
 EXPERTS = {torch.ops.aten._grouped_mm: lambda x, w, *_, **__: 2 * x[0] * x[1] * w[-1]}
+NO_BYTES = {*flop_registry, *EXPERTS, torch.ops.aten._unsafe_view}  # products, and a view
 
 
 class Counted(NamedTuple):
@@ -76,11 +77,13 @@ def _of_token(model, trains: bool = False) -> np.ndarray:
     with (
         mock.patch.object(functional, "scaled_dot_product_attention", _attention),
         mock.patch.object(functional, "dropout", _dropout),
+        mock.patch.object(kernels, "rms_norm", _rms_norm),
         torch.set_grad_enabled(trains),
         lora.new_lora(model, RECIPE) if trains else nullcontext(model) as run,
         FlopCounterMode(display=False, custom_mapping=EXPERTS) as products,
         _Bytes([ids, *run.bfloat16().train(trains).parameters(), *run.buffers()]) as others,
     ):
+        kernels.fuse_norms(model)
         logits = run(input_ids=ids, use_cache=False).logits
         if trains:
             ForCausalLMLoss(logits, ids, logits.shape[-1]).backward()
@@ -97,7 +100,7 @@ class _Bytes(TorchDispatchMode):
 
     def __torch_dispatch__(self, kernel, types, args=(), kwargs=None):
         made = kernel(*args, **(kwargs or {}))
-        if kernel.overloadpacket not in flop_registry | EXPERTS and not kernel.is_view:
+        if not kernel.is_view and kernel.overloadpacket not in NO_BYTES:
             self.moved += sum(tensor.nbytes for tensor in _tensors((args, made)))
         for tensor in _tensors(made):
             self._hold(tensor.untyped_storage())
@@ -122,6 +125,11 @@ def _tensors(tree) -> list[torch.Tensor]:
 def _attention(query, key, value, *_, scale: float | None = None, **__) -> torch.Tensor:
     attend = torch.ops.aten._scaled_dot_product_flash_attention
     return attend(query, key, value, is_causal=True, scale=scale)[0]
+
+
+def _rms_norm(module, x: torch.Tensor) -> torch.Tensor:
+    """Return the norm by another kernel of the same reads and writes: this one is CUDA's."""
+    return functional.layer_norm(x, x.shape[-1:], module.weight, None, module.variance_epsilon)
 
 
 def _dropout(x, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:

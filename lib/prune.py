@@ -199,7 +199,10 @@ def prune(options: Options, out: str | Path) -> dict:
     from lib.sweep import sweep
 
     def load(name: str | Path) -> tuple:
-        return loading.load(str(name), dtype=dtype, quantization="nf4" if options.nf4 else None)
+        quantization = "nf4" if options.nf4 else None
+        own = loading.default_dtype(loading.default_device())
+        emulates = (dtype, own) == ("bfloat16", "float16")  # as a T4 does
+        return loading.load(str(name), dtype=own if emulates else dtype, quantization=quantization)
 
     checkpoint = files.open_checkpoint(options.model, files.CONFIGURATION)
     layers.check(checkpoint.config)
@@ -215,7 +218,7 @@ def prune(options: Options, out: str | Path) -> dict:
     if options.repair:
         linear.projection(model, checkpoint.num_layers - size - 1)
     _step(work, "call", lambda: cut_call)  # not before: what fails above leaves nothing
-    saved = model.dtype
+    saved = getattr(torch, dtype)
     computed = _step(work, "format", lambda: loading.default_dtype(model.device.type))
     if computed == "float32":  # many processors multiply bf16 several times more slowly
         _cast(model, torch.float32)

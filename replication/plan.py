@@ -21,7 +21,7 @@ import pandas as pd
 from lib.blocks import BlockDistances
 from lib.data.encoding import WRITTEN_TOGETHER
 from lib.healing import Recipe
-from lib.healing.recipe import memory_fallbacks
+from lib.healing.recipe import ADAPTER, PLANNED, Room, memory_fallbacks
 from lib.models import machine, registry
 from replication import paths
 from replication.measure import cache as results
@@ -31,7 +31,6 @@ from replication.run.jobs import Job, by_job
 
 CARDS = paths.ROOT / "replication" / "cards.csv"
 TOKENS = json.loads((paths.DATA / "token_counts.json").read_text(encoding="utf-8"))
-ADAPTER = 16  # bytes of an adapter's number: itself, its gradient, AdamW's two moments, in fp32
 MACHINE = ("revision", "dtype", "device")  # parameters that the machine decides
 
 
@@ -139,7 +138,8 @@ class Loaded(NamedTuple):
     def packed(self) -> bool:
         """Whether NF4 stays packed: on a GPU of which the whole model would take much."""
         whole = self.counts.parameters.size() * self.card.element
-        return bool(self.quantization) and whole > machine.UNPACKED * self.card.memory * 1e9
+        memory = machine.nominal(self.card.memory * 1e9)
+        return bool(self.quantization) and whole > machine.UNPACKED * memory
 
     def weights(self, layers: int) -> float:
         """Return the bytes of the model with `layers` layers."""
@@ -179,23 +179,25 @@ class Loaded(NamedTuple):
     ) -> Work:
         """Return the work of healing the `layers` layers that are left, after `made` steps.
 
-        micro: sequences at a time, and whether activations are recomputed; by default the first
-        that fits with its longest row, four standard deviations above the mean, or the last.
+        micro: sequences at a time, and whether all activations are recomputed; by default the first
+        way that fits with its longest row, four standard deviations above the mean, or the last.
         memory: of one sequence, recomputed.
         """
         of, back, element = self.counts, layers - recipe.first_layer, self.card.element
-        states, activations = back * of.state * element, of.kept * element / 2
-        kept = {True: of.loss + states + activations, False: of.loss + back * activations}
         fixed = self.weights(layers) + ADAPTER * recipe.rank * back * of.adapter
+        free = self.card.memory * 1e9 - fixed
+        room = Room(free, of.loss, of.kept * element / 2, of.state * element, back)
         sequences = lengths(recipe.max_tokens, recipe.packed)
         mean, spread = fmean(sequences), pstdev(sequences)
-        for count, recomputes in [micro] if micro else memory_fallbacks(recipe.batch):
+        ways = [micro] if micro else memory_fallbacks(recipe.batch, room, sequences)
+        for count, recomputes in ways:
+            share = 1 if recomputes else room.share(sequences, count)
             longest = count * mean + 4 * sqrt(count) * spread
-            if fixed + longest * kept[recomputes] <= self.card.memory * 1e9:
+            if longest * room.least <= PLANNED * free:
                 break
-        tokens, ahead = (recipe.steps - made) * recipe.batch * mean, layers + back * recomputes
+        tokens, ahead = (recipe.steps - made) * recipe.batch * mean, layers + back * share
         work = self.passes("healing", tokens, (ahead, back), 2 * tokens, count * mean)
-        return work._replace(memory=fixed + recipe.max_tokens * kept[True])
+        return work._replace(memory=fixed + recipe.max_tokens * room.least)
 
     def work(self, request: Request, shared: bool, made: int) -> Work:
         """Return the work of a result, where a shorter healing has made `made` steps.

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import LENGTH, VOCAB, WINDOW, tiny
+from conftest import LENGTH, VOCAB, tiny
 from transformers import LlamaForCausalLM
 
 from lib.healing import attention, lora, packing, training
@@ -98,7 +98,8 @@ def trained(model, folder, micro_batch: int):
     sequences = [{"documents": [document]} for document in read]
     with lora.new_lora(model, RECIPE) as wrapped:
         tokenizer = files.tokenizer("tiny-random")
-        losses, _ = training._train(wrapped, tokenizer, sequences, RECIPE, folder, micro_batch)
+        how = (None, micro_batch)
+        losses, _ = training._train(wrapped, tokenizer, sequences, RECIPE, folder, *how)
         parameters = dict(wrapped.named_parameters())
         weights = {name: parameters[name].clone() for name in parameters if "lora" in name}
     return losses, weights
@@ -118,19 +119,3 @@ def test_joined_padded_and_one_by_one_heal_alike(kind, tmp_path, monkeypatch):
         assert own.keys() == weights.keys()
         for key, value in weights.items():
             torch.testing.assert_close(own[key], value, atol=2e-3, rtol=0.02)
-
-
-def test_the_kernel_of_a_gpu_has_the_window(monkeypatch):
-    """All else of its arguments is probed before each healing, by documents within the window."""
-    windows, (batch, _) = set(), joined_batch(documents(4))
-
-    def kernel(query, *rest, window_size, **options):
-        windows.add(window_size)
-        return query
-
-    monkeypatch.setattr(attention, "varlen_attn", kernel, raising=False)
-    monkeypatch.setattr(attention, "_has_kernel", lambda query: True)
-    model = tiny("mistral")
-    model.set_attn_implementation(attention.NAME)
-    logits(model, batch)
-    assert windows == {(WINDOW - 1, 0)}

@@ -42,7 +42,7 @@ def test_no_gradient_goes_before_the_cut(recomputes, llama, tmp_path):
 
     with lora.new_lora(llama, recipe) as wrapped:
         with residual_stream(llama, note):
-            training._train(wrapped, Padding, sequences, recipe, tmp_path, 2, recomputes)
+            training._train(wrapped, Padding, sequences, recipe, tmp_path, None, 2, recomputes)
         learnt = [p for n, p in wrapped.named_parameters() if "lora_B" in n]
         assert learnt
         assert all(p.abs().max() > 0 for p in learnt)

@@ -298,7 +298,7 @@ def test_a_longer_healing_starts_from_the_trunk_of_a_shorter_one(
 
 @pytest.mark.parametrize("micro_batch, taken", [(RECIPE.batch, True), (RECIPE.batch // 2, False)])
 def test_only_a_trunk_of_the_same_way_is_taken(short, tmp_path, micro_batch, taken):
-    training._copy_trunk(tmp_path, short, micro_batch, recomputes=False, joined=True)
+    training._copy_trunk(tmp_path, short, micro_batch, joined=True)
     assert (tmp_path / "checkpoint-6").exists() == taken
 
 
@@ -319,6 +319,7 @@ def test_trying_the_longest_micro_batch_changes_no_bit(base, undisturbed, tmp_pa
     """Also where training resumes. On a CPU it is not tried, unless this test says so."""
     passes = []
     monkeypatch.setattr(training, "_oom_is_catchable", lambda device: True)
+    monkeypatch.setattr(training, "_room", lambda model, recipe: None)
     at_each_pass(monkeypatch, passes.append)
     with killed_at(4):
         heal(base, tmp_path)
@@ -351,6 +352,36 @@ def test_a_step_is_the_batch_however_many_gpus_there_are(base, tmp_path, monkeyp
     losses = heal(base, tmp_path / "gpus", recipe, micro_batch=4).losses
     assert sizes == [4 * recipe.max_tokens] * (3 * recipe.batch // 4)
     assert losses == alone
+
+
+def test_a_resumed_healing_keeps_its_micro_batch_or_warns(base, tmp_path, monkeypatch, caplog):
+    """On a larger card and on a smaller one."""
+    train, recipe = training._train, replace(RECIPE, steps=3)
+    with killed_at(2):
+        heal(base, tmp_path, recipe, micro_batch=4)
+    smaller = shutil.copytree(tmp_path, tmp_path.with_name("smaller"))
+    assert heal(base, tmp_path, recipe).micro_batch == 4
+    assert not caplog.records
+
+    def limited(*arguments):
+        if arguments[-2] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return train(*arguments)
+
+    monkeypatch.setattr(training, "_train", limited)
+    healed = heal(base, smaller, recipe)
+    assert healed.status == "ok" and healed.micro_batch == 2
+    assert "Begun with 4 sequences at a time, it goes on with 2." in caplog.messages
+
+
+def test_a_checkpoint_is_saved_after_a_quarter_of_an_hour(base, tmp_path, monkeypatch):
+    saved, seal = [], storage.seal
+    clock = SimpleNamespace(monotonic=count(step=600).__next__)  # ten minutes a step
+    monkeypatch.setattr(training, "time", clock)
+    monkeypatch.setattr(training, "CHECKPOINTS", 1)
+    monkeypatch.setattr(storage, "seal", lambda f: saved.append(f.name) or seal(f))
+    heal(base, tmp_path, START)
+    assert saved == ["checkpoint-3", "checkpoint-4"]
 
 
 def test_after_an_error_the_model_is_without_an_adapter(base, tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ from lib.blocks import UNPRUNED, Block
 from lib.data import sets
 from lib.data.encoding import Row
 from lib.healing import lora, training
+from lib.healing.recipe import Room
 from lib.models import loading
 from lib.pruning import dropped
 from lib.sweep import continuations, sweep
@@ -197,7 +198,13 @@ def test_resumed_or_with_recomputed_activations_no_bit_changes(packed, tmp_path,
     monkeypatch.setattr(training, "_train", limited)
     recomputed = heal(packed, tmp_path / "recomputed", recipe, micro_batch=1)
     assert recomputed.recomputes and not whole.recomputes
-    for healed in (resumed, recomputed):
+    monkeypatch.setattr(training, "_train", train)
+    rows, needed = [], training._recompute
+    monkeypatch.setattr(training, "_recompute", lambda *row: rows.append(row) or needed(*row))
+    monkeypatch.setattr(training, "_room", lambda model, recipe: Room(3000, 0, 50, 10, 2))
+    by_row = heal(packed, tmp_path / "by row", recipe, micro_batch=1)
+    assert {room.recomputed(tokens) for _, room, tokens in rows} == {0, 1}  # of two
+    for healed in (resumed, recomputed, by_row):
         assert healed.losses == whole.losses and weights(healed) == weights(whole)
     assert not packed[0].is_activation_checkpointing
 

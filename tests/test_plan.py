@@ -8,7 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lib import counting
 from lib.blocks import Block
-from lib.models import files, layers
+from lib.healing import lora
+from lib.models import files, kernels, layers, machine
 from replication import plan, profiles
 from replication.measure import cache, distance_maps, experiments, fetching, request, scores
 from replication.run.notebooks import NOTEBOOKS
@@ -18,16 +19,6 @@ CARD = plan.get_card("a100-80")
 
 
 # ---- what a layer takes ----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "name, count, megabytes", [("mistral-7b", 24, 5.34), ("qwen-14b", 30, 9.19)]
-)
-def test_training_keeps_what_a_whole_micro_batch_was_seen_to_keep(name, count, megabytes):
-    """Of a token: the peak of 16 joined documents on the meta device, under autocast."""
-    counted = counting.counted(files.configuration(name))
-    kept = count * counted.kept + counted.loss
-    assert kept / 1e6 == pytest.approx(megabytes, rel=0.07)
 
 
 @pytest.mark.parametrize("architecture", architectures())
@@ -69,18 +60,21 @@ def test_a_run_takes_the_flops_that_were_planned(output, small, monkeypatch):
 # ---- hours and memory ------------------------------------------------------------------------
 
 
-def test_the_rates_reproduce_a_published_speed():
+def test_the_rates_reproduce_a_published_speed(monkeypatch):
     """FMS, LoRA of Mistral-7B in 16 bits on one A100-80, 4 sequences of 4,096, recomputed: 3,597.6
     tokens a second (foundation-model-stack/fms-acceleration, scripts/benchmarks/refs/a100_80gb.csv,
-    row 12)."""
+    row 12). Its norms are not fused, and its adapters are peft's."""
+    monkeypatch.setattr(kernels, "fuse_norms", lambda model: None)
+    monkeypatch.setattr(lora, "_adapted_layers", lambda wrapped: [])
     recipe = profiles.recipe("mistral-7b", PAPER, steps=1, batch=4, max_tokens=4096, packed=True)
-    model = plan.Loaded(plan.counted("mistral-7b"), None, CARD)
+    counted = counting.counted(files.configuration("mistral-7b"))
+    model = plan.Loaded(counted, None, CARD)
     work = model.healing(32, recipe, micro=(4, True))
     speed = work.tokens / CARD.seconds(work)
     assert speed == pytest.approx(3597.6, rel=0.15)
 
 
-@pytest.mark.parametrize("name, most", [("a100", 12), ("paper", 1500)])
+@pytest.mark.parametrize("name, most", [("a100", 9.5), ("paper", 1200)])
 def test_a_profile_takes_its_hours_and_fits(output, name, most):
     """Every result is counted, once."""
     jobs = plan.planned(profiles.get(name), list(NOTEBOOKS), CARD)
@@ -93,6 +87,12 @@ def test_a_profile_takes_its_hours_and_fits(output, name, most):
     keys = [plan.key_of(one) for job in jobs for one in job.missing]
     assert len(keys) == len(works)
     assert len(set(keys)) == len(keys)
+
+
+def test_cards_of_one_kind_unpack_the_same_models():
+    """However much memory their driver keeps: Qwen-14B takes a third of 79.2 GiB."""
+    reported = [79.1 * 2**30, 79.3 * 2**30, CARD.memory * 1e9]
+    assert {machine.nominal(memory) for memory in reported} == {80 * 2**30}
 
 
 # ---- what is there ---------------------------------------------------------------------------

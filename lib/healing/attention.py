@@ -12,6 +12,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from lib.healing import lora, packing
+from lib.models.kernels import has_flash
 
 HAS_VARLEN = torch.__version__ >= "2.12"  # before, it takes no groups of heads
 if HAS_VARLEN:
@@ -106,7 +107,7 @@ def attention(
     if cu_seq_lens_q is None:
         mask = _band(query, sliding_window)
         return sdpa_attention_forward(module, query, key, value, mask, dropout, scaling)
-    if _has_kernel(query) and not dropout:
+    if HAS_VARLEN and has_flash(query) and not dropout:
         window = (sliding_window - 1 if sliding_window else -1, 0)
         parts = (x[0].transpose(0, 1).contiguous() for x in (query, key, value))
         ends, longest = cu_seq_lens_q.int(), int(max_length_q)
@@ -126,13 +127,6 @@ def attention(
         output, _ = sdpa_attention_forward(module, *parts, mask, dropout, scaling)
         outputs.append(output)
     return torch.cat(outputs, dim=1), None
-
-
-def _has_kernel(query: torch.Tensor) -> bool:
-    """Return whether PyTorch's attention over documents of any length runs there."""
-    if not HAS_VARLEN or not query.is_cuda or query.dtype == torch.float32:
-        return False
-    return torch.cuda.get_device_capability(query.device) >= (8, 0)
 
 
 def _band(query: torch.Tensor, window: int | None) -> torch.Tensor | None:

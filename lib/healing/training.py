@@ -19,15 +19,19 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.loss.loss_utils import ForCausalLMLoss
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 from transformers.trainer_utils import get_last_checkpoint
 
-from lib import storage
+from lib import counting, storage
 from lib.healing import lora, packing
 from lib.healing.attention import isolated_documents, isolates_documents
-from lib.healing.recipe import Recipe, is_out_of_memory, memory_fallbacks
+from lib.healing.recipe import ADAPTER, Recipe, Room, is_out_of_memory, memory_fallbacks
+from lib.models import loading, machine
+from lib.models.decoder import decoder_layers
 
-CHECKPOINTS = 8  # a healing leaves this many on its way
+CHECKPOINTS = 8  # a healing leaves this many on its way,
+MINUTES = 15  # and one each time that so many have passed: a machine may be taken away
+STATE = "trainer_state.json"  # in a checkpoint: steps, losses, sequences at a time
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +46,7 @@ class Healed:
     micro_batch: int
     epochs: float  # how often the documents were read
     real_tokens: int  # tokens trained on, padding not counted
-    recomputes: bool = False  # activations, for want of memory
+    recomputes: bool = False  # all activations, for want of memory; else those of long rows
     seconds: float = 0.0  # of all steps, also those of earlier calls and of a shorter healing
     joined: bool | None = None  # documents in one row, or padded; None: stored before it was noted
 
@@ -61,10 +65,11 @@ def heal(
     a model cannot do that, padded. Resumes from the newest complete checkpoint in `folder`, if a
     call was interrupted there. Where memory ends, it reads fewer sequences at a time, or recomputes
     activations (`recipe.memory_fallbacks`); the global batch stays. On a GPU the longest
-    micro-batch is tried before the first step, so that a healing keeps its micro-batch. The model
-    comes back without adapter, also after an error. A second process that is to heal into the same
-    folder waits, and takes what the first one left. trunk: the folder of a shorter healing that is
-    the same up to where its rate decays; training starts there.
+    micro-batch is tried before the first step, so that a healing keeps its micro-batch. A resumed
+    one keeps it, too, or warns that it cannot. The model comes back without adapter, also after an
+    error. A second process that is to heal into the same folder waits, and takes what the first one
+    left. trunk: the folder of a shorter healing that is the same up to where its rate decays;
+    training starts there.
     """
     folder, micro_batch = Path(folder), min(micro_batch, recipe.batch)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -89,12 +94,16 @@ def _heal_within_memory(
     if not joined:
         log.warning("%s cannot keep joined documents apart: rows are padded.", type(model).__name__)
     losses, seconds, status, adapter = [], 0.0, "oom", None
-    for micro, recomputes in memory_fallbacks(micro_batch):
+    room, begun = _room(model, recipe), _begun(folder)
+    ways = memory_fallbacks(micro_batch, room, [packing.real_tokens([one]) for one in sequences])
+    for micro, recomputes in sorted(ways, key=lambda way: way[0] != begun):
+        if begun not in (None, micro):
+            log.warning("Begun with %d sequences at a time, it goes on with %d.", begun, micro)
         try:
             with lora.new_lora(model, recipe) as wrapped:
-                _copy_trunk(folder, trunk, micro, recomputes, joined)
+                _copy_trunk(folder, trunk, micro, joined)
                 losses, seconds = _train(
-                    wrapped, tokenizer, sequences, recipe, folder, micro, recomputes
+                    wrapped, tokenizer, sequences, recipe, folder, room, micro, recomputes
                 )
                 status = "ok" if all(map(math.isfinite, losses)) else "diverged"
                 if status == "ok":
@@ -108,14 +117,41 @@ def _heal_within_memory(
     return Healed(adapter, losses, status, micro, epochs, tokens, recomputes, seconds, joined)
 
 
+def _room(model, recipe: Recipe) -> Room | None:
+    """Return what a GPU has left for activations; None on a CPU, and for an uncountable model."""
+    if not _oom_is_catchable(model.device):
+        return None
+    try:
+        of, width = counting.counted(model.config), model.dtype.itemsize
+    except Exception as error:  # whatever keeps it from running without numbers
+        log.warning("What a token keeps is not known: %r.", error)
+        return None
+    layers = len(decoder_layers(model)) - recipe.first_layer
+    held = torch.get_device_module(model.device).memory_allocated(model.device)
+    held += ADAPTER * recipe.rank * layers * of.adapter
+    left = loading.gpu_memory(model.device) - machine.RUNTIME - held
+    return Room(left, of.loss, of.kept * width / 2, of.state * width, layers)
+
+
+def _recompute(model, room: Room, tokens: int) -> None:
+    """Let the first trained layers, as many as a row of so many tokens must, be recomputed."""
+    layers = decoder_layers(model)
+    first = len(layers) - room.layers
+    stop = first + room.recomputed(tokens)
+    for number, layer in enumerate(layers):
+        layer.gradient_checkpointing = first <= number < stop
+
+
 class _Healing(Trainer):
     """A trainer that multiplies in the weights' format, and tries the longest micro-batch first.
 
     In fp16 the Trainer's own autocast is on, too; it is the same one.
     longest: the sequences of that micro-batch; None once it has been tried.
+    room: that a row has, and recomputes layers for; None: as the model is told.
     """
 
     longest: list[dict] | None = None
+    room: Room | None = None
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         if self.longest and _oom_is_catchable(model.device):
@@ -138,9 +174,11 @@ class _Healing(Trainer):
         model.zero_grad()
         del later
 
-    def compute_loss(self, model, *args, **kwargs):
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        if self.room:
+            _recompute(model.get_base_model(), self.room, inputs["input_ids"].numel())
         with lora.autocast_like(model):
-            return super().compute_loss(model, *args, **kwargs)
+            return super().compute_loss(model, inputs, *args, **kwargs)
 
 
 def _oom_is_catchable(device: torch.device) -> bool:
@@ -166,7 +204,7 @@ class _Watch(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         state.save_steps = args.save_steps  # not those of the shorter healing it started from
-        self.last = time.monotonic()
+        self.saved = self.last = time.monotonic()
         self.progress = tqdm(total=state.max_steps, initial=state.global_step, desc="healing")
 
     def on_train_end(self, args, state, control, **kwargs):
@@ -174,9 +212,11 @@ class _Watch(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         self.progress.update()
-        control.should_save |= state.global_step == self.decays
+        late = self.last - self.saved >= 60 * MINUTES
+        control.should_save |= late or state.global_step == self.decays
 
     def on_save(self, args, state, control, **kwargs):
+        self.saved = self.last
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if state.global_step == self.decays:
             shutil.copytree(checkpoint, checkpoint.with_name("trunk"), dirs_exist_ok=True)
@@ -191,11 +231,11 @@ class _Watch(TrainerCallback):
 
 
 def _train(
-    wrapped, tokenizer, sequences, recipe, folder, micro_batch, recomputes=False
+    wrapped, tokenizer, sequences, recipe, folder, room, micro_batch, recomputes=False
 ) -> tuple[list[float], float]:
     """Train from the newest complete checkpoint on; return each step's loss, and all seconds."""
     model = wrapped.get_base_model()
-    if recomputes:
+    if recomputes or room:
         model.activation_checkpointing_enable()
         model.disable_input_require_grads()  # or gradients would flow to the embeddings
     with isolated_documents(model) as joined, _deterministic():
@@ -208,6 +248,7 @@ def _train(
             callbacks=[_Watch(recipe)],
         )
         trainer.longest = packing.longest(sequences, micro_batch, joined)
+        trainer.room = None if recomputes else room
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
         trainer.train(resume_from_checkpoint=_newest_complete(folder))
@@ -272,16 +313,19 @@ def _newest_complete(folder: Path) -> str | None:
     return get_last_checkpoint(folder) if folder.exists() else None
 
 
-def _copy_trunk(
-    folder: Path, trunk: Path | None, micro_batch: int, recomputes: bool, joined: bool
-) -> None:
+def _begun(folder: Path) -> int | None:
+    """Return how many sequences at a time the newest complete checkpoint was trained on."""
+    checkpoint = _newest_complete(folder)
+    return checkpoint and TrainerState.load_from_json(Path(checkpoint, STATE)).train_batch_size
+
+
+def _copy_trunk(folder: Path, trunk: Path | None, micro_batch: int, joined: bool) -> None:
     """Take the state of a shorter healing, trained in this way, as the first checkpoint."""
     shorter = trunk and _load_result(trunk)
     if not shorter or not storage.sealed(trunk / "trunk") or _newest_complete(folder):
         return
-    trained = (shorter.micro_batch, shorter.recomputes, shorter.joined)
-    if trained == (micro_batch, recomputes, joined):
-        state = json.loads((trunk / "trunk" / "trainer_state.json").read_text())
+    if (shorter.micro_batch, shorter.joined) == (micro_batch, joined):
+        state = json.loads((trunk / "trunk" / STATE).read_text())
         shutil.copytree(trunk / "trunk", folder / f"checkpoint-{state['global_step']}")
 
 

@@ -10,7 +10,7 @@ from accelerate.utils.memory import clear_device_cache
 from transformers import BitsAndBytesConfig, GenerationConfig
 
 from lib.blocks import UNPRUNED, Block
-from lib.models import files, layers, machine
+from lib.models import files, kernels, layers, machine
 from lib.models.files import Checkpoint, open_checkpoint
 from lib.models.machine import UNPACKED
 from lib.models.registry import ModelError
@@ -52,6 +52,8 @@ def load(
     if quantization and not packed and _unpacks(checkpoint.config, dtype, device):
         with _unpacked_by_blocks():
             model = model.dequantize(dtype)
+    if model.device.type != "cpu":
+        kernels.fuse_norms(model)
     if dtype == torch.float16:
         model.get_decoder().register_forward_hook(_check_finite)
     return model.eval(), tokenizer
@@ -95,10 +97,8 @@ def weights_identity(name: str, quantization: str | None, dtype: str | None) -> 
 
 def default_device() -> str:
     """Return "cuda" or "cpu". Raises ModelError for a GPU that PyTorch cannot use."""
-    if torch.cuda.is_available():
-        return "cuda"
     machine.check_gpu()
-    return "cpu"
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def default_dtype(device: str) -> str:
@@ -123,16 +123,17 @@ def nf4(dtype: torch.dtype = torch.bfloat16) -> BitsAndBytesConfig:
 def _unpacks(config, dtype: torch.dtype, device: str) -> bool:
     """Return whether NF4 is unpacked: on a CPU; on a GPU where the whole model has room.
 
-    By the size of the GPU, not by what is free: a resumed healing must compute the same last bits.
+    By the nominal size of the GPU, not by what it reports or has free: a resumed healing must
+    compute the same last bits.
     Never on a GPU into 32 bits, in which NF4 is not multiplied.
     """
     if device == "cpu":
         return True
     whole = layers.meta_model(config).num_parameters() * dtype.itemsize
-    return dtype != torch.float32 and whole <= UNPACKED * _gpu_memory(device)
+    return dtype != torch.float32 and whole <= UNPACKED * machine.nominal(gpu_memory(device))
 
 
-def _gpu_memory(device: str) -> int:
+def gpu_memory(device: str) -> int:
     """Return the bytes of a GPU, whether free or not; 0 of any other device."""
     on_cuda = str(device).startswith("cuda")
     return torch.cuda.get_device_properties(device).total_memory if on_cuda else 0

@@ -11,17 +11,22 @@ import shutil
 import subprocess
 import time
 from functools import cache
+from math import ceil
 from pathlib import Path
 
 from lib.models.registry import ModelError
 
 NF4_BYTES = 0.516  # a weight in NF4 with double quantisation: 4 bits and its share of the scales
-UNPACKED = 1 / 3  # of a GPU's memory: NF4 weights that take no more in 16 bits are unpacked
+UNPACKED = 1 / 3  # of a GPU's nominal memory: NF4 weights that take no more in 16 bits are unpacked
+RUNTIME = 1.6e9  # bytes of a GPU that CUDA's context and the allocator's fragments take
 DTYPES = ("bfloat16", "float32", "float16")  # of weights
 TRIED = DTYPES[:2]
 MATRICES = ((576, 1536), (1536, 1536))  # inputs, outputs: as in decoders of 0.1 and 1.5 billion
 TOKENS = 512
 TURNS = 3
+OLDER = "https://download.pytorch.org/whl/cu126"  # PyTorch's build for GPUs before sm_75
+STEP = 8 * 2**30  # bytes, of which the memory of a GPU is a multiple
+FLASH = (8, 0)  # the compute capability from which a GPU has flash attention
 HIDDEN = ("", "-1", "NoDevFiles")  # values of CUDA_VISIBLE_DEVICES; Slurm sets the last one
 
 
@@ -59,7 +64,7 @@ def gpus() -> int:
 
 
 def check_gpu() -> None:
-    """Raise ModelError where there is a GPU that PyTorch cannot use, as with an old driver."""
+    """Raise ModelError for a GPU that PyTorch cannot use: an old driver, or no kernels for it."""
     gpu = gpu_at_hand()
     if gpu is None:
         return
@@ -71,6 +76,20 @@ def check_gpu() -> None:
             "update its driver, install PyTorch's build for an older CUDA (make TORCH_INDEX=…), or "
             "set CUDA_VISIBLE_DEVICES to nothing to compute on the CPU."
         )
+    capability = "{}{}".format(*torch.cuda.get_device_capability())
+    built = [int(re.sub(r"\D", "", architecture)) for architecture in torch.cuda.get_arch_list()]
+    if int(capability) < min(built):
+        raise ModelError(
+            f"{gpu} is older than every GPU that PyTorch {torch.__version__} has kernels for "
+            f"(sm_{capability}; the oldest is sm_{min(built)}): install the build that has them "
+            f"(delete .venv, then make TORCH_INDEX={OLDER}), or set CUDA_VISIBLE_DEVICES to "
+            "nothing to compute on the CPU."
+        )
+
+
+def nominal(memory: float) -> int:
+    """Return the bytes that a GPU is sold with: it reports less, by its kind and driver."""
+    return ceil(memory / STEP) * STEP
 
 
 @cache

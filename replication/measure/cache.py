@@ -187,12 +187,15 @@ def draws_only() -> bool:
 
 
 def environment() -> dict:
-    """Return what the numbers are made with: processor, card (None without one), versions."""
+    """Return what the numbers are made with: processor, card and its attention, versions."""
     packages = ("torch", "transformers", "bitsandbytes", "datasets")
     torch = sys.modules.get("torch")  # whoever measures on a GPU has imported it
+    gpu = torch is not None and torch.cuda.is_available()
+    flash = gpu and torch.cuda.get_device_capability() >= machine.FLASH
     return {
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "processor": processor(),
-        "card": processor("cuda") if torch and torch.cuda.is_available() else None,
+        "card": processor("cuda") if gpu else None,
+        "attention": ("flash" if flash else "memory-efficient") if gpu else None,
     } | {name: version(name) for name in packages}
