@@ -14,7 +14,9 @@ import numpy as np
 from lib.data import encoding, prompts, sets
 from lib.data.encoding import Row
 
-VARIANT = re.compile(r"_(bpb|content|letters(_\d)?|listed|closed|ranking|other)$")  # of one set
+VARIANT = re.compile(  # of one set of questions
+    r"_(bpb|content|letters(_\d)?|listed|closed|ranking|other|short|symbols)$"
+)
 ANSWER_STATS = ("commonest", "ties", "margin", "bits_per_byte")  # columns of a score
 
 

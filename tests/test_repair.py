@@ -109,12 +109,12 @@ def test_every_fourth_text_is_held_out_however_texts_are_batched(llama):
         states = llama(rows.to(llama.device), output_hidden_states=True).hidden_states
     before, after = states[BLOCK.start], states[BLOCK.stop]
     batches = [calibration(slice(first, first + 3), padding=4) for first in (0, 3, 6)]
-    parts = linear._gathered(llama, BLOCK, batches)
+    parts = linear._gathered(llama, [BLOCK], [STREAM], batches)
     for part, texts in zip(parts, ([1, 2, 3, 5, 6, 7], [0, 4]), strict=True):
         x = before[texts].flatten(0, 1)
         y = after[texts].flatten(0, 1)
         expected = linear.moments(x, y, x)
-        gathered = part[STREAM]
+        gathered = part[BLOCK, STREAM]
         torch.testing.assert_close(gathered.inputs, expected.inputs, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(gathered.both, expected.both, atol=1e-4, rtol=1e-4)
         assert gathered.change == pytest.approx(expected.change, rel=1e-4)

@@ -13,9 +13,9 @@ LETTERS = "ABCDE"
 ABOUT = "The following are multiple choice questions (with answers) about  {}.\n\n"  # two spaces
 
 
-def by_letter(question: str, texts: list[str]) -> tuple[str, list[str]]:
+def by_letter(question: str, texts: list[str], letters: str = LETTERS) -> tuple[str, list[str]]:
     """Return a prompt that lists the options, and their letters as its choices."""
-    letters = LETTERS[: len(texts)]
+    letters = letters[: len(texts)]
     lines = [f"\n{letter}. {text}" for letter, text in zip(letters, texts, strict=True)]
     return f"{question}{''.join(lines)}\nAnswer:", [f" {letter}" for letter in letters]
 

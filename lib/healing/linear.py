@@ -10,9 +10,10 @@ equations  (Z'WZ + ridge) A = Z'W(Y - X).  The weights count errors relative to 
 layer's norm does; without them the first token, whose state may be 100 times as long, decides.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import product
 from time import perf_counter
 
 import torch
@@ -102,10 +103,12 @@ class Mapped(Block):
 
 
 @contextmanager
-def reading_ffn(model, blocks: Iterable[Mapped]) -> Iterator[None]:
+def reading_ffn(model, blocks: Iterable[Block]) -> Iterator[None]:
     """While active, those of `blocks` that map what an FFN adds note it in every forward pass."""
     with ExitStack() as hooks:
-        for block in (block for block in blocks if KINDS[block.name] == FFN):
+        for block in blocks:
+            if not isinstance(block, Mapped) or KINDS[block.name] != FFN:
+                continue
 
             def note(module, args, output, block=block):
                 block.added[:] = [output]
@@ -151,56 +154,70 @@ def attach(model, block: Block, change: torch.Tensor) -> None:
 def fitted(
     model, block: Block, names: Iterable[str], batches: Iterable[dict]
 ) -> dict[str, tuple[Mapped, dict]]:
-    """Maps across `block` by name (a key of KINDS), with the cost and quality of each.
+    """Return the maps across one block by name, as `fitted_all`."""
+    return fitted_all(model, [block], names, batches)[block]
 
-    batches: calibration texts as of `similarity.calibration_batches`. With a map come its
-    parameters (how many numbers), seconds (of the pass and of solving), ridge and error (held out;
-    the plain cut has 1). A map of what the FFN adds is missing where `projection` finds none.
+
+def fitted_all(
+    model, blocks: Sequence[Block], names: Iterable[str], batches: Iterable[dict]
+) -> dict[Block, dict[str, tuple[Mapped, dict]]]:
+    """Return the maps across each of `blocks` by name (a key of KINDS), with cost and quality.
+
+    The texts are read once for all. batches: calibration texts as of
+    `similarity.calibration_batches`. With a map come its parameters (how many numbers), seconds (of
+    the pass and of solving), ridge and error (held out; the plain cut has 1). A map of what the FFN
+    adds is missing where `projection` finds none.
     """
     start = perf_counter()
-    fit, held = _gathered(model, block, batches)
+    fit, held = _gathered(model, blocks, {KINDS[name] for name in names}, batches)
     seconds_gathering = perf_counter() - start
-    maps = {}
-    for name in names:
-        kind = KINDS[name]
-        if kind in fit:
+    maps = {block: {} for block in blocks}
+    for block, name in product(blocks, names):
+        part = block, KINDS[name]
+        if part in fit:
             start = perf_counter()
-            change, ridge, error = solved(fit[kind], held[kind])
+            change, ridge, error = solved(fit[part], held[part])
             seconds = seconds_gathering + perf_counter() - start
             facts = {"parameters": change.numel(), "ridge": ridge, "error": error}
             mapped = Mapped(block.start, block.size, name, change.float())
-            maps[name] = mapped, facts | {"seconds": seconds}
+            maps[block][name] = mapped, facts | {"seconds": seconds}
     return maps
 
 
 @torch.inference_mode()
-def _gathered(model, block: Block, batches: Iterable[dict]) -> tuple[dict, dict]:
-    """The moments of the texts to fit on, and of those held out, for each z that there is.
+def _gathered(
+    model, blocks: Sequence[Block], kinds: Iterable[str], batches: Iterable[dict]
+) -> tuple[dict, dict]:
+    """The moments of the texts to fit on, and of those held out, for each block and z there is.
 
-    Only the layers up to the end of the block read the texts.
+    Only the layers up to the end of the last block read the texts.
     """
     fit, held = {}, {}
     states, num_read = {}, 0
-    try:
-        module = projection(model, block.start - 1)
-    except ValueError:
-        module = nn.Identity()  # never called
-    with (
-        module.register_forward_hook(lambda m, args, output: states.update({FFN: output})),
-        only_layers(model, range(block.stop)),
-        residual_stream(model, states.__setitem__, at=[block.start, block.stop]),
-    ):
+    depths = {depth for block in blocks for depth in (block.start, block.stop)}
+    with ExitStack() as hooks:
+        for start in {block.start for block in blocks if FFN in kinds}:
+            with suppress(ValueError):
+
+                def note(module, args, output, start=start):
+                    states[start, FFN] = output
+
+                hooks.enter_context(projection(model, start - 1).register_forward_hook(note))
+        hooks.enter_context(only_layers(model, range(max(depths))))
+        hooks.enter_context(residual_stream(model, states.__setitem__, at=sorted(depths)))
         for batch in batches:
             model.get_decoder()(input_ids=batch["input_ids"].to(model.device), use_cache=False)
-            x, y = states[block.start], states[block.stop]
-            held_out = (num_read + torch.arange(len(x)))[:, None] % HELD_OUT == 0
-            num_read += len(x)
-            for part, rows in ((fit, ~held_out), (held, held_out)):
-                real = (batch["attention_mask"].bool() & rows).to(x.device)
-                for kind, z in {STREAM: x, FFN: states.get(FFN)}.items():
-                    if z is not None and real.any():
+            mask = batch["attention_mask"].bool().to(model.device)
+            held_out = (num_read + torch.arange(len(mask)))[:, None] % HELD_OUT == 0
+            num_read += len(mask)
+            for block, (part, rows) in product(blocks, ((fit, ~held_out), (held, held_out))):
+                real = mask & rows.to(mask.device)
+                x, y = states[block.start], states[block.stop]
+                for kind, z in {STREAM: x, FFN: states.get((block.start, FFN))}.items():
+                    if z is not None and real.any() and kind in kinds:
                         new = moments(x[real], y[real], z[real])
-                        part[kind] = part[kind] + new if kind in part else new
+                        of = block, kind
+                        part[of] = part[of] + new if of in part else new
     return fit, held
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.blocks import STRATEGIES, Block, blocks_of
+from lib.blocks import STRATEGIES, UNPRUNED, Block, blocks_of
 from lib.data import sets
 from lib.models import registry
 from replication import measure
@@ -189,30 +189,37 @@ def _measure(missing: Sequence[Request]) -> None:
     for of_model in grouped(missing, lambda r: r.params["model"]).values():
         weights = (of_model[0].params[key] for key in ("model", "quantization", "dtype"))
         model, tokenizer = loading.load_cached(*weights)
-        of_block = grouped(of_model, lambda r: r.block)
-        maps = {block: fit(model, tokenizer, requests[0]) for block, requests in of_block.items()}
+        maps = fit(model, tokenizer, of_model)
         for requests in grouped(of_model, lambda r: r.params["task"]).values():
             _score(model, tokenizer, requests, maps)
 
 
-def fit(model, tokenizer, request: Request) -> dict:
-    """Return the linear maps (`linear.Mapped`) for the block of a score, by kind.
+def fit(model, tokenizer, requests: Sequence[Request]) -> dict[Block, dict[str, Block]]:
+    """Return what stands in the place of each block, by block and the map's name.
 
-    What they took is stored.
+    Linear maps (`linear.Mapped`), all fitted in one pass; "none": the block itself. What the maps
+    took is stored.
     """
     from lib.healing import linear
     from lib.similarity import calibration_batches
 
-    params, count = request.params, request.params["map_sequences"]
-    texts = sets.healing_texts(sets.source(params["healing_data"][0]), count)[:count]
+    params, count = requests[0].params, requests[0].params["map_sequences"]
+    texts = sets.healing_texts(sets.source(params["healing_data"][0]), count)
+    texts = texts[:count] if requests[0].kind == "repair" else sets.spread(texts, count)
     lengths = params["map_tokens"], params["map_batch_tokens"]
+    with_map = {r.block: r for r in requests if r.params["map"] != "none"}
+    kinds = {r.params["map"] for r in with_map.values()}
     batches = calibration_batches(texts, tokenizer, *lengths)
-    fitted = linear.fitted(model, request.block, KINDS, batches)
-    costs = {kind: cost for kind, (_, cost) in fitted.items()}
-    seconds = sum(cost["seconds"] for cost in costs.values())
-    (keyed,) = fetching.keyed_by_machine([request.maps])
-    results.save(keyed.kind, keyed.params, costs, seconds)
-    return {kind: block for kind, (block, _) in fitted.items()}
+    fitted = linear.fitted_all(model, list(with_map), kinds, batches) if with_map else {}
+    for block, of_block in fitted.items():
+        costs = {kind: cost for kind, (_, cost) in of_block.items()}
+        (keyed,) = fetching.keyed_by_machine([with_map[block].maps])
+        seconds = sum(cost["seconds"] for cost in costs.values())
+        results.save(keyed.kind, keyed.params, costs, seconds)
+    return {
+        r.block: {"none": r.block} | {k: m for k, (m, _) in fitted.get(r.block, {}).items()}
+        for r in requests
+    }
 
 
 def _score(model, tokenizer, requests: Sequence[Request], maps: dict) -> None:
@@ -225,16 +232,18 @@ def _score(model, tokenizer, requests: Sequence[Request], maps: dict) -> None:
     for r in requests:
         block = maps[r.block].get(r.params["map"])
         if block is None:
-            results.save("repair", r.params, {}, 0, NO_MAP)
+            results.save(r.kind, r.params, {}, 0, NO_MAP)
         else:
             request_of[block] = r
     task = evaluation.task_of(requests[0].params)
     batch_tokens = requests[0].params["batch_tokens"]
     with linear.reading_ffn(model, request_of):
         swept = sweep(model, tokenizer, list(request_of), [task], batch_tokens).to_dict("records")
-    for r, row in zip(request_of.values(), swept[1:], strict=True):
-        values = scores.values_of(model, tokenizer, task, row, r.params)
-        results.save("repair", r.params, values, 0)
+    for block, row in zip(dict.fromkeys([UNPRUNED, *request_of]), swept, strict=True):
+        if block in request_of:
+            r = request_of[block]
+            values = scores.values_of(model, tokenizer, task, row, r.params)
+            results.save(r.kind, r.params, values, 0)
 
 
 # ---- the statistic --------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from replication.beyond import (
     letters,
     orders,
     repair,
+    translator,
     which_block,
 )
 from replication.measure import Experiment, damage, experiments
@@ -85,7 +86,13 @@ NOTEBOOKS = {
         "10_letters_and_content",
         3,
         ("figure_letters", "figure_cuts", "figure_biases", "figure_mechanism"),
-        experiments=(letters.forms, letters.exits, biases.letter_biases, orders.option_orders),
+        experiments=(
+            letters.forms,
+            letters.exits,
+            biases.letter_biases,
+            orders.option_orders,
+            translator.translated,
+        ),
     ),
     "11": Notebook(
         "11_reasoning_and_books",

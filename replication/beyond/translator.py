@@ -1,0 +1,115 @@
+"""Is the answer lost at an early exit, or only not read out? A linear map translates its states.
+
+Notebook 10. An exit hands the state before the cut to the final norm and lm_head, which were
+trained on the state after the last layer. A full linear map in place of the exit's layers
+translates between both, as the tuned lens does (Belrose et al., arXiv 2303.08112). It is fitted on
+texts without any question (`healing.linear`). Also here: options that are called P, Q, R and S.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from lib.data import prompts
+from lib.evaluation import KINDS
+from replication import measure
+from replication.analysis.bootstrap import paired
+from replication.beyond import repair
+from replication.beyond.biases import ACCURACY, IN_A_SUBJECT, letter_measures, mmlu_other
+from replication.figures.style import NORMAL
+from replication.measure import restore, scores
+from replication.measure.experiments import cuts, unpruned
+from replication.measure.request import Request, grouped, mapped
+from replication.profiles import Profile
+
+EXITS, OF_CONTENT = range(3, 9), (3, 5, 6, 7)  # layers dropped
+TEXTS = 48  # to fit on, at most
+EXIT, TRANSLATED = "plain cut", "full map"  # values of the column repair
+BY_SYMBOL = ("mmlu", "mmlu_short", "arc_easy_letters", "arc_easy_symbols")
+
+
+def mmlu_short(*args, **counts) -> list[dict]:
+    """Return those of `mmlu_other` of the half of its subjects whose prompts are shortest."""
+    of_subject = grouped(mmlu_other(*args, **counts), lambda example: example["group"]).values()
+    by_length = sorted(of_subject, key=lambda examples: sum(len(one["prompt"]) for one in examples))
+    return sum(by_length[: (len(by_length) + 1) // 2], [])
+
+
+LETTERS = KINDS["arc_easy_letters"]
+BY_P = partial(prompts.by_letter, letters="PQRST")
+KINDS["mmlu_short"] = replace(KINDS["mmlu_other"], build=mmlu_short)
+KINDS["arc_easy_symbols"] = replace(LETTERS, build=partial(prompts.arc_easy, form=BY_P))
+
+
+def translated(name: str, distances, profile: Profile) -> list[Request]:
+    """Return each task at every exit, as it is and translated, of the main model; column repair.
+
+    ARC-Easy as `letters.forms` asks it; the loss of half of the damage map's texts.
+    """
+    if name != profile.main_model:
+        return []
+    few_shot, texts = profile.with_prompt(profile.mmlu_shots), profile.damage_sequences // 2
+    has_others = 2 * profile.mmlu_questions <= IN_A_SUBJECT
+    asked = {"mmlu_short": profile} if has_others else {"mmlu": few_shot}
+    asked |= dict.fromkeys(("arc_easy_letters", "arc_easy_symbols", "arc_easy"), few_shot)
+    asked["c4"] = replace(profile, c4_sequences=texts, c4_tokens=profile.damage_tokens)
+    layers, requested = distances.num_layers, []
+    for task, of_task in asked.items():
+        sizes = OF_CONTENT if task == "arc_easy" else EXITS
+        sizes = [size for size in sizes if size < layers]
+        plain = unpruned(name, of_task, [task], repair="unpruned")
+        plain += cuts(name, distances, of_task, [task], ["early exit"], sizes, repair=EXIT)
+        requested += [_read(cut, of_task, "none") for cut in plain]
+        requested += [_read(cut, of_task, "full", repair=TRANSLATED) for cut in plain[1:]]
+    return requested
+
+
+def _read(cut: Request, profile: Profile, kind: str, **labels) -> Request:
+    """Return the request of a cut with a map of `kind` in its place; "none": of the cut itself."""
+    name, task = cut.params["model"], cut.params["task"]
+    params = mapped(name, profile, task, cut.block, kind).params
+    params |= {"map_sequences": min(TEXTS, profile.map_sequences)}
+    return Request("translator", params, cut.labels | labels)
+
+
+# ---- measuring ------------------------------------------------------------------------------
+
+
+def table(requests: Sequence[Request]) -> pd.DataFrame:
+    """Return a row a score, with the columns of `scores.table` and repair."""
+    return pd.DataFrame(map(scores.row, requests, repair.fetch(requests)))
+
+
+measure.FETCH["translator"] = repair.fetch
+measure.TABLES["translated"] = table
+restore.VALUES["translator"] = restore.VALUES["repair"]
+
+
+# ---- the statistics -------------------------------------------------------------------------
+
+
+def gains(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return what the translator does, a row a task, measure and exit: plain cut, full map, gain.
+
+    scores: of `table`. Of letters the measures are those of `letter_measures`, and share is that of
+    the commonest letter; of C4 the value is the loss. low and high: the 95 % interval of the gain,
+    paired on the questions (texts).
+    """
+    measured = scores[scores.value.notna()]
+    is_by_symbol = measured.task.isin(BY_SYMBOL)
+    others = measured[~is_by_symbol].assign(measure=ACCURACY, share=np.nan)
+    lines = pd.concat([letter_measures(measured[is_by_symbol]), others])
+    key = ["task", "measure", "block_size"]
+    apart = [
+        paired(line, "repair", EXIT, TRANSLATED).assign(measure=name)
+        for name, line in lines.groupby("measure", sort=False)
+    ]
+    gained = pd.concat(apart).set_index(key)[["n", "difference", "standard_error"]]
+    reach = NORMAL * gained.standard_error
+    gained = gained.assign(low=gained.difference - reach, high=gained.difference + reach)
+    by_repair = lines.set_index([*key, "repair"])[["share", "value"]].unstack()
+    by_repair.columns = [" of ".join(column) for column in by_repair]
+    return gained.join(by_repair).rename(columns={"difference": "gain"}).reset_index()
