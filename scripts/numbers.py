@@ -22,7 +22,7 @@ import pandas as pd
 from lib.evaluation import weighted_mean
 from replication import analysis, paths, profiles, tables
 from replication.analysis import islands
-from replication.beyond import biases, orders, which_block
+from replication.beyond import biases, orders, repair, translator, which_block
 from replication.claims.bounds import half_up
 from replication.figures import heatmaps
 from replication.measure import distance_maps
@@ -110,6 +110,8 @@ def minutes() -> pd.DataFrame:
 TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "half_lost": half_lost,
     "letter_measures": letter_measures,
+    "translator": lambda: translator.gains(measured("translated")),
+    "translated_loss": lambda: repair.with_shares(measured("translated").query("task == 'c4'")),
     "option_orders": lambda: orders.by_order(measured("option_orders")),
     "islands": lambda: islands.islands_table(maps(), (0.04, 0.1)),
     "recorded_islands": lambda: distance_maps_of(RECORDED_MAPS, (0.03, 0.06, 0.08)),

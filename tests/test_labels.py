@@ -14,7 +14,7 @@ from lib import evaluation
 
 ALL = 10**6  # questions: more than any set has
 MOVED = [f"arc_easy_letters_{places}" for places in (1, 2, 3)]
-BY_LETTER = ("mmlu", "mmlu_other", "arc_easy_letters", *MOVED)
+BY_LETTER = ("mmlu", "mmlu_other", "mmlu_short", "arc_easy_letters", "arc_easy_symbols", *MOVED)
 AT_ONE_POSITION = (*BY_LETTER, "boolq", "boolq_closed")  # where their choices are compared
 
 
@@ -36,6 +36,7 @@ MMLU_OTHER = {  # the same of the questions that are none of those 4
     "Who was a major protagonist of utilitarianism?": "John Stuart Mill",
     "'people make choices regarding how to behave based on values and beliefs'": "Expectancy",
 }
+MMLU_SHORT = dict(list(MMLU_OTHER.items())[:2])  # of a subject whose prompts are short
 BOOLQ = {  # the first, some in the middle, the last of 7
     "does ethanol take more energy make that produces?": "No",
     "is in n out only located in california?": "No",  # also in Arizona, Nevada, Utah, …
@@ -89,10 +90,11 @@ SCIQ = {  # the first, some in the middle, the last of 8
     "What are the simplest type of carbon-based compounds?": "hydrocarbons",
 }
 
-OF_ARC_EASY = ["arc_easy", "arc_easy_letters", *MOVED, "arc_easy_listed"]
+OF_ARC_EASY = ["arc_easy", "arc_easy_letters", "arc_easy_symbols", *MOVED, "arc_easy_listed"]
 QUESTIONS = [
     (["mmlu", "mmlu_content"], {"mmlu_subjects": 3, "mmlu_questions": 4}, MMLU),
     (["mmlu_other"], {"mmlu_subjects": 3, "mmlu_questions": 4}, MMLU_OTHER),
+    (["mmlu_short"], {"mmlu_subjects": 3, "mmlu_questions": 4}, MMLU_SHORT),
     (["boolq", "boolq_closed"], {"boolq_questions": 7}, BOOLQ),
     (OF_ARC_EASY, {"arc_easy_questions": 6}, ARC_EASY),
     (OF_ARC_EASY, {"arc_easy_questions": ALL}, ARC_EASY_ALL),
