@@ -10,7 +10,6 @@ from lib.similarity import calibration_batches
 from replication import profiles
 from replication.beyond import repair, translator
 
-pytestmark = pytest.mark.usefixtures("few_articles")
 SMOKE = profiles.get("smoke")
 
 

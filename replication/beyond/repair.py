@@ -208,7 +208,7 @@ def fit(model, tokenizer, requests: Sequence[Request]) -> dict[Block, dict[str, 
     texts = texts[:count] if requests[0].kind == "repair" else sets.spread(texts, count)
     lengths = params["map_tokens"], params["map_batch_tokens"]
     with_map = {r.block: r for r in requests if r.params["map"] != "none"}
-    kinds = {r.params["map"] for r in with_map.values()}
+    kinds = {r.params["map"] for r in requests} - {"none"}
     batches = calibration_batches(texts, tokenizer, *lengths)
     fitted = linear.fitted_all(model, list(with_map), kinds, batches) if with_map else {}
     for block, of_block in fitted.items():
