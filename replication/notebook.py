@@ -1,22 +1,28 @@
 """What a notebook begins with, and what it shows of itself: its settings, the code of a function.
 
 With the profile `recorded` a notebook draws the recorded run, and where a job has failed what the
-others left. Its cells that begin with the comment LIVE then say that they are skipped.
+others left. Its cells that begin with the comment LIVE are then skipped. Of the recorded run they
+show what they left when they were recorded: `python -m replication.notebook FILE …` takes that from
+executed notebooks.
 """
 
 import inspect
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from html import escape
 from importlib.metadata import version
 
+import nbformat
 import numpy as np
 import pandas as pd
 from IPython import get_ipython
-from IPython.display import HTML
+from IPython.display import HTML, display
 from matplotlib import colormaps, colors
+from nbformat import v4
 
+from replication import paths
 from replication.profiles import DRAWN, PROFILES, Profile
 
 ROWS = {
@@ -31,6 +37,10 @@ ROWS = {
 }
 LIVE = "# runs the model"  # the first line of such a cell
 SKIPPED = "Skipped: this cell runs the model, and this run only draws. Try PROFILE = 'quick'."
+SHOWN = "Recorded: this cell runs the model. Set PROFILE = 'quick' to run it yourself."
+DRAW_ONLY = "DEEPER_LAYERS_DRAW_ONLY"  # set in a run that only draws what its jobs have left
+WIDGET = "application/vnd.jupyter.widget-view+json"  # an output that needs a kernel
+CELLS = paths.RECORDED / "cells.ipynb"  # such cells, and what they left
 
 
 def start(profile: Profile) -> HTML:
@@ -38,7 +48,7 @@ def start(profile: Profile) -> HTML:
 
     In a run that only draws, cells that begin with LIVE are skipped from here on.
     """
-    drawn = profile.name == DRAWN or bool(os.environ.get("DEEPER_LAYERS_DRAW_ONLY"))
+    drawn = profile.name == DRAWN or bool(os.environ.get(DRAW_ONLY))
     if shell := get_ipython():
         transforms = [t for t in shell.input_transformers_cleanup if t is not skip_live]
         shell.input_transformers_cleanup[:] = [*transforms, *([skip_live] if drawn else [])]
@@ -47,8 +57,33 @@ def start(profile: Profile) -> HTML:
 
 
 def skip_live(lines: list[str]) -> list[str]:
-    """The lines of a cell, or a line that says why it is skipped if it begins with LIVE."""
-    return [f"print({SKIPPED!r})\n"] if lines and lines[0].strip() == LIVE else lines
+    """The lines of a cell, or one that shows what was recorded of it if it begins with LIVE."""
+    if not lines or lines[0].strip() != LIVE:
+        return lines
+    code = "".join(lines).strip()
+    return [f"notebook.show_recorded({code!r})\n"]
+
+
+def show_recorded(code: str) -> None:
+    """Show what a cell has left when it was recorded, or say that it is skipped.
+
+    A cell whose code has changed since then is skipped, and each cell of a run that is not the
+    recorded one.
+    """
+    cells = [] if os.environ.get(DRAW_ONLY) else nbformat.read(CELLS, as_version=4).cells
+    recorded = {cell.source: cell.outputs for cell in cells}
+    print(SHOWN if code in recorded else SKIPPED)
+    for output in recorded.get(code, []):
+        data = output.get("data") or {"text/plain": output.text}
+        if output.get("name") != "stderr" and WIDGET not in data:  # progress bars
+            display(data, raw=True)
+
+
+def record(files: Sequence[str]) -> None:
+    """Record the cells that begin with LIVE of executed notebooks, with what they have left."""
+    notebooks = [nbformat.read(file, as_version=4) for file in files]
+    cells = [cell for each in notebooks for cell in each.cells if cell.source.startswith(LIVE)]
+    nbformat.write(v4.new_notebook(cells=cells), CELLS)
 
 
 def settings(profile: Profile) -> HTML:
@@ -79,3 +114,7 @@ def shaded(tokens: Sequence[str], values: np.ndarray) -> HTML:
     shades = map(colors.to_hex, colormaps["Blues"](0.6 * values / values.max()))
     cells = zip(shades, values, map(escape, tokens), strict=True)
     return HTML("".join(span.format(*cell) for cell in cells))
+
+
+if __name__ == "__main__":
+    record(sys.argv[1:])

@@ -1,12 +1,15 @@
-"""The explorer in a real Chromium, as a file without a network."""
+"""The explorer and the sliders of pages in a real Chromium, without a network."""
 
+import json
+
+import matplotlib.pyplot as plt
 import pytest
 from playwright.sync_api import expect
 
 from lib import storage
 from replication import paths
 from replication.analysis import islands
-from replication.show import explorer
+from replication.show import explorer, sliders
 
 pytestmark = pytest.mark.real
 QWEN = "Qwen2.5-Coder-0.5B (recorded run overnight)"
@@ -45,12 +48,31 @@ def test_file_shows_what_is_chosen_and_keeps_it_in_its_link(page, output):
     smollm = maps[SMOLLM]
     rise = smollm.damage.set_index(explorer.BLOCK).loc[(10, 9)]
     expect(card).to_contain_text(f"{rise.value:.4f}\u00a0±\u00a0{rise.standard_error:.4f} nats")
-    score = smollm.scores.set_index(explorer.SCORE).value
+    score = smollm.scores.set_index(explorer.KEY).value
     healed = score.loc[(10, 9, "arc_easy", ", 0-shot", "healed for 16 steps, rank 8")]
     expect(card).to_contain_text(f"healed for 16 steps, rank 8 {healed:.3f}")
     written = smollm.texts[10, 9][0].split()
     expect(card).to_contain_text(" ".join(written))
     expect(card).to_contain_text("make prune MODEL=smollm2-135m START=10 LAYERS=9 OUT=smaller")
+
+    expect(page.locator("#left .texts")).to_have_count(1)
+
+    shapes = "document.querySelector('#right .map').layout.shapes.map(shape => shape.name)"
+    assert "hover" in page.evaluate(shapes)  # the block under the mouse, on the other map
+    page.mouse.move(5, 5)
+    assert "hover" not in page.evaluate(shapes)
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    expect(card).to_contain_text("Block(11, 8) drops layers 11 to 18 of 30")
+
+    sent = output / "map.json"
+    sent.write_text(
+        json.dumps({"sent": explorer._map(explorer.Explored("m", maps[QWEN].distances))})
+    )
+    page.locator("#files").set_input_files(sent)
+    expect(page.locator("#right .name")).to_have_text("sent")
+    expect(page.locator("#right .card")).to_contain_text("Block(11, 8) drops layers 11 to 18 of 24")
+    page.locator("[name=right]").select_option(QWEN)
 
     page.locator("[name=threshold]").fill("0.03")  # islands are those of Python
     for side, name in {"left": SMOLLM, "right": QWEN}.items():
@@ -66,4 +88,22 @@ def test_file_shows_what_is_chosen_and_keeps_it_in_its_link(page, output):
     expect(page.locator("#difference")).to_contain_text("right minus left")
     assert sides.all_inner_texts() == texts
     assert {address.partition("#")[0] for address in page.addresses} == {file.as_uri()}
+    assert page.errors == []
+
+
+def test_a_slider_shows_the_picture_of_its_value(page, monkeypatch):
+    monkeypatch.setenv(sliders.FRAMES, "1")
+
+    def picture(cut: str, n: int):
+        return plt.figure(figsize=(0.2, 0.2))
+
+    box = sliders.slide(picture, cut=["a", "b", "c"], n=[1, 2])
+    page.set_content(box._repr_mimebundle_()["text/html"])
+    cut, n = page.locator("input").all()
+    for place, name in enumerate("abc"):
+        for number in (1, 2):
+            cut.fill(str(place))
+            n.fill(str(number - 1))
+            expect(page.locator("img:visible")).to_have_attribute("alt", f"cut {name} n {number} ")
+            assert page.locator("output").all_inner_texts() == [name, str(number)]
     assert page.errors == []

@@ -29,7 +29,7 @@ def a_damage_map(num_layers: int) -> pd.DataFrame:
     blocks = [(l, n) for n in range(1, num_layers) for l in range(num_layers - n + 1)]
     table = pd.DataFrame(blocks, columns=["block_start", "block_size"])
     value = table.block_size + 0.01 * table.block_start
-    return table.assign(value=value, standard_error=0.1)
+    return table.assign(value=value, standard_error=0.1, examples=[[1.0, 2.0]] * len(table))
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +66,8 @@ def test_the_page_knows_every_block(data, maps):
             assert error == pytest.approx(expected, abs=1e-5)
         without = [row.count(None) for row in by_size["distance"]]
         assert without == list(range(distances.num_layers - 1))
-    assert "damage" not in data["maps"]["small"]
-    assert data["maps"]["large"]["damage"][2][:3] == [3, 3.01, 3.02]
+    assert data["maps"]["small"]["damage"] == []
+    assert data["maps"]["large"]["damage"] == a_damage_map(9).to_dict("records")
 
 
 @pytest.mark.parametrize("place", [0, 9, 30])
@@ -108,7 +108,7 @@ def test_maps_at_hand(output):
     assert mine.scores.value.tolist() == [4.5, 4.5, 4.5]
 
     recorded = explored["SmolLM2-135M (recorded run overnight)"]
-    scores = recorded.scores.set_index(explorer.SCORE).sort_index()
+    scores = recorded.scores.set_index(explorer.KEY).sort_index()
     assert scores.index.is_unique
     treatments = scores.loc[(10, 9, "c4", "")].index
     plain = "healed for 512 steps, rank 8"  # each recipe by itself, none in another's place
@@ -118,14 +118,25 @@ def test_maps_at_hand(output):
     assert len(recorded.prompts) == len(recorded.texts[11, 1])
 
 
+def test_the_maps_of_a_run_are_exported(output, monkeypatch):
+    monkeypatch.setattr(paths, "RECORDED", output / "recorded")
+    write_run(output / "data" / "tables" / "smoke")
+    explorer.export("smoke", output / "map.json")
+    ((label, exported),) = json.loads((output / "map.json").read_bytes()).items()
+    assert label == "m (4 texts of 24 tokens, bfloat16)"
+    (known,) = explorer.maps().values()
+    assert exported == json.loads(json.dumps(explorer._map(known)))
+    with pytest.raises(ValueError, match="Nothing of run 'quick' is there"):
+        explorer.export("quick", output / "map.json")
+
+
 def test_ablations_are_not_scores_of_a_block(tmp_path):
     for changes in ({"shot_order": 1}, {"patched": 0}):
         measured = write_run(tmp_path / str(changes), **changes)
         assert explorer._scores(measured).empty
 
 
-def test_scores_are_listed_and_have_a_map(maps):
-    """Of a task with two numbers of examples, the map is of the one that more blocks have."""
+def test_scores_are_listed(maps):
     rows = [
         (0, 0, ", 0-shot", "unpruned", 0.7),
         (2, 1, ", 0-shot", "unhealed", 0.5),
@@ -137,13 +148,8 @@ def test_scores_are_listed_and_have_a_map(maps):
     scores = scores.assign(task="c4", standard_error=0.01)
     explored = Explored("small", maps["small"], scores=scores)
     data = explorer.contents({"small": explored})["maps"]["small"]
-    listed = {
-        block: [score["value"] for score in scores] for block, scores in data["scores"].items()
-    }
-    assert listed == {"0,0": [0.7], "2,1": [0.5, 0.6], "1,3": [0.4], "4,1": [0.3]}
-    (grid,) = data["scored"].values()
-    assert grid[0] == [None, None, 0.5, None, None, None]
-    assert grid[2][1] == 0.4
+    listed = [(row["block_start"], row["block_size"], row["value"]) for row in data["scores"]]
+    assert listed == [(*row[:2], row[-1]) for row in rows]
 
 
 @pytest.mark.parametrize("other", [{"revision": "2"}, {"quantization": "nf4"}])

@@ -20,9 +20,9 @@ from replication.run import notebooks
 from replication.show import compare, runs, site
 
 SMOKE = profiles.get("smoke")
-GALLERY = """| picture | shows |
-|---|---|
-| <a href="overnight/figure_4.png"><img src="overnight/figure_4.png" alt="x"></a> | **4**: maps |
+GALLERY = """| picture | shows | notebook |
+|---|---|---|
+| <img src="overnight/figure_4.png"> | maps | [01](../notebooks/01_similarity_heatmaps.ipynb) |
 | [5](overnight/figure_5.png) | two strategies | more |
 """
 ENVIRONMENT = {"processor": "a slow one", "card": None, "torch": "9.9"}
@@ -112,8 +112,14 @@ def ran(output, monkeypatch):
     monkeypatch.setattr(paths, "RECORDED", output / "recorded")
     folder = paths.RUNS / "smoke"
     folder.mkdir(parents=True)
-    text = "[next](02_pruning_curves.ipynb), [the library](../lib/blocks.py), $\\frac{1}{\\pi}$"
-    cells = [v4.new_markdown_cell(text)]
+    lines = [
+        "[next](02_pruning_curves.ipynb), [the library](../lib/blocks.py), $\\frac{1}{\\pi}$",
+        "![maps](../figures/overnight/figure_4.png) [words](README.md#a-word-two-words)",
+    ]
+    cells = [v4.new_markdown_cell("\n".join(lines))]
+    for guide in ("notebooks", "exercises"):
+        (output / guide).mkdir()
+        (output / guide / "README.md").write_text("## Glossary\n\n## A *word*: two words?")
     done = v4.new_notebook(cells=cells, metadata={"papermill": {"duration": 90.0}})
     nbformat.write(done, folder / "01_similarity_heatmaps.ipynb")
     error = v4.new_output("error", ename="ValueError", evalue="<why>")
@@ -142,11 +148,16 @@ def test_finished_failed_and_missing_notebooks_are_listed(ran):
 
 def test_pages_ask_no_server_and_have_no_dead_link(ran):
     folder = site.build("smoke").parent
-    for file in folder.glob("*.html"):
-        html = file.read_text()
+    pages = {file.name: file.read_text() for file in folder.glob("*.html")}
+    for name, html in pages.items():
         assert not re.search(r'src="(https?:)?//', html)
-        for address in re.findall(r'<(?:a|img|iframe)[^>]* (?:href|src)="([^":#]+)"', html):
-            assert (folder / address).is_file(), (file.name, address)
+        for address in re.findall(r'<(?:a|img|iframe)[^>]* (?:href|src)="([^":]+)"', html):
+            file, _, place = address.partition("#")
+            assert not file or (folder / file).is_file(), (name, address)
+            assert not place or f'id="{place}"' in pages[file or name], (name, address)
+    maps = pages["01_similarity_heatmaps.html"]
+    assert '<a href="guide.html#a-word-two-words">words</a>' in maps
+    assert 'src="recorded/figure_4.png"' in maps
 
 
 def test_the_newest_run_of_a_profile_is_reported(ran, monkeypatch, capsys):

@@ -39,3 +39,28 @@ def test_a_dose_shows_whole_cut_and_healed(steps, healed):
     for axis in sliders.one_dose(doses, 4, steps).axes:
         assert [bar.get_height() for bar in axis.patches] == [3.0, 6.0, healed]
     plt.close("all")
+
+
+@pytest.mark.parametrize("most, frames", [(6, 6), (5, 3)])
+def test_a_run_leaves_every_picture_of_a_slider(monkeypatch, most, frames):
+    """Without a kernel; a second slider that makes too many pictures stays at its start."""
+    drawn = []
+
+    def picture(n: int, cut: str):
+        drawn.append((n, cut))
+        return plt.figure(figsize=(0.2, 0.2))
+
+    assert (
+        "text/html" not in sliders.slide(picture, n=[1, 2, 3], cut=["a", "b"])._repr_mimebundle_()
+    )
+    monkeypatch.setenv(sliders.FRAMES, "1")
+    monkeypatch.setattr(sliders, "MOST_FRAMES", most)
+    drawn.clear()
+    box = sliders.slide(picture, n=[1, 2, 3], cut=["a", "b"])
+    html = box._repr_mimebundle_()["text/html"]
+    assert drawn[0] == (2, "a")  # where a reader with a kernel begins
+    expected = [(n, cut) for n in (1, 2, 3) for cut in ("a", "b")[: frames // 3]]
+    assert drawn[1:] == expected
+    shown = ["hidden" not in frame for frame in html.split("<img")[1:]]
+    assert [of for of, is_shown in zip(expected, shown, strict=True) if is_shown] == [(2, "a")]
+    assert ("cut: a." in html) == (frames == 3)

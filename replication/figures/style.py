@@ -172,15 +172,18 @@ def save(figure: Figure, name: str, profile: Profile) -> Figure:
     return figure
 
 
-def png(figure: Figure) -> bytes:
-    """Return the picture, with a palette where that changes no shade: a third of the bytes."""
+def png(figure: Figure, colours: int | None = None) -> bytes:
+    """Return the picture, with a palette where that changes no shade: a third of the bytes.
+
+    colours: of the palette, even if that changes shades.
+    """
     drawn, small = io.BytesIO(), io.BytesIO()
     with plt.rc_context(STYLE):
         figure.savefig(drawn, format="png")
     plt.close(figure)
     image = Image.open(drawn).convert("RGB")
-    if image.getcolors(FEW):
-        image = image.quantize(256, dither=Image.Dither.NONE)
+    if colours or image.getcolors(FEW):
+        image = image.quantize(colours or 256, dither=Image.Dither.NONE)
     image.save(small, "png", optimize=True)
     return small.getvalue()
 

@@ -13,7 +13,8 @@ const VIEWS = {
   [SHARE]: map => map.now.share[map.place],
   "damage: rise of the C4 loss, nats": map => map.damage,
 };
-for (const task of DATA.scored) VIEWS[`${task}, not healed`] = map => map.scored[task];
+const SCORED = DATA.scored.map(task => DATA.tasks[task]);
+for (const task of SCORED) VIEWS[`${task}, not healed`] = map => map.scored[task];
 const MORE_IS_BETTER = / by (letter|content)/;  // of views: accuracies
 const BUTTONS = { displaylogo: false, responsive: true, modeBarButtons: [["toImage", "resetScale2d"]] };
 const LOOK = { font: { size: 12 }, showlegend: false, hovermode: "closest", margin: { t: 28, r: 60, l: 55, b: 50 } };
@@ -30,6 +31,39 @@ const layersOf = ({ l, n }) => n === 1 ? `drops layer ${l}` : `drops layers ${l}
 const fixed = (value, digits) => known(value) ? value.toFixed(digits) : "–";
 const withError = (value, error, digits = 4) => `${fixed(value, digits)}\u00a0±\u00a0${fixed(error, digits)}`;
 const escaped = text => Object.assign(document.createElement("i"), { textContent: text }).innerHTML;
+
+// A map as Python sends it, with its rows laid out: lists [n-1][l], and the scores by block
+function prepared(map) {
+  const grid = (rows, column) => {
+    const values = map.distance.map(line => line.map(() => null));
+    for (const cell of rows) {
+      if (values[cell.block_size - 1]) values[cell.block_size - 1][cell.block_start] = cell[column];
+    }
+    return values;
+  };
+  const rescaled = first => map.distance.map(line => {
+    const here = line.slice(first).filter(known), low = Math.min(...here), spread = Math.max(...here) - low || 1;
+    return line.map((v, l) => l < first || !known(v) ? null : (v - low) / spread);
+  });
+  for (const part of [map.whole, map.without]) part.rescaled = rescaled(part.first);
+  const { damage, scores } = map;
+  map.damage = damage.length ? grid(damage, "value") : null;
+  map.damage_error = grid(damage, "standard_error");
+  map.by_text = grid(damage, "examples");
+  map.scored = {};
+  for (const task of DATA.scored) {
+    const rows = scores.filter(score => score.task === task && score.treatment === "unhealed");
+    const count = shots => rows.filter(score => score.shots === shots).length;
+    const most = rows.map(score => score.shots).sort((a, b) => count(b) - count(a))[0];  // those of the most blocks
+    if (rows.length) map.scored[DATA.tasks[task]] = grid(rows.filter(score => score.shots === most), "value");
+  }
+  map.scores = {};
+  for (const score of scores) {
+    const task = (DATA.tasks[score.task] ?? score.task) + score.shots;
+    (map.scores[`${score.block_start},${score.block_size}`] ??= []).push({ ...score, task });
+  }
+  return map;
+}
 
 // l*(n), of the layers that are shown
 function best(map, n) {
@@ -48,11 +82,14 @@ function mapOf(side) {
   return map;
 }
 
-// The chosen block on a side: the same on both, or the same shares of the layers; null: too large
-function blockOf(side, maps) {
-  const from = maps[chosen("side")].layers, to = maps[side].layers;
-  const scaled = name => on("relative") ? Math.round(chosen(name) / from * to) : Number(chosen(name));
-  const l = scaled("l"), n = Math.max(1, scaled("n"));
+// The chosen block on a side
+const blockOf = (side, maps) => matched({ l: Number(chosen("l")), n: Number(chosen("n")) },
+  maps[chosen("side")].layers, maps[side].layers);
+
+// A block in a model of `to` layers: the same, or the same shares of the layers; null: too large
+function matched(block, from, to) {
+  const scaled = value => on("relative") ? Math.round(value / from * to) : value;
+  const l = scaled(block.l), n = Math.max(1, scaled(block.n));
   return n < to && l + n <= to ? { l, n } : null;
 }
 
@@ -93,7 +130,7 @@ function hover(map, l, n) {
   return known(d) ? `Block(${l}, ${n}): ${layersOf({ l, n })}<br>d = ${withError(d, at(map.error, l, n))}, `
     + `rank ${rank(row(map.distance, n), l)} of its size<br>rescaled ${fixed(at(map.now.rescaled, l, n), 3)}, `
     + region(map, l, n) + (known(damage) ? `<br>damage ${damage.toFixed(3)} nats` : "")
-    + DATA.scored.map(task => [task, at(map.scored[task], l, n)]).filter(([, score]) => known(score))
+    + SCORED.map(task => [task, at(map.scored[task], l, n)]).filter(([, score]) => known(score))
       .map(([task, score]) => `<br>${task} ${score.toFixed(3)}`).join("") : "";
 }
 
@@ -188,7 +225,7 @@ function card(map, block) {
     scores.filter(score => score.task === task), map.scores["0,0"]?.filter(score => score.task === task) ?? [])]);
   return `<b>Block(${l}, ${n})</b> ${layersOf(block)} of ${map.layers}. Click the grey text to copy it.<table>`
     + lines.map(([name, text]) => `<tr><th>${name}</th><td>${text}</td></tr>`).join("")
-    + `</table>${written(map, key)}<pre>Block(${l}, ${n})</pre>`
+    + `</table>${written(map, key)}${hurt(map, block)}<pre>Block(${l}, ${n})</pre>`
     + `<pre>make prune MODEL=${escaped(map.model)} START=${l} LAYERS=${n} OUT=smaller</pre>`;
 }
 
@@ -211,6 +248,17 @@ function written(map, key) {
   const rest = text => `<q>… ${escaped(text.trim()) || "(nothing)"}</q>`;
   return "<table class='written'><tr><th>it writes after<th>whole<th>this block dropped</tr>" + map.prompts.map((prompt, i) =>
     `<tr><td>${escaped(prompt)}</td><td>${rest(whole[i])}</td><td>${rest(texts[i])}</td></tr>`).join("") + "</table>";
+}
+
+// The texts whose loss rises most when the block is dropped, and the one whose loss rises least
+function hurt(map, { l, n }) {
+  const rises = at(map.by_text, l, n);
+  if (!rises || rises.length !== DATA.texts.length) return "";
+  const order = [...rises.keys()].sort((a, b) => rises[b] - rises[a]);
+  const rows = [...order.slice(0, 3), order.at(-1)].map(i =>
+    `<tr><td>${fixed(rises[i], 2)}</td><td>${escaped(DATA.texts[i])} …</td></tr>`);
+  return `<details><summary>which texts it changes most</summary><table class='texts'><tr><th>nats<th>of ${rises.length} texts, `
+    + `the three whose loss rises most, and the one whose loss rises least</tr>${rows.join("")}</table></details>`;
 }
 
 function table(map) {
@@ -263,6 +311,15 @@ function begin() {
     if (event.target === n) toBest();
     draw();
   });
+  // The arrows move the chosen block: left and right its start, up and down its size
+  const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
+  addEventListener("keydown", event => {
+    const step = STEPS[event.key], map = mapOf(chosen("side"));
+    if (!step || event.altKey || event.ctrlKey || event.metaKey || event.target.matches("input, select")) return;
+    event.preventDefault();
+    const start = Number(l.value) + step[0], size = Number(n.value) + step[1];
+    if (start >= 0 && size >= 1 && size < map.layers && start + size <= map.layers) choose(chosen("side"), start, size);
+  });
   const choose = (side, start, size) => {
     [FORM.elements.side.value, l.value, n.value] = [side, start, size];
     draw();
@@ -277,8 +334,51 @@ function begin() {
     if (island) choose(target.closest(".side").id, island.l, island.n);
     if (target.matches("pre")) navigator.clipboard?.writeText(target.textContent);  // it is selected, too
   });
-  for (const side of SIDES) document.querySelector(`#${side} .map`)
-    .on("plotly_click", ({ points: [{ pointIndex: [i, start] }] }) => choose(side, start, i + 1));
+  for (const side of SIDES) {
+    const plot = document.querySelector(`#${side} .map`);
+    plot.on("plotly_click", ({ points: [{ pointIndex: [i, start] }] }) => choose(side, start, i + 1));
+    plot.on("plotly_hover", ({ points: [{ pointIndex: [i, start] }] }) => point(side, { l: start, n: i + 1 }));
+    plot.on("plotly_unhover", () => point(side, null));
+  }
+  addEventListener("dragover", event => event.preventDefault());
+  addEventListener("drop", event => {
+    event.preventDefault();
+    add([...event.dataTransfer.files]);
+  });
+  const files = document.getElementById("files");
+  files.addEventListener("change", () => add([...files.files]));
 }
 
+// Frame, on the other side, the block under the mouse; null: none
+function point(side, block) {
+  const other = SIDES.find(each => each !== side), maps = Object.fromEntries(SIDES.map(each => [each, mapOf(each)]));
+  const place = document.querySelector(`#${other} .map`), { layout } = place;
+  const there = block && matched(block, maps[side].layers, maps[other].layers), { scale } = maps[other];
+  const cell = there && { type: "rect", name: "hover", line: { color: "#fff", width: 3 }, x0: (there.l - 0.5) * scale,
+    x1: (there.l + 0.5) * scale, y0: (there.n - 0.5) * scale, y1: (there.n + 0.5) * scale };
+  const shapes = layout.shapes.filter(shape => shape.name !== "hover");
+  Plotly.relayout(place, { shapes: cell ? [...shapes, cell] : shapes });
+}
+
+// Open files that `make figure-4 EXPORT=…` has written: their maps join the lists, the first one on the right
+async function add(files) {
+  const said = document.getElementById("said");
+  for (const file of files) {
+    try {
+      const maps = JSON.parse(await file.text());
+      for (const [label, map] of Object.entries(maps)) {
+        if (!(label in DATA.maps)) for (const side of SIDES) FORM.elements[side].append(new Option(label));
+        DATA.maps[label] = prepared(map);
+        FORM.elements.l.max = FORM.elements.n.max = Math.max(FORM.elements.n.max, map.layers - 1);
+      }
+      FORM.elements.right.value = Object.keys(maps)[0];
+      said.textContent = `Opened ${Object.keys(maps).join(", ")}.`;
+    } catch {
+      said.textContent = `${file.name} is no map: write one by make figure-4 MODELS=… EXPORT=file.`;
+    }
+  }
+  draw();
+}
+
+for (const map of Object.values(DATA.maps)) prepared(map);
 begin();

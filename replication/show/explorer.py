@@ -21,14 +21,16 @@ from plotly.offline import get_plotlyjs
 from lib import storage
 from lib.blocks import BlockDistances
 from lib.models import registry
-from replication import paths, tables
+from replication import paths, profiles, tables
 from replication.analysis import islands
 from replication.figures import curves
 from replication.show import runs
 
 HERE = Path(__file__).parent
 TEMPLATES = Environment(loader=FileSystemLoader(HERE), autoescape=True)
-LOOKS = storage.rows(HERE / "looks.csv")  # states of the form that are worth seeing, of the record
+LOOKS = storage.rows(
+    HERE / "looks.csv"
+)  # what is worth seeing of the record, as states of the form
 TASKS = curves.TASKS | {row["task"]: row["label"] for row in storage.rows(HERE / "tasks.csv")}
 SCORED = ("mmlu", "arc_easy", "c4")  # that have a view
 THRESHOLDS = tuple(percent / 100 for percent in range(1, 41))
@@ -37,19 +39,20 @@ BLOCK = list(tables.BLOCK)
 WEIGHTS = ["model", "revision", "quantization"]  # what a map and its damage and scores share
 ISLAND = ["island", "side", "first_start", "last_start", "smallest_size", "largest_size"]
 ISLAND += [*BLOCK, "area", "stability"]  # what the page shows of an island
-SCORE = [*BLOCK, "task", "shots", "treatment"]
-SHOWN = ["task", "treatment", "value", "standard_error"]  # of a score
+DAMAGE = [*BLOCK, "value", "standard_error", "examples"]
+KEY = [*BLOCK, "task", "shots", "treatment"]  # of a score
+SCORE = [*KEY, "value", "standard_error"]
 ARRAYS = ("matrix", "standard_error", "folds")  # of a BlockDistances
-STATE = ("view", "n", "l", "without")  # of the form, as looks.csv has it
 
 
 @dataclass(frozen=True)
 class Explored:
     """The map of a model, and what else is known of its blocks.
 
-    source: how it was measured. damage: by BLOCK value and standard_error (nats). scores: by SCORE
-    value, standard_error and n (shots: examples in the prompt, as text); block (0, 0) is the
-    unpruned model. texts: what the model writes after each of `prompts`, by (start, size).
+    source: how it was measured. damage: by BLOCK value and standard_error (nats), and examples, the
+    rise of each text. scores: by KEY value, standard_error and n (shots: examples in the prompt, as
+    text); block (0, 0) is the unpruned model. texts: what the model writes after each of `prompts`,
+    by (start, size).
     """
 
     model: str
@@ -98,17 +101,16 @@ def _of_weights(params: dict, table: pd.DataFrame) -> pd.DataFrame | None:
 
 def _scores(measured: pd.DataFrame) -> pd.DataFrame:
     """Return of each block, task and treatment the score on the most examples."""
-    table = measured[[_is_plain(request) for request in measured.request]]
+    plain = [
+        request["kind"] == "scores" and not (request.get("shot_order") or "patched" in request)
+        for request in measured.request  # others are ablations
+    ]
+    table = measured[plain]
     shots = [f", {r['shots']}-shot" if "shots" in r else "" for r in table.request]
     table = table.assign(shots=shots).sort_values("n", kind="stable")
-    table = table.drop_duplicates([*WEIGHTS, *SCORE], keep="last")
-    table = table.sort_values(SCORE[2:], ascending=[True, True, False])
-    return table[[*WEIGHTS, *SCORE, "value", "standard_error", "n"]]
-
-
-def _is_plain(request: dict) -> bool:
-    """Return whether a request is of a score, and of no ablation."""
-    return request["kind"] == "scores" and not (request.get("shot_order") or "patched" in request)
+    table = table.drop_duplicates([*WEIGHTS, *KEY], keep="last")
+    table = table.sort_values(KEY[2:], ascending=[True, True, False])
+    return table[[*WEIGHTS, *SCORE, "n"]]
 
 
 def _texts(params: dict) -> tuple[tuple[str, ...], dict[tuple[int, int], list[str]]]:
@@ -125,69 +127,45 @@ def _texts(params: dict) -> tuple[tuple[str, ...], dict[tuple[int, int], list[st
 
 
 def page(maps: dict[str, Explored]) -> str:
-    """Return the page that shows any two of some maps, by their labels.
-
-    Raises ValueError if there is no map.
-    """
+    """Return the page that shows any two of some maps, by their labels."""
     data = contents(maps)
-    text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
-    layers = [maps[label].distances.num_layers for label in (*data["opened"], *maps)]
     return TEMPLATES.get_template("explorer.html.j2").render(
+        data,
         plotly=get_plotlyjs(),
-        data=text,
+        text=_json(data),
         script=(HERE / "explorer.js").read_text(encoding="utf-8"),
-        labels=list(maps),
-        opened=data["opened"],
-        size=max(1, layers[0] // 5),
-        most=max(layers) - 1,
+        looks=LOOKS,
         threshold=islands.THRESHOLD,
-        looks=data["looks"],
     )
 
 
+def _json(data: dict) -> str:
+    """Return data as JSON that does not end a script."""
+    return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
+
+
 def contents(maps: dict[str, Explored]) -> dict:
-    """Return what the page holds: every map, the two that it opens on, and what to look at."""
-    if not maps:
-        raise ValueError("There is no map to explore: run make figure-4 first.")
-    opened = opening(maps)
+    """Return what the page holds: every map, and the two that it opens on."""
+    opened, texts = opening(maps), paths.RECORDED / "texts.json"
     return {
         "thresholds": THRESHOLDS,
-        "scored": [TASKS[task] for task in SCORED],
+        "tasks": TASKS,
+        "scored": SCORED,
+        "texts": json.loads(texts.read_bytes()) if texts.exists() else [],
         "maps": {label: _map(explored) for label, explored in maps.items()},
         "opened": opened,
-        "looks": looks(opened),
     }
 
 
 def opening(maps: dict[str, Explored]) -> list[str]:
-    """Return the labels of the left and the right map: of the two models most is known of."""
+    """Return the labels of the left and the right map: the two of which most is known."""
 
-    def known(label: str) -> tuple[bool, int]:
+    def known(label: str) -> tuple[bool, bool, int]:
         explored = maps[label]
-        return explored.damage is not None, 0 if explored.scores is None else len(explored.scores)
+        return bool(explored.texts), explored.damage is not None, len(explored.texts)
 
-    best = {}
-    for label in sorted(maps, key=known, reverse=True):
-        best.setdefault(maps[label].model, label)
-    first = list(best.values())[:2]
-    left, *right = [label for label in maps if label in first]
-    return [left, *(right or [left])]
-
-
-def looks(opened: list[str]) -> list[dict]:
-    """Return what is worth seeing in the two maps that the page opens on.
-
-    Each has a name, a text and a `state`: what the form then holds.
-    """
-    left, right = opened
-    shown = []
-    for row in LOOKS:
-        if row["map"] in opened:
-            state = {key: row[key] for key in STATE if row[key]}
-            state |= {"left": left, "right": right, "threshold": islands.THRESHOLD}
-            state["side"] = "left" if row["map"] == left else "right"
-            shown.append({"name": row["name"], "text": row["text"], "state": state})
-    return shown
+    first = sorted(maps, key=known, reverse=True)[:2]
+    return [first[0], first[-1]]
 
 
 def inline(page: str) -> HTML:
@@ -199,7 +177,7 @@ def _map(explored: Explored) -> dict:
     """Return what the page knows of a map; values of blocks are lists [n-1][l], null elsewhere."""
     distances = explored.distances
     layers = distances.num_layers
-    data = {
+    return {
         "model": explored.model,
         "layers": layers,
         "source": explored.source,
@@ -207,50 +185,21 @@ def _map(explored: Explored) -> dict:
         "error": _listed(islands.by_size(distances.standard_error)),
         "whole": _islands(distances),
         "without": _islands(distances, first=1 if layers > 3 else 0),
-        "scores": {},
-        "scored": {},
+        "damage": _records(explored.damage, DAMAGE),
+        "scores": _records(explored.scores, SCORE),
         "prompts": explored.prompts,
         "texts": {f"{start},{size}": texts for (start, size), texts in explored.texts.items()},
     }
-    if explored.damage is not None:
-        by_block = explored.damage.set_index(BLOCK)
-        for name, column in (("damage", "value"), ("damage_error", "standard_error")):
-            data[name] = _grid(by_block[column], layers)
-    if explored.scores is not None:
-        names = explored.scores.task.replace(TASKS)
-        table = explored.scores.assign(task=names + explored.scores.shots)
-        for (start, size), rows in table.groupby(BLOCK):
-            data["scores"][f"{start},{size}"] = _records(rows[SHOWN])
-        unhealed = explored.scores[explored.scores.treatment == "unhealed"]
-        for task in SCORED:
-            of_task = unhealed[unhealed.task == task]
-            if len(of_task):
-                shots = of_task.shots.mode()[0]  # those of the most blocks
-                values = of_task[of_task.shots == shots].set_index(BLOCK).value
-                data["scored"][TASKS[task]] = _grid(values, layers)
-    return data
-
-
-def _grid(by_block: pd.Series, layers: int) -> list:
-    """Return values by BLOCK as lists [n-1][l]."""
-    grid = by_block.unstack(BLOCK[0])
-    return _listed(grid.reindex(range(1, layers), columns=range(layers)).to_numpy(float))
 
 
 def _islands(distances: BlockDistances, first: int = 0) -> dict:
-    """Return the rescaled map; at each threshold regions, islands, how often a block is in one.
+    """Return at each threshold the regions, the islands, and how often a block is in one.
 
     Of the layers from `first` on alone, in the numbering of the whole model.
     """
     cut = {name: getattr(distances, name)[..., first:, first:] for name in ARRAYS}
     part = replace(distances, **cut)
-    heights = islands.rescaled(islands.by_size(part.matrix))
-    data = {
-        "rescaled": _listed(_shifted(heights, first)),
-        "regions": [],
-        "share": [],
-        "islands": [],
-    }
+    data = {"first": first, "regions": [], "share": [], "islands": []}
     for threshold in THRESHOLDS:
         regions = islands.regions(part.matrix, threshold)
         again = islands.resampled(part.folds, threshold)
@@ -261,13 +210,15 @@ def _islands(distances: BlockDistances, first: int = 0) -> dict:
         table[["first_start", "last_start", "block_start"]] += first
         data["regions"].append(_shifted(regions, first, 0).tolist())
         data["share"].append(_listed(_shifted(share, first), 0))
-        data["islands"].append(_records(table[ISLAND]))
+        data["islands"].append(_records(table, ISLAND))
     return data
 
 
-def _records(table: pd.DataFrame) -> list[dict]:
-    """Return the rows of a table for JSON, with None for NaN."""
-    return json.loads(table.to_json(orient="records"))
+def _records(table: pd.DataFrame | None, columns: list[str]) -> list[dict]:
+    """Return the rows of a table for JSON, with None for NaN; none of no table."""
+    if table is None:
+        return []
+    return json.loads(table[columns].to_json(orient="records", double_precision=5))
 
 
 def _shifted(values: np.ndarray, first: int, fill=np.nan) -> np.ndarray:
@@ -275,15 +226,39 @@ def _shifted(values: np.ndarray, first: int, fill=np.nan) -> np.ndarray:
 
 
 def _listed(values: np.ndarray, digits: int = 5) -> list:
-    """Return nested lists for JSON, with None for NaN; whole numbers without digits."""
-    whole = np.where(np.isnan(values), 0, values).round(digits)
-    whole = whole if digits else whole.astype(int)
-    return np.where(np.isnan(values), None, whole.astype(object)).tolist()
+    """Return nested lists for JSON, with None for NaN."""
+    return json.loads(pd.DataFrame(values).to_json(orient="values", double_precision=digits))
+
+
+def export(run: str, file: Path) -> None:
+    """Write the maps of one of your runs as a file that the page opens.
+
+    Raises ValueError if the run has measured none.
+    """
+    own = {
+        f"{registry.label(explored.model)} ({explored.source})": _map(explored)
+        for label, explored in maps().items()
+        if label.endswith(f"(your run {run})")
+    }
+    if not own:
+        raise ValueError(f"Nothing of run {run!r} is there: make figure-4 measures its maps.")
+    storage.atomic_write(file, _json(own).encode())
 
 
 def main() -> None:
-    """Write the page of every map at hand, and open it."""
-    argparse.ArgumentParser(prog="python -m replication.show.explorer").parse_args()
+    """Write the page of every map at hand and open it, or export the maps of a run."""
+    parser = argparse.ArgumentParser(prog="python -m replication.show.explorer")
+    parser.add_argument("--export", type=Path, help="write the maps of a run to this file instead")
+    parser.add_argument("--profile", default="quick", choices=profiles.PROFILES, help="of that run")
+    parser.add_argument("--models", nargs="+", type=registry.canonical, help="of that run")
+    options = parser.parse_args()
+    if options.export:
+        try:
+            export(profiles.folder(options.profile, options.models), options.export)
+        except ValueError as error:
+            parser.exit(2, f"{error}\n")
+        print(options.export)
+        return
     file = paths.FIGURES / "explorer.html"
     storage.atomic_write(file, page(maps()).encode())
     print(file)

@@ -1,21 +1,21 @@
 """A run as web pages that open offline: `python -m replication.show.site --profile quick`.
 
 papermill_runs/report/<run>/ is whole: it can be opened from a disk or put on any static host. Its
-index.html has every figure of the gallery in figures/README.md, the executed notebooks (a page
-each), the claims in words, and the run next to the recorded one.
+index.html has the question, what was found, every figure of the gallery in figures/README.md, the
+claims in words, and how it was measured; the executed notebooks and two guides are a page each.
 """
 
 import argparse
 import base64
 import io
 import json
+import posixpath
 import re
 import shutil
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 
 import nbformat
-import pandas as pd
 from jinja2 import Template
 from matplotlib import mathtext
 from nbconvert import HTMLExporter
@@ -23,17 +23,21 @@ from nbformat import NotebookNode, v4
 from traitlets.config import Config
 
 from lib import storage
-from replication import claims, paths
+from replication import paths
+from replication.notebook import WIDGET
 from replication.profiles import DRAWN, RECORDED
 from replication.show import compare, runs
 
+FINDINGS = Path(__file__).with_name("findings.csv")
 INDEX, PAGE = (Path(__file__).with_name(name) for name in ("index.md.j2", "page.html.j2"))
 KINDS = ["text/html", "text/markdown", "image/png", "text/plain"]  # of outputs, the best first
-WIDGET = "application/vnd.jupyter.widget-view+json"  # an output that needs a kernel
 FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$", re.DOTALL)
-LINK = re.compile(r'<a href="([^":#]+)(?:#[^"]*)?"[^>]*>(.*?)</a>', re.DOTALL)  # to a file
+LINK = re.compile(r'<a href="([^":#]+)(#[^"]*)?"[^>]*>(.*?)</a>', re.DOTALL)  # to a file
+PICTURE = re.compile(r'(?<= src=")\.\./[^"]+')  # of a file
+HEADING = re.compile(r"<(h\d)>(.*?)</\1>", re.DOTALL)
 EXPLORER = re.compile(r'srcdoc="[^"]*"')  # a page within a notebook
-FIGURE = re.compile(r"^\|[^|]*overnight/(\w+)\.png[^|]*\| ([^|]*) \|", re.MULTILINE)
+FIGURE = re.compile(r"^\|[^|]*overnight/(\w+)\.png[^|]*\| ([^|]*) \| ([^|]*) \|", re.MULTILINE)
+GUIDES = {"guide": "notebooks/README.md", "exercises": "exercises/README.md"}  # pages of text
 
 
 def build(run: str) -> Path:
@@ -50,8 +54,16 @@ def build(run: str) -> Path:
         shutil.copytree(paths.ROOT / "figures" / RECORDED, site / "recorded")
         if figures.exists():
             shutil.copytree(figures, site, dirs_exist_ok=True)
+        targets = {f"notebooks/{name}.ipynb": f"{name}.html" for name in pages}
         pages["index"] = _index(run, site, pages)
-        targets = {f"{name}.html" for name in pages} | {file.name for file in site.iterdir()}
+        for name, source in GUIDES.items():
+            text = (paths.ROOT / source).read_text(encoding="utf-8")
+            pages[name] = v4.new_notebook(cells=[v4.new_markdown_cell(text)])
+            targets[source] = f"{name}.html"
+        for file in site.rglob("*.*"):
+            address = file.relative_to(site).as_posix()
+            source = address.replace("recorded/", f"figures/{RECORDED}/")  # in the checkout
+            targets[source] = address
         for name, notebook in pages.items():
             (site / f"{name}.html").write_text(_page(name, notebook, targets), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
@@ -73,10 +85,9 @@ def _index(run: str, site: Path, pages: dict[str, NotebookNode]) -> NotebookNode
     text = Template(INDEX.read_text(encoding="utf-8")).render(
         run=run,
         figures=FIGURE.findall(gallery),
+        findings=storage.rows(FINDINGS),
         pictures=[file.relative_to(site).as_posix() for file in site.rglob("*.png")],
         notebooks={name: pages.get(name) for name in names},
-        errors={name: _error(notebook) for name, notebook in pages.items()},
-        claims=_claims(site / "figure_claims.csv"),
         compared=compared,
         beyond=compare.BEYOND,
         machines={w: map(json.loads, side.environment.unique()) for w, side in sides.items()},
@@ -85,55 +96,52 @@ def _index(run: str, site: Path, pages: dict[str, NotebookNode]) -> NotebookNode
     return v4.new_notebook(cells=[v4.new_markdown_cell(section) for section in sections])
 
 
-def _error(notebook: NotebookNode) -> str:
-    """Return the last error of an executed notebook in one line; "" if it has none."""
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    errors = [f"{o.ename}: {o.evalue}" for o in outputs if o.output_type == "error"]
-    return errors[-1].splitlines()[0] if errors else ""
-
-
-def _claims(file: Path) -> str:
-    """Return the claims in words, of the table of their figure; "" if it is not there."""
-    if not file.exists():
-        return ""
-    judged = pd.read_csv(file, dtype={"claim": str}).rename(columns={"way": "direction"})
-    judged = judged[judged.claim.notna()].fillna("")  # a model that could not be had has no claim
-    return claims.in_words(list(judged.itertuples()))
-
-
 # ---- a page ---------------------------------------------------------------------------------
 
 
-def _page(name: str, notebook: NotebookNode, targets: set[str]) -> str:
+def _page(name: str, notebook: NotebookNode, targets: dict[str, str]) -> str:
     """Return a notebook as HTML: code folded, formulas as pictures, nothing that asks a server.
 
-    targets: the files beside it; a link to any other file becomes its text.
+    targets: the addresses of what the site has, by paths of the checkout; a link to any other file
+    becomes its text.
     """
     notebook.metadata.pop("widgets", None)
+    folder = {"index": "", "exercises": "exercises"}.get(name, "notebooks")
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            source = cell.source.replace("](../figures/", "](figures/")
-            cell.source = FORMULA.sub(lambda match: _formula(match[1] or match[2]), source)
+            cell.source = FORMULA.sub(lambda match: _formula(match[1] or match[2]), cell.source)
         else:
             cell.outputs = [o for o in cell.get("outputs", []) if _is_static(o.get("data", {}))]
     exporter = HTMLExporter(
         config=Config({"NbConvertBase": {"display_data_priority": KINDS}}),
         raw_template=PAGE.read_text(encoding="utf-8"),
-        embed_images=True,
+        exclude_anchor_links=True,
     )
-    metadata = {"name": name, "path": str(paths.ROOT)}
-    html, _ = exporter.from_notebook_node(notebook, {"metadata": metadata})
+    html, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": name}})
     html = EXPLORER.sub('src="explorer.html"', html)
-    return LINK.sub(lambda match: _link(*match.groups(), targets), html)
+    html = HEADING.sub(lambda match: _heading(*match.groups()), html)
+
+    def address(source: str) -> str:
+        return targets.get(posixpath.normpath(posixpath.join(folder, source)), "")
+
+    def link(match: re.Match) -> str:
+        source, place, text = match.groups("")
+        page = address(source)
+        return f'<a href="{page}{place}">{text}</a>' if page else text
+
+    html = PICTURE.sub(lambda match: address(match[0]), html)
+    return LINK.sub(link, html)
 
 
 def _is_static(data: dict) -> bool:
     return WIDGET not in data or "image/png" in data
 
 
-def _link(address: str, text: str, targets: set[str]) -> str:
-    name = Path(address).name.replace(".ipynb", ".html")
-    return f'<a href="{name}">{text}</a>' if name in targets else text
+def _heading(tag: str, text: str) -> str:
+    """Return a heading with the name that GitHub gives it in links."""
+    plain = unescape(re.sub(r"<[^>]+>", "", text)).lower()
+    name = re.sub(r"[^\w\- ]", "", plain).strip().replace(" ", "-")
+    return f'<{tag} id="{name}">{text}</{tag}>'
 
 
 def _formula(latex: str) -> str:
@@ -152,8 +160,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m replication.show.site", description=__doc__)
     parser.add_argument("--profile", default="quick", help="the run to report")
     profile = parser.parse_args().profile
-    folders = [*paths.RUNS.glob(profile), *paths.RUNS.glob(f"{profile}-*")]
-    newest = max(folders, key=lambda folder: folder.stat().st_mtime, default=Path(profile))
+    newest = max(
+        paths.RUNS.glob(f"{profile}*"),
+        key=lambda folder: folder.stat().st_mtime,
+        default=Path(profile),
+    )
     try:
         print(build(newest.name))
     except ValueError as error:

@@ -1,11 +1,16 @@
 """Pictures that sliders change: `slide(figures.figure_islands, maps, threshold=[0.1, 0.2])`.
 
 A picture is a function of tables and of the sliders' values that returns a figure, and computes no
-score. Where there is no kernel (a web page, GitHub), the first picture stands.
+score. A headless run leaves all of them in its notebook, for web pages without a kernel; elsewhere
+without one (GitHub) the first picture stands.
 """
 
+import base64
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import product
+from pathlib import Path
 
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -13,11 +18,17 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 from ipywidgets import SelectionSlider
+from jinja2 import Template
 from matplotlib.figure import Figure
 
 from replication.claims.bounds import CRITERIA, Verdict
 from replication.figures.style import STYLE, WIDTH, colour, png
 from replication.figures.verdicts import SHADES
+
+PAGE = Path(__file__).with_name("slider.html.j2")
+FRAMES = "DEEPER_LAYERS_FRAMES"  # set where a run, and no reader, executes a notebook
+MOST_FRAMES = 64  # of a page
+COLOURS = 48  # of a picture, so that a page with all of them is small
 
 
 def slide(picture: Callable[..., Figure], *tables, **choices: Sequence):
@@ -33,18 +44,41 @@ def slide(picture: Callable[..., Figure], *tables, **choices: Sequence):
         start = values[0 if isinstance(values[0], str) else len(values) // 2]
         controls[name] = SelectionSlider(options=values, value=start, description=name)
 
-    def draw(_change=None) -> None:
+    def drawn(**chosen) -> bytes:
         with plt.rc_context(STYLE):
-            chosen = {name: control.value for name, control in controls.items()}
-            image.value = png(picture(*tables, **chosen))
+            return png(picture(*tables, **chosen), COLOURS)
+
+    def draw(_change=None) -> None:
+        image.value = drawn(**{name: control.value for name, control in controls.items()})
 
     draw()
     for control in controls.values():
         control.observe(draw, "value")
     box = ipywidgets.VBox([*controls.values(), image])
     bundle = box._repr_mimebundle_
-    box._repr_mimebundle_ = lambda **kwargs: bundle(**kwargs) | {"image/png": bytes(image.value)}
+    page = {"text/html": embedded(drawn, controls)} if FRAMES in os.environ else {}
+    box._repr_mimebundle_ = lambda **kwargs: (
+        bundle(**kwargs) | page | {"image/png": bytes(image.value)}
+    )
     return box
+
+
+def embedded(drawn: Callable[..., bytes], controls: dict[str, SelectionSlider]) -> str:
+    """Return sliders and all their pictures as HTML that needs no kernel.
+
+    A slider moves as long as there are at most MOST_FRAMES pictures; else it stays at its start.
+    """
+    moved, fixed, count = {}, {}, 1
+    for name, control in controls.items():
+        count *= len(control.options)
+        (moved if count <= MOST_FRAMES else fixed)[name] = control.value
+    frames = []
+    for values in product(*(controls[name].options for name in moved)):
+        chosen = dict(zip(moved, values, strict=True))
+        content = base64.b64encode(drawn(**chosen, **fixed)).decode()
+        frames.append((chosen, content))
+    template = Template(PAGE.read_text(encoding="utf-8"), autoescape=True)
+    return template.render(controls=controls, moved=moved, fixed=fixed, frames=frames)
 
 
 # ---- pictures -------------------------------------------------------------------------------
@@ -76,11 +110,8 @@ def one_dose(doses: pd.DataFrame, n: int, steps: int) -> Figure:
     doses: the scores of one model in beyond/dose.py.
     """
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.6))
-    is_size = doses.block_size.isin([0, n])
-    is_length = doses.steps.isin([0, steps])
-    is_strategy = doses.strategy.isin(["none", "similarity"])
-    rows = doses[is_size & is_length & is_strategy]
-    rows = rows[rows.treatment != "control"]
+    rows = doses.query("block_size in [0, @n] and steps in [0, @steps]")
+    rows = rows.query("strategy in ['none', 'similarity'] and treatment != 'control'")
     for axis, (task, scores) in zip(axes, rows.groupby("task"), strict=True):
         bars = axis.bar(scores.treatment, scores.value, color="0.7")
         axis.bar_label(bars, fmt="%.2f")
