@@ -34,6 +34,6 @@ def test_every_exit_is_scored_as_it_is_and_translated_and_stored(output, monkeyp
     assert (c4["plain cut"] != c4["full map"]).loc[3:].all()
     gains = translator.gains(table).set_index(["task", "measure", "block_size"])
     expected = c4["full map"][3] - c4["plain cut"][3]
-    assert gains.gain["c4", "accuracy", 3] == pytest.approx(expected, abs=1e-5)
+    assert gains.gain["c4", "loss", 3] == pytest.approx(expected, abs=1e-5)
     monkeypatch.setattr(repair, "_measure", lambda missing: pytest.fail("measured again"))
     assert translator.table(requests).value.tolist() == table.value.tolist()

@@ -95,12 +95,13 @@ def gains(scores: pd.DataFrame) -> pd.DataFrame:
     """Return what the translator does, a row a task, measure and exit: plain cut, full map, gain.
 
     scores: of `table`. Of letters the measures are those of `letter_measures`, and share is that of
-    the commonest letter; of C4 the value is the loss. low and high: the 95 % interval of the gain,
+    the commonest letter; of C4 it is the loss. low and high: the 95 % interval of the gain,
     paired on the questions (texts).
     """
     measured = scores[scores.value.notna()]
     is_by_symbol = measured.task.isin(BY_SYMBOL)
-    others = measured[~is_by_symbol].assign(measure=ACCURACY, share=np.nan)
+    others = measured[~is_by_symbol].assign(share=np.nan)
+    others["measure"] = np.where(others.task == "c4", "loss", ACCURACY)
     lines = pd.concat([letter_measures(measured[is_by_symbol]), others])
     key = ["task", "measure", "block_size"]
     apart = [
