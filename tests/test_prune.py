@@ -395,18 +395,6 @@ def test_merged_in_fp32_and_rounded_once(tmp_path):
         assert torch.equal(parameter, exact.get_parameter(path).to(torch.bfloat16))
 
 
-def test_the_readmes_example_runs(tmp_path, monkeypatch):
-    """On a tiny model, with a short healing."""
-    example = text(paths.ROOT / "README.md").partition("```python\n")[2].partition("```")[0]
-    name = str(stored(tiny("qwen3"), tmp_path / "model"))
-    for words, small in {"path/to/model": name, "size=6": "size=2", "steps=100": "steps=1"}.items():
-        assert example.count(words) == 1
-        example = example.replace(words, small)
-    monkeypatch.chdir(tmp_path)
-    exec(example, {})
-    assert AutoModelForCausalLM.from_pretrained("smaller").config.num_hidden_layers == LAYERS - 2
-
-
 FRESH = """
 import json, sys, torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
