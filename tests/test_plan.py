@@ -95,6 +95,16 @@ def test_cards_of_one_kind_unpack_the_same_models():
     assert {machine.nominal(memory) for memory in reported} == {80 * 2**30}
 
 
+def test_a_cpu_has_room_for_all_that_is_planned():
+    """Its card has no end of memory: nothing stays packed, nothing is recomputed."""
+    counts = counting.counted(files.configuration("smollm2-135m"))
+    model, recipe = plan.Loaded(counts, "nf4", plan.get_card("cpu")), profiles.recipe("any", PAPER)
+    assert not model.packed
+    without = model.healing(20, recipe, micro=(recipe.batch, False))
+    assert model.healing(20, recipe) == without
+    assert without.flops < model.healing(20, recipe, micro=(recipe.batch, True)).flops
+
+
 # ---- what is there ---------------------------------------------------------------------------
 
 

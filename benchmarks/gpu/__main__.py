@@ -20,12 +20,11 @@ from benchmarks.gpu.bench import HEADER, UNKNOWN, Bench, Row
 from benchmarks.gpu.sections import SECTIONS, SEVEN_B, TINY
 from lib import storage
 from lib.data import sets
-from lib.models import loading
+from lib.models import loading, machine
 from replication import paths, plan, profiles
 from replication.plan import Card
 
 DISK = 17e9  # bytes: the model's 14.5 GB, adapters and checkpoints
-RUNTIME = 1.6e9  # bytes of a GPU that CUDA's context and the allocator's fragments take
 BUDGET = 560  # seconds
 WORK = paths.DATA / "gpu"  # of this program alone: it is deleted at the end
 RESULTS = paths.ROOT / "benchmarks" / "results"
@@ -76,7 +75,7 @@ def bench(work: Path, tiny: bool) -> Bench:
         card = plan.get_card()
     except ValueError:  # a GPU whose rates are not known
         name = torch.cuda.get_device_name()
-        memory = (torch.cuda.get_device_properties(0).total_memory - RUNTIME) / 1e9
+        memory = (torch.cuda.get_device_properties(0).total_memory - machine.RUNTIME) / 1e9
         card = plan.get_card(UNKNOWN)._replace(name=_short(name), gpu=name, memory=memory)
     return Bench(profile.models[0], sizes, profile, card, tiny)
 

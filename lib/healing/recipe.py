@@ -55,7 +55,7 @@ class Room(NamedTuple):
     def recomputed(self, tokens: int) -> int:
         """Return how many layers a row of so many tokens must recompute."""
         lacking = self.outside + self.layers * self.layer - PLANNED * self.memory / tokens
-        return min(self.layers, max(0, ceil(lacking / (self.layer - self.state))))
+        return min(self.layers, ceil(max(0, lacking / (self.layer - self.state))))
 
     def share(self, lengths: Sequence[int], count: int) -> float:
         """Return the share of layers that are recomputed, of `count` sequences at a time."""

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import time
 from functools import cache
-from math import ceil
+from math import ceil, isinf
 from pathlib import Path
 
 from lib.models.registry import ModelError
@@ -87,9 +87,12 @@ def check_gpu() -> None:
         )
 
 
-def nominal(memory: float) -> int:
-    """Return the bytes that a GPU is sold with: it reports less, by its kind and driver."""
-    return ceil(memory / STEP) * STEP
+def nominal(memory: float) -> float:
+    """Return the bytes that a GPU is sold with: it reports less, by its kind and driver.
+
+    A plan counts a CPU's as infinite.
+    """
+    return memory if isinf(memory) else ceil(memory / STEP) * STEP
 
 
 @cache
