@@ -146,6 +146,14 @@ def test_finished_failed_and_missing_notebooks_are_listed(ran):
     assert "no notebook has judged them" in index
 
 
+def test_the_recorded_run_stands_next_to_no_other(ran):
+    for place in (paths.RUNS, paths.FIGURES):
+        shutil.copytree(place / "smoke", place / profiles.DRAWN)
+    index = site.build(profiles.DRAWN).read_text()
+    assert index.count("<img") == 1
+    assert "Next to the recorded run" not in index
+
+
 def test_pages_ask_no_server_and_have_no_dead_link(ran):
     folder = site.build("smoke").parent
     pages = {file.name: file.read_text() for file in folder.glob("*.html")}

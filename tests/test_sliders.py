@@ -41,8 +41,7 @@ def test_a_dose_shows_whole_cut_and_healed(steps, healed):
     plt.close("all")
 
 
-@pytest.mark.parametrize("most, frames", [(6, 6), (5, 3)])
-def test_a_run_leaves_every_picture_of_a_slider(monkeypatch, most, frames):
+def test_a_run_leaves_every_picture_of_a_slider(monkeypatch):
     """Without a kernel; a second slider that makes too many pictures stays at its start."""
     drawn = []
 
@@ -50,17 +49,13 @@ def test_a_run_leaves_every_picture_of_a_slider(monkeypatch, most, frames):
         drawn.append((n, cut))
         return plt.figure(figsize=(0.2, 0.2))
 
-    assert (
-        "text/html" not in sliders.slide(picture, n=[1, 2, 3], cut=["a", "b"])._repr_mimebundle_()
-    )
+    assert "text/html" not in sliders.slide(picture, n=[1], cut=["a"])._repr_mimebundle_()
     monkeypatch.setenv(sliders.FRAMES, "1")
-    monkeypatch.setattr(sliders, "MOST_FRAMES", most)
+    monkeypatch.setattr(sliders, "MOST_FRAMES", 5)
     drawn.clear()
     box = sliders.slide(picture, n=[1, 2, 3], cut=["a", "b"])
     html = box._repr_mimebundle_()["text/html"]
-    assert drawn[0] == (2, "a")  # where a reader with a kernel begins
-    expected = [(n, cut) for n in (1, 2, 3) for cut in ("a", "b")[: frames // 3]]
-    assert drawn[1:] == expected
-    shown = ["hidden" not in frame for frame in html.split("<img")[1:]]
-    assert [of for of, is_shown in zip(expected, shown, strict=True) if is_shown] == [(2, "a")]
-    assert ("cut: a." in html) == (frames == 3)
+    assert drawn == [(2, "a"), (1, "a"), (2, "a"), (3, "a")]  # first, where a reader begins
+    hidden = ["hidden" in frame for frame in html.split("<img")[1:]]
+    assert hidden == [True, False, True]
+    assert "cut: a." in html
