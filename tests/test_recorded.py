@@ -11,6 +11,7 @@ from replication import notebook, paths
 from replication.profiles import DRAWN, RECORDED
 from replication.run.notebooks import NOTEBOOKS
 
+pytestmark = pytest.mark.real  # the whole record is drawn: minutes
 COMMITTED = paths.ROOT / "figures" / RECORDED
 
 

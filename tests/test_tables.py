@@ -38,7 +38,7 @@ def test_a_table_says_what_pandas_reads(run):
 
 def test_the_cache_is_filled_again_from_tables(run, tmp_path, monkeypatch):
     """In a clean clone few things are measured twice: no score, no healing, no distances."""
-    for name in ("similarity", "test_split", "trainings", "linear_maps"):
+    for name in ("similarity", "test_split", "trainings", "linear_maps", "translated"):
         shutil.copy(run / f"{name}.parquet", tmp_path)
     measured = {}
     for kind in restore.VALUES:
