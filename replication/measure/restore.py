@@ -35,7 +35,7 @@ def records(folder: Path) -> Iterable[dict]:
                     "params": params,
                     "values": values,
                     "status": first.status,
-                    "seconds": first.took,
+                    "seconds": _plain(first.took),
                     "environment": json.loads(first.environment),
                 }
     return by_key.values()
