@@ -22,7 +22,8 @@ from lib.data import sets
 from replication.run.notebooks import NOTEBOOKS
 
 WIDTH, LAYERS, HEADS = 32, 3, 4
-ANSWERS = "Answer: Yes Answer: No Answer: A Answer: B Answer: C Answer: D " * 100
+SYMBOLS = ("Yes", "No", *"ABCDPQRS")
+ANSWERS = "".join(f"Answer: {symbol} " for symbol in SYMBOLS) * 100
 SEQ_LENGTH = 2048  # as of Qwen-14B
 
 
