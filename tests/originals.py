@@ -235,7 +235,7 @@ def lay_out(root: Path, count: int, models) -> None:
 
 
 def run(root: Path, *options: str) -> dict[str, pd.DataFrame]:
-    """Run notebooks on the mirror; return the tables of their figures, all of which are there."""
+    """Run notebooks on the mirror; return what their figures measured, all of which are there."""
     places = {"DEEPER_LAYERS_MIRROR": str(root / "hub"), "HF_HOME": str(root / "cache")}
     done = replicate(root, *options, **places)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -243,7 +243,13 @@ def run(root: Path, *options: str) -> dict[str, pd.DataFrame]:
     names = [name for number in numbers for name in NOTEBOOKS[number].figures]
     pictures = {file.stem: file for file in root.rglob("figures/*/*.png")}
     assert {*names} <= {*pictures}
-    return {name: pd.read_csv(pictures[name].with_suffix(".csv")) for name in names}
+    return {name: measured(pictures[name].with_suffix(".csv")) for name in names}
+
+
+def measured(file: Path) -> pd.DataFrame:
+    """Return a figure's table without the published numbers of others."""
+    table = pd.read_csv(file)
+    return table[table.kind != "secondary"] if "kind" in table else table
 
 
 def records(root: Path, kind: str) -> list[dict]:
