@@ -149,5 +149,4 @@ def test_token_counts_are_those_of_the_data(tmp_path, monkeypatch):
     assert lengths.main([]) == 0
     written = json.loads(text(tmp_path / "token_counts.json"))
     assert "sciq" in written
-    for name in written:
-        assert written[name] == committed[name]
+    assert written.items() <= committed.items()

@@ -7,7 +7,7 @@ import json
 
 import pytest
 from conftest import Distances
-from originals import LAYERS, MODELS, check_curves, lay_out, records, run
+from originals import MODELS, check_curves, lay_out, records, run
 
 from lib.models import registry
 from replication import profiles
@@ -16,7 +16,8 @@ from replication.measure import experiments
 pytestmark = pytest.mark.real
 PAPERS = ("01", "02", "03", "04", "05", "06")  # 07 doubles the healings; its requests are tested
 ARCHITECTURES = ("llama-2-7b", "qwen-7b", "phi-2")  # Mistral goes through all of them in `a100`
-PAPER = profiles.PROFILES["paper"].models
+PROFILE = profiles.PROFILES["paper"]
+PAPER = PROFILE.models
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +39,7 @@ def test_the_figures_are_about_the_papers_models(figures):
         check_curves(figures[name], PAPER)
     ablated = {name: set(figures[f"figure_{name}"].model) for name in ("7", "8", "1c", "5")}
     assert [*ablated.values()] == [{"llama-2-13b"}] * 2 + [{"llama-2-70b"}] * 2
-    paper, distances = profiles.PROFILES["paper"], Distances(num_layers=LAYERS)
-    ranked = [name for name in PAPER if experiments.ranks(name, distances, paper)]
+    ranked = [name for name in PAPER if experiments.ranks(name, Distances(), PROFILE)]
     assert ranked == ["llama-2-7b", "llama-2-70b", "mistral-7b"]
     assert set(figures["figure_3"].unit) == {"nats / ln V"}
 

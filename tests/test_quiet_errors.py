@@ -41,9 +41,8 @@ def test_an_ablation_changes_a_recipe_that_the_paper_gives_for_the_model():
 
 
 def test_training_draws_by_the_recipes_seed(base, tmp_path):
-    for seed in (0, 3):
-        recipe = replace(profiles.recipe("tiny-random", SMOKE), seed=seed)
-        assert training._training_arguments(recipe, tmp_path, 4, base[0]).seed == seed
+    recipe = replace(profiles.recipe("tiny-random", SMOKE), seed=3)
+    assert training._training_arguments(recipe, tmp_path, 4, base[0]).seed == 3
 
 
 # ---- which block ---------------------------------------------------------------------------
