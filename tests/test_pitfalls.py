@@ -78,6 +78,7 @@ def test_a_cache_without_blocks_in_its_keys_has_one_score(loaded):
     assert (wrong.iloc[0] == right.iloc[0]).all()
 
 
+@pytest.mark.real
 def test_the_lab_runs(output, tmp_path, monkeypatch):
     """Its notebook, from another folder, ends with a picture and its table."""
     monkeypatch.setenv("DEEPER_LAYERS_OUTPUT", str(output))

@@ -80,6 +80,7 @@ def test_a_job_ends_as_its_last_line_says(output, monkeypatch, code, status):
     assert log.startswith("<token>") and TOKEN not in log
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("fault", processes.QUICK, ids=lambda fault: fault.fault)
 def test_faults_of_processes(tmp_path, fault):
     assert fault.check(tmp_path / "ä run")
