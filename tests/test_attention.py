@@ -98,8 +98,9 @@ def trained(model, folder, micro_batch: int):
     sequences = [{"documents": [document]} for document in read]
     with lora.new_lora(model, RECIPE) as wrapped:
         tokenizer = files.tokenizer("tiny-random")
-        how = (None, micro_batch)
-        losses, _ = training._train(wrapped, tokenizer, sequences, RECIPE, folder, *how)
+        losses, _ = training._train(
+            wrapped, tokenizer, sequences, RECIPE, folder, None, micro_batch
+        )
         parameters = dict(wrapped.named_parameters())
         weights = {name: parameters[name].clone() for name in parameters if "lora" in name}
     return losses, weights

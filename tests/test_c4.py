@@ -66,10 +66,10 @@ def test_a_file_is_fetched_when_its_turn_comes(mirror, tmp_path, monkeypatch):
 
 def test_questions_are_of_the_pinned_files(mirror, tmp_path, monkeypatch):
     """Downloaded as files, which are found again where there is no hub."""
-    asked = {}
+    options_of_hub = {}
 
     def download(repository, **options):
-        asked.update(options, repository=repository)
+        options_of_hub.update(options, repository=repository)
         return str(tmp_path)
 
     rows = [{"question": "Is it?", "passage": "It is.", "answer": True}] * 3
@@ -78,7 +78,7 @@ def test_questions_are_of_the_pinned_files(mirror, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert sets.questions("boolq", "hub", 2) == rows[:2]
     row = sets.HUB["boolq"]
-    assert asked == {
+    assert options_of_hub == {
         "repository": row["repository"],
         "repo_type": "dataset",
         "revision": row["revision"],

@@ -53,11 +53,11 @@ def translated(name: str, distances, profile: Profile) -> list[Request]:
         return []
     few_shot, texts = profile.with_prompt(profile.mmlu_shots), profile.damage_sequences // 2
     has_others = 2 * profile.mmlu_questions <= IN_A_SUBJECT
-    asked = {"mmlu_short": profile} if has_others else {"mmlu": few_shot}
-    asked |= dict.fromkeys(("arc_easy_letters", "arc_easy_symbols", "arc_easy"), few_shot)
-    asked["c4"] = replace(profile, c4_sequences=texts, c4_tokens=profile.damage_tokens)
+    profile_of = {"mmlu_short": profile} if has_others else {"mmlu": few_shot}
+    profile_of |= dict.fromkeys(("arc_easy_letters", "arc_easy_symbols", "arc_easy"), few_shot)
+    profile_of["c4"] = replace(profile, c4_sequences=texts, c4_tokens=profile.damage_tokens)
     layers, requested = distances.num_layers, []
-    for task, of_task in asked.items():
+    for task, of_task in profile_of.items():
         sizes = OF_CONTENT if task == "arc_easy" else EXITS
         sizes = [size for size in sizes if size < layers]
         plain = unpruned(name, of_task, [task], repair="unpruned")
