@@ -203,7 +203,7 @@ def mirror(
         folder.mkdir(parents=True)
         torch.manual_seed(len(folder.name))
         if repository in QWEN:
-            qwen_1(folder, [ANSWERS, *texts])
+            qwen_1(folder, texts)
         else:
             decoder(folder, repository, [ANSWERS, *texts])
     c4(root, texts)
