@@ -49,5 +49,5 @@ def test_claims_in_words_count_their_verdicts():
         judged("1", "Phi-2", "arc_easy", (0.8, 0.7, 0.9), {"arc_easy": 90}),
     ]
     mixed, other, *_ = claims.in_words(verdicts).splitlines()[2:]
-    assert "| **mixed**: 1 for it (1 decided), 1 against it (1 decided) |" in mixed
+    assert "| **mixed**: 1 for (1 decided), 1 against (1 decided) |" in mixed
     assert "| not measured |" in other

@@ -8,8 +8,6 @@ import pandas as pd
 from replication.claims.bounds import Verdict
 
 SENTENCES = Path(__file__).with_name("sentences.csv")
-TASKS = {"mmlu": "MMLU", "arc_easy": "ARC-Easy", "arc_easy_test": "ARC-Easy"}
-TASKS |= {"hellaswag": "HellaSwag", "gsm8k": "GSM8K", "c4": "C4"}
 COUNTED = {  # a light, and the word for it; the firmest come first
     "●✓": "agrees",
     "◐✓": "points to it",
@@ -18,7 +16,7 @@ COUNTED = {  # a light, and the word for it; the firmest come first
     "○": "open",
     "–": "not testable",
 }
-SIDES = {"for it": ("●✓", "◐✓"), "against it": ("●✗", "◐✗")}  # decided, pointing there
+SIDES = {"for": ("●✓", "◐✓"), "against": ("●✗", "◐✗")}  # decided, pointing there
 SIDES |= {"open": ("○",), "not testable": ("–",)}
 
 
@@ -43,20 +41,15 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
 
 
 def in_words(verdicts: Sequence[Verdict]) -> str:
-    """Return the 13 claims, a row each: the verdict in words, and the models and tasks that it is
-    about.
+    """Return the 13 claims, a row each: the verdict in words.
 
     Verdicts are counted: a claim has one for each of its parts and models.
     """
-    lines = ["| | the paper says | here | on |", "|---|---|---|---|"]
+    lines = ["| | the paper says | here |", "|---|---|---|"]
     for claim, sentence in pd.read_csv(SENTENCES).itertuples(index=False):
         of_claim = [v for v in verdicts if v.model and int(v.claim.rstrip("abcde")) == claim]
-        tasks = {}
-        for verdict in of_claim:
-            tasks.setdefault(verdict.model, {})[TASKS.get(verdict.task, "")] = None
-        on = [f"{model} ({', '.join(filter(None, names))})" for model, names in tasks.items()]
         here = f"**{together(of_claim)}**: {_counts(of_claim)}" if of_claim else "not measured"
-        lines.append(f"| {claim} | {sentence} | {here} | {'; '.join(on).replace(' ()', '')} |")
+        lines.append(f"| {claim} | {sentence} | {here} |")
     return "\n".join(lines) + "\n"
 
 
