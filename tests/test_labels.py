@@ -14,7 +14,8 @@ from lib import evaluation
 
 ALL = 10**6  # questions: more than any set has
 MOVED = [f"arc_easy_letters_{places}" for places in (1, 2, 3)]
-BY_LETTER = ("mmlu", "mmlu_other", "mmlu_short", "arc_easy_letters", "arc_easy_symbols", *MOVED)
+ARC_BY_LETTER = ("arc_easy_letters", "arc_easy_symbols", "arc_easy_lower", *MOVED)
+BY_LETTER = ("mmlu", "mmlu_other", "mmlu_short", *ARC_BY_LETTER)
 AT_ONE_POSITION = (*BY_LETTER, "boolq", "boolq_closed")  # where their choices are compared
 
 
@@ -90,7 +91,7 @@ SCIQ = {  # the first, some in the middle, the last of 8
     "What are the simplest type of carbon-based compounds?": "hydrocarbons",
 }
 
-OF_ARC_EASY = ["arc_easy", "arc_easy_letters", "arc_easy_symbols", *MOVED, "arc_easy_listed"]
+OF_ARC_EASY = ["arc_easy", *ARC_BY_LETTER, "arc_easy_listed"]
 QUESTIONS = [
     (["mmlu", "mmlu_content"], {"mmlu_subjects": 3, "mmlu_questions": 4}, MMLU),
     (["mmlu_other"], {"mmlu_subjects": 3, "mmlu_questions": 4}, MMLU_OTHER),
@@ -103,10 +104,13 @@ QUESTIONS = [
     (["sciq", "sciq_closed"], {"book_questions": 8}, SCIQ),
 ]
 WRITTEN = ("squad", "squad_closed", "gsm8k", "gsm8k_bpb", "c4")  # further down
+NO_QUESTION = "arc_easy_alone"
 
 
 def test_every_task_has_rows():
-    assert {*WRITTEN, *(name for names, *_ in QUESTIONS for name in names)} == set(evaluation.KINDS)
+    assert {NO_QUESTION, *WRITTEN, *(name for names, *_ in QUESTIONS for name in names)} == set(
+        evaluation.KINDS
+    )
 
 
 def own_question(example: dict) -> str:

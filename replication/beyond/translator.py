@@ -3,7 +3,8 @@
 Notebook 10. An exit hands the state before the cut to the final norm and lm_head, which were
 trained on the state after the last layer. A full linear map in place of the exit's layers
 translates between both, as the tuned lens does (Belrose et al., arXiv 2303.08112). It is fitted on
-texts without any question (`healing.linear`). Also here: options that are called P, Q, R and S.
+texts without any question (`healing.linear`). Also here: options that are called P, Q, R and S, or
+a, b, c and d.
 """
 
 from collections.abc import Sequence
@@ -28,7 +29,8 @@ from replication.profiles import Profile
 EXITS, OF_CONTENT = range(3, 9), (3, 5, 6, 7)  # layers dropped
 TEXTS = 48  # to fit on, at most
 EXIT, TRANSLATED = "plain cut", "full map"  # values of the column repair
-BY_SYMBOL = ("mmlu", "mmlu_short", "arc_easy_letters", "arc_easy_symbols")
+ARC_EASY = {"arc_easy_letters": "ABCDE", "arc_easy_symbols": "PQRST", "arc_easy_lower": "abcde"}
+BY_SYMBOL = ("mmlu", "mmlu_short", *ARC_EASY)
 
 
 def mmlu_short(*args, **counts) -> list[dict]:
@@ -38,10 +40,10 @@ def mmlu_short(*args, **counts) -> list[dict]:
     return sum(by_length[: (len(by_length) + 1) // 2], [])
 
 
-LETTERS = KINDS["arc_easy_letters"]
-BY_P = partial(prompts.by_letter, letters="PQRST")
 KINDS["mmlu_short"] = replace(KINDS["mmlu_other"], build=mmlu_short)
-KINDS["arc_easy_symbols"] = replace(LETTERS, build=partial(prompts.arc_easy, form=BY_P))
+for task, symbols in ARC_EASY.items():
+    form = partial(prompts.by_letter, letters=symbols)
+    KINDS[task] = replace(KINDS["arc_easy_letters"], build=partial(prompts.arc_easy, form=form))
 
 
 def translated(name: str, distances, profile: Profile) -> list[Request]:
@@ -54,7 +56,7 @@ def translated(name: str, distances, profile: Profile) -> list[Request]:
     few_shot, texts = profile.with_prompt(profile.mmlu_shots), profile.damage_sequences // 2
     has_others = 2 * profile.mmlu_questions <= IN_A_SUBJECT
     profile_of = {"mmlu_short": profile} if has_others else {"mmlu": few_shot}
-    profile_of |= dict.fromkeys(("arc_easy_letters", "arc_easy_symbols", "arc_easy"), few_shot)
+    profile_of |= dict.fromkeys((*ARC_EASY, "arc_easy"), few_shot)
     profile_of["c4"] = replace(profile, c4_sequences=texts, c4_tokens=profile.damage_tokens)
     layers, requested = distances.num_layers, []
     for task, of_task in profile_of.items():

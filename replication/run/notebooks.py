@@ -14,6 +14,7 @@ from replication.beyond import (
     last_layers,
     letters,
     orders,
+    prior,
     repair,
     translator,
     which_block,
@@ -92,6 +93,7 @@ NOTEBOOKS = {
             biases.letter_biases,
             orders.option_orders,
             translator.translated,
+            prior.priors,
         ),
     ),
     "11": Notebook(
