@@ -86,7 +86,6 @@ BAD = {
     "replication --profile nope": "'nope'",
     "replication --profile smoke --only 99": "No notebook 99",
     "replication --profile smoke --job nope": "No job 'nope'",
-    "replication --profile smoke --sizes 0": "SIZES",
     "lib.prune nope out --layers 2": "'nope'",
     "benchmarks.gpu": "no GPU here",
 }
