@@ -106,8 +106,8 @@ test-all: .venv/installed-all lint  ## these, and those on the embedded model an
 	$(TEST) -m real --ignore=tests/test_cluster.py
 	$(BIN)/python -m pytest -q -m real tests/test_cluster.py
 
-bench: .venv/installed-all  ## the table of speed ratios, on an idle machine (ONLY="3 11": these rows)
-	$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(TINY),--tiny)
+bench: .venv/installed-all  ## the sweep against each pruned model whole, on an idle machine
+	$(BIN)/python -m benchmarks $(if $(TINY),--tiny)
 
 gpu: .venv/installed  ## the first thing to run on a GPU: all of it, measured next to the plan (10 minutes)
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python -m benchmarks.gpu $(if $(TINY),--tiny)
@@ -115,7 +115,7 @@ gpu: .venv/installed  ## the first thing to run on a GPU: all of it, measured ne
 wheels:  ## what is installed, into wheels/, for a machine without a network (make gpu WHEELS=wheels)
 	$(PYTHON) -m pip download --quiet -d wheels $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) '.[dev]' 'setuptools>=77'
 
-faults: .venv/installed-all  ## kill, fill and cut off what a run needs; the table of what it did then
+faults: .venv/installed-all  ## kill and cut off what a run needs; the table of what it did then
 	$(BIN)/python -m benchmarks.faults $(if $(ONLY),--only $(ONLY))
 
 lint: .venv/installed  ## ruff, as configured in pyproject.toml

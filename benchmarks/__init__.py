@@ -1,7 +1,4 @@
-"""Speed as ratios: what the library does, timed against a reference in the same run.
-
-`python -m benchmarks` prints one table and writes it to benchmarks/results/first_light.md.
-"""
+"""Speed, faults, a first GPU: what is measured of the code itself, and not of the paper."""
 
 import os
 

@@ -26,7 +26,7 @@ from replication.run.notebooks import FIGURES, NOTEBOOKS
 from replication.tables import NotMeasured
 
 COMMAND = (sys.executable, "-m", "replication")
-PARAMETERS = ("models", "limit", "steps", "sizes", "dtype")  # of notebooks, beside the profile
+PARAMETERS = ("models", "limit", "steps", "dtype")  # of notebooks, beside the profile
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -41,7 +41,6 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--models", nargs="+", type=registry.canonical, help=names)
     add("--limit", type=int, metavar="N", help="cut every count of the profile to N")
     add("--steps", type=int, metavar="N", help="heal for at most N steps")
-    add("--sizes", type=int, nargs="+", metavar="N", help="heal without N layers only")
     add("--dtype", help=f"of the weights: {', '.join(machine.DTYPES)}")
     spread = "ray: spread the jobs over the GPUs of a Ray cluster, or of this machine"
     add("--engine", choices=("local", "ray"), default="local", help=spread)

@@ -1,7 +1,7 @@
 """Where a run writes, independent of the working directory, and what the checkout has.
 
 DEEPER_LAYERS_OUTPUT is another folder for everything that a run writes (results, figures, executed
-notebooks), DEEPER_LAYERS_FIGURES one for the figures; downloads stay with the checkout.
+notebooks); downloads stay with the checkout.
 """
 
 import os
@@ -12,22 +12,12 @@ from lib.paths import DATA, ROOT
 
 NOTEBOOKS = ROOT / "notebooks"
 RECORDED = DATA / "recorded"  # committed; to compare with, never a cache
-
-
-def _folder(variable: str, default: Path) -> Path:
-    """The folder that an environment variable names, and its path from the root in its place.
-
-    Kernels and jobs, which inherit it, start in another working directory.
-    """
-    if variable in os.environ:
-        os.environ[variable] = str(Path(os.environ[variable]).expanduser().resolve())
-    return Path(os.environ.get(variable, default))
-
-
-OUTPUT = _folder("DEEPER_LAYERS_OUTPUT", ROOT)
+OUTPUT = Path(os.environ.get("DEEPER_LAYERS_OUTPUT", ROOT)).expanduser().resolve()
+if "DEEPER_LAYERS_OUTPUT" in os.environ:
+    os.environ["DEEPER_LAYERS_OUTPUT"] = str(OUTPUT)  # jobs and kernels start in another folder
 RESULTS = OUTPUT / "data" / "results"  # a JSON file each: private to `measure`
 TABLES = OUTPUT / "data" / "tables"  # what measuring ends in
-FIGURES = _folder("DEEPER_LAYERS_FIGURES", OUTPUT / "figures")
+FIGURES = OUTPUT / "figures"
 RUNS = OUTPUT / "papermill_runs"
 
 

@@ -25,29 +25,28 @@ def works(options: Options, card: Card) -> list[Work]:
     blocks, left = range(layers - size + 1), layers - size
     after = fmean(layers - size - start for start in blocks)  # layers after a block, on average
 
-    def texts(kind: str, count: int, runs: Sequence[float]) -> Work:
-        counted = {"sequences": min(count, options.limit), "max_tokens": prune.MAX_TOKENS}
-        return model.forward(kind, plan.reading(counted), runs, 2048)
-
-    def scored(kind: str, name: str, runs: Sequence[float]) -> Work:
-        counted = {"task": name, "shots": 0} | prune.TASKS[name]
+    def read(kind: str, runs: Sequence[float], **counted) -> Work:
         for count in counted.keys() & prune.LIMITED:
             counted[count] = min(counted[count], options.limit)
         return model.forward(kind, plan.reading(counted), runs, 2048)
+
+    def scored(kind: str, name: str, runs: Sequence[float]) -> Work:
+        return read(kind, runs, task=name, **{"shots": 0} | prune.TASKS[name])
 
     steps = []
     every = [layers, *(layers - size - start for start in blocks)]
     if options.start is None and options.by not in prune.PLACES:
         if options.by in prune.MEASURES:
             runs = [layers] if options.by == "similarity" else every
-            steps.append(texts("choice", prune.TEXTS, runs))
+            steps.append(read("choice", runs, sequences=prune.TEXTS, max_tokens=prune.MAX_TOKENS))
         else:
             steps.append(scored("choice", options.by, every))
     versions = [layers, after, *[left] * (bool(options.repair) + 2 * bool(options.heal))]
     tasks = ["c4", *options.tasks.split(), *{options.by} & {*prune.CHOOSING}]
     steps += [scored("scores", name, versions) for name in dict.fromkeys(tasks)]
     if options.repair:
-        steps.append(texts("map", prune.FITTED, [layers - after]))
+        runs = [layers - after]
+        steps.append(read("map", runs, sequences=prune.FITTED, max_tokens=prune.MAX_TOKENS))
     if options.heal:
         steps.append(model.healing(left, options.recipe(counts.parameters.size())))
     return steps

@@ -28,7 +28,6 @@ import tokenizers
 import torch
 import transformers
 from filelock import FileLock
-from gguf import GGUFWriter
 from transformers import AutoModelForCausalLM
 
 from lib import evaluation
@@ -435,19 +434,3 @@ def with_real_tokenizer(model, folder):
     real = files.local_folder(registry.resolve("smollm2-135m"))
     shutil.copytree(real, folder, dirs_exist_ok=True, ignore=ignored)
     return folder
-
-
-def gguf(file, layers: int, architecture: str = "llama") -> None:
-    """A GGUF file without tensors: sizes and vocabulary."""
-    writer = GGUFWriter(file, architecture)
-    writer.add_block_count(layers)
-    writer.add_embedding_length(32)
-    writer.add_feed_forward_length(48)
-    writer.add_head_count(4)
-    writer.add_head_count_kv(2)
-    writer.add_context_length(128)
-    writer.add_token_list([str(i) for i in range(VOCAB)])
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()

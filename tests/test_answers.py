@@ -114,21 +114,6 @@ def test_a_stored_score_says_what_was_answered(output):
     assert c4.floor == c4.chance
 
 
-def test_weights_of_subjects_are_runs_and_read_back_exactly():
-    """Log-likelihoods are in thousandths of a nat."""
-    weights = np.repeat([1 / 247, 1 / 246], [247, 246])
-    draw = np.random.default_rng(0)
-    values = draw.integers(2, size=len(weights)).astype(float)
-    answers = draw.integers(4, size=len(weights)).tolist()
-    loglikelihoods = list(draw.normal(-4, 1, (len(weights), 4)))
-    stored = codec.packed(values, weights, loglikelihoods, answers)
-    assert len(stored["weights"]) == 2
-    values_again, weights_again, *_ = codec.examples_of(stored)
-    np.testing.assert_array_equal(values_again, values)
-    np.testing.assert_array_equal(weights_again, weights)
-    np.testing.assert_allclose(choices_of(stored), loglikelihoods, atol=5.1e-4)
-
-
 # ---- floors in figures and verdicts --------------------------------------------------------
 
 

@@ -7,14 +7,12 @@ import pandas as pd
 import pytest
 
 from lib.blocks import BlockDistances
-from replication import paths
 from replication.analysis import bootstrap
 from replication.analysis.curves import transitions
 from replication.claims import bounds, checks, tables
 from replication.claims.bounds import CRITERIA, judged
 from replication.claims.tables import RunTables
 from replication.measure import experiments
-from scripts import readme
 
 L, N, LN_V = 24, 400, 10.0
 SIZES = range(1, 20)
@@ -408,14 +406,3 @@ def test_reference_numbers_stand_beside_ours_only_for_the_same_model():
     assert starts.ours.tolist() == [distances.best_start(n) for n in range(1, 12)]
     other = RunTables({"smollm2-135m": distances}, {})
     assert tables.beside(other).empty
-
-
-# ---- the README ----------------------------------------------------------------------------
-
-
-@pytest.mark.record
-@pytest.mark.parametrize("name", readme.PARTS)
-def test_readmes_show_the_recorded_run(name):
-    """`python -m scripts.readme` brings them up to date."""
-    text = (paths.ROOT / name).read_text(encoding="utf-8")
-    assert readme.renewed(text, readme.PARTS[name]) == text

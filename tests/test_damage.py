@@ -11,7 +11,7 @@ from lib.data import sets
 from lib.evaluation import Task
 from lib.pruning import dropped
 from lib.sweep import sweep
-from replication import measure, paths, profiles
+from replication import measure, profiles
 from replication.analysis import choice
 from replication.beyond import which_block
 from replication.measure import damage
@@ -32,18 +32,6 @@ def test_damage_is_the_rise_of_the_loss_without_the_block(loaded_llama, tokenize
         assert row.loss == pytest.approx(loss, abs=1e-5)
         assert row.value == pytest.approx(loss - whole, abs=1e-5)
         assert row.n == SMOKE.damage_sequences
-
-
-def test_only_missing_chunks_are_swept(loaded_llama, monkeypatch):
-    whole = measure.table(damage.damage, ["tiny-random"], SMOKE)
-    chunks = sorted(paths.RESULTS.glob("damage/*/*.json"))
-    assert len(chunks) == 2
-    chunks[1].unlink()
-    swept = []
-    monkeypatch.setattr("lib.sweep.sweep", lambda *args: swept.append(1) or sweep(*args))
-    again = measure.table(damage.damage, ["tiny-random"], SMOKE)
-    assert len(swept) == 1
-    pd.testing.assert_frame_equal(again.drop(columns="took"), whole.drop(columns="took"))
 
 
 def synthetic(rises: np.ndarray, matrix: np.ndarray, texts: int = 12, noise: float = 0.0):

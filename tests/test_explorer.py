@@ -10,7 +10,7 @@ import pytest
 from test_site import write_run
 
 from lib.blocks import BlockDistances
-from replication import paths
+from replication import paths, tables
 from replication.analysis import islands
 from replication.measure import damage
 from replication.show import explorer
@@ -88,7 +88,7 @@ def test_the_page_has_the_islands_of_every_threshold(data, maps, place):
 def test_without_the_first_layer_the_map_is_that_of_the_others(data, maps):
     """In the numbering of the whole model."""
     without = data["maps"]["large"]["without"]
-    cut = {name: getattr(maps["large"], name)[..., 1:, 1:] for name in explorer.ARRAYS}
+    cut = {name: getattr(maps["large"], name)[..., 1:, 1:] for name in tables.ARRAYS}
     others = replace(maps["large"], **cut)
     regions = np.array(without["regions"][9])
     np.testing.assert_array_equal(regions[:, 1:], islands.regions(others.matrix, 0.1))
@@ -133,22 +133,6 @@ def test_ablations_are_not_scores_of_a_block(tmp_path):
     for changes in ({"shot_order": 1}, {"patched": 0}):
         measured = write_run(tmp_path / str(changes), **changes)
         assert explorer._scores(measured).empty
-
-
-def test_scores_are_listed(maps):
-    rows = [
-        (0, 0, ", 0-shot", "unpruned", 0.7),
-        (2, 1, ", 0-shot", "unhealed", 0.5),
-        (2, 1, ", 0-shot", "healed for 2 steps", 0.6),
-        (1, 3, ", 0-shot", "unhealed", 0.4),
-        (4, 1, ", 5-shot", "unhealed", 0.3),
-    ]
-    scores = pd.DataFrame(rows, columns=[*explorer.BLOCK, "shots", "treatment", "value"])
-    scores = scores.assign(task="c4", standard_error=0.01)
-    explored = Explored("small", maps["small"], scores=scores)
-    data = explorer.contents({"small": explored})["maps"]["small"]
-    listed = [(row["block_start"], row["block_size"], row["value"]) for row in data["scores"]]
-    assert listed == [(*row[:2], row[-1]) for row in rows]
 
 
 @pytest.mark.parametrize("other", [{"revision": "2"}, {"quantization": "nf4"}])

@@ -1,29 +1,11 @@
-"""The same questions asked in other ways: by letter and by content, with and without a passage."""
+"""Other questions of the same set, and what is left of the lead of each way to ask."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import real_task, score
 
-from replication import analysis, profiles
-from replication.beyond import books
-
-SMOKE = profiles.get("smoke")
-
-
-@pytest.mark.parametrize(
-    "lettered, written", [("mmlu", "mmlu_content"), ("arc_easy_letters", "arc_easy")]
-)
-def test_both_forms_ask_the_same_questions(lettered, written):
-    """The answer by letter is the line of the answer's text."""
-    by_letter = real_task(lettered).examples
-    by_content = real_task(written).examples
-    for one, other in zip(by_letter, by_content, strict=True):
-        assert one["answer"] == other["answer"]
-        assert one["weight"] == other["weight"]
-        choices = zip(one["choices"], other["choices"], strict=True)
-        listed = "".join(f"\n{letter[1:]}. {text[1:]}" for letter, text in choices)
-        assert one["prompt"].endswith(f"{listed}\nAnswer:")
+from replication import analysis
 
 
 def test_the_test_split_asks_other_questions():
@@ -33,13 +15,6 @@ def test_the_test_split_asks_other_questions():
     assert len(test) == 2376
     prompts = {example["prompt"] for example in test}
     assert not prompts & {example["prompt"] for example in validation}
-
-
-@pytest.mark.parametrize("task, closed", books.CLOSED.items())
-def test_a_closed_book_is_a_prompt_without_its_passage(task, closed):
-    pairs = zip(real_task(task).examples, real_task(closed).examples, strict=True)
-    for with_passage, without in pairs:
-        assert with_passage["prompt"].endswith(f"\n{without['prompt']}")
 
 
 def test_no_place_gives_sciq_away():

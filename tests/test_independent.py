@@ -1,6 +1,7 @@
 """The recorded verdicts once more, from the recorded tables, with pandas and numpy alone.
 
-Only two tests ask the project for its numbers, to compare; one compares with those of the pages.
+A test asks the project for its numbers to compare with, or takes those of the pages; the last one
+compares the pages with the verdicts that the test before it has asked for.
 """
 
 import json
@@ -236,3 +237,12 @@ def test_the_recorded_verdicts_are_found_again():
                 assert value == pytest.approx(theirs, abs=0.005), (model, part)
                 compared += 1
     assert compared >= 13
+
+
+def test_readmes_show_the_recorded_run():
+    """`python -m scripts.readme` brings them up to date."""
+    from scripts import readme
+
+    for name, parts in readme.PARTS.items():
+        text = (RECORDED.parents[2] / name).read_text(encoding="utf-8")
+        assert readme.renewed(text, parts) == text, name

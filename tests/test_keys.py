@@ -98,7 +98,7 @@ OF_PROFILE = {  # fields, by the results that they change
     "gsm8k_generated gsm8k_new_tokens": {"gsm8k"},
     "gsm8k_shots": of("gsm8k"),
     "damage_sequences damage_tokens": {"damage", "states"},
-    "cost_prompt_tokens cost_new_tokens cost_repeats heal_fractions sizes": {"cost"},
+    "cost_prompt_tokens cost_new_tokens cost_repeats heal_fractions": {"cost"},
     "heal_steps heal_batch heal_tokens heal_learning_rate heal_rank heal_warmup heal_decay "
     "heal_packed": HEALED,
     "map_sequences map_tokens": MAPPED,

@@ -54,6 +54,7 @@ def alone(tmp_path):
     return tmp_path
 
 
+@pytest.mark.real
 def test_the_example_runs_where_there_is_only_the_library(alone, tmp_path_factory):
     model = str(stored(tiny("llama"), tmp_path_factory.mktemp("tiny") / "model"))
     code = example()

@@ -1,4 +1,4 @@
-"""A reader's own model: a .gguf file, a folder and a hub id, by paths from where they are."""
+"""A reader's own model: a folder, by its path from where the reader is."""
 
 from conftest import stored, tiny
 

@@ -54,7 +54,6 @@ def options(model: str, **changes) -> Options:
 
 
 ALL = {"repair": "map", "heal": 3, "tasks": "arc_easy"}
-WORDS = "--layers 2 --limit 4 --repair map --heal 3 --tasks arc_easy".split()
 VERSIONS = ["whole", "cut", "mapped", "healed, not merged", "healed"]
 
 
@@ -101,9 +100,6 @@ def test_the_checkpoint_scores_what_its_card_says(healed, model, tmp_path, monke
     record = prune.prune(options(model, heal=1, tasks="arc_easy"), tmp_path / "smaller")
     check(tmp_path / "smaller", record, "bfloat16")
     assert "learning rate 0.0001 (by size" in text(tmp_path / "smaller" / "README.md")
-    monkeypatch.setattr(loading, "default_dtype", lambda device: "float16")  # as on a T4
-    record = prune.prune(options(model, tasks="arc_easy"), tmp_path / "emulated")
-    check(tmp_path / "emulated", record, "float16")
 
 
 def batches(texts: list[str], tokenizer):
@@ -274,7 +270,7 @@ def measured_only(record: dict) -> dict:
     return kept
 
 
-@pytest.mark.parametrize("place", ["scores", "mapped", 2, "save"])
+@pytest.mark.parametrize("place", ["mapped", 2, "save"])
 def test_killed_and_resumed_is_undisturbed(healed, model, tmp_path, monkeypatch, place):
     """The weights byte for byte, and all of the record but times; nothing half-written stays."""
     call, out = options(model, **ALL), tmp_path / "smaller"
@@ -347,17 +343,10 @@ def test_bad_input_is_one_sentence(command, tmp_path, monkeypatch, capsys):
     assert [file.name for file in tmp_path.iterdir()] == ["empty.txt"]
 
 
-def test_no_arguments_show_a_worked_example(capsys):
-    assert make_in_process() == 2
-    assert (
-        "make prune MODEL=smollm2-135m LAYERS=6 REPAIR=map OUT=smaller" in capsys.readouterr().err
-    )
-
-
 # ---- architectures, and what is around a checkpoint ----------------------------------------
 
 
-@pytest.mark.parametrize("name", ["llama", "mistral", "qwen2", "qwen3", "gemma3", "phi"])
+@pytest.mark.parametrize("name", ["llama", "qwen2", "gemma3"])
 def test_everything_beside_the_weights_follows(name, tmp_path):
     """Types of layers, tied weights, generation configuration, tokenizer."""
     whole = tiny(name)

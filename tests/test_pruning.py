@@ -6,7 +6,7 @@ from conftest import DEVICE, LAYERS, logits
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from lib.blocks import Block, simple_block
+from lib.blocks import Block
 from lib.models.decoder import decoder_config, decoder_layers
 from lib.pruning import dropped, save_pruned
 
@@ -47,12 +47,6 @@ def test_everything_comes_back_after_an_error(model, ids):
     assert torch.equal(logits(model, ids), before)
 
 
-def test_simple_block_keeps_the_last_layer():
-    assert simple_block(30, 1) == Block(28, 1)
-    assert simple_block(30, 6) == Block(23, 6)
-    assert simple_block(30, 29) == Block(0, 29)
-
-
 def test_a_checkpoint_that_is_not_the_model_is_not_saved(llama, tokenizer, tmp_path, monkeypatch):
     save = type(llama).save_pretrained
 
@@ -67,8 +61,3 @@ def test_a_checkpoint_that_is_not_the_model_is_not_saved(llama, tokenizer, tmp_p
     with pytest.raises(RuntimeError, match="computes otherwise"):
         save_pruned(llama, tokenizer, Block(1, 3), tmp_path / "pruned")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_block_beyond_the_last_layer_is_refused(llama):
-    with pytest.raises(ValueError, match="at least one must stay"), dropped(llama, Block(4, 3)):
-        pass

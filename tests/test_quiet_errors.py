@@ -22,13 +22,6 @@ SMOKE, PAPER = profiles.get("smoke"), profiles.get("paper")
 # ---- requests ------------------------------------------------------------------------------
 
 
-def test_an_order_of_the_examples_is_the_order_of_its_name():
-    requests = experiments.prompts("tiny-random", Distances(), SMOKE)
-    orders = [request for request in requests if request.labels["ablation"] == "order"]
-    named = {request.labels["variant"]: request.params["shot_order"] for request in orders}
-    assert named == {"order 0": 0, "order 1": 1, "order 2": 2}
-
-
 def test_an_ablation_changes_a_recipe_that_the_paper_gives_for_the_model():
     """Llama-2-7B is healed with rank 2, but for the figure that varies it."""
     assert profiles.recipe("llama-2-7b", PAPER).rank == 2

@@ -8,17 +8,15 @@ from conftest import Characters, Distances, score, tiny
 
 from lib import evaluation
 from lib.blocks import Block
-from lib.healing import Recipe, linear
+from lib.healing import linear
 from lib.healing.linear import STREAM
 from lib.models.decoder import decoder_layers
 from lib.pruning import dropped
 from lib.sweep import sweep
 from replication import profiles
 from replication.beyond import repair
-from replication.measure import cache, request
 
 SMOKE = profiles.get("smoke")
-KEY = "75e60b8b9a268b9d10fad76dd66abe8ff99380a5be24be764a8dd82e34f52874"  # without `decay_steps`
 BLOCK = Block(3, 2)
 DIM = 6
 
@@ -140,13 +138,6 @@ def test_the_sweep_reads_a_full_map(llama):
         hook.remove()
     assert mapped_loss == pytest.approx(expected, abs=1e-5)
     assert mapped_loss != plain
-
-
-def test_keys_of_recipes_from_before_stay():
-    recipe = profiles.recipe("tiny-random", SMOKE)
-    params = request.healing("tiny-random", SMOKE, BLOCK, recipe).params
-    assert Recipe(**params["recipe"]) == recipe
-    assert cache.key("healing", params) == KEY
 
 
 # ---- repairs as a whole --------------------------------------------------------------------

@@ -7,7 +7,6 @@ from conftest import DEVICE, LENGTH, ROUNDING, VOCAB
 from torch import nn
 
 from lib import similarity
-from lib.blocks import Block, BlockDistances
 from lib.similarity import block_distances
 from replication.beyond import which_block
 
@@ -126,12 +125,3 @@ def test_small_angles_of_half_precision_states():
     exact = slow_angles(states.double().numpy())[0, 0, 1]
     angles = similarity.angular_distances(states)
     assert angles[0, 0, 1] == pytest.approx(exact, abs=1e-9)
-
-
-def test_rows_and_best_start():
-    matrix = np.arange(25.0).reshape(5, 5)
-    matrix[2, 3] = -1
-    distances = BlockDistances(matrix, matrix, matrix[None], 1)
-    assert distances.row(1).tolist() == [1, 7, -1, 19]
-    assert distances.best_start(1) == 2
-    assert distances.of(Block(1, 2)) == matrix[1, 3]

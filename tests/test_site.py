@@ -19,7 +19,6 @@ from replication import figures, paths, profiles, tables
 from replication.run import notebooks
 from replication.show import compare, runs, site
 
-SMOKE = profiles.get("smoke")
 GALLERY = """| picture | shows | notebook |
 |---|---|---|
 | <img src="overnight/figure_4.png"> | maps | [01](../notebooks/01_similarity_heatmaps.ipynb) |

@@ -257,21 +257,6 @@ def test_one_of_several_misses_a_bound_only_after_bonferronis_correction():
     assert bootstrap.ci95_max(-values, largest=False) == (-0.3, -high, -low)
 
 
-def test_the_spread_of_seeds_by_hand():
-    """Scores 1, 2 and 3 of three seeds; what is not healed, or not measured, does not count."""
-    rows = [
-        (0, "healed", 1.0),
-        (1, "healed", 2.0),
-        (2, "healed", 3.0),
-        (3, "healed", np.nan),
-        (None, "unhealed", 9.0),
-    ]
-    scores = pd.DataFrame(rows, columns=["seed", "treatment", "value"])
-    scores = scores.assign(model="m", task="c4", block_size=6, steps=64, standard_error=0.5, n=10)
-    (row,) = bootstrap.spread(scores).to_dict("records")
-    assert (row["seeds"], row["mean"], row["sd"]) == (3, 2.0, 1.0)
-
-
 def test_paired_differences():
     shared = {"weights": [1, 1, 1], "task": "c4"}
     first = score(2, 0, strategy="simple", examples=[1.0, 2, 3], **shared)

@@ -11,7 +11,6 @@ import pytest
 from replication import figures, paths, profiles, tables
 from replication.measure import cache, restore
 
-SMOKE = profiles.get("smoke")
 NAME = "tiny-random"
 
 

@@ -81,6 +81,7 @@ def test_the_handout_has_no_solution(tmp_path):
     assert not any(re.search("[Ss]olution|Answer<|teachers", page) for page in pages.values())
 
 
+@pytest.mark.real
 def test_the_solved_notebook_runs(output, tmp_path, monkeypatch):
     """From another folder: every check has passed, and the student's blocks are the library's."""
     monkeypatch.setenv("DEEPER_LAYERS_OUTPUT", str(output))

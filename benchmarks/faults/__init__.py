@@ -1,4 +1,4 @@
-"""Faults of processes, disks and nodes, for real: what no test can provoke, or only some do.
+"""Faults of processes and nodes, for real: what no test can provoke, or only some do.
 
 `python -m benchmarks.faults` provokes each and prints one table: fault, expected, seen.
 """

@@ -29,8 +29,8 @@ def _cluster(folder: Path) -> Iterator[tuple]:
             cluster.shutdown()
 
 
-def node_lost(folder: Path, count: int = 8) -> str:
-    names = [f"job{n}" for n in range(count)]
+def node_lost(folder: Path) -> str:
+    names = [f"job{n}" for n in range(8)]
     with _cluster(folder) as (cluster, nodes):
         runner = toys.start(folder, *names, "--engine=ray", RAY_ADDRESS=cluster.address)
         toys.until(lambda: len(toys.lines(folder, "ended")) >= 4, 300)
@@ -43,10 +43,8 @@ def node_lost(folder: Path, count: int = 8) -> str:
     assert {device for *_, device in measured} <= {"0", "1"}, measured
     tried = toys.lines(folder, "tried")
     assert all(tried.count(name) == 1 for name in before), (before, tried)
-    again = len(tried) - count
-    return (
-        f"{count} ok, each saw one device; {len(before)} done before, not repeated; {again} again"
-    )
+    again = len(tried) - len(names)
+    return f"8 ok, each saw one device; {len(before)} done before, not repeated; {again} again"
 
 
 def worker_dies(folder: Path) -> str:

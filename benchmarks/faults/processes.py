@@ -1,17 +1,13 @@
-"""Faults of processes and disks: killed jobs and runners, no memory, no time, no room."""
+"""Faults of processes: killed jobs and runners, no memory, two at the same work."""
 
 import multiprocessing
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.faults import Fault, toys
-
-# ---- processes -------------------------------------------------------------------------------
 
 
 def job_killed(folder: Path) -> str:
@@ -101,40 +97,6 @@ def _heal(folder: Path) -> tuple[bool, list[float]]:
     return bool(trained), healed.losses
 
 
-# ---- disks: as root --------------------------------------------------------------------------
-
-
-def full_disk(folder: Path) -> str:
-    """A tmpfs of 1.5 MB for all that a run writes; the result is larger."""
-    with _tmpfs(folder / "output", "size=1500k"):
-        status, printed = toys.finish(toys.start(folder, "large", "b"))
-        assert status == 1 and "No space left on device" in printed, printed
-        assert toys.row(printed, " b-map").startswith("ok "), printed
-        assert not list(folder.glob("output/**/toy/large/*")) and not list(folder.rglob("*.part"))
-        subprocess.run(["mount", "-o", "remount,size=9m", folder / "output"], check=True)
-        status, printed = toys.finish(toys.start(folder, "large", "b"))
-        assert status == 0, printed
-    return "that job failed: No space left on device; no part of it stays; with room it ends"
-
-
-def read_only(folder: Path) -> str:
-    with _tmpfs(folder / "output", "ro"):
-        status, printed = toys.finish(toys.start(folder, "a"))
-    assert status == 2 and "Read-only file system" in printed, printed
-    assert len(printed.strip().splitlines()) == 1, printed
-    return f"exit 2: “{printed.strip()[:40]}…”"
-
-
-@contextmanager
-def _tmpfs(place: Path, options: str) -> Iterator[None]:
-    place.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", place], check=True)
-
-
 QUICK = [
     Fault("a job killed -9", "that job alone fails, logs kept", job_killed),
     Fault(
@@ -148,6 +110,4 @@ SLOW = [
     Fault("runner killed -9", "no job stays behind", runner_killed),
     Fault("no memory (RLIMIT_AS)", "oom, others go on", out_of_memory),
     Fault("two processes, one healing", "the second waits for it", two_healings),
-    Fault("disk full (tmpfs)", "one job fails, nothing half-written", full_disk),
-    Fault("read-only results folder", "one sentence before any computing", read_only),
 ]

@@ -148,21 +148,3 @@ def paired(scores: pd.DataFrame, by: str, first, second) -> pd.DataFrame:
     differences = pd.DataFrame(rows, columns=["difference", "standard_error"])
     pair = both[keys].assign(pair=f"{second} - {first}")
     return pair.join(differences).assign(n=both.n_x)
-
-
-def spread(scores: pd.DataFrame) -> pd.DataFrame:
-    """How far healings that differ in their seed only are apart, a row a cut, task and length.
-
-    sd: the standard deviation of the seeds' scores; standard_error: that of one score over its n
-    questions or texts, mean over the seeds.
-    """
-    healed = scores[(scores.treatment == "healed") & scores.value.notna()]
-    of_cut = healed.groupby(["model", "task", "block_size", "steps"])
-    table = of_cut.agg(
-        seeds=("seed", "nunique"),
-        mean=("value", "mean"),
-        sd=("value", "std"),
-        standard_error=("standard_error", "mean"),
-        n=("n", "first"),
-    )
-    return table.reset_index()

@@ -79,12 +79,3 @@ def _mean_rise(blocks: pd.DataFrame, damage: pd.DataFrame) -> np.ndarray:
     """The rise of each text, mean over sizes of the mean over blocks; NaN if there are none."""
     rises = [np.mean(list(rows.examples), axis=0) for _, rows in blocks.groupby("block_size")]
     return np.mean(rises, axis=0) if rises else np.nan * damage.examples.iloc[0]
-
-
-def best_starts(maps: dict[str, BlockDistances]) -> pd.DataFrame:
-    """Return l*(n), the start of the most similar block, a row a size n and a column a model."""
-    starts = {}
-    for name, distances in maps.items():
-        sizes = range(1, distances.num_layers)
-        starts[name] = pd.Series([distances.best_start(n) for n in sizes], sizes)
-    return pd.DataFrame(starts).rename_axis("block_size")

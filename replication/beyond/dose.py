@@ -25,7 +25,7 @@ from replication.figures.training import LOOKS
 from replication.measure import scores
 from replication.measure.experiments import cuts, healed, unpruned
 from replication.measure.request import Request, score
-from replication.profiles import PAPER_TOKENS, Profile, recipe
+from replication.profiles import PAPER_TOKENS, Profile, recipe, sizes_at
 
 TASKS = ("arc_easy", "c4")
 LABELS = (
@@ -42,7 +42,7 @@ def doses(name: str, distances, profile: Profile) -> list[Request]:
     """
     if name not in profile.ablation_models:
         return []
-    sizes = profile.dose_sizes(distances.num_layers)
+    sizes = sizes_at(profile.dose_fractions, distances.num_layers)
     requested = unpruned(name, profile, TASKS)
     requested += cuts(name, distances, profile, TASKS, STRATEGIES, sizes)
     for steps in profile.dose_steps if sizes else ():

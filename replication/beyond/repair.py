@@ -184,11 +184,8 @@ def _stored(request: Request) -> dict | None:
 
 def _measure(missing: Sequence[Request]) -> None:
     """Fit the maps whose scores are missing, and store their scores; a model and task at a time."""
-    from lib.models import loading
-
     for of_model in grouped(missing, lambda r: r.params["model"]).values():
-        weights = (of_model[0].params[key] for key in ("model", "quantization", "dtype"))
-        model, tokenizer = loading.load_cached(*weights)
+        model, tokenizer = fetching.loaded(of_model[0].params)
         maps = fit(model, tokenizer, of_model)
         for requests in grouped(of_model, lambda r: r.params["task"]).values():
             _score(model, tokenizer, requests, maps)

@@ -93,10 +93,7 @@ def _values(params: dict) -> dict:
     layers."""
     import torch  # here, since the plan reads `requests` and loads no torch
 
-    from lib.models import loading
-
-    weights = (params[key] for key in ("model", "quantization", "dtype"))
-    model, tokenizer = loading.load_cached(*weights)
+    model, tokenizer = fetching.loaded(params)
     texts = sets.c4("validation", sets.source(params), params["sequences"])
     changes, tokens = [], []
     for text in texts:

@@ -12,7 +12,6 @@ __getattr__ = lazy(
         "in_words": "show",
         "markdown": "show",
         "beside": "tables",
-        "deviations": "tables",
         "gather": "tables",
     },
 )

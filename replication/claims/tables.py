@@ -3,14 +3,14 @@
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from lib.blocks import BlockDistances
 from lib.models import registry
-from replication import paths, profiles, tables
+from replication import paths, tables
 from replication.analysis.bootstrap import ci95
 from replication.analysis.curves import Curve, curve, floor, gap
 from replication.analysis.statistics import halfway
@@ -119,10 +119,3 @@ def beside(run: RunTables) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=columns)
     sources = table.quantity.map(lambda quantity: published[quantity]["source"])
     return table.assign(model=table.model.map(registry.label), source=sources)
-
-
-def deviations(profile: Profile) -> pd.DataFrame:
-    """Return the counts and settings in which a profile differs from `paper`."""
-    here, paper = asdict(profile), asdict(profiles.PROFILES["paper"])
-    rows = [(name, here[name], paper[name]) for name in here if here[name] != paper[name]]
-    return pd.DataFrame(rows, columns=["setting", "here", "paper"])

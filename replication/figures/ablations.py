@@ -44,18 +44,15 @@ def figure_8(scores: pd.DataFrame) -> Figure:
         figure, axes = panel_grid(places, label, height, sharex=False, sharey="row")
         for axis, (_, points) in zip(axes.values(), seeds.groupby("task", sort=False), strict=True):
             for model, seeds_of_model in points.groupby("model", sort=False):
-                _bars(axis, seeds_of_model, colour(model))
+                differences = seeds_of_model.difference
+                bars = [differences - seeds_of_model.low, seeds_of_model.high - differences]
+                look = {"fmt": "o", "color": colour(model), "elinewidth": 1.2}
+                axis.errorbar(differences, seeds_of_model.row, xerr=bars, **look)
             axis.axvline(0, color="0.6", lw=0.8)
             axis.set_title(f"n = {points.n.max():.0f}", loc="right", fontsize=7)
             axis.locator_params(axis="x", nbins=4)
         axis.invert_yaxis()  # of all, as it is shared
         return finished(figure, table)
-
-
-def _bars(axis, seeds: pd.DataFrame, shade: str) -> None:
-    """Draw the difference of each seed with its interval."""
-    bars = [seeds.difference - seeds.low, seeds.high - seeds.difference]
-    axis.errorbar(seeds.difference, seeds.row, xerr=bars, fmt="o", color=shade, elinewidth=1.2)
 
 
 def _differences(scores: pd.DataFrame) -> pd.DataFrame:

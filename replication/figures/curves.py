@@ -5,6 +5,8 @@ One colour a model, one line style a treatment; hollow: not healed. A panel in
 which no pruned model is measured is not drawn.
 """
 
+import re
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
@@ -51,15 +53,15 @@ QA = ["mmlu", "boolq", "arc_easy"]
 CONSTANT = 0.95  # a score is crossed out if one answer is given to more of the questions
 
 
-def figure_1d(scores: pd.DataFrame, main: str = "") -> Figure:
-    """Figure 1d: one model, question answering and C4 loss."""
+def figure_1d(scores: pd.DataFrame, main: str) -> Figure:
+    """Figure 1d: one model (of `most_healed`), question answering and C4 loss."""
     name = most_healed(scores, main)
     scores = scores[(scores.model == name) & (scores.strategy != "simple")]
     titles = scores.model.map(registry.label)
     return grid(scores, titles, "model", [*QA, "c4"])
 
 
-def most_healed(scores: pd.DataFrame, main: str = "") -> str:
+def most_healed(scores: pd.DataFrame, main: str) -> str:
     """Return the model that was healed after most cuts, of both strategies if one was.
 
     Ties: the model `main`, or the first.
@@ -104,7 +106,7 @@ def figure_6(scores: pd.DataFrame) -> Figure:
     return _by_family(scores, ["boolq_ranking", "boolq"])
 
 
-def figure_5(scores: pd.DataFrame, main: str = "") -> Figure:
+def figure_5(scores: pd.DataFrame, main: str) -> Figure:
     """Figure 5: simple (red) against similarity-informed pruning (blue), a column a treatment."""
     name = most_healed(scores, main)
     scores = scores[scores.model == name]
@@ -195,13 +197,9 @@ def grid(
             _panel(axis, panels[place], hue)
             if halves is not None:
                 _mark(axis, panels[place], halves)
-            axis.set_label(" ".join(place))
-        level([axis for axis in axes.values() if _is_accuracy(axis.get_label())])
+        names = {" ".join(place): axis for place, axis in axes.items()}
+        level([axis for name, axis in names.items() if re.search("accuracy|AUC", name)])
         return finished(figure, table, legend="bars: ±1 s.e.")
-
-
-def _is_accuracy(label: str) -> bool:
-    return "accuracy" in label or "AUC" in label
 
 
 def _panels(

@@ -32,11 +32,9 @@ def _plain(value: float) -> float | int:
 def examples_of(values: dict) -> tuple:
     """Return a stored score's examples: values, weights, log-likelihoods of the choices, answers.
 
-    The last two are None where there are no choices. Also of one stored before weights ran.
+    The last two are None where there are no choices.
     """
-    weights = values["weights"]
-    if weights and isinstance(weights[0], list):
-        weights = np.repeat(*zip(*weights, strict=True))
+    weights = np.repeat(*zip(*values["weights"], strict=True))
     choices = values.get("choices") and [np.array(c) / -NATS for c in values["choices"]]
     examples = np.array(values["examples"], float)
     return examples, np.array(weights, float), choices, values.get("answers")

@@ -72,23 +72,17 @@ def table(requests: Sequence[Request]) -> pd.DataFrame:
 # ---- chunks of texts ------------------------------------------------------------------------
 
 
-def task(params: dict, first: int, count: int) -> Task:
-    """`count` C4 texts from `first` on, as `params` ask for them."""
-    texts = sets.c4("validation", sets.source(params), first + count)[first:]
-    return Task("c4", tuple({"text": t, "max_tokens": params["max_tokens"]} for t in texts))
-
-
 def _values(params: dict) -> dict:
     """The loss of the unpruned model and after dropping every block, on each text of a chunk."""
-    from lib.models import loading  # here, since the plan reads `requests` and loads no torch
-    from lib.models.decoder import decoder_layers
+    from lib.models.decoder import decoder_layers  # here, since the plan loads no torch
     from lib.sweep import sweep
 
-    weights = (params[key] for key in ("model", "quantization", "dtype"))
-    model, tokenizer = loading.load_cached(*weights)
+    model, tokenizer = fetching.loaded(params)
     blocks = [UNPRUNED, *all_blocks(len(decoder_layers(model)))]
-    texts = task(params, params["first"], params["sequences"])
-    scores = sweep(model, tokenizer, blocks, [texts], params["batch_tokens"])
+    first = params["first"]
+    texts = sets.c4("validation", sets.source(params), first + params["sequences"])[first:]
+    task = Task("c4", tuple({"text": t, "max_tokens": params["max_tokens"]} for t in texts))
+    scores = sweep(model, tokenizer, blocks, [task], params["batch_tokens"])
     return {
         "blocks": [[block.start, block.size] for block in blocks],
         "losses": np.stack(scores.examples).tolist(),
@@ -98,8 +92,6 @@ def _values(params: dict) -> dict:
 
 def rises(name: str, blocks: list, losses: np.ndarray, tokens: np.ndarray) -> pd.DataFrame:
     """Return the rows of `table`, of the blocks (the unpruned model first) and their losses."""
-    if blocks[0] != [0, 0]:
-        raise ValueError(f"A damage result of {name} does not begin with the unpruned model.")
     rows = []
     for (start, size), loss in zip(blocks[1:], losses[1:], strict=True):
         rise = loss - losses[0]

@@ -10,7 +10,7 @@ import pandas as pd
 from lib.blocks import BlockDistances
 from lib.models.registry import ModelError
 from replication import paths, tables
-from replication.measure import experiments, fetching
+from replication.measure import fetching, request
 from replication.measure.request import Request
 from replication.profiles import Profile
 from replication.tables import NotMeasured
@@ -54,7 +54,7 @@ def fetch(requests: Sequence[Request]) -> list[dict]:
 
 def _table_of_model(name: str, profile: Profile) -> pd.DataFrame:
     """Return the rows of a model's map. Raises NotMeasured if it is not there."""
-    (record,) = fetch(experiments.similarity(name, None, profile))
+    (record,) = fetch([request.similarity(name, profile)])
     if not record["values"]:
         raise NotMeasured(f"The map of {name} was not measured.")
     params = record["params"]
@@ -68,15 +68,12 @@ def _table_of_model(name: str, profile: Profile) -> pd.DataFrame:
 def _values(params: dict) -> dict:
     """Return the distances of a model on C4 as a result keeps them."""
     from lib.data import sets  # here, since what only reads results loads no torch
-    from lib.models import files, loading
     from lib.similarity import block_distances, calibration_batches
 
-    name, batch_tokens = params["model"], params["batch_tokens"]
-    weights = {key: params[key] for key in ("quantization", "dtype")}
     texts = sets.c4("validation", sets.source(params), params["sequences"])
-    tokenizer = files.tokenizer(name)
-    batches = calibration_batches(texts, tokenizer, params["max_tokens"], batch_tokens)
-    model, _ = loading.load_cached(name, **weights)
+    model, tokenizer = fetching.loaded(params)
+    lengths = params["max_tokens"], params["batch_tokens"]
+    batches = calibration_batches(texts, tokenizer, *lengths)
     distances = block_distances(model, batches)
     arrays = {key: getattr(distances, key).tolist() for key in tables.ARRAYS}
     return arrays | {"num_sequences": distances.num_sequences}

@@ -15,7 +15,7 @@ from lib.blocks import STRATEGIES, UNPRUNED, blocks_of
 from lib.healing import Recipe
 from replication.measure import request
 from replication.measure.request import Request, score
-from replication.profiles import Profile, recipe
+from replication.profiles import Profile, recipe, sizes_at
 
 QA = ("mmlu", "boolq", "arc_easy")
 TASKS = (*QA, "c4")
@@ -144,7 +144,7 @@ def seeds(name: str, distances, profile: Profile) -> list[Request]:
 
 def more_seeds(name: str, distances, profile: Profile) -> list[Request]:
     """The seed of healing at more depths, healed for the middle one of the dose's lengths."""
-    sizes = profile.seed_sizes(distances.num_layers)
+    sizes = sizes_at(profile.seed_fractions, distances.num_layers)
     if not sizes or name not in profile.ablation_models:
         return []
     steps = profile.dose_steps[(len(profile.dose_steps) - 1) // 2]

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from lib import models
 from replication.measure import cache
 from replication.measure.request import Request
 from replication.tables import NotMeasured
@@ -51,6 +52,11 @@ def keyed_by_machine(requests: Iterable[Request]) -> list[Request]:
         weights = (request.params[key] for key in ("model", "quantization", "dtype"))
         keyed.append(replace(request, params=request.params | identity(*weights)))
     return keyed
+
+
+def loaded(params: dict) -> tuple:
+    """Return the model and the tokenizer that a result's parameters name."""
+    return models.load_cached(*(params[key] for key in ("model", "quantization", "dtype")))
 
 
 def origin(record: dict) -> dict:

@@ -35,7 +35,6 @@ def cost(name: str, distances, profile: Profile) -> list[Request]:
             **profile.load_kwargs,
             "quantization": quantization,
             "fractions": list(profile.heal_fractions),
-            "sizes": list(profile.sizes),
             "prompt_tokens": profile.cost_prompt_tokens,
             "new_tokens": profile.cost_new_tokens,
             "repeats": profile.cost_repeats,
@@ -145,12 +144,12 @@ def _spread(seconds: list[float], unpruned: list[float]) -> dict:
     }
 
 
-def arithmetic(names: list[str], fraction: float = 0.5) -> pd.DataFrame:
+def arithmetic(names: list[str]) -> pd.DataFrame:
     """The paper's arithmetic from the models' configurations: GB of weights, nothing is loaded.
 
-    whole: 16-bit. dropped: 16-bit, without `fraction` of the layers. nf4: with the scales of NF4,
-    and embeddings, lm_head and experts in 16 bits, as bitsandbytes has it. both: the two together.
-    paper: a quarter (4 bits of 16) of what is left after `fraction`, as the paper counts.
+    whole: 16-bit. dropped: 16-bit, without half of the layers. nf4: with the scales of NF4, and
+    embeddings, lm_head and experts in 16 bits, as bitsandbytes has it. both: the two together.
+    paper: a quarter (4 bits of 16) of a half, as the paper counts.
     """
     from lib.models import sizes
 
@@ -158,13 +157,13 @@ def arithmetic(names: list[str], fraction: float = 0.5) -> pd.DataFrame:
     for name in names:
         of = sizes.parameters(sizes.skeleton(name))
         num_layers = len(of.layers)
-        left, whole = num_layers - round(fraction * num_layers), of.size(num_layers, 2, 2)
+        left, whole = num_layers - num_layers // 2, of.size(num_layers, 2, 2)
         counted = {
             "whole": whole,
             "dropped": of.size(left, 2, 2),
             "nf4": of.size(num_layers, NF4_BYTES, 2),
             "both": of.size(left, NF4_BYTES, 2),
-            "paper": whole * (1 - fraction) / 4,
+            "paper": whole / 8,
         }
         gigabytes = {key: value / GB for key, value in counted.items()}
         rows.append({"model": registry.label(name), "layers": num_layers} | gigabytes)

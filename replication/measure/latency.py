@@ -21,7 +21,7 @@ def in_turn(params: dict) -> dict:
     """Return bytes and seconds of a model and of its cut versions, as a result keeps them."""
     model = load(params["model"], params["quantization"], params["dtype"])
     num_layers = len(decoder_layers(model))
-    sizes = params["sizes"] or profiles.sizes_at(params["fractions"], num_layers)
+    sizes = profiles.sizes_at(params["fractions"], num_layers)
     blocks = [UNPRUNED, *(simple_block(num_layers, size) for size in sizes)]
     vocabulary = model.get_input_embeddings().num_embeddings
     prompt = torch.arange(params["prompt_tokens"])[None] % vocabulary

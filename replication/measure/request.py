@@ -102,9 +102,9 @@ def score(
     return Request("scores", params, {"profile": profile.name} | labels)
 
 
-def healing(name: str, profile: Profile, block: Block, recipe: Recipe, **labels) -> Request:
+def healing(name: str, profile: Profile, block: Block, recipe: Recipe) -> Request:
     """One healing."""
-    return Request("healing", _pruned(name, profile, block, recipe), labels)
+    return Request("healing", _pruned(name, profile, block, recipe))
 
 
 def mapped(name: str, profile: Profile, task: str, block: Block, kind: str, **labels) -> Request:

@@ -1,7 +1,6 @@
 """Fill the cache again from the tables of a run, so that a recording goes on in a clean clone."""
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -11,14 +10,13 @@ from replication.measure import cache, codec
 from replication.measure.scores import SCORE
 
 
-def records(folder: Path) -> Iterable[dict]:
-    """Return the results that the tables of a folder hold, each once, as the cache has them.
+def restore(folder: Path) -> None:
+    """Store the results that the tables of a folder hold. What is there stays.
 
     Scores (also with linear maps), healings and distances. The others are measured again: damage
     (an hour), costs, states, and what fitting a map took. The adapter of a healing is not kept; a
     healing is repeated only if a score of it is missing.
     """
-    by_key = {}
     for name in tables.names(folder):
         table = tables.read_file(folder / f"{name}.parquet")
         if "environment" not in table:  # nothing was asked of these models
@@ -27,27 +25,10 @@ def records(folder: Path) -> Iterable[dict]:
             params = json.loads(text)
             kind, first = params.pop("kind"), rows.iloc[0]
             values = VALUES[kind](rows) if kind in VALUES else None
-            if values is not None:
-                key = cache.key(kind, params)
-                by_key[key] = {
-                    "kind": kind,
-                    "key": key,
-                    "params": params,
-                    "values": values,
-                    "status": first.status,
-                    "seconds": _plain(first.took),
-                    "environment": json.loads(first.environment),
-                }
-    return by_key.values()
-
-
-def restore(folder: Path) -> None:
-    """Store the results that the tables of a folder hold. What is there stays."""
-    for record in records(folder):
-        kind, params = record["kind"], record["params"]
-        if not cache.location(kind, params).exists():
-            measured = record["values"], record["seconds"], record["status"]
-            cache.save(kind, params, *measured, environment=record["environment"], restored=True)
+            if values is not None and not cache.location(kind, params).exists():
+                measured = values, _plain(first.took), first.status
+                environment = json.loads(first.environment)
+                cache.save(kind, params, *measured, environment=environment, restored=True)
 
 
 def _score(rows: pd.DataFrame) -> dict | None:

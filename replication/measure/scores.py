@@ -61,10 +61,9 @@ def table(requests: Sequence[Request]) -> pd.DataFrame:
 def trainings(requests: Sequence[Request]) -> pd.DataFrame:
     """Return how each healing of some healed scores went, a row each; losses: nats, one a step."""
     by_healing = {str(r.healing.params): r for r in requests if r.recipe}
+    records = fetch([r.healing for r in by_healing.values()])
     rows = []
-    for r, record in zip(
-        by_healing.values(), fetch([r.healing for r in by_healing.values()]), strict=True
-    ):
+    for r, record in zip(by_healing.values(), records, strict=True):
         values = record["values"] or {"losses": []}
         rows.append(
             {

@@ -89,7 +89,6 @@ class Profile:
 
     shot_order: int = 0  # 0: as in the data set; else the seed of a shuffle
     missing: tuple[tuple[str, str], ...] = ()  # models that could not be had, and why
-    sizes: tuple[int, ...] = ()  # heal at these numbers of dropped layers only; empty: at all above
 
     @property
     def load_kwargs(self) -> dict:
@@ -143,26 +142,16 @@ class Profile:
         """Numbers of layers dropped at which a healing is made (of model `name`)."""
         full = name is None or self.heals_fully(name)
         fractions = self.heal_fractions if full else self.other_fractions
-        return list(self.sizes) or sizes_at(fractions, num_layers)
+        return sizes_at(fractions, num_layers)
 
     def curve_sizes(self, num_layers: int, name: str) -> list[int]:
         """Numbers of layers dropped at which the healed curves of notebook 03 have a point."""
         more = self.more_fractions if self.heals_fully(name) else self.other_more_fractions
-        more = () if self.sizes else sizes_at(more, num_layers)
-        return sorted({*self.healed_sizes(num_layers, name), *more})
-
-    def dose_sizes(self, num_layers: int) -> list[int]:
-        """Numbers of layers dropped at which healings of several lengths are made."""
-        sizes = sizes_at(self.dose_fractions, num_layers)
-        return [size for size in sizes if size in self.sizes or not self.sizes]
+        return sorted({*self.healed_sizes(num_layers, name), *sizes_at(more, num_layers)})
 
     def ablation_sizes(self, num_layers: int) -> list[int]:
         """Numbers of layers dropped at which seeds and ranks are compared."""
-        return list(self.sizes) or sizes_at(self.ablation_fractions, num_layers)
-
-    def seed_sizes(self, num_layers: int) -> list[int]:
-        """Numbers of layers dropped at which seeds are compared after a shorter healing, too."""
-        return [] if self.sizes else sizes_at(self.seed_fractions, num_layers)
+        return sizes_at(self.ablation_fractions, num_layers)
 
     def with_prompt(self, shots: int, order: int = 0, arc_easy: int = 0) -> "Profile":
         """The same with other examples before the questions, of ARC-Easy at most `arc_easy`."""
@@ -211,7 +200,7 @@ def _check_recorded(models: list[str], *settings) -> None:
     known = PROFILES[RECORDED].models
     if any(setting is not None for setting in settings):
         raise ValueError(
-            f"PROFILE={DRAWN} draws what was measured, so it takes no LIMIT, STEPS, SIZES or DTYPE."
+            f"PROFILE={DRAWN} draws what was measured, so it takes no LIMIT, STEPS or DTYPE."
         )
     if others := [model for model in models if model not in known]:
         raise ValueError(f"No {others[0]!r} is recorded: choose among {', '.join(known)}.")
@@ -254,33 +243,29 @@ def get(
     models: list[str] | None = None,
     limit: int | None = None,
     steps: int | None = None,
-    sizes: list[int] | None = None,
     dtype: str | None = None,
 ) -> Profile:
     """The profile `name`, a column of profiles.csv, or `recorded`.
 
     models replaces its models, by their `registry.canonical` names; limit cuts its counts, steps
-    its healing steps, sizes are the only numbers of dropped layers at which it heals, dtype is that
-    of the weights. Raises ValueError for an unknown profile, model or dtype, before anything is
-    loaded; for a model that is there twice; and for what the record does not have.
+    its healing steps, dtype is that of the weights. Raises ValueError for an unknown profile, model
+    or dtype, before anything is loaded; for a model that is there twice; and for what the record
+    does not have.
     """
     if name not in PROFILES:
         raise ValueError(f"Unknown profile {name!r}: choose one of {', '.join(PROFILES)}.")
     models = [registry.canonical(model) for model in models or PROFILES[name].models]
     if name == DRAWN:
-        _check_recorded(models, limit, steps, sizes, dtype)
+        _check_recorded(models, limit, steps, dtype)
     profile = PROFILES[name].limited(limit)
     if steps is not None:
         if not _whole(steps, 1):
             raise ValueError(f"STEPS must be a whole number of at least 1, not {steps!r}.")
         profile = profile.shortened(steps)
-    if not isinstance(sizes or [], list) or not all(_whole(size, 1) for size in sizes or []):
-        raise ValueError(f"SIZES must be a list of whole numbers of at least 1, not {sizes!r}.")
     profile = replace(
         profile,
         folder=folder(name, models),
         models=tuple(models),
-        sizes=tuple(sizes or ()),
         dtype=profile.dtype if dtype is None else machine.checked(dtype),
     )
     for model in profile.models:

@@ -94,16 +94,10 @@ def run(batch: Batch, engine, split: bool = True) -> dict[str, Outcome]:
     progress = Progress(len(batch.notebooks))
     if split:
         run_jobs(batch, engine, progress)
-    ends = dict.fromkeys(outcome.status for outcome in progress.outcomes.values())
-    failed = [status for status in ends if status != "ok"]
+    failed = any(outcome.status != "ok" for outcome in progress.outcomes.values())
     for notebook in batch.notebooks.values():
-        read_only = bool(failed) and notebook.draws
-        engine.submit(Launch(notebook, batch.parameters, read_only))
+        engine.submit(Launch(notebook, batch.parameters, read_only=failed and notebook.draws))
         _, outcome = engine.ended()
-        reasons = [status for status in failed if status not in outcome.reason]
-        if read_only and outcome.status == "incomplete" and reasons:
-            reason = f"{outcome.reason}; jobs: {', '.join(reasons)}"
-            outcome = replace(outcome, reason=reason)
         progress.add(notebook.file, outcome)
     return progress.outcomes
 

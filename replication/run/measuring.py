@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from lib.blocks import BlockDistances
 from replication import measure
-from replication.measure import cache, distance_maps, experiments, fetching
+from replication.measure import cache, distance_maps, fetching, request
 from replication.profiles import Profile
 from replication.run.execution import Outcome, judged
 from replication.run.jobs import Job, by_job
@@ -19,7 +19,7 @@ def run_job(job: Job, profile: Profile, notebooks: Sequence[str]) -> Outcome:
     if job.is_map:
         distance_maps.of_model(job.model, profile)
         return Outcome("ok")
-    (the_map,) = fetching.keyed_by_machine(experiments.similarity(job.model, None, profile))
+    (the_map,) = fetching.keyed_by_machine([request.similarity(job.model, profile)])
     record = cache.load(the_map.kind, the_map.params)
     if record is None:
         raise NotMeasured(f"It needs the model's map: run job {job.map_name} first.")

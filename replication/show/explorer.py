@@ -42,7 +42,6 @@ ISLAND += [*BLOCK, "area", "stability"]  # what the page shows of an island
 DAMAGE = [*BLOCK, "value", "standard_error", "examples"]
 KEY = [*BLOCK, "task", "shots", "treatment"]  # of a score
 SCORE = [*KEY, "value", "standard_error"]
-ARRAYS = ("matrix", "standard_error", "folds")  # of a BlockDistances
 
 
 @dataclass(frozen=True)
@@ -158,13 +157,8 @@ def contents(maps: dict[str, Explored]) -> dict:
 
 
 def opening(maps: dict[str, Explored]) -> list[str]:
-    """Return the labels of the left and the right map: the two of which most is known."""
-
-    def known(label: str) -> tuple[bool, bool, int]:
-        explored = maps[label]
-        return bool(explored.texts), explored.damage is not None, len(explored.texts)
-
-    first = sorted(maps, key=known, reverse=True)[:2]
+    """Return the labels of the left and the right map: the two with most texts of a model."""
+    first = sorted(maps, key=lambda label: len(maps[label].texts), reverse=True)[:2]
     return [first[0], first[-1]]
 
 
@@ -197,7 +191,7 @@ def _islands(distances: BlockDistances, first: int = 0) -> dict:
 
     Of the layers from `first` on alone, in the numbering of the whole model.
     """
-    cut = {name: getattr(distances, name)[..., first:, first:] for name in ARRAYS}
+    cut = {name: getattr(distances, name)[..., first:, first:] for name in tables.ARRAYS}
     part = replace(distances, **cut)
     data = {"first": first, "regions": [], "share": [], "islands": []}
     for threshold in THRESHOLDS:
