@@ -2,7 +2,7 @@
 
 from conftest import gguf, stored, tiny
 
-from lib.models import files, registry
+from lib.models import files
 from replication import __main__ as run
 from replication import paths, profiles
 
@@ -27,4 +27,4 @@ def test_a_file_that_is_unpacked_is_not_locked(tmp_path, monkeypatch):
     gguf(file := tmp_path / "model.gguf", 3)
     monkeypatch.setattr(files, "unpacked", lambda *_: tmp_path)
     monkeypatch.setattr(files, "FileLock", None)
-    assert files.local_folder(registry.resolve(str(file))) == tmp_path
+    assert files.local_folder(files.resolve(str(file))) == tmp_path
