@@ -22,7 +22,7 @@ import pandas as pd
 from lib.evaluation import weighted_mean
 from replication import analysis, paths, profiles, tables
 from replication.analysis import islands
-from replication.beyond import biases, orders, repair, translator, which_block
+from replication.beyond import biases, orders, prior, repair, translator, which_block
 from replication.claims.bounds import half_up
 from replication.figures import heatmaps
 from replication.measure import distance_maps
@@ -110,6 +110,7 @@ def minutes() -> pd.DataFrame:
 TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "half_lost": half_lost,
     "letter_measures": letter_measures,
+    "contents": lambda: prior.without_prior(measured("priors")),
     "translator": lambda: translator.gains(measured("translated")),
     "translated_loss": lambda: repair.with_shares(measured("translated").query("task == 'c4'")),
     "option_orders": lambda: orders.by_order(measured("option_orders")),

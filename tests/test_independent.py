@@ -226,7 +226,7 @@ def test_content_minus_its_prior_is_found_again(cut):
     content, alone = of_cut.loc["arc_easy"], of_cut.loc["arc_easy_alone"]
     options = zip(content.choices, alone.choices, content.answers, strict=True)
     right = [(after - before).argmax() == answer for after, before, answer in options]
-    assert theirs["minus prior"] == pytest.approx(np.mean(right), abs=0.01)
+    assert theirs.PMI == pytest.approx(np.mean(right), abs=0.01)
     assert theirs.gain == pytest.approx(np.mean(right) - content.value, abs=0.01)
 
 

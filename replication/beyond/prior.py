@@ -43,7 +43,7 @@ def priors(name: str, distances, profile: Profile) -> list[Request]:
 
 
 def without_prior(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return a row a cut: accuracy by content, and minus the prior, with errors and the gain.
+    """Return a row a cut: accuracy by content, and by PMI, with errors and the gain.
 
     scores: of `priors`. The gain is paired on the questions.
     """
@@ -57,7 +57,7 @@ def without_prior(scores: pd.DataFrame) -> pd.DataFrame:
         row = dict(zip(CUT, cut, strict=True)) | {"n": len(right)}
         for column, values in {
             "content": score.examples,
-            "minus prior": right,
+            "PMI": right,
             "gain": right - score.examples,
         }.items():
             row[column], row[f"{column}, error"] = weighted_mean(values, score.weights)
