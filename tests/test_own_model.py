@@ -1,6 +1,6 @@
 """A reader's own model: a folder, by its path from where the reader is."""
 
-from conftest import gguf, stored, tiny
+from conftest import stored, tiny
 
 from lib.models import files
 from replication import __main__ as run
@@ -24,7 +24,8 @@ def test_a_folder_is_one_model_for_the_command_its_jobs_and_a_kernel(tmp_path, m
 
 def test_a_file_that_is_unpacked_is_not_locked(tmp_path, monkeypatch):
     # a shared checkout may be read-only
-    gguf(file := tmp_path / "model.gguf", 3)
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"GGUF")
     monkeypatch.setattr(files, "unpacked", lambda *_: tmp_path)
     monkeypatch.setattr(files, "FileLock", None)
     assert files.local_folder(files.resolve(str(file))) == tmp_path
