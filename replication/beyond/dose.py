@@ -98,7 +98,7 @@ def gap_left(doses: pd.DataFrame) -> pd.DataFrame:
 def figure_dose(doses: pd.DataFrame, gaps: pd.DataFrame) -> Figure:
     """Draw a column a depth: loss, accuracy, and the gap between the strategies, against tokens.
 
-    doses: the scores of `requests`; gaps: of gap_left. Dotted: not healed.
+    doses: the table of `doses`; gaps: of gap_left. Dotted: not healed.
     """
     model = ", ".join(map(registry.label, doses.model.unique()))
     drawn = doses.merge(gaps, on=["model", "block_size", "tokens"], how="left")

@@ -64,8 +64,8 @@ def linear_maps(name: str, distances, profile: Profile) -> list[Request]:
 
 
 def repairs(name: str, distances, profile: Profile) -> list[Request]:
-    """Return all repairs of the similar block at the middle depth: those of `maps`, and other
-    healings.
+    """Return all repairs of the similar block at the middle depth: those of `linear_maps`, and
+    other healings.
 
     Fewer steps; about as many parameters as the full map (of the ranks of notebook 07); adapters
     after the cut only (if layers are there). The models of notebook 07 are asked ARC-Easy's test
@@ -85,7 +85,7 @@ def repairs(name: str, distances, profile: Profile) -> list[Request]:
     labels |= {"treatment": "unhealed", "repair": "plain cut"}
     requested += [score(name, profile, task, block, **labels) for task in more]
     changes = {"LoRA": {}} | _other_healings(name, block, distances.num_layers - size, profile)
-    for repair, change in changes.items():  # of the first, TASKS are in `maps`
+    for repair, change in changes.items():  # of the first, TASKS are in `linear_maps`
         tasks = [*TASKS, *more] if change else more
         labels = {"repair": repair}
         requested += healed(

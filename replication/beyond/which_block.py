@@ -229,7 +229,7 @@ def _chosen(table: pd.DataFrame) -> dict[int, list[int]]:
 
 
 def _judged(rises: np.ndarray, tokens: np.ndarray, starts: dict) -> dict[str, dict]:
-    """Return columns of `head_to_head` of each criterion.
+    """Return the columns that `head_to_head` has of each criterion.
 
     rises: the damage of all blocks of a size, (starts, n); starts: two, chosen by half.
     """
@@ -255,7 +255,7 @@ def _judged(rises: np.ndarray, tokens: np.ndarray, starts: dict) -> dict[str, di
 
 
 def summary(judged: pd.DataFrame) -> pd.DataFrame:
-    """Return a row a model, criterion and source, over the sizes of `head_to_head`.
+    """Return a row a model, criterion and source, over the sizes of a table of `head_to_head`.
 
     best_three: at how many sizes its block is among the three of least damage; as_a_random_start:
     at how many it is no better than the median block. excess: the mean over sizes, in nats.
