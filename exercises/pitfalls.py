@@ -200,8 +200,8 @@ def bare_letter(model, tokenizer, blocks: Sequence[Block], task: Task) -> Pair:
     for example in task.examples:
         bare.append(example | {"choices": [choice.strip() for choice in example["choices"]]})
     ways = {RIGHT: task, 'the token "A"': replace(task, examples=tuple(bare))}
-    for way, asked in ways.items():
-        scores = sweep(model, tokenizer, blocks, [asked])
+    for way, task_of_way in ways.items():
+        scores = sweep(model, tokenizer, blocks, [task_of_way])
         ways[way] = [np.exp(np.stack(choices)).sum(1).mean() for choices in scores.choices]
     label = "probability of all letters"
     return _pair("A letter without its space", "layers dropped", label, ways, x=scores.block_size)
