@@ -41,7 +41,7 @@ def kept_layers(model, texts: list[torch.Tensor], size: int) -> dict[str, list[i
     """Return the layers that each tool keeps. A map, and PruneMe, need a layer before the block."""
     changes = [which_block.of_text(model, ids) for ids in texts]
     distances = np.mean([change["last"] for change in changes], 0)
-    influences = np.mean([change["influence"].diagonal(1) for change in changes], 0)
+    influences = np.mean([change["influence"] for change in changes], 0).diagonal(1)
     starts = {
         CUT: 1 + distances.diagonal(size)[1:].argmin(),
         "short-transformers 1.0.0": distances.diagonal(size + 1).argmin(),  # of one layer more
@@ -67,7 +67,10 @@ def measured(options: Options) -> pd.DataFrame:
     block = Block(next(jumps, len(kept[CUT])), options.layers)
     fitted_on = sets.healing_texts("wheels", FITTED)[:FITTED]
     texts = list(calibration_batches(fitted_on, tokenizer, MAX_TOKENS, batch_tokens=2048))
-    changes, minutes, scores, tables = {}, {None: 0}, {}, []
+    changes = {}
+    minutes = {None: 0}
+    scores = {}
+    tables = []
     for method, moments, ridges in (
         (REPLACEME, unweighted, (1e-12,)),
         (MAP, linear.moments, linear.RIDGES),
@@ -96,10 +99,10 @@ def measured(options: Options) -> pd.DataFrame:
                 recipe = replace(options, heal=steps).recipe(model.num_parameters())
                 lora.merge(model, heal(model, tokenizer, recipe, Path(folder) / "healed").adapter)
             minutes[method] = minutes[fitted] + (time.process_time() - start) / 60
-            key = (*keep, fitted, steps)  # two tools may choose the same
-            if key not in scores:
-                scores[key] = sweep(model, tokenizer, [], options.scored())
-        table = scores[key]
+            version = (*keep, fitted, steps)  # two tools may choose the same
+            if version not in scores:
+                scores[version] = sweep(model, tokenizer, [], options.scored())
+        table = scores[version]
         tables.append(table.assign(method=method, kept=str(list(keep)), steps=steps))
     return pd.concat(tables).assign(minutes=lambda rows: rows.method.map(minutes))
 
@@ -112,9 +115,10 @@ def main(name: str = "smollm2-135m", limit: int = 32, heal: int = 16) -> None:
         options = Options(name, size, heal=heal, sequence=128, tasks="arc_easy", limit=limit)
         rows = measured(options)
         ours = rows[rows.method == BOTH].set_index("task").examples
-        differences = [
-            weighted_mean(row.examples - ours[row.task], row.weights) for row in rows.itertuples()
-        ]
+        differences = []
+        for row in rows.itertuples():
+            apart = row.examples - ours[row.task]
+            differences.append(weighted_mean(apart, row.weights))
         rows[["difference", "difference_error"]] = differences
         depths.append(rows.assign(model=name, layers=size, processor=machine.processor()))
         others = [pd.read_csv(FILE).query("model != @name")] if FILE.exists() else []

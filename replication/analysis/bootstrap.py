@@ -125,8 +125,9 @@ def ci95_max(values: np.ndarray, largest: bool) -> Interval:
         if levels[0] * len(resamples) < 1:
             reach = NormalDist().inv_cdf(corrected) * resamples.std(axis=0)
             lows = np.minimum(lows, measured + reach)
-        low, high = sorted(float(sign * end) for end in (lows.max(), highs.max()))
-        return low, high
+        first = float(sign * lows.max())
+        second = float(sign * highs.max())
+        return min(first, second), max(first, second)
 
     levels = corrected, LEVELS[1]
     return Interval(float(sign * measured.max()), ends(levels), ends(_outer(levels)))
@@ -141,8 +142,9 @@ def paired(scores: pd.DataFrame, by: str, first, second) -> pd.DataFrame:
     """
     keys = [column for column in LINE if column != by and column in scores]
     pruned = scores[(scores.block_size > 0) & scores.value.notna()]
-    one, other = (pruned[pruned[by] == value] for value in (first, second))
-    both = one.merge(other, on=keys)
+    of_first = pruned[pruned[by] == first]
+    of_second = pruned[pruned[by] == second]
+    both = of_first.merge(of_second, on=keys)
     rows = []
     for row in both.itertuples():
         apart = np.subtract(row.examples_y, row.examples_x)
