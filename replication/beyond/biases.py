@@ -48,10 +48,13 @@ QUESTIONS = {"recorded": "mmlu", "other": "mmlu_other"}
 
 
 def mmlu_other(
-    source: str, subjects: int, questions: int, shots: int, shot_order: int, other_than: int
+    source: str, subjects: int, questions: int, *, other_than: int, **options
 ) -> list[dict]:
-    """Return MMLU's questions but those that a count of `other_than` questions gives."""
-    every = prompts.mmlu(source, subjects, questions=10**6, shots=shots, shot_order=shot_order)
+    """Return MMLU's questions but those that a count of `other_than` questions gives.
+
+    options: others of `prompts.mmlu`.
+    """
+    every = prompts.mmlu(source, subjects, questions=10**6, **options)
     others = []
     for of_subject in grouped(every, lambda example: example["group"]).values():
         taken = sets.spread(of_subject, other_than)

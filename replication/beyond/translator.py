@@ -29,21 +29,28 @@ from replication.profiles import Profile
 EXITS, OF_CONTENT = range(3, 9), (3, 5, 6, 7)  # layers dropped
 TEXTS = 48  # to fit on, at most
 EXIT, TRANSLATED = "plain cut", "full map"  # values of the column repair
-ARC_EASY = {"arc_easy_letters": "ABCDE", "arc_easy_symbols": "PQRST", "arc_easy_lower": "abcde"}
-BY_SYMBOL = ("mmlu", "mmlu_short", *ARC_EASY)
+BY_LETTER = {"mmlu": "mmlu", "mmlu_short": "mmlu_short", "arc_easy": "arc_easy_letters"}
+SYMBOLS = {"symbols": "PQRST", "lower": "abcde"}  # by the ends of their tasks' names
 
 
-def mmlu_short(*args, **counts) -> list[dict]:
+def mmlu_short(*args, **options) -> list[dict]:
     """Return those of `mmlu_other` of the half of its subjects whose prompts are shortest."""
-    of_subject = grouped(mmlu_other(*args, **counts), lambda example: example["group"]).values()
+    of_subject = grouped(mmlu_other(*args, **options), lambda example: example["group"]).values()
     by_length = sorted(of_subject, key=lambda examples: sum(len(one["prompt"]) for one in examples))
     return sum(by_length[: (len(by_length) + 1) // 2], [])
 
 
 KINDS["mmlu_short"] = replace(KINDS["mmlu_other"], build=mmlu_short)
-for task, symbols in ARC_EASY.items():
-    form = partial(prompts.by_letter, letters=symbols)
-    KINDS[task] = replace(KINDS["arc_easy_letters"], build=partial(prompts.arc_easy, form=form))
+for questions, by_letter in BY_LETTER.items():
+    usual = KINDS[by_letter]
+    for ending, symbols in SYMBOLS.items():
+        form = partial(prompts.by_letter, letters=symbols)
+        KINDS[f"{questions}_{ending}"] = replace(usual, build=partial(usual.build, form=form))
+
+
+def by_symbol(questions: str) -> list[str]:
+    """Return the tasks that ask a question set by A to D, P to S and a to d."""
+    return [BY_LETTER[questions], *(f"{questions}_{ending}" for ending in SYMBOLS)]
 
 
 def translated(name: str, distances, profile: Profile) -> list[Request]:
@@ -55,8 +62,9 @@ def translated(name: str, distances, profile: Profile) -> list[Request]:
         return []
     few_shot, texts = profile.with_prompt(profile.mmlu_shots), profile.damage_sequences // 2
     has_others = 2 * profile.mmlu_questions <= IN_A_SUBJECT
-    profile_of = {"mmlu_short": profile} if has_others else {"mmlu": few_shot}
-    profile_of |= dict.fromkeys((*ARC_EASY, "arc_easy"), few_shot)
+    mmlu, of_mmlu = ("mmlu_short", profile) if has_others else ("mmlu", few_shot)
+    profile_of = dict.fromkeys(by_symbol(mmlu), of_mmlu)
+    profile_of |= dict.fromkeys((*by_symbol("arc_easy"), "arc_easy"), few_shot)
     profile_of["c4"] = replace(profile, c4_sequences=texts, c4_tokens=profile.damage_tokens)
     layers, requested = distances.num_layers, []
     for task, of_task in profile_of.items():
@@ -101,7 +109,7 @@ def gains(scores: pd.DataFrame) -> pd.DataFrame:
     paired on the questions (texts).
     """
     measured = scores[scores.value.notna()]
-    is_by_symbol = measured.task.isin(BY_SYMBOL)
+    is_by_symbol = measured.task.isin(sum(map(by_symbol, BY_LETTER), []))
     others = measured[~is_by_symbol].assign(share=np.nan)
     others["measure"] = np.where(others.task == "c4", "loss", ACCURACY)
     lines = pd.concat([letter_measures(measured[is_by_symbol]), others])
