@@ -39,7 +39,7 @@ TEXTS = 32  # of the train split, by which a block is chosen
 FITTED = 96  # of the texts to heal on, for the linear map
 MAX_TOKENS = 256  # of a text
 TASKS = {  # what can be scored, on which counts; the loss of texts always is
-    "c4": {"sequences": 48, "max_tokens": MAX_TOKENS},
+    "c4": {"sequences": 32, "max_tokens": MAX_TOKENS},
     "arc_easy": {"questions": 200, "shots": 0, "shot_order": 0},
     "boolq": {"questions": 200},
     "gsm8k": {"questions": 50, "shots": 5, "new_tokens": 256},

@@ -20,6 +20,7 @@ from replication import measure
 from replication.analysis.bootstrap import paired
 from replication.beyond import repair
 from replication.beyond.biases import ACCURACY, IN_A_SUBJECT, letter_measures, mmlu_other
+from replication.beyond.prior import ALONE, CONTENT
 from replication.figures.style import NORMAL
 from replication.measure import restore, scores
 from replication.measure.experiments import cuts, unpruned
@@ -64,11 +65,11 @@ def translated(name: str, distances, profile: Profile) -> list[Request]:
     has_others = 2 * profile.mmlu_questions <= IN_A_SUBJECT
     mmlu, of_mmlu = ("mmlu_short", profile) if has_others else ("mmlu", few_shot)
     profile_of = dict.fromkeys(by_symbol(mmlu), of_mmlu)
-    profile_of |= dict.fromkeys((*by_symbol("arc_easy"), "arc_easy"), few_shot)
+    profile_of |= dict.fromkeys((*by_symbol("arc_easy"), CONTENT, ALONE), few_shot)
     profile_of["c4"] = replace(profile, c4_sequences=texts, c4_tokens=profile.damage_tokens)
     layers, requested = distances.num_layers, []
     for task, of_task in profile_of.items():
-        sizes = OF_CONTENT if task == "arc_easy" else EXITS
+        sizes = OF_CONTENT if task in (CONTENT, ALONE) else EXITS
         sizes = [size for size in sizes if size < layers]
         plain = unpruned(name, of_task, [task], repair="unpruned")
         plain += cuts(name, distances, of_task, [task], ["early exit"], sizes, repair=EXIT)
@@ -108,7 +109,7 @@ def gains(scores: pd.DataFrame) -> pd.DataFrame:
     the commonest letter; of C4 it is the loss. low and high: the 95 % interval of the gain,
     paired on the questions (texts).
     """
-    measured = scores[scores.value.notna()]
+    measured = scores[scores.value.notna() & (scores.task != ALONE)]
     is_by_symbol = measured.task.isin(sum(map(by_symbol, BY_LETTER), []))
     others = measured[~is_by_symbol].assign(share=np.nan)
     others["measure"] = np.where(others.task == "c4", "loss", ACCURACY)
