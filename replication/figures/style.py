@@ -175,10 +175,12 @@ def save(figure: Figure, name: str, profile: Profile) -> Figure:
 def png(figure: Figure, colours: int | None = None) -> bytes:
     """Return the picture, with a palette where that changes no shade: a third of the bytes.
 
-    colours: of the palette, even if that changes shades.
+    colours: of the palette, even if that changes shades, in a picture of the figure's own size: so
+    those of a slider do not jump.
     """
     drawn, small = io.BytesIO(), io.BytesIO()
-    with plt.rc_context(STYLE):
+    size = {"savefig.bbox": "standard"} if colours else {}
+    with plt.rc_context(STYLE | size):
         figure.savefig(drawn, format="png")
     plt.close(figure)
     image = Image.open(drawn).convert("RGB")
