@@ -15,7 +15,10 @@ from lib import evaluation
 ALL = 10**6  # questions: more than any set has
 MOVED = [f"arc_easy_letters_{places}" for places in (1, 2, 3)]
 ARC_BY_LETTER = ("arc_easy_letters", "arc_easy_symbols", "arc_easy_lower", *MOVED)
-BY_LETTER = ("mmlu", "mmlu_other", "mmlu_short", *ARC_BY_LETTER)
+MMLU_BY_LETTER, SHORT_BY_LETTER = (
+    [name, f"{name}_symbols", f"{name}_lower"] for name in ("mmlu", "mmlu_short")
+)
+BY_LETTER = (*MMLU_BY_LETTER, "mmlu_other", *SHORT_BY_LETTER, *ARC_BY_LETTER)
 AT_ONE_POSITION = (*BY_LETTER, "boolq", "boolq_closed")  # where their choices are compared
 
 
@@ -93,9 +96,9 @@ SCIQ = {  # the first, some in the middle, the last of 8
 
 OF_ARC_EASY = ["arc_easy", *ARC_BY_LETTER, "arc_easy_listed"]
 QUESTIONS = [
-    (["mmlu", "mmlu_content"], {"mmlu_subjects": 3, "mmlu_questions": 4}, MMLU),
+    ([*MMLU_BY_LETTER, "mmlu_content"], {"mmlu_subjects": 3, "mmlu_questions": 4}, MMLU),
     (["mmlu_other"], {"mmlu_subjects": 3, "mmlu_questions": 4}, MMLU_OTHER),
-    (["mmlu_short"], {"mmlu_subjects": 3, "mmlu_questions": 4}, MMLU_SHORT),
+    (SHORT_BY_LETTER, {"mmlu_subjects": 3, "mmlu_questions": 4}, MMLU_SHORT),
     (["boolq", "boolq_closed"], {"boolq_questions": 7}, BOOLQ),
     (OF_ARC_EASY, {"arc_easy_questions": 6}, ARC_EASY),
     (OF_ARC_EASY, {"arc_easy_questions": ALL}, ARC_EASY_ALL),

@@ -10,6 +10,7 @@ a, b, c and d.
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from math import ceil
 
 import numpy as np
 import pandas as pd
@@ -38,7 +39,8 @@ def mmlu_short(*args, **options) -> list[dict]:
     """Return those of `mmlu_other` of the half of its subjects whose prompts are shortest."""
     of_subject = grouped(mmlu_other(*args, **options), lambda example: example["group"]).values()
     by_length = sorted(of_subject, key=lambda examples: sum(len(one["prompt"]) for one in examples))
-    return sum(by_length[: (len(by_length) + 1) // 2], [])
+    shortest = by_length[: ceil(len(by_length) / 2)]
+    return sum(shortest, [])
 
 
 KINDS["mmlu_short"] = replace(KINDS["mmlu_other"], build=mmlu_short)
@@ -65,7 +67,8 @@ def translated(name: str, distances, profile: Profile) -> list[Request]:
     has_others = 2 * profile.mmlu_questions <= IN_A_SUBJECT
     mmlu, of_mmlu = ("mmlu_short", profile) if has_others else ("mmlu", few_shot)
     profile_of = dict.fromkeys(by_symbol(mmlu), of_mmlu)
-    profile_of |= dict.fromkeys((*by_symbol("arc_easy"), CONTENT, ALONE), few_shot)
+    profile_of |= dict.fromkeys(by_symbol("arc_easy"), few_shot)
+    profile_of |= {CONTENT: few_shot, ALONE: few_shot}
     profile_of["c4"] = replace(profile, c4_sequences=texts, c4_tokens=profile.damage_tokens)
     layers, requested = distances.num_layers, []
     for task, of_task in profile_of.items():
