@@ -111,6 +111,9 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "half_lost": half_lost,
     "letter_measures": letter_measures,
     "contents": lambda: prior.without_prior(measured("priors")),
+    "translated_contents": lambda: prior.without_prior(
+        measured("translated").query("repair == 'full map'")
+    ),
     "translator": lambda: translator.gains(measured("translated")),
     "translated_loss": lambda: repair.with_shares(measured("translated").query("task == 'c4'")),
     "option_orders": lambda: orders.by_order(measured("option_orders")),

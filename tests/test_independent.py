@@ -192,13 +192,14 @@ def test_the_mean_over_four_orders_is_found_again(size):
 
 
 @pytest.mark.parametrize("size", [3, 5, 6, 7, 8])
-def test_the_translator_s_gains_are_found_again(size):
+@pytest.mark.parametrize("task", ["mmlu_short", "mmlu_short_symbols", "mmlu_short_lower"])
+def test_the_translator_s_gains_are_found_again(task, size):
     """As answered and with biases removed, paired on the questions."""
     from replication.beyond import translator
 
     table = pd.read_parquet(RECORDED / "translated.parquet")
     theirs = translator.gains(table).set_index(["task", "measure", "block_size"])
-    of_size = table[(table.task == "mmlu_short") & (table.block_size == size)].set_index("repair")
+    of_size = table[(table.task == task) & (table.block_size == size)].set_index("repair")
     right = {}
     for repair, row in of_size.iterrows():
         loglikelihoods, answers = np.stack(row.choices), np.asarray(row.answers)
@@ -208,7 +209,7 @@ def test_the_translator_s_gains_are_found_again(size):
     for measure in ("accuracy", "accuracy, biases removed"):
         gained = 1.0 * right[measure, "full map"] - right[measure, "plain cut"]
         reach = 1.96 * gained.std(ddof=1) / np.sqrt(len(gained))
-        row = theirs.loc["mmlu_short", measure, size]
+        row = theirs.loc[task, measure, size]
         assert row.gain == pytest.approx(gained.mean(), abs=0.004)
         assert row.low == pytest.approx(gained.mean() - reach, abs=0.004)
         assert row["value of full map"] == pytest.approx(
