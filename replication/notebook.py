@@ -7,7 +7,6 @@ executed notebooks.
 """
 
 import inspect
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -38,7 +37,6 @@ ROWS = {
 LIVE = "# runs the model"  # the first line of such a cell
 SKIPPED = "Skipped: this cell runs the model, and this run only draws. Try PROFILE = 'quick'."
 SHOWN = "Recorded: this cell runs the model. Set PROFILE = 'quick' to run it yourself."
-DRAW_ONLY = "DEEPER_LAYERS_DRAW_ONLY"  # set in a run that only draws what its jobs have left
 WIDGET = "application/vnd.jupyter.widget-view+json"  # an output that needs a kernel
 CELLS = paths.RECORDED / "cells.ipynb"  # such cells, and what they left
 
@@ -48,7 +46,7 @@ def start(profile: Profile) -> HTML:
 
     In a run that only draws, cells that begin with LIVE are skipped from here on.
     """
-    drawn = profile.name == DRAWN or bool(os.environ.get(DRAW_ONLY))
+    drawn = profile.name == DRAWN or paths.draws_only()
     if shell := get_ipython():
         transforms = [t for t in shell.input_transformers_cleanup if t is not skip_live]
         shell.input_transformers_cleanup[:] = [*transforms, *([skip_live] if drawn else [])]
@@ -70,7 +68,7 @@ def show_recorded(code: str) -> None:
     A cell whose code has changed since then is skipped, and each cell of a run that is not the
     recorded one.
     """
-    cells = [] if os.environ.get(DRAW_ONLY) else nbformat.read(CELLS, as_version=4).cells
+    cells = [] if paths.draws_only() else nbformat.read(CELLS, as_version=4).cells
     recorded = {cell.source: cell.outputs for cell in cells}
     print(SHOWN if code in recorded else SKIPPED)
     for output in recorded.get(code, []):

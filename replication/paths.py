@@ -1,7 +1,8 @@
 """Where a run writes, independent of the working directory, and what the checkout has.
 
 DEEPER_LAYERS_OUTPUT is another folder for everything that a run writes (results, figures, executed
-notebooks); downloads stay with the checkout.
+notebooks); downloads stay with the checkout. A run sets two more variables of the environment for
+its kernels and jobs.
 """
 
 import os
@@ -19,6 +20,13 @@ RESULTS = OUTPUT / "data" / "results"  # a JSON file each: private to `measure`
 TABLES = OUTPUT / "data" / "tables"  # what measuring ends in
 FIGURES = OUTPUT / "figures"
 RUNS = OUTPUT / "papermill_runs"
+DRAW_ONLY = "DEEPER_LAYERS_DRAW_ONLY"  # what is missing stays missing, since some jobs have failed
+FRAMES = "DEEPER_LAYERS_FRAMES"  # sliders leave all their pictures: no reader moves them
+
+
+def draws_only() -> bool:
+    """Return whether this process only draws what is there."""
+    return bool(os.environ.get(DRAW_ONLY))
 
 
 def continuations(name: str) -> Path:

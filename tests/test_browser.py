@@ -93,7 +93,7 @@ def test_file_shows_what_is_chosen_and_keeps_it_in_its_link(page, output):
 
 
 def test_a_slider_shows_the_picture_of_its_value(page, monkeypatch):
-    monkeypatch.setenv(sliders.FRAMES, "1")
+    monkeypatch.setenv(paths.FRAMES, "1")
 
     def picture(cut: str, n: int):
         return plt.figure(figsize=(0.2, 0.2))

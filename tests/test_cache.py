@@ -1,5 +1,7 @@
 """The cache of measurements: a result is found by its key, whole or not at all, and made once."""
 
+import os
+
 import pytest
 import torch
 from conftest import measured_scores
@@ -73,7 +75,7 @@ def test_a_failed_write_leaves_what_was_there(output, monkeypatch):
     before = file.read_bytes()
     with pytest.raises(ValueError, match="not finite"):
         cache.save("scores", PARAMS, {"value": [float("inf")]}, 0)
-    monkeypatch.setattr(cache.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         cache.save("scores", PARAMS, {"value": 2.0}, 0)
     assert file.read_bytes() == before

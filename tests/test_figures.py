@@ -9,10 +9,9 @@ import pytest
 from conftest import Distances
 
 from lib.blocks import BlockDistances
-from replication import figures, measure, profiles, tables
+from replication import figures, measure, paths, profiles, tables
 from replication.beyond import biases, dose, letters, panels, repair
 from replication.figures.curves import in_units_of_chance
-from replication.measure import cache
 
 CHANCE = {"mmlu": 0.25, "arc_easy": 0.25, "boolq": 0.5, "c4": 10.0}
 UNPRUNED = {"mmlu": 0.3, "arc_easy": 0.6, "boolq": 0.8, "c4": 3.0}  # MMLU: no signal
@@ -191,7 +190,7 @@ def test_the_model_with_most_to_lose_is_shown():
 def test_a_run_of_which_only_the_map_is_left_is_drawn_as_not_measured(output, monkeypatch):
     """As where each job failed: the last pass only draws, and must get through."""
     maps, profile = {"tiny-random": Distances()}, profiles.get("smoke", limit=4)
-    monkeypatch.setenv(cache.DRAW_ONLY, "1")
+    monkeypatch.setenv(paths.DRAW_ONLY, "1")
     drawn = [figures.figure_training(measure.table(dose.trainings, maps, profile))]
     doses = measure.table(dose.doses, maps, profile)
     drawn.append(dose.figure_dose(doses, dose.gap_left(doses)))

@@ -7,7 +7,6 @@ import nbformat
 import pytest
 
 from replication import notebook, paths, profiles
-from replication.measure import cache
 from replication.run.notebooks import NOTEBOOKS
 
 IMPORT = re.compile(r"^(from|import) ", re.MULTILINE)
@@ -37,6 +36,6 @@ def test_a_notebook_is_clean(number):
 def test_cells_that_run_the_model_are_skipped_where_a_run_only_draws(draws_only, monkeypatch):
     shell = SimpleNamespace(input_transformers_cleanup=[])
     monkeypatch.setattr(notebook, "get_ipython", lambda: shell)
-    monkeypatch.setenv(cache.DRAW_ONLY, "1" * draws_only)
+    monkeypatch.setenv(paths.DRAW_ONLY, "1" * draws_only)
     notebook.start(profiles.get("smoke"))
     assert (notebook.skip_live in shell.input_transformers_cleanup) == draws_only

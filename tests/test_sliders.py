@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from matplotlib import colors
 
+from replication import paths
 from replication.figures.style import colour
 from replication.show import sliders
 
@@ -50,7 +51,7 @@ def test_a_run_leaves_every_picture_of_a_slider(monkeypatch):
         return plt.figure(figsize=(0.2, 0.2))
 
     assert "text/html" not in sliders.slide(picture, n=[1], cut=["a"])._repr_mimebundle_()
-    monkeypatch.setenv(sliders.FRAMES, "1")
+    monkeypatch.setenv(paths.FRAMES, "1")
     monkeypatch.setattr(sliders, "MOST_FRAMES", 5)
     drawn.clear()
     box = sliders.slide(picture, n=[1, 2, 3], cut=["a", "b"])

@@ -26,7 +26,7 @@ def measure(name: str) -> dict:
 
 def toy(name: str) -> dict:
     """Return the record of the toy model `name`. Raises NotMeasured if it is only drawn."""
-    if cache.draws_only() and cache.load("toy", {"model": name}) is None:
+    if paths.draws_only() and cache.load("toy", {"model": name}) is None:
         raise tables.NotMeasured(f"{name} is not measured")
     return cache.load_or_compute("toy", {"model": name}, lambda: measure(name))
 

@@ -9,7 +9,6 @@ holds until the next run, which tries it again).
 import hashlib
 import json
 import logging
-import os
 import platform
 import sys
 import time
@@ -28,7 +27,6 @@ from replication import paths
 VERSIONS = {"similarity": 3, "scores": 2, "healing": 4}  # bumped by hand when the numbers change
 SCHEMA = 1
 FIELDS = {"schema", "key", "kind", "params", "status", "values", "seconds", "environment"}
-DRAW_ONLY = "DEEPER_LAYERS_DRAW_ONLY"  # set in the environment of a run that only draws
 
 log = logging.getLogger(__name__)
 
@@ -179,11 +177,6 @@ def forget_out_of_memory(healings: Iterable[dict] | None = None) -> None:
         record = load("healing", params)
         if record and record["status"] == "oom":
             location("healing", params).unlink(missing_ok=True)
-
-
-def draws_only() -> bool:
-    """Return whether what is missing stays missing: where some jobs of a run failed."""
-    return bool(os.environ.get(DRAW_ONLY))
 
 
 def environment() -> dict:

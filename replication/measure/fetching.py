@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from lib import models
+from replication import paths
 from replication.measure import cache
 from replication.measure.request import Request
 from replication.tables import NotMeasured
@@ -20,7 +21,7 @@ def fetch(requests: Sequence[Request], measure: Callable[[list[Request]], None])
     requests = keyed_by_machine(requests)
     records = [cache.load(r.kind, r.params) for r in requests]
     missing = [r for r, record in zip(requests, records, strict=True) if record is None]
-    if missing and not cache.draws_only():
+    if missing and not paths.draws_only():
         measure(missing)
     pairs = zip(requests, records, strict=True)
     return [record or cache.load(r.kind, r.params) or _gap(r) for r, record in pairs]

@@ -237,9 +237,9 @@ def _environment(launch: Launch) -> AbstractContextManager:
     """Set the environment of a kernel or a job: its GPU, its memory, whether it only draws."""
     variables = {"CUDA_VISIBLE_DEVICES": machine.first_gpu(), RUNNER: str(os.getpid())}
     if launch.read_only:
-        variables["DEEPER_LAYERS_DRAW_ONLY"] = "1"
+        variables[paths.DRAW_ONLY] = "1"
     if launch.profile != "smoke":  # whose pages nobody reads
-        variables["DEEPER_LAYERS_FRAMES"] = "1"
+        variables[paths.FRAMES] = "1"
     library, version = platform.libc_ver()
     if library == "glibc" and tuple(map(int, version.split("."))) >= (2, 35):  # it knows of it
         variables["GLIBC_TUNABLES"] = os.environ.get("GLIBC_TUNABLES", KEEP_MEMORY)

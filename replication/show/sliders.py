@@ -21,12 +21,12 @@ from ipywidgets import SelectionSlider
 from jinja2 import Template
 from matplotlib.figure import Figure
 
+from replication import paths
 from replication.claims.bounds import CRITERIA, Verdict
 from replication.figures.style import STYLE, WIDTH, colour, png
 from replication.figures.verdicts import SHADES
 
 PAGE = Path(__file__).with_name("slider.html.j2")
-FRAMES = "DEEPER_LAYERS_FRAMES"  # set where a run, and no reader, executes a notebook
 MOST_FRAMES = 64  # of a page
 COLOURS = 48  # of a picture, so that a page with all of them is small
 
@@ -56,7 +56,7 @@ def slide(picture: Callable[..., Figure], *tables, **choices: Sequence):
         control.observe(draw, "value")
     box = ipywidgets.VBox([*controls.values(), image])
     bundle = box._repr_mimebundle_
-    page = {"text/html": embedded(drawn, controls)} if FRAMES in os.environ else {}
+    page = {"text/html": embedded(drawn, controls)} if paths.FRAMES in os.environ else {}
     box._repr_mimebundle_ = lambda **kwargs: (
         bundle(**kwargs) | page | {"image/png": bytes(image.value)}
     )
