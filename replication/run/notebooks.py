@@ -55,14 +55,14 @@ NOTEBOOKS = {
     ),
     "03": Notebook(
         "03_healing",
-        9,
+        7,
         ("figure_1d", "figure_2", "figure_3", "figure_6", "figure_training", "figure_dose"),
         experiments=(experiments.unhealed, experiments.test_split, dose.doses, experiments.healed),
     ),
     "04": Notebook("04_simple_vs_similarity", 1, ("figure_5",)),
     "05": Notebook(
         "05_ablation_prompts",
-        2,
+        3,
         ("figure_7",),
         experiments=(experiments.prompts,),
         models=attrgetter("ablation_models"),
@@ -82,7 +82,7 @@ NOTEBOOKS = {
         models=attrgetter("rank_models"),
     ),
     "08": Notebook("08_qwen_islands", 1, ("figure_islands",), draws=False),
-    "09": Notebook("09_inference_cost", 1, ("figure_cost",), draws=False),
+    "09": Notebook("09_inference_cost", 2, ("figure_cost",), draws=False),
     "10": Notebook(
         "10_letters_and_content",
         3,
