@@ -63,7 +63,8 @@ def translated(name: str, distances, profile: Profile) -> list[Request]:
     """
     if name != profile.main_model:
         return []
-    few_shot, texts = profile.with_prompt(profile.mmlu_shots), profile.damage_sequences // 2
+    few_shot = profile.with_prompt(profile.mmlu_shots)
+    texts = max(2, profile.damage_sequences // 2)  # one has no standard error
     has_others = 2 * profile.mmlu_questions <= IN_A_SUBJECT
     mmlu, of_mmlu = ("mmlu_short", profile) if has_others else ("mmlu", few_shot)
     profile_of = dict.fromkeys(by_symbol(mmlu), of_mmlu)
