@@ -3,10 +3,12 @@
 With the profile `recorded` a notebook draws the recorded run, and where a job has failed what the
 others left. Its cells that begin with the comment LIVE are then skipped. Of the recorded run they
 show what they left when they were recorded: `python -m replication.notebook FILE …` takes that from
-executed notebooks.
+executed notebooks. Those are of the recorded run, too, executed with DEEPER_LAYERS_LIVE=1, so that
+what such a cell shows stands beside the tables it is compared with.
 """
 
 import inspect
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -46,7 +48,7 @@ def start(profile: Profile) -> HTML:
 
     In a run that only draws, cells that begin with LIVE are skipped from here on.
     """
-    drawn = profile.name == DRAWN or paths.draws_only()
+    drawn = paths.draws_only() or (profile.name == DRAWN and paths.LIVE not in os.environ)
     if shell := get_ipython():
         transforms = [t for t in shell.input_transformers_cleanup if t is not skip_live]
         shell.input_transformers_cleanup[:] = [*transforms, *([skip_live] if drawn else [])]

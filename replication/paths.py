@@ -1,8 +1,9 @@
 """Where a run writes, independent of the working directory, and what the checkout has.
 
 DEEPER_LAYERS_OUTPUT is another folder for everything that a run writes (results, figures, executed
-notebooks); downloads stay with the checkout. A run sets two more variables of the environment for
-its kernels and jobs.
+notebooks); downloads stay with the checkout. DEEPER_LAYERS_LIVE lets cells that run the model do so
+in the recorded run, too: that is how they are recorded. A run sets two more variables of the
+environment for its kernels and jobs.
 """
 
 import os
@@ -21,6 +22,7 @@ TABLES = OUTPUT / "data" / "tables"  # what measuring ends in
 FIGURES = OUTPUT / "figures"
 RUNS = OUTPUT / "papermill_runs"
 DRAW_ONLY = "DEEPER_LAYERS_DRAW_ONLY"  # what is missing stays missing, since some jobs have failed
+LIVE = "DEEPER_LAYERS_LIVE"
 FRAMES = "DEEPER_LAYERS_FRAMES"  # sliders leave all their pictures: no reader moves them
 
 

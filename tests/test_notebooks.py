@@ -32,10 +32,21 @@ def test_a_notebook_is_clean(number):
         assert not IMPORT.search(source) or source.startswith(notebook.LIVE), source
 
 
-@pytest.mark.parametrize("draws_only", [True, False])
-def test_cells_that_run_the_model_are_skipped_where_a_run_only_draws(draws_only, monkeypatch):
+@pytest.mark.parametrize(
+    ("profile", "variable", "skipped"),
+    [
+        ("smoke", None, False),
+        ("smoke", paths.DRAW_ONLY, True),
+        ("recorded", None, True),
+        ("recorded", paths.LIVE, False),
+    ],
+)
+def test_cells_that_run_the_model_are_skipped_where_a_run_only_draws(
+    profile, variable, skipped, monkeypatch
+):
     shell = SimpleNamespace(input_transformers_cleanup=[])
     monkeypatch.setattr(notebook, "get_ipython", lambda: shell)
-    monkeypatch.setenv(paths.DRAW_ONLY, "1" * draws_only)
-    notebook.start(profiles.get("smoke"))
-    assert (notebook.skip_live in shell.input_transformers_cleanup) == draws_only
+    if variable:
+        monkeypatch.setenv(variable, "1")
+    notebook.start(profiles.get(profile))
+    assert (notebook.skip_live in shell.input_transformers_cleanup) == skipped

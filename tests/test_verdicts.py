@@ -42,12 +42,15 @@ def test_claim_3b_is_not_testable_where_the_unhealed_loss_does_not_jump():
     assert one.confidence == "not testable here" and "does not jump" in one.why
 
 
-def test_claims_in_words_count_their_verdicts():
-    """A claim of two models is mixed where they differ; one that was not run says so."""
+def test_claims_in_words_say_what_is_decided_where_they_are_mixed():
+    """A single part is not named; a claim that was not run says so."""
     verdicts = [
         judged("1", "SmolLM2-135M", "mmlu", (0.4, 0.35, 0.45), {"mmlu": 90}),
         judged("1", "Phi-2", "arc_easy", (0.8, 0.7, 0.9), {"arc_easy": 90}),
+        judged("7a", "Phi-2", "c4", (0.4, 0.3, 0.5), {"c4": 90}),
+        judged("7b", "Phi-2", "mmlu", (0.2, 0.1, 0.3), {"mmlu": 90}),
     ]
-    mixed, other, *_ = claims.in_words(verdicts).splitlines()[2:]
-    assert "| **mixed**: 1 for (1 decided), 1 against (1 decided) |" in mixed
-    assert "| not measured |" in other
+    rows = claims.in_words(verdicts).splitlines()[2:]
+    assert rows[0].endswith("| **mixed**. Decided both ways |")
+    assert rows[1].endswith("| not measured |")
+    assert "**mixed**. Decided for it: *Unhealed, simple pruning is far worse*" in rows[6]

@@ -106,22 +106,25 @@ def figure_dose(doses: pd.DataFrame, gaps: pd.DataFrame) -> Figure:
     sizes = sorted(set(healed.block_size) - {0})
     if not sizes:
         return nothing_measured(drawn)
-    grid = {"squeeze": False, "sharex": True, "sharey": "row"}
+    gaps = gaps[(gaps.tokens > 0) & gaps.share.notna()]
+    rows = 2 if gaps.empty else 3
+    grid = {"squeeze": False, "sharex": True, "sharey": "row", "figsize": (WIDTH, 2.5 * rows)}
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(3, len(sizes), figsize=(WIDTH, 7.4), **grid)
-        for (loss, accuracy, gap), size in zip(axes.T, sizes, strict=True):
+        figure, axes = plt.subplots(rows, len(sizes), **grid)
+        for (loss, accuracy, *gap), size in zip(axes.T, sizes, strict=True):
             of_size = doses[doses.block_size.isin([0, size])]
             loss.set_title(f"{size} layers dropped", loc="left")
             loss.set(xscale="log", yscale="log")
             _lines(loss, of_size[of_size.task == "c4"])
             _lines(accuracy, of_size[of_size.task == "arc_easy"])
-            _gap(gap, gaps[(gaps.tokens > 0) & (gaps.block_size == size)])
+            for axis in gap:
+                _gap(axis, gaps[gaps.block_size == size])
         figure.suptitle(model, fontsize=9)
         for axis in axes.flat:
             axis.axvline(PAPER_TOKENS, color="0.7", lw=1, ls="-.", label="the paper's tokens")
             if not axis.containers:
                 axis.remove()
-        label_rows(figure, axes, LABELS)
+        label_rows(figure, axes, LABELS[:rows])
         for column in axes.T:
             lowest = [axis for axis in column if axis in figure.axes][-1]
             lowest.set_xlabel("tokens of healing")
@@ -155,7 +158,7 @@ def _lines(axis, rows: pd.DataFrame) -> None:
 
 
 def _gap(axis, gaps: pd.DataFrame) -> None:
-    if gaps.share.isna().all():
+    if gaps.empty:
         return
     bars = gaps.share - gaps.share_low, gaps.share_high - gaps.share
     style = {"color": "black", "marker": "o", "ms": 4, "elinewidth": 0.8}

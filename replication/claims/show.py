@@ -8,7 +8,7 @@ import pandas as pd
 from replication.claims.bounds import Verdict
 
 SENTENCES = Path(__file__).with_name("sentences.csv")
-COUNTED = {  # a light, and the word for it; the firmest come first
+WORDS = {  # a light, and the word for it; the firmest come first
     "●✓": "agrees",
     "◐✓": "points to it",
     "●✗": "differs",
@@ -16,8 +16,7 @@ COUNTED = {  # a light, and the word for it; the firmest come first
     "○": "open",
     "–": "not testable",
 }
-SIDES = {"for": ("●✓", "◐✓"), "against": ("●✗", "◐✗")}  # decided, pointing there
-SIDES |= {"open": ("○",), "not testable": ("–",)}
+DECIDED = {"●✓": "for it", "●✗": "against it"}
 
 
 def markdown(verdicts: Sequence[Verdict]) -> str:
@@ -43,32 +42,35 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
 def in_words(verdicts: Sequence[Verdict]) -> str:
     """Return the 13 claims, a row each: the verdict in words.
 
-    Verdicts are counted: a claim has one for each of its parts and models.
+    A claim has a verdict for each of its parts and models. Where they contradict, those that are
+    decided follow.
     """
     lines = ["| | the paper says | here |", "|---|---|---|"]
     for claim, sentence in pd.read_csv(SENTENCES).itertuples(index=False):
         of_claim = [v for v in verdicts if v.model and int(v.claim.rstrip("abcde")) == claim]
-        here = f"**{together(of_claim)}**: {_counts(of_claim)}" if of_claim else "not measured"
+        here = together(of_claim) if of_claim else "not measured"
         lines.append(f"| {claim} | {sentence} | {here} |")
     return "\n".join(lines) + "\n"
 
 
-def _counts(verdicts: Sequence[Verdict]) -> str:
-    """Return how many verdicts are on each of SIDES, and how many of them are decided."""
-    lights = [verdict.light for verdict in verdicts]
-    counts = []
-    for side, of_side in SIDES.items():
-        count = sum(light in of_side for light in lights)
-        decided = lights.count(of_side[0]) if len(of_side) > 1 else 0
-        text = f"{count} {side}" + (f" ({decided} decided)" if decided else "")
-        counts += [text] if count else []
-    return ", ".join(counts)
-
-
 def together(verdicts: Sequence[Verdict]) -> str:
-    """Return what several verdicts say: the firmest word of COUNTED, or "mixed" if they
+    """Return what several verdicts say: the firmest word of WORDS, or "mixed" if they
     contradict."""
     if len({verdict.direction for verdict in verdicts if verdict.direction}) == 2:
-        return "mixed"
-    lights = {verdict.light for verdict in verdicts}
-    return next(word for light, word in COUNTED.items() if light in lights)
+        return ". ".join(["**mixed**", *_decided(verdicts)])
+    lights = [verdict.light for verdict in verdicts]
+    word = next(word for light, word in WORDS.items() if light in lights)
+    return f"**{word}**" + " in part" * (word == WORDS["●✓"] and "–" in lights)
+
+
+def _decided(verdicts: Sequence[Verdict]) -> list[str]:
+    """Return which parts of a claim are decided, and which way; a single part is not named."""
+    lights = {}
+    for verdict in verdicts:
+        lights.setdefault(verdict.statement, set()).add(verdict.light)
+    texts = []
+    for part, of_part in lights.items():
+        ways = [way for light, way in DECIDED.items() if light in of_part]
+        way = "both ways" if len(ways) == 2 else "".join(ways)
+        texts += [f"Decided {way}" + f": *{part}*" * (len(lights) > 1)] if way else []
+    return texts

@@ -18,6 +18,7 @@ from replication.figures.style import (
 )
 
 FIRST = "seed 0"
+SMALL = 0.01  # the least that an axis of differences shows, to both sides
 UNITS = TASKS | {"c4": "C4 loss (nats)"}
 CUT = ["model", "task", "block_size", "ablation"]  # which has one length of healing
 
@@ -37,10 +38,11 @@ def figure_8(scores: pd.DataFrame) -> Figure:
     name = seeds.model.map(registry.label)
     healing = seeds.steps.map("{} steps, ".format) + seeds.variant
     seeds["row"] = name + seeds.block_size.map(", {} layers dropped\n".format) + healing
-    places = [("", UNITS[task]) for task in seeds.task.unique()]
+    titles = seeds.task.map(UNITS).str.replace(" accuracy", "\naccuracy")
+    places = [("", title) for title in titles.unique()]
     with plt.rc_context(STYLE):
         height = 0.1 + 0.45 * seeds.row.nunique()
-        label = "difference to seed 0 (bars: 95 %)"
+        label = "minus seed 0 (bars: 95 %)"
         figure, axes = panel_grid(places, label, height, sharex=False, sharey="row")
         for axis, (_, points) in zip(axes.values(), seeds.groupby("task", sort=False), strict=True):
             for model, seeds_of_model in points.groupby("model", sort=False):
@@ -50,6 +52,8 @@ def figure_8(scores: pd.DataFrame) -> Figure:
                 axis.errorbar(differences, seeds_of_model.row, xerr=bars, **look)
             axis.axvline(0, color="0.6", lw=0.8)
             axis.set_title(f"n = {points.n.max():.0f}", loc="right", fontsize=7)
+            left, right = axis.get_xlim()
+            axis.set_xlim(min(left, -SMALL), max(right, SMALL))  # all may be equal
             axis.locator_params(axis="x", nbins=4)
         axis.invert_yaxis()  # of all, as it is shared
         return finished(figure, table)

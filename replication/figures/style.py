@@ -115,7 +115,8 @@ def level(axes: list) -> None:
 
 def backdrop(axis, scores: pd.DataFrame) -> pd.DataFrame:
     """Draw chance and, where it is better, the floor (what no reading scores); return what is
-    unpruned. Above: n, and which unpruned models (or variants) do not stand out from the floor."""
+    unpruned. Above: n, and which unpruned models (or variants) do not stand out from the floor, by
+    name if others do."""
     unpruned = scores[scores.treatment == "unpruned"]
     for row in unpruned[unpruned.chance.notna()].itertuples():
         axis.axhline(row.chance, color="grey", ls=(0, (5, 3)), lw=1, label="chance")
@@ -125,7 +126,9 @@ def backdrop(axis, scores: pd.DataFrame) -> pd.DataFrame:
     counts = scores.n[scores.value.notna()]
     note = " to ".join(f"{n:.0f}" for n in sorted({counts.min(), counts.max()}))
     note = f"n = {note}"
-    if len(silent):
+    if len(silent) == len(unpruned) > 0:
+        note = f"no signal, {note}"
+    elif len(silent):
         names = silent.get("variant", silent.model.map(registry.label))
         note = f"no signal: {', '.join(dict.fromkeys(names))}\n{note}"
     axis.set_title(note, loc="right", fontsize=7)
