@@ -177,7 +177,8 @@ def _variants(name: str, distances, ablations: dict, tasks, sizes) -> list[Reque
     requests = []
     for ablation, variants in ablations.items():
         strategies = [ablation] if ablation in STRATEGIES else ["similarity"]
-        for variant, (profile, changes) in variants.items():
+        for variant, (of_variant, changes) in variants.items():
+            profile = of_variant.of_variants()
             labels = {"ablation": ablation, "variant": variant}
             requests += unpruned(name, profile, tasks, **labels)
             requests += healed(

@@ -62,7 +62,7 @@ class Profile:
     ablation_ranks: tuple[int, ...]
     ablation_questions: int  # of MMLU, for each of many prompts; of both, in each form
     ablation_subjects: int  # of MMLU then
-    ablation_arc_easy: int  # of ARC-Easy, for each of many prompts
+    ablation_arc_easy: int  # of ARC-Easy, for each variant of an ablation and each repair
     healed_names: tuple[str, ...]  # healed at all of these, for all steps; empty: every model
     other_fractions: tuple[float, ...]  # where the others are healed
     other_more_fractions: tuple[float, ...]  # and where they are, for those curves only
@@ -166,6 +166,11 @@ class Profile:
             mmlu_subjects=subjects,
             mmlu_questions=max(1, count // subjects),
         )
+
+    def of_variants(self) -> "Profile":
+        """The same with at most as many questions of ARC-Easy as each of many variants gets."""
+        count = min(self.arc_easy_questions, self.ablation_arc_easy)
+        return replace(self, arc_easy_questions=count)
 
     def shortened(self, steps: int) -> "Profile":
         """The same with at most `steps` healing steps, of which the same share warms up."""
