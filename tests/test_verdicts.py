@@ -3,7 +3,8 @@
 import numpy as np
 from test_claims import SCORES, a_run, changed, grows, verdict
 
-from replication import claims
+from replication import claims, profiles, tables
+from replication.analysis.curves import SIGNAL
 from replication.claims.bounds import CRITERIA, judged
 
 SIMPLE_LOSS = SCORES["c4", "simple", "healed"]
@@ -54,3 +55,12 @@ def test_claims_in_words_say_what_is_decided_where_they_are_mixed():
     assert rows[0].endswith("| **mixed**. Decided both ways |")
     assert rows[1].endswith("| not measured |")
     assert "**mixed**. Decided for it: *Unhealed, simple pruning is far worse*" in rows[6]
+
+
+def test_quick_asks_enough_of_arc_easy_for_a_signal():
+    """By so many of the recorded questions SmolLM2 stands out from its floor."""
+    table = tables.read("unhealed", profiles.get(profiles.DRAWN), ["smollm2-135m"])
+    whole = table[(table.task == "arc_easy") & (table.block_size == 0)].iloc[0]
+    answers = np.asarray(whole.examples)[: profiles.get("quick").arc_easy_questions]
+    error = answers.std(ddof=1) / len(answers) ** 0.5
+    assert (answers.mean() - whole.floor) / error >= SIGNAL

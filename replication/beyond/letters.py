@@ -98,9 +98,9 @@ def exits(name: str, distances, profile: Profile) -> list[Request]:
 # ---- the figures ----------------------------------------------------------------------------
 
 FORMS_OF_CUTS = {  # of a task: the panel
-    "arc_easy_letters": "ARC-Easy by letter",
-    "arc_easy": "ARC-Easy by content",
-    "mmlu": "MMLU by letter",
+    "arc_easy_letters": "ARC-Easy\nby letter",
+    "arc_easy": "ARC-Easy\nby content",
+    "mmlu": "MMLU\nby letter",
 }
 
 
