@@ -137,7 +137,8 @@ def seeds(name: str, distances, profile: Profile) -> list[Request]:
     """Figure 8: the seed of healing."""
     if name not in profile.ablation_models:
         return []
-    variants = {f"seed {seed}": (profile, {"seed": seed}) for seed in SEEDS}
+    few = profile.of_variants()
+    variants = {f"seed {seed}": (few, {"seed": seed}) for seed in SEEDS}
     sizes = profile.ablation_sizes(distances.num_layers)
     return _variants(name, distances, {"seeds": variants}, VARIED, sizes)
 
@@ -177,8 +178,7 @@ def _variants(name: str, distances, ablations: dict, tasks, sizes) -> list[Reque
     requests = []
     for ablation, variants in ablations.items():
         strategies = [ablation] if ablation in STRATEGIES else ["similarity"]
-        for variant, (of_variant, changes) in variants.items():
-            profile = of_variant.of_variants()
+        for variant, (profile, changes) in variants.items():
             labels = {"ablation": ablation, "variant": variant}
             requests += unpruned(name, profile, tasks, **labels)
             requests += healed(

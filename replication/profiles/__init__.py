@@ -62,7 +62,7 @@ class Profile:
     ablation_ranks: tuple[int, ...]
     ablation_questions: int  # of MMLU, for each of many prompts; of both, in each form
     ablation_subjects: int  # of MMLU then
-    ablation_arc_easy: int  # of ARC-Easy, for each variant of an ablation and each repair
+    ablation_arc_easy: int  # of ARC-Easy, for each prompt, seed and repair
     healed_names: tuple[str, ...]  # healed at all of these, for all steps; empty: every model
     other_fractions: tuple[float, ...]  # where the others are healed
     other_more_fractions: tuple[float, ...]  # and where they are, for those curves only
