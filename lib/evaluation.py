@@ -5,9 +5,12 @@ to score at their last positions. A score turns the model's log-probabilities of
 the text it writes) into one number.
 """
 
+import hashlib
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -80,7 +83,7 @@ _SHOTS = ("questions", "shots")
 _ORDER = ("questions", "shots", "shot_order")
 _CHOICES, _TEXTS = encoding.one_token_choices, encoding.completions
 
-KINDS = {  # whoever asks a task of his own adds it here
+_kinds = {
     "mmlu": Kind(prompts.mmlu, ("subjects", *_ORDER), _CHOICES, "accuracy"),
     "boolq": Kind(prompts.boolq, QUESTIONS, _CHOICES, "accuracy"),
     "arc_easy": Kind(prompts.arc_easy, _ORDER, _TEXTS, "accuracy"),
@@ -97,6 +100,17 @@ KINDS = {  # whoever asks a task of his own adds it here
     ),
     "gsm8k_bpb": Kind(prompts.gsm8k, _SHOTS, _TEXTS, "bits per byte", bits_per_byte),
 }
+KINDS = MappingProxyType(_kinds)  # read only
+
+
+def register(name: str, kind: Kind) -> None:
+    """Add a task to KINDS.
+
+    Raises ValueError if the name is taken: what it asks would then depend on the order of imports.
+    """
+    if name in _kinds:
+        raise ValueError(f"There is a task {name!r} already: choose another name.")
+    _kinds[name] = kind
 
 
 @dataclass(frozen=True)
@@ -113,6 +127,12 @@ class Task:
     @property
     def kind(self) -> Kind:
         return KINDS[self.name]
+
+    @property
+    def prompt_digest(self) -> str:
+        """The beginning of a sha256 of what the first example asks: its prompt and choices."""
+        asked = [self.examples[0].get(name) for name in ("prompt", "choices", "text")]
+        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
 
     def scores(self, outputs: list[list]) -> tuple[np.ndarray, np.ndarray]:
         """Value and weight of each example, from the log-probabilities (or texts) of its rows.

@@ -31,7 +31,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.data import prompts, sets
-from lib.evaluation import KINDS, accuracy_with_ties, weighted_mean
+from lib.evaluation import KINDS, accuracy_with_ties, register, weighted_mean
 from lib.models import registry
 from replication.analysis.answers import auc_influences
 from replication.analysis.bootstrap import paired
@@ -65,7 +65,7 @@ def mmlu_other(
 
 
 MMLU = KINDS["mmlu"]
-KINDS["mmlu_other"] = replace(MMLU, build=mmlu_other, counts=(*MMLU.counts, "other_than"))
+register("mmlu_other", replace(MMLU, build=mmlu_other, counts=(*MMLU.counts, "other_than")))
 
 IN_A_SUBJECT = 100  # questions of MMLU's test split at least
 MOST = {"early exit": 10, "similarity": 6}  # layers dropped

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.data import encoding, prompts, sets
-from lib.evaluation import KINDS, QUESTIONS, Kind, bits_per_byte, weighted_mean
+from lib.evaluation import KINDS, QUESTIONS, Kind, bits_per_byte, register, weighted_mean
 from lib.models import registry
 from replication.beyond import last_layers
 from replication.beyond.panels import cut_panels
@@ -54,12 +54,11 @@ def without_passage(build: Callable, source: str, questions: int) -> list[dict]:
     return examples
 
 
-KINDS["sciq"] = Kind(sciq, QUESTIONS, encoding.completions, "accuracy")
-KINDS["squad"] = Kind(squad, QUESTIONS, encoding.completions, "bits per byte", bits_per_byte)
-KINDS |= {
-    closed: replace(KINDS[task], build=partial(without_passage, KINDS[task].build))
-    for task, closed in CLOSED.items()
-}
+register("sciq", Kind(sciq, QUESTIONS, encoding.completions, "accuracy"))
+register("squad", Kind(squad, QUESTIONS, encoding.completions, "bits per byte", bits_per_byte))
+for task, closed in CLOSED.items():
+    opened = KINDS[task]
+    register(closed, replace(opened, build=partial(without_passage, opened.build)))
 
 STORIES = ("mmlu", "hellaswag", "gsm8k_bpb")  # of the profile's main model
 CUTS = {"similarity": "o", "early exit": "^"}  # and their markers

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from lib.blocks import WITH_EXIT
 from lib.data import encoding, prompts
-from lib.evaluation import KINDS
+from lib.evaluation import KINDS, register
 from lib.models import registry
 from replication.analysis import curves
 from replication.figures.curves import TASKS, grid
@@ -49,14 +49,17 @@ def by_listed_text(question: str, texts: list[str]) -> tuple[str, list[str]]:
     return prompt, [f" {text}" for text in texts]
 
 
-ARC_EASY = KINDS["arc_easy"]
-KINDS["mmlu_content"] = replace(KINDS["mmlu"], build=mmlu_content, rows=encoding.completions)
-KINDS["arc_easy_letters"] = replace(
+MMLU, ARC_EASY = KINDS["mmlu"], KINDS["arc_easy"]
+ARC_EASY_BY_LETTER = replace(
     ARC_EASY,
     build=partial(prompts.arc_easy, form=prompts.by_letter),
     rows=encoding.one_token_choices,
 )
-KINDS["arc_easy_listed"] = replace(ARC_EASY, build=partial(prompts.arc_easy, form=by_listed_text))
+register("mmlu_content", replace(MMLU, build=mmlu_content, rows=encoding.completions))
+register("arc_easy_letters", ARC_EASY_BY_LETTER)
+register(
+    "arc_easy_listed", replace(ARC_EASY, build=partial(prompts.arc_easy, form=by_listed_text))
+)
 TASK_VERSIONS["mmlu_content"] = 1  # its blind prompt, too
 
 

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 
 from lib.data import prompts
-from lib.evaluation import KINDS, weighted_mean
+from lib.evaluation import register, weighted_mean
 from replication.beyond import last_layers
 from replication.beyond.biases import LETTERS, answers_by_letter, correct, without_bias
-from replication.beyond.letters import healed_depths
+from replication.beyond.letters import ARC_EASY_BY_LETTER, healed_depths
 from replication.measure.experiments import cuts, unpruned
 from replication.measure.request import Request
 from replication.profiles import Profile
@@ -40,10 +40,11 @@ def moved_letters(question: str, texts: list[str], places: int) -> tuple[str, li
     return prompt, letters[first:] + letters[:first]
 
 
-BY_LETTER = KINDS["arc_easy_letters"]
 for task, places in ORDERS.items():
-    form = partial(moved_letters, places=places)
-    KINDS[task] = replace(BY_LETTER, build=partial(BY_LETTER.build, scored_form=form))
+    if places:
+        moved = partial(moved_letters, places=places)
+        build = partial(ARC_EASY_BY_LETTER.build, scored_form=moved)
+        register(task, replace(ARC_EASY_BY_LETTER, build=build))
 
 STRATEGIES = ("similarity", "early exit")
 CUT = ("model", "strategy", "block_size")

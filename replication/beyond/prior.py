@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lib.data import prompts
-from lib.evaluation import KINDS, Task, accuracy_with_ties, weighted_mean
+from lib.evaluation import KINDS, Task, accuracy_with_ties, register, weighted_mean
 from replication.measure.experiments import cuts, unpruned
 from replication.measure.request import Request
 from replication.profiles import Profile
@@ -27,7 +27,7 @@ def options_alone(*args, **counts) -> list[dict]:
     return list(Task(CONTENT, examples).without_question().examples)
 
 
-KINDS[ALONE] = replace(KINDS[CONTENT], build=options_alone)
+register(ALONE, replace(KINDS[CONTENT], build=options_alone))
 
 
 def priors(name: str, distances, profile: Profile) -> list[Request]:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from lib.data import prompts
-from lib.evaluation import KINDS
+from lib.evaluation import KINDS, register
 from replication import measure
 from replication.analysis.bootstrap import paired
 from replication.beyond import repair
@@ -43,12 +43,12 @@ def mmlu_short(*args, **options) -> list[dict]:
     return sum(shortest, [])
 
 
-KINDS["mmlu_short"] = replace(KINDS["mmlu_other"], build=mmlu_short)
+register("mmlu_short", replace(KINDS["mmlu_other"], build=mmlu_short))
 for questions, by_letter in BY_LETTER.items():
     usual = KINDS[by_letter]
     for ending, symbols in SYMBOLS.items():
         form = partial(prompts.by_letter, letters=symbols)
-        KINDS[f"{questions}_{ending}"] = replace(usual, build=partial(usual.build, form=form))
+        register(f"{questions}_{ending}", replace(usual, build=partial(usual.build, form=form)))
 
 
 def by_symbol(questions: str) -> list[str]:

@@ -25,7 +25,7 @@ from replication.measure.request import BLOCK, Request, grouped
 from replication.profiles import Profile
 
 SCORE = ("value", "standard_error", "n", "chance", "majority", "floor")
-SCORE += (*evaluation.ANSWER_STATS, "shortened")
+SCORE += (*evaluation.ANSWER_STATS, "shortened", "prompt_digest")
 EXAMPLES = ("examples", "weights", "choices", "answers")  # columns that no CSV has
 NO_SCORE = dict.fromkeys(SCORE, float("nan")) | {"n": 0} | dict.fromkeys(EXAMPLES)
 NO_ROWS = ["model", *BLOCK, "task", "strategy", "treatment", "steps", "tokens", *NO_SCORE]
@@ -164,6 +164,7 @@ def values_of(model, tokenizer, task: evaluation.Task, score: dict, params: dict
     values |= codec.packed(score["examples"], score["weights"], score["choices"], answers)
     vocabulary = model.config.get_text_config().vocab_size
     values |= {"chance": task.chance(vocabulary), "majority": task.majority}
+    values |= {"prompt_digest": task.prompt_digest}
     if not params["block_size"]:
         baselines = baseline_scores(model, tokenizer, task, params["batch_tokens"])
         floor = max([values["chance"], *baselines.values()])
@@ -185,7 +186,8 @@ def _heal(r: Request) -> dict:
 
     folder = _adapter_folder(r)
     stored = cache.load("healing", r.params)
-    if stored and stored["values"]["adapter"] and not lora.adapter_exists(folder / "adapter"):
+    is_done = stored and stored["status"] == "ok"
+    if is_done and not lora.adapter_exists(folder / "adapter"):  # gone, or never restored
         cache.location("healing", r.params).unlink(missing_ok=True)
 
     def compute() -> dict:
