@@ -34,6 +34,7 @@ class Kind:
     score: Callable[[dict, list], tuple[float, float]] | None = None  # value, weight; None: choices
     per_character: bool = False  # their log-likelihoods are compared so (acc_norm of lm-eval)
     generated: bool = False  # the model continues each row; its text is scored
+    like: str = ""  # the task that tells whether a model can answer this one, if another does
 
     @property
     def completes(self) -> bool:

@@ -64,7 +64,8 @@ def chosen(options: argparse.Namespace) -> list[str]:
         if not numbers:
             raise ValueError(f"No notebook draws figure {options.figure}.")
         return sorted(numbers)
-    numbers = options.only or list(NOTEBOOKS)
+    own = [f"{number:>02}" for number in map(str, profiles.PROFILES[options.profile].notebooks)]
+    numbers = options.only or own or list(NOTEBOOKS)
     for number in numbers:
         if number not in NOTEBOOKS:
             raise ValueError(f"No notebook {number}: choose among {', '.join(NOTEBOOKS)}.")

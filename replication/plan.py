@@ -25,6 +25,7 @@ from lib.healing.recipe import ADAPTER, PLANNED, Room, memory_fallbacks
 from lib.models import machine, registry
 from replication import paths
 from replication.measure import cache as results
+from replication.measure import signals
 from replication.measure.request import BLOCK, Request, similarity
 from replication.profiles import Profile
 from replication.run.jobs import Job, by_job
@@ -288,8 +289,9 @@ def jobs_of(model: str, profile: Profile, notebooks: Sequence[str]) -> dict[Job,
 
 
 def is_done(request: Request) -> bool:
-    """Return whether a result is there, or not to be had since its healing failed."""
-    if results.location(request.kind, request.params).exists():
+    """Return whether a result is there, or not to be had: its healing failed, or the whole model
+    cannot answer the task."""
+    if results.location(request.kind, request.params).exists() or signals.is_futile(request):
         return True
     healing = results.load("healing", request.healing.params) if request.recipe else None
     return bool(healing) and healing["status"] != "ok"

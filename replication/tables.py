@@ -9,6 +9,7 @@ what measured it. The recorded run's tables are committed in data/recorded/overn
 
 import io
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,9 @@ from replication import paths
 from replication.profiles import DRAWN, RECORDED, Profile
 
 BLOCK = ("block_start", "block_size")
+LOSSES = ("c4", "gsm8k_bpb", "squad", "squad_closed")  # tasks where less is better
+FEWEST = 30  # questions: no accuracy on fewer is drawn or judged
+RECORD = "recorded: "  # before the name of a model whose rows are the recorded run's
 ARRAYS = ("matrix", "standard_error", "folds")  # of distances
 
 
@@ -69,6 +73,31 @@ def read_file(place: Path) -> pd.DataFrame:
     if "choices" in table:
         table["choices"] = [None if of is None else list(of) for of in table.choices]
     return table
+
+
+def to_draw(table: pd.DataFrame, profile: Profile, *experiments: str) -> pd.DataFrame:
+    """Return what a figure draws of a run's table: the recorded run behind it, if that is another.
+
+    experiments: whose recorded rows are added. Their models are called "recorded: …". An accuracy
+    on fewer than FEWEST questions has no value; its status says why.
+    """
+    table = without_few(table)
+    if profile.folder in (DRAWN, RECORDED):
+        return table
+    behind = []
+    for name in experiments:
+        recorded = read(name, replace(profile, name=DRAWN))
+        behind.append(recorded[recorded.value.notna()])
+    behind = pd.concat(behind, ignore_index=True)
+    return pd.concat([table, behind.assign(model=RECORD + behind.model)], ignore_index=True)
+
+
+def without_few(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return scores in which no accuracy on fewer than FEWEST questions has a value."""
+    few = ~scores.task.isin(LOSSES) & scores.value.notna() & (scores.n < FEWEST)
+    notes = scores.n.map("only {:.0f} questions".format)
+    blank = {name: scores[name].mask(few) for name in ("value", "standard_error")}
+    return scores.assign(**blank, status=scores.status.mask(few, notes))
 
 
 def names(place: Path) -> list[str]:

@@ -13,10 +13,10 @@ from scipy.optimize import isotonic_regression
 from lib.evaluation import question_set
 from lib.models import registry
 from replication.analysis.bootstrap import UNDEFINED, ci95, resampled
+from replication.tables import LOSSES
 
 FEWEST_DEPTHS = 4  # 0 among them, for a line to say where something is lost
 SIGNAL = 4  # standard errors above its floor that an unpruned score needs to have something to lose
-LOSSES = ("c4", "gsm8k_bpb", "squad", "squad_closed")  # tasks where less is better
 
 
 def floor(score) -> float:

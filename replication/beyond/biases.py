@@ -65,7 +65,8 @@ def mmlu_other(
 
 
 MMLU = KINDS["mmlu"]
-register("mmlu_other", replace(MMLU, build=mmlu_other, counts=(*MMLU.counts, "other_than")))
+OTHER = replace(MMLU, build=mmlu_other, counts=(*MMLU.counts, "other_than"), like="mmlu")
+register("mmlu_other", OTHER)
 
 IN_A_SUBJECT = 100  # questions of MMLU's test split at least
 MOST = {"early exit": 10, "similarity": 6}  # layers dropped

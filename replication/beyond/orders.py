@@ -44,7 +44,7 @@ for task, places in ORDERS.items():
     if places:
         moved = partial(moved_letters, places=places)
         build = partial(ARC_EASY_BY_LETTER.build, scored_form=moved)
-        register(task, replace(ARC_EASY_BY_LETTER, build=build))
+        register(task, replace(ARC_EASY_BY_LETTER, build=build, like="arc_easy_letters"))
 
 STRATEGIES = ("similarity", "early exit")
 CUT = ("model", "strategy", "block_size")

@@ -27,7 +27,7 @@ def options_alone(*args, **counts) -> list[dict]:
     return list(Task(CONTENT, examples).without_question().examples)
 
 
-register(ALONE, replace(KINDS[CONTENT], build=options_alone))
+register(ALONE, replace(KINDS[CONTENT], build=options_alone, like=CONTENT))
 
 
 def priors(name: str, distances, profile: Profile) -> list[Request]:

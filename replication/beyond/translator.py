@@ -48,7 +48,8 @@ for questions, by_letter in BY_LETTER.items():
     usual = KINDS[by_letter]
     for ending, symbols in SYMBOLS.items():
         form = partial(prompts.by_letter, letters=symbols)
-        register(f"{questions}_{ending}", replace(usual, build=partial(usual.build, form=form)))
+        build = partial(usual.build, form=form)
+        register(f"{questions}_{ending}", replace(usual, build=build, like=usual.like or by_letter))
 
 
 def by_symbol(questions: str) -> list[str]:
@@ -61,7 +62,7 @@ def translated(name: str, distances, profile: Profile) -> list[Request]:
 
     ARC-Easy as `letters.forms` asks it; the loss of half of the damage map's texts.
     """
-    if name != profile.main_model:
+    if name != profile.main_model or not (profile.ablation_questions and profile.map_sequences):
         return []
     few_shot = profile.with_prompt(profile.mmlu_shots)
     texts = max(2, profile.damage_sequences // 2)  # one has no standard error

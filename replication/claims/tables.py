@@ -88,6 +88,8 @@ def _measured(name: str, profile: Profile) -> pd.DataFrame:
         rows = tables.read(name, profile, profile.models)
     except NotMeasured:
         return NOTHING
+    if name not in ("cost", "damage"):
+        rows = tables.without_few(rows)
     return rows[rows.value.notna()].reset_index(drop=True)
 
 

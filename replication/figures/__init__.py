@@ -5,6 +5,7 @@ from replication.figures.cost import figure_cost
 from replication.figures.curves import (
     figure_1d,
     figure_2,
+    figure_2_arc_easy,
     figure_3,
     figure_5,
     figure_6,

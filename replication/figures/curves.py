@@ -11,23 +11,27 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.models import registry
 from replication.analysis.answers import boolq_ranking
+from replication.analysis.curves import no_signal
 from replication.figures.style import (
+    PALE,
     STYLE,
     backdrop,
     colour,
+    family,
     finished,
+    is_recorded,
+    label,
+    label_ends,
     level,
+    note_above,
     nothing_measured,
     panel_grid,
-    published,
 )
+from replication.tables import RECORD
 
 TREATMENTS = {"unhealed": ":", "healed": "-"}
 MARKS = {"marker": "o", "ms": 3.5, "lw": 1.3}
-ELSEWHERE = {"Qwen3-8B": "D", "Llama-3-70B": "p"}  # markers of models that others measured
-MARKED = {"marker": "|", "ms": 12, "lw": 2.5, "zorder": 4}  # where half is lost
 MARKERS = {"simple": "s", "early exit": "^", "content": "^", "listed text": "v"}  # others: MARKS
 TASKS = {
     "mmlu": "MMLU accuracy",
@@ -50,19 +54,21 @@ UNITS = {  # of a score; all others are accuracies
     "squad_closed": "bits per byte",
 }
 QA = ["mmlu", "boolq", "arc_easy"]
+UNABLE = "the whole model cannot answer it"  # so nothing is drawn
 CONSTANT = 0.95  # a score is crossed out if one answer is given to more of the questions
 
 
 def figure_1d(scores: pd.DataFrame, main: str) -> Figure:
-    """Figure 1d: one model (of `most_healed`), question answering and C4 loss."""
+    """Figure 1d: one model (of `most_healed`), question answering and C4 loss; dark blue: healed,
+    light blue: not healed, red dashes: unpruned."""
     name = most_healed(scores, main)
-    scores = scores[(scores.model == name) & (scores.strategy != "simple")]
-    titles = scores.model.map(registry.label)
-    return grid(scores, titles, "model", [*QA, "c4"])
+    scores = _with_recorded(scores[scores.strategy != "simple"], name)
+    titles = pd.Series(label(name), scores.index)
+    return grid(scores, titles, "treatment", [*QA, "c4"], needs_signal=True)
 
 
 def most_healed(scores: pd.DataFrame, main: str) -> str:
-    """Return the model that was healed after most cuts, of both strategies if one was.
+    """Return the model of a run that was healed after most cuts, of both strategies if one was.
 
     Ties: the model `main`, or the first.
     """
@@ -72,25 +78,26 @@ def most_healed(scores: pd.DataFrame, main: str) -> str:
         strategies = healed.strategy[healed.model == model]
         return strategies.nunique(), len(strategies), model == main
 
-    return max(scores.model.unique(), key=cuts)
+    return max((name for name in scores.model.unique() if not is_recorded(name)), key=cuts)
 
 
-def figure_2(scores: pd.DataFrame, halves: pd.DataFrame | None = None) -> Figure:
-    """Figure 2: MMLU against the fraction dropped, a column a family; and ARC-Easy, of both splits.
-
-    halves: of `analysis.transitions`; marked with their 95 % intervals, and beside them in grey
-    MMLU of other models, as others published it (`kind` secondary).
-    """
-    tasks = ["mmlu", "arc_easy", "arc_easy_test"]
-    figure = _by_family(scores, tasks, halves=halves)
-    figure.table = pd.concat([figure.table, elsewhere()])
-    return figure
+def _with_recorded(scores: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return the scores of one model, and of the same as it is recorded, or else of all that are
+    recorded."""
+    recorded = scores[scores.model.map(is_recorded)]
+    if RECORD + name in set(recorded.model):
+        recorded = recorded[recorded.model == RECORD + name]
+    return pd.concat([scores[scores.model == name], recorded])
 
 
-def elsewhere() -> pd.DataFrame:
-    """Return scores of pruned models that others measured; kind: secondary."""
-    rows = pd.DataFrame(published("pruned_mmlu")["rows"])
-    return rows.assign(task="mmlu", fraction=rows.dropped / rows.layers, kind="secondary")
+def figure_2(scores: pd.DataFrame) -> Figure:
+    """Figure 2: MMLU by letter against the fraction dropped, a column a family."""
+    return _by_family(scores, ["mmlu"])
+
+
+def figure_2_arc_easy(scores: pd.DataFrame) -> Figure:
+    """The same of ARC-Easy by content, which the paper does not have: small models answer it."""
+    return _by_family(scores, ["arc_easy"])
 
 
 def figure_3(scores: pd.DataFrame) -> Figure:
@@ -109,16 +116,18 @@ def figure_6(scores: pd.DataFrame) -> Figure:
 def figure_5(scores: pd.DataFrame, main: str) -> Figure:
     """Figure 5: simple (red) against similarity-informed pruning (blue), a column a treatment."""
     name = most_healed(scores, main)
-    scores = scores[scores.model == name]
-    titles = f"{registry.label(name)}, " + scores.treatment
-    return grid(scores, titles.where(scores.block_size > 0), "strategy", [*QA, "c4"])
+    scores = _with_recorded(scores, name)
+    titles = f"{label(name)}, " + scores.treatment
+    titles = titles.where(scores.block_size > 0)
+    return grid(scores, titles, "strategy", [*QA, "c4"], needs_signal=True)
 
 
 def figure_7(scores: pd.DataFrame) -> Figure:
     """Figure 7: healed models by order and number of examples; a line a `variant`."""
     scores = scores.sort_values("ablation", ascending=False, kind="stable")
-    titles = scores.model.map(registry.label) + "\n" + scores.ablation + " of examples"
-    return grid(scores, titles, "variant", ["arc_easy", "arc_easy_test", "mmlu"])
+    titles = scores.model.str.removeprefix(RECORD).map(label)
+    titles += "\n" + scores.ablation + " of examples"
+    return grid(scores, titles, "variant", ["arc_easy", "mmlu"])
 
 
 def figure_beyond(scores: pd.DataFrame) -> Figure:
@@ -141,30 +150,10 @@ def in_units_of_chance(scores: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _by_family(scores: pd.DataFrame, tasks: list[str], **kwargs) -> Figure:
+def _by_family(scores: pd.DataFrame, tasks: list[str]) -> Figure:
     """Similarity-informed pruning: a column a family of models, a line a model and treatment."""
     scores = scores[scores.strategy != "simple"]
-    return grid(scores, scores.model.map(registry.family), "model", tasks, **kwargs)
-
-
-def _mark(axis, panel: pd.DataFrame, halves: pd.DataFrame) -> None:
-    """Mark where half of a lead over the floor is lost, with its 95 % interval, to the last depth
-    that was measured; and what is known from elsewhere."""
-    others = elsewhere()
-    others = others[others.task.isin(panel.task) & (others.dropped > 0)]
-    for (name, treatment), rows in others.groupby(["model", "treatment"], sort=False):
-        fill = "0.6" if treatment == "healed" else "white"
-        look = {"marker": ELSEWHERE[name], "color": "0.6", "mfc": fill, "ls": "none"}
-        axis.plot(rows.fraction, rows.value, label=f"{name}, {treatment} (secondary)", **look)
-    for (name, task), _ in panel.groupby(["model", "task"]):
-        same = (halves.model == registry.label(name)) & (halves.task == task)
-        for row in halves[same & halves.fraction.notna()].itertuples():
-            last = min(row.high, panel.fraction.max())
-            reach = [[row.fraction - row.low], [last - row.fraction]]
-            height = (row.unpruned + row.floor) / 2
-            look = MARKED | {"color": colour(name)}
-            axis.errorbar(row.fraction, height, xerr=reach, **look)
-            axis.plot([], [], color="black", label="half of the lead lost, 95 %", **MARKED)
+    return grid(scores, scores.model.map(family), "model", tasks, needs_signal=True)
 
 
 def grid(
@@ -173,37 +162,65 @@ def grid(
     hue: str,
     rows: list[str] | None = None,
     row: str = "task",
-    halves: pd.DataFrame | None = None,
+    needs_signal: bool = False,
 ) -> Figure:
     """Draw a row of panels for each of `rows` (values of the column `row`; by default all).
 
     titles: of the column of panels of each score; an unpruned score without one is in all columns.
-    hue: the column (model, strategy or variant) of which each value has a colour; a line is one of
-    these and a treatment. halves: of `analysis.transitions`, marked.
+    hue: the column (model, strategy, treatment or variant) of which each value has a colour; a line
+    is one of these and a treatment. needs_signal: a model is left out of a panel in which it has no
+    signal. What is left out, and why, is a line above the panels.
     """
     rows = list(dict.fromkeys(scores[row])) if rows is None else rows
     in_rows = scores[row].isin(rows)
     table = in_units_of_chance(scores[in_rows]).reset_index(drop=True)
     titles = titles[in_rows].reset_index(drop=True)
+    silent = _without_signal(table) if needs_signal else table.iloc[:0]
+    drawn = table.drop(silent.index)
     panels = {}
     for name in rows:
-        of_row = table[row] == name
-        panels |= _panels(table[of_row], titles[of_row], hue, TASKS.get(name, name))
+        of_row = drawn[drawn[row] == name]
+        panels |= _panels(of_row, titles[of_row.index], hue, TASKS.get(name, name))
     if not panels:
-        return nothing_measured(table)
+        return nothing_measured(table, left_out(table, silent))
     with plt.rc_context(STYLE):
         figure, axes = panel_grid(list(panels), "fraction of layers dropped", sharey="row")
         for place, axis in axes.items():
-            _panel(axis, panels[place], hue)
-            if halves is not None:
-                _mark(axis, panels[place], halves)
+            draw_panel(axis, panels[place], hue)
         names = {" ".join(place): axis for place, axis in axes.items()}
         level([axis for name, axis in names.items() if re.search("accuracy|AUC", name)])
+        if hue == "model":
+            for place, axis in axes.items():
+                label_ends(axis, _ends(panels[place]))
+        note_above(figure, left_out(table, silent))
         return finished(figure, table, legend="bars: ±1 s.e.")
 
 
+def _without_signal(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of each model and task whose whole model does not stand out of its floor."""
+    whole = table[table.block_size == 0]
+    silent = whole[[no_signal(row) for row in whole.itertuples()]]
+    pairs = pd.MultiIndex.from_frame(silent[["model", "task"]])
+    return table[pd.MultiIndex.from_frame(table[["model", "task"]]).isin(pairs)]
+
+
+def left_out(table: pd.DataFrame, silent: pd.DataFrame | None = None) -> str:
+    """Return a line for each task of what a run's figure leaves out, and why."""
+    silent = table.iloc[:0] if silent is None else silent
+    own = table[~table.model.map(is_recorded)]
+    missing = own[own.value.isna() & (own.status != "ok")].drop(silent.index, errors="ignore")
+    unable = silent[silent.model.isin(own.model)].assign(status=UNABLE)
+    missing = pd.concat([missing, unable])
+    lines = []
+    for (task, status), rows in missing.groupby(["task", "status"], sort=False):
+        name = TASKS.get(task, task).replace(" accuracy", "")
+        models = ", ".join(rows.model.map(label).unique())
+        lines.append(f"{name}, {models}: {status.removeprefix('no answer: ')}")
+    return "\n".join(lines)
+
+
 def _panels(
-    scores: pd.DataFrame, titles: pd.Series, hue: str, label: str
+    scores: pd.DataFrame, titles: pd.Series, hue: str, row_label: str
 ) -> dict[tuple, pd.DataFrame]:
     """Return the scores of each panel of a row, by label and title, if a pruned model is measured.
 
@@ -212,32 +229,51 @@ def _panels(
     measured = scores[(scores.block_size > 0) & scores.value.notna()]
     shots = measured.shots.dropna().unique()
     if len(shots) == 1:
-        label += f"\n({shots[0]:.0f}-shot)"
+        row_label += f"\n({shots[0]:.0f}-shot)"
     same = "variant" if hue == "variant" else "model"
     panels = {}
     for title, pruned in measured.groupby(titles, sort=False):
         panel = scores[titles.isna() | (titles == title)]
-        panels[label, title] = panel[panel[same].isin(pruned[same])]
+        panels[row_label, title] = panel[panel[same].isin(pruned[same])]
     return panels
 
 
-def _panel(axis, panel: pd.DataFrame, hue: str) -> None:
-    """Draw the lines of a panel over its backdrop; level lines: the unpruned models."""
+def draw_panel(axis, panel: pd.DataFrame, hue: str) -> None:
+    """Draw the lines of a panel over its backdrop; level lines: the unpruned models.
+
+    Recorded lines are pale, behind those of the run.
+    """
     unpruned = backdrop(axis, panel)
     for row in unpruned.itertuples() if hue != "variant" else ():
-        shade = colour(row.model) if hue == "model" else "black"
-        axis.axhline(row.value, color=shade, ls="--", lw=1)
+        shade = {"model": colour(row.model), "treatment": colour("unpruned")}.get(hue, "black")
+        axis.axhline(row.value, color=shade, ls="--", lw=1, alpha=PALE[is_recorded(row.model)])
     level_line = "" if hue == "variant" else "--"
-    look = MARKS | {"ls": level_line, "mfc": "white"}
-    axis.plot([], [], color="black", label="unpruned", **look)
-    lines = panel[panel.block_size > 0].groupby([hue, "treatment"], sort=False)
-    for (name, treatment), points in lines:
-        if points.value.notna().any():
-            style = MARKS | {"ls": TREATMENTS[treatment]}
-            full = treatment == "healed"
-            _curve(axis, unpruned, points, name, style | {"mfc": colour(name) if full else "white"})
-            fill = "black" if full else "white"
+    shade = colour("unpruned") if hue == "treatment" else "black"
+    axis.plot([], [], color=shade, label="unpruned", **MARKS | {"ls": level_line, "mfc": "white"})
+    pruned = panel[(panel.block_size > 0) & panel.value.notna()]
+    recorded_first = pruned.assign(own=~pruned.model.map(is_recorded)).sort_values(
+        "own", kind="stable"
+    )
+    lines = recorded_first.groupby([hue, "treatment", "model"], sort=False)
+    for (name, treatment, model), _ in lines:
+        is_line = (panel[hue] == name) & (panel.treatment == treatment) & (panel.model == model)
+        points = panel[is_line & (panel.block_size > 0)]
+        full = treatment == "healed"
+        style = MARKS | {"ls": TREATMENTS[treatment], "alpha": PALE[is_recorded(model)]}
+        _curve(axis, unpruned, points, name, style | {"mfc": colour(name) if full else "white"})
+        fill = "black" if full else "white"
+        if hue != "treatment":
+            style |= {"alpha": 1}
             axis.plot([], [], color="black", label=treatment, **style, mfc=fill)
+
+
+def _ends(panel: pd.DataFrame) -> dict:
+    """Return where the level line of each model ends, and how its name is written there."""
+    last, ends = panel.fraction[panel.value.notna()].max(), {}
+    for row in panel[panel.block_size == 0].itertuples():
+        text = {"color": colour(row.model), "alpha": max(0.6, PALE[is_recorded(row.model)])}
+        ends[label(row.model)] = last, row.value, text
+    return ends
 
 
 def _curve(axis, unpruned: pd.DataFrame, points: pd.DataFrame, name: str, style: dict) -> None:
@@ -255,10 +291,15 @@ def _curve(axis, unpruned: pd.DataFrame, points: pd.DataFrame, name: str, style:
     shade, errors = colour(name), line.standard_error
     style = style | {"marker": MARKERS.get(name, MARKS["marker"])}
     axis.errorbar(line.fraction, line.value, errors, elinewidth=0.8, color=shade, **style)
-    axis.plot(start.fraction, start.value, "o", ms=3.5, color=shade, mfc="white", zorder=3)
-    key = {"color": shade, "lw": 3, "marker": style["marker"]}
-    axis.plot([], [], label=registry.label(name), **key)
+    whole = {"color": shade, "mfc": "white", "alpha": style["alpha"], "zorder": 3}
+    axis.plot(start.fraction, start.value, "o", ms=3.5, **whole)
+    model = points.model.iloc[0]
+    if name != model and is_recorded(model):
+        axis.plot([], [], color="0.8", lw=3, label=f"pale: {label(model)}")
+    elif name != model:  # models are named at the ends of their lines
+        axis.plot([], [], color=shade, lw=3, marker=style["marker"], label=label(name))
     if "commonest" in line and (constant := line.commonest > CONSTANT).any():
-        label = f"one answer to over {CONSTANT:.0%}"
         crossed = line[constant]
-        axis.plot(crossed.fraction, crossed.value, "kx", ms=6, zorder=4, label=label)
+        cross = {"ms": 6, "zorder": 4, "alpha": style["alpha"]}
+        note = f"one answer to over {CONSTANT:.0%}"
+        axis.plot(crossed.fraction, crossed.value, "kx", label=note, **cross)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
@@ -20,6 +21,7 @@ from lib.models import registry
 from replication import paths
 from replication.analysis import curves
 from replication.profiles import Profile
+from replication.tables import RECORD
 
 SHEET = Path(__file__).with_name("style.mplstyle")
 STYLE = matplotlib.rc_params_from_file(SHEET, use_default_template=False)
@@ -36,12 +38,29 @@ UNSHOWN = [  # too long, or another each time
 WIDTH = 7.3  # inches: as wide as a web page shows a picture, so that no text is scaled down
 AT_LEAST = (0.2, 0.6)  # what every axis of accuracies shows, so that noise looks like noise
 NORMAL = 1.96  # standard errors to either side: a 95 % interval
+PALE = {True: 0.35, False: 1.0}  # opacity, by whether it is recorded, behind a run
 FEW = 4_000  # colours of lines and text, with their soft edges; a map has more
+
+
+def label(model: str) -> str:
+    """A model's name in figures, also of a recorded one behind a run."""
+    return RECORD * is_recorded(model) + registry.label(model.removeprefix(RECORD))
+
+
+def family(model: str) -> str:
+    """The family in whose panel a model is drawn."""
+    return registry.family(model.removeprefix(RECORD))
+
+
+def is_recorded(model: str) -> bool:
+    """Whether a model's rows are those of the recorded run, behind a run's own."""
+    return model.startswith(RECORD)
 
 
 def colour(name: str) -> str:
     """The colour of a model, cut, question form, … in every figure; of a model without a row by the
     letters of its name."""
+    name = name.removeprefix(RECORD)
     by_letters = PALETTE[(7 + sum(map(ord, name))) % len(PALETTE)]
     return COLOURS.get(name, by_letters)
 
@@ -109,8 +128,17 @@ def level(axes: list) -> None:
     first, last = min(map(min, ranges)), max(map(max, ranges))
     for axis in axes:
         axis.set_ylim(min(lows), max(highs))
-        label = f"the paper's range, {first:.2f}–{last:.2f}"
-        axis.axvspan(first, last, color="0.94", zorder=-1, label=label)
+        named = f"the paper's range, {first:.2f}–{last:.2f}"
+        axis.axvspan(first, last, color="0.94", zorder=-1, label=named)
+
+
+def label_ends(axis, ends: dict[str, tuple[float, float, dict]]) -> None:
+    """Write names above the ends of lines (x, y, style of the text), none over another."""
+    low, high = axis.get_ylim()
+    above = -np.inf
+    for name, (x, y, style) in sorted(ends.items(), key=lambda end: end[1][1]):
+        above = max(y + 0.02 * (high - low), above + 0.075 * (high - low))
+        axis.text(x, above, name, ha="right", va="bottom", fontsize=7, **style)
 
 
 def backdrop(axis, scores: pd.DataFrame) -> pd.DataFrame:
@@ -123,23 +151,41 @@ def backdrop(axis, scores: pd.DataFrame) -> pd.DataFrame:
         if curves.floor(row) > row.chance:
             axis.axhline(curves.floor(row), color="grey", ls="-.", lw=1, label="floor")
     silent = unpruned[[curves.no_signal(row) for row in unpruned.itertuples()]]
-    counts = scores.n[scores.value.notna()]
-    note = " to ".join(f"{n:.0f}" for n in sorted({counts.min(), counts.max()}))
-    note = f"n = {note}"
+    recorded = scores.model.map(is_recorded)
+    note = _counts(scores[~recorded])
+    if recorded.any():
+        note = "\n".join(filter(None, [f"recorded {_counts(scores[recorded])}", note]))
     if len(silent) == len(unpruned) > 0:
         note = f"no signal, {note}"
     elif len(silent):
-        names = silent.get("variant", silent.model.map(registry.label))
+        names = silent.get("variant", silent.model.map(label))
         note = f"no signal: {', '.join(dict.fromkeys(names))}\n{note}"
     axis.set_title(note, loc="right", fontsize=7)
     return unpruned
 
 
-def nothing_measured(table: pd.DataFrame) -> Figure:
-    """Return the figure of a run that lacks all of it, with the table of what is missing."""
+def _counts(scores: pd.DataFrame) -> str:
+    """Return the least and the largest n of measured scores."""
+    counts = scores.n[scores.value.notna()]
+    ends = sorted({counts.min(), counts.max()}) if len(counts) else []
+    return " to ".join(f"n = {n:.0f}" for n in ends)
+
+
+def note_above(figure: Figure, note: str) -> None:
+    """Write lines above all panels, if there are any."""
+    if note:
+        figure.suptitle(note, x=0, ha="left", fontsize=8)
+
+
+def nothing_measured(table: pd.DataFrame, note: str = "") -> Figure:
+    """Return the figure of a run that lacks all of it, with the table of what is missing.
+
+    note: why, if that is known.
+    """
     with plt.rc_context(STYLE):
         figure = plt.figure(figsize=(WIDTH, 0.6))
-        figure.text(0.5, 0.5, "nothing of this is measured yet", ha="center", va="center")
+        note = note or "nothing of this is measured yet"
+        figure.text(0.5, 0.5, note, ha="center", va="center", fontsize=8)
         return finished(figure, table)
 
 
@@ -164,7 +210,7 @@ def save(figure: Figure, name: str, profile: Profile) -> Figure:
         absent = pd.DataFrame(profile.missing, columns=["model", "status"])
         absent["profile"] = profile.name
         table = pd.concat([table, absent], ignore_index=True)
-        names = (f"{registry.label(model)} ({status})" for model, status in profile.missing)
+        names = (f"{label(model)} ({status})" for model, status in profile.missing)
         figure.text(0, 1.02, f"missing: {', '.join(names)}", fontsize=8)  # no legend is there
     picture = png(figure)
     text = table.to_csv(index=False, float_format="%.10g")

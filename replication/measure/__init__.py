@@ -72,4 +72,5 @@ def _measure(experiment: Experiment, maps, profile: Profile) -> None:
     name = experiment.__name__
     of_model = maps if isinstance(maps, Mapping) else dict.fromkeys(maps)
     requests = [r for model in of_model.items() for r in experiment(*model, profile)]
+    requests = [r for r in requests if r.params.get("questions") != 0]
     tables.write(TABLES.get(name, scores.table)(requests), name, profile)

@@ -122,7 +122,7 @@ def prompts(name: str, distances, profile: Profile) -> list[Request]:
     """Figure 7: the number of few-shot examples, its ENDS also on a test split; and their order."""
     if name not in profile.ablation_models:
         return []
-    with_prompt = partial(profile.with_prompt, arc_easy=profile.ablation_arc_easy)
+    with_prompt = partial(profile.with_prompt, arc_easy=profile.prompt_arc_easy)
     number = {f"{k} examples": (with_prompt(k), {}) for k in SHOTS}
     order = {f"order {k}": (with_prompt(max(SHOTS), order=k), {}) for k in ORDERS}
     sizes = profile.healed_sizes(distances.num_layers, name)

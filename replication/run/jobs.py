@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from lib import storage
 from replication import profiles
-from replication.measure import request
+from replication.measure import request, signals
 from replication.measure.request import Request
 from replication.profiles import Profile
 from replication.run.notebooks import NOTEBOOKS
@@ -47,7 +47,7 @@ def by_job(
         for number in notebooks
         if model in NOTEBOOKS[number].models(profile)
         for experiment in NOTEBOOKS[number].experiments
-        for one in experiment(model, distances, profile)
+        for one in signals.asked(experiment(model, distances, profile))
     ]
     if not numbered:
         return {}

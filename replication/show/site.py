@@ -26,7 +26,7 @@ from lib import storage
 from replication import paths
 from replication.notebook import WIDGET
 from replication.profiles import DRAWN, RECORDED
-from replication.show import compare, runs
+from replication.show import runs
 
 FINDINGS = Path(__file__).with_name("findings.csv")
 INDEX, PAGE = (Path(__file__).with_name(name) for name in ("index.md.j2", "page.html.j2"))
@@ -74,22 +74,19 @@ def build(run: str) -> Path:
 
 
 def _index(run: str, site: Path, pages: dict[str, NotebookNode]) -> NotebookNode:
-    """Return the first page of a run as a notebook; of the recorded run without a comparison."""
+    """Return the first page of a run as a notebook."""
     gallery = (paths.ROOT / "figures" / "README.md").read_text(encoding="utf-8")
     names = sorted(file.stem for file in paths.NOTEBOOKS.glob("*.ipynb"))
-    sides, compared = {"recorded run": runs.measured(paths.RECORDED / RECORDED)}, None
+    sides = {"recorded run": runs.measured(paths.RECORDED / RECORDED)}
     if run != DRAWN:
         sides = {"this run": runs.measured(paths.TABLES / run)} | sides
-        compared = compare.compare(*sides.values())
-        compared.to_csv(site / "compared.csv", index=False)
     text = Template(INDEX.read_text(encoding="utf-8")).render(
         run=run,
         figures=FIGURE.findall(gallery),
         findings=storage.rows(FINDINGS),
         pictures=[file.relative_to(site).as_posix() for file in site.rglob("*.png")],
         notebooks={name: pages.get(name) for name in names},
-        compared=compared,
-        beyond=compare.BEYOND,
+        is_recorded=run == DRAWN,
         machines={w: map(json.loads, side.environment.unique()) for w, side in sides.items()},
     )
     sections = re.split(r"\n(?=## )", text)

@@ -1,0 +1,119 @@
+"""What a model can answer: a task that the whole model cannot answer is not asked of its cuts.
+
+The whole model needs a score SIGNAL standard errors above its floor; of BoolQ, an AUC so far above
+one half will do. The recorded run knows that of its models. Any other model is asked whole first.
+"""
+
+from collections.abc import Iterable
+from functools import cache
+
+import numpy as np
+import pandas as pd
+
+from lib.blocks import UNPRUNED
+from lib.evaluation import KINDS
+from replication import tables
+from replication.analysis.answers import boolq_ranking
+from replication.analysis.curves import SIGNAL, gap
+from replication.measure import cache as results
+from replication.measure import codec
+from replication.measure.request import BLOCK, Request
+from replication.profiles import DRAWN, PROFILES
+
+NOT_ASKED = "no answer: the whole model cannot answer it"
+OF_CUT = ("recipe", "healing_version", "healing_data")  # parameters that a whole model has not
+READ = ["model", "task", "block_size", "steps", "n", "value", "standard_error"]
+READ += ["chance", "majority", "floor", "choices", "answers"]
+
+
+@cache
+def recorded() -> dict[tuple[str, str], float]:
+    """Return how many standard errors whole models are above their floor in the recorded run, at
+    most, by model and task."""
+    folder, gaps = tables.folder(PROFILES[DRAWN]), {}
+    for name in tables.names(folder):
+        table = tables.read_file(folder / f"{name}.parquet")
+        if not set(READ) <= set(table):
+            continue
+        is_whole = (table.block_size == 0) & (table.steps == 0) & table.value.notna()
+        for score in table.loc[is_whole, READ].to_dict("records"):
+            key = score["model"], score["task"]
+            gaps[key] = float(np.fmax(gaps.get(key, np.nan), largest_gap(score)))
+    return {key: value for key, value in gaps.items() if np.isfinite(value)}
+
+
+def largest_gap(score: dict) -> float:
+    """Return how many standard errors a score is above its floor; of BoolQ, if that is more, how
+    many its AUC is above one half."""
+    scores = pd.DataFrame([score])
+    if score["task"] == "boolq":
+        scores = pd.concat([scores, boolq_ranking(scores)])
+    return max(gap(row) for row in scores.itertuples() if pd.notna(row.value))
+
+
+def whole_of(request: Request) -> Request:
+    """Return the request of the same questions to the whole model."""
+    params = {
+        name: value
+        for name, value in request.params.items()
+        if name not in OF_CUT and not name.startswith("map")
+    }
+    params |= dict(zip(BLOCK, (UNPRUNED.start, UNPRUNED.size), strict=True))
+    return Request("scores", params, request.labels)
+
+
+def needs_signal(request: Request) -> bool:
+    """Return whether a request is of right answers, in a profile that asks where there is a signal
+    only."""
+    kind = KINDS.get(request.params.get("task"))
+    if kind is None or kind.unit != "accuracy":
+        return False
+    return PROFILES[request.labels["profile"]].needs_signal and (not kind.like or is_known(request))
+
+
+def is_known(request: Request) -> bool:
+    """Return whether the recorded run has the whole model's score of the task, or of that which
+    decides for it."""
+    return _key(request) in recorded()
+
+
+def _key(request: Request) -> tuple[str, str]:
+    task = request.params["task"]
+    return request.params["model"], KINDS[task].like or task
+
+
+def is_futile(request: Request) -> bool:
+    """Return whether the whole model cannot answer the task: by the record, else by its own score,
+    once that is stored."""
+    if not needs_signal(request):
+        return False
+    if is_known(request):
+        return recorded()[_key(request)] < SIGNAL
+    whole = whole_of(request)
+    if whole.params == request.params or "revision" not in request.params:
+        return False
+    stored = results.load(whole.kind, whole.params)
+    if stored is None:
+        return False
+    *_, choices, answers = codec.examples_of(stored["values"])
+    score = {"task": request.params["task"], **stored["values"]}
+    return largest_gap(score | {"choices": choices, "answers": answers}) < SIGNAL
+
+
+def asked(requests: Iterable[Request]) -> list[Request]:
+    """Return the requests without those of no question, and without those that the record shows to
+    be futile."""
+    return [
+        one
+        for one in requests
+        if one.params.get("questions") != 0
+        and not (needs_signal(one) and is_known(one) and is_futile(one))
+    ]
+
+
+def asked_first(requests: Iterable[Request]) -> list[Request]:
+    """Return the requests to whole models that decide what is asked of cuts: of models that the
+    record does not know."""
+    unknown = [one for one in requests if one.kind == "scores" and needs_signal(one)]
+    wholes = [whole_of(one) for one in unknown if not is_known(one)]
+    return list({str(one.params): one for one in wholes}.values())
