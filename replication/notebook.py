@@ -64,7 +64,9 @@ def _check_parameters(cells: Sequence[str]) -> None:
     """Raise ValueError for a name that papermill's cell of parameters sets and no notebook has."""
     for cell in cells:
         if cell.startswith("# Parameters"):
-            set_there = {name.id for name in ast.walk(ast.parse(cell)) if isinstance(name, ast.Name)}
+            set_there = {
+                name.id for name in ast.walk(ast.parse(cell)) if isinstance(name, ast.Name)
+            }
             if unknown := sorted(set_there - set(PARAMETERS)):
                 raise ValueError(
                     f"Unknown parameter {unknown[0]!r}: give {', '.join(PARAMETERS)}, in capitals."

@@ -24,7 +24,7 @@ def _verdicts() -> tuple:
 
 def in_words() -> str:
     """The 13 claims, a row each."""
-    return claims.in_words(_verdicts())
+    return claims.in_words(here=_verdicts())
 
 
 def thumbnail(figure: str, text: str, width: int) -> str:

@@ -51,7 +51,7 @@ def test_claims_in_words_say_what_is_decided_where_they_are_mixed():
         judged("7a", "Phi-2", "c4", (0.4, 0.3, 0.5), {"c4": 90}),
         judged("7b", "Phi-2", "mmlu", (0.2, 0.1, 0.3), {"mmlu": 90}),
     ]
-    rows = claims.in_words(verdicts).splitlines()[2:]
+    rows = claims.in_words(here=verdicts).splitlines()[2:]
     assert rows[0].endswith("| **mixed**. Decided both ways |")
     assert rows[1].endswith("| not measured |")
     assert "**mixed**. Decided for it: *Unhealed, simple pruning is far worse*" in rows[6]

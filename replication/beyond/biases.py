@@ -32,13 +32,12 @@ from matplotlib.figure import Figure
 
 from lib.data import prompts, sets
 from lib.evaluation import KINDS, accuracy_with_ties, register, weighted_mean
-from lib.models import registry
 from replication.analysis.answers import auc_influences
 from replication.analysis.bootstrap import paired
 from replication.analysis.curves import SIGNAL, transitions
 from replication.beyond.letters import healed_depths
 from replication.beyond.panels import cut_panels
-from replication.figures.style import colour
+from replication.figures.style import colour, label
 from replication.measure.experiments import cuts, healed, unpruned
 from replication.measure.request import Request, grouped
 from replication.profiles import Profile
@@ -338,7 +337,7 @@ def figure_mechanism(measured: pd.DataFrame) -> Figure:
 def _figure(drawn: pd.DataFrame, looks: dict, table: pd.DataFrame, **kwargs) -> Figure:
     """Draw panels of one model, a column a cut; says so where its letters have no signal."""
     silent = (table.block_size == 0) & (table.gap < SIGNAL)
-    name = drawn.model.map(registry.label) + (" (no signal)" if silent.any() else "")
+    name = drawn.model.map(label) + (" (no signal)" if silent.any() else "")
     columns = (name + "\n" + drawn.strategy).where(drawn.block_size > 0)
     figure = cut_panels(drawn.assign(column=columns), looks, table, **kwargs)
     for axis in figure.axes:

@@ -14,11 +14,10 @@ from matplotlib.figure import Figure
 
 from lib.data import encoding, prompts, sets
 from lib.evaluation import KINDS, QUESTIONS, Kind, bits_per_byte, register, weighted_mean
-from lib.models import registry
 from replication.beyond import last_layers
 from replication.beyond.panels import cut_panels
 from replication.figures.curves import TASKS, grid
-from replication.figures.style import colour
+from replication.figures.style import colour, label
 from replication.measure.experiments import cuts, unpruned
 from replication.measure.request import Request
 from replication.profiles import Profile
@@ -94,11 +93,10 @@ def stories(name: str, distances, profile: Profile) -> list[Request]:
 def changes(scores: pd.DataFrame) -> pd.DataFrame:
     """Return the scores of cuts minus those of the whole model, paired on the questions."""
     there = scores[scores.value.notna()]
-    whole = there[there.block_size == 0].set_index("task").examples
+    whole = there[there.block_size == 0].set_index(["model", "task"]).examples
     rows = []
-    pruned = there[(there.block_size > 0) & there.task.isin(whole.index)]
-    for row in pruned.to_dict("records"):
-        examples = np.subtract(row["examples"], whole[row["task"]])
+    for row in there[there.block_size > 0].to_dict("records"):
+        examples = np.subtract(row["examples"], whole[row["model"], row["task"]])
         value, error = weighted_mean(examples, np.asarray(row["weights"], float))
         rows.append(row | {"examples": examples, "value": value, "standard_error": error})
     return pd.DataFrame(rows) if rows else scores
@@ -108,7 +106,7 @@ def figure_stories(scores: pd.DataFrame) -> Figure:
     """Draw what each of two cuts changes in letters, in stories and in sums of one model, paired
     with the whole one."""
     table = changes(scores)
-    names = "change of\n" + table.model.map(registry.label)
+    names = "change of\n" + table.model.map(label)
     drawn = table.assign(
         row=names, column=table.task.map(TASKS).str.replace(", ", ",\n"), line=table.strategy
     )
@@ -130,5 +128,5 @@ def figure_books(scores: pd.DataFrame) -> Figure:
     both = forms.index[forms == 2]
     table = scores[pd.MultiIndex.from_frame(scores[["model", "questions"]]).isin(both)]
     table = (scores if table.empty else table).assign(variant=lambda rows: rows.book)
-    titles = table.model.map(registry.label)
+    titles = table.model.map(label)
     return grid(table, titles, "variant", row="questions")

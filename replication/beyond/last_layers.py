@@ -12,10 +12,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.blocks import Block
-from lib.models import registry
 from replication.beyond.letters import FORMS
 from replication.beyond.panels import cut_panels
-from replication.figures.style import colour
+from replication.figures.style import colour, label
 from replication.measure import request
 from replication.measure.experiments import unpruned
 from replication.measure.request import Request, score
@@ -119,10 +118,10 @@ def figure_last_layers(scores: pd.DataFrame, exits: pd.DataFrame) -> Figure:
     between = exits[same].assign(questions="mmlu", form="letters")
     between = between.assign(strategy=between.strategy.map(KEPT_BY))
     table = pd.concat([scores, between])
-    table = table.drop_duplicates(["questions", "form", "strategy", "block_size"])
+    table = table.drop_duplicates(["model", "questions", "form", "strategy", "block_size"])
     panels = zip(table.questions, table.form, strict=True)
     drawn = table.assign(
-        row="accuracy of\n" + table.model.map(registry.label),
+        row="accuracy of\n" + table.model.map(label),
         column=[PANELS[panel] for panel in panels],
         line=table.strategy,
     )

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from lib.blocks import WITH_EXIT
 from lib.data import encoding, prompts
 from lib.evaluation import KINDS, register
-from lib.models import registry
 from replication.analysis import curves
-from replication.figures.curves import TASKS, grid
+from replication.figures.curves import TASKS, grid, left_out
+from replication.figures.style import label
 from replication.measure.experiments import QA, cuts, healed, unhealed, unpruned
 from replication.measure.request import TASK_VERSIONS, Request
 from replication.profiles import Profile
@@ -57,9 +57,7 @@ ARC_EASY_BY_LETTER = replace(
 )
 register("mmlu_content", replace(MMLU, build=mmlu_content, rows=encoding.completions))
 register("arc_easy_letters", ARC_EASY_BY_LETTER)
-register(
-    "arc_easy_listed", replace(ARC_EASY, build=partial(prompts.arc_easy, form=by_listed_text))
-)
+register("arc_easy_listed", replace(ARC_EASY, build=partial(prompts.arc_easy, form=by_listed_text)))
 TASK_VERSIONS["mmlu_content"] = 1  # its blind prompt, too
 
 
@@ -122,10 +120,10 @@ def figure_letters(scores: pd.DataFrame) -> Figure:
     """Draw the same questions by letter and by content, a column a strategy: of the model and the
     question set that both forms tell most of."""
     table = clearest(scores, ["model", "questions"])
-    panels = table.model.map(registry.label) + "\n" + table.questions.map(TASKS)
+    panels = table.model.map(label) + "\n" + table.questions.map(TASKS)
     table = table.assign(variant=table.form, panel=panels)
     titles = table.strategy.where(table.block_size > 0)
-    return grid(table, titles, "variant", row="panel")
+    return grid(table, titles, "variant", row="panel", note=left_out(scores))
 
 
 def figure_cuts(exits: pd.DataFrame, forms: pd.DataFrame) -> Figure:
@@ -137,5 +135,6 @@ def figure_cuts(exits: pd.DataFrame, forms: pd.DataFrame) -> Figure:
     of_arc = forms.task.isin(FORMS_OF_CUTS) & (forms.questions == "arc_easy")
     scores = pd.concat([forms[of_arc & (forms.treatment != "healed")], exits[exits.task == "mmlu"]])
     table = clearest(scores, ["model"])
-    table = table.assign(panel="accuracy of\n" + table.model.map(registry.label))
-    return grid(table, table.task.map(FORMS_OF_CUTS), "strategy", row="panel")
+    table = table.assign(panel="accuracy of\n" + table.model.map(label))
+    titles = table.task.map(FORMS_OF_CUTS)
+    return grid(table, titles, "strategy", row="panel", note=left_out(scores))

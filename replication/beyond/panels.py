@@ -10,8 +10,10 @@ from matplotlib.ticker import MaxNLocator
 
 from replication.figures.style import (
     NORMAL,
+    PALE,
     STYLE,
     finished,
+    is_recorded,
     nothing_measured,
     panel_grid,
 )
@@ -48,7 +50,8 @@ def cut_panels(
             cuts = of_row[of_row.column == column]
             whole = of_row[of_row.column.isna() & of_row.model.isin(cuts.model)]
             panel = pd.concat([whole, cuts])
-            side_by_side(axis, panel, looks)
+            alpha = {"alpha": PALE[panel.model.map(is_recorded).all()]}
+            side_by_side(axis, panel, {name: look | alpha for name, look in looks.items()})
             axis.set_title(f"n = {panel.n.max():.0f}", loc="right", fontsize=7)
         return finished(figure, table, legend="bars: 95 %")
 

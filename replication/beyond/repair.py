@@ -18,7 +18,7 @@ from replication import measure
 from replication.analysis.bootstrap import ci_columns, resampled
 from replication.beyond.panels import cut_panels
 from replication.figures.curves import TASKS as UNITS
-from replication.figures.style import NORMAL, colour
+from replication.figures.style import NORMAL, colour, label
 from replication.measure import cache as results
 from replication.measure import fetching, scores
 from replication.measure.experiments import healed, unpruned
@@ -292,7 +292,7 @@ def figure_repair(scores: pd.DataFrame) -> Figure:
     losses = rows[rows.task == "c4"]
     shares = {"value": losses.share, "low": losses.share_low, "high": losses.share_high}
     drawn = pd.concat([losses.assign(**shares), rows[rows.task == "arc_easy"]])
-    columns = drawn.model.map(registry.label) + "\n" + drawn.strategy
+    columns = drawn.model.map(label) + "\n" + drawn.strategy
     whole, repaired = drawn.block_size == 0, ~drawn.repair.isin(NOT_REPAIRED)
     panels = {"row": drawn.task.map(ROWS), "column": columns.where(~whole), "line": drawn.repair}
     shown = whole | columns.isin(columns[repaired & drawn.value.notna()])

@@ -39,17 +39,20 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def in_words(verdicts: Sequence[Verdict]) -> str:
-    """Return the 13 claims, a row each: the verdict in words.
+def in_words(**runs: Sequence[Verdict]) -> str:
+    """Return the 13 claims, a row each: the verdicts in words, a column a run, by its name.
 
     A claim has a verdict for each of its parts and models. Where they contradict, those that are
     decided follow.
     """
-    lines = ["| | the paper says | here |", "|---|---|---|"]
+    head = ["", "the paper says", *(name.replace("_", " ") for name in runs)]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for claim, sentence in pd.read_csv(SENTENCES).itertuples(index=False):
-        of_claim = [v for v in verdicts if v.model and int(v.claim.rstrip("abcde")) == claim]
-        here = together(of_claim) if of_claim else "not measured"
-        lines.append(f"| {claim} | {sentence} | {here} |")
+        cells = [str(claim), sentence]
+        for verdicts in runs.values():
+            of_claim = [v for v in verdicts if v.model and int(v.claim.rstrip("abcde")) == claim]
+            cells.append(together(of_claim) if of_claim else "not measured")
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

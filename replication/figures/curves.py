@@ -163,13 +163,14 @@ def grid(
     rows: list[str] | None = None,
     row: str = "task",
     needs_signal: bool = False,
+    note: str | None = None,
 ) -> Figure:
     """Draw a row of panels for each of `rows` (values of the column `row`; by default all).
 
     titles: of the column of panels of each score; an unpruned score without one is in all columns.
     hue: the column (model, strategy, treatment or variant) of which each value has a colour; a line
     is one of these and a treatment. needs_signal: a model is left out of a panel in which it has no
-    signal. What is left out, and why, is a line above the panels.
+    signal. note: what is left out, and why, above the panels; by default of these scores.
     """
     rows = list(dict.fromkeys(scores[row])) if rows is None else rows
     in_rows = scores[row].isin(rows)
@@ -181,8 +182,9 @@ def grid(
     for name in rows:
         of_row = drawn[drawn[row] == name]
         panels |= _panels(of_row, titles[of_row.index], hue, TASKS.get(name, name))
+    note = left_out(table, silent) if note is None else note
     if not panels:
-        return nothing_measured(table, left_out(table, silent))
+        return nothing_measured(table, note)
     with plt.rc_context(STYLE):
         figure, axes = panel_grid(list(panels), "fraction of layers dropped", sharey="row")
         for place, axis in axes.items():
@@ -192,7 +194,7 @@ def grid(
         if hue == "model":
             for place, axis in axes.items():
                 label_ends(axis, _ends(panels[place]))
-        note_above(figure, left_out(table, silent))
+        note_above(figure, note)
         return finished(figure, table, legend="bars: ±1 s.e.")
 
 
@@ -211,12 +213,14 @@ def left_out(table: pd.DataFrame, silent: pd.DataFrame | None = None) -> str:
     missing = own[own.value.isna() & (own.status != "ok")].drop(silent.index, errors="ignore")
     unable = silent[silent.model.isin(own.model)].assign(status=UNABLE)
     missing = pd.concat([missing, unable])
-    lines = []
+    tasks_of = {}
     for (task, status), rows in missing.groupby(["task", "status"], sort=False):
-        name = TASKS.get(task, task).replace(" accuracy", "")
         models = ", ".join(rows.model.map(label).unique())
-        lines.append(f"{name}, {models}: {status.removeprefix('no answer: ')}")
-    return "\n".join(lines)
+        name = TASKS.get(task, task).replace(" accuracy", "")
+        tasks_of.setdefault((models, status.removeprefix("no answer: ")), []).append(name)
+    return "\n".join(
+        f"{models}, {', '.join(names)}: {status}" for (models, status), names in tasks_of.items()
+    )
 
 
 def _panels(
@@ -296,7 +300,7 @@ def _curve(axis, unpruned: pd.DataFrame, points: pd.DataFrame, name: str, style:
     model = points.model.iloc[0]
     if name != model and is_recorded(model):
         axis.plot([], [], color="0.8", lw=3, label=f"pale: {label(model)}")
-    elif name != model:  # models are named at the ends of their lines
+    if name != model:  # models are named at the ends of their lines
         axis.plot([], [], color=shade, lw=3, marker=style["marker"], label=label(name))
     if "commonest" in line and (constant := line.commonest > CONSTANT).any():
         crossed = line[constant]

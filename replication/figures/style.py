@@ -38,6 +38,7 @@ UNSHOWN = [  # too long, or another each time
 WIDTH = 7.3  # inches: as wide as a web page shows a picture, so that no text is scaled down
 AT_LEAST = (0.2, 0.6)  # what every axis of accuracies shows, so that noise looks like noise
 NORMAL = 1.96  # standard errors to either side: a 95 % interval
+RECORD_ABOVE = f"{RECORD.strip()}\n"  # where a name has little room
 PALE = {True: 0.35, False: 1.0}  # opacity, by whether it is recorded, behind a run
 FEW = 4_000  # colours of lines and text, with their soft edges; a map has more
 
@@ -87,10 +88,10 @@ def panel_grid(
             continue
         row, column = place
         if not any(row == other for other, _ in drawn):
-            axis.set_ylabel(row)
+            axis.set_ylabel(row.replace(RECORD, RECORD_ABOVE))
             axis.tick_params(labelleft=True)
         if not any(column == other for _, other in drawn):
-            axis.set_title(column, loc="left")
+            axis.set_title(column.replace(RECORD, RECORD_ABOVE), loc="left")
         if place == [other for other in places if other[1] == column][-1]:
             axis.tick_params(labelbottom=True)
             axis.set_xlabel(xlabel, fontsize=8)
@@ -175,6 +176,7 @@ def note_above(figure: Figure, note: str) -> None:
     """Write lines above all panels, if there are any."""
     if note:
         figure.suptitle(note, x=0, ha="left", fontsize=8)
+        figure.set_figheight(figure.get_figheight() + 0.16 * len(note.splitlines()))
 
 
 def nothing_measured(table: pd.DataFrame, note: str = "") -> Figure:
