@@ -1,0 +1,89 @@
+"""What is asked of which model, and what stands behind a run's own points."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import Distances
+
+from lib.blocks import Block
+from replication import figures, profiles, tables
+from replication.measure import scores, signals
+from replication.run.jobs import by_job
+from replication.run.notebooks import NOTEBOOKS
+
+SMOLLM2 = "smollm2-135m"
+
+
+def asked_of(name: str) -> set:
+    """Return the tasks of all requests of `quick`."""
+    profile = profiles.get("quick", [name])
+    jobs = by_job(name, profile, NOTEBOOKS, Distances(30))
+    return {one.params["task"] for of in jobs.values() for one in of if "task" in one.params}
+
+
+def test_quick_asks_smollm2_what_it_can_answer_and_others_more():
+    quick = profiles.get("quick")
+    assert asked_of(SMOLLM2) == {"arc_easy", "c4"}
+    assert {"mmlu", "boolq", "arc_easy", "c4"} <= asked_of("olmo-2-1b")
+    assert min(quick.arc_easy_questions, quick.boolq_questions) >= 60
+    assert quick.mmlu_subjects * quick.mmlu_questions >= 60
+
+
+def test_a_model_that_the_record_does_not_know_is_asked_whole_first(output, monkeypatch):
+    """tiny-random guesses: its cuts are not asked, and their rows say why; the loss is measured."""
+    smoke = replace(profiles.get("smoke"), needs_signal=True)
+    monkeypatch.setitem(profiles.PROFILES, "smoke", smoke)
+    table = scores.measure("tiny-random", smoke, [Block(1, 2)], ["arc_easy", "c4"])
+    table = table.set_index(["task", "block_size"])
+    assert table.value.notna().tolist() == [True, False, True, True]
+    assert table.status["arc_easy", 2] == signals.NOT_ASKED
+
+
+def test_boolq_needs_only_to_be_ordered():
+    """Always yes scores the floor, and yet the log-odds tell the answers apart: a signal."""
+    answers = np.arange(60) % 2
+    score = {"task": "boolq", "n": 60, "value": 0.5, "standard_error": 0.06, "chance": 0.5}
+    score |= {"majority": 0.5, "floor": 0.5, "answers": answers}
+    score["choices"] = [np.array([-3.0, -2.0 + answer]) for answer in answers]
+    assert signals.largest_gap(score) > 4
+    assert signals.largest_gap(score | {"task": "arc_easy"}) == 0
+
+
+@pytest.mark.record
+def test_nothing_of_the_record_is_missing_without_a_reason():
+    folder = tables.folder(profiles.get("recorded"))
+    for name in tables.names(folder):
+        table = tables.read_file(folder / f"{name}.parquet")
+        if {"value", "status"} <= set(table):
+            missing = table[table.value.isna()]
+            assert set(missing.status) <= {"diverged", signals.NOT_ASKED}, name
+    scores = tables.read_file(folder / "healed.parquet")
+    boolq = scores[(scores.task == "boolq") & scores.value.notna()]
+    assert boolq.groupby("model").block_size.nunique().max() >= 3
+
+
+def run_of(model: str, n: int, value=0.5) -> pd.DataFrame:
+    """Return rows of `unhealed` with other numbers, as a run with n questions has them."""
+    rows = tables.read("unhealed", profiles.get("recorded"), [model])
+    return rows[rows.task == "arc_easy"].assign(n=n, value=value, standard_error=0.01)
+
+
+@pytest.mark.parametrize("n, drawn", [(29, 0), (30, 1)])
+def test_few_questions_are_not_drawn_and_the_record_stands_behind(n, drawn):
+    quick = profiles.get("quick")
+    figure = figures.figure_2_arc_easy(tables.to_draw(run_of(SMOLLM2, n), quick, "unhealed"))
+    own = figure.table[figure.table.model == SMOLLM2]
+    assert own.value.notna().any() == drawn
+    behind = figure.table[figure.table.model == f"recorded: {SMOLLM2}"]
+    assert behind.value.notna().sum() > 9 and (behind.n >= tables.FEWEST).all()
+    texts = [text.get_text() for axis in figure.axes for text in axis.texts]
+    assert "recorded: SmolLM2-135M" in texts
+    assert ("SmolLM2-135M" in texts) == drawn
+
+
+def test_the_recorded_run_has_nothing_behind_it():
+    rows = run_of(SMOLLM2, 565)
+    for name in ("recorded", "overnight"):
+        assert len(tables.to_draw(rows, profiles.get(name), "unhealed")) == len(rows)
