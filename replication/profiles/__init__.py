@@ -132,8 +132,9 @@ class Profile:
         dense = int(self.dense_fraction * num_layers)
         deepest = min(int(self.deepest_fraction * num_layers), num_layers - 1)
         fifth = max(1, num_layers // 5)
-        sizes = {*range(1, dense + 1), *range(dense + 2, deepest + 1, 2), fifth, 2 * fifth}
-        return sorted(n for n in sizes if n <= deepest)
+        named = (fifth, 2 * fifth)
+        every = range(1, deepest + 1)
+        return [n for n in every if n <= dense or n in named or (n - dense) % 2 == 0]
 
     def heals_fully(self, name: str) -> bool:
         """Whether model `name` is healed at all depths, for all steps."""
