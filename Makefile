@@ -35,7 +35,7 @@ RUN := $(BIN)/python -m replication --profile $(PROFILE) \
 PRUNE := $(BIN)/python -m $(if $(PLAN),replication.plan_prune $(if $(CARD),--card $(CARD)),lib.prune) $(if $(MODEL),"$(MODEL)") $(if $(OUT),"$(OUT)") \
 	$(foreach name,LAYERS GB START BY REPAIR HEAL LR RANK SEQUENCE BATCH NF4 TASKS TEXTS SOURCE DTYPE LIMIT,\
 	$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) "$($(name))"))
-LINKED := LOG.md PREREGISTERED.md data figures lib replication# what notebooks link to
+LINKED := CONTRIBUTING.md LOG.md PREREGISTERED.md data figures lib replication# what notebooks link to
 # a worker takes whole files; no worker's threads are in the other's way
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 

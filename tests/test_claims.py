@@ -347,6 +347,13 @@ def test_other_definitions_and_other_draws_may_turn_a_verdict():
     assert (drawn.direction, drawn.confidence) == ("agrees", "points this way")
 
 
+def test_tables_of_a_run_with_limit_do_not_stand_beside_full_ones():
+    healed = rows("mmlu", falls(0.4), treatment="healed", n=20).iloc[1:]
+    run = RunTables({}, {"scores": pd.concat([rows("mmlu", falls(0.4)), healed])})
+    with pytest.raises(ValueError, match=f"'unhealed' has {N} examples, 'healed' 20: .* LIMIT"):
+        checks.verdicts(run)
+
+
 def test_without_a_signal_no_transition_is_judged():
     guesses = {key: (lambda f: 0.25) for key in SCORES if key[0] == "mmlu"}
     run = a_run(scores=SCORES | guesses)

@@ -43,3 +43,12 @@ def test_no_link_leads_nowhere(file):
         target = (file.parent / address).resolve() if address else file
         assert target.exists(), link
         assert not place or place in anchors(target), link
+
+
+def test_copies_have_what_they_link_to():
+    """Those of `make lab`, and those of students."""
+    pages = [text(file) for file in PAGES if file.parent.name in ("notebooks", "exercises")]
+    linked = set(re.findall(r"\(\.\./([\w.]+)", "".join(pages))) - {"notebooks", "exercises"}
+    for page, command in {"Makefile": "LINKED :=", "exercises/TEACHING.md": "ln -sf"}.items():
+        line = (paths.ROOT / page).read_text().partition(command)[2].partition("\n")[0]
+        assert not [name for name in linked if name not in line], page

@@ -5,11 +5,15 @@ from types import SimpleNamespace
 
 import nbformat
 import pytest
+from conftest import Distances
 
+from lib.models import registry
 from replication import notebook, paths, profiles
+from replication.measure import experiments
 from replication.run.notebooks import NOTEBOOKS
 
 IMPORT = re.compile(r"^(from|import) ", re.MULTILINE)
+SHARE = re.compile(r"layers // (\d+)")  # of the layers, that a cell cuts by hand
 
 
 def test_every_notebook_is_listed():
@@ -30,6 +34,19 @@ def test_a_notebook_is_clean(number):
     assert IMPORT.search(imports)
     for source in others:
         assert not IMPORT.search(source) or source.startswith(notebook.LIVE), source
+
+
+@pytest.mark.parametrize("name", profiles.PROFILES)
+def test_every_size_that_a_cell_cuts_is_measured(name):
+    """A share of the layers, once and twice, and what is healed: of models of every depth."""
+    profile = profiles.PROFILES[name]
+    shares = SHARE.findall("".join(file.read_text() for file in paths.NOTEBOOKS.glob("*.ipynb")))
+    for model in registry.MODELS:
+        layers = registry.num_layers(model)
+        asked = experiments.unhealed(model, Distances(num_layers=layers), profile, ["c4"])
+        named = {times * (layers // int(share)) for share in shares for times in (1, 2)}
+        healed = profile.curve_sizes(layers, model)
+        assert named.union(healed) <= {request.block.size for request in asked}, model
 
 
 @pytest.mark.parametrize(

@@ -110,8 +110,16 @@ def monotone(rows: np.ndarray) -> np.ndarray:
 
 
 def curve(unpruned: pd.Series, points: pd.DataFrame) -> Curve:
-    """The curve through an unpruned score and those of the same model and task at some depths."""
+    """The curve through an unpruned score and those of the same model and task at some depths.
+
+    Raises ValueError if a run with LIMIT has left some of them: they are compared by example.
+    """
     points = points.sort_values("fraction")
+    for other in points[points.n != unpruned.n].itertuples():
+        raise ValueError(
+            f"Of {other.task}, table 'unhealed' has {unpruned.n:.0f} examples, {other.treatment!r} "
+            f"{other.n:.0f}: one is of a run with LIMIT. Measure both again without LIMIT."
+        )
     examples = [np.asarray(row, float) for row in (unpruned.examples, *points.examples)]
     weights = np.asarray(unpruned.weights, float)
     return Curve(

@@ -42,9 +42,12 @@ def unpruned(name: str, profile: Profile, tasks: Sequence[str] = TASKS, **labels
 def unhealed(
     name: str, distances, profile: Profile, tasks=TASKS, strategies=STRATEGIES
 ) -> list[Request]:
-    """Figures 2, 3, 5, 6: the unpruned model, and blocks of each strategy at every size."""
-    requests = unpruned(name, profile, tasks)
-    sizes = profile.block_sizes(distances.num_layers)
+    """Figures 2, 3, 5, 6: the unpruned model, and blocks of each strategy at every size.
+
+    Those that are healed are among them, so that each healed score has one to be compared with.
+    """
+    requests, layers = unpruned(name, profile, tasks), distances.num_layers
+    sizes = sorted({*profile.block_sizes(layers), *profile.curve_sizes(layers, name)})
     for strategy in strategies:
         for task in tasks:
             requests += cuts(name, distances, profile, [task], [strategy], sizes)

@@ -128,10 +128,16 @@ class Profile:
         return tuple(n for n in names if n in self.models) or self.models[:otherwise]
 
     def block_sizes(self, num_layers: int) -> list[int]:
-        """Numbers of layers to drop from a model of `num_layers`: 1, 2, 3, …, then every second."""
+        """Numbers of layers to drop from a model of `num_layers`: 1, 2, 3, …, then every second.
+
+        And a fifth and two of the layers, which notebooks cut by hand.
+        """
         dense = int(self.dense_fraction * num_layers)
         deepest = min(int(self.deepest_fraction * num_layers), num_layers - 1)
-        return [n for n in range(1, deepest + 1) if n <= dense or (n - dense) % 2 == 0]
+        fifth = max(1, num_layers // 5)
+        named = (fifth, 2 * fifth)
+        every = range(1, deepest + 1)
+        return [n for n in every if n <= dense or n in named or (n - dense) % 2 == 0]
 
     def heals_fully(self, name: str) -> bool:
         """Whether model `name` is healed at all depths, for all steps."""
