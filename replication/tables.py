@@ -95,7 +95,7 @@ def to_draw(table: pd.DataFrame, profile: Profile, *experiments: str) -> pd.Data
 def without_few(scores: pd.DataFrame) -> pd.DataFrame:
     """Return scores in which no accuracy on fewer than FEWEST questions has a value."""
     few = ~scores.task.isin(LOSSES) & scores.value.notna() & (scores.n < FEWEST)
-    notes = scores.n.map("only {:.0f} questions".format)
+    notes = scores.n.map("no answer: {:.0f} questions are too few".format)
     blank = {name: scores[name].mask(few) for name in ("value", "standard_error")}
     return scores.assign(**blank, status=scores.status.mask(few, notes))
 
