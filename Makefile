@@ -39,7 +39,7 @@ LINKED := LOG.md PREREGISTERED.md data figures lib replication# what notebooks l
 # a worker takes whole files; no worker's threads are in the other's way
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help assets figures figure-% fetch plan report record lab lab-copies handout explorer prune test test-all bench gpu wheels faults lint format clean
+.PHONY: help assets figures figure-% fetch plan report record lab lab-copies handout explorer prune test test-all bench gpu wheels lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -114,9 +114,6 @@ gpu: .venv/installed  ## the first thing to run on a GPU: all of it, measured ne
 
 wheels:  ## what is installed, into wheels/, for a machine without a network (make gpu WHEELS=wheels)
 	$(PYTHON) -m pip download --quiet -d wheels $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) '.[dev]' 'setuptools>=77'
-
-faults: .venv/installed-all  ## kill and cut off what a run needs; the table of what it did then
-	$(BIN)/python -m benchmarks.faults $(if $(ONLY),--only $(ONLY))
 
 lint: .venv/installed  ## ruff, as configured in pyproject.toml
 	$(BIN)/ruff check .
