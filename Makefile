@@ -9,7 +9,7 @@
 #   OFFLINE=1           of fetch: only looks
 #   TINY=1              of bench and gpu: a small model to try them with
 # Of prune: MODEL, OUT, LAYERS=6 or GB=8 (the weights then take at most that), and if you like
-#   START=22            the first layer to drop
+#   START=22            the first layer to drop; or what chooses it:
 #   BY=similarity       or damage, simple, exit, arc_easy, boolq, hellaswag, mmlu
 #   REPAIR=map  HEAL=n  repairs of the cut; with LR, RANK, SEQUENCE, BATCH of healing
 #   NF4=1               heal on packed weights, as on a small card

@@ -180,8 +180,8 @@ def prune(options: Options, out: str | Path) -> dict:
     """Write the smaller model into the folder `out`; return the record that lies there, too.
 
     Its `versions`, the whole, the cut, the mapped and the healed model: layers, parameters, GB of
-    weights, and of each task [value, standard error]. With `nf4` all are packed, and the last is
-    what was saved. What it writes `before` and `after`, and how many tokens a second. A call that
+    weights, and of each task [value, standard error], and those of the difference to the whole.
+    With `nf4` all are packed, and the last is what was saved. What it writes `before` and `after`, and how many tokens a second. A call that
     was killed goes on where it was; one that had come to its end returns its record. Raises
     ValueError, OSError or RuntimeError with one sentence; `out` is then as it was before.
     """
@@ -434,7 +434,7 @@ def _checked_size(options: Options, checkpoint, dtype: str, work: Path) -> int:
     if needed > free:
         raise OSError(f"OUT needs {needed:.3g} GB; on its disk {free:.3g} GB are free.")
     text = checkpoint.config.get_text_config(decoder=True)
-    longest = max(MAX_TOKENS, options.sequence if options.heal else 0)
+    longest = max(MAX_TOKENS, options.sequence)
     if longest > (getattr(text, "max_position_embeddings", None) or longest):
         raise ValueError(
             f"{options.model} reads at most {text.max_position_embeddings} tokens; texts here have "
