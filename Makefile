@@ -9,7 +9,7 @@
 #   OFFLINE=1           of fetch: only looks
 #   TINY=1              of gpu: a small model to try it with
 # Of prune: MODEL, OUT, LAYERS=6 or GB=8 (the weights then take at most that), and if you like
-#   START=22            the first layer to drop
+#   START=22            the first layer to drop; or what chooses it:
 #   BY=similarity       or damage, simple, exit, arc_easy, boolq, hellaswag, mmlu
 #   REPAIR=map  HEAL=n  repairs of the cut; with LR, RANK, SEQUENCE, BATCH of healing
 #   NF4=1               heal on packed weights, as on a small card
@@ -32,9 +32,16 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 RUN := $(BIN)/python -m replication --profile $(PROFILE) \
 	$(if $(ONLY),--only $(ONLY)) $(if $(MODELS),--models $(MODELS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(STEPS),--steps $(STEPS)) \
 	$(if $(DTYPE),--dtype $(DTYPE)) $(if $(ENGINE),--engine $(ENGINE))
-PRUNE := $(BIN)/python -m $(if $(PLAN),replication.plan_prune $(if $(CARD),--card $(CARD)),lib.prune) $(if $(MODEL),"$(MODEL)") $(if $(OUT),"$(OUT)") \
-	$(foreach name,LAYERS GB START BY REPAIR HEAL LR RANK SEQUENCE BATCH NF4 TASKS TEXTS SOURCE DTYPE LIMIT,\
-	$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) "$($(name))"))
+OPTIONS := LAYERS GB START BY REPAIR HEAL LR RANK SEQUENCE BATCH NF4 TASKS TEXTS SOURCE DTYPE LIMIT
+PRUNE := $(BIN)/python -m $(if $(PLAN),replication.plan_prune $(if $(CARD),--card $(CARD)),lib.prune) "$(MODEL)" "$(OUT)" \
+	$(foreach name,$(OPTIONS),$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) "$($(name))"))
+ifneq ($(filter prune,$(MAKECMDGOALS)),)# a name that is mistyped would change nothing
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
+UNKNOWN := $(filter-out MODEL OUT PLAN CARD $(OPTIONS) PYTHON CONSTRAINTS WHEELS TORCH_INDEX SYSTEM,$(GIVEN))
+$(if $(UNKNOWN),$(error `make prune` has no variable $(UNKNOWN); it has MODEL OUT PLAN CARD $(OPTIONS)))
+$(if $(MODEL),,$(error MODEL is missing: give a hub id (owner/name), a folder, a .gguf file or a name))
+$(if $(OUT)$(PLAN),,$(error OUT is missing: give the folder of the smaller checkpoint))
+endif
 LINKED := CONTRIBUTING.md LOG.md PREREGISTERED.md data figures lib replication# what notebooks link to
 # a worker takes whole files; no worker's threads are in the other's way
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder

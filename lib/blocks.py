@@ -36,7 +36,8 @@ class Block:
         if self.stop > num_layers or (self.size and self.size >= num_layers):
             raise ValueError(
                 f"Cannot drop layers {self.start} to {self.stop - 1} of a model with "
-                f"{num_layers} layers (0 to {num_layers - 1}): at least one must stay."
+                f"{num_layers} layers (0 to {num_layers - 1}): a block may not run past the end, "
+                "and at least one layer must stay."
             )
         return [l for l in range(num_layers) if not self.start <= l < self.stop]
 

@@ -11,20 +11,24 @@ import hashlib
 import importlib.util
 import json
 import math
+import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import get_args
+from unittest import mock
 
+import numpy as np
+from filelock import FileLock, Timeout
 from jinja2 import Environment, FileSystemLoader
 from safetensors import SafetensorError
 
 from lib import evaluation, storage
-from lib.blocks import UNPRUNED, Block, blocks_of
+from lib.blocks import UNPRUNED, Block
 from lib.data import sets
 from lib.evaluation import Task
 from lib.healing.recipe import Recipe
@@ -32,7 +36,7 @@ from lib.models import machine, registry
 
 TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), keep_trailing_newline=True)
 RECORD = "prune.json"  # in the folder that is written: the call, and the table
-PLACES = {"simple": "simple", "exit": "early exit"}  # strategies that measure nothing
+PLACES = {"simple": 1, "exit": 0}  # how many layers they keep after the block
 MEASURES = ("similarity", "damage")  # the least angular distance, or the least loss
 CHOOSING = ("arc_easy", "boolq", "hellaswag", "mmlu")  # or most right answers
 TEXTS = 32  # of the train split, by which a block is chosen
@@ -117,23 +121,21 @@ class Options:
         least |= {"rank": 1, "sequence": 2, "batch": 1, "limit": 2}
         for name, fewest in least.items():
             value = getattr(self, name)
-            if value is not None and value < fewest:
+            if value is not None and not fewest <= value < math.inf:
                 raise ValueError(f"{name.upper()} must be at least {fewest}, not {value}.")
-        chosen = [(self.by, (*MEASURES, *PLACES, *CHOOSING)), (self.repair, ("", "map"))]
-        chosen.append((self.source, ("wheels", "hub")))
-        chosen += [(task, TASKS) for task in self.tasks.split()]
-        for name, known in chosen:
-            if name not in known:
-                raise ValueError(
-                    f"Unknown {name!r}: choose among {', '.join(filter(None, known))}."
-                )
-        if self.dtype:
-            machine.checked(self.dtype)
+        chosen = [("BY", self.by, (*MEASURES, *PLACES, *CHOOSING))]
+        chosen += [("REPAIR", self.repair, ("", "map")), ("NF4", self.nf4, (0, 1))]
+        chosen += [("SOURCE", self.source, ("wheels", "hub"))]
+        chosen += [("DTYPE", self.dtype, (None, *machine.DTYPES))]
+        chosen += [("TASKS", task, TASKS) for task in self.tasks.split()]
+        for name, value, known in chosen:
+            if value not in known:
+                choices = ", ".join(str(choice) for choice in known if choice)
+                raise ValueError(f"{name} cannot be {value!r}: choose among {choices}.")
+        if self.start is not None and self.by != Options.by:
+            raise ValueError("START names the block and BY chooses it: give one of them.")
         if self.nf4 and not importlib.util.find_spec("bitsandbytes"):
             raise ValueError("NF4=1 needs bitsandbytes: pip install bitsandbytes, or leave it out.")
-        num_layers = registry.num_layers(self.model)
-        if self.layers and num_layers:
-            Block(self.start or 0, self.layers).kept(num_layers)
         if self.texts:
             sets.own_texts("train", self.texts)
 
@@ -178,17 +180,22 @@ def prune(options: Options, out: str | Path) -> dict:
     """Write the smaller model into the folder `out`; return the record that lies there, too.
 
     Its `versions`, the whole, the cut, the mapped and the healed model: layers, parameters, GB of
-    weights, and of each task [value, standard error]. With `nf4` all are packed, and the last is
-    what was saved. What it writes `before` and `after`, and how many tokens a second. A call that
+    weights, and of each task [value, standard error], and those of the difference to the whole.
+    With `nf4` all are packed, and the last is what was saved. What it writes `before` and `after`, and how many tokens a second. A call that
     was killed goes on where it was; one that had come to its end returns its record. Raises
     ValueError, OSError or RuntimeError with one sentence; `out` is then as it was before.
     """
-    out = Path(out)
-    source = registry.resolve(options.model)
+    out, source = Path(out), registry.resolve(options.model)
     if source.kind == "folder" and out.resolve().is_relative_to(source.location):
         raise ValueError(f"{out} lies in the folder of MODEL: choose another OUT.")
     if out.exists():
         return _made_before(_call(options, source), out)
+    with _alone(out) as work:
+        return _pruned(options, out, work)
+
+
+def _pruned(options: Options, out: Path, work: Path) -> dict:
+    """Write the smaller model into `out`, step by step, and what each step gives into `work`."""
     import torch
     from safetensors.torch import load_file
 
@@ -206,9 +213,8 @@ def prune(options: Options, out: str | Path) -> dict:
 
     checkpoint = files.open_checkpoint(options.model, files.CONFIGURATION)
     layers.check(checkpoint.config)
-    dtype = options.dtype or str(checkpoint.config.dtype or "float32").removeprefix("torch.")
-    size = _checked_size(options, checkpoint, dtype, out)
-    work, call = Path(f"{out}.work"), _call(options, checkpoint.source)
+    dtype = options.dtype or checkpoint.dtype
+    size = _checked_size(options, checkpoint, dtype, work)
     unhealed = replace(options, heal=0, lr=None, rank=None, sequence=MAX_TOKENS, batch=4)
     cut_call = _call(unhealed, checkpoint.source)  # its work is of any healing
     if (work / "call.json").exists() and _step(work, "call", str) != cut_call:
@@ -224,30 +230,36 @@ def prune(options: Options, out: str | Path) -> dict:
         _cast(model, torch.float32)
 
     def scores(*blocks: Block) -> list[dict]:
-        """Of the model, then of each block, the value and standard error of each task."""
+        """Of the model, then of each block: of each task the examples' scores, and weights."""
         table = sweep(model, tokenizer, blocks, tasks)
         return [
-            {row.task: (row.value, row.standard_error) for row in rows.itertuples()}
+            {row.task: [row.examples, row.weights] for row in rows.itertuples()}
             for _, rows in table.groupby("block_size")
         ]
 
     def add(version: str, scores: dict) -> None:
         parameters = model.num_parameters()
         row = {"version": version, "layers": len(decoder_layers(model)), "parameters": parameters}
-        row |= {"gb": parameters * saved.itemsize / 1e9, "scores": scores}
+        row |= {"gb": parameters * saved.itemsize / 1e9, **_compared(scores, whole)}
         record["versions"].append(row)
 
     choice = _step(work, "choice", lambda: _choice(options, model, tokenizer, size))
     block = Block(choice["start"], size)
-    whole, cut = _step(work, "scores", lambda: scores(block))
-    record = {"call": call, "label": registry.label(options.model), "dtype": dtype}
-    record |= {"source": asdict(checkpoint.source), "block": asdict(block), "choice": choice}
-    record["computed"] = str(model.dtype).removeprefix("torch.")
-    record["texts_digest"] = sets.own_digest(options.texts) if options.texts else None
-    record |= {"alike": layers.are_alike(decoder_layers(model)), "versions": []}
-    record["chance"] = {task.name: task.chance(model.config.vocab_size) for task in tasks}
+    whole, cut = _step(work, "scored", lambda: scores(block))
+    base, known = registry.hub_id(options.model), registry.known(options.model)
+    record = {  # with no path of this machine: it may be published
+        "call": _public(_call(options, checkpoint.source)),
+        "licence": getattr(known, "licence", None),
+        "source": asdict(replace(checkpoint.source, location=base)),
+        "block": asdict(block),
+        "choice": choice,
+        "dtype": dtype,
+        "computed": str(model.dtype).removeprefix("torch."),
+        "texts_digest": sets.own_digest(options.texts) if options.texts else None,
+        "versions": [],
+    }
     add("whole", whole)
-    record["before"] = _step(work, "texts before", lambda: _written(model, tokenizer))
+    record["before"] = _step(work, "written before", lambda: _written(model, tokenizer))
     recipe = options.recipe(model.num_parameters())
     map_file = work / "map.safetensors"
     if options.repair:
@@ -278,48 +290,70 @@ def prune(options: Options, out: str | Path) -> dict:
                 linear.attach(model, block, change)
             else:
                 linear.fold(model, block, change, saved)
-            add("mapped", *_step(work, "mapped", scores))
+            add("mapped", *_step(work, "scored mapped", scores))
         if options.heal:
             healed = heal(model, tokenizer, recipe, place / "healing")
             if healed.status != "ok":
                 raise RuntimeError(_ended(healed.status, work))
             with lora.load_lora(model, healed.adapter):
-                (attached,) = _step(place, "adapter", scores)
-                if attached["c4"][0] > DIVERGED * record["versions"][-1]["scores"]["c4"][0]:
-                    raise RuntimeError(_ended("diverged", work))
-                add(ATTACHED, attached)
+                attached = _step(place, "scored with adapter", scores)
+            add(ATTACHED, *attached)
+            before, after = (row["scores"]["c4"][0] for row in record["versions"][-2:])
+            if after > DIVERGED * before:
+                raise RuntimeError(_ended("diverged", work))
             record["minutes"], adapter = healed.seconds / 60, healed.adapter
-        if not options.nf4:
-            if adapter:
-                record["rounding"] = lora.merge(model, adapter, saved)
-                add("healed", *_step(place, "merged", scores))
-            record["after"] = _step(place, "texts after", lambda: _written(model, tokenizer))
-            _cast(model, saved)
-            shutil.rmtree(weights, ignore_errors=True)
-            save_pruned(model, tokenizer, UNPRUNED, weights)
-    if options.nf4:
-        model = None  # the packed weights go before the original ones are read
-        loading.release()
-        record["rounding"] = _step(place, "rounding", repair_original)
-        model, tokenizer = load(weights)
-        if computed == "float32":
-            _cast(model, torch.float32)
-        add("healed" if adapter else "saved", *_step(place, "merged", scores))
-        record["after"] = _step(place, "texts after", lambda: _written(model, tokenizer))
+    model = None  # it goes before the original weights are read
+    loading.release()
+    record["rounding"] = _step(weights, "rounding", repair_original)  # they may have gone to OUT
+    model, tokenizer = load(weights)
+    if computed == "float32":
+        _cast(model, torch.float32)
+    if adapter or options.nf4:
+        add("healed" if adapter else "saved", *_step(place, "scored merged", scores))
+    record["after"] = _step(place, "written after", lambda: _written(model, tokenizer))
     card = TEMPLATES.get_template("card.md.j2").render(
         record, options=options, recipe=recipe, rates=RATES, prompts=PROMPTS
     )
     (weights / "README.md").write_text(card, encoding="utf-8")
     (weights / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
-    _draw(record, weights / "card.png")
     weights.rename(out)
     return record
 
 
+@contextmanager
+def _alone(out: Path) -> Iterator[Path]:
+    """Make the folder of the work, and keep any other call out of it; nothing is left of it empty.
+
+    Raises OSError in one sentence, also where nothing can be written.
+    """
+    work = Path(f"{out}.work")
+    lock = FileLock(work / "lock", timeout=0)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise OSError(f"Another call writes OUT={out}: wait for it, or choose another.") from error
+    except OSError as error:
+        raise OSError(f"OUT={out} cannot be written ({error.strerror}).") from error
+    try:
+        yield work
+    finally:
+        if not (work / "call.json").exists():
+            shutil.rmtree(work)
+        lock.release()
+
+
+def _public(call: str) -> str:
+    """Return what a call is known by where its paths may not be read."""
+    return hashlib.sha256(call.encode()).hexdigest()
+
+
 def _ended(status: str, work: Path) -> str:
     """Return a sentence on a healing that did not end well."""
-    remedy = "a lower LR" if status == "diverged" else "a smaller SEQUENCE"
-    return f"The healing ended as {status}: choose {remedy}; {work} keeps what came before it."
+    return (
+        f"The healing ended as {status}: choose a lower LR (after oom a smaller SEQUENCE); {work} "
+        "keeps what came before it."
+    )
 
 
 def _cast(model, dtype) -> None:
@@ -333,24 +367,6 @@ def table(record: dict) -> str:
     return TEMPLATES.get_template("table.md.j2").render(record)
 
 
-def _draw(record: dict, file: Path) -> None:
-    """Draw the scores of each version, a panel a task, with bars of one standard error."""
-    from matplotlib.figure import Figure
-
-    rows = [row for row in record["versions"] if row["version"] != ATTACHED]
-    versions, tasks = [row["version"] for row in rows], rows[0]["scores"]
-    figure = Figure(figsize=(1 + 3 * len(tasks), 3), layout="constrained")
-    figure.suptitle(record["label"])
-    for axis, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
-        values, errors = zip(*(row["scores"][task] for row in rows), strict=True)
-        axis.errorbar(versions, values, errors, marker="o", capsize=3)
-        axis.set_title("loss (nats a token)" if task == "c4" else f"{task} (accuracy)")
-        if task != "c4":
-            axis.axhline(record["chance"][task], ls=":", color="gray", label="guessing")
-            axis.legend()
-    figure.savefig(file, dpi=150)
-
-
 def _call(options: Options, source: registry.Source) -> str:
     """Return what a call is known by: its options, the very weights, and the very texts."""
     texts = f" on {sets.own_digest(options.texts)}" if options.texts else ""
@@ -361,7 +377,7 @@ def _made_before(call: str, out: Path) -> dict:
     """Return the record in `out`. Raises FileExistsError if another call wrote it."""
     file = out / RECORD
     record = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    if record.get("call") != call:
+    if record.get("call") != _public(call):
         raise FileExistsError(f"{out} exists and is not of this call: choose another OUT.")
     return record
 
@@ -371,7 +387,7 @@ def _step(folder: Path, name: str, compute: Callable[[], object]):
     file = folder / f"{name}.json"
     if not file.exists():
         start = time.monotonic()
-        storage.atomic_write(file, json.dumps(compute()).encode())
+        storage.atomic_write(file, json.dumps(compute(), default=list).encode())
         print(f"{name}: {(time.monotonic() - start) / 60:.1f} minutes", flush=True)
     return json.loads(file.read_text(encoding="utf-8"))
 
@@ -386,19 +402,19 @@ def size_of(options: Options, parameters, gb_of_number: float) -> int:
         gb = parameters.size() * gb_of_number
         smallest = min(parameters.layers) * gb_of_number
         size = math.ceil((gb - options.gb) / smallest)
-        if size <= 0:
-            raise ValueError(f"It takes {gb:.3g} GB already, and GB={options.gb:g} is not less.")
-        if size >= num_layers:
+        if not 0 < size < num_layers:
             raise ValueError(
                 f"The weights take {gb:.3g} GB, and each of {num_layers} layers {smallest:.3g} of "
-                f"them: dropping layers cannot make that {options.gb:g}."
+                f"them: dropping layers cannot make that GB={options.gb:g}."
             )
     Block(options.start or 0, size).kept(num_layers)
     return size
 
 
-def _checked_size(options: Options, checkpoint, dtype: str, out: Path) -> int:
-    """Return how many layers to drop. Raises as `size_of`, and OSError for a full disk.
+def _checked_size(options: Options, checkpoint, dtype: str, work: Path) -> int:
+    """Return how many layers to drop.
+
+    Raises as `size_of`, OSError for a full disk, ValueError for a context that is too short.
 
     Needs the configuration of the checkpoint only; its weights may be still on the hub.
     """
@@ -414,14 +430,30 @@ def _checked_size(options: Options, checkpoint, dtype: str, out: Path) -> int:
     if options.heal:
         rank = options.recipe(parameters.size()).rank
         needed += COPIES * 4 * lora.parameters(whole, rank, first=size) / 1e9
-    place = next(folder for folder in out.absolute().parents if folder.exists())
-    free = shutil.disk_usage(place).free / 1e9
+    free = shutil.disk_usage(work).free / 1e9
     if needed > free:
-        raise OSError(f"{out} needs {needed:.3g} GB; on its disk {free:.3g} GB are free.")
+        raise OSError(f"OUT needs {needed:.3g} GB; on its disk {free:.3g} GB are free.")
+    text = checkpoint.config.get_text_config(decoder=True)
+    longest = max(MAX_TOKENS, options.sequence)
+    if longest > (getattr(text, "max_position_embeddings", None) or longest):
+        raise ValueError(
+            f"{options.model} reads at most {text.max_position_embeddings} tokens; texts here have "
+            f"up to {MAX_TOKENS}, and SEQUENCE is {options.sequence}."
+        )
     return size
 
 
 # ---- the steps -----------------------------------------------------------------------------
+
+
+def _compared(scored: dict, whole: dict) -> dict:
+    """Return the mean of each task and its error, and those of the differences to `whole`."""
+    means = {"scores": {}, "to_whole": {}}
+    for task, pair in scored.items():
+        values, weights = np.array(pair)
+        means["scores"][task] = evaluation.weighted_mean(values, weights)
+        means["to_whole"][task] = evaluation.weighted_mean(values - whole[task][0], weights)
+    return means
 
 
 def _choice(options: Options, model, tokenizer, size: int) -> dict:
@@ -439,8 +471,7 @@ def _choice(options: Options, model, tokenizer, size: int) -> dict:
     if options.start is not None:
         return {"start": options.start}
     if options.by in PLACES:
-        (block,) = blocks_of(PLACES[options.by], SimpleNamespace(num_layers=num_layers), [size])
-        return {"start": block.start}
+        return {"start": num_layers - size - PLACES[options.by]}
     if options.by == "similarity":
         texts = sets.c4("train", options.texts or options.source, min(TEXTS, options.limit))
         batches = calibration_batches(texts, tokenizer, MAX_TOKENS, batch_tokens=2048)
@@ -476,23 +507,36 @@ def _fitted_map(options: Options, model, tokenizer, block: Block, file: Path) ->
 def _written(model, tokenizer) -> dict:
     """Return the text after each of PROMPTS, the likeliest token each time, and tokens a second.
 
-    One prompt at a time: padding would stay in the tokenizer, and be saved with it.
+    Whatever the model's generation_config says, of penalties say. One prompt at a time: padding
+    would stay in the tokenizer, and be saved with it.
     """
+    from transformers import GenerationConfig
+
+    plain = GenerationConfig(max_new_tokens=WRITTEN)
     texts, start = [], time.monotonic()
     for prompt in PROMPTS:
         inputs = tokenizer(prompt, return_tensors="pt").input_ids.to(model.device)
-        count = {"min_new_tokens": WRITTEN, "max_new_tokens": WRITTEN}
-        written = model.generate(
-            inputs, attention_mask=inputs.new_ones(inputs.shape), do_sample=False, **count
-        )
+        with mock.patch.object(model, "generation_config", plain):
+            written = model.generate(inputs, attention_mask=inputs.new_ones(inputs.shape))
         texts.append(tokenizer.decode(written[0, inputs.shape[1] :], skip_special_tokens=True))
     speed = len(PROMPTS) * WRITTEN / (time.monotonic() - start)
     return {"texts": texts, "speed": speed}
 
 
+class _Parser(argparse.ArgumentParser):
+    """It says in one sentence what is wrong, and names the variable."""
+
+    def error(self, message: str):
+        wrong = re.fullmatch(r"argument --(\w+): invalid (\w+) value: (.*)", message)
+        if wrong:
+            kind = {"int": "a whole number", "float": "a number"}[wrong[2]]
+            message = f"{wrong[1].upper()} must be {kind}, not {wrong[3]}"
+        raise ValueError(f"{message}.")
+
+
 def arguments() -> argparse.ArgumentParser:
     """Return the parser of a command: its arguments are `out` and the fields of `Options`."""
-    parser = argparse.ArgumentParser(description=__doc__, usage=USAGE)
+    parser = _Parser(description=__doc__, usage=USAGE)
     parser.add_argument("model", help="a hub id (owner/name), a folder, a .gguf file or a name")
     parser.add_argument("out", help="the folder of the smaller checkpoint")
     for field in fields(Options)[1:]:
@@ -503,9 +547,9 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    given = vars(arguments().parse_args(argv))
-    out = Path(given.pop("out")).expanduser()
     try:
+        given = vars(arguments().parse_args(argv))
+        out = Path(given.pop("out")).expanduser()
         record = prune(Options(**given), out)
     except (ValueError, OSError, RuntimeError, SafetensorError) as error:
         print(error, file=sys.stderr)

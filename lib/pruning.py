@@ -5,13 +5,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 
 from lib import storage
 from lib.blocks import UNPRUNED, Block, similarity_block, simple_block
-from lib.models import loading
+from lib.models import files, loading
 from lib.models.decoder import decoder_layers
 from lib.models.layers import only_layers
+from lib.models.registry import ModelError
 
 __all__ = ["UNPRUNED", "Block", "dropped", "save_pruned", "similarity_block", "simple_block"]
 
@@ -42,9 +42,11 @@ def save_pruned(model, tokenizer, block: Block, folder: str | Path) -> Path:
         with storage.atomic_folder(folder) as part:
             with dropped(model, block):
                 model.save_pretrained(part)
-                tokenizer.save_pretrained(part)
+                files.save_tokenizer(tokenizer, part)
                 _check_saved(model, block, part)
-    except (OSError, SafetensorError) as error:
+    except (RuntimeError, ModelError):
+        raise
+    except Exception as error:  # of safetensors and tokenizers, each its own
         raise OSError(f"{folder} could not be written: {error}") from error
     return folder
 

@@ -86,9 +86,16 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     shutil.rmtree(part, ignore_errors=True)  # what an interrupted call may have left
     try:
         yield part
+        _share(part)
         os.replace(part, target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _share(folder: Path) -> None:
+    """Let whoever may read a folder read its files: safetensors writes them with mode 0600."""
+    for file in filter(Path.is_file, folder.rglob("*")):
+        file.chmod(folder.stat().st_mode & 0o666)
 
 
 def set_aside(file: Path) -> Path:
@@ -102,6 +109,7 @@ def set_aside(file: Path) -> Path:
 
 def seal(folder: Path) -> None:
     """Declare a folder complete: the digests of all its files, written last."""
+    _share(folder)
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != SEAL)
     digests = {p.relative_to(folder).as_posix(): digest(p) for p in files}
     atomic_write(folder / SEAL, json.dumps(digests).encode())

@@ -14,15 +14,30 @@ from replication import plan
 from replication.plan import Card, Loaded, Work
 
 
-def works(options: Options, card: Card) -> list[Work]:
-    """Return the work of each step. Raises ValueError for a model that cannot be counted."""
-    counts = plan.counted(options.model)
-    if counts is None:
-        raise ValueError(f"The configuration of {options.model} is not known here: load it once.")
+def counted(name: str):
+    """Return the counts of a model. Of one on the hub, the configuration is downloaded.
+
+    Raises ValueError for a model that cannot be had, or not be pruned.
+    """
+    from lib import counting
+    from lib.models import files, layers
+
+    if counts := plan.counted(name):
+        return counts
+    config = files.open_checkpoint(name, files.CONFIGURATION).config
+    layers.check(config)
+    return counting.counted(config)
+
+
+def works(options: Options, card: Card) -> tuple[str, list[Work]]:
+    """Return what is dropped, as a sentence, and the work of each step."""
+    counts = counted(options.model)
     quantization = "nf4" if options.nf4 else None
     model, layers = Loaded(counts, quantization, card), len(counts.parameters.layers)
-    size = prune.size_of(options, counts.parameters, card.element / 1e9)
+    gb_of_number = card.element / 1e9
+    size = prune.size_of(options, counts.parameters, gb_of_number)
     blocks, left = range(layers - size + 1), layers - size
+    gb = counts.parameters.size(left) * gb_of_number
     after = fmean(layers - size - start for start in blocks)  # layers after a block, on average
 
     def read(kind: str, runs: Sequence[float], **counted) -> Work:
@@ -49,30 +64,29 @@ def works(options: Options, card: Card) -> list[Work]:
         steps.append(read("map", runs, sequences=prune.FITTED, max_tokens=prune.MAX_TOKENS))
     if options.heal:
         steps.append(model.healing(left, options.recipe(counts.parameters.size())))
-    return steps
+    return f"Drops {size} of {layers} layers; the weights then take {gb:.3g} GB.", steps
 
 
 def table(options: Options, card: Card) -> str:
-    """Return the minutes of each step, and the memory, as text."""
-    steps = works(options, card)
+    """Return what is dropped, the minutes of each step, and the memory of a GPU, as text."""
+    drops, steps = works(options, card)
     minutes = {}
     for work in steps:
         minutes[work.kind] = minutes.get(work.kind, 0) + card.seconds(work) / 60
-    lines = [f"{kind}: {value:.1f} minutes" for kind, value in minutes.items()]
-    memory = max(work.memory for work in steps) / 1e9
-    lines.append(
-        f"In all {sum(minutes.values()):.1f} minutes and {memory:.1f} GB on {card.name}, "
-        f"which has {card.memory:g} GB."
-    )
+    lines = [drops, *(f"{kind}: {value:.1f} minutes" for kind, value in minutes.items())]
+    lines.append(f"In all {sum(minutes.values()):.1f} minutes on {card.name}, without loading.")
+    if card.name != "cpu":  # a CPU reads and keeps more at a time than is counted
+        memory = max(work.memory for work in steps) / 1e9
+        lines.append(f"It takes {memory:.1f} GB of {card.memory:g} GB.")
     return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = prune.arguments()
     parser.add_argument("--card", help=f"{', '.join(plan.cards())}; default: at hand")
-    given = vars(parser.parse_args(argv))
-    name, _ = given.pop("card"), given.pop("out")
     try:
+        given = vars(parser.parse_args(argv))
+        name, _ = given.pop("card"), given.pop("out")
         options = Options(**given)
         print(table(options, plan.get_card(name, options.dtype)))
     except (ValueError, OSError) as error:

@@ -55,7 +55,7 @@ SIZE = {
     "eos_token_id": 2,
 }
 EXPERT_SIZES = {"moe_intermediate_size": 16, "num_experts_per_tok": 2}
-GROUPED = SIZE | {"num_key_value_heads": 2, "max_position_embeddings": 128}
+GROUPED = SIZE | {"num_key_value_heads": 2, "max_position_embeddings": 512}
 ARCHITECTURES = {
     "llama": lambda: transformers.LlamaConfig(**GROUPED),
     "mistral": lambda: transformers.MistralConfig(**GROUPED, sliding_window=WINDOW),
@@ -87,6 +87,7 @@ ARCHITECTURES = {
     "bloom": lambda: transformers.BloomConfig(
         vocab_size=VOCAB, n_layer=LAYERS, hidden_size=32, n_head=4
     ),
+    "falcon": lambda: transformers.FalconConfig(**SIZE),
     # mixtures of experts, and hybrids of attention with convolution or a state space
     "qwen3_moe": lambda: transformers.Qwen3MoeConfig(
         **GROUPED | EXPERT_SIZES,

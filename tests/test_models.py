@@ -42,6 +42,7 @@ def test_a_hub_model_is_known_by_its_commit(tmp_path, monkeypatch):
         (folder / "refs" / "main").write_text(commits[place])
         assert loading.weights_identity(HUB, None, "float32")["revision"] == commits[place]
         model, _ = loading.load_cached(HUB, None, "float32")
+        assert registry.hub_id(HUB) == HUB and registry.hub_id(str(folder)) is None
         assert torch.equal(model.lm_head.weight, llama(place).lm_head.weight)
 
 

@@ -176,6 +176,9 @@ def test_a_checkpoint_is_repaired_in_the_files_it_came_from(small, tmp_path, mon
     packed = loading.load(str(out), quantization="nf4", dtype="bfloat16")
     score = sweep(*packed, [], call.scored()).value[0]
     assert record["versions"][-1]["scores"]["c4"][0] == pytest.approx(score)
+    del packed
+    out.rename(tmp_path / "moved")
+    assert prune.prune(call, out)["versions"] == record["versions"]
 
 
 def is_packed(model) -> bool:

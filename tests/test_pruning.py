@@ -61,3 +61,15 @@ def test_a_checkpoint_that_is_not_the_model_is_not_saved(llama, tokenizer, tmp_p
     with pytest.raises(RuntimeError, match="computes otherwise"):
         save_pruned(llama, tokenizer, Block(1, 3), tmp_path / "pruned")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_one_sentence(llama, tokenizer, tmp_path, monkeypatch):
+    """Also where a tokenizer's own code, which knows no OSError, is the first to meet it."""
+
+    def full(folder):
+        raise Exception("No space left on device (os error 28)")
+
+    monkeypatch.setattr(tokenizer, "save_pretrained", full, raising=False)
+    with pytest.raises(OSError, match="could not be written: No space left"):
+        save_pruned(llama, tokenizer, Block(1, 3), tmp_path / "pruned")
+    assert list(tmp_path.iterdir()) == []

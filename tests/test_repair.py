@@ -9,7 +9,7 @@ from conftest import Characters, Distances, score, tiny
 from lib import evaluation
 from lib.blocks import Block
 from lib.healing import linear
-from lib.healing.linear import STREAM
+from lib.healing.linear import FFN, STREAM
 from lib.models.decoder import decoder_layers
 from lib.pruning import dropped
 from lib.sweep import sweep
@@ -100,22 +100,30 @@ def calibration(texts: slice = slice(None), padding: int = 0) -> dict:
     }
 
 
-def test_every_fourth_text_is_held_out_however_texts_are_batched(llama):
-    """Texts 0 and 4 of 8 and no other, by the states of the model itself; padding is no token."""
+@pytest.mark.parametrize("name", ["llama", "falcon"])
+def test_every_fourth_text_is_held_out_however_texts_are_batched(name):
+    """Texts 0 and 4 of 8 and no other, by the states of the model itself; padding is no token.
+
+    Falcon adds attention, in place, to what its FFN gives.
+    """
+    model, added = tiny(name), []
+    module = linear.projection(model, BLOCK.start - 1)
+    hook = module.register_forward_hook(lambda m, args, output: added.append(output.clone()))
     with torch.inference_mode():
         rows = calibration()["input_ids"]
-        states = llama(rows.to(llama.device), output_hidden_states=True).hidden_states
+        states = model(rows.to(model.device), output_hidden_states=True).hidden_states
+    hook.remove()
     before, after = states[BLOCK.start], states[BLOCK.stop]
     batches = [calibration(slice(first, first + 3), padding=4) for first in (0, 3, 6)]
-    parts = linear._gathered(llama, [BLOCK], [STREAM], batches)
+    parts = linear._gathered(model, [BLOCK], [STREAM, FFN], batches)
     for part, texts in zip(parts, ([1, 2, 3, 5, 6, 7], [0, 4]), strict=True):
-        x = before[texts].flatten(0, 1)
-        y = after[texts].flatten(0, 1)
-        expected = linear.moments(x, y, x)
-        gathered = part[BLOCK, STREAM]
-        torch.testing.assert_close(gathered.inputs, expected.inputs, atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(gathered.both, expected.both, atol=1e-4, rtol=1e-4)
-        assert gathered.change == pytest.approx(expected.change, rel=1e-4)
+        x, y = before[texts].flatten(0, 1), after[texts].flatten(0, 1)
+        for kind, z in {STREAM: before, FFN: added[0]}.items():
+            expected = linear.moments(x, y, z[texts].flatten(0, 1))
+            gathered = part[BLOCK, kind]
+            torch.testing.assert_close(gathered.inputs, expected.inputs, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(gathered.both, expected.both, atol=1e-4, rtol=1e-4)
+            assert gathered.change == pytest.approx(expected.change, rel=1e-4)
 
 
 def test_the_sweep_reads_a_full_map(llama):

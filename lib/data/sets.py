@@ -137,14 +137,19 @@ def own_texts(split: str, source: str) -> list[str]:
     file, column = _own(source)
     kind = FORMATS.get(file.suffix)
     if not kind or not file.is_file():
-        raise DataError(f"There is no file {file} of texts in {', '.join(FORMATS)}.")
+        raise DataError(f"TEXTS={source}: there is no file of texts in {', '.join(FORMATS)}.")
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # the sentence below says it
     try:
         rows = datasets.load_dataset(kind, data_files=str(file), split="train")[column]
-    except (KeyError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise DataError(f"{file} has no texts in a column {column!r}: {_reason(error)}") from error
+    except Exception as error:  # whatever its reader stumbles over
+        reason = _reason(error.__cause__ or error)
+        raise DataError(f"TEXTS={source} has no texts in a column {column!r}: {reason}") from error
     texts = list(dict.fromkeys(row for row in rows if isinstance(row, str) and row.strip()))
     if len(texts) < FEWEST:
-        raise DataError(f"{file} has {len(texts)} different texts; at least {FEWEST} are needed.")
+        raise DataError(
+            f"TEXTS={source} has {len(texts)} different texts; at least {FEWEST} are needed."
+        )
     random.Random(0).shuffle(texts)
     is_judging = split == "validation"
     return [text for place, text in enumerate(texts) if (place % HELD_OUT == 0) == is_judging]
@@ -259,7 +264,8 @@ def _hub(name: str, split: str) -> datasets.Dataset:
 def _not_loaded(repository: str, error: Exception) -> DataError:
     return DataError(
         f"Could not load {repository} ({_reason(error)}): check the network, HF_HUB_OFFLINE and "
-        "DEEPER_LAYERS_MIRROR, or choose a profile that needs no hub (quick, overnight)."
+        "DEEPER_LAYERS_MIRROR, or choose what needs no hub (SOURCE=wheels; PROFILE=quick, "
+        "overnight)."
     )
 
 

@@ -111,7 +111,7 @@ def reading_ffn(model, blocks: Iterable[Block]) -> Iterator[None]:
                 continue
 
             def note(module, args, output, block=block):
-                block.added[:] = [output]
+                block.added[:] = [output.clone()]  # Falcon adds to it in place
 
             module = projection(model, block.start - 1)
             hooks.enter_context(module.register_forward_hook(note))
@@ -200,7 +200,7 @@ def _gathered(
             with suppress(ValueError):
 
                 def note(module, args, output, start=start):
-                    states[start, FFN] = output
+                    states[start, FFN] = output.clone()  # as above
 
                 hooks.enter_context(projection(model, start - 1).register_forward_hook(note))
         hooks.enter_context(only_layers(model, range(max(depths))))

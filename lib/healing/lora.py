@@ -136,10 +136,8 @@ def _numbers(model) -> list[int]:
 
 
 @torch.no_grad()
-def merge(model, adapter: str | Path, dtype: torch.dtype | None = None) -> float:
+def merge(model, adapter: str | Path) -> float:
     """Add an adapter to the model's weights for good: in fp32, then rounded once.
-
-    dtype: that they are rounded to, by default that of the weights, in which they are kept.
 
     Returns what the rounding changes as a share of the update, |error| / |update|: bf16 loses most
     of the update of a short healing. Raises ValueError for weights packed in 4 bits.
@@ -156,7 +154,7 @@ def merge(model, adapter: str | Path, dtype: torch.dtype | None = None) -> float
         for layer, weight in zip(layers, weights, strict=True):
             update = layer.get_delta_weight("default")
             merged = weight.float() + update
-            weight.copy_(merged.to(dtype or weight.dtype))
+            weight.copy_(merged)
             error += float((weight - merged).square().sum())
             size += float(update.square().sum())
     return (error / size) ** 0.5 if size else 0.0

@@ -3,12 +3,14 @@
 A name is resolved once, by `open_checkpoint`; the `Checkpoint` is handed on.
 """
 
+import copy
 import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import mode
 
 import huggingface_hub
 import torch
@@ -25,6 +27,7 @@ from lib.models.registry import MODELS, GatedError, ModelError, Source, resolve,
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 CHECKPOINT_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
+FORMATS = {"BF16": "bfloat16", "F16": "float16"}  # of a tensor in safetensors; any other: float32
 CONFIGURATION = ["config.json"]
 EMBEDDED = "smollm2-135m"  # its tokenizer is also that of the model with random weights
 
@@ -41,6 +44,17 @@ class Checkpoint:
     @property
     def num_layers(self) -> int:
         return self.config.get_text_config(decoder=True).num_hidden_layers
+
+    @property
+    def dtype(self) -> str:
+        """The format of the weights: by the configuration, else that of most tensors.
+
+        They are downloaded then.
+        """
+        if self.config.dtype:
+            return str(self.config.dtype).removeprefix("torch.")
+        tensors = lazy_state_dict(local_folder(self.source)).values()
+        return FORMATS.get(mode(tensor.get_dtype() for tensor in tensors), "float32")
 
     def tensors(self) -> dict:
         """Return name -> tensor; indexing a tensor reads it."""
@@ -109,8 +123,16 @@ def _tokenizer_in(folder: Path | None):
             f"{folder} has no tokenizer that transformers {transformers.__version__} can read."
         ) from error
     if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.pad_token, tokenizer.lent_pad = tokenizer.eos_token, True
     return tokenizer
+
+
+def save_tokenizer(tokenizer, folder: Path) -> None:
+    """Save a tokenizer as it was read: without a pad token that was lent to it."""
+    own = copy.deepcopy(tokenizer)
+    if getattr(own, "lent_pad", False):
+        own.pad_token = None
+    own.save_pretrained(folder)
 
 
 def local_folder(source: Source, patterns: Sequence[str] = CHECKPOINT_FILES) -> Path | None:

@@ -223,11 +223,6 @@ def _order(model) -> list[int]:
     return order
 
 
-def are_alike(layers: nn.ModuleList) -> bool:
-    """Return whether all layers have the same shapes and settings."""
-    return all(_described(layer) == _described(layers[0]) for layer in layers)
-
-
 def _described(layer: nn.Module) -> list:
     """Return shapes and settings of a layer and all in it, but for its own number."""
     shapes = [(name, parameter.shape) for name, parameter in layer.named_parameters()]
@@ -246,8 +241,13 @@ def outside(model) -> dict[str, nn.Parameter]:
 
 
 def meta_model(config):
-    """Return the model of a configuration without any weights."""
+    """Return the model of a configuration without any weights.
+
+    It reads ids that have no values, so it does not look for padding among them, as GPT-2 does.
+    """
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ModelError(f"{config.model_type} is no decoder-only language model.")
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(config)
+    model.base_model.warn_if_padding_and_no_attention_mask = lambda *ids_and_mask: None
+    return model

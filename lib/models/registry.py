@@ -38,6 +38,7 @@ class Model:
     family: str  # models of a family share a panel
     source: str  # an asset, "random", or a hub id
     revision: str  # pinned commit of a hub id; main: not pinned, the newest is taken
+    licence: str
     config: dict  # the entries of its config.json that say how large it is
     healing: dict  # what the recipe of the paper's models has of its own (its appendix, section 3)
 
@@ -50,11 +51,15 @@ def _model(row: dict[str, str]) -> Model:
         own = {"max_tokens": int(row["heal_tokens"]), "rank": int(row["heal_rank"])}
         own["learning_rate"] = float(row["heal_learning_rate"])
     revision = row["revision"] or "main"
-    return Model(row["label"], row["family"], row["source"], revision, config, own)
+    return Model(row["label"], row["family"], row["source"], revision, row["licence"], config, own)
 
 
 MODELS = {row["name"]: _model(row) for row in storage.rows(TABLE)}
 SHORT_NAMES = {model.source: name for name, model in MODELS.items() if "/" in model.source}
+
+
+_PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # so that no name leads out of a folder
+HUB_ID = re.compile(f"{_PART}/{_PART}")
 
 
 class ModelError(ValueError):
@@ -115,8 +120,7 @@ def resolve(name: str) -> Source:
         status = local.stat()
         digest = _digest(local, status.st_size, status.st_mtime_ns)
         return Source("gguf", str(local.resolve()), digest)
-    part = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # so that no name leads out of a folder
-    if re.fullmatch(f"{part}/{part}", name) and not name.endswith(".gguf"):
+    if HUB_ID.fullmatch(name) and not name.endswith(".gguf"):
         return _hub(name, "main")
     raise ModelError(
         f"Unknown model {name!r}: give one of {', '.join(MODELS)}, a hub id (owner/name), "
@@ -157,6 +161,12 @@ def _folder(local: Path, is_copy: bool = False) -> Source:
 def known(name: str) -> Model | None:
     """Return the row of a model, by its short name or its hub id; None if there is none."""
     return MODELS.get(canonical(name))
+
+
+def hub_id(name: str) -> str | None:
+    """Return the hub id (owner/name) of a model; None for one that is not on the hub."""
+    source = getattr(known(name), "source", canonical(name))
+    return source if HUB_ID.fullmatch(source) else None
 
 
 def num_layers(name: str) -> int | None:
