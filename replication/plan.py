@@ -8,7 +8,6 @@ where it counts.
 """
 
 import json
-import random
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -96,12 +95,8 @@ class Reading(NamedTuple):
 
 
 def lengths(max_tokens: int, packed: bool = False) -> list[int]:
-    """Return the tokens of C4 documents, truncated, or joined and cut into full sequences.
-
-    In any order, as a healing reads them: they are stored sorted, and neighbours share a row.
-    """
-    documents = random.Random(0).sample(TOKENS["c4"], len(TOKENS["c4"]))
-    return [max_tokens if packed else min(length, max_tokens) for length in documents]
+    """Return the tokens of C4 documents, truncated, or joined and cut into full sequences."""
+    return [max_tokens if packed else min(length, max_tokens) for length in TOKENS["c4"]]
 
 
 def reading(params: dict) -> Reading:
