@@ -84,7 +84,7 @@ plan: .venv/installed  ## what a run would take, and how it fits (PROFILE=paper,
 report: .venv/installed  ## figures, notebooks and numbers as web pages: papermill_runs/report/<profile>/index.html
 	$(BIN)/python -m replication.show.site --profile $(PROFILE)
 
-record: assets  ## measure `overnight` and export it to data/recorded/ and figures/overnight/ (16 hours by the plan; resumes)
+record: assets  ## measure `overnight` and export it to data/recorded/ and figures/overnight/ (18 hours by the plan; resumes)
 	$(BIN)/python -m scripts.record
 
 lab: assets  ## open copies of the notebooks and exercises in JupyterLab: lab/, which git ignores

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import weakref
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from itertools import count
@@ -328,9 +329,13 @@ def test_trying_the_longest_micro_batch_changes_no_bit(base, undisturbed, tmp_pa
 
 
 def test_what_lacks_memory_is_tried_with_less(base, tmp_path, monkeypatch):
-    tried = []
+    """And nothing of an earlier way is held then."""
+    tried, adapters = [], []
 
     def fails(*arguments):
+        assert all(adapter() is None for adapter in adapters)
+        numbers = [p for p in arguments[0].parameters() if p.requires_grad]
+        adapters.extend(map(weakref.ref, numbers))
         tried.append(arguments[-2:])
         raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`")
 

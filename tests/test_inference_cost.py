@@ -4,13 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import stored, wide_llama
+from conftest import Distances, stored, wide_llama
 
 from lib.blocks import Block
 from lib.models import decoder, loading
 from lib.pruning import dropped
 from replication import profiles
-from replication.measure import inference_cost, latency
+from replication.measure import experiments, inference_cost, latency, scores
 
 SMOKE = profiles.get("smoke")
 
@@ -74,6 +74,24 @@ def test_versions_are_measured_in_turn_and_paired(output, monkeypatch):
     np.testing.assert_allclose(times.ratio_low, times.ratio_high)
     assert costs(SMOKE).equals(measured)
     assert order == expected  # nothing was measured again
+
+
+def test_what_has_no_room_is_a_row_without_a_value(output, monkeypatch):
+    """16 bits of notebook 09, on a card that holds NF4 only."""
+    load = loading.load
+
+    def on_a_small_card(name, *, quantization, **options):
+        if not quantization:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return load(name, quantization=quantization, **options)
+
+    monkeypatch.setattr(loading, "load", on_a_small_card)
+    losses = experiments.stacked("tiny-random", Distances(), SMOKE)
+    for table in (costs(SMOKE), scores.table(losses)):
+        in_nf4 = table.quantization == "nf4"
+        assert 0 < in_nf4.sum() < len(table)
+        assert ((table.status == "ok") == in_nf4).all()
+        assert (table.value.notna() == in_nf4).all()
 
 
 def test_a_ratio_is_of_the_turn_it_was_measured_in():

@@ -112,7 +112,8 @@ def _heal_within_memory(
         except RuntimeError as error:
             if not is_out_of_memory(str(error)):
                 raise
-    losses = [loss for loss in losses if math.isfinite(loss)]
+        loading.clear_device_cache(garbage_collection=True)  # of the adapter and its gradients
+    losses = list(filter(math.isfinite, losses))
     tokens = packing.real_tokens(sequences)
     return Healed(adapter, losses, status, micro, epochs, tokens, recomputes, seconds, joined)
 
@@ -288,20 +289,21 @@ def _training_arguments(recipe: Recipe, folder: Path, micro_batch: int, model):
 def _deterministic() -> Iterator[None]:
     """Let PyTorch compute the same bits each time, or warn where it cannot.
 
+    It cannot on a T4 or V100, nor in float32 on any GPU: last bits of the gradients of
+    memory-efficient attention then differ from run to run.
+
     New tensors are not filled before they are written: the numbers are the same without. Not by
     transformers' `full_determinism`: it changes environment variables that CUDA has read
     already, and forbids torch.cumsum, by which a running state is computed on a GPU.
     """
-    memory = torch.utils.deterministic
-    enabled = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    memory, mode = torch.utils.deterministic, torch.get_deterministic_debug_mode()
     fills = memory.fill_uninitialized_memory
     try:
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.set_deterministic_debug_mode("warn")
         memory.fill_uninitialized_memory = False
         yield
     finally:
-        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        torch.set_deterministic_debug_mode(mode)
         memory.fill_uninitialized_memory = fills
 
 

@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import time
-from functools import cache
+from functools import cache, partial
 from math import ceil, isinf
 from pathlib import Path
 
@@ -118,11 +118,8 @@ def seconds(dtype: str) -> float:
     """Return the time of a decoder's linear maps of TOKENS tokens on the CPU."""
     import torch
 
-    kind = getattr(torch, dtype)
-    pairs = []
-    for inputs, outputs in MATRICES:
-        states = torch.ones(TOKENS, inputs, dtype=kind)
-        pairs.append((states, torch.ones(outputs, inputs, dtype=kind)))
+    ones = partial(torch.ones, dtype=getattr(torch, dtype))
+    pairs = [(ones(TOKENS, inputs), ones(outputs, inputs)) for inputs, outputs in MATRICES]
     with torch.inference_mode():
         start = time.perf_counter()
         for states, weight in pairs:

@@ -1,7 +1,9 @@
 """Request and fetch: a stored result is read, a missing one is measured first and stored."""
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from lib import models
@@ -9,6 +11,8 @@ from replication import paths
 from replication.measure import cache, signals
 from replication.measure.request import Request
 from replication.tables import NotMeasured
+
+log = logging.getLogger(__name__)
 
 
 def fetch(requests: Sequence[Request], measure: Callable[[list[Request]], None]) -> list[dict]:
@@ -50,6 +54,16 @@ def _gap(request: Request) -> dict:
     elif signals.is_futile(request):
         status = signals.NOT_ASKED
     return {"kind": request.kind, "params": request.params, "values": None, "status": status}
+
+
+@contextmanager
+def going_on_after(errors, request: Request) -> Iterator[None]:
+    """Leave a model's results missing where one of `errors` is raised; the log says why."""
+    try:
+        yield
+    except errors as error:
+        params = request.params | {"error": error}
+        log.warning("Without %(model)s, quantization %(quantization)s: %(error)s", params)
 
 
 def keyed_by_machine(requests: Iterable[Request]) -> list[Request]:

@@ -5,7 +5,6 @@ whatever else slows the machine slows them alike; what counts are ratios to the 
 the same turn. One format is in memory at a time. latency.py has the clock.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -22,8 +21,6 @@ VERSION = 2  # bumped by hand when the numbers of latency.py change
 FORMATS = (None, "nf4")  # quantisations
 RESAMPLES = 1000
 GB = 1e9
-
-log = logging.getLogger(__name__)
 
 
 def cost(name: str, distances, profile: Profile) -> list[Request]:
@@ -76,13 +73,10 @@ def _measure(missing: Sequence[Request]) -> None:
 
     for request in missing:
         loading.release()  # also this model, if it is loaded to be measured otherwise
-        try:
+        with fetching.going_on_after((registry.ModelError, torch.OutOfMemoryError), request):
             cache.load_or_compute(
                 request.kind, request.params, lambda: latency.in_turn(request.params)
             )
-        except (registry.ModelError, torch.OutOfMemoryError) as error:
-            name, quantization = request.params["model"], request.params["quantization"]
-            log.warning("Without %s in %s: %s", name, quantization or "its own format", error)
 
 
 # ---- tables --------------------------------------------------------------------------------

@@ -114,16 +114,22 @@ def row(scored: Request, record: dict) -> dict:
 
 
 def _measure(missing: Sequence[Request]) -> None:
-    """Measure and store scores and healings; each model is loaded once for all that it needs."""
+    """Measure and store scores and healings; each model is loaded once for all that it needs.
+
+    What does not fit into memory stays missing; the log says so.
+    """
+    import torch
+
     for version, of_version in grouped(missing, _version).items():
         for recipe, requests in grouped(of_version, lambda r: r.recipe).items():
             healed = _heal(requests[0].healing) if recipe else None
             scored = [r for r in requests if r.kind == "scores"]
             if not scored or (healed and healed["status"] != "ok"):
                 continue
-            model, tokenizer = models.load_cached(*version)
-            with _healed(model, healed) if healed else nullcontext():
-                _score(model, tokenizer, scored)
+            with fetching.going_on_after(torch.OutOfMemoryError, scored[0]):
+                model, tokenizer = models.load_cached(*version)
+                with _healed(model, healed) if healed else nullcontext():
+                    _score(model, tokenizer, scored)
 
 
 def _version(r: Request) -> tuple:
