@@ -108,25 +108,16 @@ def test_what_cannot_be_folded(name):
         linear.projection(tiny(name), 2)
 
 
-def calibration(texts: slice = slice(None), padding: int = 0) -> dict:
-    """Some of nine random texts of twenty tokens."""
-    draw = torch.Generator().manual_seed(2)
-    rows = torch.randint(3, VOCAB, (9, 20), generator=draw)[texts]
-    pad = torch.nn.functional.pad
-    return {
-        "input_ids": pad(rows, (0, padding)),
-        "attention_mask": pad(torch.ones_like(rows), (0, padding)),
-    }
-
-
 @pytest.mark.parametrize("kind", repair.KINDS)
 def test_maps_are_least_squares_however_texts_are_batched(llama, kind):
     """Every fourth text chooses the ridge, all make the map; padding is no token."""
-    batches = [calibration(slice(first, first + 3), padding=4) for first in (0, 3, 6)]
+    texts = torch.randint(3, VOCAB, (9, 20), generator=torch.Generator().manual_seed(2))
+    padded = torch.nn.functional.pad(texts, (0, 4)).split(3)
+    batches = [{"input_ids": ids, "attention_mask": ids.ne(0)} for ids in padded]
     maps = linear.fitted_all(llama, [BLOCK, Block(2, 3), Block(3, 1)], repair.KINDS, batches)
     for block, of_block in maps.items():
         fitted, facts = of_block[kind]
-        change, *expected = by_hand(llama, block, kind, calibration()["input_ids"].tolist())
+        change, *expected = by_hand(llama, block, kind, texts.tolist())
         torch.testing.assert_close(fitted.change.cpu(), change, atol=1e-4, rtol=1e-3)
         assert [facts["ridge"], facts["error"]] == pytest.approx(expected, rel=1e-4)
 
