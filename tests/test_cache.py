@@ -1,16 +1,17 @@
 """The cache of measurements: a result is found by its key, whole or not at all, and made once."""
 
 import os
+from dataclasses import replace
 
 import pytest
 import torch
 from conftest import measured_scores
 
-from lib import sweep
+from lib import evaluation, sweep
 from lib.blocks import Block
-from lib.data import sets
-from lib.healing import training
+from lib.healing import lora, training
 from lib.models import loading
+from lib.pruning import dropped
 from replication import measure, profiles
 from replication.measure import cache, fetching, request
 
@@ -100,6 +101,20 @@ def test_only_what_is_missing_is_measured(output, monkeypatch):
     assert [unpruned, again] == first.value.tolist()
 
 
+def test_a_healed_score_is_that_of_the_cut_with_its_adapter(output, tmp_path):
+    """As by healing the cut, loading its adapter and sweeping; and not as without it."""
+    recipe = replace(RECIPE, learning_rate=0.05)
+    unhealed, healed = measured(BLOCK).value[1], measured(BLOCK, recipe=recipe).value.item()
+    model, tokenizer = loading.load(NAME, dtype=SMOKE.dtype)
+    task = evaluation.task_of(request.of_task("c4", SMOKE))
+    with dropped(model, BLOCK):
+        adapter = training.heal(model, tokenizer, recipe, tmp_path / "by hand").adapter
+        with lora.load_lora(model, adapter):
+            expected = sweep.sweep(model, tokenizer, [], [task]).value.item()
+    assert healed == pytest.approx(expected, abs=1e-5)
+    assert abs(healed - unhealed) > 0.01
+
+
 def test_out_of_memory_holds_until_the_next_run(output, monkeypatch):
     """Within a run it is not tried again; the next one, or its own job, does so."""
     calls = []
@@ -113,6 +128,7 @@ def test_out_of_memory_holds_until_the_next_run(output, monkeypatch):
         rows = measured(BLOCK, recipe=RECIPE)
         assert rows.status.tolist() == ["oom"] and rows.value.isna().all()
         assert rows.tokens.item() == RECIPE.steps * RECIPE.batch * RECIPE.max_tokens
+        assert (rows.seed.item(), rows["rank"].item()) == (RECIPE.seed, RECIPE.rank)
     tries = len(calls)
     cache.save("healing", PARAMS, {"status": "oom"}, 0, "oom")
     (keyed,) = fetching.keyed_by_machine([request.healing(NAME, SMOKE, BLOCK, RECIPE)])
@@ -130,15 +146,3 @@ def test_models_that_cannot_be_had_are_named(output):
     assert list(maps) == [NAME]
     assert left.models == (NAME,)
     assert left.missing == (("nobody/absent", "skipped: not available"),)
-
-
-def test_distances_are_measured_on_texts_that_no_healing_reads(output, monkeypatch):
-    splits, c4 = [], sets.c4
-
-    def noted(split, *counts):
-        splits.append(split)
-        return c4(split, *counts)
-
-    monkeypatch.setattr(sets, "c4", noted)
-    measure.distances(SMOKE)
-    assert splits == ["validation"]

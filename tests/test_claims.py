@@ -317,10 +317,12 @@ N_OF = {"questions": N}
         ("8", (np.inf, 0.1, np.inf), "agrees", np.inf),  # there is no bound above
         ("2a", (np.inf, 0.1, np.inf), "", 0),
         ("1", (np.nan, np.nan, np.nan), "", np.nan),
+        ("9b", (-0.07, -0.08, -0.06), "agrees", 3),  # where healing may not move it
+        ("2d", (-0.07, -0.08, -0.06), "differs", -2),
     ],
 )
 def test_a_whole_interval_decides(part, interval, direction, position):
-    one = judged(part, MODEL, "mmlu", interval, N_OF)
+    one = judged(part, MODEL, "mmlu", interval, N_OF, healed_tokens=bounds.PAPER_TOKENS)
     assert one.direction == direction
     assert one.confidence == ("decided" if direction else "can't tell")
     assert one.position == pytest.approx(position, nan_ok=True)

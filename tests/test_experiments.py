@@ -68,6 +68,13 @@ def test_a_model_is_the_same_by_its_hub_id():
         assert profiles.get("paper", [hub_id]) == profiles.get("paper", [name])
 
 
+def test_runs_of_other_models_have_other_folders_and_models_other_names():
+    runs = [None, ["phi-2"], ["mistral-7b"], ["phi-2", "mistral-7b"], ["phi-2", "qwen-7b"]]
+    assert len({profiles.get("smoke", models).folder for models in runs}) == len(runs)
+    with pytest.raises(ValueError, match="two are called model"):
+        profiles.get("smoke", ["an/other-model", "some/model", "another/model"])
+
+
 def test_two_forms_of_a_question_are_resampled_alike():
     """So that their difference is of the same questions: mmlu and mmlu_content."""
     whole = pd.Series(score(0, 70) | {"chance": 0.25})

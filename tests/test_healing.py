@@ -106,10 +106,12 @@ def test_packed_sequences_are_full(base):
     sequences, epochs = packing.training_sequences(base[1], RECIPE)
     assert len(sequences) == RECIPE.steps * RECIPE.batch
     assert 0 < epochs < 0.05
+    ended = True
     for sequence in sequences:
         assert packing.real_tokens([sequence]) == RECIPE.max_tokens
-        for document in sequence["documents"][:-1]:
-            assert document[-1] == base[1].eos_token_id
+        for document in sequence["documents"]:
+            assert (document[0] == base[1].bos_token_id) == ended
+            ended = document[-1] == base[1].eos_token_id
 
 
 def test_documents_are_truncated_and_padding_has_no_loss(base):
@@ -345,18 +347,30 @@ def test_what_lacks_memory_is_tried_with_less(base, tmp_path, monkeypatch):
     assert tried[:4] == [(8, False), (4, False), (2, False), (8, True)]
 
 
-def test_a_step_is_the_batch_however_many_gpus_there_are(base, tmp_path, monkeypatch):
-    """Trainer multiplies the batch and the loss by the number of GPUs that torch sees."""
-    sizes = []
-    recipe = replace(RECIPE, steps=3)
-    alone = heal(base, tmp_path / "cpu", recipe, micro_batch=4).losses
+@pytest.mark.parametrize(
+    "batch, fitting, micro",
+    [(4, 16, 4), (14, 16, 14), (14, 6, 2), (16, 16, 16), (16, 6, 4), (17, 16, 1), (20, 16, 10)]
+    + [(20, 6, 5), (24, 16, 12), (40, 16, 10)],
+)
+def test_a_step_reads_its_batch(base, tmp_path, monkeypatch, batch, fitting, micro):
+    """Whatever its divisors, where memory ends beyond `fitting` sequences, and on many GPUs.
+
+    Trainer multiplies the batch by the number of GPUs that torch sees.
+    """
+    recipe, read = replace(RECIPE, steps=2, batch=batch, max_tokens=8), []
+
+    def note(inputs):
+        if inputs["input_ids"].numel() > 8 * fitting:
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`")
+        read.append(inputs["input_ids"].numel())
+
+    at_each_pass(monkeypatch, note)
     real = training.TrainingArguments
     monkeypatch.setattr(training, "TrainingArguments", lambda **k: real(**k | {"use_cpu": False}))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
-    at_each_pass(monkeypatch, lambda inputs: sizes.append(inputs["input_ids"].numel()))
-    losses = heal(base, tmp_path / "gpus", recipe, micro_batch=4).losses
-    assert sizes == [4 * recipe.max_tokens] * (3 * recipe.batch // 4)
-    assert losses == alone
+    tokens = heal(base, tmp_path, recipe).real_tokens
+    assert read == [8 * micro] * (2 * batch // micro)
+    assert sum(read) == tokens == 8 * 2 * batch
 
 
 def test_a_resumed_healing_keeps_its_micro_batch_or_warns(base, tmp_path, monkeypatch, caplog):

@@ -177,7 +177,8 @@ def mapped(smoke_run, output):
 
 
 def test_a_job_killed_in_the_middle_of_its_healing_goes_on(smoke_run, mapped):
-    """Beside a run that holds the results and lets no second run begin; with the results of a run that was not killed."""
+    """Beside a run that holds the results and lets no second run begin; with the results of a run
+    that was not killed."""
     options = ["--profile", "smoke", "--job", HEALED]
     environment = os.environ | {"DEEPER_LAYERS_OUTPUT": str(mapped)}
     killed = subprocess.Popen([sys.executable, "-m", "replication", *options], env=environment)

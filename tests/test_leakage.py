@@ -148,8 +148,9 @@ def test_texts_that_something_is_fitted_on_judge_nothing(output, splits, texts_r
     judging = "\n\n".join(texts_read["judging"])
     validation = set(sets.c4("validation", "hub", None))
     assert sum(text in judging for text in validation) >= LITTLE.damage_sequences
-    assert texts_read["distances"]
-    assert texts_read["distances"] <= validation
+    for purpose in CHOOSING.values():
+        assert texts_read[purpose]
+        assert texts_read[purpose] <= validation
     for purpose in FITTING.values():
         fitting = texts_read[purpose]
         assert fitting

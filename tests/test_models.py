@@ -6,20 +6,31 @@ import platform
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import huggingface_hub
 import pytest
 import torch
-from conftest import COMMIT, local_hub, stored, tiny, wide_llama
+from conftest import COMMIT, local_hub, measured_scores, stored, tiny, wide_llama
 
 import lib
 from lib.models import loading, machine, registry
 from lib.models.registry import ModelError
+from replication import measure, profiles
 from replication.beyond import which_block
 from replication.measure import cache, fetching
 from replication.measure.request import Request
 
 HUB = "some/model"
+PAPERS = {  # commits of the paper's models
+    "llama-2-7b": "01c7f73d771dfac7d292323805ebc428287df4f9",
+    "llama-2-13b": "5c31dfb671ce7cfe2d7bb7c04375e44c55e815b1",
+    "llama-2-70b": "3aba440b59558f995867ba6e1f58f21d0336b5bb",
+    "qwen-7b": "ef3c5c9c57b252f3149c1408daf4d649ec8b6c85",
+    "qwen-14b": "c4051215126d906ac22bb67fe5edb39a921cd831",
+    "mistral-7b": "27d67f1b5f57dc0953326b2601d68371d40ea8da",
+    "phi-2": "810d367871c1d460086d9f82db8696f2e0a0fcd0",
+}
 
 
 # ---- the hub -----------------------------------------------------------------------------------
@@ -47,6 +58,11 @@ def test_a_hub_model_is_known_by_its_commit(tmp_path, monkeypatch):
         model, _ = loading.load_cached(HUB, None, "float32")
         assert registry.hub_id(HUB) == HUB and registry.hub_id(str(folder)) is None
         assert torch.equal(model.lm_head.weight, llama(place).lm_head.weight)
+
+
+def test_the_papers_models_are_read_at_their_commits():
+    named = {name: registry.resolve(name).revision for name in profiles.get("paper").models}
+    assert named == PAPERS
 
 
 def test_the_first_commit_that_the_hub_tells_is_kept(tmp_path, monkeypatch):
@@ -157,6 +173,11 @@ def test_a_run_that_resumes_on_another_processor_keeps_its_format(clock):
     times |= {"bfloat16": 0.1}
     machine.fastest.cache_clear()
     assert keyed_dtype() == "float32" and loading.default_dtype("cpu") == "bfloat16"
+    profile = replace(profiles.get("smoke"), dtype=None)
+    for measures in (measure.distances, lambda of: measured_scores("tiny-random", of, [], ["c4"])):
+        measures(profile)
+        ((model, _),) = loading._loaded.values()
+        assert model.dtype == torch.float32
 
 
 def test_states_too_large_for_fp16_are_refused(tmp_path):

@@ -13,6 +13,7 @@ import torch
 from conftest import LAYERS, stored, tiny
 from test_commands import start, text
 from test_healing import Killed, killed_at
+from test_repair import by_hand, z_of
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from lib import paths, prune, pruning, storage
@@ -71,6 +72,13 @@ def losses(record: dict) -> dict:
     return {row["version"]: row["scores"]["c4"][0] for row in record["versions"]}
 
 
+@torch.inference_mode()
+def first_letters(model, tokenizer) -> list[str]:
+    """The likeliest token after each prompt."""
+    ids = (tokenizer(prompt, return_tensors="pt").input_ids for prompt in prune.PROMPTS)
+    return [tokenizer.decode(model(of).logits[0, -1].argmax()) for of in ids]
+
+
 def check(out, record: dict, computed: str) -> None:
     """Read a checkpoint by plain transformers, score it again, and compare it with its card."""
     assert record["computed"] == computed
@@ -80,6 +88,7 @@ def check(out, record: dict, computed: str) -> None:
     assert plain.dtype == torch.bfloat16
     for name, parameter in plain.named_parameters():
         assert torch.equal(parameter.to(model.dtype), model.get_parameter(name).cpu())
+    assert [after[0] for after in record["after"]["texts"]] == first_letters(model, tokenizer)
     row = record["versions"][-1]
     card = text(out / "README.md")
     assert row["parameters"] == sum(p.numel() for p in plain.parameters())
@@ -116,6 +125,7 @@ def test_each_version_is_what_it_is_called(healed, model):
     assert [row["version"] for row in rows] == VERSIONS
     assert [row["layers"] for row in rows] == [LAYERS] + [LAYERS - 2] * 4
     base, tokenizer = loading.load(model, dtype="float32")
+    assert [before[0] for before in record["before"]["texts"]] == first_letters(base, tokenizer)
     tasks = options(model).scored()
     table = sweep(base, tokenizer, [block], tasks)
     whole, cut = table.value
@@ -123,9 +133,11 @@ def test_each_version_is_what_it_is_called(healed, model):
     distances = block_distances(base, chosen_on).row(2)[1:]
     choice = record["choice"]
     assert [choice["value"], choice["next"]] == pytest.approx(sorted(distances)[:2])
-    fitted_on = batches(sets.healing_texts("wheels", 4)[:4], tokenizer)
-    fitted, _ = linear.fitted(base, block, ["folded"], fitted_on)["folded"]
-    linear.fold(base, block, fitted.change, torch.bfloat16)
+    tokens = tokenizer(sets.healing_texts("wheels", 4)[:4], truncation=True, max_length=256)
+    change, ridge, error = by_hand(base, block, "folded", tokens.input_ids)
+    assert (record["map"]["ridge"], record["map"]["error"]) == pytest.approx((ridge, error))
+    weight = z_of(base, block, "folded").weight.data
+    weight[:] = (weight + change.T.to(weight) @ weight).bfloat16()
     with dropped(base, block):
         (mapped,) = sweep(base, tokenizer, [], tasks).value
     by_version = list(losses(record).values())

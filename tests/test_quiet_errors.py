@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import Distances, score
 
 from lib.blocks import BlockDistances
-from lib.healing import training
+from lib.healing import lora, packing, training
 from replication import profiles
 from replication.analysis import choice
 from replication.analysis.depth import lower_minus_upper
@@ -33,9 +34,19 @@ def test_an_ablation_changes_a_recipe_that_the_paper_gives_for_the_model():
 # ---- healing -------------------------------------------------------------------------------
 
 
-def test_training_draws_by_the_recipes_seed(base, tmp_path):
-    recipe = replace(profiles.recipe("tiny-random", SMOKE), seed=3)
-    assert training._training_arguments(recipe, tmp_path, 4, base[0]).seed == 3
+def test_every_draw_of_a_healing_is_by_the_recipes_seed(base, tmp_path):
+    """The order of documents, the adapter before a step, and what training drops."""
+    model, tokenizer = base
+    orders, adapters = [], []
+    for seed in (0, 3):
+        recipe = replace(profiles.recipe("tiny-random", SMOKE), seed=seed)
+        orders.append(packing.training_sequences(tokenizer, recipe)[0])
+        with lora.new_lora(model, recipe) as wrapped:
+            weights = (p for name, p in wrapped.named_parameters() if "lora_A" in name)
+            adapters.append(next(weights).clone())
+        assert training._training_arguments(recipe, tmp_path, 4, model).seed == seed
+    assert orders[0] != orders[1]
+    assert not torch.equal(*adapters)
 
 
 # ---- which block ---------------------------------------------------------------------------

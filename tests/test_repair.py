@@ -4,62 +4,80 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import Characters, Distances, score, tiny
+from conftest import VOCAB, Distances, score, tiny
 
 from lib import evaluation
 from lib.blocks import Block
+from lib.data import sets
 from lib.healing import linear
-from lib.healing.linear import FFN, STREAM
+from lib.models import loading
 from lib.models.decoder import decoder_layers
 from lib.pruning import dropped
 from lib.sweep import sweep
 from replication import profiles
 from replication.beyond import repair
+from replication.measure import request
 
 SMOKE = profiles.get("smoke")
 BLOCK = Block(3, 2)
-DIM = 6
 
 
-# ---- least squares -------------------------------------------------------------------------
+# ---- by hand -------------------------------------------------------------------------------
 
 
-def planted(change: torch.Tensor, count: int = 400, seed: int = 0) -> linear.Moments:
-    """Moments of tokens whose block is linear: y = x + x A."""
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(count, DIM, generator=generator).double()
-    return linear.moments(x, x + x @ change, x)
+def z_of(model, block: Block, kind: str):
+    """The module whose output is z: the layer before the block, or its FFN's last projection."""
+    layer = decoder_layers(model)[block.start - 1]
+    return layer if kind == "full" else layer.mlp.down_proj
 
 
-@pytest.fixture
-def change():
-    return torch.randn(DIM, DIM, generator=torch.Generator().manual_seed(9)).double()
+def by_hand(model, block: Block, kind: str, texts: list[list[int]]) -> tuple:
+    """A map A of token ids, its ridge, and what it leaves of every fourth text, the longest first.
 
-
-def test_a_planted_linear_block_is_recovered(change):
-    fit, held = planted(change), planted(change, 100, 1)
-    solution, ridge, error = linear.solved(fit, held)
-    torch.testing.assert_close(solution, change, atol=1e-6, rtol=1e-6)
-    assert ridge == min(linear.RIDGES)
-    assert abs(error) < 1e-9
-
-
-def of_one_number(both: float) -> linear.Moments:
-    """Moments of states of one number, with z^2 = 1 and both = z (y - x)."""
-    one = torch.ones(1, 1).double()
-    return linear.Moments(one, both * one, 1.0)
-
-
-def test_held_out_texts_choose_the_ridge_and_all_texts_make_the_map():
-    """By hand: the map of the texts of the fit is 1 / (1 + ridge), that of the others 1 / 11.
-
-    So the ridge is 10. It leaves 1 - (1/11)^2 of the held-out change. Of both, z^2 is 2, and so is
-    its mean, in units of which the ridge is: the map is (1 + 1/11) / (2 + 10 * 2) = 6/121.
+    By hooks in the whole model, which reads each text alone, and NumPy.
     """
-    fit, held = of_one_number(1.0), of_one_number(1 / 11)
-    change, ridge, error = linear.solved(fit, held)
-    assert ridge == 10 and error == pytest.approx(120 / 121)
-    assert change.item() == pytest.approx(6 / 121)
+    layers, noted = decoder_layers(model), []
+    modules = z_of(model, block, kind), layers[block.start - 1], layers[block.stop - 1]
+    hooks = [
+        module.register_forward_hook(lambda module, args, out: noted.append(out[0].double().cpu()))
+        for module in modules
+    ]
+    fit, held = [], []
+    for number, ids in enumerate(sorted(texts, key=len, reverse=True)):
+        noted.clear()
+        with torch.inference_mode():
+            model(torch.tensor([ids], device=model.device))
+        z, x, y = noted
+        (fit if number % 4 else held).append(torch.cat([z, y - x], 1) / y.norm(dim=1)[:, None])
+    for hook in hooks:
+        hook.remove()
+    (z, change), (held_z, held_change), every = (
+        np.split(np.vstack(part), 2, axis=1) for part in (fit, held, held + fit)
+    )
+
+    def solved(z, change, ridge):
+        penalty = ridge * (z**2).sum() / z.shape[1]
+        return np.linalg.solve(z.T @ z + penalty * np.eye(z.shape[1]), z.T @ change)
+
+    def left(ridge):
+        rest = held_change - held_z @ solved(z, change, ridge)
+        return (rest**2).sum() / (held_change**2).sum()
+
+    ridge = min(10.0 ** np.arange(-8, 4), key=left)
+    return torch.tensor(solved(*every, ridge)).float(), ridge, left(ridge)
+
+
+def mapped_loss(base, block: Block, kind: str, change: torch.Tensor, task) -> float:
+    """The loss after the cut, where a hook adds z A."""
+
+    def add(module, args, out):
+        return out + (out.float() @ change.to(out.device)).to(out.dtype)
+
+    with dropped(base[0], block):
+        hook = z_of(base[0], block, kind).register_forward_hook(add)
+        loss = sweep(*base, [], [task]).value.item()
+        hook.remove()
+    return loss
 
 
 # ---- a map in place of a block -------------------------------------------------------------
@@ -90,62 +108,24 @@ def test_what_cannot_be_folded(name):
         linear.projection(tiny(name), 2)
 
 
-def calibration(texts: slice = slice(None), padding: int = 0) -> dict:
-    """Some of eight texts of five tokens."""
-    rows = torch.arange(40).reshape(8, 5)[texts] + 3
-    pad = torch.nn.functional.pad
-    return {
-        "input_ids": pad(rows, (0, padding)),
-        "attention_mask": pad(torch.ones_like(rows), (0, padding)),
-    }
-
-
-@pytest.mark.parametrize("name", ["llama", "falcon"])
-def test_every_fourth_text_is_held_out_however_texts_are_batched(name):
-    """Texts 0 and 4 of 8 and no other, by the states of the model itself; padding is no token.
+@pytest.mark.parametrize(
+    "name, kind", [("llama", "full"), ("llama", "folded"), ("falcon", "folded")]
+)
+def test_maps_are_least_squares_however_texts_are_batched(name, kind):
+    """Every fourth text chooses the ridge, all make the map; padding is no token.
 
     Falcon adds attention, in place, to what its FFN gives.
     """
-    model, added = tiny(name), []
-    module = linear.projection(model, BLOCK.start - 1)
-    hook = module.register_forward_hook(lambda m, args, output: added.append(output.clone()))
-    with torch.inference_mode():
-        rows = calibration()["input_ids"]
-        states = model(rows.to(model.device), output_hidden_states=True).hidden_states
-    hook.remove()
-    before, after = states[BLOCK.start], states[BLOCK.stop]
-    batches = [calibration(slice(first, first + 3), padding=4) for first in (0, 3, 6)]
-    parts = linear._gathered(model, [BLOCK], [STREAM, FFN], batches)
-    for part, texts in zip(parts, ([1, 2, 3, 5, 6, 7], [0, 4]), strict=True):
-        x, y = before[texts].flatten(0, 1), after[texts].flatten(0, 1)
-        for kind, z in {STREAM: before, FFN: added[0]}.items():
-            expected = linear.moments(x, y, z[texts].flatten(0, 1))
-            gathered = part[BLOCK, kind]
-            torch.testing.assert_close(gathered.inputs, expected.inputs, atol=1e-4, rtol=1e-4)
-            torch.testing.assert_close(gathered.both, expected.both, atol=1e-4, rtol=1e-4)
-            assert gathered.change == pytest.approx(expected.change, rel=1e-4)
-
-
-def test_the_sweep_reads_a_full_map(llama):
-    """As applied to the output of the layer before the cut."""
-    examples = tuple({"text": text, "max_tokens": 20} for text in ("abcdefgh", "xyz"))
-    task = evaluation.Task("c4", examples)
-    block, _ = linear.fitted(llama, BLOCK, ["full"], [calibration()])["full"]
-    with linear.reading_ffn(llama, [block]):
-        scores = sweep(llama, Characters(), [BLOCK, block], [task])
-    plain, mapped_loss = scores.value[-2:]
-
-    def mapped(module, args, out):
-        x = out[0] if isinstance(out, tuple) else out
-        new = x + x @ block.change
-        return (new, *out[1:]) if isinstance(out, tuple) else new
-
-    with dropped(llama, BLOCK):
-        hook = decoder_layers(llama)[BLOCK.start - 1].register_forward_hook(mapped)
-        expected = sweep(llama, Characters(), [], [task]).value[0]
-        hook.remove()
-    assert mapped_loss == pytest.approx(expected, abs=1e-5)
-    assert mapped_loss != plain
+    model = tiny(name)
+    texts = torch.randint(3, VOCAB, (9, 20), generator=torch.Generator().manual_seed(2))
+    padded = torch.nn.functional.pad(texts, (0, 4)).split(3)
+    batches = [{"input_ids": ids, "attention_mask": ids.ne(0)} for ids in padded]
+    maps = linear.fitted_all(model, [BLOCK, Block(2, 3), Block(3, 1)], repair.KINDS, batches)
+    for block, of_block in maps.items():
+        fitted, facts = of_block[kind]
+        change, *expected = by_hand(model, block, kind, texts.tolist())
+        torch.testing.assert_close(fitted.change.cpu(), change, atol=1e-4, rtol=1e-3)
+        assert [facts["ridge"], facts["error"]] == pytest.approx(expected, rel=1e-4)
 
 
 # ---- repairs as a whole --------------------------------------------------------------------
@@ -155,8 +135,17 @@ def test_every_repair_has_its_score_and_what_it_took(output, monkeypatch):
     requests = repair.repairs("tiny-random", Distances(), SMOKE)
     table = repair.table(requests)
     assert table.value.notna().all()
-    parameters = table[table.task == "c4"].set_index("repair").parameters
-    assert parameters["full map"] == 32**2
+    rows = table[table.task == "c4"].set_index("repair")
+    base, block = loading.load("tiny-random", dtype="float32"), Block(2, 4)
+    texts = sets.healing_texts("wheels", 6)[:6]
+    tokens = base[1](texts, truncation=True, max_length=SMOKE.map_tokens).input_ids
+    task = evaluation.task_of(request.of_task("c4", SMOKE))
+    for kind in repair.KINDS:
+        change, _, error = by_hand(base[0], block, kind, tokens)
+        row = rows.loc[f"{kind} map"]
+        loss = mapped_loss(base, block, kind, change, task)
+        assert (row.value, row.error) == pytest.approx((loss, error), abs=1e-5)
+        assert row.parameters == 32**2
     for function in ("fit", "_score"):
         monkeypatch.setattr(repair, function, lambda *a: pytest.fail("measured again"))
     again = repair.table(requests)

@@ -1,39 +1,37 @@
-"""A translator at the exit: maps fitted in one pass; every exit is scored and stored once."""
+"""A translator at the exit: every exit is scored as it is, and with a map."""
+
+from dataclasses import replace
 
 import pytest
-import torch
-from conftest import Characters, Distances, tiny
+from conftest import Distances
+from test_repair import by_hand, mapped_loss
 
+from lib import evaluation
 from lib.blocks import Block
-from lib.healing import linear
-from lib.similarity import calibration_batches
+from lib.data import sets
+from lib.models import loading
 from replication import profiles
-from replication.beyond import repair, translator
+from replication.beyond import translator
+from replication.measure import request
 
 SMOKE = profiles.get("smoke")
 
 
-@pytest.mark.parametrize("names", [["full"], ["full", "folded"]])
-def test_blocks_fitted_in_one_pass_have_the_maps_of_each_by_itself(names):
-    model, blocks = tiny("llama"), [Block(3, 3), Block(2, 4), Block(2, 2)]
-    texts = ["a text of some length", "another one", "a third", "and a fourth text", "five"] * 3
-    batches = list(calibration_batches(texts, Characters(), max_tokens=16, batch_tokens=64))
-    together = linear.fitted_all(model, blocks, names, batches)
-    for block in blocks:
-        alone = linear.fitted(model, block, names, batches)
-        assert together[block].keys() == alone.keys() == set(names)
-        for name, (mapped, _) in alone.items():
-            assert torch.allclose(together[block][name][0].change, mapped.change, atol=1e-4)
-
-
-def test_every_exit_is_scored_as_it_is_and_translated_and_stored(output, monkeypatch):
+def test_every_exit_is_scored_as_it_is_and_translated(output):
+    """The translated loss is that of the exit where a hook adds x A, for A by NumPy."""
     requests = translator.translated("tiny-random", Distances(start=1), SMOKE)
     table = translator.table(requests)
     assert table.value.notna().all()
     c4 = table[table.task == "c4"].pivot(index="block_size", columns="repair", values="value")
-    assert (c4["plain cut"] != c4["full map"]).loc[3:].all()
     gains = translator.gains(table).set_index(["task", "measure", "block_size"])
-    expected = c4["full map"][3] - c4["plain cut"][3]
-    assert gains.gain["c4", "loss", 3] == pytest.approx(expected, abs=1e-5)
-    monkeypatch.setattr(repair, "_measure", lambda missing: pytest.fail("measured again"))
-    assert translator.table(requests).value.tolist() == table.value.tolist()
+    base = loading.load("tiny-random", dtype="float32")
+    texts = sets.spread(sets.healing_texts("wheels", 6), 6)
+    tokens = base[1](texts, truncation=True, max_length=SMOKE.map_tokens).input_ids
+    profile = replace(SMOKE, c4_sequences=2, c4_tokens=SMOKE.damage_tokens)
+    task = evaluation.task_of(request.of_task("c4", profile))
+    for size in (3, 7):
+        block = Block(8 - size, size)
+        change, *_ = by_hand(base[0], block, "full", tokens)
+        plain, mapped = (mapped_loss(base, block, "full", a, task) for a in (0 * change, change))
+        assert c4.loc[size, ["plain cut", "full map"]].tolist() == pytest.approx([plain, mapped])
+        assert gains.gain["c4", "loss", size] == pytest.approx(mapped - plain, abs=1e-5)

@@ -6,6 +6,7 @@ from math import ceil
 from typing import NamedTuple
 
 ADAPTER = 16  # bytes of an adapter's number: itself, its gradient, AdamW's two moments, in fp32
+MICRO_BATCH = 16  # sequences at a time, at most
 OVERHEAD = 0.7  # documents of C4 (500 tokens) in whose time a GPU begins a pass; estimated
 PLANNED = 0.9  # of the memory for activations: what a token keeps is known within 6 %
 OUT_OF_MEMORY = (
@@ -67,10 +68,11 @@ class Room(NamedTuple):
 
 
 def memory_fallbacks(
-    micro_batch: int, room: Room | None = None, lengths: Sequence[int] = ()
+    batch: int, room: Room | None = None, lengths: Sequence[int] = (), most: int = MICRO_BATCH
 ) -> list[tuple[int, bool]]:
     """Sequences at a time, and whether all activations are recomputed: the quickest way first.
 
+    At most `most`, and a divisor of the batch, so that a step reads no other number of sequences.
     Else each row recomputes as many layers as it must, by the lengths of the sequences.
 
     A sequence takes two passes, forward and backward, or three where all is recomputed. A pass
@@ -78,10 +80,10 @@ def memory_fallbacks(
     micro-batch draws other dropout masks: the recipe is the same, the adapter differs as another
     seed's would.
     """
-    halves = [micro_batch >> i for i in range(micro_batch.bit_length())]
-    passes = {(half, True): 3.0 for half in halves}
-    for half in halves:
-        passes[half, False] = 2 + (room.share(lengths, half) if room else 0)
+    divisors = [count for count in range(most, 0, -1) if batch % count == 0]
+    passes = {(count, True): 3.0 for count in divisors}
+    for count in divisors:
+        passes[count, False] = 2 + (room.share(lengths, count) if room else 0)
     return sorted(passes, key=lambda way: passes[way] * (1 + OVERHEAD / way[0]))
 
 

@@ -25,7 +25,14 @@ from transformers.trainer_utils import get_last_checkpoint
 from lib import counting, storage
 from lib.healing import lora, packing
 from lib.healing.attention import isolated_documents, isolates_documents
-from lib.healing.recipe import ADAPTER, Recipe, Room, is_out_of_memory, memory_fallbacks
+from lib.healing.recipe import (
+    ADAPTER,
+    MICRO_BATCH,
+    Recipe,
+    Room,
+    is_out_of_memory,
+    memory_fallbacks,
+)
 from lib.models import loading, machine
 from lib.models.decoder import decoder_layers
 
@@ -56,7 +63,7 @@ def heal(
     tokenizer,
     recipe: Recipe,
     folder: str | Path,
-    micro_batch: int = 16,
+    micro_batch: int = MICRO_BATCH,
     trunk: Path | None = None,
 ) -> Healed:
     """Fine-tune LoRA adapters of a model, of a pruned one within `pruning.dropped`, into `folder`.
@@ -68,10 +75,11 @@ def heal(
     micro-batch is tried before the first step, so that a healing keeps its micro-batch. A resumed
     one keeps it, too, or warns that it cannot. The model comes back without adapter, also after an
     error. A second process that is to heal into the same folder waits, and takes what the first one
-    left. trunk: the folder of a shorter healing that is the same up to where its rate decays;
-    training starts there.
+    left. micro_batch: the most sequences at a time; only divisors of the batch are tried. trunk:
+    the folder of a shorter healing that is the same up to where its rate decays; training starts
+    there.
     """
-    folder, micro_batch = Path(folder), min(micro_batch, recipe.batch)
+    folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):
         if finished := _load_result(folder):
@@ -95,7 +103,8 @@ def _heal_within_memory(
         log.warning("%s cannot keep joined documents apart: rows are padded.", type(model).__name__)
     losses, seconds, status, adapter = [], 0.0, "oom", None
     room, begun = _room(model, recipe), _begun(folder)
-    ways = memory_fallbacks(micro_batch, room, [packing.real_tokens([one]) for one in sequences])
+    lengths = [packing.real_tokens([one]) for one in sequences]
+    ways = memory_fallbacks(recipe.batch, room, lengths, micro_batch)
     for micro, recomputes in sorted(ways, key=lambda way: way[0] != begun):
         if begun not in (None, micro):
             log.warning("Begun with %d sequences at a time, it goes on with %d.", begun, micro)
