@@ -28,7 +28,8 @@ BLOCK = Block(3, 2)
 def z_of(model, block: Block, kind: str):
     """The module whose output is z: the layer before the block, or its FFN's last projection."""
     layer = decoder_layers(model)[block.start - 1]
-    return layer if kind == "full" else layer.mlp.down_proj
+    last = {"falcon": "dense_4h_to_h"}.get(model.config.model_type, "down_proj")
+    return layer if kind == "full" else getattr(layer.mlp, last)
 
 
 def by_hand(model, block: Block, kind: str, texts: list[list[int]]) -> tuple:
@@ -38,10 +39,12 @@ def by_hand(model, block: Block, kind: str, texts: list[list[int]]) -> tuple:
     """
     layers, noted = decoder_layers(model), []
     modules = z_of(model, block, kind), layers[block.start - 1], layers[block.stop - 1]
-    hooks = [
-        module.register_forward_hook(lambda module, args, out: noted.append(out[0].double().cpu()))
-        for module in modules
-    ]
+
+    def note(module, args, out):
+        states = out[0] if isinstance(out, tuple) else out
+        noted.append(states[0].double().cpu())
+
+    hooks = [module.register_forward_hook(note) for module in modules]
     fit, held = [], []
     for number, ids in enumerate(sorted(texts, key=len, reverse=True)):
         noted.clear()
