@@ -25,8 +25,11 @@
 
 PYTHON ?= python3
 PROFILE ?= quick
-BIN := .venv/bin
-INSTALLED := .venv/installed$(if $(filter ray,$(ENGINE)),-all)
+# an active conda environment that has the packages is used; else .venv is made
+CONDA := $(if $(CONDA_PREFIX),$(wildcard $(CONDA_PREFIX)/bin/papermill))
+BIN := $(if $(CONDA),$(CONDA_PREFIX)/bin,.venv/bin)
+INSTALLED := $(if $(CONDA),,.venv/installed$(if $(filter ray,$(ENGINE)),-all))
+INSTALLED_ALL := $(if $(CONDA),,.venv/installed-all)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	$(if $(WHEELS),--no-index --find-links $(WHEELS)) $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 RUN := $(BIN)/python -m replication --profile $(PROFILE) \
@@ -78,10 +81,10 @@ figure-%: assets  ## what one figure needs, as in make figure-4 or make figure-1
 fetch: $(INSTALLED)  ## before paid hours: download and check all that a run needs, without a GPU (OFFLINE=1 only looks)
 	$(if $(OFFLINE),HF_HUB_OFFLINE=1 PIP_NO_INDEX=1) $(RUN) --fetch
 
-plan: .venv/installed  ## what a run would take, and how it fits (PROFILE=paper, CARD=a100-40, CARDS=8)
+plan: $(INSTALLED)  ## what a run would take, and how it fits (PROFILE=paper, CARD=a100-40, CARDS=8)
 	$(RUN) --plan $(if $(CARD),--card $(CARD)) $(if $(CARDS),--cards $(CARDS))
 
-report: .venv/installed  ## figures, notebooks and numbers as web pages: papermill_runs/report/<profile>/index.html
+report: $(INSTALLED)  ## figures, notebooks and numbers as web pages: papermill_runs/report/<profile>/index.html
 	$(BIN)/python -m replication.show.site --profile $(PROFILE)
 
 record: assets  ## measure `overnight` and export it to data/recorded/ and figures/overnight/ (18 hours by the plan; resumes)
@@ -94,27 +97,27 @@ lab: assets  ## open copies of the notebooks and exercises in JupyterLab: lab/, 
 	@echo "Your copies are in lab/: what is there stays as you left it. Delete a file to get it anew."
 	$(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.default_url=/lab/tree/lab/notebooks
 
-handout: .venv/installed  ## the exercises without their solutions, for a class: handout/
+handout: $(INSTALLED)  ## the exercises without their solutions, for a class: handout/
 	$(BIN)/python exercises/without_solutions.py
 
-explorer: .venv/installed  ## every distance map at hand, in your browser: figures/explorer.html, one file
+explorer: $(INSTALLED)  ## every distance map at hand, in your browser: figures/explorer.html, one file
 	$(BIN)/python -m replication.show.explorer
 
-prune: .venv/installed  ## a smaller checkpoint, healed and with a card (MODEL=owner/name LAYERS=6 OUT=folder HEAL=100)
+prune: $(INSTALLED)  ## a smaller checkpoint, healed and with a card (MODEL=owner/name LAYERS=6 OUT=folder HEAL=100)
 	$(PRUNE)
 
-test: .venv/installed lint  ## the tests on tiny models, every notebook included (minutes)
+test: $(INSTALLED) lint  ## the tests on tiny models, every notebook included (minutes)
 	$(TEST) -m "not real"
 
-test-all: .venv/installed-all lint  ## these, and those on the embedded model and against lm-eval
+test-all: $(INSTALLED_ALL) lint  ## these, and those on the embedded model and against lm-eval
 	$(TEST) -m "not real"
 	$(TEST) -m real --ignore=tests/test_cluster.py
 	$(BIN)/python -m pytest -q -m real tests/test_cluster.py
 
-gpu: .venv/installed  ## the first thing to run on a GPU: all of it, measured next to the plan (10 minutes)
+gpu: $(INSTALLED)  ## the first thing to run on a GPU: all of it, measured next to the plan (10 minutes)
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python -m benchmarks.gpu $(if $(TINY),--tiny)
 
-lint: .venv/installed  ## ruff, as configured in pyproject.toml
+lint: $(INSTALLED)  ## ruff, as configured in pyproject.toml
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
