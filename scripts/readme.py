@@ -5,15 +5,18 @@ what draws each. All are of the recorded run.
 """
 
 import argparse
+import re
 import sys
-from functools import cache
+from functools import cache, partial
 
 from lib import storage
 from replication import claims, paths, profiles
 from replication.run.notebooks import FIGURES, NOTEBOOKS
 
 FINDINGS = paths.ROOT / "replication" / "show" / "findings.csv"
+MISSING = paths.ROOT / "scripts" / "not_in_it.csv"
 IN_A_ROW = 3  # pictures
+OF_PAPER = re.compile(r"figure_\d[a-d]?$")
 
 
 @cache
@@ -44,18 +47,23 @@ def findings() -> str:
     return "\n".join([*lines, "</table>"]) + "\n"
 
 
-def figures() -> str:
-    """A row a figure: the recorded picture, what it shows, what draws it, in how many minutes."""
+def figures(of_paper: bool) -> str:
+    """A row a figure, the paper's or ours: the recorded picture, what it shows and what is not in
+    it, what draws it, in how many minutes."""
+    missing = {row["figure"]: row["missing"] for row in storage.rows(MISSING)}
     lines = [
         "| picture | shows | notebook | command | minutes (`quick`) |",
         "|---|---|---|---|---|",
     ]
     for name, (shows, numbers) in FIGURES.items():
+        if bool(OF_PAPER.match(name)) != of_paper:
+            continue
         links = [f"[{n}](../notebooks/{NOTEBOOKS[n].file}.ipynb)" for n in numbers]
         minutes, short = sum(NOTEBOOKS[n].minutes for n in numbers), name.removeprefix("figure_")
         drawn = (paths.ROOT / "figures" / profiles.RECORDED / f"{name}.png").exists()
         picture = thumbnail(name, shows, 220) if drawn else "not recorded"
-        cells = [picture, f"**{short}**: {shows}", ", ".join(links)]
+        lacks = f"<br>*Not in it:* {missing[name]}" if name in missing else ""
+        cells = [picture, f"**{short}**: {shows}{lacks}", ", ".join(links)]
         cells += [f"`make figure-{short}`", f"{minutes:g}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -63,7 +71,11 @@ def figures() -> str:
 
 PARTS = {  # of which file, between <!-- name --> and <!-- end of name -->
     "README.md": {"claims": in_words},
-    "figures/README.md": {"findings": findings, "figures": figures},
+    "figures/README.md": {
+        "the paper's figures": partial(figures, of_paper=True),
+        "findings": findings,
+        "our figures": partial(figures, of_paper=False),
+    },
 }
 
 
