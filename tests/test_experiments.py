@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 from conftest import Distances, score
 
+from lib import evaluation
 from lib.models import registry
 from replication import profiles, tables
 from replication.analysis import curves
-from replication.measure import cache, experiments
+from replication.measure import cache, experiments, request
 from replication.run.notebooks import NOTEBOOKS
 
 PROFILE, PAPER = profiles.get(profiles.DRAWN), profiles.get("paper")
@@ -47,8 +48,8 @@ def test_the_record_has_what_its_experiment_asks_for(name, maps):
         named = [one for one in notebook.experiments if one.__name__ == name]
         for experiment in named:
             for model in notebook.models(PROFILE):
-                for request in experiment(model, maps[model], PROFILE):
-                    requested.add(without_machine({"kind": request.kind} | request.params))
+                for one in experiment(model, maps[model], PROFILE):
+                    requested.add(without_machine({"kind": one.kind} | one.params))
     rows = tables.read(name, PROFILE).request
     assert requested == {without_machine(json.loads(row)) for row in rows}
 
@@ -84,3 +85,23 @@ def test_two_forms_of_a_question_are_resampled_alike():
         whole["task"] = pruned["task"] = task
         resampled.append(curves.curve(whole, pruned).values)
     assert np.array_equal(*resampled)
+
+
+@pytest.mark.record
+def test_a_task_asks_what_was_recorded_under_its_key():
+    """The first prompt and its choices: a key does not know what a function makes of it."""
+    of_cut = ("kind", "batch_tokens", "version", *request.WEIGHTS, *request.HEALING, "patched")
+    compared = 0
+    for name in tables.names(tables.folder(PROFILE)):
+        rows = tables.read(name, PROFILE)
+        if "prompt_digest" not in rows:
+            continue
+        asked = {}
+        for row in rows[rows.value.notna()].itertuples():
+            params = json.loads(row.request)
+            kept = {k: v for k, v in params.items() if k not in of_cut and not k.startswith("map")}
+            asked.setdefault(cache.canonical(kept), set()).add(row.prompt_digest)
+        for params, digests in asked.items():
+            assert digests == {evaluation.task_of(json.loads(params)).prompt_digest}, params
+            compared += 1
+    assert compared > 40
