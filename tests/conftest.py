@@ -185,6 +185,8 @@ def computes_on_the_device():
             patch.setattr(loading, "default_device", lambda: DEVICE)
             patch.setattr(loading, "UNPACKED", 0)
             patch.setenv("ACCELERATE_TORCH_DEVICE", DEVICE)
+        if DEVICE == "sim":
+            patch.setattr(loading, "gpu_memory", lambda device: 80e9)
         yield
 
 

@@ -38,11 +38,12 @@ NAMES = {
     "NVIDIA A10": "a10",
     "NVIDIA L4": "l4",
     "Tesla T4": "t4",
+    "NVIDIA H200": "h200",
 }
 
 
 def test_nvidia_smis_name_of_a_card_leads_to_its_row():
     assert {name: plan.get_card(name).name for name in NAMES} == NAMES
-    for other in ("NVIDIA A10G", "NVIDIA L40", "NVIDIA GeForce RTX 4090 Laptop GPU"):
+    for other in ("NVIDIA GH200 480GB", "NVIDIA A10G", "NVIDIA GeForce RTX 4090 Laptop GPU"):
         with pytest.raises(ValueError, match="Unknown card"):
             plan.get_card(other)

@@ -1,8 +1,6 @@
 """The plan: what is counted against what runs, what is there, and the hours of the profiles."""
 
 from dataclasses import replace
-from math import sqrt
-from statistics import pstdev
 
 import pytest
 from conftest import EXPERTS, architectures, tiny
@@ -79,7 +77,8 @@ def test_the_rates_reproduce_a_published_speed(monkeypatch):
 
 @pytest.mark.parametrize("name, most", [("a100", 9), ("paper", 1150)])
 def test_a_profile_takes_its_hours_and_fits(output, name, most):
-    """Every result is counted, once."""
+    """Every result is counted, once. With documents in the order of their length, `paper` would
+    take 1,186 hours: rows of long ones only would be recomputed."""
     jobs = plan.planned(profiles.get(name), list(NOTEBOOKS), CARD)
     works = [work for job in jobs for work in job.works]
     hours = sum(map(CARD.seconds, works)) / 3600
@@ -90,13 +89,6 @@ def test_a_profile_takes_its_hours_and_fits(output, name, most):
     keys = [plan.key_of(one) for job in jobs for one in job.missing]
     assert len(keys) == len(works)
     assert len(set(keys)) == len(keys)
-
-
-def test_a_row_of_the_plan_holds_documents_of_any_length():
-    """Sums of eight then spread as those of independent numbers; of sorted ones, 2.8 times that."""
-    lengths = plan.lengths(4096)
-    rows = [sum(lengths[start : start + 8]) for start in range(0, len(lengths), 8)]
-    assert pstdev(rows) == pytest.approx(sqrt(8) * pstdev(lengths), rel=0.25)
 
 
 def test_cards_of_one_kind_unpack_the_same_models():

@@ -9,13 +9,17 @@ import os
 import subprocess
 import sys
 
+import nbformat
 import pytest
 import simulated_device
 from conftest import DEVICE
 
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu import sections
-from replication import paths
+from lib.models import registry
+from replication import paths, plan, profiles
+from replication.run import jobs, measuring
+from replication.run.notebooks import NOTEBOOKS
 
 on_the_device = pytest.mark.skipif(DEVICE != "sim", reason="asks for the simulated device")
 
@@ -37,3 +41,19 @@ def test_make_gpu(tmp_path):
     kinds = (sections.load, sections.distances, sections.sweeps)
     assert gpu.measure(bench, dict.fromkeys(kinds, 600), budget=600) == []
     assert all(row.measured.peak for row in bench.rows[1:])
+
+
+@pytest.mark.real
+@on_the_device
+def test_every_job_and_every_cell(output):
+    """Of the smallest profile; cells then find what the jobs have measured."""
+    profile = profiles.get("smoke", limit=2)
+    (model,) = profile.models
+    for job in jobs.by_job(model, profile, NOTEBOOKS, plan.Guess(registry.num_layers(model))):
+        assert measuring.run_job(job, profile, NOTEBOOKS).status == "ok", job.name
+    for of in NOTEBOOKS.values():
+        cells = nbformat.read(paths.NOTEBOOKS / f"{of.file}.ipynb", 4).cells
+        parameters, *sources = [cell.source for cell in cells if cell.cell_type == "code"]
+        names = {"display": str}
+        for source in (parameters, "PROFILE, LIMIT = 'smoke', 2", *sources):
+            exec(compile(source, of.file, "exec"), names)
