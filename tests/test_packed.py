@@ -171,7 +171,7 @@ def test_a_checkpoint_is_repaired_in_the_files_it_came_from(small, tmp_path, mon
         path = f"base_model.model.{name.removesuffix('weight')}lora_%s.weight"
         if path % "A" in added:
             expected = expected.float() + added[path % "B"] @ added[path % "A"]
-        torch.testing.assert_close(weight, expected.bfloat16(), atol=1e-6, rtol=0.01)
+        torch.testing.assert_close(weight, expected.bfloat16(), atol=1e-4, rtol=0.01)
     assert [row["version"] for row in record["versions"]][-2:] == ["healed, not merged", "healed"]
     packed = loading.load(str(out), quantization="nf4", dtype="bfloat16")
     score = sweep(*packed, [], call.scored()).value[0]
