@@ -92,6 +92,15 @@ def to_draw(table: pd.DataFrame, profile: Profile, *experiments: str) -> pd.Data
     return pd.concat([table, behind.assign(model=RECORD + behind.model)], ignore_index=True)
 
 
+def or_recorded(table: pd.DataFrame, profile: Profile, experiment: str) -> pd.DataFrame:
+    """Return a run's table, or the recorded one if the run has measured no cut."""
+    both = to_draw(table, profile, experiment)
+    recorded = both.model.str.startswith(RECORD)
+    own = both[~recorded]
+    is_measured = (own.block_size > 0) & own.value.notna()
+    return own if is_measured.any() or not recorded.any() else both[recorded]
+
+
 def without_few(scores: pd.DataFrame) -> pd.DataFrame:
     """Return scores in which no accuracy on fewer than FEWEST questions has a value."""
     few = ~scores.task.isin(LOSSES) & scores.value.notna() & (scores.n < FEWEST)
