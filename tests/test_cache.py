@@ -8,7 +8,6 @@ from conftest import measured_scores
 
 from lib import sweep
 from lib.blocks import Block
-from lib.data import sets
 from lib.healing import training
 from lib.models import loading
 from replication import measure, profiles
@@ -29,18 +28,6 @@ def test_keys_do_not_drift(monkeypatch):
     monkeypatch.setattr(loading, "default_device", lambda: "cpu")
     (keyed,) = fetching.keyed_by_machine([request.healing(NAME, SMOKE, BLOCK, RECIPE)])
     assert cache.key(keyed.kind, keyed.params)[:12] == "0f96b9ec0993"
-
-
-def test_a_measurement_is_made_once(output):
-    """It may know itself how long it took: a healing counts the seconds before an interruption."""
-    losses = [0.1 + 0.2]
-    made = iter([{"losses": losses, "seconds": 99.5}])
-    first = cache.load_or_compute("healing", PARAMS, lambda: next(made))
-    again = cache.load_or_compute("healing", PARAMS, lambda: next(made))
-    assert again == first
-    assert first["values"] == {"losses": losses}
-    assert first["seconds"] == 99.5
-    assert first["params"] == PARAMS
 
 
 @pytest.mark.parametrize(
@@ -130,15 +117,3 @@ def test_models_that_cannot_be_had_are_named(output):
     assert list(maps) == [NAME]
     assert left.models == (NAME,)
     assert left.missing == (("nobody/absent", "skipped: not available"),)
-
-
-def test_distances_are_measured_on_texts_that_no_healing_reads(output, monkeypatch):
-    splits, c4 = [], sets.c4
-
-    def noted(split, *counts):
-        splits.append(split)
-        return c4(split, *counts)
-
-    monkeypatch.setattr(sets, "c4", noted)
-    measure.distances(SMOKE)
-    assert splits == ["validation"]
