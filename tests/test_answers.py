@@ -7,7 +7,7 @@ from itertools import chain
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import measured_scores, real_task
+from conftest import measured_scores, real_task, score
 from scipy.stats import mannwhitneyu
 
 from lib import evaluation
@@ -31,10 +31,6 @@ def test_what_the_answers_tell():
     stats = Task("boolq", LETTERS).answer_stats([np.log(p) for p in probabilities])
     assert stats["ties"] == 1
     assert stats["commonest"] == pytest.approx(3 / 5)
-    margins = [np.log(2), 0, np.log(0.2 / 0.6)]
-    assert stats["margin"] == pytest.approx(np.average(margins, weights=[1, 1, 3]))
-    bits = np.average(-np.log2([0.5, 0.4, 0.2]), weights=[1, 1, 3])
-    assert stats["bits_per_byte"] == pytest.approx(bits)  # a letter is a byte
 
 
 def test_margin_is_of_what_is_compared_and_bytes_are_of_the_text():
@@ -135,38 +131,21 @@ def test_the_floor_decides_where_it_is_known(known, floor, gap):
     assert curves.no_signal(score) == (gap < 4)
 
 
-def _boolq(odds, answers) -> pd.DataFrame:
-    """A BoolQ score of one model whose log-odds of the second answer are these."""
-    row = {
-        "model": "tiny-random",
-        "task": "boolq",
-        "block_size": 0,
-        "chance": 0.5,
-        "majority": 0.6,
-        "floor": 0.6,
-        "value": 0.7,
-        "standard_error": 0.1,
-        "commonest": 1.0,
-        "choices": [np.array([0.0, o]) for o in odds],
-        "answers": answers,
-        "weights": np.ones(len(odds)),
-        "examples": odds,
-    }
-    return pd.DataFrame([row])
-
-
 def test_the_ranking_of_boolq_is_the_area_under_the_roc_curve():
     """Against scipy's U, and DeLong's standard error as his paper has it."""
     draw = np.random.default_rng(0)
     answers = draw.integers(2, size=80)
     odds = np.round(draw.normal(answers, 1.5), 1)  # rounded, so that some are equal
-    (row,) = analysis.boolq_ranking(_boolq(odds, answers)).to_dict("records")
+    choices = [np.array([0.0, o]) for o in odds]
+    asked = {"answers": answers, "choices": choices, "examples": odds, "weights": np.ones(80)}
+    boolq = score(0, 70, task="boolq", chance=0.5, majority=0.6, commonest=1.0, **asked)
+    (row,) = analysis.boolq_ranking(pd.DataFrame([boolq])).to_dict("records")
     yes, no = odds[answers == 1], odds[answers == 0]
     area = mannwhitneyu(yes, no).statistic / len(yes) / len(no)
     assert row["value"] == pytest.approx(area)
     assert np.mean(row["examples"]) == pytest.approx(area)
+    assert row["floor"] == row["chance"] == 0.5
     pairs = np.array([[(a > b) + (a == b) / 2 for b in no] for a in yes])
     of_yes = pairs.mean(axis=1).var(ddof=1) / len(yes)
     of_no = pairs.mean(axis=0).var(ddof=1) / len(no)
     assert row["standard_error"] == pytest.approx(np.sqrt(of_yes + of_no), rel=0.01)
-    assert row["floor"] == row["chance"] == 0.5

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import tokenizers
 import torch
-from conftest import LAYERS, letters, real_task, tiny
+from conftest import LAYERS, letters, tiny
 from transformers import GenerationConfig
 
 from lib.blocks import UNPRUNED, Block
-from lib.data import sets
 from lib.data.encoding import Row
 from lib.evaluation import Task
 from lib.healing import lora, training
@@ -56,17 +55,6 @@ class Padding:
 
 
 # ---- HellaSwag and GSM8K -------------------------------------------------------------------
-
-
-def test_hellaswag_is_cleaned():
-    examples = real_task("hellaswag", hellaswag_questions=400).examples
-    texts = [text for e in examples for text in (e["prompt"], *e["choices"])]
-    for text in texts:
-        assert "[title]" not in text
-        assert "[step]" not in text
-        assert not text.endswith(" ")
-    raw = sets.questions("hellaswag", "wheels", 400)
-    assert any("[title]" in row["ctx"] for row in raw)
 
 
 @pytest.mark.parametrize(

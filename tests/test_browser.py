@@ -57,11 +57,6 @@ def test_file_shows_what_is_chosen_and_keeps_it_in_its_link(page, output):
 
     expect(page.locator("#left .texts")).to_have_count(1)
 
-    framed = "document.querySelector('#right .map').layout.shapes.some(of => of.name === 'hover')"
-    page.mouse.move(*page.evaluate(BLOCK, ["left", 5, 5]))
-    page.wait_for_function(framed)  # the block under the mouse, on the other map
-    page.mouse.move(5, 5)
-    page.wait_for_function(f"!{framed}")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowDown")
     expect(card).to_contain_text("Block(11, 8) drops layers 11 to 18 of 30")

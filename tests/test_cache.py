@@ -32,18 +32,6 @@ def test_keys_do_not_drift(monkeypatch):
     assert cache.key(keyed.kind, keyed.params)[:12] == "0f96b9ec0993"
 
 
-def test_a_measurement_is_made_once(output):
-    """It may know itself how long it took: a healing counts the seconds before an interruption."""
-    losses = [0.1 + 0.2]
-    made = iter([{"losses": losses, "seconds": 99.5}])
-    first = cache.load_or_compute("healing", PARAMS, lambda: next(made))
-    again = cache.load_or_compute("healing", PARAMS, lambda: next(made))
-    assert again == first
-    assert first["values"] == {"losses": losses}
-    assert first["seconds"] == 99.5
-    assert first["params"] == PARAMS
-
-
 @pytest.mark.parametrize(
     "damage",
     [

@@ -18,6 +18,7 @@ import pytest
 from benchmarks import __main__ as bench
 from replication import __main__ as run
 from replication import paths
+from replication.run import batch
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 
@@ -98,6 +99,13 @@ def test_bad_input_is_one_sentence_before_any_computing(command, output, capsys)
     assert BAD[command] in sentence
     assert printed.out == ""
     assert not any(file.is_file() for file in output.rglob("*"))
+
+
+def test_a_second_run_does_not_begin(output, capsys):
+    """It says which run writes to the same results."""
+    with batch.alone():
+        assert start("replication", "--profile", "smoke", "--only", "01") == 2
+    assert f"(pid {os.getpid()} on " in capsys.readouterr().err
 
 
 def test_clean_keeps_what_is_recorded_or_downloaded(tmp_path):

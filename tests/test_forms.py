@@ -46,12 +46,6 @@ def test_the_share_kept_of_both_forms_and_their_difference():
     assert (shares.apart_low["content"] > 0).all()
 
 
-def test_without_a_signal_no_share_is_kept():
-    both = pd.concat([table("letters", [26, 25]), table("content", [75, 70])])
-    shares = analysis.kept(both, "form").set_index("form")
-    assert shares.kept.isna().to_dict() == {"letters": True, "content": False}
-
-
 def test_the_forms_are_compared_at_the_same_cuts():
     """Where one form was not asked at a depth, as after a time limit."""
     by_letter = table("letters", [75, 60, 50, 25])

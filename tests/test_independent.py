@@ -170,53 +170,6 @@ def test_answers_without_their_bias_are_found_again(size):
     assert theirs["d′"] == pytest.approx(separation / np.sqrt((right.var() + wrong.var()) / 2))
 
 
-@pytest.mark.parametrize("size", [0, 6])
-def test_the_mean_over_four_orders_is_found_again(size):
-    """A stored choice is an option's, whichever letter it had: the mean needs no turning back."""
-    of_order = {}
-    for params, row in scores().values():
-        name, counts = params["task"], (params.get("questions"), params.get("shots"))
-        cut = params["block_size"] == size and params["block_start"] in (0, 28 - size)
-        if name.startswith("arc_easy_letters") and "recipe" not in params and cut:
-            if params["model"] == "qwen2.5-coder-1.5b" and counts == (120, 5):
-                of_order[name] = np.stack(row.choices), np.asarray(row.answers)
-    orders, answers = zip(*of_order.values(), strict=True)
-    assert len(of_order) == 4 and all((right == answers[0]).all() for right in answers)
-    mean = np.mean(orders, axis=0)
-    share = np.mean(mean.argmax(axis=1) == answers[0])
-    pages = pd.read_csv(RECORDED.parent / "numbers.csv")
-    cut = f"block_size={size}" + (" | strategy=early exit" if size else "")
-    source = f"option_orders | {cut} | measure=mean option | value"
-    quoted = pages[pages.source == source]
-    assert len(quoted) and quoted.value.to_numpy() == pytest.approx(share)
-
-
-@pytest.mark.parametrize("size", [3, 5, 6, 7, 8])
-@pytest.mark.parametrize("task", ["mmlu_short", "mmlu_short_symbols", "mmlu_short_lower"])
-def test_the_translator_s_gains_are_found_again(task, size):
-    """As answered and with biases removed, paired on the questions."""
-    from replication.beyond import translator
-
-    table = pd.read_parquet(RECORDED / "translated.parquet")
-    theirs = translator.gains(table).set_index(["task", "measure", "block_size"])
-    of_size = table[(table.task == task) & (table.block_size == size)].set_index("repair")
-    right = {}
-    for repair, row in of_size.iterrows():
-        loglikelihoods, answers = np.stack(row.choices), np.asarray(row.answers)
-        right["accuracy", repair] = loglikelihoods.argmax(1) == answers
-        unbiased = biases_removed(loglikelihoods)
-        right["accuracy, biases removed", repair] = unbiased.argmax(1) == answers
-    for measure in ("accuracy", "accuracy, biases removed"):
-        gained = 1.0 * right[measure, "full map"] - right[measure, "plain cut"]
-        reach = 1.96 * gained.std(ddof=1) / np.sqrt(len(gained))
-        row = theirs.loc[task, measure, size]
-        assert row.gain == pytest.approx(gained.mean(), abs=0.004)
-        assert row.low == pytest.approx(gained.mean() - reach, abs=0.004)
-        assert row["value of full map"] == pytest.approx(
-            right[measure, "full map"].mean(), abs=0.004
-        )
-
-
 @pytest.mark.parametrize("cut", [("similarity", 7), ("early exit", 5), ("simple", 3)])
 def test_content_minus_its_prior_is_found_again(cut):
     from replication.beyond import prior

@@ -15,14 +15,6 @@ from replication.measure import experiments, inference_cost, latency, scores
 SMOKE = profiles.get("smoke")
 
 
-def test_bytes_are_those_of_the_tensors(llama):
-    tensors = [*llama.parameters(), *llama.buffers()]
-    whole = sum(tensor.nbytes for tensor in tensors)
-    assert latency.weight_bytes(llama) == whole
-    llama.lm_head.weight = llama.get_input_embeddings().weight  # tied: counted once
-    assert latency.weight_bytes(llama) == whole - llama.lm_head.weight.nbytes
-
-
 def test_packed_weights_have_4_bits(tmp_path):
     """And scales, which are less than a fourth of a byte a number here."""
     plain = wide_llama()

@@ -4,24 +4,21 @@ import numpy as np
 import pytest
 
 from lib.blocks import BlockDistances
-from replication.analysis.islands import (
-    islands,
-    regions,
-)
+from replication.analysis.islands import islands, regions
 
 L, FOLDS = 24, 16
 
 
-def a_map(value, noise: float = 0.0) -> BlockDistances:
+def a_map(value, noise: float = 0.0, num_layers: int = L, folds: int = FOLDS) -> BlockDistances:
     """The map of d(l, l+n) = value(l, n), measured with `noise` in each fold."""
-    start, stop = np.mgrid[: L + 1, : L + 1]
+    start, stop = np.mgrid[: num_layers + 1, : num_layers + 1]
     size = np.maximum(stop - start, 1)
     distance = np.broadcast_to(value(start, size), start.shape)
-    draws = np.random.default_rng(1).standard_normal((FOLDS, L + 1, L + 1))
+    draws = np.random.default_rng(1).standard_normal((folds, *start.shape))
     upper = np.triu(distance + noise * draws, 1)
     parts = upper + upper.transpose(0, 2, 1)
-    error = parts.std(0, ddof=1) / np.sqrt(FOLDS)
-    return BlockDistances(parts.mean(0), error, parts, 16 * FOLDS)
+    error = parts.std(0, ddof=1) / np.sqrt(folds)
+    return BlockDistances(parts.mean(0), error, parts, 16 * folds)
 
 
 def smooth(start, size):

@@ -2,7 +2,6 @@
 
 from conftest import stored, tiny
 
-from lib.models import files
 from replication import __main__ as run
 from replication import paths, profiles
 
@@ -20,12 +19,3 @@ def test_a_folder_is_one_model_for_the_command_its_jobs_and_a_kernel(tmp_path, m
     jobs = run.arguments([*batch.command[len(run.COMMAND) :], "--job", "my-model-map"]).models
     assert batch.profile == kernels and list(kernels.models) == jobs
     assert jobs == [str(tmp_path / "my-org" / "my-model")]
-
-
-def test_a_file_that_is_unpacked_is_not_locked(tmp_path, monkeypatch):
-    # a shared checkout may be read-only
-    file = tmp_path / "model.gguf"
-    file.write_bytes(b"GGUF")
-    monkeypatch.setattr(files, "unpacked", lambda *_: tmp_path)
-    monkeypatch.setattr(files, "FileLock", None)
-    assert files.local_folder(files.resolve(str(file))) == tmp_path

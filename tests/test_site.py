@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-import sys
 from pathlib import Path
 
 import nbformat
@@ -94,13 +92,6 @@ def test_a_difference_is_measured_in_its_error(tmp_path, shift, changes, compare
     assert np.allclose(losses.error, expected)
 
 
-def test_distances_are_compared_at_the_best_starts(tmp_path):
-    table = compare.compare(write_run(tmp_path / "run"), write_run(tmp_path / "recorded"))
-    drawn = table[table.task == runs.DISTANCE].set_index("block_size").block_start
-    distances = tables.distances_of(pd.read_parquet(tmp_path / "run/similarity.parquet"))
-    assert drawn.drop(4).to_dict() == {size: distances.best_start(size) for size in range(1, 4)}
-
-
 # ---- pages ----------------------------------------------------------------------------------
 
 
@@ -145,14 +136,6 @@ def test_finished_failed_and_missing_notebooks_are_listed(ran):
     assert "no notebook has judged them" in index
 
 
-def test_the_recorded_run_stands_next_to_no_other(ran):
-    for place in (paths.RUNS, paths.FIGURES):
-        shutil.copytree(place / "smoke", place / profiles.DRAWN)
-    index = site.build(profiles.DRAWN).read_text()
-    assert index.count("<img") == 1
-    assert "Next to the recorded run" not in index
-
-
 def test_pages_ask_no_server_and_have_no_dead_link(ran):
     folder = site.build("smoke").parent
     pages = {file.name: file.read_text() for file in folder.glob("*.html")}
@@ -165,15 +148,3 @@ def test_pages_ask_no_server_and_have_no_dead_link(ran):
     maps = pages["01_similarity_heatmaps.html"]
     assert '<a href="guide.html#a-word-two-words">words</a>' in maps
     assert 'src="recorded/figure_4.png"' in maps
-
-
-def test_the_newest_run_of_a_profile_is_reported(ran, monkeypatch, capsys):
-    shutil.copytree(paths.RUNS / "smoke", paths.RUNS / "smoke-other")
-    for newest in ("smoke-other", "smoke"):
-        (paths.RUNS / newest / "now").touch()
-        monkeypatch.setattr(sys, "argv", ["site", "--profile", "smoke"])
-        site.main()
-        assert Path(capsys.readouterr().out.strip()).parent.name == newest
-
-
-# ---- what is installed ----------------------------------------------------------------------

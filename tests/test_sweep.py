@@ -141,18 +141,6 @@ TEXTS = ("abcdefgh" * 2, "xyzuvwk", "hello world")
 LOSS = Task("c4", tuple({"text": text, "max_tokens": 20} for text in TEXTS))
 
 
-def test_sweep_table(llama, tokenizer):
-    twice = [Block(1, 2), Block(1, 2)]
-    table = sweep.sweep(llama, tokenizer, twice, [LOSS])
-    assert table.block_start.tolist() == [0, 1]
-    assert table.block_size.tolist() == [0, 2]
-    row = table.iloc[1]
-    assert row.n == 3
-    assert row.weights.tolist() == [15, 6, 10]
-    expected = np.average(row.examples, weights=row.weights)
-    assert row.value == pytest.approx(expected)
-
-
 # ---- a block's score does not depend on what else is in its sweep ----------------------------
 
 
