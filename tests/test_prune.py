@@ -76,7 +76,7 @@ def losses(record: dict) -> dict:
 def first_letters(model, tokenizer) -> list[str]:
     """The likeliest token after each prompt."""
     ids = (tokenizer(prompt, return_tensors="pt").input_ids for prompt in prune.PROMPTS)
-    return [tokenizer.decode(model(of).logits[0, -1].argmax()) for of in ids]
+    return [tokenizer.decode(model(of.to(model.device)).logits[0, -1].argmax().cpu()) for of in ids]
 
 
 def check(out, record: dict, computed: str) -> None:
