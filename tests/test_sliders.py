@@ -24,24 +24,6 @@ def test_the_gold_bar_is_the_answer_of_that_cut(size, gold):
     plt.close("all")
 
 
-@pytest.mark.parametrize("steps, healed", [(8, 5.0), (16, 4.0)])
-def test_a_dose_shows_whole_cut_and_healed(steps, healed):
-    rows = [
-        ("none", 0, 0, "unpruned", 3.0),
-        ("none", 0, 8, "control", 2.9),
-        ("similarity", 4, 0, "unhealed", 6.0),
-        ("similarity", 4, 8, "healed", 5.0),
-        ("similarity", 4, 16, "healed", 4.0),
-        ("simple", 4, 8, "healed", 9.0),
-    ]
-    columns = ["strategy", "block_size", "steps", "treatment", "value"]
-    table = pd.DataFrame(rows, columns=columns)
-    doses = pd.concat([table.assign(task=task) for task in ("c4", "arc_easy")])
-    for axis in sliders.one_dose(doses, 4, steps).axes:
-        assert [bar.get_height() for bar in axis.patches] == [3.0, 6.0, healed]
-    plt.close("all")
-
-
 def test_a_run_leaves_every_picture_of_a_slider(monkeypatch):
     """Without a kernel; a second slider that makes too many pictures stays at its start."""
     drawn = []
