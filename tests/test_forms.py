@@ -17,11 +17,6 @@ def test_the_test_split_asks_other_questions():
     assert not prompts & {example["prompt"] for example in validation}
 
 
-def test_no_place_gives_sciq_away():
-    places = [example["answer"] for example in real_task("sciq", book_questions=12).examples]
-    assert np.bincount(places).tolist() == [3, 3, 3, 3]
-
-
 # ---- what they say -------------------------------------------------------------------------
 
 
@@ -38,7 +33,7 @@ def table(form: str, kept: list[int]) -> pd.DataFrame:
 
 def test_the_share_kept_of_both_forms_and_their_difference():
     both = pd.concat([table("letters", [75, 25, 25]), table("content", [75, 75, 50])])
-    shares = analysis.kept(both, "form").set_index("form")
+    shares = analysis.kept(both).set_index("form")
     assert shares.kept["letters"].tolist() == pytest.approx([0, 0])
     assert shares.kept["content"].tolist() == pytest.approx([1, 0.5])
     assert shares.apart["letters"].isna().all()
@@ -51,6 +46,6 @@ def test_the_forms_are_compared_at_the_same_cuts():
     by_letter = table("letters", [75, 60, 50, 25])
     by_letter = by_letter[by_letter.block_size != 2]
     by_content = table("content", [75, 60, 50, 25])
-    shares = analysis.kept(pd.concat([by_letter, by_content]), "form").set_index("form")
+    shares = analysis.kept(pd.concat([by_letter, by_content])).set_index("form")
     differences = shares.apart["content"].tolist()
     assert differences == pytest.approx([0, np.nan, 0], nan_ok=True)

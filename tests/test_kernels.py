@@ -6,14 +6,12 @@ device, is done by hand.
 """
 
 from collections import Counter
-from types import SimpleNamespace
 from unittest import mock
 
 import pytest
 import torch
 from conftest import ARCHITECTURES, logits, tiny
 from torch.nn import functional
-from transformers.integrations import sdpa_attention
 
 from lib import counting
 from lib.healing import attention, lora, packing, training
@@ -129,17 +127,3 @@ def test_a_fused_norm_is_the_norm():
         torch.testing.assert_close(logits(model, ids), expected, atol=1e-4, rtol=1e-4)
     assert {"llama", "mistral", "qwen2", "qwen3", "olmo2"} <= fused
     assert not fused & {"gemma2", "gemma3", "gpt2"}
-
-
-@pytest.mark.parametrize(
-    "capability, dtype, groups",
-    [
-        ((8, 0), torch.bfloat16, True),
-        ((8, 0), torch.float32, False),
-        ((7, 5), torch.float16, False),
-    ],
-)
-def test_keys_are_repeated_where_there_is_no_flash(monkeypatch, capability, dtype, groups):
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    key = SimpleNamespace(is_cuda=True, device="cuda", dtype=dtype, shape=(1, 2, 9, 64))
-    assert sdpa_attention.use_gqa_in_sdpa(None, key, key) == groups

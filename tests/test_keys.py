@@ -83,7 +83,7 @@ OF_PROFILE = {  # fields, by the results that they change
     "main_names ablation_names rank_names rank_simple_names study_names missing": set(),
     "dtype": EVERY,
     "quantization": EVERY - {"cost"},  # which has both formats
-    "source": EVERY - {"cost", "arc_easy_test"} - of("sciq", "squad"),  # which wheels alone have
+    "source": EVERY - {"cost", "arc_easy_test"},  # which wheels alone have
     "similarity_sequences similarity_tokens": {"distances"},
     "c4_sequences c4_tokens": C4,
     "arc_easy_questions": ARC_EASY,
@@ -93,7 +93,6 @@ OF_PROFILE = {  # fields, by the results that they change
     "shot_order": of("mmlu") | ARC_EASY,
     "boolq_questions": of("boolq"),
     "hellaswag_questions": {"hellaswag"},
-    "book_questions": of("sciq", "squad"),
     "gsm8k_questions": {"gsm8k_bpb"},
     "gsm8k_generated gsm8k_new_tokens": {"gsm8k"},
     "gsm8k_shots": of("gsm8k"),
@@ -117,7 +116,7 @@ VERSIONS = [  # of code: the table or module that holds one, its name, and the r
     (damage, "VERSION", {"damage"}),
     (which_block, "VERSION", {"states"}),
 ]
-DATA = {name: of(name) for name in ("mmlu", "boolq", "hellaswag", "gsm8k", "sciq", "squad")}
+DATA = {name: of(name) for name in ("mmlu", "boolq", "hellaswag", "gsm8k")}
 DATA |= {"arc_easy": ARC_EASY, "arc_easy_test": {"arc_easy_test"}, "wiki": HEALED | MAPPED}
 DATA |= {"c4": C4 | HEALED | MAPPED | {"distances", "damage", "states"}}
 

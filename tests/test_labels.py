@@ -19,7 +19,7 @@ MMLU_BY_LETTER, SHORT_BY_LETTER = (
     [name, f"{name}_symbols", f"{name}_lower"] for name in ("mmlu", "mmlu_short")
 )
 BY_LETTER = (*MMLU_BY_LETTER, "mmlu_other", *SHORT_BY_LETTER, *ARC_BY_LETTER)
-AT_ONE_POSITION = (*BY_LETTER, "boolq", "boolq_closed")  # where their choices are compared
+AT_ONE_POSITION = (*BY_LETTER, "boolq")  # where their choices are compared
 
 
 # ---- questions and their right answers -----------------------------------------------------
@@ -85,28 +85,19 @@ HELLASWAG = {  # the first, one in the middle, the last of 7
         "are fitting looks for warm weather as long as the material and color are light."
     ),
 }
-SCIQ = {  # the first, some in the middle, the last of 8
-    "A frameshift mutation is a deletion or insertion of one or more of what": "nucleotides",
-    "A species become separated and becomes two separate species.": "breed",
-    "Where would you find three tiny bones called the hammer, anvil, and stirrup?": "middle ear",
-    "What two things are excess proteins converted into?": "glucose or triglycerides",
-    "A diagram that represents feeding relationships is also called what?": "food chain",
-    "What are the simplest type of carbon-based compounds?": "hydrocarbons",
-}
 
 OF_ARC_EASY = ["arc_easy", *ARC_BY_LETTER, "arc_easy_listed"]
 QUESTIONS = [
     ([*MMLU_BY_LETTER, "mmlu_content"], {"mmlu_subjects": 3, "mmlu_questions": 4}, MMLU),
     (["mmlu_other"], {"mmlu_subjects": 3, "mmlu_questions": 4}, MMLU_OTHER),
     (SHORT_BY_LETTER, {"mmlu_subjects": 3, "mmlu_questions": 4}, MMLU_SHORT),
-    (["boolq", "boolq_closed"], {"boolq_questions": 7}, BOOLQ),
+    (["boolq"], {"boolq_questions": 7}, BOOLQ),
     (OF_ARC_EASY, {"arc_easy_questions": 6}, ARC_EASY),
     (OF_ARC_EASY, {"arc_easy_questions": ALL}, ARC_EASY_ALL),
     (["arc_easy_test"], {"arc_easy_test_questions": 6}, ARC_EASY_TEST),
     (["hellaswag"], {"hellaswag_questions": 7}, HELLASWAG),
-    (["sciq", "sciq_closed"], {"book_questions": 8}, SCIQ),
 ]
-WRITTEN = ("squad", "squad_closed", "gsm8k", "gsm8k_bpb", "c4")  # further down
+WRITTEN = ("gsm8k", "gsm8k_bpb", "c4")  # further down
 NO_QUESTION = "arc_easy_alone"
 
 
@@ -164,27 +155,16 @@ def test_the_answer_is_the_one_that_is_right(name, counts, rows):
 def test_a_passage_is_that_of_its_question():
     """The words that answer the question stand in the passage before it."""
     words = {
-        ("boolq", "is in n out only located in california?"): "Arizona, Nevada, Utah, Texas",
-        ("boolq", "is india a member of missile technology"): "India joining on 27th of June 2016",
-        ("sciq", "hammer, anvil, and stirrup?"): "The middle ear contains three tiny bones",
-        ("sciq", "simplest type of carbon-based compounds?"): "Hydrocarbons are the simplest type",
-        ("squad", "Who compiled the original surviving Apollo 11"): "was compiled by Nafzger",
-        ("squad", "Where does the Rhine empty?"): "eventually empties into the North Sea",
+        "is in n out only located in california?": "Arizona, Nevada, Utah, Texas",
+        "is india a member of missile technology": "India joining on 27th of June 2016",
     }
-    for (name, question), passage in words.items():
-        counts = {"boolq_questions": 7, "book_questions": 8 if name == "sciq" else 4}
-        opened, closed = (real_task(task, **counts).examples for task in (name, f"{name}_closed"))
-        assert passage in the_one(opened, question)["prompt"]
-        assert passage not in the_one(closed, question)["prompt"]
+    examples = real_task("boolq", boolq_questions=7).examples
+    for question, passage in words.items():
+        assert passage in the_one(examples, question)["prompt"]
 
 
 # ---- answers that are written, and texts ---------------------------------------------------
 
-SQUAD = {  # the first, one in the middle, the last of 4
-    'Harvard - Yale Regatta predates "The Game" by how many years?': "23 years",
-    "Who compiled the original surviving Apollo 11 landing data?": "Nafzger",
-    "Where does the Rhine empty?": "North Sea",
-}
 GSM8K = {  # the first, one in the middle, the last of 4
     "Kylar wants to buy 16 glasses.": ("The discount price of one glass", 8 * 5 + 8 * 3),
     "Gus spent $20.00 at the grocery store.": ("He bought 2 bags of chips", 20 - 4 - 8 - 1),
@@ -193,13 +173,6 @@ GSM8K = {  # the first, one in the middle, the last of 4
         3 * 2 + 4 * 3 - 2 * 2,
     ),
 }
-
-
-@pytest.mark.parametrize("name", ["squad", "squad_closed"])
-def test_squads_likelihood_is_of_the_right_answer(name):
-    examples = real_task(name, book_questions=4).examples
-    for question, right in SQUAD.items():
-        assert the_one(examples, question)["choices"] == [f" {right}"]
 
 
 def test_gsm8ks_solution_is_that_of_its_problem():

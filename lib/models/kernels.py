@@ -1,14 +1,11 @@
-"""The kernels that a GPU computes with, where PyTorch and transformers would take slower ones."""
+"""The kernels that a GPU computes with, where transformers would take slower ones."""
 
 from functools import partial
 
 import torch
 from torch.nn import functional
-from transformers.integrations import sdpa_attention
 
 from lib.models.machine import FLASH
-
-_takes_groups = sdpa_attention.use_gqa_in_sdpa
 
 
 def fuse_norms(model) -> None:
@@ -37,14 +34,3 @@ def has_flash(x: torch.Tensor) -> bool:
     if not x.is_cuda or x.dtype == torch.float32:
         return False
     return torch.cuda.get_device_capability(x.device) >= FLASH
-
-
-def _repeats_no_keys(mask: torch.Tensor | None, key: torch.Tensor, *value: torch.Tensor) -> bool:
-    """Return whether attention takes fewer keys than heads; else they are repeated before it.
-
-    On a GPU without flash, PyTorch would keep scores of T × T for them.
-    """
-    return _takes_groups(mask, key, *value) and (not key.is_cuda or has_flash(key))
-
-
-sdpa_attention.use_gqa_in_sdpa = _repeats_no_keys

@@ -49,12 +49,12 @@ def boolq_ranking(scores: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=scores.columns)
 
 
-def kept(scores: pd.DataFrame, by: str) -> pd.DataFrame:
-    """The share of the lead over the floor that is left, of the same questions asked in two ways.
+def kept(scores: pd.DataFrame) -> pd.DataFrame:
+    """The share of the lead over the floor that is left, of the same questions asked in two forms.
 
-    by: "form" or "book". A row a line and depth, with 95 % intervals over resampled questions;
-    nothing where the unpruned model shows no signal. apart: the share of this row minus that of
-    the first way at the same cut, paired on questions.
+    A row a line and depth, with 95 % intervals over resampled questions; nothing where the unpruned
+    model shows no signal. apart: the share of this row minus that of the first form at the same
+    cut, paired on questions.
     """
     keys = ["model", "questions", "strategy", "treatment"]
     whole = scores[scores.treatment == "unpruned"]
@@ -62,16 +62,16 @@ def kept(scores: pd.DataFrame, by: str) -> pd.DataFrame:
     rows = []
     for key, both in pruned.groupby(keys, sort=False):
         first = {}
-        for place, (way, points) in enumerate(both.groupby(by, sort=False)):
-            of_way = whole[whole[by] == way]
-            start = of_way[(of_way[keys[:2]] == list(key[:2])).all(axis=1)].iloc[0]
+        for place, (form, points) in enumerate(both.groupby("form", sort=False)):
+            of_form = whole[whole.form == form]
+            start = of_form[(of_form[keys[:2]] == list(key[:2])).all(axis=1)].iloc[0]
             points = points.sort_values("fraction")
             line = curve(start, points)
             left = 1 - line.fraction_lost if line.gap >= SIGNAL else np.nan * line.values
             left = dict(zip(points.block_size, left[:, 1:].T, strict=True))
             for point in points.itertuples():
                 of_point = left[point.block_size]
-                row = dict(zip(keys, key, strict=True)) | {by: way}
+                row = dict(zip(keys, key, strict=True)) | {"form": form}
                 row |= {"block_size": point.block_size, "fraction": point.fraction, "n": point.n}
                 other = first.get(point.block_size, np.nan)
                 row |= ci_columns(of_point, "kept")

@@ -43,15 +43,11 @@ TASKS = {
     "hellaswag": "HellaSwag accuracy",
     "gsm8k": "GSM8K exact match",
     "gsm8k_bpb": "GSM8K gold, bits a byte",
-    "sciq": "SciQ accuracy",
-    "squad": "SQuAD gold, bits a byte",
 }
 UNITS = {  # of a score; all others are accuracies
     "c4": "nats / ln V",
     "boolq_ranking": "AUC",
     "gsm8k_bpb": "bits per byte",
-    "squad": "bits per byte",
-    "squad_closed": "bits per byte",
 }
 QA = ["mmlu", "boolq", "arc_easy"]
 UNABLE = "the whole model cannot answer it"  # so nothing is drawn

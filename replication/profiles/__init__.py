@@ -44,7 +44,6 @@ class Profile:
     mmlu_shots: int
     boolq_questions: int
     hellaswag_questions: int
-    book_questions: int  # of SciQ and of SQuAD, with and without their passages
     gsm8k_questions: int  # for the likelihood of the gold solution
     gsm8k_generated: int  # that the model answers itself
     gsm8k_shots: int

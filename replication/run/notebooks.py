@@ -9,7 +9,6 @@ from operator import attrgetter
 
 from replication.beyond import (
     biases,
-    books,
     dose,
     last_layers,
     letters,
@@ -103,10 +102,10 @@ NOTEBOOKS = {
         ),
     ),
     "11": Notebook(
-        "11_reasoning_and_books",
+        "11_reasoning",
         1,
-        ("figure_beyond", "figure_stories", "figure_books"),
-        experiments=(experiments.reasoning, books.stories, books.books),
+        ("figure_beyond",),
+        experiments=(experiments.reasoning,),
         models=attrgetter("study_models"),
     ),
     "12": Notebook(
@@ -151,12 +150,10 @@ CAPTIONS = {
     "figure_islands": "islands of similar layers, in a Qwen and in the run's models",
     "figure_cost": "memory and latency against the layers dropped",
     "figure_beyond": "HellaSwag and GSM8K against the fraction dropped",
-    "figure_stories": "letters, stories and sums of one model, with two kinds of cut",
     "figure_letters": "the same questions by letter and by content",
     "figure_cuts": "ARC-Easy by letter and by content, and MMLU, with three kinds of cut",
     "figure_biases": "what removing the bias of each letter adds to accuracy",
     "figure_mechanism": "the answer's signal and the preference for a letter",
-    "figure_books": "the same questions with and without their passages",
     "figure_damage": "the loss after dropping each block, and how it differs from distance",
     "figure_criteria": "the damage of the block that each criterion chooses",
     "figure_layers": "each layer's update, and the damage of dropping it",

@@ -8,13 +8,11 @@ without one (GitHub) the first picture stands.
 import base64
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
 import ipywidgets
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 from ipywidgets import SelectionSlider
@@ -22,9 +20,7 @@ from jinja2 import Template
 from matplotlib.figure import Figure
 
 from replication import paths
-from replication.claims.bounds import CRITERIA, Verdict
 from replication.figures.style import STYLE, WIDTH, colour, png
-from replication.figures.verdicts import SHADES
 
 PAGE = Path(__file__).with_name("slider.html.j2")
 MOST_FRAMES = 64  # of a page
@@ -101,64 +97,4 @@ def one_question(cuts: pd.DataFrame, question: dict, cut: str, n: int) -> Figure
     axis.set(xlim=(1.05 * lowest, 0), xlabel="log-likelihood (nats): nearer to 0 is likelier")
     axis.invert_yaxis()
     axis.set_title(f"{cut}, n = {n}" if axis.patches else f"{cut}, n = {n}: not measured")
-    return figure
-
-
-def one_dose(doses: pd.DataFrame, n: int, steps: int) -> Figure:
-    """Notebook 03: what so many steps of healing bring back, after dropping n layers by similarity.
-
-    doses: the scores of one model in beyond/dose.py.
-    """
-    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.6))
-    rows = doses.query("block_size in [0, @n] and steps in [0, @steps]")
-    rows = rows.query("strategy in ['none', 'similarity'] and treatment != 'control'")
-    for axis, (task, scores) in zip(axes, rows.groupby("task"), strict=True):
-        bars = axis.bar(scores.treatment, scores.value, color="0.7")
-        axis.bar_label(bars, fmt="%.2f")
-        axis.set_title(task)
-    return figure
-
-
-def one_memory(outside: dict[str, float], dropped: int) -> Figure:
-    """Notebook 09: the share of the weights that is left where `dropped` % of the layers are gone.
-
-    outside: the share of the weights that lies outside the layers, by model.
-    """
-    figure, axis = plt.subplots(figsize=(WIDTH, 1 + 0.22 * len(outside)))
-    left = [share + (1 - share) * (1 - dropped / 100) for share in outside.values()]
-    bars = axis.barh(list(outside), left, color="0.7")
-    axis.bar_label(bars, fmt="%.2f")
-    axis.axvline(1 - dropped / 100, color="black", ls=":")
-    axis.set(xlim=(0, 1.1), xlabel="share of the weights that is left (dotted: of the layers)")
-    return figure
-
-
-def with_interval(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """Return the verdicts with a finite interval."""
-    return [v for v in verdicts if np.isfinite([v.low, v.high]).all()]
-
-
-def one_bound(verdicts: Sequence[Verdict], claim: str, moved: int) -> Figure:
-    """Notebook 15: the intervals that a claim is judged by, and its bounds (dotted), moved.
-
-    moved: in tenths of what lies between the outermost ends of intervals and bounds. Whether a
-    claim can be tested, and how firm its verdict is, does not depend on a bound.
-    """
-    figure, axis = plt.subplots(figsize=(WIDTH, 2.2))
-    judged = [verdict for verdict in with_interval(verdicts) if verdict.claim == claim]
-    fixed = np.array([CRITERIA[claim].least, CRITERIA[claim].most])
-    ends = [[verdict.low, verdict.high] for verdict in judged]
-    finite = np.append(ends, fixed[np.isfinite(fixed)])
-    by = moved / 10 * np.ptp(finite)
-    least, most = (fixed + by).round(3)
-    criterion = replace(CRITERIA[claim], least=least, most=most)
-    for verdict in judged:
-        interval = verdict.statistic, verdict.low, verdict.high
-        shade = SHADES[criterion.direction(interval)]
-        axis.plot(interval, [verdict.model] * 3, "o-", color=shade)
-    bottom, top = -0.5, len(judged) - 0.5
-    axis.vlines(fixed, bottom, top, color="black", ls=":")
-    axis.vlines([least, most], bottom, top, color="black")
-    axis.set_xlabel("green: agrees with the paper, brown: differs, grey: cannot tell")
-    axis.set_title(f"{claim}. {criterion.text}", fontsize=8, wrap=True)
     return figure
