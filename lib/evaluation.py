@@ -5,8 +5,6 @@ to score at their last positions. A score turns the model's log-probabilities of
 the text it writes) into one number.
 """
 
-import hashlib
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -128,12 +126,6 @@ class Task:
     @property
     def kind(self) -> Kind:
         return KINDS[self.name]
-
-    @property
-    def prompt_digest(self) -> str:
-        """The beginning of a sha256 of what the first example asks: its prompt and choices."""
-        asked = [self.examples[0].get(name) for name in ("prompt", "choices", "text")]
-        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
 
     def scores(self, outputs: list[list]) -> tuple[np.ndarray, np.ndarray]:
         """Value and weight of each example, from the log-probabilities (or texts) of its rows.

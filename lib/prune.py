@@ -20,7 +20,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import get_args
-from unittest import mock
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -181,10 +180,9 @@ def prune(options: Options, out: str | Path) -> dict:
 
     Its `versions`, the whole, the cut, the mapped and the healed model: layers, parameters, GB of
     weights, and of each task [value, standard error], and those of the difference to the whole.
-    With `nf4` all are packed, and the last is what was saved. What it writes `before` and `after`,
-    and how many tokens a second. A call that was killed goes on where it was; one that had come to
-    its end returns its record. Raises ValueError, OSError or RuntimeError with one sentence; `out`
-    is then as it was before.
+    With `nf4` all are packed, and the last is what was saved. What it writes `before` and `after`.
+    A call that was killed goes on where it was; one that had come to its end returns its record.
+    Raises ValueError, OSError or RuntimeError with one sentence; `out` is then as it was before.
     """
     out, source = Path(out), registry.resolve(options.model)
     if source.kind == "folder" and out.resolve().is_relative_to(source.location):
@@ -505,23 +503,12 @@ def _fitted_map(options: Options, model, tokenizer, block: Block, file: Path) ->
     return facts
 
 
-def _written(model, tokenizer) -> dict:
-    """Return the text after each of PROMPTS, the likeliest token each time, and tokens a second.
+def _written(model, tokenizer) -> list[str]:
+    """Return the text after each of PROMPTS, the likeliest token each time, one at a time."""
+    from lib.models.reading import greedy_texts
 
-    Whatever the model's generation_config says, of penalties say. One prompt at a time: padding
-    would stay in the tokenizer, and be saved with it.
-    """
-    from transformers import GenerationConfig
-
-    plain = GenerationConfig(max_new_tokens=WRITTEN)
-    texts, start = [], time.monotonic()
-    for prompt in PROMPTS:
-        inputs = tokenizer(prompt, return_tensors="pt").input_ids.to(model.device)
-        with mock.patch.object(model, "generation_config", plain):
-            written = model.generate(inputs, attention_mask=inputs.new_ones(inputs.shape))
-        texts.append(tokenizer.decode(written[0, inputs.shape[1] :], skip_special_tokens=True))
-    speed = len(PROMPTS) * WRITTEN / (time.monotonic() - start)
-    return {"texts": texts, "speed": speed}
+    prompts = [tuple(tokenizer(prompt).input_ids) for prompt in PROMPTS]
+    return [greedy_texts(model, tokenizer, [prompt], WRITTEN)[0] for prompt in prompts]
 
 
 class _Parser(argparse.ArgumentParser):

