@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import Characters, Distances, score, tiny
+import transformers
+from conftest import ARCHITECTURES, SIZE, Characters, Distances, score, tiny
 
 from lib import evaluation
 from lib.blocks import Block
@@ -101,11 +102,12 @@ def calibration(texts: slice = slice(None), padding: int = 0) -> dict:
 
 
 @pytest.mark.parametrize("name", ["llama", "falcon"])
-def test_every_fourth_text_is_held_out_however_texts_are_batched(name):
+def test_every_fourth_text_is_held_out_however_texts_are_batched(name, monkeypatch):
     """Texts 0 and 4 of 8 and no other, by the states of the model itself; padding is no token.
 
     Falcon adds attention, in place, to what its FFN gives.
     """
+    monkeypatch.setitem(ARCHITECTURES, "falcon", lambda: transformers.FalconConfig(**SIZE))
     model, added = tiny(name), []
     module = linear.projection(model, BLOCK.start - 1)
     hook = module.register_forward_hook(lambda m, args, output: added.append(output.clone()))
