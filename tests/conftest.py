@@ -87,7 +87,6 @@ ARCHITECTURES = {
     "bloom": lambda: transformers.BloomConfig(
         vocab_size=VOCAB, n_layer=LAYERS, hidden_size=32, n_head=4
     ),
-    "falcon": lambda: transformers.FalconConfig(**SIZE),
     # mixtures of experts, and hybrids of attention with convolution or a state space
     "qwen3_moe": lambda: transformers.Qwen3MoeConfig(
         **GROUPED | EXPERT_SIZES,

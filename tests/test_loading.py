@@ -50,8 +50,6 @@ def test_reads_what_transformers_reads_and_leaves_out_a_block(folder, architectu
 
 
 def test_nf4_is_what_bitsandbytes_makes_of_the_weights(folder, architecture, ids):
-    if architecture == "falcon":
-        pytest.skip("transformers finds no linear layer to quantise in it")
     whole, _ = loading.load(str(folder), dtype="float32", quantization="nf4")
     plain = tiny(architecture)
     count = 0

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import VOCAB, Distances, score, tiny
+import transformers
+from conftest import ARCHITECTURES, SIZE, VOCAB, Distances, score, tiny
 
 from lib import evaluation
 from lib.blocks import Block
@@ -114,11 +115,12 @@ def test_what_cannot_be_folded(name):
 @pytest.mark.parametrize(
     "name, kind", [("llama", "full"), ("llama", "folded"), ("falcon", "folded")]
 )
-def test_maps_are_least_squares_however_texts_are_batched(name, kind):
+def test_maps_are_least_squares_however_texts_are_batched(name, kind, monkeypatch):
     """Every fourth text chooses the ridge, all make the map; padding is no token.
 
     Falcon adds attention, in place, to what its FFN gives.
     """
+    monkeypatch.setitem(ARCHITECTURES, "falcon", lambda: transformers.FalconConfig(**SIZE))
     model = tiny(name)
     texts = torch.randint(3, VOCAB, (9, 20), generator=torch.Generator().manual_seed(2))
     padded = torch.nn.functional.pad(texts, (0, 4)).split(3)
