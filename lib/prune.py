@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import get_args
+from unittest import mock
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -504,11 +505,20 @@ def _fitted_map(options: Options, model, tokenizer, block: Block, file: Path) ->
 
 
 def _written(model, tokenizer) -> list[str]:
-    """Return the text after each of PROMPTS, the likeliest token each time, one at a time."""
-    from lib.models.reading import greedy_texts
+    """Return the text after each of PROMPTS, the likeliest token each time.
 
-    prompts = [tuple(tokenizer(prompt).input_ids) for prompt in PROMPTS]
-    return [greedy_texts(model, tokenizer, [prompt], WRITTEN)[0] for prompt in prompts]
+    Whatever the model's generation_config says, of penalties say. One prompt at a time: padding
+    would stay in the tokenizer, and be saved with it.
+    """
+    from transformers import GenerationConfig
+
+    plain, texts = GenerationConfig(max_new_tokens=WRITTEN), []
+    for prompt in PROMPTS:
+        inputs = tokenizer(prompt, return_tensors="pt").input_ids.to(model.device)
+        with mock.patch.object(model, "generation_config", plain):
+            written = model.generate(inputs, attention_mask=inputs.new_ones(inputs.shape))
+        texts.append(tokenizer.decode(written[0, inputs.shape[1] :], skip_special_tokens=True))
+    return texts
 
 
 class _Parser(argparse.ArgumentParser):

@@ -193,7 +193,7 @@ def test_a_run_of_which_only_the_map_is_left_is_drawn_as_not_measured(output, mo
     monkeypatch.setenv(paths.DRAW_ONLY, "1")
     drawn = [figures.figure_training(measure.table(dose.trainings, maps, profile))]
     doses = measure.table(dose.doses, maps, profile)
-    drawn.append(dose.figure_dose(doses, dose.gap_left(doses)))
+    drawn.append(dose.figure_dose(doses))
     forms = measure.table(letters.forms, maps, profile)
     drawn.append(letters.figure_letters(forms))
     drawn.append(letters.figure_cuts(measure.table(letters.exits, maps, profile), forms))

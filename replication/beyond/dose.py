@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from lib.blocks import STRATEGIES, UNPRUNED
-from lib.models import registry
 from replication import measure
 from replication.analysis.bootstrap import ci_columns, resampled
-from replication.beyond.panels import label_rows, line
+from replication.beyond.panels import line
 from replication.figures.style import (
     STYLE,
     WIDTH,
     finished,
+    label,
     nothing_measured,
 )
 from replication.figures.training import LOOKS
@@ -31,7 +31,6 @@ TASKS = ("arc_easy", "c4")
 LABELS = (
     "C4 loss (nats)",
     "ARC-Easy accuracy",
-    "gap simple − similarity,\nshare of the loss left",
 )
 
 
@@ -95,41 +94,31 @@ def gap_left(doses: pd.DataFrame) -> pd.DataFrame:
 # ---- the figure -----------------------------------------------------------------------------
 
 
-def figure_dose(doses: pd.DataFrame, gaps: pd.DataFrame) -> Figure:
-    """Draw a column a depth: loss, accuracy, and the gap between the strategies, against tokens.
+def figure_dose(doses: pd.DataFrame) -> Figure:
+    """Draw a column a depth: loss and accuracy against the tokens of healing. Dotted: not healed.
 
-    doses: the table of `doses`; gaps: of gap_left. Dotted: not healed.
+    doses: the table of `doses`.
     """
-    model = ", ".join(map(registry.label, doses.model.unique()))
-    drawn = doses.merge(gaps, on=["model", "block_size", "tokens"], how="left")
     healed = doses[doses.value.notna() & (doses.tokens > 0)]
     sizes = sorted(set(healed.block_size) - {0})
     if not sizes:
-        return nothing_measured(drawn)
-    gaps = gaps[(gaps.tokens > 0) & gaps.share.notna()]
-    rows = 2 if gaps.empty else 3
-    grid = {"squeeze": False, "sharex": True, "sharey": "row", "figsize": (WIDTH, 2.5 * rows)}
+        return nothing_measured(doses)
+    grid = {"squeeze": False, "sharex": True, "sharey": "row", "figsize": (WIDTH, 5)}
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(rows, len(sizes), **grid)
-        for (loss, accuracy, *gap), size in zip(axes.T, sizes, strict=True):
+        figure, axes = plt.subplots(2, len(sizes), **grid)
+        for (loss, accuracy), size in zip(axes.T, sizes, strict=True):
             of_size = doses[doses.block_size.isin([0, size])]
             loss.set_title(f"{size} layers dropped", loc="left")
             loss.set(xscale="log", yscale="log")
             _lines(loss, of_size[of_size.task == "c4"])
             _lines(accuracy, of_size[of_size.task == "arc_easy"])
-            for axis in gap:
-                _gap(axis, gaps[gaps.block_size == size])
-        figure.suptitle(model, fontsize=9)
+            accuracy.set_xlabel("tokens of healing")
+        figure.suptitle(", ".join(map(label, doses.model.unique())), fontsize=9)
         for axis in axes.flat:
             axis.axvline(PAPER_TOKENS, color="0.7", lw=1, ls="-.", label="the paper's tokens")
-            if not axis.containers:
-                axis.remove()
-        label_rows(figure, axes, LABELS[:rows])
-        for column in axes.T:
-            lowest = [axis for axis in column if axis in figure.axes][-1]
-            lowest.set_xlabel("tokens of healing")
-            lowest.tick_params(labelbottom=True)
-        return finished(figure, drawn, legend="bars: 95 %")
+        for axis, name in zip(axes[:, 0], LABELS, strict=True):
+            axis.set_ylabel(name)
+        return finished(figure, doses, legend="bars: 95 %")
 
 
 def _lines(axis, rows: pd.DataFrame) -> None:
@@ -145,22 +134,13 @@ def _lines(axis, rows: pd.DataFrame) -> None:
         axis.yaxis.set_minor_locator(NullLocator())
     others = rows[rows.treatment != "unpruned"]
     for strategy, of_strategy in others.groupby("strategy", sort=False):
-        shade, marker, label = LOOKS[strategy]
+        shade, marker, named = LOOKS[strategy]
         for value in of_strategy.value[of_strategy.treatment == "unhealed"]:
-            axis.axhline(value, color=shade, ls=":", lw=1.2, label=f"{label}, not healed")
+            axis.axhline(value, color=shade, ls=":", lw=1.2, label=f"{named}, not healed")
         healed = of_strategy[of_strategy.treatment != "unhealed"]
-        line(axis, healed, "tokens", label, color=shade, marker=marker, ms=4)
+        line(axis, healed, "tokens", named, color=shade, marker=marker, ms=4)
     axis.set_title(
         f"{unpruned.n:.0f} {'texts' if is_loss else 'questions'}", loc="right", fontsize=7
     )
     if not is_loss:
         axis.axhline(unpruned.floor, color="grey", ls="-.", lw=1, label="floor")
-
-
-def _gap(axis, gaps: pd.DataFrame) -> None:
-    if gaps.empty:
-        return
-    bars = gaps.share - gaps.share_low, gaps.share_high - gaps.share
-    style = {"color": "black", "marker": "o", "ms": 4, "elinewidth": 0.8}
-    axis.errorbar(gaps.tokens, gaps.share, bars, **style)
-    axis.axhline(0, color="0.5", lw=0.8)

@@ -1,9 +1,8 @@
 """What the figures of our questions share: lines with bars, panels of cuts, and labels of rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -70,12 +69,3 @@ def side_by_side(axis, scores: pd.DataFrame, looks: Mapping[str, dict]) -> None:
         look = {"label": name, "ms": 4} | looks[name]
         line(axis, of_line.assign(x=of_line.index + beside), "x", **look)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def label_rows(figure: Figure, axes: np.ndarray, labels: Sequence[str]) -> None:
-    """Write the label of each row of panels at the first one that is drawn."""
-    for row, label in zip(axes, labels, strict=True):
-        drawn = [axis for axis in row if axis in figure.axes]
-        for axis in drawn[:1]:
-            axis.set_ylabel(label)
-            axis.tick_params(labelleft=True)
