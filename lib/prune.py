@@ -46,7 +46,6 @@ TASKS = {  # what can be scored, on which counts; the loss of texts always is
     "c4": {"sequences": 32, "max_tokens": MAX_TOKENS},
     "arc_easy": {"questions": 200, "shots": 0, "shot_order": 0},
     "boolq": {"questions": 200},
-    "gsm8k": {"questions": 50, "shots": 5, "new_tokens": 256},
     "hellaswag": {"questions": 200},
     "mmlu": {"subjects": 57, "questions": 5, "shots": 5, "shot_order": 0},
 }

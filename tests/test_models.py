@@ -1,8 +1,6 @@
 """What a name means, and in what format it computes: sources, commits, files."""
 
-import importlib
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -13,7 +11,6 @@ import pytest
 import torch
 from conftest import COMMIT, local_hub, measured_scores, stored, tiny, wide_llama
 
-import lib
 from lib.models import loading, machine, registry
 from lib.models.registry import ModelError
 from replication import measure, profiles
@@ -110,18 +107,6 @@ def test_another_copy_of_a_mirror_is_the_same_model(tmp_path, monkeypatch):
     weights = copied / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"!")
     assert revisions[0] == revisions[1] != registry.resolve(HUB).revision
-
-
-# ---- what computes ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("release, grow", [("6.8.0-45-generic", True), ("6.6-microsoft", False)])
-def test_segments_of_memory_grow_but_not_under_windows(monkeypatch, release, grow):
-    monkeypatch.setattr(platform, "release", lambda: release)
-    for name in lib._ALLOCATOR:
-        monkeypatch.delenv(name, raising=False)
-    importlib.reload(lib)
-    assert ("PYTORCH_ALLOC_CONF" in os.environ) == grow
 
 
 # ---- the format of the weights ----------------------------------------------------------------
