@@ -132,6 +132,7 @@ def damage(shallow=1.0, deep=0.2, last=0.5, few=0.1, n=N) -> pd.DataFrame:
     texts = np.random.default_rng(0).normal(0, 0.3, n)
     table["model"] = MODEL
     table["value"] = rises
+    table["loss"] = 3 + rises
     table["examples"] = [texts + rise for rise in rises]
     table["weights"] = [np.ones(n)] * len(rises)
     return table

@@ -291,7 +291,8 @@ def damage(run: RunTables) -> Iterator[Verdict]:
             name: _shallow_minus_deep(rows, num_layers, skip) for name, skip in ENDS.items()
         }
         yield judged("6", model, "c4", value, n, variants=variants)
-        for part, interval in _last_layers(rows, num_layers).items():
+        guessing = run.points("scores", model=model, task="c4").chance.max()
+        for part, interval in _last_layers(rows, num_layers, guessing).items():
             yield judged(part, model, "c4", interval, n)
 
 
@@ -303,17 +304,20 @@ def _shallow_minus_deep(rows: pd.DataFrame, num_layers: int, skip: tuple[int, in
     return ci95(resampled(rises[None], weights, "c4")[:, 0])
 
 
-def _last_layers(rows: pd.DataFrame, num_layers: int) -> dict[str, Interval]:
+def _last_layers(rows: pd.DataFrame, num_layers: int, guessing: float) -> dict[str, Interval]:
     """Return how much more the loss rises where the last layer goes than where it alone stays, the
-    least at any size (4d), and how much less where the last two or three stay, the most (4e)."""
+    least at any size (4d), and how much less where the last two or three stay, the most (4e).
+
+    Up to half of the layers, at the sizes where no such loss is above that of guessing.
+    """
     weights = np.asarray(rows.weights.iloc[0], float)
-    rises = rows.set_index(["block_start", "block_size"]).examples
-    sizes = range(1, min(num_layers // 2, num_layers - 3) + 1)
-    if not sizes:
+    kept = num_layers - rows.block_start - rows.block_size
+    deepest = rows.assign(kept=kept)[kept < 4].pivot(index="block_size", columns="kept")
+    known = (deepest.loss < guessing).all(axis=1)
+    rises = deepest.examples[known].loc[: num_layers // 2]
+    if rises.empty or num_layers < 3:
         return {}
-    none, one, *few = np.array(
-        [[rises[num_layers - kept - n, n] for n in sizes] for kept in range(4)]
-    )
+    none, one, *few = np.array(rises.T.to_numpy().tolist())
     essential = resampled(none - one, weights, "c4")
     beneficial = resampled(np.concatenate(one - few), weights, "c4")
     return {"4d": ci95_max(essential, largest=False), "4e": ci95_max(beneficial, largest=True)}
