@@ -45,8 +45,7 @@ class Curve:
 
     fractions: (D,), of the layers dropped, from 0 on (unpruned). values: (1 + RESAMPLES, D), row 0
     as measured. floor: what no reading scores. gap: how far above it the unpruned model is
-    (for a loss: below), in standard errors. n: examples, the same at every depth. seconds: that
-    measuring took.
+    (for a loss: below), in standard errors. n: examples, the same at every depth.
     """
 
     fractions: np.ndarray
@@ -55,7 +54,6 @@ class Curve:
     gap: float
     n: int
     is_loss: bool  # less is better
-    seconds: float = 0.0
     chance: float = np.nan  # what guessing scores
     first: bool = False  # something is lost at its first crossing, whatever comes back deeper
 
@@ -129,7 +127,6 @@ def curve(unpruned: pd.Series, points: pd.DataFrame) -> Curve:
         gap=gap(unpruned),
         n=int(unpruned.n),
         is_loss=unpruned.task in LOSSES,
-        seconds=float(points.took.sum()) if "took" in points else 0.0,
         chance=float(unpruned.get("chance", np.nan)),
     )
 

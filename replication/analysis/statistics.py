@@ -70,6 +70,12 @@ def cost(first: Curve, second: Curve) -> Interval:
     return ci95(_costs(first, second).mean(1))
 
 
+def cost_apart(*lines: Curve) -> Interval:
+    """`cost` of the first two lines minus that of two lines of another task."""
+    one, other = (_costs(*pair).mean(1) for pair in (lines[:2], lines[2:]))
+    return ci95(one - other)
+
+
 def largest_cost(first: Curve, second: Curve) -> Interval:
     """The largest share lost by `second` minus that lost by `first` at any depth of both.
 

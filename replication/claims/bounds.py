@@ -165,7 +165,6 @@ def judged(
     variants: Mapping[str, Interval] | None = None,
     reservation: str = "",
     healed_tokens: float = 0,
-    hours: float = 0.0,
     fewest: int = FEWEST,
 ) -> Verdict:
     """Return the verdict of an interval on a part of a claim; without a model it was not run.
@@ -173,8 +172,7 @@ def judged(
     n: examples by what they are of. untestable, unclear: why nothing can be said of it on this
     model, or by these data. variants: the same by other definitions. reservation: why it is not
     decided all the same. healed_tokens: of each healing (a claim
-    on healing is decided only with as many as the paper's). hours: that measuring took. fewest:
-    examples that are enough.
+    on healing is decided only with as many as the paper's). fewest: examples that are enough.
     """
     criterion, counts = CRITERIA[claim], dict(n or {})
     direction, confidence, why = "", "can't tell", unclear
@@ -189,7 +187,7 @@ def judged(
     elif np.isnan(interval).any():
         why = "not defined at the depths measured: too few, or too little is lost there"
     elif not (direction := criterion.direction(interval)):
-        why = _what_would_decide(criterion, interval, counts, hours)
+        why = _what_would_decide(criterion, interval, counts)
     else:
         definitions = {"as defined": interval} | dict(variants or {})
         why = _turns(criterion, direction, definitions) or reservation
@@ -216,9 +214,7 @@ def judged(
     )
 
 
-def _what_would_decide(
-    criterion: Criterion, interval: Interval, counts: dict[str, int], hours: float
-) -> str:
+def _what_would_decide(criterion: Criterion, interval: Interval, counts: dict[str, int]) -> str:
     """Return how many examples would take an interval off a bound, if the value stayed."""
     inside, reach = criterion.inside(interval)
     if not np.isfinite(reach):
@@ -227,8 +223,7 @@ def _what_would_decide(
     if times > 100:
         return "the value lies on the bound: no number of examples would decide it"
     most = [f"{of} n = {float(f'{count * times:.2g}'):,.0f}" for of, count in counts.items()]
-    took = f", {float(f'{hours * times:.1g}'):g} hours of scoring here" if hours else ""
-    return f"the interval lies across a bound: {' and '.join(most)} would decide it{took}"
+    return f"the interval lies across a bound: {' and '.join(most)} would decide it"
 
 
 def _turns(criterion: Criterion, direction: str, definitions: Mapping[str, Interval]) -> str:

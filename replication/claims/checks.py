@@ -6,13 +6,14 @@ replication.claims.bounds says what makes a verdict.
 """
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 
 from lib.models import registry
 from replication.analysis import statistics
-from replication.analysis.bootstrap import Interval, ci95, resampled, resampled_map
+from replication.analysis.bootstrap import Interval, ci95, ci95_max, resampled, resampled_map
 from replication.analysis.curves import SIGNAL, Curve, first_crossings, over_chance
 from replication.analysis.depth import halves, last_is_least, lower_minus_upper
 from replication.analysis.islands import THRESHOLD, shallower
@@ -26,10 +27,11 @@ FEWEST_TURNS = 5  # of a latency
 HEALED = {"strategy": "similarity", "treatment": "healed"}
 SIMPLE = {"strategy": "simple", "treatment": "unhealed"}
 SIMPLE_HEALED = {"strategy": "simple", "treatment": "healed"}
+EXIT = {"strategy": "early exit", "treatment": "unhealed"}
 C4 = {"task": "c4"}
 QUESTIONS = ("mmlu", "boolq", "arc_easy_test", "arc_easy")  # the test split has more questions
 BY_CONTENT = "arc_easy"  # judges these parts again, where MMLU has judged them by letter
-ALSO_BY_CONTENT = ("1", "2a", "2b")
+ALSO_BY_CONTENT = ("1", "2a", "2b", "4c")
 VARIED = ("ablation", "variant", "format")  # columns that tell several unpruned scores apart
 THRESHOLDS = (THRESHOLD / 2, 2 * THRESHOLD)  # other definitions of an island
 ENDS = {  # other definitions of claim 6: layers that no block may have at either end
@@ -45,6 +47,7 @@ def _varied(ablation: str, *variants: str) -> list[dict]:
 ORDERS = _varied("order", *(f"order {k}" for k in experiments.ORDERS))
 SHOTS = _varied("number", *(f"{k} examples" for k in experiments.ENDS))
 SEEDS = _varied("seeds", *(f"seed {seed}" for seed in experiments.SEEDS))
+HEALING = [line | {"task": t} for t in ("mmlu", "boolq_ranking") for line in (UNHEALED, HEALED)]
 FORMATS = [UNHEALED | C4 | {"format": name} for name in ("16 bits", "nf4")]
 LINES = {  # part: a statistic, the lines it is of, and their table if not "scores"
     "1": (statistics.halfway, [UNHEALED]),
@@ -53,13 +56,16 @@ LINES = {  # part: a statistic, the lines it is of, and their table if not "scor
     "2c": (statistics.width, [HEALED]),
     "2d": (statistics.shift, [UNHEALED, HEALED]),
     "2e": (statistics.gain, [UNHEALED, HEALED]),
+    "2f": (statistics.cost_apart, HEALING),
     "3a": (statistics.shift, [UNHEALED, UNHEALED | C4]),
     "3b": (statistics.bend, [UNHEALED | C4, HEALED | C4]),
     "3c": (statistics.lost_when_lost, [HEALED, HEALED | C4]),
+    "4c": (statistics.least_gain, [EXIT, SIMPLE], "exits"),
     "7a": (statistics.cost, [UNHEALED | C4, SIMPLE | C4]),
     "7b": (statistics.gain, [SIMPLE_HEALED, HEALED]),
     "7c": (statistics.least_gain, [HEALED | C4, SIMPLE_HEALED | C4]),
     "7d": (statistics.largest_cost, [HEALED | C4, SIMPLE_HEALED | C4]),
+    "7e": (statistics.shift, [HEALED, SIMPLE_HEALED]),
     "9a": (statistics.largest_change, ORDERS, "prompts"),
     "9b": (statistics.shift, SHOTS, "prompts"),
     "9c": (statistics.gain_where_flat, SHOTS, "prompts"),
@@ -159,7 +165,6 @@ def _judged_by(
         variants=variants,
         reservation=_unpacked(model) if part == "12d" else "",
         healed_tokens=max(of_line.tokens.max() for of_line in points),
-        hours=sum(curve.seconds for curve in curves) / 3600,
     )
 
 
@@ -275,7 +280,8 @@ def _shallower(maps: np.ndarray, threshold: float) -> Interval:
 
 
 def damage(run: RunTables) -> Iterator[Verdict]:
-    """Yield claim 6: dropping shallow layers hurts more than dropping deep ones."""
+    """Yield claim 6: dropping shallow layers hurts more than dropping deep ones; and what the loss
+    says of claim 4: the last layer must stay."""
     for model in run.models("damage"):
         rows = run.points("damage", model=model)
         num_layers = run.maps[model].num_layers
@@ -285,6 +291,9 @@ def damage(run: RunTables) -> Iterator[Verdict]:
             name: _shallow_minus_deep(rows, num_layers, skip) for name, skip in ENDS.items()
         }
         yield judged("6", model, "c4", value, n, variants=variants)
+        guessing = run.points("scores", model=model, task="c4").chance.max()
+        for part, interval in _last_layers(rows, num_layers, guessing).items():
+            yield judged(part, model, "c4", interval, n)
 
 
 def _shallow_minus_deep(rows: pd.DataFrame, num_layers: int, skip: tuple[int, int]) -> Interval:
@@ -295,10 +304,30 @@ def _shallow_minus_deep(rows: pd.DataFrame, num_layers: int, skip: tuple[int, in
     return ci95(resampled(rises[None], weights, "c4")[:, 0])
 
 
+def _last_layers(rows: pd.DataFrame, num_layers: int, guessing: float) -> dict[str, Interval]:
+    """Return how much more the loss rises where the last layer goes than where it alone stays, the
+    least at any size (4d), and how much less where the last two or three stay, the most (4e).
+
+    Up to half of the layers, at the sizes where no such loss is above that of guessing.
+    """
+    weights = np.asarray(rows.weights.iloc[0], float)
+    kept = num_layers - rows.block_start - rows.block_size
+    deepest = rows.assign(kept=kept)[kept < 4].pivot(index="block_size", columns="kept")
+    known = (deepest.loss < guessing).all(axis=1)
+    rises = deepest.examples[known].loc[: num_layers // 2]
+    if rises.empty or num_layers < 3:
+        return {}
+    none, one, *few = np.array(rises.T.to_numpy().tolist())
+    essential = resampled(none - one, weights, "c4")
+    beneficial = resampled(np.concatenate(one - few), weights, "c4")
+    return {"4d": ci95_max(essential, largest=False), "4e": ci95_max(beneficial, largest=True)}
+
+
 def cost(run: RunTables) -> Iterator[Verdict]:
-    """Yield claim 12: pruning cuts memory and latency."""
+    """Yield claim 12: pruning cuts memory and latency, quantisation leaves the latency."""
     for model in run.models("cost"):
-        rows = run.points("cost", model=model).sort_values("fraction")
+        rows = run.points("cost", model=model)
+        rows = rows.sort_values(["fraction", "quantization"], na_position="first")
         plain = rows[rows.quantization.isna()]
         for part, task in {"12a": "weights", "12b": "prefill", "12c": "decode"}.items():
             for row in plain[plain.task == task].tail(1).itertuples():
@@ -308,6 +337,11 @@ def cost(run: RunTables) -> Iterator[Verdict]:
                     n, fewest = {"turns": int(row.n)}, FEWEST_TURNS
                 saved = tuple((1 - ratio) / row.fraction for ratio in ratios)
                 yield judged(part, model, task, saved, n, fewest=fewest)
+        for part, task in {"12e": "prefill", "12f": "decode"}.items():
+            whole = rows[(rows.task == task) & (rows.fraction == 0)]
+            for bf16, nf4 in pairwise(whole.itertuples()):
+                share = nf4.value / bf16.value, nf4.low / bf16.high, nf4.high / bf16.low
+                yield judged(part, model, task, share, {"turns": int(nf4.n)}, fewest=FEWEST_TURNS)
 
 
 FUNCTIONS = {"4": depth, "5": islands, "6": damage, "8": robustness, "11": ranks, "12": cost}

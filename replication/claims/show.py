@@ -50,7 +50,7 @@ def in_words(**runs: Sequence[Verdict]) -> str:
     for claim, sentence in pd.read_csv(SENTENCES).itertuples(index=False):
         cells = [str(claim), sentence]
         for verdicts in runs.values():
-            of_claim = [v for v in verdicts if v.model and int(v.claim.rstrip("abcde")) == claim]
+            of_claim = [v for v in verdicts if v.model and int(v.claim.rstrip("abcdef")) == claim]
             cells.append(together(of_claim) if of_claim else "not measured")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

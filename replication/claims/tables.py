@@ -11,6 +11,7 @@ import pandas as pd
 from lib.blocks import BlockDistances
 from lib.models import registry
 from replication import paths, tables
+from replication.analysis.answers import boolq_ranking
 from replication.analysis.bootstrap import ci95
 from replication.analysis.curves import Curve, curve, floor, gap
 from replication.analysis.statistics import halfway
@@ -21,14 +22,15 @@ NOTHING = pd.DataFrame(columns=["model", "task", "strategy", "treatment"])
 SAME = ("model", "task", "ablation", "variant", "format")  # of a pruned score and its unpruned one
 UNHEALED = {"strategy": "similarity", "treatment": "unhealed"}
 SCORES = ("unhealed", "healed", "test_split", "reasoning")
-TABLES = (*SCORES, "prompts", "seeds", "ranks", "stacked", "cost", "damage")
+TABLES = (*SCORES, "prompts", "seeds", "ranks", "stacked", "cost", "damage", "exits")
 
 
 @dataclass(frozen=True)
 class RunTables:
     """The measurements of a run; what was not measured is not there.
 
-    maps: distances of each model. tables: "scores" (all of SCORES) and the others of TABLES.
+    maps: distances of each model. tables: "scores" (all of SCORES,
+    and BoolQ without its threshold) and the others of TABLES.
     """
 
     maps: dict[str, BlockDistances]
@@ -76,6 +78,7 @@ def gather(profile: Profile) -> RunTables:
     there = {name: table for name in TABLES if len(table := _measured(name, profile))}
     curves = [there.pop(name) for name in SCORES if name in there]
     if curves:
+        curves.append(boolq_ranking(pd.concat(curves)))
         there["scores"] = pd.concat(curves, ignore_index=True)
     with suppress(NotMeasured):
         return RunTables(tables.maps(profile), there)
