@@ -40,7 +40,7 @@ def scores(treatments=("unhealed", "healed")) -> pd.DataFrame:
         for task, (strategy, treatment, size) in product(UNPRUNED, cuts)
     ]
     fixed = {"model": "qwen-7b", "standard_error": 0.02, "n": 500, "shots": 5}
-    return pd.DataFrame(rows).assign(majority=np.nan, **fixed)
+    return pd.DataFrame(rows).assign(majority=np.nan, status="ok", **fixed)
 
 
 def test_only_losses_are_drawn_in_units_of_chance():
@@ -142,7 +142,7 @@ def test_the_line_of_the_layers_left_falls_with_the_fraction_dropped():
 
 
 def test_seeds_of_one_cut_and_two_lengths_of_healing_are_not_crossed():
-    """And a seed that scores more than the first is drawn right of 0."""
+    """And a seed that scores more than the first is drawn above 0, beside the scores."""
     rows = [
         ("seeds", "seed 0", 512, "healed", 1.0),
         ("seeds", "seed 1", 512, "healed", 1.25),
@@ -153,13 +153,14 @@ def test_seeds_of_one_cut_and_two_lengths_of_healing_are_not_crossed():
     ]
     columns = ["ablation", "variant", "steps", "treatment", "value"]
     table = pd.DataFrame(rows, columns=columns)
-    table = table.assign(model="m", task="c4", strategy="similarity", block_size=2, n=4)
+    fixed = {"block_size": 2, "fraction": 0.2, "n": 4, "standard_error": 0.1, "chance": 10.0}
+    table = table.assign(model="m", task="c4", strategy="similarity", status="ok", **fixed)
     table["examples"] = [np.full(4, value) for value in table.value]
     table["weights"] = [np.ones(4)] * len(table)
     figure = figures.figure_8(table)
     assert figure.table.difference.fillna(0).tolist() == [0, 0.25, 3, 0, 0.5, 2]
-    (axis,) = figure.axes
-    assert axis.containers[0].lines[0].get_xdata().tolist() == [0.25, 0.5]
+    (_, differences) = figure.axes
+    assert differences.containers[0].lines[0].get_ydata().tolist() == [0.25, 0.5]
 
 
 def cuts(**lines) -> pd.DataFrame:

@@ -1,22 +1,20 @@
 """All that a run needs, before it costs anything: `python -m replication --profile a100 --fetch`.
 
 Downloads and checks question sets, licences, tokenizers, C4 and weights, by the functions that the
-run calls, and looks for room on the disk. Needs no GPU. What is small comes first; where some of it
+run calls. Needs no GPU. What is small comes first; where some of it
 is missing, nothing large is downloaded. With HF_HUB_OFFLINE=1 it only looks.
 """
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
-from huggingface_hub import constants, snapshot_download
+from huggingface_hub import constants
 
 from lib import evaluation
 from lib.data import sets, wheels
 from lib.evaluation import Task
 from lib.models import files, registry
-from replication import paths, plan
+from replication import plan
 from replication.measure.request import Request, grouped
 from replication.profiles import Profile
 from replication.run.jobs import by_job
@@ -28,7 +26,7 @@ FEW = 2  # questions of a set that are read; all are in the same files
 
 def fetch(profile: Profile, notebooks: Sequence[str]) -> int:
     """Fetch and check what notebooks (numbers) need; return 0 if all of it is there, else 1."""
-    requests, tasks, downloads = [], [], []
+    requests, tasks = [], []
     small, large = {}, {"texts": partial(texts, profile)}
     for name in profile.models:
         guess = plan.Guess(registry.num_layers(name) or DEPTH)
@@ -38,9 +36,8 @@ def fetch(profile: Profile, notebooks: Sequence[str]) -> int:
     for data, of_set in grouped(ways.values(), lambda request: request.params["data"]).items():
         small[data] = partial(questions, of_set, tasks)
     for name in profile.models:
-        small[f"{name}: licence, tokenizer"] = partial(opened, name, tasks, downloads)
+        small[f"{name}: licence, tokenizer"] = partial(opened, name, tasks)
         large[f"{name}: weights"] = partial(weights, name)
-    small["room on the disk"] = partial(room, downloads, requests)
     complete = _check(small)
     if complete or constants.HF_HUB_OFFLINE:
         return int(not (_check(large) and complete))
@@ -74,8 +71,8 @@ def questions(requests: Sequence[Request], tasks: list[Task]) -> str:
     return f"ways to ask: {len(requests)}"
 
 
-def opened(name: str, tasks: Sequence[Task], downloads: list[int]) -> str:
-    """Get all of a model but its weights, whose bytes it adds; encode a question of each task.
+def opened(name: str, tasks: Sequence[Task]) -> str:
+    """Get all of a model but its weights; encode a question of each task.
 
     A choice that is a letter must be one token.
     """
@@ -83,30 +80,7 @@ def opened(name: str, tasks: Sequence[Task], downloads: list[int]) -> str:
     source, tokenizer = checkpoint.source, checkpoint.tokenizer()
     for task in tasks:
         task.kind.rows(task.examples[0], tokenizer)
-    if source.kind == "hub" and not constants.HF_HUB_OFFLINE:
-        options = {"revision": source.revision, "allow_patterns": files.CHECKPOINT_FILES}
-        listed = snapshot_download(source.location, **options, dry_run=True)
-        downloads += [file.file_size for file in listed if file.will_download]
     return f"{source.location} at {source.revision[:12]}"
-
-
-def room(downloads: Sequence[int], requests: Sequence[Request]) -> str:
-    """Compare the disks with the weights to be downloaded, and the adapters that a run keeps."""
-    download, adapters = sum(downloads) / 1e9, 0.0
-    for request in requests:
-        if request.kind == "healing" and (counts := plan.counted(request.params["model"])):
-            layers = len(counts.parameters.layers) - request.block.size
-            adapters += 4 * request.recipe.rank * layers * counts.adapter / 1e9  # in fp32
-    needed = {}  # GB, by the place on a disk
-    for target, size in ((paths.RESULTS, adapters), (Path(constants.HF_HUB_CACHE), download)):
-        target = target.absolute()
-        place = next(folder for folder in (target, *target.parents) if folder.exists())
-        disk = place.stat().st_dev
-        needed[disk] = needed.get(disk, 0) + size
-        free = shutil.disk_usage(place).free / 1e9
-        if needed[disk] > free:
-            raise OSError(f"{needed[disk]:.3g} GB are needed in {place}, and {free:.3g} are free.")
-    return f"{download:.3g} GB to download, {adapters:.3g} GB of adapters"
 
 
 def texts(profile: Profile) -> str:
