@@ -12,6 +12,7 @@ from conftest import Distances, replicate
 
 from lib.models import registry
 from replication import paths, plan, profiles
+from replication.measure import signals
 from replication.plan import key_of
 from replication.run import batch, measuring
 from replication.run.execution import Launch, Outcome
@@ -54,7 +55,7 @@ def test_jobs_have_the_same_names_and_every_result_once(profile):
             for notebook in NOTEBOOKS.values()
             if model in notebook.models(profile)
             for experiment in notebook.experiments
-            for request in experiment(model, guess, profile)
+            for request in signals.asked(experiment(model, guess, profile))
         }
         for job, requests in jobs.items():
             made = set()

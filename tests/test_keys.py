@@ -79,6 +79,7 @@ MAPPED, SCORES = {"maps", "mapped c4"}, TASKS | C4
 OF_PROFILE = {  # fields, by the results that they change
     "name folder models deepest_fraction dense_fraction more_fractions ablation_fractions "
     "seed_fractions ablation_ranks ablation_questions ablation_subjects ablation_arc_easy "
+    "prompt_arc_easy notebooks needs_signal "
     "healed_names other_fractions other_more_fractions other_steps dose_fractions dose_steps "
     "main_names ablation_names rank_names rank_simple_names study_names missing": set(),
     "dtype": EVERY,

@@ -61,7 +61,7 @@ def test_every_size_that_a_cell_cuts_is_measured(name):
 def test_cells_that_run_the_model_are_skipped_where_a_run_only_draws(
     profile, variable, skipped, monkeypatch
 ):
-    shell = SimpleNamespace(input_transformers_cleanup=[])
+    shell = SimpleNamespace(input_transformers_cleanup=[], user_ns={})
     monkeypatch.setattr(notebook, "get_ipython", lambda: shell)
     if variable:
         monkeypatch.setenv(variable, "1")

@@ -6,7 +6,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from replication import paths
+from replication import paths, tables
 from replication.run import execution, notebooks
 from replication.run.execution import Launch, RunError
 
@@ -27,11 +27,25 @@ def test_every_notebook_leaves_its_figures(smoke_run):
     for name in ("figure_2", "figure_3", "figure_5", "figure_6"):
         table = pd.read_csv(figures / f"{name}.csv")
         assert set(table.columns) >= COLUMNS
-        table = table[table.profile.notna()]  # published rows are of none, and have only the value
-        assert table[["value", "standard_error", "n", "chance"]].notna().all().all()
         point = ["model", "strategy", "treatment", "block_start", "block_size", "task"]
         assert not table.duplicated(point).any()
-        assert set(table.treatment) == {"unpruned", "unhealed", "healed"}
+        own = table[table.model == "tiny-random"]
+        assert set(own.treatment) == {"unpruned", "unhealed", "healed"}
+        measured = own[own.task == "c4"]
+        assert measured[["value", "standard_error", "n", "chance"]].notna().all().all()
+
+
+def test_no_score_of_few_questions_is_drawn(smoke_run):
+    """`smoke` asks at most eight: its figures draw their recorded curves, and its losses."""
+    drawn = 0
+    for file in (smoke_run / "figures/smoke").glob("*.csv"):
+        table = pd.read_csv(file)
+        if {"task", "n", "value"} <= set(table):
+            questions = table[~table.task.isin(tables.LOSSES) & table.value.notna()]
+            questions = questions[questions.get("unit", "accuracy") == "accuracy"]
+            assert (questions.n >= 30).all(), file
+            drawn += len(questions)
+    assert drawn > 500
 
 
 TOKEN = "hf_ThisTokenMustNotBeShown"

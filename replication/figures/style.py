@@ -33,7 +33,7 @@ PALETTE = [  # of models: "colorblind" of seaborn, but indigo and black for two 
 ]
 UNSHOWN = [  # too long, or another each time
     *("examples", "weights", "choices", "answers", "losses"),
-    *("took", "request", "environment"),
+    *("took", "request", "environment", "prompt_digest"),
 ]
 WIDTH = 7.3  # inches: as wide as a web page shows a picture, so that no text is scaled down
 AT_LEAST = (0.2, 0.6)  # what every axis of accuracies shows, so that noise looks like noise

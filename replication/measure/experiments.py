@@ -48,6 +48,7 @@ def unhealed(
     """
     requests, layers = unpruned(name, profile, tasks), distances.num_layers
     sizes = sorted({*profile.block_sizes(layers), *profile.curve_sizes(layers, name)})
+    sizes = [size for size in sizes if size < layers]
     for strategy in strategies:
         for task in tasks:
             requests += cuts(name, distances, profile, [task], [strategy], sizes)
