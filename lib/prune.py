@@ -181,10 +181,9 @@ def prune(options: Options, out: str | Path) -> dict:
 
     Its `versions`, the whole, the cut, the mapped and the healed model: layers, parameters, GB of
     weights, and of each task [value, standard error], and those of the difference to the whole.
-    With `nf4` all are packed, and the last is what was saved. What it writes `before` and `after`,
-    and how many tokens a second. A call that was killed goes on where it was; one that had come to
-    its end returns its record. Raises ValueError, OSError or RuntimeError with one sentence; `out`
-    is then as it was before.
+    With `nf4` all are packed, and the last is what was saved. What it writes `before` and `after`.
+    A call that was killed goes on where it was; one that had come to its end returns its record.
+    Raises ValueError, OSError or RuntimeError with one sentence; `out` is then as it was before.
     """
     out, source = Path(out), registry.resolve(options.model)
     if source.kind == "folder" and out.resolve().is_relative_to(source.location):
