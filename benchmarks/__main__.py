@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 
 from lib import evaluation
-from lib.blocks import STRATEGIES, UNPRUNED, Block, blocks_of
+from lib.blocks import STRATEGIES, UNPRUNED, Block
 from lib.data import sets
 from lib.models import loading, machine
 from lib.pruning import dropped
@@ -29,6 +29,7 @@ from lib.similarity import block_distances, calibration_batches
 from lib.sweep import sweep
 from replication import profiles
 from replication.measure import request
+from replication.measure.experiments import blocks_of
 from replication.measure.latency import now
 
 FILE = Path(__file__).parent / "results" / "first_light.md"

@@ -4,13 +4,12 @@ A block is 0-indexed and half-open: Block(start, size) is `range(start, start + 
 numbering of the unpruned model. The input of layer `start` goes to layer `start + size` instead.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 STRATEGIES = ("similarity", "simple")
-WITH_EXIT = (*STRATEGIES, "early exit")  # not the paper's: the deepest layers, the last one too
 HEAD_POSITIONS = 128  # logits of this many positions are held at once in a sweep, on a CPU
 GPU_HEAD_POSITIONS = 2048  # and on a GPU, where starting a product takes longer than computing it
 
@@ -114,14 +113,3 @@ def simple_block(num_layers: int, size: int) -> Block:
     block = Block(num_layers - 1 - size, size) if size < num_layers else Block(0, size)
     block.kept(num_layers)
     return block
-
-
-def blocks_of(strategy: str, distances, sizes: Sequence[int]) -> list[Block]:
-    """The blocks of a strategy, one of WITH_EXIT, one of each size."""
-    layers = distances.num_layers
-    chosen = {
-        "similarity": lambda size: similarity_block(distances, size),
-        "simple": lambda size: simple_block(layers, size),
-        "early exit": lambda size: Block(layers - size, size),
-    }
-    return [chosen[strategy](size) for size in sizes]

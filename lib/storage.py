@@ -8,8 +8,7 @@ import platform
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from itertools import count
+from contextlib import contextmanager
 from pathlib import Path
 
 SEAL = "complete.json"  # says that a folder is complete
@@ -96,15 +95,6 @@ def _share(folder: Path) -> None:
     """Let whoever may read a folder read its files: safetensors writes them with mode 0600."""
     for file in filter(Path.is_file, folder.rglob("*")):
         file.chmod(folder.stat().st_mode & 0o666)
-
-
-def set_aside(file: Path) -> Path:
-    """Rename a file that cannot be read to a free `<name>.corrupt`, and return that."""
-    names = (file.with_name(f"{file.name}{n or ''}.corrupt") for n in count())
-    aside = next(name for name in names if not name.exists())
-    with suppress(FileNotFoundError):  # another process has just done so
-        os.replace(file, aside)
-    return aside
 
 
 def seal(folder: Path) -> None:

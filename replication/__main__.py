@@ -87,10 +87,18 @@ def is_drawn(profile: Profile) -> bool:
     return profile.name == profiles.DRAWN
 
 
+def _gpus() -> int:
+    """Return how many GPUs this process may use, by CUDA_VISIBLE_DEVICES or nvidia-smi."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return 0 if visible in machine.HIDDEN else len(visible.split(","))
+    return len(machine.listed_gpus())
+
+
 def prepare(options: argparse.Namespace) -> None:
     """Set up this process and those that it starts: threads, the job's GPU, how it is ended."""
     logging.getLogger("papermill").setLevel(logging.ERROR)
-    together = max(1, machine.gpus()) if options.engine == "ray" else 1  # jobs on this machine
+    together = max(1, _gpus()) if options.engine == "ray" else 1  # jobs on this machine
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, machine.cores() // together)))
     if options.job:
         os.environ["CUDA_VISIBLE_DEVICES"] = machine.first_gpu()

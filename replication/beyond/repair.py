@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.blocks import STRATEGIES, UNPRUNED, Block, blocks_of
+from lib.blocks import STRATEGIES, UNPRUNED, Block
 from lib.data import sets
 from lib.models import registry
 from replication import measure
@@ -21,7 +21,7 @@ from replication.figures.curves import TASKS as UNITS
 from replication.figures.style import NORMAL, colour, label
 from replication.measure import cache as results
 from replication.measure import fetching, scores
-from replication.measure.experiments import healed, unpruned
+from replication.measure.experiments import blocks_of, healed, unpruned
 from replication.measure.request import Request, grouped, mapped, score
 from replication.profiles import Profile, recipe
 

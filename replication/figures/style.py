@@ -69,8 +69,6 @@ def colour(name: str) -> str:
 def panel_grid(
     places: list[tuple[str, str]],
     xlabel: str,
-    height: float = 1.9,
-    sharex: bool = True,
     sharey: str | bool = False,
 ) -> tuple[Figure, dict]:
     """Return a figure and its axes by (row, column), for these places of the grid only.
@@ -78,8 +76,8 @@ def panel_grid(
     Each row is named on its left, each column above its first panel, x below its last.
     """
     rows, columns = (list(dict.fromkeys(names)) for names in zip(*places, strict=True))
-    size = max(WIDTH, 1.9 * len(columns)), 1 + height * len(rows)
-    shape = {"figsize": size, "squeeze": False, "sharex": sharex, "sharey": sharey}
+    size = max(WIDTH, 1.9 * len(columns)), 1 + 1.9 * len(rows)
+    shape = {"figsize": size, "squeeze": False, "sharex": True, "sharey": sharey}
     figure, axes = plt.subplots(len(rows), len(columns), **shape)
     drawn = {}
     for place, axis in zip(product(rows, columns), axes.flat, strict=True):

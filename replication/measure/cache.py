@@ -9,12 +9,14 @@ holds until the next run, which tries it again).
 import hashlib
 import json
 import logging
+import os
 import platform
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 
 from filelock import FileLock
@@ -102,9 +104,18 @@ def load(kind: str, params: dict) -> dict | None:
     except FileNotFoundError:
         return None
     except ValueError as problem:
-        aside = storage.set_aside(file)
+        aside = set_aside(file)
         log.warning("%s %s: set aside as %s, measured again.", file, problem, aside.name)
         return None
+
+
+def set_aside(file: Path) -> Path:
+    """Rename a file that cannot be read to a free `<name>.corrupt`, and return that."""
+    names = (file.with_name(f"{file.name}{n or ''}.corrupt") for n in count())
+    aside = next(name for name in names if not name.exists())
+    with suppress(FileNotFoundError):  # another process has just done so
+        os.replace(file, aside)
+    return aside
 
 
 def stored(kind: str) -> Iterator[dict]:

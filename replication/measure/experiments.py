@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from lib.blocks import STRATEGIES, UNPRUNED, blocks_of
+from lib.blocks import STRATEGIES, UNPRUNED, Block, similarity_block, simple_block
 from lib.healing import Recipe
 from replication.measure import request
 from replication.measure.request import Request, score
 from replication.profiles import Profile, recipe, sizes_at
 
+WITH_EXIT = (*STRATEGIES, "early exit")  # not the paper's: the deepest layers, the last one too
 QA = ("mmlu", "boolq", "arc_easy")
 TASKS = (*QA, "c4")
 SHOTS = (0, 1, 3, 5)
@@ -108,6 +109,17 @@ def cuts(
             of_block = where | labels
             requests += [score(name, profile, task, block, healing, **of_block) for task in tasks]
     return requests
+
+
+def blocks_of(strategy: str, distances, sizes: Sequence[int]) -> list[Block]:
+    """The blocks of a strategy, one of WITH_EXIT, one of each size."""
+    layers = distances.num_layers
+    chosen = {
+        "similarity": lambda size: similarity_block(distances, size),
+        "simple": lambda size: simple_block(layers, size),
+        "early exit": lambda size: Block(layers - size, size),
+    }
+    return [chosen[strategy](size) for size in sizes]
 
 
 def stacked(name: str, distances, profile: Profile) -> list[Request]:

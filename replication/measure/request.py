@@ -109,7 +109,7 @@ def healing(name: str, profile: Profile, block: Block, recipe: Recipe) -> Reques
 
 def mapped(name: str, profile: Profile, task: str, block: Block, kind: str, **labels) -> Request:
     """The score of one block with a linear map of `kind` in its place."""
-    params = score(name, profile, task, block).params | sets.healing_identity(profile.source)
+    params = score(name, profile, task, block).params | _healing_identity(profile.source)
     params |= {
         "map_sequences": profile.map_sequences,
         "map_tokens": profile.map_tokens,
@@ -126,8 +126,14 @@ def _pruned(name: str, profile: Profile, block: Block, recipe: Recipe | None) ->
     params |= {"block_start": block.start, "block_size": block.size}
     if recipe is not None:
         params |= {"recipe": _recipe_params(recipe), "healing_version": VERSIONS["healing"]}
-        params |= sets.healing_identity(recipe.source)
+        params |= _healing_identity(recipe.source)
     return params
+
+
+def _healing_identity(source: str) -> dict:
+    """The entry of a result's key for the documents to heal on."""
+    names = ("c4", "wiki") if source == "wheels" else ("c4",)
+    return {"healing_data": [sets.identity(name, source) for name in names]}
 
 
 def _recipe_params(recipe: Recipe) -> dict:
