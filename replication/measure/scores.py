@@ -19,6 +19,7 @@ import pandas as pd
 
 from lib import evaluation, healing, models
 from lib.blocks import UNPRUNED, Block
+from lib.healing import Recipe
 from replication import paths
 from replication.measure import cache, codec, fetching, request
 from replication.measure.request import BLOCK, Request, grouped
@@ -41,11 +42,15 @@ def measure(
     profile: Profile,
     blocks: Sequence[Block],
     tasks: Sequence[str],
+    recipe: Recipe | None = None,
 ) -> pd.DataFrame:
-    """Return scores of model `name`, unpruned and without each block, by task, then block."""
-    blocks = dict.fromkeys([UNPRUNED, *blocks])
+    """Return scores of model `name` without each block, by task, then block; healed by `recipe`.
+
+    Unhealed ones begin with the unpruned model.
+    """
+    blocks = dict.fromkeys(blocks if recipe else [UNPRUNED, *blocks])
     pairs = [(task, block) for task in tasks for block in blocks]
-    return table([request.score(name, profile, *pair) for pair in pairs])
+    return table([request.score(name, profile, *pair, recipe) for pair in pairs])
 
 
 def table(requests: Sequence[Request]) -> pd.DataFrame:
