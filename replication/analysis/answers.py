@@ -35,7 +35,7 @@ def boolq_ranking(scores: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for score in scores[scores.task == "boolq"].to_dict("records"):
-        if not isinstance(score.get("choices"), list):
+        if not isinstance(score.get("choices"), list) or np.isnan(score["value"]):
             continue
         row = score | {"task": "boolq_ranking", "chance": 0.5, "floor": 0.5}
         row |= dict.fromkeys(("value", "standard_error", "majority", "commonest"), np.nan)
