@@ -3,6 +3,7 @@
 import os
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 from conftest import measured_scores
@@ -12,7 +13,7 @@ from lib.blocks import Block
 from lib.healing import lora, training
 from lib.models import loading
 from lib.pruning import dropped
-from replication import measure, profiles
+from replication import measure, profiles, tables
 from replication.measure import cache, fetching, request
 
 SMOKE, NAME, BLOCK = profiles.get("smoke"), "tiny-random", Block(1, 2)
@@ -56,6 +57,8 @@ def test_a_damaged_result_is_set_aside_and_made_again(output, damage):
 
 
 def test_a_failed_write_leaves_what_was_there(output, monkeypatch):
+    """A table is written so, too."""
+
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -67,6 +70,8 @@ def test_a_failed_write_leaves_what_was_there(output, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         cache.save("scores", PARAMS, {"value": 2.0}, 0)
+    with pytest.raises(OSError, match="No space left"):
+        tables.write(pd.DataFrame(), "unhealed", SMOKE)
     assert file.read_bytes() == before
     assert list(file.parent.iterdir()) == [file]
 

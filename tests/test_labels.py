@@ -101,10 +101,14 @@ WRITTEN = ("gsm8k", "gsm8k_bpb", "c4")  # further down
 NO_QUESTION = "arc_easy_alone"
 
 
-def test_every_task_has_rows():
+def test_every_task_has_rows_and_one_kind():
     assert {NO_QUESTION, *WRITTEN, *(name for names, *_ in QUESTIONS for name in names)} == set(
         evaluation.KINDS
     )
+    for name, kind in evaluation.KINDS.items():
+        assert not kind.like or name.startswith(evaluation.question_set(kind.like))
+    with pytest.raises(ValueError, match="'mmlu' already"):
+        evaluation.register("mmlu", kind)
 
 
 def own_question(example: dict) -> str:

@@ -149,6 +149,8 @@ def test_each_version_is_what_it_is_called(healed, model):
     apart = table.examples[1] - table.examples[0]
     error = (len(share) / (len(share) - 1) * share**2 @ (apart - cut + whole) ** 2) ** 0.5
     assert rows[1]["to_whole"]["c4"] == pytest.approx([cut - whole, error], abs=1e-5)
+    to_whole = [row["to_whole"]["c4"][0] + whole for row in rows]
+    assert to_whole == pytest.approx(by_version, abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -258,6 +260,7 @@ def test_own_texts_choose_fit_heal_and_judge(model, tmp_path, monkeypatch, capsy
     assert "1 steps of 2 × 16 tokens" in card
     assert "rank 2" in card
     assert "0.002 (as asked" in card
+    assert AutoConfig.from_pretrained(out).dtype == torch.float32
     file.write_text("\n".join(LINES[1:]))
     assert make_in_process(*settings) == 2
     assert "not of this call" in capsys.readouterr().err
@@ -327,9 +330,9 @@ def test_a_rate_that_diverges_keeps_the_work(model, tmp_path, monkeypatch, capsy
     (sentence,) = capsys.readouterr().err.splitlines()[-1:]
     assert "diverged: choose a lower LR" in sentence and not out.exists()
     monkeypatch.setattr(prune, "_choice", None)
+    assert prune.main([*command, "0.0001", "--dtype", "float32"]) == 2
     assert prune.main([*command, "0.0001"]) == 0
     assert len([*tmp_path.glob("smaller.work/*/healing")]) == 2
-    assert prune.main([*command, "0.0001", "--dtype", "float32"]) == 2
 
 
 # ---- bad input -----------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from conftest import Distances
 
 from lib.blocks import Block
 from replication import figures, profiles, tables
-from replication.measure import scores, signals
+from replication.measure import request, scores, signals
 from replication.run.jobs import by_job
 from replication.run.notebooks import NOTEBOOKS
 
@@ -29,16 +29,22 @@ def test_quick_asks_smollm2_what_it_can_answer_and_others_more():
     assert {"mmlu", "boolq", "arc_easy", "c4"} <= asked_of("olmo-2-1b")
     assert min(quick.arc_easy_questions, quick.boolq_questions) >= 60
     assert quick.mmlu_subjects * quick.mmlu_questions >= 60
+    assert quick.c4_sequences >= 20
 
 
 def test_a_model_that_the_record_does_not_know_is_asked_whole_first(output, monkeypatch):
-    """tiny-random guesses: its cuts are not asked, and their rows say why; the loss is measured."""
+    """tiny-random guesses: its cuts are not asked, and their rows say why; the loss is measured.
+
+    Where another task would decide, they are asked all the same.
+    """
     smoke = replace(profiles.get("smoke"), needs_signal=True)
     monkeypatch.setitem(profiles.PROFILES, "smoke", smoke)
     table = scores.measure("tiny-random", smoke, [Block(1, 2)], ["arc_easy", "c4"])
     table = table.set_index(["task", "block_size"])
     assert table.value.notna().tolist() == [True, False, True, True]
     assert table.status["arc_easy", 2] == signals.NOT_ASKED
+    variant = request.score("tiny-random", smoke, "arc_easy_letters_1", Block(1, 2))
+    assert not signals.needs_signal(variant)
 
 
 def test_boolq_needs_only_to_be_ordered():
@@ -76,6 +82,13 @@ def test_few_questions_are_not_drawn_and_the_record_stands_behind(n, drawn):
     texts = [text.get_text() for axis in figure.axes for text in axis.texts]
     assert "recorded: SmolLM2-135M" in texts
     assert ("SmolLM2-135M" in texts) == drawn
+    lines = [line for axis in figure.axes for line, *_ in axis.containers]
+    assert {line.get_alpha() for line in lines} == {0.35, 1.0 if drawn else 0.35}
+    assert len({line.get_color() for line in lines}) == 3  # of as many models
+    uncut = run_of(SMOLLM2, n).query("block_size == 0")
+    assert SMOLLM2 not in set(tables.or_recorded(uncut, quick, "unhealed").model)
+    losses = run_of(SMOLLM2, n).assign(task="c4")
+    assert tables.without_few(losses).equals(losses)
 
 
 def test_the_recorded_run_has_nothing_behind_it():

@@ -3,7 +3,7 @@
 import numpy as np
 from test_claims import SCORES, a_run, changed, grows, verdict
 
-from replication import claims, profiles, tables
+from replication import claims, profiles
 from replication.analysis.curves import SIGNAL
 from replication.claims.bounds import CRITERIA, judged
 
@@ -58,9 +58,10 @@ def test_claims_in_words_say_what_is_decided_where_they_are_mixed():
 
 
 def test_quick_asks_enough_of_arc_easy_for_a_signal():
-    """By so many of the recorded questions SmolLM2 stands out from its floor."""
-    table = tables.read("unhealed", profiles.get(profiles.DRAWN), ["smollm2-135m"])
-    whole = table[(table.task == "arc_easy") & (table.block_size == 0)].iloc[0]
+    """By so many of the recorded questions SmolLM2 stands out from its floor. It alone is read."""
+    run = claims.gather(profiles.get(profiles.DRAWN, ["smollm2-135m"]))
+    assert run.models("scores") == ["smollm2-135m"]
+    whole = run.points("scores", task="arc_easy", block_size=0).iloc[0]
     answers = np.asarray(whole.examples)[: profiles.get("quick").arc_easy_questions]
     error = answers.std(ddof=1) / len(answers) ** 0.5
     assert (answers.mean() - whole.floor) / error >= SIGNAL
