@@ -82,7 +82,7 @@ def to_draw(table: pd.DataFrame, profile: Profile, *experiments: str) -> pd.Data
     on fewer than FEWEST questions has no value; its status says why.
     """
     table = without_few(table)
-    if profile.folder in (DRAWN, RECORDED):
+    if profile.name == DRAWN or profile.folder == RECORDED:
         return table
     behind = []
     for name in experiments:

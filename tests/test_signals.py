@@ -93,5 +93,5 @@ def test_few_questions_are_not_drawn_and_the_record_stands_behind(n, drawn):
 
 def test_the_recorded_run_has_nothing_behind_it():
     rows = run_of(SMOLLM2, 565)
-    for name in ("recorded", "overnight"):
-        assert len(tables.to_draw(rows, profiles.get(name), "unhealed")) == len(rows)
+    for profile in (profiles.get("recorded", [SMOLLM2]), profiles.get("overnight")):
+        assert len(tables.to_draw(rows, profile, "unhealed")) == len(rows)
