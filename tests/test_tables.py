@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from replication import figures, notebook, paths, profiles, tables
-from replication.measure import cache, restore
+from replication.measure import cache, restore, scores
+from replication.measure.request import Request
 
 NAME = "tiny-random"
 
@@ -74,6 +75,11 @@ def test_the_cache_is_filled_again_from_tables(run, tmp_path, monkeypatch):
                     np.testing.assert_allclose(values[name], expected, rtol=1e-12)
                 else:
                     assert values[name] == expected, (kind, name)
+    healed = next(one for one in cache.stored("scores") if "recipe" in one["params"])
+    cache.location("scores", healed["params"]).unlink()  # whose adapter is not restored
+    request = Request("scores", healed["params"], {"profile": "smoke"})
+    (again,) = scores.fetch([request])
+    assert again["values"]["value"] == pytest.approx(healed["values"]["value"], abs=1e-6)
 
 
 def test_a_figure_is_drawn_from_its_table_by_six_files(output):
