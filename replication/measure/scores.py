@@ -29,7 +29,7 @@ SCORE = ("value", "standard_error", "n", "chance", "majority", "floor")
 SCORE += (*evaluation.ANSWER_STATS, "shortened", "prompt_digest")
 EXAMPLES = ("examples", "weights", "choices", "answers")  # columns that no CSV has
 NO_SCORE = dict.fromkeys(SCORE, float("nan")) | {"n": 0} | dict.fromkeys(EXAMPLES)
-NO_ROWS = ["model", *BLOCK, "task", "strategy", "treatment", "steps", "tokens", *NO_SCORE]
+NO_ROWS = ["model", *BLOCK, "task", "strategy", "treatment", "steps", "tokens", *NO_SCORE, "status"]
 
 
 def fetch(requests: Sequence[Request]) -> list[dict]:
