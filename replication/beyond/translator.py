@@ -96,7 +96,8 @@ def _read(cut: Request, profile: Profile, kind: str, **labels) -> Request:
 
 def table(requests: Sequence[Request]) -> pd.DataFrame:
     """Return a row a score, with the columns of `scores.table` and repair."""
-    return pd.DataFrame(map(scores.row, requests, repair.fetch(requests)))
+    rows = map(scores.row, requests, repair.fetch(requests))
+    return pd.DataFrame(rows, columns=None if requests else scores.NO_ROWS)
 
 
 measure.FETCH["translator"] = repair.fetch

@@ -58,19 +58,20 @@ def table(
     maps: the distances of its models (or only their names, where it needs none). Raises NotMeasured
     if it has no row, where scores that are missing would have one each.
     """
-    name = experiment.__name__
+    name, is_asked = experiment.__name__, True
     if profile.name != DRAWN:
-        _measure(experiment, maps, profile)
+        is_asked = _measure(experiment, maps, profile)
     rows = tables.read(name, profile, maps)
-    if name in TABLES and rows.empty:
+    if name in TABLES and rows.empty and is_asked:
         raise tables.NotMeasured(f"Nothing of {name!r} is measured of {', '.join(maps)}.")
     return rows
 
 
-def _measure(experiment: Experiment, maps, profile: Profile) -> None:
-    """Measure what is missing of an experiment, and write its table."""
+def _measure(experiment: Experiment, maps, profile: Profile) -> bool:
+    """Measure what is missing of an experiment, write its table; return if it asks anything."""
     name = experiment.__name__
     of_model = maps if isinstance(maps, Mapping) else dict.fromkeys(maps)
     requests = [r for model in of_model.items() for r in experiment(*model, profile)]
     requests = [r for r in requests if r.params.get("questions") != 0]
     tables.write(TABLES.get(name, scores.table)(requests), name, profile)
+    return bool(requests)
