@@ -215,15 +215,12 @@ def run(root: Path, *options: str) -> dict[str, pd.DataFrame]:
     names = [name for number in numbers for name in NOTEBOOKS[number].figures]
     pictures = {file.stem: file for file in root.rglob("figures/*/*.png")}
     assert {*names} <= {*pictures}
-    return {name: measured(pictures[name].with_suffix(".csv")) for name in names}
+    return {name: pd.read_csv(pictures[name].with_suffix(".csv")) for name in names}
 
 
-def measured(file: Path) -> pd.DataFrame:
+def own(table: pd.DataFrame) -> pd.DataFrame:
     """Return a figure's table without the recorded rows behind it."""
-    table = pd.read_csv(file)
-    if "model" in table:
-        table = table[~table.model.astype(str).str.startswith(RECORD)]
-    return table
+    return table[~table.model.str.startswith(RECORD)]
 
 
 def records(root: Path, kind: str) -> list[dict]:
@@ -234,6 +231,7 @@ def records(root: Path, kind: str) -> list[dict]:
 
 def check_curves(table: pd.DataFrame, models) -> None:
     """Each model unpruned, unhealed and healed, in NF4, without a gap."""
+    table = own(table)
     assert set(table.model) == {*models} and set(table.quantization) == {"nf4"}
     assert table[table.value.isna()].status.str.endswith("questions are too few").all()
     for _, rows in table[table.strategy != "simple"].groupby("model"):

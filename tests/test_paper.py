@@ -7,7 +7,7 @@ import json
 
 import pytest
 from conftest import Distances
-from originals import MODELS, check_curves, lay_out, records, run
+from originals import MODELS, check_curves, lay_out, own, records, run
 
 from lib.models import registry
 from replication import profiles
@@ -37,7 +37,7 @@ def test_the_figures_are_about_the_papers_models(figures):
     """Seven models; ablations of the models that the paper names."""
     for name in ("figure_2", "figure_3", "figure_6"):
         check_curves(figures[name], PAPER)
-    ablated = {name: set(figures[f"figure_{name}"].model) for name in ("7", "8", "1c", "5")}
+    ablated = {name: set(own(figures[f"figure_{name}"]).model) for name in ("7", "8", "1c", "5")}
     assert [*ablated.values()] == [{"llama-2-13b"}] * 2 + [{"llama-2-70b"}] * 2
     ranked = [name for name in PAPER if experiments.ranks(name, Distances(), PROFILE)]
     assert ranked == ["llama-2-7b", "llama-2-70b", "mistral-7b"]
@@ -52,7 +52,7 @@ def test_each_model_is_healed_by_its_own_recipe(root, figures):
         assert not recipe["packed"]
         for field in ("max_tokens", "learning_rate"):
             assert recipe["seed"] or recipe[field] == own[field]
-    healed = figures["figure_2"][figures["figure_2"].treatment == "healed"]
+    healed = own(figures["figure_2"]).query("treatment == 'healed'")
     for name, rows in healed.groupby("model"):
         assert set(rows["rank"]) == {registry.MODELS[name].healing["rank"]}
 
