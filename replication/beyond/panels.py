@@ -68,4 +68,4 @@ def side_by_side(axis, scores: pd.DataFrame, looks: Mapping[str, dict]) -> None:
         beside = 0.02 * scores.block_size.max() * (place - (len(lines) - 1) / 2)
         look = {"label": name, "ms": 4} | looks[name]
         line(axis, of_line.assign(x=of_line.index + beside), "x", **look)
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))

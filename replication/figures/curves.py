@@ -268,11 +268,11 @@ def draw_panel(axis, panel: pd.DataFrame, hue: str) -> None:
 
 
 def _ends(panel: pd.DataFrame) -> dict:
-    """Return where the level line of each model ends, and how its name is written there."""
-    last, ends = panel.fraction[panel.value.notna()].max(), {}
+    """Return how high the level line of each model is, and how its name is written there."""
+    ends = {}
     for row in panel[panel.block_size == 0].itertuples():
         text = {"color": colour(row.model), "alpha": max(0.6, PALE[is_recorded(row.model)])}
-        ends[label(row.model)] = last, row.value, text
+        ends[label(row.model)] = row.value, text
     return ends
 
 

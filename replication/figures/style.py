@@ -131,13 +131,14 @@ def level(axes: list) -> None:
         axis.axvspan(first, last, color="0.94", zorder=-1, label=named)
 
 
-def label_ends(axis, ends: dict[str, tuple[float, float, dict]]) -> None:
-    """Write names above the ends of lines (x, y, style of the text), none over another."""
+def label_ends(axis, ends: dict[str, tuple[float, dict]]) -> None:
+    """Write names above the right ends of level lines (y, style of the text), none over another."""
     low, high = axis.get_ylim()
     above = -np.inf
-    for name, (x, y, style) in sorted(ends.items(), key=lambda end: end[1][1]):
+    for name, (y, style) in sorted(ends.items(), key=lambda end: end[1][0]):
         above = max(y + 0.02 * (high - low), above + 0.075 * (high - low))
-        axis.text(x, above, name, ha="right", va="bottom", fontsize=7, **style)
+        place = {"transform": axis.get_yaxis_transform(), "ha": "right", "va": "bottom"}
+        axis.text(0.99, above, name, fontsize=7, **place, **style)
 
 
 def backdrop(axis, scores: pd.DataFrame) -> pd.DataFrame:

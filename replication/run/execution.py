@@ -36,7 +36,8 @@ KEEP_MEMORY = (  # freed memory stays with the kernel, in large pages: less time
     ":glibc.malloc.mmap_threshold=4294967296"
     ":glibc.malloc.trim_threshold=4294967296"
 )
-FINDINGS = ("diverged", "no answer")  # a row without a value that says so is measured, not missing
+# a row without a value that says so is measured, not missing
+FINDINGS = DIVERGED, NO_ANSWER = "diverged", "no answer"
 STATUS = 22  # characters of a status in the closing table
 RUNNER = "DEEPER_LAYERS_RUNNER"  # the process without which a job ends
 
@@ -154,7 +155,8 @@ def _judged(launch: Launch) -> Outcome:
 
 def judged(gaps: Iterable[tuple[str, str]]) -> Outcome:
     """Judge what ran to its end without some values: of which models, and why."""
-    complete = all(status.startswith(FINDINGS) for _, status in gaps)
+    gaps = [gap for gap in gaps if not gap[1].startswith(NO_ANSWER)]  # the figure says it
+    complete = all(status.startswith(DIVERGED) for _, status in gaps)
     missing = ", ".join(f"{model} ({status})" for model, status in gaps)
     return Outcome("ok" if complete else "incomplete", f"without {missing}" if gaps else "")
 
