@@ -48,10 +48,10 @@ def test_each_model_is_healed_by_its_own_recipe(root, figures):
     recipes = [(params["model"], params["recipe"]) for params in records(root, "healing")]
     assert {name for name, _ in recipes} == {*PAPER}
     for name, recipe in recipes:
-        own = registry.MODELS[name].healing
+        published = registry.MODELS[name].healing
         assert not recipe["packed"]
         for field in ("max_tokens", "learning_rate"):
-            assert recipe["seed"] or recipe[field] == own[field]
+            assert recipe["seed"] or recipe[field] == published[field]
     healed = own(figures["figure_2"]).query("treatment == 'healed'")
     for name, rows in healed.groupby("model"):
         assert set(rows["rank"]) == {registry.MODELS[name].healing["rank"]}
