@@ -83,7 +83,12 @@ def healed(
     labels: dict | None = None,
     **changes,
 ) -> list[Request]:
-    """The healed scores of figures 1d, 2, 3, 5, 6. changes: of the recipe, as rank=2 or seed=1."""
+    """The healed scores of figures 1d, 2, 3, 5, 6, of the models to study.
+
+    changes: of the recipe, as rank=2 or seed=1.
+    """
+    if name not in profile.study_models:
+        return []
     strategies = profile.healed_strategies(name) if strategies is None else strategies
     sizes = profile.curve_sizes(distances.num_layers, name) if sizes is None else sizes
     healing = recipe(name, profile, **changes)

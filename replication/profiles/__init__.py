@@ -87,7 +87,7 @@ class Profile:
     ablation_names: tuple[str, ...]  # models of figures 7 and 8; empty: the first one
     rank_names: tuple[str, ...]  # models of figure 9; empty: the first one
     rank_simple_names: tuple[str, ...]  # of them, those also pruned simply there; empty: every one
-    study_names: tuple[str, ...]  # models of notebooks 10 to 14; empty: every one
+    study_names: tuple[str, ...]  # models to heal, and of notebooks 10 to 14; empty: every one
 
     shot_order: int = 0  # 0: as in the data set; else the seed of a shuffle
     missing: tuple[tuple[str, str], ...] = ()  # models that could not be had, and why
@@ -119,7 +119,7 @@ class Profile:
 
     @property
     def study_models(self) -> tuple[str, ...]:
-        """The models of what goes beyond the paper's figures (notebooks 10 to 14)."""
+        """The models that are healed, and those of notebooks 10 to 14."""
         return self._among(self.study_names, None)
 
     def _among(self, names: tuple[str, ...], otherwise: int | None = 1) -> tuple[str, ...]:
