@@ -3,6 +3,7 @@
 import os
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -18,7 +19,7 @@ from replication.measure import cache, fetching, request
 
 SMOKE, NAME, BLOCK = profiles.get("smoke"), "tiny-random", Block(1, 2)
 RECIPE = profiles.recipe(NAME, SMOKE)
-PARAMS = {"model": "tiny", "revision": "abc", "block_start": 3, "version": 1}
+PARAMS = {"model": "tiny", "revision": "abc", "block_start": 3, "block_size": 1}
 
 
 def measured(*blocks: Block, recipe=None):
@@ -33,27 +34,46 @@ def test_keys_do_not_drift(monkeypatch):
     assert cache.key(keyed.kind, keyed.params)[:12] == "0f96b9ec0993"
 
 
+def of_another_schema(_) -> bytes:
+    row = {"value": 0.25, "request": cache.request_text("scores", PARAMS)}
+    return pd.DataFrame([row | {"schema": cache.SCHEMA + 1}]).to_parquet()
+
+
+def of_other_parameters(_) -> bytes:
+    cache.save("scores", PARAMS | {"block_start": 4}, [{"value": 0.5}], 0)
+    return cache.location("scores", PARAMS | {"block_start": 4}).read_bytes()
+
+
 @pytest.mark.parametrize(
-    "damage",
+    "damage, problem",
     [
-        lambda whole: whole[: len(whole) // 2],
-        lambda whole: "null",
-        lambda whole: whole.replace("0.25", "NaN"),
-        lambda whole: whole.replace('"block_start":3', '"block_start":4'),
-        lambda whole: whole.replace('"schema":', '"schema":9'),
+        (lambda whole: whole[: len(whole) // 2], "Parquet magic bytes"),
+        (lambda whole: b"null", "file size"),
+        (lambda whole: whole.replace(np.float64(0.25).tobytes(), bytes(8)), "CRC checksum"),
+        (of_another_schema, "has not schema 2"),
+        (of_other_parameters, "is of other parameters"),
     ],
 )
-def test_a_damaged_result_is_set_aside_and_made_again(output, damage):
+def test_a_damaged_result_is_set_aside_and_made_again(output, caplog, damage, problem):
     """Each time under a name of its own."""
-    whole = cache.save("scores", PARAMS, {"value": 0.25}, 0)["values"]
+    rows = cache.save("scores", PARAMS, [{"value": 0.25}], 0)
     file = cache.location("scores", PARAMS)
     for times in (1, 2):
-        file.write_text(damaged := damage(file.read_text()))
-        assert not list(cache.stored("scores")) and file.exists()
+        damaged = damage(file.read_bytes())
+        file.write_bytes(damaged)
         assert cache.load("scores", PARAMS) is None and not file.exists()
-        aside = [copy.read_text() for copy in file.parent.glob("*.corrupt")]
+        assert problem in caplog.text
+        aside = [copy.read_bytes() for copy in file.parent.glob("*.corrupt")]
         assert len(aside) == times and damaged in aside
-        assert cache.load_or_compute("scores", PARAMS, lambda: whole)["values"] == whole
+        assert cache.load_or_compute("scores", PARAMS, lambda: [{"value": 0.25}]) == rows
+
+
+def test_results_of_an_older_version_are_refused_in_a_sentence(output, caplog):
+    file = cache.location("similarity", {"model": "tiny"}).with_suffix(".json")
+    file.parent.mkdir(parents=True)
+    file.write_text("{}")
+    assert cache.load("scores", PARAMS) is None
+    assert "JSON results of an older version" in caplog.text
 
 
 def test_a_failed_write_leaves_what_was_there(output, monkeypatch):
@@ -62,14 +82,14 @@ def test_a_failed_write_leaves_what_was_there(output, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    cache.save("scores", PARAMS, {"value": 1.0}, 0)
+    cache.save("scores", PARAMS, [{"value": 1.0}], 0)
     file = cache.location("scores", PARAMS)
     before = file.read_bytes()
     with pytest.raises(ValueError, match="not finite"):
-        cache.save("scores", PARAMS, {"value": [float("inf")]}, 0)
+        cache.save("scores", PARAMS, [{"examples": np.array([np.inf])}], 0)
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        cache.save("scores", PARAMS, {"value": 2.0}, 0)
+        cache.save("scores", PARAMS, [{"value": 2.0}], 0)
     with pytest.raises(OSError, match="No space left"):
         tables.write(pd.DataFrame(), "unhealed", SMOKE)
     assert file.read_bytes() == before
@@ -123,7 +143,7 @@ def test_out_of_memory_holds_until_the_next_run(output, monkeypatch):
         assert rows.tokens.item() == RECIPE.steps * RECIPE.batch * RECIPE.max_tokens
         assert (rows.seed.item(), rows["rank"].item()) == (RECIPE.seed, RECIPE.rank)
     tries = len(calls)
-    cache.save("healing", PARAMS, {"status": "oom"}, 0, "oom")
+    cache.save("healing", PARAMS, [{}], 0, "oom")
     (keyed,) = fetching.keyed_by_machine([request.healing(NAME, SMOKE, BLOCK, RECIPE)])
     cache.forget_out_of_memory([keyed.params])
     assert cache.load("healing", PARAMS)

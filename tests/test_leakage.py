@@ -37,8 +37,8 @@ FITTING = {  # functions within which texts are read to fit something
     (repair, "fit"): "linear maps",
 }
 CHOOSING = {  # and to choose blocks, by halves of the texts (below)
-    (which_block, "_values"): "states",
-    (distance_maps, "_values"): "distances",  # by texts of the validation split, as in the paper
+    (which_block, "_measured"): "states",
+    (distance_maps, "_rows"): "distances",  # by texts of the validation split, as in the paper
 }
 SPLITS = {  # of the hub's data sets, all that is ever read
     ("c4", "train"),

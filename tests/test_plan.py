@@ -118,7 +118,7 @@ def test_what_is_not_to_be_had_is_not_missing(output):
         recipe = profiles.recipe("tiny-random", SMOKE, seed=seed)
         healing = request.healing("tiny-random", SMOKE, block, recipe)
         (keyed,) = fetching.keyed_by_machine([healing])
-        cache.save("healing", keyed.params, {"status": "diverged"}, 1, "diverged")
+        cache.save("healing", keyed.params, [{}], 1, "diverged")
     planned = plan.planned(SMOKE, ["06"], CARD)
     healed = [one for one in planned if "-s" in one.job.name]
     assert len(healed) == 3

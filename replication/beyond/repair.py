@@ -28,6 +28,7 @@ from replication.profiles import Profile, recipe
 KINDS = ("full", "folded")  # of linear maps, as healing.linear has them
 TASKS = ("c4", "arc_easy")  # that repairs are judged by
 NO_MAP = "no answer: no FFN before the cut that it can be folded into"
+COSTS = ("seconds", "parameters", "error", "ridge")  # columns of what a repair took
 NOT_REPAIRED = {"unpruned", "plain cut"}
 LOOKS = {  # of each repair
     "unpruned": {"color": "black", "marker": "*", "ls": "--"},
@@ -139,8 +140,8 @@ def _middle(sizes: Sequence[int]) -> int:
 # ---- measuring ------------------------------------------------------------------------------
 
 
-def fetch(requests: Sequence[Request]) -> list[dict]:
-    """Return the records of scores with a linear map, measured if they are missing."""
+def fetch(requests: Sequence[Request]) -> list[list[dict]]:
+    """Return the rows of scores with a linear map, one each, measured if they are missing."""
     return fetching.fetch(requests, _measure)
 
 
@@ -154,9 +155,9 @@ def table(requests: Sequence[Request]) -> pd.DataFrame:
     """
     with_map = [r for r in requests if r.kind == "repair"]
     others = [r for r in requests if r.kind == "scores"]
-    records = dict(zip(map(id, others), scores.fetch(others), strict=True))
-    records |= dict(zip(map(id, with_map), fetch(with_map), strict=True))
-    return pd.DataFrame([scores.row(r, records[id(r)]) | _cost(r) for r in requests])
+    results = dict(zip(map(id, others), scores.fetch(others), strict=True))
+    results |= dict(zip(map(id, with_map), fetch(with_map), strict=True))
+    return pd.DataFrame([scores.row(r, results[id(r)]) | _cost(r) for r in requests])
 
 
 measure.FETCH["repair"] = fetch
@@ -165,23 +166,24 @@ measure.TABLES |= {"linear_maps": table, "repairs": table}
 
 def _cost(request: Request) -> dict:
     """Return seconds, parameters and error of a repair, NaN where they are not known."""
-    unknown = dict.fromkeys(("seconds", "parameters", "error"), float("nan"))
+    unknown = dict.fromkeys(COSTS, float("nan"))
     if request.kind == "repair":
-        record = _stored(request.maps)
-        return unknown | (record["values"].get(request.params["map"], {}) if record else {})
+        costs = {row["map"]: row for row in _stored(request.maps)}
+        cost = costs.get(request.params["map"], {})
+        return unknown | {name: cost[name] for name in COSTS if name in cost}
     recipe = request.recipe
     if recipe is None:
         return unknown | {"seconds": 0.0, "parameters": 0}
-    record, name = _stored(request.healing), request.params["model"]
+    healing, name = _stored(request.healing), request.params["model"]
     layers = (registry.num_layers(name) or 0) - request.block.size - recipe.first_layer
     parameters = recipe.rank * layers * (_adapter(name) or float("nan"))
-    seconds = {"seconds": record["seconds"]} if record else {}
+    seconds = {"seconds": healing[0]["took"]} if healing else {}
     return unknown | seconds | {"parameters": parameters}
 
 
-def _stored(request: Request) -> dict | None:
+def _stored(request: Request) -> list[dict]:
     (keyed,) = fetching.keyed_by_machine([request])
-    return results.load(keyed.kind, keyed.params)
+    return results.load(keyed.kind, keyed.params) or []
 
 
 def _measure(missing: Sequence[Request]) -> None:
@@ -211,9 +213,9 @@ def fit(model, tokenizer, requests: Sequence[Request]) -> dict[Block, dict[str, 
     batches = calibration_batches(texts, tokenizer, *lengths)
     fitted = linear.fitted_all(model, list(with_map), kinds, batches) if with_map else {}
     for block, of_block in fitted.items():
-        costs = {kind: cost for kind, (_, cost) in of_block.items()}
+        costs = [{"map": kind} | cost for kind, (_, cost) in of_block.items()]
         (keyed,) = fetching.keyed_by_machine([with_map[block].maps])
-        seconds = sum(cost["seconds"] for cost in costs.values())
+        seconds = sum(cost["seconds"] for cost in costs)
         results.save(keyed.kind, keyed.params, costs, seconds)
     return {
         r.block: {"none": r.block} | {k: m for k, (m, _) in fitted.get(r.block, {}).items()}
@@ -231,7 +233,7 @@ def _score(model, tokenizer, requests: Sequence[Request], maps: dict) -> None:
     for r in requests:
         block = maps[r.block].get(r.params["map"])
         if block is None:
-            results.save(r.kind, r.params, {}, 0, NO_MAP)
+            results.save(r.kind, r.params, [{}], 0, NO_MAP)
         else:
             request_of[block] = r
     task = evaluation.task_of(requests[0].params)
@@ -241,8 +243,8 @@ def _score(model, tokenizer, requests: Sequence[Request], maps: dict) -> None:
     for block, row in zip(dict.fromkeys([UNPRUNED, *request_of]), swept, strict=True):
         if block in request_of:
             r = request_of[block]
-            values = scores.values_of(model, tokenizer, task, row, r.params)
-            results.save(r.kind, r.params, values, 0)
+            scored = scores.row_of(model, tokenizer, task, row, r.params)
+            results.save(r.kind, r.params, [scored], 0)
 
 
 # ---- the statistic --------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from replication.beyond import repair
 from replication.beyond.biases import ACCURACY, IN_A_SUBJECT, letter_measures, mmlu_other
 from replication.beyond.prior import ALONE, CONTENT
 from replication.figures.style import NORMAL
-from replication.measure import restore, scores
+from replication.measure import scores
 from replication.measure.experiments import cuts, unpruned
 from replication.measure.request import Request, grouped, mapped
 from replication.profiles import Profile
@@ -102,7 +102,6 @@ def table(requests: Sequence[Request]) -> pd.DataFrame:
 
 measure.FETCH["translator"] = repair.fetch
 measure.TABLES["translated"] = table
-restore.VALUES["translator"] = restore.VALUES["repair"]
 
 
 # ---- the statistics -------------------------------------------------------------------------

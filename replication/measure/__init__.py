@@ -13,11 +13,12 @@ import pandas as pd
 from lib.blocks import BlockDistances
 from replication import tables
 from replication.measure import damage, distance_maps, inference_cost, scores
+from replication.measure.fetching import Rows
 from replication.measure.request import Request, grouped
 from replication.profiles import DRAWN, Profile
 
 Experiment = Callable[..., list[Request]]  # of a model's name, its distances and a profile
-FETCH: dict[str, Callable[[Sequence[Request]], list[dict]]] = {  # by kind: its records, measured
+FETCH: dict[str, Callable[[Sequence[Request]], list[Rows]]] = {  # by kind: results, measured
     "similarity": distance_maps.fetch,
     "scores": scores.fetch,
     "healing": scores.fetch,
@@ -44,10 +45,10 @@ def distances(
     return distance_maps.measure(profile, names)
 
 
-def fetch(requests: Sequence[Request]) -> list[dict]:
-    """Return the records of requests of whatever kinds, measured if they are missing."""
-    of_kinds = grouped(requests, lambda one: FETCH[one.kind])
-    return [record for fetch, of_kind in of_kinds.items() for record in fetch(of_kind)]
+def fetch(requests: Sequence[Request]) -> list[Rows]:
+    """Return the results of requests of whatever kinds, measured if they are missing."""
+    by_kind = grouped(requests, lambda request: FETCH[request.kind])
+    return [rows for fetch, of_kind in by_kind.items() for rows in fetch(of_kind)]
 
 
 def table(

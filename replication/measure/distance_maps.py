@@ -1,6 +1,5 @@
 """The angular distances of a profile's models: measured on C4, or from the results."""
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,8 +8,9 @@ import pandas as pd
 
 from lib.blocks import BlockDistances
 from lib.models.registry import ModelError
-from replication import paths, tables
+from replication import tables
 from replication.measure import fetching, request
+from replication.measure.fetching import Rows
 from replication.measure.request import Request
 from replication.profiles import Profile
 from replication.tables import NotMeasured
@@ -47,26 +47,21 @@ def of_model(name: str, profile: Profile) -> BlockDistances:
     return tables.distances_of(_table_of_model(name, profile))
 
 
-def fetch(requests: Sequence[Request]) -> list[dict]:
-    """Return the records of maps, measured if they are missing."""
-    return fetching.fetch_each(requests, _values)
+def fetch(requests: Sequence[Request]) -> list[Rows]:
+    """Return the rows of maps, measured if they are missing."""
+    return fetching.fetch_each(requests, _rows)
 
 
 def _table_of_model(name: str, profile: Profile) -> pd.DataFrame:
     """Return the rows of a model's map. Raises NotMeasured if it is not there."""
-    (record,) = fetch([request.similarity(name, profile)])
-    if not record["values"]:
+    (rows,) = fetch([request.similarity(name, profile)])
+    if rows[0]["status"] != "ok":
         raise NotMeasured(f"The map of {name} was not measured.")
-    params = record["params"]
-    columns = {"profile": profile.name}
-    columns |= {key: params.get(key) for key in ("model", "revision", "dtype", "quantization")}
-    columns |= fetching.origin(record)
-    distances = BlockDistances.stored(record["values"])
-    return pd.DataFrame([columns | row for row in tables.rows_of(distances)])
+    return pd.DataFrame(rows).assign(profile=profile.name)
 
 
-def _values(params: dict) -> dict:
-    """Return the distances of a model on C4 as a result keeps them."""
+def _rows(params: dict) -> Rows:
+    """Return the distances of a model on C4, a row a block."""
     from lib.data import sets  # here, since what only reads results loads no torch
     from lib.similarity import block_distances, calibration_batches
 
@@ -74,17 +69,4 @@ def _values(params: dict) -> dict:
     model, tokenizer = fetching.loaded(params)
     lengths = params["max_tokens"], params["batch_tokens"]
     batches = calibration_batches(texts, tokenizer, *lengths)
-    distances = block_distances(model, batches)
-    arrays = {key: getattr(distances, key).tolist() for key in tables.ARRAYS}
-    return arrays | {"num_sequences": distances.num_sequences}
-
-
-def recorded(name: str) -> tuple[BlockDistances, dict]:
-    """Return a recorded map of data/recorded/, and how it was measured. Raises ValueError."""
-    file = paths.RECORDED / f"{name}.json"
-    if not file.exists():
-        known = ", ".join(sorted(p.stem for p in paths.RECORDED.glob("*.json")))
-        raise ValueError(f"No recorded map {name!r}: choose one of {known}.")
-    record = json.loads(file.read_text(encoding="utf-8"))
-    arrays = {key: record.pop(key) for key in tables.ARRAYS}
-    return BlockDistances.stored(arrays | {"num_sequences": record["sequences"]}), record
+    return tables.rows_of(block_distances(model, batches))

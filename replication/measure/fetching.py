@@ -15,28 +15,39 @@ from replication.tables import NotMeasured
 log = logging.getLogger(__name__)
 
 
-def fetch(requests: Sequence[Request], measure: Callable[[list[Request]], None]) -> list[dict]:
-    """Return the record of each request, in order.
+Rows = list[dict]  # of a result
+
+
+def fetch(requests: Sequence[Request], measure: Callable[[list[Request]], None]) -> list[Rows]:
+    """Return the rows of each request's result, in order.
 
     measure: gets all requests without a result at once, so that it can share work between them, and
-    stores their results. A result that is missing all the same (this run only draws, or its healing
-    failed) has no values, and its status says why.
+    stores their results. Of a result that is missing all the same (this run only draws, or its
+    healing failed) there is one row without values, whose status says why.
     """
     requests = keyed_by_machine(requests)
-    records = [cache.load(r.kind, r.params) for r in requests]
-    missing = [r for r, record in zip(requests, records, strict=True) if record is None]
+    results = [cache.load(r.kind, r.params) for r in requests]
+    missing = [r for r, rows in zip(requests, results, strict=True) if rows is None]
     if missing and not paths.draws_only():
-        if first := signals.asked_first(missing):
-            measure([r for r in first if cache.load(r.kind, r.params) is None])
-        missing = [r for r in missing if not signals.is_futile(r)]
-        missing = [r for r in missing if cache.load(r.kind, r.params) is None]
-        measure(missing)
-    pairs = zip(requests, records, strict=True)
-    return [record or cache.load(r.kind, r.params) or _gap(r) for r, record in pairs]
+        _measure(missing, measure)
+    pairs = zip(requests, results, strict=True)
+    return [rows or cache.load(r.kind, r.params) or [_gap(r)] for r, rows in pairs]
 
 
-def fetch_each(requests: Sequence[Request], compute: Callable[[dict], dict]) -> list[dict]:
-    """Return the record of each request, in order; `compute(params)` of one without a result."""
+def _measure(missing: list[Request], measure: Callable[[list[Request]], None]) -> None:
+    """Measure what is missing: first the whole models that decide what is asked of their cuts."""
+    first = _without_result(signals.asked_first(missing))
+    if first:
+        measure(first)
+    measure(_without_result(r for r in missing if not signals.is_futile(r)))
+
+
+def _without_result(requests: Iterable[Request]) -> list[Request]:
+    return [r for r in requests if not cache.exists(r.kind, r.params)]
+
+
+def fetch_each(requests: Sequence[Request], compute: Callable[[dict], Rows]) -> list[Rows]:
+    """Return the rows of each request's result, in order; `compute(params)` what is missing."""
 
     def measure(missing: list[Request]) -> None:
         for r in missing:
@@ -46,14 +57,15 @@ def fetch_each(requests: Sequence[Request], compute: Callable[[dict], dict]) -> 
 
 
 def _gap(request: Request) -> dict:
-    """Return a record without values that says why there is none."""
-    healed = request.recipe and cache.load("healing", request.healing.params)
+    """Return a row without values that says why there are none."""
+    healing = request.recipe and cache.load("healing", request.healing.params)
     status = NotMeasured.status
-    if healed and healed["status"] != "ok":
-        status = healed["status"]
+    if healing and healing[0]["status"] != "ok":
+        status = healing[0]["status"]
     elif signals.is_futile(request):
         status = signals.NOT_ASKED
-    return {"kind": request.kind, "params": request.params, "values": None, "status": status}
+    origin = cache.origin(request.kind, request.params, status)
+    return cache.columns(request.params) | origin
 
 
 @contextmanager
@@ -79,13 +91,3 @@ def keyed_by_machine(requests: Iterable[Request]) -> list[Request]:
 def loaded(params: dict) -> tuple:
     """Return the model and the tokenizer that a result's parameters name."""
     return models.load_cached(*(params[key] for key in ("model", "quantization", "dtype")))
-
-
-def origin(record: dict) -> dict:
-    """Return the columns that say how a record was made: its request and environment, as JSON."""
-    return {
-        "status": record["status"],
-        "took": record.get("seconds"),
-        "request": cache.canonical({"kind": record["kind"]} | record["params"]),
-        "environment": cache.canonical(record.get("environment")),
-    }

@@ -5,6 +5,7 @@ whatever else slows the machine slows them alike; what counts are ratios to the 
 the same turn. One format is in memory at a time. latency.py has the clock.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ import pandas as pd
 from lib.models import machine, registry
 from lib.models.machine import NF4_BYTES
 from replication.measure import cache, fetching
+from replication.measure.fetching import Rows
 from replication.measure.request import Request
 from replication.profiles import Profile
 
@@ -41,11 +43,11 @@ def cost(name: str, distances, profile: Profile) -> list[Request]:
     return requests
 
 
-def fetch(requests: Sequence[Request]) -> list[dict]:
-    """Return the record of each format, measured if it is missing.
+def fetch(requests: Sequence[Request]) -> list[Rows]:
+    """Return the rows of each format, measured if they are missing.
 
-    One that cannot be had, since it does not fit into memory say, has no values, and the log says
-    why; nothing of it is stored.
+    One that cannot be had, since it does not fit into memory say, has a row without a value, and
+    the log says why; nothing of it is stored.
     """
     on_this_machine = [
         replace(keyed, params=keyed.params | _machine(keyed.params))
@@ -74,9 +76,9 @@ def _measure(missing: Sequence[Request]) -> None:
     for request in missing:
         loading.release()  # also this model, if it is loaded to be measured otherwise
         with fetching.going_on_after((registry.ModelError, torch.OutOfMemoryError), request):
-            cache.load_or_compute(
-                request.kind, request.params, lambda: latency.in_turn(request.params)
-            )
+            start = time.monotonic()
+            rows = _rows(latency.in_turn(request.params))
+            cache.save(request.kind, request.params, rows, time.monotonic() - start)
 
 
 # ---- tables --------------------------------------------------------------------------------
@@ -90,29 +92,21 @@ def table(requests: Sequence[Request]) -> pd.DataFrame:
     ratios to the unpruned model of the same format and turn, ratio_low and ratio_high its 95 %
     interval. A format that could not be measured has one row, without a value.
     """
-    return pd.DataFrame(
-        [row for pair in zip(requests, fetch(requests), strict=True) for row in _rows(*pair)]
-    )
+    results = zip(requests, fetch(requests), strict=True)
+    return pd.DataFrame([request.labels | row for request, rows in results for row in rows])
 
 
-def _rows(request: Request, record: dict) -> list[dict]:
-    """Return the rows of one format."""
-    params, values = record["params"], record["values"]
-    format_columns = request.labels | {
-        key: params[key] for key in ("model", "dtype", "quantization")
-    }
-    if not values:
-        return [format_columns | {"status": record["status"]}]
-    whole, rows = values["versions"][0], []
-    for version in values["versions"]:
+def _rows(timed: dict) -> Rows:
+    """Return the rows of one format, as `latency.in_turn` has timed it."""
+    whole, rows = timed["versions"][0], []
+    for version in timed["versions"]:
         start, size = version["block"]
-        columns = format_columns | {
+        columns = {
             "strategy": "simple" if size else "none",
             "block_start": start,
             "block_size": size,
-            "fraction": size / values["num_layers"],
+            "fraction": size / timed["num_layers"],
             "treatment": "unhealed" if size else "unpruned",
-            **fetching.origin(record),
         }
         weights = {"value": version["weights"] / GB, "ratio": version["weights"] / whole["weights"]}
         rows.append(columns | {"task": "weights", "n": 1} | weights)
