@@ -9,7 +9,7 @@ what measured it. The recorded run's tables are committed in data/recorded/overn
 
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -129,6 +129,14 @@ def without_few(scores: pd.DataFrame) -> pd.DataFrame:
 def names(place: Path) -> list[str]:
     """Return the experiments of which a folder has a table."""
     return sorted(of.stem for of in place.glob("*.parquet"))
+
+
+def grouped(items: Iterable, key: Callable[..., Hashable]) -> dict:
+    """The items by their key, each group and all of them in order."""
+    groups = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
 
 
 # ---- distance maps ----------------------------------------------------------------------------

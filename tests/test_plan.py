@@ -54,7 +54,7 @@ def test_a_run_takes_the_flops_that_were_planned(output, small, monkeypatch):
         scores.table(swept)
     assert sum(scored) == pytest.approx(sweeping.get_total_flops(), rel=0.09)
     with FlopCounterMode(display=False) as healing:
-        scores.fetch([heals])
+        fetching.fetch([heals])
     assert healed == pytest.approx(healing.get_total_flops(), rel=0.1)
 
 

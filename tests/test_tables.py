@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from replication import figures, notebook, paths, profiles, tables
-from replication.measure import cache, scores
+from replication.measure import cache, fetching
 from replication.measure.request import Request
 
 NAME = "tiny-random"
@@ -75,7 +75,7 @@ def test_a_healing_without_its_adapter_is_made_again(run, tmp_path, monkeypatch)
     cache.record_folder().mkdir()
     shutil.copy(run / "trainings.parquet", cache.record_folder())
     request = Request("scores", cache.params_of(healed), {"profile": "smoke"})
-    ((again,),) = scores.fetch([request])
+    ((again,),) = fetching.fetch([request])
     assert again["value"] == pytest.approx(healed[0]["value"], abs=1e-6)
 
 

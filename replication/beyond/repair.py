@@ -22,8 +22,9 @@ from replication.figures.style import NORMAL, colour, label
 from replication.measure import cache as results
 from replication.measure import fetching, scores
 from replication.measure.experiments import blocks_of, healed, unpruned
-from replication.measure.request import Request, grouped, mapped, score
+from replication.measure.request import Request, mapped, score
 from replication.profiles import Profile, recipe
+from replication.tables import grouped
 
 KINDS = ("full", "folded")  # of linear maps, as healing.linear has them
 TASKS = ("c4", "arc_easy")  # that repairs are judged by
@@ -140,11 +141,6 @@ def _middle(sizes: Sequence[int]) -> int:
 # ---- measuring ------------------------------------------------------------------------------
 
 
-def fetch(requests: Sequence[Request]) -> list[list[dict]]:
-    """Return the rows of scores with a linear map, one each, measured if they are missing."""
-    return fetching.fetch(requests, _measure)
-
-
 def table(requests: Sequence[Request]) -> pd.DataFrame:
     """Return the scores of repairs as rows, each with what it took.
 
@@ -153,21 +149,17 @@ def table(requests: Sequence[Request]) -> pd.DataFrame:
     calibration texts held out: what it leaves of the squared change; 1 for the plain cut). In the
     recorded run seconds are those that benchmarks/repairs.py timed side by side, NaN elsewhere.
     """
-    with_map = [r for r in requests if r.kind == "repair"]
-    others = [r for r in requests if r.kind == "scores"]
-    results = dict(zip(map(id, others), scores.fetch(others), strict=True))
-    results |= dict(zip(map(id, with_map), fetch(with_map), strict=True))
-    return pd.DataFrame([scores.row(r, results[id(r)]) | _cost(r) for r in requests])
+    results = zip(requests, fetching.fetch(requests), strict=True)
+    return pd.DataFrame([scores.row(r, rows) | cost(r) for r, rows in results])
 
 
-measure.FETCH["repair"] = fetch
 measure.TABLES |= {"linear_maps": table, "repairs": table}
 
 
-def _cost(request: Request) -> dict:
-    """Return seconds, parameters and error of a repair, NaN where they are not known."""
+def cost(request: Request) -> dict:
+    """Return COSTS of a repair, NaN where they are not known."""
     unknown = dict.fromkeys(COSTS, float("nan"))
-    if request.kind == "repair":
+    if "map" in request.params:
         costs = {row["map"]: row for row in _stored(request.maps)}
         cost = costs.get(request.params["map"], {})
         return unknown | {name: cost[name] for name in COSTS if name in cost}
@@ -186,13 +178,16 @@ def _stored(request: Request) -> list[dict]:
     return results.load(keyed.kind, keyed.params) or []
 
 
-def _measure(missing: Sequence[Request]) -> None:
+def measure_mapped(missing: Sequence[Request]) -> None:
     """Fit the maps whose scores are missing, and store their scores; a model and task at a time."""
     for of_model in grouped(missing, lambda r: r.params["model"]).values():
         model, tokenizer = fetching.loaded(of_model[0].params)
         maps = fit(model, tokenizer, of_model)
         for requests in grouped(of_model, lambda r: r.params["task"]).values():
             _score(model, tokenizer, requests, maps)
+
+
+fetching.MEASURE["repair"] = measure_mapped
 
 
 def fit(model, tokenizer, requests: Sequence[Request]) -> dict[Block, dict[str, Block]]:

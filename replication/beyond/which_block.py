@@ -64,11 +64,6 @@ def states(name: str, distances, profile: Profile) -> list[Request]:
 # ---- measuring ------------------------------------------------------------------------------
 
 
-def fetch(requests: Sequence[Request]) -> list[list[dict]]:
-    """Return the rows of requests, measured if they are missing."""
-    return fetching.fetch_each(requests, _measured)
-
-
 def table(requests: Sequence[Request]) -> pd.DataFrame:
     """Return how much every block changes the states, by three criteria, on the damage map's texts.
 
@@ -78,11 +73,11 @@ def table(requests: Sequence[Request]) -> pd.DataFrame:
     |x^(l)|, mean over the tokens but the first, whose state is of another size in many models;
     "update, first token" is its own. A model that was not measured has no rows.
     """
-    rows = [row for result in fetch(requests) for row in result if row["status"] == "ok"]
+    rows = [row for result in fetching.fetch(requests) for row in result if row["status"] == "ok"]
     return pd.DataFrame(rows, columns=None if rows else ["model", "criterion", *BLOCK, "value"])
 
 
-measure.FETCH["states"], measure.TABLES["states"] = fetch, table
+measure.TABLES["states"] = table
 
 
 def _measured(params: dict) -> list[dict]:
@@ -103,6 +98,9 @@ def _measured(params: dict) -> list[dict]:
     values["update_first"] = [change["update"][:, 0] for change in changes]
     values = {key: np.array(of_texts, float).T for key, of_texts in values.items()}
     return _rows([(block.start, block.size) for block in blocks], np.array(tokens, float), values)
+
+
+fetching.MEASURE["states"] = fetching.each(_measured)
 
 
 def of_text(model, ids) -> dict[str, np.ndarray]:

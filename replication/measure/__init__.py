@@ -3,7 +3,7 @@
 `table(experiment, maps, profile)` asks an experiment for its requests, fetches their results from
 the cache, measures what is missing, and writes the table of all. An experiment is a function of a
 model's name, its distances and a profile; its name is its table's. A question of `beyond` adds its
-own kinds of result to FETCH and its own way to make a table to TABLES.
+own kinds of result to `fetching.MEASURE` and its own way to make a table to TABLES.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,18 +13,10 @@ import pandas as pd
 from lib.blocks import BlockDistances
 from replication import tables
 from replication.measure import damage, distance_maps, inference_cost, scores
-from replication.measure.fetching import Rows
-from replication.measure.request import Request, grouped
+from replication.measure.request import Request
 from replication.profiles import DRAWN, Profile
 
 Experiment = Callable[..., list[Request]]  # of a model's name, its distances and a profile
-FETCH: dict[str, Callable[[Sequence[Request]], list[Rows]]] = {  # by kind: results, measured
-    "similarity": distance_maps.fetch,
-    "scores": scores.fetch,
-    "healing": scores.fetch,
-    "damage": damage.fetch,
-    "inference_cost": inference_cost.fetch,
-}
 TABLES: dict[str, Callable[[Sequence[Request]], pd.DataFrame]] = {  # by experiment, if not scores
     "damage": damage.table,
     "cost": inference_cost.table,
@@ -43,12 +35,6 @@ def distances(
     if profile.name == DRAWN:
         return {n: of for n, of in tables.maps(profile).items() if n in names}, profile
     return distance_maps.measure(profile, names)
-
-
-def fetch(requests: Sequence[Request]) -> list[Rows]:
-    """Return the results of requests of whatever kinds, measured if they are missing."""
-    by_kind = grouped(requests, lambda request: FETCH[request.kind])
-    return [rows for fetch, of_kind in by_kind.items() for rows in fetch(of_kind)]
 
 
 def table(

@@ -19,7 +19,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -67,25 +67,9 @@ def key(kind: str, params: dict) -> str:
 
 
 def location(kind: str, params: dict) -> Path:
-    """Return a result's file: <kind>/<model>/<task, block, …>-<first digits of the key>.parquet."""
+    """Return a result's file: <kind>/<model>/<first digits of the key>.parquet."""
     model = storage.component(str(params.get("model", ""))) or "any"
-    name = storage.component("-".join([*_named(params), key(kind, params)[:8]]))
-    return paths.RESULTS / kind / model / f"{name}.parquet"
-
-
-def _named(params: dict) -> list[str]:
-    """Return what a file's name shows: arc_easy-l13-n06-healed-r8-s0, mmlu-5shot-whole, c4-256."""
-    data = params.get("data", "").rpartition(":")[2]
-    parts = [params.get("task") or data, params.get("sequences")]
-    parts.append(params.get("shots") and f"{params['shots']}shot")
-    parts.append(params.get("first") and f"from{params['first']}")
-    if "block_size" in params:
-        block = "l{block_start:02}-n{block_size:02}".format(**params)
-        parts.append(block if params["block_size"] else "whole")
-    parts.append(params.get("map"))
-    if "recipe" in params:
-        parts.append("healed-r{rank}-s{seed}".format(**params["recipe"]))
-    return [str(part) for part in parts if part]
+    return paths.RESULTS / kind / model / f"{key(kind, params)[:20]}.parquet"
 
 
 def format_file() -> Path:
@@ -217,16 +201,6 @@ def save(
     return rows
 
 
-def load_or_compute(kind: str, params: dict, compute: Callable[[], list[dict]]) -> list[dict]:
-    """Return the stored rows of a result, else those of `compute()`, stored."""
-    rows = load(kind, params)
-    if rows is None:
-        start = time.monotonic()
-        rows = compute()
-        rows = save(kind, params, rows, time.monotonic() - start)
-    return rows
-
-
 def forget_out_of_memory(healings: Iterable[dict] | None = None) -> None:
     """Let this run try again what an earlier one had no memory for; of all, or of these params."""
     chosen = None if healings is None else list(healings)
@@ -262,16 +236,22 @@ def weights_identity(name: str, quantization: str | None, dtype: str | None) -> 
     return loading.weights_identity(name, quantization, dtype)
 
 
+def timing_identity(device: str) -> dict:
+    """Return what of the machine changes a latency."""
+    import torch
+
+    threads = {"threads": torch.get_num_threads()} if device == "cpu" else {}
+    return {"processor": processor(device)} | threads
+
+
 def environment() -> dict:
-    """Return what the numbers are made with: processor, card and its attention, versions."""
+    """Return what the numbers are made with: processor, card, versions."""
     packages = ("torch", "transformers", "bitsandbytes", "datasets")
     torch = sys.modules.get("torch")  # whoever measures on a GPU has imported it
     gpu = torch is not None and torch.cuda.is_available()
-    flash = gpu and torch.cuda.get_device_capability() >= machine.FLASH
     return {
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "processor": processor(),
         "card": processor("cuda") if gpu else None,
-        "attention": ("flash" if flash else "memory-efficient") if gpu else None,
     } | {name: version(name) for name in packages}

@@ -14,8 +14,9 @@ from lib.data import sets
 from lib.evaluation import Task, weighted_mean
 from replication.measure import fetching
 from replication.measure.fetching import Rows
-from replication.measure.request import BLOCK, Request, grouped
+from replication.measure.request import Request
 from replication.profiles import Profile
+from replication.tables import BLOCK, grouped
 
 VERSION = 1  # bumped by hand when the numbers change
 CHUNK = 8  # texts of one result: what a killed run has to repeat
@@ -43,11 +44,6 @@ def all_blocks(num_layers: int) -> list[Block]:
     return [Block(start, size) for size in sizes for start in range(num_layers - size + 1)]
 
 
-def fetch(requests: Sequence[Request]) -> list[Rows]:
-    """Return the rows of chunks, measured if they are missing."""
-    return fetching.fetch_each(requests, _rows)
-
-
 def table(requests: Sequence[Request]) -> pd.DataFrame:
     """Return the damage of every block of every model, of which all chunks could be had.
 
@@ -57,7 +53,7 @@ def table(requests: Sequence[Request]) -> pd.DataFrame:
     model's loss (`losses`) and its tokens (`weights`).
     """
     rows = []
-    for chunks in grouped(fetch(requests), lambda chunk: chunk[0]["model"]).values():
+    for chunks in grouped(fetching.fetch(requests), lambda chunk: chunk[0]["model"]).values():
         if all(chunk[0]["status"] == "ok" for chunk in chunks):
             losses = np.hstack([[row["losses"] for row in chunk] for chunk in chunks])
             tokens = np.concatenate([chunk[0]["weights"] for chunk in chunks])
@@ -92,3 +88,6 @@ def _rows(params: dict) -> Rows:
         {"block_start": block.start, "block_size": block.size, "losses": losses, "weights": tokens}
         for block, losses, tokens in zip(blocks, scores.examples, scores.weights, strict=True)
     ]
+
+
+fetching.MEASURE["damage"] = fetching.each(_rows)

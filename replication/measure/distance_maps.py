@@ -11,7 +11,6 @@ from lib.models.registry import ModelError
 from replication import tables
 from replication.measure import fetching, request
 from replication.measure.fetching import Rows
-from replication.measure.request import Request
 from replication.profiles import Profile
 from replication.tables import NotMeasured
 
@@ -47,14 +46,9 @@ def of_model(name: str, profile: Profile) -> BlockDistances:
     return tables.distances_of(_table_of_model(name, profile))
 
 
-def fetch(requests: Sequence[Request]) -> list[Rows]:
-    """Return the rows of maps, measured if they are missing."""
-    return fetching.fetch_each(requests, _rows)
-
-
 def _table_of_model(name: str, profile: Profile) -> pd.DataFrame:
     """Return the rows of a model's map. Raises NotMeasured if it is not there."""
-    (rows,) = fetch([request.similarity(name, profile)])
+    (rows,) = fetching.fetch([request.similarity(name, profile)])
     if rows[0]["status"] != "ok":
         raise NotMeasured(f"The map of {name} was not measured.")
     return pd.DataFrame(rows).assign(profile=profile.name)
@@ -70,3 +64,6 @@ def _rows(params: dict) -> Rows:
     lengths = params["max_tokens"], params["batch_tokens"]
     batches = calibration_batches(texts, tokenizer, *lengths)
     return tables.rows_of(block_distances(model, batches))
+
+
+fetching.MEASURE["similarity"] = fetching.each(_rows)

@@ -15,15 +15,10 @@ from lib.blocks import STRATEGIES, UNPRUNED, Block, similarity_block, simple_blo
 from lib.healing import Recipe
 from replication.measure import request
 from replication.measure.request import Request, score
-from replication.profiles import Profile, recipe, sizes_at
+from replication.profiles import ORDERS, QA, SEEDS, SHOT_ENDS, SHOTS, Profile, recipe, sizes_at
 
 WITH_EXIT = (*STRATEGIES, "early exit")  # not the paper's: the deepest layers, the last one too
-QA = ("mmlu", "boolq", "arc_easy")
 TASKS = (*QA, "c4")
-SHOTS = (0, 1, 3, 5)
-ENDS = (0, 5)  # of them, which claim 9 compares
-ORDERS = (0, 1, 2)  # of the examples; 0: that of the data set; else the seed of a shuffle
-SEEDS = (0, 1, 2)
 
 
 # ---- what a notebook wants of one model -----------------------------------------------------
@@ -135,7 +130,7 @@ def stacked(name: str, distances, profile: Profile) -> list[Request]:
 
 
 def prompts(name: str, distances, profile: Profile) -> list[Request]:
-    """Figure 7: the number of few-shot examples, its ENDS also on a test split; and their order."""
+    """Figure 7: the number of few-shot examples, its ends also on a test split; and their order."""
     if name not in profile.ablation_models:
         return []
     with_prompt = partial(profile.with_prompt, arc_easy=profile.prompt_arc_easy)
@@ -144,7 +139,7 @@ def prompts(name: str, distances, profile: Profile) -> list[Request]:
     sizes = profile.healed_sizes(distances.num_layers, name)
     requests = _variants(name, distances, {"number": number, "order": order}, QA[::2], sizes)
     if profile.arc_easy_test_questions:
-        ends = {f"{k} examples": number[f"{k} examples"] for k in ENDS}
+        ends = {f"{k} examples": number[f"{k} examples"] for k in SHOT_ENDS}
         requests += _variants(name, distances, {"number": ends}, ["arc_easy_test"], sizes)
     return requests
 

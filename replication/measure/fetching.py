@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,50 +11,49 @@ from lib import models
 from replication import paths
 from replication.measure import cache, signals
 from replication.measure.request import Request
-from replication.tables import NotMeasured
+from replication.tables import NotMeasured, grouped
+
+Rows = list[dict]  # of a result
+Measure = Callable[[list[Request]], None]  # stores the results of requests of one kind
+MEASURE: dict[str, Measure] = {}  # by kind; a module adds those that it measures
 
 log = logging.getLogger(__name__)
 
 
-Rows = list[dict]  # of a result
+def fetch(requests: Sequence[Request]) -> list[Rows]:
+    """Return the rows of each request's result, in order, measured if they are missing.
 
-
-def fetch(requests: Sequence[Request], measure: Callable[[list[Request]], None]) -> list[Rows]:
-    """Return the rows of each request's result, in order.
-
-    measure: gets all requests without a result at once, so that it can share work between them, and
-    stores their results. Of a result that is missing all the same (this run only draws, or its
-    healing failed) there is one row without values, whose status says why.
+    Of a result that is missing all the same (this run only draws, or its healing failed) there is
+    one row without values, whose status says why.
     """
     requests = keyed_by_machine(requests)
     results = [cache.load(r.kind, r.params) for r in requests]
     missing = [r for r, rows in zip(requests, results, strict=True) if rows is None]
     if missing and not paths.draws_only():
-        _measure(missing, measure)
+        _measure(signals.asked_first(missing))
+        _measure(r for r in missing if not signals.is_futile(r))
     pairs = zip(requests, results, strict=True)
     return [rows or cache.load(r.kind, r.params) or [_gap(r)] for r, rows in pairs]
 
 
-def _measure(missing: list[Request], measure: Callable[[list[Request]], None]) -> None:
-    """Measure what is missing: first the whole models that decide what is asked of their cuts."""
-    first = _without_result(signals.asked_first(missing))
-    if first:
-        measure(first)
-    measure(_without_result(r for r in missing if not signals.is_futile(r)))
+def _measure(requests: Iterable[Request]) -> None:
+    """Measure what has no result; all of a kind at once, so that they can share work."""
+    missing = [r for r in requests if not cache.exists(r.kind, r.params)]
+    for measure, of_kind in grouped(missing, lambda r: MEASURE[r.kind]).items():
+        measure(of_kind)
 
 
-def _without_result(requests: Iterable[Request]) -> list[Request]:
-    return [r for r in requests if not cache.exists(r.kind, r.params)]
-
-
-def fetch_each(requests: Sequence[Request], compute: Callable[[dict], Rows]) -> list[Rows]:
-    """Return the rows of each request's result, in order; `compute(params)` what is missing."""
+def each(compute: Callable[[dict], Rows], errors: tuple = ()) -> Measure:
+    """Return what measures requests one by one: by `compute(params)`, each anew after `errors`."""
 
     def measure(missing: list[Request]) -> None:
         for r in missing:
-            cache.load_or_compute(r.kind, r.params, functools.partial(compute, r.params))
+            with going_on_after(errors, r):
+                start = time.monotonic()
+                rows = compute(r.params)
+                cache.save(r.kind, r.params, rows, time.monotonic() - start)
 
-    return fetch(requests, measure)
+    return measure
 
 
 def _gap(request: Request) -> dict:
@@ -84,7 +84,10 @@ def keyed_by_machine(requests: Iterable[Request]) -> list[Request]:
     keyed = []
     for request in requests:
         weights = (request.params[key] for key in ("model", "quantization", "dtype"))
-        keyed.append(replace(request, params=request.params | identity(*weights)))
+        params = request.params | identity(*weights)
+        if request.kind == "inference_cost":
+            params |= cache.timing_identity(params["device"])
+        keyed.append(replace(request, params=params))
     return keyed
 
 

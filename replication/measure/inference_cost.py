@@ -5,16 +5,14 @@ whatever else slows the machine slows them alike; what counts are ratios to the 
 the same turn. One format is in memory at a time. latency.py has the clock.
 """
 
-import time
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from lib.models import machine, registry
+from lib.models import registry
 from lib.models.machine import NF4_BYTES
-from replication.measure import cache, fetching
+from replication.measure import fetching
 from replication.measure.fetching import Rows
 from replication.measure.request import Request
 from replication.profiles import Profile
@@ -43,42 +41,23 @@ def cost(name: str, distances, profile: Profile) -> list[Request]:
     return requests
 
 
-def fetch(requests: Sequence[Request]) -> list[Rows]:
-    """Return the rows of each format, measured if they are missing.
-
-    One that cannot be had, since it does not fit into memory say, has a row without a value, and
-    the log says why; nothing of it is stored.
-    """
-    on_this_machine = [
-        replace(keyed, params=keyed.params | _machine(keyed.params))
-        for keyed in fetching.keyed_by_machine(requests)
-    ]
-    return fetching.fetch(on_this_machine, _measure)
-
-
-def _machine(params: dict) -> dict:
-    """Return what of the machine changes a latency."""
+def _measure(missing: Sequence[Request]) -> None:
+    """Measure each format; one that does not fit into memory stays missing, and the log says so."""
     import torch  # here and below, since what only reads results loads no torch
 
-    from lib.models import loading
-
-    on_cpu = params["device"] == "cpu"
-    threads = {"threads": torch.get_num_threads()} if on_cpu else {}
-    return {"processor": machine.processor(loading.default_device())} | threads
+    errors = registry.ModelError, torch.OutOfMemoryError
+    fetching.each(_timed, errors)(missing)
 
 
-def _measure(missing: Sequence[Request]) -> None:
-    import torch
+fetching.MEASURE["inference_cost"] = _measure
 
+
+def _timed(params: dict) -> Rows:
     from lib.models import loading
     from replication.measure import latency
 
-    for request in missing:
-        loading.release()  # also this model, if it is loaded to be measured otherwise
-        with fetching.going_on_after((registry.ModelError, torch.OutOfMemoryError), request):
-            start = time.monotonic()
-            rows = _rows(latency.in_turn(request.params))
-            cache.save(request.kind, request.params, rows, time.monotonic() - start)
+    loading.release()  # also this model, if it is loaded to be measured otherwise
+    return _rows(latency.in_turn(params))
 
 
 # ---- tables --------------------------------------------------------------------------------
@@ -92,7 +71,7 @@ def table(requests: Sequence[Request]) -> pd.DataFrame:
     ratios to the unpruned model of the same format and turn, ratio_low and ratio_high its 95 %
     interval. A format that could not be measured has one row, without a value.
     """
-    results = zip(requests, fetch(requests), strict=True)
+    results = zip(requests, fetching.fetch(requests), strict=True)
     return pd.DataFrame([request.labels | row for request, rows in results for row in rows])
 
 

@@ -23,8 +23,9 @@ from replication import paths
 from replication.measure import cache, fetching, request
 from replication.measure.cache import ORIGIN, WEIGHTS
 from replication.measure.fetching import Rows
-from replication.measure.request import BLOCK, Request, grouped
+from replication.measure.request import Request
 from replication.profiles import Profile
+from replication.tables import BLOCK, grouped
 
 DIGITS = 6  # decimals of the values of examples
 NATS_DIGITS = 3  # decimals of the log-likelihoods of choices
@@ -36,11 +37,6 @@ NO_SCORE = dict.fromkeys(SCORE, float("nan")) | {"n": 0} | dict.fromkeys(EXAMPLE
 NO_ROWS = ["model", *BLOCK, "task", "strategy", "treatment", "steps", "tokens", *NO_SCORE, "status"]
 TRAINING = ("model", *BLOCK, "status", "steps", "warmup_steps", "decay_steps", "tokens", "epochs")
 TRAINING += ("losses", *ORIGIN)
-
-
-def fetch(requests: Sequence[Request]) -> list[Rows]:
-    """Return the rows of scores and healings, one each, measured if they are missing."""
-    return fetching.fetch(requests, _measure)
 
 
 def measure(
@@ -61,14 +57,14 @@ def measure(
 
 def table(requests: Sequence[Request]) -> pd.DataFrame:
     """Return a row a score; one that cannot be had has no value, and its status says why."""
-    rows = map(row, requests, fetch(requests))
+    rows = map(row, requests, fetching.fetch(requests))
     return pd.DataFrame(rows, columns=None if requests else NO_ROWS)
 
 
 def trainings(requests: Sequence[Request]) -> pd.DataFrame:
     """Return how each healing of some healed scores went, a row each; losses: nats, one a step."""
     healed = {str(r.healing.params): r for r in requests if r.recipe}
-    results = fetch([r.healing for r in healed.values()])
+    results = fetching.fetch([r.healing for r in healed.values()])
     rows = []
     for r, (result,) in zip(healed.values(), results, strict=True):
         labels = {name: r.labels[name] for name in ("profile", "strategy")}
@@ -111,6 +107,9 @@ def _measure(missing: Sequence[Request]) -> None:
                 model, tokenizer = models.load_cached(*version)
                 with _healed(model, healed_by) if healed_by else nullcontext():
                     _score(model, tokenizer, scored)
+
+
+fetching.MEASURE |= {"scores": _measure, "healing": _measure}
 
 
 def _version(r: Request) -> tuple:

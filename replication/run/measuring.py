@@ -5,7 +5,7 @@ Loads torch only when it measures.
 
 from collections.abc import Sequence
 
-from replication import measure, tables
+from replication import tables
 from replication.measure import cache, distance_maps, fetching, request
 from replication.profiles import Profile
 from replication.run.execution import Outcome, judged
@@ -25,5 +25,5 @@ def run_job(job: Job, profile: Profile, notebooks: Sequence[str]) -> Outcome:
     requests = by_job(job.model, profile, notebooks, tables.distances_of(rows)).get(job, [])
     healings = [one for one in requests if one.kind == "healing"]
     cache.forget_out_of_memory(one.params for one in fetching.keyed_by_machine(healings))
-    statuses = dict.fromkeys(rows[0]["status"] for rows in measure.fetch(requests))
+    statuses = dict.fromkeys(rows[0]["status"] for rows in fetching.fetch(requests))
     return judged([(job.model, status) for status in statuses if status != "ok"])
