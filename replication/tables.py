@@ -9,7 +9,7 @@ what measured it. The recorded run's tables are committed in data/recorded/overn
 
 import io
 import json
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,11 +101,9 @@ def to_draw(table: pd.DataFrame, profile: Profile, *experiments: str) -> pd.Data
     table = without_few(table)
     if profile.name == DRAWN or profile.folder == RECORDED:
         return table
-    behind = []
-    for name in experiments:
-        recorded = read(name, replace(profile, name=DRAWN))
-        behind.append(recorded[recorded.value.notna()])
-    behind = pd.concat(behind, ignore_index=True)
+    drawn = replace(profile, name=DRAWN)
+    behind = pd.concat([read(name, drawn) for name in experiments], ignore_index=True)
+    behind = behind[behind.value.notna()]
     return pd.concat([table, behind.assign(model=RECORD + behind.model)], ignore_index=True)
 
 
@@ -126,9 +124,10 @@ def without_few(scores: pd.DataFrame) -> pd.DataFrame:
     return scores.assign(**blank, status=scores.status.mask(few, notes))
 
 
-def names(place: Path) -> list[str]:
-    """Return the experiments of which a folder has a table."""
-    return sorted(of.stem for of in place.glob("*.parquet"))
+def read_all(place: Path) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield each experiment of which a folder has a table, and the table."""
+    for file in sorted(place.glob("*.parquet")):
+        yield file.stem, read_file(file)
 
 
 def grouped(items: Iterable, key: Callable[..., Hashable]) -> dict:

@@ -138,8 +138,7 @@ def _parsed(content: bytes) -> list[dict]:
 def _recorded(folder: Path) -> dict[str, list[dict]]:
     """Return the rows of each result of a record by its request, as its tables have them."""
     recorded = {}
-    for name in tables.names(folder):
-        table = tables.read_file(folder / f"{name}.parquet")
+    for name, table in tables.read_all(folder):
         if name == "damage" or "request" not in table:  # a row of `damage` joins several results
             continue
         measured = table[(table.environment != "null") & (table.status != "oom")]

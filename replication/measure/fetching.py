@@ -83,8 +83,7 @@ def keyed_by_machine(requests: Iterable[Request]) -> list[Request]:
     identity = functools.cache(cache.weights_identity)
     keyed = []
     for request in requests:
-        weights = (request.params[key] for key in ("model", "quantization", "dtype"))
-        params = request.params | identity(*weights)
+        params = request.params | identity(*request.weights)
         if request.kind == "inference_cost":
             params |= cache.timing_identity(params["device"])
         keyed.append(replace(request, params=params))

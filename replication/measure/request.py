@@ -37,6 +37,11 @@ class Request:
     labels: dict = field(default_factory=dict)
 
     @property
+    def weights(self) -> tuple:
+        """Arguments of `models.load_cached`: name, quantisation, dtype."""
+        return tuple(self.params[name] for name in ("model", "quantization", "dtype"))
+
+    @property
     def block(self) -> Block:
         """The block that is dropped."""
         kind = next((BLOCKS[name] for name in BLOCKS if name in self.params), Block)

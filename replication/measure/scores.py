@@ -114,8 +114,7 @@ fetching.MEASURE |= {"scores": _measure, "healing": _measure}
 
 def _version(r: Request) -> tuple:
     """Arguments of `load_cached`; unhealed versions are cut in memory, from the same model."""
-    weights = (r.params[key] for key in ("model", "quantization", "dtype"))
-    return (*weights, r.block if r.recipe else UNPRUNED)
+    return (*r.weights, r.block if r.recipe else UNPRUNED)
 
 
 def _score(model, tokenizer, requests: list[Request]) -> None:

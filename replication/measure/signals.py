@@ -29,9 +29,8 @@ READ += ["chance", "majority", "floor", "choices", "answers"]
 def recorded() -> dict[tuple[str, str], float]:
     """Return how many standard errors whole models are above their floor in the recorded run, at
     most, by model and task."""
-    folder, gaps = tables.folder(PROFILES[DRAWN]), {}
-    for name in tables.names(folder):
-        table = tables.read_file(folder / f"{name}.parquet")
+    gaps = {}
+    for _, table in tables.read_all(tables.folder(PROFILES[DRAWN])):
         if not set(READ) <= set(table):
             continue
         is_whole = (table.block_size == 0) & (table.steps == 0) & table.value.notna()

@@ -103,7 +103,7 @@ def _scores(measured: pd.DataFrame) -> pd.DataFrame:
     is_other_order = measured.shot_order.fillna(0) != 0
     plain = (measured.kind == "scores") & ~is_other_order & measured.patched.isna()
     table = measured[plain]  # others are ablations
-    shots = table.shots.map(", {:.0f}-shot".format).where(table.shots.notna(), "")
+    shots = table.shots.map(", {:.0f}-shot".format, na_action="ignore").fillna("")
     table = table.assign(shots=shots).sort_values("n", kind="stable")
     table = table.drop_duplicates([*WEIGHTS, *KEY], keep="last")
     table = table.sort_values(KEY[2:], ascending=[True, True, False])

@@ -29,8 +29,7 @@ def measured(folder: Path) -> pd.DataFrame:
     treatment: in words. examples and weights of a distance: its folds, each of the same weight.
     """
     parts = [pd.DataFrame(columns=COLUMNS)]
-    for name in tables.names(folder):
-        table = pd.read_parquet(folder / f"{name}.parquet")
+    for name, table in tables.read_all(folder):
         if name == "similarity":
             weights = [np.ones(len(folds)) for folds in table.folds]
             table = table.assign(task=DISTANCE, examples=table.folds, weights=weights)
