@@ -15,6 +15,9 @@ from replication.measure import cache, fetching
 from replication.measure.request import Request
 
 NAME = "tiny-random"
+OF_ONE_ROW = ("scores", "repair", "translator", "healing")  # kinds of result
+VALUES = {"value", "examples", "weights", "choices", "answers", "losses", "folds"}
+VALUES |= {"status", "environment"}
 
 
 @pytest.fixture
@@ -53,19 +56,18 @@ def test_cells_that_run_the_model_show_what_the_table_has(smoke_run, run):
 
 def test_a_run_goes_on_from_copied_tables(run, tmp_path, monkeypatch):
     """In a clean clone few things are measured twice: no score, no healing, no distances."""
-    measured = {}
-    for kind in ("scores", "repair", "healing", "similarity", "translator", "states"):
-        measured |= {cache.canonical([kind, cache.params_of(of)]): of for of in cache.stored(kind)}
-    assert len({json.loads(name)[0] for name in measured}) == 6
+    own = {kind: list(cache.stored(kind)) for kind in ("similarity", "states", *OF_ONE_ROW)}
     monkeypatch.setattr(paths, "RESULTS", tmp_path)
     shutil.copytree(run, cache.record_folder())
-    for name, expected in measured.items():
-        kind, params = json.loads(name)
-        assert cache.exists(kind, params)
-        rows = cache.load(kind, params)
-        for row, own in zip(rows, expected, strict=kind in ("similarity", "states")):
-            for column in {*own} - {"floor"}:
-                assert cache.canonical(own[column]) == cache.canonical(row[column]), (kind, column)
+    for kind, results in own.items():
+        found = [(rows, cache.load(kind, cache.params_of(rows))) for rows in results]
+        assert any(again for _, again in found)
+        for rows, again in found:
+            assert again or kind == "healing"  # only those of notebook 03 have a table
+            again = again[:1] if again and kind in OF_ONE_ROW else again  # a row a variant
+            for row, other in zip(rows, again or rows, strict=True):
+                for name in row.keys() & VALUES:
+                    assert cache.canonical(other[name]) == cache.canonical(row[name]), name
 
 
 def test_a_healing_without_its_adapter_is_made_again(run, tmp_path, monkeypatch):
