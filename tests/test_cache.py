@@ -14,7 +14,7 @@ from lib.blocks import Block
 from lib.healing import lora, training
 from lib.models import loading
 from lib.pruning import dropped
-from replication import measure, profiles, tables
+from replication import measure, paths, profiles, tables
 from replication.measure import cache, fetching, request
 
 SMOKE, NAME, BLOCK = profiles.get("smoke"), "tiny-random", Block(1, 2)
@@ -34,47 +34,37 @@ def test_keys_do_not_drift(monkeypatch):
     assert cache.key(keyed.kind, keyed.params)[:12] == "0f96b9ec0993"
 
 
-def of_another_schema(_) -> bytes:
-    row = {"value": 0.25, "request": cache.request_text("scores", PARAMS)}
-    return pd.DataFrame([row | {"schema": cache.SCHEMA + 1}]).to_parquet()
+def saved(**other) -> bytes:
+    """Store a score and return what its file has; other: parameters."""
+    cache.save("scores", PARAMS | other, [{"value": 0.25}], 0)
+    return cache.location("scores", PARAMS | other).read_bytes()
 
 
-def of_other_parameters(_) -> bytes:
-    cache.save("scores", PARAMS | {"block_start": 4}, [{"value": 0.5}], 0)
-    return cache.location("scores", PARAMS | {"block_start": 4}).read_bytes()
-
-
-@pytest.mark.parametrize(
-    "damage, problem",
-    [
-        (lambda whole: whole[: len(whole) // 2], "Parquet magic bytes"),
-        (lambda whole: b"null", "file size"),
-        (lambda whole: whole.replace(np.float64(0.25).tobytes(), bytes(8)), "CRC checksum"),
-        (of_another_schema, "has not schema 2"),
-        (of_other_parameters, "is of other parameters"),
-    ],
-)
-def test_a_damaged_result_is_set_aside_and_made_again(output, caplog, damage, problem):
-    """Each time under a name of its own."""
-    cache.save("scores", PARAMS, [{"value": 0.25}], 0)
-    file = cache.location("scores", PARAMS)
-    for times in (1, 2):
-        damaged = damage(file.read_bytes())
-        file.write_bytes(damaged)
+def test_a_damaged_result_is_set_aside_and_made_again(output, monkeypatch, caplog):
+    """Each under a name of its own; and results of the older version are refused in a sentence."""
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "SCHEMA", 3)
+        newer = saved()
+    file, whole = cache.location("scores", PARAMS), saved()
+    damaged = {
+        "Parquet magic bytes": whole[: len(whole) // 2],
+        "CRC checksum": whole.replace(np.float64(0.25).tobytes(), bytes(8)),
+        "has not schema 2": newer,
+        "is of other parameters": saved(block_start=4),
+    }
+    for problem, content in damaged.items():
+        file.write_bytes(content)
         assert cache.load("scores", PARAMS) is None and not file.exists()
         assert problem in caplog.text
-        aside = [copy.read_bytes() for copy in file.parent.glob("*.corrupt")]
-        assert len(aside) == times and damaged in aside
-        cache.save("scores", PARAMS, [{"value": 0.25}], 0)
-        assert cache.load("scores", PARAMS)[0]["value"] == 0.25
-
-
-def test_results_of_an_older_version_are_refused_in_a_sentence(output, caplog):
-    file = cache.location("similarity", {"model": "tiny"}).with_suffix(".json")
-    file.parent.mkdir(parents=True)
-    file.write_text("{}")
+    assert {copy.read_bytes() for copy in file.parent.glob("*.corrupt")} == {*damaged.values()}
+    older = paths.RESULTS / "similarity/tiny/c4-3.json"
+    older.parent.mkdir(parents=True)
+    older.touch()
+    cache._note_older_results.cache_clear()
     assert cache.load("scores", PARAMS) is None
     assert "JSON results of an older version" in caplog.text
+    saved()
+    assert cache.load("scores", PARAMS)[0]["value"] == 0.25
 
 
 def test_a_failed_write_leaves_what_was_there(output, monkeypatch):
@@ -83,16 +73,13 @@ def test_a_failed_write_leaves_what_was_there(output, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    cache.save("scores", PARAMS, [{"value": 1.0}], 0)
-    file = cache.location("scores", PARAMS)
-    before = file.read_bytes()
+    before, file = saved(), cache.location("scores", PARAMS)
     with pytest.raises(ValueError, match="not finite"):
         cache.save("scores", PARAMS, [{"examples": np.array([np.inf])}], 0)
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        cache.save("scores", PARAMS, [{"value": 2.0}], 0)
-    with pytest.raises(OSError, match="No space left"):
-        tables.write(pd.DataFrame(), "unhealed", SMOKE)
+    for write in (saved, lambda: tables.write(pd.DataFrame(), "unhealed", SMOKE)):
+        with pytest.raises(OSError, match="No space left"):
+            write()
     assert file.read_bytes() == before
     assert list(file.parent.iterdir()) == [file]
 
