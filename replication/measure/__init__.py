@@ -12,7 +12,8 @@ import pandas as pd
 
 from lib.blocks import BlockDistances
 from replication import tables
-from replication.measure import damage, distance_maps, inference_cost, scores
+from replication.measure import damage, inference_cost, scores
+from replication.measure.distance_maps import distances
 from replication.measure.request import Request
 from replication.profiles import DRAWN, Profile
 
@@ -21,20 +22,6 @@ TABLES: dict[str, Callable[[Sequence[Request]], pd.DataFrame]] = {  # by experim
     "damage": damage.table,
     "cost": inference_cost.table,
 }
-
-
-def distances(
-    profile: Profile, names: Sequence[str] | None = None
-) -> tuple[dict[str, BlockDistances], Profile]:
-    """Return the distances of each model that can be had, and the profile without the others.
-
-    names: of the models, by default all of the profile's. Raises ModelError (or NotMeasured) if
-    none can be had.
-    """
-    names = profile.models if names is None else names
-    if profile.name == DRAWN:
-        return {n: of for n, of in tables.maps(profile).items() if n in names}, profile
-    return distance_maps.measure(profile, names)
 
 
 def table(

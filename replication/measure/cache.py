@@ -68,8 +68,8 @@ def key(kind: str, params: dict) -> str:
 
 def location(kind: str, params: dict) -> Path:
     """Return a result's file: <kind>/<model>/<first digits of the key>.parquet."""
-    model = storage.component(str(params.get("model", ""))) or "any"
-    return paths.RESULTS / kind / model / f"{key(kind, params)[:20]}.parquet"
+    folder = paths.RESULTS / kind / storage.component(params["model"])
+    return folder / f"{key(kind, params)[:20]}.parquet"
 
 
 def format_file() -> Path:
@@ -164,8 +164,8 @@ def columns(params: dict) -> dict:
     steps = recipe.get("steps", 0)
     if "block_start" in params:
         told |= {name: params[name] for name in BLOCK}
-        told |= {name: recipe.get(name) for name in ("seed", "rank", "warmup_steps", "decay_steps")}
-        told["steps"] = steps
+        told |= {name: recipe.get(name) for name in ("seed", "rank", "warmup_steps")}
+        told |= {"steps": steps, "decay_steps": recipe.get("decay_steps", 0)}
     if "task" in params:
         told |= {"task": params["task"], "shots": params.get("shots")}
         told["tokens"] = steps * recipe.get("batch", 0) * recipe.get("max_tokens", 0)

@@ -11,19 +11,25 @@ from lib.models.registry import ModelError
 from replication import tables
 from replication.measure import fetching, request
 from replication.measure.fetching import Rows
-from replication.profiles import Profile
+from replication.profiles import DRAWN, Profile
 from replication.tables import NotMeasured
 
 log = logging.getLogger(__name__)
 
 
-def measure(profile: Profile, names: Sequence[str]) -> tuple[dict[str, BlockDistances], Profile]:
+def distances(
+    profile: Profile, names: Sequence[str] | None = None
+) -> tuple[dict[str, BlockDistances], Profile]:
     """Return the distances of each model that can be had, and the profile without the others.
 
-    Each that cannot be had has a line in the log, and stands in the profile's `missing`, which
-    every figure shows. Their table is written, too, but that of some models never in place of that
-    of all. Raises the ModelError (or NotMeasured) of the last one if none can be had.
+    names: of the models, by default all of the profile's. Each that cannot be had has a line in the
+    log, and stands in the profile's `missing`, which every figure shows. Their table is written,
+    too, but that of some models never in place of that of all. Raises the ModelError (or
+    NotMeasured) of the last one if none can be had.
     """
+    names = profile.models if names is None else names
+    if profile.name == DRAWN:
+        return {n: of for n, of in tables.maps(profile).items() if n in names}, profile
     measured, missing, problem = {}, {}, None
     for name in names:
         try:
@@ -37,8 +43,8 @@ def measure(profile: Profile, names: Sequence[str]) -> tuple[dict[str, BlockDist
         tables.write(pd.concat(measured.values(), ignore_index=True), "similarity", profile)
     available = tuple(name for name in profile.models if name not in missing)
     missing = (*profile.missing, *missing.items())
-    distances = {name: tables.distances_of(table) for name, table in measured.items()}
-    return distances, replace(profile, models=available, missing=missing)
+    maps = {name: tables.distances_of(table) for name, table in measured.items()}
+    return maps, replace(profile, models=available, missing=missing)
 
 
 def of_model(name: str, profile: Profile) -> BlockDistances:
