@@ -23,10 +23,11 @@ from replication.beyond import repair
 from replication.beyond.biases import ACCURACY, IN_A_SUBJECT, letter_measures, mmlu_other
 from replication.beyond.prior import ALONE, CONTENT
 from replication.figures.style import NORMAL
-from replication.measure import restore, scores
+from replication.measure import fetching, scores
 from replication.measure.experiments import cuts, unpruned
-from replication.measure.request import Request, grouped, mapped
+from replication.measure.request import Request, mapped
 from replication.profiles import Profile
+from replication.tables import grouped
 
 EXITS, OF_CONTENT = range(3, 9), (3, 5, 6, 7)  # layers dropped
 TEXTS = 48  # to fit on, at most
@@ -96,13 +97,12 @@ def _read(cut: Request, profile: Profile, kind: str, **labels) -> Request:
 
 def table(requests: Sequence[Request]) -> pd.DataFrame:
     """Return a row a score, with the columns of `scores.table` and repair."""
-    rows = map(scores.row, requests, repair.fetch(requests))
+    rows = map(scores.row, requests, fetching.fetch(requests))
     return pd.DataFrame(rows, columns=None if requests else scores.NO_ROWS)
 
 
-measure.FETCH["translator"] = repair.fetch
+fetching.MEASURE["translator"] = repair.measure_mapped
 measure.TABLES["translated"] = table
-restore.VALUES["translator"] = restore.VALUES["repair"]
 
 
 # ---- the statistics -------------------------------------------------------------------------
@@ -111,9 +111,9 @@ restore.VALUES["translator"] = restore.VALUES["repair"]
 def gains(scores: pd.DataFrame) -> pd.DataFrame:
     """Return what the translator does, a row a task, measure and exit: plain cut, full map, gain.
 
-    scores: of `table`. Of letters the measures are those of `letter_measures`, and share is that of
-    the commonest letter; of C4 it is the loss. low and high: the 95 % interval of the gain,
-    paired on the questions (texts).
+    scores: of `table`. Of letters the measures are those of `letter_measures`, and
+    share is that of the commonest letter; of C4 it is the loss. low and high: the 95 % interval of
+    the gain, paired on the questions (texts).
     """
     measured = scores[scores.value.notna() & (scores.task != ALONE)]
     is_by_symbol = measured.task.isin(sum(map(by_symbol, BY_LETTER), []))
