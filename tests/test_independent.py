@@ -115,61 +115,6 @@ def recomputed(model: str, task: str) -> dict[str, float]:
     return parts
 
 
-def by_letter(model: str, task: str, size: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """Log-likelihoods (n, letters), right letters and score of an exit, `size` layers dropped."""
-    layers, counts = LAYERS[model], COUNTS["mmlu"]
-    for params, row in scores().values():
-        is_of_task = params["task"] == task and counts.items() <= params.items()
-        if params["model"] == model and is_of_task and params["block_size"] == size:
-            if "recipe" not in params and params["block_start"] in (0, layers - size):
-                return np.stack(row.choices), np.asarray(row.answers), row.value
-    raise LookupError(f"No {task} of {model} after dropping its {size} deepest layers.")
-
-
-def biases_removed(loglikelihoods: np.ndarray) -> np.ndarray:
-    """Minus each letter's mean over the questions whose number has another remainder by five."""
-    relative = loglikelihoods - loglikelihoods.mean(axis=1)[:, None]
-    remainder = np.arange(len(relative)) % 5
-    means = [relative[remainder != r].mean(axis=0) for r in range(5)]
-    return relative - np.array(means)[remainder]
-
-
-def area(loglikelihoods: np.ndarray, answers: np.ndarray) -> float:
-    """How often a letter is likelier, against the others of its question, where it is right."""
-    areas = []
-    for letter in range(loglikelihoods.shape[1]):
-        others = [k for k in range(loglikelihoods.shape[1]) if k != letter]
-        lead = loglikelihoods[:, letter] - loglikelihoods[:, others].mean(axis=1)
-        right, wrong = lead[answers == letter], lead[answers != letter]
-        pairs = right[:, None] - wrong[None, :]
-        areas.append(np.mean((pairs > 0) + (pairs == 0) / 2))
-    return float(np.mean(areas))
-
-
-@pytest.mark.parametrize("size", [0, 4, 6, 8])
-def test_answers_without_their_bias_are_found_again(size):
-    from replication.beyond import biases
-
-    loglikelihoods, answers, recorded = by_letter("qwen2.5-coder-1.5b", "mmlu", size)
-    assert loglikelihoods.shape == (285, 4)
-    assert np.mean(loglikelihoods.argmax(1) == answers) == pytest.approx(recorded, abs=0.004)
-    score = {"choices": list(loglikelihoods), "answers": answers.tolist()}
-    theirs = biases.letter_measures(pd.DataFrame([score | {"weights": np.ones(285)}]))
-    theirs = theirs.set_index("measure").value
-    unbiased = biases_removed(loglikelihoods)
-    assert theirs["accuracy"] == pytest.approx(np.mean(loglikelihoods.argmax(1) == answers))
-    removed = np.mean(unbiased.argmax(1) == answers)
-    assert theirs["accuracy, biases removed"] == pytest.approx(removed)
-    assert theirs["AUC of a letter"] == pytest.approx(area(loglikelihoods, answers))
-    means = np.sort((loglikelihoods - loglikelihoods.mean(axis=1)[:, None]).mean(axis=0))
-    assert theirs["preference"] == pytest.approx(means[-1] - means[-2])
-    is_right = np.eye(4, dtype=bool)[answers]
-    right, wrong = unbiased[is_right], unbiased[~is_right]
-    separation = right.mean() - wrong.mean()
-    assert theirs["signal"] == pytest.approx(separation)
-    assert theirs["d′"] == pytest.approx(separation / np.sqrt((right.var() + wrong.var()) / 2))
-
-
 @pytest.mark.parametrize("cut", [("similarity", 7), ("early exit", 5), ("simple", 3)])
 def test_content_minus_its_prior_is_found_again(cut):
     from replication.beyond import prior
@@ -182,10 +127,6 @@ def test_content_minus_its_prior_is_found_again(cut):
     right = [(after - before).argmax() == answer for after, before, answer in options]
     assert theirs.PMI == pytest.approx(np.mean(right), abs=0.01)
     assert theirs.gain == pytest.approx(np.mean(right) - content.value, abs=0.01)
-
-
-def test_pooling_is_right():
-    assert never_falling(np.array([0, 0.4, 0.2, 0.9])).tolist() == pytest.approx([0, 0.3, 0.3, 0.9])
 
 
 def test_the_recorded_verdicts_are_found_again():

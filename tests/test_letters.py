@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import real_task
+from scipy.stats import mannwhitneyu
 
 from replication.beyond import biases, orders
 
@@ -32,27 +33,47 @@ def score(loglikelihoods: np.ndarray, answers: np.ndarray, **columns) -> dict:
 # ---- biases --------------------------------------------------------------------------------
 
 
-def test_a_question_does_not_correct_itself():
-    """Its own fold has no part in its bias: an outlier moves others, not its own fold."""
-    loglikelihoods, _ = made_up(0.0)
-    moved = loglikelihoods.copy()
-    moved[0] += np.array([500.0, 0, 0, 0])
-    before = biases.without_bias(loglikelihoods, WEIGHTS)
-    after = biases.without_bias(moved, WEIGHTS)
-    own = biases.fold_of(N) == 0
-    own[0] = False
-    assert np.array_equal(before[own], after[own])
-    assert not np.allclose(before[~own][1:], after[~own][1:])
-
-
-def test_weights_are_those_of_the_score():
-    loglikelihoods, _ = made_up(0.0)
-    weights = np.where(np.arange(N) < N // 2, 1.0, 0.0)
-    unbiased = biases.without_bias(loglikelihoods, weights)
+def biases_removed(loglikelihoods: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Minus each letter's mean over the questions whose number has another remainder by five."""
     relative = loglikelihoods - loglikelihoods.mean(axis=1, keepdims=True)
-    others = (biases.fold_of(N) != 3) & (weights > 0)
-    bias = relative[others].mean(axis=0)
-    assert unbiased[3] == pytest.approx(relative[3] - bias)
+    remainder = np.arange(N) % 5
+    unbiased = []
+    for question in range(N):
+        others = remainder != remainder[question]
+        bias = np.average(relative[others], axis=0, weights=weights[others])
+        unbiased.append(relative[question] - bias)
+    return np.array(unbiased)
+
+
+def test_a_bias_is_that_of_the_other_folds_by_the_weights_of_the_score():
+    loglikelihoods, _ = made_up(0.0, BIAS)
+    weights = np.linspace(1, 3, N)
+    unbiased = biases.without_bias(loglikelihoods, weights)
+    np.testing.assert_allclose(unbiased, biases_removed(loglikelihoods, weights))
+
+
+def test_measures_are_those_of_their_definitions():
+    loglikelihoods, answers = made_up(1.0, BIAS)
+    measured = biases.letter_measures(pd.DataFrame([score(loglikelihoods, answers)]))
+    value = measured.set_index("measure").value
+    unbiased = biases_removed(loglikelihoods, WEIGHTS)
+    correct = [np.mean(read.argmax(axis=1) == answers) for read in (loglikelihoods, unbiased)]
+    assert value["accuracy"] == pytest.approx(correct[0])
+    assert value["accuracy, biases removed"] == pytest.approx(correct[1])
+    areas = []
+    for letter in range(LETTERS):
+        others = np.delete(loglikelihoods, letter, axis=1)
+        lead = loglikelihoods[:, letter] - others.mean(axis=1)
+        right, wrong = lead[answers == letter], lead[answers != letter]
+        areas.append(mannwhitneyu(right, wrong).statistic / len(right) / len(wrong))
+    assert value["AUC of a letter"] == pytest.approx(np.mean(areas))
+    means = np.sort(loglikelihoods.mean(axis=0))
+    assert value["preference"] == pytest.approx(means[-1] - means[-2])
+    is_right = np.eye(LETTERS, dtype=bool)[answers]
+    right, wrong = unbiased[is_right], unbiased[~is_right]
+    signal = right.mean() - wrong.mean()
+    assert value["signal"] == pytest.approx(signal)
+    assert value["d′"] == pytest.approx(signal / np.sqrt((right.var() + wrong.var()) / 2))
 
 
 @pytest.mark.parametrize("statistic", [biases.letter_auc, biases.signal, biases.d_prime])
