@@ -1,23 +1,11 @@
-"""Other questions of the same set, and what is left of the lead of each way to ask."""
+"""What is left of the lead of each way to ask."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import real_task, score
+from conftest import score
 
 from replication import analysis
-
-
-def test_the_test_split_asks_other_questions():
-    """ARC-Easy's test split, of a file of requests: four or so to each question."""
-    test = real_task("arc_easy_test", arc_easy_test_questions=9999, arc_easy_shots=0).examples
-    validation = real_task("arc_easy", arc_easy_questions=570, arc_easy_shots=0).examples
-    assert len(test) == 2376
-    prompts = {example["prompt"] for example in test}
-    assert not prompts & {example["prompt"] for example in validation}
-
-
-# ---- what they say -------------------------------------------------------------------------
 
 
 def table(form: str, kept: list[int]) -> pd.DataFrame:

@@ -4,7 +4,6 @@ import conftest
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import real_task
 from scipy.stats import mannwhitneyu
 
 from replication.beyond import biases, orders
@@ -134,32 +133,3 @@ def test_a_mean_over_cyclic_orders_has_no_bias():
     unbiased = orders.by_order(scores_in_orders(0 * BIAS)).set_index("measure")
     assert unbiased.value["mean option"] == unbiased.value["as answered"]
     assert set(unbiased.same_option) == {1}
-
-
-def options(text: str) -> list[str]:
-    """The options that a question lists, without their letters."""
-    return [line[3:] for line in text.splitlines() if line[1:3] == ". "]
-
-
-def test_moved_options_keep_their_question_and_their_examples():
-    counts = {"arc_easy_questions": 30, "arc_easy_shots": 2}
-    names = ("arc_easy_letters", "arc_easy_letters_1")
-    first, moved = (real_task(name, **counts).examples for name in names)
-    for one, other in zip(first, moved, strict=True):
-        solved, own = one["prompt"].rsplit("\n\n", 1)
-        same_solved, others = other["prompt"].rsplit("\n\n", 1)
-        assert same_solved == solved
-        assert other["answer"] == one["answer"]
-        assert other["choices"] == [*one["choices"][1:], one["choices"][0]]
-        *before, last = options(own)
-        assert options(others) == [last, *before]
-
-
-# ---- requests ------------------------------------------------------------------------------
-
-
-def test_other_questions_are_others():
-    counts = {"mmlu_subjects": 57, "mmlu_questions": 5, "mmlu_shots": 0}
-    first, other = (real_task(task, **counts).examples for task in ("mmlu", "mmlu_other"))
-    assert len(first) == len(other) == 285
-    assert not {e["prompt"] for e in first} & {e["prompt"] for e in other}
