@@ -57,14 +57,6 @@ def test_boolq_needs_only_to_be_ordered():
     assert signals.largest_gap(score | {"task": "arc_easy"}) == 0
 
 
-@pytest.mark.record
-def test_boolq_is_healed_at_three_depths():
-    """Figure 6, by a model whose log-odds order the questions."""
-    healed = tables.read("healed", profiles.get("recorded"))
-    boolq = healed[(healed.task == "boolq") & healed.value.notna()]
-    assert boolq.groupby("model").block_size.nunique().max() >= 3
-
-
 def run_of(model: str, n: int, value=0.5) -> pd.DataFrame:
     """Return rows of `unhealed` with other numbers, as a run with n questions has them."""
     rows = tables.read("unhealed", profiles.get("recorded"), [model])
@@ -89,9 +81,3 @@ def test_few_questions_are_not_drawn_and_the_record_stands_behind(n, drawn):
     assert SMOLLM2 not in set(tables.or_recorded(uncut, quick, "unhealed").model)
     losses = run_of(SMOLLM2, n).assign(task="c4")
     assert tables.without_few(losses).equals(losses)
-
-
-def test_the_recorded_run_has_nothing_behind_it():
-    rows = run_of(SMOLLM2, 565)
-    for profile in (profiles.get("recorded", [SMOLLM2]), profiles.get("overnight")):
-        assert len(tables.to_draw(rows, profile, "unhealed")) == len(rows)
