@@ -315,23 +315,9 @@ def score(depth: int, right: int, **columns) -> dict:
     return row | {"examples": np.arange(100) < right, "weights": np.ones(100)} | columns
 
 
-class Characters:
-    """A tokenizer for tests: one token a character, none for special tokens."""
-
-    def __call__(self, text, truncation=False, max_length=None):
-        if isinstance(text, list):
-            texts = [[3 + ord(c) % (VOCAB - 3) for c in t] for t in text]
-            return transformers.BatchEncoding({"input_ids": texts})
-        ids = [3 + ord(c) % (VOCAB - 3) for c in text]
-        return transformers.BatchEncoding({"input_ids": ids[:max_length] if truncation else ids})
-
-    def save_pretrained(self, folder):
-        letters().save_pretrained(folder)
-
-
 @pytest.fixture
 def tokenizer():
-    return Characters()
+    return letters()
 
 
 @pytest.fixture
