@@ -21,7 +21,9 @@ if os.environ.get("DEEPER_LAYERS_DEVICE") != "cuda":  # which `make gpu` says
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # tests and their kernels compute on the CPU anywhere
 
 import bitsandbytes
+import nbformat
 import numpy as np
+import papermill
 import pytest
 import simulated_device
 import tokenizers
@@ -216,6 +218,15 @@ def replicate(folder, *arguments: str, cwd=paths.ROOT, **variables) -> subproces
     environment = os.environ | {"DEEPER_LAYERS_OUTPUT": str(folder)} | variables
     command = [sys.executable, "-m", "replication", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
+
+
+def run_elsewhere(notebook: Path, folder: Path, monkeypatch) -> nbformat.NotebookNode:
+    """Run a notebook of `exercises` in `smoke` from another folder, where all that it leaves is."""
+    monkeypatch.setenv("DEEPER_LAYERS_OUTPUT", str(folder))
+    monkeypatch.setenv("PYTHONPATH", str(paths.ROOT))  # not that of the tests
+    return papermill.execute_notebook(
+        notebook, folder / "done.ipynb", {"PROFILE": "smoke"}, cwd=folder, progress_bar=False
+    )
 
 
 def made_once(tmp_path_factory, name: str, *arguments: str, **variables) -> Path:
