@@ -179,14 +179,20 @@ def test_a_run_of_which_only_the_map_is_left_is_drawn_as_not_measured(output, mo
     """As where each job failed: the last pass only draws, and must get through."""
     maps, profile = {"tiny-random": Distances()}, profiles.get("smoke", limit=4)
     monkeypatch.setenv(paths.DRAW_ONLY, "1")
-    drawn = [figures.figure_training(measure.table(dose.trainings, maps, profile))]
-    doses = measure.table(dose.doses, maps, profile)
-    drawn.append(dose.figure_dose(doses))
-    forms = measure.table(letters.forms, maps, profile)
-    drawn.append(letters.figure_letters(forms))
-    drawn.append(letters.figure_cuts(measure.table(letters.exits, maps, profile), forms))
-    by_letter = biases.letter_measures(measure.table(biases.letter_biases, maps, profile))
-    drawn += [biases.figure_biases(by_letter), biases.figure_mechanism(by_letter)]
-    drawn.append(repair.figure_repair(measure.table(repair.linear_maps, maps, profile)))
+
+    def table(experiment) -> pd.DataFrame:
+        return measure.table(experiment, maps, profile)
+
+    forms = table(letters.forms)
+    by_letter = biases.letter_measures(table(biases.letter_biases))
+    drawn = [
+        figures.figure_training(table(dose.trainings)),
+        dose.figure_dose(table(dose.doses)),
+        letters.figure_letters(forms),
+        letters.figure_cuts(table(letters.exits), forms),
+        biases.figure_biases(by_letter),
+        biases.figure_mechanism(by_letter),
+        repair.figure_repair(table(repair.linear_maps)),
+    ]
     for figure in drawn:
         assert figure.table.status.eq(tables.NotMeasured.status).all()

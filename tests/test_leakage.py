@@ -162,29 +162,24 @@ def test_texts_that_something_is_fitted_on_judge_nothing(output, splits, texts_r
 # ---- half of the texts chooses, the other half judges --------------------------------------
 
 
-def head_to_head(odds: int, texts: int = 8) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """All criteria on random tables, and the damages; `odds` is a seed for every second text."""
-    evens_drawn = np.random.default_rng(0)
-    odds_drawn = np.random.default_rng(odds)
+def head_to_head(seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """All criteria on random tables of 8 texts, and the damages; `seed` draws every second text."""
+    draws = np.random.default_rng(0), np.random.default_rng(seed)
 
-    def drawn(count: int) -> list[np.ndarray]:
-        shape = (count, texts // 2)
-        evens = evens_drawn.random(shape)
-        odds = odds_drawn.random(shape)
-        both = np.stack([evens, odds], axis=2)
-        return list(both.reshape(count, texts))
+    def at_random(table: pd.DataFrame) -> pd.DataFrame:
+        halves = [draw.random((len(table), 4)) for draw in draws]
+        examples = np.stack(halves, axis=2).reshape(len(table), 8)
+        return table.assign(examples=list(examples))
 
     matrix = np.random.default_rng(9).random((9, 9))
-    damages, maps = synthetic(matrix, matrix, texts=texts)
-    damages["examples"] = drawn(len(damages))
-    tables = []
-    for name in which_block.CRITERIA.values():
-        table = damages.assign(source="c4", criterion=name)
-        table["examples"] = drawn(len(damages))
-        tables.append(table)
-    first_token = damages[damages.block_size == 1]
-    tables.append(first_token.assign(source="c4", criterion="update, first token"))
-    judged = which_block.head_to_head(damages, pd.concat(tables), maps)
+    damages, maps = synthetic(matrix, matrix, texts=8)
+    damages = at_random(damages)
+    names = which_block.CRITERIA.values()
+    tables = [at_random(damages).assign(criterion=name) for name in names]
+    of_layers = damages[damages.block_size == 1]
+    tables.append(of_layers.assign(criterion="update, first token"))
+    states = pd.concat(tables).assign(source="c4")
+    judged = which_block.head_to_head(damages, states, maps)
     return judged.set_index(["criterion", "block_size"]), damages
 
 
@@ -193,8 +188,8 @@ def test_texts_that_judge_a_criterion_do_not_choose_for_it():
 
     Other odd texts change what the odd ones choose, and nothing that the even ones do.
     """
-    judged, damages = head_to_head(odds=1)
-    other, _ = head_to_head(odds=2)
+    judged, damages = head_to_head(seed=1)
+    other, _ = head_to_head(seed=2)
     changed = set()
     for (criterion, size), row in judged.iterrows():
         evens, odds = row.starts
