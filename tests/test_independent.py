@@ -108,20 +108,6 @@ def recomputed(model: str, task: str) -> dict[str, float]:
     return parts
 
 
-@pytest.mark.parametrize("cut", [("similarity", 7), ("early exit", 5), ("simple", 3)])
-def test_content_minus_its_prior_is_found_again(cut):
-    from replication.beyond import prior
-
-    table = pd.read_parquet(RECORDED / "priors.parquet")
-    theirs = prior.without_prior(table).set_index(["strategy", "block_size"]).loc[cut]
-    of_cut = table[(table.strategy == cut[0]) & (table.block_size == cut[1])].set_index("task")
-    content, alone = of_cut.loc["arc_easy"], of_cut.loc["arc_easy_alone"]
-    options = zip(content.choices, alone.choices, content.answers, strict=True)
-    right = [(after - before).argmax() == answer for after, before, answer in options]
-    assert theirs.PMI == pytest.approx(np.mean(right), abs=0.01)
-    assert theirs.gain == pytest.approx(np.mean(right) - content.value, abs=0.01)
-
-
 def test_the_recorded_verdicts_are_found_again():
     from lib.models import registry
     from scripts import readme
