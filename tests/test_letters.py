@@ -75,17 +75,6 @@ def test_measures_are_those_of_their_definitions():
     assert value["d′"] == pytest.approx(signal / np.sqrt((right.var() + wrong.var()) / 2))
 
 
-@pytest.mark.parametrize("statistic", [biases.letter_auc, biases.signal, biases.d_prime])
-def test_the_errors_of_statistics_are_those_of_repetitions(statistic):
-    means, errors = [], []
-    for seed in range(40):
-        loglikelihoods, answers = made_up(1.0, seed=seed)
-        influences = statistic(biases.without_bias(loglikelihoods, WEIGHTS), answers)
-        means.append(influences.mean())
-        errors.append(influences.std() / np.sqrt(N))
-    assert np.mean(errors) == pytest.approx(np.std(means, ddof=1), rel=0.3)
-
-
 def test_beside_healing_compares_on_the_same_questions():
     """Made up: healing restores the balance of the letters, and nothing else."""
     plain, answers = made_up(1.5)

@@ -1,8 +1,9 @@
-"""The profile `paper`: seven models under their own names, laid out like the originals.
+"""The profiles `paper` and `a100`: models under their own names, laid out like the originals.
 
 Only the models' sizes, and the counts that --limit and --steps cut, differ from the real run.
 """
 
+import originals
 import pytest
 from conftest import Distances
 from originals import MODELS, check_curves, lay_out, own, records, run
@@ -52,3 +53,16 @@ def test_each_model_is_healed_by_its_own_recipe(root, figures):
     healed = own(figures["figure_2"]).query("treatment == 'healed'")
     for name, rows in healed.groupby("model"):
         assert set(rows["rank"]) == {registry.MODELS[name].healing["rank"]}
+
+
+def test_every_notebook_of_one_model_in_nf4(tmp_path, monkeypatch):
+    """Of `a100`: texts, questions and weights are the mirror's; every point of curves is there."""
+    monkeypatch.setitem(originals.SHARED, "num_hidden_layers", 4)  # healed at two depths
+    lay_out(tmp_path, 80, [registry.MODELS["mistral-7b"].source])
+    figures = run(tmp_path, "--profile", "a100", "--limit", "4", "--steps", "2")
+    assert all(len(table) > 1 for table in figures.values())
+    for name in ("figure_2", "figure_3", "figure_6"):
+        check_curves(figures[name], ["mistral-7b"])
+    scores = records(tmp_path, "scores")
+    assert {params["model"] for params in scores} == {"mistral-7b"}
+    assert {params["data"].partition(":")[0] for params in scores} == {"mirror"}
