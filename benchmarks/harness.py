@@ -51,24 +51,6 @@ def write_tasks(
     return names
 
 
-def write_task(folder: Path, name: str, splits: dict[str, list[dict]], **changes) -> str:
-    """A task file of lm-eval's own task `name` on local rows, split by split; returns its name."""
-    import lm_eval.tasks
-
-    files = {
-        split: _write_rows(folder / f"{name}_{split}.jsonl", rows) for split, rows in splits.items()
-    }
-    config = {
-        "include": str(Path(lm_eval.tasks.__file__).parent / name / f"{name}.yaml"),
-        "task": f"local_{name}",
-        "dataset_path": "json",
-        "dataset_name": None,
-        "dataset_kwargs": {"data_files": files, "cache_dir": str(folder / "cache")},
-    }
-    (folder / f"local_{name}.yaml").write_text(json.dumps(config | changes))
-    return config["task"]
-
-
 def _write_rows(file: Path, rows: list[dict]) -> str:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(file)

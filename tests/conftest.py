@@ -21,7 +21,9 @@ if os.environ.get("DEEPER_LAYERS_DEVICE") != "cuda":  # which `make gpu` says
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # tests and their kernels compute on the CPU anywhere
 
 import bitsandbytes
+import nbformat
 import numpy as np
+import papermill
 import pytest
 import simulated_device
 import tokenizers
@@ -218,6 +220,15 @@ def replicate(folder, *arguments: str, cwd=paths.ROOT, **variables) -> subproces
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
 
 
+def run_elsewhere(notebook: Path, folder: Path, monkeypatch) -> nbformat.NotebookNode:
+    """Run a notebook of `exercises` in `smoke` from another folder, where all that it leaves is."""
+    monkeypatch.setenv("DEEPER_LAYERS_OUTPUT", str(folder))
+    monkeypatch.setenv("PYTHONPATH", str(paths.ROOT))  # not that of the tests
+    return papermill.execute_notebook(
+        notebook, folder / "done.ipynb", {"PROFILE": "smoke"}, cwd=folder, progress_bar=False
+    )
+
+
 def made_once(tmp_path_factory, name: str, *arguments: str, **variables) -> Path:
     """Return the folder of a whole run, made by the first process of pytest that needs it."""
     base = tmp_path_factory.getbasetemp()
@@ -315,23 +326,9 @@ def score(depth: int, right: int, **columns) -> dict:
     return row | {"examples": np.arange(100) < right, "weights": np.ones(100)} | columns
 
 
-class Characters:
-    """A tokenizer for tests: one token a character, none for special tokens."""
-
-    def __call__(self, text, truncation=False, max_length=None):
-        if isinstance(text, list):
-            texts = [[3 + ord(c) % (VOCAB - 3) for c in t] for t in text]
-            return transformers.BatchEncoding({"input_ids": texts})
-        ids = [3 + ord(c) % (VOCAB - 3) for c in text]
-        return transformers.BatchEncoding({"input_ids": ids[:max_length] if truncation else ids})
-
-    def save_pretrained(self, folder):
-        letters().save_pretrained(folder)
-
-
 @pytest.fixture
 def tokenizer():
-    return Characters()
+    return letters()
 
 
 @pytest.fixture

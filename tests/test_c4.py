@@ -1,40 +1,31 @@
 """C4 from files: the documents that streaming gives, in its order; and errors in one sentence."""
 
-import gzip
-import json
-
 import datasets
 import huggingface_hub
 import pandas as pd
 import pytest
+from originals import c4_file
 
 from lib.data import sets
 
 NAMES = {
-    "train": [f"en/c4-train.{number:05}-of-01024.json.gz" for number in range(3)],
-    "validation": [f"en/c4-validation.{number:05}-of-00008.json.gz" for number in range(2)],
+    "train": [f"train.{number:05}-of-01024" for number in range(3)],
+    "validation": [f"validation.{number:05}-of-00008" for number in range(2)],
 }
+FILES = {split: [f"en/c4-{name}.json.gz" for name in names] for split, names in NAMES.items()}
 LENGTHS = (5, 3, 4)  # documents of each file
-
-
-def write(folder, name: str, number: int) -> None:
-    """A file like the hub's; also with line ends inside of documents."""
-    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    with gzip.open(folder / name, "wt", encoding="utf-8") as file:
-        for i in range(LENGTHS[number]):
-            text = f"Document {i} of {name}\nä\u2028 and more"
-            file.write(json.dumps({"text": text, "url": "https://a.b/c"}) + "\n")
 
 
 @pytest.fixture
 def mirror(tmp_path, monkeypatch):
-    folder = tmp_path / "hub" / "allenai" / "c4"
-    for split in NAMES.values():
-        for number, name in enumerate(split):
-            write(folder, name, number)
+    """Files like the hub's; with line ends inside of documents."""
+    for names in NAMES.values():
+        for name, length in zip(names, LENGTHS, strict=False):
+            texts = [f"Document {i} of {name}\nä\u2028 and more" for i in range(length)]
+            c4_file(tmp_path / "hub", name, texts)
     monkeypatch.setenv("DEEPER_LAYERS_MIRROR", str(tmp_path / "hub"))
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    return folder
+    return tmp_path / "hub" / "allenai" / "c4"
 
 
 @pytest.mark.parametrize("split", NAMES)
@@ -57,7 +48,7 @@ def test_a_file_is_fetched_when_its_turn_comes(mirror, tmp_path, monkeypatch):
     monkeypatch.delenv("DEEPER_LAYERS_MIRROR")
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     pinned = {"repo_type": "dataset", "revision": sets.HUB["c4"]["revision"]}
-    of_train = [("allenai/c4", name, pinned) for name in NAMES["train"]]
+    of_train = [("allenai/c4", name, pinned) for name in FILES["train"]]
     sets.c4("train", "hub", 5)
     assert fetched == of_train[:1]
     sets.c4("train", "hub", 9)
@@ -92,7 +83,7 @@ def test_too_few_documents_are_one_sentence(mirror):
 
 
 def test_a_file_that_is_cut_short_is_named(mirror):
-    file = mirror / NAMES["train"][0]
+    file = mirror / FILES["train"][0]
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(sets.DataError, match=f"{file} cannot be read .*: delete it"):

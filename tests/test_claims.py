@@ -1,15 +1,15 @@
 """Every claim can be met, missed and left open: synthetic runs of which the answer is known."""
 
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 
 import numpy as np
 import pandas as pd
 import pytest
+from test_islands import a_map, smooth, with_island
 
-from lib.blocks import BlockDistances
 from replication import profiles
 from replication.analysis import bootstrap
-from replication.analysis.curves import transitions
 from replication.claims import bounds, checks, tables
 from replication.claims.bounds import CRITERIA, judged
 from replication.claims.tables import RunTables
@@ -35,11 +35,14 @@ def grows(slope: float, jump: float = 0.0, at: float = 0.4):
 def rows(task, value, strategy="similarity", treatment="unhealed", n=N, model=MODEL, **columns):
     """The scores of one line, with a value for each question: its right answers are nested."""
     draw = np.random.default_rng(len(task))
-    luck, records = draw.permutation(n) / n, []
+    luck = draw.permutation(n) / n
+    records = []
     for size in (0, *SIZES):
         mean = value(size / L)
-        nats = task in ("c4", "gsm8k_bpb")
-        examples = mean + 0.3 * (luck - luck.mean()) if nats else (luck < mean).astype(float)
+        if task in ("c4", "gsm8k_bpb"):  # nats
+            examples = mean + 0.3 * (luck - luck.mean())
+        else:
+            examples = (luck < mean).astype(float)
         records.append(
             {
                 "model": model,
@@ -94,32 +97,12 @@ RANKS["c4"] = {2: grows(1.4), 64: grows(1.0)}
 STACKED = {"16 bits": grows(1.0), "nf4": lambda f: grows(1.05)(f) + 0.2}
 
 
-def smooth(start, size):
-    """Distances: the deeper the more similar, except the last layer."""
-    return 0.1 + 0.02 * size - 0.008 * start + 0.3 * (start + size == L)
-
-
-def with_island(start, size):
-    """The same, and a few shallow blocks are as similar as deep ones."""
-    planted = (start >= 4) & (start <= 6) & (size >= 2) & (size <= 5)
-    return np.where(planted, smooth(L - 1 - size, size) + 0.003, smooth(start, size))
-
-
 def upside_down(start, size):
     """The deeper the less similar, the last layer no exception; no islands."""
     return 0.1 + 0.02 * size + 0.004 * start - 0.3 * (start + size == L) * (size > 0)
 
 
-@cache
-def a_map(value, n=256, num_layers=L) -> BlockDistances:
-    start, stop = np.mgrid[: num_layers + 1, : num_layers + 1]
-    size = np.maximum(stop - start, 1)
-    upper = np.triu(value(start, size), 1)
-    noise = np.random.default_rng(0).standard_normal((16, *upper.shape))
-    noise = 1e-4 * np.triu(noise, 1)
-    folds = upper + noise
-    folds = folds + folds.transpose(0, 2, 1)
-    return BlockDistances(folds.mean(0), folds.std(0) / 4, folds, n)
+noisy_map = cache(partial(a_map, noise=1e-4))
 
 
 @cache
@@ -197,8 +180,8 @@ def a_run(
         "damage": damage(*damaged, n=n),
         "cost": cost(**(costs or {})),
     }
-    maps = {MODEL: a_map(distances, 256 if n == N else n)}
-    return RunTables(maps, tables)
+    of_texts = replace(noisy_map(distances), num_sequences=256 if n == N else n)
+    return RunTables({MODEL: of_texts}, tables)
 
 
 def robust(order) -> RunTables:
@@ -383,28 +366,6 @@ def test_without_a_signal_no_transition_is_judged():
 
 
 # ---- statistics ----------------------------------------------------------------------------
-
-
-def test_a_transition_is_where_half_is_lost_if_it_is():
-    falling = joined([rows("mmlu", falls(0.40)), rows("mmlu", falls(0.20), "simple")])
-    table = transitions(falling).set_index("strategy")
-    similarity, simple = table.loc["similarity"], table.loc["simple"]
-    assert similarity.fraction == pytest.approx(0.40, abs=0.01)
-    assert similarity.block_size == 10
-    assert similarity.low <= similarity.fraction <= similarity.high
-    assert simple.high < similarity.low
-    level = transitions(rows("mmlu", lambda f: 0.8)).iloc[0]
-    assert pd.isna(level.fraction)
-    assert level.low == max(SIZES) / L
-    assert level.high == np.inf
-
-
-def test_saying_yes_is_no_signal():
-    """BoolQ: above chance, below what the commonest answer scores."""
-    table = rows("boolq", lambda f: 0.6, n=2_000)
-    row = transitions(table.assign(chance=0.5, majority=0.62)).iloc[0]
-    assert row.gap < 0
-    assert np.isnan(row.low)
 
 
 def test_resampling_gives_the_standard_error_and_pairs():

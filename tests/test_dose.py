@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import score
 
 from replication.beyond import dose
 
@@ -13,28 +14,17 @@ def loss(tokens, end=3.0, exponent=0.5):
     return end + 200 * np.asarray(tokens, float) ** -exponent
 
 
-def doses(n=60, chance=10.8, **ends) -> pd.DataFrame:
+def doses(**ends) -> pd.DataFrame:
     """Falling losses, a line a strategy, the same noise of texts on each point; unhealed at 0."""
-    noise = np.random.default_rng(0).normal(0, 0.2, n)
+    noise = np.random.default_rng(0).normal(0, 0.2, 100)
     unhealed = {"similarity": 7.0, "simple": 15.0}
     rows = []
     for strategy, end in ends.items():
         for tokens in (0, *TOKENS):
             examples = noise + (loss(tokens, end) if tokens else unhealed[strategy])
-            row = {
-                "model": "m",
-                "task": "c4",
-                "strategy": strategy,
-                "treatment": "healed" if tokens else "unhealed",
-                "block_size": 6,
-                "tokens": tokens,
-                "value": examples.mean(),
-                "examples": examples,
-                "weights": np.ones(n),
-                "n": n,
-                "chance": chance,
-            }
-            rows.append(row)
+            columns = {"strategy": strategy, "tokens": tokens, "task": "c4", "chance": 10.8}
+            row = score(6, 0, examples=examples, **columns)
+            rows.append(row | {"value": examples.mean()})
     return pd.DataFrame(rows)
 
 

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Distances
+from conftest import Distances, score
 
 from lib.blocks import BlockDistances
 from replication import figures, measure, paths, profiles, tables
@@ -53,15 +53,13 @@ def test_only_losses_are_drawn_in_units_of_chance():
     "status, gaps", [("not measured", [False, False]), ("diverged", [False, True, False])]
 )
 def test_a_line_passes_what_nobody_measured_and_breaks_where_measuring_failed(status, gaps):
-    table = scores(treatments=["unhealed"]).assign(status="ok")
+    table = scores(treatments=["unhealed"])
     missing = (table.block_size == 8) & (table.strategy == "similarity")
-    table.loc[missing, "value"] = np.nan
-    table.loc[missing, "status"] = status
-    table.loc[missing, "n"] = 0
+    table.loc[missing, ["value", "status", "n"]] = np.nan, status, 0
     (axis,) = figures.figure_6(table).axes
     assert axis.get_title("right") == "n = 500"
-    line = next(line for line in axis.lines if line.get_linestyle() == ":")
-    drawn = np.asarray(line.get_ydata(), float)
+    dotted = [line for line in axis.lines if line.get_linestyle() == ":"]
+    drawn = np.asarray(dotted[0].get_ydata(), float)
     assert np.isnan(drawn).tolist() == gaps
 
 
@@ -70,17 +68,18 @@ def test_a_line_passes_what_nobody_measured_and_breaks_where_measuring_failed(st
 
 def test_the_best_starts_are_marked_where_blocks_are_most_similar():
     start, stop = np.mgrid[:9, :9]
-    matrix = 0.01 * (stop - start) + 0.3 * (start == 0)
-    matrix = np.triu(matrix, 1)
+    distance = 0.01 * (stop - start) + 0.3 * (start == 0)
+    matrix = np.triu(distance, 1)
     matrix[3, 5] = 0.001
     distances = BlockDistances(matrix, 0.01 * matrix, np.stack([matrix] * 4), 24)
     sizes = range(1, distances.num_layers)
     starts = [distances.best_start(size) for size in sizes]
-    (dots,) = figures.figure_4({"tiny-random": distances}).axes[0].lines
+    (axis, *_) = figures.figure_4({"tiny-random": distances}).axes
+    (dots,) = axis.lines
     assert dots.get_ydata().tolist() == list(sizes)
     assert dots.get_xdata().tolist() == starts
-    lines = figures.figure_1c("tiny-random", distances, 7).axes[0].lines
-    (best,) = [line for line in lines if line.get_label().startswith("best start")]
+    (axis, *_) = figures.figure_1c("tiny-random", distances, 7).axes
+    (best,) = [line for line in axis.lines if line.get_label().startswith("best start")]
     assert list(best.get_xdata()) == starts
     assert list(best.get_ydata()) == [distances.row(size).min() for size in sizes]
 
@@ -98,9 +97,11 @@ def test_a_line_does_not_pass_a_size_that_was_not_measured():
     looks = {"first": {"marker": "o"}, "second": {"marker": "s"}}
     similar, early = panels.cut_panels(drawn, looks, drawn).axes
     first, second = (container.lines[0] for container in similar.containers)
-    assert first.get_ydata().astype(float) == pytest.approx([1, 2, np.nan, 4], nan_ok=True)
+    gap = [1, 2, np.nan, 4]
+    np.testing.assert_array_equal(first.get_ydata().astype(float), gap)
     assert first.get_xdata()[1] < 1 < second.get_xdata()[1]
-    assert early.containers[0].lines[0].get_ydata().astype(float) == pytest.approx([1, 2, 3])
+    of_exit = early.containers[0].lines[0]
+    assert of_exit.get_ydata().tolist() == [1, 2, 3]
 
 
 def test_a_single_healed_point_is_a_mark():
@@ -108,10 +109,9 @@ def test_a_single_healed_point_is_a_mark():
     single = (table.treatment == "healed") & (table.block_size == 16)
     table.loc[single, "value"] = np.nan
     (axis,) = figures.figure_6(table.assign(status="not measured")).axes
-    (healed,) = [
-        line for line in axis.lines if line.get_linestyle() == "-" and len(line.get_xdata())
-    ]
-    assert list(healed.get_xdata()) == [0.25]
+    solid = [line for line in axis.lines if line.get_linestyle() == "-"]
+    (places,) = [list(line.get_xdata()) for line in solid if len(line.get_xdata())]
+    assert places == [0.25]
 
 
 def test_bars_are_as_long_as_the_key_says():
@@ -119,8 +119,10 @@ def test_bars_are_as_long_as_the_key_says():
     (legend,) = figure.legends
     assert legend.get_title().get_text() == "bars: ±1 s.e."
     (axis,) = figure.axes
-    bars = [bar for container in axis.containers for bar in container.lines[2]]
-    ends = [segment[:, 1] for bar in bars for segment in bar.get_segments()]
+    ends = []
+    for container in axis.containers:
+        for bar in container.lines[2]:
+            ends += [segment[:, 1] for segment in bar.get_segments()]
     assert len(ends) > 2
     assert np.diff(ends, axis=1) == pytest.approx(2 * 0.02)
 
@@ -163,43 +165,34 @@ def test_seeds_of_one_cut_and_two_lengths_of_healing_are_not_crossed():
     assert differences.containers[0].lines[0].get_ydata().tolist() == [0.25, 0.5]
 
 
-def cuts(**lines) -> pd.DataFrame:
-    """MMLU by letter of one model: the score of 1, 2, … layers dropped, of 10, by strategy."""
-    whole = {"strategy": "none", "block_size": 0, "value": 0.5, "commonest": 0.3}
-    rows = [whole]
-    for strategy, values in lines.items():
-        for size, value in enumerate(values, start=1):
-            row = {"strategy": strategy.replace("_", " "), "block_size": size, "value": value}
-            rows.append(row | {"commonest": 1.0 if value < 0.3 else 0.3})
-    table = pd.DataFrame(rows).assign(model="qwen-7b", task="mmlu", shots=5, n=500, chance=0.25)
-    treatment = np.where(table.block_size > 0, "unhealed", "unpruned")
-    more = {"fraction": table.block_size / 10, "standard_error": 0.02, "majority": 0.25}
-    return table.assign(treatment=treatment, **more)
-
-
-FALLS = [0.4, 0.35, 0.3, 0.3, 0.3]
-
-
 def test_the_model_with_most_to_lose_is_shown():
-    weak, strong = cuts(similarity=FALLS), cuts(similarity=FALLS).assign(model="phi-2")
-    weak.loc[weak.block_size == 0, "value"] = 0.3
-    assert set(letters.clearest(pd.concat([weak, strong]), ["model"]).model) == {"phi-2"}
-    unmeasured = strong.assign(value=strong.value.where(strong.block_size == 0))
-    assert set(letters.clearest(pd.concat([weak, unmeasured]), ["model"]).model) == {"qwen-7b"}
+    weak = pd.DataFrame([score(0, 30), score(1, 28)])
+    strong = pd.DataFrame([score(0, 50), score(1, 40)]).assign(model="phi-2")
+    both = pd.concat([weak, strong]).assign(task="mmlu", status="ok")
+    assert set(letters.clearest(both, ["model"]).model) == {"phi-2"}
+    uncut = (both.model == "m") | (both.block_size == 0)
+    both["value"] = both.value.where(uncut)
+    assert set(letters.clearest(both, ["model"]).model) == {"m"}
 
 
 def test_a_run_of_which_only_the_map_is_left_is_drawn_as_not_measured(output, monkeypatch):
     """As where each job failed: the last pass only draws, and must get through."""
     maps, profile = {"tiny-random": Distances()}, profiles.get("smoke", limit=4)
     monkeypatch.setenv(paths.DRAW_ONLY, "1")
-    drawn = [figures.figure_training(measure.table(dose.trainings, maps, profile))]
-    doses = measure.table(dose.doses, maps, profile)
-    drawn.append(dose.figure_dose(doses))
-    forms = measure.table(letters.forms, maps, profile)
-    drawn.append(letters.figure_letters(forms))
-    drawn.append(letters.figure_cuts(measure.table(letters.exits, maps, profile), forms))
-    by_letter = biases.letter_measures(measure.table(biases.letter_biases, maps, profile))
-    drawn += [biases.figure_biases(by_letter), biases.figure_mechanism(by_letter)]
-    drawn.append(repair.figure_repair(measure.table(repair.linear_maps, maps, profile)))
+
+    def table(experiment) -> pd.DataFrame:
+        return measure.table(experiment, maps, profile)
+
+    forms = table(letters.forms)
+    by_letter = biases.letter_measures(table(biases.letter_biases))
+    drawn = [
+        figures.figure_training(table(dose.trainings)),
+        dose.figure_dose(table(dose.doses)),
+        letters.figure_letters(forms),
+        letters.figure_cuts(table(letters.exits), forms),
+        biases.figure_biases(by_letter),
+        biases.figure_mechanism(by_letter),
+        repair.figure_repair(table(repair.linear_maps)),
+    ]
     for figure in drawn:
         assert figure.table.status.eq(tables.NotMeasured.status).all()

@@ -1,39 +1,24 @@
-"""Other questions of the same set, and what is left of the lead of each way to ask."""
+"""What is left of the lead of each way to ask."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import real_task, score
+from conftest import score
 
 from replication import analysis
 
 
-def test_the_test_split_asks_other_questions():
-    """ARC-Easy's test split, of a file of requests: four or so to each question."""
-    test = real_task("arc_easy_test", arc_easy_test_questions=9999, arc_easy_shots=0).examples
-    validation = real_task("arc_easy", arc_easy_questions=570, arc_easy_shots=0).examples
-    assert len(test) == 2376
-    prompts = {example["prompt"] for example in test}
-    assert not prompts & {example["prompt"] for example in validation}
-
-
-# ---- what they say -------------------------------------------------------------------------
-
-
 def table(form: str, kept: list[int]) -> pd.DataFrame:
     """Questions of four choices, of which the first `kept[d]` are right at depth d."""
-    columns = {"questions": "mmlu", "form": form, "task": form, "chance": 0.25, "majority": None}
-    choices = [np.array([-1.0, -2.0, -3.0, -4.0])] * 100
-    rows = []
-    for depth, right in enumerate(kept):
-        answers = [0 if i < right else 1 for i in range(100)]
-        rows.append(score(depth, right, answers=answers, choices=choices, **columns))
-    return pd.DataFrame(rows)
+    rows = [score(depth, right) for depth, right in enumerate(kept)]
+    columns = {"questions": "mmlu", "form": form, "task": form}
+    return pd.DataFrame(rows).assign(chance=0.25, majority=None, **columns)
 
 
 def test_the_share_kept_of_both_forms_and_their_difference():
-    both = pd.concat([table("letters", [75, 25, 25]), table("content", [75, 75, 50])])
-    shares = analysis.kept(both).set_index("form")
+    by_letter = table("letters", [75, 25, 25])
+    by_content = table("content", [75, 75, 50])
+    shares = analysis.kept(pd.concat([by_letter, by_content])).set_index("form")
     assert shares.kept["letters"].tolist() == pytest.approx([0, 0])
     assert shares.kept["content"].tolist() == pytest.approx([1, 0.5])
     assert shares.apart["letters"].isna().all()

@@ -72,11 +72,14 @@ def randomise(wrapped, std: float) -> None:
 # ---- what is trained -----------------------------------------------------------------------
 
 
-def test_only_the_ffn_is_adapted(llama):
+@pytest.mark.parametrize(
+    "name, projections", [("llama", ("gate_proj", "up_proj", "down_proj")), ("phi", ("fc1", "fc2"))]
+)
+def test_only_the_ffn_is_adapted(name, projections):
     """And of a cut model the layers that are left, in their new numbering."""
-    with dropped(llama, Block(1, 3)), lora.new_lora(llama, RECIPE) as wrapped:
+    model = tiny(name)
+    with dropped(model, Block(1, 3)), lora.new_lora(model, RECIPE) as wrapped:
         trained = {n for n, p in wrapped.named_parameters() if p.requires_grad}
-    projections = ("gate_proj", "up_proj", "down_proj")
     assert trained == {
         f"base_model.model.model.layers.{l}.mlp.{projection}.lora_{matrix}.default.weight"
         for l in range(3)

@@ -85,18 +85,6 @@ def test_what_has_no_room_is_a_row_without_a_value(output, monkeypatch):
         assert set(table.quantization[measured]) == {"nf4"}
 
 
-def test_a_ratio_is_of_the_turn_it_was_measured_in():
-    """Turns at 0.5, 0.6 and 4 times the unpruned: 0.6. The ratio of the medians is 6 / 5."""
-    pruned = [1.0, 6.0, 20.0]
-    unpruned = [2.0, 10.0, 5.0]
-    spread = inference_cost._spread(pruned, unpruned)
-    assert spread["ratio"] == pytest.approx(0.6)
-    assert spread["ratio_low"] == pytest.approx(0.5)
-    assert spread["ratio_high"] == pytest.approx(4)
-    assert spread["value"] == 6
-    assert (spread["low"], spread["high"]) == (3.5, 13)
-
-
 def test_arithmetic_counts_what_lies_in_memory():
     """16-bit bytes by configuration are the paper's, and those of a model, whole and halved."""
     (large,) = inference_cost.arithmetic(["llama-2-70b"]).itertuples()

@@ -4,7 +4,7 @@ import conftest
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import real_task
+from scipy.stats import mannwhitneyu
 
 from replication.beyond import biases, orders
 
@@ -32,38 +32,47 @@ def score(loglikelihoods: np.ndarray, answers: np.ndarray, **columns) -> dict:
 # ---- biases --------------------------------------------------------------------------------
 
 
-def test_a_question_does_not_correct_itself():
-    """Its own fold has no part in its bias: an outlier moves others, not its own fold."""
-    loglikelihoods, _ = made_up(0.0)
-    moved = loglikelihoods.copy()
-    moved[0] += np.array([500.0, 0, 0, 0])
-    before = biases.without_bias(loglikelihoods, WEIGHTS)
-    after = biases.without_bias(moved, WEIGHTS)
-    own = biases.fold_of(N) == 0
-    own[0] = False
-    assert np.array_equal(before[own], after[own])
-    assert not np.allclose(before[~own][1:], after[~own][1:])
-
-
-def test_weights_are_those_of_the_score():
-    loglikelihoods, _ = made_up(0.0)
-    weights = np.where(np.arange(N) < N // 2, 1.0, 0.0)
-    unbiased = biases.without_bias(loglikelihoods, weights)
+def biases_removed(loglikelihoods: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Minus each letter's mean over the questions whose number has another remainder by five."""
     relative = loglikelihoods - loglikelihoods.mean(axis=1, keepdims=True)
-    others = (biases.fold_of(N) != 3) & (weights > 0)
-    bias = relative[others].mean(axis=0)
-    assert unbiased[3] == pytest.approx(relative[3] - bias)
+    remainder = np.arange(N) % 5
+    unbiased = []
+    for question in range(N):
+        others = remainder != remainder[question]
+        bias = np.average(relative[others], axis=0, weights=weights[others])
+        unbiased.append(relative[question] - bias)
+    return np.array(unbiased)
 
 
-@pytest.mark.parametrize("statistic", [biases.letter_auc, biases.signal, biases.d_prime])
-def test_the_errors_of_statistics_are_those_of_repetitions(statistic):
-    means, errors = [], []
-    for seed in range(40):
-        loglikelihoods, answers = made_up(1.0, seed=seed)
-        influences = statistic(biases.without_bias(loglikelihoods, WEIGHTS), answers)
-        means.append(influences.mean())
-        errors.append(influences.std() / np.sqrt(N))
-    assert np.mean(errors) == pytest.approx(np.std(means, ddof=1), rel=0.3)
+def test_a_bias_is_that_of_the_other_folds_by_the_weights_of_the_score():
+    loglikelihoods, _ = made_up(0.0, BIAS)
+    weights = np.linspace(1, 3, N)
+    unbiased = biases.without_bias(loglikelihoods, weights)
+    np.testing.assert_allclose(unbiased, biases_removed(loglikelihoods, weights))
+
+
+def test_measures_are_those_of_their_definitions():
+    loglikelihoods, answers = made_up(1.0, BIAS)
+    measured = biases.letter_measures(pd.DataFrame([score(loglikelihoods, answers)]))
+    value = measured.set_index("measure").value
+    unbiased = biases_removed(loglikelihoods, WEIGHTS)
+    correct = [np.mean(read.argmax(axis=1) == answers) for read in (loglikelihoods, unbiased)]
+    assert value["accuracy"] == pytest.approx(correct[0])
+    assert value["accuracy, biases removed"] == pytest.approx(correct[1])
+    areas = []
+    for letter in range(LETTERS):
+        others = np.delete(loglikelihoods, letter, axis=1)
+        lead = loglikelihoods[:, letter] - others.mean(axis=1)
+        right, wrong = lead[answers == letter], lead[answers != letter]
+        areas.append(mannwhitneyu(right, wrong).statistic / len(right) / len(wrong))
+    assert value["AUC of a letter"] == pytest.approx(np.mean(areas))
+    means = np.sort(loglikelihoods.mean(axis=0))
+    assert value["preference"] == pytest.approx(means[-1] - means[-2])
+    is_right = np.eye(LETTERS, dtype=bool)[answers]
+    right, wrong = unbiased[is_right], unbiased[~is_right]
+    signal = right.mean() - wrong.mean()
+    assert value["signal"] == pytest.approx(signal)
+    assert value["d′"] == pytest.approx(signal / np.sqrt((right.var() + wrong.var()) / 2))
 
 
 def test_beside_healing_compares_on_the_same_questions():
@@ -113,32 +122,3 @@ def test_a_mean_over_cyclic_orders_has_no_bias():
     unbiased = orders.by_order(scores_in_orders(0 * BIAS)).set_index("measure")
     assert unbiased.value["mean option"] == unbiased.value["as answered"]
     assert set(unbiased.same_option) == {1}
-
-
-def options(text: str) -> list[str]:
-    """The options that a question lists, without their letters."""
-    return [line[3:] for line in text.splitlines() if line[1:3] == ". "]
-
-
-def test_moved_options_keep_their_question_and_their_examples():
-    counts = {"arc_easy_questions": 30, "arc_easy_shots": 2}
-    names = ("arc_easy_letters", "arc_easy_letters_1")
-    first, moved = (real_task(name, **counts).examples for name in names)
-    for one, other in zip(first, moved, strict=True):
-        solved, own = one["prompt"].rsplit("\n\n", 1)
-        same_solved, others = other["prompt"].rsplit("\n\n", 1)
-        assert same_solved == solved
-        assert other["answer"] == one["answer"]
-        assert other["choices"] == [*one["choices"][1:], one["choices"][0]]
-        *before, last = options(own)
-        assert options(others) == [last, *before]
-
-
-# ---- requests ------------------------------------------------------------------------------
-
-
-def test_other_questions_are_others():
-    counts = {"mmlu_subjects": 57, "mmlu_questions": 5, "mmlu_shots": 0}
-    first, other = (real_task(task, **counts).examples for task in ("mmlu", "mmlu_other"))
-    assert len(first) == len(other) == 285
-    assert not {e["prompt"] for e in first} & {e["prompt"] for e in other}

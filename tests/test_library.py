@@ -1,32 +1,13 @@
-"""The library by itself: the example of lib/README.md, run where `replication` is missing."""
+"""The library by itself: the example of lib/README.md (test_rooms: lib imports no other room)."""
 
-import os
 import re
-import shutil
-import subprocess
-import sys
 
 import pytest
 import transformers
-from conftest import LAYERS, stored, tiny
+from conftest import LAYERS
 
 from lib import paths
 
-ALONE = """
-import sys
-
-sys.meta_path = [finder for finder in sys.meta_path if "editable" not in str(finder)]
-sys.path = [entry for entry in sys.path if entry != {checkout!r}]
-try:
-    import replication
-except ModuleNotFoundError:
-    pass
-else:
-    sys.exit(f"replication is there: {{replication.__file__}}")
-import lib
-
-assert lib.__file__.startswith({folder!r}), lib.__file__
-"""
 SMALLER = {  # in the example -> here
     "size=6": "size=2",
     "count=64": "count=8",
@@ -44,31 +25,17 @@ def example() -> str:
     return block
 
 
-@pytest.fixture
-def alone(tmp_path):
-    """A folder with a copy of the library, the data it reads, and nothing else of the project."""
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(paths.ROOT / "lib", tmp_path / "lib", ignore=ignored)
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "assets").symlink_to(paths.ASSETS)
-    return tmp_path
-
-
 @pytest.mark.real
-def test_the_example_runs_where_there_is_only_the_library(alone, tmp_path_factory):
-    model = str(stored(tiny("llama"), tmp_path_factory.mktemp("tiny") / "model"))
+def test_the_example_runs(small, tmp_path, monkeypatch, capsys):
     code = example()
-    for text, replaced in {'"smollm2-135m"': repr(model), **SMALLER}.items():
+    for text, replaced in {'"smollm2-135m"': repr(small), **SMALLER}.items():
         assert code.count(text) == 1, text
         code = code.replace(text, replaced)
-    prelude = ALONE.format(checkout=str(paths.ROOT), folder=str(alone))
-    (alone / "example.py").write_text(prelude + code, encoding="utf-8")
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
-        [sys.executable, "example.py"], cwd=alone, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    arc, c4 = (re.findall(rf"\b{task} .*\d\.\d+", done.stdout) for task in ("arc_easy", "c4"))
+    assert "replication" not in code
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    printed = capsys.readouterr().out
+    arc, c4 = (re.findall(rf"\b{task} .*\d\.\d+", printed) for task in ("arc_easy", "c4"))
     assert len(arc) == len(c4) == 3  # the model, without the block, healed
-    smaller = transformers.AutoModelForCausalLM.from_pretrained(alone / "smaller")
+    smaller = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "smaller")
     assert smaller.config.num_hidden_layers == len(smaller.model.layers) == LAYERS - 2

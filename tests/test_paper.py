@@ -1,10 +1,9 @@
-"""The profile `paper`: seven models under their own names, laid out like the originals.
+"""The profiles `paper` and `a100`: models under their own names, laid out like the originals.
 
 Only the models' sizes, and the counts that --limit and --steps cut, differ from the real run.
 """
 
-import json
-
+import originals
 import pytest
 from conftest import Distances
 from originals import MODELS, check_curves, lay_out, own, records, run
@@ -15,7 +14,6 @@ from replication.measure import experiments
 
 pytestmark = pytest.mark.real
 PAPERS = ("01", "02", "03", "04", "05", "06")  # 07 doubles the healings; its requests are tested
-ARCHITECTURES = ("llama-2-7b", "qwen-7b", "phi-2")  # Mistral goes through all of them in `a100`
 PROFILE = profiles.PROFILES["paper"]
 PAPER = PROFILE.models
 
@@ -57,16 +55,14 @@ def test_each_model_is_healed_by_its_own_recipe(root, figures):
         assert set(rows["rank"]) == {registry.MODELS[name].healing["rank"]}
 
 
-def test_each_adapter_is_on_the_papers_modules(root, figures):
-    gated = {"gate_proj", "up_proj", "down_proj"}
-    modules = dict.fromkeys(ARCHITECTURES, gated)  # of Qwen w2, w1 and c_proj, as Qwen2 names them
-    modules["phi-2"] = {"fc1", "fc2"}
-    adapted = {}
-    for file in root.glob("data/results/adapters/*/adapter/adapter_config.json"):
-        config = json.loads(file.read_text())
-        assert all(".mlp." in path for path in config["target_modules"])
-        for name in modules:
-            if registry.MODELS[name].source in config["base_model_name_or_path"]:
-                names = {path.rpartition(".")[2] for path in config["target_modules"]}
-                adapted.setdefault(name, set()).update(names)
-    assert adapted == modules
+def test_every_notebook_of_one_model_in_nf4(tmp_path, monkeypatch):
+    """Of `a100`: texts, questions and weights are the mirror's; every point of curves is there."""
+    monkeypatch.setitem(originals.SHARED, "num_hidden_layers", 4)  # healed at two depths
+    lay_out(tmp_path, 80, [registry.MODELS["mistral-7b"].source])
+    figures = run(tmp_path, "--profile", "a100", "--limit", "4", "--steps", "2")
+    assert all(len(table) > 1 for table in figures.values())
+    for name in ("figure_2", "figure_3", "figure_6"):
+        check_curves(figures[name], ["mistral-7b"])
+    scores = records(tmp_path, "scores")
+    assert {params["model"] for params in scores} == {"mistral-7b"}
+    assert {params["data"].partition(":")[0] for params in scores} == {"mirror"}

@@ -1,4 +1,4 @@
-"""MMLU, HellaSwag and GSM8K against lm-eval's own tasks on the same questions (make test-all)."""
+"""MMLU against lm-eval's own tasks on the same questions (make test-all)."""
 
 from dataclasses import replace
 
@@ -8,24 +8,14 @@ import pytest
 from benchmarks import harness
 from lib import evaluation, sweep
 from lib.blocks import UNPRUNED, Block
-from lib.data import sets
 from lib.models import loading
 from lib.pruning import dropped
 from replication import profiles
 from replication.measure import request
 
 pytestmark = pytest.mark.real
-BLOCK = Block(13, 2)
-PROFILE = replace(
-    profiles.get("quick"),
-    hellaswag_questions=6,
-    mmlu_subjects=2,
-    mmlu_questions=3,
-    gsm8k_generated=3,
-    gsm8k_questions=3,
-    gsm8k_shots=3,
-    gsm8k_new_tokens=40,
-)
+PROFILE = replace(profiles.get("quick"), mmlu_subjects=2, mmlu_questions=3)
+FORMS = {"mmlu": harness.BY_LETTER, "mmlu_content": harness.BY_CONTENT}
 
 
 @pytest.fixture(scope="module")
@@ -34,78 +24,20 @@ def base():
     return loading.load("smollm2-135m", dtype="float32")
 
 
-@pytest.fixture(params=[UNPRUNED, BLOCK], ids=["unpruned", "pruned"])
-def block(request):
-    return request.param
-
-
-def theirs(base, block, folder, names: list[str]) -> list[dict]:
-    with dropped(base[0], block):
-        return harness.evaluate(*base, names, harness.task_manager(folder), batch_size=1)
-
-
-def check(base, block, task, samples: list[dict], metric: str, atol: float) -> None:
-    """Our likelihoods of each question's four choices, and the scores, are lm-eval's.
-
-    A choice is a row, or a question is a row that scores four letters.
-    """
-    model, tokenizer = base
-    examples = task.rows(tokenizer)
-    flat = [row for rows in examples for row in rows]
-    swept = sweep.target_logprobs(model, [UNPRUNED, block], flat, 2048, task.name)[block]
-    count = len(flat) // len(examples)
-    outputs = [swept[i : i + count] for i in range(0, len(swept), count)]
-    likelihoods = []
-    for rows in outputs:
-        of_question = rows[0] if count == 1 else [row.sum() for row in rows]
-        likelihoods.append(of_question)
-    expected = [harness.log_probabilities(sample) for sample in samples]
-    np.testing.assert_allclose(likelihoods, expected, atol=atol)
-    values, _ = task.scores(outputs)
-    assert values.tolist() == [sample[metric] for sample in samples]
-
-
-def test_hellaswag_is_that_of_lm_eval(base, block, tmp_path):
-    """Log-likelihoods of all endings, and accuracy by log-likelihood a character (acc_norm)."""
-    task = evaluation.task_of(request.of_task("hellaswag", PROFILE))
-    rows = sets.questions("hellaswag", "wheels", PROFILE.hellaswag_questions)
-    name = harness.write_task(tmp_path, "hellaswag", {"validation": rows}, training_split=None)
-    samples = theirs(base, block, tmp_path, [name])
-    check(base, block, task, samples, "acc_norm", atol=2e-3)
-
-
-FORMS = {"mmlu": harness.BY_LETTER, "mmlu_content": harness.BY_CONTENT}
-
-
+@pytest.mark.parametrize("block", [UNPRUNED, Block(13, 2)], ids=["unpruned", "pruned"])
 @pytest.mark.parametrize("name", FORMS)
 def test_mmlu_is_that_of_lm_eval(base, block, tmp_path, name):
     """Prompts, log-likelihoods of all letters or of all answers' texts, and accuracy by them."""
-    task = evaluation.task_of(request.of_task(name, PROFILE))
+    model, tokenizer = base
     counts = PROFILE.mmlu_subjects, PROFILE.mmlu_questions, PROFILE.mmlu_shots
     names = harness.write_tasks(tmp_path, *counts, FORMS[name])
-    samples = theirs(base, block, tmp_path, names)
-    assert [s["arguments"][0][0] for s in samples] == [e["prompt"] for e in task.examples]
-    check(base, block, task, samples, "acc", atol=5e-3)
-
-
-def test_gsm8k_is_that_of_lm_eval(base, block, tmp_path):
-    """The texts that the model writes after the same examples, and whether they are right."""
-    task = evaluation.task_of(request.of_task("gsm8k", PROFILE))
-    shots, scored = sets.gsm8k("wheels", PROFILE.gsm8k_generated, PROFILE.gsm8k_shots)
-    stops = {"until": ["Question:", "</s>", "<|im_end|>"], "do_sample": False}
-    name = harness.write_task(
-        tmp_path,
-        "gsm8k",
-        {"train": shots, "test": scored},
-        num_fewshot=PROFILE.gsm8k_shots,
-        fewshot_config={"sampler": "first_n", "split": "train"},
-        generation_kwargs=stops | {"max_gen_toks": PROFILE.gsm8k_new_tokens},
-    )
-    samples = [s for s in theirs(base, block, tmp_path, [name]) if s["filter"] == "strict-match"]
-    assert [s["arguments"][0][0] for s in samples] == [e["prompt"] for e in task.examples]
-    rows = [row for (row,) in task.rows(base[1])]
-    limit = PROFILE.gsm8k_new_tokens
-    ours = sweep.continuations(base[0], base[1], [block], rows, limit, 2048)[block]
-    assert ours == [s["resps"][0][0] for s in samples]
-    values, _ = task.scores([[text] for text in ours])
-    assert values.tolist() == [s["exact_match"] for s in samples]
+    with dropped(model, block):
+        samples = harness.evaluate(*base, names, harness.task_manager(tmp_path), batch_size=1)
+    task = evaluation.task_of(request.of_task(name, PROFILE))
+    prompts = [example["prompt"] for example in task.examples]
+    assert [sample["arguments"][0][0] for sample in samples] == prompts
+    table = sweep.sweep(model, tokenizer, [block], [task]).set_index("block_size")
+    ours = table.loc[block.size]
+    expected = [harness.log_probabilities(sample) for sample in samples]
+    np.testing.assert_allclose(np.stack(ours.choices), expected, atol=5e-3)
+    assert ours.examples.tolist() == [sample["acc"] for sample in samples]

@@ -1,10 +1,10 @@
 """Each silent error of the pitfall lab changes what its figure shows."""
 
 import numpy as np
-import papermill
 import pitfalls
 import pytest
 import torch
+from conftest import run_elsewhere
 
 from lib import evaluation, pruning, similarity
 from lib.models import decoder, loading
@@ -13,7 +13,6 @@ from replication.measure import request
 
 SMOKE = profiles.get("smoke")
 NAME = SMOKE.main_model
-LAB = paths.ROOT / "exercises" / "pitfall_lab.ipynb"
 
 
 @pytest.fixture(scope="module")
@@ -79,13 +78,8 @@ def test_a_cache_without_blocks_in_its_keys_has_one_score(loaded):
 
 
 @pytest.mark.real
-def test_the_lab_runs(output, tmp_path, monkeypatch):
-    """Its notebook, from another folder, ends with a picture and its table."""
-    monkeypatch.setenv("DEEPER_LAYERS_OUTPUT", str(output))
-    monkeypatch.setenv("PYTHONPATH", str(paths.ROOT))  # not that of the tests
-    done = str(tmp_path / "done.ipynb")
-    papermill.execute_notebook(
-        str(LAB), done, {"PROFILE": "smoke"}, cwd=str(tmp_path), progress_bar=False
-    )
+def test_the_lab_runs(tmp_path, monkeypatch):
+    """Its notebook ends with a picture and its table."""
+    run_elsewhere(paths.ROOT / "exercises" / "pitfall_lab.ipynb", tmp_path, monkeypatch)
     for name in ("pitfalls.png", "pitfalls.csv"):
-        assert (paths.FIGURES / "smoke" / name).exists()
+        assert (tmp_path / "figures" / "smoke" / name).exists()

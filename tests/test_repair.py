@@ -38,7 +38,8 @@ def by_hand(model, block: Block, kind: str, texts: list[list[int]]) -> tuple:
 
     By hooks in the whole model, which reads each text alone, and NumPy.
     """
-    layers, noted = decoder_layers(model), []
+    layers = decoder_layers(model)
+    noted = []
     modules = z_of(model, block, kind), layers[block.start - 1], layers[block.stop - 1]
 
     def note(module, args, out):
@@ -52,7 +53,9 @@ def by_hand(model, block: Block, kind: str, texts: list[list[int]]) -> tuple:
         with torch.inference_mode():
             model(torch.tensor([ids], device=model.device))
         z, x, y = noted
-        (fit if number % 4 else held).append(torch.cat([z, y - x], 1) / y.norm(dim=1)[:, None])
+        lengths = y.norm(dim=1, keepdim=True)
+        relative = torch.cat([z, y - x], 1) / lengths
+        (fit if number % 4 else held).append(relative)
     for hook in hooks:
         hook.remove()
     (z, change), (held_z, held_change), every = (
@@ -60,8 +63,9 @@ def by_hand(model, block: Block, kind: str, texts: list[list[int]]) -> tuple:
     )
 
     def solved(z, change, ridge):
-        penalty = ridge * (z**2).sum() / z.shape[1]
-        return np.linalg.solve(z.T @ z + penalty * np.eye(z.shape[1]), z.T @ change)
+        gram = z.T @ z
+        penalty = ridge * np.trace(gram) / len(gram)
+        return np.linalg.solve(gram + penalty * np.eye(len(gram)), z.T @ change)
 
     def left(ridge):
         rest = held_change - held_z @ solved(z, change, ridge)

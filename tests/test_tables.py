@@ -1,6 +1,5 @@
 """Tables: measured, written and read, and the cache filled again from them."""
 
-import cProfile
 import json
 import re
 import shutil
@@ -10,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from replication import figures, notebook, paths, profiles, tables
+from replication import notebook, paths
 from replication.measure import cache, fetching
 from replication.measure.request import Request
 
@@ -79,15 +78,3 @@ def test_a_healing_without_its_adapter_is_made_again(run, tmp_path, monkeypatch)
     request = Request("scores", cache.params_of(healed), {"profile": "smoke"})
     ((again,),) = fetching.fetch([request])
     assert again["value"] == pytest.approx(healed[0]["value"], abs=1e-6)
-
-
-def test_a_figure_is_drawn_from_its_table_by_six_files(output):
-    """Of ours, all that are entered between the table on the disk and the picture beside it."""
-    profile = profiles.get(profiles.DRAWN)
-    with cProfile.Profile() as calls:
-        table = tables.read("unhealed", profile)
-        figures.save(figures.figure_2(table), "figure_2", profile)
-    entered = {getattr(call.code, "co_filename", "") for call in calls.getstats()}
-    rooms = tuple(str(paths.ROOT / room) for room in ("lib", "replication"))
-    ours = {name for name in entered if name.startswith(rooms)}
-    assert 0 < len(ours) <= 6, ours

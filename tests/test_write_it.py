@@ -4,9 +4,9 @@ import re
 
 import checks
 import nbformat
-import papermill
 import pytest
 import without_solutions
+from conftest import run_elsewhere
 
 from replication import paths
 
@@ -75,21 +75,15 @@ def test_the_handout_has_no_solution(tmp_path):
 
 
 @pytest.mark.real
-def test_the_solved_notebook_runs(output, tmp_path, monkeypatch):
-    """From another folder: every check has passed, and the student's blocks are the library's."""
-    monkeypatch.setenv("DEEPER_LAYERS_OUTPUT", str(output))
-    monkeypatch.setenv("PYTHONPATH", str(paths.ROOT))
+def test_the_solved_notebook_runs(tmp_path, monkeypatch):
+    """Every check has passed, and the student's blocks are the library's."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     for cell in notebook.cells:
         cell.source = SOLUTIONS.get(cell.id, cell.source)
-    solved = tmp_path / "solved.ipynb"
-    done = tmp_path / "done.ipynb"
-    nbformat.write(notebook, solved)
-    papermill.execute_notebook(
-        str(solved), str(done), {"PROFILE": "smoke"}, cwd=str(tmp_path), progress_bar=False
-    )
+    nbformat.write(notebook, tmp_path / "solved.ipynb")
+    done = run_elsewhere(tmp_path / "solved.ipynb", tmp_path, monkeypatch)
     printed = {}
-    for cell in nbformat.read(done, as_version=4).cells:
+    for cell in done.cells:
         messages = [o.text for o in cell.get("outputs", []) if o.output_type == "stream"]
         printed[cell.id] = "".join(messages)
     for name in checks.CHECKS:

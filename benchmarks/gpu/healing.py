@@ -1,26 +1,20 @@
 """Healing on the GPU: steps of the paper's size, through the end of memory and from packed NF4."""
 
 import gc
-import shutil
 import time
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
-from bitsandbytes.functional import dequantize_4bit
-from bitsandbytes.nn import Linear4bit
-
-from benchmarks.gpu import random_model
-from benchmarks.gpu.bench import Bench, Measured, Row, clock, counter, held, wait
+from benchmarks.gpu.bench import Bench, Measured, counter, held, wait
 from lib.healing import training
-from lib.models import loading, machine
+from lib.models import loading
 from replication import plan, profiles
 
 STEPS = 3  # the first warms up, the last is not timed: no step begins after it
 SLOW = 45  # seconds of them; a card that needs more has FEW sequences a step, not 16
 FEW = 4
-WIDE = {"num_hidden_layers": 4, "vocab_size": 152_064}  # as Qwen has them
 
 
 def steps(bench: Bench) -> None:
@@ -32,36 +26,13 @@ def steps(bench: Bench) -> None:
 
 
 def packed(bench: Bench) -> None:
-    """NF4 that stays packed, as a model too large to unpack: its unpacking, and steps"""
+    """steps from NF4 that stays packed, as of a model too large to unpack"""
     loading.release()
     options = bench.profile.load_kwargs | {"block": bench.block, "packed": True}
     loaded = loading.load(bench.name, **options)
     with mock.patch.object(plan.Loaded, "packed", True):
-        _unpack(bench, loaded[0])
         for recomputes in (False, True):
             _step(bench, "packed" + ", recomputed" * recomputes, loaded, 8, recomputes)
-
-
-def vocabulary(bench: Bench) -> None:
-    """a healing's steps with a vocabulary of 152,000, in four layers"""
-    loading.release()
-    shutil.rmtree(bench.name)
-    wide = replace(bench, name=f"{bench.name}-wide", sizes=bench.sizes | WIDE)
-    random_model.write(Path(wide.name), 2, loading.default_device(), **wide.sizes)
-    _step(wide, "152,000 tokens", wide.model(wide.block), 8)
-
-
-def _unpack(bench: Bench, model) -> None:
-    """Add the row of unpacking each packed matrix once."""
-    weights = [part.weight for part in model.modules() if isinstance(part, Linear4bit)]
-    dequantize_4bit(weights[0].data, weights[0].quant_state)
-    with clock() as took:
-        for weight in weights:
-            dequantize_4bit(weight.data, weight.quant_state)
-    numbers = sum(weight.quant_state.shape.numel() for weight in weights)
-    moved = numbers * (machine.NF4_BYTES + bench.card.element) / 1e12
-    note = f"{moved / took.seconds:.3g} TB/s"
-    bench.add(Row("unpacking NF4", took, moved / bench.card.weights, note=note))
 
 
 def _step(bench: Bench, name: str, loaded, micro: int, recomputes: bool | None = None) -> None:

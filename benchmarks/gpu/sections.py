@@ -118,5 +118,4 @@ SECTIONS: dict[Callable, float] = {
     sweeps: 60,
     healing.steps: 120,
     healing.packed: 90,
-    healing.vocabulary: 60,
 }
