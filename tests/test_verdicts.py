@@ -52,9 +52,9 @@ def test_claims_in_words_say_what_is_decided_where_they_are_mixed():
         judged("7b", "Phi-2", "mmlu", (0.2, 0.1, 0.3), {"mmlu": 90}),
     ]
     rows = claims.in_words(here=verdicts).splitlines()[2:]
-    assert rows[0].endswith("| **mixed**. Decided both ways |")
+    assert rows[0].endswith("| **mixed**. Holds in one model, fails in another |")
     assert rows[1].endswith("| not measured |")
-    assert "**mixed**. Decided for it: *Unhealed, simple pruning is far worse*" in rows[6]
+    assert "**mixed**. Holds: *Unhealed, simple pruning is far worse*" in rows[6]
 
 
 def test_quick_asks_enough_of_arc_easy_for_a_signal():
