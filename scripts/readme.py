@@ -30,16 +30,16 @@ def in_words() -> str:
     return claims.in_words(here=_verdicts())
 
 
-def thumbnail(figure: str, text: str, width: int) -> str:
-    """A small picture that links to the recorded one; `text` is for those who do not see it."""
+def thumbnail(figure: str, width: int) -> str:
+    """A small picture that links to the recorded one; what it shows stands beside it."""
     file = f"{profiles.RECORDED}/{figure}.png"
-    return f'<a href="{file}"><img src="{file}" width="{width}" alt="{text}"></a>'
+    return f'<a href="{file}"><img src="{file}" width="{width}" alt="{figure}"></a>'
 
 
 def findings() -> str:
     """The pictures of the findings, IN_A_ROW next to each other, with their sentences."""
     cells = [
-        f"<td>{thumbnail(row['figure'], FIGURES[row['figure']][0], 250)}<br>{row['finding']}</td>"
+        f"<td>{thumbnail(row['figure'], 250)}<br>{row['finding']}</td>"
         for row in storage.rows(FINDINGS)
     ]
     rows = (cells[start : start + IN_A_ROW] for start in range(0, len(cells), IN_A_ROW))
@@ -48,12 +48,12 @@ def findings() -> str:
 
 
 def figures(of_paper: bool) -> str:
-    """A row a figure, the paper's or ours: the recorded picture, what it shows and what is not in
-    it, what draws it, in how many minutes."""
+    """A row per figure, the paper's or ours: the recorded picture, what it shows and what is not
+    in it, what draws it, in how many minutes."""
     missing = {row["figure"]: row["missing"] for row in storage.rows(MISSING)}
     lines = [
-        "| picture | shows | notebook | command | minutes (`quick`) |",
-        "|---|---|---|---|---|",
+        "| picture | shows | notebook | minutes |",
+        "|---|---|---|---|",
     ]
     for name, (shows, numbers) in FIGURES.items():
         if bool(OF_PAPER.match(name)) != of_paper:
@@ -61,10 +61,9 @@ def figures(of_paper: bool) -> str:
         links = [f"[{n}](../notebooks/{NOTEBOOKS[n].file}.ipynb)" for n in numbers]
         minutes, short = sum(NOTEBOOKS[n].minutes for n in numbers), name.removeprefix("figure_")
         drawn = (paths.ROOT / "figures" / profiles.RECORDED / f"{name}.png").exists()
-        picture = thumbnail(name, shows, 220) if drawn else "not recorded"
+        picture = thumbnail(name, 220) if drawn else "not recorded"
         lacks = f"<br>*Not in it:* {missing[name]}" if name in missing else ""
-        cells = [picture, f"**{short}**: {shows}{lacks}", ", ".join(links)]
-        cells += [f"`make figure-{short}`", f"{minutes:g}"]
+        cells = [picture, f"**{short}**: {shows}{lacks}", ", ".join(links), f"{minutes:g}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
