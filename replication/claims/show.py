@@ -49,20 +49,24 @@ def in_words(**runs: Sequence[Verdict]) -> str:
     for claim, sentence in pd.read_csv(SENTENCES).itertuples(index=False):
         cells = [str(claim), sentence]
         for verdicts in runs.values():
-            of_claim = [v for v in verdicts if v.model and int(v.claim.rstrip("abcdef")) == claim]
-            cells.append(together(of_claim) if of_claim else "not measured")
+            of_claim = [v for v in verdicts if int(v.claim.rstrip("abcdef")) == claim]
+            measured = any(verdict.model for verdict in of_claim)
+            cells.append(together(of_claim) if measured else "not measured")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def together(verdicts: Sequence[Verdict]) -> str:
-    """Return what several verdicts say: the firmest word of WORDS, or "mixed" if they
-    contradict."""
+    """Return what several verdicts say: the firmest word of WORDS, or "mixed" if they contradict.
+
+    A claim holds in part where some of its parts are open, not testable or not measured.
+    """
     if len({verdict.direction for verdict in verdicts if verdict.direction}) == 2:
         return ". ".join(["**mixed**", *_decided(verdicts)])
     lights = [verdict.light for verdict in verdicts]
     word = next(word for light, word in WORDS.items() if light in lights)
-    return f"**{word}**" + " in part" * (word == WORDS["●✓"] and "–" in lights)
+    in_part = word == WORDS["●✓"] and not {"○", "–"}.isdisjoint(lights)
+    return f"**{word}**" + " in part" * in_part
 
 
 def _decided(verdicts: Sequence[Verdict]) -> list[str]:
