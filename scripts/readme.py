@@ -15,7 +15,7 @@ from replication.run.notebooks import FIGURES, NOTEBOOKS
 
 FINDINGS = paths.ROOT / "replication" / "show" / "findings.csv"
 MISSING = paths.ROOT / "scripts" / "not_in_it.csv"
-IN_A_ROW = 3  # pictures
+WIDTH = 320  # of a thumbnail, in pixels
 OF_PAPER = re.compile(r"figure_\d[a-d]?$")
 
 
@@ -30,30 +30,25 @@ def in_words() -> str:
     return claims.in_words(here=_verdicts())
 
 
-def thumbnail(figure: str, text: str, width: int) -> str:
-    """A small picture that links to the recorded one; `text` is for those who do not see it."""
-    file = f"{profiles.RECORDED}/{figure}.png"
-    return f'<a href="{file}"><img src="{file}" width="{width}" alt="{text}"></a>'
+def picture(figure: str) -> str:
+    """A small picture, the recorded one; what it shows stands beside it."""
+    return f'<img src="{profiles.RECORDED}/{figure}.png" width="{WIDTH}" alt="{figure}">'
 
 
 def findings() -> str:
-    """The pictures of the findings, IN_A_ROW next to each other, with their sentences."""
-    cells = [
-        f"<td>{thumbnail(row['figure'], FIGURES[row['figure']][0], 250)}<br>{row['finding']}</td>"
-        for row in storage.rows(FINDINGS)
-    ]
-    rows = (cells[start : start + IN_A_ROW] for start in range(0, len(cells), IN_A_ROW))
-    lines = ["<table>", *(line for row in rows for line in ("<tr valign=top>", *row, "</tr>"))]
-    return "\n".join([*lines, "</table>"]) + "\n"
+    """A line per finding, with a link to its picture."""
+    link = f"[picture]({profiles.RECORDED}/{{figure}}.png)"
+    rows = storage.rows(FINDINGS)
+    return "".join(f"- {row['finding']} ({link.format(**row)})\n" for row in rows)
 
 
 def figures(of_paper: bool) -> str:
-    """A row a figure, the paper's or ours: the recorded picture, what it shows and what is not in
-    it, what draws it, in how many minutes."""
+    """A row per figure, the paper's or ours: the recorded picture, what it shows and what is not
+    in it, what draws it, in how many minutes."""
     missing = {row["figure"]: row["missing"] for row in storage.rows(MISSING)}
     lines = [
-        "| picture | shows | notebook | command | minutes (`quick`) |",
-        "|---|---|---|---|---|",
+        "| picture | shows | notebook | minutes |",
+        "|---|---|---|---|",
     ]
     for name, (shows, numbers) in FIGURES.items():
         if bool(OF_PAPER.match(name)) != of_paper:
@@ -61,10 +56,9 @@ def figures(of_paper: bool) -> str:
         links = [f"[{n}](../notebooks/{NOTEBOOKS[n].file}.ipynb)" for n in numbers]
         minutes, short = sum(NOTEBOOKS[n].minutes for n in numbers), name.removeprefix("figure_")
         drawn = (paths.ROOT / "figures" / profiles.RECORDED / f"{name}.png").exists()
-        picture = thumbnail(name, shows, 220) if drawn else "not recorded"
+        shown = picture(name) if drawn else "not recorded"
         lacks = f"<br>*Not in it:* {missing[name]}" if name in missing else ""
-        cells = [picture, f"**{short}**: {shows}{lacks}", ", ".join(links)]
-        cells += [f"`make figure-{short}`", f"{minutes:g}"]
+        cells = [shown, f"**{short}**: {shows}{lacks}", ", ".join(links), f"{minutes:g}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

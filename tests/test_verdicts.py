@@ -40,11 +40,16 @@ def test_claims_in_words_say_what_is_decided_where_they_are_mixed():
         judged("1", "Phi-2", "arc_easy", (0.8, 0.7, 0.9), {"arc_easy": 90}),
         judged("7a", "Phi-2", "c4", (0.4, 0.3, 0.5), {"c4": 90}),
         judged("7b", "Phi-2", "mmlu", (0.2, 0.1, 0.3), {"mmlu": 90}),
+        judged("13a", "Phi-2", "hellaswag", (0.2, 0.1, 0.3), {"hellaswag": 90}),
+        judged("13b"),  # not run
     ]
     rows = claims.in_words(here=verdicts).splitlines()[2:]
-    assert rows[0].endswith("| **mixed**. Decided both ways |")
+    assert rows[0].endswith("| **mixed**. Holds in one model, fails in another |")
     assert rows[1].endswith("| not measured |")
-    assert "**mixed**. Decided for it: *Unhealed, simple pruning is far worse*" in rows[6]
+    assert "**mixed**. Holds: *Unhealed, simple pruning is far worse*" in rows[6]
+    assert rows[12].endswith("| **holds** in part |")
+    contradicting = judged("1", "Phi-2", "mmlu", (0.4, 0.35, 0.45), {"mmlu": 90})
+    assert "on one task, fails on another" in claims.in_words(here=[*verdicts, contradicting])
 
 
 def test_quick_asks_enough_of_arc_easy_for_a_signal():

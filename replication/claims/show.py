@@ -9,14 +9,13 @@ from replication.claims.bounds import Verdict
 
 SENTENCES = Path(__file__).with_name("sentences.csv")
 WORDS = {  # a light, and the word for it; the firmest come first
-    "●✓": "agrees",
+    "●✓": "holds",
     "◐✓": "points to it",
-    "●✗": "differs",
+    "●✗": "fails",
     "◐✗": "points against it",
     "○": "open",
     "–": "not testable",
 }
-DECIDED = {"●✓": "for it", "●✗": "against it"}
 
 
 def markdown(verdicts: Sequence[Verdict]) -> str:
@@ -42,38 +41,52 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
 def in_words(**runs: Sequence[Verdict]) -> str:
     """Return the 13 claims, a row each: the verdicts in words, a column a run, by its name.
 
-    A claim has a verdict for each of its parts and models. Where they contradict, those that are
-    decided follow.
+    A claim has a verdict for each of its parts and models. Where they contradict, the parts that
+    are decided follow.
     """
     head = ["", "the paper says", *(name.replace("_", " ") for name in runs)]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for claim, sentence in pd.read_csv(SENTENCES).itertuples(index=False):
         cells = [str(claim), sentence]
         for verdicts in runs.values():
-            of_claim = [v for v in verdicts if v.model and int(v.claim.rstrip("abcdef")) == claim]
-            cells.append(together(of_claim) if of_claim else "not measured")
+            of_claim = [v for v in verdicts if int(v.claim.rstrip("abcdef")) == claim]
+            measured = any(verdict.model for verdict in of_claim)
+            cells.append(together(of_claim) if measured else "not measured")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def together(verdicts: Sequence[Verdict]) -> str:
-    """Return what several verdicts say: the firmest word of WORDS, or "mixed" if they
-    contradict."""
+    """Return what several verdicts say: the firmest word of WORDS, or "mixed" if they contradict.
+
+    A claim holds in part where some of its parts are open, not testable or not measured.
+    """
     if len({verdict.direction for verdict in verdicts if verdict.direction}) == 2:
         return ". ".join(["**mixed**", *_decided(verdicts)])
     lights = [verdict.light for verdict in verdicts]
     word = next(word for light, word in WORDS.items() if light in lights)
-    return f"**{word}**" + " in part" * (word == WORDS["●✓"] and "–" in lights)
+    in_part = word == WORDS["●✓"] and not {"○", "–"}.isdisjoint(lights)
+    return f"**{word}**" + " in part" * in_part
 
 
 def _decided(verdicts: Sequence[Verdict]) -> list[str]:
-    """Return which parts of a claim are decided, and which way; a single part is not named."""
-    lights = {}
+    """Return which parts of a claim hold or fail; a single part is not named."""
+    parts = {}
     for verdict in verdicts:
-        lights.setdefault(verdict.statement, set()).add(verdict.light)
+        parts.setdefault(verdict.statement, []).append(verdict)
     texts = []
-    for part, of_part in lights.items():
-        ways = [way for light, way in DECIDED.items() if light in of_part]
-        way = "both ways" if len(ways) == 2 else "".join(ways)
-        texts += [f"Decided {way}" + f": *{part}*" * (len(lights) > 1)] if way else []
+    for part, of_part in parts.items():
+        way = _way(of_part)
+        texts += [way + f": *{part}*" * (len(parts) > 1)] if way else []
     return texts
+
+
+def _way(verdicts: Sequence[Verdict]) -> str:
+    """Return whether a part holds or fails where it is decided; empty where it is nowhere."""
+    holds, fails = ({v.model for v in verdicts if v.light == light} for light in ("●✓", "●✗"))
+    if holds and fails:
+        where = (
+            "on one task, fails on another" if holds & fails else "in one model, fails in another"
+        )
+        return f"Holds {where}"
+    return "Holds" if holds else "Fails" if fails else ""
