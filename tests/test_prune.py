@@ -15,7 +15,7 @@ from test_healing import Killed, killed_at
 from test_repair import by_hand, z_of
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from lib import paths, pruning, storage
+from lib import paths, storage
 from lib.blocks import Block, similarity_block
 from lib.data import sets, wheels
 from lib.evaluation import Task
@@ -243,7 +243,7 @@ def test_killed_and_resumed_is_undisturbed(healed, model, tmp_path, monkeypatch,
     with monkeypatch.context() as patch:
         patch.setattr(steps.Work, "step", stopped)
         if place == "save":
-            patch.setattr(pruning, "_check_saved", stop)
+            patch.setattr(files, "save_tokenizer", stop)
         killed = killed_at(place) if place == 2 else pytest.raises(Killed)
         with killed:
             prune(call, out)
