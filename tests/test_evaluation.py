@@ -116,9 +116,9 @@ def test_chance_and_majority():
     assert boolq.majority == pytest.approx(0.62, abs=0.005)
 
 
-def test_spread_reaches_the_end_of_a_sorted_file():
+def test_evenly_spaced_reaches_the_end_of_a_sorted_file():
     numbers = list(range(10))
-    assert sets.spread(numbers, 4) == [0, 2, 5, 7]
+    assert sets.evenly_spaced(numbers, 4) == [0, 2, 5, 7]
 
 
 def test_healing_and_measuring_share_no_document():

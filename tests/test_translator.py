@@ -25,7 +25,7 @@ def test_every_exit_is_scored_as_it_is_and_translated(output):
     c4 = table[table.task == "c4"].pivot(index="block_size", columns="repair", values="value")
     gains = translator.gains(table).set_index(["task", "measure", "block_size"])
     base = loading.load("tiny-random", dtype="float32")
-    texts = sets.spread(sets.healing_texts("wheels", 6), 6)
+    texts = sets.evenly_spaced(sets.healing_texts("wheels", 6), 6)
     tokens = base[1](texts, truncation=True, max_length=SMOKE.map_tokens).input_ids
     profile = replace(SMOKE, c4_sequences=2, c4_tokens=SMOKE.damage_tokens)
     task = evaluation.task_of(request.of_task("c4", profile))
