@@ -59,8 +59,8 @@ def test_prompts_by_content_fit_and_have_as_many_examples_as_by_letter(smollm2):
     content = real_task("mmlu_content", **counts).rows(smollm2)
     every = [row for rows in letters + content for row in rows]
     assert max(len(row.tokens) for row in every) <= 2048
-    left_out = [{row.left_out for row in rows} for rows in content]
-    assert left_out == [{row.left_out} for (row,) in letters]
+    left_out = [{row.num_shots_dropped for row in rows} for rows in content]
+    assert left_out == [{row.num_shots_dropped} for (row,) in letters]
     assert {1} in left_out  # so something was shortened at all
 
 

@@ -172,6 +172,7 @@ def gsm8k(source: str, questions: int, shots: int, new_tokens: int | None = None
         examples.append(own | {"new_tokens": new_tokens})
     return examples
 
+
 # ---- the table of tasks ------------------------------------------------------------------------
 
 
@@ -208,7 +209,13 @@ _kinds = {
         arc_easy_test, SHOTS, TEXTS, "accuracy", "arc_easy_test", "ARC-Easy (test) by content"
     ),
     "c4": Kind(
-        c4, ("sequences", "max_tokens"), encoding.text, "nats", "c4", "C4 loss in nats", scoring.loss
+        c4,
+        ("sequences", "max_tokens"),
+        encoding.text,
+        "nats",
+        "c4",
+        "C4 loss in nats",
+        scoring.loss,
     ),
     "hellaswag": Kind(
         hellaswag,

@@ -22,6 +22,7 @@ from replication.claims.tables import UNHEALED, RunTables
 from replication.measure import experiments
 from replication.measure.experiments import QA
 from replication.measure.request import grouped
+from replication.profiles.recipes import PUBLISHED
 
 FEWEST_TURNS = 5  # of a latency
 HEALED = {"strategy": "similarity", "treatment": "healed"}
@@ -261,7 +262,7 @@ def islands(run: RunTables) -> Iterator[Verdict]:
         if "qwen" not in model.lower():
             continue
         maps = resampled_map(distances)
-        of_paper = model in registry.MODELS and registry.MODELS[model].healing
+        of_paper = model in PUBLISHED
         yield judged(
             "5",
             model,
