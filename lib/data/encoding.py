@@ -26,19 +26,10 @@ class Row:
 
 
 def one_token_choices(example: dict, tokenizer) -> list[Row]:
-    """One row: the prompt, with each choice's single token as targets at its last position.
-
-    Each choice is read after the prompt's last line only, which is all that bears on its token;
-    after the whole prompt where the tokenizer reads the end of that line otherwise by itself.
-    """
+    """One row: the prompt, with each choice's single token as targets at its last position."""
     prompt, num_shots_dropped = _prompt_within_limit(example, tokenizer)
-    tokens = tokenizer(prompt).input_ids
-    last_line = example["prompt"].rpartition("\n")[2]
-    for context in (last_line, example["prompt"]):
-        start, answers = _continued(context, example["choices"], tokenizer)
-        if tokens[-1:] == start[-1:]:
-            break
-    if tokens[-1:] != start[-1:] or any(len(answer) != 1 for answer in answers):
+    tokens, answers = _continued(prompt, example["choices"], tokenizer)
+    if any(len(answer) != 1 for answer in answers):
         raise ValueError(
             f"The tokenizer does not read each of {example['choices']} as one token after the "
             "prompt, so they cannot be compared at one position."

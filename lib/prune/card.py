@@ -18,7 +18,7 @@ VERSIONS = ("whole", "cut", "mapped", "healed", "saved")
 def write(options: Options, checkpoint: Checkpoint, results: Path, weights: Path) -> dict:
     """Put a card beside the weights, and the record: of the model, and what `results` holds."""
     record = {file.stem: json.loads(file.read_text()) for file in results.glob("*.json")}
-    whole = record["whole"]
+    whole, recipe = record["whole"], options.recipe(record["cut"]["parameters"])
     versions = [(name, record.pop(name)) for name in VERSIONS if name in record]
     record |= {  # with no path of this machine: it may be published
         "base": registry.hub_id(options.model),
@@ -26,7 +26,7 @@ def write(options: Options, checkpoint: Checkpoint, results: Path, weights: Path
         "dtype": options.dtype or checkpoint.dtype,
         "versions": [{"version": name} | compared(one, whole) for name, one in versions],
     }
-    card = TEMPLATES.get_template("card.md.j2").render(record, options=options)
+    card = TEMPLATES.get_template("card.md.j2").render(record, options=options, recipe=recipe)
     (weights / "README.md").write_text(card, encoding="utf-8")
     (weights / "prune.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
     return record

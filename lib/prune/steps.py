@@ -168,9 +168,6 @@ def heal_cut(work: Work, model, tokenizer) -> Path:
         )
     with lora.load_lora(model, healed.adapter):
         work.score("healed", model, tokenizer)
-    facts = vars(recipe) | {"minutes": healed.seconds / 60}
-    del facts["source"]  # which may be a path of this machine
-    work.step("healing", lambda: facts)
     return healed.adapter
 
 
