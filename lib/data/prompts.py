@@ -251,6 +251,6 @@ def register(tasks: Mapping[str, Kind]) -> None:
 
 
 def question_set(name: str) -> str:
-    """The set that a task's questions are of, by the start of its name: of mmlu_content mmlu."""
+    """The set that a task's questions are of, by the start of its name: of mmlu_x mmlu."""
     known = max((kind for kind in KINDS if f"{name}_".startswith(f"{kind}_")), key=len, default="")
     return KINDS[known].data if known else name
