@@ -8,10 +8,10 @@
 #   ENGINE=ray          spread the jobs (CARD=t4, CARDS=8: the card, and how many, of a plan)
 #   OFFLINE=1           of fetch: only looks
 #   TINY=1              of gpu: a small model to try it with
-# Of prune: MODEL, OUT, LAYERS=6 or GB=8 (the weights then take at most that), and if you like
+# Of prune: MODEL, OUT, LAYERS=6, and if you like
 #   START=22            the first layer to drop; or what chooses it:
-#   BY=similarity       or damage, simple, exit, arc_easy, boolq, hellaswag, mmlu
-#   REPAIR=map  HEAL=n  repairs of the cut; with LR, RANK, SEQUENCE, BATCH of healing
+#   BY=similarity       or loss, simple, exit
+#   REPAIR=map  HEAL=n  repairs of the cut; with LR and SEQUENCE of healing
 #   NF4=1               heal on packed weights, as on a small card
 #   TASKS="arc_easy"    what is asked besides the loss
 #   TEXTS=file.jsonl    texts of your own, or file.parquet:column; SOURCE=hub
@@ -35,7 +35,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 RUN := $(BIN)/python -m replication --profile $(PROFILE) \
 	$(if $(ONLY),--only $(ONLY)) $(if $(MODELS),--models $(MODELS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(STEPS),--steps $(STEPS)) \
 	$(if $(DTYPE),--dtype $(DTYPE)) $(if $(ENGINE),--engine $(ENGINE))
-OPTIONS := LAYERS GB START BY REPAIR HEAL LR RANK SEQUENCE BATCH NF4 TASKS TEXTS SOURCE DTYPE LIMIT
+OPTIONS := LAYERS START BY REPAIR HEAL LR SEQUENCE NF4 TASKS TEXTS SOURCE DTYPE LIMIT
 PRUNE := $(BIN)/python -m $(if $(PLAN),replication.plan_prune $(if $(CARD),--card $(CARD)),lib.prune) "$(MODEL)" "$(OUT)" \
 	$(foreach name,$(OPTIONS),$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) "$($(name))"))
 ifneq ($(filter prune,$(MAKECMDGOALS)),)# a name that is mistyped would change nothing

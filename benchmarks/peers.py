@@ -25,7 +25,7 @@ from lib.evaluation import weighted_mean
 from lib.healing import heal, linear, lora
 from lib.models import loading, machine, registry
 from lib.models.layers import only_layers
-from lib.prune import FITTED, MAX_TOKENS, TEXTS, Options
+from lib.prune.options import FITTED, MAX_TOKENS, TEXTS, Options
 from lib.similarity import calibration_batches
 from lib.sweep import sweep
 from replication.beyond import which_block

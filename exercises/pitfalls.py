@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from torch import nn
 from transformers import AutoModelForCausalLM
 
+from lib import evaluation
 from lib.blocks import Block
 from lib.data import sets
 from lib.evaluation import Task
@@ -23,10 +24,12 @@ from lib.models.decoder import decoder_layers, layers_attribute, residual_stream
 from lib.pruning import dropped
 from lib.similarity import block_distances, calibration_batches, last_token_states
 from lib.sweep import sweep
-from replication.beyond import letters  # noqa: F401 (it adds ARC-Easy by letter)
+from replication.beyond import letters
 from replication.figures import style
 from replication.figures.style import STYLE
 from replication.profiles import Profile
+
+evaluation.register(letters.OWN_TASKS)  # for ARC-Easy by letter
 
 TEXTS = 24
 RIGHT = "right"

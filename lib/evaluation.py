@@ -5,111 +5,17 @@ to score at their last positions. A score turns the model's log-probabilities of
 the text it writes) into one number.
 """
 
-import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 
 import numpy as np
 
-from lib.data import encoding, prompts, sets
+from lib.data import sets
 from lib.data.encoding import Row
+from lib.data.prompts import KINDS, Kind, question_set, register
+from lib.data.scoring import accuracy_with_ties, loglikelihoods
 
-VARIANT = re.compile(  # of one set of questions
-    r"(_(alone|bpb|content|letters(_\d)?|listed|lower|other|ranking|short|symbols))+$"
-)
+__all__ = ["KINDS", "Kind", "Task", "question_set", "register", "task", "task_of"]  # and others
 ANSWER_STATS = ("commonest", "ties", "margin", "bits_per_byte")  # columns of a score
-
-
-@dataclass(frozen=True)
-class Kind:
-    """The functions that build, encode and score a task."""
-
-    build: Callable[..., list[dict]]  # its examples as text, given the source and the counts
-    counts: tuple[str, ...]  # the counts that `build` takes, named as in a result's key
-    rows: Callable[[dict, object], list[Row]]
-    unit: str  # "accuracy", "nats" or "bits per byte"
-    score: Callable[[dict, list], tuple[float, float]] | None = None  # value, weight; None: choices
-    per_character: bool = False  # their log-likelihoods are compared so (acc_norm of lm-eval)
-    generated: bool = False  # the model continues each row; its text is scored
-    like: str = ""  # the task that tells whether a model can answer this one, if another does
-
-    @property
-    def completes(self) -> bool:
-        """Whether the choices are texts of their own, not names of what stands in the prompt."""
-        return self.rows is encoding.completions
-
-
-def loglikelihoods(outputs: list[np.ndarray]) -> np.ndarray:
-    """The log-likelihood of each choice in nats: tokens of one position, or a row a choice."""
-    if len(outputs) == 1:
-        return np.array(outputs[0], float)
-    return np.array([logprobs.sum() for logprobs in outputs], float)
-
-
-def _loss(example: dict, outputs: list[np.ndarray]) -> tuple[float, float]:
-    """Mean negative log-likelihood of the text's tokens, in nats; weighted by their number.
-
-    A document that is there twice counts once, with twice its weight.
-    """
-    logprobs = outputs[0]
-    weight = len(logprobs) * example.get("copies", 1)
-    loss = float(-logprobs.mean()) if len(logprobs) else 0.0
-    return loss, weight
-
-
-def bits_per_byte(example: dict, outputs: list[np.ndarray]) -> tuple[float, float]:
-    """Negative log2-likelihood of the one choice over its bytes; weighted by its bytes."""
-    length = len(example["choices"][0].encode())
-    return float(-outputs[0].sum() / np.log(2) / length), length
-
-
-def _exact_match(example: dict, outputs: list[str]) -> tuple[float, float]:
-    """1 if the first "#### number" of the text is that of the gold solution (strict-match)."""
-    written = re.search(r"#### (-?[0-9.,]+)", outputs[0])
-    is_right = written is not None and _number(written[1]) == _number(example["answer"])
-    return float(is_right), 1
-
-
-def _number(answer: str) -> str:
-    for ignored in (",", r"\$", r"(?s).*#### ", r"\.$"):
-        answer = re.sub(ignored, "", answer)
-    return answer.lower()
-
-
-QUESTIONS = ("questions",)
-_SHOTS = ("questions", "shots")
-_ORDER = ("questions", "shots", "shot_order")
-_CHOICES, _TEXTS = encoding.one_token_choices, encoding.completions
-
-_kinds = {
-    "mmlu": Kind(prompts.mmlu, ("subjects", *_ORDER), _CHOICES, "accuracy"),
-    "boolq": Kind(prompts.boolq, QUESTIONS, _CHOICES, "accuracy"),
-    "arc_easy": Kind(prompts.arc_easy, _ORDER, _TEXTS, "accuracy"),
-    "arc_easy_test": Kind(prompts.arc_easy_test, _SHOTS, _TEXTS, "accuracy"),
-    "c4": Kind(prompts.c4, ("sequences", "max_tokens"), encoding.text, "nats", _loss),
-    "hellaswag": Kind(prompts.hellaswag, QUESTIONS, _TEXTS, "accuracy", per_character=True),
-    "gsm8k": Kind(
-        prompts.gsm8k,
-        (*_SHOTS, "new_tokens"),
-        encoding.prompt,
-        "accuracy",
-        _exact_match,
-        generated=True,
-    ),
-    "gsm8k_bpb": Kind(prompts.gsm8k, _SHOTS, _TEXTS, "bits per byte", bits_per_byte),
-}
-KINDS = MappingProxyType(_kinds)  # read only
-
-
-def register(name: str, kind: Kind) -> None:
-    """Add a task to KINDS.
-
-    Raises ValueError if the name is taken: what it asks would then depend on the order of imports.
-    """
-    if name in _kinds:
-        raise ValueError(f"There is a task {name!r} already: choose another name.")
-    _kinds[name] = kind
 
 
 @dataclass(frozen=True)
@@ -254,26 +160,13 @@ class Task:
         return self.baselines()["letter"] if self.name == "boolq" else None
 
 
-def question_set(name: str) -> str:
-    """The set that a task's questions are of: mmlu_content asks those of mmlu."""
-    return VARIANT.sub("", name)
-
-
 def task(name: str, source: str = "wheels", **counts) -> Task:
     """The task `name`, a key of KINDS, with as many examples as `counts` says.
 
     source: "wheels", or "hub" for the paper's data sets. Raises ValueError for a task that is not
-    known, TypeError for a count that the task does not take, or that is missing.
+    known, TypeError for a count that its function does not take, or that is missing.
     """
-    kind = _kind(name)
-    wrong = [count for count in kind.counts if count not in counts]
-    wrong += [count for count in counts if count not in kind.counts]
-    if wrong:
-        raise TypeError(
-            f"Task {name!r} takes the counts {', '.join(kind.counts)}; "
-            f"missing or unknown: {', '.join(wrong)}."
-        )
-    return Task(name, tuple(kind.build(source, **counts)))
+    return Task(name, tuple(_kind(name).build(source, **counts)))
 
 
 def task_of(params: dict) -> Task:
@@ -298,9 +191,3 @@ def weighted_mean(values: np.ndarray, weights: np.ndarray) -> tuple[float, float
         return mean, float(np.nan)
     variance = n / (n - 1) * (share**2 @ (values - mean) ** 2)
     return mean, float(np.sqrt(variance))
-
-
-def accuracy_with_ties(compared: np.ndarray, answer: int) -> float:
-    """1 if the right choice is the likeliest, 1/k if it is one of k that are exactly equal."""
-    best = np.asarray(compared) == np.max(compared)
-    return float(best[answer] / best.sum())

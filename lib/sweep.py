@@ -59,7 +59,7 @@ def sweep(
             outputs = continuations(model, tokenizer, blocks, flat, limit, batch_tokens)
         else:
             outputs = target_logprobs(model, blocks, flat, batch_tokens, task.name)
-        shortened = sum(row.left_out > 0 for row in flat)
+        shortened = sum(row.num_shots_dropped > 0 for row in flat)
         for block in blocks:
             rest = iter(outputs[block])
             by_example = [list(islice(rest, len(of_example))) for of_example in rows]

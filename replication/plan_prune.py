@@ -8,8 +8,9 @@ import sys
 from collections.abc import Sequence
 from statistics import fmean
 
-from lib import prune
-from lib.prune import Options
+from lib.blocks import Block
+from lib.prune.__main__ import arguments
+from lib.prune.options import FITTED, LIMITED, MAX_TOKENS, TASKS, TEXTS, Options
 from replication import plan
 from replication.plan import Card, Loaded, Work
 
@@ -35,33 +36,31 @@ def works(options: Options, card: Card) -> tuple[str, list[Work]]:
     quantization = "nf4" if options.nf4 else None
     model, layers = Loaded(counts, quantization, card), len(counts.parameters.layers)
     gb_of_number = card.element / 1e9
-    size = prune.size_of(options, counts.parameters, gb_of_number)
+    size = options.layers
+    Block(options.start or 0, size).kept(layers)
     blocks, left = range(layers - size + 1), layers - size
     gb = counts.parameters.size(left) * gb_of_number
     after = fmean(layers - size - start for start in blocks)  # layers after a block, on average
 
     def read(kind: str, runs: Sequence[float], **counted) -> Work:
-        for count in counted.keys() & prune.LIMITED:
+        for count in counted.keys() & LIMITED:
             counted[count] = min(counted[count], options.limit)
         return model.forward(kind, plan.reading(counted), runs, 2048)
 
     def scored(kind: str, name: str, runs: Sequence[float]) -> Work:
-        return read(kind, runs, task=name, **{"shots": 0} | prune.TASKS[name])
+        return read(kind, runs, task=name, **{"shots": 0} | TASKS[name])
 
     steps = []
     every = [layers, *(layers - size - start for start in blocks)]
-    if options.start is None and options.by not in prune.PLACES:
-        if options.by in prune.MEASURES:
-            runs = [layers] if options.by == "similarity" else every
-            steps.append(read("choice", runs, sequences=prune.TEXTS, max_tokens=prune.MAX_TOKENS))
-        else:
-            steps.append(scored("choice", options.by, every))
-    versions = [layers, after, *[left] * (bool(options.repair) + 2 * bool(options.heal))]
-    tasks = ["c4", *options.tasks.split(), *{options.by} & {*prune.CHOOSING}]
+    if options.start is None and options.by in ("similarity", "loss"):
+        runs = [layers] if options.by == "similarity" else every
+        steps.append(read("choice", runs, sequences=TEXTS, max_tokens=MAX_TOKENS))
+    versions = [layers, *[left] * (2 + bool(options.repair) + bool(options.heal))]
+    tasks = ["c4", *options.tasks.split()]
     steps += [scored("scores", name, versions) for name in dict.fromkeys(tasks)]
     if options.repair:
         runs = [layers - after]
-        steps.append(read("map", runs, sequences=prune.FITTED, max_tokens=prune.MAX_TOKENS))
+        steps.append(read("map", runs, sequences=FITTED, max_tokens=MAX_TOKENS))
     if options.heal:
         steps.append(model.healing(left, options.recipe(counts.parameters.size())))
     return f"Drops {size} of {layers} layers; the weights then take {gb:.3g} GB.", steps
@@ -82,7 +81,7 @@ def table(options: Options, card: Card) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = prune.arguments()
+    parser = arguments()
     parser.add_argument("--card", help=f"{', '.join(plan.cards())}; default: at hand")
     try:
         given = vars(parser.parse_args(argv))

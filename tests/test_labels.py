@@ -107,8 +107,9 @@ def test_every_task_has_rows_and_one_kind():
     )
     for name, kind in evaluation.KINDS.items():
         assert not kind.like or name.startswith(evaluation.question_set(kind.like))
+        assert evaluation.question_set(name) == kind.data
     with pytest.raises(ValueError, match="'mmlu' already"):
-        evaluation.register("mmlu", kind)
+        evaluation.register({"mmlu": kind})
 
 
 def own_question(example: dict) -> str:

@@ -17,13 +17,14 @@ from safetensors.torch import load_file
 from test_healing import WEIGHTS, killed_at, weights
 from test_repair import mapped_loss
 
-from lib import prune, similarity
+from lib import similarity
 from lib.blocks import UNPRUNED, Block
 from lib.data import sets
 from lib.data.encoding import Row
 from lib.healing import lora, training
 from lib.healing.recipe import Room
 from lib.models import loading
+from lib.prune import Options, prune
 from lib.pruning import dropped
 from lib.sweep import continuations, sweep
 from replication import profiles
@@ -162,11 +163,12 @@ def test_a_checkpoint_is_repaired_in_the_files_it_came_from(packed, small, tmp_p
     monkeypatch.setattr(loading, "load", alone)
     monkeypatch.setattr(loading, "_unpacks", lambda *args: False)
     monkeypatch.setattr(loading, "default_dtype", lambda device: "bfloat16")
-    call = prune.Options(small, 1, start=2, repair="map", heal=2, lr=0.05, limit=4, nf4=1)
+    call = Options(small, 1, start=2, repair="map", heal=2, lr=0.05, limit=4, nf4=1)
     out = tmp_path / "smaller"
-    record = prune.prune(call, out)
+    record = prune(call, out)
     (adapter,) = tmp_path.glob("smaller.work/*/healing/adapter/*.safetensors")
-    change = load_file(tmp_path / "smaller.work" / "map.safetensors")["change"]
+    (map_file,) = tmp_path.glob("smaller.work/*/map.safetensors")
+    change = load_file(map_file)["change"]
     added, files = load_file(adapter), load_file(f"{small}/model.safetensors")
     for name, weight in load_file(out / "model.safetensors").items():
         expected = files[name.replace("layers.3", "layers.4").replace("layers.2", "layers.3")]
@@ -176,16 +178,16 @@ def test_a_checkpoint_is_repaired_in_the_files_it_came_from(packed, small, tmp_p
         if path % "A" in added:
             expected = expected.float() + added[path % "B"] @ added[path % "A"]
         torch.testing.assert_close(weight, expected.bfloat16(), atol=1e-4, rtol=0.01)
-    assert [row["version"] for row in record["versions"]][-2:] == ["healed, not merged", "healed"]
+    assert [row["version"] for row in record["versions"]][-2:] == ["healed", "saved"]
     saved = loading.load(str(out), quantization="nf4", dtype="bfloat16")
     score = sweep(*saved, [], call.scored()).value[0]
     losses = {row["version"]: row["scores"]["c4"][0] for row in record["versions"]}
-    assert losses["healed"] == pytest.approx(score)
+    assert losses["saved"] == pytest.approx(score)
     mapped = mapped_loss(packed, CUT, "folded", change, call.scored()[0])
     assert losses["mapped"] == pytest.approx(mapped, abs=1e-4)
     del saved
     out.rename(tmp_path / "moved")
-    assert prune.prune(call, out)["versions"] == record["versions"]
+    assert prune(call, out)["versions"] == record["versions"]
 
 
 def is_packed(model) -> bool:

@@ -11,6 +11,7 @@ from originals import MODELS, check_curves, lay_out, own, records, run
 from lib.models import registry
 from replication import profiles
 from replication.measure import experiments
+from replication.profiles.recipes import PUBLISHED
 
 pytestmark = pytest.mark.real
 PAPERS = ("01", "02", "03", "04", "05", "06")  # 07 doubles the healings; its requests are tested
@@ -46,13 +47,13 @@ def test_each_model_is_healed_by_its_own_recipe(root, figures):
     recipes = [(params["model"], params["recipe"]) for params in records(root, "healing")]
     assert {name for name, _ in recipes} == {*PAPER}
     for name, recipe in recipes:
-        published = registry.MODELS[name].healing
+        published = PUBLISHED[name]
         assert not recipe["packed"]
         for field in ("max_tokens", "learning_rate"):
             assert recipe["seed"] or recipe[field] == published[field]
     healed = own(figures["figure_2"]).query("treatment == 'healed'")
     for name, rows in healed.groupby("model"):
-        assert set(rows["rank"]) == {registry.MODELS[name].healing["rank"]}
+        assert set(rows["rank"]) == {PUBLISHED[name]["rank"]}
 
 
 def test_every_notebook_of_one_model_in_nf4(tmp_path, monkeypatch):

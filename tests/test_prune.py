@@ -5,7 +5,6 @@ import re
 import shlex
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -16,13 +15,15 @@ from test_healing import Killed, killed_at
 from test_repair import by_hand, z_of
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from lib import paths, prune, pruning, storage
-from lib.blocks import Block
+from lib import paths, storage
+from lib.blocks import Block, similarity_block
 from lib.data import sets, wheels
-from lib.healing import linear, lora
-from lib.models import files, loading, registry, sizes
-from lib.models.decoder import decoder_layers
-from lib.prune import Options
+from lib.evaluation import Task
+from lib.healing import lora
+from lib.models import files, loading, registry
+from lib.prune import Options, prune, steps
+from lib.prune.__main__ import main
+from lib.prune.options import MAX_TOKENS
 from lib.pruning import dropped
 from lib.similarity import block_distances, calibration_batches
 from lib.sweep import sweep
@@ -58,93 +59,66 @@ def options(model: str, **changes) -> Options:
 
 
 ALL = {"repair": "map", "heal": 3, "tasks": "arc_easy"}
-VERSIONS = ["whole", "cut", "mapped", "healed, not merged", "healed"]
+VERSIONS = ["whole", "cut", "mapped", "healed", "saved"]
 
 
 @pytest.fixture(scope="module")
 def healed(model, tmp_path_factory):
     """A cut that was mapped and healed without an interruption, and its record."""
     out = tmp_path_factory.mktemp("healed") / "smaller"
-    return out, prune.prune(options(model, **ALL), out)
+    return out, prune(options(model, **ALL), out)
 
 
 def losses(record: dict) -> dict:
     return {row["version"]: row["scores"]["c4"][0] for row in record["versions"]}
 
 
-@torch.inference_mode()
-def first_letters(model, tokenizer) -> list[str]:
-    """The likeliest token after each prompt."""
-    ids = (tokenizer(prompt, return_tensors="pt").input_ids for prompt in prune.PROMPTS)
-    return [tokenizer.decode(model(of.to(model.device)).logits[0, -1].argmax().cpu()) for of in ids]
-
-
-def check(out, record: dict, computed: str) -> None:
-    """Read a checkpoint by plain transformers, score it again, and compare it with its card."""
-    assert record["computed"] == computed
-    model, tokenizer = loading.load(str(out), dtype=computed)
-    plain = AutoModelForCausalLM.from_pretrained(out)
+@pytest.mark.parametrize("computed", ["float32", "bfloat16"])
+def test_the_checkpoint_scores_what_its_card_says(healed, model, tmp_path, monkeypatch, computed):
+    """Where it is computed in another format than that of the weights, and in the same."""
+    out, record = healed
+    if computed == "bfloat16":
+        monkeypatch.setattr(loading, "default_dtype", lambda device: computed)
+        out = tmp_path / "smaller"
+        record = prune(options(model, repair="map", tasks="arc_easy"), out)
+    plain, row, card = AutoModelForCausalLM.from_pretrained(out), record["versions"][-1], None
     assert plain.config.num_hidden_layers == LAYERS - 2
     assert plain.dtype == torch.bfloat16
-    for name, parameter in plain.named_parameters():
-        assert torch.equal(parameter.to(model.dtype), model.get_parameter(name).cpu())
-    assert [after[0] for after in record["after"]] == first_letters(model, tokenizer)
-    row = record["versions"][-1]
-    card = text(out / "README.md")
     assert row["parameters"] == sum(p.numel() for p in plain.parameters())
-    tasks = options(str(out), tasks="arc_easy").scored()
-    for score in sweep(model, tokenizer, [], tasks).itertuples():
+    assert row["computed"] == computed
+    loaded, tokenizer = loading.load(str(out), dtype=computed)
+    for name, parameter in plain.named_parameters():
+        assert torch.equal(parameter.to(loaded.dtype), loaded.get_parameter(name).cpu())
+    card = text(out / "README.md")
+    tasks = options(model, tasks="arc_easy").scored()
+    for score in sweep(loaded, tokenizer, [], tasks).itertuples():
         assert row["scores"][score.task] == pytest.approx((score.value, score.standard_error))
         assert f"{score.value:.3f} ± {score.standard_error:.3f}" in card
 
 
-def test_the_checkpoint_scores_what_its_card_says(healed, model, tmp_path, monkeypatch):
-    """Where it is computed in another format than that of the weights, and in the same."""
-    check(*healed, "float32")
-    mapped = tmp_path / "mapped"
-    with monkeypatch.context() as patch:
-        patch.setattr(linear, "RIDGES", (1e-6,))  # a map so large that rounding it shows
-        check(
-            mapped, prune.prune(options(model, repair="map", tasks="arc_easy"), mapped), "float32"
-        )
-    monkeypatch.setattr(loading, "default_dtype", lambda device: "bfloat16")
-    monkeypatch.setattr(prune, "LARGE", 1)
-    record = prune.prune(options(model, heal=1, tasks="arc_easy"), tmp_path / "smaller")
-    check(tmp_path / "smaller", record, "bfloat16")
-    assert "learning rate 0.0001 (by size" in text(tmp_path / "smaller" / "README.md")
-
-
-def batches(texts: list[str], tokenizer):
-    return calibration_batches(texts, tokenizer, prune.MAX_TOKENS, batch_tokens=2048)
-
-
 def test_each_version_is_what_it_is_called(healed, model):
-    """The whole and the cut, and the map of the very texts, rounded as it is saved."""
+    """The whole, the cut, and the map of the very texts."""
     record = healed[1]
     block, rows = Block(**record["block"]), record["versions"]
     assert [row["version"] for row in rows] == VERSIONS
     assert [row["layers"] for row in rows] == [LAYERS] + [LAYERS - 2] * 4
     base, tokenizer = loading.load(model, dtype="float32")
-    assert [before[0] for before in record["before"]] == first_letters(base, tokenizer)
-    tasks = options(model).scored()
-    table = sweep(base, tokenizer, [block], tasks)
+    table = sweep(base, tokenizer, [block], options(model).scored())
     whole, cut = table.value
-    chosen_on = batches(sets.c4("train", "wheels", 4), tokenizer)
-    distances = block_distances(base, chosen_on).row(2)[1:]
-    choice = record["choice"]
-    assert [choice["value"], choice["next"]] == pytest.approx(sorted(distances)[:2])
-    tokens = tokenizer(sets.healing_texts("wheels", 4)[:4], truncation=True, max_length=256)
+    texts = sets.c4("train", "wheels", 4)
+    batches = calibration_batches(texts, tokenizer, MAX_TOKENS, batch_tokens=2048)
+    assert block == similarity_block(block_distances(base, batches), 2)
+    tokens = tokenizer(texts, truncation=True, max_length=MAX_TOKENS)
     change, ridge, error = by_hand(base, block, "folded", tokens.input_ids)
     assert (record["map"]["ridge"], record["map"]["error"]) == pytest.approx((ridge, error))
     weight = z_of(base, block, "folded").weight.data
-    weight[:] = (weight + change.T.to(weight) @ weight).bfloat16()
+    weight += change.T.to(weight) @ weight
     with dropped(base, block):
-        (mapped,) = sweep(base, tokenizer, [], tasks).value
+        (mapped,) = sweep(base, tokenizer, [], options(model).scored()).value
     by_version = list(losses(record).values())
     assert by_version[:3] == pytest.approx([whole, cut, mapped], abs=1e-5)
     assert len(set(by_version)) == len(VERSIONS)
-    assert rows[0]["gb"] == pytest.approx(2e-9 * base.num_parameters())
-    assert len({row["parameters"] for row in rows[1:]}) == 1
+    assert f"| whole | {LAYERS} | {base.num_parameters():,} | " in text(healed[0] / "README.md")
     share = table.weights[0] / table.weights[0].sum()
     apart = table.examples[1] - table.examples[0]
     error = (len(share) / (len(share) - 1) * share**2 @ (apart - cut + whole) ** 2) ** 0.5
@@ -154,51 +128,28 @@ def test_each_version_is_what_it_is_called(healed, model):
 
 
 @pytest.mark.parametrize(
-    "name, parameters, given, rate, rank",
-    [
-        ("mistralai/Mistral-7B-v0.1", 7 * 10**9, {}, 3e-6, 4),
-        ("some/model", 10**9 - 1, {}, 1e-3, 8),
-        ("some/model", 10**9, {}, 1e-4, 8),
-        ("mistral-7b", 7 * 10**9, {"lr": 0.5, "rank": 2}, 0.5, 2),
-    ],
+    "parameters, given, rate", [(10**9 - 1, None, 1e-3), (10**9, None, 1e-4), (10**9, 0.5, 0.5)]
 )
-def test_a_model_is_healed_at_its_own_rate_or_the_one_that_is_given(
-    name, parameters, given, rate, rank
+def test_a_model_is_healed_at_the_rate_of_its_size_or_the_one_that_is_given(
+    parameters, given, rate
 ):
-    """The paper's where it has one, else one by the model's size."""
-    recipe = options(name, **given).recipe(parameters)
-    assert (recipe.learning_rate, recipe.rank) == (rate, rank)
+    assert options("some/model", lr=given).recipe(parameters).learning_rate == rate
 
 
 # ---- which block ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("by", ["damage", "arc_easy"])
-def test_the_best_block_is_chosen_by_what_is_not_scored(model, by):
-    """As by dropping each block in turn. The first one has no layer before it for a map."""
-    call = options(model, by=by, limit=8, repair="map")
+def test_the_block_of_the_least_loss_is_chosen_by_texts_that_are_not_scored(model):
+    """As by dropping each block in turn."""
     base, tokenizer = loading.load(model, dtype="float32")
-    choice = prune._choice(call, base, tokenizer, 2)
+    texts = sets.c4("train", "wheels", 4)
+    task = Task("c4", tuple({"text": text, "max_tokens": MAX_TOKENS} for text in texts))
     values = {}
-    for first in range(1, LAYERS - 1):
+    for first in range(LAYERS - 1):
         with dropped(base, Block(first, 2)):
-            values[first] = sweep(base, tokenizer, [], [call.choosing()]).value[0]
-    best, second = sorted(values.values(), reverse=by != "damage")[:2]
-    assert choice["value"] == pytest.approx(best, abs=1e-3)
-    assert choice["next"] == pytest.approx(second, abs=1e-3)
-    assert values[choice["start"]] == pytest.approx(best, abs=1e-3)
-    assert values[choice["runner_up"]] == pytest.approx(second, abs=1e-3)
-
-
-@pytest.mark.parametrize("task", prune.CHOOSING)
-def test_questions_that_choose_are_not_scored(task):
-    call = options("tiny-random", by=task, limit=2 if task == "mmlu" else 10)
-    (scored,) = (each for each in call.scored() if each.name == task)
-    choosing = call.choosing()
-    assert choosing.name == task
-    assert len(choosing.examples) == len(scored.examples)
-    chooses = {example["prompt"] for example in choosing.examples}
-    assert not chooses & {example["prompt"] for example in scored.examples}
+            values[first] = sweep(base, tokenizer, [], [task]).value[0]
+    best = Block(min(values, key=values.get), 2)
+    assert steps.choose(options(model, by="loss"), base, tokenizer) == best
 
 
 @pytest.mark.parametrize(
@@ -206,19 +157,7 @@ def test_questions_that_choose_are_not_scored(task):
 )
 def test_a_block_by_its_place(changes, first):
     call = options("tiny-random", **changes)
-    assert prune._choice(call, tiny("llama"), None, 2) == {"start": first}
-
-
-@pytest.mark.parametrize("share", [0.01, 0.3])
-def test_the_fewest_layers_that_fit(share):
-    """After them the weights fit, whichever they are; after one less some block would not do."""
-    whole = tiny("lfm2")
-    layers = [sum(p.numel() for p in layer.parameters()) for layer in decoder_layers(whole)]
-    total = whole.num_parameters()
-    gb = (total - share * sum(layers)) * 2e-9
-    call = SimpleNamespace(layers=None, gb=gb, start=None)
-    size = prune.size_of(call, sizes.parameters(whole), 2e-9)
-    assert (total - size * min(layers)) * 2e-9 <= gb < (total - (size - 1) * min(layers)) * 2e-9
+    assert steps.choose(call, tiny("llama"), None) == Block(first, 2)
 
 
 # ---- own texts -----------------------------------------------------------------------------
@@ -238,47 +177,45 @@ def own(request, tmp_path):
     return str(file)
 
 
-def test_own_texts_judge_or_train(own):
+def test_user_texts_judge_or_train(own):
     judging, training = (sets.c4(split, own, None) for split in ("validation", "train"))
     assert sorted(judging + training) == sorted(LINES)
     assert len(judging) == 3
     assert sets.healing_texts(own, 2) == training
 
 
-def test_own_texts_choose_fit_heal_and_judge(model, tmp_path, monkeypatch, capsys):
-    """No other text is read; the card names the file; a changed file is another call."""
+def test_user_texts_choose_fit_heal_and_judge(model, tmp_path, monkeypatch, capsys):
+    """No other text is read; the card names the file."""
     file, out = tmp_path / "own.txt", tmp_path / "smaller"
     file.write_text("\n".join(LINES))
     monkeypatch.setattr(wheels, "path", lambda name: pytest.fail(name))
-    settings = ["LAYERS=2", "START=1", "REPAIR=map", "HEAL=1", "LR=0.002", "RANK=2", "BATCH=2"]
-    settings += ["SEQUENCE=16", "DTYPE=float32", f"TEXTS={file}", f"MODEL={model}", f"OUT={out}"]
+    settings = ["LAYERS=2", "START=1", "REPAIR=map", "HEAL=1", "LR=0.002", "SEQUENCE=16"]
+    settings += ["DTYPE=float32", f"TEXTS={file}", f"MODEL={model}", f"OUT={out}"]
     assert make_in_process(*settings) == 0
     card = text(out / "README.md")
-    assert storage.digest(file) in card and "| own.txt, sha256" in card
+    assert "| own.txt; every eighth only" in card
     assert "\n\nValue ±" in card and "base_model" not in card  # which is an id on the hub
     assert str(tmp_path) not in card + text(out / "prune.json")
-    assert "1 steps of 2 × 16 tokens" in card
-    assert "rank 2" in card
-    assert "0.002 (as asked" in card
+    assert "1 steps of 4 × 16 tokens" in card and "learning rate 0.002" in card
     assert AutoConfig.from_pretrained(out).dtype == torch.float32
+    call = options(model, texts=str(file))
+    key = call.key("revision")
+    assert key not in (call.key("other"), options(model, texts=str(file), heal=1).key("revision"))
     file.write_text("\n".join(LINES[1:]))
-    assert make_in_process(*settings) == 2
-    assert "not of this call" in capsys.readouterr().err
+    assert key != call.key("revision")  # a changed file is another call
 
 
 def test_a_plan_comes_before_anything_is_loaded(monkeypatch, capsys):
     monkeypatch.setattr(loading, "load", None)
-    words = ["PLAN=1", "MODEL=mistral-7b", "GB=11", "CARD=t4"]
+    words = ["PLAN=1", "MODEL=mistral-7b", "LAYERS=8", "CARD=t4"]
     assert make_in_process(*words, "REPAIR=map") == 0
-    drops, *steps, _, whole = capsys.readouterr().out.splitlines()
+    drops, *planned, _, whole = capsys.readouterr().out.splitlines()
     assert drops == "Drops 8 of 32 layers; the weights then take 11 GB."
-    assert [line.partition(":")[0] for line in steps] == ["choice", "scores", "map"]
+    assert [line.partition(":")[0] for line in planned] == ["choice", "scores", "map"]
     assert make_in_process(*words, "HEAL=100", "NF4=1") == 0
     packed = capsys.readouterr().out.splitlines()[-1]
     needed = [float(re.search(r"takes (.*) GB of", total)[1]) for total in (whole, packed)]
     assert needed[1] < needed[0] / 2
-    assert make_in_process(*words, "CARD=cpu") == 0
-    assert "GB" not in "".join(capsys.readouterr().out.splitlines()[1:])
 
 
 # ---- interrupted calls ---------------------------------------------------------------------
@@ -287,52 +224,38 @@ def test_a_plan_comes_before_anything_is_loaded(monkeypatch, capsys):
 def measured_only(record: dict) -> dict:
     """A record without its times."""
     kept = json.loads(json.dumps(record))
-    del kept["minutes"], kept["map"]["seconds"]
+    del kept["map"]["seconds"]
     return kept
 
 
-@pytest.mark.parametrize("place", ["scored mapped", 2, "save"])
+@pytest.mark.parametrize("place", ["mapped", 2, "save"])
 def test_killed_and_resumed_is_undisturbed(healed, model, tmp_path, monkeypatch, place):
     """The weights byte for byte, and all of the record but times; nothing half-written stays."""
     call, out = options(model, **ALL), tmp_path / "smaller"
-    step = prune._step
+    step = steps.Work.step
 
     def stop(*args, **kwargs):
         raise Killed
 
-    def named(folder, name, run):
-        return step(folder, name, stop if name == place else run)
+    def stopped(work, name, compute):
+        return step(work, name, stop if name == place else compute)
 
     with monkeypatch.context() as patch:
-        patch.setattr(prune, "_step", named)
+        patch.setattr(steps.Work, "step", stopped)
         if place == "save":
-            patch.setattr(pruning, "_check_saved", stop)
+            patch.setattr(files, "save_tokenizer", stop)
         killed = killed_at(place) if place == 2 else pytest.raises(Killed)
         with killed:
-            prune.prune(call, out)
+            prune(call, out)
     assert not out.exists()
     weights = [file.stat().st_mode for file in tmp_path.rglob("*.safetensors")]
     assert {*weights} <= {(healed[0] / "README.md").stat().st_mode}  # of checkpoints, too
-    record = prune.prune(call, out)
+    monkeypatch.setattr(steps, "choose", None)  # what was done is not done again
+    record = prune(call, out)
     undisturbed, expected = healed
     assert measured_only(record) == measured_only(expected)
     for file in ("model.safetensors", "config.json", "tokenizer.json"):
         assert storage.digest(out / file) == storage.digest(undisturbed / file)
-
-
-def test_a_rate_that_diverges_keeps_the_work(model, tmp_path, monkeypatch, capsys):
-    """With a lower one, the block is not chosen again."""
-    out = tmp_path / "smaller"
-    command = [model, str(out), "--layers", "2", "--limit", "4", "--heal", "1", "--lr"]
-    with monkeypatch.context() as patch:
-        patch.setattr(prune, "DIVERGED", 0)
-        assert prune.main([*command, "0.001"]) == 2
-    (sentence,) = capsys.readouterr().err.splitlines()[-1:]
-    assert "diverged: choose a lower LR" in sentence and not out.exists()
-    monkeypatch.setattr(prune, "_choice", None)
-    assert prune.main([*command, "0.0001", "--dtype", "float32"]) == 2
-    assert prune.main([*command, "0.0001"]) == 0
-    assert len([*tmp_path.glob("smaller.work/*/healing")]) == 2
 
 
 # ---- bad input -----------------------------------------------------------------------------
@@ -346,19 +269,19 @@ BAD = {  # variables of `make prune`, and what it says; by default a good MODEL 
     "MODEL=short LAYERS=2": "short reads at most 128 tokens",
     "MODEL=long LAYERS=2 HEAL=1 SEQUENCE=600": "long reads at most 512 .* SEQUENCE is 600",
     "LAYERS=2 TEXT=notes.txt BATCHES=4": "no variable .*TEXT",
-    "": "either LAYERS",
-    "LAYERS=six": "LAYERS must be a whole number, not 'six'",
-    "LAYERS=two PLAN=1": "LAYERS must be a whole number, not 'two'",
-    "LAYERS=2 LR=high": "LR must be a number, not 'high'",
-    "GB=nan": "GB must be at least 0, not nan",
-    "GB=1000": "GB=1000",
+    "": "LAYERS must be at least 1, not 0",
+    "LAYERS=six": "--layers: invalid int value: 'six'",
+    "LAYERS=two PLAN=1": "--layers: invalid int value: 'two'",
+    "LAYERS=2 LR=high": "--lr: invalid float value: 'high'",
+    "LAYERS=2 LR=nan": "LR must be at least 0, not nan",
+    "LAYERS=2 HEAL=-1": "HEAL must be at least 0, not -1",
     "LAYERS=8": "layers 0 to 7 .* at least one layer must stay",
     "LAYERS=2 START=0 REPAIR=map": "START must be at least 1",
     "LAYERS=2 START=7": "layers 7 to 8 .* may not run past the end",
     "LAYERS=2 START=1 BY=exit": "START .* BY",
     "LAYERS=2 REPAIR=matrix": "REPAIR cannot be 'matrix': choose among map",
     "LAYERS=2 TASKS=nope": "TASKS cannot be 'nope': choose among c4, arc_easy",
-    "LAYERS=2 BY=nope": "BY cannot be 'nope': choose among similarity, damage",
+    "LAYERS=2 BY=nope": "BY cannot be 'nope': choose among similarity, loss",
     "LAYERS=2 SOURCE=web": "SOURCE cannot be 'web': choose among wheels, hub",
     "LAYERS=2 DTYPE=int8": "DTYPE cannot be 'int8': choose among bfloat16",
     "LAYERS=2 NF4=1": "NF4=1 needs bitsandbytes: pip install bitsandbytes",
@@ -367,8 +290,8 @@ BAD = {  # variables of `make prune`, and what it says; by default a good MODEL 
     "LAYERS=2 TEXTS=empty.txt": "TEXTS=empty.txt has 0 different texts",
     "LAYERS=2 TEXTS=empty.jsonl": "TEXTS=empty.jsonl has",
     "LAYERS=2 TEXTS=broken.jsonl": "TEXTS=broken.jsonl has no texts .*JSON",
-    "LAYERS=2 OUT=empty.txt/out": "OUT=empty.txt/out cannot be written",
-    "LAYERS=2 OUT=/proc/out": "OUT=/proc/out cannot be written",
+    "LAYERS=2 OUT=empty.txt/out": "Not a directory: 'empty.txt/out",
+    "LAYERS=2 OUT=/proc/out": "No such file or directory: '/proc/out",
 }
 
 
@@ -391,17 +314,19 @@ def test_bad_input_is_one_sentence(variables, tmp_path, monkeypatch, capsys):
 
 
 def test_a_second_call_into_one_folder_is_refused(model, tmp_path, monkeypatch, capsys):
-    """The first one ends undisturbed."""
+    """The first one ends undisturbed; after it, the folder is there."""
     command = [model, str(tmp_path / "smaller"), "--layers", "2", "--limit", "4"]
-    choice, statuses = prune._choice, []
+    choose, statuses = steps.choose, []
 
     def meanwhile(*arguments):
-        statuses.append(prune.main(command))
-        return choice(*arguments)
+        statuses.append(main(command))
+        return choose(*arguments)
 
-    monkeypatch.setattr(prune, "_choice", meanwhile)
-    assert prune.main(command) == 0 and statuses == [2]
+    monkeypatch.setattr(steps, "choose", meanwhile)
+    assert main(command) == 0 and statuses == [2]
     assert "Another call writes OUT=" in capsys.readouterr().err
+    assert main(command) == 2
+    assert "exists: delete it" in capsys.readouterr().err
 
 
 # ---- architectures, and what is around a checkpoint ----------------------------------------
@@ -418,7 +343,7 @@ def test_everything_beside_the_weights_follows(name, tmp_path):
     raw = json.loads(text(tmp_path / "base" / "config.json"))
     del raw["dtype"]
     (tmp_path / "base" / "config.json").write_text(json.dumps(raw))
-    assert prune.main([base, str(out), "--layers", "2", "--limit", "4", "--start", "2"]) == 0
+    assert main([base, str(out), "--layers", "2", "--limit", "4", "--start", "2"]) == 0
     config = AutoConfig.from_pretrained(out)
     assert config.num_hidden_layers == LAYERS - 2
     types = getattr(AutoConfig.from_pretrained(base), "layer_types", None)
@@ -431,12 +356,6 @@ def test_everything_beside_the_weights_follows(name, tmp_path):
     assert after("abc").input_ids == before("abc").input_ids
     assert after.pad_token == before.pad_token  # of llama none
     assert smaller.dtype == torch.bfloat16
-    ids = after(prune.PROMPTS[0], return_tensors="pt").input_ids
-    likeliest = {"do_sample": False, "repetition_penalty": 1.0, "eos_token_id": None}
-    written = smaller.float().generate(ids, max_new_tokens=prune.WRITTEN, **likeliest)
-    card = " ".join(text(out / "README.md").split())
-    decoded = after.decode(written[0, ids.shape[1] :], skip_special_tokens=True)
-    assert " ".join(decoded.split()) in card
 
 
 def test_weights_can_be_read_by_whom_the_umask_lets(healed, tmp_path, monkeypatch):
@@ -470,6 +389,5 @@ def test_merged_in_fp32_and_rounded_once(tmp_path):
 @pytest.mark.real
 def test_smollm2_is_better_with_a_map_than_without(tmp_path):
     out = tmp_path / "smaller"
-    by_version = losses(prune.prune(options("smollm2-135m", layers=9, repair="map", limit=16), out))
+    by_version = losses(prune(options("smollm2-135m", layers=9, repair="map", limit=16), out))
     assert by_version["whole"] < by_version["mapped"] < by_version["cut"] - 0.3
-    assert "license: apache-2.0" in text(out / "README.md")

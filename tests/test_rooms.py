@@ -1,9 +1,14 @@
 """The rooms of lib and replication, and which of them may import which: down only."""
 
 import ast
+import importlib
+import re
 import subprocess
 import sys
 
+from lib.data import wheels
+from lib.evaluation import KINDS
+from lib.models import registry
 from replication import paths
 
 PACKAGES = ("lib", "replication")
@@ -79,3 +84,16 @@ for module in sys.argv[1:]:
     command = [sys.executable, "-c", code, *LIGHT]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_lib_knows_nothing_of_one_question():
+    """Neither its tasks, nor data that only it asks for in every fetch."""
+    own = set()
+    for file in (paths.ROOT / "replication/beyond").glob("[!_]*.py"):
+        question = importlib.import_module(f"replication.beyond.{file.stem}")
+        own |= {*getattr(question, "OWN_TASKS", ())}
+    for file in (paths.ROOT / "lib").rglob("*.py"):
+        assert not own & set(re.findall(r"\w+", file.read_text(encoding="utf-8"))), file
+    asked = {kind.data for name, kind in KINDS.items() if name not in own}
+    always = {name for name, asset in wheels.ASSETS.items() if asset.fetched == "always"}
+    assert always <= {*asked, "wiki", *registry.MODELS}

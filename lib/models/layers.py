@@ -25,7 +25,7 @@ from lib.models.registry import ModelError
 NUMBERS = "layer_numbers"  # in a configuration: of the layers, in the model before any cut
 _THRESHOLDS = ("max_window_layers", "first_k_dense_replace")
 _INDEX_LISTS = ("mlp_only_layers", "moe_layers", "attn_layer_indices")
-_NUMBERS = ("layer_idx", "layer_id")  # what modules call the number of their layer
+_INDEX_ATTRIBUTES = ("layer_idx", "layer_id")  # what modules call the number of their layer
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def only_layers(model, keep: Sequence[int]) -> Iterator[nn.ModuleList]:
     before = []
     try:
         for config in configs:
-            before.append((config, _follow(config, keep)))
+            before.append((config, _update_config(config, keep)))
         _number(kept, range(len(keep)))
         setattr(decoder, name, kept)
         yield kept
@@ -56,11 +56,11 @@ def only_layers(model, keep: Sequence[int]) -> Iterator[nn.ModuleList]:
 def pruned_config(config, keep: Sequence[int]):
     """Return a copy of an HF configuration that describes the model of only the layers `keep`."""
     config = copy.deepcopy(config)
-    _follow(config.get_text_config(decoder=True), keep)
+    _update_config(config.get_text_config(decoder=True), keep)
     return config
 
 
-def _follow(config, keep: Sequence[int]) -> dict:
+def _update_config(config, keep: Sequence[int]) -> dict:
     """Make a configuration describe only the layers `keep`; return the entries before.
 
     Beside their number, these are entries that count layers from the first, lists of layers, and
@@ -97,7 +97,7 @@ def _number(layers: Iterator[nn.Module], numbers: Sequence[int]) -> None:
     """Give every module of each layer its number (it addresses the key-value cache)."""
     for number, layer in zip(numbers, layers, strict=True):
         for module in layer.modules():
-            for name in _NUMBERS:
+            for name in _INDEX_ATTRIBUTES:
                 if isinstance(getattr(module, name, None), int):
                     setattr(module, name, number)
 
@@ -168,8 +168,8 @@ def check(config) -> None:
         num_layers = config.get_text_config(decoder=True).num_hidden_layers
         whole = meta_model(pruned_config(config, range(num_layers)))
         cut = meta_model(pruned_config(config, range(min(1, num_layers - 1), num_layers)))
-        before = [_described(layer) for layer in decoder_layers(whole)]
-        after = [_described(layer) for layer in decoder_layers(cut)]
+        before = [_layer_signature(layer) for layer in decoder_layers(whole)]
+        after = [_layer_signature(layer) for layer in decoder_layers(cut)]
         order = _order(whole)
     except ModelError:
         raise
@@ -223,14 +223,14 @@ def _order(model) -> list[int]:
     return order
 
 
-def _described(layer: nn.Module) -> list:
+def _layer_signature(layer: nn.Module) -> list:
     """Return shapes and settings of a layer and all in it, but for its own number."""
     shapes = [(name, parameter.shape) for name, parameter in layer.named_parameters()]
     return shapes + [
         (name, key, value)
         for name, module in layer.named_modules()
         for key, value in sorted(vars(module).items())
-        if isinstance(value, (bool, int, float, str)) and key not in _NUMBERS
+        if isinstance(value, (bool, int, float, str)) and key not in _INDEX_ATTRIBUTES
     ]
 
 

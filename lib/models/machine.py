@@ -1,6 +1,5 @@
 """What computes here: whether a GPU can be used, and the dtype that a CPU multiplies fastest in.
 
-The dtype is measured: processors whose flags are the same differ by a factor of five.
 Importing this imports no torch.
 """
 
@@ -9,8 +8,7 @@ import platform
 import re
 import shutil
 import subprocess
-import time
-from functools import cache, partial
+from functools import cache
 from math import ceil, isinf
 from pathlib import Path
 
@@ -20,10 +18,6 @@ NF4_BYTES = 0.516  # a weight in NF4 with double quantisation: 4 bits and its sh
 UNPACKED = 1 / 3  # of a GPU's nominal memory: NF4 weights that take no more in 16 bits are unpacked
 RUNTIME = 1.6e9  # bytes of a GPU that CUDA's context and the allocator's fragments take
 DTYPES = ("bfloat16", "float32", "float16")  # of weights
-TRIED = DTYPES[:2]
-MATRICES = ((576, 1536), (1536, 1536))  # inputs, outputs: as in decoders of 0.1 and 1.5 billion
-TOKENS = 512
-TURNS = 3
 OLDER = "https://download.pytorch.org/whl/cu126"  # PyTorch's build for GPUs before sm_75
 STEP = 8 * 2**30  # bytes, of which the memory of a GPU is a multiple
 FLASH = (8, 0)  # the compute capability from which a GPU has flash attention
@@ -96,27 +90,9 @@ def listed_gpus() -> list[str]:
     return re.findall(r"^GPU \d+: (.+) \(UUID", answer.stdout, re.MULTILINE)
 
 
-@cache
 def fastest() -> str:
-    """Return the dtype of TRIED that this processor computes fastest in, measured once a process.
-
-    Both are timed in turn, and the least time of each counts.
-    """
-    turns = [{dtype: seconds(dtype) for dtype in TRIED} for _ in range(TURNS + 1)]
-    return min(TRIED, key=lambda dtype: min(turn[dtype] for turn in turns[1:]))
-
-
-def seconds(dtype: str) -> float:
-    """Return the time of a decoder's linear maps of TOKENS tokens on the CPU."""
-    import torch
-
-    ones = partial(torch.ones, dtype=getattr(torch, dtype))
-    pairs = [(ones(TOKENS, inputs), ones(outputs, inputs)) for inputs, outputs in MATRICES]
-    with torch.inference_mode():
-        start = time.perf_counter()
-        for states, weight in pairs:
-            torch.nn.functional.linear(states, weight)
-        return time.perf_counter() - start
+    """Return the dtype that this CPU multiplies fastest in: bf16 if it has matrix units for it."""
+    return "bfloat16" if "amx_bf16" in _cpuinfo() else "float32"
 
 
 @cache
@@ -126,7 +102,11 @@ def processor(device: str = "cpu") -> str:
         import torch
 
         return torch.cuda.get_device_name() if torch.cuda.is_available() else device
-    cpuinfo = Path("/proc/cpuinfo")  # of Linux; other systems tell it through `platform`
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    name = re.search(r"^model name\s*: (.*)$", _cpuinfo(), re.MULTILINE)
+    return name[1].strip() if name else platform.processor() or platform.machine()
+
+
+def _cpuinfo() -> str:
+    """Return what Linux says of the processor; other systems have no such file."""
+    file = Path("/proc/cpuinfo")
+    return file.read_text(encoding="utf-8") if file.exists() else ""

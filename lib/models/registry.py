@@ -40,18 +40,13 @@ class Model:
     revision: str  # pinned commit of a hub id; main: not pinned, the newest is taken
     licence: str
     config: dict  # the entries of its config.json that say how large it is
-    healing: dict  # what the recipe of the paper's models has of its own (its appendix, section 3)
 
 
 def _model(row: dict[str, str]) -> Model:
     config = {name: int(row[column]) for column, name in SIZES.items() if row[column]}
     config |= {"model_type": row["architecture"], "tie_word_embeddings": row["tied"] == "yes"}
-    own = {}
-    if row["heal_rank"]:
-        own = {"max_tokens": int(row["heal_tokens"]), "rank": int(row["heal_rank"])}
-        own["learning_rate"] = float(row["heal_learning_rate"])
     revision = row["revision"] or "main"
-    return Model(row["label"], row["family"], row["source"], revision, row["licence"], config, own)
+    return Model(row["label"], row["family"], row["source"], revision, row["licence"], config)
 
 
 MODELS = {row["name"]: _model(row) for row in storage.rows(TABLE)}

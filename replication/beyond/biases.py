@@ -31,7 +31,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.data import prompts, sets
-from lib.evaluation import KINDS, accuracy_with_ties, register, weighted_mean
+from lib.evaluation import KINDS, accuracy_with_ties, weighted_mean
 from replication.analysis.answers import auc_influences
 from replication.analysis.bootstrap import paired
 from replication.analysis.curves import SIGNAL, transitions
@@ -57,16 +57,22 @@ def mmlu_other(
     every = prompts.mmlu(source, subjects, questions=10**6, **options)
     others = []
     for of_subject in grouped(every, lambda example: example["group"]).values():
-        taken = sets.spread(of_subject, other_than)
+        taken = sets.evenly_spaced(of_subject, other_than)
         rest = [example for example in of_subject if example not in taken]
-        chosen = sets.spread(rest, questions)
+        chosen = sets.evenly_spaced(rest, questions)
         others += [example | {"weight": 1 / len(chosen)} for example in chosen]
     return others
 
 
 MMLU = KINDS["mmlu"]
-OTHER = replace(MMLU, build=mmlu_other, counts=(*MMLU.counts, "other_than"), like="mmlu")
-register("mmlu_other", OTHER)
+OTHER = replace(
+    MMLU,
+    build=mmlu_other,
+    counts=(*MMLU.counts, "other_than"),
+    like="mmlu",
+    label="MMLU (other questions) by letter",
+)
+OWN_TASKS = {"mmlu_other": OTHER}
 
 IN_A_SUBJECT = 100  # questions of MMLU's test split at least
 MOST = {"early exit": 10, "similarity": 6}  # layers dropped

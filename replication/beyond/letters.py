@@ -12,12 +12,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.data import encoding, prompts
-from lib.evaluation import KINDS, register
+from lib.evaluation import KINDS
 from replication.analysis import curves
 from replication.figures.curves import TASKS, grid, left_out
 from replication.figures.style import label
 from replication.measure.experiments import QA, WITH_EXIT, cuts, healed, unhealed, unpruned
-from replication.measure.request import TASK_VERSIONS, Request
+from replication.measure.request import Request
 from replication.profiles import Profile
 
 FORMS = {  # a question set, and the tasks that ask it by letter, by content and between
@@ -53,11 +53,23 @@ ARC_EASY_BY_LETTER = replace(
     ARC_EASY,
     build=partial(prompts.arc_easy, form=prompts.by_letter),
     rows=encoding.one_token_choices,
+    label="ARC-Easy by letter",
 )
-register("mmlu_content", replace(MMLU, build=mmlu_content, rows=encoding.completions))
-register("arc_easy_letters", ARC_EASY_BY_LETTER)
-register("arc_easy_listed", replace(ARC_EASY, build=partial(prompts.arc_easy, form=by_listed_text)))
-TASK_VERSIONS["mmlu_content"] = 1  # its blind prompt, too
+OWN_TASKS = {  # which only this question asks
+    "mmlu_content": replace(
+        MMLU,
+        build=mmlu_content,
+        rows=encoding.completions,
+        label="MMLU by content",
+        version=1,  # its blind prompt, too
+    ),
+    "arc_easy_letters": ARC_EASY_BY_LETTER,
+    "arc_easy_listed": replace(
+        ARC_EASY,
+        build=partial(prompts.arc_easy, form=by_listed_text),
+        label="ARC-Easy by listed text",
+    ),
+}
 
 
 def forms(name: str, distances, profile: Profile) -> list[Request]:

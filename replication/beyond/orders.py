@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from lib.data import prompts
-from lib.evaluation import register, weighted_mean
+from lib.evaluation import weighted_mean
 from replication.beyond import last_layers
 from replication.beyond.biases import LETTERS, answers_by_letter, correct, without_bias
 from replication.beyond.letters import ARC_EASY_BY_LETTER, healed_depths
@@ -40,11 +40,16 @@ def moved_letters(question: str, texts: list[str], places: int) -> tuple[str, li
     return prompt, letters[first:] + letters[:first]
 
 
+OWN_TASKS = {}
 for task, places in ORDERS.items():
     if places:
         moved = partial(moved_letters, places=places)
-        build = partial(ARC_EASY_BY_LETTER.build, scored_form=moved)
-        register(task, replace(ARC_EASY_BY_LETTER, build=build, like="arc_easy_letters"))
+        OWN_TASKS[task] = replace(
+            ARC_EASY_BY_LETTER,
+            build=partial(ARC_EASY_BY_LETTER.build, scored_form=moved),
+            like="arc_easy_letters",
+            label=f"ARC-Easy by letter, moved by {places}",
+        )
 
 STRATEGIES = ("similarity", "early exit")
 CUT = ("model", "strategy", "block_size")

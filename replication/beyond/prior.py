@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lib.data import prompts
-from lib.evaluation import KINDS, Task, accuracy_with_ties, register, weighted_mean
+from lib.evaluation import KINDS, Task, accuracy_with_ties, weighted_mean
 from replication.measure.experiments import cuts, unpruned
 from replication.measure.request import Request
 from replication.profiles import Profile
@@ -27,7 +27,10 @@ def options_alone(*args, **counts) -> list[dict]:
     return list(Task(CONTENT, examples).without_question().examples)
 
 
-register(ALONE, replace(KINDS[CONTENT], build=options_alone, like=CONTENT))
+ASKED_ALONE = replace(
+    KINDS[CONTENT], build=options_alone, like=CONTENT, label="ARC-Easy by content, no question"
+)
+OWN_TASKS = {ALONE: ASKED_ALONE}
 
 
 def priors(name: str, distances, profile: Profile) -> list[Request]:

@@ -201,7 +201,7 @@ def fit(model, tokenizer, requests: Sequence[Request]) -> dict[Block, dict[str, 
 
     params, count = requests[0].params, requests[0].params["map_sequences"]
     texts = sets.healing_texts(sets.source(params["healing_data"][0]), count)
-    texts = texts[:count] if requests[0].kind == "repair" else sets.spread(texts, count)
+    texts = texts[:count] if requests[0].kind == "repair" else sets.evenly_spaced(texts, count)
     lengths = params["map_tokens"], params["map_batch_tokens"]
     with_map = {r.block: r for r in requests if r.params["map"] != "none"}
     kinds = {r.params["map"] for r in requests} - {"none"}

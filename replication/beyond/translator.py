@@ -16,11 +16,12 @@ import numpy as np
 import pandas as pd
 
 from lib.data import prompts
-from lib.evaluation import KINDS, register
+from lib.evaluation import KINDS
 from replication import measure
 from replication.analysis.bootstrap import paired
 from replication.beyond import repair
-from replication.beyond.biases import ACCURACY, IN_A_SUBJECT, letter_measures, mmlu_other
+from replication.beyond.biases import ACCURACY, IN_A_SUBJECT, OTHER, letter_measures, mmlu_other
+from replication.beyond.letters import ARC_EASY_BY_LETTER
 from replication.beyond.prior import ALONE, CONTENT
 from replication.figures.style import NORMAL
 from replication.measure import fetching, scores
@@ -44,13 +45,17 @@ def mmlu_short(*args, **options) -> list[dict]:
     return sum(shortest, [])
 
 
-register("mmlu_short", replace(KINDS["mmlu_other"], build=mmlu_short))
-for questions, by_letter in BY_LETTER.items():
-    usual = KINDS[by_letter]
+SHORT = replace(OTHER, build=mmlu_short, label="MMLU (half of the subjects) by letter")
+OWN_TASKS = {"mmlu_short": SHORT}
+USUAL = {"mmlu": KINDS["mmlu"], "mmlu_short": SHORT, "arc_easy": ARC_EASY_BY_LETTER}
+for questions, usual in USUAL.items():
     for ending, symbols in SYMBOLS.items():
-        form = partial(prompts.by_letter, letters=symbols)
-        build = partial(usual.build, form=form)
-        register(f"{questions}_{ending}", replace(usual, build=build, like=usual.like or by_letter))
+        OWN_TASKS[f"{questions}_{ending}"] = replace(
+            usual,
+            build=partial(usual.build, form=partial(prompts.by_letter, letters=symbols)),
+            like=usual.like or BY_LETTER[questions],
+            label=f"{usual.label} ({symbols[0]} to {symbols[3]})",
+        )
 
 
 def by_symbol(questions: str) -> list[str]:

@@ -21,6 +21,7 @@ from replication.analysis.islands import THRESHOLD, shallower
 from replication.claims.bounds import CRITERIA, Verdict, judged
 from replication.claims.tables import UNHEALED, RunTables
 from replication.profiles import QA
+from replication.profiles.recipes import PUBLISHED
 from replication.tables import grouped
 
 FEWEST_TURNS = 5  # of a latency
@@ -261,7 +262,7 @@ def islands(run: RunTables) -> Iterator[Verdict]:
         if "qwen" not in model.lower():
             continue
         maps = resampled_map(distances)
-        of_paper = model in registry.MODELS and registry.MODELS[model].healing
+        of_paper = model in PUBLISHED
         yield judged(
             "5",
             model,

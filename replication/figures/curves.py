@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lib.evaluation import KINDS
 from replication.analysis.answers import boolq_ranking
 from replication.analysis.curves import no_signal
 from replication.figures.style import (
@@ -33,7 +34,7 @@ from replication.tables import RECORD
 TREATMENTS = {"unhealed": ":", "healed": "-"}
 MARKS = {"marker": "o", "ms": 3.5, "lw": 1.3}
 MARKERS = {"simple": "s", "early exit": "^", "content": "^", "listed text": "v"}  # others: MARKS
-TASKS = {
+TASKS = {name: kind.label for name, kind in KINDS.items()} | {
     "mmlu": "MMLU accuracy",
     "boolq": "BoolQ accuracy",
     "boolq_ranking": "BoolQ AUC",

@@ -11,7 +11,7 @@ from lib import storage
 from lib.blocks import Block
 from lib.data import sets
 from lib.data.prompts import VERSION as PROMPT_VERSION
-from lib.evaluation import question_set
+from lib.evaluation import KINDS
 from lib.healing import Recipe
 from replication.measure import cache
 from replication.measure.cache import VERSIONS
@@ -24,7 +24,6 @@ MAPS = (*WEIGHTS, *BLOCK, "healing_data")
 MAPS += ("map_sequences", "map_tokens", "map_batch_tokens", "map_version")
 MAP_VERSION = 3  # bumped by hand when the numbers of healing.linear change
 BLOCKS: dict[str, type[Block]] = {}  # kinds of block, by the parameter that asks for one
-TASK_VERSIONS: dict[str, int] = {}  # added to that of the prompts: changes of one task
 LATER = ("decay_steps",)  # fields of a recipe that older keys do not have
 
 
@@ -151,18 +150,30 @@ def _recipe_params(recipe: Recipe) -> dict:
 
 def of_task(name: str, profile: Profile) -> dict:
     """Return how much is asked of a task, and which data: all that `evaluation.task_of` needs."""
-    questions = name if name in COUNTS else question_set(name)
-    if questions not in COUNTS:
-        raise ValueError(f"Unknown task {name!r}: choose one of {', '.join(COUNTS)}.")
-    version = PROMPT_VERSION + TASK_VERSIONS.get(name, 0)
-    settings = vars(profile) | {"0": 0}
-    counts = {count: settings[setting] for count, setting in COUNTS[questions].items()}
-    params = {"task": name, "prompt_version": version} | counts
-    return params | sets.identity(question_set(name), profile.source)
+    if name not in KINDS:
+        raise ValueError(f"Unknown task {name!r}: choose one of {', '.join(KINDS)}.")
+    kind = KINDS[name]
+    settings = vars(profile) | profile.task_counts | {"0": 0}
+    own = {count: count if count in settings else f"{name}_{count}" for count in kind.counts}
+    if name not in COUNTS and settings.keys() >= set(own.values()):
+        setting_of = own
+    else:
+        setting_of = COUNTS.get(name) or COUNTS[kind.data]
+    counts = {
+        count: settings[setting]
+        for count, setting in setting_of.items()
+        if count in kind.counts or setting == "0"
+    }
+    params = {"task": name, "prompt_version": PROMPT_VERSION + kind.version} | counts
+    return params | sets.identity(kind.data, profile.source)
 
 
 def _counts() -> dict[str, dict[str, str]]:
-    """Return the rows of counts.csv: of a task its counts, by the profile's settings."""
+    """Return the rows of counts.csv: of a task its counts, by the profile's settings.
+
+    A task without a row has settings of its own name, as "sciq_questions" of a task "sciq", else
+    those of its set of questions.
+    """
     rows = storage.rows(Path(__file__).with_name("counts.csv"))
     return {row.pop("task"): {name: cell for name, cell in row.items() if cell} for row in rows}
 

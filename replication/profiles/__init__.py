@@ -7,7 +7,7 @@ between its values.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from lib import storage
@@ -18,7 +18,7 @@ from replication.profiles.recipes import PAPER_TOKENS, recipe
 _ROWS = storage.rows(Path(__file__).with_name("profiles.csv"))
 RECORDED = "overnight"  # the one whose run is committed: data/recorded/, figures/
 DRAWN = "recorded"  # the same settings; what is recorded is drawn, and nothing is computed
-COUNTS = tuple(row["setting"] for row in _ROWS if row["kind"] == "count")
+COUNTS = {row["setting"] for row in _ROWS if row["kind"] == "count"}
 QA = ("mmlu", "boolq", "arc_easy")
 SHOTS = (0, 1, 3, 5)  # examples in a prompt
 SHOT_ENDS = (0, 5)  # of them, which claim 9 compares
@@ -95,6 +95,7 @@ class Profile:
     study_names: tuple[str, ...]  # models to heal, and of notebooks 10 to 14; empty: every one
 
     shot_order: int = 0  # 0: as in the data set; else the seed of a shuffle
+    task_counts: dict = field(default_factory=dict)  # other settings: how much of other tasks
     missing: tuple[tuple[str, str], ...] = ()  # models that could not be had, and why
 
     @property
@@ -205,7 +206,12 @@ class Profile:
                 "LIMIT must be a whole number of at least 2 (one example has no standard error), "
                 f"not {limit!r}."
             )
-        return replace(self, **{name: min(getattr(self, name), limit) for name in COUNTS})
+
+        def cut(settings: dict) -> dict:
+            return {name: min(settings[name], limit) for name in COUNTS & settings.keys()}
+
+        more = self.task_counts
+        return replace(self, **cut(vars(self)), task_counts=more | cut(more))
 
 
 def sizes_at(fractions: Sequence[float], num_layers: int) -> list[int]:
@@ -241,7 +247,9 @@ def _value(cell: str, kind: str):
 def _profile(name: str) -> Profile:
     """A column of profiles.csv."""
     settings = {row["setting"]: _value(row[name], row["kind"]) for row in _ROWS}
-    return Profile(name=name, folder=name, **settings)
+    more = settings.keys() - {field.name for field in fields(Profile)}
+    counts = {name: settings.pop(name) for name in more}
+    return Profile(name=name, folder=name, **settings, task_counts=counts)
 
 
 PROFILES = {name: _profile(name) for name in list(_ROWS[0])[2:]}

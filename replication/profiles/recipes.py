@@ -1,11 +1,18 @@
 """The recipe of each model in a profile."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
+from lib import storage
 from lib.healing import Recipe
-from lib.models import registry
 
 PAPER_TOKENS = 5_000 * 16 * 2048  # of one of the paper's healings
+# what the recipe of each of the paper's models has of its own (its appendix, section 3)
+PUBLISHED = {
+    row.pop("model"): {name: json.loads(value) for name, value in row.items()}
+    for row in storage.rows(Path(__file__).with_name("paper_recipes.csv"))
+}
 
 
 def recipe(name: str, profile, **changes) -> Recipe:
@@ -30,7 +37,5 @@ def recipe(name: str, profile, **changes) -> Recipe:
         packed=profile.heal_packed,
         source=profile.source,
     )
-    its_own = {}
-    if profile.name == "paper" and name in registry.MODELS:
-        its_own = registry.MODELS[name].healing
+    its_own = PUBLISHED.get(name, {}) if profile.name == "paper" else {}
     return replace(usual, **its_own | changes)

@@ -1,12 +1,14 @@
 """The list of notebooks: what each measures, the figures it leaves, and its minutes in `quick`.
 
-A new question of `replication/beyond` has one row here. Imports no torch.
+A new question of `replication/beyond` has one row here, and its own tasks are registered here.
+Imports no torch.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
+from lib import evaluation
 from replication.beyond import (
     biases,
     dose,
@@ -168,5 +170,9 @@ def drawn_by(figure: str) -> list[str]:
     names = {figure, f"{figure}_unhealed"}
     return [number for number, notebook in NOTEBOOKS.items() if names & set(notebook.figures)]
 
+
+for question in (biases, letters, orders, prior, translator):
+    evaluation.register(question.OWN_TASKS)
+TASK_LABELS = {name: kind.label for name, kind in evaluation.KINDS.items()}
 
 FIGURES = {name: (caption, drawn_by(name)) for name, caption in CAPTIONS.items()}

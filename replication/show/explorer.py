@@ -24,6 +24,7 @@ from lib.models import registry
 from replication import paths, profiles, tables
 from replication.analysis import islands
 from replication.figures import curves
+from replication.run.notebooks import TASK_LABELS
 from replication.show import runs
 
 HERE = Path(__file__).parent
@@ -31,7 +32,7 @@ TEMPLATES = Environment(loader=FileSystemLoader(HERE), autoescape=True)
 LOOKS = storage.rows(
     HERE / "looks.csv"
 )  # what is worth seeing of the record, as states of the form
-TASKS = curves.TASKS | {row["task"]: row["label"] for row in storage.rows(HERE / "tasks.csv")}
+TASKS = curves.TASKS | TASK_LABELS
 SCORED = ("mmlu", "arc_easy", "c4")  # that have a view
 THRESHOLDS = tuple(percent / 100 for percent in range(1, 41))
 FRAME = '<div><iframe srcdoc="{}" style="width: 100%; height: 1500px; border: 0"></iframe></div>'

