@@ -270,15 +270,15 @@ def _pruned(options: Options, out: Path, work: Path) -> dict:
         place = work / hashlib.sha256(str(recipe).encode()).hexdigest()[:12]
     weights = place / "weights"
 
-    def repair_original() -> float:
-        """Write the weights of the files, with the map and the adapter; return `merge`'s error."""
+    def repair_original() -> None:
+        """Write the weights of the files, with the map and the adapter."""
         shutil.rmtree(weights, ignore_errors=True)
         model, tokenizer = loading.load(options.model, dtype=dtype, device="cpu", block=block)
         if options.repair:
             linear.fold(model, block, load_file(map_file)["change"])
-        rounding = lora.merge(model, adapter) if adapter else 0.0
+        if adapter:
+            lora.merge(model, adapter)
         save_pruned(model, tokenizer, UNPRUNED, weights)
-        return rounding
 
     with dropped(model, block):
         add("cut", cut)
@@ -286,7 +286,7 @@ def _pruned(options: Options, out: Path, work: Path) -> dict:
         if options.repair:
             change = load_file(map_file)["change"]
             if options.nf4:
-                linear.attach(model, block, change)
+                linear.add_map_hook(model, block, change)
             else:
                 linear.fold(model, block, change, saved)
             add("mapped", *_step(work, "scored mapped", scores))
@@ -303,7 +303,7 @@ def _pruned(options: Options, out: Path, work: Path) -> dict:
             record["minutes"], adapter = healed.seconds / 60, healed.adapter
     model = None  # it goes before the original weights are read
     loading.release()
-    record["rounding"] = _step(weights, "rounding", repair_original)  # they may have gone to OUT
+    _step(weights, "repaired", repair_original)  # they may have gone to OUT
     model, tokenizer = load(weights)
     if computed == "float32":
         _cast(model, torch.float32)

@@ -208,9 +208,9 @@ def _heal(r: Request) -> dict:
 
     def compute() -> dict:
         shorter = map(_adapter_folder, r.shorter)
-        trunk = next((made for made in shorter if made.exists()), None)
+        start = next((made for made in shorter if made.exists()), None)
         model, tokenizer = models.load_cached(*_version(r))
-        healed = asdict(healing.heal(model, tokenizer, r.recipe, folder, trunk=trunk))
+        healed = asdict(healing.heal(model, tokenizer, r.recipe, folder, warm_start=start))
         return healed | {"adapter": None if healed["adapter"] is None else folder.name}
 
     return cache.load_or_compute("healing", r.params, compute)
