@@ -36,7 +36,7 @@ RUN := $(BIN)/python -m replication --profile $(PROFILE) \
 	$(if $(ONLY),--only $(ONLY)) $(if $(MODELS),--models $(MODELS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(STEPS),--steps $(STEPS)) \
 	$(if $(DTYPE),--dtype $(DTYPE)) $(if $(ENGINE),--engine $(ENGINE))
 OPTIONS := LAYERS START BY REPAIR HEAL LR SEQUENCE NF4 TASKS TEXTS SOURCE DTYPE LIMIT
-PRUNE := $(BIN)/python -m $(if $(PLAN),replication.plan_prune $(if $(CARD),--card $(CARD)),lib.prune) "$(MODEL)" "$(OUT)" \
+PRUNE := $(BIN)/python -m $(if $(PLAN),replication.plan $(if $(CARD),--card $(CARD)),lib.prune) "$(MODEL)" "$(OUT)" \
 	$(foreach name,$(OPTIONS),$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) "$($(name))"))
 ifneq ($(filter prune,$(MAKECMDGOALS)),)# a name that is mistyped would change nothing
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))

@@ -1,11 +1,12 @@
 """What a layer takes for a token, counted on the meta device at full size: nothing is computed.
 
 A document is read there, and adapters are trained on it, by a model of one layer and by one of two.
-The difference is a layer. Attention and dropout are counted as the kernels that they are on a GPU.
+The difference is a layer. Attention, norms and dropout are counted as the kernels of a GPU.
 """
 
 import weakref
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 from unittest import mock
 
@@ -17,9 +18,10 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from transformers.loss.loss_utils import ForCausalLMLoss
 
+from lib.gpu import norms
 from lib.healing import attention, lora
 from lib.healing.recipe import Recipe
-from lib.models import kernels, layers, sizes
+from lib.models import layers, sizes
 
 TOKENS = 512  # of the document: about as many as one of C4 has
 RECIPE = Recipe(steps=1, max_tokens=TOKENS, learning_rate=0, rank=1, warmup_steps=0)
@@ -27,7 +29,7 @@ EXPERTS = {torch.ops.aten._grouped_mm: lambda x, w, *_, **__: 2 * x[0] * x[1] * 
 NO_BYTES = {*flop_registry, *EXPERTS, torch.ops.aten._unsafe_view}  # products, and a view
 
 
-class Counted(NamedTuple):
+class LayerCosts(NamedTuple):
     """What a decoder takes for a token, where numbers have 16 bits.
 
     Of a layer: FLOPs of matrix products, and bytes that all other kernels read and write.
@@ -44,26 +46,27 @@ class Counted(NamedTuple):
     cached: int  # numbers of the keys and values of a layer
 
 
-def counted(config) -> Counted:
-    """Return the counts of a decoder, by its last two layers."""
+def layer_costs(config) -> LayerCosts:
+    """Return the costs of a decoder, by its last two layers."""
     text = config.get_text_config(decoder=True)
     one, two = (
         layers.meta_model(layers.pruned_config(config, range(text.num_hidden_layers)[-count:]))
         for count in (1, 2)
     )
-    read, more_read = (_of_token(model) for model in (one, two))
+    forward = _of_token(two) - _of_token(one)
     try:
         adapter = lora.parameters(one, rank=1)
-        trained, more_trained = (_of_token(model, trains=True) for model in (one, two))
+        trained = _of_token(one, trains=True)
+        layer = _of_token(two, trains=True) - trained
     except ValueError:
-        adapter, trained, more_trained = 0, *np.zeros((2, 3))
-    return Counted(
+        adapter, trained, layer = 0, *np.zeros((2, 3))
+    return LayerCosts(
         parameters=sizes.parameters(layers.meta_model(config)),
         adapter=adapter,
-        forward=(more_read - read)[:2],
-        training=(more_trained - trained)[:2],
-        kept=more_trained[2] - trained[2],
-        loss=2 * trained[2] - more_trained[2],
+        forward=forward[:2],
+        training=layer[:2],
+        kept=layer[2],
+        loss=trained[2] - layer[2],
         head=2 * one.get_output_embeddings().weight.numel(),
         state=text.hidden_size,
         cached=2 * sizes.key_width(text),
@@ -75,22 +78,20 @@ def _of_token(model, trains: bool = False) -> np.ndarray:
     model.bfloat16().set_attn_implementation(attention.NAME)
     ids = torch.zeros(1, TOKENS, dtype=torch.long, device="meta")
     with (
-        mock.patch.object(functional, "scaled_dot_product_attention", _attention),
-        mock.patch.object(functional, "dropout", _dropout),
-        mock.patch.object(kernels, "rms_norm", _rms_norm),
+        kernels_of_a_gpu(),
         torch.set_grad_enabled(trains),
         lora.new_lora(model, RECIPE) if trains else nullcontext(model) as run,
         FlopCounterMode(display=False, custom_mapping=EXPERTS) as products,
-        _Bytes([ids, *run.bfloat16().train(trains).parameters(), *run.buffers()]) as others,
+        CountBytes([ids, *run.bfloat16().train(trains).parameters(), *run.buffers()]) as others,
     ):
-        kernels.fuse_norms(model)
+        norms.fuse_norms(model)
         logits = run(input_ids=ids, use_cache=False).logits
         if trains:
             ForCausalLMLoss(logits, ids, logits.shape[-1]).backward()
     return np.array([products.get_total_flops(), others.moved, others.peak]) / TOKENS
 
 
-class _Bytes(TorchDispatchMode):
+class CountBytes(TorchDispatchMode):
     """Count the bytes that kernels other than matrix products move, and those held at the peak."""
 
     def __init__(self, given: list[torch.Tensor]):
@@ -107,7 +108,7 @@ class _Bytes(TorchDispatchMode):
         return made
 
     def _hold(self, storage: torch.UntypedStorage) -> None:
-        if storage._cdata not in self.known:
+        if storage._cdata not in self.known:  # else it is a view, or was given
             self.known.add(storage._cdata)
             self.held += storage.nbytes()
             self.peak = max(self.peak, self.held)
@@ -120,6 +121,20 @@ class _Bytes(TorchDispatchMode):
 
 def _tensors(tree) -> list[torch.Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+
+
+# ---- the kernels of a GPU, on the meta device --------------------------------------------------
+
+
+@contextmanager
+def kernels_of_a_gpu() -> Iterator[None]:
+    """While active, attention, norms and dropout are each one kernel, and keep what it keeps."""
+    with (
+        mock.patch.object(functional, "scaled_dot_product_attention", _attention),
+        mock.patch.object(functional, "dropout", _dropout),
+        mock.patch.object(norms, "rms_norm", _rms_norm),
+    ):
+        yield
 
 
 def _attention(query, key, value, *_, scale: float | None = None, **__) -> torch.Tensor:

@@ -34,6 +34,7 @@ from transformers import AutoModelForCausalLM
 
 from lib import evaluation
 from lib.evaluation import Task
+from lib.gpu import memory, nf4
 from lib.models import files, loading, registry
 from replication import paths, profiles
 from replication.measure import cache, request, scores
@@ -184,10 +185,10 @@ def computes_on_the_device():
     with pytest.MonkeyPatch.context() as patch:
         if DEVICE != "cpu":
             patch.setattr(loading, "default_device", lambda: DEVICE)
-            patch.setattr(loading, "UNPACKED", 0)
+            patch.setattr(nf4, "UNPACKED", 0)
             patch.setenv("ACCELERATE_TORCH_DEVICE", DEVICE)
         if DEVICE == "sim":
-            patch.setattr(loading, "gpu_memory", lambda device: 80e9)
+            patch.setattr(memory, "gpu_memory", lambda device: 80e9)
         yield
 
 

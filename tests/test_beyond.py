@@ -1,5 +1,6 @@
 """Where healing acts, HellaSwag, GSM8K: each equal to the plain way of doing it."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from transformers import GenerationConfig
 from lib.blocks import UNPRUNED, Block
 from lib.data.encoding import Row
 from lib.evaluation import Task
+from lib.gpu.memory import ActivationBudget
 from lib.healing import lora, training
 from lib.models import reading
 from lib.models.decoder import residual_stream
@@ -28,20 +30,20 @@ RECIPE = replace(
 # ---- where healing acts --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("recomputes", [False, True])
-def test_no_gradient_goes_before_the_cut(recomputes, llama, tmp_path):
-    """No state up to the cut is part of what the backward pass goes through."""
+@pytest.mark.parametrize("memory", [math.inf, 0])
+def test_no_gradient_goes_before_the_cut(memory, llama, tmp_path):
+    """No state up to the cut is part of what the backward pass goes through, recomputed or not."""
+    budget = ActivationBudget(memory, 1, 2, 1, LAYERS - FIRST)
     needed = {}
     recipe = replace(RECIPE, steps=1, batch=2, warmup_steps=0)
     sequences = [{"documents": [[5, 6, 7 + i]]} for i in range(2)]
 
     def note(l, x):
-        if not torch.is_inference_mode_enabled():  # as where documents are tried
-            needed.setdefault(l, x.requires_grad)
+        needed.setdefault(l, x.requires_grad)
 
     with lora.new_lora(llama, recipe) as wrapped:
         with residual_stream(llama, note):
-            training._train(wrapped, Padding, sequences, recipe, tmp_path, None, 2, recomputes)
+            training._train(wrapped, Padding, sequences, recipe, tmp_path, 2, budget)
         learnt = [p for n, p in wrapped.named_parameters() if "lora_B" in n]
         assert learnt
         assert all(p.abs().max() > 0 for p in learnt)

@@ -13,7 +13,7 @@ def test_a_card_reaches_the_share_that_was_measured(tmp_path, monkeypatch):
     card = before["a100-80"]
     bench = Bench("any", {}, profiles.get("paper"), card, False)
     for kind, flops, share in [("scores", 6e15, 0.5), ("scores", 2e15, 0.5), ("healing", 6e15, 2)]:
-        work = plan.Work(kind, 1, flops, moved=1e12, weights=1e12, memory=0)
+        work = plan.Work(kind, flops, moved=1e12, weights=1e12, memory=0)
         measured = Measured(card.seconds(work) / share)
         bench.planned(kind, measured, work)
     file = tmp_path / "cards.csv"

@@ -214,7 +214,7 @@ def killed_at(step: int):
             raise Killed
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(training._Watch, "on_step_end", stop)
+        patch.setattr(training.CheckpointCallback, "on_step_end", stop)
         yield
 
 
@@ -225,8 +225,7 @@ def test_continues_after_an_interruption(base, undisturbed, tmp_path, monkeypatc
     passes = []
     at_each_pass(monkeypatch, passes.append)
     healed = heal(base, tmp_path)
-    tried = DEVICE != "cpu"  # the longest micro-batch, once more
-    assert len(passes) == RECIPE.steps - 3 + tried
+    assert len(passes) == RECIPE.steps - 3
     assert weights(healed) == weights(undisturbed)
     assert healed.losses == undisturbed.losses
 
@@ -247,7 +246,7 @@ def kill(self, args, state, control, **kwargs):
     if state.global_step == 4:
         os.kill(os.getpid(), 9)
 
-training._Watch.on_step_end = kill
+training.CheckpointCallback.on_step_end = kill
 heal(loading.load({model!r}, dtype="float32"), {folder!r})
 """
 
@@ -292,19 +291,19 @@ def test_a_longer_healing_starts_from_the_trunk_of_a_shorter_one(
     monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=count().__next__))
     monkeypatch.setattr(storage, "seal", lambda f: sealed.append(f.name) or seal(f))
     at_each_pass(monkeypatch, passes.append)
-    grown = heal(base, tmp_path / "long", LONGER, trunk=short)
+    grown = heal(base, tmp_path / "long", LONGER, warm_start=short)
     assert weights(grown) == weights(alone)
     assert grown.losses == alone.losses
     assert len(passes) == 16 - 6  # steps that were not made again, but took their second
     assert grown.seconds == 16
-    saved = [int(name.partition("-")[2]) for name in sealed if name != "trunk"]
+    saved = [int(name.partition("-")[2]) for name in sealed if name != training.DECAYS]
     assert saved == [8, 10, 12, 14, 16]
     assert sum(grown.losses[-3:]) < sum(grown.losses[:3])
 
 
 @pytest.mark.parametrize("micro_batch, taken", [(RECIPE.batch, True), (RECIPE.batch // 2, False)])
 def test_only_a_trunk_of_the_same_way_is_taken(short, tmp_path, micro_batch, taken):
-    training._copy_trunk(tmp_path, short, micro_batch, joined=True)
+    training._copy_warm_start(tmp_path, short, micro_batch, joined=True)
     assert (tmp_path / "checkpoint-6").exists() == taken
 
 
@@ -321,33 +320,21 @@ def test_a_diverging_rate_ends_as_diverged_and_the_next_job_runs(base, undisturb
     assert weights(following) == weights(undisturbed)
 
 
-def test_trying_the_longest_micro_batch_changes_no_bit(base, undisturbed, tmp_path, monkeypatch):
-    """Also where training resumes. On a CPU it is not tried, unless this test says so."""
-    passes = []
-    monkeypatch.setattr(training, "_oom_is_catchable", lambda device: True)
-    monkeypatch.setattr(training, "_room", lambda model, recipe: None)
-    at_each_pass(monkeypatch, passes.append)
-    with killed_at(4):
-        heal(base, tmp_path)
-    assert weights(heal(base, tmp_path)) == weights(undisturbed)
-    assert len(passes) == (1 + 4) + (1 + 3)
-
-
 def test_what_lacks_memory_is_tried_with_less(base, tmp_path, monkeypatch):
-    """And nothing of an earlier way is held then."""
+    """And nothing of an earlier try is held then."""
     tried, adapters = [], []
 
     def fails(*arguments):
         assert all(adapter() is None for adapter in adapters)
         numbers = [p for p in arguments[0].parameters() if p.requires_grad]
         adapters.extend(map(weakref.ref, numbers))
-        tried.append(arguments[-2:])
+        tried.append(arguments[-2])
         raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`")
 
     monkeypatch.setattr(training, "_train", fails)
     healed = heal(base, tmp_path)
     assert (healed.status, healed.adapter) == ("oom", None)
-    assert tried[:4] == [(8, False), (4, False), (2, False), (8, True)]
+    assert tried == [8, 4, 2, 1]
 
 
 @pytest.mark.parametrize(
@@ -376,34 +363,12 @@ def test_a_step_reads_its_batch(base, tmp_path, monkeypatch, batch, fitting, mic
     assert sum(read) == tokens == 8 * 2 * batch
 
 
-def test_a_resumed_healing_keeps_its_micro_batch_or_warns(base, tmp_path, monkeypatch, caplog):
-    """On a larger card and on a smaller one."""
-    train, recipe = training._train, replace(RECIPE, steps=3)
+def test_a_resumed_healing_keeps_its_micro_batch(base, tmp_path):
+    """Also where there is room for more."""
+    recipe = replace(RECIPE, steps=3)
     with killed_at(2):
         heal(base, tmp_path, recipe, micro_batch=4)
-    smaller = shutil.copytree(tmp_path, tmp_path.with_name("smaller"))
     assert heal(base, tmp_path, recipe).micro_batch == 4
-    assert not caplog.records
-
-    def limited(*arguments):
-        if arguments[-2] > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        return train(*arguments)
-
-    monkeypatch.setattr(training, "_train", limited)
-    healed = heal(base, smaller, recipe)
-    assert healed.status == "ok" and healed.micro_batch == 2
-    assert "Begun with 4 sequences at a time, it goes on with 2." in caplog.messages
-
-
-def test_a_checkpoint_is_saved_after_a_quarter_of_an_hour(base, tmp_path, monkeypatch):
-    saved, seal = [], storage.seal
-    clock = SimpleNamespace(monotonic=count(step=600).__next__)  # ten minutes a step
-    monkeypatch.setattr(training, "time", clock)
-    monkeypatch.setattr(training, "CHECKPOINTS", 1)
-    monkeypatch.setattr(storage, "seal", lambda f: saved.append(f.name) or seal(f))
-    heal(base, tmp_path, START)
-    assert saved == ["checkpoint-3", "checkpoint-4"]
 
 
 def test_after_an_error_the_model_is_without_an_adapter(base, tmp_path, monkeypatch):

@@ -13,11 +13,11 @@ from conftest import Distances, replicate
 from lib.models import registry
 from replication import paths, plan, profiles
 from replication.measure import signals
-from replication.plan import key_of
-from replication.run import batch, measuring
+from replication.run import batch, measuring, stored
 from replication.run.execution import Launch, Outcome
 from replication.run.jobs import Job, by_job
 from replication.run.notebooks import NOTEBOOKS
+from replication.run.stored import key_of
 
 SMOKE, OVERNIGHT = profiles.get("smoke"), profiles.get("overnight")
 PAPER = profiles.get("paper", ["llama-2-70b", "mistral-7b"])
@@ -42,7 +42,7 @@ def test_jobs_have_the_same_names_and_every_result_once(profile):
     A job heals before it scores; lengths that continue each other are one job, shorter ones first.
     """
     for model in profile.models:
-        guess = plan.Guess(registry.num_layers(model))
+        guess = stored.AssumedStarts(registry.num_layers(model))
         jobs = by_job(model, profile, NUMBERS, guess)
         assert all(jobs.values())  # so that no job passes for done before its map
         names = {job.name for job in jobs}

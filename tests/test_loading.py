@@ -20,7 +20,8 @@ from conftest import (
 from transformers.pytorch_utils import Conv1D
 
 from lib.blocks import Block
-from lib.models import kernels, layers, loading
+from lib.gpu import norms
+from lib.models import layers, loading
 from lib.models.decoder import decoder_layers
 from lib.models.registry import ModelError
 from lib.pruning import dropped
@@ -39,7 +40,7 @@ def test_reads_what_transformers_reads_and_leaves_out_a_block(folder, architectu
     whole, _ = loading.load(str(folder), dtype="float32")
     plain = tiny(architecture)
     if DEVICE != "cpu":
-        kernels.fuse_norms(plain)
+        norms.fuse_norms(plain)
     assert torch.equal(logits(whole, ids), logits(plain, ids))
     for block in CUTS:
         part, _ = loading.load(str(folder), dtype="float32", block=block)

@@ -7,6 +7,7 @@ and every gradient after it is wrong.
 
 import weakref
 from dataclasses import replace
+from functools import partial
 
 import bitsandbytes
 import numpy as np
@@ -21,8 +22,8 @@ from lib import similarity
 from lib.blocks import UNPRUNED, Block
 from lib.data import sets
 from lib.data.encoding import Row
+from lib.gpu.memory import ActivationBudget
 from lib.healing import lora, training
-from lib.healing.recipe import Room
 from lib.models import loading
 from lib.prune import Options, prune
 from lib.pruning import dropped
@@ -195,28 +196,26 @@ def is_packed(model) -> bool:
 
 
 def test_resumed_or_with_recomputed_activations_no_bit_changes(packed, tmp_path, monkeypatch):
-    recipe, train = replace(RECIPE, first_layer=2), training._train
-
-    def limited(wrapped, *arguments):
-        if not arguments[-1]:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        return train(wrapped, *arguments)
-
+    recipe = replace(RECIPE, first_layer=2)
     whole = heal(packed, tmp_path / "whole", recipe, micro_batch=1)
     with killed_at(3):
         heal(packed, tmp_path / "resumed", recipe, micro_batch=1)
     assert (tmp_path / "resumed" / "checkpoint-2").exists()
     resumed = heal(packed, tmp_path / "resumed", recipe, micro_batch=1)
-    monkeypatch.setattr(training, "_train", limited)
-    recomputed = heal(packed, tmp_path / "recomputed", recipe, micro_batch=1)
-    assert recomputed.recomputes and not whole.recomputes
-    monkeypatch.setattr(training, "_train", train)
-    rows, needed = [], training._recompute
-    monkeypatch.setattr(training, "_recompute", lambda *row: rows.append(row) or needed(*row))
-    monkeypatch.setattr(training, "_room", lambda model, recipe: Room(3000, 0, 50, 10, 2))
+    # by its length, a row recomputes none, one or both of the two layers that are trained
+    budget, recomputed = ActivationBudget(2000, 0, 50, 10, 2), []
+    count = ActivationBudget.num_recomputed
+
+    def note(budget, tokens):
+        recomputed.append(count(budget, tokens))
+        return recomputed[-1]
+
+    monkeypatch.setattr(ActivationBudget, "num_recomputed", note)
+    train = partial(training._train, budget=budget)
+    monkeypatch.setattr(training, "_train", lambda *arguments: train(*arguments[:6]))
     by_row = heal(packed, tmp_path / "by row", recipe, micro_batch=1)
-    assert {room.recomputed(tokens) for _, room, tokens in rows} == {0, 1}  # of two
-    for healed in (resumed, recomputed, by_row):
+    assert {*recomputed} == {0, 1, 2}
+    for healed in (resumed, by_row):
         assert healed.losses == whole.losses and weights(healed) == weights(whole)
     assert not packed[0].is_activation_checkpointing
 

@@ -8,14 +8,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lib import counting
 from lib.blocks import Block
+from lib.gpu import nf4, norms
+from lib.gpu.memory import ActivationBudget
 from lib.healing import lora
-from lib.models import files, kernels, layers, machine
+from lib.models import files, layers
 from replication import plan, profiles
 from replication.measure import cache, distance_maps, experiments, fetching, request, scores
+from replication.run import stored
 from replication.run.notebooks import NOTEBOOKS
 
 SMOKE, PAPER = profiles.get("smoke"), profiles.get("paper")
 CARD = plan.get_card("a100-80")
+RECIPE = profiles.recipe("mistral-7b", PAPER)
 
 
 # ---- what a layer takes ----------------------------------------------------------------------
@@ -24,19 +28,20 @@ CARD = plan.get_card("a100-80")
 @pytest.mark.parametrize("architecture", architectures())
 def test_every_architecture_is_counted(architecture):
     model = tiny(architecture)
-    counted = counting.counted(model.config)
-    parameters = counted.parameters
+    costs = counting.layer_costs(model.config)
+    parameters = costs.parameters
     assert parameters.size() == sum(p.numel() for p in model.parameters())
     config = layers.pruned_config(model.config, range(2, len(parameters.layers)))
     left = layers.meta_model(config).num_parameters()
     assert parameters.outside + sum(parameters.layers[2:]) == left
-    assert counted.forward[0] > 0
-    assert (counted.adapter > 0) == (architecture not in EXPERTS)
+    assert costs.forward[0] > 0
+    assert (costs.adapter > 0) == (architecture not in EXPERTS)
 
 
 def test_a_run_takes_the_flops_that_were_planned(output, small, monkeypatch):
     """Sweeps and a healing on C4, whose texts are longer than is read of them.
 
+    Nothing goes back through most of the first layer, which is not planned: 12 % of so few layers.
     PyTorch 2.13 does not count attention on a CPU, so it is planned for next to no tokens; 2.15
     does, 8 % here.
     """
@@ -46,8 +51,8 @@ def test_a_run_takes_the_flops_that_were_planned(output, small, monkeypatch):
     swept = experiments.unhealed(small, distances, profile, ["c4"])
     recipe = profiles.recipe(small, profile, rank=1)
     heals = request.healing(small, profile, Block(1, 2), recipe)
-    requests = {plan.key_of(one): one for one in [*swept, heals]}
-    model = plan.Loaded(counting.counted(files.configuration(small)), None, CARD)
+    requests = {stored.key_of(one): one for one in [*swept, heals]}
+    model = plan.ModelOnCard(counting.layer_costs(files.configuration(small)), None, CARD)
     flops = [work.flops for work in plan.works(model, requests.values())]
     *scored, healed = flops
     with FlopCounterMode(display=False) as sweeping:
@@ -55,7 +60,7 @@ def test_a_run_takes_the_flops_that_were_planned(output, small, monkeypatch):
     assert sum(scored) == pytest.approx(sweeping.get_total_flops(), rel=0.09)
     with FlopCounterMode(display=False) as healing:
         fetching.fetch([heals])
-    assert healed == pytest.approx(healing.get_total_flops(), rel=0.1)
+    assert healed == pytest.approx(healing.get_total_flops(), rel=0.13)
 
 
 # ---- hours and memory ------------------------------------------------------------------------
@@ -65,46 +70,44 @@ def test_the_rates_reproduce_a_published_speed(monkeypatch):
     """FMS, LoRA of Mistral-7B in 16 bits on one A100-80, 4 sequences of 4,096, recomputed: 3,597.6
     tokens a second (foundation-model-stack/fms-acceleration, scripts/benchmarks/refs/a100_80gb.csv,
     row 12). Its norms are not fused, and its adapters are peft's."""
-    monkeypatch.setattr(kernels, "fuse_norms", lambda model: None)
-    monkeypatch.setattr(lora, "_adapted_layers", lambda wrapped: [])
+    monkeypatch.setattr(norms, "fuse_norms", lambda model: None)
+    monkeypatch.setattr(lora, "LoraLayer", ())
+    monkeypatch.setattr(ActivationBudget, "num_recomputed", lambda budget, tokens: 32)
     recipe = profiles.recipe("mistral-7b", PAPER, steps=1, batch=4, max_tokens=4096, packed=True)
-    counted = counting.counted(files.configuration("mistral-7b"))
-    model = plan.Loaded(counted, None, CARD)
-    work = model.healing(32, recipe, micro=(4, True))
-    speed = work.tokens / CARD.seconds(work)
+    costs = counting.layer_costs(files.configuration("mistral-7b"))
+    work = plan.ModelOnCard(costs, None, CARD).healing(32, recipe)
+    speed = recipe.batch * recipe.max_tokens / CARD.seconds(work)
     assert speed == pytest.approx(3597.6, rel=0.15)
 
 
-@pytest.mark.parametrize("name, most", [("a100", 9), ("paper", 1150)])
+@pytest.mark.parametrize("name, most", [("a100", 9), ("paper", 1130)])
 def test_a_profile_takes_its_hours_and_fits(output, name, most):
-    """Every result is counted, once. With documents in the order of their length, `paper` would
-    take 1,186 hours: rows of long ones only would be recomputed."""
-    jobs = plan.planned(profiles.get(name), list(NOTEBOOKS), CARD)
-    works = [work for job in jobs for work in job.works]
-    hours = sum(map(CARD.seconds, works)) / 3600
+    """Every result is counted, once."""
+    hours, keys = 0, []
+    for _, missing, works in plan.planned(profiles.get(name), list(NOTEBOOKS), CARD):
+        hours += sum(map(CARD.seconds, works)) / 3600
+        keys += map(stored.key_of, missing)
+        assert len(works) == len(missing)
+        for work in works:
+            assert work.flops > 0
+            assert work.memory <= CARD.memory * 1e9
     assert most / 2 < hours <= most
-    for work in works:
-        assert work.flops > 0
-        assert work.memory <= CARD.memory * 1e9
-    keys = [plan.key_of(one) for job in jobs for one in job.missing]
-    assert len(keys) == len(works)
     assert len(set(keys)) == len(keys)
 
 
 def test_cards_of_one_kind_unpack_the_same_models():
     """However much memory their driver keeps: Qwen-14B takes a third of 79.2 GiB."""
     reported = [79.1 * 2**30, 79.3 * 2**30, CARD.memory * 1e9]
-    assert {machine.nominal(memory) for memory in reported} == {80 * 2**30}
+    assert {nf4.nominal(memory) for memory in reported} == {80 * 2**30}
 
 
-def test_a_cpu_has_room_for_all_that_is_planned():
-    """Its card has no end of memory: nothing stays packed, nothing is recomputed."""
-    counts = counting.counted(files.configuration("smollm2-135m"))
-    model, recipe = plan.Loaded(counts, "nf4", plan.get_card("cpu")), profiles.recipe("any", PAPER)
-    assert not model.packed
-    without = model.healing(20, recipe, micro=(recipe.batch, False))
-    assert model.healing(20, recipe) == without
-    assert without.flops < model.healing(20, recipe, micro=(recipe.batch, True)).flops
+def test_what_has_no_room_stays_packed_or_is_recomputed():
+    """A CPU's card has no end of memory: nothing is."""
+    costs = counting.layer_costs(files.configuration("mistral-7b"))
+    cpu, small = (plan.ModelOnCard(costs, "nf4", plan.get_card(name)) for name in ("cpu", "t4"))
+    assert small.packed and not cpu.packed
+    assert cpu.healing(20, RECIPE).flops < small.healing(20, RECIPE).flops
+    assert small.healing(20, RECIPE).memory < small.card.memory * 1e9
 
 
 # ---- what is there ---------------------------------------------------------------------------
@@ -120,6 +123,5 @@ def test_what_is_not_to_be_had_is_not_missing(output):
         (keyed,) = fetching.keyed_by_machine([healing])
         cache.save("healing", keyed.params, [{}], 1, "diverged")
     planned = plan.planned(SMOKE, ["06"], CARD)
-    healed = [one for one in planned if "-s" in one.job.name]
-    assert len(healed) == 3
-    assert not any(one.missing for one in healed)
+    healed = [missing for job, missing, _ in planned if "-s" in job.name]
+    assert healed == [[], [], []]

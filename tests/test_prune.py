@@ -208,13 +208,13 @@ def test_user_texts_choose_fit_heal_and_judge(model, tmp_path, monkeypatch, caps
 def test_a_plan_comes_before_anything_is_loaded(monkeypatch, capsys):
     monkeypatch.setattr(loading, "load", None)
     words = ["PLAN=1", "MODEL=mistral-7b", "LAYERS=8", "CARD=t4"]
-    assert make_in_process(*words, "REPAIR=map") == 0
-    drops, *planned, _, whole = capsys.readouterr().out.splitlines()
-    assert drops == "Drops 8 of 32 layers; the weights then take 11 GB."
-    assert [line.partition(":")[0] for line in planned] == ["choice", "scores", "map"]
+    assert make_in_process(*words) == 0
+    *steps, whole = capsys.readouterr().out.splitlines()
+    assert whole.startswith("24 layers are left, of 11.0 GB.")
+    assert [line.partition(":")[0] for line in steps] == ["choosing", "scoring"]
     assert make_in_process(*words, "HEAL=100", "NF4=1") == 0
     packed = capsys.readouterr().out.splitlines()[-1]
-    needed = [float(re.search(r"takes (.*) GB of", total)[1]) for total in (whole, packed)]
+    needed = [float(re.search(r"takes (.*) GB on t4", line)[1]) for line in (whole, packed)]
     assert needed[1] < needed[0] / 2
 
 

@@ -15,7 +15,7 @@ PACKAGES = ("lib", "replication")
 FLOORS = (  # from the ground up; a module imports those of its own floor or of one below
     ("lib", "lib.lazy", "lib.paths", "lib.storage", "lib.blocks"),
     ("lib.data",),
-    ("lib.models",),
+    ("lib.models", "lib.gpu"),
     ("lib.evaluation", "lib.pruning", "lib.similarity", "lib.sweep", "lib.healing", "lib.counting"),
     ("lib.prune",),
     ("replication", "replication.paths"),
@@ -26,7 +26,7 @@ FLOORS = (  # from the ground up; a module imports those of its own floor or of 
     ("replication.measure",),
     ("replication.claims",),
     ("replication.beyond",),
-    ("replication.plan", "replication.plan_prune", "replication.run"),
+    ("replication.plan", "replication.run"),
     ("replication.show",),
     ("replication.__main__",),
 )

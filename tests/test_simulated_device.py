@@ -17,8 +17,8 @@ from conftest import DEVICE
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu import sections
 from lib.models import registry
-from replication import paths, plan, profiles
-from replication.run import jobs, measuring
+from replication import paths, profiles
+from replication.run import jobs, measuring, stored
 from replication.run.notebooks import NOTEBOOKS
 
 on_the_device = pytest.mark.skipif(DEVICE != "sim", reason="asks for the simulated device")
@@ -49,7 +49,8 @@ def test_every_job_and_every_cell(output):
     """Of the smallest profile; cells then find what the jobs have measured."""
     profile = profiles.get("smoke", limit=2)
     (model,) = profile.models
-    for job in jobs.by_job(model, profile, NOTEBOOKS, plan.Guess(registry.num_layers(model))):
+    starts = stored.AssumedStarts(registry.num_layers(model))
+    for job in jobs.by_job(model, profile, NOTEBOOKS, starts):
         assert measuring.run_job(job, profile, NOTEBOOKS).status == "ok", job.name
     for of in NOTEBOOKS.values():
         cells = nbformat.read(paths.NOTEBOOKS / f"{of.file}.ipynb", 4).cells

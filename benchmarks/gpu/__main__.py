@@ -20,7 +20,8 @@ from benchmarks.gpu.bench import HEADER, UNKNOWN, Bench, Row
 from benchmarks.gpu.sections import SECTIONS, SEVEN_B, TINY
 from lib import storage
 from lib.data import sets
-from lib.models import loading, machine
+from lib.gpu.memory import RUNTIME_BYTES
+from lib.models import loading
 from replication import paths, plan, profiles
 from replication.plan import Card
 
@@ -75,7 +76,7 @@ def bench(work: Path, tiny: bool) -> Bench:
         card = plan.get_card()
     except ValueError:  # a GPU whose rates are not known
         name = torch.cuda.get_device_name()
-        memory = (torch.cuda.get_device_properties(0).total_memory - machine.RUNTIME) / 1e9
+        memory = (torch.cuda.get_device_properties(0).total_memory - RUNTIME_BYTES) / 1e9
         card = plan.get_card(UNKNOWN)._replace(name=_short(name), gpu=name, memory=memory)
     return Bench(profile.models[0], sizes, profile, card, tiny)
 
@@ -130,7 +131,7 @@ def measured_card(bench: Bench) -> Card | None:
 def keep(card: Card, file: Path = plan.CARDS) -> None:
     """Write the card's row of cards.csv: over the one of its name, or as a new one."""
     rows = pd.DataFrame((plan.cards() | {card.name: card}).values())
-    rows.drop(columns="element").to_csv(file, index=False, float_format="%.4g")
+    rows.to_csv(file, index=False, float_format="%.4g")
 
 
 def report(bench: Bench, seconds: float) -> str:

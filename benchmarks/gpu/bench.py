@@ -88,9 +88,9 @@ class Bench:
         return self.sizes["num_hidden_layers"]
 
     @property
-    def loaded(self) -> plan.Loaded:
+    def loaded(self) -> plan.ModelOnCard:
         """The model in NF4, as the plan has it."""
-        return plan.Loaded(plan.counted(self.name), "nf4", self.card)
+        return plan.ModelOnCard(plan.layer_costs(self.name), "nf4", self.card)
 
     @property
     def block(self) -> Block:

@@ -8,6 +8,7 @@ from pathlib import Path
 from unittest import mock
 
 from benchmarks.gpu.bench import Bench, Measured, counter, held, wait
+from lib.gpu import memory
 from lib.healing import training
 from lib.models import loading
 from replication import plan, profiles
@@ -18,9 +19,9 @@ FEW = 4
 
 
 def steps(bench: Bench) -> None:
-    """a healing's steps: 16 sequences until memory ends, then one at a time, and recomputed"""
+    """a healing's steps: as they are, one sequence at a time, and all recomputed"""
     loaded = bench.model(bench.block)
-    _step(bench, "as many as fit", loaded, 16)
+    _step(bench, "as they are", loaded, memory.MICRO_BATCH)
     _step(bench, "one at a time", loaded, 1)
     _step(bench, "recomputed", loaded, 1, recomputes=True)
 
@@ -30,39 +31,40 @@ def packed(bench: Bench) -> None:
     loading.release()
     options = bench.profile.load_kwargs | {"block": bench.block, "packed": True}
     loaded = loading.load(bench.name, **options)
-    with mock.patch.object(plan.Loaded, "packed", True):
+    with mock.patch.object(plan.ModelOnCard, "packed", True):
         for recomputes in (False, True):
             _step(bench, "packed" + ", recomputed" * recomputes, loaded, 8, recomputes)
 
 
-def _step(bench: Bench, name: str, loaded, micro: int, recomputes: bool | None = None) -> None:
-    """Add the row of a step, as `heal` takes it."""
+def _step(bench: Bench, name: str, loaded, micro: int, recomputes: bool = False) -> None:
+    """Add the row of a step, as `heal` takes it; recomputes: all layers, whatever room there is."""
     recipe = profiles.recipe(bench.name, bench.profile, steps=STEPS, warmup_steps=1)
     layers = bench.num_layers - bench.block.size
     if bench.card.seconds(bench.loaded.healing(layers, recipe)) > SLOW:
         recipe = replace(recipe, batch=FEW)
     folder = Path(bench.name).with_name(f"steps {name}")
-    healed, took = heal(loaded, recipe, folder, micro, recomputes)
-    work = bench.loaded.healing(layers, recipe, micro=(healed.micro_batch, healed.recomputes))
-    one_row = healed.micro_batch == 1 and healed.recomputes  # which is what the plan counts
+    no_room = mock.patch.object(memory, "USABLE", 0) if recomputes else nullcontext()
+    with no_room, mock.patch.object(memory, "MICRO_BATCH", micro):
+        work = bench.loaded.healing(layers, recipe)
+        healed, took = heal(loaded, recipe, folder)
+    one_row = healed.micro_batch == 1 and recomputes  # which is what the plan counts
     row = work.memory - bench.loaded.weights(layers) if one_row else None
     losses = "…".join(f"{loss:.3f}" for loss in (healed.losses or [0])[:: STEPS - 1])
-    note = f"m {healed.micro_batch}{', recomputed' * healed.recomputes}, {healed.status}, "
+    note = f"m {healed.micro_batch}, {healed.status}, "
     note += f"{'joined' if healed.joined else 'PADDED'}, losses {losses}"
     what = f"a step of {recipe.batch} x {recipe.max_tokens}, {name}"
     bench.planned(what, took, work, 1 / STEPS, row, note)
 
 
-def heal(loaded, recipe, folder: Path, micro: int, recomputes: bool | None = None):
-    """Heal (model, tokenizer), `micro` sequences at a time; return it, a step's time and peak.
+def heal(loaded, recipe, folder: Path):
+    """Heal (model, tokenizer); return it, a step's time and peak.
 
-    recomputes: whether all activations are; None: that, and fewer sequences, as memory demands.
     When memory ran out, the clock and the peak start again.
     """
     gc.collect()
     before, begun = held(), []
 
-    class Timed(training._Watch):
+    class Timed(training.CheckpointCallback):
         """Notes when each step begins, and resets the peak before the first."""
 
         def on_train_begin(self, *args, **kwargs):
@@ -75,13 +77,8 @@ def heal(loaded, recipe, folder: Path, micro: int, recomputes: bool | None = Non
             wait()
             begun.append(time.perf_counter())
 
-    way = [(min(micro, recipe.batch), recomputes)]
-    only = mock.patch.object(training, "memory_fallbacks", lambda *_: way)
-    with (
-        mock.patch.object(training, "_Watch", Timed),
-        nullcontext() if recomputes is None else only,
-    ):
-        healed = training.heal(*loaded, recipe, folder, micro)
+    with mock.patch.object(training, "CheckpointCallback", Timed):
+        healed = training.heal(*loaded, recipe, folder)
     apart = [later - earlier for earlier, later in zip(begun, begun[1:], strict=False)]
     peak = counter().max_memory_allocated() - before if counter() else None
     return healed, Measured(min(apart, default=None), peak)

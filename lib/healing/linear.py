@@ -10,9 +10,10 @@ equations  (Z'WZ + ridge) A = Z'W(Y - X).  The weights count errors relative to 
 layer's norm does; without them the first token, whose state may be 100 times as long, decides.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from time import perf_counter
 
@@ -26,7 +27,7 @@ from lib.models.layers import only_layers
 
 RIDGES = tuple(10.0**power for power in range(-8, 4))  # in units of the mean of z^2
 HELD_OUT = 4  # every fourth calibration text only chooses the ridge
-LOUD = 64  # times what an FFN adds, to see whether the stream gets it as it is
+PROBE_GAIN = 64  # of what an FFN adds: it reveals a norm after the FFN
 STREAM, FFN = "state", "FFN"  # what z is
 
 
@@ -34,19 +35,21 @@ STREAM, FFN = "state", "FFN"  # what z is
 class Moments:
     """Weighted sums over tokens, fp64: Z'WZ and Z'W(Y - X), both (D, D), and w |y - x|^2."""
 
-    inputs: torch.Tensor
-    both: torch.Tensor
-    change: float
+    gram: torch.Tensor
+    cross: torch.Tensor
+    residual_norm: float
 
     def __add__(self, other: "Moments") -> "Moments":
         return Moments(
-            self.inputs + other.inputs, self.both + other.both, self.change + other.change
+            self.gram + other.gram,
+            self.cross + other.cross,
+            self.residual_norm + other.residual_norm,
         )
 
     def error(self, a: torch.Tensor) -> float:
         """The part of w |y - x|^2 that a map leaves: 1 for the plain cut, 0 for a perfect map."""
-        gain = (a * (2 * self.both - self.inputs @ a)).sum()
-        return float(self.change - gain) / self.change if self.change else 0.0
+        gain = float((a * (2 * self.cross - self.gram @ a)).sum())
+        return (self.residual_norm - gain) / self.residual_norm if self.residual_norm else 0.0
 
 
 def moments(before: torch.Tensor, after: torch.Tensor, inputs: torch.Tensor) -> Moments:
@@ -64,24 +67,21 @@ def moments(before: torch.Tensor, after: torch.Tensor, inputs: torch.Tensor) -> 
 KINDS = {"full": STREAM, "folded": FFN}  # of maps: what z is
 
 
-def solution(of: Moments, ridge: float) -> torch.Tensor:
-    """A of the normal equations, (D, D). ridge: as it stands in them."""
-    identity = torch.eye(len(of.inputs)).to(of.inputs)
-    return torch.linalg.solve(of.inputs + ridge * identity, of.both)
+def solve_map(sums: Moments, ridge: float) -> torch.Tensor:
+    """A of the normal equations, (D, D). ridge: in units of the mean of z^2."""
+    ridge = ridge * float(sums.gram.diagonal().mean())
+    identity = torch.eye(len(sums.gram)).to(sums.gram)
+    return torch.linalg.solve(sums.gram + ridge * identity, sums.cross)
 
 
-def solved(fit: Moments, held: Moments) -> tuple[torch.Tensor, float, float]:
-    """A of all calibration texts, its ridge (in units of the mean of z^2), its held-out error.
+def solve_with_ridge_search(fit: Moments, held: Moments) -> tuple[torch.Tensor, float, float]:
+    """A of all calibration texts, its ridge, its held-out error.
 
     The ridge is the one whose map of the texts of `fit` leaves least of those of `held`.
     """
-
-    def at(ridge: float, of: Moments) -> torch.Tensor:
-        return solution(of, ridge * float(of.inputs.diagonal().mean()))
-
-    errors = {ridge: held.error(at(ridge, fit)) for ridge in RIDGES}
+    errors = {ridge: held.error(solve_map(fit, ridge)) for ridge in RIDGES}
     ridge = min(errors, key=errors.get)
-    return at(ridge, fit + held), ridge, errors[ridge]
+    return solve_map(fit + held, ridge), ridge, errors[ridge]
 
 
 # ---- a block with a map in its place -------------------------------------------------------
@@ -93,12 +93,12 @@ class Mapped(Block):
 
     name: str = ""
     change: torch.Tensor = field(default=None, compare=False, repr=False)
-    added: list = field(default_factory=list, compare=False, repr=False)  # m, of a map of it
+    added: dict = field(default_factory=dict, compare=False, repr=False)  # m, of a map of it
 
     def across(self, states: Mapping[int, torch.Tensor], is_text_start: bool) -> torch.Tensor:
         """x + z A."""
         state = states[self.start]
-        inputs = self.added[0] if self.added else state
+        inputs = self.added.get(FFN, state)
         return (state.float() + inputs.float() @ self.change).to(state.dtype)
 
 
@@ -107,15 +107,19 @@ def reading_ffn(model, blocks: Iterable[Block]) -> Iterator[None]:
     """While active, those of `blocks` that map what an FFN adds note it in every forward pass."""
     with ExitStack() as hooks:
         for block in blocks:
-            if not isinstance(block, Mapped) or KINDS[block.name] != FFN:
-                continue
-
-            def note(module, args, output, block=block):
-                block.added[:] = [output.clone()]  # Falcon adds to it in place
-
-            module = projection(model, block.start - 1)
-            hooks.enter_context(module.register_forward_hook(note))
+            if isinstance(block, Mapped) and KINDS[block.name] == FFN:
+                keep = partial(block.added.__setitem__, FFN)
+                hooks.enter_context(_each_ffn_output(model, block.start, keep))
         yield
+
+
+def _each_ffn_output(model, start: int, keep: Callable[[torch.Tensor], None]):
+    """Hook: call keep(m) in every forward pass. Raises ValueError as `projection`."""
+
+    def note(module, args, output):
+        keep(output.clone())  # Falcon adds to it in place
+
+    return projection(model, start - 1).register_forward_hook(note)
 
 
 @torch.no_grad()
@@ -136,10 +140,10 @@ def fold(model, block: Block, change: torch.Tensor, dtype: torch.dtype | None = 
         parameter.copy_(new.to(dtype or parameter.dtype))
 
 
-def attach(model, block: Block, change: torch.Tensor) -> None:
+def add_map_hook(model, block: Block, change: torch.Tensor) -> None:
     """Make the layer before `block` give m (1 + A), beside weights that stay as they are, packed.
 
-    A hook does it: what is saved knows nothing of it.
+    It is not saved with the model.
     """
 
     def changed(module, args, output):
@@ -169,14 +173,14 @@ def fitted_all(
     adds is missing where `projection` finds none.
     """
     start = perf_counter()
-    fit, held = _gathered(model, blocks, {KINDS[name] for name in names}, batches)
+    fit, held = _accumulate_moments(model, blocks, {KINDS[name] for name in names}, batches)
     seconds_gathering = perf_counter() - start
     maps = {block: {} for block in blocks}
     for block, name in product(blocks, names):
         part = block, KINDS[name]
         if part in fit:
             start = perf_counter()
-            change, ridge, error = solved(fit[part], held[part])
+            change, ridge, error = solve_with_ridge_search(fit[part], held[part])
             seconds = seconds_gathering + perf_counter() - start
             facts = {"parameters": change.numel(), "ridge": ridge, "error": error}
             mapped = Mapped(block.start, block.size, name, change.float())
@@ -185,40 +189,52 @@ def fitted_all(
 
 
 @torch.inference_mode()
-def _gathered(
-    model, blocks: Sequence[Block], kinds: Iterable[str], batches: Iterable[dict]
+def _accumulate_moments(
+    model, blocks: Sequence[Block], sources: set[str], batches: Iterable[dict]
 ) -> tuple[dict, dict]:
-    """The moments of the texts to fit on, and of those held out, for each block and z there is.
+    """The moments of the texts to fit on, and of those held out, by block and what z is."""
+    fit, held, num_read = {}, {}, 0
+    with _noted_states(model, blocks, sources) as states:
+        for batch in batches:
+            model.get_decoder()(input_ids=batch["input_ids"].to(model.device), use_cache=False)
+            is_token = batch["attention_mask"].bool()
+            # texts are numbered across batches, and each is wholly fitted on or wholly held out
+            numbers = num_read + torch.arange(len(is_token))
+            is_held = (numbers % HELD_OUT == 0)[:, None]
+            num_read += len(is_token)
+            for block, source in product(blocks, sources):
+                x, y = states[block.start], states[block.stop]
+                z = x if source == STREAM else states.get((block.start, FFN))
+                if z is None:  # no map of it can be folded in
+                    continue
+                for sums, mask in ((fit, is_token & ~is_held), (held, is_token & is_held)):
+                    tokens = mask.to(model.device)
+                    if tokens.any():
+                        _add(sums, (block, source), moments(x[tokens], y[tokens], z[tokens]))
+    return fit, held
+
+
+def _add(sums: dict, key, new: Moments) -> None:
+    """Add `new` to the sum of that key."""
+    sums[key] = sums[key] + new if key in sums else new
+
+
+@contextmanager
+def _noted_states(model, blocks: Sequence[Block], sources: set[str]) -> Iterator[dict]:
+    """While active, each forward pass notes x^(l) at the ends of blocks, and (l, FFN): m before l.
 
     Only the layers up to the end of the last block read the texts.
     """
-    fit, held = {}, {}
-    states, num_read = {}, 0
+    states = {}
     depths = {depth for block in blocks for depth in (block.start, block.stop)}
     with ExitStack() as hooks:
-        for start in {block.start for block in blocks if FFN in kinds}:
+        for start in {block.start for block in blocks if FFN in sources}:
             with suppress(ValueError):
-
-                def note(module, args, output, start=start):
-                    states[start, FFN] = output.clone()  # as above
-
-                hooks.enter_context(projection(model, start - 1).register_forward_hook(note))
+                keep = partial(states.__setitem__, (start, FFN))
+                hooks.enter_context(_each_ffn_output(model, start, keep))
         hooks.enter_context(only_layers(model, range(max(depths))))
         hooks.enter_context(residual_stream(model, states.__setitem__, at=sorted(depths)))
-        for batch in batches:
-            model.get_decoder()(input_ids=batch["input_ids"].to(model.device), use_cache=False)
-            mask = batch["attention_mask"].bool().to(model.device)
-            held_out = (num_read + torch.arange(len(mask)))[:, None] % HELD_OUT == 0
-            num_read += len(mask)
-            for block, (part, rows) in product(blocks, ((fit, ~held_out), (held, held_out))):
-                real = mask & rows.to(mask.device)
-                x, y = states[block.start], states[block.stop]
-                for kind, z in {STREAM: x, FFN: states.get((block.start, FFN))}.items():
-                    if z is not None and real.any() and kind in kinds:
-                        new = moments(x[real], y[real], z[real])
-                        of = block, kind
-                        part[of] = part[of] + new if of in part else new
-    return fit, held
+        yield states
 
 
 def projection(model, l: int) -> nn.Module:
@@ -233,7 +249,7 @@ def projection(model, l: int) -> nn.Module:
     outputs, streams = [], []
     with only_layers(model, range(l + 1)), torch.inference_mode():
         module = model.get_submodule(lora.ffn_projections(model, l)[-1])
-        for scale in (1, LOUD):  # so loud that rounding of the stream does not hide it
+        for scale in (1, PROBE_GAIN):  # so loud that rounding of the stream does not hide it
 
             def scaled(module, args, output, scale=scale):
                 outputs.append(output.float())
@@ -245,7 +261,7 @@ def projection(model, l: int) -> nn.Module:
             ):
                 model.get_decoder()(input_ids=ids, use_cache=False)
     added, (before, after) = outputs[0], streams
-    expected = (LOUD - 1) * added
+    expected = (PROBE_GAIN - 1) * added
     if (after - before - expected).abs().median() > 0.05 * expected.abs().median():
         raise ValueError(f"Layer {l} does not add what its FFN's last projection gives as it is.")
     return module

@@ -3,7 +3,7 @@
 import json
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -80,37 +80,29 @@ def new_lora(model, recipe) -> Iterator[PeftModel]:
         target_modules=ffn_projections(model, recipe.first_layer),
         task_type="CAUSAL_LM",
     )
-    with _unwrapped_after(model):
-        wrapped = get_peft_model(model, config)
-        for layer in _adapted_layers(wrapped):
-            layer.forward = partial(_adapted, layer)
+    with _unloaded_after(model, lambda: get_peft_model(model, config)) as wrapped:
+        for module in wrapped.modules():
+            if isinstance(module, LoraLayer):
+                module.forward = partial(_adapted, module)
         yield wrapped
-
-
-def _adapted_layers(wrapped: PeftModel) -> list[LoraLayer]:
-    return [module for module in wrapped.modules() if isinstance(module, LoraLayer)]
 
 
 def _adapted(layer: LoraLayer, x: torch.Tensor) -> torch.Tensor:
     """Return what a projection and its adapter make of x.
 
-    As peft's own forward, without what costs a GPU time and changes no bit: multiplying by the
-    scale, which is 1 since alpha is the rank, and copying what packed weights give. The projection
-    comes first: gradients are added up in the order of what was computed.
+    As peft's own forward in fp32, bit for bit. In 16 bits peft hands x to dropout in fp32, which
+    draws other masks there than those of the recorded healings. Left out are the scale, 1 since
+    alpha is the rank, and a copy of what packed weights give. The projection comes first: gradients
+    are added up in the order of what was computed.
     """
     projected = layer.base_layer(x)
     lowered = layer.lora_A["default"](layer.lora_dropout["default"](x))
     return projected + layer.lora_B["default"](lowered)
 
 
-def is_16bit(model) -> bool:
-    """Return whether the weights are in 16 bits: adapters then multiply in that format, too."""
-    return model.dtype in (torch.bfloat16, torch.float16)
-
-
 def autocast_like(model) -> torch.autocast:
-    """Let adapters in training multiply in the format of the weights."""
-    enabled = is_16bit(model)
+    """Let adapters in training multiply in the format of the weights, if it has 16 bits."""
+    enabled = model.dtype in (torch.bfloat16, torch.float16)
     dtype = model.dtype if enabled else None
     return torch.autocast(model.device.type, dtype, enabled=enabled)
 
@@ -125,8 +117,8 @@ def load_lora(model, adapter: str | Path) -> Iterator[PeftModel]:
     healed = json.loads(file.read_text()) if file.exists() else own
     if healed != own:
         raise ValueError(f"{adapter} healed a model of the layers {healed}; this one has {own}.")
-    with _unwrapped_after(model):
-        yield PeftModel.from_pretrained(model, adapter).eval()
+    with _unloaded_after(model, lambda: PeftModel.from_pretrained(model, adapter)) as wrapped:
+        yield wrapped.eval()
 
 
 def _numbers(model) -> list[int]:
@@ -135,50 +127,33 @@ def _numbers(model) -> list[int]:
     return getattr(config, NUMBERS, list(range(config.num_hidden_layers)))
 
 
-@torch.no_grad()
-def merge(model, adapter: str | Path) -> float:
+def merge(model, adapter: str | Path) -> None:
     """Add an adapter to the model's weights for good: in fp32, then rounded once.
 
-    Returns what the rounding changes as a share of the update, |error| / |update|: bf16 loses most
-    of the update of a short healing. Raises ValueError for weights packed in 4 bits.
+    Rounding to bf16 loses most of the update of a short healing. Raises ValueError for weights
+    packed in 4 bits.
     """
-    error = size = 0.0
+    if not all(parameter.is_floating_point() for parameter in model.parameters()):
+        raise ValueError(
+            "An adapter cannot be merged into weights packed in 4 bits: load the model with "
+            "device='cpu', which unpacks them."
+        )
     with load_lora(model, adapter) as wrapped:
-        layers = _adapted_layers(wrapped)
-        weights = [layer.get_base_layer().weight for layer in layers]
-        if not all(weight.is_floating_point() for weight in weights):
-            raise ValueError(
-                "An adapter cannot be merged into weights packed in 4 bits: load the model with "
-                "device='cpu', which unpacks them."
-            )
-        for layer, weight in zip(layers, weights, strict=True):
-            update = layer.get_delta_weight("default")
-            merged = weight.float() + update
-            weight.copy_(merged)
-            error += float((weight - merged).square().sum())
-            size += float(update.square().sum())
-    return (error / size) ** 0.5 if size else 0.0
+        wrapped.merge_adapter()
 
 
 @contextmanager
-def _unwrapped_after(model) -> Iterator[None]:
-    """Remove, on exit, any adapter that the model got inside; restore its training flags."""
+def _unloaded_after(model, wrap: Callable[[], PeftModel]) -> Iterator[PeftModel]:
+    """Yield the model with an adapter, which `wrap` puts on; on exit it is as it was."""
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     training, use_cache = model.training, model.config.use_cache
-    modules = dict(model.named_modules())
+    wrapped = wrap()
     try:
-        yield
+        yield wrapped
     finally:
-        for name, module in modules.items():
-            if name and model.get_submodule(name) is not module:
-                model.set_submodule(name, module)
-        if model.is_activation_checkpointing:
-            model.activation_checkpointing_disable()
-        for attribute in ("peft_config", "_hf_peft_config_loaded"):
-            model.__dict__.pop(attribute, None)
+        wrapped.unload()
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
-            parameter.grad = None
         model.config.use_cache = use_cache
         model.train(training)
 

@@ -87,15 +87,6 @@ def real_tokens(sequences: Iterable[dict]) -> int:
     return sum(len(document) for sequence in sequences for document in sequence["documents"])
 
 
-def longest(sequences: Sequence[dict], micro_batch: int, joined: bool) -> Sequence[dict]:
-    """Return the micro-batch that reads the most tokens, of sequences in the order they are read.
-
-    Padded documents are as long as the longest.
-    """
-
-    def tokens(part: Sequence[dict]) -> int:
-        lengths = [len(document) for sequence in part for document in sequence["documents"]]
-        return sum(lengths) if joined else len(lengths) * max(lengths)
-
-    starts = range(0, len(sequences), micro_batch)
-    return max((sequences[start : start + micro_batch] for start in starts), key=tokens)
+def micro_batches(batch: int, most: int) -> list[int]:
+    """Return how many sequences may be read at a time, the most first: divisors of the batch."""
+    return [count for count in range(most, 0, -1) if batch % count == 0]

@@ -10,11 +10,12 @@ import math
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from accelerate.utils.memory import clear_device_cache
 from filelock import FileLock
 from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -22,22 +23,16 @@ from transformers.loss.loss_utils import ForCausalLMLoss
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 from transformers.trainer_utils import get_last_checkpoint
 
-from lib import counting, storage
+from lib import storage
 from lib.healing import lora, packing
-from lib.healing.attention import isolated_documents, isolates_documents
-from lib.healing.recipe import (
-    ADAPTER,
-    MICRO_BATCH,
-    Recipe,
-    Room,
-    is_out_of_memory,
-    memory_fallbacks,
-)
-from lib.models import loading, machine
+from lib.healing.attention import can_join_documents, isolated_documents
+from lib.healing.recipe import Recipe
 from lib.models.decoder import decoder_layers
+from lib.models.machine import is_out_of_memory
 
-CHECKPOINTS = 8  # a healing leaves this many on its way,
-MINUTES = 15  # and one each time that so many have passed: a machine may be taken away
+MICRO_BATCH = 16  # sequences at a time, at most
+CHECKPOINTS = 8  # a healing leaves this many on its way
+DECAYS = "trunk"  # the folder of the checkpoint where the rate begins to decay: a warm start
 STATE = "trainer_state.json"  # in a checkpoint: steps, losses, sequences at a time
 
 log = logging.getLogger(__name__)
@@ -53,7 +48,6 @@ class Healed:
     micro_batch: int
     epochs: float  # how often the documents were read
     real_tokens: int  # tokens trained on, padding not counted
-    recomputes: bool = False  # all activations, for want of memory; else those of long rows
     seconds: float = 0.0  # of all steps, also those of earlier calls and of a shorter healing
     joined: bool | None = None  # documents in one row, or padded; None: stored before it was noted
 
@@ -64,27 +58,24 @@ def heal(
     recipe: Recipe,
     folder: str | Path,
     micro_batch: int = MICRO_BATCH,
-    trunk: Path | None = None,
+    warm_start: Path | None = None,
 ) -> Healed:
     """Fine-tune LoRA adapters of a model, of a pruned one within `pruning.dropped`, into `folder`.
 
     The documents of a micro-batch are read in one row, each for itself (`healing.attention`); where
     a model cannot do that, padded. Resumes from the newest complete checkpoint in `folder`, if a
-    call was interrupted there. Where memory ends, it reads fewer sequences at a time, or recomputes
-    activations (`recipe.memory_fallbacks`); the global batch stays. On a GPU the longest
-    micro-batch is tried before the first step, so that a healing keeps its micro-batch. A resumed
-    one keeps it, too, or warns that it cannot. The model comes back without adapter, also after an
-    error. A second process that is to heal into the same folder waits, and takes what the first one
-    left. micro_batch: the most sequences at a time; only divisors of the batch are tried. trunk:
-    the folder of a shorter healing that is the same up to where its rate decays; training starts
-    there.
+    call was interrupted there. Where memory ends, it goes on with fewer sequences at a time; the
+    batch of a step stays. The model comes back without adapter, also after an error. A second
+    process that is to heal into the same folder waits, and takes what the first one left.
+    micro_batch: the most sequences at a time; only divisors of the batch are tried. warm_start: the
+    folder of a shorter healing that is the same up to where its rate decays; training starts there.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):
         if finished := _load_result(folder):
             return finished
-        healed = _heal_within_memory(model, tokenizer, recipe, folder, micro_batch, trunk)
+        healed = _heal_within_memory(model, tokenizer, recipe, folder, micro_batch, warm_start)
         if healed.status != "oom":  # with more memory it resumes from its checkpoints
             _save_result(folder, healed)
         return healed
@@ -94,25 +85,28 @@ def heal(
 
 
 def _heal_within_memory(
-    model, tokenizer, recipe: Recipe, folder: Path, micro_batch: int, trunk: Path | None
+    model, tokenizer, recipe: Recipe, folder: Path, micro_batch: int, warm_start: Path | None
 ) -> Healed:
-    """Train, with less and less memory as long as it runs out."""
+    """Train, with fewer sequences at a time as long as memory runs out.
+
+    A smaller micro-batch draws other dropout masks: the recipe is the same, the adapter differs as
+    another seed's would. So a resumed healing keeps its own.
+    """
     sequences, epochs = packing.training_sequences(tokenizer, recipe)
-    joined = isolates_documents(model)
+    joined = can_join_documents(model)
     if not joined:
         log.warning("%s cannot keep joined documents apart: rows are padded.", type(model).__name__)
     losses, seconds, status, adapter = [], 0.0, "oom", None
-    room, begun = _room(model, recipe), _begun(folder)
-    lengths = [packing.real_tokens([one]) for one in sequences]
-    ways = memory_fallbacks(recipe.batch, room, lengths, micro_batch)
-    for micro, recomputes in sorted(ways, key=lambda way: way[0] != begun):
-        if begun not in (None, micro):
-            log.warning("Begun with %d sequences at a time, it goes on with %d.", begun, micro)
+    budget = None
+    if model.device.type != "cpu":
+        budget, micro_batch = _fit_to_gpu(model, recipe, micro_batch)
+    most = _resumed_micro_batch(folder) or micro_batch
+    for micro in packing.micro_batches(recipe.batch, most):
         try:
             with lora.new_lora(model, recipe) as wrapped:
-                _copy_trunk(folder, trunk, micro, joined)
+                _copy_warm_start(folder, warm_start, micro, joined)
                 losses, seconds = _train(
-                    wrapped, tokenizer, sequences, recipe, folder, room, micro, recomputes
+                    wrapped, tokenizer, sequences, recipe, folder, micro, budget
                 )
                 status = "ok" if all(map(math.isfinite, losses)) else "diverged"
                 if status == "ok":
@@ -121,79 +115,33 @@ def _heal_within_memory(
         except RuntimeError as error:
             if not is_out_of_memory(str(error)):
                 raise
-        loading.clear_device_cache(garbage_collection=True)  # of the adapter and its gradients
+            log.warning("Memory ended with %d sequences at a time.", micro)
+        clear_device_cache(garbage_collection=True)  # of the adapter and its gradients
     losses = list(filter(math.isfinite, losses))
     tokens = packing.real_tokens(sequences)
-    return Healed(adapter, losses, status, micro, epochs, tokens, recomputes, seconds, joined)
+    return Healed(adapter, losses, status, micro, epochs, tokens, seconds, joined)
 
 
-def _room(model, recipe: Recipe) -> Room | None:
-    """Return what a GPU has left for activations; None on a CPU, and for an uncountable model."""
-    if not _oom_is_catchable(model.device):
-        return None
-    try:
-        of, width = counting.counted(model.config), model.dtype.itemsize
-    except Exception as error:  # whatever keeps it from running without numbers
-        log.warning("What a token keeps is not known: %r.", error)
-        return None
-    layers = len(decoder_layers(model)) - recipe.first_layer
-    held = torch.get_device_module(model.device).memory_allocated(model.device)
-    held += ADAPTER * recipe.rank * layers * of.adapter
-    left = loading.gpu_memory(model.device) - machine.RUNTIME - held
-    return Room(left, of.loss, of.kept * width / 2, of.state * width, layers)
+def _fit_to_gpu(model, recipe: Recipe, micro_batch: int):
+    """Return the budget of a GPU for activations, and how many sequences it reads at a time."""
+    from lib import counting
+    from lib.gpu import memory
 
-
-def _recompute(model, room: Room, tokens: int) -> None:
-    """Let the first trained layers, as many as a row of so many tokens must, be recomputed."""
-    layers = decoder_layers(model)
-    first = len(layers) - room.layers
-    stop = first + room.recomputed(tokens)
-    for number, layer in enumerate(layers):
-        layer.gradient_checkpointing = first <= number < stop
+    costs, free = counting.layer_costs(model.config), memory.free_memory(model.device)
+    num_layers = len(decoder_layers(model)) - recipe.first_layer
+    budget = memory.activation_budget(costs, free, recipe.rank, num_layers, model.dtype.itemsize)
+    return budget, min(micro_batch, memory.MICRO_BATCH)
 
 
 class _Healing(Trainer):
-    """A trainer that multiplies in the weights' format, and tries the longest micro-batch first.
+    """A trainer that multiplies in the weights' format.
 
     In fp16 the Trainer's own autocast is on, too; it is the same one.
-    longest: the sequences of that micro-batch; None once it has been tried.
-    room: that a row has, and recomputes layers for; None: as the model is told.
     """
 
-    longest: list[dict] | None = None
-    room: Room | None = None
-
-    def training_step(self, model, inputs, num_items_in_batch=None):
-        if self.longest and _oom_is_catchable(model.device):
-            self._try_longest(model, num_items_in_batch)
-        self.longest = None
-        return super().training_step(model, inputs, num_items_in_batch)
-
-    def _try_longest(self, model, num_items: torch.Tensor) -> None:
-        """Take the longest micro-batch forward and backward, and leave nothing of it.
-
-        So memory ends before the first step or not at all. What later steps hold besides takes its
-        room meanwhile: gradients, and the two moments of AdamW.
-        """
-        copies = 1 if self.optimizer.state else 3  # a checkpoint has brought the moments
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        later = [torch.empty_like(parameter) for parameter in trained for _ in range(copies)]
-        places = [] if model.device.index is None else [model.device.index]
-        with torch.random.fork_rng(places, device_type=model.device.type):
-            super().training_step(model, self.data_collator(self.longest), num_items)
-        model.zero_grad()
-        del later
-
-    def compute_loss(self, model, inputs, *args, **kwargs):
-        if self.room:
-            _recompute(model.get_base_model(), self.room, inputs["input_ids"].numel())
+    def compute_loss(self, model, *args, **kwargs):
         with lora.autocast_like(model):
-            return super().compute_loss(model, inputs, *args, **kwargs)
-
-
-def _oom_is_catchable(device: torch.device) -> bool:
-    """Return whether a lack of memory raises an error. On a CPU, Linux ends the process instead."""
-    return device.type != "cpu"
+            return super().compute_loss(model, *args, **kwargs)
 
 
 def _loss(outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
@@ -206,7 +154,7 @@ def _loss(outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> to
     return ForCausalLMLoss(logits, labels, logits.shape[-1], num_items_in_batch)
 
 
-class _Watch(TrainerCallback):
+class CheckpointCallback(TrainerCallback):
     """Seals checkpoints, keeps the one where the rate begins to decay, stops at infinite losses."""
 
     def __init__(self, recipe: Recipe):
@@ -214,7 +162,7 @@ class _Watch(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         state.save_steps = args.save_steps  # not those of the shorter healing it started from
-        self.saved = self.last = time.monotonic()
+        self.last = time.monotonic()
         self.progress = tqdm(total=state.max_steps, initial=state.global_step, desc="healing")
 
     def on_train_end(self, args, state, control, **kwargs):
@@ -222,15 +170,14 @@ class _Watch(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         self.progress.update()
-        late = self.last - self.saved >= 60 * MINUTES
-        control.should_save |= late or state.global_step == self.decays
+        control.should_save |= state.global_step == self.decays
 
     def on_save(self, args, state, control, **kwargs):
-        self.saved = self.last
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if state.global_step == self.decays:
-            shutil.copytree(checkpoint, checkpoint.with_name("trunk"), dirs_exist_ok=True)
-            storage.seal(checkpoint.with_name("trunk"))
+            kept = checkpoint.with_name(DECAYS)
+            shutil.copytree(checkpoint, kept, dirs_exist_ok=True)
+            storage.seal(kept)
         storage.seal(checkpoint)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
@@ -241,24 +188,26 @@ class _Watch(TrainerCallback):
 
 
 def _train(
-    wrapped, tokenizer, sequences, recipe, folder, room, micro_batch, recomputes=False
+    wrapped, tokenizer, sequences, recipe, folder, micro_batch, budget=None
 ) -> tuple[list[float], float]:
-    """Train from the newest complete checkpoint on; return each step's loss, and all seconds."""
-    model = wrapped.get_base_model()
-    if recomputes or room:
-        model.activation_checkpointing_enable()
-        model.disable_input_require_grads()  # or gradients would flow to the embeddings
-    with isolated_documents(model) as joined, _deterministic():
+    """Train from the newest complete checkpoint on; return each step's loss, and all seconds.
+
+    budget: a GPU's, for activations (`gpu.memory.ActivationBudget`).
+    """
+    model, recomputing = wrapped.get_base_model(), nullcontext()
+    if budget:
+        from lib.gpu import memory
+
+        recomputing = memory.recomputing(model, budget)
+    with isolated_documents(model) as joined, recomputing, _deterministic():
         trainer = _Healing(
             model=wrapped,
             args=_training_arguments(recipe, folder, micro_batch, model),
             train_dataset=sequences,
             data_collator=packing.collator(joined, tokenizer.pad_token_id),
             compute_loss_func=_loss,
-            callbacks=[_Watch(recipe)],
+            callbacks=[CheckpointCallback(recipe)],
         )
-        trainer.longest = packing.longest(sequences, micro_batch, joined)
-        trainer.room = None if recomputes else room
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
         trainer.train(resume_from_checkpoint=_newest_complete(folder))
@@ -324,20 +273,20 @@ def _newest_complete(folder: Path) -> str | None:
     return get_last_checkpoint(folder) if folder.exists() else None
 
 
-def _begun(folder: Path) -> int | None:
+def _resumed_micro_batch(folder: Path) -> int | None:
     """Return how many sequences at a time the newest complete checkpoint was trained on."""
     checkpoint = _newest_complete(folder)
     return checkpoint and TrainerState.load_from_json(Path(checkpoint, STATE)).train_batch_size
 
 
-def _copy_trunk(folder: Path, trunk: Path | None, micro_batch: int, joined: bool) -> None:
+def _copy_warm_start(folder: Path, shorter: Path | None, micro_batch: int, joined: bool) -> None:
     """Take the state of a shorter healing, trained in this way, as the first checkpoint."""
-    shorter = trunk and _load_result(trunk)
-    if not shorter or not storage.sealed(trunk / "trunk") or _newest_complete(folder):
+    result = shorter and _load_result(shorter)
+    if not result or not storage.sealed(shorter / DECAYS) or _newest_complete(folder):
         return
-    if (shorter.micro_batch, shorter.joined) == (micro_batch, joined):
-        state = json.loads((trunk / "trunk" / STATE).read_text())
-        shutil.copytree(trunk / "trunk", folder / f"checkpoint-{state['global_step']}")
+    if (result.micro_batch, result.joined) == (micro_batch, joined):
+        state = json.loads((shorter / DECAYS / STATE).read_text())
+        shutil.copytree(shorter / DECAYS, folder / f"checkpoint-{state['global_step']}")
 
 
 def _save_result(folder: Path, healed: Healed) -> None:
@@ -354,6 +303,7 @@ def _load_result(folder: Path) -> Healed | None:
     if not (folder / "healed.json").exists():
         return None
     record = json.loads((folder / "healed.json").read_text())
+    record.pop("recomputes", None)  # older results have it
     record["adapter"] = folder / "adapter" if record["adapter"] else None
     if record["adapter"] and not lora.adapter_exists(record["adapter"]):
         return None

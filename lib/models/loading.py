@@ -10,9 +10,8 @@ from accelerate.utils.memory import clear_device_cache
 from transformers import BitsAndBytesConfig, GenerationConfig
 
 from lib.blocks import UNPRUNED, Block
-from lib.models import files, kernels, layers, machine
+from lib.models import files, layers, machine
 from lib.models.files import Checkpoint, open_checkpoint
-from lib.models.machine import UNPACKED
 from lib.models.registry import ModelError
 
 
@@ -53,7 +52,9 @@ def load(
         with _unpacked_by_blocks():
             model = model.dequantize(dtype)
     if model.device.type != "cpu":
-        kernels.fuse_norms(model)
+        from lib.gpu import norms
+
+        norms.fuse_norms(model)
     if dtype == torch.float16:
         model.get_decoder().register_forward_hook(_check_finite)
     return model.eval(), tokenizer
@@ -123,20 +124,14 @@ def nf4(dtype: torch.dtype = torch.bfloat16) -> BitsAndBytesConfig:
 def _unpacks(config, dtype: torch.dtype, device: str) -> bool:
     """Return whether NF4 is unpacked: on a CPU; on a GPU where the whole model has room.
 
-    By the nominal size of the GPU, not by what it reports or has free: a resumed healing must
-    compute the same last bits.
     Never on a GPU into 32 bits, in which NF4 is not multiplied.
     """
     if device == "cpu":
         return True
-    whole = layers.meta_model(config).num_parameters() * dtype.itemsize
-    return dtype != torch.float32 and whole <= UNPACKED * machine.nominal(gpu_memory(device))
+    from lib.gpu import memory, nf4
 
-
-def gpu_memory(device: str) -> int:
-    """Return the bytes of a GPU, whether free or not; 0 of any other device."""
-    on_cuda = str(device).startswith("cuda")
-    return torch.cuda.get_device_properties(device).total_memory if on_cuda else 0
+    size = layers.meta_model(config).num_parameters() * dtype.itemsize
+    return dtype != torch.float32 and not nf4.stays_packed(size, memory.gpu_memory(device))
 
 
 @contextmanager

@@ -9,17 +9,19 @@ import re
 import shutil
 import subprocess
 from functools import cache
-from math import ceil, isinf
 from pathlib import Path
 
 from lib.models.registry import ModelError
 
 NF4_BYTES = 0.516  # a weight in NF4 with double quantisation: 4 bits and its share of the scales
-UNPACKED = 1 / 3  # of a GPU's nominal memory: NF4 weights that take no more in 16 bits are unpacked
-RUNTIME = 1.6e9  # bytes of a GPU that CUDA's context and the allocator's fragments take
 DTYPES = ("bfloat16", "float32", "float16")  # of weights
 OLDER = "https://download.pytorch.org/whl/cu126"  # PyTorch's build for GPUs before sm_75
-STEP = 8 * 2**30  # bytes, of which the memory of a GPU is a multiple
+OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "cublas_status_alloc_failed",
+    "cublas_status_not_initialized",
+)
 FLASH = (8, 0)  # the compute capability from which a GPU has flash attention
 HIDDEN = ("", "-1", "NoDevFiles")  # values of CUDA_VISIBLE_DEVICES; Slurm sets the last one
 
@@ -73,12 +75,9 @@ def check_gpu() -> None:
         )
 
 
-def nominal(memory: float) -> float:
-    """Return the bytes that a GPU is sold with: it reports less, by its kind and driver.
-
-    A plan counts a CPU's as infinite.
-    """
-    return memory if isinf(memory) else ceil(memory / STEP) * STEP
+def is_out_of_memory(message: str) -> bool:
+    """Return whether an error's message says that memory ran out (cuBLAS words it differently)."""
+    return any(words in message.lower() for words in OUT_OF_MEMORY)
 
 
 @cache

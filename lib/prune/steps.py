@@ -120,7 +120,7 @@ def cut(work: Work) -> tuple[Block, Path | None]:
     with dropped(model, block):
         work.score("cut", model, tokenizer)
         if options.repair:
-            linear.attach(model, block, load_file(work.folder / MAP)["change"])
+            linear.add_map_hook(model, block, load_file(work.folder / MAP)["change"])
             work.score("mapped", model, tokenizer)
         if options.heal:
             adapter = heal_cut(work, model, tokenizer)

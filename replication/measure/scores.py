@@ -187,9 +187,9 @@ def _heal(r: Request) -> str:
     if stored and (stored[0]["status"] != "ok" or lora.adapter_exists(folder / "adapter")):
         return stored[0]["status"]
     shorter = map(_adapter_folder, r.shorter)
-    trunk = next((made for made in shorter if made.exists()), None)
+    warm_start = next((made for made in shorter if made.exists()), None)
     model, tokenizer = models.load_cached(*_version(r))
-    healed = healing.heal(model, tokenizer, r.recipe, folder, trunk=trunk)
+    healed = healing.heal(model, tokenizer, r.recipe, folder, warm_start=warm_start)
     row = {"tokens": healed.real_tokens, "epochs": healed.epochs, "losses": healed.losses}
     cache.save("healing", r.params, [row], healed.seconds, healed.status)
     return healed.status

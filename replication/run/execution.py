@@ -25,7 +25,6 @@ import pandas as pd
 import papermill
 import psutil
 
-from lib.healing.recipe import is_out_of_memory
 from lib.models import machine
 from replication import paths, profiles
 from replication.run.notebooks import Notebook
@@ -302,4 +301,4 @@ def _status(error: Exception) -> str:
         "OutOfMemoryError": "oom",
     }
     name = getattr(error, "ename", type(error).__name__)
-    return "oom" if is_out_of_memory(_reason(error)) else named.get(name, "failed")
+    return "oom" if machine.is_out_of_memory(_reason(error)) else named.get(name, "failed")

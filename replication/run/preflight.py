@@ -14,9 +14,9 @@ from lib import evaluation
 from lib.data import sets, wheels
 from lib.evaluation import Task
 from lib.models import files, registry
-from replication import plan
 from replication.measure.request import Request
 from replication.profiles import Profile
+from replication.run import stored
 from replication.run.jobs import by_job
 from replication.tables import grouped
 
@@ -30,7 +30,7 @@ def fetch(profile: Profile, notebooks: Sequence[str]) -> int:
     requests, tasks = [], []
     small, large = {}, {"texts": partial(texts, profile)}
     for name in profile.models:
-        guess = plan.Guess(registry.num_layers(name) or DEPTH)
+        guess = stored.AssumedStarts(registry.num_layers(name) or DEPTH)
         for of_job in by_job(name, profile.limited(FEW), notebooks, guess).values():
             requests += of_job
     ways = {_way(request): request for request in requests if "task" in request.params}

@@ -1,15 +1,18 @@
-"""The kernels that a GPU computes with, where transformers would take slower ones."""
+"""RMS norms as one kernel each, in place of the eight that transformers starts.
+
+Gain, by the bytes that a layer moves and keeps on the meta device: `paper` takes 1,116 hours on an
+A100-80 by the plan, instead of 1,215. Not timed on a GPU yet: `make gpu` does that. The numbers are
+those of transformers' norm, but for last bits.
+"""
 
 from functools import partial
 
 import torch
 from torch.nn import functional
 
-from lib.models.machine import FLASH
-
 
 def fuse_norms(model) -> None:
-    """Let each RMS norm of a model on a GPU be one kernel, in place of eight.
+    """Let each RMS norm of a model be one kernel.
 
     Of transformers' classes of that name, those with a `variance_epsilon` compute one function.
     Norms whose weights have another format than the states stay as they are.
@@ -27,10 +30,3 @@ def rms_norm(module, x: torch.Tensor) -> torch.Tensor:
     """
     with torch.autocast(x.device.type, enabled=False):
         return functional.rms_norm(x, x.shape[-1:], module.weight, module.variance_epsilon)
-
-
-def has_flash(x: torch.Tensor) -> bool:
-    """Return whether flash attention takes a tensor: in 16 bits, on a GPU from Ampere on."""
-    if not x.is_cuda or x.dtype == torch.float32:
-        return False
-    return torch.cuda.get_device_capability(x.device) >= FLASH

@@ -1,0 +1,96 @@
+"""What only a GPU needs: out of a CPU's way, and seen at full size on the meta device.
+
+There nothing is computed. It is one row of a healing of each of the paper's models, forward and
+back; where a kernel exists on a GPU only, another one of the same reads and writes stands for it.
+"""
+
+import sys
+from unittest import mock
+
+import pytest
+import torch
+from conftest import ARCHITECTURES, logits, tiny
+from torch.nn import functional
+
+from lib import counting, gpu
+from lib.blocks import Block
+from lib.gpu import memory, norms
+from lib.healing import attention, lora, packing, training
+from lib.models import files, layers, registry
+from replication import profiles
+from replication.measure import request, scores
+
+PAPER, SMOKE = profiles.get("paper"), profiles.get("smoke")
+LENGTHS = (700, 463, 463, 226)  # tokens of the row's documents
+
+
+def test_a_run_on_a_cpu_enters_no_file_of_it(output):
+    """Measured: a healed score."""
+    recipe = profiles.recipe("tiny-random", SMOKE, steps=2)
+    healed = request.score("tiny-random", SMOKE, "c4", Block(1, 2), recipe, strategy="similarity")
+    entered, (folder,) = set(), gpu.__path__
+
+    def note(frame, event, argument):
+        if event == "call":
+            entered.add(frame.f_code.co_filename)
+
+    sys.setprofile(note)
+    try:
+        (record,) = scores.fetch([healed])
+    finally:
+        sys.setprofile(None)
+    assert record["status"] == "ok"
+    assert training.__file__ in entered
+    assert not [file for file in entered if file.startswith(folder)]
+
+
+def in_16_bits(x, weight, bias=None, linear=functional.linear):
+    """Multiply as autocast does, which knows no meta device."""
+    return linear(*(None if part is None else part.bfloat16() for part in (x, weight, bias)))
+
+
+def peak(name: str, budget: memory.ActivationBudget) -> int:
+    """Return the bytes that training on a row holds at the peak."""
+    model = layers.meta_model(files.configuration(name)).bfloat16().train()
+    documents = [[5] * length for length in LENGTHS]
+    batch = packing.collator(True, 0)([{"documents": documents}])
+    ends = batch["cu_seq_lens_q"]
+    batch = {k: v.to("meta") if torch.is_tensor(v) else v for k, v in batch.items()}
+    with (
+        counting.kernels_of_a_gpu(),
+        mock.patch.object(functional, "linear", in_16_bits),
+        attention.isolated_documents(model),
+        lora.new_lora(model, profiles.recipe(name, PAPER)) as wrapped,
+        counting.CountBytes([*wrapped.parameters(), *wrapped.buffers()]) as held,
+        memory.recomputing(model, budget),
+    ):
+        norms.fuse_norms(model)
+        labels = batch.pop("labels")
+        outputs = wrapped(**batch | {"cu_seq_lens_q": ends}, use_cache=False)
+        training._loss(outputs, labels, torch.tensor(1.0, device="meta")).backward()
+    return held.peak
+
+
+@pytest.mark.parametrize("name, share", [*((name, 1) for name in PAPER.models), ("phi-2", 0.6)])
+def test_a_row_holds_what_is_budgeted(name, share):
+    """All that it keeps; with less room it recomputes so many layers that what it keeps fits."""
+    costs, num_layers = counting.layer_costs(files.configuration(name)), registry.num_layers(name)
+    whole = memory.activation_budget(costs, 0, 0, num_layers)
+    needed = share * sum(LENGTHS) * (whole.outside + whole.num_layers * whole.layer)
+    budget = memory.activation_budget(costs, needed / memory.USABLE, 0, num_layers)
+    assert (0 < budget.num_recomputed(sum(LENGTHS)) < num_layers) == (share < 1)
+    assert 0.9 * needed < peak(name, budget) < 1.06 * needed
+
+
+def test_a_fused_norm_is_the_norm():
+    """Of every architecture, in fp32; those of Gemma, which add one to their weights, are not."""
+    fused = set()
+    ids = torch.arange(3, 23)[None]
+    for name in ARCHITECTURES:
+        model = tiny(name)
+        expected = logits(model, ids)
+        norms.fuse_norms(model)
+        fused |= {name for module in model.modules() if "forward" in vars(module)}
+        torch.testing.assert_close(logits(model, ids), expected, atol=1e-4, rtol=1e-4)
+    assert {"llama", "mistral", "qwen2", "qwen3", "olmo2"} <= fused
+    assert not fused & {"gemma2", "gemma3", "gpt2"}
