@@ -11,7 +11,6 @@ import signal
 import sys
 import time
 import traceback
-from contextlib import closing
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -19,8 +18,9 @@ from lib.data import wheels
 from lib.models import machine, registry
 from lib.models.registry import ModelError
 from replication import paths, plan, profiles
+from replication.measure import cache
 from replication.profiles import Profile
-from replication.run import batch, drawing, execution, measuring
+from replication.run import batch, execution, executors, measuring
 from replication.run.jobs import Job
 from replication.run.notebooks import FIGURES, NOTEBOOKS
 from replication.tables import NotMeasured
@@ -87,19 +87,11 @@ def is_drawn(profile: Profile) -> bool:
     return profile.name == profiles.DRAWN
 
 
-def _gpus() -> int:
-    """Return how many GPUs this process may use, by CUDA_VISIBLE_DEVICES or nvidia-smi."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return 0 if visible in machine.HIDDEN else len(visible.split(","))
-    return len(machine.listed_gpus())
-
-
 def prepare(options: argparse.Namespace) -> None:
     """Set up this process and those that it starts: threads, the job's GPU, how it is ended."""
     logging.getLogger("papermill").setLevel(logging.ERROR)
-    together = max(1, _gpus()) if options.engine == "ray" else 1  # jobs on this machine
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, machine.cores() // together)))
+    if options.engine != "ray":  # which gives each job its share of the cores
+        os.environ.setdefault("OMP_NUM_THREADS", str(machine.cores()))
     if options.job:
         os.environ["CUDA_VISIBLE_DEVICES"] = machine.first_gpu()
     for ending in (signal.SIGTERM, signal.SIGHUP):
@@ -116,15 +108,14 @@ def jobs_of(profile: Profile, numbers: list[str]) -> dict[str, Job]:
 def run(whole: batch.Batch, engine: str) -> int:
     """Run the jobs where there are any, then the notebooks; return the exit status."""
     if is_drawn(whole.profile):
-        outcomes = drawing.draw(whole)
+        outcomes = batch.run(whole, executors.on_all_cores)
     else:
-        open_engine, split = batch.Serial, len(whole.profile.models) > 1
+        job_executor = executors.one_by_one if len(whole.profile.models) > 1 else None
         if engine == "ray":
-            from replication.run.cluster import Ray as open_engine
-
-            split = True
-        with batch.alone(), closing(open_engine()) as opened:
-            outcomes = batch.run(whole, opened, split)
+            from replication.run.cluster import on_ray as job_executor
+        with batch.exclusive_run():
+            cache.forget_out_of_memory()
+            outcomes = batch.run(whole, executors.one_by_one, job_executor)
     print(batch.table(outcomes))
     return int(any(outcome.status != "ok" for outcome in outcomes.values()))
 
@@ -193,7 +184,7 @@ def main(argv: list[str] | None = None) -> int:
         status = run(whole, options.engine)
         print(pictures(profile, options.figure))
         return status
-    except (batch.Occupied, OSError) as error:
+    except (batch.ResultsLocked, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:

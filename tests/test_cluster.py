@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from threading import Thread
 
 import pytest
 from conftest import replicate
@@ -16,14 +17,12 @@ NODE = {"num_cpus": 1, "num_gpus": 1, "object_store_memory": 80 * 2**20}  # a GP
 @pytest.mark.parametrize(
     "nodes, resources",
     [
-        ([{"GPU": 8, "CPU": 64}], {"num_gpus": 1, "num_cpus": 1}),
-        ([{"CPU": 2}, {"CPU": 8}], {"num_cpus": 4}),
-        ([{"CPU": 2}], {"num_cpus": 2}),
+        ([{"GPU": 8, "CPU": 64}], {"num_gpus": 1, "num_cpus": 8}),
+        ([{"CPU": 2}, {"CPU": 8}], {"num_gpus": 0, "num_cpus": 2}),
     ],
 )
-def test_what_a_job_takes_of_a_node(monkeypatch, nodes, resources):
+def test_what_a_job_takes_of_a_node(nodes, resources):
     cluster = pytest.importorskip("replication.run.cluster")
-    monkeypatch.setenv("OMP_NUM_THREADS", "4")
     assert cluster.resources([{"Resources": node} for node in nodes]) == resources
 
 
@@ -50,25 +49,25 @@ def test_a_job_outlives_its_node(tmp_path, monkeypatch):
             time.sleep(0.05)
         return Outcome("ok")
 
-    engine = cluster.Ray(execute)
-    try:
-        for job in "abc":
-            engine.submit(Launch(job=job))
+    def lose_a_node():
         while len(log.read_text()) < len("a\nb\n"):
             time.sleep(0.05)
         nodes.remove_node(lost, allow_graceful=False)
-        engine.submit(Launch(job="dies"))
         go.touch()
-        ends = {launch.job: end.status for launch, end in (engine.ended() for _ in range(4))}
+
+    Thread(target=lose_a_node).start()
+    launches = [Launch(job=job) for job in ("a", "b", "c", "dies")]
+    try:
+        ends = {launch.job: end.status for launch, end in cluster.on_ray(launches, execute)}
     finally:
-        engine.close()
+        cluster.ray.shutdown()
         nodes.shutdown()
     assert ends == {"a": "ok", "b": "ok", "c": "ok", "dies": "lost"}
     assert sorted(map(log.read_text().split().count, ends)) == [1, 1, 2, 3]
 
 
 @pytest.mark.real
-def test_ray_gives_the_tables_of_the_serial_engine(smoke_run, tmp_path):
+def test_ray_gives_the_tables_of_one_machine(smoke_run, tmp_path):
     """In an empty folder, with maps, scores and healings of several lengths: the same CSVs."""
     numbers = ("02", "03")
     done = replicate(tmp_path, "--profile", "smoke", "--engine", "ray", "--only", *numbers)

@@ -102,10 +102,9 @@ def test_bad_input_is_one_sentence_before_any_computing(command, output, capsys)
 
 
 def test_a_second_run_does_not_begin(output, capsys):
-    """It says which run writes to the same results."""
-    with batch.alone():
+    with batch.exclusive_run():
         assert start("replication", "--profile", "smoke", "--only", "01") == 2
-    assert f"(pid {os.getpid()} on " in capsys.readouterr().err
+    assert f"Another run writes to {paths.RESULTS}" in capsys.readouterr().err
 
 
 def test_clean_keeps_what_is_recorded_or_downloaded(tmp_path):
