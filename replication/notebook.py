@@ -7,7 +7,6 @@ executed notebooks. Those are of the recorded run, too, executed with DEEPER_LAY
 what such a cell shows stands beside the tables it is compared with.
 """
 
-import ast
 import inspect
 import os
 import sys
@@ -27,7 +26,6 @@ from nbformat import v4
 from replication import paths
 from replication.profiles import DRAWN, PROFILES, Profile
 
-PARAMETERS = ("PROFILE", "MODELS", "LIMIT", "DTYPE", "STEPS")  # of every notebook
 ROWS = {
     "models": "{models}",
     "weights": "{quantization}",
@@ -48,29 +46,14 @@ CELLS = paths.RECORDED / "cells.ipynb"  # such cells, and what they left
 def start(profile: Profile) -> HTML:
     """What every notebook begins with: versions, and the settings next to the paper's.
 
-    In a run that only draws, cells that begin with LIVE are skipped from here on. Raises ValueError
-    for parameters that papermill was given and no notebook has.
+    In a run that only draws, cells that begin with LIVE are skipped from here on.
     """
     drawn = paths.draws_only() or (profile.name == DRAWN and paths.LIVE not in os.environ)
     if shell := get_ipython():
-        _check_parameters(shell.user_ns.get("In", []))
         transforms = [t for t in shell.input_transformers_cleanup if t is not skip_live]
         shell.input_transformers_cleanup[:] = [*transforms, *([skip_live] if drawn else [])]
     print(" | ".join(f"{name} {version(name)}" for name in ("torch", "transformers")))
     return settings(profile)
-
-
-def _check_parameters(cells: Sequence[str]) -> None:
-    """Raise ValueError for a name that papermill's cell of parameters sets and no notebook has."""
-    for cell in cells:
-        if cell.startswith("# Parameters"):
-            set_there = {
-                name.id for name in ast.walk(ast.parse(cell)) if isinstance(name, ast.Name)
-            }
-            if unknown := sorted(set_there - set(PARAMETERS)):
-                raise ValueError(
-                    f"Unknown parameter {unknown[0]!r}: give {', '.join(PARAMETERS)}, in capitals."
-                )
 
 
 def skip_live(lines: list[str]) -> list[str]:

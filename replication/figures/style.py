@@ -222,20 +222,18 @@ def save(figure: Figure, name: str, profile: Profile) -> Figure:
     return figure
 
 
-def png(figure: Figure, colours: int | None = None) -> bytes:
+def png(figure: Figure, **style) -> bytes:
     """Return the picture, with a palette where that changes no shade: a third of the bytes.
 
-    colours: of the palette, even if that changes shades, in a picture of the figure's own size: so
-    those of a slider do not jump.
+    style: settings of matplotlib beside those of STYLE.
     """
     drawn, small = io.BytesIO(), io.BytesIO()
-    size = {"savefig.bbox": "standard"} if colours else {}
-    with plt.rc_context(STYLE | size):
+    with plt.rc_context(STYLE | style):
         figure.savefig(drawn, format="png")
     plt.close(figure)
     image = Image.open(drawn).convert("RGB")
-    if colours or image.getcolors(FEW):
-        image = image.quantize(colours or 256, dither=Image.Dither.NONE)
+    if image.getcolors(FEW):
+        image = image.quantize(256, dither=Image.Dither.NONE)
     image.save(small, "png", optimize=True)
     return small.getvalue()
 
