@@ -4,7 +4,9 @@ import ast
 import subprocess
 import sys
 
+from lib import evaluation
 from replication import paths
+from replication.figures import curves
 
 PACKAGES = ("lib", "replication")
 FLOORS = (  # from the ground up; a module imports those of its own floor or of one below
@@ -68,6 +70,16 @@ def test_what_shows_a_run_measures_nothing():
     for folder in ("analysis", "figures", "claims", "show"):
         for file in (paths.ROOT / "replication" / folder).rglob("*.py"):
             assert not [name for name in imported(file) if "replication.measure" in name], file
+
+
+def test_statistics_and_figures_know_no_task_of_one_question_and_statistics_no_label():
+    of_questions = set(evaluation.KINDS) - set(curves.TASKS)
+    assert len(of_questions) > 5
+    for folder in ("analysis", "figures"):
+        for file in (paths.ROOT / "replication" / folder).rglob("*.py"):
+            text = file.read_text(encoding="utf-8")
+            assert not [task for task in of_questions if f'"{task}"' in text], file
+            assert folder == "figures" or "registry" not in text, file
 
 
 def test_who_does_not_compute_loads_no_torch():

@@ -11,7 +11,6 @@ import pandas as pd
 from scipy.optimize import isotonic_regression
 
 from lib.evaluation import question_set
-from lib.models import registry
 from replication.analysis.bootstrap import UNDEFINED, ci95, resampled
 from replication.tables import LOSSES
 
@@ -163,7 +162,7 @@ def transitions(scores: pd.DataFrame) -> pd.DataFrame:
         sizes = points.block_size[points.fraction >= value]
         rows.append(
             {
-                "model": registry.label(model),
+                "model": model,
                 "task": task,
                 "strategy": strategy,
                 "treatment": treatment,

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 
 from lib.blocks import BlockDistances
-from lib.models import registry
 
 
 def depth_statistics(maps: dict[str, BlockDistances]) -> pd.DataFrame:
@@ -20,7 +19,7 @@ def depth_statistics(maps: dict[str, BlockDistances]) -> pd.DataFrame:
         shallow, deep = halves(distances.matrix)
         rows.append(
             {
-                "model": registry.label(name),
+                "model": name,
                 "shallow": shallow,
                 "deep": deep,
                 "last_is_least": last_is_least(distances.matrix),
