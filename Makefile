@@ -4,7 +4,6 @@
 #   ONLY="01 02"        these notebooks only
 #   LIMIT=n  STEPS=n    cut every count to n; heal for at most n steps
 #   DTYPE=float32       of the weights
-#   EXPORT=file.json    of figure-4: the map as a file that the explorer opens
 #   ENGINE=ray          spread the jobs (CARD=t4, CARDS=8: the card, and how many, of a plan)
 #   OFFLINE=1           of fetch: only looks
 #   TINY=1              of gpu: a small model to try it with
@@ -74,7 +73,6 @@ figures: $(INSTALLED)  ## every notebook, headless, into figures/<profile>/ (PRO
 
 figure-%: $(INSTALLED)  ## what one figure needs, as in make figure-4 or make figure-1c
 	$(RUN) --figure $*
-	$(if $(EXPORT),$(BIN)/python -m replication.show.explorer --profile $(PROFILE) $(if $(MODELS),--models $(MODELS)) --export "$(EXPORT)")
 
 fetch: $(INSTALLED)  ## before paid hours: download and check all that a run needs, without a GPU (OFFLINE=1 only looks)
 	$(if $(OFFLINE),HF_HUB_OFFLINE=1 PIP_NO_INDEX=1) $(RUN) --fetch

@@ -1,4 +1,4 @@
-"""What a notebook begins with, and what it shows of itself: its settings, the code of a function.
+"""What a notebook begins with, and what it shows of itself.
 
 With the profile `recorded` a notebook draws the recorded run, and where a job has failed what the
 others left. Its cells that begin with the comment LIVE are then skipped. Of the recorded run they
@@ -7,10 +7,9 @@ executed notebooks. Those are of the recorded run, too, executed with DEEPER_LAY
 what such a cell shows stands beside the tables it is compared with.
 """
 
-import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from html import escape
 from importlib.metadata import version
@@ -96,16 +95,6 @@ def settings(profile: Profile) -> HTML:
         short[name] = {row: text.format(**fields) for row, text in ROWS.items()}
     tables = (pd.DataFrame(table).to_html(border=0) for table in (short, columns))
     return HTML("{}<details><summary>all settings</summary>{}</details>".format(*tables))
-
-
-def source(*functions: Callable) -> HTML:
-    """The code of functions, each folded under its name."""
-    folded = "<details><summary><code>{}.{}</code></summary><pre>{}</pre></details>"
-    html = ""
-    for function in functions:
-        code = escape(inspect.getsource(function))
-        html += folded.format(function.__module__, function.__qualname__, code)
-    return HTML(html)
 
 
 def shaded(tokens: Sequence[str], values: np.ndarray) -> HTML:

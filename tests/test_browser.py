@@ -1,7 +1,5 @@
 """The explorer in a real Chromium, without a network."""
 
-import json
-
 import pytest
 from playwright.sync_api import expect
 
@@ -59,15 +57,6 @@ def test_file_shows_what_is_chosen_and_keeps_it_in_its_link(page, output):
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowDown")
     expect(card).to_contain_text("Block(11, 8) drops layers 11 to 18 of 30")
-
-    sent = output / "map.json"
-    sent.write_text(
-        json.dumps({"sent": explorer._map(explorer.Explored("m", maps[QWEN].distances))})
-    )
-    page.locator("#files").set_input_files(sent)
-    expect(page.locator("#right .name")).to_have_text("sent")
-    expect(page.locator("#right .card")).to_contain_text("Block(11, 8) drops layers 11 to 18 of 24")
-    page.locator("[name=right]").select_option(QWEN)
 
     page.locator("[name=threshold]").fill("0.03")  # islands are those of Python
     for side, name in {"left": SMOLLM, "right": QWEN}.items():

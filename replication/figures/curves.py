@@ -16,8 +16,8 @@ from replication.analysis.curves import no_signal
 from replication.figures.style import (
     PALE,
     STYLE,
-    backdrop,
     colour,
+    draw_baselines,
     family,
     finished,
     is_recorded,
@@ -239,11 +239,11 @@ def _panels(
 
 
 def draw_panel(axis, panel: pd.DataFrame, hue: str) -> None:
-    """Draw the lines of a panel over its backdrop; level lines: the unpruned models.
+    """Draw the lines of a panel over its baselines; level lines: the unpruned models.
 
     Recorded lines are pale, behind those of the run.
     """
-    unpruned = backdrop(axis, panel)
+    unpruned = draw_baselines(axis, panel)
     for row in unpruned.itertuples() if hue != "variant" else ():
         shade = {"model": colour(row.model), "treatment": colour("unpruned")}.get(hue, "black")
         axis.axhline(row.value, color=shade, ls="--", lw=1, alpha=PALE[is_recorded(row.model)])

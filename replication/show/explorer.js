@@ -340,13 +340,6 @@ function begin() {
     plot.on("plotly_hover", ({ points: [{ pointIndex: [i, start] }] }) => point(side, { l: start, n: i + 1 }));
     plot.on("plotly_unhover", () => point(side, null));
   }
-  addEventListener("dragover", event => event.preventDefault());
-  addEventListener("drop", event => {
-    event.preventDefault();
-    add([...event.dataTransfer.files]);
-  });
-  const files = document.getElementById("files");
-  files.addEventListener("change", () => add([...files.files]));
 }
 
 // Frame, on the other side, the block under the mouse; null: none
@@ -358,26 +351,6 @@ function point(side, block) {
     x1: (there.l + 0.5) * scale, y0: (there.n - 0.5) * scale, y1: (there.n + 0.5) * scale };
   const shapes = layout.shapes.filter(shape => shape.name !== "hover");
   Plotly.relayout(place, { shapes: cell ? [...shapes, cell] : shapes });
-}
-
-// Open files that `make figure-4 EXPORT=…` has written: their maps join the lists, the first one on the right
-async function add(files) {
-  const said = document.getElementById("said");
-  for (const file of files) {
-    try {
-      const maps = JSON.parse(await file.text());
-      for (const [label, map] of Object.entries(maps)) {
-        if (!(label in DATA.maps)) for (const side of SIDES) FORM.elements[side].append(new Option(label));
-        DATA.maps[label] = prepared(map);
-        FORM.elements.l.max = FORM.elements.n.max = Math.max(FORM.elements.n.max, map.layers - 1);
-      }
-      FORM.elements.right.value = Object.keys(maps)[0];
-      said.textContent = `Opened ${Object.keys(maps).join(", ")}.`;
-    } catch {
-      said.textContent = `${file.name} is no map: write one by make figure-4 MODELS=… EXPORT=file.`;
-    }
-  }
-  draw();
 }
 
 for (const map of Object.values(DATA.maps)) prepared(map);

@@ -5,7 +5,6 @@ what is shown: maps, islands at every threshold, and how often these come back. 
 what the form in explorer.html.j2 asks for, and keeps that in the link.
 """
 
-import argparse
 import html
 import json
 import webbrowser
@@ -21,7 +20,7 @@ from plotly.offline import get_plotlyjs
 from lib import storage
 from lib.blocks import BlockDistances
 from lib.models import registry
-from replication import paths, profiles, tables
+from replication import paths, tables
 from replication.analysis import islands
 from replication.figures import curves
 from replication.show import runs
@@ -224,35 +223,8 @@ def _listed(values: np.ndarray, digits: int = 5) -> list:
     return json.loads(pd.DataFrame(values).to_json(orient="values", double_precision=digits))
 
 
-def export(run: str, file: Path) -> None:
-    """Write the maps of one of your runs as a file that the page opens.
-
-    Raises ValueError if the run has measured none.
-    """
-    own = {
-        f"{registry.label(explored.model)} ({explored.source})": _map(explored)
-        for label, explored in maps().items()
-        if label.endswith(f"(your run {run})")
-    }
-    if not own:
-        raise ValueError(f"Nothing of run {run!r} is there: make figure-4 measures its maps.")
-    storage.atomic_write(file, _json(own).encode())
-
-
 def main() -> None:
-    """Write the page of every map at hand and open it, or export the maps of a run."""
-    parser = argparse.ArgumentParser(prog="python -m replication.show.explorer")
-    parser.add_argument("--export", type=Path, help="write the maps of a run to this file instead")
-    parser.add_argument("--profile", default="quick", choices=profiles.PROFILES, help="of that run")
-    parser.add_argument("--models", nargs="+", type=registry.canonical, help="of that run")
-    options = parser.parse_args()
-    if options.export:
-        try:
-            export(profiles.folder(options.profile, options.models), options.export)
-        except ValueError as error:
-            parser.exit(2, f"{error}\n")
-        print(options.export)
-        return
+    """Write the page of every map at hand, and open it."""
     file = paths.FIGURES / "explorer.html"
     storage.atomic_write(file, page(maps()).encode())
     print(file)
