@@ -1,7 +1,7 @@
 """Run notebooks headless through papermill: `python -m replication --profile quick --only 01 02`.
 
-Ends with a table of every job and notebook, and with status 0 only if all of them finished and
-left their figures whole. Imports neither torch nor transformers, so bad input ends at once.
+Prints a line for each job and notebook as it ends. Its status is 0 only if all of them finished
+and left their figures whole. Imports neither torch nor transformers, so bad input ends at once.
 """
 
 import argparse
@@ -9,10 +9,9 @@ import logging
 import os
 import signal
 import sys
-import time
 import traceback
-from dataclasses import replace
 from importlib.util import find_spec
+from itertools import chain
 
 from lib.data import wheels
 from lib.models import machine, registry
@@ -57,13 +56,10 @@ def chosen(options: argparse.Namespace) -> list[str]:
     """Return the numbers of the wanted notebooks. Raises ValueError for one that is not there."""
     if options.figure:
         figure = f"figure_{options.figure}"
-        numbers = set()
-        for name, (_, drawn_by) in FIGURES.items():
-            if figure in (name, name.rstrip("abcd")):
-                numbers |= set(drawn_by)
-        if not numbers:
+        drawn = [by for name, (_, by) in FIGURES.items() if figure in (name, name.rstrip("abcd"))]
+        if not drawn:
             raise ValueError(f"No notebook draws figure {options.figure}.")
-        return sorted(numbers)
+        return sorted(set(chain(*drawn)))
     own = [f"{number:>02}" for number in map(str, profiles.PROFILES[options.profile].notebooks)]
     numbers = options.only or own or list(NOTEBOOKS)
     for number in numbers:
@@ -116,30 +112,20 @@ def run(whole: batch.Batch, engine: str) -> int:
         with batch.exclusive_run():
             cache.forget_out_of_memory()
             outcomes = batch.run(whole, executors.one_by_one, job_executor)
-    print(batch.table(outcomes))
     return int(any(outcome.status != "ok" for outcome in outcomes.values()))
 
 
 def run_job(job: Job, profile: Profile, numbers: list[str]) -> int:
     """Run one job in this process and print how it ended; return the exit status."""
     execution.end_with_runner()
-    start = time.monotonic()
     try:
         outcome = measuring.run_job(job, profile, numbers)
     except Exception as error:
         if not isinstance(error, (ModelError, NotMeasured)):  # which say all in a sentence
             traceback.print_exc()
         outcome = execution.failure(error)
-    outcome = replace(outcome, seconds=time.monotonic() - start)
     print(outcome.json(), flush=True)
     return int(outcome.status != "ok")
-
-
-def pictures(profile: Profile, figure: str | None) -> str:
-    """Return where a run's pictures are: a folder, or the files of one figure."""
-    folder = paths.FIGURES / profile.folder
-    files = sorted(folder.glob(f"figure_{figure}*.png")) if figure else [folder]
-    return "Pictures: " + ", ".join(map(os.path.relpath, files))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -182,7 +168,7 @@ def main(argv: list[str] | None = None) -> int:
         notebooks = {number: NOTEBOOKS[number] for number in numbers}
         whole = batch.Batch(notebooks, {"PROFILE": options.profile} | given, profile, command)
         status = run(whole, options.engine)
-        print(pictures(profile, options.figure))
+        print("Pictures:", os.path.relpath(paths.FIGURES / profile.folder))
         return status
     except (batch.ResultsLocked, OSError) as error:
         print(error, file=sys.stderr)

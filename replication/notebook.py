@@ -25,16 +25,6 @@ from nbformat import v4
 from replication import paths
 from replication.profiles import DRAWN, PROFILES, Profile
 
-ROWS = {
-    "models": "{models}",
-    "weights": "{quantization}",
-    "texts for the distances": "{similarity_sequences:,} of {similarity_tokens:,} tokens",
-    "texts for the loss": "{c4_sequences:,} of {c4_tokens:,} tokens",
-    "MMLU": "{mmlu_subjects} subjects, at most {mmlu_questions:,} questions of each",
-    "examples before an MMLU question": "{mmlu_shots}",
-    "BoolQ": "{boolq_questions:,} questions",
-    "healing": "{heal_steps:,} steps of {heal_batch} texts of {heal_tokens:,} tokens",
-}
 LIVE = "# runs the model"  # the first line of such a cell
 SKIPPED = "Skipped: this cell runs the model, and this run only draws. Try PROFILE = 'quick'."
 SHOWN = "Recorded: this cell runs the model. Set PROFILE = 'quick' to run it yourself."
@@ -86,15 +76,10 @@ def record(files: Sequence[str]) -> None:
 
 
 def settings(profile: Profile) -> HTML:
-    """A profile next to `paper`: what matters most as a table, all its fields folded."""
+    """A profile next to `paper`: all its settings, folded."""
     columns = {"this run": asdict(profile), "profile paper": asdict(PROFILES["paper"])}
-    short = {}
-    for name, fields in columns.items():
-        fields["models"] = ", ".join(fields["models"])
-        fields["quantization"] = fields["quantization"] or fields["dtype"] or "unquantised"
-        short[name] = {row: text.format(**fields) for row, text in ROWS.items()}
-    tables = (pd.DataFrame(table).to_html(border=0) for table in (short, columns))
-    return HTML("{}<details><summary>all settings</summary>{}</details>".format(*tables))
+    table = pd.DataFrame(columns).to_html(border=0)
+    return HTML(f"<details><summary>all settings</summary>{table}</details>")
 
 
 def shaded(tokens: Sequence[str], values: np.ndarray) -> HTML:

@@ -15,23 +15,19 @@ from lib.blocks import BlockDistances
 from lib.evaluation import weighted_mean
 from replication import figures, paths, profiles, tables
 from replication.run import notebooks
-from replication.show import runs, site
-
-ENVIRONMENT = {"processor": "a slow one", "card": None, "torch": "9.9"}
-
+from replication.show import site
 
 # ---- a run -----------------------------------------------------------------------------------
 
 
-def write_run(folder: Path, **changes) -> pd.DataFrame:
-    """Write and return what a run measures: distances, and the loss whole, cut and healed.
+def write_run(folder: Path, **changes) -> None:
+    """Write what a run measures: distances, and the loss whole, cut and healed.
 
     changes: of the requests of losses.
     """
     weights = {"model": "m", "revision": "1", "quantization": None}
     made = {"dtype": "bfloat16", "device": "cpu", "sequences": 4, "max_tokens": 24}
     params = weights | made
-    environment = {"environment": json.dumps(ENVIRONMENT)}
     losses = np.array([3.0, 4, 6, 5])
     value, error = weighted_mean(losses, np.ones(4))
     rows = []
@@ -47,7 +43,7 @@ def write_run(folder: Path, **changes) -> pd.DataFrame:
             "weights": np.ones(4),
             "request": json.dumps(request),
         }
-        rows.append(weights | block | row | environment)
+        rows.append(weights | block | row)
     folder.mkdir(parents=True)
     pd.DataFrame(rows).to_parquet(folder / "unhealed.parquet")
     folds = np.random.default_rng(0).random((4, 5, 5))
@@ -55,9 +51,8 @@ def write_run(folder: Path, **changes) -> pd.DataFrame:
     distances = BlockDistances(folds.mean(0), folds.std(0), folds, 8)
     similarity = pd.DataFrame(tables.rows_of(distances))
     request = json.dumps({"kind": "similarity"} | params)
-    similarity = similarity.assign(request=request, **weights, **environment)
+    similarity = similarity.assign(request=request, **weights)
     similarity.to_parquet(folder / "similarity.parquet")
-    return runs.measured(folder)
 
 
 # ---- pages ----------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ __getattr__ = lazy(
     {
         "verdicts": "checks",
         "in_words": "report",
-        "markdown": "report",
         "gather": "tables",
     },
 )

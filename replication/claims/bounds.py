@@ -112,12 +112,6 @@ class Verdict:
         return LIGHTS[self.confidence] + SIGNS[self.direction]
 
     @property
-    def numbers(self) -> str:
-        """Return value and interval, with as many digits as the interval is wide; empty without
-        them."""
-        return numbers((self.statistic, self.low, self.high))
-
-    @property
     def position(self) -> float:
         """Return how far the value lies within its nearest bound, in reaches of the interval
         towards it.
@@ -129,12 +123,6 @@ class Verdict:
         inside, reach = CRITERIA[self.claim].inside((self.statistic, self.low, self.high))
         with np.errstate(divide="ignore", invalid="ignore"):
             return float(np.float64(inside) / reach)
-
-    @property
-    def judged_on(self) -> str:
-        """Return model, task and n of the verdict."""
-        task = "" if self.task in self.n else self.task
-        return ", ".join(filter(None, [self.model, task, self.n]))
 
 
 def numbers(interval: Interval) -> str:

@@ -1,4 +1,4 @@
-"""Verdicts as tables: every one, and the 13 claims in words."""
+"""The 13 claims in words."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,26 +17,6 @@ WORDS = {  # a light, and the word for it; the firmest come first
     "–": "not testable",
 }
 DECIDED = {"●✓": "for it", "●✗": "against it"}
-
-
-def markdown(verdicts: Sequence[Verdict]) -> str:
-    """Return every verdict as a row of a table."""
-    lines = [
-        "| | the paper says | measured, and when it holds | value (95 % interval) | verdict |",
-        "|---|---|---|---|---|",
-    ]
-    for verdict in verdicts:
-        judged_on = f"({verdict.judged_on})" if verdict.judged_on else ""
-        reason = f": {verdict.why}" if verdict.why else ""
-        cells = [
-            verdict.claim,
-            verdict.statement,
-            verdict.criterion,
-            " ".join(filter(None, [verdict.numbers, judged_on])),
-            f"{verdict.light} **{verdict.verdict}**{reason}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
 
 
 def in_words(**runs: Sequence[Verdict]) -> str:

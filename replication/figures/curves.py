@@ -54,30 +54,15 @@ UNABLE = "the whole model cannot answer it"  # so nothing is drawn
 CONSTANT = 0.95  # a score is crossed out if one answer is given to more of the questions
 
 
-def figure_1d(scores: pd.DataFrame, main: str) -> Figure:
-    """Figure 1d: one model (of `most_healed`), question answering and C4 loss; dark blue: healed,
-    light blue: not healed, red dashes: unpruned."""
-    name = most_healed(scores, main)
-    scores = _with_recorded(scores[scores.strategy != "simple"], name)
+def figure_1d(scores: pd.DataFrame, name: str) -> Figure:
+    """Figure 1d: one model, question answering and C4 loss; dark blue: healed, light blue: not
+    healed, red dashes: unpruned."""
+    scores = _of_model(scores[scores.strategy != "simple"], name)
     titles = pd.Series(label(name), scores.index)
     return grid(scores, titles, "treatment", [*QA, "c4"], needs_signal=True)
 
 
-def most_healed(scores: pd.DataFrame, main: str) -> str:
-    """Return the model of a run that was healed after most cuts, of both strategies if one was.
-
-    Ties: the model `main`, or the first.
-    """
-    healed = scores[(scores.treatment == "healed") & scores.value.notna()]
-
-    def cuts(model: str) -> tuple[int, int, bool]:
-        strategies = healed.strategy[healed.model == model]
-        return strategies.nunique(), len(strategies), model == main
-
-    return max((name for name in scores.model.unique() if not is_recorded(name)), key=cuts)
-
-
-def _with_recorded(scores: pd.DataFrame, name: str) -> pd.DataFrame:
+def _of_model(scores: pd.DataFrame, name: str) -> pd.DataFrame:
     """Return the scores of one model, and of the same as it is recorded, or else of all that are
     recorded."""
     recorded = scores[scores.model.map(is_recorded)]
@@ -109,10 +94,9 @@ def figure_6(scores: pd.DataFrame) -> Figure:
     return _by_family(scores, ["boolq_ranking", "boolq"])
 
 
-def figure_5(scores: pd.DataFrame, main: str) -> Figure:
+def figure_5(scores: pd.DataFrame, name: str) -> Figure:
     """Figure 5: simple (red) against similarity-informed pruning (blue), a column a treatment."""
-    name = most_healed(scores, main)
-    scores = _with_recorded(scores, name)
+    scores = _of_model(scores, name)
     titles = f"{label(name)}, " + scores.treatment
     titles = titles.where(scores.block_size > 0)
     return grid(scores, titles, "strategy", [*QA, "c4"], needs_signal=True)

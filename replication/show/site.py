@@ -7,7 +7,6 @@ host. Only its formulas need a network.
 """
 
 import argparse
-import json
 import posixpath
 import re
 import shutil
@@ -24,7 +23,6 @@ from replication import paths
 from replication.notebook import WIDGET
 from replication.profiles import DRAWN, RECORDED
 from replication.run.notebooks import FIGURES, NOTEBOOKS
-from replication.show import runs
 
 INDEX = Path(__file__).with_name("index.md.j2")
 FINDINGS = Path(__file__).with_name("findings.csv")
@@ -63,20 +61,16 @@ def build(run: str) -> Path:
 
 def _index(run: str, site: Path, notebooks: dict[str, NotebookNode]) -> str:
     """Return the first page of a run, in Markdown."""
-    places = {"this run": (run, paths.TABLES / run)} if run != DRAWN else {}
-    places["recorded run"] = (RECORDED, paths.RECORDED / RECORDED)
-    environments = {
-        whose: map(json.loads, runs.measured(tables).environment.unique())
-        for whose, (_, tables) in places.items()
-    }
+    sides = {"this run": run, "the recorded run": RECORDED}
+    if run == DRAWN:
+        sides.pop("this run")
     return Template(INDEX.read_text(encoding="utf-8")).render(
         run=run,
-        sides={whose: f"figures/{folder}" for whose, (folder, _) in places.items()},
+        sides={whose: f"figures/{folder}" for whose, folder in sides.items()},
         files=[file.relative_to(site).as_posix() for file in site.rglob("*.*")],
         figures=FIGURES,
         findings=storage.rows(FINDINGS),
         notebooks={one.file: notebooks.get(one.file) for one in NOTEBOOKS.values()},
-        machines=environments,
     )
 
 
