@@ -137,9 +137,9 @@ def paired(scores: pd.DataFrame, by: str, first, second) -> pd.DataFrame:
     """
     keys = [column for column in LINE if column != by and column in scores]
     pruned = scores[(scores.block_size > 0) & scores.value.notna()]
-    of_first = pruned[pruned[by] == first]
-    of_second = pruned[pruned[by] == second]
-    both = of_first.merge(of_second, on=keys)
+    firsts = pruned[pruned[by] == first]
+    seconds = pruned[pruned[by] == second]
+    both = firsts.merge(seconds, on=keys)
     rows = []
     for row in both.itertuples():
         apart = np.subtract(row.examples_y, row.examples_x)

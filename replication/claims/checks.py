@@ -16,7 +16,7 @@ from lib.models import registry
 from replication.analysis import statistics
 from replication.analysis.bootstrap import Interval, ci95, ci95_max, resampled, resampled_map
 from replication.analysis.curves import SIGNAL, Curve, first_crossings, over_chance
-from replication.analysis.depth import halves, last_is_least, lower_minus_upper
+from replication.analysis.depth import last_is_least, lower_minus_upper, shallow_and_deep
 from replication.analysis.islands import THRESHOLD, shallower
 from replication.claims.bounds import CRITERIA, Verdict, less_healing, rounded, verdict_of
 from replication.claims.tables import UNHEALED, RunTables
@@ -138,8 +138,8 @@ class Measured:
 
     def curves(self, task: str) -> list[Curve | None]:
         """Return the curve of each line, None for one that was not measured."""
-        of_task = {"model": self.model, "task": task}
-        return [self.run.line(self.table, **of_task | line) for line in self.lines]
+        columns = {"model": self.model, "task": task}
+        return [self.run.line(self.table, **columns | line) for line in self.lines]
 
     def question_set(self) -> tuple[str, dict[str, float]]:
         """Return the task that judges the lines, and the signal of each that may."""
@@ -173,8 +173,8 @@ class Measured:
 
     def _tokens(self, task: str) -> float:
         """Return the most tokens that one of the lines was healed on."""
-        of_task = {"model": self.model, "task": task}
-        points = [self.run.points(self.table, **of_task | line) for line in self.lines]
+        columns = {"model": self.model, "task": task}
+        points = [self.run.points(self.table, **columns | line) for line in self.lines]
         return max(rows.tokens.max() for rows in points)
 
     def _untestable(self, task: str) -> str:
@@ -247,11 +247,11 @@ def depth(run: RunTables) -> Iterator[Verdict]:
     for model, distances in run.maps.items():
         maps = resampled_map(distances)
         n = {"texts": distances.num_sequences}
-        shallow, deep = halves(maps)
+        shallow, deep = shallow_and_deep(maps)
         differences, shares = {}, {}
         for name, first in SHALLOWEST.items():
             if first <= distances.num_layers // 4:  # so that each half has blocks of all sizes
-                lower, upper = halves(maps, first)
+                lower, upper = shallow_and_deep(maps, first)
                 differences[name] = ci95(upper - lower)
                 shares[name] = ci95(last_is_least(maps, first))
         yield verdict_of("4a", model, "", ci95(deep - shallow), n, variants=differences)
@@ -265,7 +265,7 @@ def islands(run: RunTables) -> Iterator[Verdict]:
         if "qwen" not in model.lower():
             continue
         maps = resampled_map(distances)
-        of_paper = model in registry.MODELS and registry.MODELS[model].healing
+        is_papers = model in registry.MODELS and registry.MODELS[model].healing
         yield verdict_of(
             "5",
             model,
@@ -273,7 +273,7 @@ def islands(run: RunTables) -> Iterator[Verdict]:
             _shallower(maps, THRESHOLD),
             {"texts": distances.num_sequences},
             variants={f"threshold {at:g}": _shallower(maps, at) for at in THRESHOLDS},
-            unjudged=None if of_paper else ("not testable here", "another Qwen than the paper's"),
+            unjudged=None if is_papers else ("not testable here", "another Qwen than the paper's"),
         )
 
 

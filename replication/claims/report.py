@@ -30,8 +30,8 @@ def in_words(**runs: Sequence[Verdict]) -> str:
     for claim, sentence in pd.read_csv(SENTENCES).itertuples(index=False):
         cells = [str(claim), sentence]
         for verdicts in runs.values():
-            of_claim = [v for v in verdicts if v.model and int(v.claim.rstrip("abcdef")) == claim]
-            cells.append(together(of_claim) if of_claim else "not measured")
+            judging = [v for v in verdicts if v.model and int(v.claim.rstrip("abcdef")) == claim]
+            cells.append(together(judging) if judging else "not measured")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -52,8 +52,8 @@ def _decided(verdicts: Sequence[Verdict]) -> list[str]:
     for verdict in verdicts:
         lights.setdefault(verdict.statement, set()).add(verdict.light)
     texts = []
-    for part, of_part in lights.items():
-        ways = [way for light, way in DECIDED.items() if light in of_part]
+    for part, part_lights in lights.items():
+        ways = [way for light, way in DECIDED.items() if light in part_lights]
         way = "both ways" if len(ways) == 2 else "".join(ways)
         texts += [f"Decided {way}" + f": *{part}*" * (len(lights) > 1)] if way else []
     return texts

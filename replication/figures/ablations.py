@@ -74,11 +74,11 @@ def _panels(healed: pd.DataFrame, whole: pd.DataFrame, minus: str) -> Iterator[t
     if healed.strategy.nunique() > 1:
         rows += "\n(" + healed.strategy + ")"
     for (row, name), panel in healed.groupby([rows, model], sort=False):
-        of_whole = [
+        unpruned = [
             whole[(whole[["model", "task", "ablation"]] == key).all(axis=1)]
             for key in panel[["model", "task", "ablation"]].drop_duplicates().to_numpy()
         ]
-        yield (row, label(name)), pd.concat([*of_whole, panel])
+        yield (row, label(name)), pd.concat([*unpruned, panel])
         if panel.difference.notna().any():
             yield (row, f"{label(name)}, {minus}"), panel[panel.difference.notna()]
 

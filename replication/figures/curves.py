@@ -160,8 +160,8 @@ def grid(
     drawn = table.drop(silent.index)
     panels = {}
     for name in rows:
-        of_row = drawn[drawn[row] == name]
-        panels |= _panels(of_row, titles[of_row.index], hue, TASKS.get(name, name))
+        in_row = drawn[drawn[row] == name]
+        panels |= _panels(in_row, titles[in_row.index], hue, TASKS.get(name, name))
     note = left_out(table, silent) if note is None else note
     if not panels:
         return nothing_measured(table, note)

@@ -50,7 +50,7 @@ def resources(nodes: list[dict]) -> dict:
 
     Ray sets OMP_NUM_THREADS to the number of CPUs. Of unlike nodes, the least.
     """
-    of_nodes = [node["Resources"] for node in nodes]
-    shares = [node.get("CPU", 1) // node.get("GPU", 1) for node in of_nodes]
-    has_gpus = any("GPU" in node for node in of_nodes)
+    resources_of = [node["Resources"] for node in nodes]
+    shares = [node.get("CPU", 1) // node.get("GPU", 1) for node in resources_of]
+    has_gpus = any("GPU" in node for node in resources_of)
     return {"num_gpus": int(has_gpus), "num_cpus": max(1, int(min(shares)))}

@@ -27,11 +27,11 @@ def fetch(profile: Profile, notebooks: Sequence[str]) -> int:
     looks = {}
     for name in profile.models:
         guess = plan.Guess(registry.num_layers(name) or DEPTH)
-        for of_job in by_job(name, profile.limited(FEW), notebooks, guess).values():
-            requests += of_job
+        for job_requests in by_job(name, profile.limited(FEW), notebooks, guess).values():
+            requests += job_requests
     ways = {_way(request): request for request in requests if "task" in request.params}
-    for data, of_set in grouped(ways.values(), lambda request: request.params["data"]).items():
-        looks[data] = partial(questions, of_set, tasks)
+    for data, same_set in grouped(ways.values(), lambda request: request.params["data"]).items():
+        looks[data] = partial(questions, same_set, tasks)
     for name in profile.models:
         looks[f"{name}: licence, tokenizer"] = partial(opened, name, tasks)
     looks["texts"] = partial(texts, profile)
