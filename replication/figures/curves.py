@@ -6,6 +6,7 @@ which no pruned model is measured is not drawn.
 """
 
 import re
+from collections.abc import Callable
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -163,19 +164,37 @@ def grid(
         in_row = drawn[drawn[row] == name]
         panels |= _panels(in_row, titles[in_row.index], hue, TASKS.get(name, name))
     note = left_out(table, silent) if note is None else note
-    if not panels:
-        return nothing_measured(table, note)
-    with plt.rc_context(STYLE):
-        figure, axes = panel_grid(list(panels), "fraction of layers dropped", sharey="row")
+
+    def draw(axes: dict) -> None:
         for place, axis in axes.items():
             draw_panel(axis, panels[place], hue)
         names = {" ".join(place): axis for place, axis in axes.items()}
         level([axis for name, axis in names.items() if re.search("accuracy|AUC", name)])
-        if hue == "model":
-            for place, axis in axes.items():
-                label_ends(axis, _ends(panels[place]))
+        for place, axis in axes.items() if hue == "model" else ():
+            label_ends(axis, _ends(panels[place]))
+
+    return draw_grid(list(panels), draw, table, note, sharey="row")
+
+
+def draw_grid(
+    places: list[tuple[str, str]],
+    draw: Callable[[dict], None],
+    table: pd.DataFrame,
+    note: str,
+    legend: str = "bars: ±1 s.e.",
+    sharey: str | bool = False,
+) -> Figure:
+    """Return panels against the fraction dropped, at (row, column), or a sentence without any.
+
+    draw: draws into the axes, by place. table: what is shown. note: above the panels.
+    """
+    if not places:
+        return nothing_measured(table, note)
+    with plt.rc_context(STYLE):
+        figure, axes = panel_grid(places, "fraction of layers dropped", sharey)
+        draw(axes)
         note_above(figure, note)
-        return finished(figure, table, legend="bars: ±1 s.e.")
+        return finished(figure, table, legend=legend)
 
 
 def _without_signal(table: pd.DataFrame) -> pd.DataFrame:

@@ -193,9 +193,7 @@ class Profile:
             arc_easy_shots=shots,
             mmlu_shots=shots,
             shot_order=order,
-            arc_easy_questions=min(
-                self.arc_easy_questions, count if arc_easy is None else arc_easy
-            ),
+            arc_easy_questions=min(self.arc_easy_questions, arc_easy),
             mmlu_subjects=subjects,
             mmlu_questions=max(1, count // subjects) if count else 0,
         )

@@ -217,5 +217,5 @@ def _gaps(launch: Launch) -> Outcome:
             rows = [row for row in csv.DictReader(file) if not row.get("value")]
         gaps += [row for row in rows if row.get("status", "ok") not in ("", "ok")]
     if launch.profile == profiles.DRAWN:  # what the record lacks, nobody can add
-        return Outcome("ok", f"{len(gaps)} points not recorded" * bool(gaps))
+        return Outcome("ok", f"{len(gaps)} points without a value" * bool(gaps))
     return outcome_of(dict.fromkeys((row["model"], row["status"]) for row in gaps))
