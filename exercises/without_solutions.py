@@ -1,6 +1,7 @@
-"""Write the exercises without their solutions: `make handout`, into handout/, which git ignores.
+"""Write the exercises without their solutions: `python exercises/without_solutions.py`.
 
-A solution or an answer is a folded part of a cell or a page. Hints stay.
+They go into handout/, which git ignores. A solution or an answer is a folded part
+of a cell or a page. Hints stay.
 """
 
 import re

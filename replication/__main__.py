@@ -1,7 +1,7 @@
 """Run notebooks headless through papermill: `python -m replication --profile quick --only 01 02`.
 
-Ends with a table of every job and notebook, and with status 0 only if all of them finished and
-left their figures whole. Imports neither torch nor transformers, so bad input ends at once.
+Prints a line for each job and notebook as it ends. Its status is 0 only if all of them finished
+and left their figures whole. Imports neither torch nor transformers, so bad input ends at once.
 """
 
 import argparse
@@ -9,18 +9,17 @@ import logging
 import os
 import signal
 import sys
-import time
 import traceback
-from contextlib import closing
-from dataclasses import replace
 from importlib.util import find_spec
+from itertools import chain
 
 from lib.data import wheels
 from lib.models import machine, registry
 from lib.models.registry import ModelError
 from replication import paths, plan, profiles
+from replication.measure import cache
 from replication.profiles import Profile
-from replication.run import batch, drawing, execution, measuring
+from replication.run import batch, execution, executors, measuring
 from replication.run.jobs import Job
 from replication.run.notebooks import FIGURES, NOTEBOOKS
 from replication.tables import NotMeasured
@@ -57,13 +56,10 @@ def chosen(options: argparse.Namespace) -> list[str]:
     """Return the numbers of the wanted notebooks. Raises ValueError for one that is not there."""
     if options.figure:
         figure = f"figure_{options.figure}"
-        numbers = set()
-        for name, (_, drawn_by) in FIGURES.items():
-            if figure in (name, name.rstrip("abcd")):
-                numbers |= set(drawn_by)
-        if not numbers:
+        drawn = [by for name, (_, by) in FIGURES.items() if figure in (name, name.rstrip("abcd"))]
+        if not drawn:
             raise ValueError(f"No notebook draws figure {options.figure}.")
-        return sorted(numbers)
+        return sorted(set(chain(*drawn)))
     own = [f"{number:>02}" for number in map(str, profiles.PROFILES[options.profile].notebooks)]
     numbers = options.only or own or list(NOTEBOOKS)
     for number in numbers:
@@ -87,19 +83,11 @@ def is_drawn(profile: Profile) -> bool:
     return profile.name == profiles.DRAWN
 
 
-def _gpus() -> int:
-    """Return how many GPUs this process may use, by CUDA_VISIBLE_DEVICES or nvidia-smi."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return 0 if visible in machine.HIDDEN else len(visible.split(","))
-    return len(machine.listed_gpus())
-
-
 def prepare(options: argparse.Namespace) -> None:
     """Set up this process and those that it starts: threads, the job's GPU, how it is ended."""
     logging.getLogger("papermill").setLevel(logging.ERROR)
-    together = max(1, _gpus()) if options.engine == "ray" else 1  # jobs on this machine
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, machine.cores() // together)))
+    if options.engine != "ray":  # which gives each job its share of the cores
+        os.environ.setdefault("OMP_NUM_THREADS", str(machine.cores()))
     if options.job:
         os.environ["CUDA_VISIBLE_DEVICES"] = machine.first_gpu()
     for ending in (signal.SIGTERM, signal.SIGHUP):
@@ -116,39 +104,28 @@ def jobs_of(profile: Profile, numbers: list[str]) -> dict[str, Job]:
 def run(whole: batch.Batch, engine: str) -> int:
     """Run the jobs where there are any, then the notebooks; return the exit status."""
     if is_drawn(whole.profile):
-        outcomes = drawing.draw(whole)
+        outcomes = batch.run(whole, executors.on_all_cores)
     else:
-        open_engine, split = batch.Serial, len(whole.profile.models) > 1
+        job_executor = executors.one_by_one if len(whole.profile.models) > 1 else None
         if engine == "ray":
-            from replication.run.cluster import Ray as open_engine
-
-            split = True
-        with batch.alone(), closing(open_engine()) as opened:
-            outcomes = batch.run(whole, opened, split)
-    print(batch.table(outcomes))
+            from replication.run.cluster import on_ray as job_executor
+        with batch.exclusive_run():
+            cache.forget_out_of_memory()
+            outcomes = batch.run(whole, executors.one_by_one, job_executor)
     return int(any(outcome.status != "ok" for outcome in outcomes.values()))
 
 
 def run_job(job: Job, profile: Profile, numbers: list[str]) -> int:
     """Run one job in this process and print how it ended; return the exit status."""
     execution.end_with_runner()
-    start = time.monotonic()
     try:
         outcome = measuring.run_job(job, profile, numbers)
     except Exception as error:
         if not isinstance(error, (ModelError, NotMeasured)):  # which say all in a sentence
             traceback.print_exc()
         outcome = execution.failure(error)
-    outcome = replace(outcome, seconds=time.monotonic() - start)
     print(outcome.json(), flush=True)
     return int(outcome.status != "ok")
-
-
-def pictures(profile: Profile, figure: str | None) -> str:
-    """Return where a run's pictures are: a folder, or the files of one figure."""
-    folder = paths.FIGURES / profile.folder
-    files = sorted(folder.glob(f"figure_{figure}*.png")) if figure else [folder]
-    return "Pictures: " + ", ".join(map(os.path.relpath, files))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -191,9 +168,9 @@ def main(argv: list[str] | None = None) -> int:
         notebooks = {number: NOTEBOOKS[number] for number in numbers}
         whole = batch.Batch(notebooks, {"PROFILE": options.profile} | given, profile, command)
         status = run(whole, options.engine)
-        print(pictures(profile, options.figure))
+        print("Pictures:", os.path.relpath(paths.FIGURES / profile.folder))
         return status
-    except (batch.Occupied, OSError) as error:
+    except (batch.ResultsLocked, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""What a notebook begins with, and what it shows of itself: its settings, the code of a function.
+"""What a notebook begins with, and what it shows of itself.
 
 With the profile `recorded` a notebook draws the recorded run, and where a job has failed what the
 others left. Its cells that begin with the comment LIVE are then skipped. Of the recorded run they
@@ -7,11 +7,9 @@ executed notebooks. Those are of the recorded run, too, executed with DEEPER_LAY
 what such a cell shows stands beside the tables it is compared with.
 """
 
-import ast
-import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from html import escape
 from importlib.metadata import version
@@ -27,17 +25,6 @@ from nbformat import v4
 from replication import paths
 from replication.profiles import DRAWN, PROFILES, Profile
 
-PARAMETERS = ("PROFILE", "MODELS", "LIMIT", "DTYPE", "STEPS")  # of every notebook
-ROWS = {
-    "models": "{models}",
-    "weights": "{quantization}",
-    "texts for the distances": "{similarity_sequences:,} of {similarity_tokens:,} tokens",
-    "texts for the loss": "{c4_sequences:,} of {c4_tokens:,} tokens",
-    "MMLU": "{mmlu_subjects} subjects, at most {mmlu_questions:,} questions of each",
-    "examples before an MMLU question": "{mmlu_shots}",
-    "BoolQ": "{boolq_questions:,} questions",
-    "healing": "{heal_steps:,} steps of {heal_batch} texts of {heal_tokens:,} tokens",
-}
 LIVE = "# runs the model"  # the first line of such a cell
 SKIPPED = "Skipped: this cell runs the model, and this run only draws. Try PROFILE = 'quick'."
 SHOWN = "Recorded: this cell runs the model. Set PROFILE = 'quick' to run it yourself."
@@ -48,29 +35,14 @@ CELLS = paths.RECORDED / "cells.ipynb"  # such cells, and what they left
 def start(profile: Profile) -> HTML:
     """What every notebook begins with: versions, and the settings next to the paper's.
 
-    In a run that only draws, cells that begin with LIVE are skipped from here on. Raises ValueError
-    for parameters that papermill was given and no notebook has.
+    In a run that only draws, cells that begin with LIVE are skipped from here on.
     """
     drawn = paths.draws_only() or (profile.name == DRAWN and paths.LIVE not in os.environ)
     if shell := get_ipython():
-        _check_parameters(shell.user_ns.get("In", []))
         transforms = [t for t in shell.input_transformers_cleanup if t is not skip_live]
         shell.input_transformers_cleanup[:] = [*transforms, *([skip_live] if drawn else [])]
     print(" | ".join(f"{name} {version(name)}" for name in ("torch", "transformers")))
     return settings(profile)
-
-
-def _check_parameters(cells: Sequence[str]) -> None:
-    """Raise ValueError for a name that papermill's cell of parameters sets and no notebook has."""
-    for cell in cells:
-        if cell.startswith("# Parameters"):
-            set_there = {
-                name.id for name in ast.walk(ast.parse(cell)) if isinstance(name, ast.Name)
-            }
-            if unknown := sorted(set_there - set(PARAMETERS)):
-                raise ValueError(
-                    f"Unknown parameter {unknown[0]!r}: give {', '.join(PARAMETERS)}, in capitals."
-                )
 
 
 def skip_live(lines: list[str]) -> list[str]:
@@ -104,25 +76,10 @@ def record(files: Sequence[str]) -> None:
 
 
 def settings(profile: Profile) -> HTML:
-    """A profile next to `paper`: what matters most as a table, all its fields folded."""
+    """A profile next to `paper`: all its settings, folded."""
     columns = {"this run": asdict(profile), "profile paper": asdict(PROFILES["paper"])}
-    short = {}
-    for name, fields in columns.items():
-        fields["models"] = ", ".join(fields["models"])
-        fields["quantization"] = fields["quantization"] or fields["dtype"] or "unquantised"
-        short[name] = {row: text.format(**fields) for row, text in ROWS.items()}
-    tables = (pd.DataFrame(table).to_html(border=0) for table in (short, columns))
-    return HTML("{}<details><summary>all settings</summary>{}</details>".format(*tables))
-
-
-def source(*functions: Callable) -> HTML:
-    """The code of functions, each folded under its name."""
-    folded = "<details><summary><code>{}.{}</code></summary><pre>{}</pre></details>"
-    html = ""
-    for function in functions:
-        code = escape(inspect.getsource(function))
-        html += folded.format(function.__module__, function.__qualname__, code)
-    return HTML(html)
+    table = pd.DataFrame(columns).to_html(border=0)
+    return HTML(f"<details><summary>all settings</summary>{table}</details>")
 
 
 def shaded(tokens: Sequence[str], values: np.ndarray) -> HTML:

@@ -23,7 +23,6 @@ FIGURES = OUTPUT / "figures"
 RUNS = OUTPUT / "papermill_runs"
 DRAW_ONLY = "DEEPER_LAYERS_DRAW_ONLY"  # what is missing stays missing, since some jobs have failed
 LIVE = "DEEPER_LAYERS_LIVE"
-FRAMES = "DEEPER_LAYERS_FRAMES"  # sliders leave all their pictures: no reader moves them
 
 
 def draws_only() -> bool:

@@ -1,15 +1,14 @@
-"""The explorer and the sliders of pages in a real Chromium, without a network."""
+"""The explorer in a real Chromium, without a network."""
 
 import json
 
-import matplotlib.pyplot as plt
 import pytest
 from playwright.sync_api import expect
 
 from lib import storage
 from replication import paths
 from replication.analysis import islands
-from replication.show import explorer, sliders
+from replication.show import explorer
 
 pytestmark = pytest.mark.real
 QWEN = "Qwen2.5-Coder-0.5B (recorded run overnight)"
@@ -79,22 +78,4 @@ def test_file_shows_what_is_chosen_and_keeps_it_in_its_link(page, output):
     expect(page.locator("#difference")).to_contain_text("right minus left")
     assert sides.all_inner_texts() == texts
     assert {address.partition("#")[0] for address in page.addresses} == {file.as_uri()}
-    assert page.errors == []
-
-
-def test_a_slider_shows_the_picture_of_its_value(page, monkeypatch):
-    monkeypatch.setenv(paths.FRAMES, "1")
-
-    def picture(cut: str, n: int):
-        return plt.figure(figsize=(0.2, 0.2))
-
-    box = sliders.slide(picture, cut=["a", "b", "c"], n=[1, 2])
-    page.set_content(box._repr_mimebundle_()["text/html"])
-    cut, n = page.locator("input").all()
-    for place, name in enumerate("abc"):
-        for number in (1, 2):
-            cut.fill(str(place))
-            n.fill(str(number - 1))
-            expect(page.locator("img:visible")).to_have_attribute("alt", f"cut {name} n {number} ")
-            assert page.locator("output").all_inner_texts() == [name, str(number)]
     assert page.errors == []

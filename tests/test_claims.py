@@ -10,8 +10,8 @@ from test_islands import a_map, smooth, with_island
 
 from replication import profiles
 from replication.analysis import bootstrap
-from replication.claims import bounds, checks, tables
-from replication.claims.bounds import CRITERIA, judged
+from replication.claims import bounds, checks
+from replication.claims.bounds import CRITERIA, verdict_of
 from replication.claims.tables import RunTables
 
 L, N, LN_V = 24, 400, 10.0
@@ -250,7 +250,8 @@ def verdict(run: RunTables, part: str) -> bounds.Verdict:
     if part in checks.LINES:
         verdicts = checks.on_lines(run, part, *checks.LINES[part])
     else:
-        verdicts = checks.FUNCTIONS["6" if part in BY_DAMAGE else claim_of(part)](run)
+        claim = "6" if part in BY_DAMAGE else "9" if part in checks.ABLATIONS else claim_of(part)
+        verdicts = checks.FUNCTIONS[claim](run)
     (one,) = [v for v in verdicts if v.claim == part]
     return one
 
@@ -322,30 +323,29 @@ N_OF = {"questions": N}
     ],
 )
 def test_a_whole_interval_decides(part, interval, direction, position):
-    one = judged(part, MODEL, "mmlu", interval, N_OF, healed_tokens=bounds.PAPER_TOKENS)
+    one = verdict_of(part, MODEL, "mmlu", interval, N_OF)
     assert one.direction == direction
     assert one.confidence == ("decided" if direction else "can't tell")
     assert one.position == pytest.approx(position, nan_ok=True)
 
 
-@pytest.mark.parametrize(
-    ("tokens", "confidence"),
-    [(bounds.PAPER_TOKENS - 1, "points this way"), (bounds.PAPER_TOKENS, "decided")],
-)
-def test_a_verdict_on_healing_is_decided_with_the_tokens_of_the_paper(tokens, confidence):
-    healed = judged("7b", MODEL, "mmlu", (0.2, 0.1, 0.3), N_OF, healed_tokens=tokens)
+@pytest.mark.parametrize("fewer, confidence", [(1, "points this way"), (0, "decided")])
+def test_a_verdict_on_healing_is_decided_with_the_tokens_of_the_paper(fewer, confidence):
+    run = a_run(**CONTRADICTS["7b"])
+    scores = run.tables["scores"]
+    run.tables["scores"] = scores.assign(tokens=(scores.tokens - fewer).clip(lower=0))
+    healed = verdict(run, "7b")
     assert (healed.direction, healed.confidence) == ("differs", confidence)
-    unhealed = judged("1", MODEL, "mmlu", (0.3, 0.25, 0.35), N_OF, healed_tokens=tokens)
-    assert (unhealed.direction, unhealed.confidence) == ("agrees", "decided")
+    assert verdict(run, "1").confidence == "decided"
 
 
 def test_other_definitions_and_other_draws_may_turn_a_verdict():
     interval = (0.5, 0.4, 0.6)
     turned = {"x": (-0.2, -0.3, -0.1)}
-    other = judged("6", MODEL, "c4", interval, N_OF, variants=turned)
+    other = verdict_of("6", MODEL, "c4", interval, N_OF, variants=turned)
     assert (other.direction, other.confidence) == ("agrees", "points this way")
     near = bootstrap.Interval(0.5, (0.01, 0.6), outer=(-0.01, 0.61))  # the bound is 0
-    drawn = judged("6", MODEL, "c4", near, N_OF)
+    drawn = verdict_of("6", MODEL, "c4", near, N_OF)
     assert (drawn.direction, drawn.confidence) == ("agrees", "points this way")
 
 
@@ -380,16 +380,3 @@ def test_resampling_gives_the_standard_error_and_pairs():
     assert np.allclose(second - first, 0.5)
     _, low, high = bootstrap.ci95(first)
     assert high - low == pytest.approx(2 * 1.96 * error, rel=0.1)
-
-
-def test_reference_numbers_stand_beside_ours_only_for_the_same_model():
-    own = robust((0.2, 0.4, 0.6))
-    table = tables.beside(own).set_index(["model", "quantity"])
-    fall = table.loc[[("Llama-2-13B", "transitions")]].iloc[0]
-    assert fall.ours == pytest.approx(0.4, abs=0.05)
-    assert (fall.least, fall.most) == (0.45, 0.55)
-    starts = table.loc[[("Llama-2-7B", "best_starts")]]
-    distances = own.maps["llama-2-7b"]
-    assert starts.ours.tolist() == [distances.best_start(n) for n in range(1, 12)]
-    other = RunTables({"smollm2-135m": distances}, {})
-    assert tables.beside(other).empty

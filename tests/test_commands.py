@@ -54,7 +54,7 @@ def test_what_pages_run_exists():
 
 def test_make_passes_its_variables_on():
     settings = ["PROFILE=smoke", "MODELS=tiny-random", "LIMIT=5", "STEPS=2", "DTYPE=float32"]
-    installed = ["-o", ".venv/installed", "-o", "assets"]  # taken as they are
+    installed = ["-o", ".venv/installed"]  # taken as it is
     command = ["make", "-n", "-f", str(MAKEFILE), *installed, "figures", *settings]
     printed = subprocess.check_output(command, text=True, cwd=paths.ROOT)
     program = printed.splitlines()[-1]
@@ -102,10 +102,9 @@ def test_bad_input_is_one_sentence_before_any_computing(command, output, capsys)
 
 
 def test_a_second_run_does_not_begin(output, capsys):
-    """It says which run writes to the same results."""
-    with batch.alone():
+    with batch.exclusive_run():
         assert start("replication", "--profile", "smoke", "--only", "01") == 2
-    assert f"(pid {os.getpid()} on " in capsys.readouterr().err
+    assert f"Another run writes to {paths.RESULTS}" in capsys.readouterr().err
 
 
 def test_clean_keeps_what_is_recorded_or_downloaded(tmp_path):
@@ -125,7 +124,7 @@ def test_the_lab_works_on_copies(tmp_path):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text("of the checkout")
     for content in ("of the checkout", "mine"):
-        command = ["make", "-f", str(MAKEFILE), "-o", "assets", "BIN=echo ", "lab"]
+        command = ["make", "-f", str(MAKEFILE), "-o", ".venv/installed", "BIN=echo ", "lab"]
         subprocess.run(command, cwd=tmp_path, check=True)
         assert (tmp_path / "lab/notebooks/a.ipynb").read_text() == content
         (tmp_path / "lab/notebooks/a.ipynb").write_text("mine")

@@ -103,21 +103,10 @@ def test_maps_at_hand(output):
     assert len(recorded.prompts) == len(recorded.texts[11, 1])
 
 
-def test_the_maps_of_a_run_are_exported(output, monkeypatch):
-    monkeypatch.setattr(paths, "RECORDED", output / "recorded")
-    write_run(output / "data" / "tables" / "smoke")
-    explorer.export("smoke", output / "map.json")
-    ((label, exported),) = json.loads((output / "map.json").read_bytes()).items()
-    assert label == "m (4 texts of 24 tokens, bfloat16)"
-    assert exported["layers"] == 4
-    with pytest.raises(ValueError, match="Nothing of run 'quick' is there"):
-        explorer.export("quick", output / "map.json")
-
-
 def test_ablations_are_not_scores_of_a_block(tmp_path):
     for changes in ({"shot_order": 1}, {"patched": 0}):
-        measured = write_run(tmp_path / str(changes), **changes)
-        assert explorer._scores(measured).empty
+        write_run(tmp_path / str(changes), **changes)
+        assert explorer._scores(tmp_path / str(changes)).empty
 
 
 @pytest.mark.parametrize("other", [{"revision": "2"}, {"quantization": "nf4"}])
@@ -129,3 +118,14 @@ def test_texts_are_those_of_the_very_weights(tmp_path, monkeypatch, other):
     paths.continuations("m").write_text(f"{json.dumps(header)}\n{json.dumps(block)}")
     assert explorer._texts(weights) == (("a",), {(0, 0): ["b"]})
     assert explorer._texts(weights | other) == ((), {})
+
+
+def test_the_maps_of_a_run_are_exported(output, monkeypatch):
+    monkeypatch.setattr(paths, "RECORDED", output / "recorded")
+    write_run(output / "data" / "tables" / "smoke")
+    explorer.export("smoke", output / "map.json")
+    ((label, exported),) = json.loads((output / "map.json").read_bytes()).items()
+    assert label == "m (4 texts of 24 tokens, bfloat16)"
+    assert exported["layers"] == 4
+    with pytest.raises(ValueError, match="Nothing of run 'quick' is there"):
+        explorer.export("quick", output / "map.json")

@@ -104,45 +104,6 @@ def test_a_line_does_not_pass_a_size_that_was_not_measured():
     assert of_exit.get_ydata().tolist() == [1, 2, 3]
 
 
-def test_a_single_healed_point_is_a_mark():
-    table = scores()
-    single = (table.treatment == "healed") & (table.block_size == 16)
-    table.loc[single, "value"] = np.nan
-    (axis,) = figures.figure_6(table.assign(status="not measured")).axes
-    solid = [line for line in axis.lines if line.get_linestyle() == "-"]
-    (places,) = [list(line.get_xdata()) for line in solid if len(line.get_xdata())]
-    assert places == [0.25]
-
-
-def test_bars_are_as_long_as_the_key_says():
-    figure = figures.figure_6(scores())
-    (legend,) = figure.legends
-    assert legend.get_title().get_text() == "bars: ±1 s.e."
-    (axis,) = figure.axes
-    ends = []
-    for container in axis.containers:
-        for bar in container.lines[2]:
-            ends += [segment[:, 1] for segment in bar.get_segments()]
-    assert len(ends) > 2
-    assert np.diff(ends, axis=1) == pytest.approx(2 * 0.02)
-
-
-def test_the_line_of_the_layers_left_falls_with_the_fraction_dropped():
-    rows = [
-        {"task": task, "fraction": fraction, "ratio": 1 - fraction}
-        for task in ("weights", "prefill", "decode")
-        for fraction in (0.0, 0.25, 0.75)
-    ]
-    fixed = {"model": "m", "quantization": None, "dtype": "float32", "status": "ok"}
-    table = pd.DataFrame(rows).assign(value=2.0, n=3, **fixed)
-    table[["low", "high", "ratio_low", "ratio_high"]] = np.nan
-    lines = [line for axis in figures.figure_cost(table).axes for line in axis.lines]
-    left = [line for line in lines if line.get_label() == "layers left"]
-    assert len(left) == 3
-    for line in left:
-        assert line.get_xydata().tolist() == [[0, 1], [0.75, 0.25]]
-
-
 def test_seeds_of_one_cut_and_two_lengths_of_healing_are_not_crossed():
     """And a seed that scores more than the first is drawn above 0, beside the scores."""
     rows = [

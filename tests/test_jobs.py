@@ -14,7 +14,7 @@ from lib.models import registry
 from replication import paths, plan, profiles
 from replication.measure import signals
 from replication.run import batch, measuring, stored
-from replication.run.execution import Launch, Outcome
+from replication.run.execution import Outcome
 from replication.run.jobs import Job, by_job
 from replication.run.notebooks import NOTEBOOKS
 from replication.run.stored import key_of
@@ -74,50 +74,44 @@ def test_jobs_have_the_same_names_and_every_result_once(profile):
 
 
 KINDS = ("map", "02-unhealed", "similarity-n02-r8-s0-healed")
-ALL = [Job(f"{model[-1]}-{kind}", model, "02") for model in ("a/b", "c/d") for kind in KINDS]
+MODELS = {"a/b": "b", "c/d": "d"}
 
 
-class Backwards(batch.Serial):
-    """An engine in which what was submitted last ends first."""
+class Twice(batch.Batch):
+    """Jobs of two models, none of them done."""
 
-    def ended(self):
-        launch = self.queue.pop()
-        return launch, self.execute(launch)
-
-
-def ended(engine, ends: dict[str, Outcome]) -> tuple[dict[str, str], list[str]]:
-    """Return the status of each job, and the jobs that were tried, in order."""
-    tried = []
-    statuses = {}
-
-    def execute(launch):
-        tried.append(launch.job)
-        return ends.get(launch.job, Outcome("ok"))
-
-    def launched(job):
-        return Launch(job=job.name)
-
-    for job, outcome in batch.in_order(ALL, engine(execute), launched):
-        statuses[job.name] = outcome.status
-    return statuses, tried
+    def jobs(self):
+        return {
+            Job(f"{short}-{kind}", model, "02"): False
+            for model, short in MODELS.items()
+            for kind in KINDS
+        }
 
 
-@pytest.mark.parametrize("engine", [batch.Serial, Backwards])
-def test_a_job_needs_its_models_map_only(engine):
-    """A failure changes no other job; a model that cannot be had is tried once."""
-    failing = "d-02-unhealed"
-    statuses, tried = ended(engine, {failing: Outcome("failed")})
-    assert len(tried) == len(ALL)
-    for job in ALL:
-        assert tried.index(job.map_name) <= tried.index(job.name)
-        assert statuses[job.name] == ("failed" if job.name == failing else "ok")
-    if engine is Backwards:  # the jobs of one model do not wait for the other's map
-        assert tried.index("b-map") > tried.index(failing)
-    statuses, tried = ended(engine, {"b-map": Outcome("skipped: gated")})
-    for job in ALL:
-        absent = job.model == "a/b"
-        assert statuses[job.name] == ("skipped: gated" if absent else "ok")
-        assert (job.name in tried) == (job.is_map or not absent)
+def executor(tried: list[str], ends: dict[str, Outcome]):
+    """Return an executor that notes what it is given, and in which the last ends first."""
+
+    def execute(launches):
+        for launch in reversed(launches):
+            tried.append(launch.name)
+            yield launch, ends.get(launch.name, Outcome("ok"))
+
+    return execute
+
+
+def test_a_job_needs_its_models_map():
+    """A failure changes no other job; a model that is not available is tried once."""
+    whole = Twice({}, {}, SMOKE)
+    for failing, absent in (("d-02-unhealed", ""), ("b-map", "b")):
+        tried, progress = [], batch.Progress(0)
+        outcomes = {failing: Outcome("skipped: gated")}
+        batch.run_jobs(whole, executor(tried, outcomes), progress)
+        assert progress.total == len(progress.outcomes) == 6
+        for job in whole.jobs():
+            fails = job.name == failing or MODELS[job.model] == absent
+            assert progress.outcomes[job.name].status == ("skipped: gated" if fails else "ok")
+            assert (job.name in tried) == (job.is_map or MODELS[job.model] != absent)
+            assert job.name not in tried or tried.index(job.map_name) <= tried.index(job.name)
 
 
 def test_what_is_done_is_not_repeated(output):
@@ -128,22 +122,25 @@ def test_what_is_done_is_not_repeated(output):
     tried, read_only = [], {}
     fails = {UNHEALED}
 
-    def execute(launch):
-        if not launch.job:
-            read_only[launch.notebook.file[:2]] = launch.read_only
-            return Outcome("incomplete", "without m") if fails else Outcome("ok", seconds=1.0)
-        tried.append(launch.job)
-        if launch.job in fails:
-            return Outcome("killed", "by intention")
-        return measuring.run_job(jobs[launch.job], SMOKE, numbers)
+    def run_jobs(launches):
+        for launch in launches:
+            tried.append(launch.job)
+            killed = Outcome("killed", "by intention")
+            fine = launch.job not in fails
+            yield launch, measuring.run_job(jobs[launch.job], SMOKE, numbers) if fine else killed
 
-    outcomes = batch.run(whole, batch.Serial(execute))
+    def draw(launches):
+        for launch in launches:
+            read_only[launch.name[:2]] = launch.read_only
+            yield launch, Outcome("incomplete", "without m") if fails else Outcome("ok")
+
+    outcomes = batch.run(whole, draw, run_jobs)
     assert {name for name in jobs if outcomes[name].status != "ok"} == fails
     assert tried == list(jobs)
     assert read_only == {"01": True, "02": True, "09": False}
     fails.clear()
     tried.clear()
-    outcomes = batch.run(whole, batch.Serial(execute))
+    outcomes = batch.run(whole, draw, run_jobs)
     assert {end.status for end in outcomes.values()} == {"ok"}
     assert tried == [UNHEALED]
     assert outcomes["tiny-random-map"] == batch.DONE_BEFORE
@@ -155,12 +152,8 @@ def test_a_model_of_unknown_depth_has_its_other_jobs_after_its_map(output, monke
     depth = registry.num_layers("tiny-random")
     monkeypatch.setattr(registry, "num_layers", lambda name: depth if tried else None)
 
-    def execute(launch):
-        tried.append(launch.job)
-        return Outcome("ok", seconds=1.0)
-
     whole = batch.Batch({"02": NOTEBOOKS["02"]}, {}, SMOKE)
-    batch.run_jobs(whole, batch.Serial(execute), batch.Progress(0))
+    batch.run_jobs(whole, executor(tried, {}), batch.Progress(0))
     assert tried == ["tiny-random-map", UNHEALED]
 
 
@@ -188,7 +181,7 @@ def test_a_job_killed_in_the_middle_of_its_healing_goes_on(smoke_run, mapped):
     killed.kill()
     killed.wait()
     assert not list(paths.RESULTS.glob("healing/*/*.parquet"))
-    with batch.alone():
+    with batch.exclusive_run():
         done = replicate(mapped, *options)
     assert done.returncode == 0, done.stderr
     healings = list(paths.RESULTS.glob("healing/*/*.parquet"))

@@ -17,7 +17,7 @@ from replication.profiles import Profile
 
 NAME, BLOCK = "tiny-random", Block(3, 2)
 PROFILE = replace(  # every field counts: the rate of healings decays, and batches differ
-    profiles.get("smoke"), heal_steps=8, heal_decay=0.25, batch_tokens=1024, c4_batch_tokens=512
+    profiles.get("smoke"), heal_steps=8, heal_decay=0.25, batch_tokens=64
 )
 RECIPE = profiles.recipe(NAME, PROFILE)
 
@@ -78,15 +78,13 @@ C4, HEALED = {"c4", "healed c4", "mapped c4"}, {"healing", "healed c4"}
 MAPPED, SCORES = {"maps", "mapped c4"}, TASKS | C4
 OF_PROFILE = {  # fields, by the results that they change
     "name folder models deepest_fraction dense_fraction more_fractions ablation_fractions "
-    "seed_fractions ablation_ranks ablation_questions ablation_subjects ablation_arc_easy "
-    "prompt_arc_easy notebooks needs_signal "
-    "healed_names other_fractions other_more_fractions other_steps dose_fractions dose_steps "
-    "main_names ablation_names rank_names rank_simple_names study_names missing "
-    "notebooks prompt_arc_easy needs_signal": set(),
+    "seed_fractions ablation_ranks ablation_questions notebooks needs_signal healed_names "
+    "dose_fractions dose_steps study_names missing": set(),
     "dtype": EVERY,
     "quantization": EVERY - {"cost"},  # which has both formats
     "source": EVERY - {"cost", "arc_easy_test"},  # which wheels alone have
-    "similarity_sequences similarity_tokens": {"distances"},
+    "similarity_sequences": {"distances"},
+    "similarity_tokens": {"distances"} | MAPPED,  # the longer one of these and heal_tokens
     "c4_sequences c4_tokens": C4,
     "arc_easy_questions": ARC_EASY,
     "arc_easy_shots": of("arc_easy"),
@@ -102,9 +100,8 @@ OF_PROFILE = {  # fields, by the results that they change
     "cost_prompt_tokens cost_new_tokens cost_repeats heal_fractions": {"cost"},
     "heal_steps heal_batch heal_tokens heal_learning_rate heal_rank heal_warmup heal_decay "
     "heal_packed": HEALED,
-    "map_sequences map_tokens": MAPPED,
+    "map_sequences": MAPPED,
     "batch_tokens": {"distances", "damage"} | MAPPED | TASKS - {"c4"},  # maps are fitted in such
-    "c4_batch_tokens": C4,
 }
 OF_PROFILE = {name: kinds for names, kinds in OF_PROFILE.items() for name in names.split()}
 VERSIONS = [  # of code: the table or module that holds one, its name, and the results

@@ -61,14 +61,9 @@ def test_every_size_that_a_cell_cuts_is_measured(name):
 def test_cells_that_run_the_model_are_skipped_where_a_run_only_draws(
     profile, variable, skipped, monkeypatch
 ):
-    shell = SimpleNamespace(
-        input_transformers_cleanup=[], user_ns={"In": ["# Parameters\nMODELS = 1"]}
-    )
+    shell = SimpleNamespace(input_transformers_cleanup=[])
     monkeypatch.setattr(notebook, "get_ipython", lambda: shell)
     if variable:
         monkeypatch.setenv(variable, "1")
     notebook.start(profiles.get(profile))
     assert (notebook.skip_live in shell.input_transformers_cleanup) == skipped
-    shell.user_ns["In"] += ["# Parameters\nMODEL = 1"]
-    with pytest.raises(ValueError, match="Unknown parameter 'MODEL'"):
-        notebook.start(profiles.get(profile))

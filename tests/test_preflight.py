@@ -46,7 +46,7 @@ def fetched(hub: str, folder, monkeypatch) -> int:
 
 
 @pytest.mark.parametrize("case", ["gated", "all is there"])
-def test_weights_are_sent_once_all_else_is_there(output, capsys, monkeypatch, case):
+def test_a_gated_model_says_so_and_sends_no_weights(output, capsys, monkeypatch, case):
     folder = stored(tiny("llama"), output / "model")
     with local_hub(HUB, folder, gated=case == "gated") as (hub, sent):
         status = fetched(hub, output, monkeypatch)

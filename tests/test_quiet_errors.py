@@ -52,7 +52,7 @@ def test_every_draw_of_a_healing_is_by_the_recipes_seed(base, tmp_path):
 
 
 def test_shallow_minus_deep_is_a_mean_over_sizes():
-    """Of 8 layers: as in `halves`, the blocks of one and two layers within [1, 4) and [4, 7)."""
+    """Of 8 layers: the blocks of one and two layers within [1, 4) and [4, 7)."""
     rises = {
         (1, 1): 0.1,
         (2, 1): 0.2,

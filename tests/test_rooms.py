@@ -6,10 +6,11 @@ import re
 import subprocess
 import sys
 
+from lib import evaluation
 from lib.data import wheels
-from lib.evaluation import KINDS
 from lib.models import registry
 from replication import paths
+from replication.figures import curves
 
 PACKAGES = ("lib", "replication")
 FLOORS = (  # from the ground up; a module imports those of its own floor or of one below
@@ -70,9 +71,19 @@ def test_imports_go_down_the_floors():
 
 
 def test_what_shows_a_run_measures_nothing():
-    for folder in ("analysis", "claims", "figures", "show"):
+    for folder in ("analysis", "figures", "claims", "show"):
         for file in (paths.ROOT / "replication" / folder).rglob("*.py"):
             assert not [name for name in imported(file) if "replication.measure" in name], file
+
+
+def test_statistics_and_figures_know_no_task_of_one_question_and_statistics_no_label():
+    of_questions = set(evaluation.KINDS) - set(curves.TASKS)
+    assert len(of_questions) > 5
+    for folder in ("analysis", "figures"):
+        for file in (paths.ROOT / "replication" / folder).rglob("*.py"):
+            text = file.read_text(encoding="utf-8")
+            assert not [task for task in of_questions if f'"{task}"' in text], file
+            assert folder == "figures" or "registry" not in text, file
 
 
 def test_who_does_not_compute_loads_no_torch():
@@ -94,6 +105,6 @@ def test_lib_knows_nothing_of_one_question():
         own |= {*getattr(question, "OWN_TASKS", ())}
     for file in (paths.ROOT / "lib").rglob("*.py"):
         assert not own & set(re.findall(r"\w+", file.read_text(encoding="utf-8"))), file
-    asked = {kind.data for name, kind in KINDS.items() if name not in own}
+    asked = {kind.data for name, kind in evaluation.KINDS.items() if name not in own}
     always = {name for name, asset in wheels.ASSETS.items() if asset.fetched == "always"}
     assert always <= {*asked, "wiki", *registry.MODELS}

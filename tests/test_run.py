@@ -9,7 +9,7 @@ import pytest
 from lib import evaluation
 from replication import paths, tables
 from replication.run import execution, notebooks
-from replication.run.execution import Launch, RunError
+from replication.run.execution import Launch
 
 COLUMNS = {
     "profile", "model", "dtype", "quantization", "strategy", "block_start", "block_size",
@@ -49,32 +49,24 @@ def test_no_score_of_few_questions_is_drawn(smoke_run):
     assert drawn > 500
 
 
-TOKEN = "hf_ThisTokenMustNotBeShown"
-
-
 def test_a_failed_notebook_is_kept_as_failed(output, tmp_path, monkeypatch):
-    """And without the hub's token, which it prints."""
     monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
     kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
     cells = [
         nbformat.v4.new_code_cell("PROFILE = 'smoke'", metadata={"tags": ["parameters"]}),
-        nbformat.v4.new_code_cell("import os\nprint(os.environ['HF_TOKEN'])"),
         nbformat.v4.new_code_cell("raise ValueError('the reason\\nand more')"),
     ]
     notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
     file = notebooks.NOTEBOOKS["01"].file
     nbformat.write(notebook, tmp_path / f"{file}.ipynb")
     launch = Launch(notebooks.NOTEBOOKS["01"], {"PROFILE": "smoke"})
-    with pytest.raises(RunError, match="failed: the reason$"):
-        execution.execute(launch)
+    outcome = execution.attempt(launch)
+    assert (outcome.status, outcome.reason) == ("failed", f"{file}.ipynb failed: the reason")
     (copy,) = (paths.RUNS / "smoke").iterdir()
     assert copy.name == f"{file}.failed.ipynb"
-    assert "<token>" in copy.read_text() and TOKEN not in copy.read_text()
     notebook.cells.pop()
-    nbformat.write(notebook, tmp_path / f"{file}.ipynb")
-    with pytest.raises(RunError, match="figure_1a.png"):  # it ends well without its figure
-        execution.execute(launch)
+    nbformat.write(notebook, tmp_path / f"{file}.ipynb")  # it ends well without its figure
+    assert "without writing figure_1a.png" in execution.attempt(launch).reason
 
 
 @pytest.mark.parametrize(
@@ -85,10 +77,7 @@ def test_a_failed_notebook_is_kept_as_failed(output, tmp_path, monkeypatch):
         ("os.kill(os.getpid(), 9)", "killed"),
     ],
 )
-def test_a_job_ends_as_its_last_line_says(output, monkeypatch, code, status):
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    begin = "import json, os; print(os.environ['HF_TOKEN'], flush=True); "
-    outcome = execution.attempt(Launch(job="a", command=(sys.executable, "-c", begin + code)))
+def test_a_job_ends_as_its_last_line_says(output, code, status):
+    command = (sys.executable, "-c", "import json, os; " + code)
+    outcome = execution.attempt(Launch(job="a", command=command))
     assert outcome.status == status and outcome.reason
-    log = (paths.RESULTS / "jobs" / "a.log").read_text()
-    assert log.startswith("<token>") and TOKEN not in log

@@ -11,7 +11,6 @@ import pytest
 
 from replication.analysis import bootstrap, statistics
 from replication.analysis.curves import Curve
-from replication.analysis.depth import last_is_least
 
 DEPTHS, OTHERS = [0, 0.1, 0.2, 0.3], [0, 0.1, 0.2, 0.4]
 LUCK = np.random.default_rng(0).normal(0, 0.1, (1000, 1))
@@ -86,23 +85,6 @@ def test_later():
     kept = of_lost(depths, DEPTHS)
     assert statistics.later(shallow, deep) == always(0.225)
     assert statistics.later(shallow, kept) == exactly(np.inf, 0.75 - 0.15, np.inf)
-
-
-def test_shift():
-    """At the common depths 0, 0.1, 0.2 and 0.4; the others would move both transitions."""
-    first = of_lost(
-        [0, 0.1, 0.2, 0.3, 0.4],
-        [0, 0, 0.25, 0.75, 0.75],  # half at 0.3
-        [0, 0, 0.5, 0.5, 1],  # 0.2
-        [0, 0, 0, 0.5, 0.625],  # 0.36
-    )
-    second = of_lost(
-        [0, 0.05, 0.1, 0.2, 0.4],
-        [0, 0, 1, 1, 1],  # half at 0.05, so 0.25 earlier
-        [0, 0, 0, 0.5, 1],  # 0.2, so at the same place
-        [0, 1, 1, 1, 1],  # 0.05, so 0.31 earlier
-    )
-    assert statistics.shift(first, second) == exactly(-0.25, -0.31, 0)
 
 
 def test_gains():
@@ -222,15 +204,3 @@ def test_one_of_several_misses_a_bound_only_after_bonferronis_correction():
     assert low < largest(0.025)
     assert bootstrap.ci95_max(values, largest=True) == (0.3, low, high)
     assert bootstrap.ci95_max(-values, largest=False) == (-0.3, -high, -low)
-
-
-# ---- shallow and deep ----------------------------------------------------------------------
-
-
-def test_the_share_of_sizes_at_which_the_last_block_is_the_farthest():
-    """Of 6 layers: at sizes 1 and 3, and not at size 2, where that with the first layer is."""
-    matrix = np.ones((7, 7))
-    matrix[[3, 4, 5], 6] = 2
-    matrix[0, 2] = 3
-    assert last_is_least(matrix) == pytest.approx(2 / 3)
-    assert last_is_least(matrix, 1) == 1

@@ -5,7 +5,7 @@ from test_claims import SCORES, a_run, changed, grows, verdict
 
 from replication import claims, profiles
 from replication.analysis.curves import SIGNAL
-from replication.claims.bounds import judged
+from replication.claims.bounds import verdict_of
 
 SIMPLE_LOSS = SCORES["c4", "simple", "healed"]
 SIMILAR_LOSS = SCORES["c4", "similarity", "healed"]
@@ -36,19 +36,19 @@ def test_claim_3b_is_not_testable_where_the_unhealed_loss_does_not_jump():
 def test_claims_in_words_say_what_is_decided_where_they_are_mixed():
     """A single part is not named; a claim that was not run says so."""
     verdicts = [
-        judged("1", "SmolLM2-135M", "mmlu", (0.4, 0.35, 0.45), {"mmlu": 90}),
-        judged("1", "Phi-2", "arc_easy", (0.8, 0.7, 0.9), {"arc_easy": 90}),
-        judged("7a", "Phi-2", "c4", (0.4, 0.3, 0.5), {"c4": 90}),
-        judged("7b", "Phi-2", "mmlu", (0.2, 0.1, 0.3), {"mmlu": 90}),
-        judged("13a", "Phi-2", "hellaswag", (0.2, 0.1, 0.3), {"hellaswag": 90}),
-        judged("13b"),  # not run
+        verdict_of("1", "SmolLM2-135M", "mmlu", (0.4, 0.35, 0.45), {"mmlu": 90}),
+        verdict_of("1", "Phi-2", "arc_easy", (0.8, 0.7, 0.9), {"arc_easy": 90}),
+        verdict_of("7a", "Phi-2", "c4", (0.4, 0.3, 0.5), {"c4": 90}),
+        verdict_of("7b", "Phi-2", "mmlu", (0.2, 0.1, 0.3), {"mmlu": 90}),
+        verdict_of("13a", "Phi-2", "hellaswag", (0.2, 0.1, 0.3), {"hellaswag": 90}),
+        verdict_of("13b"),  # not run
     ]
     rows = claims.in_words(here=verdicts).splitlines()[2:]
     assert rows[0].endswith("| **mixed**. Holds in one model, fails in another |")
     assert rows[1].endswith("| not measured |")
     assert "**mixed**. Holds: *Unhealed, simple pruning is far worse*" in rows[6]
     assert rows[12].endswith("| **holds** in part |")
-    contradicting = judged("1", "Phi-2", "mmlu", (0.4, 0.35, 0.45), {"mmlu": 90})
+    contradicting = verdict_of("1", "Phi-2", "mmlu", (0.4, 0.35, 0.45), {"mmlu": 90})
     assert "on one task, fails on another" in claims.in_words(here=[*verdicts, contradicting])
 
 

@@ -31,7 +31,7 @@ TINY |= {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 320}
 def agreement(bench: Bench) -> None:
     """tests of the method, on the device; without one, on one that is simulated"""
     if not (ASSETS / "smollm2-135m").exists():
-        return bench.add(Row("tests", note="not run: `make assets` fetches what they read"))
+        return bench.add(Row("tests", note="not run: `make fetch` fetches what they read"))
     command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider"]
     command += ["-m", "not real", "@tests/simulated_device/tests.txt"]
     device = "cuda" if torch.cuda.is_available() else "sim" if shutil.which("g++") else "cpu"

@@ -63,19 +63,19 @@ def kept(scores: pd.DataFrame) -> pd.DataFrame:
     for key, both in pruned.groupby(keys, sort=False):
         first = {}
         for place, (form, points) in enumerate(both.groupby("form", sort=False)):
-            of_form = whole[whole.form == form]
-            start = of_form[(of_form[keys[:2]] == list(key[:2])).all(axis=1)].iloc[0]
+            unpruned = whole[whole.form == form]
+            start = unpruned[(unpruned[keys[:2]] == list(key[:2])).all(axis=1)].iloc[0]
             points = points.sort_values("fraction")
             line = curve(start, points)
             left = 1 - line.fraction_lost if line.gap >= SIGNAL else np.nan * line.values
             left = dict(zip(points.block_size, left[:, 1:].T, strict=True))
             for point in points.itertuples():
-                of_point = left[point.block_size]
+                shares = left[point.block_size]
                 row = dict(zip(keys, key, strict=True)) | {"form": form}
                 row |= {"block_size": point.block_size, "fraction": point.fraction, "n": point.n}
                 other = first.get(point.block_size, np.nan)
-                row |= ci_columns(of_point, "kept")
-                row |= ci_columns(of_point - other, "apart", "apart_")
+                row |= ci_columns(shares, "kept")
+                row |= ci_columns(shares - other, "apart", "apart_")
                 rows.append(row)
             first = first if place else left
     return pd.DataFrame(rows)

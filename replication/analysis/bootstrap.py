@@ -81,15 +81,10 @@ def ci95(values: np.ndarray, upper: np.ndarray | None = None) -> Interval:
 
 def _outer(levels: tuple[float, float]) -> tuple[float, float]:
     """Return levels as far out as a quantile of RESAMPLES draws is uncertain (95 %, binomial)."""
-
-    def reach(level: float) -> float:
-        standard_error = np.sqrt(level * (1 - level) / RESAMPLES)
-        return NormalDist().inv_cdf(LEVELS[1]) * standard_error
-
-    low, high = levels
-    outer_low = low - reach(low)
-    outer_high = high + reach(high)
-    return max(outer_low, 0), min(outer_high, 1)
+    levels = np.array(levels)
+    reach = NormalDist().inv_cdf(LEVELS[1]) * np.sqrt(levels * (1 - levels) / RESAMPLES)
+    low, high = levels + reach * [-1, 1]
+    return max(low, 0), high
 
 
 def _quantile(values: np.ndarray, level: float) -> float:
@@ -142,9 +137,9 @@ def paired(scores: pd.DataFrame, by: str, first, second) -> pd.DataFrame:
     """
     keys = [column for column in LINE if column != by and column in scores]
     pruned = scores[(scores.block_size > 0) & scores.value.notna()]
-    of_first = pruned[pruned[by] == first]
-    of_second = pruned[pruned[by] == second]
-    both = of_first.merge(of_second, on=keys)
+    firsts = pruned[pruned[by] == first]
+    seconds = pruned[pruned[by] == second]
+    both = firsts.merge(seconds, on=keys)
     rows = []
     for row in both.itertuples():
         apart = np.subtract(row.examples_y, row.examples_x)

@@ -22,9 +22,9 @@ def beside_distances(damages: pd.DataFrame, maps: Maps) -> pd.DataFrame:
     blocks = damages[["model", "block_start", "block_size"]].itertuples(index=False)
     distances = [maps[model].matrix[start, start + size] for model, start, size in blocks]
     table = damages.assign(distance=distances)
-    of_size = table.groupby(["model", "block_size"])
-    ranks = of_size[["value", "distance"]].rank()
-    most = of_size.value.transform("size") - 1
+    by_size = table.groupby(["model", "block_size"])
+    ranks = by_size[["value", "distance"]].rank()
+    most = by_size.value.transform("size") - 1
     return table.assign(residual=(ranks.value - ranks.distance) / most.clip(lower=1))
 
 

@@ -11,7 +11,6 @@ import pandas as pd
 from scipy.optimize import isotonic_regression
 
 from lib.evaluation import question_set
-from lib.models import registry
 from replication.analysis.bootstrap import UNDEFINED, ci95, resampled
 from replication.tables import LOSSES
 
@@ -155,25 +154,15 @@ def transitions(scores: pd.DataFrame) -> pd.DataFrame:
     unpruned = scores[scores.treatment == "unpruned"].set_index(["model", "task"], drop=False)
     pruned = scores[(scores.treatment != "unpruned") & scores.value.notna()]
     keys = ["model", "task", "strategy", "treatment"]
-    for (model, task, strategy, treatment), points in pruned.groupby(keys, sort=False):
-        start = unpruned.loc[model, task]
+    for key, points in pruned.groupby(keys, sort=False):
+        start = unpruned.loc[key[:2]]
         line = curve(start, points)
         lower, upper = (line.crossing(never=never) for never in (line.fractions[-1], np.inf))
         value, low, high = ci95(lower, upper) if line.gap >= SIGNAL else UNDEFINED
         sizes = points.block_size[points.fraction >= value]
-        rows.append(
-            {
-                "model": registry.label(model),
-                "task": task,
-                "strategy": strategy,
-                "treatment": treatment,
-                "unpruned": start.value,
-                "floor": line.floor,
-                "gap": line.gap,
-                "block_size": sizes.min() if len(sizes) else None,
-                "fraction": value if np.isfinite(value) else None,
-                "low": low,
-                "high": high,
-            }
-        )
+        row = dict(zip(keys, key, strict=True))
+        row |= {"unpruned": start.value, "floor": line.floor, "gap": line.gap}
+        row["block_size"] = sizes.min() if len(sizes) else None
+        row["fraction"] = value if np.isfinite(value) else None
+        rows.append(row | {"low": low, "high": high})
     return pd.DataFrame(rows)

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 
 from lib.blocks import BlockDistances
-from lib.models import registry
 
 
 def depth_statistics(maps: dict[str, BlockDistances]) -> pd.DataFrame:
@@ -17,10 +16,10 @@ def depth_statistics(maps: dict[str, BlockDistances]) -> pd.DataFrame:
     """
     rows = []
     for name, distances in maps.items():
-        shallow, deep = halves(distances.matrix)
+        shallow, deep = shallow_and_deep(distances.matrix)
         rows.append(
             {
-                "model": registry.label(name),
+                "model": name,
                 "shallow": shallow,
                 "deep": deep,
                 "last_is_least": last_is_least(distances.matrix),
@@ -30,7 +29,7 @@ def depth_statistics(maps: dict[str, BlockDistances]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def halves(maps: np.ndarray, first: int = 1) -> tuple[np.ndarray, np.ndarray]:
+def shallow_and_deep(maps: np.ndarray, first: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Mean distances (shallow, deep) of one or many distance matrices (…, L+1, L+1).
 
     first: the shallowest layer that a block may have.

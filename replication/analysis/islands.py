@@ -6,8 +6,6 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from lib.models import registry
-
 THRESHOLD = 0.1  # of the row-rescaled distance: what is below counts as similar
 RESAMPLES = 200
 FEWEST_FOLDS = 16  # for a stability
@@ -129,7 +127,7 @@ def islands_table(maps: dict, thresholds=(THRESHOLD,)) -> pd.DataFrame:
     tables = []
     for name, threshold in product(maps, thresholds):
         table = islands(maps[name], threshold)
-        table.insert(0, "model", registry.label(name))
+        table.insert(0, "model", name)
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
 

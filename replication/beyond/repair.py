@@ -47,7 +47,6 @@ def linear_maps(name: str, distances, profile: Profile) -> list[Request]:
 
     Column repair.
     """
-    profile = profile.of_variants()
     sizes, healing = _three_sizes(name, distances, profile), recipe(name, profile)
     requested = unpruned(name, profile, TASKS, repair="unpruned")
     for strategy in STRATEGIES:
@@ -74,7 +73,6 @@ def repairs(name: str, distances, profile: Profile) -> list[Request]:
     after the cut only (if layers are there). The models of notebook 07 are asked ARC-Easy's test
     split as well.
     """
-    profile = profile.of_variants()
     tested = profile.arc_easy_test_questions and name in profile.rank_models
     more = ["arc_easy_test"] if tested else []
     size = _middle(_three_sizes(name, distances, profile))

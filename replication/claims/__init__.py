@@ -9,9 +9,7 @@ __getattr__ = lazy(
     __name__,
     {
         "verdicts": "checks",
-        "in_words": "show",
-        "markdown": "show",
-        "beside": "tables",
+        "in_words": "report",
         "gather": "tables",
     },
 )

@@ -112,12 +112,6 @@ class Verdict:
         return LIGHTS[self.confidence] + SIGNS[self.direction]
 
     @property
-    def numbers(self) -> str:
-        """Return value and interval, with as many digits as the interval is wide; empty without
-        them."""
-        return numbers((self.statistic, self.low, self.high))
-
-    @property
     def position(self) -> float:
         """Return how far the value lies within its nearest bound, in reaches of the interval
         towards it.
@@ -129,12 +123,6 @@ class Verdict:
         inside, reach = CRITERIA[self.claim].inside((self.statistic, self.low, self.high))
         with np.errstate(divide="ignore", invalid="ignore"):
             return float(np.float64(inside) / reach)
-
-    @property
-    def judged_on(self) -> str:
-        """Return model, task and n of the verdict."""
-        task = "" if self.task in self.n else self.task
-        return ", ".join(filter(None, [self.model, task, self.n]))
 
 
 def numbers(interval: Interval) -> str:
@@ -153,48 +141,38 @@ def half_up(number: float, digits: int) -> Decimal:
     return Decimal(f"{number:.7g}").quantize(Decimal(10) ** -digits, ROUND_HALF_UP)
 
 
-def judged(
+def verdict_of(
     claim: str,
     model: str = "",
     task: str = "",
     interval: Interval = UNDEFINED,
     n: Mapping[str, int] | None = None,
     *,
-    untestable: str = "",
-    unclear: str = "",
+    unjudged: tuple[str, str] | None = None,
     variants: Mapping[str, Interval] | None = None,
     reservation: str = "",
-    healed_tokens: float = 0,
     fewest: int = FEWEST,
 ) -> Verdict:
     """Return the verdict of an interval on a part of a claim; without a model it was not run.
 
-    n: examples by what they are of. untestable, unclear: why nothing can be said of it on this
-    model, or by these data. variants: the same by other definitions. reservation: why it is not
-    decided all the same. healed_tokens: of each healing (a claim
-    on healing is decided only with as many as the paper's). fewest: examples that are enough.
+    n: examples by what they are of. unjudged: the confidence, and why nothing can be said of it on
+    this model, or by these data. variants: the same by other definitions. reservation: why it is
+    not decided all the same. fewest: examples that are enough.
     """
     criterion, counts = CRITERIA[claim], dict(n or {})
-    direction, confidence, why = "", "can't tell", unclear
+    direction = ""
     if not model:
-        confidence, why = "not run", "not measured"
-    elif untestable:
-        confidence, why = "not testable here", untestable
-    elif unclear:
-        pass
-    elif min(counts.values(), default=0) < fewest:
-        why = f"too few examples: at least {fewest} are needed"
-    elif np.isnan(interval).any():
-        why = "not defined at the depths measured: too few, or too little is lost there"
-    elif not (direction := criterion.direction(interval)):
-        why = _what_would_decide(criterion, interval, counts)
+        unjudged = "not run", "not measured"
+    elif not unjudged:
+        unjudged = _unjudged(criterion, interval, counts, fewest)
+    if unjudged:
+        confidence, why = unjudged
     else:
+        direction = criterion.direction(interval)
         definitions = {"as defined": interval} | dict(variants or {})
         why = _turns(criterion, direction, definitions) or reservation
-        if criterion.heals and not why:
-            why = _less_healing(healed_tokens)
         confidence = "points this way" if why else "decided"
-        undefined = [name for name, of in definitions.items() if np.isnan(of).any()]
+        undefined = [name for name, values in definitions.items() if np.isnan(values).any()]
         undefined = f"not defined: {', '.join(undefined)}" if undefined else ""
         why = "; ".join(filter(None, [why, undefined]))
     value, low, high = interval
@@ -207,11 +185,30 @@ def judged(
         statistic=value,
         low=low,
         high=high,
-        n=", ".join(f"{of} n = {count}" for of, count in counts.items()),
+        n=", ".join(f"{kind} n = {count}" for kind, count in counts.items()),
         direction=direction,
         confidence=confidence,
         why=why,
     )
+
+
+def _unjudged(
+    criterion: Criterion, interval: Interval, counts: dict[str, int], fewest: int
+) -> tuple[str, str] | None:
+    """Return the confidence and the reason of an interval that has no direction."""
+    if min(counts.values(), default=0) < fewest:
+        return "can't tell", f"too few examples: at least {fewest} are needed"
+    if np.isnan(interval).any():
+        why = "not defined at the depths measured: too few, or too little is lost there"
+        return "can't tell", why
+    if not criterion.direction(interval):
+        return "can't tell", _what_would_decide(criterion, interval, counts)
+    return None
+
+
+def rounded(count: float) -> str:
+    """Return a number of examples with two digits."""
+    return f"{float(f'{count:.2g}'):,.0f}"
 
 
 def _what_would_decide(criterion: Criterion, interval: Interval, counts: dict[str, int]) -> str:
@@ -222,8 +219,8 @@ def _what_would_decide(criterion: Criterion, interval: Interval, counts: dict[st
     times = max((reach / inside) ** 2, 1.1) if inside else np.inf
     if times > 100:
         return "the value lies on the bound: no number of examples would decide it"
-    most = [f"{of} n = {float(f'{count * times:.2g}'):,.0f}" for of, count in counts.items()]
-    return f"the interval lies across a bound: {' and '.join(most)} would decide it"
+    enough = [f"{kind} n = {rounded(count * times)}" for kind, count in counts.items()]
+    return f"the interval lies across a bound: {' and '.join(enough)} would decide it"
 
 
 def _turns(criterion: Criterion, direction: str, definitions: Mapping[str, Interval]) -> str:
@@ -244,9 +241,8 @@ def _turns(criterion: Criterion, direction: str, definitions: Mapping[str, Inter
     return "; ".join(f"{why} ({'; '.join(of)})" for why, of in reasons.items() if of)
 
 
-def _less_healing(tokens: float) -> str:
-    """Return why more healing might turn a verdict; "" if there were as many tokens as in the
-    paper."""
+def less_healing(tokens: float) -> str:
+    """Return why more healing might turn a verdict; "" of as many tokens as in the paper."""
     if tokens >= PAPER_TOKENS:
         return ""
     return f"healed for {tokens / 1e6:.3g} M tokens; the paper: {PAPER_TOKENS / 1e6:.3g} M"

@@ -6,23 +6,21 @@ replication.claims.bounds says what makes a verdict.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 
 from lib.models import registry
-from replication import profiles
 from replication.analysis import statistics
 from replication.analysis.bootstrap import Interval, ci95, ci95_max, resampled, resampled_map
 from replication.analysis.curves import SIGNAL, Curve, first_crossings, over_chance
-from replication.analysis.depth import halves, last_is_least, lower_minus_upper
+from replication.analysis.depth import last_is_least, lower_minus_upper, shallow_and_deep
 from replication.analysis.islands import THRESHOLD, shallower
-from replication.claims.bounds import CRITERIA, Verdict, judged
+from replication.claims.bounds import CRITERIA, Verdict, less_healing, rounded, verdict_of
 from replication.claims.tables import UNHEALED, RunTables
-from replication.profiles import QA
 from replication.profiles.recipes import PUBLISHED
-from replication.tables import grouped
 
 FEWEST_TURNS = 5  # of a latency
 HEALED = {"strategy": "similarity", "treatment": "healed"}
@@ -31,6 +29,7 @@ SIMPLE_HEALED = {"strategy": "simple", "treatment": "healed"}
 EXIT = {"strategy": "early exit", "treatment": "unhealed"}
 C4 = {"task": "c4"}
 QUESTIONS = ("mmlu", "boolq", "arc_easy_test", "arc_easy")  # the test split has more questions
+SHARED = ("mmlu", "boolq", "arc_easy")  # that models of one family are compared on
 BY_CONTENT = "arc_easy"  # judges these parts again, where MMLU has judged them by letter
 ALSO_BY_CONTENT = ("1", "2a", "2b", "4c")
 VARIED = ("ablation", "variant", "format")  # columns that tell several unpruned scores apart
@@ -41,13 +40,6 @@ ENDS = {  # other definitions of claim 6: layers that no block may have at eithe
 }
 
 
-def _varied(ablation: str, *variants: str) -> list[dict]:
-    return [{"ablation": ablation, "variant": v, "treatment": "healed"} for v in variants]
-
-
-ORDERS = _varied("order", *(f"order {k}" for k in profiles.ORDERS))
-SHOTS = _varied("number", *(f"{k} examples" for k in profiles.SHOT_ENDS))
-SEEDS = _varied("seeds", *(f"seed {seed}" for seed in profiles.SEEDS))
 HEALING = [line | {"task": t} for t in ("mmlu", "boolq_ranking") for line in (UNHEALED, HEALED)]
 FORMATS = [UNHEALED | C4 | {"format": name} for name in ("16 bits", "nf4")]
 LINES = {  # part: a statistic, the lines it is of, and their table if not "scores"
@@ -67,14 +59,19 @@ LINES = {  # part: a statistic, the lines it is of, and their table if not "scor
     "7c": (statistics.least_gain, [HEALED | C4, SIMPLE_HEALED | C4]),
     "7d": (statistics.largest_cost, [HEALED | C4, SIMPLE_HEALED | C4]),
     "7e": (statistics.shift, [HEALED, SIMPLE_HEALED]),
-    "9a": (statistics.largest_change, ORDERS, "prompts"),
-    "9b": (statistics.shift, SHOTS, "prompts"),
-    "9c": (statistics.gain_where_flat, SHOTS, "prompts"),
-    "10a": (statistics.largest_change, SEEDS, "seeds"),
-    "10b": (statistics.largest_change, [line | C4 for line in SEEDS], "seeds"),
     "12d": (statistics.interaction, FORMATS, "stacked"),
     "13a": (statistics.least_harm, [UNHEALED | {"task": "hellaswag"}]),
     "13b": (statistics.least_harm, [UNHEALED | {"task": "gsm8k"}]),
+}
+FEWEST_AND_MOST, MOST_AND_FEWEST = (0, -1), (-1, 0)
+ABLATIONS = {  # part: a statistic, the table and ablation of its healed lines, their task, which
+    "9a": (statistics.largest_change, "prompts", "order", {}, None),
+    "9b": (statistics.shift, "prompts", "number", {}, FEWEST_AND_MOST),
+    "9c": (statistics.gain_where_flat, "prompts", "number", {}, FEWEST_AND_MOST),
+    "10a": (statistics.largest_change, "seeds", "seeds", {}, None),
+    "10b": (statistics.largest_change, "seeds", "seeds", C4, None),
+    "11a": (statistics.gain, "ranks", "similarity", {}, MOST_AND_FEWEST),
+    "11b": (statistics.gain, "ranks", "similarity", C4, MOST_AND_FEWEST),
 }
 DEFINITIONS = {  # others of a line: a verdict that turns with one of them is not decided
     "from chance, not from the floor": over_chance,
@@ -102,7 +99,7 @@ def verdicts(run: RunTables) -> list[Verdict]:
     for judge in FUNCTIONS.values():
         every += judge(run)
     ran = {verdict.claim for verdict in every}
-    every += [judged(part) for part in CRITERIA if part not in ran]
+    every += [verdict_of(part) for part in CRITERIA if part not in ran]
     order = list(CRITERIA)
     return sorted(every, key=lambda verdict: order.index(verdict.claim))
 
@@ -117,123 +114,130 @@ def on_lines(
     that MMLU has judged by letter is judged by content, too, in the parts ALSO_BY_CONTENT.
     """
     for model in run.models(table):
-        task, signals = _question_set(run, lines, table, model)
-        curves = _curves(run, lines, table, model, task)
+        measured = Measured(run, part, model, lines, table)
+        task, signals = measured.question_set()
+        is_complete = all(measured.curves(task))
         answered = not signals or max(signals.values()) >= SIGNAL
-        if not answered and (all(curves) or not CRITERIA[part].heals):
-            yield _silent(part, model, signals, run.points(table, model=model))
-        elif answered and all(curves):
-            tasks = [task]
-            if part in ALSO_BY_CONTENT and task == "mmlu":
-                tasks += [BY_CONTENT] if signals.get(BY_CONTENT, 0) >= SIGNAL else []
-            for of_task in tasks:
-                yield _judged_by(statistic, run, part, lines, table, model, of_task)
+        if answered and is_complete:
+            yield measured.verdict(statistic, task)
+            by_content = part in ALSO_BY_CONTENT and task == "mmlu"
+            if by_content and signals.get(BY_CONTENT, 0) >= SIGNAL:
+                yield measured.verdict(statistic, BY_CONTENT)
+        elif not answered and (is_complete or not CRITERIA[part].heals):
+            yield measured.silent(signals)
 
 
-def _question_set(
-    run: RunTables, lines: list[dict], table: str, model: str
-) -> tuple[str, dict[str, float]]:
-    """Return the task that judges lines of a model, and the signal of each that may."""
-    tasks = (lines[0]["task"],) if "task" in lines[0] else QUESTIONS
-    variant = {key: lines[0][key] for key in VARIED if key in lines[0]}
-    complete = [task for task in tasks if all(_curves(run, lines, table, model, task))] or tasks
-    signals = run.signals(table, model, complete, **variant)
-    answered = [task for task, signal in signals.items() if signal >= SIGNAL]
-    return next(iter(answered or signals or complete)), signals
+@dataclass(frozen=True)
+class Measured:
+    """The lines of a model that judge a part of a claim."""
+
+    run: RunTables
+    part: str
+    model: str
+    lines: list[dict]
+    table: str = "scores"
+
+    def curves(self, task: str) -> list[Curve | None]:
+        """Return the curve of each line, None for one that was not measured."""
+        columns = {"model": self.model, "task": task}
+        return [self.run.line(self.table, **columns | line) for line in self.lines]
+
+    def question_set(self) -> tuple[str, dict[str, float]]:
+        """Return the task that judges the lines, and the signal of each that may."""
+        first = self.lines[0]
+        tasks = (first["task"],) if "task" in first else QUESTIONS
+        variant = {key: first[key] for key in VARIED if key in first}
+        complete = [task for task in tasks if all(self.curves(task))] or tasks
+        signals = self.run.signals(self.table, self.model, complete, **variant)
+        answered = [task for task, signal in signals.items() if signal >= SIGNAL]
+        return next(iter(answered or signals or complete)), signals
+
+    def verdict(self, statistic: Callable, task: str) -> Verdict:
+        """Return the verdict of a statistic of lines that were all measured."""
+        curves, part = self.curves(task), self.part
+        pairs = zip(self.lines, curves, strict=True)
+        variants = {name: statistic(*map(other, curves)) for name, other in DEFINITIONS.items()}
+        reservation = self._unpacked() if part == "12d" else ""
+        if CRITERIA[part].heals:
+            reservation = less_healing(self._tokens(task))
+        untestable = self._untestable(task)
+        return verdict_of(
+            part,
+            self.model,
+            task,
+            statistic(*curves),
+            {line.get("task", task): curve.n for line, curve in pairs},
+            unjudged=("not testable here", untestable) if untestable else None,
+            variants=variants,
+            reservation=reservation,
+        )
+
+    def _tokens(self, task: str) -> float:
+        """Return the most tokens that one of the lines was healed on."""
+        columns = {"model": self.model, "task": task}
+        points = [self.run.points(self.table, **columns | line) for line in self.lines]
+        return max(rows.tokens.max() for rows in points)
+
+    def _untestable(self, task: str) -> str:
+        """Return why the part cannot be judged on the model, although its lines were measured."""
+        if self.part not in UNTESTABLE:
+            return ""
+        reason, lines = UNTESTABLE[self.part]
+        curves = Measured(self.run, self.part, self.model, lines).curves(task)
+        return reason(*curves) if all(curves) else ""
+
+    def _unpacked(self) -> str:
+        """Return why 16 bits of the model are not 16; "" if they are."""
+        if registry.resolve(self.model).kind not in ("asset", "gguf"):
+            return ""
+        return "the 16-bit weights are unpacked from a file of fewer bits"
+
+    def silent(self, signals: dict[str, float]) -> Verdict:
+        """Return why the model cannot be judged: it does not know, or was asked too little."""
+        task, best = max(signals.items(), key=lambda pair: pair[1])
+        each = ", ".join(f"{name} {signal:.1f}" for name, signal in signals.items())
+        why = f"no signal: standard errors above the floor: {each} (of {SIGNAL})"
+        if best < 1:
+            return verdict_of(self.part, self.model, unjudged=("not testable here", why))
+        asked = self.run.points(self.table, model=self.model, task=task).n.max()
+        enough = rounded(asked * (SIGNAL / best) ** 2)
+        why += f"; about {enough} {task} examples would show one"
+        return verdict_of(self.part, self.model, unjudged=("can't tell", why))
 
 
-def _judged_by(
-    statistic: Callable,
-    run: RunTables,
-    part: str,
-    lines: list[dict],
-    table: str,
-    model: str,
-    task: str,
-) -> Verdict:
-    """Return the verdict of a statistic of lines that were all measured."""
-    curves = _curves(run, lines, table, model, task)
-    points = [run.points(table, **{"model": model, "task": task} | line) for line in lines]
-    variants = {name: statistic(*map(of, curves)) for name, of in DEFINITIONS.items()}
-    counts = {line.get("task", task): curve.n for line, curve in zip(lines, curves, strict=True)}
-    return judged(
-        part,
-        model,
-        task,
-        statistic(*curves),
-        counts,
-        untestable=_untestable(run, part, model, task),
-        variants=variants,
-        reservation=_unpacked(model) if part == "12d" else "",
-        healed_tokens=max(of_line.tokens.max() for of_line in points),
-    )
+def ablations(run: RunTables) -> Iterator[Verdict]:
+    """Yield claims 9 to 11: what the examples, the seed of healing and its rank change.
 
-
-def _curves(
-    run: RunTables, lines: list[dict], table: str, model: str, task: str
-) -> list[Curve | None]:
-    """Return the curves of `lines`, None for those that were not measured."""
-    return [run.line(table, **{"model": model, "task": task} | line) for line in lines]
-
-
-def _untestable(run: RunTables, part: str, model: str, task: str) -> str:
-    """Return why a part cannot be judged on a model, although its lines were measured; "" if it
-    can."""
-    if part not in UNTESTABLE:
-        return ""
-    reason, lines = UNTESTABLE[part]
-    curves = _curves(run, lines, "scores", model, task)
-    return reason(*curves) if all(curves) else ""
-
-
-def _unpacked(model: str) -> str:
-    """Return why 16 bits of a model are not 16; "" if they are."""
-    if registry.resolve(model).kind not in ("asset", "gguf"):
-        return ""
-    return "the 16-bit weights are unpacked from a file of fewer bits"
-
-
-def _silent(part: str, model: str, gaps: dict[str, float], points: pd.DataFrame) -> Verdict:
-    """Return why a model without a signal cannot be judged: it does not know, or was asked too
-    little."""
-    task, best = max(gaps.items(), key=lambda pair: pair[1])
-    each = ", ".join(f"{name} {gap:.1f}" for name, gap in gaps.items())
-    why = f"no signal: standard errors above the floor: {each} (of {SIGNAL})"
-    if best < 1:
-        return judged(part, model, untestable=why)
-    n = points.n[points.task == task].max() * (SIGNAL / best) ** 2
-    enough = f"about {float(f'{n:.2g}'):,.0f} {task} examples would show one"
-    return judged(part, model, unclear=f"{why}; {enough}")
-
-
-def ranks(run: RunTables) -> Iterator[Verdict]:
-    """Yield claim 11: a lower LoRA rank answers better and has a worse loss."""
-    measured = run.points("ranks", treatment="healed")
-    if measured.empty or measured["rank"].nunique() < 2:
-        return
-    highest, lowest = measured["rank"].max(), measured["rank"].min()
-    lines = _varied("similarity", f"rank {highest:.0f}", f"rank {lowest:.0f}")
-    yield from on_lines(run, "11a", statistics.gain, lines, "ranks")
-    yield from on_lines(run, "11b", statistics.gain, [line | C4 for line in lines], "ranks")
+    The table has the variants in order: the given order, no example, the lowest rank come first.
+    """
+    for part, (statistic, table, ablation, task, places) in ABLATIONS.items():
+        healed = {"ablation": ablation, "treatment": "healed"}
+        variants = run.points(table, **healed).variant.unique()
+        lines = [healed | task | {"variant": variant} for variant in variants]
+        if len(lines) > 1:
+            lines = [lines[place] for place in places or range(len(lines))]
+            yield from on_lines(run, part, statistic, lines, table)
 
 
 def robustness(run: RunTables) -> Iterator[Verdict]:
     """Yield claim 8: within a family deeper models keep their answers longer, to one task."""
-    for models in grouped(run.models("scores"), registry.family).values():
-        depths = sorted((run.maps[model].num_layers, model) for model in models)
+    models = run.models("scores")
+    for family in dict.fromkeys(map(registry.family, models)):
+        relatives = [model for model in models if registry.family(model) == family]
+        depths = sorted((run.maps[model].num_layers, model) for model in relatives)
         (fewest, shallow), (most, deep) = depths[0], depths[-1]
         both = [_answered(run, model) for model in (shallow, deep)]
-        shared = [task for task in QA if all(curves.get(task) for curves in both)]
+        shared = [task for task in SHARED if all(curves.get(task) for curves in both)]
         if most > fewest and shared:
             first, second = (curves[shared[0]] for curves in both)
             task = f"{shared[0]}, minus {registry.label(shallow)}"
             n = {"examples": min(first.n, second.n)}
-            yield judged("8", deep, task, statistics.later(first, second), n)
+            yield verdict_of("8", deep, task, statistics.later(first, second), n)
 
 
 def _answered(run: RunTables, model: str) -> dict[str, Curve | None]:
     """Return the unhealed curves of the question sets that a model answers."""
-    signals = run.signals("scores", model, QA)
+    signals = run.signals("scores", model, SHARED)
     tasks = [task for task, signal in signals.items() if signal >= SIGNAL]
     return {task: run.line("scores", model=model, task=task, **UNHEALED) for task in tasks}
 
@@ -244,15 +248,15 @@ def depth(run: RunTables) -> Iterator[Verdict]:
     for model, distances in run.maps.items():
         maps = resampled_map(distances)
         n = {"texts": distances.num_sequences}
-        shallow, deep = halves(maps)
+        shallow, deep = shallow_and_deep(maps)
         differences, shares = {}, {}
         for name, first in SHALLOWEST.items():
             if first <= distances.num_layers // 4:  # so that each half has blocks of all sizes
-                lower, upper = halves(maps, first)
+                lower, upper = shallow_and_deep(maps, first)
                 differences[name] = ci95(upper - lower)
                 shares[name] = ci95(last_is_least(maps, first))
-        yield judged("4a", model, "", ci95(deep - shallow), n, variants=differences)
-        yield judged("4b", model, "", ci95(last_is_least(maps)), n, variants=shares)
+        yield verdict_of("4a", model, "", ci95(deep - shallow), n, variants=differences)
+        yield verdict_of("4b", model, "", ci95(last_is_least(maps)), n, variants=shares)
 
 
 def islands(run: RunTables) -> Iterator[Verdict]:
@@ -262,15 +266,15 @@ def islands(run: RunTables) -> Iterator[Verdict]:
         if "qwen" not in model.lower():
             continue
         maps = resampled_map(distances)
-        of_paper = model in PUBLISHED
-        yield judged(
+        is_papers = model in PUBLISHED
+        yield verdict_of(
             "5",
             model,
             "",
             _shallower(maps, THRESHOLD),
             {"texts": distances.num_sequences},
             variants={f"threshold {at:g}": _shallower(maps, at) for at in THRESHOLDS},
-            untestable="" if of_paper else "another Qwen than the paper's",
+            unjudged=None if is_papers else ("not testable here", "another Qwen than the paper's"),
         )
 
 
@@ -291,10 +295,10 @@ def damage(run: RunTables) -> Iterator[Verdict]:
         variants = {
             name: _shallow_minus_deep(rows, num_layers, skip) for name, skip in ENDS.items()
         }
-        yield judged("6", model, "c4", value, n, variants=variants)
+        yield verdict_of("6", model, "c4", value, n, variants=variants)
         guessing = run.points("scores", model=model, task="c4").chance.max()
         for part, interval in _last_layers(rows, num_layers, guessing).items():
-            yield judged(part, model, "c4", interval, n)
+            yield verdict_of(part, model, "c4", interval, n)
 
 
 def _shallow_minus_deep(rows: pd.DataFrame, num_layers: int, skip: tuple[int, int]) -> Interval:
@@ -337,12 +341,21 @@ def cost(run: RunTables) -> Iterator[Verdict]:
                     ratios = [row.ratio, row.ratio_high, row.ratio_low]
                     n, fewest = {"turns": int(row.n)}, FEWEST_TURNS
                 saved = tuple((1 - ratio) / row.fraction for ratio in ratios)
-                yield judged(part, model, task, saved, n, fewest=fewest)
+                yield verdict_of(part, model, task, saved, n, fewest=fewest)
         for part, task in {"12e": "prefill", "12f": "decode"}.items():
             whole = rows[(rows.task == task) & (rows.fraction == 0)]
             for bf16, nf4 in pairwise(whole.itertuples()):
                 share = nf4.value / bf16.value, nf4.low / bf16.high, nf4.high / bf16.low
-                yield judged(part, model, task, share, {"turns": int(nf4.n)}, fewest=FEWEST_TURNS)
+                yield verdict_of(
+                    part, model, task, share, {"turns": int(nf4.n)}, fewest=FEWEST_TURNS
+                )
 
 
-FUNCTIONS = {"4": depth, "5": islands, "6": damage, "8": robustness, "11": ranks, "12": cost}
+FUNCTIONS = {
+    "4": depth,
+    "5": islands,
+    "6": damage,
+    "8": robustness,
+    "9": ablations,
+    "12": cost,
+}

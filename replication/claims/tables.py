@@ -1,6 +1,5 @@
-"""What the claims are judged by: the tables of a run, and other people's numbers next to them."""
+"""What the claims are judged by: the tables of a run."""
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -9,16 +8,13 @@ import numpy as np
 import pandas as pd
 
 from lib.blocks import BlockDistances
-from lib.models import registry
-from replication import paths, tables
+from replication import tables
 from replication.analysis.answers import boolq_ranking
-from replication.analysis.bootstrap import ci95
 from replication.analysis.curves import Curve, curve, floor, gap
-from replication.analysis.statistics import halfway
 from replication.profiles import Profile
 from replication.tables import NotMeasured
 
-NOTHING = pd.DataFrame(columns=["model", "task", "strategy", "treatment"])
+NOTHING = pd.DataFrame(columns=["model", "task", "strategy", "treatment", "variant"])
 SAME = ("model", "task", "ablation", "variant", "format")  # of a pruned score and its unpruned one
 UNHEALED = {"strategy": "similarity", "treatment": "unhealed"}
 SCORES = ("unhealed", "healed", "test_split", "reasoning")
@@ -94,33 +90,3 @@ def _measured(name: str, profile: Profile) -> pd.DataFrame:
     if name not in ("cost", "damage"):
         rows = tables.without_few(rows)
     return rows[rows.value.notna()].reset_index(drop=True)
-
-
-# ---- next to numbers from elsewhere --------------------------------------------------------
-
-
-def beside(run: RunTables) -> pd.DataFrame:
-    """Return our numbers next to those of data/published.json, for models that have any there.
-
-    A row per model, quantity (and block_size, for l*(n)): ours with its 95 % interval where it has
-    one, the reference from `least` to `most`, and its source. Empty if no model has any.
-    """
-    published = json.loads((paths.DATA / "published.json").read_text(encoding="utf-8"))
-    rows = []
-    for model, distances in run.maps.items():
-        starts = published["best_starts"].get(model, [])
-        for size, start in enumerate(starts[: distances.num_layers - 1], start=1):
-            ours = distances.best_start(size)
-            rows.append(["best_starts", model, size, ours, ours, ours, start, start])
-        line = run.line("scores", model=model, task="mmlu", **UNHEALED)
-        transition = published["transitions"].get(model)
-        if line and transition:
-            rows.append(["transitions", model, None, *halfway(line), *transition])
-        mmlu = published["mmlu_5shot_unpruned"].get(model)
-        if line and mmlu:
-            whole = ci95(line.values[:, 0])
-            rows.append(["mmlu_5shot_unpruned", model, None, *whole, mmlu, mmlu])
-    columns = ["quantity", "model", "block_size", "ours", "low", "high", "least", "most"]
-    table = pd.DataFrame(rows, columns=columns)
-    sources = table.quantity.map(lambda quantity: published[quantity]["source"])
-    return table.assign(model=table.model.map(registry.label), source=sources)

@@ -2,24 +2,12 @@
 
 from collections.abc import Iterator
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
 from replication.analysis.bootstrap import paired
-from replication.figures.curves import TASKS, draw_panel, left_out
-from replication.figures.style import (
-    NORMAL,
-    PALE,
-    STYLE,
-    colour,
-    finished,
-    is_recorded,
-    label,
-    note_above,
-    nothing_measured,
-    panel_grid,
-)
+from replication.figures.curves import TASKS, draw_grid, draw_panel, left_out
+from replication.figures.style import NORMAL, PALE, colour, is_recorded, label
 from replication.tables import RECORD
 
 SMALL = 0.01  # the least that an axis of differences shows, to both sides
@@ -53,18 +41,17 @@ def _variants(scores: pd.DataFrame, first: str) -> Figure:
     table = scores.merge(_differences(scores, first), on=[*CUT, "variant"], how="left")
     is_drawn = (table.treatment == "healed") & table.task.isin(VARIED)
     healed = table[is_drawn & table.value.notna()]
-    if healed.empty:
-        return nothing_measured(table, left_out(table))
     whole = table[table.block_size == 0]
     whole = whole.assign(chance=whole.chance.mask(whole.task == "c4"))  # far above all that varies
-    panels = dict(_panels(healed, whole, f"minus {first}"))
-    with plt.rc_context(STYLE):
-        figure, axes = panel_grid(list(panels), "fraction of layers dropped")
-        for (place, panel), axis in zip(panels.items(), axes.values(), strict=True):
-            draw = _draw_differences if place[1].endswith(first) else draw_panel
-            draw(axis, panel, "variant")
-        note_above(figure, left_out(table))
-        return finished(figure, table, legend="bars: ±1 s.e. of scores, 95 % of differences")
+    panels = {} if healed.empty else dict(_panels(healed, whole, f"minus {first}"))
+
+    def draw(axes: dict) -> None:
+        for (row, column), axis in axes.items():
+            draw_one = _draw_differences if column.endswith(first) else draw_panel
+            draw_one(axis, panels[row, column], "variant")
+
+    key = "bars: ±1 s.e. of scores, 95 % of differences"
+    return draw_grid(list(panels), draw, table, left_out(table), key)
 
 
 def _panels(healed: pd.DataFrame, whole: pd.DataFrame, minus: str) -> Iterator[tuple]:
@@ -74,11 +61,11 @@ def _panels(healed: pd.DataFrame, whole: pd.DataFrame, minus: str) -> Iterator[t
     if healed.strategy.nunique() > 1:
         rows += "\n(" + healed.strategy + ")"
     for (row, name), panel in healed.groupby([rows, model], sort=False):
-        of_whole = [
+        unpruned = [
             whole[(whole[["model", "task", "ablation"]] == key).all(axis=1)]
             for key in panel[["model", "task", "ablation"]].drop_duplicates().to_numpy()
         ]
-        yield (row, label(name)), pd.concat([*of_whole, panel])
+        yield (row, label(name)), pd.concat([*unpruned, panel])
         if panel.difference.notna().any():
             yield (row, f"{label(name)}, {minus}"), panel[panel.difference.notna()]
 

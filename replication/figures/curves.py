@@ -6,6 +6,7 @@ which no pruned model is measured is not drawn.
 """
 
 import re
+from collections.abc import Callable
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -17,8 +18,8 @@ from replication.analysis.curves import no_signal
 from replication.figures.style import (
     PALE,
     STYLE,
-    backdrop,
     colour,
+    draw_baselines,
     family,
     finished,
     is_recorded,
@@ -55,30 +56,15 @@ UNABLE = "the whole model cannot answer it"  # so nothing is drawn
 CONSTANT = 0.95  # a score is crossed out if one answer is given to more of the questions
 
 
-def figure_1d(scores: pd.DataFrame, main: str) -> Figure:
-    """Figure 1d: one model (of `most_healed`), question answering and C4 loss; dark blue: healed,
-    light blue: not healed, red dashes: unpruned."""
-    name = most_healed(scores, main)
-    scores = _with_recorded(scores[scores.strategy != "simple"], name)
+def figure_1d(scores: pd.DataFrame, name: str) -> Figure:
+    """Figure 1d: one model, question answering and C4 loss; dark blue: healed, light blue: not
+    healed, red dashes: unpruned."""
+    scores = _of_model(scores[scores.strategy != "simple"], name)
     titles = pd.Series(label(name), scores.index)
     return grid(scores, titles, "treatment", [*QA, "c4"], needs_signal=True)
 
 
-def most_healed(scores: pd.DataFrame, main: str) -> str:
-    """Return the model of a run that was healed after most cuts, of both strategies if one was.
-
-    Ties: the model `main`, or the first.
-    """
-    healed = scores[(scores.treatment == "healed") & scores.value.notna()]
-
-    def cuts(model: str) -> tuple[int, int, bool]:
-        strategies = healed.strategy[healed.model == model]
-        return strategies.nunique(), len(strategies), model == main
-
-    return max((name for name in scores.model.unique() if not is_recorded(name)), key=cuts)
-
-
-def _with_recorded(scores: pd.DataFrame, name: str) -> pd.DataFrame:
+def _of_model(scores: pd.DataFrame, name: str) -> pd.DataFrame:
     """Return the scores of one model, and of the same as it is recorded, or else of all that are
     recorded."""
     recorded = scores[scores.model.map(is_recorded)]
@@ -110,10 +96,9 @@ def figure_6(scores: pd.DataFrame) -> Figure:
     return _by_family(scores, ["boolq_ranking", "boolq"])
 
 
-def figure_5(scores: pd.DataFrame, main: str) -> Figure:
+def figure_5(scores: pd.DataFrame, name: str) -> Figure:
     """Figure 5: simple (red) against similarity-informed pruning (blue), a column a treatment."""
-    name = most_healed(scores, main)
-    scores = _with_recorded(scores, name)
+    scores = _of_model(scores, name)
     titles = f"{label(name)}, " + scores.treatment
     titles = titles.where(scores.block_size > 0)
     return grid(scores, titles, "strategy", [*QA, "c4"], needs_signal=True)
@@ -177,22 +162,40 @@ def grid(
     drawn = table.drop(silent.index)
     panels = {}
     for name in rows:
-        of_row = drawn[drawn[row] == name]
-        panels |= _panels(of_row, titles[of_row.index], hue, TASKS.get(name, name))
+        in_row = drawn[drawn[row] == name]
+        panels |= _panels(in_row, titles[in_row.index], hue, TASKS.get(name, name))
     note = left_out(table, silent) if note is None else note
-    if not panels:
-        return nothing_measured(table, note)
-    with plt.rc_context(STYLE):
-        figure, axes = panel_grid(list(panels), "fraction of layers dropped", sharey="row")
+
+    def draw(axes: dict) -> None:
         for place, axis in axes.items():
             draw_panel(axis, panels[place], hue)
         names = {" ".join(place): axis for place, axis in axes.items()}
         level([axis for name, axis in names.items() if re.search("accuracy|AUC", name)])
-        if hue == "model":
-            for place, axis in axes.items():
-                label_ends(axis, _ends(panels[place]))
+        for place, axis in axes.items() if hue == "model" else ():
+            label_ends(axis, _ends(panels[place]))
+
+    return draw_grid(list(panels), draw, table, note, sharey="row")
+
+
+def draw_grid(
+    places: list[tuple[str, str]],
+    draw: Callable[[dict], None],
+    table: pd.DataFrame,
+    note: str,
+    legend: str = "bars: ±1 s.e.",
+    sharey: str | bool = False,
+) -> Figure:
+    """Return panels against the fraction dropped, at (row, column), or a sentence without any.
+
+    draw: draws into the axes, by place. table: what is shown. note: above the panels.
+    """
+    if not places:
+        return nothing_measured(table, note)
+    with plt.rc_context(STYLE):
+        figure, axes = panel_grid(places, "fraction of layers dropped", sharey)
+        draw(axes)
         note_above(figure, note)
-        return finished(figure, table, legend="bars: ±1 s.e.")
+        return finished(figure, table, legend=legend)
 
 
 def _without_signal(table: pd.DataFrame) -> pd.DataFrame:
@@ -240,11 +243,11 @@ def _panels(
 
 
 def draw_panel(axis, panel: pd.DataFrame, hue: str) -> None:
-    """Draw the lines of a panel over its backdrop; level lines: the unpruned models.
+    """Draw the lines of a panel over its baselines; level lines: the unpruned models.
 
     Recorded lines are pale, behind those of the run.
     """
-    unpruned = backdrop(axis, panel)
+    unpruned = draw_baselines(axis, panel)
     for row in unpruned.itertuples() if hue != "variant" else ():
         shade = {"model": colour(row.model), "treatment": colour("unpruned")}.get(hue, "black")
         axis.axhline(row.value, color=shade, ls="--", lw=1, alpha=PALE[is_recorded(row.model)])

@@ -46,15 +46,13 @@ def figure_1b(block: Block, num_layers: int) -> Figure:
     table = pd.DataFrame({"layer": range(num_layers)})
     table["kept"] = table.layer.isin(set(block.kept(num_layers)))
     table["new_index"] = (table.kept.cumsum() - 1).where(table.kept).astype("Int64")
-    around = num_layers if num_layers <= 40 else 8  # layers that are drawn on either side
-    near = table[table.layer.between(block.start - around, block.stop + around - 1)]
-    dropped = near[~near.kept]
+    dropped = table[~table.kept]
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(WIDTH, 1.8))
-        axes.bar(near.layer, 1, 0.85, color=colour("kept"), edgecolor="black")
+        axes.bar(table.layer, 1, 0.85, color=colour("kept"), edgecolor="black")
         axes.bar(dropped.layer, 1, 0.85, color="white", edgecolor=colour("dropped"), hatch="//")
         style = {"ha": "center", "va": "center", "size": 7.5}
-        for row in near.itertuples():
+        for row in table.itertuples():
             axes.text(row.layer, 0.5, row.layer, bbox={"fc": "white", "pad": 1, "lw": 0}, **style)
             axes.text(row.layer, -0.3, row.new_index if row.kept else "", **style)
         ends = (block.stop, 1.05), (block.start, 1.05)
@@ -64,7 +62,7 @@ def figure_1b(block: Block, num_layers: int) -> Figure:
         text = f"$x^{{({block.start})}}$, the input of layer {block.start}, goes to {target}"
         height = 1.3 + 0.06 * block.size
         axes.text((block.start + block.stop) / 2, height, text, ha="center", va="bottom", size=9)
-        axes.text(near.layer.min(), -0.6, "new numbers", va="top", size=8)
+        axes.text(0, -0.6, "new numbers", va="top", size=8)
         axes.set_ylim(-1, height + 0.5)
         axes.set_title(f"Block(start={block.start}, size={block.size}) of {num_layers} layers")
         axes.axis("off")

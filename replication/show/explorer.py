@@ -25,7 +25,6 @@ from replication import paths, profiles, tables
 from replication.analysis import islands
 from replication.figures import curves
 from replication.run.notebooks import TASK_LABELS
-from replication.show import runs
 
 HERE = Path(__file__).parent
 TEMPLATES = Environment(loader=FileSystemLoader(HERE), autoescape=True)
@@ -42,6 +41,7 @@ ISLAND = ["island", "side", "first_start", "last_start", "smallest_size", "large
 ISLAND += [*BLOCK, "area", "stability"]  # what the page shows of an island
 DAMAGE = [*BLOCK, "value", "standard_error", "examples"]
 KEY = [*BLOCK, "task", "shots", "treatment"]  # of a score
+OTHERWISE = {"seed": "seed", "first_layer": "from layer"}  # of recipes
 SCORE = [*KEY, "value", "standard_error"]
 
 
@@ -70,9 +70,8 @@ class Explored:
 def maps(own: bool = True) -> dict[str, Explored]:
     """Return by label the maps of the recorded runs, then (`own`) those of your runs."""
     explored = {}
-    for run, folder in runs.folders(own).items():
-        scores = _scores(runs.measured(folder))
-        damage = _read(folder, "damage")
+    for run, folder in _folders(own).items():
+        scores, damage = _scores(folder), _read(folder, "damage")
         for name, rows in _read(folder, "similarity").groupby("model"):
             params = tables.with_settings(rows).iloc[0].to_dict()
             source = "{sequences} texts of {max_tokens} tokens, {dtype}".format(**params)
@@ -87,6 +86,16 @@ def maps(own: bool = True) -> dict[str, Explored]:
     return explored
 
 
+def _folders(own: bool) -> dict[str, Path]:
+    """Return the folders of tables by label: of the recorded runs, then (`own`) of your runs."""
+    places = {"recorded run": paths.RECORDED} | ({"your run": paths.TABLES} if own else {})
+    return {
+        f"{whose} {folder.name}": folder
+        for whose, place in places.items()
+        for folder in sorted(place.glob("*/"))
+    }
+
+
 def _read(folder: Path, name: str) -> pd.DataFrame:
     file = folder / f"{name}.parquet"
     return pd.read_parquet(file) if file.exists() else pd.DataFrame(columns=WEIGHTS)
@@ -99,8 +108,15 @@ def _of_weights(params: dict, table: pd.DataFrame) -> pd.DataFrame | None:
     return None if rows.empty else rows
 
 
-def _scores(measured: pd.DataFrame) -> pd.DataFrame:
-    """Return of each block, task and treatment the score on the most examples."""
+def _scores(folder: Path) -> pd.DataFrame:
+    """Return of each block, task and treatment the score on the most examples; no ablations."""
+    columns = [*WEIGHTS, "task", *BLOCK, "value", "standard_error", "n", "request"]
+    parts = [pd.DataFrame(columns=columns)]
+    for _, table in tables.read_all(folder):
+        if {"task", "examples"} <= set(table):
+            parts.append(table[table.value.notna()].reindex(columns=columns))
+    measured = tables.with_settings(pd.concat(parts[1:] or parts, ignore_index=True))
+    measured = measured.assign(treatment=[_treatment(score) for score in measured.itertuples()])
     is_other_order = measured.shot_order.fillna(0) != 0
     plain = (measured.kind == "scores") & ~is_other_order & measured.patched.isna()
     table = measured[plain]  # others are ablations
@@ -109,6 +125,18 @@ def _scores(measured: pd.DataFrame) -> pd.DataFrame:
     table = table.drop_duplicates([*WEIGHTS, *KEY], keep="last")
     table = table.sort_values(KEY[2:], ascending=[True, True, False])
     return table[[*WEIGHTS, *SCORE, "n"]]
+
+
+def _treatment(score) -> str:
+    """Return in words what was done to a model: "healed for 512 steps, rank 8, seed 1"."""
+    if pd.isna(score.steps):
+        return "unhealed" if score.block_size else "unpruned"
+    changes = [
+        f", {text} {getattr(score, name):.0f}"
+        for name, text in OTHERWISE.items()
+        if getattr(score, name)
+    ]
+    return f"healed for {score.steps:.0f} steps, rank {score.rank:.0f}" + "".join(changes)
 
 
 def _texts(params: dict) -> tuple[tuple[str, ...], dict[tuple[int, int], list[str]]]:
@@ -126,7 +154,15 @@ def _texts(params: dict) -> tuple[tuple[str, ...], dict[tuple[int, int], list[st
 
 def page(maps: dict[str, Explored]) -> str:
     """Return the page that shows any two of some maps, by their labels."""
-    data = contents(maps)
+    texts = paths.RECORDED / "texts.json"
+    data = {
+        "thresholds": THRESHOLDS,
+        "tasks": TASKS,
+        "scored": SCORED,
+        "texts": json.loads(texts.read_bytes()) if texts.exists() else [],
+        "maps": {label: _map(explored) for label, explored in maps.items()},
+        "opened": _opened(maps),
+    }
     return TEMPLATES.get_template("explorer.html.j2").render(
         data,
         plotly=get_plotlyjs(),
@@ -142,20 +178,7 @@ def _json(data: dict) -> str:
     return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
 
 
-def contents(maps: dict[str, Explored]) -> dict:
-    """Return what the page holds: every map, and the two that it opens on."""
-    opened, texts = opening(maps), paths.RECORDED / "texts.json"
-    return {
-        "thresholds": THRESHOLDS,
-        "tasks": TASKS,
-        "scored": SCORED,
-        "texts": json.loads(texts.read_bytes()) if texts.exists() else [],
-        "maps": {label: _map(explored) for label, explored in maps.items()},
-        "opened": opened,
-    }
-
-
-def opening(maps: dict[str, Explored]) -> list[str]:
+def _opened(maps: dict[str, Explored]) -> list[str]:
     """Return the labels of the left and the right map: the two with most texts of a model."""
     first = sorted(maps, key=lambda label: len(maps[label].texts), reverse=True)[:2]
     return [first[0], first[-1]]

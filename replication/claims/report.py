@@ -1,4 +1,4 @@
-"""Verdicts as tables: every one, and the 13 claims in words."""
+"""The 13 claims in words."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,26 +18,6 @@ WORDS = {  # a light, and the word for it; the firmest come first
 }
 
 
-def markdown(verdicts: Sequence[Verdict]) -> str:
-    """Return every verdict as a row of a table."""
-    lines = [
-        "| | the paper says | measured, and when it holds | value (95 % interval) | verdict |",
-        "|---|---|---|---|---|",
-    ]
-    for verdict in verdicts:
-        judged_on = f"({verdict.judged_on})" if verdict.judged_on else ""
-        reason = f": {verdict.why}" if verdict.why else ""
-        cells = [
-            verdict.claim,
-            verdict.statement,
-            verdict.criterion,
-            " ".join(filter(None, [verdict.numbers, judged_on])),
-            f"{verdict.light} **{verdict.verdict}**{reason}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
 def in_words(**runs: Sequence[Verdict]) -> str:
     """Return the 13 claims, a row each: the verdicts in words, a column a run, by its name.
 
@@ -49,9 +29,8 @@ def in_words(**runs: Sequence[Verdict]) -> str:
     for claim, sentence in pd.read_csv(SENTENCES).itertuples(index=False):
         cells = [str(claim), sentence]
         for verdicts in runs.values():
-            of_claim = [v for v in verdicts if int(v.claim.rstrip("abcdef")) == claim]
-            measured = any(verdict.model for verdict in of_claim)
-            cells.append(together(of_claim) if measured else "not measured")
+            judging = [v for v in verdicts if v.model and int(v.claim.rstrip("abcdef")) == claim]
+            cells.append(together(judging) if judging else "not measured")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
