@@ -46,7 +46,7 @@ def _step(bench: Bench, name: str, loaded, micro: int, recomputes: bool = False)
     no_room = mock.patch.object(memory, "USABLE", 0) if recomputes else nullcontext()
     with no_room, mock.patch.object(memory, "MICRO_BATCH", micro):
         work = bench.loaded.healing(layers, recipe)
-        healed, took = heal(loaded, recipe, folder)
+        healed, took = heal(loaded, recipe, folder, micro)
     one_row = healed.micro_batch == 1 and recomputes  # which is what the plan counts
     row = work.memory - bench.loaded.weights(layers) if one_row else None
     losses = "…".join(f"{loss:.3f}" for loss in (healed.losses or [0])[:: STEPS - 1])
@@ -56,8 +56,8 @@ def _step(bench: Bench, name: str, loaded, micro: int, recomputes: bool = False)
     bench.planned(what, took, work, 1 / STEPS, row, note)
 
 
-def heal(loaded, recipe, folder: Path):
-    """Heal (model, tokenizer); return it, a step's time and peak.
+def heal(loaded, recipe, folder: Path, micro: int):
+    """Heal (model, tokenizer), `micro` sequences at a time; return it, a step's time and peak.
 
     When memory ran out, the clock and the peak start again.
     """
@@ -78,7 +78,7 @@ def heal(loaded, recipe, folder: Path):
             begun.append(time.perf_counter())
 
     with mock.patch.object(training, "CheckpointCallback", Timed):
-        healed = training.heal(*loaded, recipe, folder)
+        healed = training.heal(*loaded, recipe, folder, micro)
     apart = [later - earlier for earlier, later in zip(begun, begun[1:], strict=False)]
     peak = counter().max_memory_allocated() - before if counter() else None
     return healed, Measured(min(apart, default=None), peak)
