@@ -14,6 +14,7 @@ from pathlib import Path
 from lib.models.registry import ModelError
 
 NF4_BYTES = 0.516  # a weight in NF4 with double quantisation: 4 bits and its share of the scales
+BF16_UNITS = ("amx_bf16", "avx512_bf16")  # flags of a CPU
 DTYPES = ("bfloat16", "float32", "float16")  # of weights
 OLDER = "https://download.pytorch.org/whl/cu126"  # PyTorch's build for GPUs before sm_75
 OUT_OF_MEMORY = (
@@ -90,8 +91,9 @@ def listed_gpus() -> list[str]:
 
 
 def fastest() -> str:
-    """Return the dtype that this CPU multiplies fastest in: bf16 if it has matrix units for it."""
-    return "bfloat16" if "amx_bf16" in _cpuinfo() else "float32"
+    """Return the dtype that this CPU multiplies fastest in: bf16 if it has units for it."""
+    has_units = any(flag in _cpuinfo() for flag in BF16_UNITS)
+    return "bfloat16" if has_units else "float32"
 
 
 @cache
