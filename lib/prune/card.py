@@ -22,6 +22,7 @@ def write(options: Options, checkpoint: Checkpoint, results: Path, weights: Path
     versions = [(name, record.pop(name)) for name in VERSIONS if name in record]
     record |= {  # with no path of this machine: it may be published
         "base": registry.hub_id(options.model),
+        "licence": getattr(registry.known(options.model), "licence", None),
         "revision": checkpoint.source.revision,
         "dtype": options.dtype or checkpoint.dtype,
         "versions": [{"version": name} | compared(one, whole) for name, one in versions],
