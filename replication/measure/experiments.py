@@ -182,7 +182,7 @@ def more_seeds(name: str, distances, profile: Profile) -> list[Request]:
 
 def ranks(name: str, distances, profile: Profile) -> list[Request]:
     """Figure 9: the LoRA rank, of its strategies; also on ARC-Easy's test split."""
-    if name not in profile.rank_models:
+    if name not in profile.rank_models or not profile.ablation_ranks:
         return []
     variants = {f"rank {rank}": (profile, {"rank": rank}) for rank in profile.ablation_ranks}
     sizes = profile.ablation_sizes(distances.num_layers)
