@@ -43,6 +43,14 @@ def scores(treatments=("unhealed", "healed")) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(majority=np.nan, status="ok", **fixed)
 
 
+@pytest.mark.parametrize("name", "2 2_arc_easy 3 6 7 8 9 beyond".split())
+def test_a_figure_of_a_model_without_rows_says_so(name):
+    tables_of = {"7": "prompts", "8": "seeds", "9": "ranks", "beyond": "reasoning"}
+    table = tables.read(tables_of.get(name, "unhealed"), profiles.get(profiles.DRAWN), [])
+    figure = getattr(figures, f"figure_{name}")(table)
+    assert [text.get_text() for text in figure.texts] == ["nothing of this is measured yet"]
+
+
 def test_only_losses_are_drawn_in_units_of_chance():
     table = in_units_of_chance(scores()[lambda rows: rows.block_size == 0])
     assert table.value.tolist() == [0.3, 0.6, 0.8, 0.3]

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -67,7 +68,7 @@ def figure_1d(scores: pd.DataFrame, name: str) -> Figure:
 def _of_model(scores: pd.DataFrame, name: str) -> pd.DataFrame:
     """Return the scores of one model, and of the same as it is recorded, or else of all that are
     recorded."""
-    recorded = scores[scores.model.map(is_recorded)]
+    recorded = scores[scores.model.map(is_recorded).astype(bool)]
     if RECORD + name in set(recorded.model):
         recorded = recorded[recorded.model == RECORD + name]
     return pd.concat([scores[scores.model == name], recorded])
@@ -201,7 +202,7 @@ def draw_grid(
 def _without_signal(table: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of each model and task whose whole model does not stand out of its floor."""
     whole = table[table.block_size == 0]
-    silent = whole[[no_signal(row) for row in whole.itertuples()]]
+    silent = whole[np.array([no_signal(row) for row in whole.itertuples()], dtype=bool)]
     pairs = pd.MultiIndex.from_frame(silent[["model", "task"]])
     return table[pd.MultiIndex.from_frame(table[["model", "task"]]).isin(pairs)]
 
@@ -209,7 +210,7 @@ def _without_signal(table: pd.DataFrame) -> pd.DataFrame:
 def left_out(table: pd.DataFrame, silent: pd.DataFrame | None = None) -> str:
     """Return a line for each task of what a run's figure leaves out, and why."""
     silent = table.iloc[:0] if silent is None else silent
-    own = table[~table.model.map(is_recorded)]
+    own = table[~table.model.map(is_recorded).astype(bool)]
     missing = own[own.value.isna() & (own.status != "ok")].drop(silent.index, errors="ignore")
     unable = silent[silent.model.isin(own.model)].assign(status=UNABLE)
     missing = pd.concat([missing, unable])
@@ -255,7 +256,7 @@ def draw_panel(axis, panel: pd.DataFrame, hue: str) -> None:
     shade = colour("unpruned") if hue == "treatment" else "black"
     axis.plot([], [], color=shade, label="unpruned", **MARKS | {"ls": level_line, "mfc": "white"})
     pruned = panel[(panel.block_size > 0) & panel.value.notna()]
-    recorded_first = pruned.assign(own=~pruned.model.map(is_recorded)).sort_values(
+    recorded_first = pruned.assign(own=~pruned.model.map(is_recorded).astype(bool)).sort_values(
         "own", kind="stable"
     )
     lines = recorded_first.groupby([hue, "treatment", "model"], sort=False)

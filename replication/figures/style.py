@@ -143,7 +143,7 @@ def draw_baselines(axis, scores: pd.DataFrame) -> pd.DataFrame:
         if curves.floor(row) > row.chance:
             axis.axhline(curves.floor(row), color="grey", ls="-.", lw=1, label="floor")
     silent = unpruned[[curves.no_signal(row) for row in unpruned.itertuples()]]
-    recorded = scores.model.map(is_recorded)
+    recorded = scores.model.map(is_recorded).astype(bool)
     note = _counts(scores[~recorded])
     if recorded.any():
         note = "\n".join(filter(None, [f"recorded {_counts(scores[recorded])}", note]))
