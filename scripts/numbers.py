@@ -22,7 +22,7 @@ import pandas as pd
 from lib.evaluation import weighted_mean
 from replication import analysis, paths, profiles, tables
 from replication.analysis import islands
-from replication.beyond import biases, dose, orders, prior, repair, translator, which_block
+from replication.beyond import biases, dose, prior, repair, translator, which_block
 from replication.claims.bounds import half_up
 from replication.figures import heatmaps
 from replication.measure import distance_maps
@@ -61,11 +61,17 @@ def half_lost() -> pd.DataFrame:
 
 
 def letter_measures() -> pd.DataFrame:
-    """Return accuracies by letter with biases removed, and each letter's AUC (notebook 10)."""
+    """Return accuracies by letter as answered and with biases removed (notebook 10)."""
     arc = measured("forms").query("task == 'arc_easy_letters' and treatment != 'healed'")
     arc = arc.assign(questions="ARC-Easy, all")
     scores = pd.concat([measured("letter_biases"), measured("around_healing"), arc])
     return biases.letter_measures(scores.assign(task=scores.questions))
+
+
+def readouts() -> pd.DataFrame:
+    """Return what a readout that was fitted on other questions answers (notebook 10)."""
+    names = ("letter_biases", "forms", "translated")
+    return biases.readouts(translator.asked_by_letter(*map(measured, names)), translator.CUT)
 
 
 def distance_maps_of(names: tuple[str, ...], thresholds: tuple[float, ...]) -> pd.DataFrame:
@@ -123,7 +129,7 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     ),
     "translator": lambda: translator.gains(measured("translated")),
     "translated_loss": lambda: repair.with_shares(measured("translated").query("task == 'c4'")),
-    "option_orders": lambda: orders.by_order(measured("option_orders")),
+    "readouts": readouts,
     "islands": lambda: islands.islands_table(maps(), (0.02, 0.1)),
     "recorded_islands": lambda: distance_maps_of(RECORDED_MAPS, (0.03, 0.06)),
     "choices": choices,

@@ -199,7 +199,7 @@ def test_a_run_of_which_only_the_map_is_left_is_drawn_as_not_measured(output, mo
     drawn.append(letters.figure_letters(forms))
     drawn.append(letters.figure_cuts(measure.table(letters.exits, maps, profile), forms))
     by_letter = biases.letter_measures(measure.table(biases.letter_biases, maps, profile))
-    drawn += [biases.figure_biases(by_letter), biases.figure_mechanism(by_letter)]
+    drawn.append(biases.figure_biases(by_letter))
     drawn.append(repair.figure_repair(measure.table(repair.linear_maps, maps, profile)))
     for figure in drawn:
         assert figure.table.status.eq(tables.NotMeasured.status).all()

@@ -134,8 +134,8 @@ def biases_removed(loglikelihoods: np.ndarray) -> np.ndarray:
     return relative - np.array(means)[remainder]
 
 
-def area(loglikelihoods: np.ndarray, answers: np.ndarray) -> float:
-    """How often a letter is likelier, against the others of its question, where it is right."""
+def areas_of(loglikelihoods: np.ndarray, answers: np.ndarray) -> list[float]:
+    """How often each letter is likelier, against the others of its question, where it is right."""
     areas = []
     for letter in range(loglikelihoods.shape[1]):
         others = [k for k in range(loglikelihoods.shape[1]) if k != letter]
@@ -143,7 +143,7 @@ def area(loglikelihoods: np.ndarray, answers: np.ndarray) -> float:
         right, wrong = lead[answers == letter], lead[answers != letter]
         pairs = right[:, None] - wrong[None, :]
         areas.append(np.mean((pairs > 0) + (pairs == 0) / 2))
-    return float(np.mean(areas))
+    return areas
 
 
 @pytest.mark.parametrize("size", [0, 4, 6, 8])
@@ -160,14 +160,68 @@ def test_answers_without_their_bias_are_found_again(size):
     assert theirs["accuracy"] == pytest.approx(np.mean(loglikelihoods.argmax(1) == answers))
     removed = np.mean(unbiased.argmax(1) == answers)
     assert theirs["accuracy, biases removed"] == pytest.approx(removed)
-    assert theirs["AUC of a letter"] == pytest.approx(area(loglikelihoods, answers))
-    means = np.sort((loglikelihoods - loglikelihoods.mean(axis=1)[:, None]).mean(axis=0))
-    assert theirs["preference"] == pytest.approx(means[-1] - means[-2])
-    is_right = np.eye(4, dtype=bool)[answers]
-    right, wrong = unbiased[is_right], unbiased[~is_right]
-    separation = right.mean() - wrong.mean()
-    assert theirs["signal"] == pytest.approx(separation)
-    assert theirs["d′"] == pytest.approx(separation / np.sqrt((right.var() + wrong.var()) / 2))
+
+
+def read_out(fit: np.ndarray, right: np.ndarray, judged: np.ndarray) -> np.ndarray:
+    """The letters that ridge regression (1) gives to judged questions; log-likelihoods (n, 4)."""
+    x, other = (of - of.mean(axis=1)[:, None] for of in (fit, judged))
+    mean, target = x.mean(axis=0), np.eye(4)[right]
+    both = np.vstack([x - mean, np.eye(4)])  # the ridge, as four more questions
+    targets = np.vstack([target - target.mean(axis=0), np.zeros((4, 4))])
+    a = np.linalg.lstsq(both, targets, rcond=None)[0]
+    return ((other - mean) @ a + target.mean(axis=0)).argmax(axis=1)
+
+
+def of_table(name: str, **cells) -> tuple[np.ndarray, np.ndarray]:
+    """Log-likelihoods and right letters of the questions with four options, of a recorded score."""
+    table = pd.read_parquet(RECORDED / f"{name}.parquet")
+    for column, value in cells.items():
+        table = table[table[column] == value]
+    row = table[table.value.notna()].iloc[0]
+    four = [i for i, options in enumerate(row.choices) if len(options) == 4]
+    return np.stack([row.choices[i] for i in four]), np.asarray(row.answers)[four]
+
+
+MAIN = {"model": "qwen2.5-coder-1.5b"}
+EXIT = MAIN | {"strategy": "early exit"}
+READ_OUT = {  # by symbols and sets: what is fitted, what is judged, the accuracy on the pages
+    ("A to D", "ARC-Easy", "other"): (
+        ("forms", EXIT | {"task": "arc_easy_letters", "block_size": 6}),
+        ("letter_biases", EXIT | {"task": "mmlu_other", "block_size": 6}),
+        0.47,
+    ),
+    ("P to S", "MMLU, few", "ARC-Easy"): (
+        ("translated", {"task": "mmlu_short_symbols", "repair": "plain cut", "block_size": 6}),
+        ("translated", {"task": "arc_easy_symbols", "repair": "plain cut", "block_size": 6}),
+        0.57,
+    ),
+    ("A to D", "MMLU, few", "ARC-Easy"): (
+        ("forms", MAIN | {"task": "mmlu", "strategy": "simple", "block_size": 5}),
+        ("forms", MAIN | {"task": "arc_easy_letters", "strategy": "simple", "block_size": 5}),
+        0.35,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", READ_OUT)
+def test_a_readout_from_another_set_is_found_again(name):
+    from scripts import numbers
+
+    (fit_table, fit_cells), (table, cells), quoted = READ_OUT[name]
+    judged, right = of_table(table, **cells)
+    accuracy = np.mean(read_out(*of_table(fit_table, **fit_cells), judged) == right)
+    assert accuracy == pytest.approx(quoted, abs=0.005)
+    rows = numbers.table("readouts")
+    strategy, size = cells.get("strategy", "early exit"), cells["block_size"]
+    rows = rows[(rows.strategy == strategy) & (rows.block_size == size)]
+    rows = rows[rows.repair.eq("plain cut") & rows.model.eq(MAIN["model"])]
+    (row,) = rows.set_index(["symbols", "fitted_on", "judged_on"]).loc[[name]].itertuples()
+    assert row.value == pytest.approx(accuracy)
+    relative = judged - judged.mean(axis=1)[:, None]
+    assert row.spread == pytest.approx(np.std(relative.mean(axis=0)))
+    theirs = [row.auc_1, row.auc_2, row.auc_3, row.auc_4]
+    assert theirs == pytest.approx(areas_of(judged, right), abs=1e-3)  # ties
+    assert row.unbiased == pytest.approx(np.mean(biases_removed(judged).argmax(axis=1) == right))
 
 
 @pytest.mark.parametrize("cut", [("similarity", 7), ("early exit", 5), ("simple", 3)])

@@ -14,8 +14,7 @@ from conftest import real_task
 from lib import evaluation
 
 ALL = 10**6  # questions: more than any set has
-MOVED = [f"arc_easy_letters_{places}" for places in (1, 2, 3)]
-ARC_BY_LETTER = ("arc_easy_letters", "arc_easy_symbols", "arc_easy_lower", *MOVED)
+ARC_BY_LETTER = ("arc_easy_letters", "arc_easy_symbols", "arc_easy_lower")
 MMLU_BY_LETTER, SHORT_BY_LETTER = (
     [name, f"{name}_symbols", f"{name}_lower"] for name in ("mmlu", "mmlu_short")
 )

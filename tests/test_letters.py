@@ -1,4 +1,4 @@
-"""Biases of letters on made-up answers: a known one is removed; options in other orders."""
+"""Biases of letters on made-up answers: a known one is removed; what a readout sees."""
 
 import conftest
 import numpy as np
@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from conftest import real_task
 
-from replication.beyond import biases, orders
+from replication.beyond import biases
 
 N, LETTERS = 1000, 4
 BIAS = np.array([0.0, 6.0, -3.0, 1.0])
@@ -55,17 +55,6 @@ def test_weights_are_those_of_the_score():
     assert unbiased[3] == pytest.approx(relative[3] - bias)
 
 
-@pytest.mark.parametrize("statistic", [biases.letter_auc, biases.signal, biases.d_prime])
-def test_the_errors_of_statistics_are_those_of_repetitions(statistic):
-    means, errors = [], []
-    for seed in range(40):
-        loglikelihoods, answers = made_up(1.0, seed=seed)
-        influences = statistic(biases.without_bias(loglikelihoods, WEIGHTS), answers)
-        means.append(influences.mean())
-        errors.append(influences.std() / np.sqrt(N))
-    assert np.mean(errors) == pytest.approx(np.std(means, ddof=1), rel=0.3)
-
-
 def test_beside_healing_compares_on_the_same_questions():
     """Made up: healing restores the balance of the letters, and nothing else."""
     plain, answers = made_up(1.5)
@@ -88,50 +77,29 @@ def test_beside_healing_compares_on_the_same_questions():
     assert 0 < row["standard_error"] < 0.01
 
 
-# ---- options in cyclic orders ---------------------------------------------------------------
+# ---- a readout from another set -------------------------------------------------------------
 
 
-def scores_in_orders(bias: np.ndarray) -> pd.DataFrame:
-    """Made-up scores: what is known of an option follows it, a letter's bias stays."""
-    known, answers = made_up(1.5)
-    letters = np.arange(LETTERS)
+def test_a_readout_sees_what_removing_biases_does_not():
+    """Made up: the right letter is pushed down, on both sets of questions."""
     scores = []
-    for task, moved in orders.ORDERS.items():
-        of_options = known + bias[(letters + moved) % LETTERS]
-        scores.append(score(of_options, answers, task=task))
-    return pd.DataFrame(scores)
+    for seed, questions in enumerate(("recorded", "other")):
+        loglikelihoods, answers = made_up(-2.0, BIAS, seed=seed)
+        scores.append(score(loglikelihoods, answers, questions=questions))
+    rows = biases.readouts(pd.DataFrame(scores), ["model", "block_size"])
+    assert rows.fitted_on.tolist() == ["recorded", "other"] == rows.judged_on.tolist()[::-1]
+    for row in rows.itertuples():
+        assert row.unbiased < 0.1 and row.auc_1 < 0.2
+        assert row.value > 0.7 and 0.25 < row.null < 0.6
+        assert row.spread == pytest.approx(BIAS.std(), abs=0.1)
 
 
-def test_a_mean_over_cyclic_orders_has_no_bias():
-    known, answers = made_up(1.5)
-    rows = orders.by_order(scores_in_orders(BIAS)).set_index("measure")
-    value = rows.value
-    assert value["mean option"] == pytest.approx(biases.correct(known, answers).mean())
-    assert value["mean option"] - value["all orders"] > 0.3
-    assert value["biases removed"] == pytest.approx(value["mean option"], abs=0.03)
-    assert rows.same_letter.min() > 0.9
-    unbiased = orders.by_order(scores_in_orders(0 * BIAS)).set_index("measure")
-    assert unbiased.value["mean option"] == unbiased.value["as answered"]
-    assert set(unbiased.same_option) == {1}
-
-
-def options(text: str) -> list[str]:
-    """The options that a question lists, without their letters."""
-    return [line[3:] for line in text.splitlines() if line[1:3] == ". "]
-
-
-def test_moved_options_keep_their_question_and_their_examples():
-    counts = {"arc_easy_questions": 30, "arc_easy_shots": 2}
-    names = ("arc_easy_letters", "arc_easy_letters_1")
-    first, moved = (real_task(name, **counts).examples for name in names)
-    for one, other in zip(first, moved, strict=True):
-        solved, own = one["prompt"].rsplit("\n\n", 1)
-        same_solved, others = other["prompt"].rsplit("\n\n", 1)
-        assert same_solved == solved
-        assert other["answer"] == one["answer"]
-        assert other["choices"] == [*one["choices"][1:], one["choices"][0]]
-        *before, last = options(own)
-        assert options(others) == [last, *before]
+def test_nothing_is_read_out_where_nothing_is():
+    loglikelihoods, answers = made_up(0.0, BIAS)
+    other, right = made_up(0.0, BIAS, seed=1)
+    chosen, shuffled = biases.read_out(loglikelihoods, answers, other)
+    nulls = (shuffled == right).mean(axis=1)
+    assert abs((chosen == right).mean() - nulls.mean()) < 4 * nulls.std()
 
 
 # ---- requests ------------------------------------------------------------------------------

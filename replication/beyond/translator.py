@@ -33,6 +33,8 @@ TEXTS = 48  # to fit on, at most
 EXIT, TRANSLATED = "plain cut", "full map"  # values of the column repair
 BY_LETTER = {"mmlu": "mmlu", "mmlu_short": "mmlu_short", "arc_easy": "arc_easy_letters"}
 SYMBOLS = {"symbols": "PQRST", "lower": "abcde"}  # by the ends of their tasks' names
+NAMES = "A to D", "P to S", "a to d"  # values of the column symbols
+CUT = ["model", "symbols", "strategy", "block_size", "repair"]
 
 
 def mmlu_short(*args, **options) -> list[dict]:
@@ -106,6 +108,32 @@ restore.VALUES["translator"] = restore.VALUES["repair"]
 
 
 # ---- the statistics -------------------------------------------------------------------------
+
+
+def asked_by_letter(
+    letter_biases: pd.DataFrame, forms: pd.DataFrame, translated: pd.DataFrame
+) -> pd.DataFrame:
+    """Return all scores by letter that are not healed, as `biases.readouts` takes them, by CUT.
+
+    Of a cut, no two sets of questions share one: MMLU's fewer questions, which are among the
+    others, are left out where all of these are asked.
+    """
+    by_letter = forms[(forms.form == "letters") & (forms.treatment != "healed")]
+    is_arc = by_letter.questions == "arc_easy"
+    sets = by_letter.questions.map({"arc_easy": "ARC-Easy", "mmlu": "MMLU, few"})
+    by_letter = by_letter.assign(questions=sets)[is_arc | (by_letter.strategy == "simple")]
+    asked = [letter_biases, by_letter]
+    asked = [scores.assign(symbols=NAMES[0]) for scores in asked]
+    for questions, by_capitals in BY_LETTER.items():
+        name = "ARC-Easy" if questions == "arc_easy" else "MMLU, few"
+        for task, symbols in zip(by_symbol(questions), NAMES, strict=True):
+            of_task = translated[translated.task == task]
+            if task == by_capitals != "arc_easy_letters":
+                of_task = of_task[of_task.repair == TRANSLATED]
+            asked.append(of_task.assign(questions=name, symbols=symbols))
+    scores = pd.concat(asked, ignore_index=True)
+    is_whole = scores.block_size == 0
+    return scores.assign(repair=scores.repair.fillna(EXIT).mask(is_whole, "unpruned"))
 
 
 def gains(scores: pd.DataFrame) -> pd.DataFrame:
