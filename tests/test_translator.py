@@ -22,11 +22,14 @@ def test_every_exit_is_scored_as_it_is_and_translated(output):
     requests = translator.translated("tiny-random", Distances(start=1), SMOKE)
     table = translator.table(requests)
     assert table.value.notna().all()
+    fitted = table[table.repair == "full map"]
+    assert set(fitted.fit_texts) == {6} and fitted.error.lt(1).all() and fitted.ridge.gt(0).all()
     c4 = table[table.task == "c4"].pivot(index="block_size", columns="repair", values="value")
     gains = translator.gains(table).set_index(["task", "measure", "block_size"])
     base = loading.load("tiny-random", dtype="float32")
-    texts = sets.spread(sets.healing_texts("wheels", 6), 6)
+    texts = sets.c4("train", "wheels", 6)
     tokens = base[1](texts, truncation=True, max_length=SMOKE.map_tokens).input_ids
+    assert set(fitted.fit_tokens) == {sum(map(len, tokens))}
     profile = replace(SMOKE, c4_sequences=2, c4_tokens=SMOKE.damage_tokens)
     task = evaluation.task_of(request.of_task("c4", profile))
     for size in (3, 7):

@@ -27,6 +27,7 @@ from replication.profiles import Profile, recipe
 
 KINDS = ("full", "folded")  # of linear maps, as healing.linear has them
 TASKS = ("c4", "arc_easy")  # that repairs are judged by
+COSTS = ("seconds", "parameters", "error", "ridge", "fit_texts", "fit_tokens")  # of a repair
 NO_MAP = "no answer: no FFN before the cut that it can be folded into"
 NOT_REPAIRED = {"unpruned", "plain cut"}
 LOOKS = {  # of each repair
@@ -148,25 +149,26 @@ def table(requests: Sequence[Request]) -> pd.DataFrame:
     """Return the scores of repairs as rows, each with what it took.
 
     The columns of `scores.table`, and repair, seconds (of fitting, or of all steps of a healing;
-    not of loading the model), parameters (numbers that were trained or fitted), error (of a map, on
-    calibration texts held out: what it leaves of the squared change; 1 for the plain cut). In the
+    not of loading the model), parameters (numbers that were trained or fitted). Of a map also error
+    (on calibration texts held out: what it leaves of the squared change; 1 for the plain cut), its
+    ridge, and the texts and tokens that it was fitted on (fit_texts, fit_tokens). In the
     recorded run seconds are those that benchmarks/repairs.py timed side by side, NaN elsewhere.
     """
     with_map = [r for r in requests if r.kind == "repair"]
     others = [r for r in requests if r.kind == "scores"]
     records = dict(zip(map(id, others), scores.fetch(others), strict=True))
     records |= dict(zip(map(id, with_map), fetch(with_map), strict=True))
-    return pd.DataFrame([scores.row(r, records[id(r)]) | _cost(r) for r in requests])
+    return pd.DataFrame([scores.row(r, records[id(r)]) | cost(r) for r in requests])
 
 
 measure.FETCH["repair"] = fetch
 measure.TABLES |= {"linear_maps": table, "repairs": table}
 
 
-def _cost(request: Request) -> dict:
-    """Return seconds, parameters and error of a repair, NaN where they are not known."""
-    unknown = dict.fromkeys(("seconds", "parameters", "error"), float("nan"))
-    if request.kind == "repair":
+def cost(request: Request) -> dict:
+    """Return COSTS of a repair, NaN where they are not known."""
+    unknown = dict.fromkeys(COSTS, float("nan"))
+    if "map" in request.params:
         record = _stored(request.maps)
         return unknown | (record["values"].get(request.params["map"], {}) if record else {})
     recipe = request.recipe
@@ -203,15 +205,16 @@ def fit(model, tokenizer, requests: Sequence[Request]) -> dict[Block, dict[str, 
     from lib.similarity import calibration_batches
 
     params, count = requests[0].params, requests[0].params["map_sequences"]
-    texts = sets.healing_texts(sets.source(params["healing_data"][0]), count)
-    texts = texts[:count] if requests[0].kind == "repair" else sets.spread(texts, count)
+    texts = sets.healing_texts(sets.source(params["healing_data"][0]), count)[:count]  # C4's first
     lengths = params["map_tokens"], params["map_batch_tokens"]
     with_map = {r.block: r for r in requests if r.params["map"] != "none"}
     kinds = {r.params["map"] for r in requests} - {"none"}
-    batches = calibration_batches(texts, tokenizer, *lengths)
+    batches = list(calibration_batches(texts, tokenizer, *lengths))
+    tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
+    read = {"fit_texts": len(texts), "fit_tokens": tokens}
     fitted = linear.fitted_all(model, list(with_map), kinds, batches) if with_map else {}
     for block, of_block in fitted.items():
-        costs = {kind: cost for kind, (_, cost) in of_block.items()}
+        costs = {kind: cost | read for kind, (_, cost) in of_block.items()}
         (keyed,) = fetching.keyed_by_machine([with_map[block].maps])
         seconds = sum(cost["seconds"] for cost in costs.values())
         results.save(keyed.kind, keyed.params, costs, seconds)

@@ -3,8 +3,8 @@
 Notebook 10. An exit hands the state before the cut to the final norm and lm_head, which were
 trained on the state after the last layer. A full linear map in place of the exit's layers
 translates between both, as the tuned lens does (Belrose et al., arXiv 2303.08112). It is fitted on
-texts without any question (`healing.linear`). Also here: options that are called P, Q, R and S, or
-a, b, c and d.
+texts of C4, without any question (`healing.linear`). Also here: options that are called P, Q, R and
+S, or a, b, c and d.
 """
 
 from collections.abc import Sequence
@@ -28,8 +28,9 @@ from replication.measure.experiments import cuts, unpruned
 from replication.measure.request import Request, grouped, mapped
 from replication.profiles import Profile
 
-EXITS, OF_CONTENT = range(3, 9), (3, 5, 6, 7)  # layers dropped
-TEXTS = 48  # to fit on, at most
+EXITS = range(3, 9)  # layers dropped
+TEXTS = 96  # of C4, to fit on, at most
+VERSION = 2  # bumped by hand when the numbers change; 1 was fitted on pieces of Wikipedia, too
 EXIT, TRANSLATED = "plain cut", "full map"  # values of the column repair
 BY_LETTER = {"mmlu": "mmlu", "mmlu_short": "mmlu_short", "arc_easy": "arc_easy_letters"}
 SYMBOLS = {"symbols": "PQRST", "lower": "abcde"}  # by the ends of their tasks' names
@@ -70,14 +71,11 @@ def translated(name: str, distances, profile: Profile) -> list[Request]:
     texts = max(2, profile.damage_sequences // 2)  # one has no standard error
     has_others = 2 * profile.mmlu_questions <= IN_A_SUBJECT
     mmlu, of_mmlu = ("mmlu_short", profile) if has_others else ("mmlu", few_shot)
-    profile_of = dict.fromkeys(by_symbol(mmlu), of_mmlu)
-    profile_of |= dict.fromkeys(by_symbol("arc_easy"), few_shot)
-    profile_of |= {CONTENT: few_shot, ALONE: few_shot}
+    profile_of = dict.fromkeys([CONTENT, *by_symbol("arc_easy")], few_shot)
     profile_of["c4"] = replace(profile, c4_sequences=texts, c4_tokens=profile.damage_tokens)
-    layers, requested = distances.num_layers, []
+    profile_of |= dict.fromkeys(by_symbol(mmlu), of_mmlu) | {ALONE: few_shot}
+    sizes, requested = [size for size in EXITS if size < distances.num_layers], []
     for task, of_task in profile_of.items():
-        sizes = OF_CONTENT if task in (CONTENT, ALONE) else EXITS
-        sizes = [size for size in sizes if size < layers]
         plain = unpruned(name, of_task, [task], repair="unpruned")
         plain += cuts(name, distances, of_task, [task], ["early exit"], sizes, repair=EXIT)
         requested += [_read(cut, of_task, "none") for cut in plain]
@@ -89,7 +87,7 @@ def _read(cut: Request, profile: Profile, kind: str, **labels) -> Request:
     """Return the request of a cut with a map of `kind` in its place; "none": of the cut itself."""
     name, task = cut.params["model"], cut.params["task"]
     params = mapped(name, profile, task, cut.block, kind).params
-    params |= {"map_sequences": min(TEXTS, profile.map_sequences)}
+    params |= {"map_sequences": min(TEXTS, profile.map_sequences), "translator_version": VERSION}
     return Request("translator", params, cut.labels | labels)
 
 
@@ -97,8 +95,9 @@ def _read(cut: Request, profile: Profile, kind: str, **labels) -> Request:
 
 
 def table(requests: Sequence[Request]) -> pd.DataFrame:
-    """Return a row a score, with the columns of `scores.table` and repair."""
-    rows = map(scores.row, requests, repair.fetch(requests))
+    """Return a row a score, with the columns of `scores.table`, repair and `repair.COSTS`."""
+    pairs = zip(requests, repair.fetch(requests), strict=True)
+    rows = [scores.row(request, record) | repair.cost(request) for request, record in pairs]
     return pd.DataFrame(rows, columns=None if requests else scores.NO_ROWS)
 
 
