@@ -10,7 +10,7 @@ from conftest import Distances
 
 from lib.blocks import BlockDistances
 from replication import figures, measure, paths, profiles, tables
-from replication.beyond import biases, dose, letters, panels, repair
+from replication.beyond import biases, depth_probe, dose, letters, panels, repair
 from replication.figures.curves import in_units_of_chance
 
 CHANCE = {"mmlu": 0.25, "arc_easy": 0.25, "boolq": 0.5, "c4": 10.0}
@@ -200,6 +200,7 @@ def test_a_run_of_which_only_the_map_is_left_is_drawn_as_not_measured(output, mo
     drawn.append(letters.figure_cuts(measure.table(letters.exits, maps, profile), forms))
     by_letter = biases.letter_measures(measure.table(biases.letter_biases, maps, profile))
     drawn.append(biases.figure_biases(by_letter))
+    drawn.append(depth_probe.figure_depth(measure.table(depth_probe.depths, maps, profile)))
     drawn.append(repair.figure_repair(measure.table(repair.linear_maps, maps, profile)))
     for figure in drawn:
         assert figure.table.status.eq(tables.NotMeasured.status).all()

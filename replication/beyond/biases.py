@@ -32,7 +32,7 @@ from lib.evaluation import KINDS, accuracy_with_ties, register, weighted_mean
 from replication.analysis.answers import auc_influences
 from replication.analysis.bootstrap import paired
 from replication.analysis.curves import SIGNAL, transitions
-from replication.beyond.letters import healed_depths
+from replication.beyond.letters import FORMS, healed_depths
 from replication.beyond.panels import cut_panels
 from replication.figures.style import colour, label
 from replication.measure.experiments import cuts, healed, unpruned
@@ -90,6 +90,26 @@ def letter_biases(name: str, distances, profile: Profile) -> list[Request]:
             requested += cuts(
                 name, distances, profile, [task], [strategy], sizes, questions=questions
             )
+    return requested
+
+
+def second_model(name: str, distances, profile: Profile) -> list[Request]:
+    """Return ARC-Easy by letter and by content, all questions, at the sizes of MOST.
+
+    After as many examples as MMLU has, of each model that is not studied otherwise; whether its
+    answers as given have a signal or not. Columns questions and form.
+    """
+    if name in profile.study_models:
+        return []
+    few_shot = replace(profile, arc_easy_shots=profile.mmlu_shots)
+    requested = []
+    for form in ("letters", "content"):
+        task = FORMS["arc_easy"][form]
+        labels = {"questions": "ARC-Easy, all", "form": form, "asked_anyway": True}
+        requested += unpruned(name, few_shot, [task], **labels)
+        for strategy, most in MOST.items():
+            sizes = range(1, min(most, distances.num_layers - 1) + 1)
+            requested += cuts(name, distances, few_shot, [task], [strategy], sizes, **labels)
     return requested
 
 
@@ -189,7 +209,7 @@ def readouts(scores: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
             row["spread"] = letter_means(loglikelihoods, weights).std()
             areas = letter_aucs(loglikelihoods, answers)
             rows.append(row | {f"auc_{i}": area for i, area in enumerate(areas, start=1)})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=None if rows else [*by, "judged_on", "fitted_on", "value"])
 
 
 def read_out(
@@ -212,6 +232,20 @@ def read_out(
     outputs = (relative_to_question(judged) - mean) @ weights + mean_target
     chosen = outputs.argmax(axis=2)
     return chosen[0], chosen[1:]
+
+
+def by_letter_and_content(second: pd.DataFrame, letter_biases: pd.DataFrame) -> pd.DataFrame:
+    """Return a row a cut of `second_model`: by letter as answered, with biases removed, and read
+    out by the recorded questions of MMLU; and by content."""
+    cut = ["model", "strategy", "block_size"]
+    measured = second[second.value.notna()]
+    letters = measured[measured.form == "letters"]
+    fit = letter_biases[letter_biases.questions.eq("recorded")]
+    read = readouts(pd.concat([letters, fit[fit.model.isin(letters.model)]]), cut)
+    read = read[read.fitted_on == "recorded"]
+    content = measured[measured.form == "content"].set_index(cut).value.rename("content")
+    shown = [*cut, "n", "answered", "unbiased", "value", "null"]
+    return read.reindex(columns=shown).join(content, on=cut).rename(columns={"value": "read out"})
 
 
 def beside_healing(measured: pd.DataFrame) -> pd.DataFrame:

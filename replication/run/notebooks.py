@@ -9,6 +9,7 @@ from operator import attrgetter
 
 from replication.beyond import (
     biases,
+    depth_probe,
     dose,
     last_layers,
     letters,
@@ -90,11 +91,13 @@ NOTEBOOKS = {
     "10": Notebook(
         "10_letters_and_content",
         3,
-        ("figure_letters", "figure_cuts", "figure_biases"),
+        ("figure_letters", "figure_cuts", "figure_depth", "figure_biases"),
         experiments=(
             letters.forms,
             letters.exits,
             biases.letter_biases,
+            biases.second_model,
+            depth_probe.depths,
             translator.translated,
             prior.priors,
         ),
@@ -150,6 +153,7 @@ CAPTIONS = {
     "figure_beyond": "HellaSwag and GSM8K against the fraction dropped",
     "figure_letters": "the same questions by letter and by content",
     "figure_cuts": "ARC-Easy by letter and by content, and MMLU, with three kinds of cut",
+    "figure_depth": "the answer at each depth: in the state, as letters, as answered",
     "figure_biases": "what removing the bias of each letter adds to accuracy",
     "figure_damage": "the loss after dropping each block, and how it differs from distance",
     "figure_criteria": "the damage of the block that each criterion chooses",
