@@ -16,7 +16,7 @@ from lib.data import encoding, prompts, sets
 from lib.data.encoding import Row
 
 VARIANT = re.compile(  # of one set of questions
-    r"(_(alone|bpb|content|letters|listed|lower|other|ranking|short|symbols))+$"
+    r"(_(bpb|content|letters|listed|lower|other|ranking|short|symbols))+$"
 )
 ANSWER_STATS = ("commonest", "ties", "margin", "bits_per_byte")  # columns of a score
 

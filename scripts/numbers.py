@@ -22,7 +22,7 @@ import pandas as pd
 from lib.evaluation import weighted_mean
 from replication import analysis, paths, profiles, tables
 from replication.analysis import islands
-from replication.beyond import biases, dose, prior, repair, translator, which_block
+from replication.beyond import biases, dose, repair, translator, which_block
 from replication.claims.bounds import half_up
 from replication.figures import heatmaps
 from replication.measure import distance_maps
@@ -93,10 +93,9 @@ def ranked_distances() -> pd.DataFrame:
     return distances.assign(rank=ranks)
 
 
-def choices() -> pd.DataFrame:
-    """Return how well each criterion chooses a block (notebook 12)."""
-    judged = which_block.head_to_head(measured("damage"), measured("states"), maps())
-    return which_block.summary(judged)
+def judged() -> pd.DataFrame:
+    """Return the block that each criterion chooses of every size, and its damage (notebook 12)."""
+    return which_block.head_to_head(measured("damage"), measured("states"), maps())
 
 
 def rise_in_nf4() -> pd.DataFrame:
@@ -123,16 +122,13 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "gap_left": gap_left,
     "half_lost": half_lost,
     "letter_measures": letter_measures,
-    "contents": lambda: prior.without_prior(measured("priors")),
-    "translated_contents": lambda: prior.without_prior(
-        measured("translated").query("repair == 'full map'")
-    ),
     "translator": lambda: translator.gains(measured("translated")),
     "translated_loss": lambda: repair.with_shares(measured("translated").query("task == 'c4'")),
     "readouts": readouts,
     "islands": lambda: islands.islands_table(maps(), (0.02, 0.1)),
     "recorded_islands": lambda: distance_maps_of(RECORDED_MAPS, (0.03, 0.06)),
-    "choices": choices,
+    "judged": judged,
+    "choices": lambda: which_block.summary(judged()),
     "rank_correlation": lambda: analysis.rank_correlation(measured("damage"), maps()),
     "distances": ranked_distances,
     "rise_in_nf4": rise_in_nf4,

@@ -224,20 +224,6 @@ def test_a_readout_from_another_set_is_found_again(name):
     assert row.unbiased == pytest.approx(np.mean(biases_removed(judged).argmax(axis=1) == right))
 
 
-@pytest.mark.parametrize("cut", [("similarity", 7), ("early exit", 5), ("simple", 3)])
-def test_content_minus_its_prior_is_found_again(cut):
-    from replication.beyond import prior
-
-    table = pd.read_parquet(RECORDED / "priors.parquet")
-    theirs = prior.without_prior(table).set_index(["strategy", "block_size"]).loc[cut]
-    of_cut = table[(table.strategy == cut[0]) & (table.block_size == cut[1])].set_index("task")
-    content, alone = of_cut.loc["arc_easy"], of_cut.loc["arc_easy_alone"]
-    options = zip(content.choices, alone.choices, content.answers, strict=True)
-    right = [(after - before).argmax() == answer for after, before, answer in options]
-    assert theirs.PMI == pytest.approx(np.mean(right), abs=0.01)
-    assert theirs.gain == pytest.approx(np.mean(right) - content.value, abs=0.01)
-
-
 def test_pooling_is_right():
     assert never_falling(np.array([0, 0.4, 0.2, 0.9])).tolist() == pytest.approx([0, 0.3, 0.3, 0.9])
 

@@ -98,13 +98,10 @@ QUESTIONS = [
     (["hellaswag"], {"hellaswag_questions": 7}, HELLASWAG),
 ]
 WRITTEN = ("gsm8k", "gsm8k_bpb", "c4")  # further down
-NO_QUESTION = "arc_easy_alone"
 
 
 def test_every_task_has_rows_and_one_kind():
-    assert {NO_QUESTION, *WRITTEN, *(name for names, *_ in QUESTIONS for name in names)} == set(
-        evaluation.KINDS
-    )
+    assert {*WRITTEN, *(name for names, *_ in QUESTIONS for name in names)} == set(evaluation.KINDS)
     for name, kind in evaluation.KINDS.items():
         assert not kind.like or name.startswith(evaluation.question_set(kind.like))
     with pytest.raises(ValueError, match="'mmlu' already"):

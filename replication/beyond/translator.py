@@ -21,13 +21,13 @@ from replication import measure
 from replication.analysis.bootstrap import paired
 from replication.beyond import repair
 from replication.beyond.biases import ACCURACY, IN_A_SUBJECT, letter_measures, mmlu_other
-from replication.beyond.prior import ALONE, CONTENT
 from replication.figures.style import NORMAL
 from replication.measure import restore, scores
 from replication.measure.experiments import cuts, unpruned
 from replication.measure.request import Request, grouped, mapped
 from replication.profiles import Profile
 
+CONTENT = "arc_easy"
 EXITS = range(3, 9)  # layers dropped
 TEXTS = 96  # of C4, to fit on, at most
 VERSION = 2  # bumped by hand when the numbers change; 1 was fitted on pieces of Wikipedia, too
@@ -73,7 +73,7 @@ def translated(name: str, distances, profile: Profile) -> list[Request]:
     mmlu, of_mmlu = ("mmlu_short", profile) if has_others else ("mmlu", few_shot)
     profile_of = dict.fromkeys([CONTENT, *by_symbol("arc_easy")], few_shot)
     profile_of["c4"] = replace(profile, c4_sequences=texts, c4_tokens=profile.damage_tokens)
-    profile_of |= dict.fromkeys(by_symbol(mmlu), of_mmlu) | {ALONE: few_shot}
+    profile_of |= dict.fromkeys(by_symbol(mmlu), of_mmlu)
     sizes, requested = [size for size in EXITS if size < distances.num_layers], []
     for task, of_task in profile_of.items():
         plain = unpruned(name, of_task, [task], repair="unpruned")
@@ -142,7 +142,7 @@ def gains(scores: pd.DataFrame) -> pd.DataFrame:
     the commonest letter; of C4 it is the loss. low and high: the 95 % interval of the gain,
     paired on the questions (texts).
     """
-    measured = scores[scores.value.notna() & (scores.task != ALONE)]
+    measured = scores[scores.value.notna()]
     is_by_symbol = measured.task.isin(sum(map(by_symbol, BY_LETTER), []))
     others = measured[~is_by_symbol].assign(share=np.nan)
     others["measure"] = np.where(others.task == "c4", "loss", ACCURACY)

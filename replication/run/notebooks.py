@@ -13,7 +13,6 @@ from replication.beyond import (
     dose,
     last_layers,
     letters,
-    prior,
     repair,
     translator,
     which_block,
@@ -99,7 +98,6 @@ NOTEBOOKS = {
             biases.second_model,
             depth_probe.depths,
             translator.translated,
-            prior.priors,
         ),
     ),
     "11": Notebook(
@@ -112,7 +110,7 @@ NOTEBOOKS = {
     "12": Notebook(
         "12_which_block",
         2,
-        ("figure_damage", "figure_criteria"),
+        ("figure_damage",),
         experiments=(damage.damage, which_block.states),
         models=attrgetter("study_models"),
     ),
@@ -156,7 +154,6 @@ CAPTIONS = {
     "figure_depth": "the answer at each depth: in the state, as letters, as answered",
     "figure_biases": "what removing the bias of each letter adds to accuracy",
     "figure_damage": "the loss after dropping each block, and how it differs from distance",
-    "figure_criteria": "the damage of the block that each criterion chooses",
     "figure_layers": "each layer's update, and the damage of dropping it",
     "figure_last_layers": "cuts that keep none, one, two or three of the last layers",
     "figure_repair": "what healing and linear maps repair of the loss and of ARC-Easy",
