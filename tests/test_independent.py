@@ -224,6 +224,16 @@ def test_a_readout_from_another_set_is_found_again(name):
     assert row.unbiased == pytest.approx(np.mean(biases_removed(judged).argmax(axis=1) == right))
 
 
+def test_accuracies_by_depth_are_found_again():
+    """Of the letters by the likeliest, of a probe by the place that it chose."""
+    table = pd.read_parquet(RECORDED / "depths.parquet")
+    for row in table[table.value.notna()].itertuples():
+        is_probe = row.reading != "letters"
+        chosen = row.chosen if is_probe else np.stack(row.choices).argmax(axis=1)
+        right = np.equal(chosen, row.answers)
+        assert row.value == pytest.approx(np.average(right, weights=row.weights))
+
+
 def test_pooling_is_right():
     assert never_falling(np.array([0, 0.4, 0.2, 0.9])).tolist() == pytest.approx([0, 0.3, 0.3, 0.9])
 

@@ -106,8 +106,7 @@ def table(requests: Sequence[Request]) -> pd.DataFrame:
     rows = []
     for request, record in zip(requests, fetch(requests), strict=True):
         params, read = record["params"], (record["values"] or {}).get("rows", [{}])
-        of_cut = {key: params.get(key) for key in ("model", "revision", "dtype", "task", *BLOCK)}
-        of_cut |= {key: params.get(key) for key in ("shots", "quantization")}
+        of_cut = {key: params[key] for key in ("model", "task", *BLOCK)}
         of_cut |= NO_SCORE | request.labels | fetching.origin(record)
         rows += [of_cut | {name: _array(value) for name, value in row.items()} for row in read]
     return pd.DataFrame(rows, columns=None if rows else ["model", *BLOCK, "task", *NO_SCORE])
@@ -177,7 +176,7 @@ def _read(params: dict, task: Task) -> tuple[dict, dict]:
         storage.atomic_write(file, content.getvalue())
     with np.load(file) as kept:
         depths = kept["depths"].tolist()
-        states = dict(zip(depths, kept["states"].astype(np.float32), strict=True))
+        states = dict(zip(depths, kept["states"], strict=True))
         return states, dict(zip(depths, kept["letters"], strict=True))
 
 
@@ -272,7 +271,8 @@ def ridge(states: np.ndarray, targets: np.ndarray, judged: np.ndarray) -> np.nda
 
 
 def unit(states: np.ndarray) -> np.ndarray:
-    """Return states of length 1."""
+    """Return states of length 1, in fp64."""
+    states = states.astype(float)
     return states / np.linalg.norm(states, axis=1, keepdims=True)
 
 
