@@ -115,17 +115,6 @@ def recomputed(model: str, task: str) -> dict[str, float]:
     return parts
 
 
-def by_letter(model: str, task: str, size: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """Log-likelihoods (n, letters), right letters and score of an exit, `size` layers dropped."""
-    layers, counts = LAYERS[model], COUNTS["mmlu"]
-    for params, row in scores().values():
-        is_of_task = params["task"] == task and counts.items() <= params.items()
-        if params["model"] == model and is_of_task and params["block_size"] == size:
-            if "recipe" not in params and params["block_start"] in (0, layers - size):
-                return np.stack(row.choices), np.asarray(row.answers), row.value
-    raise LookupError(f"No {task} of {model} after dropping its {size} deepest layers.")
-
-
 def biases_removed(loglikelihoods: np.ndarray) -> np.ndarray:
     """Minus each letter's mean over the questions whose number has another remainder by five."""
     relative = loglikelihoods - loglikelihoods.mean(axis=1)[:, None]
@@ -144,22 +133,6 @@ def areas_of(loglikelihoods: np.ndarray, answers: np.ndarray) -> list[float]:
         pairs = right[:, None] - wrong[None, :]
         areas.append(np.mean((pairs > 0) + (pairs == 0) / 2))
     return areas
-
-
-@pytest.mark.parametrize("size", [0, 4, 6, 8])
-def test_answers_without_their_bias_are_found_again(size):
-    from replication.beyond import biases
-
-    loglikelihoods, answers, recorded = by_letter("qwen2.5-coder-1.5b", "mmlu", size)
-    assert loglikelihoods.shape == (285, 4)
-    assert np.mean(loglikelihoods.argmax(1) == answers) == pytest.approx(recorded, abs=0.004)
-    score = {"choices": list(loglikelihoods), "answers": answers.tolist()}
-    theirs = biases.letter_measures(pd.DataFrame([score | {"weights": np.ones(285)}]))
-    theirs = theirs.set_index("measure").value
-    unbiased = biases_removed(loglikelihoods)
-    assert theirs["accuracy"] == pytest.approx(np.mean(loglikelihoods.argmax(1) == answers))
-    removed = np.mean(unbiased.argmax(1) == answers)
-    assert theirs["accuracy, biases removed"] == pytest.approx(removed)
 
 
 def read_out(fit: np.ndarray, right: np.ndarray, judged: np.ndarray) -> np.ndarray:

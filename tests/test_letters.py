@@ -4,7 +4,7 @@ import conftest
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import real_task
+from scipy.stats import mannwhitneyu
 
 from replication.beyond import biases
 
@@ -32,27 +32,42 @@ def score(loglikelihoods: np.ndarray, answers: np.ndarray, **columns) -> dict:
 # ---- biases --------------------------------------------------------------------------------
 
 
-def test_a_question_does_not_correct_itself():
-    """Its own fold has no part in its bias: an outlier moves others, not its own fold."""
-    loglikelihoods, _ = made_up(0.0)
-    moved = loglikelihoods.copy()
-    moved[0] += np.array([500.0, 0, 0, 0])
-    before = biases.without_bias(loglikelihoods, WEIGHTS)
-    after = biases.without_bias(moved, WEIGHTS)
-    own = biases.fold_of(N) == 0
-    own[0] = False
-    assert np.array_equal(before[own], after[own])
-    assert not np.allclose(before[~own][1:], after[~own][1:])
-
-
-def test_weights_are_those_of_the_score():
-    loglikelihoods, _ = made_up(0.0)
-    weights = np.where(np.arange(N) < N // 2, 1.0, 0.0)
-    unbiased = biases.without_bias(loglikelihoods, weights)
+def biases_removed(loglikelihoods: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Minus each letter's mean over the questions whose number has another remainder by five."""
     relative = loglikelihoods - loglikelihoods.mean(axis=1, keepdims=True)
-    others = (biases.fold_of(N) != 3) & (weights > 0)
-    bias = relative[others].mean(axis=0)
-    assert unbiased[3] == pytest.approx(relative[3] - bias)
+    remainder = np.arange(N) % 5
+    unbiased = []
+    for question in range(N):
+        others = remainder != remainder[question]
+        bias = np.average(relative[others], axis=0, weights=weights[others])
+        unbiased.append(relative[question] - bias)
+    return np.array(unbiased)
+
+
+def test_a_bias_is_that_of_the_other_folds_by_the_weights_of_the_score():
+    loglikelihoods, _ = made_up(0.0, BIAS)
+    weights = np.linspace(1, 3, N)
+    unbiased = biases.without_bias(loglikelihoods, weights)
+    np.testing.assert_allclose(unbiased, biases_removed(loglikelihoods, weights))
+
+
+def test_measures_are_those_of_their_definitions():
+    loglikelihoods, answers = made_up(1.0, BIAS)
+    measured = biases.letter_measures(pd.DataFrame([score(loglikelihoods, answers)]))
+    value = measured.set_index("measure").value
+    unbiased = biases_removed(loglikelihoods, WEIGHTS)
+    correct = [np.mean(read.argmax(axis=1) == answers) for read in (loglikelihoods, unbiased)]
+    assert value["accuracy"] == pytest.approx(correct[0])
+    assert value["accuracy, biases removed"] == pytest.approx(correct[1])
+    areas = []
+    for letter in range(LETTERS):
+        others = np.delete(loglikelihoods, letter, axis=1)
+        lead = loglikelihoods[:, letter] - others.mean(axis=1)
+        right, wrong = lead[answers == letter], lead[answers != letter]
+        areas.append(mannwhitneyu(right, wrong).statistic / len(right) / len(wrong))
+    assert biases.letter_aucs(loglikelihoods, answers) == pytest.approx(areas)
+    relative = loglikelihoods - loglikelihoods.mean(axis=1, keepdims=True)
+    assert measured.spread[0] == pytest.approx(relative.mean(axis=0).std())
 
 
 def test_beside_healing_compares_on_the_same_questions():
@@ -100,13 +115,3 @@ def test_nothing_is_read_out_where_nothing_is():
     chosen, shuffled = biases.read_out(loglikelihoods, answers, other)
     nulls = (shuffled == right).mean(axis=1)
     assert abs((chosen == right).mean() - nulls.mean()) < 4 * nulls.std()
-
-
-# ---- requests ------------------------------------------------------------------------------
-
-
-def test_other_questions_are_others():
-    counts = {"mmlu_subjects": 57, "mmlu_questions": 5, "mmlu_shots": 0}
-    first, other = (real_task(task, **counts).examples for task in ("mmlu", "mmlu_other"))
-    assert len(first) == len(other) == 285
-    assert not {e["prompt"] for e in first} & {e["prompt"] for e in other}
