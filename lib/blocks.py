@@ -70,16 +70,6 @@ class BlockDistances:
     folds: np.ndarray
     num_sequences: int
 
-    @classmethod
-    def stored(cls, values: dict) -> "BlockDistances":
-        """The distances that a result holds."""
-        return cls(
-            matrix=np.array(values["matrix"]),
-            standard_error=np.array(values["standard_error"]),
-            folds=np.array(values["folds"]),
-            num_sequences=values["num_sequences"],
-        )
-
     @property
     def num_layers(self) -> int:
         """L."""

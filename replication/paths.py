@@ -17,7 +17,7 @@ RECORDED = DATA / "recorded"  # committed; to compare with, never a cache
 OUTPUT = Path(os.environ.get("DEEPER_LAYERS_OUTPUT", ROOT)).expanduser().resolve()
 if "DEEPER_LAYERS_OUTPUT" in os.environ:
     os.environ["DEEPER_LAYERS_OUTPUT"] = str(OUTPUT)  # jobs and kernels start in another folder
-RESULTS = OUTPUT / "data" / "results"  # a JSON file each: private to `measure`
+RESULTS = OUTPUT / "data" / "results"  # a parquet file each: private to `measure`
 TABLES = OUTPUT / "data" / "tables"  # what measuring ends in
 FIGURES = OUTPUT / "figures"
 RUNS = OUTPUT / "papermill_runs"

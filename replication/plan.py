@@ -18,12 +18,11 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from lib.blocks import BlockDistances
 from lib.data.encoding import WRITTEN_TOGETHER
 from lib.healing import Recipe
 from lib.healing.recipe import ADAPTER, PLANNED, Room, memory_fallbacks
 from lib.models import machine, registry
-from replication import paths
+from replication import paths, tables
 from replication.measure import cache as results
 from replication.measure import signals
 from replication.measure.request import BLOCK, Request, similarity
@@ -254,15 +253,15 @@ def key_of(request: Request, *ignored: str) -> str:
     return results.key(request.kind, params)
 
 
-def stored_map(model: str, profile: Profile) -> dict | None:
-    """Return the record of a model's map, measured on whatever machine; None without one."""
+def stored_map(model: str, profile: Profile) -> list[dict] | None:
+    """Return the rows of a model's map, measured on whatever machine; None without one."""
     revision, wanted = registry.resolve(model).revision, similarity(model, profile)
-    for record in results.stored("similarity"):
-        params = record["params"]
+    for rows in results.stored("similarity"):
+        params = results.params_of(rows)
         same = key_of(Request("similarity", params), *MACHINE) == key_of(wanted, *MACHINE)
         dtype_fits = profile.dtype in (None, params["dtype"])
         if same and dtype_fits and params["revision"] == revision:
-            return record
+            return rows
     return None
 
 
@@ -276,12 +275,13 @@ def jobs_of(model: str, profile: Profile, notebooks: Sequence[str]) -> dict[Job,
     layers = registry.num_layers(model)
     guessed = by_job(model, profile, notebooks, Guess(layers or 1))
     guessed = {job: requests for job, requests in guessed.items() if layers or job.is_map}
-    record = stored_map(model, profile)
-    if record is None:
+    rows = stored_map(model, profile)
+    if rows is None:
         return guessed
-    made_on = {name: record["params"][name] for name in MACHINE}
+    params = results.params_of(rows)
+    made_on = {name: params[name] for name in MACHINE}
     jobs = dict.fromkeys(guessed, ())
-    jobs |= by_job(model, profile, notebooks, BlockDistances.stored(record["values"]))
+    jobs |= by_job(model, profile, notebooks, tables.distances_of(rows))
     return {
         job: [replace(request, params=request.params | made_on) for request in requests]
         for job, requests in jobs.items()
@@ -291,10 +291,10 @@ def jobs_of(model: str, profile: Profile, notebooks: Sequence[str]) -> dict[Job,
 def is_done(request: Request) -> bool:
     """Return whether a result is there, or not to be had: its healing failed, or the whole model
     cannot answer the task."""
-    if results.location(request.kind, request.params).exists() or signals.is_futile(request):
+    if results.exists(request.kind, request.params) or signals.is_futile(request):
         return True
     healing = results.load("healing", request.healing.params) if request.recipe else None
-    return bool(healing) and healing["status"] != "ok"
+    return bool(healing) and healing[0]["status"] != "ok"
 
 
 # ---- the plan --------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ what measured it. The recorded run's tables are committed in data/recorded/overn
 """
 
 import io
-from collections.abc import Iterable
+import json
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,11 @@ from replication.profiles import DRAWN, RECORDED, Profile
 BLOCK = ("block_start", "block_size")
 LOSSES = ("c4", "gsm8k_bpb")  # tasks where less is better
 FEWEST = 30  # questions: no accuracy on fewer is drawn or judged
+SETTINGS = ("kind", "shots", "shot_order", "patched", "sequences", "max_tokens")
+SETTINGS += ("rank", "steps", "seed", "first_layer")  # of a healing
 RECORD = "recorded: "  # before the name of a model whose rows are the recorded run's
+PARQUET = {"compression": "zstd", "write_page_checksum": True}
+PARQUET |= {"write_statistics": False, "store_schema": False}  # which are longer than a result
 ARRAYS = ("matrix", "standard_error", "folds")  # of distances
 
 
@@ -47,9 +52,14 @@ def file(name: str, profile: Profile) -> Path:
 
 def write(table: pd.DataFrame, name: str, profile: Profile) -> None:
     """Write the table of an experiment, whole or not at all."""
+    write_file(table, file(name, profile))
+
+
+def write_file(table: pd.DataFrame, place: Path) -> None:
+    """Write a table into a file, whole or not at all."""
     content = io.BytesIO()
-    table.to_parquet(content, index=False, compression="zstd")
-    storage.atomic_write(file(name, profile), content.getvalue())
+    table.to_parquet(content, index=False, **PARQUET)
+    storage.atomic_write(place, content.getvalue())
 
 
 def read(name: str, profile: Profile, models: Iterable[str] | None = None) -> pd.DataFrame:
@@ -67,12 +77,19 @@ def read(name: str, profile: Profile, models: Iterable[str] | None = None) -> pd
     return table
 
 
-def read_file(place: Path) -> pd.DataFrame:
-    """Return the table of a file, whatever its run."""
-    table = pd.read_parquet(place)
+def read_file(place: Path | io.BytesIO) -> pd.DataFrame:
+    """Return the table of a file, whatever its run; ValueError or OSError if it is damaged."""
+    table = pd.read_parquet(place, page_checksum_verification=True)
     if "choices" in table:
         table["choices"] = [None if of is None else list(of) for of in table.choices]
     return table
+
+
+def with_settings(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with columns of SETTINGS, what its rows were asked, as `request` has them."""
+    requests = table.request.map(json.loads)
+    params = [request.get("recipe", {}) | request for request in requests]
+    return table.assign(**{name: [of.get(name) for of in params] for name in SETTINGS})
 
 
 def to_draw(table: pd.DataFrame, profile: Profile, *experiments: str) -> pd.DataFrame:
@@ -84,11 +101,9 @@ def to_draw(table: pd.DataFrame, profile: Profile, *experiments: str) -> pd.Data
     table = without_few(table)
     if profile.name == DRAWN or profile.folder == RECORDED:
         return table
-    behind = []
-    for name in experiments:
-        recorded = read(name, replace(profile, name=DRAWN))
-        behind.append(recorded[recorded.value.notna()])
-    behind = pd.concat(behind, ignore_index=True)
+    drawn = replace(profile, name=DRAWN)
+    behind = pd.concat([read(name, drawn) for name in experiments], ignore_index=True)
+    behind = behind[behind.value.notna()]
     return pd.concat([table, behind.assign(model=RECORD + behind.model)], ignore_index=True)
 
 
@@ -109,9 +124,18 @@ def without_few(scores: pd.DataFrame) -> pd.DataFrame:
     return scores.assign(**blank, status=scores.status.mask(few, notes))
 
 
-def names(place: Path) -> list[str]:
-    """Return the experiments of which a folder has a table."""
-    return sorted(of.stem for of in place.glob("*.parquet"))
+def read_all(place: Path) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield each experiment of which a folder has a table, and the table."""
+    for file in sorted(place.glob("*.parquet")):
+        yield file.stem, read_file(file)
+
+
+def grouped(items: Iterable, key: Callable[..., Hashable]) -> dict:
+    """The items by their key, each group and all of them in order."""
+    groups = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
 
 
 # ---- distance maps ----------------------------------------------------------------------------
@@ -133,8 +157,9 @@ def rows_of(distances: BlockDistances) -> list[dict]:
     ]
 
 
-def distances_of(table: pd.DataFrame) -> BlockDistances:
+def distances_of(rows: pd.DataFrame | list[dict]) -> BlockDistances:
     """Return the distances of one model from its rows in the table `similarity`."""
+    table = pd.DataFrame(rows)
     starts = table.block_start.to_numpy()
     stops = starts + table.block_size.to_numpy()
 

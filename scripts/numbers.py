@@ -25,7 +25,6 @@ from replication.analysis import islands
 from replication.beyond import biases, dose, repair, translator, which_block
 from replication.claims.bounds import half_up
 from replication.figures import heatmaps
-from replication.measure import distance_maps
 
 FILE = paths.RECORDED / "numbers.csv"
 PROFILE = profiles.get(profiles.DRAWN)
@@ -37,7 +36,6 @@ FOLDERS = (
 COMPUTED = ("value", "standard_error", "low", "high", "n")
 NUMBER = re.compile(r"[-+]?\d+(?:,\d{3})*(?:\.\d+)?")
 SCALES = {"%": 100, " ms": 1000}
-RECORDED_MAPS = ("qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b")
 
 
 # ---- tables that notebooks show ------------------------------------------------------------
@@ -74,16 +72,20 @@ def readouts() -> pd.DataFrame:
     return biases.readouts(translator.asked_by_letter(*map(measured, names)), translator.CUT)
 
 
-def distance_maps_of(names: tuple[str, ...], thresholds: tuple[float, ...]) -> pd.DataFrame:
-    """Return the islands of maps that were recorded on more texts (notebook 08)."""
-    maps = {name: distance_maps.recorded(name)[0] for name in names}
-    return islands.islands_table(maps, thresholds)
-
-
 def maps():
     """Return the recorded distances by model."""
-    similarity = measured("similarity")
-    return {name: tables.distances_of(rows) for name, rows in similarity.groupby("model")}
+    return maps_of(measured("similarity"))
+
+
+def maps_of(rows: pd.DataFrame):
+    """Return distances by model."""
+    return {name: tables.distances_of(of_model) for name, of_model in rows.groupby("model")}
+
+
+def qwen_islands() -> pd.DataFrame:
+    """Return the islands of the Qwens' maps that were recorded apart (notebook 08)."""
+    maps = maps_of(tables.read_file(paths.RECORDED / "qwen_maps.parquet"))
+    return islands.islands_table(maps, (0.03, 0.06))
 
 
 def ranked_distances() -> pd.DataFrame:
@@ -126,7 +128,7 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "translated_loss": lambda: repair.with_shares(measured("translated").query("task == 'c4'")),
     "readouts": readouts,
     "islands": lambda: islands.islands_table(maps(), (0.02, 0.1)),
-    "recorded_islands": lambda: distance_maps_of(RECORDED_MAPS, (0.03, 0.06)),
+    "recorded_islands": qwen_islands,
     "judged": judged,
     "choices": lambda: which_block.summary(judged()),
     "rank_correlation": lambda: analysis.rank_correlation(measured("damage"), maps()),

@@ -2,13 +2,14 @@
 
 A recording measures into a folder of its own, so that nothing measured otherwise passes for it.
 After every notebook its tables go to data/recorded/<profile>/, its figures to figures/<profile>/.
-A recording that was cut goes on from there, also in a clean clone (`measure.restore`); to record
-afresh, delete the tables.
+A recording that was cut goes on from there, also in a clean clone: the rows of its tables are read
+as results. To record afresh, delete the tables.
 """
 
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -18,7 +19,7 @@ from pathlib import Path
 from lib import storage
 from lib.models import machine
 from replication import paths, profiles
-from replication.measure import cache, restore
+from replication.measure import cache
 from replication.run.notebooks import FIGURES, NOTEBOOKS
 
 
@@ -29,7 +30,9 @@ def record(name: str, numbers: Iterable[str] = tuple(NOTEBOOKS)) -> int:
     """
     place = workplace(name)
     paths.RESULTS = place / "data" / "results"
-    restore.restore(paths.RECORDED / name)
+    shutil.rmtree(cache.record_folder(), ignore_errors=True)
+    if (paths.RECORDED / name).exists():
+        shutil.copytree(paths.RECORDED / name, cache.record_folder())
     begun, kept = description(name).get("format"), cache.format_file()
     if begun and not kept.exists():
         storage.atomic_write(kept, json.dumps(begun).encode())

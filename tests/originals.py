@@ -225,8 +225,8 @@ def own(table: pd.DataFrame) -> pd.DataFrame:
 
 def records(root: Path, kind: str) -> list[dict]:
     """Return the parameters of all results of a kind."""
-    files = root.glob(f"data/results/{kind}/*/*.json")
-    return [json.loads(file.read_text())["params"] for file in files]
+    files = root.glob(f"data/results/{kind}/*/*.parquet")
+    return [json.loads(pd.read_parquet(file).request[0]) for file in files]
 
 
 def check_curves(table: pd.DataFrame, models) -> None:

@@ -3,6 +3,7 @@
 import os
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -13,12 +14,12 @@ from lib.blocks import Block
 from lib.healing import lora, training
 from lib.models import loading
 from lib.pruning import dropped
-from replication import measure, profiles, tables
+from replication import measure, paths, profiles, tables
 from replication.measure import cache, fetching, request
 
 SMOKE, NAME, BLOCK = profiles.get("smoke"), "tiny-random", Block(1, 2)
 RECIPE = profiles.recipe(NAME, SMOKE)
-PARAMS = {"model": "tiny", "revision": "abc", "block_start": 3, "version": 1}
+PARAMS = {"model": "tiny", "revision": "abc", "block_start": 3, "block_size": 1}
 
 
 def measured(*blocks: Block, recipe=None):
@@ -33,27 +34,37 @@ def test_keys_do_not_drift(monkeypatch):
     assert cache.key(keyed.kind, keyed.params)[:12] == "0f96b9ec0993"
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda whole: whole[: len(whole) // 2],
-        lambda whole: "null",
-        lambda whole: whole.replace("0.25", "NaN"),
-        lambda whole: whole.replace('"block_start":3', '"block_start":4'),
-        lambda whole: whole.replace('"schema":', '"schema":9'),
-    ],
-)
-def test_a_damaged_result_is_set_aside_and_made_again(output, damage):
-    """Each time under a name of its own."""
-    whole = cache.save("scores", PARAMS, {"value": 0.25}, 0)["values"]
-    file = cache.location("scores", PARAMS)
-    for times in (1, 2):
-        file.write_text(damaged := damage(file.read_text()))
-        assert not list(cache.stored("scores")) and file.exists()
+def saved(**other) -> bytes:
+    """Store a score and return what its file has; other: parameters."""
+    cache.save("scores", PARAMS | other, [{"value": 0.25}], 0)
+    return cache.location("scores", PARAMS | other).read_bytes()
+
+
+def test_a_damaged_result_is_set_aside_and_made_again(output, monkeypatch, caplog):
+    """Each under a name of its own; and results of the older version are refused in a sentence."""
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "SCHEMA", 3)
+        newer = saved()
+    file, whole = cache.location("scores", PARAMS), saved()
+    damaged = {
+        "Parquet magic bytes": whole[: len(whole) // 2],
+        "CRC checksum": whole.replace(np.float64(0.25).tobytes(), bytes(8)),
+        "has not schema 2": newer,
+        "is of other parameters": saved(block_start=4),
+    }
+    for problem, content in damaged.items():
+        file.write_bytes(content)
         assert cache.load("scores", PARAMS) is None and not file.exists()
-        aside = [copy.read_text() for copy in file.parent.glob("*.corrupt")]
-        assert len(aside) == times and damaged in aside
-        assert cache.load_or_compute("scores", PARAMS, lambda: whole)["values"] == whole
+        assert problem in caplog.text
+    assert {copy.read_bytes() for copy in file.parent.glob("*.corrupt")} == {*damaged.values()}
+    older = paths.RESULTS / "similarity/tiny/c4-3.json"
+    older.parent.mkdir(parents=True)
+    older.touch()
+    cache._note_older_results.cache_clear()
+    assert cache.load("scores", PARAMS) is None
+    assert "JSON results of an older version" in caplog.text
+    saved()
+    assert cache.load("scores", PARAMS)[0]["value"] == 0.25
 
 
 def test_a_failed_write_leaves_what_was_there(output, monkeypatch):
@@ -62,16 +73,13 @@ def test_a_failed_write_leaves_what_was_there(output, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    cache.save("scores", PARAMS, {"value": 1.0}, 0)
-    file = cache.location("scores", PARAMS)
-    before = file.read_bytes()
+    before, file = saved(), cache.location("scores", PARAMS)
     with pytest.raises(ValueError, match="not finite"):
-        cache.save("scores", PARAMS, {"value": [float("inf")]}, 0)
+        cache.save("scores", PARAMS, [{"examples": np.array([np.inf])}], 0)
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        cache.save("scores", PARAMS, {"value": 2.0}, 0)
-    with pytest.raises(OSError, match="No space left"):
-        tables.write(pd.DataFrame(), "unhealed", SMOKE)
+    for write in (saved, lambda: tables.write(pd.DataFrame(), "unhealed", SMOKE)):
+        with pytest.raises(OSError, match="No space left"):
+            write()
     assert file.read_bytes() == before
     assert list(file.parent.iterdir()) == [file]
 
@@ -123,7 +131,7 @@ def test_out_of_memory_holds_until_the_next_run(output, monkeypatch):
         assert rows.tokens.item() == RECIPE.steps * RECIPE.batch * RECIPE.max_tokens
         assert (rows.seed.item(), rows["rank"].item()) == (RECIPE.seed, RECIPE.rank)
     tries = len(calls)
-    cache.save("healing", PARAMS, {"status": "oom"}, 0, "oom")
+    cache.save("healing", PARAMS, [{}], 0, "oom")
     (keyed,) = fetching.keyed_by_machine([request.healing(NAME, SMOKE, BLOCK, RECIPE)])
     cache.forget_out_of_memory([keyed.params])
     assert cache.load("healing", PARAMS)

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 
 from lib.blocks import BlockDistances
+from replication import profiles
 from replication.analysis import bootstrap
 from replication.analysis.curves import transitions
 from replication.claims import bounds, checks, tables
 from replication.claims.bounds import CRITERIA, judged
 from replication.claims.tables import RunTables
-from replication.measure import experiments
 
 L, N, LN_V = 24, 400, 10.0
 SIZES = range(1, 20)
@@ -85,9 +85,9 @@ SCORES = {  # as the paper has it: task, strategy, treatment
     ("hellaswag", "similarity", "unhealed"): lambda f: 0.8 - 0.6 * f - 0.05 * (f > 0),
     ("gsm8k", "similarity", "unhealed"): lambda f: 0.6 - 0.6 * f - 0.05 * (f > 0),
 }
-NUMBER = {k: falls(0.40, top=0.80 + 0.01 * k) for k in experiments.SHOTS}
-ORDER = dict.fromkeys(experiments.ORDERS, falls(0.40))
-SEEDS = {"mmlu": dict.fromkeys(experiments.SEEDS, falls(0.43)), "c4": {0: grows(1.0)}}
+NUMBER = {k: falls(0.40, top=0.80 + 0.01 * k) for k in profiles.SHOTS}
+ORDER = dict.fromkeys(profiles.ORDERS, falls(0.40))
+SEEDS = {"mmlu": dict.fromkeys(profiles.SEEDS, falls(0.43)), "c4": {0: grows(1.0)}}
 SEEDS["c4"] |= {1: grows(1.01), 2: grows(0.99)}
 RANKS = {"mmlu": {2: falls(0.43, top=0.90), 64: falls(0.43)}}
 RANKS["c4"] = {2: grows(1.4), 64: grows(1.0)}

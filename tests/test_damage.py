@@ -55,9 +55,9 @@ def synthetic(rises: np.ndarray, matrix: np.ndarray, texts: int = 12):
 def test_updates_are_weighted_by_the_tokens_they_are_of():
     """All but the first token; the first token's own update counts once a text."""
     keys = [*which_block.CRITERIA, "update", "update_first"]
-    values = dict.fromkeys(keys, [[which_block.SCALE, 3 * which_block.SCALE]])
-    values |= {"blocks": [[0, 1]], "tokens": [2, 4]}
-    table = pd.DataFrame(which_block._rows("m", values)).set_index("criterion")
+    values = dict.fromkeys(keys, np.array([[1.0, 3.0]]))
+    rows = which_block._rows([(0, 1)], np.array([2.0, 4.0]), values)
+    table = pd.DataFrame(rows).set_index("criterion")
     expected = {
         "last token": (1 + 3) / 2,
         "all tokens": (2 * 1 + 4 * 3) / 6,
@@ -104,7 +104,7 @@ def test_the_error_of_a_rise_is_paired_on_texts():
     pruned = np.array([1.5, 5.6, 9.7])
     losses = np.stack([whole, pruned])
     tokens = np.array([1, 1, 2])
-    (row,) = damage.rises("m", [[0, 0], [2, 1]], losses, tokens).to_dict("records")
+    (row,) = damage.rises([{"block_size": 0}, {"block_size": 1}], losses, tokens)
     assert row["value"] == pytest.approx((0.5 + 0.6 + 2 * 0.7) / 4)
     assert row["loss"] == pytest.approx((1.5 + 5.6 + 2 * 9.7) / 4)
     squares = 0.125**2 + 0.025**2 + (2 * 0.075) ** 2

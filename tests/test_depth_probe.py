@@ -14,7 +14,7 @@ from lib.pruning import dropped
 from lib.sweep import sweep
 from replication import profiles
 from replication.beyond import depth_probe
-from replication.measure import request
+from replication.measure import fetching, request
 
 SMOKE = profiles.get("smoke")
 N = 300
@@ -99,7 +99,7 @@ def test_every_depth_is_measured_kept_and_drawn(output, monkeypatch):
         == set(table.reading)
         == {"letters", "in the state"} | {"the whole model's probe"}
     )
-    monkeypatch.setattr(depth_probe, "_values", lambda *a: pytest.fail("measured again"))
+    monkeypatch.setitem(fetching.MEASURE, "depths", lambda *a: pytest.fail("measured again"))
     again = depth_probe.table(requests)
     assert again.value.tolist() == table.value.tolist()
     figure = depth_probe.figure_depth(again)

@@ -92,8 +92,7 @@ def test_a_task_asks_what_was_recorded_under_its_key():
     """The first prompt and its choices: a key does not know what a function makes of it."""
     of_cut = ("kind", "batch_tokens", "version", *request.WEIGHTS, *request.HEALING, "patched")
     compared = 0
-    for name in tables.names(tables.folder(PROFILE)):
-        rows = tables.read(name, PROFILE)
+    for _, rows in tables.read_all(tables.folder(PROFILE)):
         if "prompt_digest" not in rows:
             continue
         asked = {}

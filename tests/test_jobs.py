@@ -1,12 +1,12 @@
 """The jobs of a run: their names, what each measures, their order, and one alone."""
 
-import json
 import os
 import shutil
 import subprocess
 import sys
 import time
 
+import pandas as pd
 import pytest
 from conftest import Distances, replicate
 
@@ -187,17 +187,17 @@ def test_a_job_killed_in_the_middle_of_its_healing_goes_on(smoke_run, mapped):
         time.sleep(0.02)
     killed.kill()
     killed.wait()
-    assert not list(paths.RESULTS.glob("*/*/*healed*.json"))
+    assert not list(paths.RESULTS.glob("healing/*/*.parquet"))
     with batch.alone():
         done = replicate(mapped, *options)
     assert done.returncode == 0, done.stderr
-    healings = list(paths.RESULTS.glob("healing/*/*.json"))
-    scores = list(paths.RESULTS.glob("scores/*/*.json"))
+    healings = list(paths.RESULTS.glob("healing/*/*.parquet"))
+    scores = list(paths.RESULTS.glob("scores/*/*.parquet"))
     assert len(healings) == 1 and len(scores) > 1  # and no others
     for file in healings + scores:
         uninterrupted = smoke_run / "data/results" / file.relative_to(paths.RESULTS)
-        values = json.loads(file.read_text())["values"]
-        assert values == json.loads(uninterrupted.read_text())["values"], file
+        rows = [pd.read_parquet(one).drop(columns="took") for one in (file, uninterrupted)]
+        pd.testing.assert_frame_equal(*rows)
     jobs = plan.jobs_of("tiny-random", SMOKE, NUMBERS)
     complete = {name for name, requests in jobs.items() if all(map(plan.is_done, requests))}
     names = {job.name for job in complete}

@@ -16,7 +16,7 @@ from lib.data import sets, wheels
 from lib.healing import packing
 from replication import measure, paths, profiles
 from replication.beyond import depth_probe, repair, translator, which_block
-from replication.measure import damage, distance_maps, request
+from replication.measure import damage, fetching, request
 from replication.run import notebooks
 
 NAME, BLOCK = "tiny-random", Block(3, 2)
@@ -36,9 +36,9 @@ FITTING = {  # functions within which texts are read to fit something
     (packing, "training_sequences"): "healing",
     (repair, "fit"): "linear maps",
 }
-CHOOSING = {  # and to choose blocks, by halves of the texts (below)
-    (which_block, "_values"): "states",
-    (distance_maps, "_values"): "distances",  # by texts of the validation split, as in the paper
+CHOOSING = {  # kinds of result that choose blocks, by halves of the texts (below)
+    "states": "states",
+    "similarity": "distances",  # by texts of the validation split, as in the paper
 }
 SPLITS = {  # of the hub's data sets, all that is ever read
     ("c4", "train"),
@@ -113,8 +113,10 @@ def texts_read(monkeypatch) -> dict:
 
         return noted
 
-    for (module, name), purpose in (FITTING | CHOOSING).items():
+    for (module, name), purpose in FITTING.items():
         monkeypatch.setattr(module, name, within(purpose, getattr(module, name)))
+    for kind, purpose in CHOOSING.items():
+        monkeypatch.setitem(fetching.MEASURE, kind, within(purpose, fetching.MEASURE[kind]))
     tokenize = PreTrainedTokenizerBase.__call__
 
     def noted_call(tokenizer, read, *args, **options):

@@ -54,7 +54,7 @@ def test_a_run_takes_the_flops_that_were_planned(output, small, monkeypatch):
         scores.table(swept)
     assert sum(scored) == pytest.approx(sweeping.get_total_flops(), rel=0.09)
     with FlopCounterMode(display=False) as healing:
-        scores.fetch([heals])
+        fetching.fetch([heals])
     assert healed == pytest.approx(healing.get_total_flops(), rel=0.1)
 
 
@@ -118,7 +118,7 @@ def test_what_is_not_to_be_had_is_not_missing(output):
         recipe = profiles.recipe("tiny-random", SMOKE, seed=seed)
         healing = request.healing("tiny-random", SMOKE, block, recipe)
         (keyed,) = fetching.keyed_by_machine([healing])
-        cache.save("healing", keyed.params, {"status": "diverged"}, 1, "diverged")
+        cache.save("healing", keyed.params, [{}], 1, "diverged")
     planned = plan.planned(SMOKE, ["06"], CARD)
     healed = [one for one in planned if "-s" in one.job.name]
     assert len(healed) == 3

@@ -65,7 +65,7 @@ def test_imports_go_down_the_floors():
 
 
 def test_what_shows_a_run_measures_nothing():
-    for folder in ("analysis", "figures", "show"):
+    for folder in ("analysis", "claims", "figures", "show"):
         for file in (paths.ROOT / "replication" / folder).rglob("*.py"):
             assert not [name for name in imported(file) if "replication.measure" in name], file
 

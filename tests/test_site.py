@@ -33,8 +33,8 @@ def write_run(folder: Path, **changes) -> pd.DataFrame:
 
     changes: of the requests of losses.
     """
-    weights = {"model": "m", "revision": "1", "quantization": None}
-    made = {"dtype": "bfloat16", "device": "cpu", "sequences": 4, "max_tokens": 24}
+    weights = {"model": "m", "revision": "1", "dtype": "bfloat16", "quantization": None}
+    made = {"device": "cpu", "sequences": 4, "max_tokens": 24}
     params = weights | made
     environment = {"environment": json.dumps(ENVIRONMENT)}
     losses = np.array([3.0, 4, 6, 5])

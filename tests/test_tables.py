@@ -11,10 +11,13 @@ import pandas as pd
 import pytest
 
 from replication import figures, notebook, paths, profiles, tables
-from replication.measure import cache, restore, scores
+from replication.measure import cache, fetching
 from replication.measure.request import Request
 
 NAME = "tiny-random"
+OF_ONE_ROW = ("scores", "repair", "translator", "healing")  # kinds of result
+VALUES = {"value", "examples", "weights", "choices", "answers", "losses", "folds"}
+VALUES |= {"status", "environment"}
 
 
 @pytest.fixture
@@ -51,35 +54,31 @@ def test_cells_that_run_the_model_show_what_the_table_has(smoke_run, run):
     assert len(few) == 2
 
 
-def test_the_cache_is_filled_again_from_tables(run, tmp_path, monkeypatch):
+def test_a_run_goes_on_from_copied_tables(run, tmp_path, monkeypatch):
     """In a clean clone few things are measured twice: no score, no healing, no distances."""
-    for name in ("similarity", "test_split", "trainings", "linear_maps", "translated"):
-        shutil.copy(run / f"{name}.parquet", tmp_path)
-    measured = {}
-    for kind in restore.VALUES:
-        measured |= {record["key"]: record for record in cache.stored(kind)}
-    monkeypatch.setattr(paths, "RESULTS", tmp_path / "results")
-    restore.restore(tmp_path)
-    for kind in restore.VALUES:
-        restored = list(cache.stored(kind))
-        assert restored
-        for record in restored:
-            assert record.pop("restored")
-            first = measured[record["key"]]
-            values = record.pop("values")
-            assert record == {name: first[name] for name in record}
-            assert {"choices", "answers"} & first["values"].keys() <= values.keys()
-            for name in values.keys() - {"adapter"}:
-                expected = first["values"][name]
-                if name in tables.ARRAYS:
-                    np.testing.assert_allclose(values[name], expected, rtol=1e-12)
-                else:
-                    assert values[name] == expected, (kind, name)
-    healed = next(one for one in cache.stored("scores") if "recipe" in one["params"])
-    cache.location("scores", healed["params"]).unlink()  # whose adapter is not restored
-    request = Request("scores", healed["params"], {"profile": "smoke"})
-    (again,) = scores.fetch([request])
-    assert again["values"]["value"] == pytest.approx(healed["values"]["value"], abs=1e-6)
+    own = {kind: list(cache.stored(kind)) for kind in ("similarity", "states", *OF_ONE_ROW)}
+    monkeypatch.setattr(paths, "RESULTS", tmp_path)
+    shutil.copytree(run, cache.record_folder())
+    for kind, results in own.items():
+        found = [(rows, cache.load(kind, cache.params_of(rows))) for rows in results]
+        assert any(again for _, again in found)
+        for rows, again in found:
+            assert again or kind == "healing"  # only those of notebook 03 have a table
+            again = again[:1] if again and kind in OF_ONE_ROW else again  # a row a variant
+            for row, other in zip(rows, again or rows, strict=True):
+                for name in row.keys() & VALUES:
+                    assert cache.canonical(other[name]) == cache.canonical(row[name]), name
+
+
+def test_a_healing_without_its_adapter_is_made_again(run, tmp_path, monkeypatch):
+    """It is not in the tables; a score of it that is missing needs it."""
+    healed = next(of for of in cache.stored("scores") if of[0]["steps"])
+    monkeypatch.setattr(paths, "RESULTS", tmp_path)
+    cache.record_folder().mkdir()
+    shutil.copy(run / "trainings.parquet", cache.record_folder())
+    request = Request("scores", cache.params_of(healed), {"profile": "smoke"})
+    ((again,),) = fetching.fetch([request])
+    assert again["value"] == pytest.approx(healed[0]["value"], abs=1e-6)
 
 
 def test_a_figure_is_drawn_from_its_table_by_six_files(output):

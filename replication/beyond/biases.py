@@ -36,8 +36,9 @@ from replication.beyond.letters import FORMS, healed_depths
 from replication.beyond.panels import cut_panels
 from replication.figures.style import colour, label
 from replication.measure.experiments import cuts, healed, unpruned
-from replication.measure.request import Request, grouped
+from replication.measure.request import Request
 from replication.profiles import Profile
+from replication.tables import grouped
 
 BY_LETTER = {"mmlu": "MMLU", "arc_easy_letters": "ARC-Easy"}
 QUESTIONS = {"recorded": "mmlu", "other": "mmlu_other"}

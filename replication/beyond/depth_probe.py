@@ -91,11 +91,6 @@ def depths(name: str, distances, profile: Profile) -> list[Request]:
 # ---- measuring ------------------------------------------------------------------------------
 
 
-def fetch(requests: Sequence[Request]) -> list[dict]:
-    """Return the records of requests, measured if they are missing."""
-    return fetching.fetch_each(requests, _values)
-
-
 def table(requests: Sequence[Request]) -> pd.DataFrame:
     """Return a row a cut, depth and reading.
 
@@ -103,27 +98,16 @@ def table(requests: Sequence[Request]) -> pd.DataFrame:
     PROBE and WHOLE_PROBE what a probe chose (`chosen`), its accuracy, the null and the median
     strength over folds.
     """
-    rows = []
-    for request, record in zip(requests, fetch(requests), strict=True):
-        params, read = record["params"], (record["values"] or {}).get("rows", [{}])
-        of_cut = {key: params[key] for key in ("model", "task", *BLOCK)}
-        of_cut |= NO_SCORE | request.labels | fetching.origin(record)
-        rows += [of_cut | {name: _array(value) for name, value in row.items()} for row in read]
+    pairs = zip(requests, fetching.fetch(requests), strict=True)
+    rows = [NO_SCORE | request.labels | row for request, result in pairs for row in result]
     return pd.DataFrame(rows, columns=None if rows else ["model", *BLOCK, "task", *NO_SCORE])
 
 
-measure.FETCH["depths"], measure.TABLES["depths"] = fetch, table
+measure.TABLES["depths"] = table
 
 
-def _array(value):
-    """Return a list as an array, one of lists as a list of arrays."""
-    if isinstance(value, list):
-        return [np.array(of) for of in value] if isinstance(value[0], list) else np.array(value)
-    return value
-
-
-def _values(params: dict) -> dict:
-    """Return the rows of a task after one cut, lists for arrays."""
+def _measured(params: dict) -> list[dict]:
+    """Return the rows of a task after one cut."""
     task = with_four_options(evaluation.task_of(params))
     answers = np.array([example["answer"] for example in task.examples])
     weights = np.array([example["weight"] for example in task.examples], float)
@@ -137,22 +121,25 @@ def _values(params: dict) -> dict:
     def add(depth: int, reading: str, right: np.ndarray, **columns) -> None:
         value, error = weighted_mean(right.astype(float), weights)
         row = {"depth": depth, "reading": reading, "value": value, "standard_error": error}
-        row |= {"n": len(right), "answers": answers.tolist(), "weights": weights.tolist()}
+        row |= {"n": len(right), "answers": answers, "weights": weights}
         rows.append(row | columns)
 
     for depth, of_depth in states.items():
         likeliest = letters[depth].argmax(axis=1)
-        add(depth, AS_LETTERS, likeliest == answers, choices=letters[depth].round(3).tolist())
+        add(depth, AS_LETTERS, likeliest == answers, choices=list(letters[depth].round(3)))
         for reading, fit in probes.items():
             if depth in fit:
                 shuffles = SHUFFLES if reading == PROBE else 0
                 chosen, labels, strength = cross_fitted(fit[depth], of_depth, answers, shuffles)
-                of_probe = {"chosen": chosen[0].tolist(), "strength": strength, "null": None}
+                of_probe = {"chosen": chosen[0], "strength": strength, "null": None}
                 if shuffles:
                     nulls = np.average(chosen[1:] == labels[1:], axis=1, weights=weights)
                     of_probe["null"] = float(np.quantile(nulls, QUANTILE))
                 add(depth, reading, chosen[0] == answers, **of_probe)
-    return {"rows": rows}
+    return rows
+
+
+fetching.MEASURE["depths"] = fetching.each(_measured)
 
 
 def with_four_options(task: Task) -> Task:

@@ -22,8 +22,9 @@ from replication.figures.style import NORMAL, colour, label
 from replication.measure import cache as results
 from replication.measure import fetching, scores
 from replication.measure.experiments import blocks_of, healed, unpruned
-from replication.measure.request import Request, grouped, mapped, score
+from replication.measure.request import Request, mapped, score
 from replication.profiles import Profile, recipe
+from replication.tables import grouped
 
 KINDS = ("full", "folded")  # of linear maps, as healing.linear has them
 TASKS = ("c4", "arc_easy")  # that repairs are judged by
@@ -140,11 +141,6 @@ def _middle(sizes: Sequence[int]) -> int:
 # ---- measuring ------------------------------------------------------------------------------
 
 
-def fetch(requests: Sequence[Request]) -> list[dict]:
-    """Return the records of scores with a linear map, measured if they are missing."""
-    return fetching.fetch(requests, _measure)
-
-
 def table(requests: Sequence[Request]) -> pd.DataFrame:
     """Return the scores of repairs as rows, each with what it took.
 
@@ -154,14 +150,10 @@ def table(requests: Sequence[Request]) -> pd.DataFrame:
     ridge, and the texts and tokens that it was fitted on (fit_texts, fit_tokens). In the
     recorded run seconds are those that benchmarks/repairs.py timed side by side, NaN elsewhere.
     """
-    with_map = [r for r in requests if r.kind == "repair"]
-    others = [r for r in requests if r.kind == "scores"]
-    records = dict(zip(map(id, others), scores.fetch(others), strict=True))
-    records |= dict(zip(map(id, with_map), fetch(with_map), strict=True))
-    return pd.DataFrame([scores.row(r, records[id(r)]) | cost(r) for r in requests])
+    results = zip(requests, fetching.fetch(requests), strict=True)
+    return pd.DataFrame([scores.row(r, rows) | cost(r) for r, rows in results])
 
 
-measure.FETCH["repair"] = fetch
 measure.TABLES |= {"linear_maps": table, "repairs": table}
 
 
@@ -169,30 +161,34 @@ def cost(request: Request) -> dict:
     """Return COSTS of a repair, NaN where they are not known."""
     unknown = dict.fromkeys(COSTS, float("nan"))
     if "map" in request.params:
-        record = _stored(request.maps)
-        return unknown | (record["values"].get(request.params["map"], {}) if record else {})
+        costs = {row["map"]: row for row in _stored(request.maps)}
+        cost = costs.get(request.params["map"], {})
+        return unknown | {name: cost[name] for name in COSTS if name in cost}
     recipe = request.recipe
     if recipe is None:
         return unknown | {"seconds": 0.0, "parameters": 0}
-    record, name = _stored(request.healing), request.params["model"]
+    healing, name = _stored(request.healing), request.params["model"]
     layers = (registry.num_layers(name) or 0) - request.block.size - recipe.first_layer
     parameters = recipe.rank * layers * (_adapter(name) or float("nan"))
-    seconds = {"seconds": record["seconds"]} if record else {}
+    seconds = {"seconds": healing[0]["took"]} if healing else {}
     return unknown | seconds | {"parameters": parameters}
 
 
-def _stored(request: Request) -> dict | None:
+def _stored(request: Request) -> list[dict]:
     (keyed,) = fetching.keyed_by_machine([request])
-    return results.load(keyed.kind, keyed.params)
+    return results.load(keyed.kind, keyed.params) or []
 
 
-def _measure(missing: Sequence[Request]) -> None:
+def measure_mapped(missing: Sequence[Request]) -> None:
     """Fit the maps whose scores are missing, and store their scores; a model and task at a time."""
     for of_model in grouped(missing, lambda r: r.params["model"]).values():
         model, tokenizer = fetching.loaded(of_model[0].params)
         maps = fit(model, tokenizer, of_model)
         for requests in grouped(of_model, lambda r: r.params["task"]).values():
             _score(model, tokenizer, requests, maps)
+
+
+fetching.MEASURE["repair"] = measure_mapped
 
 
 def fit(model, tokenizer, requests: Sequence[Request]) -> dict[Block, dict[str, Block]]:
@@ -214,9 +210,9 @@ def fit(model, tokenizer, requests: Sequence[Request]) -> dict[Block, dict[str, 
     read = {"fit_texts": len(texts), "fit_tokens": tokens}
     fitted = linear.fitted_all(model, list(with_map), kinds, batches) if with_map else {}
     for block, of_block in fitted.items():
-        costs = {kind: cost | read for kind, (_, cost) in of_block.items()}
+        costs = [{"map": kind} | cost | read for kind, (_, cost) in of_block.items()]
         (keyed,) = fetching.keyed_by_machine([with_map[block].maps])
-        seconds = sum(cost["seconds"] for cost in costs.values())
+        seconds = sum(cost["seconds"] for cost in costs)
         results.save(keyed.kind, keyed.params, costs, seconds)
     return {
         r.block: {"none": r.block} | {k: m for k, (m, _) in fitted.get(r.block, {}).items()}
@@ -234,7 +230,7 @@ def _score(model, tokenizer, requests: Sequence[Request], maps: dict) -> None:
     for r in requests:
         block = maps[r.block].get(r.params["map"])
         if block is None:
-            results.save(r.kind, r.params, {}, 0, NO_MAP)
+            results.save(r.kind, r.params, [{}], 0, NO_MAP)
         else:
             request_of[block] = r
     task = evaluation.task_of(requests[0].params)
@@ -244,8 +240,8 @@ def _score(model, tokenizer, requests: Sequence[Request], maps: dict) -> None:
     for block, row in zip(dict.fromkeys([UNPRUNED, *request_of]), swept, strict=True):
         if block in request_of:
             r = request_of[block]
-            values = scores.values_of(model, tokenizer, task, row, r.params)
-            results.save(r.kind, r.params, values, 0)
+            scored = scores.row_of(model, tokenizer, task, row, r.params)
+            results.save(r.kind, r.params, [scored], 0)
 
 
 # ---- the statistic --------------------------------------------------------------------------

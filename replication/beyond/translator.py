@@ -22,10 +22,11 @@ from replication.analysis.bootstrap import paired
 from replication.beyond import repair
 from replication.beyond.biases import ACCURACY, IN_A_SUBJECT, letter_measures, mmlu_other
 from replication.figures.style import NORMAL
-from replication.measure import restore, scores
+from replication.measure import fetching, scores
 from replication.measure.experiments import cuts, unpruned
-from replication.measure.request import Request, grouped, mapped
+from replication.measure.request import Request, mapped
 from replication.profiles import Profile
+from replication.tables import grouped
 
 CONTENT = "arc_easy"
 EXITS = range(3, 9)  # layers dropped
@@ -96,14 +97,13 @@ def _read(cut: Request, profile: Profile, kind: str, **labels) -> Request:
 
 def table(requests: Sequence[Request]) -> pd.DataFrame:
     """Return a row a score, with the columns of `scores.table`, repair and `repair.COSTS`."""
-    pairs = zip(requests, repair.fetch(requests), strict=True)
-    rows = [scores.row(request, record) | repair.cost(request) for request, record in pairs]
+    pairs = zip(requests, fetching.fetch(requests), strict=True)
+    rows = [scores.row(request, result) | repair.cost(request) for request, result in pairs]
     return pd.DataFrame(rows, columns=None if requests else scores.NO_ROWS)
 
 
-measure.FETCH["translator"] = repair.fetch
+fetching.MEASURE["translator"] = repair.measure_mapped
 measure.TABLES["translated"] = table
-restore.VALUES["translator"] = restore.VALUES["repair"]
 
 
 # ---- the statistics -------------------------------------------------------------------------
@@ -138,9 +138,9 @@ def asked_by_letter(
 def gains(scores: pd.DataFrame) -> pd.DataFrame:
     """Return what the translator does, a row a task, measure and exit: plain cut, full map, gain.
 
-    scores: of `table`. Of letters the measures are those of `letter_measures`, and share is that of
-    the commonest letter; of C4 it is the loss. low and high: the 95 % interval of the gain,
-    paired on the questions (texts).
+    scores: of `table`. Of letters the measures are those of `letter_measures`, and
+    share is that of the commonest letter; of C4 it is the loss. low and high: the 95 % interval of
+    the gain, paired on the questions (texts).
     """
     measured = scores[scores.value.notna()]
     is_by_symbol = measured.task.isin(sum(map(by_symbol, BY_LETTER), []))

@@ -26,7 +26,7 @@ from replication.profiles import Profile
 
 VERSION = 2  # bumped by hand when the numbers change
 TOKENS = 256  # whose states are compared at once
-SCALE = 100_000  # values are stored as whole numbers, times this
+DIGITS = 5  # decimals of stored values
 CRITERIA = {"last": "last token", "every": "all tokens", "influence": "block influence"}
 BEST = "damage map"
 SPARED = "paper, sink kept"  # the most similar block without the sink layer
@@ -54,11 +54,6 @@ def states(name: str, distances, profile: Profile) -> list[Request]:
 # ---- measuring ------------------------------------------------------------------------------
 
 
-def fetch(requests: Sequence[Request]) -> list[dict]:
-    """Return the records of requests, measured if they are missing."""
-    return fetching.fetch_each(requests, _values)
-
-
 def table(requests: Sequence[Request]) -> pd.DataFrame:
     """Return how much every block changes the states, by three criteria, on the damage map's texts.
 
@@ -68,19 +63,15 @@ def table(requests: Sequence[Request]) -> pd.DataFrame:
     |x^(l)|, mean over the tokens but the first, whose state is of another size in many models;
     "update, first token" is its own. A model that was not measured has no rows.
     """
-    rows = []
-    for record in fetch(requests):
-        of_model = _rows(record["params"]["model"], record["values"]) if record["values"] else []
-        rows += [row | fetching.origin(record) for row in of_model]
+    rows = [row for result in fetching.fetch(requests) for row in result if row["status"] == "ok"]
     return pd.DataFrame(rows, columns=None if rows else ["model", "criterion", *BLOCK, "value"])
 
 
-measure.FETCH["states"], measure.TABLES["states"] = fetch, table
+measure.TABLES["states"] = table
 
 
-def _values(params: dict) -> dict:
-    """Return what `of_text` gives of each text: of blocks in the order of `all_blocks`, of
-    layers."""
+def _measured(params: dict) -> list[dict]:
+    """Return the rows of a model: what `of_text` gives of each text, of every block and layer."""
     import torch  # here, since the plan reads `requests` and loads no torch
 
     model, tokenizer = fetching.loaded(params)
@@ -95,11 +86,11 @@ def _values(params: dict) -> dict:
     values = {key: [change[key][starts, stops] for change in changes] for key in CRITERIA}
     values["update"] = [change["update"][:, 1:].mean(1) for change in changes]
     values["update_first"] = [change["update"][:, 0] for change in changes]
-    stored = {"blocks": [[block.start, block.size] for block in blocks], "tokens": tokens}
-    for key, of_texts in values.items():
-        scaled = SCALE * np.array(of_texts, float).T
-        stored[key] = np.rint(scaled).astype(int).tolist()
-    return stored
+    values = {key: np.array(of_texts, float).T for key, of_texts in values.items()}
+    return _rows([(block.start, block.size) for block in blocks], np.array(tokens, float), values)
+
+
+fetching.MEASURE["states"] = fetching.each(_measured)
 
 
 def of_text(model, ids) -> dict[str, np.ndarray]:
@@ -131,11 +122,10 @@ def of_text(model, ids) -> dict[str, np.ndarray]:
     }
 
 
-def _rows(model: str, values: dict) -> list[dict]:
-    tokens = np.array(values["tokens"], float)
+def _rows(blocks: list, tokens: np.ndarray, values: dict[str, np.ndarray]) -> list[dict]:
+    """Return a row a criterion and block. values: of blocks (or layers), by text."""
     each_once = np.ones(len(tokens))
-    blocks = values["blocks"]
-    layers = [[l, 1] for l in range(len(values["update"]))]
+    layers = [(l, 1) for l in range(len(values["update"]))]
     criteria = {
         "last token": ("last", blocks, each_once),
         "all tokens": ("every", blocks, tokens),
@@ -145,9 +135,9 @@ def _rows(model: str, values: dict) -> list[dict]:
     }
     rows = []
     for criterion, (key, of_blocks, weights) in criteria.items():
-        for (start, size), stored in zip(of_blocks, values[key], strict=True):
-            examples = np.array(stored) / SCALE
-            row = {"model": model, "criterion": criterion, "block_start": start, "block_size": size}
+        for (start, size), of_texts in zip(of_blocks, values[key], strict=True):
+            examples = of_texts.round(DIGITS)
+            row = {"criterion": criterion, "block_start": start, "block_size": size}
             row |= {"value": weighted_mean(examples, weights)[0], "n": len(tokens)}
             rows.append(row | {"examples": examples, "weights": weights})
     return rows

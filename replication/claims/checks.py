@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from lib.models import registry
+from replication import profiles
 from replication.analysis import statistics
 from replication.analysis.bootstrap import Interval, ci95, ci95_max, resampled, resampled_map
 from replication.analysis.curves import SIGNAL, Curve, first_crossings, over_chance
@@ -19,9 +20,8 @@ from replication.analysis.depth import halves, last_is_least, lower_minus_upper
 from replication.analysis.islands import THRESHOLD, shallower
 from replication.claims.bounds import CRITERIA, Verdict, judged
 from replication.claims.tables import UNHEALED, RunTables
-from replication.measure import experiments
-from replication.measure.experiments import QA
-from replication.measure.request import grouped
+from replication.profiles import QA
+from replication.tables import grouped
 
 FEWEST_TURNS = 5  # of a latency
 HEALED = {"strategy": "similarity", "treatment": "healed"}
@@ -44,9 +44,9 @@ def _varied(ablation: str, *variants: str) -> list[dict]:
     return [{"ablation": ablation, "variant": v, "treatment": "healed"} for v in variants]
 
 
-ORDERS = _varied("order", *(f"order {k}" for k in experiments.ORDERS))
-SHOTS = _varied("number", *(f"{k} examples" for k in experiments.ENDS))
-SEEDS = _varied("seeds", *(f"seed {seed}" for seed in experiments.SEEDS))
+ORDERS = _varied("order", *(f"order {k}" for k in profiles.ORDERS))
+SHOTS = _varied("number", *(f"{k} examples" for k in profiles.SHOT_ENDS))
+SEEDS = _varied("seeds", *(f"seed {seed}" for seed in profiles.SEEDS))
 HEALING = [line | {"task": t} for t in ("mmlu", "boolq_ranking") for line in (UNHEALED, HEALED)]
 FORMATS = [UNHEALED | C4 | {"format": name} for name in ("16 bits", "nf4")]
 LINES = {  # part: a statistic, the lines it is of, and their table if not "scores"

@@ -3,7 +3,7 @@
 `table(experiment, maps, profile)` asks an experiment for its requests, fetches their results from
 the cache, measures what is missing, and writes the table of all. An experiment is a function of a
 model's name, its distances and a profile; its name is its table's. A question of `beyond` adds its
-own kinds of result to FETCH and its own way to make a table to TABLES.
+own kinds of result to `fetching.MEASURE` and its own way to make a table to TABLES.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,42 +12,16 @@ import pandas as pd
 
 from lib.blocks import BlockDistances
 from replication import tables
-from replication.measure import damage, distance_maps, inference_cost, scores
-from replication.measure.request import Request, grouped
+from replication.measure import damage, inference_cost, scores
+from replication.measure.distance_maps import distances
+from replication.measure.request import Request
 from replication.profiles import DRAWN, Profile
 
 Experiment = Callable[..., list[Request]]  # of a model's name, its distances and a profile
-FETCH: dict[str, Callable[[Sequence[Request]], list[dict]]] = {  # by kind: its records, measured
-    "similarity": distance_maps.fetch,
-    "scores": scores.fetch,
-    "healing": scores.fetch,
-    "damage": damage.fetch,
-    "inference_cost": inference_cost.fetch,
-}
 TABLES: dict[str, Callable[[Sequence[Request]], pd.DataFrame]] = {  # by experiment, if not scores
     "damage": damage.table,
     "cost": inference_cost.table,
 }
-
-
-def distances(
-    profile: Profile, names: Sequence[str] | None = None
-) -> tuple[dict[str, BlockDistances], Profile]:
-    """Return the distances of each model that can be had, and the profile without the others.
-
-    names: of the models, by default all of the profile's. Raises ModelError (or NotMeasured) if
-    none can be had.
-    """
-    names = profile.models if names is None else names
-    if profile.name == DRAWN:
-        return {n: of for n, of in tables.maps(profile).items() if n in names}, profile
-    return distance_maps.measure(profile, names)
-
-
-def fetch(requests: Sequence[Request]) -> list[dict]:
-    """Return the records of requests of whatever kinds, measured if they are missing."""
-    of_kinds = grouped(requests, lambda one: FETCH[one.kind])
-    return [record for fetch, of_kind in of_kinds.items() for record in fetch(of_kind)]
 
 
 def table(

@@ -1,73 +1,215 @@
-"""Results of measurements, a JSON file each: complete and valid, or absent. Private to `measure`.
+"""Results of measurements, a small parquet file each: complete and valid, or absent.
 
-A result is found by its key, the sha256 of the canonical parameters: everything that changes a
-number. So a changed parameter never finds an old result. What cannot be read is set aside, never
+A result is rows of a table from the moment it is measured: a row of a score or a healing, a row a
+block of a map. Private to `measure`. It is found by its key, the sha256 of the canonical
+parameters: everything that changes a number. So a changed parameter never finds an old result. One
+result is one file, so several processes need no lock. What cannot be read is set aside, never
 deleted, and measured again. A result's status says how it ended: "ok", "diverged", "oom" (an "oom"
 holds until the next run, which tries it again).
+
+Tables that are copied into `record_folder` are read as results, too: so a recorded run goes on.
 """
 
+import functools
 import hashlib
+import io
 import json
 import logging
 import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from importlib.metadata import version
-from itertools import count
 from pathlib import Path
 
+import pandas as pd
 from filelock import FileLock
 
 from lib import storage
 from lib.models import machine
 from lib.models.machine import processor
-from replication import paths
+from replication import paths, tables
+from replication.tables import BLOCK
 
 VERSIONS = {"similarity": 3, "scores": 2, "healing": 4}  # bumped by hand when the numbers change
-SCHEMA = 1
-FIELDS = {"schema", "key", "kind", "params", "status", "values", "seconds", "environment"}
+SCHEMA = 2  # of a result's file; 1 was JSON
+WEIGHTS = ("model", "revision", "dtype", "quantization")
+ORIGIN = ("status", "took", "request", "environment")  # columns that say how a row was made
 
 log = logging.getLogger(__name__)
 
 
+# ---- keys and files --------------------------------------------------------------------------
+
+
 def canonical(value) -> str:
     """Return the JSON of a value, the same for the same value; ValueError if it is not finite."""
-    return json.dumps(value, sort_keys=True, allow_nan=False)
+    return json.dumps(value, sort_keys=True, allow_nan=False, default=lambda array: array.tolist())
+
+
+def request_text(kind: str, params: dict) -> str:
+    """Return the column `request` of a result's rows: its kind and parameters as JSON."""
+    return canonical({"kind": kind} | params)
+
+
+def params_of(rows: Sequence[dict]) -> dict:
+    """Return the parameters of a result."""
+    params = json.loads(rows[0]["request"])
+    del params["kind"]
+    return params
 
 
 def key(kind: str, params: dict) -> str:
     """Return the sha256 of the canonical JSON of a measurement's parameters."""
-    return hashlib.sha256(canonical({"kind": kind} | params).encode()).hexdigest()
+    return hashlib.sha256(request_text(kind, params).encode()).hexdigest()
 
 
 def location(kind: str, params: dict) -> Path:
-    """Return a result's file: <kind>/<model>/<task, block, …>-<first digits of the key>.json."""
-    model = storage.component(str(params.get("model", ""))) or "any"
-    name = storage.component("-".join([*_named(params), key(kind, params)[:8]]))
-    return paths.RESULTS / kind / model / f"{name}.json"
-
-
-def _named(params: dict) -> list[str]:
-    """Return what a file's name shows: arc_easy-l13-n06-healed-r8-s0, mmlu-5shot-whole, c4-256."""
-    data = params.get("data", "").rpartition(":")[2]
-    parts = [params.get("task") or data, params.get("sequences")]
-    parts.append(params.get("shots") and f"{params['shots']}shot")
-    parts.append(params.get("first") and f"from{params['first']}")
-    if "block_size" in params:
-        block = "l{block_start:02}-n{block_size:02}".format(**params)
-        parts.append(block if params["block_size"] else "whole")
-    parts.append(params.get("map"))
-    if "recipe" in params:
-        parts.append("healed-r{rank}-s{seed}".format(**params["recipe"]))
-    return [str(part) for part in parts if part]
+    """Return a result's file: <kind>/<model>/<first digits of the key>.parquet."""
+    folder = paths.RESULTS / kind / storage.component(params["model"])
+    return folder / f"{key(kind, params)[:20]}.parquet"
 
 
 def format_file() -> Path:
     """Return where `cpu_dtype` is kept."""
     return paths.RESULTS / "format.json"
+
+
+def record_folder() -> Path:
+    """Return where tables of a recorded run are put whose rows are read as results."""
+    return paths.RESULTS / "record"
+
+
+# ---- reading ---------------------------------------------------------------------------------
+
+
+def load(kind: str, params: dict) -> list[dict] | None:
+    """Return the rows of a stored result, whatever its status, or None.
+
+    A file that is not valid is set aside as `<name>.corrupt`, with one line in the log.
+    """
+    file, request = location(kind, params), request_text(kind, params)
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        _note_older_results(paths.RESULTS)
+        return _recorded(record_folder()).get(request)
+    try:
+        rows = _parsed(content)
+        if any(row["request"] != request for row in rows):
+            raise ValueError("is of other parameters")
+        return rows
+    except (ValueError, OSError) as problem:
+        aside = file.with_name(f"{file.name}.{time.time_ns()}.corrupt")
+        with suppress(FileNotFoundError):  # another process has just set it aside
+            os.replace(file, aside)
+        log.warning("%s %s: set aside as %s, measured again.", file, problem, aside.name)
+        return None
+
+
+def exists(kind: str, params: dict) -> bool:
+    """Return whether a result is stored."""
+    if location(kind, params).exists():
+        return True
+    return request_text(kind, params) in _recorded(record_folder())
+
+
+def stored(kind: str) -> Iterator[list[dict]]:
+    """Yield the rows of each valid result of a kind."""
+    for file in sorted(paths.RESULTS.glob(f"{kind}/*/*.parquet")):
+        with suppress(ValueError, OSError):
+            yield _parsed(file.read_bytes())
+    for request, rows in _recorded(record_folder()).items():
+        if json.loads(request)["kind"] == kind:
+            yield rows
+
+
+def _parsed(content: bytes) -> list[dict]:
+    """Return the rows of a file. Raises ValueError or OSError, which say why it is not valid."""
+    table = tables.read_file(io.BytesIO(content))
+    if "schema" not in table or any(table.schema != SCHEMA):
+        raise ValueError(f"has not schema {SCHEMA}")
+    return table.drop(columns="schema").to_dict("records")
+
+
+@functools.cache
+def _recorded(folder: Path) -> dict[str, list[dict]]:
+    """Return the rows of each result of a record by its request, as its tables have them."""
+    recorded = {}
+    for name, table in tables.read_all(folder):
+        if name == "damage" or "request" not in table:  # a row of `damage` joins several results
+            continue
+        measured = table[(table.environment != "null") & (table.status != "oom")]
+        for request, rows in measured.groupby("request", sort=False):
+            recorded.setdefault(request, rows.to_dict("records"))
+    return recorded
+
+
+@functools.cache
+def _note_older_results(folder: Path) -> None:
+    """Say once that results of schema 1 are not read."""
+    if any(folder.glob("similarity/*/*.json")):
+        log.warning("%s has JSON results of an older version: delete it, none is read.", folder)
+
+
+# ---- writing ---------------------------------------------------------------------------------
+
+
+def columns(params: dict) -> dict:
+    """Return the columns of a row that its parameters tell: weights, block, healing, task."""
+    told = {name: params.get(name) for name in WEIGHTS}
+    recipe = params.get("recipe", {})
+    steps = recipe.get("steps", 0)
+    if "block_start" in params:
+        told |= {name: params[name] for name in BLOCK}
+        told |= {name: recipe.get(name) for name in ("seed", "rank", "warmup_steps")}
+        told |= {"steps": steps, "decay_steps": recipe.get("decay_steps", 0)}
+    if "task" in params:
+        told |= {"task": params["task"], "shots": params.get("shots")}
+        told["tokens"] = steps * recipe.get("batch", 0) * recipe.get("max_tokens", 0)
+    return told
+
+
+def origin(kind: str, params: dict, status: str, seconds=None, environment=None) -> dict:
+    """Return the columns of a row that say how it was made; without seconds: that it was not."""
+    return {
+        "status": status,
+        "took": seconds,
+        "request": request_text(kind, params),
+        "environment": canonical(environment),
+    }
+
+
+def save(
+    kind: str, params: dict, rows: Sequence[dict], seconds: float, status: str = "ok"
+) -> list[dict]:
+    """Store the rows of a result whole or not at all, and return them.
+
+    Raises ValueError if a value is not finite, OSError if it cannot be written.
+    """
+    made = origin(kind, params, status, round(seconds, 3), environment())
+    rows = [columns(params) | row | made for row in rows]
+    try:
+        canonical(rows)
+    except ValueError as error:
+        problem = f"A {kind} result of {params.get('model')} is not finite; not stored."
+        raise ValueError(problem) from error
+    tables.write_file(pd.DataFrame(rows).assign(schema=SCHEMA), location(kind, params))
+    return rows
+
+
+def forget_out_of_memory(healings: Iterable[dict] | None = None) -> None:
+    """Let this run try again what an earlier one had no memory for; of all, or of these params."""
+    chosen = None if healings is None else list(healings)
+    for rows in stored("healing"):
+        params = params_of(rows)
+        if rows[0]["status"] == "oom" and (chosen is None or params in chosen):
+            location("healing", params).unlink(missing_ok=True)
+
+
+# ---- this machine ----------------------------------------------------------------------------
 
 
 def cpu_dtype() -> str:
@@ -93,113 +235,22 @@ def weights_identity(name: str, quantization: str | None, dtype: str | None) -> 
     return loading.weights_identity(name, quantization, dtype)
 
 
-def load(kind: str, params: dict) -> dict | None:
-    """Return the stored record, whatever its status, or None.
+def timing_identity(device: str) -> dict:
+    """Return what of the machine changes a latency."""
+    import torch
 
-    A file that is not valid is set aside as `<name>.corrupt`, with one line in the log.
-    """
-    file = location(kind, params)
-    try:
-        return parsed(file.read_bytes(), kind, params)
-    except FileNotFoundError:
-        return None
-    except ValueError as problem:
-        aside = set_aside(file)
-        log.warning("%s %s: set aside as %s, measured again.", file, problem, aside.name)
-        return None
-
-
-def set_aside(file: Path) -> Path:
-    """Rename a file that cannot be read to a free `<name>.corrupt`, and return that."""
-    names = (file.with_name(f"{file.name}{n or ''}.corrupt") for n in count())
-    aside = next(name for name in names if not name.exists())
-    with suppress(FileNotFoundError):  # another process has just done so
-        os.replace(file, aside)
-    return aside
-
-
-def stored(kind: str) -> Iterator[dict]:
-    """Yield the valid records of a kind."""
-    for file in sorted(paths.RESULTS.glob(f"{kind}/*/*.json")):
-        with suppress(ValueError):
-            yield parsed(file.read_bytes(), kind)
-
-
-def parsed(text: bytes, kind: str, params: dict | None = None) -> dict:
-    """Return the record of a file. Raises ValueError, which says why it is not valid.
-
-    params: whose record it must be, where that is known.
-    """
-    record = json.loads(text)
-    if not isinstance(record, dict) or not FIELDS <= record.keys():
-        raise ValueError("is not complete")
-    if record["schema"] != SCHEMA:
-        raise ValueError(f"has schema {record['schema']}, not {SCHEMA}")
-    if not record["key"] == key(kind, record["params"]) == key(kind, params or record["params"]):
-        raise ValueError("is of other parameters")
-    canonical(record["values"])
-    return record
-
-
-def save(kind: str, params: dict, values: dict, seconds: float, status: str = "ok", **more) -> dict:
-    """Store a measurement whole or not at all, and return its record.
-
-    more: fields of the record instead of those of this process, as its environment. Raises
-    ValueError if a value is not finite, OSError if it cannot be written.
-    """
-    record = {
-        "schema": SCHEMA,
-        "key": key(kind, params),
-        "kind": kind,
-        "params": params,
-        "status": status,
-        "values": values,
-        "seconds": round(seconds, 3),
-        "environment": environment(),
-    } | more
-    try:
-        text = json.dumps(record, allow_nan=False, separators=(",", ":"))
-    except ValueError as error:
-        problem = f"A {kind} result of {params.get('model')} is not finite; not stored."
-        raise ValueError(problem) from error
-    storage.atomic_write(location(kind, params), text.encode())
-    return record
-
-
-def load_or_compute(kind: str, params: dict, compute: Callable[[], dict]) -> dict:
-    """Return the stored record of a measurement, else that of `compute()`, stored.
-
-    The status is that which the values name, else "ok"; likewise the seconds, else those that it
-    took.
-    """
-    record = load(kind, params)
-    if record is None:
-        start, values = time.monotonic(), compute()
-        took = values.pop("seconds", time.monotonic() - start)
-        record = save(kind, params, values, took, values.get("status", "ok"))
-    return record
-
-
-def forget_out_of_memory(healings: Iterable[dict] | None = None) -> None:
-    """Let this run try again what an earlier one had no memory for; of all, or of these params."""
-    if healings is None:
-        healings = [record["params"] for record in stored("healing")]
-    for params in healings:
-        record = load("healing", params)
-        if record and record["status"] == "oom":
-            location("healing", params).unlink(missing_ok=True)
+    threads = {"threads": torch.get_num_threads()} if device == "cpu" else {}
+    return {"processor": processor(device)} | threads
 
 
 def environment() -> dict:
-    """Return what the numbers are made with: processor, card and its attention, versions."""
+    """Return what the numbers are made with: processor, card, versions."""
     packages = ("torch", "transformers", "bitsandbytes", "datasets")
     torch = sys.modules.get("torch")  # whoever measures on a GPU has imported it
     gpu = torch is not None and torch.cuda.is_available()
-    flash = gpu and torch.cuda.get_device_capability() >= machine.FLASH
     return {
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "processor": processor(),
         "card": processor("cuda") if gpu else None,
-        "attention": ("flash" if flash else "memory-efficient") if gpu else None,
     } | {name: version(name) for name in packages}

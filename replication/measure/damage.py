@@ -13,12 +13,14 @@ from lib.blocks import UNPRUNED, Block
 from lib.data import sets
 from lib.evaluation import Task, weighted_mean
 from replication.measure import fetching
-from replication.measure.request import BLOCK, Request, grouped
+from replication.measure.fetching import Rows
+from replication.measure.request import Request
 from replication.profiles import Profile
+from replication.tables import BLOCK, grouped
 
-WEIGHTS = ("revision", "dtype", "quantization")
 VERSION = 1  # bumped by hand when the numbers change
 CHUNK = 8  # texts of one result: what a killed run has to repeat
+NO_ROWS = ["model", *BLOCK, "value", "standard_error", "loss", "n"]
 
 
 def damage(name: str, distances, profile: Profile) -> list[Request]:
@@ -42,11 +44,6 @@ def all_blocks(num_layers: int) -> list[Block]:
     return [Block(start, size) for size in sizes for start in range(num_layers - size + 1)]
 
 
-def fetch(requests: Sequence[Request]) -> list[dict]:
-    """Return the records of chunks, measured if they are missing."""
-    return fetching.fetch_each(requests, _values)
-
-
 def table(requests: Sequence[Request]) -> pd.DataFrame:
     """Return the damage of every block of every model, of which all chunks could be had.
 
@@ -55,25 +52,29 @@ def table(requests: Sequence[Request]) -> pd.DataFrame:
     pruned model), n (texts), and per text the rise (`examples`), the pruned
     model's loss (`losses`) and its tokens (`weights`).
     """
-    tables = []
-    for name, chunks in grouped(fetch(requests), lambda record: record["params"]["model"]).items():
-        values = [record["values"] for record in chunks]
-        if all(values):
-            losses = np.hstack([chunk["losses"] for chunk in values])
-            tokens = np.concatenate([chunk["tokens"] for chunk in values])
-            rows = rises(name, values[0]["blocks"], losses, tokens)
-            weights = {key: chunks[0]["params"].get(key) for key in WEIGHTS}
-            tables.append(rows.assign(**weights, **fetching.origin(chunks[0])))
-    if not tables:
-        return pd.DataFrame(columns=["model", *BLOCK, "value", "standard_error", "loss", "n"])
-    return pd.concat(tables, ignore_index=True)
+    rows = []
+    for chunks in grouped(fetching.fetch(requests), lambda chunk: chunk[0]["model"]).values():
+        if all(chunk[0]["status"] == "ok" for chunk in chunks):
+            losses = np.hstack([[row["losses"] for row in chunk] for chunk in chunks])
+            tokens = np.concatenate([chunk[0]["weights"] for chunk in chunks])
+            rows += rises(chunks[0], losses, tokens)
+    return pd.DataFrame(rows, columns=None if rows else NO_ROWS)
 
 
-# ---- chunks of texts ------------------------------------------------------------------------
+def rises(blocks: Rows, losses: np.ndarray, tokens: np.ndarray) -> Rows:
+    """Return the rows of `table`, of blocks (the unpruned model first) and their losses by text."""
+    rows = []
+    for block, loss in zip(blocks[1:], losses[1:], strict=True):
+        rise = loss - losses[0]
+        value, error = weighted_mean(rise, tokens)
+        row = {"value": value, "standard_error": error}
+        row |= {"loss": weighted_mean(loss, tokens)[0], "n": len(tokens)}
+        rows.append(block | row | {"examples": rise, "losses": loss, "weights": tokens})
+    return rows
 
 
-def _values(params: dict) -> dict:
-    """The loss of the unpruned model and after dropping every block, on each text of a chunk."""
+def _rows(params: dict) -> Rows:
+    """Return the loss of the unpruned model and without every block, on each text of a chunk."""
     from lib.models.decoder import decoder_layers  # here, since the plan loads no torch
     from lib.sweep import sweep
 
@@ -83,20 +84,10 @@ def _values(params: dict) -> dict:
     texts = sets.c4("validation", sets.source(params), first + params["sequences"])[first:]
     task = Task("c4", tuple({"text": t, "max_tokens": params["max_tokens"]} for t in texts))
     scores = sweep(model, tokenizer, blocks, [task], params["batch_tokens"])
-    return {
-        "blocks": [[block.start, block.size] for block in blocks],
-        "losses": np.stack(scores.examples).tolist(),
-        "tokens": scores.weights[0].tolist(),
-    }
+    return [
+        {"block_start": block.start, "block_size": block.size, "losses": losses, "weights": tokens}
+        for block, losses, tokens in zip(blocks, scores.examples, scores.weights, strict=True)
+    ]
 
 
-def rises(name: str, blocks: list, losses: np.ndarray, tokens: np.ndarray) -> pd.DataFrame:
-    """Return the rows of `table`, of the blocks (the unpruned model first) and their losses."""
-    rows = []
-    for (start, size), loss in zip(blocks[1:], losses[1:], strict=True):
-        rise = loss - losses[0]
-        value, error = weighted_mean(rise, tokens)
-        row = {"model": name, "block_start": start, "block_size": size, "value": value}
-        row |= {"standard_error": error, "loss": weighted_mean(loss, tokens)[0], "n": len(tokens)}
-        rows.append(row | {"examples": rise, "losses": loss, "weights": tokens})
-    return pd.DataFrame(rows)
+fetching.MEASURE["damage"] = fetching.each(_rows)

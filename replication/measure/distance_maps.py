@@ -1,6 +1,5 @@
 """The angular distances of a profile's models: measured on C4, or from the results."""
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,22 +8,28 @@ import pandas as pd
 
 from lib.blocks import BlockDistances
 from lib.models.registry import ModelError
-from replication import paths, tables
+from replication import tables
 from replication.measure import fetching, request
-from replication.measure.request import Request
-from replication.profiles import Profile
+from replication.measure.fetching import Rows
+from replication.profiles import DRAWN, Profile
 from replication.tables import NotMeasured
 
 log = logging.getLogger(__name__)
 
 
-def measure(profile: Profile, names: Sequence[str]) -> tuple[dict[str, BlockDistances], Profile]:
+def distances(
+    profile: Profile, names: Sequence[str] | None = None
+) -> tuple[dict[str, BlockDistances], Profile]:
     """Return the distances of each model that can be had, and the profile without the others.
 
-    Each that cannot be had has a line in the log, and stands in the profile's `missing`, which
-    every figure shows. Their table is written, too, but that of some models never in place of that
-    of all. Raises the ModelError (or NotMeasured) of the last one if none can be had.
+    names: of the models, by default all of the profile's. Each that cannot be had has a line in the
+    log, and stands in the profile's `missing`, which every figure shows. Their table is written,
+    too, but that of some models never in place of that of all. Raises the ModelError (or
+    NotMeasured) of the last one if none can be had.
     """
+    names = profile.models if names is None else names
+    if profile.name == DRAWN:
+        return {n: of for n, of in tables.maps(profile).items() if n in names}, profile
     measured, missing, problem = {}, {}, None
     for name in names:
         try:
@@ -38,8 +43,8 @@ def measure(profile: Profile, names: Sequence[str]) -> tuple[dict[str, BlockDist
         tables.write(pd.concat(measured.values(), ignore_index=True), "similarity", profile)
     available = tuple(name for name in profile.models if name not in missing)
     missing = (*profile.missing, *missing.items())
-    distances = {name: tables.distances_of(table) for name, table in measured.items()}
-    return distances, replace(profile, models=available, missing=missing)
+    maps = {name: tables.distances_of(table) for name, table in measured.items()}
+    return maps, replace(profile, models=available, missing=missing)
 
 
 def of_model(name: str, profile: Profile) -> BlockDistances:
@@ -47,26 +52,16 @@ def of_model(name: str, profile: Profile) -> BlockDistances:
     return tables.distances_of(_table_of_model(name, profile))
 
 
-def fetch(requests: Sequence[Request]) -> list[dict]:
-    """Return the records of maps, measured if they are missing."""
-    return fetching.fetch_each(requests, _values)
-
-
 def _table_of_model(name: str, profile: Profile) -> pd.DataFrame:
     """Return the rows of a model's map. Raises NotMeasured if it is not there."""
-    (record,) = fetch([request.similarity(name, profile)])
-    if not record["values"]:
+    (rows,) = fetching.fetch([request.similarity(name, profile)])
+    if rows[0]["status"] != "ok":
         raise NotMeasured(f"The map of {name} was not measured.")
-    params = record["params"]
-    columns = {"profile": profile.name}
-    columns |= {key: params.get(key) for key in ("model", "revision", "dtype", "quantization")}
-    columns |= fetching.origin(record)
-    distances = BlockDistances.stored(record["values"])
-    return pd.DataFrame([columns | row for row in tables.rows_of(distances)])
+    return pd.DataFrame(rows).assign(profile=profile.name)
 
 
-def _values(params: dict) -> dict:
-    """Return the distances of a model on C4 as a result keeps them."""
+def _rows(params: dict) -> Rows:
+    """Return the distances of a model on C4, a row a block."""
     from lib.data import sets  # here, since what only reads results loads no torch
     from lib.similarity import block_distances, calibration_batches
 
@@ -74,17 +69,7 @@ def _values(params: dict) -> dict:
     model, tokenizer = fetching.loaded(params)
     lengths = params["max_tokens"], params["batch_tokens"]
     batches = calibration_batches(texts, tokenizer, *lengths)
-    distances = block_distances(model, batches)
-    arrays = {key: getattr(distances, key).tolist() for key in tables.ARRAYS}
-    return arrays | {"num_sequences": distances.num_sequences}
+    return tables.rows_of(block_distances(model, batches))
 
 
-def recorded(name: str) -> tuple[BlockDistances, dict]:
-    """Return a recorded map of data/recorded/, and how it was measured. Raises ValueError."""
-    file = paths.RECORDED / f"{name}.json"
-    if not file.exists():
-        known = ", ".join(sorted(p.stem for p in paths.RECORDED.glob("*.json")))
-        raise ValueError(f"No recorded map {name!r}: choose one of {known}.")
-    record = json.loads(file.read_text(encoding="utf-8"))
-    arrays = {key: record.pop(key) for key in tables.ARRAYS}
-    return BlockDistances.stored(arrays | {"num_sequences": record["sequences"]}), record
+fetching.MEASURE["similarity"] = fetching.each(_rows)

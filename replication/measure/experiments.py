@@ -15,15 +15,10 @@ from lib.blocks import STRATEGIES, UNPRUNED, Block, similarity_block, simple_blo
 from lib.healing import Recipe
 from replication.measure import request
 from replication.measure.request import Request, score
-from replication.profiles import Profile, recipe, sizes_at
+from replication.profiles import ORDERS, QA, SEEDS, SHOT_ENDS, SHOTS, Profile, recipe, sizes_at
 
 WITH_EXIT = (*STRATEGIES, "early exit")  # not the paper's: the deepest layers, the last one too
-QA = ("mmlu", "boolq", "arc_easy")
 TASKS = (*QA, "c4")
-SHOTS = (0, 1, 3, 5)
-ENDS = (0, 5)  # of them, which claim 9 compares
-ORDERS = (0, 1, 2)  # of the examples; 0: that of the data set; else the seed of a shuffle
-SEEDS = (0, 1, 2)
 
 
 # ---- what a notebook wants of one model -----------------------------------------------------
@@ -135,17 +130,18 @@ def stacked(name: str, distances, profile: Profile) -> list[Request]:
 
 
 def prompts(name: str, distances, profile: Profile) -> list[Request]:
-    """Figure 7: the number of few-shot examples, its ENDS also on a test split; and their order."""
+    """Figure 7: the number of few-shot examples, its ends also on a test split; and their order."""
     if name not in profile.ablation_models:
         return []
     with_prompt = partial(profile.with_prompt, arc_easy=profile.prompt_arc_easy)
     number = {f"{k} examples": (with_prompt(k), {}) for k in SHOTS}
     order = {f"order {k}": (with_prompt(max(SHOTS), order=k), {}) for k in ORDERS}
     sizes = profile.healed_sizes(distances.num_layers, name)
-    requests = _variants(name, distances, {"number": number, "order": order}, QA[::2], sizes)
+    requests = _variants(name, distances, "number", number, QA[::2], sizes)
+    requests += _variants(name, distances, "order", order, QA[::2], sizes)
     if profile.arc_easy_test_questions:
-        ends = {f"{k} examples": number[f"{k} examples"] for k in ENDS}
-        requests += _variants(name, distances, {"number": ends}, ["arc_easy_test"], sizes)
+        ends = {f"{k} examples": number[f"{k} examples"] for k in SHOT_ENDS}
+        requests += _variants(name, distances, "number", ends, ["arc_easy_test"], sizes)
     return requests
 
 
@@ -156,7 +152,7 @@ def seeds(name: str, distances, profile: Profile) -> list[Request]:
     few = profile.of_variants()
     variants = {f"seed {seed}": (few, {"seed": seed}) for seed in SEEDS}
     sizes = profile.ablation_sizes(distances.num_layers)
-    return _variants(name, distances, {"seeds": variants}, VARIED, sizes)
+    return _variants(name, distances, "seeds", variants, VARIED, sizes)
 
 
 def more_seeds(name: str, distances, profile: Profile) -> list[Request]:
@@ -166,7 +162,7 @@ def more_seeds(name: str, distances, profile: Profile) -> list[Request]:
         return []
     steps = profile.dose_steps[(len(profile.dose_steps) - 1) // 2]
     variants = {f"seed {seed}": (profile, {"seed": seed, "steps": steps}) for seed in SEEDS}
-    return _variants(name, distances, {"more seeds": variants}, VARIED[1:], sizes)
+    return _variants(name, distances, "more seeds", variants, VARIED[1:], sizes)
 
 
 def ranks(name: str, distances, profile: Profile) -> list[Request]:
@@ -175,34 +171,33 @@ def ranks(name: str, distances, profile: Profile) -> list[Request]:
         return []
     variants = {f"rank {rank}": (profile, {"rank": rank}) for rank in profile.ablation_ranks}
     sizes = profile.ablation_sizes(distances.num_layers)
-    ablations = dict.fromkeys(profile.rank_strategies(name), variants)
-    requests = _variants(name, distances, ablations, VARIED, sizes)
+    requests = []
+    for strategy in profile.rank_strategies(name):
+        requests += _variants(name, distances, strategy, variants, VARIED, sizes)
     if profile.arc_easy_test_questions:  # of one strategy, whose unhealed score `test_split` has
-        requests += _variants(name, distances, {"similarity": variants}, ["arc_easy_test"], sizes)
+        requests += _variants(name, distances, "similarity", variants, ["arc_easy_test"], sizes)
     return requests
 
 
 VARIED = ("mmlu", "arc_easy", "c4")
 
 
-def _variants(name: str, distances, ablations: dict, tasks, sizes) -> list[Request]:
+def _variants(
+    name: str, distances, ablation: str, variants: dict, tasks: Sequence[str], sizes: Sequence[int]
+) -> list[Request]:
     """Healed scores of variants of a measurement, each from its own unpruned score on.
 
-    ablations: ablation -> variant -> (profile, changes of the recipe). An ablation that is called
-    like a strategy uses it, others the similarity-informed one.
+    variants: variant -> (profile, changes of the recipe). An ablation that is called like a
+    strategy uses it, others the similarity-informed one.
     """
-    requests = []
-    for ablation, variants in ablations.items():
-        strategies = [ablation] if ablation in STRATEGIES else ["similarity"]
-        for variant, (profile, changes) in variants.items():
-            labels = {"ablation": ablation, "variant": variant}
-            requests += unpruned(name, profile, tasks, **labels)
-            requests += healed(
-                name, distances, profile, tasks, strategies, sizes, labels, **changes
-            )
-        if changes:  # of the recipe: the same cuts unhealed, too
-            labels = {"ablation": ablation, "variant": "unhealed"}
-            requests += cuts(name, distances, profile, tasks, strategies, sizes, **labels)
+    strategies, requests = [ablation] if ablation in STRATEGIES else ["similarity"], []
+    for variant, (profile, changes) in variants.items():
+        labels = {"ablation": ablation, "variant": variant}
+        requests += unpruned(name, profile, tasks, **labels)
+        requests += healed(name, distances, profile, tasks, strategies, sizes, labels, **changes)
+    if changes:  # of the recipe: the same cuts unhealed, too
+        labels = {"ablation": ablation, "variant": "unhealed"}
+        requests += cuts(name, distances, profile, tasks, strategies, sizes, **labels)
     return requests
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,50 +11,61 @@ from lib import models
 from replication import paths
 from replication.measure import cache, signals
 from replication.measure.request import Request
-from replication.tables import NotMeasured
+from replication.tables import NotMeasured, grouped
+
+Rows = list[dict]  # of a result
+Measure = Callable[[list[Request]], None]  # stores the results of requests of one kind
+MEASURE: dict[str, Measure] = {}  # by kind; a module adds those that it measures
 
 log = logging.getLogger(__name__)
 
 
-def fetch(requests: Sequence[Request], measure: Callable[[list[Request]], None]) -> list[dict]:
-    """Return the record of each request, in order.
+def fetch(requests: Sequence[Request]) -> list[Rows]:
+    """Return the rows of each request's result, in order, measured if they are missing.
 
-    measure: gets all requests without a result at once, so that it can share work between them, and
-    stores their results. A result that is missing all the same (this run only draws, or its healing
-    failed) has no values, and its status says why.
+    Of a result that is missing all the same (this run only draws, or its healing failed) there is
+    one row without values, whose status says why.
     """
     requests = keyed_by_machine(requests)
-    records = [cache.load(r.kind, r.params) for r in requests]
-    missing = [r for r, record in zip(requests, records, strict=True) if record is None]
+    results = [cache.load(r.kind, r.params) for r in requests]
+    missing = [r for r, rows in zip(requests, results, strict=True) if rows is None]
     if missing and not paths.draws_only():
-        if first := signals.asked_first(missing):
-            measure([r for r in first if cache.load(r.kind, r.params) is None])
-        missing = [r for r in missing if not signals.is_futile(r)]
-        missing = [r for r in missing if cache.load(r.kind, r.params) is None]
-        measure(missing)
-    pairs = zip(requests, records, strict=True)
-    return [record or cache.load(r.kind, r.params) or _gap(r) for r, record in pairs]
+        _measure(signals.asked_first(missing))
+        _measure(r for r in missing if not signals.is_futile(r))
+    pairs = zip(requests, results, strict=True)
+    return [rows or cache.load(r.kind, r.params) or [_gap(r)] for r, rows in pairs]
 
 
-def fetch_each(requests: Sequence[Request], compute: Callable[[dict], dict]) -> list[dict]:
-    """Return the record of each request, in order; `compute(params)` of one without a result."""
+def _measure(requests: Iterable[Request]) -> None:
+    """Measure what has no result; all of a kind at once, so that they can share work."""
+    missing = [r for r in requests if not cache.exists(r.kind, r.params)]
+    for measure, of_kind in grouped(missing, lambda r: MEASURE[r.kind]).items():
+        measure(of_kind)
+
+
+def each(compute: Callable[[dict], Rows], errors: tuple = ()) -> Measure:
+    """Return what measures requests one by one: by `compute(params)`, each anew after `errors`."""
 
     def measure(missing: list[Request]) -> None:
         for r in missing:
-            cache.load_or_compute(r.kind, r.params, functools.partial(compute, r.params))
+            with going_on_after(errors, r):
+                start = time.monotonic()
+                rows = compute(r.params)
+                cache.save(r.kind, r.params, rows, time.monotonic() - start)
 
-    return fetch(requests, measure)
+    return measure
 
 
 def _gap(request: Request) -> dict:
-    """Return a record without values that says why there is none."""
-    healed = request.recipe and cache.load("healing", request.healing.params)
+    """Return a row without values that says why there are none."""
+    healing = request.recipe and cache.load("healing", request.healing.params)
     status = NotMeasured.status
-    if healed and healed["status"] != "ok":
-        status = healed["status"]
+    if healing and healing[0]["status"] != "ok":
+        status = healing[0]["status"]
     elif signals.is_futile(request):
         status = signals.NOT_ASKED
-    return {"kind": request.kind, "params": request.params, "values": None, "status": status}
+    origin = cache.origin(request.kind, request.params, status)
+    return cache.columns(request.params) | origin
 
 
 @contextmanager
@@ -71,21 +83,13 @@ def keyed_by_machine(requests: Iterable[Request]) -> list[Request]:
     identity = functools.cache(cache.weights_identity)
     keyed = []
     for request in requests:
-        weights = (request.params[key] for key in ("model", "quantization", "dtype"))
-        keyed.append(replace(request, params=request.params | identity(*weights)))
+        params = request.params | identity(*request.weights)
+        if request.kind == "inference_cost":
+            params |= cache.timing_identity(params["device"])
+        keyed.append(replace(request, params=params))
     return keyed
 
 
 def loaded(params: dict) -> tuple:
     """Return the model and the tokenizer that a result's parameters name."""
     return models.load_cached(*(params[key] for key in ("model", "quantization", "dtype")))
-
-
-def origin(record: dict) -> dict:
-    """Return the columns that say how a record was made: its request and environment, as JSON."""
-    return {
-        "status": record["status"],
-        "took": record.get("seconds"),
-        "request": cache.canonical({"kind": record["kind"]} | record["params"]),
-        "environment": cache.canonical(record.get("environment")),
-    }

@@ -6,14 +6,14 @@ the same turn. One format is in memory at a time. latency.py has the clock.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from lib.models import machine, registry
+from lib.models import registry
 from lib.models.machine import NF4_BYTES
-from replication.measure import cache, fetching
+from replication.measure import fetching
+from replication.measure.fetching import Rows
 from replication.measure.request import Request
 from replication.profiles import Profile
 
@@ -41,42 +41,23 @@ def cost(name: str, distances, profile: Profile) -> list[Request]:
     return requests
 
 
-def fetch(requests: Sequence[Request]) -> list[dict]:
-    """Return the record of each format, measured if it is missing.
-
-    One that cannot be had, since it does not fit into memory say, has no values, and the log says
-    why; nothing of it is stored.
-    """
-    on_this_machine = [
-        replace(keyed, params=keyed.params | _machine(keyed.params))
-        for keyed in fetching.keyed_by_machine(requests)
-    ]
-    return fetching.fetch(on_this_machine, _measure)
-
-
-def _machine(params: dict) -> dict:
-    """Return what of the machine changes a latency."""
+def _measure(missing: Sequence[Request]) -> None:
+    """Measure each format; one that does not fit into memory stays missing, and the log says so."""
     import torch  # here and below, since what only reads results loads no torch
 
-    from lib.models import loading
-
-    on_cpu = params["device"] == "cpu"
-    threads = {"threads": torch.get_num_threads()} if on_cpu else {}
-    return {"processor": machine.processor(loading.default_device())} | threads
+    errors = registry.ModelError, torch.OutOfMemoryError
+    fetching.each(_timed, errors)(missing)
 
 
-def _measure(missing: Sequence[Request]) -> None:
-    import torch
+fetching.MEASURE["inference_cost"] = _measure
 
+
+def _timed(params: dict) -> Rows:
     from lib.models import loading
     from replication.measure import latency
 
-    for request in missing:
-        loading.release()  # also this model, if it is loaded to be measured otherwise
-        with fetching.going_on_after((registry.ModelError, torch.OutOfMemoryError), request):
-            cache.load_or_compute(
-                request.kind, request.params, lambda: latency.in_turn(request.params)
-            )
+    loading.release()  # also this model, if it is loaded to be measured otherwise
+    return _rows(latency.in_turn(params))
 
 
 # ---- tables --------------------------------------------------------------------------------
@@ -90,29 +71,21 @@ def table(requests: Sequence[Request]) -> pd.DataFrame:
     ratios to the unpruned model of the same format and turn, ratio_low and ratio_high its 95 %
     interval. A format that could not be measured has one row, without a value.
     """
-    return pd.DataFrame(
-        [row for pair in zip(requests, fetch(requests), strict=True) for row in _rows(*pair)]
-    )
+    results = zip(requests, fetching.fetch(requests), strict=True)
+    return pd.DataFrame([request.labels | row for request, rows in results for row in rows])
 
 
-def _rows(request: Request, record: dict) -> list[dict]:
-    """Return the rows of one format."""
-    params, values = record["params"], record["values"]
-    format_columns = request.labels | {
-        key: params[key] for key in ("model", "dtype", "quantization")
-    }
-    if not values:
-        return [format_columns | {"status": record["status"]}]
-    whole, rows = values["versions"][0], []
-    for version in values["versions"]:
+def _rows(timed: dict) -> Rows:
+    """Return the rows of one format, as `latency.in_turn` has timed it."""
+    whole, rows = timed["versions"][0], []
+    for version in timed["versions"]:
         start, size = version["block"]
-        columns = format_columns | {
+        columns = {
             "strategy": "simple" if size else "none",
             "block_start": start,
             "block_size": size,
-            "fraction": size / values["num_layers"],
+            "fraction": size / timed["num_layers"],
             "treatment": "unhealed" if size else "unpruned",
-            **fetching.origin(record),
         }
         weights = {"value": version["weights"] / GB, "ratio": version["weights"] / whole["weights"]}
         rows.append(columns | {"task": "weights", "n": 1} | weights)

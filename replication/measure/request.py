@@ -4,7 +4,6 @@ Whoever gets a `Request` needs no profile any more. The parameters are the resul
 those that the machine decides. Imports neither torch nor transformers.
 """
 
-from collections.abc import Callable, Hashable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -14,11 +13,12 @@ from lib.data import sets
 from lib.data.prompts import VERSION as PROMPT_VERSION
 from lib.evaluation import question_set
 from lib.healing import Recipe
+from replication.measure import cache
 from replication.measure.cache import VERSIONS
 from replication.profiles import Profile
+from replication.tables import BLOCK
 
-BLOCK = ("block_start", "block_size")
-WEIGHTS = ("model", "revision", "dtype", "quantization", "device")
+WEIGHTS = (*cache.WEIGHTS, "device")
 HEALING = (*WEIGHTS, *BLOCK, "recipe", "healing_version", "healing_data")
 MAPS = (*WEIGHTS, *BLOCK, "healing_data")
 MAPS += ("map_sequences", "map_tokens", "map_batch_tokens", "map_version")
@@ -35,6 +35,11 @@ class Request:
     kind: str
     params: dict
     labels: dict = field(default_factory=dict)
+
+    @property
+    def weights(self) -> tuple:
+        """Arguments of `models.load_cached`: name, quantisation, dtype."""
+        return tuple(self.params[name] for name in ("model", "quantization", "dtype"))
 
     @property
     def block(self) -> Block:
@@ -163,11 +168,3 @@ def _counts() -> dict[str, dict[str, str]]:
 
 
 COUNTS = _counts()
-
-
-def grouped(items: Iterable, key: Callable[..., Hashable]) -> dict:
-    """The items by their key, each group and all of them in order."""
-    groups = {}
-    for item in items:
-        groups.setdefault(key(item), []).append(item)
-    return groups

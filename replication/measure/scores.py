@@ -13,7 +13,6 @@ import hashlib
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
 
 import pandas as pd
 
@@ -21,20 +20,23 @@ from lib import evaluation, healing, models
 from lib.blocks import UNPRUNED, Block
 from lib.healing import Recipe
 from replication import paths
-from replication.measure import cache, codec, fetching, request
-from replication.measure.request import BLOCK, Request, grouped
+from replication.measure import cache, fetching, request
+from replication.measure.cache import ORIGIN, WEIGHTS
+from replication.measure.fetching import Rows
+from replication.measure.request import Request
 from replication.profiles import Profile
+from replication.tables import BLOCK, grouped
 
+DIGITS = 6  # decimals of the values of examples
+NATS_DIGITS = 3  # decimals of the log-likelihoods of choices
+ASKED = (*WEIGHTS, *BLOCK, "task", "shots", "seed", "rank", "steps", "tokens")
 SCORE = ("value", "standard_error", "n", "chance", "majority", "floor")
 SCORE += (*evaluation.ANSWER_STATS, "shortened", "prompt_digest")
 EXAMPLES = ("examples", "weights", "choices", "answers")  # columns that no CSV has
 NO_SCORE = dict.fromkeys(SCORE, float("nan")) | {"n": 0} | dict.fromkeys(EXAMPLES)
 NO_ROWS = ["model", *BLOCK, "task", "strategy", "treatment", "steps", "tokens", *NO_SCORE, "status"]
-
-
-def fetch(requests: Sequence[Request]) -> list[dict]:
-    """Return the records of scores and healings, measured if they are missing."""
-    return fetching.fetch(requests, _measure)
+TRAINING = ("model", *BLOCK, "status", "steps", "warmup_steps", "decay_steps", "tokens", "epochs")
+TRAINING += ("losses", *ORIGIN)
 
 
 def measure(
@@ -55,60 +57,34 @@ def measure(
 
 def table(requests: Sequence[Request]) -> pd.DataFrame:
     """Return a row a score; one that cannot be had has no value, and its status says why."""
-    rows = map(row, requests, fetch(requests))
+    rows = map(row, requests, fetching.fetch(requests))
     return pd.DataFrame(rows, columns=None if requests else NO_ROWS)
 
 
 def trainings(requests: Sequence[Request]) -> pd.DataFrame:
     """Return how each healing of some healed scores went, a row each; losses: nats, one a step."""
-    by_healing = {str(r.healing.params): r for r in requests if r.recipe}
-    records = fetch([r.healing for r in by_healing.values()])
+    healed = {str(r.healing.params): r for r in requests if r.recipe}
+    results = fetching.fetch([r.healing for r in healed.values()])
     rows = []
-    for r, record in zip(by_healing.values(), records, strict=True):
-        values = record["values"] or {"losses": []}
-        rows.append(
-            {
-                "profile": r.labels["profile"],
-                "model": r.params["model"],
-                "strategy": r.labels["strategy"],
-                "block_start": r.block.start,
-                "block_size": r.block.size,
-                "status": record["status"],
-                "steps": r.recipe.steps,
-                "warmup_steps": r.recipe.warmup_steps,
-                "decay_steps": r.recipe.decay_steps,
-                "tokens": values.get("real_tokens"),
-                "epochs": values.get("epochs"),
-                "losses": values["losses"],
-                **fetching.origin(record),
-            }
-        )
+    for r, (result,) in zip(healed.values(), results, strict=True):
+        labels = {name: r.labels[name] for name in ("profile", "strategy")}
+        training = {name: result.get(name) for name in TRAINING}
+        rows.append(labels | training | {"losses": result.get("losses", [])})
     return pd.DataFrame(rows)
 
 
-def row(scored: Request, record: dict) -> dict:
-    """A row of the table: whose score, the score, and the labels of its experiment."""
-    params, values, labels = record["params"], record["values"], dict(scored.labels)
-    recipe = params.get("recipe", {})
-    steps = recipe.get("steps", 0)
-    score = NO_SCORE
-    if values:  # also of a score that was stored with less
-        score = score | {key: values[key] for key in SCORE if values.get(key) is not None}
-        score |= dict(zip(EXAMPLES, codec.examples_of(values), strict=True))
-    return {
-        "profile": labels.pop("profile"),
-        "model": params["model"],
-        "revision": params.get("revision"),
-        **{key: params[key] for key in ("dtype", "quantization", *BLOCK, "task")},
-        "shots": params.get("shots"),
-        "seed": recipe.get("seed"),
-        "rank": recipe.get("rank"),
-        "steps": steps,
-        "tokens": steps * recipe.get("batch", 0) * recipe.get("max_tokens", 0),
-        **score,
-        **fetching.origin(record),
-        **labels,
-    }
+def row(scored: Request, rows: Rows) -> dict:
+    """Return a row of the table: whose score, the score, and the labels of its experiment."""
+    result = rows[0]
+    measured = {name: result.get(name) for name in NO_SCORE}
+    return (
+        {"profile": scored.labels["profile"]}
+        | {name: result[name] for name in ASKED}
+        | NO_SCORE
+        | {name: value for name, value in measured.items() if value is not None}
+        | {name: result[name] for name in ORIGIN}
+        | scored.labels
+    )
 
 
 # ---- measuring ------------------------------------------------------------------------------
@@ -123,20 +99,22 @@ def _measure(missing: Sequence[Request]) -> None:
 
     for version, of_version in grouped(missing, _version).items():
         for recipe, requests in grouped(of_version, lambda r: r.recipe).items():
-            healed = _heal(requests[0].healing) if recipe else None
+            healed_by = requests[0].healing if recipe else None
             scored = [r for r in requests if r.kind == "scores"]
-            if not scored or (healed and healed["status"] != "ok"):
+            if (healed_by and _heal(healed_by) != "ok") or not scored:
                 continue
             with fetching.going_on_after(torch.OutOfMemoryError, scored[0]):
                 model, tokenizer = models.load_cached(*version)
-                with _healed(model, healed) if healed else nullcontext():
+                with _healed(model, healed_by) if healed_by else nullcontext():
                     _score(model, tokenizer, scored)
+
+
+fetching.MEASURE |= {"scores": _measure, "healing": _measure}
 
 
 def _version(r: Request) -> tuple:
     """Arguments of `load_cached`; unhealed versions are cut in memory, from the same model."""
-    weights = (r.params[key] for key in ("model", "quantization", "dtype"))
-    return (*weights, r.block if r.recipe else UNPRUNED)
+    return (*r.weights, r.block if r.recipe else UNPRUNED)
 
 
 def _score(model, tokenizer, requests: list[Request]) -> None:
@@ -153,8 +131,8 @@ def _score(model, tokenizer, requests: list[Request]) -> None:
         seconds = (time.monotonic() - start) / len(scores)
         for block, score in zip([UNPRUNED, *cuts], scores.to_dict("records"), strict=True):
             if block in params_of:
-                values = values_of(model, tokenizer, task, score, params_of[block])
-                cache.save("scores", params_of[block], values, seconds)
+                row = row_of(model, tokenizer, task, score, params_of[block])
+                cache.save("scores", params_of[block], [row], seconds)
 
 
 def _all_but_block(r: Request) -> str:
@@ -162,21 +140,29 @@ def _all_but_block(r: Request) -> str:
     return cache.key(r.kind, {k: v for k, v in r.params.items() if k not in BLOCK})
 
 
-def values_of(model, tokenizer, task: evaluation.Task, score: dict, params: dict) -> dict:
-    """The values of a result: a row of `sweep`, and what answers score that read nothing."""
+def row_of(model, tokenizer, task: evaluation.Task, score: dict, params: dict) -> dict:
+    """Return the row of a result: one of `sweep`, and what answers score that read nothing."""
     from lib.sweep import baseline_scores
 
-    values = {key: score[key] for key in SCORE if key in score}
-    answers = [example.get("answer") for example in task.examples]
-    values |= codec.packed(score["examples"], score["weights"], score["choices"], answers)
     vocabulary = model.config.get_text_config().vocab_size
-    values |= {"chance": task.chance(vocabulary), "majority": task.majority}
-    values |= {"prompt_digest": prompt_digest(task)}
+    row = {name: score[name] for name in SCORE if name in score}
+    row |= {"chance": task.chance(vocabulary), "majority": task.majority}
+    row |= {"prompt_digest": prompt_digest(task)}
+    row |= {"examples": score["examples"].round(DIGITS), "weights": score["weights"]}
+    if score["choices"] is not None:
+        row["choices"] = [choices.round(NATS_DIGITS) for choices in score["choices"]]
+        row["answers"] = [example["answer"] for example in task.examples]
     if not params["block_size"]:
         baselines = baseline_scores(model, tokenizer, task, params["batch_tokens"])
-        floor = max([values["chance"], *baselines.values()])
-        values |= {"without_reading": baselines, "floor": floor}
-    return values
+        row["floor"] = max([row["chance"], *baselines.values()])
+    return row
+
+
+def _healed(model, r: Request):
+    """Return the model with the adapter of a healing, within a `with`."""
+    from lib.healing import lora
+
+    return lora.load_lora(model, _adapter_folder(r) / "adapter")
 
 
 def prompt_digest(task: evaluation.Task) -> str:
@@ -188,32 +174,25 @@ def prompt_digest(task: evaluation.Task) -> str:
     return hashlib.sha256(cache.canonical(asked).encode()).hexdigest()[:12]
 
 
-def _healed(model, record: dict):
-    """The model with the adapter of a healing's record."""
-    from lib.healing import lora
+def _heal(r: Request) -> str:
+    """Heal, unless it is done and the adapter is there; return the status of the healing.
 
-    folder = paths.RESULTS / "adapters" / record["values"]["adapter"]
-    return lora.load_lora(model, folder / "adapter")
-
-
-def _heal(r: Request) -> dict:
-    """The record of a healing, stored, or made now: from the newest shorter one, if one is left."""
+    It goes on from the newest shorter healing, if one is left. A healing that was restored has no
+    adapter.
+    """
     from lib.healing import lora
 
     folder = _adapter_folder(r)
     stored = cache.load("healing", r.params)
-    is_done = stored and stored["status"] == "ok"
-    if is_done and not lora.adapter_exists(folder / "adapter"):  # gone, or never restored
-        cache.location("healing", r.params).unlink(missing_ok=True)
-
-    def compute() -> dict:
-        shorter = map(_adapter_folder, r.shorter)
-        trunk = next((made for made in shorter if made.exists()), None)
-        model, tokenizer = models.load_cached(*_version(r))
-        healed = asdict(healing.heal(model, tokenizer, r.recipe, folder, trunk=trunk))
-        return healed | {"adapter": None if healed["adapter"] is None else folder.name}
-
-    return cache.load_or_compute("healing", r.params, compute)
+    if stored and (stored[0]["status"] != "ok" or lora.adapter_exists(folder / "adapter")):
+        return stored[0]["status"]
+    shorter = map(_adapter_folder, r.shorter)
+    trunk = next((made for made in shorter if made.exists()), None)
+    model, tokenizer = models.load_cached(*_version(r))
+    healed = healing.heal(model, tokenizer, r.recipe, folder, trunk=trunk)
+    row = {"tokens": healed.real_tokens, "epochs": healed.epochs, "losses": healed.losses}
+    cache.save("healing", r.params, [row], healed.seconds, healed.status)
+    return healed.status
 
 
 def _adapter_folder(r: Request):

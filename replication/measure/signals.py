@@ -16,7 +16,6 @@ from replication import tables
 from replication.analysis.answers import boolq_ranking
 from replication.analysis.curves import SIGNAL, gap
 from replication.measure import cache as results
-from replication.measure import codec
 from replication.measure.request import BLOCK, Request
 from replication.profiles import DRAWN, PROFILES
 
@@ -30,9 +29,8 @@ READ += ["chance", "majority", "floor", "choices", "answers"]
 def recorded() -> dict[tuple[str, str], float]:
     """Return how many standard errors whole models are above their floor in the recorded run, at
     most, by model and task."""
-    folder, gaps = tables.folder(PROFILES[DRAWN]), {}
-    for name in tables.names(folder):
-        table = tables.read_file(folder / f"{name}.parquet")
+    gaps = {}
+    for _, table in tables.read_all(tables.folder(PROFILES[DRAWN])):
         if not set(READ) <= set(table):
             continue
         is_whole = (table.block_size == 0) & (table.steps == 0) & table.value.notna()
@@ -97,9 +95,7 @@ def is_futile(request: Request) -> bool:
     stored = results.load(whole.kind, whole.params)
     if stored is None:
         return False
-    *_, choices, answers = codec.examples_of(stored["values"])
-    score = {"task": request.params["task"], **stored["values"]}
-    return largest_gap(score | {"choices": choices, "answers": answers}) < SIGNAL
+    return largest_gap(stored[0]) < SIGNAL
 
 
 def asked(requests: Iterable[Request]) -> list[Request]:

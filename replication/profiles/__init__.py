@@ -19,6 +19,11 @@ _ROWS = storage.rows(Path(__file__).with_name("profiles.csv"))
 RECORDED = "overnight"  # the one whose run is committed: data/recorded/, figures/
 DRAWN = "recorded"  # the same settings; what is recorded is drawn, and nothing is computed
 COUNTS = tuple(row["setting"] for row in _ROWS if row["kind"] == "count")
+QA = ("mmlu", "boolq", "arc_easy")
+SHOTS = (0, 1, 3, 5)  # examples in a prompt
+SHOT_ENDS = (0, 5)  # of them, which claim 9 compares
+ORDERS = (0, 1, 2)  # of the examples; 0: that of the data set; else the seed of a shuffle
+SEEDS = (0, 1, 2)  # of healing
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,7 @@ Loads torch only when it measures.
 
 from collections.abc import Sequence
 
-from lib.blocks import BlockDistances
-from replication import measure
+from replication import tables
 from replication.measure import cache, distance_maps, fetching, request
 from replication.profiles import Profile
 from replication.run.execution import Outcome, judged
@@ -20,12 +19,11 @@ def run_job(job: Job, profile: Profile, notebooks: Sequence[str]) -> Outcome:
         distance_maps.of_model(job.model, profile)
         return Outcome("ok")
     (the_map,) = fetching.keyed_by_machine([request.similarity(job.model, profile)])
-    record = cache.load(the_map.kind, the_map.params)
-    if record is None:
+    rows = cache.load(the_map.kind, the_map.params)
+    if rows is None:
         raise NotMeasured(f"It needs the model's map: run job {job.map_name} first.")
-    distances = BlockDistances.stored(record["values"])
-    requests = by_job(job.model, profile, notebooks, distances).get(job, [])
+    requests = by_job(job.model, profile, notebooks, tables.distances_of(rows)).get(job, [])
     healings = [one for one in requests if one.kind == "healing"]
     cache.forget_out_of_memory(one.params for one in fetching.keyed_by_machine(healings))
-    statuses = dict.fromkeys(record["status"] for record in measure.fetch(requests))
+    statuses = dict.fromkeys(rows[0]["status"] for rows in fetching.fetch(requests))
     return judged([(job.model, status) for status in statuses if status != "ok"])

@@ -15,9 +15,10 @@ from lib.data import sets, wheels
 from lib.evaluation import Task
 from lib.models import files, registry
 from replication import plan
-from replication.measure.request import Request, grouped
+from replication.measure.request import Request
 from replication.profiles import Profile
 from replication.run.jobs import by_job
+from replication.tables import grouped
 
 SMALL = [pattern for pattern in files.CHECKPOINT_FILES if "safetensors" not in pattern]
 DEPTH = 32  # of a model whose depth is not known yet

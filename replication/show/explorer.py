@@ -73,7 +73,7 @@ def maps(own: bool = True) -> dict[str, Explored]:
         scores = _scores(runs.measured(folder))
         damage = _read(folder, "damage")
         for name, rows in _read(folder, "similarity").groupby("model"):
-            params = json.loads(rows.request.iloc[0])
+            params = tables.with_settings(rows).iloc[0].to_dict()
             source = "{sequences} texts of {max_tokens} tokens, {dtype}".format(**params)
             explored[f"{registry.label(name)} ({run})"] = Explored(
                 name,
@@ -100,12 +100,10 @@ def _of_weights(params: dict, table: pd.DataFrame) -> pd.DataFrame | None:
 
 def _scores(measured: pd.DataFrame) -> pd.DataFrame:
     """Return of each block, task and treatment the score on the most examples."""
-    plain = [
-        request["kind"] == "scores" and not (request.get("shot_order") or "patched" in request)
-        for request in measured.request  # others are ablations
-    ]
-    table = measured[plain]
-    shots = [f", {r['shots']}-shot" if "shots" in r else "" for r in table.request]
+    is_other_order = measured.shot_order.fillna(0) != 0
+    plain = (measured.kind == "scores") & ~is_other_order & measured.patched.isna()
+    table = measured[plain]  # others are ablations
+    shots = table.shots.map(", {:.0f}-shot".format, na_action="ignore").fillna("")
     table = table.assign(shots=shots).sort_values("n", kind="stable")
     table = table.drop_duplicates([*WEIGHTS, *KEY], keep="last")
     table = table.sort_values(KEY[2:], ascending=[True, True, False])

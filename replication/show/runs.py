@@ -1,6 +1,5 @@
 """The runs whose tables are at hand, and all that one of them has measured."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -25,28 +24,29 @@ def folders(own: bool = True) -> dict[str, Path]:
 
 
 def measured(folder: Path) -> pd.DataFrame:
-    """Return each score and each distance of a run once, a row each, with `request` as a dict.
+    """Return each score and each distance of a run once, a row each, with its settings.
 
     treatment: in words. examples and weights of a distance: its folds, each of the same weight.
     """
     parts = [pd.DataFrame(columns=COLUMNS)]
-    for name in tables.names(folder):
-        table = pd.read_parquet(folder / f"{name}.parquet")
+    for name, table in tables.read_all(folder):
         if name == "similarity":
             weights = [np.ones(len(folds)) for folds in table.folds]
             table = table.assign(task=DISTANCE, examples=table.folds, weights=weights)
         if {"task", "examples"} <= set(table):
             parts.append(table[table.value.notna()].reindex(columns=COLUMNS))
     rows = pd.concat(parts[1:] or parts).drop_duplicates(["request", *tables.BLOCK])
-    requests = rows.request.map(json.loads)
-    rows = rows.assign(request=requests, treatment=requests.map(_treatment))
-    return rows.reset_index(drop=True)
+    rows = tables.with_settings(rows.reset_index(drop=True))
+    return rows.assign(treatment=[_treatment(row) for row in rows.itertuples()])
 
 
-def _treatment(request: dict) -> str:
+def _treatment(row) -> str:
     """Return in words what was done to a model: "healed for 512 steps, rank 8, seed 1"."""
-    recipe = request.get("recipe")
-    if not recipe:
-        return "unhealed" if request.get("block_size") else "unpruned"
-    changes = [f", {text} {recipe[key]}" for key, text in OTHERWISE.items() if recipe.get(key)]
-    return "healed for {steps} steps, rank {rank}".format(**recipe) + "".join(changes)
+    if pd.isna(row.steps):
+        return "unhealed" if row.block_size and row.task != DISTANCE else "unpruned"
+    changes = [
+        f", {text} {getattr(row, name):.0f}"
+        for name, text in OTHERWISE.items()
+        if getattr(row, name)
+    ]
+    return f"healed for {row.steps:.0f} steps, rank {row.rank:.0f}" + "".join(changes)
