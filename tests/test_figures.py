@@ -10,7 +10,7 @@ from conftest import Distances
 
 from lib.blocks import BlockDistances
 from replication import figures, measure, paths, profiles, tables
-from replication.beyond import biases, depth_probe, dose, letters, panels, repair
+from replication.beyond import depth_probe, dose, letters, panels, repair
 from replication.figures.curves import in_units_of_chance
 
 CHANCE = {"mmlu": 0.25, "arc_easy": 0.25, "boolq": 0.5, "c4": 10.0}
@@ -198,8 +198,6 @@ def test_a_run_of_which_only_the_map_is_left_is_drawn_as_not_measured(output, mo
     forms = measure.table(letters.forms, maps, profile)
     drawn.append(letters.figure_letters(forms))
     drawn.append(letters.figure_cuts(measure.table(letters.exits, maps, profile), forms))
-    by_letter = biases.letter_measures(measure.table(biases.letter_biases, maps, profile))
-    drawn.append(biases.figure_biases(by_letter))
     drawn.append(depth_probe.figure_depth(measure.table(depth_probe.depths, maps, profile)))
     drawn.append(repair.figure_repair(measure.table(repair.linear_maps, maps, profile)))
     for figure in drawn:

@@ -25,16 +25,13 @@ from itertools import permutations
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from lib.data import prompts, sets
 from lib.evaluation import KINDS, accuracy_with_ties, register, weighted_mean
 from replication.analysis.answers import auc_influences
 from replication.analysis.bootstrap import paired
-from replication.analysis.curves import SIGNAL, transitions
+from replication.analysis.curves import transitions
 from replication.beyond.letters import FORMS, healed_depths
-from replication.beyond.panels import cut_panels
-from replication.figures.style import colour, label
 from replication.measure.experiments import cuts, healed, unpruned
 from replication.measure.request import Request
 from replication.profiles import Profile
@@ -157,8 +154,7 @@ def letter_measures(scores: pd.DataFrame) -> pd.DataFrame:
 
     scores: of tasks whose choices are letters. value, standard_error and examples are those of the
     measure (GAIN: accuracy, paired on the questions). share: of the commonest answer. spread: of
-    the letters' means. gap: how far the accuracy without biases is above CHANCE, in standard
-    errors. Where nothing is measured, the scores themselves, of no measure.
+    the letters' means. Where nothing is measured, the scores themselves, of no measure.
     """
     rows = []
     for score in scores[scores.choices.notna()].to_dict("records"):
@@ -166,9 +162,7 @@ def letter_measures(scores: pd.DataFrame) -> pd.DataFrame:
         unbiased = without_bias(loglikelihoods, weights)
         before, after = correct(loglikelihoods, answers), correct(unbiased, answers)
         by_measure = {ACCURACY: before, UNBIASED: after, GAIN: after - before}
-        value, error = weighted_mean(after, weights)
-        gap = (value - CHANCE) / error if error else np.inf
-        of_score = score | {"weights": weights, "gap": gap}
+        of_score = score | {"weights": weights}
         of_score["spread"] = letter_means(loglikelihoods, weights).std()
         share = commonest_share(loglikelihoods, weights)
         shares = {UNBIASED: commonest_share(unbiased, weights)}
@@ -178,7 +172,7 @@ def letter_measures(scores: pd.DataFrame) -> pd.DataFrame:
             row |= {"chance": np.nan if measure == GAIN else CHANCE}
             row |= {"floor": np.nan, "majority": np.nan}
             rows.append(row | {"share": shares.get(measure, share)})
-    return pd.DataFrame(rows) if rows else scores.assign(measure=None, gap=np.nan)
+    return pd.DataFrame(rows) if rows else scores.assign(measure=None)
 
 
 def readouts(scores: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
@@ -268,14 +262,6 @@ def beside_healing(measured: pd.DataFrame) -> pd.DataFrame:
     return apart.join(values).join(unpruned.rename("unpruned"))
 
 
-def knowing_most(measured: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the pruned model whose unpruned letters have the largest gap."""
-    pruned = measured.model[measured.block_size > 0]
-    whole = measured[(measured.block_size == 0) & measured.model.isin(pruned)]
-    by_gap = whole.sort_values("gap", na_position="first")
-    return measured[measured.model.isin(by_gap.model.tail(1))]
-
-
 def halves(measured: pd.DataFrame) -> pd.DataFrame:
     """Return where half of the lead over guessing is lost, as answered and with biases removed, as
     `curves.transitions`."""
@@ -331,34 +317,3 @@ def letter_aucs(loglikelihoods: np.ndarray, answers: np.ndarray) -> list[float]:
     relative = relative_to_question(loglikelihoods)
     letters = range(LETTERS)
     return [auc_influences(relative[:, i], answers == i).mean() for i in letters]
-
-
-# ---- the figures ----------------------------------------------------------------------------
-
-SHADE = {"color": colour("letters"), "ms": 4}
-SETS = {  # of each set of questions: the marker, hollow but for the first
-    "recorded": {"marker": "o"},
-    "other": {"marker": "D", "mfc": "white"},
-    "ARC-Easy": {"marker": "s", "mfc": "white"},
-}
-
-
-def figure_biases(measured: pd.DataFrame) -> Figure:
-    """Draw what the removal of biases adds to the accuracy of the model that knows most: paired
-    gains, a row a task and a column a cut. measured: of letter_measures."""
-    table = knowing_most(measured)
-    gains = table[table.measure == GAIN]
-    tasks = gains.questions.where(gains.questions == "ARC-Easy", "MMLU")
-    silent = (table.block_size == 0) & (table.gap < SIGNAL)
-    name = gains.model.map(label) + (" (no signal)" if silent.any() else "")
-    columns = (name + "\n" + gains.strategy).where(gains.block_size > 0)
-    rows = {"row": "gain in accuracy,\n" + tasks, "column": columns}
-    looks = {
-        f"{questions} questions": SHADE | {"ls": "none"} | marker
-        for questions, marker in SETS.items()
-    }
-    drawn = gains.assign(**rows, line=gains.questions + " questions")
-    figure = cut_panels(drawn, looks, table, sharey="all")
-    for axis in figure.axes:
-        axis.axhline(0, color="grey", lw=1)
-    return figure

@@ -90,7 +90,7 @@ NOTEBOOKS = {
     "10": Notebook(
         "10_letters_and_content",
         3,
-        ("figure_letters", "figure_cuts", "figure_depth", "figure_biases"),
+        ("figure_letters", "figure_cuts", "figure_depth"),
         experiments=(
             letters.forms,
             letters.exits,
@@ -152,7 +152,6 @@ CAPTIONS = {
     "figure_letters": "the same questions by letter and by content",
     "figure_cuts": "ARC-Easy by letter and by content, and MMLU, with three kinds of cut",
     "figure_depth": "the answer at each depth: in the state, as letters, as answered",
-    "figure_biases": "what removing the bias of each letter adds to accuracy",
     "figure_damage": "the loss after dropping each block, and how it differs from distance",
     "figure_layers": "each layer's update, and the damage of dropping it",
     "figure_last_layers": "cuts that keep none, one, two or three of the last layers",
