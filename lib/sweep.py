@@ -108,9 +108,13 @@ def baseline_scores(model, tokenizer, task: Task, batch_tokens: int) -> dict[str
 
 @torch.inference_mode()
 def target_logprobs(
-    model, blocks: Sequence[Block], rows: list[Row], batch_tokens: int, label: str
+    model, blocks: Sequence[Block], rows: list[Row], batch_tokens: int, label: str, read=None
 ) -> dict[Block, list[np.ndarray]]:
-    """For each block, the log-probabilities (fp32) of every row's target tokens, flattened."""
+    """For each block, the log-probabilities (fp32) of every row's target tokens, flattened.
+
+    read: in place of `scored`, what else is kept of a batch's final states, an array a row.
+    """
+    read = read or scored
     outputs = {block: [None] * len(rows) for block in blocks}
     if not shares_prefixes(model):
         rows = [replace(row, group=None) for row in rows]
@@ -127,8 +131,7 @@ def target_logprobs(
 
             ids = batch.ids.to(model.device)
             for block, states in final_states(model, blocks, ids, prefix_cache):
-                logprobs = scored(model, states, batch)
-                for place, of_row in zip(batch.places, logprobs, strict=True):
+                for place, of_row in zip(batch.places, read(model, states, batch), strict=True):
                     outputs[block][place] = of_row
     return outputs
 

@@ -22,7 +22,7 @@ import pandas as pd
 from lib.evaluation import weighted_mean
 from replication import analysis, paths, profiles, tables
 from replication.analysis import islands
-from replication.beyond import biases, dose, orders, prior, repair, translator, which_block
+from replication.beyond import biases, dose, repair, translator, which_block
 from replication.claims.bounds import half_up
 from replication.figures import heatmaps
 
@@ -59,11 +59,17 @@ def half_lost() -> pd.DataFrame:
 
 
 def letter_measures() -> pd.DataFrame:
-    """Return accuracies by letter with biases removed, and each letter's AUC (notebook 10)."""
+    """Return accuracies by letter as answered and with biases removed (notebook 10)."""
     arc = measured("forms").query("task == 'arc_easy_letters' and treatment != 'healed'")
     arc = arc.assign(questions="ARC-Easy, all")
     scores = pd.concat([measured("letter_biases"), measured("around_healing"), arc])
     return biases.letter_measures(scores.assign(task=scores.questions))
+
+
+def readouts() -> pd.DataFrame:
+    """Return what a readout that was fitted on other questions answers (notebook 10)."""
+    names = ("letter_biases", "forms", "translated")
+    return biases.readouts(translator.asked_by_letter(*map(measured, names)), translator.CUT)
 
 
 def maps():
@@ -89,10 +95,9 @@ def ranked_distances() -> pd.DataFrame:
     return distances.assign(rank=ranks)
 
 
-def choices() -> pd.DataFrame:
-    """Return how well each criterion chooses a block (notebook 12)."""
-    judged = which_block.head_to_head(measured("damage"), measured("states"), maps())
-    return which_block.summary(judged)
+def judged() -> pd.DataFrame:
+    """Return the block that each criterion chooses of every size, and its damage (notebook 12)."""
+    return which_block.head_to_head(measured("damage"), measured("states"), maps())
 
 
 def rise_in_nf4() -> pd.DataFrame:
@@ -119,16 +124,13 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "gap_left": gap_left,
     "half_lost": half_lost,
     "letter_measures": letter_measures,
-    "contents": lambda: prior.without_prior(measured("priors")),
-    "translated_contents": lambda: prior.without_prior(
-        measured("translated").query("repair == 'full map'")
-    ),
     "translator": lambda: translator.gains(measured("translated")),
     "translated_loss": lambda: repair.with_shares(measured("translated").query("task == 'c4'")),
-    "option_orders": lambda: orders.by_order(measured("option_orders")),
+    "readouts": readouts,
     "islands": lambda: islands.islands_table(maps(), (0.02, 0.1)),
     "recorded_islands": qwen_islands,
-    "choices": choices,
+    "judged": judged,
+    "choices": lambda: which_block.summary(judged()),
     "rank_correlation": lambda: analysis.rank_correlation(measured("damage"), maps()),
     "distances": ranked_distances,
     "rise_in_nf4": rise_in_nf4,

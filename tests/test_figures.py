@@ -10,7 +10,7 @@ from conftest import Distances, score
 
 from lib.blocks import BlockDistances
 from replication import figures, measure, paths, profiles, tables
-from replication.beyond import biases, dose, letters, panels, repair
+from replication.beyond import depth_probe, dose, letters, panels, repair
 from replication.figures.curves import in_units_of_chance
 
 CHANCE = {"mmlu": 0.25, "arc_easy": 0.25, "boolq": 0.5, "c4": 10.0}
@@ -153,14 +153,12 @@ def test_a_run_of_which_only_the_map_is_left_is_drawn_as_not_measured(output, mo
         return measure.table(experiment, maps, profile)
 
     forms = table(letters.forms)
-    by_letter = biases.letter_measures(table(biases.letter_biases))
     drawn = [
         figures.figure_training(table(dose.trainings)),
         dose.figure_dose(table(dose.doses)),
         letters.figure_letters(forms),
         letters.figure_cuts(table(letters.exits), forms),
-        biases.figure_biases(by_letter),
-        biases.figure_mechanism(by_letter),
+        depth_probe.figure_depth(table(depth_probe.depths)),
         repair.figure_repair(table(repair.linear_maps)),
     ]
     for figure in drawn:

@@ -18,7 +18,7 @@ from lib.gpu import memory, norms
 from lib.healing import attention, lora, packing, training
 from lib.models import files, layers, registry
 from replication import profiles
-from replication.measure import request, scores
+from replication.measure import fetching, request
 
 PAPER, SMOKE = profiles.get("paper"), profiles.get("smoke")
 LENGTHS = (700, 463, 463, 226)  # tokens of the row's documents
@@ -36,10 +36,10 @@ def test_a_run_on_a_cpu_enters_no_file_of_it(output):
 
     sys.setprofile(note)
     try:
-        (record,) = scores.fetch([healed])
+        ((score,),) = fetching.fetch([healed])
     finally:
         sys.setprofile(None)
-    assert record["status"] == "ok"
+    assert score["status"] == "ok"
     assert training.__file__ in entered
     assert not [file for file in entered if file.startswith(folder)]
 

@@ -108,6 +108,98 @@ def recomputed(model: str, task: str) -> dict[str, float]:
     return parts
 
 
+def biases_removed(loglikelihoods: np.ndarray) -> np.ndarray:
+    """Minus each letter's mean over the questions whose number has another remainder by five."""
+    relative = loglikelihoods - loglikelihoods.mean(axis=1)[:, None]
+    remainder = np.arange(len(relative)) % 5
+    means = [relative[remainder != r].mean(axis=0) for r in range(5)]
+    return relative - np.array(means)[remainder]
+
+
+def areas_of(loglikelihoods: np.ndarray, answers: np.ndarray) -> list[float]:
+    """How often each letter is likelier, against the others of its question, where it is right."""
+    areas = []
+    for letter in range(loglikelihoods.shape[1]):
+        others = [k for k in range(loglikelihoods.shape[1]) if k != letter]
+        lead = loglikelihoods[:, letter] - loglikelihoods[:, others].mean(axis=1)
+        right, wrong = lead[answers == letter], lead[answers != letter]
+        pairs = right[:, None] - wrong[None, :]
+        areas.append(np.mean((pairs > 0) + (pairs == 0) / 2))
+    return areas
+
+
+def read_out(fit: np.ndarray, right: np.ndarray, judged: np.ndarray) -> np.ndarray:
+    """The letters that ridge regression (1) gives to judged questions; log-likelihoods (n, 4)."""
+    x, other = (of - of.mean(axis=1)[:, None] for of in (fit, judged))
+    mean, target = x.mean(axis=0), np.eye(4)[right]
+    both = np.vstack([x - mean, np.eye(4)])  # the ridge, as four more questions
+    targets = np.vstack([target - target.mean(axis=0), np.zeros((4, 4))])
+    a = np.linalg.lstsq(both, targets, rcond=None)[0]
+    return ((other - mean) @ a + target.mean(axis=0)).argmax(axis=1)
+
+
+def of_table(name: str, **cells) -> tuple[np.ndarray, np.ndarray]:
+    """Log-likelihoods and right letters of the questions with four options, of a recorded score."""
+    table = pd.read_parquet(RECORDED / f"{name}.parquet")
+    for column, value in cells.items():
+        table = table[table[column] == value]
+    row = table[table.value.notna()].iloc[0]
+    four = [i for i, options in enumerate(row.choices) if len(options) == 4]
+    return np.stack([row.choices[i] for i in four]), np.asarray(row.answers)[four]
+
+
+MAIN = {"model": "qwen2.5-coder-1.5b"}
+EXIT = MAIN | {"strategy": "early exit"}
+READ_OUT = {  # by symbols and sets: what is fitted, what is judged, the accuracy on the pages
+    ("A to D", "ARC-Easy", "other"): (
+        ("forms", EXIT | {"task": "arc_easy_letters", "block_size": 6}),
+        ("letter_biases", EXIT | {"task": "mmlu_other", "block_size": 6}),
+        0.47,
+    ),
+    ("P to S", "MMLU, few", "ARC-Easy"): (
+        ("translated", {"task": "mmlu_short_symbols", "repair": "plain cut", "block_size": 6}),
+        ("translated", {"task": "arc_easy_symbols", "repair": "plain cut", "block_size": 6}),
+        0.57,
+    ),
+    ("A to D", "MMLU, few", "ARC-Easy"): (
+        ("forms", MAIN | {"task": "mmlu", "strategy": "simple", "block_size": 5}),
+        ("forms", MAIN | {"task": "arc_easy_letters", "strategy": "simple", "block_size": 5}),
+        0.35,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", READ_OUT)
+def test_a_readout_from_another_set_is_found_again(name):
+    from scripts import numbers
+
+    (fit_table, fit_cells), (table, cells), quoted = READ_OUT[name]
+    judged, right = of_table(table, **cells)
+    accuracy = np.mean(read_out(*of_table(fit_table, **fit_cells), judged) == right)
+    assert accuracy == pytest.approx(quoted, abs=0.005)
+    rows = numbers.table("readouts")
+    strategy, size = cells.get("strategy", "early exit"), cells["block_size"]
+    rows = rows[(rows.strategy == strategy) & (rows.block_size == size)]
+    rows = rows[rows.repair.eq("plain cut") & rows.model.eq(MAIN["model"])]
+    (row,) = rows.set_index(["symbols", "fitted_on", "judged_on"]).loc[[name]].itertuples()
+    assert row.value == pytest.approx(accuracy)
+    relative = judged - judged.mean(axis=1)[:, None]
+    assert row.spread == pytest.approx(np.std(relative.mean(axis=0)))
+    theirs = [row.auc_1, row.auc_2, row.auc_3, row.auc_4]
+    assert theirs == pytest.approx(areas_of(judged, right), abs=1e-3)  # ties
+    assert row.unbiased == pytest.approx(np.mean(biases_removed(judged).argmax(axis=1) == right))
+
+
+def test_accuracies_by_depth_are_found_again():
+    """Of the letters by the likeliest, of a probe by the place that it chose."""
+    table = pd.read_parquet(RECORDED / "depths.parquet")
+    for row in table[table.value.notna()].itertuples():
+        is_probe = row.reading != "letters"
+        chosen = row.chosen if is_probe else np.stack(row.choices).argmax(axis=1)
+        right = np.equal(chosen, row.answers)
+        assert row.value == pytest.approx(np.average(right, weights=row.weights))
+
+
 def test_the_recorded_verdicts_are_found_again():
     from lib.models import registry
     from scripts import readme

@@ -13,8 +13,7 @@ from conftest import real_task
 from lib import evaluation
 
 ALL = 10**6  # questions: more than any set has
-MOVED = [f"arc_easy_letters_{places}" for places in (1, 2, 3)]
-ARC_BY_LETTER = ("arc_easy_letters", "arc_easy_symbols", "arc_easy_lower", *MOVED)
+ARC_BY_LETTER = ("arc_easy_letters", "arc_easy_symbols", "arc_easy_lower")
 MMLU_BY_LETTER, SHORT_BY_LETTER = (
     [name, f"{name}_symbols", f"{name}_lower"] for name in ("mmlu", "mmlu_short")
 )
@@ -98,13 +97,10 @@ QUESTIONS = [
     (["hellaswag"], {"hellaswag_questions": 7}, HELLASWAG),
 ]
 WRITTEN = ("gsm8k", "gsm8k_bpb", "c4")  # further down
-NO_QUESTION = "arc_easy_alone"
 
 
 def test_every_task_has_rows_and_one_kind():
-    assert {NO_QUESTION, *WRITTEN, *(name for names, *_ in QUESTIONS for name in names)} == set(
-        evaluation.KINDS
-    )
+    assert {*WRITTEN, *(name for names, *_ in QUESTIONS for name in names)} == set(evaluation.KINDS)
     for name, kind in evaluation.KINDS.items():
         assert not kind.like or name.startswith(evaluation.question_set(kind.like))
         assert evaluation.question_set(name) == kind.data

@@ -15,7 +15,7 @@ from lib.blocks import Block, BlockDistances
 from lib.data import sets, wheels
 from lib.healing import packing
 from replication import measure, paths, profiles
-from replication.beyond import repair, translator, which_block
+from replication.beyond import depth_probe, repair, translator, which_block
 from replication.measure import damage, fetching, request
 from replication.run import notebooks
 
@@ -135,6 +135,7 @@ def measure_everything(profile) -> BlockDistances:
     measured_scores(NAME, profile, [BLOCK], ["c4"], recipe)
     repair.table([request.mapped(NAME, profile, "c4", BLOCK, kind) for kind in repair.KINDS])
     measure.table(translator.translated, maps, profile)
+    measure.table(depth_probe.depths, maps, profile)
     measure.table(damage.damage, maps, profile)
     measure.table(which_block.states, maps, profile)
     return maps[NAME]

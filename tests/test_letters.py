@@ -1,4 +1,4 @@
-"""Biases of letters on made-up answers: a known one is removed; options in other orders."""
+"""Biases of letters on made-up answers: a known one is removed; what a readout sees."""
 
 import conftest
 import numpy as np
@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from scipy.stats import mannwhitneyu
 
-from replication.beyond import biases, orders
+from replication.beyond import biases
 
 N, LETTERS = 1000, 4
 BIAS = np.array([0.0, 6.0, -3.0, 1.0])
@@ -65,14 +65,9 @@ def test_measures_are_those_of_their_definitions():
         lead = loglikelihoods[:, letter] - others.mean(axis=1)
         right, wrong = lead[answers == letter], lead[answers != letter]
         areas.append(mannwhitneyu(right, wrong).statistic / len(right) / len(wrong))
-    assert value["AUC of a letter"] == pytest.approx(np.mean(areas))
-    means = np.sort(loglikelihoods.mean(axis=0))
-    assert value["preference"] == pytest.approx(means[-1] - means[-2])
-    is_right = np.eye(LETTERS, dtype=bool)[answers]
-    right, wrong = unbiased[is_right], unbiased[~is_right]
-    signal = right.mean() - wrong.mean()
-    assert value["signal"] == pytest.approx(signal)
-    assert value["d′"] == pytest.approx(signal / np.sqrt((right.var() + wrong.var()) / 2))
+    assert biases.letter_aucs(loglikelihoods, answers) == pytest.approx(areas)
+    relative = loglikelihoods - loglikelihoods.mean(axis=1, keepdims=True)
+    assert measured.spread[0] == pytest.approx(relative.mean(axis=0).std())
 
 
 def test_beside_healing_compares_on_the_same_questions():
@@ -97,28 +92,26 @@ def test_beside_healing_compares_on_the_same_questions():
     assert 0 < row["standard_error"] < 0.01
 
 
-# ---- options in cyclic orders ---------------------------------------------------------------
+# ---- a readout from another set -------------------------------------------------------------
 
 
-def scores_in_orders(bias: np.ndarray) -> pd.DataFrame:
-    """Made-up scores: what is known of an option follows it, a letter's bias stays."""
-    known, answers = made_up(1.5)
-    letters = np.arange(LETTERS)
+def test_a_readout_sees_what_removing_biases_does_not():
+    """Made up: the right letter is pushed down, on both sets of questions."""
     scores = []
-    for task, moved in orders.ORDERS.items():
-        of_options = known + bias[(letters + moved) % LETTERS]
-        scores.append(score(of_options, answers, task=task))
-    return pd.DataFrame(scores)
+    for seed, questions in enumerate(("recorded", "other")):
+        loglikelihoods, answers = made_up(-2.0, BIAS, seed=seed)
+        scores.append(score(loglikelihoods, answers, questions=questions))
+    rows = biases.readouts(pd.DataFrame(scores), ["model", "block_size"])
+    assert rows.fitted_on.tolist() == ["recorded", "other"] == rows.judged_on.tolist()[::-1]
+    for row in rows.itertuples():
+        assert row.unbiased < 0.1 and row.auc_1 < 0.2
+        assert row.value > 0.7 and 0.25 < row.null < 0.6
+        assert row.spread == pytest.approx(BIAS.std(), abs=0.1)
 
 
-def test_a_mean_over_cyclic_orders_has_no_bias():
-    known, answers = made_up(1.5)
-    rows = orders.by_order(scores_in_orders(BIAS)).set_index("measure")
-    value = rows.value
-    assert value["mean option"] == pytest.approx(biases.correct(known, answers).mean())
-    assert value["mean option"] - value["all orders"] > 0.3
-    assert value["biases removed"] == pytest.approx(value["mean option"], abs=0.03)
-    assert rows.same_letter.min() > 0.9
-    unbiased = orders.by_order(scores_in_orders(0 * BIAS)).set_index("measure")
-    assert unbiased.value["mean option"] == unbiased.value["as answered"]
-    assert set(unbiased.same_option) == {1}
+def test_nothing_is_read_out_where_nothing_is():
+    loglikelihoods, answers = made_up(0.0, BIAS)
+    other, right = made_up(0.0, BIAS, seed=1)
+    chosen, shuffled = biases.read_out(loglikelihoods, answers, other)
+    nulls = (shuffled == right).mean(axis=1)
+    assert abs((chosen == right).mean() - nulls.mean()) < 4 * nulls.std()

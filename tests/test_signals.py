@@ -44,7 +44,7 @@ def test_a_model_that_the_record_does_not_know_is_asked_whole_first(output, monk
     table = table.set_index(["task", "block_size"])
     assert table.value.notna().tolist() == [True, False, True, True]
     assert table.status["arc_easy", 2] == signals.NOT_ASKED
-    variant = request.score("tiny-random", smoke, "arc_easy_letters_1", Block(1, 2))
+    variant = request.score("tiny-random", smoke, "arc_easy_symbols", Block(1, 2))
     assert not signals.needs_signal(variant)
 
 

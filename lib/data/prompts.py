@@ -87,18 +87,14 @@ def arc_easy(
     shots: int,
     shot_order: int,
     form: Form = by_content,
-    scored_form: Form | None = None,
 ) -> list[dict]:
-    """Question and answer; the solved examples before them, if any, are never scored.
-
-    scored_form: of the questions that are scored, if it is not that of the examples.
-    """
+    """Question and answer; the solved examples before them, if any, are never scored."""
     solved, scored = sets.arc_easy(source, questions, MOST_SHOTS)
     first = _ordered(solved[:shots], shot_order)
     prefix = "".join(_solved(map(_plain, first), form))
     examples = []
     for row in map(_plain, scored):
-        prompt, choices = (scored_form or form)(row["question"], row["choices"])
+        prompt, choices = form(row["question"], row["choices"])
         group = "all" if prefix else row["id"]
         examples.append(example(prefix + prompt, choices, row["answer"], group))
     return examples

@@ -5,39 +5,33 @@ notebooks and of as many others, which confirm what was seen in the first. Noteb
 removal of biases with healing.
 
 A pruned model may prefer one letter whatever is asked. Its log-likelihoods still tell the options
-of a question apart, if what it adds to a letter is the same for every question. Two measures see
-that; each is of the stored log-likelihoods, no model is run.
+of a question apart, if what it adds to a letter is the same for every question. All that follows is
+of the stored log-likelihoods, each relative to the mean of its question; no model is run.
 
 - accuracy, biases removed: from each letter's log-likelihood its mean over the *other* folds of
   questions is taken. No label is used.
-- AUC of a letter: how often a letter is likelier, compared with the other letters of its question,
-  where it is right than where it is wrong. 0.5: it knows nothing. A bias moves nothing here.
-
-Three more say how the letters change (in nats; a letter's log-likelihood is relative to the mean of
-its question's letters):
-
-- preference: of the letter that is likeliest on average, minus the next likeliest. It is what all
-  questions have in common.
-- signal: of the right letter minus the mean of the wrong ones, biases removed.
-- d′: the signal over the standard deviation of a letter: the root of the mean of two variances over
-  questions, of right letters and of wrong ones.
+- readout: which letter is right, by a linear map of the four log-likelihoods, fitted with the
+  labels of *another* set of questions. It sees answers that four means do not, as where the right
+  letter is pushed down. It says what is there, not what can be had without labels.
+- spread: the standard deviation of the letters' means over questions, in nats. It sees a letter
+  that is avoided as well as one that is preferred.
+- AUC of each letter: how often it is likelier where it is right than where it is wrong. 0.5: its
+  own log-likelihood says nothing. Their mean may hide that one is far below, one far above.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from lib.data import prompts, sets
 from lib.evaluation import KINDS, accuracy_with_ties, weighted_mean
 from replication.analysis.answers import auc_influences
 from replication.analysis.bootstrap import paired
-from replication.analysis.curves import SIGNAL, transitions
-from replication.beyond.letters import healed_depths
-from replication.beyond.panels import cut_panels
-from replication.figures.style import colour, label
+from replication.analysis.curves import transitions
+from replication.beyond.letters import FORMS, healed_depths
 from replication.measure.experiments import cuts, healed, unpruned
 from replication.measure.request import Request
 from replication.profiles import Profile
@@ -79,10 +73,11 @@ MOST = {"early exit": 10, "similarity": 6}  # layers dropped
 
 FOLDS = 5  # of questions, by their number
 LETTERS = 4  # options of a question
-ACCURACY, UNBIASED, AUC = "accuracy", "accuracy, biases removed", "AUC of a letter"
-CHANCE = {ACCURACY: 1 / LETTERS, UNBIASED: 1 / LETTERS, AUC: 0.5}  # what knowing nothing scores
-GAIN, PREFERENCE, SEPARATION = "gain of removing biases", "preference", "signal"
-D_PRIME = "d′"
+ACCURACY, UNBIASED = "accuracy", "accuracy, biases removed"
+CHANCE = 1 / LETTERS  # the accuracy of knowing nothing
+GAIN = "gain of removing biases"
+RIDGE, SHUFFLES = 1.0, 1000  # of a readout: in squared nats; of the answers, for its null
+QUANTILE = 0.975  # of the null
 
 
 def letter_biases(name: str, distances, profile: Profile) -> list[Request]:
@@ -99,6 +94,26 @@ def letter_biases(name: str, distances, profile: Profile) -> list[Request]:
             requested += cuts(
                 name, distances, profile, [task], [strategy], sizes, questions=questions
             )
+    return requested
+
+
+def second_model(name: str, distances, profile: Profile) -> list[Request]:
+    """Return ARC-Easy by letter and by content, all questions, at the sizes of MOST.
+
+    After as many examples as MMLU has, of each model that is not studied otherwise; whether its
+    answers as given have a signal or not. Columns questions and form.
+    """
+    if name in profile.study_models:
+        return []
+    few_shot = replace(profile, arc_easy_shots=profile.mmlu_shots)
+    requested = []
+    for form in ("letters", "content"):
+        task = FORMS["arc_easy"][form]
+        labels = {"questions": "ARC-Easy, all", "form": form, "asked_anyway": True}
+        requested += unpruned(name, few_shot, [task], **labels)
+        for strategy, most in MOST.items():
+            sizes = range(1, min(most, distances.num_layers - 1) + 1)
+            requested += cuts(name, distances, few_shot, [task], [strategy], sizes, **labels)
     return requested
 
 
@@ -141,40 +156,97 @@ def answers_by_letter(score: Mapping) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def letter_measures(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return every score by letter by all measures of this file, a row a score and measure.
+    """Return every score by letter as answered and with biases removed, a row a score and measure.
 
     scores: of tasks whose choices are letters. value, standard_error and examples are those of the
-    measure (GAIN: accuracy, paired on the questions); chance is what knowing nothing scores, of
-    the measures of CHANCE. share: of the commonest answer, before and after its bias is removed.
-    letter: the number of the preferred one. gap: how far the AUC is above one half, in standard
-    errors. Where nothing is measured, the scores themselves, of no measure.
+    measure (GAIN: accuracy, paired on the questions). share: of the commonest answer. spread: of
+    the letters' means. Where nothing is measured, the scores themselves, of no measure.
     """
     rows = []
     for score in scores[scores.choices.notna()].to_dict("records"):
         loglikelihoods, answers, weights = answers_by_letter(score)
         unbiased = without_bias(loglikelihoods, weights)
-        letter, preference = preferred(loglikelihoods, weights)
         before, after = correct(loglikelihoods, answers), correct(unbiased, answers)
-        by_measure = {
-            ACCURACY: before,
-            UNBIASED: after,
-            AUC: letter_auc(loglikelihoods, answers),
-            GAIN: after - before,
-            PREFERENCE: preference,
-            SEPARATION: signal(unbiased, answers),
-            D_PRIME: d_prime(unbiased, answers),
-        }
-        auc, error = weighted_mean(by_measure[AUC], weights)
-        gap = (auc - 0.5) / error if error else np.inf
-        of_score = score | {"weights": weights, "letter": letter, "gap": gap}
+        by_measure = {ACCURACY: before, UNBIASED: after, GAIN: after - before}
+        of_score = score | {"weights": weights}
+        of_score["spread"] = letter_means(loglikelihoods, weights).std()
         share = commonest_share(loglikelihoods, weights)
         shares = {UNBIASED: commonest_share(unbiased, weights)}
         for measure, values in by_measure.items():
             row = of_score | {"measure": measure, "examples": values, "n": len(values)}
             row["value"], row["standard_error"] = weighted_mean(values, weights)
-            row |= {"chance": CHANCE.get(measure, np.nan), "floor": np.nan, "majority": np.nan}
+            row |= {"chance": np.nan if measure == GAIN else CHANCE}
+            row |= {"floor": np.nan, "majority": np.nan}
             rows.append(row | {"share": shares.get(measure, share)})
-    return pd.DataFrame(rows) if rows else scores.assign(measure=None, gap=np.nan)
+    return pd.DataFrame(rows) if rows else scores.assign(measure=None)
+
+
+def readouts(scores: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Return what a linear readout, fitted on one set of questions, answers on another.
+
+    A row a pair of sets.
+
+    scores: by letter; column questions names the set. by: the columns in which scores of a pair are
+    the same (model, cut, symbols). value, standard_error: the accuracy of the readout. null: what
+    readouts of shuffled answers reach, 97.5 %. answered, unbiased, spread, auc_1 … auc_4: of the
+    set that is judged.
+    """
+    rows = []
+    measured = scores[scores.choices.notna()]
+    for key, group in measured.groupby(list(by), sort=False, dropna=False):
+        of_set = group.drop_duplicates("questions").set_index("questions").to_dict("index")
+        answered = {questions: answers_by_letter(score) for questions, score in of_set.items()}
+        for fitted_on, judged_on in permutations(answered, 2):
+            loglikelihoods, answers, weights = answered[judged_on]
+            chosen, shuffled = read_out(*answered[fitted_on][:2], loglikelihoods)
+            value, error = weighted_mean((chosen == answers).astype(float), weights)
+            nulls = np.average(shuffled == answers, axis=1, weights=weights)
+            row = dict(zip(by, key, strict=True)) | {"judged_on": judged_on}
+            row |= {"fitted_on": fitted_on, "n": len(answers)}
+            row |= {"value": value, "standard_error": error, "null": np.quantile(nulls, QUANTILE)}
+            unbiased = without_bias(loglikelihoods, weights)
+            row["answered"] = np.average(correct(loglikelihoods, answers), weights=weights)
+            row["unbiased"] = np.average(correct(unbiased, answers), weights=weights)
+            row["spread"] = letter_means(loglikelihoods, weights).std()
+            areas = letter_aucs(loglikelihoods, answers)
+            rows.append(row | {f"auc_{i}": area for i, area in enumerate(areas, start=1)})
+    return pd.DataFrame(rows, columns=None if rows else [*by, "judged_on", "fitted_on", "value"])
+
+
+def read_out(
+    fit: np.ndarray, answers: np.ndarray, judged: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the letters that a ridge readout gives to judged questions, (m,), and what SHUFFLES
+    readouts give that were fitted to shuffled answers, (SHUFFLES, m).
+
+    fit, judged: log-likelihoods, (n, letters) and (m, letters).
+    """
+    draw = np.random.default_rng(0)
+    shuffled = [draw.permutation(answers) for _ in range(SHUFFLES)]
+    targets = np.eye(LETTERS)[[answers, *shuffled]]  # (1 + SHUFFLES, n, letters)
+    mean_target = targets.mean(axis=1, keepdims=True)
+    relative = relative_to_question(fit)
+    mean = relative.mean(axis=0)
+    inputs = relative - mean
+    matrix = inputs.T @ inputs + RIDGE * np.eye(LETTERS)
+    weights = np.linalg.solve(matrix, inputs.T @ (targets - mean_target))
+    outputs = (relative_to_question(judged) - mean) @ weights + mean_target
+    chosen = outputs.argmax(axis=2)
+    return chosen[0], chosen[1:]
+
+
+def by_letter_and_content(second: pd.DataFrame, letter_biases: pd.DataFrame) -> pd.DataFrame:
+    """Return a row a cut of `second_model`: by letter as answered, with biases removed, and read
+    out by the recorded questions of MMLU; and by content."""
+    cut = ["model", "strategy", "block_size"]
+    measured = second[second.value.notna()]
+    letters = measured[measured.form == "letters"]
+    fit = letter_biases[letter_biases.questions.eq("recorded")]
+    read = readouts(pd.concat([letters, fit[fit.model.isin(letters.model)]]), cut)
+    read = read[read.fitted_on == "recorded"]
+    content = measured[measured.form == "content"].set_index(cut).value.rename("content")
+    shown = [*cut, "n", "answered", "unbiased", "value", "null"]
+    return read.reindex(columns=shown).join(content, on=cut).rename(columns={"value": "read out"})
 
 
 def beside_healing(measured: pd.DataFrame) -> pd.DataFrame:
@@ -184,7 +256,7 @@ def beside_healing(measured: pd.DataFrame) -> pd.DataFrame:
     difference: biases removed without healing, minus healed as answered, paired on the questions,
     with its standard error.
     """
-    measured = measured[measured.measure.isin(CHANCE)]
+    measured = measured[measured.measure.isin([ACCURACY, UNBIASED])]
     versions = measured.treatment + ", " + measured.measure
     versions = measured.assign(task=measured.questions, version=versions)
     pruned = versions[versions.block_size > 0].drop(columns="treatment")
@@ -196,19 +268,11 @@ def beside_healing(measured: pd.DataFrame) -> pd.DataFrame:
     return apart.join(values).join(unpruned.rename("unpruned"))
 
 
-def knowing_most(measured: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the pruned model whose unpruned letters have the largest gap."""
-    pruned = measured.model[measured.block_size > 0]
-    whole = measured[(measured.block_size == 0) & measured.model.isin(pruned)]
-    by_gap = whole.sort_values("gap", na_position="first")
-    return measured[measured.model.isin(by_gap.model.tail(1))]
-
-
 def halves(measured: pd.DataFrame) -> pd.DataFrame:
-    """Return where half of the lead over guessing is lost by each measure of CHANCE, as
+    """Return where half of the lead over guessing is lost, as answered and with biases removed, as
     `curves.transitions`."""
-    of_chance = measured[measured.measure.isin(CHANCE)]
-    lines = of_chance.groupby(["measure", "questions"], sort=False)
+    accuracies = measured[measured.measure.isin([ACCURACY, UNBIASED])]
+    lines = accuracies.groupby(["measure", "questions"], sort=False)
     halves = {line: transitions(rows) for line, rows in lines}
     return pd.concat(halves, names=["measure", "questions"]).reset_index(level=(0, 1))
 
@@ -221,10 +285,9 @@ def fold_of(count: int) -> np.ndarray:
 def without_bias(loglikelihoods: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return log-likelihoods (n, letters) minus each letter's mean over questions of other folds.
 
-    Only differences between the letters of a question count, so what all letters of a question
-    have in common is taken away first.
+    Only differences between the letters of a question count.
     """
-    relative = loglikelihoods - loglikelihoods.mean(axis=1, keepdims=True)
+    relative = relative_to_question(loglikelihoods)
     folds, unbiased = fold_of(len(relative)), np.empty_like(relative)
     for fold in range(FOLDS):
         others = folds != fold
@@ -245,108 +308,18 @@ def commonest_share(loglikelihoods: np.ndarray, weights: np.ndarray) -> float:
     return float(chosen.max() / weights.sum())
 
 
-def letter_auc(loglikelihoods: np.ndarray, answers: np.ndarray) -> np.ndarray:
-    """Return influences (n,) whose mean is the area under the ROC curve, mean over letters.
-
-    Compared is a letter's log-likelihood minus the mean of the others of its question: a bias adds
-    the same to all questions, and changes no pair. As in DeLong et al., the spread of the
-    influences gives the standard error.
-    """
-    n, letters = loglikelihoods.shape
-    influences = np.zeros(n)
-    for letter in range(letters):
-        others = np.delete(loglikelihoods, letter, axis=1).mean(axis=1)
-        lead = loglikelihoods[:, letter] - others
-        influences += auc_influences(lead, answers == letter) / letters
-    return influences
+def relative_to_question(loglikelihoods: np.ndarray) -> np.ndarray:
+    """Return log-likelihoods (n, letters) minus the mean of their question."""
+    return loglikelihoods - loglikelihoods.mean(axis=1, keepdims=True)
 
 
-def preferred(loglikelihoods: np.ndarray, weights: np.ndarray) -> tuple[int, np.ndarray]:
-    """Return the letter that is likeliest on average, and by how much it leads the next likeliest:
-    (n,) nats, whose mean is the preference."""
-    relative = loglikelihoods - loglikelihoods.mean(axis=1, keepdims=True)
-    *_, second, first = np.average(relative, axis=0, weights=weights).argsort()
-    return int(first), relative[:, first] - relative[:, second]
+def letter_means(loglikelihoods: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return each letter's mean relative log-likelihood over the questions: (letters,) nats."""
+    return np.average(relative_to_question(loglikelihoods), axis=0, weights=weights)
 
 
-def signal(unbiased: np.ndarray, answers: np.ndarray) -> np.ndarray:
-    """Return the right letter's log-likelihood minus the mean of the wrong ones: (n,) nats."""
-    right, wrong = _right_and_wrong(unbiased, answers)
-    return right - wrong.mean(axis=1)
-
-
-def d_prime(unbiased: np.ndarray, answers: np.ndarray) -> np.ndarray:
-    """Return influences (n,) whose mean is d′: their spread gives its standard error."""
-    right, wrong = _right_and_wrong(unbiased, answers)
-    separation = right.mean() - wrong.mean()
-    squares = (right - right.mean()) ** 2 + ((wrong - wrong.mean()) ** 2).mean(axis=1)
-    variances = squares / 2
-    spread = np.sqrt(variances.mean())
-    value = separation / spread
-    of_means = (right - wrong.mean(axis=1) - separation) / spread
-    of_variances = value / 2 * (variances / variances.mean() - 1)
-    return value + of_means - of_variances
-
-
-def _right_and_wrong(unbiased: np.ndarray, answers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the log-likelihoods of the right letters, (n,), and of the wrong ones, (n, letters -
-    1)."""
-    is_right = answers[:, None] == np.arange(unbiased.shape[1])
-    return unbiased[is_right], unbiased[~is_right].reshape(len(answers), -1)
-
-
-# ---- the figures ----------------------------------------------------------------------------
-
-NATS = {SEPARATION, PREFERENCE}  # the measures that share an axis
-SHADE = {"color": colour("letters"), "ms": 4}
-SETS = {  # of each set of questions: the marker, hollow but for the first
-    "recorded": {"marker": "o"},
-    "other": {"marker": "D", "mfc": "white"},
-    "ARC-Easy": {"marker": "s", "mfc": "white"},
-}
-STYLES = {  # of each measure that figure_mechanism draws
-    SEPARATION: SHADE | {"ls": "-"},
-    D_PRIME: SHADE | {"ls": "-"},
-    PREFERENCE: {"color": "black", "ls": ":", "ms": 4},
-}
-
-
-def figure_biases(measured: pd.DataFrame) -> Figure:
-    """Draw what the removal of biases adds to the accuracy of the model that knows most: paired
-    gains, a row a task and a column a cut. measured: of letter_measures."""
-    table = knowing_most(measured)
-    gains = table[table.measure == GAIN]
-    tasks = gains.questions.where(gains.questions == "ARC-Easy", "MMLU")
-    drawn = gains.assign(row="gain in accuracy,\n" + tasks, line=gains.questions + " questions")
-    looks = {
-        f"{questions} questions": SHADE | {"ls": "none"} | marker
-        for questions, marker in SETS.items()
-    }
-    return _figure(drawn, looks, table, sharey="all")
-
-
-def figure_mechanism(measured: pd.DataFrame) -> Figure:
-    """Draw signal, preference and d′ of MMLU by letter, of the model that knows most: a column a
-    cut, the whole model at 0. measured: of letter_measures; the table has its other tasks, too."""
-    table = knowing_most(measured)
-    table = table[table.measure.isin(STYLES)]
-    drawn = table[table.questions.isin(QUESTIONS)]
-    rows = drawn.measure.where(~drawn.measure.isin(NATS), "nats")
-    drawn = drawn.assign(row=rows, line=drawn.measure + ", " + drawn.questions + " questions")
-    looks = {
-        f"{measure}, {questions} questions": style | SETS[questions]
-        for measure, style in STYLES.items()
-        for questions in QUESTIONS
-    }
-    return _figure(drawn, looks, table)
-
-
-def _figure(drawn: pd.DataFrame, looks: dict, table: pd.DataFrame, **kwargs) -> Figure:
-    """Draw panels of one model, a column a cut; says so where its letters have no signal."""
-    silent = (table.block_size == 0) & (table.gap < SIGNAL)
-    name = drawn.model.map(label) + (" (no signal)" if silent.any() else "")
-    columns = (name + "\n" + drawn.strategy).where(drawn.block_size > 0)
-    figure = cut_panels(drawn.assign(column=columns), looks, table, **kwargs)
-    for axis in figure.axes:
-        axis.axhline(0, color="grey", lw=1)
-    return figure
+def letter_aucs(loglikelihoods: np.ndarray, answers: np.ndarray) -> list[float]:
+    """Return the area under the ROC curve of each letter's relative log-likelihood."""
+    relative = relative_to_question(loglikelihoods)
+    letters = range(LETTERS)
+    return [auc_influences(relative[:, i], answers == i).mean() for i in letters]

@@ -28,8 +28,8 @@ from replication.tables import grouped
 
 KINDS = ("full", "folded")  # of linear maps, as healing.linear has them
 TASKS = ("c4", "arc_easy")  # that repairs are judged by
+COSTS = ("seconds", "parameters", "error", "ridge", "fit_texts", "fit_tokens")  # of a repair
 NO_MAP = "no answer: no FFN before the cut that it can be folded into"
-COSTS = ("seconds", "parameters", "error", "ridge")  # columns of what a repair took
 NOT_REPAIRED = {"unpruned", "plain cut"}
 LOOKS = {  # of each repair
     "unpruned": {"color": "black", "marker": "*", "ls": "--"},
@@ -143,8 +143,9 @@ def table(requests: Sequence[Request]) -> pd.DataFrame:
     """Return the scores of repairs as rows, each with what it took.
 
     The columns of `scores.table`, and repair, seconds (of fitting, or of all steps of a healing;
-    not of loading the model), parameters (numbers that were trained or fitted), error (of a map, on
-    calibration texts held out: what it leaves of the squared change; 1 for the plain cut). In the
+    not of loading the model), parameters (numbers that were trained or fitted). Of a map also error
+    (on calibration texts held out: what it leaves of the squared change; 1 for the plain cut), its
+    ridge, and the texts and tokens that it was fitted on (fit_texts, fit_tokens). In the
     recorded run seconds are those that benchmarks/repairs.py timed side by side, NaN elsewhere.
     """
     results = zip(requests, fetching.fetch(requests), strict=True)
@@ -198,15 +199,16 @@ def fit(model, tokenizer, requests: Sequence[Request]) -> dict[Block, dict[str, 
     from lib.similarity import calibration_batches
 
     params, count = requests[0].params, requests[0].params["map_sequences"]
-    texts = sets.healing_texts(sets.source(params["healing_data"][0]), count)
-    texts = texts[:count] if requests[0].kind == "repair" else sets.evenly_spaced(texts, count)
+    texts = sets.healing_texts(sets.source(params["healing_data"][0]), count)[:count]  # C4's first
     lengths = params["map_tokens"], params["map_batch_tokens"]
     with_map = {r.block: r for r in requests if r.params["map"] != "none"}
     kinds = {r.params["map"] for r in requests} - {"none"}
-    batches = calibration_batches(texts, tokenizer, *lengths)
+    batches = list(calibration_batches(texts, tokenizer, *lengths))
+    tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
+    read = {"fit_texts": len(texts), "fit_tokens": tokens}
     fitted = linear.fitted_all(model, list(with_map), kinds, batches) if with_map else {}
     for block, of_block in fitted.items():
-        costs = [{"map": kind} | cost for kind, (_, cost) in of_block.items()]
+        costs = [{"map": kind} | cost | read for kind, (_, cost) in of_block.items()]
         (keyed,) = fetching.keyed_by_machine([with_map[block].maps])
         seconds = sum(cost["seconds"] for cost in costs)
         results.save(keyed.kind, keyed.params, costs, seconds)

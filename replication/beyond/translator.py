@@ -3,8 +3,8 @@
 Notebook 10. An exit hands the state before the cut to the final norm and lm_head, which were
 trained on the state after the last layer. A full linear map in place of the exit's layers
 translates between both, as the tuned lens does (Belrose et al., arXiv 2303.08112). It is fitted on
-texts without any question (`healing.linear`). Also here: options that are called P, Q, R and S, or
-a, b, c and d.
+texts of C4, without any question (`healing.linear`). Also here: options that are called P, Q, R and
+S, or a, b, c and d.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,6 @@ from replication.analysis.bootstrap import paired
 from replication.beyond import repair
 from replication.beyond.biases import ACCURACY, IN_A_SUBJECT, OTHER, letter_measures, mmlu_other
 from replication.beyond.letters import ARC_EASY_BY_LETTER
-from replication.beyond.prior import ALONE, CONTENT
 from replication.figures.style import NORMAL
 from replication.measure import fetching, scores
 from replication.measure.experiments import cuts, unpruned
@@ -30,11 +29,15 @@ from replication.measure.request import Request, mapped
 from replication.profiles import Profile
 from replication.tables import grouped
 
-EXITS, OF_CONTENT = range(3, 9), (3, 5, 6, 7)  # layers dropped
-TEXTS = 48  # to fit on, at most
+CONTENT = "arc_easy"
+EXITS = range(3, 9)  # layers dropped
+TEXTS = 96  # of C4, to fit on, at most
+VERSION = 2  # bumped by hand when the numbers change; 1 was fitted on pieces of Wikipedia, too
 EXIT, TRANSLATED = "plain cut", "full map"  # values of the column repair
 BY_LETTER = {"mmlu": "mmlu", "mmlu_short": "mmlu_short", "arc_easy": "arc_easy_letters"}
 SYMBOLS = {"symbols": "PQRST", "lower": "abcde"}  # by the ends of their tasks' names
+NAMES = "A to D", "P to S", "a to d"  # values of the column symbols
+CUT = ["model", "symbols", "strategy", "block_size", "repair"]
 
 
 def mmlu_short(*args, **options) -> list[dict]:
@@ -74,14 +77,11 @@ def translated(name: str, distances, profile: Profile) -> list[Request]:
     texts = max(2, profile.damage_sequences // 2)  # one has no standard error
     has_others = 2 * profile.mmlu_questions <= IN_A_SUBJECT
     mmlu, of_mmlu = ("mmlu_short", profile) if has_others else ("mmlu", few_shot)
-    profile_of = dict.fromkeys(by_symbol(mmlu), of_mmlu)
-    profile_of |= dict.fromkeys(by_symbol("arc_easy"), few_shot)
-    profile_of |= {CONTENT: few_shot, ALONE: few_shot}
+    profile_of = dict.fromkeys([CONTENT, *by_symbol("arc_easy")], few_shot)
     profile_of["c4"] = replace(profile, c4_sequences=texts, c4_tokens=profile.damage_tokens)
-    layers, requested = distances.num_layers, []
+    profile_of |= dict.fromkeys(by_symbol(mmlu), of_mmlu)
+    sizes, requested = [size for size in EXITS if size < distances.num_layers], []
     for task, of_task in profile_of.items():
-        sizes = OF_CONTENT if task in (CONTENT, ALONE) else EXITS
-        sizes = [size for size in sizes if size < layers]
         plain = unpruned(name, of_task, [task], repair="unpruned")
         plain += cuts(name, distances, of_task, [task], ["early exit"], sizes, repair=EXIT)
         requested += [_read(cut, of_task, "none") for cut in plain]
@@ -93,7 +93,7 @@ def _read(cut: Request, profile: Profile, kind: str, **labels) -> Request:
     """Return the request of a cut with a map of `kind` in its place; "none": of the cut itself."""
     name, task = cut.params["model"], cut.params["task"]
     params = mapped(name, profile, task, cut.block, kind).params
-    params |= {"map_sequences": min(TEXTS, profile.map_sequences)}
+    params |= {"map_sequences": min(TEXTS, profile.map_sequences), "translator_version": VERSION}
     return Request("translator", params, cut.labels | labels)
 
 
@@ -101,8 +101,9 @@ def _read(cut: Request, profile: Profile, kind: str, **labels) -> Request:
 
 
 def table(requests: Sequence[Request]) -> pd.DataFrame:
-    """Return a row a score, with the columns of `scores.table` and repair."""
-    rows = map(scores.row, requests, fetching.fetch(requests))
+    """Return a row a score, with the columns of `scores.table`, repair and `repair.COSTS`."""
+    pairs = zip(requests, fetching.fetch(requests), strict=True)
+    rows = [scores.row(request, result) | repair.cost(request) for request, result in pairs]
     return pd.DataFrame(rows, columns=None if requests else scores.NO_ROWS)
 
 
@@ -113,6 +114,32 @@ measure.TABLES["translated"] = table
 # ---- the statistics -------------------------------------------------------------------------
 
 
+def asked_by_letter(
+    letter_biases: pd.DataFrame, forms: pd.DataFrame, translated: pd.DataFrame
+) -> pd.DataFrame:
+    """Return all scores by letter that are not healed, as `biases.readouts` takes them, by CUT.
+
+    Of a cut, no two sets of questions share one: MMLU's fewer questions, which are among the
+    others, are left out where all of these are asked.
+    """
+    by_letter = forms[(forms.form == "letters") & (forms.treatment != "healed")]
+    is_arc = by_letter.questions == "arc_easy"
+    sets = by_letter.questions.map({"arc_easy": "ARC-Easy", "mmlu": "MMLU, few"})
+    by_letter = by_letter.assign(questions=sets)[is_arc | (by_letter.strategy == "simple")]
+    asked = [letter_biases, by_letter]
+    asked = [scores.assign(symbols=NAMES[0]) for scores in asked]
+    for questions, by_capitals in BY_LETTER.items():
+        name = "ARC-Easy" if questions == "arc_easy" else "MMLU, few"
+        for task, symbols in zip(by_symbol(questions), NAMES, strict=True):
+            of_task = translated[translated.task == task]
+            if task == by_capitals != "arc_easy_letters":
+                of_task = of_task[of_task.repair == TRANSLATED]
+            asked.append(of_task.assign(questions=name, symbols=symbols))
+    scores = pd.concat(asked, ignore_index=True)
+    is_whole = scores.block_size == 0
+    return scores.assign(repair=scores.repair.fillna(EXIT).mask(is_whole, "unpruned"))
+
+
 def gains(scores: pd.DataFrame) -> pd.DataFrame:
     """Return what the translator does, a row a task, measure and exit: plain cut, full map, gain.
 
@@ -120,7 +147,7 @@ def gains(scores: pd.DataFrame) -> pd.DataFrame:
     share is that of the commonest letter; of C4 it is the loss. low and high: the 95 % interval of
     the gain, paired on the questions (texts).
     """
-    measured = scores[scores.value.notna() & (scores.task != ALONE)]
+    measured = scores[scores.value.notna()]
     is_by_symbol = measured.task.isin(sum(map(by_symbol, BY_LETTER), []))
     others = measured[~is_by_symbol].assign(share=np.nan)
     others["measure"] = np.where(others.task == "c4", "loss", ACCURACY)

@@ -10,7 +10,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from lib.blocks import Block
 from lib.data import sets
@@ -32,15 +31,6 @@ CRITERIA = {"last": "last token", "every": "all tokens", "influence": "block inf
 BEST = "damage map"
 SPARED = "paper, sink kept"  # the most similar block without the sink layer
 HALVES = (0, 1)
-LOOKS = {  # of each criterion: colour and marker
-    "paper": (colour("similarity"), "o"),
-    SPARED: (colour("similarity, sink kept"), "p"),
-    "last token": (colour("last token"), "v"),
-    "all tokens": (colour("all tokens"), "s"),
-    "block influence": (colour("block influence"), "D"),
-    BEST: (colour("damage map"), "x"),
-    "simple": (colour("simple"), "^"),
-}
 LAYER = {"color": colour("damage map"), "marker": "o", "ms": 4, "lw": 1}
 CHANGE = r"$|x^{(l+1)} - x^{(l)}|\;/\;|x^{(l)}|$"
 UPDATES = {
@@ -165,8 +155,8 @@ def head_to_head(damages: pd.DataFrame, states: pd.DataFrame, maps: dict) -> pd.
     starts: chosen by either half of the texts. value, low, high: damage on the texts that did not
     choose, nats a token, with its 95 % interval. excess, excess_low, excess_high: what it is above
     that of the block that the damage map itself chooses. rank: 1 plus the number of blocks of that
-    size that hurt less, mean of both halves; of: how many blocks there are. median, first_quartile,
-    third_quartile: of the damage of all blocks of the size. examples: the damage of each text.
+    size that hurt less, mean of both halves; of: how many blocks there are. median: of the damage
+    of all blocks of the size. examples: the damage of each text.
     """
     rows = []
     for model, damage in damages.groupby("model", sort=False):
@@ -233,13 +223,13 @@ def _judged(rises: np.ndarray, tokens: np.ndarray, starts: dict) -> dict[str, di
             ranks[criterion].append(1 + (damages < damages[start] - 1e-9).sum())
     drawn = resampled(np.stack([*examples.values(), *rises]), tokens)
     values, every = drawn[:, : len(starts)], drawn[:, len(starts) :]
-    first, median, third = np.quantile(every[0], [0.25, 0.5, 0.75])
+    median = np.median(every[0])
     best = values[:, list(starts).index(BEST)]
     rows = {}
     for criterion, of_criterion in zip(starts, values.T, strict=True):
         row = ci_columns(of_criterion) | ci_columns(of_criterion - best, "excess", "excess_")
         row |= {"rank": float(np.mean(ranks[criterion])), "of": len(rises)}
-        row |= {"median": median, "first_quartile": first, "third_quartile": third}
+        row["median"] = median
         rows[criterion] = row | {"examples": examples[criterion]}
     return rows
 
@@ -266,67 +256,7 @@ def summary(judged: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-# ---- the figures ----------------------------------------------------------------------------
-
-
-def figure_criteria(judged: pd.DataFrame, summary: pd.DataFrame) -> Figure:
-    """Draw a column a model: the damage of each criterion's choice at every size, and the mean
-    excess over the damage map's own choice. Bars: 95 % intervals over texts; grey: quartiles of
-    all starts.
-
-    judged: of `head_to_head`; summary: of `summary`.
-    """
-    count = judged.model.nunique()
-    with plt.rc_context(STYLE):
-        size = max(WIDTH, 3 * count), 5.6
-        shape = {"squeeze": False, "height_ratios": (3, 2), "sharey": "row"}
-        figure, axes = plt.subplots(2, count, figsize=size, **shape)
-        models = judged.groupby("model", sort=False)
-        for (upper, lower), (name, of_model) in zip(axes.T, models, strict=True):
-            _by_size(upper, of_model)
-            upper.set_title(registry.label(name), loc="left")
-            upper.set_title(f"{of_model.n.iloc[0]} texts, bars: 95 %", loc="right", fontsize=7)
-            _excess(lower, summary[summary.model == name])
-        axes[0, 0].set_ylabel("rise of the C4 loss (nats)")
-        names = list(LOOKS)
-        axes[1, 0].set_yticks(range(len(names)), names, fontsize=8)
-        axes[1, 0].set_ylim(len(names) - 0.5, -0.5)
-        return finished(figure, judged, legend="")
-
-
-def _by_size(axis, judged: pd.DataFrame) -> None:
-    every = judged.drop_duplicates("block_size").sort_values("block_size")
-    quartiles = every.first_quartile, every.third_quartile
-    axis.fill_between(every.block_size, *quartiles, color="0.9", label="half of all starts")
-    axis.plot(every.block_size, every["median"], color="0.6", lw=1, label="median start")
-    for place, (name, (shade, marker)) in enumerate(LOOKS.items()):
-        chosen = judged[judged.criterion == name]
-        if len(chosen):
-            around = (chosen.value - chosen.low).clip(0), (chosen.high - chosen.value).clip(0)
-            places = chosen.block_size + 0.08 * (place - 3)
-            style = {"color": shade, "marker": marker, "ms": 4, "lw": 1, "elinewidth": 0.8}
-            axis.errorbar(places, chosen.value, around, label=name, **style)
-    axis.set_xlabel("block size $n$ (layers)")
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _symmetric_log(axis)
-
-
-def _symmetric_log(axis) -> None:
-    axis.set_yscale("symlog", linthresh=0.1)
-    axis.yaxis.set_major_formatter("{x:g}")
-
-
-def _excess(axis, summary: pd.DataFrame) -> None:
-    """Draw the mean excess over sizes of each criterion, in the order of LOOKS."""
-    for row in summary.itertuples():
-        shade, marker = LOOKS[row.criterion]
-        around = [[row.excess - row.excess_low], [row.excess_high - row.excess]]
-        place, bars = list(LOOKS).index(row.criterion), np.clip(around, 0, None)
-        axis.errorbar(row.excess, place, xerr=bars, color=shade, marker=marker)
-    axis.axvline(0, color="grey", lw=0.8)
-    axis.set_xscale("symlog", linthresh=1)
-    axis.xaxis.set_major_formatter("{x:g}")
-    axis.set_xlabel("damage above the map's choice,\nmean over sizes (nats)")
+# ---- the figure -----------------------------------------------------------------------------
 
 
 def figure_layers(damages: pd.DataFrame, changes: pd.DataFrame) -> Figure:
@@ -348,7 +278,8 @@ def figure_layers(damages: pd.DataFrame, changes: pd.DataFrame) -> Figure:
                 left.plot(update.block_start, update.value, marker=".", **style)
             single = of_model[of_model.criterion.isna()]
             line(right, single, "block_start", "one layer dropped", **LAYER)
-            _symmetric_log(right)
+            right.set_yscale("symlog", linthresh=0.1)
+            right.yaxis.set_major_formatter("{x:g}")
             left.set(xlabel="layer $l$", ylabel=CHANGE, yscale="log")
             left.set_title(f"{registry.label(name)}, {of_model.n.iloc[0]} texts", loc="left")
             right.set(xlabel="layer $l$", ylabel="rise of the C4 loss (nats)")

@@ -29,8 +29,9 @@ def in_words(**runs: Sequence[Verdict]) -> str:
     for claim, sentence in pd.read_csv(SENTENCES).itertuples(index=False):
         cells = [str(claim), sentence]
         for verdicts in runs.values():
-            judging = [v for v in verdicts if v.model and int(v.claim.rstrip("abcdef")) == claim]
-            cells.append(together(judging) if judging else "not measured")
+            judging = [v for v in verdicts if int(v.claim.rstrip("abcdef")) == claim]
+            is_measured = any(verdict.model for verdict in judging)
+            cells.append(together(judging) if is_measured else "not measured")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

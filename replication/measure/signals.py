@@ -62,7 +62,9 @@ def whole_of(request: Request) -> Request:
 
 def needs_signal(request: Request) -> bool:
     """Return whether a request is of right answers, in a profile that asks where there is a signal
-    only."""
+    only; not of one that is asked anyway, as its labels say."""
+    if request.labels.get("asked_anyway"):
+        return False
     kind = KINDS.get(request.params.get("task"))
     if kind is None or kind.unit != "accuracy":
         return False

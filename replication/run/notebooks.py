@@ -12,11 +12,10 @@ from pathlib import Path
 from lib import evaluation, storage
 from replication.beyond import (
     biases,
+    depth_probe,
     dose,
     last_layers,
     letters,
-    orders,
-    prior,
     repair,
     translator,
     which_block,
@@ -94,14 +93,14 @@ NOTEBOOKS = {
     "10": Notebook(
         "10_letters_and_content",
         3,
-        ("figure_letters", "figure_cuts", "figure_biases", "figure_mechanism"),
+        ("figure_letters", "figure_cuts", "figure_depth"),
         experiments=(
             letters.forms,
             letters.exits,
             biases.letter_biases,
-            orders.option_orders,
+            biases.second_model,
+            depth_probe.depths,
             translator.translated,
-            prior.priors,
         ),
     ),
     "11": Notebook(
@@ -114,7 +113,7 @@ NOTEBOOKS = {
     "12": Notebook(
         "12_which_block",
         2,
-        ("figure_damage", "figure_criteria"),
+        ("figure_damage",),
         experiments=(damage.damage, which_block.states),
         models=attrgetter("study_models"),
     ),
@@ -142,7 +141,7 @@ def drawn_by(figure: str) -> list[str]:
     return [number for number, notebook in NOTEBOOKS.items() if names & set(notebook.figures)]
 
 
-for question in (biases, letters, orders, prior, translator):
+for question in (biases, letters, translator):
     evaluation.register(question.OWN_TASKS)
 TASK_LABELS = {name: kind.label for name, kind in evaluation.KINDS.items()}
 

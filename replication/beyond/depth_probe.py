@@ -1,0 +1,326 @@
+"""At which depth is the answer in the state, and at which is it a letter?
+
+Notebook 10. Questions by letter, whole and after some cuts: the state at the last token of each
+question after every layer, as the final norm hands it to lm_head. Read from it are
+
+- the letters: the log-likelihoods that an exit at this depth gives them, and
+- a probe: ridge regression from the state to the *place* of the right option, of questions with
+  four. It is cross-fitted by question: no question has a part in the probe that reads it, nor in
+  the choice of that probe's strength. Its null: fitted to shuffled answers, and judged by them. The
+  whole model's probe of a depth is also used on the cut model's states there: does the cut move the
+  code?
+
+Depths are those of the whole model: after a block of n layers from layer s on, the state that goes
+into layer s + n stands at depth s + n, and is that of depth s.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lib import evaluation, storage
+from lib.blocks import UNPRUNED, Block
+from lib.evaluation import Task, weighted_mean
+from replication import measure
+from replication.beyond import (
+    panels,
+    translator,  # noqa: F401 (which asks by P to S)
+)
+from replication.beyond.biases import (
+    ACCURACY,
+    FOLDS,
+    LETTERS,
+    QUANTILE,
+    UNBIASED,
+    fold_of,
+    letter_measures,
+    readouts,
+)
+from replication.figures.style import STYLE, colour, finished, label, nothing_measured, panel_grid
+from replication.measure import cache, fetching
+from replication.measure.experiments import cuts, unpruned
+from replication.measure.request import BLOCK, Request
+from replication.profiles import Profile
+
+VERSION = 1  # bumped by hand when the numbers change
+TASKS = {  # the panels' rows, by what is most worth knowing
+    "arc_easy_letters": "ARC-Easy, A to D",
+    "arc_easy_symbols": "ARC-Easy, P to S",
+    "mmlu": "MMLU, A to D",
+}
+CROSSED = ("arc_easy_letters", "mmlu")  # each read out by the other's answers
+CUTS = {"similarity": (3, 5, 6), "simple": (3,)}  # layers dropped
+STRENGTHS = 10.0 ** np.arange(-4, 2)  # of the ridge, times the mean eigenvalue
+SHUFFLES = 100  # of the answers
+AS_LETTERS, PROBE, WHOLE_PROBE = "letters", "in the state", "the whole model's probe"
+READ_OUT = "read out, from other questions"
+LOOKS = {  # of each reading
+    PROBE: {"color": colour("letters"), "marker": "o", "ms": 3},
+    WHOLE_PROBE: {"color": colour("letters"), "marker": "x", "ms": 4, "ls": ":"},
+    READ_OUT: {"color": "0.6", "marker": ".", "ms": 4, "ls": "--"},
+    UNBIASED: {"color": "black", "marker": "D", "ms": 3, "mfc": "white"},
+    ACCURACY: {"color": "black", "marker": "", "ls": ":"},
+}
+NO_SCORE = {"depth": np.nan, "reading": None, "value": np.nan, "standard_error": np.nan, "n": 0}
+NAMES = {UNBIASED: "as letters, biases removed", ACCURACY: "as answered"}
+
+
+def depths(name: str, distances, profile: Profile) -> list[Request]:
+    """Return each task whole and after CUTS, after as many examples as MMLU has, of the main model.
+
+    ARC-Easy has all questions of the profile.
+    """
+    if name != profile.main_model:
+        return []
+    few_shot = replace(profile, arc_easy_shots=profile.mmlu_shots)
+    requested = []
+    for task in TASKS:
+        requested += unpruned(name, few_shot, [task])
+        for strategy, every in CUTS.items():
+            sizes = [size for size in every if size < distances.num_layers - 1]
+            requested += cuts(name, distances, few_shot, [task], [strategy], sizes)
+    versioned = {"depths_version": VERSION}
+    return [Request("depths", one.params | versioned, one.labels) for one in requested]
+
+
+# ---- measuring ------------------------------------------------------------------------------
+
+
+def table(requests: Sequence[Request]) -> pd.DataFrame:
+    """Return a row a cut, depth and reading.
+
+    reading: AS_LETTERS has the letters' log-likelihoods (`choices`), and the accuracy as answered;
+    PROBE and WHOLE_PROBE what a probe chose (`chosen`), its accuracy, the null and the median
+    strength over folds.
+    """
+    pairs = zip(requests, fetching.fetch(requests), strict=True)
+    rows = [NO_SCORE | request.labels | row for request, result in pairs for row in result]
+    return pd.DataFrame(rows, columns=None if rows else ["model", *BLOCK, "task", *NO_SCORE])
+
+
+measure.TABLES["depths"] = table
+
+
+def _measured(params: dict) -> list[dict]:
+    """Return the rows of a task after one cut."""
+    task = with_four_options(evaluation.task_of(params))
+    answers = np.array([example["answer"] for example in task.examples])
+    weights = np.array([example["weight"] for example in task.examples], float)
+    states, letters = _read(params, task)
+    of_whole = {}
+    if params["block_size"]:
+        of_whole, _ = _read(params | dict.fromkeys(BLOCK, 0), task)
+    probes = {PROBE: states, WHOLE_PROBE: of_whole} if len(answers) >= FOLDS else {}
+    rows = []
+
+    def add(depth: int, reading: str, right: np.ndarray, **columns) -> None:
+        value, error = weighted_mean(right.astype(float), weights)
+        row = {"depth": depth, "reading": reading, "value": value, "standard_error": error}
+        row |= {"n": len(right), "answers": answers, "weights": weights}
+        rows.append(row | columns)
+
+    for depth, of_depth in states.items():
+        likeliest = letters[depth].argmax(axis=1)
+        add(depth, AS_LETTERS, likeliest == answers, choices=list(letters[depth].round(3)))
+        for reading, fit in probes.items():
+            if depth in fit:
+                shuffles = SHUFFLES if reading == PROBE else 0
+                chosen, labels, strength = cross_fitted(fit[depth], of_depth, answers, shuffles)
+                of_probe = {"chosen": chosen[0], "strength": strength, "null": None}
+                if shuffles:
+                    nulls = np.average(chosen[1:] == labels[1:], axis=1, weights=weights)
+                    of_probe["null"] = float(np.quantile(nulls, QUANTILE))
+                add(depth, reading, chosen[0] == answers, **of_probe)
+    return rows
+
+
+fetching.MEASURE["depths"] = fetching.each(_measured)
+
+
+def with_four_options(task: Task) -> Task:
+    """Return the task's questions that have as many options as there are LETTERS."""
+    four = [example for example in task.examples if len(example["choices"]) == LETTERS]
+    return replace(task, examples=tuple(four))
+
+
+def _read(params: dict, task: Task) -> tuple[dict, dict]:
+    """Return what `read` gives, from the file beside the result if it is there, else kept there.
+
+    With that the probes can be fitted again without the model.
+    """
+    file = cache.location("depths", params).with_suffix(".npz")
+    if not file.exists():
+        model, tokenizer = fetching.loaded(params)
+        block = Block(*(params[key] for key in BLOCK))
+        arrays = read(model, tokenizer, task, block, params["batch_tokens"])
+        content = io.BytesIO()
+        np.savez(content, **arrays)
+        storage.atomic_write(file, content.getvalue())
+    with np.load(file) as kept:
+        depths = kept["depths"].tolist()
+        states = dict(zip(depths, kept["states"], strict=True))
+        return states, dict(zip(depths, kept["letters"], strict=True))
+
+
+def read(model, tokenizer, task: Task, block: Block, batch_tokens: int) -> dict[str, np.ndarray]:
+    """Return depths (K,), states (K, n, D; fp16, after the final norm) and letters (K, n, letters).
+
+    At the last token of each question; of a cut model from the cut on. letters: log-likelihoods.
+    """
+    from lib.models.decoder import decoder_layers  # here, since the plan loads no torch
+    from lib.pruning import dropped
+    from lib.sweep import scored, target_logprobs
+
+    def letters_and_state(model, states, batch) -> list[np.ndarray]:
+        last = states[batch.row, batch.position].float().cpu().numpy()
+        pairs = zip(scored(model, states, batch), last, strict=True)
+        return [np.concatenate(pair) for pair in pairs]
+
+    rows = [row for of_example in task.rows(tokenizer) for row in of_example]
+    with dropped(model, block):
+        layers = len(decoder_layers(model))
+        first = max(1, block.start)
+        exits = {depth: Block(depth, layers - depth) for depth in range(first, layers)}
+        exits[layers] = UNPRUNED
+        blocks = list(exits.values())
+        outputs = target_logprobs(model, blocks, rows, batch_tokens, task.name, letters_and_state)
+    both = np.stack([np.stack(outputs[block]) for block in blocks])
+    depths = np.array(list(exits)) + block.size
+    return {
+        "depths": depths,
+        "states": both[:, :, LETTERS:].astype(np.float16),
+        "letters": both[:, :, :LETTERS],
+    }
+
+
+# ---- the probe ------------------------------------------------------------------------------
+
+
+def cross_fitted(
+    fit: np.ndarray, judged: np.ndarray, answers: np.ndarray, shuffles: int = 0
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return the places that probes choose and those they were taught, each (1 + shuffles, n), and
+    the median strength of the first.
+
+    fit, judged: states (n, D) of the same questions. A probe is fitted on `fit` of four folds of
+    questions, and reads `judged` of the fifth. All but the first are of shuffled answers.
+    """
+    draw = np.random.default_rng(0)
+    labels = np.array([answers, *(draw.permutation(answers) for _ in range(shuffles))])
+    targets = np.eye(LETTERS)[labels].swapaxes(0, 1)  # (n, 1 + shuffles, letters)
+    fit, judged = unit(fit), unit(judged)
+    folds, strengths = fold_of(len(answers)), []
+    chosen = np.empty((len(labels), len(answers)), int)
+    for fold in range(FOLDS):
+        held, others = folds == fold, folds != fold
+        errors = inner_errors(fit[others], targets[others])
+        best = errors.argmin(axis=0)
+        outputs = ridge(fit[others], targets[others], judged[held])
+        of_best = outputs[best, :, np.arange(len(labels))]
+        chosen[:, held] = of_best.argmax(axis=2)
+        strengths.append(STRENGTHS[best[0]])
+    return chosen, labels, float(np.median(strengths))
+
+
+def inner_errors(states: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return the squared errors on inner folds, (strengths, 1 + shuffles)."""
+    folds = fold_of(len(states))
+    errors = 0.0
+    for fold in range(FOLDS):
+        held = folds == fold
+        outputs = ridge(states[~held], targets[~held], states[held])
+        errors += np.square(outputs - targets[held]).sum(axis=(1, 3))
+    return errors
+
+
+def ridge(states: np.ndarray, targets: np.ndarray, judged: np.ndarray) -> np.ndarray:
+    """Return the outputs of ridge regressions for judged states: (strengths, m, sets, letters).
+
+    states: (n, D); targets: (n, sets, letters). Solved by the eigenvectors of the n x n products,
+    of which all strengths share the work.
+    """
+    mean, mean_target = states.mean(axis=0), targets.mean(axis=0)
+    inputs = states - mean
+    flat = (targets - mean_target).reshape(len(states), -1)
+    eigenvalues, vectors = np.linalg.eigh(inputs @ inputs.T)
+    projected = vectors.T @ flat
+    across = (judged - mean) @ inputs.T @ vectors
+    outputs = []
+    for strength in STRENGTHS:
+        scaled = projected / (eigenvalues + strength * eigenvalues.mean())[:, None]
+        outputs.append((across @ scaled).reshape(len(judged), *targets.shape[1:]) + mean_target)
+    return np.array(outputs)
+
+
+def unit(states: np.ndarray) -> np.ndarray:
+    """Return states of length 1, in fp64."""
+    states = states.astype(float)
+    return states / np.linalg.norm(states, axis=1, keepdims=True)
+
+
+# ---- the figure -----------------------------------------------------------------------------
+
+
+def by_depth(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the accuracy of every reading, a row a cut, depth and reading.
+
+    scores: of `table`. The letters become two, as answered and with biases removed, and where both
+    sets of CROSSED were asked a third, read out by the other's answers.
+    """
+    measured = scores[scores.value.notna()]
+    letters = measured[measured.reading == AS_LETTERS]
+    accuracies = letter_measures(letters)
+    accuracies = accuracies[accuracies.measure.isin([ACCURACY, UNBIASED])]
+    cut = ["model", "strategy", *BLOCK, "depth"]
+    crossed = letters[letters.task.isin(CROSSED)]
+    read = readouts(crossed.assign(questions=crossed.task), cut)
+    read = read.assign(task=read.judged_on, reading=READ_OUT)
+    rows = [
+        measured[measured.reading != AS_LETTERS],
+        accuracies.assign(reading=accuracies.measure),
+        read,
+    ]
+    columns = [*cut, "task", "reading", "value", "standard_error", "null", "n", "strength"]
+    return pd.concat(rows, ignore_index=True).reindex(columns=columns)
+
+
+def figure_depth(scores: pd.DataFrame) -> Figure:
+    """Draw accuracy against depth, a row a task and a column a cut: in the state, as letters, as
+    answered. Dropped layers are hatched; before them a cut model is the whole one.
+
+    scores: of `table`.
+    """
+    if scores.value.isna().all():
+        return nothing_measured(scores)
+    drawn = by_depth(scores)
+    whole = drawn[drawn.block_size == 0]
+    places = {}
+    for key, of_cut in drawn.groupby(["model", "task", "strategy", *BLOCK], sort=False):
+        model, task, strategy, start, size = key
+        name = f"{strategy}, {size} layers" if size else f"{label(model)}\nwhole"
+        before = whole[(whole.model == model) & (whole.task == task) & (whole.depth <= start)]
+        places[TASKS[task], name] = pd.concat([before, of_cut]) if size else of_cut
+    with plt.rc_context(STYLE):
+        figure, axes = panel_grid(list(places), "depth (layers)", sharey=True)
+        for place, axis in axes.items():
+            _panel(axis, places[place])
+        return finished(figure, drawn, legend="bars: 95 %")
+
+
+def _panel(axis, rows: pd.DataFrame) -> None:
+    """Draw the lines of one cut, the null of its probe, and what is dropped."""
+    start, size = rows[list(BLOCK)].max()
+    for reading, look in LOOKS.items():
+        of_reading = rows[rows.reading == reading]
+        if len(of_reading):
+            panels.line(axis, of_reading, "depth", NAMES.get(reading, reading), **look)
+    probe = rows[rows.reading == PROBE].sort_values("depth")
+    axis.plot(probe.depth, probe.null, color="grey", ls=":", lw=1, label="shuffled answers, 97.5 %")
+    if size:
+        axis.axvspan(start, start + size, fc="none", ec="0.7", hatch="///", lw=0, label="dropped")
+    axis.set_title(f"n = {rows.n.max():.0f}", loc="right", fontsize=7)

@@ -1,0 +1,106 @@
+"""The answer at each depth: states and letters against a forward pass, probes on made-up states."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import Distances
+
+from lib import evaluation
+from lib.blocks import UNPRUNED, Block
+from lib.models import loading
+from lib.pruning import dropped
+from lib.sweep import sweep
+from replication import profiles
+from replication.beyond import depth_probe
+from replication.measure import fetching, request
+
+SMOKE = profiles.get("smoke")
+N = 300
+
+
+def of_two_questions(name: str) -> evaluation.Task:
+    task = evaluation.task_of(request.of_task(name, replace(SMOKE, arc_easy_shots=2)))
+    task = depth_probe.with_four_options(task)
+    return replace(task, examples=task.examples[:2])
+
+
+def test_states_and_letters_are_those_of_each_exit_of_the_cut_model():
+    """HF's own forward, whose last hidden state is after the norm, without the deeper layers."""
+    model, tokenizer = loading.load("tiny-random", dtype="float32")
+    task, block = of_two_questions("arc_easy_letters"), Block(2, 3)
+    arrays = depth_probe.read(model, tokenizer, task, block, 2048)
+    assert arrays["depths"].tolist() == [5, 6, 7, 8]
+    for place, depth in enumerate((5, 6, 7, 8)):
+        with dropped(model, block), dropped(model, Block(depth - 3, 8 - depth)):
+            (letters,) = sweep(model, tokenizer, [UNPRUNED], [task]).choices
+            for i, example in enumerate(task.examples):
+                ids = torch.tensor([tokenizer(example["prompt"]).input_ids])
+                last = model.get_decoder()(input_ids=ids).last_hidden_state[0, -1]
+                state = arrays["states"][place, i]
+                np.testing.assert_allclose(state, last.detach(), atol=5e-3)
+        np.testing.assert_allclose(arrays["letters"][place], np.stack(letters), atol=1e-4)
+
+
+def made_up(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """States of more dimensions than questions, one of which tells each place; right places."""
+    draw = np.random.default_rng(seed)
+    answers = draw.integers(4, size=N)
+    states = draw.normal(size=(N, 400))
+    states[:, :4] += 12 * np.eye(4)[answers]
+    return states, answers
+
+
+def test_a_probe_finds_what_is_there_and_nothing_else():
+    states, answers = made_up()
+    chosen, taught, strength = depth_probe.cross_fitted(states, states, answers, shuffles=20)
+    right = (chosen == taught).mean(axis=1)
+    assert right[0] > 0.8 and right[1:].max() < 0.4
+    assert strength in depth_probe.STRENGTHS
+    moved = np.roll(states, 7, axis=1)  # the same, in another code
+    own, *_ = depth_probe.cross_fitted(moved, moved, answers)
+    others, *_ = depth_probe.cross_fitted(states, moved, answers)
+    assert (own == answers).mean() > 0.8 and (others == answers).mean() < 0.5
+
+
+def test_a_question_has_no_part_in_the_probe_that_reads_it():
+    """Its answer changed, it is read as before."""
+    states, answers = made_up()
+    changed = answers.copy()
+    changed[::5] = 3 - answers[::5]
+    before, after = (depth_probe.cross_fitted(states, states, of)[0] for of in (answers, changed))
+    assert np.array_equal(before[0, ::5], after[0, ::5])
+    assert not np.array_equal(before, after)
+
+
+def test_ridge_is_that_of_the_normal_equations():
+    states, answers = made_up()
+    states, targets = states[:, :30], np.eye(4)[answers][:, None]
+    outputs = depth_probe.ridge(states[:200], targets[:200], states[200:])
+    x, t = states[:200] - states[:200].mean(0), targets[:200, 0] - targets[:200, 0].mean(0)
+    for strength, output in zip(depth_probe.STRENGTHS, outputs, strict=True):
+        penalty = strength * np.trace(x @ x.T) / 200 * np.eye(30)
+        a = np.linalg.solve(x.T @ x + penalty, x.T @ t)
+        expected = (states[200:] - states[:200].mean(0)) @ a + targets[:200, 0].mean(0)
+        np.testing.assert_allclose(output[:, 0], expected, atol=1e-8)
+
+
+def test_every_depth_is_measured_kept_and_drawn(output, monkeypatch):
+    requests = depth_probe.depths("tiny-random", Distances(start=1), replace(SMOKE, mmlu_shots=1))
+    table = depth_probe.table(requests)
+    assert table.value.notna().all()
+    whole = table[(table.block_size == 0) & (table.task == "mmlu")]
+    assert whole.depth.tolist() == [depth for depth in range(1, 9) for _ in range(2)]
+    cut = table[(table.block_size == 3) & (table.strategy == "similarity")]
+    assert set(cut.depth) == {4, 5, 6, 7, 8}
+    assert (
+        set(cut.reading)
+        == set(table.reading)
+        == {"letters", "in the state"} | {"the whole model's probe"}
+    )
+    monkeypatch.setitem(fetching.MEASURE, "depths", lambda *a: pytest.fail("measured again"))
+    again = depth_probe.table(requests)
+    assert again.value.tolist() == table.value.tolist()
+    figure = depth_probe.figure_depth(again)
+    assert set(figure.table.reading) >= {*depth_probe.LOOKS}
