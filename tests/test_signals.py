@@ -58,6 +58,14 @@ def test_boolq_needs_only_to_be_ordered():
     assert signals.largest_gap(score | {"task": "arc_easy"}) == 0
 
 
+@pytest.mark.record
+def test_boolq_is_healed_at_three_depths():
+    """Figure 6, by a model whose log-odds order the questions."""
+    healed = tables.read("healed", profiles.get("recorded"))
+    boolq = healed[(healed.task == "boolq") & healed.value.notna()]
+    assert boolq.groupby("model").block_size.nunique().max() >= 3
+
+
 def run_of(model: str, n: int, value=0.5) -> pd.DataFrame:
     """Return rows of `unhealed` with other numbers, as a run with n questions has them."""
     rows = tables.read("unhealed", profiles.get("recorded"), [model])
