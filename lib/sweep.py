@@ -145,10 +145,9 @@ def final_states(
     layers (and the configuration) that the cache is for.
     """
     cuts = [block for block in blocks if block.size]
-    depths = sorted({l for block in cuts for l in block.reads})
+    depths = sorted({block.start for block in cuts})
     states, widths = {}, []
     cache = cache_of(UNPRUNED)
-    is_text_start = cache is None or not cache.get_seq_length()
 
     def note_width(module, args, output):
         widths.append(len(output) if isinstance(output, tuple) else 0)
@@ -159,7 +158,7 @@ def final_states(
     ):
         full = _forward(model, ids, cache)
     # taken before any cut runs: a map may read what this very pass has left behind
-    inputs = {block: block.across(states, is_text_start) for block in cuts}
+    inputs = {block: block.across(states[block.start]) for block in cuts}
     yield UNPRUNED, full
     for block in cuts:
         with run_after_block(model, block, inputs[block], widths[0]):
