@@ -1,6 +1,6 @@
 # Variables, as in make figures PROFILE=recorded ONLY="01 02":
 #   PROFILE=quick       recorded (draws the recorded run), smoke, quick, overnight, a100, paper
-#   MODELS="name …"     names, folders, hub ids or .gguf files in place of the profile's
+#   MODELS="name …"     names, folders or hub ids in place of the profile's
 #   ONLY="01 02"        these notebooks only
 #   LIMIT=n  STEPS=n    cut every count to n; heal for at most n steps
 #   DTYPE=float32       of the weights
@@ -12,7 +12,6 @@
 #   START=22            the first layer to drop; or what chooses it:
 #   BY=similarity       or loss, simple, exit
 #   REPAIR=map  HEAL=n  repairs of the cut; with LR and SEQUENCE of healing
-#   NF4=1               heal on packed weights, as on a small card
 #   TASKS="arc_easy"    what is asked besides the loss
 #   TEXTS=file.jsonl    texts of your own, or file.parquet:column; SOURCE=hub
 #   PLAN=1              only says what it would take (CARD=t4)
@@ -35,14 +34,14 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 RUN := $(BIN)/python -m replication --profile $(PROFILE) \
 	$(if $(ONLY),--only $(ONLY)) $(if $(MODELS),--models $(MODELS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(STEPS),--steps $(STEPS)) \
 	$(if $(DTYPE),--dtype $(DTYPE)) $(if $(ENGINE),--engine $(ENGINE))
-OPTIONS := LAYERS START BY REPAIR HEAL LR SEQUENCE NF4 TASKS TEXTS SOURCE DTYPE LIMIT
+OPTIONS := LAYERS START BY REPAIR HEAL LR SEQUENCE TASKS TEXTS SOURCE DTYPE LIMIT
 PRUNE := $(BIN)/python -m $(if $(PLAN),replication.plan $(if $(CARD),--card $(CARD)),lib.prune) "$(MODEL)" "$(OUT)" \
 	$(foreach name,$(OPTIONS),$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) "$($(name))"))
 ifneq ($(filter prune,$(MAKECMDGOALS)),)# a name that is mistyped would change nothing
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
 UNKNOWN := $(filter-out MODEL OUT PLAN CARD $(OPTIONS) PYTHON CONSTRAINTS WHEELS TORCH_INDEX SYSTEM,$(GIVEN))
 $(if $(UNKNOWN),$(error `make prune` has no variable $(UNKNOWN); it has MODEL OUT PLAN CARD $(OPTIONS)))
-$(if $(MODEL),,$(error MODEL is missing: give a hub id (owner/name), a folder, a .gguf file or a name))
+$(if $(MODEL),,$(error MODEL is missing: give a hub id (owner/name), a folder or a name))
 $(if $(OUT)$(PLAN),,$(error OUT is missing: give the folder of the smaller checkpoint))
 endif
 LINKED := CONTRIBUTING.md LOG.md PREREGISTERED.md data figures lib replication# what notebooks link to

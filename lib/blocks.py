@@ -4,7 +4,6 @@ A block is 0-indexed and half-open: Block(start, size) is `range(start, start + 
 numbering of the unpruned model. The input of layer `start` goes to layer `start + size` instead.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,18 +39,9 @@ class Block:
             )
         return [l for l in range(num_layers) if not self.start <= l < self.stop]
 
-    @property
-    def reads(self) -> tuple[int, ...]:
-        """The depths l whose states x^(l) `across` asks for."""
-        return (self.start,)
-
-    def across(self, states: Mapping, is_text_start: bool):
-        """The input of layer `stop`, (B, T, D): x^(start).
-
-        states: x^(l) of the whole model, by l. is_text_start: whether the first of the T tokens is
-        the first of its text.
-        """
-        return states[self.start]
+    def across(self, state):
+        """Return the input of layer `stop` for x^(start), (B, T, D): the same."""
+        return state
 
 
 UNPRUNED = Block(0, 0)

@@ -1,23 +1,15 @@
-"""Files that are written whole or not at all, and digests that show it."""
+"""Files that are written whole or not at all, and digests of them."""
 
 import csv
 import hashlib
-import json
 import os
 import platform
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-SEAL = "complete.json"  # says that a folder is complete
 END = 4096  # bytes
-
-
-def component(name: str) -> str:
-    """`name`, of a model say, as one component of a path: it cannot lead out of its folder."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")[-60:]
 
 
 def rows(table: Path) -> list[dict[str, str]]:
@@ -60,7 +52,7 @@ def digest(target: Path) -> str:
 
 
 def atomic_write(target: Path, content: bytes) -> None:
-    """Write a file whole or not at all; when this returns it is on the disk."""
+    """Write a file whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.{platform.node()}-{os.getpid()}.part")
     try:
@@ -71,11 +63,6 @@ def atomic_write(target: Path, content: bytes) -> None:
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 @contextmanager
@@ -95,20 +82,3 @@ def _share(folder: Path) -> None:
     """Let whoever may read a folder read its files: safetensors writes them with mode 0600."""
     for file in filter(Path.is_file, folder.rglob("*")):
         file.chmod(folder.stat().st_mode & 0o666)
-
-
-def seal(folder: Path) -> None:
-    """Declare a folder complete: the digests of all its files, written last."""
-    _share(folder)
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != SEAL)
-    digests = {p.relative_to(folder).as_posix(): digest(p) for p in files}
-    atomic_write(folder / SEAL, json.dumps(digests).encode())
-
-
-def sealed(folder: Path) -> bool:
-    """Whether a folder is sealed and every file is, byte for byte, what was sealed."""
-    try:
-        digests = json.loads((folder / SEAL).read_text())
-        return bool(digests) and all(digest(folder / name) == d for name, d in digests.items())
-    except (OSError, ValueError, AttributeError):
-        return False

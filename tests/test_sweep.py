@@ -12,9 +12,7 @@ from lib.blocks import UNPRUNED, Block
 from lib.data.encoding import Row
 from lib.evaluation import Task
 from lib.healing import linear
-from lib.models.decoder import decoder_layers, residual_stream
 from lib.pruning import dropped
-from replication.beyond import last_layers
 
 BLOCKS = [UNPRUNED, Block(1, 1), Block(0, 3), Block(1, 3), Block(2, 2), Block(4, 2), Block(0, 5)]
 
@@ -85,28 +83,6 @@ def test_scores_with_shared_prefixes(model):
 @pytest.mark.parametrize("batch_tokens", [30, 500])
 def test_several_batches_a_prefix_or_prefixes_a_batch(llama, batch_tokens):
     assert_naive(llama, batch_tokens)
-
-
-def test_a_first_token_goes_on_as_in_the_whole_model(llama):
-    """As by a hook before the layer after the cut, of each row alone."""
-    block = last_layers.FirstTokenPatched(1, 3)
-    rows = few_shot_rows()
-    states = {}
-    blocks = [UNPRUNED, Block(1, 3), block]
-    _, *swept = sweep.target_logprobs(llama, blocks, rows, batch_tokens=60, label="test").values()
-
-    def patched(layer, args):
-        state = args[0].clone()
-        state[:, 0] = states[block.stop][:, 0]
-        return (state, *args[1:])
-
-    for row, plain, values in zip(rows, *swept, strict=True):
-        with residual_stream(llama, states.__setitem__, at=[block.stop]):
-            whole(llama, row)
-        with dropped(llama, block):
-            with decoder_layers(llama)[1].register_forward_pre_hook(patched):
-                np.testing.assert_allclose(values, whole(llama, row), atol=1e-4)
-        assert np.abs(values - plain).max() > 1e-3
 
 
 def test_choices_do_not_tie_because_of_rounding(llama):

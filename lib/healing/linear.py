@@ -10,7 +10,7 @@ equations  (Z'WZ + ridge) A = Z'W(Y - X).  The weights count errors relative to 
 layer's norm does; without them the first token, whose state may be 100 times as long, decides.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,7 +27,14 @@ from lib.models.layers import only_layers
 
 RIDGES = tuple(10.0**power for power in range(-8, 4))  # in units of the mean of z^2
 HELD_OUT = 4  # every fourth calibration text only chooses the ridge
-PROBE_GAIN = 64  # of what an FFN adds: it reveals a norm after the FFN
+# what decoders call a norm between the FFN and the stream, and a factor on what is added to it
+NORMS_AFTER_FFN = (
+    "post_feedforward_layernorm",
+    "post_mlp_layernorm",
+    "post_ffn_norm",
+    "post_norm2",
+)
+FACTORS = ("residual_multiplier", "residual_scale", "do_layer_norm_before")
 STREAM, FFN = "state", "FFN"  # what z is
 
 
@@ -95,9 +102,8 @@ class Mapped(Block):
     change: torch.Tensor = field(default=None, compare=False, repr=False)
     added: dict = field(default_factory=dict, compare=False, repr=False)  # m, of a map of it
 
-    def across(self, states: Mapping[int, torch.Tensor], is_text_start: bool) -> torch.Tensor:
+    def across(self, state: torch.Tensor) -> torch.Tensor:
         """x + z A."""
-        state = states[self.start]
         inputs = self.added.get(FFN, state)
         return (state.float() + inputs.float() @ self.change).to(state.dtype)
 
@@ -127,11 +133,9 @@ def fold(model, block: Block, change: torch.Tensor, dtype: torch.dtype | None = 
     """Make the layer before `block` give m (1 + A) for m, by the weights of its last projection.
 
     After `pruning.dropped` that is an ordinary checkpoint. dtype: that the weights are rounded to,
-    by default their own. Raises ValueError for weights packed in 4 bits.
+    by default their own. Weights packed in 4 bits: load them with device="cpu", which unpacks them.
     """
     module = projection(model, block.start - 1)
-    if not module.weight.is_floating_point():
-        raise ValueError("A map cannot be folded into weights packed in 4 bits: use device='cpu'.")
     whole = torch.eye(len(change)) + change.cpu()
     for parameter in module.parameters():
         outputs_first = isinstance(module, nn.Linear) and parameter.ndim == 2  # Conv1D: last
@@ -140,26 +144,7 @@ def fold(model, block: Block, change: torch.Tensor, dtype: torch.dtype | None = 
         parameter.copy_(new.to(dtype or parameter.dtype))
 
 
-def add_map_hook(model, block: Block, change: torch.Tensor) -> None:
-    """Make the layer before `block` give m (1 + A), beside weights that stay as they are, packed.
-
-    It is not saved with the model.
-    """
-
-    def changed(module, args, output):
-        return output + (output.float() @ change.to(output.device)).to(output.dtype)
-
-    projection(model, block.start - 1).register_forward_hook(changed)
-
-
 # ---- fitting -------------------------------------------------------------------------------
-
-
-def fitted(
-    model, block: Block, names: Iterable[str], batches: Iterable[dict]
-) -> dict[str, tuple[Mapped, dict]]:
-    """Return the maps across one block by name, as `fitted_all`."""
-    return fitted_all(model, [block], names, batches)[block]
 
 
 def fitted_all(
@@ -241,27 +226,13 @@ def projection(model, l: int) -> nn.Module:
     """The last FFN projection of layer l, whose output is added to the stream as it is.
 
     Raises ValueError where there is none: before the first layer, with experts, with a norm after
-    the FFN.
+    the FFN, with a factor on what is added.
     """
     if l < 0:
         raise ValueError("There is no layer before the cut.")
-    ids = torch.arange(8, device=model.device)[None] + 3
-    outputs, streams = [], []
-    with only_layers(model, range(l + 1)), torch.inference_mode():
+    with only_layers(model, range(l + 1)) as layers:
         module = model.get_submodule(lora.ffn_projections(model, l)[-1])
-        for scale in (1, PROBE_GAIN):  # so loud that rounding of the stream does not hide it
-
-            def scaled(module, args, output, scale=scale):
-                outputs.append(output.float())
-                return scale * output
-
-            with (
-                module.register_forward_hook(scaled),
-                residual_stream(model, lambda _, x: streams.append(x.float()), at=[l + 1]),
-            ):
-                model.get_decoder()(input_ids=ids, use_cache=False)
-    added, (before, after) = outputs[0], streams
-    expected = (PROBE_GAIN - 1) * added
-    if (after - before - expected).abs().median() > 0.05 * expected.abs().median():
+    has_norm = any(hasattr(layers[l], name) for name in NORMS_AFTER_FFN)
+    if has_norm or any(getattr(layers[l], name, 1) != 1 for name in FACTORS):
         raise ValueError(f"Layer {l} does not add what its FFN's last projection gives as it is.")
     return module

@@ -34,6 +34,7 @@ MICRO_BATCH = 16  # sequences at a time, at most
 CHECKPOINTS = 8  # a healing leaves this many on its way
 DECAYS = "trunk"  # the folder of the checkpoint where the rate begins to decay: a warm start
 STATE = "trainer_state.json"  # in a checkpoint: steps, losses, sequences at a time
+COMPLETE = "complete"  # an empty file in a checkpoint, written last
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +156,7 @@ def _loss(outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> to
 
 
 class CheckpointCallback(TrainerCallback):
-    """Seals checkpoints, keeps the one where the rate begins to decay, stops at infinite losses."""
+    """Marks complete checkpoints, keeps the one where the rate begins to decay, stops at NaN."""
 
     def __init__(self, recipe: Recipe):
         self.decays = recipe.steps - recipe.decay_steps if recipe.decay_steps else None
@@ -177,8 +178,8 @@ class CheckpointCallback(TrainerCallback):
         if state.global_step == self.decays:
             kept = checkpoint.with_name(DECAYS)
             shutil.copytree(checkpoint, kept, dirs_exist_ok=True)
-            storage.seal(kept)
-        storage.seal(checkpoint)
+            (kept / COMPLETE).touch()
+        (checkpoint / COMPLETE).touch()
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         before, self.last = self.last, time.monotonic()
@@ -268,7 +269,7 @@ def _deterministic() -> Iterator[None]:
 def _newest_complete(folder: Path) -> str | None:
     """Return the complete checkpoint of the most steps; delete those that are not complete."""
     for checkpoint in folder.glob("checkpoint-*"):
-        if not storage.sealed(checkpoint):
+        if not (checkpoint / COMPLETE).exists():
             shutil.rmtree(checkpoint)
     return get_last_checkpoint(folder) if folder.exists() else None
 
@@ -282,7 +283,7 @@ def _resumed_micro_batch(folder: Path) -> int | None:
 def _copy_warm_start(folder: Path, shorter: Path | None, micro_batch: int, joined: bool) -> None:
     """Take the state of a shorter healing, trained in this way, as the first checkpoint."""
     result = shorter and _load_result(shorter)
-    if not result or not storage.sealed(shorter / DECAYS) or _newest_complete(folder):
+    if not result or not (shorter / DECAYS / COMPLETE).exists() or _newest_complete(folder):
         return
     if (result.micro_batch, result.joined) == (micro_batch, joined):
         state = json.loads((shorter / DECAYS / STATE).read_text())

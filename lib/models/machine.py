@@ -4,7 +4,6 @@ Importing this imports no torch.
 """
 
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -16,14 +15,12 @@ from lib.models.registry import ModelError
 NF4_BYTES = 0.516  # a weight in NF4 with double quantisation: 4 bits and its share of the scales
 BF16_UNITS = ("amx_bf16", "avx512_bf16")  # flags of a CPU
 DTYPES = ("bfloat16", "float32", "float16")  # of weights
-OLDER = "https://download.pytorch.org/whl/cu126"  # PyTorch's build for GPUs before sm_75
 OUT_OF_MEMORY = (
     "out of memory",
     "can't allocate memory",
     "cublas_status_alloc_failed",
     "cublas_status_not_initialized",
 )
-FLASH = (8, 0)  # the compute capability from which a GPU has flash attention
 HIDDEN = ("", "-1", "NoDevFiles")  # values of CUDA_VISIBLE_DEVICES; Slurm sets the last one
 
 
@@ -32,11 +29,6 @@ def checked(dtype: str) -> str:
     if dtype not in DTYPES:
         raise ModelError(f"Unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}.")
     return dtype
-
-
-def cores() -> int:
-    """Return the number of CPU cores this process may use; on macOS, of all."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def first_gpu() -> str:
@@ -53,26 +45,15 @@ def gpu_at_hand() -> str | None:
 
 
 def check_gpu() -> None:
-    """Raise ModelError for a GPU that PyTorch cannot use: an old driver, or no kernels for it."""
-    gpu = gpu_at_hand()
-    if gpu is None:
-        return
+    """Raise ModelError for a GPU that PyTorch cannot use, as with an old driver."""
     import torch
 
-    if not torch.cuda.is_available():
+    gpu = gpu_at_hand()
+    if gpu and not torch.cuda.is_available():
         raise ModelError(
             f"nvidia-smi lists a GPU, {gpu}, that PyTorch {torch.__version__} cannot use: "
             "update its driver, install PyTorch's build for an older CUDA (make TORCH_INDEX=…), or "
             "set CUDA_VISIBLE_DEVICES to nothing to compute on the CPU."
-        )
-    capability = "{}{}".format(*torch.cuda.get_device_capability())
-    built = [int(re.sub(r"\D", "", architecture)) for architecture in torch.cuda.get_arch_list()]
-    if int(capability) < min(built):
-        raise ModelError(
-            f"{gpu} is older than every GPU that PyTorch {torch.__version__} has kernels for "
-            f"(sm_{capability}; the oldest is sm_{min(built)}): install the build that has them "
-            f"(delete .venv, then make TORCH_INDEX={OLDER}), or set CUDA_VISIBLE_DEVICES to "
-            "nothing to compute on the CPU."
         )
 
 
@@ -92,22 +73,11 @@ def listed_gpus() -> list[str]:
 
 def fastest() -> str:
     """Return the dtype that this CPU multiplies fastest in: bf16 if it has units for it."""
-    has_units = any(flag in _cpuinfo() for flag in BF16_UNITS)
+    has_units = any(flag in cpuinfo() for flag in BF16_UNITS)
     return "bfloat16" if has_units else "float32"
 
 
-@cache
-def processor(device: str = "cpu") -> str:
-    """Return the name of what computes: this machine's CPU, or with "cuda" the GPU."""
-    if device != "cpu":
-        import torch
-
-        return torch.cuda.get_device_name() if torch.cuda.is_available() else device
-    name = re.search(r"^model name\s*: (.*)$", _cpuinfo(), re.MULTILINE)
-    return name[1].strip() if name else platform.processor() or platform.machine()
-
-
-def _cpuinfo() -> str:
+def cpuinfo() -> str:
     """Return what Linux says of the processor; other systems have no such file."""
     file = Path("/proc/cpuinfo")
     return file.read_text(encoding="utf-8") if file.exists() else ""

@@ -32,11 +32,6 @@ class Work:
     tasks: list[Task]
     folder: Path
 
-    def load(self, name: str | Path):
-        """Load a model to measure and heal it, by default in the format in which that is fast."""
-        quantization = "nf4" if self.options.nf4 else None
-        return loading.load(str(name), dtype=self.options.dtype, quantization=quantization)
-
     def step(self, name: str, compute: Callable[[], dict]) -> dict:
         """Return the result of a step: computed, or as the folder keeps it."""
         file = self.folder / f"{name}.json"
@@ -65,7 +60,7 @@ def prune(options: Options, out: str | Path) -> dict:
 
     Its `versions`, the whole, the cut, the mapped, the healed and the saved model: layers,
     parameters, GB of weights, and of each task [value, standard error], and those of the difference
-    to the whole. With `nf4` all are packed. A call that was killed goes on where it was.
+    to the whole. A call that was killed goes on where it was.
     Raises ValueError, OSError or RuntimeError with one sentence; `out` is then as it was before.
     """
     out = Path(out).expanduser()
@@ -80,7 +75,7 @@ def prune(options: Options, out: str | Path) -> dict:
             block, adapter = cut(work)
             loading.release()  # before the original weights are read
             weights = save(work, block, adapter, options.dtype or checkpoint.dtype)
-            work.score("saved", *work.load(weights))
+            work.score("saved", *loading.load(str(weights), dtype=options.dtype))
             record = card.write(options, checkpoint, work.folder, weights)
             weights.rename(out)
             return record
@@ -112,7 +107,7 @@ def check(options: Options) -> files.Checkpoint:
 def cut(work: Work) -> tuple[Block, Path | None]:
     """Choose the block, measure the cut, repair it; return the block, and the adapter if any."""
     options, adapter = work.options, None
-    model, tokenizer = work.load(options.model)
+    model, tokenizer = loading.load(options.model, dtype=options.dtype)
     block = Block(**work.step("block", lambda: asdict(choose(options, model, tokenizer))))
     work.score("whole", model, tokenizer)
     if options.repair:
@@ -120,7 +115,7 @@ def cut(work: Work) -> tuple[Block, Path | None]:
     with dropped(model, block):
         work.score("cut", model, tokenizer)
         if options.repair:
-            linear.add_map_hook(model, block, load_file(work.folder / MAP)["change"])
+            linear.fold(model, block, load_file(work.folder / MAP)["change"])
             work.score("mapped", model, tokenizer)
         if options.heal:
             adapter = heal_cut(work, model, tokenizer)
@@ -153,7 +148,7 @@ def fit_map(work: Work, model, tokenizer, block: Block) -> dict:
     linear.projection(model, block.start - 1)  # raises where a map cannot be folded
     texts = work.options.train_texts(FITTED)
     batches = calibration_batches(texts, tokenizer, MAX_TOKENS, batch_tokens=2048)
-    mapped, facts = linear.fitted(model, block, ["folded"], batches)["folded"]
+    mapped, facts = linear.fitted_all(model, [block], ["folded"], batches)[block]["folded"]
     storage.atomic_write(work.folder / MAP, serialized({"change": mapped.change.contiguous()}))
     return facts
 

@@ -1,12 +1,8 @@
 """Why the last layer? The deepest layers are dropped, but the last one, two or three are kept.
 
 Notebook 13. The paper's simple strategy keeps the last layer; an early exit keeps none. The C4 loss
-of each cut is in the damage map. And is it the attention sink? There the last layer is kept, and
-reads the first token's state as the whole model has it (`FirstTokenPatched`).
+of each cut is in the damage map.
 """
-
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -15,7 +11,6 @@ from lib.blocks import Block
 from replication.beyond.letters import FORMS
 from replication.beyond.panels import cut_panels
 from replication.figures.style import colour, label
-from replication.measure import request
 from replication.measure.experiments import unpruned
 from replication.measure.request import Request, score
 from replication.profiles import Profile
@@ -26,7 +21,6 @@ KEPT = {
     2: "last two kept",
     3: "last three kept",
 }
-PATCHED = "last one kept, first token patched"
 DEEPEST = 0.3  # of the layers
 PANELS = {  # columns questions and form, and what the panel is called
     ("mmlu", "letters"): "MMLU\nby letter",
@@ -40,35 +34,13 @@ LOOKS = {
     "none": {"color": "black", "marker": "o", "label": "whole model"},
     KEPT[2]: {"color": "0.45", "marker": "o", "mfc": "white"},
     KEPT[3]: {"color": "black", "marker": "D"},
-    PATCHED: {"color": colour("simple"), "marker": "x"},
 }
-
-
-@dataclass(frozen=True, order=True)
-class FirstTokenPatched(Block):
-    """A block behind which the first token goes on as in the whole model; the others are cut."""
-
-    @property
-    def reads(self) -> tuple[int, ...]:
-        return self.start, self.stop
-
-    def across(self, states: Mapping, is_text_start: bool):
-        """x^(start), of a text's first token x^(stop)."""
-        state = states[self.start]
-        if is_text_start:
-            state = state.clone()
-            state[:, 0] = states[self.stop][:, 0]
-        return state
-
-
-request.BLOCKS["patched"] = FirstTokenPatched
 
 
 def last_layers(name: str, distances, profile: Profile) -> list[Request]:
     """Return the questions after each of these cuts, of the main model; columns questions and form.
 
-    At every second size up to DEEPEST; MMLU as in notebook 02, ARC-Easy as in `letters.forms`, and
-    with the first token patched.
+    At every second size up to DEEPEST; MMLU as in notebook 02, ARC-Easy as in `letters.forms`.
     """
     if name != profile.main_model:
         return []
@@ -82,18 +54,8 @@ def last_layers(name: str, distances, profile: Profile) -> list[Request]:
             for block in blocks(layers, kept, sizes(layers, profile)):
                 where = {"fraction": block.size / layers, "strategy": strategy}
                 where |= labels | {"treatment": "unhealed"}
-                cut = score(name, of_questions, task, block, **where)
-                requested.append(cut)
-                if kept == 1 and questions == "arc_easy":
-                    requested.append(patched(cut))
+                requested.append(score(name, of_questions, task, block, **where))
     return requested
-
-
-def patched(cut: Request) -> Request:
-    """Return the score of the same block where the first token's state goes on as in the whole
-    model."""
-    params = cut.params | {"patched": "first token"}
-    return Request(cut.kind, params, cut.labels | {"strategy": PATCHED})
 
 
 def sizes(layers: int, profile: Profile) -> list[int]:
@@ -113,6 +75,7 @@ def figure_last_layers(scores: pd.DataFrame, exits: pd.DataFrame) -> Figure:
 
     scores: of `requests`; exits: of `letters.exits`, whose scores of MMLU add the sizes between.
     """
+    scores = scores[scores.strategy.isin(LOOKS)]  # more cuts were recorded
     same = (exits.task == "mmlu") & exits.model.isin(scores.model)
     same &= exits.strategy.isin(KEPT_BY) & (exits.block_size <= scores.block_size.max())
     between = exits[same].assign(questions="mmlu", form="letters")

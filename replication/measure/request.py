@@ -23,7 +23,6 @@ HEALING = (*WEIGHTS, *BLOCK, "recipe", "healing_version", "healing_data")
 MAPS = (*WEIGHTS, *BLOCK, "healing_data")
 MAPS += ("map_sequences", "map_tokens", "map_batch_tokens", "map_version")
 MAP_VERSION = 3  # bumped by hand when the numbers of healing.linear change
-BLOCKS: dict[str, type[Block]] = {}  # kinds of block, by the parameter that asks for one
 LATER = ("decay_steps",)  # fields of a recipe that older keys do not have
 
 
@@ -43,8 +42,7 @@ class Request:
     @property
     def block(self) -> Block:
         """The block that is dropped."""
-        kind = next((BLOCKS[name] for name in BLOCKS if name in self.params), Block)
-        return kind(self.params.get("block_start", 0), self.params.get("block_size", 0))
+        return Block(self.params.get("block_start", 0), self.params.get("block_size", 0))
 
     @property
     def recipe(self) -> Recipe | None:

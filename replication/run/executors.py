@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
-from lib.models import machine
 from replication.run.execution import Launch, Outcome, attempt
 
 Executor = Callable[[Sequence[Launch]], Iterator[tuple[Launch, Outcome]]]
@@ -23,7 +22,7 @@ def one_by_one(launches: Sequence[Launch]) -> Iterator[tuple[Launch, Outcome]]:
 
 def on_all_cores(launches: Sequence[Launch]) -> Iterator[tuple[Launch, Outcome]]:
     """One on each core at a time: they only draw. If interrupted, no kernel stays behind."""
-    pool = ProcessPoolExecutor(machine.cores())
+    pool = ProcessPoolExecutor(cores())
     try:
         running = {pool.submit(_attempt, launch): launch for launch in launches}
         for ended in as_completed(running):
@@ -42,3 +41,8 @@ def _attempt(launch: Launch) -> Outcome:
         return attempt(launch)
     except KeyboardInterrupt:
         os._exit(130)  # or the pool would give this process the next notebook
+
+
+def cores() -> int:
+    """Return the number of CPU cores this process may use; on macOS, of all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
