@@ -17,11 +17,11 @@ from replication.beyond.panels import line
 from replication.figures.style import (
     STYLE,
     WIDTH,
+    colour,
     finished,
     label,
     nothing_measured,
 )
-from replication.figures.training import LOOKS
 from replication.measure import scores
 from replication.measure.experiments import cuts, healed, unpruned
 from replication.measure.request import Request, score
@@ -32,6 +32,11 @@ LABELS = (
     "C4 loss (nats)",
     "ARC-Easy accuracy",
 )
+LOOKS = {  # of each line: colour, marker, name
+    "similarity": (colour("similarity"), "o", "similarity"),
+    "simple": (colour("simple"), "s", "simple"),
+    "none": (colour("none"), "^", "nothing dropped"),
+}
 
 
 def doses(name: str, distances, profile: Profile) -> list[Request]:
@@ -53,7 +58,7 @@ def doses(name: str, distances, profile: Profile) -> list[Request]:
 
 
 def trainings(name: str, distances, profile: Profile) -> list[Request]:
-    """Return requests for the C4 loss of every healing of notebook 03, whose course is shown."""
+    """Return requests for the C4 loss of every healing of notebook 03, whose end is shown."""
     return [*healed(name, distances, profile, ["c4"]), *doses(name, distances, profile)]
 
 
