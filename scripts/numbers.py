@@ -109,6 +109,11 @@ def minutes() -> pd.DataFrame:
     return timed.assign(minutes=timed.steps * timed.seconds / 60)
 
 
+def rank_correlation() -> pd.DataFrame:
+    """Return how distance and damage correlate (notebook 12)."""
+    return analysis.rank_correlation(analysis.beside_distances(measured("damage"), maps()))
+
+
 def gap_left() -> pd.DataFrame:
     """Return the gap between the strategies that healing leaves (notebook 04)."""
     doses = measured("doses")
@@ -129,7 +134,7 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "islands": lambda: islands.islands_table(maps(), (0.02, 0.1)),
     "recorded_islands": qwen_islands,
     "choices": choices,
-    "rank_correlation": lambda: analysis.rank_correlation(measured("damage"), maps()),
+    "rank_correlation": rank_correlation,
     "distances": ranked_distances,
     "rise_in_nf4": rise_in_nf4,
     "seed_sd": lambda: measured("seeds").groupby(["task", "treatment"]).value.std().reset_index(),

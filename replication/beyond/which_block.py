@@ -1,4 +1,4 @@
-"""Which block should go? Criteria against the loss of dropping every block, and the sink layer.
+"""Which block should go? Criteria against the loss of dropping every block, and each layer alone.
 
 Notebooks 12 and 13. Each criterion reads half of the texts and chooses a block of every size; the
 damage map (the loss after dropping each block, `measure.damage`) judges on the other half.
@@ -12,7 +12,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lib.blocks import Block
 from lib.data import sets
 from lib.evaluation import weighted_mean
 from lib.models import registry
@@ -30,13 +29,9 @@ TOKENS = 256  # whose states are compared at once
 DIGITS = 5  # decimals of stored values
 CRITERIA = {"last": "last token", "every": "all tokens", "influence": "block influence"}
 BEST = "damage map"
-SPARED = "paper, sink kept"  # the most similar block without the sink layer
 HALVES = (0, 1)
-LOOKS = {  # of each criterion: colour and marker
+LOOKS = {  # of each criterion that is drawn: colour and marker
     "paper": (colour("similarity"), "o"),
-    SPARED: (colour("similarity, sink kept"), "p"),
-    "last token": (colour("last token"), "v"),
-    "all tokens": (colour("all tokens"), "s"),
     "block influence": (colour("block influence"), "D"),
     BEST: (colour("damage map"), "x"),
     "simple": (colour("simple"), "^"),
@@ -160,13 +155,11 @@ def head_to_head(damages: pd.DataFrame, states: pd.DataFrame, maps: dict) -> pd.
     """Return the damage of each criterion's choice of every size up to half of the layers.
 
     damages: the table of damage.measure; states: of `measure`.
-    One row per model, criterion, source (the texts that the criterion reads) and block_size; SPARED
-    has none where every block of the size holds the sink layer.
-    starts: chosen by either half of the texts. value, low, high: damage on the texts that did not
-    choose, nats a token, with its 95 % interval. excess, excess_low, excess_high: what it is above
-    that of the block that the damage map itself chooses. rank: 1 plus the number of blocks of that
-    size that hurt less, mean of both halves; of: how many blocks there are. median, first_quartile,
-    third_quartile: of the damage of all blocks of the size. examples: the damage of each text.
+    One row per model, criterion and block_size. starts: chosen by either half of the texts. value,
+    low, high: damage on the texts that did not choose, nats a token, with its 95 % interval. rank:
+    1 plus the number of blocks of that size that hurt less, mean of both halves; of: how many
+    blocks there are. median, first_quartile, third_quartile: of the damage of all blocks of the
+    size. examples: the damage of each text.
     """
     rows = []
     for model, damage in damages.groupby("model", sort=False):
@@ -175,16 +168,9 @@ def head_to_head(damages: pd.DataFrame, states: pd.DataFrame, maps: dict) -> pd.
         tables = {BEST: damage} | dict(list(read.groupby("criterion")))
         chosen = {criterion: _chosen(table) for criterion, table in tables.items()}
         paper, layers = maps[model], maps[model].num_layers
-        of_the_map = f"c4, {paper.num_sequences} texts"
-        sources = {"paper": of_the_map, SPARED: of_the_map, "simple": "none"}
-        sink = sink_layer(of_model)
         for size, of_size in damage[damage.block_size <= layers // 2].groupby("block_size"):
             starts = {criterion: by_size[size] for criterion, by_size in chosen.items()}
             starts["paper"] = [paper.best_start(size)] * 2
-            spared = [l for l in of_size.block_start if not l <= sink < l + size]
-            if spared:
-                nearest = min(spared, key=lambda l: paper.of(Block(l, size)))
-                starts[SPARED] = [nearest] * 2
             starts["simple"] = [layers - 1 - size] * 2
             rises = np.stack(of_size.examples)
             tokens = np.asarray(of_size.weights.iloc[0])
@@ -192,19 +178,11 @@ def head_to_head(damages: pd.DataFrame, states: pd.DataFrame, maps: dict) -> pd.
                 row = {
                     "model": model,
                     "criterion": criterion,
-                    "source": sources.get(criterion, "c4"),
                     "block_size": size,
                     "starts": starts[criterion],
                 }
                 rows.append(row | judged | {"n": len(tokens), "weights": tokens})
     return pd.DataFrame(rows)
-
-
-def sink_layer(states: pd.DataFrame) -> int:
-    """Return the layer after the first that changes the first token most: it makes the attention
-    sink."""
-    first = states[(states.criterion == "update, first token") & (states.block_start > 0)]
-    return int(first.groupby("block_start").value.mean().idxmax())
 
 
 def _chosen(table: pd.DataFrame) -> dict[int, list[int]]:
@@ -234,10 +212,9 @@ def _judged(rises: np.ndarray, tokens: np.ndarray, starts: dict) -> dict[str, di
     drawn = resampled(np.stack([*examples.values(), *rises]), tokens)
     values, every = drawn[:, : len(starts)], drawn[:, len(starts) :]
     first, median, third = np.quantile(every[0], [0.25, 0.5, 0.75])
-    best = values[:, list(starts).index(BEST)]
     rows = {}
     for criterion, of_criterion in zip(starts, values.T, strict=True):
-        row = ci_columns(of_criterion) | ci_columns(of_criterion - best, "excess", "excess_")
+        row = ci_columns(of_criterion)
         row |= {"rank": float(np.mean(ranks[criterion])), "of": len(rises)}
         row |= {"median": median, "first_quartile": first, "third_quartile": third}
         rows[criterion] = row | {"examples": examples[criterion]}
@@ -245,12 +222,13 @@ def _judged(rises: np.ndarray, tokens: np.ndarray, starts: dict) -> dict[str, di
 
 
 def summary(judged: pd.DataFrame) -> pd.DataFrame:
-    """Return a row a model, criterion and source, over the sizes of a table of `head_to_head`.
+    """Return a row a model and criterion, over the sizes of a table of `head_to_head`.
 
     best_three: at how many sizes its block is among the three of least damage; as_a_random_start:
-    at how many it is no better than the median block. excess: the mean over sizes, in nats.
+    at how many it is no better than the median block. excess: the damage above that of the damage
+    map's own choice, mean over sizes, in nats.
     """
-    keys = ["model", "criterion", "source"]
+    keys = ["model", "criterion"]
     best = judged[judged.criterion == BEST].set_index(["model", "block_size"]).examples
     rows = []
     for key, of_criterion in judged.groupby(keys, sort=False):
@@ -269,28 +247,22 @@ def summary(judged: pd.DataFrame) -> pd.DataFrame:
 # ---- the figures ----------------------------------------------------------------------------
 
 
-def figure_criteria(judged: pd.DataFrame, summary: pd.DataFrame) -> Figure:
-    """Draw a column a model: the damage of each criterion's choice at every size, and the mean
-    excess over the damage map's own choice. Bars: 95 % intervals over texts; grey: quartiles of
-    all starts.
+def figure_criteria(judged: pd.DataFrame) -> Figure:
+    """Draw a panel a model: the damage of the choice of each criterion of LOOKS at every size.
+    Bars: 95 % intervals over texts; grey: quartiles of all starts.
 
-    judged: of `head_to_head`; summary: of `summary`.
+    judged: of `head_to_head`.
     """
     count = judged.model.nunique()
     with plt.rc_context(STYLE):
-        size = max(WIDTH, 3 * count), 5.6
-        shape = {"squeeze": False, "height_ratios": (3, 2), "sharey": "row"}
-        figure, axes = plt.subplots(2, count, figsize=size, **shape)
+        size = max(WIDTH, 3 * count), 3.8
+        figure, axes = plt.subplots(1, count, figsize=size, squeeze=False, sharey=True)
         models = judged.groupby("model", sort=False)
-        for (upper, lower), (name, of_model) in zip(axes.T, models, strict=True):
-            _by_size(upper, of_model)
-            upper.set_title(registry.label(name), loc="left")
-            upper.set_title(f"{of_model.n.iloc[0]} texts, bars: 95 %", loc="right", fontsize=7)
-            _excess(lower, summary[summary.model == name])
+        for axis, (name, of_model) in zip(axes.flat, models, strict=True):
+            _by_size(axis, of_model)
+            axis.set_title(registry.label(name), loc="left")
+            axis.set_title(f"{of_model.n.iloc[0]} texts, bars: 95 %", loc="right", fontsize=7)
         axes[0, 0].set_ylabel("rise of the C4 loss (nats)")
-        names = list(LOOKS)
-        axes[1, 0].set_yticks(range(len(names)), names, fontsize=8)
-        axes[1, 0].set_ylim(len(names) - 0.5, -0.5)
         return finished(figure, judged, legend="")
 
 
@@ -303,7 +275,7 @@ def _by_size(axis, judged: pd.DataFrame) -> None:
         chosen = judged[judged.criterion == name]
         if len(chosen):
             around = (chosen.value - chosen.low).clip(0), (chosen.high - chosen.value).clip(0)
-            places = chosen.block_size + 0.08 * (place - 3)
+            places = chosen.block_size + 0.08 * (place - 1.5)
             style = {"color": shade, "marker": marker, "ms": 4, "lw": 1, "elinewidth": 0.8}
             axis.errorbar(places, chosen.value, around, label=name, **style)
     axis.set_xlabel("block size $n$ (layers)")
@@ -314,19 +286,6 @@ def _by_size(axis, judged: pd.DataFrame) -> None:
 def _symmetric_log(axis) -> None:
     axis.set_yscale("symlog", linthresh=0.1)
     axis.yaxis.set_major_formatter("{x:g}")
-
-
-def _excess(axis, summary: pd.DataFrame) -> None:
-    """Draw the mean excess over sizes of each criterion, in the order of LOOKS."""
-    for row in summary.itertuples():
-        shade, marker = LOOKS[row.criterion]
-        around = [[row.excess - row.excess_low], [row.excess_high - row.excess]]
-        place, bars = list(LOOKS).index(row.criterion), np.clip(around, 0, None)
-        axis.errorbar(row.excess, place, xerr=bars, color=shade, marker=marker)
-    axis.axvline(0, color="grey", lw=0.8)
-    axis.set_xscale("symlog", linthresh=1)
-    axis.xaxis.set_major_formatter("{x:g}")
-    axis.set_xlabel("damage above the map's choice,\nmean over sizes (nats)")
 
 
 def figure_layers(damages: pd.DataFrame, changes: pd.DataFrame) -> Figure:
