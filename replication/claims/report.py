@@ -29,8 +29,9 @@ def in_words(**runs: Sequence[Verdict]) -> str:
     for claim, sentence in pd.read_csv(SENTENCES).itertuples(index=False):
         cells = [str(claim), sentence]
         for verdicts in runs.values():
-            judging = [v for v in verdicts if v.model and int(v.claim.rstrip("abcdef")) == claim]
-            cells.append(together(judging) if judging else "not measured")
+            of_claim = [v for v in verdicts if int(v.claim.rstrip("abcdef")) == claim]
+            measured = any(verdict.model for verdict in of_claim)
+            cells.append(together(of_claim) if measured else "not measured")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
