@@ -22,7 +22,7 @@ import pandas as pd
 from lib.evaluation import weighted_mean
 from replication import analysis, paths, profiles, tables
 from replication.analysis import islands
-from replication.beyond import biases, dose, orders, prior, repair, translator, which_block
+from replication.beyond import biases, orders, prior, repair, translator, which_block
 from replication.claims.bounds import half_up
 from replication.figures import heatmaps
 
@@ -114,14 +114,7 @@ def rank_correlation() -> pd.DataFrame:
     return analysis.rank_correlation(analysis.beside_distances(measured("damage"), maps()))
 
 
-def gap_left() -> pd.DataFrame:
-    """Return the gap between the strategies that healing leaves (notebook 04)."""
-    doses = measured("doses")
-    return doses.merge(dose.gap_left(doses), on=["model", "block_size", "tokens"])
-
-
 TABLES: dict[str, Callable[[], pd.DataFrame]] = {
-    "gap_left": gap_left,
     "half_lost": half_lost,
     "letter_measures": letter_measures,
     "contents": lambda: prior.without_prior(measured("priors")),
