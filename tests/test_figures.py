@@ -112,6 +112,28 @@ def test_a_line_does_not_pass_a_size_that_was_not_measured():
     assert of_exit.get_ydata().tolist() == [1, 2, 3]
 
 
+def test_seeds_of_one_cut_and_two_lengths_of_healing_are_not_crossed():
+    """And a seed that scores more than the first is drawn above 0, beside the scores."""
+    rows = [
+        ("seeds", "seed 0", 512, "healed", 1.0),
+        ("seeds", "seed 1", 512, "healed", 1.25),
+        ("seeds", "unhealed", 0, "unhealed", 4.0),
+        ("more seeds", "seed 0", 64, "healed", 2.0),
+        ("more seeds", "seed 1", 64, "healed", 2.5),
+        ("more seeds", "unhealed", 0, "unhealed", 4.0),
+    ]
+    columns = ["ablation", "variant", "steps", "treatment", "value"]
+    table = pd.DataFrame(rows, columns=columns)
+    fixed = {"block_size": 2, "fraction": 0.2, "n": 4, "standard_error": 0.1, "chance": 10.0}
+    table = table.assign(model="m", task="c4", strategy="similarity", status="ok", **fixed)
+    table["examples"] = [np.full(4, value) for value in table.value]
+    table["weights"] = [np.ones(4)] * len(table)
+    figure = figures.figure_8(table)
+    assert figure.table.difference.fillna(0).tolist() == [0, 0.25, 3, 0, 0.5, 2]
+    (_, differences) = figure.axes
+    assert differences.containers[0].lines[0].get_ydata().tolist() == [0.25, 0.5]
+
+
 def test_the_model_with_most_to_lose_is_shown():
     weak = pd.DataFrame([score(0, 30), score(1, 28)])
     strong = pd.DataFrame([score(0, 50), score(1, 40)]).assign(model="phi-2")

@@ -5,46 +5,56 @@ from collections.abc import Iterator
 import pandas as pd
 from matplotlib.figure import Figure
 
+from replication.analysis.bootstrap import paired
 from replication.figures.curves import TASKS, draw_grid, draw_panel, left_out
-from replication.figures.style import label
+from replication.figures.style import NORMAL, PALE, colour, is_recorded, label
 from replication.tables import RECORD
 
+SMALL = 0.01  # the least that an axis of differences shows, to both sides
 UNITS = TASKS | {"c4": "C4 loss (nats)"}
 VARIED = ("mmlu", "arc_easy", "c4")  # the tasks that are drawn
+CUT = ["model", "task", "block_size", "ablation"]  # which has one length of healing
 
 
 def figure_8(scores: pd.DataFrame) -> Figure:
-    """Figure 8: healed scores against the fraction dropped, a line a seed of healing.
+    """Figure 8: healed scores against the fraction dropped, a line a seed of healing; and beside
+    them each seed minus seed 0, paired on the questions or texts.
 
     scores: of experiments.seeds and more_seeds, whose rows say their steps.
     """
-    return _variants(scores)
+    return _variants(scores, "seed 0")
 
 
 def figure_9(scores: pd.DataFrame) -> Figure:
-    """Figure 9: healed scores against the fraction dropped, a line a LoRA rank.
+    """Figure 9: healed scores against the fraction dropped, a line a LoRA rank; and beside them
+    each rank minus the lowest, paired. scores: of experiments.ranks."""
+    return _variants(scores, f"rank {scores['rank'].min():.0f}")
 
-    scores: of experiments.ranks.
+
+def _variants(scores: pd.DataFrame, first: str) -> Figure:
+    """Draw a row for each task (and strategy, if there are several), of each model two columns:
+    scores, and differences from the variant `first` with 95 % intervals.
+
+    Columns difference, low and high of the table are those drawn; its rows "unhealed" are the cut
+    that is not healed.
     """
-    return _variants(scores)
-
-
-def _variants(table: pd.DataFrame) -> Figure:
-    """Draw a row for each task (and strategy, if there are several), a column a model."""
+    table = scores.merge(_differences(scores, first), on=[*CUT, "variant"], how="left")
     is_drawn = (table.treatment == "healed") & table.task.isin(VARIED)
     healed = table[is_drawn & table.value.notna()]
     whole = table[table.block_size == 0]
     whole = whole.assign(chance=whole.chance.mask(whole.task == "c4"))  # far above all that varies
-    panels = {} if healed.empty else dict(_panels(healed, whole))
+    panels = {} if healed.empty else dict(_panels(healed, whole, f"minus {first}"))
 
     def draw(axes: dict) -> None:
-        for place, axis in axes.items():
-            draw_panel(axis, panels[place], "variant")
+        for (row, column), axis in axes.items():
+            draw_one = _draw_differences if column.endswith(first) else draw_panel
+            draw_one(axis, panels[row, column], "variant")
 
-    return draw_grid(list(panels), draw, table, left_out(table))
+    key = "bars: ±1 s.e. of scores, 95 % of differences"
+    return draw_grid(list(panels), draw, table, left_out(table), key)
 
 
-def _panels(healed: pd.DataFrame, whole: pd.DataFrame) -> Iterator[tuple]:
+def _panels(healed: pd.DataFrame, whole: pd.DataFrame, minus: str) -> Iterator[tuple]:
     """Yield the place of each panel and its scores, with those of the whole model."""
     model = healed.model.str.removeprefix(RECORD)
     rows = healed.task.map(UNITS).str.replace(" accuracy", "\naccuracy")
@@ -56,3 +66,35 @@ def _panels(healed: pd.DataFrame, whole: pd.DataFrame) -> Iterator[tuple]:
             for key in panel[["model", "task", "ablation"]].drop_duplicates().to_numpy()
         ]
         yield (row, label(name)), pd.concat([*unpruned, panel])
+        if panel.difference.notna().any():
+            yield (row, f"{label(name)}, {minus}"), panel[panel.difference.notna()]
+
+
+def _draw_differences(axis, panel: pd.DataFrame, hue: str) -> None:
+    """Draw the differences of a panel, variants side by side at each depth."""
+    variants = list(dict.fromkeys(panel[hue]))
+    for (variant, model), points in panel.groupby([hue, "model"], sort=False):
+        bars = [points.difference - points.low, points.high - points.difference]
+        beside = 0.012 * (variants.index(variant) - (len(variants) - 1) / 2)
+        look = {"fmt": "o", "ms": 3.5, "color": colour(variant), "alpha": PALE[is_recorded(model)]}
+        axis.errorbar(points.fraction + beside, points.difference, bars, elinewidth=1, **look)
+    axis.axhline(0, color="0.6", lw=0.8)
+    low, high = axis.get_ylim()
+    axis.set_ylim(min(low, -SMALL), max(high, SMALL))  # all may be equal
+
+
+def _differences(scores: pd.DataFrame, first: str) -> pd.DataFrame:
+    """Return how far each score is from that of the variant `first`, a row a model, task, depth,
+    ablation and other variant; and, as the variant "unhealed", that of the cut that is not healed.
+    """
+    measured = scores.drop(columns="treatment")
+    variants = scores.variant[(scores.block_size > 0) & (scores.variant != first)].unique()
+    tables = [
+        paired(measured, "variant", first, variant).assign(variant=variant) for variant in variants
+    ]
+    columns = [*CUT, "variant", "difference", "low", "high"]
+    if not tables:
+        return pd.DataFrame(columns=columns)
+    table = pd.concat(tables)
+    reach = NORMAL * table.standard_error
+    return table.assign(low=table.difference - reach, high=table.difference + reach)[columns]
