@@ -22,7 +22,7 @@ import pandas as pd
 from lib.evaluation import weighted_mean
 from replication import analysis, paths, profiles, tables
 from replication.analysis import islands
-from replication.beyond import biases, dose, repair, translator, which_block
+from replication.beyond import biases, repair, translator, which_block
 from replication.claims.bounds import half_up
 from replication.figures import heatmaps
 
@@ -114,14 +114,12 @@ def minutes() -> pd.DataFrame:
     return timed.assign(minutes=timed.steps * timed.seconds / 60)
 
 
-def gap_left() -> pd.DataFrame:
-    """Return the gap between the strategies that healing leaves (notebook 04)."""
-    doses = measured("doses")
-    return doses.merge(dose.gap_left(doses), on=["model", "block_size", "tokens"])
+def rank_correlation() -> pd.DataFrame:
+    """Return how distance and damage correlate (notebook 12)."""
+    return analysis.rank_correlation(analysis.beside_distances(measured("damage"), maps()))
 
 
 TABLES: dict[str, Callable[[], pd.DataFrame]] = {
-    "gap_left": gap_left,
     "half_lost": half_lost,
     "letter_measures": letter_measures,
     "translator": lambda: translator.gains(measured("translated")),
@@ -131,7 +129,7 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "recorded_islands": qwen_islands,
     "judged": judged,
     "choices": lambda: which_block.summary(judged()),
-    "rank_correlation": lambda: analysis.rank_correlation(measured("damage"), maps()),
+    "rank_correlation": rank_correlation,
     "distances": ranked_distances,
     "rise_in_nf4": rise_in_nf4,
     "seed_sd": lambda: measured("seeds").groupby(["task", "treatment"]).value.std().reset_index(),

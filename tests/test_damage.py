@@ -85,19 +85,6 @@ def judged(table: pd.DataFrame, maps: dict, sink: int = 1) -> pd.DataFrame:
     return rows.set_index(["criterion", "block_size"])
 
 
-def test_the_most_similar_block_can_spare_the_sink_layer():
-    """Block (2, 2) is the most similar of its size, (5, 2) that without layer 3."""
-    matrix = np.ones((9, 9)) + np.arange(9) / 100
-    matrix[2, 4] = 0.1
-    matrix[5, 7] = 0.2
-    rows = judged(*synthetic(matrix, matrix), sink=3)
-    assert rows.starts["paper", 2] == [2, 2]
-    assert rows.starts[which_block.SPARED, 2] == [5, 5]
-    assert rows.value[which_block.SPARED, 2] == pytest.approx(0.2)
-    apart = judged(*synthetic(matrix, matrix), sink=5)
-    assert apart.starts[which_block.SPARED, 2] == [2, 2]
-
-
 def test_the_error_of_a_rise_is_paired_on_texts():
     """Texts differ by far more than what the block does to each; the last has twice the tokens."""
     whole = np.array([1.0, 5.0, 9.0])

@@ -154,7 +154,6 @@ def test_a_run_of_which_only_the_map_is_left_is_drawn_as_not_measured(output, mo
 
     forms = table(letters.forms)
     drawn = [
-        figures.figure_training(table(dose.trainings)),
         dose.figure_dose(table(dose.doses)),
         letters.figure_letters(forms),
         letters.figure_cuts(table(letters.exits), forms),

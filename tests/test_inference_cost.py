@@ -7,7 +7,7 @@ import torch
 from conftest import Distances, stored, wide_llama
 
 from lib.blocks import Block
-from lib.models import decoder, loading
+from lib.models import decoder, loading, sizes
 from lib.pruning import dropped
 from replication import profiles
 from replication.measure import experiments, inference_cost, latency, scores
@@ -87,12 +87,10 @@ def test_what_has_no_room_is_a_row_without_a_value(output, monkeypatch):
 
 def test_arithmetic_counts_what_lies_in_memory():
     """16-bit bytes by configuration are the paper's, and those of a model, whole and halved."""
-    (large,) = inference_cost.arithmetic(["llama-2-70b"]).itertuples()
-    assert large.whole == pytest.approx(140, rel=0.02)
-    assert large.paper == pytest.approx(17.5, rel=0.02)
-    assert large.paper < large.both < large.nf4
-    (row,) = inference_cost.arithmetic(["tiny-random"]).itertuples()
+    large = sizes.parameters(sizes.skeleton("llama-2-70b"))
+    assert large.size(matrix=2, other=2) / 1e9 == pytest.approx(140, rel=0.02)
+    small = sizes.parameters(sizes.skeleton("tiny-random"))
     model, _ = loading.load("tiny-random", dtype="bfloat16")
-    assert row.whole * 1e9 == sum(p.nbytes for p in model.parameters())
+    assert small.size(matrix=2, other=2) == sum(p.nbytes for p in model.parameters())
     with dropped(model, Block(3, 4)):
-        assert row.dropped * 1e9 == sum(p.nbytes for p in model.parameters())
+        assert small.size(4, matrix=2, other=2) == sum(p.nbytes for p in model.parameters())

@@ -5,23 +5,21 @@ much of healing is adaptation to the text.
 """
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from lib.blocks import STRATEGIES, UNPRUNED
 from replication import measure
-from replication.analysis.bootstrap import ci_columns, resampled
 from replication.beyond.panels import line
 from replication.figures.style import (
     STYLE,
     WIDTH,
+    colour,
     finished,
     label,
     nothing_measured,
 )
-from replication.figures.training import LOOKS
 from replication.measure import scores
 from replication.measure.experiments import cuts, healed, unpruned
 from replication.measure.request import Request, score
@@ -32,6 +30,11 @@ LABELS = (
     "C4 loss (nats)",
     "ARC-Easy accuracy",
 )
+LOOKS = {  # of each line: colour, marker, name
+    "similarity": (colour("similarity"), "o", "similarity"),
+    "simple": (colour("simple"), "s", "simple"),
+    "none": (colour("none"), "^", "nothing dropped"),
+}
 
 
 def doses(name: str, distances, profile: Profile) -> list[Request]:
@@ -53,45 +56,11 @@ def doses(name: str, distances, profile: Profile) -> list[Request]:
 
 
 def trainings(name: str, distances, profile: Profile) -> list[Request]:
-    """Return requests for the C4 loss of every healing of notebook 03, whose course is shown."""
+    """Return requests for the C4 loss of every healing of notebook 03, whose end is shown."""
     return [*healed(name, distances, profile, ["c4"]), *doses(name, distances, profile)]
 
 
 measure.TABLES["trainings"] = scores.trainings
-
-
-# ---- the statistic --------------------------------------------------------------------------
-
-
-def gap_left(doses: pd.DataFrame) -> pd.DataFrame:
-    """Return how much more C4 loss simple pruning has than similarity's after healing, by tokens.
-
-    gap: nats, paired on texts, with its 95 % interval; losses count at most ln V: beyond that a
-    model is not more ignorant, only surer. share: of the gap of the cuts that are not healed; none
-    where these are not apart, or where a healed loss lies beyond ln V.
-    """
-    losses = doses[(doses.task == "c4") & doses.value.notna() & (doses.block_size > 0)]
-    cut, pair = ["model", "block_size"], ["similarity", "simple"]
-    rows = []
-    for (model, size, tokens), points in losses.groupby([*cut, "tokens"]):
-        by_strategy = points.drop_duplicates("strategy").set_index("strategy")
-        if set(pair) <= set(by_strategy.index):
-            both = by_strategy.loc[pair]
-            guessing = both.chance.iloc[0]
-            means = resampled(np.stack(both.examples), np.asarray(both.weights.iloc[0]), "c4")
-            similar, simple = np.minimum(means, guessing).T
-            within = tokens == 0 or (both.value <= guessing).all()
-            row = {"model": model, "block_size": size, "tokens": tokens, "within": within}
-            rows.append(row | ci_columns(simple - similar, "gap"))
-    gaps = pd.DataFrame(rows, columns=[*cut, "tokens", "within", "gap", "low", "high"])
-    unhealed = gaps[(gaps.tokens == 0) & (gaps.low > 0)].set_index(cut).gap
-    whole = unhealed.reindex(pd.MultiIndex.from_frame(gaps[cut])).to_numpy()
-    whole = np.where(gaps.pop("within"), whole, np.nan)
-    ends = {"share_low": gaps.low / whole, "share_high": gaps.high / whole}
-    return gaps.assign(share=gaps.gap / whole, **ends)
-
-
-# ---- the figure -----------------------------------------------------------------------------
 
 
 def figure_dose(doses: pd.DataFrame) -> Figure:

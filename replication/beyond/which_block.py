@@ -1,4 +1,4 @@
-"""Which block should go? Criteria against the loss of dropping every block, and the sink layer.
+"""Which block should go? Criteria against the loss of dropping every block, and each layer alone.
 
 Notebooks 12 and 13. Each criterion reads half of the texts and chooses a block of every size; the
 damage map (the loss after dropping each block, `measure.damage`) judges on the other half.
@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.blocks import Block
 from lib.data import sets
 from lib.evaluation import weighted_mean
 from lib.models import registry
@@ -29,7 +28,6 @@ TOKENS = 256  # whose states are compared at once
 DIGITS = 5  # decimals of stored values
 CRITERIA = {"last": "last token", "every": "all tokens", "influence": "block influence"}
 BEST = "damage map"
-SPARED = "paper, sink kept"  # the most similar block without the sink layer
 HALVES = (0, 1)
 LAYER = {"color": colour("damage map"), "marker": "o", "ms": 4, "lw": 1}
 CHANGE = r"$|x^{(l+1)} - x^{(l)}|\;/\;|x^{(l)}|$"
@@ -150,13 +148,11 @@ def head_to_head(damages: pd.DataFrame, states: pd.DataFrame, maps: dict) -> pd.
     """Return the damage of each criterion's choice of every size up to half of the layers.
 
     damages: the table of damage.measure; states: of `measure`.
-    One row per model, criterion, source (the texts that the criterion reads) and block_size; SPARED
-    has none where every block of the size holds the sink layer.
-    starts: chosen by either half of the texts. value, low, high: damage on the texts that did not
-    choose, nats a token, with its 95 % interval. excess, excess_low, excess_high: what it is above
-    that of the block that the damage map itself chooses. rank: 1 plus the number of blocks of that
-    size that hurt less, mean of both halves; of: how many blocks there are. median: of the damage
-    of all blocks of the size. examples: the damage of each text.
+    One row per model, criterion and block_size. starts: chosen by either half of the texts. value,
+    low, high: damage on the texts that did not choose, nats a token, with its 95 % interval. rank:
+    1 plus the number of blocks of that size that hurt less, mean of both halves; of: how many
+    blocks there are. median: of the damage of all blocks of the size. examples: the damage of each
+    text.
     """
     rows = []
     for model, damage in damages.groupby("model", sort=False):
@@ -165,16 +161,9 @@ def head_to_head(damages: pd.DataFrame, states: pd.DataFrame, maps: dict) -> pd.
         tables = {BEST: damage} | dict(list(read.groupby("criterion")))
         chosen = {criterion: _chosen(table) for criterion, table in tables.items()}
         paper, layers = maps[model], maps[model].num_layers
-        of_the_map = f"c4, {paper.num_sequences} texts"
-        sources = {"paper": of_the_map, SPARED: of_the_map, "simple": "none"}
-        sink = sink_layer(of_model)
         for size, of_size in damage[damage.block_size <= layers // 2].groupby("block_size"):
             starts = {criterion: by_size[size] for criterion, by_size in chosen.items()}
             starts["paper"] = [paper.best_start(size)] * 2
-            spared = [l for l in of_size.block_start if not l <= sink < l + size]
-            if spared:
-                nearest = min(spared, key=lambda l: paper.of(Block(l, size)))
-                starts[SPARED] = [nearest] * 2
             starts["simple"] = [layers - 1 - size] * 2
             rises = np.stack(of_size.examples)
             tokens = np.asarray(of_size.weights.iloc[0])
@@ -182,19 +171,11 @@ def head_to_head(damages: pd.DataFrame, states: pd.DataFrame, maps: dict) -> pd.
                 row = {
                     "model": model,
                     "criterion": criterion,
-                    "source": sources.get(criterion, "c4"),
                     "block_size": size,
                     "starts": starts[criterion],
                 }
                 rows.append(row | judged | {"n": len(tokens), "weights": tokens})
     return pd.DataFrame(rows)
-
-
-def sink_layer(states: pd.DataFrame) -> int:
-    """Return the layer after the first that changes the first token most: it makes the attention
-    sink."""
-    first = states[(states.criterion == "update, first token") & (states.block_start > 0)]
-    return int(first.groupby("block_start").value.mean().idxmax())
 
 
 def _chosen(table: pd.DataFrame) -> dict[int, list[int]]:
@@ -224,10 +205,9 @@ def _judged(rises: np.ndarray, tokens: np.ndarray, starts: dict) -> dict[str, di
     drawn = resampled(np.stack([*examples.values(), *rises]), tokens)
     values, every = drawn[:, : len(starts)], drawn[:, len(starts) :]
     median = np.median(every[0])
-    best = values[:, list(starts).index(BEST)]
     rows = {}
     for criterion, of_criterion in zip(starts, values.T, strict=True):
-        row = ci_columns(of_criterion) | ci_columns(of_criterion - best, "excess", "excess_")
+        row = ci_columns(of_criterion)
         row |= {"rank": float(np.mean(ranks[criterion])), "of": len(rises)}
         row["median"] = median
         rows[criterion] = row | {"examples": examples[criterion]}
@@ -235,12 +215,13 @@ def _judged(rises: np.ndarray, tokens: np.ndarray, starts: dict) -> dict[str, di
 
 
 def summary(judged: pd.DataFrame) -> pd.DataFrame:
-    """Return a row a model, criterion and source, over the sizes of a table of `head_to_head`.
+    """Return a row a model and criterion, over the sizes of a table of `head_to_head`.
 
     best_three: at how many sizes its block is among the three of least damage; as_a_random_start:
-    at how many it is no better than the median block. excess: the mean over sizes, in nats.
+    at how many it is no better than the median block. excess: the damage above that of the damage
+    map's own choice, mean over sizes, in nats.
     """
-    keys = ["model", "criterion", "source"]
+    keys = ["model", "criterion"]
     best = judged[judged.criterion == BEST].set_index(["model", "block_size"]).examples
     rows = []
     for key, of_criterion in judged.groupby(keys, sort=False):
@@ -257,6 +238,11 @@ def summary(judged: pd.DataFrame) -> pd.DataFrame:
 
 
 # ---- the figure -----------------------------------------------------------------------------
+
+
+def _symmetric_log(axis) -> None:
+    axis.set_yscale("symlog", linthresh=0.1)
+    axis.yaxis.set_major_formatter("{x:g}")
 
 
 def figure_layers(damages: pd.DataFrame, changes: pd.DataFrame) -> Figure:

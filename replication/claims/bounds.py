@@ -111,19 +111,6 @@ class Verdict:
         """Return the same as two signs."""
         return LIGHTS[self.confidence] + SIGNS[self.direction]
 
-    @property
-    def position(self) -> float:
-        """Return how far the value lies within its nearest bound, in reaches of the interval
-        towards it.
-
-        Beyond 1 (-1) the whole interval agrees (differs); NaN without an interval.
-        """
-        if np.isinf(self.statistic):
-            return {"agrees": np.inf, "differs": -np.inf}.get(self.direction, 0.0)
-        inside, reach = CRITERIA[self.claim].inside((self.statistic, self.low, self.high))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return float(np.float64(inside) / reach)
-
 
 def numbers(interval: Interval) -> str:
     """Return value and interval as text: "0.058 [0.055, 0.060]"."""

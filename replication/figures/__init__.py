@@ -15,5 +15,4 @@ from replication.figures.curves import (
 from replication.figures.damage import figure_damage
 from replication.figures.heatmaps import figure_1a, figure_1b, figure_1c, figure_4, figure_islands
 from replication.figures.style import save
-from replication.figures.training import figure_training
 from replication.figures.verdicts import figure_claims

@@ -11,7 +11,6 @@ from replication.figures.style import STYLE, WIDTH, colour, finished
 
 LABELS = (  # of the colours of each column
     "damage, each row from 0 to 1",
-    "rank of damage − rank of distance",
     "block size $n$ (layers)",
 )
 BEST = {
@@ -20,10 +19,10 @@ BEST = {
 }
 
 
-def figure_damage(tables: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
-    """A row a model: the damage map, where it and the distance map disagree, block by block.
+def figure_damage(tables: pd.DataFrame) -> Figure:
+    """A row a model: the damage map, and the damage of every block against its distance.
 
-    tables: of analysis.beside_distances; correlations: of analysis.rank_correlation.
+    tables: of analysis.beside_distances.
     """
     rows = tables.groupby(["model", "block_size"])[["distance", "value"]]
     by_row = rows.transform(lambda row: rescaled(row.to_numpy()))
@@ -32,18 +31,13 @@ def figure_damage(tables: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
     sizes = plt.Normalize(1, tables.block_size.max())
     with plt.rc_context(STYLE):
         size = WIDTH, 1.1 + 2.3 * len(models)
-        figure, axes = plt.subplots(len(models), 3, figsize=size, squeeze=False)
-        for (damage, residual, scatter), (name, table) in zip(axes, models, strict=True):
+        figure, axes = plt.subplots(len(models), 2, figsize=size, squeeze=False)
+        for (damage, scatter), (name, table) in zip(axes, models, strict=True):
             title = f"{registry.label(name)}, {table.n.iloc[0]} texts"
             block_map(damage, table, "value_rescaled", title, BEST)
-            block_map(residual, table, "residual", "", BEST, cmap="coolwarm", vmin=-1)
             scatter.scatter(table.distance, table.value, c=table.block_size, norm=sizes, s=8)
             scatter.set(xlabel="angular distance", ylabel="rise of the C4 loss (nats)")
             scatter.set_yscale("symlog", linthresh=0.1)
-            ranks = correlations[correlations.model == name]
-            lines = ranks.blocks + ": " + ranks.rank_correlation.map("{:.2f}".format)
-            text = "\n".join(["rank correlation", *lines])
-            scatter.text(0.99, 0.03, text, ha="right", fontsize=7, transform=scatter.transAxes)
         for column, label in enumerate(LABELS):
             colours = axes[0, column].collections[0]
             figure.colorbar(colours, ax=axes[:, column], label=label, location="bottom", aspect=25)

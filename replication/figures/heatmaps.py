@@ -178,14 +178,13 @@ def _heatmaps(maps: dict[str, BlockDistances], table: pd.DataFrame) -> tuple[Fig
     return figure, drawn
 
 
-def block_map(axis, table: pd.DataFrame, column: str, title: str, marks: dict, **colours):
-    """A column of a table of blocks as a map, x = l, y = n; returns what a colour bar needs.
+def block_map(axis, table: pd.DataFrame, column: str, title: str, marks: dict):
+    """A column of rescaled values as a map of blocks, x = l, y = n; returns what a bar needs.
 
-    marks: the column of which the least of each size is marked, and how. colours: cmap, vmin and
-    vmax; by default those of rescaled values.
+    marks: the column of which the least of each size is marked, and how.
     """
     grid = table.pivot(index="block_size", columns="block_start", values=column)
-    colours = {"cmap": "viridis_r", "vmin": 0, "vmax": 1} | colours
+    colours = {"cmap": "viridis_r", "vmin": 0, "vmax": 1}
     mesh = axis.pcolormesh(grid.columns, grid.index, grid, **colours)
     for least, (mark, style) in marks.items():
         best = _least(table, least)

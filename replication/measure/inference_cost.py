@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from lib.models import registry
-from lib.models.machine import NF4_BYTES
 from replication.measure import fetching
 from replication.measure.fetching import Rows
 from replication.measure.request import Request
@@ -109,29 +108,3 @@ def _spread(seconds: list[float], unpruned: list[float]) -> dict:
         "ratio_high": high,
         "n": len(ratios),
     }
-
-
-def arithmetic(names: list[str]) -> pd.DataFrame:
-    """The paper's arithmetic from the models' configurations: GB of weights, nothing is loaded.
-
-    whole: 16-bit. dropped: 16-bit, without half of the layers. nf4: with the scales of NF4, and
-    embeddings, lm_head and experts in 16 bits, as bitsandbytes has it. both: the two together.
-    paper: a quarter (4 bits of 16) of a half, as the paper counts.
-    """
-    from lib.models import sizes
-
-    rows = []
-    for name in names:
-        of = sizes.parameters(sizes.skeleton(name))
-        num_layers = len(of.layers)
-        left, whole = num_layers - num_layers // 2, of.size(num_layers, 2, 2)
-        counted = {
-            "whole": whole,
-            "dropped": of.size(left, 2, 2),
-            "nf4": of.size(num_layers, NF4_BYTES, 2),
-            "both": of.size(left, NF4_BYTES, 2),
-            "paper": whole / 8,
-        }
-        gigabytes = {key: value / GB for key, value in counted.items()}
-        rows.append({"model": registry.label(name), "layers": num_layers} | gigabytes)
-    return pd.DataFrame(rows)

@@ -61,8 +61,8 @@ NOTEBOOKS = {
         "03_healing",
         5,
         (
-            *("figure_1d", "figure_2", "figure_2_arc_easy", "figure_3", "figure_6"),
-            *("figure_training", "figure_dose"),
+            *("figure_1d", "figure_2", "figure_2_arc_easy", "figure_3"),
+            *("figure_6", "figure_dose"),
         ),
         experiments=(experiments.unhealed, experiments.test_split, dose.doses, experiments.healed),
     ),

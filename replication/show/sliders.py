@@ -7,12 +7,11 @@ score. Where there is no kernel (GitHub, a web page) the first picture stands.
 from collections.abc import Callable, Sequence
 
 import matplotlib.pyplot as plt
-import pandas as pd
 from IPython.display import Markdown
 from ipywidgets import Image, SelectionSlider, VBox
 from matplotlib.figure import Figure
 
-from replication.figures.style import STYLE, WIDTH, colour, png
+from replication.figures.style import STYLE, png
 
 FIXED = {"savefig.bbox": "standard"}  # one size, so that a picture does not jump
 
@@ -42,26 +41,3 @@ def slide(picture: Callable[..., Figure], *tables, **choices: Sequence) -> VBox 
     live = box._repr_mimebundle_
     box._repr_mimebundle_ = lambda **kwargs: live(**kwargs) | {"image/png": bytes(image.value)}
     return box
-
-
-# ---- pictures -------------------------------------------------------------------------------
-
-
-def one_question(cuts: pd.DataFrame, question: dict, cut: str, n: int) -> Figure:
-    """Notebook 02: the log-likelihood of each choice of a question after dropping n layers.
-
-    cuts: the scores of one model on the task whose first question it is, all with their choices.
-    """
-    figure, axis = plt.subplots(figsize=(WIDTH, 2.6))
-    texts = list(question["choices"])
-    texts[question["answer"]] += " (right)"
-    is_cut = (cuts.block_size == n) & cuts.strategy.isin([cut, "none"])
-    for row in cuts[is_cut].itertuples():
-        likelihoods = row.choices[0]
-        bars = axis.barh(texts, likelihoods, color="0.75")
-        bars[likelihoods.argmax()].set_color(colour("given"))
-    lowest = min(choices[0].min() for choices in cuts.choices)
-    axis.set(xlim=(1.05 * lowest, 0), xlabel="log-likelihood (nats): nearer to 0 is likelier")
-    axis.invert_yaxis()
-    axis.set_title(f"{cut}, n = {n}" if axis.patches else f"{cut}, n = {n}: not measured")
-    return figure
