@@ -1,6 +1,6 @@
 # Variables, as in make figures PROFILE=recorded ONLY="01 02":
 #   PROFILE=quick       recorded (draws the recorded run), smoke, quick, overnight, a100, paper
-#   MODELS="name …"     names, folders or hub ids in place of the profile's
+#   MODELS="name …"     names, folders, hub ids or .gguf files in place of the profile's
 #   ONLY="01 02"        these notebooks only
 #   LIMIT=n  STEPS=n    cut every count to n; heal for at most n steps
 #   DTYPE=float32       of the weights
@@ -41,7 +41,7 @@ ifneq ($(filter prune,$(MAKECMDGOALS)),)# a name that is mistyped would change n
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
 UNKNOWN := $(filter-out MODEL OUT PLAN CARD $(OPTIONS) PYTHON CONSTRAINTS WHEELS TORCH_INDEX SYSTEM,$(GIVEN))
 $(if $(UNKNOWN),$(error `make prune` has no variable $(UNKNOWN); it has MODEL OUT PLAN CARD $(OPTIONS)))
-$(if $(MODEL),,$(error MODEL is missing: give a hub id (owner/name), a folder or a name))
+$(if $(MODEL),,$(error MODEL is missing: give a hub id (owner/name), a folder, a .gguf file or a name))
 $(if $(OUT)$(PLAN),,$(error OUT is missing: give the folder of the smaller checkpoint))
 endif
 LINKED := CONTRIBUTING.md LOG.md PREREGISTERED.md data figures lib replication# what notebooks link to

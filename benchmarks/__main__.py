@@ -23,12 +23,12 @@ import torch
 from lib import evaluation
 from lib.blocks import STRATEGIES, UNPRUNED, Block
 from lib.data import sets
-from lib.models import loading
+from lib.models import loading, machine
 from lib.pruning import dropped
 from lib.similarity import block_distances, calibration_batches
 from lib.sweep import sweep
 from replication import profiles
-from replication.measure import cache, request
+from replication.measure import request
 from replication.measure.experiments import blocks_of
 from replication.measure.latency import now
 
@@ -106,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
     page = PAGE.format(
         **least,
         date=datetime.date.today(),
-        processor=cache.processor(),
+        processor=machine.processor(),
         cores=os.cpu_count(),
         threads=torch.get_num_threads(),
         gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU",

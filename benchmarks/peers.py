@@ -23,13 +23,12 @@ from lib.blocks import Block
 from lib.data import sets
 from lib.evaluation import weighted_mean
 from lib.healing import heal, linear, lora
-from lib.models import loading, registry
+from lib.models import loading, machine, registry
 from lib.models.layers import only_layers
 from lib.prune.options import FITTED, MAX_TOKENS, TEXTS, Options
 from lib.similarity import calibration_batches
 from lib.sweep import sweep
 from replication.beyond import which_block
-from replication.measure import cache
 
 FILE = Path(__file__).parent / "results" / "peers.csv"
 CUT, REPLACEME = "cut (PruneMe 279c6b1, mergekit)", "ReplaceMe (2505.02819), on this block"
@@ -122,7 +121,7 @@ def main(name: str = "smollm2-135m", limit: int = 32, heal: int = 16) -> None:
             apart = row.examples - ours[row.task]
             differences.append(weighted_mean(apart, row.weights))
         rows[["difference", "difference_error"]] = differences
-        depths.append(rows.assign(model=name, layers=size, processor=cache.processor()))
+        depths.append(rows.assign(model=name, layers=size, processor=machine.processor()))
         others = [pd.read_csv(FILE).query("model != @name")] if FILE.exists() else []
         pd.concat([*others, *depths])[COLUMNS].round(4).to_csv(FILE, index=False)
 

@@ -4,12 +4,18 @@ import csv
 import hashlib
 import os
 import platform
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 END = 4096  # bytes
+
+
+def component(name: str) -> str:
+    """`name`, of a model say, as one component of a path: it cannot lead out of its folder."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")[-60:]
 
 
 def rows(table: Path) -> list[dict[str, str]]:
@@ -52,7 +58,7 @@ def digest(target: Path) -> str:
 
 
 def atomic_write(target: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all; when this returns it is on the disk."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.{platform.node()}-{os.getpid()}.part")
     try:
@@ -63,6 +69,11 @@ def atomic_write(target: Path, content: bytes) -> None:
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 @contextmanager

@@ -93,6 +93,19 @@ def _score(task: Task, outputs: list[list]) -> dict:
     } | task.answer_stats(choices)
 
 
+def baseline_scores(model, tokenizer, task: Task, batch_tokens: int) -> dict[str, float]:
+    """Scores on a task's very questions of answers that read no question, by how they are chosen.
+
+    letter, shortest: as in `Task.baselines`; own: the likeliest choice to `model`, without the
+    question, where choices are texts. Empty where there are no choices.
+    """
+    scores = task.baselines()
+    if choices_only := task.without_question():
+        table = sweep(model, tokenizer, [], [choices_only], batch_tokens)
+        scores["own"] = float(table.value[0])
+    return scores
+
+
 @torch.inference_mode()
 def target_logprobs(
     model, blocks: Sequence[Block], rows: list[Row], batch_tokens: int, label: str, read=None

@@ -36,7 +36,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--profile", default="quick", help=f"one of {', '.join(profiles.PROFILES)}")
     add("--only", nargs="+", metavar="NN", help="notebook numbers, as 01 02")
     add("--figure", metavar="N", help="instead: the notebook of a figure, as 4 or 1c")
-    names = "names, folders or hub ids"
+    names = "names, folders, hub ids or .gguf files"
     add("--models", nargs="+", type=registry.canonical, help=names)
     add("--limit", type=int, metavar="N", help="cut every count of the profile to N")
     add("--steps", type=int, metavar="N", help="heal for at most N steps")
@@ -87,7 +87,7 @@ def prepare(options: argparse.Namespace) -> None:
     """Set up this process and those that it starts: threads, the job's GPU, how it is ended."""
     logging.getLogger("papermill").setLevel(logging.ERROR)
     if options.engine != "ray":  # which gives each job its share of the cores
-        os.environ.setdefault("OMP_NUM_THREADS", str(executors.cores()))
+        os.environ.setdefault("OMP_NUM_THREADS", str(machine.cores()))
     if options.job:
         os.environ["CUDA_VISIBLE_DEVICES"] = machine.first_gpu()
     for ending in (signal.SIGTERM, signal.SIGHUP):

@@ -7,9 +7,9 @@ environment for its kernels and jobs.
 """
 
 import os
-import re
 from pathlib import Path
 
+from lib import storage
 from lib.paths import DATA, ROOT
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -32,9 +32,4 @@ def draws_only() -> bool:
 
 def continuations(name: str) -> Path:
     """Where `scripts.continuations` records what model `name` writes after dropping blocks."""
-    return RECORDED / f"continuations.{component(name)}.jsonl"
-
-
-def component(name: str) -> str:
-    """`name`, of a model say, as one component of a path: it cannot lead out of its folder."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")[-60:]
+    return RECORDED / f"continuations.{storage.component(name)}.jsonl"

@@ -17,9 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lib import storage
+from lib.models import machine
 from replication import paths, profiles
 from replication.measure import cache
-from replication.run import executors
 from replication.run.notebooks import FIGURES, NOTEBOOKS
 
 
@@ -77,7 +77,7 @@ def describe(name: str) -> None:
     run, kept = description(name), cache.format_file()
     if kept.exists():
         run["format"] = json.loads(kept.read_bytes())
-    run |= {"date": datetime.now(UTC).date().isoformat(), "cores": executors.cores()}
+    run |= {"date": datetime.now(UTC).date().isoformat(), "cores": machine.cores()}
     content = (json.dumps(run, indent=1) + "\n").encode()
     storage.atomic_write(paths.RECORDED / name / "run.json", content)
 

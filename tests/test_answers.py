@@ -11,9 +11,9 @@ from scipy.stats import mannwhitneyu
 
 from lib.evaluation import KINDS, Task
 from lib.models import loading
+from lib.sweep import baseline_scores
 from replication import analysis, profiles
 from replication.analysis import curves
-from replication.measure.scores import baseline_scores
 
 ONE = {"answer": 0, "weight": 1}
 TWO = {"answer": 1, "weight": 3}

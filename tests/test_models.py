@@ -113,10 +113,10 @@ def keyed_dtype(dtype: str | None = None) -> str:
 def test_a_run_that_resumes_on_another_processor_keeps_its_format(output, monkeypatch):
     """On a CPU that has no matrix units for bf16, and then on one that has."""
     monkeypatch.setattr(loading, "default_device", lambda: "cpu")
-    monkeypatch.setattr(machine, "cpuinfo", lambda: "flags : avx512_bf16")
+    monkeypatch.setattr(machine, "_cpuinfo", lambda: "flags : avx512_bf16")
     assert keyed_dtype("bfloat16") == "bfloat16" and not cache.format_file().exists()
     assert keyed_dtype() == "float32"
-    monkeypatch.setattr(machine, "cpuinfo", lambda: "flags : amx_bf16")
+    monkeypatch.setattr(machine, "_cpuinfo", lambda: "flags : amx_bf16")
     assert keyed_dtype() == "float32" and loading.default_dtype("cpu") == "bfloat16"
     profile = replace(profiles.get("smoke"), dtype=None)
     for measures in (measure.distances, lambda of: measured_scores("tiny-random", of, [], ["c4"])):

@@ -136,6 +136,8 @@ def test_healing_packed_is_healing_unpacked(packed, small, tmp_path, ids):
         with dropped(base, CUT), lora.load_lora(base, first.adapter), torch.inference_mode():
             logits.append(base(ids).logits)
     torch.testing.assert_close(*logits, atol=0.2, rtol=0.05)
+    with dropped(model, CUT), pytest.raises(ValueError, match="packed in 4 bits"):
+        lora.merge(model, first.adapter)  # which would quantise anew
     assert dict(model.named_modules()) == modules
     assert not model.training
     assert torch.equal(model(ids).logits, before)

@@ -244,6 +244,8 @@ def test_killed_and_resumed_is_undisturbed(healed, model, tmp_path, monkeypatch,
         with killed:
             prune(call, out)
     assert not out.exists()
+    weights = [file.stat().st_mode for file in tmp_path.rglob("*.safetensors")]
+    assert {*weights} <= {(healed[0] / "README.md").stat().st_mode}  # of checkpoints, too
     monkeypatch.setattr(steps, "choose", None)  # what was done is not done again
     record = prune(call, out)
     undisturbed, expected = healed
@@ -355,8 +357,7 @@ def test_weights_can_be_read_by_whom_the_umask_lets(healed, tmp_path, monkeypatc
     whole, out = tiny("llama"), healed[0]
     monkeypatch.setattr(files.paths, "CHECKPOINTS", tmp_path)
     monkeypatch.setattr(files, "_dequantise", lambda _, folder: whole.save_pretrained(folder))
-    monkeypatch.setattr(files.wheels, "path", lambda name: tmp_path / name)
-    files.local_folder(registry.Source("asset", "model.gguf", "0" * 64))
+    files.local_folder(registry.Source("gguf", "model.gguf", "0" * 64))
     weights = [*out.parent.rglob("*.safetensors"), *tmp_path.rglob("*.safetensors")]
     assert len(weights) == 4
     assert {file.stat().st_mode for file in weights} == {(out / "README.md").stat().st_mode}

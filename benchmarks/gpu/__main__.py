@@ -18,6 +18,7 @@ import benchmarks.gpu
 from benchmarks.gpu import random_model
 from benchmarks.gpu.bench import HEADER, UNKNOWN, Bench, Row
 from benchmarks.gpu.sections import SECTIONS, SEVEN_B, TINY
+from lib import storage
 from lib.data import sets
 from lib.gpu.memory import RUNTIME_BYTES
 from lib.models import loading
@@ -82,7 +83,7 @@ def bench(work: Path, tiny: bool) -> Bench:
 
 def _short(device: str) -> str:
     """Return a GPU's name as that of a file or a card."""
-    return paths.component(device).lower()
+    return storage.component(device).lower()
 
 
 def measure(bench: Bench, sections: dict, budget: float) -> list[str]:

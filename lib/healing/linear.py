@@ -133,9 +133,11 @@ def fold(model, block: Block, change: torch.Tensor, dtype: torch.dtype | None = 
     """Make the layer before `block` give m (1 + A) for m, by the weights of its last projection.
 
     After `pruning.dropped` that is an ordinary checkpoint. dtype: that the weights are rounded to,
-    by default their own. Weights packed in 4 bits: load them with device="cpu", which unpacks them.
+    by default their own. Raises ValueError for weights packed in 4 bits.
     """
     module = projection(model, block.start - 1)
+    if not module.weight.is_floating_point():
+        raise ValueError("A map cannot be folded into weights packed in 4 bits: use device='cpu'.")
     whole = torch.eye(len(change)) + change.cpu()
     for parameter in module.parameters():
         outputs_first = isinstance(module, nn.Linear) and parameter.ndim == 2  # Conv1D: last

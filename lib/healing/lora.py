@@ -130,9 +130,14 @@ def _numbers(model) -> list[int]:
 def merge(model, adapter: str | Path) -> None:
     """Add an adapter to the model's weights for good: in fp32, then rounded once.
 
-    Rounding to bf16 loses most of the update of a short healing. Weights packed in 4 bits would be
-    quantised anew: load them with device="cpu", which unpacks them.
+    Rounding to bf16 loses most of the update of a short healing. Raises ValueError for weights
+    packed in 4 bits.
     """
+    if not all(parameter.is_floating_point() for parameter in model.parameters()):
+        raise ValueError(
+            "An adapter cannot be merged into weights packed in 4 bits: load the model with "
+            "device='cpu', which unpacks them."
+        )
     with load_lora(model, adapter) as wrapped:
         wrapped.merge_adapter()
 

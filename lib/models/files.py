@@ -102,7 +102,7 @@ def configuration(name: str):
     Does not touch the network.
     """
     raw = registry.configuration(name)
-    if raw and registry.resolve(name).kind == "folder":
+    if raw and registry.resolve(name).kind in ("folder", "gguf"):
         return open_checkpoint(name).config
     return AutoConfig.for_model(**raw) if raw else None
 
@@ -138,7 +138,7 @@ def save_tokenizer(tokenizer, folder: Path) -> None:
 def local_folder(source: Source, patterns: Sequence[str] = CHECKPOINT_FILES) -> Path | None:
     """Return the folder of a model's files, downloaded or dequantised first if need be.
 
-    An asset, a GGUF file, is turned once into plain bf16 safetensors. None for random weights.
+    A GGUF file is turned once into plain bf16 safetensors. None for random weights.
     patterns: as of `open_checkpoint`.
     """
     if source.kind == "random":
@@ -151,7 +151,7 @@ def local_folder(source: Source, patterns: Sequence[str] = CHECKPOINT_FILES) -> 
                 source.location, revision=source.revision, allow_patterns=list(patterns)
             )
         return Path(snapshot)
-    file = wheels.path(source.location)
+    file = wheels.path(source.location) if source.kind == "asset" else Path(source.location)
     folder = unpacked(file, source.revision)
     if folder.exists():  # then it is whole; a lock could not be written in a read-only checkout
         return folder
@@ -215,7 +215,7 @@ def _one_sentence(source: Source) -> Iterator[None]:
     except (OSError, hub_errors.HfHubHTTPError) as error:
         raise ModelError(
             f"{name} cannot be had from the hub ({type(error).__name__}): check its name and the "
-            "network, or give a local folder or smollm2-135m."
+            "network, or give a local folder, a .gguf file or smollm2-135m."
         ) from error
 
 

@@ -24,7 +24,7 @@ def load(
     block: Block = UNPRUNED,
     packed: bool = False,
 ):
-    """Load (model, tokenizer): a key of MODELS, a hub id or a local folder.
+    """Load (model, tokenizer): a key of MODELS, a hub id, a local folder or a .gguf file.
 
     quantization: None, or "nf4" (bitsandbytes, double quantisation, 16-bit compute). On the CPU
     the 4-bit values are then unpacked once into weights of `dtype`: the same function, as fast as

@@ -4,6 +4,7 @@ Importing this imports no torch.
 """
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -31,6 +32,11 @@ def checked(dtype: str) -> str:
     return dtype
 
 
+def cores() -> int:
+    """Return the number of CPU cores this process may use; on macOS, of all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
 def first_gpu() -> str:
     """Return the first of CUDA_VISIBLE_DEVICES: a process computes on one. Empty: none."""
     return os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
@@ -46,10 +52,12 @@ def gpu_at_hand() -> str | None:
 
 def check_gpu() -> None:
     """Raise ModelError for a GPU that PyTorch cannot use, as with an old driver."""
+    gpu = gpu_at_hand()
+    if gpu is None:
+        return
     import torch
 
-    gpu = gpu_at_hand()
-    if gpu and not torch.cuda.is_available():
+    if not torch.cuda.is_available():
         raise ModelError(
             f"nvidia-smi lists a GPU, {gpu}, that PyTorch {torch.__version__} cannot use: "
             "update its driver, install PyTorch's build for an older CUDA (make TORCH_INDEX=…), or "
@@ -73,11 +81,22 @@ def listed_gpus() -> list[str]:
 
 def fastest() -> str:
     """Return the dtype that this CPU multiplies fastest in: bf16 if it has units for it."""
-    has_units = any(flag in cpuinfo() for flag in BF16_UNITS)
+    has_units = any(flag in _cpuinfo() for flag in BF16_UNITS)
     return "bfloat16" if has_units else "float32"
 
 
-def cpuinfo() -> str:
+@cache
+def processor(device: str = "cpu") -> str:
+    """Return the name of what computes: this machine's CPU, or with "cuda" the GPU."""
+    if device != "cpu":
+        import torch
+
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else device
+    name = re.search(r"^model name\s*: (.*)$", _cpuinfo(), re.MULTILINE)
+    return name[1].strip() if name else platform.processor() or platform.machine()
+
+
+def _cpuinfo() -> str:
     """Return what Linux says of the processor; other systems have no such file."""
     file = Path("/proc/cpuinfo")
     return file.read_text(encoding="utf-8") if file.exists() else ""

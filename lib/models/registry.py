@@ -9,6 +9,7 @@ import json
 import os
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -70,7 +71,7 @@ class GatedError(ModelError):
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model's weights are: kind is random, asset, folder or hub."""
+    """Where a model's weights are: kind is random, asset, gguf, folder or hub."""
 
     kind: str
     location: str  # a path, a hub id, or an asset's name
@@ -89,13 +90,14 @@ def canonical(name: str) -> str:
 
 
 def _local(name: str) -> Path | None:
-    """The folder that `name` leads to, if there is one."""
+    """The folder or .gguf file that `name` leads to, if there is one."""
     local = Path(name).expanduser()
-    return local if local.is_dir() else None
+    is_file = local.suffix == ".gguf" and local.is_file()
+    return local if is_file or local.is_dir() else None
 
 
 def resolve(name: str) -> Source:
-    """The source of `name`: a key of MODELS, a local folder or a hub id.
+    """The source of `name`: a key of MODELS, a .gguf file, a local folder or a hub id.
 
     Raises ModelError if `name` is none of these; does not touch the network.
     """
@@ -106,14 +108,25 @@ def resolve(name: str) -> Source:
         return Source("asset", name, wheels.ASSETS[name].sha256)
     if model:
         return _hub(model.source, model.revision)
-    if local := _local(name):
+    local = _local(name)
+    if local and local.is_dir():
         return _folder(local)
-    if HUB_ID.fullmatch(name):
+    if local:
+        status = local.stat()
+        digest = _digest(local, status.st_size, status.st_mtime_ns)
+        return Source("gguf", str(local.resolve()), digest)
+    if HUB_ID.fullmatch(name) and not name.endswith(".gguf"):
         return _hub(name, "main")
     raise ModelError(
-        f"Unknown model {name!r}: give one of {', '.join(MODELS)}, a hub id (owner/name) "
-        "or a folder with a config.json."
+        f"Unknown model {name!r}: give one of {', '.join(MODELS)}, a hub id (owner/name), "
+        "a folder with a config.json, or a .gguf file."
     )
+
+
+@cache
+def _digest(file: Path, size: int, changed: int) -> str:
+    """The sha256 of a file, read once for each size and time of change (ns)."""
+    return storage.digest(file)
 
 
 def _hub(repository: str, revision: str) -> Source:
@@ -130,7 +143,7 @@ def _hub(repository: str, revision: str) -> Source:
 
 
 def unpacked(file: Path, revision: str) -> Path:
-    """The folder into which an asset, a GGUF file, is turned when it is first loaded."""
+    """The folder into which a GGUF file is turned when it is first loaded."""
     return paths.CHECKPOINTS / f"{file.stem}-{revision[:12]}"
 
 
@@ -161,12 +174,18 @@ def num_layers(name: str) -> int | None:
 def configuration(name: str) -> dict:
     """Return the decoder's entries in config.json, as far as they are known without the network.
 
-    Those of a row in models.csv or of a local folder; else none.
+    Those of a row in models.csv, of a local folder, or of a GGUF file that is unpacked; else none.
     """
     source = resolve(name)
-    if source.kind != "folder":
+    if source.kind not in ("folder", "gguf"):
         return getattr(known(name), "config", {})
-    raw = json.loads(Path(source.location, "config.json").read_text(encoding="utf-8"))
+    folder = Path(source.location)
+    if source.kind == "gguf":
+        folder = unpacked(folder, source.revision)
+    file = folder / "config.json"
+    if not file.exists():
+        return {}
+    raw = json.loads(file.read_text(encoding="utf-8"))
     return raw.get("text_config") or raw
 
 

@@ -14,7 +14,7 @@ This chooses the 6 layers of SmolLM2-135M that change their input least, drops t
 map into the layer before, and writes an ordinary checkpoint into the folder `smaller`, in a few
 minutes. `smaller/README.md` shows what it cost. HEAL=100 trains for 100 steps more.
 
-  model     a hub id (owner/name), a folder or a name
+  model     a hub id (owner/name), a folder, a .gguf file or a name
   layers    how many to drop
   start     the first layer to drop, if it is not to be chosen
   by        what chooses the block: similarity (default), loss, simple, exit

@@ -32,6 +32,10 @@ class Work:
     tasks: list[Task]
     folder: Path
 
+    def load(self, name: str | Path):
+        """Load a model to measure and heal it, by default in the format in which that is fast."""
+        return loading.load(str(name), dtype=self.options.dtype)
+
     def step(self, name: str, compute: Callable[[], dict]) -> dict:
         """Return the result of a step: computed, or as the folder keeps it."""
         file = self.folder / f"{name}.json"
@@ -75,7 +79,7 @@ def prune(options: Options, out: str | Path) -> dict:
             block, adapter = cut(work)
             loading.release()  # before the original weights are read
             weights = save(work, block, adapter, options.dtype or checkpoint.dtype)
-            work.score("saved", *loading.load(str(weights), dtype=options.dtype))
+            work.score("saved", *work.load(weights))
             record = card.write(options, checkpoint, work.folder, weights)
             weights.rename(out)
             return record
@@ -107,7 +111,7 @@ def check(options: Options) -> files.Checkpoint:
 def cut(work: Work) -> tuple[Block, Path | None]:
     """Choose the block, measure the cut, repair it; return the block, and the adapter if any."""
     options, adapter = work.options, None
-    model, tokenizer = loading.load(options.model, dtype=options.dtype)
+    model, tokenizer = work.load(options.model)
     block = Block(**work.step("block", lambda: asdict(choose(options, model, tokenizer))))
     work.score("whole", model, tokenizer)
     if options.repair:

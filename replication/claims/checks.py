@@ -188,7 +188,7 @@ class Measured:
 
     def _unpacked(self) -> str:
         """Return why 16 bits of the model are not 16; "" if they are."""
-        if registry.resolve(self.model).kind != "asset":
+        if registry.resolve(self.model).kind not in ("asset", "gguf"):
             return ""
         return "the 16-bit weights are unpacked from a file of fewer bits"
 

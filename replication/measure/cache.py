@@ -17,7 +17,6 @@ import json
 import logging
 import os
 import platform
-import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,6 +29,7 @@ from filelock import FileLock
 
 from lib import storage
 from lib.models import machine
+from lib.models.machine import processor
 from replication import paths, tables
 from replication.tables import BLOCK
 
@@ -68,7 +68,7 @@ def key(kind: str, params: dict) -> str:
 
 def location(kind: str, params: dict) -> Path:
     """Return a result's file: <kind>/<model>/<first digits of the key>.parquet."""
-    folder = paths.RESULTS / kind / paths.component(params["model"])
+    folder = paths.RESULTS / kind / storage.component(params["model"])
     return folder / f"{key(kind, params)[:20]}.parquet"
 
 
@@ -254,14 +254,3 @@ def environment() -> dict:
         "processor": processor(),
         "card": processor("cuda") if gpu else None,
     } | {name: version(name) for name in packages}
-
-
-@functools.cache
-def processor(device: str = "cpu") -> str:
-    """Return the name of what computes: this machine's CPU, or with "cuda" the GPU."""
-    if device != "cpu":
-        import torch
-
-        return torch.cuda.get_device_name() if torch.cuda.is_available() else device
-    name = re.search(r"^model name\s*: (.*)$", machine.cpuinfo(), re.MULTILINE)
-    return name[1].strip() if name else platform.processor() or platform.machine()

@@ -142,6 +142,8 @@ def _all_but_block(r: Request) -> str:
 
 def row_of(model, tokenizer, task: evaluation.Task, score: dict, params: dict) -> dict:
     """Return the row of a result: one of `sweep`, and what answers score that read nothing."""
+    from lib.sweep import baseline_scores
+
     vocabulary = model.config.get_text_config().vocab_size
     row = {name: score[name] for name in SCORE if name in score}
     row |= {"chance": task.chance(vocabulary), "majority": task.majority}
@@ -154,21 +156,6 @@ def row_of(model, tokenizer, task: evaluation.Task, score: dict, params: dict) -
         baselines = baseline_scores(model, tokenizer, task, params["batch_tokens"])
         row["floor"] = max([row["chance"], *baselines.values()])
     return row
-
-
-def baseline_scores(model, tokenizer, task: evaluation.Task, batch_tokens: int) -> dict[str, float]:
-    """Scores on a task's very questions of answers that read no question, by how they are chosen.
-
-    letter, shortest: as in `Task.baselines`; own: the likeliest choice to `model`, without the
-    question, where choices are texts. Empty where there are no choices.
-    """
-    from lib.sweep import sweep
-
-    scores = task.baselines()
-    if choices_only := task.without_question():
-        table = sweep(model, tokenizer, [], [choices_only], batch_tokens)
-        scores["own"] = float(table.value[0])
-    return scores
 
 
 def _healed(model, r: Request):

@@ -13,7 +13,6 @@ from pathlib import Path
 from lib import storage
 from lib.blocks import STRATEGIES
 from lib.models import machine, registry
-from replication import paths
 from replication.profiles.recipes import PAPER_TOKENS, recipe
 
 _ROWS = storage.rows(Path(__file__).with_name("profiles.csv"))
@@ -279,7 +278,7 @@ def folder(name: str, models: Sequence[str] | None) -> str:
     own = PROFILES[name].models
     if set(models or own) == set(own):
         return name
-    return f"{name}-{paths.component('-'.join(Path(model).name for model in models))}"
+    return f"{name}-{storage.component('-'.join(Path(model).name for model in models))}"
 
 
 def get(

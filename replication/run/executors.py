@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
+from lib.models import machine
 from replication.run.execution import Launch, Outcome, attempt
 
 Executor = Callable[[Sequence[Launch]], Iterator[tuple[Launch, Outcome]]]
@@ -22,7 +23,7 @@ def one_by_one(launches: Sequence[Launch]) -> Iterator[tuple[Launch, Outcome]]:
 
 def on_all_cores(launches: Sequence[Launch]) -> Iterator[tuple[Launch, Outcome]]:
     """One on each core at a time: they only draw. If interrupted, no kernel stays behind."""
-    pool = ProcessPoolExecutor(cores())
+    pool = ProcessPoolExecutor(machine.cores())
     try:
         running = {pool.submit(_attempt, launch): launch for launch in launches}
         for ended in as_completed(running):
@@ -41,8 +42,3 @@ def _attempt(launch: Launch) -> Outcome:
         return attempt(launch)
     except KeyboardInterrupt:
         os._exit(130)  # or the pool would give this process the next notebook
-
-
-def cores() -> int:
-    """Return the number of CPU cores this process may use; on macOS, of all."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -8,7 +8,8 @@ job: healings that continue a shorter one are in one job with it.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from replication import paths, profiles
+from lib import storage
+from replication import profiles
 from replication.measure import request, signals
 from replication.measure.request import Request
 from replication.profiles import Profile
@@ -74,13 +75,13 @@ def by_job(
 
 def _short(model: str) -> str:
     """Return a model as the names of its jobs have it."""
-    return paths.component(model.rpartition("/")[2])
+    return storage.component(model.rpartition("/")[2])
 
 
 def _healing(one: Request, usual_steps: int) -> str:
     """Return the name of a healing's job; lengths that share their steps have one name."""
     recipe, size = one.recipe, one.block.size
-    strategy = paths.component(one.labels["strategy"])
+    strategy = storage.component(one.labels["strategy"])
     parts = [f"{strategy}-n{size:02}" if size else "unpruned"]
     parts.append(f"r{recipe.rank}-s{recipe.seed}")
     if not recipe.decay_steps and recipe.steps != usual_steps:
