@@ -12,6 +12,7 @@
 #   START=22            the first layer to drop; or what chooses it:
 #   BY=similarity       or loss, simple, exit
 #   REPAIR=map  HEAL=n  repairs of the cut; with LR and SEQUENCE of healing
+#   NF4=1               heal on packed weights, as on a small card
 #   TASKS="arc_easy"    what is asked besides the loss
 #   TEXTS=file.jsonl    texts of your own, or file.parquet:column; SOURCE=hub
 #   PLAN=1              only says what it would take (CARD=t4)
@@ -34,7 +35,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 RUN := $(BIN)/python -m replication --profile $(PROFILE) \
 	$(if $(ONLY),--only $(ONLY)) $(if $(MODELS),--models $(MODELS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(STEPS),--steps $(STEPS)) \
 	$(if $(DTYPE),--dtype $(DTYPE)) $(if $(ENGINE),--engine $(ENGINE))
-OPTIONS := LAYERS START BY REPAIR HEAL LR SEQUENCE TASKS TEXTS SOURCE DTYPE LIMIT
+OPTIONS := LAYERS START BY REPAIR HEAL LR SEQUENCE NF4 TASKS TEXTS SOURCE DTYPE LIMIT
 PRUNE := $(BIN)/python -m $(if $(PLAN),replication.plan $(if $(CARD),--card $(CARD)),lib.prune) "$(MODEL)" "$(OUT)" \
 	$(foreach name,$(OPTIONS),$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) "$($(name))"))
 ifneq ($(filter prune,$(MAKECMDGOALS)),)# a name that is mistyped would change nothing

@@ -259,7 +259,7 @@ def prune_table(options, card: Card) -> str:
     if config is None:  # that of a model on the hub is downloaded
         config = files.open_checkpoint(options.model, files.CONFIGURATION).config
     layers.check(config)
-    model = ModelOnCard(counting.layer_costs(config), None, card)
+    model = ModelOnCard(counting.layer_costs(config), "nf4" if options.nf4 else None, card)
     parameters = model.costs.parameters
     num_layers = len(parameters.layers)
     left = num_layers - options.layers

@@ -21,7 +21,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lib.blocks import Block
 from lib.gpu import norms
-from lib.models import loading
+from lib.models import layers, loading
 from lib.models.decoder import decoder_layers
 from lib.models.registry import ModelError
 from lib.pruning import dropped
@@ -86,7 +86,11 @@ def inverse_gpt2():
     return config
 
 
-CONFIGS = [diff_llama, inverse_gpt2]
+def dory():
+    return transformers.DoryConfig(**GROUPED, head_dim=8)  # runs its middle layers twice
+
+
+CONFIGS = [diff_llama, inverse_gpt2, dory]
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -95,6 +99,15 @@ def test_what_cannot_follow_a_cut_is_refused(config, tmp_path):
     folder = stored(built(config()), tmp_path / "model")
     with pytest.raises(ModelError):
         loading.load(str(folder), block=Block(1, 2))
+
+
+PADDED = "BioGpt Bloom CodeGen Falcon GPT2 GPTBigCode Llama OPT OpenAIGPT XGLM"
+
+
+@pytest.mark.parametrize("name", PADDED.split())
+def test_a_token_for_padding_is_no_reason_to_refuse(name):
+    """As most fine-tunings have one: some models look for it in what they read."""
+    layers.check(getattr(transformers, f"{name}Config")(pad_token_id=0))
 
 
 # ---- damage ------------------------------------------------------------------------------------

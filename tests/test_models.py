@@ -134,3 +134,15 @@ def test_states_too_large_for_fp16_are_refused(tmp_path):
     half, _ = loading.load(folder, dtype="float16")
     with pytest.raises(ModelError, match="DTYPE=float32"):
         which_block.of_text(half, ids)
+
+
+def test_a_gpu_that_no_kernel_was_built_for_is_refused(monkeypatch):
+    """Though PyTorch says that it is available."""
+    monkeypatch.setattr(machine, "gpu_at_hand", lambda: "Tesla V100-SXM2-16GB")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 0))
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_90", "compute_120"])
+    with pytest.raises(ModelError, match="sm_70; the oldest is sm_75.*whl/cu126"):
+        loading.default_device()
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_50", "sm_70", "sm_90"])
+    assert loading.default_device() == "cuda"

@@ -5,6 +5,7 @@ the processor has no AVX512-BF16: there a forward in eval mode repacks the weigh
 and every gradient after it is wrong.
 """
 
+import weakref
 from dataclasses import replace
 from functools import partial
 
@@ -15,6 +16,7 @@ import torch
 from conftest import DEVICE, real_task, stored, wide_llama, with_real_tokenizer
 from safetensors.torch import load_file
 from test_healing import WEIGHTS, killed_at, weights
+from test_repair import mapped_loss
 
 from lib import similarity
 from lib.blocks import UNPRUNED, Block
@@ -23,6 +25,7 @@ from lib.data.encoding import Row
 from lib.gpu.memory import ActivationBudget
 from lib.healing import lora, training
 from lib.models import loading
+from lib.prune import Options, prune
 from lib.pruning import dropped
 from lib.sweep import continuations, sweep
 from replication import profiles
@@ -141,6 +144,55 @@ def test_healing_packed_is_healing_unpacked(packed, small, tmp_path, ids):
     assert dict(model.named_modules()) == modules
     assert not model.training
     assert torch.equal(model(ids).logits, before)
+
+
+def test_a_checkpoint_is_repaired_in_the_files_it_came_from(packed, small, tmp_path, monkeypatch):
+    """The map and the adapter go into what was not packed, once the packed model is gone.
+
+    Until then the map is added to what the packed model computes.
+    """
+    load, loaded = loading.load, []
+
+    def alone(name, quantization=None, **kwargs):
+        whole = [one for one in (of() for of in loaded) if one is not None]
+        assert not any(map(is_packed, whole)) and not (whole and quantization)
+        model, tokenizer = load(name, quantization=quantization, **kwargs)
+        assert is_packed(model) == bool(quantization)
+        loaded.append(weakref.ref(model))
+        return model, tokenizer
+
+    monkeypatch.setattr(loading, "load", alone)
+    monkeypatch.setattr(loading, "_unpacks", lambda *args: False)
+    monkeypatch.setattr(loading, "default_dtype", lambda device: "bfloat16")
+    call = Options(small, 1, start=2, repair="map", heal=2, lr=0.05, limit=4, nf4=1)
+    out = tmp_path / "smaller"
+    record = prune(call, out)
+    (adapter,) = tmp_path.glob("smaller.work/*/healing/adapter/*.safetensors")
+    (map_file,) = tmp_path.glob("smaller.work/*/map.safetensors")
+    change = load_file(map_file)["change"]
+    added, files = load_file(adapter), load_file(f"{small}/model.safetensors")
+    for name, weight in load_file(out / "model.safetensors").items():
+        expected = files[name.replace("layers.3", "layers.4").replace("layers.2", "layers.3")]
+        if name == "model.layers.1.mlp.down_proj.weight":
+            expected = (expected.float() + change.T @ expected.float()).bfloat16()
+        path = f"base_model.model.{name.removesuffix('weight')}lora_%s.weight"
+        if path % "A" in added:
+            expected = expected.float() + added[path % "B"] @ added[path % "A"]
+        torch.testing.assert_close(weight, expected.bfloat16(), atol=1e-4, rtol=0.01)
+    assert [row["version"] for row in record["versions"]][-2:] == ["healed", "saved"]
+    saved = loading.load(str(out), quantization="nf4", dtype="bfloat16")
+    score = sweep(*saved, [], call.scored()).value[0]
+    losses = {row["version"]: row["scores"]["c4"][0] for row in record["versions"]}
+    assert losses["saved"] == pytest.approx(score)
+    mapped = mapped_loss(packed, CUT, "folded", change, call.scored()[0])
+    assert losses["mapped"] == pytest.approx(mapped, abs=1e-4)
+    del saved
+    out.rename(tmp_path / "moved")
+    assert prune(call, out)["versions"] == record["versions"]
+
+
+def is_packed(model) -> bool:
+    return any(isinstance(module, bitsandbytes.nn.Linear4bit) for module in model.modules())
 
 
 def test_resumed_or_with_recomputed_activations_no_bit_changes(packed, tmp_path, monkeypatch):

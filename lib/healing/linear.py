@@ -146,7 +146,26 @@ def fold(model, block: Block, change: torch.Tensor, dtype: torch.dtype | None = 
         parameter.copy_(new.to(dtype or parameter.dtype))
 
 
+def add_map_hook(model, block: Block, change: torch.Tensor) -> None:
+    """Make the layer before `block` give m (1 + A), beside weights that stay as they are, packed.
+
+    It is not saved with the model.
+    """
+
+    def changed(module, args, output):
+        return output + (output.float() @ change.to(output.device)).to(output.dtype)
+
+    projection(model, block.start - 1).register_forward_hook(changed)
+
+
 # ---- fitting -------------------------------------------------------------------------------
+
+
+def fitted(
+    model, block: Block, names: Iterable[str], batches: Iterable[dict]
+) -> dict[str, tuple[Mapped, dict]]:
+    """Return the maps across one block by name, as `fitted_all`."""
+    return fitted_all(model, [block], names, batches)[block]
 
 
 def fitted_all(

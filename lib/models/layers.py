@@ -10,10 +10,12 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from unittest import mock
 
 import torch
 from torch import nn
+from torch._subclasses import FakeTensorMode
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
 
 from lib.blocks import Block
@@ -159,7 +161,8 @@ def check(config) -> None:
     """Raise ModelError if the configuration cannot follow when layers are removed.
 
     It can if what is left is then the same: the layers, with their shapes and settings, and the
-    shapes of all else. A model without its first layer, where all move by one, tells.
+    shapes of all else. A model without its first layer, where all move by one, tells. Each layer
+    must run once, one after the other.
     """
     try:
         num_layers = config.get_text_config(decoder=True).num_hidden_layers
@@ -167,12 +170,18 @@ def check(config) -> None:
         cut = meta_model(pruned_config(config, range(min(1, num_layers - 1), num_layers)))
         before = [_layer_signature(layer) for layer in decoder_layers(whole)]
         after = [_layer_signature(layer) for layer in decoder_layers(cut)]
+        order = _order(whole)
     except ModelError:
         raise
     except Exception as error:  # whatever transformers stumbles over
         raise ModelError(
             f"A {config.model_type} decoder of fewer layers cannot be built ({error!r})."
         ) from error
+    if order != list(range(num_layers)):
+        raise ModelError(
+            f"A {config.model_type} decoder does not run each of its layers once, one after the "
+            "other, so none can be removed."
+        )
     if before[-len(after) :] != after:
         raise ModelError(
             f"A {config.model_type} decoder decides by the position of a layer of what kind it is, "
@@ -187,6 +196,31 @@ def check(config) -> None:
             f"A {config.model_type} decoder has weights for each layer outside of the layers, "
             "so none can be removed."
         )
+
+
+def _order(model) -> list[int]:
+    """Return the numbers of the layers in the order in which a forward pass runs them.
+
+    The model has no weights; its layers then only hand their input on.
+    """
+    layers, order, states = decoder_layers(model), [], []
+
+    def hand_on(number, *args, **kwargs):
+        order.append(number)
+        states.append(args[0] if args else kwargs["hidden_states"])
+        return states[0]
+
+    for number, layer in enumerate(layers):
+        layer.forward = partial(hand_on, number)
+    # of two sequences: where a layer returns two things, they stand for these
+    ids = torch.zeros(2, 2, dtype=torch.long, device="meta")
+    try:
+        with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
+            model.get_decoder()(input_ids=ids, use_cache=False)
+    except RuntimeError:  # after the last layer, one that returns more may be missed
+        if len(order) != len(layers):
+            raise
+    return order
 
 
 def _layer_signature(layer: nn.Module) -> list:

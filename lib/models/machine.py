@@ -16,12 +16,14 @@ from lib.models.registry import ModelError
 NF4_BYTES = 0.516  # a weight in NF4 with double quantisation: 4 bits and its share of the scales
 BF16_UNITS = ("amx_bf16", "avx512_bf16")  # flags of a CPU
 DTYPES = ("bfloat16", "float32", "float16")  # of weights
+OLDER = "https://download.pytorch.org/whl/cu126"  # PyTorch's build for GPUs before sm_75
 OUT_OF_MEMORY = (
     "out of memory",
     "can't allocate memory",
     "cublas_status_alloc_failed",
     "cublas_status_not_initialized",
 )
+FLASH = (8, 0)  # the compute capability from which a GPU has flash attention
 HIDDEN = ("", "-1", "NoDevFiles")  # values of CUDA_VISIBLE_DEVICES; Slurm sets the last one
 
 
@@ -51,7 +53,7 @@ def gpu_at_hand() -> str | None:
 
 
 def check_gpu() -> None:
-    """Raise ModelError for a GPU that PyTorch cannot use, as with an old driver."""
+    """Raise ModelError for a GPU that PyTorch cannot use: an old driver, or no kernels for it."""
     gpu = gpu_at_hand()
     if gpu is None:
         return
@@ -62,6 +64,15 @@ def check_gpu() -> None:
             f"nvidia-smi lists a GPU, {gpu}, that PyTorch {torch.__version__} cannot use: "
             "update its driver, install PyTorch's build for an older CUDA (make TORCH_INDEX=…), or "
             "set CUDA_VISIBLE_DEVICES to nothing to compute on the CPU."
+        )
+    capability = "{}{}".format(*torch.cuda.get_device_capability())
+    built = [int(re.sub(r"\D", "", architecture)) for architecture in torch.cuda.get_arch_list()]
+    if int(capability) < min(built):
+        raise ModelError(
+            f"{gpu} is older than every GPU that PyTorch {torch.__version__} has kernels for "
+            f"(sm_{capability}; the oldest is sm_{min(built)}): install the build that has them "
+            f"(delete .venv, then make TORCH_INDEX={OLDER}), or set CUDA_VISIBLE_DEVICES to "
+            "nothing to compute on the CPU."
         )
 
 

