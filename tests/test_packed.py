@@ -66,26 +66,21 @@ def load(folder, device=PACKED, **options):
 # ---- measuring -----------------------------------------------------------------------------
 
 
-def test_sweep_of_packed_weights(folder):
+def test_sweep_and_distances_of_packed_weights(folder):
+    model, tokenizer = load(folder)
+    plain, _ = load(folder, "cpu")
     tasks = [real_task(name) for name in ("c4", "mmlu", "arc_easy")]
-    packed = sweep(*load(folder), BLOCKS, tasks)
-    unpacked = sweep(*load(folder, "cpu"), BLOCKS, tasks)
+    packed = sweep(model, tokenizer, BLOCKS, tasks)
+    unpacked = sweep(plain, tokenizer, BLOCKS, tasks)
     assert packed.value.to_numpy() == pytest.approx(unpacked.value.to_numpy(), abs=0.01)
     for mine, theirs in zip(packed.examples, unpacked.examples, strict=True):
         np.testing.assert_allclose(mine, theirs, atol=0.02)
-
-
-def test_distances_of_packed_weights(folder):
-    model, tokenizer = load(folder)
     texts = sets.c4("validation", "wheels", 12)
-
-    def batches():
-        return similarity.calibration_batches(texts, tokenizer, 40, 160)
-
-    plain, _ = load(folder, "cpu")
-    packed = similarity.block_distances(model, batches())
-    unpacked = similarity.block_distances(plain, batches())
-    np.testing.assert_allclose(packed.matrix, unpacked.matrix, atol=0.01)
+    matrices = []
+    for each in (model, plain):
+        batches = similarity.calibration_batches(texts, tokenizer, 40, 160)
+        matrices.append(similarity.block_distances(each, batches).matrix)
+    np.testing.assert_allclose(*matrices, atol=0.01)
 
 
 def test_packed_weights_without_a_block(folder):
