@@ -363,20 +363,3 @@ def test_without_a_signal_no_transition_is_judged():
         one = verdict(run, part)
         assert one.confidence in ("not testable here", "can't tell")
         assert "no signal" in one.why
-
-
-# ---- statistics ----------------------------------------------------------------------------
-
-
-def test_resampling_gives_the_standard_error_and_pairs():
-    draw = np.random.default_rng(3)
-    examples = draw.normal(size=500)
-    weights = draw.uniform(1, 5, 500)
-    means = bootstrap.resampled(np.stack([examples, examples + 0.5]), weights)
-    first, second = means.T
-    assert first[0] == pytest.approx(np.average(examples, weights=weights))
-    error = bootstrap.weighted_mean(examples, weights)[1]
-    assert first[1:].std() == pytest.approx(error, rel=0.1)
-    assert np.allclose(second - first, 0.5)
-    _, low, high = bootstrap.ci95(first)
-    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.1)

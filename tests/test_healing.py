@@ -370,20 +370,6 @@ def test_a_resumed_healing_keeps_its_micro_batch(base, tmp_path):
     assert heal(base, tmp_path, recipe).micro_batch == 4
 
 
-def test_after_an_error_the_model_is_without_an_adapter(base, tmp_path, monkeypatch):
-    model, _ = base
-    before = dict(model.named_modules())
-
-    def fail(inputs):
-        raise ValueError("inside")
-
-    at_each_pass(monkeypatch, fail)
-    with pytest.raises(ValueError, match="inside"):
-        heal(base, tmp_path)
-    assert dict(model.named_modules()) == before
-    assert not model.training
-
-
 # ---- adapters ------------------------------------------------------------------------------
 
 
