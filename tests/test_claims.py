@@ -296,12 +296,6 @@ def test_a_healing_that_changed_nothing_is_not_judged(part):
     assert one.why.startswith("healing changed nothing for certain")
 
 
-def test_a_high_ratio_is_the_low_end_of_what_is_saved():
-    one = verdict(RunTables({}, {"cost": cost(prefill=0.6)}), "12b")
-    saved = [(1 - ratio) / 0.5 for ratio in (0.6, 0.62, 0.58)]
-    assert (one.statistic, one.low, one.high) == pytest.approx(saved)
-
-
 def test_deeper_models_are_more_robust_or_not():
     assert verdict(robust((0.2, 0.4, 0.6)), "8").direction == "agrees"
     assert verdict(robust((0.6, 0.4, 0.2)), "8").direction == "differs"
