@@ -296,12 +296,6 @@ def test_a_healing_that_changed_nothing_is_not_judged(part):
     assert one.why.startswith("healing changed nothing for certain")
 
 
-def test_a_high_ratio_is_the_low_end_of_what_is_saved():
-    one = verdict(RunTables({}, {"cost": cost(prefill=0.6)}), "12b")
-    saved = [(1 - ratio) / 0.5 for ratio in (0.6, 0.62, 0.58)]
-    assert (one.statistic, one.low, one.high) == pytest.approx(saved)
-
-
 def test_deeper_models_are_more_robust_or_not():
     assert verdict(robust((0.2, 0.4, 0.6)), "8").direction == "agrees"
     assert verdict(robust((0.6, 0.4, 0.2)), "8").direction == "differs"
@@ -362,20 +356,3 @@ def test_without_a_signal_no_transition_is_judged():
         one = verdict(run, part)
         assert one.confidence in ("not testable here", "can't tell")
         assert "no signal" in one.why
-
-
-# ---- statistics ----------------------------------------------------------------------------
-
-
-def test_resampling_gives_the_standard_error_and_pairs():
-    draw = np.random.default_rng(3)
-    examples = draw.normal(size=500)
-    weights = draw.uniform(1, 5, 500)
-    means = bootstrap.resampled(np.stack([examples, examples + 0.5]), weights)
-    first, second = means.T
-    assert first[0] == pytest.approx(np.average(examples, weights=weights))
-    error = bootstrap.weighted_mean(examples, weights)[1]
-    assert first[1:].std() == pytest.approx(error, rel=0.1)
-    assert np.allclose(second - first, 0.5)
-    _, low, high = bootstrap.ci95(first)
-    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.1)

@@ -14,15 +14,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import DEVICE, tiny
+from conftest import tiny
 from torch import nn
-from transformers import AutoModelForCausalLM
 
 from lib.blocks import Block
 from lib.data import sets
 from lib.healing import lora, packing, training
-from lib.models import loading
-from lib.pruning import dropped, save_pruned
+from lib.pruning import dropped
 from replication import profiles
 
 BLOCK = Block(3, 2)
@@ -231,7 +229,8 @@ def test_continues_after_an_interruption(base, undisturbed, tmp_path, monkeypatc
 KILL = """
 import os, sys
 sys.path.insert(0, "tests")
-from test_healing import heal, loading, training
+from lib.models import loading
+from test_healing import heal, training
 
 def kill(self, args, state, control, **kwargs):
     if state.global_step == 4:
@@ -366,20 +365,6 @@ def test_a_resumed_healing_keeps_its_micro_batch(base, tmp_path):
     assert heal(base, tmp_path, recipe).micro_batch == 4
 
 
-def test_after_an_error_the_model_is_without_an_adapter(base, tmp_path, monkeypatch):
-    model, _ = base
-    before = dict(model.named_modules())
-
-    def fail(inputs):
-        raise ValueError("inside")
-
-    at_each_pass(monkeypatch, fail)
-    with pytest.raises(ValueError, match="inside"):
-        heal(base, tmp_path)
-    assert dict(model.named_modules()) == before
-    assert not model.training
-
-
 # ---- adapters ------------------------------------------------------------------------------
 
 
@@ -402,19 +387,3 @@ def test_saved_adapter_on_the_base_pruned_again(llama, tmp_path, ids):
         with dropped(again, block), pytest.raises(ValueError, match="healed a model of"):
             with lora.load_lora(again, tmp_path / "adapter"):
                 pass
-
-
-def test_merged_checkpoint_to_take_away(small, undisturbed, tmp_path, ids):
-    """Merged while the block is dropped; saved without it afterwards."""
-    model, tokenizer = loading.load(small, dtype="float32")  # its own: it is changed
-    adapter = undisturbed.adapter
-    with dropped(model, BLOCK), lora.load_lora(model, adapter):
-        expected = model(ids).logits
-    with dropped(model, BLOCK):
-        lora.merge(model, adapter)
-    folder = save_pruned(model, tokenizer, BLOCK, tmp_path / "merged")
-    plain = AutoModelForCausalLM.from_pretrained(folder).to(DEVICE).eval()
-    torch.testing.assert_close(plain(ids).logits, expected, atol=1e-4, rtol=1e-4)
-    part, _ = loading.load(small, dtype="float32", block=BLOCK)
-    with lora.load_lora(part, adapter):
-        assert torch.equal(part(ids).logits, expected)

@@ -1,17 +1,10 @@
-"""The jobs of a run: their names, what each measures, their order, and one alone."""
+"""The jobs of a run: their names, what each measures, and their order."""
 
-import os
-import shutil
-import subprocess
-import sys
-import time
-
-import pandas as pd
 import pytest
-from conftest import Distances, replicate
+from conftest import Distances
 
 from lib.models import registry
-from replication import paths, plan, profiles
+from replication import profiles
 from replication.measure import signals
 from replication.run import batch, measuring, stored
 from replication.run.execution import Outcome
@@ -21,7 +14,7 @@ from replication.run.stored import key_of
 
 SMOKE, OVERNIGHT = profiles.get("smoke"), profiles.get("overnight")
 PAPER = profiles.get("paper", ["llama-2-70b", "mistral-7b"])
-HEALED, UNHEALED = "tiny-random-similarity-n02-r8-s0-healed", "tiny-random-02-unhealed"
+UNHEALED = "tiny-random-02-unhealed"
 NUMBERS = list(NOTEBOOKS)
 
 
@@ -155,43 +148,3 @@ def test_a_model_of_unknown_depth_has_its_other_jobs_after_its_map(output, monke
     whole = batch.Batch({"02": NOTEBOOKS["02"]}, {}, SMOKE)
     batch.run_jobs(whole, executor(tried, {}), batch.Progress(0))
     assert tried == ["tiny-random-map", UNHEALED]
-
-
-# ---- some of them --------------------------------------------------------------------------
-
-
-@pytest.fixture
-def mapped(smoke_run, output):
-    """Results that are a map alone."""
-    results = smoke_run / "data" / "results"
-    shutil.copytree(results / "similarity", paths.RESULTS / "similarity")
-    if (results / "format.json").exists():
-        shutil.copy(results / "format.json", paths.RESULTS)
-    return output
-
-
-def test_a_job_killed_in_the_middle_of_its_healing_goes_on(smoke_run, mapped):
-    """Beside a run that holds the results; with the results of a run that was not killed."""
-    options = ["--profile", "smoke", "--job", HEALED]
-    environment = os.environ | {"DEEPER_LAYERS_OUTPUT": str(mapped)}
-    killed = subprocess.Popen([sys.executable, "-m", "replication", *options], env=environment)
-    while not list(paths.RESULTS.glob("adapters/*/checkpoint-*")):
-        assert killed.poll() is None
-        time.sleep(0.02)
-    killed.kill()
-    killed.wait()
-    assert not list(paths.RESULTS.glob("healing/*/*.parquet"))
-    with batch.exclusive_run():
-        done = replicate(mapped, *options)
-    assert done.returncode == 0, done.stderr
-    healings = list(paths.RESULTS.glob("healing/*/*.parquet"))
-    scores = list(paths.RESULTS.glob("scores/*/*.parquet"))
-    assert len(healings) == 1 and len(scores) > 1  # and no others
-    for file in healings + scores:
-        uninterrupted = smoke_run / "data/results" / file.relative_to(paths.RESULTS)
-        rows = [pd.read_parquet(one).drop(columns="took") for one in (file, uninterrupted)]
-        pd.testing.assert_frame_equal(*rows)
-    jobs = plan.jobs_of("tiny-random", SMOKE, NUMBERS)
-    complete = {name for name, requests in jobs.items() if all(map(plan.is_done, requests))}
-    names = {job.name for job in complete}
-    assert {"tiny-random-map", HEALED} <= names and UNHEALED not in names

@@ -47,18 +47,6 @@ def always(value: float):
 # ---- one line ------------------------------------------------------------------------------
 
 
-def test_halfway():
-    """Of 1 - 0.2 = 0.8 these rows lose 0, 1/8, 3/8, 7/8; 0, 1/8, 5/8, 7/8; and never half."""
-    measured = line(
-        DEPTHS,
-        [1, 0.9, 0.7, 0.3],  # half is lost a quarter of the way from 0.2 to 0.3
-        [1, 0.9, 0.5, 0.3],  # three quarters of the way from 0.1 to 0.2
-        [1, 0.9, 0.8, 0.7],  # beyond 0.3
-        floor=0.2,
-    )
-    assert statistics.halfway(measured) == exactly(0.225, 0.175, np.inf)
-
-
 @pytest.mark.parametrize(
     "values, is_loss, least",
     [
@@ -170,14 +158,6 @@ def test_a_loss_jumps_if_its_largest_step_is_twice_the_even_one():
     grows = line(range(6), [0, 0.1, 0.2, 0.4, 0.8, 2], floor=20.0, is_loss=True)
     assert not statistics.no_jump(jumps, jumps)
     assert "1.0 times" in statistics.no_jump(grows, grows)
-
-
-def test_a_loss_has_lost_all_at_chance_and_no_more_beyond():
-    """Of 2 nats, with ln V = 10: 6 has lost half, 10 all, and 18 is surer, not more ignorant."""
-    depths = [0, 0.1, 0.2, 0.3, 0.4]
-    loss = line(depths, [2, 1, 6, 10, 18], floor=10.0, is_loss=True)
-    lost = [0, -1 / 8, 1 / 2, 1, 1]
-    np.testing.assert_allclose(loss.fraction_lost[0], lost)
 
 
 # ---- several statistics at once ------------------------------------------------------------
