@@ -175,6 +175,7 @@ class CheckpointCallback(TrainerCallback):
 
     def on_save(self, args, state, control, **kwargs):
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        storage.share(checkpoint)
         if state.global_step == self.decays:
             kept = checkpoint.with_name(DECAYS)
             shutil.copytree(checkpoint, kept, dirs_exist_ok=True)
