@@ -3,14 +3,17 @@
 The wrong ways live only here, for exercises/pitfall_lab.ipynb. The right way is the library's.
 """
 
+import inspect
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from html import escape
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from IPython.display import HTML
 from matplotlib.figure import Figure
 from torch import nn
 from transformers import AutoModelForCausalLM
@@ -33,6 +36,13 @@ evaluation.register(letters.OWN_TASKS)  # for ARC-Easy by letter
 
 TEXTS = 24
 RIGHT = "right"
+
+
+def source(*functions: Callable) -> HTML:
+    """Return the code of functions, each folded under its name."""
+    folded = "<details><summary><code>{}</code></summary><pre>{}</pre></details>"
+    codes = [(function.__name__, escape(inspect.getsource(function))) for function in functions]
+    return HTML("".join(folded.format(*code) for code in codes))
 
 
 @dataclass(frozen=True)
