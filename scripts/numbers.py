@@ -88,6 +88,15 @@ def qwen_islands() -> pd.DataFrame:
     return islands.islands_table(maps, (0.03, 0.06))
 
 
+def noise_islands() -> pd.DataFrame:
+    """Return the median number of islands of streams that only grow, by model (notebook 08)."""
+    rows = [
+        {"model": name, "median": np.median(islands.islands_of_noise(distances.matrix))}
+        for name, distances in maps().items()
+    ]
+    return pd.DataFrame(rows)
+
+
 def ranked_distances() -> pd.DataFrame:
     """Return each block's distance and its rank among those of its size."""
     distances = heatmaps.distance_table(maps())
@@ -127,6 +136,7 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "readouts": readouts,
     "islands": lambda: islands.islands_table(maps(), (0.02, 0.1)),
     "recorded_islands": qwen_islands,
+    "noise_islands": noise_islands,
     "judged": judged,
     "choices": lambda: which_block.summary(judged()),
     "rank_correlation": rank_correlation,

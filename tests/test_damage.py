@@ -1,10 +1,12 @@
 """The damage map: every block, its work counted, and where it and the distances disagree."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from benchmarks import peers
 from lib.blocks import Block, BlockDistances
@@ -13,7 +15,7 @@ from lib.evaluation import Task
 from lib.pruning import dropped
 from lib.sweep import sweep
 from replication import measure, profiles
-from replication.beyond import which_block
+from replication.beyond import repeat, which_block
 from replication.measure import damage
 
 SMOKE = replace(profiles.get("smoke"), damage_sequences=10, damage_tokens=20)
@@ -32,6 +34,22 @@ def test_damage_is_the_rise_of_the_loss_without_the_block(loaded_llama, tokenize
         assert row.loss == pytest.approx(loss, abs=1e-5)
         assert row.value == pytest.approx(loss - whole, abs=1e-5)
         assert row.n == SMOKE.damage_sequences
+
+
+def test_a_block_run_twice_is_a_model_that_has_its_layers_twice(loaded_llama, tokenizer):
+    repeats = measure.table(repeat.repeats, measure.distances(SMOKE)[0], SMOKE)
+    repeats = repeats.set_index(["block_start", "block_size"])
+    texts = sets.c4("validation", "wheels", damage.CHUNK)
+    task = Task("c4", tuple({"text": t, "max_tokens": SMOKE.damage_tokens} for t in texts))
+    whole = sweep(loaded_llama, tokenizer, [], [task]).value[0]
+    layers = list(loaded_llama.model.layers)
+    for start, size in ((0, 1), (3, 2), (4, 2)):
+        longer = copy.deepcopy(loaded_llama)
+        twice = [*layers[: start + size], *copy.deepcopy(layers[start:])]
+        longer.model.layers = torch.nn.ModuleList(twice)
+        longer.config.num_hidden_layers = len(twice)
+        loss = sweep(longer, tokenizer, [], [task]).value[0]
+        assert repeats.loc[start, size].value == pytest.approx(loss - whole, abs=1e-5)
 
 
 def synthetic(rises: np.ndarray, matrix: np.ndarray, texts: int = 12):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lib.blocks import BlockDistances
-from replication.analysis.islands import islands, regions
+from replication.analysis.islands import growth_only, islands, regions
 
 L, FOLDS = 24, 16
 
@@ -90,3 +90,17 @@ def test_the_band_is_where_most_best_starts_lie():
     assert (labels[:, 3] == 1).all()
     assert labels[0, 10] == 2
     assert islands(a_map(two)).side.tolist() == ["deeper"]
+
+
+def test_the_map_of_a_stream_that_only_grows():
+    """Random directions in many dimensions, each as long as turns the state so far."""
+    draw = np.random.default_rng(0)
+    turns = np.array([0.4, 0.1, 0.2, 0.05])
+    states = [draw.standard_normal(100_000)]
+    for turn in turns:
+        state, step = states[-1], draw.standard_normal(100_000)
+        length = np.tan(np.pi * turn) * np.linalg.norm(state)
+        states.append(state + length * step / np.linalg.norm(step))
+    units = np.array([state / np.linalg.norm(state) for state in states])
+    angles = np.arccos(np.clip(units @ units.T, -1, 1)) / np.pi
+    np.testing.assert_allclose(growth_only(turns), angles, atol=5e-3)

@@ -9,6 +9,7 @@ from scipy import ndimage
 THRESHOLD = 0.1  # of the row-rescaled distance: what is below counts as similar
 RESAMPLES = 200
 FEWEST_FOLDS = 16  # for a stability
+RIGHT_ANGLE = 0.499  # in half turns: a layer that adds an orthogonal direction turns by less
 BAND = 1  # the label of the main region in `regions`; islands have those above it
 # A block's neighbours in (n, l): shifted by one layer, or longer or shorter by one at either end.
 NEIGHBOURS = np.array([[0, 1, 1], [1, 1, 1], [1, 1, 0]])
@@ -123,13 +124,43 @@ def shallower(matrix: np.ndarray, threshold: float = THRESHOLD) -> int:
 
 
 def islands_table(maps: dict, thresholds=(THRESHOLD,)) -> pd.DataFrame:
-    """Return the `islands` of several maps, at each of some thresholds."""
+    """Return the `islands` of several maps, at each of some thresholds.
+
+    by_growth: whether the island is there, too, in the map of `growth_only`.
+    """
     tables = []
     for name, threshold in product(maps, thresholds):
+        matrix = maps[name].matrix
         table = islands(maps[name], threshold)
+        grown = regions(growth_only(np.diagonal(matrix, 1)), threshold)
+        table["by_growth"] = _matches_by_iou(regions(matrix, threshold), grown)
         table.insert(0, "model", name)
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
+
+
+# ---- islands of nothing: a stream that only grows --------------------------------------------
+
+
+def growth_only(turns: np.ndarray) -> np.ndarray:
+    """Return the distances (L+1, L+1) of a stream to which each layer adds a random direction.
+
+    turns: how far each layer alone turns the state, d(x^(l), x^(l+1)), (L,). In many dimensions
+    random directions are orthogonal, so the cosines of the turns multiply.
+    """
+    cosines = np.cos(np.pi * np.minimum(turns, RIGHT_ANGLE))
+    depths = np.concatenate([[0], np.log(cosines).cumsum()])
+    return np.arccos(np.exp(-abs(depths[:, None] - depths))) / np.pi
+
+
+def islands_of_noise(matrix: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
+    """Return how many islands RESAMPLES streams have that only grow, by a map's turns in random
+    order. Layer 0, whose turn is far longer than all others, stays the first."""
+    random = np.random.default_rng(0)
+    first, *others = np.diagonal(matrix, 1)
+    orders = [random.permutation(others) for _ in range(RESAMPLES)]
+    streams = [growth_only(np.array([first, *order])) for order in orders]
+    return np.array([regions(stream, threshold).max() - BAND for stream in streams])
 
 
 def outline(mask: np.ndarray) -> list[tuple]:

@@ -38,9 +38,9 @@ def damage(name: str, distances, profile: Profile) -> list[Request]:
     ]
 
 
-def all_blocks(num_layers: int) -> list[Block]:
-    """Every block of a model that leaves at least one layer, small ones first."""
-    sizes = range(1, num_layers)
+def all_blocks(num_layers: int, largest: int | None = None) -> list[Block]:
+    """Every block of a model that leaves at least one layer, small ones first; up to a size."""
+    sizes = range(1, 1 + (largest or num_layers - 1))
     return [Block(start, size) for size in sizes for start in range(num_layers - size + 1)]
 
 
@@ -76,10 +76,16 @@ def rises(blocks: Rows, losses: np.ndarray, tokens: np.ndarray) -> Rows:
 def _rows(params: dict) -> Rows:
     """Return the loss of the unpruned model and without every block, on each text of a chunk."""
     from lib.models.decoder import decoder_layers  # here, since the plan loads no torch
+
+    model, _ = fetching.loaded(params)
+    return losses(params, [UNPRUNED, *all_blocks(len(decoder_layers(model)))])
+
+
+def losses(params: dict, blocks: Sequence[Block]) -> Rows:
+    """Return the loss of each version of a model, on each text of a chunk."""
     from lib.sweep import sweep
 
     model, tokenizer = fetching.loaded(params)
-    blocks = [UNPRUNED, *all_blocks(len(decoder_layers(model)))]
     first = params["first"]
     texts = sets.c4("validation", sets.source(params), first + params["sequences"])[first:]
     task = Task("c4", tuple({"text": t, "max_tokens": params["max_tokens"]} for t in texts))

@@ -14,9 +14,11 @@ from replication.beyond import (
     biases,
     depth_probe,
     dose,
+    jacobian_lens,
     last_layers,
     letters,
     repair,
+    repeat,
     translator,
     which_block,
 )
@@ -101,6 +103,7 @@ NOTEBOOKS = {
             biases.second_model,
             depth_probe.depths,
             translator.translated,
+            jacobian_lens.lens,
         ),
     ),
     "11": Notebook(
@@ -113,8 +116,8 @@ NOTEBOOKS = {
     "12": Notebook(
         "12_which_block",
         2,
-        ("figure_damage",),
-        experiments=(damage.damage, which_block.states),
+        ("figure_damage", "figure_repeat"),
+        experiments=(damage.damage, which_block.states, repeat.repeats),
         models=attrgetter("study_models"),
     ),
     "13": Notebook(
