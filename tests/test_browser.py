@@ -64,6 +64,15 @@ def test_file_shows_what_is_chosen_and_keeps_it_in_its_link(page, output):
     expect(page.locator("#right .name")).to_have_text("sent")
     expect(page.locator("#right .card")).to_contain_text("Block(11, 8) drops layers 11 to 18 of 24")
 
+    del exported["whole"]["regions"]
+    damaged = output / "damaged.json"
+    damaged.write_text(json.dumps({"damaged": exported}))
+    page.locator("#files").set_input_files(damaged)
+    expect(page.locator("#said")).to_contain_text("is no map")
+    page.set_viewport_size({"width": 400, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    page.set_viewport_size({"width": 1300, "height": 1000})
+
     page.locator("[name=threshold]").fill("0.03")  # islands are those of Python
     expected = islands.islands(smollm.distances, 0.03)
     expect(page.locator("#left .found tr[data-l]")).to_have_count(len(expected))

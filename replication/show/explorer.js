@@ -12,6 +12,7 @@ const VIEWS = {
   "standard error of the distance": map => map.error,
   [SHARE]: map => map.now.share[map.place],
   "damage: rise of the C4 loss, nats": map => map.damage,
+  "run twice: rise of the C4 loss, nats": map => map.twice,
 };
 const SCORED = DATA.scored.map(task => DATA.tasks[task]);
 for (const task of SCORED) VIEWS[`${task}, not healed`] = map => map.scored[task];
@@ -49,6 +50,7 @@ function prepared(map) {
   const { damage, scores } = map;
   map.damage = damage.length ? grid(damage, "value") : null;
   map.damage_error = grid(damage, "standard_error");
+  map.twice = map.repeats?.length ? grid(map.repeats, "value") : null;
   map.by_text = grid(damage, "examples");
   map.scored = {};
   for (const task of DATA.scored) {
@@ -185,7 +187,7 @@ function drawCount(place, map) {
     return { x: DATA.thresholds, y: islands.map(table => table.length), mode: "lines+markers", line: { color, dash },
       name: `${side} than the main region`, marker: { symbol, size: islands.map(table => table.length ? 7 : 1) } };
   });
-  plot(place, traces, { showlegend: true, legend: { x: 1, xanchor: "right", y: 1 },
+  plot(place, traces, { showlegend: true, legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom" },
     xaxis: axis("threshold (filled marks: all islands are stable)"),
     yaxis: axis("number of islands", { rangemode: "tozero", dtick: 1 }),
     shapes: [upright(Number(chosen("threshold")), "#000", "dash")] });
@@ -202,10 +204,13 @@ function drawDifference(place, maps) {
     const values = SIDES.map(side => l + n <= layers ? near(maps[side], l, n) : null);
     return values.every(known) ? values[1] - values[0] : null;
   }));
+  const isEmpty = !z.flat().some(known);
+  const annotations = isEmpty ? [{ text: "not measured for both maps", showarrow: false, font: { size: 16 },
+    x: 0.5, y: 0.5, xref: "paper", yref: "paper" }] : [];
   const most = ends([z.map(line => line.map(v => known(v) ? Math.abs(v) : null))])[1];
   plot(place, [heat(cells.map(l => l / layers), cells.slice(1).map(n => n / layers), z, { zmin: -most, zmax: most,
     colorscale: "RdBu", hovertemplate: "l/L = %{x:.2f}, n/L = %{y:.2f}<br>right minus left: %{z:.4f}<extra></extra>" })],
-  { title: { text: `${chosen("view")}: right minus left`, font: { size: 14 } },
+  { annotations, title: { text: `${chosen("view")}: right minus left`, font: { size: 14 } },
     xaxis: axis("block start l, share of the layers"), yaxis: axis("block size n, share") });
 }
 
@@ -360,15 +365,24 @@ function point(side, block) {
   Plotly.relayout(place, { shapes: cell ? [...shapes, cell] : shapes });
 }
 
+// A map of a file, if all that is drawn of it is there
+function complete(map) {
+  const isWhole = [map.whole, map.without].every(part =>
+    ["regions", "share", "islands"].every(name => part[name].length === DATA.thresholds.length));
+  if (!isWhole || map.distance.length !== map.layers - 1) throw new Error("a part is missing");
+  return map;
+}
+
 // Open files that `make figure-4 EXPORT=…` has written: their maps join the lists, the first one on the right
 async function add(files) {
   const said = document.getElementById("said");
   for (const file of files) {
     try {
       const maps = JSON.parse(await file.text());
+      for (const map of Object.values(maps)) prepared(complete(map));
       for (const [label, map] of Object.entries(maps)) {
         if (!(label in DATA.maps)) for (const side of SIDES) FORM.elements[side].append(new Option(label));
-        DATA.maps[label] = prepared(map);
+        DATA.maps[label] = map;
         FORM.elements.l.max = FORM.elements.n.max = Math.max(FORM.elements.n.max, map.layers - 1);
       }
       FORM.elements.right.value = Object.keys(maps)[0];

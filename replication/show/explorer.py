@@ -50,15 +50,16 @@ class Explored:
     """The map of a model, and what else is known of its blocks.
 
     source: how it was measured. damage: by BLOCK value and standard_error (nats), and examples, the
-    rise of each text. scores: by KEY value, standard_error and n (shots: examples in the prompt, as
-    text); block (0, 0) is the unpruned model. texts: what the model writes after each of `prompts`,
-    by (start, size).
+    rise of each text; repeats: the same after running a block twice. scores: by KEY value,
+    standard_error and n (shots: examples in the prompt, as text); block (0, 0) is the unpruned
+    model. texts: what the model writes after each of `prompts`, by (start, size).
     """
 
     model: str
     distances: BlockDistances
     source: str = ""
     damage: pd.DataFrame | None = None
+    repeats: pd.DataFrame | None = None
     scores: pd.DataFrame | None = None
     prompts: tuple[str, ...] = ()
     texts: dict[tuple[int, int], list[str]] = field(default_factory=dict)
@@ -72,6 +73,7 @@ def maps(own: bool = True) -> dict[str, Explored]:
     explored = {}
     for run, folder in _folders(own).items():
         scores, damage = _scores(folder), _read(folder, "damage")
+        repeats = _read(folder, "repeats")
         for name, rows in _read(folder, "similarity").groupby("model"):
             params = tables.with_settings(rows).iloc[0].to_dict()
             source = "{sequences} texts of {max_tokens} tokens, {dtype}".format(**params)
@@ -80,6 +82,7 @@ def maps(own: bool = True) -> dict[str, Explored]:
                 tables.distances_of(rows),
                 ", ".join(filter(None, [source, params["quantization"]])),
                 _of_weights(params, damage),
+                _of_weights(params, repeats),
                 _of_weights(params, scores),
                 *_texts(params),
             )
@@ -179,8 +182,12 @@ def _json(data: dict) -> str:
 
 
 def _opened(maps: dict[str, Explored]) -> list[str]:
-    """Return the labels of the left and the right map: the two with most texts of a model."""
-    first = sorted(maps, key=lambda label: len(maps[label].texts), reverse=True)[:2]
+    """Return the labels of the left and the right map: those with damage, and with most texts."""
+
+    def known(label: str) -> tuple:
+        return maps[label].damage is not None, len(maps[label].texts)
+
+    first = sorted(maps, key=known, reverse=True)[:2]
     return [first[0], first[-1]]
 
 
@@ -202,6 +209,7 @@ def _map(explored: Explored) -> dict:
         "whole": _islands(distances),
         "without": _islands(distances, first=1 if layers > 3 else 0),
         "damage": _records(explored.damage, DAMAGE),
+        "repeats": _records(explored.repeats, DAMAGE),
         "scores": _records(explored.scores, SCORE),
         "prompts": explored.prompts,
         "texts": {f"{start},{size}": texts for (start, size), texts in explored.texts.items()},
