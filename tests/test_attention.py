@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import LENGTH, VOCAB, tiny
+from conftest import LENGTH, VOCAB, WINDOW, tiny
 from transformers import LlamaForCausalLM
 
 from lib.healing import attention, lora, packing, training
@@ -18,11 +18,11 @@ RECIPE = replace(
 )
 
 
-def documents(count: int) -> list[list[int]]:
-    """Return documents of very unequal length, some beyond the sliding window."""
+def documents(count: int, longest: int = LENGTH) -> list[list[int]]:
+    """Return documents of very unequal length."""
     draw = torch.Generator().manual_seed(0)
     read = []
-    for length in torch.randint(2, LENGTH, (count,), generator=draw).tolist():
+    for length in torch.randint(2, longest + 1, (count,), generator=draw).tolist():
         tokens = torch.randint(3, VOCAB, (length,), generator=draw)
         read.append(tokens.tolist())
     return read
@@ -42,12 +42,12 @@ def joined_batch(read: list[list[int]]) -> tuple[dict, torch.Tensor]:
     return batch, labels[0]
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma3"])
-def test_joined_documents_are_read_as_each_alone(name):
+@pytest.mark.parametrize("name, longest", [("llama", LENGTH), ("gemma3", WINDOW)])
+def test_joined_documents_are_read_as_each_alone(name, longest):
     model = tiny(name)
-    read = documents(5)
+    read = documents(5, longest)
     batch, labels = joined_batch(read)
-    with isolated_documents(model) as able:
+    with isolated_documents(model, longest) as able:
         assert able
         (joined,) = logits(model, batch)
     start = 0
@@ -61,12 +61,13 @@ def test_joined_documents_are_read_as_each_alone(name):
     assert len(labels) == stop
 
 
-@pytest.mark.parametrize("name", ["gemma2", "granitemoehybrid", "lfm2"])
+@pytest.mark.parametrize("name", ["gemma2", "granitemoehybrid", "lfm2", "mistral"])
 def test_who_cannot_keep_documents_apart_is_found_out(name):
-    """A running state or a convolution goes on from one document to the next; a cap is not ours."""
+    """A running state or a convolution goes on from one document to the next; a cap is not ours,
+    nor a window that is shorter than a document."""
     model = tiny(name)
     before = model.config._attn_implementation
-    with isolated_documents(model) as able:
+    with isolated_documents(model, WINDOW + 1) as able:
         assert not able and model.config._attn_implementation == before
     assert model.config._attn_implementation == before
 
@@ -96,7 +97,7 @@ def test_joined_padded_and_one_by_one_heal_alike(kind, tmp_path, monkeypatch):
     model = tiny("llama")
     model.__class__ = kind
     joined = trained(model, tmp_path / "joined", 4)
-    monkeypatch.setattr(attention, "can_join_documents", lambda model: False)
+    monkeypatch.setattr(attention, "can_join_documents", lambda model, max_tokens: False)
     padded = trained(model, tmp_path / "padded", 4)
     expected, weights = trained(model, tmp_path / "one by one", 1)
     for losses, own in (joined, padded):

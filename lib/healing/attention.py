@@ -1,7 +1,8 @@
 """Attention within documents that are joined in one row: training without padding.
 
 Each document keeps its own positions, and attention stays within it, so the numbers are those of
-reading each alone. A model that cannot do that reads padded rows.
+reading each alone. A model that cannot do that reads padded rows: one with a running state or a
+convolution, one that caps what attention adds up, and one whose window is shorter than a document.
 
 transformers isolates documents by their positions, too, with a mask over the whole row. Here a loop
 attends within one document after the other, and computes nothing outside of them. SmolLM2-135M,
@@ -21,9 +22,12 @@ LAYER_TYPES = {"full_attention", "sliding_attention"}  # that read no other docu
 
 
 @contextmanager
-def isolated_documents(model) -> Iterator[bool]:
-    """Let the model read joined documents as if each were alone; yield False if it cannot."""
-    if not can_join_documents(model):
+def isolated_documents(model, max_tokens: int) -> Iterator[bool]:
+    """Let the model read joined documents as if each were alone; yield False if it cannot.
+
+    max_tokens: of a document, at most.
+    """
+    if not can_join_documents(model, max_tokens):
         yield False
         return
     own = model.config._attn_implementation
@@ -34,17 +38,15 @@ def isolated_documents(model) -> Iterator[bool]:
         model.set_attn_implementation(own)
 
 
-def can_join_documents(model) -> bool:
-    """Return whether plain attention is all that carries anything from one token to another.
-
-    It is not where there is a running state or a convolution, or a cap on what attention adds up.
-    """
+def can_join_documents(model, max_tokens: int) -> bool:
+    """Return whether plain attention is all that carries anything from one token to another."""
     config = model.config.get_text_config(decoder=True)
     layer_types = getattr(config, "layer_types", None) or ()
     is_plain = model._supports_sdpa and model._supports_attention_backend
     is_capped = getattr(config, "attn_logit_softcapping", None)
     mixes = model._is_stateful or not LAYER_TYPES.issuperset(layer_types)
-    return bool(is_plain and not is_capped and not mixes)
+    sees_all = (getattr(config, "sliding_window", None) or max_tokens) >= max_tokens
+    return bool(is_plain and sees_all and not is_capped and not mixes)
 
 
 def attention(
@@ -56,7 +58,6 @@ def attention(
     *,
     scaling: float | None = None,
     dropout: float = 0.0,
-    sliding_window: int | None = None,
     cu_seq_lens_q: torch.Tensor | None = None,
     **_,
 ) -> tuple[torch.Tensor, None]:
@@ -68,19 +69,9 @@ def attention(
     documents = zip(*(x.split(lengths, dim=2) for x in (query, key, value)), strict=True)
     outputs = []
     for parts in documents:
-        mask = sliding_window_mask(parts[0], sliding_window)
-        output, _ = sdpa_attention_forward(module, *parts, mask, dropout, scaling)
+        output, _ = sdpa_attention_forward(module, *parts, None, dropout, scaling)
         outputs.append(output)
     return torch.cat(outputs, dim=1), None
-
-
-def sliding_window_mask(query: torch.Tensor, window: int | None) -> torch.Tensor | None:
-    """Return the keys that each of T queries sees, of its window; None where all before it are."""
-    length = query.shape[2]
-    if not window or window >= length:
-        return None
-    seen = torch.ones(length, length, dtype=torch.bool, device=query.device)
-    return seen.tril().triu(1 - window)
 
 
 AttentionInterface.register(NAME, attention)

@@ -94,7 +94,7 @@ def _heal_within_memory(
     another seed's would. So a resumed healing keeps its own.
     """
     sequences, epochs = packing.training_sequences(tokenizer, recipe)
-    joined = can_join_documents(model)
+    joined = can_join_documents(model, recipe.max_tokens)
     if not joined:
         log.warning("%s cannot keep joined documents apart: rows are padded.", type(model).__name__)
     losses, seconds, status, adapter = [], 0.0, "oom", None
@@ -201,7 +201,11 @@ def _train(
         from lib.gpu import memory
 
         recomputing = memory.recomputing(model, budget)
-    with isolated_documents(model) as joined, recomputing, _deterministic():
+    with (
+        isolated_documents(model, recipe.max_tokens) as joined,
+        recomputing,
+        _deterministic(),
+    ):
         trainer = _Healing(
             model=wrapped,
             args=_training_arguments(recipe, folder, micro_batch, model),
