@@ -44,21 +44,21 @@ def findings() -> str:
 
 def figures(of_paper: bool) -> str:
     """A row per figure, the paper's or ours: the recorded picture, what it shows and what is not
-    in it, what draws it, in how many minutes."""
+    in it, what draws it."""
     missing = {row["figure"]: row["missing"] for row in storage.rows(MISSING)}
     lines = [
-        "| picture | shows | notebook | minutes |",
-        "|---|---|---|---|",
+        "| picture | shows | notebook |",
+        "|---|---|---|",
     ]
     for name, (shows, numbers) in FIGURES.items():
         if bool(OF_PAPER.match(name)) != of_paper:
             continue
         links = [f"[{n}](../notebooks/{NOTEBOOKS[n].file}.ipynb)" for n in numbers]
-        minutes, short = sum(NOTEBOOKS[n].minutes for n in numbers), name.removeprefix("figure_")
+        short = name.removeprefix("figure_")
         drawn = (paths.ROOT / "figures" / profiles.RECORDED / f"{name}.png").exists()
         shown = picture(name) if drawn else "not recorded"
         lacks = f"<br>*Not in it:* {missing[name]}" if name in missing else ""
-        cells = [shown, f"**{short}**: {shows}{lacks}", ", ".join(links), f"{minutes:g}"]
+        cells = [shown, f"**{short}**: {shows}{lacks}", ", ".join(links)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -1,4 +1,4 @@
-"""The list of notebooks: what each measures, the figures it leaves, and its minutes in `quick`.
+"""The list of notebooks: what each measures, and the figures it leaves.
 
 A new question of `replication/beyond` has one row here, and its own tasks are registered here;
 figures.csv has the caption of each figure, in the order of the gallery. Imports no torch.
@@ -30,11 +30,10 @@ from replication.profiles import Profile
 class Notebook:
     """A notebook, and what it measures of each of `models`, as jobs.
 
-    minutes: in `quick` on two cores. experiments: of none, it only draws what others measure.
+    experiments: of none, it only draws what others measure.
     """
 
     file: str
-    minutes: float
     figures: tuple[str, ...] = ()
     experiments: tuple[Experiment, ...] = ()
     models: Callable[[Profile], Sequence[str]] = attrgetter("models")
@@ -42,16 +41,14 @@ class Notebook:
 
 
 NOTEBOOKS = {
-    "00": Notebook("00_tour", 1, draws=False),
+    "00": Notebook("00_tour", draws=False),
     "01": Notebook(
         "01_similarity_heatmaps",
-        1,
         ("figure_1a", "figure_1b", "figure_1c", "figure_4"),
         experiments=(experiments.similarity,),
     ),
     "02": Notebook(
         "02_pruning_curves",
-        5,
         # 03 and 04 finish these
         (
             *("figure_2_unhealed", "figure_2_arc_easy_unhealed", "figure_3_unhealed"),
@@ -61,40 +58,35 @@ NOTEBOOKS = {
     ),
     "03": Notebook(
         "03_healing",
-        5,
         (
             *("figure_1d", "figure_2", "figure_2_arc_easy", "figure_3"),
             *("figure_6", "figure_dose"),
         ),
         experiments=(experiments.unhealed, experiments.test_split, dose.doses, experiments.healed),
     ),
-    "04": Notebook("04_simple_vs_similarity", 1, ("figure_5",)),
+    "04": Notebook("04_simple_vs_similarity", ("figure_5",)),
     "05": Notebook(
         "05_ablation_prompts",
-        2,
         ("figure_7",),
         experiments=(experiments.prompts,),
         models=attrgetter("ablation_models"),
     ),
     "06": Notebook(
         "06_ablation_seeds",
-        1,
         ("figure_8",),
         experiments=(experiments.seeds, experiments.more_seeds),
         models=attrgetter("ablation_models"),
     ),
     "07": Notebook(
         "07_ablation_lora_rank",
-        1,
         ("figure_9",),
         experiments=(experiments.ranks,),
         models=attrgetter("rank_models"),
     ),
-    "08": Notebook("08_qwen_islands", 1, ("figure_islands",), draws=False),
-    "09": Notebook("09_inference_cost", 1, ("figure_cost",), draws=False),
+    "08": Notebook("08_qwen_islands", ("figure_islands",), draws=False),
+    "09": Notebook("09_inference_cost", ("figure_cost",), draws=False),
     "10": Notebook(
         "10_letters_and_content",
-        3,
         ("figure_letters", "figure_cuts", "figure_depth"),
         experiments=(
             letters.forms,
@@ -108,33 +100,29 @@ NOTEBOOKS = {
     ),
     "11": Notebook(
         "11_reasoning",
-        1,
         ("figure_beyond",),
         experiments=(experiments.reasoning,),
         models=attrgetter("study_models"),
     ),
     "12": Notebook(
         "12_which_block",
-        2,
         ("figure_damage", "figure_repeat"),
         experiments=(damage.damage, which_block.states, repeat.repeats),
         models=attrgetter("study_models"),
     ),
     "13": Notebook(
         "13_one_layer",
-        1,
         ("figure_layers", "figure_last_layers"),
         experiments=(last_layers.last_layers, letters.exits),
         models=attrgetter("study_models"),
     ),
     "14": Notebook(
         "14_repair",
-        2,
         ("figure_repair",),
         experiments=(repair.linear_maps, repair.repairs, biases.around_healing),
         models=attrgetter("study_models"),
     ),
-    "15": Notebook("15_claims", 1, ("figure_claims",)),
+    "15": Notebook("15_claims", ("figure_claims",)),
 }
 
 
