@@ -30,7 +30,7 @@ import tokenizers
 import torch
 import transformers
 from filelock import FileLock
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from lib import evaluation
 from lib.evaluation import Task
@@ -111,10 +111,31 @@ ARCHITECTURES = {
         mamba_expand=2,
         mamba_d_head=16,
     ),
+    # text and vision; the second one's decoder is a hybrid, and its tokenizer adds a token
+    "gemma3_vision": lambda: transformers.Gemma3Config(
+        text_config=ARCHITECTURES["gemma3"]().to_dict(),
+        vision_config=SIZE | {"image_size": 28, "patch_size": 14, "num_hidden_layers": 1},
+        image_token_id=VOCAB,
+    ),
+    "qwen3_5": lambda: transformers.Qwen3_5Config(
+        text_config=GROUPED
+        | {
+            "vocab_size": VOCAB + 1,
+            "head_dim": 16,
+            "layer_types": ["linear_attention", "linear_attention", "full_attention"] * 2,
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 4,
+            "linear_key_head_dim": 8,
+            "linear_value_head_dim": 8,
+        },
+        vision_config={"depth": 1, "hidden_size": 32, "num_heads": 4, "out_hidden_size": 32},
+        image_token_id=VOCAB,
+    ),
 }
 
 EXPERTS = ("qwen3_moe",)  # in place of the FFN
-FEW = ("llama", "mistral", "gemma3", "gpt2", "bloom", "qwen3_moe")  # the others by `make test-all`
+FEW = ("llama", "mistral", "gemma3", "gpt2", "bloom", "qwen3_moe", "qwen3_5")
+# the others by `make test-all`
 
 
 def architectures(*left_out: str) -> list:
@@ -126,7 +147,9 @@ def architectures(*left_out: str) -> list:
 def built(config, dtype: torch.dtype = torch.float32):
     """The model of a configuration; its random weights are the same each time."""
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+    has_vision = hasattr(config, "vision_config")
+    kind = AutoModelForImageTextToText if has_vision else AutoModelForCausalLM
+    return kind.from_config(config, dtype=dtype).eval()
 
 
 def wide_llama(**changes):

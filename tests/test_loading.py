@@ -54,9 +54,9 @@ def test_nf4_is_what_bitsandbytes_makes_of_the_weights(folder, architecture, ids
     whole, _ = loading.load(str(folder), dtype="float32", quantization="nf4")
     plain = tiny(architecture)
     count = 0
-    for name, module in whole.named_modules():
-        if isinstance(module, torch.nn.Linear) and module is not whole.get_output_embeddings():
-            original = plain.get_submodule(name)
+    for name, module in whole.get_decoder().named_modules():
+        if isinstance(module, torch.nn.Linear):
+            original = plain.get_decoder().get_submodule(name)
             weight = original.weight.data
             if isinstance(original, Conv1D):
                 weight = weight.T.contiguous()

@@ -25,7 +25,7 @@ RECIPE = profiles.recipe("mistral-7b", PAPER)
 # ---- what a layer takes ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("architecture", architectures())
+@pytest.mark.parametrize("architecture", architectures("qwen3_5"))  # its text part only is planned
 def test_every_architecture_is_counted(architecture):
     model = tiny(architecture)
     costs = counting.layer_costs(model.config)

@@ -333,23 +333,28 @@ def test_a_second_call_into_one_folder_is_refused(model, tmp_path, monkeypatch, 
 # ---- architectures, and what is around a checkpoint ----------------------------------------
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen2", "gemma3"])
+@pytest.mark.parametrize("name", ["llama", "qwen2", "gemma3_vision", "qwen3_5"])
 def test_everything_beside_the_weights_follows(name, tmp_path):
     """Types of layers, tied weights, format, generation configuration, tokenizer."""
     whole = tiny(name).to(torch.bfloat16)
-    whole.config.tie_word_embeddings = True
+    for config in (whole.config, whole.config.get_text_config(decoder=True)):
+        config.tie_word_embeddings = True
     whole.tie_weights()
     whole.generation_config = GenerationConfig(eos_token_id=[2, 7], repetition_penalty=5.0)
     base, out = str(stored(whole, tmp_path / "base")), tmp_path / "smaller"
     raw = json.loads(text(tmp_path / "base" / "config.json"))
     del raw["dtype"]
     (tmp_path / "base" / "config.json").write_text(json.dumps(raw))
-    assert main([base, str(out), "--layers", "2", "--limit", "4", "--start", "2"]) == 0
-    config = AutoConfig.from_pretrained(out)
+    cut = ["--layers", "2", "--start", "2"]
+    assert main([base, str(out), *cut, "--limit", "4", "--heal", "2"]) == 0
+    config = AutoConfig.from_pretrained(out).get_text_config(decoder=True)
     assert config.num_hidden_layers == LAYERS - 2
-    types = getattr(AutoConfig.from_pretrained(base), "layer_types", None)
+    types = getattr(whole.config.get_text_config(decoder=True), "layer_types", None)
     if types:
         assert config.layer_types == types[:2] + types[4:]
+    card = text(out / "README.md")
+    assert ("reads text only" in card) == (name == "qwen3_5")
+    assert ("no longer follow" in card) == (name != "llama")
     smaller = AutoModelForCausalLM.from_pretrained(out)
     assert smaller.get_output_embeddings().weight is smaller.get_input_embeddings().weight
     assert GenerationConfig.from_pretrained(out).eos_token_id == [2, 7]

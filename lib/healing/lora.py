@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import torch
 import transformers
@@ -146,15 +147,16 @@ def merge(model, adapter: str | Path) -> None:
 def _unloaded_after(model, wrap: Callable[[], PeftModel]) -> Iterator[PeftModel]:
     """Yield the model with an adapter, which `wrap` puts on; on exit it is as it was."""
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    training, use_cache = model.training, model.config.use_cache
+    training, use_cache = model.training, getattr(model.config, "use_cache", None)
     wrapped = wrap()
     try:
-        yield wrapped
+        # which Trainer changes; the configuration of text and vision may have none
+        with mock.patch.object(model.config, "use_cache", use_cache, create=True):
+            yield wrapped
     finally:
         wrapped.unload()
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
-        model.config.use_cache = use_cache
         model.train(training)
 
 

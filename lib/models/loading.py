@@ -161,12 +161,13 @@ def _read(checkpoint: Checkpoint, keep: Sequence[int], **options):
     """Return the model of the layers `keep`; only their tensors are read."""
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
-    one_layer = layers.meta_model(layers.pruned_config(checkpoint.config, [0]))
+    # of a text and vision model, this may be its text part
+    empty = layers.meta_model(layers.pruned_config(checkpoint.config, keep))
     tensors = checkpoint.tensors()
-    model, info = type(one_layer).from_pretrained(
+    model, info = type(empty).from_pretrained(
         None,
-        config=layers.pruned_config(checkpoint.config, keep),
-        state_dict=layers.slice_state_dict(tensors, one_layer, checkpoint.num_layers, keep),
+        config=empty.config,
+        state_dict=layers.slice_state_dict(tensors, empty, checkpoint.num_layers, keep),
         ignore_mismatched_sizes=True,
         output_loading_info=True,
         **options,

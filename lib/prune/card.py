@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader
+from transformers import AutoConfig
 
 from lib.evaluation import weighted_mean
 from lib.models import registry
@@ -20,17 +21,29 @@ def write(options: Options, checkpoint: Checkpoint, results: Path, weights: Path
     record = {file.stem: json.loads(file.read_text()) for file in results.glob("*.json")}
     whole, recipe = record["whole"], options.recipe(record["cut"]["parameters"])
     versions = [(name, record.pop(name)) for name in VERSIONS if name in record]
+    left = AutoConfig.from_pretrained(weights)
     record |= {  # with no path of this machine: it may be published
         "base": registry.hub_id(options.model),
         "licence": getattr(registry.known(options.model), "licence", None),
         "revision": checkpoint.source.revision,
         "dtype": options.dtype or checkpoint.dtype,
+        "is_text_only": left.model_type != checkpoint.config.model_type,
+        "keeps_pattern": keeps_pattern(checkpoint.config, left),
         "versions": [{"version": name} | compared(one, whole) for name, one in versions],
     }
     card = TEMPLATES.get_template("card.md.j2").render(record, options=options, recipe=recipe)
     (weights / "README.md").write_text(card, encoding="utf-8")
     (weights / "prune.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
     return record
+
+
+def keeps_pattern(whole, left) -> bool:
+    """Return whether the kinds of layers still follow each other as in the whole model."""
+    before, after = (
+        getattr(config.get_text_config(decoder=True), "layer_types", None) or []
+        for config in (whole, left)
+    )
+    return before[: len(after)] == after
 
 
 def compared(version: dict, whole: dict) -> dict:
