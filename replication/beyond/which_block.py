@@ -240,11 +240,6 @@ def summary(judged: pd.DataFrame) -> pd.DataFrame:
 # ---- the figure -----------------------------------------------------------------------------
 
 
-def _symmetric_log(axis) -> None:
-    axis.set_yscale("symlog", linthresh=0.1)
-    axis.yaxis.set_major_formatter("{x:g}")
-
-
 def figure_layers(damages: pd.DataFrame, changes: pd.DataFrame) -> Figure:
     """Draw a row a model: how much each layer changes the stream of the C4 texts, and the damage of
     dropping it. Bars: 95 %.
