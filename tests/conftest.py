@@ -33,6 +33,7 @@ from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from lib import evaluation
+from lib.blocks import UNPRUNED
 from lib.evaluation import Task
 from lib.gpu import memory, nf4
 from lib.models import files, loading, registry
@@ -338,7 +339,11 @@ def real_task(name: str, **counts) -> Task:
     return evaluation.task_of(request.of_task(name, profile))
 
 
-measured_scores = scores.measure
+def measured_scores(name: str, profile, blocks, tasks, recipe=None):
+    """Scores of a model without each block, by task; if none is healed, first the unpruned ones."""
+    blocks = blocks if recipe else [UNPRUNED, *blocks]
+    asked = [(task, block) for task in tasks for block in blocks]
+    return scores.table([request.score(name, profile, *one, recipe) for one in asked])
 
 
 def score(depth: int, right: int, **columns) -> dict:

@@ -14,11 +14,12 @@ from lib.blocks import Block
 from lib.healing import lora, training
 from lib.models import loading
 from lib.pruning import dropped
-from replication import measure, paths, profiles, tables
+from replication import measure, profiles, tables
 from replication.measure import cache, fetching, request
 
 SMOKE, NAME, BLOCK = profiles.get("smoke"), "tiny-random", Block(1, 2)
 RECIPE = profiles.recipe(NAME, SMOKE)
+HEALED = request.score(NAME, SMOKE, "c4", BLOCK, RECIPE)
 PARAMS = {"model": "tiny", "revision": "abc", "block_start": 3, "block_size": 1}
 
 
@@ -30,7 +31,7 @@ def measured(*blocks: Block, recipe=None):
 def test_keys_do_not_drift(monkeypatch):
     """A changed key makes every stored result unreachable: change it only knowingly."""
     monkeypatch.setattr(loading, "default_device", lambda: "cpu")
-    (keyed,) = fetching.keyed_by_machine([request.healing(NAME, SMOKE, BLOCK, RECIPE)])
+    (keyed,) = fetching.keyed_by_machine([HEALED.healing])
     assert cache.key(keyed.kind, keyed.params)[:12] == "0f96b9ec0993"
 
 
@@ -41,7 +42,7 @@ def saved(**other) -> bytes:
 
 
 def test_a_damaged_result_is_set_aside_and_made_again(output, monkeypatch, caplog):
-    """Each under a name of its own; and results of the older version are refused in a sentence."""
+    """Each under a name of its own."""
     with monkeypatch.context() as patch:
         patch.setattr(cache, "SCHEMA", 3)
         newer = saved()
@@ -57,12 +58,6 @@ def test_a_damaged_result_is_set_aside_and_made_again(output, monkeypatch, caplo
         assert cache.load("scores", PARAMS) is None and not file.exists()
         assert problem in caplog.text
     assert {copy.read_bytes() for copy in file.parent.glob("*.corrupt")} == {*damaged.values()}
-    older = paths.RESULTS / "similarity/tiny/c4-3.json"
-    older.parent.mkdir(parents=True)
-    older.touch()
-    cache._note_older_results.cache_clear()
-    assert cache.load("scores", PARAMS) is None
-    assert "JSON results of an older version" in caplog.text
     saved()
     assert cache.load("scores", PARAMS)[0]["value"] == 0.25
 
@@ -132,7 +127,7 @@ def test_out_of_memory_holds_until_the_next_run(output, monkeypatch):
         assert (rows.seed.item(), rows["rank"].item()) == (RECIPE.seed, RECIPE.rank)
     tries = len(calls)
     cache.save("healing", PARAMS, [{}], 0, "oom")
-    (keyed,) = fetching.keyed_by_machine([request.healing(NAME, SMOKE, BLOCK, RECIPE)])
+    (keyed,) = fetching.keyed_by_machine([HEALED.healing])
     cache.forget_out_of_memory([keyed.params])
     assert cache.load("healing", PARAMS)
     measured(BLOCK, recipe=RECIPE)

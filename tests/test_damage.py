@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import peers
-from lib.blocks import Block, BlockDistances
+from lib.blocks import Block
 from lib.data import sets
 from lib.evaluation import Task
 from lib.pruning import dropped
@@ -52,24 +52,6 @@ def test_a_block_run_twice_is_a_model_that_has_its_layers_twice(loaded_llama, to
         assert repeats.loc[start, size].value == pytest.approx(loss - whole, abs=1e-5)
 
 
-def synthetic(rises: np.ndarray, matrix: np.ndarray, texts: int = 12):
-    """A damage table and the map of a model with len(matrix) - 1 layers."""
-    rows = []
-    for block in damage.all_blocks(len(matrix) - 1):
-        rise = rises[block.start, block.stop]
-        row = {
-            "model": "m",
-            "block_start": block.start,
-            "block_size": block.size,
-            "value": rise,
-            "examples": np.full(texts, rise),
-            "weights": np.ones(texts),
-        }
-        rows.append(row)
-    distances = BlockDistances(matrix, 0 * matrix, np.stack([matrix] * 4), 4)
-    return pd.DataFrame(rows), {"m": distances}
-
-
 def test_updates_are_weighted_by_the_tokens_they_are_of():
     """All but the first token; the first token's own update counts once a text."""
     keys = [*which_block.CRITERIA, "update", "update_first"]
@@ -84,23 +66,6 @@ def test_updates_are_weighted_by_the_tokens_they_are_of():
         "update, first token": (1 + 3) / 2,
     }
     assert table.value.to_dict() == pytest.approx(expected)
-
-
-def judged(table: pd.DataFrame, maps: dict, sink: int = 1) -> pd.DataFrame:
-    """The criteria head to head, where those that read states see the distances of `maps`, and the
-    first token's state changes in layer `sink` and in the first one."""
-    matrix = maps["m"].matrix
-    num_texts = len(table.weights[0])
-    states = table.assign(criterion="last token")
-    states["examples"] = [
-        np.full(num_texts, matrix[start, start + size])
-        for start, size in zip(table.block_start, table.block_size, strict=True)
-    ]
-    updates = table[table.block_size == 1].assign(criterion="update, first token")
-    updates["value"] = updates.block_start.map({0: 9.0, sink: 2.0}).fillna(0.1)
-    states = pd.concat([states, updates])
-    rows = which_block.head_to_head(table, states, maps)
-    return rows.set_index(["criterion", "block_size"])
 
 
 def test_the_error_of_a_rise_is_paired_on_texts():

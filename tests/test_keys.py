@@ -31,7 +31,7 @@ OF_MODELS = {  # of a model: (name, profile) -> Request
     "cost": lambda *of: inference_cost.cost(of[0], None, of[1])[0],
 }
 OF_BLOCKS = {  # of a model without a block: (name, profile, block, recipe) -> Request
-    "healing": request.healing,
+    "healing": lambda *of: request.score(*of[:2], "c4", *of[2:]).healing,
     "healed c4": lambda *of: request.score(*of[:2], "c4", *of[2:]),
     "maps": lambda *of: request.mapped(*of[:2], "c4", of[2], "full").maps,
     "mapped c4": lambda *of: request.mapped(*of[:2], "c4", of[2], "full"),
@@ -180,11 +180,7 @@ def test_models_blocks_and_kinds():
     assert len({key(chunk) for chunk in chunks}) == 3
 
 
-def test_a_score_needs_what_is_requested_alone():
-    """Its healing; and its linear maps, which are one result whatever judges them."""
-    healing = request.healing(NAME, PROFILE, BLOCK, RECIPE)
-    healed = request.score(NAME, PROFILE, "c4", BLOCK, RECIPE)
-    assert key(healed.healing) == key(healing)
+def test_linear_maps_are_one_result_whatever_judges_them():
     scores = []
     for task in repair.TASKS:
         for kind in repair.KINDS:
@@ -200,6 +196,6 @@ def test_a_healing_of_fewer_steps_decays_for_the_same_share_of_them(steps):
     recipe = profiles.recipe(NAME, profile, steps=steps)
     assert recipe.steps == steps
     assert recipe.decay_steps == steps // 4
-    whole = request.healing(NAME, profile, BLOCK, profiles.recipe(NAME, profile))
+    whole = request.score(NAME, profile, "c4", BLOCK, profiles.recipe(NAME, profile))
     shorter = [request.recipe for request in whole.shorter]
     assert (recipe in shorter) == (steps == 20)

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import measured_scores
-from test_damage import synthetic
 from transformers import PreTrainedTokenizerBase
 
 from lib import evaluation
@@ -150,6 +149,24 @@ def test_texts_that_something_is_fitted_on_judge_nothing(output, splits, texts_r
 
 
 # ---- half of the texts chooses, the other half judges --------------------------------------
+
+
+def synthetic(rises: np.ndarray, matrix: np.ndarray, texts: int = 12):
+    """A damage table and the map of a model with len(matrix) - 1 layers."""
+    rows = []
+    for block in damage.all_blocks(len(matrix) - 1):
+        rise = rises[block.start, block.stop]
+        row = {
+            "model": "m",
+            "block_start": block.start,
+            "block_size": block.size,
+            "value": rise,
+            "examples": np.full(texts, rise),
+            "weights": np.ones(texts),
+        }
+        rows.append(row)
+    distances = BlockDistances(matrix, 0 * matrix, np.stack([matrix] * 4), 4)
+    return pd.DataFrame(rows), {"m": distances}
 
 
 def test_texts_that_judge_a_criterion_do_not_choose_for_it():

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Distances
+from conftest import Distances, measured_scores
 
 from lib.blocks import Block
 from replication import figures, profiles, tables
-from replication.measure import request, scores, signals
+from replication.measure import request, signals
 from replication.run.jobs import by_job
 from replication.run.notebooks import NOTEBOOKS
 
@@ -40,7 +40,7 @@ def test_a_model_that_the_record_does_not_know_is_asked_whole_first(output, monk
     """
     smoke = replace(profiles.get("smoke"), needs_signal=True)
     monkeypatch.setitem(profiles.PROFILES, "smoke", smoke)
-    table = scores.measure("tiny-random", smoke, [Block(1, 2)], ["arc_easy", "c4"])
+    table = measured_scores("tiny-random", smoke, [Block(1, 2)], ["arc_easy", "c4"])
     table = table.set_index(["task", "block_size"])
     assert table.value.notna().tolist() == [True, False, True, True]
     assert table.status["arc_easy", 2] == signals.NOT_ASKED

@@ -1,68 +1,22 @@
 """The site of a run, and what is missing of it."""
 
-import json
 import re
-from pathlib import Path
 
 import nbformat
-import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from nbformat import v4
 
-from lib.blocks import BlockDistances
-from lib.evaluation import weighted_mean
-from replication import figures, paths, profiles, tables
+from replication import figures, paths, profiles
 from replication.run import notebooks
 from replication.show import site
-
-# ---- a run -----------------------------------------------------------------------------------
-
-
-def write_run(folder: Path, **changes) -> None:
-    """Write what a run measures: distances, and the loss whole, cut and healed.
-
-    changes: of the requests of losses.
-    """
-    weights = {"model": "m", "revision": "1", "dtype": "bfloat16", "quantization": None}
-    made = {"device": "cpu", "sequences": 4, "max_tokens": 24}
-    params = weights | made
-    losses = np.array([3.0, 4, 6, 5])
-    value, error = weighted_mean(losses, np.ones(4))
-    rows = []
-    for size, recipe in ((0, {}), (2, {}), (2, {"recipe": {"steps": 8, "rank": 4, "seed": 1}})):
-        block = {"block_start": 1, "block_size": size}
-        request = {"kind": "scores", "task": "c4"} | params | block | recipe | changes
-        row = {
-            "task": "c4",
-            "value": value,
-            "standard_error": error,
-            "n": 4,
-            "examples": losses,
-            "weights": np.ones(4),
-            "request": json.dumps(request),
-        }
-        rows.append(weights | block | row)
-    folder.mkdir(parents=True)
-    pd.DataFrame(rows).to_parquet(folder / "unhealed.parquet")
-    folds = np.random.default_rng(0).random((4, 5, 5))
-    folds += folds.transpose(0, 2, 1)
-    distances = BlockDistances(folds.mean(0), folds.std(0), folds, 8)
-    similarity = pd.DataFrame(tables.rows_of(distances))
-    request = json.dumps({"kind": "similarity"} | params)
-    similarity = similarity.assign(request=request, **weights)
-    similarity.to_parquet(folder / "similarity.parquet")
-
-
-# ---- pages ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def ran(output, monkeypatch):
-    """Notebook 01 finished, 02 failed, the rest missing; figure 4 drawn; all of it recorded."""
+    """Notebook 01 finished, 02 failed, the rest missing; figure 4 drawn, and recorded."""
     monkeypatch.setattr(paths, "ROOT", output)
-    monkeypatch.setattr(paths, "RECORDED", output / "recorded")
     folder = paths.RUNS / "smoke"
     folder.mkdir(parents=True)
     lines = [
@@ -82,8 +36,6 @@ def ran(output, monkeypatch):
         figure = Figure()
         figure.table = pd.DataFrame({"l": [1]})
         figures.save(figure, "figure_4", profiles.get(run))
-    write_run(paths.TABLES / "smoke")
-    write_run(paths.RECORDED / profiles.RECORDED)
 
 
 def test_finished_failed_and_missing_notebooks_are_listed(ran):

@@ -29,9 +29,7 @@ def line(axis, scores: pd.DataFrame, x: str, label: str, **style) -> None:
     axis.errorbar(scores[x], scores.value, bars, label=label, elinewidth=0.8, **style)
 
 
-def cut_panels(
-    drawn: pd.DataFrame, looks: Mapping[str, dict], table: pd.DataFrame, sharey: str = "row"
-) -> Figure:
+def cut_panels(drawn: pd.DataFrame, looks: Mapping[str, dict], table: pd.DataFrame) -> Figure:
     """Draw scores against the layers dropped; `table` is that of the figure.
 
     drawn: the columns row and column name a score's panel; without a column it is in all panels of
@@ -43,7 +41,7 @@ def cut_panels(
     if not places:
         return nothing_measured(table)
     with plt.rc_context(STYLE):
-        figure, axes = panel_grid(places, "layers dropped", sharey=sharey)
+        figure, axes = panel_grid(places, "layers dropped", sharey="row")
         for (row, column), axis in axes.items():
             of_row = measured[measured.row == row]
             cuts = of_row[of_row.column == column]

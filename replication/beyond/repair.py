@@ -69,9 +69,8 @@ def repairs(name: str, distances, profile: Profile) -> list[Request]:
     """Return all repairs of the similar block at the middle depth: those of `linear_maps`, and
     other healings.
 
-    Fewer steps; about as many parameters as the full map (of the ranks of notebook 07); adapters
-    after the cut only (if layers are there). The models of notebook 07 are asked ARC-Easy's test
-    split as well.
+    Fewer steps, and adapters after the cut only (if layers are there). The models of notebook 07
+    are asked ARC-Easy's test split as well.
     """
     tested = profile.arc_easy_test_questions and name in profile.rank_models
     more = ["arc_easy_test"] if tested else []
@@ -86,7 +85,10 @@ def repairs(name: str, distances, profile: Profile) -> list[Request]:
     labels = {"fraction": size / distances.num_layers, "strategy": "similarity"}
     labels |= {"treatment": "unhealed", "repair": "plain cut"}
     requested += [score(name, profile, task, block, **labels) for task in more]
-    changes = {"LoRA": {}} | _other_healings(name, block, distances.num_layers - size, profile)
+    steps, layers_left = recipe(name, profile).steps, distances.num_layers - size
+    changes = {"LoRA": {}, "LoRA, a quarter of the steps": {"steps": max(1, steps // 4)}}
+    if block.start < layers_left:
+        changes["LoRA after the cut"] = {"first_layer": block.start}
     for repair, change in changes.items():  # of the first, TASKS are in `linear_maps`
         tasks = [*TASKS, *more] if change else more
         labels = {"repair": repair}
@@ -94,22 +96,6 @@ def repairs(name: str, distances, profile: Profile) -> list[Request]:
             name, distances, profile, tasks, ["similarity"], [size], labels, **change
         )
     return requested
-
-
-def _other_healings(name: str, block: Block, layers_left: int, profile: Profile) -> dict[str, dict]:
-    """Return changes of the recipe, by the name of the repair."""
-    healing = recipe(name, profile)
-    changes = {"LoRA, a quarter of the steps": {"steps": max(1, healing.steps // 4)}}
-    adapter = _adapter(name)
-    if adapter:  # the rank whose numbers are nearest to the full map's
-        of_map = registry.configuration(name)["hidden_size"] ** 2
-        ranks = profile.ablation_ranks
-        rank = min(ranks, key=lambda rank: abs(rank * layers_left * adapter - of_map))
-        if rank != healing.rank:
-            changes[f"LoRA of rank {rank}"] = {"rank": rank}
-    if block.start < layers_left:
-        changes["LoRA after the cut"] = {"first_layer": block.start}
-    return changes
 
 
 @cache

@@ -148,34 +148,32 @@ def head_to_head(damages: pd.DataFrame, states: pd.DataFrame, maps: dict) -> pd.
     """Return the damage of each criterion's choice of every size up to half of the layers.
 
     damages: the table of damage.measure; states: of `measure`.
-    One row per model, criterion and block_size. starts: chosen by either half of the texts. value,
-    low, high: damage on the texts that did not choose, nats a token, with its 95 % interval. rank:
-    1 plus the number of blocks of that size that hurt less, mean of both halves; of: how many
-    blocks there are. median: of the damage of all blocks of the size. examples: the damage of each
-    text.
+    One row per model, criterion and block_size. starts: chosen by either half of the texts. value:
+    damage on the texts that did not choose, nats a token; examples: of each text. rank: 1 plus the
+    number of blocks of that size that hurt less, mean of both halves. median: of the damage of all
+    blocks of the size.
     """
     rows = []
     for model, damage in damages.groupby("model", sort=False):
-        of_model = states[states.model == model]
-        read = of_model[of_model.criterion.isin(CRITERIA.values())]
-        tables = {BEST: damage} | dict(list(read.groupby("criterion")))
-        chosen = {criterion: _chosen(table) for criterion, table in tables.items()}
-        paper, layers = maps[model], maps[model].num_layers
-        for size, of_size in damage[damage.block_size <= layers // 2].groupby("block_size"):
-            starts = {criterion: by_size[size] for criterion, by_size in chosen.items()}
-            starts["paper"] = [paper.best_start(size)] * 2
-            starts["simple"] = [layers - 1 - size] * 2
-            rises = np.stack(of_size.examples)
-            tokens = np.asarray(of_size.weights.iloc[0])
-            for criterion, judged in _judged(rises, tokens, starts).items():
-                row = {
-                    "model": model,
-                    "criterion": criterion,
-                    "block_size": size,
-                    "starts": starts[criterion],
-                }
-                rows.append(row | judged | {"n": len(tokens), "weights": tokens})
+        starts = _starts(damage, states[states.model == model], maps[model])
+        small = damage[damage.block_size <= maps[model].num_layers // 2]
+        for size, blocks in small.groupby("block_size"):
+            for criterion, by_size in starts.items():
+                row = {"model": model, "criterion": criterion, "block_size": size}
+                rows.append(row | _judged(blocks, by_size[size]))
     return pd.DataFrame(rows)
+
+
+def _starts(damage: pd.DataFrame, states: pd.DataFrame, distances) -> dict[str, dict]:
+    """Return where the blocks of each criterion start, by size: two starts, one by either half."""
+    read = states[states.criterion.isin(CRITERIA.values())]
+    tables = {BEST: damage} | dict(list(read.groupby("criterion")))
+    starts = {criterion: _chosen(table) for criterion, table in tables.items()}
+    sizes, num_layers = list(starts[BEST]), distances.num_layers
+    # these two do not read the texts that judge, so both halves have the same start
+    starts["paper"] = {size: [distances.best_start(size)] * 2 for size in sizes}
+    starts["simple"] = {size: [num_layers - 1 - size] * 2 for size in sizes}
+    return starts
 
 
 def _chosen(table: pd.DataFrame) -> dict[int, list[int]]:
@@ -189,29 +187,29 @@ def _chosen(table: pd.DataFrame) -> dict[int, list[int]]:
     return starts
 
 
-def _judged(rises: np.ndarray, tokens: np.ndarray, starts: dict) -> dict[str, dict]:
-    """Return the columns that `head_to_head` has of each criterion.
+def _judged(blocks: pd.DataFrame, starts: list[int]) -> dict:
+    """Return the columns that `head_to_head` has of one criterion and size.
 
-    rises: the damage of all blocks of a size, (starts, n); starts: two, chosen by half.
+    blocks: the damage of all blocks of the size. starts: two, chosen by half.
     """
-    examples, ranks = {}, {}
-    for criterion, of_halves in starts.items():
-        examples[criterion], ranks[criterion] = np.empty(len(tokens)), []
-        for half, start in zip(HALVES, of_halves, strict=True):
-            other = slice(1 - half, None, 2)
-            examples[criterion][other] = rises[start, other]
-            damages = rises[:, other] @ tokens[other]
-            ranks[criterion].append(1 + (damages < damages[start] - 1e-9).sum())
-    drawn = resampled(np.stack([*examples.values(), *rises]), tokens)
-    values, every = drawn[:, : len(starts)], drawn[:, len(starts) :]
-    median = np.median(every[0])
-    rows = {}
-    for criterion, of_criterion in zip(starts, values.T, strict=True):
-        row = ci_columns(of_criterion)
-        row |= {"rank": float(np.mean(ranks[criterion])), "of": len(rises)}
-        row["median"] = median
-        rows[criterion] = row | {"examples": examples[criterion]}
-    return rows
+    rises = np.stack(blocks.examples)  # (starts, texts)
+    tokens = np.asarray(blocks.weights.iloc[0])
+    examples, ranks = np.empty(len(tokens)), []
+    for half, start in zip(HALVES, starts, strict=True):
+        other = slice(1 - half, None, 2)  # the texts that did not choose
+        examples[other] = rises[start, other]
+        damages = rises[:, other] @ tokens[other]
+        less = damages < damages[start] - 1e-9  # rounding makes no block better
+        ranks.append(1 + less.sum())
+    return {
+        "starts": starts,
+        "value": np.average(examples, weights=tokens),
+        "rank": np.mean(ranks),
+        "median": np.median(np.average(rises, axis=1, weights=tokens)),
+        "examples": examples,
+        "weights": tokens,
+        "n": len(tokens),
+    }
 
 
 def summary(judged: pd.DataFrame) -> pd.DataFrame:
@@ -238,11 +236,6 @@ def summary(judged: pd.DataFrame) -> pd.DataFrame:
 
 
 # ---- the figure -----------------------------------------------------------------------------
-
-
-def _symmetric_log(axis) -> None:
-    axis.set_yscale("symlog", linthresh=0.1)
-    axis.yaxis.set_major_formatter("{x:g}")
 
 
 def figure_layers(damages: pd.DataFrame, changes: pd.DataFrame) -> Figure:

@@ -98,17 +98,8 @@ class Verdict:
     why: str
 
     @property
-    def verdict(self) -> str:
-        """Return direction and confidence in words: "agrees (points this way)"."""
-        if not self.direction:
-            return self.confidence
-        if self.confidence == "decided":
-            return self.direction
-        return f"{self.direction} ({self.confidence})"
-
-    @property
     def light(self) -> str:
-        """Return the same as two signs."""
+        """Return confidence and direction as two signs."""
         return LIGHTS[self.confidence] + SIGNS[self.direction]
 
 

@@ -125,8 +125,7 @@ def figure_beyond(scores: pd.DataFrame) -> Figure:
 def in_units_of_chance(scores: pd.DataFrame) -> pd.DataFrame:
     """The same scores with the C4 loss divided by ln V, as the paper shows it."""
     table = scores.copy()
-    if "measure" not in table:
-        table["unit"] = table.task.map(UNITS).fillna("accuracy")
+    table["unit"] = table.task.map(UNITS).fillna("accuracy")
     loss = table.task == "c4"
     for column in {"value", "standard_error", "chance", "floor"} & set(table):
         table.loc[loss, column] = table.loc[loss, column] / scores.loc[loss, "chance"]

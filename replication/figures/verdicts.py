@@ -20,7 +20,7 @@ def figure_claims(verdicts: list) -> Figure:
 
     verdicts: a list of claims.bounds.Verdict.
     """
-    rows = [asdict(v) | {"verdict": v.verdict, "light": v.light} for v in verdicts]
+    rows = [asdict(v) | {"light": v.light} for v in verdicts]
     table = pd.DataFrame(rows).rename(columns=COLUMNS)
     statements = table.groupby("claim", sort=False).statement.first()
     by_content = table.duplicated(["claim", "model"])  # after MMLU

@@ -34,7 +34,7 @@ from replication import paths, tables
 from replication.tables import BLOCK
 
 VERSIONS = {"similarity": 3, "scores": 2, "healing": 4}  # bumped by hand when the numbers change
-SCHEMA = 2  # of a result's file; 1 was JSON
+SCHEMA = 2  # of a result's file
 WEIGHTS = ("model", "revision", "dtype", "quantization")
 ORIGIN = ("status", "took", "request", "environment")  # columns that say how a row was made
 
@@ -94,7 +94,6 @@ def load(kind: str, params: dict) -> list[dict] | None:
     try:
         content = file.read_bytes()
     except FileNotFoundError:
-        _note_older_results(paths.RESULTS)
         return _recorded(record_folder()).get(request)
     try:
         rows = _parsed(content)
@@ -145,13 +144,6 @@ def _recorded(folder: Path) -> dict[str, list[dict]]:
         for request, rows in measured.groupby("request", sort=False):
             recorded.setdefault(request, rows.to_dict("records"))
     return recorded
-
-
-@functools.cache
-def _note_older_results(folder: Path) -> None:
-    """Say once that results of schema 1 are not read."""
-    if any(folder.glob("similarity/*/*.json")):
-        log.warning("%s has JSON results of an older version: delete it, none is read.", folder)
 
 
 # ---- writing ---------------------------------------------------------------------------------

@@ -104,11 +104,6 @@ def score(
     return Request("scores", params, {"profile": profile.name} | labels)
 
 
-def healing(name: str, profile: Profile, block: Block, recipe: Recipe) -> Request:
-    """One healing."""
-    return Request("healing", _pruned(name, profile, block, recipe))
-
-
 def mapped(name: str, profile: Profile, task: str, block: Block, kind: str, **labels) -> Request:
     """The score of one block with a linear map of `kind` in its place."""
     params = score(name, profile, task, block).params | _healing_identity(profile.source)

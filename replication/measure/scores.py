@@ -1,6 +1,5 @@
 """Scores of pruned models, healed or not, as tidy tables: request, fetch, table.
 
-Every function takes the maps of some models and a profile, and returns one table over all of them.
 A stored result is read; a missing one is measured and stored, one result per block and task.
 Columns: profile, model, revision, dtype, quantization, block_start, block_size, task, shots, seed,
 rank, steps and tokens of healing (0: not healed; tokens: at most), value, standard_error, n,
@@ -17,14 +16,12 @@ from contextlib import nullcontext
 import pandas as pd
 
 from lib import evaluation, healing, models
-from lib.blocks import UNPRUNED, Block
-from lib.healing import Recipe
+from lib.blocks import UNPRUNED
 from replication import paths
-from replication.measure import cache, fetching, request
+from replication.measure import cache, fetching
 from replication.measure.cache import ORIGIN, WEIGHTS
 from replication.measure.fetching import Rows
 from replication.measure.request import Request
-from replication.profiles import Profile
 from replication.tables import BLOCK, grouped
 
 DIGITS = 6  # decimals of the values of examples
@@ -37,22 +34,6 @@ NO_SCORE = dict.fromkeys(SCORE, float("nan")) | {"n": 0} | dict.fromkeys(EXAMPLE
 NO_ROWS = ["model", *BLOCK, "task", "strategy", "treatment", "steps", "tokens", *NO_SCORE, "status"]
 TRAINING = ("model", *BLOCK, "status", "steps", "warmup_steps", "decay_steps", "tokens", "epochs")
 TRAINING += ("losses", *ORIGIN)
-
-
-def measure(
-    name: str,
-    profile: Profile,
-    blocks: Sequence[Block],
-    tasks: Sequence[str],
-    recipe: Recipe | None = None,
-) -> pd.DataFrame:
-    """Return scores of model `name` without each block, by task, then block; healed by `recipe`.
-
-    Unhealed ones begin with the unpruned model.
-    """
-    blocks = dict.fromkeys(blocks if recipe else [UNPRUNED, *blocks])
-    pairs = [(task, block) for task in tasks for block in blocks]
-    return table([request.score(name, profile, *pair, recipe) for pair in pairs])
 
 
 def table(requests: Sequence[Request]) -> pd.DataFrame:
