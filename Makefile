@@ -5,7 +5,7 @@
 #   LIMIT=n  STEPS=n    cut every count to n; heal for at most n steps
 #   DTYPE=float32       of the weights
 #   EXPORT=file.json    of figure-4: the map as a file that the explorer opens
-#   ENGINE=ray          spread the jobs (CARD=t4: the card of a plan)
+#   ENGINE=ray          spread the jobs (CARD=t4, CARDS=8: the card, and how many, of a plan)
 #   OFFLINE=1           of fetch: only looks
 #   TINY=1              of gpu: a small model to try it with
 # Of prune: MODEL, OUT, LAYERS=6, and if you like
@@ -15,6 +15,7 @@
 #   NF4=1               heal on packed weights, as on a small card
 #   TASKS="arc_easy"    what is asked besides the loss
 #   TEXTS=file.jsonl    texts of your own, or file.parquet:column; SOURCE=hub
+#   PLAN=1              only says what it would take (CARD=t4)
 # Of the installation, when .venv is made:
 #   PYTHON=python3      the one that .venv is made with
 #   CONSTRAINTS=file    constraints.txt installs the exact versions of the recorded run
@@ -35,14 +36,14 @@ RUN := $(BIN)/python -m replication --profile $(PROFILE) \
 	$(if $(ONLY),--only $(ONLY)) $(if $(MODELS),--models $(MODELS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(STEPS),--steps $(STEPS)) \
 	$(if $(DTYPE),--dtype $(DTYPE)) $(if $(ENGINE),--engine $(ENGINE))
 OPTIONS := LAYERS START BY REPAIR HEAL LR SEQUENCE NF4 TASKS TEXTS SOURCE DTYPE LIMIT
-PRUNE := $(BIN)/python -m lib.prune "$(MODEL)" "$(OUT)" \
+PRUNE := $(BIN)/python -m $(if $(PLAN),replication.plan $(if $(CARD),--card $(CARD)),lib.prune) "$(MODEL)" "$(OUT)" \
 	$(foreach name,$(OPTIONS),$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) "$($(name))"))
 ifneq ($(filter prune,$(MAKECMDGOALS)),)# a name that is mistyped would change nothing
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
-UNKNOWN := $(filter-out MODEL OUT $(OPTIONS) PYTHON CONSTRAINTS WHEELS TORCH_INDEX SYSTEM,$(GIVEN))
-$(if $(UNKNOWN),$(error `make prune` has no variable $(UNKNOWN); it has MODEL OUT $(OPTIONS)))
+UNKNOWN := $(filter-out MODEL OUT PLAN CARD $(OPTIONS) PYTHON CONSTRAINTS WHEELS TORCH_INDEX SYSTEM,$(GIVEN))
+$(if $(UNKNOWN),$(error `make prune` has no variable $(UNKNOWN); it has MODEL OUT PLAN CARD $(OPTIONS)))
 $(if $(MODEL),,$(error MODEL is missing: give a hub id (owner/name), a folder, a .gguf file or a name))
-$(if $(OUT),,$(error OUT is missing: give the folder of the smaller checkpoint))
+$(if $(OUT)$(PLAN),,$(error OUT is missing: give the folder of the smaller checkpoint))
 endif
 LINKED := CONTRIBUTING.md LOG.md PREREGISTERED.md data figures lib replication# what notebooks link to
 LINT := $(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -78,8 +79,8 @@ figure-%: $(INSTALLED)  ## what one figure needs, as in make figure-4 or make fi
 fetch: $(INSTALLED)  ## before paid hours: download and check all that a run needs, without a GPU (OFFLINE=1 only looks)
 	$(if $(OFFLINE),HF_HUB_OFFLINE=1 PIP_NO_INDEX=1) $(RUN) --fetch
 
-plan: $(INSTALLED)  ## what a run would take, and how it fits (PROFILE=paper, CARD=a100-40)
-	$(RUN) --plan $(if $(CARD),--card $(CARD))
+plan: $(INSTALLED)  ## what a run would take, and how it fits (PROFILE=paper, CARD=a100-40, CARDS=8)
+	$(RUN) --plan $(if $(CARD),--card $(CARD)) $(if $(CARDS),--cards $(CARDS))
 
 report: $(INSTALLED)  ## figures, notebooks and numbers as web pages: papermill_runs/report/<profile>/index.html
 	$(BIN)/python -m replication.show.site --profile $(PROFILE)

@@ -1,4 +1,4 @@
-"""What a run will take, before it runs: `make plan CARD=a100-80`.
+"""What a run will take, before it runs: `make plan CARD=a100-80`, `make prune … PLAN=1 CARD=t4`.
 
 Work is layer applications × tokens × the FLOPs that `lib.counting` counts of a layer, and bytes of
 weights that each batch reads (and unpacks from NF4). Its time is the sum of both, each at a rate of
@@ -8,6 +8,7 @@ Loads no weights, writes nothing, and imports torch only where it counts.
 
 import json
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from statistics import fmean
@@ -218,8 +219,10 @@ def planned(profile: Profile, notebooks: Sequence[str], card: Card) -> Iterator[
             yield job, missing, works(model, missing)
 
 
-def table(profile: Profile, notebooks: list[str], card_name: str | None = None) -> str:
-    """Return the plan of a run on one card as text. Raises ValueError for a bad card."""
+def table(
+    profile: Profile, notebooks: list[str], card_name: str | None = None, count: int = 1
+) -> str:
+    """Return the plan of a run on `count` cards as text. Raises ValueError for a bad card."""
     card = get_card(card_name)
     rows = []
     for job, missing, work in planned(profile, notebooks, card):
@@ -231,6 +234,8 @@ def table(profile: Profile, notebooks: list[str], card_name: str | None = None) 
     by_notebook = pd.DataFrame(rows, columns=COLUMNS).groupby(["model", "nb"], sort=False)
     largest = {"longest": "max", "GB": "max"}
     rows = by_notebook.agg(dict.fromkeys(COLUMNS[2:], "sum") | largest).reset_index()
+    hours = rows.hours.sum()
+    at_least = max(rows.longest.max(), hours / count)
     return f"""{profile.name} on {card.name}: {card.memory:g} GB, {card.products:g} TFLOP/s.
 Rates {card.source}.
 
@@ -238,4 +243,58 @@ Rates {card.source}.
 
 jobs: with results that are missing. longest: hours of a job. GB: weights and one row.
 fit: jobs whose GB the card has.
-In all {rows.hours.sum():,.1f} hours; on several cards at least those of the longest job."""
+In all {hours:,.1f} hours; on {count} such cards at least {at_least:,.1f}."""
+
+
+# ---- the plan of a pruned model --------------------------------------------------------------
+
+
+def prune_table(options, card: Card) -> str:
+    """Return what `make prune` takes to choose, to score the loss and to heal; not of its TASKS."""
+    from lib import counting
+    from lib.models import files, layers
+    from lib.prune.options import MAX_TOKENS, TEXTS
+
+    config = files.configuration(options.model)
+    if config is None:  # that of a model on the hub is downloaded
+        config = files.open_checkpoint(options.model, files.CONFIGURATION).config
+    layers.check(config)
+    model = ModelOnCard(counting.layer_costs(config), "nf4" if options.nf4 else None, card)
+    parameters = model.costs.parameters
+    num_layers = len(parameters.layers)
+    left = num_layers - options.layers
+    read = reading({"sequences": TEXTS, "max_tokens": MAX_TOKENS})
+    # similarity takes the whole model; any other choice also the layers after each block
+    runs = [num_layers] if options.by == "similarity" else [num_layers, *range(left + 1)]
+    works = [
+        model.forward("choosing", read, runs, 2048),
+        model.forward("scoring", read, [num_layers, left, left, left], 2048),
+    ]
+    if options.heal:
+        works.append(model.healing(left, options.recipe(parameters.size())))
+    lines = [f"{work.kind}: {card.seconds(work) / 60:.1f} minutes" for work in works]
+    gb, most = model.weights(left) / 1e9, max(work.memory for work in works) / 1e9
+    lines.append(f"{left} layers are left, of {gb:.1f} GB. It takes {most:.1f} GB on {card.name}.")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the plan of `make prune`."""
+    from lib.prune.__main__ import arguments
+    from lib.prune.options import Options
+
+    parser = arguments()
+    parser.add_argument("--card", help=f"{', '.join(cards())}; default: at hand")
+    try:
+        given = vars(parser.parse_args(argv))
+        name, _ = given.pop("card"), given.pop("out")
+        options = Options(**given)
+        print(prune_table(options, get_card(name)))
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -205,6 +205,19 @@ def test_user_texts_choose_fit_heal_and_judge(model, tmp_path, monkeypatch, caps
     assert key != call.key("revision")  # a changed file is another call
 
 
+def test_a_plan_comes_before_anything_is_loaded(monkeypatch, capsys):
+    monkeypatch.setattr(loading, "load", None)
+    words = ["PLAN=1", "MODEL=mistral-7b", "LAYERS=8", "CARD=t4"]
+    assert make_in_process(*words) == 0
+    *steps, whole = capsys.readouterr().out.splitlines()
+    assert whole.startswith("24 layers are left, of 11.0 GB.")
+    assert [line.partition(":")[0] for line in steps] == ["choosing", "scoring"]
+    assert make_in_process(*words, "HEAL=100", "NF4=1") == 0
+    packed = capsys.readouterr().out.splitlines()[-1]
+    needed = [float(re.search(r"takes (.*) GB on t4", line)[1]) for line in (whole, packed)]
+    assert needed[1] < needed[0] / 2
+
+
 # ---- interrupted calls ---------------------------------------------------------------------
 
 
@@ -253,11 +266,13 @@ BAD = {  # variables of `make prune`, and what it says; by default a good MODEL 
     "OUT= LAYERS=2": "OUT is missing",
     "MODEL=nope LAYERS=2": "Unknown model 'nope'",
     "MODEL=no/model LAYERS=2": "no/model cannot be had from the hub .* give a local folder",
+    "MODEL=no/model LAYERS=2 PLAN=1": "no/model cannot be had from the hub .* the network",
     "MODEL=short LAYERS=2": "short reads at most 128 tokens",
     "MODEL=long LAYERS=2 HEAL=1 SEQUENCE=600": "long reads at most 512 .* SEQUENCE is 600",
     "LAYERS=2 TEXT=notes.txt BATCHES=4": "no variable .*TEXT",
     "": "LAYERS must be at least 1, not 0",
     "LAYERS=six": "--layers: invalid int value: 'six'",
+    "LAYERS=two PLAN=1": "--layers: invalid int value: 'two'",
     "LAYERS=2 LR=high": "--lr: invalid float value: 'high'",
     "LAYERS=2 LR=nan": "LR must be at least 0, not nan",
     "LAYERS=2 HEAL=-1": "HEAL must be at least 0, not -1",
