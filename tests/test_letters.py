@@ -70,28 +70,6 @@ def test_measures_are_those_of_their_definitions():
     assert measured.spread[0] == pytest.approx(relative.mean(axis=0).std())
 
 
-def test_beside_healing_compares_on_the_same_questions():
-    """Made up: healing restores the balance of the letters, and nothing else."""
-    plain, answers = made_up(1.5)
-    biased, _ = made_up(1.5, BIAS)
-    cut = {"strategy": "early exit", "block_size": 6}
-    assert biases.commonest_share(biased, WEIGHTS) > 0.9
-    scores = [
-        score(plain, answers),
-        score(biased, answers, treatment="unhealed", **cut),
-        score(plain, answers, treatment="healed", **cut),
-    ]
-    measured = biases.letter_measures(pd.DataFrame(scores))
-    (row,) = biases.beside_healing(measured).to_dict("records")
-    healed = row["healed, accuracy"]
-    assert row["unhealed, accuracy"] < 0.35
-    assert healed == row["unpruned"] > 0.5
-    unbiased = row["unhealed, accuracy, biases removed"]
-    assert row["difference"] == pytest.approx(unbiased - healed)
-    assert abs(row["difference"]) < 0.02
-    assert 0 < row["standard_error"] < 0.01
-
-
 # ---- a readout from another set -------------------------------------------------------------
 
 

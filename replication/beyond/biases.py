@@ -29,7 +29,6 @@ import pandas as pd
 from lib.data import prompts, sets
 from lib.evaluation import KINDS, accuracy_with_ties, weighted_mean
 from replication.analysis.answers import auc_influences
-from replication.analysis.bootstrap import paired
 from replication.analysis.curves import transitions
 from replication.beyond.letters import FORMS, healed_depths
 from replication.measure.experiments import cuts, healed, unpruned
@@ -247,25 +246,6 @@ def by_letter_and_content(second: pd.DataFrame, letter_biases: pd.DataFrame) -> 
     content = measured[measured.form == "content"].set_index(cut).value.rename("content")
     shown = [*cut, "n", "answered", "unbiased", "value", "null"]
     return read.reindex(columns=shown).join(content, on=cut).rename(columns={"value": "read out"})
-
-
-def beside_healing(measured: pd.DataFrame) -> pd.DataFrame:
-    """Return what removing biases and what healing brings back, a row a cut; of letter_measures.
-
-    A column for each measure, before and after healing, and the accuracy of the unpruned model.
-    difference: biases removed without healing, minus healed as answered, paired on the questions,
-    with its standard error.
-    """
-    measured = measured[measured.measure.isin([ACCURACY, UNBIASED])]
-    versions = measured.treatment + ", " + measured.measure
-    versions = measured.assign(task=measured.questions, version=versions)
-    pruned = versions[versions.block_size > 0].drop(columns="treatment")
-    cut = ["model", "task", "strategy", "block_size"]
-    values = pruned.pivot(index=cut, columns="version", values="value")
-    unpruned = versions[versions.version == f"unpruned, {ACCURACY}"].set_index(cut[:2]).value
-    apart = paired(pruned, "version", f"healed, {ACCURACY}", f"unhealed, {UNBIASED}")
-    apart = apart.set_index(cut)[["n", "difference", "standard_error"]]
-    return apart.join(values).join(unpruned.rename("unpruned"))
 
 
 def halves(measured: pd.DataFrame) -> pd.DataFrame:

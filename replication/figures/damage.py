@@ -1,4 +1,4 @@
-"""The damage map next to the distance map."""
+"""What dropping a block costs, and what running it twice costs, next to its distance."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -9,36 +9,39 @@ from replication.analysis.islands import rescaled
 from replication.figures.heatmaps import block_map
 from replication.figures.style import STYLE, WIDTH, colour, finished
 
-LABELS = (  # of the colours of each column
-    "damage, each row from 0 to 1",
-    "block size $n$ (layers)",
-)
-BEST = {
-    "distance": ("k.", {"ms": 4, "label": "most similar"}),
-    "value": ("x", {"color": colour("damage map"), "ms": 4, "label": "least damage"}),
-}
+MAPS = {"value": "dropped", "twice": "run twice"}  # columns and their titles
+BEST = ("x", {"color": colour("damage map"), "ms": 4, "label": "least rise in loss"})
+SIMILAR = ("k.", {"ms": 4, "label": "most similar"})
 
 
 def figure_damage(tables: pd.DataFrame) -> Figure:
-    """A row a model: the damage map, and the damage of every block against its distance.
+    """A row a model: the rise of the loss after dropping each block and, of those that were run
+    twice, after that; and the rise by dropping against the distance.
 
-    tables: of analysis.beside_distances.
+    tables: of analysis.beside_distances, and the column twice where it was measured.
     """
-    rows = tables.groupby(["model", "block_size"])[["distance", "value"]]
+    columns = [column for column in MAPS if column in tables]
+    rows = tables.groupby(["model", "block_size"])[columns]
     by_row = rows.transform(lambda row: rescaled(row.to_numpy()))
     tables = tables.join(by_row.add_suffix("_rescaled"))
     models = tables.groupby("model", sort=False)
     sizes = plt.Normalize(1, tables.block_size.max())
     with plt.rc_context(STYLE):
+        shape = len(models), len(columns) + 1
         size = WIDTH, 1.1 + 2.3 * len(models)
-        figure, axes = plt.subplots(len(models), 2, figsize=size, squeeze=False)
-        for (damage, scatter), (name, table) in zip(axes, models, strict=True):
-            title = f"{registry.label(name)}, {table.n.iloc[0]} texts"
-            block_map(damage, table, "value_rescaled", title, BEST)
-            scatter.scatter(table.distance, table.value, c=table.block_size, norm=sizes, s=8)
-            scatter.set(xlabel="angular distance", ylabel="rise of the C4 loss (nats)")
+        figure, axes = plt.subplots(*shape, figsize=size, squeeze=False)
+        for (*maps, scatter), (name, table) in zip(axes, models, strict=True):
+            for axis, column in zip(maps, columns, strict=True):
+                title = f"{registry.label(name)}\n{MAPS[column]}"
+                measured = table[table[column].notna()]
+                marks = {"distance": SIMILAR, column: BEST}
+                mesh = block_map(axis, measured, f"{column}_rescaled", title, marks)
+            points = scatter.scatter(table.distance, table.value, c=table.block_size, norm=sizes)
+            points.set_sizes([8])
+            scatter.set(xlabel="angular distance", ylabel="rise after dropping (nats)")
+            scatter.set_title(f"{table.n.iloc[0]} texts")
             scatter.set_yscale("symlog", linthresh=0.1)
-        for column, label in enumerate(LABELS):
-            colours = axes[0, column].collections[0]
-            figure.colorbar(colours, ax=axes[:, column], label=label, location="bottom", aspect=25)
+        bars = {"location": "bottom", "aspect": 25}
+        figure.colorbar(mesh, ax=axes[:, :-1], label="rise in loss, each row from 0 to 1", **bars)
+        figure.colorbar(points, ax=axes[:, -1], label="block size $n$ (layers)", **bars)
         return finished(figure, tables, legend="")

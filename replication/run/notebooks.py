@@ -14,7 +14,6 @@ from replication.beyond import (
     biases,
     depth_probe,
     dose,
-    jacobian_lens,
     last_layers,
     letters,
     repair,
@@ -95,7 +94,6 @@ NOTEBOOKS = {
             biases.second_model,
             depth_probe.depths,
             translator.translated,
-            jacobian_lens.lens,
         ),
     ),
     "11": Notebook(
@@ -106,7 +104,7 @@ NOTEBOOKS = {
     ),
     "12": Notebook(
         "12_which_block",
-        ("figure_damage", "figure_repeat"),
+        ("figure_damage",),
         experiments=(damage.damage, which_block.states, repeat.repeats),
         models=attrgetter("study_models"),
     ),
