@@ -9,8 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 STRATEGIES = ("similarity", "simple")
-HEAD_POSITIONS = 128  # logits of this many positions are held at once in a sweep, on a CPU
-GPU_HEAD_POSITIONS = 2048  # and on a GPU, where starting a product takes longer than computing it
 
 
 @dataclass(frozen=True, order=True)
@@ -40,7 +38,10 @@ class Block:
         return [l for l in range(num_layers) if not self.start <= l < self.stop]
 
     def across(self, state):
-        """Return the input of layer `stop` for x^(start), (B, T, D): the same."""
+        """Return what layer `stop` reads for x^(start), (B, T, D).
+
+        A plain cut hands the state on; `healing.linear.Mapped` puts a linear map there.
+        """
         return state
 
 

@@ -22,13 +22,16 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicIndexedLayer, DynamicLayer, DynamicSlidingWindowLayer
 
 from lib import evaluation
-from lib.blocks import GPU_HEAD_POSITIONS, HEAD_POSITIONS, UNPRUNED, Block
+from lib.blocks import UNPRUNED, Block
 from lib.data.encoding import WRITTEN_TOGETHER, Row
 from lib.evaluation import Task
 from lib.models.decoder import decoder_config, decoder_layers, fp32_target_logits, residual_stream
 from lib.models.layers import run_after_block
 from lib.models.reading import Batch, greedy_texts, prefix_batches
 from lib.pruning import dropped
+
+HEAD_POSITIONS = 128  # logits of this many positions are held at once, on a CPU
+GPU_HEAD_POSITIONS = 2048  # and on a GPU, where starting a product takes longer than computing it
 
 
 def sweep(
@@ -46,7 +49,7 @@ def sweep(
     nothing is shared: each version writes on its own. Raises ValueError for a block that does not
     fit the model.
     """
-    blocks = list(dict.fromkeys([UNPRUNED, *blocks]))
+    blocks = list(dict.fromkeys([UNPRUNED, *(block for block in blocks if block.size)]))
     for block in blocks:
         block.kept(len(decoder_layers(model)))
     records = []
@@ -59,7 +62,7 @@ def sweep(
             outputs = continuations(model, tokenizer, blocks, flat, limit, batch_tokens)
         else:
             outputs = target_logprobs(model, blocks, flat, batch_tokens, task.name)
-        shortened = sum(row.num_shots_dropped > 0 for row in flat)
+        shortened = sum(of_example[0].num_shots_dropped > 0 for of_example in rows)
         for block in blocks:
             rest = iter(outputs[block])
             by_example = [list(islice(rest, len(of_example))) for of_example in rows]
@@ -69,13 +72,13 @@ def sweep(
 
 
 def _check_lengths(model, rows: list[Row], task: str) -> None:
-    """Raise ValueError for a row longer than the model is exact for (`qwen1`)."""
+    """Raise ValueError for a row longer than the model reads, or than it is exact for (`qwen1`)."""
+    config = decoder_config(model)
     longest = max(len(row.tokens) for row in rows)
-    most = getattr(decoder_config(model), "exact_length", longest)
+    most = getattr(config, "max_position_embeddings", None) or longest
+    most = getattr(config, "exact_length", most)
     if longest > most:
-        raise ValueError(
-            f"A row of {task} has {longest} tokens; this model is its original only up to {most}."
-        )
+        raise ValueError(f"A row of {task} has {longest} tokens; this model reads at most {most}.")
 
 
 def _score(task: Task, outputs: list[list]) -> dict:

@@ -118,7 +118,7 @@ def test_a_pruned_one_is_a_qwen2_that_scores_no_longer_texts(whole, tmp_path):
     )
     for each in (model, again):
         assert len(sweep(each, tokenizer, [], [longest])) == 1
-        with pytest.raises(ValueError, match="c4 has 2049 tokens; .* only up to 2048"):
+        with pytest.raises(ValueError, match="c4 has 2049 tokens; .* at most 2048"):
             sweep(each, tokenizer, [], [beyond])
 
 

@@ -153,3 +153,10 @@ def test_what_else_is_in_a_sweep_changes_nothing(llama, tokenizer):
         expected = [alone[id(block)] for block in blocks]
         measured = losses(llama, tokenizer, blocks)
         assert measured == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_row_longer_than_the_model_reads_ends_in_a_sentence(llama, tokenizer):
+    """GPT-2's table of positions ends at 1,024, a prompt of MMLU at 2,048."""
+    llama.config.max_position_embeddings = 3
+    with pytest.raises(ValueError, match="this model reads at most 3"):
+        sweep.sweep(llama, tokenizer, [], [Task("c4", ({"text": "a b c d e f", "max_tokens": 9},))])

@@ -64,16 +64,17 @@ def c4(split: str, source: str, count: int | None) -> list[str]:
         return user_texts(split, source)[:count]
     if source == "hub":
         documents = [row["text"] for row in _hub("c4", split, count)]
-        if len(documents) < (count or 0):
-            raise DataError(
-                f"C4 has {len(documents):,} documents in its {split} split here, not {count:,}: "
-                "ask for fewer."
-            )
-        return documents
-    documents = wheels.path("c4").read_text(encoding="utf-8").splitlines()
-    documents = [document for document in documents if document.strip()]
-    part = documents[:C4_VALIDATION] if split == "validation" else documents[C4_VALIDATION:]
-    return part[:count]
+    else:
+        documents = wheels.path("c4").read_text(encoding="utf-8").splitlines()
+        documents = [document for document in documents if document.strip()]
+        is_validation = split == "validation"
+        documents = documents[:C4_VALIDATION] if is_validation else documents[C4_VALIDATION:]
+    if len(documents) < (count or 0):
+        raise DataError(
+            f"C4 has {len(documents):,} documents in its {split} split here, not {count:,}: "
+            "ask for fewer."
+        )
+    return documents[:count]
 
 
 def healing_texts(source: str, count: int) -> list[str]:

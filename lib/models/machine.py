@@ -49,7 +49,8 @@ def gpu_at_hand() -> str | None:
     first, listed = first_gpu(), listed_gpus()
     if not listed or first in HIDDEN:
         return None
-    return listed[int(first) if first.isdecimal() else 0]
+    number = int(first) if first.isdecimal() else 0
+    return listed[number] if number < len(listed) else None
 
 
 def check_gpu() -> None:
