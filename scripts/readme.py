@@ -1,7 +1,7 @@
 """The parts of README files that are made of the rest: `python -m scripts.readme` renews them.
 
-README.md has the 13 claims in words; figures/README.md the pictures, with what was found and
-what draws each. All are of the recorded run.
+figures/README.md has the pictures, with what was found and what draws each, and the 13 claims in
+words. All are of the recorded run.
 """
 
 import argparse
@@ -64,10 +64,10 @@ def figures(of_paper: bool) -> str:
 
 
 PARTS = {  # of which file, between <!-- name --> and <!-- end of name -->
-    "README.md": {"claims": in_words},
     "figures/README.md": {
         "the paper's figures": partial(figures, of_paper=True),
         "findings": findings,
+        "claims": in_words,
         "our figures": partial(figures, of_paper=False),
     },
 }
