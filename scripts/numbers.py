@@ -128,12 +128,14 @@ def rank_correlation() -> pd.DataFrame:
     return analysis.rank_correlation(analysis.beside_distances(measured("damage"), maps()))
 
 
+SECOND = ("second_model", "letter_biases")
 TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "half_lost": half_lost,
     "letter_measures": letter_measures,
     "translator": lambda: translator.gains(measured("translated")),
     "translated_loss": lambda: repair.with_shares(measured("translated").query("task == 'c4'")),
     "readouts": readouts,
+    "second": lambda: biases.by_letter_and_content(*map(measured, SECOND)),
     "islands": lambda: islands.islands_table(maps(), (0.02, 0.1)),
     "recorded_islands": qwen_islands,
     "noise_islands": noise_islands,
