@@ -21,7 +21,7 @@ from replication.figures.curves import TASKS as UNITS
 from replication.figures.style import NORMAL, colour, label
 from replication.measure import cache as results
 from replication.measure import fetching, scores
-from replication.measure.experiments import blocks_of, healed, unpruned
+from replication.measure.experiments import blocks_of, cuts, healed, unpruned
 from replication.measure.request import Request, mapped, score
 from replication.profiles import Profile, recipe
 from replication.tables import grouped
@@ -75,26 +75,22 @@ def repairs(name: str, distances, profile: Profile) -> list[Request]:
     tested = profile.arc_easy_test_questions and name in profile.rank_models
     more = ["arc_easy_test"] if tested else []
     size = _middle(_three_sizes(name, distances, profile))
-    block = Block(distances.best_start(size), size)
+    of_cut = ["similarity"], [size]
     requested = [
         request
         for request in linear_maps(name, distances, profile)
         if request.block.size in (0, size) and request.labels["strategy"] != "simple"
     ]
     requested += unpruned(name, profile, more, repair="unpruned")
-    labels = {"fraction": size / distances.num_layers, "strategy": "similarity"}
-    labels |= {"treatment": "unhealed", "repair": "plain cut"}
-    requested += [score(name, profile, task, block, **labels) for task in more]
-    steps, layers_left = recipe(name, profile).steps, distances.num_layers - size
+    requested += cuts(name, distances, profile, more, *of_cut, repair="plain cut")
+    steps, start = recipe(name, profile).steps, distances.best_start(size)
     changes = {"LoRA": {}, "LoRA, a quarter of the steps": {"steps": max(1, steps // 4)}}
-    if block.start < layers_left:
-        changes["LoRA after the cut"] = {"first_layer": block.start}
+    if start + size < distances.num_layers:
+        changes["LoRA after the cut"] = {"first_layer": start}
     for repair, change in changes.items():  # of the first, TASKS are in `linear_maps`
         tasks = [*TASKS, *more] if change else more
         labels = {"repair": repair}
-        requested += healed(
-            name, distances, profile, tasks, ["similarity"], [size], labels, **change
-        )
+        requested += healed(name, distances, profile, tasks, *of_cut, labels, **change)
     return requested
 
 
@@ -184,24 +180,26 @@ def fit(model, tokenizer, requests: Sequence[Request]) -> dict[Block, dict[str, 
     from lib.healing import linear
     from lib.similarity import calibration_batches
 
-    params, count = requests[0].params, requests[0].params["map_sequences"]
-    texts = sets.healing_texts(sets.source(params["healing_data"][0]), count)[:count]  # C4's first
+    params = requests[0].params
+    count, source = params["map_sequences"], sets.source(params["healing_data"][0])
+    texts = sets.healing_texts(source, count)[:count]  # C4's first
     lengths = params["map_tokens"], params["map_batch_tokens"]
-    with_map = {r.block: r for r in requests if r.params["map"] != "none"}
-    kinds = {r.params["map"] for r in requests} - {"none"}
     batches = list(calibration_batches(texts, tokenizer, *lengths))
     tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
     read = {"fit_texts": len(texts), "fit_tokens": tokens}
+
+    with_map = {r.block: r for r in requests if r.params["map"] != "none"}
+    kinds = {r.params["map"] for r in requests} - {"none"}
     fitted = linear.fitted_all(model, list(with_map), kinds, batches) if with_map else {}
+    in_place = {r.block: {"none": r.block} for r in requests}
     for block, of_block in fitted.items():
+        in_place[block] |= {kind: fit for kind, (fit, _) in of_block.items()}
         costs = [{"map": kind} | cost | read for kind, (_, cost) in of_block.items()]
-        (keyed,) = fetching.keyed_by_machine([with_map[block].maps])
         seconds = sum(cost["seconds"] for cost in costs)
+        # one result for all maps of the block: they are fitted in one pass, which each needs
+        (keyed,) = fetching.keyed_by_machine([with_map[block].maps])
         results.save(keyed.kind, keyed.params, costs, seconds)
-    return {
-        r.block: {"none": r.block} | {k: m for k, (m, _) in fitted.get(r.block, {}).items()}
-        for r in requests
-    }
+    return in_place
 
 
 def _score(model, tokenizer, requests: Sequence[Request], maps: dict) -> None:
@@ -254,15 +252,13 @@ def with_shares(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return a row a repair, depth and task, of scores as `table` gives them.
+    """Return scores as `table` gives them, with more columns.
 
-    value (nats a token, or accuracy) and share, each with the ends of its 95 % interval; minutes.
+    low and high: the ends of the 95 % interval of value. Those of `with_shares`. minutes.
     """
     reach = NORMAL * scores.standard_error
     ends = {"low": scores.value - reach, "high": scores.value + reach}
-    rows = with_shares(scores.assign(minutes=scores.seconds / 60, **ends))
-    columns = ["model", "strategy", "block_size", "repair", "task", "value", *ends]
-    return rows[[*columns, "share", "share_low", "share_high", "minutes", "parameters", "n"]]
+    return with_shares(scores.assign(minutes=scores.seconds / 60, **ends))
 
 
 # ---- the figure -----------------------------------------------------------------------------

@@ -254,21 +254,19 @@ def draw_panel(axis, panel: pd.DataFrame, hue: str) -> None:
     level_line = "" if hue == "variant" else "--"
     shade = colour("unpruned") if hue == "treatment" else "black"
     axis.plot([], [], color=shade, label="unpruned", **MARKS | {"ls": level_line, "mfc": "white"})
-    pruned = panel[(panel.block_size > 0) & panel.value.notna()]
-    recorded_first = pruned.assign(own=~pruned.model.map(is_recorded).astype(bool)).sort_values(
-        "own", kind="stable"
-    )
+    cuts = panel[panel.block_size > 0]
+    is_own = ~cuts.model.map(is_recorded).astype(bool)
+    recorded_first = cuts.loc[is_own.sort_values(kind="stable").index]
     lines = recorded_first.groupby([hue, "treatment", "model"], sort=False)
-    for (name, treatment, model), _ in lines:
-        is_line = (panel[hue] == name) & (panel.treatment == treatment) & (panel.model == model)
-        points = panel[is_line & (panel.block_size > 0)]
-        full = treatment == "healed"
+    for (name, treatment, model), points in lines:
+        if points.value.isna().all():
+            continue
+        is_full = treatment == "healed"
         style = MARKS | {"ls": TREATMENTS[treatment], "alpha": PALE[is_recorded(model)]}
-        _curve(axis, unpruned, points, name, style | {"mfc": colour(name) if full else "white"})
-        fill = "black" if full else "white"
+        _curve(axis, unpruned, points, name, style | {"mfc": colour(name) if is_full else "white"})
         if hue != "treatment":
-            style |= {"alpha": 1}
-            axis.plot([], [], color="black", label=treatment, **style, mfc=fill)
+            style |= {"alpha": 1, "mfc": "black" if is_full else "white"}
+            axis.plot([], [], color="black", label=treatment, **style)
 
 
 def _ends(panel: pd.DataFrame) -> dict:
@@ -288,20 +286,26 @@ def _curve(axis, unpruned: pd.DataFrame, points: pd.DataFrame, name: str, style:
     """
     same = [c for c in ("model", "variant") if c in points and unpruned[c].notna().all()]
     start = unpruned[(unpruned[same] == points[same].iloc[0]).all(axis=1)].head(1)
-    there = points.value.notna() | (points.get("status") != "not measured")
-    line = pd.concat([start, points[there]]).sort_values("fraction")
-    if points.value.notna().sum() == 1 and set(points.treatment) == {"healed"}:
-        line = points[there]
-    shade, errors = colour(name), line.standard_error
-    style = style | {"marker": MARKERS.get(name, MARKS["marker"])}
-    axis.errorbar(line.fraction, line.value, errors, elinewidth=0.8, color=shade, **style)
+    # a row that failed stays, without a value: matplotlib breaks the line there
+    line = points[points.value.notna() | (points.get("status") != "not measured")]
+    is_healed = set(points.treatment) == {"healed"}
+    if not (is_healed and points.value.notna().sum() == 1):
+        line = pd.concat([start, line])
+    line = line.sort_values("fraction")
+
+    shade, style = colour(name), style | {"marker": MARKERS.get(name, MARKS["marker"])}
+    bars = {"elinewidth": 0.8, "color": shade}
+    axis.errorbar(line.fraction, line.value, line.standard_error, **bars, **style)
     whole = {"color": shade, "mfc": "white", "alpha": style["alpha"], "zorder": 3}
     axis.plot(start.fraction, start.value, "o", ms=3.5, **whole)
+
+    # models are named at the ends of their lines, all else in the legend
     model = points.model.iloc[0]
     if name != model and is_recorded(model):
         axis.plot([], [], color="0.8", lw=3, label=f"pale: {label(model)}")
-    if name != model:  # models are named at the ends of their lines
+    if name != model:
         axis.plot([], [], color=shade, lw=3, marker=style["marker"], label=label(name))
+
     if "commonest" in line and (constant := line.commonest > CONSTANT).any():
         crossed = line[constant]
         cross = {"ms": 6, "zorder": 4, "alpha": style["alpha"]}

@@ -143,8 +143,6 @@ def _recipe_params(recipe: Recipe) -> dict:
 
 def of_task(name: str, profile: Profile) -> dict:
     """Return how much is asked of a task, and which data: all that `evaluation.task_of` needs."""
-    if name not in KINDS:
-        raise ValueError(f"Unknown task {name!r}: choose one of {', '.join(KINDS)}.")
     kind = KINDS[name]
     settings = vars(profile) | profile.task_counts | {"0": 0}
     own = {count: count if count in settings else f"{name}_{count}" for count in kind.counts}
