@@ -1,7 +1,7 @@
 """The parts of README files that are made of the rest: `python -m scripts.readme` renews them.
 
-figures/README.md has the pictures, with what was found and what draws each, and the 13 claims in
-words. All are of the recorded run.
+figures/README.md has the pictures with what draws each, and the 13 claims in words. All are of the
+recorded run.
 """
 
 import argparse
@@ -13,7 +13,6 @@ from lib import storage
 from replication import claims, paths, profiles
 from replication.run.notebooks import FIGURES, NOTEBOOKS
 
-FINDINGS = paths.ROOT / "replication" / "show" / "findings.csv"
 MISSING = paths.ROOT / "scripts" / "not_in_it.csv"
 WIDTH = 320  # of a thumbnail, in pixels
 OF_PAPER = re.compile(r"figure_\d[a-d]?$")
@@ -33,13 +32,6 @@ def in_words() -> str:
 def picture(figure: str) -> str:
     """A small picture, the recorded one; what it shows stands beside it."""
     return f'<img src="{profiles.RECORDED}/{figure}.png" width="{WIDTH}" alt="{figure}">'
-
-
-def findings() -> str:
-    """A line per finding, with a link to its picture."""
-    link = f"[picture]({profiles.RECORDED}/{{figure}}.png)"
-    rows = storage.rows(FINDINGS)
-    return "".join(f"- {row['finding']} ({link.format(**row)})\n" for row in rows)
 
 
 def figures(of_paper: bool) -> str:
@@ -66,7 +58,6 @@ def figures(of_paper: bool) -> str:
 PARTS = {  # of which file, between <!-- name --> and <!-- end of name -->
     "figures/README.md": {
         "the paper's figures": partial(figures, of_paper=True),
-        "findings": findings,
         "claims": in_words,
         "our figures": partial(figures, of_paper=False),
     },
