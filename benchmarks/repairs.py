@@ -1,9 +1,9 @@
 """`python -m benchmarks.repairs`: minutes of each repair of notebook 14, timed in turn.
 
 The times that a run stores are of different hours, and of healings that begin with a shorter one.
-Here one process on one core takes a few steps of each healing, and fits each map, in turn; the
-least time of each counts. Writes benchmarks/results/repairs.csv, puts its minutes into the recorded
-tables, and draws its figure: run it after each recording.
+Here one process on one core takes a few steps of the healing, and fits each map, in turn; the least
+time of each counts. Writes benchmarks/results/repairs.csv, and puts its minutes into the recorded
+table: run it after each recording.
 """
 
 import argparse
@@ -33,17 +33,17 @@ def repair_times(name: str, turns: int) -> pd.DataFrame:
     """Return a row a repair of the similar block at the middle depth: seconds, units, minutes."""
     profile = profiles.get(profiles.RECORDED)
     distances = tables.maps(profiles.get(profiles.DRAWN))[name]
-    requests = [r for r in repair.repairs(name, distances, profile) if r.recipe]
-    healings = {request.labels["repair"]: request for request in requests}
+    requests = repair.linear_maps(name, distances, profile)
+    by_block = {r.block: r for r in requests if r.recipe and r.labels["strategy"] == "similarity"}
+    block = sorted(by_block, key=lambda block: block.size)[len(by_block) // 2]
+    recipe = by_block[block].recipe
     model, tokenizer = loading.load(name, **profile.load_kwargs)
-    block, rows = requests[0].block, []
+    rows = []
     for _ in range(turns):
         for kind, took in _map_seconds(model, tokenizer, block, profile).items():
             rows.append({"repair": kind, "unit": "map", "seconds": took, "units": 1})
-        for kind, request in healings.items():
-            took = _step_seconds(model, tokenizer, block, request.recipe)
-            steps = request.recipe.steps
-            rows.append({"repair": kind, "unit": "step", "seconds": took, "units": steps})
+        took = _step_seconds(model, tokenizer, block, recipe)
+        rows.append({"repair": "LoRA", "unit": "step", "seconds": took, "units": recipe.steps})
     table = pd.DataFrame(rows).groupby(["repair", "unit", "units"], sort=False).seconds.min()
     table = table.reset_index().assign(model=name, dropped=block.size)
     return table.assign(minutes=table.seconds * table.units / 60)
@@ -68,19 +68,18 @@ def _step_seconds(model, tokenizer, block, recipe) -> float:
 
 
 def record(times: pd.DataFrame) -> None:
-    """Put the times into the recorded tables of repairs.
+    """Put the times into the recorded table of repairs.
 
     A repair that was not timed has none: the times of a recording are of different hours.
     """
     recorded = profiles.get(profiles.DRAWN)
     minutes = times.set_index(["model", "dropped", "repair"]).minutes
-    for name in ("linear_maps", "repairs"):
-        table = tables.read(name, recorded)
-        repaired = ~table.repair.isin(repair.NOT_REPAIRED)
-        timed = table[repaired & (table.strategy == "similarity")]
-        seconds = 60 * minutes.reindex(timed[["model", "block_size", "repair"]]).to_numpy()
-        table.loc[repaired, "seconds"] = pd.Series(seconds, timed.index)
-        tables.write(table, name, recorded)
+    table = tables.read("linear_maps", recorded)
+    repaired = ~table.repair.isin(repair.NOT_REPAIRED)
+    timed = table[repaired & (table.strategy == "similarity")]
+    seconds = 60 * minutes.reindex(timed[["model", "block_size", "repair"]]).to_numpy()
+    table.loc[repaired, "seconds"] = pd.Series(seconds, timed.index)
+    tables.write(table, "linear_maps", recorded)
 
 
 def main(argv: list[str] | None = None) -> int:

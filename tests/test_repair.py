@@ -141,7 +141,7 @@ def test_maps_are_least_squares_however_texts_are_batched(name, kind, monkeypatc
 
 
 def test_every_repair_has_its_score_and_what_it_took(output, monkeypatch):
-    requests = repair.repairs("tiny-random", Distances(), SMOKE)
+    requests = repair.linear_maps("tiny-random", Distances(), SMOKE)
     table = repair.table(requests)
     assert table.value.notna().all()
     rows = table[table.task == "c4"].set_index("repair")

@@ -27,17 +27,16 @@ def rank_correlation(beside: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for model, blocks in beside.groupby("model", sort=False):
         within = [
-            spearman(of_size)
+            _spearman(of_size)
             for _, of_size in blocks.groupby("block_size")
             if len(of_size) >= LEAST_BLOCKS
         ]
-        of_model = {"all": spearman(blocks), "within each size (mean)": np.mean(within)}
+        of_model = {"all": _spearman(blocks), "within each size (mean)": np.mean(within)}
         for compared, correlation in of_model.items():
             row = {"model": model, "blocks": compared, "rank_correlation": correlation}
             rows.append(row | {"n": len(blocks)})
     return pd.DataFrame(rows)
 
 
-def spearman(blocks: pd.DataFrame, column: str = "distance") -> float:
-    """Return Spearman's correlation of the value of blocks with another column."""
-    return blocks.value.corr(blocks[column], "spearman")
+def _spearman(blocks: pd.DataFrame) -> float:
+    return blocks.value.corr(blocks.distance, "spearman")

@@ -21,7 +21,7 @@ from replication.figures.curves import TASKS as UNITS
 from replication.figures.style import NORMAL, colour, label
 from replication.measure import cache as results
 from replication.measure import fetching, scores
-from replication.measure.experiments import blocks_of, cuts, healed, unpruned
+from replication.measure.experiments import blocks_of, unpruned
 from replication.measure.request import Request, mapped, score
 from replication.profiles import Profile, recipe
 from replication.tables import grouped
@@ -65,35 +65,6 @@ def linear_maps(name: str, distances, profile: Profile) -> list[Request]:
     return requested
 
 
-def repairs(name: str, distances, profile: Profile) -> list[Request]:
-    """Return all repairs of the similar block at the middle depth: those of `linear_maps`, and
-    other healings.
-
-    Fewer steps, and adapters after the cut only (if layers are there). The models of notebook 07
-    are asked ARC-Easy's test split as well.
-    """
-    tested = profile.arc_easy_test_questions and name in profile.rank_models
-    more = ["arc_easy_test"] if tested else []
-    size = _middle(_three_sizes(name, distances, profile))
-    of_cut = ["similarity"], [size]
-    requested = [
-        request
-        for request in linear_maps(name, distances, profile)
-        if request.block.size in (0, size) and request.labels["strategy"] != "simple"
-    ]
-    requested += unpruned(name, profile, more, repair="unpruned")
-    requested += cuts(name, distances, profile, more, *of_cut, repair="plain cut")
-    steps, start = recipe(name, profile).steps, distances.best_start(size)
-    changes = {"LoRA": {}, "LoRA, a quarter of the steps": {"steps": max(1, steps // 4)}}
-    if start + size < distances.num_layers:
-        changes["LoRA after the cut"] = {"first_layer": start}
-    for repair, change in changes.items():  # of the first, TASKS are in `linear_maps`
-        tasks = [*TASKS, *more] if change else more
-        labels = {"repair": repair}
-        requested += healed(name, distances, profile, tasks, *of_cut, labels, **change)
-    return requested
-
-
 @cache
 def _adapter(name: str) -> int | None:
     """Return the parameters of a layer's adapters of rank 1; None where they are not known."""
@@ -111,11 +82,7 @@ def _three_sizes(name: str, distances, profile: Profile) -> list[int]:
     """Return the first, middle and last number of layers dropped of those at which healings are
     made."""
     sizes = profile.healed_sizes(distances.num_layers, name)
-    return sorted({sizes[0], _middle(sizes), sizes[-1]})
-
-
-def _middle(sizes: Sequence[int]) -> int:
-    return sizes[len(sizes) // 2]
+    return sorted({sizes[0], sizes[len(sizes) // 2], sizes[-1]})
 
 
 # ---- measuring ------------------------------------------------------------------------------
@@ -134,7 +101,7 @@ def table(requests: Sequence[Request]) -> pd.DataFrame:
     return pd.DataFrame([scores.row(r, rows) | cost(r) for r, rows in results])
 
 
-measure.TABLES |= {"linear_maps": table, "repairs": table}
+measure.TABLES["linear_maps"] = table
 
 
 def cost(request: Request) -> dict:
