@@ -161,13 +161,6 @@ def add_map_hook(model, block: Block, change: torch.Tensor) -> None:
 # ---- fitting -------------------------------------------------------------------------------
 
 
-def fitted(
-    model, block: Block, names: Iterable[str], batches: Iterable[dict]
-) -> dict[str, tuple[Mapped, dict]]:
-    """Return the maps across one block by name, as `fitted_all`."""
-    return fitted_all(model, [block], names, batches)[block]
-
-
 def fitted_all(
     model, blocks: Sequence[Block], names: Iterable[str], batches: Iterable[dict]
 ) -> dict[Block, dict[str, tuple[Mapped, dict]]]:
