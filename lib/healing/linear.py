@@ -206,6 +206,7 @@ def _accumulate_moments(
                 z = x if source == STREAM else states.get((block.start, FFN))
                 if z is None:  # no map of it can be folded in
                     continue
+                # sums, not states: they are as large for 10 texts as for 10,000
                 for sums, mask in ((fit, is_token & ~is_held), (held, is_token & is_held)):
                     tokens = mask.to(model.device)
                     if tokens.any():
