@@ -77,7 +77,8 @@ def measured(options: Options) -> pd.DataFrame:
     ):
         start = time.process_time()
         with mock.patch.multiple(linear, moments=moments, RIDGES=ridges):
-            changes[method] = linear.fitted(model, block, ["folded"], texts)["folded"][0].change
+            maps = linear.fitted_all(model, [block], ["folded"], texts)[block]
+            changes[method] = maps["folded"][0].change
         minutes[method] = (time.process_time() - start) / 60
     for method, keep, fitted, steps in (
         ("whole", range(registry.num_layers(options.model)), None, 0),

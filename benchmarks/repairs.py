@@ -54,7 +54,7 @@ def _map_seconds(model, tokenizer, block, profile) -> dict[str, float]:
     count = profile.map_sequences
     texts = sets.healing_texts(profile.source, count)[:count]
     batches = calibration_batches(texts, tokenizer, profile.map_tokens, profile.batch_tokens)
-    maps = linear.fitted(model, block, linear.KINDS, batches)
+    maps = linear.fitted_all(model, [block], linear.KINDS, batches)[block]
     return {f"{kind} map": facts["seconds"] for kind, (_, facts) in maps.items()}
 
 

@@ -64,8 +64,10 @@ class Task:
             return dict.fromkeys(ANSWER_STATS)
         shares = self._weights / self._weights.sum()
         share_of_place, margins, ties = {}, [], 0
+        # what decides is compared (of HellaSwag per character); bits are of what was read, whole
         compared = self._compared(loglikelihoods)
         for values, share, answer in zip(compared, shares, self._answers, strict=True):
+            # of several best choices each counts in part, as in the accuracy
             best = np.flatnonzero(values == values.max())
             ties += len(best) > 1
             for place in best:

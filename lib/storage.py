@@ -58,7 +58,7 @@ def digest(target: Path) -> str:
 
 
 def atomic_write(target: Path, content: bytes) -> None:
-    """Write a file whole or not at all; when this returns it is on the disk."""
+    """Write a file whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.{platform.node()}-{os.getpid()}.part")
     try:
@@ -69,11 +69,6 @@ def atomic_write(target: Path, content: bytes) -> None:
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 @contextmanager

