@@ -156,8 +156,8 @@ class ModelOnCard(NamedTuple):
         row = BYTES * batch * num_layers * (costs.state + read.prefix * costs.cached)
         return Work(kind, flops, moved, weights, self.weights(num_layers) + row)
 
-    def healing(self, num_layers: int, recipe: Recipe, made: int = 0) -> Work:
-        """Return the work of healing the layers that are left, after `made` steps."""
+    def healing(self, num_layers: int, recipe: Recipe) -> Work:
+        """Return the work of healing the layers that are left."""
         from lib.gpu import memory
         from lib.healing.packing import micro_batches
 
@@ -166,7 +166,7 @@ class ModelOnCard(NamedTuple):
         budget = memory.activation_budget(costs, free, recipe.rank, trained)
         micro_batch = micro_batches(recipe.batch, memory.MICRO_BATCH)[0]
         row = micro_batch * fmean(lengths(recipe.max_tokens, recipe.packed))
-        num_rows = (recipe.steps - made) * recipe.batch / micro_batch
+        num_rows = recipe.steps * recipe.batch / micro_batch
         # forward through all layers, again through some, and back through those that are trained
         forward = num_layers + budget.num_recomputed(row)
         flops, moved = (
@@ -177,14 +177,14 @@ class ModelOnCard(NamedTuple):
         held = self.card.memory * 1e9 - budget.memory + recipe.max_tokens * budget.least
         return Work("healing", flops, moved, read, held)
 
-    def work(self, request: Request, is_shared: bool, made: int) -> Work:
-        """Return the work of a result, where a shorter healing has made `made` steps.
+    def work(self, request: Request, is_shared: bool) -> Work:
+        """Return the work of a result.
 
         is_shared: another result reads the same, so that only the layers after the cut are run.
         """
         params, block, num_layers = request.params, request.block, len(self.costs.parameters.layers)
         if request.kind == "healing":
-            return self.healing(num_layers - block.size, request.recipe, made)
+            return self.healing(num_layers - block.size, request.recipe)
         runs = [num_layers - block.stop] * bool(block.size) + [num_layers] * (not is_shared)
         if request.kind == "damage":  # the whole model, and without each block
             runs += [stop for size in range(1, num_layers) for stop in range(num_layers - size + 1)]
@@ -196,13 +196,10 @@ class ModelOnCard(NamedTuple):
 
 def works(model: ModelOnCard, requests: Iterable[Request]) -> list[Work]:
     """Return the work of a job's results, in order."""
-    keys, texts, works = set(), set(), []
+    texts, works = set(), []
     for request in requests:
-        shorter = [each.recipe for each in request.shorter if key_of(each) in keys]
-        made = shorter[0].steps - shorter[0].decay_steps if shorter else 0
         text = key_of(request, *BLOCK, "map")
-        works.append(model.work(request, text in texts, made))
-        keys.add(key_of(request))
+        works.append(model.work(request, text in texts))
         texts.add(text)
     return works
 

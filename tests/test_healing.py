@@ -9,8 +9,6 @@ import sys
 import weakref
 from contextlib import contextmanager
 from dataclasses import fields, replace
-from itertools import count
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -256,49 +254,10 @@ def test_kill_minus_nine_and_an_incomplete_checkpoint(base, small, undisturbed, 
     assert weights(heal(base, killed)) == weights(undisturbed)
 
 
-# ---- a longer healing from a shorter one ---------------------------------------------------
-
-LONGER = replace(RECIPE, steps=16, warmup_steps=1, decay_steps=4)
-SHORTER = replace(LONGER, steps=8, decay_steps=2)
-
-
-@pytest.fixture(scope="module")
-def short(base, tmp_path_factory):
-    """The folder of a healing that LONGER can start from, of a second a step."""
-    folder = tmp_path_factory.mktemp("short") / "short"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "time", SimpleNamespace(monotonic=count().__next__))
-        assert heal(base, folder, SHORTER).status == "ok"
-    return folder
-
-
-def test_a_longer_healing_starts_from_the_trunk_of_a_shorter_one(
-    base, short, tmp_path, monkeypatch
-):
-    """The rate is constant, then falls to 0; up to there a shorter healing is the same."""
-    alone = heal(base, tmp_path / "alone", LONGER)
-    passes, saved, on_save = [], [], training.CheckpointCallback.on_save
-
-    def note(callback, args, state, control, **kwargs):
-        saved.append(state.global_step)
-        on_save(callback, args, state, control, **kwargs)
-
-    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=count().__next__))
-    monkeypatch.setattr(training.CheckpointCallback, "on_save", note)
-    at_each_pass(monkeypatch, passes.append)
-    grown = heal(base, tmp_path / "long", LONGER, warm_start=short)
-    assert weights(grown) == weights(alone)
-    assert grown.losses == alone.losses
-    assert len(passes) == 16 - 6  # steps that were not made again, but took their second
-    assert grown.seconds == 16
-    assert saved == [8, 10, 12, 14, 16]
-    assert sum(grown.losses[-3:]) < sum(grown.losses[:3])
-
-
-@pytest.mark.parametrize("micro_batch, taken", [(RECIPE.batch, True), (RECIPE.batch // 2, False)])
-def test_only_a_trunk_of_the_same_way_is_taken(short, tmp_path, micro_batch, taken):
-    training._copy_warm_start(tmp_path, short, micro_batch, joined=True)
-    assert (tmp_path / "checkpoint-6").exists() == taken
+def test_a_folder_that_has_another_healing_is_refused(base, undisturbed, tmp_path):
+    heal(base, tmp_path)
+    with pytest.raises(ValueError, match="a healing of another recipe"):
+        heal(base, tmp_path, replace(RECIPE, rank=RECIPE.rank + 1))
 
 
 # ---- failures, memory, and what is left of the model ---------------------------------------

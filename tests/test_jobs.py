@@ -54,8 +54,6 @@ def test_jobs_have_the_same_names_and_every_result_once(profile):
             made = set()
             for request in requests:
                 if request.kind == "healing":
-                    shorter = {*map(key_of, request.shorter)} & {*keys}
-                    assert model != "smollm2-135m" or shorter <= made
                     made.add(key_of(request))
                 elif request.recipe:
                     assert key_of(request.healing) in made, job

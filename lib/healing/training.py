@@ -32,7 +32,7 @@ from lib.models.machine import is_out_of_memory
 
 MICRO_BATCH = 16  # sequences at a time, at most
 CHECKPOINTS = 8  # a healing leaves this many on its way
-DECAYS = "trunk"  # the folder of the checkpoint where the rate begins to decay: a warm start
+BEGUN = "recipe.json"  # of a healing that has begun: its recipe, and the layers of its model
 STATE = "trainer_state.json"  # in a checkpoint: steps, losses, sequences at a time
 COMPLETE = "complete"  # an empty file in a checkpoint, written last
 
@@ -49,7 +49,7 @@ class Healed:
     micro_batch: int
     epochs: float  # how often the documents were read
     real_tokens: int  # tokens trained on, padding not counted
-    seconds: float = 0.0  # of all steps, also those of earlier calls and of a shorter healing
+    seconds: float = 0.0  # of all steps, also those of earlier calls
     joined: bool | None = None  # documents in one row, or padded; None: stored before it was noted
 
 
@@ -59,7 +59,6 @@ def heal(
     recipe: Recipe,
     folder: str | Path,
     micro_batch: int = MICRO_BATCH,
-    warm_start: Path | None = None,
 ) -> Healed:
     """Fine-tune LoRA adapters of a model, of a pruned one within `pruning.dropped`, into `folder`.
 
@@ -68,26 +67,35 @@ def heal(
     call was interrupted there. Where memory ends, it goes on with fewer sequences at a time; the
     batch of a step stays. The model comes back without adapter, also after an error. A second
     process that is to heal into the same folder waits, and takes what the first one left.
-    micro_batch: the most sequences at a time; only divisors of the batch are tried. warm_start: the
-    folder of a shorter healing that is the same up to where its rate decays; training starts there.
+    micro_batch: the most sequences at a time; only divisors of the batch are tried.
+    Raises ValueError for a folder that has a healing of another recipe, or of other layers.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):
+        _check_begun(model, recipe, folder)
         if finished := _load_result(folder):
             return finished
-        healed = _heal_within_memory(model, tokenizer, recipe, folder, micro_batch, warm_start)
+        healed = _heal_within_memory(model, tokenizer, recipe, folder, micro_batch)
         if healed.status != "oom":  # with more memory it resumes from its checkpoints
             _save_result(folder, healed)
         return healed
 
 
+def _check_begun(model, recipe: Recipe, folder: Path) -> None:
+    """Note what is healed into a folder. Raises ValueError if something else was."""
+    begun = json.dumps(asdict(recipe) | {"layers": len(decoder_layers(model))})
+    file = folder / BEGUN
+    if file.exists() and file.read_text() != begun:
+        raise ValueError(f"{folder} has a healing of another recipe: choose another folder.")
+    folder.mkdir(exist_ok=True)
+    storage.atomic_write(file, begun.encode())
+
+
 # ---- training ------------------------------------------------------------------------------
 
 
-def _heal_within_memory(
-    model, tokenizer, recipe: Recipe, folder: Path, micro_batch: int, warm_start: Path | None
-) -> Healed:
+def _heal_within_memory(model, tokenizer, recipe: Recipe, folder: Path, micro_batch: int) -> Healed:
     """Train, with fewer sequences at a time as long as memory runs out.
 
     A smaller micro-batch draws other dropout masks: the recipe is the same, the adapter differs as
@@ -105,7 +113,6 @@ def _heal_within_memory(
     for micro in packing.micro_batches(recipe.batch, most):
         try:
             with lora.new_lora(model, recipe) as wrapped:
-                _copy_warm_start(folder, warm_start, micro, joined)
                 losses, seconds = _train(
                     wrapped, tokenizer, sequences, recipe, folder, micro, budget
                 )
@@ -156,13 +163,9 @@ def _loss(outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> to
 
 
 class CheckpointCallback(TrainerCallback):
-    """Marks complete checkpoints, keeps the one where the rate begins to decay, stops at NaN."""
-
-    def __init__(self, recipe: Recipe):
-        self.decays = recipe.steps - recipe.decay_steps if recipe.decay_steps else None
+    """Marks complete checkpoints, times each step, shows the progress, stops at NaN."""
 
     def on_train_begin(self, args, state, control, **kwargs):
-        state.save_steps = args.save_steps  # not those of the shorter healing it started from
         self.last = time.monotonic()
         self.progress = tqdm(total=state.max_steps, initial=state.global_step, desc="healing")
 
@@ -171,16 +174,10 @@ class CheckpointCallback(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         self.progress.update()
-        # the trainer saves at regular steps; this one is what a longer healing goes on from
-        control.should_save |= state.global_step == self.decays
 
     def on_save(self, args, state, control, **kwargs):
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         storage.share(checkpoint)
-        if state.global_step == self.decays:
-            kept = checkpoint.with_name(DECAYS)
-            shutil.copytree(checkpoint, kept, dirs_exist_ok=True)
-            (kept / COMPLETE).touch()
         (checkpoint / COMPLETE).touch()  # last: a kill before this leaves what does not count
 
     def on_log(self, args, state, control, logs=None, **kwargs):
@@ -213,7 +210,7 @@ def _train(
             train_dataset=sequences,
             data_collator=packing.collator(joined, tokenizer.pad_token_id),
             compute_loss_func=_loss,
-            callbacks=[CheckpointCallback(recipe)],
+            callbacks=[CheckpointCallback()],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
@@ -284,16 +281,6 @@ def _resumed_micro_batch(folder: Path) -> int | None:
     """Return how many sequences at a time the newest complete checkpoint was trained on."""
     checkpoint = _newest_complete(folder)
     return checkpoint and TrainerState.load_from_json(Path(checkpoint, STATE)).train_batch_size
-
-
-def _copy_warm_start(folder: Path, shorter: Path | None, micro_batch: int, joined: bool) -> None:
-    """Take the state of a shorter healing, trained in this way, as the first checkpoint."""
-    result = shorter and _load_result(shorter)
-    if not result or not (shorter / DECAYS / COMPLETE).exists() or _newest_complete(folder):
-        return
-    if (result.micro_batch, result.joined) == (micro_batch, joined):
-        state = json.loads((shorter / DECAYS / STATE).read_text())
-        shutil.copytree(shorter / DECAYS, folder / f"checkpoint-{state['global_step']}")
 
 
 def _save_result(folder: Path, healed: Healed) -> None:

@@ -4,7 +4,7 @@ Whoever gets a `Request` needs no profile any more. The parameters are the resul
 those that the machine decides. Imports neither torch nor transformers.
 """
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from lib import storage
@@ -63,17 +63,6 @@ class Request:
     def maps(self) -> "Request":
         """The linear maps that a score with one of them needs."""
         return Request("maps", self._only(MAPS))
-
-    @property
-    def shorter(self) -> list["Request"]:
-        """Healings of a half of the steps, a quarter, …: the same until their rates decay."""
-        recipe, requests = self.recipe, []
-        while recipe and recipe.decay_steps > 1:
-            steps, decay_steps = recipe.steps // 2, recipe.decay_steps // 2
-            recipe = replace(recipe, steps=steps, decay_steps=decay_steps)
-            params = self.healing.params | {"recipe": _recipe_params(recipe)}
-            requests.append(Request("healing", params))
-        return requests
 
     def _only(self, names: tuple[str, ...]) -> dict:
         return {name: value for name, value in self.params.items() if name in names}

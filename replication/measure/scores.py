@@ -158,8 +158,7 @@ def prompt_digest(task: evaluation.Task) -> str:
 def _heal(r: Request) -> str:
     """Heal, unless it is done and the adapter is there; return the status of the healing.
 
-    It goes on from the newest shorter healing, if one is left. A healing that was restored has no
-    adapter.
+    A healing that was restored has no adapter.
     """
     from lib.healing import lora
 
@@ -167,10 +166,8 @@ def _heal(r: Request) -> str:
     stored = cache.load("healing", r.params)
     if stored and (stored[0]["status"] != "ok" or lora.adapter_exists(folder / "adapter")):
         return stored[0]["status"]
-    shorter = map(_adapter_folder, r.shorter)
-    warm_start = next((made for made in shorter if made.exists()), None)
     model, tokenizer = models.load_cached(*_version(r))
-    healed = healing.heal(model, tokenizer, r.recipe, folder, warm_start=warm_start)
+    healed = healing.heal(model, tokenizer, r.recipe, folder)
     row = {"tokens": healed.real_tokens, "epochs": healed.epochs, "losses": healed.losses}
     cache.save("healing", r.params, [row], healed.seconds, healed.status)
     return healed.status

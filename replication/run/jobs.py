@@ -68,8 +68,6 @@ def by_job(
         if new:
             jobs.setdefault(name, Job(name, model, number))
             requests.setdefault(name, []).extend(new)
-    for job_requests in requests.values():
-        job_requests.sort(key=lambda one: one.recipe.steps if one.recipe else 0)
     return {job: requests[name] for name, job in jobs.items()}
 
 
@@ -79,13 +77,11 @@ def _short(model: str) -> str:
 
 
 def _healing(one: Request, usual_steps: int) -> str:
-    """Return the name of a healing's job; lengths that share their steps have one name."""
+    """Return the name of a healing's job."""
     recipe, size = one.recipe, one.block.size
     strategy = storage.component(one.labels["strategy"])
     parts = [f"{strategy}-n{size:02}" if size else "unpruned"]
     parts.append(f"r{recipe.rank}-s{recipe.seed}")
-    if not recipe.decay_steps and recipe.steps != usual_steps:
+    if recipe.steps != usual_steps:
         parts.append(f"{recipe.steps}steps")
-    if recipe.first_layer:
-        parts.append("after-the-cut")
     return "-".join([*parts, "healed"])
