@@ -39,8 +39,8 @@ def figures(of_paper: bool) -> str:
     in it, what draws it."""
     missing = {row["figure"]: row["missing"] for row in storage.rows(MISSING)}
     lines = [
-        "| picture | shows | notebook |",
-        "|---|---|---|",
+        "| picture | shows (notebook) |",
+        "|---|---|",
     ]
     for name, (shows, numbers) in FIGURES.items():
         if bool(OF_PAPER.match(name)) != of_paper:
@@ -50,8 +50,7 @@ def figures(of_paper: bool) -> str:
         drawn = (paths.ROOT / "figures" / profiles.RECORDED / f"{name}.png").exists()
         shown = picture(name) if drawn else "not recorded"
         lacks = f"<br>*Not in it:* {missing[name]}" if name in missing else ""
-        cells = [shown, f"**{short}**: {shows}{lacks}", ", ".join(links)]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(f"| {shown} | **{short}**: {shows} ({', '.join(links)}){lacks} |")
     return "\n".join(lines) + "\n"
 
 
