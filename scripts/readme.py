@@ -1,10 +1,9 @@
 """The parts of README files that are made of the rest: `python -m scripts.readme` renews them.
 
 README.md has the 13 claims in words; figures/README.md the pictures, with what was found and
-what draws each. All are of the recorded run.
+what draws each. All are of the recorded run. lib/README.md counts lib/models/families.csv.
 """
 
-import argparse
 import re
 import sys
 from functools import cache, partial
@@ -15,6 +14,7 @@ from replication.run.notebooks import FIGURES, NOTEBOOKS
 
 FINDINGS = paths.ROOT / "replication" / "show" / "findings.csv"
 MISSING = paths.ROOT / "scripts" / "not_in_it.csv"
+FAMILIES = paths.ROOT / "lib" / "models" / "families.csv"
 WIDTH = 320  # of a thumbnail, in pixels
 OF_PAPER = re.compile(r"figure_\d[a-d]?$")
 
@@ -63,8 +63,18 @@ def figures(of_paper: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
+def families() -> str:
+    """How many families of decoders can be cut."""
+    outcomes = [row["outcome"] for row in storage.rows(FAMILIES)]
+    return (
+        f"  Tiny models of {len(outcomes)} families were tried: {outcomes.count('ok')} can be cut; "
+        "[the table](models/families.csv) says why the others cannot.\n"
+    )
+
+
 PARTS = {  # of which file, between <!-- name --> and <!-- end of name -->
     "README.md": {"claims": in_words},
+    "lib/README.md": {"families": families},
     "figures/README.md": {
         "the paper's figures": partial(figures, of_paper=True),
         "findings": findings,
@@ -85,19 +95,15 @@ def renewed(text: str, parts: dict) -> str:
     return text
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m scripts.readme", description=__doc__)
-    parser.parse_args(argv)
+def main() -> None:
     for name, parts in PARTS.items():
         file = paths.ROOT / name
         try:
             text = renewed(file.read_text(encoding="utf-8"), parts)
         except ValueError as error:
-            print(f"{name}: {error}", file=sys.stderr)
-            return 2
+            sys.exit(f"{name}: {error}")
         file.write_text(text, encoding="utf-8")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
