@@ -1,10 +1,9 @@
 """The parts of README files that are made of the rest: `python -m scripts.readme` renews them.
 
-figures/README.md has the pictures with what draws each, and the 13 claims in words. All are of the
-recorded run.
+figures/README.md has the pictures with what draws each, and the 13 claims in words, all of the
+recorded run; lib/README.md counts lib/models/families.csv.
 """
 
-import argparse
 import re
 import sys
 from functools import cache, partial
@@ -14,6 +13,7 @@ from replication import claims, paths, profiles
 from replication.run.notebooks import FIGURES, NOTEBOOKS
 
 MISSING = paths.ROOT / "scripts" / "not_in_it.csv"
+FAMILIES = paths.ROOT / "lib" / "models" / "families.csv"
 WIDTH = 320  # of a thumbnail, in pixels
 OF_PAPER = re.compile(r"figure_\d[a-d]?$")
 
@@ -54,7 +54,17 @@ def figures(of_paper: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
+def families() -> str:
+    """How many families of decoders can be cut."""
+    outcomes = [row["outcome"] for row in storage.rows(FAMILIES)]
+    return (
+        f"  Tiny models of {len(outcomes)} families were tried: {outcomes.count('ok')} can be cut; "
+        "[the table](models/families.csv) says why the others cannot.\n"
+    )
+
+
 PARTS = {  # of which file, between <!-- name --> and <!-- end of name -->
+    "lib/README.md": {"families": families},
     "figures/README.md": {
         "the paper's figures": partial(figures, of_paper=True),
         "claims": in_words,
@@ -75,19 +85,15 @@ def renewed(text: str, parts: dict) -> str:
     return text
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m scripts.readme", description=__doc__)
-    parser.parse_args(argv)
+def main() -> None:
     for name, parts in PARTS.items():
         file = paths.ROOT / name
         try:
             text = renewed(file.read_text(encoding="utf-8"), parts)
         except ValueError as error:
-            print(f"{name}: {error}", file=sys.stderr)
-            return 2
+            sys.exit(f"{name}: {error}")
         file.write_text(text, encoding="utf-8")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -48,7 +48,7 @@ def ffn_projections(model, first: int = 0) -> list[str]:
         if stacked or not projections:
             raise ValueError(
                 f"Layer {l} of {type(model).__name__} cannot be healed: LoRA needs linear FFN "
-                f"projections under {', '.join(FFN)}, and no experts (stacked tensors) there."
+                f"projections under {', '.join(FFN)}, and we do not heal experts (stacked tensors)."
             )
         paths += projections
     if not paths:

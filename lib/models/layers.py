@@ -23,7 +23,7 @@ from lib.models.decoder import decoder_config, decoder_layers, layers_attribute
 from lib.models.registry import ModelError
 
 NUMBERS = "layer_numbers"  # in a configuration: of the layers, in the model before any cut
-_THRESHOLDS = ("max_window_layers", "first_k_dense_replace")
+_THRESHOLDS = ("max_window_layers", "first_k_dense_replace", "num_dense_layers")
 _INDEX_LISTS = ("mlp_only_layers", "moe_layers", "attn_layer_indices")
 _INDEX_ATTRIBUTES = ("layer_idx", "layer_id")  # what modules call the number of their layer
 
