@@ -20,7 +20,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib import evaluation
 from lib.blocks import STRATEGIES, UNPRUNED, Block
 from lib.data import sets
 from lib.models import loading, machine
@@ -94,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
     name, questions, turns = ("tiny-random", 4, 1) if tiny else ("smollm2-135m", 40, 2)
     model, tokenizer = loading.load(name)
     profile = replace(profiles.get("quick"), arc_easy_questions=questions)
-    task = evaluation.task_of(request.of_task("arc_easy", profile))
+    task = request.task_of(request.of_task("arc_easy", profile))
     blocks = chosen_blocks(model, tokenizer)
     seconds = {"whole": [], "shared": []}
     for _ in range(turns):

@@ -9,12 +9,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lib.data import sets
 from lib.data.encoding import Row
 from lib.data.prompts import KINDS, Kind, question_set, register
 from lib.data.scoring import accuracy_with_ties, loglikelihoods
 
-__all__ = ["KINDS", "Kind", "Task", "question_set", "register", "task", "task_of"]  # and others
+__all__ = ["KINDS", "Kind", "Task", "question_set", "register", "task"]  # and others
 ANSWER_STATS = ("commonest", "ties", "margin", "bits_per_byte")  # columns of a score
 
 
@@ -169,13 +168,6 @@ def task(name: str, source: str = "wheels", **counts) -> Task:
     known, TypeError for a count that its function does not take, or that is missing.
     """
     return Task(name, tuple(_kind(name).build(source, **counts)))
-
-
-def task_of(params: dict) -> Task:
-    """The task of a result's parameters, which hold its name, its data and its counts."""
-    kind = _kind(params["task"])
-    counts = {count: params[count] for count in kind.counts if count in params}
-    return task(params["task"], sets.source(params), **counts)
 
 
 def _kind(name: str) -> Kind:

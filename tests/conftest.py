@@ -32,7 +32,6 @@ import transformers
 from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-from lib import evaluation
 from lib.blocks import UNPRUNED
 from lib.evaluation import Task
 from lib.gpu import memory, nf4
@@ -336,7 +335,7 @@ class Distances:
 def real_task(name: str, **counts) -> Task:
     """A task on the real data, as many questions as the profile `smoke` has or `counts` say."""
     profile = dataclasses.replace(profiles.get("smoke"), **counts)
-    return evaluation.task_of(request.of_task(name, profile))
+    return request.task_of(request.of_task(name, profile))
 
 
 def measured_scores(name: str, profile, blocks, tasks, recipe=None):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import measured_scores
 
-from lib import evaluation, sweep
+from lib import sweep
 from lib.blocks import Block
 from lib.healing import lora, training
 from lib.models import loading
@@ -102,7 +102,7 @@ def test_a_healed_score_is_that_of_the_cut_with_its_adapter(output, tmp_path):
     recipe = replace(RECIPE, learning_rate=0.05)
     unhealed, healed = measured(BLOCK).value[1], measured(BLOCK, recipe=recipe).value.item()
     model, tokenizer = loading.load(NAME, dtype=SMOKE.dtype)
-    task = evaluation.task_of(request.of_task("c4", SMOKE))
+    task = request.task_of(request.of_task("c4", SMOKE))
     with dropped(model, BLOCK):
         adapter = training.heal(model, tokenizer, recipe, tmp_path / "by hand").adapter
         with lora.load_lora(model, adapter):

@@ -21,7 +21,7 @@ N = 300
 
 
 def of_two_questions(name: str) -> evaluation.Task:
-    task = evaluation.task_of(request.of_task(name, replace(SMOKE, arc_easy_shots=2)))
+    task = request.task_of(request.of_task(name, replace(SMOKE, arc_easy_shots=2)))
     task = depth_probe.with_four_options(task)
     return replace(task, examples=task.examples[:2])
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import harness
-from lib import evaluation, sweep
+from lib import sweep
 from lib.blocks import UNPRUNED, Block
 from lib.models import loading
 from lib.pruning import dropped
@@ -33,7 +33,7 @@ def test_mmlu_is_that_of_lm_eval(base, block, tmp_path, name):
     names = harness.write_tasks(tmp_path, *counts, FORMS[name])
     with dropped(model, block):
         samples = harness.evaluate(*base, names, harness.task_manager(tmp_path), batch_size=1)
-    task = evaluation.task_of(request.of_task(name, PROFILE))
+    task = request.task_of(request.of_task(name, PROFILE))
     prompts = [example["prompt"] for example in task.examples]
     assert [sample["arguments"][0][0] for sample in samples] == prompts
     table = sweep.sweep(model, tokenizer, [block], [task]).set_index("block_size")

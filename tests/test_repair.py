@@ -7,7 +7,6 @@ import torch
 import transformers
 from conftest import ARCHITECTURES, SIZE, VOCAB, Distances, score, tiny
 
-from lib import evaluation
 from lib.blocks import Block
 from lib.data import sets
 from lib.healing import linear
@@ -148,7 +147,7 @@ def test_every_repair_has_its_score_and_what_it_took(output, monkeypatch):
     base, block = loading.load("tiny-random", dtype="float32"), Block(2, 4)
     texts = sets.healing_texts("wheels", 6)[:6]
     tokens = base[1](texts, truncation=True, max_length=SMOKE.map_tokens).input_ids
-    task = evaluation.task_of(request.of_task("c4", SMOKE))
+    task = request.task_of(request.of_task("c4", SMOKE))
     for kind in repair.KINDS:
         change, _, error = by_hand(base[0], block, kind, tokens)
         row = rows.loc[f"{kind} map"]

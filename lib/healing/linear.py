@@ -103,8 +103,8 @@ class Mapped(Block):
     added: dict = field(default_factory=dict, compare=False, repr=False)  # m, of a map of it
 
     def across(self, state: torch.Tensor) -> torch.Tensor:
-        """x + z A."""
-        inputs = self.added.get(FFN, state)
+        """x + z A. A map of m needs `reading_ffn`: without it there is no m, a KeyError."""
+        inputs = self.added[FFN] if KINDS.get(self.name) == FFN else state
         return (state.float() + inputs.float() @ self.change).to(state.dtype)
 
 
@@ -129,11 +129,11 @@ def _each_ffn_output(model, start: int, keep: Callable[[torch.Tensor], None]):
 
 
 @torch.no_grad()
-def fold(model, block: Block, change: torch.Tensor, dtype: torch.dtype | None = None) -> None:
+def fold(model, block: Block, change: torch.Tensor) -> None:
     """Make the layer before `block` give m (1 + A) for m, by the weights of its last projection.
 
-    After `pruning.dropped` that is an ordinary checkpoint. dtype: that the weights are rounded to,
-    by default their own. Raises ValueError for weights packed in 4 bits.
+    After `pruning.dropped` that is an ordinary checkpoint. Raises ValueError for weights packed in
+    4 bits.
     """
     module = projection(model, block.start - 1)
     if not module.weight.is_floating_point():
@@ -143,7 +143,7 @@ def fold(model, block: Block, change: torch.Tensor, dtype: torch.dtype | None = 
         outputs_first = isinstance(module, nn.Linear) and parameter.ndim == 2  # Conv1D: last
         old = parameter.cpu().float()
         new = whole.T @ old if outputs_first else old @ whole
-        parameter.copy_(new.to(dtype or parameter.dtype))
+        parameter.copy_(new.to(parameter.dtype))
 
 
 def add_map_hook(model, block: Block, change: torch.Tensor) -> None:

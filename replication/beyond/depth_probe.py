@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib import evaluation, storage
+from lib import storage
 from lib.blocks import UNPRUNED, Block
 from lib.evaluation import Task, weighted_mean
 from replication import measure
@@ -44,7 +44,7 @@ from replication.beyond.biases import (
 from replication.figures.style import STYLE, colour, finished, label, nothing_measured, panel_grid
 from replication.measure import cache, fetching
 from replication.measure.experiments import cuts, unpruned
-from replication.measure.request import BLOCK, Request
+from replication.measure.request import BLOCK, Request, task_of
 from replication.profiles import Profile
 
 VERSION = 1  # bumped by hand when the numbers change
@@ -108,7 +108,7 @@ measure.TABLES["depths"] = table
 
 def _measured(params: dict) -> list[dict]:
     """Return the rows of a task after one cut."""
-    task = with_four_options(evaluation.task_of(params))
+    task = with_four_options(task_of(params))
     answers = np.array([example["answer"] for example in task.examples])
     weights = np.array([example["weight"] for example in task.examples], float)
     states, letters = _read(params, task)

@@ -22,7 +22,7 @@ from replication.figures.style import NORMAL, colour, label
 from replication.measure import cache as results
 from replication.measure import fetching, scores
 from replication.measure.experiments import blocks_of, unpruned
-from replication.measure.request import Request, mapped, score
+from replication.measure.request import Request, data_source, mapped, score, task_of
 from replication.profiles import Profile, recipe
 from replication.tables import grouped
 
@@ -148,7 +148,7 @@ def fit(model, tokenizer, requests: Sequence[Request]) -> dict[Block, dict[str, 
     from lib.similarity import calibration_batches
 
     params = requests[0].params
-    count, source = params["map_sequences"], sets.source(params["healing_data"][0])
+    count, source = params["map_sequences"], data_source(params["healing_data"][0])
     texts = sets.healing_texts(source, count)[:count]  # C4's first
     lengths = params["map_tokens"], params["map_batch_tokens"]
     batches = list(calibration_batches(texts, tokenizer, *lengths))
@@ -171,7 +171,6 @@ def fit(model, tokenizer, requests: Sequence[Request]) -> dict[Block, dict[str, 
 
 def _score(model, tokenizer, requests: Sequence[Request], maps: dict) -> None:
     """Sweep one task over all blocks with a map in their place, and store a result each."""
-    from lib import evaluation
     from lib.healing import linear
     from lib.sweep import sweep
 
@@ -182,7 +181,7 @@ def _score(model, tokenizer, requests: Sequence[Request], maps: dict) -> None:
             results.save(r.kind, r.params, [{}], 0, NO_MAP)
         else:
             request_of[block] = r
-    task = evaluation.task_of(requests[0].params)
+    task = task_of(requests[0].params)
     batch_tokens = requests[0].params["batch_tokens"]
     with linear.reading_ffn(model, request_of):
         swept = sweep(model, tokenizer, list(request_of), [task], batch_tokens).to_dict("records")

@@ -20,7 +20,7 @@ from replication.beyond.panels import line
 from replication.figures.style import STYLE, WIDTH, colour, finished
 from replication.measure import fetching
 from replication.measure.damage import all_blocks
-from replication.measure.request import BLOCK, Request
+from replication.measure.request import BLOCK, Request, data_identity, data_source
 from replication.profiles import Profile
 
 VERSION = 2  # bumped by hand when the numbers change
@@ -39,7 +39,7 @@ UPDATES = {
 
 def states(name: str, distances, profile: Profile) -> list[Request]:
     """Return requests for how much every block changes the states of the damage map's texts."""
-    params = {"model": name, **profile.load_kwargs, **sets.identity("c4", profile.source)}
+    params = {"model": name, **profile.load_kwargs, **data_identity("c4", profile.source)}
     params |= {
         "texts": "c4",
         "sequences": profile.damage_sequences,
@@ -73,7 +73,7 @@ def _measured(params: dict) -> list[dict]:
     import torch  # here, since the plan reads `requests` and loads no torch
 
     model, tokenizer = fetching.loaded(params)
-    texts = sets.c4("validation", sets.source(params), params["sequences"])
+    texts = sets.c4("validation", data_source(params), params["sequences"])
     changes, tokens = [], []
     for text in texts:
         ids = tokenizer(text, truncation=True, max_length=params["max_tokens"]).input_ids

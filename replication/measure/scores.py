@@ -21,7 +21,7 @@ from replication import paths
 from replication.measure import cache, fetching
 from replication.measure.cache import ORIGIN, WEIGHTS
 from replication.measure.fetching import Rows
-from replication.measure.request import Request
+from replication.measure.request import Request, task_of
 from replication.tables import BLOCK, grouped
 
 DIGITS = 6  # decimals of the values of examples
@@ -105,7 +105,7 @@ def _score(model, tokenizer, requests: list[Request]) -> None:
     for of_task in grouped(requests, _all_but_block).values():
         params_of = {UNPRUNED if r.recipe else r.block: r.params for r in of_task}
         params = of_task[0].params
-        task = evaluation.task_of(params)
+        task = task_of(params)
         start = time.monotonic()
         cuts = [block for block in params_of if block != UNPRUNED]
         scores = sweep(model, tokenizer, cuts, [task], params["batch_tokens"])

@@ -7,11 +7,10 @@ run calls. Needs no GPU. What is small comes first. With HF_HUB_OFFLINE=1 it onl
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from lib import evaluation
 from lib.data import sets, wheels
 from lib.evaluation import Task
 from lib.models import files, registry
-from replication.measure.request import Request
+from replication.measure.request import Request, task_of
 from replication.profiles import Profile
 from replication.run import stored
 from replication.run.jobs import by_job
@@ -63,7 +62,7 @@ def _check(looks: Mapping[str, Callable[[], str]]) -> bool:
 
 def questions(requests: Sequence[Request], tasks: list[Task]) -> str:
     """Read a data set in each way in which it is asked; add these to `tasks`."""
-    tasks += [evaluation.task_of(request.params) for request in requests]
+    tasks += [task_of(request.params) for request in requests]
     return f"ways to ask: {len(requests)}"
 
 
