@@ -10,10 +10,11 @@ from conftest import Distances
 from lib import evaluation
 from lib.blocks import UNPRUNED, Block
 from lib.models import loading
+from lib.models.decoder import decoder_layers, residual_stream
 from lib.pruning import dropped
 from lib.sweep import sweep
 from replication import profiles
-from replication.beyond import depth_probe
+from replication.beyond import depth_probe, jacobian_lens
 from replication.measure import fetching, request
 
 SMOKE = profiles.get("smoke")
@@ -104,3 +105,27 @@ def test_every_depth_is_measured_kept_and_drawn(output, monkeypatch):
     assert again.value.tolist() == table.value.tolist()
     figure = depth_probe.figure_depth(again)
     assert set(figure.table.reading) >= {*depth_probe.LOOKS}
+
+
+def test_the_lens_is_what_a_small_step_along_the_state_does_to_the_letters():
+    """Finite differences of the logits, at the last token of each text, mean over the texts."""
+    model, _ = loading.load("tiny-random", dtype="float32")
+    texts, prompt, letters, depth, step = [[5, 6, 7, 8], [3, 4]], [9, 2, 7], [1, 2, 3], 6, 1e-3
+    (readings,) = jacobian_lens.read(model, texts, letters, [prompt], [depth])
+    states = {}
+    with torch.no_grad(), residual_stream(model, states.__setitem__, [depth]):
+        model(torch.tensor([prompt]))
+    direction, layer = states[depth][0, -1], decoder_layers(model)[depth]
+
+    def logits_after(text: list[int], step: float) -> torch.Tensor:
+        def moved(module, args, kwargs):
+            state = args[0].clone()
+            state[0, -1] += step * direction
+            return (state, *args[1:]), kwargs
+
+        with torch.no_grad(), layer.register_forward_pre_hook(moved, with_kwargs=True):
+            return model(torch.tensor([text])).logits[0, -1, letters]
+
+    rises = [logits_after(text, step) - logits_after(text, -step) for text in texts]
+    expected = torch.stack(rises).mean(0) / (2 * step)
+    np.testing.assert_allclose(readings[0], expected, atol=5e-3)

@@ -14,6 +14,7 @@ from replication.beyond import (
     biases,
     depth_probe,
     dose,
+    jacobian_lens,
     last_layers,
     letters,
     repair,
@@ -94,6 +95,7 @@ NOTEBOOKS = {
             biases.second_model,
             depth_probe.depths,
             translator.translated,
+            jacobian_lens.lens,
         ),
     ),
     "11": Notebook(
