@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib.blocks import STRATEGIES, UNPRUNED, Block
+from lib.blocks import UNPRUNED, Block
 from lib.data import sets
 from lib.models import loading, machine
 from lib.pruning import dropped
@@ -60,7 +60,9 @@ def chosen_blocks(model, tokenizer) -> list[Block]:
     batches = calibration_batches(texts, tokenizer, MAX_TOKENS, BATCH_TOKENS)
     distances = block_distances(model, batches)
     sizes = range(1, distances.num_layers // 2 + 1)
-    blocks = [block for strategy in STRATEGIES for block in blocks_of(strategy, distances, sizes)]
+    blocks = [
+        block for strategy in profiles.STRATEGIES for block in blocks_of(strategy, distances, sizes)
+    ]
     return list(dict.fromkeys(blocks))
 
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-STRATEGIES = ("similarity", "simple")
-
 
 @dataclass(frozen=True, order=True)
 class Block:

@@ -90,11 +90,8 @@ def qwen_islands() -> pd.DataFrame:
 
 def noise_islands() -> pd.DataFrame:
     """Return the median number of islands of streams that only grow, by model (notebook 08)."""
-    rows = [
-        {"model": name, "median": np.median(islands.islands_of_noise(distances.matrix))}
-        for name, distances in maps().items()
-    ]
-    return pd.DataFrame(rows)
+    counts = {name: islands.islands_of_noise(of.matrix) for name, of in maps().items()}
+    return pd.DataFrame(counts).median().rename("median").rename_axis("model").reset_index()
 
 
 def ranked_distances() -> pd.DataFrame:

@@ -3,19 +3,55 @@
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from test_islands import a_map
-from test_site import write_run
 
 from lib.blocks import BlockDistances
+from lib.evaluation import weighted_mean
 from replication import paths, tables
 from replication.analysis import islands
 from replication.measure import damage
 from replication.show import explorer
 from replication.show.explorer import Explored
+
+
+def write_run(folder: Path, **changes) -> None:
+    """Write what a run measures: distances, and the loss whole, cut and healed.
+
+    changes: of the requests of losses.
+    """
+    weights = {"model": "m", "revision": "1", "dtype": "bfloat16", "quantization": None}
+    made = {"device": "cpu", "sequences": 4, "max_tokens": 24}
+    params = weights | made
+    losses = np.array([3.0, 4, 6, 5])
+    value, error = weighted_mean(losses, np.ones(4))
+    rows = []
+    for size, recipe in ((0, {}), (2, {}), (2, {"recipe": {"steps": 8, "rank": 4, "seed": 1}})):
+        block = {"block_start": 1, "block_size": size}
+        request = {"kind": "scores", "task": "c4"} | params | block | recipe | changes
+        row = {
+            "task": "c4",
+            "value": value,
+            "standard_error": error,
+            "n": 4,
+            "examples": losses,
+            "weights": np.ones(4),
+            "request": json.dumps(request),
+        }
+        rows.append(weights | block | row)
+    folder.mkdir(parents=True)
+    pd.DataFrame(rows).to_parquet(folder / "unhealed.parquet")
+    folds = np.random.default_rng(0).random((4, 5, 5))
+    folds += folds.transpose(0, 2, 1)
+    distances = BlockDistances(folds.mean(0), folds.std(0), folds, 8)
+    similarity = pd.DataFrame(tables.rows_of(distances))
+    request = json.dumps({"kind": "similarity"} | params)
+    similarity = similarity.assign(request=request, **weights)
+    similarity.to_parquet(folder / "similarity.parquet")
 
 
 def at_random(num_layers: int, folds: int = 16) -> BlockDistances:

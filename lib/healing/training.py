@@ -297,7 +297,6 @@ def _load_result(folder: Path) -> Healed | None:
     if not (folder / "healed.json").exists():
         return None
     record = json.loads((folder / "healed.json").read_text())
-    record.pop("recomputes", None)  # older results have it
     record["adapter"] = folder / "adapter" if record["adapter"] else None
     if record["adapter"] and not lora.adapter_exists(record["adapter"]):
         return None

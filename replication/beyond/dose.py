@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from lib.blocks import STRATEGIES, UNPRUNED
+from lib.blocks import UNPRUNED
 from replication import measure
 from replication.beyond.panels import line
 from replication.figures.style import (
@@ -23,7 +23,7 @@ from replication.figures.style import (
 from replication.measure import scores
 from replication.measure.experiments import cuts, healed, unpruned
 from replication.measure.request import Request, score
-from replication.profiles import PAPER_TOKENS, Profile, recipe, sizes_at
+from replication.profiles import PAPER_TOKENS, STRATEGIES, Profile, recipe, sizes_at
 
 TASKS = ("arc_easy", "c4")
 LABELS = (

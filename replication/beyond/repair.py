@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.blocks import STRATEGIES, UNPRUNED, Block
+from lib.blocks import UNPRUNED, Block
 from lib.data import sets
 from lib.models import registry
 from replication import measure
@@ -23,7 +23,7 @@ from replication.measure import cache as results
 from replication.measure import fetching, scores
 from replication.measure.experiments import blocks_of, unpruned
 from replication.measure.request import Request, data_source, mapped, score, task_of
-from replication.profiles import Profile, recipe
+from replication.profiles import STRATEGIES, Profile, recipe
 from replication.tables import grouped
 
 KINDS = ("full", "folded")  # of linear maps, as healing.linear has them

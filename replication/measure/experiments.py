@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from lib.blocks import STRATEGIES, UNPRUNED, Block, similarity_block, simple_block
+from lib.blocks import UNPRUNED, Block, similarity_block, simple_block
 from lib.healing import Recipe
 from replication.measure import request
 from replication.measure.request import Request, score
@@ -22,6 +22,7 @@ from replication.profiles import (
     SEEDS,
     SHOT_ENDS,
     SHOTS,
+    STRATEGIES,
     Profile,
     recipe,
     sizes_at,
