@@ -133,7 +133,7 @@ def test_maps_at_hand(output):
     assert scores.index.is_unique
     treatments = scores.loc[(10, 9, "c4", "")].index
     plain = "healed for 512 steps, rank 8"  # each recipe by itself, none in another's place
-    assert set(treatments) >= {plain, f"{plain}, seed 1", f"{plain}, from layer 10"}
+    assert set(treatments) >= {plain, f"{plain}, seed 1"}
     unpruned = scores.loc[(0, 0, "arc_easy", ", 0-shot", "unpruned")]
     assert unpruned.n == 565  # the most questions
     assert len(recorded.prompts) == len(recorded.texts[11, 1])

@@ -61,18 +61,19 @@ def regions(matrix: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
     return renamed[labels]
 
 
-def islands(distances, threshold: float = THRESHOLD) -> pd.DataFrame:
+def islands(distances, threshold: float = THRESHOLD, again=None) -> pd.DataFrame:
     """The islands of a map, the largest first: similar blocks apart from the main one (`regions`).
 
     distances: a BlockDistances. A row an island: whether it is shallower or deeper than the band
     (by the mean middle of the blocks), the starts l and sizes n of its blocks, the layers these
     drop (0-indexed, last_layer included), its most similar block (by the row-rescaled distance)
     with its distance and standard error, its area (number of blocks), and its stability: the share
-    of bootstraps of the folds (`resampled`) in which an island reappears that shares half of the
-    blocks of both. Stability is NaN with fewer than 16 folds.
+    of bootstraps of the folds (`again`, by default `resampled`) in which an island reappears that
+    shares half of the blocks of both. Stability is NaN with fewer than 16 folds.
     """
     labels = regions(distances.matrix, threshold)
-    again = resampled(distances.folds, threshold)
+    if again is None:
+        again = resampled(distances.folds, threshold)
     stability = np.full(labels.max() - BAND, np.nan)
     if len(again):
         stability = np.mean([_matches_by_iou(labels, other) for other in again], axis=0)

@@ -41,7 +41,6 @@ ISLAND = ["island", "side", "first_start", "last_start", "smallest_size", "large
 ISLAND += [*BLOCK, "area", "stability"]  # what the page shows of an island
 DAMAGE = [*BLOCK, "value", "standard_error", "examples"]
 KEY = [*BLOCK, "task", "shots", "treatment"]  # of a score
-OTHERWISE = {"seed": "seed", "first_layer": "from layer"}  # of recipes
 SCORE = [*KEY, "value", "standard_error"]
 
 
@@ -134,12 +133,8 @@ def _treatment(score) -> str:
     """Return in words what was done to a model: "healed for 512 steps, rank 8, seed 1"."""
     if pd.isna(score.steps):
         return "unhealed" if score.block_size else "unpruned"
-    changes = [
-        f", {text} {getattr(score, name):.0f}"
-        for name, text in OTHERWISE.items()
-        if getattr(score, name)
-    ]
-    return f"healed for {score.steps:.0f} steps, rank {score.rank:.0f}" + "".join(changes)
+    seed = f", seed {score.seed:.0f}" if score.seed else ""
+    return f"healed for {score.steps:.0f} steps, rank {score.rank:.0f}{seed}"
 
 
 def _texts(params: dict) -> tuple[tuple[str, ...], dict[tuple[int, int], list[str]]]:
