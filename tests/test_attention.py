@@ -35,7 +35,7 @@ def logits(model, batch) -> torch.Tensor:
 
 def joined_batch(read: list[list[int]]) -> tuple[dict, torch.Tensor]:
     """Return documents in one row, and its labels."""
-    collate = packing.collator(True, 0)
+    collate = packing.collator(True)
     sequences = [{"documents": read[:2]}, {"documents": read[2:]}]
     batch = collate(sequences)
     labels = batch.pop("labels")

@@ -53,7 +53,7 @@ def peak(name: str, budget: memory.ActivationBudget) -> int:
     """Return the bytes that training on a row holds at the peak."""
     model = layers.meta_model(files.configuration(name)).bfloat16().train()
     documents = [[5] * length for length in LENGTHS]
-    batch = packing.collator(True, 0)([{"documents": documents}])
+    batch = packing.collator(True)([{"documents": documents}])
     ends = batch["cu_seq_lens_q"]
     batch = {k: v.to("meta") if torch.is_tensor(v) else v for k, v in batch.items()}
     with (

@@ -123,7 +123,7 @@ def test_documents_are_truncated_and_padding_has_no_loss(base):
         lengths.append(len(document))
     assert max(lengths) == 300
     assert min(lengths) < 300
-    collate = packing.collator(False, base[1].pad_token_id)
+    collate = packing.collator(False)
     labels = collate(sequences)["labels"]
     assert (labels[:, 0] == -100).all()
     targets = (labels != -100).sum(1)

@@ -14,7 +14,14 @@ from lib.blocks import Block, BlockDistances
 from lib.data import sets, wheels
 from lib.healing import packing
 from replication import measure, paths, profiles
-from replication.beyond import depth_probe, repair, translator, which_block
+from replication.beyond import (
+    depth_probe,
+    jacobian_lens,
+    repair,
+    repeat,
+    translator,
+    which_block,
+)
 from replication.measure import damage, fetching, request
 from replication.run import notebooks
 
@@ -34,6 +41,7 @@ LITTLE = replace(
 FITTING = {  # functions within which texts are read to fit something
     (packing, "training_sequences"): "healing",
     (repair, "fit"): "linear maps",
+    (jacobian_lens, "calibration_texts"): "lens",
 }
 CHOOSING = {  # kinds of result that choose blocks, by halves of the texts (below)
     "states": "states",
@@ -122,7 +130,9 @@ def measure_everything(profile) -> BlockDistances:
     repair.table([request.mapped(NAME, profile, "c4", BLOCK, kind) for kind in repair.KINDS])
     measure.table(translator.translated, maps, profile)
     measure.table(depth_probe.depths, maps, profile)
+    measure.table(jacobian_lens.lens, maps, profile)
     measure.table(damage.damage, maps, profile)
+    measure.table(repeat.repeats, maps, profile)
     measure.table(which_block.states, maps, profile)
     return maps[NAME]
 

@@ -50,7 +50,7 @@ def test_a_run_takes_the_flops_that_were_planned(output, small, monkeypatch):
     distances = distance_maps.of_model(small, profile)
     swept = experiments.unhealed(small, distances, profile, ["c4"])
     recipe = profiles.recipe(small, profile, rank=1)
-    heals = request.healing(small, profile, Block(1, 2), recipe)
+    heals = request.score(small, profile, "c4", Block(1, 2), recipe).healing
     requests = {stored.key_of(one): one for one in [*swept, heals]}
     model = plan.ModelOnCard(counting.layer_costs(files.configuration(small)), None, CARD)
     flops = [work.flops for work in plan.works(model, requests.values())]
@@ -119,7 +119,7 @@ def test_what_is_not_to_be_had_is_not_missing(output):
     block = Block(distances.best_start(2), 2)
     for seed in (0, 1, 2):
         recipe = profiles.recipe("tiny-random", SMOKE, seed=seed)
-        healing = request.healing("tiny-random", SMOKE, block, recipe)
+        healing = request.score("tiny-random", SMOKE, "c4", block, recipe).healing
         (keyed,) = fetching.keyed_by_machine([healing])
         cache.save("healing", keyed.params, [{}], 1, "diverged")
     planned = plan.planned(SMOKE, ["06"], CARD)

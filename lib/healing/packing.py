@@ -55,7 +55,7 @@ def _in_order(tokenizer, texts: Sequence[str], recipe) -> Iterator[list[int]]:
                 yield from tokenizer(part, truncation=True, max_length=recipe.max_tokens).input_ids
 
 
-def collator(joined: bool, pad_token: int) -> Callable[[Sequence[dict]], dict]:
+def collator(joined: bool) -> Callable[[Sequence[dict]], dict]:
     """Return what makes a batch, with labels, of sequences ({"documents": token ids of each}).
 
     joined: all documents in one row, input_ids, position_ids and labels (1, N); else a row each,
@@ -66,18 +66,22 @@ def collator(joined: bool, pad_token: int) -> Callable[[Sequence[dict]], dict]:
         documents = [ids for sequence in sequences for ids in sequence["documents"]]
         if joined:
             return _flattened([{"input_ids": ids} for ids in documents])
-        return padded(documents, pad_token)
+        return padded(documents)
 
     return collate
 
 
-def padded(rows: Sequence[list[int]], pad_token: int) -> dict[str, torch.Tensor]:
-    """Return documents as rows, padded on the right, so that causal attention needs no mask."""
+def padded(rows: Sequence[list[int]]) -> dict[str, torch.Tensor]:
+    """Return documents as rows, padded on the right, so that causal attention needs no mask.
+
+    They are padded with token 0: no position looks ahead to it, and every model knows it, while a
+    tokenizer may have a token for padding that the model has no embedding of.
+    """
     rows = [torch.tensor(row) for row in rows]
     labels = pad_sequence(rows, batch_first=True, padding_value=-100)
     labels[:, 0] = -100  # nothing predicts it, so it is no target to be counted
     return {
-        "input_ids": pad_sequence(rows, batch_first=True, padding_value=pad_token),
+        "input_ids": pad_sequence(rows, batch_first=True),
         "labels": labels,
     }
 

@@ -208,7 +208,7 @@ def _train(
             model=wrapped,
             args=_training_arguments(recipe, folder, micro_batch, model),
             train_dataset=sequences,
-            data_collator=packing.collator(joined, tokenizer.pad_token_id),
+            data_collator=packing.collator(joined),
             compute_loss_func=_loss,
             callbacks=[CheckpointCallback()],
         )

@@ -54,8 +54,7 @@ def _measured(params: dict) -> list[dict]:
     task = depth_probe.with_four_options(task_of(params))
     questions = [row for (row,) in task.rows(tokenizer)]
     letters = questions[0].target_ids[0]  # the same tokens in each question
-    texts = sets.c4("train", data_source(params), params["lens_texts"])
-    texts = [tokenizer(text).input_ids[: params["lens_tokens"]] for text in texts]
+    texts = calibration_texts(tokenizer, params)
     readings = read(model, texts, letters, [row.tokens for row in questions], params["depths"])
     answers = np.array([example["answer"] for example in task.examples])
     weights = np.array([example["weight"] for example in task.examples], float)
@@ -69,6 +68,12 @@ def _measured(params: dict) -> list[dict]:
 
 
 fetching.MEASURE["lens"] = fetching.each(_measured)
+
+
+def calibration_texts(tokenizer, params: dict) -> list[list[int]]:
+    """Return the texts of C4 to heal on whose derivatives the lens takes, as tokens."""
+    texts = sets.c4("train", data_source(params), params["lens_texts"])
+    return [tokenizer(text).input_ids[: params["lens_tokens"]] for text in texts]
 
 
 def read(model, texts: Sequence, letters: Sequence[int], prompts: Sequence, depths: Sequence[int]):
