@@ -89,9 +89,9 @@ def qwen_islands() -> pd.DataFrame:
 
 
 def noise_islands() -> pd.DataFrame:
-    """Return the median number of islands of streams that only grow, by model (notebook 08)."""
+    """Return the median number of islands of streams that only grow (notebook 08); index: model."""
     counts = {name: islands.islands_of_noise(of.matrix) for name, of in maps().items()}
-    return pd.DataFrame(counts).median().rename("median").rename_axis("model").reset_index()
+    return pd.DataFrame(counts).median().reset_index(name="median")
 
 
 def ranked_distances() -> pd.DataFrame:
@@ -111,13 +111,6 @@ def rise_in_nf4() -> pd.DataFrame:
     losses = measured("stacked").pivot(index="block_size", columns="format", values="value")
     rises = losses - losses.loc[0]
     return (rises["nf4"] / rises["16 bits"] - 1).rename("value").reset_index()
-
-
-def minutes() -> pd.DataFrame:
-    """Return the minutes of so many steps of healing (notebook 14)."""
-    steps = pd.DataFrame({"steps": (16, 32, 64)})
-    timed = pd.read_csv(FOLDERS[-1] / "repairs.csv").merge(steps, how="cross")
-    return timed.assign(minutes=timed.steps * timed.seconds / 60)
 
 
 def rank_correlation() -> pd.DataFrame:
@@ -142,7 +135,6 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "distances": ranked_distances,
     "rise_in_nf4": rise_in_nf4,
     "seed_sd": lambda: measured("seeds").groupby(["task", "treatment"]).value.std().reset_index(),
-    "minutes": minutes,
 }
 
 
