@@ -70,7 +70,7 @@ def test_file_shows_what_is_chosen_and_keeps_it_in_its_link(page, output):
     page.locator("#files").set_input_files(damaged)
     expect(page.locator("#said")).to_contain_text("is no map")
     page.set_viewport_size({"width": 400, "height": 800})
-    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    page.wait_for_function("document.documentElement.scrollWidth <= 400")  # plots follow later
     page.set_viewport_size({"width": 1300, "height": 1000})
 
     page.locator("[name=threshold]").fill("0.03")  # islands are those of Python
