@@ -11,7 +11,6 @@ import pytest
 from test_islands import a_map
 
 from lib.blocks import BlockDistances
-from lib.evaluation import weighted_mean
 from replication import paths, tables
 from replication.analysis import islands
 from replication.measure import damage
@@ -25,30 +24,23 @@ def write_run(folder: Path, **changes) -> None:
     changes: of the requests of losses.
     """
     weights = {"model": "m", "revision": "1", "dtype": "bfloat16", "quantization": None}
-    made = {"device": "cpu", "sequences": 4, "max_tokens": 24}
-    params = weights | made
-    losses = np.array([3.0, 4, 6, 5])
-    value, error = weighted_mean(losses, np.ones(4))
+    params = weights | {"sequences": 4, "max_tokens": 24}
     rows = []
     for size, recipe in ((0, {}), (2, {}), (2, {"recipe": {"steps": 8, "rank": 4, "seed": 1}})):
         block = {"block_start": 1, "block_size": size}
         request = {"kind": "scores", "task": "c4"} | params | block | recipe | changes
         row = {
             "task": "c4",
-            "value": value,
-            "standard_error": error,
+            "value": 4.5,
+            "standard_error": 0.6,
             "n": 4,
-            "examples": losses,
-            "weights": np.ones(4),
+            "examples": [3.0, 4.0, 6.0, 5.0],
             "request": json.dumps(request),
         }
         rows.append(weights | block | row)
     folder.mkdir(parents=True)
     pd.DataFrame(rows).to_parquet(folder / "unhealed.parquet")
-    folds = np.random.default_rng(0).random((4, 5, 5))
-    folds += folds.transpose(0, 2, 1)
-    distances = BlockDistances(folds.mean(0), folds.std(0), folds, 8)
-    similarity = pd.DataFrame(tables.rows_of(distances))
+    similarity = pd.DataFrame(tables.rows_of(at_random(4, folds=4)))
     request = json.dumps({"kind": "similarity"} | params)
     similarity = similarity.assign(request=request, **weights)
     similarity.to_parquet(folder / "similarity.parquet")

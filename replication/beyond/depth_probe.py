@@ -67,6 +67,7 @@ LOOKS = {  # of each reading
     ACCURACY: {"color": "black", "marker": "", "ls": ":"},
 }
 NO_SCORE = {"depth": np.nan, "reading": None, "value": np.nan, "standard_error": np.nan, "n": 0}
+NO_ROWS = ["model", *BLOCK, "task", "status", "choices"]
 NAMES = {UNBIASED: "as letters, biases removed", ACCURACY: "as answered"}
 
 
@@ -100,7 +101,7 @@ def table(requests: Sequence[Request]) -> pd.DataFrame:
     """
     pairs = zip(requests, fetching.fetch(requests), strict=True)
     rows = [NO_SCORE | request.labels | row for request, result in pairs for row in result]
-    return pd.DataFrame(rows, columns=None if rows else ["model", *BLOCK, "task", *NO_SCORE])
+    return pd.DataFrame(rows, columns=None if rows else [*NO_ROWS, *NO_SCORE])
 
 
 measure.TABLES["depths"] = table

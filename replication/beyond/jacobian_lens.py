@@ -31,13 +31,14 @@ TEXTS = 48  # of C4
 def lens(name: str, distances, profile: Profile) -> list[Request]:
     """Return the reading of ARC-Easy by letter at EXITS, asked as `letters.forms` asks it, of the
     main model."""
-    if name != profile.main_model or not (profile.ablation_questions and profile.map_sequences):
+    depths = [distances.num_layers - size for size in EXITS if size < distances.num_layers]
+    is_asked = depths and profile.ablation_questions and profile.map_sequences
+    if name != profile.main_model or not is_asked:
         return []
     few_shot = profile.with_prompt(profile.mmlu_shots)
     (whole,) = unpruned(name, few_shot, [TASK])
-    layers = distances.num_layers
     params = {
-        "depths": [layers - size for size in EXITS if size < layers],
+        "depths": depths,
         "lens_texts": min(TEXTS, profile.map_sequences),
         "lens_tokens": profile.map_tokens,
         "lens_version": VERSION,
@@ -106,8 +107,14 @@ def _last(model, tokens: Sequence[int], depths: Sequence[int]) -> tuple[list, ob
     from lib.models.decoder import residual_stream
 
     states = {}
+
+    def keep(depth: int, state: torch.Tensor) -> None:
+        # of frozen weights the graph of derivatives begins here
+        begins = torch.is_grad_enabled() and not state.requires_grad
+        states[depth] = state.requires_grad_() if begins else state
+
     ids = torch.tensor([tokens], device=model.device)
-    with residual_stream(model, states.__setitem__, depths):
+    with residual_stream(model, keep, depths):
         logits = model(input_ids=ids, use_cache=False, logits_to_keep=1).logits
     return [states[depth] for depth in depths], logits[0, -1].float()
 
