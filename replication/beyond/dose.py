@@ -26,6 +26,7 @@ from replication.measure.request import Request, score
 from replication.profiles import PAPER_TOKENS, STRATEGIES, Profile, recipe, sizes_at
 
 TASKS = ("arc_easy", "c4")
+CONTROL = 0.25  # of the longest healing: the longest of the control
 LABELS = (
     "C4 loss (nats)",
     "ARC-Easy accuracy",
@@ -40,18 +41,21 @@ LOOKS = {  # of each line: colour, marker, name
 def doses(name: str, distances, profile: Profile) -> list[Request]:
     """Return both strategies, unhealed and healed for each length, and the control.
 
-    The unpruned and unhealed scores begin each line, at 0 steps. Columns steps and tokens.
+    The unpruned and unhealed scores begin each line, at 0 steps. The control has short healings
+    only: a whole model is the slowest to train. Columns steps and tokens.
     """
     if name not in profile.ablation_models:
         return []
     sizes = sizes_at(profile.dose_fractions, distances.num_layers)
     requested = unpruned(name, profile, TASKS)
     requested += cuts(name, distances, profile, TASKS, STRATEGIES, sizes)
+    control = {"fraction": 0.0, "strategy": "none", "treatment": "control"}
     for steps in profile.dose_steps if sizes else ():
         healing = recipe(name, profile, steps=steps)
         requested += cuts(name, distances, profile, TASKS, STRATEGIES, sizes, healing)
-        control = {"fraction": 0.0, "strategy": "none", "treatment": "control"}
-        requested += [score(name, profile, task, UNPRUNED, healing, **control) for task in TASKS]
+        if steps <= CONTROL * profile.heal_steps:
+            for task in TASKS:
+                requested.append(score(name, profile, task, UNPRUNED, healing, **control))
     return requested
 
 

@@ -20,14 +20,16 @@ from replication.measure.experiments import QA, WITH_EXIT, cuts, healed, unheale
 from replication.measure.request import Request
 from replication.profiles import Profile
 
+LISTED = "listed text"
 FORMS = {  # a question set, and the tasks that ask it by letter, by content and between
     "mmlu": {"letters": "mmlu", "content": "mmlu_content"},
     "arc_easy": {
         "letters": "arc_easy_letters",
         "content": "arc_easy",
-        "listed text": "arc_easy_listed",
+        LISTED: "arc_easy_listed",
     },
 }
+FEW_DROPPED = 0.25  # of all layers
 ABOUT = "The following are questions (with answers) about {}.\n\n"
 
 
@@ -73,24 +75,34 @@ OWN_TASKS = {  # which only this question asks
 
 
 def forms(name: str, distances, profile: Profile) -> list[Request]:
-    """Return the same questions asked both ways, after as many solved examples, of the models to
-    study.
+    """Return the same questions asked both ways, after as many solved examples: of the models to
+    study whole, and of cuts of the main one.
 
-    At every second size, also with an early exit; at every second depth where the profile heals,
-    there healed, too. Columns questions and form.
+    At every second size, also with an early exit; ARC-Easy at every second depth where the profile
+    heals, there healed, too. By listed text only where few layers are dropped, and not with simple
+    pruning: it tells why the letters fall, which is there. Columns questions and form.
     """
     if name not in profile.study_models:
         return []
-    profile, layers = profile.with_prompt(profile.mmlu_shots), distances.num_layers
+    main_model, layers = profile.main_model, distances.num_layers
+    profile = profile.with_prompt(profile.mmlu_shots)
     depths = healed_depths(profile, layers, name)
     sizes = sorted({*profile.block_sizes(layers)[::2], *depths})
+    few = [size for size in sizes if size <= FEW_DROPPED * layers]
     requested = []
     for questions, tasks in FORMS.items():
         for form, task in tasks.items():
+            of_form = name, distances, profile, [task]
             labels = {"questions": questions, "form": form}
             requested += unpruned(name, profile, [task], **labels)
-            requested += cuts(name, distances, profile, [task], WITH_EXIT, sizes, **labels)
-            requested += healed(name, distances, profile, [task], sizes=depths, labels=labels)
+            if name != main_model:
+                continue
+            if form == LISTED:
+                requested += cuts(*of_form, WITH_EXIT[::2], few, **labels)
+                continue
+            requested += cuts(*of_form, WITH_EXIT, sizes, **labels)
+            if questions == "arc_easy":
+                requested += healed(*of_form, sizes=depths, labels=labels)
     return requested
 
 

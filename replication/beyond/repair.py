@@ -43,13 +43,16 @@ ROWS = {"c4": "share of the added\nC4 loss repaired", "arc_easy": UNITS["arc_eas
 
 def linear_maps(name: str, distances, profile: Profile) -> list[Request]:
     """Return the plain cut, healed, and with linear maps in its place: both strategies, three
-    depths.
+    depths, of the models of the ablations.
 
     Column repair.
     """
+    if name not in profile.ablation_models:
+        return []
     sizes, healing = _three_sizes(name, distances, profile), recipe(name, profile)
     requested = unpruned(name, profile, TASKS, repair="unpruned")
     for strategy in STRATEGIES:
+        healed = profile.curve_sizes(distances.num_layers, name, strategy)
         heals = strategy in profile.healed_strategies(name)
         for block in blocks_of(strategy, distances, sizes):
             where = {"fraction": block.size / distances.num_layers, "strategy": strategy}
@@ -57,7 +60,7 @@ def linear_maps(name: str, distances, profile: Profile) -> list[Request]:
                 labels = where | {"treatment": "unhealed", "repair": "plain cut"}
                 requested.append(score(name, profile, task, block, **labels))
                 labels = where | {"treatment": "healed", "repair": "LoRA"}
-                if heals:
+                if heals and block.size in healed:
                     requested.append(score(name, profile, task, block, healing, **labels))
                 for kind in KINDS:
                     labels = where | {"treatment": "mapped", "repair": f"{kind} map"}

@@ -95,10 +95,13 @@ def healed(
     """
     if name not in profile.study_models:
         return []
-    strategies = profile.healed_strategies(name) if strategies is None else strategies
-    sizes = profile.curve_sizes(distances.num_layers, name) if sizes is None else sizes
-    healing = recipe(name, profile, **changes)
-    return cuts(name, distances, profile, tasks, strategies, sizes, healing, **labels or {})
+    healing, requests = recipe(name, profile, **changes), []
+    for strategy in strategies or profile.healed_strategies(name):
+        of_strategy = sizes or profile.curve_sizes(distances.num_layers, name, strategy)
+        requests += cuts(
+            name, distances, profile, tasks, [strategy], of_strategy, healing, **labels or {}
+        )
+    return requests
 
 
 def cuts(
@@ -153,7 +156,7 @@ def prompts(name: str, distances, profile: Profile) -> list[Request]:
     with_prompt = partial(profile.with_prompt, arc_easy=arc_easy)
     number = {f"{k} examples": (with_prompt(k), {}) for k in SHOTS}
     order = {f"order {k}": (with_prompt(max(SHOTS), order=k), {}) for k in ORDERS}
-    sizes = profile.healed_sizes(distances.num_layers, name)
+    sizes = profile.prompt_sizes(distances.num_layers, name)
     requests = _variants(name, distances, "number", number, QA[::2], sizes)
     requests += _variants(name, distances, "order", order, QA[::2], sizes)
     if profile.arc_easy_test_questions:
@@ -218,11 +221,13 @@ def _variants(
 
 
 def reasoning(name: str, distances, profile: Profile) -> list[Request]:
-    """HellaSwag and the likelihood of GSM8K's gold solutions, at every size, unhealed.
+    """The likelihood of GSM8K's gold solutions, at every size, unhealed.
 
-    And what models write to its problems, where the profile heals.
+    And what models write to its problems, where the profile heals. HellaSwag of the models of the
+    ablations only: it takes longer than all else.
     """
-    requests = unhealed(name, distances, profile, ["hellaswag", "gsm8k_bpb"], ["similarity"])
+    tasks = ["hellaswag", "gsm8k_bpb"] if name in profile.ablation_models else ["gsm8k_bpb"]
+    requests = unhealed(name, distances, profile, tasks, ["similarity"])
     requests += unpruned(name, profile, ["gsm8k"])
     sizes = profile.healed_sizes(distances.num_layers, name)
     return requests + cuts(name, distances, profile, ["gsm8k"], ["similarity"], sizes)

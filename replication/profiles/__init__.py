@@ -30,7 +30,8 @@ FEWEST_OF_A_SUBJECT = 12  # questions, where a prompt is one of many
 MAIN = ("llama-2-70b", "qwen2.5-coder-1.5b")  # of figure 1
 ABLATED = ("llama-2-13b", "smollm2-135m")  # of figures 7 and 8
 RANKED = ("mistral-7b", "llama-2-7b", "llama-2-70b", "smollm2-135m")  # of figure 9
-RANKED_BY_SIMILARITY = ("llama-2-70b",)  # of them, those not also pruned simply there
+# Of them, those not also pruned simply there.
+RANKED_BY_SIMILARITY = ("llama-2-70b", "smollm2-135m")
 # How a model is healed where only `healed_names` are healed fully.
 OTHER_FRACTIONS = (0.1, 0.2, 0.4)
 OTHER_MORE_FRACTIONS = (0.3, 0.5)  # for the curves of notebook 03 only
@@ -73,6 +74,8 @@ class Profile:
     dense_fraction: float  # every block size up to here, every second one beyond
     heal_fractions: Fractions  # of the layers dropped where a healing is made
     more_fractions: Fractions  # and where it is, for the curves of notebook 03 only
+    simple_fractions: Fractions  # where simple pruning is healed; empty: at all of these
+    prompt_fractions: Fractions  # where prompts vary; empty: at all of heal_fractions
     ablation_fractions: Fractions  # the same for seeds and ranks
     seed_fractions: Fractions  # for seeds only, after a shorter healing
     ablation_ranks: Counts
@@ -180,10 +183,18 @@ class Profile:
         fractions = self.heal_fractions if full else OTHER_FRACTIONS
         return sizes_at(fractions, num_layers)
 
-    def curve_sizes(self, num_layers: int, name: str) -> list[int]:
+    def curve_sizes(self, num_layers: int, name: str, strategy: str = "similarity") -> list[int]:
         """Numbers of layers dropped at which the healed curves of notebook 03 have a point."""
+        if strategy == "simple" and self.simple_fractions:
+            return sizes_at(self.simple_fractions, num_layers)
         more = self.more_fractions if self.heals_fully(name) else OTHER_MORE_FRACTIONS
         return sorted({*self.healed_sizes(num_layers, name), *sizes_at(more, num_layers)})
+
+    def prompt_sizes(self, num_layers: int, name: str) -> list[int]:
+        """Numbers of layers dropped at which prompts are compared."""
+        if self.prompt_fractions:
+            return sizes_at(self.prompt_fractions, num_layers)
+        return self.healed_sizes(num_layers, name)
 
     def ablation_sizes(self, num_layers: int) -> list[int]:
         """Numbers of layers dropped at which seeds and ranks are compared."""
