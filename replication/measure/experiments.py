@@ -47,12 +47,15 @@ def unpruned(name: str, profile: Profile, tasks: Sequence[str] = TASKS, **labels
 
 
 def unhealed(
-    name: str, distances, profile: Profile, tasks=TASKS, strategies=STRATEGIES
+    name: str, distances, profile: Profile, tasks=None, strategies=STRATEGIES
 ) -> list[Request]:
     """Figures 2, 3, 5, 6: the unpruned model, and blocks of each strategy at every size.
 
-    Those that are healed are among them, so that each healed score has one to be compared with.
+    Those that are healed are among them, so that each healed score has one to be compared with. A
+    model that is not studied otherwise is asked only MMLU and ARC-Easy.
     """
+    if tasks is None:
+        tasks = TASKS if name in profile.study_models else QA[::2]
     requests, layers = unpruned(name, profile, tasks), distances.num_layers
     sizes = sorted({*profile.block_sizes(layers), *profile.curve_sizes(layers, name)})
     sizes = [size for size in sizes if size < layers]
