@@ -62,7 +62,7 @@ def letter_measures() -> pd.DataFrame:
     """Return accuracies by letter as answered and with biases removed (notebook 10)."""
     arc = measured("forms").query("task == 'arc_easy_letters' and treatment != 'healed'")
     arc = arc.assign(questions="ARC-Easy, all")
-    scores = pd.concat([measured("letter_biases"), measured("around_healing"), arc])
+    scores = pd.concat([measured("letter_biases"), arc])
     return biases.letter_measures(scores.assign(task=scores.questions))
 
 

@@ -1,8 +1,7 @@
 """Answers by letter without their bias: what a model knows, not which letter it likes.
 
 Notebook 10. MMLU along an early exit and the similarity-informed cut, of the questions of the other
-notebooks and of as many others, which confirm what was seen in the first. Notebook 14 compares the
-removal of biases with healing.
+notebooks and of as many others, which confirm what was seen in the first.
 
 A pruned model may prefer one letter whatever is asked. Its log-likelihoods still tell the options
 of a question apart, if what it adds to a letter is the same for every question. All that follows is
@@ -30,13 +29,12 @@ from lib.data import prompts, sets
 from lib.evaluation import KINDS, accuracy_with_ties, weighted_mean
 from replication.analysis.answers import auc_influences
 from replication.analysis.curves import transitions
-from replication.beyond.letters import FORMS, healed_depths
-from replication.measure.experiments import cuts, healed, unpruned
+from replication.beyond.letters import FORMS
+from replication.measure.experiments import cuts, unpruned
 from replication.measure.request import Request
 from replication.profiles import Profile
 from replication.tables import grouped
 
-BY_LETTER = {"mmlu": "MMLU", "arc_easy_letters": "ARC-Easy"}
 QUESTIONS = {"recorded": "mmlu", "other": "mmlu_other"}
 
 
@@ -113,31 +111,6 @@ def second_model(name: str, distances, profile: Profile) -> list[Request]:
         for strategy, most in MOST.items():
             sizes = range(1, min(most, distances.num_layers - 1) + 1)
             requested += cuts(name, distances, few_shot, [task], [strategy], sizes, **labels)
-    return requested
-
-
-def around_healing(name: str, distances, profile: Profile) -> list[Request]:
-    """Return answers by letter before and after healing, of the profile's main model; column
-    questions.
-
-    MMLU along the healed curve. At the first healed depth of `letters.forms`, and asked like it,
-    also after an early exit.
-    """
-    if name != profile.main_model:
-        return []
-    layers, strategies = distances.num_layers, profile.healed_strategies(name)
-    labels, sizes = {"questions": "MMLU"}, profile.curve_sizes(layers, name)
-    requested = unpruned(name, profile, ["mmlu"], **labels)
-    requested += cuts(name, distances, profile, ["mmlu"], strategies, sizes, **labels)
-    requested += healed(name, distances, profile, ["mmlu"], labels=labels)
-    few_shot = profile.with_prompt(profile.mmlu_shots)
-    sizes = healed_depths(few_shot, layers, name)[:1]
-    strategies = (*strategies, "early exit")
-    for task, questions in BY_LETTER.items():
-        labels = {"questions": f"{questions}, fewer questions"}
-        cut = name, distances, few_shot, [task], strategies, sizes
-        requested += unpruned(name, few_shot, [task], **labels)
-        requested += [*cuts(*cut, **labels), *healed(*cut, labels)]
     return requested
 
 

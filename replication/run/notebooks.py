@@ -119,7 +119,7 @@ NOTEBOOKS = {
     "14": Notebook(
         "14_repair",
         ("figure_repair",),
-        experiments=(repair.linear_maps, biases.around_healing),
+        experiments=(repair.linear_maps,),
         models=attrgetter("study_models"),
     ),
     "15": Notebook("15_claims", ("figure_claims",)),
