@@ -74,7 +74,6 @@ class Profile:
     heal_fractions: Fractions  # of the layers dropped where a healing is made
     more_fractions: Fractions  # and where it is, for the curves of notebook 03 only
     ablation_fractions: Fractions  # the same for seeds and ranks
-    seed_fractions: Fractions  # for seeds only, after a shorter healing
     ablation_ranks: Counts
     ablation_questions: int  # of MMLU, for each of many prompts; of both, in each form; 0: none
     healed_names: Names  # healed at all of these, for all steps; empty: every model

@@ -74,7 +74,7 @@ NOTEBOOKS = {
     "06": Notebook(
         "06_ablation_seeds",
         ("figure_8",),
-        experiments=(experiments.seeds, experiments.more_seeds),
+        experiments=(experiments.seeds,),
         models=attrgetter("ablation_models"),
     ),
     "07": Notebook(
