@@ -22,7 +22,7 @@ import pandas as pd
 from lib.evaluation import weighted_mean
 from replication import analysis, paths, profiles, tables
 from replication.analysis import islands
-from replication.beyond import biases, repair, translator, which_block
+from replication.beyond import biases, translator, which_block
 from replication.claims.bounds import half_up
 from replication.figures import heatmaps
 
@@ -62,7 +62,7 @@ def letter_measures() -> pd.DataFrame:
     """Return accuracies by letter as answered and with biases removed (notebook 10)."""
     arc = measured("forms").query("task == 'arc_easy_letters' and treatment != 'healed'")
     arc = arc.assign(questions="ARC-Easy, all")
-    scores = pd.concat([measured("letter_biases"), measured("around_healing"), arc])
+    scores = pd.concat([measured("letter_biases"), arc])
     return biases.letter_measures(scores.assign(task=scores.questions))
 
 
@@ -122,8 +122,9 @@ SECOND = ("second_model", "letter_biases")
 TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "half_lost": half_lost,
     "letter_measures": letter_measures,
-    "translator": lambda: translator.gains(measured("translated")),
-    "translated_loss": lambda: repair.with_shares(measured("translated").query("task == 'c4'")),
+    "translated_symbols": lambda: biases.letter_measures(
+        measured("translated").query("task == 'arc_easy_symbols'")
+    ),
     "readouts": readouts,
     "second": lambda: biases.by_letter_and_content(*map(measured, SECOND)),
     "islands": lambda: islands.islands_table(maps(), (0.02, 0.1)),

@@ -19,8 +19,8 @@ PROFILE, PAPER = profiles.get(profiles.DRAWN), profiles.get("paper")
 
 
 RECORDED = (  # experiments that ask for what they were recorded with, and nothing else
-    "unhealed test_split doses healed prompts seeds more_seeds ranks exits letter_biases "
-    "states last_layers around_healing depths second_model translated lens repeats"
+    "unhealed test_split doses healed prompts seeds ranks exits letter_biases "
+    "states last_layers depths second_model translated lens repeats"
 ).split()
 MACHINE = ("revision", "dtype", "device")  # parameters that the machine decides
 

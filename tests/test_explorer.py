@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -97,18 +96,13 @@ def test_the_page_knows_every_block(data, maps):
 
 
 @pytest.mark.parametrize("place", [0, 9, 30])
-@pytest.mark.parametrize("name, first", [("whole", 0), ("without", 1)])
-def test_the_page_has_the_islands_of_every_threshold(data, maps, name, first, place):
-    """Without the first layer: those of the other layers, in the numbering of the whole model."""
-    drawn, threshold = data["maps"]["large"][name], data["thresholds"][place]
-    cut = {array: getattr(maps["large"], array)[..., first:, first:] for array in tables.ARRAYS}
-    others = replace(maps["large"], **cut)
-    regions = np.array(drawn["regions"][place])
-    np.testing.assert_array_equal(regions[:, first:], islands.regions(others.matrix, threshold))
-    assert not np.any(regions[:, :first])
-    expected = islands.islands(others, threshold)
+def test_the_page_has_the_islands_of_every_threshold(data, maps, place):
+    drawn, threshold = data["maps"]["large"]["whole"], data["thresholds"][place]
+    regions = islands.regions(maps["large"].matrix, threshold)
+    np.testing.assert_array_equal(drawn["regions"][place], regions)
+    expected = islands.islands(maps["large"], threshold)
     table = pd.DataFrame(drawn["islands"][place], columns=explorer.ISLAND)
-    assert table.block_start.tolist() == (expected.block_start + first).tolist()
+    assert table.block_start.tolist() == expected.block_start.tolist()
     np.testing.assert_allclose(table.stability.astype(float), expected.stability, atol=1e-5)
 
 

@@ -78,7 +78,7 @@ C4, HEALED = {"c4", "healed c4", "mapped c4"}, {"healing", "healed c4"}
 MAPPED, SCORES = {"maps", "mapped c4"}, TASKS | C4
 OF_PROFILE = {  # fields, by the results that they change
     "name folder models deepest_fraction dense_fraction more_fractions ablation_fractions "
-    "simple_fractions prompt_fractions seed_fractions ablation_ranks ablation_questions "
+    "simple_fractions prompt_fractions ablation_ranks ablation_questions "
     "notebooks needs_signal healed_names dose_fractions dose_steps study_names missing": set(),
     "dtype": EVERY,
     "quantization": EVERY - {"cost"},  # which has both formats

@@ -66,8 +66,6 @@ def test_measures_are_those_of_their_definitions():
         right, wrong = lead[answers == letter], lead[answers != letter]
         areas.append(mannwhitneyu(right, wrong).statistic / len(right) / len(wrong))
     assert biases.letter_aucs(loglikelihoods, answers) == pytest.approx(areas)
-    relative = loglikelihoods - loglikelihoods.mean(axis=1, keepdims=True)
-    assert measured.spread[0] == pytest.approx(relative.mean(axis=0).std())
 
 
 # ---- a readout from another set -------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Statistics of tables and maps, with intervals."""
 
-from replication.analysis.answers import boolq_ranking, kept
+from replication.analysis.answers import boolq_ranking
 from replication.analysis.bootstrap import paired
 from replication.analysis.choice import beside_distances, rank_correlation
 from replication.analysis.curves import transitions

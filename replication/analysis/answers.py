@@ -1,11 +1,9 @@
-"""How well answers order the questions, and how much of a lead over the floor is left."""
+"""How well answers order the questions."""
 
 import numpy as np
 import pandas as pd
 
 from lib.evaluation import weighted_mean
-from replication.analysis.bootstrap import ci_columns
-from replication.analysis.curves import SIGNAL, curve
 
 
 def auc_influences(values: np.ndarray, positive: np.ndarray) -> np.ndarray:
@@ -47,35 +45,3 @@ def boolq_ranking(scores: pd.DataFrame) -> pd.DataFrame:
             row |= {"value": value, "standard_error": error, "examples": examples}
         rows.append(row)
     return pd.DataFrame(rows, columns=scores.columns)
-
-
-def kept(scores: pd.DataFrame) -> pd.DataFrame:
-    """The share of the lead over the floor that is left, of the same questions asked in two forms.
-
-    A row a line and depth, with 95 % intervals over resampled questions; nothing where the unpruned
-    model shows no signal. apart: the share of this row minus that of the first form at the same
-    cut, paired on questions.
-    """
-    keys = ["model", "questions", "strategy", "treatment"]
-    whole = scores[scores.treatment == "unpruned"]
-    pruned = scores[(scores.treatment != "unpruned") & scores.value.notna()]
-    rows = []
-    for key, both in pruned.groupby(keys, sort=False):
-        first = {}
-        for place, (form, points) in enumerate(both.groupby("form", sort=False)):
-            unpruned = whole[whole.form == form]
-            start = unpruned[(unpruned[keys[:2]] == list(key[:2])).all(axis=1)].iloc[0]
-            points = points.sort_values("fraction")
-            line = curve(start, points)
-            left = 1 - line.fraction_lost if line.gap >= SIGNAL else np.nan * line.values
-            left = dict(zip(points.block_size, left[:, 1:].T, strict=True))
-            for point in points.itertuples():
-                shares = left[point.block_size]
-                row = dict(zip(keys, key, strict=True)) | {"form": form}
-                row |= {"block_size": point.block_size, "fraction": point.fraction, "n": point.n}
-                other = first.get(point.block_size, np.nan)
-                row |= ci_columns(shares, "kept")
-                row |= ci_columns(shares - other, "apart", "apart_")
-                rows.append(row)
-            first = first if place else left
-    return pd.DataFrame(rows)

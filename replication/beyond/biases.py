@@ -1,8 +1,7 @@
 """Answers by letter without their bias: what a model knows, not which letter it likes.
 
 Notebook 10. MMLU along an early exit and the similarity-informed cut, of the questions of the other
-notebooks and of as many others, which confirm what was seen in the first. Notebook 14 compares the
-removal of biases with healing.
+notebooks and of as many others, which confirm what was seen in the first.
 
 A pruned model may prefer one letter whatever is asked. Its log-likelihoods still tell the options
 of a question apart, if what it adds to a letter is the same for every question. All that follows is
@@ -30,13 +29,12 @@ from lib.data import prompts, sets
 from lib.evaluation import KINDS, accuracy_with_ties, weighted_mean
 from replication.analysis.answers import auc_influences
 from replication.analysis.curves import transitions
-from replication.beyond.letters import FORMS, healed_depths
-from replication.measure.experiments import cuts, healed, unpruned
+from replication.beyond.letters import FORMS
+from replication.measure.experiments import cuts, unpruned
 from replication.measure.request import Request
 from replication.profiles import Profile
 from replication.tables import grouped
 
-BY_LETTER = {"mmlu": "MMLU", "arc_easy_letters": "ARC-Easy"}
 QUESTIONS = {"recorded": "mmlu", "other": "mmlu_other"}
 
 
@@ -74,7 +72,6 @@ FOLDS = 5  # of questions, by their number
 LETTERS = 4  # options of a question
 ACCURACY, UNBIASED = "accuracy", "accuracy, biases removed"
 CHANCE = 1 / LETTERS  # the accuracy of knowing nothing
-GAIN = "gain of removing biases"
 RIDGE, SHUFFLES = 1.0, 1000  # of a readout: in squared nats; of the answers, for its null
 QUANTILE = 0.975  # of the null
 
@@ -116,31 +113,6 @@ def second_model(name: str, distances, profile: Profile) -> list[Request]:
     return requested
 
 
-def around_healing(name: str, distances, profile: Profile) -> list[Request]:
-    """Return answers by letter before and after healing, of the profile's main model; column
-    questions.
-
-    MMLU along the healed curve. At the first healed depth of `letters.forms`, and asked like it,
-    also after an early exit.
-    """
-    if name != profile.main_model:
-        return []
-    layers, strategies = distances.num_layers, profile.healed_strategies(name)
-    labels, sizes = {"questions": "MMLU"}, profile.curve_sizes(layers, name)
-    requested = unpruned(name, profile, ["mmlu"], **labels)
-    requested += cuts(name, distances, profile, ["mmlu"], strategies, sizes, **labels)
-    requested += healed(name, distances, profile, ["mmlu"], labels=labels)
-    few_shot = profile.with_prompt(profile.mmlu_shots)
-    sizes = healed_depths(few_shot, layers, name)[:1]
-    strategies = (*strategies, "early exit")
-    for task, questions in BY_LETTER.items():
-        labels = {"questions": f"{questions}, fewer questions"}
-        cut = name, distances, few_shot, [task], strategies, sizes
-        requested += unpruned(name, few_shot, [task], **labels)
-        requested += [*cuts(*cut, **labels), *healed(*cut, labels)]
-    return requested
-
-
 # ---- the statistics -------------------------------------------------------------------------
 
 
@@ -158,25 +130,18 @@ def letter_measures(scores: pd.DataFrame) -> pd.DataFrame:
     """Return every score by letter as answered and with biases removed, a row a score and measure.
 
     scores: of tasks whose choices are letters. value, standard_error and examples are those of the
-    measure (GAIN: accuracy, paired on the questions). share: of the commonest answer. spread: of
-    the letters' means. Where nothing is measured, the scores themselves, of no measure.
+    measure. Where nothing is measured, the scores themselves, of no measure.
     """
     rows = []
     for score in scores[scores.choices.notna()].to_dict("records"):
         loglikelihoods, answers, weights = answers_by_letter(score)
         unbiased = without_bias(loglikelihoods, weights)
-        before, after = correct(loglikelihoods, answers), correct(unbiased, answers)
-        by_measure = {ACCURACY: before, UNBIASED: after, GAIN: after - before}
-        of_score = score | {"weights": weights}
-        of_score["spread"] = letter_means(loglikelihoods, weights).std()
-        share = commonest_share(loglikelihoods, weights)
-        shares = {UNBIASED: commonest_share(unbiased, weights)}
-        for measure, values in by_measure.items():
-            row = of_score | {"measure": measure, "examples": values, "n": len(values)}
-            row["value"], row["standard_error"] = weighted_mean(values, weights)
-            row |= {"chance": np.nan if measure == GAIN else CHANCE}
-            row |= {"floor": np.nan, "majority": np.nan}
-            rows.append(row | {"share": shares.get(measure, share)})
+        for measure, read in ((ACCURACY, loglikelihoods), (UNBIASED, unbiased)):
+            examples = correct(read, answers)
+            row = score | {"measure": measure, "examples": examples, "weights": weights}
+            row["value"], row["standard_error"] = weighted_mean(examples, weights)
+            row |= {"n": len(examples), "chance": CHANCE, "floor": np.nan, "majority": np.nan}
+            rows.append(row)
     return pd.DataFrame(rows) if rows else scores.assign(measure=None)
 
 
@@ -251,8 +216,7 @@ def by_letter_and_content(second: pd.DataFrame, letter_biases: pd.DataFrame) -> 
 def halves(measured: pd.DataFrame) -> pd.DataFrame:
     """Return where half of the lead over guessing is lost, as answered and with biases removed, as
     `curves.transitions`."""
-    accuracies = measured[measured.measure.isin([ACCURACY, UNBIASED])]
-    lines = accuracies.groupby(["measure", "questions"], sort=False)
+    lines = measured.groupby(["measure", "questions"], sort=False)
     halves = {line: transitions(rows) for line, rows in lines}
     return pd.concat(halves, names=["measure", "questions"]).reset_index(level=(0, 1))
 
@@ -280,12 +244,6 @@ def correct(loglikelihoods: np.ndarray, answers: np.ndarray) -> np.ndarray:
     """Return 1 for each question whose right letter is the likeliest, shared among equals: (n,)."""
     pairs = zip(loglikelihoods, answers, strict=True)
     return np.array([accuracy_with_ties(values, answer) for values, answer in pairs])
-
-
-def commonest_share(loglikelihoods: np.ndarray, weights: np.ndarray) -> float:
-    """Return the share of questions that get the letter which is chosen most."""
-    chosen = np.bincount(loglikelihoods.argmax(axis=1), weights)
-    return float(chosen.max() / weights.sum())
 
 
 def relative_to_question(loglikelihoods: np.ndarray) -> np.ndarray:

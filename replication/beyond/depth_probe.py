@@ -276,7 +276,6 @@ def by_depth(scores: pd.DataFrame) -> pd.DataFrame:
     measured = scores[scores.value.notna()]
     letters = measured[measured.reading == AS_LETTERS]
     accuracies = letter_measures(letters)
-    accuracies = accuracies[accuracies.measure.isin([ACCURACY, UNBIASED])]
     cut = ["model", "strategy", *BLOCK, "depth"]
     crossed = letters[letters.task.isin(CROSSED)]
     read = readouts(crossed.assign(questions=crossed.task), cut)

@@ -5,7 +5,6 @@ memory; what is stored are its scores, and once for all maps of a block what eac
 """
 
 from collections.abc import Sequence
-from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -13,7 +12,6 @@ from matplotlib.figure import Figure
 
 from lib.blocks import UNPRUNED, Block
 from lib.data import sets
-from lib.models import registry
 from replication import measure
 from replication.analysis.bootstrap import ci_columns, resampled
 from replication.beyond.panels import cut_panels
@@ -68,19 +66,6 @@ def linear_maps(name: str, distances, profile: Profile) -> list[Request]:
     return requested
 
 
-@cache
-def _adapter(name: str) -> int | None:
-    """Return the parameters of a layer's adapters of rank 1; None where they are not known."""
-    from lib.healing import lora
-    from lib.models import sizes
-
-    try:
-        skeleton = sizes.skeleton(name)
-        return skeleton and lora.parameters(skeleton, rank=1) // registry.num_layers(name)
-    except ValueError:  # it has no FFN that LoRA could be put on
-        return None
-
-
 def _three_sizes(name: str, distances, profile: Profile) -> list[int]:
     """Return the first, middle and last number of layers dropped of those at which healings are
     made."""
@@ -95,7 +80,7 @@ def table(requests: Sequence[Request]) -> pd.DataFrame:
     """Return the scores of repairs as rows, each with what it took.
 
     The columns of `scores.table`, and repair, seconds (of fitting, or of all steps of a healing;
-    not of loading the model), parameters (numbers that were trained or fitted). Of a map also error
+    not of loading the model). Of a map also parameters (numbers that were fitted), error
     (on calibration texts held out: what it leaves of the squared change; 1 for the plain cut), its
     ridge, and the texts and tokens that it was fitted on (fit_texts, fit_tokens). In the
     recorded run seconds are those that benchmarks/repairs.py timed side by side, NaN elsewhere.
@@ -114,14 +99,10 @@ def cost(request: Request) -> dict:
         costs = {row["map"]: row for row in _stored(request.maps)}
         cost = costs.get(request.params["map"], {})
         return unknown | {name: cost[name] for name in COSTS if name in cost}
-    recipe = request.recipe
-    if recipe is None:
+    if request.recipe is None:
         return unknown | {"seconds": 0.0, "parameters": 0}
-    healing, name = _stored(request.healing), request.params["model"]
-    layers = (registry.num_layers(name) or 0) - request.block.size - recipe.first_layer
-    parameters = recipe.rank * layers * (_adapter(name) or float("nan"))
-    seconds = {"seconds": healing[0]["took"]} if healing else {}
-    return unknown | seconds | {"parameters": parameters}
+    healing = _stored(request.healing)
+    return unknown | ({"seconds": healing[0]["took"]} if healing else {})
 
 
 def _stored(request: Request) -> list[dict]:

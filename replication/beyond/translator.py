@@ -12,17 +12,14 @@ from dataclasses import replace
 from functools import partial
 from math import ceil
 
-import numpy as np
 import pandas as pd
 
 from lib.data import prompts
 from lib.evaluation import KINDS
 from replication import measure
-from replication.analysis.bootstrap import paired
 from replication.beyond import repair
-from replication.beyond.biases import ACCURACY, IN_A_SUBJECT, OTHER, letter_measures, mmlu_other
+from replication.beyond.biases import IN_A_SUBJECT, OTHER, mmlu_other
 from replication.beyond.letters import ARC_EASY_BY_LETTER
-from replication.figures.style import NORMAL
 from replication.measure import fetching, scores
 from replication.measure.experiments import cuts, unpruned
 from replication.measure.request import Request, mapped
@@ -138,28 +135,3 @@ def asked_by_letter(
     scores = pd.concat(asked, ignore_index=True)
     is_whole = scores.block_size == 0
     return scores.assign(repair=scores.repair.fillna(EXIT).mask(is_whole, "unpruned"))
-
-
-def gains(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return what the translator does, a row a task, measure and exit: plain cut, full map, gain.
-
-    scores: of `table`. Of letters the measures are those of `letter_measures`, and
-    share is that of the commonest letter; of C4 it is the loss. low and high: the 95 % interval of
-    the gain, paired on the questions (texts).
-    """
-    measured = scores[scores.value.notna()]
-    is_by_symbol = measured.task.isin(sum(map(by_symbol, BY_LETTER), []))
-    others = measured[~is_by_symbol].assign(share=np.nan)
-    others["measure"] = np.where(others.task == "c4", "loss", ACCURACY)
-    lines = pd.concat([letter_measures(measured[is_by_symbol]), others])
-    key = ["task", "measure", "block_size"]
-    apart = [
-        paired(line, "repair", EXIT, TRANSLATED).assign(measure=name)
-        for name, line in lines.groupby("measure", sort=False)
-    ]
-    gained = pd.concat(apart).set_index(key)[["n", "difference", "standard_error"]]
-    reach = NORMAL * gained.standard_error
-    gained = gained.assign(low=gained.difference - reach, high=gained.difference + reach)
-    by_repair = lines.set_index([*key, "repair"])[["share", "value"]].unstack()
-    by_repair.columns = [" of ".join(column) for column in by_repair]
-    return gained.join(by_repair).rename(columns={"difference": "gain"}).reset_index()

@@ -13,15 +13,12 @@ from replication.tables import RECORD
 SMALL = 0.01  # the least that an axis of differences shows, to both sides
 UNITS = TASKS | {"c4": "C4 loss (nats)"}
 VARIED = ("mmlu", "arc_easy", "c4")  # the tasks that are drawn
-CUT = ["model", "task", "block_size", "ablation"]  # which has one length of healing
+LINE = ["model", "task", "ablation"]  # of the same unpruned score; figure 9: a strategy is one
 
 
 def figure_8(scores: pd.DataFrame) -> Figure:
     """Figure 8: healed scores against the fraction dropped, a line a seed of healing; and beside
-    them each seed minus seed 0, paired on the questions or texts.
-
-    scores: of experiments.seeds and more_seeds, whose rows say their steps.
-    """
+    them each seed minus seed 0, paired on the questions or texts. scores: of experiments.seeds."""
     return _variants(scores, "seed 0")
 
 
@@ -38,7 +35,9 @@ def _variants(scores: pd.DataFrame, first: str) -> Figure:
     Columns difference, low and high of the table are those drawn; its rows "unhealed" are the cut
     that is not healed.
     """
-    table = scores.merge(_differences(scores, first), on=[*CUT, "variant"], how="left")
+    table = scores.merge(
+        _differences(scores, first), on=[*LINE, "block_size", "variant"], how="left"
+    )
     is_drawn = (table.treatment == "healed") & table.task.isin(VARIED)
     healed = table[is_drawn & table.value.notna()]
     whole = table[table.block_size == 0]
@@ -61,11 +60,8 @@ def _panels(healed: pd.DataFrame, whole: pd.DataFrame, minus: str) -> Iterator[t
     if healed.strategy.nunique() > 1:
         rows += "\n(" + healed.strategy + ")"
     for (row, name), panel in healed.groupby([rows, model], sort=False):
-        unpruned = [
-            whole[(whole[["model", "task", "ablation"]] == key).all(axis=1)]
-            for key in panel[["model", "task", "ablation"]].drop_duplicates().to_numpy()
-        ]
-        yield (row, label(name)), pd.concat([*unpruned, panel])
+        unpruned = whole.merge(panel[LINE].drop_duplicates())
+        yield (row, label(name)), pd.concat([unpruned, panel])
         if panel.difference.notna().any():
             yield (row, f"{label(name)}, {minus}"), panel[panel.difference.notna()]
 
@@ -92,7 +88,7 @@ def _differences(scores: pd.DataFrame, first: str) -> pd.DataFrame:
     tables = [
         paired(measured, "variant", first, variant).assign(variant=variant) for variant in variants
     ]
-    columns = [*CUT, "variant", "difference", "low", "high"]
+    columns = [*LINE, "block_size", "variant", "difference", "low", "high"]
     if not tables:
         return pd.DataFrame(columns=columns)
     table = pd.concat(tables)

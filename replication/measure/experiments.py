@@ -25,7 +25,6 @@ from replication.profiles import (
     STRATEGIES,
     Profile,
     recipe,
-    sizes_at,
 )
 
 WITH_EXIT = (*STRATEGIES, "early exit")  # not the paper's: the deepest layers, the last one too
@@ -175,16 +174,6 @@ def seeds(name: str, distances, profile: Profile) -> list[Request]:
     variants = {f"seed {seed}": (profile, {"seed": seed}) for seed in SEEDS}
     sizes = profile.ablation_sizes(distances.num_layers)
     return _variants(name, distances, "seeds", variants, VARIED, sizes)
-
-
-def more_seeds(name: str, distances, profile: Profile) -> list[Request]:
-    """The seed of healing at more depths, healed for the middle one of the dose's lengths."""
-    sizes = sizes_at(profile.seed_fractions, distances.num_layers)
-    if not sizes or name not in profile.ablation_models:
-        return []
-    steps = profile.dose_steps[(len(profile.dose_steps) - 1) // 2]
-    variants = {f"seed {seed}": (profile, {"seed": seed, "steps": steps}) for seed in SEEDS}
-    return _variants(name, distances, "more seeds", variants, VARIED[1:], sizes)
 
 
 def ranks(name: str, distances, profile: Profile) -> list[Request]:

@@ -77,7 +77,6 @@ class Profile:
     simple_fractions: Fractions  # where simple pruning is healed; empty: at all of these
     prompt_fractions: Fractions  # where prompts vary; empty: at all of heal_fractions
     ablation_fractions: Fractions  # the same for seeds and ranks
-    seed_fractions: Fractions  # for seeds only, after a shorter healing
     ablation_ranks: Counts
     ablation_questions: int  # of MMLU, for each of many prompts; of both, in each form; 0: none
     healed_names: Names  # healed at all of these, for all steps; empty: every model

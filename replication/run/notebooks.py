@@ -74,7 +74,7 @@ NOTEBOOKS = {
     "06": Notebook(
         "06_ablation_seeds",
         ("figure_8",),
-        experiments=(experiments.seeds, experiments.more_seeds),
+        experiments=(experiments.seeds,),
         models=attrgetter("ablation_models"),
     ),
     "07": Notebook(
@@ -119,7 +119,7 @@ NOTEBOOKS = {
     "14": Notebook(
         "14_repair",
         ("figure_repair",),
-        experiments=(repair.linear_maps, biases.around_healing),
+        experiments=(repair.linear_maps,),
         models=attrgetter("study_models"),
     ),
     "15": Notebook("15_claims", ("figure_claims",)),

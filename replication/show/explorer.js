@@ -42,11 +42,10 @@ function prepared(map) {
     }
     return values;
   };
-  const rescaled = first => map.distance.map(line => {
-    const here = line.slice(first).filter(known), low = Math.min(...here), spread = Math.max(...here) - low || 1;
-    return line.map((v, l) => l < first || !known(v) ? null : (v - low) / spread);
+  map.whole.rescaled = map.distance.map(line => {
+    const here = line.filter(known), low = Math.min(...here), spread = Math.max(...here) - low || 1;
+    return line.map(v => known(v) ? (v - low) / spread : null);
   });
-  for (const part of [map.whole, map.without]) part.rescaled = rescaled(part.first);
   const { damage, scores } = map;
   map.damage = damage.length ? grid(damage, "value") : null;
   map.damage_error = grid(damage, "standard_error");
@@ -67,16 +66,16 @@ function prepared(map) {
   return map;
 }
 
-// l*(n), of the layers that are shown
+// l*(n)
 function best(map, n) {
   const values = row(map.now.rescaled, n), here = values.filter(known);
   return values.indexOf(here.length ? Math.min(...here) : undefined);
 }
 
-// The map of a side, with its islands `now`: at the chosen threshold, with or without layer 0
+// The map of a side, with its islands `now`: at the chosen threshold
 function mapOf(side) {
   const map = DATA.maps[chosen(side)];
-  map.now = on("without") ? map.without : map.whole;
+  map.now = map.whole;
   map.place = DATA.thresholds.indexOf(Number(chosen("threshold")));
   map.regions = map.now.regions[map.place];
   map.islands = map.now.islands[map.place];
@@ -367,8 +366,7 @@ function point(side, block) {
 
 // A map of a file, if all that is drawn of it is there
 function complete(map) {
-  const isWhole = [map.whole, map.without].every(part =>
-    ["regions", "share", "islands"].every(name => part[name].length === DATA.thresholds.length));
+  const isWhole = ["regions", "share", "islands"].every(name => map.whole[name].length === DATA.thresholds.length);
   if (!isWhole || map.distance.length !== map.layers - 1) throw new Error("a part is missing");
   return map;
 }

@@ -9,7 +9,7 @@ import argparse
 import html
 import json
 import webbrowser
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -202,7 +202,6 @@ def _map(explored: Explored) -> dict:
         "distance": _listed(islands.by_size(distances.matrix)),
         "error": _listed(islands.by_size(distances.standard_error)),
         "whole": _islands(distances),
-        "without": _islands(distances, first=1 if layers > 3 else 0),
         "damage": _records(explored.damage, DAMAGE),
         "repeats": _records(explored.repeats, DAMAGE),
         "scores": _records(explored.scores, SCORE),
@@ -211,24 +210,18 @@ def _map(explored: Explored) -> dict:
     }
 
 
-def _islands(distances: BlockDistances, first: int = 0) -> dict:
-    """Return at each threshold the regions, the islands, and how often a block is in one.
-
-    Of the layers from `first` on alone, in the numbering of the whole model.
-    """
-    cut = {name: getattr(distances, name)[..., first:, first:] for name in tables.ARRAYS}
-    part = replace(distances, **cut)
-    data = {"first": first, "regions": [], "share": [], "islands": []}
+def _islands(distances: BlockDistances) -> dict:
+    """Return at each threshold the regions, the islands, and how often a block is in one."""
+    data = {"regions": [], "share": [], "islands": []}
     for threshold in THRESHOLDS:
-        regions = islands.regions(part.matrix, threshold)
-        again = islands.resampled(part.folds, threshold)
+        regions = islands.regions(distances.matrix, threshold)
+        again = islands.resampled(distances.folds, threshold)
         share = np.full(regions.shape, np.nan)
         if len(again):
             share = 100 * np.mean(again > islands.BAND, axis=0)
-        table = islands.islands(part, threshold, again)
-        table[["first_start", "last_start", "block_start"]] += first
-        data["regions"].append(_shifted(regions, first, 0).tolist())
-        data["share"].append(_listed(_shifted(share, first), 0))
+        table = islands.islands(distances, threshold, again)
+        data["regions"].append(regions.tolist())
+        data["share"].append(_listed(share, 0))
         data["islands"].append(_records(table, ISLAND))
     return data
 
@@ -238,10 +231,6 @@ def _records(table: pd.DataFrame | None, columns: list[str]) -> list[dict]:
     if table is None:
         return []
     return json.loads(table[columns].to_json(orient="records", double_precision=5))
-
-
-def _shifted(values: np.ndarray, first: int, fill=np.nan) -> np.ndarray:
-    return np.pad(values, ((0, 0), (first, 0)), constant_values=fill)
 
 
 def _listed(values: np.ndarray, digits: int = 5) -> list:
