@@ -10,6 +10,7 @@ from test_islands import a_map, smooth, with_island
 
 from replication import profiles
 from replication.analysis import bootstrap
+from replication.analysis.islands import growth_only
 from replication.claims import bounds, checks
 from replication.claims.bounds import CRITERIA, verdict_of
 from replication.claims.tables import RunTables
@@ -95,6 +96,13 @@ SEEDS["c4"] |= {1: grows(1.01), 2: grows(0.99)}
 RANKS = {"mmlu": {2: falls(0.43, top=0.90), 64: falls(0.43)}}
 RANKS["c4"] = {2: grows(1.4), 64: grows(1.0)}
 STACKED = {"16 bits": grows(1.0), "nf4": lambda f: grows(1.05)(f) + 0.2}
+
+
+def grown(start, size):
+    """A stream that only grows has a shallow island, too: layer 8 turns it far."""
+    turns = np.geomspace(0.06, 0.03, L)
+    turns[8] = 0.3
+    return growth_only(turns)[start, np.minimum(start + size, L)]
 
 
 def upside_down(start, size):
@@ -214,7 +222,7 @@ CONTRADICTS = {
     "4c": changed("mmlu", "early exit", "unhealed", falls(0.45)),
     "4d": {"damaged": (1.0, 0.2, -0.5)},
     "4e": {"damaged": (1.0, 0.2, 0.5, -0.1)},
-    "5": {"distances": smooth},
+    "5": {"distances": grown},
     "6": {"damaged": (0.2, 1.0)},
     "7a": changed("c4", "simple", "unhealed", grows(0.6, jump=8)),
     "7b": changed("mmlu", "simple", "healed", falls(0.10)),

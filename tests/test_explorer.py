@@ -50,13 +50,6 @@ def at_random(num_layers: int, folds: int = 16) -> BlockDistances:
     return a_map(lambda l, n: 1.0, 0.2, num_layers, folds)
 
 
-def a_damage_map(num_layers: int) -> pd.DataFrame:
-    blocks = [(l, n) for n in range(1, num_layers) for l in range(num_layers - n + 1)]
-    table = pd.DataFrame(blocks, columns=["block_start", "block_size"])
-    value = table.block_size + 0.01 * table.block_start
-    return table.assign(value=value, standard_error=0.1, examples=[[1.0, 2.0]] * len(table))
-
-
 @pytest.fixture(scope="module")
 def maps():
     """The last has too few folds for a stability, and a label that must not end a script."""
@@ -70,8 +63,7 @@ def maps():
 @pytest.fixture(scope="module")
 def page(maps):
     explored = {name: Explored(name, distances) for name, distances in maps.items()}
-    large = Explored("large", maps["large"], damage=a_damage_map(9))
-    return explorer.page(explored | {"large": large})
+    return explorer.page(explored)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +84,6 @@ def test_the_page_knows_every_block(data, maps):
         without = [row.count(None) for row in by_size["distance"]]
         assert without == list(range(distances.num_layers - 1))
     assert data["maps"]["small"]["damage"] == []
-    assert data["maps"]["large"]["damage"] == a_damage_map(9).to_dict("records")
 
 
 @pytest.mark.parametrize("place", [0, 9, 30])

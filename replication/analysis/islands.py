@@ -116,11 +116,15 @@ def resampled(folds: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
 
 
 def shallower(matrix: np.ndarray, threshold: float = THRESHOLD) -> int:
-    """How many islands of a matrix of distances (L+1, L+1) are shallower than the main region."""
+    """How many islands of a matrix of distances (L+1, L+1) are shallower than the main region.
+
+    Those that are there, too, in the map of `growth_only` do not count.
+    """
     labels = regions(matrix, threshold)
-    band = _middle(labels, BAND)
+    grown = regions(growth_only(np.diagonal(matrix, 1)), threshold)
+    own = ~_matches_by_iou(labels, grown)
     middles = [_middle(labels, label) for label in range(BAND + 1, labels.max() + 1)]
-    return sum(middle < band for middle in middles)
+    return int(np.sum(own & (np.array(middles) < _middle(labels, BAND))))
 
 
 def islands_table(maps: dict, thresholds=(THRESHOLD,)) -> pd.DataFrame:
