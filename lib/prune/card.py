@@ -16,9 +16,9 @@ TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), keep_tra
 VERSIONS = ("whole", "cut", "mapped", "healed", "saved")
 
 
-def write(options: Options, checkpoint: Checkpoint, results: Path, weights: Path) -> dict:
+def write(options: Options, checkpoint: Checkpoint, results: dict, weights: Path) -> dict:
     """Put a card beside the weights, and the record: of the model, and what `results` holds."""
-    record = {file.stem: json.loads(file.read_text()) for file in results.glob("*.json")}
+    record = dict(results)
     whole, recipe = record["whole"], options.recipe(record["cut"]["parameters"])
     versions = [(name, record.pop(name)) for name in VERSIONS if name in record]
     left = AutoConfig.from_pretrained(weights)
