@@ -254,19 +254,15 @@ def _deterministic() -> Iterator[None]:
     It cannot on a T4 or V100, nor in float32 on any GPU: last bits of the gradients of
     memory-efficient attention then differ from run to run.
 
-    New tensors are not filled before they are written: the numbers are the same without. Not by
-    transformers' `full_determinism`: it changes environment variables that CUDA has read
+    Not by transformers' `full_determinism`: it changes environment variables that CUDA has read
     already, and forbids torch.cumsum, by which a running state is computed on a GPU.
     """
-    memory, mode = torch.utils.deterministic, torch.get_deterministic_debug_mode()
-    fills = memory.fill_uninitialized_memory
+    mode = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("warn")
     try:
-        torch.set_deterministic_debug_mode("warn")
-        memory.fill_uninitialized_memory = False
         yield
     finally:
         torch.set_deterministic_debug_mode(mode)
-        memory.fill_uninitialized_memory = fills
 
 
 def _newest_complete(folder: Path) -> str | None:

@@ -27,6 +27,7 @@ from lib.models.registry import MODELS, GatedError, ModelError, Source, resolve,
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 CHECKPOINT_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
+CHECKPOINT_FILES += ["LICENSE*", "README.md"]
 FORMATS = {"BF16": "bfloat16", "F16": "float16"}  # of a tensor in safetensors; any other: float32
 CONFIGURATION = ["config.json"]
 EMBEDDED = "smollm2-135m"  # its tokenizer is also that of the model with random weights
@@ -93,6 +94,9 @@ def open_checkpoint(name: str, patterns: Sequence[str] = CHECKPOINT_FILES) -> Ch
     for part in (config, config.get_text_config(decoder=True)):
         if getattr(part, "quantization_config", None):
             raise ModelError(f"{name} is quantised already: give the model in 16 or 32 bits.")
+        vars(part).pop("auto_map", None)  # to code of its own: we take transformers'
+    if (folder / "adapter_config.json").exists():
+        raise ModelError(f"{name} has an adapter beside the model: merge it, or move it away.")
     return Checkpoint(source, folder, config, is_qwen1)
 
 
@@ -132,6 +136,7 @@ def save_tokenizer(tokenizer, folder: Path) -> None:
     own = copy.deepcopy(tokenizer)
     if getattr(own, "lent_pad", False):
         own.pad_token = None
+    own.init_kwargs.pop("auto_map", None)  # to code that is not saved
     own.save_pretrained(folder)
 
 

@@ -1,8 +1,8 @@
 """A model's name in, a smaller checkpoint out: `python -m lib.prune MODEL FOLDER --layers 6`.
 
 Chooses a block of layers, drops it, repairs the cut with a linear map and heals it if told to, and
-writes an ordinary checkpoint with a model card. The results of each step and the checkpoints of the
-healing are kept in FOLDER.work: the same command, once it was interrupted, goes on from there.
+writes an ordinary checkpoint with a model card. The checkpoints of the healing are kept in
+FOLDER.work: the same command, once it was interrupted, goes on healing from there.
 Its names are imported at first use: reading `Options` loads no torch.
 """
 

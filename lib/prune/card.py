@@ -1,9 +1,12 @@
 """The results of a call as a model card: `card.md.j2`, `table.md.j2`."""
 
 import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from huggingface_hub import metadata_load
 from jinja2 import Environment, FileSystemLoader
 from transformers import AutoConfig
 
@@ -14,36 +17,58 @@ from lib.prune.options import Options
 
 TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), keep_trailing_newline=True)
 VERSIONS = ("whole", "cut", "mapped", "healed", "saved")
+CARRIED = ["LICEN[CS]E*", "NOTICE*"]  # of the base model's files
+PROCESSORS = ["*processor_config.json"]  # of images
+KINDS = ("layer_types", "no_rope_layers")  # lists in config.json of what each layer does
 
 
-def write(options: Options, checkpoint: Checkpoint, results: Path, weights: Path) -> dict:
+def write(options: Options, checkpoint: Checkpoint, results: dict, weights: Path) -> dict:
     """Put a card beside the weights, and the record: of the model, and what `results` holds."""
-    record = {file.stem: json.loads(file.read_text()) for file in results.glob("*.json")}
+    record = dict(results)
     whole, recipe = record["whole"], options.recipe(record["cut"]["parameters"])
     versions = [(name, record.pop(name)) for name in VERSIONS if name in record]
     left = AutoConfig.from_pretrained(weights)
+    is_text_only = left.model_type != checkpoint.config.model_type
+    if folder := checkpoint.folder:  # random weights come from none
+        carry(folder, weights, CARRIED if is_text_only else CARRIED + PROCESSORS)
+    before, after = (config.get_text_config(decoder=True) for config in (checkpoint.config, left))
     record |= {  # with no path of this machine: it may be published
         "base": registry.hub_id(options.model),
-        "licence": getattr(registry.known(options.model), "licence", None),
+        "licence": licence(options.model, folder),
         "revision": checkpoint.source.revision,
         "dtype": options.dtype or checkpoint.dtype,
-        "is_text_only": left.model_type != checkpoint.config.model_type,
-        "keeps_pattern": keeps_pattern(checkpoint.config, left),
+        "is_text_only": is_text_only,
+        "moved": [name for name in KINDS if is_moved(name, before, after)],
         "versions": [{"version": name} | compared(one, whole) for name, one in versions],
     }
-    card = TEMPLATES.get_template("card.md.j2").render(record, options=options, recipe=recipe)
+    card = TEMPLATES.get_template("card.md.j2").render(
+        record, options=options, recipe=recipe, config=after
+    )
     (weights / "README.md").write_text(card, encoding="utf-8")
     (weights / "prune.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
     return record
 
 
-def keeps_pattern(whole, left) -> bool:
-    """Return whether the kinds of layers still follow each other as in the whole model."""
-    before, after = (
-        getattr(config.get_text_config(decoder=True), "layer_types", None) or []
-        for config in (whole, left)
-    )
-    return before[: len(after)] == after
+def carry(base: Path, weights: Path, patterns: Sequence[str]) -> None:
+    """Copy files of the base model beside the weights."""
+    for pattern in patterns:
+        for file in base.glob(pattern):
+            shutil.copy(file, weights)
+
+
+def licence(model: str, folder: Path) -> str | None:
+    """Return the licence of a model: of a known one by our table, else as its own card says."""
+    if known := registry.known(model):
+        return known.licence
+    card = folder / "README.md"
+    metadata = metadata_load(card) if card.exists() else None
+    return (metadata or {}).get("license")
+
+
+def is_moved(name: str, before, after) -> bool:
+    """Return whether a list of the layers' kinds no longer begins as the whole model's."""
+    kinds, kept = (getattr(config, name, None) or [] for config in (before, after))
+    return kinds[: len(kept)] != kept
 
 
 def compared(version: dict, whole: dict) -> dict:

@@ -1,15 +1,11 @@
 """`prune`, and its steps: check, choose, map, heal, save."""
 
-import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import torch
 from filelock import FileLock, Timeout
-from safetensors.torch import load_file
-from safetensors.torch import save as serialized
 
-from lib import storage
 from lib.blocks import UNPRUNED, Block, similarity_block, simple_block
 from lib.evaluation import Task
 from lib.healing import heal, linear, lora
@@ -21,43 +17,31 @@ from lib.pruning import dropped, save_pruned
 from lib.similarity import block_distances, calibration_batches
 from lib.sweep import sweep
 
-MAP = "map.safetensors"
-
 
 @dataclass(frozen=True)
 class Work:
-    """A call at work: its options, the tasks that it scores, and the folder of its results."""
+    """A call at work: its options, the tasks that it scores, its folder, and its results."""
 
     options: Options
     tasks: list[Task]
-    folder: Path
+    folder: Path  # of the healing and the new weights
+    results: dict = field(default_factory=dict)  # "block", "map", and the versions by name
 
     def load(self, name: str | Path):
         """Load a model to measure and heal it, by default in the format in which that is fast."""
         quantization = "nf4" if self.options.nf4 else None
         return loading.load(str(name), dtype=self.options.dtype, quantization=quantization)
 
-    def step(self, name: str, compute: Callable[[], dict]) -> dict:
-        """Return the result of a step: computed, or as the folder keeps it."""
-        file = self.folder / f"{name}.json"
-        if not file.exists():
-            print(f"{name} …", flush=True)
-            storage.atomic_write(file, json.dumps(compute(), default=list).encode())
-        return json.loads(file.read_text(encoding="utf-8"))
-
     def score(self, version: str, model, tokenizer) -> None:
-        """Keep the size of a version of the model, and of each task the examples' scores."""
-
-        def measure() -> dict:
-            table = sweep(model, tokenizer, [], self.tasks)
-            return {
-                "layers": len(decoder_layers(model)),
-                "parameters": model.num_parameters(),
-                "computed": str(model.dtype).removeprefix("torch."),
-                "scores": {row.task: [row.examples, row.weights] for row in table.itertuples()},
-            }
-
-        self.step(version, measure)
+        """Note the size of a version of the model, and of each task the examples' scores."""
+        print(f"{version} …", flush=True)
+        table = sweep(model, tokenizer, [], self.tasks)
+        self.results[version] = {
+            "layers": len(decoder_layers(model)),
+            "parameters": model.num_parameters(),
+            "computed": str(model.dtype).removeprefix("torch."),
+            "scores": {row.task: [row.examples, row.weights] for row in table.itertuples()},
+        }
 
 
 def prune(options: Options, out: str | Path) -> dict:
@@ -65,7 +49,7 @@ def prune(options: Options, out: str | Path) -> dict:
 
     Its `versions`, the whole, the cut, the mapped, the healed and the saved model: layers,
     parameters, GB of weights, and of each task [value, standard error], and those of the difference
-    to the whole. With `nf4` all are packed. A call that was killed goes on where it was.
+    to the whole. With `nf4` all are packed. A healing that was killed goes on where it was.
     Raises ValueError, OSError or RuntimeError with one sentence; `out` is then as it was before.
     """
     out = Path(out).expanduser()
@@ -77,11 +61,11 @@ def prune(options: Options, out: str | Path) -> dict:
     try:
         with FileLock(folder / "lock", timeout=0):
             work = Work(options, tasks, folder / options.key(checkpoint.source.revision))
-            block, adapter = cut(work)
+            block, change, adapter = cut(work)
             loading.release()  # before the original weights are read
-            weights = save(work, block, adapter, options.dtype or checkpoint.dtype)
+            weights = save(work, block, change, adapter, options.dtype or checkpoint.dtype)
             work.score("saved", *work.load(weights))
-            record = card.write(options, checkpoint, work.folder, weights)
+            record = card.write(options, checkpoint, work.results, weights)
             weights.rename(out)
             return record
     except Timeout as error:
@@ -109,22 +93,23 @@ def check(options: Options) -> files.Checkpoint:
     return checkpoint
 
 
-def cut(work: Work) -> tuple[Block, Path | None]:
-    """Choose the block, measure the cut, repair it; return the block, and the adapter if any."""
-    options, adapter = work.options, None
+def cut(work: Work) -> tuple[Block, torch.Tensor | None, Path | None]:
+    """Choose the block, measure the cut, repair it; return the block, the map and the adapter."""
+    options, change, adapter = work.options, None, None
     model, tokenizer = work.load(options.model)
-    block = Block(**work.step("block", lambda: asdict(choose(options, model, tokenizer))))
+    block = choose(options, model, tokenizer)
+    work.results["block"] = asdict(block)
     work.score("whole", model, tokenizer)
     if options.repair:
-        work.step("map", lambda: fit_map(work, model, tokenizer, block))
+        change = fit_map(work, model, tokenizer, block)
     with dropped(model, block):
         work.score("cut", model, tokenizer)
         if options.repair:
-            linear.add_map_hook(model, block, load_file(work.folder / MAP)["change"])
+            linear.add_map_hook(model, block, change)
             work.score("mapped", model, tokenizer)
         if options.heal:
             adapter = heal_cut(work, model, tokenizer)
-    return block, adapter
+    return block, change, adapter
 
 
 def choose(options: Options, model, tokenizer) -> Block:
@@ -146,16 +131,16 @@ def choose(options: Options, model, tokenizer) -> Block:
     return blocks[losses.argmin()]
 
 
-def fit_map(work: Work, model, tokenizer, block: Block) -> dict:
-    """Keep the linear map in place of `block`; return what it took and leaves."""
+def fit_map(work: Work, model, tokenizer, block: Block) -> torch.Tensor:
+    """Return the linear map in place of `block`; note what it took and leaves."""
     if block.start == 0:
         raise ValueError("REPAIR=map needs a layer before the block: choose it with START.")
     linear.projection(model, block.start - 1)  # raises where a map cannot be folded
     texts = work.options.train_texts(FITTED)
     batches = calibration_batches(texts, tokenizer, MAX_TOKENS, batch_tokens=2048)
-    mapped, facts = linear.fitted_all(model, [block], ["folded"], batches)[block]["folded"]
-    storage.atomic_write(work.folder / MAP, serialized({"change": mapped.change.contiguous()}))
-    return facts
+    maps = linear.fitted_all(model, [block], ["folded"], batches)
+    mapped, work.results["map"] = maps[block]["folded"]
+    return mapped.change
 
 
 def heal_cut(work: Work, model, tokenizer) -> Path:
@@ -171,13 +156,13 @@ def heal_cut(work: Work, model, tokenizer) -> Path:
     return healed.adapter
 
 
-def save(work: Work, block: Block, adapter: Path | None, dtype: str) -> Path:
+def save(work: Work, block: Block, change, adapter: Path | None, dtype: str) -> Path:
     """Write the original weights with all repairs; return their folder."""
     options, weights = work.options, work.folder / "weights"
     if not weights.exists():
         model, tokenizer = loading.load(options.model, dtype=dtype, device="cpu", block=block)
         if options.repair:
-            linear.fold(model, block, load_file(work.folder / MAP)["change"])
+            linear.fold(model, block, change)
         if adapter:
             lora.merge(model, adapter)
         save_pruned(model, tokenizer, UNPRUNED, weights)
