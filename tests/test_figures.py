@@ -1,46 +1,25 @@
 """What figures show: lines, marks, bars; read back from what is drawn."""
 
-from itertools import product
+from itertools import combinations, product
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import Distances, score
+from matplotlib.colors import to_rgb
 
+from lib import storage
 from lib.blocks import BlockDistances
 from replication import figures, measure, paths, profiles, tables
 from replication.beyond import depth_probe, dose, letters, panels, repair
-from replication.figures.curves import in_units_of_chance
-
-CHANCE = {"mmlu": 0.25, "arc_easy": 0.25, "boolq": 0.5, "c4": 10.0}
-UNPRUNED = {"mmlu": 0.3, "arc_easy": 0.6, "boolq": 0.8, "c4": 3.0}  # MMLU: no signal
+from replication.figures import style
 
 
 @pytest.fixture(autouse=True)
 def closed():
     yield
     plt.close("all")
-
-
-def scores(treatments=("unhealed", "healed")) -> pd.DataFrame:
-    """Return every task, unpruned and at two depths of both strategies and each treatment."""
-    cuts = [("none", "unpruned", 0)]
-    cuts += product(("similarity", "simple"), treatments, (8, 16))
-    rows = [
-        {
-            "task": task,
-            "strategy": strategy,
-            "treatment": treatment,
-            "block_size": size,
-            "fraction": size / 32,
-            "chance": CHANCE[task],
-            "value": UNPRUNED[task] * (0.7 if size else 1),
-        }
-        for task, (strategy, treatment, size) in product(UNPRUNED, cuts)
-    ]
-    fixed = {"model": "qwen-7b", "standard_error": 0.02, "n": 500, "shots": 5}
-    return pd.DataFrame(rows).assign(majority=np.nan, status="ok", **fixed)
 
 
 @pytest.mark.parametrize("name", "2 2_arc_easy 3 6 7 8 9 beyond".split())
@@ -51,21 +30,15 @@ def test_a_figure_of_a_model_without_rows_says_so(name):
     assert [text.get_text() for text in figure.texts] == ["nothing of this is measured yet"]
 
 
-def test_only_losses_are_drawn_in_units_of_chance():
-    table = in_units_of_chance(scores()[lambda rows: rows.block_size == 0])
-    assert table.value.tolist() == [0.3, 0.6, 0.8, 0.3]
-    assert table.standard_error.tolist() == [0.02, 0.02, 0.02, 0.002]
-
-
 @pytest.mark.parametrize(
     "status, gaps", [("not measured", [False, False]), ("diverged", [False, True, False])]
 )
 def test_a_line_passes_what_nobody_measured_and_breaks_where_measuring_failed(status, gaps):
-    table = scores(treatments=["unhealed"])
-    missing = (table.block_size == 8) & (table.strategy == "similarity")
-    table.loc[missing, ["value", "status", "n"]] = np.nan, status, 0
+    fixed = {"task": "boolq", "chance": 0.5, "majority": 0.6, "shots": 5, "status": "ok"}
+    table = pd.DataFrame([score(size, 90, **fixed) for size in (0, 4, 8)])
+    table.loc[1, ["value", "status", "n"]] = np.nan, status, 0
     (axis,) = figures.figure_6(table).axes
-    assert axis.get_title("right") == "n = 500"
+    assert axis.get_title("right") == "n = 100"
     dotted = [line for line in axis.lines if line.get_linestyle() == ":"]
     drawn = np.asarray(dotted[0].get_ydata(), float)
     assert np.isnan(drawn).tolist() == gaps
@@ -118,16 +91,6 @@ def test_figure_8_has_what_a_seed_scores_more_than_seed_0():
     assert table.difference.fillna(0).tolist() == pytest.approx([0, 0.1])
 
 
-def test_the_model_with_most_to_lose_is_shown():
-    weak = pd.DataFrame([score(0, 30), score(1, 28)])
-    strong = pd.DataFrame([score(0, 50), score(1, 40)]).assign(model="phi-2")
-    both = pd.concat([weak, strong]).assign(task="mmlu", status="ok")
-    assert set(letters.clearest(both, ["model"]).model) == {"phi-2"}
-    uncut = (both.model == "m") | (both.block_size == 0)
-    both["value"] = both.value.where(uncut)
-    assert set(letters.clearest(both, ["model"]).model) == {"m"}
-
-
 def test_a_run_of_which_only_the_map_is_left_is_drawn_as_not_measured(output, monkeypatch):
     """As where each job failed: the last pass only draws, and must get through."""
     maps, profile = {"tiny-random": Distances()}, profiles.get("smoke", limit=4)
@@ -146,3 +109,35 @@ def test_a_run_of_which_only_the_map_is_left_is_drawn_as_not_measured(output, mo
     ]
     for figure in drawn:
         assert figure.table.status.eq(tables.NotMeasured.status).all()
+
+
+# ---- colours ---------------------------------------------------------------------------------
+
+XYZ = [[0.43, 0.38, 0.19], [0.21, 0.72, 0.07], [0.02, 0.11, 0.87]]  # of linear RGB; white is 1
+
+
+def lab(shade: str, red_share: float) -> np.ndarray:
+    """Return a colour in CIELAB, where red and green look like one mixture if red has a share."""
+    red, green, blue = ((np.array(to_rgb(shade)) + 0.055) / 1.055) ** 2.4
+    if red_share:
+        red = green = red_share * red + (1 - red_share) * green
+    darkest = 0.009  # below, CIELAB is no cube root; what is darker counts as this
+    x, y, z = np.cbrt(np.maximum(XYZ @ np.array([red, green, blue]), darkest))
+    return np.array([116 * y, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("red_share, least", [(0, 15), (0.11, 8), (0.29, 8)])
+def test_colours_of_one_picture_are_told_apart(red_share, least):
+    """By most, by protans and by deutans (Viénot, Brettel and Mollon 1999): the distance is CIE76.
+
+    Recorded models lie behind whatever a run draws.
+    """
+    recorded = profiles.get(profiles.DRAWN).models
+    pictures = {"models": profiles.get("paper").models}
+    for row in storage.rows(style.TABLE):
+        if row["of"] != "model":
+            pictures.setdefault(row["of"], [*recorded]).append(row["name"])
+    for names in pictures.values():
+        for pair in combinations(names, 2):
+            first, second = (lab(style.colour(name), red_share) for name in pair)
+            assert np.linalg.norm(first - second) >= least, pair
