@@ -15,10 +15,11 @@ from lib.data import encoding, prompts
 from lib.evaluation import KINDS
 from replication.analysis import curves
 from replication.figures.curves import TASKS, grid, left_out
-from replication.figures.style import label
+from replication.figures.style import is_recorded, label
 from replication.measure.experiments import QA, WITH_EXIT, cuts, healed, unhealed, unpruned
 from replication.measure.request import Request
 from replication.profiles import Profile
+from replication.tables import RECORD
 
 LISTED = "listed text"
 FORMS = {  # a question set, and the tasks that ask it by letter, by content and between
@@ -130,12 +131,20 @@ FORMS_OF_CUTS = {  # of a task: the panel
 
 def clearest(scores: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """Return the scores of the model (or other group) that has most to lose by all its unpruned
-    scores: the lowest of them is the most standard errors above its floor."""
-    groups = scores.set_index(by).index
-    pruned = (scores.block_size > 0) & scores.value.notna()
-    unpruned = scores[(scores.block_size == 0) & groups.isin(groups[pruned])]
-    gaps = unpruned.assign(gap=[curves.gap(row) for row in unpruned.itertuples()])
-    lowest = gaps.groupby(by, sort=False).gap.min()
+    scores: the lowest of them is the most standard errors above its floor.
+
+    A run's own model, with what is recorded of it; another recorded one only where none of the
+    run's own can answer.
+    """
+    groups = scores.assign(model=scores.model.str.removeprefix(RECORD)).set_index(by).index
+    own = ~scores.model.map(is_recorded).astype(bool)
+    for among in (own, own | True):
+        pruned = among & (scores.block_size > 0) & scores.value.notna()
+        whole = among & (scores.block_size == 0) & groups.isin(groups[pruned])
+        gaps = pd.Series([curves.gap(row) for row in scores[whole].itertuples()], groups[whole])
+        lowest = gaps.groupby(level=by, sort=False).min()
+        if lowest.max() >= curves.SIGNAL:
+            break
     return scores if lowest.empty else scores[groups == lowest.idxmax()]
 
 
@@ -143,7 +152,8 @@ def figure_letters(scores: pd.DataFrame) -> Figure:
     """Draw the same questions by letter and by content, a column a strategy: of the model and the
     question set that both forms tell most of."""
     table = clearest(scores, ["model", "questions"])
-    panels = table.model.map(label) + "\n" + table.questions.map(TASKS)
+    models = table.model.str.removeprefix(RECORD).map(label)
+    panels = models + "\n" + table.questions.map(TASKS)
     table = table.assign(variant=table.form, panel=panels)
     titles = table.strategy.where(table.block_size > 0)
     return grid(table, titles, "variant", row="panel", note=left_out(scores))
@@ -158,6 +168,6 @@ def figure_cuts(exits: pd.DataFrame, forms: pd.DataFrame) -> Figure:
     of_arc = forms.task.isin(FORMS_OF_CUTS) & (forms.questions == "arc_easy")
     scores = pd.concat([forms[of_arc & (forms.treatment != "healed")], exits[exits.task == "mmlu"]])
     table = clearest(scores, ["model"])
-    table = table.assign(panel="accuracy of\n" + table.model.map(label))
+    table = table.assign(panel="accuracy of\n" + table.model.str.removeprefix(RECORD).map(label))
     titles = table.task.map(FORMS_OF_CUTS)
     return grid(table, titles, "strategy", row="panel", note=left_out(scores))
