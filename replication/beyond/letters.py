@@ -82,7 +82,8 @@ def forms(name: str, distances, profile: Profile) -> list[Request]:
     if name not in profile.study_models:
         return []
     profile, layers = profile.with_prompt(profile.mmlu_shots), distances.num_layers
-    depths = healed_depths(profile, layers, name)
+    depths = profile.healed_sizes(layers, name)
+    depths = depths[1::2] if len(depths) > 2 else depths
     sizes = sorted({*profile.block_sizes(layers)[::2], *depths})
     requested = []
     for questions, tasks in FORMS.items():
@@ -92,12 +93,6 @@ def forms(name: str, distances, profile: Profile) -> list[Request]:
             requested += cuts(name, distances, profile, [task], WITH_EXIT, sizes, **labels)
             requested += healed(name, distances, profile, [task], sizes=depths, labels=labels)
     return requested
-
-
-def healed_depths(profile: Profile, layers: int, name: str) -> list[int]:
-    """Return every second number of layers dropped at which the profile heals; at most two: all."""
-    depths = profile.healed_sizes(layers, name)
-    return depths[1::2] if len(depths) > 2 else depths
 
 
 def exits(name: str, distances, profile: Profile) -> list[Request]:
