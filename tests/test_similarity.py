@@ -14,14 +14,14 @@ LENGTHS = [LENGTH, 5, 17, 1, 23]
 
 
 def padded() -> dict:
-    """Texts with padding, which the last token of one equals: only the mask decides."""
+    """Texts and their padding, which a token of one equals: only the mask decides."""
     torch.manual_seed(2)
     ids = torch.zeros(len(LENGTHS), LENGTH, dtype=torch.long)
     mask = torch.zeros_like(ids)
     for row, length in enumerate(LENGTHS):
         ids[row, :length] = torch.randint(3, VOCAB, (length,))
         mask[row, :length] = 1
-    ids[1, LENGTHS[1] - 1] = 0
+    ids[1, 0] = 0
     return {"input_ids": ids, "attention_mask": mask}
 
 
