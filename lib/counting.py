@@ -55,7 +55,7 @@ def layer_costs(config) -> LayerCosts:
     )
     forward = _of_token(two) - _of_token(one)
     try:
-        adapter = lora.parameters(one, rank=1)
+        adapter = lora.parameters(one)
         trained = _of_token(one, trains=True)
         layer = _of_token(two, trains=True) - trained
     except ValueError:

@@ -28,7 +28,7 @@ def angular_distances(states: torch.Tensor) -> np.ndarray:
 def block_distances(model, batches: Iterable[dict]) -> BlockDistances:
     """All distances of section 3.2 of the paper from one pass of the base model (no lm_head).
 
-    batches: dicts with `input_ids` and `attention_mask`, both (B, T), padded on either side; and
+    batches: dicts with `input_ids` and `attention_mask`, both (B, T), padded on the right; and
     `numbers`, (B,), of the sequences, by which they are dealt into folds (by default as they come).
     Only the last real token of each sequence counts; angles, not cosines, are averaged; states
     are compared as fp64 unit vectors. Holds (L+1)·B·D numbers of a batch.
@@ -68,26 +68,20 @@ def _averaged(parts: Iterable[tuple[torch.Tensor, torch.Tensor | None]]) -> Bloc
 
 @torch.inference_mode()
 def last_token_states(model, batch: dict) -> torch.Tensor:
-    """x_T^(l) of each sequence: (B, L+1, D), T its last real token."""
-    ids, last = right_padded(batch["input_ids"], batch["attention_mask"])
-    ids, last = ids.to(model.device), last.to(model.device)
+    """x_T^(l) of each sequence: (B, L+1, D), T its last real token.
+
+    Padding is on the right: there, causal attention and positions need no mask, whatever the
+    architecture. Raises ValueError if it is not.
+    """
+    ids, mask = (batch[name].to(model.device) for name in ("input_ids", "attention_mask"))
+    if not mask[:, 0].all():
+        raise ValueError("A batch of texts must be padded on the right, and no text may be empty.")
+    last = mask.sum(1) - 1
     rows = torch.arange(len(ids), device=model.device)
     states = []
     with residual_stream(model, lambda l, x: states.append(x[rows, last])):
         model.get_decoder()(input_ids=ids, use_cache=False)
     return torch.stack([x.to(model.device) for x in states], dim=1)
-
-
-def right_padded(ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Move all padding to the right; return the ids and the index of each last real token.
-
-    There, causal attention and positions need no mask, whatever the architecture.
-    """
-    last = mask.sum(1).long() - 1
-    if (last < 0).any():
-        raise ValueError("A text without tokens has no last one: leave empty texts out.")
-    order = (mask == 0).long().argsort(dim=1, stable=True)
-    return ids.gather(1, order), last
 
 
 def calibration_batches(

@@ -57,7 +57,6 @@ def fetch(names: Iterable[str]) -> None:
     Whatever is interrupted leaves complete assets or none; pip keeps what it downloaded. Raises
     AssetError, or OSError where there is no room.
     """
-    paths.ASSETS.mkdir(parents=True, exist_ok=True)
     with FileLock(paths.ASSETS / ".lock"):
         if missing := [name for name in names if not location(name).exists()]:
             _fetch(missing)

@@ -56,10 +56,10 @@ def ffn_projections(model, first: int = 0) -> list[str]:
     return paths
 
 
-def parameters(model, rank: int, first: int = 0) -> int:
-    """Return the parameters of adapters from layer `first` on; the model may be without weights."""
-    projections = map(model.get_submodule, ffn_projections(model, first))
-    return rank * sum(sum(projection.weight.shape) for projection in projections)
+def parameters(model) -> int:
+    """Return the parameters of adapters of rank 1; the model may be without weights."""
+    projections = map(model.get_submodule, ffn_projections(model))
+    return sum(sum(projection.weight.shape) for projection in projections)
 
 
 def _in_ffn(name: str) -> bool:
@@ -71,7 +71,7 @@ def _in_ffn(name: str) -> bool:
 def new_lora(model, recipe) -> Iterator[PeftModel]:
     """Put a new LoRA adapter on the FFN projections of a model, for training; gone on exit.
 
-    Its weights are kept in fp32; within `autocast_like` it multiplies in the format of the model's.
+    Its weights are kept in fp32; under autocast it multiplies in the format of the model's.
     """
     transformers.set_seed(recipe.seed)
     config = LoraConfig(
@@ -99,13 +99,6 @@ def _adapted(layer: LoraLayer, x: torch.Tensor) -> torch.Tensor:
     projected = layer.base_layer(x)
     lowered = layer.lora_A["default"](layer.lora_dropout["default"](x))
     return projected + layer.lora_B["default"](lowered)
-
-
-def autocast_like(model) -> torch.autocast:
-    """Let adapters in training multiply in the format of the weights, if it has 16 bits."""
-    enabled = model.dtype in (torch.bfloat16, torch.float16)
-    dtype = model.dtype if enabled else None
-    return torch.autocast(model.device.type, dtype, enabled=enabled)
 
 
 @contextmanager

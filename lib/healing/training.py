@@ -17,8 +17,7 @@ from pathlib import Path
 import torch
 from accelerate.utils.memory import clear_device_cache
 from filelock import FileLock
-from tqdm.auto import tqdm
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.loss.loss_utils import ForCausalLMLoss
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 from transformers.trainer_utils import get_last_checkpoint
@@ -71,7 +70,6 @@ def heal(
     Raises ValueError for a folder that has a healing of another recipe, or of other layers.
     """
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):
         _check_begun(model, recipe, folder)
         if finished := _load_result(folder):
@@ -142,13 +140,14 @@ def _fit_to_gpu(model, recipe: Recipe, micro_batch: int):
 
 
 class _Healing(Trainer):
-    """A trainer that multiplies in the weights' format.
+    """A trainer that multiplies in the weights' format, if that has 16 bits.
 
     In fp16 the Trainer's own autocast is on, too; it is the same one.
     """
 
     def compute_loss(self, model, *args, **kwargs):
-        with lora.autocast_like(model):
+        has_16_bits = model.dtype != torch.float32
+        with torch.autocast(model.device.type, model.dtype, enabled=has_16_bits):
             return super().compute_loss(model, *args, **kwargs)
 
 
@@ -162,28 +161,22 @@ def _loss(outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> to
     return ForCausalLMLoss(logits, labels, logits.shape[-1], num_items_in_batch)
 
 
-class CheckpointCallback(TrainerCallback):
+class CheckpointCallback(ProgressCallback):
     """Marks complete checkpoints, times each step, shows the progress, stops at NaN."""
 
     def on_train_begin(self, args, state, control, **kwargs):
+        super().on_train_begin(args, state, control, **kwargs)
         self.last = time.monotonic()
-        self.progress = tqdm(total=state.max_steps, initial=state.global_step, desc="healing")
-
-    def on_train_end(self, args, state, control, **kwargs):
-        self.progress.close()
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.progress.update()
 
     def on_save(self, args, state, control, **kwargs):
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         storage.share(checkpoint)
         (checkpoint / COMPLETE).touch()  # last: a kill before this leaves what does not count
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
+    def on_log(self, args, state, control, logs, **kwargs):
         before, self.last = self.last, time.monotonic()
         state.log_history[-1]["seconds"] = self.last - before  # a checkpoint keeps it
-        if not math.isfinite((logs or {}).get("loss", 0.0)):
+        if not math.isfinite(logs.get("loss", 0.0)):
             control.should_training_stop = True
 
 
@@ -212,8 +205,7 @@ def _train(
             compute_loss_func=_loss,
             callbacks=[CheckpointCallback()],
         )
-        trainer.remove_callback(PrinterCallback)
-        trainer.remove_callback(ProgressCallback)
+        trainer.remove_callback(PrinterCallback)  # of each loss
         trainer.train(resume_from_checkpoint=_newest_complete(folder))
     steps = [entry for entry in trainer.state.log_history if "loss" in entry]
     losses = [step["loss"] for step in steps]
@@ -237,6 +229,7 @@ def _training_arguments(recipe: Recipe, folder: Path, micro_batch: int, model):
         save_steps=max(1, recipe.steps // CHECKPOINTS),
         save_total_limit=2,
         logging_steps=1,
+        disable_tqdm=True,  # CheckpointCallback has a bar
         logging_nan_inf_filter=False,
         fp16=model.dtype == torch.float16 and not on_cpu,
         use_cpu=on_cpu,
@@ -270,7 +263,7 @@ def _newest_complete(folder: Path) -> str | None:
     for checkpoint in folder.glob("checkpoint-*"):
         if not (checkpoint / COMPLETE).exists():
             shutil.rmtree(checkpoint)
-    return get_last_checkpoint(folder) if folder.exists() else None
+    return get_last_checkpoint(folder)
 
 
 def _resumed_micro_batch(folder: Path) -> int | None:

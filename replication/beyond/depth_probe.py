@@ -110,24 +110,15 @@ measure.TABLES["depths"] = table
 def _measured(params: dict) -> list[dict]:
     """Return the rows of a task after one cut."""
     task = with_four_options(task_of(params))
-    answers = np.array([example["answer"] for example in task.examples])
-    weights = np.array([example["weight"] for example in task.examples], float)
+    answers, weights = answers_of(task)
     states, letters = _read(params, task)
     of_whole = {}
     if params["block_size"]:
         of_whole, _ = _read(params | dict.fromkeys(BLOCK, 0), task)
     probes = {PROBE: states, WHOLE_PROBE: of_whole} if len(answers) >= FOLDS else {}
     rows = []
-
-    def add(depth: int, reading: str, right: np.ndarray, **columns) -> None:
-        value, error = weighted_mean(right.astype(float), weights)
-        row = {"depth": depth, "reading": reading, "value": value, "standard_error": error}
-        row |= {"n": len(right), "answers": answers, "weights": weights}
-        rows.append(row | columns)
-
     for depth, of_depth in states.items():
-        likeliest = letters[depth].argmax(axis=1)
-        add(depth, AS_LETTERS, likeliest == answers, choices=list(letters[depth].round(3)))
+        rows.append(row_of_letters(depth, AS_LETTERS, letters[depth], answers, weights))
         for reading, fit in probes.items():
             if depth in fit:
                 shuffles = SHUFFLES if reading == PROBE else 0
@@ -136,11 +127,30 @@ def _measured(params: dict) -> list[dict]:
                 if shuffles:
                     nulls = np.average(chosen[1:] == labels[1:], axis=1, weights=weights)
                     of_probe["null"] = float(np.quantile(nulls, QUANTILE))
-                add(depth, reading, chosen[0] == answers, **of_probe)
+                rows.append(row_of(depth, reading, chosen[0], answers, weights) | of_probe)
     return rows
 
 
 fetching.MEASURE["depths"] = fetching.each(_measured)
+
+
+def answers_of(task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """Return the place of each question's right option, and its weight in the mean: (n,), (n,)."""
+    answers = [example["answer"] for example in task.examples]
+    return np.array(answers), np.array([example["weight"] for example in task.examples], float)
+
+
+def row_of(depth: int, reading: str, chosen: np.ndarray, answers, weights) -> dict:
+    """Return a row of the table: how often a reading at a depth has chosen rightly."""
+    value, error = weighted_mean((chosen == answers).astype(float), weights)
+    row = {"depth": depth, "reading": reading, "value": value, "standard_error": error}
+    return row | {"n": len(answers), "answers": answers, "weights": weights}
+
+
+def row_of_letters(depth: int, reading: str, letters: np.ndarray, answers, weights) -> dict:
+    """Return that of the likeliest of the letters, (n, letters), and what they score."""
+    row = row_of(depth, reading, letters.argmax(axis=1), answers, weights)
+    return row | {"choices": list(letters.round(3))}
 
 
 def with_four_options(task: Task) -> Task:

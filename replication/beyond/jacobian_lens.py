@@ -14,7 +14,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from lib.data import sets
-from lib.evaluation import weighted_mean
 from replication import measure
 from replication.beyond import depth_probe
 from replication.measure import fetching
@@ -57,15 +56,11 @@ def _measured(params: dict) -> list[dict]:
     letters = questions[0].target_ids[0]  # the same tokens in each question
     texts = calibration_texts(tokenizer, params)
     readings = read(model, texts, letters, [row.tokens for row in questions], params["depths"])
-    answers = np.array([example["answer"] for example in task.examples])
-    weights = np.array([example["weight"] for example in task.examples], float)
-    rows = []
-    for depth, of_depth in zip(params["depths"], readings, strict=True):
-        value, error = weighted_mean((of_depth.argmax(axis=1) == answers).astype(float), weights)
-        row = {"depth": depth, "reading": "lens", "value": value, "standard_error": error}
-        row |= {"n": len(answers), "answers": answers, "weights": weights}
-        rows.append(row | {"choices": list(of_depth.round(3))})
-    return rows
+    right = depth_probe.answers_of(task)
+    return [
+        depth_probe.row_of_letters(depth, "lens", of_depth, *right)
+        for depth, of_depth in zip(params["depths"], readings, strict=True)
+    ]
 
 
 fetching.MEASURE["lens"] = fetching.each(_measured)

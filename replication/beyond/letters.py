@@ -87,7 +87,8 @@ def forms(name: str, distances, profile: Profile) -> list[Request]:
         return []
     main_model, layers = profile.main_model, distances.num_layers
     profile = profile.with_prompt(profile.mmlu_shots)
-    depths = healed_depths(profile, layers, name)
+    depths = profile.healed_sizes(layers, name)
+    depths = depths[1::2] if len(depths) > 2 else depths
     sizes = sorted({*profile.block_sizes(layers)[::2], *depths})
     few = [size for size in sizes if size <= FEW_DROPPED * layers]
     requested = []
@@ -105,12 +106,6 @@ def forms(name: str, distances, profile: Profile) -> list[Request]:
             if questions == "arc_easy":
                 requested += healed(*of_form, sizes=depths, labels=labels)
     return requested
-
-
-def healed_depths(profile: Profile, layers: int, name: str) -> list[int]:
-    """Return every second number of layers dropped at which the profile heals; at most two: all."""
-    depths = profile.healed_sizes(layers, name)
-    return depths[1::2] if len(depths) > 2 else depths
 
 
 def exits(name: str, distances, profile: Profile) -> list[Request]:

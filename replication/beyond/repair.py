@@ -86,7 +86,8 @@ def table(requests: Sequence[Request]) -> pd.DataFrame:
     recorded run seconds are those that benchmarks/repairs.py timed side by side, NaN elsewhere.
     """
     results = zip(requests, fetching.fetch(requests), strict=True)
-    return pd.DataFrame([scores.row(r, rows) | cost(r) for r, rows in results])
+    rows = [scores.row(request, result) | cost(request) for request, result in results]
+    return pd.DataFrame(rows, columns=None if rows else scores.NO_ROWS)
 
 
 measure.TABLES["linear_maps"] = table

@@ -6,18 +6,14 @@ As for a drop, the whole model is run once, and each version only from its block
 
 from dataclasses import dataclass
 
-import pandas as pd
-
 from lib.blocks import UNPRUNED, Block
 from replication import measure
 from replication.measure import damage, fetching
 from replication.measure.request import Request
 from replication.profiles import Profile
-from replication.tables import BLOCK
 
 VERSION = 1  # bumped by hand when the numbers change
 LARGEST = 3  # blocks of at most a third of the layers
-BLOCKS = ["model", *BLOCK]
 
 
 @dataclass(frozen=True, order=True)
@@ -56,10 +52,3 @@ def _rows(params: dict) -> list[dict]:
 
 
 fetching.MEASURE["repeats"] = fetching.each(_rows)
-
-
-def beside_drops(repeats: pd.DataFrame, beside: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of analysis.beside_distances with the column twice: the rise by running the
-    block twice, where that was measured."""
-    twice = repeats.set_index(BLOCKS).value.rename("twice")
-    return beside.join(twice, on=BLOCKS)

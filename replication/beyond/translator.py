@@ -7,7 +7,6 @@ texts of C4, without any question (`healing.linear`). Also here: options that ar
 S, or a, b, c and d.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from math import ceil
@@ -20,7 +19,7 @@ from replication import measure
 from replication.beyond import repair
 from replication.beyond.biases import IN_A_SUBJECT, OTHER, mmlu_other
 from replication.beyond.letters import ARC_EASY_BY_LETTER
-from replication.measure import fetching, scores
+from replication.measure import fetching
 from replication.measure.experiments import cuts, unpruned
 from replication.measure.request import Request, mapped
 from replication.profiles import Profile
@@ -94,21 +93,8 @@ def _read(cut: Request, profile: Profile, kind: str, **labels) -> Request:
     return Request("translator", params, cut.labels | labels)
 
 
-# ---- measuring ------------------------------------------------------------------------------
-
-
-def table(requests: Sequence[Request]) -> pd.DataFrame:
-    """Return a row a score, with the columns of `scores.table`, repair and `repair.COSTS`."""
-    pairs = zip(requests, fetching.fetch(requests), strict=True)
-    rows = [scores.row(request, result) | repair.cost(request) for request, result in pairs]
-    return pd.DataFrame(rows, columns=None if requests else scores.NO_ROWS)
-
-
 fetching.MEASURE["translator"] = repair.measure_mapped
-measure.TABLES["translated"] = table
-
-
-# ---- the statistics -------------------------------------------------------------------------
+measure.TABLES["translated"] = repair.table
 
 
 def asked_by_letter(

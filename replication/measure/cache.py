@@ -210,7 +210,6 @@ def cpu_dtype() -> str:
     A run that resumes on another processor stays with it, and so finds its results.
     """
     file = format_file()
-    file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_suffix(".lock")):  # the first of several processes decides
         if not file.exists():
             kept = {"dtype": machine.fastest(), "processor": processor()}

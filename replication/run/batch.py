@@ -27,16 +27,11 @@ class ResultsLocked(RuntimeError):
 @contextmanager
 def exclusive_run() -> Iterator[None]:
     """Be the only run that writes to the results folder. Raises ResultsLocked if another does."""
-    paths.RESULTS.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(paths.RESULTS / "runner.lock")
     try:
-        lock.acquire(timeout=0)
+        with FileLock(paths.RESULTS / "runner.lock", timeout=0):
+            yield
     except Timeout as error:
         raise ResultsLocked(f"Another run writes to {paths.RESULTS}: wait for it.") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @dataclass(frozen=True)
