@@ -31,12 +31,12 @@ from replication.figures.style import (
     nothing_measured,
     panel_grid,
 )
-from replication.tables import RECORD
+from replication.tables import RECORD, NotMeasured
 
 TREATMENTS = {"unhealed": ":", "healed": "-"}
 MARKS = {"marker": "o", "ms": 3.5, "lw": 1.3}
 MARKERS = {"simple": "s", "early exit": "^", "content": "^", "listed text": "v"}  # others: MARKS
-TASKS = {name: kind.label for name, kind in KINDS.items()} | {
+TASKS = {
     "mmlu": "MMLU accuracy",
     "boolq": "BoolQ accuracy",
     "boolq_ranking": "BoolQ AUC",
@@ -45,7 +45,7 @@ TASKS = {name: kind.label for name, kind in KINDS.items()} | {
     "c4": r"C4 loss / $\ln V$",
     "hellaswag": "HellaSwag accuracy",
     "gsm8k": "GSM8K exact match",
-    "gsm8k_bpb": "GSM8K gold, bits a byte",
+    "gsm8k_bpb": "GSM8K gold, bits per byte",
 }
 UNITS = {  # of a score; all others are accuracies
     "c4": "nats / ln V",
@@ -210,13 +210,17 @@ def left_out(table: pd.DataFrame, silent: pd.DataFrame | None = None) -> str:
     """Return a line for each task of what a run's figure leaves out, and why."""
     silent = table.iloc[:0] if silent is None else silent
     own = table[~table.model.map(is_recorded).astype(bool)]
-    missing = own[own.value.isna() & (own.status != "ok")].drop(silent.index, errors="ignore")
+    cuts = own.value.where(own.block_size > 0).groupby([own.model, own.task]).transform("count")
+    partly = (own.status == NotMeasured.status) & (cuts > 0)
+    is_missing = own.value.isna() & (own.status != "ok")
+    own = own.assign(status=own.status.mask(partly, "not measured at some sizes"))
+    missing = own[is_missing].drop(silent.index, errors="ignore")
     unable = silent[silent.model.isin(own.model)].assign(status=UNABLE)
     missing = pd.concat([missing, unable])
     tasks_of = {}
     for (task, status), rows in missing.groupby(["task", "status"], sort=False):
         models = ", ".join(rows.model.map(label).unique())
-        name = TASKS.get(task, task).replace(" accuracy", "")
+        name = KINDS[task].label if task in KINDS else TASKS[task]
         tasks_of.setdefault((models, status.removeprefix("no answer: ")), []).append(name)
     return "\n".join(
         f"{models}, {', '.join(names)}: {status}" for (models, status), names in tasks_of.items()
