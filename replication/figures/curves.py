@@ -27,6 +27,7 @@ from replication.figures.style import (
     label,
     label_ends,
     level,
+    look,
     note_above,
     nothing_measured,
     panel_grid,
@@ -35,7 +36,6 @@ from replication.tables import RECORD, NotMeasured
 
 TREATMENTS = {"unhealed": ":", "healed": "-"}
 MARKS = {"marker": "o", "ms": 3.5, "lw": 1.3}
-MARKERS = {"simple": "s", "early exit": "^", "content": "^", "listed text": "v"}  # others: MARKS
 TASKS = {
     "mmlu": "MMLU accuracy",
     "boolq": "BoolQ accuracy",
@@ -297,10 +297,9 @@ def _curve(axis, unpruned: pd.DataFrame, points: pd.DataFrame, name: str, style:
         line = pd.concat([start, line])
     line = line.sort_values("fraction")
 
-    shade, style = colour(name), style | {"marker": MARKERS.get(name, MARKS["marker"])}
-    bars = {"elinewidth": 0.8, "color": shade}
-    axis.errorbar(line.fraction, line.value, line.standard_error, **bars, **style)
-    whole = {"color": shade, "mfc": "white", "alpha": style["alpha"], "zorder": 3}
+    style = style | look(name)
+    axis.errorbar(line.fraction, line.value, line.standard_error, elinewidth=0.8, **style)
+    whole = {"color": colour(name), "mfc": "white", "alpha": style["alpha"], "zorder": 3}
     axis.plot(start.fraction, start.value, "o", ms=3.5, **whole)
 
     # models are named at the ends of their lines, all else in the legend
@@ -308,7 +307,7 @@ def _curve(axis, unpruned: pd.DataFrame, points: pd.DataFrame, name: str, style:
     if name != model and is_recorded(model):
         axis.plot([], [], color="0.8", lw=3, label=f"pale: {label(model)}")
     if name != model:
-        axis.plot([], [], color=shade, lw=3, marker=style["marker"], label=label(name))
+        axis.plot([], [], lw=3, label=label(name), **look(name))
 
     if "commonest" in line and (constant := line.commonest > CONSTANT).any():
         crossed = line[constant]
