@@ -15,9 +15,9 @@ from replication.beyond.panels import line
 from replication.figures.style import (
     STYLE,
     WIDTH,
-    colour,
     finished,
     label,
+    look,
     nothing_measured,
 )
 from replication.measure import scores
@@ -31,11 +31,6 @@ LABELS = (
     "C4 loss (nats)",
     "ARC-Easy accuracy",
 )
-LOOKS = {  # of each line: colour, marker, name
-    "similarity": (colour("similarity"), "o", "similarity"),
-    "simple": (colour("simple"), "s", "simple"),
-    "none": (colour("none"), "^", "nothing dropped"),
-}
 
 
 def doses(name: str, distances, profile: Profile) -> list[Request]:
@@ -107,11 +102,12 @@ def _lines(axis, rows: pd.DataFrame) -> None:
         axis.yaxis.set_minor_locator(NullLocator())
     others = rows[rows.treatment != "unpruned"]
     for strategy, of_strategy in others.groupby("strategy", sort=False):
-        shade, marker, named = LOOKS[strategy]
+        named = "nothing dropped" if strategy == "none" else strategy
+        style = look(strategy) | {"ms": 4}
         for value in of_strategy.value[of_strategy.treatment == "unhealed"]:
-            axis.axhline(value, color=shade, ls=":", lw=1.2, label=f"{named}, not healed")
+            axis.axhline(value, label=f"{named}, not healed", ls=":", lw=1.2, **style)
         healed = of_strategy[of_strategy.treatment != "unhealed"]
-        line(axis, healed, "tokens", named, color=shade, marker=marker, ms=4)
+        line(axis, healed, "tokens", named, **style)
     axis.set_title(
         f"{unpruned.n:.0f} {'texts' if is_loss else 'questions'}", loc="right", fontsize=7
     )

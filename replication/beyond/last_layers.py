@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from lib.blocks import Block
 from replication.beyond.letters import FORMS
 from replication.beyond.panels import cut_panels
-from replication.figures.style import colour, label
+from replication.figures.style import label, look
 from replication.measure.experiments import unpruned
 from replication.measure.request import Request, score
 from replication.profiles import Profile
@@ -29,8 +29,8 @@ PANELS = {  # columns questions and form, and what the panel is called
 }
 KEPT_BY = {"early exit": KEPT[0], "simple": KEPT[1]}
 LOOKS = {
-    KEPT[0]: {"color": colour("early exit"), "marker": "^"},
-    KEPT[1]: {"color": colour("simple"), "marker": "s"},
+    KEPT[0]: look("early exit"),
+    KEPT[1]: look("simple"),
     "none": {"color": "black", "marker": "o", "label": "whole model"},
     KEPT[2]: {"color": "0.45", "marker": "o", "mfc": "white"},
     KEPT[3]: {"color": "black", "marker": "D"},

@@ -16,7 +16,7 @@ from replication import measure
 from replication.analysis.bootstrap import ci_columns, resampled
 from replication.beyond.panels import cut_panels
 from replication.figures.curves import TASKS as UNITS
-from replication.figures.style import NORMAL, colour, label
+from replication.figures.style import NORMAL, label, look
 from replication.measure import cache as results
 from replication.measure import fetching, scores
 from replication.measure.experiments import blocks_of, unpruned
@@ -31,10 +31,10 @@ NO_MAP = "no answer: no FFN before the cut that it can be folded into"
 NOT_REPAIRED = {"unpruned", "plain cut"}
 LOOKS = {  # of each repair
     "unpruned": {"color": "black", "marker": "*", "ls": "--"},
-    "plain cut": {"color": "black", "marker": "x", "ls": ":"},
-    "LoRA": {"color": colour("LoRA"), "marker": "o"},
-    "full map": {"color": colour("full map"), "marker": "s"},
-    "folded map": {"color": colour("folded map"), "marker": "D", "mfc": "white"},
+    "plain cut": look("plain cut") | {"ls": ":"},
+    "LoRA": look("LoRA"),
+    "full map": look("full map"),
+    "folded map": look("folded map") | {"mfc": "white"},
 }
 ROWS = {"c4": "share of the added\nC4 loss repaired", "arc_easy": UNITS["arc_easy"]}
 

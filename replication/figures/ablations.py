@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from replication.analysis.bootstrap import paired
 from replication.figures.curves import TASKS, draw_grid, draw_panel, left_out
-from replication.figures.style import NORMAL, PALE, colour, is_recorded, label
+from replication.figures.style import NORMAL, PALE, is_recorded, label, look
 from replication.tables import RECORD
 
 SMALL = 0.01  # the least that an axis of differences shows, to both sides
@@ -72,8 +72,8 @@ def _draw_differences(axis, panel: pd.DataFrame, hue: str) -> None:
     for (variant, model), points in panel.groupby([hue, "model"], sort=False):
         bars = [points.difference - points.low, points.high - points.difference]
         beside = 0.012 * (variants.index(variant) - (len(variants) - 1) / 2)
-        look = {"fmt": "o", "ms": 3.5, "color": colour(variant), "alpha": PALE[is_recorded(model)]}
-        axis.errorbar(points.fraction + beside, points.difference, bars, elinewidth=1, **look)
+        style = {"ls": "", "ms": 3.5, "alpha": PALE[is_recorded(model)]} | look(variant)
+        axis.errorbar(points.fraction + beside, points.difference, bars, elinewidth=1, **style)
     axis.axhline(0, color="0.6", lw=0.8)
     low, high = axis.get_ylim()
     axis.set_ylim(min(low, -SMALL), max(high, SMALL))  # all may be equal

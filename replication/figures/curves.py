@@ -27,16 +27,16 @@ from replication.figures.style import (
     label,
     label_ends,
     level,
+    look,
     note_above,
     nothing_measured,
     panel_grid,
 )
-from replication.tables import RECORD
+from replication.tables import RECORD, NotMeasured
 
 TREATMENTS = {"unhealed": ":", "healed": "-"}
 MARKS = {"marker": "o", "ms": 3.5, "lw": 1.3}
-MARKERS = {"simple": "s", "early exit": "^", "content": "^", "listed text": "v"}  # others: MARKS
-TASKS = {name: kind.label for name, kind in KINDS.items()} | {
+TASKS = {
     "mmlu": "MMLU accuracy",
     "boolq": "BoolQ accuracy",
     "boolq_ranking": "BoolQ AUC",
@@ -45,7 +45,7 @@ TASKS = {name: kind.label for name, kind in KINDS.items()} | {
     "c4": r"C4 loss / $\ln V$",
     "hellaswag": "HellaSwag accuracy",
     "gsm8k": "GSM8K exact match",
-    "gsm8k_bpb": "GSM8K gold, bits a byte",
+    "gsm8k_bpb": "GSM8K gold, bits per byte",
 }
 UNITS = {  # of a score; all others are accuracies
     "c4": "nats / ln V",
@@ -210,13 +210,17 @@ def left_out(table: pd.DataFrame, silent: pd.DataFrame | None = None) -> str:
     """Return a line for each task of what a run's figure leaves out, and why."""
     silent = table.iloc[:0] if silent is None else silent
     own = table[~table.model.map(is_recorded).astype(bool)]
-    missing = own[own.value.isna() & (own.status != "ok")].drop(silent.index, errors="ignore")
+    cuts = own.value.where(own.block_size > 0).groupby([own.model, own.task]).transform("count")
+    partly = (own.status == NotMeasured.status) & (cuts > 0)
+    is_missing = own.value.isna() & (own.status != "ok")
+    own = own.assign(status=own.status.mask(partly, "not measured at some sizes"))
+    missing = own[is_missing].drop(silent.index, errors="ignore")
     unable = silent[silent.model.isin(own.model)].assign(status=UNABLE)
     missing = pd.concat([missing, unable])
     tasks_of = {}
     for (task, status), rows in missing.groupby(["task", "status"], sort=False):
         models = ", ".join(rows.model.map(label).unique())
-        name = TASKS.get(task, task).replace(" accuracy", "")
+        name = KINDS[task].label if task in KINDS else TASKS[task]
         tasks_of.setdefault((models, status.removeprefix("no answer: ")), []).append(name)
     return "\n".join(
         f"{models}, {', '.join(names)}: {status}" for (models, status), names in tasks_of.items()
@@ -293,10 +297,9 @@ def _curve(axis, unpruned: pd.DataFrame, points: pd.DataFrame, name: str, style:
         line = pd.concat([start, line])
     line = line.sort_values("fraction")
 
-    shade, style = colour(name), style | {"marker": MARKERS.get(name, MARKS["marker"])}
-    bars = {"elinewidth": 0.8, "color": shade}
-    axis.errorbar(line.fraction, line.value, line.standard_error, **bars, **style)
-    whole = {"color": shade, "mfc": "white", "alpha": style["alpha"], "zorder": 3}
+    style = style | look(name)
+    axis.errorbar(line.fraction, line.value, line.standard_error, elinewidth=0.8, **style)
+    whole = {"color": colour(name), "mfc": "white", "alpha": style["alpha"], "zorder": 3}
     axis.plot(start.fraction, start.value, "o", ms=3.5, **whole)
 
     # models are named at the ends of their lines, all else in the legend
@@ -304,7 +307,7 @@ def _curve(axis, unpruned: pd.DataFrame, points: pd.DataFrame, name: str, style:
     if name != model and is_recorded(model):
         axis.plot([], [], color="0.8", lw=3, label=f"pale: {label(model)}")
     if name != model:
-        axis.plot([], [], color=shade, lw=3, marker=style["marker"], label=label(name))
+        axis.plot([], [], lw=3, label=label(name), **look(name))
 
     if "commonest" in line and (constant := line.commonest > CONSTANT).any():
         crossed = line[constant]

@@ -99,14 +99,16 @@ def figure_1c(name: str, distances: BlockDistances, deepest: int) -> Figure:
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(WIDTH, 4.2))
         columns = {"x": "block_start", "y": "value", "hue": "block_size"}
-        sns.lineplot(table, **columns, palette="viridis", estimator=None, lw=1, ax=axes)
+        style = {"palette": "viridis", "estimator": None, "lw": 1, "legend": False}
+        sns.lineplot(table, **columns, **style, ax=axes)
+        for end in table.groupby("block_size").tail(1).itertuples():
+            axes.annotate(end.block_size, (end.block_start + 0.2, end.value), va="center", size=8)
         axes.plot(best.block_start, best.value, "k.:", ms=5, lw=1, label="best start $l^*(n)$")
         degrees = axes.secondary_yaxis("right", functions=(lambda d: 180 * d, lambda d: d / 180))
         degrees.set_ylabel("degrees")
         axes.set(xlabel="block start $l$ (layer)", ylabel="angular distance $d(l, l+n)$")
         axes.set_title(f"{registry.label(name)}, {distances.num_sequences} C4 sequences")
-        axes.legend(loc="upper right", title="block size $n$ (layers)")
-        return finished(figure, table)
+        return finished(figure, table, legend="at a curve's end: block size $n$ (layers)")
 
 
 def _least(table: pd.DataFrame, column: str) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """How every figure looks and is stored: one style, one colour a meaning, a PNG next to its CSV.
 
-colours.csv has every colour but the neutral ones: black is the unpruned model, greys are references
-(chance, the floor) and what an axis shows behind its data.
+colours.csv has every colour but the neutral ones, and the marker beside it: black is the unpruned
+model, greys are references (chance, the floor) and what an axis shows behind its data.
 """
 
 import io
@@ -27,6 +27,7 @@ SHEET = Path(__file__).with_name("style.mplstyle")
 STYLE = matplotlib.rc_params_from_file(SHEET, use_default_template=False)
 TABLE = Path(__file__).with_name("colours.csv")
 COLOURS = {row["name"]: row["colour"] for row in storage.rows(TABLE)}
+MARKERS = {row["name"]: row["marker"] for row in storage.rows(TABLE)}
 UNSHOWN = [  # too long, or another each time
     *("examples", "weights", "choices", "answers", "losses"),
     *("took", "request", "environment", "prompt_digest"),
@@ -60,6 +61,11 @@ def colour(name: str) -> str:
     name = name.removeprefix(RECORD)
     by_letters = f"C{sum(map(ord, name)) % 10}"  # of matplotlib's ten
     return COLOURS.get(name, by_letters)
+
+
+def look(name: str) -> dict:
+    """Colour and marker of what `colour` names."""
+    return {"color": colour(name), "marker": MARKERS.get(name, "o")}
 
 
 def panel_grid(
