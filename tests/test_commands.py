@@ -54,6 +54,7 @@ def test_what_pages_run_exists():
 
 def test_make_passes_its_variables_on():
     settings = ["PROFILE=smoke", "MODELS=tiny-random", "LIMIT=5", "STEPS=2", "DTYPE=float32"]
+    settings += ["TEXTS=/notes.txt"]
     installed = ["-o", ".venv/installed"]  # taken as it is
     command = ["make", "-n", "-f", str(MAKEFILE), *installed, "figures", *settings]
     printed = subprocess.check_output(command, text=True, cwd=paths.ROOT)
@@ -61,7 +62,7 @@ def test_make_passes_its_variables_on():
     options = run.arguments(shlex.split(program)[3:])
     assert options.profile == "smoke"
     assert options.models == ["tiny-random"]
-    assert options.dtype == "float32"
+    assert (options.dtype, options.texts) == ("float32", "/notes.txt")
     assert (options.limit, options.steps) == (5, 2)
 
 
@@ -85,6 +86,7 @@ BAD = {
     "replication --profile nope": "'nope'",
     "replication --profile smoke --only 99": "No notebook 99",
     "replication --profile smoke --job nope": "No job 'nope'",
+    "replication --profile smoke --only 01 --texts nope.txt": "there is no file of texts",
     "lib.prune nope out --layers 2": "'nope'",
     "benchmarks.gpu": "no GPU here",
 }

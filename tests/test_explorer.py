@@ -23,7 +23,7 @@ def write_run(folder: Path, **changes) -> None:
     changes: of the requests of losses.
     """
     weights = {"model": "m", "revision": "1", "dtype": "bfloat16", "quantization": None}
-    params = weights | {"sequences": 4, "max_tokens": 24}
+    params = weights | {"max_tokens": 24, "data": "file:/home/notes.txt", "data_revision": "1a2b"}
     rows = []
     for size, recipe in ((0, {}), (2, {}), (2, {"recipe": {"steps": 8, "rank": 4, "seed": 1}})):
         block = {"block_start": 1, "block_size": size}
@@ -138,7 +138,7 @@ def test_the_maps_of_a_run_are_exported(output, monkeypatch):
     write_run(output / "data" / "tables" / "smoke")
     explorer.export("smoke", output / "map.json")
     ((label, exported),) = json.loads((output / "map.json").read_bytes()).items()
-    assert label == "m (4 texts of 24 tokens, bfloat16)"
+    assert label == "m (64 texts of notes.txt (1a2b), 24 tokens, bfloat16)"
     assert exported["layers"] == 4
     with pytest.raises(ValueError, match="Nothing of run 'quick' is there"):
         explorer.export("quick", output / "map.json")

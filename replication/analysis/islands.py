@@ -167,19 +167,6 @@ def islands_of_noise(matrix: np.ndarray, threshold: float = THRESHOLD) -> np.nda
     return np.array([regions(stream, threshold).max() - BAND for stream in streams])
 
 
-def outline(mask: np.ndarray) -> list[tuple]:
-    """Return the border of the blocks of a `mask` [n-1, l], each a unit square around (l, n).
-
-    It is a list of line segments, each from (l, n) to (l, n).
-    """
-    padded = np.pad(mask, 1)  # [n, l + 1]
-    below = np.argwhere(np.diff(padded, axis=0))  # borders between n and n + 1
-    beside = np.argwhere(np.diff(padded, axis=1))  # borders between l - 1 and l
-    horizontal = [((l - 1.5, n + 0.5), (l - 0.5, n + 0.5)) for n, l in below]
-    vertical = [((l - 0.5, n - 0.5), (l - 0.5, n + 0.5)) for n, l in beside]
-    return horizontal + vertical
-
-
 def _middle(labels: np.ndarray, label: int) -> float:
     """The mean middle of the blocks of a region, in layers."""
     rows, starts = np.nonzero(labels == label)

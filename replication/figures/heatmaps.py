@@ -6,7 +6,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from lib.blocks import Block, BlockDistances
@@ -22,6 +21,7 @@ STEPS = [  # and the notebook that shows each
     ("heal", "short QLoRA\nfine-tune on C4\n(optional)", "03"),
     ("evaluate", "question answering\nand C4 loss against\nthe fraction dropped", "02, 03"),
 ]
+FINE = 16  # points of an outline along a block
 
 
 def figure_1a() -> Figure:
@@ -107,7 +107,7 @@ def figure_1c(name: str, distances: BlockDistances, deepest: int) -> Figure:
         degrees = axes.secondary_yaxis("right", functions=(lambda d: 180 * d, lambda d: d / 180))
         degrees.set_ylabel("degrees")
         axes.set(xlabel="block start $l$ (layer)", ylabel="angular distance $d(l, l+n)$")
-        axes.set_title(f"{registry.label(name)}, {distances.num_sequences} C4 sequences")
+        axes.set_title(f"{registry.label(name)}, {distances.num_sequences} texts")
         return finished(figure, table, legend="at a curve's end: block size $n$ (layers)")
 
 
@@ -148,10 +148,13 @@ def draw_regions(axis, regions: np.ndarray) -> None:
     for label in range(islands.BAND, islands.BAND + count + 1):
         number = label - islands.BAND
         name, shade = ("island", colour("island")) if number else ("main region", "black")
-        mask = regions == label
-        axis.add_collection(LineCollection(islands.outline(mask), colors=shade, label=name))
+        mask = np.pad(regions == label, 1)
+        ends = (-1.5, mask.shape[1] - 1.5, -0.5, len(mask) - 0.5)  # of l and n, one around them
+        fine = mask.repeat(FINE, 0).repeat(FINE, 1)  # so that the line follows the blocks
+        axis.contour(fine, [0.5], colors=[shade], origin="lower", extent=ends)
+        axis.plot([], [], color=shade, label=name)
         if number:
-            last_row, last_start = np.argwhere(mask).max(axis=0)
+            last_row, last_start = np.argwhere(regions == label).max(axis=0)
             box = {"fc": "white", "lw": 0, "pad": 0.5}
             axis.text(last_start, last_row + 2.5, number, color=shade, fontsize=8, bbox=box)
     axis.axhline(len(regions) + 0.5, color="grey", ls=":", label="searched up to here")

