@@ -11,6 +11,7 @@ from lib.models import registry
 from replication import notebook, paths, profiles
 from replication.measure import experiments
 from replication.run.notebooks import NOTEBOOKS
+from replication.show import site
 
 IMPORT = re.compile(r"^(from|import) ", re.MULTILINE)
 SHARE = re.compile(r"layers // (\d+)")  # of the layers, that a cell cuts by hand
@@ -23,9 +24,13 @@ def test_every_notebook_is_listed():
 
 @pytest.mark.parametrize("number", NOTEBOOKS)
 def test_a_notebook_is_clean(number):
-    """Its second cell imports; one that runs a model may import what only it needs."""
+    """Its second cell imports; one that runs a model may import what only it needs. Its formulas
+    can be drawn, as the site does."""
     file = nbformat.read(paths.NOTEBOOKS / f"{NOTEBOOKS[number].file}.ipynb", 4)
     nbformat.validate(file)
+    for cell in file.cells:
+        if cell.cell_type == "markdown":
+            site.FORMULA.sub(site.picture, cell.source)
     code = [cell for cell in file.cells if cell.cell_type == "code"]
     for cell in code:
         assert not cell.outputs and cell.execution_count is None

@@ -21,7 +21,7 @@ def ran(output, monkeypatch):
     folder.mkdir(parents=True)
     lines = [
         "[next](02_pruning_curves.ipynb), [the library](../lib/blocks.py)",
-        "![maps](../figures/overnight/figure_4.png) [words](README.md#a-word)",
+        "![maps](../figures/overnight/figure_4.png) [words](README.md#a-word) $l^*$",
     ]
     cells = [v4.new_markdown_cell("\n".join(lines))]
     for guide in ("notebooks", "exercises"):
@@ -56,4 +56,6 @@ def test_links_lead_to_files_of_the_site(ran):
             assert (page.parent / address).is_file(), (page, address)
     maps = (folder / "notebooks/01_similarity_heatmaps.html").read_text()
     assert '<a href="README.html#a-word">words</a>' in maps
+    assert '<h2 id="a-word">' in (folder / "notebooks/README.html").read_text()
+    assert '<img alt="l^*"' in maps and "cdnjs" not in maps
     assert "the library" in maps and "blocks.py" not in maps

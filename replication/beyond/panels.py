@@ -65,5 +65,6 @@ def side_by_side(axis, scores: pd.DataFrame, looks: Mapping[str, dict]) -> None:
         of_line = of_line.reindex(range(of_line.index.max() + 1))
         beside = 0.02 * scores.block_size.max() * (place - (len(lines) - 1) / 2)
         look = {"label": name, "ms": 4} | looks[name]
-        line(axis, of_line.assign(x=of_line.index + beside), "x", **look)
+        of_line["x"] = of_line.index + beside * (of_line.index > 0)  # the whole model stands alone
+        line(axis, of_line, "x", **look)
     axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))

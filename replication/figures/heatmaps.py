@@ -102,7 +102,7 @@ def figure_1c(name: str, distances: BlockDistances, deepest: int) -> Figure:
         style = {"palette": "viridis", "estimator": None, "lw": 1, "legend": False}
         sns.lineplot(table, **columns, **style, ax=axes)
         for end in table.groupby("block_size").tail(1).itertuples():
-            axes.annotate(end.block_size, (end.block_start + 0.2, end.value), va="center", size=8)
+            axes.text(end.block_start, end.value, f"  {end.block_size}", va="center", size=8)
         axes.plot(best.block_start, best.value, "k.:", ms=5, lw=1, label="best start $l^*(n)$")
         degrees = axes.secondary_yaxis("right", functions=(lambda d: 180 * d, lambda d: d / 180))
         degrees.set_ylabel("degrees")

@@ -3,10 +3,12 @@
 papermill_runs/report/<run>/ has the folders of the checkout, so links hold: the executed notebooks
 and two guides as pages, the figures, and index.html with the question, what was found, every
 figure, the claims in words, and how it was measured. Open it from a disk, or put it on any static
-host. Only its formulas need a network.
+host. It needs no network: formulas are pictures.
 """
 
 import argparse
+import base64
+import io
 import posixpath
 import re
 import shutil
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import nbformat
 from jinja2 import Template
+from matplotlib.mathtext import math_to_image
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode, v4
 from traitlets.config import Config
@@ -25,11 +28,14 @@ from replication.profiles import DRAWN, RECORDED
 from replication.run.notebooks import FIGURES, NOTEBOOKS
 
 INDEX = Path(__file__).with_name("index.md.j2")
+PAGE = Path(__file__).with_name("page.html.j2")
 FINDINGS = Path(__file__).with_name("findings.csv")
 GUIDES = ("notebooks/README", "exercises/README")  # pages of text
 KINDS = ["text/html", "text/markdown", "image/png", "text/plain"]  # of outputs, the best first
 LINK = re.compile(r'<a href="([^":#]+)(#[^"]*)?"[^>]*>(.*?)</a>', re.DOTALL)  # to a file
 SOURCE = re.compile(r"\.(ipynb|md)$")  # of a page
+FORMULA = re.compile(r"(?<!`)(\$\$?)([^$`]+)\1")
+HEADING = re.compile(r"<h(\d)>(.*?)</h", re.DOTALL)
 
 
 def build(run: str) -> Path:
@@ -82,12 +88,29 @@ def _html(page: str, notebook: NotebookNode) -> str:
     """Return a notebook as HTML, without what needs a kernel."""
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = FORMULA.sub(picture, cell.source)
         if "outputs" in cell:
             cell.outputs = [o for o in cell.outputs if _is_static(o.get("data", {}))]
     config = Config({"NbConvertBase": {"display_data_priority": KINDS}})
-    exporter = HTMLExporter(config=config, exclude_anchor_links=True)
+    exporter = HTMLExporter(config=config, exclude_anchor_links=True, template_file=str(PAGE))
     html, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": page}})
-    return html
+    return HEADING.sub(_with_place, html)
+
+
+def picture(formula: re.Match) -> str:
+    """Return a formula as a picture within the page."""
+    tex, svg = " ".join(formula[2].split()), io.BytesIO()
+    math_to_image(f"${tex}$", svg, format="svg")
+    data, kind = base64.b64encode(svg.getvalue()).decode(), len(formula[1])  # of dollars
+    return f'<img alt="{tex}" class="formula{kind}" src="data:image/svg+xml;base64,{data}">'
+
+
+def _with_place(heading: re.Match) -> str:
+    """Return the begin of a heading with the name that links have for it, as GitHub makes it."""
+    level, title = heading.groups()
+    words = re.sub(r"<[^>]*>|[^\w\- ]", "", title.lower())
+    return f'<h{level} id="{words.strip().replace(" ", "-")}">{title}</h'
 
 
 def _is_static(data: dict) -> bool:
