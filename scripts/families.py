@@ -26,18 +26,19 @@ from lib.similarity import block_distances
 
 TABLE = paths.ROOT / "lib" / "models" / "families.csv"
 BLOCK = Block(3, 2)
+SECONDS = 600
 SIZES = {  # the names that configurations have for them
-    128: "vocab_size max_position_embeddings n_positions mamba_d_ssm",
-    64: "hidden_size n_embd d_model n_inner",
-    32: "intermediate_size ffn_dim",
+    128: "vocab_size unpadded_vocab_size max_position_embeddings n_positions mamba_d_ssm",
+    64: "hidden_size n_embd d_model n_inner embedding_dim lru_width ffn_hidden_size",
+    32: "intermediate_size ffn_dim attention_head_dim",
     16: "head_dim moe_intermediate_size shared_expert_intermediate_size q_lora_rank kv_lora_rank"
     " qk_rope_head_dim qk_nope_head_dim v_head_dim linear_key_head_dim linear_value_head_dim"
-    " mamba_d_head mamba_d_state",
-    8: "num_hidden_layers n_layer n_layers num_layers mamba_n_heads",
-    4: "num_attention_heads num_key_value_heads n_head n_heads num_heads num_experts"
-    " num_local_experts n_routed_experts linear_num_value_heads",
-    2: "num_experts_per_tok linear_num_key_heads eos_token_id",
-    1: "n_group topk_group depth bos_token_id",
+    " linear_head_dim mamba_d_head mamba_headdim mamba_d_state rotary_dim expert_ffn_hidden_size",
+    8: "num_hidden_layers n_layer n_layers num_layers num_blocks num_heads mamba_n_heads",
+    4: "num_attention_heads num_key_value_heads n_head n_heads num_experts linear_num_heads"
+    " num_local_experts n_routed_experts zero_expert_num linear_num_value_heads",
+    2: "num_experts_per_tok num_experts_per_token moe_topk linear_num_key_heads eos_token_id",
+    1: "n_group topk_group depth bos_token_id n_shared_experts",
     0: "pad_token_id",
 }
 
@@ -46,7 +47,7 @@ def tiny(config_class):
     """Return a configuration of small sizes, as far as it and its parts have them."""
     default, own = config_class(), {}
     for size, names in SIZES.items():
-        own |= {name: size for name in names.split() if name in dir(default)}
+        own |= {name: size for name in names.split() if name in vars(default)}
     for name in default.sub_configs:
         if part := getattr(default, name):
             own[name] = tiny(type(part)).to_dict()
@@ -55,11 +56,16 @@ def tiny(config_class):
 
 def outcome(family: str) -> str:
     """Return "ok". Raises ModelError for a refusal, and anything else for what is none."""
-    config = tiny(CONFIG_MAPPING[family])
-    layers.check(config)
     kind = AutoModelForCausalLM
-    if hasattr(config, "vision_config"):
+    if family in auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         kind = AutoModelForImageTextToText
+    try:
+        config = tiny(CONFIG_MAPPING[family])
+        with torch.device("meta"):
+            kind.from_config(config)
+    except Exception as error:  # whatever transformers stumbles over
+        raise ModelError(f"Not tried: no tiny model can be made ({error!r}).") from error
+    layers.check(config)
     ids = torch.randint(3, 100, (2, 12))
     tokenizer = files.tokenizer("smollm2-135m")
     with TemporaryDirectory() as folder, torch.inference_mode():
@@ -83,14 +89,13 @@ def hand_on(layer, args, kwargs, output):
 
 
 def attempt(family: str) -> str:
-    """Return the outcome of a family, tried in a process of its own, or in a sentence why not."""
-    with multiprocessing.get_context("fork").Pool(1) as pool:
-        try:
-            return pool.apply_async(outcome, [family]).get(600)  # seconds
-        except ModelError as error:
-            return str(error)
-        except Exception as error:  # a bug, here or in transformers
-            return f"error: {error!r}"
+    """Return the outcome of a family, or in a sentence why there is none."""
+    try:
+        return outcome(family)
+    except ModelError as error:
+        return str(error)
+    except Exception as error:  # a bug, here or in transformers
+        return f"error: {error!r}"
 
 
 def main() -> None:
@@ -100,7 +105,11 @@ def main() -> None:
     known = dict(pd.read_csv(TABLE).values)
     for family in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         if family not in encoders | known:
-            known[family] = attempt(family)
+            with multiprocessing.get_context("fork").Pool(1) as pool:  # one may end its process
+                try:
+                    known[family] = pool.apply_async(attempt, [family]).get(SECONDS)
+                except multiprocessing.TimeoutError:
+                    known[family] = f"error: not done after {SECONDS} seconds"
             pd.Series(known, name="outcome").rename_axis("family").to_csv(TABLE)
 
 

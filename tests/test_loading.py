@@ -50,6 +50,15 @@ def test_reads_what_transformers_reads_and_leaves_out_a_block(folder, architectu
         assert torch.equal(logits(part, ids), expected), block
 
 
+def test_files_may_name_their_layers_in_another_way(tmp_path, ids):
+    """Those of EXAONE do; transformers translates them."""
+    whole = built(transformers.ExaoneConfig(**GROUPED))
+    folder = stored(whole, tmp_path / "model")
+    part, _ = loading.load(str(folder), dtype="float32", block=CUTS[0])
+    with dropped(whole, CUTS[0]):
+        assert torch.equal(logits(part, ids), logits(whole, ids))
+
+
 def test_nf4_is_what_bitsandbytes_makes_of_the_weights(folder, architecture, ids):
     whole, _ = loading.load(str(folder), dtype="float32", quantization="nf4")
     plain = tiny(architecture)

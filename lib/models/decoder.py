@@ -13,12 +13,7 @@ from lib.models.registry import ModelError
 
 def decoder_config(model):
     """The configuration that the decoder reads (of a multimodal model, its text part)."""
-    try:
-        return model.get_decoder().config
-    except AttributeError as error:
-        raise ModelError(
-            f"{type(model).__name__} calls something else its decoder, so its layers are not found."
-        ) from error
+    return model.get_decoder().config
 
 
 def decoder_layers(model) -> nn.ModuleList:
@@ -41,7 +36,8 @@ def layers_attribute(model) -> str:
     ]
     if len(lists) != 1:
         raise ModelError(
-            f"{type(model).__name__} is not a decoder with one uniform list of {length} layers."
+            f"What transformers takes for the decoder of {type(model).__name__} has not one "
+            f"uniform list of {length} layers."
         )
     return lists[0]
 

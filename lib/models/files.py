@@ -209,18 +209,17 @@ def pinned(name: str) -> Source:
 @contextmanager
 def _one_sentence(source: Source) -> Iterator[None]:
     """Turn any error of the hub into a ModelError."""
-    name = source.location
     try:
         yield
     except hub_errors.GatedRepoError as error:
         raise GatedError(
-            f"{name} is gated: accept its licence on its page on the hub, then log in with "
-            "`hf auth login`."
+            f"{source.location} is gated: accept its licence on its page on the hub, then log in "
+            "with `hf auth login`."
         ) from error
     except (OSError, hub_errors.HfHubHTTPError) as error:
         raise ModelError(
-            f"{name} cannot be had from the hub ({type(error).__name__}): check its name and the "
-            "network, or give a local folder, a .gguf file or smollm2-135m."
+            f"{source.location} cannot be had from the hub ({type(error).__name__}): check its "
+            "name and the network, or give a local folder, a .gguf file or smollm2-135m."
         ) from error
 
 

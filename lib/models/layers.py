@@ -23,7 +23,12 @@ from lib.models.decoder import decoder_config, decoder_layers, layers_attribute
 from lib.models.registry import ModelError
 
 NUMBERS = "layer_numbers"  # in a configuration: of the layers, in the model before any cut
-_THRESHOLDS = ("max_window_layers", "first_k_dense_replace", "num_dense_layers")
+_THRESHOLDS = (  # in a configuration: layers from the first on
+    "max_window_layers",
+    "first_k_dense_replace",
+    "num_dense_layers",
+    "moe_layer_start_index",
+)
 _INDEX_LISTS = ("mlp_only_layers", "moe_layers", "attn_layer_indices")
 _INDEX_ATTRIBUTES = ("layer_idx", "layer_id")  # what modules call the number of their layer
 
@@ -66,15 +71,10 @@ def _update_config(config, keep: Sequence[int]) -> dict:
     Beside their number, these are entries that count layers from the first, lists of layers, and
     lists with one entry a layer; one of these, our own, says which of the whole model's they are.
     """
-    if config.is_heterogeneous:
+    if config.is_heterogeneous or getattr(config, "hidden_size_per_layer_input", 0):
         raise ModelError(
-            f"{type(config).__name__} describes layers of different shapes (per_layer_config), "
-            "which pruning does not support."
-        )
-    if getattr(config, "hidden_size_per_layer_input", 0):
-        raise ModelError(
-            f"{type(config).__name__} describes weights for each layer outside of the layers "
-            "(hidden_size_per_layer_input), which pruning does not support."
+            f"{type(config).__name__} describes layers one by one (per_layer_config or "
+            "hidden_size_per_layer_input), which pruning does not support."
         )
     num_layers, new = config.num_hidden_layers, {"num_hidden_layers": len(keep)}
     if not hasattr(config, NUMBERS):
@@ -106,15 +106,17 @@ def slice_state_dict(tensors: dict, model, num_layers: int, keep: Sequence[int])
     """Return the tensors of a model of only the layers `keep`, under the names they have there.
 
     model: one of the same kind, with any layers: the names of its parameters tell the decoder's
-    layers from, say, a vision tower's. Raises ModelError if not all of the `num_layers` layers are
-    there.
+    layers from, say, a vision tower's. Files may name all of them in another way, which
+    transformers translates. Raises ModelError if not all of the `num_layers` layers are there.
     """
-    path = rf"(?P<before>(?:.*\.)?{layers_attribute(model)}\.)(?P<layer>\d+)\.(?P<after>.+)"
+    path = r"(?P<before>.*?\.)(?P<layer>\d+)\.(?P<after>.+)"
     matches = {name: re.fullmatch(path, name) for name in tensors}
     in_layer = {name for name, _ in decoder_layers(model)[0].named_parameters()}
-    prefixes = Counter(m["before"] for m in matches.values() if m and m["after"] in in_layer)
-    prefix = prefixes.most_common(1)[0][0] if prefixes else None
-    layers = {int(m["layer"]) for m in matches.values() if m and m["before"] == prefix}
+    numbered = [m for m in matches.values() if m]
+    known = [m for m in numbered if m["after"] in in_layer]
+    prefixes = Counter(m["before"] for m in known or numbered)
+    prefix = max(prefixes, key=prefixes.get, default=None)
+    layers = {int(m["layer"]) for m in numbered if m["before"] == prefix}
     if not layers.issuperset(range(num_layers)):
         raise ModelError(
             f"The configuration says {num_layers} layers, the tensors are those of {len(layers)}: "
@@ -175,7 +177,7 @@ def check(config) -> None:
         raise
     except Exception as error:  # whatever transformers stumbles over
         raise ModelError(
-            f"A {config.model_type} decoder of fewer layers cannot be built ({error!r})."
+            f"A {config.model_type} decoder of fewer layers cannot be built or read ({error!r})."
         ) from error
     if order != list(range(num_layers)):
         raise ModelError(
@@ -220,6 +222,11 @@ def _order(model) -> list[int]:
     except RuntimeError:  # after the last layer, one that returns more may be missed
         if len(order) != len(layers):
             raise
+    if states[0].ndim > 3:
+        raise ModelError(
+            f"A {model.config.model_type} decoder has several residual streams, which neither the "
+            "distances nor pruning support."
+        )
     return order
 
 
@@ -229,8 +236,8 @@ def _layer_signature(layer: nn.Module) -> list:
     return shapes + [
         (name, key, value)
         for name, module in layer.named_modules()
-        for key, value in sorted(vars(module).items())
-        if isinstance(value, (bool, int, float, str)) and key not in _INDEX_ATTRIBUTES
+        for key, value in vars(module).items()
+        if isinstance(value, (int, float, str)) and key not in _INDEX_ATTRIBUTES
     ]
 
 
@@ -246,7 +253,9 @@ def meta_model(config):
     It reads ids that have no values, so it does not look for padding among them, as GPT-2 does.
     """
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise ModelError(f"{config.model_type} is no decoder-only language model.")
+        raise ModelError(
+            f"transformers has no decoder-only language model of the kind {config.model_type}."
+        )
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     model.base_model.warn_if_padding_and_no_attention_mask = lambda *ids_and_mask: None
